@@ -1,0 +1,1 @@
+"""Readers and data sets: one task a file, and what they share."""

@@ -1,0 +1,1 @@
+"""Domain models, one a file, on the shared core (`attention`, `moe`, `blocks`)."""

@@ -1,0 +1,1 @@
+"""Attention and token-mixing mechanisms, one a file."""

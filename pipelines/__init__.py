@@ -1,0 +1,1 @@
+"""End-to-end pipelines, one task a file, on the engine."""

@@ -1,0 +1,1 @@
+"""What every task shares: command line, training loop, checkpoints, batch inference, run directory, report."""

@@ -1,0 +1,1 @@
+"""Metrics by family. Functions of tensors or arrays; they know no task."""
