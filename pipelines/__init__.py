@@ -1,1 +1,43 @@
-"""End-to-end pipelines, one task a file, on the engine."""
+"""End-to-end pipelines, one task a file, on the engine.
+
+```python
+from headwise import pipelines
+run = pipelines.forecast.train(data="my.csv", horizon=96)
+```
+"""
+
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .engine.task import Task
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the table of tasks."""
+
+    module: str
+    summary: str
+
+
+TASKS = {
+    "forecast": Entry("headwise.pipelines.forecast", "forecast many series at once (SOFTS)"),
+}
+
+
+def load_task(name: str) -> "Task[Any]":
+    """The task of a name; its module has it as `TASK`."""
+    return import_module(TASKS[name].module).TASK
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in TASKS:
+        return import_module(TASKS[name].module)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*TASKS, "TASKS", "load_task"]

@@ -1,0 +1,286 @@
+"""`headwise TASK VERB [config.yaml] [--options]`.
+
+The first two words are looked up in a table of lazy imports and torch is imported only after every option is
+understood, so help and mistakes answer at once. A YAML file is flattened into options before the person's own:
+one parser (tyro) checks everything, and later ones win.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ...data.errors import InputError
+from .. import TASKS, load_task
+from .options import EvaluateOptions, ExportOptions
+from .task import Task
+
+COMMON = {
+    "train": "train, score on the test part, write predictions and a report",
+    "evaluate": "score a trained run, on its test part or on other data",
+    "predict": "predict for a file or folder: parquet out, resumable",
+    "export": "write the model as one torch.export program",
+}
+PLAIN = {
+    "list": "list attention|moe|kernels: what the core holds",
+    "data": "data list, data get NAME: public data sets",
+    "doctor": "what this machine has, what is missing and what installs it",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point. Exit code 0: done; 2: one line says what is wrong; 3: done, but some items failed."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        sys.exit(_run(words))
+    except InputError as error:
+        _fail(str(error))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror or error}")
+    except BrokenPipeError:
+        sys.exit(141)
+    except BaseException as error:
+        if type(error).__name__ == "Stopped":
+            sys.exit(128 + error.number)  # pyright: ignore[reportAttributeAccessIssue]
+        raise
+
+
+def _fail(message: str) -> None:
+    print("headwise: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return 0
+    if words[0] in ("-V", "--version"):
+        import headwise
+
+        print(f"headwise {headwise.__version__}")
+        return 0
+    name, rest = words[0], words[1:]
+    if name in PLAIN:
+        from . import listings
+
+        return listings.run(name, rest)
+    task = load_task(_known(name, [*TASKS, *PLAIN], "task"))
+    verbs = {**COMMON, **{verb: entry.summary for verb, entry in task.verbs.items()}}
+    if not rest or rest[0] in ("-h", "--help"):
+        print(_task_usage(task, verbs))
+        return 0
+    verb, rest = _known(rest[0], list(verbs), f"verb of {name}"), rest[1:]
+    config = None
+    if rest and not rest[0].startswith("-"):
+        config, rest = Path(rest[0]), rest[1:]
+    options = parse(task, verb, rest, config=config)
+    return int(run_verb(task, verb, options, from_command=True) or 0)
+
+
+def run_verb(task: Task[Any], verb: str, options: Any, *, from_command: bool = False) -> Any:
+    """Carry out a verb. From the command line `predict` answers with its exit code."""
+    if verb in task.verbs:
+        from importlib import import_module
+
+        module, function = task.verbs[verb].function.split(":")
+        result = getattr(import_module(module), function)(task, options)
+        return 0 if from_command else result
+    if verb == "predict":
+        from .inference import predict
+
+        result = predict(task, options)
+        return (3 if result.failed else 0) if from_command else result
+    from . import jobs
+
+    result = getattr(jobs, verb)(task, options)
+    return 0 if from_command else result
+
+
+def options_class(task: Task[Any], verb: str) -> type:
+    """The dataclass of a verb's options."""
+    if verb in task.verbs:
+        return task.verbs[verb].options
+    return {
+        "train": task.options, "evaluate": EvaluateOptions, "predict": task.predict_options, "export": ExportOptions,
+    }[verb]
+
+
+def parse(
+    task: Task[Any], verb: str, arguments: Sequence[str], *, config: Path | None = None,
+    values: Mapping[str, Any] | None = None,
+) -> Any:
+    """Options of a verb: defaults, then the preset, then `config`, then `values` and `arguments`.
+
+    Raises `InputError` with the nearest name for a misspelt option or key, and for a value of the wrong kind.
+    """
+    kind = options_class(task, verb)
+    names = [f.name for f in dataclasses.fields(kind)]
+    prog = f"headwise {task.name} {verb}"
+    given = flatten(values or {}, names, "Python call") + _checked(list(arguments), names, prog)
+    stored = read_config(config) if config else {}
+    from_file = flatten(stored, names, str(config))
+    if verb == "train" and "--resume" in given and (run := _value(given, "run")):
+        # A resumed run goes on with its own options; those given beside it must agree, which `train` checks.
+        saved = Path(run) / "config.yaml"
+        if not saved.is_file():
+            raise InputError(f"{run}: no run to resume (it has no config.yaml)")
+        from_file = flatten(read_config(saved), names, str(saved))
+        return _tyro(kind, from_file + given, prog)
+    preset = _value(given, "preset") or stored.get("preset")
+    if preset is not None and "preset" in names:
+        chosen = preset_options(task, str(preset), _value(given, "horizon") or stored.get("horizon"))
+        flags = flatten(chosen, names, f"preset {preset}")
+        # A preset named in the call changes what the file says; one named in the file is its ground.
+        from_file = from_file + flags if _value(given, "preset") else flags + from_file
+    return _tyro(kind, from_file + given, prog)
+
+
+def _tyro(kind: type, arguments: list[str], prog: str) -> Any:
+    import tyro
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(kind, args=arguments, prog=prog, description=kind.__doc__)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        lines = [re.sub(r"[│╭╮╰╯─]|\x1b\[[0-9;]*m", " ", line).strip() for line in said.getvalue().splitlines()]
+        text = " ".join(line for line in lines if line and "For full helptext" not in line and "Parsing error" not in line)
+        raise InputError(f"{prog}: {text}") from None
+
+
+def _checked(arguments: list[str], names: list[str], prog: str) -> list[str]:
+    """Every word that looks like an option must be one; tyro would say the same in a box of ten lines."""
+    for word in arguments:
+        if not word.startswith("--") or word == "--help":
+            continue
+        name = word[2:].split("=")[0].replace("-", "_")
+        if name not in names and name.removeprefix("no_") not in names:
+            raise InputError(f"{prog}: no option --{word[2:].split('=')[0]}{_nearest(name, names, '--')}")
+    return arguments
+
+
+def _nearest(word: str, among: Sequence[str], prefix: str = "") -> str:
+    close = difflib.get_close_matches(word, among, n=1, cutoff=0.5)
+    if close:
+        shown = close[0].replace("_", "-") if prefix == "--" else close[0]
+        return f"; did you mean {prefix}{shown}?"
+    return "; --help lists them" if prefix == "--" else f"; there are: {', '.join(among)}"
+
+
+def _known(word: str, among: Sequence[str], what: str) -> str:
+    if word in among:
+        return word
+    raise InputError(f"no {what} {word!r}{_nearest(word, among)}")
+
+
+def _value(arguments: Sequence[str], name: str) -> str | None:
+    """The value that flattened arguments give an option, the last one winning."""
+    found = None
+    for index, word in enumerate(arguments):
+        if word.replace("_", "-") == f"--{name}" and index + 1 < len(arguments):
+            found = arguments[index + 1]
+        elif word.startswith(f"--{name}="):
+            found = word.split("=", 1)[1]
+    return found
+
+
+def flatten(values: Mapping[str, Any], names: Sequence[str], where: str) -> list[str]:
+    """Named values as command line words; nested mappings are joined by an underscore."""
+    words: list[str] = []
+    for key, value in values.items():
+        key = str(key).replace("-", "_")
+        if isinstance(value, Mapping):
+            words += flatten({f"{key}_{inner}": item for inner, item in value.items()}, names, where)
+            continue
+        if key not in names:
+            raise InputError(f"{where}: no option {key!r}{_nearest(key, names)}")
+        flag = key.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, list | tuple):
+            words += [f"--{flag}", *map(str, value)]
+        else:
+            words += [f"--{flag}", os.fspath(value) if isinstance(value, os.PathLike) else str(value)]
+    return words
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A YAML file of options. No tag of YAML makes an object here (safe loader)."""
+    try:
+        if path.stat().st_size > 1_000_000:
+            raise InputError(f"{path}: too large for a file of options ({path.stat().st_size} bytes)")
+        values = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such config file") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: not readable as YAML: {' '.join(str(error).split())[:160]}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: should hold options as `name: value`, holds a {type(values).__name__}")
+    return values
+
+
+def presets(task: Task[Any]) -> dict[str, Any]:
+    """The task's named sets of options."""
+    path = Path(__file__).parents[1] / "presets" / f"{task.name}.yaml"
+    return read_config(path) if path.exists() else {}
+
+
+def preset_options(task: Task[Any], name: str, horizon: Any) -> dict[str, Any]:
+    """Options of a preset; its `at_horizon` part holds those that differ at some horizons."""
+    among = presets(task)
+    if name not in among:
+        raise InputError(f"no preset {name!r} of {task.name}{_nearest(name, list(among))}")
+    chosen = dict(among[name])
+    special = chosen.pop("at_horizon", {})
+    for horizons, values in special.items():
+        if horizon is not None and str(horizon) in str(horizons).replace(" ", "").split(","):
+            chosen.update(values)
+    return chosen
+
+
+def python_verb(task: Task[Any], verb: str) -> Callable[..., Any]:
+    """The Python form of a verb: keyword arguments with the names and defaults of the command line."""
+
+    def call(config: str | os.PathLike[str] | None = None, **values: Any) -> Any:
+        options = parse(task, verb, [], config=Path(config) if config else None, values=values)
+        return run_verb(task, verb, options)
+
+    call.__name__ = verb
+    call.__doc__ = f"`headwise {task.name} {verb}` from Python.\n\nKeyword arguments:\n\n" + "\n".join(
+        f"- `{f.name}`: default {f.default!r}" if f.default is not dataclasses.MISSING else f"- `{f.name}` (needed)"
+        for f in dataclasses.fields(options_class(task, verb))
+    )
+    return call
+
+
+def _usage() -> str:
+    rows = [f"  {name:<14}{entry.summary}" for name, entry in TASKS.items()]
+    plain = [f"  {name:<14}{summary}" for name, summary in PLAIN.items()]
+    return "\n".join([
+        "usage: headwise TASK VERB [config.yaml] [--options]", "", "tasks:", *rows, "",
+        f"verbs: {', '.join(COMMON)} (`headwise TASK` lists all of a task)", "", "more:", *plain, "",
+        "exit codes: 0 done; 2 a line says what is wrong; 3 done, but some items failed and are listed",
+    ])
+
+
+def _task_usage(task: Task[Any], verbs: Mapping[str, str]) -> str:
+    rows = [f"  {verb:<14}{summary}" for verb, summary in verbs.items()]
+    lines = [f"headwise {task.name}: {task.summary}", "", "verbs (each with --help):", *rows]
+    if names := list(presets(task)):
+        lines += ["", f"presets of train: {', '.join(names)}"]
+    return "\n".join(lines)

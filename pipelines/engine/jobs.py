@@ -1,0 +1,224 @@
+"""The verbs of every task: train, evaluate, predict, export. Each takes its options and is the Python API."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from ...data.errors import InputError
+from . import checkpoint, machine
+from .loop import Trainer, build
+from .options import FREE_ON_RESUME, EvaluateOptions, ExportOptions, TrainOptions
+from .report import write_report
+from .run_directory import RunDirectory, dump_options, read_json, write_aside, write_json, write_text
+from .task import Review, Task
+from .terminal import say
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+def train(task: Task[Any], options: TrainOptions) -> RunDirectory:
+    """Train, score on the test part, write the report. Returns the finished run."""
+    fabric = _fabric(options)
+    fabric.launch()
+    run = _start(task, options, fabric)
+    try:
+        splits = task.open(options)
+        if fabric.is_global_zero:
+            _check_spec(run, splits.spec, options)
+        fabric.barrier()
+        model = Trainer(task, options, splits, run, fabric).run()
+        if fabric.is_global_zero:
+            _finish(task, options, splits, run, model, fabric.device)
+        fabric.barrier()
+    finally:
+        run.unlock()
+    return run
+
+
+def _fabric(options: TrainOptions) -> Fabric:
+    from lightning_fabric import Fabric
+
+    devices, nodes = options.devices, options.nodes
+    if "LOCAL_WORLD_SIZE" in os.environ and devices == 1:  # started by torchrun, which has counted already
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ.get("GROUP_WORLD_SIZE", "1"))
+    strategy = options.strategy
+    if strategy == "auto" and devices * nodes > 1:
+        strategy = "ddp"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Fabric's hints about settings that are chosen here on purpose
+            return Fabric(
+                accelerator=options.accelerator, devices=devices, num_nodes=nodes, strategy=strategy,
+                precision=options.precision,
+            )
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"these devices cannot be used: {' '.join(str(error).split())}") from error
+
+
+def _start(task: Task[Any], options: TrainOptions, fabric: Fabric) -> RunDirectory:
+    """Create the run directory, or open it again for --resume; the first process does it for all."""
+    run = None
+    if fabric.is_global_zero:
+        if options.resume:
+            run = _reopen(task, options)
+        else:
+            run = RunDirectory.create(options.run, task.name)
+            write_text(run.path / "config.yaml", dump_options(options))
+            facts = machine.environment(task.name, options.seed, str(fabric.device), fabric.world_size)
+            write_json(run.path / "environment.json", facts)
+        say(f"run {run.path}")
+    path = fabric.broadcast(str(run.path) if run else None)
+    return run or RunDirectory(path)
+
+
+def _reopen(task: Task[Any], options: TrainOptions) -> RunDirectory:
+    if options.run is None:
+        raise InputError("--resume: say which run with --run")
+    run = RunDirectory.open(options.run, task.name)
+    before, now = run.config(), asdict(options)
+    now = {name: list(value) if isinstance(value, tuple) else value for name, value in now.items()}
+    changed = [k for k in now if k not in FREE_ON_RESUME and before.get(k) != now[k]]
+    if changed:
+        pairs = ", ".join(f"{name} was {before.get(name)}, now {now[name]}" for name in changed)
+        raise InputError(f"{run.path}: cannot resume with other options: {pairs}; start a new run for them")
+    run.lock()
+    return run
+
+
+def _check_spec(run: RunDirectory, spec: dict[str, Any], options: TrainOptions) -> None:
+    """A resumed run must see the data that it started with."""
+    path = run.path / "spec.json"
+    if path.exists() and options.resume:
+        before = read_json(path)
+        differs = [key for key in spec if before.get(key) != _as_json(spec[key])]
+        if differs:
+            raise InputError(f"{run.path}: the data changed since the run was started ({', '.join(differs)}); start a new run")
+    else:
+        write_json(path, spec)
+
+
+def _as_json(value: object) -> object:
+    import json
+
+    return json.loads(json.dumps(value))
+
+
+def _finish(task: Task[Any], options: TrainOptions, splits: Any, run: RunDirectory, model: nn.Module, device: Any) -> None:
+    from safetensors.torch import save_file
+
+    weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+    calibration = task.finish(model, splits, options, device)
+    write_aside(run.path / "calibration.safetensors", lambda path: save_file(calibration, path))
+    review = task.review(model, splits.test, calibration, options, splits.spec, device)
+    write_json(run.path / "metrics.json", review.metrics)
+    write_json(run.path / "card.json", _card(task, options, splits.spec, review, weights))
+    # The weights come last: a run that has them is complete.
+    write_aside(run.path / "model.safetensors", lambda path: save_file(weights, path))
+    write_report(run, task, review)
+    say(review.headline)
+    say(f"report {run.path / 'report.html'}")
+
+
+def _card(task: Task[Any], options: Any, spec: dict[str, Any], review: Review, weights: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "task": task.name, "summary": task.summary, "intended_use": task.intended_use,
+        "data": options.data or "built-in generated sample", "parameters": sum(w.numel() for w in weights.values()),
+        "headline": review.headline, "input": spec.get("input", {}),
+        "licence_note": "the licence of the training data governs the use of the weights",
+    }
+
+
+@dataclass
+class Loaded:
+    """A finished run, ready to be used: model in evaluation mode on its device."""
+
+    run: RunDirectory
+    options: Any
+    spec: dict[str, Any]
+    model: nn.Module
+    calibration: dict[str, torch.Tensor]
+    device: torch.device
+
+
+def load_run(task: Task[Any], path: str, accelerator: str = "auto") -> Loaded:
+    """Open a finished run and build its model with its weights; `InputError` for anything that does not fit."""
+    from .command_line import parse
+
+    run = RunDirectory.open(path, task.name)
+    weights = checkpoint.load_weights(run.path / "model.safetensors")
+    options = parse(task, "train", [], config=run.path / "config.yaml")
+    spec = read_json(run.path / "spec.json")
+    model = build(task, options, spec)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise InputError(f"{run.path / 'model.safetensors'}: weights of another model: {' '.join(str(error).split())[:160]}") from None
+    calibration_path = run.path / "calibration.safetensors"
+    calibration = checkpoint.load_weights(calibration_path)
+    device = pick_device(accelerator)
+    return Loaded(run, options, spec, model.to(device).eval(), calibration, device)
+
+
+def pick_device(accelerator: str) -> torch.device:
+    """The device of a name; `auto` takes a GPU where there is one."""
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    if accelerator == "cuda" and not torch.cuda.is_available():
+        raise InputError("--accelerator cuda: this machine has no usable GPU; `headwise doctor` says what it has")
+    return torch.device(accelerator)
+
+
+def evaluate(task: Task[Any], options: EvaluateOptions) -> dict[str, Any]:
+    """Score a finished run; returns the metrics and prints where they are written."""
+    loaded = load_run(task, options.run, options.accelerator)
+    from dataclasses import replace
+
+    other = options.data is not None
+    part = options.part if options.part != "auto" else ("all" if other else "test")
+    wanted = replace(loaded.options, data=options.data) if other else loaded.options
+    splits = task.open(wanted, loaded.spec, whole=part == "all")
+    dataset = splits.part("test" if part == "all" else part)
+    review = task.review(loaded.model, dataset, loaded.calibration, wanted, loaded.spec, loaded.device)
+    name = f"evaluation-{part}" + (f"-{os.path.basename(str(options.data)).split('.')[0]}" if other else "")
+    metrics = {"data": wanted.data or "built-in generated sample", "part": part, **review.metrics}
+    write_json(loaded.run.path / f"{name}.json", metrics)
+    write_report(loaded.run, task, review, name=name)
+    say(review.headline)
+    say(f"metrics {loaded.run.path / f'{name}.json'}")
+    return metrics
+
+
+def export(task: Task[Any], options: ExportOptions) -> str:
+    """Write the model as a torch.export program free of our operators, and check that it gives the same."""
+    from pathlib import Path
+
+    from ...kernels import plain_decompositions
+
+    loaded = load_run(task, options.run, "cpu")
+    splits = task.open(loaded.options, loaded.spec)
+    arguments, shapes = task.sample(loaded.model, splits)
+    program = torch.export.export(loaded.model, arguments, dynamic_shapes=shapes)
+    program = program.run_decompositions(plain_decompositions())
+    path = Path(options.output)
+
+    def write(temporary: Path) -> None:
+        torch.export.save(program, temporary)
+
+    write_aside(path, write)
+    with torch.no_grad():
+        difference = float((torch.export.load(path).module()(*arguments) - loaded.model(*arguments)).abs().max())
+    if not difference <= options.tolerance:
+        path.unlink()
+        raise InputError(f"{path}: the exported model differs by {difference:.2g} from the original (--tolerance {options.tolerance})")
+    say(f"exported {path}; largest difference from the original {difference:.2g}")
+    return str(path)
+
+

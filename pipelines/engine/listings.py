@@ -1,0 +1,44 @@
+"""The plain words of the command line: list, data, doctor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...data.errors import InputError
+
+
+def run(word: str, rest: Sequence[str]) -> int:
+    """Carry out `list`, `data` or `doctor`."""
+    if word == "doctor":
+        from .machine import doctor
+
+        print("\n".join(doctor()))
+        return 0
+    if word == "list":
+        return _list(rest)
+    return _data(rest)
+
+
+def _list(rest: Sequence[str]) -> int:
+    from ...kernels import KERNELS
+    from ...models.attention import ATTENTION
+    from ...models.moe import MOE
+
+    tables = {"attention": ATTENTION, "moe": MOE, "kernels": KERNELS}
+    if len(rest) != 1 or rest[0] not in tables:
+        raise InputError(f"headwise list: say which of {', '.join(tables)}")
+    table = tables[rest[0]]
+    print("\n".join(f"{name:<16}{'  '.join(entry[2:])}" for name, entry in table.items()) or "none yet")
+    return 0
+
+
+def _data(rest: Sequence[str]) -> int:
+    from ...data import catalogue
+
+    if list(rest) == ["list"]:
+        print("\n".join(catalogue.lines()))
+        return 0
+    if len(rest) == 2 and rest[0] == "get":
+        print(catalogue.get(rest[1]))
+        return 0
+    raise InputError("headwise data: say `list`, or `get NAME`")

@@ -1,0 +1,117 @@
+"""Options that every task shares. The same frozen dataclasses are the command line and the Python API.
+
+Nothing here imports torch: the command line must answer `--help` and every misspelt word at once.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """What every training shares; a task adds its own options to these."""
+
+    data: str | None = None
+    """Path of the data. Without it the built-in generated sample is used."""
+    run: str | None = None
+    """Run directory to create (default: runs/TASK-DATE-TIME). Nothing existing is ever overwritten."""
+    resume: bool = False
+    """Continue the run in --run where it stopped, with the options it was started with."""
+    preset: str | None = None
+    """Named set of options from the task's presets; options given beside it win."""
+    seed: int = 2021
+    """Sets the initial weights, the order of the data and every random draw."""
+    epochs: int = 20
+    """Passes over the training part at most."""
+    patience: int = 3
+    """Stop after this many epochs without a better validation score."""
+    max_steps: int | None = None
+    """Stop after this many optimiser steps, for a quick look."""
+    batch_size: int = 32
+    """Samples per optimiser step, over all devices together."""
+    accumulate: int = 1
+    """Cut each batch into this many parts, to save memory; the gradient stays the same."""
+    lr: float = 3e-4
+    """Learning rate at the start."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Learning rate over the epochs: half a cosine down to 0, or constant."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay (AdamW); 0 is plain Adam."""
+    clip: float | None = None
+    """Largest gradient norm; larger gradients are scaled down to it."""
+    nan: Literal["stop", "skip"] = "stop"
+    """When the loss is not finite: stop, or skip the batch. Either way its samples are written to nan.json."""
+    precision: Precision = "32-true"
+    """Arithmetic of the model."""
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Kind of device."""
+    devices: int = 1
+    """Devices (or, on the CPU, processes) per node."""
+    nodes: int = 1
+    """Nodes; start the same command on each of them."""
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """How several devices share the work: copies of the model, or the model in parts (FSDP, GPUs only)."""
+    workers: int = 0
+    """Loader processes; the result does not depend on it."""
+    checkpoint_every: int = 0
+    """Optimiser steps between checkpoints within an epoch; 0: only at the end of each epoch."""
+    keep: int = 2
+    """Newest checkpoints to keep; the best one is always kept."""
+    logger: Literal["none", "tensorboard", "wandb"] = "none"
+    """Also log the history to TensorBoard or Weights & Biases (extras of the same name)."""
+
+
+# Options that say where and how fast, not what: a resumed run may change them.
+FREE_ON_RESUME = frozenset({"run", "resume", "workers", "checkpoint_every", "keep", "logger"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """Score a trained run, on its own test part or on other data."""
+
+    run: str
+    """Run directory of the trained model."""
+    data: str | None = None
+    """Other data with the same columns; without it the data that the run was trained on."""
+    part: Literal["auto", "train", "validation", "test", "all"] = "auto"
+    """Part of the data to score; auto: the test part of the run's own data, all of other data."""
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Kind of device."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions:
+    """Predict for a file, a folder or a pattern of files; parquet out, resumable."""
+
+    run: str
+    """Run directory of the trained model."""
+    input: str
+    """File, folder or quoted pattern (`'in/*.csv'`) to predict for."""
+    output: str
+    """Parquet file to write. Beside it stands OUTPUT.parts/ until all is done."""
+    engine: Literal["local", "ray"] = "local"
+    """Who maps the shards: this machine's processes, or a Ray cluster (extra `ray`)."""
+    processes: int = 1
+    """Processes of the local engine (or actors under Ray)."""
+    shard_size: int = 1000
+    """Items per shard: the unit of memory, of restarting and of sharing work."""
+    batch_size: int = 64
+    """Items per forward pass."""
+    overwrite: bool = False
+    """Replace an existing OUTPUT, and parts left there by another model or input."""
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Kind of device."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Write the model as one torch.export program that runs without Headwise."""
+
+    run: str
+    """Run directory of the trained model."""
+    output: str
+    """File to write, usually ending in .pt2."""
+    tolerance: float = 1e-5
+    """Largest absolute difference between exported and original outputs; more is an error."""

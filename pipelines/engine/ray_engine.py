@@ -1,0 +1,44 @@
+"""`--engine ray`: the same shards, mapped over a Ray cluster by Ray Data.
+
+The parts are written by the workers, so OUTPUT must lie on a disk that all nodes see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from ...data.errors import InputError
+from .inference import Plan, ShardWorker
+from .options import PredictOptions
+
+
+def map_shards(task: str, options: PredictOptions, plan: Plan, shards: list[int]) -> Iterator[int]:
+    """Do `shards` with `options.processes` actors; yields the number of items of each shard."""
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise InputError("--engine ray: Ray is not installed; pip install 'headwise[ray]'") from None
+    started = not ray.is_initialized()
+    if started:
+        ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+    try:
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        # Workers have another working directory: paths must be absolute there.
+        fixed = replace(options, run=str(Path(options.run).resolve()), output=str(Path(options.output).resolve()))
+        items = [{**item, "file": str(item["file"])} for item in plan.items]
+        there = replace(plan, parts=plan.parts.resolve(), items=items)
+        mapped = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards)).map_batches(
+            ShardWorker,
+            batch_size=1,
+            concurrency=min(options.processes, len(shards)),
+            fn_constructor_kwargs={"task": task, "options": fixed, "plan": there},
+            num_gpus=1 if options.accelerator == "cuda" else 0,
+        )
+        for row in mapped.iter_rows():
+            yield int(row["items"])
+    finally:
+        if started:
+            ray.shutdown()

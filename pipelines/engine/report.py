@@ -1,0 +1,52 @@
+"""The report of a run: one HTML file that needs nothing else, and its figures as PNG files."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+import jinja2
+
+from .run_directory import RunDirectory, write_aside, write_text
+from .task import Review, Task
+
+
+def write_report(run: RunDirectory, task: Task[Any], review: Review, name: str = "report") -> None:
+    """Write `figures/*.png` and `report.html` (or another name, for an evaluation)."""
+    import matplotlib.pyplot as plt
+
+    pictures = []
+    for picture in review.pictures:
+        image = io.BytesIO()
+        picture.figure.savefig(image, format="png", dpi=110, bbox_inches="tight")
+        plt.close(picture.figure)
+        prefix = "" if name == "report" else f"{name}-"
+        write_aside(run.figures / f"{prefix}{picture.name}.png", lambda path, png=image.getvalue(): path.write_bytes(png))
+        pictures.append({"caption": picture.caption, "png": base64.b64encode(image.getvalue()).decode()})
+    tables = [
+        {"caption": caption, "columns": table.columns, "rows": [[_cell(value) for value in row] for row in table.rows()]}
+        for caption, table in review.tables.items()
+    ]
+    environment = jinja2.Environment(loader=jinja2.PackageLoader(__package__ or "", "."), autoescape=True)
+    html = environment.get_template("report.html.jinja").render(
+        title=f"{task.name}: {task.summary}", name=run.path.name, headline=review.headline, tables=tables,
+        pictures=pictures, options=run.config(), facts=_flat(run.environment()), intended_use=task.intended_use,
+    )
+    write_text(run.path / f"{name}.html", html)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1e5 else f"{value:.4e}"
+    return "–" if value is None else str(value)
+
+
+def _flat(values: dict[str, Any]) -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= {name: str(item) for name, item in value.items()}
+        else:
+            flat[key] = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return flat

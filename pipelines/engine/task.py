@@ -1,0 +1,134 @@
+"""What a pipeline answers; everything that two pipelines would both do is the engine's.
+
+A task module imports nothing heavy at its top (no torch), so that the command line answers at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from .options import PredictOptions, TrainOptions
+
+if TYPE_CHECKING:
+    import polars as pl
+    import torch
+    from matplotlib.figure import Figure
+    from torch import nn
+
+Options = TypeVar("Options", bound=TrainOptions)
+Item = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The three parts as torch data sets, and the `spec`: all that a model needs to meet new data again.
+
+    `spec` is plain JSON (columns, scaling, frequency, …), saved in the run as `spec.json`.
+    """
+
+    train: Any
+    validation: Any
+    test: Any
+    spec: dict[str, Any]
+
+    def part(self, name: str) -> Any:
+        """The data set of a part by name; `all` is only there for data that is not the run's own."""
+        return getattr(self, name)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the report."""
+
+    name: str
+    caption: str
+    figure: Figure
+
+
+@dataclass(frozen=True)
+class Review:
+    """What a trained model was found to be worth."""
+
+    metrics: dict[str, Any]
+    headline: str
+    """One sentence with the main figures, for the terminal and the top of the report."""
+    pictures: Sequence[Picture] = ()
+    tables: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    """Tables of the report by caption."""
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A further word of a task: its options and `module:function`, which takes them."""
+
+    options: type
+    function: str
+    summary: str
+
+
+class Task(Generic[Options]):
+    """Base of every pipeline. Subclasses fill the class variables and the methods that raise here."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    options: type[Options]
+    predict_options: type[PredictOptions] = PredictOptions
+    verbs: ClassVar[Mapping[str, Verb]] = {}
+    monitor: ClassVar[str]
+    """Key of `validate`'s figures that early stopping and the best checkpoint go by; smaller is better."""
+    intended_use: ClassVar[str]
+
+    def open(self, options: Options, spec: dict[str, Any] | None = None, *, whole: bool = False) -> Splits:
+        """Read the data. With `spec`, scale and check it as the run's own; `whole`: all of it is `test`."""
+        raise NotImplementedError
+
+    def build(self, options: Options, spec: dict[str, Any]) -> nn.Module:
+        """The untrained model; `ValueError` for options that do not fit together."""
+        raise NotImplementedError
+
+    def optimizer(self, model: nn.Module, options: Options) -> torch.optim.Optimizer:
+        """Adam, or AdamW with weight decay."""
+        import torch
+
+        kind = torch.optim.AdamW if options.weight_decay else torch.optim.Adam
+        return kind(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+
+    def loss(self, model: nn.Module, batch: Any, options: Options) -> torch.Tensor:
+        """Mean loss over the samples of a batch."""
+        raise NotImplementedError
+
+    def validate(self, model: nn.Module, batches: Any, options: Options) -> dict[str, float]:
+        """Figures on the validation part after each epoch, `monitor` among them."""
+        raise NotImplementedError
+
+    def finish(self, model: nn.Module, splits: Splits, options: Options, device: torch.device) -> dict[str, torch.Tensor]:
+        """Tensors fitted after training (calibration, …), saved in the run as `calibration.safetensors`."""
+        return {}
+
+    def review(
+        self, model: nn.Module, dataset: Any, calibration: dict[str, torch.Tensor], options: Options,
+        spec: dict[str, Any], device: torch.device,
+    ) -> Review:
+        """Score the model on one part of the data, draw the pictures."""
+        raise NotImplementedError
+
+    def sample(self, model: nn.Module, splits: Splits) -> tuple[tuple[Any, ...], dict[int, Any] | None]:
+        """Example inputs for export, and which of their axes are free (as torch.export's dynamic_shapes)."""
+        raise NotImplementedError
+
+    def items(self, options: PredictOptions, spec: dict[str, Any]) -> Sequence[Item]:
+        """What `--input` holds, in a fixed order, without reading it all. An item is a small JSON-able dict."""
+        raise NotImplementedError
+
+    def predict(
+        self, model: nn.Module, items: Sequence[Item], calibration: dict[str, torch.Tensor], options: PredictOptions,
+        spec: dict[str, Any], device: torch.device,
+    ) -> list[pl.DataFrame | ValueError]:
+        """Rows for each item, or the error that says why there are none. Columns are the same for every item."""
+        raise NotImplementedError
+
+    def prediction_schema(self, options: PredictOptions, spec: dict[str, Any]) -> dict[str, Any]:
+        """Column names and polars types of the rows that `predict` gives."""
+        raise NotImplementedError

@@ -1,0 +1,27 @@
+"""What a person sees while a job runs: on stderr, and only from the first process."""
+
+import os
+import sys
+from typing import Any
+
+from tqdm import tqdm
+
+
+def first_process() -> bool:
+    """True in the process that speaks for all."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
+
+
+def say(line: str) -> None:
+    """One line of progress."""
+    if first_process():
+        with tqdm.external_write_mode(file=sys.stderr):
+            print(line, file=sys.stderr, flush=True)
+
+
+class Progressbar(tqdm):
+    """A bar with rate, time left and figures; silent where stderr is no terminal."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        quiet = not sys.stderr.isatty() or not first_process()
+        super().__init__(*args, disable=quiet, dynamic_ncols=True, leave=False, **kwargs)
