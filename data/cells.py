@@ -57,6 +57,11 @@ class Cells:
     values: np.ndarray  # (n, C + K)
     bad: np.ndarray  # (n,) a cell of the row is text
     table: pl.DataFrame
+    row_numbers: np.ndarray | None = None  # (n,) rows of the file, when these are only some of them
+
+    def row_label(self, row: int) -> str:
+        """What to call a row in a message: rows of a file are counted from 1, below its header."""
+        return f"row {(row if self.row_numbers is None else int(self.row_numbers[row])) + 1}"
 
 
 def find_columns(

@@ -113,7 +113,9 @@ def one_series(cells: Cells, index: int, step: Step, fill: Fill) -> Series:
     columns, name, rows = cells.columns, cells.names[index], cells.rows[index]
     where = cells.where if columns.id is None else f"{cells.where}: series {shown(name)}"
     if columns.id is not None and not name:
-        raise fail(cells.where, f"row {rows[0] + 1}: column {shown(columns.id)} is empty; every row needs an id")
+        raise fail(
+            cells.where, f"{cells.row_label(int(rows[0]))}: column {shown(columns.id)} is empty; every row needs an id"
+        )
     _refuse_text(cells, rows, where)
     values = cells.values[rows]
     if cells.times is None:
@@ -126,7 +128,7 @@ def one_series(cells: Cells, index: int, step: Step, fill: Fill) -> Series:
             hint = "" if columns.id else ", or name the column of ids with --id-column"
             raise fail(
                 where,
-                f"timestamp {_instant(times[same[0]])} appears more than once ({len(same)} rows too many); "
+                f"timestamp {_instant(times[same[0]])} appears more than once ({_rows(len(same))} too many); "
                 f"remove them{hint}",
             )
     channels = len(columns.targets)
@@ -145,13 +147,17 @@ def _instant(time: Any) -> str:
     return text.removesuffix(".000000")
 
 
+def _rows(count: int) -> str:
+    return f"{count:,} row{'' if count == 1 else 's'}"
+
+
 def _refuse_text(cells: Cells, rows: np.ndarray, where: object) -> None:
     """Raise for the first row with a date or a number that cannot be read."""
     columns, table = cells.columns, cells.table
     if cells.times is not None and np.isnat(cells.times[rows]).any():
         row = int(rows[np.isnat(cells.times[rows])][0])
         cell = table[columns.date][row] if columns.date else None
-        what = f"row {row + 1}: column {shown(columns.date)} holds {shown(cell)}"
+        what = f"{cells.row_label(row)}: column {shown(columns.date)} holds {shown(cell)}"
         raise fail(where, f"{what}, not a date like 2024-01-31 13:00:00")
     if not cells.bad[rows].any():
         return
@@ -161,7 +167,7 @@ def _refuse_text(cells: Cells, rows: np.ndarray, where: object) -> None:
             at = "" if cells.times is None else f" ({_instant(cells.times[row])})"
             raise fail(
                 where,
-                f"column {shown(name)}, row {row + 1}{at} holds {shown(table[name][row])}, not a number; "
+                f"column {shown(name)}, {cells.row_label(row)}{at} holds {shown(table[name][row])}, not a number; "
                 "correct it, or choose the columns to use with --targets",
             )
 
@@ -179,7 +185,7 @@ def _on_clock(
         raise fail(
             where,
             f"timestamp {_instant(times[off[0]])} is off the {step.text} clock that starts at {_instant(times[0])} "
-            f"({len(off)} such rows); correct it, or state another step with --frequency",
+            f"({_rows(len(off))} in all); correct it, or state another step with --frequency",
         )
     if len(full) == len(times):
         return times, values.copy(), place
@@ -213,7 +219,7 @@ def _fill(where: object, times: np.ndarray, values: np.ndarray, names: Sequence[
             raise fail(
                 where,
                 f"column {shown(names[column])} has no finite value at {_instant(times[first])} "
-                f"({int(holes.sum()):,} such rows); {cure}",
+                f"({_rows(int(holes.sum()))} in all); {cure}",
             )
         if fill == "zero":
             values[holes, column] = 0.0
