@@ -45,11 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(_run(words))
     except InputError as error:
         _fail(str(error))
+    except BrokenPipeError:  # `headwise … | head`
+        sys.stderr.close()
+        sys.exit(141)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{error.strerror or error}")
-    except BrokenPipeError:
-        sys.exit(141)
     except BaseException as error:
         if type(error).__name__ == "Stopped":
             sys.exit(128 + error.number)  # pyright: ignore[reportAttributeAccessIssue]
@@ -126,7 +127,7 @@ def parse(
     """
     kind = options_class(task, verb)
     names = [f.name for f in dataclasses.fields(kind)]
-    prog = f"headwise {task.name} {verb}"
+    prog = f"{task.name} {verb}"
     given = flatten(values or {}, names, "Python call") + _checked(list(arguments), names, prog)
     stored = read_config(config) if config else {}
     from_file = flatten(stored, names, str(config))
@@ -136,14 +137,29 @@ def parse(
         if not saved.is_file():
             raise InputError(f"{run}: no run to resume (it has no config.yaml)")
         from_file = flatten(read_config(saved), names, str(saved))
-        return _tyro(kind, from_file + given, prog)
+        return _checked_values(task, _tyro(kind, from_file + given, prog))
     preset = _value(given, "preset") or stored.get("preset")
     if preset is not None and "preset" in names:
         chosen = preset_options(task, str(preset), _value(given, "horizon") or stored.get("horizon"))
         flags = flatten(chosen, names, f"preset {preset}")
         # A preset named in the call changes what the file says; one named in the file is its ground.
         from_file = from_file + flags if _value(given, "preset") else flags + from_file
-    return _tyro(kind, from_file + given, prog)
+    return _checked_values(task, _tyro(kind, from_file + given, prog))
+
+
+def _checked_values(task: Task[Any], options: Any) -> Any:
+    least = {"epochs": 1, "patience": 1, "batch_size": 1, "accumulate": 1, "devices": 1, "nodes": 1, "max_steps": 1,
+             "workers": 0, "checkpoint_every": 0, "keep": 1, "shard_size": 1, "processes": 1, "seed": 0}  # fmt: skip
+    for name, bound in least.items():
+        value = getattr(options, name, None)
+        if value is not None and value < bound:
+            raise InputError(f"--{name.replace('_', '-')} {value}: must be at least {bound}")
+    for name in ("lr", "clip"):
+        value = getattr(options, name, None)
+        if value is not None and not 0 < value < float("inf"):
+            raise InputError(f"--{name} {value}: must be a positive number")
+    task.check(options)
+    return options
 
 
 def _tyro(kind: type, arguments: list[str], prog: str) -> Any:
@@ -152,13 +168,15 @@ def _tyro(kind: type, arguments: list[str], prog: str) -> Any:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(kind, args=arguments, prog=prog, description=kind.__doc__)
+            return tyro.cli(kind, args=arguments, prog=f"headwise {prog}", description=kind.__doc__)
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
         lines = [re.sub(r"[│╭╮╰╯─]|\x1b\[[0-9;]*m", " ", line).strip() for line in said.getvalue().splitlines()]
-        text = " ".join(line for line in lines if line and "For full helptext" not in line and "Parsing error" not in line)
-        raise InputError(f"{prog}: {text}") from None
+        text = " ".join(" ".join(lines).split())
+        text = re.split(r"Argument helptext|For full helptext", text)[0]
+        text = re.sub(r"^(Parsing error|Value error|Invalid choice|Missing required options?|Required options?)\s*", "", text)
+        raise InputError(f"{prog}: {text.strip()}") from None
 
 
 def _checked(arguments: list[str], names: list[str], prog: str) -> list[str]:

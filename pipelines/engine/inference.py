@@ -25,7 +25,7 @@ import polars as pl
 from ...data.errors import InputError
 from .. import load_task
 from .checkpoint import checksum
-from .jobs import Loaded, load_run
+from .loaded import Loaded, load_run
 from .options import PredictOptions
 from .run_directory import RunDirectory, read_json, write_aside, write_json
 from .task import Item, Task
@@ -118,7 +118,11 @@ class Plan:
 class ShardWorker:
     """Does shards of a plan; one a process. The same class runs locally and under Ray."""
 
-    def __init__(self, task: str, options: PredictOptions, plan: Plan, threads: int | None = None) -> None:
+    def __init__(
+        self, task: str, options: PredictOptions, plan: Plan, threads: int | None = None, folder: str | None = None
+    ) -> None:
+        if folder is not None:  # a worker of a cluster starts elsewhere; the paths are of the caller's folder
+            os.chdir(folder)
         if threads:
             import torch
 
@@ -143,9 +147,6 @@ class ShardWorker:
 
 def predict(task: Task[Any], options: PredictOptions) -> Predicted:
     """Predict for `options.input`; returns what was written. Items that fail are rows, never the end."""
-    for name, value in (("shard-size", options.shard_size), ("processes", options.processes), ("batch-size", options.batch_size)):
-        if value < 1:
-            raise InputError(f"--{name} {value}: must be at least 1")
     output = Path(options.output)
     if output.is_dir():
         raise InputError(f"{output}: is a directory; --output names the parquet file to write")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +12,9 @@ from torch import nn
 
 from ...data.errors import InputError
 from . import checkpoint, machine
-from .loop import Trainer, build
+from .inference import predict
+from .loaded import load_run
+from .loop import Trainer
 from .options import FREE_ON_RESUME, EvaluateOptions, ExportOptions, TrainOptions
 from .report import write_report
 from .run_directory import RunDirectory, dump_options, read_json, write_aside, write_json, write_text
@@ -29,17 +31,31 @@ def train(task: Task[Any], options: TrainOptions) -> RunDirectory:
     fabric.launch()
     run = _start(task, options, fabric)
     try:
-        splits = task.open(options)
+        data = with_data(task, options, run)
+        fabric.barrier()
+        splits = task.open(data)
         if fabric.is_global_zero:
             _check_spec(run, splits.spec, options)
         fabric.barrier()
         model = Trainer(task, options, splits, run, fabric).run()
         if fabric.is_global_zero:
-            _finish(task, options, splits, run, model, fabric.device)
+            _finish(task, data, splits, run, model, fabric.device)
         fabric.barrier()
     finally:
         run.unlock()
     return run
+
+
+def with_data(task: Task[Any], options: Any, run: RunDirectory) -> Any:
+    """The options with the path of their data; without `--data` the sample is generated into the run."""
+    if options.data is not None:
+        return options
+    folder = run.path / "sample"
+    path = folder / "PATH"
+    if not path.exists():
+        folder.mkdir(exist_ok=True)
+        write_text(path, task.write_sample(folder).name)
+    return replace(options, data=str(folder / path.read_text()))
 
 
 def _fabric(options: TrainOptions) -> Fabric:
@@ -120,9 +136,13 @@ def _finish(task: Task[Any], options: TrainOptions, splits: Any, run: RunDirecto
     review = task.review(model, splits.test, calibration, options, splits.spec, device)
     write_json(run.path / "metrics.json", review.metrics)
     write_json(run.path / "card.json", _card(task, options, splits.spec, review, weights))
-    # The weights come last: a run that has them is complete.
     write_aside(run.path / "model.safetensors", lambda path: save_file(weights, path))
-    write_report(run, task, review)
+    wanted = task.predict_options(
+        run=str(run.path), input=options.data, output=str(run.path / "predictions.parquet"), overwrite=True
+    )
+    rows = predict(task, wanted).table()
+    pictures = [*task.picture_predictions(rows, options, splits.spec), *review.pictures]
+    write_report(run, task, replace(review, pictures=pictures))
     say(review.headline)
     say(f"report {run.path / 'report.html'}")
 
@@ -136,54 +156,12 @@ def _card(task: Task[Any], options: Any, spec: dict[str, Any], review: Review, w
     }
 
 
-@dataclass
-class Loaded:
-    """A finished run, ready to be used: model in evaluation mode on its device."""
-
-    run: RunDirectory
-    options: Any
-    spec: dict[str, Any]
-    model: nn.Module
-    calibration: dict[str, torch.Tensor]
-    device: torch.device
-
-
-def load_run(task: Task[Any], path: str, accelerator: str = "auto") -> Loaded:
-    """Open a finished run and build its model with its weights; `InputError` for anything that does not fit."""
-    from .command_line import parse
-
-    run = RunDirectory.open(path, task.name)
-    weights = checkpoint.load_weights(run.path / "model.safetensors")
-    options = parse(task, "train", [], config=run.path / "config.yaml")
-    spec = read_json(run.path / "spec.json")
-    model = build(task, options, spec)
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise InputError(f"{run.path / 'model.safetensors'}: weights of another model: {' '.join(str(error).split())[:160]}") from None
-    calibration_path = run.path / "calibration.safetensors"
-    calibration = checkpoint.load_weights(calibration_path)
-    device = pick_device(accelerator)
-    return Loaded(run, options, spec, model.to(device).eval(), calibration, device)
-
-
-def pick_device(accelerator: str) -> torch.device:
-    """The device of a name; `auto` takes a GPU where there is one."""
-    if accelerator == "auto":
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    if accelerator == "cuda" and not torch.cuda.is_available():
-        raise InputError("--accelerator cuda: this machine has no usable GPU; `headwise doctor` says what it has")
-    return torch.device(accelerator)
-
-
 def evaluate(task: Task[Any], options: EvaluateOptions) -> dict[str, Any]:
     """Score a finished run; returns the metrics and prints where they are written."""
     loaded = load_run(task, options.run, options.accelerator)
-    from dataclasses import replace
-
     other = options.data is not None
     part = options.part if options.part != "auto" else ("all" if other else "test")
-    wanted = replace(loaded.options, data=options.data) if other else loaded.options
+    wanted = replace(loaded.options, data=options.data) if other else with_data(task, loaded.options, loaded.run)
     splits = task.open(wanted, loaded.spec, whole=part == "all")
     dataset = splits.part("test" if part == "all" else part)
     review = task.review(loaded.model, dataset, loaded.calibration, wanted, loaded.spec, loaded.device)
@@ -203,7 +181,7 @@ def export(task: Task[Any], options: ExportOptions) -> str:
     from ...kernels import plain_decompositions
 
     loaded = load_run(task, options.run, "cpu")
-    splits = task.open(loaded.options, loaded.spec)
+    splits = task.open(with_data(task, loaded.options, loaded.run), loaded.spec)
     arguments, shapes = task.sample(loaded.model, splits)
     program = torch.export.export(loaded.model, arguments, dynamic_shapes=shapes)
     program = program.run_decompositions(plain_decompositions())

@@ -5,9 +5,8 @@ The parts are written by the workers, so OUTPUT must lie on a disk that all node
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
 
 from ...data.errors import InputError
 from .inference import Plan, ShardWorker
@@ -26,15 +25,11 @@ def map_shards(task: str, options: PredictOptions, plan: Plan, shards: list[int]
         ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
-        # Workers have another working directory: paths must be absolute there.
-        fixed = replace(options, run=str(Path(options.run).resolve()), output=str(Path(options.output).resolve()))
-        items = [{**item, "file": str(item["file"])} for item in plan.items]
-        there = replace(plan, parts=plan.parts.resolve(), items=items)
         mapped = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards)).map_batches(
             ShardWorker,
             batch_size=1,
             concurrency=min(options.processes, len(shards)),
-            fn_constructor_kwargs={"task": task, "options": fixed, "plan": there},
+            fn_constructor_kwargs={"task": task, "options": options, "plan": plan, "folder": os.getcwd()},
             num_gpus=1 if options.accelerator == "cuda" else 0,
         )
         for row in mapped.iter_rows():

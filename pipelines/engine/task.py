@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from .options import PredictOptions, TrainOptions
@@ -80,6 +81,13 @@ class Task(Generic[Options]):
     """Key of `validate`'s figures that early stopping and the best checkpoint go by; smaller is better."""
     intended_use: ClassVar[str]
 
+    def check(self, options: Any) -> None:
+        """Raise `InputError` for option values that no data can make right; called before torch is imported."""
+
+    def write_sample(self, folder: Path) -> Path:
+        """Write the built-in generated sample below `folder`, the same bytes each time; returns what --data takes."""
+        raise NotImplementedError
+
     def open(self, options: Options, spec: dict[str, Any] | None = None, *, whole: bool = False) -> Splits:
         """Read the data. With `spec`, scale and check it as the run's own; `whole`: all of it is `test`."""
         raise NotImplementedError
@@ -128,6 +136,10 @@ class Task(Generic[Options]):
     ) -> list[pl.DataFrame | ValueError]:
         """Rows for each item, or the error that says why there are none. Columns are the same for every item."""
         raise NotImplementedError
+
+    def picture_predictions(self, rows: pl.DataFrame, options: Options, spec: dict[str, Any]) -> Sequence[Picture]:
+        """Pictures of the predictions that a training ends with."""
+        return ()
 
     def prediction_schema(self, options: PredictOptions, spec: dict[str, Any]) -> dict[str, Any]:
         """Column names and polars types of the rows that `predict` gives."""

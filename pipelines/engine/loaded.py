@@ -1,0 +1,54 @@
+"""A finished run, opened to be used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...data.errors import InputError
+from .checkpoint import load_weights
+from .command_line import parse
+from .loop import build
+from .run_directory import RunDirectory, read_json
+from .task import Task
+
+
+@dataclass
+class Loaded:
+    """A finished run, ready to be used: model in evaluation mode on its device."""
+
+    run: RunDirectory
+    options: Any
+    spec: dict[str, Any]
+    model: nn.Module
+    calibration: dict[str, torch.Tensor]
+    device: torch.device
+
+
+def load_run(task: Task[Any], path: str, accelerator: str = "auto") -> Loaded:
+    """Open a finished run and build its model with its weights; `InputError` for anything that does not fit."""
+    run = RunDirectory.open(path, task.name)
+    weights = load_weights(run.path / "model.safetensors")
+    options = parse(task, "train", [], config=run.path / "config.yaml")
+    spec = read_json(run.path / "spec.json")
+    model = build(task, options, spec)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise InputError(f"{run.path / 'model.safetensors'}: weights of another model: {' '.join(str(error).split())[:160]}") from None
+    calibration_path = run.path / "calibration.safetensors"
+    calibration = load_weights(calibration_path)
+    device = pick_device(accelerator)
+    return Loaded(run, options, spec, model.to(device).eval(), calibration, device)
+
+
+def pick_device(accelerator: str) -> torch.device:
+    """The device of a name; `auto` takes a GPU where there is one."""
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    if accelerator == "cuda" and not torch.cuda.is_available():
+        raise InputError("--accelerator cuda: this machine has no usable GPU; `headwise doctor` says what it has")
+    return torch.device(accelerator)
