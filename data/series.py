@@ -16,7 +16,7 @@ from .cells import Cells, read_cells
 from .clock import Step, grid, infer_step, parse_frequency, synthetic_times
 from .tables import fail, numbers, shown, stem_of
 
-Fill = Literal["error", "forward", "linear", "zero"]
+Fill = Literal["error", "forward", "linear", "zero", "as-is"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Series:
     """One item to forecast: C channels that are known together, in original units, on a clock without holes.
 
     name    the unique_id, or the stem of a wide file ("ETTh1" for ETTh1.csv.gz)
-    times   (T,) datetime64[us], strictly increasing; from 2000-01-01 on for a table without dates
+    times   (T,) datetime64[us], strictly increasing (unless read "as-is"); from 2000-01-01 on without dates
     values  (T, C) float64, finite
     known   (T + F, K) float64, finite: columns known in advance, with F >= 0 rows past the end of `values`
     """
@@ -73,7 +73,9 @@ def read_panel(
     frequency  duration between rows; None: the most common step of the file
     fill       what to do about missing steps and missing or infinite values: "error"; "forward" carries the last
                value on (never looks ahead; a gap at the start stays an error); "linear" draws a line between the values
-               on both sides, so it looks ahead and is for cleaning history only; "zero" writes 0
+               on both sides, so it looks ahead and is for cleaning history only; "zero" writes 0; "as-is" takes the
+               rows as they are, steps missing or repeated, as the published protocols do (Weather has both), and
+               refuses missing values like "error"
     series     of a long table: "apart" = each id is a series with the target columns as channels; "together" = the ids
                are the channels of one series and must share all timestamps
 
@@ -124,8 +126,9 @@ def one_series(cells: Cells, index: int, step: Step, fill: Fill) -> Series:
         order = np.argsort(cells.times[rows], kind="stable")
         times, values = cells.times[rows][order], values[order]
         same = np.flatnonzero(times[1:] == times[:-1])
-        if len(same):
-            hint = "" if columns.id else ", or name the column of ids with --id-column"
+        if len(same) and fill != "as-is":
+            hint = ", or take rows as they are with --fill as-is"
+            hint += "" if columns.id else ", or name the column of ids with --id-column"
             raise fail(
                 where,
                 f"timestamp {_instant(times[same[0]])} appears more than once ({_rows(len(same))} too many); "
@@ -176,6 +179,8 @@ def _on_clock(
     where: object, times: np.ndarray, values: np.ndarray, step: Step, fill: Fill
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Put sorted rows on the full clock; missing steps become NaN rows, or an error. Returns the rows' places too."""
+    if fill == "as-is":
+        return times, values.copy(), np.arange(len(times))
     try:
         full, place = grid(times, step)
     except OverflowError as error:
@@ -194,7 +199,7 @@ def _on_clock(
         raise fail(
             where,
             f"{len(hole):,} of {len(full):,} steps of {step.text} are missing, the first at {_instant(full[hole[0]])}; "
-            "complete the file, or fill with --fill forward, linear or zero",
+            "complete the file, or fill with --fill forward, linear or zero, or take rows as they are with as-is",
         )
     if len(full) > 1000 * len(times) + 1000:
         raise fail(where, f"only {len(times):,} of {len(full):,} steps of {step.text} are there; is a date wrong?")
@@ -205,15 +210,15 @@ def _on_clock(
 
 def _fill(where: object, times: np.ndarray, values: np.ndarray, names: Sequence[str], fill: Fill) -> None:
     """Fill the NaNs of (T, C) in place, or raise for the first one."""
-    missing = np.isnan(values)
+    missing, strict = np.isnan(values), fill in ("error", "as-is")
     for column in np.flatnonzero(missing.any(axis=0)).tolist():
         holes = missing[:, column]
         there = np.flatnonzero(~holes)
         last = there[-1] if len(there) and fill == "linear" else len(times) - 1
-        if fill != "zero" and (fill == "error" or not len(there) or there[0] > 0 or last < len(times) - 1):
-            first = int(np.flatnonzero(holes)[0 if fill == "error" or holes[0] else -1])
+        if fill != "zero" and (strict or not len(there) or there[0] > 0 or last < len(times) - 1):
+            first = int(np.flatnonzero(holes)[0 if strict or holes[0] else -1])
             cure = "complete it, or fill with --fill forward, linear or zero"
-            if fill != "error":
+            if not strict:
                 side = "before" if holes[0] else "after"
                 cure = f"--fill {fill} has no value {side} it; use --fill zero or cut the rows"
             raise fail(
