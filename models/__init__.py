@@ -1,1 +1,17 @@
-"""Domain models, one a file, on the shared core (`attention`, `moe`, `blocks`)."""
+"""Domain models, one a file, on the shared core (`attention`, `moe`, `blocks`). Names resolve on first use."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .softs import SOFTS
+
+_MODELS = {"SOFTS": "softs"}
+
+__all__ = ["SOFTS"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODELS:
+        return getattr(import_module(f"{__name__}.{_MODELS[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,62 @@
+"""Decompositions of our operators into plain PyTorch, so that an exported program runs where Headwise is absent."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import linear, pooling  # noqa: F401  (the operators are registered when their files load)
+from .pooling_plain import compute_type, exponentials, masked
+
+
+def plain_decompositions() -> dict[torch._ops.OperatorBase, Callable[..., Any]]:
+    """Table for `torch.export.ExportedProgram.run_decompositions`: our inference operators in plain PyTorch.
+
+    Holds `softmax_pool` and `gelu_linear`, which is all that a model in evaluation mode calls. The drawing operators
+    belong to training and stay opaque: a graph has no seedable plain form of them.
+    """
+    return {
+        torch.ops.headwise.softmax_pool.default: pool_decomposed,
+        torch.ops.headwise.gelu_linear.default: lambda h, weight, bias: F.linear(F.gelu(h), weight, bias),
+    }
+
+
+def pool_decomposed(
+    scores: Tensor, values: Tensor | None, mask: Tensor | None, offsets: Tensor | None, per_head: bool
+) -> tuple[Tensor, Tensor]:
+    """(pooled, lse) of `softmax_pool` without a loop over bags and without a branch on sizes."""
+    kind = compute_type(scores)
+    if offsets is not None:
+        return _packed(scores.to(kind), None if values is None else values.to(kind), offsets, per_head, scores.dtype)
+    part = masked(scores, mask)
+    value = (scores if values is None else values).to(kind)
+    value = value if mask is None else value.masked_fill(~mask[..., None], 0.0)
+    weights, top = exponentials(part)
+    total = weights.sum(1)
+    summed = weights.transpose(1, 2) @ value if per_head else (weights * value).sum(1)
+    return _divided(summed, total, top[:, 0], per_head, scores.dtype)
+
+
+def _packed(
+    scores: Tensor, values: Tensor | None, offsets: Tensor, per_head: bool, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    bags = offsets.shape[0] - 1
+    bag = torch.searchsorted(offsets[1:], torch.arange(scores.shape[0], device=scores.device), right=True)
+    where = bag[:, None].expand_as(scores)
+    top = scores.new_full((bags, scores.shape[1]), -torch.inf).scatter_reduce(0, where, scores, "amax")
+    top = top.masked_fill(top == -torch.inf, 0.0)
+    weights = (scores - top[bag]).exp()
+    total = scores.new_zeros(top.shape).index_add(0, bag, weights)
+    value = scores if values is None else values
+    product = weights[:, :, None] * value[:, None] if per_head else weights * value
+    summed = product.new_zeros((bags, *product.shape[1:])).index_add(0, bag, product)
+    return _divided(summed, total, top, per_head, dtype)
+
+
+def _divided(summed: Tensor, total: Tensor, top: Tensor, per_head: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    empty = total == 0
+    divisor = total.masked_fill(empty, 1.0)
+    pooled = summed / (divisor[..., None] if per_head else divisor)
+    return pooled.to(dtype), (divisor.log() + top).masked_fill(empty, torch.inf)

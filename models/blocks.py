@@ -1,0 +1,62 @@
+"""Blocks that every transformer here is built from.
+
+Shapes: B batch, N tokens, D width, F width of the feed-forward layer.
+"""
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..kernels import gelu_linear
+
+FeedForwardKind = Literal["mlp", "glu"]
+
+
+class FeedForward(nn.Module):
+    """Token-wise network: "mlp" down(gelu(up x)), or "glu" down(gelu(gate x) * up x) (Shazeer, arXiv 2002.05202).
+
+    width: D; hidden: F, by default 4 D; dropout after the activation and at the end.
+    """
+
+    def __init__(
+        self, width: int, hidden: int | None = None, *, kind: FeedForwardKind = "mlp", dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        if kind not in ("mlp", "glu"):
+            raise ValueError(f"FeedForward: kind must be 'mlp' or 'glu', got {kind!r}")
+        hidden = 4 * width if hidden is None else hidden
+        self.up = nn.Linear(width, hidden)
+        self.gate = nn.Linear(width, hidden) if kind == "glu" else None
+        self.down = nn.Linear(hidden, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (..., D) -> (..., D)."""
+        if self.gate is not None:
+            return self.dropout(self.down(self.dropout(F.gelu(self.gate(x)) * self.up(x))))
+        if self.training and self.dropout.p > 0:
+            # With dropout between them GELU and product are no longer one operator, and both inputs are kept.
+            return self.dropout(self.down(self.dropout(F.gelu(self.up(x)))))
+        return gelu_linear(self.up(x), self.down.weight, self.down.bias)
+
+
+class EncoderLayer(nn.Module):
+    """Post-norm encoder layer: x = norm1(x + mixer(x)); x = norm2(x + feedforward(x)).
+
+    The order of the first transformer, of iTransformer (arXiv 2310.06625) and of SOFTS. mixer: any module called as
+    `mixer(x, context, mask=mask)` on (B, N, D); feedforward: any module on (B, N, D); dropout after the mixer.
+    """
+
+    def __init__(self, width: int, mixer: nn.Module, feedforward: nn.Module, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.mixer = mixer
+        self.feedforward = feedforward
+        self.norm1 = nn.LayerNorm(width)
+        self.norm2 = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
+        """x: (B, N, D), context and mask as the mixer takes them -> (B, N, D)."""
+        x = self.norm1(x + self.dropout(self.mixer(x, context, mask=mask)))
+        return self.norm2(x + self.feedforward(x))
