@@ -63,7 +63,7 @@ class Predictor:
         tables = []
         for item, rows in zip(items, self._rows(items), strict=True):
             failed = isinstance(rows, Exception)
-            values = pl.DataFrame({name: [None] for name in schema}, schema=schema) if failed else rows.select(schema)
+            values = pl.DataFrame({name: [None] for name in schema}, schema=schema) if failed else rows.select(list(schema))
             head = [
                 pl.lit(str(item.get("file"))).alias("file"),
                 pl.lit(str(item.get("id") or Path(str(item.get("file"))).name)).alias("item"),

@@ -107,19 +107,15 @@ def backtest_picture(moments: Sequence[str], model: np.ndarray, naive: np.ndarra
 
 def future_picture(rows: pl.DataFrame, options: ForecastOptions, spec: dict[str, Any], most: int = 6) -> list[Picture]:
     """The forecast past the end of the first series of the file, after its last rows."""
-    from ...data.series import InputError
-    from .windows import read
-
     import polars as pl
+
+    from .windows import read
 
     good = rows.filter(pl.col("status") == "ok")
     if good.is_empty():
         return []
-    try:
-        series = read(options, spec).series[0]
-    except InputError:
-        return []
-    first = good.filter(pl.col("item") == good["item"][0])
+    series = read(options, spec).series[0]
+    first = good.filter(pl.col("item") == pl.lit(good["item"][0]))
     channels = spec["channels"][:most]
     past = slice(-2 * options.lookback, None)
     low, high = (next(name for name in rows.columns if name.startswith(side)) for side in ("lower_", "upper_"))

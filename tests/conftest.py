@@ -1,0 +1,42 @@
+"""Settings of all tests: one thread each (two run side by side), no network, and where the real data is."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # inherited by every process that a test starts
+os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("headwise", deadline=None, max_examples=40, derandomize=True)
+settings.load_profile("headwise")
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data; a test that needs it is skipped, saying so, where it is not."""
+    folder = Path(os.environ.get("HEADWISE_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder} (set HEADWISE_DATA)")
+    return folder
+
+
+@pytest.fixture
+def headwise(capfd):
+    """Run the command line in this process: `headwise("forecast", "train", …)` gives (exit code, stderr lines)."""
+    from headwise.pipelines.engine.command_line import main
+
+    def run(*words: object) -> tuple[int, list[str]]:
+        capfd.readouterr()
+        try:
+            main([str(word) for word in words])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        sys.stderr.flush()
+        return code, [line for line in capfd.readouterr().err.splitlines() if line.strip()]
+
+    return run

@@ -1,0 +1,229 @@
+"""One contract for all tasks. A new pipeline is held to it by being in the table of tasks."""
+
+import html.parser
+import json
+import re
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+import yaml
+from headwise import pipelines
+from headwise.pipelines import TASKS, load_task
+from headwise.pipelines.engine.checkpoint import checksum
+from headwise.pipelines.engine.command_line import parse
+from headwise.pipelines.engine.loaded import load_run
+from polars.testing import assert_frame_equal
+from safetensors.torch import load_file, save_file
+
+STEPS = 2
+FILES = ["config.yaml", "metrics.json", "history.csv", "model.safetensors", "spec.json", "card.json",
+         "environment.json", "report.html", "predictions.parquet"]  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=list(TASKS))
+def trained(request, tmp_path_factory):
+    """A task, and a run of it: two training steps on its own sample."""
+    path = tmp_path_factory.mktemp(request.param) / "run"
+    verbs = getattr(pipelines, request.param)
+    run = verbs.train(run=path, max_steps=STEPS)
+    assert run.path == path
+    return load_task(request.param), path
+
+
+def sample_of(path: Path) -> Path:
+    return path / "sample" / (path / "sample" / "PATH").read_text()
+
+
+def rows(path: Path) -> pl.DataFrame:
+    return pl.read_parquet(path).drop("file")
+
+
+def test_the_sample_is_the_same_each_time(trained, tmp_path):
+    task, path = trained
+    again = task.write_sample(tmp_path)
+    files = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.is_file())
+    assert again.relative_to(tmp_path) == sample_of(path).relative_to(path / "sample")
+    for file in files:
+        assert (tmp_path / file).read_bytes() == (path / "sample" / file).read_bytes()
+
+
+def test_a_run_holds_what_it_promises(trained):
+    task, path = trained
+    assert [name for name in FILES if not (path / name).is_file()] == []
+    assert not list(path.rglob(".aside-*"))
+    card = json.loads((path / "card.json").read_text())
+    assert {"task", "data", "headline", "intended_use", "input"} <= card.keys()
+    assert card["task"] == task.name
+    assert "generated" in card["data"]
+    environment = json.loads((path / "environment.json").read_text())
+    assert environment["packages"]["torch"] == torch.__version__.split("+")[0] or environment["packages"]["torch"]
+    assert (path / "history.csv").read_text().count("\n") == 2
+    assert list((path / "figures").glob("*.png"))
+
+
+class Links(html.parser.HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.images, self.outside, self.open = 0, [], []
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in ("meta", "img", "link", "br"):
+            self.open.append(tag)
+        for name, value in attributes:
+            if name in ("src", "href"):
+                self.images += value.startswith("data:image/png;base64,")
+                self.outside += [] if value.startswith("data:") else [value]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_report_needs_nothing_else(trained):
+    _, path = trained
+    text = (path / "report.html").read_text()
+    seen = Links()
+    seen.feed(text)
+    assert seen.images >= 2
+    assert not seen.outside
+    assert not seen.open
+    assert "http" not in re.sub(r'"data:[^"]*"', "", text)
+    assert len(text) < 4_000_000
+
+
+def test_the_config_runs_the_run_again(trained, headwise, tmp_path):
+    task, path = trained
+    options = parse(task, "train", [], config=path / "config.yaml")
+    assert parse(task, "train", [], values={"run": str(path), "max_steps": STEPS}) == options
+    code, _ = headwise(task.name, "train", path / "config.yaml", "--run", tmp_path / "again")
+    assert code == 0
+    assert checksum(tmp_path / "again" / "model.safetensors") == checksum(path / "model.safetensors")
+    assert_frame_equal(rows(tmp_path / "again" / "predictions.parquet"), rows(path / "predictions.parquet"))
+
+
+def test_a_run_is_never_overwritten(trained, headwise):
+    task, path = trained
+    before = checksum(path / "model.safetensors")
+    code, lines = headwise(task.name, "train", "--run", path, "--max-steps", STEPS)
+    assert (code, len(lines)) == (2, 1)
+    assert "already holds a run" in lines[0]
+    assert checksum(path / "model.safetensors") == before
+
+
+def test_resume_of_a_finished_run_gives_the_same(trained, headwise, tmp_path):
+    task, path = trained
+    copy = shutil.copytree(path, tmp_path / "copy")
+    (copy / "model.safetensors").unlink()
+    code, _ = headwise(task.name, "train", "--run", copy, "--resume")
+    assert code == 0
+    assert checksum(copy / "model.safetensors") == checksum(path / "model.safetensors")
+
+
+def test_resume_with_other_options_is_refused_with_their_names(trained, headwise):
+    task, path = trained
+    code, lines = headwise(task.name, "train", "--run", path, "--resume", "--lr", "0.5", "--seed", "9")
+    assert (code, len(lines)) == (2, 1)
+    assert "seed was 2021, now 9" in lines[0]
+    assert "lr was" in lines[0]
+
+
+def test_evaluate_gives_the_figures_of_the_training(trained, headwise):
+    task, path = trained
+    code, _ = headwise(task.name, "evaluate", "--run", path)
+    assert code == 0
+    again, first = (json.loads((path / name).read_text()) for name in ("evaluation-test.json", "metrics.json"))
+    assert {key: again[key] for key in first} == first
+
+
+@pytest.mark.parametrize("how", [["--processes", "2"], ["--shard-size", "1"], ["--engine", "ray"]], ids=" ".join)
+def test_every_engine_gives_the_same_rows(trained, headwise, tmp_path, how):
+    task, path = trained
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a", "b", "c"):
+        shutil.copy(sample_of(path), folder / f"{name}{sample_of(path).suffix}")
+    once, other = tmp_path / "once.parquet", tmp_path / "other.parquet"
+    assert headwise(task.name, "predict", "--run", path, "--input", folder, "--output", once)[0] == 0
+    assert headwise(task.name, "predict", "--run", path, "--input", folder, "--output", other, *how)[0] == 0
+    assert_frame_equal(pl.read_parquet(once), pl.read_parquet(other))
+    one = pl.read_parquet(once).filter(pl.col("item").str.starts_with("a")).drop("file", "item")
+    assert_frame_equal(one, rows(path / "predictions.parquet").drop("item"))
+    assert not Path(f"{other}.parts").exists()
+
+
+def test_a_broken_item_is_a_row_and_code_3(trained, headwise, tmp_path):
+    task, path = trained
+    sample = sample_of(path)
+    shutil.copy(sample, tmp_path / f"good{sample.suffix}")
+    (tmp_path / f"broken{sample.suffix}").write_bytes(b"\x00\xff this is nothing \xfe" * 5)
+    output = tmp_path / "out" / "o.parquet"
+    code, lines = headwise(task.name, "predict", "--run", path, "--input", tmp_path, "--output", output)
+    table = pl.read_parquet(output)
+    assert code == 3
+    assert any("broken" in line for line in lines)
+    failed = table.filter(pl.col("status") == "error")
+    assert failed["item"].to_list() == [f"broken{sample.suffix}"]
+    assert "\n" not in failed["error"][0]
+    assert table.filter(pl.col("status") == "ok").height == pl.read_parquet(path / "predictions.parquet").height
+
+
+def test_a_done_output_is_left_alone_and_another_is_not_mixed_in(trained, headwise, tmp_path):
+    task, path = trained
+    output, command = tmp_path / "o.parquet", (task.name, "predict", "--run", path, "--input", sample_of(path))
+    assert headwise(*command, "--output", output)[0] == 0
+    stamp = output.stat().st_mtime_ns
+    code, lines = headwise(*command, "--output", output)
+    assert (code, output.stat().st_mtime_ns) == (0, stamp)
+    assert "already done" in lines[-1]
+    other = shutil.copytree(path, tmp_path / "other")
+    weights = {name: value + 1 for name, value in load_file(other / "model.safetensors").items()}
+    save_file(weights, other / "model.safetensors")
+    code, lines = headwise(task.name, "predict", "--run", other, "--input", sample_of(path), "--output", output)
+    assert (code, len(lines)) == (2, 1)
+    assert "another model" in lines[0]
+
+
+def test_a_run_of_another_task_or_model_is_refused(trained, headwise, tmp_path):
+    task, path = trained
+    copy = shutil.copytree(path, tmp_path / "copy")
+    weights = load_file(copy / "model.safetensors")
+    name = next(iter(weights))
+    save_file({**weights, name: torch.zeros(3, 3)}, copy / "model.safetensors")
+    code, lines = headwise(task.name, "evaluate", "--run", copy)
+    assert (code, len(lines)) == (2, 1)
+    assert "weights of another model" in lines[0]
+    facts = json.loads((copy / "environment.json").read_text())
+    (copy / "environment.json").write_text(json.dumps({**facts, "task": "cooking"}))
+    code, lines = headwise(task.name, "predict", "--run", copy, "--input", sample_of(path), "--output", tmp_path / "o")
+    assert (code, len(lines)) == (2, 1)
+    assert "a run of the task 'cooking'" in lines[0]
+
+
+def test_the_export_gives_the_same(trained, headwise, tmp_path):
+    task, path = trained
+    code, lines = headwise(task.name, "export", "--run", path, "--output", tmp_path / "model.pt2")
+    assert code == 0, lines
+    program = torch.export.load(tmp_path / "model.pt2")
+    assert "headwise" not in str(program.graph), "it must open where Headwise is not installed"
+    loaded = load_run(task, str(path))
+    from dataclasses import replace
+
+    splits = task.open(replace(loaded.options, data=str(sample_of(path))), loaded.spec)
+    arguments, _ = task.sample(loaded.model, splits)
+    with torch.no_grad():
+        torch.testing.assert_close(program.module()(*arguments), loaded.model(*arguments), atol=1e-5, rtol=0)
+
+
+def test_the_options_are_documented(trained):
+    task, _ = trained
+    import tyro
+
+    help_text = tyro.extras.get_parser(task.options).format_help()
+    for name in yaml.safe_load((trained[1] / "config.yaml").read_text()):
+        assert f"--{name.replace('_', '-')}" in help_text
+    fields = [f for cls in task.options.__mro__ if cls is not object for f in getattr(cls, "__annotations__", {})]
+    source = "\n".join(Path(__import__(cls.__module__, fromlist=["x"]).__file__).read_text() for cls in task.options.__mro__[:-1])
+    for name in fields:
+        assert re.search(rf'^    {name}: .*\n    """', source, re.M), f"option {name} has no help"
