@@ -235,7 +235,7 @@ def get_dataset(
     try:
         pooch.retrieve(
             entry.url, known, fname=entry.file, path=home, progressbar=progress and downloader is None,
-            downloader=downloader,
+            downloader=downloader,  # pyright: ignore[reportArgumentType]  (pooch names its protocol loosely)
         )  # fmt: skip
     except ValueError as error:
         if "hash" not in str(error).lower():

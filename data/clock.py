@@ -155,7 +155,10 @@ def _on_calendar(times: np.ndarray, months: np.ndarray) -> np.ndarray:
 
 
 def grid(times: np.ndarray, step: Step) -> tuple[np.ndarray, np.ndarray]:
-    """The full clock from the first to the last of `times`, and the place of each of `times` on it (-1 = off it)."""
+    """The full clock from the first to the last of `times`, and the place of each of `times` on it (-1 = off it).
+
+    Raises `OverflowError` when a thousand times more steps than rows lie between the two.
+    """
     if step.months:
         months = _month_index(times)
         places = months - months[0]
@@ -164,8 +167,8 @@ def grid(times: np.ndarray, step: Step) -> tuple[np.ndarray, np.ndarray]:
         return full, np.where(full[places] == times, places, -1)
     gaps = (times - times[0]).astype(np.int64)
     count = int(gaps[-1]) // step.microseconds + 1
-    if count > 100_000_000:
-        raise OverflowError(f"{count:,} steps of {step.text} lie between {times[0]} and {times[-1]}")
+    if count > 1000 * len(times) + 1000:  # before memory is taken for them
+        raise OverflowError(f"{count:,} steps of {step.text} from {times[0]} to {times[-1]}, but {len(times):,} rows")
     full = times[0] + (np.arange(count) * step.microseconds).astype("timedelta64[us]")
     return full, np.where(gaps % step.microseconds == 0, gaps // step.microseconds, -1)
 

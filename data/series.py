@@ -201,8 +201,6 @@ def _on_clock(
             f"{len(hole):,} of {len(full):,} steps of {step.text} are missing, the first at {_instant(full[hole[0]])}; "
             "complete the file, or fill with --fill forward, linear or zero, or take rows as they are with as-is",
         )
-    if len(full) > 1000 * len(times) + 1000:
-        raise fail(where, f"only {len(times):,} of {len(full):,} steps of {step.text} are there; is a date wrong?")
     spread = np.full((len(full), values.shape[1]), np.nan)
     spread[place] = values
     return full, spread, place
