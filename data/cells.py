@@ -140,12 +140,11 @@ def cells_of(where: object, table: pl.DataFrame, columns: Columns, *, slashed: b
     bad = np.zeros(table.height, dtype=bool)
     for index, name in enumerate((*columns.targets, *columns.known)):
         try:
-            column, wrong = numbers(table[name])
+            values[:, index], wrong = numbers(table[name])
         except TypeError as error:
             kind = f"column {shown(name)} holds {error}, not numbers"
             raise fail(where, f"{kind}; leave it out with --targets") from error
-        values[:, index] = column.to_numpy()
-        bad |= wrong.to_numpy()
+        bad |= wrong
     if columns.id is None:
         return Cells(where, columns, [stem_of(str(where))], [np.arange(table.height)], times, values, bad, table)
     ids = table[columns.id].cast(pl.String).fill_null("")

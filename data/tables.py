@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from .errors import InputError
@@ -227,21 +228,21 @@ def collect(path: object, frame: pl.LazyFrame) -> pl.DataFrame:
         raise fail(path, reason) from error
 
 
-def numbers(column: pl.Series) -> tuple[pl.Series, pl.Series]:
-    """A column as float64 (missing and infinite = NaN) and a boolean column: True where a cell is not a number.
+def numbers(column: pl.Series) -> tuple[np.ndarray, np.ndarray]:
+    """A column (n,) as float64 (missing and infinite = NaN), and as booleans which cells are not numbers at all.
 
     Raises `TypeError` with the name of the type for columns that hold no scalars or dates.
     """
     kind = column.dtype
-    if kind == pl.String:
-        text = column.str.strip_chars()
-        missing = text.is_null() | text.str.to_lowercase().is_in(MISSING_WORDS)
-        values = text.cast(pl.Float64, strict=False)
-        bad = values.is_null() & ~missing
-    elif kind.is_numeric() or kind == pl.Boolean or kind == pl.Null:
-        values = column.cast(pl.Float64)
-        bad = pl.repeat(False, len(column), dtype=pl.Boolean, eager=True)
-    else:
+    if not (kind == pl.String or kind.is_numeric() or kind == pl.Boolean or kind == pl.Null):
         raise TypeError(str(kind))
-    finite = values.is_finite().fill_null(False)
-    return pl.select(pl.when(finite).then(values).otherwise(float("nan"))).to_series().alias(column.name), bad
+    cast = column.cast(pl.Float64, strict=False)
+    bad = np.zeros(len(column), dtype=bool)
+    if cast.null_count() > column.null_count():  # most columns are clean, and are spared this
+        text = column.cast(pl.String).str.strip_chars()
+        missing = text.is_null() | text.str.to_lowercase().is_in(MISSING_WORDS)
+        cast = text.cast(pl.Float64, strict=False)
+        bad = (cast.is_null() & ~missing).to_numpy().astype(bool)
+    values = cast.to_numpy().astype(np.float64)
+    values[~np.isfinite(values)] = np.nan
+    return values, bad
