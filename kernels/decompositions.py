@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import linear, pooling  # noqa: F401  (the operators are registered when their files load)
-from .pooling_plain import compute_type, exponentials, masked
+from .pooling_plain import compute_type, masked
 
 
 def plain_decompositions() -> dict[torch._ops.OperatorBase, Callable[..., Any]]:
@@ -33,7 +33,10 @@ def pool_decomposed(
     part = masked(scores, mask)
     value = (scores if values is None else values).to(kind)
     value = value if mask is None else value.masked_fill(~mask[..., None], 0.0)
-    weights, top = exponentials(part)
+    # Nothing in place here: the graph that takes this in must stay functional.
+    top = part.amax(1, keepdim=True)
+    top = top.masked_fill(top == -torch.inf, 0.0)
+    weights = (part - top).exp()
     total = weights.sum(1)
     summed = weights.transpose(1, 2) @ value if per_head else (weights * value).sum(1)
     return _divided(summed, total, top[:, 0], per_head, scores.dtype)

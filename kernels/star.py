@@ -63,9 +63,9 @@ def star_core(
     return core, index
 
 
-def kept_rows(x: Tensor, core: int) -> int:
-    """Rows of h that are kept, a bound that does not depend on the draw: graphs of fixed shapes stay possible."""
-    return x.shape[0] * min(x.shape[1], core)
+def kept_per_bag(tokens: int, core: int) -> int:
+    """Rows of h kept per bag: a bound that does not depend on the draw, so that graphs of fixed shapes stay possible."""
+    return min(tokens, max(core, FEW_TOKENS))
 
 
 @torch.library.custom_op("headwise::star_core", mutates_args=())
@@ -81,8 +81,8 @@ def _star_core(
     uniform = None
     if x.is_cpu or plain.triton_form() is None:
         uniform = plain.uniforms(seed, (bags, core_width), plain.compute_type(x), x.device)
-    all_rows = tokens <= core_width
-    kept = x.new_empty((kept_rows(x, core_width), w1.shape[0]))
+    all_rows = tokens == kept_per_bag(tokens, core_width)
+    kept = x.new_empty((bags * kept_per_bag(tokens, core_width), w1.shape[0]))
     cores, indices, filled = [], [], 0
     for first in range(0, bags, step):
         part = x[first : first + step]
@@ -113,7 +113,7 @@ def _(
     x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, seed: Tensor, mask: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     shape = (x.shape[0], w2.shape[0])
-    kept = x.new_empty((kept_rows(x, w2.shape[0]), w1.shape[0]))
+    kept = x.new_empty((x.shape[0] * kept_per_bag(x.shape[1], w2.shape[0]), w1.shape[0]))
     return x.new_empty(shape), x.new_empty(shape, dtype=torch.int64), kept
 
 
@@ -139,7 +139,7 @@ def _backward(
         return (d_h @ w1).view(x.shape), d_h.t() @ flat, d_h.sum(0), d_w2, d_b2
     place = _drawn_rows(index, tokens)
     rows = None
-    if tokens > w2.shape[0]:
+    if tokens > kept_per_bag(tokens, w2.shape[0]):
         rows, place = place.unique(return_inverse=True)
         kept, flat = kept[: rows.shape[0]], flat[rows]
     d_w2 = F.embedding_bag(place.t().contiguous(), F.gelu(kept), per_sample_weights=grad.t().contiguous(), mode="sum")

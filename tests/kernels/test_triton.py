@@ -1,0 +1,35 @@
+"""The Triton kernels without a GPU: their values in the interpreter, their resources from the compiler for sm_90."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is optional and not installed")
+HERE = Path(__file__).parent
+
+
+def run(script: str) -> str:
+    # Interpreter and compiler cannot share a process: Triton decides between them when a kernel is decorated.
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    environment["OMP_NUM_THREADS"] = "1"
+    done = subprocess.run([sys.executable, HERE / script], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_every_kernel_in_the_interpreter_equals_the_plain_form() -> None:
+    assert run("triton_interpreted.py").count("ok ") == 11
+
+
+def test_every_kernel_compiles_for_sm_90_without_spills() -> None:
+    table = json.loads(run("triton_compiled.py"))
+    assert len(table) == 12
+    for name, used in table.items():
+        assert used["registers"] <= 255, (name, used)
+        assert used["spills"] == 0, (name, used)
+        assert used["shared"] <= 100 * 1024, (name, used)  # two programs share the 227 KiB of a multiprocessor
