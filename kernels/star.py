@@ -64,7 +64,7 @@ def star_core(
 
 
 def kept_per_bag(tokens: int, core: int) -> int:
-    """Rows of h kept per bag: a bound that does not depend on the draw, so that graphs of fixed shapes stay possible."""
+    """Rows of h kept per bag: a bound that the draw does not change, so that shapes in a graph are fixed."""
     return min(tokens, max(core, FEW_TOKENS))
 
 

@@ -33,7 +33,7 @@ from .terminal import Progressbar, say
 
 STAMP, FAILED = "headwise.fingerprint", "headwise.failed"
 # Options that do not change the rows.
-FREE = ("run", "output", "engine", "processes", "overwrite", "accelerator", "batch_size", "input")
+FREE = ("run", "output", "engine", "processes", "overwrite", "accelerator", "input")
 
 
 @dataclass(frozen=True)

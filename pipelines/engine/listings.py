@@ -33,12 +33,14 @@ def _list(rest: Sequence[str]) -> int:
 
 
 def _data(rest: Sequence[str]) -> int:
+    if list(rest) != ["list"] and not (len(rest) == 2 and rest[0] == "get"):
+        raise InputError("headwise data: say `list`, or `get NAME`")
     from ...data import catalogue
 
-    if list(rest) == ["list"]:
-        print("\n".join(catalogue.lines()))
+    if rest[0] == "list":
+        for entry in catalogue.DATASETS:
+            print(f"{entry.name:<16}{entry.task:<10}{entry.what}")
+            print(f"{'':<26}licence: {entry.licence}; checked by: {entry.checked_by}")
         return 0
-    if len(rest) == 2 and rest[0] == "get":
-        print(catalogue.get(rest[1]))
-        return 0
-    raise InputError("headwise data: say `list`, or `get NAME`")
+    print(catalogue.get_dataset(catalogue.find_dataset(rest[1])))
+    return 0

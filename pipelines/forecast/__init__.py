@@ -41,7 +41,7 @@ class Forecast(Task[ForecastOptions]):
     def check(self, options: Any) -> None:
         """Values that no data can make right."""
         if isinstance(options, ForecastOptions):
-            from ...models.attention import ATTENTION
+            from ...models.attention import ALIASES, ATTENTION
 
             whole = ("horizon", "lookback", "layers", "width", "core", "feedforward", "heads")
             for name in whole:
@@ -51,8 +51,8 @@ class Forecast(Task[ForecastOptions]):
                 raise InputError(f"--dropout {options.dropout}: must be in [0, 1)")
             if any(not 0 < level < 1 for level in options.levels):
                 raise InputError(f"--levels {' '.join(map(str, options.levels))}: each must lie between 0 and 1")
-            if options.mixer not in ATTENTION:
-                raise InputError(f"--mixer {options.mixer}: unknown; there are {', '.join(ATTENTION)}")
+            if options.mixer not in (*ATTENTION, *ALIASES):
+                raise InputError(f"--mixer {options.mixer}: unknown; there are {', '.join((*ATTENTION, *ALIASES))}")
         if isinstance(options, BacktestOptions) and (options.origins < 1 or (options.step or 1) < 1):
             raise InputError("backtest: --origins and --step must be at least 1")
 

@@ -26,8 +26,8 @@ class ForecastOptions(TrainOptions):
     """Columns known in the future (prices, holidays): rows past the end of the targets hold their values."""
     frequency: str | None = None
     """Step of the clock, such as 15m, 1h, 1d, 1mo; inferred from the dates. A table without dates needs it."""
-    fill: Literal["error", "forward", "linear", "zero"] = "error"
-    """What to do with missing steps and values; linear looks at both sides of a gap."""
+    fill: Literal["error", "forward", "linear", "zero", "as-is"] = "error"
+    """Missing steps and values: error; the last value; a line (looks at both sides); 0; or rows as they lie."""
     series: Literal["apart", "together"] = "apart"
     """Long tables: each series by itself, or all of them as the channels of one."""
     mixer: str = "star"
@@ -60,7 +60,7 @@ class ForecastOptions(TrainOptions):
 class ForecastPredictOptions(PredictOptions):
     """Forecast past the end of every series of the input, in original units, with intervals."""
 
-    fill: Literal["run", "error", "forward", "linear", "zero"] = "run"
+    fill: Literal["run", "error", "forward", "linear", "zero", "as-is"] = "run"
     """What to do with missing steps and values; run: as in training."""
 
 

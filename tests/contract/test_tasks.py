@@ -147,9 +147,10 @@ def test_every_engine_gives_the_same_rows(trained, headwise, tmp_path, how):
     once, other = tmp_path / "once.parquet", tmp_path / "other.parquet"
     assert headwise(task.name, "predict", "--run", path, "--input", folder, "--output", once)[0] == 0
     assert headwise(task.name, "predict", "--run", path, "--input", folder, "--output", other, *how)[0] == 0
-    assert_frame_equal(pl.read_parquet(once), pl.read_parquet(other))
+    # Another shard size makes other batches, and with them other last digits; all else gives the same bits.
+    assert_frame_equal(pl.read_parquet(once), pl.read_parquet(other), check_exact="--shard-size" not in how, abs_tol=1e-4)
     one = pl.read_parquet(once).filter(pl.col("item").str.starts_with("a")).drop("file", "item")
-    assert_frame_equal(one, rows(path / "predictions.parquet").drop("item"))
+    assert_frame_equal(one, rows(path / "predictions.parquet").drop("item"), abs_tol=1e-4)
     assert not Path(f"{other}.parts").exists()
 
 
@@ -216,14 +217,18 @@ def test_the_export_gives_the_same(trained, headwise, tmp_path):
         torch.testing.assert_close(program.module()(*arguments), loaded.model(*arguments), atol=1e-5, rtol=0)
 
 
-def test_the_options_are_documented(trained):
+def test_the_options_are_documented(trained, capsys):
     task, _ = trained
     import tyro
 
-    help_text = tyro.extras.get_parser(task.options).format_help()
+    with pytest.raises(SystemExit):
+        tyro.cli(task.options, args=["--help"])
+    help_text = capsys.readouterr().out
     for name in yaml.safe_load((trained[1] / "config.yaml").read_text()):
         assert f"--{name.replace('_', '-')}" in help_text
     fields = [f for cls in task.options.__mro__ if cls is not object for f in getattr(cls, "__annotations__", {})]
-    source = "\n".join(Path(__import__(cls.__module__, fromlist=["x"]).__file__).read_text() for cls in task.options.__mro__[:-1])
+    source = "\n".join(
+        Path(__import__(cls.__module__, fromlist=["x"]).__file__).read_text() for cls in task.options.__mro__[:-1]
+    )
     for name in fields:
         assert re.search(rf'^    {name}: .*\n    """', source, re.M), f"option {name} has no help"
