@@ -67,9 +67,9 @@ def _run(words: list[str]) -> int:
         print(_usage())
         return 0
     if words[0] in ("-V", "--version"):
-        import headwise
+        from ... import __version__
 
-        print(f"headwise {headwise.__version__}")
+        print(f"headwise {__version__}")
         return 0
     name, rest = words[0], words[1:]
     if name in PLAIN:
@@ -113,12 +113,19 @@ def options_class(task: Task[Any], verb: str) -> type:
     if verb in task.verbs:
         return task.verbs[verb].options
     return {
-        "train": task.options, "evaluate": EvaluateOptions, "predict": task.predict_options, "export": ExportOptions,
+        "train": task.options,
+        "evaluate": EvaluateOptions,
+        "predict": task.predict_options,
+        "export": ExportOptions,
     }[verb]
 
 
 def parse(
-    task: Task[Any], verb: str, arguments: Sequence[str], *, config: Path | None = None,
+    task: Task[Any],
+    verb: str,
+    arguments: Sequence[str],
+    *,
+    config: Path | None = None,
     values: Mapping[str, Any] | None = None,
 ) -> Any:
     """Options of a verb: defaults, then the preset, then `config`, then `values` and `arguments`.
@@ -175,7 +182,9 @@ def _tyro(kind: type, arguments: list[str], prog: str) -> Any:
         lines = [re.sub(r"[│╭╮╰╯─]|\x1b\[[0-9;]*m", " ", line).strip() for line in said.getvalue().splitlines()]
         text = " ".join(" ".join(lines).split())
         text = re.split(r"Argument helptext|For full helptext", text)[0]
-        text = re.sub(r"^(Parsing error|Value error|Invalid choice|Missing required options?|Required options?)\s*", "", text)
+        text = re.sub(
+            r"^(Parsing error|Value error|Invalid choice|Missing required options?|Required options?)\s*", "", text
+        )
         raise InputError(f"{prog}: {text.strip()}") from None
 
 
@@ -289,11 +298,21 @@ def python_verb(task: Task[Any], verb: str) -> Callable[..., Any]:
 def _usage() -> str:
     rows = [f"  {name:<14}{entry.summary}" for name, entry in TASKS.items()]
     plain = [f"  {name:<14}{summary}" for name, summary in PLAIN.items()]
-    return "\n".join([
-        "usage: headwise TASK VERB [config.yaml] [--options]", "", "tasks:", *rows, "",
-        f"verbs: {', '.join(COMMON)} (`headwise TASK` lists all of a task)", "", "more:", *plain, "",
-        "exit codes: 0 done; 2 a line says what is wrong; 3 done, but some items failed and are listed",
-    ])
+    return "\n".join(
+        [
+            "usage: headwise TASK VERB [config.yaml] [--options]",
+            "",
+            "tasks:",
+            *rows,
+            "",
+            f"verbs: {', '.join(COMMON)} (`headwise TASK` lists all of a task)",
+            "",
+            "more:",
+            *plain,
+            "",
+            "exit codes: 0 done; 2 a line says what is wrong; 3 done, but some items failed and are listed",
+        ]
+    )
 
 
 def _task_usage(task: Task[Any], verbs: Mapping[str, str]) -> str:

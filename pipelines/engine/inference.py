@@ -63,7 +63,9 @@ class Predictor:
         tables = []
         for item, rows in zip(items, self._rows(items), strict=True):
             failed = isinstance(rows, Exception)
-            values = pl.DataFrame({name: [None] for name in schema}, schema=schema) if failed else rows.select(list(schema))
+            values = (
+                pl.DataFrame({name: [None] for name in schema}, schema=schema) if failed else rows.select(list(schema))
+            )
             head = [
                 pl.lit(str(item.get("file"))).alias("file"),
                 pl.lit(str(item.get("id") or Path(str(item.get("file"))).name)).alias("item"),
@@ -145,8 +147,11 @@ class ShardWorker:
         return {"items": [self.do(int(shard)) for shard in batch["shard"]]}
 
 
-def predict(task: Task[Any], options: PredictOptions) -> Predicted:
-    """Predict for `options.input`; returns what was written. Items that fail are rows, never the end."""
+def predict(task: Task[Any], options: PredictOptions, *, alone: bool = False) -> Predicted:
+    """Predict for `options.input`; returns what was written. Items that fail are rows, never the end.
+
+    alone: do all shards here, also in a process that is one of several.
+    """
     output = Path(options.output)
     if output.is_dir():
         raise InputError(f"{output}: is a directory; --output names the parquet file to write")
@@ -156,9 +161,11 @@ def predict(task: Task[Any], options: PredictOptions) -> Predicted:
         if stamp.get(STAMP) == plan.fingerprint:
             say(f"{output}: already done")
             return Predicted(output, len(plan.items), int(stamp[FAILED]), True)
-        raise InputError(f"{output}: already exists, made by another model or input; choose another --output or --overwrite")
+        raise InputError(
+            f"{output}: already exists, made by another model or input; choose another --output or --overwrite"
+        )
     _claim(plan, options)
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    rank, world = (0, 1) if alone else (int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
     mine = [shard for shard in range(len(plan)) if shard % world == rank and not plan.done(shard)]
     left = sum(min(plan.size, len(plan.items) - shard * plan.size) for shard in mine)
     if world == 1 and left < len(plan.items):
@@ -199,10 +206,17 @@ def _claim(plan: Plan, options: PredictOptions) -> None:
     plan_file = plan.parts / "plan.json"
     if plan_file.exists() and read_json(plan_file)["fingerprint"] != plan.fingerprint:
         if not options.overwrite:
-            raise InputError(f"{plan.parts}: parts made by another model, input or shard size; remove them or --overwrite")
+            raise InputError(
+                f"{plan.parts}: parts made by another model, input or shard size; remove them or --overwrite"
+            )
         shutil.rmtree(plan.parts)
     if not plan_file.exists():
-        content = {"fingerprint": plan.fingerprint, "items": len(plan.items), "shards": len(plan), "input": options.input}
+        content = {
+            "fingerprint": plan.fingerprint,
+            "items": len(plan.items),
+            "shards": len(plan),
+            "input": options.input,
+        }
         write_json(plan_file, content)
 
 
@@ -247,7 +261,7 @@ def _processes(task: str, options: PredictOptions, plan: Plan, shards: list[int]
             yield from pool.map(_do, shards)
     except BrokenProcessPool:
         raise InputError(
-            f"a process of --processes {options.processes} died (out of memory?); what is done is kept: start the command again"
+            f"one of --processes {options.processes} died (out of memory?); start again, what is done is kept"
         ) from None
 
 
@@ -263,7 +277,10 @@ def _join(plan: Plan, output: Path) -> Predicted:
             failed = sum(int(_stamp(path)[FAILED]) for path in paths)
             stamp = {STAMP: plan.fingerprint, FAILED: str(failed)}
             rows = pl.scan_parquet(paths)
-            write_aside(output, lambda path: rows.sink_parquet(path, maintain_order=True, row_group_size=100_000, metadata=stamp))
+            write_aside(
+                output,
+                lambda path: rows.sink_parquet(path, maintain_order=True, row_group_size=100_000, metadata=stamp),
+            )
             shutil.rmtree(plan.parts)
     Path(f"{output}.lock").unlink(missing_ok=True)
     failed = int(_stamp(output)[FAILED])

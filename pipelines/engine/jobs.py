@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ...data.errors import InputError
-from . import checkpoint, machine
+from . import machine
 from .inference import predict
 from .loaded import load_run
 from .loop import Trainer
@@ -72,7 +72,10 @@ def _fabric(options: TrainOptions) -> Fabric:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Fabric's hints about settings that are chosen here on purpose
             return Fabric(
-                accelerator=options.accelerator, devices=devices, num_nodes=nodes, strategy=strategy,
+                accelerator=options.accelerator,
+                devices=devices,
+                num_nodes=nodes,
+                strategy=strategy,
                 precision=options.precision,
             )
     except (ValueError, RuntimeError) as error:
@@ -91,7 +94,7 @@ def _start(task: Task[Any], options: TrainOptions, fabric: Fabric) -> RunDirecto
             facts = machine.environment(task.name, options.seed, str(fabric.device), fabric.world_size)
             write_json(run.path / "environment.json", facts)
         say(f"run {run.path}")
-    path = fabric.broadcast(str(run.path) if run else None)
+    path = fabric.broadcast(str(run.path) if run else "")
     return run or RunDirectory(path)
 
 
@@ -116,7 +119,9 @@ def _check_spec(run: RunDirectory, spec: dict[str, Any], options: TrainOptions) 
         before = read_json(path)
         differs = [key for key in spec if before.get(key) != _as_json(spec[key])]
         if differs:
-            raise InputError(f"{run.path}: the data changed since the run was started ({', '.join(differs)}); start a new run")
+            raise InputError(
+                f"{run.path}: the data changed since the run was started ({', '.join(differs)}); start a new run"
+            )
     else:
         write_json(path, spec)
 
@@ -127,7 +132,9 @@ def _as_json(value: object) -> object:
     return json.loads(json.dumps(value))
 
 
-def _finish(task: Task[Any], options: TrainOptions, splits: Any, run: RunDirectory, model: nn.Module, device: Any) -> None:
+def _finish(
+    task: Task[Any], options: TrainOptions, splits: Any, run: RunDirectory, model: nn.Module, device: Any
+) -> None:
     from safetensors.torch import save_file
 
     weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
@@ -138,20 +145,26 @@ def _finish(task: Task[Any], options: TrainOptions, splits: Any, run: RunDirecto
     write_json(run.path / "card.json", _card(task, options, splits.spec, review, weights))
     write_aside(run.path / "model.safetensors", lambda path: save_file(weights, path))
     wanted = task.predict_options(
-        run=str(run.path), input=options.data, output=str(run.path / "predictions.parquet"), overwrite=True
+        run=str(run.path), input=str(options.data), output=str(run.path / "predictions.parquet"), overwrite=True
     )
-    rows = predict(task, wanted).table()
+    rows = predict(task, wanted, alone=True).table()
     pictures = [*task.picture_predictions(rows, options, splits.spec), *review.pictures]
     write_report(run, task, replace(review, pictures=pictures))
     say(review.headline)
     say(f"report {run.path / 'report.html'}")
 
 
-def _card(task: Task[Any], options: Any, spec: dict[str, Any], review: Review, weights: dict[str, Any]) -> dict[str, Any]:
+def _card(
+    task: Task[Any], options: Any, spec: dict[str, Any], review: Review, weights: dict[str, Any]
+) -> dict[str, Any]:
     return {
-        "task": task.name, "summary": task.summary, "intended_use": task.intended_use,
-        "data": options.data or "built-in generated sample", "parameters": sum(w.numel() for w in weights.values()),
-        "headline": review.headline, "input": spec.get("input", {}),
+        "task": task.name,
+        "summary": task.summary,
+        "intended_use": task.intended_use,
+        "data": options.data or "built-in generated sample",
+        "parameters": sum(w.numel() for w in weights.values()),
+        "headline": review.headline,
+        "input": spec.get("input", {}),
         "licence_note": "the licence of the training data governs the use of the weights",
     }
 
@@ -195,8 +208,8 @@ def export(task: Task[Any], options: ExportOptions) -> str:
         difference = float((torch.export.load(path).module()(*arguments) - loaded.model(*arguments)).abs().max())
     if not difference <= options.tolerance:
         path.unlink()
-        raise InputError(f"{path}: the exported model differs by {difference:.2g} from the original (--tolerance {options.tolerance})")
+        raise InputError(
+            f"{path}: the exported model differs by {difference:.2g}, more than --tolerance {options.tolerance}"
+        )
     say(f"exported {path}; largest difference from the original {difference:.2g}")
     return str(path)
-
-

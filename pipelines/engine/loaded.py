@@ -38,7 +38,9 @@ def load_run(task: Task[Any], path: str, accelerator: str = "auto") -> Loaded:
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise InputError(f"{run.path / 'model.safetensors'}: weights of another model: {' '.join(str(error).split())[:160]}") from None
+        raise InputError(
+            f"{run.path / 'model.safetensors'}: weights of another model: {' '.join(str(error).split())[:160]}"
+        ) from None
     calibration_path = run.path / "calibration.safetensors"
     calibration = load_weights(calibration_path)
     device = pick_device(accelerator)

@@ -77,7 +77,7 @@ class Trainer:
         torch.manual_seed(order.mix(options.seed, 0))
         self.plain = build(task, options, splits.spec)
         self.model = fabric.setup_module(self.plain)
-        self.optimizer = fabric.setup_optimizers(task.optimizer(self.model, options))
+        self.optimizer: Any = fabric.setup_optimizers(task.optimizer(self.model, options))
         self.progress = Progress()
         self.steps = order.count_steps(len(splits.train), options.batch_size)
         self.log = _logger(options, run) if fabric.is_global_zero else None
@@ -137,8 +137,14 @@ class Trainer:
         """The optimiser steps that are left of this epoch."""
         p, o, fabric = self.progress, self.options, self.fabric
         parts = order.plan(
-            len(self.splits.train), o.batch_size, seed=o.seed, epoch=p.epoch, start=p.batch, accumulate=o.accumulate,
-            rank=fabric.global_rank, world=fabric.world_size,
+            len(self.splits.train),
+            o.batch_size,
+            seed=o.seed,
+            epoch=p.epoch,
+            start=p.batch,
+            accumulate=o.accumulate,
+            rank=fabric.global_rank,
+            world=fabric.world_size,
         )
         lists = [part.indices for part in parts]
         loader = order.loader(self.splits.train, lists, workers=o.workers, pin=fabric.device.type == "cuda")
@@ -229,11 +235,16 @@ class Trainer:
     def _restore(self, found: dict[str, Any]) -> None:
         try:
             set_state_dict(
-                self.plain, self.optimizer.optimizer, model_state_dict=found["model"],
-                optim_state_dict=found["optimizer"], options=FULL,
+                self.plain,
+                self.optimizer.optimizer,
+                model_state_dict=found["model"],
+                optim_state_dict=found["optimizer"],
+                options=FULL,
             )
         except (RuntimeError, KeyError, ValueError) as error:
-            raise InputError(f"{self.directory.checkpoints}: checkpoint of another model: {_first_line(error)}") from error
+            raise InputError(
+                f"{self.directory.checkpoints}: checkpoint of another model: {_first_line(error)}"
+            ) from error
         self.progress = Progress(**found["progress"])
 
 
@@ -250,7 +261,9 @@ def _alive(loader: Any) -> Iterator[Any]:
         raise InputError(str(error).strip().splitlines()[-1].split("InputError: ")[-1]) from None
     except RuntimeError as error:
         if "DataLoader worker" in str(error) or "DataLoader timed out" in str(error):
-            raise InputError(f"a loader process died ({_first_line(error)}); continue with --resume, or --workers 0") from None
+            raise InputError(
+                f"a loader process died ({_first_line(error)}); continue with --resume, or --workers 0"
+            ) from None
         raise
 
 
@@ -291,12 +304,14 @@ def _logger(options: TrainOptions, run: RunDirectory) -> Any:
         return None
     try:
         if options.logger == "tensorboard":
-            from lightning_fabric.loggers import TensorBoardLogger
+            from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
             return TensorBoardLogger(run.path, name="tensorboard", version="")
         return _WandbLogger(run)
     except ImportError:
-        raise InputError(f"--logger {options.logger}: not installed; pip install 'headwise[{options.logger}]'") from None
+        raise InputError(
+            f"--logger {options.logger}: not installed; pip install 'headwise[{options.logger}]'"
+        ) from None
 
 
 class _WandbLogger:

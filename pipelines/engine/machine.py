@@ -45,11 +45,11 @@ def git_commit() -> str | None:
 
 def environment(task: str, seed: int, device: str, world: int) -> dict[str, Any]:
     """What a run was made with; goes into `environment.json`."""
-    import headwise
+    from ... import __version__
 
     return {
         "task": task,
-        "headwise": headwise.__version__,
+        "headwise": __version__,
         "git_commit": git_commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -81,5 +81,8 @@ def doctor() -> list[str]:
     lines.append(f"kernels     {', '.join(KERNELS)}: {'Triton on the GPU' if ready else 'plain PyTorch on the CPU'}")
     for extra, (module, purpose) in OPTIONAL.items():
         here = util.find_spec(module) is not None
-        lines.append(f"[{extra}]".ljust(12) + (f"here: {purpose}" if here else f"missing: {purpose}; pip install 'headwise[{extra}]'"))
+        lines.append(
+            f"[{extra}]".ljust(12)
+            + (f"here: {purpose}" if here else f"missing: {purpose}; pip install 'headwise[{extra}]'")
+        )
     return lines

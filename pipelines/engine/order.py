@@ -35,8 +35,15 @@ def count_steps(samples: int, batch_size: int) -> int:
 
 
 def plan(
-    samples: int, batch_size: int, *, seed: int, epoch: int, start: int = 0, accumulate: int = 1,
-    rank: int = 0, world: int = 1,
+    samples: int,
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int,
+    start: int = 0,
+    accumulate: int = 1,
+    rank: int = 0,
+    world: int = 1,
 ) -> list[Part]:
     """Parts that `rank` of `world` works on from step `start` of `epoch`.
 

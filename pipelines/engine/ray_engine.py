@@ -23,13 +23,14 @@ def map_shards(task: str, options: PredictOptions, plan: Plan, shards: list[int]
         raise InputError("--engine ray: Ray is not installed; pip install 'headwise[ray]'") from None
     for name in ("ray", "ray.data"):  # its own story of each step; errors still come as exceptions
         logging.getLogger(name).setLevel(logging.ERROR)
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     started = not ray.is_initialized()
     if started:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
-        mapped = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards)).map_batches(
+        mapped = ray.data.from_items(
+            [{"shard": shard} for shard in shards], override_num_blocks=len(shards)
+        ).map_batches(
             ShardWorker,
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=min(options.processes, len(shards))),

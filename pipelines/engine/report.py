@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -22,18 +24,33 @@ def write_report(run: RunDirectory, task: Task[Any], review: Review, name: str =
         picture.figure.savefig(image, format="png", dpi=110, bbox_inches="tight")
         plt.close(picture.figure)
         prefix = "" if name == "report" else f"{name}-"
-        write_aside(run.figures / f"{prefix}{picture.name}.png", lambda path, png=image.getvalue(): path.write_bytes(png))
-        pictures.append({"caption": picture.caption, "png": base64.b64encode(image.getvalue()).decode()})
+        png = image.getvalue()
+        write_aside(run.figures / f"{prefix}{picture.name}.png", partial(_write, png))
+        pictures.append({"caption": picture.caption, "png": base64.b64encode(png).decode()})
     tables = [
-        {"caption": caption, "columns": table.columns, "rows": [[_cell(value) for value in row] for row in table.rows()]}
+        {
+            "caption": caption,
+            "columns": table.columns,
+            "rows": [[_cell(value) for value in row] for row in table.rows()],
+        }
         for caption, table in review.tables.items()
     ]
     environment = jinja2.Environment(loader=jinja2.PackageLoader(__package__ or "", "."), autoescape=True)
     html = environment.get_template("report.html.jinja").render(
-        title=f"{task.name}: {task.summary}", name=run.path.name, headline=review.headline, tables=tables,
-        pictures=pictures, options=run.config(), facts=_flat(run.environment()), intended_use=task.intended_use,
+        title=f"{task.name}: {task.summary}",
+        name=run.path.name,
+        headline=review.headline,
+        tables=tables,
+        pictures=pictures,
+        options=run.config(),
+        facts=_flat(run.environment()),
+        intended_use=task.intended_use,
     )
     write_text(run.path / f"{name}.html", html)
+
+
+def _write(content: bytes, path: Path) -> None:
+    path.write_bytes(content)
 
 
 def _cell(value: object) -> str:

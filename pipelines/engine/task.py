@@ -111,13 +111,20 @@ class Task(Generic[Options]):
         """Figures on the validation part after each epoch, `monitor` among them."""
         raise NotImplementedError
 
-    def finish(self, model: nn.Module, splits: Splits, options: Options, device: torch.device) -> dict[str, torch.Tensor]:
+    def finish(
+        self, model: nn.Module, splits: Splits, options: Options, device: torch.device
+    ) -> dict[str, torch.Tensor]:
         """Tensors fitted after training (calibration, …), saved in the run as `calibration.safetensors`."""
         return {}
 
     def review(
-        self, model: nn.Module, dataset: Any, calibration: dict[str, torch.Tensor], options: Options,
-        spec: dict[str, Any], device: torch.device,
+        self,
+        model: nn.Module,
+        dataset: Any,
+        calibration: dict[str, torch.Tensor],
+        options: Options,
+        spec: dict[str, Any],
+        device: torch.device,
     ) -> Review:
         """Score the model on one part of the data, draw the pictures."""
         raise NotImplementedError
@@ -131,8 +138,13 @@ class Task(Generic[Options]):
         raise NotImplementedError
 
     def predict(
-        self, model: nn.Module, items: Sequence[Item], calibration: dict[str, torch.Tensor], options: PredictOptions,
-        spec: dict[str, Any], device: torch.device,
+        self,
+        model: nn.Module,
+        items: Sequence[Item],
+        calibration: dict[str, torch.Tensor],
+        options: PredictOptions,
+        spec: dict[str, Any],
+        device: torch.device,
     ) -> list[pl.DataFrame | ValueError]:
         """Rows for each item, or the error that says why there are none. Columns are the same for every item."""
         raise NotImplementedError

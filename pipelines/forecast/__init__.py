@@ -75,9 +75,18 @@ class Forecast(Task[ForecastOptions]):
         from ...models.softs import SOFTS
 
         return SOFTS(
-            lookback=options.lookback, horizon=options.horizon, width=options.width, core=options.core,
-            feedforward=options.feedforward, layers=options.layers, heads=options.heads, dropout=options.dropout,
-            normalise=options.normalise, stochastic=options.stochastic, mixer=options.mixer, ffn=options.ffn,
+            lookback=options.lookback,
+            horizon=options.horizon,
+            width=options.width,
+            core=options.core,
+            feedforward=options.feedforward,
+            layers=options.layers,
+            heads=options.heads,
+            dropout=options.dropout,
+            normalise=options.normalise,
+            stochastic=options.stochastic,
+            mixer=options.mixer,
+            ffn=options.ffn,
             known=len(spec["known"]),
         )
 
@@ -106,8 +115,13 @@ class Forecast(Task[ForecastOptions]):
         return calibrate(model, splits.validation, options, device)
 
     def review(
-        self, model: nn.Module, dataset: Any, calibration: dict[str, torch.Tensor], options: ForecastOptions,
-        spec: dict[str, Any], device: torch.device,
+        self,
+        model: nn.Module,
+        dataset: Any,
+        calibration: dict[str, torch.Tensor],
+        options: ForecastOptions,
+        spec: dict[str, Any],
+        device: torch.device,
     ) -> Review:
         """Errors beside naive baselines, coverage of the intervals, best, median and worst windows."""
         from .scoring import review
@@ -136,15 +150,22 @@ class Forecast(Task[ForecastOptions]):
         return schema(spec)
 
     def predict(
-        self, model: nn.Module, items: Sequence[Item], calibration: dict[str, torch.Tensor], options: Any,
-        spec: dict[str, Any], device: torch.device,
+        self,
+        model: nn.Module,
+        items: Sequence[Item],
+        calibration: dict[str, torch.Tensor],
+        options: Any,
+        spec: dict[str, Any],
+        device: torch.device,
     ) -> list[pl.DataFrame | ValueError]:
         """Forecasts past the end of each series, in original units."""
         from .future import forecast_series
 
         return forecast_series(model, items, calibration, options, spec, device)
 
-    def picture_predictions(self, rows: pl.DataFrame, options: ForecastOptions, spec: dict[str, Any]) -> Sequence[Picture]:
+    def picture_predictions(
+        self, rows: pl.DataFrame, options: ForecastOptions, spec: dict[str, Any]
+    ) -> Sequence[Picture]:
         """The forecast past the end of the file, after the last rows of it."""
         from .figures import future_picture
 

@@ -36,7 +36,9 @@ def backtest(task: Task[Any], options: BacktestOptions) -> pl.DataFrame:
     dataset = open_splits(wanted, spec, whole=True).test
     seen = len(open_splits(wanted, spec, whole=False).train.times[0]) if own else 0
     if len(dataset.scalers) > 1:
-        raise InputError("backtest: goes through one table at a time; give a wide file, or --series together in training")
+        raise InputError(
+            "backtest: goes through one table at a time; give a wide file, or --series together in training"
+        )
     step = options.step or spec["horizon"]
     chosen = list(range(len(dataset) - 1, -1, -step))[: options.origins][::-1]
     if len(chosen) < options.origins:
@@ -65,9 +67,8 @@ def backtest(task: Task[Any], options: BacktestOptions) -> pl.DataFrame:
     write_aside(path / "backtest.parquet", lambda part: table.write_parquet(part))
     means = table.select(pl.col(pl.Float64).mean()).row(0, named=True)
     write_json(path / "backtest.json", {"origins": len(rows), "step": step, **means})
-    headline = (
-        f"{len(rows)} moments: MAE {means['mae']:.3f} on average (standardised), repeat last {means['repeat_last_mae']:.3f}"
-    )
+    mine, naive = means["mae"], means["repeat_last_mae"]
+    headline = f"{len(rows)} moments: MAE {mine:.3f} on average (standardised), repeat last {naive:.3f}"
     picture = figures.backtest_picture(
         [str(row["origin"])[:16].replace("T", " ") for row in rows],
         np.array([row["mae"] for row in rows]), np.array([row["repeat_last_mae"] for row in rows]),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .options import ForecastOptions
 
 BLUE, ORANGE, GREY, GREEN = "#3b6fb6", "#d9822b", "#7b8794", "#3f8f5f"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
     "axes.titlesize": 10, "axes.titlelocation": "left", "legend.frameon": False, "figure.constrained_layout.use": True,
 }  # fmt: skip
@@ -53,7 +53,9 @@ def windows_picture(windows: Sequence[Window], level: float) -> Picture:
             axis.plot(past, window.past, color=GREY, lw=1)
             axis.plot(ahead, window.truth, color=GREY, lw=1.2, label="what came")
             axis.plot(ahead, window.forecast, color=BLUE, lw=1.5, label="forecast")
-            axis.fill_between(ahead, window.lower, window.upper, color=BLUE, alpha=0.15, lw=0, label=f"{level:.0%} interval")
+            axis.fill_between(
+                ahead, window.lower, window.upper, color=BLUE, alpha=0.15, lw=0, label=f"{level:.0%} interval"
+            )
             axis.axvline(-0.5, color="black", lw=0.6)
             axis.set_title(window.title)
         axes[0, 0].legend(loc="upper left", ncols=3)
@@ -74,10 +76,14 @@ def steps_picture(errors: dict[str, np.ndarray], coverage: dict[float, np.ndarra
             axes[0, 1].axhline(level, color=color, lw=0.8, ls="--")
         axes[0, 1].set(title="coverage of the intervals by step", xlabel="step", ylim=(0, 1.02))
         axes[0, 1].legend(loc="lower right")
-    return Picture("steps", "Errors and interval coverage on the test part, by step (dashed: the level asked for)", drawn)
+    return Picture(
+        "steps", "Errors and interval coverage on the test part, by step (dashed: the level asked for)", drawn
+    )
 
 
-def channels_picture(names: Sequence[str], model: np.ndarray, naive: np.ndarray, naive_name: str, most: int = 30) -> Picture:
+def channels_picture(
+    names: Sequence[str], model: np.ndarray, naive: np.ndarray, naive_name: str, most: int = 30
+) -> Picture:
     """Error of each channel beside the better naive forecast; the worst ones where there are many."""
     order = np.argsort(-model)[:most][::-1]
     with mpl.rc_context(STYLE):

@@ -59,8 +59,8 @@ class Ready:
         ahead = len(series.known) - rows
         if spec["known"] and ahead < horizon:
             raise InputError(
-                f"series {series.name!r}: known columns {', '.join(spec['known'])} go on for {ahead} rows past the end, "
-                f"but the horizon is {horizon}"
+                f"series {series.name!r}: known columns {', '.join(spec['known'])} go on for {ahead} rows past the end "
+                f"of the targets, but the horizon is {horizon}"
             )
         own = spec["scaler"] is None
         self.scaler = Scaler.fit(series.values) if own else Scaler.from_dict(spec["scaler"])
@@ -76,7 +76,9 @@ class Ready:
             self.given["known"] = known_scaler.scale(around).astype(np.float32)
         self.times = future_times(series.times, spec["frequency"], horizon)
 
-    def rows(self, forecast: np.ndarray, radius: np.ndarray, channels: Sequence[str], names: Sequence[Any]) -> pl.DataFrame:
+    def rows(
+        self, forecast: np.ndarray, radius: np.ndarray, channels: Sequence[str], names: Sequence[Any]
+    ) -> pl.DataFrame:
         """Rows of the answer. forecast (H, C) scaled, radius (levels, H, C) scaled."""
         horizon, width = forecast.shape
         values = self.scaler.restore(forecast)
@@ -93,8 +95,12 @@ class Ready:
 
 
 def forecast_series(
-    model: nn.Module, items: Sequence[Item], calibration: dict[str, torch.Tensor], options: Any,
-    spec: dict[str, Any], device: torch.device,
+    model: nn.Module,
+    items: Sequence[Item],
+    calibration: dict[str, torch.Tensor],
+    options: Any,
+    spec: dict[str, Any],
+    device: torch.device,
 ) -> list[pl.DataFrame | ValueError]:
     """A table for each item, or why there is none."""
     answers: list[pl.DataFrame | ValueError] = []

@@ -25,7 +25,9 @@ BATCH = 256
 CALIBRATION_NUMBERS = 100_000_000  # residuals kept for the quantiles: 400 MB
 
 
-def batches(dataset: ForecastWindows, indices: list[int], device: torch.device, name: str) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
+def batches(
+    dataset: ForecastWindows, indices: list[int], device: torch.device, name: str
+) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
     """The windows of `indices`, batch by batch, with a progress bar."""
     with Progressbar(total=len(indices), unit="window", desc=name) as bar:
         for part in order.sequential(len(indices), BATCH):
@@ -62,7 +64,14 @@ def intervals_of(calibration: dict[str, torch.Tensor], spec: dict[str, Any]) -> 
 class Score:
     """Everything that one pass over the windows tells."""
 
-    def __init__(self, model: nn.Module, dataset: ForecastWindows, intervals: ConformalIntervals, spec: dict[str, Any], device: torch.device) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        dataset: ForecastWindows,
+        intervals: ConformalIntervals,
+        spec: dict[str, Any],
+        device: torch.device,
+    ) -> None:
         horizon, channels = spec["horizon"], len(spec["channels"])
         season = season_of(spec["frequency"])
         self.season = season if 1 < season <= spec["lookback"] else None
@@ -101,8 +110,12 @@ def interval_of_mean(values: np.ndarray, block: int, draws: int = 1000) -> tuple
 
 
 def review(
-    model: nn.Module, dataset: ForecastWindows, calibration: dict[str, torch.Tensor], options: ForecastOptions,
-    spec: dict[str, Any], device: torch.device,
+    model: nn.Module,
+    dataset: ForecastWindows,
+    calibration: dict[str, torch.Tensor],
+    options: ForecastOptions,
+    spec: dict[str, Any],
+    device: torch.device,
 ) -> Review:
     """Score, and draw the pictures."""
     intervals = intervals_of(calibration, spec)
@@ -118,8 +131,8 @@ def review(
         "baselines": {name: {"mse": e.mse, "mae": e.mae} for name, e in errors.items() if name != "model"},
         "mae_share_of_best_baseline": mine.mae / naive.mae if naive.mae else None,
         "intervals": [
-            {"level": level, "coverage": share, "mean_width": width}
-            for level, share, width in zip(coverage["levels"], coverage["coverage"], coverage["mean_width"], strict=True)
+            {"level": level, "coverage": coverage["coverage"][i], "mean_width": coverage["mean_width"][i]}
+            for i, level in enumerate(coverage["levels"])
         ],
         "original_units": {
             name: {"mae": float(score.units.mae_by_channel[i]), "rmse": float(score.units.mse_by_channel[i].sqrt())}
@@ -141,12 +154,16 @@ def review(
             {name: e.mae_by_step.numpy() for name, e in errors.items()},
             dict(zip(coverage["levels"], map(np.array, coverage["coverage_by_step"]), strict=True)),
         ),
-        figures.channels_picture(spec["channels"], mine.mae_by_channel.numpy(), naive.mae_by_channel.numpy(), best_naive),
+        figures.channels_picture(
+            spec["channels"], mine.mae_by_channel.numpy(), naive.mae_by_channel.numpy(), best_naive
+        ),
     ]
     return Review(metrics, headline, pictures, _tables(errors, score, coverage, spec))
 
 
-def _tables(errors: dict[str, ForecastSummary], score: Score, coverage: dict[str, Any], spec: dict[str, Any]) -> dict[str, pl.DataFrame]:
+def _tables(
+    errors: dict[str, ForecastSummary], score: Score, coverage: dict[str, Any], spec: dict[str, Any]
+) -> dict[str, pl.DataFrame]:
     most = 50
     channels = spec["channels"][:most]
     few = "" if len(spec["channels"]) <= most else f" (the first {most} of {len(spec['channels'])})"
@@ -166,7 +183,11 @@ def _tables(errors: dict[str, ForecastSummary], score: Score, coverage: dict[str
 
 
 def _windows(
-    model: nn.Module, dataset: ForecastWindows, score: Score, intervals: ConformalIntervals, spec: dict[str, Any],
+    model: nn.Module,
+    dataset: ForecastWindows,
+    score: Score,
+    intervals: ConformalIntervals,
+    spec: dict[str, Any],
     device: torch.device,
 ) -> list[figures.Window]:
     """Best, median and worst window, each in the channel with its largest error."""

@@ -58,8 +58,14 @@ def read(options: ForecastOptions, spec: dict[str, Any] | None = None) -> Panel:
     if spec is not None and not together:
         targets, known = tuple(spec["channels"]), tuple(spec["known"])
     panel = read_panel(
-        options.data, date=options.date, id_column=options.id_column, targets=targets or None, known=known,
-        frequency=frequency, fill=options.fill, series=options.series,
+        options.data,
+        date=options.date,
+        id_column=options.id_column,
+        targets=targets or None,
+        known=known,
+        frequency=frequency,
+        fill=options.fill,
+        series=options.series,
     )
     if spec is not None:
         check_same(panel, spec, options.data)
@@ -74,7 +80,9 @@ def check_same(panel: Panel, spec: dict[str, Any], where: str) -> None:
             f"{len(spec['channels'])} ({', '.join(spec['channels'][:5])}, …)"
         )
     if panel.frequency != spec["frequency"]:
-        raise InputError(f"{where}: a step is {panel.frequency}, but the run was trained on steps of {spec['frequency']}")
+        raise InputError(
+            f"{where}: a step is {panel.frequency}, but the run was trained on steps of {spec['frequency']}"
+        )
 
 
 def open_splits(options: ForecastOptions, spec: dict[str, Any] | None, whole: bool) -> Splits:

@@ -10,13 +10,14 @@ import polars as pl
 import pytest
 import torch
 import yaml
+from polars.testing import assert_frame_equal
+from safetensors.torch import load_file, save_file
+
 from headwise import pipelines
 from headwise.pipelines import TASKS, load_task
 from headwise.pipelines.engine.checkpoint import checksum
 from headwise.pipelines.engine.command_line import parse
 from headwise.pipelines.engine.loaded import load_run
-from polars.testing import assert_frame_equal
-from safetensors.torch import load_file, save_file
 
 STEPS = 2
 FILES = ["config.yaml", "metrics.json", "history.csv", "model.safetensors", "spec.json", "card.json",
@@ -148,7 +149,9 @@ def test_every_engine_gives_the_same_rows(trained, headwise, tmp_path, how):
     assert headwise(task.name, "predict", "--run", path, "--input", folder, "--output", once)[0] == 0
     assert headwise(task.name, "predict", "--run", path, "--input", folder, "--output", other, *how)[0] == 0
     # Another shard size makes other batches, and with them other last digits; all else gives the same bits.
-    assert_frame_equal(pl.read_parquet(once), pl.read_parquet(other), check_exact="--shard-size" not in how, abs_tol=1e-4)
+    assert_frame_equal(
+        pl.read_parquet(once), pl.read_parquet(other), check_exact="--shard-size" not in how, abs_tol=1e-4
+    )
     one = pl.read_parquet(once).filter(pl.col("item").str.starts_with("a")).drop("file", "item")
     assert_frame_equal(one, rows(path / "predictions.parquet").drop("item"), abs_tol=1e-4)
     assert not Path(f"{other}.parts").exists()

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed.checkpoint.state_dict import get_state_dict
+
 from headwise.data.errors import InputError
 from headwise.pipelines.engine import checkpoint
-from torch.distributed.checkpoint.state_dict import get_state_dict
 
 
 def states(seed):
@@ -110,7 +111,9 @@ HOSTILE = {
     "a header of 2^63": header(2**63),
     "no JSON": header(4, b"nope"),
     "not UTF-8": header(4, b"\xff\xfe\xfd\xfc"),
-    "an offset past the end": header(70, json.dumps({"a": {"dtype": "F32", "shape": [9], "data_offsets": [0, 36]}}).encode().ljust(70)),
+    "an offset past the end": header(
+        70, json.dumps({"a": {"dtype": "F32", "shape": [9], "data_offsets": [0, 36]}}).encode().ljust(70)
+    ),
     "a shape that overflows": header(
         90, json.dumps({"a": {"dtype": "F32", "shape": [2**62, 2**62], "data_offsets": [0, 4]}}).encode().ljust(90)
     ),

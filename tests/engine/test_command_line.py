@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from headwise.data.errors import InputError
 from headwise.pipelines import TASKS, load_task
 from headwise.pipelines.engine import command_line as cli
 from headwise.pipelines.engine.run_directory import dump_options
-from hypothesis import given
-from hypothesis import strategies as st
 
 TASK = load_task("forecast")
 PINNED = Path(__file__).parent / "options.json"
@@ -106,7 +107,8 @@ def test_options_come_back_from_their_file(tmp_path_factory, preset, horizon):
 
 def test_presets_are_the_published_scripts():
     read = {name: cli.parse(TASK, "train", [], values={"preset": name}) for name in cli.presets(TASK)}
-    assert {n: (o.layers, o.width, o.core, o.feedforward, o.batch_size, o.epochs, o.patience) for n, o in read.items()} == {
+    fields = ("layers", "width", "core", "feedforward", "batch_size", "epochs", "patience")
+    assert {n: tuple(getattr(o, field) for field in fields) for n, o in read.items()} == {
         "etth1": (1, 256, 256, 256, 32, 20, 3), "etth2": (2, 128, 64, 128, 32, 20, 3),
         "ettm1": (2, 128, 64, 128, 16, 50, 3), "ettm2": (2, 256, 256, 128, 32, 20, 3),
         "weather": (3, 512, 128, 512, 16, 10, 10), "ecl": (3, 512, 128, 512, 16, 30, 30),
@@ -128,9 +130,16 @@ def test_presets_are_the_published_scripts():
 numbers = st.floats(1e-8, 1e3) | st.integers(1, 10**6)
 
 
-@given(lr=numbers, clip=st.none() | numbers, levels=st.lists(st.floats(0.01, 0.99), max_size=3), data=st.none() | st.text("abc:'\"#é -{}", min_size=1).filter(lambda t: not t.startswith("-")))
+@given(
+    lr=numbers,
+    clip=st.none() | numbers,
+    levels=st.lists(st.floats(0.01, 0.99), max_size=3),
+    data=st.none() | st.text("abc:'\"#é -{}", min_size=1).filter(lambda t: not t.startswith("-")),
+)
 def test_any_options_come_back_from_their_file(tmp_path_factory, lr, clip, levels, data):
-    options = dataclasses.replace(TASK.options(), lr=float(lr), clip=None if clip is None else float(clip), levels=tuple(levels), data=data)
+    options = dataclasses.replace(
+        TASK.options(), lr=float(lr), clip=None if clip is None else float(clip), levels=tuple(levels), data=data
+    )
     path = tmp_path_factory.mktemp("dump") / "config.yaml"
     path.write_text(dump_options(options))
     assert cli.parse(TASK, "train", [], config=path) == options

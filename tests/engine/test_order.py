@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from headwise.data.errors import InputError
-from headwise.pipelines.engine import order
 from hypothesis import given
 from hypothesis import strategies as st
+
+from headwise.data.errors import InputError
+from headwise.pipelines.engine import order
 
 sizes = st.integers(1, 97), st.integers(1, 20), st.integers(1, 5), st.integers(1, 4)
 
