@@ -18,7 +18,7 @@ KINDS = {"hourly": ("1h", 24, 168), "quarter-hourly": ("15m", 96, 672), "daily":
 BREAKS = ("text", "short", "missing", "duplicate", "gap")
 
 
-def sample_series(kind: str = "hourly", *, rows: int = 2000, channels: int = 7, seed: int = 0) -> Panel:
+def sample_series(kind: str = "hourly", *, rows: int = 3000, channels: int = 7, seed: int = 0) -> Panel:
     """A generated panel with one series, "generated-<kind>", of (rows, channels) values.
 
     Two hidden drivers with a short and a long season and slow noise reach the channels at lags of up to a third of the
@@ -35,7 +35,7 @@ def sample_series(kind: str = "hourly", *, rows: int = 2000, channels: int = 7, 
         [
             np.sin(2 * np.pi * clock / short + phase)
             + 0.5 * np.sin(2 * np.pi * clock / long + 2 * phase)
-            + 0.6 * _slow_noise(random, len(clock), 0.97)
+            + 0.3 * _slow_noise(random, len(clock), 0.9)
             for phase in random.uniform(0, 2 * np.pi, size=2)
         ],
         axis=1,
@@ -44,7 +44,7 @@ def sample_series(kind: str = "hourly", *, rows: int = 2000, channels: int = 7, 
     for channel in range(channels):
         lag = reach * channel // max(channels - 1, 1)
         weights = random.uniform(0.3, 1.0, size=2) * random.choice([-1.0, 1.0], size=2)
-        trend = random.normal(0, 0.5) * np.arange(rows) / rows
+        trend = random.normal(0, 0.2) * np.arange(rows) / rows
         noise = 0.15 * random.standard_normal(rows)
         level, size = random.uniform(5, 50), random.uniform(1, 10)
         values[:, channel] = level + size * (drivers[reach - lag : reach - lag + rows] @ weights + trend + noise)
