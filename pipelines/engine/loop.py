@@ -122,7 +122,7 @@ class Trainer:
         row = {"epoch": p.epoch + 1, "step": p.step, "lr": lr, "train_loss": p.loss_sum / max(p.batch, 1), **figures}
         row["steps_per_second"] = (p.batch - first) / took if took > 0 else 0.0
         p.history.append(row)
-        score = figures[self.task.monitor]
+        score = figures[f"val_{self.task.monitor}"]
         if p.best is None or score <= p.best:
             p.best, p.best_step, p.bad_epochs = score, p.step, 0
         else:
@@ -212,7 +212,7 @@ class Trainer:
         loader = order.loader(self.splits.validation, lists, workers=self.options.workers)
         with torch.no_grad():
             figures = self.task.validate(self.model, self._interruptible(_alive(loader)), self.options)
-        return {f"val_{name}" if name != self.task.monitor else name: value for name, value in figures.items()}
+        return {f"val_{name}": value for name, value in figures.items()}
 
     def _interruptible(self, batches: Iterator[Any]) -> Iterator[Any]:
         for batch in batches:

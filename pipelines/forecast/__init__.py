@@ -27,7 +27,7 @@ class Forecast(Task[ForecastOptions]):
     summary = "forecast many series at once"
     options = ForecastOptions
     predict_options = ForecastPredictOptions
-    monitor = "val_mse"
+    monitor = "mse"
     intended_use = (
         "Forecasts of the columns it was trained on, at the same step of time. The intervals hold on average over "
         "windows like those of the validation part; a change in the process that makes the data breaks them."
@@ -104,7 +104,7 @@ class Forecast(Task[ForecastOptions]):
             squared += float(error.square().sum())
             absolute += float(error.abs().sum())
             count += error.numel()
-        return {"val_mse": squared / count, "mae": absolute / count}
+        return {"mse": squared / count, "mae": absolute / count}
 
     def finish(
         self, model: nn.Module, splits: Splits, options: ForecastOptions, device: torch.device
