@@ -19,10 +19,11 @@ class SOFTS(nn.Module):
     core in training; mixer: "star", or a name of `headwise list attention` ("attention" gives an
     iTransformer-like model), with `heads` heads; ffn: "mlp" (the paper) or "glu".
 
-    known: number K of the user's columns that are known in the future (price, holiday, plan). Our addition: each is
-    one more token, embedded from look-back and horizon together by a linear layer (T + H, D) of their own; it takes
-    part in the mixing and is cut at the output. The paper has time marks only, and those end with the look-back.
-    Known columns are not normalised per window: scale them over the training rows.
+    known: number K of the user's columns that are known in the future (price, holiday, plan). Our addition: a linear
+    layer (K (T + H), D) reads all of them over look-back and horizon, and is added to the token of every channel. Not
+    tokens of their own: what they say would have to pass through the core, of which training draws single entries.
+    The paper has time marks only, and those end with the look-back. Known columns are not normalised per window:
+    scale them over the training rows.
 
     The number of channels is free: the same weights take any C, and without regard to the order of channels.
     """
@@ -53,7 +54,7 @@ class SOFTS(nn.Module):
         self.lookback, self.horizon, self.known, self.normalise = lookback, horizon, known, normalise
         options = {"core": core, "stochastic": stochastic} if ALIASES.get(mixer, mixer) == "star" else {}
         self.embed = nn.Linear(lookback, width)
-        self.embed_known = nn.Linear(lookback + horizon, width) if known else None
+        self.embed_known = nn.Linear(known * (lookback + horizon), width) if known else None
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList(
             EncoderLayer(
@@ -91,12 +92,12 @@ class SOFTS(nn.Module):
         return forecast
 
     def _tokens(self, series: Tensor, marks: Tensor | None, known: Tensor | None) -> Tensor:
-        """Tokens (B, C + M + K, D): channels, then marks by the same layer, then known columns by theirs."""
+        """Tokens (B, C + M, D): channels, then marks by the same layer; known columns are added to all of them."""
         if marks is not None:
             series = torch.cat([series, marks.to(series.dtype)], 2)
         tokens = self.embed(series.transpose(1, 2))
         if self.embed_known is not None and known is not None:
-            tokens = torch.cat([tokens, self.embed_known(known.to(series.dtype).transpose(1, 2))], 1)
+            tokens = tokens + self.embed_known(known.to(series.dtype).flatten(1))[:, None]
         return tokens
 
     def _check(self, past: Tensor, marks: Tensor | None, known: Tensor | None) -> None:

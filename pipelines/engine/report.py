@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import polars as pl
 
 from .run_directory import RunDirectory, write_aside, write_text
-from .task import Review, Task
+from .task import Picture, Review, Task
 
 
 def write_report(run: RunDirectory, task: Task[Any], review: Review, name: str = "report") -> None:
@@ -19,7 +20,7 @@ def write_report(run: RunDirectory, task: Task[Any], review: Review, name: str =
     import matplotlib.pyplot as plt
 
     pictures = []
-    for picture in review.pictures:
+    for picture in [*review.pictures, *(_learning_curve(run, task) if name == "report" else [])]:
         image = io.BytesIO()
         picture.figure.savefig(image, format="png", dpi=110, bbox_inches="tight")
         plt.close(picture.figure)
@@ -38,6 +39,7 @@ def write_report(run: RunDirectory, task: Task[Any], review: Review, name: str =
     environment = jinja2.Environment(loader=jinja2.PackageLoader(__package__ or "", "."), autoescape=True)
     html = environment.get_template("report.html.jinja").render(
         title=f"{task.name}: {task.summary}",
+        data=run.config().get("data") or "the built-in sample, which is generated",
         name=run.path.name,
         headline=review.headline,
         tables=tables,
@@ -47,6 +49,21 @@ def write_report(run: RunDirectory, task: Task[Any], review: Review, name: str =
         intended_use=task.intended_use,
     )
     write_text(run.path / f"{name}.html", html)
+
+
+def _learning_curve(run: RunDirectory, task: Task[Any]) -> list[Picture]:
+    """Training loss and validation score by epoch, of the whole run however often it was resumed."""
+    from matplotlib.figure import Figure
+
+    rows = pl.read_csv(run.path / "history.csv")
+    drawn = Figure(figsize=(6, 2.6), layout="constrained")
+    axis = drawn.subplots()
+    for column, label in (("train_loss", "training loss"), (f"val_{task.monitor}", f"validation {task.monitor}")):
+        axis.plot(rows["epoch"], rows[column], "o-", ms=3, label=label)
+    axis.set_xlabel("epoch")
+    axis.legend(frameon=False)
+    axis.spines[["top", "right"]].set_visible(False)
+    return [Picture("learning-curve", "Training loss (with the model's random draws) and validation score", drawn)]
 
 
 def _write(content: bytes, path: Path) -> None:

@@ -34,7 +34,7 @@ class Forecast(Task[ForecastOptions]):
     )
     verbs: ClassVar[Mapping[str, Verb]] = {
         "backtest": Verb(
-            BacktestOptions, "headwise.pipelines.forecast.backtest:backtest", "forecast from past moments and compare"
+            BacktestOptions, "headwise.pipelines.forecast.rolling:backtest", "forecast from past moments and compare"
         ),
     }
 
