@@ -210,15 +210,23 @@ class WindowDataset:
         """The series and the row in it at which window `index` starts."""
         if not 0 <= index < len(self):
             raise IndexError(f"window {index} of {len(self)}")
-        series = int((self._ends <= index).sum())
+        import torch
+
+        series = int(self.series_of(torch.tensor(index)))
         before = int(self._ends[series - 1]) if series else 0
         return series, (index - before) * self.stride
+
+    def series_of(self, indices: "torch.Tensor") -> "torch.Tensor":
+        """The series that windows belong to; int64, of the shape of `indices`."""
+        import torch
+
+        return torch.searchsorted(self._ends, indices, right=True)
 
     def _starts(self, indices: "torch.Tensor") -> "torch.Tensor":
         """Rows of the joined tensors at which windows start, (B,)."""
         import torch
 
-        series = torch.searchsorted(self._ends, indices, right=True)
+        series = self.series_of(indices)
         before = torch.cat([self._ends.new_zeros(1), self._ends[:-1]])
         return self._first_row[series] + (indices - before[series]) * self.stride
 

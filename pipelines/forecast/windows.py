@@ -26,13 +26,18 @@ class ForecastWindows(WindowDataset):
     def __init__(self, series: Sequence[Part], options: ForecastOptions, stride: int = 1) -> None:
         super().__init__([part.tensors for part in series], options.lookback, options.horizon, stride)
         self.scalers = [part.scaler for part in series]
+        self._mean, self._std = (
+            torch.from_numpy(np.stack([getattr(scaler, name) for scaler in self.scalers]))[:, None]
+            for name in ("mean", "std")
+        )
         self.times = [part.times for part in series]
 
     def units(self, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and standard deviation of the windows' channels, each (B or 1, 1, C) float64."""
-        which = [0] if len(self.scalers) == 1 else [self.locate(index)[0] for index in indices]
-        mean, std = (np.stack([getattr(self.scalers[i], name) for i in which]) for name in ("mean", "std"))
-        return torch.from_numpy(mean)[:, None], torch.from_numpy(std)[:, None]
+        if len(self.scalers) == 1:
+            return self._mean, self._std
+        which = self.series_of(torch.as_tensor(indices))
+        return self._mean[which], self._std[which]
 
 
 class Part:

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+
 from headwise import pipelines
 from headwise.data.generate import many_series, sample_series, write_wide
 from headwise.pipelines import load_task
