@@ -3,7 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.ready
+USER := $(VENV)/.ready
+DEV := $(VENV)/.ready-dev
 ARGS ?=
 TASKS := forecast
 
@@ -11,35 +12,45 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo '  DATA=path RUN=path ARGS="--option value" pass through'
 
-setup: $(STAMP) ## make .venv with everything the tests and tasks need
+setup: $(DEV) ## make .venv with everything the tests need; the tasks need less and set it up themselves
 
-$(STAMP): pyproject.toml constraints.txt
+# $(1): what to install into the environment
+define install
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Headwise needs Python 3.11 or newer; set PYTHON=..."; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@echo "setting up $(VENV) (torch is large: a few minutes the first time)"
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '$(1)'
 	@touch $@
+endef
 
-forecast: $(STAMP) ## train, evaluate and predict series; DATA=my.csv, else a generated sample
+$(USER): pyproject.toml constraints.txt
+	$(call install,.)
+
+$(DEV): pyproject.toml constraints.txt
+	$(call install,.[dev])
+	@touch $(USER)
+
+forecast: $(USER) ## train, evaluate and predict series; DATA=my.csv, else a generated sample
 	$(BIN)/headwise $@ train $(if $(DATA),--data '$(DATA)') $(if $(RUN),--run '$(RUN)') $(ARGS)
 
-demo: $(STAMP) ## every pipeline on its sample, and one index page of the reports
+demo: $(USER) ## every pipeline on its sample, and one index page of the reports
 	$(BIN)/python -m headwise.pipelines.engine.demo $(if $(RUN),'$(RUN)')
 
-test: $(STAMP) ## all tests
+test: $(DEV) ## all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q $(ARGS)
 
-check: $(STAMP) ## lint, types, import contract
+check: $(DEV) ## lint, types, import contract
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright
 
-coverage: $(STAMP) ## tests with coverage of the core
+coverage: $(DEV) ## tests with coverage of the core
 	$(BIN)/python -m pytest -n 2 -q --cov=kernels --cov=models --cov-report=term-missing $(ARGS)
 
-faults: $(STAMP) ## the long fault tests: kills, full disks, damaged files; prints survived/tried
+faults: $(DEV) ## the long fault tests: kills, full disks, damaged files; prints survived/tried
 	$(BIN)/python -m pytest tests/faults -q -s -m 'slow or not slow' $(ARGS)
 
-bench: $(STAMP) ## speed and memory beside the published form (CPU)
+bench: $(DEV) ## speed and memory beside the published form (CPU)
 	$(BIN)/python benchmarks/softs.py $(ARGS)
 
 clean: ## remove .venv and caches, never a run
