@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import linear, pooling  # noqa: F401  (the operators are registered when their files load)
-from .pooling_plain import compute_type, masked
+from . import gelu_linear, softmax_pool  # noqa: F401  (the operators are registered when their files load)
+from .softmax_pool_plain import compute_type, masked
 
 
 def plain_decompositions() -> dict[torch._ops.OperatorBase, Callable[..., Any]]:

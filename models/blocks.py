@@ -8,7 +8,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..kernels import gelu_linear
+from ..kernels.gelu_linear import gelu_linear
 
 FeedForwardKind = Literal["mlp", "glu"]
 

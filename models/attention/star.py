@@ -12,7 +12,9 @@ of once per token, and neither its N copies nor the concatenation of width D + C
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...kernels import gelu_linear, softmax_pool, star_core
+from ...kernels.gelu_linear import gelu_linear
+from ...kernels.softmax_pool import softmax_pool
+from ...kernels.star_core import star_core
 
 
 class STAR(nn.Module):

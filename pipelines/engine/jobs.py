@@ -191,7 +191,7 @@ def export(task: Task[Any], options: ExportOptions) -> str:
     """Write the model as a torch.export program free of our operators, and check that it gives the same."""
     from pathlib import Path
 
-    from ...kernels import plain_decompositions
+    from ...kernels.decompositions import plain_decompositions
 
     loaded = load_run(task, options.run, "cpu")
     splits = task.open(with_data(task, loaded.options, loaded.run), loaded.spec)

@@ -9,7 +9,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from headwise.kernels import pooling_triton as device
+from headwise.kernels import softmax_pool_triton as device
 
 INTEGERS = {"rows", "width", "heads", "bags", "splits"}
 FLOAT32 = {"out_top", "out_total", "out_sum", "out_best", "lse", "delta"}

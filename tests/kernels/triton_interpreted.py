@@ -9,8 +9,8 @@ os.environ["TRITON_INTERPRET"] = "1"
 
 import torch
 
-from headwise.kernels import pooling_plain as plain
-from headwise.kernels import pooling_triton as device
+from headwise.kernels import softmax_pool_plain as plain
+from headwise.kernels import softmax_pool_triton as device
 
 
 def compare(name, got, expected, tolerance):

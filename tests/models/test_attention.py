@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from headwise.kernels import star_core
+from headwise.kernels.star_core import star_core
 from headwise.models.attention import ATTENTION, STAR, SoftmaxAttention, build_attention
 from headwise.models.blocks import EncoderLayer, FeedForward
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from headwise import models
-from headwise.kernels import plain_decompositions
+from headwise.kernels.decompositions import plain_decompositions
 from headwise.models import SOFTS
 
 

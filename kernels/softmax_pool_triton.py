@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .pooling_plain import compute_type
+from .softmax_pool_plain import compute_type
 
 ROWS, WIDTH = 64, 64
 # Smaller tiles per head: with these no kernel spills a register on sm_90, in float32 or bf16.
@@ -268,7 +268,7 @@ def _merge(top: Tensor, total: Tensor, summed: Tensor, dtype: torch.dtype) -> tu
 def pool(
     scores: Tensor, values: Tensor | None, mask: Tensor | None, offsets: Tensor | None, per_head: bool
 ) -> tuple[Tensor, Tensor]:
-    """As `pooling_plain.pool`, by Triton."""
+    """As `softmax_pool_plain.pool`, by Triton."""
     scores = scores.contiguous()
     own: Any = values is None
     values = scores if values is None else values.contiguous()
@@ -304,7 +304,7 @@ def pool_backward(
     lse: Tensor,
     per_head: bool,
 ) -> tuple[Tensor, Tensor]:
-    """As `pooling_plain.pool_backward`, by Triton."""
+    """As `softmax_pool_plain.pool_backward`, by Triton."""
     grad, scores = grad.contiguous(), scores.contiguous()
     own: Any = values is None
     values = scores if values is None else values.contiguous()
@@ -336,7 +336,7 @@ def pool_backward(
 
 
 def draw(scores: Tensor, seed: Tensor, mask: Tensor | None, offsets: Tensor | None) -> Tensor:
-    """As `pooling_plain.draw`, by Triton: the same distribution, another stream of random numbers."""
+    """As `softmax_pool_plain.draw`, by Triton: the same distribution, another stream of random numbers."""
     scores = scores.contiguous()
     bags, rows, marks, ends, flags = _common(scores, mask, offsets)
     width = scores.shape[-1]

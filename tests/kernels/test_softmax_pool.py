@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from headwise.kernels import plain_decompositions, softmax_draw, softmax_pool
+from headwise.kernels.decompositions import plain_decompositions
+from headwise.kernels.softmax_pool import softmax_draw, softmax_pool
 
 SHAPES = [(1, 1, 1), (2, 7, 5), (3, 33, 17), (2, 300, 64), (5, 1, 8), (0, 4, 3), (2, 0, 3)]
 

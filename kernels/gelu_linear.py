@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 BLOCK_NUMBERS = 1 << 21  # numbers of h in a block: 8 MiB of float32
+SMALL_NUMBERS = 1 << 19  # numbers of h up to which calling an operator of our own costs more than it saves
 
 
 def match_autocast(x: Tensor, *others: Tensor | None) -> tuple[Tensor, *tuple[Tensor | None, ...]]:
@@ -36,8 +37,10 @@ def gelu_linear(h: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
         raise ValueError(f"gelu_linear: h {tuple(h.shape)}, weight {tuple(weight.shape)}, bias {given} do not fit")
     cast, cast_weight, cast_bias = match_autocast(h, weight, bias)
     assert cast_weight is not None
-    if not torch.is_grad_enabled() and not h.is_cpu:
-        return F.linear(F.gelu(cast), cast_weight, cast_bias)  # nothing is kept anyway
+    if not torch.compiler.is_compiling() and (
+        h.numel() <= SMALL_NUMBERS or (not torch.is_grad_enabled() and not h.is_cpu)
+    ):
+        return F.linear(F.gelu(cast), cast_weight, cast_bias)
     return torch.ops.headwise.gelu_linear(cast, cast_weight, cast_bias)
 
 

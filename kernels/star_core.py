@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import pooling_plain as plain
-from .linear import match_autocast
-from .pooling import gather_drawn, new_seed
+from . import softmax_pool_plain as plain
+from .gelu_linear import match_autocast
+from .softmax_pool import gather_drawn, new_seed
 
 FEW_TOKENS = 32  # below this one dense product is faster than the gathers it replaces
 SLICE_ROWS = 2048

@@ -25,9 +25,9 @@ def triton_form() -> ModuleType | None:  # pragma: no cover - asked only with a 
     """The Triton kernels, or None where Triton is not installed."""
     if find_spec("triton") is None:
         return None
-    from . import pooling_triton
+    from . import softmax_pool_triton
 
-    return pooling_triton
+    return softmax_pool_triton
 
 
 def slices(scores: Tensor, offsets: Tensor | None) -> list[tuple[slice, slice]]:
