@@ -28,6 +28,25 @@ def save(folder: Path, step: int, model: dict[str, Any], optimizer: dict[str, An
     folder.mkdir(parents=True, exist_ok=True)
     target, aside = folder / f"step-{step:09d}", folder / f".step-{step:09d}.aside"
     sweep(folder)
+    try:
+        _write(aside, step, model, optimizer, progress)
+    except (OSError, SafetensorError) as error:
+        sweep(folder)
+        raise InputError(f"{target}: the checkpoint cannot be written ({error}); the ones before it stand") from None
+    if target.exists():  # written by an earlier try of the same step
+        os.rename(target, folder / f".step-{step:09d}.old.aside")
+    os.rename(aside, target)
+    flush(folder)
+    write_text(folder / "LAST", target.name)
+    for path in _newest_first(folder):
+        if path.name > target.name:  # damaged: a resumed run fell back from it, and must not keep it as the newest
+            shutil.rmtree(path, ignore_errors=True)
+    sweep(folder)
+    return target
+
+
+def _write(aside: Path, step: int, model: dict[str, Any], optimizer: dict[str, Any], progress: dict[str, Any]) -> None:
+    """Write all files of a checkpoint into `aside`, down to the disk."""
     aside.mkdir()
     tensors, numbers = _flatten(optimizer)
     # Cloned, since safetensors refuses tensors that share memory (tied weights).
@@ -39,12 +58,6 @@ def save(folder: Path, step: int, model: dict[str, Any], optimizer: dict[str, An
     for name in (*TENSORS, "state.json"):
         flush(aside / name)
     flush(aside)
-    if target.exists():  # written by an earlier try of the same step
-        shutil.rmtree(target)
-    os.rename(aside, target)
-    flush(folder)
-    write_text(folder / "LAST", target.name)
-    return target
 
 
 def sweep(folder: Path) -> None:

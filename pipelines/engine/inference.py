@@ -27,7 +27,7 @@ from .. import load_task
 from .checkpoint import checksum
 from .loaded import Loaded, load_run
 from .options import PredictOptions
-from .run_directory import RunDirectory, read_json, write_aside, write_json
+from .run_directory import ASIDE, RunDirectory, read_json, write_aside, write_json
 from .task import Item, Task
 from .terminal import Progressbar, say
 
@@ -159,6 +159,7 @@ def predict(task: Task[Any], options: PredictOptions, *, alone: bool = False) ->
     if output.exists() and not options.overwrite:
         stamp = _stamp(output)
         if stamp.get(STAMP) == plan.fingerprint:
+            shutil.rmtree(plan.parts, ignore_errors=True)  # killed after the join, before the parts were removed
             say(f"{output}: already done")
             return Predicted(output, len(plan.items), int(stamp[FAILED]), True)
         raise InputError(
@@ -273,6 +274,8 @@ def _join(plan: Plan, output: Path) -> Predicted:
             say(f"{len(missing)} of {len(plan)} shards are left to other processes; the last one joins {output}")
             return Predicted(output, len(plan.items), 0, False)
         if not missing:
+            for leftover in output.parent.glob(f"{ASIDE}*-{output.name}"):  # of a join that was killed
+                leftover.unlink(missing_ok=True)
             paths = [plan.path(shard) for shard in range(len(plan))]
             failed = sum(int(_stamp(path)[FAILED]) for path in paths)
             stamp = {STAMP: plan.fingerprint, FAILED: str(failed)}
@@ -281,7 +284,7 @@ def _join(plan: Plan, output: Path) -> Predicted:
                 output,
                 lambda path: rows.sink_parquet(path, maintain_order=True, row_group_size=100_000, metadata=stamp),
             )
-            shutil.rmtree(plan.parts)
+            shutil.rmtree(plan.parts, ignore_errors=True)
     Path(f"{output}.lock").unlink(missing_ok=True)
     failed = int(_stamp(output)[FAILED])
     say(f"{output}: {len(plan.items) - failed} of {len(plan.items)} items predicted")

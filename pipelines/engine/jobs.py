@@ -90,9 +90,9 @@ def _start(task: Task[Any], options: TrainOptions, fabric: Fabric) -> RunDirecto
             run = _reopen(task, options)
         else:
             run = RunDirectory.create(options.run, task.name)
-            write_text(run.path / "config.yaml", dump_options(options))
             facts = machine.environment(task.name, options.seed, str(fabric.device), fabric.world_size)
             write_json(run.path / "environment.json", facts)
+            write_text(run.path / "config.yaml", dump_options(options))
         say(f"run {run.path}")
     path = fabric.broadcast(str(run.path) if run else "")
     return run or RunDirectory(path)

@@ -31,6 +31,7 @@ from .terminal import Progressbar, say
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+MOST_SKIPPED = 100
 FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
@@ -50,11 +51,17 @@ class Progress:
     batch: int = 0  # optimiser steps done in this epoch
     step: int = 0  # optimiser steps done in all
     loss_sum: float = 0.0
+    finite: int = 0  # optimiser steps of this epoch whose loss was finite
     best: float | None = None
     best_step: int | None = None
     bad_epochs: int = 0
-    skipped: int = 0
+    skipped: int = 0  # batches whose loss was not finite
+    skipped_in_a_row: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
+
+    def mean_loss(self) -> float:
+        """Mean training loss of this epoch so far, without the skipped batches."""
+        return self.loss_sum / self.finite if self.finite else math.nan
 
 
 def build(task: Task[Any], options: TrainOptions, spec: dict[str, Any]) -> nn.Module:
@@ -95,7 +102,15 @@ class Trainer:
                 self._save()
                 say(f"stopped by a signal at step {self.progress.step}; continue with --resume")
                 raise
-        assert self.progress.best_step is not None
+            except RuntimeError as error:
+                # The death of a worker arrives as a signal: torch raises wherever the training is just then.
+                if "DataLoader worker" in str(error) or "DataLoader timed out" in str(error):
+                    raise InputError(
+                        f"a loader process died ({_first_line(error)}); continue with --resume, or --workers 0"
+                    ) from None
+                raise
+        if self.progress.best_step is None:
+            raise InputError("no epoch had a finite validation score; try a smaller --lr or --clip 1")
         best = checkpoint.load(self.directory.checkpoints / f"step-{self.progress.best_step:09d}")
         self.plain = build(self.task, self.options, self.splits.spec)
         self.plain.load_state_dict(best["model"])
@@ -119,15 +134,15 @@ class Trainer:
         self._steps()
         took = time.monotonic() - started
         figures = self._validate()
-        row = {"epoch": p.epoch + 1, "step": p.step, "lr": lr, "train_loss": p.loss_sum / max(p.batch, 1), **figures}
+        row = {"epoch": p.epoch + 1, "step": p.step, "lr": lr, "train_loss": p.mean_loss(), **figures}
         row["steps_per_second"] = (p.batch - first) / took if took > 0 else 0.0
         p.history.append(row)
         score = figures[f"val_{self.task.monitor}"]
-        if p.best is None or score <= p.best:
+        if math.isfinite(score) and (p.best is None or score <= p.best):
             p.best, p.best_step, p.bad_epochs = score, p.step, 0
         else:
             p.bad_epochs += 1
-        p.epoch, p.batch, p.loss_sum = p.epoch + 1, 0, 0.0
+        p.epoch, p.batch, p.loss_sum, p.finite = p.epoch + 1, 0, 0.0, 0
         self._save()
         shown = "  ".join(f"{name} {value:.4f}" for name, value in row.items() if name.startswith(("train", "val")))
         mark = "  best" if p.best_step == p.step else ""
@@ -164,7 +179,7 @@ class Trainer:
                     self._step(loss_of_step, ids)
                     bar.update()
                     if p.batch % 20 == 0:
-                        bar.set_postfix(loss=f"{p.loss_sum / p.batch:.4f}")
+                        bar.set_postfix(loss=f"{p.mean_loss():.4f}")
                     loss_of_step, ids = 0.0, []
                     if o.max_steps is not None and p.step >= o.max_steps:
                         return
@@ -183,7 +198,8 @@ class Trainer:
             if o.clip is not None:
                 fabric.clip_gradients(self.model, self.optimizer, max_norm=o.clip)
             self.optimizer.step()
-            p.loss_sum += loss
+            p.loss_sum, p.finite = p.loss_sum + loss, p.finite + 1
+            p.skipped_in_a_row = 0
         self.optimizer.zero_grad(set_to_none=True)
         p.step, p.batch = p.step + 1, p.batch + 1
         if stop:
@@ -194,7 +210,10 @@ class Trainer:
     def _not_finite(self, loss: float, ids: list[int]) -> None:
         p = self.progress
         path = self.directory.path / "nan.json"
-        found = [*(read_json(path) if path.exists() else []), {"epoch": p.epoch + 1, "step": p.step, "samples": ids}]
+        before = read_json(path) if path.exists() else []
+        # A resumed run goes over some steps again: they are listed once.
+        found = [entry for entry in before if entry["step"] < p.step]
+        found.append({"epoch": p.epoch + 1, "step": p.step, "samples": ids})
         if self.fabric.is_global_zero:
             write_json(path, found)
         if self.options.nan == "stop":
@@ -202,7 +221,12 @@ class Trainer:
                 f"the loss became {loss} at step {p.step}; the samples of this batch are in {path}; "
                 "try a smaller --lr or --clip 1, or --nan skip"
             )
-        p.skipped += 1
+        p.skipped, p.skipped_in_a_row = p.skipped + 1, p.skipped_in_a_row + 1
+        if p.skipped_in_a_row == MOST_SKIPPED:
+            raise InputError(
+                f"the loss was not finite for {MOST_SKIPPED} batches in a row: the model itself has broken down; "
+                f"start again with a smaller --lr or --clip 1 (samples in {path})"
+            )
         say(f"step {p.step}: the loss is {loss}, batch skipped (samples in {path})")
 
     def _validate(self) -> dict[str, float]:
@@ -253,18 +277,12 @@ def _first_line(error: BaseException) -> str:
 
 
 def _alive(loader: Any) -> Iterator[Any]:
-    """The loader's batches; a worker that died is one clear line instead of a hang or a page of traceback."""
+    """The loader's batches; a sample that cannot be read is one clear line instead of a page of traceback."""
     try:
         yield from loader
     except InputError as error:
         # A worker's error arrives with its traceback inside; the last line is what it said.
         raise InputError(str(error).strip().splitlines()[-1].split("InputError: ")[-1]) from None
-    except RuntimeError as error:
-        if "DataLoader worker" in str(error) or "DataLoader timed out" in str(error):
-            raise InputError(
-                f"a loader process died ({_first_line(error)}); continue with --resume, or --workers 0"
-            ) from None
-        raise
 
 
 class _Signals:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 
 from ...data.errors import InputError
@@ -19,10 +20,11 @@ def map_shards(task: str, options: PredictOptions, plan: Plan, shards: list[int]
     try:
         import ray
         import ray.data
+        import ray.exceptions
     except ImportError:
         raise InputError("--engine ray: Ray is not installed; pip install 'headwise[ray]'") from None
     for name in ("ray", "ray.data"):  # its own story of each step; errors still come as exceptions
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     started = not ray.is_initialized()
     if started:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
@@ -39,6 +41,15 @@ def map_shards(task: str, options: PredictOptions, plan: Plan, shards: list[int]
         )
         for row in mapped.iter_rows():
             yield int(row["items"])
+    except ray.exceptions.RayError as error:
+        # Ray passes on a worker's exception as text only, in its traceback.
+        if said := re.findall(r"InputError: (.+)", str(error)):
+            raise InputError(said[-1]) from None
+        if isinstance(error, ray.exceptions.RayActorError):
+            raise InputError(
+                f"a Ray actor died ({' '.join(str(error).split())[:200]}); start again, what is done is kept"
+            ) from None
+        raise
     finally:
         if started:
             ray.shutdown()

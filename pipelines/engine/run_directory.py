@@ -36,10 +36,26 @@ def write_aside(path: Path, write: Callable[[Path], object]) -> None:
         # mkstemp makes private files; a result is as readable as any other file of this user.
         temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, (OSError, *writer_errors())):
+            # A full disk met by `write` itself is an OSError that names no file.
+            raise InputError(f"{path}: cannot be written ({' '.join(str(error).split())})") from None
         raise
     flush(path.parent)
+
+
+def writer_errors() -> tuple[type[Exception], ...]:
+    """What libraries raise when a file cannot be written, and that is no OSError. Asked for only when one is raised."""
+    from polars.exceptions import PolarsError
+    from safetensors import SafetensorError
+
+    return PolarsError, SafetensorError
+
+
+def _of_a_start(name: str) -> bool:
+    """Files that a start leaves which was killed before its run stood (config.yaml is written last)."""
+    return name in (".lock", "environment.json") or name.startswith(ASIDE)
 
 
 def flush(path: Path) -> None:
@@ -108,9 +124,10 @@ class RunDirectory:
         run = cls(path or Path("runs") / f"{task}-{time.strftime('%Y%m%d-%H%M%S')}")
         if run.path.exists() and not run.path.is_dir():
             raise InputError(f"{run.path}: a file stands where the run directory should be; choose another --run")
-        if run.path.is_dir() and any(entry.name != ".lock" for entry in run.path.iterdir()):
-            what = "already holds a run" if (run.path / "config.yaml").exists() else "is not empty"
-            raise InputError(f"{run.path}: {what}; continue it with --resume or choose another --run")
+        if (run.path / "config.yaml").exists():
+            raise InputError(f"{run.path}: already holds a run; continue it with --resume or choose another --run")
+        if run.path.is_dir() and not all(_of_a_start(entry.name) for entry in run.path.iterdir()):
+            raise InputError(f"{run.path}: is not empty; choose another --run")
         run.path.mkdir(parents=True, exist_ok=True)
         run.lock()
         return run
