@@ -229,7 +229,7 @@ def flatten(values: Mapping[str, Any], names: Sequence[str], where: str) -> list
     words: list[str] = []
     for key, value in values.items():
         key = str(key).replace("-", "_")
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and any(name.startswith(f"{key}_") for name in names):
             words += flatten({f"{key}_{inner}": item for inner, item in value.items()}, names, where)
             continue
         if key not in names:
@@ -237,8 +237,10 @@ def flatten(values: Mapping[str, Any], names: Sequence[str], where: str) -> list
         flag = key.replace("_", "-")
         if isinstance(value, bool):
             words.append(f"--{flag}" if value else f"--no-{flag}")
-        elif isinstance(value, list | tuple):
+        elif isinstance(value, list | tuple) and not any(isinstance(item, list | tuple | Mapping) for item in value):
             words += [f"--{flag}", *map(str, value)]
+        elif isinstance(value, list | tuple | Mapping):
+            raise InputError(f"{where}: {key} should be a value or a list of values, not a nest of them")
         else:
             words += [f"--{flag}", os.fspath(value) if isinstance(value, os.PathLike) else str(value)]
     return words
@@ -249,7 +251,7 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > 1_000_000:
             raise InputError(f"{path}: too large for a file of options ({path.stat().st_size} bytes)")
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such config file") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:

@@ -27,7 +27,7 @@ from .. import load_task
 from .checkpoint import checksum
 from .loaded import Loaded, load_run
 from .options import PredictOptions
-from .run_directory import ASIDE, RunDirectory, read_json, write_aside, write_json
+from .run_directory import ASIDE, RunDirectory, read_facts, write_aside, write_json
 from .task import Item, Task
 from .terminal import Progressbar, say
 
@@ -165,6 +165,8 @@ def predict(task: Task[Any], options: PredictOptions, *, alone: bool = False) ->
         raise InputError(
             f"{output}: already exists, made by another model or input; choose another --output or --overwrite"
         )
+    # What is wrong with the run is said here, in one line and before anything is written, and not by each worker.
+    load_run(task, options.run, "cpu" if options.engine == "ray" else options.accelerator)
     _claim(plan, options)
     rank, world = (0, 1) if alone else (int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
     mine = [shard for shard in range(len(plan)) if shard % world == rank and not plan.done(shard)]
@@ -183,7 +185,7 @@ def make_plan(task: Task[Any], options: PredictOptions) -> Plan:
     weights = run.path / "model.safetensors"
     if not weights.exists():
         raise InputError(f"{weights}: missing; the run has not finished training")
-    spec = read_json(run.path / "spec.json")
+    spec = run.spec()
     items = task.items(options, spec)
     if not items:
         raise InputError(f"{options.input}: holds nothing to predict for")
@@ -205,7 +207,7 @@ def make_plan(task: Task[Any], options: PredictOptions) -> Plan:
 def _claim(plan: Plan, options: PredictOptions) -> None:
     """Make the folder of parts, or take up the one that an earlier start left."""
     plan_file = plan.parts / "plan.json"
-    if plan_file.exists() and read_json(plan_file)["fingerprint"] != plan.fingerprint:
+    if plan_file.exists() and read_facts(plan_file)["fingerprint"] != plan.fingerprint:
         if not options.overwrite:
             raise InputError(
                 f"{plan.parts}: parts made by another model, input or shard size; remove them or --overwrite"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,13 +32,19 @@ def train(task: Task[Any], options: TrainOptions) -> RunDirectory:
     fabric.launch()
     run = _start(task, options, fabric)
     try:
-        data = with_data(task, options, run)
-        fabric.barrier()
-        splits = task.open(data)
-        if fabric.is_global_zero:
-            _check_spec(run, splits.spec, options)
-        fabric.barrier()
-        model = Trainer(task, options, splits, run, fabric).run()
+        try:
+            data = with_data(task, options, run)
+            fabric.barrier()
+            splits = task.open(data)
+            if fabric.is_global_zero:
+                _check_spec(run, splits.spec, options)
+            fabric.barrier()
+            trainer = Trainer(task, options, splits, run, fabric)
+        except InputError:
+            run.take_back()
+            raise
+        say(f"run {run.path}")
+        model = trainer.run()
         if fabric.is_global_zero:
             _finish(task, data, splits, run, model, fabric.device)
         fabric.barrier()
@@ -93,7 +100,6 @@ def _start(task: Task[Any], options: TrainOptions, fabric: Fabric) -> RunDirecto
             facts = machine.environment(task.name, options.seed, str(fabric.device), fabric.world_size)
             write_json(run.path / "environment.json", facts)
             write_text(run.path / "config.yaml", dump_options(options))
-        say(f"run {run.path}")
     path = fabric.broadcast(str(run.path) if run else "")
     return run or RunDirectory(path)
 
@@ -189,16 +195,16 @@ def evaluate(task: Task[Any], options: EvaluateOptions) -> dict[str, Any]:
 
 def export(task: Task[Any], options: ExportOptions) -> str:
     """Write the model as a torch.export program free of our operators, and check that it gives the same."""
-    from pathlib import Path
-
     from ...kernels.decompositions import plain_decompositions
 
+    path = Path(options.output)
+    if path.is_dir():
+        raise InputError(f"{path}: is a directory; --output names the file to write")
     loaded = load_run(task, options.run, "cpu")
     splits = task.open(with_data(task, loaded.options, loaded.run), loaded.spec)
     arguments, shapes = task.sample(loaded.model, splits)
     program = torch.export.export(loaded.model, arguments, dynamic_shapes=shapes)
     program = program.run_decompositions(plain_decompositions())
-    path = Path(options.output)
 
     def write(temporary: Path) -> None:
         torch.export.save(program, temporary)

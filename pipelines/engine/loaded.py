@@ -12,7 +12,7 @@ from ...data.errors import InputError
 from .checkpoint import load_weights
 from .command_line import parse
 from .loop import build
-from .run_directory import RunDirectory, read_json
+from .run_directory import Facts, RunDirectory
 from .task import Task
 
 
@@ -33,7 +33,7 @@ def load_run(task: Task[Any], path: str, accelerator: str = "auto") -> Loaded:
     run = RunDirectory.open(path, task.name)
     weights = load_weights(run.path / "model.safetensors")
     options = parse(task, "train", [], config=run.path / "config.yaml")
-    spec = read_json(run.path / "spec.json")
+    spec = run.spec()
     model = build(task, options, spec)
     try:
         model.load_state_dict(weights)
@@ -42,7 +42,7 @@ def load_run(task: Task[Any], path: str, accelerator: str = "auto") -> Loaded:
             f"{run.path / 'model.safetensors'}: weights of another model: {' '.join(str(error).split())[:160]}"
         ) from None
     calibration_path = run.path / "calibration.safetensors"
-    calibration = load_weights(calibration_path)
+    calibration = Facts(calibration_path, load_weights(calibration_path))
     device = pick_device(accelerator)
     return Loaded(run, options, spec, model.to(device).eval(), calibration, device)
 

@@ -7,12 +7,14 @@ figures/*.png  report.html  environment.json
 Every file is written aside and renamed, so a reader never sees half of one.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +77,7 @@ def _umask() -> int:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` in one step."""
-    write_aside(path, lambda temporary: temporary.write_text(text))
+    write_aside(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, value: object) -> None:
@@ -103,6 +105,25 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: not readable as JSON ({error}); the file is damaged") from None
 
 
+class Facts(dict[str, Any]):
+    """Named values out of a file of a run; asking for one that is not there is an `InputError` naming the file."""
+
+    def __init__(self, path: Path, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise InputError(f"{self.path}: holds no {key!r}; the file is damaged")
+
+
+def read_facts(path: Path) -> Facts:
+    """Read a JSON file that holds named values."""
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: holds a {type(values).__name__} instead of named values; the file is damaged")
+    return Facts(path, values)
+
+
 def dump_options(options: Any) -> str:
     """The options as YAML; reading the file back as a config gives equal options."""
     values = {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(options).items()}
@@ -117,6 +138,7 @@ class RunDirectory:
         self.checkpoints = self.path / "checkpoints"
         self.figures = self.path / "figures"
         self._lock: filelock.BaseFileLock | None = None
+        self._stood: bool | None = None  # of a run that was created here: whether its directory stood before
 
     @classmethod
     def create(cls, path: str | None, task: str) -> "RunDirectory":
@@ -128,9 +150,24 @@ class RunDirectory:
             raise InputError(f"{run.path}: already holds a run; continue it with --resume or choose another --run")
         if run.path.is_dir() and not all(_of_a_start(entry.name) for entry in run.path.iterdir()):
             raise InputError(f"{run.path}: is not empty; choose another --run")
+        run._stood = run.path.is_dir()
         run.path.mkdir(parents=True, exist_ok=True)
         run.lock()
         return run
+
+    def take_back(self) -> None:
+        """Undo `create` when nothing could be trained, so that the same command can be given again, mended.
+
+        Removes the files of a start and nothing else; leaves a run alone that was opened, not created.
+        """
+        if self._stood is None:
+            return
+        shutil.rmtree(self.path / "sample", ignore_errors=True)
+        for name in ("config.yaml", "spec.json", "environment.json", ".lock"):
+            (self.path / name).unlink(missing_ok=True)
+        if not self._stood:
+            with contextlib.suppress(OSError):  # something else was put there meanwhile
+                self.path.rmdir()
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], task: str | None = None) -> "RunDirectory":
@@ -167,21 +204,25 @@ class RunDirectory:
 
     def environment(self) -> dict[str, Any]:
         """What the run was made with (versions, device, command, task)."""
-        return read_json(self.path / "environment.json")
+        return read_facts(self.path / "environment.json")
 
     def config(self) -> dict[str, Any]:
         """The resolved options of the run."""
         try:
-            values = yaml.safe_load((self.path / "config.yaml").read_text())
-        except (yaml.YAMLError, UnicodeDecodeError):
+            values = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
             raise InputError(f"{self.path / 'config.yaml'}: not readable as YAML; the file is damaged") from None
         if not isinstance(values, dict):
             raise InputError(f"{self.path / 'config.yaml'}: holds no options; the file is damaged")
         return values
 
+    def spec(self) -> dict[str, Any]:
+        """What the model and its data are: columns, scaling, frequency, ..."""
+        return read_facts(self.path / "spec.json")
+
     def metrics(self) -> dict[str, Any]:
         """The figures of the finished run."""
-        return read_json(self.path / "metrics.json")
+        return read_facts(self.path / "metrics.json")
 
     def __fspath__(self) -> str:
         return str(self.path)
