@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -165,25 +166,34 @@ def fastest(steps: list[Callable[[], None]], seconds: float) -> list[float]:
     return best
 
 
+class Held:
+    """A tensor that the graph keeps; it dies with the graph's node."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor.detach()  # a tensor that knows its node would keep the node alive
+
+
 def kept_bytes(model: nn.Module, data: tuple[Tensor, Tensor | None, Tensor]) -> int:
-    """Bytes kept between forward and backward, each storage once, without parameters and input."""
+    """Bytes kept between forward and backward, each storage once, without parameters and input.
+
+    Operators of our own save through the same hooks. What a node saved that is gone before the backward pass (the
+    softmax that only the published draw uses) is not counted.
+    """
     model.train()
     known = {p.untyped_storage().data_ptr() for p in model.parameters()}
     known |= {t.untyped_storage().data_ptr() for t in data if t is not None}
-    seen: dict[int, int] = {}
-    alive = []
+    alive: weakref.WeakSet[Held] = weakref.WeakSet()
 
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            seen[storage.data_ptr()] = storage.nbytes()
-            alive.append(tensor)  # its address must not be used again while we count
-        return tensor
+    def pack(tensor: Tensor) -> Held:
+        held = Held(tensor)
+        alive.add(held)
+        return held
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda held: held.tensor):
         loss = F.mse_loss(model(*data[:2]), data[2])
+    kept = {s.data_ptr(): s.nbytes() for s in (held.tensor.untyped_storage() for held in alive)}
     loss.backward()
-    return sum(seen.values())
+    return sum(size for address, size in kept.items() if address not in known)
 
 
 def peak_bytes(form: str, channels: int) -> int:

@@ -13,11 +13,26 @@ pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is o
 HERE = Path(__file__).parent
 
 
+def measured() -> list[str]:
+    """Options that count the lines of the other process, too, where this one is run with coverage."""
+    if find_spec("coverage") is None:
+        return []
+    from coverage import Coverage
+
+    current = Coverage.current()
+    if current is None:
+        return []
+    source = ",".join(current.get_option("run:source") or [])  # type: ignore[arg-type]
+    file = f"--data-file={current.get_option('run:data_file')}"
+    return ["-m", "coverage", "run", "--parallel-mode", file, f"--source={source}"]
+
+
 def run(script: str) -> str:
     # Interpreter and compiler cannot share a process: Triton decides between them when a kernel is decorated.
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     environment["OMP_NUM_THREADS"] = "1"
-    done = subprocess.run([sys.executable, HERE / script], capture_output=True, text=True, env=environment, check=False)
+    command = [sys.executable, *measured(), HERE / script]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
