@@ -45,7 +45,7 @@ class Step:
         return f"{size // units[unit]}{unit}"
 
 
-def parse_frequency(text: str, where: object = "frequency") -> Step:
+def parse_frequency(text: str, where: object = "--frequency") -> Step:
     """The step that "15m", "1h", "D", "1mo", ... names. Raises `InputError` for anything else."""
     match = re.fullmatch(r"\s*(\d{0,6})\s*([A-Za-z]+)\s*", text)
     if match and text.strip() != "M":  # months in pandas, minutes to others: never guessed

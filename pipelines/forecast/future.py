@@ -14,6 +14,7 @@ from ...data.items import list_items, read_items
 from ...data.series import Series
 from ...data.windows import Scaler, future_times, time_marks
 from ..engine.task import Item
+from .windows import refuse_huge
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,11 +63,10 @@ class Ready:
                 f"series {series.name!r}: known columns {', '.join(spec['known'])} go on for {ahead} rows past the end "
                 f"of the targets, but the horizon is {horizon}"
             )
+        refuse_huge(f"series {series.name!r}", series, spec["channels"], spec["known"])
         own = spec["scaler"] is None
         self.scaler = Scaler.fit(series.values) if own else Scaler.from_dict(spec["scaler"])
         past = self.scaler.scale(series.values[-lookback:]).astype(np.float32)
-        if not np.isfinite(past).all():
-            raise InputError(f"series {series.name!r}: values too large to be scaled")
         self.given: dict[str, np.ndarray] = {"past": past}
         if marks:
             self.given["past_marks"] = time_marks(series.times[-lookback:])

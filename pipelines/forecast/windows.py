@@ -15,6 +15,8 @@ from ...data.windows import Scaler, WindowDataset, split_borders, time_marks
 from ..engine.task import Splits
 from .options import ForecastOptions
 
+LARGEST = 1e18  # its square is a float32
+
 
 class ForecastWindows(WindowDataset):
     """Windows that know their way back to original units.
@@ -55,6 +57,18 @@ class Part:
         self.tensors = (values, torch.from_numpy(time_marks(self.times)) if marks else None, known)
 
 
+def refuse_huge(where: str, series: Series, channels: Sequence[str], known: Sequence[str]) -> None:
+    """Raise for numbers that no deviation can be taken of: marks for "missing", or slips."""
+    for values, names in ((series.values, channels), (series.known, known)):
+        rows, columns = np.nonzero(np.abs(values) > LARGEST)
+        if len(rows):
+            moment = str(series.times[rows[0]])[:19].replace("T", " ") if rows[0] < len(series.times) else "the end"
+            raise InputError(
+                f"{where}: column {names[columns[0]]!r} holds {values[rows[0], columns[0]]:g} at {moment}, too large a "
+                "number to scale; leave the cell empty if it means missing, and choose a --fill"
+            )
+
+
 def read(options: ForecastOptions, spec: dict[str, Any] | None = None) -> Panel:
     """The panel of `options.data`; with `spec`, the columns and the clock must be the run's own."""
     assert options.data is not None
@@ -74,6 +88,8 @@ def read(options: ForecastOptions, spec: dict[str, Any] | None = None) -> Panel:
     )
     if spec is not None:
         check_same(panel, spec, options.data)
+    for series in panel.series:
+        refuse_huge(options.data, series, panel.channels, panel.known)
     return panel
 
 

@@ -1,8 +1,6 @@
 """Checkpoints: round trip, damage, and nothing unpickled."""
 
 import json
-import pickle
-import struct
 import warnings
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from torch.distributed.checkpoint.state_dict import get_state_dict
 
 from headwise.data.errors import InputError
 from headwise.pipelines.engine import checkpoint
+from headwise.tests.hostile import HEADERS
 
 
 def states(seed):
@@ -97,37 +96,11 @@ def test_prune_keeps_the_newest_and_the_best(tmp_path):
     assert sorted(p.name for p in tmp_path.glob("step-*")) == [f"step-{i:09d}" for i in (1, 4, 5)]
 
 
-def header(size, text=b"{}"):
-    return struct.pack("<Q", size) + text
-
-
-class Bomb:
-    def __reduce__(self):
-        return (Path.touch, (Path("unpickled"),))
-
-
-HOSTILE = {
-    "a header longer than the file": header(10**9),
-    "a header of 2^63": header(2**63),
-    "no JSON": header(4, b"nope"),
-    "not UTF-8": header(4, b"\xff\xfe\xfd\xfc"),
-    "an offset past the end": header(
-        70, json.dumps({"a": {"dtype": "F32", "shape": [9], "data_offsets": [0, 36]}}).encode().ljust(70)
-    ),
-    "a shape that overflows": header(
-        90, json.dumps({"a": {"dtype": "F32", "shape": [2**62, 2**62], "data_offsets": [0, 4]}}).encode().ljust(90)
-    ),
-    "three bytes": b"abc",
-    "nothing": b"",
-    "a pickle": pickle.dumps(Bomb()),
-}
-
-
-@pytest.mark.parametrize("what", HOSTILE)
+@pytest.mark.parametrize("what", HEADERS)
 def test_hostile_weights_are_one_clear_line(tmp_path, monkeypatch, what):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "model.safetensors"
-    path.write_bytes(HOSTILE[what])
+    path.write_bytes(HEADERS[what])
     with pytest.raises(InputError, match="not a readable safetensors file") as caught:
         checkpoint.load_weights(path)
     assert "\n" not in str(caught.value)
