@@ -37,6 +37,15 @@ PLAIN = {
     "doctor": "what this machine has, what is missing and what installs it",
 }
 
+# What tyro says, said plainer.
+PLAINER = (
+    (r"^(Parsing error|Value error|Invalid choice|Unrecognized options|Missing argument)\s*", ""),
+    (r"^Error parsing (\S+): invalid literal for int\(\) with base 10: ", r"\1 needs a whole number, got "),
+    (r"^Error parsing (\S+): could not convert string to float: ", r"\1 needs a number, got "),
+    (r"^Missing value for argument '(\S+)'.*", r"\1 needs a value"),
+    (r"^Unrecognized options: (.*\S)\s*$", r"\1 belongs to no option; --help lists them"),
+)
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point. Exit code 0: done; 2: one line says what is wrong; 3: done, but some items failed."""
@@ -151,7 +160,12 @@ def parse(
         flags = flatten(chosen, names, f"preset {preset}")
         # A preset named in the call changes what the file says; one named in the file is its ground.
         from_file = from_file + flags if _value(given, "preset") else flags + from_file
-    return _checked_values(task, _tyro(kind, from_file + given, prog))
+    try:
+        return _checked_values(task, _tyro(kind, from_file + given, prog))
+    except InputError as error:
+        if config is None or str(config) in str(error):
+            raise
+        raise InputError(f"{error} (given, or in {config})" if given else f"{config}: {error}") from None
 
 
 def _checked_values(task: Task[Any], options: Any) -> Any:
@@ -165,6 +179,10 @@ def _checked_values(task: Task[Any], options: Any) -> Any:
         value = getattr(options, name, None)
         if value is not None and not 0 < value < float("inf"):
             raise InputError(f"--{name} {value}: must be a positive number")
+    for name in ("weight_decay", "tolerance"):
+        value = getattr(options, name, None)
+        if value is not None and not 0 <= value < float("inf"):
+            raise InputError(f"--{name.replace('_', '-')} {value}: must be 0 or more")
     task.check(options)
     return options
 
@@ -172,6 +190,11 @@ def _checked_values(task: Task[Any], options: Any) -> Any:
 def _tyro(kind: type, arguments: list[str], prog: str) -> Any:
     import tyro
 
+    if "--help" not in arguments:
+        there = {word.split("=")[0].replace("_", "-") for word in arguments}
+        needed = [f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(kind) if _is_needed(f)]
+        if missing := [name for name in needed if name not in there]:
+            raise InputError(f"{prog}: needs {' and '.join(missing)}; --help says what it is")
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -182,10 +205,13 @@ def _tyro(kind: type, arguments: list[str], prog: str) -> Any:
         lines = [re.sub(r"[│╭╮╰╯─]|\x1b\[[0-9;]*m", " ", line).strip() for line in said.getvalue().splitlines()]
         text = " ".join(" ".join(lines).split())
         text = re.split(r"Argument helptext|For full helptext", text)[0]
-        text = re.sub(
-            r"^(Parsing error|Value error|Invalid choice|Missing required options?|Required options?)\s*", "", text
-        )
+        for pattern, plain in PLAINER:
+            text = re.sub(pattern, plain, text)
         raise InputError(f"{prog}: {text.strip()}") from None
+
+
+def _is_needed(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _checked(arguments: list[str], names: list[str], prog: str) -> list[str]:
@@ -204,7 +230,7 @@ def _nearest(word: str, among: Sequence[str], prefix: str = "") -> str:
     if close:
         shown = close[0].replace("_", "-") if prefix == "--" else close[0]
         return f"; did you mean {prefix}{shown}?"
-    return "; --help lists them" if prefix == "--" else f"; there are: {', '.join(among)}"
+    return "; --help lists them" if prefix == "--" or len(among) > 20 else f"; there are: {', '.join(among)}"
 
 
 def _known(word: str, among: Sequence[str], what: str) -> str:
@@ -255,7 +281,9 @@ def read_config(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(f"{path}: no such config file") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{path}: not readable as YAML: {' '.join(str(error).split())[:160]}") from None
+        mark = getattr(error, "problem_mark", None)
+        problem = f"line {mark.line + 1}: {getattr(error, 'problem', error)}" if mark else str(error)
+        raise InputError(f"{path}: not readable as YAML: {' '.join(problem.split())[:160]}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):

@@ -49,8 +49,11 @@ class Forecast(Task[ForecastOptions]):
                     raise InputError(f"--{name} {getattr(options, name)}: must be at least 1")
             if not 0 <= options.dropout < 1:
                 raise InputError(f"--dropout {options.dropout}: must be in [0, 1)")
+            levels = " ".join(["--levels", *map(str, options.levels)])
             if any(not 0 < level < 1 for level in options.levels):
-                raise InputError(f"--levels {' '.join(map(str, options.levels))}: each must lie between 0 and 1")
+                raise InputError(f"{levels}: each must lie between 0 and 1")
+            if not options.levels or len({f"{level * 100:g}" for level in options.levels}) < len(options.levels):
+                raise InputError(f"{levels}: give at least one, and none twice")
             if options.mixer not in (*ATTENTION, *ALIASES):
                 raise InputError(f"--mixer {options.mixer}: unknown; there are {', '.join((*ATTENTION, *ALIASES))}")
         if isinstance(options, BacktestOptions) and (options.origins < 1 or (options.step or 1) < 1):

@@ -67,6 +67,8 @@ class Ready:
         own = spec["scaler"] is None
         self.scaler = Scaler.fit(series.values) if own else Scaler.from_dict(spec["scaler"])
         past = self.scaler.scale(series.values[-lookback:]).astype(np.float32)
+        if not np.isfinite(past).all():
+            raise InputError(f"series {series.name!r}: values too far from those of the training to be scaled")
         self.given: dict[str, np.ndarray] = {"past": past}
         if marks:
             self.given["past_marks"] = time_marks(series.times[-lookback:])

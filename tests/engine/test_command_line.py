@@ -133,7 +133,7 @@ numbers = st.floats(1e-8, 1e3) | st.integers(1, 10**6)
 @given(
     lr=numbers,
     clip=st.none() | numbers,
-    levels=st.lists(st.floats(0.01, 0.99), max_size=3),
+    levels=st.lists(st.floats(0.01, 0.99), min_size=1, max_size=3, unique_by="{:.4g}".format),
     data=st.none() | st.text("abc:'\"#é -{}", min_size=1).filter(lambda t: not t.startswith("-")),
 )
 def test_any_options_come_back_from_their_file(tmp_path_factory, lr, clip, levels, data):

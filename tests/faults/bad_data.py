@@ -4,7 +4,6 @@
 import gzip
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -66,7 +65,7 @@ TEXT = wide()
 
 DATA: dict[str, tuple[str, Content, str, str]] = {
     "missing file": ("x.csv", None, "", r"^x\.csv: there is no such file"),
-    "missing file, one like it": ("xy/../x.csv", None, "", r"no such file"),
+    "missing file, one like it": ("sale.csv", lambda p: p.with_name("sales.csv").write_text(TEXT), "", r"^sale\.csv: there is no such file; did you mean 'sales\.csv'\?"),
     "directory": ("x.csv", folder, "", r"^x\.csv: is a folder; give a file"),
     "no bytes": ("x.csv", "", "", r"^x\.csv: is empty"),
     "blank lines": ("x.csv", "\n\n \n", "", r"^x\.csv: holds no table"),
