@@ -1,15 +1,17 @@
 """SOFTS here beside a straight PyTorch form of the published algorithm, in one run on this machine.
 
-    python benchmarks/softs.py [--quick] [--output runs/benchmarks/softs]
+    python benchmarks/softs.py [--quick] [--seconds 10] [--output runs/benchmarks/softs]
 
 The published form is written below from the formulas: softmax, multinomial, gather, repeat, concatenation. Training
 steps (forward, backward, Adam) and inference steps of both are timed in turn and the fastest of each is taken; bytes
 kept for the backward pass are counted by hooks, peak memory by a process of its own for each form. No figure is
-printed before both forms agree. The last part draws time against channels for both and for full attention.
+printed before both forms agree. The last part draws time against channels for both and for full attention. Other
+work on the machine spoils the figures: the load is printed before and after, and --seconds lengthens the measurement.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -273,6 +275,7 @@ def curve(output: Path, quick: bool, seconds: float) -> dict[str, list[float]]:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--quick", action="store_true", help="fewer sizes, less time")
+    arguments.add_argument("--seconds", type=float, default=10.0, help="time spent on each pair of training steps")
     arguments.add_argument("--output", type=Path, default=Path("runs/benchmarks/softs"))
     arguments.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
     given = arguments.parse_args()
@@ -280,12 +283,14 @@ def main() -> None:
         report_peak(given.peak[0], int(given.peak[1]))
         return
     given.output.mkdir(parents=True, exist_ok=True)
-    seconds = 2.0 if given.quick else 10.0
+    seconds = 2.0 if given.quick else given.seconds
+    load = os.getloadavg()[0]
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads\n")
     rows = table(given.quick, seconds)
     curves = curve(given.output, given.quick, seconds)
     (given.output / "softs.json").write_text(json.dumps({"rows": rows, "curve": curves}, indent=1))
     print(f"\nfigure {given.output / 'channels.png'}")
+    print(f"load of the machine {load:.1f} before, {os.getloadavg()[0]:.1f} after (this benchmark alone is about 2)")
 
 
 if __name__ == "__main__":
