@@ -86,7 +86,8 @@ def _fabric(options: TrainOptions) -> Fabric:
                 precision=options.precision,
             )
     except (ValueError, RuntimeError) as error:
-        raise InputError(f"these devices cannot be used: {' '.join(str(error).split())}") from error
+        asked = f"--accelerator {options.accelerator}, --devices {devices}, --precision {options.precision}"
+        raise InputError(f"{asked}: cannot be used here ({' '.join(str(error).split())})") from error
 
 
 def _start(task: Task[Any], options: TrainOptions, fabric: Fabric) -> RunDirectory:

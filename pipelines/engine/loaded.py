@@ -12,7 +12,7 @@ from ...data.errors import InputError
 from .checkpoint import load_weights
 from .command_line import parse
 from .loop import build
-from .run_directory import Facts, RunDirectory
+from .run_directory import RunDirectory
 from .task import Task
 
 
@@ -38,11 +38,14 @@ def load_run(task: Task[Any], path: str, accelerator: str = "auto") -> Loaded:
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise InputError(
-            f"{run.path / 'model.safetensors'}: weights of another model: {' '.join(str(error).split())[:160]}"
-        ) from None
-    calibration_path = run.path / "calibration.safetensors"
-    calibration = Facts(calibration_path, load_weights(calibration_path))
+        _, _, reason = " ".join(str(error).split()).partition(": ")  # behind torch's "Error(s) in loading …"
+        reason = reason if len(reason) <= 200 else reason[:199] + "…"
+        raise InputError(f"{run.path / 'model.safetensors'}: weights of another model: {reason}") from None
+    calibration = load_weights(run.path / "calibration.safetensors")
+    try:
+        task.check_run(spec, calibration)
+    except InputError as error:
+        raise InputError(str(error) if str(error).startswith(str(run.path)) else f"{run.path}: {error}") from None
     device = pick_device(accelerator)
     return Loaded(run, options, spec, model.to(device).eval(), calibration, device)
 
@@ -51,6 +54,9 @@ def pick_device(accelerator: str) -> torch.device:
     """The device of a name; `auto` takes a GPU where there is one."""
     if accelerator == "auto":
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    if accelerator == "cuda" and not torch.cuda.is_available():
-        raise InputError("--accelerator cuda: this machine has no usable GPU; `headwise doctor` says what it has")
+    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if accelerator in there and not there[accelerator]():
+        raise InputError(
+            f"--accelerator {accelerator}: this machine has no usable one; `headwise doctor` says what it has"
+        )
     return torch.device(accelerator)

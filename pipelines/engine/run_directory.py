@@ -28,8 +28,11 @@ ASIDE = ".aside-"  # how the name of a file begins while it is being written
 
 def write_aside(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then flush it to disk and rename it over `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=ASIDE, suffix=f"-{path.name}", dir=path.parent)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=ASIDE, suffix=f"-{path.name}", dir=path.parent)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.filename}: {error.strerror})") from None
     os.close(handle)
     temporary = Path(name)
     try:
@@ -101,7 +104,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except FileNotFoundError:
         raise InputError(f"{path}: missing; is {path.parent} a finished run?") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: not readable as JSON ({error}); the file is damaged") from None
 
 
@@ -120,7 +123,7 @@ def read_facts(path: Path) -> Facts:
     """Read a JSON file that holds named values."""
     values = read_json(path)
     if not isinstance(values, dict):
-        raise InputError(f"{path}: holds a {type(values).__name__} instead of named values; the file is damaged")
+        raise InputError(f"{path}: should hold named values; the file is damaged")
     return Facts(path, values)
 
 

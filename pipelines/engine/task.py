@@ -117,6 +117,9 @@ class Task(Generic[Options]):
         """Tensors fitted after training (calibration, …), saved in the run as `calibration.safetensors`."""
         return {}
 
+    def check_run(self, spec: dict[str, Any], calibration: dict[str, torch.Tensor]) -> None:
+        """Raise `InputError` where what a run stored does not fit together; asked whenever a run is opened."""
+
     def review(
         self,
         model: nn.Module,

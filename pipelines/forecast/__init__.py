@@ -117,6 +117,17 @@ class Forecast(Task[ForecastOptions]):
 
         return calibrate(model, splits.validation, options, device)
 
+    def check_run(self, spec: dict[str, Any], calibration: dict[str, torch.Tensor]) -> None:
+        """The scaler and the intervals must be of the run's channels, horizon and levels."""
+        from ...data.windows import Scaler
+
+        channels = len(spec["channels"])
+        if spec["scaler"] is not None and len(Scaler.from_dict(spec["scaler"]).mean) != channels:
+            raise InputError(f"the scaler in spec.json is not of {channels} channels; the file is damaged")
+        found = tuple(calibration["radius"].shape) if "radius" in calibration else None
+        if found != (needed := (len(spec["levels"]), spec["horizon"], channels)):
+            raise InputError(f"calibration.safetensors holds intervals of shape {found}, the run needs {needed}")
+
     def review(
         self,
         model: nn.Module,

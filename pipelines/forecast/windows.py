@@ -130,7 +130,10 @@ def open_splits(options: ForecastOptions, spec: dict[str, Any] | None, whole: bo
             scalers["known_scaler"] = known_scaler.to_dict() if known_scaler else None
         for part, cut in zip(parts, borders, strict=True):
             part.append(Part(series, cut, scaler, known_scaler, options.marks))
-    train_set, validation, test = (ForecastWindows(part, options) for part in parts)
+    try:
+        train_set, validation, test = (ForecastWindows(part, options) for part in parts)
+    except InputError as error:  # of the whole of a table that is too short
+        raise InputError(f"{options.data}: {error}") from None
     return Splits(train_set, validation, test, spec or _spec(panel, options, scalers))
 
 
