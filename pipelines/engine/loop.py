@@ -102,9 +102,11 @@ class Trainer:
                 self._save()
                 say(f"stopped by a signal at step {self.progress.step}; continue with --resume")
                 raise
-            except RuntimeError as error:
-                # The death of a worker arrives as a signal: torch raises wherever the training is just then.
-                if "DataLoader worker" in str(error) or "DataLoader timed out" in str(error):
+            except (RuntimeError, ConnectionError) as error:
+                # The death of a worker arrives as a signal: torch raises wherever the training is just then, or finds
+                # the connection to it broken.
+                broken = isinstance(error, ConnectionError) and self.options.workers > 0
+                if broken or "DataLoader worker" in str(error) or "DataLoader timed out" in str(error):
                     raise InputError(
                         f"a loader process died ({_first_line(error)}); continue with --resume, or --workers 0"
                     ) from None
