@@ -47,7 +47,7 @@ def refused(headwise, tmp_path, monkeypatch):
         assert any(word in message or word.split("/")[0] in message for word in typed) or re.search(
             "--[a-z]", message
         ), f"names nothing: {message}"
-        print("SAID", message)
+        print(message)  # pytest -rP lists them all
         return message
 
     return check
