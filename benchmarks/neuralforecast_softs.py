@@ -45,7 +45,9 @@ def ours(data: str, steps: int, windows: int) -> dict[str, float]:
             run = RunDirectory.create(str(Path(folder) / "run"), "forecast")
             splits = task.open(options)
             # The validation of each epoch is cut to a window: neuralforecast is timed without one.
-            splits = replace(splits, validation=torch.utils.data.Subset(splits.validation, [0]))
+            one_window = torch.utils.data.Subset(splits.validation, [0])
+            one_window.collate = splits.validation.collate
+            splits = replace(splits, validation=one_window)
             trainer = Trainer(task, options, splits, run, _fabric(options))
             started = time.perf_counter()
             model = trainer.run()
