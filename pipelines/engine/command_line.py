@@ -60,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{error.strerror or error}")
+    except KeyboardInterrupt:  # before or after the training itself, which saves and stops
+        sys.exit(130)
     except BaseException as error:
         if type(error).__name__ == "Stopped":
             sys.exit(128 + error.number)  # pyright: ignore[reportAttributeAccessIssue]
@@ -177,8 +179,9 @@ def _checked_values(task: Task[Any], options: Any) -> Any:
             raise InputError(f"--{name.replace('_', '-')} {value}: must be at least {bound}")
     for name in ("lr", "clip"):
         value = getattr(options, name, None)
-        if value is not None and not 0 < value < float("inf"):
-            raise InputError(f"--{name} {value}: must be a positive number")
+        # Larger ones overflow float32 inside the optimiser.
+        if value is not None and not 0 < value <= 1e30:
+            raise InputError(f"--{name} {value}: must be a positive number, 1e30 at most")
     for name in ("weight_decay", "tolerance"):
         value = getattr(options, name, None)
         if value is not None and not 0 <= value < float("inf"):

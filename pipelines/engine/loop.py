@@ -13,6 +13,7 @@ import math
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -107,6 +108,7 @@ class Trainer:
                 # the connection to it broken.
                 broken = isinstance(error, ConnectionError) and self.options.workers > 0
                 if broken or "DataLoader worker" in str(error) or "DataLoader timed out" in str(error):
+                    _take_down_loader(error)
                     raise InputError(
                         f"a loader process died ({_first_line(error)}); continue with --resume, or --workers 0"
                     ) from None
@@ -272,6 +274,15 @@ class Trainer:
                 f"{self.directory.checkpoints}: checkpoint of another model: {_first_line(error)}"
             ) from error
         self.progress = Progress(**found["progress"])
+
+
+def _take_down_loader(error: BaseException) -> None:
+    """Let the loader of a dead worker go now, without torch's signal handler, which would raise once more in it."""
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if main else None
+    traceback.clear_frames(error.__traceback__)
+    if main:
+        signal.signal(signal.SIGCHLD, handler)
 
 
 def _first_line(error: BaseException) -> str:
