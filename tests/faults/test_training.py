@@ -130,18 +130,19 @@ def test_f2_kill_while_training(tally, launch, train, unbroken, tmp_path, dice, 
 
 def test_f2_killed_again_and_again(tally, launch, train, unbroken, tmp_path, dice):
     whole, seconds = unbroken
-    run, code, starts = tmp_path / "run", None, 0
-    while code != 0 and starts < 12:
-        starts += 1
+    run, killed = tmp_path / "run", 0
+    for _ in range(6):
         words = [*train, "--run", run, *(["--resume"] if (run / "config.yaml").exists() else [])]
         command = launch.start(*words)
-        code = command.wait(dice.uniform(0.3, 0.7) * seconds)
-        if code is None:
-            command.kill()
-            command.wait()
-    assert code == 0
-    if starts > 1:
-        tally("F2 SIGKILL while training, resumed bit for bit", not same_result(run, whole), same_result(run, whole))
+        if command.wait(dice.uniform(0.3, 0.9) * seconds) is not None:
+            break
+        command.kill()
+        command.wait()
+        killed += 1
+    assert killed
+    code, command = resume(launch, train, run)
+    assert code == 0, command.text()
+    tally("F2 SIGKILL while training, resumed bit for bit", not same_result(run, whole), same_result(run, whole))
 
 
 def test_f3_sigterm_writes_a_checkpoint(tally, launch, train, unbroken, tmp_path):
