@@ -3,7 +3,7 @@
 Shapes: B batch, N tokens, D width, F width of the feed-forward layer.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -41,22 +41,53 @@ class FeedForward(nn.Module):
         return gelu_linear(self.up(x), self.down.weight, self.down.bias)
 
 
-class EncoderLayer(nn.Module):
-    """Post-norm encoder layer: x = norm1(x + mixer(x)); x = norm2(x + feedforward(x)).
+def build_feedforward(
+    kind: FeedForwardKind, width: int, hidden: int | None = None, *, dropout: float = 0.0
+) -> nn.Module:
+    """The feed-forward network of that kind."""
+    return FeedForward(width, hidden, kind=kind, dropout=dropout)
 
-    The order of the first transformer, of iTransformer (arXiv 2310.06625) and of SOFTS. mixer: any module called as
+
+class EncoderLayer(nn.Module):
+    """A transformer layer of any mixer and any feed-forward network.
+
+    norm "post": x = norm1(x + mixer(x)); x = norm2(x + feedforward(x)), the order of the first transformer, of
+    iTransformer (arXiv 2310.06625) and of SOFTS. "pre": x = x + mixer(norm1(x)); x = x + feedforward(norm2(x)), that of
+    vision transformers (Xiong et al., arXiv 2002.04745). mixer: a mechanism of `attention`, called as
     `mixer(x, context, mask=mask)` on (B, N, D); feedforward: any module on (B, N, D); dropout after the mixer.
     """
 
-    def __init__(self, width: int, mixer: nn.Module, feedforward: nn.Module, *, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        width: int,
+        mixer: nn.Module,
+        feedforward: nn.Module,
+        *,
+        dropout: float = 0.0,
+        norm: Literal["post", "pre"] = "post",
+    ) -> None:
         super().__init__()
+        if norm not in ("post", "pre"):
+            raise ValueError(f"EncoderLayer: norm must be 'post' or 'pre', got {norm!r}")
         self.mixer = mixer
         self.feedforward = feedforward
         self.norm1 = nn.LayerNorm(width)
         self.norm2 = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
+        self.pre = norm == "pre"
 
-    def forward(self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
-        """x: (B, N, D), context and mask as the mixer takes them -> (B, N, D)."""
-        x = self.norm1(x + self.dropout(self.mixer(x, context, mask=mask)))
-        return self.norm2(x + self.feedforward(x))
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None, **extras: Any
+    ) -> Tensor:
+        """x: (B, N, D), context and mask as the mixer takes them -> (B, N, D).
+
+        extras: what some mechanisms or feed-forward networks need besides ("size" of the grid, "static" tokens); each
+        is given only what its `extras` names.
+        """
+        for_mixer = {name: value for name, value in extras.items() if name in getattr(self.mixer, "extras", ())}
+        for_network = {name: value for name, value in extras.items() if name in getattr(self.feedforward, "extras", ())}
+        if self.pre:
+            x = x + self.dropout(self.mixer(self.norm1(x), context, mask=mask, **for_mixer))
+            return x + self.feedforward(self.norm2(x), **for_network)
+        x = self.norm1(x + self.dropout(self.mixer(x, context, mask=mask, **for_mixer)))
+        return self.norm2(x + self.feedforward(x, **for_network))

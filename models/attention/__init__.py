@@ -6,23 +6,37 @@ x: (batch, tokens, width); context: tokens to attend to (x itself by default); m
 import difflib
 import inspect
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from .softmax import SoftmaxAttention
-    from .star import STAR
 
-# name -> (module, class, paper, cost); `headwise list attention` prints it.
-ATTENTION: dict[str, tuple[str, str, str, str]] = {
-    "softmax": ("softmax", "SoftmaxAttention", "Vaswani et al. 2017, arXiv 1706.03762", "quadratic in tokens"),
-    "star": ("star", "STAR", "SOFTS, Han et al. 2024, arXiv 2404.14197", "linear in tokens"),
+class Mechanism(NamedTuple):
+    """A row of the table. fits: "any tokens" (their order unseen), "sequence" (ordered), "grid" (cells of an image)."""
+
+    module: str
+    cls: str
+    paper: str
+    cost: str
+    kernel: str
+    fits: str
+    options: dict[str, Any] = {}  # noqa: RUF012 - never changed
+
+
+# `headwise list attention` prints it; the contract test of tests/models runs every row.
+ATTENTION: dict[str, Mechanism] = {
+    "softmax": Mechanism(
+        "softmax", "SoftmaxAttention", "Vaswani et al. 2017, arXiv 1706.03762", "O(N M D)", "PyTorch's", "any tokens"
+    ),
+    "star": Mechanism(
+        "star", "STAR", "SOFTS, Han et al. 2024, arXiv 2404.14197", "O(N D^2)", "softmax_pool, star_core", "any tokens"
+    ),
 }
 ALIASES = {"attention": "softmax"}
-_CLASSES = {entry[1]: entry[0] for entry in ATTENTION.values()}
+_CLASSES = {row.cls: row.module for row in ATTENTION.values()}
 
-__all__ = ["ALIASES", "ATTENTION", "STAR", "SoftmaxAttention", "build_attention"]
+__all__ = ["ALIASES", "ATTENTION", "Mechanism", "build_attention"]
 
 
 def __getattr__(name: str) -> Any:
@@ -40,8 +54,8 @@ def build_attention(name: str, width: int, heads: int = 8, **options: Any) -> "n
     if known not in ATTENTION:
         near = difflib.get_close_matches(name, [*ATTENTION, *ALIASES], n=1, cutoff=0.0)
         raise ValueError(f"build_attention: no mechanism {name!r}; nearest is {near[0]!r} (of {', '.join(ATTENTION)})")
-    module, cls = ATTENTION[known][:2]
-    mechanism = getattr(import_module(f"{__name__}.{module}"), cls)
+    row = ATTENTION[known]
+    mechanism = getattr(import_module(f"{__name__}.{row.module}"), row.cls)
     accepted = [option for option in inspect.signature(mechanism).parameters if option != "width"]
     for option in options:
         if option not in accepted:
@@ -50,4 +64,4 @@ def build_attention(name: str, width: int, heads: int = 8, **options: Any) -> "n
             raise ValueError(f"build_attention: {name!r} has no option {option!r}{hint}")
     if "heads" in accepted:
         options["heads"] = heads
-    return mechanism(width, **options)
+    return mechanism(width, **row.options | options)

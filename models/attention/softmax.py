@@ -1,28 +1,71 @@
-"""Multi-head softmax attention on PyTorch's fused operator.
+"""Multi-head softmax attention on PyTorch's fused operator: the measure for all other mechanisms.
 
-Shapes: B batch, N tokens, M tokens of the context, D width, H heads.
+Shapes: B batch, N tokens, M tokens of the context, D width, H heads, K heads of keys and values, d = D / H.
 """
 
-import torch.nn.functional as F
+import itertools
+from typing import ClassVar, Literal
+
+import torch
 from torch import Tensor, nn
 
+from ...kernels.forms import Form
+from .base import Attention, attend, both, causal_mask, join_heads, masked_softmax, rotary, split_heads, spread_mask
 
-class SoftmaxAttention(nn.Module):
-    """Multi-head attention, out = W_o softmax(q k^T / sqrt(D/H)) v (Vaswani et al., arXiv 1706.03762, equation 1).
 
-    width: D; heads: H, must divide D; dropout: of the attention weights, in training.
+class SoftmaxAttention(Attention):
+    """Multi-head attention, out = W_o softmax(q k^T / sqrt(d)) v (Vaswani et al., arXiv 1706.03762, equation 1).
+
+    Cost: O(N M D) time, O((N + M) D) memory with a fused kernel.
+
+    width: D; heads: H, must divide D; kv_heads: K, must divide H, by default H; fewer share keys and values among
+    groups of heads (Ainslie et al., arXiv 2305.13245); positions: "rotary" turns queries and keys by their place
+    (Su et al., arXiv 2104.09864), "none" leaves the order of tokens unseen; causal: token i sees tokens up to i,
+    with a context the last token stands at its last token; dropout: of the weights, in training.
     """
 
-    def __init__(self, width: int, *, heads: int = 8, dropout: float = 0.0) -> None:
-        super().__init__()
-        if heads < 1 or width % heads:
-            raise ValueError(f"SoftmaxAttention: {heads} heads do not divide width {width}")
-        self.width = width
-        self.heads = heads
+    masks: ClassVar[tuple[str, ...]] = ("keys", "pairs", "heads")
+    variants: ClassVar[tuple[dict, ...]] = (
+        {"kv_heads": 2},
+        {"positions": "rotary"},
+        {"causal": True},
+        {"kv_heads": 1, "positions": "rotary", "causal": True},
+    )
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        heads: int = 8,
+        kv_heads: int | None = None,
+        positions: Literal["none", "rotary"] = "none",
+        causal: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(width, heads)
+        kv_heads = heads if kv_heads is None else kv_heads
+        if kv_heads < 1 or heads % kv_heads:
+            raise ValueError(f"SoftmaxAttention: kv_heads {kv_heads} must divide heads {heads}")
+        if positions not in ("none", "rotary"):
+            raise ValueError(f"SoftmaxAttention: positions must be 'none' or 'rotary', got {positions!r}")
+        if positions == "rotary" and width // heads % 2:
+            raise ValueError(f"SoftmaxAttention: rotary positions need heads of even width, got {width // heads}")
+        self.kv_heads = kv_heads
+        self.rotary = positions == "rotary"
+        self.causal = causal
+        self.equivariant = not (causal or self.rotary)
         self.dropout = dropout
         self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
+        self.key_value = nn.Linear(width, 2 * kv_heads * (width // heads))
         self.out = nn.Linear(width, width)
+
+    def project(self, x: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, H, N, d), keys and values (B, K, M, d), turned by their places if rotary."""
+        query = split_heads(self.query(x), self.heads)
+        key, value = self.key_value(source).unflatten(-1, (2, self.kv_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+        if self.rotary:
+            query, key = rotary(query), rotary(key)
+        return query, key, value
 
     def forward(self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
         """x: (B, N, D), context: (B, M, D), by default x -> (B, N, D).
@@ -32,19 +75,49 @@ class SoftmaxAttention(nn.Module):
 
         Raises ValueError if mask or widths do not fit.
         """
-        source = x if context is None else context
-        if x.ndim != 3 or x.shape[-1] != self.width or source.shape[-1] != self.width:
-            raise ValueError(f"SoftmaxAttention: needs (batch, tokens, {self.width}), got {tuple(x.shape)}")
-        query = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        key, value = self.key_value(source).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+        query, key, value = self.project(x, self.check(x, context, mask))
         dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=_spread(mask), dropout_p=dropout)
-        return self.out(mixed.transpose(1, 2).flatten(2))
+        return self.out(join_heads(attend(query, key, value, spread_mask(mask), causal=self.causal, dropout=dropout)))
 
+    def packed(
+        self, x: Tensor, offsets: Tensor, context: Tensor | None = None, context_offsets: Tensor | None = None
+    ) -> Tensor:
+        """Ragged sequences without padding: x (T, D) holds them one behind the other, offsets int64 (B + 1,) where.
 
-def _spread(mask: Tensor | None) -> Tensor | None:
-    if mask is None or mask.ndim == 4:
-        return mask
-    if mask.ndim not in (2, 3):
-        raise ValueError(f"SoftmaxAttention: mask must have 2, 3 or 4 dimensions, got {tuple(mask.shape)}")
-    return mask[:, None, None] if mask.ndim == 2 else mask[:, None]
+        context (U, D) with context_offsets (B + 1,): one each to attend to. An empty one gives 0 before the last layer.
+        Returns (T, D). Each sequence is one call of the fused operator.
+
+        Raises ValueError if shapes do not fit.
+        """
+        source, ends = (x, offsets) if context is None else (context, context_offsets)
+        if ends is None or ends.shape != offsets.shape or x.ndim != 2 or source.ndim != 2:
+            raise ValueError("SoftmaxAttention: packed needs (tokens, width) and offsets of one length for both sides")
+        query = self.query(x).unflatten(-1, (self.heads, -1)).transpose(0, 1)[None]
+        pair = self.key_value(source).unflatten(-1, (2, self.kv_heads, -1)).permute(1, 2, 0, 3)
+        key, value = pair[0][None], pair[1][None]
+        mixed = []
+        spans = zip(itertools.pairwise(offsets.tolist()), itertools.pairwise(ends.tolist()))
+        for (first, last), (begin, end) in spans:
+            q, k, v = query[:, :, first:last], key[:, :, begin:end], value[:, :, begin:end]
+            if self.rotary:
+                q, k = rotary(q), rotary(k)
+            mixed.append(attend(q, k, v, causal=self.causal) if end > begin else torch.zeros_like(q))
+        return self.out(join_heads(torch.cat(mixed, 2))[0]) if mixed else self.out(x)
+
+    def weights(self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
+        """Attention weights (B, H, N, M); a token that may attend to nothing has a row of 0."""
+        query, key, _ = self.project(x, self.check(x, context, mask))
+        key = key.repeat_interleave(self.heads // self.kv_heads, 1)
+        allowed = spread_mask(mask)
+        if self.causal:
+            allowed = both(allowed, causal_mask(query.shape[2], key.shape[2], x.device))
+        return masked_softmax(query @ key.transpose(2, 3) / query.shape[-1] ** 0.5, allowed)
+
+    def forms(self, x: Tensor) -> list[Form]:
+        """PyTorch chooses among its backends; its own rules are told by `torch.nn.attention.sdpa_kernel`."""
+        half = x.dtype in (torch.float16, torch.bfloat16)
+        flash = "" if x.is_cuda and half else "needs CUDA and half precision"
+        return [
+            Form("PyTorch's fused operator, flash or cuDNN backend", flash),
+            Form("PyTorch's fused operator, " + ("memory-efficient backend" if x.is_cuda else "CPU flash backend")),
+        ]

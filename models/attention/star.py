@@ -9,27 +9,31 @@ W3 is split into its columns for x and for the core, which is exact: the core is
 of once per token, and neither its N copies nor the concatenation of width D + C exist.
 """
 
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.gelu_linear import gelu_linear
 from ...kernels.softmax_pool import softmax_pool
 from ...kernels.star_core import star_core
+from .base import Attention
 
 
-class STAR(nn.Module):
+class STAR(Attention):
     """Mixes tokens through a core in time linear in their number (SOFTS, arXiv 2404.14197, algorithm 1, equations 3-6).
 
     width: D; core: C, by default D; stochastic: draw the core in training (the paper) or take the mean there, too.
     The layers `hidden`, `core`, `fuse`, `out` are the published gen1, gen2, gen3, gen4.
     """
 
+    variants: ClassVar[tuple[dict, ...]] = ({"core": 5}, {"stochastic": False})
+
     def __init__(self, width: int, *, core: int | None = None, stochastic: bool = True) -> None:
-        super().__init__()
         core = width if core is None else core
         if width < 1 or core < 1:
             raise ValueError(f"STAR: width and core must be positive, got {width} and {core}")
-        self.width = width
+        super().__init__(width)
         self.stochastic = stochastic
         self.hidden = nn.Linear(width, width)
         self.core = nn.Linear(width, core)
@@ -50,12 +54,7 @@ class STAR(nn.Module):
 
         Raises ValueError if mask or widths do not fit.
         """
-        source = x if context is None else context
-        if x.ndim != 3 or x.shape[-1] != self.width or source.shape[-1] != self.width:
-            raise ValueError(
-                f"STAR: needs (batch, tokens, {self.width}), got {tuple(x.shape)}"
-                + ("" if context is None else f" and context {tuple(context.shape)}")
-            )
+        source = self.check(x, context, mask)
         shared = F.linear(self.pool(source, mask), self.fuse.weight[:, self.width :], self.fuse.bias)
         # In place: the product is not kept for the backward pass, and the sum is what gelu_linear keeps.
         fused = F.linear(x, self.fuse.weight[:, : self.width]).add_(shared[:, None])

@@ -1,26 +1,13 @@
-"""Run by test_triton.py in a process of its own: every kernel through Triton's interpreter against the plain form.
+"""Run by test_triton.py in a process of its own: softmax pooling and drawing through Triton's interpreter."""
 
-The interpreter must be chosen before Triton is imported; bf16 is wrong in it, so float32 and float16 only.
-"""
-
-import os
-
-os.environ["TRITON_INTERPRET"] = "1"
+# isort: off
+from interpreting import compare, poison  # first
+# isort: on
 
 import torch
 
 from headwise.kernels import softmax_pool_plain as plain
 from headwise.kernels import softmax_pool_triton as device
-
-
-def compare(name, got, expected, tolerance):
-    for a, b in zip(got, expected):
-        assert a.shape == b.shape, (name, a.shape, b.shape)
-        assert a.dtype == b.dtype, (name, a.dtype, b.dtype)
-        assert torch.allclose(a.float(), b.float(), atol=tolerance, rtol=tolerance), (
-            name,
-            (a.float() - b.float()).abs().max(),
-        )
 
 
 def case(name, bags, rows, width, heads=None, dtype=torch.float32, masked=False, packed=False, own=False):
@@ -86,6 +73,7 @@ def not_a_number():
 
 
 if __name__ == "__main__":
+    poison()
     case("feature", 2, 150, 70)
     case("feature own masked", 3, 70, 5, masked=True, own=True)
     case("feature own", 1, 1, 3, own=True)

@@ -1,0 +1,204 @@
+"""What every mechanism shares: one signature, checks of shapes and masks, heads, rotary positions.
+
+Shapes: B batch, N tokens, M tokens of the context, D width, H heads, d width of a head.
+"""
+
+import math
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...kernels.forms import Form, explain
+
+
+class Attention(nn.Module):
+    """Base of all mechanisms: `forward(x, context=None, *, mask=None) -> Tensor`.
+
+    x: (B, N, D); context: (B, M, D), by default x; mask: bool, True = may attend: "keys" (B, M) over the tokens that
+    are attended to, "pairs" (B, N, M), "heads" (B, H, N, M). What a class takes is said by:
+
+    masks: the kinds of mask it takes; crosses: whether it takes a context; extras: further keyword arguments of
+    forward ("size", the (height, width) of the grid whose cells the tokens are, row by row; "static", tokens before
+    any layer); variants: sets of options that the contract test runs besides the defaults; heads of the variant
+    and `width` are given to it by the test. equivariant: whether permuting the tokens permutes the output;
+    causal: whether token i is blind to all j > i. Both may depend on the options, so they are set per instance.
+
+    A mechanism with a loss of its own leaves it in `auxiliary` in training (see `auxiliary_loss`).
+    """
+
+    masks: ClassVar[tuple[str, ...]] = ("keys",)
+    crosses: ClassVar[bool] = True
+    extras: ClassVar[tuple[str, ...]] = ()
+    variants: ClassVar[tuple[dict, ...]] = ()
+
+    def __init__(self, width: int, heads: int = 1) -> None:
+        super().__init__()
+        if width < 1 or heads < 1 or width % heads:
+            raise ValueError(f"{type(self).__name__}: {heads} heads do not divide width {width}")
+        self.width = width
+        self.heads = heads
+        self.equivariant = True
+        self.causal = False
+        self.auxiliary: Tensor | None = None
+
+    def check(self, x: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
+        """The tokens that are attended to. Raises ValueError where shapes, types or the kind of mask do not fit."""
+        name = type(self).__name__
+        if x.ndim != 3 or x.shape[-1] != self.width:
+            raise ValueError(f"{name}: needs (batch, tokens, {self.width}), got {tuple(x.shape)}")
+        if context is not None and not self.crosses:
+            raise ValueError(f"{name}: mixes tokens of one sequence only, takes no context")
+        source = x if context is None else context
+        if source.ndim != 3 or source.shape[-1] != self.width or source.shape[0] != x.shape[0]:
+            raise ValueError(
+                f"{name}: context must be ({x.shape[0]}, tokens, {self.width}), got {tuple(source.shape)}"
+            )
+        if mask is not None:
+            self._check_mask(x, source, mask)
+        return source
+
+    def _check_mask(self, x: Tensor, source: Tensor, mask: Tensor) -> None:
+        name, (batch, tokens), keys = type(self).__name__, x.shape[:2], source.shape[1]
+        shapes = {
+            "keys": (batch, keys),
+            "pairs": (batch, tokens, keys),
+            "heads": (batch, self.heads, tokens, keys),
+        }
+        fits = {kind: shapes[kind] for kind in self.masks}
+        if mask.dtype != torch.bool:
+            raise ValueError(f"{name}: mask must be bool, True = may attend, got {mask.dtype}")
+        if tuple(mask.shape) not in fits.values():
+            known = " or ".join(str(shape) for shape in fits.values())
+            raise ValueError(f"{name}: mask must be {known}, got {tuple(mask.shape)}")
+
+    def forms(self, x: Tensor) -> list[Form]:
+        """Forms of the main operator for such an input, in the order in which they are tried."""
+        return [Form("plain PyTorch")]
+
+    def explain(self, x: Tensor) -> str:
+        """Which form computes this mechanism for such an input, and why the others do not."""
+        return explain(type(self).__name__, self.forms(x))
+
+    def weights(self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
+        """Attention weights (B, H, N, M), for pictures and tests: takes N M memory. Not every mechanism has them."""
+        raise ValueError(f"{type(self).__name__} has no attention weights")
+
+    def extra_repr(self) -> str:
+        return f"width={self.width}, heads={self.heads}"
+
+
+def auxiliary_loss(model: nn.Module) -> Tensor | None:
+    """Sum of the losses that mechanisms in the model left at their last forward pass in training; None without any."""
+    losses = [part.auxiliary for part in model.modules() if isinstance(part, Attention)]
+    kept = [loss for loss in losses if loss is not None]
+    return torch.stack(kept).sum() if kept else None
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, N, H d) -> (B, H, N, d)."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def join_heads(x: Tensor) -> Tensor:
+    """(B, H, N, d) -> (B, N, H d)."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def spread_mask(mask: Tensor | None) -> Tensor | None:
+    """A mask of any kind as (B, 1 or H, 1 or N, M), which broadcasts over attention weights."""
+    if mask is None or mask.ndim == 4:
+        return mask
+    return mask[:, None, None] if mask.ndim == 2 else mask[:, None]
+
+
+def causal_mask(tokens: int, keys: int, device: torch.device) -> Tensor:
+    """Bool (N, M): token i may attend to keys up to its own place, where the last token stands at the last key."""
+    return torch.ones(tokens, keys, dtype=torch.bool, device=device).tril(keys - tokens)
+
+
+def both(mask: Tensor | None, other: Tensor | None) -> Tensor | None:
+    """Where both masks allow; None allows everything."""
+    if mask is None or other is None:
+        return other if mask is None else mask
+    return mask & other
+
+
+def masked_softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """Softmax over the last dimension where mask is True; rows that may attend to nothing are 0, with 0 gradients."""
+    if mask is None:
+        return scores.softmax(-1)
+    # The largest negative number, not -inf: its softmax is finite in value and gradient, and the product ends it.
+    return scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1) * mask
+
+
+def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean over the tokens of (B, N, D) where mask (B, N) is True; 0 without any."""
+    if mask is None:
+        return x.mean(1)
+    counts = mask[..., None].to(x.dtype)
+    return (x.masked_fill(~mask[..., None], 0.0)).sum(1) / counts.sum(1).clamp_min(1.0)
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    *,
+    causal: bool = False,
+    bias: Tensor | None = None,
+    scale: float | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """PyTorch's fused attention for (B, H, N, d), keys and values (B, K, M, ·) with K dividing H.
+
+    mask: bool, broadcasts to (B, H, N, M); bias: added to the scores, broadcasts alike. Without a key a row is 0.
+    """
+    tokens, keys = query.shape[-2], key.shape[-2]
+    grouped = query.shape[1] != key.shape[1]
+    if causal and (mask is not None or bias is not None or tokens != keys):
+        mask, causal = both(mask, causal_mask(tokens, keys, query.device)), False
+    if bias is not None:
+        if mask is not None:
+            bias = bias.masked_fill(~mask, -math.inf)
+        mask = bias.to(query.dtype)
+    return F.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=grouped
+    )
+
+
+def rotary(x: Tensor, *, base: float = 10_000.0, start: int = 0) -> Tensor:
+    """Rotary positions (Su et al., arXiv 2104.09864) for (B, H, N, d), d even: pairs (i, i + d/2) are turned."""
+    tokens, size = x.shape[-2:]
+    if size % 2:
+        raise ValueError(f"rotary: the width of a head must be even, got {size}")
+    kind = torch.float64 if x.dtype == torch.float64 else torch.float32
+    turn = base ** (-torch.arange(0, size, 2, device=x.device, dtype=kind) / size)
+    angle = torch.arange(start, start + tokens, device=x.device, dtype=kind)[:, None] * turn
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    first, second = x.chunk(2, -1)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], -1)
+
+
+def grid_of(owner: str, tokens: int, size: tuple[int, int] | None) -> tuple[int, int]:
+    """(height, width) of a grid of that many tokens: size, or a square. Raises ValueError where it does not fit."""
+    if size is None:
+        side = math.isqrt(tokens)
+        if side * side != tokens:
+            raise ValueError(f"{owner}: {tokens} tokens are no square grid; give size=(height, width)")
+        return side, side
+    if size[0] * size[1] != tokens:
+        raise ValueError(f"{owner}: size {size[0]} x {size[1]} does not hold {tokens} tokens")
+    return size
+
+
+def to_image(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Tokens (B, H W, C), row by row -> channels first (B, C, H, W)."""
+    return x.transpose(1, 2).unflatten(2, size)
+
+
+def to_tokens(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, H W, C)."""
+    return x.flatten(2).transpose(1, 2)

@@ -1,0 +1,36 @@
+"""What the interpreted_*.py scripts share. Import it first: the interpreter is chosen before Triton is imported.
+
+bf16 is wrong in the interpreter, so float32 and float16 only. Fresh memory holds NaN, so that a place which a kernel
+never writes shows in its result.
+"""
+
+import os
+
+os.environ["TRITON_INTERPRET"] = "1"
+
+import torch
+
+_made = {name: getattr(torch, name) for name in ("empty", "empty_like")}
+_new_empty = torch.Tensor.new_empty
+
+
+def _poisoned(tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.is_floating_point():
+        return tensor.fill_(torch.nan)
+    return tensor if tensor.dtype == torch.bool else tensor.fill_(torch.iinfo(tensor.dtype).min // 2)
+
+
+def poison() -> None:
+    """From now on torch.empty, empty_like and new_empty give NaN (or absurd whole numbers)."""
+    for name, make in _made.items():
+        setattr(torch, name, lambda *a, _make=make, **k: _poisoned(_make(*a, **k)))
+    torch.Tensor.new_empty = lambda self, *a, **k: _poisoned(_new_empty(self, *a, **k))
+
+
+def compare(name: str, got, expected, tolerance: float) -> None:
+    """Equal shapes, types and values of two lists of tensors."""
+    for a, b in zip(got, expected, strict=True):
+        assert a.shape == b.shape, (name, a.shape, b.shape)
+        assert a.dtype == b.dtype, (name, a.dtype, b.dtype)
+        worst = (a.float() - b.float()).abs().max() if a.numel() else 0.0
+        assert torch.allclose(a.float(), b.float(), atol=tolerance, rtol=tolerance), (name, worst)

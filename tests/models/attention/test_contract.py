@@ -1,0 +1,273 @@
+"""One contract for every registered mechanism and each of its variants; what is special to one is tested beside it."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from headwise.models.attention import ATTENTION, build_attention
+from headwise.models.attention.base import Attention
+from headwise.models.blocks import EncoderLayer, FeedForward
+
+WIDTH, HEADS = 16, 4
+
+
+def all_cases() -> list:
+    cases = []
+    for name in ATTENTION:
+        variants = type(build_attention(name, WIDTH, HEADS)).variants
+        for options in ({}, *variants):
+            said = ",".join(f"{key}={value}" for key, value in options.items())
+            cases.append(pytest.param(name, options, id=f"{name}[{said}]"))
+    return cases
+
+
+every = pytest.mark.parametrize(("name", "options"), all_cases())
+
+
+def make(name: str, options: dict, dtype: torch.dtype = torch.float32) -> Attention:
+    torch.manual_seed(0)
+    options = dict(options)
+    heads = options.pop("heads", HEADS)
+    mechanism = build_attention(name, WIDTH, heads, **options)
+    assert isinstance(mechanism, Attention)
+    # Parameters that begin at zero would hide what they do.
+    with torch.no_grad():
+        for parameter in mechanism.parameters():
+            if parameter.numel() and not parameter.any():
+                parameter.normal_(std=0.2)
+    return mechanism.to(dtype).eval()
+
+
+def sizes(count: int) -> tuple[int, int]:
+    """The most nearly square grid of that many cells."""
+    return next((side, count // side) for side in range(int(count**0.5), 0, -1) if count % side == 0)
+
+
+def call(mechanism: nn.Module, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+    static = torch.cos(3 * torch.arange(x.shape[1] * WIDTH)).view(1, -1, WIDTH).expand_as(x).to(x)
+    known = {"size": sizes(x.shape[1]), "static": static}
+    extras = {key: known[key] for key in getattr(mechanism, "extras", ())}
+    return mechanism(x, context, mask=mask, **extras)
+
+
+@every
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 16, 31, 64, 129, 257])
+def test_any_number_of_tokens(name: str, options: dict, count: int) -> None:
+    mechanism = make(name, options, torch.float64)
+    x = torch.randn(2, count, WIDTH, dtype=torch.float64)
+    out = call(mechanism, x)
+    assert out.shape == x.shape
+    assert out.isfinite().all()
+    single = call(make(name, options), x.float())
+    error = (single - out).abs().max() / out.abs().max().clamp_min(1e-3)
+    assert error < 1e-5, error
+    half = call(make(name, options, torch.bfloat16), x.bfloat16())
+    assert half.dtype == torch.bfloat16
+    error = (half.double() - out).norm() / out.norm().clamp_min(1e-3)
+    assert error < 0.06, error
+
+
+@every
+def test_a_batch_is_its_rows(name: str, options: dict) -> None:
+    mechanism, x = make(name, options, torch.float64), torch.randn(3, 20, WIDTH, dtype=torch.float64)
+    apart = torch.cat([call(mechanism, row[None]) for row in x])
+    torch.testing.assert_close(call(mechanism, x), apart, rtol=1e-10, atol=1e-10)
+
+
+@every
+def test_context(name: str, options: dict) -> None:
+    mechanism, x = make(name, options), torch.randn(2, 12, WIDTH)
+    if not mechanism.crosses:
+        with pytest.raises(ValueError, match="takes no context"):
+            call(mechanism, x, torch.randn(2, 5, WIDTH))
+        return
+    assert call(mechanism, x, torch.randn(2, 5, WIDTH)).shape == x.shape
+    assert call(mechanism, x, torch.randn(2, 30, WIDTH)).shape == x.shape
+    torch.testing.assert_close(call(mechanism, x, x), call(mechanism, x), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="context must be"):
+        call(mechanism, x, torch.randn(3, 5, WIDTH))
+
+
+def masks(mechanism: Attention, batch: int, count: int) -> dict[str, Tensor]:
+    shapes = {"keys": (batch, count), "pairs": (batch, count, count), "heads": (batch, mechanism.heads, count, count)}
+    made = {kind: torch.rand(shapes[kind]) < 0.6 for kind in mechanism.masks}
+    for mask in made.values():
+        mask[0] = False  # nothing may be attended to
+        mask[1, ..., 3] = False
+    return made
+
+
+@every
+def test_masks(name: str, options: dict) -> None:
+    mechanism = make(name, options, torch.float64).train()
+    assert "keys" in mechanism.masks
+    for kind, mask in masks(mechanism, 3, 12).items():
+        mechanism.eval()
+        x = torch.randn(3, 12, WIDTH, dtype=torch.float64, requires_grad=True)
+        out = call(mechanism, x, mask=mask)
+        assert out.isfinite().all(), kind
+        assert all(g.isfinite().all() for g in torch.autograd.grad(out.sum(), [x, *mechanism.parameters()],
+                                                                     allow_unused=True) if g is not None)  # fmt: skip
+        # Token 3 of row 1 is hidden from the others: what it holds changes nothing but its own output.
+        other = x.detach().clone()
+        other[1, 3] = 50 * torch.randn(WIDTH)
+        changed = call(mechanism, other, mask=mask)
+        keep = torch.arange(12) != 3
+        torch.testing.assert_close(changed[1, keep], out[1, keep].detach(), rtol=1e-9, atol=1e-9, msg=kind)
+        torch.testing.assert_close(changed[2], out[2].detach(), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(call(mechanism, x, mask=torch.ones_like(mask)), call(mechanism, x))
+    with pytest.raises(ValueError, match="mask must be bool"):
+        call(mechanism, x, mask=torch.ones(3, 12))
+    with pytest.raises(ValueError, match="mask must be"):
+        call(mechanism, x, mask=torch.ones(3, 11, dtype=torch.bool))
+
+
+@every
+def test_padding_changes_nothing(name: str, options: dict) -> None:
+    """A sequence padded at its end and masked gives what it gives alone."""
+    mechanism = make(name, options, torch.float64)
+    if ATTENTION[name].fits == "grid":
+        pytest.skip("a grid has no end to pad; see test_masks")
+    x = torch.randn(2, 13, WIDTH, dtype=torch.float64)
+    padded = torch.cat([x, 9 * torch.randn(2, 8, WIDTH, dtype=torch.float64)], 1)
+    mask = torch.arange(21).expand(2, 21) < 13
+    torch.testing.assert_close(call(mechanism, padded, mask=mask)[:, :13], call(mechanism, x), rtol=1e-9, atol=1e-9)
+
+
+@every
+def test_order(name: str, options: dict) -> None:
+    mechanism, x = make(name, options, torch.float64), torch.randn(2, 12, WIDTH, dtype=torch.float64)
+    out = call(mechanism, x)
+    order = torch.randperm(12)
+    if "static" in mechanism.extras:
+        assert not mechanism.equivariant
+    elif mechanism.equivariant:
+        assert ATTENTION[name].fits == "any tokens"
+        torch.testing.assert_close(call(mechanism, x[:, order]), out[:, order], rtol=1e-9, atol=1e-9)
+    else:
+        assert not torch.allclose(call(mechanism, x[:, order]), out[:, order], rtol=1e-3, atol=1e-3)
+    later = x.clone()
+    later[:, 7:] += 1.0
+    same = torch.allclose(call(mechanism, later)[:, :7], out[:, :7], rtol=1e-9, atol=1e-9)
+    assert same or not mechanism.causal
+
+
+@every
+def test_gradients(name: str, options: dict) -> None:
+    mechanism = make(name, options, torch.float64)
+    x = torch.randn(2, 6, WIDTH, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda given: call(mechanism, given), (x,), fast_mode=True)
+    mechanism.train()
+    out = call(mechanism, x)
+    loss = out.square().sum() + (0 if mechanism.auxiliary is None else mechanism.auxiliary)
+    loss.backward()
+    for key, parameter in mechanism.named_parameters():
+        assert parameter.grad is not None, f"{key} takes no part"
+        assert parameter.grad.isfinite().all(), key
+
+
+@every
+def test_compiled_and_exported(name: str, options: dict) -> None:
+    torch._dynamo.reset()
+    mechanism, x = make(name, options), torch.randn(2, 12, WIDTH)
+    mask = torch.rand(2, 12) < 0.7
+    compiled = torch.compile(lambda a, m: call(mechanism, a, mask=m), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x, mask), call(mechanism, x, mask=mask), rtol=1e-5, atol=1e-5)
+    given = x.clone().requires_grad_()
+    expected = torch.autograd.grad(call(mechanism, given, mask=mask).square().sum(), given)
+    got = torch.autograd.grad(compiled(given, mask).square().sum(), given)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+    class Whole(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mechanism = mechanism
+
+        def forward(self, a: Tensor, m: Tensor) -> Tensor:
+            return call(self.mechanism, a, mask=m)
+
+    with torch.no_grad():
+        exported = torch.export.export(Whole(), (x, mask), strict=False).module()
+        torch.testing.assert_close(exported(x, mask), call(mechanism, x, mask=mask), rtol=1e-5, atol=1e-5)
+
+
+@every
+def test_kept_and_copied(name: str, options: dict) -> None:
+    mechanism, x = make(name, options), torch.randn(2, 9, WIDTH)
+    out = call(mechanism, x)
+    assert torch.equal(call(mechanism, x), out)
+    other = make(name, options)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(1.0)
+    other.load_state_dict(mechanism.state_dict())
+    torch.testing.assert_close(call(other, x), out)
+    call(mechanism.train(), x)
+    torch.testing.assert_close(call(copy.deepcopy(mechanism).eval(), x), call(mechanism.eval(), x))
+
+
+@every
+def test_autocast(name: str, options: dict) -> None:
+    mechanism, x = make(name, options).train(), torch.randn(2, 9, WIDTH, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = call(mechanism, x)
+    out.float().sum().backward()
+    assert out.isfinite().all()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+
+
+@every
+def test_in_a_layer_it_learns(name: str, options: dict) -> None:
+    """Both orders of the layer; a few steps lower the error of a target that needs no mixing at all."""
+    for norm in ("pre", "post"):
+        layer = EncoderLayer(WIDTH, make(name, options), FeedForward(WIDTH, 32), norm=norm).train()
+        x = torch.randn(8, 12, WIDTH)
+        target = torch.roll(x, 1, -1)
+        optimiser = torch.optim.Adam(layer.parameters(), lr=3e-3)
+        errors = []
+        for _ in range(30):
+            static = torch.zeros(1, 12, WIDTH)
+            error = (layer(x, size=(3, 4), static=static) - target).square().mean()
+            optimiser.zero_grad()
+            error.backward()
+            optimiser.step()
+            errors.append(error.item())
+        assert errors[-1] < 0.9 * errors[0], (norm, errors[0], errors[-1])
+
+
+@every
+def test_explain_and_weights(name: str, options: dict) -> None:
+    mechanism, x = make(name, options, torch.float64), torch.randn(2, 12, WIDTH, dtype=torch.float64)
+    assert type(mechanism).__name__ in mechanism.explain(x)
+    if type(mechanism).weights is Attention.weights:
+        with pytest.raises(ValueError, match="no attention weights"):
+            mechanism.weights(x)
+        return
+    extras = {"size": (3, 4)} if "size" in mechanism.extras else {}
+    mask = torch.ones(2, 12, dtype=torch.bool)
+    mask[1, 5] = False
+    weights = mechanism.weights(x, mask=mask, **extras)
+    assert weights.shape[0] == 2
+    assert weights.shape[2:] == (12, 12)
+    assert (weights[1, :, :, 5] == 0).all()
+
+
+@every
+def test_mistakes(name: str, options: dict) -> None:
+    mechanism = make(name, options)
+    with pytest.raises(ValueError, match="needs"):
+        call(mechanism, torch.zeros(2, 4, WIDTH + 1))
+    with pytest.raises(ValueError, match="no option 'hedas'"):
+        build_attention(name, WIDTH, hedas=3)
+
+
+def test_every_row_is_whole() -> None:
+    for name, row in ATTENTION.items():
+        assert row.fits in ("any tokens", "sequence", "grid"), name
+        assert all(row[:6]), name
+        mechanism = build_attention(name, WIDTH, HEADS)
+        assert ("size" in mechanism.extras) == (row.fits == "grid"), name
+        assert type(mechanism).__doc__, name
