@@ -249,7 +249,7 @@ def curve(output: Path, quick: bool, seconds: float) -> dict[str, list[float]]:
     options = {"lookback": LOOKBACK, "horizon": HORIZON, "layers": 1, "width": 512, "feedforward": 512}
     times: dict[str, list[float]] = {"SOFTS here": [], "published form": [], "full attention": []}
     for channels in counts:
-        forms = [SOFTS(**options, core=512), PublishedSOFTS(1, 512, 512, 512), SOFTS(**options, mixer="attention")]
+        forms = [SOFTS(**options, core=512), PublishedSOFTS(1, 512, 512, 512), SOFTS(**options, attention="softmax")]
         data = (torch.randn(1, LOOKBACK, channels), None, torch.randn(1, HORIZON, channels))
         for name, value in zip(times, fastest([trainer(m, data) for m in forms], seconds / 3), strict=True):
             times[name].append(value)

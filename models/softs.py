@@ -16,7 +16,7 @@ class SOFTS(nn.Module):
     lookback: T; horizon: H; width: D of a token; core: width of STAR's core; feedforward: width of the feed-forward
     layer; layers: encoder layers; dropout: of embedding and layers; normalise: take mean and deviation of each
     window out and put them back (Non-stationary Transformer without its learned part); stochastic: STAR draws its
-    core in training; mixer: "star", or a name of `headwise list attention` ("attention" gives an
+    core in training; attention: "star", or a name of `headwise list attention` ("softmax" gives an
     iTransformer-like model), with `heads` heads; ffn: "mlp" (the paper) or "glu".
 
     known: number K of the user's columns that are known in the future (price, holiday, plan). Our addition: a linear
@@ -41,7 +41,7 @@ class SOFTS(nn.Module):
         dropout: float = 0.0,
         normalise: bool = True,
         stochastic: bool = True,
-        mixer: str = "star",
+        attention: str = "star",
         ffn: FeedForwardKind = "mlp",
         known: int = 0,
     ) -> None:
@@ -52,14 +52,14 @@ class SOFTS(nn.Module):
         if known < 0:
             raise ValueError(f"SOFTS: known must not be negative, got {known}")
         self.lookback, self.horizon, self.known, self.normalise = lookback, horizon, known, normalise
-        options = {"core": core, "stochastic": stochastic} if ALIASES.get(mixer, mixer) == "star" else {}
+        options = {"core": core, "stochastic": stochastic} if ALIASES.get(attention, attention) == "star" else {}
         self.embed = nn.Linear(lookback, width)
         self.embed_known = nn.Linear(known * (lookback + horizon), width) if known else None
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList(
             EncoderLayer(
                 width,
-                build_attention(mixer, width, heads, **options),
+                build_attention(attention, width, heads, **options),
                 FeedForward(width, feedforward, kind=ffn, dropout=dropout),
                 dropout=dropout,
             )
@@ -84,8 +84,9 @@ class SOFTS(nn.Module):
             deviation = torch.sqrt(torch.var(series, dim=1, keepdim=True, unbiased=False) + 1e-5)
             series = series / deviation
         x = self.dropout(self._tokens(series, past_marks, known))
+        static = x
         for layer in self.layers:
-            x = layer(x)
+            x = layer(x, static=static)
         forecast = self.head(x[:, :channels]).transpose(1, 2)
         if mean is not None and deviation is not None:
             forecast = forecast * deviation + mean

@@ -85,6 +85,10 @@ class Attention(nn.Module):
         """Attention weights (B, H, N, M), for pictures and tests: takes N M memory. Not every mechanism has them."""
         raise ValueError(f"{type(self).__name__} has no attention weights")
 
+    def __getstate__(self) -> dict:
+        # The loss belongs to a graph, which can neither be copied nor kept.
+        return self.__dict__ | {"auxiliary": None}
+
     def extra_repr(self) -> str:
         return f"width={self.width}, heads={self.heads}"
 

@@ -24,11 +24,18 @@ def _list(rest: Sequence[str]) -> int:
     from ...models.attention import ATTENTION
     from ...models.moe import MOE
 
-    tables = {"attention": ATTENTION, "moe": MOE, "kernels": KERNELS}
+    rows = [(name, row.fits, row.cost, row.kernel, row.paper) for name, row in ATTENTION.items()]
+    tables = {
+        "attention": [("name", "fits", "cost", "kernel", "paper"), *rows],
+        "moe": [(name, *row[2:]) for name, row in MOE.items()],
+        "kernels": [(name, *row[2:]) for name, row in KERNELS.items()],
+    }
     if len(rest) != 1 or rest[0] not in tables:
         raise InputError(f"headwise list: say which of {', '.join(tables)}")
     table = tables[rest[0]]
-    print("\n".join(f"{name:<16}{'  '.join(entry[2:])}" for name, entry in table.items()) or "none yet")
+    widths = [max(map(len, column)) for column in zip(*table)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in table)
+    print("\n".join(lines) or "none yet")
     return 0
 
 

@@ -23,6 +23,7 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
 from ...data.errors import InputError
+from ...models.attention.base import auxiliary_loss
 from . import checkpoint, order
 from .options import TrainOptions
 from .run_directory import RunDirectory, read_json, write_json, write_text
@@ -175,7 +176,9 @@ class Trainer:
                     # All randomness of a step follows from seed, step and rank: a resumed run draws the same.
                     torch.manual_seed(order.mix(o.seed, p.step, fabric.global_rank, 2))
                 with fabric.no_backward_sync(self.model, enabled=not part.last):
-                    loss = self.task.loss(self.model, fabric.to_device(batch), o) * part.weight
+                    loss = self.task.loss(self.model, fabric.to_device(batch), o)
+                    own = auxiliary_loss(self.model)  # of mechanisms that have one, such as the balance of routed heads
+                    loss = (loss if own is None else loss + own) * part.weight
                     fabric.backward(loss)
                 loss_of_step += loss.item()
                 ids += part.indices

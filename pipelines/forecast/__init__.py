@@ -54,8 +54,10 @@ class Forecast(Task[ForecastOptions]):
                 raise InputError(f"{levels}: each must lie between 0 and 1")
             if not options.levels or len({f"{level * 100:g}" for level in options.levels}) < len(options.levels):
                 raise InputError(f"{levels}: give at least one, and none twice")
-            if options.mixer not in (*ATTENTION, *ALIASES):
-                raise InputError(f"--mixer {options.mixer}: unknown; there are {', '.join((*ATTENTION, *ALIASES))}")
+            fitting = [name for name, row in ATTENTION.items() if row.fits != "grid"]
+            if ALIASES.get(options.attention, options.attention) not in fitting:
+                why = "channels are no grid" if options.attention in ATTENTION else "unknown"
+                raise InputError(f"--attention {options.attention}: {why}; there are {', '.join((*fitting, *ALIASES))}")
         if isinstance(options, BacktestOptions) and (options.origins < 1 or (options.step or 1) < 1):
             raise InputError("backtest: --origins and --step must be at least 1")
 
@@ -74,7 +76,7 @@ class Forecast(Task[ForecastOptions]):
         return open_splits(options, spec, whole)
 
     def build(self, options: ForecastOptions, spec: dict[str, Any]) -> nn.Module:
-        """SOFTS, or its encoder with another channel mixer."""
+        """SOFTS, or its encoder with another mechanism."""
         from ...models.softs import SOFTS
 
         return SOFTS(
@@ -88,7 +90,7 @@ class Forecast(Task[ForecastOptions]):
             dropout=options.dropout,
             normalise=options.normalise,
             stochastic=options.stochastic,
-            mixer=options.mixer,
+            attention=options.attention,
             ffn=options.ffn,
             known=len(spec["known"]),
         )

@@ -30,8 +30,8 @@ class ForecastOptions(TrainOptions):
     """Missing steps and values: error; the last value; a line (looks at both sides); 0; or rows as they lie."""
     series: Literal["apart", "together"] = "apart"
     """Long tables: each series by itself, or all of them as the channels of one."""
-    mixer: str = "star"
-    """What mixes the channels: any mechanism of `headwise list attention`."""
+    attention: str = "star"
+    """What mixes the channels: any mechanism of `headwise list attention` but those on grids."""
     ffn: Literal["mlp", "glu"] = "mlp"
     """Feed-forward part of a layer."""
     layers: int = 2
@@ -43,7 +43,7 @@ class ForecastOptions(TrainOptions):
     feedforward: int = 256
     """Inner width of the feed-forward part."""
     heads: int = 8
-    """Heads of a mixer that has heads."""
+    """Heads of a mechanism that has heads."""
     dropout: float = 0.0
     """Dropout."""
     stochastic: bool = True

@@ -41,7 +41,7 @@ HEAVY = ("torch", "lightning_fabric", "matplotlib", "sklearn", "polars")
         ["--help"], ["--version"], ["forecast"], ["forecast", "train", "--help"], ["forecat"], ["forecast", "trian"],
         ["forecast", "train", "--horizn", "4"], ["forecast", "train", "--horizon", "four"],
         ["forecast", "train", "--split", "rato"], ["forecast", "train", "no-such.yaml"],
-        ["forecast", "train", "--preset", "etth"], ["forecast", "predict"], ["forecast", "train", "--mixer", "sta"],
+        ["forecast", "train", "--preset", "etth"], ["forecast", "predict"], ["forecast", "train", "--attention", "sta"],
         ["list", "attention"], ["data"], ["forecast", "train", "--epochs", "0"],
     ],
     ids=" ".join,

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-# No draw depends on the layout: another mixer than STAR, no dropout.
+# No draw depends on the layout: another mechanism than STAR, no dropout.
 WORDS = ["forecast", "train", "--horizon", "12", "--lookback", "24", "--width", "16", "--feedforward", "16", "--layers",
-         "1", "--heads", "2", "--mixer", "attention", "--batch-size", "8", "--max-steps", "6"]  # fmt: skip
+         "1", "--heads", "2", "--attention", "attention", "--batch-size", "8", "--max-steps", "6"]  # fmt: skip
 PYTHON = [sys.executable, "-m", "headwise.pipelines.engine"]
 TORCHRUN = [
     sys.executable,

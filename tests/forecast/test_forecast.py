@@ -7,9 +7,12 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from headwise import pipelines
 from headwise.data.generate import many_series, sample_series, write_wide
+from headwise.models.attention import ATTENTION, build_attention
+from headwise.models.attention.softmax import SoftmaxAttention
 from headwise.pipelines import load_task
 from headwise.pipelines.forecast import scoring, windows
 from headwise.pipelines.forecast.options import ForecastOptions
@@ -151,17 +154,38 @@ def test_a_series_is_scaled_by_its_training_rows_only(tmp_path):
     assert windows.open_splits(options, None, False).spec["scaler"] == before
 
 
-@pytest.mark.parametrize("mixer", ["attention", "softmax"])
-def test_the_mixer_is_exchangeable(tmp_path, mixer):
-    run = pipelines.forecast.train(data=table(tmp_path), run=tmp_path / "run", mixer=mixer, heads=4, **SMALL)
+@pytest.mark.parametrize("name", [name for name, row in ATTENTION.items() if row.fits != "grid"])
+def test_every_mechanism_serves(tmp_path, name):
+    run = pipelines.forecast.train(data=table(tmp_path), run=tmp_path / "run", attention=name, heads=4, **SMALL)
     assert run.metrics()["mse"] > 0
-    assert any("qkv" in name or "query" in name or "q." in name for name in _names(run)), _names(run)
+    kept = {key.split(".mixer.")[1] for key in load_file(run.path / "model.safetensors") if ".mixer." in key}
+    assert kept == set(build_attention(name, 16, 4, **({"core": 8} if name == "star" else {})).state_dict())
 
 
-def _names(run):
-    from safetensors.torch import load_file
+def test_a_mechanism_on_grids_is_refused(headwise, tmp_path):
+    for name in (name for name, row in ATTENTION.items() if row.fits == "grid"):
+        code, said = headwise("forecast", "train", "--attention", name, "--run", tmp_path / "run")
+        assert code == 2
+        assert "channels are no grid" in said[-1]
 
-    return list(load_file(run.path / "model.safetensors"))
+
+def test_the_loss_of_a_mechanism_takes_part(tmp_path, monkeypatch):
+    """What a mechanism leaves in `auxiliary` is trained, too: here the size of its output."""
+    published = SoftmaxAttention.forward
+
+    def forward(self, x, context=None, *, mask=None):
+        out = published(self, x, context, mask=mask)
+        self.auxiliary = 1e3 * out.square().mean() if self.training else None
+        return out
+
+    def size(run):
+        return load_file(run.path / "model.safetensors")["layers.0.mixer.out.weight"].norm()
+
+    options = SMALL | {"attention": "softmax", "heads": 4, "epochs": 3, "lr": 0.01}
+    plain = pipelines.forecast.train(data=table(tmp_path), run=tmp_path / "plain", **options)
+    monkeypatch.setattr(SoftmaxAttention, "forward", forward)
+    held = pipelines.forecast.train(data=table(tmp_path), run=tmp_path / "held", **options)
+    assert size(held) < 0.9 * size(plain)
 
 
 def test_arrays_of_sensors_without_dates(tmp_path):
