@@ -46,7 +46,7 @@ def sizes(count: int) -> tuple[int, int]:
 
 
 def call(mechanism: nn.Module, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-    static = torch.cos(3 * torch.arange(x.shape[1] * WIDTH)).view(1, -1, WIDTH).expand_as(x).to(x)
+    static = torch.cos(3 * torch.arange(x.shape[1] * WIDTH)).view(1, -1, WIDTH).expand(len(x), -1, -1).to(x)
     known = {"size": sizes(x.shape[1]), "static": static}
     extras = {key: known[key] for key in getattr(mechanism, "extras", ())}
     return mechanism(x, context, mask=mask, **extras)

@@ -1,0 +1,186 @@
+"""Every mechanism in every domain that it applies to, on real data: metric, parameters, time per step.
+
+    python benchmarks/matrix.py [--seeds 2] [--jobs 2] [--output runs/benchmarks/matrix] [--write docs/matrix.md]
+
+Domains: forecast (ETTh1, horizon 96, as the channel mixer of an ordinary `headwise forecast train`), flowers (17
+classes, a small vision transformer from scratch), digits (log-mel frames, two speakers never heard in training).
+A finished cell is a file in OUTPUT and is not run again, so the command goes on where it stopped. Each cell runs on
+one thread in a process of its own. Data: HEADWISE_DATA, default ../shared/data.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import statistics
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+from tqdm import tqdm
+
+DOMAINS = {
+    "forecast": ("MSE", "any tokens", "sequence"),
+    "flowers": ("accuracy", "any tokens", "sequence", "grid"),
+    "digits": ("accuracy", "any tokens", "sequence"),
+}
+LIMIT = 170.0  # seconds a cell
+
+
+def count(model) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def forecast(name: str, seed: int, folder: Path) -> dict:
+    import domains
+    import polars as pl
+    from safetensors.torch import load_file
+
+    from headwise import pipelines
+
+    run = folder / f"run-{name}-{seed}"
+    shutil.rmtree(run, ignore_errors=True)
+    data = domains.DATA / "forecast" / "ETTh1.csv.gz"
+    done = pipelines.forecast.train(
+        data=str(data), preset="etth1", horizon=96, epochs=8, seed=seed, run=str(run), attention=name
+    )
+    history = pl.read_csv(run / "history.csv")
+    weights = load_file(run / "model.safetensors")
+    result = {
+        "metric": done.metrics()["mse"],
+        "second": done.metrics()["mae"],
+        "parameters": sum(value.numel() for value in weights.values()),
+        "ms": 1000 / history["steps_per_second"].median(),
+        "steps": int(history["step"].max()),
+        "finished": True,
+    }
+    shutil.rmtree(run)
+    return result
+
+
+def flowers(name: str, seed: int, folder: Path) -> dict:
+    import domains
+    import torch
+    from safetensors.torch import save_file
+
+    train, test = domains.flowers()
+    torch.manual_seed(seed)
+    model = domains.flower_model(name)
+    said = domains.fit(model, train, epochs=30, seed=seed, change=domains.shifted, limit=LIMIT)
+    right = domains.accuracy(model, test)
+    # Kept for the pictures of docs/attention.md.
+    save_file(model.state_dict(), folder / f"flowers-{name}-{seed}.safetensors")
+    return {"metric": right, "parameters": count(model), "ms": 1000 * said["seconds_a_step"], **said}
+
+
+def digits(name: str, seed: int, folder: Path) -> dict:
+    import domains
+    import torch
+
+    train, test = domains.digits()
+    torch.manual_seed(seed)
+    model = domains.digit_model(name)
+    said = domains.fit(model, train, epochs=10, seed=seed, limit=LIMIT)
+    return {
+        "metric": domains.accuracy(model, test),
+        "parameters": count(model),
+        "ms": 1000 * said["seconds_a_step"],
+        **said,
+    }
+
+
+def cell(domain: str, name: str, seed: int, folder: Path) -> dict:
+    """One cell, written aside and renamed."""
+    import torch
+
+    torch.set_num_threads(1)
+    begun = time.perf_counter()
+    # The progress bars of several cells would run into each other.
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+        result = {"forecast": forecast, "flowers": flowers, "digits": digits}[domain](name, seed, folder)
+    result |= {"domain": domain, "name": name, "seed": seed, "seconds": time.perf_counter() - begun}
+    path = folder / f"{domain}-{name}-{seed}.json"
+    path.with_suffix(".part").write_text(json.dumps(result))
+    path.with_suffix(".part").rename(path)
+    return result
+
+
+def table(folder: Path) -> str:
+    """The matrix as markdown: mean of the seeds, and their range."""
+    from headwise.models.attention import ATTENTION
+
+    found: dict[tuple[str, str], list[dict]] = {}
+    for path in sorted(folder.glob("*.json")):
+        row = json.loads(path.read_text())
+        found.setdefault((row["domain"], row["name"]), []).append(row)
+    lines = [
+        "| mechanism | ETTh1 MSE (lower is better) | parameters | ms/step "
+        "| flowers accuracy | parameters | ms/step | digits accuracy | parameters | ms/step |",
+        "|---|" + "---|" * 9,
+    ]
+    for name in ATTENTION:
+        cells = [name]
+        for domain, (_, *fits) in DOMAINS.items():
+            rows = found.get((domain, name), [])
+            if not rows:
+                cells += ["not applicable" if ATTENTION[name].fits not in fits else "not run", "", ""]
+                continue
+            values = [row["metric"] for row in rows]
+            shape = "{:.4f}" if domain == "forecast" else "{:.3f}"
+            spread = "–".join(shape.format(v) for v in (min(values), max(values)))
+            early = "" if all(row["finished"] for row in rows) else " (stopped by the clock)"
+            cells += [
+                f"{shape.format(statistics.mean(values))} ({spread}){early}",
+                f"{rows[0]['parameters']:,}",
+                f"{statistics.median(row['ms'] for row in rows):.1f}",
+            ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def write_between(path: Path, text: str) -> None:
+    """Put the table between the two marks of the page."""
+    begin, end = "<!-- table: begin -->", "<!-- table: end -->"
+    page = path.read_text()
+    head, rest = page.split(begin)
+    path.write_text(head + begin + "\n\n" + text + "\n\n" + end + rest.split(end)[1])
+
+
+def main() -> None:
+    from headwise.models.attention import ATTENTION
+
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--output", type=Path, default=Path("runs/benchmarks/matrix"))
+    arguments.add_argument("--seeds", type=int, default=2)
+    arguments.add_argument("--jobs", type=int, default=2, help="cells at a time, one thread each")
+    arguments.add_argument("--names", nargs="+", default=list(ATTENTION), help="mechanisms (all)")
+    arguments.add_argument("--domains", nargs="+", default=list(DOMAINS), choices=list(DOMAINS))
+    arguments.add_argument("--write", type=Path, help="page to put the table into, between its marks")
+    o = arguments.parse_args()
+    o.output.mkdir(parents=True, exist_ok=True)
+    waiting = [
+        (domain, name, seed, o.output)
+        for seed in range(o.seeds)
+        for name in o.names
+        for domain in o.domains
+        if ATTENTION[name].fits in DOMAINS[domain][1:] and not (o.output / f"{domain}-{name}-{seed}.json").exists()
+    ]
+    # One process a cell: what one leaves behind in memory never slows the next.
+    with ProcessPoolExecutor(o.jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        jobs = {pool.submit(cell, *what): what for what in waiting}
+        for job in tqdm(as_completed(jobs), total=len(jobs), unit="cell"):
+            result = job.result()
+            line = f"{result['domain']:<10}{result['name']:<20}seed {result['seed']}  {result['metric']:.4f}"
+            tqdm.write(f"{line}  {result['ms']:.1f} ms/step  {result['seconds']:.0f} s")
+    text = table(o.output)
+    print(text)
+    if o.write:
+        write_between(o.write, text)
+
+
+if __name__ == "__main__":
+    main()
