@@ -19,7 +19,7 @@ train, test = torch.arange(1400), torch.arange(1400, len(y))
 # %% Train a small vision transformer on single pixels: 64 tokens.
 model = VisionTransformer(image=(8, 8), patch=1, channels=1, classes=10, width=32, depth=2, heads=4, hidden=64)
 optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
-for step in range(500):
+for _ in range(500):
     rows = train[torch.randint(0, len(train), (64,))]
     loss = F.cross_entropy(model(x[rows]), y[rows])
     optimiser.zero_grad()
