@@ -76,9 +76,7 @@ class EncoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.pre = norm == "pre"
 
-    def forward(
-        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None, **extras: Any
-    ) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None, **extras: Any) -> Tensor:
         """x: (B, N, D), context and mask as the mixer takes them -> (B, N, D).
 
         extras: what some mechanisms or feed-forward networks need besides ("size" of the grid, "static" tokens); each

@@ -26,6 +26,15 @@ class Mechanism(NamedTuple):
 
 # `headwise list attention` prints it; the contract test of tests/models runs every row.
 ATTENTION: dict[str, Mechanism] = {
+    "coordinate": Mechanism(
+        "coordinate", "CoordinateAttention", "Hou et al. 2021, arXiv 2103.02907", "O(N D)", "none needed", "grid"
+    ),
+    "gaussian": Mechanism(
+        "gaussian", "GaussianAdaptiveAttention", "GAAM, arXiv 2401.11143", "O(N D)", "none needed", "any tokens"
+    ),
+    "induced": Mechanism(
+        "query_pool", "InducedAttention", "Set Transformer, arXiv 1810.00825", "O(N Q D)", "softmax_pool", "any tokens"
+    ),
     "softmax": Mechanism(
         "softmax", "SoftmaxAttention", "Vaswani et al. 2017, arXiv 1706.03762", "O(N M D)", "PyTorch's", "any tokens"
     ),

@@ -52,9 +52,7 @@ class Attention(nn.Module):
             raise ValueError(f"{name}: mixes tokens of one sequence only, takes no context")
         source = x if context is None else context
         if source.ndim != 3 or source.shape[-1] != self.width or source.shape[0] != x.shape[0]:
-            raise ValueError(
-                f"{name}: context must be ({x.shape[0]}, tokens, {self.width}), got {tuple(source.shape)}"
-            )
+            raise ValueError(f"{name}: context must be ({x.shape[0]}, tokens, {self.width}), got {tuple(source.shape)}")
         if mask is not None:
             self._check_mask(x, source, mask)
         return source
