@@ -125,13 +125,13 @@ def pairs() -> Iterator[tuple[str, str, Callable[[], nn.Module], Callable[[], nn
         "flash-linear-attention, naive parallel",
         lambda: ours("taylor", causal=True),
         lambda: based(False),
-    )  # noqa: E501
+    )
     yield (
         "taylor, causal",
         "flash-linear-attention, naive chunk",
         lambda: ours("taylor", causal=True),
         lambda: based(True),
-    )  # noqa: E501
+    )
 
 
 def compare_all(sizes: tuple[int, ...] = (256, 1024, 4096), seconds: float = 0.6) -> str:

@@ -26,6 +26,9 @@ class Mechanism(NamedTuple):
 
 # `headwise list attention` prints it; the contract test of tests/models runs every row.
 ATTENTION: dict[str, Mechanism] = {
+    "combiner": Mechanism(
+        "combiner", "Combiner", "Ren et al. 2021, arXiv 2107.05768", "O(N (g + N/g) D)", "PyTorch's", "sequence"
+    ),
     "coordinate": Mechanism(
         "coordinate", "CoordinateAttention", "Hou et al. 2021, arXiv 2103.02907", "O(N D)", "none needed", "grid"
     ),
