@@ -10,14 +10,13 @@ Work: the product q k^T, 2 B H N M d flops, and one exponential a weight, once f
 form writes and reads N M numbers for the softmax and once more for each read-out, and keeps N M for the backward pass.
 Here the results and `lse` are kept besides the inputs. On the CPU blocks of whole rows stay in the cache and give all
 read-outs in one pass. On the GPU one kernel gives output, lse, entropy and key mass by running sums; column mass and
-the largest weights are second passes that start from lse. The backward pass and float64 take the plain form in large
-blocks there.
+the largest weights are second passes that start from lse. The backward pass, float64, heads wider than 128 (256 in
+half precision) and more than the 16 largest weights take the plain form in large blocks there.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from types import ModuleType
 from typing import Literal, get_args
 
 import torch
@@ -324,16 +323,11 @@ def _gradient(ctx, *grads: Tensor | None):  # type: ignore[no-untyped-def]
 _stats.register_autograd(_gradient, setup_context=_save)
 
 
-def triton_form(query: Tensor, value: Tensor | None) -> ModuleType | None:  # pragma: no cover - asked only on CUDA
-    """The Triton kernels, or None where they do not serve: without Triton, in float64, with very wide heads."""
-    wide = max(query.shape[-1], 0 if value is None else value.shape[-1])
-    if find_spec("triton") is None or query.dtype == torch.float64 or wide > 256:
-        return None
-    from . import attention_stats_triton
-
-    return attention_stats_triton
-
-
 @_stats.register_kernel("cuda")
-def _(query, key, value, *rest):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
-    return (triton_form(query, value) or plain).stats(query, key, value, *rest)
+def _(query, key, value, mask, keys, weights, scale, causal, entropy, columns, top):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
+    form = plain
+    if find_spec("triton") is not None:
+        from . import attention_stats_triton as device
+
+        form = device if device.fits(query, value, top) else plain
+    return form.stats(query, key, value, mask, keys, weights, scale, causal, entropy, columns, top)
