@@ -29,7 +29,7 @@ LARGEST_TOP = 16  # of `top_kernel`; more would not stay in registers
 
 def tiles(width: int, single: bool) -> dict[str, Any]:
     """Queries and keys of a tile and warps for a width, in single or half precision: nothing spills on sm_90."""
-    rows = 64 if width <= 64 else 16 if single else 64 if width <= 128 else 32
+    rows = (32 if width <= 64 else 16) if single else (64 if width <= 128 else 32)
     return {"ROWS": rows, "KEYS": 32, "num_warps": 8, "num_stages": 2}
 
 
@@ -66,9 +66,9 @@ def read_kernel(
     VALUE: tl.constexpr, MASKED: tl.constexpr, NUMBERS: tl.constexpr, ENTROPY: tl.constexpr, CAUSAL: tl.constexpr,
     ROWS: tl.constexpr, KEYS: tl.constexpr, WIDTH: tl.constexpr, VALUE_WIDTH: tl.constexpr,
 ):  # pragma: no cover - device code  # fmt: skip
-    both = tl.program_id(1).to(tl.int64)
+    both = tl.program_id(0).to(tl.int64)
     batch, head = both // heads, both % heads
-    n = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    n = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     d, e = tl.arange(0, WIDTH), tl.arange(0, VALUE_WIDTH)
     at = both * queries + n
     alive = n < queries
@@ -82,7 +82,7 @@ def read_kernel(
     mixed = tl.zeros((ROWS, VALUE_WIDTH), tl.float32)
     last = keys
     if CAUSAL:
-        last = tl.minimum(keys, (tl.program_id(0) + 1) * ROWS + keys - queries)
+        last = tl.minimum(keys, (tl.program_id(1) + 1) * ROWS + keys - queries)
     for start in range(0, last, KEYS):
         m = start + tl.arange(0, KEYS)
         tile = _scores(
@@ -126,16 +126,16 @@ def column_kernel(
     MASKED: tl.constexpr, WEIGHTED: tl.constexpr, CAUSAL: tl.constexpr,
     ROWS: tl.constexpr, KEYS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # pragma: no cover - device code  # fmt: skip
-    both = tl.program_id(1).to(tl.int64)
+    both = tl.program_id(0).to(tl.int64)
     batch, head = both // heads, both % heads
-    m = tl.program_id(0) * KEYS + tl.arange(0, KEYS)
+    m = tl.program_id(1) * KEYS + tl.arange(0, KEYS)
     d = tl.arange(0, WIDTH)
     key_at = (both // group) * keys * width
     mask_at = batch * mask_batch + head * mask_head
     mass = tl.zeros((KEYS,), tl.float32)
     begin = 0
     if CAUSAL:
-        begin = tl.maximum(0, (tl.program_id(0) * KEYS + queries - keys) // ROWS * ROWS)
+        begin = tl.maximum(0, (tl.program_id(1) * KEYS + queries - keys) // ROWS * ROWS)
     for start in range(begin, queries, ROWS):
         n = start + tl.arange(0, ROWS)
         at = both * queries + n
@@ -154,10 +154,10 @@ def column_kernel(
 
 @triton.jit
 def _ends(tile, best):  # pragma: no cover - device code
-    """Largest score of the tile and smallest of the kept, by query, and whether any query has the first above."""
+    """Largest score of the tile and smallest of the kept, by query, and how many queries have the first above."""
     largest = tl.maximum(tl.max(tile, 1), HIDDEN)
     smallest = tl.maximum(tl.min(best, 1), HIDDEN)
-    return largest, smallest, tl.max(tl.where(largest > smallest, 1, 0), 0)
+    return largest, smallest, tl.sum(tl.where(largest > smallest, 1, 0), 0)
 
 
 @triton.jit
@@ -167,9 +167,9 @@ def top_kernel(
     MASKED: tl.constexpr, CAUSAL: tl.constexpr, TOP: tl.constexpr,
     ROWS: tl.constexpr, KEYS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # pragma: no cover - device code  # fmt: skip
-    both = tl.program_id(1).to(tl.int64)
+    both = tl.program_id(0).to(tl.int64)
     batch, head = both // heads, both % heads
-    n = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    n = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     d, slots = tl.arange(0, WIDTH), tl.arange(0, TOP)
     at = both * queries + n
     alive = n < queries
@@ -180,20 +180,20 @@ def top_kernel(
     place = tl.full((ROWS, TOP), -1, tl.int32)
     last = keys
     if CAUSAL:
-        last = tl.minimum(keys, (tl.program_id(0) + 1) * ROWS + keys - queries)
+        last = tl.minimum(keys, (tl.program_id(1) + 1) * ROWS + keys - queries)
     for start in range(0, last, KEYS):
         m = start + tl.arange(0, KEYS)
         tile = _scores(
             q, key, mask, key_at, mask_at, n, m, queries, keys, width, mask_row, mask_key, scale, MASKED, CAUSAL, WIDTH
         )
         largest, smallest, rising = _ends(tile, best)
-        while rising > 0:
-            where = tl.min(tl.where(tile == largest[:, None], m[None, :], 2147483647), 1)
-            slot = tl.min(tl.where(best == smallest[:, None], slots[None, :], TOP), 1)
-            taken = (largest > smallest)[:, None] & (slots[None, :] == slot[:, None])
+        while rising > 0:  # type: ignore[operator]
+            where = tl.expand_dims(tl.min(tl.where(tile == largest[:, None], m[None, :], 2147483647), 1), 1)
+            slot = tl.expand_dims(tl.min(tl.where(best == smallest[:, None], slots[None, :], TOP), 1), 1)
+            taken = (largest > smallest)[:, None] & (slots[None, :] == slot)
             best = tl.where(taken, largest[:, None], best)
-            place = tl.where(taken, where[:, None], place)
-            tile = tl.where(m[None, :] == where[:, None], HIDDEN, tile)
+            place = tl.where(taken, where, place)
+            tile = tl.where(m[None, :] == where, HIDDEN, tile)
             largest, smallest, rising = _ends(tile, best)
     spot = at[:, None] * TOP + slots[None, :]
     tl.store(out_best + spot, best, mask=alive[:, None] & (slots < TOP)[None, :])
@@ -236,24 +236,27 @@ def stats(
     value_width = 0 if value is None else value.shape[-1]
     flags: dict[str, Any] = {"MASKED": mask is not None, "CAUSAL": causal, "WIDTH": _power(width)}
     flags |= tiles(max(flags["WIDTH"], _power(value_width)), query.dtype == torch.float32)
-    by_query = (triton.cdiv(queries, flags["ROWS"]), batch * heads)
+    reading: dict[str, Any] = flags | {"VALUE": value is not None, "NUMBERS": keys is not None, "ENTROPY": entropy}
+    reading["VALUE_WIDTH"] = _power(value_width)
+    counting: dict[str, Any] = flags | {"WEIGHTED": weights is not None}
+    by_query = (batch * heads, triton.cdiv(queries, flags["ROWS"]))
     numbers = query if keys is None else keys.contiguous()
     steps = (0, 0) if keys is None else (numbers.stride(0), numbers.stride(1) if keys.shape[1] > 1 else 0)
     read_kernel[by_query](
         query, key, query if value is None else value.contiguous(), marks, numbers, output, lse, spread, held,
-        *sizes, value_width, *strides, *steps, scale, VALUE=value is not None, NUMBERS=keys is not None,
-        ENTROPY=entropy, VALUE_WIDTH=_power(value_width), **flags,
+        *sizes, value_width, *strides, *steps, scale, **reading,
     )  # fmt: skip
     if columns:
-        column_kernel[triton.cdiv(count, flags["KEYS"]), batch * heads](
+        column_kernel[batch * heads, triton.cdiv(count, flags["KEYS"])](
             query, key, marks, lse, lse if weights is None else weights.contiguous(), mass, *sizes, *strides, scale,
-            WEIGHTED=weights is not None, **flags,
+            **counting,
         )  # fmt: skip
     if top:
         slots = _power(top, 1)
         best = query.new_empty((batch, heads, queries, slots), dtype=torch.float32)
         place = torch.empty_like(best, dtype=torch.int32)
-        top_kernel[by_query](query, key, marks, best, place, *sizes, *strides, scale, TOP=slots, **flags)
+        flags["TOP"] = slots
+        top_kernel[by_query](query, key, marks, best, place, *sizes, *strides, scale, **flags)
         best, order = best.sort(-1, descending=True)
         top_indices.copy_(place.gather(-1, order)[..., :top])
         top_values.copy_((best - lse.masked_fill(lse == -torch.inf, 0.0)[..., None]).exp_()[..., :top])
