@@ -145,7 +145,7 @@ def _backward(
             wanted = g_dot[here][..., None] * mean[block.batch, None, : block.keys]
             wanted = wanted.addcmul_(kept, g_row[here][..., None], value=2.0).masked_fill_(kept == 0, 0.0)
             towards = p * (wanted / p.shape[1])[:, None]
-            towards -= p.mul_(towards.sum(-1, keepdim=True))
+            towards.addcmul_(p, towards.sum(-1, keepdim=True), value=-1.0)
             ds = plain.grouped(towards, key.shape[1])
             plain.add_score_gradients(ds, q, k, block, scale, d_query, d_key)
     return d_query.to(query.dtype), d_key.to(key.dtype), d_mean

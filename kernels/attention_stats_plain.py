@@ -193,30 +193,39 @@ def stats_backward(
             span = (block.batch, block.kv, slice(block.keys))
             found, q, k = scores(query, key, mask, block, scale, causal)
             p, found = probabilities(found, lse[here])
-            w = found.new_zeros(())
+            w: Tensor | None = None
+            shared: Tensor | None = None  # the gradient of the column mass, the same for all queries, not to be changed
             if g_output is not None:
                 assert value is not None
                 g = grouped(g_output[here].to(kind), kv)
                 d_value[span] += grouped(p, kv).mT @ g
                 w = (g @ value[span].to(kind).mT).view_as(p)
             if g_entropy is not None:
-                w = w - found.masked_fill_(p == 0, 0.0).mul_(g_entropy[here][..., None])
+                # What is cut off has a weight of exactly 0, and no product overflows.
+                surprise = found.clamp_min_(-1e4).mul_(-g_entropy[here][..., None])
+                w = surprise if w is None else w.add_(surprise)
             if g_mass is not None:
                 assert keys is not None
                 numbers = keys[block.batch, :, None, : block.keys]
-                w = w + g_mass[here][..., None] * (numbers if keys.shape[1] == 1 else numbers[:, block.heads])
+                numbers = numbers if keys.shape[1] == 1 else numbers[:, block.heads]
+                w = g_mass[here][..., None] * numbers if w is None else w.addcmul_(g_mass[here][..., None], numbers)
             if g_columns is not None:
                 wanted = g_columns[block.batch, block.heads, None, : block.keys]
                 if weights is None:
-                    w = w + wanted
+                    shared = wanted if w is None else None
+                    w = wanted if w is None else w.add_(wanted)
                 else:
-                    w = w + weights[block.batch, None, block.rows, None] * wanted
+                    share = weights[block.batch, None, block.rows, None]
+                    w = share * wanted if w is None else w.addcmul_(share, wanted)
                     d_weights[block.batch, block.rows] += (p @ wanted.mT).sum((1, 3))
-            towards = p * w
-            common = towards.sum(-1, keepdim=True)
+            if w is None:
+                towards, common = torch.zeros_like(p), found.new_zeros((*p.shape[:3], 1))
+            else:
+                towards = w.mul_(p) if shared is None else p * w
+                common = towards.sum(-1, keepdim=True)
             if g_lse is not None:
                 common = common - g_lse[here][..., None].masked_fill(lse[here][..., None] == -torch.inf, 0.0)
-            towards -= p.mul_(common)
+            towards.addcmul_(p, common, value=-1.0)
             add_score_gradients(grouped(towards, kv), q, k, block, scale, d_query, d_key)
     value_kind = kind if value is None else value.dtype
     return d_query.to(query.dtype), d_key.to(key.dtype), d_value.to(value_kind), d_weights

@@ -87,6 +87,24 @@ def test_read_outs_and_gradients(kind: str, causal: bool, small_blocks: bool, mo
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.parametrize("n", [1, 6])
+def test_each_gradient_alone(n: int) -> None:
+    """Every read-out by itself, the column mass without weights, and gradients that are given stay as they are."""
+    (query, key, value, _), mask, keys = inputs("keys", n=n)
+    weights, lse = matrix(query, key, mask, False)
+    wanted = expected(weights, lse, value, keys, torch.ones(2, n, dtype=torch.float64))
+    found = attention_stats(query, key, value, mask=mask, want=ALL[:4], keys=keys)
+    for name in DIFFERENTIABLE:
+        ours, theirs = finite(getattr(found, name)), finite(wanted[name])
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+        grad = torch.randn_like(ours)
+        before = grad.clone()
+        got = torch.autograd.grad(ours, [query, key], grad, retain_graph=True)
+        assert torch.equal(grad, before), name
+        back = torch.autograd.grad(theirs, [query, key], grad, retain_graph=True)
+        torch.testing.assert_close(got, back, rtol=1e-9, atol=1e-10)
+
+
 @pytest.mark.parametrize("causal", [False, True])
 def test_largest_weights(causal: bool) -> None:
     (query, key, _, _), mask, _ = inputs("pairs", n=6, m=9)
