@@ -37,8 +37,8 @@ def blocks(query: Tensor, key: Tensor, causal: bool, all_heads: bool = False) ->
     room = BLOCK_NUMBERS if query.is_cpu else DEVICE_NUMBERS
     group = heads // kv
     kv_step = kv if all_heads else min(kv, max(1, room // max(1, min(rows, FEW_ROWS) * group * keys)))
-    row_step = min(rows, max(FEW_ROWS // 2, room // max(1, kv_step * group * keys)))
-    whole = kv_step == kv and row_step == rows
+    row_step = max(1, min(rows, max(FEW_ROWS // 2, room // max(1, kv_step * group * keys))))
+    whole = kv_step == kv and row_step >= rows
     batch_step = max(1, room // max(1, heads * rows * keys)) if whole else 1
     for first in range(0, batch, batch_step):
         for head in range(0, kv, kv_step):
@@ -182,46 +182,20 @@ def stats_backward(
     With p the weights of a row and w the gradient towards them: ds = p (w - <p, w> + dlse), where
     w = dO V^T - dentropy log p + weight dcolumns + dmass keys.
     """
-    g_output, g_lse, g_entropy, g_columns, g_mass = grads
-    kind = lse.dtype
+    g_lse, kind = grads[1], lse.dtype
     d_query, d_key = torch.zeros_like(query, dtype=kind), torch.zeros_like(key, dtype=kind)
     d_value = query.new_zeros((0,) if value is None else value.shape, dtype=kind)
     d_weights = query.new_zeros((0,) if weights is None else weights.shape, dtype=kind)
     with torch.autocast(query.device.type, enabled=False):
         for block in blocks(query, key, causal):
             here, kv = (block.batch, block.heads, block.rows), block.kv.stop - block.kv.start
-            span = (block.batch, block.kv, slice(block.keys))
             found, q, k = scores(query, key, mask, block, scale, causal)
             p, found = probabilities(found, lse[here])
-            w: Tensor | None = None
-            shared: Tensor | None = None  # the gradient of the column mass, the same for all queries, not to be changed
-            if g_output is not None:
-                assert value is not None
-                g = grouped(g_output[here].to(kind), kv)
-                d_value[span] += grouped(p, kv).mT @ g
-                w = (g @ value[span].to(kind).mT).view_as(p)
-            if g_entropy is not None:
-                # What is cut off has a weight of exactly 0, and no product overflows.
-                surprise = found.clamp_min_(-1e4).mul_(-g_entropy[here][..., None])
-                w = surprise if w is None else w.add_(surprise)
-            if g_mass is not None:
-                assert keys is not None
-                numbers = keys[block.batch, :, None, : block.keys]
-                numbers = numbers if keys.shape[1] == 1 else numbers[:, block.heads]
-                w = g_mass[here][..., None] * numbers if w is None else w.addcmul_(g_mass[here][..., None], numbers)
-            if g_columns is not None:
-                wanted = g_columns[block.batch, block.heads, None, : block.keys]
-                if weights is None:
-                    shared = wanted if w is None else None
-                    w = wanted if w is None else w.add_(wanted)
-                else:
-                    share = weights[block.batch, None, block.rows, None]
-                    w = share * wanted if w is None else w.addcmul_(share, wanted)
-                    d_weights[block.batch, block.rows] += (p @ wanted.mT).sum((1, 3))
+            w, shared = towards_weights(grads, block, p, found, value, keys, weights, d_value, d_weights)
             if w is None:
                 towards, common = torch.zeros_like(p), found.new_zeros((*p.shape[:3], 1))
             else:
-                towards = w.mul_(p) if shared is None else p * w
+                towards = p * w if shared else w.mul_(p)
                 common = towards.sum(-1, keepdim=True)
             if g_lse is not None:
                 common = common - g_lse[here][..., None].masked_fill(lse[here][..., None] == -torch.inf, 0.0)
@@ -229,6 +203,52 @@ def stats_backward(
             add_score_gradients(grouped(towards, kv), q, k, block, scale, d_query, d_key)
     value_kind = kind if value is None else value.dtype
     return d_query.to(query.dtype), d_key.to(key.dtype), d_value.to(value_kind), d_weights
+
+
+def towards_weights(
+    grads: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None],
+    block: Block,
+    p: Tensor,
+    logs: Tensor,
+    value: Tensor | None,
+    keys: Tensor | None,
+    weights: Tensor | None,
+    d_value: Tensor,
+    d_weights: Tensor,
+) -> tuple[Tensor | None, bool]:
+    """Gradient towards the weights p of a block, and whether it is one row for all queries that must not be changed.
+
+    Takes the memory of logs, the logarithms of p, and adds to d_value and d_weights.
+    """
+    g_output, _, g_entropy, g_columns, g_mass = grads
+    here, kv = (block.batch, block.heads, block.rows), block.kv.stop - block.kv.start
+    span = (block.batch, block.kv, slice(block.keys))
+    w: Tensor | None = None
+    shared = False
+    if g_output is not None:
+        assert value is not None
+        g = grouped(g_output[here].to(p.dtype), kv)
+        d_value[span] += grouped(p, kv).mT @ g
+        w = (g @ value[span].to(p.dtype).mT).view_as(p)
+    if g_entropy is not None:
+        # What is cut off has a weight of exactly 0, and no product overflows.
+        surprise = logs.clamp_min_(-1e4).mul_(-g_entropy[here][..., None])
+        w = surprise if w is None else w.add_(surprise)
+    if g_mass is not None:
+        assert keys is not None
+        numbers = keys[block.batch, :, None, : block.keys]
+        numbers = numbers if keys.shape[1] == 1 else numbers[:, block.heads]
+        w = g_mass[here][..., None] * numbers if w is None else w.addcmul_(g_mass[here][..., None], numbers)
+    if g_columns is not None:
+        wanted = g_columns[block.batch, block.heads, None, : block.keys]
+        if weights is None:
+            shared = w is None
+            w = wanted if w is None else w.add_(wanted)
+        else:
+            share = weights[block.batch, None, block.rows, None]
+            w = share * wanted if w is None else w.addcmul_(share, wanted)
+            d_weights[block.batch, block.rows] += (p @ wanted.mT).sum((1, 3))
+    return w, shared
 
 
 def probabilities(found: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:

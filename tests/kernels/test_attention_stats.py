@@ -153,6 +153,18 @@ def test_plain_facts() -> None:
     assert (none.output == 0).all()
 
 
+@pytest.mark.parametrize(("batch", "n"), [(0, 3), (2, 0)])
+def test_nothing(batch: int, n: int) -> None:
+    query, key = torch.zeros(batch, 2, n, 4, requires_grad=True), torch.zeros(batch, 2, 5, 4, requires_grad=True)
+    found = attention_stats(query, key, key, want=("entropy", "column_mass", "top"), k=2)
+    assert found.entropy.shape == (batch, 2, n)
+    assert found.top_indices.shape == (batch, 2, n, 2)
+    assert (found.column_mass == 0).all()
+    back = torch.autograd.grad(found.entropy.sum() + found.column_mass.sum() + found.output.sum(), [query, key])
+    assert all((part == 0).all() for part in back)
+    assert cosine_moments(query, key).dot.shape == (batch, n)
+
+
 def test_large_scores_and_lower_precision() -> None:
     (query, key, value, counts), mask, keys = inputs("pairs", torch.float32, n=17, m=33)
     wide = attention_stats(40 * query, key, value, mask=mask, want=("entropy", "lse"))
