@@ -9,4 +9,11 @@ KERNELS: dict[str, tuple[str, str, str]] = {
     "softmax_draw": ("softmax_pool", "softmax_draw", "one row drawn from that softmax, in the same pass"),
     "gelu_linear": ("gelu_linear", "gelu_linear", "linear(gelu(h)) that keeps only h for the backward pass"),
     "star_core": ("star_core", "star_core", "STAR's stochastic core; its backward touches the drawn rows only"),
+    "attention_stats": (
+        "attention_stats",
+        "attention_stats",
+        "entropy, masses, top weights of attention, no N x M matrix",
+    ),
+    "rollout_row": ("attention_stats", "rollout_row", "one row of attention rollout, a vector-matrix product a layer"),
+    "cosine_moments": ("attention_moments", "cosine_moments", "cosines of attention rows with their mean, no matrix"),
 }

@@ -44,6 +44,7 @@ ATTENTION: dict[str, Mechanism] = {
     "star": Mechanism(
         "star", "STAR", "SOFTS, Han et al. 2024, arXiv 2404.14197", "O(N D^2)", "softmax_pool, star_core", "any tokens"
     ),
+    "tap": Mechanism("tap", "TAPAttention", "TAP and ADL, Guo et al. 2023, ICCV", "O(N^2 D)", "PyTorch's", "grid"),
 }
 ALIASES = {"attention": "softmax"}
 _CLASSES = {row.cls: row.module for row in ATTENTION.values()}

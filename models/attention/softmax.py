@@ -4,13 +4,16 @@ Shapes: B batch, N tokens, M tokens of the context, D width, H heads, K heads of
 """
 
 import itertools
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from ...kernels.attention_stats import AttentionStats, attention_stats
 from ...kernels.forms import Form
 from .base import Attention, attend, both, causal_mask, join_heads, masked_softmax, rotary, split_heads, spread_mask
+from .diversification import diversification_loss
 
 
 class SoftmaxAttention(Attention):
@@ -21,7 +24,8 @@ class SoftmaxAttention(Attention):
     width: D; heads: H, must divide D; kv_heads: K, must divide H, by default H; fewer share keys and values among
     groups of heads (Ainslie et al., arXiv 2305.13245); positions: "rotary" turns queries and keys by their place
     (Su et al., arXiv 2104.09864), "none" leaves the order of tokens unseen; causal: token i sees tokens up to i,
-    with a context the last token stands at its last token; dropout: of the weights, in training.
+    with a context the last token stands at its last token; dropout: of the weights, in training; diversify: weight of
+    the diversification loss (Guo et al., ICCV 2023), which training leaves in `auxiliary`.
     """
 
     masks: ClassVar[tuple[str, ...]] = ("keys", "pairs", "heads")
@@ -30,6 +34,7 @@ class SoftmaxAttention(Attention):
         {"positions": "rotary"},
         {"causal": True},
         {"kv_heads": 1, "positions": "rotary", "causal": True},
+        {"kv_heads": 2, "diversify": 0.5},
     )
 
     def __init__(
@@ -41,6 +46,7 @@ class SoftmaxAttention(Attention):
         positions: Literal["none", "rotary"] = "none",
         causal: bool = False,
         dropout: float = 0.0,
+        diversify: float = 0.0,
     ) -> None:
         super().__init__(width, heads)
         kv_heads = heads if kv_heads is None else kv_heads
@@ -55,6 +61,7 @@ class SoftmaxAttention(Attention):
         self.causal = causal
         self.equivariant = not (causal or self.rotary)
         self.dropout = dropout
+        self.diversify = diversify
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * kv_heads * (width // heads))
         self.out = nn.Linear(width, width)
@@ -77,7 +84,36 @@ class SoftmaxAttention(Attention):
         """
         query, key, value = self.project(x, self.check(x, context, mask))
         dropout = self.dropout if self.training else 0.0
+        if self.diversify:
+            self.auxiliary = self._diversification(query, key, context, mask) if self.training else None
         return self.out(join_heads(attend(query, key, value, spread_mask(mask), causal=self.causal, dropout=dropout)))
+
+    def _diversification(self, query: Tensor, key: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
+        # Without a context a mask of keys tells which tokens are padding, and padding is no query either.
+        queries = mask if context is None and mask is not None and mask.ndim == 2 else None
+        loss = diversification_loss(query, key, mask=mask, queries=queries, causal=self.causal)
+        return self.diversify * loss
+
+    def readouts(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        want: Sequence[str] = ("lse",),
+        **options: Any,
+    ) -> AttentionStats:
+        """Read-outs of the attention without its matrix: x, context and mask as in `forward`.
+
+        want: names of the read-outs of `kernels.attention_stats`, and "output" for the heads' outputs (B, H, N, d) in
+        the same pass; options: its keys, k, row, rows, weights.
+
+        Raises ValueError if mask, widths or names do not fit.
+        """
+        query, key, value = self.project(x, self.check(x, context, mask))
+        rest: Any = [name for name in want if name != "output"]
+        value = value if "output" in want else None
+        return attention_stats(query, key, value, mask=mask, causal=self.causal, want=rest, **options)
 
     def packed(
         self, x: Tensor, offsets: Tensor, context: Tensor | None = None, context_offsets: Tensor | None = None
