@@ -93,8 +93,8 @@ def test_known_columns_take_part_over_the_horizon() -> None:
 
 @pytest.mark.parametrize("attention", ["star", "attention"])
 @pytest.mark.parametrize("ffn", ["mlp", "glu"])
-def test_training_step_in_every_arrangement(mixer: str, ffn: str) -> None:
-    model = small(attention=mixer, ffn=ffn, heads=4, dropout=0.1, known=1).train()
+def test_training_step_in_every_arrangement(attention: str, ffn: str) -> None:
+    model = small(attention=attention, ffn=ffn, heads=4, dropout=0.1, known=1).train()
     past, known = torch.randn(2, 24, 60), torch.randn(2, 30, 1)
     for precision in (torch.float32, torch.bfloat16):
         with torch.autocast("cpu", precision, enabled=precision != torch.float32):
