@@ -16,4 +16,8 @@ KERNELS: dict[str, tuple[str, str, str]] = {
     ),
     "rollout_row": ("attention_stats", "rollout_row", "one row of attention rollout, a vector-matrix product a layer"),
     "cosine_moments": ("attention_moments", "cosine_moments", "cosines of attention rows with their mean, no matrix"),
+    "neighbourhood_attention": ("neighbourhood", "neighbourhood_attention", "softmax over a window from given scores"),
+    "neighbourhood_scores": ("neighbourhood", "neighbourhood_scores", "q . k within a window"),
+    "neighbourhood_sum": ("neighbourhood", "neighbourhood_sum", "weighted sum within a window, weights as given"),
+    "merge_partials": ("partial_softmax", "merge_partials", "softmaxes over parts of the keys joined by log-sum-exp"),
 }
