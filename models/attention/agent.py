@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...kernels.forms import Form
 from .base import Attention, attend, grid_of, join_heads, masked_softmax, split_heads, spread_mask, to_image, to_tokens
 
 
@@ -85,6 +86,9 @@ class AgentAttention(Attention):
         first = first if to_agents is None else first + to_agents
         second = second if from_agents is None else second + from_agents
         return masked_softmax(second, present) @ masked_softmax(first, spread_mask(mask))
+
+    def forms(self, x: Tensor) -> list[Form]:
+        return [Form("two calls of PyTorch's fused operator")]
 
     def forward(self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
         """x: (B, N, D) -> (B, N, D); mask: bool (B, N), True = may be attended to and belongs to an agent.

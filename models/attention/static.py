@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
+from ...kernels.forms import Form
 from .base import Attention, attend, both, causal_mask, join_heads, masked_softmax, rotary, split_heads, spread_mask
 
 
@@ -80,6 +81,9 @@ class StaticAttention(Attention):
         query, key = self.sides(x, static)
         value = split_heads(self.value(x), self.heads)
         return self.out(join_heads(attend(query, key, value, spread_mask(mask), causal=self.causal)))
+
+    def forms(self, x: Tensor) -> list[Form]:
+        return [Form("PyTorch's fused operator")]
 
     def weights(
         self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None, static: Tensor | None = None
