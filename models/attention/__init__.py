@@ -26,11 +26,23 @@ class Mechanism(NamedTuple):
 
 # `headwise list attention` prints it; the contract test of tests/models runs every row.
 ATTENTION: dict[str, Mechanism] = {
+    "agent": Mechanism(
+        "agent", "AgentAttention", "Han et al. 2024, arXiv 2312.08874", "O(N A D)", "PyTorch's", "sequence"
+    ),
+    "agent-grid": Mechanism(
+        "agent", "GridAgentAttention", "Han et al. 2024, arXiv 2312.08874", "O(N A D)", "PyTorch's", "grid"
+    ),
+    "agent-learned": Mechanism(
+        "agent", "LearnedAgentAttention", "Han et al. 2024, arXiv 2312.08874", "O(N A D)", "PyTorch's", "any tokens"
+    ),
     "combiner": Mechanism(
         "combiner", "Combiner", "Ren et al. 2021, arXiv 2107.05768", "O(N (g + N/g) D)", "PyTorch's", "sequence"
     ),
     "coordinate": Mechanism(
         "coordinate", "CoordinateAttention", "Hou et al. 2021, arXiv 2103.02907", "O(N D)", "none needed", "grid"
+    ),
+    "fixed-sequence": Mechanism(
+        "fixed", "FixedAttention", "arXiv 2510.11602", "O(N^2 D)", "none", "sequence", {"source": "sequence"}
     ),
     "gaussian": Mechanism(
         "gaussian", "GaussianAdaptiveAttention", "GAAM, arXiv 2401.11143", "O(N D)", "none needed", "any tokens"
@@ -38,13 +50,27 @@ ATTENTION: dict[str, Mechanism] = {
     "induced": Mechanism(
         "query_pool", "InducedAttention", "Set Transformer, arXiv 1810.00825", "O(N Q D)", "softmax_pool", "any tokens"
     ),
+    "no-mixing": Mechanism("no_mixing", "NoMixing", "MLP, arXiv 2510.11602", "O(N D^2)", "none", "any tokens"),
+    "position-only": Mechanism(
+        "fixed", "FixedAttention", "Tay et al., arXiv 2005.00743", "O(N^2 D)", "none", "sequence", {"source": "learned"}
+    ),
+    "query-free": Mechanism(
+        "query_free", "QueryFreeAttention", "arXiv 2510.11602", "O(M D^2)", "softmax_pool", "any tokens"
+    ),
+    "random": Mechanism("fixed", "FixedAttention", "RndEmbQK, arXiv 2510.11602", "O(N^2 D)", "none", "sequence"),
     "softmax": Mechanism(
         "softmax", "SoftmaxAttention", "Vaswani et al. 2017, arXiv 1706.03762", "O(N M D)", "PyTorch's", "any tokens"
     ),
     "star": Mechanism(
         "star", "STAR", "SOFTS, Han et al. 2024, arXiv 2404.14197", "O(N D^2)", "softmax_pool, star_core", "any tokens"
     ),
+    "static": Mechanism(
+        "static", "StaticAttention", "StaticEmbQK, arXiv 2510.11602", "O(N^2 D)", "PyTorch's", "any tokens"
+    ),
     "tap": Mechanism("tap", "TAPAttention", "TAP and ADL, Guo et al. 2023, ICCV", "O(N^2 D)", "PyTorch's", "grid"),
+    "taylor": Mechanism(
+        "taylor", "TaylorAttention", "Arora et al. 2024, arXiv 2402.18668", "O(N d D)", "none", "any tokens"
+    ),
 }
 ALIASES = {"attention": "softmax"}
 _CLASSES = {row.cls: row.module for row in ATTENTION.values()}
