@@ -8,7 +8,7 @@ queries and keys, e width of values, P further keys.
 
 Work: 2 B H N W e flops for each of these products, and N W scores, which are given. Unfolding copies each value W
 times (289 at 17 x 17) and keeps them; here values stay where they are. Scores, their softmax and the sum are three
-operators, since their users put other things in between (a relative bias, a mixing of groups, a term after the softmax).
+operators, since their users put other things in between (a relative bias, a mixing of groups, a term after it).
 Border "mask": the window is centred and what lies outside the image is no member. "clamp": the window is shifted inside
 the image, so that it always has W members.
 
@@ -53,6 +53,18 @@ def neighbourhood_index(
     inside = (row >= 0) & (row < size[0]) & (column >= 0) & (column < size[1])
     index = (row * size[1] + column).masked_fill(~inside, 0)
     return index.reshape(size[0] * size[1], -1), inside.reshape(size[0] * size[1], -1)
+
+
+def relative_index(
+    size: tuple[int, int], window: int, border: Border = "mask", *, device: torch.device | None = None
+) -> Tensor:
+    """int64 (N, W): place in a table of (2 w - 1)^2 biases of how each member lies to its cell, row by row."""
+    where = plain.layout(*size, window, border == "clamp", device or torch.device("cpu"))
+    steps = torch.arange(window, device=where.rows.device) - where.pad + window - 1
+    row = where.rows[:, None] + steps - torch.arange(size[0], device=steps.device)[:, None]
+    column = where.columns[:, None] + steps - torch.arange(size[1], device=steps.device)[:, None]
+    index = row[:, None, :, None] * (2 * window - 1) + column[None, :, None, :]
+    return index.reshape(size[0] * size[1], -1)
 
 
 def neighbourhood_scores(

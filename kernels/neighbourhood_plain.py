@@ -49,7 +49,7 @@ def _padded(x: Tensor, where: Layout) -> Tensor:
 
 
 def _tiles(where: Layout) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Tiles of columns: their cells, the columns of the padded grid that their windows span, index (T, w) among those."""
+    """Tiles of columns: their cells, columns of the padded grid that their windows span, index (T, w) among those."""
     first = where.columns.tolist()
     steps = torch.arange(where.window, device=where.columns.device)
     for start in range(0, where.width, TILE):

@@ -2,8 +2,8 @@
 
     out = sum_p exp(lse_p - lse) out_p,   lse = logsumexp_p lse_p
 
-Each part is (out, lse) with out the softmax-weighted mean over its own keys. A part without keys has lse -inf and counts
-nothing. Work: one pass over the outputs; no scores are needed again.
+Each part is (out, lse) with out the softmax-weighted mean over its own keys. A part without keys has lse -inf and
+counts nothing. Work: one pass over the outputs; no scores are needed again.
 """
 
 from collections.abc import Sequence

@@ -38,6 +38,9 @@ ATTENTION: dict[str, Mechanism] = {
     "combiner": Mechanism(
         "combiner", "Combiner", "Ren et al. 2021, arXiv 2107.05768", "O(N (g + N/g) D)", "PyTorch's", "sequence"
     ),
+    "contmix": Mechanism(
+        "contmix", "ContMix", "OverLoCK, Lou and Yu 2025, arXiv 2502.20087", "O(N w^2 D)", "neighbourhood", "grid"
+    ),
     "coordinate": Mechanism(
         "coordinate", "CoordinateAttention", "Hou et al. 2021, arXiv 2103.02907", "O(N D)", "none needed", "grid"
     ),
