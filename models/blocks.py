@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..kernels.gelu_linear import gelu_linear
+from .convglu import ConvGLU
 
 FeedForwardKind = Literal["mlp", "glu"]
+NetworkKind = Literal["mlp", "glu", "convglu"]
 
 
 class FeedForward(nn.Module):
@@ -41,10 +43,10 @@ class FeedForward(nn.Module):
         return gelu_linear(self.up(x), self.down.weight, self.down.bias)
 
 
-def build_feedforward(
-    kind: FeedForwardKind, width: int, hidden: int | None = None, *, dropout: float = 0.0
-) -> nn.Module:
-    """The feed-forward network of that kind."""
+def build_feedforward(kind: NetworkKind, width: int, hidden: int | None = None, *, dropout: float = 0.0) -> nn.Module:
+    """The feed-forward network of that kind; "convglu" needs tokens on a grid (`ConvGLU`)."""
+    if kind == "convglu":
+        return ConvGLU(width, hidden, dropout=dropout)
     return FeedForward(width, hidden, kind=kind, dropout=dropout)
 
 

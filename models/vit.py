@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .attention import build_attention
 from .attention.base import masked_mean
-from .blocks import EncoderLayer, FeedForwardKind, build_feedforward
+from .blocks import EncoderLayer, NetworkKind, build_feedforward
 
 
 class Encoder(nn.Module):
@@ -29,7 +29,7 @@ class Encoder(nn.Module):
         heads: int = 4,
         attention: str | Sequence[str] = "softmax",
         options: Mapping[str, Mapping[str, Any]] | None = None,
-        ffn: FeedForwardKind = "mlp",
+        ffn: NetworkKind = "mlp",
         hidden: int | None = None,
         dropout: float = 0.0,
     ) -> None:

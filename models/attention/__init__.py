@@ -35,6 +35,14 @@ ATTENTION: dict[str, Mechanism] = {
     "agent-learned": Mechanism(
         "agent", "LearnedAgentAttention", "Han et al. 2024, arXiv 2312.08874", "O(N A D)", "PyTorch's", "any tokens"
     ),
+    "aggregated": Mechanism(
+        "aggregated",
+        "AggregatedAttention",
+        "TransNeXt, Shi 2024, arXiv 2311.17132",
+        "O(N (w^2 + P) D)",
+        "neighbourhood",
+        "grid",
+    ),
     "combiner": Mechanism(
         "combiner", "Combiner", "Ren et al. 2021, arXiv 2107.05768", "O(N (g + N/g) D)", "PyTorch's", "sequence"
     ),

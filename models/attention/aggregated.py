@@ -1,0 +1,199 @@
+"""Aggregated attention: a window at full resolution and a pooled view of the whole image in one softmax.
+
+Shapes: B batch, N = Y X cells, D width, H heads, d = D / H, w window, W = w w, P pooled cells.
+"""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...kernels.forms import Form
+from ...kernels.neighbourhood import (
+    forms,
+    neighbourhood_attention,
+    neighbourhood_index,
+    neighbourhood_scores,
+    neighbourhood_sum,
+)
+from .base import Attention, grid_of, join_heads, split_heads
+from .contmix import _bins
+
+
+class AggregatedAttention(Attention):
+    """Pixel-focused attention of TransNeXt (Shi, CVPR 2024, arXiv 2311.17132, equations 2-10).
+
+        q^ = q / |q|, k^ = k / |k|,   q~ = (q^ + e_h) softplus(t_h) log(number of keys of the cell)
+        p = softmax [q~ . k^ + r_h over the w x w window ; q~ . k^ + f_h(distance) over the P pooled cells]
+        out = W_o (p v + (q^ T_h + b_h) v_window)
+
+    Cost: O(N (W + P) D), and P = N / reduction^2: linear in cells only for a fixed P. Neighbourhoods are never
+    unfolded; window and pooled part are two softmaxes joined by their log-sum-exps.
+
+    width: D; heads: H; window: w, odd; reduction: the pooled grid is (Y / reduction, X / reduction), at least one
+    cell; pooled: False leaves the pooled part out; learned_tokens: the term with T and b, which is not normalised and
+    is added after the softmax; hidden: width of the network f of the continuous position bias (published: 512).
+
+    Readings: pooled cells are the mean of gelu(linear) over the cells of a bin that are there, then a layer norm, then
+    the same key and value layer. Distances are log2(1 + 8 |x|) / 3 with their sign, x the distance of the centres as a
+    share of the image. Masked cells are no keys and are in no mean; a bin without cells is no key; log counts the keys
+    that are there, at least 2. The published out-of-image key is -inf with a value of 0, here it does not exist.
+    """
+
+    crosses: ClassVar[bool] = False
+    extras: ClassVar[tuple[str, ...]] = ("size",)
+    variants: ClassVar[tuple[dict, ...]] = (
+        {"learned_tokens": False}, {"pooled": False}, {"window": 5, "reduction": 4, "hidden": 8}, {"reduction": 1},
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        heads: int = 4,
+        window: int = 3,
+        reduction: int = 2,
+        pooled: bool = True,
+        learned_tokens: bool = True,
+        hidden: int = 64,
+    ) -> None:
+        super().__init__(width, heads)
+        if window < 1 or window % 2 == 0 or reduction < 1 or hidden < 1:
+            raise ValueError(
+                "AggregatedAttention: window must be odd, reduction and hidden positive, "
+                f"got {window}, {reduction}, {hidden}"
+            )
+        size = width // heads
+        self.window, self.reduction = window, reduction
+        self.equivariant = False
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.embedding = nn.Parameter(0.02 * torch.randn(heads, 1, size))
+        # softplus of this is 1 / 0.24, the published start.
+        self.temperature = nn.Parameter(torch.full((heads, 1, 1), 1 / 0.24).expm1().log())
+        self.local_bias = nn.Parameter(0.02 * torch.randn(heads, 1, window * window))
+        self.pool = nn.Linear(width, width) if pooled else None
+        self.pool_norm = nn.LayerNorm(width) if pooled else None
+        self.distance = nn.Sequential(nn.Linear(2, hidden), nn.ReLU(), nn.Linear(hidden, heads)) if pooled else None
+        self.tokens = nn.Parameter(0.02 * torch.randn(heads, size, window * window)) if learned_tokens else None
+        self.token_bias = nn.Parameter(torch.zeros(heads, 1, window * window)) if learned_tokens else None
+        self.out = nn.Linear(width, width)
+
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> Tensor:
+        """x: (B, N, D), size: (Y, X), by default a square; mask: bool (B, N), True = a cell -> (B, N, D).
+
+        Raises ValueError if shapes do not fit or a context is given.
+        """
+        self.check(x, context, mask)
+        size = grid_of("AggregatedAttention", x.shape[1], size)
+        key, value = self._keys(x)
+        pooled = self._pooled(x, mask, size)
+        values = None if pooled is None else pooled[1]
+        return self.out(join_heads(self._mix(x, key, value, pooled, values, mask, size)))
+
+    def weights(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> Tensor:
+        """(B, H, N, N): a pooled cell's weight is shared out evenly over its bin; without the learned tokens' term."""
+        self.check(x, context, mask)
+        size = grid_of("AggregatedAttention", x.shape[1], size)
+        unit = torch.eye(x.shape[1], dtype=x.dtype, device=x.device).expand(len(x), self.heads, -1, -1)
+        pooled, values = self._pooled(x, mask, size), None
+        if pooled is not None:
+            values = self._shares(x, mask, size)[0][:, None].expand(-1, self.heads, -1, -1)
+        return self._mix(x, self._keys(x)[0], unit, pooled, values, mask, size, tokens=False)
+
+    def _keys(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        key, value = self.key_value(x).chunk(2, -1)
+        return F.normalize(split_heads(key, self.heads), dim=-1), split_heads(value, self.heads)
+
+    def _mix(
+        self,
+        x: Tensor,
+        key: Tensor,
+        value: Tensor,
+        pooled: tuple[Tensor, Tensor, Tensor] | None,
+        pooled_value: Tensor | None,
+        mask: Tensor | None,
+        size: tuple[int, int],
+        *,
+        tokens: bool = True,
+    ) -> Tensor:
+        unit = F.normalize(split_heads(self.query(x), self.heads), dim=-1)
+        count = self._count(mask, pooled, size, x).clamp_min(2.0).log()
+        query = (unit + self.embedding) * (F.softplus(self.temperature) * count)
+        logits = neighbourhood_scores(query, key.to(query.dtype), size, self.window) + self.local_bias
+        given = {}
+        if pooled is not None:
+            far = query @ pooled[0].to(query.dtype).transpose(2, 3) + self._bias(size, x)
+            far = far.masked_fill(~pooled[2][:, None, None], -torch.inf)
+            given = {"extra_logits": far, "extra_value": pooled_value}
+        mixed = neighbourhood_attention(logits.to(value.dtype), value, size, self.window, mask=mask, **given)
+        if tokens and self.tokens is not None and self.token_bias is not None:
+            there = value if mask is None else value.masked_fill(~mask[:, None, :, None], 0.0)
+            mixed = mixed + neighbourhood_sum(unit @ self.tokens + self.token_bias, there, size, self.window)
+        return mixed.to(value.dtype)
+
+    def _shares(self, x: Tensor, mask: Tensor | None, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """(1 or B, P, N): the part of each cell in the mean of each bin, and bool (·, P): whether the bin holds any."""
+        rows, columns = (max(1, side // self.reduction) for side in size)
+        share = _bins(size[0], rows, x)[:, None, :, None] * _bins(size[1], columns, x)[None, :, None, :]
+        share = share.reshape(1, rows * columns, -1)
+        if mask is not None:
+            share = share * mask[:, None].to(x.dtype)
+        total = share.sum(2, keepdim=True)
+        return (share / total.clamp_min(1.0)).expand(len(x), -1, -1), (total > 0).squeeze(2).expand(len(x), -1)
+
+    def _pooled(self, x: Tensor, mask: Tensor | None, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Keys and values (B, H, P, d) of the pooled cells, and which of them are there, bool (B, P)."""
+        if self.pool is None or self.pool_norm is None:
+            return None
+        shares, there = self._shares(x, mask, size)
+        known = x if mask is None else x.masked_fill(~mask[..., None], 0.0)
+        means = shares @ F.gelu(self.pool(known))
+        return *self._keys(self.pool_norm(means)), there
+
+    def _count(self, mask: Tensor | None, pooled: tuple | None, size: tuple[int, int], x: Tensor) -> Tensor:
+        """How many keys each cell has: (1 or B, 1, N, 1)."""
+        index, inside = neighbourhood_index(size, self.window, device=x.device)
+        known = inside[None] if mask is None else inside & mask[:, index]
+        count = known.sum(2)
+        if pooled is not None:
+            count = count + pooled[2].sum(1, keepdim=True)
+        return count[:, None, :, None].to(x.dtype)
+
+    def _bias(self, size: tuple[int, int], x: Tensor) -> Tensor:
+        """Continuous position bias (H, N, P) of the pooled cells."""
+        assert self.distance is not None
+        kind, away = torch.promote_types(x.dtype, torch.float32), []
+        for side in size:
+            bins = max(1, side // self.reduction)
+            cells = (torch.arange(side, device=x.device, dtype=kind) + 0.5) / side
+            centres = (torch.arange(bins, device=x.device, dtype=kind) + 0.5) / bins
+            away.append(cells[:, None] - centres)
+        grid = torch.stack(
+            [
+                away[0][:, None, :, None].expand(-1, size[1], -1, away[1].shape[1]),
+                away[1][None, :, None, :].expand(size[0], -1, away[0].shape[1], -1),
+            ],
+            -1,
+        )
+        grid = grid.sign() * (1 + 8 * grid.abs()).log2() / 3
+        return self.distance(grid.to(x.dtype)).flatten(0, 1).flatten(1, 2).permute(2, 0, 1)
+
+    def forms(self, x: Tensor) -> list[Form]:
+        """Of the sums over the windows."""
+        return forms(x)
