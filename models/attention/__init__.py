@@ -82,6 +82,14 @@ ATTENTION: dict[str, Mechanism] = {
     "taylor": Mechanism(
         "taylor", "TaylorAttention", "Arora et al. 2024, arXiv 2402.18668", "O(N d D)", "none", "any tokens"
     ),
+    "tensor": Mechanism(
+        "tensor",
+        "TensorAttention",
+        "Alman and Song 2024, arXiv 2310.04064",
+        "O(N M^2 D)",
+        "tensor_attention",
+        "any tokens",
+    ),
 }
 ALIASES = {"attention": "softmax"}
 _CLASSES = {row.cls: row.module for row in ATTENTION.values()}

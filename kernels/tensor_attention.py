@@ -1,0 +1,208 @@
+"""Third-order (Kronecker) attention: each token attends to pairs of keys, and no tensor of pairs by tokens exists.
+
+Shapes: B batch, H heads, N queries, M1 and M2 keys of the two sides, d width of keys, e width of values.
+
+    p_ijl = softmax over (j, l) of scale sum_d q_id k1_jd k2_ld,   out_ie = sum_jl p_ijl v1_je v2_le
+
+Alman and Song, ICLR 2024, arXiv 2310.04064, where scale is 1/d; the values are multiplied as their column-wise Kronecker
+product asks. Work: 2 B H N M1 M2 (d + e) flops, cubic in tokens whatever one does exactly; memory: inputs, output and
+log-sum-exp, where the plain form holds B H N M1 M2 scores several times. Backward makes the weights again.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from . import tensor_attention_plain as plain
+from .forms import Form, triton_refused
+
+
+def _check(query: Tensor, sides: tuple[tuple[Tensor, Tensor, Tensor | None], ...]) -> None:
+    for key, value, mask in sides:
+        if key.ndim != 4 or key.shape[:2] != query.shape[:2] or key.shape[3] != query.shape[3]:
+            raise ValueError(f"tensor_attention: keys {tuple(key.shape)} do not fit queries {tuple(query.shape)}")
+        if value.shape[:3] != key.shape[:3] or value.shape[3] != sides[0][1].shape[3]:
+            raise ValueError(f"tensor_attention: values {tuple(value.shape)} do not fit keys {tuple(key.shape)}")
+        if mask is not None and (mask.dtype != torch.bool or mask.shape != (key.shape[0], key.shape[2])):
+            raise ValueError(f"tensor_attention: mask must be bool (batch, keys), got {tuple(mask.shape)}")
+
+
+def tensor_attention(
+    query: Tensor,
+    key1: Tensor,
+    value1: Tensor,
+    key2: Tensor,
+    value2: Tensor,
+    *,
+    mask1: Tensor | None = None,
+    mask2: Tensor | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """Exact third-order attention, in tiles.
+
+    query: (B, H, N, d); key1, value1: (B, H, M1, d or e); key2, value2: (B, H, M2, d or e); masks: bool (B, M), True =
+    a key; scale: by default 1/d. Returns (B, H, N, e); without a pair of keys a row is 0.
+
+    Raises ValueError if shapes do not fit.
+    """
+    _check(query, ((key1, value1, mask1), (key2, value2, mask2)))
+    factor = 1 / query.shape[3] if scale is None else scale
+    return torch.ops.headwise.tensor_attention(query, key1, value1, key2, value2, mask1, mask2, factor)[0]
+
+
+def tensor_attention_approximate(
+    query: Tensor,
+    key1: Tensor,
+    value1: Tensor,
+    key2: Tensor,
+    value2: Tensor,
+    degree: int,
+    *,
+    mask1: Tensor | None = None,
+    mask2: Tensor | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """The near-linear approximation for bounded entries: exp is replaced by its Taylor polynomial of that degree.
+
+    (sum_d q k1 k2)^t is a product of features f of d^t entries, f(q) . (f(k1) * f(k2)), so the sums over j and over l
+    come apart: out = f(q) ((f(k1)^T v1) * (f(k2)^T v2)), normalised alike. O((N + M1 + M2) d^degree e) time.
+    Good while the scores stay near 0 (`approximation_error` says how good); an odd degree can make weights negative
+    where scores are below -1. Arguments as in `tensor_attention`; degree: 0 to 3.
+
+    Raises ValueError if shapes do not fit or for another degree.
+    """
+    _check(query, ((key1, value1, mask1), (key2, value2, mask2)))
+    if degree not in (0, 1, 2, 3):
+        raise ValueError(f"tensor_attention_approximate: degree is 0 to 3, got {degree}")
+    kind, factor = plain.compute_type(query), 1 / query.shape[3] if scale is None else scale
+    asked = _features(query.to(kind), degree, factor)
+    sums, counts = [], []
+    for key, value, mask in ((key1, value1, mask1), (key2, value2, mask2)):
+        features = _features(key.to(kind), degree, None)
+        if mask is not None:
+            features = features * mask[:, None, :, None]
+        sums.append(features.transpose(2, 3) @ value.to(kind))
+        counts.append(features.sum(2))
+    total = asked @ (counts[0] * counts[1])[..., None]
+    out = asked @ (sums[0] * sums[1])
+    return (out / torch.where(total == 0, 1.0, total)).to(value1.dtype)
+
+
+def _features(x: Tensor, degree: int, scale: float | None) -> Tensor:
+    """(..., d) -> (..., 1 + d + ... + d^degree), outer powers; with a scale each has its factor scale^t / t!."""
+    power, parts, weight = torch.ones_like(x[..., :1]), [], 1.0
+    for t in range(degree + 1):
+        parts.append(power if scale is None else power * weight)
+        power = (power[..., None] * x[..., None, :]).flatten(-2)
+        weight *= (scale or 1.0) / (t + 1)
+    return torch.cat(parts, -1)
+
+
+@dataclass
+class ApproximationError:
+    """How far the approximation is from the exact form. relative: Frobenius norm of the difference over that of the
+    exact output; bound: largest absolute entry of queries and keys; score: largest absolute score."""
+
+    relative: float
+    bound: float
+    score: float
+
+    def __str__(self) -> str:
+        return f"relative error {self.relative:.2e} at entries up to {self.bound:.2f} (scores up to {self.score:.2f})"
+
+
+@torch.no_grad()
+def approximation_error(
+    query: Tensor,
+    key1: Tensor,
+    value1: Tensor,
+    key2: Tensor,
+    value2: Tensor,
+    degree: int,
+    *,
+    scale: float | None = None,
+) -> ApproximationError:
+    """Compare the approximation with the exact form (cubic time) on these inputs."""
+    exact = tensor_attention(query, key1, value1, key2, value2, scale=scale)
+    near = tensor_attention_approximate(query, key1, value1, key2, value2, degree, scale=scale)
+    factor = 1 / query.shape[3] if scale is None else scale
+    largest = max(
+        float((query * key2[:, :, one : one + 1] @ key1.transpose(2, 3)).abs().max()) * abs(factor)
+        for one in range(key2.shape[2])
+    )
+    bound = max(float(part.abs().max()) for part in (query, key1, key2))
+    return ApproximationError(float((near - exact).norm() / exact.norm()), bound, largest)
+
+
+def forms(*tensors: Tensor) -> list[Form]:
+    """What can compute the exact form for such tensors."""
+    return [Form("Triton kernel, online softmax over pairs", triton_refused(*tensors)), Form("PyTorch, tiles of pairs")]
+
+
+@torch.library.custom_op("headwise::tensor_attention", mutates_args=())
+def _attend(
+    query: Tensor, key1: Tensor, value1: Tensor, key2: Tensor, value2: Tensor,
+    mask1: Tensor | None, mask2: Tensor | None, scale: float,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    return plain.attend(query, key1, value1, key2, value2, mask1, mask2, scale)
+
+
+@_attend.register_fake
+def _(query, key1, value1, key2, value2, mask1, mask2, scale):  # type: ignore[no-untyped-def]
+    out = value1.new_empty((*query.shape[:3], value1.shape[3]))
+    return out, query.new_empty(query.shape[:3], dtype=plain.compute_type(query))
+
+
+@torch.library.custom_op("headwise::tensor_attention_backward", mutates_args=())
+def _backward(
+    grad: Tensor, query: Tensor, key1: Tensor, value1: Tensor, key2: Tensor, value2: Tensor,
+    mask1: Tensor | None, mask2: Tensor | None, out: Tensor, lse: Tensor, scale: float,
+) -> list[Tensor]:  # fmt: skip
+    return plain.attend_backward(grad, query, key1, value1, key2, value2, mask1, mask2, out, lse, scale)
+
+
+@_backward.register_fake
+def _(grad, query, key1, value1, key2, value2, mask1, mask2, out, lse, scale):  # type: ignore[no-untyped-def]
+    return [part.new_empty(part.shape) for part in (query, key1, value1, key2, value2)]
+
+
+# Triton is imported at the first call with a CUDA tensor: it is optional, and nobody on a CPU pays for it.
+@_attend.register_kernel("cuda")
+def _(query, key1, value1, key2, value2, mask1, mask2, scale):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
+    device = _device(query, value1)
+    return (device or plain).attend(query, key1, value1, key2, value2, mask1, mask2, scale)
+
+
+@_backward.register_kernel("cuda")
+def _(grad, query, key1, value1, key2, value2, mask1, mask2, out, lse, scale):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
+    device = _device(query, value1)
+    return (device or plain).attend_backward(grad, query, key1, value1, key2, value2, mask1, mask2, out, lse, scale)
+
+
+def _device(query: Tensor, value: Tensor):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
+    """The Triton form, None where it cannot take the tensors: without Triton, float64, or heads wider than 64."""
+    from importlib.util import find_spec
+
+    if query.dtype == torch.float64 or max(query.shape[3], value.shape[3]) > 64 or find_spec("triton") is None:
+        return None
+    from . import tensor_attention_triton
+
+    return tensor_attention_triton
+
+
+def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    *tensors, ctx.scale = inputs
+    ctx.save_for_backward(*tensors, *output)
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _gradient(ctx, grad, _):  # type: ignore[no-untyped-def]
+    if grad is None:
+        return (None,) * 8
+    made = torch.ops.headwise.tensor_attention_backward(grad, *ctx.saved_tensors, ctx.scale)
+    return *made, None, None, None
+
+
+_attend.register_autograd(_gradient, setup_context=_save)
