@@ -26,6 +26,14 @@ class Mechanism(NamedTuple):
 
 # `headwise list attention` prints it; the contract test of tests/models runs every row.
 ATTENTION: dict[str, Mechanism] = {
+    "differential": Mechanism(
+        "differential",
+        "GroupedDifferentialAttention",
+        "Grouped Differential Attention 2025, arXiv 2510.06949",
+        "O(N M D)",
+        "PyTorch's, differential_combine",
+        "any tokens",
+    ),
     "softmax": Mechanism(
         "softmax", "SoftmaxAttention", "Vaswani et al. 2017, arXiv 1706.03762", "O(N M D)", "PyTorch's", "any tokens"
     ),
