@@ -5,6 +5,11 @@
 
 # name -> (module, function, one line); `headwise list kernels` prints it.
 KERNELS: dict[str, tuple[str, str, str]] = {
+    "differential_combine": (
+        "differential_combine",
+        "differential_combine",
+        "signal minus noise heads, RMS norm and scale, one pass",
+    ),
     "softmax_pool": ("softmax_pool", "softmax_pool", "softmax-weighted mean over a padded or ragged axis, one pass"),
     "softmax_draw": ("softmax_pool", "softmax_draw", "one row drawn from that softmax, in the same pass"),
     "gelu_linear": ("gelu_linear", "gelu_linear", "linear(gelu(h)) that keeps only h for the backward pass"),

@@ -8,19 +8,32 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import gelu_linear, softmax_pool  # noqa: F401  (the operators are registered when their files load)
+from .differential_combine import difference
 from .softmax_pool_plain import compute_type, masked
 
 
 def plain_decompositions() -> dict[torch._ops.OperatorBase, Callable[..., Any]]:
     """Table for `torch.export.ExportedProgram.run_decompositions`: our inference operators in plain PyTorch.
 
-    Holds `softmax_pool` and `gelu_linear`, which is all that a model in evaluation mode calls. The drawing operators
+    Holds `softmax_pool`, `gelu_linear` and `differential_combine`, called in evaluation mode. The drawing operators
     belong to training and stay opaque: a graph has no seedable plain form of them.
     """
     return {
         torch.ops.headwise.softmax_pool.default: pool_decomposed,
+        torch.ops.headwise.differential_combine.default: combine_decomposed,
         torch.ops.headwise.gelu_linear.default: lambda h, weight, bias: F.linear(F.gelu(h), weight, bias),
     }
+
+
+def combine_decomposed(
+    rows: Tensor, lam: Tensor, weight: Tensor | None, signal: int, eps: float, scale: float
+) -> tuple[Tensor, Tensor]:
+    """(out, r) of `differential_combine`, all rows at once."""
+    y = difference(rows, lam, signal)[0].flatten(1, 2)
+    if weight is None:
+        return y.to(rows.dtype), y.new_empty((0,))
+    r = (y.square().mean(-1) + eps).rsqrt()
+    return (y * r[..., None] * (weight.to(y.dtype) * scale)).to(rows.dtype), r
 
 
 def pool_decomposed(

@@ -69,6 +69,14 @@ ATTENTION: dict[str, Mechanism] = {
         "query_free", "QueryFreeAttention", "arXiv 2510.11602", "O(M D^2)", "softmax_pool", "any tokens"
     ),
     "random": Mechanism("fixed", "FixedAttention", "RndEmbQK, arXiv 2510.11602", "O(N^2 D)", "none", "sequence"),
+    "differential": Mechanism(
+        "differential",
+        "GroupedDifferentialAttention",
+        "Grouped Differential Attention 2025, arXiv 2510.06949",
+        "O(N M D)",
+        "PyTorch's, differential_combine",
+        "any tokens",
+    ),
     "softmax": Mechanism(
         "softmax", "SoftmaxAttention", "Vaswani et al. 2017, arXiv 1706.03762", "O(N M D)", "PyTorch's", "any tokens"
     ),

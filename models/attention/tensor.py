@@ -19,7 +19,7 @@ class TensorAttention(Attention):
     Both sides are projections of the same tokens; with k2 = v2 = 1 it is softmax attention with scale 1/d.
 
     Cost: O(N M^2 D) time, cubic in tokens, O((N + M) D) memory: no tensor of triples exists. Of use up to a few hundred
-    tokens. degree: 0 to 3 takes the near-linear approximation for bounded entries instead, O((N + M) d^degree D)
+    tokens. degree: 1 to 3 takes the near-linear approximation for bounded entries instead, O((N + M) d^degree D)
     time; it is good only while scores stay near 0 (`kernels.tensor_attention.approximation_error` tells), and the
     paper proves that for large entries nothing near-linear can be. An odd degree can divide by a sum near 0.
 
@@ -27,12 +27,12 @@ class TensorAttention(Attention):
     our reading. The values of the pair are multiplied, so outputs are small at the start of a training.
     """
 
-    variants: ClassVar[tuple[dict, ...]] = ({"degree": 2}, {"degree": 0, "heads": 2})
+    variants: ClassVar[tuple[dict, ...]] = ({"degree": 2}, {"degree": 2, "heads": 2})
 
     def __init__(self, width: int, *, heads: int = 8, degree: int | None = None) -> None:
         super().__init__(width, heads)
-        if degree not in (None, 0, 1, 2, 3):
-            raise ValueError(f"TensorAttention: degree is 0 to 3, or None for the exact form, got {degree}")
+        if degree not in (None, 1, 2, 3):
+            raise ValueError(f"TensorAttention: degree is 1 to 3, or None for the exact form, got {degree}")
         self.degree = degree
         self.query = nn.Linear(width, width)
         self.keys_values = nn.Linear(width, 4 * width)
@@ -45,13 +45,11 @@ class TensorAttention(Attention):
         """
         source = self.check(x, context, mask)
         query = split_heads(self.query(x), self.heads)
-        sides = [split_heads(part, self.heads) for part in self.keys_values(source).chunk(4, -1)]
-        query = query.to(sides[0].dtype)
-        masks = {"mask1": mask, "mask2": mask}
+        key1, value1, key2, value2 = (split_heads(part, self.heads) for part in self.keys_values(source).chunk(4, -1))
         if self.degree is None:
-            mixed = tensor_attention(query, *sides, **masks)
+            mixed = tensor_attention(query, key1, value1, key2, value2, mask1=mask, mask2=mask)
         else:
-            mixed = tensor_attention_approximate(query, *sides, self.degree, **masks)
+            mixed = tensor_attention_approximate(query, key1, value1, key2, value2, self.degree, mask1=mask, mask2=mask)
         return self.out(join_heads(mixed))
 
     def weights(self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
