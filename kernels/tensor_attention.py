@@ -5,8 +5,8 @@ Shapes: B batch, H heads, N queries, M1 and M2 keys of the two sides, d width of
     p_ijl = softmax over (j, l) of scale sum_d q_id k1_jd k2_ld,   out_ie = sum_jl p_ijl v1_je v2_le
 
 Alman and Song, ICLR 2024, arXiv 2310.04064, where scale is 1/d; the values are multiplied as their column-wise
-Kronecker product asks. Work: 2 B H N M1 M2 (d + e) flops, cubic in tokens whatever one does exactly; memory: inputs, output and
-log-sum-exp, where the plain form holds B H N M1 M2 scores several times. Backward makes the weights again.
+Kronecker product asks. Work: 2 B H N M1 M2 (d + e) flops, cubic in tokens whatever one does exactly; memory: inputs,
+output and log-sum-exp, where the plain form holds B H N M1 M2 scores several times. Backward makes the weights again.
 """
 
 from dataclasses import dataclass
