@@ -52,6 +52,14 @@ ATTENTION: dict[str, Mechanism] = {
     "coordinate": Mechanism(
         "coordinate", "CoordinateAttention", "Hou et al. 2021, arXiv 2103.02907", "O(N D)", "none needed", "grid"
     ),
+    "differential": Mechanism(
+        "differential",
+        "GroupedDifferentialAttention",
+        "Grouped Differential Attention 2025, arXiv 2510.06949",
+        "O(N M D)",
+        "PyTorch's, differential_combine",
+        "any tokens",
+    ),
     "fixed-sequence": Mechanism(
         "fixed", "FixedAttention", "arXiv 2510.11602", "O(N^2 D)", "none", "sequence", {"source": "sequence"}
     ),
@@ -61,6 +69,9 @@ ATTENTION: dict[str, Mechanism] = {
     "induced": Mechanism(
         "query_pool", "InducedAttention", "Set Transformer, arXiv 1810.00825", "O(N Q D)", "softmax_pool", "any tokens"
     ),
+    "moh": Mechanism(
+        "moh", "MixtureOfHeads", "MoH, Jin et al. 2024, arXiv 2410.11842", "O(N M D)", "gathered_heads", "any tokens"
+    ),
     "no-mixing": Mechanism("no_mixing", "NoMixing", "MLP, arXiv 2510.11602", "O(N D^2)", "none", "any tokens"),
     "position-only": Mechanism(
         "fixed", "FixedAttention", "Tay et al., arXiv 2005.00743", "O(N^2 D)", "none", "sequence", {"source": "learned"}
@@ -69,14 +80,6 @@ ATTENTION: dict[str, Mechanism] = {
         "query_free", "QueryFreeAttention", "arXiv 2510.11602", "O(M D^2)", "softmax_pool", "any tokens"
     ),
     "random": Mechanism("fixed", "FixedAttention", "RndEmbQK, arXiv 2510.11602", "O(N^2 D)", "none", "sequence"),
-    "differential": Mechanism(
-        "differential",
-        "GroupedDifferentialAttention",
-        "Grouped Differential Attention 2025, arXiv 2510.06949",
-        "O(N M D)",
-        "PyTorch's, differential_combine",
-        "any tokens",
-    ),
     "softmax": Mechanism(
         "softmax", "SoftmaxAttention", "Vaswani et al. 2017, arXiv 1706.03762", "O(N M D)", "PyTorch's", "any tokens"
     ),

@@ -23,7 +23,9 @@ class Attention(nn.Module):
     forward ("size", the (height, width) of the grid whose cells the tokens are, row by row; "static", tokens before
     any layer); variants: sets of options that the contract test runs besides the defaults; heads of the variant
     and `width` are given to it by the test. equivariant: whether permuting the tokens permutes the output;
-    causal: whether token i is blind to all j > i. Both may depend on the options, so they are set per instance.
+    causal: whether token i is blind to all j > i; discrete: whether it makes choices that a small change can flip;
+    straight_through: whether its gradients are by design not those of the function. All may depend on the options, so
+    they are set per instance.
 
     A mechanism with a loss of its own leaves it in `auxiliary` in training (see `auxiliary_loss`).
     """
@@ -41,6 +43,8 @@ class Attention(nn.Module):
         self.heads = heads
         self.equivariant = True
         self.causal = False
+        self.discrete = False
+        self.straight_through = False
         self.auxiliary: Tensor | None = None
 
     def check(self, x: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:

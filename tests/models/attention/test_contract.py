@@ -65,7 +65,9 @@ def test_any_number_of_tokens(name: str, options: dict, count: int) -> None:
     assert error < 1e-5, error
     half = call(make(name, options, torch.bfloat16), x.bfloat16())
     assert half.dtype == torch.bfloat16
-    error = (half.double() - out).norm() / out.norm().clamp_min(1e-3)
+    errors = (half.double() - out).norm(dim=2) / out.norm(dim=2).mean().clamp_min(1e-3)
+    # A choice that rounding flips changes its token wholly, the others not at all.
+    error = errors.quantile(0.7) if mechanism.discrete else errors.square().mean().sqrt()
     assert error < 0.06, error
 
 
@@ -158,7 +160,8 @@ def test_order(name: str, options: dict) -> None:
 def test_gradients(name: str, options: dict) -> None:
     mechanism = make(name, options, torch.float64)
     x = torch.randn(2, 6, WIDTH, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda given: call(mechanism, given), (x,), fast_mode=True)
+    if not mechanism.straight_through:
+        assert torch.autograd.gradcheck(lambda given: call(mechanism, given), (x,), fast_mode=True)
     mechanism.train()
     out = call(mechanism, x)
     loss = out.square().sum() + (0 if mechanism.auxiliary is None else mechanism.auxiliary)

@@ -1,0 +1,177 @@
+"""MoH: every token chooses which of its attention heads are on.
+
+Shapes: B batch, N tokens, M tokens of the context, D width, H heads, s of them shared, E = H - s routed, k active.
+"""
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ...kernels.forms import Form
+from ...kernels.gathered_heads import forms, gathered_attention, worthwhile
+from .base import attend, join_heads, spread_mask
+from .softmax import SoftmaxAttention
+
+
+class MixtureOfHeads(SoftmaxAttention):
+    """Mixture-of-head attention: s shared heads, and the k of E routed ones that a token chooses (arXiv 2410.11842).
+
+        p = softmax(W_r x),  routed gate = k p / (sum of p over the chosen) where chosen, else 0
+        shared gate = s softmax(W_s x) (1 for a single one),  (b_0, b_1) = 2 softmax(W_0 x)
+        out = W_o [b_0 shared gate_h head_h, b_1 routed gate_h head_h]
+
+    Cost: (s + k) / H of softmax attention's O(N M D) between tokens: heads that are off are not computed where that
+    pays (`explain`); published code computes all of them and multiplies by 0. Projections stay whole.
+
+    width: D; heads: H; shared: s, by default H / 4; active: k, by default so that three quarters of the heads are on;
+    router: "linear" as above, or "query-norm" (the paper's for LLaMA3): without parameters, p = softmax of the
+    queries' norms over their deviation, gates are 0 and 1, the gradient goes straight through to the norms of the
+    chosen. balance: weight of the loss E^2 mean_e(mean_t p mean_t chosen), which training leaves in `auxiliary`;
+    with even routing it is k times the weight, not 1. compute: "auto", "gathered" or "dense". kv_heads, positions,
+    causal, dropout (dense form only) as in softmax attention.
+
+    Readings: no gradient reaches heads that are off, in either form. Padding, known from a mask of keys without
+    a context, does not count in the balance. The published balance list is global to the process; here each layer has
+    its own.
+    """
+
+    variants: ClassVar[tuple[dict, ...]] = (
+        {"shared": 2, "active": 1}, {"shared": 0, "active": 2, "balance": 0.5}, {"shared": 4, "active": 0},
+        {"router": "query-norm"}, {"compute": "gathered"}, {"compute": "gathered", "causal": True, "kv_heads": 2},
+        {"heads": 1}, {"heads": 8, "positions": "rotary"},
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        heads: int = 8,
+        shared: int | None = None,
+        active: int | None = None,
+        router: Literal["linear", "query-norm"] = "linear",
+        balance: float = 0.01,
+        compute: Literal["auto", "gathered", "dense"] = "auto",
+        kv_heads: int | None = None,
+        positions: Literal["none", "rotary"] = "none",
+        causal: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(width, heads=heads, kv_heads=kv_heads, positions=positions, causal=causal, dropout=dropout)
+        shared = max(1, heads // 4) if shared is None else shared
+        routed = heads - shared
+        if active is None:
+            active = min(routed, max(1, round(0.75 * heads) - shared))
+        if not 0 <= shared <= heads or not min(routed, 1) <= active <= routed:
+            raise ValueError(f"MixtureOfHeads: {shared} shared and {active} active do not fit {heads} heads")
+        if router not in ("linear", "query-norm") or compute not in ("auto", "gathered", "dense"):
+            raise ValueError(f"MixtureOfHeads: no router {router!r} or compute {compute!r}")
+        self.shared, self.routed, self.active = shared, routed, active
+        self.router, self.compute, self.balance = router, compute, balance
+        self.discrete, self.straight_through = routed > active > 0, router == "query-norm" and routed > 0
+        linear = router == "linear"
+        self.route = nn.Linear(width, routed, bias=False) if linear and routed else None
+        self.share = nn.Linear(width, shared, bias=False) if linear and shared > 1 else None
+        self.between = nn.Linear(width, 2, bias=False) if linear and shared and routed else None
+
+    @classmethod
+    def from_softmax(cls, attention: SoftmaxAttention, **options) -> "MixtureOfHeads":  # type: ignore[no-untyped-def]
+        """A trained softmax attention as a mixture of its heads, for continued training; options as in the constructor.
+
+        Routers start at 0, so that with all heads on the function is the same. Raises ValueError if they do not fit.
+        """
+        made = cls(
+            attention.width,
+            heads=attention.heads,
+            kv_heads=attention.kv_heads,
+            positions="rotary" if attention.rotary else "none",
+            causal=attention.causal,
+            dropout=attention.dropout,
+            **options,
+        ).to(attention.out.weight)
+        made.load_state_dict(attention.state_dict(), strict=False)
+        for router in (made.route, made.share, made.between):
+            if router is not None:
+                nn.init.zeros_(router.weight)
+        return made.train(attention.training)
+
+    def gates(self, x: Tensor, query: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Gates (B, H, N), 0 where a head is off; bool (B, H, N), which are on; the router's p (B, E, N)."""
+        on = torch.ones(query.shape[:3], dtype=torch.bool, device=x.device)
+        gate = torch.ones(query.shape[:3], dtype=x.dtype, device=x.device)
+        if self.share is not None:
+            first = self.shared * self.share(x).softmax(-1).transpose(1, 2).to(x.dtype)
+            gate = torch.cat([first, gate[:, self.shared :]], 1)
+        if not self.routed:
+            return gate, on, None
+        if self.route is None:
+            norms = query[:, self.shared :].norm(dim=-1)
+            spread = query.norm(dim=-1).var(1, keepdim=True, unbiased=False).add(1e-12).sqrt()
+            p = (norms / spread).softmax(1)
+        else:
+            p = self.route(x).softmax(-1).transpose(1, 2)
+        best = p.topk(self.active, 1).indices
+        chosen = torch.zeros_like(p, dtype=torch.bool).scatter(1, best, True)
+        if self.route is None:
+            routed = chosen.to(p.dtype) + (p - p.detach()) * chosen
+        else:
+            kept = p * chosen
+            routed = self.active * kept / kept.sum(1, keepdim=True).clamp_min(torch.finfo(p.dtype).eps)
+        on = torch.cat([on[:, : self.shared], chosen], 1)
+        gate = torch.cat([gate[:, : self.shared], routed.to(x.dtype)], 1)
+        if self.between is not None:
+            weight = 2 * self.between(x).softmax(-1).transpose(1, 2).to(x.dtype)
+            parts = [weight[:, :1].expand(-1, self.shared, -1), weight[:, 1:].expand(-1, self.routed, -1)]
+            gate = gate * torch.cat(parts, 1)
+        return gate, on, p
+
+    def forward(self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
+        """As `SoftmaxAttention.forward`."""
+        source = self.check(x, context, mask)
+        query, key, value = self.project(x, source)
+        gate, on, p = self.gates(x, query)
+        self.auxiliary = None
+        if self.training and self.balance and p is not None:
+            counted = mask if context is None and mask is not None and mask.ndim == 2 else None
+            self.auxiliary = self.balance * self._imbalance(p, on[:, self.shared :], counted)
+        allowed = spread_mask(mask)
+        if self._gathers(query, key):
+            mixed = gathered_attention(query, key, value, on, mask=allowed, causal=self.causal)
+        else:
+            dropout = self.dropout if self.training else 0.0
+            mixed = attend(query, key, value, allowed, causal=self.causal, dropout=dropout)
+        return self.out(join_heads(mixed * gate[..., None].to(mixed.dtype)))
+
+    def _gathers(self, query: Tensor, key: Tensor) -> bool:
+        if self.compute != "auto" or (self.dropout and self.training):
+            return self.compute == "gathered"
+        share = (self.shared + self.active) / self.heads
+        return not worthwhile(query.shape[0], self.heads, query.shape[2], key.shape[2], share)
+
+    def _imbalance(self, p: Tensor, chosen: Tensor, counted: Tensor | None) -> Tensor:
+        parts = [part.to(p.dtype) for part in (p, chosen)]
+        if counted is None:
+            means = [part.mean((0, 2)) for part in parts]
+        else:
+            total = counted.sum().clamp_min(1)
+            means = [(part * counted[:, None]).sum((0, 2)) / total for part in parts]
+        return self.routed**2 * (means[0] * means[1]).mean()
+
+    def packed(self, *_: object, **__: object) -> Tensor:
+        """Not for a mixture of heads; raises ValueError."""
+        raise ValueError("MixtureOfHeads: packed sequences are not supported; pad them and give a mask")
+
+    def weights(self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
+        """Attention weights times gates (B, H, N, M): 0 where a head is off."""
+        query, _, _ = self.project(x, x)
+        return super().weights(x, context, mask=mask) * self.gates(x, query)[0][..., None]
+
+    def forms(self, x: Tensor) -> list[Form]:
+        """Of the attention, for x as its own context."""
+        share = (self.shared + self.active) / self.heads
+        found = forms(x[:, None].expand(-1, self.heads, -1, -1), share, x.shape[1])
+        if self.compute == "auto":
+            return found
+        said = f"compute is {self.compute!r}"
+        wanted = self.compute == "gathered"
+        return [form if ("gathered" in form.name) == wanted else Form(form.name, said) for form in found]

@@ -1,0 +1,186 @@
+"""Mixture of heads against loops over tokens, the paper's identities, and the operator that skips heads."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from headwise.kernels.gathered_heads import gathered_attention, worthwhile
+from headwise.models.attention.moh import MixtureOfHeads
+from headwise.models.attention.softmax import SoftmaxAttention
+
+
+def make(**options) -> MixtureOfHeads:
+    torch.manual_seed(0)
+    return MixtureOfHeads(12, **({"heads": 6, "shared": 2, "active": 2} | options)).double()
+
+
+def formula(model: MixtureOfHeads, x: Tensor, context: Tensor, mask: Tensor) -> Tensor:
+    """One sequence, token by token; x (N, D), context (M, D), mask (N, M)."""
+    size, s = model.width // model.heads, model.shared
+    query = (x @ model.query.weight.t() + model.query.bias).view(len(x), model.heads, size)
+    key, value = (context @ model.key_value.weight.t() + model.key_value.bias).view(len(context), 2, -1, size).unbind(1)
+    rows = []
+    for n in range(len(x)):
+        gate = [0.0] * model.heads
+        first = torch.softmax(model.share.weight @ x[n], 0) if model.share is not None else torch.ones(1)
+        p = torch.softmax(model.route.weight @ x[n], 0)
+        chosen = sorted(range(model.routed), key=lambda e: -float(p[e]))[: model.active]
+        between = 2 * torch.softmax(model.between.weight @ x[n], 0) if s else torch.ones(2)
+        for h in range(s):
+            gate[h] = between[0] * s * first[h]
+        for e in chosen:
+            gate[s + e] = between[1] * model.active * p[e] / sum(p[c] for c in chosen)
+        heads = []
+        for h in range(model.heads):
+            seen = mask[n].nonzero().flatten()
+            mixed = torch.zeros(size, dtype=x.dtype)
+            if len(seen):
+                weight = torch.softmax(key[seen, h] @ query[n, h] / size**0.5, 0)
+                mixed = weight @ value[seen, h]
+            heads.append(gate[h] * mixed)
+        rows.append(model.out.weight @ torch.cat(heads) + model.out.bias)
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("options", [{}, {"shared": 1, "active": 3}, {"shared": 0, "active": 1}])
+@pytest.mark.parametrize("compute", ["dense", "gathered"])
+@torch.no_grad()
+def test_it_equals_the_loop(options: dict, compute) -> None:
+    model = make(compute=compute, **options)
+    x, context = torch.randn(2, 5, 12, dtype=torch.float64), torch.randn(2, 7, 12, dtype=torch.float64)
+    mask = torch.rand(2, 5, 7) < 0.6
+    mask[0, 0] = False
+    expected = torch.stack([formula(model, *parts) for parts in zip(x, context, mask)])
+    torch.testing.assert_close(model(x, context, mask=mask), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("mask_kind", ["none", "keys", "pairs", "heads"])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("router", ["linear", "query-norm"])
+def test_heads_that_are_off_need_not_be_computed(mask_kind: str, causal: bool, router) -> None:
+    """Gathered and dense agree, in gradients, too."""
+    dense = make(compute="dense", causal=causal, kv_heads=3, router=router)
+    gathered = make(compute="gathered", causal=causal, kv_heads=3, router=router)
+    gathered.load_state_dict(dense.state_dict())
+    shape = {"keys": (2, 9), "pairs": (2, 9, 9), "heads": (2, 6, 9, 9)}.get(mask_kind)
+    mask = None if shape is None else torch.rand(shape) < 0.6
+    x = torch.randn(2, 9, 12, dtype=torch.float64, requires_grad=True)
+    outs = [model(x, mask=mask) for model in (dense, gathered)]
+    torch.testing.assert_close(outs[1], outs[0], rtol=1e-10, atol=1e-10)
+    grads = [
+        torch.autograd.grad((out.square()).sum(), [x, *model.parameters()], allow_unused=True)
+        for out, model in zip(outs, (dense, gathered))
+    ]
+    torch.testing.assert_close(grads[1], grads[0], rtol=1e-8, atol=1e-9)
+
+
+def test_all_heads_on_with_routers_at_zero_is_softmax_attention() -> None:
+    plain = SoftmaxAttention(12, heads=6, kv_heads=3, positions="rotary").double()
+    x = torch.randn(2, 8, 12, dtype=torch.float64)
+    for options in ({"shared": 2, "active": 4}, {"shared": 0, "active": 6}, {"shared": 6, "active": 0}):
+        made = MixtureOfHeads.from_softmax(plain, **options)
+        torch.testing.assert_close(made(x), plain(x), rtol=1e-12, atol=1e-12)
+    binary = MixtureOfHeads.from_softmax(plain, shared=2, active=4, router="query-norm")
+    torch.testing.assert_close(binary(x), plain(x))
+    assert not torch.allclose(MixtureOfHeads.from_softmax(plain, shared=2, active=2)(x), plain(x))
+
+
+def test_gates_add_up_and_count() -> None:
+    model, x = make(), torch.randn(3, 11, 12, dtype=torch.float64)
+    query = model.project(x, x)[0]
+    gate, on, p = model.gates(x, query)
+    assert p is not None
+    assert torch.equal(on.sum(1), torch.full((3, 11), 4))
+    assert torch.equal(gate != 0, on)
+    between = 2 * model.between(x).softmax(-1)
+    torch.testing.assert_close(gate.sum(1), 2 * between[..., 0] + 2 * between[..., 1])
+    torch.testing.assert_close(between.sum(-1), torch.full((3, 11), 2.0, dtype=torch.float64))
+    binary = make(router="query-norm")
+    gate, on, _ = binary.gates(x, query)
+    assert torch.equal(gate, on.to(gate))
+    norms = query[:, 2:].norm(dim=-1)
+    assert torch.equal(on[:, 2:].nonzero(), torch.zeros_like(norms).scatter(1, norms.topk(2, 1).indices, 1).nonzero())
+
+
+def test_masked_heads_pass_no_gradient_to_their_values() -> None:
+    for compute in ("dense", "gathered"):
+        model = make(compute=compute, shared=0, active=1)
+        nn.init.zeros_(model.route.weight)
+        with torch.no_grad():
+            model.route.weight[3] = 10.0  # positive tokens all choose head 3
+        x = torch.rand(1, 5, 12, dtype=torch.float64)
+        model(x).square().sum().backward()
+        values = model.key_value.weight.grad.view(2, 6, 2, 12)[1].abs().sum((1, 2))
+        assert values[3] > 0
+        assert (values[[0, 1, 2, 4, 5]] == 0).all()
+
+
+def test_the_balance_loss_is_k_when_even_and_sees_no_padding() -> None:
+    model = make(balance=1.0).train()
+    nn.init.zeros_(model.route.weight)
+    p = torch.full((2, 4, 50), 0.25, dtype=torch.float64)
+    chosen = torch.zeros(2, 4, 50, dtype=torch.bool)
+    for n in range(50):
+        chosen[:, [n % 4, (n + 1) % 4], n] = True
+    torch.testing.assert_close(model._imbalance(p[:, :, :48], chosen[:, :, :48], None).item(), 2.0)
+    x = torch.randn(2, 9, 12, dtype=torch.float64)
+    model = make(balance=1.0).train()
+    model(x[:, :6])
+    alone = model.auxiliary
+    model(x, mask=torch.arange(9).expand(2, 9) < 6)
+    torch.testing.assert_close(model.auxiliary, alone)
+    assert alone is not None
+    alone.backward()
+    assert model.route.weight.grad.any()
+    model.eval()(x)
+    assert model.auxiliary is None
+
+
+def test_routed_heads_can_change_places() -> None:
+    model, x = make(), torch.randn(2, 7, 12, dtype=torch.float64)
+    other, order = make(), torch.tensor([2, 0, 3, 1])
+    size = 2
+    heads = torch.cat([torch.arange(2), 2 + order])
+    rows = (heads[:, None] * size + torch.arange(size)).flatten()
+    with torch.no_grad():
+        other.load_state_dict(model.state_dict())
+        other.route.weight.copy_(model.route.weight[order])
+        other.query.weight.copy_(model.query.weight[rows])
+        other.query.bias.copy_(model.query.bias[rows])
+        both = torch.cat([rows, 12 + rows])
+        other.key_value.weight.copy_(model.key_value.weight[both])
+        other.key_value.bias.copy_(model.key_value.bias[both])
+        other.out.weight.copy_(model.out.weight[:, rows])
+    torch.testing.assert_close(other(x), model(x))
+
+
+def test_the_operator_itself() -> None:
+    torch.manual_seed(1)
+    q, k, v = (torch.randn(2, h, n, 4, dtype=torch.float64, requires_grad=True) for h, n in ((4, 5), (2, 6), (2, 6)))
+    chosen = torch.rand(2, 4, 5) < 0.5
+    chosen[0, 1] = False
+    out = gathered_attention(q, k, v, chosen)
+    whole = nn.functional.scaled_dot_product_attention(q, k, v, enable_gqa=True) * chosen[..., None]
+    torch.testing.assert_close(out, whole)
+    assert torch.autograd.gradcheck(lambda *given: gathered_attention(*given, chosen), (q, k, v))
+    torch.library.opcheck(torch.ops.headwise.gathered_attention, (q, k, v, chosen, None, True, 0.5))
+    assert (gathered_attention(q, k[:, :, :0], v[:, :, :0], chosen) == 0).all()
+    with pytest.raises(ValueError, match="chosen must be bool"):
+        gathered_attention(q, k, v, chosen[:1])
+    with pytest.raises(ValueError, match="do not fit queries"):
+        gathered_attention(q, k[:, :, :3], v, chosen)
+
+
+def test_which_form_is_said() -> None:
+    assert "too few" in worthwhile(1, 8, 100, 100, 0.5)
+    assert "100%" in worthwhile(1, 8, 1000, 1000, 1.0)
+    assert worthwhile(1, 8, 1000, 1000, 0.75) == ""
+    model = MixtureOfHeads(16, heads=8)
+    assert "all heads, gates afterwards" in model.explain(torch.zeros(1, 10, 16)).splitlines()[0]
+    assert "gathered by head" in model.explain(torch.zeros(1, 1000, 16)).splitlines()[0]
+    with pytest.raises(ValueError, match="do not fit"):
+        MixtureOfHeads(16, heads=8, shared=2, active=7)
+    with pytest.raises(ValueError, match="not supported"):
+        model.packed()
+    with pytest.raises(ValueError, match="no router"):
+        MixtureOfHeads(16, router="hash")  # type: ignore[arg-type]
