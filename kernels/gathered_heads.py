@@ -4,9 +4,9 @@ Shapes: B batch, H heads, N queries, K heads of keys and values (K divides H), M
 
     out_bhn = softmax_m(scale q_bhn . k_bm) v_bm where chosen_bhn, else 0
 
-Work: 2 c M (d + e) flops for the c chosen pairs of token and head instead of 2 B H N M (d + e). For each head the chosen
-queries are gathered, attend to all keys in one call of a fused operator, and are put back. A call costs about as much as
-a hundred tokens, so few tokens, or nearly all heads on, are quicker through the dense form (`worthwhile`).
+Work: 2 c M (d + e) flops for the c chosen pairs of token and head instead of 2 B H N M (d + e). For each head the
+chosen queries are gathered, attend to all keys in one call of a fused operator, and are put back. Each call has a price
+of its own, so few tokens, or nearly all heads on, are quicker through the dense form (`worthwhile`).
 Kept for the backward pass: inputs, output and lse.
 """
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .forms import Form, triton_refused
 
+SAVED = 100_000  # scores that a head has to save
 FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 FLASH_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
@@ -40,23 +41,24 @@ def gathered_attention(
     Raises ValueError if shapes do not fit.
     """
     if chosen.dtype != torch.bool or chosen.shape != query.shape[:3]:
-        raise ValueError(f"gathered_attention: chosen must be bool {tuple(query.shape[:3])}, got {tuple(chosen.shape)}")
+        shapes = f"{tuple(query.shape[:3])}, got {tuple(chosen.shape)} {chosen.dtype}"
+        raise ValueError(f"gathered_attention: chosen must be bool {shapes}")
     if query.shape[1] % key.shape[1] or key.shape[:3] != value.shape[:3] or key.shape[0] != query.shape[0]:
         raise ValueError(f"gathered_attention: keys {tuple(key.shape)} do not fit queries {tuple(query.shape)}")
     factor = query.shape[3] ** -0.5 if scale is None else scale
     return torch.ops.headwise.gathered_attention(query, key, value, chosen, mask, causal, factor)[0]
 
 
-def worthwhile(batch: int, heads: int, tokens: int, keys: int, share: float) -> str:
-    """Why gathering does not pay for this share of heads on; "" where it does (measured on a CPU, benchmarks/moh.py)."""
-    if tokens < 256 or keys < 256:
-        return f"{tokens} tokens and {keys} keys are too few for a call a head"
-    return "" if share <= 0.9 else f"{share:.0%} of the heads are on"
+def worthwhile(tokens: int, keys: int, share: float) -> str:
+    """Why gathering does not pay for this share of heads on; "" where it does (measured by benchmarks/moh.py)."""
+    if tokens * keys * (1 - share) < SAVED:
+        return f"at {tokens} tokens, {keys} keys and {share:.0%} of the heads on it saves too little for a call a head"
+    return ""
 
 
 def forms(query: Tensor, share: float, keys: int) -> list[Form]:
     """What can compute attention with that share of heads on."""
-    refused = worthwhile(query.shape[0], query.shape[1], query.shape[2], keys, share)
+    refused = worthwhile(query.shape[2], keys, share)
     return [
         Form("Triton kernel, tokens gathered by head", triton_refused(query) or refused),
         Form("PyTorch's fused operator, tokens gathered by head", refused),
@@ -158,7 +160,7 @@ def _(grad, query, key, value, chosen, mask, out, lse, causal, scale):  # type: 
     # The backward pass has no kernel of its own yet: all heads, with what was not chosen left out.
     with torch.enable_grad():
         parts = [part.detach().requires_grad_() for part in (query, key, value)]
-        whole = _dense(*parts, chosen, mask, causal, scale)[0]
+        whole = _dense(parts[0], parts[1], parts[2], chosen, mask, causal, scale)[0]
     return torch.autograd.grad(whole, parts, grad)
 
 

@@ -188,6 +188,60 @@ def _(grad, grad_lse, logits, value, mask, out, lse, height, width, window, clam
     return logits.new_empty(logits.shape), value.new_empty(value.shape)
 
 
+# Triton is imported at the first call with a CUDA tensor: it is optional, and nobody on a CPU pays for it.
+def _device(value: Tensor):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
+    """The Triton form, None where it cannot take the tensors: without Triton, float64, or values wider than 128."""
+    from importlib.util import find_spec
+
+    if value.dtype == torch.float64 or value.shape[3] > 128 or find_spec("triton") is None:
+        return None
+    from . import neighbourhood_triton
+
+    return neighbourhood_triton
+
+
+@_scores.register_kernel("cuda")
+def _(query, key, height, width, window, clamp):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
+    device = _device(query)
+    if device is not None:
+        return device.products(query, key, height, width, window, clamp)
+    return plain.products(query, key, _layout(query, height, width, window, clamp)).to(query.dtype)
+
+
+@_sum.register_kernel("cuda")
+def _(weights, value, height, width, window, clamp):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
+    device = _device(value)
+    if device is not None:
+        return device.weighted(weights, value, height, width, window, clamp)
+    return plain.weighted(weights, value, _layout(value, height, width, window, clamp)).to(value.dtype)
+
+
+@_scatter.register_kernel("cuda")
+def _(weights, value, height, width, window, clamp):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
+    device = _device(value)
+    if device is not None:
+        return device.scattered(weights, value, height, width, window, clamp)
+    return plain.scattered(weights, value, _layout(value, height, width, window, clamp)).to(value.dtype)
+
+
+@_read.register_kernel("cuda")
+def _(logits, value, mask, height, width, window, clamp):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
+    device = _device(value)
+    if device is not None:
+        return device.read(logits, value, mask, height, width, window, clamp)
+    return plain.read(logits, value, mask, _layout(value, height, width, window, clamp))
+
+
+@_read_backward.register_kernel("cuda")
+def _(grad, grad_lse, logits, value, mask, out, lse, height, width, window, clamp):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
+    device = _device(value)
+    if device is not None:
+        layout = (height, width, window, clamp)
+        return device.read_backward(grad, grad_lse, logits, value, mask, out, lse, *layout)
+    where = _layout(value, height, width, window, clamp)
+    return plain.read_backward(grad, grad_lse, logits, value, mask, out, where)
+
+
 def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
     first, second, *ctx.layout = inputs
     ctx.save_for_backward(first, second)

@@ -146,7 +146,7 @@ class MixtureOfHeads(SoftmaxAttention):
         if self.compute != "auto" or (self.dropout and self.training):
             return self.compute == "gathered"
         share = (self.shared + self.active) / self.heads
-        return not worthwhile(query.shape[0], self.heads, query.shape[2], key.shape[2], share)
+        return not worthwhile(query.shape[2], key.shape[2], share)
 
     def _imbalance(self, p: Tensor, chosen: Tensor, counted: Tensor | None) -> Tensor:
         parts = [part.to(p.dtype) for part in (p, chosen)]

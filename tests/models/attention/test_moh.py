@@ -172,9 +172,9 @@ def test_the_operator_itself() -> None:
 
 
 def test_which_form_is_said() -> None:
-    assert "too few" in worthwhile(1, 8, 100, 100, 0.5)
-    assert "100%" in worthwhile(1, 8, 1000, 1000, 1.0)
-    assert worthwhile(1, 8, 1000, 1000, 0.75) == ""
+    assert "saves too little" in worthwhile(100, 100, 0.5)
+    assert "100% of the heads" in worthwhile(1000, 1000, 1.0)
+    assert worthwhile(1000, 1000, 0.75) == ""
     model = MixtureOfHeads(16, heads=8)
     assert "all heads, gates afterwards" in model.explain(torch.zeros(1, 10, 16)).splitlines()[0]
     assert "gathered by head" in model.explain(torch.zeros(1, 1000, 16)).splitlines()[0]
