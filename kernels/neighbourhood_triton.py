@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .neighbourhood_plain import compute_type
 
-CELLS = 16
+CELLS, WARPS = 32, 8
 
 
 @triton.jit
@@ -142,7 +142,7 @@ def scatter_kernel(
 
 def _launch(value: Tensor, mask: Tensor | None, height: int, width: int, clamp: bool) -> tuple[tuple, Tensor, dict]:
     """Grid of programs, mask (any tensor stands for none), and the flags of all kernels."""
-    flags: dict[str, Any] = {"CLAMP": clamp, "MASKED": mask is not None, "CELLS": CELLS}
+    flags: dict[str, Any] = {"CLAMP": clamp, "MASKED": mask is not None, "CELLS": CELLS, "num_warps": WARPS}
     flags["WIDTH"] = triton.next_power_of_2(value.shape[3])
     marks = value if mask is None else mask.contiguous().view(torch.uint8)
     return (triton.cdiv(height * width, CELLS), value.shape[0] * value.shape[1]), marks, flags

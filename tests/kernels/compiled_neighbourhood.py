@@ -23,7 +23,7 @@ def used(kernel, element, flag):
         else:
             kinds[name] = "*fp32" if name in FLOAT32 and flag else element
     constants = {name: flags[name] for name in kernel.arg_names if name.isupper()}
-    return resources(kernel, kinds, constants)
+    return resources(kernel, kinds, constants, warps=device.WARPS)
 
 
 if __name__ == "__main__":
