@@ -34,8 +34,8 @@ def main() -> None:
     for n in o.tokens:
         x = torch.randn(1, n, WIDTH)
         with torch.no_grad():
-            inference = fastest([lambda model=model: model.eval()(x) for model in models.values()], 0.3)
-        steps = [training_step(model, lambda model=model: model.train()(x)) for model in models.values()]
+            inference = fastest([lambda model=model, x=x: model.eval()(x) for model in models.values()], 0.3)
+        steps = [training_step(model, lambda model=model, x=x: model.train()(x)) for model in models.values()]
         training = fastest(steps, 0.3)
         for i, name in enumerate(models):
             first, second = inference[i] / inference[0], training[i] / training[0]
