@@ -17,7 +17,7 @@ from ...kernels.neighbourhood import (
     neighbourhood_scores,
     neighbourhood_sum,
 )
-from .base import Attention, grid_of, join_heads, split_heads
+from .base import Attention, grid_of, join_heads, split_heads, to_image, to_tokens
 from .contmix import _bins
 
 
@@ -33,12 +33,13 @@ class AggregatedAttention(Attention):
 
     width: D; heads: H; window: w, odd; reduction: the pooled grid is (Y / reduction, X / reduction), at least one
     cell; pooled: False leaves the pooled part out; learned_tokens: the term with T and b, which is not normalised and
-    is added after the softmax; hidden: width of the network f of the continuous position bias (published: 512).
+    is added after the softmax; hidden: width of the network f of the continuous position bias.
 
     Readings: pooled cells are the mean of gelu(linear) over the cells of a bin that are there, then a layer norm, then
-    the same key and value layer. Distances are log2(1 + 8 |x|) / 3 with their sign, x the distance of the centres as a
-    share of the image. Masked cells are no keys and are in no mean; a bin without cells is no key; log counts the keys
-    that are there, at least 2. The published out-of-image key is -inf with a value of 0, here it does not exist.
+    the same key and value layer. Distances are log2(1 + 8 |x|) / 3 with their sign, x from the cell to the mean place
+    of the bin's cells as a share of the image's side less one, as published. Masked cells are no keys and are in no
+    mean; a bin without cells is no key; log counts the keys that are there, at least 2. The published out-of-image key
+    is -inf with a value of 0, here it does not exist.
     """
 
     crosses: ClassVar[bool] = False
@@ -56,7 +57,7 @@ class AggregatedAttention(Attention):
         reduction: int = 2,
         pooled: bool = True,
         learned_tokens: bool = True,
-        hidden: int = 64,
+        hidden: int = 512,
     ) -> None:
         super().__init__(width, heads)
         if window < 1 or window % 2 == 0 or reduction < 1 or hidden < 1:
@@ -161,9 +162,16 @@ class AggregatedAttention(Attention):
         """Keys and values (B, H, P, d) of the pooled cells, and which of them are there, bool (B, P)."""
         if self.pool is None or self.pool_norm is None:
             return None
-        shares, there = self._shares(x, mask, size)
-        known = x if mask is None else x.masked_fill(~mask[..., None], 0.0)
-        means = shares @ F.gelu(self.pool(known))
+        bins = max(1, size[0] // self.reduction), max(1, size[1] // self.reduction)
+        cells = F.gelu(self.pool(x))
+        if mask is None:
+            means = to_tokens(F.adaptive_avg_pool2d(to_image(cells, size), bins))
+            there = torch.ones(means.shape[:2], dtype=torch.bool, device=x.device)
+        else:
+            cells = cells.masked_fill(~mask[..., None], 0.0)
+            part = to_tokens(F.adaptive_avg_pool2d(to_image(mask[..., None].to(cells.dtype), size), bins))
+            there = part.squeeze(2) > 0
+            means = to_tokens(F.adaptive_avg_pool2d(to_image(cells, size), bins)) / part.masked_fill(part == 0, 1.0)
         return *self._keys(self.pool_norm(means)), there
 
     def _count(self, mask: Tensor | None, pooled: tuple | None, size: tuple[int, int], x: Tensor) -> Tensor:
@@ -176,24 +184,32 @@ class AggregatedAttention(Attention):
         return count[:, None, :, None].to(x.dtype)
 
     def _bias(self, size: tuple[int, int], x: Tensor) -> Tensor:
-        """Continuous position bias (H, N, P) of the pooled cells."""
+        """Continuous position bias (H, N, P) of the pooled cells.
+
+        Cells and bins share few distances, about 4 N of N P: the network sees each of them once.
+        """
         assert self.distance is not None
-        kind, away = torch.promote_types(x.dtype, torch.float32), []
-        for side in size:
-            bins = max(1, side // self.reduction)
-            cells = (torch.arange(side, device=x.device, dtype=kind) + 0.5) / side
-            centres = (torch.arange(bins, device=x.device, dtype=kind) + 0.5) / bins
-            away.append(cells[:, None] - centres)
-        grid = torch.stack(
-            [
-                away[0][:, None, :, None].expand(-1, size[1], -1, away[1].shape[1]),
-                away[1][None, :, None, :].expand(size[0], -1, away[0].shape[1], -1),
-            ],
-            -1,
-        )
-        grid = grid.sign() * (1 + 8 * grid.abs()).log2() / 3
-        return self.distance(grid.to(x.dtype)).flatten(0, 1).flatten(1, 2).permute(2, 0, 1)
+        down, across = (_distances(side, max(1, side // self.reduction), x.device) for side in size)
+        kind = torch.promote_types(x.dtype, torch.float32)
+        steps = [axis[0].to(kind) * (4 / max(1, side - 1)) for axis, side in zip((down, across), size)]
+        grid = torch.stack(torch.meshgrid(*steps, indexing="ij"), -1)
+        grid = grid.sign() * (1 + grid.abs()).log2() / 3
+        table = self.distance(grid.flatten(0, 1).to(x.dtype)).t()
+        where = down[1][:, None, :, None] * len(across[0]) + across[1][None, :, None, :]
+        return table.index_select(1, where.flatten()).view(self.heads, x.shape[1], -1)
 
     def forms(self, x: Tensor) -> list[Form]:
         """Of the sums over the windows."""
         return forms(x)
+
+
+def _distances(side: int, bins: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Distances between the cells of a line and the centres of its bins, in half cells: distinct ones, (side, bins)."""
+    place = torch.arange(bins, device=device)
+    centres = place * side // bins - (-(place + 1) * side // bins) - 1
+    # Bins of one size have centres of one parity.
+    step = 1 if side % bins else 2
+    lowest = -((bins - 1) * side // bins) - side + 1
+    values = torch.arange(lowest, 2 * side + (-side // bins), step, device=device)
+    index = 2 * torch.arange(side, device=device)[:, None] - centres - lowest
+    return values, index // step

@@ -1,4 +1,4 @@
-"""Aggregated attention against loops, its limits, and the feed-forward network of the same paper."""
+"""Aggregated attention against loops, and its limits."""
 
 import math
 
@@ -7,10 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from headwise.models.attention.aggregated import AggregatedAttention
-from headwise.models.blocks import FeedForward, build_feedforward
-from headwise.models.convglu import ConvGLU
-from headwise.models.vit import VisionTransformer
+from headwise.models.attention.aggregated import AggregatedAttention, _distances
 
 
 def make(**options) -> AggregatedAttention:
@@ -26,7 +23,7 @@ def linear(x: Tensor, layer: torch.nn.Linear) -> Tensor:
     return layer.weight @ x + layer.bias
 
 
-def bins(cells: int, count: int) -> list[list[int]]:
+def bins_of(cells: int, count: int) -> list[list[int]]:
     return [list(range(i * cells // count, math.ceil((i + 1) * cells / count))) for i in range(count)]
 
 
@@ -36,12 +33,12 @@ def formula(model: AggregatedAttention, x: Tensor, size: tuple[int, int], there:
     w, d = model.window, model.width // model.heads
     cells, regions = range(height * width), []
     if model.pool is not None:
-        down = bins(height, max(1, height // model.reduction))
-        across = bins(width, max(1, width // model.reduction))
-        for i, rows in enumerate(down):
-            for j, columns in enumerate(across):
+        down = bins_of(height, max(1, height // model.reduction))
+        across = bins_of(width, max(1, width // model.reduction))
+        for rows in down:
+            for columns in across:
                 inside = [r * width + c for r in rows for c in columns if there[r * width + c]]
-                centre = ((i + 0.5) / len(down), (j + 0.5) / len(across))
+                centre = (sum(rows) / len(rows), sum(columns) / len(columns))
                 if inside:
                     mean = torch.stack([F.gelu(linear(x[n], model.pool)) for n in inside]).mean(0)
                     norm = F.layer_norm(mean, (model.width,), model.pool_norm.weight, model.pool_norm.bias)
@@ -66,7 +63,7 @@ def formula(model: AggregatedAttention, x: Tensor, size: tuple[int, int], there:
                 scores.append(scaled @ (both[part] / both[part].norm()) + model.local_bias[h, 0, o])
                 values.append(both[value_part])
             for both, centre in regions:
-                away = x.new_tensor([(row + 0.5) / height - centre[0], (column + 0.5) / width - centre[1]])
+                away = x.new_tensor([(row - centre[0]) / max(1, height - 1), (column - centre[1]) / max(1, width - 1)])
                 away = away.sign() * (1 + 8 * away.abs()).log2() / 3
                 scores.append(scaled @ (both[part] / both[part].norm()) + model.distance(away)[h])
                 values.append(both[value_part])
@@ -80,7 +77,7 @@ def formula(model: AggregatedAttention, x: Tensor, size: tuple[int, int], there:
 
 
 @pytest.mark.parametrize("options", [{}, {"pooled": False}, {"window": 5, "reduction": 3}, {"learned_tokens": False}])
-@pytest.mark.parametrize("size", [(1, 1), (3, 5), (4, 4)])
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (4, 4), (7, 2)])
 @pytest.mark.parametrize("masked", [False, True])
 @torch.no_grad()
 def test_it_equals_the_loops(options: dict, size: tuple[int, int], masked: bool) -> None:
@@ -131,42 +128,60 @@ def test_the_published_start_of_the_temperature() -> None:
         AggregatedAttention(8, heads=2, window=4)
 
 
+@pytest.mark.parametrize("masked", [False, True])
 @torch.no_grad()
-def test_convglu_equals_the_loop() -> None:
-    torch.manual_seed(1)
-    model = ConvGLU(4, 9).double()
-    x = torch.randn(2, 15, 4, dtype=torch.float64)
-    gate, up = model.gate(x).view(2, 3, 5, 6), model.up(x).view(2, 3, 5, 6)
-    mixed = torch.zeros_like(gate)
-    for row in range(3):
-        for column in range(5):
-            for dy in (-1, 0, 1):
-                for dx in (-1, 0, 1):
-                    if 0 <= row + dy < 3 and 0 <= column + dx < 5:
-                        tap = model.conv.weight[:, 0, dy + 1, dx + 1]
-                        mixed[:, row, column] += tap * gate[:, row + dy, column + dx]
-    expected = model.down((F.gelu(mixed + model.conv.bias) * up).flatten(1, 2))
-    torch.testing.assert_close(model(x, size=(3, 5)), expected, rtol=1e-10, atol=1e-10)
+def test_without_learned_tokens_the_rows_sum_to_one(masked: bool) -> None:
+    """T = b = 0: cells of one value give that value; the weights never hold the term of T and b."""
+    model = make(reduction=2)
+    assert model.tokens is not None
+    assert model.token_bias is not None
+    x = torch.randn(2, 15, 8, dtype=torch.float64)
+    mask = torch.rand(2, 15) < 0.6 if masked else None
+    weights = model.weights(x, size=(3, 5), mask=mask)
+    model.key_value.weight[8:] = 0.0
+    constant = model.out(model.key_value.bias[8:]).expand(2, 15, 8)
+    assert not torch.allclose(model(x, size=(3, 5), mask=mask), constant, atol=1e-3)
+    model.tokens.zero_()
+    model.token_bias.zero_()
+    torch.testing.assert_close(model(x, size=(3, 5), mask=mask), constant, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 2, 15, dtype=torch.float64), rtol=1e-10, atol=1e-10)
+    if mask is not None:
+        assert (weights.transpose(1, 3)[~mask] == 0).all()
 
 
-def test_convglu_with_the_centre_alone_is_a_gated_linear_unit() -> None:
-    torch.manual_seed(2)
-    model, plain = ConvGLU(4, 12), FeedForward(4, 8, kind="glu")
-    with torch.no_grad():
-        model.conv.weight.zero_()
-        model.conv.weight[:, :, 1, 1] = 1.0
-        model.conv.bias.zero_()
-    assert plain.gate is not None
-    for mine, theirs in ((model.gate, plain.gate), (model.up, plain.up), (model.down, plain.down)):
-        mine.load_state_dict(theirs.state_dict())
-    x = torch.randn(2, 16, 4)
-    torch.testing.assert_close(model(x), plain(x))
+@torch.no_grad()
+def test_the_weights_give_the_window_and_share_out_the_rest_evenly() -> None:
+    """The cell itself, the only one in a window of one, stands out from its bin; all others of a bin are equal."""
+    model = make(reduction=2, window=1, learned_tokens=False)
+    x, size = torch.randn(1, 24, 8, dtype=torch.float64), (4, 6)
+    weights = model.weights(x, size=size).view(2, 24, 2, 2, 3, 2)
+    same = torch.eye(24, dtype=torch.bool).view(24, 2, 2, 3, 2)
+    shares = weights.masked_fill(same, torch.nan)
+    middle = shares.nanmean((3, 5), keepdim=True).expand_as(weights)
+    torch.testing.assert_close(weights[:, ~same], middle[:, ~same], rtol=1e-10, atol=1e-12)
+    assert (weights[:, same] > middle[:, same]).all()
 
 
-def test_convglu_in_a_vision_transformer() -> None:
-    assert isinstance(build_feedforward("convglu", 8), ConvGLU)
-    model = VisionTransformer(
-        image=(16, 24), patch=8, channels=1, classes=3, width=8, depth=2, heads=2, attention="aggregated", ffn="convglu"
-    )
-    model(torch.randn(2, 1, 16, 24)).square().sum().backward()
-    assert all(p.grad is not None for p in model.parameters())
+def test_a_bin_without_cells_is_no_key() -> None:
+    """What is masked changes nothing, also where a whole bin is: the count of keys falls by it."""
+    model = make(reduction=2, window=1, learned_tokens=False)
+    x = torch.randn(1, 16, 8, dtype=torch.float64)
+    mask = torch.ones(1, 16, dtype=torch.bool)
+    mask[0, [0, 1, 4, 5]] = False
+    pooled = model._pooled(x, mask, (4, 4))
+    assert pooled is not None
+    assert pooled[2].tolist() == [[False, True, True, True]]
+    assert model._count(mask, pooled, (4, 4), x).flatten()[[0, 15]].tolist() == [3.0, 4.0]
+    other = x.masked_fill(~mask[..., None], 7.0)
+    given = model(x, mask=mask, size=(4, 4))[mask]
+    torch.testing.assert_close(model(other, mask=mask, size=(4, 4))[mask], given, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(("side", "bins"), [(1, 1), (8, 2), (9, 3), (7, 7), (7, 3), (5, 2), (3, 2), (6, 1)])
+def test_distances_are_told_once(side: int, bins: int) -> None:
+    values, index = _distances(side, bins, torch.device("cpu"))
+    assert len(values.unique()) == len(values) <= 4 * side
+    for cell in range(side):
+        for place, covered in enumerate(bins_of(side, bins)):
+            assert values[index[cell, place]] / 2 == cell - sum(covered) / len(covered)
+    assert {int(values[index].min()), int(values[index].max())} == {int(values[0]), int(values[-1])}
