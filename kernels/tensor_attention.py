@@ -145,7 +145,7 @@ def _attend(
     query: Tensor, key1: Tensor, value1: Tensor, key2: Tensor, value2: Tensor,
     mask1: Tensor | None, mask2: Tensor | None, scale: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    return plain.attend(query, key1, value1, key2, value2, mask1, mask2, scale)
+    return plain.forward(query, key1, value1, key2, value2, mask1, mask2, scale)
 
 
 @_attend.register_fake
@@ -159,7 +159,7 @@ def _backward(
     grad: Tensor, query: Tensor, key1: Tensor, value1: Tensor, key2: Tensor, value2: Tensor,
     mask1: Tensor | None, mask2: Tensor | None, out: Tensor, lse: Tensor, scale: float,
 ) -> list[Tensor]:  # fmt: skip
-    return plain.attend_backward(grad, query, key1, value1, key2, value2, mask1, mask2, out, lse, scale)
+    return plain.backward(grad, query, key1, value1, key2, value2, mask1, mask2, out, lse, scale)
 
 
 @_backward.register_fake
@@ -171,20 +171,20 @@ def _(grad, query, key1, value1, key2, value2, mask1, mask2, out, lse, scale):  
 @_attend.register_kernel("cuda")
 def _(query, key1, value1, key2, value2, mask1, mask2, scale):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
     device = _device(query, value1)
-    return (device or plain).attend(query, key1, value1, key2, value2, mask1, mask2, scale)
+    return (device or plain).forward(query, key1, value1, key2, value2, mask1, mask2, scale)
 
 
 @_backward.register_kernel("cuda")
 def _(grad, query, key1, value1, key2, value2, mask1, mask2, out, lse, scale):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
     device = _device(query, value1)
-    return (device or plain).attend_backward(grad, query, key1, value1, key2, value2, mask1, mask2, out, lse, scale)
+    return (device or plain).backward(grad, query, key1, value1, key2, value2, mask1, mask2, out, lse, scale)
 
 
 def _device(query: Tensor, value: Tensor):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
-    """The Triton form, None where it cannot take the tensors: without Triton, float64, or heads wider than 64."""
+    """The Triton form, None where it cannot take the tensors: without Triton, float64, or heads wider than 128."""
     from importlib.util import find_spec
 
-    if query.dtype == torch.float64 or max(query.shape[3], value.shape[3]) > 64 or find_spec("triton") is None:
+    if query.dtype == torch.float64 or max(query.shape[3], value.shape[3]) > 128 or find_spec("triton") is None:
         return None
     from . import tensor_attention_triton
 

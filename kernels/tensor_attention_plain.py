@@ -51,13 +51,20 @@ def _masks(heads: int, *masks: Tensor | None) -> list[Tensor | None]:
     return [None if mask is None else mask.repeat_interleave(heads, 0) for mask in masks]
 
 
-def attend(
+def _cleared(parts: tuple[Tensor, ...], mask1: Tensor | None, mask2: Tensor | None) -> list[Tensor]:
+    """What is masked is 0, whatever it held: a weight of 0 does not undo a NaN."""
+    masks = (mask1, mask1, mask2, mask2)
+    return [part if mask is None else part.masked_fill(~mask[..., None], 0.0) for part, mask in zip(parts, masks)]
+
+
+def forward(
     query: Tensor, key1: Tensor, value1: Tensor, key2: Tensor, value2: Tensor,
     mask1: Tensor | None, mask2: Tensor | None, scale: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """(out (B, H, N, e), lse (B, H, N)); -inf and 0 without keys."""
+    """(out (B, H, N, e), lse (B, H, N)); 0 and inf without keys, so that all weights made from it are 0."""
     q, k1, v1, k2, v2 = _flat(query, key1, value1, key2, value2)
     m1, m2 = _masks(query.shape[1], mask1, mask2)
+    k1, v1, k2, v2 = _cleared((k1, v1, k2, v2), m1, m2)
     top = q.new_full(q.shape[:2], -torch.inf)
     total, out = torch.zeros_like(top), q.new_zeros((*q.shape[:2], v1.shape[2]))
     for rows, seconds in _tiles(q, k1, k2):
@@ -72,19 +79,19 @@ def attend(
         top[:, rows] = best
     empty = total == 0
     out /= total.masked_fill(empty, 1.0)[..., None]
-    lse = (total.masked_fill(empty, 1.0).log() + top).masked_fill(empty, -torch.inf)
+    lse = (total.masked_fill(empty, 1.0).log() + top).masked_fill(empty, torch.inf)
     return out.view(*query.shape[:3], -1).to(value1.dtype), lse.view(query.shape[:3])
 
 
-def attend_backward(
+def backward(
     grad: Tensor, query: Tensor, key1: Tensor, value1: Tensor, key2: Tensor, value2: Tensor,
     mask1: Tensor | None, mask2: Tensor | None, out: Tensor, lse: Tensor, scale: float,
 ) -> list[Tensor]:  # fmt: skip
     """Gradients of query, key1, value1, key2, value2; the weights are made again from lse, tile by tile."""
     q, k1, v1, k2, v2, g, o = _flat(query, key1, value1, key2, value2, grad, out)
     m1, m2 = _masks(query.shape[1], mask1, mask2)
+    k1, v1, k2, v2 = _cleared((k1, v1, k2, v2), m1, m2)
     known = lse.flatten(0, 1)
-    known = known.masked_fill(known == -torch.inf, torch.inf)  # rows without keys: all weights 0
     delta = (g * o).sum(2)
     dq, dk1, dv1, dk2, dv2 = (torch.zeros_like(part) for part in (q, k1, v1, k2, v2))
     for rows, seconds in _tiles(q, k1, k2):

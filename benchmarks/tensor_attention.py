@@ -1,0 +1,110 @@
+"""Third-order attention: exact in tiles beside einsum, and what its polynomial approximation costs and misses.
+
+    python benchmarks/tensor_attention.py [--seconds 1] [--width 16] [--heads 4]
+
+First table: time and growth of peak memory of one call, N = M1 = M2, one sample, forward and forward with backward.
+No figure is printed before both agree. Peak memory is that of a process of its own. Second table: uniform entries in
+[-B, B] for q, k1, k2: relative error by degree and B, and time against the exact form. Other work on the machine
+spoils the figures.
+"""
+
+import argparse
+import functools
+import os
+import subprocess
+import sys
+
+import measure
+import torch
+from torch import Tensor
+
+from headwise.kernels.tensor_attention import approximation_error, tensor_attention, tensor_attention_approximate
+
+
+def by_einsum(q: Tensor, k1: Tensor, v1: Tensor, k2: Tensor, v2: Tensor) -> Tensor:
+    scores = torch.einsum("bhid,bhjd,bhld->bhijl", q, k1, k2) / q.shape[-1]
+    weights = scores.flatten(3).softmax(-1).view(scores.shape)
+    return torch.einsum("bhijl,bhje,bhle->bhie", weights, v1, v2)
+
+
+FORMS = {"tiles": tensor_attention, "einsum": by_einsum}
+
+
+def made(heads: int, tokens: int, width: int) -> list[Tensor]:
+    torch.manual_seed(0)
+    return [torch.randn(1, heads, tokens, width, requires_grad=True) for _ in range(5)]
+
+
+def forward(form: str, given: list[Tensor]) -> None:
+    with torch.no_grad():
+        FORMS[form](*given)
+
+
+def step(form: str, given: list[Tensor]) -> None:
+    torch.autograd.grad(FORMS[form](*given).square().mean(), given)
+
+
+def peak(form: str, what: str, heads: int, tokens: int, width: int) -> float:
+    """MiB, measured in a process of its own."""
+    command = [
+        sys.executable,
+        __file__,
+        "--heads",
+        str(heads),
+        "--width",
+        str(width),
+        "--peak",
+        form,
+        what,
+        str(tokens),
+    ]
+    environment = os.environ | measure.memory_environment()
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return int(done.stdout) / 2**20
+
+
+def exact(heads: int, width: int, seconds: float) -> None:
+    print("N | forward s: tiles, einsum | MiB: tiles, einsum | with backward s: tiles, einsum | MiB: tiles, einsum")
+    for tokens in (64, 128, 192, 256):
+        given = made(heads, tokens, width)
+        torch.testing.assert_close(tensor_attention(*given), by_einsum(*given), rtol=1e-4, atol=1e-5)
+        cells = []
+        for what in (forward, step):
+            calls = [functools.partial(what, form, given) for form in FORMS]
+            cells.append(", ".join(f"{t:.4f}" for t in measure.fastest(calls, seconds)))
+            cells.append(", ".join(f"{peak(form, what.__name__, heads, tokens, width):.0f}" for form in FORMS))
+        print(tokens, *cells, sep=" | ", flush=True)
+
+
+def approximate(heads: int, seconds: float) -> None:
+    print("d | N | B | relative error, degree 0 to 3 | exact s | approximate s, degree 0 to 3")
+    for width, tokens in ((8, 64), (8, 256), (16, 256)):
+        torch.manual_seed(0)
+        q, k1, k2 = (2 * torch.rand(3, 1, heads, tokens, width) - 1).unbind()
+        v1, v2 = torch.randn(2, 1, heads, tokens, width).unbind()
+        with torch.no_grad():
+            calls = [functools.partial(tensor_attention, q, k1, v1, k2, v2)]
+            calls += [functools.partial(tensor_attention_approximate, q, k1, v1, k2, v2, degree=p) for p in range(4)]
+            times = measure.fastest(calls, seconds)
+        for bound in (0.5, 1.0, 1.5, 2.0):
+            scaled = [(bound * x).double() for x in (q, k1, k2)]
+            errors = [approximation_error(*scaled, v1.double(), v2.double(), p).relative_error for p in range(4)]
+            said = ", ".join(f"{error:.1e}" for error in errors)
+            print(width, tokens, bound, said, f"{times[0]:.4f}", ", ".join(f"{t:.4f}" for t in times[1:]), sep=" | ")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--width", type=int, default=16, help="of a head, first table")
+    parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    if given.peak:
+        form, what, tokens = given.peak
+        tensors = made(given.heads, int(tokens), given.width)
+        print(measure.peak_bytes(lambda: {"forward": forward, "step": step}[what](form, tensors)))
+    else:
+        exact(given.heads, given.width, given.seconds)
+        approximate(given.heads, given.seconds)
