@@ -50,9 +50,7 @@ def main() -> None:
         # The allocator's settings are read when a process starts.
         raise SystemExit(subprocess.call([sys.executable, __file__], env=os.environ | memory_environment()))
     torch.set_num_threads(1)
-    print(
-        "| channels, image, window | inference, ms | memory, MiB | training step, ms | memory, MiB | faster by | share |"
-    )
+    print("| channels, image, window | inference, ms | memory, MiB | training, ms | memory, MiB | faster by | memory |")
     print("|---|---|---|---|---|---|---|")
     for case in CASES:
         torch.manual_seed(0)

@@ -26,5 +26,5 @@ KERNELS: dict[str, tuple[str, str, str]] = {
     "neighbourhood_sum": ("neighbourhood", "neighbourhood_sum", "weighted sum within a window, weights as given"),
     "merge_partials": ("partial_softmax", "merge_partials", "softmaxes over parts of the keys joined by log-sum-exp"),
     "tensor_attention": ("tensor_attention", "tensor_attention", "attention to pairs of keys, in tiles, exact"),
-    "gathered_attention": ("gathered_heads", "gathered_attention", "attention of chosen tokens, head by head"),
+    "gathered_heads": ("gathered_heads", "gathered_heads", "attention of the tokens that use a head, head by head"),
 }

@@ -86,6 +86,7 @@ def product_kernel(
         a + (group * cells + n)[:, None] * features + d[None, :], mask=here[:, None] & wide[None, :], other=0.0
     )
     own = own.to(tl.float32)
+    known, less = tl.zeros((CELLS,), tl.float32), tl.zeros((CELLS,), tl.float32)
     if GRADIENT:
         known = tl.load(lse + group * cells + n, mask=here, other=float("inf"))
         known = tl.where(known == float("-inf"), float("inf"), known)
@@ -155,7 +156,7 @@ def weighted(weights: Tensor, value: Tensor, height: int, width: int, window: in
     out = torch.empty_like(value)
     sizes = (value.shape[1], height, width, window, value.shape[3])
     if out.numel():
-        sum_kernel[grid](weights, value, marks, out, out, *sizes, **flags, SOFTMAX=False)
+        sum_kernel[grid](weights, value, marks, out, out, *sizes, **(flags | {"SOFTMAX": False}))
     return out
 
 
@@ -166,7 +167,7 @@ def products(a: Tensor, b: Tensor, height: int, width: int, window: int, clamp: 
     out = a.new_empty((*a.shape[:3], window * window))
     sizes = (a.shape[1], height, width, window, a.shape[3])
     if out.numel():
-        product_kernel[grid](a, b, a, a, a, marks, out, *sizes, **flags, GRADIENT=False)
+        product_kernel[grid](a, b, a, a, a, marks, out, *sizes, **(flags | {"GRADIENT": False}))
     return out
 
 
@@ -177,7 +178,7 @@ def scattered(weights: Tensor, a: Tensor, height: int, width: int, window: int, 
     out = torch.empty_like(a)
     sizes = (a.shape[1], height, width, window, a.shape[3])
     if out.numel():
-        scatter_kernel[grid](weights, a, a, marks, out, *sizes, **flags, SOFTMAX=False)
+        scatter_kernel[grid](weights, a, a, marks, out, *sizes, **(flags | {"SOFTMAX": False}))
     return out
 
 
@@ -190,7 +191,7 @@ def read(
     out, lse = torch.empty_like(value), value.new_empty(value.shape[:3], dtype=compute_type(value))
     sizes = (value.shape[1], height, width, window, value.shape[3])
     if out.numel():
-        sum_kernel[grid](logits, value, marks, out, lse, *sizes, **flags, SOFTMAX=True)
+        sum_kernel[grid](logits, value, marks, out, lse, *sizes, **(flags | {"SOFTMAX": True}))
     return out, lse
 
 
@@ -205,6 +206,6 @@ def read_backward(
     d_logits, d_value = torch.empty_like(logits), torch.empty_like(value)
     sizes = (value.shape[1], height, width, window, value.shape[3])
     if value.numel():
-        product_kernel[grid](grad, value, logits, lse, delta, marks, d_logits, *sizes, **flags, GRADIENT=True)
-        scatter_kernel[grid](logits, grad, lse, marks, d_value, *sizes, **flags, SOFTMAX=True)
+        product_kernel[grid](grad, value, logits, lse, delta, marks, d_logits, *sizes, **(flags | {"GRADIENT": True}))
+        scatter_kernel[grid](logits, grad, lse, marks, d_value, *sizes, **(flags | {"SOFTMAX": True}))
     return d_logits, d_value

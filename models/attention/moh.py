@@ -8,10 +8,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from ...kernels.forms import Form
-from ...kernels.gathered_heads import forms, gathered_attention, worthwhile
+from ...kernels.forms import Form, triton_refused
+from ...kernels.gathered_heads import gathered_heads
 from .base import attend, join_heads, spread_mask
 from .softmax import SoftmaxAttention
+
+SAVED = 100_000  # scores that a head has to save before a call of its own pays on a CPU (benchmarks/moh.py)
 
 
 class MixtureOfHeads(SoftmaxAttention):
@@ -136,17 +138,24 @@ class MixtureOfHeads(SoftmaxAttention):
             self.auxiliary = self.balance * self._imbalance(p, on[:, self.shared :], counted)
         allowed = spread_mask(mask)
         if self._gathers(query, key):
-            mixed = gathered_attention(query, key, value, on, mask=allowed, causal=self.causal)
+            mixed = gathered_heads(query, key, value, gate.to(query.dtype), allowed, causal=self.causal)
         else:
             dropout = self.dropout if self.training else 0.0
             mixed = attend(query, key, value, allowed, causal=self.causal, dropout=dropout)
-        return self.out(join_heads(mixed * gate[..., None].to(mixed.dtype)))
+            mixed = mixed * gate[..., None].to(mixed.dtype)
+        return self.out(join_heads(mixed))
 
     def _gathers(self, query: Tensor, key: Tensor) -> bool:
         if self.compute != "auto" or (self.dropout and self.training):
             return self.compute == "gathered"
+        return not self._too_little(query.shape[2], key.shape[2])
+
+    def _too_little(self, tokens: int, keys: int) -> str:
+        """Why leaving out heads does not pay; "" where it does."""
         share = (self.shared + self.active) / self.heads
-        return not worthwhile(query.shape[2], key.shape[2], share)
+        if tokens * keys * (1 - share) >= SAVED:
+            return ""
+        return f"{tokens} tokens, {keys} keys and {share:.0%} of the heads on save too little for a call a head"
 
     def _imbalance(self, p: Tensor, chosen: Tensor, counted: Tensor | None) -> Tensor:
         parts = [part.to(p.dtype) for part in (p, chosen)]
@@ -168,10 +177,11 @@ class MixtureOfHeads(SoftmaxAttention):
 
     def forms(self, x: Tensor) -> list[Form]:
         """Of the attention, for x as its own context."""
-        share = (self.shared + self.active) / self.heads
-        found = forms(x[:, None].expand(-1, self.heads, -1, -1), share, x.shape[1])
-        if self.compute == "auto":
-            return found
-        said = f"compute is {self.compute!r}"
-        wanted = self.compute == "gathered"
-        return [form if ("gathered" in form.name) == wanted else Form(form.name, said) for form in found]
+        refused = self._too_little(x.shape[1], x.shape[1]) if self.compute == "auto" else ""
+        refused = "compute is 'dense'" if self.compute == "dense" else refused
+        dense = "compute is 'gathered'" if self.compute == "gathered" else ""
+        return [
+            Form("Triton kernel, tokens gathered by head", triton_refused(x) or refused),
+            Form("PyTorch's fused operator, tokens gathered by head", refused),
+            Form("PyTorch's fused operator, all heads, gates afterwards", dense),
+        ]

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from headwise.kernels.gathered_heads import gathered_attention, worthwhile
 from headwise.models.attention.moh import MixtureOfHeads
 from headwise.models.attention.softmax import SoftmaxAttention
 
@@ -154,30 +153,12 @@ def test_routed_heads_can_change_places() -> None:
     torch.testing.assert_close(other(x), model(x))
 
 
-def test_the_operator_itself() -> None:
-    torch.manual_seed(1)
-    q, k, v = (torch.randn(2, h, n, 4, dtype=torch.float64, requires_grad=True) for h, n in ((4, 5), (2, 6), (2, 6)))
-    chosen = torch.rand(2, 4, 5) < 0.5
-    chosen[0, 1] = False
-    out = gathered_attention(q, k, v, chosen)
-    whole = nn.functional.scaled_dot_product_attention(q, k, v, enable_gqa=True) * chosen[..., None]
-    torch.testing.assert_close(out, whole)
-    assert torch.autograd.gradcheck(lambda *given: gathered_attention(*given, chosen), (q, k, v))
-    torch.library.opcheck(torch.ops.headwise.gathered_attention, (q, k, v, chosen, None, True, 0.5))
-    assert (gathered_attention(q, k[:, :, :0], v[:, :, :0], chosen) == 0).all()
-    with pytest.raises(ValueError, match="chosen must be bool"):
-        gathered_attention(q, k, v, chosen[:1])
-    with pytest.raises(ValueError, match="do not fit queries"):
-        gathered_attention(q, k[:, :, :3], v, chosen)
-
-
 def test_which_form_is_said() -> None:
-    assert "saves too little" in worthwhile(100, 100, 0.5)
-    assert "100% of the heads" in worthwhile(1000, 1000, 1.0)
-    assert worthwhile(1000, 1000, 0.75) == ""
     model = MixtureOfHeads(16, heads=8)
     assert "all heads, gates afterwards" in model.explain(torch.zeros(1, 10, 16)).splitlines()[0]
     assert "gathered by head" in model.explain(torch.zeros(1, 1000, 16)).splitlines()[0]
+    assert "save too little" in model.explain(torch.zeros(1, 10, 16))
+    assert "compute is 'dense'" in MixtureOfHeads(16, heads=8, compute="dense").explain(torch.zeros(1, 1000, 16))
     with pytest.raises(ValueError, match="do not fit"):
         MixtureOfHeads(16, heads=8, shared=2, active=7)
     with pytest.raises(ValueError, match="not supported"):
