@@ -141,12 +141,18 @@ def scatter_kernel(
     tl.store(out + (group * cells + j)[:, None] * features + d[None, :], summed, mask=here[:, None] & wide[None, :])
 
 
-def _launch(value: Tensor, mask: Tensor | None, height: int, width: int, clamp: bool) -> tuple[tuple, Tensor, dict]:
+def _launch(
+    value: Tensor, mask: Tensor | None, height: int, width: int, clamp: bool
+) -> tuple[tuple, Tensor, dict[str, Any]]:
     """Grid of programs, mask (any tensor stands for none), and the flags of all kernels."""
     flags: dict[str, Any] = {"CLAMP": clamp, "MASKED": mask is not None, "CELLS": CELLS, "num_warps": WARPS}
     flags["WIDTH"] = triton.next_power_of_2(value.shape[3])
     marks = value if mask is None else mask.contiguous().view(torch.uint8)
     return (triton.cdiv(height * width, CELLS), value.shape[0] * value.shape[1]), marks, flags
+
+
+def _with(flags: dict[str, Any], **more: bool) -> dict[str, Any]:
+    return flags | more
 
 
 def weighted(weights: Tensor, value: Tensor, height: int, width: int, window: int, clamp: bool) -> Tensor:
@@ -156,7 +162,7 @@ def weighted(weights: Tensor, value: Tensor, height: int, width: int, window: in
     out = torch.empty_like(value)
     sizes = (value.shape[1], height, width, window, value.shape[3])
     if out.numel():
-        sum_kernel[grid](weights, value, marks, out, out, *sizes, **(flags | {"SOFTMAX": False}))
+        sum_kernel[grid](weights, value, marks, out, out, *sizes, **_with(flags, SOFTMAX=False))
     return out
 
 
@@ -167,7 +173,7 @@ def products(a: Tensor, b: Tensor, height: int, width: int, window: int, clamp: 
     out = a.new_empty((*a.shape[:3], window * window))
     sizes = (a.shape[1], height, width, window, a.shape[3])
     if out.numel():
-        product_kernel[grid](a, b, a, a, a, marks, out, *sizes, **(flags | {"GRADIENT": False}))
+        product_kernel[grid](a, b, a, a, a, marks, out, *sizes, **_with(flags, GRADIENT=False))
     return out
 
 
@@ -178,7 +184,7 @@ def scattered(weights: Tensor, a: Tensor, height: int, width: int, window: int, 
     out = torch.empty_like(a)
     sizes = (a.shape[1], height, width, window, a.shape[3])
     if out.numel():
-        scatter_kernel[grid](weights, a, a, marks, out, *sizes, **(flags | {"SOFTMAX": False}))
+        scatter_kernel[grid](weights, a, a, marks, out, *sizes, **_with(flags, SOFTMAX=False))
     return out
 
 
@@ -191,7 +197,7 @@ def read(
     out, lse = torch.empty_like(value), value.new_empty(value.shape[:3], dtype=compute_type(value))
     sizes = (value.shape[1], height, width, window, value.shape[3])
     if out.numel():
-        sum_kernel[grid](logits, value, marks, out, lse, *sizes, **(flags | {"SOFTMAX": True}))
+        sum_kernel[grid](logits, value, marks, out, lse, *sizes, **_with(flags, SOFTMAX=True))
     return out, lse
 
 
@@ -206,6 +212,6 @@ def read_backward(
     d_logits, d_value = torch.empty_like(logits), torch.empty_like(value)
     sizes = (value.shape[1], height, width, window, value.shape[3])
     if value.numel():
-        product_kernel[grid](grad, value, logits, lse, delta, marks, d_logits, *sizes, **(flags | {"GRADIENT": True}))
-        scatter_kernel[grid](logits, grad, lse, marks, d_value, *sizes, **(flags | {"SOFTMAX": True}))
+        product_kernel[grid](grad, value, logits, lse, delta, marks, d_logits, *sizes, **_with(flags, GRADIENT=True))
+        scatter_kernel[grid](logits, grad, lse, marks, d_value, *sizes, **_with(flags, SOFTMAX=True))
     return d_logits, d_value
