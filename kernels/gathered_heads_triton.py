@@ -32,7 +32,7 @@ def _rows(order, counts, pair, first, tokens, QUERIES: tl.constexpr):  # pragma:
 @triton.jit
 def _tile(base, rows, live, stride, width, WIDTH: tl.constexpr):  # pragma: no cover - device code
     d = tl.arange(0, WIDTH)
-    place = base + rows.to(tl.int64)[:, None] * stride + d[None, :]
+    place = base + rows[:, None] * stride + d[None, :]  # 32 bits within a batch row: see `_rowwise`
     return tl.load(place, mask=live[:, None] & (d < width)[None, :], other=0.0)
 
 
@@ -94,17 +94,6 @@ def forward_kernel(
 
 
 @triton.jit
-def _slope(
-    q, k, v, g, sums, delta, may, scale
-):  # pragma: no cover - device code  # fmt: skip
-    """Softmax weights of a tile and the gradient of its scores."""
-    scores = tl.dot(q, tl.trans(k), input_precision="tf32x3") * scale
-    weight = tl.where(may, tl.exp(scores - sums[:, None]), 0.0)
-    d_weight = tl.dot(g, tl.trans(v), input_precision="tf32x3")
-    return weight, weight * (d_weight - delta[:, None]) * scale
-
-
-@triton.jit
 def query_backward_kernel(
     grad, query, key, value, gate, order, counts, mask, lse, delta, d_query, heads, group, tokens, keys, width, scale,
     g_b, g_h, g_n, q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, o_b, o_h, o_n, mask_b, mask_h, mask_n, mask_m,
@@ -132,7 +121,10 @@ def query_backward_kernel(
         v = _tile(value + b * v_b + (h // group) * v_h, j, j < keys, v_n, width, WIDTH)
         own = mask + b * mask_b + h * mask_h
         may = _allowed(own, rows, live, j, tokens, keys, mask_n, mask_m, MASKED, CAUSAL)
-        _, slope = _slope(q, k, v, g, sums, part, may, scale)
+        scores = tl.dot(q, tl.trans(k), input_precision="tf32x3") * scale
+        weight = tl.where(may, tl.exp(scores - sums[:, None]), 0.0)
+        d_weight = tl.dot(g, tl.trans(v), input_precision="tf32x3")
+        slope = weight * (d_weight - part[:, None]) * scale
         summed += tl.dot(slope.to(k.dtype), k, input_precision="tf32x3")
     d = tl.arange(0, WIDTH)
     place = d_query + b * o_b + h * o_h + rows.to(tl.int64)[:, None] * o_n + d[None, :]
@@ -162,9 +154,13 @@ def key_backward_kernel(
         part = tl.load(delta + at, mask=live, other=0.0)
         own = mask + b * mask_b + h * mask_h
         may = _allowed(own, rows, live, j, tokens, keys, mask_n, mask_m, MASKED, CAUSAL)
-        weight, slope = _slope(q, k, v, g, sums, part, may, scale)
-        for_value += tl.dot(tl.trans(weight).to(g.dtype), g, input_precision="tf32x3")
-        for_key += tl.dot(tl.trans(slope).to(q.dtype), q, input_precision="tf32x3")
+        # Keys come first here, so that the tiles need no turning before the products that sum over queries.
+        scores = tl.dot(k, tl.trans(q), input_precision="tf32x3") * scale
+        weight = tl.where(tl.trans(may), tl.exp(scores - sums[None, :]), 0.0)
+        for_value += tl.dot(weight.to(g.dtype), g, input_precision="tf32x3")
+        d_weight = tl.dot(v, tl.trans(g), input_precision="tf32x3")
+        slope = weight * (d_weight - part[None, :]) * scale
+        for_key += tl.dot(slope.to(q.dtype), q, input_precision="tf32x3")
     d = tl.arange(0, WIDTH)
     place = (pair.to(tl.int64) * keys + j)[:, None] * width + d[None, :]
     inside = (j < keys)[:, None] & (d < width)[None, :]
@@ -197,7 +193,10 @@ def _gathered(gate: Tensor, mask: Tensor | None, keys: int) -> tuple[Tensor, Ten
 
 
 def _rowwise(*tensors: Tensor) -> list[Tensor]:
-    """Tensors whose rows are contiguous; the kernels take any other strides."""
+    """Tensors whose rows are contiguous, with any other strides. Raises ValueError where a row spans 2^31 numbers."""
+    spans = [sum((n - 1) * step for n, step in zip(t.shape[1:], t.stride()[1:])) for t in tensors]
+    if max(spans) >= 2**31:
+        raise ValueError("gathered_heads: a batch row that spans 2^31 numbers is too long for its kernels")
     return [tensor if tensor.stride(-1) == 1 else tensor.contiguous() for tensor in tensors]
 
 
@@ -214,7 +213,7 @@ def forward(
     if query.numel() and keys:
         order, counts, marks, steps = _gathered(gate, mask, keys)
         flags = _flags(query, mask is not None, causal, False)
-        strides = [s for tensor in (query, key, value, out) for s in tensor.stride()[:3]]
+        strides: list[Any] = [s for tensor in (query, key, value, out) for s in tensor.stride()[:3]]
         forward_kernel[triton.cdiv(tokens, flags["QUERIES"]), batch * heads](
             query, key, value, gate, order, counts, marks, out, lse, heads, heads // key.shape[1], tokens, keys, width,
             scale, *strides, *steps, **flags,
@@ -248,14 +247,12 @@ def backward(
     if query.numel() and keys:
         order, counts, marks, steps = _gathered(gate, mask, keys)
         flags = _flags(query, mask is not None, causal, True)
-        given = (grad, query, key, value, gate, order, counts, marks, lse, delta)
-        sizes = (heads, heads // groups, tokens, keys, width, scale)
-        strides = [s for tensor in (grad, query, key, value) for s in tensor.stride()[:3]]
-        query_backward_kernel[triton.cdiv(tokens, flags["QUERIES"]), batch * heads](
-            *given, d_query, *sizes, *strides, *d_query.stride()[:3], *steps, **flags
-        )
-        key_backward_kernel[triton.cdiv(keys, flags["KEYS"]), batch * heads](
-            *given, d_key, d_value, *sizes, *strides, *steps, **flags
-        )
+        given: list[Any] = [grad, query, key, value, gate, order, counts, marks, lse, delta]
+        sizes: list[Any] = [heads, heads // groups, tokens, keys, width, scale]
+        strides: list[Any] = [s for tensor in (grad, query, key, value) for s in tensor.stride()[:3]]
+        for_query: Any = query_backward_kernel[triton.cdiv(tokens, flags["QUERIES"]), batch * heads]
+        for_query(*given, d_query, *sizes, *strides, *d_query.stride()[:3], *steps, **flags)
+        for_keys: Any = key_backward_kernel[triton.cdiv(keys, flags["KEYS"]), batch * heads]
+        for_keys(*given, d_key, d_value, *sizes, *strides, *steps, **flags)
     summed = [part.unflatten(1, (groups, -1)).sum(2) for part in (d_key, d_value)]
     return d_query, summed[0].to(key.dtype), summed[1].to(value.dtype), d_gate
