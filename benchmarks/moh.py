@@ -1,6 +1,6 @@
 """Time of mixture-of-head attention against the share of heads that are on, beside softmax attention with all of them.
 
-    python benchmarks/moh.py [--tokens 512 1024 2048]
+    python benchmarks/moh.py [--tokens 512 1024 2048] [--causal]
 
 Width 256, 8 heads of 32, batch 1, one thread; gathered: heads that are off are not computed; dense: all heads, gates
 afterwards, as in published code. ms of the fastest call, all forms in turn.
@@ -20,13 +20,14 @@ SHARES = {"100 %": (2, 6), "75 %": (2, 4), "50 %": (2, 2), "25 %": (1, 1)}
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--tokens", type=int, nargs="+", default=[128, 256, 512, 1024, 2048])
+    arguments.add_argument("--causal", action="store_true")
     o = arguments.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    models = {"softmax": build_attention("softmax", WIDTH, HEADS)}
+    models = {"softmax": build_attention("softmax", WIDTH, HEADS, causal=o.causal)}
     for share, (shared, active) in SHARES.items():
         for compute in ("dense", "gathered"):
-            options = {"shared": shared, "active": active, "compute": compute}
+            options = {"shared": shared, "active": active, "compute": compute, "causal": o.causal}
             models[f"{share}, {compute}"] = build_attention("moh", WIDTH, HEADS, **options)
     print("| form | " + " | ".join(f"{n:,} tokens: inference, training (ms)" for n in o.tokens) + " |")
     print("|---|" + "---|" * len(o.tokens))

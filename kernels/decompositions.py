@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import gelu_linear, softmax_pool  # noqa: F401  (the operators are registered when their files load)
+from . import gathered_heads, gelu_linear, softmax_pool  # noqa: F401  (they are registered when their files load)
 from .differential_combine import difference
 from .softmax_pool_plain import compute_type, masked
 
@@ -15,12 +15,13 @@ from .softmax_pool_plain import compute_type, masked
 def plain_decompositions() -> dict[torch._ops.OperatorBase, Callable[..., Any]]:
     """Table for `torch.export.ExportedProgram.run_decompositions`: our inference operators in plain PyTorch.
 
-    Holds `softmax_pool`, `gelu_linear` and `differential_combine`, called in evaluation mode. The drawing operators
-    belong to training and stay opaque: a graph has no seedable plain form of them.
+    Holds `softmax_pool`, `gelu_linear`, `differential_combine` and `gathered_heads`, called in evaluation mode. The
+    drawing operators belong to training and stay opaque: a graph has no seedable plain form of them.
     """
     return {
         torch.ops.headwise.softmax_pool.default: pool_decomposed,
         torch.ops.headwise.differential_combine.default: combine_decomposed,
+        torch.ops.headwise.gathered_heads.default: gathered_decomposed,
         torch.ops.headwise.gelu_linear.default: lambda h, weight, bias: F.linear(F.gelu(h), weight, bias),
     }
 
@@ -34,6 +35,20 @@ def combine_decomposed(
         return y.to(rows.dtype), y.new_empty((0,))
     r = (y.square().mean(-1) + eps).rsqrt()
     return (y * r[..., None] * (weight.to(y.dtype) * scale)).to(rows.dtype), r
+
+
+def gathered_decomposed(
+    query: Tensor, key: Tensor, value: Tensor, gate: Tensor, mask: Tensor | None, causal: bool, scale: float
+) -> tuple[Tensor, Tensor]:
+    """(out, nothing of use) of `gathered_heads`: all heads, times the gate; a graph has no sizes that data decide."""
+    if causal:
+        tokens, keys = query.shape[2], key.shape[2]
+        before = torch.ones(tokens, keys, dtype=torch.bool, device=query.device).tril(keys - tokens)
+        mask = before if mask is None else mask & before
+    out = F.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
+    )
+    return (out * gate[..., None]).to(out.dtype), out.new_zeros(out.shape[:-1], dtype=compute_type(out))
 
 
 def pool_decomposed(

@@ -14,6 +14,7 @@ from .base import attend, join_heads, spread_mask
 from .softmax import SoftmaxAttention
 
 SAVED = 100_000  # scores that a head has to save before a call of its own pays on a CPU (benchmarks/moh.py)
+CAUSAL = 1_000_000  # scores of a head from which on that holds for causal attention with half of the heads on, too
 
 
 class MixtureOfHeads(SoftmaxAttention):
@@ -137,7 +138,7 @@ class MixtureOfHeads(SoftmaxAttention):
             counted = mask if context is None and mask is not None and mask.ndim == 2 else None
             self.auxiliary = self.balance * self._imbalance(p, on[:, self.shared :], counted)
         allowed = spread_mask(mask)
-        if self._gathers(query, key):
+        if not self._refused(query, key.shape[2], mask):
             mixed = gathered_heads(query, key, value, gate.to(query.dtype), allowed, causal=self.causal)
         else:
             dropout = self.dropout if self.training else 0.0
@@ -145,17 +146,28 @@ class MixtureOfHeads(SoftmaxAttention):
             mixed = mixed * gate[..., None].to(mixed.dtype)
         return self.out(join_heads(mixed))
 
-    def _gathers(self, query: Tensor, key: Tensor) -> bool:
-        if self.compute != "auto" or (self.dropout and self.training):
-            return self.compute == "gathered"
-        return not self._too_little(query.shape[2], key.shape[2])
+    def _refused(self, x: Tensor, keys: int, mask: Tensor | None) -> str:
+        """Why heads that are off are computed nevertheless, x (..., N, ·); "" where they are not."""
+        if self.compute != "auto":
+            return "compute is 'dense'" if self.compute == "dense" else ""
+        if self.dropout and self.training:
+            return "it has no dropout"
+        if self.active == self.routed:
+            return "all heads are on"
+        if x.is_cuda:
+            return triton_refused(x) or ("float64" if x.dtype == torch.float64 else "")
+        return self._too_little(x.shape[-2], keys, mask)
 
-    def _too_little(self, tokens: int, keys: int) -> str:
-        """Why leaving out heads does not pay; "" where it does."""
+    def _too_little(self, tokens: int, keys: int, mask: Tensor | None) -> str:
+        """Why leaving out heads does not pay on a CPU, by benchmarks/moh.py; "" where it does."""
         share = (self.shared + self.active) / self.heads
-        if tokens * keys * (1 - share) >= SAVED:
-            return ""
-        return f"{tokens} tokens, {keys} keys and {share:.0%} of the heads on save too little for a call a head"
+        if mask is not None and mask.ndim == 3:
+            return "a mask of pairs would be gathered again for each head"
+        if tokens * keys * (1 - share) < SAVED:
+            return f"{tokens} tokens, {keys} keys and {share:.0%} of the heads on save too little for a call a head"
+        if self.causal and (share > 0.5 or tokens * keys < CAUSAL):
+            return "gathered rows need masks where all rows, causal, need none: it pays from half of the heads off on"
+        return ""
 
     def _imbalance(self, p: Tensor, chosen: Tensor, counted: Tensor | None) -> Tensor:
         parts = [part.to(p.dtype) for part in (p, chosen)]
@@ -177,11 +189,10 @@ class MixtureOfHeads(SoftmaxAttention):
 
     def forms(self, x: Tensor) -> list[Form]:
         """Of the attention, for x as its own context."""
-        refused = self._too_little(x.shape[1], x.shape[1]) if self.compute == "auto" else ""
-        refused = "compute is 'dense'" if self.compute == "dense" else refused
+        refused = self._refused(x, x.shape[1], None)
         dense = "compute is 'gathered'" if self.compute == "gathered" else ""
         return [
             Form("Triton kernel, tokens gathered by head", triton_refused(x) or refused),
-            Form("PyTorch's fused operator, tokens gathered by head", refused),
+            Form("PyTorch's fused operator, tokens gathered by head", refused or ("a CPU form" if x.is_cuda else "")),
             Form("PyTorch's fused operator, all heads, gates afterwards", dense),
         ]

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from headwise.kernels import gathered_heads_plain as plain
+from headwise.kernels.decompositions import plain_decompositions
 from headwise.kernels.gathered_heads import gathered_heads
 
 
@@ -120,6 +121,19 @@ def test_no_mask_of_all_pairs_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = [piece.bias.shape for piece in found if piece.bias is not None]
     assert sizes
     assert max(rows for rows, _ in sizes) <= 16
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_decomposed_it_needs_no_operator_of_ours(causal: bool) -> None:
+    class Whole(torch.nn.Module):
+        def forward(self, q: Tensor, k: Tensor, v: Tensor, gate: Tensor, mask: Tensor) -> Tensor:
+            return gathered_heads(q, k, v, gate, mask, causal=causal)
+
+    tensors = [tensor.detach() for tensor in given(2, 4, 2, 9, 12, 4)]
+    tensors.append(torch.rand(2, 1, 1, 12) < 0.7)
+    program = torch.export.export(Whole(), tuple(tensors), strict=False).run_decompositions(plain_decompositions())
+    assert "headwise" not in str(program.graph)
+    torch.testing.assert_close(program.module()(*tensors), Whole()(*tensors), rtol=1e-10, atol=1e-10)
 
 
 def test_mistakes() -> None:

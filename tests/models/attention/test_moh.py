@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from headwise.models.attention import moh
 from headwise.models.attention.moh import MixtureOfHeads
 from headwise.models.attention.softmax import SoftmaxAttention
 
@@ -165,3 +166,57 @@ def test_which_form_is_said() -> None:
         model.packed()
     with pytest.raises(ValueError, match="no router"):
         MixtureOfHeads(16, router="hash")  # type: ignore[arg-type]
+
+
+def test_the_quicker_form_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    operator = moh.gathered_heads
+    monkeypatch.setattr(moh, "gathered_heads", lambda *a, **k: calls.append(a[0].shape[2]) or operator(*a, **k))
+    half = MixtureOfHeads(8, heads=4, shared=1, active=1).eval()
+    half(torch.randn(1, 100, 8))
+    half(torch.randn(1, 500, 8))
+    half(torch.randn(1, 500, 8), mask=torch.ones(1, 500, dtype=torch.bool))
+    half(torch.randn(1, 500, 8), mask=torch.ones(1, 500, 500, dtype=torch.bool))
+    assert calls == [500, 500]
+    long = torch.zeros(1, 2000, 8)
+    assert "all heads are on" in MixtureOfHeads(8, heads=4, shared=2, active=2).explain(long)
+    assert "need masks" in MixtureOfHeads(8, heads=4, shared=2, active=1, causal=True).explain(long)
+    assert "need masks" not in MixtureOfHeads(8, heads=4, shared=1, active=1, causal=True).explain(long)
+    assert "no dropout" in MixtureOfHeads(8, heads=4, shared=1, active=1, dropout=0.1).explain(long)
+
+
+@pytest.mark.parametrize("router", ["linear", "query-norm"])
+def test_sums_of_gates_for_other_splits(router) -> None:
+    x = torch.randn(3, 20, 12, dtype=torch.float64)
+    for options in ({"shared": 0}, {"shared": 1, "active": 3}, {"shared": 6, "active": 0}, {"shared": 5, "active": 1}):
+        model = make(router=router, **options)
+        gate, on, _ = model.gates(x, model.project(x, x)[0])
+        assert (on.sum(1) == model.shared + model.active).all()
+        if model.between is None:
+            total = torch.full((3, 20), float(model.shared + model.active), dtype=torch.float64)
+        else:
+            total = (2 * model.between(x).softmax(-1)) @ torch.tensor([model.shared, model.active]).double()
+        torch.testing.assert_close(gate.sum(1), total)
+
+
+def test_the_balance_loss_spreads_the_tokens() -> None:
+    torch.manual_seed(4)
+    model, x = MixtureOfHeads(16, heads=8, shared=2, active=2, balance=1.0), torch.randn(4, 64, 16)
+    with torch.no_grad():
+        model.route.weight[0] += 0.3 * x.mean((0, 1)) + 0.5 * x[0, 0]
+    optimiser = torch.optim.Adam([model.route.weight], lr=0.02)
+    losses = []
+    for _ in range(40):
+        model(x)
+        losses.append(model.auxiliary.item())
+        optimiser.zero_grad()
+        model.auxiliary.backward()
+        optimiser.step()
+    assert losses[-1] < losses[0]
+    assert losses[-1] < 2.02  # k = 2, even routing
+
+
+def test_weights_are_those_of_the_output() -> None:
+    model, x = make(causal=True).eval(), torch.randn(2, 9, 12, dtype=torch.float64)
+    mixed = (model.weights(x) @ model.project(x, x)[2]).transpose(1, 2).flatten(2)
+    torch.testing.assert_close(model.out(mixed), model(x), rtol=1e-10, atol=1e-10)
