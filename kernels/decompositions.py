@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import gathered_heads, gelu_linear, softmax_pool  # noqa: F401  (they are registered when their files load)
+from . import gathered_heads, gelu_linear, softmax_pool, tensor_attention  # noqa: F401  (they register when loaded)
 from .differential_combine import difference
 from .softmax_pool_plain import compute_type, masked
 
@@ -15,13 +15,15 @@ from .softmax_pool_plain import compute_type, masked
 def plain_decompositions() -> dict[torch._ops.OperatorBase, Callable[..., Any]]:
     """Table for `torch.export.ExportedProgram.run_decompositions`: our inference operators in plain PyTorch.
 
-    Holds `softmax_pool`, `gelu_linear`, `differential_combine` and `gathered_heads`, called in evaluation mode. The
-    drawing operators belong to training and stay opaque: a graph has no seedable plain form of them.
+    Holds `softmax_pool`, `gelu_linear`, `differential_combine`, `gathered_heads` and `tensor_attention`, called in
+    evaluation mode. The drawing operators belong to training and stay opaque: a graph has no seedable plain form of
+    them. Operators on windows of a grid stay opaque, too.
     """
     return {
         torch.ops.headwise.softmax_pool.default: pool_decomposed,
         torch.ops.headwise.differential_combine.default: combine_decomposed,
         torch.ops.headwise.gathered_heads.default: gathered_decomposed,
+        torch.ops.headwise.tensor_attention.default: tensor_decomposed,
         torch.ops.headwise.gelu_linear.default: lambda h, weight, bias: F.linear(F.gelu(h), weight, bias),
     }
 
@@ -49,6 +51,23 @@ def gathered_decomposed(
         query, key, value, attn_mask=mask, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
     )
     return (out * gate[..., None]).to(out.dtype), out.new_zeros(out.shape[:-1], dtype=compute_type(out))
+
+
+def tensor_decomposed(
+    query: Tensor, key1: Tensor, value1: Tensor, key2: Tensor, value2: Tensor,
+    mask1: Tensor | None, mask2: Tensor | None, scale: float,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """(out, nothing of use) of `tensor_attention`: all pairs written out, so cubic memory."""
+    scores = torch.einsum("bhid,bhjd,bhld->bhijl", query, key1, key2).to(compute_type(query)) * scale
+    for mask, at in ((mask1, (slice(None), None, None, slice(None), None)), (mask2, (slice(None), None, None, None))):
+        if mask is not None:
+            scores = scores.masked_fill(~mask[at], torch.finfo(scores.dtype).min)
+    weights = scores.flatten(3).softmax(-1).view(scores.shape)
+    for mask, at in ((mask1, (slice(None), None, None, slice(None), None)), (mask2, (slice(None), None, None, None))):
+        if mask is not None:
+            weights = weights * mask[at]
+    mixed = torch.einsum("bhijl,bhje,bhle->bhie", weights.to(value1.dtype), value1, value2)
+    return mixed, scores.new_zeros(query.shape[:3])
 
 
 def pool_decomposed(
