@@ -9,7 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import Attention, join_heads, masked_softmax, split_heads
+from ...kernels.forms import Form
+from .base import Attention, attend, join_heads, split_heads
+
+SPAN = 32  # tokens of a segment of the logsparse form, a power of two, at least 2
 
 
 class Combiner(Attention):
@@ -23,7 +26,9 @@ class Combiner(Attention):
         logsparse  near: the token itself;  groups: blocks of 1, 2, 4, ... tokens beside it   O(N log N D)
 
     Near tokens and groups never overlap and together are all tokens (with causal: all up to i), so each row of p sums
-    to 1 and no token is out of reach.
+    to 1 and no token is out of reach. Near tokens and summaries stand side by side as the keys of fused calls over
+    blocks, so scores are not held: memory is O(N D), and that of masks, which serve all heads, O(N (g + N/g)) or
+    O(N log N).
 
     width: D; heads: H; factorisation; causal: token i sees tokens up to i; segment: g. It is a number and not the root
     of N, since padding a sequence would change its root, and with it the result.
@@ -78,6 +83,10 @@ class Combiner(Attention):
         unit = torch.eye(x.shape[1], dtype=query.dtype, device=x.device).expand(*query.shape[:2], -1, -1)
         return self.mix(query, key, unit, mask)
 
+    def forms(self, x: Tensor) -> list[Form]:
+        """One call of PyTorch's operator over blocks, and one for the values of the groups."""
+        return [Form("PyTorch's fused operator, near tokens and summaries as keys of a block")]
+
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         query, key, value = (split_heads(part, self.heads) for part in self.query_key_value(x).chunk(3, -1))
         return query * query.shape[-1] ** -0.5, key, value
@@ -85,7 +94,7 @@ class Combiner(Attention):
     def mix(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """p value for scaled queries and keys (B, H, N, d), values (B, H, N, e), mask (B, N) -> (B, H, N, e)."""
         tokens = query.shape[2]
-        there = torch.ones(query.shape[0], tokens, dtype=torch.bool, device=query.device) if mask is None else mask
+        there = query.new_ones(1, tokens, dtype=torch.bool) if mask is None else mask
         if self.factorisation == "logsparse":
             more = (1 << (tokens - 1).bit_length()) - tokens
             function = _logsparse
@@ -98,6 +107,17 @@ class Combiner(Attention):
         return function(query, key, value, there[:, None], self.causal, self.segment)[:, :, :tokens]
 
 
+def _attend(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor) -> Tensor:
+    """Block by block, one fused call: queries (B, H, S, n, d), keys and values (B, H, S, m, ·) -> (B, H, S, n, e).
+
+    allowed: (B or 1, 1, S or 1, n or 1, m).
+    """
+    batch, _, blocks, rows = query.shape[:4]
+    query, key, value = (part.transpose(1, 2).flatten(0, 1) for part in (query, key, value))
+    allowed = allowed.expand(batch, -1, blocks, rows, -1).transpose(1, 2).flatten(0, 1)
+    return attend(query, key, value, allowed, scale=1.0).unflatten(0, (batch, blocks)).transpose(1, 2)
+
+
 def _largest(x: Tensor, there: Tensor) -> Tensor:
     """Maximum over the tokens of each group (..., g, d) that are there (..., g), 0 where none is."""
     top = x.masked_fill(~there[..., None], torch.finfo(x.dtype).min).amax(-2)
@@ -105,25 +125,31 @@ def _largest(x: Tensor, there: Tensor) -> Tensor:
 
 
 def _summaries(query: Tensor, key: Tensor, value: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
-    """Key (..., S, d) and value (..., S, e) of each group (..., S, g, ·), which are 0 for a group without tokens."""
-    reader = _largest(query, there)
-    weights = masked_softmax((key @ reader[..., None]).squeeze(-1), there)
-    return _largest(key, there), (weights[..., None, :] @ value).squeeze(-2)
+    """Key (B, H, S, d) and value (B, H, S, e) of each group (B, H, S, g, ·), which are 0 for a group without tokens."""
+    reader = _largest(query, there)[..., None, :]
+    return _largest(key, there), _attend(reader, key, value, there[:, :, :, None]).squeeze(3)
 
 
 def _fixed(query: Tensor, key: Tensor, value: Tensor, there: Tensor, causal: bool, segment: int) -> Tensor:
-    query, key, value = (part.unflatten(2, (-1, segment)) for part in (query, key, value))
-    there = there.unflatten(2, (-1, segment))  # (B, 1, S, g)
-    count = query.shape[2]
-    group_key, group_value = _summaries(query, key, value, there)
-    near = there[:, :, :, None]
-    far = torch.ones(count, count, dtype=torch.bool, device=query.device)
-    far = far.tril(-1) if causal else ~far.tril().triu()
+    known = there.unflatten(2, (-1, segment))
+    group_key, group_value = _summaries(
+        *(part.unflatten(2, (-1, segment)) for part in (query, key, value)), there=known
+    )
+    # Queries of several segments share one copy of the summaries, so that all copies together are as large as the keys.
+    count = group_key.shape[2]
+    block = segment * -(-count // segment)
+    more = -query.shape[2] % block
+    query, key, value = (F.pad(part, (0, 0, 0, more)).unflatten(2, (-1, block)) for part in (query, key, value))
+    there = F.pad(there, (0, more)).unflatten(2, (-1, block))
+    at = torch.arange(query.shape[2] * block, device=query.device).view(-1, block)
+    own, group = at // segment, torch.arange(count, device=query.device)
+    near = (own[:, :, None] == own[:, None]) & there[:, :, :, None]
+    far = (group < own[..., None] if causal else group != own[..., None]) & known.any(-1)[:, :, None, None]
     if causal:
-        near = near & torch.ones(segment, segment, dtype=torch.bool, device=query.device).tril()
-    far = far[:, None] & there.any(-1)[:, :, None, None]
-    scores = [query @ key.transpose(-1, -2), query @ group_key[:, :, None].transpose(-1, -2)]
-    return _joint(scores, [near, far], [value, group_value[:, :, None]]).flatten(2, 3)
+        near = near & (at[:, :, None] >= at[:, None])
+    copies = [part[:, :, None].expand(-1, -1, len(at), -1, -1) for part in (group_key, group_value)]
+    key, value = torch.cat([key, copies[0]], 3), torch.cat([value, copies[1]], 3)
+    return _attend(query, key, value, torch.cat([near, far], -1)).flatten(2, 3)
 
 
 def _axial(query: Tensor, key: Tensor, value: Tensor, there: Tensor, causal: bool, segment: int) -> Tensor:
@@ -136,55 +162,64 @@ def _axial(query: Tensor, key: Tensor, value: Tensor, there: Tensor, causal: boo
     has = column.any(-1).transpose(2, 3)  # (B, 1, R, g)
     reader = _elsewhere(query, there, causal).masked_fill(~has[..., None], 0.0)
     group_key = _elsewhere(key, there, causal).masked_fill(~has[..., None], 0.0)
-    along = masked_softmax(reader.transpose(2, 3) @ key.permute(0, 1, 3, 4, 2), column)
-    group_value = (along @ value.transpose(2, 3)).transpose(2, 3)
-    near = there[:, :, :, None]
+    group_value = _attend(reader.transpose(2, 3), key.transpose(2, 3), value.transpose(2, 3), column).transpose(2, 3)
+    near = there[:, :, :, None].expand(-1, -1, -1, segment, -1)
     if causal:
         near = near & torch.ones(segment, segment, dtype=torch.bool, device=query.device).tril()
-    scores = [query @ key.transpose(-1, -2), query @ group_key.transpose(-1, -2)]
-    return _joint(scores, [near, has[:, :, :, None]], [value, group_value]).flatten(2, 3)
+    allowed = torch.cat([near, has[:, :, :, None].expand_as(near)], -1)
+    return _attend(query, torch.cat([key, group_key], 3), torch.cat([value, group_value], 3), allowed).flatten(2, 3)
 
 
 def _elsewhere(x: Tensor, there: Tensor, causal: bool) -> Tensor:
     """Maximum (B, H, R, g, d) over the rows before (causal) or over all rows but the own, column by column."""
     low = torch.finfo(x.dtype).min
-    x = x.masked_fill(~there[..., None], low)
-    before = F.pad(x[:, :, :-1].cummax(2).values, (0, 0, 0, 0, 1, 0), value=low)
-    if causal:
-        return before
-    after = F.pad(x[:, :, 1:].flip(2).cummax(2).values.flip(2), (0, 0, 0, 0, 0, 1), value=low)
-    return torch.maximum(before, after)
+    # Rows last: cummax is many times quicker along memory than across it.
+    x = x.masked_fill(~there[..., None], low).permute(0, 1, 3, 4, 2).contiguous()
+    top = F.pad(x[..., :-1].cummax(-1).values, (1, 0), value=low)
+    if not causal:
+        top = torch.maximum(top, F.pad(x[..., 1:].flip(-1).cummax(-1).values.flip(-1), (0, 1), value=low))
+    return top.permute(0, 1, 4, 2, 3)
 
 
 def _logsparse(query: Tensor, key: Tensor, value: Tensor, there: Tensor, causal: bool, _: int) -> Tensor:
-    scores, allowed, values = [(query * key).sum(-1)], [there.expand(query.shape[:3])], []
-    for level in range(query.shape[2].bit_length() - 1):
-        parts = [part.unflatten(2, (-1, 1 << level)) for part in (query, key, value)]
-        here = there.unflatten(2, (-1, 1 << level))
-        # The block beside each block: 0 and 1, 2 and 3, and so on, change places.
-        beside = [_swapped(part) for part in _summaries(parts[0], parts[1], parts[2], here)]
-        known = _swapped(here.any(-1)[..., None]).squeeze(-1)
-        if causal:
-            known = known & (torch.arange(known.shape[2], device=query.device) % 2 == 1)
-        scores.append((parts[0] @ beside[0][..., None]).squeeze(-1).flatten(2))
-        allowed.append(known[..., None].expand(-1, query.shape[1], -1, 1 << level).flatten(2))
-        values.append(beside[1])
-    weights = masked_softmax(torch.stack(scores, -1), torch.stack(allowed, -1))
-    out = weights[..., 0, None] * value
-    for level, summary in enumerate(values):
-        share = weights[..., level + 1].unflatten(2, (-1, 1 << level))[..., None]
-        out = out + (share * summary[..., None, :]).flatten(2, 3)
-    return out
+    """One fused call over segments of c tokens: all blocks inside a segment with a mask, and, since the tokens of a
+    segment share their larger blocks, those once for all of them.
+    """
+    size = min(query.shape[2], SPAN)
+    blocks = _blocks(query, key, there)
+    query, key, value = (part.unflatten(2, (-1, size)) for part in (query, key, value))
+    known = there.unflatten(2, (-1, size))  # (B, 1, S, c)
+    at, segment = (torch.arange(count, device=query.device) for count in (size, query.shape[2]))
+    row = at[:, None]
+    near = (at == row) | ((at == row ^ 1) & (at < row if causal else at >= 0))
+    keys, values, allowed = [key], [value], [near & known[:, :, :, None]]
+    for level, (reader, group_key, has) in enumerate(blocks, 1):
+        width = 1 << level
+        if width < size:
+            own, other = row >> level, at[: size >> level]
+            reader, group_key, has = (part.unflatten(2, (-1, size >> level)) for part in (reader, group_key, has))
+            keys.append(group_key)
+            values.append(_attend(reader, key, value, (other[:, None] == at >> level) & known[:, :, :, None]))
+            allowed.append((other == own ^ 1) & (other < own if causal else other >= 0) & has[:, :, :, None])
+        else:
+            all_keys, all_values = (part.flatten(2, 3).unflatten(2, (-1, width)) for part in (key, value))
+            group_value = _attend(reader[:, :, :, None], all_keys, all_values, there.unflatten(2, (-1, 1, width)))
+            own = segment // (width // size)
+            has = has[:, :, own ^ 1] & (own % 2 == 1 if causal else own >= 0)
+            keys.append(group_key[:, :, own ^ 1, None])
+            values.append(group_value[:, :, own ^ 1])
+            allowed.append(has[..., None, None].expand(-1, -1, -1, size, -1))
+    return _attend(query, torch.cat(keys, 3), torch.cat(values, 3), torch.cat(allowed, -1)).flatten(2, 3)
 
 
-def _swapped(x: Tensor) -> Tensor:
-    """(B, ·, 2 n, ·) with the entries of each pair exchanged."""
-    return x.unflatten(2, (-1, 2)).flip(3).flatten(2, 3)
-
-
-def _joint(scores: list[Tensor], allowed: list[Tensor], values: list[Tensor]) -> Tensor:
-    """One softmax over several sets of keys, then the weighted sum of their values."""
-    sizes = [part.shape[-1] for part in scores]
-    mask = torch.cat([part.expand(score.shape) for part, score in zip(allowed, scores)], -1)
-    weights = masked_softmax(torch.cat(scores, -1), mask).split(sizes, -1)
-    return weights[0] @ values[0] + weights[1] @ values[1]
+def _blocks(query: Tensor, key: Tensor, there: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """For blocks of 2, 4, ... tokens up to half of all: largest query, largest key, whether a token is there."""
+    low = torch.finfo(query.dtype).min
+    query, key = (part.masked_fill(~there[..., None], low) for part in (query, key))
+    made = []
+    while query.shape[2] > 2:
+        query, key = (part.unflatten(2, (-1, 2)).amax(3) for part in (query, key))
+        there = there.unflatten(2, (-1, 2)).any(3)
+        empty = ~there[..., None]
+        made.append((query.masked_fill(empty, 0.0), key.masked_fill(empty, 0.0), there))
+    return made

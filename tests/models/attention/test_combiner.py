@@ -3,7 +3,9 @@
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from headwise.models.attention import combiner
 from headwise.models.attention.combiner import Combiner
 from headwise.models.attention.softmax import SoftmaxAttention
 
@@ -67,6 +69,45 @@ def test_it_equals_the_sets(form, causal: bool, tokens: int, g: int, masked: boo
     out = mixed @ model.out.weight.t() + model.out.bias
     torch.testing.assert_close(model(x, mask=mask), out, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(model.float()(x.float(), mask=mask), out.float(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("span", [2, 4, 16])
+@torch.no_grad()
+def test_segments_of_the_logsparse_form_change_nothing(causal: bool, span: int, monkeypatch) -> None:
+    monkeypatch.setattr(combiner, "SPAN", span)
+    torch.manual_seed(span)
+    model = Combiner(4, heads=1, factorisation="logsparse", causal=causal).double()
+    x, mask = torch.randn(1, 21, 4, dtype=torch.float64), torch.rand(1, 21) < 0.5
+    query, key, _ = model._project(x)
+    expected = formula("logsparse", query[0, 0], key[0, 0], mask[0].tolist(), causal, 1)
+    torch.testing.assert_close(model.weights(x, mask=mask)[0, 0], expected, rtol=1e-10, atol=1e-12)
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers that any tensor made within has."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **kwargs or {})
+        made = [part for part in (out if isinstance(out, tuple | list) else [out]) if isinstance(part, Tensor)]
+        self.numbers = max([self.numbers, *(part.numel() for part in made)])
+        return out
+
+
+@pytest.mark.parametrize(("form", "growth"), [("fixed", 8.5), ("axial", 8.5), ("logsparse", 4.5)])
+def test_no_tensor_is_quadratic(form, growth: float) -> None:
+    """Forward and backward, with a mask, 576 and 2304 tokens: a matrix of weights would grow by 16."""
+    numbers = []
+    for root in (24, 48):
+        model = Combiner(4, heads=1, factorisation=form, segment=root)
+        x, mask = torch.randn(1, root**2, 4, requires_grad=True), torch.rand(1, root**2) < 0.7
+        with Largest() as seen:
+            model(x, mask=mask).sum().backward()
+        numbers.append(seen.numbers)
+    assert numbers[0] < 576**2 / 4
+    assert numbers[1] < growth * numbers[0]
 
 
 @pytest.mark.parametrize("form", FORMS)
