@@ -181,7 +181,7 @@ def test_the_quicker_form_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     long = torch.zeros(1, 2000, 8)
     assert "all heads are on" in MixtureOfHeads(8, heads=4, shared=2, active=2).explain(long)
     assert "need masks" in MixtureOfHeads(8, heads=4, shared=2, active=1, causal=True).explain(long)
-    assert "need masks" not in MixtureOfHeads(8, heads=4, shared=1, active=1, causal=True).explain(long)
+    assert "need masks" not in MixtureOfHeads(8, heads=8, shared=1, active=2, causal=True).explain(long)
     assert "no dropout" in MixtureOfHeads(8, heads=4, shared=1, active=1, dropout=0.1).explain(long)
 
 
