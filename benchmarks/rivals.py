@@ -75,7 +75,7 @@ def pairs() -> Iterator[tuple[str, str, Callable[[], nn.Module], Callable[[], nn
         return DiffAttention(WIDTH, HEADS)
 
     def timm_coordinate() -> nn.Module:
-        from timm.layers import CoordAttn
+        from timm.layers.coord_attn import CoordAttn
 
         return Called(CoordAttn(WIDTH, rd_channels=8, bias=True), lambda m, x: m(image(x)).flatten(2).transpose(1, 2))
 
@@ -85,8 +85,7 @@ def pairs() -> Iterator[tuple[str, str, Callable[[], nn.Module], Callable[[], nn
         theirs = AgentSelfAttention(
             WIDTH, num_agent_tokens=16, dim_head=WIDTH // HEADS, heads=HEADS, talking_heads=False, gate=False
         )
-        theirs.agents = nn.Parameter(torch.randn(1, 16, WIDTH))
-        return Called(theirs, lambda m, x: m(x, agent_tokens=m.agents.expand(len(x), -1, -1)))
+        return theirs
 
     def isab() -> nn.Module:
         from isab_pytorch import ISAB
