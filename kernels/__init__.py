@@ -24,6 +24,7 @@ KERNELS: dict[str, tuple[str, str, str]] = {
     "neighbourhood_attention": ("neighbourhood", "neighbourhood_attention", "softmax over a window from given scores"),
     "neighbourhood_scores": ("neighbourhood", "neighbourhood_scores", "q . k within a window"),
     "neighbourhood_sum": ("neighbourhood", "neighbourhood_sum", "weighted sum within a window, weights as given"),
+    "attend_with_lse": ("partial_softmax", "attend_with_lse", "attention over a part of the keys with its log-sum-exp"),
     "merge_partials": ("partial_softmax", "merge_partials", "softmaxes over parts of the keys joined by log-sum-exp"),
     "tensor_attention": ("tensor_attention", "tensor_attention", "attention to pairs of keys, in tiles, exact"),
     "gathered_heads": ("gathered_heads", "gathered_heads", "attention of the tokens that use a head, head by head"),
