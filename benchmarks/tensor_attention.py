@@ -46,18 +46,8 @@ def step(form: str, given: list[Tensor]) -> None:
 
 def peak(form: str, what: str, heads: int, tokens: int, width: int) -> float:
     """MiB, measured in a process of its own."""
-    command = [
-        sys.executable,
-        __file__,
-        "--heads",
-        str(heads),
-        "--width",
-        str(width),
-        "--peak",
-        form,
-        what,
-        str(tokens),
-    ]
+    sizes = ["--heads", str(heads), "--width", str(width)]
+    command = [sys.executable, __file__, *sizes, "--peak", form, what, str(tokens)]
     environment = os.environ | measure.memory_environment()
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     return int(done.stdout) / 2**20
@@ -84,11 +74,12 @@ def approximate(heads: int, seconds: float) -> None:
         v1, v2 = torch.randn(2, 1, heads, tokens, width).unbind()
         with torch.no_grad():
             calls = [functools.partial(tensor_attention, q, k1, v1, k2, v2)]
-            calls += [functools.partial(tensor_attention_approximate, q, k1, v1, k2, v2, degree=p) for p in range(4)]
+            calls += [functools.partial(tensor_attention_approximate, q, k1, v1, k2, v2, p) for p in range(4)]
             times = measure.fastest(calls, seconds)
+        wide1, wide2 = v1.double(), v2.double()
         for bound in (0.5, 1.0, 1.5, 2.0):
             scaled = [(bound * x).double() for x in (q, k1, k2)]
-            errors = [approximation_error(*scaled, v1.double(), v2.double(), p).relative_error for p in range(4)]
+            errors = [approximation_error(scaled[0], scaled[1], wide1, scaled[2], wide2, p).relative for p in range(4)]
             said = ", ".join(f"{error:.1e}" for error in errors)
             print(width, tokens, bound, said, f"{times[0]:.4f}", ", ".join(f"{t:.4f}" for t in times[1:]), sep=" | ")
 

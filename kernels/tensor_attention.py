@@ -135,9 +135,13 @@ def approximation_error(
     return ApproximationError(float((near - exact).norm() / exact.norm()), bound, largest)
 
 
-def forms(*tensors: Tensor) -> list[Form]:
-    """What can compute the exact form for such tensors."""
-    return [Form("Triton kernel, online softmax over pairs", triton_refused(*tensors)), Form("PyTorch, tiles of pairs")]
+def forms(*tensors: Tensor, width: int | None = None) -> list[Form]:
+    """What can compute the exact form for such tensors; width: of a head, by default that of the tensors."""
+    refused = triton_refused(*tensors)
+    widest = max(x.shape[-1] for x in tensors) if width is None else width
+    if not refused and (widest > 128 or any(x.dtype == torch.float64 for x in tensors)):
+        refused = "float64 and heads wider than 128 are not supported"
+    return [Form("Triton kernel, online softmax over pairs", refused), Form("PyTorch, tiles of pairs")]
 
 
 @torch.library.custom_op("headwise::tensor_attention", mutates_args=())
@@ -170,21 +174,24 @@ def _(grad, query, key1, value1, key2, value2, mask1, mask2, out, lse, scale):  
 # Triton is imported at the first call with a CUDA tensor: it is optional, and nobody on a CPU pays for it.
 @_attend.register_kernel("cuda")
 def _(query, key1, value1, key2, value2, mask1, mask2, scale):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
-    device = _device(query, value1)
+    device = _device(query, value1, False)
     return (device or plain).forward(query, key1, value1, key2, value2, mask1, mask2, scale)
 
 
 @_backward.register_kernel("cuda")
 def _(grad, query, key1, value1, key2, value2, mask1, mask2, out, lse, scale):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
-    device = _device(query, value1)
+    device = _device(query, value1, True)
     return (device or plain).backward(grad, query, key1, value1, key2, value2, mask1, mask2, out, lse, scale)
 
 
-def _device(query: Tensor, value: Tensor):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
-    """The Triton form, None where it cannot take the tensors: without Triton, float64, or heads wider than 128."""
+def _device(query: Tensor, value: Tensor, backward: bool):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
+    """The Triton form, None where it cannot take the tensors: without Triton, float64, heads wider than 128, and the
+    backward pass in float32, whose products in split precision do not fit the registers."""
     from importlib.util import find_spec
 
-    if query.dtype == torch.float64 or max(query.shape[3], value.shape[3]) > 128 or find_spec("triton") is None:
+    half = query.dtype in (torch.float16, torch.bfloat16)
+    wide = max(query.shape[3], value.shape[3]) > 128
+    if find_spec("triton") is None or wide or not (half or (query.dtype == torch.float32 and not backward)):
         return None
     from . import tensor_attention_triton
 

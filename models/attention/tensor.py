@@ -64,4 +64,6 @@ class TensorAttention(Attention):
 
     def forms(self, x: Tensor) -> list[Form]:
         """Of the attention to pairs."""
-        return forms(x) if self.degree is None else [Form("plain PyTorch, features of the Taylor polynomial")]
+        if self.degree is not None:
+            return [Form("plain PyTorch, features of the Taylor polynomial")]
+        return forms(x, width=self.width // self.heads)

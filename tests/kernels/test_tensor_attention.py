@@ -8,6 +8,7 @@ from torch import Tensor
 
 from headwise.kernels import tensor_attention_plain
 from headwise.kernels.forms import explain
+from headwise.kernels.partial_softmax import attend_with_lse, merge_partials
 from headwise.kernels.tensor_attention import (
     approximation_error,
     forms,
@@ -77,6 +78,27 @@ def test_the_identities() -> None:
     ones = torch.ones_like(k2), torch.ones_like(v2)
     standard = torch.nn.functional.scaled_dot_product_attention(q, k1, v1, scale=1 / 3)
     torch.testing.assert_close(tensor_attention(q, k1, v1, *ones), standard)
+
+
+def test_streaming_over_the_second_side_is_exact() -> None:
+    """For each second key an ordinary attention with queries q * k2, its output times v2, merged by log-sum-exp."""
+    q, k1, v1, k2, v2 = inputs(6, 5, 7)
+    parts = []
+    for one in range(7):
+        out, lse = attend_with_lse(q * k2[:, :, one, None], k1, v1, scale=1 / 3)
+        parts.append((out * v2[:, :, one, None], lse))
+    torch.testing.assert_close(tensor_attention(q, k1, v1, k2, v2), merge_partials(parts)[0], rtol=1e-11, atol=1e-11)
+
+
+@torch.no_grad()
+def test_a_pair_can_be_what_no_single_token_is() -> None:
+    """The query is the product of two tokens: only their pair is found, though each is at right angles to it."""
+    bits = torch.tensor([[1, 1, -1, -1], [1, -1, 1, -1], [1, -1, -1, 1]], dtype=torch.float64)[None, None]
+    query = 40 * bits[:, :, 2:]
+    assert (query @ bits[:, :, :2].transpose(2, 3) == 0).all()
+    marks = torch.tensor([[2.0], [3.0], [7.0]], dtype=torch.float64)[None, None]
+    found = tensor_attention(query, bits, marks, bits, marks)
+    torch.testing.assert_close(found, torch.full_like(found, 6.0))
 
 
 def test_gradients_and_operator() -> None:
