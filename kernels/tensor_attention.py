@@ -9,6 +9,7 @@ Kronecker product asks. Work: 2 B H N M1 M2 (d + e) flops, cubic in tokens whate
 output and log-sum-exp, where the plain form holds B H N M1 M2 scores several times. Backward makes the weights again.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -65,8 +66,9 @@ def tensor_attention_approximate(
 ) -> Tensor:
     """The near-linear approximation for bounded entries: exp is replaced by its Taylor polynomial of that degree.
 
-    (sum_d q k1 k2)^t is a product of features f of d^t entries, f(q) . (f(k1) * f(k2)), so the sums over j and over l
-    come apart: out = f(q) ((f(k1)^T v1) * (f(k2)^T v2)), normalised alike. O((N + M1 + M2) d^degree e) time.
+    (sum_d q k1 k2)^t is a product of the monomials f of degree t, f(q) . (f(k1) * f(k2)), so the sums over j and over l
+    come apart: out = f(q) ((f(k1)^T v1) * (f(k2)^T v2)), normalised alike. Each monomial is made once, so there are
+    F = binomial(d + degree, degree), and time is O((N + M1 + M2) F e).
     Good while the scores stay near 0 (`approximation_error` says how good); an odd degree can make weights negative
     where scores are below -1. Arguments as in `tensor_attention`; degree: 0 to 3.
 
@@ -76,27 +78,39 @@ def tensor_attention_approximate(
     if degree not in (0, 1, 2, 3):
         raise ValueError(f"tensor_attention_approximate: degree is 0 to 3, got {degree}")
     kind, factor = plain.compute_type(query), 1 / query.shape[3] if scale is None else scale
-    asked = _features(query.to(kind), degree, factor)
-    sums, counts = [], []
+    sides = []
     for key, value, mask in ((key1, value1, mask1), (key2, value2, mask2)):
-        features = _features(key.to(kind), degree, None)
-        if mask is not None:
-            features = features * mask[:, None, :, None]
-        sums.append(features.transpose(2, 3) @ value.to(kind))
-        counts.append(features.sum(2))
-    total = asked @ (counts[0] * counts[1])[..., None]
-    out = asked @ (sums[0] * sums[1])
-    return (out / torch.where(total == 0, 1.0, total)).to(value1.dtype)
+        there = key.new_ones(1, 1, 1, 1, dtype=torch.bool) if mask is None else mask[:, None, :, None]
+        counted = torch.nn.functional.pad(value.to(kind), (0, 1), value=1.0)  # its sums are those of the weights
+        sides.append((key.to(kind).masked_fill(~there, 0.0), counted.masked_fill(~there, 0.0)))
+    (first, value1_of), (second, value2_of) = sides
+    summed = query.new_zeros((), dtype=kind)
+    for asked, one, two in zip(
+        _monomials(query.to(kind) * factor, degree, divided=True), _monomials(first, degree), _monomials(second, degree)
+    ):
+        summed = summed + asked @ ((one.transpose(2, 3) @ value1_of) * (two.transpose(2, 3) @ value2_of))
+    total = summed[..., -1:]
+    return (summed[..., :-1] / torch.where(total == 0, 1.0, total)).to(value1.dtype)
 
 
-def _features(x: Tensor, degree: int, scale: float | None) -> Tensor:
-    """(..., d) -> (..., 1 + d + ... + d^degree), outer powers; with a scale each has its factor scale^t / t!."""
-    power, parts, weight = torch.ones_like(x[..., :1]), [], 1.0
-    for t in range(degree + 1):
-        parts.append(power if scale is None else power * weight)
-        power = (power[..., None] * x[..., None, :]).flatten(-2)
-        weight *= (scale or 1.0) / (t + 1)
-    return torch.cat(parts, -1)
+def _monomials(x: Tensor, degree: int, *, divided: bool = False) -> list[Tensor]:
+    """(..., d) -> for each p up to the degree all monomials of degree p (..., F); divided: by prod(exponents!).
+
+    (sum_d a_d b_d c_d)^p / p! is the sum over them of a divided monomial of a times those of b and c. Those with x_i^r
+    and no variable before i are x_i^r times all of degree p - r in the variables behind i, which stand at the end.
+    """
+    width = x.shape[-1]
+    powers = [x**r / (math.factorial(r) if divided else 1) for r in range(degree + 1)]
+    made = [x.new_ones((*x.shape[:-1], 1)), x][: degree + 1]
+    for p in range(2, degree + 1):
+        blocks = []
+        for i in range(width):
+            for r in range(1, p + 1):
+                behind = width - i - 1
+                count = math.comb(behind + p - r - 1, p - r) if r < p and behind else int(r == p)
+                blocks.append(powers[r][..., i : i + 1] * made[p - r][..., made[p - r].shape[-1] - count :])
+        made.append(torch.cat(blocks, -1))
+    return made
 
 
 @dataclass

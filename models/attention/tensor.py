@@ -19,9 +19,10 @@ class TensorAttention(Attention):
     Both sides are projections of the same tokens; with k2 = v2 = 1 it is softmax attention with scale 1/d.
 
     Cost: O(N M^2 D) time, cubic in tokens, O((N + M) D) memory: no tensor of triples exists. Of use up to a few hundred
-    tokens. degree: 1 to 3 takes the near-linear approximation for bounded entries instead, O((N + M) d^degree D)
-    time; it is good only while scores stay near 0 (`kernels.tensor_attention.approximation_error` tells), and the
-    paper proves that for large entries nothing near-linear can be. An odd degree can divide by a sum near 0.
+    tokens. degree: 1 to 3 takes the near-linear approximation for bounded entries instead, O((N + M) F D) time with
+    F = binomial(d + degree, degree); it is good only while scores stay near 0
+    (`kernels.tensor_attention.approximation_error` tells), and the paper proves that for large entries nothing
+    near-linear can be. An odd degree can divide by a sum near 0.
 
     width: D; heads: H. The paper has no experiments and no code: projections and heads are those of softmax attention,
     our reading. The values of the pair are multiplied, so outputs are small at the start of a training.

@@ -120,6 +120,12 @@ def test_the_approximation_equals_its_polynomial() -> None:
         expected = torch.einsum("bhijl,bhje,bhle->bhie", weights, v1, v2) / weights.sum((3, 4))[..., None]
         found = tensor_attention_approximate(*parts, degree, mask1=mask)
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
+        hidden = [
+            k1.masked_fill(~mask[:, None, :, None], torch.nan),
+            v1.masked_fill(~mask[:, None, :, None], torch.nan),
+        ]
+        unseen = tensor_attention_approximate(q, *hidden, k2, v2, degree, mask1=mask)
+        torch.testing.assert_close(unseen, expected, rtol=1e-9, atol=1e-10)
     with pytest.raises(ValueError, match="degree is 0 to 3"):
         tensor_attention_approximate(*parts, 4)
 
