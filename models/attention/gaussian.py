@@ -3,7 +3,6 @@
 Shapes: B batch, N tokens, D width, H heads, K Gaussians of a head, L elements of a chunk (along tokens or features).
 """
 
-import math
 from typing import ClassVar, Literal
 
 import torch
@@ -75,17 +74,27 @@ class GaussianAdaptiveAttention(Attention):
         there = None if mask is None else mask[:, :, None, None]
         mean, deviation = self._moments(parts, axis, there)
         z = (parts - mean) / deviation
-        shape = (1, 1, self.heads, 1, -1)
-        scale = self.log_scale.to(kind).view(shape)
-        away = (z[..., None] - (self.offset.to(kind).view(shape) / deviation[..., None])) / scale.exp()
-        density = -0.5 * away.square() - scale - 0.5 * math.log(2 * math.pi)
-        logits = density.sum(-1) if self.product else density.logsumexp(-1)
+        logits = self._one_gaussian(z, deviation) if self.product else self._densities(z, deviation)
         if there is not None:
             logits = logits.masked_fill(~there, torch.finfo(kind).min)
         weights = logits.softmax(axis)
         if there is not None:
             weights = weights * there
         return weights.flatten(2).to(x.dtype)
+
+    def _one_gaussian(self, z: Tensor, deviation: Tensor) -> Tensor:
+        """Logarithm of the product of the K densities, up to what is the same for a whole chunk: one parabola."""
+        shape = (1, 1, self.heads, 1)
+        precision = (-2 * self.log_scale.to(z.dtype)).exp()
+        pull = (self.offset.to(z.dtype) * precision).sum(1).view(shape) / deviation
+        return z * (pull - 0.5 * precision.sum(1).view(shape) * z)
+
+    def _densities(self, z: Tensor, deviation: Tensor) -> Tensor:
+        """Logarithm of the sum of the K densities."""
+        shape = (1, 1, self.heads, 1, -1)
+        scale = self.log_scale.to(z.dtype).view(shape)
+        away = (z[..., None] - (self.offset.to(z.dtype).view(shape) / deviation[..., None])) / scale.exp()
+        return (-0.5 * away.square() - scale).logsumexp(-1)
 
     def _moments(self, parts: Tensor, axis: int, there: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean and deviation along the axis; where they do not vary (a single element) the deviation is 1."""
