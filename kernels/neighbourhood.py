@@ -1,9 +1,9 @@
 """Attention within a window of a grid, from scores that may come from anywhere, without unfolding the grid.
 
 Shapes: B batch, H heads, N = Y X cells row by row, w window (odd), W = w w members of a window row by row, d width of
-queries and keys, e width of values, P further keys.
+queries and keys, e width of values.
 
-    scores_ij = q_i . k_j,   out_i = sum_j p_ij v_j,   p_i = softmax over the members j of i's window [and P more keys]
+    scores_ij = q_i . k_j,   out_i = sum_j p_ij v_j,   p_i = softmax over the members j of i's window [and more keys]
     d p_ij = g_i . v_j,   d scores = p (d p - g . out),   d v_j = sum over all i whose window holds j of p_ij g_i
 
 Work: 2 B H N W e flops for each of these products, and N W scores, which are given. Unfolding copies each value W
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from . import neighbourhood_plain as plain
 from .forms import Form, triton_refused
-from .partial_softmax import merge_partials, softmax_part
+from .partial_softmax import merge_partials
 
 Border = Literal["mask", "clamp"]
 
@@ -97,14 +97,13 @@ def neighbourhood_attention(
     *,
     border: Border = "mask",
     mask: Tensor | None = None,
-    extra_logits: Tensor | None = None,
-    extra_value: Tensor | None = None,
+    extra: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """One softmax over i's window [and over P further keys], then the weighted mean of the values.
+    """One softmax over i's window [and over further keys], then the weighted mean of the values.
 
-    logits: (B, H, N, W); value: (B, H, N, e); mask: bool (B, N), True = a cell that may be attended to; extra_logits:
-    (B, H, N, P), -inf for no key, with extra_value (B, H, P, e). A cell without any key receives 0.
-    Returns (B, H, N, e).
+    logits: (B, H, N, W); value: (B, H, N, e); mask: bool (B, N), True = a cell that may be attended to; extra:
+    (out, lse) of the attention to the further keys, (B, H, N, e) and (B, H, N), as `attend_with_lse` gives them. A cell
+    without any key receives 0. Returns (B, H, N, e).
 
     Raises ValueError if shapes do not fit.
     """
@@ -113,13 +112,14 @@ def neighbourhood_attention(
         raise ValueError(f"neighbourhood_attention: needs {window * window} logits a cell, got {logits.shape[3]}")
     if mask is not None and (mask.dtype != torch.bool or mask.shape != (value.shape[0], value.shape[2])):
         raise ValueError(f"neighbourhood_attention: mask must be bool (batch, cells), got {tuple(mask.shape)}")
-    if (extra_logits is None) != (extra_value is None):
-        raise ValueError("neighbourhood_attention: extra_logits and extra_value go together")
+    if extra is not None and (extra[0].shape != value.shape or extra[1].shape != value.shape[:3]):
+        got = ", ".join(str(tuple(part.shape)) for part in extra)
+        raise ValueError(f"neighbourhood_attention: extra must be (out, lse) for {tuple(value.shape)}, got {got}")
     local = torch.ops.headwise.neighbourhood_read(logits, value, mask, *size, window, border == "clamp")
-    if extra_logits is None or extra_value is None:
+    if extra is None:
         return local[0]
-    extra = softmax_part(extra_logits.to(local[1].dtype), extra_value.to(local[1].dtype))
-    out, _ = merge_partials([(local[0].to(local[1].dtype), local[1]), extra])
+    wide = local[1].dtype
+    out, _ = merge_partials([(out.to(wide), lse.to(wide)) for out, lse in (local, extra)])
     return out.to(value.dtype)
 
 

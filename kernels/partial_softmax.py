@@ -61,20 +61,6 @@ def merge_partials(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tens
     return out, lse
 
 
-def softmax_part(scores: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """(out, lse) of one part from its scores (..., N, M), -inf where there is no key, and values (..., M, e)."""
-    if scores.shape[-1] == 0:
-        return value.sum(-2, keepdim=True).expand(*scores.shape[:-1], -1), scores.sum(-1) - torch.inf
-    top = scores.detach().amax(-1, keepdim=True)
-    top = top.masked_fill(top == -torch.inf, 0.0)
-    weights = (scores - top).exp()
-    total = weights.sum(-1)
-    empty = total == 0
-    filled = total.masked_fill(empty, 1.0)
-    out = (weights / filled[..., None]).to(value.dtype) @ value
-    return out, (filled.log() + top.squeeze(-1)).masked_fill(empty, -torch.inf)
-
-
 def _check(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, bias: Tensor | None) -> None:
     if query.ndim != 4 or key.ndim != 4 or value.ndim != 4 or key.shape[:3] != value.shape[:3]:
         shapes = ", ".join(str(tuple(x.shape)) for x in (query, key, value))

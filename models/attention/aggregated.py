@@ -17,6 +17,7 @@ from ...kernels.neighbourhood import (
     neighbourhood_scores,
     neighbourhood_sum,
 )
+from ...kernels.partial_softmax import attend_with_lse
 from .base import Attention, grid_of, join_heads, split_heads, to_image, to_tokens
 from .contmix import _bins
 
@@ -29,7 +30,8 @@ class AggregatedAttention(Attention):
         out = W_o (p v + (q^ T_h + b_h) v_window)
 
     Cost: O(N (W + P) D), and P = N / reduction^2: linear in cells only for a fixed P. Neighbourhoods are never
-    unfolded; window and pooled part are two softmaxes joined by their log-sum-exps.
+    unfolded; window and pooled part are two softmaxes joined by their log-sum-exps. Of size N P only the bias is held,
+    once for all images of a batch.
 
     width: D; heads: H; window: w, odd; reduction: the pooled grid is (Y / reduction, X / reduction), at least one
     cell; pooled: False leaves the pooled part out; learned_tokens: the term with T and b, which is not normalised and
@@ -137,12 +139,12 @@ class AggregatedAttention(Attention):
         count = self._count(mask, pooled, size, x).clamp_min(2.0).log()
         query = (unit + self.embedding) * (F.softplus(self.temperature) * count)
         logits = neighbourhood_scores(query, key.to(query.dtype), size, self.window) + self.local_bias
-        given = {}
-        if pooled is not None:
-            far = query @ pooled[0].to(query.dtype).transpose(2, 3) + self._bias(size, x)
-            far = far.masked_fill(~pooled[2][:, None, None], -torch.inf)
-            given = {"extra_logits": far, "extra_value": pooled_value}
-        mixed = neighbourhood_attention(logits.to(value.dtype), value, size, self.window, mask=mask, **given)
+        far = None
+        if pooled is not None and pooled_value is not None:
+            pooled_key, known = pooled[0].to(query.dtype), None if mask is None else pooled[2][:, None, None]
+            bias = self._bias(size, x)
+            far = attend_with_lse(query, pooled_key, pooled_value.to(query.dtype), mask=known, bias=bias, scale=1.0)
+        mixed = neighbourhood_attention(logits.to(value.dtype), value, size, self.window, mask=mask, extra=far)
         if tokens and self.tokens is not None and self.token_bias is not None:
             there = value if mask is None else value.masked_fill(~mask[:, None, :, None], 0.0)
             mixed = mixed + neighbourhood_sum(unit @ self.tokens + self.token_bias, there, size, self.window)

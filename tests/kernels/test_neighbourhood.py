@@ -1,4 +1,4 @@
-"""The neighbourhood operators against gathered neighbourhoods, and the exchange of partial softmaxes."""
+"""The neighbourhood operators against gathered neighbourhoods."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from headwise.kernels.neighbourhood import (
     neighbourhood_scores,
     neighbourhood_sum,
 )
-from headwise.kernels.partial_softmax import merge_partials, softmax_part
+from headwise.kernels.partial_softmax import merge_partials
 
 CASES = [
     ((1, 1), 1, "mask"), ((1, 1), 5, "mask"), ((1, 9), 3, "mask"), ((5, 7), 3, "mask"), ((4, 3), 17, "mask"),
@@ -63,6 +63,11 @@ def test_the_members(size, window, border) -> None:
     assert torch.equal(inside, expected[1])
 
 
+def part_of(logits: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Attention to a part of the keys: its output and its log-sum-exp."""
+    return logits.softmax(-1) @ value, logits.logsumexp(-1)
+
+
 @every
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("more", [False, True])
@@ -79,7 +84,7 @@ def test_attention_equals_the_gathered_form(size, window, border, masked: bool, 
         extra_logits = torch.randn(2, 3, cells, 5, dtype=torch.float64)
         extra_logits[0, ..., 1:] = -torch.inf
         extra = (extra_logits.requires_grad_(), torch.randn(2, 3, 5, 4, dtype=torch.float64, requires_grad=True))
-    given = {"extra_logits": extra[0], "extra_value": extra[1]} if extra else {}
+    given = {"extra": part_of(*extra)} if extra else {}
     out = neighbourhood_attention(logits, value, size, window, border=border, mask=mask, **given)
     expected = gathered(logits, value, (size, window, border), mask, extra)
     torch.testing.assert_close(out, expected, rtol=1e-10, atol=1e-10)
@@ -90,7 +95,7 @@ def test_attention_equals_the_gathered_form(size, window, border, masked: bool, 
     if not (masked and not more):  # the softmax of nothing has NaN gradients when written out
         torch.testing.assert_close(list(found), plain, rtol=1e-9, atol=1e-10)
     single = [t.detach().float() for t in inputs]
-    given = {"extra_logits": single[2], "extra_value": single[3]} if extra else {}
+    given = {"extra": part_of(*single[2:])} if extra else {}
     out32 = neighbourhood_attention(single[0], single[1], size, window, border=border, mask=mask, **given)
     torch.testing.assert_close(out32.double(), expected.detach(), rtol=1e-5, atol=1e-5)
 
@@ -143,7 +148,7 @@ def test_mistakes_and_forms() -> None:
         (lambda: neighbourhood_attention(x, x, (3, 4), 5), "needs 25 logits"),
         (lambda: neighbourhood_attention(x, x, (3, 4), 3, border="wrap"), "'mask' or 'clamp'"),  # type: ignore[arg-type]
         (lambda: neighbourhood_attention(x, x, (3, 4), 3, mask=torch.ones(1, 12)), "mask must be bool"),
-        (lambda: neighbourhood_attention(x, x, (3, 4), 3, extra_logits=x), "go together"),
+        (lambda: neighbourhood_attention(x, x, (3, 4), 3, extra=(x, x)), "must be .out, lse."),
         (lambda: neighbourhood_scores(x, x, (3, 4), 5, border="clamp"), "cannot be shifted"),
         (lambda: neighbourhood_sum(x, x[:, :, :3], (3, 4), 3), "needs two"),
         (lambda: merge_partials([]), "at least one part"),
@@ -151,23 +156,3 @@ def test_mistakes_and_forms() -> None:
         with pytest.raises(ValueError, match=said):
             call()
     assert "not Triton kernel" in explain("neighbourhood_attention", forms(x))
-
-
-@pytest.mark.parametrize("cuts", [[7], [3, 4], [0, 7], [2, 0, 1, 4]])
-def test_any_split_of_the_keys_is_the_whole(cuts: list[int]) -> None:
-    torch.manual_seed(4)
-    scores = torch.randn(2, 5, 7, dtype=torch.float64)
-    scores[0, 0] = -torch.inf
-    scores[1, 2, :3] = -torch.inf
-    scores.requires_grad_()
-    value = torch.randn(2, 7, 3, dtype=torch.float64, requires_grad=True)
-    parts = [softmax_part(s, v) for s, v in zip(scores.split(cuts, -1), value.split(cuts, 1))]
-    out, lse = merge_partials(parts)
-    torch.testing.assert_close(out, scores.softmax(-1).nan_to_num() @ value)
-    torch.testing.assert_close(lse, scores.logsumexp(-1))
-    grads = torch.autograd.grad(out.square().sum() + lse[lse > -torch.inf].sum(), [scores, value])
-    assert all(g.isfinite().all() for g in grads)
-    one, one_lse = softmax_part(scores, value)
-    torch.testing.assert_close(
-        grads, torch.autograd.grad(one.square().sum() + one_lse[one_lse > -torch.inf].sum(), [scores, value])
-    )
