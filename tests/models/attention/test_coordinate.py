@@ -75,8 +75,9 @@ def test_the_gate_has_rank_one_in_space() -> None:
 
 
 def test_it_equals_timm() -> None:
-    timm = pytest.importorskip("timm.layers.coord_attn")
-    theirs = timm.CoordAttn(16, rd_channels=8, bias=True).double().eval()
+    from timm.layers.coord_attn import CoordAttn
+
+    theirs = CoordAttn(16, rd_channels=8, bias=True).double().eval()
     ours = CoordinateAttention(16, reduction=2).double().eval()
     with torch.no_grad():
         for parameter in theirs.parameters():
