@@ -1,9 +1,13 @@
-"""Plain PyTorch form of third-order attention: tiles over queries and second keys, in the matrix unit.
+"""Plain PyTorch form of third-order attention: tiles over heads, queries and second keys, in the matrix unit.
 
 Shapes: G = B H, N queries, M1 and M2 keys of the two sides, d width of keys, e width of values.
 
 For one second key l the scores of all (i, j) are those of ordinary attention with queries q_i * k2_l, so a tile of n
 queries and L second keys is one product (n L, d) (d, M1). Tiles are sized to stay in the cache.
+
+Masks cost no pass over the scores, which would take longer than the products: a masked key is replaced by one that is
+there, so that its scores raise no maximum, and its value by 0. Values have one more column, 1 where a key is there and
+0 where not; the output's last column is then the sum of the weights that count.
 """
 
 from collections.abc import Iterator
@@ -11,7 +15,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-NUMBERS = 1 << 19  # scores of a tile
+NUMBERS = 1 << 18  # scores of a tile
+ROWS = 1024  # of the products of a tile, where there are so many pairs: fewer heads at a time rather than fewer rows
 
 
 def compute_type(x: Tensor) -> torch.dtype:
@@ -23,24 +28,23 @@ def _tiles(query: Tensor, key1: Tensor, key2: Tensor) -> Iterator[tuple[slice, s
     """Blocks of queries, and for each of them blocks of second keys."""
     tokens, first, second = query.shape[1], key1.shape[1], key2.shape[1]
     each = max(1, NUMBERS // max(1, query.shape[0] * first))
-    rows = min(tokens, max(1, each // min(second, 16))) if second else tokens
+    rows = min(tokens, max(1, each // min(second, 16))) if second and first else tokens
     step = max(1, each // max(1, rows))
     for start in range(0, tokens, rows):
-        for begin in range(0, second, step):
+        for begin in range(0, second if first else 0, step):
             yield slice(start, start + rows), slice(begin, begin + step)
 
 
-def _scores(
-    query: Tensor, key1: Tensor, key2: Tensor, mask1: Tensor | None, mask2: Tensor | None, scale: float
-) -> tuple[Tensor, Tensor]:
-    """Scores (G, n, L, M1), -inf where a key is masked, and the queries q * k2 scale (G, n L, d)."""
+def _groups(query: Tensor, key1: Tensor, key2: Tensor) -> Iterator[slice]:
+    """Blocks of heads."""
+    few = max(1, NUMBERS // max(1, key1.shape[1] * min(query.shape[1] * key2.shape[1], ROWS)))
+    return (slice(start, start + few) for start in range(0, query.shape[0], few))
+
+
+def _scores(query: Tensor, key1: Tensor, key2: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Scores (G, n, L, M1), and the queries q * k2 scale (G, n L, d)."""
     joint = (query[:, :, None] * (key2 * scale)[:, None]).flatten(1, 2)
-    scores = torch.bmm(joint, key1.transpose(1, 2)).unflatten(1, (query.shape[1], -1))
-    if mask1 is not None:
-        scores.masked_fill_(~mask1[:, None, None], -torch.inf)
-    if mask2 is not None:
-        scores.masked_fill_(~mask2[:, None, :, None], -torch.inf)
-    return scores, joint
+    return torch.bmm(joint, key1.transpose(1, 2)).unflatten(1, (query.shape[1], -1)), joint
 
 
 def _flat(*parts: Tensor) -> list[Tensor]:
@@ -51,10 +55,14 @@ def _masks(heads: int, *masks: Tensor | None) -> list[Tensor | None]:
     return [None if mask is None else mask.repeat_interleave(heads, 0) for mask in masks]
 
 
-def _cleared(parts: tuple[Tensor, ...], mask1: Tensor | None, mask2: Tensor | None) -> list[Tensor]:
-    """What is masked is 0, whatever it held: a weight of 0 does not undo a NaN."""
-    masks = (mask1, mask1, mask2, mask2)
-    return [part if mask is None else part.masked_fill(~mask[..., None], 0.0) for part, mask in zip(parts, masks)]
+def _side(key: Tensor, value: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Keys (G, M, d), and values with the column that counts (G, M, e + 1), without what masked ones held."""
+    if mask is None or not key.shape[1]:
+        return key, torch.cat([value, value.new_ones((*value.shape[:2], 1))], 2)
+    there = mask[..., None]
+    key, value = key.masked_fill(~there, 0.0), value.masked_fill(~there, 0.0)
+    known = key.gather(1, mask.int().argmax(1)[:, None, None].expand(-1, 1, key.shape[2]))
+    return torch.where(there, key, known), torch.cat([value, there.to(value.dtype)], 2)
 
 
 def forward(
@@ -64,23 +72,31 @@ def forward(
     """(out (B, H, N, e), lse (B, H, N)); 0 and inf without keys, so that all weights made from it are 0."""
     q, k1, v1, k2, v2 = _flat(query, key1, value1, key2, value2)
     m1, m2 = _masks(query.shape[1], mask1, mask2)
-    k1, v1, k2, v2 = _cleared((k1, v1, k2, v2), m1, m2)
+    (k1, v1), (k2, v2) = _side(k1, v1, m1), _side(k2, v2, m2)
     top = q.new_full(q.shape[:2], -torch.inf)
-    total, out = torch.zeros_like(top), q.new_zeros((*q.shape[:2], v1.shape[2]))
-    for rows, seconds in _tiles(q, k1, k2):
-        scores, _ = _scores(q[:, rows], k1, k2[:, seconds], m1, None if m2 is None else m2[:, seconds], scale)
-        best = torch.maximum(top[:, rows], scores.flatten(2).amax(2)) if scores.numel() else top[:, rows]
-        safe = best.masked_fill(best == -torch.inf, 0.0)
-        weights = scores.sub_(safe[:, :, None, None]).exp_()
-        keep = (top[:, rows] - safe).exp()
-        mixed = torch.bmm(weights.flatten(1, 2), v1).unflatten(1, weights.shape[1:3])
-        total[:, rows] = total[:, rows] * keep + weights.sum((2, 3))
-        out[:, rows] = out[:, rows] * keep[..., None] + (mixed * v2[:, None, seconds]).sum(2)
-        top[:, rows] = best
+    out = q.new_zeros((*q.shape[:2], v1.shape[2]))
+    for some in _groups(q, k1, k2):
+        _read(q[some], k1[some], v1[some], k2[some], v2[some], scale, top[some], out[some])
+    total = out[..., -1]
     empty = total == 0
-    out /= total.masked_fill(empty, 1.0)[..., None]
-    lse = (total.masked_fill(empty, 1.0).log() + top).masked_fill(empty, torch.inf)
+    filled = total.masked_fill(empty, 1.0)
+    lse = (filled.log() + top).masked_fill(empty, torch.inf)
+    out = out[..., :-1] / filled[..., None]
     return out.view(*query.shape[:3], -1).to(value1.dtype), lse.view(query.shape[:3])
+
+
+def _read(
+    query: Tensor, key1: Tensor, value1: Tensor, key2: Tensor, value2: Tensor, scale: float, top: Tensor, out: Tensor
+) -> None:
+    """Fill the greatest score of each query and the sum exp(score - greatest) v1 v2 of some heads."""
+    for rows, seconds in _tiles(query, key1, key2):
+        scores, _ = _scores(query[:, rows], key1, key2[:, seconds], scale)
+        best = torch.maximum(top[:, rows], scores.flatten(2).amax(2))
+        weights = scores.sub_(best[:, :, None, None]).exp_()
+        keep = (top[:, rows] - best).exp()
+        mixed = torch.bmm(weights.flatten(1, 2), value1).unflatten(1, weights.shape[1:3])
+        out[:, rows] = out[:, rows] * keep[..., None] + (mixed * value2[:, None, seconds]).sum(2)
+        top[:, rows] = best
 
 
 def backward(
@@ -90,24 +106,38 @@ def backward(
     """Gradients of query, key1, value1, key2, value2; the weights are made again from lse, tile by tile."""
     q, k1, v1, k2, v2, g, o = _flat(query, key1, value1, key2, value2, grad, out)
     m1, m2 = _masks(query.shape[1], mask1, mask2)
-    k1, v1, k2, v2 = _cleared((k1, v1, k2, v2), m1, m2)
+    (k1, v1), (k2, v2) = _side(k1, v1, m1), _side(k2, v2, m2)
+    # With the column that counts, (g, -g . out) . (v1 v2, 1) is g . v1 v2 - g . out, and 0 for a pair that is masked.
+    g = torch.cat([g, -(g * o).sum(2, keepdim=True)], 2)
     known = lse.flatten(0, 1)
-    delta = (g * o).sum(2)
-    dq, dk1, dv1, dk2, dv2 = (torch.zeros_like(part) for part in (q, k1, v1, k2, v2))
+    made = [torch.zeros_like(part) for part in (q, k1, v1, k2, v2)]
+    for some in _groups(q, k1, k2):
+        parts = [part[some] for part in (q, k1, v1, k2, v2, g, known, *made)]
+        _unread(*parts, scale)
+    for mask, (d_key, d_value) in ((m1, made[1:3]), (m2, made[3:5])):
+        if mask is not None:
+            d_key.masked_fill_(~mask[..., None], 0.0)
+            d_value.masked_fill_(~mask[..., None], 0.0)
+    made[2], made[4] = made[2][..., :-1], made[4][..., :-1]
+    parts = (query, key1, value1, key2, value2)
+    return [found.reshape(part.shape).to(part.dtype) for found, part in zip(made, parts)]
+
+
+def _unread(
+    q: Tensor, k1: Tensor, v1: Tensor, k2: Tensor, v2: Tensor, g: Tensor, lse: Tensor,
+    dq: Tensor, dk1: Tensor, dv1: Tensor, dk2: Tensor, dv2: Tensor, scale: float,
+) -> None:  # fmt: skip
+    """Add to the gradients of some heads."""
     for rows, seconds in _tiles(q, k1, k2):
-        other = None if m2 is None else m2[:, seconds]
-        scores, joint = _scores(q[:, rows], k1, k2[:, seconds], m1, other, scale)
+        scores, joint = _scores(q[:, rows], k1, k2[:, seconds], scale)
         shape = scores.shape[1:3]
-        weights = scores.sub_(known[:, rows, None, None]).exp_().flatten(1, 2)
+        weights = scores.sub_(lse[:, rows, None, None]).exp_().flatten(1, 2)
         moved = (g[:, rows, None] * v2[:, None, seconds]).flatten(1, 2)
         mixed = torch.bmm(weights, v1).unflatten(1, shape)
         dv1 += torch.bmm(weights.transpose(1, 2), moved)
         dv2[:, seconds] += (mixed * g[:, rows, None]).sum(1)
-        slopes = torch.bmm(moved, v1.transpose(1, 2)).unflatten(1, shape)
-        slopes = slopes.sub_(delta[:, rows, None, None]).flatten(1, 2).mul_(weights)
+        slopes = torch.bmm(moved, v1.transpose(1, 2)).mul_(weights)
         dk1 += torch.bmm(slopes.transpose(1, 2), joint)
         through = torch.bmm(slopes, k1).unflatten(1, shape).mul_(scale)
         dq[:, rows] += (through * k2[:, None, seconds]).sum(2)
         dk2[:, seconds] += (through * q[:, rows, None]).sum(1)
-    parts = (query, key1, value1, key2, value2)
-    return [made.view(part.shape).to(part.dtype) for made, part in zip((dq, dk1, dv1, dk2, dv2), parts)]
