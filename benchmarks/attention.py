@@ -114,7 +114,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--names", nargs="+", default=list(ATTENTION))
     arguments.add_argument("--longest", type=int, default=16_384)
-    arguments.add_argument("--patience", type=float, default=4.0, help="seconds of the longest training step")
+    arguments.add_argument("--patience", type=float, default=12.0, help="seconds of the longest training step")
     arguments.add_argument("--output", type=Path, default=Path("runs/benchmarks/attention"))
     arguments.add_argument("--rivals", action="store_true", help="compare with public forms instead")
     arguments.add_argument("--only", help=argparse.SUPPRESS)  # one mechanism, in this process

@@ -1,6 +1,6 @@
 """Claim: the diversification loss makes rows of attention less alike and helps on spoilt images (TAPADL, ICCV 2023).
 
-    python benchmarks/claim_diversification.py [--seeds 5] [--jobs 2] [--output runs/benchmarks/diversification]
+    python benchmarks/claim_diversification.py [--seeds 5] [--epochs 30] [--jobs 2] [--output FOLDER]
 
 Flowers, small vision transformer: softmax attention without and with the loss, and token-aware average pooling (TAP)
 without and with it. Measured on the test part: mean cosine of each attention row with the mean row of its map
@@ -67,7 +67,7 @@ def similarity(model, x) -> float:
     return statistics.mean(found)
 
 
-def cell(form: str, seed: int, folder: Path) -> None:
+def cell(form: str, seed: int, epochs: int, folder: Path) -> None:
     """Train one model and keep what is measured on it."""
     import domains
     import torch
@@ -78,7 +78,7 @@ def cell(form: str, seed: int, folder: Path) -> None:
     torch.manual_seed(seed)
     # The published loss is the mean over layers.
     model = domains.flower_model(attention, depth=DEPTH, options={attention: {"diversify": weight / DEPTH}})
-    domains.fit(model, train, epochs=30, seed=seed, change=domains.shifted, limit=600)
+    domains.fit(model, train, epochs=epochs, seed=seed, change=domains.shifted, limit=600)
     result = {
         "similarity": similarity(model, test.x[:128]),
         "clean": domains.accuracy(model, test),
@@ -87,28 +87,29 @@ def cell(form: str, seed: int, folder: Path) -> None:
         "blur 1.5": domains.accuracy(model, test, lambda x: blurred(x, 1.5)),
         "blur 3": domains.accuracy(model, test, lambda x: blurred(x, 3.0)),
     }
-    path = name(folder, form, seed)
+    path = name(folder, form, seed, epochs)
     path.with_suffix(".part").write_text(json.dumps(result))
     path.with_suffix(".part").rename(path)
 
 
-def name(folder: Path, form: str, seed: int) -> Path:
-    return folder / f"{list(FORMS).index(form)}-{seed}.json"
+def name(folder: Path, form: str, seed: int, epochs: int) -> Path:
+    return folder / f"{list(FORMS).index(form)}-{seed}-{epochs}.json"
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--seeds", type=int, default=5)
+    arguments.add_argument("--epochs", type=int, default=30)
     arguments.add_argument("--jobs", type=int, default=2)
     arguments.add_argument("--output", type=Path, default=Path("runs/benchmarks/diversification"))
     o = arguments.parse_args()
     o.output.mkdir(parents=True, exist_ok=True)
-    waiting = [(f, s) for s in range(o.seeds) for f in FORMS if not name(o.output, f, s).exists()]
+    waiting = [(f, s, o.epochs) for s in range(o.seeds) for f in FORMS if not name(o.output, f, s, o.epochs).exists()]
     with ProcessPoolExecutor(o.jobs, mp_context=get_context("spawn")) as pool:
         jobs = [pool.submit(cell, *what, o.output) for what in waiting]
         for job in tqdm(as_completed(jobs), total=len(jobs), unit="model"):
             job.result()
-    rows = {f: [json.loads(name(o.output, f, s).read_text()) for s in range(o.seeds)] for f in FORMS}
+    rows = {f: [json.loads(name(o.output, f, s, o.epochs).read_text()) for s in range(o.seeds)] for f in FORMS}
     kinds = list(rows["softmax"][0])
     print("| form | " + " | ".join(kinds) + " |\n|---|" + "---|" * len(kinds))
     for form, found in rows.items():

@@ -95,24 +95,24 @@ def digits(folder: Path = DATA) -> tuple[Split, Split]:
     return split(parts[False]), split(parts[True])
 
 
-def flower_model(attention: str | tuple[str, ...], *, width: int = 64, depth: int = 4, **more) -> VisionTransformer:
+def flower_model(attention: str | tuple[str, ...], *, depth: int = 4, heads: int = 4, **more) -> VisionTransformer:
     """64 patches of 8 x 8 pixels, 4 layers of width 64."""
     return VisionTransformer(
         image=(SIDE, SIDE),
         patch=8,
         classes=17,
-        width=width,
+        width=64,
         depth=depth,
-        heads=4,
+        heads=heads,
         attention=attention,
         hidden=128,
         **more,
     )
 
 
-def digit_model(attention: str | tuple[str, ...], **more) -> TokenModel:
+def digit_model(attention: str | tuple[str, ...], *, heads: int = 4, **more) -> TokenModel:
     """96 frames, 3 layers of width 64."""
-    return TokenModel(MELS, 10, tokens=FRAMES, width=64, depth=3, heads=4, attention=attention, hidden=128, **more)
+    return TokenModel(MELS, 10, tokens=FRAMES, width=64, depth=3, heads=heads, attention=attention, hidden=128, **more)
 
 
 def shifted(x: Tensor, dice: torch.Generator) -> Tensor:
