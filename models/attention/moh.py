@@ -76,6 +76,10 @@ class MixtureOfHeads(SoftmaxAttention):
         self.route = nn.Linear(width, routed, bias=False) if linear and routed else None
         self.share = nn.Linear(width, shared, bias=False) if linear and shared > 1 else None
         self.between = nn.Linear(width, 2, bias=False) if linear and shared and routed else None
+        for layer in (self.route, self.share, self.between):
+            if layer is not None:
+                # As the published models start: choices are open, and all gates are near 1.
+                nn.init.normal_(layer.weight, std=0.02)
 
     @classmethod
     def from_softmax(cls, attention: SoftmaxAttention, **options) -> "MixtureOfHeads":  # type: ignore[no-untyped-def]
