@@ -113,7 +113,7 @@ def backward(
     made = [torch.zeros_like(part) for part in (q, k1, v1, k2, v2)]
     for some in _groups(q, k1, k2):
         parts = [part[some] for part in (q, k1, v1, k2, v2, g, known, *made)]
-        _unread(*parts, scale)
+        _unread(scale, *parts)
     for mask, (d_key, d_value) in ((m1, made[1:3]), (m2, made[3:5])):
         if mask is not None:
             d_key.masked_fill_(~mask[..., None], 0.0)
@@ -124,8 +124,8 @@ def backward(
 
 
 def _unread(
-    q: Tensor, k1: Tensor, v1: Tensor, k2: Tensor, v2: Tensor, g: Tensor, lse: Tensor,
-    dq: Tensor, dk1: Tensor, dv1: Tensor, dk2: Tensor, dv2: Tensor, scale: float,
+    scale: float, q: Tensor, k1: Tensor, v1: Tensor, k2: Tensor, v2: Tensor, g: Tensor, lse: Tensor,
+    dq: Tensor, dk1: Tensor, dv1: Tensor, dk2: Tensor, dv2: Tensor,
 ) -> None:  # fmt: skip
     """Add to the gradients of some heads."""
     for rows, seconds in _tiles(q, k1, k2):
