@@ -150,7 +150,8 @@ def table(folder: Path) -> str:
             values = [row["metric"] for row in rows]
             shape = "{:.4f}" if domain == "forecast" else "{:.3f}"
             spread = "–".join(shape.format(v) for v in (min(values), max(values)))
-            short = [f"{row['steps']} of {row['planned']}" for row in rows if row["steps"] < row.get("planned", 0)]
+            fitted = [row for row in rows if row.get("steps", 0) < row.get("planned", 0)]
+            short = [f"{row['steps']} of {row['planned']}" for row in fitted]
             early = f" ({', '.join(short)} steps)" if short else ""
             cells += [
                 f"{shape.format(statistics.mean(values))} ({spread}){early}",
