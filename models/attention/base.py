@@ -96,9 +96,9 @@ class Attention(nn.Module):
 
 
 def auxiliary_loss(model: nn.Module) -> Tensor | None:
-    """Sum of the losses that mechanisms in the model left at their last forward pass in training; None without any."""
-    losses = [part.auxiliary for part in model.modules() if isinstance(part, Attention)]
-    kept = [loss for loss in losses if loss is not None]
+    """Sum of the losses that mechanisms and routers left at their last forward pass in training; None without any."""
+    losses = [getattr(part, "auxiliary", None) for part in model.modules()]
+    kept = [loss for loss in losses if isinstance(loss, Tensor)]
     return torch.stack(kept).sum() if kept else None
 
 
@@ -175,9 +175,12 @@ def attend(
         # The fused form of the CPU needs one width; zeros in queries and keys change no score.
         scale = size**-0.5 if scale is None else scale
         query, key = (F.pad(part, (0, wide - size)) for part in (query, key))
-    return F.scaled_dot_product_attention(
+    elif query.is_cpu and size > wide:
+        value = F.pad(value, (0, size - wide))
+    out = F.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=grouped
     )
+    return out[..., :wide]
 
 
 def rotary(x: Tensor, *, base: float = 10_000.0, start: int = 0) -> Tensor:

@@ -1,0 +1,40 @@
+"""Where the copies of each token go: pairs of token and expert, sorted by expert.
+
+Shapes: T tokens, K experts of a token, S = T K pairs, E experts.
+
+Everything stays on the device: no count is read by the host, so that a GPU never waits. Sorting is stable, so tokens of
+an expert keep their order and two runs are equal bit by bit.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Dispatch(NamedTuple):
+    """Pairs sorted by expert; rows e of experts are offsets[e] to offsets[e + 1], rows behind the last are of none."""
+
+    order: Tensor  # int64 (S,): which pair t K + k stands in a row
+    place: Tensor  # int64 (T, K): in which row a pair stands
+    offsets: Tensor  # int32 (E + 1,)
+
+    @property
+    def tokens(self) -> Tensor:
+        """int64 (S,): which token stands in a row."""
+        return self.order // max(1, self.place.shape[1])
+
+
+def dispatch(chosen: Tensor, experts: int) -> Dispatch:
+    """Sort pairs by expert. chosen: int64 (T, K), from 0 to E, E = no expert (dropped or padding).
+
+    Raises ValueError if the shape does not fit.
+    """
+    if chosen.ndim != 2 or experts < 1:
+        raise ValueError(f"dispatch: needs (tokens, choices) and an expert, got {tuple(chosen.shape)} and {experts}")
+    flat = chosen.flatten()
+    order = flat.argsort(stable=True)
+    rows = torch.arange(len(flat), device=flat.device)
+    place = torch.empty_like(flat).scatter_(0, order, rows).view(chosen.shape)
+    starts = torch.arange(experts + 1, device=flat.device)
+    return Dispatch(order, place, torch.searchsorted(flat[order], starts).to(torch.int32))

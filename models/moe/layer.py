@@ -1,0 +1,82 @@
+"""The layer: a router and its experts in place of a feed-forward network.
+
+Shapes: B batch, N tokens, D width, E experts, K active experts of a token.
+"""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from .experts import ExpertKind, Experts
+from .losses import Convention, load_balance, z_loss
+from .router import Router, Routing
+
+
+class MoE(nn.Module):
+    """sum_k w_k expert_k(x) over the K experts that the router chooses for each token.
+
+    width: D; hidden: F of each expert, by default 4 D / K, so that K experts are as large as a dense network; experts:
+    E; active: K; kind, activation, bias: of the experts; balance: weight of the load balance loss (1 at uniform use),
+    z: weight of the z-loss; their sum is left in `auxiliary` in training (see `auxiliary_loss`); convention: of the
+    balance; router: options of `Router`; dropout at the end.
+
+    `routing` holds the last forward pass's `Routing` for histories and pictures, without gradients.
+
+    Raises ValueError for options that do not fit.
+    """
+
+    extras = ("mask", "attention")
+
+    def __init__(
+        self,
+        width: int,
+        hidden: int | None = None,
+        *,
+        experts: int = 8,
+        active: int = 2,
+        kind: ExpertKind = "mlp",
+        activation: str = "gelu",
+        bias: bool = True,
+        balance: float = 0.01,
+        z: float = 0.0,
+        convention: Convention = "switch",
+        dropout: float = 0.0,
+        **router: Any,
+    ) -> None:
+        super().__init__()
+        hidden = max(1, 4 * width // active) if hidden is None else hidden
+        self.router = Router(width, experts, active, **router)
+        self.experts = Experts(width, experts, hidden, kind=kind, activation=activation, bias=bias)
+        self.balance, self.z, self.convention = balance, z, convention
+        self.dropout = nn.Dropout(dropout)
+        self.auxiliary: Tensor | None = None
+        self.routing: Routing | None = None
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        mask: Tensor | None = None,
+        attention: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """x: (B, N, D); mask: bool (B, N), True = a token; attention: see `Router` -> (B, N, D), 0 for padding.
+
+        Raises ValueError if shapes do not fit.
+        """
+        routing = self.router(x, mask=mask, attention=attention)
+        self.auxiliary = self._loss(routing) if self.training else None
+        self.routing = Routing(*(part.detach() for part in routing))
+        out = self.experts(x.flatten(0, 1), routing.weights, routing.experts)
+        return self.dropout(out.view(x.shape))
+
+    def _loss(self, routing: Routing) -> Tensor | None:
+        loss = None
+        if self.balance:
+            loss = self.balance * load_balance(routing, self.convention)
+        if self.z:
+            loss = self.z * z_loss(routing) + (0.0 if loss is None else loss)
+        return loss
+
+    def __getstate__(self) -> dict:
+        # The loss belongs to a graph, which can neither be copied nor kept.
+        return self.__dict__ | {"auxiliary": None, "routing": None}

@@ -1,0 +1,204 @@
+"""Routers: which experts a token uses, with which weights.
+
+Shapes: B batch, N tokens, T = B N, D width, E experts, K active experts of a token, H heads, d width of a head.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...kernels.dispatch import dispatch
+from ..attention.base import attend, spread_mask
+
+Score = Literal["softmax", "sigmoid"]
+Noise = Literal["none", "jitter", "gaussian"]
+Priority = Literal["order", "score"]
+Mixing = Literal["none", "similarity", "attention"]
+
+
+class Routing(NamedTuple):
+    """What a router decided, and what the losses need to know of it."""
+
+    weights: Tensor  # (T, K), 0 where nothing was chosen
+    experts: Tensor  # int64 (T, K), E where a token is padding or was dropped
+    counts: Tensor  # (K, E): tokens by choice and expert, before any was dropped
+    probability: Tensor  # (E,): mean probability of the tokens that are there; carries the gradient of the losses
+    log_sum: Tensor  # (): mean of the squared log-sum-exp of their logits
+    entropy: Tensor  # (): mean entropy of their probabilities, in nats, without gradient
+    tokens: Tensor  # (): how many there are
+
+
+class Router(nn.Module):
+    """Token-choice router with K of E experts (Shazeer et al., arXiv 1701.06538; Fedus et al., arXiv 2101.03961).
+
+        p = softmax(W x)  [or sigmoid];   K greatest of p;   weights: these p, or p / sum of them if normalise
+
+    A softmax after the choice is the same as normalised weights of a softmax before it, so that is one option.
+
+    width: D; experts: E; active: K; score: of the logits; normalise: weights of a token sum to 1, by default for K > 1;
+    noise: in training, "jitter" multiplies inputs by uniform 1 +- noise_scale (arXiv 2101.03961), "gaussian" adds
+    standard noise times softplus of a learned layer to the logits (arXiv 1701.06538); bias_rate: experts are chosen by
+    score plus a bias that rises by this for experts with less than the mean load and falls for others, at each forward
+    pass in training, instead of a loss (arXiv 2408.15664); weights never see it; capacity: an expert serves at most
+    max(1, floor(capacity K T / E)) pairs, T without padding, the rest is dropped; None: all; priority: all first
+    choices before second ones, and among these tokens in their "order" or by "score" (arXiv 2106.05974); mixing:
+    "similarity", "attention": see `mixed`; temperature, causal: of the mixing.
+
+    Logits, scores and weights are float32 at least, under autocast too. The layer has no bias.
+
+    Raises ValueError for options that do not fit, and for one expert with a normalised weight, which is always 1: such
+    a router gets no gradient and never learns.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        experts: int,
+        active: int = 2,
+        *,
+        score: Score = "softmax",
+        normalise: bool | None = None,
+        noise: Noise = "none",
+        noise_scale: float = 1e-2,
+        bias_rate: float = 0.0,
+        capacity: float | None = None,
+        priority: Priority = "order",
+        mixing: Mixing = "none",
+        temperature: float = 1.0,
+        causal: bool = False,
+    ) -> None:
+        super().__init__()
+        if not 1 <= active <= experts:
+            raise ValueError(f"Router: needs 1 <= active <= experts, got {active} of {experts}")
+        normalise = active > 1 if normalise is None else normalise
+        if normalise and active == 1 and experts > 1:
+            raise ValueError(
+                "Router: one active expert with a normalised weight of 1 gives the router no gradient; "
+                "take normalise=False or two active experts"
+            )
+        for name, given, known in (
+            ("score", score, ("softmax", "sigmoid")),
+            ("noise", noise, ("none", "jitter", "gaussian")),
+            ("priority", priority, ("order", "score")),
+            ("mixing", mixing, ("none", "similarity", "attention")),
+        ):
+            if given not in known:
+                raise ValueError(f"Router: {name} must be one of {known}, got {given!r}")
+        if (capacity is not None and capacity <= 0) or temperature <= 0:
+            raise ValueError(f"Router: capacity and temperature must be positive, got {capacity}, {temperature}")
+        self.experts, self.active = experts, active
+        self.score, self.normalise = score, normalise
+        self.noise, self.noise_scale = noise, noise_scale
+        self.bias_rate, self.capacity, self.priority = bias_rate, capacity, priority
+        self.mixing, self.temperature, self.causal = mixing, temperature, causal
+        self.gate = nn.Linear(width, experts, bias=False)
+        nn.init.normal_(self.gate.weight, std=0.02)
+        self.spread = nn.Linear(width, experts, bias=False) if noise == "gaussian" else None
+        self.similarity = nn.Linear(width, width, bias=False) if mixing == "similarity" else None
+        self.register_buffer("bias", torch.zeros(experts))
+        self.bias: Tensor
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        mask: Tensor | None = None,
+        attention: tuple[Tensor, Tensor] | None = None,
+    ) -> Routing:
+        """x: (B, N, D); mask: bool (B, N), True = a token; attention: queries and keys (B, H, N, d) of the attention
+        before, for mixing="attention". T = B N rows, row by row.
+
+        Raises ValueError if shapes do not fit.
+        """
+        self._check(x, mask, attention)
+        there = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask
+        x = x if mask is None else x.masked_fill(~mask[..., None], 0.0)  # whatever padding held
+        logits = self.logits(x)
+        p = logits.softmax(-1) if self.score == "softmax" else logits.sigmoid()
+        if self.mixing != "none":
+            p = self.mixed(x, p, mask, attention)
+        p, logits, there = p.flatten(0, 1), logits.flatten(0, 1), there.flatten()
+        # A token's own choice among equals is the expert with the lowest number, on every device.
+        chosen = (p + self.bias).detach().topk(self.active, sorted=True).indices
+        weights = p.gather(1, chosen)
+        if self.normalise:
+            weights = weights / weights.sum(1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
+        chosen = chosen.masked_fill(~there[:, None], self.experts)
+        counts = F.one_hot(chosen.detach(), self.experts + 1).sum(0)[:, : self.experts]
+        if self.training and self.bias_rate:
+            load = counts.sum(0).to(self.bias.dtype)
+            self.bias += self.bias_rate * (load.mean() - load).sign()
+        if self.capacity is not None:
+            chosen = self._served(chosen, weights.detach(), there)
+        weights = weights.masked_fill(chosen == self.experts, 0.0)
+        return Routing(weights, chosen, counts, *_statistics(p, logits, there))
+
+    def logits(self, x: Tensor) -> Tensor:
+        """(B, N, D) -> (B, N, E), with noise in training."""
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.to(torch.promote_types(x.dtype, torch.float32))
+            if self.training and self.noise == "jitter":
+                x = x * (1 + self.noise_scale * (2 * torch.rand_like(x) - 1))
+            logits = F.linear(x, self.gate.weight.to(x.dtype))
+            if self.training and self.spread is not None:
+                deviation = F.softplus(F.linear(x, self.spread.weight.to(x.dtype)))
+                logits = logits + torch.randn_like(logits) * deviation
+            return logits
+
+    def mixed(self, x: Tensor, p: Tensor, mask: Tensor | None, attention: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Probabilities mixed over tokens: q_i = sum_j S_ij p_j (Graph of Tokens, arXiv 2505.00792). -> (B, N, E).
+
+        "similarity": S = softmax(x_i^T W x_j / temperature), "attention": S = mean over heads of the attention that
+        queries and keys give, times 1 / temperature. Both are one attention with the probabilities as values: S does
+        not exist. Readings, where the text is not at hand: probabilities are mixed, not logits; gradients pass S; a
+        token sees itself. q is a mixture, so sums stay 1, and its entropy is at least the mean of those it mixes.
+        """
+        if self.mixing == "attention":
+            assert attention is not None
+            query, key = (part.to(p.dtype) for part in attention)
+            scale = query.shape[-1] ** -0.5 / self.temperature
+        else:
+            assert self.similarity is not None
+            wide = x.to(p.dtype)
+            query = F.linear(wide, self.similarity.weight.to(p.dtype))[:, None]
+            key, scale = wide[:, None], 1 / self.temperature
+        value = p[:, None].expand(-1, query.shape[1], -1, -1)
+        return attend(query, key, value, spread_mask(mask), causal=self.causal, scale=scale).mean(1)
+
+    def _served(self, chosen: Tensor, weights: Tensor, there: Tensor) -> Tensor:
+        """Choices with E in place of those that an expert has no room for."""
+        assert self.capacity is not None
+        tokens = len(chosen)
+        rank = torch.arange(tokens, device=chosen.device)
+        if self.priority == "score":
+            rank = weights.amax(1).argsort(descending=True, stable=True)
+        ordered = chosen[rank].t().reshape(-1, 1)  # all first choices, then all second ones
+        where = dispatch(ordered, self.experts)
+        starts = F.pad(where.offsets, (0, 1))  # of no expert, too; its places do not count
+        before = where.place.flatten() - starts[ordered.flatten()]
+        limit = (there.sum() * (self.capacity * self.active / self.experts)).floor().clamp_min(1)
+        kept = torch.where(before < limit, ordered.flatten(), self.experts).view(self.active, tokens).t()
+        return torch.empty_like(chosen).index_copy_(0, rank, kept)
+
+    def _check(self, x: Tensor, mask: Tensor | None, attention: tuple[Tensor, Tensor] | None) -> None:
+        if x.ndim != 3 or x.shape[2] != self.gate.in_features:
+            raise ValueError(f"Router: needs (batch, tokens, {self.gate.in_features}), got {tuple(x.shape)}")
+        if mask is not None and (mask.dtype != torch.bool or mask.shape != x.shape[:2]):
+            raise ValueError(f"Router: mask must be bool {tuple(x.shape[:2])}, got {mask.dtype} {tuple(mask.shape)}")
+        if (attention is None) == (self.mixing == "attention"):
+            raise ValueError(f"Router: mixing={self.mixing!r} {'needs' if attention is None else 'takes no'} attention")
+
+    def extra_repr(self) -> str:
+        return f"experts={self.experts}, active={self.active}, score={self.score!r}, mixing={self.mixing!r}"
+
+
+def _statistics(p: Tensor, logits: Tensor, there: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Mean probability, mean squared log-sum-exp, mean entropy, number; of the tokens that are there."""
+    share = there.to(p.dtype)
+    tokens = share.sum()
+    share = share / tokens.clamp_min(1)
+    probability = p / p.sum(1, keepdim=True).clamp_min(torch.finfo(p.dtype).tiny)
+    entropy = torch.special.entr(probability.detach()).sum(1)
+    return share @ probability, share @ logits.logsumexp(1).square(), share @ entropy, tokens
