@@ -180,7 +180,7 @@ def attend(
     out = F.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=grouped
     )
-    return out[..., :wide]
+    return out if out.shape[-1] == wide else out[..., :wide]
 
 
 def rotary(x: Tensor, *, base: float = 10_000.0, start: int = 0) -> Tensor:

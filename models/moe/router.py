@@ -38,13 +38,13 @@ class Router(nn.Module):
     A softmax after the choice is the same as normalised weights of a softmax before it, so that is one option.
 
     width: D; experts: E; active: K; score: of the logits; normalise: weights of a token sum to 1, by default for K > 1;
-    noise: in training, "jitter" multiplies inputs by uniform 1 +- noise_scale (arXiv 2101.03961), "gaussian" adds
-    standard noise times softplus of a learned layer to the logits (arXiv 1701.06538); bias_rate: experts are chosen by
-    score plus a bias that rises by this for experts with less than the mean load and falls for others, at each forward
-    pass in training, instead of a loss (arXiv 2408.15664); weights never see it; capacity: an expert serves at most
-    max(1, floor(capacity K T / E)) pairs, T without padding, the rest is dropped; None: all; priority: all first
-    choices before second ones, and among these tokens in their "order" or by "score" (arXiv 2106.05974); mixing:
-    "similarity", "attention": see `mixed`; temperature, causal: of the mixing.
+    scale: weights are multiplied by it; noise: in training, "jitter" multiplies inputs by uniform 1 +- noise_scale
+    (arXiv 2101.03961), "gaussian" adds standard noise times softplus of a learned layer to the logits (arXiv
+    1701.06538); bias_rate: experts are chosen by score plus a bias that rises by this for experts with less than the
+    mean load and falls for others, at each forward pass in training, instead of a loss (arXiv 2408.15664); weights
+    never see it; capacity: an expert serves at most max(1, floor(capacity K T / E)) pairs, T without padding, the rest
+    is dropped; None: all; priority: all first choices before second ones, and among these tokens in their "order" or by
+    "score" (arXiv 2106.05974); mixing: "similarity", "attention": see `mixed`; temperature, causal: of the mixing.
 
     Logits, scores and weights are float32 at least, under autocast too. The layer has no bias.
 
@@ -60,6 +60,7 @@ class Router(nn.Module):
         *,
         score: Score = "softmax",
         normalise: bool | None = None,
+        scale: float = 1.0,
         noise: Noise = "none",
         noise_scale: float = 1e-2,
         bias_rate: float = 0.0,
@@ -89,7 +90,7 @@ class Router(nn.Module):
         if (capacity is not None and capacity <= 0) or temperature <= 0:
             raise ValueError(f"Router: capacity and temperature must be positive, got {capacity}, {temperature}")
         self.experts, self.active = experts, active
-        self.score, self.normalise = score, normalise
+        self.score, self.normalise, self.scale = score, normalise, scale
         self.noise, self.noise_scale = noise, noise_scale
         self.bias_rate, self.capacity, self.priority = bias_rate, capacity, priority
         self.mixing, self.temperature, self.causal = mixing, temperature, causal
@@ -125,6 +126,7 @@ class Router(nn.Module):
         weights = p.gather(1, chosen)
         if self.normalise:
             weights = weights / weights.sum(1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
+        weights = weights if self.scale == 1 else self.scale * weights
         chosen = chosen.masked_fill(~there[:, None], self.experts)
         counts = F.one_hot(chosen.detach(), self.experts + 1).sum(0)[:, : self.experts]
         if self.training and self.bias_rate:

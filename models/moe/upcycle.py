@@ -1,0 +1,158 @@
+"""From trained dense networks to experts and back.
+
+Shapes: E experts, K active experts, C copies, D width, F inner width of a dense network.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..blocks import FeedForward
+from .experts import Experts
+from .layer import MoE
+
+
+def upcycle(network: FeedForward, *, experts: int = 8, active: int = 2, **options: Any) -> MoE:
+    """A layer whose experts are copies of a trained network, with a new router (Komatsuzaki et al., arXiv 2212.05055).
+
+    With weights that sum to 1 (`normalise`, the default for active > 1) it is the same function whatever the router
+    does, so training goes on from where it was. Without, outputs are scaled by the sum of the chosen probabilities.
+    options: as in `MoE`.
+
+    Raises ValueError if the options do not fit.
+    """
+    return assemble([network] * experts, active=active, **options)
+
+
+@torch.no_grad()
+def assemble(networks: Sequence[FeedForward], *, active: int = 2, **options: Any) -> MoE:
+    """A layer whose experts are the given trained networks of one shape, with a new router.
+
+    CLIP-MoE assembles the stages of its contrastive training so (arXiv 2409.19291), Branch-Train-Mix its branches
+    (arXiv 2403.07816). options: as in `MoE`.
+
+    Raises ValueError without networks or if their shapes or kinds differ.
+    """
+    shapes = {(tuple(n.up.weight.shape), n.gate is None, n.up.bias is None) for n in networks}
+    if len(shapes) != 1:
+        raise ValueError(f"assemble: needs networks of one shape, got {sorted(map(str, shapes)) or 'none'}")
+    first = networks[0]
+    layer = MoE(
+        first.up.in_features, first.up.out_features, experts=len(networks), active=active,
+        kind="mlp" if first.gate is None else "glu", bias=first.up.bias is not None, **options,
+    ).to(first.up.weight)  # fmt: skip
+    for e, network in enumerate(networks):
+        _write(layer.experts, e, *_parts(network))
+    return layer
+
+
+@torch.no_grad()
+def decompose(network: FeedForward, *, copies: int = 4, slices: int = 2, **options: Any) -> MoE:
+    """Granularity decomposition of Dynamic-DINO (arXiv 2507.17436): `copies` of a trained network, each cut along its
+    inner width into `slices` experts, of which `slices` are active.
+
+    The layer is the same function at first: the router's rows are drawn for copies and repeated for their slices, so
+    that those of one copy are chosen together, with weights 1: normalised weights times `slices`. (Weights that sum to
+    1, the usual ones, would scale the output by 1 / slices; weights of 1 would give the router no gradient.) Each slice
+    has 1 / slices of the last bias. options: as in `MoE`.
+
+    Raises ValueError if slices do not divide the inner width.
+    """
+    hidden = network.up.out_features
+    if slices < 2 or copies < 1 or hidden % slices:
+        raise ValueError(f"decompose: 2 slices or more must divide the inner width {hidden}, got {slices}")
+    layer = MoE(
+        network.up.in_features, hidden // slices, experts=copies * slices, active=slices, normalise=True,
+        scale=float(slices), kind="mlp" if network.gate is None else "glu", bias=network.up.bias is not None, **options,
+    ).to(network.up.weight)  # fmt: skip
+    gate, gate_bias, up, up_bias, down, down_bias = _parts(network)
+
+    def cut(part: Tensor | None, i: int, dim: int = 0) -> Tensor | None:
+        return None if part is None else part.chunk(slices, dim)[i]
+
+    for e in range(copies * slices):
+        i = e % slices
+        last = None if down_bias is None else down_bias / slices
+        across = cut(down, i, 1)
+        assert across is not None
+        _write(layer.experts, e, cut(gate, i), cut(gate_bias, i), cut(up, i), cut(up_bias, i), across, last)
+    rows = layer.router.gate.weight[:copies].clone()
+    layer.router.gate.weight.copy_(rows.repeat_interleave(slices, 0))
+    return layer
+
+
+@torch.no_grad()
+def merge(layer: MoE, shares: Tensor | None = None) -> FeedForward:
+    """A dense network with the mean of the experts' weights, or with their mixture by shares (E,) that sum to 1.
+
+    Exact where the experts are equal, as after `upcycle`; else the usual "soup" (arXiv 2203.05482), an approximation.
+
+    Raises ValueError if the shares do not fit, or for an activation that `FeedForward` does not have.
+    """
+    experts = layer.experts
+    if experts.activation != "gelu":
+        raise ValueError(f"merge: FeedForward has gelu, the experts have {experts.activation}")
+    shares = torch.full((experts.experts,), 1 / experts.experts) if shares is None else shares
+    if shares.shape != (experts.experts,):
+        raise ValueError(f"merge: needs {experts.experts} shares, got {tuple(shares.shape)}")
+    dense = FeedForward(experts.width, experts.hidden, kind=experts.kind).to(experts.up)
+    shares = shares.to(experts.up)
+
+    def mean(part: Tensor | None) -> Tensor | None:
+        return None if part is None else torch.einsum("e,e...->...", shares, part)
+
+    up, up_bias = mean(experts.up), mean(experts.up_bias)
+    pairs: list[tuple[nn.Linear, Any, Any]] = [(dense.down, mean(experts.down), mean(experts.down_bias))]
+    if dense.gate is None:
+        pairs.append((dense.up, up, up_bias))
+    else:
+        assert up is not None
+        halves = (None, None) if up_bias is None else up_bias.chunk(2)
+        pairs += [(linear, *part) for linear, part in zip((dense.gate, dense.up), zip(up.chunk(2), halves))]
+    for linear, weight, bias in pairs:
+        linear.weight.copy_(weight)
+        linear.bias = None if bias is None else nn.Parameter(bias.clone())  # type: ignore[assignment]
+    return dense
+
+
+def upcycle_model(model: nn.Module, **options: Any) -> nn.Module:
+    """A copy of a model with each `FeedForward` in it upcycled. options: as in `upcycle`.
+
+    Raises ValueError if there is none.
+    """
+    model = copy.deepcopy(model)
+    found = [(name, part) for name, part in model.named_modules() if isinstance(part, FeedForward)]
+    if not found:
+        raise ValueError(f"upcycle_model: {type(model).__name__} has no feed-forward network to replace")
+    for name, part in found:
+        parent, _, last = name.rpartition(".")
+        setattr(model.get_submodule(parent), last, upcycle(part, **options))
+    return model
+
+
+Parts = tuple[Tensor | None, Tensor | None, Tensor, Tensor | None, Tensor, Tensor | None]
+
+
+def _parts(network: FeedForward) -> Parts:
+    gate = network.gate
+    return (
+        None if gate is None else gate.weight, None if gate is None else gate.bias,
+        network.up.weight, network.up.bias, network.down.weight, network.down.bias,
+    )  # fmt: skip
+
+
+def _write(
+    experts: Experts, e: int, gate: Tensor | None, gate_bias: Tensor | None, up: Tensor | None, up_bias: Tensor | None,
+    down: Tensor, down_bias: Tensor | None,
+) -> None:  # fmt: skip
+    assert up is not None
+    experts.up[e] = up if gate is None else torch.cat([gate, up])
+    experts.down[e] = down
+    if experts.up_bias is not None and experts.down_bias is not None:
+        assert up_bias is not None
+        assert down_bias is not None
+        experts.up_bias[e] = up_bias if gate_bias is None else torch.cat([gate_bias, up_bias])
+        experts.down_bias[e] = down_bias
