@@ -1,6 +1,6 @@
 """Experts: many feed-forward networks in one set of weights.
 
-Shapes: T tokens, K experts of a token, E experts, D width, F inner width.
+Shapes: T tokens, K experts of a token, E experts, D width, F inner width, O width of the output, by default D.
 """
 
 from typing import Literal
@@ -21,9 +21,10 @@ class Experts(nn.Module):
     """E networks down_e(act(up_e x)), or down_e(act(gate_e x) * up_e x); `forward` runs K of them for each token.
 
     Weights lie as in `nn.Linear`, expert first: up (E, F, D), for "glu" (E, 2 F, D) with all gates before all ups, and
-    down (E, D, F). 1 x 1 convolutions on an image are these networks on its cells.
+    down (E, O, F). 1 x 1 convolutions on an image are these networks on its cells.
 
-    width: D; experts: E; hidden: F, by default 4 D; kind; activation: "gelu", "relu", "quick_gelu" or "silu"; bias.
+    width: D; experts: E; hidden: F, by default 4 D; outputs: O; kind; activation: "gelu", "relu", "quick_gelu", "silu"
+    or "none"; bias.
 
     Raises ValueError for names and sizes that do not fit.
     """
@@ -34,24 +35,26 @@ class Experts(nn.Module):
         experts: int,
         hidden: int | None = None,
         *,
+        outputs: int | None = None,
         kind: ExpertKind = "mlp",
         activation: str = "gelu",
         bias: bool = True,
     ) -> None:
         super().__init__()
         hidden = 4 * width if hidden is None else hidden
+        outputs = width if outputs is None else outputs
         if kind not in ("mlp", "glu") or activation not in ACTIVATIONS:
             raise ValueError(f"Experts: kind must be 'mlp' or 'glu', activation one of {ACTIVATIONS}, got {kind!r}, "
                              f"{activation!r}")  # fmt: skip
-        if min(width, experts, hidden) < 1:
-            raise ValueError(f"Experts: width, experts and hidden must be positive, got {width}, {experts}, {hidden}")
+        if min(width, experts, hidden, outputs) < 1:
+            raise ValueError(f"Experts: sizes must be positive, got {width}, {experts}, {hidden}, {outputs}")
         self.width, self.experts, self.hidden = width, experts, hidden
         self.kind, self.activation, self.gated = kind, activation, kind == "glu"
         inner = 2 * hidden if self.gated else hidden
         self.up = nn.Parameter(torch.empty(experts, inner, width))
-        self.down = nn.Parameter(torch.empty(experts, width, hidden))
+        self.down = nn.Parameter(torch.empty(experts, outputs, hidden))
         self.up_bias = nn.Parameter(torch.empty(experts, inner)) if bias else None
-        self.down_bias = nn.Parameter(torch.empty(experts, width)) if bias else None
+        self.down_bias = nn.Parameter(torch.empty(experts, outputs)) if bias else None
         self.reset_parameters()
 
     @torch.no_grad()
@@ -64,7 +67,7 @@ class Experts(nn.Module):
                     part.uniform_(-bound, bound)
 
     def forward(self, x: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
-        """Weighted sum of each token's experts. x: (T, D); weights: (T, K); chosen: int64 (T, K), E = none -> (T, D).
+        """Weighted sum of each token's experts. x: (T, D); weights: (T, K); chosen: int64 (T, K), E = none -> (T, O).
 
         Raises ValueError if shapes do not fit.
         """
@@ -74,7 +77,7 @@ class Experts(nn.Module):
         return expert_combine(outer, weights, where)
 
     def every(self, x: Tensor) -> Tensor:
-        """All experts on all tokens, (..., D) -> (..., E, D): for soft mixtures, and for tests."""
+        """All experts on all tokens, (..., D) -> (..., E, O): for soft mixtures, and for tests."""
         inner = torch.einsum("...d,efd->...ef", x, self.up)
         inner = inner if self.up_bias is None else inner + self.up_bias
         outer = torch.einsum("...ef,edf->...ed", activate(inner, self.activation, self.gated), self.down)
