@@ -49,7 +49,8 @@ class Experts(nn.Module):
         if min(width, experts, hidden, outputs) < 1:
             raise ValueError(f"Experts: sizes must be positive, got {width}, {experts}, {hidden}, {outputs}")
         self.width, self.experts, self.hidden = width, experts, hidden
-        self.kind, self.activation, self.gated = kind, activation, kind == "glu"
+        self.kind: ExpertKind = kind
+        self.activation, self.gated = activation, kind == "glu"
         inner = 2 * hidden if self.gated else hidden
         self.up = nn.Parameter(torch.empty(experts, inner, width))
         self.down = nn.Parameter(torch.empty(experts, outputs, hidden))

@@ -47,7 +47,8 @@ class MoE(nn.Module):
         hidden = max(1, 4 * width // active) if hidden is None else hidden
         self.router = Router(width, experts, active, **router)
         self.experts = Experts(width, experts, hidden, kind=kind, activation=activation, bias=bias)
-        self.balance, self.z, self.convention = balance, z, convention
+        self.balance, self.z = balance, z
+        self.convention: Convention = convention
         self.dropout = nn.Dropout(dropout)
         self.auxiliary: Tensor | None = None
         self.routing: Routing | None = None
