@@ -3,6 +3,7 @@
 Shapes: B batch, N tokens, D width, F width of the feed-forward layer.
 """
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from ..kernels.gelu_linear import gelu_linear
 from .convglu import ConvGLU
 
 FeedForwardKind = Literal["mlp", "glu"]
-NetworkKind = Literal["mlp", "glu", "convglu"]
+NetworkKind = Literal["mlp", "glu", "convglu", "moe"]
 
 
 class FeedForward(nn.Module):
@@ -43,10 +44,27 @@ class FeedForward(nn.Module):
         return gelu_linear(self.up(x), self.down.weight, self.down.bias)
 
 
-def build_feedforward(kind: NetworkKind, width: int, hidden: int | None = None, *, dropout: float = 0.0) -> nn.Module:
-    """The feed-forward network of that kind; "convglu" needs tokens on a grid (`ConvGLU`)."""
+def build_feedforward(
+    kind: NetworkKind,
+    width: int,
+    hidden: int | None = None,
+    *,
+    dropout: float = 0.0,
+    moe: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """The feed-forward network of that kind; "convglu" needs tokens on a grid (`ConvGLU`).
+
+    "moe": a mixture of experts (`MoE`) with the options `moe`, whose K active experts of width hidden / K are as large
+    together as the dense network.
+    """
     if kind == "convglu":
         return ConvGLU(width, hidden, dropout=dropout)
+    if kind == "moe":
+        from .moe.layer import MoE
+
+        options = dict(moe or {})
+        inner = (4 * width if hidden is None else hidden) // options.get("active", 2)
+        return MoE(width, max(1, inner), dropout=dropout, **options)
     return FeedForward(width, hidden, kind=kind, dropout=dropout)
 
 
@@ -56,7 +74,8 @@ class EncoderLayer(nn.Module):
     norm "post": x = norm1(x + mixer(x)); x = norm2(x + feedforward(x)), the order of the first transformer, of
     iTransformer (arXiv 2310.06625) and of SOFTS. "pre": x = x + mixer(norm1(x)); x = x + feedforward(norm2(x)), that of
     vision transformers (Xiong et al., arXiv 2002.04745). mixer: a mechanism of `attention`, called as
-    `mixer(x, context, mask=mask)` on (B, N, D); feedforward: any module on (B, N, D); dropout after the mixer.
+    `mixer(x, context, mask=mask)` on (B, N, D); feedforward: any module on (B, N, D), which gets the mask of tokens (B,
+    N) if its `extras` name it; dropout after the mixer.
     """
 
     def __init__(
@@ -85,6 +104,8 @@ class EncoderLayer(nn.Module):
         is given only what its `extras` names.
         """
         for_mixer = {name: value for name, value in extras.items() if name in getattr(self.mixer, "extras", ())}
+        if context is None and mask is not None and mask.ndim == 2:
+            extras = extras | {"mask": mask}  # it says which tokens are there
         for_network = {name: value for name, value in extras.items() if name in getattr(self.feedforward, "extras", ())}
         if self.pre:
             x = x + self.dropout(self.mixer(self.norm1(x), context, mask=mask, **for_mixer))

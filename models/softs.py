@@ -3,11 +3,14 @@
 Shapes: B batch, T look-back, H horizon, C channels (series), M time marks, K columns known in the future, D width.
 """
 
+from collections.abc import Mapping
+from typing import Any, Literal
+
 import torch
 from torch import Tensor, nn
 
 from .attention import ALIASES, build_attention
-from .blocks import EncoderLayer, FeedForward, FeedForwardKind
+from .blocks import EncoderLayer, build_feedforward
 
 
 class SOFTS(nn.Module):
@@ -17,7 +20,8 @@ class SOFTS(nn.Module):
     layer; layers: encoder layers; dropout: of embedding and layers; normalise: take mean and deviation of each
     window out and put them back (Non-stationary Transformer without its learned part); stochastic: STAR draws its
     core in training; attention: "star", or a name of `headwise list attention` ("softmax" gives an
-    iTransformer-like model), with `heads` heads; ffn: "mlp" (the paper) or "glu".
+    iTransformer-like model), with `heads` heads; ffn: "mlp" (the paper), "glu" or "moe", a
+    mixture of experts with the options `moe` of `MoE`.
 
     known: number K of the user's columns that are known in the future (price, holiday, plan). Our addition: a linear
     layer (K (T + H), D) reads all of them over look-back and horizon, and is added to the token of every channel. Not
@@ -42,7 +46,8 @@ class SOFTS(nn.Module):
         normalise: bool = True,
         stochastic: bool = True,
         attention: str = "star",
-        ffn: FeedForwardKind = "mlp",
+        ffn: Literal["mlp", "glu", "moe"] = "mlp",
+        moe: Mapping[str, Any] | None = None,
         known: int = 0,
     ) -> None:
         super().__init__()
@@ -60,7 +65,7 @@ class SOFTS(nn.Module):
             EncoderLayer(
                 width,
                 build_attention(attention, width, heads, **options),
-                FeedForward(width, feedforward, kind=ffn, dropout=dropout),
+                build_feedforward(ffn, width, feedforward, dropout=dropout, moe=moe),
                 dropout=dropout,
             )
             for _ in range(layers)

@@ -18,7 +18,8 @@ class Encoder(nn.Module):
     """Stack of pre-norm layers, with a last norm.
 
     attention: one name of the table of mechanisms for all layers, or a plan: a sequence of names that is repeated, so
-    ("static", "softmax") gives every second layer to each; options: constructor options of each mechanism by its name.
+    ("static", "softmax") gives every second layer to each; options: constructor options of each mechanism by its name;
+    ffn: kind of the feed-forward networks, moe: options of their experts if it is "moe".
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Encoder(nn.Module):
         ffn: NetworkKind = "mlp",
         hidden: int | None = None,
         dropout: float = 0.0,
+        moe: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         plan = (attention,) if isinstance(attention, str) else tuple(attention)
@@ -42,7 +44,7 @@ class Encoder(nn.Module):
             EncoderLayer(
                 width,
                 build_attention(name, width, heads, **(options or {}).get(name, {})),
-                build_feedforward(ffn, width, hidden, dropout=dropout),
+                build_feedforward(ffn, width, hidden, dropout=dropout, moe=moe),
                 dropout=dropout,
                 norm="pre",
             )

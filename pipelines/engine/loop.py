@@ -24,6 +24,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_
 
 from ...data.errors import InputError
 from ...models.attention.base import auxiliary_loss
+from ...models.moe.watch import RoutingWatch
 from . import checkpoint, order
 from .options import TrainOptions
 from .run_directory import RunDirectory, read_json, write_json, write_text
@@ -241,9 +242,9 @@ class Trainer:
         self.model.eval()
         lists = order.sequential(len(self.splits.validation), max(self.options.batch_size, 64))
         loader = order.loader(self.splits.validation, lists, workers=self.options.workers)
-        with torch.no_grad():
+        with torch.no_grad(), RoutingWatch(self.model) as watch:
             figures = self.task.validate(self.model, self._interruptible(_alive(loader)), self.options)
-        return {f"val_{name}": value for name, value in figures.items()}
+        return {f"val_{name}": value for name, value in figures.items()} | watch.figures()
 
     def _interruptible(self, batches: Iterator[Any]) -> Iterator[Any]:
         for batch in batches:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,26 @@ def _learning_curve(run: RunDirectory, task: Task[Any]) -> list[Picture]:
     axis.set_xlabel("epoch")
     axis.legend(frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
-    return [Picture("learning-curve", "Training loss (with the model's random draws) and validation score", drawn)]
+    pictures = [Picture("learning-curve", "Training loss (with the model's random draws) and validation score", drawn)]
+    return pictures + _routing(rows)
+
+
+def _routing(rows: pl.DataFrame) -> list[Picture]:
+    """How the experts were used on the validation part, epoch by epoch; nothing for a model without experts."""
+    from matplotlib.figure import Figure
+
+    layers = [name.removesuffix("_entropy") for name in rows.columns if name.startswith("moe") and "_entropy" in name]
+    if not layers:
+        return []
+    drawn = Figure(figsize=(6, 2.2 * len(layers)), layout="constrained")
+    for axis, layer in zip(drawn.subplots(len(layers), squeeze=False)[:, 0], layers):
+        loads = [rows[name].to_numpy() for name in rows.columns if name.startswith(f"{layer}_load")]
+        axis.stackplot(rows["epoch"], loads, alpha=0.7)
+        axis.set(ylim=(0, 1), ylabel="share of the load", title=f"layer {layer.removeprefix('moe')}", xlabel="epoch")
+        other = axis.twinx()
+        other.plot(rows["epoch"], rows[f"{layer}_entropy"], "k.-", ms=4)
+        other.set(ylim=(0, 1.05 * math.log(len(loads))), ylabel="router entropy, nats")
+    return [Picture("experts", "Load of each expert (areas) and entropy of the router (line), validation part", drawn)]
 
 
 def _write(content: bytes, path: Path) -> None:

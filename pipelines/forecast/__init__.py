@@ -58,6 +58,10 @@ class Forecast(Task[ForecastOptions]):
             if ALIASES.get(options.attention, options.attention) not in fitting:
                 why = "channels are no grid" if options.attention in ATTENTION else "unknown"
                 raise InputError(f"--attention {options.attention}: {why}; there are {', '.join((*fitting, *ALIASES))}")
+            if not 1 <= options.active <= options.experts:
+                raise InputError(f"--active {options.active}: must lie between 1 and --experts {options.experts}")
+            if options.balance < 0:
+                raise InputError(f"--balance {options.balance}: must not be negative")
         if isinstance(options, BacktestOptions) and (options.origins < 1 or (options.step or 1) < 1):
             raise InputError("backtest: --origins and --step must be at least 1")
 
@@ -92,6 +96,12 @@ class Forecast(Task[ForecastOptions]):
             stochastic=options.stochastic,
             attention=options.attention,
             ffn=options.ffn,
+            moe={
+                "experts": options.experts,
+                "active": options.active,
+                "mixing": "none" if options.router == "token" else options.router,
+                "balance": options.balance,
+            },
             known=len(spec["known"]),
         )
 

@@ -32,8 +32,16 @@ class ForecastOptions(TrainOptions):
     """Long tables: each series by itself, or all of them as the channels of one."""
     attention: str = "star"
     """What mixes the channels: any mechanism of `headwise list attention` but those on grids."""
-    ffn: Literal["mlp", "glu"] = "mlp"
-    """Feed-forward part of a layer."""
+    ffn: Literal["mlp", "glu", "moe"] = "mlp"
+    """Feed-forward part of a layer; moe: a mixture of experts, whose active ones are as large together as mlp."""
+    experts: int = 8
+    """Experts of a layer with --ffn moe."""
+    active: int = 2
+    """Experts that a token uses."""
+    router: Literal["token", "similarity"] = "token"
+    """How experts are chosen: by each token for itself, or by tokens that agree with similar ones (2505.00792)."""
+    balance: float = 0.01
+    """Weight of the loss that keeps all experts in use."""
     layers: int = 2
     """Encoder layers."""
     width: int = 256

@@ -169,6 +169,27 @@ def test_a_mechanism_on_grids_is_refused(headwise, tmp_path):
         assert "channels are no grid" in said[-1]
 
 
+@pytest.mark.parametrize("router", ["token", "similarity"])
+def test_experts_serve_and_show_how_they_are_used(tmp_path, router):
+    moe = {"ffn": "moe", "experts": 4, "active": 2, "router": router}
+    run = pipelines.forecast.train(data=table(tmp_path), run=tmp_path / "run", **moe, **{**SMALL, "epochs": 2})
+    assert run.metrics()["mse"] > 0
+    history = pl.read_csv(run.path / "history.csv")
+    loads = history.select(pl.sum_horizontal(f"moe1_load{e}" for e in range(1, 5))).to_series()
+    assert loads.to_list() == pytest.approx([1.0, 1.0])
+    assert (history["moe1_entropy"] > 0).all()
+    assert (run.path / "figures" / "experts.png").exists()
+    assert ("router.similarity.weight" in " ".join(load_file(run.path / "model.safetensors"))) == (router != "token")
+    pipelines.forecast.predict(run=run.path, input=table(tmp_path), output=tmp_path / "out.parquet")
+    assert pl.read_parquet(tmp_path / "out.parquet")["status"].unique().to_list() == ["ok"]
+
+
+def test_experts_that_do_not_fit_are_refused(headwise, tmp_path):
+    code, said = headwise("forecast", "train", "--ffn", "moe", "--experts", "2", "--active", "3", "--run", tmp_path)
+    assert code == 2
+    assert "--active 3: must lie between 1 and --experts 2" in said[-1]
+
+
 def test_the_loss_of_a_mechanism_takes_part(tmp_path, monkeypatch):
     """What a mechanism leaves in `auxiliary` is trained, too: here the size of its output."""
     published = SoftmaxAttention.forward

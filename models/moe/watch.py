@@ -1,0 +1,44 @@
+"""How the experts of a model are used, while it works."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .layer import MoE
+
+
+class RoutingWatch:
+    """Counts over all forward passes made inside it: `with RoutingWatch(model) as watch: …; watch.figures()`."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.layers = [part for part in model.modules() if isinstance(part, MoE)]
+        self.counts: list[Any] = [0 for _ in self.layers]
+        self.entropy: list[Any] = [0.0 for _ in self.layers]
+        self.hooks: list[Any] = []
+
+    def __enter__(self) -> "RoutingWatch":
+        for i, layer in enumerate(self.layers):
+            self.hooks.append(layer.register_forward_hook(lambda module, *_, i=i: self._add(i, module)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self.hooks:
+            hook.remove()
+
+    def _add(self, i: int, layer: MoE) -> None:
+        routing = layer.routing
+        if routing is not None:
+            self.counts[i] = self.counts[i] + routing.counts.sum(0)
+            self.entropy[i] = self.entropy[i] + torch.stack([routing.entropy * routing.tokens, routing.tokens])
+
+    def figures(self) -> dict[str, float]:
+        """By layer and expert, from 1: moe1_load1 is the share of pairs that go to it; moe1_entropy, in nats, is the
+        mean entropy of the router's probabilities. Empty without such layers or without a token."""
+        found = {}
+        for i, (counts, entropy) in enumerate(zip(self.counts, self.entropy), 1):
+            if isinstance(counts, Tensor) and int(counts.sum()):
+                found[f"moe{i}_entropy"] = float(entropy[0] / entropy[1])
+                share = counts / counts.sum()
+                found |= {f"moe{i}_load{e}": float(part) for e, part in enumerate(share, 1)}
+        return found
