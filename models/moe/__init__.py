@@ -12,6 +12,7 @@ MOE: dict[str, tuple[str, str, str]] = {
     "upcycle": ("upcycle", "upcycle", "a trained network as E equal experts, the same function at first (2212.05055)"),
     "assemble": ("upcycle", "assemble", "several trained networks as experts (2409.19291, 2403.07816)"),
     "decompose": ("upcycle", "decompose", "a trained network cut into finer experts, the same at first (2507.17436)"),
+    "alike-batches": ("contrastive", "alike_batches", "batches that earlier stages cannot tell apart (2409.19291)"),
     "merge": ("upcycle", "merge", "experts back into one dense network (2203.05482)"),
     "attention-experts": ("attention", "AttentionExperts", "attention layers weighed by each token (2408.08274)"),
     "multi-gate": ("multi_gate", "MultiGate", "one gate a task over shared experts (MMoE, KDD 2018)"),
