@@ -29,7 +29,7 @@ def test_labels_split_further_at_each_stage() -> None:
     first = refine_labels(None, [image, text])
     assert len(np.unique(first)) == 9
     for pair in {tuple(p) for p in which.T}:
-        assert len(np.unique(first[(which.T == pair).all(1)])) == 1
+        assert len(np.unique(first[(pair == which.T).all(1)])) == 1
     second = refine_labels(first, [dice.standard_normal((300, 2))])
     assert all(len(np.unique(first[second == label])) == 1 for label in np.unique(second))
     assert len(np.unique(second)) > 9
