@@ -10,12 +10,14 @@ Work: 2 S D F flops each for y, d a and d W; what is kept is x alone, the activa
 what that costs). Rows of no expert (dropped, padding) give 0, and experts without rows have gradient 0.
 """
 
+from importlib.util import find_spec
+
 import torch
 from torch import Tensor
 
 from . import grouped_linear_plain as plain
 from .dispatch import Dispatch
-from .forms import Form
+from .forms import Form, triton_refused
 from .gelu_linear import match_autocast
 
 
@@ -58,6 +60,7 @@ def grouped_linear(
 def forms(x: Tensor, weight: Tensor) -> list[Form]:
     """What can compute the products for such tensors."""
     return [
+        Form("Triton kernel, gather and activation on loading", triton_refused(x, weight)),
         Form("torch.nn.functional.grouped_mm", plain.native_refused(x, weight)),
         Form("loop over experts"),
     ]
@@ -88,6 +91,26 @@ def _backward(
 def _(grad, x, weight, has_bias, offsets, tokens, place, activation, gated):  # type: ignore[no-untyped-def]
     bias = weight.new_empty(weight.shape[:2] if has_bias else (0,))
     return x.new_empty(x.shape), weight.new_empty(weight.shape), bias
+
+
+# Triton is imported at the first call with a CUDA tensor: it is optional, and nobody on a CPU pays for it.
+def _device(x: Tensor):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
+    """The Triton form, the plain one where it cannot take the tensors: without Triton, or float64."""
+    if x.dtype == torch.float64 or find_spec("triton") is None:
+        return plain
+    from . import grouped_linear_triton
+
+    return grouped_linear_triton
+
+
+@_grouped.register_kernel("cuda")
+def _(x, weight, bias, offsets, tokens, place, activation, gated):  # type: ignore[no-untyped-def]  # pragma: no cover
+    return _device(x).forward(x, weight, bias, offsets, tokens, activation, gated)
+
+
+@_backward.register_kernel("cuda")
+def _(grad, x, weight, has_bias, offsets, tokens, place, activation, gated):  # type: ignore[no-untyped-def]  # pragma: no cover
+    return _device(x).backward(grad, x, weight, has_bias, offsets, tokens, place, activation, gated)
 
 
 def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
