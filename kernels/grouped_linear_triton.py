@@ -87,7 +87,7 @@ def rows_kernel(
         d = start + tl.arange(0, STEP)
         # The slope belongs to what is stored: then nothing is activated on loading.
         if SLOPE:
-            a = _load(x, source, live, d, width, x_s, 0, False)
+            a = _load(x, source, live, d, width, x_s, 0, False)  # pyright: ignore[reportArgumentType]
         else:
             a = _load(x, source, live, d, width, x_s, ACTIVATION, GATED)
         place = own + d[:, None] * w_in + f[None, :] * w_out

@@ -27,8 +27,7 @@ def refine_labels(
         raise ValueError(f"refine_labels: needs features and labels of one length, got {sorted(lengths)}")
     made = np.zeros(lengths.pop(), dtype=np.int64) if labels is None else labels.astype(np.int64)
     for part in features:
-        found = MiniBatchKMeans(min(clusters, len(part)), random_state=seed, n_init=3).fit_predict(part)
-        made = made * clusters + found
+        made = made * clusters + MiniBatchKMeans(min(clusters, len(part)), random_state=seed).fit_predict(part)
     return made
 
 

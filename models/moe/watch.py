@@ -1,11 +1,13 @@
 """How the experts of a model are used, while it works."""
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .layer import MoE
+from .router import Routing
 
 
 class RoutingWatch:
@@ -19,16 +21,16 @@ class RoutingWatch:
 
     def __enter__(self) -> "RoutingWatch":
         for i, layer in enumerate(self.layers):
-            self.hooks.append(layer.register_forward_hook(lambda module, *_, i=i: self._add(i, module)))
+            self.hooks.append(layer.register_forward_hook(partial(self._add, i)))
         return self
 
     def __exit__(self, *_: object) -> None:
         for hook in self.hooks:
             hook.remove()
 
-    def _add(self, i: int, layer: MoE) -> None:
+    def _add(self, i: int, layer: nn.Module, *_: Any) -> None:
         routing = layer.routing
-        if routing is not None:
+        if isinstance(routing, Routing):
             self.counts[i] = self.counts[i] + routing.counts.sum(0)
             self.entropy[i] = self.entropy[i] + torch.stack([routing.entropy * routing.tokens, routing.tokens])
 
