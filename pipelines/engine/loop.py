@@ -105,10 +105,10 @@ class Trainer:
                 self._save()
                 say(f"stopped by a signal at step {self.progress.step}; continue with --resume")
                 raise
-            except (RuntimeError, ConnectionError) as error:
+            except (RuntimeError, ConnectionError, EOFError) as error:
                 # The death of a worker arrives as a signal: torch raises wherever the training is just then, or finds
                 # the connection to it broken.
-                broken = isinstance(error, ConnectionError) and self.options.workers > 0
+                broken = isinstance(error, ConnectionError | EOFError) and self.options.workers > 0
                 if broken or "DataLoader worker" in str(error) or "DataLoader timed out" in str(error):
                     _take_down_loader(error)
                     raise InputError(
