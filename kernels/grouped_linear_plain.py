@@ -104,6 +104,14 @@ def gathered(x: Tensor, tokens: Tensor | None, activation: str, gated: bool) -> 
     return activate(x, activation, gated) if tokens is None else x[tokens]
 
 
+def sum_of_copies(rows: Tensor, place: Tensor, like: Tensor) -> Tensor:
+    """Sum of the rows of each token, choice by choice, so that it has one order: (S, D), (T, K) -> (T, D)."""
+    out = torch.zeros_like(like, memory_format=torch.contiguous_format)
+    for column in place.unbind(1):
+        out += rows[column]
+    return out
+
+
 def forward(
     x: Tensor, weight: Tensor, bias: Tensor | None, offsets: Tensor, tokens: Tensor | None, activation: str, gated: bool
 ) -> Tensor:
@@ -123,8 +131,4 @@ def backward(
     d_rows = product(grad, weight, None, offsets, transposed=True)
     if place is None:
         return activate_backward(d_rows, x, activation, gated), d_weight, d_bias
-    # Choice by choice: the sum over a token's copies has one order.
-    d_x = torch.zeros_like(x, memory_format=torch.contiguous_format)
-    for column in place.unbind(1):
-        d_x += d_rows[column]
-    return d_x, d_weight, d_bias
+    return sum_of_copies(d_rows, place, x), d_weight, d_bias

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .grouped_linear_plain import ACTIVATIONS
+from .grouped_linear_plain import ACTIVATIONS, sum_of_copies
 
 ROWS, COLUMNS, STEP = 32, 64, 32
 
@@ -202,8 +202,4 @@ def backward(
     if place is None:
         return _rows(grad, weight, None, offsets, None, x, activation, gated, True), d_weight, d_bias
     d_rows = _rows(grad, weight, None, offsets, None, None, "none", False, True)
-    # Choice by choice: the sum over a token's copies has one order.
-    d_x = torch.zeros_like(x)
-    for column in place.unbind(1):
-        d_x += d_rows[column]
-    return d_x, d_weight, d_bias
+    return sum_of_copies(d_rows, place, x), d_weight, d_bias

@@ -121,7 +121,7 @@ class Router(nn.Module):
         if self.mixing != "none":
             p = self.mixed(x, p, mask, attention)
         p, logits, there = p.flatten(0, 1), logits.flatten(0, 1), there.flatten()
-        # A token's own choice among equals is the expert with the lowest number, on every device.
+        # Which of two equal scores comes first is topk's, and may differ by device.
         chosen = (p + self.bias).detach().topk(self.active, sorted=True).indices
         weights = p.gather(1, chosen)
         if self.normalise:
