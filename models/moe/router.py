@@ -44,7 +44,8 @@ class Router(nn.Module):
     mean load and falls for others, at each forward pass in training, instead of a loss (arXiv 2408.15664); weights
     never see it; capacity: an expert serves at most max(1, floor(capacity K T / E)) pairs, T without padding, the rest
     is dropped; None: all; priority: all first choices before second ones, and among these tokens in their "order" or by
-    "score" (arXiv 2106.05974); mixing: "similarity", "attention": see `mixed`; temperature, causal: of the mixing.
+    "score" (arXiv 2106.05974); mixing: "similarity", "attention": see `mixed`; temperature, causal: of the mixing, the
+    former by default sqrt(D) for "similarity", the scale of dot products, and 1 for "attention", which has its own.
 
     Logits, scores and weights are float32 at least, under autocast too. The layer has no bias.
 
@@ -67,7 +68,7 @@ class Router(nn.Module):
         capacity: float | None = None,
         priority: Priority = "order",
         mixing: Mixing = "none",
-        temperature: float = 1.0,
+        temperature: float | None = None,
         causal: bool = False,
     ) -> None:
         super().__init__()
@@ -87,6 +88,8 @@ class Router(nn.Module):
         ):
             if given not in known:
                 raise ValueError(f"Router: {name} must be one of {known}, got {given!r}")
+        if temperature is None:
+            temperature = width**0.5 if mixing == "similarity" else 1.0
         if (capacity is not None and capacity <= 0) or temperature <= 0:
             raise ValueError(f"Router: capacity and temperature must be positive, got {capacity}, {temperature}")
         self.experts, self.active = experts, active
@@ -97,7 +100,11 @@ class Router(nn.Module):
         self.gate = nn.Linear(width, experts, bias=False)
         nn.init.normal_(self.gate.weight, std=0.02)
         self.spread = nn.Linear(width, experts, bias=False) if noise == "gaussian" else None
-        self.similarity = nn.Linear(width, width, bias=False) if mixing == "similarity" else None
+        self.similarity = None
+        if mixing == "similarity":
+            # At first W is the identity: a token listens to those that are like it, most of all to itself.
+            self.similarity = nn.Linear(width, width, bias=False)
+            nn.init.eye_(self.similarity.weight)
         self.register_buffer("bias", torch.zeros(experts))
         self.bias: Tensor
 
@@ -155,7 +162,8 @@ class Router(nn.Module):
         "similarity": S = softmax(x_i^T W x_j / temperature), "attention": S = mean over heads of the attention that
         queries and keys give, times 1 / temperature. Both are one attention with the probabilities as values: S does
         not exist. Readings, where the text is not at hand: probabilities are mixed, not logits; gradients pass S; a
-        token sees itself. q is a mixture, so sums stay 1, and its entropy is at least the mean of those it mixes.
+        token sees itself; W starts as the identity, the temperature as sqrt(D). q is a mixture, so sums stay 1, and its
+        entropy is at least the mean of those it mixes.
         """
         if self.mixing == "attention":
             assert attention is not None

@@ -44,3 +44,16 @@ class RoutingWatch:
                 share = counts / counts.sum()
                 found |= {f"moe{i}_load{e}": float(part) for e, part in enumerate(share, 1)}
         return found
+
+
+def flip_rate(one: Routing, other: Routing) -> float:
+    """Share of tokens whose set of experts differs between two passes over the same tokens, such as without and with
+    noise on the inputs. Tokens without an expert (padding) do not count.
+
+    Raises ValueError if the passes are not of the same tokens or choices.
+    """
+    if one.experts.shape != other.experts.shape:
+        raise ValueError(f"flip_rate: choices {tuple(one.experts.shape)} and {tuple(other.experts.shape)} do not fit")
+    there = (one.experts < len(one.probability)).any(1)
+    changed = (one.experts.sort(1).values != other.experts.sort(1).values).any(1)
+    return float((changed & there).sum() / there.sum().clamp_min(1))

@@ -62,6 +62,8 @@ class Forecast(Task[ForecastOptions]):
                 raise InputError(f"--active {options.active}: must lie between 1 and --experts {options.experts}")
             if options.balance < 0:
                 raise InputError(f"--balance {options.balance}: must not be negative")
+            if options.router_temperature is not None and options.router_temperature <= 0:
+                raise InputError(f"--router-temperature {options.router_temperature}: must be positive")
         if isinstance(options, BacktestOptions) and (options.origins < 1 or (options.step or 1) < 1):
             raise InputError("backtest: --origins and --step must be at least 1")
 
@@ -100,6 +102,7 @@ class Forecast(Task[ForecastOptions]):
                 "experts": options.experts,
                 "active": options.active,
                 "mixing": "none" if options.router == "token" else options.router,
+                "temperature": options.router_temperature,
                 "balance": options.balance,
             },
             known=len(spec["known"]),

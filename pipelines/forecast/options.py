@@ -40,6 +40,8 @@ class ForecastOptions(TrainOptions):
     """Experts that a token uses."""
     router: Literal["token", "similarity"] = "token"
     """How experts are chosen: by each token for itself, or by tokens that agree with similar ones (2505.00792)."""
+    router_temperature: float | None = None
+    """Of --router similarity: how evenly a token listens to the others (default: square root of --width)."""
     balance: float = 0.01
     """Weight of the loss that keeps all experts in use."""
     layers: int = 2

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from headwise.models.moe.losses import importance, load_balance, z_loss
 from headwise.models.moe.router import Router, Routing
+from headwise.models.moe.watch import flip_rate
 
 FLOAT64 = torch.float64
 
@@ -186,7 +187,6 @@ class TestMixing:
     def test_a_sharp_similarity_is_the_plain_router_and_equal_tokens_agree(self) -> None:
         torch.manual_seed(6)
         router, plain = make(mixing="similarity", temperature=1e-6).eval(), make().eval()
-        router.similarity.weight.copy_(torch.eye(6))
         plain.gate.load_state_dict(router.gate.state_dict())
         x = torch.nn.functional.normalize(torch.randn(1, 8, 6, dtype=FLOAT64), dim=-1)
         torch.testing.assert_close(router(x).weights, plain(x).weights, rtol=1e-9, atol=1e-9)
@@ -202,13 +202,19 @@ class TestMixing:
         x = (centres[:, None] + 0.7 * torch.randn(6, 40, 16, dtype=FLOAT64)).view(1, 240, 16)
         plain = make(width=16).eval()
         plain.gate.weight.normal_()
-        mixing = make(width=16, mixing="similarity", temperature=4.0).eval()
+        mixing = make(width=16, mixing="similarity").eval()  # temperature 4
         mixing.gate.load_state_dict(plain.gate.state_dict())
-        mixing.similarity.weight.copy_(torch.eye(16))
 
         def flips(router: Router) -> float:
-            noise = x + 0.1 * torch.randn_like(x)
-            sets = [router(given).experts.sort(1).values for given in (x, noise)]
-            return float((sets[0] != sets[1]).any(1).double().mean())
+            return flip_rate(router(x), router(x + 0.1 * torch.randn_like(x)))
 
         assert flips(mixing) < 0.5 * flips(plain)
+
+    def test_flips_are_counted_by_sets_without_padding(self) -> None:
+        torch.manual_seed(3)
+        routing = make(experts=4)(torch.randn(1, 4, 6, dtype=FLOAT64))
+        one = torch.tensor([[0, 1], [1, 2], [2, 3], [4, 4]])
+        other = torch.tensor([[1, 0], [1, 3], [2, 3], [4, 4]])  # order does not count, 4 is no expert
+        assert flip_rate(routing._replace(experts=one), routing._replace(experts=other)) == pytest.approx(1 / 3)
+        with pytest.raises(ValueError, match="flip_rate: choices"):
+            flip_rate(routing, routing._replace(experts=one[:2]))
