@@ -27,5 +27,9 @@ KERNELS: dict[str, tuple[str, str, str]] = {
     "attend_with_lse": ("partial_softmax", "attend_with_lse", "attention over a part of the keys with its log-sum-exp"),
     "merge_partials": ("partial_softmax", "merge_partials", "softmaxes over parts of the keys joined by log-sum-exp"),
     "tensor_attention": ("tensor_attention", "tensor_attention", "attention to pairs of keys, in tiles, exact"),
+    "expert_gate": ("expert_gate", "expert_gate", "top-k choice of experts, weights and statistics, one pass"),
+    "dispatch": ("dispatch", "dispatch", "pairs of token and expert sorted by expert, nothing read by the host"),
+    "grouped_linear": ("grouped_linear", "grouped_linear", "linear layers of many experts; gather, activation, bias"),
+    "expert_combine": ("expert_combine", "expert_combine", "weighted sum over a token's experts in one fixed order"),
     "gathered_heads": ("gathered_heads", "gathered_heads", "attention of the tokens that use a head, head by head"),
 }

@@ -7,23 +7,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import gathered_heads, gelu_linear, softmax_pool, tensor_attention  # noqa: F401  (they register when loaded)
+from . import (  # noqa: F401  (they register when loaded)
+    expert_combine,
+    expert_gate,
+    gathered_heads,
+    gelu_linear,
+    grouped_linear,
+    softmax_pool,
+    tensor_attention,
+)
 from .differential_combine import difference
+from .grouped_linear_plain import gathered
 from .softmax_pool_plain import compute_type, masked
 
 
 def plain_decompositions() -> dict[torch._ops.OperatorBase, Callable[..., Any]]:
     """Table for `torch.export.ExportedProgram.run_decompositions`: our inference operators in plain PyTorch.
 
-    Holds `softmax_pool`, `gelu_linear`, `differential_combine`, `gathered_heads` and `tensor_attention`, called in
-    evaluation mode. The drawing operators belong to training and stay opaque: a graph has no seedable plain form of
-    them. Operators on windows of a grid stay opaque, too.
+    Holds `softmax_pool`, `gelu_linear`, `differential_combine`, `gathered_heads`, `tensor_attention`, `expert_gate`,
+    `grouped_linear` and `expert_combine`, called in evaluation mode. The drawing operators belong to training and stay
+    opaque: a graph has no seedable plain form of them. Operators on windows of a grid stay opaque, too.
     """
     return {
         torch.ops.headwise.softmax_pool.default: pool_decomposed,
         torch.ops.headwise.differential_combine.default: combine_decomposed,
         torch.ops.headwise.gathered_heads.default: gathered_decomposed,
         torch.ops.headwise.tensor_attention.default: tensor_decomposed,
+        torch.ops.headwise.expert_gate.default: expert_gate.forward,
+        torch.ops.headwise.grouped_linear.default: grouped_decomposed,
+        torch.ops.headwise.expert_combine.default: lambda y, weights, place: (y[place] * weights[..., None]).sum(1),
         torch.ops.headwise.gelu_linear.default: lambda h, weight, bias: F.linear(F.gelu(h), weight, bias),
     }
 
@@ -51,6 +63,19 @@ def gathered_decomposed(
         query, key, value, attn_mask=mask, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
     )
     return (out * gate[..., None]).to(out.dtype), out.new_zeros(out.shape[:-1], dtype=compute_type(out))
+
+
+def grouped_decomposed(
+    x: Tensor, weight: Tensor, bias: Tensor | None, offsets: Tensor, tokens: Tensor | None, place: Tensor | None,
+    activation: str, gated: bool,
+) -> Tensor:  # fmt: skip
+    """`grouped_linear` with every row through every expert: a graph has no sizes that data decide."""
+    rows = gathered(x, tokens, activation, gated)
+    expert = torch.searchsorted(offsets[1:], torch.arange(rows.shape[0], device=x.device), right=True)[:, None]
+    out = rows.new_zeros((rows.shape[0], weight.shape[1]))
+    for e in range(weight.shape[0]):
+        out = torch.where(expert == e, F.linear(rows, weight[e], None if bias is None else bias[e]), out)
+    return out
 
 
 def tensor_decomposed(

@@ -34,7 +34,7 @@ def dispatch(chosen: Tensor, experts: int) -> Dispatch:
         raise ValueError(f"dispatch: needs (tokens, choices) and an expert, got {tuple(chosen.shape)} and {experts}")
     flat = chosen.flatten()
     order = flat.argsort(stable=True)
-    rows = torch.arange(len(flat), device=flat.device)
+    rows = torch.arange(flat.shape[0], device=flat.device)
     place = torch.empty_like(flat).scatter_(0, order, rows).view(chosen.shape)
     starts = torch.arange(experts + 1, device=flat.device)
     return Dispatch(order, place, torch.searchsorted(flat[order], starts).to(torch.int32))

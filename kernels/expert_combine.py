@@ -19,10 +19,10 @@ def expert_combine(y: Tensor, weights: Tensor, where: Dispatch) -> Tensor:
 
     Raises ValueError if shapes do not fit.
     """
-    if y.ndim != 2 or weights.shape != where.place.shape or len(y) != len(where.order):
+    if y.ndim != 2 or weights.shape != where.place.shape or y.shape[0] != where.order.shape[0]:
         raise ValueError(
             f"expert_combine: y {tuple(y.shape)} and weights {tuple(weights.shape)} do not fit "
-            f"{len(where.order)} rows and choices {tuple(where.place.shape)}"
+            f"{where.order.shape[0]} rows and choices {tuple(where.place.shape)}"
         )
     return torch.ops.headwise.expert_combine(y, weights, where.place)
 

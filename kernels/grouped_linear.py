@@ -38,12 +38,12 @@ def grouped_linear(
 
     Raises ValueError if shapes or names do not fit.
     """
-    pairs, rows = len(where.order), where.place.shape[0] if gather else len(where.order)
+    pairs, rows = where.order.shape[0], where.place.shape[0] if gather else where.order.shape[0]
     width = weight.shape[-1] * (2 if gated else 1)
-    if weight.ndim != 3 or len(where.offsets) != weight.shape[0] + 1 or tuple(x.shape) != (rows, width):
+    if weight.ndim != 3 or where.offsets.shape[0] != weight.shape[0] + 1 or tuple(x.shape) != (rows, width):
         raise ValueError(
             f"grouped_linear: x {tuple(x.shape)} and weight {tuple(weight.shape)} do not fit {pairs} pairs of "
-            f"{where.place.shape[0]} tokens and {len(where.offsets) - 1} experts"
+            f"{where.place.shape[0]} tokens and {where.offsets.shape[0] - 1} experts"
         )
     if bias is not None and bias.shape != weight.shape[:2]:
         raise ValueError(f"grouped_linear: bias must be {tuple(weight.shape[:2])}, got {tuple(bias.shape)}")

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.dispatch import dispatch
+from ...kernels.expert_gate import expert_gate
 from ..attention.base import attend, spread_mask
 
 Score = Literal["softmax", "sigmoid"]
@@ -88,15 +89,15 @@ class Router(nn.Module):
         ):
             if given not in known:
                 raise ValueError(f"Router: {name} must be one of {known}, got {given!r}")
-        if temperature is None:
-            temperature = width**0.5 if mixing == "similarity" else 1.0
-        if (capacity is not None and capacity <= 0) or temperature <= 0:
-            raise ValueError(f"Router: capacity and temperature must be positive, got {capacity}, {temperature}")
+        shared = (width**0.5 if mixing == "similarity" else 1.0) if temperature is None else temperature
+        if (capacity is not None and capacity <= 0) or shared <= 0:
+            raise ValueError(f"Router: capacity and temperature must be positive, got {capacity}, {shared}")
         self.experts, self.active = experts, active
-        self.score, self.normalise, self.scale = score, normalise, scale
+        self.score: Score = score
+        self.normalise, self.scale = normalise, scale
         self.noise, self.noise_scale = noise, noise_scale
         self.bias_rate, self.capacity, self.priority = bias_rate, capacity, priority
-        self.mixing, self.temperature, self.causal = mixing, temperature, causal
+        self.mixing, self.temperature, self.causal = mixing, shared, causal
         self.gate = nn.Linear(width, experts, bias=False)
         nn.init.normal_(self.gate.weight, std=0.02)
         self.spread = nn.Linear(width, experts, bias=False) if noise == "gaussian" else None
@@ -121,28 +122,29 @@ class Router(nn.Module):
         Raises ValueError if shapes do not fit.
         """
         self._check(x, mask, attention)
-        there = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask
         x = x if mask is None else x.masked_fill(~mask[..., None], 0.0)  # whatever padding held
         logits = self.logits(x)
-        p = logits.softmax(-1) if self.score == "softmax" else logits.sigmoid()
+        kind: Literal["softmax", "sigmoid", "given"] = self.score
+        scores = logits
         if self.mixing != "none":
-            p = self.mixed(x, p, mask, attention)
-        p, logits, there = p.flatten(0, 1), logits.flatten(0, 1), there.flatten()
-        # Which of two equal scores comes first is topk's, and may differ by device.
-        chosen = (p + self.bias).detach().topk(self.active, sorted=True).indices
-        weights = p.gather(1, chosen)
-        if self.normalise:
-            weights = weights / weights.sum(1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
-        weights = weights if self.scale == 1 else self.scale * weights
-        chosen = chosen.masked_fill(~there[:, None], self.experts)
-        counts = F.one_hot(chosen.detach(), self.experts + 1).sum(0)[:, : self.experts]
+            p = logits.softmax(-1) if self.score == "softmax" else logits.sigmoid()
+            kind, scores = "given", self.mixed(x, p, mask, attention)
+        flat = None if mask is None else mask.flatten()
+        gate = expert_gate(
+            scores.flatten(0, 1), self.active, score=kind, normalise=self.normalise, scale=self.scale,
+            bias=self.bias if self.bias_rate else None, there=flat,
+        )  # fmt: skip
         if self.training and self.bias_rate:
-            load = counts.sum(0).to(self.bias.dtype)
+            load = gate.counts.sum(0).to(self.bias.dtype)
             self.bias += self.bias_rate * (load.mean() - load).sign()
+        weights, chosen, log_sum = gate.weights, gate.chosen, gate.log_sum
+        if kind == "given":
+            squares = logits.flatten(0, 1).logsumexp(1).square()
+            log_sum = (squares if flat is None else squares * flat).sum() / gate.tokens.clamp_min(1)
         if self.capacity is not None:
-            chosen = self._served(chosen, weights.detach(), there)
-        weights = weights.masked_fill(chosen == self.experts, 0.0)
-        return Routing(weights, chosen, counts, *_statistics(p, logits, there))
+            chosen = self._served(chosen, weights.detach(), gate.tokens)
+            weights = weights.masked_fill(chosen == self.experts, 0.0)
+        return Routing(weights, chosen, gate.counts, gate.probability, log_sum, gate.entropy, gate.tokens)
 
     def logits(self, x: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, E), with noise in training."""
@@ -177,10 +179,10 @@ class Router(nn.Module):
         value = p[:, None].expand(-1, query.shape[1], -1, -1)
         return attend(query, key, value, spread_mask(mask), causal=self.causal, scale=scale).mean(1)
 
-    def _served(self, chosen: Tensor, weights: Tensor, there: Tensor) -> Tensor:
+    def _served(self, chosen: Tensor, weights: Tensor, tokens_there: Tensor) -> Tensor:
         """Choices with E in place of those that an expert has no room for."""
         assert self.capacity is not None
-        tokens = len(chosen)
+        tokens = chosen.shape[0]
         rank = torch.arange(tokens, device=chosen.device)
         if self.priority == "score":
             rank = weights.amax(1).argsort(descending=True, stable=True)
@@ -188,7 +190,7 @@ class Router(nn.Module):
         where = dispatch(ordered, self.experts)
         starts = F.pad(where.offsets, (0, 1))  # of no expert, too; its places do not count
         before = where.place.flatten() - starts[ordered.flatten()]
-        limit = (there.sum() * (self.capacity * self.active / self.experts)).floor().clamp_min(1)
+        limit = (tokens_there * (self.capacity * self.active / self.experts)).floor().clamp_min(1)
         kept = torch.where(before < limit, ordered.flatten(), self.experts).view(self.active, tokens).t()
         return torch.empty_like(chosen).index_copy_(0, rank, kept)
 
@@ -202,13 +204,3 @@ class Router(nn.Module):
 
     def extra_repr(self) -> str:
         return f"experts={self.experts}, active={self.active}, score={self.score!r}, mixing={self.mixing!r}"
-
-
-def _statistics(p: Tensor, logits: Tensor, there: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Mean probability, mean squared log-sum-exp, mean entropy, number; of the tokens that are there."""
-    share = there.to(p.dtype)
-    tokens = share.sum()
-    share = share / tokens.clamp_min(1)
-    probability = p / p.sum(1, keepdim=True).clamp_min(torch.finfo(p.dtype).tiny)
-    entropy = torch.special.entr(probability.detach()).sum(1)
-    return share @ probability, share @ logits.logsumexp(1).square(), share @ entropy, tokens

@@ -182,6 +182,9 @@ def test_experts_serve_and_show_how_they_are_used(tmp_path, router):
     assert ("router.similarity.weight" in " ".join(load_file(run.path / "model.safetensors"))) == (router != "token")
     pipelines.forecast.predict(run=run.path, input=table(tmp_path), output=tmp_path / "out.parquet")
     assert pl.read_parquet(tmp_path / "out.parquet")["status"].unique().to_list() == ["ok"]
+    pipelines.forecast.export(run=run.path, output=tmp_path / "model.pt2")
+    program = torch.export.load(tmp_path / "model.pt2")
+    assert not [node for node in program.graph.nodes if "headwise" in str(node.target)]
 
 
 def test_experts_that_do_not_fit_are_refused(headwise, tmp_path):
