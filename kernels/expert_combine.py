@@ -32,7 +32,7 @@ def _combine(y: Tensor, weights: Tensor, place: Tensor) -> Tensor:
     kind = torch.promote_types(y.dtype, torch.float32)
     out = y.new_zeros((place.shape[0], y.shape[1]), dtype=kind)
     for k in range(place.shape[1]):
-        out.addcmul_(y[place[:, k]].to(kind), weights[:, k, None].to(kind))
+        out.addcmul_(y.index_select(0, place[:, k]).to(kind), weights[:, k, None].to(kind))
     return out.to(y.dtype)
 
 
@@ -48,8 +48,8 @@ def _combine_backward(grad: Tensor, y: Tensor, weights: Tensor, place: Tensor) -
     d_y, d_weights = torch.empty_like(y, memory_format=torch.contiguous_format), torch.empty_like(weights)
     for k in range(place.shape[1]):
         rows = place[:, k]
-        d_y[rows] = (grad * weights[:, k, None].to(kind)).to(y.dtype)
-        d_weights[:, k] = (grad * y[rows].to(kind)).sum(1).to(weights.dtype)
+        d_y.index_copy_(0, rows, (grad * weights[:, k, None].to(kind)).to(y.dtype))
+        d_weights[:, k] = (grad * y.index_select(0, rows).to(kind)).sum(1).to(weights.dtype)
     return d_y, d_weights
 
 
