@@ -15,7 +15,7 @@ ACTIVATIONS = ("none", "relu", "gelu", "quick_gelu", "silu")
 def native_refused(x: Tensor, weight: Tensor) -> str:
     """Why `torch.nn.functional.grouped_mm` is not taken for these tensors; "" where it is."""
     if x.device.type == "cpu" and x.shape[0] >= 128 * weight.shape[0]:
-        return "on the CPU it is a loop, too, and with 128 rows an expert ours is faster: it activates them in the cache"
+        return "on the CPU it is a loop; with 128 rows an expert ours is faster, as it activates them in the cache"
     if not hasattr(F, "grouped_mm"):
         return "this PyTorch has no grouped_mm"
     if x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
