@@ -40,6 +40,7 @@ FORMS = {
     "similarity-aware MoE, temperature 1": {"ffn": "moe", "router": "similarity", "router_temperature": 1.0},
 }
 NOISE = (0.1, 0.3)
+SENSORS = {"width": 128, "core": 64, "feedforward": 128, "layers": 2, "batch_size": 16}
 TASKS = {"ETTh1": "MSE", "METR-LA": "MSE", "MovieLens like": "AUC", "MovieLens love": "AUC"}
 
 
@@ -68,7 +69,7 @@ def forecast(task: str, form: str, seed: int, run: Path) -> dict:
     folder = DATA / "forecast"
     given = {
         "ETTh1": {"data": str(folder / "ETTh1.csv.gz"), "preset": "etth1"},
-        "METR-LA": {"data": str(folder / "metr_la_1week_los_speed.csv.gz"), "frequency": "5m", "horizon": 12},
+        "METR-LA": {"data": str(folder / "metr_la_1week_los_speed.csv.gz"), "frequency": "5m", "horizon": 12} | SENSORS,
     }[task]
     shutil.rmtree(run, ignore_errors=True)
     train(run=str(run), seed=seed, workers=0, **given, **FORMS[form])
