@@ -14,6 +14,9 @@ from ..blocks import FeedForward
 from .experts import Experts
 from .layer import MoE
 
+# gate, its bias, up, its bias, down, its bias
+Parts = tuple[Tensor | None, Tensor | None, Tensor, Tensor | None, Tensor, Tensor | None]
+
 
 def upcycle(network: FeedForward, *, experts: int = 8, active: int = 2, **options: Any) -> MoE:
     """A layer whose experts are copies of a trained network, with a new router (Komatsuzaki et al., arXiv 2212.05055).
@@ -61,27 +64,58 @@ def decompose(network: FeedForward, *, copies: int = 4, slices: int = 2, **optio
 
     Raises ValueError if slices do not divide the inner width.
     """
-    hidden = network.up.out_features
+    return cut(_parts(network), copies, slices, **options)
+
+
+@torch.no_grad()
+def cut(parts: Parts, copies: int, slices: int, **options: Any) -> MoE:
+    """`decompose` for a network that is given by its tensors: gate, its bias, up, its bias, down, its bias, in the
+    layout of `nn.Linear`, None for what it has not. options: as in `MoE`, with the network's activation.
+
+    Raises ValueError if slices do not divide the inner width.
+    """
+    gate, gate_bias, up, up_bias, down, down_bias = parts
+    hidden = up.shape[0]
     if slices < 2 or copies < 1 or hidden % slices:
         raise ValueError(f"decompose: 2 slices or more must divide the inner width {hidden}, got {slices}")
     layer = MoE(
-        network.up.in_features, hidden // slices, experts=copies * slices, active=slices, normalise=True,
-        scale=float(slices), kind="mlp" if network.gate is None else "glu", bias=network.up.bias is not None, **options,
-    ).to(network.up.weight)  # fmt: skip
-    gate, gate_bias, up, up_bias, down, down_bias = _parts(network)
+        up.shape[1], hidden // slices, experts=copies * slices, active=slices, normalise=True, scale=float(slices),
+        kind="mlp" if gate is None else "glu", bias=up_bias is not None, **options,
+    ).to(up)  # fmt: skip
 
-    def cut(part: Tensor | None, i: int, dim: int = 0) -> Tensor | None:
+    def piece(part: Tensor | None, i: int, dim: int = 0) -> Tensor | None:
         return None if part is None else part.chunk(slices, dim)[i]
 
     for e in range(copies * slices):
         i = e % slices
         last = None if down_bias is None else down_bias / slices
-        across = cut(down, i, 1)
+        across = piece(down, i, 1)
         assert across is not None
-        _write(layer.experts, e, cut(gate, i), cut(gate_bias, i), cut(up, i), cut(up_bias, i), across, last)
+        _write(layer.experts, e, piece(gate, i), piece(gate_bias, i), piece(up, i), piece(up_bias, i), across, last)
     rows = layer.router.gate.weight[:copies].clone()
     layer.router.gate.weight.copy_(rows.repeat_interleave(slices, 0))
     return layer
+
+
+@torch.no_grad()
+def joined(layer: MoE) -> Parts:
+    """Back from `cut`: the tensors of one dense network, slices side by side, copies averaged.
+
+    Exact as long as the copies are equal; after training an approximation, as `merge`.
+    """
+    experts, slices = layer.experts, layer.router.active
+    halves = 2 if experts.gated else 1
+    width, inner = experts.width, experts.hidden
+    up = experts.up.view(-1, slices, halves, inner, width).mean(0).transpose(0, 1).reshape(halves, -1, width)
+    down = experts.down.view(-1, slices, experts.down.shape[1], inner).mean(0).transpose(0, 1).flatten(1)
+    if experts.up_bias is None or experts.down_bias is None:
+        bias, last = None, None
+    else:
+        bias = experts.up_bias.view(-1, slices, halves, inner).mean(0).transpose(0, 1).reshape(halves, -1)
+        last = experts.down_bias.view(-1, slices, experts.down.shape[1]).mean(0).sum(0)
+    if halves == 1:
+        return None, None, up[0], None if bias is None else bias[0], down, last
+    return up[0], None if bias is None else bias[0], up[1], None if bias is None else bias[1], down, last
 
 
 @torch.no_grad()
@@ -131,9 +165,6 @@ def upcycle_model(model: nn.Module, **options: Any) -> nn.Module:
         parent, _, last = name.rpartition(".")
         setattr(model.get_submodule(parent), last, upcycle(part, **options))
     return model
-
-
-Parts = tuple[Tensor | None, Tensor | None, Tensor, Tensor | None, Tensor, Tensor | None]
 
 
 def _parts(network: FeedForward) -> Parts:
