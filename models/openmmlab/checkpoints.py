@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -42,10 +43,11 @@ def checkpoint_types() -> Iterator[None]:
             raise UnpicklingError(f"a checkpoint may not ask for {name} of {owner}")
         return getattr(owner, name)
 
+    multiarray = import_module("numpy._core.multiarray")
     kinds = {type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")}
     allowed = [
-        HistoryBuffer, (method, "builtins.getattr"), np._core.multiarray._reconstruct, np._core.multiarray.scalar,
-        np.ndarray, np.dtype, *kinds,
+        HistoryBuffer, (method, "builtins.getattr"), multiarray._reconstruct, multiarray.scalar, np.ndarray, np.dtype,
+        *kinds,
     ]  # fmt: skip
     with torch.serialization.safe_globals(allowed):  # pyright: ignore[reportArgumentType]
         yield

@@ -192,12 +192,12 @@ def _also_trained(detector: nn.Module) -> Iterator[nn.Module]:
 
 def _read(network: FFN) -> tuple[nn.Linear, str, nn.Linear]:
     """The two linear layers and the name of what is between them."""
-    inner, down = network.layers[0], network.layers[-2]
-    kind = type(inner[1])
-    if network.num_fcs != 2 or kind not in ACTIVATIONS or inner[0].bias is None or down.bias is None:
-        names = ", ".join(one.__name__ for one in ACTIVATIONS)
-        raise ValueError(f"moe_tune: needs an FFN of two linear layers with bias and one of {names}, got {network}")
-    return inner[0], ACTIVATIONS[kind], down
+    inner, down = list(network.layers[0].children()), network.layers[-2]
+    up, kind = inner[0], type(inner[1])
+    if network.num_fcs == 2 and kind in ACTIVATIONS and isinstance(up, nn.Linear) and isinstance(down, nn.Linear):
+        return up, ACTIVATIONS[kind], down
+    names = ", ".join(one.__name__ for one in ACTIVATIONS)
+    raise ValueError(f"moe_tune: needs an FFN of two linear layers with one of {names} between, got {network}")
 
 
 @functools.cache
