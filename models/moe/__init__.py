@@ -3,6 +3,7 @@
 # name -> (module, class or function, one line); `headwise list moe` prints it.
 MOE: dict[str, tuple[str, str, str]] = {
     "moe": ("layer", "MoE", "a router and its experts in place of a feed-forward network (1701.06538, 2101.03961)"),
+    "moe-2d": ("layer", "MoE2d", "the same on feature maps, experts of 1 x 1 convolutions"),
     "router": (
         "router",
         "Router",
@@ -15,6 +16,7 @@ MOE: dict[str, tuple[str, str, str]] = {
     "alike-batches": ("contrastive", "alike_batches", "batches that earlier stages cannot tell apart (2409.19291)"),
     "merge": ("upcycle", "merge", "experts back into one dense network (2203.05482)"),
     "attention-experts": ("attention", "AttentionExperts", "attention layers weighed by each token (2408.08274)"),
+    "mix-branches": ("branches", "mix_branches", "models trained apart as one with experts (2408.08274, 2403.07816)"),
     "multi-gate": ("multi_gate", "MultiGate", "one gate a task over shared experts (MMoE, KDD 2018)"),
     "layered-extraction": ("multi_gate", "LayeredExtraction", "own and shared experts of tasks (PLE, RecSys 2020)"),
     "task-experts": ("multi_gate", "TaskExpertLayer", "experts by task and token with a memory of tasks (2307.15324)"),

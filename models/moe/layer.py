@@ -81,3 +81,20 @@ class MoE(nn.Module):
     def __getstate__(self) -> dict:
         # The loss belongs to a graph, which can neither be copied nor kept.
         return self.__dict__ | {"auxiliary": None, "routing": None}
+
+
+class MoE2d(MoE):
+    """The same on feature maps: experts are networks of 1 x 1 convolutions, each cell is a token. Options: `MoE`."""
+
+    def forward(
+        self, x: Tensor, *, mask: Tensor | None = None, attention: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """x: (B, D, H, W); mask: bool (B, H, W), True = a cell; attention: of the H W cells -> (B, D, H, W).
+
+        Raises ValueError if shapes do not fit.
+        """
+        if x.ndim != 4:
+            raise ValueError(f"MoE2d: needs (batch, width, height, width), got {tuple(x.shape)}")
+        cells = None if mask is None else mask.flatten(1)
+        out = super().forward(x.flatten(2).transpose(1, 2), mask=cells, attention=attention)
+        return out.transpose(1, 2).unflatten(2, x.shape[2:])

@@ -12,7 +12,7 @@ from headwise.kernels.dispatch import dispatch
 from headwise.kernels.expert_combine import expert_combine
 from headwise.kernels.grouped_linear import forms, grouped_linear
 from headwise.models.moe.experts import Experts
-from headwise.models.moe.layer import MoE
+from headwise.models.moe.layer import MoE, MoE2d
 
 FLOAT64 = torch.float64
 ACTIVATE = {
@@ -199,6 +199,23 @@ def test_padding_changes_nothing() -> None:
         assert torch.equal(layer.router.bias, other.router.bias)
         (out.square().sum() + layer.auxiliary).backward()
         assert all(p.grad.isfinite().all() for p in layer.parameters() if p.grad is not None)
+
+
+def test_on_maps_experts_are_convolutions() -> None:
+    torch.manual_seed(5)
+    layer = MoE2d(4, 6, experts=3, active=3, activation="relu").double().eval()
+    x = torch.randn(2, 4, 3, 5, dtype=FLOAT64)
+    share = F.conv2d(x, layer.router.gate.weight[:, :, None, None]).softmax(1)
+    expected = torch.zeros_like(x)
+    for e in range(3):
+        h = F.relu(F.conv2d(x, layer.experts.up[e][:, :, None, None], layer.experts.up_bias[e]))
+        y = F.conv2d(h, layer.experts.down[e][:, :, None, None], layer.experts.down_bias[e])
+        expected += share[:, e : e + 1] * y
+    torch.testing.assert_close(layer(x), expected)
+    mask = torch.rand(2, 3, 5) < 0.5
+    torch.testing.assert_close(layer(x, mask=mask), expected * mask[:, None])
+    with pytest.raises(ValueError, match="MoE2d"):
+        layer(x[0])
 
 
 def test_nobody_there() -> None:
