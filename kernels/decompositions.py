@@ -35,7 +35,7 @@ def plain_decompositions() -> dict[torch._ops.OperatorBase, Callable[..., Any]]:
         torch.ops.headwise.tensor_attention.default: tensor_decomposed,
         torch.ops.headwise.expert_gate.default: expert_gate.forward,
         torch.ops.headwise.grouped_linear.default: grouped_decomposed,
-        torch.ops.headwise.expert_combine.default: lambda y, weights, place: (y[place] * weights[..., None]).sum(1),
+        torch.ops.headwise.expert_combine.default: combined_decomposed,
         torch.ops.headwise.gelu_linear.default: lambda h, weight, bias: F.linear(F.gelu(h), weight, bias),
     }
 
@@ -63,6 +63,12 @@ def gathered_decomposed(
         query, key, value, attn_mask=mask, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
     )
     return (out * gate[..., None]).to(out.dtype), out.new_zeros(out.shape[:-1], dtype=compute_type(out))
+
+
+def combined_decomposed(y: Tensor, weights: Tensor, place: Tensor) -> Tensor:
+    """`expert_combine` with the rows of a token gathered."""
+    kind = compute_type(y)
+    return (y[place].to(kind) * weights[..., None].to(kind)).sum(1).to(y.dtype)
 
 
 def grouped_decomposed(

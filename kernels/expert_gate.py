@@ -15,6 +15,7 @@ calls makes about eight tensors (T, E). Counts are summed by program and then in
 Sources: Shazeer et al., arXiv 1701.06538; Fedus et al., arXiv 2101.03961; Zoph et al., arXiv 2202.08906 (z-loss).
 """
 
+import sys
 from importlib.util import find_spec
 from typing import Literal, NamedTuple
 
@@ -185,8 +186,6 @@ def _(d_weights, d_mean, d_log, scores, chosen, lse, number, score, normalise, s
 def _device(scores: Tensor):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
     """The Triton form, the plain one where it cannot take the scores: see `forms`."""
     if scores.dtype == torch.float64 or scores.shape[1] > LARGEST or find_spec("triton") is None:
-        import sys
-
         return sys.modules[__name__]
     from . import expert_gate_triton
 
