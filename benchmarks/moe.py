@@ -20,6 +20,7 @@ from transformers import MixtralConfig
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock, load_balancing_loss_func
 
 from headwise.models.moe.layer import MoE
+from headwise.models.moe.losses import load_balance
 
 ACTIVE, BALANCE = 2, 0.01
 
@@ -93,6 +94,10 @@ def main() -> None:
             expected = ours(x)
             for rival in rivals:
                 torch.testing.assert_close(rival(x), expected, rtol=1e-4, atol=1e-5)
+            assert ours.routing is not None
+            logits = ours.router.logits(x).detach().flatten(0, 1)
+            balance = load_balancing_loss_func((logits,), experts, ACTIVE)
+            torch.testing.assert_close(load_balance(ours.routing, "sum"), balance)  # their convention, by name
             steps = [step_of(module, x, grad) for module in (ours, *rivals, Dense(o.width, ACTIVE * hidden))]
             mine, eager, grouped, dense = fastest(steps, o.seconds)
             print(
