@@ -132,7 +132,7 @@ class Router(nn.Module):
         flat = None if mask is None else mask.flatten()
         gate = expert_gate(
             scores.flatten(0, 1), self.active, score=kind, normalise=self.normalise, scale=self.scale,
-            bias=self.bias if self.bias_rate else None, there=flat,
+            bias=self.bias, there=flat,
         )  # fmt: skip
         if self.training and self.bias_rate:
             load = gate.counts.sum(0).to(self.bias.dtype)
