@@ -170,10 +170,21 @@ class RoutingHook(Hook):
         self.watch.__exit__()
         self.watch = RoutingWatch(runner.model).__enter__()
 
+    def before_val(self, runner: Any) -> None:
+        """Validation does not count."""
+        if self.watch is not None:
+            self.watch.__exit__()
+
+    def after_val(self, runner: Any) -> None:
+        """Go on."""
+        if self.watch is not None:
+            self.watch.__enter__()
+
     def after_train(self, runner: Any) -> None:
         """Stop."""
         if self.watch is not None:
             self.watch.__exit__()
+        self.watch = None
 
 
 def experts_of(detector: nn.Module) -> Iterator[MoE]:

@@ -17,7 +17,7 @@ from mmcv.cnn.bricks.transformer import FFN
 
 from headwise.models.moe.layer import MoE
 from headwise.models.openmmlab.checkpoints import load_weights
-from headwise.models.openmmlab.moe_tune import MoEFFN, experts_of, moe_merge, moe_tune
+from headwise.models.openmmlab.moe_tune import MoEFFN, RoutingHook, experts_of, moe_merge, moe_tune
 
 sys.path.pop(0)
 
@@ -217,6 +217,28 @@ def test_mmengine_trains_it_from_a_config_and_a_checkpoint(tmp_path: Path) -> No
     other = moe_tune(detectors.build(seed=1), copies=2)
     other.load_state_dict(load_weights(path))
     torch.testing.assert_close(predictions(other, data), predictions(runner.model, data), rtol=1e-5, atol=1e-5)
+
+
+def test_the_hook_counts_training_alone() -> None:
+    from types import SimpleNamespace
+
+    seen: dict[str, float] = {}
+    layer = MoE(8, 8, experts=4)
+    runner = SimpleNamespace(model=layer, iter=0, message_hub=SimpleNamespace(update_scalar=seen.__setitem__))
+    hook = RoutingHook(interval=1)
+    x = torch.randn(1, 30, 8)
+    hook.before_train(runner)
+    layer(x)
+    hook.before_val(runner)
+    layer(torch.zeros(1, 500, 8))
+    hook.after_val(runner)
+    hook.after_train_iter(runner, 0)
+    layer(x)
+    alone = layer.routing.counts.sum(0)
+    assert seen["train/moe1_top_load"] == pytest.approx(float(alone.max() / alone.sum()))
+    hook.after_train(runner)
+    hook.after_val(runner)  # a validation by itself, later
+    assert not layer._forward_hooks
 
 
 class Harm:
