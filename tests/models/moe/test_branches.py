@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from headwise.models.blocks import FeedForward
 from headwise.models.moe.attention import AttentionExperts
 from headwise.models.moe.branches import mix_branches
 from headwise.models.moe.layer import MoE
@@ -62,6 +63,15 @@ def test_sure_routers_are_one_model_and_the_rest_is_the_mean() -> None:
         if isinstance(part, MoE):
             part.router.logits = lambda x: torch.tensor([-1e3, 0.0, -1e3], dtype=FLOAT64).expand(2, 9, 3)
     torch.testing.assert_close(mixed(x()), one(x()), rtol=1e-10, atol=1e-10)
+
+
+@torch.no_grad()
+def test_running_statistics_are_averaged_and_counters_are_not() -> None:
+    models = [nn.Sequential(nn.BatchNorm1d(3), FeedForward(3)) for _ in range(2)]
+    models[1](torch.randn(8, 3))
+    mixed = mix_branches(models)
+    torch.testing.assert_close(mixed[0].running_mean, models[1][0].running_mean / 2)
+    assert int(mixed[0].num_batches_tracked) == 0
 
 
 def test_it_trains() -> None:

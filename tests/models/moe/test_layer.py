@@ -218,6 +218,18 @@ def test_on_maps_experts_are_convolutions() -> None:
         layer(x[0])
 
 
+def test_both_losses_are_weighed_and_summed() -> None:
+    torch.manual_seed(6)
+    layer, x = MoE(6, 8, experts=4, balance=0.3, z=0.2), torch.randn(1, 9, 6)
+    layer(x)
+    p = layer.router.logits(x)[0]
+    share = layer.routing.counts.sum(0) / 18
+    expected = 0.3 * 4 * (share * p.softmax(1).mean(0)).sum() + 0.2 * p.logsumexp(1).square().mean()
+    torch.testing.assert_close(layer.auxiliary, expected)
+    layer.eval()(x)
+    assert layer.auxiliary is None
+
+
 def test_nobody_there() -> None:
     layer = MoE(8, experts=4, active=2)
     out = layer(torch.randn(2, 3, 8), mask=torch.zeros(2, 3, dtype=torch.bool))

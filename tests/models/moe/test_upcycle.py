@@ -6,7 +6,7 @@ from torch import nn
 
 from headwise.models.blocks import FeedForward
 from headwise.models.moe.layer import MoE
-from headwise.models.moe.upcycle import assemble, decompose, merge, upcycle, upcycle_model
+from headwise.models.moe.upcycle import _parts, assemble, cut, decompose, joined, merge, upcycle, upcycle_model
 from headwise.models.vit import TokenModel
 
 FLOAT64 = torch.float64
@@ -94,6 +94,19 @@ class TestDecomposition:
         across = torch.cat(list(experts.down.grad), 1)
         torch.testing.assert_close(across, dense.down.weight.grad, rtol=1e-10, atol=1e-12)
         torch.testing.assert_close(experts.up_bias.grad.flatten(), dense.up.bias.grad, rtol=1e-10, atol=1e-12)
+
+
+@KINDS
+@pytest.mark.parametrize("bias", [True, False])
+@torch.no_grad()
+def test_slices_are_joined_again(kind: str, bias: bool) -> None:
+    dense = network(kind)
+    if not bias:
+        for linear in dense.children():
+            linear.bias = None
+    parts = _parts(dense)
+    for given, found in zip(parts, joined(cut(parts, 3, 4)), strict=True):
+        torch.testing.assert_close(found, given, rtol=1e-14, atol=1e-14)
 
 
 @torch.no_grad()
