@@ -1,5 +1,7 @@
 """Settings of all tests: one thread each (two run side by side), no network, and where the real data is."""
 
+import contextlib
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -14,6 +16,14 @@ settings.register_profile("headwise", deadline=None, max_examples=40, derandomiz
 settings.load_profile("headwise")
 
 ROOT = Path(__file__).parents[1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Fill yapf's cache before workers start: it renames the file before it has written it, so that the second of
+    two first imports (mmengine imports it) reads nothing."""
+    if not hasattr(config, "workerinput"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module("yapf")
 
 
 @pytest.fixture(scope="session")
