@@ -13,6 +13,7 @@ KERNELS: dict[str, tuple[str, str, str]] = {
     "softmax_pool": ("softmax_pool", "softmax_pool", "softmax-weighted mean over a padded or ragged axis, one pass"),
     "softmax_draw": ("softmax_pool", "softmax_draw", "one row drawn from that softmax, in the same pass"),
     "gelu_linear": ("gelu_linear", "gelu_linear", "linear(gelu(h)) that keeps only h for the backward pass"),
+    "gated_scores": ("gated_scores", "gated_scores", "scores of gated attention; keeps neither gate"),
     "star_core": ("star_core", "star_core", "STAR's stochastic core; its backward touches the drawn rows only"),
     "attention_stats": (
         "attention_stats",

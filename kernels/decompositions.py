@@ -10,6 +10,7 @@ from torch import Tensor
 from . import (  # noqa: F401  (they register when loaded)
     expert_combine,
     expert_gate,
+    gated_scores,
     gathered_heads,
     gelu_linear,
     grouped_linear,
@@ -24,12 +25,14 @@ from .softmax_pool_plain import compute_type, masked
 def plain_decompositions() -> dict[torch._ops.OperatorBase, Callable[..., Any]]:
     """Table for `torch.export.ExportedProgram.run_decompositions`: our inference operators in plain PyTorch.
 
-    Holds `softmax_pool`, `gelu_linear`, `differential_combine`, `gathered_heads`, `tensor_attention`, `expert_gate`,
-    `grouped_linear` and `expert_combine`, called in evaluation mode. The drawing operators belong to training and stay
-    opaque: a graph has no seedable plain form of them. Operators on windows of a grid stay opaque, too.
+    Holds `softmax_pool`, `gelu_linear`, `gated_scores`, `differential_combine`, `gathered_heads`, `tensor_attention`,
+    `expert_gate`, `grouped_linear` and `expert_combine`, called in evaluation mode. The drawing operators belong to
+    training and stay opaque: a graph has no seedable plain form of them. Operators on windows of a grid stay opaque,
+    too.
     """
     return {
         torch.ops.headwise.softmax_pool.default: pool_decomposed,
+        torch.ops.headwise.gated_scores.default: gated_scores.scores_plain,
         torch.ops.headwise.differential_combine.default: combine_decomposed,
         torch.ops.headwise.gathered_heads.default: gathered_decomposed,
         torch.ops.headwise.tensor_attention.default: tensor_decomposed,

@@ -4,11 +4,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .acmil import ACMIL, MaxPool, MeanPool
     from .softs import SOFTS
 
-_MODELS = {"SOFTS": "softs"}
+_MODELS = {"ACMIL": "acmil", "MaxPool": "acmil", "MeanPool": "acmil", "SOFTS": "softs"}
 
-__all__ = ["SOFTS"]
+__all__ = ["ACMIL", "MaxPool", "MeanPool", "SOFTS"]
 
 
 def __getattr__(name: str) -> Any:
