@@ -87,25 +87,30 @@ class TileReader:
         Raises InputError where the slide is damaged.
         """
         piece = max(1, min(16, self.batch // self.threads))
-        starts = list(range(0, len(self.grid), self.batch))
-        waiting: deque[tuple[np.ndarray, list[Future[np.ndarray]]]] = deque()
+        starts = list(range(0, len(self.grid), self.batch))[::-1]
+        waiting: deque[tuple[np.ndarray, np.ndarray, np.ndarray, list[Future[None]]]] = deque()
         with ThreadPoolExecutor(self.threads, thread_name_prefix="tiles") as pool:
             try:
                 while starts or waiting:
                     while starts and len(waiting) < self.ahead:
-                        first = starts.pop(0)
+                        first = starts.pop()
                         rows = np.arange(first, min(first + self.batch, len(self.grid)))
-                        parts = [rows[k : k + piece] for k in range(0, len(rows), piece)]
-                        waiting.append((rows, [pool.submit(self._read, part) for part in parts]))
-                    rows, futures = waiting.popleft()
+                        tiles = np.empty((len(rows), self.grid.tile, self.grid.tile, 3), np.uint8)
+                        blank = np.empty(len(rows), bool)
+                        pieces = [slice(k, k + piece) for k in range(0, len(rows), piece)]
+                        futures = [pool.submit(self._read, rows[p], tiles[p], blank[p]) for p in pieces]
+                        waiting.append((rows, tiles, blank, futures))
+                    rows, tiles, blank, futures = waiting.popleft()
                     began = time.perf_counter()
-                    tiles = np.concatenate([future.result() for future in futures])
+                    for future in futures:
+                        future.result()
                     self.waited += time.perf_counter() - began
-                    yield rows, tiles, is_blank(tiles)
+                    yield rows, tiles, blank
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _read(self, rows: np.ndarray) -> np.ndarray:
-        grid, size = self.grid, (self.grid.tile, self.grid.tile)
-        extent = (grid.extent, grid.extent)
-        return np.stack([self.slide.read(int(x), int(y), extent, size) for x, y in grid.coords[rows]])
+    def _read(self, rows: np.ndarray, tiles: np.ndarray, blank: np.ndarray) -> None:
+        size, extent = (self.grid.tile, self.grid.tile), (self.grid.extent, self.grid.extent)
+        for (x, y), tile in zip(self.grid.coords[rows].tolist(), tiles):
+            self.slide.read(x, y, extent, size, out=tile)
+        blank[:] = is_blank(tiles)

@@ -107,8 +107,10 @@ def pool_backward(
         part = masked(_bag_form(scores, rows, offsets), part_mask)
         p = part.sub(lse[chosen][:, None]).exp_()
         g, mean = grad[chosen].to(kind), pooled[chosen].to(kind)
+        into = None if values is None else (d_values[rows] if offsets is None else d_values[rows][None])
         if per_head:
-            d_value = p @ g
+            assert into is not None
+            d_value = torch.matmul(p, g, out=into) if into.dtype == kind else p @ g
             d_score = p.mul_(value @ g.transpose(1, 2) - (g * mean).sum(-1)[:, None])
         else:
             d_value = p.mul_(g[:, None])
@@ -118,7 +120,8 @@ def pool_backward(
             flat.copy_(d_score.add_(d_value))
         else:
             flat.copy_(d_score)
-            (d_values[rows] if offsets is None else d_values[rows][None]).copy_(d_value)
+            if into is not None and d_value is not into:
+                into.copy_(d_value)
     return d_scores, d_values
 
 

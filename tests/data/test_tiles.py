@@ -5,7 +5,6 @@ import pytest
 from PIL import Image
 
 pytest.importorskip("openslide", reason="OpenSlide is optional (extra wsi) and not installed")
-h5py = pytest.importorskip("h5py")
 
 from headwise.data.errors import InputError
 from headwise.data.features import read_features, write_features
@@ -91,6 +90,8 @@ class TestFeatureFiles:
         assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
 
     def test_files_of_clam_trident_and_acmil(self, tmp_path) -> None:
+        import h5py
+
         features, coords = np.ones((4, 6), np.float16), np.array([[0, 0], [512, 0], [0, 512], [1024, 512]])
         with h5py.File(tmp_path / "trident.h5", "w") as file:
             file["features"] = features[None]
@@ -113,6 +114,8 @@ class TestFeatureFiles:
             np.testing.assert_array_equal(found.coords, coords)
 
     def test_mistakes_have_one_line(self, tmp_path) -> None:
+        import h5py
+
         (tmp_path / "text.h5").write_text("nothing")
         with h5py.File(tmp_path / "empty.h5", "w"):
             pass

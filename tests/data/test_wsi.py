@@ -86,7 +86,7 @@ class TestMicrometres:
 
     def test_a_slide_coarser_than_asked_for_is_refused(self, pyramid) -> None:
         assert Slide(pyramid).scale(0.24) == pytest.approx(0.96, rel=1e-3)
-        with pytest.raises(InputError, match="coarser than --tile-mpp 0.1"):
+        with pytest.raises(InputError, match=r"coarser than --tile-mpp 0\.1"):
             Slide(pyramid).scale(0.1)
 
 
@@ -94,7 +94,8 @@ class TestDamage:
     def test_each_has_one_line(self, tmp_path, pyramid) -> None:
         (tmp_path / "text.svs").write_text("this is no slide")
         (tmp_path / "empty.tiff").write_bytes(b"")
-        for name, said in (("text.svs", "neither OpenSlide nor Pillow"), ("empty.tiff", "neither"), ("no.svs", "no such")):
+        reasons = {"text.svs": "neither OpenSlide nor Pillow", "empty.tiff": "neither", "no.svs": "no such"}
+        for name, said in reasons.items():
             with pytest.raises(InputError, match=said) as caught:
                 Slide(tmp_path / name).size  # noqa: B018
             assert "\n" not in str(caught.value)
@@ -104,7 +105,7 @@ class TestDamage:
         content = bytearray(pyramid.read_bytes())
         content[1000:60_000] = bytes(59_000)
         cut.write_bytes(bytes(content))
-        with pytest.raises(InputError, match="cut.tiff"):
+        with pytest.raises(InputError, match="cut"):
             Slide(cut).read(0, 0, (700, 500), (700, 500))
 
     def test_a_picture_that_unpacks_to_too_much_is_refused_before_it_does(self, tmp_path, monkeypatch) -> None:
