@@ -53,7 +53,8 @@ class Published(nn.Module):
         branch, slide, a = self(x)
         p = a.softmax(1)
         pairs = [F.cosine_similarity(p[i], p[j], dim=0) for i in range(BRANCHES) for j in range(i)]
-        return F.cross_entropy(branch, label.repeat(BRANCHES)) + F.cross_entropy(slide, label) + sum(pairs) / len(pairs)
+        diversity = torch.stack(pairs).mean()
+        return F.cross_entropy(branch, label.repeat(BRANCHES)) + F.cross_entropy(slide, label) + diversity
 
 
 def same_weights(features: int, inner: int) -> tuple[Published, ACMIL]:
@@ -64,7 +65,8 @@ def same_weights(features: int, inner: int) -> tuple[Published, ACMIL]:
         ours.reduce.weight.copy_(plain.reduce.weight)
         ours.gates.weight.copy_(torch.cat([plain.v.weight, plain.u.weight]))
         ours.gates.bias.copy_(torch.cat([plain.v.bias, plain.u.bias]))
-        for mine, theirs in ((ours.score, plain.w), (ours.classifier, plain.slide), *zip(ours.classifiers, plain.branch)):
+        others = (ours.score, plain.w), (ours.classifier, plain.slide), *zip(ours.classifiers, plain.branch)
+        for mine, theirs in others:
             mine.load_state_dict(theirs.state_dict())
         x = torch.randn(300, features)
         difference = float((plain.eval()(x)[1] - ours.eval()(x)).abs().max())
@@ -117,7 +119,8 @@ def step(seconds: float) -> None:
     times = fastest([trained(plain, calls[0]), trained(ours, calls[1])], seconds)
     print("ACMIL, forward and backward, one bag of 20,000 x 1,024, inner 512, 5 branches")
     print(f"  activations  plain {theirs / 2**20:6.1f} MiB   ours {mine / 2**20:6.1f} MiB   ratio {mine / theirs:.2f}")
-    print(f"  time         plain {times[0] * 1e3:6.1f} ms    ours {times[1] * 1e3:6.1f} ms    ratio {times[1] / times[0]:.2f}")
+    ratio = times[1] / times[0]
+    print(f"  time         plain {times[0] * 1e3:6.1f} ms    ours {times[1] * 1e3:6.1f} ms    ratio {ratio:.2f}")
 
 
 def ragged(seconds: float) -> None:
@@ -144,7 +147,8 @@ def ragged(seconds: float) -> None:
 
         apart, at_once = fastest([single, together], seconds)
         print(f"64 bags of 50 to 500 instances, features {features}, inner {inner}")
-        print(f"  64 published steps {apart * 1e3:.0f} ms   one ragged step {at_once * 1e3:.0f} ms   {apart / at_once:.2f}x")
+        ratio = apart / at_once
+        print(f"  64 published steps {apart * 1e3:.0f} ms   one ragged step {at_once * 1e3:.0f} ms   {ratio:.2f}x")
 
 
 def tiles(folder: Path, seconds: float) -> None:
@@ -179,8 +183,8 @@ def tiles(folder: Path, seconds: float) -> None:
             took = time.perf_counter() - began
             print(f"{name}: {len(grid)} tiles of {grid.tile} pixels")
             print(
-                f"  loop {len(grid) / plain:.0f} tiles/s   2 threads {len(grid) / mine:.0f} tiles/s   {plain / mine:.2f}x;"
-                f" an encoder of 100 tiles/s waits {reader.waited / took:.1%} of its time"
+                f"  loop {len(grid) / plain:.0f} tiles/s   2 threads {len(grid) / mine:.0f} tiles/s   "
+                f"{plain / mine:.2f}x; an encoder of 100 tiles/s waits {reader.waited / took:.1%} of its time"
             )
 
 
