@@ -16,11 +16,12 @@ from .errors import InputError
 GLASS, STROMA, NUCLEUS = (243, 242, 244), (228, 168, 200), (112, 66, 140)
 TILE = 128  # pixels of a side of a tile of the TIFF
 MPP = 0.5
+SAMPLE = "generated-slides"
 
 
-def write_sample_slides(folder: Path, *, slides: int = 36, side: int = 640) -> Path:
-    """Write `slides` slides and labels.csv into `folder`/slides; returns that folder."""
-    home = folder / "slides"
+def write_sample_slides(folder: Path, *, slides: int = 30, side: int = 1024) -> Path:
+    """Write `slides` slides and labels.csv into `folder`/generated-slides; returns that folder."""
+    home = folder / SAMPLE
     home.mkdir(parents=True, exist_ok=True)
     lines = ["slide,patient,label"]
     for number in range(slides):

@@ -24,6 +24,7 @@ class Entry:
 
 
 TASKS = {
+    "wsi": Entry("headwise.pipelines.wsi", "classify whole-slide images or bags of instances (ACMIL)"),
     "forecast": Entry("headwise.pipelines.forecast", "forecast many series at once (SOFTS)"),
 }
 

@@ -107,16 +107,21 @@ def run_verb(task: Task[Any], verb: str, options: Any, *, from_command: bool = F
 
         module, function = task.verbs[verb].function.split(":")
         result = getattr(import_module(module), function)(task, options)
-        return 0 if from_command else result
+        return _exit_code(result) if from_command else result
     if verb == "predict":
         from .inference import predict
 
         result = predict(task, options)
-        return (3 if result.failed else 0) if from_command else result
+        return _exit_code(result) if from_command else result
     from . import jobs
 
     result = getattr(jobs, verb)(task, options)
-    return 0 if from_command else result
+    return _exit_code(result) if from_command else result
+
+
+def _exit_code(result: Any) -> int:
+    """3 for what finished without some of its items."""
+    return 3 if getattr(result, "failed", 0) else 0
 
 
 def options_class(task: Task[Any], verb: str) -> type:

@@ -152,9 +152,12 @@ def _finish(
     write_json(run.path / "card.json", _card(task, options, splits.spec, review, weights))
     write_aside(run.path / "model.safetensors", lambda path: save_file(weights, path))
     wanted = task.predict_options(
-        run=str(run.path), input=str(options.data), output=str(run.path / "predictions.parquet"), overwrite=True
-    )
-    rows = predict(task, wanted, alone=True).table()
+        run=str(run.path), input=str(options.data), output=str(run.path / "predictions.parquet"), overwrite=True,
+        **task.own_prediction(options),
+    )  # fmt: skip
+    predicted = predict(task, wanted, alone=True)
+    run.failed = predicted.failed
+    rows = predicted.table()
     pictures = [*task.picture_predictions(rows, options, splits.spec), *review.pictures]
     write_report(run, task, replace(review, pictures=pictures))
     say(review.headline)

@@ -140,6 +140,7 @@ class RunDirectory:
         self.path = Path(path)
         self.checkpoints = self.path / "checkpoints"
         self.figures = self.path / "figures"
+        self.failed = 0  # items of the run's own data that could not be predicted for
         self._lock: filelock.BaseFileLock | None = None
         self._stood: bool | None = None  # of a run that was created here: whether its directory stood before
 

@@ -132,6 +132,10 @@ class Task(Generic[Options]):
         """Score the model on one part of the data, draw the pictures."""
         raise NotImplementedError
 
+    def own_prediction(self, options: Options) -> dict[str, Any]:
+        """Options of the prediction on its own data that a training ends with, beside run, input and output."""
+        return {}
+
     def sample(self, model: nn.Module, splits: Splits) -> tuple[tuple[Any, ...], dict[int, Any] | None]:
         """Example inputs for export, and which of their axes are free (as torch.export's dynamic_shapes)."""
         raise NotImplementedError

@@ -18,9 +18,10 @@ def scores(labels: np.ndarray, probability: np.ndarray, bins: int = 10) -> dict[
     """All scores by name.
 
     auc: of class 1 where there are two, else the mean over classes of one against the rest; accuracy;
-    balanced_accuracy: mean recall of the classes present; macro_f1: mean F1 of the classes present or predicted (micro-F1, which some
-    repositories print as "F1", is the accuracy); log_loss in nats; brier: mean squared distance to the true corner,
-    from 0 to 2; ece: expected calibration error of the predicted class, equal bins (Guo et al., arXiv 1706.04599).
+    balanced_accuracy: mean recall of the classes present; macro_f1: mean F1 of the classes present or predicted
+    (micro-F1, which some repositories print as "F1", is the accuracy); log_loss in nats; brier: mean squared distance
+    to the true corner, from 0 to 2; ece: expected calibration error of the predicted class, equal bins (Guo et al.,
+    arXiv 1706.04599).
 
     Raises ValueError for shapes that do not fit.
     """

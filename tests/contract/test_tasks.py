@@ -38,6 +38,13 @@ def sample_of(path: Path) -> Path:
     return path / "sample" / (path / "sample" / "PATH").read_text()
 
 
+def copied(sample: Path, place: Path) -> Path:
+    """The sample, a file or a folder, under another name."""
+    if sample.is_dir():
+        return Path(shutil.copytree(sample, place, ignore=shutil.ignore_patterns("features-*")))
+    return Path(shutil.copy(sample, place.with_suffix(sample.suffix)))
+
+
 def rows(path: Path) -> pl.DataFrame:
     return pl.read_parquet(path).drop("file")
 
@@ -144,7 +151,7 @@ def test_every_engine_gives_the_same_rows(trained, headwise, tmp_path, how):
     folder = tmp_path / "in"
     folder.mkdir()
     for name in ("a", "b", "c"):
-        shutil.copy(sample_of(path), folder / f"{name}{sample_of(path).suffix}")
+        copied(sample_of(path), folder / name)
     once, other = tmp_path / "once.parquet", tmp_path / "other.parquet"
     assert headwise(task.name, "predict", "--run", path, "--input", folder, "--output", once)[0] == 0
     assert headwise(task.name, "predict", "--run", path, "--input", folder, "--output", other, *how)[0] == 0
@@ -160,15 +167,16 @@ def test_every_engine_gives_the_same_rows(trained, headwise, tmp_path, how):
 def test_a_broken_item_is_a_row_and_code_3(trained, headwise, tmp_path):
     task, path = trained
     sample = sample_of(path)
-    shutil.copy(sample, tmp_path / f"good{sample.suffix}")
-    (tmp_path / f"broken{sample.suffix}").write_bytes(b"\x00\xff this is nothing \xfe" * 5)
+    copied(sample, tmp_path / "good")
+    suffix = Path(pl.read_parquet(path / "predictions.parquet")["file"][0]).suffix
+    (tmp_path / f"broken{suffix}").write_bytes(b"\x00\xff this is nothing \xfe" * 5)
     output = tmp_path / "out" / "o.parquet"
     code, lines = headwise(task.name, "predict", "--run", path, "--input", tmp_path, "--output", output)
     table = pl.read_parquet(output)
     assert code == 3
     assert any("broken" in line for line in lines)
     failed = table.filter(pl.col("status") == "error")
-    assert failed["item"].to_list() == [f"broken{sample.suffix}"]
+    assert failed["item"].to_list() == [f"broken{suffix}"]
     assert "\n" not in failed["error"][0]
     assert table.filter(pl.col("status") == "ok").height == pl.read_parquet(path / "predictions.parquet").height
 
