@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 USER := $(VENV)/.ready
+WSI := $(VENV)/.ready-wsi
 DEV := $(VENV)/.ready-dev
 ARGS ?=
-TASKS := forecast
+TASKS := forecast wsi
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -26,14 +27,21 @@ endef
 $(USER): pyproject.toml constraints.txt
 	$(call install,.)
 
+$(WSI): pyproject.toml constraints.txt
+	$(call install,.[wsi])
+	@touch $(USER)
+
 $(DEV): pyproject.toml constraints.txt
 	$(call install,.[dev])
-	@touch $(USER)
+	@touch $(USER) $(WSI)
 
 forecast: $(USER) ## train, evaluate and predict series; DATA=my.csv, else a generated sample
 	$(BIN)/headwise $@ train $(if $(DATA),--data '$(DATA)') $(if $(RUN),--run '$(RUN)') $(ARGS)
 
-demo: $(USER) ## every pipeline on its sample, and one index page of the reports
+wsi: $(WSI) ## classify slides or bags; DATA=labels.csv or their folder, else generated slides
+	$(BIN)/headwise $@ train $(if $(DATA),--data '$(DATA)') $(if $(RUN),--run '$(RUN)') $(ARGS)
+
+demo: $(WSI) ## every pipeline on its sample, and one index page of the reports
 	$(BIN)/python -m headwise.pipelines.engine.demo $(if $(RUN),'$(RUN)')
 
 test: $(DEV) ## all tests

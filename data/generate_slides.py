@@ -19,7 +19,7 @@ MPP = 0.5
 SAMPLE = "generated-slides"
 
 
-def write_sample_slides(folder: Path, *, slides: int = 30, side: int = 1024) -> Path:
+def write_sample_slides(folder: Path, *, slides: int = 24, side: int = 1024) -> Path:
     """Write `slides` slides and labels.csv into `folder`/generated-slides; returns that folder."""
     home = folder / SAMPLE
     home.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ...data.errors import InputError
 from ..engine.command_line import python_verb
 from ..engine.task import Item, Review, Splits, Task, Verb
-from .options import CrossvalOptions, WsiOptions, WsiPredictOptions
+from .options import CrossvalOptions, FeaturesOptions, WsiOptions, WsiPredictOptions
 
 if TYPE_CHECKING:
     import polars as pl
@@ -35,8 +35,11 @@ class Wsi(Task[WsiOptions]):
     )
 
     verbs: ClassVar[Mapping[str, Verb]] = {
+        "features": Verb(
+            FeaturesOptions, "headwise.pipelines.wsi.extract:features", "slides to feature files of CLAM's layout"
+        ),
         "crossval": Verb(
-            CrossvalOptions, "headwise.pipelines.wsi.crossval:crossval", "repeated k-fold by patient beside baselines"
+            CrossvalOptions, "headwise.pipelines.wsi.folds:crossval", "repeated k-fold by patient beside baselines"
         ),
     }
 
@@ -50,19 +53,19 @@ class Wsi(Task[WsiOptions]):
                 raise InputError("wsi crossval: needs --data, a list of slides or a table of bags")
             if not options.models or len(set(options.models)) < len(options.models):
                 raise InputError("--models: give at least one, and none twice")
-        if isinstance(options, WsiOptions):
+        if isinstance(options, WsiOptions | FeaturesOptions):
             least = {"tile": 8, "inner": 1, "branches": 1, "masked": 0, "encode_batch": 1, "threads": 1}
             for name, bound in least.items():
-                if getattr(options, name) < bound:
+                if getattr(options, name, bound) < bound:
                     raise InputError(f"--{name.replace('_', '-')} {getattr(options, name)}: must be at least {bound}")
             for name in ("mask_share", "least_tissue"):
-                if not 0 <= getattr(options, name) <= 1:
+                if not 0 <= getattr(options, name, 0) <= 1:
                     raise InputError(f"--{name.replace('_', '-')} {getattr(options, name)}: must be in [0, 1]")
             for name in ("overlap", "dropout"):
-                if not 0 <= getattr(options, name) < 1:
+                if not 0 <= getattr(options, name, 0) < 1:
                     raise InputError(f"--{name} {getattr(options, name)}: must be in [0, 1)")
             for name in ("diversity", "branch_loss"):
-                if not 0 <= getattr(options, name) < float("inf"):
+                if not 0 <= getattr(options, name, 0) < float("inf"):
                     raise InputError(f"--{name.replace('_', '-')} {getattr(options, name)}: must be 0 or more")
             if not 0 < options.tile_mpp < 1000:
                 raise InputError(f"--tile-mpp {options.tile_mpp}: must be positive, in micrometres a pixel")
@@ -183,6 +186,6 @@ class Wsi(Task[WsiOptions]):
 
 
 TASK = Wsi()
-train, evaluate, predict, export, crossval = (
-    python_verb(TASK, verb) for verb in ("train", "evaluate", "predict", "export", "crossval")
+train, evaluate, predict, export, features, crossval = (
+    python_verb(TASK, verb) for verb in ("train", "evaluate", "predict", "export", "features", "crossval")
 )

@@ -148,7 +148,7 @@ def split(cohort: Cohort, seed: int, where: str) -> dict[str, np.ndarray]:
     Raises InputError where patients are too few.
     """
     if any(cohort.splits):
-        parts = np.array([part or "train" for part in cohort.splits])
+        parts = np.array([part or "train" for part in cohort.splits], dtype=object)
         if not (parts == "validation").any():
             train = np.flatnonzero(parts == "train")
             parts[train[grouped_folds(cohort, train, 5, seed, where)[0]]] = "validation"

@@ -60,7 +60,7 @@ def geojson(found: SlideFeatures, attention: np.ndarray) -> str:
 
 
 def heatmap(found: SlideFeatures, attention: np.ndarray, slide: Slide | None, headline: str) -> Image.Image:
-    """The mean attention over the slide, and each branch beside it, small; colours from 0 to the largest."""
+    """The mean attention over the slide, and each branch beside it, small; colours from 0 to `_most`."""
     size = slide.size if slide is not None else tuple((found.coords.max(0) + found.extent).tolist())
     factor = max(1.0, max(size) / LONGEST)
     shape = max(1, round(size[0] / factor)), max(1, round(size[1] / factor))
@@ -71,7 +71,7 @@ def heatmap(found: SlideFeatures, attention: np.ndarray, slide: Slide | None, he
     mean = _overlay(ground, found, attention.mean(1), factor)
     small = [_overlay(ground, found, column, factor) for column in attention.T] if attention.shape[1] > 1 else []
     for picture in small:
-        picture.thumbnail((shape[0] // 3, shape[1] // 3))
+        picture.thumbnail((shape[0] // 3, shape[1] // len(small) - 4))
     text = 34
     beside = max((p.width for p in small), default=0)
     height = max(mean.height, sum(p.height + 4 for p in small)) + text
@@ -81,16 +81,20 @@ def heatmap(found: SlideFeatures, attention: np.ndarray, slide: Slide | None, he
     for picture in small:
         sheet.paste(picture, (mean.width + 8, y))
         y += picture.height + 4
-    most = attention.mean(1).max() * len(attention)
     draw = ImageDraw.Draw(sheet)
     draw.text((4, 2), headline, fill=(0, 0, 0))
     which = "mean attention (left) and of each branch" if small else "attention"
-    draw.text((4, 17), f"{which}: blue 0, red {most:.1f} even shares", fill=(90, 90, 90))
+    draw.text((4, 17), f"{which}: blue 0, red {_most(attention.mean(1)):.1f} even shares", fill=(90, 90, 90))
     return sheet
 
 
+def _most(share: np.ndarray) -> float:
+    """The end of the colours, in even shares: the largest, but at least 3, so that an even attention looks even."""
+    return max(3.0, float(share.max()) * len(share))
+
+
 def _overlay(ground: Image.Image, found: SlideFeatures, share: np.ndarray, factor: float) -> Image.Image:
-    colours = (colormaps["turbo"](share / max(share.max(), 1e-12))[:, :3] * 255).astype(np.uint8)
+    colours = (colormaps["turbo"](share * len(share) / _most(share))[:, :3] * 255).astype(np.uint8)
     layer, mask = ground.copy(), Image.new("L", ground.size, 0)
     paint, cover = ImageDraw.Draw(layer), ImageDraw.Draw(mask)
     for (x, y), colour in zip((found.coords / factor).tolist(), colours.tolist()):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +19,9 @@ import torch
 from ...data.errors import InputError
 from ...data.features import SlideFeatures, read_features, write_features
 from ...data.tiles import Grid, TileReader, tile_grid
-from ...data.wsi import Slide
+from ...data.wsi import Slide, list_slides
 from ...models.encoders import RANDOM_FILTERS, Encoder, build_encoder
+from ..engine.loaded import pick_device
 from ..engine.run_directory import write_aside, write_text
 from ..engine.terminal import Progressbar, say
 
@@ -147,3 +150,40 @@ def extract_cohort(
 def stored(folder: Path, name: str) -> SlideFeatures:
     """The features of a slide."""
     return read_features(folder / f"{name}.h5", slide=name)
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """Outcome of an extraction."""
+
+    output: Path
+    table: pl.DataFrame  # slide, status, tiles, error, before
+
+    @property
+    def failed(self) -> int:
+        """How many slides have no features."""
+        return self.table.filter(pl.col("status") == "error").height
+
+
+def features(task: Any, options: Any) -> Extracted:
+    """The verb `features`: all slides below a folder."""
+    found = list_slides(options.slides)
+    if not found:
+        raise InputError(f"{options.slides}: holds no slide")
+    names = Counter(Path(path).stem for path in found)
+    # Two slides of one name, of two folders or two formats, keep their ending and folder apart.
+    home = Path(options.slides)
+    slides = {
+        Path(path).stem if names[Path(path).stem] == 1 else "__".join(Path(path).relative_to(home).parts): path
+        for path in found
+    }
+    extractor = Extractor(settings_of(options, False), pick_device(options.accelerator), options.encode_batch,
+                          options.threads)  # fmt: skip
+    began = time.perf_counter()
+    table = extract_cohort(extractor, Path(options.output), slides, dict.fromkeys(slides, options.mpp))
+    took = time.perf_counter() - began
+    if tiles := int(table.filter(~pl.col("before"))["tiles"].sum()):
+        waited = extractor.waited / took
+        say(f"{tiles} tiles, {tiles / took:.0f} a second; the encoder waited for tiles {waited:.1%} of the time")
+    say(f"features {options.output}, status {Path(options.output) / 'status.csv'}")
+    return Extracted(Path(options.output), table)

@@ -15,7 +15,7 @@ from torch import nn
 from ...data.bags import is_bag_table, match_files, read_bag_table, read_cohort
 from ...data.errors import InputError
 from ...data.features import SlideFeatures, read_features
-from ...data.tables import TABLE_SUFFIXES, check_file, fail, suffix_of
+from ...data.tables import TABLE_SUFFIXES, fail, suffix_of
 from ...data.wsi import SLIDE_SUFFIXES, list_slides, one_of_each_series
 from ...models.acmil import ACMIL
 from ..engine.task import Item
@@ -36,7 +36,10 @@ def list_inputs(options: Any, spec: dict[str, Any]) -> list[Item]:
     else:
         if suffix_of(path) in TABLE_SUFFIXES:
             return _listed(path, options)
-        check_file(path, (*SLIDE_SUFFIXES, *FEATURE_SUFFIXES, *TABLE_SUFFIXES))
+        if not path.is_file():
+            raise fail(path, "there is no such slide, feature file, table or folder")
+        if path.suffix.lower() not in (*SLIDE_SUFFIXES, *FEATURE_SUFFIXES):
+            raise fail(path, f"unknown kind of file {path.suffix!r}; give {', '.join(SLIDE_SUFFIXES)}, .h5 or a table")
         return [{"file": str(path), "id": path.name}]
     if not files:
         raise fail(options.input, "holds no slide and no feature file")

@@ -104,3 +104,33 @@ class CrossvalOptions(WsiOptions):
     """Trainings of each fold, averaged into one prediction."""
     processes: int = 1
     """Processes that share the folds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesOptions:
+    """Extract features of all slides of a folder, in the layout of CLAM and TRIDENT; started again it does the rest."""
+
+    slides: str
+    """Folder of slides, searched at any depth."""
+    output: str
+    """Folder to write: NAME.h5 of each slide, and status.csv."""
+    encoder: str = "resnet50.a1_in1k"
+    """timm model that encodes tiles, or random-filters, which needs no weights and knows no tissue."""
+    weights: str = "pretrained"
+    """Weights of the encoder: pretrained, random, or a file (safetensors, or a plain state dict)."""
+    tile: int = 256
+    """Pixels of a side of a tile."""
+    tile_mpp: float = 0.5
+    """Micrometres a pixel of a tile (0.5 is about 20x)."""
+    overlap: float = 0.0
+    """Share of a side that neighbouring tiles share."""
+    least_tissue: float = 0.25
+    """Share of a tile that must be tissue."""
+    mpp: float | None = None
+    """Micrometres a pixel at level 0 of slides whose file does not say."""
+    encode_batch: int = 64
+    """Tiles that are encoded at once."""
+    threads: int = 2
+    """Threads that read tiles ahead of the encoder."""
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Kind of device."""
