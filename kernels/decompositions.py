@@ -46,8 +46,8 @@ def plain_decompositions() -> dict[torch._ops.OperatorBase, Callable[..., Any]]:
 def combine_decomposed(
     rows: Tensor, lam: Tensor, weight: Tensor | None, signal: int, eps: float, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """(out, r) of `differential_combine`, all rows at once."""
-    y = difference(rows, lam, signal)[0].flatten(1, 2)
+    """(out, r) of `differential_combine`, all rows at once; contiguous, as the operator's."""
+    y = difference(rows, lam, signal)[0].flatten(1, 2).contiguous()
     if weight is None:
         return y.to(rows.dtype), y.new_empty((0,))
     r = (y.square().mean(-1) + eps).rsqrt()

@@ -7,7 +7,7 @@ offsets[b + 1] are bag b's; without offsets all of x is one bag.
 
 import itertools
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..kernels.gated_scores import gated_scores
 from ..kernels.softmax_pool import softmax_pool
+from .vit import Encoder
 
 PADDED_NUMBERS = 1 << 22  # scores up to which ragged bags are padded to find their largest, instead of taken in turn
 HIDDEN = -1e9  # the score of a masked instance, as in the published code
@@ -35,7 +36,8 @@ class BagModel(nn.Module):
 
     features: D; classes: C; inner: H; dropout: of x and of the embedded instances (the paper has none); mean and
     deviation: (D,) of the training instances, by default 0 and 1. They are part of the weights, so that heatmaps,
-    exports and new slides need nothing else.
+    exports and new slides need nothing else. mixing: layers of any mechanism that fits tokens without an order, width
+    H, in which the instances of a bag see each other before they are pooled; the papers here have none.
     """
 
     mean: Tensor
@@ -50,6 +52,7 @@ class BagModel(nn.Module):
         dropout: float = 0.0,
         mean: Tensor | None = None,
         deviation: Tensor | None = None,
+        mixing: Encoder | None = None,
     ) -> None:
         super().__init__()
         if features < 1 or inner < 1 or classes < 2:
@@ -59,6 +62,7 @@ class BagModel(nn.Module):
         self.register_buffer("deviation", torch.ones(features) if deviation is None else deviation.float())
         self.reduce = nn.Linear(features, inner, bias=False)
         self.dropout = nn.Dropout(dropout)
+        self.mixing = mixing
         # Whether standardising would change anything, decided once: a copy of a large bag is worth sparing.
         self.standardise = mean is not None or deviation is not None
 
@@ -69,6 +73,21 @@ class BagModel(nn.Module):
         if self.standardise:
             x = (x - self.mean) / self.deviation
         return self.dropout(F.relu(self.reduce(self.dropout(x)), inplace=True))
+
+    def instances(self, x: Tensor, offsets: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What is pooled (M, H), embedded and mixed within bags, and the offsets."""
+        h = self.embed(x)
+        ends = _ends(h, offsets)
+        if self.mixing is None or not h.shape[0]:
+            return h, ends
+        if ends.shape[0] == 2:
+            return self.mixing(h[None])[0], ends
+        lengths = ends.diff()
+        bag, place = bag_of(ends, h), places(ends)
+        padded = h.new_zeros((lengths.shape[0], int(lengths.max()), h.shape[1]))
+        padded = padded.index_put((bag, place), h)
+        there = torch.arange(padded.shape[1], device=h.device) < lengths[:, None]
+        return self.mixing(padded, mask=there)[bag, place], ends
 
     def attend(self, x: Tensor, offsets: Tensor | None = None) -> Bags:
         """Everything that the loss and the explanations need."""
@@ -100,7 +119,7 @@ class ACMIL(BagModel):
     `mask_share`, drawn anew each time, gets no attention (stochastic top-k instance masking; in evaluation none does).
     At least one instance of a bag is always left. K = 1 with masked = 0 and "gated" is ABMIL with a linear embedding.
 
-    features, classes, inner, dropout, mean, deviation: see `BagModel`; branches: K; hidden: A; heads: of "multihead".
+    branches: K; hidden: A; heads: of "multihead"; the others: see `BagModel`.
     """
 
     def __init__(
@@ -115,11 +134,9 @@ class ACMIL(BagModel):
         heads: int = 8,
         masked: int = 10,
         mask_share: float = 0.6,
-        dropout: float = 0.0,
-        mean: Tensor | None = None,
-        deviation: Tensor | None = None,
+        **shared: Any,
     ) -> None:
-        super().__init__(features, classes, inner=inner, dropout=dropout, mean=mean, deviation=deviation)
+        super().__init__(features, classes, inner=inner, **shared)
         if attention not in ("gated", "multihead"):
             raise ValueError(f"ACMIL: attention must be 'gated' or 'multihead', got {attention!r}")
         if branches < 1 or hidden < 1 or masked < 0 or not 0 <= mask_share <= 1:
@@ -155,8 +172,7 @@ class ACMIL(BagModel):
 
     def attend(self, x: Tensor, offsets: Tensor | None = None) -> Bags:
         """Logits of the slide and of each branch, scores, and the feature that the answer is read from."""
-        h = self.embed(x)
-        ends = _ends(h, offsets)
+        h, ends = self.instances(x, offsets)
         scores = self._scores(h).to(h.dtype)
         if self.training and self.masked and self.mask_share:
             scores = scores.masked_fill(mask_top(scores.detach(), ends, self.masked, self.mask_share), HIDDEN)
@@ -195,14 +211,14 @@ class _Head(nn.Module):
 class MeanPool(BagModel):
     """Baseline: classifier of the mean embedded instance."""
 
-    def __init__(self, features: int, classes: int, **options: object) -> None:
-        super().__init__(features, classes, **options)  # type: ignore[arg-type]
+    def __init__(self, features: int, classes: int, **options: Any) -> None:
+        super().__init__(features, classes, **options)
         self.classifier = nn.Linear(self.inner, classes)
 
     def attend(self, x: Tensor, offsets: Tensor | None = None) -> Bags:
         """Logits and features; there is no attention."""
-        h = self.embed(x)
-        pooled = softmax_pool(h.new_zeros((h.shape[0], 1)), h, per="head", offsets=_ends(h, offsets))[:, 0]
+        h, ends = self.instances(x, offsets)
+        pooled = softmax_pool(h.new_zeros((h.shape[0], 1)), h, per="head", offsets=ends)[:, 0]
         return Bags(self.classifier(pooled), features=pooled)
 
 
@@ -211,11 +227,10 @@ class MaxPool(MeanPool):
 
     def attend(self, x: Tensor, offsets: Tensor | None = None) -> Bags:
         """Logits and features; there is no attention."""
-        h = self.embed(x)
-        ends = _ends(h, offsets)
+        h, ends = self.instances(x, offsets)
         where = bag_of(ends, h)[:, None].expand_as(h)
-        # h is a relu's, so 0 is the largest value of a bag without instances, too.
-        pooled = h.new_zeros((ends.shape[0] - 1, h.shape[1])).scatter_reduce(0, where, h, "amax")
+        pooled = h.new_zeros((ends.shape[0] - 1, h.shape[1]))
+        pooled = pooled.scatter_reduce(0, where, h, "amax", include_self=False)  # a bag without instances stays 0
         return Bags(self.classifier(pooled), features=pooled)
 
 
@@ -229,6 +244,13 @@ def _ends(x: Tensor, offsets: Tensor | None) -> Tensor:
 def bag_of(offsets: Tensor, x: Tensor) -> Tensor:
     """Number of the bag of each row of x: int64 (M,)."""
     return torch.searchsorted(offsets[1:], torch.arange(x.shape[0], device=x.device), right=True)
+
+
+def places(offsets: Tensor) -> Tensor:
+    """Place of each row within its bag: int64 (M,)."""
+    lengths = offsets.diff()
+    rows = torch.arange(int(offsets[-1]), device=offsets.device)
+    return rows - offsets[:-1].repeat_interleave(lengths)
 
 
 def bag_exponentials(scores: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
@@ -296,9 +318,8 @@ def mask_top(scores: Tensor, offsets: Tensor, top: int, share: float, uniform: T
     if bags == 1:
         padded = scores[None]
     else:
-        place = torch.arange(scores.shape[0], device=scores.device) - offsets[:-1].repeat_interleave(lengths)
         padded = scores.new_full((bags, longest, columns), -torch.inf)
-        padded[bag_of(offsets, scores), place] = scores
+        padded[bag_of(offsets, scores), places(offsets)] = scores
     k = min(top, longest)
     best = padded.topk(k, 1).indices  # (B, k, C), the largest first
     among = lengths.clamp_max(k)  # how many of them there are

@@ -158,6 +158,8 @@ class MixtureOfHeads(SoftmaxAttention):
             return "it has no dropout"
         if self.active == self.routed:
             return "all heads are on"
+        if torch.compiler.is_exporting():
+            return "an exported program has one form for any number of tokens"
         if x.is_cuda:
             return triton_refused(x) or ("float64" if x.dtype == torch.float64 else "")
         return self._too_little(x.shape[-2], keys, mask)

@@ -57,6 +57,8 @@ class TaylorAttention(Attention):
         count = 1 + size + size * (size + 1) // 2
         if self.causal and tokens != keys:
             return f"causal with {tokens} tokens over {keys}"
+        if self.form == "auto" and torch.compiler.is_exporting():
+            return ""  # an exported program has one form for any number of tokens
         if self.form == "quadratic" or (self.form == "auto" and keys <= 2 * count):
             return f"{keys} tokens, {count} features" if self.form == "auto" else "form='quadratic'"
         return ""
@@ -118,7 +120,10 @@ def linear(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, ca
     value = torch.cat([value.to(kind), torch.ones_like(value[..., :1], dtype=kind)], -1)
     if mask is not None:
         value = value.masked_fill(~mask[:, None, :, None], 0.0)
-    queries, keys, values = query.split(CHUNK, 2), key.split(CHUNK, 2), value.split(CHUNK, 2)
+    if torch.compiler.is_exporting() and not causal:  # any number of tokens, so no number of chunks
+        queries, keys, values = (query,), (key,), (value,)
+    else:
+        queries, keys, values = query.split(CHUNK, 2), key.split(CHUNK, 2), value.split(CHUNK, 2)
     added = [features(k).transpose(2, 3) @ v for k, v in zip(keys, values)]
     if causal:
         rows, state = [], torch.zeros_like(added[0])

@@ -9,6 +9,7 @@ Every file is written aside and renamed, so a reader never sees half of one.
 
 import contextlib
 import dataclasses
+import glob
 import json
 import os
 import shutil
@@ -48,6 +49,13 @@ def write_aside(path: Path, write: Callable[[Path], object]) -> None:
             raise InputError(f"{path}: cannot be written ({' '.join(str(error).split())})") from None
         raise
     flush(path.parent)
+
+
+def clear_aside(folder: Path, name: str = "") -> None:
+    """Remove what a killed process left half-written in a folder: of one file, or of all. Whoever calls is the only one
+    who writes them."""
+    for left in folder.glob(f"{ASIDE}*-{glob.escape(name)}" if name else f"{ASIDE}*"):
+        left.unlink(missing_ok=True)
 
 
 def writer_errors() -> tuple[type[Exception], ...]:

@@ -53,8 +53,16 @@ class Wsi(Task[WsiOptions]):
                 raise InputError("wsi crossval: needs --data, a list of slides or a table of bags")
             if not options.models or len(set(options.models)) < len(options.models):
                 raise InputError("--models: give at least one, and none twice")
+        if isinstance(options, WsiOptions) and options.attention != "none":
+            from ...models.attention import ALIASES, ATTENTION
+
+            fitting = [name for name, row in ATTENTION.items() if row.fits == "any tokens"]
+            if ALIASES.get(options.attention, options.attention) not in fitting:
+                why = "tiles of a slide are a set" if options.attention in ATTENTION else "unknown"
+                raise InputError(f"--attention {options.attention}: {why}; there are none, {', '.join(fitting)}")
         if isinstance(options, WsiOptions | FeaturesOptions):
-            least = {"tile": 8, "inner": 1, "branches": 1, "masked": 0, "encode_batch": 1, "threads": 1}
+            least = {"tile": 8, "inner": 1, "branches": 1, "masked": 0, "encode_batch": 1, "threads": 1, "layers": 1,
+                     "heads": 1}  # fmt: skip
             for name, bound in least.items():
                 if getattr(options, name, bound) < bound:
                     raise InputError(f"--{name.replace('_', '-')} {getattr(options, name)}: must be at least {bound}")
@@ -92,8 +100,15 @@ class Wsi(Task[WsiOptions]):
         import torch
 
         from ...models.acmil import ACMIL, MaxPool, MeanPool
+        from ...models.vit import Encoder
 
         shared: dict[str, Any] = {"inner": options.inner, "dropout": options.dropout}
+        if options.attention != "none":
+            shared["mixing"] = Encoder(
+                options.inner, depth=options.layers, heads=options.heads, attention=options.attention,
+                ffn=options.ffn, hidden=2 * options.inner, dropout=options.dropout,
+                moe={"experts": 8, "active": 2} if options.ffn == "moe" else None,
+            )  # fmt: skip
         for name in ("mean", "deviation"):
             shared[name] = None if spec[name] is None else torch.tensor(spec[name])
         sizes = spec["width"], len(spec["classes"])

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from ...data.errors import InputError
 from ...data.features import SlideFeatures
 from ...data.wsi import Slide
-from ..engine.run_directory import write_aside, write_text
+from ..engine.run_directory import clear_aside, write_aside, write_text
 
 LONGEST = 1200  # pixels of the longest side of a heatmap
 SHOWN_TILE = 160  # pixels of a tile in the gallery
@@ -26,6 +26,7 @@ def write_explanation(
 
     attention: (n, K), the share of each tile in each branch, columns summing to 1.
     """
+    clear_aside(folder)
     write_text(folder / "heatmap.geojson", geojson(found, attention))
     picture = heatmap(found, attention, slide, headline)
     write_aside(folder / "heatmap.png", lambda path: path.write_bytes(_png(picture)))

@@ -22,7 +22,7 @@ from ...data.tiles import Grid, TileReader, tile_grid
 from ...data.wsi import Slide, list_slides
 from ...models.encoders import RANDOM_FILTERS, Encoder, build_encoder
 from ..engine.loaded import pick_device
-from ..engine.run_directory import write_aside, write_text
+from ..engine.run_directory import clear_aside, write_aside, write_text
 from ..engine.terminal import Progressbar, say
 
 DEFAULT_ENCODER = "resnet50.a1_in1k"
@@ -85,6 +85,7 @@ class Extractor:
                 "level0_width": opened.size[0], "level0_height": opened.size[1], "encoder": self.settings["encoder"],
                 "weights": self.settings["weights"], "fingerprint": self.fingerprint(mpp),
             }  # fmt: skip
+        clear_aside(path.parent, path.name)
         write_aside(path, lambda part: write_features(part, features, coords, attributes))
         return len(features), False
 
@@ -125,6 +126,7 @@ def extract_cohort(
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     with filelock.FileLock(folder / ".lock"):  # of several processes one extracts, the others find it done
+        clear_aside(folder)
         with Progressbar(total=len(slides), unit="slide", desc="features") as bar:
             for name, slide in slides.items():
                 row: dict[str, Any] = {"slide": name, "status": "ok", "tiles": 0, "error": None}

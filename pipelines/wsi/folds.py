@@ -7,11 +7,13 @@ import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 import polars as pl
 import torch
@@ -22,7 +24,7 @@ from ...models.acmil import ACMIL
 from ..engine import order
 from ..engine.loaded import pick_device
 from ..engine.quick import fit
-from ..engine.run_directory import write_aside, write_json
+from ..engine.run_directory import clear_aside, write_aside, write_json
 from ..engine.task import Task
 from ..engine.terminal import Progressbar, say
 from ..metrics.classification import bootstrap, scores
@@ -67,14 +69,8 @@ def crossval(task: Task[Any], options: CrossvalOptions) -> pl.DataFrame:
         for model in (*options.models, "floors") for seed in (range(options.seeds) if model != "floors" else (0,))
         for repeat in range(options.repeats) for fold in range(options.folds)
     ]  # fmt: skip
-    _claim(output, options, source)
-    left = [job for job in jobs if not (output / "folds" / job.name).is_file()]
-    if len(left) < len(jobs):
-        say(f"{len(jobs) - len(left)} of {len(jobs)} trainings were done before")
-    with Progressbar(total=len(left), unit="fold", desc="crossval") as bar:
-        for _ in _run(task, options, source, folds, left):
-            bar.update()
-    table = pl.concat([pl.read_parquet(output / "folds" / job.name) for job in jobs])
+    with _claimed(output, options, source):
+        table = _train_all(task, options, source, folds, jobs)
     write_aside(output / "predictions.parquet", lambda path: table.write_parquet(path))
     found = summarise(table, source, options)
     write_json(output / "crossval.json", {"data": source.where, "folds": options.folds, "repeats": options.repeats,
@@ -86,6 +82,32 @@ def crossval(task: Task[Any], options: CrossvalOptions) -> pl.DataFrame:
         say(f"{row['model']:<36} {shown}")
     say(f"scores {output / 'crossval.json'}")
     return found
+
+
+def _train_all(
+    task: Task[Any], options: CrossvalOptions, source: Source, folds: list[list[np.ndarray]], jobs: list[Job]
+) -> pl.DataFrame:
+    """Do what is left of the jobs; the predictions of all of them."""
+    home = Path(options.output) / "folds"
+    left = [job for job in jobs if not (home / job.name).is_file()]
+    if len(left) < len(jobs):
+        say(f"{len(jobs) - len(left)} of {len(jobs)} trainings were done before")
+    with Progressbar(total=len(left), unit="fold", desc="crossval") as bar:
+        for _ in _run(task, options, source, folds, left):
+            bar.update()
+    return pl.concat([pl.read_parquet(home / job.name) for job in jobs])
+
+
+@contextmanager
+def _claimed(output: Path, options: CrossvalOptions, source: Source) -> Iterator[None]:
+    """Hold the folder, which must be of these options and this data, or of nobody, and of no other process now."""
+    _claim(output, options, source)
+    try:
+        with filelock.FileLock(output / "folds" / ".lock", timeout=0):
+            clear_aside(output / "folds")
+            yield
+    except filelock.Timeout:
+        raise InputError(f"{output}: another process works on it") from None
 
 
 def _claim(output: Path, options: CrossvalOptions, source: Source) -> None:

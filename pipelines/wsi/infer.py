@@ -66,6 +66,7 @@ def _below(home: Path) -> list[str]:
     stored = [
         str(path) for path in sorted(home.rglob("*")) if path.suffix.lower() in FEATURE_SUFFIXES
         and path.is_file() and not path.is_symlink() and path.stem not in stems
+        and not path.name.startswith(".")
     ]  # fmt: skip
     return sorted([*slides, *stored])
 

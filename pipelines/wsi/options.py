@@ -52,6 +52,15 @@ class WsiOptions(TrainOptions):
     """Weight of the losses of the single branches."""
     dropout: float = 0.0
     """Dropout of features and embedded tiles."""
+    attention: str = "none"
+    """Let tiles of a slide see each other before pooling: a mechanism of `headwise list attention` that fits any
+    tokens."""
+    layers: int = 1
+    """Layers of --attention."""
+    heads: int = 4
+    """Heads of --attention."""
+    ffn: Literal["mlp", "glu", "moe"] = "mlp"
+    """Feed-forward part of a layer of --attention; moe: 8 experts, of which a tile uses 2."""
     standardise: bool = True
     """Standardise features by mean and deviation of the training part; the paper does not."""
     class_weights: bool = False

@@ -8,8 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from headwise.kernels.decompositions import plain_decompositions
 from headwise.models import ACMIL, MaxPool, MeanPool
 from headwise.models.acmil import BagModel, bag_softmax, diversity_loss, mask_top
+from headwise.models.attention import ATTENTION
+from headwise.models.vit import Encoder
 
 LENGTHS = (7, 1, 30, 4)
 
@@ -108,6 +111,41 @@ def test_one_branch_without_masking_is_abmil() -> None:
     attention = model.score(torch.tanh(gate[:, :6]) * torch.sigmoid(gate[:, 6:])).softmax(0)
     torch.testing.assert_close(model(x)[0], model.classifier((attention * h).sum(0)))
     assert diversity_loss(model.attend(x).scores) == 0
+
+
+MIXERS = [name for name, row in ATTENTION.items() if row.fits == "any tokens"]
+
+
+@pytest.mark.parametrize("name", MIXERS)
+@pytest.mark.parametrize("kind", [ACMIL, MeanPool, MaxPool])
+def test_mixed_instances_of_a_bag_see_no_other_bag(name: str, kind: type[BagModel]) -> None:
+    torch.manual_seed(1)
+    x, offsets = ragged()
+    model = kind(12, 2, inner=16, mixing=Encoder(16, depth=2, heads=4, attention=name, ffn="glu")).eval()
+    together = model(x, offsets)
+    apart = torch.cat([model(x[a:b]) for a, b in itertools.pairwise(offsets)])
+    torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-5)
+    # Mixing is there: an instance changes what another is embedded as, but not those of another bag.
+    before, _ = model.instances(x, offsets)
+    x[0] += 1.0
+    after, _ = model.instances(x, offsets)
+    changed = (before - after).abs().amax(1) > 1e-7
+    assert changed[0]
+    assert changed[1:7].any() == (name != "no-mixing")
+    assert not changed[7:].any()
+
+
+@pytest.mark.parametrize("name", MIXERS)
+@torch.no_grad()
+def test_a_mixed_bag_exports_for_any_number_of_instances(name: str) -> None:
+    model = ACMIL(12, 2, inner=16, mixing=Encoder(16, depth=1, heads=4, attention=name)).eval()
+    x = torch.randn(40, 12)
+    program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("n", min=2)},))
+    plain = program.run_decompositions(plain_decompositions())
+    assert "headwise" not in plain.graph_module.code
+    for count in (9, 300):
+        x = torch.randn(count, 12)
+        torch.testing.assert_close(plain.module()(x), model(x), rtol=1e-4, atol=1e-5)
 
 
 def test_diversity_is_the_mean_cosine_of_pairs() -> None:

@@ -154,6 +154,14 @@ class TestTraining:
         rows = pl.read_parquet(done.path / "predictions.parquet")
         assert (rows["top_x"].is_null().all()) == (model in ("mean", "max"))
 
+    def test_tiles_see_each_other_through_any_mechanism_of_the_core(self, slides, tmp_path) -> None:
+        mixed = {"attention": "agent-learned", "heads": 2, "ffn": "moe", "batch_size": 4}
+        done = pipelines.wsi.train(data=slides, run=tmp_path / "r", **mixed, **SMALL)
+        assert np.isfinite(done.metrics()["log_loss"])
+        assert "moe1_entropy" in (done.path / "history.csv").read_text()
+        with pytest.raises(InputError, match="contmix: tiles of a slide are a set; there are none, agent-learned"):
+            pipelines.wsi.train(data=slides, run=tmp_path / "s", attention="contmix", **SMALL)
+
     def test_feature_files_of_others_are_trained_on_without_a_slide(self, tmp_path) -> None:
         rng = np.random.default_rng(0)
         (tmp_path / "f").mkdir()
