@@ -86,7 +86,6 @@ class TileReader:
 
         Raises InputError where the slide is damaged.
         """
-        piece = max(1, min(16, self.batch // self.threads))
         starts = list(range(0, len(self.grid), self.batch))[::-1]
         waiting: deque[tuple[np.ndarray, np.ndarray, np.ndarray, list[Future[None]]]] = deque()
         with ThreadPoolExecutor(self.threads, thread_name_prefix="tiles") as pool:
@@ -97,6 +96,7 @@ class TileReader:
                         rows = np.arange(first, min(first + self.batch, len(self.grid)))
                         tiles = np.empty((len(rows), self.grid.tile, self.grid.tile, 3), np.uint8)
                         blank = np.empty(len(rows), bool)
+                        piece = -(-len(rows) // (4 * self.threads))  # small ones, so that no thread waits for another
                         pieces = [slice(k, k + piece) for k in range(0, len(rows), piece)]
                         futures = [pool.submit(self._read, rows[p], tiles[p], blank[p]) for p in pieces]
                         waiting.append((rows, tiles, blank, futures))

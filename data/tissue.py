@@ -8,7 +8,7 @@ its colour: eosin and haematoxylin are pink to purple, green their weakest chann
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 from scipy import ndimage
 
 LEAST_SATURATION, MOST_SATURATION = 15, 60  # of 255: noise of white glass, and the palest stain that must count
@@ -40,7 +40,7 @@ def find_tissue(picture: np.ndarray, *, smallest: float = 0.0005, hole: float = 
         raise ValueError(f"find_tissue: needs a uint8 picture (height, width, 3), got {picture.dtype} {picture.shape}")
     pen = find_pen(picture)
     saturation = np.asarray(Image.fromarray(picture).convert("HSV"))[..., 1]
-    saturation = ndimage.median_filter(saturation, 5)
+    saturation = _median(saturation)
     free = saturation[~pen]
     threshold = int(np.clip(otsu(free), LEAST_SATURATION, MOST_SATURATION)) if free.size else LEAST_SATURATION
     mask = ndimage.binary_closing((saturation > threshold) & ~pen, iterations=2) & ~pen
@@ -51,7 +51,7 @@ def find_tissue(picture: np.ndarray, *, smallest: float = 0.0005, hole: float = 
 
 def find_pen(picture: np.ndarray) -> np.ndarray:
     """Green, blue, red and black ink of a picture uint8 (h, w, 3), with its faded edges: bool (h, w)."""
-    smooth = ndimage.median_filter(picture, (5, 5, 1)).astype(np.int16)
+    smooth = _median(picture).astype(np.int16)
     red, green, blue = smooth[..., 0], smooth[..., 1], smooth[..., 2]
     cold = green - red > 12  # of no stain: green and blue ink
     warm = (red - np.maximum(green, blue) > 90) & (blue - green < 35)  # eosin has more blue than green
@@ -91,6 +91,11 @@ def otsu(values: np.ndarray) -> int:
     with np.errstate(divide="ignore", invalid="ignore"):
         between = below * above * (total / below - (total[-1] - total) / above) ** 2
     return int(np.nanargmax(np.where(np.isfinite(between), between, -1.0)))
+
+
+def _median(picture: np.ndarray) -> np.ndarray:
+    """Median of 5 x 5 pixels, channel by channel; Pillow's takes half the time of SciPy's."""
+    return np.asarray(Image.fromarray(picture).filter(ImageFilter.MedianFilter(5)))
 
 
 def _without_small(mask: np.ndarray, pixels: float) -> np.ndarray:

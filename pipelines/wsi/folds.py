@@ -112,7 +112,7 @@ def _claimed(output: Path, options: CrossvalOptions, source: Source) -> Iterator
 
 def _claim(output: Path, options: CrossvalOptions, source: Source) -> None:
     """The folder is of these options and this data, or of nobody."""
-    free = ("output", "processes", "run", "accelerator", "models")
+    free = ("output", "processes", "run", "accelerator", "models", "seeds", "repeats")  # more of them are added to it
     said = {name: value for name, value in asdict(options).items() if name not in free}
     digest = hashlib.sha256(json.dumps([said, source.cohort.names, source.cohort.labels], default=str).encode())
     fingerprint = digest.hexdigest()

@@ -102,7 +102,7 @@ class CrossvalOptions(WsiOptions):
     """Repeated k-fold cross-validation by patient: mean and deviation beside scikit-learn's floors; resumable."""
 
     output: str
-    """Folder to write; started again it does what is left."""
+    """Folder to write; started again it does what is left, and more models, repeats or seeds are added to it."""
     models: tuple[ModelName, ...] = ("acmil", "abmil", "mean")
     """Models to compare."""
     folds: int = 10

@@ -16,6 +16,8 @@ from headwise.data.errors import InputError
 from headwise.data.features import SlideFeatures, read_features, write_features
 from headwise.data.generate_slides import draw_slide, write_pyramid, write_sample_slides
 from headwise.data.wsi import Slide
+from headwise.pipelines import load_task
+from headwise.pipelines.engine.command_line import parse
 from headwise.pipelines.metrics.classification import NAMES
 from headwise.pipelines.wsi import cohort, explain, extract
 from headwise.pipelines.wsi.options import WsiOptions
@@ -265,6 +267,13 @@ class TestExplanation:
 
 
 class TestCrossval:
+    def test_presets_hold_options_of_training_and_of_folds(self) -> None:
+        task = load_task("wsi")
+        paper = parse(task, "train", [], values={"preset": "paper"})
+        assert (paper.standardise, paper.batch_size, paper.lr) == (False, 1, 1e-4)
+        bags = parse(task, "crossval", [], values={"preset": "bags", "data": "x.csv", "output": "o", "masked": 2})
+        assert (bags.masked, bags.batch_size, bags.folds, bags.repeats) == (2, 8, 10, 5)
+
     def test_every_bag_is_predicted_once_a_repeat_and_floors_are_beside(self, tmp_path) -> None:
         rng = np.random.default_rng(1)
         bag = np.repeat(np.arange(40), 5)
@@ -283,6 +292,10 @@ class TestCrossval:
         (tmp_path / "a" / "folds" / "acmil-seed0-repeat1-fold2.parquet").unlink()
         assert pipelines.wsi.crossval(output=tmp_path / "a", **wanted).equals(found)
         assert pipelines.wsi.crossval(output=tmp_path / "b", processes=2, **wanted).equals(found)
+        more = pipelines.wsi.crossval(output=tmp_path / "a", **{**wanted, "repeats": 3, "models": ("acmil", "max")})
+        assert more["model"].to_list()[:2] == ["acmil", "max"]
+        rows = pl.read_parquet(tmp_path / "a" / "predictions.parquet").filter(pl.col("model") == "acmil")
+        assert rows.height == 120
         with pytest.raises(InputError, match="other options or data"):
             pipelines.wsi.crossval(output=tmp_path / "a", **{**wanted, "epochs": 4})
 
