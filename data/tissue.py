@@ -57,7 +57,7 @@ def find_pen(picture: np.ndarray) -> np.ndarray:
     warm = (red - np.maximum(green, blue) > 90) & (blue - green < 35)  # eosin has more blue than green
     brightest = smooth.max(2)
     grey = brightest - smooth.min(2) < 40  # dense nuclei are as dark, but purple
-    black = ndimage.binary_opening((brightest < BLACK) & grey, iterations=3)
+    black = np.asarray(ndimage.binary_opening((brightest < BLACK) & grey, iterations=3), dtype=bool)
     pen = _without_small(cold | warm | black, 0.0003 * cold.size)
     if not pen.any():
         return pen
