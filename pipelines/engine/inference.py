@@ -27,7 +27,7 @@ from .. import load_task
 from .checkpoint import checksum
 from .loaded import Loaded, load_run
 from .options import PredictOptions
-from .run_directory import ASIDE, RunDirectory, read_facts, write_aside, write_json
+from .run_directory import RunDirectory, clear_aside, read_facts, write_aside, write_json
 from .task import Item, Task
 from .terminal import Progressbar, say
 
@@ -276,8 +276,7 @@ def _join(plan: Plan, output: Path) -> Predicted:
             say(f"{len(missing)} of {len(plan)} shards are left to other processes; the last one joins {output}")
             return Predicted(output, len(plan.items), 0, False)
         if not missing:
-            for leftover in output.parent.glob(f"{ASIDE}*-{output.name}"):  # of a join that was killed
-                leftover.unlink(missing_ok=True)
+            clear_aside(output.parent, output.name)  # of a join that was killed
             paths = [plan.path(shard) for shard in range(len(plan))]
             failed = sum(int(_stamp(path)[FAILED]) for path in paths)
             stamp = {STAMP: plan.fingerprint, FAILED: str(failed)}

@@ -85,7 +85,6 @@ class Extractor:
                 "level0_width": opened.size[0], "level0_height": opened.size[1], "encoder": self.settings["encoder"],
                 "weights": self.settings["weights"], "fingerprint": self.fingerprint(mpp),
             }  # fmt: skip
-        clear_aside(path.parent, path.name)
         write_aside(path, lambda part: write_features(part, features, coords, attributes))
         return len(features), False
 

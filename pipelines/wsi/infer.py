@@ -18,6 +18,7 @@ from ...data.features import SlideFeatures, read_features
 from ...data.tables import TABLE_SUFFIXES, fail, suffix_of
 from ...data.wsi import SLIDE_SUFFIXES, list_slides, one_of_each_series
 from ...models.acmil import ACMIL
+from ..engine.run_directory import clear_aside
 from ..engine.task import Item
 from .explain import open_slide, write_explanation
 from .extract import Extractor
@@ -112,6 +113,8 @@ def predict_items(
                     raise fail(file, "the model was trained on a table of bags; slides are no input for it")
                 extractor = extractor or Extractor(spec["extraction"], device)
                 path = _features_of(item, options)
+                if not path.is_file():
+                    clear_aside(path.parent, path.name)
                 extractor.ensure(path, file, _mpp(options, spec))
                 found, slide = read_features(path), file
             rows.append(_one(model, item, found, slide, options, spec, device))
