@@ -4,7 +4,6 @@ An item is a small dict that JSON can hold: {"file": path as given, "id": unique
 item}. One broken item never stops the others: `read_items` answers with an `InputError` in its place.
 """
 
-import glob
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -17,7 +16,7 @@ from .cells import ID_NAME, SERIES_SUFFIXES, cells_of, find_columns
 from .clock import Step, parse_frequency
 from .errors import InputError
 from .series import Fill, Series, one_series, read_panel
-from .tables import check_file, collect, fail, require_columns, scan_table, suffix_of
+from .tables import collect, fail, list_files, require_columns, scan_table, suffix_of
 
 ROW_NUMBER = "\x1frow"  # no header can hold this name: a control character is not typed into one
 
@@ -73,7 +72,7 @@ def list_items(
     A file that cannot be listed is an item that fails when read, unless it is the only one: then `InputError` is
     raised at once, as it is for an empty folder and for links that lead out of the folder.
     """
-    files = _files(path)
+    files = list_files(path, SERIES_SUFFIXES)
     listed: list[tuple[str, Sequence[str] | None]] = []
     for file in files:
         try:
@@ -83,27 +82,6 @@ def list_items(
                 raise
             listed.append((file, None))
     return ItemList(listed)
-
-
-def _files(path: str | Path) -> list[str]:
-    """The files that a path, folder or pattern names, sorted."""
-    given = Path(path)
-    if given.is_dir():
-        found = sorted(f for f in given.iterdir() if not f.name.startswith("."))
-        home = given.resolve()
-    elif not given.exists() and glob.has_magic(str(path)):
-        found = sorted(Path(f) for f in glob.glob(str(path)))
-        home = None
-    else:
-        check_file(path, SERIES_SUFFIXES)
-        return [str(path)]
-    found = [f for f in found if suffix_of(f) in SERIES_SUFFIXES and not f.is_dir()]
-    for file in found:
-        if file.is_symlink() and not file.resolve().is_relative_to(home or file.parent.resolve()):
-            raise fail(file, "is a link that leads out of its folder; give the file that it leads to")
-    if not found:
-        raise fail(path, f"there is no file of a kind that headwise reads here ({', '.join(SERIES_SUFFIXES)})")
-    return [str(f) for f in found]
 
 
 def _ids(file: str, id_column: str | None, series: str) -> Sequence[str] | None:

@@ -5,6 +5,7 @@ one bad cell can be named, and breaks one series instead of the file.
 """
 
 import difflib
+import glob
 import gzip
 import zlib
 from collections import Counter
@@ -17,7 +18,7 @@ import polars as pl
 
 from .errors import InputError
 
-TEXT_SEPARATORS = {".csv": ",", ".txt": ",", ".tsv": "\t"}
+TEXT_SEPARATORS = {".csv": ",", ".txt": ",", ".tsv": "\t", ".inter": "\t", ".user": "\t", ".item": "\t"}
 TABLE_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz", ".parquet")
 COLUMN_CAP = 100_000
 UNPACKED_CAP = 4 << 30  # bytes
@@ -95,6 +96,27 @@ def check_file(path: str | Path, allowed: Sequence[str] = TABLE_SUFFIXES) -> Pat
         raise fail(path, "is empty (0 bytes)")
     _check_magic(path, file, head)
     return file
+
+
+def list_files(path: str | Path, suffixes: Sequence[str]) -> list[str]:
+    """The files of these kinds that a path, folder or pattern names, sorted. `InputError` if there is none."""
+    given = Path(path)
+    if given.is_dir():
+        found = sorted(f for f in given.iterdir() if not f.name.startswith("."))
+        home = given.resolve()
+    elif not given.exists() and glob.has_magic(str(path)):
+        found = sorted(Path(f) for f in glob.glob(str(path)))
+        home = None
+    else:
+        check_file(path, suffixes)
+        return [str(path)]
+    found = [f for f in found if suffix_of(f) in suffixes and not f.is_dir()]
+    for file in found:
+        if file.is_symlink() and not file.resolve().is_relative_to(home or file.parent.resolve()):
+            raise fail(file, "is a link that leads out of its folder; give the file that it leads to")
+    if not found:
+        raise fail(path, f"there is no file of a kind that headwise reads here ({', '.join(suffixes)})")
+    return [str(f) for f in found]
 
 
 def _check_magic(path: object, file: Path, head: bytes) -> None:
@@ -176,14 +198,16 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split("\n\n")[0].split())[:160]
 
 
-def scan_table(path: str | Path) -> tuple[pl.LazyFrame, list[str]]:
+def scan_table(
+    path: str | Path, allowed: Sequence[str] = TABLE_SUFFIXES
+) -> tuple[pl.LazyFrame, list[str]]:
     """A lazy table and its column names; nothing of its rows is read yet.
 
     Cells of text files stay text. A text file whose first line is numbers that are not distinct whole numbers has no
     header (Solar, Exchange): its columns are then named "0", "1", ... Polars errors appear when it is collected: use
     `collect`. Raises `InputError` for a missing, empty, damaged, over-wide or unknown file.
     """
-    file = check_file(path)
+    file = check_file(path, allowed)
     if suffix_of(file) == ".parquet":
         frame = pl.scan_parquet(file)
         try:
