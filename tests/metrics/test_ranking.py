@@ -160,6 +160,16 @@ def test_groups_of_any_number_type(dtype: type) -> None:
     assert_plain(labels, score, ids[group % 3])
 
 
+@pytest.mark.parametrize("bits", [1, 4, 24])
+def test_ids_that_are_far_apart(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a table that is too small most ids lose their place."""
+    monkeypatch.setattr(ranking, "TABLE_BITS", bits)
+    labels, score, group = drawn(400, 60, "few")
+    ids = np.random.default_rng(2).integers(-(2**63), 2**63 - 1, 60)
+    assert_plain(labels, score, ids[group])
+    assert_plain(labels, score, ids.astype(np.uint64)[group])
+
+
 def test_groups_of_text() -> None:
     labels, score, group = drawn(300, 9, "few")
     assert_plain(labels, score, np.array([f"u{k}" for k in "cabfedihg"])[group])
@@ -309,6 +319,6 @@ def test_other_mistakes_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
         grouped_auc(labels, score, np.zeros(3, int))
     with pytest.raises(ValueError, match="at least 1"):
         calibration_table(labels, score / 2 + 0.25, bins=0)
-    monkeypatch.setattr(ranking, "GROUP_BITS", 0)
-    with pytest.raises(ValueError, match="more than 2"):
+    monkeypatch.setattr(ranking, "MOST_ROWS", 1)
+    with pytest.raises(ValueError, match="more than 1"):
         grouped_auc(labels, score, np.zeros(2, int))
