@@ -61,8 +61,8 @@ def grouped_auc(labels: np.ndarray, score: np.ndarray, group: np.ndarray) -> Gro
 
     group: any integers, or anything else that `np.unique` takes (N,). Counts are whole numbers, so each area is exact
     but for its last division. Memory beside the arguments, in bytes a row: 16 for float32 scores, 20 for float64 ones
-    that float32 can hold, 37 for others, which take a second sort; up to 41 where one group has nearly all rows; some 20
-    more for integers further apart than 2^31. At most 2^30 rows.
+    that float32 can hold, 37 for others, which take a second sort; up to 41 where one group has nearly all rows; some
+    20 more for integers further apart than 2^31. At most 2^30 rows.
     """
     positive, score = _checked(labels, score)
     group = np.asarray(group)
