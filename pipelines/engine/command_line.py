@@ -227,7 +227,7 @@ def _checked(arguments: list[str], names: list[str], prog: str) -> list[str]:
     for word in arguments:
         if not word.startswith("--") or word == "--help":
             continue
-        name = word[2:].split("=")[0].replace("-", "_")
+        name = SHORT.get(name := word[2:].split("=")[0].replace("-", "_"), name)
         if name not in names and name.removeprefix("no_") not in names:
             raise InputError(f"{prog}: no option --{word[2:].split('=')[0]}{_nearest(name, names, '--')}")
     return arguments

@@ -13,13 +13,14 @@ from torch import nn
 
 from ...data.errors import InputError
 from . import machine
+from .checkpoint import checksum
 from .inference import predict
 from .loaded import load_run
 from .loop import Trainer
 from .options import FREE_ON_RESUME, EvaluateOptions, ExportOptions, TrainOptions
 from .report import write_report
 from .run_directory import RunDirectory, dump_options, read_json, write_aside, write_json, write_text
-from .task import Review, Task
+from .task import Review, Splits, Task
 from .terminal import say
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def train(task: Task[Any], options: TrainOptions) -> RunDirectory:
             fabric.barrier()
             splits = task.open(data)
             if fabric.is_global_zero:
+                _write_assets(run, splits)
                 _check_spec(run, splits.spec, options)
             fabric.barrier()
             trainer = Trainer(task, options, splits, run, fabric)
@@ -131,6 +133,19 @@ def _check_spec(run: RunDirectory, spec: dict[str, Any], options: TrainOptions) 
             )
     else:
         write_json(path, spec)
+
+
+def _write_assets(run: RunDirectory, splits: Splits) -> None:
+    """The task's files into the run, their checksums into the spec; those of a resumed run stand already."""
+    if not splits.assets:
+        return
+    folder = run.path / "assets"
+    found = {}
+    for name, write in splits.assets.items():
+        if not (folder / name).exists():
+            write_aside(folder / name, write)
+        found[name] = checksum(folder / name)
+    splits.spec["assets"] = found
 
 
 def _as_json(value: object) -> object:

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from ...data.errors import InputError
-from .checkpoint import load_weights
+from .checkpoint import checksum, load_weights
 from .command_line import parse
 from .loop import build
-from .run_directory import RunDirectory
+from .run_directory import Facts, RunDirectory
 from .task import Task
 
 
@@ -33,7 +33,7 @@ def load_run(task: Task[Any], path: str, accelerator: str = "auto") -> Loaded:
     run = RunDirectory.open(path, task.name)
     weights = load_weights(run.path / "model.safetensors")
     options = parse(task, "train", [], config=run.path / "config.yaml")
-    spec = run.spec()
+    spec = open_spec(run)
     model = build(task, options, spec)
     try:
         model.load_state_dict(weights)
@@ -48,6 +48,16 @@ def load_run(task: Task[Any], path: str, accelerator: str = "auto") -> Loaded:
         raise InputError(str(error) if str(error).startswith(str(run.path)) else f"{run.path}: {error}") from None
     device = pick_device(accelerator)
     return Loaded(run, options, spec, model.to(device).eval(), calibration, device)
+
+
+def open_spec(run: RunDirectory) -> dict[str, Any]:
+    """The run's spec, with the folder of its assets; `InputError` for an asset that is not what was written."""
+    spec = run.spec()
+    for name, expected in spec.get("assets", {}).items():
+        path = run.path / "assets" / name
+        if not path.is_file() or checksum(path) != expected:
+            raise InputError(f"{path}: missing or damaged; restore it from a copy of the run")
+    return Facts(run.path / "spec.json", {**spec, "folder": str(run.path / "assets")})
 
 
 def pick_device(accelerator: str) -> torch.device:

@@ -86,6 +86,7 @@ class Trainer:
         self.task, self.options, self.splits, self.directory, self.fabric = task, options, splits, run, fabric
         torch.manual_seed(order.mix(options.seed, 0))
         self.plain = build(task, options, splits.spec)
+        task.warm_start(self.plain, options, splits.spec)
         self.model = fabric.setup_module(self.plain)
         self.optimizer: Any = fabric.setup_optimizers(task.optimizer(self.model, options))
         self.progress = Progress()
@@ -135,7 +136,7 @@ class Trainer:
         p, o, started = self.progress, self.options, time.monotonic()
         lr = self._learning_rate()
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("share", 1.0)
         first = p.batch
         self._steps()
         took = time.monotonic() - started
@@ -170,7 +171,7 @@ class Trainer:
         lists = [part.indices for part in parts]
         loader = order.loader(self.splits.train, lists, workers=o.workers, pin=fabric.device.type == "cuda")
         self.model.train()
-        loss_of_step, ids = 0.0, list[int]()
+        loss_of_step, ids = 0.0, list[order.Indices]()
         with Progressbar(total=self.steps, initial=p.batch, unit="step", desc=f"epoch {p.epoch + 1}/{o.epochs}") as bar:
             for part, batch in zip(parts, _alive(loader), strict=True):
                 if not ids:  # first part of a step
@@ -182,7 +183,7 @@ class Trainer:
                     loss = (loss if own is None else loss + own) * part.weight
                     fabric.backward(loss)
                 loss_of_step += loss.item()
-                ids += part.indices
+                ids.append(part.indices)
                 if part.last:
                     self._step(loss_of_step, ids)
                     bar.update()
@@ -192,7 +193,7 @@ class Trainer:
                     if o.max_steps is not None and p.step >= o.max_steps:
                         return
 
-    def _step(self, loss: float, ids: list[int]) -> None:
+    def _step(self, loss: float, ids: list[order.Indices]) -> None:
         p, o, fabric = self.progress, self.options, self.fabric
         wrong, stop = not math.isfinite(loss), self.signals.received is not None
         if fabric.world_size > 1:  # all ranks decide alike
@@ -215,13 +216,13 @@ class Trainer:
         if o.checkpoint_every and p.step % o.checkpoint_every == 0 and p.batch < self.steps:
             self._save()
 
-    def _not_finite(self, loss: float, ids: list[int]) -> None:
+    def _not_finite(self, loss: float, ids: list[order.Indices]) -> None:
         p = self.progress
         path = self.directory.path / "nan.json"
         before = read_json(path) if path.exists() else []
         # A resumed run goes over some steps again: they are listed once.
         found = [entry for entry in before if entry["step"] < p.step]
-        found.append({"epoch": p.epoch + 1, "step": p.step, "samples": ids})
+        found.append({"epoch": p.epoch + 1, "step": p.step, "samples": [int(i) for part in ids for i in part]})
         if self.fabric.is_global_zero:
             write_json(path, found)
         if self.options.nan == "stop":

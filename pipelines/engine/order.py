@@ -4,7 +4,7 @@ Nothing about the order lives in a loader or a random state, so a resumed run co
 epoch with the same batches, whatever the number of loader workers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +15,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ...data.errors import InputError
 
 
+Indices = Sequence[int] | np.ndarray
+
+
 @dataclass(frozen=True)
 class Part:
     """One forward and backward pass: the samples, and their weight in the gradient of the step."""
 
-    indices: list[int]
+    indices: np.ndarray  # int64; a view of the order of the epoch, so that long ones cost no memory again
     weight: float
     last: bool  # the optimiser steps after it
 
@@ -59,19 +62,19 @@ def plan(
         pieces = np.array_split(mine, max(1, min(accumulate, len(batch) // world or 1)))
         for number, piece in enumerate(pieces):
             weight = len(piece) * world / len(batch)
-            indices = piece.tolist() or [int(batch[0])]
+            indices = piece if len(piece) else batch[:1]
             parts.append(Part(indices, weight, number == len(pieces) - 1))
     return parts
 
 
 class _Fixed(Sampler[list[int]]):
-    """Yields given lists of indices."""
+    """Yields given lists of indices; each is made a list only when its turn comes."""
 
-    def __init__(self, lists: list[list[int]]) -> None:
+    def __init__(self, lists: Sequence[Indices]) -> None:
         self.lists = lists
 
     def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.lists)
+        return (np.asarray(one).tolist() for one in self.lists)
 
     def __len__(self) -> int:
         return len(self.lists)
@@ -97,7 +100,7 @@ def _shorten(indices: list[int]) -> str:
     return shown + (f", … ({len(indices)} in all)" if len(indices) > 8 else "")
 
 
-def loader(dataset: Any, lists: list[list[int]], *, workers: int = 0, pin: bool = False) -> DataLoader[Any]:
+def loader(dataset: Any, lists: Sequence[Indices], *, workers: int = 0, pin: bool = False) -> DataLoader[Any]:
     """A loader of the given lists of samples. `dataset.collate`, if it has one, makes the batch."""
     return DataLoader(
         _Named(dataset),
@@ -111,6 +114,6 @@ def loader(dataset: Any, lists: list[list[int]], *, workers: int = 0, pin: bool 
     )
 
 
-def sequential(samples: int, batch_size: int) -> list[list[int]]:
+def sequential(samples: int, batch_size: int) -> list[range]:
     """All samples in their own order, for scoring."""
-    return [list(range(i, min(i + batch_size, samples))) for i in range(0, samples, batch_size)]
+    return [range(i, min(i + batch_size, samples)) for i in range(0, samples, batch_size)]

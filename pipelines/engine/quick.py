@@ -31,7 +31,7 @@ def fit(task: Task[Any], options: Any, dataset: Any, spec: dict[str, Any], devic
     for epoch in range(options.epochs):
         share = (1 + math.cos(math.pi * epoch / options.epochs)) / 2 if options.schedule == "cosine" else 1.0
         for group in optimizer.param_groups:
-            group["lr"] = options.lr * share
+            group["lr"] = options.lr * share * group.get("share", 1.0)
         parts = order.plan(len(dataset), options.batch_size, seed=options.seed, epoch=epoch)
         for batch in order.loader(dataset, [part.indices for part in parts]):
             torch.manual_seed(order.mix(options.seed, step, 0, 2))

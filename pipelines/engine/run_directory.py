@@ -1,7 +1,7 @@
 """The run directory: one run, one directory, one process.
 
 ```
-config.yaml  metrics.json  history.csv  checkpoints/  model.safetensors  spec.json  card.json
+config.yaml  metrics.json  history.csv  checkpoints/  model.safetensors  spec.json  card.json  assets/
 figures/*.png  report.html  environment.json
 ```
 Every file is written aside and renamed, so a reader never sees half of one.
@@ -174,7 +174,8 @@ class RunDirectory:
         """
         if self._stood is None:
             return
-        shutil.rmtree(self.path / "sample", ignore_errors=True)
+        for name in ("sample", "assets"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
         for name in ("config.yaml", "spec.json", "environment.json", ".lock"):
             (self.path / name).unlink(missing_ok=True)
         if not self._stood:
@@ -212,7 +213,8 @@ class RunDirectory:
 
     def leftovers(self) -> Iterable[Path]:
         """Temporary files of writers that were killed."""
-        return [*self.path.glob(f"{ASIDE}*"), *self.checkpoints.glob(f"{ASIDE}*"), *self.figures.glob(f"{ASIDE}*")]
+        folders = (self.path, self.checkpoints, self.figures, self.path / "assets")
+        return [left for folder in folders for left in folder.glob(f"{ASIDE}*")]
 
     def environment(self) -> dict[str, Any]:
         """What the run was made with (versions, device, command, task)."""

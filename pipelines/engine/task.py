@@ -5,7 +5,7 @@ A task module imports nothing heavy at its top (no torch), so that the command l
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -33,6 +33,9 @@ class Splits:
     validation: Any
     test: Any
     spec: dict[str, Any]
+    assets: Mapping[str, Callable[[Path], object]] = field(default_factory=dict)
+    """What is too large for `spec`, as writers of files by name. The engine has them written into the run's `assets/`,
+    notes their checksums in `spec["assets"]`, and gives whoever opens the run their folder as `spec["folder"]`."""
 
     def part(self, name: str) -> Any:
         """The data set of a part by name; `all` is only there for data that is not the run's own."""
@@ -96,8 +99,11 @@ class Task(Generic[Options]):
         """The untrained model; `ValueError` for options that do not fit together."""
         raise NotImplementedError
 
+    def warm_start(self, model: nn.Module, options: Options, spec: dict[str, Any]) -> None:
+        """Weights to begin a new training with, into a model just built."""
+
     def optimizer(self, model: nn.Module, options: Options) -> torch.optim.Optimizer:
-        """Adam, or AdamW with weight decay."""
+        """Adam, or AdamW with weight decay. A group of parameters may have a `share` of the learning rate."""
         import torch
 
         kind = torch.optim.AdamW if options.weight_decay else torch.optim.Adam
