@@ -1,17 +1,18 @@
 """Attention of a few queries a sample to the sample's own keys, which lie one sample behind the other without padding.
 
-Shapes: B samples, Q queries of a sample, T keys of all samples, H heads, d and e widths of a head, n_b keys of sample b.
+Shapes: B samples, Q queries of a sample, T keys of all samples, H heads, d and e widths of a head, n_b keys of
+sample b.
 
-    s_qt = scale q_q . k_t,  lse_q = log sum_t exp s_qt,  p_qt = exp(s_qt - lse_q)     over the n_b keys of q's sample
+    s_qt = scale q_q . k_t,  lse_q = log sum_t exp s_qt,  p_qt = exp(s_qt - lse_q)   over the n_b keys of q's sample
     out_q = sum_t p_qt v_t
     with g = d out: d v_t = sum_q p_qt g_q,  d s_qt = p_qt (g_q . v_t - g_q . out_q),
     d q_q = scale sum_t d s_qt k_t,  d k_t = scale sum_q d s_qt q_q
 
 Work: 2 T Q H (d + e) flops forward, 2 T Q H (3 d + 2 e) backward; T H (d + e) numbers read forward, as many read and
-written backward, beside B Q H (d + e) of the queries and results. With Q below about 50 it is limited by memory on a
-GPU. Padded to the longest sample N all of that is B N instead of T, and the copy B N H (d + e) is kept for the backward
-pass; so is, where the weights are written out, B N Q H. Here inputs, output and one number a query are kept: the weights
-are made again. Each key belongs to one sample, so that no gradient is summed across programs and every sum has one order.
+written backward, beside B Q H (d + e) of the queries and results. Padded to the longest sample N, B N stands for T in all of that, and the copy of B N H (d + e) numbers is kept for the
+backward pass, with B N Q H more where the weights are written out. Here inputs, output and one number a query are kept;
+the weights are made again. Each key belongs to one sample, so that no gradient is summed across programs and every sum
+has one order.
 """
 
 from importlib.util import find_spec
@@ -30,8 +31,8 @@ def ragged_attention(
     """Softmax attention of each sample's queries to its own keys.
 
     query: (B, Q, H, d); key: (T, H, d); value: (T, H, e); offsets: int64 (B + 1,), ascending: keys offsets[b] to
-    offsets[b + 1] are sample b's; scale: by default 1 / sqrt(d). Returns (B, Q, H, e). A sample without keys gives 0 and
-    gradients of 0; so do keys of no sample. Follows autocast like `F.linear`.
+    offsets[b + 1] are sample b's; scale: by default 1 / sqrt(d). Returns (B, Q, H, e). A sample without keys gives 0
+    and gradients of 0; keys of no sample have gradients of 0. Follows autocast like `F.linear`.
 
     Raises ValueError if shapes or types do not fit and, on the CPU, if offsets descend or leave the keys.
     """
@@ -98,20 +99,20 @@ def _gradient(ctx, grad: Tensor | None, _: Tensor | None):  # type: ignore[no-un
 _attend.register_autograd(_gradient, setup_context=_save)
 
 
-def triton_form(query: Tensor) -> ModuleType | None:  # pragma: no cover - asked only with a CUDA tensor
-    """The Triton kernels, or None where they cannot run."""
-    if query.dtype == torch.float64 or find_spec("triton") is None:
-        return None
+def _form(query: Tensor, value: Tensor) -> ModuleType:  # pragma: no cover - asked only with a CUDA tensor
+    """The Triton kernels, or the plain form where they cannot run."""
+    if find_spec("triton") is None:
+        return plain
     from . import ragged_attention_triton
 
-    return ragged_attention_triton
+    return ragged_attention_triton if ragged_attention_triton.fits(query, value) else plain
 
 
 @_attend.register_kernel("cuda")
-def _(query, *others):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
-    return (triton_form(query) or plain).forward(query, *others)
+def _(query, key, value, *others):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
+    return _form(query, value).forward(query, key, value, *others)
 
 
 @_attend_backward.register_kernel("cuda")
-def _(grad, query, *others):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
-    return (triton_form(query) or plain).backward(grad, query, *others)
+def _(grad, query, key, value, *others):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
+    return _form(query, value).backward(grad, query, key, value, *others)

@@ -1,7 +1,7 @@
 """PyTorch form of ragged attention: the kernel of the CPU and the fallback without Triton.
 
-Shapes: B samples, Q queries of a sample, T keys of all samples, H heads, d and e widths of a head, G samples of a group,
-L keys of a block: of the group's longest sample, unless that is too long for the cache.
+Shapes: B samples, Q queries of a sample, T keys of all samples, H heads, d and e widths of a head, G samples of a
+group, L keys of a block: of the group's longest sample, unless that is too long for the cache.
 
 Samples are sorted by length and taken in groups of nearly one length whose padded keys, values and scores stay in the
 cache; each group is a few batched products. One pass over all samples would pad to the longest, a loop over samples

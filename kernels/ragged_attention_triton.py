@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-QUERIES, KEYS = 64, 32
+QUERIES, KEYS = 32, 32
 
 
 @triton.jit
@@ -65,7 +65,8 @@ def forward_kernel(
 
 @triton.jit
 def backward_kernel(
-    grad, query, key, value, offsets, out, lse, d_query, d_key, d_value, first, queries, heads, width, value_width, scale,
+    grad, query, key, value, offsets, out, lse, d_query, d_key, d_value,
+    first, queries, heads, width, value_width, scale,
     ADD: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, WIDTH: tl.constexpr, VALUE_WIDTH: tl.constexpr,
 ):  # pragma: no cover - device code  # fmt: skip
     b = tl.program_id(0).to(tl.int64)
@@ -90,7 +91,7 @@ def backward_kernel(
         # Keys come first, so that the two products that sum over queries need no turning.
         scores = tl.dot(k, tl.trans(q), input_precision="tf32x3") * scale
         weight = tl.where(live[:, None], tl.exp(scores - sums[None, :]), 0.0)
-        slope = weight * (tl.dot(v, tl.trans(g), input_precision="tf32x3") - delta[None, :]) * scale
+        slope = weight * (tl.dot(v, tl.trans(g), input_precision="tf32x3") - tl.expand_dims(delta, 0)) * scale
         for_value = tl.dot(weight.to(g.dtype), g, input_precision="tf32x3")
         for_key = tl.dot(slope.to(q.dtype), q, input_precision="tf32x3")
         for_query += tl.dot(tl.trans(slope).to(k.dtype), k, input_precision="tf32x3")
@@ -102,16 +103,21 @@ def backward_kernel(
     _put(d_query + h * width, rows, asked, stride, width, for_query, WIDTH)
 
 
-def _flags(queries: int, width: int, value_width: int, backward: bool) -> dict[str, Any]:
-    """Sizes of the tiles; products need 16 rows and columns. Few queries of narrow heads leave work for one warp."""
-    padded = [max(16, triton.next_power_of_2(n)) for n in (width, value_width)]
-    wide = max(padded)
-    # Tiles of wide heads fill the registers: these take fewer rows at a time.
-    most = QUERIES if wide <= 64 and not backward else QUERIES // 2 if wide <= 128 else 16
-    rows = min(most, max(16, triton.next_power_of_2(queries)))
+def fits(query: Tensor, value: Tensor) -> bool:
+    """Whether the tiles fit the registers: heads up to 256 wide, in float32 up to 64; float64 has no kernel."""
+    widest = {torch.float32: 64, torch.float16: 256, torch.bfloat16: 256}.get(query.dtype, 0)
+    return max(query.shape[-1], value.shape[-1]) <= widest
+
+
+def _flags(query: Tensor, value: Tensor, backward: bool) -> dict[str, Any]:
+    """Sizes of the tiles, chosen so that nothing spills on sm_90; products need 16 rows and columns."""
+    padded = [max(16, triton.next_power_of_2(x.shape[-1])) for x in (query, value)]
+    wide, size = max(padded), 2 if query.dtype == torch.float32 else 1
+    most = QUERIES if wide <= 128 else QUERIES // 2
     return {
-        "QUERIES": rows, "KEYS": KEYS if wide <= 64 else 16, "WIDTH": padded[0], "VALUE_WIDTH": padded[1],
-        "num_warps": 1 if rows * wide <= 512 else 4 if wide <= 128 else 8, "num_stages": 2,
+        "QUERIES": min(most, max(16, triton.next_power_of_2(query.shape[1]))),
+        "KEYS": KEYS // 2 if backward or wide > 64 else KEYS, "WIDTH": padded[0], "VALUE_WIDTH": padded[1],
+        "num_warps": min(8, wide // 16 * size), "num_stages": 2,
     }  # fmt: skip
 
 
@@ -122,10 +128,9 @@ def forward(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor, scale: f
     out = query.new_empty((samples, queries, heads, value_width))
     lse = query.new_empty((samples, queries, heads), dtype=torch.float32)
     if lse.numel():
-        flags = _flags(queries, width, value_width, False)
-        forward_kernel[samples, heads, triton.cdiv(queries, flags["QUERIES"])](
-            query, key, value, offsets, out, lse, queries, heads, width, value_width, scale, **flags
-        )
+        flags = _flags(query, value, False)
+        kernel: Any = forward_kernel[samples, heads, triton.cdiv(queries, flags["QUERIES"])]
+        kernel(query, key, value, offsets, out, lse, queries, heads, width, value_width, scale, **flags)
     return out, lse
 
 
@@ -133,17 +138,16 @@ def backward(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, offsets: Tensor, out: Tensor, lse: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `ragged_attention_plain.backward`, by Triton."""
-    given: list[Any] = [x.contiguous() for x in (grad, query, key, value, offsets, out, lse)]
+    given = [x.contiguous() for x in (grad, query, key, value, offsets, out, lse)]
     (samples, queries, heads, width), value_width = query.shape, value.shape[2]
-    flags = _flags(queries, width, value_width, True)
+    flags = _flags(query, value, True)
     once = queries <= flags["QUERIES"]
     kind = query.dtype if once else torch.float32  # sums over several launches
     d_query = query.new_empty(query.shape)
     d_key, d_value = (x.new_zeros(x.shape, dtype=kind) for x in (key, value))  # keys of no sample keep 0
     if lse.numel():
+        kernel: Any = backward_kernel[samples, heads]
+        sizes = queries, heads, width, value_width
         for first in range(0, queries, flags["QUERIES"]):
-            backward_kernel[samples, heads](
-                *given, d_query, d_key, d_value, first, queries, heads, width, value_width, scale,
-                ADD=first > 0, **flags,
-            )  # fmt: skip
+            kernel(*given, d_query, d_key, d_value, first, *sizes, scale, ADD=first > 0, **flags)
     return d_query, d_key.to(key.dtype), d_value.to(value.dtype)

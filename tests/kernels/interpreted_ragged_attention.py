@@ -33,7 +33,7 @@ if __name__ == "__main__":
     case("odd", [5, 33, 32, 0], 3, 3, 5, 7)
     case("one query, long", [100], 1, 1, 8, 20)
     case("many queries", [20, 70], 75, 2, 16, 12)
-    case("wide", [18, 3], 4, 1, 130, 40)
+    case("wide", [18, 3], 4, 1, 130, 40, dtype=torch.float16)
     case("half", [34, 2, 0], 8, 2, 32, 16, dtype=torch.float16)
     case("half, many queries", [34, 2], 40, 1, 16, 16, dtype=torch.float16)
     case("keys of no sample", [2, 3], 2, 2, 4, 4, spare=3)
@@ -42,4 +42,5 @@ if __name__ == "__main__":
     draw = random.Random(1)
     for number in range(3):
         lengths = [draw.randint(0, 40) for _ in range(4)]
-        case(f"drawn {number}", lengths, *(draw.randint(1, 20), draw.randint(1, 3)), *(draw.randint(1, 40) for _ in "de"))
+        sizes = (draw.randint(1, most) for most in (20, 3, 40, 40))
+        case(f"drawn {number}", lengths, *sizes)
