@@ -9,10 +9,10 @@ sample b.
     d q_q = scale sum_t d s_qt k_t,  d k_t = scale sum_q d s_qt q_q
 
 Work: 2 T Q H (d + e) flops forward, 2 T Q H (3 d + 2 e) backward; T H (d + e) numbers read forward, as many read and
-written backward, beside B Q H (d + e) of the queries and results. Padded to the longest sample N, B N stands for T in all of that, and the copy of B N H (d + e) numbers is kept for the
-backward pass, with B N Q H more where the weights are written out. Here inputs, output and one number a query are kept;
-the weights are made again. Each key belongs to one sample, so that no gradient is summed across programs and every sum
-has one order.
+written backward, beside B Q H (d + e) of queries and results. Padded to the longest sample N, B N stands for T in all
+of that, and the copy of B N H (d + e) numbers is kept for the backward pass, with B N Q H more where the weights are
+written out. Here inputs, output and one number a query are kept; the weights are made again. Each key belongs to one
+sample, so that no gradient is summed across programs and every sum has one order.
 """
 
 from importlib.util import find_spec
@@ -38,8 +38,7 @@ def ragged_attention(
     """
     _check(query, key, value, offsets)
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    query, key, value = match_autocast(query, key, value)
-    return torch.ops.headwise.ragged_attention(query, key, value, offsets, scale)[0]
+    return torch.ops.headwise.ragged_attention(*match_autocast(query, key, value), offsets, scale)[0]
 
 
 def _check(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor) -> None:
