@@ -14,6 +14,7 @@ from . import (  # noqa: F401  (they register when loaded)
     gathered_heads,
     gelu_linear,
     grouped_linear,
+    ragged_attention,
     softmax_pool,
     tensor_attention,
 )
@@ -26,9 +27,9 @@ def plain_decompositions() -> dict[torch._ops.OperatorBase, Callable[..., Any]]:
     """Table for `torch.export.ExportedProgram.run_decompositions`: our inference operators in plain PyTorch.
 
     Holds `softmax_pool`, `gelu_linear`, `gated_scores`, `differential_combine`, `gathered_heads`, `tensor_attention`,
-    `expert_gate`, `grouped_linear` and `expert_combine`, called in evaluation mode. The drawing operators belong to
-    training and stay opaque: a graph has no seedable plain form of them. Operators on windows of a grid stay opaque,
-    too.
+    `ragged_attention`, `expert_gate`, `grouped_linear` and `expert_combine`, called in evaluation mode. The drawing
+    operators belong to training and stay opaque: a graph has no seedable plain form of them. Operators on windows of a
+    grid stay opaque, too.
     """
     return {
         torch.ops.headwise.softmax_pool.default: pool_decomposed,
@@ -36,6 +37,7 @@ def plain_decompositions() -> dict[torch._ops.OperatorBase, Callable[..., Any]]:
         torch.ops.headwise.differential_combine.default: combine_decomposed,
         torch.ops.headwise.gathered_heads.default: gathered_decomposed,
         torch.ops.headwise.tensor_attention.default: tensor_decomposed,
+        torch.ops.headwise.ragged_attention.default: ragged_decomposed,
         torch.ops.headwise.expert_gate.default: expert_gate.forward,
         torch.ops.headwise.grouped_linear.default: grouped_decomposed,
         torch.ops.headwise.expert_combine.default: combined_decomposed,
@@ -102,6 +104,26 @@ def tensor_decomposed(
             weights = weights * mask[at]
     mixed = torch.einsum("bhijl,bhje,bhle->bhie", weights.to(value1.dtype), value1, value2)
     return mixed, scores.new_zeros(query.shape[:3])
+
+
+def ragged_decomposed(
+    query: Tensor, key: Tensor, value: Tensor, offsets: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    """(out, lse) of `ragged_attention`, all keys at once: T Q H (d + e) numbers, without a loop over samples."""
+    kind, samples = compute_type(query), query.shape[0]
+    # Owners from 1; 0 and B + 1 stand for keys before and behind all samples and are cut off in the end.
+    owner = torch.searchsorted(offsets, torch.arange(key.shape[0], device=key.device), right=True)
+    q = F.pad(query.to(kind) * scale, (0, 0, 0, 0, 0, 0, 1, 1))
+    scores = (q[owner] * key.to(kind)[:, None]).sum(-1)
+    where = owner[:, None, None].expand_as(scores)
+    top = scores.new_full(q.shape[:3], -torch.inf).scatter_reduce(0, where, scores, "amax")
+    top = top.masked_fill(top == -torch.inf, 0.0)
+    weights = (scores - top[owner]).exp()
+    total = scores.new_zeros(top.shape).index_add(0, owner, weights)
+    product = weights[..., None] * value.to(kind)[:, None]
+    summed = product.new_zeros((samples + 2, *product.shape[1:])).index_add(0, owner, product)
+    out, lse = _divided(summed, total, top, True, query.dtype)
+    return out[1:-1].contiguous(), lse[1:-1].contiguous()
 
 
 def pool_decomposed(
