@@ -150,6 +150,14 @@ def open_log(data: str, schema: str = "auto") -> tuple[Log, Schema]:
     return Log(tuple(files), folder), parse_schema(layout(columns, folder), f"layout {name}")
 
 
+def log_of(data: str) -> Log:
+    """The log alone, for a run that has its schema."""
+    if data.lower().endswith((".yaml", ".yml")):
+        return open_log(data)[0]
+    files = _log_files(data)
+    return Log(tuple(files), Path(files[0]).parent)
+
+
 def _log_files(data: str) -> list[str]:
     """The files of the log: of a folder, those that look like one."""
     if not Path(data).is_dir():

@@ -113,11 +113,12 @@ def fit(log: Log, schema: Schema, base: Encoder | None = None) -> tuple[Encoder,
     return replace(encoder, events=events, last=last), rows, part
 
 
-def encode_log(log: Log, encoder: Encoder) -> tuple[Encoder, Rows, np.ndarray]:
-    """A labelled log by the codes of a run, its events added to the histories; and its split, as `fit` makes it."""
+def encode_log(log: Log, encoder: Encoder, *, split: bool = True) -> tuple[Encoder, Rows, np.ndarray]:
+    """A labelled log by the codes of a run, its events added to the histories; and its split as `fit` makes it, or all
+    of it as the test part."""
     schema = encoder.schema
     _, _, rows, met = _events(log, schema, encoder, [], grow=False)
-    part = _split(log, schema, rows)
+    part = _split(log, schema, rows) if split else np.full(len(rows), TEST, np.int8)
     _encode(log, encoder, rows)
     return encoder.with_events(events_of(encoder, rows, met)), rows, part
 

@@ -37,6 +37,9 @@ PLAIN = {
     "doctor": "what this machine has, what is missing and what installs it",
 }
 
+# Words of the command line that cannot be names in Python.
+SHORT = {"from": "from_run"}
+
 # What tyro says, said plainer.
 PLAINER = (
     (r"^(Parsing error|Value error|Invalid choice|Unrecognized options|Missing argument)\s*", ""),
@@ -230,7 +233,14 @@ def _checked(arguments: list[str], names: list[str], prog: str) -> list[str]:
         name = SHORT.get(name := word[2:].split("=")[0].replace("-", "_"), name)
         if name not in names and name.removeprefix("no_") not in names:
             raise InputError(f"{prog}: no option --{word[2:].split('=')[0]}{_nearest(name, names, '--')}")
-    return arguments
+    return [_long(word) for word in arguments]
+
+
+def _long(word: str) -> str:
+    """An option's word with the name that its dataclass has."""
+    name, mark, value = word.partition("=")
+    short = name.removeprefix("--")
+    return f"--{SHORT[short].replace('_', '-')}{mark}{value}" if name.startswith("--") and short in SHORT else word
 
 
 def _nearest(word: str, among: Sequence[str], prefix: str = "") -> str:
@@ -262,7 +272,7 @@ def flatten(values: Mapping[str, Any], names: Sequence[str], where: str) -> list
     """Named values as command line words; nested mappings are joined by an underscore."""
     words: list[str] = []
     for key, value in values.items():
-        key = str(key).replace("-", "_")
+        key = SHORT.get(str(key), str(key).replace("-", "_"))
         if isinstance(value, Mapping) and any(name.startswith(f"{key}_") for name in names):
             words += flatten({f"{key}_{inner}": item for inner, item in value.items()}, names, where)
             continue
