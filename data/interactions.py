@@ -61,8 +61,9 @@ class Encoder:
 
     vocabularies: of the fields that have one; edges: of the numeric ones; sides: which fields come from joined tables;
     users, items: every id of the log and the joined tables; side_codes: (U, ·) and (I, ·) codes of the joined fields,
-    in the order of `columns`; seen_users, seen_items: bool, those of the training part; events: by sequence;
-    last_user, last_item: codes of the fields of the log in the last row of each user and item.
+    in the order of `columns`; seen: bool (U,) and (I,), those of the training part; events: by sequence;
+    last: codes of the fields of the log in the last row of each user and item; rates: what counting the training part
+    gives, for a baseline.
     """
 
     schema: Schema
@@ -75,6 +76,7 @@ class Encoder:
     seen: Mapping[str, np.ndarray]
     events: Mapping[str, Events]
     last: Mapping[str, np.ndarray]
+    rates: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def columns(self) -> tuple[Column, ...]:

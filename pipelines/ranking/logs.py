@@ -18,7 +18,7 @@ from ...data.click_batches import ClickRows
 from ...data.click_layouts import log_of, open_log
 from ...data.errors import InputError
 from ...data.event_history import Events
-from ...data.event_log import PARTS, encode_log, fit
+from ...data.event_log import PARTS, TRAIN, encode_log, fit
 from ...data.interactions import Encoder, Rows
 from ...data.ranking_schema import Schema, schema_of
 from ...data.vocabulary import UNSEEN, Vocabulary
@@ -27,6 +27,7 @@ from ..engine.checkpoint import load_weights
 from ..engine.loaded import open_spec
 from ..engine.run_directory import RunDirectory
 from ..engine.task import Splits
+from .baselines import rates
 from .options import RankingOptions
 
 VOCABULARIES, ARRAYS = "vocabularies.parquet", "arrays.safetensors"
@@ -42,6 +43,8 @@ def open_splits(options: RankingOptions, spec: dict[str, Any] | None, whole: boo
             base = load_encoder(open_spec(RunDirectory.open(options.from_run, "ranking")))
             schema = grown_schema(base.schema, schema)
         encoder, rows, part = fit(log, schema, base)
+        counted = rates(rows, np.flatnonzero(part == TRAIN), len(encoder.users.keys), len(encoder.items.keys))
+        encoder = replace(encoder, rates=counted)
         found = make_spec(encoder, rows, part)
         return Splits(*(ClickRows(encoder, rows, np.flatnonzero(part == code)) for code in PARTS.values()), found,
                       assets(encoder))  # fmt: skip
@@ -100,6 +103,7 @@ def assets(encoder: Encoder) -> dict[str, Callable[[Path], object]]:
     )  # fmt: skip
     arrays = {f"side.{side}": codes for side, codes in encoder.side_codes.items()}
     arrays |= {f"seen.{side}": seen for side, seen in encoder.seen.items()}
+    arrays |= {f"rates.{name}": one for name, one in encoder.rates.items()}
     arrays |= {f"last.{side}": codes for side, codes in encoder.last.items()}
     for place, one in enumerate(encoder.events.values()):
         arrays |= {f"events.{place}.keys": one.keys, f"events.{place}.codes": one.codes}
@@ -131,6 +135,7 @@ def load_encoder(spec: dict[str, Any]) -> Encoder:
             for place, name in enumerate(schema.events)
         },
         last={side: arrays[f"last.{side}"] for side in ("user", "item")},
+        rates={name: arrays[f"rates.{name}"] for name in ("overall", "user", "item")},
     )
 
 

@@ -1,0 +1,40 @@
+"""Pictures of click models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ...data.ranking_schema import Schema
+from ..engine.task import Picture
+from ..metrics.ranking import calibration_table
+
+
+def pictures(labels: np.ndarray, probability: np.ndarray, tasks: Sequence[str], schema: Schema) -> list[Picture]:
+    """Calibration of each task, and how far clicked and other rows lie apart. labels: int8 (N, S), -1 = not counted."""
+    from matplotlib.figure import Figure
+
+    tables, spread = Figure(figsize=(4.2 * len(tasks), 3.6)), Figure(figsize=(4.2 * len(tasks), 3.2))
+    for place, task in enumerate(tasks):
+        counts = labels[:, place] >= 0
+        label, value = labels[counts, place], probability[counts, place]
+        axes = tables.add_subplot(1, len(tasks), place + 1)
+        axes.set(xlabel="predicted", ylabel="observed", title=task)
+        if len(label):
+            found = calibration_table(label, value)
+            top = float(max(found.predicted.max(), found.observed.max(), 1e-6)) * 1.05
+            axes.plot([0, top], [0, top], color="0.7", linewidth=1)
+            axes.plot(found.predicted, found.observed, "o-", markersize=3)
+        axes = spread.add_subplot(1, len(tasks), place + 1)
+        for kind, name in ((0, "no"), (1, "yes")):
+            if (label == kind).any():
+                axes.hist(value[label == kind], bins=40, range=(0, 1), density=True, histtype="step", label=name)
+        axes.set(xlabel="predicted", ylabel="density", title=task)
+        axes.legend(frameon=False, title=schema.tasks[task].label.column)
+    for figure in (tables, spread):
+        figure.tight_layout()
+    return [
+        Picture("calibration", "Predicted and observed rates in bins of equal count; on the line is calibrated.", tables),
+        Picture("separation", "Predictions for rows of either label.", spread),
+    ]
