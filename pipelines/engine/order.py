@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ...data.errors import InputError
 
-
 Indices = Sequence[int] | np.ndarray
 
 
