@@ -21,8 +21,9 @@ the process (peak_mib), of its largest waited-for child (child_mib), and, sample
 what they share counted once (tree_mib). cpu_s is the processor time of the process and its waited-for children, without
 Ray's processes: seconds far above cpu_s over the cores tell of a busy machine. Nothing here imports Headwise.
 
-Ray reads a folder of parts only with aiohttp installed. An id that training did not have becomes `__OOV__`, a row of
-the table of embeddings that no training row reaches. Order: see `preserve_order` below.
+Ray's reader wants aiohttp. An id that training did not have becomes `__OOV__`, a row of the table of embeddings that
+no training row reaches. model.predict returns predictions in the order of its loader's batches, without ids; that of
+ParquetDataLoader is not the order of the file unless Ray is told so (transformed_loader).
 """
 
 import argparse
@@ -217,7 +218,8 @@ def transformed_loader(path: str, processor, model, block: int, batch: int, work
 
     init_ray()
     context = ray.data.DataContext.get_current()
-    context.execution_options.preserve_order = True  # Ray's default promises no order of blocks
+    context.execution_options.preserve_order = True  # Ray's default promises no order of blocks,
+    context.use_datasource_v2 = False  # and its newer parquet reader (2.60) keeps none even so
     context.print_on_execution_start = False
     clock("transform")
     split = "score_parts" if block else "score"
