@@ -1,0 +1,327 @@
+"""Several models and seeds on one log: trained in memory, scored on its test part, a table at the end; resumable."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import polars as pl
+import torch
+from matplotlib.figure import Figure
+from torch import nn
+
+from ...data.errors import InputError
+from ...models.attention.base import auxiliary_loss
+from ..engine import order
+from ..engine.loaded import pick_device
+from ..engine.loop import build
+from ..engine.options import FREE_ON_RESUME
+from ..engine.run_directory import clear_aside, read_facts, write_aside, write_json, write_text
+from ..engine.task import Splits, Task
+from ..engine.terminal import Progressbar, say
+from ..metrics.ranking import auc, grouped_auc, log_loss
+from .baselines import rate_scores
+from .options import CompareOptions
+from .scoring import probabilities
+
+COUNTED = "users and items counted"
+SCORES = ("auc", "gauc", "log_loss")
+ABLATIONS = {"no-cross": "cross", "no-gated": "gated", "no-task-tokens": "task_tokens"}
+# What may differ between two calls that fill one folder.
+FREE = FREE_ON_RESUME | {"output", "models", "seeds", "seed", "model", "accelerator", "data", "preset"}
+# 97.5 % quantiles of Student's t by degrees of freedom from 1 on.
+T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
+     2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training."""
+
+    model: str
+    seed: int
+
+    @property
+    def file(self) -> str:
+        """Name of its file."""
+        return f"{self.model.replace(':', '-')}-seed{self.seed}.json"
+
+    def options(self, options: CompareOptions) -> CompareOptions:
+        """The options that it is trained with."""
+        model, _, part = self.model.partition(":")
+        off: dict[str, Any] = {ABLATIONS[part]: False} if part else {}
+        return replace(options, model=model, seed=self.seed, **off)
+
+
+def compare(task: Task[Any], options: CompareOptions) -> pl.DataFrame:
+    """Train every model with every seed; writes trainings/, comparison.csv, .md and .png into --output.
+
+    The log is opened once. A training is the same as `train` with its model and seed, in 32 bits on one device, and its
+    JSON file is not made again. Returns the table: mean and deviation over seeds, a row for each model and task.
+    """
+    if options.devices * options.nodes > 1 or options.precision != "32-true" or options.nan != "stop":
+        raise InputError("compare: trains in 32 bits on one device and stops where a loss is not finite; leave out "
+                         "--devices, --nodes, --precision and --nan")  # fmt: skip
+    output = Path(options.output)
+    jobs = [Job(model, options.seed + k) for model in options.models for k in range(options.seeds)]
+    with _claimed(output):
+        if options.data is None:
+            options = replace(options, data=str(task.write_sample(output / "sample")))
+        splits = task.open(options)
+        fingerprint = _fingerprint(options, splits.spec)
+        left = [job for job in jobs if not _stands(output, job, fingerprint)]
+        if len(left) < len(jobs):
+            say(f"{len(jobs) - len(left)} of {len(jobs)} trainings were done before")
+        device = pick_device(options.accelerator)
+        with Progressbar(total=len(left), unit="training", desc="compare") as bar:
+            for job in left:
+                found = _do(task, job.options(options), splits, device)
+                stored = {"model": job.model, "seed": job.seed, "fingerprint": fingerprint, **found}
+                write_json(output / "trainings" / job.file, stored)
+                shown = "  ".join(f"{name} AUC {one['auc']:.4f}" for name, one in found["scores"].items())
+                say(f"{job.model} seed {job.seed}: {shown}  ({found['epochs']} epochs, {found['seconds']:.0f} s)")
+                bar.update()
+        base = baseline(splits)
+        found = {job: read_facts(output / "trainings" / job.file) for job in jobs}
+        table = summarise(found, base, splits.spec["tasks"])
+        shifts = differences(found, splits.spec["tasks"])
+        text = _markdown(table, shifts, options, len(splits.test))
+        write_text(output / "comparison.csv", table.write_csv())
+        write_text(output / "comparison.md", text)
+        figure = picture(table)
+        write_aside(output / "comparison.png", lambda path: figure.savefig(path, format="png", dpi=110))
+    for row in table.iter_rows(named=True):
+        said = "  ".join(f"{name} {_both(row, name)}" for name in SCORES)
+        say(f"{row['model']:<24} {row['task']:<12} {said}")
+    for row in shifts.iter_rows(named=True):
+        say(f"{row['model']} less infnet, {row['task']}: {_interval(row)} AUC")
+    say(f"table {output / 'comparison.md'}")
+    return table
+
+
+@contextmanager
+def _claimed(output: Path) -> Iterator[None]:
+    """Hold the folder, which must be one of comparisons or nobody's, and of no other process now."""
+    home = output / "trainings"
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output}: is a file; choose another --output")
+    if output.is_dir() and any(output.iterdir()) and not home.is_dir():
+        raise InputError(f"{output}: is not empty and holds no trainings; choose another --output")
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written ({error.strerror})") from None
+    try:
+        with filelock.FileLock(home / ".lock", timeout=0):
+            clear_aside(home)
+            clear_aside(output)
+            yield
+    except filelock.Timeout:
+        raise InputError(f"{output}: another process works on it") from None
+
+
+def _fingerprint(options: CompareOptions, spec: dict[str, Any]) -> str:
+    """Of all that decides what a training gives, beside model and seed."""
+    said = {name: value for name, value in asdict(options).items() if name not in FREE}
+    return hashlib.sha256(json.dumps([said, spec], sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _stands(output: Path, job: Job, fingerprint: str) -> bool:
+    """Whether a training was done; `InputError` where it was done with other options or data."""
+    path = output / "trainings" / job.file
+    if not path.is_file():
+        return False
+    if read_facts(path)["fingerprint"] != fingerprint:
+        raise InputError(f"{path}: is of other options or data; choose another --output, or remove it")
+    return True
+
+
+def _do(task: Task[Any], options: CompareOptions, splits: Splits, device: torch.device) -> dict[str, Any]:
+    """One training and its scores on the test part."""
+    started = time.monotonic()
+    model, facts = fit(task, options, splits, device)
+    probability = np.concatenate(list(probabilities(model, splits.test, device)))
+    weights = sum(weight.numel() for weight in model.parameters())
+    return {"scores": scores(splits, probability), **facts, "weights": weights,
+            "seconds": time.monotonic() - started}  # fmt: skip
+
+
+def fit(
+    task: Task[Any], options: CompareOptions, splits: Splits, device: torch.device
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Train with early stopping on the validation part, as `engine.loop` does but in memory; the best weights.
+
+    The order of data and every random draw follow from seed and step. Raises `InputError` where the loss is not finite.
+    """
+    o = options
+    torch.manual_seed(order.mix(o.seed, 0))
+    model = build(task, o, splits.spec)
+    task.warm_start(model, o, splits.spec)
+    model = model.to(device)
+    optimizer = task.optimizer(model, o)
+    best, best_epoch, weights, bad, step, epoch = math.inf, 0, None, 0, 0, 0
+    while epoch < o.epochs and bad < o.patience and (o.max_steps is None or step < o.max_steps):
+        share = (1 + math.cos(math.pi * epoch / o.epochs)) / 2 if o.schedule == "cosine" else 1.0
+        for group in optimizer.param_groups:
+            group["lr"] = o.lr * share * group.get("share", 1.0)
+        model.train()
+        parts = order.plan(len(splits.train), o.batch_size, seed=o.seed, epoch=epoch)
+        if o.max_steps is not None:
+            parts = parts[: o.max_steps - step]
+        for batch in order.loader(splits.train, [part.indices for part in parts], workers=o.workers):
+            torch.manual_seed(order.mix(o.seed, step, 0, 2))
+            loss = task.loss(model, {name: value.to(device) for name, value in batch.items()}, o)
+            own = auxiliary_loss(model)
+            loss = loss if own is None else loss + own
+            if not math.isfinite(loss.item()):
+                raise InputError(f"{o.model}, seed {o.seed}: the loss became {loss.item()} at step {step}; try a "
+                                 "smaller --lr or --clip 1")  # fmt: skip
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            if o.clip is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), o.clip)
+            optimizer.step()
+            step += 1
+        epoch += 1
+        model.eval()
+        with torch.no_grad():
+            batches = order.loader(splits.validation, order.sequential(len(splits.validation), o.batch_size))
+            moved = ({name: value.to(device) for name, value in batch.items()} for batch in batches)
+            score = task.validate(model, moved, o)[task.monitor]
+        if math.isfinite(score) and score <= best:
+            best, best_epoch, bad = score, epoch, 0
+            weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        else:
+            bad += 1
+    if weights is None:
+        raise InputError(f"{o.model}, seed {o.seed}: no epoch had a finite validation score; try a smaller --lr")
+    model.load_state_dict(weights)
+    return model.eval(), {"epochs": epoch, "best_epoch": best_epoch, "steps": step, f"validation_{task.monitor}": best}
+
+
+def scores(splits: Splits, probability: np.ndarray) -> dict[str, dict[str, float]]:
+    """AUC, AUC within users and log-loss of each task. probability: (N, S) of the rows of the test part."""
+    rows, which = splits.test.rows, splits.test.which
+    found = {}
+    for place, name in enumerate(splits.spec["tasks"]):
+        label, user = rows.labels[which, place], rows.user[which]
+        counts = label >= 0
+        if not counts.any():
+            found[name] = dict.fromkeys(SCORES, math.nan)
+            continue
+        label, score = label[counts], probability[counts, place]
+        found[name] = {"auc": auc(label, score), "gauc": grouped_auc(label, score, user[counts]).gauc,
+                       "log_loss": log_loss(label, score)}  # fmt: skip
+    return found
+
+
+def baseline(splits: Splits) -> dict[str, dict[str, float]]:
+    """The scores of counting users and items in the training part."""
+    test = splits.test
+    user, item = test.rows.user[test.which], test.rows.item[test.which]
+    each = [rate_scores(test.encoder, user, item, place) for place in range(len(splits.spec["tasks"]))]
+    return scores(splits, np.stack(each, 1))
+
+
+def _values(found: dict[Job, dict[str, Any]], model: str, task: str, score: str) -> np.ndarray:
+    """One value a seed, in the order of the seeds."""
+    own = (facts["scores"][task][score] for job, facts in found.items() if job.model == model)
+    return np.array([math.nan if value is None else value for value in own], float)
+
+
+def summarise(found: dict[Job, dict[str, Any]], base: dict[str, dict[str, float]], tasks: list[str]) -> pl.DataFrame:
+    """A row for each model and task: means over seeds, and deviations (of a sample; NaN with one seed)."""
+    rows: list[dict[str, Any]] = []
+    for model in dict.fromkeys(job.model for job in found):
+        own = [facts for job, facts in found.items() if job.model == model]
+        for task in tasks:
+            row: dict[str, Any] = {"model": model, "task": task}
+            for score in SCORES:
+                values = _values(found, model, task, score)
+                row |= {score: values.mean(), f"{score}_sd": values.std(ddof=1) if len(values) > 1 else math.nan}
+            rows.append(row | {"seeds": len(own), "weights": own[0]["weights"],
+                               "seconds": float(np.mean([facts["seconds"] for facts in own]))})  # fmt: skip
+    for task in tasks:
+        row = {"model": COUNTED, "task": task}
+        for score in SCORES:
+            row |= {score: base[task][score], f"{score}_sd": math.nan}
+        rows.append(row | {"seeds": 0, "weights": 0, "seconds": 0.0})
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def differences(found: dict[Job, dict[str, Any]], tasks: list[str]) -> pl.DataFrame:
+    """AUC of each ablation less that of infnet: mean over seeds, and a 95 % t interval of the pairs of equal seeds."""
+    rows = []
+    for model in dict.fromkeys(job.model for job in found):
+        if ":" not in model or not any(job.model == "infnet" for job in found):
+            continue
+        for task in tasks:
+            shift = _values(found, model, task, "auc") - _values(found, "infnet", task, "auc")
+            low, high = t_interval(shift)
+            rows.append({"model": model, "task": task, "shift": float(shift.mean()), "low": low, "high": high})
+    kinds = {"model": pl.String, "task": pl.String, "shift": pl.Float64, "low": pl.Float64, "high": pl.Float64}
+    return pl.DataFrame(rows, schema=kinds)
+
+
+def t_interval(values: np.ndarray) -> tuple[float, float]:
+    """95 % interval of a mean by Student's t; NaN of fewer than two values."""
+    freedom = len(values) - 1
+    if freedom < 1:
+        return math.nan, math.nan
+    quantile = T[freedom - 1] if freedom <= len(T) else 1.96 + 2.5 / freedom
+    half = quantile * float(values.std(ddof=1)) / math.sqrt(len(values))
+    return float(values.mean()) - half, float(values.mean()) + half
+
+
+def _both(row: dict[str, Any], score: str) -> str:
+    return f"{row[score]:.4f}" + (f" ± {row[f'{score}_sd']:.4f}" if math.isfinite(row[f"{score}_sd"]) else "")
+
+
+def _interval(row: dict[str, Any]) -> str:
+    between = f" ({row['low']:+.4f} to {row['high']:+.4f})" if math.isfinite(row["low"]) else ""
+    return f"{row['shift']:+.4f}{between}"
+
+
+def _markdown(table: pl.DataFrame, shifts: pl.DataFrame, options: CompareOptions, rows: int) -> str:
+    seeds = f"{options.seed} to {options.seed + options.seeds - 1}" if options.seeds > 1 else str(options.seed)
+    lines = [
+        f"# Click models on {Path(str(options.data)).name}", "",
+        f"Scores on the test part ({rows:,} rows): mean ± deviation over the seeds {seeds}.", "",
+        "| model | task | AUC | gAUC | log-loss | weights | seconds |", "|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for row in table.iter_rows(named=True):
+        cells = [row["model"], row["task"], *(_both(row, name) for name in SCORES)]
+        cells += [f"{row['weights']:,}", f"{row['seconds']:.1f}"] if row["seeds"] else ["", ""]
+        lines.append(f"| {' | '.join(cells)} |")
+    if len(shifts):
+        lines += ["", "Ablations less infnet, AUC, pairs of equal seeds (95 % t interval of the mean):", "",
+                  "| model | task | difference |", "|---|---|---|"]  # fmt: skip
+        lines += [f"| {row['model']} | {row['task']} | {_interval(row)} |" for row in shifts.iter_rows(named=True)]
+    return "\n".join(lines) + "\n"
+
+
+def picture(table: pl.DataFrame) -> Figure:
+    """AUC of every model with the deviation over seeds, one panel a task; the line is what counting gives."""
+    models = [name for name in table["model"].unique(maintain_order=True) if name != COUNTED]
+    tasks = table["task"].unique(maintain_order=True).to_list()
+    drawn = Figure(figsize=(3 + 3 * len(tasks), 0.4 * len(models) + 1.4), layout="constrained")
+    place = np.arange(len(models))[::-1]
+    for axis, task in zip(drawn.subplots(1, len(tasks), sharey=True, squeeze=False)[0], tasks):
+        own = table.filter((pl.col("task") == task) & (pl.col("model") != COUNTED))
+        axis.errorbar(own["auc"], place, xerr=np.nan_to_num(own["auc_sd"].to_numpy()), fmt="o", capsize=3)
+        counted = table.filter((pl.col("task") == task) & (pl.col("model") == COUNTED))["auc"][0]
+        if math.isfinite(counted):
+            axis.axvline(counted, color="0.6", linestyle="--", linewidth=1)
+        axis.set(xlabel=f"{task}: AUC (dashed: counted)", yticks=place)
+        axis.set_yticklabels(models, fontsize=8)
+        axis.grid(axis="x", alpha=0.3)
+    return drawn
