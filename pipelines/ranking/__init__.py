@@ -32,9 +32,9 @@ class Ranking(Task[RankingOptions]):
         "behave as in that log; users and items that it has not seen are scored by their other columns alone."
     )
     verbs: ClassVar[Mapping[str, Verb]] = {
-        "top": Verb(TopOptions, "headwise.pipelines.ranking.top:top", "the best items for each user"),
+        "top": Verb(TopOptions, "headwise.pipelines.ranking.best:top", "the best items for each user"),
         "compare": Verb(
-            CompareOptions, "headwise.pipelines.ranking.compare:compare", "several models and seeds on one log"
+            CompareOptions, "headwise.pipelines.ranking.comparison:compare", "several models and seeds on one log"
         ),
         "schema": Verb(SchemaOptions, "headwise.pipelines.ranking.draft:draft", "draft a schema from a log's columns"),
     }

@@ -32,15 +32,19 @@ ITEMS = ("item_id", "itemid", "item", "iid", "video_id", "movie_id", "movieid", 
          "goods_id", "sku", "parent_asin", "asin", "listing_id", "feed_id", "creative_id", "business_id")  # fmt: skip
 TIMES = ("timestamp", "time", "ts", "time_ms", "event_time", "unix_time", "unixtime", "datetime", "created_at", "date")
 RATINGS = ("rating", "ratings", "stars", "score", "overall", "review_score")
-OUTCOMES = frozenset(
-    "click clicked like liked love buy bought purchase purchased label conversion converted convert follow followed "
-    "share shared forward comment commented favorite favourite cart order ordered install installed download save "
-    "saved subscribe subscribed long_view longview watched pay paid add_to_cart hate".split()
-)
-NO_OUTCOMES = frozenset("rand random new vip member active lowactive weekend holiday author streamer mobile".split())
+OUTCOMES = frozenset((
+    "click", "clicked", "like", "liked", "love", "buy", "bought", "purchase", "purchased", "label", "conversion",
+    "converted", "convert", "follow", "followed", "share", "shared", "forward", "comment", "commented", "favorite",
+    "favourite", "cart", "order", "ordered", "install", "installed", "download", "save", "saved", "subscribe",
+    "subscribed", "long_view", "longview", "watched", "pay", "paid", "add_to_cart", "hate"
+))  # fmt: skip
+NO_OUTCOMES = frozenset((
+    "rand", "random", "new", "vip", "member", "active", "lowactive", "weekend", "holiday", "author", "streamer",
+    "mobile"
+))  # fmt: skip
 AFTERWARDS = ("play_time", "stay_time", "watch_time", "watch_ratio", "dwell", "time_spent", "playing_time")
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-NO_NAMES = frozenset("y n yes no true false on off null none".split())  # words that YAML may read as something else
+NO_NAMES = frozenset(("y", "n", "yes", "no", "true", "false", "on", "off", "null", "none"))  # YAML reads them otherwise
 
 
 @dataclass(frozen=True)
