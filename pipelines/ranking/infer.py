@@ -60,7 +60,7 @@ def schema(spec: dict[str, Any]) -> dict[str, Any]:
     be numbers and are not, counted as missing."""
     ids = [pl.Int64 if whole else pl.String for whole in spec["whole_ids"]]
     return {
-        "row": pl.Int64, "user": ids[0], "item_id": ids[1],
+        "row": pl.Int64, "user_id": ids[0], "item_id": ids[1],
         **{f"p_{task}": pl.Float32 for task in spec["tasks"]},
         "seen_user": pl.Boolean, "seen_item": pl.Boolean, "unseen": pl.Int32, "unread": pl.Int32,
     }  # fmt: skip
@@ -132,7 +132,7 @@ def _score(
     return pl.DataFrame(
         {
             "row": np.arange(start, start + len(coded)),
-            "user": clean(table[named.user]).cast(ids["user"], strict=False),
+            "user_id": clean(table[named.user]).cast(ids["user_id"], strict=False),
             "item_id": clean(table[named.item]).cast(ids["item_id"], strict=False),
             **{f"p_{task}": probability[:, i] for i, task in enumerate(spec["tasks"])},
             "seen_user": _seen(encoder.seen["user"], coded.user), "seen_item": _seen(encoder.seen["item"], coded.item),
