@@ -65,8 +65,8 @@ class Reads(nn.Module):
             query = query * 0.0
         key, value = self.keys(tokens).unflatten(-1, (2, self.heads, -1)).unbind(-3)
         if offsets is None:
-            turned = (part.transpose(1, 2) for part in (query, key, value))
-            out = F.scaled_dot_product_attention(*turned).transpose(1, 2)
+            query, key, value = (part.transpose(1, 2) for part in (query, key, value))
+            out = F.scaled_dot_product_attention(query, key, value).transpose(1, 2)
         else:
             out = ragged_attention(query, key, value, offsets)
         return dict(zip(queries, out.flatten(2).split(sizes, 1)))

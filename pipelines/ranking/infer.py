@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def predict_parts(
         try:
             table = _score(model, run, encoder, options, spec, device)
             sizes = np.cumsum([0, *(one["rows"] for one in run)])
-            out += [table[int(a) : int(b)] for a, b in zip(sizes, sizes[1:])]
+            out += [table[int(a) : int(b)] for a, b in pairwise(sizes)]
         except ValueError as error:
             out += [error] * len(run)
         place = end
