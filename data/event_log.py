@@ -191,8 +191,8 @@ def _events(
             users = users.grown(table[one.on])
         else:
             items = items.grown(table[one.on])
-    joint = {n: np.concatenate([getattr(one, n) for one in found]) for n in ("user", "item", "time", "labels")}
-    whole = Rows(np.zeros((len(joint["user"]), 0), np.int32), **joint)
+    joint = [np.concatenate([getattr(one, name) for one in found]) for name in ("user", "item", "time", "labels")]
+    whole = Rows(np.zeros((len(joint[0]), 0), np.int32), joint[0], joint[1], joint[2], joint[3])
     return users, items, whole, np.concatenate(met)
 
 
