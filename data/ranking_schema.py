@@ -229,7 +229,8 @@ def parse_schema(values: Any, where: object) -> Schema:
             name: _sequence(one, f"{where}: sequences: {name}") for name, one in _named(values, "sequences", where)
         },
         split=_plain(Split, _mapping(values.get("split") or {}, f"{where}: split"), f"{where}: split"),
-        join=tuple(_plain(Join, _with_on(one), f"{where}: join") for one in _list(values.get("join"), f"{where}: join")),
+        join=tuple(_plain(Join, _with_on(one), f"{where}: join")
+                   for one in _list(values.get("join"), f"{where}: join")),
         log=None if values.get("log") is None else _text(values["log"], f"{where}: log"),
     )  # fmt: skip
     check_schema(schema, where)
