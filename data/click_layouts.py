@@ -137,7 +137,8 @@ def open_log(data: str, schema: str = "auto") -> tuple[Log, Schema]:
                 return Log(tuple(files), folder), read_schema(path)
         name = next((name for name, (needed, _) in LAYOUTS.items() if set(needed) <= set(columns)), None)
         if name is None:
-            raise fail(files[0], f"has no schema; write one with `headwise ranking schema --data {data}`")
+            beside_it = f"write {stem_of(files[0])}.yaml beside it (docs/ranking.md)"
+            raise fail(files[0], f"has no schema; {beside_it}, or give --schema")
     elif schema in LAYOUTS:
         name = schema
     else:

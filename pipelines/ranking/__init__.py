@@ -5,13 +5,13 @@ The six answers of the task; the log is read in `logs`, scored in `scoring`, new
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from ..engine.command_line import python_verb
-from ..engine.task import Item, Review, Splits, Task, Verb
-from .options import CompareOptions, RankingOptions, RankingPredictOptions, SchemaOptions, TopOptions
+from ..engine.task import Item, Review, Splits, Task
+from .options import RankingOptions, RankingPredictOptions
 
 if TYPE_CHECKING:
     import polars as pl
@@ -31,13 +31,6 @@ class Ranking(Task[RankingOptions]):
         "Ordering items for the users of the log that it was trained on. Probabilities hold while people and items "
         "behave as in that log; users and items that it has not seen are scored by their other columns alone."
     )
-    verbs: ClassVar[Mapping[str, Verb]] = {
-        "top": Verb(TopOptions, "headwise.pipelines.ranking.top:top", "the best items for each user"),
-        "compare": Verb(
-            CompareOptions, "headwise.pipelines.ranking.compare:compare", "several models and seeds on one log"
-        ),
-        "schema": Verb(SchemaOptions, "headwise.pipelines.ranking.draft:draft", "draft a schema from a log's columns"),
-    }
 
     def check(self, options: Any) -> None:
         """Values that no data can make right."""
@@ -141,6 +134,4 @@ class Ranking(Task[RankingOptions]):
 
 
 TASK = Ranking()
-train, evaluate, predict, export, top, compare, schema = (
-    python_verb(TASK, verb) for verb in ("train", "evaluate", "predict", "export", "top", "compare", "schema")
-)
+train, evaluate, predict, export = (python_verb(TASK, verb) for verb in ("train", "evaluate", "predict", "export"))

@@ -3,15 +3,11 @@
 from typing import Any
 
 from ...data.errors import InputError
-from .options import MODELS, CompareOptions, RankingOptions, TopOptions
+from .options import RankingOptions
 
 
 def check(options: Any) -> None:
     """Raise `InputError` for the first of them."""
-    if isinstance(options, TopOptions):
-        for name in ("k", "batch_size"):
-            if getattr(options, name) < 1:
-                raise InputError(f"--{name.replace('_', '-')} {getattr(options, name)}: must be at least 1")
     if not isinstance(options, RankingOptions):
         return
     for name in ("width", "layers", "heads", "proxies", "shared_tasks", "experts"):
@@ -30,14 +26,6 @@ def check(options: Any) -> None:
     if options.sparse == "yes" and (options.clip is not None or options.devices * options.nodes > 1):
         raise InputError("--sparse yes: goes with one device and without --clip")
     check_attention(options.attention)
-    if isinstance(options, CompareOptions):
-        parts = ("no-cross", "no-gated", "no-task-tokens")
-        known = (*MODELS, *(f"infnet:{part}" for part in parts))
-        for name in options.models:
-            if name not in known:
-                raise InputError(f"--models {name}: unknown; there are {', '.join(known)}")
-        if not options.models or len(set(options.models)) < len(options.models) or options.seeds < 1:
-            raise InputError("compare: give at least one model and seed, and no model twice")
 
 
 def check_attention(name: str) -> None:

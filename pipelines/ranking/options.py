@@ -6,7 +6,6 @@ from typing import Literal
 from ..engine.options import PredictOptions, TrainOptions
 
 Model = Literal["infnet", "infnet-hub", "shared-bottom", "mmoe", "ple", "din", "dcnv2", "tokens"]
-MODELS: tuple[Model, ...] = ("infnet", "infnet-hub", "shared-bottom", "mmoe", "ple", "din", "dcnv2", "tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,53 +81,3 @@ class RankingPredictOptions(PredictOptions):
     """Rows per forward pass."""
     log: str | None = None
     """Events since the training (a labelled log of the same columns), added to the histories before scoring."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TopOptions:
-    """The best items for each user, as of now: after all events that the run knows."""
-
-    run: str
-    """Run directory of the trained model."""
-    output: str
-    """Parquet file to write: user, rank, item, score of each task."""
-    users: str | None = None
-    """Table with a column of user ids; by default all users of the run."""
-    candidates: str | None = None
-    """Table with a column of item ids to choose from; by default all items of the training part."""
-    k: int = 20
-    """Items per user."""
-    task: str | None = None
-    """Task whose probability ranks the items; by default the first."""
-    seen: bool = False
-    """Also list items that the user has met in the log."""
-    log: str | None = None
-    """Events since the training, added to the histories."""
-    batch_size: int = 8192
-    """Pairs of user and item per forward pass."""
-    overwrite: bool = False
-    """Replace an existing output."""
-    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Kind of device."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompareOptions(RankingOptions):
-    """Train several models with several seeds on one log; a table of means and deviations."""
-
-    models: tuple[str, ...] = MODELS
-    """Models to train; `infnet:no-cross`, `infnet:no-gated` and `infnet:no-task-tokens` are ablations."""
-    seeds: int = 3
-    """Seeds of each model, from --seed on."""
-    output: str
-    """Folder to write: the table, a picture, and a JSON file a training, which is not trained again."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SchemaOptions:
-    """Draft a schema from the columns of a log, to be read and mended."""
-
-    data: str
-    """The log: a file, folder or pattern."""
-    output: str | None = None
-    """YAML file to write; by default beside the log, by its name."""
