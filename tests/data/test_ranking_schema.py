@@ -92,7 +92,7 @@ def test_known_layouts_read_real_logs(data: str, tasks: list[str], parts: list[i
     assert schema_of(json.loads(json.dumps(schema.as_dict()))) == schema
     assert list(schema.tasks) == tasks
     if "conversion" in tasks:  # nobody bought anything in this sample
-        with pytest.raises(InputError, match="task conversion .*: every label of the training part is 0"):
+        with pytest.raises(InputError, match=r"task conversion .*: every label of the training part is 0"):
             fit(log, schema)
         schema = replace(schema, tasks={"click": schema.tasks["click"]})
     encoder, rows, part = fit(log, schema)
