@@ -7,7 +7,7 @@ USER := $(VENV)/.ready
 WSI := $(VENV)/.ready-wsi
 DEV := $(VENV)/.ready-dev
 ARGS ?=
-TASKS := forecast wsi
+TASKS := forecast ranking wsi
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ $(DEV): pyproject.toml constraints.txt
 	@touch $(USER) $(WSI)
 
 forecast: $(USER) ## train, evaluate and predict series; DATA=my.csv, else a generated sample
+	$(BIN)/headwise $@ train $(if $(DATA),--data '$(DATA)') $(if $(RUN),--run '$(RUN)') $(ARGS)
+
+ranking: $(USER) ## train click models on an event log; DATA=log or schema.yaml, else a generated log
 	$(BIN)/headwise $@ train $(if $(DATA),--data '$(DATA)') $(if $(RUN),--run '$(RUN)') $(ARGS)
 
 wsi: $(WSI) ## classify slides or bags; DATA=labels.csv or their folder, else generated slides

@@ -1,11 +1,17 @@
 """Public data sets by name: where they lie, what their bytes must be, whose they are.
 
 Addresses hold a commit, so the bytes behind them cannot change. What arrives is checked before it is used, and is read
-as a plain table (gzip included): nothing is unpickled and no archive is unpacked.
+as a plain table (gzip included): nothing is unpickled, and of an archive (a wheel) only files that are named here are
+taken.
 """
 
 import hashlib
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +34,7 @@ class Dataset:
     licence    as its repository states it, or that it states none
     citation   paper to cite
     read_with  options that the reader needs for it
+    members    files of a Python wheel that are the data set; `url` is then what pip is asked for, `file` the wheel
     """
 
     name: str
@@ -40,6 +47,7 @@ class Dataset:
     licence: str
     citation: str
     read_with: str = ""
+    members: tuple[str, ...] = ()
 
     @property
     def checked_by(self) -> str:
@@ -179,7 +187,22 @@ DATASETS: tuple[Dataset, ...] = (
         _LAI,
         "--frequency 1h",
     ),
+    Dataset(
+        "ml-100k",
+        "ranking",
+        "MovieLens: 100,000 ratings of 943 people and 1,682 films, with tables of both; out of the wheel of RecBole",
+        "recbole==1.2.1",
+        "recbole-1.2.1-py3-none-any.whl",
+        "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",
+        None,
+        "GroupLens: research, no redistribution without permission; the wheel is MIT",
+        "Harper and Konstan, The MovieLens datasets: history and context, ACM TiiS 5(4), 2015",
+        members=tuple(f"recbole/dataset_example/ml-100k/ml-100k.{kind}" for kind in ("inter", "user", "item")),
+    ),
 )
+
+
+MEMBER_CAP = 64 << 20  # bytes of a file out of a wheel
 
 
 def find_dataset(name: str) -> Dataset:
@@ -227,6 +250,8 @@ def get_dataset(
     if isinstance(entry, str):
         entry = find_dataset(entry)
     home = Path(folder) if folder is not None else cache_folder()
+    if entry.members and downloader is None:
+        downloader = pip_download
     target = home / entry.file
     pooch.get_logger().setLevel("ERROR")  # its notices are not ours
     if entry.sha256 is None and entry.git_blob and target.is_file() and git_blob_id(target) != entry.git_blob:
@@ -248,4 +273,36 @@ def get_dataset(
     if entry.sha256 is None and entry.git_blob and git_blob_id(target) != entry.git_blob:
         target.unlink()
         raise fail(entry.name, f"what came from {entry.url} has a wrong checksum; nothing was kept")
-    return target
+    return unpacked(entry, target, home / entry.name) if entry.members else target
+
+
+def pip_download(url: str, output: Any, pooch: Any) -> None:
+    """Have pip fetch a wheel, from the registry that this machine uses, into the file `output`."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:",
+                   "--disable-pip-version-check", "--dest", folder, url]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        found = sorted(Path(folder).glob("*.whl"))
+        if done.returncode or len(found) != 1:
+            lines = done.stderr.strip().splitlines() or ["pip gave no wheel"]
+            raise OSError(f"pip download {url}: {lines[-1]}")
+        shutil.copyfile(found[0], output)
+
+
+def unpacked(entry: Dataset, wheel: Path, folder: Path) -> Path:
+    """The data set's files out of its checked wheel, into a folder of their own. Only those named, each by its last
+    name, so no path inside the archive is followed."""
+    aside = folder.with_name(f".aside-{folder.name}")
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        with zipfile.ZipFile(wheel) as opened:
+            for name in entry.members:
+                if opened.getinfo(name).file_size > MEMBER_CAP:
+                    raise fail(entry.name, f"{name} is larger than {MEMBER_CAP >> 20} MiB")
+                (aside / name.rsplit("/", 1)[1]).write_bytes(opened.read(name))
+        shutil.rmtree(folder, ignore_errors=True)
+        aside.replace(folder)
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise fail(entry.name, f"cannot be unpacked into {folder} ({' '.join(str(error).split())})") from error
+    return folder

@@ -158,6 +158,11 @@ def log_of(data: str) -> Log:
     return Log(tuple(files), Path(files[0]).parent)
 
 
+def files_of(path: str) -> list[str]:
+    """The tables that a path, folder, pattern or schema names."""
+    return list(log_of(path).files)
+
+
 def _log_files(data: str) -> list[str]:
     """The files of the log: of a folder, those that look like one."""
     if not Path(data).is_dir():

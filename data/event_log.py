@@ -191,10 +191,8 @@ def _events(
             users = users.grown(table[one.on])
         else:
             items = items.grown(table[one.on])
-    whole = Rows(
-        np.zeros((sum(map(len, found)), 0), np.int32),
-        *(np.concatenate([getattr(one, name) for one in found]) for name in ("user", "item", "time", "labels")),
-    )
+    joint = [np.concatenate([getattr(one, name) for one in found]) for name in ("user", "item", "time", "labels")]
+    whole = Rows(np.zeros((len(joint[0]), 0), np.int32), joint[0], joint[1], joint[2], joint[3])
     return users, items, whole, np.concatenate(met)
 
 

@@ -229,7 +229,8 @@ def parse_schema(values: Any, where: object) -> Schema:
             name: _sequence(one, f"{where}: sequences: {name}") for name, one in _named(values, "sequences", where)
         },
         split=_plain(Split, _mapping(values.get("split") or {}, f"{where}: split"), f"{where}: split"),
-        join=tuple(_plain(Join, one, f"{where}: join") for one in _list(values.get("join"), f"{where}: join")),
+        join=tuple(_plain(Join, _with_on(one), f"{where}: join")
+                   for one in _list(values.get("join"), f"{where}: join")),
         log=None if values.get("log") is None else _text(values["log"], f"{where}: log"),
     )  # fmt: skip
     check_schema(schema, where)
@@ -288,6 +289,11 @@ def _mapping(values: Any, where: object, allowed: Iterable[str] | None = None) -
         if allowed is not None and key not in allowed:
             raise fail(where, f"no key {shown(key)}{nearest(str(key), allowed)}")
     return {str(key): value for key, value in values.items()}
+
+
+def _with_on(values: Any) -> Any:
+    """A key `on`, which YAML 1.1 reads as true, as it was written."""
+    return {"on" if key is True else key: one for key, one in values.items()} if isinstance(values, Mapping) else values
 
 
 def _named(values: Mapping[str, Any], key: str, where: object) -> list[tuple[str, Any]]:

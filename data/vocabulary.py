@@ -14,7 +14,7 @@ import polars as pl
 from .tables import MISSING_WORDS
 
 MISSING, UNSEEN, FIRST = 0, 1, 2
-HASHES = 1 << 62
+WHOLE, LARGEST = 1 << 53, (1 << 63) - 1  # floats below hold every whole number; of int64
 DENSE = 4  # a table of whole-number keys by value may have so many places a key
 
 
@@ -26,8 +26,12 @@ def clean(column: pl.Series) -> pl.Series:
     if column.dtype.is_float():
         whole = column.is_not_null() & column.is_finite()
         column = column.set(~whole, None)
-        # 3.0 in one file is 3 in another.
-        return column.cast(pl.Int64) if (column.drop_nulls() % 1 == 0).all() else column.cast(pl.String)
+        # 3.0 in one file or part of a file is 3 in another.
+        whole = (column % 1 == 0) & (column.abs() < WHOLE)
+        numbers = column.set(~whole, None).cast(pl.Int64)
+        return numbers if whole.all() else numbers.cast(pl.String).fill_null(column.cast(pl.String))
+    if column.dtype == pl.UInt64 and (column > LARGEST).any():
+        return column.cast(pl.String)
     if column.dtype == pl.Boolean or column.dtype.is_integer():
         return column.cast(pl.Int64)
     return column.cast(pl.String)
@@ -97,7 +101,8 @@ class Vocabulary:
         if self._dense is not None:
             low, table = self._dense
             place = numbers - low
-            place[(numbers < low) | (place >= len(table))] = len(table) - 1  # a difference may have run over
+            # A difference may have run over.
+            place[(numbers < low) | (place < 0) | (place >= len(table))] = len(table) - 1
             return table[place]
         keys, codes = self._sorted
         place = np.searchsorted(keys, numbers)

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .blocks import NetworkKind
 from .moe.multi_gate import LayeredExtraction, MultiGate
 from .vit import Encoder
 
@@ -47,6 +48,7 @@ class Embedding(nn.Module):
         self.layout = layout
         self.table = nn.Embedding(sum(layout.codes), width, sparse=sparse)
         nn.init.normal_(self.table.weight, std=scale)
+        self.missing: Tensor
         missing = torch.tensor([0, *layout.codes[:-1]]).cumsum(0).repeat_interleave(torch.tensor(layout.widths))
         self.register_buffer("missing", missing, persistent=False)
         self.several = any(width > 1 for width in layout.widths)
@@ -243,7 +245,7 @@ class TokenMixer(ClickModel):
 
     def __init__(
         self, layout: Layout, *, width: int = 16, layers: int = 2, heads: int = 4, attention: str = "softmax",
-        ffn: str = "mlp", towers: Sequence[int] = (64,), dropout: float = 0.0, sparse: bool = False,
+        ffn: NetworkKind = "mlp", towers: Sequence[int] = (64,), dropout: float = 0.0, sparse: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(layout, width=width, sparse=sparse)
         self.tokens = nn.Parameter(0.05 * torch.randn(layout.tasks, width))

@@ -1,7 +1,7 @@
-"""INFNet: features, behaviour and tasks as three kinds of tokens that meet through a few proxies (arXiv 2508.11565, v1).
+"""INFNet: features, behaviour and tasks as tokens that meet through a few proxies (arXiv 2508.11565, version 1).
 
-Shapes: B rows, M fields, m proxies of them, F sequences (one proxy each), S tasks, R shared task tokens, T events of all
-rows, D width, H heads.
+Shapes: B rows, M fields, m proxies of them, F sequences (one proxy each), S tasks, R shared task tokens, T events of
+all rows, D width, H heads.
 
 A block, with CA(q, k) the cross-attention softmax(q W_q (k W_k)^T / sqrt(d)) k W_v and X~ the proxies of X:
 
@@ -12,20 +12,21 @@ A block, with CA(q, k) the cross-attention softmax(q W_q (k W_k)^T / sqrt(d)) k 
 The paper has no public code, and leaves open what follows. Our readings:
 
 1. The gate sees the new proxies (the text), not those before the block (an index in its equations).
-2. "Residual connections" are named without a formula. `residual`: X' = LN(X + gated X), proxies and T^ likewise; without
-   them the formulas stand as printed, and each block halves what passes its gate.
+2. "Residual connections" are named without a formula. `residual`: X' = LN(X + gated X), proxies and T^ likewise;
+   without them the formulas stand as printed, and each block halves what passes its gate.
 3. Heads are not given: `heads`, and keys and values of a kind are projected once for all that read them, queries by
    kind; no output layer, as in the formula.
 4. Order and padding of the sequences are not mentioned. Events lie packed, so padding has no softmax mass; each event
    carries its kind and the class of its age (`ages`).
 5. Proxies of fields and sequences are "4" in the experiments, yet one a behaviour by the formula: the formula holds.
-6. Proxies of sequences are sums over events, as printed; with `residual` the norm takes their scale out. Here the sum
-   is divided by the square root of the count, so that histories of 1 and 100 events are of one scale without it, too.
+6. Proxies of sequences are sums over events; we divide by the square root of their number, so that histories of 1 and
+   of 100 events are of one scale.
+7. The towers read the tasks alone, so the last block leaves out what no one reads: the other kinds and their gates.
 
-`variant="hub"` is the second version (Aggregate and Broadcast; read through a third party's code only): proxies read all
-three kinds, themselves among them, through a linear layer over what they found, and a gate with a shift, of one vector
-for each kind, comes back: X' = LN(X + X * sigmoid(a) + b), (a, b) = MLP(flatten proxies). Sequence proxies are means,
-one for each task; task proxies are the tasks' own tokens and the shared ones.
+`variant="hub"` is the second version (Aggregate and Broadcast; read through a third party's code only): proxies read
+all three kinds, themselves among them, through a linear layer over what they found, and a gate with a shift, of one
+vector for each kind, comes back: X' = LN(X + X * sigmoid(a) + b), (a, b) = MLP(flatten proxies). Sequence proxies are
+means, one for each task; task proxies are the tasks' own tokens and the shared ones.
 """
 
 from __future__ import annotations
@@ -57,15 +58,15 @@ class Reads(nn.Module):
         self.keys = nn.Linear(width, 2 * width, bias=False)
 
     def forward(self, queries: dict[str, Tensor], tokens: Tensor, offsets: Tensor | None = None) -> dict[str, Tensor]:
-        """queries: (B, Q, D) by kind; tokens: (B, N, D), or packed (T, D) with offsets (B + 1,) -> as the queries."""
+        """queries: (B, Q, D) by kind; tokens: (B, N, D), or packed (T, D) with offsets (B + 1,)."""
         sizes = [one.shape[1] for one in queries.values()]
         query = torch.cat([self.queries[kind](one) for kind, one in queries.items()], 1).unflatten(2, (self.heads, -1))
         if self.uniform:
             query = query * 0.0
         key, value = self.keys(tokens).unflatten(-1, (2, self.heads, -1)).unbind(-3)
         if offsets is None:
-            turned = (part.transpose(1, 2) for part in (query, key, value))
-            out = F.scaled_dot_product_attention(*turned).transpose(1, 2)
+            query, key, value = (part.transpose(1, 2) for part in (query, key, value))
+            out = F.scaled_dot_product_attention(query, key, value).transpose(1, 2)
         else:
             out = ragged_attention(query, key, value, offsets)
         return dict(zip(queries, out.flatten(2).split(sizes, 1)))
@@ -86,26 +87,31 @@ class Block(nn.Module):
     """The heterogeneous and the homogeneous step. kinds: proxies of fields, sequences and tasks (0: there are none)."""
 
     def __init__(
-        self, width: int, proxies: tuple[int, int, int], tasks: int, *, heads: int, residual: bool,
-        gated: bool, cross: bool, task_tokens: bool, dropout: float,
+        self, width: int, proxies: tuple[int, int, int], *, heads: int, residual: bool, gated: bool, cross: bool,
+        task_tokens: bool, dropout: float, last: bool,
     ) -> None:  # fmt: skip
         super().__init__()
         fields, sequences, shared = proxies
         self.residual, self.task_tokens, self.events = residual, task_tokens, bool(sequences)
+        self.proxies = not last or not task_tokens  # whether those of fields and sequences are read after this block
         of_tasks = ["t", "task"] if task_tokens else []
-        self.read_c = Reads(width, heads, [*(["s"] if sequences else []), *of_tasks], uniform=not cross)
-        self.read_s = Reads(width, heads, ["c", *of_tasks], uniform=not cross) if sequences else None
-        self.read_t = Reads(width, heads, ["c", *(["s"] if sequences else [])], uniform=not cross) if of_tasks else None
-        sizes = {"c": fields, **({"s": sequences} if sequences else {}), **({"task": shared} if of_tasks else {})}
+        of_s = ["s"] if sequences and self.proxies else []
+        of_c = ["c"] if self.proxies else []
+        uniform = not cross
+        self.read_c = Reads(width, heads, [*of_s, *of_tasks], uniform=uniform) if of_s or of_tasks else None
+        self.read_s = Reads(width, heads, [*of_c, *of_tasks], uniform=uniform) if sequences else None
+        self.read_t = Reads(width, heads, [*of_c, *of_s], uniform=uniform) if of_tasks and of_c else None
+        sizes = {"c": fields, "s": sequences} if not last else {}
+        sizes = {kind: n for kind, n in sizes.items() if n} | ({"task": shared} if of_tasks else {})
         self.gates = nn.ModuleDict({kind: Gate(count, width) for kind, count in sizes.items()} if gated else {})
-        names = [*sizes, "c~", *(["s~"] if sequences else []), *(["t~", "t^"] if of_tasks else [])]
-        self.norms = nn.ModuleDict({name.replace("^", "_"): nn.LayerNorm(width) for name in names} if residual else {})
+        names = [*self.gates, *(f"{kind}~" for kind in (*of_c, *of_s)), *(["t~", "t_"] if of_tasks else [])]
+        self.norms = nn.ModuleDict({name: nn.LayerNorm(width) for name in names} if residual else {})
         self.dropout = nn.Dropout(dropout)
 
     def _joined(self, name: str, before: Tensor, found: Tensor) -> Tensor:
         """What was read or gated, with the residual and its norm."""
         found = self.dropout(found)
-        return self.norms[name.replace("^", "_")](before + found) if self.residual else found
+        return self.norms[name](before + found) if self.residual else found
 
     def _gated(self, name: str, tokens: Tensor, proxies: Tensor, segments: Tensor | None = None) -> Tensor:
         if name not in self.gates:
@@ -115,33 +121,39 @@ class Block(nn.Module):
         return self._joined(name, tokens, tokens * gate)
 
     def forward(self, x: dict[str, Tensor], offsets: Tensor, segments: Tensor) -> dict[str, Tensor]:
-        """x: tokens c (B, M, D), s (T, D), t (B, S, D) and proxies c~, s~, t~; offsets (B + 1,) and segments (T,) of s."""
-        asking = {"s": x["s~"]} if self.events else {}
+        """x: tokens c (B, M, D), s (T, D), t (B, S, D), proxies c~, s~, t~; offsets (B + 1,), segments (T,) of s."""
+        asking = {"s": x["s~"]} if self.events and self.proxies else {}
+        fields = {"c": x["c~"]} if self.proxies else {}
         tasks = {"t": x["t~"], "task": x["t"]} if self.task_tokens else {}
-        from_c = self.read_c(asking | tasks, x["c"]) if asking | tasks else {}
-        from_s = self.read_s({"c": x["c~"]} | tasks, x["s"], offsets) if self.read_s is not None else {}
-        from_t = self.read_t({"c": x["c~"]} | asking, x["t"]) if self.read_t is not None else {}
+        from_c = self.read_c(asking | tasks, x["c"]) if self.read_c is not None else {}
+        from_s = self.read_s(fields | tasks, x["s"], offsets) if self.read_s is not None else {}
+        from_t = self.read_t(fields | asking, x["t"]) if self.read_t is not None else {}
         out = dict(x)
         for kind, found in (("c~", (from_s, from_t)), ("s~", (from_c, from_t)), ("t~", (from_c, from_s))):
             heard = [one[kind[0]] for one in found if kind[0] in one]
             if kind in x and heard:
                 out[kind] = self._joined(kind, x[kind], sum(heard[1:], heard[0]))
-        out["c"] = self._gated("c", x["c"], out["c~"])
-        if self.events:
+        if "c" in self.gates:
+            out["c"] = self._gated("c", x["c"], out["c~"])
+        if "s" in self.gates:
             out["s"] = self._gated("s", x["s"], out["s~"], segments)
         if self.task_tokens:
             heard = [one["task"] for one in (from_c, from_s) if "task" in one]
-            out["t"] = self._gated("task", self._joined("t^", x["t"], sum(heard[1:], heard[0])), out["t~"])
+            out["t"] = self._gated("task", self._joined("t_", x["t"], sum(heard[1:], heard[0])), out["t~"])
         return out
 
 
 class HubBlock(nn.Module):
     """The block of the second version. hubs: of fields, sequences, tasks."""
 
-    def __init__(self, width: int, hubs: dict[str, int], *, heads: int, cross: bool, dropout: float) -> None:
+    def __init__(
+        self, width: int, hubs: dict[str, int], *, heads: int, cross: bool, dropout: float, last: bool
+    ) -> None:
         super().__init__()
-        self.reads = nn.ModuleDict({kind: Reads(width, heads, list(hubs), uniform=not cross) for kind in hubs})
-        self.mix = nn.ModuleDict({kind: nn.Linear(len(hubs) * width, width) for kind in hubs})
+        found = list(hubs)
+        hubs = {"t": hubs["t"]} if last else hubs
+        self.reads = nn.ModuleDict({kind: Reads(width, heads, list(hubs), uniform=not cross) for kind in found})
+        self.mix = nn.ModuleDict({kind: nn.Linear(len(found) * width, width) for kind in hubs})
         self.hub_norms = nn.ModuleDict({kind: nn.LayerNorm(width) for kind in hubs})
         self.broadcast = nn.ModuleDict(
             {kind: nn.Sequential(nn.Linear(n * width, 4 * width), nn.ReLU(), nn.Linear(4 * width, 2 * width))
@@ -207,12 +219,12 @@ class INFNet(ClickModel):
             HubBlock(
                 width,
                 {"c": proxies, **({"s": count} if layout.sequences else {}), "t": tasks + shared},
-                heads=heads, cross=cross, dropout=dropout,
+                heads=heads, cross=cross, dropout=dropout, last=place == blocks - 1,
             ) if variant == "hub" else Block(
-                width, (proxies, self.sequence_proxies, shared), tasks, heads=heads, residual=residual,
-                gated=gated, cross=cross, task_tokens=task_tokens, dropout=dropout,
+                width, (proxies, self.sequence_proxies, shared), heads=heads, residual=residual, gated=gated,
+                cross=cross, task_tokens=task_tokens, dropout=dropout, last=place == blocks - 1,
             )
-            for _ in range(blocks)
+            for place in range(blocks)
         )  # fmt: skip
         read = width if task_tokens else (proxies + self.sequence_proxies) * width
         self.towers = Towers(read, tasks, towers, dropout)

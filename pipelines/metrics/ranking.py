@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headwise.pipelines.metrics.classification import LEAST_PROBABILITY
+from .classification import LEAST_PROBABILITY
 
 BLOCK_ROWS = 1 << 15  # rows worked on at once, so that what is derived from them stays in the processor's cache
 # A sort key of 64 bits is a group, the order of a score (the bits of a float32, or a rank) and a label.

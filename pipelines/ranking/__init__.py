@@ -120,7 +120,7 @@ class Ranking(Task[RankingOptions]):
         return list_parts(options.input)
 
     def prediction_schema(self, options: Any, spec: dict[str, Any]) -> dict[str, Any]:
-        """row, user, item, p_TASK, seen_user, seen_item, unseen, unread."""
+        """row, user_id, item_id, p_TASK, seen_user, seen_item, unseen, unread."""
         from .infer import schema
 
         return schema(spec)

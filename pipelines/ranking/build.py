@@ -109,6 +109,11 @@ class Both(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        for group in self.parts[1].param_groups:
+            for weight in group["params"]:
+                # What no gradient reaches (a part of an ablation) has a state like all others, which a resumed run
+                # looks for.
+                weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
         for part in self.parts:
             part.step()
         return loss

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -62,6 +62,9 @@ class Job:
         return replace(options, model=model, seed=self.seed, **off)
 
 
+Found = Mapping[Job, Mapping[str, Any]]
+
+
 def compare(task: Task[Any], options: CompareOptions) -> pl.DataFrame:
     """Train every model with every seed; writes trainings/, comparison.csv, .md and .png into --output.
 
@@ -84,14 +87,14 @@ def compare(task: Task[Any], options: CompareOptions) -> pl.DataFrame:
         device = pick_device(options.accelerator)
         with Progressbar(total=len(left), unit="training", desc="compare") as bar:
             for job in left:
-                found = _do(task, job.options(options), splits, device)
-                stored = {"model": job.model, "seed": job.seed, "fingerprint": fingerprint, **found}
+                done = _do(task, job.options(options), splits, device)
+                stored = {"model": job.model, "seed": job.seed, "fingerprint": fingerprint, **done}
                 write_json(output / "trainings" / job.file, stored)
-                shown = "  ".join(f"{name} AUC {one['auc']:.4f}" for name, one in found["scores"].items())
-                say(f"{job.model} seed {job.seed}: {shown}  ({found['epochs']} epochs, {found['seconds']:.0f} s)")
+                shown = "  ".join(f"{name} AUC {one['auc']:.4f}" for name, one in done["scores"].items())
+                say(f"{job.model} seed {job.seed}: {shown}  ({done['epochs']} epochs, {done['seconds']:.0f} s)")
                 bar.update()
         base = baseline(splits)
-        found = {job: read_facts(output / "trainings" / job.file) for job in jobs}
+        found: Found = {job: read_facts(output / "trainings" / job.file) for job in jobs}
         table = summarise(found, base, splits.spec["tasks"])
         shifts = differences(found, splits.spec["tasks"])
         text = _markdown(table, shifts, options, len(splits.test))
@@ -232,13 +235,13 @@ def baseline(splits: Splits) -> dict[str, dict[str, float]]:
     return scores(splits, np.stack(each, 1))
 
 
-def _values(found: dict[Job, dict[str, Any]], model: str, task: str, score: str) -> np.ndarray:
+def _values(found: Found, model: str, task: str, score: str) -> np.ndarray:
     """One value a seed, in the order of the seeds."""
     own = (facts["scores"][task][score] for job, facts in found.items() if job.model == model)
     return np.array([math.nan if value is None else value for value in own], float)
 
 
-def summarise(found: dict[Job, dict[str, Any]], base: dict[str, dict[str, float]], tasks: list[str]) -> pl.DataFrame:
+def summarise(found: Found, base: dict[str, dict[str, float]], tasks: list[str]) -> pl.DataFrame:
     """A row for each model and task: means over seeds, and deviations (of a sample; NaN with one seed)."""
     rows: list[dict[str, Any]] = []
     for model in dict.fromkeys(job.model for job in found):
@@ -258,7 +261,7 @@ def summarise(found: dict[Job, dict[str, Any]], base: dict[str, dict[str, float]
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
-def differences(found: dict[Job, dict[str, Any]], tasks: list[str]) -> pl.DataFrame:
+def differences(found: Found, tasks: list[str]) -> pl.DataFrame:
     """AUC of each ablation less that of infnet: mean over seeds, and a 95 % t interval of the pairs of equal seeds."""
     rows = []
     for model in dict.fromkeys(job.model for job in found):

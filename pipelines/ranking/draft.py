@@ -121,7 +121,7 @@ def schema_text(frame: pl.DataFrame, files: Sequence[str], path: Path) -> str:
     labels = {one["column"] for one in tasks.values()}
     left = [one for one in looks if one not in (time,) and one.name not in labels]
     sides = sides_of(frame, user.name, item.name)
-    numeric, categorical, out = [], [], []
+    numeric, categorical, out = list[tuple[str, Any]](), list[tuple[str, Any]](), list[str]()
     for one in left:
         ids = one in (user, item)
         if not ids and (why := unfit(one, frame.height)):

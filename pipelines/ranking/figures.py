@@ -35,6 +35,6 @@ def pictures(labels: np.ndarray, probability: np.ndarray, tasks: Sequence[str], 
     for figure in (tables, spread):
         figure.tight_layout()
     return [
-        Picture("calibration", "Predicted and observed rates in bins of equal count; on the line is calibrated.", tables),
+        Picture("calibration", "Predicted and observed rates in bins of equal count.", tables),
         Picture("separation", "Predictions for rows of either label.", spread),
     ]

@@ -46,12 +46,12 @@ def open_splits(options: RankingOptions, spec: dict[str, Any] | None, whole: boo
         counted = rates(rows, np.flatnonzero(part == TRAIN), len(encoder.users.keys), len(encoder.items.keys))
         encoder = replace(encoder, rates=counted)
         found = make_spec(encoder, rows, part)
-        return Splits(*(ClickRows(encoder, rows, np.flatnonzero(part == code)) for code in PARTS.values()), found,
-                      assets(encoder))  # fmt: skip
+        train, validation, test = (ClickRows(encoder, rows, np.flatnonzero(part == code)) for code in PARTS.values())
+        return Splits(train, validation, test, found, assets(encoder))
     log = log_of(options.data)
     encoder, rows, part = encode_log(log, load_encoder(spec), split=not whole)
-    which = [None if whole else np.flatnonzero(part == code) for code in PARTS.values()]
-    return Splits(*(ClickRows(encoder, rows, one) for one in which), dict(spec))
+    train, validation, test = (ClickRows(encoder, rows, np.flatnonzero(part == code)) for code in PARTS.values())
+    return Splits(train, validation, test, dict(spec))
 
 
 def grown_schema(old: Schema, new: Schema) -> Schema:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ...data.click_batches import ClickRows
 from ...data.ranking_schema import schema_of
+from ...models.click import Embedding
 from ..engine.task import Review
 from ..metrics.ranking import auc, log_loss, ranking_scores
 from .baselines import rate_scores
@@ -36,9 +37,8 @@ def loss(model: nn.Module, batch: dict[str, Tensor], options: RankingOptions) ->
         raise ValueError(f"--task-weights: {len(weights)} weights for {len(mean)} tasks")
     found = (mean * weights).sum()
     if options.embedding_l2:
-        plain = getattr(model, "_forward_module", model)  # of a model that Fabric has wrapped
-        plain = getattr(plain, "module", plain)
-        found = found + options.embedding_l2 * plain.embedding.table(batch["fields"]).square().sum() / len(logits)
+        table = next(one for one in model.modules() if isinstance(one, Embedding)).table  # Fabric wraps the model
+        found = found + options.embedding_l2 * table(batch["fields"]).square().sum() / len(logits)
     return found
 
 

@@ -2,8 +2,10 @@
 
 import dataclasses
 import hashlib
+import io
 import os
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +42,14 @@ def test_entries_are_well_formed() -> None:
     assert {"etth1", "etth2", "ettm1", "ettm2", "weather", "exchange", "ili"} <= set(names)
     assert len({e.file for e in DATASETS}) == len(DATASETS)
     for entry in DATASETS:
-        assert re.search(r"raw\.githubusercontent\.com/[^/]+/[^/]+/[0-9a-f]{40}/", entry.url), entry.name
+        if entry.members:
+            assert re.fullmatch(r"[\w-]+==[\d.]+", entry.url)
+            assert entry.sha256
+            assert all(name.startswith(entry.url.split("==")[0]) for name in entry.members)
+        else:
+            assert re.search(r"raw\.githubusercontent\.com/[^/]+/[^/]+/[0-9a-f]{40}/", entry.url), entry.name
         assert re.fullmatch(r"[0-9a-f]{64}", entry.sha256 or "0" * 64)
-        assert re.fullmatch(r"[0-9a-f]{40}", entry.git_blob or "")
+        assert entry.sha256 or re.fullmatch(r"[0-9a-f]{40}", entry.git_blob or "")
         assert entry.licence
         assert entry.citation
         assert ("we have not had these bytes" in entry.checked_by) == (entry.sha256 is None)
@@ -79,6 +86,32 @@ def test_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("")
     with pytest.raises(InputError, match="cannot be fetched"):
         get_dataset(ENTRY, folder=tmp_path / "cache", downloader=Web(BYTES))
+
+
+def wheel_of(files: dict[str, bytes]) -> tuple[bytes, Dataset]:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as opened:
+        for name, content in files.items():
+            opened.writestr(name, content)
+    digest = hashlib.sha256(buffer.getvalue()).hexdigest()
+    members = ("pack/age/tiny.inter",)
+    return buffer.getvalue(), dataclasses.replace(ENTRY, file="t.whl", sha256=digest, git_blob=None, members=members)
+
+
+def test_of_a_wheel_only_the_named_files_are_taken(tmp_path: Path) -> None:
+    content, entry = wheel_of({"pack/age/tiny.inter": b"a\n1\n", "../evil": b"x", "pack/other": b"y"})
+    folder = get_dataset(entry, folder=tmp_path / "home", downloader=Web(content))
+    assert folder == tmp_path / "home" / entry.name
+    assert {f.name for f in folder.iterdir()} == {"tiny.inter"}
+    assert (folder / "tiny.inter").read_bytes() == b"a\n1\n"
+    assert {f.name for f in (tmp_path / "home").iterdir()} == {"t.whl", entry.name}
+    assert not (tmp_path / "evil").exists()
+
+
+def test_a_wheel_without_the_files_is_one_line(tmp_path: Path) -> None:
+    content, entry = wheel_of({"pack/other": b"y"})
+    with pytest.raises(InputError, match="cannot be unpacked"):
+        get_dataset(entry, folder=tmp_path, downloader=Web(content))
 
 
 def test_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
