@@ -85,15 +85,16 @@ def draft(task: Task[Any], options: SchemaOptions) -> Path:
     if options.data.lower().endswith((".yaml", ".yml")):
         raise InputError(f"--data {options.data}: is a schema already; give the log")
     files = log_of(options.data).files
-    name = "schema" if len(files) > 1 else stem_of(files[0]).removesuffix(".inter")
-    path = Path(options.output or Path(files[0]).parent / f"{name}.yaml")
+    first = files[0]
+    name = "schema" if len(files) > 1 else stem_of(first).removesuffix(".inter")
+    path = Path(options.output or Path(first).parent / f"{name}.yaml")
     if path.suffix.lower() not in (".yaml", ".yml"):
         raise InputError(f"--output {path}: must end in .yaml")
     if path.exists():
         raise InputError(f"{path}: stands already; choose another --output, or remove it")
-    frame = collect(files[0], scan_log(files[0])[0].head(ROWS))
+    frame = collect(first, scan_log(first)[0].head(ROWS))
     if not frame.height:
-        raise fail(files[0], "holds no rows")
+        raise fail(first, "holds no rows")
     text = schema_text(frame, files, path)
     parse_schema(yaml.safe_load(text), path)
     write_text(path, text)
