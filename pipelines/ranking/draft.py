@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 import yaml
 
-from ...data.click_layouts import log_of
+from ...data.click_layouts import files_of
 from ...data.errors import InputError
 from ...data.event_log import scan_log
 from ...data.ranking_schema import UNITS, parse_schema
@@ -84,7 +84,7 @@ def draft(task: Task[Any], options: SchemaOptions) -> Path:
     """
     if options.data.lower().endswith((".yaml", ".yml")):
         raise InputError(f"--data {options.data}: is a schema already; give the log")
-    files = log_of(options.data).files
+    files = files_of(options.data)
     first = files[0]
     name = "schema" if len(files) > 1 else stem_of(first).removesuffix(".inter")
     path = Path(options.output or Path(first).parent / f"{name}.yaml")
