@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .event_history import Events, age_class, packed, spread
-from .interactions import Encoder, Rows
+from .interactions import NOW, Encoder, Rows
 
 
 class ClickRows:
@@ -31,6 +31,9 @@ class ClickRows:
         columns = encoder.columns
         starts = np.cumsum([0, *(one.codes for one in columns)])
         self.start = {one.name: int(start) for one, start in zip(columns, starts)}
+        seconds = [one.keys & 0xFFFF_FFFF for one in encoder.events.values()]
+        # "Now" of rows without a time: just after the log, so that ages are of the kind that training saw.
+        self.now = 1 + max((int(one.max()) for one in seconds if len(one)), default=0)
         self.shift = np.repeat(starts[:-1], [one.width for one in columns]).astype(np.int64)
 
     def __len__(self) -> int:
@@ -71,6 +74,7 @@ class ClickRows:
         if not schema.sequences:
             return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(1, np.int64)
         user, time = rows.user[places], rows.time[places]
+        moment = np.where(time == NOW, self.now, time)
         ranges, values, ages = [], [], []
         for name, one in schema.sequences.items():
             shift = self.start[one.of]
@@ -86,7 +90,7 @@ class ClickRows:
                 where = spread(start, end)
                 values.append(log.codes[where].astype(np.int64) + shift)
                 then = log.keys[where] & 0xFFFF_FFFF
-                ages.append(age_class(np.repeat(time, end - start) - then))
+                ages.append(age_class(np.repeat(moment, end - start) - then))
             ranges.append((start, end))
         return packed(ranges, values, ages)
 

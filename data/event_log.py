@@ -265,7 +265,8 @@ def _vocabularies(
             column = column_of(schema, name)
             if column not in table.columns or (one.on == schema.user) != (side == "user"):
                 continue
-            times = weight[index(known, table, one.on, path)]
+            ids = index(known, table, one.on, path)
+            times = np.where(ids < 0, 0, weight[ids])  # a row without an id is no one's
             if name in counts:
                 counts[name].append(_counted(schema.categorical[name], table[column], times))
             elif name in sampled:

@@ -245,3 +245,15 @@ def test_joined_tables_also_describe_what_no_row_has(tmp_path) -> None:
     pl.DataFrame({"item": [7, 7], "kind": ["p", "q"]}).write_csv(tmp_path / "items.csv")
     with pytest.raises(InputError, match=r"items\.csv: item '7' appears more than once"):
         fit(Log.open(tmp_path / "a.csv"), one)
+
+
+def test_a_row_without_a_time_stands_just_after_the_log(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    table().write_csv(path)
+    encoder, rows, _ = fit(Log.open(path), schema())
+    late = Rows(rows.fields[:1], np.zeros(1, np.int32), np.zeros(1, np.int32), np.array([NOW]))
+    after = Rows(late.fields, late.user, late.item, np.array([rows.time.max() + 1]))
+    found, expected = (ClickRows(encoder, one).batch(np.zeros(1, np.int64)) for one in (late, after))
+    assert len(found["ages"])
+    for name in ("events", "ages", "offsets"):
+        assert found[name].tolist() == expected[name].tolist()
