@@ -55,7 +55,7 @@ def cell(data: str, form: str, seed: int, folds: int, epochs: int, path: Path) -
     for test in grouped_folds(source.cohort, np.arange(len(source.cohort)), folds, seed, data):
         train = BagSet(source, np.setdiff1d(np.arange(len(source.cohort)), test), classes)
         spec = {"classes": classes, "width": train[0][0].shape[1], **moments(train, options.standardise)}
-        model = fit(load_task("wsi"), options, train, spec, torch.device("cpu"))
+        model, _ = fit(load_task("wsi"), options, train, spec, torch.device("cpu"))
         for bag, label, _ in map(BagSet(source, test, classes).__getitem__, range(len(test))):
             found, attention = classify(model, bag)
             assert attention is not None

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .event_history import Events, age_class, packed, spread
+from .event_history import SECONDS, Events, age_class, packed, spread
 from .interactions import NOW, Encoder, Rows
 
 
@@ -31,9 +31,8 @@ class ClickRows:
         columns = encoder.columns
         starts = np.cumsum([0, *(one.codes for one in columns)])
         self.start = {one.name: int(start) for one, start in zip(columns, starts)}
-        seconds = [one.keys & 0xFFFF_FFFF for one in encoder.events.values()]
         # "Now" of rows without a time: just after the log, so that ages are of the kind that training saw.
-        self.now = 1 + max((int(one.max()) for one in seconds if len(one)), default=0)
+        self.now = max((one.end for one in encoder.events.values()), default=0)
         self.shift = np.repeat(starts[:-1], [one.width for one in columns]).astype(np.int64)
 
     def __len__(self) -> int:
@@ -89,7 +88,7 @@ class ClickRows:
                 start, end = log.before(user, time, one.length)
                 where = spread(start, end)
                 values.append(log.codes[where].astype(np.int64) + shift)
-                then = log.keys[where] & 0xFFFF_FFFF
+                then = log.keys[where] & (SECONDS - 1)
                 ages.append(age_class(np.repeat(moment, end - start) - then))
             ranges.append((start, end))
         return packed(ranges, values, ages)

@@ -79,9 +79,10 @@ def kuairand(columns: Sequence[str], folder: Path) -> dict[str, Any]:
     return found | {
         "time": {"column": "time_ms", "unit": "ms"}, "time_fields": ["hour", "weekday"],
         "sequences": {
-            f"{name}ed" if name != "like" else "liked": {"of": "video_id", "where": {"column": column}}
-            for name, column in tasks.items() if column in columns and name != "long_view"
-        } | ({"watched": {"of": "video_id", "where": {"column": "long_view"}}} if "long_view" in columns else {}),
+            name: {"of": "video_id", "where": {"column": column}}
+            for name, column in {"clicked": "is_click", "liked": "is_like", "watched": "long_view"}.items()
+            if column in columns
+        },
     }  # fmt: skip
 
 
@@ -130,7 +131,7 @@ def open_log(data: str, schema: str = "auto") -> tuple[Log, Schema]:
     files = _log_files(data)
     columns, folder = scan_log(files[0])[1], Path(files[0]).parent
     if schema == "auto":
-        beside = [folder / f"{stem_of(files[0]).removesuffix('.inter')}{ending}" for ending in (".yaml", ".yml")]
+        beside = [folder / f"{stem_of(files[0])}{ending}" for ending in (".yaml", ".yml")]
         beside += [folder / "schema.yaml"]
         for path in beside:
             if path.is_file():
@@ -165,10 +166,8 @@ def files_of(path: str) -> list[str]:
 
 def _log_files(data: str) -> list[str]:
     """The files of the log: of a folder, those that look like one."""
-    if not Path(data).is_dir():
-        return list_files(data, LOG_SUFFIXES)
     files = list_files(data, LOG_SUFFIXES)
-    for chosen in (".inter", "log_standard", "log_"):
+    for chosen in (".inter", "log_standard", "log_") if Path(data).is_dir() else ():
         found = [f for f in files if Path(f).name.endswith(chosen) or Path(f).name.startswith(chosen)]
         if found:
             return found

@@ -6,6 +6,7 @@ events of a user before a second are one slice, found by two binary searches.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -22,16 +23,16 @@ class Events:
     codes: np.ndarray
 
     @staticmethod
-    def none() -> "Events":
-        """No events."""
-        return Events(np.zeros(0, np.int64), np.zeros(0, np.int32))
-
-    @staticmethod
     def of(user: np.ndarray, time: np.ndarray, codes: np.ndarray) -> "Events":
         """From a log in any order; events of the same second keep the order of the log."""
         keys = user.astype(np.int64) * SECONDS + time
         order = np.argsort(keys, kind="stable")
         return Events(keys[order], codes[order].astype(np.int32))
+
+    @cached_property
+    def end(self) -> int:
+        """The second after the newest event; 0 without one."""
+        return int((self.keys & (SECONDS - 1)).max()) + 1 if len(self.keys) else 0
 
     def merged(self, newer: "Events") -> "Events":
         """With further events; one that is there already (same user, second and code) is not counted twice."""

@@ -19,7 +19,7 @@ import polars as pl
 from .event_history import Events, Ragged
 from .interactions import Encoder, Rows, column_of, holds, index, parts_of, read_numbers, seconds, task_labels, texts
 from .ranking_schema import Categorical, Join, Schema
-from .tables import collect, fail, list_files, require_columns, scan_table, shown
+from .tables import collect, fail, list_files, require_columns, scan_table, shown, unreadable
 from .vocabulary import MISSING, Vocabulary, clean, equal_counts
 
 PART = 500_000  # rows read at once
@@ -44,14 +44,12 @@ class Log:
         files = tuple(list_files(path, LOG_SUFFIXES))
         return Log(files, folder or Path(files[0]).parent)
 
-    def parts(self, columns: Sequence[str] | None = None) -> Iterator[tuple[pl.DataFrame, str]]:
+    def parts(self, columns: Sequence[str]) -> Iterator[tuple[pl.DataFrame, str]]:
         """Parts of the log in order, each with the name of its file; only these columns, which must be there."""
         for file in self.files:
             frame, names = scan_log(file)
-            if columns is not None:
-                require_columns(file, columns, names)
-                frame = frame.select(list(dict.fromkeys(columns)))
-            yield from ((part, file) for part in batches(file, frame))
+            require_columns(file, columns, names)
+            yield from ((part, file) for part in batches(file, frame.select(list(dict.fromkeys(columns)))))
 
 
 def scan_log(file: str | Path) -> tuple[pl.LazyFrame, list[str]]:
@@ -71,7 +69,7 @@ def batches(where: object, frame: pl.LazyFrame) -> Iterator[pl.DataFrame]:
         try:
             part = next(parts, None)
         except (pl.exceptions.PolarsError, OSError) as error:
-            raise fail(where, f"cannot be read ({' '.join(str(error).split())[:160]}); write it again") from error
+            raise unreadable(where, error) from error
         if part is None:
             return
         if part.height:
@@ -167,13 +165,11 @@ def _events(
     columns += [one.column for one in conditions]
     if schema.split.column is not None:
         columns.append(schema.split.column)
-    encoder = base or Encoder(schema, {}, {}, {}, users, items, {}, {}, {}, {})
     found: list[Rows] = []
     met = []
     for frame, where in log.parts(columns):
         if grow:
             users, items = users.grown(frame[schema.user]), items.grown(frame[schema.item])
-        encoder = replace(encoder, users=users, items=items)
         time, _ = seconds(frame, schema, where, needed=True)
         labels = task_labels(frame, schema, where)
         nothing = np.zeros((frame.height, 0), np.int32)
@@ -337,17 +333,16 @@ def _encode(log: Log, encoder: Encoder, rows: Rows) -> None:
     schema = encoder.schema
     columns = encoder.of_side("row")
     needed = [column_of(schema, one.name) for one in columns if one.name not in schema.time_fields]
-    needed += [schema.user, schema.item, *([schema.time] if schema.time else [])]
     needed += [one.column for one in schema.given.values() if one.column is not None]
     rows.fields = _codes_array((len(rows), sum(one.width for one in columns)))
     given: dict[str, list[Ragged]] = {name: [] for name in schema.given}
     start = 0
-    for frame, where in log.parts(needed):
-        found = encoder.rows(frame, where, labels=False)
-        rows.fields[start : start + frame.height] = found.fields
+    for frame, where in log.parts(needed or [schema.user]):
+        part = slice(start, start + frame.height)
+        rows.fields[part], _ = encoder.fields(frame, rows.time[part], where)
         start += frame.height
-        for name, one in found.given.items():
-            given[name].append(one)
+        for name in given:
+            given[name].append(encoder.given(name, frame, where))
     for name, found in given.items():
         lengths = np.concatenate([np.diff(one.offsets) for one in found])
         rows.given[name] = Ragged(np.concatenate([one.values for one in found]), np.r_[0, np.cumsum(lengths)])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -22,7 +23,7 @@ NOW = (1 << 32) - 1  # the second of a row without a time: after all events
 
 @dataclass(frozen=True)
 class Column:
-    """A field as columns of codes: its vocabulary's name or None, how many codes and columns, whose it is.
+    """A field as columns of codes: how many codes and columns it has, and whose it is.
 
     side: "row" where the log holds it, "user" or "item" where a joined table does.
     """
@@ -37,9 +38,9 @@ class Column:
 class Rows:
     """Encoded rows. `fields`: int32 (N, M) of those fields that the log holds; `user`, `item`: int32 (N,), -1 unknown.
 
-    time: int64 (N,) seconds; labels: int8 (N, S), -1 where a task does not count, or None; met: bool (N, F) which
-    events of the log each row is, or None; given: sequences that the table holds; sides: codes of fields of joined
-    tables that the table itself holds; unread: cells (N,) that should be numbers and are not.
+    time: int64 (N,) seconds; labels: int8 (N, S), -1 where a task does not count, or None; given: sequences that the
+    table holds; sides: codes of fields of joined tables that the table itself holds; unread: cells (N,) that should be
+    numbers and are not.
     """
 
     fields: np.ndarray
@@ -78,7 +79,7 @@ class Encoder:
     last: Mapping[str, np.ndarray]
     rates: Mapping[str, np.ndarray] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def columns(self) -> tuple[Column, ...]:
         """All fields: those of the log, of users, of items."""
         found = [
@@ -132,29 +133,33 @@ class Encoder:
         item = index(self.items, frame, schema.item, where)
         time, unread = seconds(frame, schema, where, needed=labels)
         unread = unread.astype(np.int32)
-        parts = []
-        for column in self.of_side("row"):
-            if column.name in TIME_FIELDS:
-                parts.append(time_codes(column.name, time)[:, None])
-                continue
-            codes, bad = self.codes(column.name, take(frame, self.column_of(column.name), where), where)
-            unread += 0 if bad is None else bad
-            parts.append(codes)
+        fields, bad = self.fields(frame, time, where)
+        unread += bad
         sides = {}
         for column in (*self.of_side("user"), *self.of_side("item")):
-            if self.column_of(column.name) in frame.columns:
-                sides[column.name], bad = self.codes(column.name, frame[self.column_of(column.name)], where)
-                unread += 0 if bad is None else bad
-        fields = np.concatenate(parts, 1) if parts else np.zeros((len(user), 0), np.int32)
-        given = {name: self._given(name, frame, where) for name in schema.given}
+            name = column_of(schema, column.name)
+            if name in frame.columns:
+                sides[column.name], wrong = self.codes(column.name, frame[name], where)
+                unread += 0 if wrong is None else wrong
+        given = {name: self.given(name, frame, where) for name in schema.given}
         found = task_labels(frame, schema, where) if labels else None
         return Rows(fields, user, item, time, found, given, sides, unread)
 
-    def column_of(self, name: str) -> str:
-        """The table's column of a field."""
-        return column_of(self.schema, name)
+    def fields(self, frame: pl.DataFrame, time: np.ndarray, where: object) -> tuple[np.ndarray, np.ndarray]:
+        """int32 codes (n, M) of the log's own fields, and how many cells (n,) should be numbers and are not."""
+        parts, unread = [np.zeros((frame.height, 0), np.int32)], np.zeros(frame.height, np.int32)
+        for column in self.of_side("row"):
+            if column.name in self.schema.time_fields:
+                parts.append(time_codes(column.name, time)[:, None])
+                continue
+            cells = take(frame, column_of(self.schema, column.name), where)
+            codes, bad = self.codes(column.name, cells, where)
+            unread += 0 if bad is None else bad
+            parts.append(codes)
+        return np.concatenate(parts, 1), unread
 
-    def _given(self, name: str, frame: pl.DataFrame, where: object) -> Ragged:
+    def given(self, name: str, frame: pl.DataFrame, where: object) -> Ragged:
+        """A sequence that the table holds."""
         one = self.schema.sequences[name]
         assert one.column is not None
         lists = parts_of(take(frame, one.column, where), one.split)
@@ -165,14 +170,23 @@ class Encoder:
 
     def side(self, side: str, who: np.ndarray) -> np.ndarray:
         """Codes (N, ·) of the joined fields of users or items; of those unknown, missing."""
-        table = self.side_codes[side]
-        out = table[np.maximum(who, 0)] if len(table) else np.zeros((len(who), table.shape[1]), np.int32)
-        out[who < 0] = MISSING
-        return out
+        return codes_of(self.side_codes[side], who)
+
+    def trained_on(self, side: str, who: np.ndarray) -> np.ndarray:
+        """bool (N,): which users or items the training part has."""
+        seen = self.seen[side]
+        return (who >= 0) & seen[np.maximum(who, 0)] if len(seen) else np.zeros(len(who), bool)
 
     def with_events(self, newer: Mapping[str, Events]) -> Encoder:
         """With further events in the histories."""
         return replace(self, events={name: one.merged(newer[name]) for name, one in self.events.items()})
+
+
+def codes_of(table: np.ndarray, who: np.ndarray) -> np.ndarray:
+    """Rows (N, ·) of a table of codes by place; of those unknown (-1), missing."""
+    out = table[np.maximum(who, 0)] if len(table) else np.zeros((len(who), table.shape[1]), np.int32)
+    out[who < 0] = MISSING
+    return out
 
 
 def width_of(schema: Schema, name: str) -> int:

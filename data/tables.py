@@ -198,9 +198,7 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split("\n\n")[0].split())[:160]
 
 
-def scan_table(
-    path: str | Path, allowed: Sequence[str] = TABLE_SUFFIXES
-) -> tuple[pl.LazyFrame, list[str]]:
+def scan_table(path: str | Path, allowed: Sequence[str] = TABLE_SUFFIXES) -> tuple[pl.LazyFrame, list[str]]:
     """A lazy table and its column names; nothing of its rows is read yet.
 
     Cells of text files stay text. A text file whose first line is numbers that are not distinct whole numbers has no
@@ -242,14 +240,17 @@ def collect(path: object, frame: pl.LazyFrame) -> pl.DataFrame:
     try:
         return frame.collect(engine="streaming")
     except (pl.exceptions.PolarsError, OSError) as error:
-        reason = _reason(error)
-        if "more fields than defined" in reason:
-            reason = "a row has more cells than the header has names; quote cells that hold the separator"
-        elif "utf-8" in reason.lower():
-            reason = "it is not UTF-8 text; save it as UTF-8"
-        else:
-            reason = f"it cannot be read ({reason})"
-        raise fail(path, reason) from error
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: object, error: Exception) -> InputError:
+    """What polars said of a table while it read it, as a line that says what to do."""
+    reason = _reason(error)
+    if "more fields than defined" in reason:
+        return fail(path, "a row has more cells than the header has names; quote cells that hold the separator")
+    if "utf-8" in reason.lower():
+        return fail(path, "it is not UTF-8 text; save it as UTF-8")
+    return fail(path, f"it cannot be read ({reason})")
 
 
 def numbers(column: pl.Series) -> tuple[np.ndarray, np.ndarray]:

@@ -22,6 +22,7 @@ import yaml
 
 from ...data.errors import InputError
 from .. import TASKS, load_task
+from .checks import check_least
 from .options import EvaluateOptions, ExportOptions
 from .task import Task
 
@@ -181,10 +182,7 @@ def parse(
 def _checked_values(task: Task[Any], options: Any) -> Any:
     least = {"epochs": 1, "patience": 1, "batch_size": 1, "accumulate": 1, "devices": 1, "nodes": 1, "max_steps": 1,
              "workers": 0, "checkpoint_every": 0, "keep": 1, "shard_size": 1, "processes": 1, "seed": 0}  # fmt: skip
-    for name, bound in least.items():
-        value = getattr(options, name, None)
-        if value is not None and value < bound:
-            raise InputError(f"--{name.replace('_', '-')} {value}: must be at least {bound}")
+    check_least(options, least)
     for name in ("lr", "clip"):
         value = getattr(options, name, None)
         # Larger ones overflow float32 inside the optimiser.
@@ -227,13 +225,14 @@ def _is_needed(field: dataclasses.Field[Any]) -> bool:
 
 def _checked(arguments: list[str], names: list[str], prog: str) -> list[str]:
     """Every word that looks like an option must be one; tyro would say the same in a box of ten lines."""
+    arguments = [_long(word) for word in arguments]
     for word in arguments:
         if not word.startswith("--") or word == "--help":
             continue
-        name = SHORT.get(name := word[2:].split("=")[0].replace("-", "_"), name)
+        name = word[2:].split("=")[0].replace("-", "_")
         if name not in names and name.removeprefix("no_") not in names:
             raise InputError(f"{prog}: no option --{word[2:].split('=')[0]}{_nearest(name, names, '--')}")
-    return [_long(word) for word in arguments]
+    return arguments
 
 
 def _long(word: str) -> str:

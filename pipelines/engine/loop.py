@@ -77,6 +77,16 @@ def build(task: Task[Any], options: TrainOptions, spec: dict[str, Any]) -> nn.Mo
         raise InputError(f"{task.name}: these options make no model: {error}") from error
 
 
+def set_learning_rate(optimizer: Any, options: TrainOptions, epoch: int) -> float:
+    """Give each group of parameters its share of the learning rate of an epoch; returns that rate."""
+    lr = options.lr
+    if options.schedule == "cosine":
+        lr = lr / 2 * (1 + math.cos(math.pi * epoch / options.epochs))
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("share", 1.0)
+    return lr
+
+
 class Trainer:
     """One training: `run()` goes on until it is done, wherever it was."""
 
@@ -127,16 +137,9 @@ class Trainer:
         p, o = self.progress, self.options
         return p.epoch >= o.epochs or p.bad_epochs >= o.patience or (o.max_steps is not None and p.step >= o.max_steps)
 
-    def _learning_rate(self) -> float:
-        if self.options.schedule == "constant":
-            return self.options.lr
-        return self.options.lr / 2 * (1 + math.cos(math.pi * self.progress.epoch / self.options.epochs))
-
     def _epoch(self) -> None:
         p, o, started = self.progress, self.options, time.monotonic()
-        lr = self._learning_rate()
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr * group.get("share", 1.0)
+        lr = set_learning_rate(self.optimizer, o, p.epoch)
         first = p.batch
         self._steps()
         took = time.monotonic() - started

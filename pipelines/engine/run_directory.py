@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,18 @@ def clear_aside(folder: Path, name: str = "") -> None:
     who writes them."""
     for left in folder.glob(f"{ASIDE}*-{glob.escape(name)}" if name else f"{ASIDE}*"):
         left.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def held(folder: Path, named: Path) -> Iterator[None]:
+    """Hold a folder of results for this process and clear it of half-written files; `InputError` names `named` where
+    another process holds it."""
+    try:
+        with filelock.FileLock(folder / ".lock", timeout=0):
+            clear_aside(folder)
+            yield
+    except filelock.Timeout:
+        raise InputError(f"{named}: another process works on it") from None
 
 
 def writer_errors() -> tuple[type[Exception], ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...data.errors import InputError
+from ..engine.checks import check_attention, check_least
 from ..engine.command_line import python_verb
 from ..engine.task import Item, Picture, Review, Splits, Task, Verb
 from .options import BacktestOptions, ForecastOptions, ForecastPredictOptions
@@ -41,12 +42,8 @@ class Forecast(Task[ForecastOptions]):
     def check(self, options: Any) -> None:
         """Values that no data can make right."""
         if isinstance(options, ForecastOptions):
-            from ...models.attention import ALIASES, ATTENTION
-
             whole = ("horizon", "lookback", "layers", "width", "core", "feedforward", "heads")
-            for name in whole:
-                if getattr(options, name) < 1:
-                    raise InputError(f"--{name} {getattr(options, name)}: must be at least 1")
+            check_least(options, dict.fromkeys(whole, 1))
             if not 0 <= options.dropout < 1:
                 raise InputError(f"--dropout {options.dropout}: must be in [0, 1)")
             levels = " ".join(["--levels", *map(str, options.levels)])
@@ -54,10 +51,7 @@ class Forecast(Task[ForecastOptions]):
                 raise InputError(f"{levels}: each must lie between 0 and 1")
             if not options.levels or len({f"{level * 100:g}" for level in options.levels}) < len(options.levels):
                 raise InputError(f"{levels}: give at least one, and none twice")
-            fitting = [name for name, row in ATTENTION.items() if row.fits != "grid"]
-            if ALIASES.get(options.attention, options.attention) not in fitting:
-                why = "channels are no grid" if options.attention in ATTENTION else "unknown"
-                raise InputError(f"--attention {options.attention}: {why}; there are {', '.join((*fitting, *ALIASES))}")
+            check_attention(options.attention, fits=("any tokens", "sequence"), why="channels are no grid")
             if not 1 <= options.active <= options.experts:
                 raise InputError(f"--active {options.active}: must lie between 1 and --experts {options.experts}")
             if options.balance < 0:

@@ -11,15 +11,13 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
 
 from ...data.click_batches import ClickRows
 from ...data.click_layouts import log_of
 from ...data.errors import InputError
 from ...data.event_history import SECONDS, Ragged, spread
 from ...data.event_log import encode_log, scan_log
-from ...data.interactions import NOW, Encoder, Rows
-from ...data.ranking_schema import TIME_FIELDS
+from ...data.interactions import NOW, Encoder, Rows, codes_of
 from ...data.tables import collect, fail, nearest, require_columns, shown
 from ...data.vocabulary import FIRST, MISSING, are_whole, clean
 from ..engine.loaded import Loaded, load_run
@@ -28,7 +26,7 @@ from ..engine.task import Task
 from ..engine.terminal import Progressbar, say
 from .logs import load_encoder
 from .options import TopOptions
-from .scoring import forward
+from .scoring import batch_probability
 
 PART = 1_000_000  # lines of lists held in memory
 
@@ -115,14 +113,12 @@ class Pairs:
         """int32 (n, M) codes of the log's fields as far as they are of this side; bool (M,) those of the item."""
         schema = self.encoder.schema
         own = {"user": schema.user, "item": schema.item}
-        last = self.encoder.last[side]
-        codes = last[np.maximum(who.codes, 0)] if len(last) else np.zeros((len(who), last.shape[1]), np.int32)
-        codes[who.codes < 0] = MISSING
+        codes = codes_of(self.encoder.last[side], who.codes)
         of_item, start = np.zeros(codes.shape[1], bool), 0
         for one in self.encoder.of_side("row"):
             part = slice(start, start + one.width)
             start += one.width
-            if one.name in TIME_FIELDS and one.name in schema.time_fields:
+            if one.name in schema.time_fields:
                 codes[:, part] = MISSING
                 continue
             field = schema.categorical.get(one.name) or schema.numeric[one.name]
@@ -158,7 +154,6 @@ class Pairs:
         return out
 
 
-@torch.no_grad()
 def lists(
     loaded: Loaded, encoder: Encoder, users: Party, candidates: Party, options: TopOptions, place: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
@@ -173,8 +168,7 @@ def lists(
                 pair = np.arange(first, min(first + options.batch_size, (end - start) * count))
                 rows = pairs.rows(start + pair // count, codes[pair // count], pair % count)
                 batch = ClickRows(encoder, rows).batch(np.arange(len(pair)))
-                moved = {name: value.to(loaded.device) for name, value in batch.items()}
-                found.append(forward(loaded.model, moved).sigmoid().float().cpu().numpy())
+                found.append(batch_probability(loaded.model, batch, loaded.device))
             probability = np.concatenate(found).reshape(end - start, count, -1)
             met = np.zeros((end - start, count), bool) if options.seen else pairs.met(start, end)
             best = [best_of(probability[n, :, place], ~met[n], options.k) for n in range(end - start)]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...models.click import DIN, PLE, DCNv2, MMoE, SharedBottom, TokenMixer
+from ...models.click import DIN, PLE, DCNv2, Embedding, MMoE, SharedBottom, TokenMixer
 from ...models.infnet import INFNet
 from .logs import layout_of
 from .options import RankingOptions
@@ -29,9 +29,7 @@ def build(options: RankingOptions, spec: dict[str, Any]) -> nn.Module:
             task_tokens=o.task_tokens,
         )  # fmt: skip
     if o.model == "tokens":
-        return TokenMixer(
-            layout, **shared, layers=o.layers, heads=o.heads, attention=o.attention, ffn=o.ffn
-        )
+        return TokenMixer(layout, **shared, layers=o.layers, heads=o.heads, attention=o.attention, ffn=o.ffn)
     if o.model == "mmoe":
         return MMoE(layout, **shared, experts=o.experts, hidden=o.hidden[0])
     if o.model == "ple":
@@ -53,54 +51,45 @@ def is_sparse(options: RankingOptions, spec: dict[str, Any]) -> bool:
 
 def optimizer(model: nn.Module, options: RankingOptions) -> torch.optim.Optimizer:
     """Adam or Adagrad for the embeddings, Adam (AdamW with decay) for the rest."""
-    table: list[nn.Parameter] = []
-    rest: list[nn.Parameter] = []
-    sparse = False
-    for module in model.modules():
-        if isinstance(module, nn.Embedding) and module.sparse:
-            sparse = True
-    for name, weight in model.named_parameters():
-        (table if name.endswith("embedding.table.weight") else rest).append(weight)
+    embedding = embedding_of(model).table
+    table = [embedding.weight]
+    rest = [weight for weight in model.parameters() if weight is not embedding.weight]
     share = (options.embedding_lr or options.lr) / options.lr
     if options.embedding_optimizer == "adagrad":
         first: torch.optim.Optimizer = torch.optim.Adagrad(table, lr=options.lr * share)
     else:
-        first = (torch.optim.SparseAdam if sparse else torch.optim.Adam)(table, lr=options.lr * share)
+        first = (torch.optim.SparseAdam if embedding.sparse else torch.optim.Adam)(table, lr=options.lr * share)
     kind = torch.optim.AdamW if options.weight_decay else torch.optim.Adam
     second = kind(rest, lr=options.lr, weight_decay=options.weight_decay)
     first.param_groups[0]["share"] = share
     return Both(first, second)
 
 
+def embedding_of(model: nn.Module) -> Embedding:
+    """The table of all fields, also in a model that Fabric has wrapped."""
+    return next(one for one in model.modules() if isinstance(one, Embedding))
+
+
 class Both(torch.optim.Optimizer):
     """Two optimisers as one: their groups side by side, their states together."""
 
     def __init__(self, first: torch.optim.Optimizer, second: torch.optim.Optimizer) -> None:
-        groups = [*first.param_groups, *second.param_groups]
-        super().__init__([{"params": group["params"]} for group in groups], {})
         self.parts = (first, second)
+        super().__init__([*first.param_groups, *second.param_groups], {})
+        for part in self.parts:
+            self.state.update(part.state)
         self._share()
 
     def _share(self) -> None:
-        """The parts work on the groups and on the state that this optimiser shows."""
-        place = 0
-        for part in self.parts:
-            for index, group in enumerate(part.param_groups):
-                own = self.param_groups[place]
-                for key, value in group.items():
-                    own.setdefault(key, value)
-                part.param_groups[index] = own
-                place += 1
-            for key, value in part.state.items():
-                self.state.setdefault(key, value)
+        """The parts, of one group each, work on the groups and on the state that this optimiser shows."""
+        for part, group in zip(self.parts, self.param_groups):
+            part.param_groups = [group]
             part.state = self.state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Groups and state anew, shared again with the parts."""
         super().load_state_dict(state_dict)
-        for part, group in zip(self.parts, self.param_groups):
-            part.param_groups = [group]
-            part.state = self.state
+        self._share()
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Any:  # type: ignore[override]

@@ -3,20 +3,17 @@
 from typing import Any
 
 from ...data.errors import InputError
-from .options import MODELS, CompareOptions, RankingOptions, TopOptions
+from ..engine.checks import check_attention, check_least
+from .options import ABLATIONS, MODELS, CompareOptions, RankingOptions, TopOptions
 
 
 def check(options: Any) -> None:
     """Raise `InputError` for the first of them."""
     if isinstance(options, TopOptions):
-        for name in ("k", "batch_size"):
-            if getattr(options, name) < 1:
-                raise InputError(f"--{name.replace('_', '-')} {getattr(options, name)}: must be at least 1")
+        check_least(options, {"k": 1, "batch_size": 1})
     if not isinstance(options, RankingOptions):
         return
-    for name in ("width", "layers", "heads", "proxies", "shared_tasks", "experts"):
-        if getattr(options, name) < 1:
-            raise InputError(f"--{name.replace('_', '-')} {getattr(options, name)}: must be at least 1")
+    check_least(options, dict.fromkeys(("width", "layers", "heads", "proxies", "shared_tasks", "experts"), 1))
     if not 0 <= options.dropout < 1:
         raise InputError(f"--dropout {options.dropout}: must be in [0, 1)")
     if not 0 <= options.embedding_l2 < float("inf"):
@@ -29,22 +26,11 @@ def check(options: Any) -> None:
         raise InputError("--task-weights: must be 0 or more")
     if options.sparse == "yes" and (options.clip is not None or options.devices * options.nodes > 1):
         raise InputError("--sparse yes: goes with one device and without --clip")
-    check_attention(options.attention)
+    check_attention(options.attention, fits=("any tokens", "sequence"), why="tokens of a row are no grid")
     if isinstance(options, CompareOptions):
-        parts = ("no-cross", "no-gated", "no-task-tokens")
-        known = (*MODELS, *(f"infnet:{part}" for part in parts))
+        known = (*MODELS, *(f"infnet:{part}" for part in ABLATIONS))
         for name in options.models:
             if name not in known:
                 raise InputError(f"--models {name}: unknown; there are {', '.join(known)}")
         if not options.models or len(set(options.models)) < len(options.models) or options.seeds < 1:
             raise InputError("compare: give at least one model and seed, and no model twice")
-
-
-def check_attention(name: str) -> None:
-    """A mechanism that mixes tokens of a row, which are no grid."""
-    from ...models.attention import ALIASES, ATTENTION
-
-    fitting = [one for one, row in ATTENTION.items() if row.fits != "grid"]
-    if ALIASES.get(name, name) not in fitting:
-        why = "tokens of a row are no grid" if name in ATTENTION else "unknown"
-        raise InputError(f"--attention {name}: {why}; there are {', '.join((*fitting, *ALIASES))}")

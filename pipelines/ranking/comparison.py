@@ -12,30 +12,25 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 import polars as pl
 import torch
 from matplotlib.figure import Figure
-from torch import nn
 
 from ...data.errors import InputError
-from ...models.attention.base import auxiliary_loss
-from ..engine import order
 from ..engine.loaded import pick_device
-from ..engine.loop import build
 from ..engine.options import FREE_ON_RESUME
-from ..engine.run_directory import clear_aside, read_facts, write_aside, write_json, write_text
+from ..engine.quick import fit
+from ..engine.run_directory import clear_aside, held, read_facts, write_aside, write_json, write_text
 from ..engine.task import Splits, Task
 from ..engine.terminal import Progressbar, say
 from ..metrics.ranking import auc, grouped_auc, log_loss
 from .baselines import rate_scores
-from .options import CompareOptions
+from .options import ABLATIONS, CompareOptions
 from .scoring import probabilities
 
 COUNTED = "users and items counted"
 SCORES = ("auc", "gauc", "log_loss")
-ABLATIONS = {"no-cross": "cross", "no-gated": "gated", "no-task-tokens": "task_tokens"}
 # What may differ between two calls that fill one folder.
 FREE = FREE_ON_RESUME | {"output", "models", "seeds", "seed", "model", "accelerator", "data", "preset"}
 # 97.5 % quantiles of Student's t by degrees of freedom from 1 on.
@@ -123,13 +118,9 @@ def _claimed(output: Path) -> Iterator[None]:
         home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{output}: cannot be written ({error.strerror})") from None
-    try:
-        with filelock.FileLock(home / ".lock", timeout=0):
-            clear_aside(home)
-            clear_aside(output)
-            yield
-    except filelock.Timeout:
-        raise InputError(f"{output}: another process works on it") from None
+    with held(home, output):
+        clear_aside(output)
+        yield
 
 
 def _fingerprint(options: CompareOptions, spec: dict[str, Any]) -> str:
@@ -151,64 +142,14 @@ def _stands(output: Path, job: Job, fingerprint: str) -> bool:
 def _do(task: Task[Any], options: CompareOptions, splits: Splits, device: torch.device) -> dict[str, Any]:
     """One training and its scores on the test part."""
     started = time.monotonic()
-    model, facts = fit(task, options, splits, device)
+    try:
+        model, facts = fit(task, options, splits.train, splits.spec, device, validation=splits.validation)
+    except InputError as error:
+        raise InputError(f"{options.model}, seed {options.seed}: {error}") from None
     probability = np.concatenate(list(probabilities(model, splits.test, device)))
     weights = sum(weight.numel() for weight in model.parameters())
     return {"scores": scores(splits, probability), **facts, "weights": weights,
             "seconds": time.monotonic() - started}  # fmt: skip
-
-
-def fit(
-    task: Task[Any], options: CompareOptions, splits: Splits, device: torch.device
-) -> tuple[nn.Module, dict[str, Any]]:
-    """Train with early stopping on the validation part, as `engine.loop` does but in memory; the best weights.
-
-    The order of data and every random draw follow from seed and step. Raises `InputError` where the loss is not finite.
-    """
-    o = options
-    torch.manual_seed(order.mix(o.seed, 0))
-    model = build(task, o, splits.spec)
-    task.warm_start(model, o, splits.spec)
-    model = model.to(device)
-    optimizer = task.optimizer(model, o)
-    best, best_epoch, weights, bad, step, epoch = math.inf, 0, None, 0, 0, 0
-    while epoch < o.epochs and bad < o.patience and (o.max_steps is None or step < o.max_steps):
-        share = (1 + math.cos(math.pi * epoch / o.epochs)) / 2 if o.schedule == "cosine" else 1.0
-        for group in optimizer.param_groups:
-            group["lr"] = o.lr * share * group.get("share", 1.0)
-        model.train()
-        parts = order.plan(len(splits.train), o.batch_size, seed=o.seed, epoch=epoch)
-        if o.max_steps is not None:
-            parts = parts[: o.max_steps - step]
-        for batch in order.loader(splits.train, [part.indices for part in parts], workers=o.workers):
-            torch.manual_seed(order.mix(o.seed, step, 0, 2))
-            loss = task.loss(model, {name: value.to(device) for name, value in batch.items()}, o)
-            own = auxiliary_loss(model)
-            loss = loss if own is None else loss + own
-            if not math.isfinite(loss.item()):
-                raise InputError(f"{o.model}, seed {o.seed}: the loss became {loss.item()} at step {step}; try a "
-                                 "smaller --lr or --clip 1")  # fmt: skip
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            if o.clip is not None:
-                nn.utils.clip_grad_norm_(model.parameters(), o.clip)
-            optimizer.step()
-            step += 1
-        epoch += 1
-        model.eval()
-        with torch.no_grad():
-            batches = order.loader(splits.validation, order.sequential(len(splits.validation), o.batch_size))
-            moved = ({name: value.to(device) for name, value in batch.items()} for batch in batches)
-            score = task.validate(model, moved, o)[task.monitor]
-        if math.isfinite(score) and score <= best:
-            best, best_epoch, bad = score, epoch, 0
-            weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        else:
-            bad += 1
-    if weights is None:
-        raise InputError(f"{o.model}, seed {o.seed}: no epoch had a finite validation score; try a smaller --lr")
-    model.load_state_dict(weights)
-    return model.eval(), {"epochs": epoch, "best_epoch": best_epoch, "steps": step, f"validation_{task.monitor}": best}
 
 
 def scores(splits: Splits, probability: np.ndarray) -> dict[str, dict[str, float]]:

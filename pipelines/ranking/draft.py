@@ -86,7 +86,7 @@ def draft(task: Task[Any], options: SchemaOptions) -> Path:
         raise InputError(f"--data {options.data}: is a schema already; give the log")
     files = files_of(options.data)
     first = files[0]
-    name = "schema" if len(files) > 1 else stem_of(first).removesuffix(".inter")
+    name = "schema" if len(files) > 1 else stem_of(first)
     path = Path(options.output or Path(first).parent / f"{name}.yaml")
     if path.suffix.lower() not in (".yaml", ".yml"):
         raise InputError(f"--output {path}: must end in .yaml")

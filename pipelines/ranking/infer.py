@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
@@ -17,8 +18,8 @@ from ...data.click_batches import ClickRows
 from ...data.click_layouts import files_of, log_of
 from ...data.errors import InputError
 from ...data.event_log import encode_log, scan_log
-from ...data.interactions import Encoder, Rows
-from ...data.tables import fail
+from ...data.interactions import Encoder, Rows, column_of
+from ...data.tables import collect, unreadable
 from ...data.vocabulary import UNSEEN, clean
 from ..engine.task import Item
 from .logs import load_encoder
@@ -53,7 +54,7 @@ def count_rows(file: str) -> int:
     try:
         return int(frame.select(pl.len()).collect(engine="streaming").item())
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise fail(file, f"cannot be read ({' '.join(str(error).split())[:160]}); write it again") from error
+        raise unreadable(file, error) from error
 
 
 def schema(spec: dict[str, Any]) -> dict[str, Any]:
@@ -68,29 +69,17 @@ def schema(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=2)
-def _encoder(log: str | None, spec: _Held) -> Encoder:
-    encoder = load_encoder(spec.spec)
+def _encoder(log: str | None, spec: str) -> Encoder:
+    """The run's encoder with later events. spec: as JSON, so that a worker keeps it from shard to shard."""
+    encoder = load_encoder(json.loads(spec))
     return encoder if log is None else encode_log(log_of(log), encoder, split=False)[0]
-
-
-class _Held:
-    """A spec as a key: two of the same run are equal."""
-
-    def __init__(self, spec: dict[str, Any]) -> None:
-        self.spec = spec
-
-    def __hash__(self) -> int:
-        return hash(self.spec["log"])
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Held) and self.spec == other.spec
 
 
 def predict_parts(
     model: nn.Module, items: Sequence[Item], options: RankingPredictOptions, spec: dict[str, Any], device: torch.device
 ) -> list[pl.DataFrame | ValueError]:
     """A table for each part, or the error that says why there is none. Parts that follow each other are one."""
-    encoder = _encoder(options.log, _Held(spec))
+    encoder = _encoder(options.log, json.dumps(spec))
     out: list[pl.DataFrame | ValueError] = []
     place = 0
     while place < len(items):
@@ -120,10 +109,7 @@ def _score(
     rows = sum(one["rows"] for one in items)
     frame, names = scan_log(file)
     wanted = [name for name in needed_columns(encoder) if name in names]
-    try:
-        table = frame.select(wanted).slice(start, rows).collect() if wanted else pl.DataFrame()
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise fail(file, f"cannot be read ({' '.join(str(error).split())[:160]}); write it again") from error
+    table = collect(file, frame.select(wanted).slice(start, rows)) if wanted else pl.DataFrame()
     coded = encoder.rows(table, file, labels=False)
     dataset = ClickRows(encoder, coded)
     found = list(probabilities(model, dataset, device, options.batch_size))
@@ -136,7 +122,7 @@ def _score(
             "user_id": clean(table[named.user]).cast(ids["user_id"], strict=False),
             "item_id": clean(table[named.item]).cast(ids["item_id"], strict=False),
             **{f"p_{task}": probability[:, i] for i, task in enumerate(spec["tasks"])},
-            "seen_user": _seen(encoder.seen["user"], coded.user), "seen_item": _seen(encoder.seen["item"], coded.item),
+            "seen_user": encoder.trained_on("user", coded.user), "seen_item": encoder.trained_on("item", coded.item),
             "unseen": _unseen(coded), "unread": coded.unread,
         }
     )  # fmt: skip
@@ -146,13 +132,9 @@ def needed_columns(encoder: Encoder) -> list[str]:
     """Columns that a row may be scored by: those of joined tables and the time may be missing."""
     one = encoder.schema
     columns = [one.user, one.item, *([one.time] if one.time else [])]
-    columns += [encoder.column_of(column.name) for column in encoder.columns if column.name not in one.time_fields]
+    columns += [column_of(one, column.name) for column in encoder.columns if column.name not in one.time_fields]
     columns += [given.column for given in one.given.values() if given.column]
     return list(dict.fromkeys(columns))
-
-
-def _seen(seen: np.ndarray, who: np.ndarray) -> np.ndarray:
-    return (who >= 0) & seen[np.maximum(who, 0)] if len(seen) else np.zeros(len(who), bool)
 
 
 def _unseen(coded: Rows) -> np.ndarray:

@@ -46,12 +46,16 @@ def open_splits(options: RankingOptions, spec: dict[str, Any] | None, whole: boo
         counted = rates(rows, np.flatnonzero(part == TRAIN), len(encoder.users.keys), len(encoder.items.keys))
         encoder = replace(encoder, rates=counted)
         found = make_spec(encoder, rows, part)
-        train, validation, test = (ClickRows(encoder, rows, np.flatnonzero(part == code)) for code in PARTS.values())
-        return Splits(train, validation, test, found, assets(encoder))
+        return Splits(*_parts(encoder, rows, part), found, assets(encoder))
     log = log_of(options.data)
     encoder, rows, part = encode_log(log, load_encoder(spec), split=not whole)
+    return Splits(*_parts(encoder, rows, part), dict(spec))
+
+
+def _parts(encoder: Encoder, rows: Rows, part: np.ndarray) -> tuple[ClickRows, ClickRows, ClickRows]:
+    """The training, validation and test part."""
     train, validation, test = (ClickRows(encoder, rows, np.flatnonzero(part == code)) for code in PARTS.values())
-    return Splits(train, validation, test, dict(spec))
+    return train, validation, test
 
 
 def grown_schema(old: Schema, new: Schema) -> Schema:
@@ -146,13 +150,12 @@ def moved_weights(model: nn.Module, spec: dict[str, Any], run: str) -> None:
     own = model.state_dict()
     if weights.keys() != own.keys():
         raise InputError(f"--from {run}: is of another model; give the model options of that run")
-    name, shift = "embedding.table.weight", 0
+    name, start, shift = "embedding.table.weight", 0, 0
     for old, new in zip(before["fields"], spec["fields"], strict=True):
-        start = sum(f["codes"] for f in before["fields"][: before["fields"].index(old)])
         part = weights[name][start : start + old["codes"]]
         own[name][shift : shift + new["codes"]] = part[UNSEEN]
         own[name][shift : shift + old["codes"]] = part
-        shift += new["codes"]
+        start, shift = start + old["codes"], shift + new["codes"]
     for key, value in weights.items():
         if key == name:
             continue

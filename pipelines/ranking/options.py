@@ -1,12 +1,15 @@
 """Options of the ranking task."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from ..engine.options import PredictOptions, TrainOptions
 
 Model = Literal["infnet", "infnet-hub", "shared-bottom", "mmoe", "ple", "din", "dcnv2", "tokens"]
-MODELS: tuple[Model, ...] = ("infnet", "infnet-hub", "shared-bottom", "mmoe", "ple", "din", "dcnv2", "tokens")
+MODELS: tuple[Model, ...] = get_args(Model)
+# Parts of INFNet that `compare` can train it without, and the options that switch them off.
+ABLATIONS = {"no-cross": "cross", "no-gated": "gated", "no-task-tokens": "task_tokens"}
+
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from ...data.click_batches import ClickRows
 from ...data.ranking_schema import schema_of
-from ...models.click import Embedding
 from ..engine.task import Review
 from ..metrics.ranking import auc, log_loss, ranking_scores
 from .baselines import rate_scores
+from .build import embedding_of
 from .options import RankingOptions
 
 SMALL = 5  # rows that a score of cold users or items needs to be shown
@@ -37,7 +37,7 @@ def loss(model: nn.Module, batch: dict[str, Tensor], options: RankingOptions) ->
         raise ValueError(f"--task-weights: {len(weights)} weights for {len(mean)} tasks")
     found = (mean * weights).sum()
     if options.embedding_l2:
-        table = next(one for one in model.modules() if isinstance(one, Embedding)).table  # Fabric wraps the model
+        table = embedding_of(model).table
         found = found + options.embedding_l2 * table(batch["fields"]).square().sum() / len(logits)
     return found
 
@@ -57,14 +57,18 @@ def validate(model: nn.Module, batches: Any) -> dict[str, float]:
 
 
 @torch.no_grad()
+def batch_probability(model: nn.Module, batch: dict[str, Tensor], device: torch.device) -> np.ndarray:
+    """float32 (B, S)."""
+    return forward(model, {name: value.to(device) for name, value in batch.items()}).sigmoid().float().cpu().numpy()
+
+
 def probabilities(
     model: nn.Module, dataset: ClickRows, device: torch.device, batch_size: int = 4096
 ) -> Iterator[np.ndarray]:
     """float32 (B, S) of batch after batch, in the order of the rows."""
     for start in range(0, len(dataset), batch_size):
         batch = dataset.__getitems__(range(start, min(start + batch_size, len(dataset))))
-        batch = {name: value.to(device) for name, value in batch.items()}
-        yield forward(model, batch).sigmoid().float().cpu().numpy()
+        yield batch_probability(model, batch, device)
 
 
 def review(
@@ -79,8 +83,8 @@ def review(
     user, item, labels = rows.user[which], rows.item[which], rows.labels[which]
     encoder = dataset.encoder
     cold = {
-        "cold_users": (user < 0) | ~encoder.seen["user"][np.maximum(user, 0)],
-        "cold_items": (item < 0) | ~encoder.seen["item"][np.maximum(item, 0)],
+        "cold_users": ~encoder.trained_on("user", user),
+        "cold_items": ~encoder.trained_on("item", item),
     }
     metrics: dict[str, Any] = {"rows": len(dataset), **{name: int(part.sum()) for name, part in cold.items()}}
     table, said = [], []

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...data.errors import InputError
+from ..engine.checks import check_attention, check_least
 from ..engine.command_line import python_verb
 from ..engine.task import Item, Review, Splits, Task, Verb
 from .options import CrossvalOptions, FeaturesOptions, WsiOptions, WsiPredictOptions
@@ -46,26 +47,17 @@ class Wsi(Task[WsiOptions]):
     def check(self, options: Any) -> None:
         """Values that no data can make right."""
         if isinstance(options, CrossvalOptions):
-            for name, bound in {"folds": 2, "repeats": 1, "seeds": 1}.items():
-                if getattr(options, name) < bound:
-                    raise InputError(f"--{name} {getattr(options, name)}: must be at least {bound}")
+            check_least(options, {"folds": 2, "repeats": 1, "seeds": 1})
             if options.data is None:
                 raise InputError("wsi crossval: needs --data, a list of slides or a table of bags")
             if not options.models or len(set(options.models)) < len(options.models):
                 raise InputError("--models: give at least one, and none twice")
-        if isinstance(options, WsiOptions) and options.attention != "none":
-            from ...models.attention import ALIASES, ATTENTION
-
-            fitting = [name for name, row in ATTENTION.items() if row.fits == "any tokens"]
-            if ALIASES.get(options.attention, options.attention) not in fitting:
-                why = "tiles of a slide are a set" if options.attention in ATTENTION else "unknown"
-                raise InputError(f"--attention {options.attention}: {why}; there are none, {', '.join(fitting)}")
+        if isinstance(options, WsiOptions):
+            check_attention(options.attention, fits=("any tokens",), why="tiles of a slide are a set", none=True)
         if isinstance(options, WsiOptions | FeaturesOptions):
             least = {"tile": 8, "inner": 1, "branches": 1, "masked": 0, "encode_batch": 1, "threads": 1, "layers": 1,
                      "heads": 1}  # fmt: skip
-            for name, bound in least.items():
-                if getattr(options, name, bound) < bound:
-                    raise InputError(f"--{name.replace('_', '-')} {getattr(options, name)}: must be at least {bound}")
+            check_least(options, least)
             for name in ("mask_share", "least_tissue"):
                 if not 0 <= getattr(options, name, 0) <= 1:
                     raise InputError(f"--{name.replace('_', '-')} {getattr(options, name)}: must be in [0, 1]")

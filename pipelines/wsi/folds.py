@@ -13,7 +13,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 import polars as pl
 import torch
@@ -24,7 +23,7 @@ from ...models.acmil import ACMIL
 from ..engine import order
 from ..engine.loaded import pick_device
 from ..engine.quick import fit
-from ..engine.run_directory import clear_aside, write_aside, write_json
+from ..engine.run_directory import held, write_aside, write_json
 from ..engine.task import Task
 from ..engine.terminal import Progressbar, say
 from ..metrics.classification import bootstrap, scores
@@ -102,12 +101,8 @@ def _train_all(
 def _claimed(output: Path, options: CrossvalOptions, source: Source) -> Iterator[None]:
     """Hold the folder, which must be of these options and this data, or of nobody, and of no other process now."""
     _claim(output, options, source)
-    try:
-        with filelock.FileLock(output / "folds" / ".lock", timeout=0):
-            clear_aside(output / "folds")
-            yield
-    except filelock.Timeout:
-        raise InputError(f"{output}: another process works on it") from None
+    with held(output / "folds", output):
+        yield
 
 
 def _claim(output: Path, options: CrossvalOptions, source: Source) -> None:
@@ -169,7 +164,7 @@ def _do(task: Task[Any], options: Any, source: Source, folds: list[list[np.ndarr
         device = pick_device(options.accelerator)
         wanted = replace(options, model=job.model, seed=order.mix(options.seed, job.seed, job.repeat, job.fold) >> 1)
         spec = {"classes": classes, "width": seen[0][0].shape[1], **moments(seen, options.standardise)}
-        model = fit(task, wanted, seen, spec, device)
+        model, _ = fit(task, wanted, seen, spec, device)
         batches = order.loader(unseen, order.sequential(len(unseen), 32))
         moved = ({name: value.to(device) for name, value in batch.items()} for batch in batches)
         _, probability = probabilities(model, moved)
