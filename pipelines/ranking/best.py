@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import glob
+import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +45,7 @@ class Party:
 
 
 def top(task: Task[Any], options: TopOptions) -> Path:
-    """Write user, rank, item and p_TASK of the k best candidates of each user; returns the path of the table.
+    """Write user_id, rank, item_id and p_TASK of the k best candidates of each user; returns the path of the table.
 
     A pair is scored as a row without a time, after all events that the run (and --log) knows. Fields of the log itself
     are those of the last row of the item, where the schema says that their side is the item, else of the user; parts of
@@ -74,8 +76,11 @@ def top(task: Task[Any], options: TopOptions) -> Path:
     place = 0 if options.task is None else names.index(options.task)
     started = time.monotonic()
     clear_aside(output.parent, output.name)
+    for left in output.parent.glob(f"{_parts_of(output.name, glob.escape)}*"):  # of a killed process
+        shutil.rmtree(left)
     blocks = lists(loaded, encoder, users, candidates, options, place)
-    write_aside(output, lambda path: _write(path, blocks, users, candidates, names))
+    parts = _parts_of(output.name)
+    write_aside(output, lambda path: _write(path, parts, blocks, users, candidates, names))
     took = max(time.monotonic() - started, 1e-9)
     unknown = f", {int((users.codes < 0).sum()):,} of them unknown to the run" if (users.codes < 0).any() else ""
     say(f"{len(users):,} lists{unknown} of {len(candidates):,} candidates in {took:.1f} s, {len(users) / took:.0f} "
@@ -189,14 +194,19 @@ def best_of(score: np.ndarray, allowed: np.ndarray, k: int) -> np.ndarray:
     return place[np.argsort(-value, kind="stable")[:k]]
 
 
+def _parts_of(name: str, form: Callable[[str], str] = str) -> str:
+    """How folders of the parts of a file are named."""
+    return f".headwise-top-{form(name)}-"
+
+
 def _write(
-    path: Path, blocks: Iterator[tuple[np.ndarray, ...]], users: Party, candidates: Party, tasks: list[str]
+    path: Path, prefix: str, blocks: Iterator[tuple[np.ndarray, ...]], users: Party, candidates: Party, tasks: list[str]
 ) -> None:
     """The blocks as one parquet file, by way of parts beside it, so that only some blocks are in memory."""
-    kinds: dict[str, Any] = {"user": users.ids.dtype, "rank": pl.Int32(), "item": candidates.ids.dtype}
+    kinds: dict[str, Any] = {"user_id": users.ids.dtype, "rank": pl.Int32(), "item_id": candidates.ids.dtype}
     kinds |= {f"p_{task}": pl.Float32() for task in tasks}
 
-    with tempfile.TemporaryDirectory(prefix=".headwise-top-", dir=path.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=path.parent) as folder:
         parts, held, rows = list[Path](), list[pl.DataFrame](), 0
 
         def put() -> None:
@@ -207,7 +217,7 @@ def _write(
             rows = 0
 
         for user, item, rank, probability in blocks:
-            table = {"user": users.ids.gather(user), "rank": rank, "item": candidates.ids.gather(item)}
+            table = {"user_id": users.ids.gather(user), "rank": rank, "item_id": candidates.ids.gather(item)}
             table |= {f"p_{task}": probability[:, place] for place, task in enumerate(tasks)}
             held.append(pl.DataFrame(table, schema=kinds))
             rows += len(user)

@@ -77,8 +77,27 @@ class Both(torch.optim.Optimizer):
         self.parts = (first, second)
         super().__init__([*first.param_groups, *second.param_groups], {})
         for part in self.parts:
-            self.state.update(part.state)
+            self.state.update(part.state)  # Adagrad's stands from the start
         self._share()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Give every weight the state of step 0. A resumed run looks for all of them; torch would make them by dense
+        gradients, which a sparse table does not take, and not at all where one optimiser has some from the start."""
+        rates = [group["lr"] for group in self.param_groups]
+        for group in self.param_groups:
+            group["lr"] = 0.0
+            for weight in group["params"]:
+                weight.grad = torch.zeros_like(weight)
+        if isinstance(self.parts[0], torch.optim.SparseAdam):
+            for weight in self.param_groups[0]["params"]:
+                weight.grad = torch.zeros_like(weight, layout=torch.sparse_coo)
+        self.step()
+        for state in self.state.values():
+            state["step"] = state["step"] * 0
+        for group, rate in zip(self.param_groups, rates):
+            group["lr"] = rate
+        self.zero_grad(set_to_none=True)
 
     def _share(self) -> None:
         """The parts, of one group each, work on the groups and on the state that this optimiser shows."""
@@ -98,11 +117,6 @@ class Both(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.parts[1].param_groups:
-            for weight in group["params"]:
-                # What no gradient reaches (a part of an ablation) has a state like all others, which a resumed run
-                # looks for.
-                weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
         for part in self.parts:
             part.step()
         return loss

@@ -21,6 +21,7 @@ import torch.distributed.checkpoint.state_dict
 
 from headwise.pipelines.engine import command_line, inference, jobs, listings, loop, report  # noqa: F401
 from headwise.pipelines.forecast import figures, future, scoring, windows  # noqa: F401
+from headwise.pipelines.ranking import best, comparison, logs  # noqa: F401
 from headwise.pipelines.wsi import cohort, explain, extract, folds, infer  # noqa: F401
 
 torch.set_num_threads(1)

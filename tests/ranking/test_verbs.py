@@ -84,11 +84,11 @@ class TestTop:
         found = top(users=tmp_path / "users.csv", candidates=tmp_path / "items.csv", k=5, task="like", seen=True,
                     batch_size=batch_size)  # fmt: skip
         expected = brute(loaded, log, users, items)
-        assert found["user"].to_list() == np.repeat(users, 5).tolist()
+        assert found["user_id"].to_list() == np.repeat(users, 5).tolist()
         assert found["rank"].to_list() == [1, 2, 3, 4, 5] * 4
         for n, user in enumerate(users):
-            own = found.filter(pl.col("user") == user)
-            place = [items.index(item) for item in own["item"]]
+            own = found.filter(pl.col("user_id") == user)
+            place = [items.index(item) for item in own["item_id"]]
             given = own.select("p_click", "p_like").to_numpy()
             np.testing.assert_allclose(given, expected[n, place], atol=1e-5)
             np.testing.assert_allclose(given[:, 1], np.sort(expected[n, :, 1])[::-1][:5], atol=1e-5)
@@ -96,23 +96,23 @@ class TestTop:
     def test_met_items_are_left_out_and_all_users_and_items_are_the_default(self, log, top) -> None:
         found, table = top(k=300), pl.read_csv(log)
         met = set(zip(table["user_id"], table["item_id"]))
-        listed = set(zip(found["user"], found["item"]))
+        listed = set(zip(found["user_id"], found["item_id"]))
         assert not met & listed
         assert len(found) == len(listed)
         users, items = table["user_id"].n_unique(), table["item_id"].n_unique()
         # Items without a row in the training part are no candidates.
         assert items - 5 <= (len(listed) + len(met)) / users <= items
-        assert found["user"].n_unique() == users
+        assert found["user_id"].n_unique() == users
 
     def test_newer_events_count(self, top, log, tmp_path) -> None:
         pl.DataFrame({"user_id": [1]}).write_csv(tmp_path / "one.csv")
         before = top(users=tmp_path / "one.csv", k=3)
         newer = pl.read_csv(log).head(3).with_columns(
-            user_id=pl.lit(1), time=pl.lit(1_800_000_000), item_id=before["item"]
+            user_id=pl.lit(1), time=pl.lit(1_800_000_000), item_id=before["item_id"]
         )  # fmt: skip
         newer.write_csv(tmp_path / "newer.csv")
         after = top(users=tmp_path / "one.csv", k=3, log=tmp_path / "newer.csv")
-        assert not set(before["item"]) & set(after["item"])
+        assert not set(before["item_id"]) & set(after["item_id"])
 
     def test_what_cannot_be_done_is_said(self, top, tmp_path) -> None:
         with pytest.raises(InputError, match="--task clik: unknown; did you mean 'click'"):
