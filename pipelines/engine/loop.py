@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
 from ...data.errors import InputError
 from ...models.attention.base import auxiliary_loss
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 MOST_SKIPPED = 100
-FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 class Stopped(BaseException):
@@ -257,8 +255,11 @@ class Trainer:
             yield self.fabric.to_device(batch)
 
     def _save(self) -> None:
-        p = self.progress
-        model, optimizer = get_state_dict(self.plain, self.optimizer.optimizer, options=FULL)
+        # Imported where it is used: it takes most of a second, which prediction need not wait for.
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
+
+        p, full = self.progress, StateDictOptions(full_state_dict=True, cpu_offload=True)
+        model, optimizer = get_state_dict(self.plain, self.optimizer.optimizer, options=full)
         if self.fabric.is_global_zero:
             checkpoint.save(self.directory.checkpoints, p.step, model, optimizer, asdict(p))
             best = None if p.best_step is None else f"step-{p.best_step:09d}"
@@ -269,13 +270,15 @@ class Trainer:
         self.fabric.barrier()
 
     def _restore(self, found: dict[str, Any]) -> None:
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_state_dict
+
         try:
             set_state_dict(
                 self.plain,
                 self.optimizer.optimizer,
                 model_state_dict=found["model"],
                 optim_state_dict=found["optimizer"],
-                options=FULL,
+                options=StateDictOptions(full_state_dict=True, cpu_offload=True),
             )
         except (RuntimeError, KeyError, ValueError) as error:
             raise InputError(
