@@ -151,14 +151,15 @@ def moved_weights(model: nn.Module, spec: dict[str, Any], run: str) -> None:
     if weights.keys() != own.keys():
         raise InputError(f"--from {run}: is of another model; give the model options of that run")
     name, start, shift = "embedding.table.weight", 0, 0
+    for key, value in weights.items():
+        grows = 1 if key == name else 0  # the table has more rows now
+        if value.shape[grows:] != own[key].shape[grows:]:
+            raise InputError(f"--from {run}: {key} has another size; give the model options of that run")
     for old, new in zip(before["fields"], spec["fields"], strict=True):
         part = weights[name][start : start + old["codes"]]
         own[name][shift : shift + new["codes"]] = part[UNSEEN]
         own[name][shift : shift + old["codes"]] = part
         start, shift = start + old["codes"], shift + new["codes"]
     for key, value in weights.items():
-        if key == name:
-            continue
-        if value.shape != own[key].shape:
-            raise InputError(f"--from {run}: {key} has another size; give the model options of that run")
-        own[key].copy_(value)
+        if key != name:
+            own[key].copy_(value)

@@ -15,6 +15,7 @@ RECIPES = {
     "sparse": ["--sparse", "yes"],
     "sparse adagrad": ["--sparse", "yes", "--embedding-optimizer", "adagrad"],
     "no gates": ["--no-gated", "--dropout", "0.1"],
+    "from a run": ["--from", "RUN"],
 }
 
 
@@ -32,8 +33,9 @@ def run(launch, log, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_f14_kill_while_training(tally, launch, log, tmp_path, recipe):
-    words = ["ranking", "train", "--data", log, "--epochs", "2", "--checkpoint-every", "5", *SMALL, *RECIPES[recipe]]
+def test_f14_kill_while_training(tally, launch, log, run, tmp_path, recipe):
+    words = ["ranking", "train", "--data", log, "--epochs", "2", "--checkpoint-every", "5", *SMALL]
+    words += [run if word == "RUN" else word for word in RECIPES[recipe]]
     code, command = launch.run(*words, "--run", tmp_path / "whole")
     assert code == 0, command.text()
     broken = launch.run(*words, "--run", tmp_path / "o", die_at=("headwise.pipelines.engine.loop", "Trainer._step", 18))
