@@ -255,11 +255,10 @@ class Trainer:
             yield self.fabric.to_device(batch)
 
     def _save(self) -> None:
-        # Imported where it is used: it takes most of a second, which prediction need not wait for.
-        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
+        from torch.distributed.checkpoint.state_dict import get_state_dict
 
-        p, full = self.progress, StateDictOptions(full_state_dict=True, cpu_offload=True)
-        model, optimizer = get_state_dict(self.plain, self.optimizer.optimizer, options=full)
+        p = self.progress
+        model, optimizer = get_state_dict(self.plain, self.optimizer.optimizer, options=_full())
         if self.fabric.is_global_zero:
             checkpoint.save(self.directory.checkpoints, p.step, model, optimizer, asdict(p))
             best = None if p.best_step is None else f"step-{p.best_step:09d}"
@@ -270,7 +269,7 @@ class Trainer:
         self.fabric.barrier()
 
     def _restore(self, found: dict[str, Any]) -> None:
-        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_state_dict
+        from torch.distributed.checkpoint.state_dict import set_state_dict
 
         try:
             set_state_dict(
@@ -278,13 +277,24 @@ class Trainer:
                 self.optimizer.optimizer,
                 model_state_dict=found["model"],
                 optim_state_dict=found["optimizer"],
-                options=StateDictOptions(full_state_dict=True, cpu_offload=True),
+                options=_full(),
             )
         except (RuntimeError, KeyError, ValueError) as error:
             raise InputError(
                 f"{self.directory.checkpoints}: checkpoint of another model: {_first_line(error)}"
             ) from error
         self.progress = Progress(**found["progress"])
+
+
+def _full() -> Any:
+    """How states are gathered: whole, in the memory of the processor.
+
+    torch's module of distributed checkpoints is imported where it is used: it takes most of a second, which prediction
+    need not wait for.
+    """
+    from torch.distributed.checkpoint.state_dict import StateDictOptions
+
+    return StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 def _take_down_loader(error: BaseException) -> None:

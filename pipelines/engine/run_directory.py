@@ -55,7 +55,10 @@ def clear_aside(folder: Path, name: str = "") -> None:
     """Remove what a killed process left half-written in a folder: of one file, or of all. Whoever calls is the only one
     who writes them."""
     for left in folder.glob(f"{ASIDE}*-{glob.escape(name)}" if name else f"{ASIDE}*"):
-        left.unlink(missing_ok=True)
+        if left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import glob
-import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from ...data.interactions import NOW, Encoder, Rows, codes_of
 from ...data.tables import collect, fail, nearest, require_columns, shown
 from ...data.vocabulary import FIRST, MISSING, are_whole, clean
 from ..engine.loaded import Loaded, load_run
-from ..engine.run_directory import clear_aside, write_aside
+from ..engine.run_directory import ASIDE, clear_aside, write_aside
 from ..engine.task import Task
 from ..engine.terminal import Progressbar, say
 from .logs import load_encoder
@@ -76,11 +74,8 @@ def top(task: Task[Any], options: TopOptions) -> Path:
     place = 0 if options.task is None else names.index(options.task)
     started = time.monotonic()
     clear_aside(output.parent, output.name)
-    for left in output.parent.glob(f"{_parts_of(output.name, glob.escape)}*"):  # of a killed process
-        shutil.rmtree(left)
     blocks = lists(loaded, encoder, users, candidates, options, place)
-    parts = _parts_of(output.name)
-    write_aside(output, lambda path: _write(path, parts, blocks, users, candidates, names))
+    write_aside(output, lambda path: _write(path, output.name, blocks, users, candidates, names))
     took = max(time.monotonic() - started, 1e-9)
     unknown = f", {int((users.codes < 0).sum()):,} of them unknown to the run" if (users.codes < 0).any() else ""
     say(f"{len(users):,} lists{unknown} of {len(candidates):,} candidates in {took:.1f} s, {len(users) / took:.0f} "
@@ -194,19 +189,14 @@ def best_of(score: np.ndarray, allowed: np.ndarray, k: int) -> np.ndarray:
     return place[np.argsort(-value, kind="stable")[:k]]
 
 
-def _parts_of(name: str, form: Callable[[str], str] = str) -> str:
-    """How folders of the parts of a file are named."""
-    return f".headwise-top-{form(name)}-"
-
-
 def _write(
-    path: Path, prefix: str, blocks: Iterator[tuple[np.ndarray, ...]], users: Party, candidates: Party, tasks: list[str]
+    path: Path, name: str, blocks: Iterator[tuple[np.ndarray, ...]], users: Party, candidates: Party, tasks: list[str]
 ) -> None:
     """The blocks as one parquet file, by way of parts beside it, so that only some blocks are in memory."""
     kinds: dict[str, Any] = {"user_id": users.ids.dtype, "rank": pl.Int32(), "item_id": candidates.ids.dtype}
     kinds |= {f"p_{task}": pl.Float32() for task in tasks}
 
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=path.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=ASIDE, suffix=f"-{name}", dir=path.parent) as folder:
         parts, held, rows = list[Path](), list[pl.DataFrame](), 0
 
         def put() -> None:

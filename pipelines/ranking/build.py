@@ -85,13 +85,12 @@ class Both(torch.optim.Optimizer):
         """Give every weight the state of step 0. A resumed run looks for all of them; torch would make them by dense
         gradients, which a sparse table does not take, and not at all where one optimiser has some from the start."""
         rates = [group["lr"] for group in self.param_groups]
-        for group in self.param_groups:
+        for part, group in zip(self.parts, self.param_groups):
             group["lr"] = 0.0
+            layout = torch.sparse_coo if isinstance(part, torch.optim.SparseAdam) else torch.strided
             for weight in group["params"]:
-                weight.grad = torch.zeros_like(weight)
-        if isinstance(self.parts[0], torch.optim.SparseAdam):
-            for weight in self.param_groups[0]["params"]:
-                weight.grad = torch.zeros_like(weight, layout=torch.sparse_coo)
+                if weight not in self.state:
+                    weight.grad = torch.zeros_like(weight, layout=layout)
         self.step()
         for state in self.state.values():
             state["step"] = state["step"] * 0

@@ -24,7 +24,7 @@ from ..engine.quick import fit
 from ..engine.run_directory import clear_aside, held, read_facts, write_aside, write_json, write_text
 from ..engine.task import Splits, Task
 from ..engine.terminal import Progressbar, say
-from ..metrics.ranking import auc, grouped_auc, log_loss
+from ..metrics.ranking import ranking_scores
 from .baselines import rate_scores
 from .options import ABLATIONS, CompareOptions
 from .scoring import probabilities
@@ -33,9 +33,6 @@ COUNTED = "users and items counted"
 SCORES = ("auc", "gauc", "log_loss")
 # What may differ between two calls that fill one folder.
 FREE = FREE_ON_RESUME | {"output", "models", "seeds", "seed", "model", "accelerator", "data", "preset"}
-# 97.5 % quantiles of Student's t by degrees of freedom from 1 on.
-T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
-     2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -162,9 +159,8 @@ def scores(splits: Splits, probability: np.ndarray) -> dict[str, dict[str, float
         if not counts.any():
             found[name] = dict.fromkeys(SCORES, math.nan)
             continue
-        label, score = label[counts], probability[counts, place]
-        found[name] = {"auc": auc(label, score), "gauc": grouped_auc(label, score, user[counts]).gauc,
-                       "log_loss": log_loss(label, score)}  # fmt: skip
+        every = ranking_scores(label[counts], probability[counts, place], user[counts])
+        found[name] = {score: every[score] for score in SCORES}
     return found
 
 
@@ -218,11 +214,11 @@ def differences(found: Found, tasks: list[str]) -> pl.DataFrame:
 
 def t_interval(values: np.ndarray) -> tuple[float, float]:
     """95 % interval of a mean by Student's t; NaN of fewer than two values."""
-    freedom = len(values) - 1
-    if freedom < 1:
+    from scipy.stats import t
+
+    if len(values) < 2:
         return math.nan, math.nan
-    quantile = T[freedom - 1] if freedom <= len(T) else 1.96 + 2.5 / freedom
-    half = quantile * float(values.std(ddof=1)) / math.sqrt(len(values))
+    half = float(t.ppf(0.975, len(values) - 1)) * float(values.std(ddof=1)) / math.sqrt(len(values))
     return float(values.mean()) - half, float(values.mean()) + half
 
 

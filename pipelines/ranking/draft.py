@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,8 +43,6 @@ NO_OUTCOMES = frozenset((
     "mobile"
 ))  # fmt: skip
 AFTERWARDS = ("play_time", "stay_time", "watch_time", "watch_ratio", "dwell", "time_spent", "playing_time")
-PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-NO_NAMES = frozenset(("y", "n", "yes", "no", "true", "false", "on", "off", "null", "none"))  # YAML reads them otherwise
 
 
 @dataclass(frozen=True)
@@ -270,14 +268,12 @@ def sides_of(frame: pl.DataFrame, user: str, item: str) -> dict[str, str]:
     return found
 
 
-def word(name: object) -> str:
-    """A value in YAML, quoted where it must be."""
-    text = str(name)
-    plain = PLAIN.fullmatch(text) and text.lower() not in NO_NAMES
-    return text if plain or not isinstance(name, str) else json.dumps(text, ensure_ascii=False)
+def word(name: str) -> str:
+    """A name in YAML, quoted where it must be."""
+    return flow([name])[1:-1]
 
 
-def flow(values: dict[str, Any]) -> str:
-    """A mapping on one line."""
-    inner = (f"{word(k)}: {flow(v) if isinstance(v, dict) else word(v)}" for k, v in values.items())
-    return "{" + ", ".join(inner) + "}"
+def flow(values: Any) -> str:
+    """A mapping or list on one line."""
+    text = yaml.safe_dump(values, default_flow_style=True, sort_keys=False, allow_unicode=True, width=math.inf)
+    return text.strip()

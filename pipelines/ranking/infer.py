@@ -19,7 +19,7 @@ from ...data.click_layouts import files_of, log_of
 from ...data.errors import InputError
 from ...data.event_log import encode_log, scan_log
 from ...data.interactions import Encoder, Rows, column_of
-from ...data.tables import collect, unreadable
+from ...data.tables import collect
 from ...data.vocabulary import UNSEEN, clean
 from ..engine.task import Item
 from .logs import load_encoder
@@ -50,11 +50,7 @@ def list_parts(path: str) -> list[Item]:
 
 def count_rows(file: str) -> int:
     """Rows of a table; of parquet from its last bytes."""
-    frame, _ = scan_log(file)
-    try:
-        return int(frame.select(pl.len()).collect(engine="streaming").item())
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise unreadable(file, error) from error
+    return int(collect(file, scan_log(file)[0].select(pl.len())).item())
 
 
 def schema(spec: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ MODELS: tuple[Model, ...] = get_args(Model)
 ABLATIONS = {"no-cross": "cross", "no-gated": "gated", "no-task-tokens": "task_tokens"}
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class RankingOptions(TrainOptions):
     """Train a click model on an event log: several tasks at once."""

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,36 @@ class Launcher:
         code = command.wait()
         assert code is not None, f"{words}: still running after two minutes"
         return code, command
+
+    def kill_when(self, words: list, ready: Callable[[], bool], pause: float) -> bool:
+        """Start a command and kill it `pause` seconds after `ready`; False if it was done before."""
+        command, until = self.start(*words), time.monotonic() + 90
+        while command.running() and time.monotonic() < until and not ready():
+            time.sleep(0.001)
+        time.sleep(pause)
+        if command.running():
+            command.kill()
+        return command.wait() == -9
+
+
+class Kills:
+    """Numbers of tries from 1 on until `done`, which the loop counts up, is `wanted`; most may come too late."""
+
+    def __init__(self, wanted: int) -> None:
+        self.wanted, self.done = wanted, 0
+
+    def __iter__(self) -> Iterator[int]:
+        attempt = 0
+        while self.done < self.wanted:
+            attempt += 1
+            assert attempt < 3 * self.wanted + 3, "the kills come too late"
+            yield attempt
+
+
+@pytest.fixture
+def tries(kills: int) -> Kills:
+    """The tries of a test with a parameter `kills`."""
+    return Kills(kills)
 
 
 @pytest.fixture(scope="session")

@@ -34,27 +34,20 @@ LONG = [pytest.param(engine, long, marks=pytest.mark.slow) for engine, (_, _, lo
 
 
 @pytest.mark.parametrize(("engine", "kills"), [*SHORT, *LONG])
-def test_f8_kill_while_predicting(tally, launch, many, tmp_path, dice, engine, kills):
+def test_f8_kill_while_predicting(tally, launch, many, tmp_path, dice, engine, tries):
     words, once, _ = many
     more = ENGINES[engine][0]
-    attempt = killed = 0
-    while killed < kills:
-        attempt += 1
-        assert attempt < 3 * kills + 3, "the kills come too late"
+    for attempt in tries:
         output = tmp_path / f"{attempt}.parquet"
-        command = launch.start(*words, "--output", output, *more)
-        until = time.monotonic() + 90
-        wanted = dice.randint(0, 18)  # shards that stand when the kill comes
-        while command.running() and time.monotonic() < until:
-            if len(list((tmp_path / f"{attempt}.parquet.parts").glob("part-*.parquet"))) >= wanted:
-                break
-            time.sleep(0.002)
-        time.sleep(dice.uniform(0, 0.02))
-        if command.running():
-            command.kill()
-        if command.wait() != -9 or output.exists():
+        parts, wanted = Path(f"{output}.parts"), dice.randint(0, 18)  # shards that stand when the kill comes
+        killed = launch.kill_when(
+            [*words, "--output", output, *more],
+            lambda: len(list(parts.glob("part-*.parquet"))) >= wanted,  # noqa: B023  (called within the same turn)
+            dice.uniform(0, 0.02),
+        )
+        if not killed or output.exists():
             continue  # it was done before the kill came: no try
-        killed += 1
+        tries.done += 1
         code, _ = finish(launch, [*words, *more], output)
         same = output.read_bytes() == once.read_bytes()
         clean = sorted(p.name for p in tmp_path.glob(f"{attempt}.parquet*")) == [f"{attempt}.parquet"]

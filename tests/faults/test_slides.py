@@ -1,6 +1,5 @@
 """Faults of slides: kills while features are extracted, while slides are predicted, between folds."""
 
-import time
 from pathlib import Path
 
 import polars as pl
@@ -42,30 +41,20 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def killed(launch, words, folder: Path, pattern: str, wanted: int, pause: float) -> dict[Path, int] | None:
     """Kill a command when `wanted` files stand; when each of those was written, or None if the kill came too late."""
-    command = launch.start(*words)
-    until = time.monotonic() + 90
-    while command.running() and time.monotonic() < until and len(list(folder.glob(pattern))) < wanted:
-        time.sleep(0.001)
-    time.sleep(pause)
-    if command.running():
-        command.kill()
-    if command.wait() != -9:
+    if not launch.kill_when(words, lambda: len(list(folder.glob(pattern))) >= wanted, pause):
         return None
     return {path: path.stat().st_mtime_ns for path in folder.glob(pattern) if not path.name.startswith(".aside-")}
 
 
 @pytest.mark.parametrize("kills", KILLS)
-def test_f13_kill_while_extracting(tally, launch, cohort, tmp_path, dice, kills):
-    done = attempt = 0
-    while done < kills:
-        attempt += 1
-        assert attempt < 3 * kills + 3, "the kills come too late"
+def test_f13_kill_while_extracting(tally, launch, cohort, tmp_path, dice, tries):
+    for attempt in tries:
         output = tmp_path / str(attempt)
         words = ["wsi", "features", "--slides", cohort / "generated-slides", "--output", output, *EXTRACT]
         stood = killed(launch, words, output, "*.h5", dice.randint(0, 10), dice.uniform(0, 0.05))
         if stood is None:
             continue
-        done += 1
+        tries.done += 1
         code, command = launch.run(*words)
         same = contents(output) == contents(cohort / "whole")
         once = all(path.stat().st_mtime_ns == when for path, when in stood.items())
@@ -73,19 +62,16 @@ def test_f13_kill_while_extracting(tally, launch, cohort, tmp_path, dice, kills)
 
 
 @pytest.mark.parametrize("kills", KILLS)
-def test_f13_kill_while_predicting_slides(tally, launch, cohort, tmp_path, dice, kills):
-    done = attempt = 0
+def test_f13_kill_while_predicting_slides(tally, launch, cohort, tmp_path, dice, tries):
     whole = pl.read_parquet(cohort / "whole.parquet")
-    while done < kills:
-        attempt += 1
-        assert attempt < 3 * kills + 3, "the kills come too late"
+    for attempt in tries:
         output = tmp_path / f"{attempt}.parquet"
         words = ["wsi", "predict", "--run", cohort / "run", "--input", cohort / "generated-slides", "--output", output]
         beside = Path(f"{output}.slides")
         stood = killed(launch, words, beside, "*/features.h5", dice.randint(0, 10), dice.uniform(0, 0.2))
         if stood is None:
             continue
-        done += 1
+        tries.done += 1
         code, command = launch.run(*words)
         same = contents(beside) == contents(cohort / "whole.parquet.slides")
         same = same and pl.read_parquet(output).equals(whole)

@@ -19,7 +19,7 @@ from headwise.pipelines.engine.checkpoint import checksum
 from headwise.pipelines.engine.loaded import Loaded
 from headwise.pipelines.engine.order import mix
 from headwise.pipelines.ranking import best
-from headwise.pipelines.ranking.comparison import T, t_interval
+from headwise.pipelines.ranking.comparison import t_interval
 from headwise.pipelines.ranking.logs import load_encoder
 from headwise.pipelines.ranking.options import RankingOptions
 from headwise.pipelines.ranking.scoring import forward
@@ -155,7 +155,7 @@ class TestCompare:
     def test_interval(self) -> None:
         low, high = t_interval(np.array([1.0, 2.0, 3.0]))
         assert (low + high) / 2 == pytest.approx(2)
-        assert (high - low) / 2 == pytest.approx(T[1] / np.sqrt(3))
+        assert (high - low) / 2 == pytest.approx(4.302652729911275 / np.sqrt(3))  # t of 2 degrees of freedom
         assert np.isnan(t_interval(np.array([1.0]))).all()
 
 
