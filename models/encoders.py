@@ -109,15 +109,15 @@ def build_encoder(name: str, weights: str = "pretrained") -> Encoder:
     return Encoder(model, width, side=side, mean=config["mean"], deviation=config["std"]).eval()
 
 
-def _load(model: nn.Module, path: Path) -> None:
-    """Weights from a file; those of a classifier that is not there are left out."""
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Named weights of a file, without the prefixes that wrappers add. Raises ValueError where there are none."""
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file of weights")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            state = load_file(path)
+            state: object = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -126,12 +126,15 @@ def _load(model: nn.Module, path: Path) -> None:
         state = state[key] if isinstance(state, dict) and isinstance(state.get(key), dict) else state
     if not isinstance(state, dict):
         raise ValueError(f"{path}: holds no named weights")
+    plain = ((str(key).removeprefix("module.").removeprefix("backbone."), value) for key, value in state.items())
+    return {key: value for key, value in plain if isinstance(value, Tensor)}
+
+
+def _load(model: nn.Module, path: Path) -> None:
+    """Weights from a file; those of a classifier that is not there are left out."""
     wanted = model.state_dict()
-    found = {}
-    for key, value in state.items():
-        key = key.removeprefix("module.").removeprefix("backbone.")
-        if key in wanted and isinstance(value, Tensor) and value.shape == wanted[key].shape:
-            found[key] = value
+    state = read_weights(path).items()
+    found = {key: value for key, value in state if key in wanted and value.shape == wanted[key].shape}
     missing = [key for key in wanted if key not in found and not key.endswith("num_batches_tracked")]
     if missing:
         raise ValueError(f"{path}: lacks {len(missing)} of {len(wanted)} weights, or in other shapes; {missing[0]}")

@@ -181,7 +181,8 @@ def parse(
 
 def _checked_values(task: Task[Any], options: Any) -> Any:
     least = {"epochs": 1, "patience": 1, "batch_size": 1, "accumulate": 1, "devices": 1, "nodes": 1, "max_steps": 1,
-             "workers": 0, "checkpoint_every": 0, "keep": 1, "shard_size": 1, "processes": 1, "seed": 0}  # fmt: skip
+             "workers": 0, "warmup": 0, "checkpoint_every": 0, "keep": 1, "shard_size": 1, "processes": 1,
+             "seed": 0}  # fmt: skip
     check_least(options, least)
     for name in ("lr", "clip"):
         value = getattr(options, name, None)

@@ -80,6 +80,8 @@ def set_learning_rate(optimizer: Any, options: TrainOptions, epoch: int) -> floa
     lr = options.lr
     if options.schedule == "cosine":
         lr = lr / 2 * (1 + math.cos(math.pi * epoch / options.epochs))
+    if epoch < options.warmup:
+        lr *= (epoch + 1) / (options.warmup + 1)
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("share", 1.0)
     return lr
@@ -98,7 +100,7 @@ class Trainer:
         self.model = fabric.setup_module(self.plain)
         self.optimizer: Any = fabric.setup_optimizers(task.optimizer(self.model, options))
         self.progress = Progress()
-        self.steps = order.count_steps(len(splits.train), options.batch_size)
+        self.steps = order.count_steps_of(splits.train, options.batch_size)
         self.log = _logger(options, run) if fabric.is_global_zero else None
         if options.resume and (found := checkpoint.load_newest(run.checkpoints)):
             self._restore(found)
@@ -168,6 +170,7 @@ class Trainer:
             accumulate=o.accumulate,
             rank=fabric.global_rank,
             world=fabric.world_size,
+            batches=order.batches_of(self.splits.train, o.batch_size, seed=o.seed, epoch=p.epoch),
         )
         lists = [part.indices for part in parts]
         loader = order.loader(self.splits.train, lists, workers=o.workers, pin=fabric.device.type == "cuda")

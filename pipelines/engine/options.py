@@ -37,6 +37,8 @@ class TrainOptions:
     """Learning rate at the start."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """Learning rate over the epochs: half a cosine down to 0, or constant."""
+    warmup: int = 0
+    """Epochs at the start over which the learning rate rises to its schedule in equal steps."""
     weight_decay: float = 0.0
     """Decoupled weight decay (AdamW); 0 is plain Adam."""
     clip: float | None = None

@@ -36,6 +36,20 @@ def count_steps(samples: int, batch_size: int) -> int:
     return -(-samples // batch_size)
 
 
+def count_steps_of(dataset: Any, batch_size: int) -> int:
+    """Optimiser steps per epoch of a data set, whose own sampler decides where it has one (see `batches_of`)."""
+    return dataset.steps(batch_size) if hasattr(dataset, "batches") else count_steps(len(dataset), batch_size)
+
+
+def batches_of(dataset: Any, batch_size: int, *, seed: int, epoch: int) -> list[np.ndarray] | None:
+    """What a data set's own sampler draws for an epoch; None where it has none and the order is a plain shuffle.
+
+    Such a data set has `steps(batch_size)`, the same for every epoch, and `batches(batch_size, seed=, epoch=)`, that
+    many arrays of indices (U, ...): U units that stay on one device, such as the pictures of one identity.
+    """
+    return dataset.batches(batch_size, seed=seed, epoch=epoch) if hasattr(dataset, "batches") else None
+
+
 def plan(
     samples: int,
     batch_size: int,
@@ -46,23 +60,27 @@ def plan(
     accumulate: int = 1,
     rank: int = 0,
     world: int = 1,
+    batches: Sequence[np.ndarray] | None = None,
 ) -> list[Part]:
     """Parts that `rank` of `world` works on from step `start` of `epoch`.
 
     The batch of a step is the same for every `accumulate` and `world`: it is cut into parts, and the weights
     make the averaged gradient of all ranks the gradient of the mean loss over the whole batch. A rank with
-    nothing to do in a part takes one sample with weight 0, since all ranks must take part in each pass.
+    nothing to do in a part takes one sample with weight 0, since all ranks must take part in each pass. batches: as
+    `batches_of` draws them, instead of a shuffle; they are cut between units.
     """
-    shuffled = np.random.default_rng(mix(seed, epoch, 1)).permutation(samples)
+    if batches is None:
+        shuffled = np.random.default_rng(mix(seed, epoch, 1)).permutation(samples)
+        steps = count_steps(samples, batch_size)
+        batches = [shuffled[step * batch_size : (step + 1) * batch_size] for step in range(steps)]
     parts = []
-    for step in range(start, count_steps(samples, batch_size)):
-        batch = shuffled[step * batch_size : (step + 1) * batch_size]
+    for batch in batches[start:]:
         mine = batch[rank::world]
         pieces = np.array_split(mine, max(1, min(accumulate, len(batch) // world or 1)))
         for number, piece in enumerate(pieces):
             weight = len(piece) * world / len(batch)
             indices = piece if len(piece) else batch[:1]
-            parts.append(Part(indices, weight, number == len(pieces) - 1))
+            parts.append(Part(indices.reshape(-1), weight, number == len(pieces) - 1))
     return parts
 
 

@@ -63,7 +63,8 @@ def _epoch(
     """The steps of an epoch from `step` on; returns how many were done in all."""
     o = options
     model.train()
-    parts = order.plan(len(dataset), o.batch_size, seed=o.seed, epoch=epoch)
+    batches = order.batches_of(dataset, o.batch_size, seed=o.seed, epoch=epoch)
+    parts = order.plan(len(dataset), o.batch_size, seed=o.seed, epoch=epoch, batches=batches)
     if o.max_steps is not None:
         parts = parts[: o.max_steps - step]
     for batch in order.loader(dataset, [part.indices for part in parts], workers=o.workers):

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +18,10 @@ from ...data.errors import InputError
 from ..engine.loaded import pick_device
 from ..engine.options import FREE_ON_RESUME
 from ..engine.quick import fit
-from ..engine.run_directory import clear_aside, held, read_facts, write_aside, write_json, write_text
+from ..engine.run_directory import read_facts, write_aside, write_json, write_text
 from ..engine.task import Splits, Task
 from ..engine.terminal import Progressbar, say
+from ..engine.trainings import check_plain, claimed, fingerprint_of, stands, t_interval
 from ..metrics.ranking import ranking_scores
 from .baselines import rate_scores
 from .options import ABLATIONS, CompareOptions
@@ -63,17 +61,15 @@ def compare(task: Task[Any], options: CompareOptions) -> pl.DataFrame:
     The log is opened once. A training is the same as `train` with its model and seed, in 32 bits on one device, and its
     JSON file is not made again. Returns the table: mean and deviation over seeds, a row for each model and task.
     """
-    if options.devices * options.nodes > 1 or options.precision != "32-true" or options.nan != "stop":
-        raise InputError("compare: trains in 32 bits on one device and stops where a loss is not finite; leave out "
-                         "--devices, --nodes, --precision and --nan")  # fmt: skip
+    check_plain(options)
     output = Path(options.output)
     jobs = [Job(model, options.seed + k) for model in options.models for k in range(options.seeds)]
-    with _claimed(output):
+    with claimed(output):
         if options.data is None:
             options = replace(options, data=str(task.write_sample(output / "sample")))
         splits = task.open(options)
-        fingerprint = _fingerprint(options, splits.spec)
-        left = [job for job in jobs if not _stands(output, job, fingerprint)]
+        fingerprint = fingerprint_of(options, splits.spec, FREE)
+        left = [job for job in jobs if not stands(output / "trainings" / job.file, fingerprint)]
         if len(left) < len(jobs):
             say(f"{len(jobs) - len(left)} of {len(jobs)} trainings were done before")
         device = pick_device(options.accelerator)
@@ -101,39 +97,6 @@ def compare(task: Task[Any], options: CompareOptions) -> pl.DataFrame:
         say(f"{row['model']} less infnet, {row['task']}: {_interval(row)} AUC")
     say(f"table {output / 'comparison.md'}")
     return table
-
-
-@contextmanager
-def _claimed(output: Path) -> Iterator[None]:
-    """Hold the folder, which must be one of comparisons or nobody's, and of no other process now."""
-    home = output / "trainings"
-    if output.exists() and not output.is_dir():
-        raise InputError(f"{output}: is a file; choose another --output")
-    if output.is_dir() and any(output.iterdir()) and not home.is_dir():
-        raise InputError(f"{output}: is not empty and holds no trainings; choose another --output")
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{output}: cannot be written ({error.strerror})") from None
-    with held(home, output):
-        clear_aside(output)
-        yield
-
-
-def _fingerprint(options: CompareOptions, spec: dict[str, Any]) -> str:
-    """Of all that decides what a training gives, beside model and seed."""
-    said = {name: value for name, value in asdict(options).items() if name not in FREE}
-    return hashlib.sha256(json.dumps([said, spec], sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _stands(output: Path, job: Job, fingerprint: str) -> bool:
-    """Whether a training was done; `InputError` where it was done with other options or data."""
-    path = output / "trainings" / job.file
-    if not path.is_file():
-        return False
-    if read_facts(path)["fingerprint"] != fingerprint:
-        raise InputError(f"{path}: is of other options or data; choose another --output, or remove it")
-    return True
 
 
 def _do(task: Task[Any], options: CompareOptions, splits: Splits, device: torch.device) -> dict[str, Any]:
@@ -210,16 +173,6 @@ def differences(found: Found, tasks: list[str]) -> pl.DataFrame:
             rows.append({"model": model, "task": task, "shift": float(shift.mean()), "low": low, "high": high})
     kinds = {"model": pl.String, "task": pl.String, "shift": pl.Float64, "low": pl.Float64, "high": pl.Float64}
     return pl.DataFrame(rows, schema=kinds)
-
-
-def t_interval(values: np.ndarray) -> tuple[float, float]:
-    """95 % interval of a mean by Student's t; NaN of fewer than two values."""
-    from scipy.stats import t
-
-    if len(values) < 2:
-        return math.nan, math.nan
-    half = float(t.ppf(0.975, len(values) - 1)) * float(values.std(ddof=1)) / math.sqrt(len(values))
-    return float(values.mean()) - half, float(values.mean()) + half
 
 
 def _both(row: dict[str, Any], score: str) -> str:

@@ -48,6 +48,42 @@ def test_seed_and_epoch_change_the_order():
     assert orders[0] != orders[1] != orders[2] != orders[0]
 
 
+class Pairs:
+    """A data set with a sampler of its own: units of two samples."""
+
+    def __len__(self):
+        return 12
+
+    def steps(self, batch_size):
+        return 12 // batch_size
+
+    def batches(self, batch_size, *, seed, epoch):
+        units = np.random.default_rng((seed, epoch)).permutation(6)
+        return list(np.stack([2 * units, 2 * units + 1], 1).reshape(-1, batch_size // 2, 2))
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_units_of_a_data_sets_own_sampler_stay_together(world, accumulate):
+    data = Pairs()
+    assert order.count_steps_of(data, 6) == 2
+    assert order.count_steps_of(range(13), 6) == 3
+    assert order.batches_of(range(13), 6, seed=0, epoch=0) is None
+    batches = order.batches_of(data, 6, seed=4, epoch=1)
+    seen, weight_of = [[], []], np.zeros(12)
+    for rank in range(world):
+        step = 0
+        for part in order.plan(12, 6, seed=4, epoch=1, accumulate=accumulate, rank=rank, world=world, batches=batches):
+            assert part.indices.reshape(-1, 2).tolist() == [[a, a + 1] for a in part.indices[::2]]
+            seen[step] += part.indices.tolist() if part.weight else []
+            weight_of[part.indices] += part.weight / len(part.indices) / world
+            step += part.last
+    assert [sorted(one) for one in seen] == [sorted(batch.reshape(-1).tolist()) for batch in batches]
+    np.testing.assert_allclose(weight_of, np.full(12, 1 / 6), rtol=1e-12)
+    rest = order.plan(12, 6, seed=4, epoch=1, start=1, batches=batches)
+    assert [part.indices.tolist() for part in rest] == [batches[1].reshape(-1).tolist()]
+
+
 class Breaks:
     def __len__(self):
         return 10
