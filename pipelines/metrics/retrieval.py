@@ -1,0 +1,375 @@
+"""Retrieval metrics of re-identification and metric learning, without sorting the gallery of every query by index.
+
+Shapes: Q queries, G gallery pictures, N pictures that all ask each other, D numbers of a vector, P pairs of a query and
+one of its matches, I identities. distance: finite floats (Q, G), smaller is nearer; ids, cameras, groups and labels:
+whole numbers. Equal distances are in the order of the gallery, as by a stable sort. Undefined values are NaN.
+`ValueError` for shapes or numbers that do not fit.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+BLOCK_NUMBERS = 1 << 22  # distances computed at once
+CACHE_NUMBERS = 1 << 20  # distances ranked at once, so that what is derived from them stays in the processor's cache
+MOST_TIES = 64  # tied matches a query, above which one stable sort is cheaper than a comparison for each
+METRICS = ("cosine", "euclidean")
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """How high the gallery's pictures of the queries' identities rank.
+
+    mean_ap     mean of the average precision
+    mean_inp    mean of the inverse negative penalty (Ye et al., arXiv 2001.04193, equation 5)
+    cmc         (ranks,) float64, share of queries with a match among the k nearest, k from 1
+    ap          (Q,) float64, NaN for skipped queries
+    inp         (Q,) float64, matches over the rank of the farthest one; NaN for skipped queries
+    first_rank  (Q,) int64, rank of the nearest match, from 1; 0 for skipped queries
+    queries     how many count
+    skipped     how many have no match in the gallery
+    cameras     whether pictures of the query's own camera were left out
+    """
+
+    mean_ap: float
+    mean_inp: float
+    cmc: np.ndarray
+    ap: np.ndarray
+    inp: np.ndarray
+    first_rank: np.ndarray
+    queries: int
+    skipped: int
+    cameras: bool
+
+
+def retrieval_scores(
+    distance: np.ndarray,
+    query_ids: np.ndarray,
+    gallery_ids: np.ndarray,
+    query_cameras: np.ndarray | None = None,
+    gallery_cameras: np.ndarray | None = None,
+    *,
+    ranks: int = 50,
+    same: np.ndarray | None = None,
+    junk: int | None = -1,
+    distractor: int | None = 0,
+) -> Retrieval:
+    """Scores by the protocol of Market-1501 (Zheng et al., ICCV 2015).
+
+    Gallery pictures of the query's identity and camera are left out; without cameras none is. Those of identity `junk`
+    are left out for every query; those of identity `distractor` are wrong for every query. A query without a match is
+    skipped. Average precision is the mean, over a query's matches, of the precision at each.
+
+    distance (Q, G), kept in float32 or float64; query_ids, query_cameras (Q,); gallery_ids, gallery_cameras (G,).
+    same: (Q,) place of the query's own picture in the gallery, which is left out; -1 for none. junk, distractor: None
+    where every number is an identity. Memory beside the arguments: some 40 bytes for each of 2^20 distances.
+    """
+    distance = np.asarray(distance)
+    plan = _planned(query_ids, gallery_ids, query_cameras, gallery_cameras, same, junk, distractor)
+    if distance.shape != plan.shape:
+        raise ValueError(f"retrieval: distance {distance.shape} does not fit {plan.shape} queries and gallery pictures")
+    _check_ranks(ranks)
+    return _collected([_ranked(distance, plan, 0)], ranks, plan.gallery_cameras is not None)
+
+
+def score_vectors(
+    query: np.ndarray,
+    gallery: np.ndarray,
+    query_ids: np.ndarray,
+    gallery_ids: np.ndarray,
+    query_cameras: np.ndarray | None = None,
+    gallery_cameras: np.ndarray | None = None,
+    *,
+    metric: str = "cosine",
+    block: int | None = None,
+    ranks: int = 50,
+    same: np.ndarray | None = None,
+    junk: int | None = -1,
+    distractor: int | None = 0,
+) -> Retrieval:
+    """`retrieval_scores` of vectors (Q, D) and (G, D), without holding their distances.
+
+    metric: `cosine`, one minus the cosine (a zero vector is at 1 from all), or `euclidean`, squared; in float32.
+    block: queries at once; none: so many that there are at most 2^22 distances.
+    """
+    query, gallery = _vectors(query, metric, "query"), _vectors(gallery, metric, "gallery")
+    plan = _planned(query_ids, gallery_ids, query_cameras, gallery_cameras, same, junk, distractor)
+    _check_ranks(ranks)
+    if (len(query), len(gallery)) != plan.shape or query.shape[1] != gallery.shape[1]:
+        raise ValueError(f"retrieval: vectors {query.shape} and {gallery.shape} do not fit {plan.shape} ids")
+    return _collected(_by_blocks(query, gallery, plan, metric, block), ranks, plan.gallery_cameras is not None)
+
+
+def leave_one_out(
+    vectors: np.ndarray,
+    labels: np.ndarray,
+    *,
+    metric: str = "cosine",
+    groups: np.ndarray | None = None,
+    ranks: int = 50,
+) -> Retrieval:
+    """Every picture asks all others; those of its label are the matches.
+
+    vectors (N, D), metric: as of `score_vectors`. labels (N,): every number is a label. groups (N,): pictures ask only
+    others of their own group, for instance under one attribute. A picture alone with its label is skipped.
+    """
+    vectors, labels = _vectors(vectors, metric, "vectors"), _whole(labels, "labels")
+    _check_ranks(ranks)
+    groups = np.zeros(len(labels), np.int64) if groups is None else _whole(groups, "groups")
+    if not len(vectors) == len(labels) == len(groups):
+        raise ValueError(f"retrieval: {len(vectors)} vectors, {len(labels)} labels, {len(groups)} groups")
+    order = np.argsort(groups, kind="stable")
+    starts = np.flatnonzero(np.diff(groups[order])) + 1
+    parts = []
+    for rows in np.split(order, starts):
+        plan = _planned(labels[rows], labels[rows], None, None, np.arange(len(rows)), None, None)
+        parts += _by_blocks(vectors[rows], vectors[rows], plan, metric, None)
+    back = np.argsort(order)
+    ap, inp, first = (np.concatenate(values)[back] for values in zip(*parts, strict=True))
+    return _collected([(ap, inp, first)], ranks, False)
+
+
+def recall_at(
+    vectors: np.ndarray,
+    labels: np.ndarray,
+    ks: tuple[int, ...] = (1, 2, 4, 8),
+    *,
+    metric: str = "cosine",
+    groups: np.ndarray | None = None,
+) -> dict[int, float]:
+    """Recall@K of metric learning by K: share of pictures with one of their label among the K nearest others.
+
+    Arguments as of `leave_one_out`. Pictures alone with their label do not count. (Jégou et al., PAMI 2011; Oh Song et
+    al., CVPR 2016.)
+    """
+    if not ks or min(ks) < 1:
+        raise ValueError(f"recall_at: ks must be whole numbers from 1, got {ks}")
+    cmc = leave_one_out(vectors, labels, metric=metric, groups=groups, ranks=max(ks)).cmc
+    return {k: float(cmc[k - 1]) for k in ks}
+
+
+def bootstrap(
+    found: Retrieval, query_ids: np.ndarray, draws: int = 1000, level: float = 0.95, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """Intervals of mean_ap, mean_inp and rank_1 by the percentiles of a clustered bootstrap.
+
+    Identities are drawn with replacement, each with all its queries that count: queries of one identity rise and fall
+    together. query_ids (Q,). NaN where fewer than two identities count.
+    """
+    query_ids = _whole(query_ids, "query_ids")
+    if query_ids.shape != found.ap.shape:
+        raise ValueError(f"bootstrap: query_ids {query_ids.shape} do not fit {found.ap.shape} queries")
+    if draws < 1 or not 0 < level < 1:
+        raise ValueError(f"bootstrap: draws must be at least 1 and level between 0 and 1, got {draws} and {level}")
+    there = found.first_rank > 0
+    ids, code = np.unique(query_ids[there], return_inverse=True)
+    names = ("mean_ap", "mean_inp", "rank_1")
+    if len(ids) < 2:
+        return dict.fromkeys(names, (float("nan"), float("nan")))
+    values = (found.ap[there], found.inp[there], found.first_rank[there] == 1, np.ones(len(code)))
+    sums = np.stack([np.bincount(code, value, len(ids)) for value in values], axis=1)  # (I, 4), the last of them counts
+    rng = np.random.default_rng(seed)
+    chances = np.full(len(ids), 1 / len(ids))
+    step = max(1, BLOCK_NUMBERS // len(ids))
+    drawn = [rng.multinomial(len(ids), chances, min(step, draws - k)) @ sums for k in range(0, draws, step)]
+    total = np.concatenate(drawn)
+    low, high = np.quantile(total[:, :3] / total[:, 3:], [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return {name: (float(low[i]), float(high[i])) for i, name in enumerate(names)}
+
+
+def squared_euclidean(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+    """Squared Euclidean distances (Q, G) of float32 vectors by one matrix product, none below 0."""
+    distance = query @ gallery.T
+    distance *= -2
+    distance += np.einsum("qd,qd->q", query, query)[:, None]
+    distance += np.einsum("gd,gd->g", gallery, gallery)
+    return np.maximum(distance, 0, out=distance)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What does not hang on the distances: pictures of query q's identity are order[start[q] : start[q] + count[q]]."""
+
+    shape: tuple[int, int]
+    order: np.ndarray  # (G,) gallery by identity
+    start: np.ndarray  # (Q,)
+    count: np.ndarray  # (Q,), 0 where the query's identity is no identity
+    junk: np.ndarray  # gallery pictures that are left out for all
+    query_cameras: np.ndarray | None
+    gallery_cameras: np.ndarray | None
+    same: np.ndarray | None
+
+
+_Scores = tuple[np.ndarray, np.ndarray, np.ndarray]  # average precision, inverse negative penalty, first rank
+
+
+def _planned(
+    query_ids: np.ndarray,
+    gallery_ids: np.ndarray,
+    query_cameras: np.ndarray | None,
+    gallery_cameras: np.ndarray | None,
+    same: np.ndarray | None,
+    junk: int | None,
+    distractor: int | None,
+) -> _Plan:
+    query_ids, gallery_ids = _whole(query_ids, "query_ids"), _whole(gallery_ids, "gallery_ids")
+    if (query_cameras is None) != (gallery_cameras is None):
+        raise ValueError("retrieval: cameras of both queries and gallery are needed, or of neither")
+    if query_cameras is not None and gallery_cameras is not None:
+        query_cameras = _whole(query_cameras, "query_cameras")
+        gallery_cameras = _whole(gallery_cameras, "gallery_cameras")
+        if query_cameras.shape != query_ids.shape or gallery_cameras.shape != gallery_ids.shape:
+            shapes = query_cameras.shape, gallery_cameras.shape, query_ids.shape, gallery_ids.shape
+            raise ValueError("retrieval: cameras {}, {} do not fit ids {}, {}".format(*shapes))
+    if same is not None:
+        same = _whole(same, "same")
+        if same.shape != query_ids.shape or (len(same) and not -1 <= same.min() <= same.max() < len(gallery_ids)):
+            raise ValueError(f"retrieval: same must be (Q,) places in a gallery of {len(gallery_ids)}, or -1 for none")
+    order = np.argsort(gallery_ids, kind="stable")
+    sorted_ids = gallery_ids[order]
+    start = np.searchsorted(sorted_ids, query_ids, "left")
+    count = np.searchsorted(sorted_ids, query_ids, "right") - start
+    left_out = np.zeros(0, np.int64)
+    if junk is not None:
+        left_out = np.flatnonzero(gallery_ids == junk)
+        count[query_ids == junk] = 0
+    if distractor is not None:
+        count[query_ids == distractor] = 0
+    shape = (len(query_ids), len(gallery_ids))
+    return _Plan(shape, order, start, count, left_out, query_cameras, gallery_cameras, same)
+
+
+def _by_blocks(query: np.ndarray, gallery: np.ndarray, plan: _Plan, metric: str, block: int | None) -> list[_Scores]:
+    if block is not None and block < 1:
+        raise ValueError(f"retrieval: block must be at least 1, got {block}")
+    step = block or max(1, BLOCK_NUMBERS // max(1, len(gallery)))
+    parts = []
+    for k in range(0, len(query), step):
+        if metric == "cosine":
+            distance = query[k : k + step] @ gallery.T
+            np.subtract(1, distance, out=distance)
+        else:
+            distance = squared_euclidean(query[k : k + step], gallery)
+        parts.append(_ranked(distance, plan, k))
+    return parts
+
+
+def _ranked(distance: np.ndarray, plan: _Plan, first: int) -> _Scores:
+    """Scores of the queries from number `first`, whose distances are given."""
+    if distance.dtype.kind not in "fiu":
+        raise ValueError(f"retrieval: distances must be numbers, got {distance.dtype}")
+    kept = np.float32 if distance.dtype in (np.float16, np.float32) else np.float64
+    step = max(1, CACHE_NUMBERS // max(1, plan.shape[1]))
+    ap, inp = np.full(len(distance), np.nan), np.full(len(distance), np.nan)
+    first_rank = np.zeros(len(distance), np.int64)
+    for k in range(0, len(distance), step):
+        part = distance[k : k + step].astype(kept)  # a copy, to write to
+        if part.size and not np.isfinite(part).all():
+            raise ValueError("retrieval: distances must be finite")
+        row, column = _matches(part, plan, first + k)
+        count = np.bincount(row, minlength=len(part))
+        there = np.flatnonzero(count)
+        rank = _ranks(part, row, column)
+        stop = np.cumsum(count)
+        # Sequential sums, as a plain loop has them, so that both agree to the last bit.
+        precision = np.bincount(row, (np.arange(len(row)) - (stop - count)[row] + 1) / rank, len(part))
+        ap[k + there] = precision[there] / count[there]
+        inp[k + there] = count[there] / rank[stop[there] - 1]
+        first_rank[k + there] = rank[(stop - count)[there]]
+    return ap, inp, first_rank
+
+
+def _matches(distance: np.ndarray, plan: _Plan, first: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and gallery places of the matches, (P,) each, by row; what is left out is put at infinity in `distance`."""
+    rows = slice(first, first + len(distance))
+    count = plan.count[rows]
+    row = np.repeat(np.arange(len(distance)), count)
+    inside = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+    column = plan.order[plan.start[rows][row] + inside]
+    out = np.zeros(len(row), bool)
+    if plan.query_cameras is not None and plan.gallery_cameras is not None:
+        out |= plan.query_cameras[rows][row] == plan.gallery_cameras[column]
+    if plan.same is not None:
+        own = plan.same[rows]
+        out |= own[row] == column
+        owner = np.flatnonzero(own >= 0)
+        distance[owner, own[owner]] = np.inf
+    distance[row[out], column[out]] = np.inf
+    distance[:, plan.junk] = np.inf
+    return row[~out], column[~out]
+
+
+def _ranks(distance: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """Ranks of the matches from 1, int64 (P,), by row and rank.
+
+    Distances alone sort several times faster than their places do; a search then tells how many are below a match.
+    """
+    width = distance.shape[1]
+    value = distance[row, column]
+    ordered = np.sort(distance, axis=1).reshape(-1)
+    low = row * width
+    high = low + width
+    for _ in range(width.bit_length()):
+        # A match is in its own row, so the search stays in it.
+        middle = (low + high) >> 1
+        below = ordered[middle] < value
+        low = np.where(below, middle + 1, low)
+        high = np.where(below, high, middle)
+    rank = low - row * width + 1
+    follows = np.minimum(low + 1, len(ordered) - 1)
+    tied = np.flatnonzero((rank < width) & (ordered[follows] == value))
+    if len(tied) > MOST_TIES * len(distance):
+        place = np.empty(distance.shape, np.int64)
+        np.put_along_axis(place, np.argsort(distance, axis=1, kind="stable"), np.arange(1, width + 1)[None], axis=1)
+        rank = place[row, column]
+    else:
+        places = np.arange(width)
+        step = max(1, CACHE_NUMBERS // max(1, width))
+        for k in range(0, len(tied), step):
+            some = tied[k : k + step]
+            before = (distance[row[some]] == value[some, None]) & (places < column[some, None])
+            rank[some] += np.count_nonzero(before, axis=1)
+    return np.sort(row * (width + 1) + rank) - row * (width + 1)  # ranks within a row differ; rows stay where they are
+
+
+def _collected(parts: list[_Scores], ranks: int, cameras: bool) -> Retrieval:
+    if not parts:
+        parts = [(np.zeros(0), np.zeros(0), np.zeros(0, np.int64))]
+    ap, inp, first = (np.concatenate(values) for values in zip(*parts, strict=True))
+    there = first > 0
+    queries = int(there.sum())
+    if queries:
+        hits = np.bincount(np.minimum(first[there], ranks + 1), minlength=ranks + 2)[1 : ranks + 1]
+        mean_ap, mean_inp, cmc = float(ap[there].mean()), float(inp[there].mean()), np.cumsum(hits) / queries
+    else:
+        mean_ap, mean_inp, cmc = float("nan"), float("nan"), np.full(ranks, np.nan)
+    return Retrieval(mean_ap, mean_inp, cmc, ap, inp, first, queries, len(first) - queries, cameras)
+
+
+def _vectors(vectors: np.ndarray, metric: str, name: str) -> np.ndarray:
+    """Finite float32 (N, D), of unit length for the cosine."""
+    if metric not in METRICS:
+        raise ValueError(f"retrieval: metric must be one of {', '.join(METRICS)}, got {metric!r}")
+    vectors = np.asarray(vectors)
+    if vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
+        raise ValueError(f"retrieval: {name} must be numbers (N, D), got {vectors.dtype} {vectors.shape}")
+    vectors = np.ascontiguousarray(vectors, np.float32)
+    if not np.isfinite(vectors).all():
+        raise ValueError(f"retrieval: {name} must be finite")
+    if metric == "cosine":
+        # The largest number first, so that squares neither overflow nor vanish.
+        vectors = vectors / np.maximum(np.abs(vectors).max(axis=1, keepdims=True, initial=0), np.finfo(np.float32).tiny)
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return vectors
+
+
+def _whole(values: np.ndarray, name: str) -> np.ndarray:
+    values = np.asarray(values)
+    if values.ndim != 1 or (len(values) and values.dtype.kind not in "iu"):
+        raise ValueError(f"retrieval: {name} must be whole numbers in one row, got {values.dtype} {values.shape}")
+    return values.astype(np.int64, copy=False)
+
+
+def _check_ranks(ranks: int) -> None:
+    if ranks < 1:
+        raise ValueError(f"retrieval: ranks must be at least 1, got {ranks}")
