@@ -44,17 +44,17 @@ def rerank(
     near, farthest = _neighbours(vectors, min(k1 + 1, len(vectors)), block)
     encoding = _encoded(vectors, _expanded(near, k1), farthest)
     if k2 > 1:
-        encoding = (_incidence(near[:, :k2]).astype(np.float32) @ encoding).tocsr()
+        encoding = sparse.csr_array(_incidence(near[:, :k2]).astype(np.float32) @ encoding)
         encoding.data /= min(k2, len(vectors))
-    asked, held = encoding[:queries], encoding[queries:].tocsc()
+    asked, held = _rows(encoding, 0, queries), sparse.csc_array(_rows(encoding, queries, len(vectors)))
     del encoding, near
-    triples = np.concatenate([[0], np.cumsum(np.diff(held.indptr)[asked.indices])])[asked.indptr]
+    triples = np.append(0, np.cumsum(np.diff(held.indptr)[asked.indices]))[asked.indptr]
     start = 0
     while start < queries:
         # As many rows as fit, one at least.
         stop = int(np.searchsorted(triples, triples[start] + TRIPLES, "right")) - 1
         stop = min(max(stop, start + 1), start + block, queries)
-        common = _common(asked[start:stop], held)
+        common = _common(_rows(asked, start, stop), held)
         part = squared_euclidean(vectors[start:stop], vectors[queries:])
         part *= weight / farthest[start:stop, None]
         part += (1 - weight) * (1 - common / (2 - common))  # each encoding sums to 1: the union is 2 less the common
@@ -108,7 +108,7 @@ def _incidence(near: np.ndarray) -> sparse.csr_array:
 def _reciprocal(near: np.ndarray) -> sparse.csr_array:
     """Neighbours that have each other (equation 3), int32 (N, N), symmetric."""
     nearest = _incidence(near)
-    return sparse.csr_array(nearest.multiply(nearest.T.tocsr()))
+    return _product(nearest, sparse.csr_array(nearest.T))
 
 
 def _expanded(near: np.ndarray, k1: int) -> sparse.csr_array:
@@ -116,10 +116,22 @@ def _expanded(near: np.ndarray, k1: int) -> sparse.csr_array:
     whole = _reciprocal(near)
     half = _reciprocal(near[:, : int(np.around(k1 / 2)) + 1])
     # How much of a member's own half set lies in the row's set; half sets are symmetric.
-    shared = sparse.csr_array((whole @ half).multiply(whole))
+    shared = _product(sparse.csr_array(whole @ half), whole)
     shared.data = (3 * shared.data > 2 * np.diff(half.indptr)[shared.indices]).astype(np.int32)
     shared.eliminate_zeros()
     return sparse.csr_array(whole + shared @ half)
+
+
+def _product(a: sparse.csr_array, b: sparse.csr_array) -> sparse.csr_array:
+    """Number by number."""
+    return sparse.csr_array(a.multiply(b))
+
+
+def _rows(a: sparse.csr_array, start: int, stop: int) -> sparse.csr_array:
+    """Rows start to stop, without a copy of their numbers."""
+    own = slice(a.indptr[start], a.indptr[stop])
+    indptr = a.indptr[start : stop + 1] - a.indptr[start]
+    return sparse.csr_array((a.data[own], a.indices[own], indptr), shape=(stop - start, a.shape[1]))
 
 
 def _encoded(vectors: np.ndarray, expanded: sparse.csr_array, farthest: np.ndarray) -> sparse.csr_array:

@@ -244,7 +244,7 @@ def _by_blocks(query: np.ndarray, gallery: np.ndarray, plan: _Plan, metric: str,
         raise ValueError(f"retrieval: block must be at least 1, got {block}")
     step = block or max(1, BLOCK_NUMBERS // max(1, len(gallery)))
     parts = []
-    for k in range(0, len(query), step):
+    for k in range(0, max(1, len(query)), step):  # without queries, one empty part
         if metric == "cosine":
             distance = query[k : k + step] @ gallery.T
             np.subtract(1, distance, out=distance)
@@ -333,8 +333,6 @@ def _ranks(distance: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndar
 
 
 def _collected(parts: list[_Scores], ranks: int, cameras: bool) -> Retrieval:
-    if not parts:
-        parts = [(np.zeros(0), np.zeros(0), np.zeros(0, np.int64))]
     ap, inp, first = (np.concatenate(values) for values in zip(*parts, strict=True))
     there = first > 0
     queries = int(there.sum())
