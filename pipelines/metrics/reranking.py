@@ -85,6 +85,8 @@ def _neighbours(vectors: np.ndarray, k: int, block: int) -> tuple[np.ndarray, np
         distance[np.arange(len(part)), np.arange(start, start + len(part))] = 0  # rounding must not part it from itself
         own = slice(start, start + len(part))
         farthest[own] = distance.max(axis=1)
+        if not np.isfinite(farthest[own]).all():
+            raise ValueError("rerank: squared distances must be finite in float32; scale the vectors")
         some = np.argpartition(distance, k - 1, axis=1)[:, :k]
         value = np.take_along_axis(distance, some, axis=1)
         # Where more are as near as the last one, a partition takes any of them; a stable sort takes the first.
@@ -92,8 +94,6 @@ def _neighbours(vectors: np.ndarray, k: int, block: int) -> tuple[np.ndarray, np
         near[own] = np.take_along_axis(some, np.lexsort((some, value), axis=1), axis=1)
         if len(crowded):
             near[start + crowded] = np.argsort(distance[crowded], axis=1, kind="stable")[:, :k]
-    if not np.isfinite(farthest).all():
-        raise ValueError("rerank: squared distances must be finite in float32; scale the vectors")
     return near, np.maximum(farthest, np.finfo(np.float32).tiny)
 
 
@@ -151,7 +151,7 @@ def _encoded(vectors: np.ndarray, expanded: sparse.csr_array, farthest: np.ndarr
 
 def _common(asked: sparse.csr_array, held: sparse.csc_array) -> np.ndarray:
     """Sums of the smaller number of two encodings (equation 10), float64: (rows of asked, rows of held)."""
-    rows, width = asked.shape[0], held.shape[0]
+    (rows, _), (width, _) = asked.shape, held.shape
     begins = held.indptr[asked.indices].astype(np.int64)
     count = held.indptr[asked.indices + 1] - begins
     ends = np.cumsum(count)

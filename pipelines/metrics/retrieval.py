@@ -123,7 +123,8 @@ def leave_one_out(
     parts = []
     for rows in np.split(order, starts):
         plan = _planned(labels[rows], labels[rows], None, None, np.arange(len(rows)), None, None)
-        parts += _by_blocks(vectors[rows], vectors[rows], plan, metric, None)
+        own = vectors[rows]
+        parts += _by_blocks(own, own, plan, metric, None)
     back = np.argsort(order)
     ap, inp, first = (np.concatenate(values)[back] for values in zip(*parts, strict=True))
     return _collected([(ap, inp, first)], ranks, False)
@@ -179,10 +180,11 @@ def bootstrap(
 
 def squared_euclidean(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
     """Squared Euclidean distances (Q, G) of float32 vectors by one matrix product, none below 0."""
-    distance = query @ gallery.T
-    distance *= -2
-    distance += np.einsum("qd,qd->q", query, query)[:, None]
-    distance += np.einsum("gd,gd->g", gallery, gallery)
+    with np.errstate(over="ignore", invalid="ignore"):  # who ranks them refuses what is not finite
+        distance = query @ gallery.T
+        distance *= -2
+        distance += np.einsum("qd,qd->q", query, query)[:, None]
+        distance += np.einsum("gd,gd->g", gallery, gallery)
     return np.maximum(distance, 0, out=distance)
 
 

@@ -225,17 +225,17 @@ def plain_reranking(query, gallery, k1, k2, weight):
     distance /= np.maximum(distance.max(axis=1, keepdims=True), 1e-30)
     order = np.argsort(distance, axis=1, kind="stable")
 
-    def reciprocal(i: int, k: int) -> set[int]:
-        return {int(j) for j in order[i, : k + 1] if i in order[j, : k + 1]}
+    def reciprocal_sets(k: int) -> list[set[int]]:
+        nearest = [set(row[: k + 1].tolist()) for row in order]
+        return [{j for j in nearest[i] if i in nearest[j]} for i in range(count)]
 
+    sets, half_sets = reciprocal_sets(k1), reciprocal_sets(int(np.around(k1 / 2)))
     encoding = np.zeros((count, count))
     for i in range(count):
-        own = reciprocal(i, k1)
-        members = set(own)
-        for j in own:
-            theirs = reciprocal(j, int(np.around(k1 / 2)))
-            if 3 * len(theirs & own) > 2 * len(theirs):
-                members |= theirs
+        members = set(sets[i])
+        for j in sets[i]:
+            if 3 * len(half_sets[j] & sets[i]) > 2 * len(half_sets[j]):
+                members |= half_sets[j]
         for j in members:
             encoding[i, j] = np.exp(-distance[i, j])
         encoding[i] /= max(encoding[i].sum(), 1e-30)
