@@ -131,7 +131,8 @@ def _rows(a: sparse.csr_array, start: int, stop: int) -> sparse.csr_array:
     """Rows start to stop, without a copy of their numbers."""
     own = slice(a.indptr[start], a.indptr[stop])
     indptr = a.indptr[start : stop + 1] - a.indptr[start]
-    return sparse.csr_array((a.data[own], a.indices[own], indptr), shape=(stop - start, a.shape[1]))
+    width = a.shape[1]  # pyright: ignore[reportOptionalSubscript]
+    return sparse.csr_array((a.data[own], a.indices[own], indptr), shape=(stop - start, width))
 
 
 def _encoded(vectors: np.ndarray, expanded: sparse.csr_array, farthest: np.ndarray) -> sparse.csr_array:
@@ -151,7 +152,7 @@ def _encoded(vectors: np.ndarray, expanded: sparse.csr_array, farthest: np.ndarr
 
 def _common(asked: sparse.csr_array, held: sparse.csc_array) -> np.ndarray:
     """Sums of the smaller number of two encodings (equation 10), float64: (rows of asked, rows of held)."""
-    (rows, _), (width, _) = asked.shape, held.shape
+    rows, width = len(asked.indptr) - 1, held.shape[0]  # pyright: ignore[reportOptionalSubscript]
     begins = held.indptr[asked.indices].astype(np.int64)
     count = held.indptr[asked.indices + 1] - begins
     ends = np.cumsum(count)
