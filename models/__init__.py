@@ -5,11 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .acmil import ACMIL, MaxPool, MeanPool
+    from .cca import ConditionalEmbedder
+    from .dcal import DCAL
     from .softs import SOFTS
 
-_MODELS = {"ACMIL": "acmil", "MaxPool": "acmil", "MeanPool": "acmil", "SOFTS": "softs"}
+_MODELS = {
+    "ACMIL": "acmil", "ConditionalEmbedder": "cca", "DCAL": "dcal", "MaxPool": "acmil", "MeanPool": "acmil",
+    "SOFTS": "softs",
+}  # fmt: skip
 
-__all__ = ["ACMIL", "MaxPool", "MeanPool", "SOFTS"]
+__all__ = ["ACMIL", "ConditionalEmbedder", "DCAL", "MaxPool", "MeanPool", "SOFTS"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,42 @@
+"""Models and optimisers of the task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...models.cca import ConditionalEmbedder
+from ...models.dcal import DCAL
+from ...models.vit_trunk import build_trunk
+
+
+def build(options: Any, spec: dict[str, Any]) -> nn.Module:
+    """DCAL, or the conditional embedder. Raises ValueError for options that do not fit together."""
+    o = options
+    trunk = build_trunk(
+        o.backbone, image=tuple(o.size), weights=o.weights, patch=o.patch, width=o.width, depth=o.layers, heads=o.heads,
+        drop_path=o.drop_path, attention=o.attention, ffn=o.ffn,
+    )  # fmt: skip
+    if o.model == "cca":
+        return ConditionalEmbedder(trunk, len(spec["attributes"]), vector=o.vector, layers=max(1, o.glca))
+    search = spec["goal"] == "search"
+    return DCAL(
+        trunk, len(spec["classes"]), local=o.local, glca=o.glca, pwca=o.pwca,
+        neck=search if o.neck == "auto" else o.neck == "yes", heads=o.embedding,
+        output="vectors" if search else "probabilities",
+    )  # fmt: skip
+
+
+def optimizer(model: nn.Module, options: Any) -> torch.optim.Optimizer:
+    """AdamW, or SGD with momentum .9; no decay of what is no matrix, and of positions and tokens."""
+    kept, free = [], []
+    for name, weight in model.named_parameters():
+        if weight.requires_grad:
+            plain = weight.ndim < 2 or name.endswith(("pos_embed", "cls_token", "reg_token", "dist_token", "conditions"))
+            (free if plain else kept).append(weight)
+    groups = [{"params": kept, "weight_decay": options.weight_decay}, {"params": free, "weight_decay": 0.0}]
+    if options.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=options.lr, momentum=0.9)
+    return torch.optim.AdamW(groups, lr=options.lr)
