@@ -27,7 +27,7 @@ _CLOTH = (
 _PATTERNS = ("plain", "rows", "columns", "checks", "band")
 _BAGS = ("none", "back", "side", "hand")
 # Gain of red, green, blue; gamma: a warm, bright place and a cold, dim one.
-_LIGHT = {1: ((1.04, 1.0, 0.9), 0.92), 2: ((0.8, 0.88, 0.98), 1.1)}
+_LIGHT = {1: ((1.04, 1.0, 0.9), 0.92), 2: ((0.86, 0.94, 1.02), 1.04)}
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,8 @@ def draw_background(camera: int, generator: np.random.Generator) -> np.ndarray:
         picture += (14 * np.sin(x / 3.1) * np.sin(y / 4.3 + x / 9))[..., None]
         ground = (126, 140, 92)
     _paint(picture, np.clip(y - horizon, 0.0, 1.0), ground)
+    # Weather and dirt differ between pictures, so that a background alone does not tell a camera apart.
+    picture += generator.uniform(0.5, 0.9) * (generator.uniform(95, 165) - picture)
     if generator.random() < 0.4:
         post = generator.uniform(x.min(), x.max())
         _paint(picture, _box(x, y, post - 2, 0, post + 2, horizon + 6), (70, 72, 76))
