@@ -36,7 +36,7 @@ def test_it_is_read_as_market1501(sample) -> None:
     assert len(searched) == 24
     assert set(searched.values()) == {1}
     right = Counter((found.identities[r], found.cameras[r]) for r in per["gallery"] if int(found.identities[r]) > 0)
-    assert right == {key: 3 for key in searched}
+    assert right == dict.fromkeys(searched, 3)
     assert not {found.identities[r] for r in per["train"]} & {found.identities[r] for r in per["query"]}
 
 

@@ -10,7 +10,9 @@ import zlib
 import numpy as np
 import pytest
 
-Image = pytest.importorskip("PIL.Image", reason="Pillow is optional (extra vision) and not installed")
+pytest.importorskip("PIL", reason="Pillow is optional (extra vision) and not installed")
+
+from PIL import Image
 
 from headwise.data import pictures
 from headwise.data.errors import InputError
@@ -103,12 +105,14 @@ class TestListedPaths:
         for given in ("a/1.jpg", "./a/1.jpg", "a//1.jpg", str(tmp_path / "set/a/1.jpg")):
             assert home.find("t", given) == expected
 
-    @pytest.mark.parametrize("given", ["../x.jpg", "a/../../x.jpg", "/etc/passwd", "link/x.jpg", "x.jpg", "a/../a/1.jpg"])
+    @pytest.mark.parametrize(
+        "given", ["../x.jpg", "a/../../x.jpg", "/etc/passwd", "link/x.jpg", "x.jpg", "a/../a/1.jpg"]
+    )
     def test_what_leads_out_is_refused(self, tmp_path, given) -> None:
         fill(tmp_path, "set/a/1.jpg", "x.jpg")
         (tmp_path / "set" / "link").symlink_to(tmp_path)
         (tmp_path / "set" / "x.jpg").symlink_to(tmp_path / "x.jpg")
-        with pytest.raises(InputError, match="lead|does not lie in"):
+        with pytest.raises(InputError, match=r"leads out|does not lie in"):
             PictureFolder(tmp_path / "set").find("t.csv, row 1", given)
 
     @pytest.mark.parametrize(
@@ -203,9 +207,10 @@ class TestRead:
 
     def test_damaged_exif_is_no_reason_to_lose_a_picture(self, tmp_path) -> None:
         Image.fromarray(noise(16, 16)).save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f junk")
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
             assert read_picture(tmp_path / "a.jpg").shape == (3, 16, 16)
+        assert not said
 
     def test_bytes_decide_and_not_the_name(self, tmp_path) -> None:
         picture = noise(5, 5)
