@@ -186,7 +186,7 @@ def _bag(picture: np.ndarray, person: Person, x: np.ndarray, y: np.ndarray, side
 
 def _seen(picture: np.ndarray, camera: int, generator: np.random.Generator) -> np.ndarray:
     """The picture in the light of a camera, with its shadow and noise: uint8."""
-    gain, gamma = np.float32(_LIGHT[camera][0]), _LIGHT[camera][1]
+    gain, gamma = np.array(_LIGHT[camera][0], np.float32), _LIGHT[camera][1]
     lit = 255 * (np.clip(picture, 0, 255) / 255) ** gamma * gain * generator.uniform(0.88, 1.1)
     slope = generator.uniform(-0.16, 0.16) * (np.arange(WIDTH, dtype=np.float32) / WIDTH - 0.5)
     noise = generator.standard_normal(picture.shape, np.float32) * (3.0 if camera == 1 else 5.0)

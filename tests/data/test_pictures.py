@@ -176,7 +176,7 @@ class TestRead:
 
     @pytest.mark.parametrize("ending", [".png", ".tif", ".pgm"])
     def test_sixteen_bits_are_scaled_not_cut(self, tmp_path, ending) -> None:
-        values = np.uint16([[0, 257, 128 * 257], [65535, 300, 64000]])
+        values = np.uint16([[0, 257, 128 * 257], [65535, 400, 64000]])
         if ending == ".pgm":
             (tmp_path / "a.pgm").write_bytes(b"P5 3 2 65535\n" + values.astype(">u2").tobytes())
         else:

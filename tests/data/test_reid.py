@@ -58,7 +58,7 @@ def msmt(root: Path, train: str = "train", test: str = "test") -> Path:
 def veri(root: Path) -> Path:
     return fill(
         root, "image_train/0001_c001_00016450_0.jpg", "image_query/0002_c002_00030600_0.jpg",
-        "image_test/0002_c002_00030600_0.jpg", "image_test/0002_c020_00030670_1.jpg", "name_train.txt",
+        "image_test/0002_c002_00030600_0.jpg", "image_test/0000_c020_00030670_1.jpg", "name_train.txt",
     )  # fmt: skip
 
 
@@ -180,8 +180,9 @@ class TestLayouts:
     def test_veri776(self, tmp_path) -> None:
         found = read_picture_set(veri(tmp_path))
         assert [row[1:] for row in rows_of(found)] == [
-            ("0001", "1", "train"), ("0002", "2", "query"), ("0002", "2", "gallery"), ("0002", "20", "gallery")
+            ("0001", "1", "train"), ("0002", "2", "query"), ("0000", "20", "gallery"), ("0002", "2", "gallery")
         ]  # fmt: skip
+        assert not found.distractor.any()  # 0000 has a meaning in Market-1501 only
         assert len(set(found.names)) == 4  # a query lies in the gallery too, under another id
 
     def test_cub200(self, tmp_path) -> None:
@@ -427,7 +428,7 @@ class TestTable:
         path = self.write(
             tmp_path,
             "image,identity,camera,split,colour,kind\n"
-            "a/1.jpg,anna,north,train,red,\n./a/2.jpg,-1,south,Gallery,none,x\nb/3.png, ben ,north,val,,y\n",
+            "a/1.jpg,anna,north,train,red, \n./a/2.jpg,-1,south,Gallery,none,x\nb/3.png, ben ,north,val,,y\n",
         )
         found = read_picture_set(path)
         assert (found.layout, found.where) == ("table", str(path))
