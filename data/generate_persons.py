@@ -1,6 +1,6 @@
 """Generated persons: small drawn figures in the layout of Market-1501, called generated wherever they are shown.
 
-Shapes: pictures are float (128, 64, 3), 0 to 255, until they are saved. An identity is colours, build, pattern of the
+Shapes: pictures are float32 (128, 64, 3), 0 to 255, until they are saved. An identity is colours, build, pattern of the
 top, hair and bag; a camera is background, light, distance and side (from the front or from behind). Every fourth
 identity has a double in the same colours, who differs in pattern, hair and bag only; the light of the two cameras
 differs more than many colours do. The same bytes each time on one machine.
@@ -27,7 +27,7 @@ _CLOTH = (
 _PATTERNS = ("plain", "rows", "columns", "checks", "band")
 _BAGS = ("none", "back", "side", "hand")
 # Gain of red, green, blue; gamma: a warm, bright place and a cold, dim one.
-_LIGHT = {1: ((1.04, 1.0, 0.9), 0.92), 2: ((0.72, 0.82, 0.96), 1.15)}
+_LIGHT = {1: ((1.04, 1.0, 0.9), 0.92), 2: ((0.86, 0.94, 1.02), 1.04)}
 
 
 @dataclass(frozen=True)
@@ -86,15 +86,18 @@ def _limb(x: np.ndarray, y: np.ndarray, a: tuple[float, float], b: tuple[float, 
 
 
 def _paint(picture: np.ndarray, mask: np.ndarray, colour: object) -> None:
-    picture += mask[..., None] * (np.asarray(colour, np.float64) - picture)
+    rows = np.flatnonzero(mask.any(1))
+    if len(rows):  # most shapes are low: the other rows are left alone
+        band = slice(rows[0], rows[-1] + 1)
+        picture[band] += mask[band, :, None] * (np.asarray(colour, np.float32) - picture[band])
 
 
 def draw_background(camera: int, generator: np.random.Generator) -> np.ndarray:
     """What a camera sees without a person: bricks and pavement, or a lawn and a hedge."""
-    y, x = np.mgrid[:HEIGHT, :WIDTH].astype(np.float64)
+    y, x = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
     x += generator.uniform(0, 40)
     horizon = generator.uniform(70, 92)
-    picture = np.empty((HEIGHT, WIDTH, 3))
+    picture = np.empty((HEIGHT, WIDTH, 3), np.float32)
     if camera == 1:
         picture[:] = (168, 124, 104)
         row = y // 8
@@ -106,6 +109,8 @@ def draw_background(camera: int, generator: np.random.Generator) -> np.ndarray:
         picture += (14 * np.sin(x / 3.1) * np.sin(y / 4.3 + x / 9))[..., None]
         ground = (126, 140, 92)
     _paint(picture, np.clip(y - horizon, 0.0, 1.0), ground)
+    # Weather and dirt differ between pictures, so that a background alone does not tell a camera apart.
+    picture += generator.uniform(0.5, 0.9) * (generator.uniform(95, 165) - picture)
     if generator.random() < 0.4:
         post = generator.uniform(x.min(), x.max())
         _paint(picture, _box(x, y, post - 2, 0, post + 2, horizon + 6), (70, 72, 76))
@@ -117,7 +122,7 @@ def _pattern(person: Person, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     rows, columns = np.sin(y * np.pi / 3.5) > 0, np.sin(x * np.pi / 3.5 + 0.6) > 0
     masks = {"plain": rows & False, "rows": rows, "columns": columns, "checks": rows ^ columns,
              "band": (y > 10) & (y < 19)}  # fmt: skip
-    return masks[person.pattern].astype(np.float64)
+    return masks[person.pattern].astype(np.float32)
 
 
 def draw_person(person: Person, camera: int, generator: np.random.Generator) -> np.ndarray:
@@ -125,7 +130,7 @@ def draw_person(person: Person, camera: int, generator: np.random.Generator) -> 
     picture = draw_background(camera, generator)
     scale = person.tall * (1.0 if camera == 1 else 0.9) * generator.uniform(0.95, 1.04)
     left, top = 32 + generator.uniform(-5, 5), 8 + generator.uniform(-3, 5)
-    rows, columns = np.mgrid[:HEIGHT, :WIDTH].astype(np.float64)
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
     y, x = (rows - top) / scale, (columns - left) / (scale * person.wide)
     front, step, lean = camera == 1, generator.uniform(-6, 6), generator.uniform(-1.5, 1.5)
     side = 1 if front else -1  # what is on the left from the front is on the right from behind
@@ -151,8 +156,11 @@ def draw_person(person: Person, camera: int, generator: np.random.Generator) -> 
     _paint(picture, body, person.top)
     _paint(picture, body * _pattern(person, x + lean, y - 22), person.second)
     _paint(picture, _box(x, y, -3, 15, 3, 21), person.skin)
-    if person.long_hair:
-        _paint(picture, _box(x, y, -7.5, 6, 7.5, 30 if not front else 24), person.hair)
+    if person.long_hair and front:  # beside the face, to the shoulders
+        for sign in (-1, 1):
+            _paint(picture, _box(x, y, sign * 6.5 - 2, 4, sign * 6.5 + 2, 24), person.hair)
+    elif person.long_hair:
+        _paint(picture, _box(x, y, -7.5, 6, 7.5, 30), person.hair)
     _paint(picture, _oval(x, y, lean, 9, 6.6, 8.4), person.skin if front else person.hair)
     if front:
         _paint(picture, _oval(x, y, lean, 3.5, 7.2, 4.6), person.hair)
@@ -178,10 +186,10 @@ def _bag(picture: np.ndarray, person: Person, x: np.ndarray, y: np.ndarray, side
 
 def _seen(picture: np.ndarray, camera: int, generator: np.random.Generator) -> np.ndarray:
     """The picture in the light of a camera, with its shadow and noise: uint8."""
-    gain, gamma = _LIGHT[camera]
+    gain, gamma = np.array(_LIGHT[camera][0], np.float32), _LIGHT[camera][1]
     lit = 255 * (np.clip(picture, 0, 255) / 255) ** gamma * gain * generator.uniform(0.88, 1.1)
-    slope = generator.uniform(-0.16, 0.16) * (np.arange(WIDTH) / WIDTH - 0.5)
-    noise = generator.standard_normal(picture.shape) * (3.0 if camera == 1 else 5.0)
+    slope = generator.uniform(-0.16, 0.16) * (np.arange(WIDTH, dtype=np.float32) / WIDTH - 0.5)
+    noise = generator.standard_normal(picture.shape, np.float32) * (3.0 if camera == 1 else 5.0)
     return np.clip((lit * (1 + slope)[None, :, None] + noise).round(), 0, 255).astype(np.uint8)
 
 

@@ -10,7 +10,7 @@ import os
 import stat
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -91,7 +91,7 @@ def _inside(real: str, home: str) -> bool:
 
 
 def _walk(folder: str, suffixes: Sequence[str]) -> Iterator[str]:
-    """Names of pictures relative to a folder, with "/". A linked folder inside is not entered: its files come anyway."""
+    """Names of pictures relative to a folder, with "/". A linked folder is not entered: its files come anyway."""
     home = os.path.realpath(folder)
     waiting = [""]
     while waiting:
@@ -163,7 +163,7 @@ class PictureFolder:
         if os.path.isabs(given):
             real = os.path.join(os.path.realpath(os.path.dirname(given)), os.path.basename(given))
             if not _inside(real, self._real):
-                raise fail(where, f"{shown(given)} does not lie in {self.home}; give the folder that holds the pictures")
+                raise fail(where, f"{shown(given)} does not lie in {self.home}; give the folder of the pictures")
             given = os.path.relpath(real, self._real).replace(os.sep, "/")
         parts = PurePosixPath(given).parts
         file = os.path.join(self.home, *parts)
@@ -211,7 +211,8 @@ def read_picture(path: str | os.PathLike[str], size: tuple[int, int] | None = No
         with _FILTERS, warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.simplefilter("ignore", UserWarning)  # of damaged EXIF, which is of no use here anyway
-            opened = Image.open(file, formats=_FORMATS)
+            Image.init()
+            opened = Image.open(file, formats=[name for name in _FORMATS if name in Image.OPEN])
         with opened:
             width, height = opened.size
             if width * height > PICTURE_PIXELS:
@@ -222,7 +223,7 @@ def read_picture(path: str | os.PathLike[str], size: tuple[int, int] | None = No
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise fail(path, _too_large("as many as its header says")) from error
     except UnidentifiedImageError as error:
-        raise fail(path, "is no picture that headwise reads, or its header is damaged; save it as png or jpg") from error
+        raise fail(path, "is no picture of a kind that headwise reads, or is damaged; save it as png or jpg") from error
     except Exception as error:  # decoders raise of many kinds for damaged bytes
         raise fail(path, f"cannot be read ({_reason(error)}); it may be truncated: fetch or save it again") from error
     if size is not None and picture.size != (size[1], size[0]):
@@ -278,8 +279,3 @@ def visible_folders(folder: str | os.PathLike[str]) -> list[str]:
             return sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
     except OSError as error:
         raise fail(folder, f"cannot be listed ({_reason(error)}); check the permissions") from error
-
-
-def all_there(names: Iterable[str | os.PathLike[str]]) -> bool:
-    """Whether all of these paths exist."""
-    return all(os.path.exists(name) for name in names)

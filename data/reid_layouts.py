@@ -5,9 +5,7 @@ that a list names, a name that does not fit) is one `InputError`. Sources of the
 reader, and the notes that lie in the data sets.
 """
 
-import os
 import re
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from .errors import InputError
+from .matlab import read_variable
 from .pictures import PictureFolder, list_folder, list_pictures, visible_folders
 from .tables import fail, shown
 
 JUNK = "-1"  # identity of a picture that counts neither for nor against a search
 PART_FOLDERS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation",
                 "test": "test", "query": "query", "gallery": "gallery"}  # fmt: skip
-LIST_BYTES = 256 << 20  # largest list of pictures, unpacked
+LIST_BYTES = 256 << 20  # largest list of pictures
 _BOXES = (("bounding_box_train", "train"), ("query", "query"), ("bounding_box_test", "gallery"))
 _MARKET = re.compile(r"(-1|\d+)_c(\d+)s\d+_\d+_\d+(\.\w+)+")
 _DUKE = re.compile(r"(-1|\d+)_c(\d+)_f\d+(\.\w+)+")
@@ -57,13 +55,13 @@ class Listing:
 def _folder(root: Path, name: str, layout: str) -> Path:
     """A folder that the layout must have."""
     if not (root / name).is_dir():
-        raise fail(root, f"has no folder {name}/, which layout {layout} has; unpack the whole data set, or name another")
+        raise fail(root, f"has no folder {name}/, which layout {layout} has; unpack the whole data set")
     return root / name
 
 
 def _file(root: Path, name: str, layout: str) -> Path:
     if not (root / name).is_file():
-        raise fail(root, f"has no file {name}, which layout {layout} has; unpack the whole data set, or name another")
+        raise fail(root, f"has no file {name}, which layout {layout} has; unpack the whole data set")
     return root / name
 
 
@@ -265,13 +263,13 @@ def _class(where: str, number: Any, classes: list[str] | None) -> str:
 
 
 def _class_names(file: Path) -> list[str]:
-    names = _mat(file, "class_names")
+    names = read_variable(file, "class_names")
     return [str(np.squeeze(name)) for name in np.atleast_1d(names).tolist()]
 
 
 def _annotations(file: Path, *fields: str) -> Iterator[tuple[str, list[Any]]]:
     """("file, picture n", values of these fields) of each record."""
-    records = np.atleast_1d(_mat(file, "annotations"))
+    records = np.atleast_1d(read_variable(file, "annotations"))
     for name in fields:
         if name not in (records.dtype.names or ()):
             raise fail(file, f"its annotations have no field {name!r}; is it the file of Stanford Cars with labels?")
@@ -285,47 +283,6 @@ def _annotations(file: Path, *fields: str) -> Iterator[tuple[str, list[Any]]]:
         except (ValueError, TypeError) as error:
             raise fail(where, "does not hold a name and whole numbers") from error
         yield where, row
-
-
-def _mat(file: Path, name: str) -> Any:
-    """One variable of a MATLAB file (version 5: numbers, text and records; no code is read or run)."""
-    from scipy import io
-
-    _check_unpacked(file)
-    try:
-        found = io.loadmat(str(file), variable_names=[name], squeeze_me=True, verify_compressed_data_integrity=True)
-    except Exception as error:  # the parser raises of many kinds for damaged bytes
-        raise fail(file, f"is no MATLAB file that can be read ({' '.join(str(error).split())[:120]})") from error
-    if name not in found:
-        raise fail(file, f"holds no {name!r}; is it a file of Stanford Cars?")
-    return found[name]
-
-
-def _check_unpacked(file: Path) -> None:
-    """Refuse a MATLAB file whose packed elements grow beyond LIST_BYTES, before scipy unpacks them into memory."""
-    total = 0
-    with file.open("rb") as opened:
-        opened.seek(128)  # the header
-        while len(head := opened.read(8)) == 8:
-            kind, size = (int.from_bytes(head[k : k + 4], "little") for k in (0, 4))
-            if kind != 15:  # not a packed element: its size is what it takes
-                total += size
-                opened.seek(size, os.SEEK_CUR)
-            else:
-                unpack = zlib.decompressobj()
-                while size > 0 and total <= LIST_BYTES:
-                    rest = unpack.unconsumed_tail or opened.read(min(size, 1 << 16))
-                    if not rest:
-                        break
-                    size -= 0 if unpack.unconsumed_tail else len(rest)
-                    try:
-                        total += len(unpack.decompress(rest, 1 << 20))
-                    except zlib.error as error:
-                        raise fail(file, f"is damaged ({error}); fetch it again") from error
-                    while unpack.unconsumed_tail and total <= LIST_BYTES:
-                        total += len(unpack.decompress(unpack.unconsumed_tail, 1 << 20))
-            if total > LIST_BYTES:
-                raise fail(file, f"unpacks to more than {LIST_BYTES >> 20} MiB; is it a file of Stanford Cars?")
 
 
 # FGVC-Aircraft (Maji et al., arXiv 1306.5151).
@@ -368,7 +325,7 @@ def read_folders(root: Path) -> Listing:
     for above in parts:
         home = root / above
         if not visible_folders(home):
-            raise fail(home, "holds no folder of an identity; put the pictures of each identity into a folder of its own")
+            raise fail(home, "holds no folder of an identity; put the pictures of each into a folder of its own")
         for file, name in list_pictures(home):
             identity, _, rest = name.partition("/")
             if not rest:
@@ -405,5 +362,5 @@ def checked(where: object, found: Listing) -> Listing:
             raise fail(where, f"picture {shown(name)} is listed more than once" + (f" in {part}" if part else ""))
         seen.add((name, part))
     if found.cameras is not None and len(found.cameras) != len(found.names):
-        raise InputError(f"{where}: some pictures have a camera and some have none")
+        raise fail(where, "some pictures have a camera and some have none")
     return found
