@@ -275,8 +275,9 @@ def test_reranking_is_that_of_the_paper(k1: int, k2: int, weight: float) -> None
     np.testing.assert_allclose(found, plain_reranking(query, gallery, k1, k2, weight), rtol=0, atol=1e-5)
 
 
-def test_reranking_with_equal_distances() -> None:
-    query, gallery = whole_vectors(15, 8, width=3), whole_vectors(80, 9, width=3)  # many pictures twice and more
+@pytest.mark.parametrize("width", [1, 2, 3])  # pictures twice and more; of width 1 more often than k1
+def test_reranking_with_equal_distances(width: int) -> None:
+    query, gallery = whole_vectors(15, 8, width), whole_vectors(80, 9, width)
     found = rerank(query, gallery, k1=4, k2=2)
     np.testing.assert_allclose(found, plain_reranking(query, gallery, 4, 2, 0.3), rtol=0, atol=1e-5)
 
