@@ -30,8 +30,8 @@ def rerank(
     0 to 1. block: rows of distances at once.
 
     As in the authors' code, original distances are squared Euclidean, divided by the largest of their row over all N,
-    and the expansion takes more than two thirds of a set where equation 5 has two thirds or more. Equal distances are
-    in the order of queries, then gallery.
+    and the expansion takes more than two thirds of a set where equation 5 has two thirds or more. A picture is its
+    own first neighbour; other equal distances are in the order of queries, then gallery.
     """
     vectors = _joined(query, gallery)
     if k1 < 1 or not 1 <= k2 <= k1 + 1 or not 0 <= weight <= 1 or block < 1:
@@ -82,11 +82,12 @@ def _neighbours(vectors: np.ndarray, k: int, block: int) -> tuple[np.ndarray, np
     for start in range(0, len(vectors), block):
         part = vectors[start : start + block]
         distance = squared_euclidean(part, vectors)
-        distance[np.arange(len(part)), np.arange(start, start + len(part))] = 0  # rounding must not part it from itself
         own = slice(start, start + len(part))
         farthest[own] = distance.max(axis=1)
         if not np.isfinite(farthest[own]).all():
             raise ValueError("rerank: squared distances must be finite in float32; scale the vectors")
+        # Its own first neighbour, whatever rounding says and however many are identical.
+        distance[np.arange(len(part)), np.arange(start, start + len(part))] = -1
         some = np.argpartition(distance, k - 1, axis=1)[:, :k]
         value = np.take_along_axis(distance, some, axis=1)
         # Where more are as near as the last one, a partition takes any of them; a stable sort takes the first.

@@ -62,7 +62,7 @@ def retrieval_scores(
 
     distance (Q, G), kept in float32 or float64; query_ids, query_cameras (Q,); gallery_ids, gallery_cameras (G,).
     same: (Q,) place of the query's own picture in the gallery, which is left out; -1 for none. junk, distractor: None
-    where every number is an identity. Memory beside the arguments: some 40 bytes for each of 2^20 distances.
+    where every number is an identity. Memory beside the arguments: up to 64 MiB, more for galleries above 2^20.
     """
     distance = np.asarray(distance)
     plan = _planned(query_ids, gallery_ids, query_cameras, gallery_cameras, same, junk, distractor)

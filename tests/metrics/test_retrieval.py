@@ -14,6 +14,7 @@ from headwise.pipelines.metrics.retrieval import (
     recall_at,
     retrieval_scores,
     score_vectors,
+    squared_euclidean,
 )
 
 SCORES = ("ap", "inp", "first_rank", "cmc", "mean_ap", "mean_inp", "queries", "skipped", "cameras")
@@ -161,6 +162,14 @@ def test_the_cosine_knows_no_length() -> None:
         assert_equal(score_vectors(query * scale, gallery * scale, *pictures), expected)
 
 
+def test_squared_distances_are_not_below_zero() -> None:
+    vectors = np.random.default_rng(0).normal(size=(40, 30)).astype(np.float32)
+    found = squared_euclidean(vectors, vectors)
+    expected = ((vectors[:, None].astype(float) - vectors[None]) ** 2).sum(-1)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
+    assert found.min() >= 0
+
+
 @pytest.mark.parametrize("grouped", [False, True])
 def test_leave_one_out_and_recall(grouped: bool) -> None:
     rng = np.random.default_rng(5)
@@ -183,7 +192,7 @@ def test_leave_one_out_and_recall(grouped: bool) -> None:
     assert 0 < recall[1] < recall[8]
 
 
-def test_bootstrap_draws_identities() -> None:
+def test_bootstrap_draws_identities(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(7)
     ids = np.repeat(np.arange(40), 5)
     own = np.repeat(rng.random(40), 5)  # queries of one identity are alike, so that only identities carry information
@@ -202,6 +211,8 @@ def test_bootstrap_draws_identities() -> None:
     assert result["rank_1"][0] < (by_id > 0.5).mean() < result["rank_1"][1]
     assert bootstrap(found, ids, draws=4000, level=0.9) == result
     assert bootstrap(found, ids, draws=4000, level=0.9, seed=1) != result
+    monkeypatch.setattr(retrieval, "BLOCK_NUMBERS", 1000)
+    assert bootstrap(found, ids, draws=4000, level=0.9) == result
 
 
 def test_bootstrap_weighs_identities_by_their_queries() -> None:
@@ -223,7 +234,7 @@ def plain_reranking(query, gallery, k1, k2, weight):
     count = len(x)
     distance = ((x[:, None] - x[None]) ** 2).sum(-1)
     distance /= np.maximum(distance.max(axis=1, keepdims=True), 1e-30)
-    order = np.argsort(distance, axis=1, kind="stable")
+    order = np.argsort(distance - np.eye(count), axis=1, kind="stable")  # itself first, also among identical ones
 
     def reciprocal_sets(k: int) -> list[set[int]]:
         nearest = [set(row[: k + 1].tolist()) for row in order]
@@ -264,8 +275,9 @@ def test_reranking_is_that_of_the_paper(k1: int, k2: int, weight: float) -> None
     np.testing.assert_allclose(found, plain_reranking(query, gallery, k1, k2, weight), rtol=0, atol=1e-5)
 
 
-def test_reranking_with_equal_distances() -> None:
-    query, gallery = whole_vectors(15, 8, width=3), whole_vectors(80, 9, width=3)  # many pictures twice and more
+@pytest.mark.parametrize("width", [1, 2, 3])  # pictures twice and more; of width 1 more often than k1
+def test_reranking_with_equal_distances(width: int) -> None:
+    query, gallery = whole_vectors(15, 8, width), whole_vectors(80, 9, width)
     found = rerank(query, gallery, k1=4, k2=2)
     np.testing.assert_allclose(found, plain_reranking(query, gallery, 4, 2, 0.3), rtol=0, atol=1e-5)
 
