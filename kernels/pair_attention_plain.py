@@ -2,9 +2,9 @@
 
 Shapes: B batch, H heads, N queries, M keys, d width of queries and keys, e width of values.
 
-Own keys are one call for the whole batch; the partner's are one call a sample on a view of its keys, and the parts are
-merged in place. A part is the ATen operator behind `scaled_dot_product_attention` on the CPU, called itself because
-only it gives the log-sum-exp. Values of another width and GPUs without the Triton form take blocks of queries instead.
+A sample is two parts, its own keys and a view of its partner's, merged by log-sum-exp. A part is the ATen operator
+behind `scaled_dot_product_attention` on the CPU, called itself because only it gives the log-sum-exp. Values of another
+width and GPUs without the Triton form take blocks of queries instead.
 """
 
 from collections.abc import Iterator
@@ -48,14 +48,12 @@ def forward(query: Tensor, key: Tensor, value: Tensor, partner: Tensor, scale: f
     if key.shape[2] == 0 or out.numel() == 0:
         return out.zero_(), lse.fill_(torch.inf)
     query, key, value = rowwise(query, key, value)
-    _attend(query, key, value, scale, out, lse)
-    mixed, sums = room(query[:1], value.shape[3])
     for own, other in pairs:
-        _attend(query[own], key[other], value[other], scale, mixed, sums)
-        mine = lse[own]
-        # The share of the partner's keys: exp(sums) / (exp(lse) + exp(sums)).
-        out[own].lerp_(mixed, (sums - mine).sigmoid_().to(out.dtype)[..., None])
-        torch.logaddexp(mine, sums, out=mine)
+        (mine, lse_mine), (theirs, lse_theirs) = (_attend(query[own], key[c], value[c], scale) for c in (own, other))
+        # The share of the partner's keys: exp(lse_theirs) / (exp(lse_mine) + exp(lse_theirs)).
+        share = torch.sigmoid(lse_theirs - lse_mine)[..., None]
+        out[own] = torch.lerp(mine.to(lse.dtype), theirs.to(lse.dtype), share)
+        lse[own] = torch.logaddexp(lse_mine, lse_theirs)
     return out, lse
 
 
@@ -98,26 +96,26 @@ def _takes_fused(query: Tensor, value: Tensor) -> bool:
 
 
 def _blocks(query: Tensor, key: Tensor) -> Iterator[slice]:
-    """Queries of the whole batch whose scores fit the cache, or a good part of a GPU."""
+    """Queries whose scores fit the cache, or a good part of a GPU."""
     room = SLICE_NUMBERS if query.is_cpu else DEVICE_NUMBERS
     step = max(1, room // (query.shape[0] * query.shape[1] * key.shape[2]))
     return (slice(start, start + step) for start in range(0, query.shape[2], step))
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, scale: float, out: Tensor, lse: Tensor) -> None:
-    """Attention over one block of keys into out and lse."""
+def _attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """(out, lse) over one block of keys."""
     if _takes_fused(query, value):
-        mixed, sums = _fused(query, key, value, 0.0, False, scale=scale)
-        out.copy_(mixed)
-        lse.copy_(sums)
-        return
+        return _fused(query, key, value, 0.0, False, scale=scale)
+    kind = compute_type(query)
+    out, lse = (torch.empty((*query.shape[:3], n), dtype=kind, device=query.device) for n in (value.shape[3], 1))
     for rows in _blocks(query, key):
         scores = _scores(query[:, :, rows], key, scale)
         top = scores.amax(-1, keepdim=True)
         weights = scores.sub_(top).exp_()
         total = weights.sum(-1, keepdim=True)
         out[:, :, rows] = (weights @ value.to(weights.dtype)).div_(total)
-        lse[:, :, rows] = total.log_().add_(top)[..., 0]
+        lse[:, :, rows] = total.log_().add_(top)
+    return out, lse[..., 0]
 
 
 def _attend_backward(
