@@ -8,16 +8,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import (  # noqa: F401  (they register when loaded)
+    attention_stats,
     expert_combine,
     expert_gate,
     gated_scores,
     gathered_heads,
     gelu_linear,
     grouped_linear,
+    pair_attention,
     ragged_attention,
     softmax_pool,
     tensor_attention,
 )
+from .attention_stats_plain import FLOOR, HIDDEN
 from .differential_combine import difference
 from .grouped_linear_plain import gathered
 from .softmax_pool_plain import compute_type, masked
@@ -27,8 +30,8 @@ def plain_decompositions() -> dict[torch._ops.OperatorBase, Callable[..., Any]]:
     """Table for `torch.export.ExportedProgram.run_decompositions`: our inference operators in plain PyTorch.
 
     Holds `softmax_pool`, `gelu_linear`, `gated_scores`, `differential_combine`, `gathered_heads`, `tensor_attention`,
-    `ragged_attention`, `expert_gate`, `grouped_linear` and `expert_combine`, called in evaluation mode. The drawing
-    operators belong to training and stay opaque: a graph has no seedable plain form of them. Operators on windows of a
+    `ragged_attention`, `pair_attention`, `attention_stats`, `expert_gate`, `grouped_linear` and `expert_combine`,
+    called in evaluation mode. The drawing operators belong to training and stay opaque: a graph has no seedable plain form of them. Operators on windows of a
     grid stay opaque, too.
     """
     return {
@@ -38,6 +41,8 @@ def plain_decompositions() -> dict[torch._ops.OperatorBase, Callable[..., Any]]:
         torch.ops.headwise.gathered_heads.default: gathered_decomposed,
         torch.ops.headwise.tensor_attention.default: tensor_decomposed,
         torch.ops.headwise.ragged_attention.default: ragged_decomposed,
+        torch.ops.headwise.pair_attention.default: pair_decomposed,
+        torch.ops.headwise.attention_stats.default: stats_decomposed,
         torch.ops.headwise.expert_gate.default: expert_gate.forward,
         torch.ops.headwise.grouped_linear.default: grouped_decomposed,
         torch.ops.headwise.expert_combine.default: combined_decomposed,
@@ -124,6 +129,48 @@ def ragged_decomposed(
     summed = product.new_zeros((samples + 2, *product.shape[1:])).index_add(0, owner, product)
     out, lse = _divided(summed, total, top, True, query.dtype)
     return out[1:-1].contiguous(), lse[1:-1].contiguous()
+
+
+def pair_decomposed(
+    query: Tensor, key: Tensor, value: Tensor, partner: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    """(out, nothing of use) of `pair_attention`, with keys and values of both samples joined."""
+    keys, values = (torch.cat([x, x.index_select(0, partner)], 2) for x in (key, value))
+    out = F.scaled_dot_product_attention(query, keys, values, scale=scale)
+    # As the operator's, in which the heads of a token lie side by side.
+    out = out.transpose(1, 2).contiguous().transpose(1, 2)
+    return out, out.new_zeros(out.shape[:-1], dtype=compute_type(out))
+
+
+def stats_decomposed(
+    query: Tensor, key: Tensor, value: Tensor | None, mask: Tensor | None, keys: Tensor | None,
+    weights: Tensor | None, scale: float, causal: bool, entropy: bool, columns: bool, top: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Read-outs of `attention_stats` from all N x M weights at once: a graph has no loop over blocks."""
+    kind, group, count = compute_type(query), query.shape[1] // key.shape[1], key.shape[2]
+    none = query.new_zeros((0,), dtype=kind)
+    scores = (query.to(kind) * scale) @ key.to(kind).repeat_interleave(group, 1).mT
+    if mask is not None:
+        scores = scores.masked_fill(~mask, HIDDEN)
+    if causal:
+        shape = query.shape[2], count
+        before = torch.ones(shape, dtype=torch.bool, device=query.device).tril(count - query.shape[2])
+        scores = scores.masked_fill(~before, HIDDEN)
+    bare = scores.amax(-1) <= FLOOR
+    p = scores.softmax(-1).masked_fill(scores <= FLOOR, 0.0)
+    lse = scores.logsumexp(-1).masked_fill(bare, -torch.inf)
+    output = query.new_zeros((0,))
+    if value is not None:
+        output = (p @ value.to(kind).repeat_interleave(group, 1)).to(query.dtype)
+    spread = lse.masked_fill(bare, 0.0) - (p * scores).sum(-1) if entropy else none
+    held = none if keys is None else (p * keys[:, :, None]).sum(-1)
+    counted = p if weights is None else p * weights[:, None, :, None]
+    values, places = none, torch.zeros((0,), dtype=torch.int64, device=query.device)
+    if top:
+        values, places = p.topk(min(top, count), -1)
+        places = places.masked_fill(values <= 0, -1)
+        values, places = F.pad(values, (0, top - values.shape[-1])), F.pad(places, (0, top - places.shape[-1]), value=-1)
+    return output, lse, spread, counted.sum(2) if columns else none, held, values, places
 
 
 def pool_decomposed(
