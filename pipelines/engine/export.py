@@ -11,6 +11,7 @@ import inspect
 import io
 import logging
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -33,6 +34,20 @@ from .terminal import say
 LARGEST = 2**31 - 2**24
 
 Arguments = tuple[Any, ...]
+
+
+def _searchsorted(
+    row: Tensor, values: Any, *, out_int32: bool = False, right: bool = False, side: str | None = None, sorter: Any = None
+) -> Any:
+    """`torch.searchsorted` of a row by comparing all pairs."""
+    if row.ndim != 1 or sorter is not None or not isinstance(values, Tensor):
+        return NotImplemented
+    smaller = row <= values[..., None] if right or side == "right" else row < values[..., None]
+    return smaller.sum(-1, dtype=torch.int32 if out_int32 else torch.int64)
+
+
+# Operators of PyTorch that the exporter does not know, in terms of those it does.
+ONNX_LACKS = {torch.ops.aten.searchsorted.Tensor: _searchsorted}
 
 
 def export(task: Task[Any], options: ExportOptions) -> str:
@@ -59,7 +74,7 @@ def export(task: Task[Any], options: ExportOptions) -> str:
     if (other := task.other_sample(splits, arguments, shapes)) is not None:
         samples.append(other)
     program = torch.export.export(loaded.model, arguments, dynamic_shapes=shapes)
-    program = program.run_decompositions(plain_decompositions())
+    program = program.run_decompositions({**plain_decompositions(), **(ONNX_LACKS if onnx else {})})
     difference = 0.0
 
     def check(run: Callable[..., Any]) -> None:
@@ -135,8 +150,8 @@ def write_onnx(
     """
     with torch.no_grad():
         outputs = list(named_outputs(model(*arguments)))
-    names = input_names(model, arguments)
-    graph = _translated(path, program, names, outputs, shapes)
+    free = [axes or {} for axes, value in zip(shapes or (), arguments) if isinstance(value, Tensor)]
+    graph = _translated(path, program, input_names(model, arguments), outputs, free)
     large = sum(value.numel() * value.element_size() for value in program.state_dict.values()) > LARGEST
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -170,18 +185,33 @@ def _need_onnx() -> None:
 
 
 def _translated(
-    path: Path, program: torch.export.ExportedProgram, inputs: list[str], outputs: list[str], shapes: Any
+    path: Path, program: torch.export.ExportedProgram, inputs: list[str], outputs: list[str], shapes: Sequence[dict[int, Any]]
 ) -> Any:
     """The ONNX program, or `InputError` with the reason why there is none."""
     try:
         with _silence():
             graph = torch.onnx.export(
-                program, input_names=inputs, output_names=outputs, dynamic_shapes=shapes, dynamo=True, verbose=False
+                program, input_names=inputs, output_names=outputs, dynamo=True, verbose=False
             )
     except torch.onnx.errors.OnnxExporterError as error:
         raise InputError(f"{path}: this model cannot be said in ONNX ({_reason(error)}); .pt2 can") from error
     assert graph is not None
+    _name_axes(graph.model, shapes)
     return graph
+
+
+def _name_axes(model: Any, shapes: Sequence[dict[int, Any]]) -> None:
+    """Give the free axes the names that the task gave them, in place of s1, s2."""
+    words = {}
+    for value, axes in zip(model.graph.inputs, shapes):
+        for axis, dim in axes.items():
+            # Axes that follow from others (2*rows + 1) are written in terms of these.
+            if re.fullmatch(r"s\d+", symbol := str(value.shape[axis])):
+                words[symbol] = getattr(dim, "__name__", symbol)
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        for axis, dim in enumerate(value.shape or ()):
+            if not isinstance(dim, int):
+                value.shape[axis] = re.sub(r"\bs\d+\b", lambda found: words.get(found[0], found[0]), str(dim))
 
 
 def _reason(error: BaseException) -> str:
