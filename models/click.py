@@ -254,5 +254,5 @@ class TokenMixer(ClickModel):
         x = self.embedding(fields)
         if self.layout.sequences:
             x = torch.cat([x, self.embedding.pooled(events, offsets)], 1)
-        x = torch.cat([self.tokens.expand(len(x), -1, -1), x + self.place], 1)
+        x = torch.cat([self.tokens.expand(x.shape[0], -1, -1), x + self.place], 1)
         return self.towers(self.encoder(x)[:, : self.layout.tasks])

@@ -46,8 +46,20 @@ def _searchsorted(
     return smaller.sum(-1, dtype=torch.int32 if out_int32 else torch.int64)
 
 
-# Operators of PyTorch that the exporter does not know, in terms of those it does.
-ONNX_LACKS = {torch.ops.aten.searchsorted.Tensor: _searchsorted}
+def _view(x: Tensor, size: list[Any]) -> Tensor:
+    """A view without a claim on strides: the exporter's own decompositions may lay x out in another way."""
+    return torch.ops.aten._unsafe_view.default(x.clone(memory_format=torch.contiguous_format), size)
+
+
+# What the exporter does not know or stumbles over, in terms of what it does know.
+ONNX_LACKS = {
+    torch.ops.aten.searchsorted.Tensor: _searchsorted,
+    # TopK of ONNX is stable: of equal values the first comes first.
+    torch.ops.aten.sort.stable: lambda x, *, stable, dim=-1, descending=False: torch.topk(
+        x, x.shape[dim], dim, descending
+    ),
+    torch.ops.aten.view.default: _view,
+}
 
 
 def export(task: Task[Any], options: ExportOptions) -> str:
@@ -73,7 +85,10 @@ def export(task: Task[Any], options: ExportOptions) -> str:
     samples = [arguments]
     if (other := task.other_sample(splits, arguments, shapes)) is not None:
         samples.append(other)
-    program = torch.export.export(loaded.model, arguments, dynamic_shapes=shapes)
+    try:
+        program = torch.export.export(loaded.model, arguments, dynamic_shapes=shapes)
+    except Exception as error:  # torch.export's errors share no base class but this
+        raise InputError(f"{path}: torch.export cannot trace this model ({_reason(error)})") from error
     program = program.run_decompositions({**plain_decompositions(), **(ONNX_LACKS if onnx else {})})
     difference = 0.0
 
