@@ -46,6 +46,11 @@ def _searchsorted(
     return smaller.sum(-1, dtype=torch.int32 if out_int32 else torch.int64)
 
 
+def _argsort(x: Tensor, *, stable: bool, dim: int = -1, descending: bool = False) -> Tensor:
+    """By ONNX's TopK, which is stable: of equal values the first comes first."""
+    return torch.topk(x, x.shape[dim], dim, descending)[1]
+
+
 def _view(x: Tensor, size: list[Any]) -> Tensor:
     """A view without a claim on strides: the exporter's own decompositions may lay x out in another way."""
     return torch.ops.aten._unsafe_view.default(x.clone(memory_format=torch.contiguous_format), size)
@@ -54,10 +59,7 @@ def _view(x: Tensor, size: list[Any]) -> Tensor:
 # What the exporter does not know or stumbles over, in terms of what it does know.
 ONNX_LACKS = {
     torch.ops.aten.searchsorted.Tensor: _searchsorted,
-    # TopK of ONNX is stable: of equal values the first comes first.
-    torch.ops.aten.sort.stable: lambda x, *, stable, dim=-1, descending=False: torch.topk(
-        x, x.shape[dim], dim, descending
-    ),
+    torch.ops.aten.argsort.stable: _argsort,
     torch.ops.aten.view.default: _view,
 }
 
@@ -166,7 +168,6 @@ def write_onnx(
     with torch.no_grad():
         outputs = list(named_outputs(model(*arguments)))
     free = [axes or {} for axes, value in zip(shapes or (), arguments) if isinstance(value, Tensor)]
-    graph = _translated(path, program, input_names(model, arguments), outputs, free)
     large = sum(value.numel() * value.element_size() for value in program.state_dict.values()) > LARGEST
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -174,6 +175,7 @@ def write_onnx(
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.filename}: {error.strerror})") from None
     try:
+        graph = _translated(path, program, input_names(model, arguments), outputs, free)
         with _silence():
             graph.save(folder / path.name, external_data=large)
         check(_runner(path, folder / path.name, outputs))
@@ -233,7 +235,8 @@ def _reason(error: BaseException) -> str:
     """First line of what started a chain of errors."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line.split(" For more information")[0][:250]  # torch's, about its own log
 
 
 def _runner(path: Path, file: Path, outputs: list[str]) -> Callable[..., dict[str, Tensor]]:
