@@ -163,7 +163,7 @@ def attend(
     mask: bool, broadcasts to (B, H, N, M); bias: added to the scores, broadcasts alike. Without a key a row is 0.
     """
     tokens, keys = query.shape[-2], key.shape[-2]
-    grouped = bool(query.shape[1] != key.shape[1])  # of sizes that torch.export keeps free, no bool by itself
+    grouped = query.shape[1] != key.shape[1]
     if causal and (mask is not None or bias is not None or tokens != keys):
         mask, causal = both(mask, causal_mask(tokens, keys, query.device)), False
     if bias is not None:

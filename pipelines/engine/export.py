@@ -37,8 +37,9 @@ Arguments = tuple[Any, ...]
 
 
 def _searchsorted(
-    row: Tensor, values: Any, *, out_int32: bool = False, right: bool = False, side: str | None = None, sorter: Any = None
-) -> Any:
+    row: Tensor, values: Any, *, out_int32: bool = False, right: bool = False,
+    side: str | None = None, sorter: Any = None,
+) -> Any:  # fmt: skip
     """`torch.searchsorted` of a row by comparing all pairs."""
     if row.ndim != 1 or sorter is not None or not isinstance(values, Tensor):
         return NotImplemented
@@ -108,8 +109,10 @@ def export(task: Task[Any], options: ExportOptions) -> str:
     else:
 
         def write(temporary: Path) -> None:
-            torch.export.save(program, temporary)
-            check(torch.export.load(temporary).module())
+            with _silence():
+                torch.export.save(program, temporary)
+                run = torch.export.load(temporary).module()
+            check(run)
 
         write_aside(path, write)
     say(f"exported {path}; largest difference from the original {difference:.2g}")
@@ -202,7 +205,11 @@ def _need_onnx() -> None:
 
 
 def _translated(
-    path: Path, program: torch.export.ExportedProgram, inputs: list[str], outputs: list[str], shapes: Sequence[dict[int, Any]]
+    path: Path,
+    program: torch.export.ExportedProgram,
+    inputs: list[str],
+    outputs: list[str],
+    shapes: Sequence[dict[int, Any]],
 ) -> Any:
     """The ONNX program, or `InputError` with the reason why there is none."""
     try:
@@ -264,7 +271,7 @@ def _runner(path: Path, file: Path, outputs: list[str]) -> Callable[..., dict[st
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Swallow the exporter's chatter: what matters of it is raised."""
+    """Swallow the chatter of torch and its exporter: what matters of it is raised."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

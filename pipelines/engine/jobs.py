@@ -7,7 +7,6 @@ import warnings
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
 from ...data.errors import InputError
