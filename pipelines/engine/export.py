@@ -58,7 +58,7 @@ def _view(x: Tensor, size: list[Any]) -> Tensor:
 
 
 # What the exporter does not know or stumbles over, in terms of what it does know.
-ONNX_LACKS = {
+ONNX_LACKS: dict[torch._ops.OperatorBase, Callable[..., Any]] = {
     torch.ops.aten.searchsorted.Tensor: _searchsorted,
     torch.ops.aten.argsort.stable: _argsort,
     torch.ops.aten.view.default: _view,
@@ -92,7 +92,10 @@ def export(task: Task[Any], options: ExportOptions) -> str:
         program = torch.export.export(loaded.model, arguments, dynamic_shapes=shapes)
     except Exception as error:  # torch.export's errors share no base class but this
         raise InputError(f"{path}: torch.export cannot trace this model ({_reason(error)})") from error
-    program = program.run_decompositions({**plain_decompositions(), **(ONNX_LACKS if onnx else {})})
+    table = plain_decompositions()
+    if onnx:
+        table |= ONNX_LACKS
+    program = program.run_decompositions(table)
     difference = 0.0
 
     def check(run: Callable[..., Any]) -> None:

@@ -21,7 +21,7 @@ needs_onnx = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")),
     reason="the extra `onnx` is not installed",
 )
-SMALL = {"horizon": 4, "lookback": 8, "width": 8, "core": 4, "feedforward": 8, "layers": 1, "max_steps": 2}
+SMALL = {"horizon": 4, "lookback": 8, "width": 16, "core": 8, "feedforward": 8, "layers": 1, "max_steps": 2}
 
 
 @pytest.fixture(scope="module")
