@@ -23,6 +23,7 @@ from . import (  # noqa: F401  (they register when loaded)
 from .attention_stats_plain import FLOOR, HIDDEN
 from .differential_combine import difference
 from .grouped_linear_plain import gathered
+from .segments import ended, segment_of
 from .softmax_pool_plain import compute_type, masked
 
 
@@ -87,7 +88,7 @@ def grouped_decomposed(
 ) -> Tensor:  # fmt: skip
     """`grouped_linear` with every row through every expert: a graph has no sizes that data decide."""
     rows = gathered(x, tokens, activation, gated)
-    expert = torch.searchsorted(offsets[1:], torch.arange(rows.shape[0], device=x.device), right=True)[:, None]
+    expert = segment_of(offsets, rows.shape[0])[:, None]
     out = rows.new_zeros((rows.shape[0], weight.shape[1]))
     for e in range(weight.shape[0]):
         out = torch.where(expert == e, F.linear(rows, weight[e], None if bias is None else bias[e]), out)
@@ -117,7 +118,7 @@ def ragged_decomposed(
     """(out, lse) of `ragged_attention`, all keys at once: T Q H (d + e) numbers, without a loop over samples."""
     kind, samples = compute_type(query), query.shape[0]
     # Owners from 1; 0 and B + 1 stand for keys before and behind all samples and are cut off in the end.
-    owner = torch.searchsorted(offsets, torch.arange(key.shape[0], device=key.device), right=True)
+    owner = ended(offsets, key.shape[0])
     q = F.pad(query.to(kind) * scale, (0, 0, 0, 0, 0, 0, 1, 1))
     scores = (q[owner] * key.to(kind)[:, None]).sum(-1)
     where = owner[:, None, None].expand_as(scores)
@@ -196,7 +197,7 @@ def _packed(
     scores: Tensor, values: Tensor | None, offsets: Tensor, per_head: bool, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     bags = offsets.shape[0] - 1
-    bag = torch.searchsorted(offsets[1:], torch.arange(scores.shape[0], device=scores.device), right=True)
+    bag = segment_of(offsets, scores.shape[0])
     where = bag[:, None].expand_as(scores)
     top = scores.new_full((bags, scores.shape[1]), -torch.inf).scatter_reduce(0, where, scores, "amax")
     top = top.masked_fill(top == -torch.inf, 0.0)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..kernels.gated_scores import gated_scores
+from ..kernels.segments import segment_of
 from ..kernels.softmax_pool import softmax_pool
 from .vit import Encoder
 
@@ -243,7 +244,7 @@ def _ends(x: Tensor, offsets: Tensor | None) -> Tensor:
 
 def bag_of(offsets: Tensor, x: Tensor) -> Tensor:
     """Number of the bag of each row of x: int64 (M,)."""
-    return torch.searchsorted(offsets[1:], torch.arange(x.shape[0], device=x.device), right=True)
+    return segment_of(offsets, x.shape[0])
 
 
 def places(offsets: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..kernels.segments import segment_of
 from .blocks import NetworkKind
 from .moe.multi_gate import LayeredExtraction, MultiGate
 from .vit import Encoder
@@ -75,11 +76,6 @@ class Embedding(nn.Module):
             events, self.table.weight, offsets, mode="mean", sparse=self.table.sparse, include_last_offset=True
         )
         return sums.view(-1, self.layout.sequences, sums.shape[1])
-
-
-def segment_of(offsets: Tensor, count: int) -> Tensor:
-    """int64 (count,): the segment of each of `count` rows, given the offsets of all segments and their end."""
-    return torch.searchsorted(offsets[1:], torch.arange(count, device=offsets.device), right=True)
 
 
 def segment_sum(rows: Tensor, segments: Tensor, count: int) -> Tensor:
@@ -258,5 +254,5 @@ class TokenMixer(ClickModel):
         x = self.embedding(fields)
         if self.layout.sequences:
             x = torch.cat([x, self.embedding.pooled(events, offsets)], 1)
-        x = torch.cat([self.tokens.expand(len(x), -1, -1), x + self.place], 1)
+        x = torch.cat([self.tokens.expand(x.shape[0], -1, -1), x + self.place], 1)
         return self.towers(self.encoder(x)[:, : self.layout.tasks])

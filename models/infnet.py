@@ -39,7 +39,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..kernels.ragged_attention import ragged_attention
-from .click import AGES, ClickModel, Layout, Towers, perceptron, segment_of, segment_sum
+from ..kernels.segments import segment_of
+from .click import AGES, ClickModel, Layout, Towers, perceptron, segment_sum
 
 Variant = Literal["proxy", "hub"]
 

@@ -113,7 +113,7 @@ class AggregatedAttention(Attention):
         """(B, H, N, N): a pooled cell's weight is shared out evenly over its bin; without the learned tokens' term."""
         self.check(x, context, mask)
         size = grid_of("AggregatedAttention", x.shape[1], size)
-        unit = torch.eye(x.shape[1], dtype=x.dtype, device=x.device).expand(len(x), self.heads, -1, -1)
+        unit = torch.eye(x.shape[1], dtype=x.dtype, device=x.device).expand(x.shape[0], self.heads, -1, -1)
         pooled, values = self._pooled(x, mask, size), None
         if pooled is not None:
             values = self._shares(x, mask, size)[0][:, None].expand(-1, self.heads, -1, -1)
@@ -158,7 +158,7 @@ class AggregatedAttention(Attention):
         if mask is not None:
             share = share * mask[:, None].to(x.dtype)
         total = share.sum(2, keepdim=True)
-        return (share / total.clamp_min(1.0)).expand(len(x), -1, -1), (total > 0).squeeze(2).expand(len(x), -1)
+        return (share / total.clamp_min(1.0)).expand(x.shape[0], -1, -1), (total > 0).squeeze(2).expand(x.shape[0], -1)
 
     def _pooled(self, x: Tensor, mask: Tensor | None, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor] | None:
         """Keys and values (B, H, P, d) of the pooled cells, and which of them are there, bool (B, P)."""

@@ -77,7 +77,7 @@ class ContMix(Attention):
     ) -> Tensor:
         """The kernels as matrices (B, 2 G, N, N): small windows of each head, then large ones."""
         self.check(x, context, mask)
-        unit = torch.eye(x.shape[1], dtype=x.dtype, device=x.device).expand(len(x), self.heads, -1, -1)
+        unit = torch.eye(x.shape[1], dtype=x.dtype, device=x.device).expand(x.shape[0], self.heads, -1, -1)
         return torch.cat(self._mixed(x, [unit, unit], mask, size), 1)
 
     def _mixed(

@@ -30,7 +30,7 @@ COMMON = {
     "train": "train, score on the test part, write predictions and a report",
     "evaluate": "score a trained run, on its test part or on other data",
     "predict": "predict for a file or folder: parquet out, resumable",
-    "export": "write the model as one torch.export program",
+    "export": "write the model as one torch.export program (.pt2) or ONNX graph (.onnx)",
 }
 PLAIN = {
     "list": "list attention|moe|kernels: what the core holds",
@@ -117,6 +117,10 @@ def run_verb(task: Task[Any], verb: str, options: Any, *, from_command: bool = F
 
         result = predict(task, options)
         return _exit_code(result) if from_command else result
+    if verb == "export":
+        from .export import export
+
+        return _exit_code(export(task, options)) if from_command else export(task, options)
     from . import jobs
 
     result = getattr(jobs, verb)(task, options)

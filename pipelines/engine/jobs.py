@@ -1,14 +1,12 @@
-"""The verbs of every task: train, evaluate, predict, export. Each takes its options and is the Python API."""
+"""The verbs train and evaluate of every task. Each takes its options and is the Python API."""
 
 from __future__ import annotations
 
 import os
 import warnings
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
 from ...data.errors import InputError
@@ -17,7 +15,7 @@ from .checkpoint import checksum
 from .inference import predict
 from .loaded import load_run
 from .loop import Trainer
-from .options import FREE_ON_RESUME, EvaluateOptions, ExportOptions, TrainOptions
+from .options import FREE_ON_RESUME, EvaluateOptions, TrainOptions
 from .report import write_report
 from .run_directory import RunDirectory, dump_options, read_json, write_aside, write_json, write_text
 from .task import Review, Splits, Task
@@ -210,31 +208,3 @@ def evaluate(task: Task[Any], options: EvaluateOptions) -> dict[str, Any]:
     say(review.headline)
     say(f"metrics {loaded.run.path / f'{name}.json'}")
     return metrics
-
-
-def export(task: Task[Any], options: ExportOptions) -> str:
-    """Write the model as a torch.export program free of our operators, and check that it gives the same."""
-    from ...kernels.decompositions import plain_decompositions
-
-    path = Path(options.output)
-    if path.is_dir():
-        raise InputError(f"{path}: is a directory; --output names the file to write")
-    loaded = load_run(task, options.run, "cpu")
-    splits = task.open(with_data(task, loaded.options, loaded.run), loaded.spec)
-    arguments, shapes = task.sample(loaded.model, splits)
-    program = torch.export.export(loaded.model, arguments, dynamic_shapes=shapes)
-    program = program.run_decompositions(plain_decompositions())
-
-    def write(temporary: Path) -> None:
-        torch.export.save(program, temporary)
-
-    write_aside(path, write)
-    with torch.no_grad():
-        difference = float((torch.export.load(path).module()(*arguments) - loaded.model(*arguments)).abs().max())
-    if not difference <= options.tolerance:
-        path.unlink()
-        raise InputError(
-            f"{path}: the exported model differs by {difference:.2g}, more than --tolerance {options.tolerance}"
-        )
-    say(f"exported {path}; largest difference from the original {difference:.2g}")
-    return str(path)

@@ -15,6 +15,7 @@ OPTIONAL = {
     "wsi": ("openslide", "whole-slide images"),
     "speech": ("soundfile", "speech to text"),
     "openmmlab": ("mmseg", "mmsegmentation and mmdetection adapters"),
+    "onnx": ("onnxruntime", "export as ONNX (export --output model.onnx)"),
     "ray": ("ray", "batch inference over a cluster (--engine ray)"),
     "tensorboard": ("tensorboard", "--logger tensorboard"),
     "wandb": ("wandb", "--logger wandb"),

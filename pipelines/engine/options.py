@@ -109,11 +109,11 @@ class PredictOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """Write the model as one torch.export program that runs without Headwise."""
+    """Write the model as one file that runs without Headwise, checked against the original."""
 
     run: str
     """Run directory of the trained model."""
     output: str
-    """File to write, usually ending in .pt2."""
+    """File to write: .pt2 is a torch.export program, .onnx an ONNX graph (extra `onnx`)."""
     tolerance: float = 1e-5
     """Largest absolute difference between exported and original outputs; more is an error."""

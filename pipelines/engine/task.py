@@ -146,6 +146,21 @@ class Task(Generic[Options]):
         """Example inputs for export, and which of their axes are free (as torch.export's dynamic_shapes)."""
         raise NotImplementedError
 
+    def other_sample(self, splits: Splits, arguments: tuple[Any, ...], shapes: Any) -> tuple[Any, ...] | None:
+        """The inputs of `sample` in another size, for the check of an export; None: no axis is free.
+
+        Here each free axis gets its first entry once more. A task whose free axes hang together says it itself.
+        """
+        import torch
+
+        larger, free = [], False
+        for value, axes in zip(arguments, shapes or [None] * len(arguments)):
+            for axis, dim in (axes or {}).items():
+                if dim is not None:
+                    value, free = torch.cat([value, value.narrow(axis, 0, 1)], axis), True
+            larger.append(value)
+        return tuple(larger) if free else None
+
     def items(self, options: PredictOptions, spec: dict[str, Any]) -> Sequence[Item]:
         """What `--input` holds, in a fixed order, without reading it all. An item is a small JSON-able dict."""
         raise NotImplementedError

@@ -1,9 +1,11 @@
 """One contract for all tasks. A new pipeline is held to it by being in the table of tasks."""
 
 import html.parser
+import inspect
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -227,12 +229,34 @@ def test_the_export_gives_the_same(trained, headwise, tmp_path):
     program = torch.export.load(tmp_path / "model.pt2")
     assert "headwise" not in str(program.graph), "it must open where Headwise is not installed"
     loaded = load_run(task, str(path))
-    from dataclasses import replace
-
     splits = task.open(replace(loaded.options, data=str(sample_of(path))), loaded.spec)
     arguments, _ = task.sample(loaded.model, splits)
     with torch.no_grad():
         torch.testing.assert_close(program.module()(*arguments), loaded.model(*arguments), atol=1e-5, rtol=0)
+
+
+def test_the_onnx_export_gives_the_same(trained, headwise, tmp_path):
+    session = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed").InferenceSession
+    pytest.importorskip("onnxscript", reason="the extra `onnx` is not installed")
+    task, path = trained
+    code, lines = headwise(task.name, "export", "--run", path, "--output", tmp_path / "model.onnx")
+    assert code == 0, lines
+    assert len(lines) == 1, "the exporter's chatter is not ours"
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+    graph = session(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    loaded = load_run(task, str(path))
+    splits = task.open(replace(loaded.options, data=str(sample_of(path))), loaded.spec)
+    arguments, shapes = task.sample(loaded.model, splits)
+    other = task.other_sample(splits, arguments, shapes)
+    if shapes is not None:
+        assert [x.shape for x in other if x is not None] != [x.shape for x in arguments if x is not None]
+    names = list(inspect.signature(loaded.model.forward).parameters)
+    for given in [arguments] + ([] if other is None else [other]):
+        named = {name: x.numpy() for name, x in zip(names, given) if x is not None}
+        assert {value.name for value in graph.get_inputs()} == named.keys()
+        (found,) = graph.run(["output"], named)
+        with torch.no_grad():
+            torch.testing.assert_close(torch.from_numpy(found), loaded.model(*given), atol=1e-5, rtol=0)
 
 
 def test_the_options_are_documented(trained, capsys):
