@@ -54,7 +54,7 @@ def forward_kernel(
     total = tl.zeros((QUERIES,), tl.float32)
     summed = tl.zeros((QUERIES, VALUE_WIDTH), tl.float32)
     tiles = tl.cdiv(keys, KEYS)
-    for t in range(0, 2 * tiles):
+    for t in range(2 * tiles):
         c = tl.where(t < tiles, b, other)
         j = tl.where(t < tiles, t, t - tiles) * KEYS + tl.arange(0, KEYS)
         k = _tile(key + c * k_b + h * k_h, j, j < keys, k_n, width, WIDTH)
@@ -88,7 +88,7 @@ def query_backward_kernel(
     part = tl.load(delta + at, mask=asked, other=0.0)
     summed = tl.zeros((QUERIES, WIDTH), tl.float32)
     tiles = tl.cdiv(keys, KEYS)
-    for t in range(0, 2 * tiles):
+    for t in range(2 * tiles):
         c = tl.where(t < tiles, b, other)
         j = tl.where(t < tiles, t, t - tiles) * KEYS + tl.arange(0, KEYS)
         k = _tile(key + c * k_b + h * k_h, j, j < keys, k_n, width, WIDTH)
@@ -117,7 +117,7 @@ def key_backward_kernel(
     begin = tl.load(first + c)
     samples = (tl.load(first + c + 1) - begin).to(tl.int32) + 1  # itself and those that have it as their partner
     tiles = tl.cdiv(queries, QUERIES)
-    for t in range(0, samples * tiles):
+    for t in range(samples * tiles):
         turn = t // tiles
         b = tl.where(turn == 0, c, tl.load(order + begin + turn - 1, mask=turn > 0, other=0))
         i = (t - turn * tiles) * QUERIES + tl.arange(0, QUERIES)

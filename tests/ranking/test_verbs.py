@@ -18,8 +18,8 @@ from headwise.pipelines import load_task
 from headwise.pipelines.engine.checkpoint import checksum
 from headwise.pipelines.engine.loaded import Loaded
 from headwise.pipelines.engine.order import mix
-from headwise.pipelines.ranking import best
 from headwise.pipelines.engine.trainings import t_interval
+from headwise.pipelines.ranking import best
 from headwise.pipelines.ranking.logs import load_encoder
 from headwise.pipelines.ranking.options import RankingOptions
 from headwise.pipelines.ranking.scoring import forward
