@@ -41,8 +41,8 @@ def pair_attention(query: Tensor, key: Tensor, value: Tensor, partner: Tensor, *
 
 
 def _check(query: Tensor, key: Tensor, value: Tensor, partner: Tensor) -> None:
-    shapes = ", ".join(str(tuple(x.shape)) for x in (query, key, value))
     if not query.ndim == key.ndim == value.ndim == 4 or key.shape[:3] != value.shape[:3]:
+        shapes = ", ".join(str(tuple(x.shape)) for x in (query, key, value))
         raise ValueError(f"pair_attention: query must be (B, H, N, d), key (B, H, M, d), value (B, H, M, e): {shapes}")
     if query.shape[:2] != key.shape[:2] or query.shape[3] != key.shape[3] or query.shape[3] < 1:
         raise ValueError(f"pair_attention: key {tuple(key.shape)} does not fit query {tuple(query.shape)}")

@@ -68,7 +68,7 @@ def predict_items(
 ) -> list[pl.DataFrame | ValueError]:
     """A row for each picture, or the error that says why there is none."""
     size = tuple(spec["input"]["size"])
-    mark = fingerprint(options.run)
+    mark, read_at = fingerprint(options.run), enlarged(size, options.run)
     trained = model.heads if isinstance(model, DCAL) else None
     if trained is not None and options.embedding != "trained":
         model.heads = options.embedding
@@ -76,7 +76,7 @@ def predict_items(
     images: dict[int, torch.Tensor] = {}
     for place, item in enumerate(items):
         try:
-            images[place] = torch.from_numpy(read_picture(item["file"], enlarged(size, options.run)))
+            images[place] = torch.from_numpy(read_picture(item["file"], read_at))
         except InputError as error:
             rows[place] = error
     places = list(images)
