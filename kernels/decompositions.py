@@ -32,8 +32,8 @@ def plain_decompositions() -> dict[torch._ops.OperatorBase, Callable[..., Any]]:
 
     Holds `softmax_pool`, `gelu_linear`, `gated_scores`, `differential_combine`, `gathered_heads`, `tensor_attention`,
     `ragged_attention`, `pair_attention`, `attention_stats`, `expert_gate`, `grouped_linear` and `expert_combine`,
-    called in evaluation mode. The drawing operators belong to training and stay opaque: a graph has no seedable plain form of them. Operators on windows of a
-    grid stay opaque, too.
+    called in evaluation mode. The drawing operators belong to training and stay opaque: a graph has no seedable plain
+    form of them. Operators on windows of a grid stay opaque, too.
     """
     return {
         torch.ops.headwise.softmax_pool.default: pool_decomposed,
@@ -170,7 +170,8 @@ def stats_decomposed(
     if top:
         values, places = p.topk(min(top, count), -1)
         places = places.masked_fill(values <= 0, -1)
-        values, places = F.pad(values, (0, top - values.shape[-1])), F.pad(places, (0, top - places.shape[-1]), value=-1)
+        missing = (0, top - values.shape[-1])
+        values, places = F.pad(values, missing), F.pad(places, missing, value=-1)
     return output, lse, spread, counted.sum(2) if columns else none, held, values, places
 
 

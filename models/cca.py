@@ -1,8 +1,8 @@
 """Conditional cross-attention embedding: one space of vectors for each attribute, by one network.
 
 In the spirit of CCA (Song et al., ICCV 2023, arXiv 2307.13254), whose formulas, sizes and losses were not to be had:
-the condition (which attribute to compare by) becomes a query token that asks the tokens of a vision transformer, so that
-the vector holds what matters for that attribute.
+the condition (which attribute to compare by) becomes a query token that asks the tokens of a vision transformer, so
+that the vector holds what matters for that attribute.
 
 Shapes: B pictures, N tokens, D width of a token, C conditions, E width of a vector.
 """

@@ -38,7 +38,7 @@ class Trunk(nn.Module):
         for name in ("blocks", "patch_embed", "cls_token", "norm"):
             if getattr(model, name, None) is None:
                 raise ValueError(f"{type(model).__name__} has no {name}; it needs a ViT or DeiT with class token")
-        self.model = model
+        self.model: Any = model
         self.width = int(model.embed_dim)
         self.prefix = int(model.num_prefix_tokens)
         self.size: tuple[int, int] = tuple(model.patch_embed.grid_size)
@@ -56,8 +56,8 @@ class Trunk(nn.Module):
         self.readable = attention == "softmax" and all(_is_plain(block.attn) for block in model.blocks)
 
     @property
-    def blocks(self) -> nn.ModuleList:
-        """The transformer's blocks, first to last."""
+    def blocks(self) -> Any:
+        """The transformer's blocks, first to last (an `nn.ModuleList`)."""
         return self.model.blocks
 
     def embed(self, images: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ from ...models.cca import ConditionalEmbedder
 from ...models.dcal import DCAL
 from ...models.vit_trunk import build_trunk
 
+UNDECAYED = ("pos_embed", "cls_token", "reg_token", "dist_token", "conditions")
+
 
 def build(options: Any, spec: dict[str, Any]) -> nn.Module:
     """DCAL, or the conditional embedder. Raises ValueError for options that do not fit together."""
@@ -34,7 +36,7 @@ def optimizer(model: nn.Module, options: Any) -> torch.optim.Optimizer:
     kept, free = [], []
     for name, weight in model.named_parameters():
         if weight.requires_grad:
-            plain = weight.ndim < 2 or name.endswith(("pos_embed", "cls_token", "reg_token", "dist_token", "conditions"))
+            plain = weight.ndim < 2 or name.endswith(UNDECAYED)
             (free if plain else kept).append(weight)
     groups = [{"params": kept, "weight_decay": options.weight_decay}, {"params": free, "weight_decay": 0.0}]
     if options.optimizer == "sgd":

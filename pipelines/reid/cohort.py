@@ -148,7 +148,7 @@ def open_splits(options: Any, spec: dict[str, Any] | None, whole: bool) -> Split
             "cameras": pictures.cameras is not None,
             "parts": {"train": len(train), "validation": len(validation), "test": len(test)},
         }  # fmt: skip
-    return Splits(learned, *rest, spec)
+    return Splits(learned, rest[0], rest[1], spec)
 
 
 def goal_of(options: Any, pictures: PictureSet) -> str:
@@ -223,7 +223,8 @@ def _named(source: Source, rows: np.ndarray, classes: Sequence[str]) -> Pictures
     number = {name: k for k, name in enumerate(classes)}
     given = [source.pictures.identities[row] for row in rows]
     if unknown := sorted(set(given) - set(classes)):
-        raise fail(source.pictures.where, f"class {shown(unknown[0])} is none of the model's{nearest(unknown[0], classes)}")
+        close = nearest(unknown[0], classes)
+        raise fail(source.pictures.where, f"class {shown(unknown[0])} is none of the model's{close}")
     return Pictures(source, rows, np.array([number[name] for name in given], np.int64))
 
 

@@ -128,7 +128,7 @@ def summarise(found: Found, base: Mapping[str, float]) -> pl.DataFrame:
     """A row for each variant: mean and deviation (of a sample) over seeds, and the difference to the baseline."""
     names = list(dict.fromkeys(name for facts in found.values() for name in facts["scores"]))
     seeds = sorted({job.seed for job in found})
-    measured = list(next(iter(found.values()))["scores"].values())[0].keys()
+    measured = list(next(iter(next(iter(found.values()))["scores"].values())))
     values = {
         name: {score: np.array([next(f["scores"][name][score] for job, f in found.items()
                                      if job.seed == seed and name in f["scores"]) for seed in seeds], float)
@@ -175,8 +175,8 @@ def _markdown(table: pl.DataFrame, options: CompareOptions, splits: Splits) -> s
     seeds = f"{options.seed} to {options.seed + options.seeds - 1}" if options.seeds > 1 else str(options.seed)
     lines = [
         f"# DCAL on {Path(str(options.data)).name}", "",
-        f"Scores on the test part ({len(splits.test)} pictures): mean ± deviation over the seeds {seeds}; difference to "
-        f"the baseline in {measured[0]} with the 95 % t interval of pairs of equal seeds.", "",
+        f"Scores on the test part ({len(splits.test)} pictures): mean ± deviation over the seeds {seeds}; difference "
+        f"to the baseline in {measured[0]} with the 95 % t interval of pairs of equal seeds.", "",
         f"| model | {' | '.join(measured)} | difference | weights | seconds |", f"|{'---|' * (4 + len(measured))}",
     ]  # fmt: skip
     for row, cells in zip(table.iter_rows(named=True), _rows(table)):

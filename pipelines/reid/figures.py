@@ -135,8 +135,8 @@ def rollout(images: Tensor, maps: np.ndarray, names: list[str]) -> Picture:
         axes[0, k].set_title(name.rsplit("/", 1)[-1][:18], fontsize=6)
         for axis in axes[:, k]:
             axis.axis("off")
-    text = "Attention rollout of the class token: the patches that its final value draws most from, by the softmaxes of "
-    return Picture("rollout", text + "all layers. It shows where the model looked, not why it decided.", drawn)
+    text = "Attention rollout of the class token: the patches that its final value draws most from, by the softmaxes "
+    return Picture("rollout", text + "of all layers. It shows where the model looked, not why it decided.", drawn)
 
 
 def confusion(labels: np.ndarray, probability: np.ndarray, classes: list[str]) -> Picture:

@@ -163,7 +163,7 @@ def exact(query: np.ndarray, gallery: np.ndarray, k: int) -> tuple[np.ndarray, n
             found = given @ block.T
             both = torch.cat([score, found], 1)
             numbers = torch.arange(start, start + len(block)).expand(len(query), -1)
-            best = both.sort(1, descending=True, stable=True).indices[:, :k]
+            best = both.sort(dim=1, descending=True, stable=True).indices[:, :k]
             place = torch.cat([place, numbers], 1).gather(1, best)
             score = both.gather(1, best)
             bar.update(len(block))

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from torch import nn
 
 from ...data.errors import InputError
 from ...data.pictures import PictureFolder, list_pictures, read_picture
@@ -64,7 +63,7 @@ def schema(options: Any, spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def predict_items(
-    model: nn.Module, items: Sequence[Item], options: Any, spec: dict[str, Any], device: torch.device
+    model: Any, items: Sequence[Item], options: Any, spec: dict[str, Any], device: torch.device
 ) -> list[pl.DataFrame | ValueError]:
     """A row for each picture, or the error that says why there is none."""
     size = tuple(spec["input"]["size"])
@@ -113,7 +112,7 @@ def _row(found: dict[str, torch.Tensor], mark: str, options: Any, spec: dict[str
     return pl.DataFrame({name: row[name] for name in kinds}, schema=kinds)
 
 
-def _draw(model: nn.Module, x: torch.Tensor, items: Sequence[Item], options: Any, device: torch.device) -> None:
+def _draw(model: Any, x: torch.Tensor, items: Sequence[Item], options: Any, device: torch.device) -> None:
     """The rollout over each picture, OUTPUT.maps/ID.png; an id never leads out of it."""
     from PIL import Image
 

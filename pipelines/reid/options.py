@@ -25,13 +25,14 @@ class ReidOptions(TrainOptions):
     layout: str = "auto"
     """market1501, dukemtmc, msmt17, veri776, cub200, cars, aircraft, folders, table; auto: by what the folder holds."""
     goal: Literal["auto", "search", "classes"] = "auto"
-    """search: find the identity among pictures of people never trained on; classes: name the class. auto: by the data."""
+    """search: find an identity among pictures of people never trained on; classes: name the class; auto: by data."""
     model: Literal["dcal", "cca"] = "dcal"
     """dcal; or cca, one space of vectors for each attribute of a table (in the spirit of CCA)."""
     attributes: tuple[str, ...] = ()
     """Columns of the table that cca learns (default: all that are not image, identity, camera and split)."""
-    size: tuple[int, int] = (256, 128)
-    """Height and width of a picture, pixels."""
+    size: tuple[int, int] = (128, 64)
+    """Height and width of a picture, pixels (the papers take 256 128 of persons, 256 256 of vehicles, 448 448 of
+    fine-grained classes: --preset persons, vehicles, fine-grained)."""
     enlarge: float = 1.0
     """Pictures are read larger by this factor, cut at random in training and in the middle after it."""
     backbone: str = "scratch"
@@ -84,7 +85,8 @@ class ReidOptions(TrainOptions):
     optimizer: Literal["adam", "sgd"] = "adam"
     """adam (AdamW with --weight-decay), or sgd with momentum .9."""
     validation_share: float = 0.15
-    """Share of the training identities (to search) or pictures that choose the epoch; 0: train on all, keep the last."""
+    """Share of the training identities (to search) or pictures that choose the epoch; 0: train on all, keep the
+    last."""
     test_share: float = 0.3
     """Share of the identities (to search) or pictures that are kept for the test, where the data has no parts."""
     rerank: int = 20_000
@@ -139,7 +141,7 @@ class SearchOptions:
     rerank: bool = False
     """Re-rank by k-reciprocal neighbours: better lists for several queries, at the cost of comparing all with all."""
     faiss: str | None = None
-    """Search by FAISS (extra `search`) with such an index (Flat, HNSW32, IVF256,Flat); without it the search is exact."""
+    """Search by FAISS (extra `search`) with such an index (Flat, HNSW32, IVF256,Flat); else the search is exact."""
     shown: int = 12
     """Queries in the picture at most."""
     batch_size: int = 64
@@ -152,7 +154,7 @@ class SearchOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions(ReidOptions):
-    """Train the plain transformer, with each branch of DCAL, and with both, over several seeds; a table with intervals."""
+    """Train the plain transformer, with each branch of DCAL, and with both, over several seeds: a table."""
 
     models: tuple[str, ...] = tuple(VARIANTS)
     """Variants to train: baseline, glca, pwca, dcal."""

@@ -19,8 +19,8 @@ def identity_batches(
     fewer), K pictures of each, without a copy where it has K.
 
     The pictures of an identity are shuffled and cut into groups of K, the last one filled up from its others. A batch
-    draws identities by how many groups they have left; when fewer than P have any, others give pictures again. Groups of
-    very frequent identities that are left at the end wait for the next epoch.
+    draws identities by how many groups they have left; when fewer than P have any, others give pictures again. Groups
+    of very frequent identities that are left at the end wait for the next epoch.
     """
     places = [np.flatnonzero(labels == one) for one in np.unique(labels)]
     groups = [_groups(generator.permutation(own), each, generator) for own in places]

@@ -185,7 +185,8 @@ def _search(part: Pictures, found: dict[str, np.ndarray], options: Any, maps: li
         cameras = (part.cameras[query], part.cameras[gallery]) if own.cameras_used and part.cameras is not None else ()
         again = rerank(found["vectors"][query], found["vectors"][gallery])
         scored = retrieval_scores(again, part.labels[query], part.labels[gallery], *cameras)
-        metrics["reranked"] = rows["re-ranked"] = scores_of(Found(scored, again, own.ids, own.cameras_used), options.seed)
+        reranked = Found(scored, again, own.ids, own.cameras_used)
+        metrics["reranked"] = rows["re-ranked"] = scores_of(reranked, options.seed)
         curves["re-ranked"] = scored.cmc
     if not part.ranked:
         metrics["recall_at"] = {str(k): v for k, v in recall_at(found["vectors"], part.labels).items()}
@@ -247,8 +248,8 @@ def _conditions(part: Pictures, found: dict[str, np.ndarray], spec: dict[str, An
                "baselines": {COLOURS: {"mAP": mean[f"{COLOURS}: mAP"],
                                        "recall_at_1": mean[f"{COLOURS}: recall at 1"]}}}  # fmt: skip
     headline = (
-        f"{len(rows)} attributes: mean mAP {metrics['mAP']:.3f}, recall at 1 {metrics['recall_at_1']:.3f}; colours alone "
-        f"mAP {mean[f'{COLOURS}: mAP']:.3f}"
+        f"{len(rows)} attributes: mean mAP {metrics['mAP']:.3f}, recall at 1 {metrics['recall_at_1']:.3f}; colours "
+        f"alone mAP {mean[f'{COLOURS}: mAP']:.3f}"
     )
     return Review(metrics, headline, [figures.attributes(table), *figures.neighbours(part, found["vectors"], spec)],
                   {"Scores by attribute": table})  # fmt: skip
