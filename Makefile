@@ -5,9 +5,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 USER := $(VENV)/.ready
 WSI := $(VENV)/.ready-wsi
+VISION := $(VENV)/.ready-vision
 DEV := $(VENV)/.ready-dev
 ARGS ?=
-TASKS := forecast ranking wsi
+TASKS := forecast ranking reid wsi
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -27,18 +28,25 @@ endef
 $(USER): pyproject.toml constraints.txt
 	$(call install,.)
 
+$(VISION): pyproject.toml constraints.txt
+	$(call install,.[vision])
+	@touch $(USER)
+
 $(WSI): pyproject.toml constraints.txt
 	$(call install,.[wsi])
-	@touch $(USER)
+	@touch $(USER) $(VISION)
 
 $(DEV): pyproject.toml constraints.txt
 	$(call install,.[dev])
-	@touch $(USER) $(WSI)
+	@touch $(USER) $(VISION) $(WSI)
 
 forecast: $(USER) ## train, evaluate and predict series; DATA=my.csv, else a generated sample
 	$(BIN)/headwise $@ train $(if $(DATA),--data '$(DATA)') $(if $(RUN),--run '$(RUN)') $(ARGS)
 
 ranking: $(USER) ## train click models on an event log; DATA=log or schema.yaml, else a generated log
+	$(BIN)/headwise $@ train $(if $(DATA),--data '$(DATA)') $(if $(RUN),--run '$(RUN)') $(ARGS)
+
+reid: $(VISION) ## find identities or name classes; DATA=folder or table, else generated persons
 	$(BIN)/headwise $@ train $(if $(DATA),--data '$(DATA)') $(if $(RUN),--run '$(RUN)') $(ARGS)
 
 wsi: $(WSI) ## classify slides or bags; DATA=labels.csv or their folder, else generated slides
