@@ -15,7 +15,7 @@ from .errors import InputError
 
 HEIGHT, WIDTH = 128, 64  # pixels
 TRAINED, SEARCHED = 24, 12  # identities to train with, and to search
-SAMPLE = "persons"
+SAMPLE = "generated-persons"
 QUALITY = 90  # of JPEG
 _NOTE = "Generated pictures: drawn by headwise.data.generate_persons, showing no real person.\n"
 _SKIN = ((236, 196, 170), (198, 150, 118), (140, 96, 70), (96, 66, 52))

@@ -48,7 +48,7 @@ def test_pictures_are_128_by_64_and_the_note_says_generated(sample) -> None:
 
 def test_the_same_bytes_each_time(sample, tmp_path) -> None:
     again = write_sample_persons(tmp_path)
-    assert again == tmp_path / "persons"
+    assert again == tmp_path / "generated-persons"
     first = {str(p.relative_to(sample[0])): p.read_bytes() for p in sample[0].rglob("*") if p.is_file()}
     assert first == {str(p.relative_to(again)): p.read_bytes() for p in again.rglob("*") if p.is_file()}
     assert len(set(first.values())) == 301  # and no picture twice
