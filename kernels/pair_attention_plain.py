@@ -2,9 +2,10 @@
 
 Shapes: B batch, H heads, N queries, M keys, d width of queries and keys, e width of values.
 
-A sample is two parts, its own keys and a view of its partner's, merged by log-sum-exp. A part is the ATen operator
-behind `scaled_dot_product_attention` on the CPU, called itself because only it gives the log-sum-exp. Values of another
-width and GPUs without the Triton form take blocks of queries instead.
+A sample is two parts, its own keys and a view of its partner's, merged by log-sum-exp. Samples of a few tokens go
+several at a time, or calls would cost more than attention: their partners' keys are gathered into a tile of bounded
+size. A part is the ATen operator behind `scaled_dot_product_attention` on the CPU, called itself because only it gives
+the log-sum-exp. Values of another width and GPUs without the Triton form take blocks of queries instead.
 """
 
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from .softmax_pool_plain import SLICE_NUMBERS, compute_type
 
+TILE_NUMBERS = 1 << 18  # keys and values of small samples that are gathered for one call: 1 MiB of float32
 DEVICE_NUMBERS = 1 << 26  # scores of a block on a GPU, where many blocks would be many launches
 
 _fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -27,23 +29,25 @@ def room(query: Tensor, width: int) -> tuple[Tensor, Tensor]:
     return out, query.new_empty((batch, heads, queries), dtype=compute_type(query))
 
 
-def partners(partner: Tensor) -> Iterator[tuple[slice, slice | Tensor]]:
-    """(sample, its partner) as places along the batch; on a GPU the partner stays there, so that nothing waits.
+def partners(partner: Tensor, key: Tensor, value: Tensor) -> Iterator[tuple[slice, slice | Tensor]]:
+    """(samples, their partners) as places along the batch: a slice where the partner is read in place, else places, of
+    as many samples as a tile holds. On a GPU the partner stays there, so that nothing waits.
 
     Raises ValueError for a partner out of range, on the CPU.
     """
-    if not partner.is_cpu:
-        yield from ((slice(b, b + 1), partner[b : b + 1]) for b in range(partner.shape[0]))
-        return
-    places = partner.tolist()
+    places = partner.tolist() if partner.is_cpu else None
     if places and not 0 <= min(places) <= max(places) < len(places):
-        raise ValueError(f"pair_attention: partners must be places 0 to {len(places) - 1}, got {partner.tolist()}")
-    yield from ((slice(b, b + 1), slice(p, p + 1)) for b, p in enumerate(places))
+        raise ValueError(f"pair_attention: partners must be places 0 to {len(places) - 1}, got {places}")
+    step = max(1, TILE_NUMBERS // max(1, key[:1].numel() + value[:1].numel()))
+    for start in range(0, partner.shape[0], step):
+        own = slice(start, start + step)
+        alone = step == 1 and places is not None
+        yield own, slice(places[start], places[start] + 1) if alone and places else partner[own]
 
 
 def forward(query: Tensor, key: Tensor, value: Tensor, partner: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """(out (B, H, N, e), lse (B, H, N)); lse is +inf without keys."""
-    pairs = list(partners(partner))
+    pairs = list(partners(partner, key, value))
     out, lse = room(query, value.shape[3])
     if key.shape[2] == 0 or out.numel() == 0:
         return out.zero_(), lse.fill_(torch.inf)
@@ -68,7 +72,7 @@ def backward(
     )  # fmt: skip
     if key.shape[2] and out.numel():
         grad, query, key, value, out = rowwise(grad, query, key, value, out)
-        for own, other in partners(partner):
+        for own, other in partners(partner, key, value):
             given = grad[own], query[own], out[own], lse[own]
             for at in (own, other):
                 for_query, for_key, for_value = _attend_backward(*given, key[at], value[at], scale)
@@ -79,9 +83,12 @@ def backward(
 
 
 def add(total: Tensor, at: slice | Tensor, part: Tensor) -> None:
-    """Adds the part of one sample to the sums."""
+    """Adds what the samples of a call give to the sums."""
     if isinstance(at, slice):
         total[at] += part
+    elif at.is_cpu:  # index_add_ there takes ten times as long as these sums
+        for place, one in zip(at.tolist(), part):
+            total[place] += one
     else:
         total.index_add_(0, at, part.to(total.dtype))
 

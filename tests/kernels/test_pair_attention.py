@@ -197,8 +197,8 @@ class Sizes(TorchDispatchMode):
 
 
 def test_no_copy_of_keys_and_values_is_made() -> None:
-    """Forward, nothing is as large as two samples' keys; joined keys are seen by this check."""
-    query, key, value = (x.detach() for x in drawn(4, 2, 3, 500, 8, 8, torch.float32))
+    """Forward, nothing is as large as half a sample's keys; joined keys are seen by this check."""
+    query, key, value = (x.detach() for x in drawn(4, 2, 3, 9000, 8, 8, torch.float32))
     partner = torch.tensor([1, 0, 3, 3])
     with torch.no_grad():
         with Sizes() as plainly:
