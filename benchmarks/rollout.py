@@ -11,8 +11,8 @@ against products of a row with a matrix.
 Pair-wise attention: forward and backward against keys and values of both pictures joined (`torch.cat`), then PyTorch's
 fused attention.
 
-No figure is printed before both forms agree to 1e-5. Calls are made in turn, and the fastest of each counts; peak memory
-is the growth of a process of its own over one call.
+No figure is printed before both forms agree to 1e-5. Calls are made in turn, and the fastest of each counts; peak
+memory is the growth of a process of its own over one call.
 """
 
 import argparse
