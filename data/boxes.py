@@ -195,9 +195,8 @@ def _keys(path: str | Path, column: pl.Series, first: int) -> pl.Series:
     whole = text.str.extract(r"^0*([0-9]+?)(?:\.0*)?$", 1)
     name = text.str.replace_all("\\", "/", literal=True)
     base = name.str.split("/").list.last()
-    there = pl.DataFrame({"base": base, "folder": name.str.head(name.len() and 1_000_000)})
     if (name != base).any():
-        folders = there.unique().group_by("base").len().filter(pl.col("len") > 1)
+        folders = pl.DataFrame({"base": base, "name": name}).unique().group_by("base").len().filter(pl.col("len") > 1)
         if len(folders):
             twice = str(folders["base"][0])
             inside = sorted({str(PurePosixPath(n).parent) for n, b in zip(name, base) if b == twice})

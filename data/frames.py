@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError
+from .pictures import PICTURE_SUFFIXES, read_picture
 from .tables import fail, list_files
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".asf", ".flv",
     ".ogv", ".3gp", ".mxf",
 )  # fmt: skip
-FRAME_PIXELS = 100_000_000  # largest frame; 8K video has a third of it
-# Containers of FFmpeg that hold their frames themselves. Others (playlists, lists of files) name further files or hosts.
+FRAME_PIXELS = 100_000_000  # largest frame of a video; 8K has a third of it
+# Containers of FFmpeg that hold their frames themselves; others (playlists, lists) name further files or hosts.
 CONTAINERS = "mov,avi,matroska,mpeg,mpegts,mpegvideo,asf,flv,ogg,mxf,h264,hevc"
 
 
@@ -88,7 +88,7 @@ class Frames:
         assert self.numbers is not None
         for number, file in list(zip(self.numbers, self.files))[:: self.every]:
             try:
-                yield Frame(number, file.name, read_picture(file))
+                yield Frame(number, file.name, np.ascontiguousarray(read_picture(file).transpose(1, 2, 0)))
             except InputError as error:
                 yield Frame(number, file.name, None, str(error))
 
@@ -110,26 +110,6 @@ class Frames:
 
 class _Unreadable(Exception):
     """Why a frame of a video cannot be used."""
-
-
-def read_picture(path: str | Path) -> np.ndarray:
-    """A picture as uint8 RGB (Y, X, 3), turned as its EXIF says. Raises InputError where it cannot be read."""
-    try:
-        from PIL import Image, ImageOps
-    except ImportError:
-        raise InputError("pictures need Pillow: pip install 'headwise[vision]'") from None
-    try:
-        with Image.open(path) as opened:
-            width, height = opened.size
-            if width * height > FRAME_PIXELS:
-                raise fail(path, f"has {width} x {height} pixels, more than {FRAME_PIXELS:,}; make it smaller")
-            if opened.mode.startswith(("I", "F")):
-                raise fail(path, f"has more than 8 bits a channel (mode {opened.mode}); save it with 8")
-            return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
-    except InputError:
-        raise
-    except Exception as error:  # decoders of Pillow raise many kinds for damage
-        raise fail(path, f"cannot be read as a picture ({' '.join(str(error).split())[:160]})") from None
 
 
 def _natural(path: Path) -> tuple[list[tuple[int, int | str]], str]:

@@ -1,7 +1,7 @@
 """Re-identification and fine-grained recognition with DCAL: train, embed, search, explain.
 
 The six answers of the task; pictures are read and split in `cohort`, scored in `scoring`, drawn in `figures`, embedded
-in `infer`, searched in `gallery`, cut out of frames in `cut`.
+in `infer`, searched in `gallery`, cut out of frames in `crops`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..engine.command_line import python_verb
 from ..engine.task import Item, Review, Splits, Task, Verb
+from .crop_options import CropOptions
 from .options import CompareOptions, ReidOptions, ReidPredictOptions, SearchOptions
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Reid(Task[ReidOptions]):
     verbs: ClassVar[Mapping[str, Verb]] = {
         "embed": Verb(ReidPredictOptions, "headwise.pipelines.reid.infer:embed", "pictures to a parquet of vectors"),
         "search": Verb(SearchOptions, "headwise.pipelines.reid.gallery:search", "query pictures to ranked lists"),
+        "crop": Verb(CropOptions, "headwise.pipelines.reid.crops:crop", "frames or video to crops of people"),
         "compare": Verb(
             CompareOptions, "headwise.pipelines.reid.comparison:compare", "DCAL beside the plain transformer, by seeds"
         ),
@@ -142,6 +144,6 @@ class Reid(Task[ReidOptions]):
 
 
 TASK = Reid()
-train, evaluate, predict, export, embed, search, compare = (
-    python_verb(TASK, verb) for verb in ("train", "evaluate", "predict", "export", "embed", "search", "compare")
+train, evaluate, predict, export, embed, search, crop, compare = (
+    python_verb(TASK, verb) for verb in ("train", "evaluate", "predict", "export", "embed", "search", "crop", "compare")
 )

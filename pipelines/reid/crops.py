@@ -23,7 +23,8 @@ import polars as pl
 
 from ...data.boxes import COCO_PERSON, BoxTable, class_numbers, read_boxes
 from ...data.errors import InputError
-from ...data.frames import Frame, Frames, read_picture
+from ...data.frames import Frame, Frames
+from ...data.pictures import read_picture
 from ...data.tables import nearest
 from ..engine.checks import check_least
 from ..engine.run_directory import held, read_facts, write_aside, write_json, write_text
@@ -93,7 +94,7 @@ def crop(task: Any, options: CropOptions) -> Cropped:
         done = _claim(part, fingerprint, options.overwrite)
         finder = _from_table(boxes) if boxes is not None else _detector(options)
         with Progressbar(total=frames.total, initial=len(done), unit="frame", desc="crop") as bar:
-            done += _crop_frames(frames, finder, options, part, {line["frame"] for line in done}, bar)
+            done.extend(_crop_frames(frames, finder, options, part, {line["frame"] for line in done}, bar))
         table, counts, failures = _summary(done)
         _check_found(table, counts, done, boxes, options)
         write_text(part / TABLE, table.write_csv())
@@ -336,7 +337,7 @@ def contact_sheet(folder: Path, table: pl.DataFrame) -> Any:
     for axis in axes:
         axis.set_axis_off()
     for axis, row in zip(axes, shown.iter_rows(named=True)):
-        axis.imshow(read_picture(folder / row["image"]))
+        axis.imshow(read_picture(folder / row["image"]).transpose(1, 2, 0))
         axis.set_title(row.get("identity") or f"frame {row['frame']}", fontsize=7)
     drawn.suptitle(f"{len(shown)} of {len(table):,} crops", fontsize=9)
     return drawn
