@@ -80,7 +80,7 @@ class Detector:
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
             raise ValueError(f"a picture is uint8 (Y, X, 3), got {picture.dtype} {picture.shape}")
         bgr = np.ascontiguousarray(picture[..., ::-1])  # the order in which mmdet loads files
-        packed = self.pipeline({"img": bgr, "img_id": 0})
+        packed: Any = self.pipeline({"img": bgr, "img_id": 0})
         data = {"inputs": [packed["inputs"]], "data_samples": [packed["data_samples"]]}
         found = self.model.test_step(data)[0].pred_instances  # pyright: ignore[reportCallIssue]
         boxes = getattr(found.bboxes, "tensor", found.bboxes)
@@ -128,7 +128,7 @@ def _read_checkpoint(path: str | Path) -> tuple[dict[str, Any], Mapping[str, Any
 def _without_pretrained(model: Any) -> Any:
     """A copy of a model's config that fetches and reads no other weights: all are in the checkpoint."""
     if isinstance(model, Mapping):
-        copied = type(model)()
+        copied: Any = type(model)()
         for key, value in model.items():
             copied[key] = None if key in ("init_cfg", "pretrained") else _without_pretrained(value)
         return copied

@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-Image = pytest.importorskip("PIL.Image", reason="Pillow is optional (extra vision) and not installed")
+pytest.importorskip("PIL", reason="Pillow is optional (extra vision) and not installed")
+
+from PIL import Image
 
 from headwise.data.errors import InputError
 from headwise.data.frames import Frames

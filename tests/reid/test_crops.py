@@ -7,7 +7,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-Image = pytest.importorskip("PIL.Image", reason="Pillow is optional (extra vision) and not installed")
+pytest.importorskip("PIL", reason="Pillow is optional (extra vision) and not installed")
+
+from PIL import Image
 
 from headwise.data.pictures import read_picture
 from headwise.data.reid import read_picture_set
