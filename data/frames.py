@@ -130,13 +130,14 @@ def _open_video(path: Path) -> Any:
     """PyAV's container; InputError where it is no video."""
     try:
         import av
+        from av.error import FFmpegError
     except ImportError:
         raise InputError(f"{path}: video needs PyAV: pip install 'headwise[video]'; or give a folder of "
                          "pictures") from None  # fmt: skip
     try:
         options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
         container = av.open(f"file:{path}", options=options)  # a name may hold a colon, which would be a protocol
-    except (av.error.FFmpegError, OSError, ValueError) as error:
+    except (FFmpegError, OSError, ValueError) as error:
         raise fail(path, f"is no video that FFmpeg reads ({getattr(error, 'strerror', None) or error})") from None
     if not container.streams.video:
         container.close()
@@ -146,7 +147,7 @@ def _open_video(path: Path) -> Any:
 
 def _decoded(container: Any) -> Iterator[Any]:
     """PyAV's frames in the order they are shown; the error in place of one that cannot be decoded."""
-    import av
+    from av.error import FFmpegError
 
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
@@ -155,14 +156,14 @@ def _decoded(container: Any) -> Iterator[Any]:
     while True:
         try:
             packet = next(packets, None)
-        except (av.error.FFmpegError, OSError) as error:  # the file ends in the middle of something
+        except (FFmpegError, OSError) as error:  # the file ends in the middle of something
             yield error
             return
         if packet is None:
             return
         try:
             frames = packet.decode()
-        except (av.error.FFmpegError, OSError) as error:
+        except (FFmpegError, OSError) as error:
             yield error
             continue
         yield from frames
