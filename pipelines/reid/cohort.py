@@ -237,7 +237,8 @@ def _numbered(source: Source, rows: np.ndarray, classes: Sequence[str]) -> Pictu
 
 
 def _conditional(options: Any, spec: dict[str, Any] | None, whole: bool, source: Source) -> Splits:
-    """A sample for each picture and attribute that is known of it; labels are values, apart for each attribute."""
+    """A sample for each picture and attribute that is known of it; labels are values, from 1, apart for each attribute.
+    """
     pictures = source.pictures
     names = list(options.attributes or pictures.attributes) if spec is None else spec["attributes"]
     require_columns(pictures.where, names, list(pictures.attributes))
@@ -245,7 +246,7 @@ def _conditional(options: Any, spec: dict[str, Any] | None, whole: bool, source:
         raise fail(pictures.where, "has no attributes, and --model cca learns a space for each; give a table with them")
     code = {
         key: k for k, key in enumerate(
-            sorted({(a, v) for a in names for v in pictures.attributes[a] if v is not None}))
+            sorted({(a, v) for a in names for v in pictures.attributes[a] if v is not None}), 1)
     }  # fmt: skip
 
     def seen(rows: np.ndarray, kind: type[Pictures] = Pictures, **more: Any) -> Pictures:
@@ -254,7 +255,9 @@ def _conditional(options: Any, spec: dict[str, Any] | None, whole: bool, source:
             if (value := pictures.attributes[name][row]) is not None
         ]  # fmt: skip
         which, labels, conditions = (np.array(one, np.int64) for one in (zip(*found) if found else ((), (), ())))
-        return kind(source, which, labels, conditions, **more)
+        part = kind(source, which, labels, conditions, **more)
+        part.cameras = None  # a colour is the same colour to every camera
+        return part
 
     if whole:
         part = seen(_everything(pictures))
