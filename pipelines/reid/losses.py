@@ -46,8 +46,10 @@ def triplet_loss(vectors: Tensor, labels: Tensor, margin: float | None = None, g
     """
     x = vectors.float()
     square = x.square().sum(1)
+    with torch.autocast(x.device.type, enabled=False):  # 16 bits of the product would leave nothing of small distances
+        product = x @ x.T
     # The square root has no gradient at 0, where a picture stands twice in a batch.
-    distance = (square[:, None] + square - 2 * x @ x.T).clamp_min(1e-12).sqrt()
+    distance = (square[:, None] + square - 2 * product).clamp_min(1e-12).sqrt()
     same = labels[:, None] == labels
     other = ~same if group is None else ~same & (group[:, None] == group)
     same = same & ~torch.eye(len(x), dtype=torch.bool, device=x.device)
