@@ -167,6 +167,9 @@ def build_trunk(
         raise ValueError(
             f"backbone {name!r} cannot be made ({reason}); without network give a file of weights, or 'random'"
         ) from None
+    side = getattr(getattr(model, "patch_embed", None), "patch_size", (1, 1))
+    if image[0] % side[0] or image[1] % side[1]:
+        raise ValueError(f"patches of {side[0]} pixels do not fill a picture of {image[0]} x {image[1]}")
     if weights not in ("pretrained", "random"):
         state = read_weights(Path(weights))
         state = {key: value for key, value in state.items() if not key.startswith(("head.", "head_dist.", "fc_norm."))}
