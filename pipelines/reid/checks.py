@@ -41,6 +41,8 @@ def check(options: Any) -> None:
         if off and not isinstance(options, CompareOptions):
             raise InputError(f"--attention {options.attention}: GLCA and PWCA read softmax attention; add "
                              f"{' and '.join(off)}")  # fmt: skip
+    if options.backbone == "scratch" and options.weights not in ("pretrained", "random"):
+        raise InputError(f"--weights {options.weights}: are of a backbone of timm; name it by --backbone")
     if options.model == "cca" and options.goal == "classes":
         raise InputError("--model cca: learns vectors to search by, not --goal classes")
     if isinstance(options, CompareOptions):

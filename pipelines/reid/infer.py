@@ -17,7 +17,6 @@ from ...data.tables import TABLE_SUFFIXES, collect, fail, require_columns, scan_
 from ...models.dcal import DCAL
 from ..engine import inference
 from ..engine.checkpoint import checksum
-from ..engine.loaded import open_spec
 from ..engine.run_directory import RunDirectory, write_aside
 from ..engine.task import Item, Task
 from .augment import DEVIATION, MEAN, normalise
@@ -51,6 +50,17 @@ def _listed(path: Path, images: str | None) -> list[Item]:
 def fingerprint(run: str) -> str:
     """The mark of a run's weights in the parquet of its vectors."""
     return checksum(RunDirectory.open(run, "reid").path / "model.safetensors")[:MODEL_LETTERS]
+
+
+def check_maps(options: Any, spec: dict[str, Any]) -> None:
+    """Refuse --maps of a run without rollout, before all pictures fail one by one."""
+    if not options.maps:
+        return
+    if spec["attributes"]:
+        raise fail(options.run, "--maps draws the rollout of dcal; this run is of cca")
+    mixer = RunDirectory.open(options.run, "reid").config().get("attention", "softmax")
+    if mixer != "softmax":
+        raise fail(options.run, f"--maps draws the rollout of softmax attention; this run has {mixer}")
 
 
 def schema(options: Any, spec: dict[str, Any]) -> dict[str, Any]:
@@ -117,8 +127,7 @@ def _draw(model: nn.Module, x: torch.Tensor, items: Sequence[Item], options: Any
     """The rollout over each picture, OUTPUT.maps/ID.png; an id never leads out of it."""
     from PIL import Image
 
-    if not isinstance(model, DCAL) or not model.trunk.readable:
-        raise InputError(f"{options.run}: --maps needs softmax attention of dcal, which this run does not have")
+    assert isinstance(model, DCAL)
     heat = model.rollout(x.to(device)).float().cpu().numpy()
     for image, one, item in zip(x, heat, items):
         plain = (image * DEVIATION + MEAN).clamp(0, 1).permute(1, 2, 0).numpy()
@@ -132,7 +141,4 @@ def _draw(model: nn.Module, x: torch.Tensor, items: Sequence[Item], options: Any
 
 def embed(task: Task[Any], options: Any) -> inference.Predicted:
     """`predict` by the name that this field has for it."""
-    spec = open_spec(RunDirectory.open(options.run, task.name))
-    if options.maps and spec["attributes"]:
-        raise fail(options.run, "--maps draws the rollout of dcal; this run is of cca")
     return inference.predict(task, options)

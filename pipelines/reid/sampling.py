@@ -19,9 +19,9 @@ def identity_batches(
     fewer), K pictures of each, without a copy where it has K.
 
     The pictures of an identity are shuffled and cut into groups of K, the last one filled up from its others. A batch
-    draws identities by how many groups they have left, those first that no batch to come can do without; when fewer than
-    P have any, others give pictures again. An identity with more groups than there are batches gives one to each, and
-    the rest wait for the next epoch.
+    draws identities by how many groups they have left, those first that no batch to come can do without; when fewer
+    than P have any, others give pictures again. An identity with more groups than there are batches gives one to each,
+    and the rest wait for the next epoch.
     """
     places = [np.flatnonzero(labels == one) for one in np.unique(labels)]
     groups = [_groups(generator.permutation(own), each, generator) for own in places]
