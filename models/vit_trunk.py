@@ -72,7 +72,8 @@ class Trunk(nn.Module):
         """Tokens after the last block, not yet normalised (B, N, D), and, to read, (query, key) of every block, each
         (B, H, N, d) and cut off from gradients.
         """
-        x, pairs = self.embed(images), list[tuple[Tensor, Tensor]]()
+        x = self.embed(images)
+        pairs: list[tuple[Tensor, Tensor]] = []
         for block in self.blocks:
             if self.readable:
                 query, key, value = qkv(block.attn, block.norm1(x))

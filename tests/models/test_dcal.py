@@ -112,7 +112,7 @@ def test_glca_is_the_plain_formula_with_the_whole_rollout(layers: int) -> None:
     assert found.tokens.keys() == found.logits.keys() == {"sa", "glca"}
     tokens, maps = plain_maps(model.trunk, x)
     torch.testing.assert_close(found.tokens["sa"], model.trunk.norm(tokens)[:, 0])
-    row = plain_rollout(maps)[:, 0, 1:]
+    row = plain_rollout(maps)[:, 0, 1:].detach()
     chosen = []
     for one in range(len(x)):
         ranked = sorted(range(ROWS * COLUMNS), key=lambda patch, one=one: -float(row[one, patch]))[: model.chosen]

@@ -56,7 +56,7 @@ def test_without_a_pair_of_both_kinds_the_loss_is_0_with_gradients(labels: list[
     x = torch.randn(4, 3, requires_grad=True)
     found = triplet_loss(x, torch.tensor(labels))
     found.backward()
-    assert float(found) == 0
+    assert found.item() == 0
     assert x.grad is not None
     assert x.grad.abs().max() == 0
 
