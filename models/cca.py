@@ -40,7 +40,7 @@ class ConditionalEmbedder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """The vectors of every condition: (B, 3, Y, X) -> (B, C, E), each of length 1."""
-        return self._ask(images, self.conditions.expand(len(images), -1, -1))
+        return self._ask(images, self.conditions.expand(images.shape[0], -1, -1))
 
     def _ask(self, images: Tensor, query: Tensor) -> Tensor:
         context, _ = self.trunk(images)

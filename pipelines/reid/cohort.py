@@ -173,7 +173,8 @@ def _everything(pictures: PictureSet) -> np.ndarray:
 
 
 def _parts(options: Any, pictures: PictureSet, goal: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of the three parts: the data's own, else shares of the identities (search) or of each one's pictures."""
+    """Rows of the three parts: the data's own, else shares of the identities (search), of each
+    one's pictures (classes), or of all pictures."""
     generator = np.random.default_rng(mix(options.seed, 3))
     train, test = pictures.rows("train"), pictures.rows("query", "gallery", "test")
     validation = pictures.rows("validation")
@@ -202,6 +203,8 @@ def _share(
     if not share:
         return rows[:0], rows
     names, codes = np.unique([pictures.identities[row] for row in rows], return_inverse=True)
+    if goal == "pictures":
+        names, codes = names[:1], np.zeros_like(codes)
     if goal == "search":
         regular = np.unique(codes[~(pictures.junk | pictures.distractor)[rows]])
         count = min(max(1, round(share * len(regular))), len(regular) - 2)
@@ -263,7 +266,7 @@ def _conditional(options: Any, spec: dict[str, Any] | None, whole: bool, source:
         part = seen(_everything(pictures))
         return Splits(part, part, part, spec or {})
     # Attributes are of kinds of things, not of one: any picture may be in any part.
-    train, validation, test = _parts(options, pictures, "classes")
+    train, validation, test = _parts(options, pictures, "pictures")
     if spec is None:
         spec = {
             "input": {"pictures": len(pictures.paths), "size": list(options.size)}, "goal": "search", "classes": [],
