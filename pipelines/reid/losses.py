@@ -31,9 +31,9 @@ def loss(model: nn.Module, batch: dict[str, Tensor], options: Any) -> Tensor:
             own = own + triplet_loss(found.tokens[name], batch["label"], options.margin)
         each.append(own)
     losses = torch.stack(each)
-    if not options.balance:
-        return losses.sum()
     weights: Tensor = model.log_variance  # pyright: ignore[reportAssignmentType]
+    if not options.balance:
+        return losses.sum() + 0 * weights.sum()  # several devices wait for the gradient of every weight
     return 0.5 * (torch.exp(-weights) * losses + weights).sum()
 
 

@@ -115,7 +115,7 @@ def fit_baseline(splits: Splits, seed: int) -> dict[str, Tensor]:
     weight, bias = fitted.coef_, fitted.intercept_
     if len(weight) == 1:  # two classes: one row, the logit of the second
         weight, bias = np.concatenate([0 * weight, weight]), np.concatenate([[0.0], bias])
-    return {"baseline_weight": torch.tensor(weight), "baseline_bias": torch.tensor(bias)}
+    return {"baseline_weight": torch.from_numpy(np.ascontiguousarray(weight)), "baseline_bias": torch.from_numpy(bias)}
 
 
 def review(

@@ -1,4 +1,4 @@
-"""Sets of pictures as data sets: parts, labels, what is searched for, samples of attributes, what is said of mistakes."""
+"""Sets of pictures as data sets: parts, labels, what is searched for, samples of attributes, mistakes."""
 
 from pathlib import Path
 
@@ -151,7 +151,8 @@ class TestLabels:
 class TestGoal:
     @pytest.mark.parametrize(("tested", "goal"), [(("a", "b"), "classes"), (("a",), "classes"), (("a", "z"), "search")])
     def test_auto_goes_by_who_is_tested(self, tmp_path, tested, goal) -> None:
-        fill(tmp_path, *(f"train/{one}/{k}.jpg" for one in "abc" for k in range(3)), *(f"test/{t}/0.jpg" for t in tested))
+        fill(tmp_path, *(f"train/{one}/{k}.jpg" for one in "abc" for k in range(3)))
+        fill(tmp_path, *(f"test/{one}/0.jpg" for one in tested))
         pictures = read_picture_set(tmp_path)
         assert goal_of(ReidOptions(), pictures) == goal
         assert goal_of(ReidOptions(goal="search"), pictures) == "search"
@@ -225,7 +226,8 @@ class TestMistakes:
     def test_parts_that_are_missing(self, tmp_path) -> None:
         people(tmp_path / "a", 4, 2, "train/")
         assert "has no pictures to test by; name them test, or query and gallery" in self.failed(tmp_path / "a")
-        people(tmp_path / "b", 4, 2, "test/")
+        people(tmp_path / "b", 4, 2, "query/")
+        people(tmp_path / "b", 4, 2, "gallery/")
         assert "has no pictures to train on; `evaluate --data` scores such a folder" in self.failed(tmp_path / "b")
         people(tmp_path / "c", 4, 2)
         assert "has no test part, and --test-share 0.0 leaves none" in self.failed(tmp_path / "c", test_share=0.0)

@@ -196,6 +196,7 @@ class TestColours:
 
         part = part_of(np.arange(12) % classes)
         found = scoring.fit_baseline(Splits(part, part, part, {"goal": "classes"}), 0)
+        assert found["baseline_weight"].is_contiguous()  # safetensors keeps no other
         flat = scoring.colours_of(part)
         logits = flat @ found["baseline_weight"].numpy().T + found["baseline_bias"].numpy()
         share = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)

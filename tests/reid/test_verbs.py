@@ -6,14 +6,18 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import timm
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from headwise import pipelines
 from headwise.data.errors import InputError
 from headwise.pipelines.engine.run_directory import RunDirectory
+from headwise.pipelines.reid import losses
 
-WORDS = ("--size", 32, 16, "--patch", 8, "--width", 16, "--layers", 2, "--heads", 2, "--batch-size", 8, "--max-steps", 2,
-         "--accelerator", "cpu")  # fmt: skip
+WORDS = ("--size", 32, 16, "--patch", 8, "--width", 16, "--layers", 2, "--heads", 2, "--batch-size", 8, "--max-steps",
+         2, "--accelerator", "cpu")  # fmt: skip
 SMALL = {"size": (32, 16), "patch": 8, "width": 16, "layers": 2, "heads": 2, "batch_size": 8, "max_steps": 2,
          "accelerator": "cpu"}  # fmt: skip
 
@@ -41,7 +45,7 @@ def test_a_run_holds_scores_beside_the_baseline(run, persons) -> None:
     assert found["protocol"] == "queries against the gallery; pictures of the query's identity and camera do not count"
     for scores in (found, found["baselines"]["colours alone"], found["reranked"]):
         assert 0 <= scores["mAP"] <= 1
-        assert scores["rank_1"] <= scores["rank_5"] <= scores["rank_10"] == 1  # of 18 pictures and 2 distractors
+        assert scores["rank_1"] <= scores["rank_5"] <= scores["rank_10"] <= 1
         low, high = scores["intervals"]["mAP"]
         assert low <= scores["mAP"] <= high
     drawn = {path.stem for path in run.figures.glob("*.png")}
@@ -76,7 +80,8 @@ def test_search_lists_the_nearest_by_cosine(run, persons, gallery, tmp_path, hea
     with Image.open(f"{tmp_path / 'a.parquet'}.png") as picture:
         assert min(picture.size) > 100
     # Pictures in place of vectors are embedded first, and leave nothing behind.
-    code, _ = headwise(*words, "--gallery", persons / "bounding_box_test", "--output", tmp_path / "b.parquet", "--shown", 0)
+    folder = persons / "bounding_box_test"
+    code, _ = headwise(*words, "--gallery", folder, "--output", tmp_path / "b.parquet", "--shown", 0)
     assert code == 0
     assert pl.read_parquet(tmp_path / "b.parquet").equals(found)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.parquet", "a.parquet.png", "b.parquet", "q.parquet"]
@@ -88,7 +93,7 @@ def test_search_lists_the_nearest_by_cosine(run, persons, gallery, tmp_path, hea
     assert code == 0
     assert again.select("query", "rank").equals(found.select("query", "rank"))
     assert not again["score"].equals(found["score"])
-    assert all(a >= b for a, b in zip(again["score"], again["score"][1:]) if a is not None) or len(again) > 4
+    assert (np.diff(again["score"].to_numpy().reshape(6, 4)) <= 0).all()
 
 
 def test_vectors_of_another_model_or_head_are_refused(run, persons, gallery, tmp_path, headwise) -> None:
@@ -111,7 +116,8 @@ def test_one_broken_picture_stops_nothing(run, persons, tmp_path, headwise) -> N
     for file in files:
         (home / file.name).write_bytes(file.read_bytes())
     (home / "broken.jpg").write_bytes(files[0].read_bytes()[:300])
-    code, lines = headwise("reid", "predict", "--run", run.path, "--input", home, "--output", tmp_path / "o.parquet", "--maps")
+    words = ("--run", run.path, "--input", home, "--output", tmp_path / "o.parquet")
+    code, lines = headwise("reid", "predict", *words, "--maps")
     assert code == 3
     assert any("broken.jpg" in line for line in lines)
     rows = pl.read_parquet(tmp_path / "o.parquet")
@@ -157,10 +163,9 @@ def test_an_identity_that_is_not_in_the_gallery_is_left_out(run, persons, tmp_pa
 
 def test_a_table_without_cameras_is_said_in_the_metrics(persons, tmp_path) -> None:
     lines = ["image,identity,split"]
-    lines += [f"{path.relative_to(persons)},{path.name[:4]},train" for path in (persons / "bounding_box_train").glob("*")]
-    lines += [f"{path.relative_to(persons)},{path.name[:4]},query" for path in (persons / "query").glob("*")]
-    lines += [f"{path.relative_to(persons)},{path.name[:4]},gallery" for path in (persons / "bounding_box_test").glob("00*")
-              if not path.name.startswith("0000")]  # fmt: skip
+    for folder, part in (("bounding_box_train", "train"), ("query", "query"), ("bounding_box_test", "gallery")):
+        names = sorted(path.name for path in (persons / folder).glob("0*.jpg"))
+        lines += [f"{folder}/{name},{name[:4]},{part}" for name in names if name[:4] != "0000"]
     (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
     done = pipelines.reid.train(data=tmp_path / "t.csv", images=persons, run=tmp_path / "r", glca=0, **SMALL)
     found = done.metrics()
@@ -170,14 +175,25 @@ def test_a_table_without_cameras_is_said_in_the_metrics(persons, tmp_path) -> No
     assert len(pl.read_parquet(done.path / "predictions.parquet")) == len(lines) - 1
 
 
-def test_one_step_and_its_resumption(persons, tmp_path, headwise) -> None:
-    words = ("reid", "train", "--data", persons, *WORDS)
-    code, lines = headwise(*words, "--run", tmp_path / "a", "--max-steps", 1)
+def test_broken_off_after_a_step_it_ends_with_the_same_weights(run, persons, tmp_path, monkeypatch, headwise) -> None:
+    real, calls = losses.loss, []
+
+    def dying(*given):  # type: ignore[no-untyped-def]
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*given)
+
+    monkeypatch.setattr(losses, "loss", dying)
+    with pytest.raises(KeyboardInterrupt):
+        pipelines.reid.train(data=persons, run=tmp_path / "r", checkpoint_every=1, **SMALL)
+    assert not (tmp_path / "r" / "model.safetensors").exists()
+    code, lines = headwise("reid", "train", "--run", tmp_path / "r", "--resume")
     assert code == 0, lines
-    before = (tmp_path / "a" / "model.safetensors").read_bytes()
-    code, lines = headwise("reid", "train", "--run", tmp_path / "a", "--resume")
-    assert code == 0, lines
-    assert (tmp_path / "a" / "model.safetensors").read_bytes() == before
+    assert len(calls) == 3
+    found, expected = (load_file(one / "model.safetensors") for one in (tmp_path / "r", run.path))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in found)
 
 
 def test_compare_is_resumed_and_tabulates_both_heads(persons, tmp_path, headwise) -> None:
@@ -205,9 +221,6 @@ class TestBackbones:
              "--no-pwca", "--accelerator", "cpu")  # fmt: skip
 
     def test_weights_of_another_backbone_are_one_line(self, persons, tmp_path, headwise) -> None:
-        import timm
-        from safetensors.torch import save_file
-
         save_file(timm.create_model("test_vit").state_dict(), tmp_path / "other.safetensors")
         words = ("reid", "train", "--data", persons, "--run", tmp_path / "r")
         code, lines = headwise(*words, *self.WORDS, "--weights", tmp_path / "other.safetensors")
@@ -217,12 +230,9 @@ class TestBackbones:
         assert (code, len(lines)) == (2, 1), lines
         assert "name it by --backbone" in lines[0]
 
-    def test_a_finished_run_needs_the_file_no_more(self, persons, tmp_path, headwise, monkeypatch) -> None:
-        import timm
-        import torch
-        from safetensors.torch import load_file, save_file
-
-        given, file = timm.create_model("vit_tiny_patch16_224", img_size=(32, 16)).state_dict(), tmp_path / "w.safetensors"
+    def test_a_finished_run_needs_the_file_no_more(self, persons, tmp_path, headwise) -> None:
+        file = tmp_path / "w.safetensors"
+        given = timm.create_model("vit_tiny_patch16_224", img_size=(32, 16)).state_dict()
         save_file(given, file)
         words = ("--weights", file, "--lr", 1e-9, "--weight-decay", 0)
         code, lines = headwise("reid", "train", "--data", persons, "--run", tmp_path / "r", *self.WORDS, *words)
@@ -246,7 +256,8 @@ class TestOthers:
         assert done.spec()["classes"] == [f"{number:04d}" for number in range(1, 7)]
         assert 0 <= found["accuracy"] <= found["top_5"] <= 1
         assert {"accuracy", "log_loss"} <= set(found["baselines"]["colours alone"])
-        rows = pipelines.reid.predict(run=done.path, input=tmp_path / "data" / "0001", output=tmp_path / "o.parquet").table()
+        asked = {"input": tmp_path / "data" / "0001", "output": tmp_path / "o.parquet"}
+        rows = pipelines.reid.predict(run=done.path, **asked).table()
         assert rows.columns[4:] == ["prediction", "probability", "vector", "model"]
         assert set(rows["prediction"]) <= set(done.spec()["classes"])
         assert rows["probability"].is_between(1 / 6, 1).all()
