@@ -3,6 +3,7 @@
 Shapes: B batch, N tokens (prefix tokens, the class token first, then patches row by row), D width, H heads, d = D / H.
 """
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -155,7 +156,7 @@ def build_trunk(
     import timm
 
     if not name.startswith("hf-hub:") and not timm.is_model(name):
-        close = timm.list_models(f"*{name.split('.')[0][:8]}*")[:5]
+        close = difflib.get_close_matches(name.split(".")[0], timm.list_models(), 5)
         raise ValueError(f"backbone {name!r} is unknown to timm" + (f"; near it: {', '.join(close)}" if close else ""))
     try:
         model = timm.create_model(

@@ -143,7 +143,7 @@ def test_names_and_sizes_that_are_no_trunk(monkeypatch) -> None:
         return str(caught.value)
 
     assert "'vit_tyni_patch16_224' is unknown to timm" in failed(name="vit_tyni_patch16_224")
-    assert "near it: vit_tiny" in failed(name="vit_tiny_patch16_24")
+    assert "near it: vit_tiny_patch16_224" in failed(name="vit_tiny_patch16_24")
     assert "takes no size of picture" in failed(name="resnet18")
     assert "has no cls_token" in failed(name="test_vit2")
     assert "has no blocks" in failed(name="swin_tiny_patch4_window7_224", image=(224, 224))
