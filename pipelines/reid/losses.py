@@ -21,9 +21,9 @@ def loss(model: nn.Module, batch: dict[str, Tensor], options: Any) -> Tensor:
     pictures of one condition."""
     x = augment(batch["image"], options)
     if isinstance(model, ConditionalEmbedder) or isinstance(getattr(model, "module", None), ConditionalEmbedder):
-        vectors = model.embed(x, batch["condition"])  # pyright: ignore[reportCallIssue]
+        vectors = _forward(model, "embed", x, batch["condition"])
         return triplet_loss(vectors, batch["label"], options.margin, batch["condition"])
-    found = model.branches(x)  # pyright: ignore[reportCallIssue]
+    found = _forward(model, "branches", x)
     each = []
     for name, logits in found.logits.items():
         own = F.cross_entropy(logits, batch["label"], label_smoothing=options.smoothing)
@@ -35,6 +35,13 @@ def loss(model: nn.Module, batch: dict[str, Tensor], options: Any) -> Tensor:
     if not options.balance:
         return losses.sum() + 0 * weights.sum()  # several devices wait for the gradient of every weight
     return 0.5 * (torch.exp(-weights) * losses + weights).sum()
+
+
+def _forward(model: Any, method: str, *given: Tensor) -> Any:
+    """A method in place of `forward`. Fabric must know of it, else it is neither autocast nor shared by devices."""
+    if hasattr(model, "mark_forward_method"):
+        model.mark_forward_method(method)
+    return getattr(model, method)(*given)
 
 
 def triplet_loss(vectors: Tensor, labels: Tensor, margin: float | None = None, group: Tensor | None = None) -> Tensor:
@@ -59,4 +66,3 @@ def triplet_loss(vectors: Tensor, labels: Tensor, margin: float | None = None, g
     gap = torch.where(counts, far - near, 0.0)
     each = F.softplus(gap) if margin is None else F.relu(gap + margin)
     return (each * counts).sum() / counts.sum().clamp_min(1)
-

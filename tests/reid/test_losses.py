@@ -143,3 +143,19 @@ def test_cca_has_triplets_among_pictures_of_one_condition() -> None:
     vectors = model.embed(augment(batch["image"], OPTIONS), batch["condition"]).detach()
     expected = plain_triplet(vectors, batch["label"].tolist(), None, batch["condition"].tolist())
     assert float(found) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["dcal", "cca"])
+def test_mixed_precision_reaches_the_model(kind: str) -> None:
+    from lightning.fabric import Fabric
+
+    trunk = build_trunk("scratch", image=(32, 16), patch=8, width=16, depth=1, heads=2)
+    plain = DCAL(trunk, 4) if kind == "dcal" else ConditionalEmbedder(trunk, 2)
+    seen = []
+    trunk.blocks[0].mlp.fc1.register_forward_hook(lambda layer, given, out: seen.append(out.dtype))
+    model = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed").setup_module(plain)
+    found = loss(model, batch_of(), OPTIONS)
+    assert seen == [torch.bfloat16] * (1 + (kind == "dcal"))  # of DCAL, PWCA too
+    assert found.dtype == torch.float32
+    found.backward()
+    assert all(weight.grad.isfinite().all() for weight in trunk.blocks.parameters())
