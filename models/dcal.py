@@ -120,7 +120,8 @@ class DCAL(nn.Module):
         if not 0 < local <= 1 or glca < 0:
             raise ValueError(f"DCAL: local must be in (0, 1] and glca 0 or more, got {local} and {glca}")
         self.trunk = trunk
-        self.heads, self.output = heads, output
+        self.heads: Heads = heads
+        self.output: Output = output
         self.pwca = pwca
         self.chosen = max(1, int(local * trunk.size[0] * trunk.size[1] + 1e-9))
         self.glca = nn.ModuleList(CrossLayer(trunk.width, trunk.heads) for _ in range(glca))

@@ -57,7 +57,7 @@ class Trunk(nn.Module):
         self.readable = attention == "softmax" and all(_is_plain(block.attn) for block in model.blocks)
 
     @property
-    def blocks(self) -> nn.ModuleList:
+    def blocks(self) -> Any:  # a ModuleList of timm's blocks
         """The transformer's blocks, first to last."""
         return self.model.blocks
 

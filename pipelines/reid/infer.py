@@ -80,7 +80,7 @@ def predict_items(
     size = tuple(spec["input"]["size"])
     mark, read_at = fingerprint(options.run), enlarged(size, options.run)
     trained = model.heads if isinstance(model, DCAL) else None
-    if trained is not None and options.embedding != "trained":
+    if isinstance(model, DCAL) and options.embedding != "trained":
         model.heads = options.embedding
     rows: list[Any] = [None] * len(items)
     images: dict[int, torch.Tensor] = {}
@@ -98,7 +98,7 @@ def predict_items(
             _draw(model, x, [items[k] for k in block], options, device)
         for k, place in enumerate(block):
             rows[place] = _row({name: value[k] for name, value in found.items()}, mark, options, spec)
-    if trained is not None:
+    if isinstance(model, DCAL) and trained is not None:
         model.heads = trained
     return rows
 

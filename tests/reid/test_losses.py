@@ -108,7 +108,7 @@ def plain_branches(model: DCAL, batch: dict[str, Tensor], options: SimpleNamespa
     for name, logits in found.logits.items():
         classes, labels = logits.shape[1], batch["label"]
         goal = F.one_hot(labels, classes) * (1 - options.smoothing) + options.smoothing / classes
-        entropy = float(-(goal * (logits - logits.logsumexp(1, keepdim=True))).sum(1).mean())
+        entropy = -(goal * (logits - logits.logsumexp(1, keepdim=True))).sum(1).mean().item()
         own = plain_triplet(found.tokens[name].detach(), labels.tolist(), options.margin) if batch["triplet"][0] else 0
         each.append(entropy + own)
     return each
@@ -147,7 +147,7 @@ def test_cca_has_triplets_among_pictures_of_one_condition() -> None:
 
 @pytest.mark.parametrize("kind", ["dcal", "cca"])
 def test_mixed_precision_reaches_the_model(kind: str) -> None:
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
     trunk = build_trunk("scratch", image=(32, 16), patch=8, width=16, depth=1, heads=2)
     plain = DCAL(trunk, 4) if kind == "dcal" else ConditionalEmbedder(trunk, 2)
