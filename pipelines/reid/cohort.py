@@ -139,7 +139,7 @@ def open_splits(options: Any, spec: dict[str, Any] | None, whole: bool) -> Split
             )
         learned = IdentityPictures(source, train, learned.labels, per_identity=options.per_identity)
     other = _named if goal == "classes" else _numbered
-    rest = [other(source, part, classes) for part in (validation, test)]
+    rest = other(source, validation, classes), other(source, test, classes)
     if spec is None:
         spec = {
             "input": {"pictures": len(pictures.paths), "identities": len(set(pictures.identities)),

@@ -38,10 +38,15 @@ def loss(model: nn.Module, batch: dict[str, Tensor], options: Any) -> Tensor:
 
 
 def _forward(model: Any, method: str, *given: Tensor) -> Any:
-    """A method in place of `forward`. Fabric must know of it, else it is neither autocast nor shared by devices."""
-    if hasattr(model, "mark_forward_method"):
-        model.mark_forward_method(method)
-    return getattr(model, method)(*given)
+    """A method in place of `forward`, which is where Fabric casts and several devices share the work."""
+    own = getattr(model, "module", None)
+    if own is None:
+        return getattr(model, method)(*given)
+    own.forward = getattr(own, method)
+    try:
+        return model(*given)
+    finally:
+        del own.forward
 
 
 def triplet_loss(vectors: Tensor, labels: Tensor, margin: float | None = None, group: Tensor | None = None) -> Tensor:

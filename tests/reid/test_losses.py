@@ -124,7 +124,7 @@ def test_branches_are_weighed_by_their_variances(options: dict, triplet: bool) -
     found = loss(model, batch, OPTIONS)
     variances = model.log_variance.tolist()
     expected = sum(math.exp(-w) * one + w for w, one in zip(variances, each, strict=True)) / 2
-    assert float(found) == pytest.approx(expected, rel=1e-4)
+    assert found.item() == pytest.approx(expected, rel=1e-4)
     found.backward()
     assert model.log_variance.grad is not None
     wanted = [(1 - math.exp(-w) * one) / 2 for w, one in zip(variances, each)]
