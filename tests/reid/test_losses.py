@@ -153,9 +153,10 @@ def test_mixed_precision_reaches_the_model(kind: str) -> None:
     plain = DCAL(trunk, 4) if kind == "dcal" else ConditionalEmbedder(trunk, 2)
     seen = []
     trunk.blocks[0].mlp.fc1.register_forward_hook(lambda layer, given, out: seen.append(out.dtype))
-    model = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed").setup_module(plain)
+    fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+    model = fabric.setup_module(plain)
     found = loss(model, batch_of(), OPTIONS)
     assert seen == [torch.bfloat16] * (1 + (kind == "dcal"))  # of DCAL, PWCA too
     assert found.dtype == torch.float32
-    found.backward()
+    fabric.backward(found)
     assert all(weight.grad.isfinite().all() for weight in trunk.blocks.parameters())
