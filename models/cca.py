@@ -33,6 +33,8 @@ class ConditionalEmbedder(nn.Module):
         self.layers = nn.ModuleList(CrossLayer(trunk.width, trunk.heads) for _ in range(layers))
         self.norm = nn.LayerNorm(trunk.width, eps=1e-6)
         self.project = nn.Linear(trunk.width, vector)
+        # The layers have norms of their own; several devices would wait for the gradient of one that is not used.
+        trunk.model.norm.requires_grad_(False)
 
     def embed(self, images: Tensor, condition: Tensor) -> Tensor:
         """One vector a picture, of length 1. images: (B, 3, Y, X); condition: int64 (B,) -> (B, E)."""
@@ -40,7 +42,7 @@ class ConditionalEmbedder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """The vectors of every condition: (B, 3, Y, X) -> (B, C, E), each of length 1."""
-        return self._ask(images, self.conditions.expand(len(images), -1, -1))
+        return self._ask(images, self.conditions.expand(images.shape[0], -1, -1))
 
     def _ask(self, images: Tensor, query: Tensor) -> Tensor:
         context, _ = self.trunk(images)

@@ -3,6 +3,7 @@
 Shapes: B batch, N tokens (prefix tokens, the class token first, then patches row by row), D width, H heads, d = D / H.
 """
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,8 @@ class Trunk(nn.Module):
         self.readable = attention == "softmax" and all(_is_plain(block.attn) for block in model.blocks)
 
     @property
-    def blocks(self) -> Any:
-        """The transformer's blocks, first to last (an `nn.ModuleList`)."""
+    def blocks(self) -> Any:  # a ModuleList of timm's blocks
+        """The transformer's blocks, first to last."""
         return self.model.blocks
 
     def embed(self, images: Tensor) -> Tensor:
@@ -72,7 +73,8 @@ class Trunk(nn.Module):
         """Tokens after the last block, not yet normalised (B, N, D), and, to read, (query, key) of every block, each
         (B, H, N, d) and cut off from gradients.
         """
-        x, pairs = self.embed(images), list[tuple[Tensor, Tensor]]()
+        x = self.embed(images)
+        pairs: list[tuple[Tensor, Tensor]] = []
         for block in self.blocks:
             if self.readable:
                 query, key, value = qkv(block.attn, block.norm1(x))
@@ -154,7 +156,7 @@ def build_trunk(
     import timm
 
     if not name.startswith("hf-hub:") and not timm.is_model(name):
-        close = timm.list_models(f"*{name.split('.')[0][:8]}*")[:5]
+        close = difflib.get_close_matches(name.split(".")[0], timm.list_models(), 5)
         raise ValueError(f"backbone {name!r} is unknown to timm" + (f"; near it: {', '.join(close)}" if close else ""))
     try:
         model = timm.create_model(
@@ -167,6 +169,9 @@ def build_trunk(
         raise ValueError(
             f"backbone {name!r} cannot be made ({reason}); without network give a file of weights, or 'random'"
         ) from None
+    side = getattr(getattr(model, "patch_embed", None), "patch_size", (1, 1))
+    if image[0] % side[0] or image[1] % side[1]:
+        raise ValueError(f"patches of {side[0]} pixels do not fill a picture of {image[0]} x {image[1]}")
     if weights not in ("pretrained", "random"):
         state = read_weights(Path(weights))
         state = {key: value for key, value in state.items() if not key.startswith(("head.", "head_dist.", "fc_norm."))}

@@ -66,6 +66,12 @@ class Reid(Task[ReidOptions]):
 
         return build(options, spec)
 
+    def warm_start(self, model: nn.Module, options: ReidOptions, spec: dict[str, Any]) -> None:
+        """The weights of timm's backbone."""
+        from .build import warm_start
+
+        warm_start(model, options)
+
     def optimizer(self, model: nn.Module, options: ReidOptions) -> torch.optim.Optimizer:
         """Weight decay for matrices only."""
         from .build import optimizer
@@ -118,8 +124,9 @@ class Reid(Task[ReidOptions]):
 
     def items(self, options: Any, spec: dict[str, Any]) -> Sequence[Item]:
         """Pictures."""
-        from .infer import list_inputs
+        from .infer import check_maps, list_inputs
 
+        check_maps(options, spec)
         return list_inputs(options.input, options.images)
 
     def prediction_schema(self, options: Any, spec: dict[str, Any]) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def _scaled(images: Tensor) -> Tensor:
 
 
 def _blots(batch: int, height: int, width: int, share: float, device: torch.device) -> Tensor:
-    """Bool (B, 1, Y, X), True inside the rectangle of each chosen picture; they may reach beyond its edges."""
+    """Bool (B, 1, Y, X), True inside the rectangle of each chosen picture."""
     low, high = ERASED_AREA
     area = height * width * (low + (high - low) * torch.rand(batch, device=device))
     shape = torch.exp((2 * torch.rand(batch, device=device) - 1) * -torch.log(torch.tensor(ERASED_SHAPE)))

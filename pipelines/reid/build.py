@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...data.errors import InputError
 from ...models.cca import ConditionalEmbedder
 from ...models.dcal import DCAL
-from ...models.vit_trunk import build_trunk
+from ...models.vit_trunk import SCRATCH, Trunk, build_trunk
 
 UNDECAYED = ("pos_embed", "cls_token", "reg_token", "dist_token", "conditions")
 
@@ -17,10 +18,7 @@ UNDECAYED = ("pos_embed", "cls_token", "reg_token", "dist_token", "conditions")
 def build(options: Any, spec: dict[str, Any]) -> nn.Module:
     """DCAL, or the conditional embedder. Raises ValueError for options that do not fit together."""
     o = options
-    trunk = build_trunk(
-        o.backbone, image=tuple(o.size), weights=o.weights, patch=o.patch, width=o.width, depth=o.layers, heads=o.heads,
-        drop_path=o.drop_path, attention=o.attention, ffn=o.ffn,
-    )  # fmt: skip
+    trunk = _trunk(o, "random")
     if o.model == "cca":
         return ConditionalEmbedder(trunk, len(spec["attributes"]), vector=o.vector, layers=max(1, o.glca))
     search = spec["goal"] == "search"
@@ -29,6 +27,25 @@ def build(options: Any, spec: dict[str, Any]) -> nn.Module:
         neck=search if o.neck == "auto" else o.neck == "yes", heads=o.embedding,
         output="vectors" if search else "probabilities",
     )  # fmt: skip
+
+
+def _trunk(o: Any, weights: str) -> Trunk:
+    return build_trunk(
+        o.backbone, image=tuple(o.size), weights=weights, patch=o.patch, width=o.width, depth=o.layers, heads=o.heads,
+        drop_path=o.drop_path, attention=o.attention, ffn=o.ffn,
+    )  # fmt: skip
+
+
+def warm_start(model: Any, options: Any) -> None:
+    """Weights of timm's backbone, of a new training only: a finished run has its own, and needs neither the file nor
+    the network again. Raises InputError for weights that are missing or do not fit."""
+    if options.backbone == SCRATCH or options.weights == "random":
+        return
+    try:
+        begun = _trunk(options, options.weights)
+    except ValueError as error:
+        raise InputError(f"reid: these options make no model: {error}") from None
+    model.trunk.load_state_dict(begun.state_dict())
 
 
 def optimizer(model: nn.Module, options: Any) -> torch.optim.Optimizer:

@@ -31,7 +31,8 @@ def check(options: Any) -> None:
         raise InputError(f"--erase {options.erase}: must be in [0, 1]")
     if options.margin is not None and not 0 <= options.margin < float("inf"):
         raise InputError(f"--margin {options.margin}: must be 0 or more")
-    if options.triplet != "no" and options.goal != "classes" and options.batch_size % options.per_identity:
+    triplets = options.model == "cca" or (options.triplet != "no" and options.goal != "classes")
+    if triplets and options.batch_size % options.per_identity:
         raise InputError(f"--batch-size {options.batch_size}: must be a multiple of --per-identity "
                          f"{options.per_identity}")  # fmt: skip
     check_attention(options.attention, fits=("any tokens", "sequence"), why="a class token stands before the patches")
@@ -40,6 +41,8 @@ def check(options: Any) -> None:
         if off and not isinstance(options, CompareOptions):
             raise InputError(f"--attention {options.attention}: GLCA and PWCA read softmax attention; add "
                              f"{' and '.join(off)}")  # fmt: skip
+    if options.backbone == "scratch" and options.weights not in ("pretrained", "random"):
+        raise InputError(f"--weights {options.weights}: are of a backbone of timm; name it by --backbone")
     if options.model == "cca" and options.goal == "classes":
         raise InputError("--model cca: learns vectors to search by, not --goal classes")
     if isinstance(options, CompareOptions):

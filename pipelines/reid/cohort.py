@@ -139,7 +139,7 @@ def open_splits(options: Any, spec: dict[str, Any] | None, whole: bool) -> Split
             )
         learned = IdentityPictures(source, train, learned.labels, per_identity=options.per_identity)
     other = _named if goal == "classes" else _numbered
-    rest = [other(source, part, classes) for part in (validation, test)]
+    rest = other(source, validation, classes), other(source, test, classes)
     if spec is None:
         spec = {
             "input": {"pictures": len(pictures.paths), "identities": len(set(pictures.identities)),
@@ -173,7 +173,8 @@ def _everything(pictures: PictureSet) -> np.ndarray:
 
 
 def _parts(options: Any, pictures: PictureSet, goal: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of the three parts: the data's own, else shares of the identities (search) or of each one's pictures."""
+    """Rows of the three parts: the data's own, else shares of the identities (search), of each
+    one's pictures (classes), or of all pictures."""
     generator = np.random.default_rng(mix(options.seed, 3))
     train, test = pictures.rows("train"), pictures.rows("query", "gallery", "test")
     validation = pictures.rows("validation")
@@ -202,6 +203,8 @@ def _share(
     if not share:
         return rows[:0], rows
     names, codes = np.unique([pictures.identities[row] for row in rows], return_inverse=True)
+    if goal == "pictures":
+        names, codes = names[:1], np.zeros_like(codes)
     if goal == "search":
         regular = np.unique(codes[~(pictures.junk | pictures.distractor)[rows]])
         count = min(max(1, round(share * len(regular))), len(regular) - 2)
@@ -238,7 +241,8 @@ def _numbered(source: Source, rows: np.ndarray, classes: Sequence[str]) -> Pictu
 
 
 def _conditional(options: Any, spec: dict[str, Any] | None, whole: bool, source: Source) -> Splits:
-    """A sample for each picture and attribute that is known of it; labels are values, apart for each attribute."""
+    """A sample for each picture and attribute that is known of it; labels are values, from 1, apart for each attribute.
+    """
     pictures = source.pictures
     names = list(options.attributes or pictures.attributes) if spec is None else spec["attributes"]
     require_columns(pictures.where, names, list(pictures.attributes))
@@ -246,7 +250,7 @@ def _conditional(options: Any, spec: dict[str, Any] | None, whole: bool, source:
         raise fail(pictures.where, "has no attributes, and --model cca learns a space for each; give a table with them")
     code = {
         key: k for k, key in enumerate(
-            sorted({(a, v) for a in names for v in pictures.attributes[a] if v is not None}))
+            sorted({(a, v) for a in names for v in pictures.attributes[a] if v is not None}), 1)
     }  # fmt: skip
 
     def seen(rows: np.ndarray, kind: type[Pictures] = Pictures, **more: Any) -> Pictures:
@@ -255,13 +259,15 @@ def _conditional(options: Any, spec: dict[str, Any] | None, whole: bool, source:
             if (value := pictures.attributes[name][row]) is not None
         ]  # fmt: skip
         which, labels, conditions = (np.array(one, np.int64) for one in (zip(*found) if found else ((), (), ())))
-        return kind(source, which, labels, conditions, **more)
+        part = kind(source, which, labels, conditions, **more)
+        part.cameras = None  # a colour is the same colour to every camera
+        return part
 
     if whole:
         part = seen(_everything(pictures))
         return Splits(part, part, part, spec or {})
     # Attributes are of kinds of things, not of one: any picture may be in any part.
-    train, validation, test = _parts(options, pictures, "classes")
+    train, validation, test = _parts(options, pictures, "pictures")
     if spec is None:
         spec = {
             "input": {"pictures": len(pictures.paths), "size": list(options.size)}, "goal": "search", "classes": [],

@@ -132,7 +132,7 @@ def _stored(path: Path, column: str, mark: str) -> Embedded | None:
         raise fail(path, "vectors have several lengths")
     vectors = good[column].explode().to_numpy().reshape(len(good), -1)
     files = good["file"].to_list() if "file" in names else good["item"].to_list()
-    return Embedded(good["item"].to_list(), files, np.ascontiguousarray(vectors, np.float32), len(table) - len(good))
+    return Embedded(good["item"].to_list(), files, np.array(vectors, np.float32), len(table) - len(good))
 
 
 def _nearest(query: Embedded, gallery: Embedded, k: int, options: Any) -> tuple[np.ndarray, np.ndarray]:

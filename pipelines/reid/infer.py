@@ -16,7 +16,6 @@ from ...data.tables import TABLE_SUFFIXES, collect, fail, require_columns, scan_
 from ...models.dcal import DCAL
 from ..engine import inference
 from ..engine.checkpoint import checksum
-from ..engine.loaded import open_spec
 from ..engine.run_directory import RunDirectory, write_aside
 from ..engine.task import Item, Task
 from .augment import DEVIATION, MEAN, normalise
@@ -52,6 +51,17 @@ def fingerprint(run: str) -> str:
     return checksum(RunDirectory.open(run, "reid").path / "model.safetensors")[:MODEL_LETTERS]
 
 
+def check_maps(options: Any, spec: dict[str, Any]) -> None:
+    """Refuse --maps of a run without rollout, before all pictures fail one by one."""
+    if not options.maps:
+        return
+    if spec["attributes"]:
+        raise fail(options.run, "--maps draws the rollout of dcal; this run is of cca")
+    mixer = RunDirectory.open(options.run, "reid").config().get("attention", "softmax")
+    if mixer != "softmax":
+        raise fail(options.run, f"--maps draws the rollout of softmax attention; this run has {mixer}")
+
+
 def schema(options: Any, spec: dict[str, Any]) -> dict[str, Any]:
     """vector, or vector_ATTRIBUTE of each; prediction and probability where the model names classes; model."""
     one = pl.List(pl.Float32)
@@ -69,7 +79,7 @@ def predict_items(
     size = tuple(spec["input"]["size"])
     mark, read_at = fingerprint(options.run), enlarged(size, options.run)
     trained = model.heads if isinstance(model, DCAL) else None
-    if trained is not None and options.embedding != "trained":
+    if isinstance(model, DCAL) and options.embedding != "trained":
         model.heads = options.embedding
     rows: list[Any] = [None] * len(items)
     images: dict[int, torch.Tensor] = {}
@@ -87,7 +97,7 @@ def predict_items(
             _draw(model, x, [items[k] for k in block], options, device)
         for k, place in enumerate(block):
             rows[place] = _row({name: value[k] for name, value in found.items()}, mark, options, spec)
-    if trained is not None:
+    if isinstance(model, DCAL) and trained is not None:
         model.heads = trained
     return rows
 
@@ -116,8 +126,7 @@ def _draw(model: Any, x: torch.Tensor, items: Sequence[Item], options: Any, devi
     """The rollout over each picture, OUTPUT.maps/ID.png; an id never leads out of it."""
     from PIL import Image
 
-    if not isinstance(model, DCAL) or not model.trunk.readable:
-        raise InputError(f"{options.run}: --maps needs softmax attention of dcal, which this run does not have")
+    assert isinstance(model, DCAL)
     heat = model.rollout(x.to(device)).float().cpu().numpy()
     for image, one, item in zip(x, heat, items):
         plain = (image * DEVIATION + MEAN).clamp(0, 1).permute(1, 2, 0).numpy()
@@ -131,7 +140,4 @@ def _draw(model: Any, x: torch.Tensor, items: Sequence[Item], options: Any, devi
 
 def embed(task: Task[Any], options: Any) -> inference.Predicted:
     """`predict` by the name that this field has for it."""
-    spec = open_spec(RunDirectory.open(options.run, task.name))
-    if options.maps and spec["attributes"]:
-        raise fail(options.run, "--maps draws the rollout of dcal; this run is of cca")
     return inference.predict(task, options)

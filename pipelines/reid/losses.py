@@ -21,9 +21,9 @@ def loss(model: nn.Module, batch: dict[str, Tensor], options: Any) -> Tensor:
     pictures of one condition."""
     x = augment(batch["image"], options)
     if isinstance(model, ConditionalEmbedder) or isinstance(getattr(model, "module", None), ConditionalEmbedder):
-        vectors = model.embed(x, batch["condition"])  # pyright: ignore[reportCallIssue]
+        vectors = _forward(model, "embed", x, batch["condition"])
         return triplet_loss(vectors, batch["label"], options.margin, batch["condition"])
-    found = model.branches(x)  # pyright: ignore[reportCallIssue]
+    found = _forward(model, "branches", x)
     each = []
     for name, logits in found.logits.items():
         own = F.cross_entropy(logits, batch["label"], label_smoothing=options.smoothing)
@@ -31,10 +31,22 @@ def loss(model: nn.Module, batch: dict[str, Tensor], options: Any) -> Tensor:
             own = own + triplet_loss(found.tokens[name], batch["label"], options.margin)
         each.append(own)
     losses = torch.stack(each)
-    if not options.balance:
-        return losses.sum()
     weights: Tensor = model.log_variance  # pyright: ignore[reportAssignmentType]
+    if not options.balance:
+        return losses.sum() + 0 * weights.sum()  # several devices wait for the gradient of every weight
     return 0.5 * (torch.exp(-weights) * losses + weights).sum()
+
+
+def _forward(model: Any, method: str, *given: Tensor) -> Any:
+    """A method in place of `forward`, which is where Fabric casts and several devices share the work."""
+    own = getattr(model, "module", None)
+    if own is None:
+        return getattr(model, method)(*given)
+    own.forward = getattr(own, method)
+    try:
+        return model(*given)
+    finally:
+        del own.forward
 
 
 def triplet_loss(vectors: Tensor, labels: Tensor, margin: float | None = None, group: Tensor | None = None) -> Tensor:
@@ -46,8 +58,10 @@ def triplet_loss(vectors: Tensor, labels: Tensor, margin: float | None = None, g
     """
     x = vectors.float()
     square = x.square().sum(1)
+    with torch.autocast(x.device.type, enabled=False):  # 16 bits of the product would leave nothing of small distances
+        product = x @ x.T
     # The square root has no gradient at 0, where a picture stands twice in a batch.
-    distance = (square[:, None] + square - 2 * x @ x.T).clamp_min(1e-12).sqrt()
+    distance = (square[:, None] + square - 2 * product).clamp_min(1e-12).sqrt()
     same = labels[:, None] == labels
     other = ~same if group is None else ~same & (group[:, None] == group)
     same = same & ~torch.eye(len(x), dtype=torch.bool, device=x.device)
@@ -57,4 +71,3 @@ def triplet_loss(vectors: Tensor, labels: Tensor, margin: float | None = None, g
     gap = torch.where(counts, far - near, 0.0)
     each = F.softplus(gap) if margin is None else F.relu(gap + margin)
     return (each * counts).sum() / counts.sum().clamp_min(1)
-

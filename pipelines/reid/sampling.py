@@ -19,20 +19,21 @@ def identity_batches(
     fewer), K pictures of each, without a copy where it has K.
 
     The pictures of an identity are shuffled and cut into groups of K, the last one filled up from its others. A batch
-    draws identities by how many groups they have left; when fewer than P have any, others give pictures again. Groups
-    of very frequent identities that are left at the end wait for the next epoch.
+    draws identities by how many groups they have left, those first that no batch to come can do without; when fewer
+    than P have any, others give pictures again. An identity with more groups than there are batches gives one to each,
+    and the rest wait for the next epoch.
     """
     places = [np.flatnonzero(labels == one) for one in np.unique(labels)]
     groups = [_groups(generator.permutation(own), each, generator) for own in places]
     left = np.array([len(own) for own in groups])
     wanted = min(identities, len(groups))
     batches = []
-    for _ in range(count_batches(labels, identities, each)):
+    for ahead in range(count_batches(labels, identities, each), 0, -1):
         # Exponential clocks: the first P to ring are P draws without replacement, by weight.
         with np.errstate(divide="ignore"):
             clock = generator.exponential(size=len(groups)) / left
         spare = generator.random(len(groups))  # orders those that have none left, behind all others
-        chosen = np.lexsort((spare, clock))[:wanted]
+        chosen = np.lexsort((spare, clock, left < ahead))[:wanted]
         batch = []
         for one in chosen.tolist():
             if left[one]:

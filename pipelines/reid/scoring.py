@@ -22,7 +22,7 @@ from ..metrics.reranking import rerank
 from ..metrics.retrieval import Retrieval, bootstrap, leave_one_out, recall_at, retrieval_scores, score_vectors
 from . import figures
 from .augment import normalise
-from .cohort import Pictures
+from .cohort import DISTRACTOR, JUNK, Pictures
 
 RANKS = (1, 5, 10)
 NOBODY = -2  # the identity of a query that is junk or a distractor: it has no match
@@ -115,7 +115,7 @@ def fit_baseline(splits: Splits, seed: int) -> dict[str, Tensor]:
     weight, bias = fitted.coef_, fitted.intercept_
     if len(weight) == 1:  # two classes: one row, the logit of the second
         weight, bias = np.concatenate([0 * weight, weight]), np.concatenate([[0.0], bias])
-    return {"baseline_weight": torch.from_numpy(weight), "baseline_bias": torch.from_numpy(bias)}
+    return {"baseline_weight": torch.from_numpy(np.ascontiguousarray(weight)), "baseline_bias": torch.from_numpy(bias)}
 
 
 def review(
@@ -189,7 +189,10 @@ def _search(part: Pictures, found: dict[str, np.ndarray], options: Any, maps: li
         metrics["reranked"] = rows["re-ranked"] = scores_of(reranked, options.seed)
         curves["re-ranked"] = scored.cmc
     if not part.ranked:
-        metrics["recall_at"] = {str(k): v for k, v in recall_at(found["vectors"], part.labels).items()}
+        # As above: junk counts for nobody, and no distractor is like another.
+        kept = part.labels != JUNK
+        apart = np.where(part.labels == DISTRACTOR, NOBODY - np.arange(len(part)), part.labels)
+        metrics["recall_at"] = {str(k): v for k, v in recall_at(found["vectors"][kept], apart[kept]).items()}
     names = ("mAP", *(f"rank_{k}" for k in RANKS), "mINP")
     table = pl.DataFrame([{"score": name, **{who: _shown(row, name) for who, row in rows.items()}} for name in names])
     pictures = [figures.match_curves(curves), *figures.ranked_lists(part, own), figures.alike(part, own), *maps]
@@ -239,7 +242,7 @@ def _conditions(part: Pictures, found: dict[str, np.ndarray], spec: dict[str, An
         own = np.flatnonzero(part.conditions == place)
         row: dict[str, Any] = {"attribute": name, "pictures": len(own)}
         for who, given in (("cca", found["vectors"]), (COLOURS, flat)):
-            scored, _ = search_all(given[own], part.labels[own] + 1, None, np.zeros(len(own)))
+            scored, _ = search_all(given[own], part.labels[own], None, np.zeros(len(own)))
             row |= {f"{who}: mAP": scored.mean_ap, f"{who}: recall at 1": float(scored.cmc[0])}
         rows.append(row)
     table = pl.DataFrame(rows)
