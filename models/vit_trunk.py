@@ -4,6 +4,7 @@ Shapes: B batch, N tokens (prefix tokens, the class token first, then patches ro
 """
 
 import difflib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -176,12 +177,34 @@ def build_trunk(
         state = read_weights(Path(weights))
         state = {key: value for key, value in state.items() if not key.startswith(("head.", "head_dist.", "fc_norm."))}
         try:
-            state = checkpoint_filter_fn(state, model)  # pyright: ignore[reportArgumentType]
+            state = checkpoint_filter_fn(_resized(state, model), model)  # pyright: ignore[reportArgumentType]
             model.load_state_dict(state)
         except (RuntimeError, KeyError, AttributeError) as error:
             reason = " ".join(str(error).split())[:160]
             raise ValueError(f"{weights}: weights of another model than {name!r} ({reason})") from None
     return Trunk(model, attention=attention, ffn=ffn, moe=moe)
+
+
+def _resized(state: dict[str, Any], model: Any) -> dict[str, Any]:
+    """Positions of pictures that were no square brought to the model's grid; squares are timm's own business.
+
+    A file does not say its grid: it is taken for the one whose shape is nearest to the model's.
+    """
+    from timm.layers import resample_abs_pos_embed
+
+    given, grid = state.get("pos_embed"), model.patch_embed.grid_size
+    if not isinstance(given, Tensor) or given.ndim != 3 or given.shape == model.pos_embed.shape:
+        return state
+    patches = given.shape[1] - model.num_prefix_tokens
+    if patches < 2 or math.isqrt(patches) ** 2 == patches:
+        return state
+    rows = min(
+        (k for k in range(1, patches + 1) if patches % k == 0),
+        key=lambda k: abs(math.log(k * k / patches) - math.log(grid[0] / grid[1])),
+    )
+    old = [rows, patches // rows]
+    found = resample_abs_pos_embed(given, list(grid), old, num_prefix_tokens=model.num_prefix_tokens)
+    return {**state, "pos_embed": found}
 
 
 def random_partners(batch: int, device: torch.device) -> Tensor:

@@ -104,6 +104,15 @@ def test_weights_of_another_picture_size_come_from_a_file(tmp_path: Path, kind: 
     assert torch.equal(found["pos_embed"][0, 0], whole["pos_embed"][0, 0])
 
 
+def test_positions_of_upright_pictures_are_resized_as_such(tmp_path: Path) -> None:
+    whole, file = timm.create_model(TINY, img_size=(128, 64)).state_dict(), tmp_path / "upright.pth"
+    torch.save(whole, file)
+    found = build_trunk(TINY, image=(96, 48), weights=str(file)).model.state_dict()["pos_embed"][0]
+    old = whole["pos_embed"][0, 1:].unflatten(0, (8, 4)).permute(2, 0, 1)[None]
+    torch.testing.assert_close(found[1:], F.interpolate(old, (6, 3), mode="bicubic", antialias=True)[0].flatten(1).T)
+    assert torch.equal(found[0], whole["pos_embed"][0, 0])
+
+
 class Evil:
     """What a pickle would run."""
 
