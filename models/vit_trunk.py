@@ -190,7 +190,7 @@ def _resized(state: dict[str, Any], model: Any) -> dict[str, Any]:
 
     A file does not say its grid: it is taken for the one whose shape is nearest to the model's.
     """
-    from timm.layers import resample_abs_pos_embed
+    from timm.layers.pos_embed import resample_abs_pos_embed
 
     given, grid = state.get("pos_embed"), model.patch_embed.grid_size
     if not isinstance(given, Tensor) or given.ndim != 3 or given.shape == model.pos_embed.shape:
