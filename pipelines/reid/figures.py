@@ -126,7 +126,7 @@ def rollout(images: Tensor, maps: np.ndarray, names: list[str]) -> Picture:
     """images: (B, 3, Y, X), normalised; maps: (B, rows, columns)."""
     from matplotlib.figure import Figure
 
-    drawn = Figure(figsize=(1.4 * len(images), 1.5 + 2.8 * images.shape[2] / images.shape[3]), layout="constrained")
+    drawn = Figure(figsize=(1.4 * len(images), 0.5 + 2.8 * images.shape[2] / images.shape[3]), layout="constrained")
     axes = drawn.subplots(2, len(images), squeeze=False)
     for k, (image, heat, name) in enumerate(zip(images, maps, names)):
         plain = (image * DEVIATION + MEAN).clamp(0, 1).permute(1, 2, 0).numpy()
