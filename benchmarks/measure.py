@@ -25,7 +25,7 @@ def fastest(calls: Sequence[Callable[[], object]], seconds: float = 1.0, least: 
 
 
 def medians(calls: Sequence[Callable[[], object]], rounds: int = 7) -> list[float]:
-    """Median seconds of each call, the calls made in turn, so that other work on the machine meets all of them alike."""
+    """Median seconds of each call, the calls made in turn, so that other work on the machine meets all alike."""
     spent: list[list[float]] = [[] for _ in calls]
     for turn in range(rounds + 1):
         for call, times in zip(calls, spent, strict=True):

@@ -5,7 +5,7 @@
 12 layers of 12 heads of width 64, float32. "from q and k": `rollout_row` beside the usual code, which holds the
 softmax maps of all layers, takes the mean of the heads, then 0.5 A + 0.5 I, multiplies the matrices from the first
 layer to the last, and reads row 0. "from stored maps": the chain alone, given the mean maps: a vector times each
-matrix beside the products of matrices. "q k^T alone": the products of the last-but-one layer and below, which both
+matrix beside the products of matrices. "q k^T alone": the products of all layers but the last, which both
 ways need and no order of the chain avoids; it bounds what the first comparison can show. Both forms must agree to 1e-5
 before anything is timed. They are called in turn; the median of each counts. Peak memory is the growth of a process of
 its own over one call, with one thread: all but the inputs.
@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from measure import medians, memory_environment, peak_bytes
@@ -89,7 +90,7 @@ def main() -> None:
     if given.peak:
         name, batch, tokens, form = given.peak[0], *map(int, given.peak[1:])
         data = FORMS[name][0](batch, tokens)
-        print(peak_bytes(lambda: FORMS[name][1 + form](data)))
+        print(peak_bytes(partial(FORMS[name][1 + form], data)))
         return
     torch.set_num_threads(given.threads)
     load = os.getloadavg()[0]
@@ -100,10 +101,8 @@ def main() -> None:
         for batch, tokens in CASES:
             data = make(batch, tokens)
             torch.testing.assert_close(ours(data), theirs(data), rtol=0, atol=1e-5)
-            calls = [lambda: ours(data), lambda: theirs(data)]
-            if ours is rollout_row:
-                calls.append(lambda: scores(data))
-            mine, other, *alone = (1e3 * spent for spent in medians(calls, given.rounds))
+            forms = (ours, theirs, scores) if ours is rollout_row else (ours, theirs)
+            mine, other, *alone = (1e3 * spent for spent in medians([partial(form, data) for form in forms], given.rounds))
             small, large = (peak(name, batch, tokens, form) / 2**20 for form in (0, 1))
             bound = f"{alone[0]:.1f}" if alone else ""
             print(

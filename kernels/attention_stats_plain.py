@@ -17,7 +17,8 @@ from .softmax_pool_plain import compute_type
 
 BLOCK_NUMBERS = 1 << 19  # scores in a block: 2 MiB of float32, with its exponentials twice that
 DEVICE_NUMBERS = 1 << 26  # on a GPU, where many blocks would be many launches
-FEW_ROWS = 16  # queries below which the product of a block is no longer efficient; heads are then taken in turn
+FEW_ROWS = 128  # queries below which the product of a block is less efficient; heads are then taken in turn
+LEAST_ROWS = 8  # however many keys there are
 HIDDEN, FLOOR = -1e30, -1e29
 UNSHIFTED = 60.0  # scores up to here: neither e^60, M times, nor e^-60 leaves float32, and the largest is not needed
 
@@ -38,7 +39,7 @@ def blocks(query: Tensor, key: Tensor, causal: bool, all_heads: bool = False) ->
     room = BLOCK_NUMBERS if query.is_cpu else DEVICE_NUMBERS
     group = heads // kv
     kv_step = kv if all_heads else min(kv, max(1, room // max(1, min(rows, FEW_ROWS) * group * keys)))
-    row_step = max(1, min(rows, max(FEW_ROWS // 2, room // max(1, kv_step * group * keys))))
+    row_step = max(1, min(rows, max(LEAST_ROWS, room // max(1, kv_step * group * keys))))
     whole = kv_step == kv and row_step >= rows
     batch_step = max(1, room // max(1, heads * rows * keys)) if whole else 1
     for first in range(0, batch, batch_step):
@@ -66,7 +67,13 @@ def grouped(x: Tensor, kv: int) -> Tensor:
 
 
 def scores(
-    query: Tensor, key: Tensor, mask: Tensor | None, block: Block, scale: float, causal: bool, room: Tensor | None = None
+    query: Tensor,
+    key: Tensor,
+    mask: Tensor | None,
+    block: Block,
+    scale: float,
+    causal: bool,
+    room: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Scaled scores (b, k G, r, m) of a block, its scaled queries (b, k, G r, d) and keys (b, k, m, d).
 
