@@ -38,7 +38,7 @@ def drawn(batch: int, tokens: int) -> Layers:
 
 def scores(layers: Layers) -> None:
     for query, key in layers[:-1]:
-        query @ key.mT
+        torch.matmul(query, key.mT)
 
 
 def usual(layers: Layers) -> Tensor:
@@ -102,7 +102,8 @@ def main() -> None:
             data = make(batch, tokens)
             torch.testing.assert_close(ours(data), theirs(data), rtol=0, atol=1e-5)
             forms = (ours, theirs, scores) if ours is rollout_row else (ours, theirs)
-            mine, other, *alone = (1e3 * spent for spent in medians([partial(form, data) for form in forms], given.rounds))
+            spent = medians([partial(form, data) for form in forms], given.rounds)
+            mine, other, *alone = (1e3 * seconds for seconds in spent)
             small, large = (peak(name, batch, tokens, form) / 2**20 for form in (0, 1))
             bound = f"{alone[0]:.1f}" if alone else ""
             print(
