@@ -25,8 +25,8 @@ CASES = ((8, 12, 785, 64), (64, 3, 129, 64))  # batch, heads, tokens, width
 
 
 def joined(query: Tensor, key: Tensor, value: Tensor, partner: Tensor) -> Tensor:
-    both = (torch.cat([x, x[partner]], 2) for x in (key, value))
-    return F.scaled_dot_product_attention(query, *both)
+    keys, values = (torch.cat([x, x[partner]], 2) for x in (key, value))
+    return F.scaled_dot_product_attention(query, keys, values)
 
 
 FORMS = (pair_attention, joined)

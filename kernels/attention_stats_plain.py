@@ -103,7 +103,7 @@ def scores(
 def bounded(query: Tensor, key: Tensor, scale: float) -> bool:
     """Whether no score can lie beyond UNSHIFTED, by the lengths of queries and keys; not where they are not finite."""
     if not query.is_cpu or key.shape[2] < 8 * key.shape[3] or not query.numel() or not key.numel():
-        return False  # on a GPU the answer would have to be waited for; with few keys the lengths cost more than a shift
+        return False  # a GPU would have to be waited for; with few keys the lengths cost more than a shift
     longest = [torch.linalg.vector_norm(x, dim=-1, dtype=compute_type(x)).amax() for x in (query, key)]
     return float(longest[0] * longest[1] * abs(scale)) <= UNSHIFTED
 
