@@ -1,6 +1,7 @@
 """Time and peak memory of a call, shared by the benchmarks of mechanisms and operators (Linux)."""
 
 import gc
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +22,18 @@ def fastest(calls: Sequence[Callable[[], object]], seconds: float = 1.0, least: 
             best[i] = min(best[i], time.perf_counter() - start)
         rounds += 1
     return best
+
+
+def medians(calls: Sequence[Callable[[], object]], rounds: int = 7) -> list[float]:
+    """Median seconds of each call, the calls made in turn, so that other work on the machine meets all alike."""
+    spent: list[list[float]] = [[] for _ in calls]
+    for turn in range(rounds + 1):
+        for call, times in zip(calls, spent, strict=True):
+            start = time.perf_counter()
+            call()
+            if turn:  # the first is to warm up
+                times.append(time.perf_counter() - start)
+    return [statistics.median(times) for times in spent]
 
 
 def _status(field: str) -> int:

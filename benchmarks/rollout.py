@@ -1,131 +1,117 @@
-"""Attention rollout of the class token, and pair-wise attention, beside the usual way; one run on this machine.
+"""One row of attention rollout beside the usual product of whole matrices, time and peak memory.
 
-    python benchmarks/rollout.py [--seconds 5]
+    python benchmarks/rollout.py [--threads 2] [--rounds 7]
 
-Rollout: one picture of 785 tokens (448 x 448, patches of 16), 12 layers, 12 heads of 64 (ViT-B of DCAL). The usual way,
-as public code does it, keeps the softmax maps of all layers, averages heads, adds the residual and multiplies whole
-matrices, of which it then reads one row. "from queries and keys" is all of it: both sides must form the scores of
-eleven layers, which bounds what can be won. "the chain" is what follows once maps are there: products of matrices
-against products of a row with a matrix.
-
-Pair-wise attention: forward and backward against keys and values of both pictures joined (`torch.cat`), then PyTorch's
-fused attention.
-
-No figure is printed before both forms agree to 1e-5. Calls are made in turn, and the fastest of each counts; peak
-memory is the growth of a process of its own over one call.
+12 layers of 12 heads of width 64, float32. "from q and k": `rollout_row` beside the usual code, which holds the
+softmax maps of all layers, takes the mean of the heads, then 0.5 A + 0.5 I, multiplies the matrices from the first
+layer to the last, and reads row 0. "from stored maps": the chain alone, given the mean maps: a vector times each
+matrix beside the products of matrices. "q k^T alone": the products of all layers but the last, which both
+ways need and no order of the chain avoids; it bounds what the first comparison can show. Both forms must agree to 1e-5
+before anything is timed. They are called in turn; the median of each counts. Peak memory is the growth of a process of
+its own over one call, with one thread: all but the inputs.
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
-import torch.nn.functional as F
+from measure import medians, memory_environment, peak_bytes
 from torch import Tensor
 
 from headwise.kernels.attention_stats import rollout_row
-from headwise.kernels.pair_attention import pair_attention
 
-sys.path.insert(0, str(Path(__file__).parent))
-from measure import fastest, memory_environment, peak_bytes
-
-TOKENS, LAYERS, HEADS, WIDTH = 785, 12, 12, 64
-PAIRS = {"8 pictures, 785 tokens, 12 heads of 64": (8, 12, 785, 64), "64, 129, 3 of 64": (64, 3, 129, 64)}
-Call = Callable[[], object]
+LAYERS, HEADS, WIDTH = 12, 12, 64
+CASES = ((1, 785), (16, 129))  # batch, tokens: a picture of 448 x 448 and a training batch of 256 x 128, patches of 16
+Layers = Sequence[tuple[Tensor, Tensor]]
 
 
-def usual(layers: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """Maps of all layers, then products of matrices, then a row."""
-    maps = [torch.softmax(query @ key.mT * WIDTH**-0.5, -1) for query, key in layers]
-    return full_chain([each.mean(1) for each in maps])
+def drawn(batch: int, tokens: int) -> Layers:
+    """Queries and keys; scores have a deviation of 2."""
+    torch.manual_seed(0)
+    shape = (batch, HEADS, tokens, WIDTH)
+    return [(2 * torch.randn(shape), torch.randn(shape)) for _ in range(LAYERS)]
 
 
-def full_chain(maps: list[Tensor]) -> Tensor:
-    eye, result = torch.eye(TOKENS), torch.eye(TOKENS)[None]
-    for each in maps:
-        result = (0.5 * each + 0.5 * eye) @ result
+def scores(layers: Layers) -> None:
+    for query, key in layers[:-1]:
+        torch.matmul(query, key.mT)
+
+
+def usual(layers: Layers) -> Tensor:
+    maps = [(query @ key.mT * WIDTH**-0.5).softmax(-1) for query, key in layers]
+    return product([each.mean(1) for each in maps])
+
+
+def product(means: Sequence[Tensor]) -> Tensor:
+    """Row 0 of the product of (B, N, N) matrices."""
+    eye = torch.eye(means[0].shape[-1])
+    result = 0.5 * means[0] + 0.5 * eye
+    for mean in means[1:]:
+        result = (0.5 * mean + 0.5 * eye) @ result
     return result[:, 0]
 
 
-def row_chain(maps: list[Tensor]) -> Tensor:
-    row = torch.eye(1, TOKENS)
-    for each in reversed(maps):
-        row = 0.5 * (row[:, None] @ each)[:, 0] + 0.5 * row
-    return row
+def vector(means: Sequence[Tensor]) -> Tensor:
+    """The same, a vector times each matrix."""
+    row = torch.zeros_like(means[0][:, :1])
+    row[..., 0] = 1.0
+    for mean in reversed(means):
+        row = 0.5 * (row @ mean) + 0.5 * row
+    return row[:, 0]
 
 
-def drawn(batch: int, heads: int, tokens: int, width: int, count: int) -> list[Tensor]:
-    """As the projections of a transformer leave them."""
-    return [torch.randn(batch, tokens, heads, width).transpose(1, 2) for _ in range(count)]
+def mean_maps(batch: int, tokens: int) -> list[Tensor]:
+    return [(query @ key.mT * WIDTH**-0.5).softmax(-1).mean(1) for query, key in drawn(batch, tokens)]
+
+
+FORMS: dict[str, tuple[Callable, Callable, Callable]] = {
+    "from q and k": (drawn, rollout_row, usual),
+    "from stored maps": (mean_maps, vector, product),
+}
+
+
+def peak(name: str, batch: int, tokens: int, form: int) -> int:
+    command = [sys.executable, __file__, "--peak", name, str(batch), str(tokens), str(form)]
+    environment = os.environ | memory_environment()
+    return int(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
 
 
 @torch.no_grad()
-def rollouts() -> dict[str, tuple[Call, Call]]:
-    torch.manual_seed(0)
-    each = drawn(1, HEADS, TOKENS, WIDTH, 2 * LAYERS)
-    layers = list(zip(each[::2], each[1::2]))
-    maps = [torch.softmax(query @ key.mT * WIDTH**-0.5, -1).mean(1) for query, key in layers]
-    return {
-        "from queries and keys": (lambda: rollout_row(layers), lambda: usual(layers)),
-        "the chain": (lambda: row_chain(maps), lambda: full_chain(maps)),
-    }
-
-
-def joined(query: Tensor, key: Tensor, value: Tensor, partner: Tensor) -> Tensor:
-    keys, values = torch.cat([key, key[partner]], 2), torch.cat([value, value[partner]], 2)
-    return F.scaled_dot_product_attention(query, keys, values)
-
-
-def pairs(name: str) -> tuple[Call, Call]:
-    torch.manual_seed(0)
-    given = [x.requires_grad_() for x in drawn(*PAIRS[name], 3)]
-    partner = torch.arange(PAIRS[name][0]).roll(1)
-
-    def step(form: Callable[..., Tensor]) -> list[Tensor]:
-        out = form(*given, partner)
-        return [out.detach(), *torch.autograd.grad(out.square().sum(), given)]
-
-    return lambda: step(pair_attention), lambda: step(joined)
-
-
-def cases() -> dict[str, Callable[[], tuple[Call, Call]]]:
-    found: dict[str, Callable[[], tuple[Call, Call]]] = {
-        f"rollout, {name}": lambda name=name: rollouts()[name] for name in ("from queries and keys", "the chain")
-    }
-    return found | {f"pair-wise, {name}": lambda name=name: pairs(name) for name in PAIRS}
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=5, help="time for each form")
-    parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.memory:
-        name, side = options.memory
-        with torch.set_grad_enabled(name.startswith("pair")):
-            print(json.dumps(peak_bytes(cases()[name]()[int(side)])))
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--threads", type=int, default=2)
+    arguments.add_argument("--rounds", type=int, default=7, help="calls of each form")
+    arguments.add_argument("--peak", nargs=4, help=argparse.SUPPRESS)
+    given = arguments.parse_args()
+    if given.peak:
+        name, batch, tokens, form = given.peak[0], *map(int, given.peak[1:])
+        data = FORMS[name][0](batch, tokens)
+        print(peak_bytes(partial(FORMS[name][1 + form], data)))
         return
-    print(f"{torch.get_num_threads()} threads; ours against the usual way")
-    print("| what | time | ratio | peak memory | ratio |\n|---|---|---|---|---|")
-    for name, make in cases().items():
-        with torch.set_grad_enabled(name.startswith("pair")):
-            ours, theirs = make()
-            torch.testing.assert_close(ours(), theirs(), atol=1e-5, rtol=1e-4)
-            quick, slow = fastest([ours, theirs], options.seconds)
-        peaks = [
-            json.loads(subprocess.run(
-                [sys.executable, __file__, "--memory", name, str(side)], check=True, capture_output=True, text=True,
-                env=os.environ | memory_environment(),
-            ).stdout)
-            for side in (0, 1)
-        ]  # fmt: skip
-        small, large = (peak / 2**20 for peak in peaks)
-        print(f"| {name} | {quick * 1e3:.2f} ms, {slow * 1e3:.2f} ms | {slow / quick:.1f}x | "
-              f"{small:.1f} MiB, {large:.1f} MiB | {small / large:.2f} |", flush=True)  # fmt: skip
+    torch.set_num_threads(given.threads)
+    load = os.getloadavg()[0]
+    print(f"torch {torch.__version__}, {given.threads} threads, {LAYERS} layers, {HEADS} heads of {WIDTH}, float32\n")
+    print("| rollout | batch | tokens | ms here | ms usual | faster | MiB here | MiB usual | share | q k^T alone, ms |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for name, (make, ours, theirs) in FORMS.items():
+        for batch, tokens in CASES:
+            data = make(batch, tokens)
+            torch.testing.assert_close(ours(data), theirs(data), rtol=0, atol=1e-5)
+            forms = (ours, theirs, scores) if ours is rollout_row else (ours, theirs)
+            spent = medians([partial(form, data) for form in forms], given.rounds)
+            mine, other, *alone = (1e3 * seconds for seconds in spent)
+            small, large = (peak(name, batch, tokens, form) / 2**20 for form in (0, 1))
+            bound = f"{alone[0]:.1f}" if alone else ""
+            print(
+                f"| {name} | {batch} | {tokens} | {mine:.1f} | {other:.1f} | {other / mine:.1f}x "
+                f"| {small:.1f} | {large:.1f} | {small / large:.3f} | {bound} |",
+                flush=True,
+            )
+    print(f"\nload of the machine {load:.1f} before, {os.getloadavg()[0]:.1f} after (alone: about {given.threads})")
 
 
 if __name__ == "__main__":

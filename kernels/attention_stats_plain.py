@@ -17,8 +17,10 @@ from .softmax_pool_plain import compute_type
 
 BLOCK_NUMBERS = 1 << 19  # scores in a block: 2 MiB of float32, with its exponentials twice that
 DEVICE_NUMBERS = 1 << 26  # on a GPU, where many blocks would be many launches
-FEW_ROWS = 16  # queries below which the product of a block is no longer efficient; heads are then taken in turn
+FEW_ROWS = 128  # queries below which the product of a block is less efficient; heads are then taken in turn
+LEAST_ROWS = 8  # however many keys there are
 HIDDEN, FLOOR = -1e30, -1e29
+UNSHIFTED = 60.0  # scores up to here: neither e^60, M times, nor e^-60 leaves float32, and the largest is not needed
 
 
 class Block(NamedTuple):
@@ -37,7 +39,7 @@ def blocks(query: Tensor, key: Tensor, causal: bool, all_heads: bool = False) ->
     room = BLOCK_NUMBERS if query.is_cpu else DEVICE_NUMBERS
     group = heads // kv
     kv_step = kv if all_heads else min(kv, max(1, room // max(1, min(rows, FEW_ROWS) * group * keys)))
-    row_step = max(1, min(rows, max(FEW_ROWS // 2, room // max(1, kv_step * group * keys))))
+    row_step = max(1, min(rows, max(LEAST_ROWS, room // max(1, kv_step * group * keys))))
     whole = kv_step == kv and row_step >= rows
     batch_step = max(1, room // max(1, heads * rows * keys)) if whole else 1
     for first in range(0, batch, batch_step):
@@ -65,14 +67,28 @@ def grouped(x: Tensor, kv: int) -> Tensor:
 
 
 def scores(
-    query: Tensor, key: Tensor, mask: Tensor | None, block: Block, scale: float, causal: bool
+    query: Tensor,
+    key: Tensor,
+    mask: Tensor | None,
+    block: Block,
+    scale: float,
+    causal: bool,
+    room: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Scaled scores (b, k G, r, m) of a block, its scaled queries (b, k, G r, d) and keys (b, k, m, d)."""
+    """Scaled scores (b, k G, r, m) of a block, its scaled queries (b, k, G r, d) and keys (b, k, m, d).
+
+    room: memory that the scores are written to.
+    """
     kind, kv = compute_type(query), block.kv.stop - block.kv.start
     q = grouped(query[block.batch, block.heads, block.rows].to(kind) * scale, kv)
     k = key[block.batch, block.kv, : block.keys].to(kind)
     rows = block.rows.stop - block.rows.start
-    found = (q @ k.mT).view(q.shape[0], -1, rows, block.keys)
+    if room is None:
+        found = q @ k.mT
+    else:
+        found = room[: q.shape[:3].numel() * block.keys].view(-1, q.shape[2], block.keys)
+        torch.bmm(q.flatten(0, 1), k.flatten(0, 1).mT, out=found)
+    found = found.view(q.shape[0], -1, rows, block.keys)
     if mask is not None:
         found.masked_fill_(~part(mask, block), HIDDEN)
     if causal:
@@ -82,6 +98,14 @@ def scores(
         future = torch.arange(start, block.keys, device=query.device) > (places + shift)[:, None]
         found[..., start:].masked_fill_(future, HIDDEN)
     return found, q, k
+
+
+def bounded(query: Tensor, key: Tensor, scale: float) -> bool:
+    """Whether no score can lie beyond UNSHIFTED, by the lengths of queries and keys; not where they are not finite."""
+    if not query.is_cpu or key.shape[2] < 8 * key.shape[3] or not query.numel() or not key.numel():
+        return False  # a GPU would have to be waited for; with few keys the lengths cost more than a shift
+    longest = [torch.linalg.vector_norm(x, dim=-1, dtype=compute_type(x)).amax() for x in (query, key)]
+    return float(longest[0] * longest[1] * abs(scale)) <= UNSHIFTED
 
 
 def stats(
@@ -108,15 +132,21 @@ def stats(
         each.fill_(start)
     kind = lse.dtype
     with torch.autocast(query.device.type, enabled=False):
+        # The entropy is a difference of numbers that the shift keeps small.
+        shifted = entropy or not bounded(query, key, scale)
+        room: Tensor | None = None  # one for all blocks on the CPU: new memory a block costs more than the exponentials
         for block in blocks(query, key, causal):
             here = (block.batch, block.heads, block.rows)
-            found, *_ = scores(query, key, mask, block, scale, causal)
-            peak = found.amax(-1, keepdim=True).clamp_min_(FLOOR)
+            if query.is_cpu and room is None:
+                room = lse.new_empty(lse[here].numel() * key.shape[2])  # no later block is larger
+            found, *_ = scores(query, key, mask, block, scale, causal, room)
+            peak = found.amax(-1, keepdim=True).clamp_min_(FLOOR) if shifted else 0.0
             most = (*here, slice(min(top, block.keys)))
             if top:
                 largest, place = found.topk(min(top, block.keys), -1)
                 top_values[most], top_indices[most] = largest, place.masked_fill_(largest.le(FLOOR), -1)
-            found -= peak
+            if shifted:
+                found -= peak
             exps = found.exp() if entropy else found.exp_()
             total = exps.sum(-1, keepdim=True)
             bare = total == 0

@@ -69,6 +69,7 @@ def test_read_outs_and_gradients(kind: str, causal: bool, small_blocks: bool, mo
     if small_blocks:
         monkeypatch.setattr(plain, "BLOCK_NUMBERS", 7)
         monkeypatch.setattr(plain, "FEW_ROWS", 2)
+        monkeypatch.setattr(plain, "LEAST_ROWS", 1)
     for n, m, scale in ((5, 7, None), (9, 4, 0.3), (1, 1, None)):
         (query, key, value, counts), mask, keys = inputs(kind, n=n, m=m)
         rows = torch.tensor([n - 1, 0, n // 2])
@@ -227,6 +228,25 @@ def test_rollout_is_the_row_of_the_product(causal: bool) -> None:
             torch.testing.assert_close(row, product[:, start], rtol=1e-10, atol=1e-12)
     row = rollout_row(layers, causal=causal)
     torch.testing.assert_close(row.sum(-1), torch.ones(2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("size", [1.0, 30.0])
+@pytest.mark.parametrize("causal", [False, True])
+def test_scores_with_and_without_shift(size: float, causal: bool) -> None:
+    torch.manual_seed(4)
+    query, key, value = size * torch.randn(2, 4, 20, 2), size * torch.randn(2, 2, 20, 2), torch.randn(2, 2, 20, 3)
+    assert plain.bounded(query, key, 1.0) == (size == 1.0)
+    assert not plain.bounded(query, key * torch.nan, 1.0)
+    mask, counts, keys = torch.rand(2, 20) < 0.7, torch.rand(2, 20), torch.rand(2, 20) < 0.5
+    mask[0] = False
+    want = ("lse", "entropy", "column_mass", "key_mass")
+    exact = [each.double() for each in (query, key, value, counts)]
+    for names in (want, ("lse", "column_mass", "key_mass"), ("column_mass",)):
+        found = attention_stats(query, key, value, mask=mask, causal=causal, scale=1.0, want=names, keys=keys,
+                                weights=counts)  # fmt: skip
+        wanted = expected(*matrix(*exact[:2], mask, causal, 1.0), exact[2], keys, exact[3])
+        for name in ("output", *names):
+            torch.testing.assert_close(getattr(found, name).double(), wanted[name], rtol=1e-3, atol=2e-4, msg=name)
 
 
 def moments(query: Tensor, key: Tensor, mask: Tensor | None, queries: Tensor, threshold: float) -> list[Tensor]:
