@@ -151,7 +151,7 @@ def _flags(query: Tensor, value: Tensor, backward: bool) -> dict[str, Any]:
     # The backward pass holds twice as many tiles, float32 products three of each: these take fewer rows at a time.
     queries = QUERIES // 2 if backward or single or max(padded) > 128 else QUERIES
     return {
-        "QUERIES": 16 if single and wide else queries, "KEYS": KEYS // 2 if single else KEYS,
+        "QUERIES": 16 if single and (wide or backward) else queries, "KEYS": KEYS // 2 if single else KEYS,
         "WIDTH": padded[0], "VALUE_WIDTH": padded[1],
         "num_warps": 8 if wide or single else 4, "num_stages": 2 if wide or single else 3,
     }  # fmt: skip
