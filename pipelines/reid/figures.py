@@ -61,7 +61,7 @@ def ranked_lists(part: Pictures, found: Found) -> list[Picture]:
         best = [k for k in np.argsort(distance, kind="stable")[:LENGTH] if np.isfinite(distance[k])]
         images = [part[int(place)]["image"], *(part[int(gallery[k])]["image"] for k in best)]
         right = [part.labels[gallery[k]] == part.labels[place] != DISTRACTOR for k in best]
-        titles = [f"AP {found.scores.ap[one]:.2f}", *(f"{1 - found.distance[one][k]:.2f}" for k in best)]
+        titles = [f"AP {found.scores.ap[one]:.2f}", *(f"{1 - found.distance[one][k]:.3f}" for k in best)]
         rows.append((images, [ASKED, *(RIGHT if one else WRONG for one in right)], titles))
     text = "Ranked lists: the query at the left, then what it found, best first, with cosine similarities. Green: the "
     return [Picture("ranked-lists", text + "same identity, red: another. The lower half are the worst queries.",

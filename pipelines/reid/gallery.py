@@ -196,7 +196,7 @@ def _picture(
     for one in range(min(options.shown, len(query.items))):
         best = place[one, :10]
         images = [_small(query.files[one]), *(_small(gallery.files[j]) for j in best)]
-        titles = [Path(query.items[one]).name[:16], *(f"{s:.2f}" for s in score[one, :10])]
+        titles = [Path(query.items[one]).name[:16], *(f"{s:.3f}" for s in score[one, :10])]
         rows.append((images, [ASKED] * len(images), titles))
     figure = mosaic(rows, 1 + place[:, :10].shape[1])
     write_aside(path, lambda aside: figure.savefig(aside, format="png", dpi=110))
