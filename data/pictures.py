@@ -10,9 +10,9 @@ import os
 import stat
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,7 @@ PICTURE_PIXELS = 80_000_000  # largest picture; Pillow itself begins to warn a l
 # Pillow tries only these, whatever the name says: a decoder that starts other programs (EPS) is never reached.
 _FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "WEBP", "TIFF", "PPM", "GIF")
 _ORIENTATION = 0x0112  # the EXIF tag
+_Decoded = TypeVar("_Decoded")
 _FILTERS = threading.Lock()  # warning filters belong to the whole process
 
 
@@ -198,6 +199,19 @@ def read_picture(path: str | os.PathLike[str], size: tuple[int, int] | None = No
     """
     if size is not None and min(size) < 1:
         raise ValueError(f"read_picture: size {size} must be a positive height and width")
+    picture = decode_picture(path, lambda opened: upright(_to_rgb(path, opened), opened))
+    from PIL import Image
+
+    if size is not None and picture.size != (size[1], size[0]):
+        picture = picture.resize((size[1], size[0]), Image.Resampling.BICUBIC)
+    return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
+
+
+def decode_picture(path: str | os.PathLike[str], convert: Callable[[Any], _Decoded]) -> _Decoded:
+    """What `convert` makes of a picture that Pillow has opened but not decoded, behind the guards of `read_picture`.
+
+    Raises InputError as `read_picture` does; one that `convert` raises is passed on.
+    """
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError as error:
@@ -217,7 +231,7 @@ def read_picture(path: str | os.PathLike[str], size: tuple[int, int] | None = No
             width, height = opened.size
             if width * height > PICTURE_PIXELS:
                 raise fail(path, _too_large(f"{width} x {height} pixels"))
-            picture = _upright(_to_rgb(path, opened), opened)
+            return convert(opened)
     except InputError:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -226,9 +240,6 @@ def read_picture(path: str | os.PathLike[str], size: tuple[int, int] | None = No
         raise fail(path, "is no picture of a kind that headwise reads, or is damaged; save it as png or jpg") from error
     except Exception as error:  # decoders raise of many kinds for damaged bytes
         raise fail(path, f"cannot be read ({_reason(error)}); it may be truncated: fetch or save it again") from error
-    if size is not None and picture.size != (size[1], size[0]):
-        picture = picture.resize((size[1], size[0]), Image.Resampling.BICUBIC)
-    return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
 
 
 def _too_large(said: str) -> str:
@@ -254,7 +265,7 @@ def _to_rgb(path: object, opened: Any) -> Any:
     return opened.convert("RGB")
 
 
-def _upright(picture: Any, opened: Any) -> Any:
+def upright(picture: Any, opened: Any) -> Any:
     """Turned and mirrored as the EXIF orientation of the opened file says; damaged EXIF says nothing."""
     from PIL import Image
 

@@ -94,13 +94,15 @@ class Slide:
         """
         opened = self._open
         downsample = min(extent[0] / size[0], extent[1] / size[1])
-        level = max((k for k, d in enumerate(opened.level_downsamples) if d <= downsample * 1.02), default=0)
-        factor = opened.level_downsamples[level]
-        read = max(1, round(extent[0] / factor)), max(1, round(extent[1] / factor))
-        if read[0] * read[1] > REGION_PIXELS:
-            raise fail(self.path, f"has no level small enough for a picture of {size[0]} x {size[1]} pixels")
-        try:
+        try:  # after one thread met damage, OpenSlide answers the others' questions with that error, too
+            level = max((k for k, d in enumerate(opened.level_downsamples) if d <= downsample * 1.02), default=0)
+            factor = opened.level_downsamples[level]
+            read = max(1, round(extent[0] / factor)), max(1, round(extent[1] / factor))
+            if read[0] * read[1] > REGION_PIXELS:
+                raise fail(self.path, f"has no level small enough for a picture of {size[0]} x {size[1]} pixels")
             region = opened.read_region((x, y), level, read)
+        except InputError:
+            raise
         except Exception as error:  # of OpenSlide or of a decoder of Pillow
             raise fail(self.path, f"cannot be read at ({x}, {y}): {_reason(error)}") from error
         if region.mode == "RGBA" and np.asarray(region)[..., 3].min() < 255:

@@ -29,6 +29,11 @@ KERNELS: dict[str, tuple[str, str, str]] = {
     "merge_partials": ("partial_softmax", "merge_partials", "softmaxes over parts of the keys joined by log-sum-exp"),
     "ragged_attention": ("ragged_attention", "ragged_attention", "few queries a sample to its own keys, unpadded"),
     "pair_attention": ("pair_attention", "pair_attention", "attention to own keys and a partner's, no copy of keys"),
+    "signed_root_attention": (
+        "signed_root_attention",
+        "signed_root_attention",
+        "signed square roots of q k^T times v in tiles, no N x M map",
+    ),
     "tensor_attention": ("tensor_attention", "tensor_attention", "attention to pairs of keys, in tiles, exact"),
     "expert_gate": ("expert_gate", "expert_gate", "top-k choice of experts, weights and statistics, one pass"),
     "dispatch": ("dispatch", "dispatch", "pairs of token and expert sorted by expert, nothing read by the host"),

@@ -17,6 +17,7 @@ from . import (  # noqa: F401  (they register when loaded)
     grouped_linear,
     pair_attention,
     ragged_attention,
+    signed_root_attention,
     softmax_pool,
     tensor_attention,
 )
@@ -30,14 +31,16 @@ from .softmax_pool_plain import compute_type, masked
 def plain_decompositions() -> dict[torch._ops.OperatorBase, Callable[..., Any]]:
     """Table for `torch.export.ExportedProgram.run_decompositions`: our inference operators in plain PyTorch.
 
-    Holds `softmax_pool`, `gelu_linear`, `gated_scores`, `differential_combine`, `gathered_heads`, `tensor_attention`,
-    `ragged_attention`, `pair_attention`, `attention_stats`, `expert_gate`, `grouped_linear` and `expert_combine`,
-    called in evaluation mode. The drawing operators belong to training and stay opaque: a graph has no seedable plain
-    form of them. Operators on windows of a grid stay opaque, too.
+    Holds `softmax_pool`, `gelu_linear`, `gated_scores`, `differential_combine`, `gathered_heads`,
+    `tensor_attention`, `ragged_attention`, `pair_attention`, `signed_root_attention`, `attention_stats`,
+    `expert_gate`, `grouped_linear` and `expert_combine`, called in evaluation mode. The drawing operators belong to
+    training and stay opaque: a graph has no seedable plain form of them. Operators on windows of a grid stay
+    opaque, too.
     """
     return {
         torch.ops.headwise.softmax_pool.default: pool_decomposed,
         torch.ops.headwise.gated_scores.default: gated_scores.scores_plain,
+        torch.ops.headwise.signed_root_attention.default: signed_root_attention.attention_plain,
         torch.ops.headwise.differential_combine.default: combine_decomposed,
         torch.ops.headwise.gathered_heads.default: gathered_decomposed,
         torch.ops.headwise.tensor_attention.default: tensor_decomposed,

@@ -7,14 +7,15 @@ if TYPE_CHECKING:
     from .acmil import ACMIL, MaxPool, MeanPool
     from .cca import ConditionalEmbedder
     from .dcal import DCAL
+    from .gldmnet import GLDMNet
     from .softs import SOFTS
 
 _MODELS = {
-    "ACMIL": "acmil", "ConditionalEmbedder": "cca", "DCAL": "dcal", "MaxPool": "acmil", "MeanPool": "acmil",
-    "SOFTS": "softs",
+    "ACMIL": "acmil", "ConditionalEmbedder": "cca", "DCAL": "dcal", "GLDMNet": "gldmnet", "MaxPool": "acmil",
+    "MeanPool": "acmil", "SOFTS": "softs",
 }  # fmt: skip
 
-__all__ = ["ACMIL", "ConditionalEmbedder", "DCAL", "MaxPool", "MeanPool", "SOFTS"]
+__all__ = ["ACMIL", "ConditionalEmbedder", "DCAL", "GLDMNet", "MaxPool", "MeanPool", "SOFTS"]
 
 
 def __getattr__(name: str) -> Any:

@@ -80,8 +80,19 @@ ATTENTION: dict[str, Mechanism] = {
         "query_free", "QueryFreeAttention", "arXiv 2510.11602", "O(M D^2)", "softmax_pool", "any tokens"
     ),
     "random": Mechanism("fixed", "FixedAttention", "RndEmbQK, arXiv 2510.11602", "O(N^2 D)", "none", "sequence"),
+    "signed-root": Mechanism(
+        "signed_root",
+        "SignedRootAttention",
+        "GL-DMNet 2025, arXiv 2501.01648",
+        "O(N M D)",
+        "signed_root_attention",
+        "any tokens",
+    ),
     "softmax": Mechanism(
         "softmax", "SoftmaxAttention", "Vaswani et al. 2017, arXiv 1706.03762", "O(N M D)", "PyTorch's", "any tokens"
+    ),
+    "squeeze": Mechanism(
+        "squeeze", "SqueezeExcitation", "Hu et al. 2018, arXiv 1709.01507", "O(N D)", "none needed", "any tokens"
     ),
     "star": Mechanism(
         "star", "STAR", "SOFTS, Han et al. 2024, arXiv 2404.14197", "O(N D^2)", "softmax_pool, star_core", "any tokens"
