@@ -8,7 +8,7 @@ WSI := $(VENV)/.ready-wsi
 VISION := $(VENV)/.ready-vision
 DEV := $(VENV)/.ready-dev
 ARGS ?=
-TASKS := forecast ranking reid wsi
+TASKS := forecast ranking reid saliency wsi
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ ranking: $(USER) ## train click models on an event log; DATA=log or schema.yaml,
 	$(BIN)/headwise $@ train $(if $(DATA),--data '$(DATA)') $(if $(RUN),--run '$(RUN)') $(ARGS)
 
 reid: $(VISION) ## find identities or name classes; DATA=folder or table, else generated persons
+	$(BIN)/headwise $@ train $(if $(DATA),--data '$(DATA)') $(if $(RUN),--run '$(RUN)') $(ARGS)
+
+saliency: $(VISION) ## find what is salient in pictures with depth; DATA=folder or table, else generated scenes
 	$(BIN)/headwise $@ train $(if $(DATA),--data '$(DATA)') $(if $(RUN),--run '$(RUN)') $(ARGS)
 
 wsi: $(WSI) ## classify slides or bags; DATA=labels.csv or their folder, else generated slides

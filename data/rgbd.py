@@ -220,7 +220,7 @@ def read_scene(
     """
     whole = read_picture(image)
     return {
-        "image": whole if whole.shape[1:] == tuple(size) else _smaller(whole, size),
+        "image": whole.copy() if whole.shape[1:] == tuple(size) else _smaller(whole, size),
         "depth": None if depth is None else read_depth(depth, near, size),
         "shape": (int(whole.shape[1]), int(whole.shape[2])),
     }
@@ -230,7 +230,7 @@ def _smaller(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     from PIL import Image
 
     resized = Image.fromarray(picture.transpose(1, 2, 0)).resize((size[1], size[0]), Image.Resampling.BICUBIC)
-    return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
+    return np.array(resized).transpose(2, 0, 1).copy()
 
 
 def read_sample(scenes: RgbdSet, row: int, size: tuple[int, int], near: Near = "bright") -> dict[str, Any]:

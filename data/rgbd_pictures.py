@@ -39,7 +39,7 @@ def read_depth(
         values = 1 - values
     if size is not None and values.shape != tuple(size):
         values = _resized(values, size)
-    return np.ascontiguousarray(values, np.float32)[None]
+    return np.array(values, np.float32)[None]
 
 
 def _depth_values(path: object, opened: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -139,6 +139,7 @@ class Trainer:
 
     def _epoch(self) -> None:
         p, o, started = self.progress, self.options, time.monotonic()
+        self.task.begin_epoch(self.plain, self.optimizer, o, p.epoch)
         lr = set_learning_rate(self.optimizer, o, p.epoch)
         first = p.batch
         self._steps()

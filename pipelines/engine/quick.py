@@ -36,6 +36,7 @@ def fit(
     optimizer = task.optimizer(model, o)
     best, best_epoch, weights, bad, step, epoch = math.inf, 0, None, 0, 0, 0
     while epoch < o.epochs and bad < o.patience and (o.max_steps is None or step < o.max_steps):
+        task.begin_epoch(model, optimizer, o, epoch)
         set_learning_rate(optimizer, o, epoch)
         step = _epoch(task, model, optimizer, o, dataset, device, epoch, step)
         epoch += 1

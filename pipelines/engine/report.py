@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ def write_report(run: RunDirectory, task: Task[Any], review: Review, name: str =
         }
         for caption, table in review.tables.items()
     ]
+    write_sheets(run.path / "tables", review.sheets, "" if name == "report" else f"{name}-")
     environment = jinja2.Environment(loader=jinja2.PackageLoader(__package__ or "", "."), autoescape=True)
     html = environment.get_template("report.html.jinja").render(
         title=f"{task.name}: {task.summary}",
@@ -50,6 +52,40 @@ def write_report(run: RunDirectory, task: Task[Any], review: Review, name: str =
         intended_use=task.intended_use,
     )
     write_text(run.path / f"{name}.html", html)
+
+
+def write_sheets(folder: Path, sheets: Mapping[str, pl.DataFrame], prefix: str = "") -> None:
+    """Write each table as NAME.csv, NAME.md and NAME.tex."""
+    for name, table in sheets.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_aside(folder / f"{prefix}{name}.csv", table.write_csv)
+        write_text(folder / f"{prefix}{name}.md", markdown(table))
+        write_text(folder / f"{prefix}{name}.tex", latex(table))
+
+
+def markdown(table: pl.DataFrame) -> str:
+    """A table for a page; numbers with three decimals."""
+    rows = [table.columns, ["---"] * table.width, *([_three(cell) for cell in row] for row in table.rows())]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in rows)
+
+
+def latex(table: pl.DataFrame) -> str:
+    """A table for a paper (booktabs); numbers with three decimals."""
+    kinds = "".join("r" if kind.is_numeric() else "l" for kind in table.dtypes)
+    rows = [[_escaped(_three(cell)) for cell in row] for row in table.rows()]
+    head = " & ".join(map(_escaped, table.columns))
+    body = "".join(" & ".join(row) + " \\\\\n" for row in rows)
+    return (f"\\begin{{tabular}}{{{kinds}}}\n\\toprule\n{head} \\\\\n\\midrule\n{body}\\bottomrule\n"
+            "\\end{tabular}\n")  # fmt: skip
+
+
+def _three(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else "–" if value is None else str(value)
+
+
+def _escaped(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
 
 
 def _learning_curve(run: RunDirectory, task: Task[Any]) -> list[Picture]:

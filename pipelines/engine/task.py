@@ -61,6 +61,8 @@ class Review:
     pictures: Sequence[Picture] = ()
     tables: Mapping[str, pl.DataFrame] = field(default_factory=dict)
     """Tables of the report by caption."""
+    sheets: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    """Tables that are also written as tables/NAME.csv, .md and .tex, as papers print them."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,10 @@ class Task(Generic[Options]):
 
         kind = torch.optim.AdamW if options.weight_decay else torch.optim.Adam
         return kind(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+
+    def begin_epoch(self, model: nn.Module, optimizer: Any, options: Options, epoch: int) -> None:
+        """What changes with the epoch, from 0, besides the learning rate: parts that are held for a while. A pure
+        function of its arguments, since a resumed training asks again in the middle of an epoch."""
 
     def loss(self, model: nn.Module, batch: Any, options: Options) -> torch.Tensor:
         """Mean loss over the samples of a batch."""

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...models.cca import ConditionalEmbedder
+from ..engine.calls import call_method
 from .augment import augment
 
 
@@ -21,9 +22,9 @@ def loss(model: nn.Module, batch: dict[str, Tensor], options: Any) -> Tensor:
     pictures of one condition."""
     x = augment(batch["image"], options)
     if isinstance(model, ConditionalEmbedder) or isinstance(getattr(model, "module", None), ConditionalEmbedder):
-        vectors = _forward(model, "embed", x, batch["condition"])
+        vectors = call_method(model, "embed", x, batch["condition"])
         return triplet_loss(vectors, batch["label"], options.margin, batch["condition"])
-    found = _forward(model, "branches", x)
+    found = call_method(model, "branches", x)
     each = []
     for name, logits in found.logits.items():
         own = F.cross_entropy(logits, batch["label"], label_smoothing=options.smoothing)
@@ -35,18 +36,6 @@ def loss(model: nn.Module, batch: dict[str, Tensor], options: Any) -> Tensor:
     if not options.balance:
         return losses.sum() + 0 * weights.sum()  # several devices wait for the gradient of every weight
     return 0.5 * (torch.exp(-weights) * losses + weights).sum()
-
-
-def _forward(model: Any, method: str, *given: Tensor) -> Any:
-    """A method in place of `forward`, which is where Fabric casts and several devices share the work."""
-    own = getattr(model, "module", None)
-    if own is None:
-        return getattr(model, method)(*given)
-    own.forward = getattr(own, method)
-    try:
-        return model(*given)
-    finally:
-        del own.forward
 
 
 def triplet_loss(vectors: Tensor, labels: Tensor, margin: float | None = None, group: Tensor | None = None) -> Tensor:

@@ -1,0 +1,63 @@
+"""Scenes as the model takes them, and how training varies them: on the device, a batch at once, by torch's seed.
+
+Shapes: B scenes, Y x X pixels. Colour, depth and mask are moved together.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, by which timm's weights were trained
+BLANK = 0.5  # depth of a scene without any
+
+
+def normalise(image: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
+    """uint8 (B, 3, Y, X) and depth in [0, 1] (B, 1, Y, X) to what the model takes."""
+    return _scaled(image.float() / 255), (depth - 0.5) / 0.25
+
+
+def _scaled(x: Tensor) -> Tensor:
+    mean, deviation = (x.new_tensor(one)[:, None, None] for one in (MEAN, DEVIATION))
+    return (x - mean) / deviation
+
+
+def augment(batch: dict[str, Tensor], options: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Colour and depth as the model takes them, and the mask as floats (B, 1, Y, X): cut, turned, mirrored together;
+    colours changed; the depth of some scenes blanked."""
+    image, depth = batch["image"].float() / 255, batch["depth"]
+    grid = _grid(len(image), (image.shape[2], image.shape[3]), options, image.device)
+    both = torch.cat([image, depth, batch["mask"][:, None].float()], 1)
+    moved = F.grid_sample(both, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    image, depth, mask = moved[:, :3], moved[:, 3:4], (moved[:, 4:] > 0.5).float()
+    if options.colour:
+        image = _recoloured(image, options.colour)
+    gone = torch.rand(len(image), 1, 1, 1, device=image.device) < options.blank
+    return _scaled(image), (depth.masked_fill(gone, BLANK) - 0.5) / 0.25, mask
+
+
+def _grid(count: int, size: tuple[int, int], options: Any, device: torch.device) -> Tensor:
+    """Where each pixel of a varied scene is taken from: (B, Y, X, 2) in [-1, 1]."""
+    draw = torch.rand(6, count, device=device)
+    side_y, side_x = 1 - options.zoom * draw[0], 1 - options.zoom * draw[1]
+    y, x = (2 * draw[2] - 1) * (1 - side_y), (2 * draw[3] - 1) * (1 - side_x)
+    turn = (2 * draw[4] - 1) * math.radians(options.turn)
+    mirror = torch.where(draw[5] < 0.5, -1.0, 1.0) if options.flip else torch.ones_like(turn)
+    # Turned in pixels, not in shares of unequal sides, so that a square stays a square.
+    ratio = size[0] / size[1]
+    cos, sin = turn.cos(), turn.sin()
+    rows = [mirror * side_x * cos, -side_x * sin * ratio, x, mirror * side_y * sin / ratio, side_y * cos, y]
+    theta = torch.stack(rows, 1).unflatten(1, (2, 3))
+    return F.affine_grid(theta, [count, 1, *size], align_corners=False)
+
+
+def _recoloured(image: Tensor, most: float) -> Tensor:
+    """Brightness, contrast and saturation, each by a factor of 1 - most to 1 + most."""
+    factor = 1 + most * (2 * torch.rand(3, len(image), 1, 1, 1, device=image.device) - 1)
+    image = image * factor[0]
+    image = factor[1] * image + (1 - factor[1]) * image.mean((1, 2, 3), keepdim=True)
+    return (factor[2] * image + (1 - factor[2]) * image.mean(1, keepdim=True)).clamp(0, 1)

@@ -1,0 +1,105 @@
+"""Leave one group of scenes out in turn: a training for each, all scenes scored by the model that has not seen them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from ...data.errors import InputError
+from ..engine.loaded import pick_device
+from ..engine.order import mix
+from ..engine.quick import fit
+from ..engine.report import write_sheets
+from ..engine.run_directory import write_aside, write_json
+from ..engine.task import Task
+from ..engine.terminal import Progressbar, say
+from ..engine.trainings import check_plain, claimed, fingerprint_of, stands
+from ..metrics.saliency import bootstrap_table
+from . import figures
+from .cohort import Scenes, check_polarity, read_source, taken
+from .options import CrossvalOptions
+from .scoring import DEPTH, MIDDLE, by_set, depth_map, maps_of, middle_map, score
+
+FREE = ("output", "run", "accelerator", "workers", "keep", "logger", "checkpoint_every")
+
+
+def crossval(task: Task[Any], options: CrossvalOptions) -> pl.DataFrame:
+    """Train without each group in turn; writes maps, crossval.json, tables/ and scenes.png into --output. Returns the
+    table of scores by data set."""
+    check_plain(options)
+    if options.data is None:
+        raise InputError("crossval: name the scenes with --data")
+    output = Path(options.output)
+    source = read_source(options)
+    scenes, every = source.scenes, source.scenes.rows()
+    names = sorted(set(scenes.groups))
+    if len(names) < 2:
+        raise InputError(f"{scenes.where}: holds {len(names)} group; leaving one out needs two")
+    inverted = check_polarity(source, every)
+    part, home = Scenes(source, every), output / "trainings"
+    fingerprint = fingerprint_of(options, {"names": scenes.names, "groups": scenes.groups}, FREE)
+    groups = np.array(scenes.groups)
+    with claimed(output):
+        with Progressbar(total=len(names), unit="group", desc="crossval") as bar:
+            for number, name in enumerate(names):
+                record = home / f"group{number:04d}.json"
+                if not stands(record, fingerprint):
+                    _train(task, options, part, every[groups != name], every[groups == name], number, home)
+                    write_json(record, {"fingerprint": fingerprint, "group": name})
+                bar.update()
+        return _report(part, home, output, inverted, options.seed)
+
+
+def _train(
+    task: Task[Any], options: CrossvalOptions, part: Scenes, seen: np.ndarray, unseen: np.ndarray, number: int,
+    home: Path,
+) -> None:  # fmt: skip
+    """One training; the maps of the group it has not seen."""
+    device = pick_device(options.accelerator)
+    generator = np.random.default_rng(mix(options.seed, number))
+    kept, seen = taken(part.source.scenes, seen, options.validation_share, generator)
+    held = Scenes(part.source, kept) if len(kept) else None
+    model, _ = fit(task, options, Scenes(part.source, seen), {}, device, validation=held)
+    for row, drawn in zip(unseen, maps_of(model, Scenes(part.source, unseen), options, device)):
+        _save(home / f"map{row:06d}.png", drawn)
+
+
+def _save(path: Path, drawn: np.ndarray) -> None:
+    from PIL import Image
+
+    write_aside(path, lambda aside: Image.fromarray(drawn).save(aside, format="PNG"))
+
+
+def _stored(home: Path) -> Callable[[int], np.ndarray]:
+    from ...data.pictures import read_picture
+
+    return lambda place: read_picture(home / f"map{place:06d}.png")[0]
+
+
+def _report(part: Scenes, home: Path, output: Path, inverted: float | None, seed: int) -> pl.DataFrame:
+    stored = _stored(home)
+    ways = {"GL-DMNet": stored, DEPTH: depth_map(part), MIDDLE: middle_map(part)}
+    found = {who: score(part, map_of) for who, map_of in ways.items()}
+    rows = [{"data set": name, "map": who, "scenes": len(own), **own.table()}
+            for who, scores in found.items() for name, own in by_set(part, scores).items()]  # fmt: skip
+    table = pl.DataFrame(rows)
+    groups = part.of("groups")
+    intervals = {who: bootstrap_table(scores, groups, seed=seed) for who, scores in found.items()}
+    each = [
+        {"scene": name, "group": group, **{f"{who}: S-measure": float(s.s_measure[k]) for who, s in found.items()}}
+        for k, (name, group) in enumerate(zip(part.of("names"), groups))
+    ]
+    facts = {"data": part.source.scenes.where, "groups": len(set(groups)), "inverted": inverted}
+    write_json(output / "crossval.json", {**facts, "scores": rows, "intervals": intervals, "scenes": each})
+    write_sheets(output / "tables", {"scores": table})
+    drawn = figures.sheet(part, [stored(k) for k in range(len(part))], found["GL-DMNet"]).figure
+    write_aside(output / "scenes.png", lambda path: drawn.savefig(path, format="png", dpi=110))
+    for row in rows:
+        say(f"{row['data set']:<14} {row['map']:<12} S {row['S-measure']:.3f}  MAE {row['MAE']:.3f}  "
+            f"max F {row['max F-measure']:.3f}")  # fmt: skip
+    say(f"scores {output / 'crossval.json'}")
+    return table
