@@ -1,7 +1,10 @@
 """Time and peak memory of a call, shared by the benchmarks of mechanisms and operators (Linux)."""
 
 import gc
+import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -55,6 +58,14 @@ def peak_bytes(call: Callable[[], object]) -> int:
     before = _status("VmRSS")
     call()
     return max(0, _status("VmHWM") - before)
+
+
+def peak_of(script: str, *words: object) -> int:
+    """What `script --peak WORDS` prints, in a process of its own: what one form leaves behind hides what another
+    needs."""
+    command = [sys.executable, script, "--peak", *map(str, words)]
+    environment = os.environ | memory_environment()
+    return int(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
 
 
 def memory_environment() -> dict[str, str]:

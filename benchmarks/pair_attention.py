@@ -10,13 +10,11 @@ but the inputs, gradients included.
 
 import argparse
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from measure import medians, memory_environment, peak_bytes
+from measure import medians, peak_bytes, peak_of
 from torch import Tensor
 
 from headwise.kernels.pair_attention import pair_attention
@@ -45,12 +43,6 @@ def step(form: Callable[..., Tensor], case: tuple[int, ...]) -> Callable[[], tup
     return call
 
 
-def peak(case: tuple[int, ...], form: int) -> int:
-    command = [sys.executable, __file__, "--peak", *map(str, case), str(form)]
-    environment = os.environ | memory_environment()
-    return int(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
-
-
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--threads", type=int, default=2)
@@ -70,7 +62,7 @@ def main() -> None:
         for one, other in zip(*(call() for call in calls), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
         mine, other = (1e3 * spent for spent in medians(calls, given.rounds))
-        small, large = (peak(case, form) / 2**20 for form in (0, 1))
+        small, large = (peak_of(__file__, *case, form) / 2**20 for form in (0, 1))
         print(
             f"| {' | '.join(map(str, case))} | {mine:.1f} | {other:.1f} | {other / mine:.2f}x "
             f"| {small:.1f} | {large:.1f} | {small / large:.2f} |",

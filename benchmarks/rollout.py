@@ -13,13 +13,11 @@ its own over one call, with one thread: all but the inputs.
 
 import argparse
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-from measure import medians, memory_environment, peak_bytes
+from measure import medians, peak_bytes, peak_of
 from torch import Tensor
 
 from headwise.kernels.attention_stats import rollout_row
@@ -74,12 +72,6 @@ FORMS: dict[str, tuple[Callable, Callable, Callable]] = {
 }
 
 
-def peak(name: str, batch: int, tokens: int, form: int) -> int:
-    command = [sys.executable, __file__, "--peak", name, str(batch), str(tokens), str(form)]
-    environment = os.environ | memory_environment()
-    return int(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
-
-
 @torch.no_grad()
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -104,7 +96,7 @@ def main() -> None:
             forms = (ours, theirs, scores) if ours is rollout_row else (ours, theirs)
             spent = medians([partial(form, data) for form in forms], given.rounds)
             mine, other, *alone = (1e3 * seconds for seconds in spent)
-            small, large = (peak(name, batch, tokens, form) / 2**20 for form in (0, 1))
+            small, large = (peak_of(__file__, name, batch, tokens, form) / 2**20 for form in (0, 1))
             bound = f"{alone[0]:.1f}" if alone else ""
             print(
                 f"| {name} | {batch} | {tokens} | {mine:.1f} | {other:.1f} | {other / mine:.1f}x "

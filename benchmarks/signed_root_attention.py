@@ -9,12 +9,10 @@ memory is the growth of a process of its own over one step, with one thread: all
 
 import argparse
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 
 import torch
-from measure import medians, memory_environment, peak_bytes
+from measure import medians, peak_bytes, peak_of
 from torch import Tensor
 
 from headwise.kernels.signed_root_attention import signed_root, signed_root_attention
@@ -42,12 +40,6 @@ def step(form: Callable[..., Tensor], case: tuple[int, ...]) -> Callable[[], tup
     return call
 
 
-def peak(case: tuple[int, ...], form: int) -> int:
-    command = [sys.executable, __file__, "--peak", *map(str, case), str(form)]
-    environment = os.environ | memory_environment()
-    return int(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
-
-
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--threads", type=int, default=2)
@@ -67,7 +59,7 @@ def main() -> None:
         for one, other in zip(*(call() for call in calls), strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=1e-5 * float(other.abs().max()))
         mine, other = (1e3 * spent for spent in medians(calls, given.rounds))
-        small, large = (peak(case, form) / 2**20 for form in (0, 1))
+        small, large = (peak_of(__file__, *case, form) / 2**20 for form in (0, 1))
         print(
             f"| {' | '.join(map(str, case))} | {mine:.0f} | {other:.0f} | {mine / other:.2f} "
             f"| {small:.1f} | {large:.1f} | {small / large:.3f} |",

@@ -199,7 +199,11 @@ def read_picture(path: str | os.PathLike[str], size: tuple[int, int] | None = No
     """
     if size is not None and min(size) < 1:
         raise ValueError(f"read_picture: size {size} must be a positive height and width")
-    picture = decode_picture(path, lambda opened: upright(_to_rgb(path, opened), opened))
+    return as_array(decode_picture(path, lambda opened: upright(to_rgb(path, opened), opened)), size)
+
+
+def as_array(picture: Any, size: tuple[int, int] | None = None) -> np.ndarray:
+    """A picture of Pillow in mode RGB as uint8 (3, Y, X), resized as by `read_picture`."""
     from PIL import Image
 
     if size is not None and picture.size != (size[1], size[0]):
@@ -246,7 +250,7 @@ def _too_large(said: str) -> str:
     return f"is too large ({said}; at most {PICTURE_PIXELS:,}); make it smaller or cut it"
 
 
-def _to_rgb(path: object, opened: Any) -> Any:
+def to_rgb(path: object, opened: Any) -> Any:
     """The decoded picture in mode RGB."""
     from PIL import Image
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from .pictures import PictureFolder, list_folder, list_pictures, read_picture
+from .pictures import PictureFolder, as_array, decode_picture, list_folder, list_pictures, to_rgb, upright
 from .rgbd_layouts import DEPTH, IMAGE, MASK, Home, by_stem, find_homes, part_of, role_of, set_of
 from .rgbd_pictures import Near, read_depth, read_mask
 from .tables import TABLE_SUFFIXES, collect, fail, require_columns, scan_table, shown, suffix_of
@@ -218,19 +218,12 @@ def read_scene(
 
     Raises InputError for a file that cannot be read.
     """
-    whole = read_picture(image)
+    whole = decode_picture(image, lambda opened: upright(to_rgb(image, opened), opened))
     return {
-        "image": whole.copy() if whole.shape[1:] == tuple(size) else _smaller(whole, size),
+        "image": as_array(whole, size),
         "depth": None if depth is None else read_depth(depth, near, size),
-        "shape": (int(whole.shape[1]), int(whole.shape[2])),
+        "shape": (whole.height, whole.width),
     }
-
-
-def _smaller(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    from PIL import Image
-
-    resized = Image.fromarray(picture.transpose(1, 2, 0)).resize((size[1], size[0]), Image.Resampling.BICUBIC)
-    return np.array(resized).transpose(2, 0, 1).copy()
 
 
 def read_sample(scenes: RgbdSet, row: int, size: tuple[int, int], near: Near = "bright") -> dict[str, Any]:

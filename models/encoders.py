@@ -3,6 +3,7 @@
 Shapes: n tiles, T pixels of a side, D width of a feature.
 """
 
+import difflib
 import hashlib
 from pathlib import Path
 
@@ -109,6 +110,28 @@ def build_encoder(name: str, weights: str = "pretrained") -> Encoder:
     return Encoder(model, width, side=side, mean=config["mean"], deviation=config["std"]).eval()
 
 
+def require_timm(name: str, what: str) -> None:
+    """Raise ValueError, naming near ones, for a name that timm does not know. what: how to call it, name included."""
+    import timm
+
+    if not name.startswith("hf-hub:") and not timm.is_model(name):
+        close = difflib.get_close_matches(name.split(".")[0], timm.list_models(), 5)
+        raise ValueError(f"{what} is unknown to timm" + (f"; near it: {', '.join(close)}" if close else ""))
+
+
+def not_made(what: str, error: Exception) -> ValueError:
+    """What to raise where timm cannot make a model, be it of the network, the hub, or itself."""
+    reason = " ".join(str(error).split())[:160]
+    return ValueError(f"{what} cannot be made ({reason}); without network give a file of weights, or 'random'")
+
+
+def fitting(model: nn.Module, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """The weights that a model has room for, without others (of a classifier), and the names of those that it lacks."""
+    wanted = model.state_dict()
+    found = {key: value for key, value in state.items() if key in wanted and value.shape == wanted[key].shape}
+    return found, [key for key in wanted if key not in found and not key.endswith("num_batches_tracked")]
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Named weights of a file, without the prefixes that wrappers add. Raises ValueError where there are none."""
     if not path.is_file():
@@ -132,10 +155,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def _load(model: nn.Module, path: Path) -> None:
     """Weights from a file; those of a classifier that is not there are left out."""
-    wanted = model.state_dict()
-    state = read_weights(path).items()
-    found = {key: value for key, value in state if key in wanted and value.shape == wanted[key].shape}
-    missing = [key for key in wanted if key not in found and not key.endswith("num_batches_tracked")]
+    found, missing = fitting(model, read_weights(path))
     if missing:
-        raise ValueError(f"{path}: lacks {len(missing)} of {len(wanted)} weights, or in other shapes; {missing[0]}")
+        count = len(model.state_dict())
+        raise ValueError(f"{path}: lacks {len(missing)} of {count} weights, or in other shapes; {missing[0]}")
     model.load_state_dict(found, strict=False)

@@ -17,7 +17,6 @@ With PVTv2-B2 the first stage's attention looks at 8 x 8 cells at a time (its sp
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,8 +28,8 @@ from torch import Tensor, nn
 from .attention import build_attention
 from .attention.base import to_image, to_tokens
 from .blocks import NetworkKind, build_feedforward
-from .encoders import read_weights
-from .mutual_fusion import FusionKind, MutualFusion, conv, conv13
+from .encoders import fitting, not_made, read_weights, require_timm
+from .mutual_fusion import FusionKind, MutualFusion, conv, conv13, on_grid
 
 SMALL = "small"
 STRIDES = (4, 8, 16, 32)
@@ -77,8 +76,7 @@ class _OnGrid(nn.Module):
         self.inner = inner
 
     def forward(self, x: Tensor, feat_size: Sequence[int]) -> Tensor:
-        takes = "size" in getattr(self.inner, "extras", ())
-        return self.inner(x, size=(feat_size[0], feat_size[1])) if takes else self.inner(x)
+        return on_grid(self.inner, x, (feat_size[0], feat_size[1]))
 
 
 class Recall(nn.Module):
@@ -284,28 +282,20 @@ def _encoder(name: str, weights: str) -> _Encoder:
 def _timm(name: str, pretrained: bool, **options: Any) -> Any:
     import timm
 
-    if not name.startswith("hf-hub:") and not timm.is_model(name):
-        close = difflib.get_close_matches(name.split(".")[0], timm.list_models(), 5)
-        raise ValueError(f"{name!r} is unknown to timm" + (f"; near it: {', '.join(close)}" if close else ""))
+    require_timm(name, repr(name))
     try:
         return timm.create_model(name, pretrained=pretrained, **options)
     except Exception as error:  # of the network, the hub, or timm
-        reason = " ".join(str(error).split())[:160]
-        raise ValueError(
-            f"{name!r} cannot be made ({reason}); without network give a file of weights, or 'random'"
-        ) from None
+        raise not_made(repr(name), error) from None
 
 
 def _load(model: nn.Module, weights: str, name: str) -> None:
     """Weights from a file; those of a classifier are left out."""
     if weights in ("pretrained", "random"):
         return
-    wanted = model.state_dict()
     state = read_weights(Path(weights))
     # Backbones of maps name their parts with underscores in place of dots.
-    state = state | {key.replace(".", "_", 1): value for key, value in state.items()}
-    found = {key: value for key, value in state.items() if key in wanted and value.shape == wanted[key].shape}
-    missing = [key for key in wanted if key not in found and not key.endswith("num_batches_tracked")]
+    found, missing = fitting(model, state | {key.replace(".", "_", 1): value for key, value in state.items()})
     if missing:
         raise ValueError(f"{weights}: weights of another model than {name!r}; it lacks {missing[0]}")
     model.load_state_dict(found, strict=False)

@@ -74,17 +74,16 @@ class PositionFusion(nn.Module):
             found = of_rgb[..., :width], of_depth[..., :width], of_rgb[..., width:] + of_depth[..., width:]
         else:
             found = tuple(
-                _mixed(mixer, x, context, size)
+                on_grid(mixer, x, size, context if mixer.crosses else None)
                 for mixer, x, context in zip(self.mixers, (rgb, d, both), (both, both, None))
             )
         first, second, third = (to_image(F.normalize(x, dim=1), size) for x in found)
         return first, second, third
 
 
-def _mixed(mixer: Any, x: Tensor, context: Tensor | None, size: tuple[int, int]) -> Tensor:
-    """A mechanism of the core on the cells of a map; a context only for one that takes it."""
-    extras = {"size": size} if "size" in mixer.extras else {}
-    return mixer(x, context if mixer.crosses else None, **extras)
+def on_grid(part: Any, x: Tensor, size: tuple[int, int], *context: Tensor | None) -> Tensor:
+    """A part of the core on the cells of a map (B, N, C), told the size of the map if it takes it."""
+    return part(x, *context, **({"size": size} if "size" in getattr(part, "extras", ()) else {}))
 
 
 class ChannelFusion(nn.Module):

@@ -3,7 +3,6 @@
 Shapes: B batch, N tokens (prefix tokens, the class token first, then patches row by row), D width, H heads, d = D / H.
 """
 
-import difflib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from ..kernels.pair_attention import pair_attention
 from .attention import build_attention
 from .attention.base import join_heads, split_heads
 from .blocks import NetworkKind, build_feedforward
-from .encoders import read_weights
+from .encoders import not_made, read_weights, require_timm
 
 SCRATCH = "scratch"
 
@@ -156,9 +155,7 @@ def build_trunk(
         return Trunk(model, attention=attention, ffn=ffn, moe=moe)
     import timm
 
-    if not name.startswith("hf-hub:") and not timm.is_model(name):
-        close = difflib.get_close_matches(name.split(".")[0], timm.list_models(), 5)
-        raise ValueError(f"backbone {name!r} is unknown to timm" + (f"; near it: {', '.join(close)}" if close else ""))
+    require_timm(name, f"backbone {name!r}")
     try:
         model = timm.create_model(
             name, pretrained=weights == "pretrained", num_classes=0, img_size=image, drop_path_rate=drop_path
@@ -166,10 +163,7 @@ def build_trunk(
     except TypeError:
         raise ValueError(f"backbone {name!r} takes no size of picture; give a ViT or DeiT") from None
     except Exception as error:  # of the network, the hub, or timm
-        reason = " ".join(str(error).split())[:160]
-        raise ValueError(
-            f"backbone {name!r} cannot be made ({reason}); without network give a file of weights, or 'random'"
-        ) from None
+        raise not_made(f"backbone {name!r}", error) from None
     side = getattr(getattr(model, "patch_embed", None), "patch_size", (1, 1))
     if image[0] % side[0] or image[1] % side[1]:
         raise ValueError(f"patches of {side[0]} pixels do not fill a picture of {image[0]} x {image[1]}")

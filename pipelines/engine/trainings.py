@@ -17,10 +17,10 @@ from ...data.errors import InputError
 from .run_directory import clear_aside, held, read_facts
 
 
-def check_plain(options: Any) -> None:
+def check_plain(options: Any, verb: str = "compare") -> None:
     """Raise `InputError` for options of `train` that trainings in memory (`quick.fit`) do not have."""
     if options.devices * options.nodes > 1 or options.precision != "32-true" or options.nan != "stop":
-        raise InputError("compare: trains in 32 bits on one device and stops where a loss is not finite; leave out "
+        raise InputError(f"{verb}: trains in 32 bits on one device and stops where a loss is not finite; leave out "
                          "--devices, --nodes, --precision and --nan")  # fmt: skip
 
 

@@ -11,7 +11,7 @@ weighted F and the quadrants of S are functions of two histograms of 256 bytes; 
 pixels, and spares what cannot count.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -58,14 +58,17 @@ class SaliencyScores:
 
     def table(self) -> dict[str, float]:
         """Every metric over the set, by its full name; NaN of no pictures."""
-        e, f = self.e_curve.mean(0), self.f_curve.mean(0)
-        found = {
-            "S-measure": self.s_measure.mean(), "max E-measure": e.max(), "mean E-measure": e.mean(),
-            "adaptive E-measure": self.e_adaptive.mean(), "max F-measure": f.max(), "mean F-measure": f.mean(),
-            "adaptive F-measure": self.f_adaptive.mean(), "weighted F-measure": self.weighted_f.mean(),
-            "MAE": self.mae.mean(),
+        return {name: float(value) for name, value in self.named(lambda x: x.mean(0, keepdim=True)).items()}
+
+    def named(self, mean: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        """Every metric by its full name, (W,), of W means over the pictures, (P, ...) -> (W, ...)."""
+        e, f = mean(self.e_curve), mean(self.f_curve)
+        return {
+            "S-measure": mean(self.s_measure), "max E-measure": e.amax(1), "mean E-measure": e.mean(1),
+            "adaptive E-measure": mean(self.e_adaptive), "max F-measure": f.amax(1), "mean F-measure": f.mean(1),
+            "adaptive F-measure": mean(self.f_adaptive), "weighted F-measure": mean(self.weighted_f),
+            "MAE": mean(self.mae),
         }  # fmt: skip
-        return {name: float(value) for name, value in found.items()}
 
 
 def saliency_scores(prediction: Tensor, mask: Tensor) -> SaliencyScores:
@@ -283,12 +286,6 @@ def bootstrap_table(
     drawn = np.random.default_rng(seed).multinomial(names, np.full(names, 1 / names), size=draws)
     weight = torch.from_numpy(drawn[:, place].astype(np.float64))
     weight /= weight.sum(1, keepdim=True)
-    e, f = weight @ scores.e_curve, weight @ scores.f_curve
-    each = {
-        "S-measure": weight @ scores.s_measure, "max E-measure": e.amax(1), "mean E-measure": e.mean(1),
-        "adaptive E-measure": weight @ scores.e_adaptive, "max F-measure": f.amax(1), "mean F-measure": f.mean(1),
-        "adaptive F-measure": weight @ scores.f_adaptive, "weighted F-measure": weight @ scores.weighted_f,
-        "MAE": weight @ scores.mae,
-    }  # fmt: skip
+    each = scores.named(lambda x: weight @ x)
     ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
     return {name: tuple(torch.quantile(values, ends).tolist()) for name, values in each.items()}

@@ -16,7 +16,8 @@ from ...data.tables import TABLE_SUFFIXES, collect, fail, require_columns, scan_
 from ...models.dcal import DCAL
 from ..engine import inference
 from ..engine.checkpoint import checksum
-from ..engine.run_directory import RunDirectory, write_aside
+from ..engine.pictures import place_below, write_png
+from ..engine.run_directory import RunDirectory
 from ..engine.task import Item, Task
 from .augment import DEVIATION, MEAN, normalise
 from .figures import blended
@@ -124,18 +125,13 @@ def _row(found: dict[str, torch.Tensor], mark: str, options: Any, spec: dict[str
 
 def _draw(model: Any, x: torch.Tensor, items: Sequence[Item], options: Any, device: torch.device) -> None:
     """The rollout over each picture, OUTPUT.maps/ID.png; an id never leads out of it."""
-    from PIL import Image
-
     assert isinstance(model, DCAL)
     heat = model.rollout(x.to(device)).float().cpu().numpy()
     for image, one, item in zip(x, heat, items):
         plain = (image * DEVIATION + MEAN).clamp(0, 1).permute(1, 2, 0).numpy()
-        drawn = Image.fromarray((blended(plain, one) * 255).round().astype(np.uint8))
-        parts = [part for part in Path(str(item["id"])).parts if part not in ("..", "/", ".")]
-        path = Path(f"{options.output}.maps").joinpath(*parts)
-        path = path.with_name(f"{path.name}.png")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_aside(path, lambda aside, drawn=drawn: drawn.save(aside, format="PNG"))
+        drawn = (blended(plain, one) * 255).round().astype(np.uint8)
+        path = place_below(Path(f"{options.output}.maps"), str(item["id"]))
+        write_png(path.with_name(f"{path.name}.png"), drawn)
 
 
 def embed(task: Task[Any], options: Any) -> inference.Predicted:

@@ -53,9 +53,8 @@ class Scenes:
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         found = self.source.scene(int(self.rows[index]))
-        return {name: torch.from_numpy(found[name]) for name in ("image", "depth", "mask")} | {
-            "index": torch.tensor(index)
-        }
+        sample = {name: torch.from_numpy(found[name]) for name in ("image", "depth", "mask")}
+        return {**sample, "shape": torch.tensor(found["shape"]), "index": torch.tensor(index)}
 
     def of(self, name: str) -> list[Any]:
         """A list of the set, such as names, masks, sets or groups, for these scenes."""
@@ -85,9 +84,9 @@ def open_splits(options: Any, spec: dict[str, Any] | None, whole: bool) -> Split
         part = Scenes(source, rows if len(rows) else scenes.rows())
         return Splits(part, part, part, spec or {})
     train, validation, test = split(options, scenes)
-    inverted = check_polarity(source, train if spec is None else train[:0])
-    parts = {"train": len(train), "validation": len(validation), "test": len(test)}
     if spec is None:
+        inverted = check_polarity(source, train)
+        parts = {"train": len(train), "validation": len(validation), "test": len(test)}
         spec = {
             "input": {"scenes": len(scenes), "size": list(source.size), "near": options.near},
             "layout": scenes.layout, "sets": sorted(set(scenes.sets)), "parts": parts, "inverted": inverted,

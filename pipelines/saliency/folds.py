@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,10 @@ import numpy as np
 import polars as pl
 
 from ...data.errors import InputError
+from ...data.pictures import read_picture
 from ..engine.loaded import pick_device
 from ..engine.order import mix
+from ..engine.pictures import write_png
 from ..engine.quick import fit
 from ..engine.report import write_sheets
 from ..engine.run_directory import write_aside, write_json
@@ -22,7 +23,7 @@ from ..metrics.saliency import bootstrap_table
 from . import figures
 from .cohort import Scenes, check_polarity, read_source, taken
 from .options import CrossvalOptions
-from .scoring import DEPTH, MIDDLE, by_set, depth_map, maps_of, middle_map, score
+from .scoring import OURS, maps_of, scored, table_of
 
 FREE = ("output", "run", "accelerator", "workers", "keep", "logger", "checkpoint_every")
 
@@ -30,7 +31,7 @@ FREE = ("output", "run", "accelerator", "workers", "keep", "logger", "checkpoint
 def crossval(task: Task[Any], options: CrossvalOptions) -> pl.DataFrame:
     """Train without each group in turn; writes maps, crossval.json, tables/ and scenes.png into --output. Returns the
     table of scores by data set."""
-    check_plain(options)
+    check_plain(options, "crossval")
     if options.data is None:
         raise InputError("crossval: name the scenes with --data")
     output = Path(options.output)
@@ -65,28 +66,13 @@ def _train(
     held = Scenes(part.source, kept) if len(kept) else None
     model, _ = fit(task, options, Scenes(part.source, seen), {}, device, validation=held)
     for row, drawn in zip(unseen, maps_of(model, Scenes(part.source, unseen), options, device)):
-        _save(home / f"map{row:06d}.png", drawn)
-
-
-def _save(path: Path, drawn: np.ndarray) -> None:
-    from PIL import Image
-
-    write_aside(path, lambda aside: Image.fromarray(drawn).save(aside, format="PNG"))
-
-
-def _stored(home: Path) -> Callable[[int], np.ndarray]:
-    from ...data.pictures import read_picture
-
-    return lambda place: read_picture(home / f"map{place:06d}.png")[0]
+        write_png(home / f"map{row:06d}.png", drawn)
 
 
 def _report(part: Scenes, home: Path, output: Path, inverted: float | None, seed: int) -> pl.DataFrame:
-    stored = _stored(home)
-    ways = {"GL-DMNet": stored, DEPTH: depth_map(part), MIDDLE: middle_map(part)}
-    found = {who: score(part, map_of) for who, map_of in ways.items()}
-    rows = [{"data set": name, "map": who, "scenes": len(own), **own.table()}
-            for who, scores in found.items() for name, own in by_set(part, scores).items()]  # fmt: skip
-    table = pl.DataFrame(rows)
+    maps = [read_picture(home / f"map{row:06d}.png")[0] for row in part.rows]
+    found = scored(part, maps)
+    table = table_of(part, found)
     groups = part.of("groups")
     intervals = {who: bootstrap_table(scores, groups, seed=seed) for who, scores in found.items()}
     each = [
@@ -94,11 +80,11 @@ def _report(part: Scenes, home: Path, output: Path, inverted: float | None, seed
         for k, (name, group) in enumerate(zip(part.of("names"), groups))
     ]
     facts = {"data": part.source.scenes.where, "groups": len(set(groups)), "inverted": inverted}
-    write_json(output / "crossval.json", {**facts, "scores": rows, "intervals": intervals, "scenes": each})
+    write_json(output / "crossval.json", {**facts, "scores": table.to_dicts(), "intervals": intervals, "scenes": each})
     write_sheets(output / "tables", {"scores": table})
-    drawn = figures.sheet(part, [stored(k) for k in range(len(part))], found["GL-DMNet"]).figure
+    drawn = figures.sheet(part, maps, found[OURS]).figure
     write_aside(output / "scenes.png", lambda path: drawn.savefig(path, format="png", dpi=110))
-    for row in rows:
+    for row in table.iter_rows(named=True):
         say(f"{row['data set']:<14} {row['map']:<12} S {row['S-measure']:.3f}  MAE {row['MAE']:.3f}  "
             f"max F {row['max F-measure']:.3f}")  # fmt: skip
     say(f"scores {output / 'crossval.json'}")

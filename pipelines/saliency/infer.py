@@ -14,7 +14,7 @@ import torch
 from ...data.errors import InputError
 from ...data.rgbd import list_scenes, read_scene
 from ...data.tables import fail
-from ..engine.run_directory import write_aside
+from ..engine.pictures import place_below, write_png
 from ..engine.task import Item
 from .augment import BLANK
 from .scoring import saliency_of, to_bytes
@@ -64,7 +64,7 @@ def predict_items(
         found = saliency_of(model, image.to(device), depth.to(device)).cpu()
         for (place, one), saliency in zip(read.items(), found):
             drawn = to_bytes(saliency, one["shape"])
-            _save(Path(f"{options.output}.maps"), items[place]["map"], drawn)
+            write_png(place_below(Path(f"{options.output}.maps"), items[place]["map"]), drawn)
             rows[place] = _row(drawn, one["depth"] is not None, options.threshold)
     return rows
 
@@ -78,13 +78,3 @@ def _row(drawn: np.ndarray, depth: bool, threshold: float) -> pl.DataFrame:
     row = {"height": [drawn.shape[0]], "width": [drawn.shape[1]], "depth": [depth], "salient": [float(salient.mean())],
            "box": [box]}  # fmt: skip
     return pl.DataFrame(row, schema=schema())
-
-
-def _save(home: Path, name: str, drawn: np.ndarray) -> None:
-    """The map as a grey PNG; a name never leads out of the folder."""
-    from PIL import Image
-
-    parts = [part for part in PurePosixPath(name).parts if part not in ("..", "/", ".")]
-    path = home.joinpath(*parts)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_aside(path, lambda aside: Image.fromarray(drawn).save(aside, format="PNG"))

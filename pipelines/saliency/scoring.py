@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from .augment import normalise
 from .cohort import Scenes
 from .model_size import model_size
 
-DEPTH, MIDDLE = "depth alone", "middle"
+OURS, DEPTH, MIDDLE = "GL-DMNet", "depth alone", "middle"
 SIGMA = 0.25  # of the middle's Gaussian, as a share of each side
 ALL = "all"
 
@@ -58,8 +58,8 @@ def review(
 ) -> Review:
     """Scores of every data set with intervals beside the floors, and the pictures of the report."""
     maps = maps_of(model, part, options, device)
-    found = score(part, lambda place: maps[place])
-    floors = {DEPTH: score(part, depth_map(part)), MIDDLE: score(part, middle_map(part))}
+    every = scored(part, maps)
+    found, floors = every[OURS], {who: every[who] for who in (DEPTH, MIDDLE)}
     groups = part.of("groups")
     table = found.table()
     size = model_size(model, tuple(options.size), device)
@@ -69,14 +69,9 @@ def review(
         "sets": {name: scores.table() for name, scores in by_set(part, found).items()},
         "baselines": {name: scores.table() for name, scores in floors.items()}, "model": size,
     }  # fmt: skip
-    rows = [
-        {"data set": name, "map": who, "scenes": len(scores), **scores.table()}
-        for who, every in (("GL-DMNet", found), *floors.items())
-        for name, scores in by_set(part, every).items()
-    ]
-    sheet = pl.DataFrame(rows)
+    sheet = table_of(part, every)
     shown = pl.DataFrame([
-        {"metric": name, "GL-DMNet": f"{table[name]:.3f} ({between[name][0]:.3f} to {between[name][1]:.3f})",
+        {"metric": name, OURS: f"{table[name]:.3f} ({between[name][0]:.3f} to {between[name][1]:.3f})",
          **{who: f"{metrics['baselines'][who][name]:.3f}" for who in floors}} for name in table
     ])  # fmt: skip
     headline = (
@@ -85,7 +80,7 @@ def review(
         f"{metrics['baselines'][DEPTH]['MAE']:.3f}; {size['parameters'] / 1e6:.2f} million parameters, "
         f"{size['multiply-accumulates'] / 1e9:.2f} billion multiply-accumulates"
     )
-    pictures = [figures.sheet(part, maps, found), figures.curves({"GL-DMNet": found, **floors})]
+    pictures = [figures.sheet(part, maps, found), figures.curves(every)]
     tables = {"Scores, 95 % intervals by group": shown, "Scores by data set": sheet}
     return Review(metrics, headline, pictures, tables, {"scores": sheet})
 
@@ -97,22 +92,32 @@ def maps_of(model: nn.Module, part: Scenes, options: Any, device: torch.device) 
     with Progressbar(total=len(part), unit="scene", desc="maps") as bar:
         for batch in order.loader(part, lists, workers=options.workers):
             saliency = saliency_of(model, batch["image"].to(device), batch["depth"].to(device))
-            for place, one in zip(batch["index"].tolist(), saliency):
-                found.append(to_bytes(one, part.source.scene(int(part.rows[place]))["shape"]))
+            found += [to_bytes(one, (height, width)) for one, (height, width) in zip(saliency, batch["shape"].tolist())]
             bar.update(len(saliency))
     return found
 
 
-def score(part: Scenes, map_of: Callable[[int], np.ndarray]) -> SaliencyScores:
-    """Scores against the masks as they are stored; a map of another size than its mask is brought to it."""
-    parts = []
+def scored(part: Scenes, maps: Sequence[np.ndarray]) -> dict[str, SaliencyScores]:
+    """Scores of the maps (uint8, by place) and of the floors, by name, against the masks as they are stored; a map of
+    another size than its mask is brought to it."""
+    ways = {OURS: maps.__getitem__, DEPTH: depth_map(part), MIDDLE: middle_map(part)}
+    parts: dict[str, list[SaliencyScores]] = {who: [] for who in ways}
     for place, path in enumerate(part.of("masks")):
         mask = torch.from_numpy(read_mask(path))
-        given = torch.from_numpy(map_of(place))
-        if given.shape != mask.shape:
-            given = torch.from_numpy(to_bytes(given.float() / 255, (mask.shape[0], mask.shape[1])))
-        parts.append(saliency_scores(given[None], mask[None]))
-    return SaliencyScores.join(parts)
+        for who, way in ways.items():
+            given = torch.from_numpy(way(place))
+            if given.shape != mask.shape:
+                given = torch.from_numpy(to_bytes(given.float() / 255, (mask.shape[0], mask.shape[1])))
+            parts[who].append(saliency_scores(given[None], mask[None]))
+    return {who: SaliencyScores.join(own) for who, own in parts.items()}
+
+
+def table_of(part: Scenes, every: dict[str, SaliencyScores]) -> pl.DataFrame:
+    """A row for each kind of map and data set."""
+    return pl.DataFrame([
+        {"data set": name, "map": who, "scenes": len(own), **own.table()}
+        for who, scores in every.items() for name, own in by_set(part, scores).items()
+    ])  # fmt: skip
 
 
 def by_set(part: Scenes, scores: SaliencyScores) -> dict[str, SaliencyScores]:

@@ -1,0 +1,21 @@
+"""Pictures that a prediction leaves beside its table."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from .run_directory import write_aside
+
+
+def place_below(home: Path, name: str) -> Path:
+    """Where a file of this name, with "/", lies below a folder; it never leads out of it."""
+    return home.joinpath(*(part for part in PurePosixPath(name).parts if part not in ("..", "/", ".")))
+
+
+def write_png(path: Path, picture: np.ndarray) -> None:
+    """uint8 (Y, X) or (Y, X, 3), written aside and renamed."""
+    from PIL import Image
+
+    write_aside(path, lambda aside: Image.fromarray(picture).save(aside, format="PNG"))
