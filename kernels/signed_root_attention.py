@@ -11,22 +11,19 @@ for x <= 0, so this is the signed square root of bilinear pooling, made smooth: 
 Work: 2 N M (C + E) flops forward; B N (C + E) + B M (C + E) numbers moved. Written plainly, autograd keeps several maps
 of N M numbers; here nothing is kept but q, k and v, and the backward pass forms the map again, 7 products beside 6. No
 running maximum is needed, since no row is normalised: tiles are exact. On the CPU a tile of rows stays in the cache;
-the same form runs on a GPU, where it has no kernel of its own yet.
+on a GPU two Triton kernels form the map tile by tile, 8 products in the backward pass.
 """
+
+from importlib.util import find_spec
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
+from . import signed_root_attention_plain as plain
 from .gelu_linear import match_autocast
+from .signed_root_attention_plain import signed_root
 from .softmax_pool_plain import compute_type
-
-TILE = 1 << 18  # numbers of a map that are in the cache together
-
-
-def signed_root(x: Tensor, eps: float) -> Tensor:
-    """r(x): the signed square root, softened at 0."""
-    return x / ((x.abs() + eps).sqrt() + eps**0.5)
-
 
 def signed_root_attention(query: Tensor, key: Tensor, value: Tensor, *, eps: float = 1e-4) -> Tensor:
     """`signed_root(query @ key.mT, eps) @ value`, keeping only the three.
@@ -59,51 +56,9 @@ def attention_plain(query: Tensor, key: Tensor, value: Tensor, eps: float) -> Te
     return (signed_root(scores, eps) @ value.to(kind)).to(value.dtype)
 
 
-def _rows(keys: int) -> int:
-    return max(16, TILE // max(1, keys))
-
-
-def forward_plain(query: Tensor, key: Tensor, value: Tensor, eps: float) -> Tensor:
-    """Tile by tile, sums in float32 or better."""
-    kind = compute_type(query)
-    out = query.new_empty((*query.shape[:2], value.shape[2]))
-    rows, soft = _rows(key.shape[1]), eps**0.5
-    for b in range(query.shape[0]):
-        q, k, v = query[b].to(kind), key[b].to(kind), value[b].to(kind)
-        for start in range(0, q.shape[0], rows):
-            s = q[start : start + rows] @ k.t()
-            s.div_(s.abs().add_(eps).sqrt_().add_(soft))
-            out[b, start : start + rows] = s @ v
-    return out
-
-
-def backward_plain(
-    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of query, key and value; the map is formed again."""
-    kind = compute_type(query)
-    d_query, d_key, d_value = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value))
-    rows, soft = _rows(key.shape[1]), eps**0.5
-    for b in range(query.shape[0]):
-        q, k, v, g = query[b].to(kind), key[b].to(kind), value[b].to(kind), grad[b].to(kind)
-        d_k, d_v = torch.zeros_like(k), torch.zeros_like(v)
-        for start in range(0, q.shape[0], rows):
-            part, back = q[start : start + rows], g[start : start + rows]
-            s = part @ k.t()
-            root = s.abs().add_(eps).sqrt_()
-            slope = back @ v.t()
-            slope.div_(root)  # twice the gradient of s
-            s.div_(root.add_(soft))
-            d_v.addmm_(s.t(), back)
-            d_query[b, start : start + rows] = (slope @ k).mul_(0.5)
-            d_k.addmm_(slope.t(), part, alpha=0.5)
-        d_key[b], d_value[b] = d_k, d_v
-    return d_query, d_key, d_value
-
-
 @torch.library.custom_op("headwise::signed_root_attention", mutates_args=())
 def _attention(query: Tensor, key: Tensor, value: Tensor, eps: float) -> Tensor:
-    return forward_plain(query, key, value, eps)
+    return plain.forward(query, key, value, eps)
 
 
 @_attention.register_fake
@@ -115,7 +70,7 @@ def _(query: Tensor, key: Tensor, value: Tensor, eps: float) -> Tensor:
 def _attention_backward(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return backward_plain(grad, query, key, value, eps)
+    return plain.backward(grad, query, key, value, eps)
 
 
 @_attention_backward.register_fake
@@ -134,3 +89,22 @@ def _gradient(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
 
 
 _attention.register_autograd(_gradient, setup_context=_save)
+
+
+def _form(query: Tensor) -> ModuleType:  # pragma: no cover - asked only with a CUDA tensor
+    """The Triton kernels, or the plain form where they cannot run or would be slower."""
+    if find_spec("triton") is None:
+        return plain
+    from . import signed_root_attention_triton
+
+    return signed_root_attention_triton if signed_root_attention_triton.fits(query) else plain
+
+
+@_attention.register_kernel("cuda")
+def _(query, key, value, eps):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
+    return _form(query).forward(query, key, value, eps)
+
+
+@_attention_backward.register_kernel("cuda")
+def _(grad, query, key, value, eps):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
+    return _form(query).backward(grad, query, key, value, eps)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from headwise.kernels import signed_root_attention as module
+from headwise.kernels import signed_root_attention_plain as plain
 from headwise.kernels.decompositions import plain_decompositions
 from headwise.kernels.signed_root_attention import signed_root_attention
 
@@ -25,9 +25,10 @@ def drawn(shape: tuple[int, ...] = (2, 7, 9, 5, 3), dtype: torch.dtype = torch.f
 SHAPES = [(2, 7, 9, 5, 3), (1, 1, 1, 1, 1), (3, 40, 33, 8, 16), (2, 0, 4, 3, 2), (2, 4, 0, 3, 2)]
 
 
+@pytest.mark.parametrize("tile", [64, 700])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_values_and_gradients_are_the_formulas(shape, monkeypatch) -> None:
-    monkeypatch.setattr(module, "TILE", 64)  # several tiles, the last one smaller
+def test_values_and_gradients_are_the_formulas(shape, tile, monkeypatch) -> None:
+    monkeypatch.setattr(plain, "TILE", tile)  # several blocks of rows, or of samples, the last one smaller
     given = drawn(shape)
     got, expected = signed_root_attention(*given), formula(*given)
     torch.testing.assert_close(got, expected)
