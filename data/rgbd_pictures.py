@@ -38,7 +38,7 @@ def read_depth(
     if near == "dark":
         values = 1 - values
     if size is not None and values.shape != tuple(size):
-        values = _resized(values, size)
+        values = resized(values, size)
     return np.array(values, np.float32)[None]
 
 
@@ -80,7 +80,7 @@ def read_mask(path: str | os.PathLike[str], size: tuple[int, int] | None = None)
     """
     mask = decode_picture(path, lambda opened: _mask_values(path, opened))
     if size is not None and mask.shape != tuple(size):
-        return _resized(mask.astype(np.float32), size) >= 0.5
+        return resized(mask.astype(np.float32), size) >= 0.5
     return mask
 
 
@@ -107,8 +107,8 @@ def _mask_values(path: object, opened: Any) -> np.ndarray:
     return values > 128
 
 
-def _resized(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bilinear, over all that a new pixel covers: float32 (Y, X)."""
+def resized(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """One channel (Y, X) at another size (height, width): bilinear, over all that a new pixel covers, float32."""
     from PIL import Image
 
     picture = Image.fromarray(np.ascontiguousarray(values, np.float32))

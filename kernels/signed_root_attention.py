@@ -25,6 +25,7 @@ from .gelu_linear import match_autocast
 from .signed_root_attention_plain import signed_root
 from .softmax_pool_plain import compute_type
 
+
 def signed_root_attention(query: Tensor, key: Tensor, value: Tensor, *, eps: float = 1e-4) -> Tensor:
     """`signed_root(query @ key.mT, eps) @ value`, keeping only the three.
 

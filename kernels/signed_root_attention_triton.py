@@ -7,10 +7,10 @@ Two kernels serve all four results, since r(s)^T = r(s^T):
     out = p(q, k, v),  d v = p(k, q, g)            p(a, b, x) = r(a b^T) x
     d q = s(q, k, g, v),  d k = s(k, q, v, g)      s(a, b, x, y) = (r'(a b^T) (x y^T)) b
 
-A program owns a block of rows of a and a slice of the output's width and walks b. No row is normalised, so it keeps only
-its sum; nothing is atomic, every sum has one order. Products over C and E are summed slice by slice, so that any width
-fits. Backward takes 8 products of matrices where two kernels of three sums would take 7. Beyond the edges tiles are 0,
-and r(0) = 0.
+A program owns a block of rows of a and a slice of the output's width and walks b. No row is normalised, so it keeps
+only its sum; nothing is atomic, every sum has one order. Products over C and E are summed slice by slice, so any width
+fits. Backward takes 8 products of matrices where kernels of three sums would take 7. Beyond the edges tiles are 0, and
+r(0) = 0.
 """
 
 from typing import Any

@@ -27,17 +27,23 @@ def _scaled(x: Tensor) -> Tensor:
 
 
 def augment(batch: dict[str, Tensor], options: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Colour and depth as the model takes them, and the mask as floats (B, 1, Y, X): cut, turned, mirrored together;
-    colours changed; the depth of some scenes blanked."""
-    image, depth = batch["image"].float() / 255, batch["depth"]
+    """Colour and depth as the model takes them, and the mask as floats (B, 1, Y, X), varied."""
+    mask = batch["mask"][:, None].float()
+    image, depth, mask = vary(batch["image"].float() / 255, batch["depth"], mask, options)
+    return _scaled(image), (depth - 0.5) / 0.25, mask
+
+
+def vary(image: Tensor, depth: Tensor, mask: Tensor, options: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Colour (B, 3, Y, X), depth and mask (B, 1, Y, X), all in [0, 1]: cut, turned, mirrored together; colours changed;
+    the depth of some scenes blanked."""
     grid = _grid(len(image), (image.shape[2], image.shape[3]), options, image.device)
-    both = torch.cat([image, depth, batch["mask"][:, None].float()], 1)
-    moved = F.grid_sample(both, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    moved = F.grid_sample(torch.cat([image, depth, mask], 1), grid, mode="bilinear", padding_mode="reflection",
+                          align_corners=False)  # fmt: skip
     image, depth, mask = moved[:, :3], moved[:, 3:4], (moved[:, 4:] > 0.5).float()
     if options.colour:
         image = _recoloured(image, options.colour)
     gone = torch.rand(len(image), 1, 1, 1, device=image.device) < options.blank
-    return _scaled(image), (depth.masked_fill(gone, BLANK) - 0.5) / 0.25, mask
+    return image, depth.masked_fill(gone, BLANK), mask
 
 
 def _grid(count: int, size: tuple[int, int], options: Any, device: torch.device) -> Tensor:
