@@ -18,7 +18,6 @@ With PVTv2-B2 the first stage's attention looks at 8 x 8 cells at a time (its sp
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,11 +27,9 @@ from torch import Tensor, nn
 from .attention import build_attention
 from .attention.base import to_image, to_tokens
 from .blocks import NetworkKind, build_feedforward
-from .encoders import fitting, not_made, read_weights, require_timm
 from .mutual_fusion import FusionKind, MutualFusion, conv, conv13, on_grid
+from .pyramid import SMALL, build_pyramid, load_timm, make_timm
 
-SMALL = "small"
-STRIDES = (4, 8, 16, 32)
 SPATIAL_REDUCTION = "spatial-reduction"
 PARTS = ("encoder", "transformer")
 
@@ -221,7 +218,7 @@ def build_gldmnet(
     """
     from timm.models.pvt_v2 import PyramidVisionTransformerV2
 
-    encoders = [_encoder(backbone, weights) for _ in range(2)]
+    encoders = [build_pyramid(backbone, weights) for _ in range(2)]
     if transformer == "none":
         channels, stages = (64, 128, 320, 512) if backbone != SMALL else (32, 64, 96, 128), None
     else:
@@ -233,69 +230,14 @@ def build_gldmnet(
             if transformer_weights == "pretrained":
                 raise ValueError("transformer 'small' has no pretrained weights; give 'random' or a file")
         else:
-            pyramid = _timm(transformer, transformer_weights == "pretrained", num_classes=0, drop_path_rate=drop_path)
+            fetched = transformer_weights == "pretrained"
+            pyramid = make_timm(transformer, fetched, num_classes=0, drop_path_rate=drop_path)
         if not isinstance(pyramid, PyramidVisionTransformerV2):
             raise ValueError(f"transformer {transformer!r} is no PVTv2; there are pvt_v2_b0 to pvt_v2_b5, small, none")
-        _load(pyramid, transformer_weights, transformer)
+        load_timm(pyramid, transformer_weights, transformer)
         moe = {"experts": 8, "active": 2} if ffn == "moe" else None
         stages = [TransformerStage(stage, attention=attention, ffn=ffn, moe=moe) for stage in pyramid.stages]
         channels = tuple(int(stage.norm.normalized_shape[0]) for stage in stages)  # pyright: ignore
     widths = encoders[0].widths
     rgb, depth = encoders
     return GLDMNet(rgb, depth, widths, stages, channels, fusion=fusion, position=position, recall=recall, eps=eps)
-
-
-class _Encoder(nn.Module):
-    """A backbone of timm that gives its maps of strides 4, 8, 16 and 32."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-        self.widths: tuple[int, ...] = tuple(model.feature_info.channels())
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        return self.model(x)
-
-
-def _encoder(name: str, weights: str) -> _Encoder:
-    if name == SMALL:
-        from timm.models._features import FeatureListNet
-        from timm.models.resnet import BasicBlock, ResNet
-
-        if weights == "pretrained":
-            raise ValueError("backbone 'small' has no pretrained weights; give 'random' or a file")
-        plain = ResNet(BasicBlock, (1, 1, 1, 1), num_classes=0, channels=(32, 64, 128, 192))  # pyright: ignore
-        model: Any = FeatureListNet(plain, out_indices=(1, 2, 3, 4))
-    else:
-        probe = _timm(name, False, features_only=True)
-        strides = probe.feature_info.reduction()
-        if not set(STRIDES) <= set(strides):
-            needed = ", ".join(map(str, STRIDES))
-            raise ValueError(f"backbone {name!r} has maps of strides {strides}; it needs {needed}")
-        # Where two maps have one stride, the later one has seen more.
-        places = tuple(len(strides) - 1 - strides[::-1].index(stride) for stride in STRIDES)
-        model = _timm(name, weights == "pretrained", features_only=True, out_indices=places)
-    _load(model, weights, name)
-    return _Encoder(model)
-
-
-def _timm(name: str, pretrained: bool, **options: Any) -> Any:
-    import timm
-
-    require_timm(name, repr(name))
-    try:
-        return timm.create_model(name, pretrained=pretrained, **options)
-    except Exception as error:  # of the network, the hub, or timm
-        raise not_made(repr(name), error) from None
-
-
-def _load(model: nn.Module, weights: str, name: str) -> None:
-    """Weights from a file; those of a classifier are left out."""
-    if weights in ("pretrained", "random"):
-        return
-    state = read_weights(Path(weights))
-    # Backbones of maps name their parts with underscores in place of dots.
-    found, missing = fitting(model, state | {key.replace(".", "_", 1): value for key, value in state.items()})
-    if missing:
-        raise ValueError(f"{weights}: weights of another model than {name!r}; it lacks {missing[0]}")
-    model.load_state_dict(found, strict=False)

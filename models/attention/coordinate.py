@@ -20,22 +20,26 @@ class CoordinateAttention(Attention):
     Cost: O(N D + (Y + X) D R) time, one pass for both means and one for the product. There are no weights between
     cells: what a cell says reaches its row and its column only.
 
-    width: D; reduction: R = max(8, D / reduction); norm: "batch" as published, over the lines of the whole batch in
-    training, or "layer", which treats each line by itself. mask: cells that are not there are left out of the means; a
-    line without cells counts as 0, in the statistics of a batch norm, too.
+    width: D; reduction: R = max(8, D / reduction); inner: R itself, in its place; norm: "batch" as published, over the
+    lines of the whole batch in training, or "layer", which treats each line by itself. mask: cells that are not there
+    are left out of the means; a line without cells counts as 0, in the statistics of a batch norm, too.
     """
 
     crosses: ClassVar[bool] = False
     extras: ClassVar[tuple[str, ...]] = ("size",)
     variants: ClassVar[tuple[dict, ...]] = ({"reduction": 2}, {"norm": "layer"})
 
-    def __init__(self, width: int, *, reduction: int = 32, norm: Literal["batch", "layer"] = "batch") -> None:
+    def __init__(
+        self, width: int, *, reduction: int = 32, norm: Literal["batch", "layer"] = "batch", inner: int | None = None
+    ) -> None:
         super().__init__(width)
         if reduction < 1:
             raise ValueError(f"CoordinateAttention: reduction must be positive, got {reduction}")
+        if inner is not None and inner < 1:
+            raise ValueError(f"CoordinateAttention: inner must be positive, got {inner}")
         if norm not in ("batch", "layer"):
             raise ValueError(f"CoordinateAttention: norm must be 'batch' or 'layer', got {norm!r}")
-        inner = max(8, width // reduction)
+        inner = max(8, width // reduction) if inner is None else inner
         self.equivariant = False
         self.squeeze = nn.Linear(width, inner)
         self.norm = nn.BatchNorm1d(inner) if norm == "batch" else nn.LayerNorm(inner)

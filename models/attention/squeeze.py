@@ -16,18 +16,20 @@ class SqueezeExcitation(Attention):
     Cost: O(N D + D R) time, a pass for the mean and one for the product. There are no weights between tokens: what a
     token says reaches the others by the mean only.
 
-    width: D; reduction: R = max(8, D / reduction). mask: tokens that are not there are left out of the mean; without
-    any the mean is 0.
+    width: D; reduction: R = max(8, D / reduction); inner: R itself, in its place. mask: tokens that are not there are
+    left out of the mean; without any the mean is 0.
     """
 
     crosses: ClassVar[bool] = False
     variants: ClassVar[tuple[dict, ...]] = ({"reduction": 2},)
 
-    def __init__(self, width: int, *, reduction: int = 16) -> None:
+    def __init__(self, width: int, *, reduction: int = 16, inner: int | None = None) -> None:
         super().__init__(width)
         if reduction < 1:
             raise ValueError(f"SqueezeExcitation: reduction must be positive, got {reduction}")
-        inner = max(8, width // reduction)
+        if inner is not None and inner < 1:
+            raise ValueError(f"SqueezeExcitation: inner must be positive, got {inner}")
+        inner = max(8, width // reduction) if inner is None else inner
         self.squeeze = nn.Linear(width, inner)
         self.activation = nn.ReLU()
         self.excite = nn.Linear(inner, width)
