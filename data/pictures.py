@@ -211,6 +211,14 @@ def as_array(picture: Any, size: tuple[int, int] | None = None) -> np.ndarray:
     return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
 
 
+def resized(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """One channel (Y, X) at another size (height, width): bilinear, over all that a new pixel covers, float32."""
+    from PIL import Image
+
+    picture = Image.fromarray(np.ascontiguousarray(values, np.float32))
+    return np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+
+
 def decode_picture(path: str | os.PathLike[str], convert: Callable[[Any], _Decoded]) -> _Decoded:
     """What `convert` makes of a picture that Pillow has opened but not decoded, behind the guards of `read_picture`.
 

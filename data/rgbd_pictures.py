@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .pictures import decode_picture, upright
+from .pictures import decode_picture, resized, upright
 from .tables import fail
 
 Near = Literal["bright", "dark"]
@@ -105,11 +105,3 @@ def _mask_values(path: object, opened: Any) -> np.ndarray:
     if NOISE < most <= 128 or (0 < most <= NOISE and opened.format not in ("JPEG", "MPO")):
         raise fail(path, f"holds no value above 128, but values up to {most:g}; a mask is 0 and 255, or 0 and 1")
     return values > 128
-
-
-def resized(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """One channel (Y, X) at another size (height, width): bilinear, over all that a new pixel covers, float32."""
-    from PIL import Image
-
-    picture = Image.fromarray(np.ascontiguousarray(values, np.float32))
-    return np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BILINEAR))

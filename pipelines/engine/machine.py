@@ -13,6 +13,7 @@ PACKAGES = ("torch", "triton", "lightning-fabric", "numpy", "polars", "scikit-le
 OPTIONAL = {
     "vision": ("timm", "image pipelines"),
     "wsi": ("openslide", "whole-slide images"),
+    "medical": ("pydicom", "DICOM radiographs"),
     "speech": ("soundfile", "speech to text"),
     "openmmlab": ("mmseg", "mmsegmentation and mmdetection adapters"),
     "onnx": ("onnxruntime", "export as ONNX (export --output model.onnx)"),

@@ -19,9 +19,8 @@ from mmseg.models.data_preprocessor import SegDataPreProcessor
 from mmseg.registry import DATASETS, MODELS, TRANSFORMS
 from PIL import Image
 
-from ....data.pictures import as_array, read_picture
+from ....data.pictures import as_array, read_picture, resized
 from ....data.rgbd import Near, list_scenes, read_depth, read_mask, read_rgbd_set
-from ....data.rgbd_pictures import resized
 from ....data.tables import fail
 from ..augment import BLANK, DEVIATION, MEAN, vary
 
