@@ -4,11 +4,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 USER := $(VENV)/.ready
+MEDICAL := $(VENV)/.ready-medical
 WSI := $(VENV)/.ready-wsi
 VISION := $(VENV)/.ready-vision
 DEV := $(VENV)/.ready-dev
 ARGS ?=
-TASKS := forecast ranking reid saliency wsi
+TASKS := forecast medical ranking reid saliency wsi
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -32,15 +33,22 @@ $(VISION): pyproject.toml constraints.txt
 	$(call install,.[vision])
 	@touch $(USER)
 
+$(MEDICAL): pyproject.toml constraints.txt
+	$(call install,.[medical])
+	@touch $(USER) $(VISION)
+
 $(WSI): pyproject.toml constraints.txt
 	$(call install,.[wsi])
 	@touch $(USER) $(VISION)
 
 $(DEV): pyproject.toml constraints.txt
 	$(call install,.[dev])
-	@touch $(USER) $(VISION) $(WSI)
+	@touch $(USER) $(VISION) $(MEDICAL) $(WSI)
 
 forecast: $(USER) ## train, evaluate and predict series; DATA=my.csv, else a generated sample
+	$(BIN)/headwise $@ train $(if $(DATA),--data '$(DATA)') $(if $(RUN),--run '$(RUN)') $(ARGS)
+
+medical: $(MEDICAL) ## classify chest X-rays and look for shortcuts; DATA=folder, table or .npz, else generated pictures
 	$(BIN)/headwise $@ train $(if $(DATA),--data '$(DATA)') $(if $(RUN),--run '$(RUN)') $(ARGS)
 
 ranking: $(USER) ## train click models on an event log; DATA=log or schema.yaml, else a generated log

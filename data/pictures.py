@@ -216,7 +216,7 @@ def resized(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     from PIL import Image
 
     picture = Image.fromarray(np.ascontiguousarray(values, np.float32))
-    return np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+    return np.array(picture.resize((size[1], size[0]), Image.Resampling.BILINEAR))  # writable, for torch
 
 
 def decode_picture(path: str | os.PathLike[str], convert: Callable[[Any], _Decoded]) -> _Decoded:

@@ -10,6 +10,7 @@ import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ PARTS = {
     "dev": "validation", "test": "test", "testing": "test",
 }  # fmt: skip
 SUFFIXES = (*PICTURE_SUFFIXES, *DICOM_SUFFIXES)
+LABELS = "labels.csv"
 NPZ_BYTES = 4 << 30  # of a MedMNIST file, unpacked
 MEDMNIST = {"pneumoniamnist": ("normal", "pneumonia"), "breastmnist": ("malignant", "normal or benign")}
 _IMAGE = ("image", "file", "filename", "path")
@@ -60,13 +62,16 @@ class XraySet:
         return replace(self, **{name: [getattr(self, name)[row] for row in rows] for name in lists})
 
 
-def read_xray_set(path: str | os.PathLike[str], *, classes: Sequence[str] = ()) -> XraySet:
+def read_xray_set(
+    path: str | os.PathLike[str], *, classes: Sequence[str] = (), need_label: bool = True
+) -> XraySet:
     """List a data set.
 
-    path     folder whose folders are the classes, or train, val and test with classes in them; a table with image (or
-             file) and label, and if it likes patient, view, source, part; a MedMNIST .npz; a list of COVIDx (.txt), or
-             a folder with its lists, pictures in train/ and test/ beside them
-    classes  those to keep, in this order; by default all
+    path        folder whose folders are the classes, or train, val and test with classes in them; a table with image
+                (or file) and label, and if it likes patient, view, source, part, or a folder with it as labels.csv; a
+                MedMNIST .npz; a list of COVIDx (.txt), or a folder with its lists, pictures in train/ and test/ beside
+    classes     those to keep, in this order; by default all
+    need_label  whether a table must have labels; not to predict
 
     Patients of DICOM files come from their headers, as numbers. Raises InputError, one line, for what is missing or
     does not fit.
@@ -76,13 +81,16 @@ def read_xray_set(path: str | os.PathLike[str], *, classes: Sequence[str] = ()) 
         raise fail(path, "there is no such folder, table or list")
     if given.is_dir():
         lists = sorted(name for name in os.listdir(given) if name.lower().endswith(".txt") and _part_of_list(name))
-        found = _covidx(given, [given / name for name in lists]) if lists else _classes(given)
+        if (given / LABELS).is_file():
+            found = _table(given / LABELS, need_label)
+        else:
+            found = _covidx(given, [given / name for name in lists]) if lists else _classes(given)
     elif given.suffix.lower() == ".npz":
         found = _medmnist(given)
     elif given.suffix.lower() == ".txt":
         found = _covidx(given.parent, [given])
     elif suffix_of(given) in TABLE_SUFFIXES:
-        found = _table(given)
+        found = _table(given, need_label)
     else:
         raise fail(path, f"is neither a folder, a table ({', '.join(TABLE_SUFFIXES)}), an .npz of MedMNIST nor a .txt")
     if classes:
@@ -149,13 +157,14 @@ def list_xrays(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
         return bare
 
 
-def _table(path: Path) -> XraySet:
+def _table(path: Path, need_label: bool) -> XraySet:
     frame, columns = scan_table(path)
     image = next((name for name in _IMAGE if name in columns), None)
     if image is None:
         require_columns(path, ("image",), columns)
-    require_columns(path, ("label",), columns)
-    named = {"image": image, "label": "label", **{n: n for n in ("view", "source") if n in columns}}
+    if need_label:
+        require_columns(path, ("label",), columns)
+    named = {"image": image, **{n: n for n in ("label", "view", "source") if n in columns}}
     for name, given in _OTHER.items():
         there = [one for one in given if one in columns]
         if len(there) > 1:
@@ -166,7 +175,7 @@ def _table(path: Path) -> XraySet:
     table = collect(path, frame.select(wanted))
     home, rows = PictureFolder(path.parent), []
     for line, row in enumerate(table.iter_rows(named=True), 1):
-        for name in ("image", "label"):
+        for name in ("image", "label") if need_label else ("image",):
             if not row[name]:
                 raise fail(f"{path}: column {named[name]!r}, row {line}", "is empty; fill it")
         part = row.get("part") or ""
@@ -250,24 +259,23 @@ def _array(path: str | Path, opened: Any, name: str) -> np.ndarray:
         raise fail(path, f"array {name!r} cannot be read ({' '.join(str(error).split())[:80]})") from None
 
 
-class XrayReader:
-    """Pictures of rows as float32 (Y, X) in [0, 1]; arrays of MedMNIST are read once."""
+def read_row(rows: XraySet, row: int) -> np.ndarray:
+    """The picture of a row, as `read_xray`. Raises InputError for one that cannot be read."""
+    file, place = rows.files[row], rows.places[row]
+    return read_xray(file) if place is None else read_place(file, place)
 
-    def __init__(self, rows: XraySet) -> None:
-        self.rows = rows
-        self._held: dict[tuple[str, str], np.ndarray] = {}
 
-    def __call__(self, row: int) -> np.ndarray:
-        """Raises InputError for a picture that cannot be read."""
-        file, place = self.rows.files[row], self.rows.places[row]
-        if place is None:
-            return read_xray(file)
-        name, index = place
-        if (file, name) not in self._held:
-            with _arrays(file) as opened:
-                self._held[file, name] = _array(file, opened, name)
-        values = self._held[file, name][index].astype(np.float32)
-        return (values if values.ndim == 2 else values.mean(2)) / 255
+@lru_cache(maxsize=6)
+def _held_array(file: str, name: str, changed: float) -> np.ndarray:
+    with _arrays(file) as opened:
+        return _array(file, opened, name)
+
+
+def read_place(file: str, place: tuple[str, int]) -> np.ndarray:
+    """A picture of a MedMNIST file, as `read_xray`; its arrays are read once."""
+    name, index = place
+    values = _held_array(file, name, os.stat(file).st_mtime)[index].astype(np.float32)
+    return (values if values.ndim == 2 else values.mean(2)) / 255
 
 
 def read_xray(path: str | os.PathLike[str]) -> np.ndarray:

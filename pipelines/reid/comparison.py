@@ -1,116 +1,44 @@
-"""The variants of DCAL by seeds: trained in memory, scored on the test part, a table at the end; resumable."""
+"""The variants of DCAL by seeds, beside a search by colours alone."""
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
-from matplotlib.figure import Figure
 
-from ...data.errors import InputError
-from ..engine.loaded import pick_device
-from ..engine.options import FREE_ON_RESUME
-from ..engine.quick import fit
-from ..engine.run_directory import read_facts, write_aside, write_json, write_text
 from ..engine.task import Splits, Task
-from ..engine.terminal import Progressbar, say
-from ..engine.trainings import check_plain, claimed, fingerprint_of, stands, t_interval
+from ..engine.variants import Plan, Scores, compare_variants
 from ..metrics import classification
 from .options import VARIANTS, CompareOptions
 from .scoring import COLOURS, ask, colours_of, embed_part
 
-# What may differ between two calls that fill one folder.
-FREE = FREE_ON_RESUME | {"output", "models", "seeds", "seed", "accelerator", "data", "images", "preset"}
 ALONE = "{}, SA head alone"  # of a model that has GLCA or PWCA
 
 
-@dataclass(frozen=True)
-class Job:
-    """One training."""
-
-    variant: str
-    seed: int
-
-    @property
-    def file(self) -> str:
-        """Name of its file."""
-        return f"{self.variant}-seed{self.seed}.json"
-
-    def options(self, options: CompareOptions) -> CompareOptions:
-        """The options that it is trained with."""
-        return replace(options, seed=self.seed, **VARIANTS[self.variant])  # pyright: ignore[reportArgumentType]
-
-
-Found = Mapping[Job, Mapping[str, Any]]
-
-
 def compare(task: Task[Any], options: CompareOptions) -> pl.DataFrame:
-    """Train every variant with every seed; writes trainings/, comparison.csv, .md and .png into --output.
-
-    The pictures are parted once, by --seed. A training is the same as `train` on these parts, in 32 bits on one device,
-    and its JSON file is not made again; without a validation part its last weights are scored. Returns the table: mean,
-    deviation over seeds, and the difference to the baseline with the 95 % t interval of pairs of equal seeds.
-    """
-    check_plain(options)
-    output = Path(options.output)
-    jobs = [Job(variant, options.seed + k) for k in range(options.seeds) for variant in options.models]
-    with claimed(output):
-        if options.data is None:
-            options = replace(options, data=str(task.write_sample(output / "sample")))
-        splits = task.open(options)
-        fingerprint = fingerprint_of(options, splits.spec, FREE)
-        left = [job for job in jobs if not stands(output / "trainings" / job.file, fingerprint)]
-        if len(left) < len(jobs):
-            say(f"{len(jobs) - len(left)} of {len(jobs)} trainings were done before")
-        device = pick_device(options.accelerator)
-        with Progressbar(total=len(left), unit="training", desc="compare") as bar:
-            for job in left:
-                done = _do(task, job.options(options), splits, device)
-                stored = {"model": job.variant, "seed": job.seed, "fingerprint": fingerprint, **done}
-                write_json(output / "trainings" / job.file, stored)
-                said = "  ".join(f"{who} {_first(one):.4f}" for who, one in done["scores"].items())
-                say(f"{job.variant} seed {job.seed}: {said}  ({done['epochs']} epochs, {done['seconds']:.0f} s)")
-                bar.update()
-        found: Found = {job: read_facts(output / "trainings" / job.file) for job in jobs}
-        table = summarise(found, scores(splits, {"vectors": colours_of(splits.test)}, options))
-        write_text(output / "comparison.csv", table.write_csv())
-        write_text(output / "comparison.md", _markdown(table, options, splits))
-        figure = picture(table)
-        write_aside(output / "comparison.png", lambda path: figure.savefig(path, format="png", dpi=110))
-    for line in _rows(table):
-        say("  ".join(cell.ljust(24) for cell in line).rstrip())
-    say(f"table {output / 'comparison.md'}")
-    return table
+    """Train every variant with every seed, see `compare_variants`; writes into --output, returns the table."""
+    plan = Plan(VARIANTS, "baseline", _score, _colours, "DCAL", free={"images"})
+    return compare_variants(task, options, plan)
 
 
-def _do(task: Task[Any], options: CompareOptions, splits: Splits, device: torch.device) -> dict[str, Any]:
-    """One training and its scores on the test part: as it is used, and by its SA head alone."""
-    started = time.monotonic()
-    validation = splits.validation if len(splits.validation) else None
-    try:
-        model: Any
-        model, facts = fit(task, options, splits.train, splits.spec, device, validation=validation)
-    except InputError as error:
-        raise InputError(f"seed {options.seed}: {error}") from None
-    seconds = time.monotonic() - started
-    name = next(name for name, own in VARIANTS.items() if all(getattr(options, k) == v for k, v in own.items()))
+def _score(name: str, model: Any, splits: Splits, options: Any, device: torch.device) -> Scores:
+    """As the model is used, and by its SA head alone."""
     found = {name: scores(splits, embed_part(model, splits.test, options, device), options)}
     if options.glca and options.embedding == "both":
         model.heads = "sa"
         found[ALONE.format(name)] = scores(splits, embed_part(model, splits.test, options, device), options)
-    weights = sum(weight.numel() for weight in model.parameters())
-    return {"scores": found, **facts, "weights": weights, "seconds": seconds}
+    return found
 
 
-def scores(splits: Splits, found: dict[str, np.ndarray], options: Any) -> dict[str, float]:
-    """mAP and rank 1 of a search, accuracy and log-loss of classes; the first is what variants are compared by."""
+def _colours(splits: Splits, options: Any) -> Scores:
+    return {COLOURS: scores(splits, {"vectors": colours_of(splits.test)}, options)}
+
+
+def scores(splits: Splits, found: Mapping[str, np.ndarray], options: Any) -> dict[str, float]:
+    """mAP and rank 1 of a search, accuracy and log-loss of classes."""
     part = splits.test
     if "probability" in found:
         probability = found["probability"].astype(np.float64)
@@ -118,82 +46,3 @@ def scores(splits: Splits, found: dict[str, np.ndarray], options: Any) -> dict[s
         return {name: scored[name] for name in ("accuracy", "log_loss")}
     asked = ask(part, found["vectors"]).scores
     return {"mAP": asked.mean_ap, "rank_1": float(asked.cmc[0])}
-
-
-def _first(found: Mapping[str, float]) -> float:
-    return next(iter(found.values()))
-
-
-def summarise(found: Found, base: Mapping[str, float]) -> pl.DataFrame:
-    """A row for each variant: mean and deviation (of a sample) over seeds, and the difference to the baseline."""
-    names = list(dict.fromkeys(name for facts in found.values() for name in facts["scores"]))
-    seeds = sorted({job.seed for job in found})
-    measured = list(next(iter(next(iter(found.values()))["scores"].values())))
-    values = {
-        name: {score: np.array([next(f["scores"][name][score] for job, f in found.items()
-                                     if job.seed == seed and name in f["scores"]) for seed in seeds], float)
-               for score in measured}
-        for name in names
-    }  # fmt: skip
-    key = next(iter(measured))
-    rows: list[dict[str, Any]] = []
-    for name in names:
-        row: dict[str, Any] = {"model": name, "seeds": len(seeds)}
-        for score, each in values[name].items():
-            row |= {score: each.mean(), f"{score}_sd": each.std(ddof=1) if len(each) > 1 else math.nan}
-        low = high = shift = math.nan
-        if "baseline" in values and name != "baseline":
-            gaps = values[name][key] - values["baseline"][key]
-            shift, (low, high) = float(gaps.mean()), t_interval(gaps)
-        own = [facts for facts in found.values() if name in facts["scores"]]
-        rows.append(row | {"shift": shift, "low": low, "high": high, "weights": own[0]["weights"],
-                           "seconds": float(np.mean([facts["seconds"] for facts in own]))})  # fmt: skip
-    if set(base) & set(measured):
-        rows.append({"model": COLOURS, "seeds": 0, **{score: base[score] for score in measured}})
-    return pl.DataFrame(rows, infer_schema_length=None)
-
-
-def _rows(table: pl.DataFrame) -> list[list[str]]:
-    """Cells of each row: model, scores, difference."""
-    measured = [name[:-3] for name in table.columns if name.endswith("_sd")]
-    lines = []
-    for row in table.iter_rows(named=True):
-        cells = [row["model"]]
-        for score in measured:
-            spread = row[f"{score}_sd"]
-            cells.append(f"{row[score]:.4f}" + (f" ± {spread:.4f}" if spread is not None and spread == spread else ""))
-        shift = row["shift"]
-        between = "" if shift is None or shift != shift else f"{shift:+.4f}"
-        if between and row["low"] == row["low"]:
-            between += f" ({row['low']:+.4f} to {row['high']:+.4f})"
-        lines.append([*cells, between])
-    return lines
-
-
-def _markdown(table: pl.DataFrame, options: CompareOptions, splits: Splits) -> str:
-    measured = [name[:-3] for name in table.columns if name.endswith("_sd")]
-    seeds = f"{options.seed} to {options.seed + options.seeds - 1}" if options.seeds > 1 else str(options.seed)
-    lines = [
-        f"# DCAL on {Path(str(options.data)).name}", "",
-        f"Scores on the test part ({len(splits.test)} pictures): mean ± deviation over the seeds {seeds}; difference "
-        f"to the baseline in {measured[0]} with the 95 % t interval of pairs of equal seeds.", "",
-        f"| model | {' | '.join(measured)} | difference | weights | seconds |", f"|{'---|' * (4 + len(measured))}",
-    ]  # fmt: skip
-    for row, cells in zip(table.iter_rows(named=True), _rows(table)):
-        cost = [f"{row['weights']:,}", f"{row['seconds']:.0f}"] if row["seeds"] else ["", ""]
-        lines.append(f"| {' | '.join([*cells, *cost])} |")
-    return "\n".join(lines) + "\n"
-
-
-def picture(table: pl.DataFrame) -> Figure:
-    """The first score of every variant with the deviation over seeds."""
-    key = next(name[:-3] for name in table.columns if name.endswith("_sd"))
-    own = table.filter(pl.col("seeds") > 0)
-    drawn = Figure(figsize=(6, 0.4 * len(own) + 1.3), layout="constrained")
-    axis = drawn.subplots()
-    place = np.arange(len(own))[::-1]
-    axis.errorbar(own[key], place, xerr=np.nan_to_num(own[f"{key}_sd"].to_numpy()), fmt="o", capsize=3)
-    axis.set(xlabel=f"{key} (bars: deviation over seeds)", yticks=place)
-    axis.set_yticklabels(own["model"].to_list(), fontsize=8)
-    axis.grid(axis="x", alpha=0.3)
-    return drawn

@@ -10,7 +10,7 @@ from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, generate_uid
 
 from headwise.data.dicom import is_dicom, read_dicom, read_header
 from headwise.data.errors import InputError
-from headwise.data.xray import XrayReader, list_xrays, read_xray_set
+from headwise.data.xray import list_xrays, read_row, read_xray_set
 
 SECRET = "Doe^Jane"
 
@@ -122,7 +122,7 @@ def test_persons_of_dicom_are_numbered(tmp_path):
     assert found.patients == ["patient 1", "patient 1", "patient 2"]
     assert found.views == ["PA"] * 3
     assert "X-1" not in repr(found)
-    np.testing.assert_allclose(XrayReader(found)(0), ramp() / 4095, atol=1e-6)
+    np.testing.assert_allclose(read_row(found, 0), ramp() / 4095, atol=1e-6)
     (tmp_path / "bare").mkdir()
     (tmp_path / "ill" / "a.dcm").rename(tmp_path / "bare" / "IM1")
     assert [name for _, name in list_xrays(tmp_path / "bare")] == ["IM1"]

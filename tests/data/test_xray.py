@@ -8,7 +8,7 @@ pytest.importorskip("PIL", reason="the extra `vision` is not installed")
 from PIL import Image
 
 from headwise.data.errors import InputError
-from headwise.data.xray import XrayReader, list_xrays, read_xray, read_xray_set, two_sizes
+from headwise.data.xray import list_xrays, read_row, read_xray, read_xray_set, two_sizes
 
 
 def save(path, seed=0, side=(10, 12)):
@@ -86,7 +86,7 @@ def test_medmnist(tmp_path):
     assert len(found) == 10
     assert set(found.labels) <= {"normal", "pneumonia"}
     row = int(found.rows("test")[1])
-    np.testing.assert_allclose(XrayReader(found)(row), arrays["test_images"][1] / np.float32(255), atol=1e-7)
+    np.testing.assert_allclose(read_row(found, row), arrays["test_images"][1] / np.float32(255), atol=1e-7)
     for name, wrong, said in [
         ("train_images", arrays["train_images"].astype(np.float32), "needs uint8"),
         ("val_labels", np.zeros((2, 3), np.uint8), "3 labels a picture"),

@@ -1,0 +1,87 @@
+"""Pictures of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ..engine.task import Picture
+from ..metrics.classification import reliability
+from .audit import Probe
+from .explain import CAM, overlay
+
+SHOWN = 2  # pictures of each class with what the model looked at
+
+
+def calibration(
+    labels: np.ndarray, raw: np.ndarray, calibrated: np.ndarray, classes: Sequence[str], positive: int, threshold: float
+) -> Picture:
+    """Reliability before and after the temperature, ROC with the operating point, confusion."""
+    from sklearn.metrics import roc_curve
+
+    drawn = Figure(figsize=(9.5, 3.1), layout="constrained")
+    left, middle, right = drawn.subplots(1, 3)
+    for name, given, colour in (("as trained", raw, "0.6"), ("with temperature", calibrated, "C0")):
+        found = reliability(labels, given)
+        there = found.count > 0
+        left.plot(found.confidence[there], found.accuracy[there], "o-", color=colour, ms=4, label=name)
+    left.plot([0, 1], [0, 1], ":", color="0.5")
+    left.set(xlabel="probability of the predicted class", ylabel="share that is right", xlim=(0, 1.02), ylim=(0, 1.02))
+    left.legend(frameon=False, fontsize=8)
+    for c in range(1 if len(classes) == 2 else 0, len(classes)):
+        if 0 < (labels == c).sum() < len(labels):
+            false, true, _ = roc_curve(labels == c, calibrated[:, c])
+            middle.plot(false, true, label=classes[c])
+    own = labels == positive
+    if own.any() and not own.all():
+        said = calibrated[:, positive] >= threshold
+        middle.plot(said[~own].mean(), said[own].mean(), "ko", ms=5, label="operating point")
+    middle.plot([0, 1], [0, 1], ":", color="0.5")
+    middle.set(xlabel="false positive rate", ylabel="true positive rate")
+    middle.legend(frameon=False, fontsize=7)
+    confusion = np.zeros((len(classes), len(classes)), int)
+    np.add.at(confusion, (labels, calibrated.argmax(1)), 1)
+    right.imshow(confusion, cmap="Blues")
+    for (i, j), count in np.ndenumerate(confusion):
+        dark = count > confusion.max() / 2
+        right.text(j, i, str(count), ha="center", va="center", color="white" if dark else "black")
+    right.set_xticks(range(len(classes)), classes, fontsize=7)
+    right.set_yticks(range(len(classes)), classes, fontsize=7)
+    right.set(xlabel="predicted", ylabel="true")
+    return Picture("calibration", "Reliability, ROC curves with the operating point, and confusion on this part", drawn)
+
+
+def shortcuts(found: Sequence[Probe], auc: float) -> Picture:
+    """AUC of each probe with its interval, beside the model's."""
+    drawn = Figure(figsize=(7, 0.45 * len(found) + 1.4), layout="constrained")
+    axis = drawn.subplots()
+    place = np.arange(len(found))[::-1]
+    for y, probe in zip(place, found):
+        colour = "C3" if probe.readable else "0.4"
+        axis.plot([probe.low, probe.high], [y, y], color=colour)
+        axis.plot(probe.auc, y, "o", color=colour)
+    axis.axvline(0.5, color="0.5", ls=":")
+    axis.axvline(auc, color="C0", label=f"the model on this part ({auc:.2f})")
+    axis.set_yticks(place, [probe.name for probe in found], fontsize=8)
+    least = min(0.35, *(probe.low for probe in found))
+    axis.set(xlabel="AUC of a linear model in five folds by patient, 95 % interval", xlim=(least, 1.01))
+    axis.legend(frameon=False, fontsize=8, loc="lower right")
+    return Picture("shortcuts", "What tells the label that is not the lung (red: more than chance)", drawn)
+
+
+def looked(chosen: Sequence[tuple[str, np.ndarray, Mapping[str, np.ndarray]]]) -> Picture:
+    """Pictures with their maps: (headline, pixels (Y, X) in [0, 1], maps)."""
+    names = ["picture", *(name for name in chosen[0][2] if name != "attention")]
+    drawn = Figure(figsize=(1.5 * len(names), 1.75 * len(chosen)), layout="constrained")
+    axes = drawn.subplots(len(chosen), 1, squeeze=False)[:, 0]
+    for axis, (headline, pixels, maps) in zip(axes, chosen):
+        shown = {name: one for name, one in maps.items() if name != "attention"}
+        axis.imshow(overlay(pixels, shown, side=192))
+        axis.set_title(headline, fontsize=8, loc="left")
+        axis.set_xticks([96 + 192 * k for k in range(len(names))], names, fontsize=7)
+        axis.set_yticks([])
+        for side in axis.spines.values():
+            side.set_visible(False)
+    return Picture("attention", f"Attention at each scale, the lungs as the body sees them, and {CAM}", drawn)
