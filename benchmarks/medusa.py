@@ -2,9 +2,9 @@
 
     python benchmarks/medusa.py [--threads 2] [--rounds 5] [--backbone resnet50]
 
-float32, pictures of 224 x 224 for the classifier and 128 x 128 for the body, as read from the released network's 480 and
-256. Steps are made in turn; the median of each counts. Peak memory is the growth of a process of its own over one step,
-with one thread. The published counts of multiply-accumulates give an overhead of about 54 %.
+float32, pictures of 224 x 224 for the classifier and 128 x 128 for the body (the released network has 480 and 256).
+Steps are made in turn; the median of each counts. Peak memory is the growth of a process of its own over one step, with
+one thread. The published counts of multiply-accumulates give an overhead of about 54 %.
 """
 
 import argparse

@@ -15,6 +15,7 @@ from ...data.xray import XraySet, read_row, read_xray_set, two_sizes
 from ..engine.order import count_steps, mix
 from ..engine.task import Splits
 from .augment import normalise
+from .explain import read_boxes, read_lungs
 
 HELD_BYTES = 2 << 30  # pictures kept in memory, as the model sees them; others are read again each time
 
@@ -123,6 +124,11 @@ def open_splits(options: Any, spec: dict[str, Any] | None, whole: bool) -> Split
         count = np.bincount(parts[0].labels, minlength=len(classes)).clip(1)
         parts[0].class_weights = torch.from_numpy((len(train) / len(classes) / count).astype(np.float32))
     if spec is None:
+        # A folder or table that does not fit is found now, not after the training.
+        if options.lungs is not None:
+            read_lungs(rows, options.lungs)
+        if options.boxes is not None:
+            read_boxes(rows, options.boxes, options.box_frame)
         spec = {
             "input": {"pictures": len(rows), "patients": len(set(rows.patients)), "size": list(source.size),
                       "body size": list(source.small)},

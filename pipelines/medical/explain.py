@@ -15,11 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...data.errors import InputError
 from ...data.pictures import list_pictures
 from ...data.rgbd import read_mask
 from ...data.tables import collect, fail, numbers, scan_table
 from ...data.xray import XraySet, read_xray
 from ...models.medusa import Attended, scaled
+from ..engine.terminal import say
 
 CAM = "Grad-CAM"
 
@@ -109,11 +111,25 @@ def inside(drawn: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
 def measure(
     rows: XraySet, drawn: Mapping[int, Mapping[str, np.ndarray]], options: Any
 ) -> dict[str, dict[str, float]]:
+    """What `_looked` finds, of what there is: other data than that of the training may have no boxes or lungs."""
+    found: dict[str, dict[str, float]] = {}
+    for one in ("boxes", "lungs"):
+        try:
+            for name, values in _looked(rows, drawn, options, one).items():
+                found.setdefault(name, {}).update(values)
+        except InputError as error:
+            say(f"left out: {error}")
+    return found
+
+
+def _looked(
+    rows: XraySet, drawn: Mapping[int, Mapping[str, np.ndarray]], options: Any, by: str
+) -> dict[str, dict[str, float]]:
     """Of each map: pointing (share of pictures with boxes whose highest place lies in one) beside chance, in_lungs
     (mean share of the map in the lung) beside an even map; drawn: maps by row and name."""
     found: dict[str, dict[str, float]] = {}
     names = ["attention", CAM]
-    if options.boxes is not None:
+    if by == "boxes" and options.boxes is not None:
         boxes = read_boxes(rows, options.boxes, options.box_frame)
         own = [row for row in drawn if row in boxes]
         for name in names if own else []:
@@ -122,7 +138,7 @@ def measure(
                 chance = np.mean([_covered(boxes[row]) for row in own])
                 found.setdefault(name, {}).update(pointing=float(np.mean(hits)), pointing_chance=float(chance),
                                                   boxed=float(len(hits)))  # fmt: skip
-    if options.lungs is not None:
+    if by == "lungs" and options.lungs is not None:
         lungs = read_lungs(rows, options.lungs)
         own = [row for row in drawn if row in lungs]
         for name in names if own else []:

@@ -35,6 +35,7 @@ def run(home, tmp_path_factory):
     (("--attention", "none", "--form", "pure"), "is of the heads"), (("--sensitivity", "2"), "--sensitivity"),
     (("--attention", "cbam", "--body", "b.safetensors"), "has no body"), (("--positive", "cloudy"), "did you mean"),
     (("--classes", "clear"), "at least two"), (("--box-frame", "9", "9"), "needs --boxes"),
+    (("--lungs", "no-such-folder"), "is no folder of lung masks"),
     (("--backbone", "resnet5O"), "unknown to timm"), (("--body", "nothing.pt"), "there is no such file"),
 ])  # fmt: skip
 def test_mistakes_get_one_line(headwise, home, tmp_path, words, said):
@@ -53,6 +54,16 @@ def test_the_report_says_what_can_be_read_without_the_lung(run):
     page = (run / "report.html").read_text()
     assert "Could it be read without the lung?" in page
     assert "not for clinical use" in page
+
+
+def test_other_data_is_scored_without_its_lungs(headwise, home, run, tmp_path):
+    for k, label in enumerate(("clear", "cloud") * 6):
+        (tmp_path / "other" / label).mkdir(parents=True, exist_ok=True)
+        picture = (home / "pictures" / f"generated-{k + 1:03d}.png").read_bytes()
+        (tmp_path / "other" / label / f"{k}.png").write_bytes(picture)
+    code, lines = headwise("medical", "evaluate", "--run", run, "--data", tmp_path / "other")
+    assert code == 0, lines
+    assert any("left out" in line and "holds no mask of the name of a picture" in line for line in lines)
 
 
 def test_a_body_is_trained_and_used(headwise, home, tmp_path):
