@@ -20,7 +20,7 @@ CLASSES = ("clear", "cloud")
 _NOTE = "Generated pictures: drawn by headwise.data.generate_xrays, showing no person and no disease.\n"
 
 
-def write_sample_xrays(folder: Path, *, pictures: int = 240) -> Path:
+def write_sample_xrays(folder: Path, *, pictures: int = 160) -> Path:
     """Write `pictures` X-rays, their lung masks, boxes.csv and labels.csv into `folder`/generated-chest-xrays; returns
     that folder. Raises InputError where it cannot be written."""
     home = folder / SAMPLE

@@ -19,7 +19,7 @@ MOST = 2000  # pictures that are probed
 SIDE = 48  # pixels of the pictures that are probed
 BORDER = 4  # pixels of them that are border, on each side
 FOLDS = 5
-READABLE = 0.6  # lower end of the interval of AUC from which a probe counts as telling the label
+READABLE = 0.55  # lower end of the interval of AUC from which a probe counts as telling the label
 LEAST = 10  # pictures of each class that a source or view needs to be scored by itself
 
 
@@ -129,7 +129,8 @@ def within(part: Xrays, probability: np.ndarray, seed: int) -> list[dict[str, An
         for name in names if len(names) > 1 else []:
             own = values == name
             count = np.bincount(part.labels[own], minlength=len(part.classes))
-            row: dict[str, Any] = {"within": kind, "name": name or "(none)", "pictures": int(own.sum())}
+            row: dict[str, Any] = {"within": kind, "name": name or "(none)", "pictures": int(own.sum()),
+                                   "classes": int((count > 0).sum())}  # fmt: skip
             if (count >= LEAST).sum() == len(part.classes):
                 auc = scores(part.labels[own], probability[own])["auc"]
                 low, high = bootstrap(part.labels[own], probability[own], patients[own], draws=500, seed=seed)["auc"]
@@ -166,8 +167,10 @@ def sentences(found: Sequence[Probe], apart: Sequence[dict[str, Any]], auc: floa
             hint = "; part of what it knows is which one it is" if low < auc - 0.03 else ""
             said.append(f"Within one {kind} the model has an AUC of {each}, over all {auc:.2f}{hint}.")
         elif own:
-            said.append(f"No {kind} has enough pictures of every class to score the model within it: {kind} and label "
-                        "cannot be told apart.")  # fmt: skip
+            one = all(row["classes"] < 2 for row in own)
+            hint = f": {kind} and label cannot be told apart" if one else ""
+            said.append(f"No {kind} has {LEAST} pictures of every class in this part, to score the model within "
+                        f"it{hint}.")  # fmt: skip
     if not any(probe.name in (SOURCE, VIEW) for probe in found):
         said.append("The data names neither source nor view (or only one); add such columns to have them checked.")
     return said

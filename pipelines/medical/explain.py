@@ -27,7 +27,7 @@ CAM = "Grad-CAM"
 
 
 def maps_of(model: nn.Module, found: Attended, size: tuple[int, int], classes: Tensor) -> dict[str, Tensor]:
-    """Maps (B, Y, X) in [0, 1] by name: "scale 1" to "scale 4", their mean "attention", "lungs" of the body, and
+    """Maps (B, Y, X) in [0, 1] by name: "scale 1" to "scale 4", their mean "attention", "body", its own map, and
     Grad-CAM of a class of each picture, int64 (B,).
 
     Grad-CAM (Selvaraju et al., ICCV 2017) of a linear classifier on means is relu(sum_c w_c A_c) but for its scale; it
@@ -38,7 +38,7 @@ def maps_of(model: nn.Module, found: Attended, size: tuple[int, int], classes: T
     if drawn:
         drawn["attention"] = torch.stack(list(drawn.values())).mean(0)
     if found.lungs is not None:
-        drawn["lungs"] = _at(found.lungs.sigmoid(), size)
+        drawn["body"] = _at(found.lungs.sigmoid(), size)
     weight = plain.classifier.weight[classes]
     cam = torch.einsum("bc,bcyx->byx", weight.float(), found.features.float()).clamp_min(0)[:, None]
     drawn[CAM] = _at(cam / cam.amax((2, 3), keepdim=True).clamp_min(1e-12), size)

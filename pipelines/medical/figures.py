@@ -67,7 +67,7 @@ def shortcuts(found: Sequence[Probe], auc: float) -> Picture:
     axis.set_yticks(place, [probe.name for probe in found], fontsize=8)
     least = min(0.35, *(probe.low for probe in found))
     axis.set(xlabel="AUC of a linear model in five folds by patient, 95 % interval", xlim=(least, 1.01))
-    axis.legend(frameon=False, fontsize=8, loc="lower right")
+    axis.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1))
     return Picture("shortcuts", "What tells the label that is not the lung (red: more than chance)", drawn)
 
 
@@ -84,4 +84,4 @@ def looked(chosen: Sequence[tuple[str, np.ndarray, Mapping[str, np.ndarray]]]) -
         axis.set_yticks([])
         for side in axis.spines.values():
             side.set_visible(False)
-    return Picture("attention", f"Attention at each scale, the lungs as the body sees them, and {CAM}", drawn)
+    return Picture("attention", f"Attention at each scale, the map of the body, and {CAM}", drawn)

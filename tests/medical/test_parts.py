@@ -106,7 +106,7 @@ def test_gradcam_is_that_of_the_gradient() -> None:
     found = model.attend(picture, small)
     classes = torch.tensor([2, 0])
     maps = maps_of(model, found, (2, 2), classes)
-    assert {"scale 1", "scale 4", "attention", "lungs", CAM} <= set(maps)
+    assert {"scale 1", "scale 4", "attention", "body", CAM} <= set(maps)
     logits = found.logits[torch.arange(2), classes].sum()
     (slope,) = torch.autograd.grad(logits, found.features)
     cam = (slope.mean((2, 3), keepdim=True) * found.features).sum(1).clamp_min(0)
@@ -184,7 +184,9 @@ class TestAudit:
         probability = np.stack([0.2 + 0.6 * by_source, 0.8 - 0.6 * by_source], 1)
         few = audit.within(part, probability, 0)
         assert all(row["AUC"] is None for row in few)  # four and thirty-six of a source
-        assert "cannot be told apart" in audit.sentences([], few, 0.9)[1]
+        assert "No source has 10 pictures of every class" in audit.sentences([], few, 0.9)[1]
+        apart = [{**row, "classes": 1} for row in few]
+        assert "source and label cannot be told apart" in audit.sentences([], apart, 0.9)[1]
         mixed = SimpleNamespace(labels=np.arange(80) % 2, classes=["ill", "well"],
                                 of=lambda name: [str(k // 40) for k in range(80)])  # fmt: skip
         half = np.where(np.arange(80) < 40, 0.5, 0.1 + 0.8 * (np.arange(80) % 2))
