@@ -119,8 +119,8 @@ def _cross_predicted(
 
 
 def within(part: Xrays, probability: np.ndarray, seed: int) -> list[dict[str, Any]]:
-    """The model's AUC in each source and view by itself, with interval by patient; those with too few pictures of two
-    classes have none."""
+    """The model's AUC in each source and view by itself, with interval by patient, among the classes that have enough
+    pictures there; none where fewer than two have."""
     rows: list[dict[str, Any]] = []
     patients = np.array(part.of("patients"))
     for kind, column in ((SOURCE, "sources"), (VIEW, "views")):
@@ -129,15 +129,17 @@ def within(part: Xrays, probability: np.ndarray, seed: int) -> list[dict[str, An
         for name in names if len(names) > 1 else []:
             own = values == name
             count = np.bincount(part.labels[own], minlength=len(part.classes))
-            row: dict[str, Any] = {"within": kind, "name": name or "(none)", "pictures": int(own.sum()),
-                                   "classes": int((count > 0).sum())}  # fmt: skip
-            if (count >= LEAST).sum() == len(part.classes):
-                auc = scores(part.labels[own], probability[own])["auc"]
-                low, high = bootstrap(part.labels[own], probability[own], patients[own], draws=500, seed=seed)["auc"]
-                row |= {"AUC": auc, "low": low, "high": high}
-            else:
-                few = [f"{n} {c}" for n, c in zip(count.tolist(), part.classes)]
-                row |= {"AUC": None, "low": None, "high": None, "why": f"too few of a class ({', '.join(few)})"}
+            row: dict[str, Any] = {"within": kind, "name": name or "(none)", "pictures": int(own.sum())}
+            row["pictures of each class"] = ", ".join(f"{n} {c}" for n, c in zip(count.tolist(), part.classes))
+            row["every class"] = bool((count > 0).all())
+            there = np.flatnonzero(count >= LEAST)
+            row |= {"among": ", ".join(part.classes[c] for c in there), "AUC": None, "low": None, "high": None}
+            if len(there) > 1:
+                own &= np.isin(part.labels, there)
+                chance = probability[own][:, there]
+                given = np.searchsorted(there, part.labels[own]), chance / chance.sum(1, keepdims=True).clip(1e-12)
+                row["AUC"] = scores(*given)["auc"]
+                row["low"], row["high"] = bootstrap(*given, patients[own], draws=500, seed=seed)["auc"]
             rows.append(row)
     return rows
 
@@ -167,10 +169,9 @@ def sentences(found: Sequence[Probe], apart: Sequence[dict[str, Any]], auc: floa
             hint = "; part of what it knows is which one it is" if low < auc - 0.03 else ""
             said.append(f"Within one {kind} the model has an AUC of {each}, over all {auc:.2f}{hint}.")
         elif own:
-            one = all(row["classes"] < 2 for row in own)
-            hint = f": {kind} and label cannot be told apart" if one else ""
-            said.append(f"No {kind} has {LEAST} pictures of every class in this part, to score the model within "
-                        f"it{hint}.")  # fmt: skip
+            said.append(f"No {kind} has {LEAST} pictures of two classes in this part, to score the model within it.")
+        if own and not any(row["every class"] for row in own):
+            said.append(f"No {kind} has pictures of every class: {kind} and label cannot be told apart.")
     if not any(probe.name in (SOURCE, VIEW) for probe in found):
         said.append("The data names neither source nor view (or only one); add such columns to have them checked.")
     return said

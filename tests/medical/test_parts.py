@@ -184,12 +184,22 @@ class TestAudit:
         probability = np.stack([0.2 + 0.6 * by_source, 0.8 - 0.6 * by_source], 1)
         few = audit.within(part, probability, 0)
         assert all(row["AUC"] is None for row in few)  # four and thirty-six of a source
-        assert "No source has 10 pictures of every class" in audit.sentences([], few, 0.9)[1]
-        apart = [{**row, "classes": 1} for row in few]
-        assert "source and label cannot be told apart" in audit.sentences([], apart, 0.9)[1]
+        assert "No source has 10 pictures of two classes" in audit.sentences([], few, 0.9)[1]
         mixed = SimpleNamespace(labels=np.arange(80) % 2, classes=["ill", "well"],
                                 of=lambda name: [str(k // 40) for k in range(80)])  # fmt: skip
         half = np.where(np.arange(80) < 40, 0.5, 0.1 + 0.8 * (np.arange(80) % 2))
         rows = audit.within(mixed, np.stack([1 - half, half], 1), 0)
         assert [row["AUC"] for row in rows[:2]] == [0.5, 1.0]
         assert "part of what it knows" in audit.sentences([], rows, 0.75)[1]
+
+    def test_sources_that_lack_a_class_are_scored_among_the_others(self) -> None:
+        labels = np.repeat([0, 1, 2], [30, 30, 20])
+        part = SimpleNamespace(labels=labels, classes=["a", "b", "c"],
+                               of=lambda name: ["A" if one < 2 else "B" for one in labels])  # fmt: skip
+        probability = np.full((80, 3), 0.05)
+        probability[np.arange(80), labels] = 0.9
+        first, second = audit.within(part, probability, 0)[:2]
+        assert (first["AUC"], first["among"]) == (1.0, "a, b")
+        assert second["AUC"] is None
+        said = audit.sentences([], [first, second], 1.0)
+        assert "No source has pictures of every class: source and label cannot be told apart." in said
