@@ -34,7 +34,7 @@ def step(form: str, backbone: str) -> Callable[[], float]:
         loss = F.cross_entropy(model(picture, small), labels)
         loss.backward()
         optimizer.step()
-        return float(loss)
+        return loss.item()
 
     call()  # Adam's state is made by the first step
     return call
@@ -55,7 +55,7 @@ def main() -> None:
     sizes = f"{SIDE} and {SMALL} pixels"
     print(f"torch {torch.__version__}, {given.threads} threads, batch {BATCH}, {given.backbone}, {sizes}\n")
     whole, plain = medians([step(form, given.backbone) for form in FORMS], given.rounds)
-    memory = [peak_of(__file__, "--backbone", given.backbone, "--peak", form) / 2**20 for form in FORMS]
+    memory = [peak_of(__file__, form, "--backbone", given.backbone) / 2**20 for form in FORMS]
     weights = [size_of(build_medusa(given.backbone, 2, attention=form)) / 1e6 for form in FORMS]
     print("| | with body and heads | backbone alone | overhead |")
     print("|---|---|---|---|")
