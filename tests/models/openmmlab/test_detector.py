@@ -1,6 +1,5 @@
 """Detectors of mmdetection for crops: the boxes of mmdet's own inference, and no code of a checkpoint is run."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ pytest.importorskip("mmdet", reason="mmdetection is optional (extra openmmlab) a
 from PIL import Image
 
 from headwise.models.openmmlab.detector import Detector
+from headwise.tests.hostile import Bomb
 
 # A RetinaNet of mmdet, thin, with random weights: two classes.
 CONFIG = """
@@ -104,16 +104,11 @@ def test_by_the_command_line(given, headwise, tmp_path) -> None:
     assert "person" in lines[-1]
 
 
-class Evil:
-    def __reduce__(self):
-        return os.mkdir, ("/tmp/headwise-was-here",)
-
-
 def test_a_checkpoint_with_code_or_of_another_model_is_refused(given, tmp_path) -> None:
-    torch.save({"state_dict": Evil()}, tmp_path / "evil.pth")
+    torch.save({"state_dict": Bomb(tmp_path / "ran")}, tmp_path / "evil.pth")
     with pytest.raises(ValueError, match="without running its code"):
         Detector(given[0], tmp_path / "evil.pth")
-    assert not Path("/tmp/headwise-was-here").exists()
+    assert not (tmp_path / "ran").exists()
     weights = torch.load(given[1], weights_only=True)["state_dict"]
     name = next(iter(weights))
     torch.save({"state_dict": {k: v for k, v in weights.items() if k != name}}, tmp_path / "less.pth")
