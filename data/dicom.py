@@ -19,7 +19,6 @@ from .tables import fail, shown
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
 MODALITIES = ("CR", "DX", "DR", "RG")  # computed, digital (two names) and film radiography
-_HEADER = 1 << 20  # bytes of a value up to which it is read with the header
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def _opened(path: str | os.PathLike[str], pixels: bool = True) -> Any:
     if not file.is_file():
         raise fail(path, "there is no such file" if not file.exists() else "is not a plain file")
     try:
-        return pydicom.dcmread(file, stop_before_pixels=not pixels, defer_size=None if pixels else _HEADER)
+        return pydicom.dcmread(file, stop_before_pixels=not pixels)
     except InvalidDicomError:
         raise fail(path, "is no DICOM file") from None
     except Exception as error:  # of damaged bytes, of many kinds

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from .run_directory import write_aside
+
+
+def png_names(items: Sequence[str]) -> list[str]:
+    """A name of a PNG for each item id: its own ending replaced, or kept before .png where two would be one."""
+    short = [str(PurePosixPath(name).with_suffix(".png")) for name in items]
+    count = Counter(short)
+    return [one if count[one] == 1 else f"{name}.png" for name, one in zip(items, short)]
 
 
 def place_below(home: Path, name: str) -> Path:

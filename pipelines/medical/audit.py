@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ...data.pictures import resized
 from ..metrics.classification import bootstrap, scores
 from .cohort import Source, Xrays
 
@@ -59,8 +60,6 @@ BORDERS, WITHOUT, WHOLE = "border pixels", "picture without lungs", "whole pictu
 
 def _features(part: Xrays) -> dict[str, np.ndarray]:
     """(N, D) of each probe; those that say nothing (one source, one view, one size) are left out."""
-    from ...data.pictures import resized
-
     found: dict[str, np.ndarray] = {}
     for name, column in ((SOURCE, "sources"), (VIEW, "views")):
         values = np.array(part.of(column))
@@ -86,9 +85,10 @@ def _features(part: Xrays) -> dict[str, np.ndarray]:
 def lung_fields(side: int) -> np.ndarray:
     """Where lungs lie in a frontal picture, bool (side, side): two generous ellipses, so that little lung is left
     without a mask of its own."""
-    y, x = ((np.arange(side) + 0.5) / side for _ in range(2))
-    fields = [((y[:, None] - 0.47) / 0.42) ** 2 + ((x[None] - middle) / 0.24) ** 2 <= 1 for middle in (0.28, 0.72)]
-    return fields[0] | fields[1]
+    place = (np.arange(side) + 0.5) / side
+    down = ((place[:, None] - 0.47) / 0.42) ** 2
+    left, right = (down + ((place - middle) / 0.24) ** 2 <= 1 for middle in (0.28, 0.72))
+    return left | right
 
 
 def _cross_predicted(

@@ -84,11 +84,14 @@ def read_boxes(rows: XraySet, table: str, frame: tuple[int, int] | None) -> dict
         sides.append(values)
     by_stem = {Path(name).stem: row for row, name in enumerate(rows.names)}
     found: dict[int, list[tuple[float, ...]]] = {}
+    frames: dict[int, tuple[int, ...]] = {}  # a picture is opened once, however many boxes it has
     for name, x, y, w, h in zip(read["image"].to_list(), *sides):
         row = by_stem.get(Path(name or "").stem)
         if row is None:
             continue
-        width, height = frame or read_xray(rows.files[row]).shape[::-1]
+        if row not in frames:
+            frames[row] = frame or read_xray(rows.files[row]).shape[::-1]
+        width, height = frames[row]
         found.setdefault(row, []).append((x / width, y / height, (x + w) / width, (y + h) / height))
     if not found:
         raise fail(table, "holds no box of a picture of the data")
@@ -108,46 +111,54 @@ def inside(drawn: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
     return float(drawn[mask].sum()) / total if total > 0 else float("nan"), float(mask.mean())
 
 
-def measure(
-    rows: XraySet, drawn: Mapping[int, Mapping[str, np.ndarray]], options: Any
-) -> dict[str, dict[str, float]]:
-    """What `_looked` finds, of what there is: other data than that of the training may have no boxes or lungs."""
+Drawn = Mapping[int, Mapping[str, np.ndarray]]  # maps by row and name
+
+
+def measure(rows: XraySet, drawn: Drawn, options: Any) -> dict[str, dict[str, float]]:
+    """Of the attention and of Grad-CAM: how they fit boxes and lungs, where the options name them and there are any;
+    other data than that of the training may have none."""
     found: dict[str, dict[str, float]] = {}
-    for one in ("boxes", "lungs"):
+    for part in (_in_boxes, _in_lungs):
         try:
-            for name, values in _looked(rows, drawn, options, one).items():
+            for name, values in part(rows, drawn, options).items():
                 found.setdefault(name, {}).update(values)
         except InputError as error:
             say(f"left out: {error}")
     return found
 
 
-def _looked(
-    rows: XraySet, drawn: Mapping[int, Mapping[str, np.ndarray]], options: Any, by: str
-) -> dict[str, dict[str, float]]:
-    """Of each map: pointing (share of pictures with boxes whose highest place lies in one) beside chance, in_lungs
-    (mean share of the map in the lung) beside an even map; drawn: maps by row and name."""
-    found: dict[str, dict[str, float]] = {}
-    names = ["attention", CAM]
-    if by == "boxes" and options.boxes is not None:
-        boxes = read_boxes(rows, options.boxes, options.box_frame)
-        own = [row for row in drawn if row in boxes]
-        for name in names if own else []:
-            hits = [pointing(drawn[row][name], boxes[row]) for row in own if name in drawn[row]]
-            if hits:
-                chance = np.mean([_covered(boxes[row]) for row in own])
-                found.setdefault(name, {}).update(pointing=float(np.mean(hits)), pointing_chance=float(chance),
-                                                  boxed=float(len(hits)))  # fmt: skip
-    if by == "lungs" and options.lungs is not None:
-        lungs = read_lungs(rows, options.lungs)
-        own = [row for row in drawn if row in lungs]
-        for name in names if own else []:
-            pairs = [inside(one[name], read_mask(lungs[row], one[name].shape)) for row, one in drawn.items()
-                     if row in lungs and name in one]  # fmt: skip
-            if pairs:
-                share, even = np.nanmean(np.array(pairs), 0)
-                own_scores = {"in_lungs": float(share), "lungs_even": float(even), "masked": float(len(pairs))}
-                found.setdefault(name, {}).update(own_scores)
+def _in_boxes(rows: XraySet, drawn: Drawn, options: Any) -> dict[str, dict[str, float]]:
+    """Share of the pictures with boxes whose highest place lies in one, beside chance."""
+    if options.boxes is None:
+        return {}
+    boxes = read_boxes(rows, options.boxes, options.box_frame)
+    hits: dict[str, list[bool]] = {}
+    for row in (own := [row for row in drawn if row in boxes]):
+        for name in {"attention", CAM} & drawn[row].keys():
+            hits.setdefault(name, []).append(pointing(drawn[row][name], boxes[row]))
+    return {
+        name: {"pointing": float(np.mean(one)), "boxed": float(len(one)),
+               "pointing_chance": float(np.mean([_covered(boxes[row]) for row in own]))}
+        for name, one in sorted(hits.items(), reverse=True)
+    }  # fmt: skip
+
+
+def _in_lungs(rows: XraySet, drawn: Drawn, options: Any) -> dict[str, dict[str, float]]:
+    """Mean share of a map that lies in the lung, beside that of an even map."""
+    if options.lungs is None:
+        return {}
+    lungs = read_lungs(rows, options.lungs)
+    shares: dict[str, list[tuple[float, float]]] = {}
+    for row, maps in drawn.items():
+        if row not in lungs:
+            continue
+        mask = read_mask(lungs[row], maps[CAM].shape)
+        for name in {"attention", CAM} & maps.keys():
+            shares.setdefault(name, []).append(inside(maps[name], mask))
+    found = {}
+    for name, pairs in sorted(shares.items(), reverse=True):
+        share, even = np.nanmean(np.array(pairs), 0)
+        found[name] = {"in_lungs": float(share), "lungs_even": float(even), "masked": float(len(pairs))}
     return found
 
 

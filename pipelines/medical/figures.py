@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from ..engine.classifier_figures import draw_confusion, draw_reliability, draw_roc, finish_roc
 from ..engine.task import Picture
-from ..metrics.classification import reliability
 from .audit import Probe
 from .explain import CAM, overlay
 
@@ -19,37 +19,16 @@ def calibration(
     labels: np.ndarray, raw: np.ndarray, calibrated: np.ndarray, classes: Sequence[str], positive: int, threshold: float
 ) -> Picture:
     """Reliability before and after the temperature, ROC with the operating point, confusion."""
-    from sklearn.metrics import roc_curve
-
     drawn = Figure(figsize=(9.5, 3.1), layout="constrained")
     left, middle, right = drawn.subplots(1, 3)
-    for name, given, colour in (("as trained", raw, "0.6"), ("with temperature", calibrated, "C0")):
-        found = reliability(labels, given)
-        there = found.count > 0
-        left.plot(found.confidence[there], found.accuracy[there], "o-", color=colour, ms=4, label=name)
-    left.plot([0, 1], [0, 1], ":", color="0.5")
-    left.set(xlabel="probability of the predicted class", ylabel="share that is right", xlim=(0, 1.02), ylim=(0, 1.02))
-    left.legend(frameon=False, fontsize=8)
-    for c in range(1 if len(classes) == 2 else 0, len(classes)):
-        if 0 < (labels == c).sum() < len(labels):
-            false, true, _ = roc_curve(labels == c, calibrated[:, c])
-            middle.plot(false, true, label=classes[c])
+    draw_reliability(left, labels, {"as trained": (raw, "0.6"), "with temperature": (calibrated, "C0")})
+    draw_roc(middle, labels, calibrated, classes)
     own = labels == positive
     if own.any() and not own.all():
         said = calibrated[:, positive] >= threshold
         middle.plot(said[~own].mean(), said[own].mean(), "ko", ms=5, label="operating point")
-    middle.plot([0, 1], [0, 1], ":", color="0.5")
-    middle.set(xlabel="false positive rate", ylabel="true positive rate")
-    middle.legend(frameon=False, fontsize=7)
-    confusion = np.zeros((len(classes), len(classes)), int)
-    np.add.at(confusion, (labels, calibrated.argmax(1)), 1)
-    right.imshow(confusion, cmap="Blues")
-    for (i, j), count in np.ndenumerate(confusion):
-        dark = count > confusion.max() / 2
-        right.text(j, i, str(count), ha="center", va="center", color="white" if dark else "black")
-    right.set_xticks(range(len(classes)), classes, fontsize=7)
-    right.set_yticks(range(len(classes)), classes, fontsize=7)
-    right.set(xlabel="predicted", ylabel="true")
+    finish_roc(middle)
+    draw_confusion(right, labels, calibrated, classes)
     return Picture("calibration", "Reliability, ROC curves with the operating point, and confusion on this part", drawn)
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from ...data.dicom import is_dicom, read_dicom
 from ...data.errors import InputError
 from ...data.tables import TABLE_SUFFIXES, fail, suffix_of
 from ...data.xray import list_xrays, read_place, read_xray, read_xray_set, two_sizes
-from ..engine.pictures import place_below, write_png
+from ..engine.pictures import place_below, png_names, write_png
 from ..engine.task import Item
 from .augment import normalise
 from .explain import maps_of, overlay
@@ -35,10 +34,9 @@ def list_inputs(options: Any) -> list[Item]:
         found = [(name, file, None) for file, name in list_xrays(given) if not _mask(name)]
         if not found:
             raise fail(given, "holds masks only; give the folder of the pictures")
-    short = [str(PurePosixPath(name).with_suffix(".png")) for name, _, _ in found]
-    count = Counter(short)
-    return [{"file": file, "id": name, "place": place, "picture": one if count[one] == 1 else f"{name}.png"}
-            for (name, file, place), one in zip(found, short)]  # fmt: skip
+    pictures = png_names([name for name, _, _ in found])
+    return [{"file": file, "id": name, "place": place, "picture": one}
+            for (name, file, place), one in zip(found, pictures)]  # fmt: skip
 
 
 def _mask(name: str) -> bool:

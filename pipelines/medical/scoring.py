@@ -12,6 +12,7 @@ from scipy.special import softmax
 from torch import Tensor, nn
 
 from ..engine import order
+from ..engine.classifier_figures import with_interval
 from ..engine.task import Review, Splits
 from ..engine.terminal import Progressbar, say
 from ..metrics.classification import bootstrap, scores
@@ -81,7 +82,7 @@ def review(
         "threshold": threshold, "ece_before": scores(part.labels, raw)["ece"],
         "baselines": {"every class alike": {name: scores(part.labels, base)[name] for name in ("log_loss", "brier")}},
     }  # fmt: skip
-    table = pl.DataFrame([{"score": _named(name, classes[positive]), "value": _shown(own, name)}
+    table = pl.DataFrame([{"score": _named(name, classes[positive]), "value": with_interval(own, name)}
                           for name in own["intervals"]])  # fmt: skip
     drawn, chosen = _looked(model, part, probability, options, spec, device)
     seen = measure(part.source.rows, drawn, options)
@@ -107,10 +108,11 @@ def review(
         pictures.append(figures.looked(chosen))
     if readable:
         say(words[0])
+    shown = {name: with_interval(own, name) for name in ("auc", "balanced_accuracy", "sensitivity", "ppv")}
     headline = (
-        f"{len(part)} pictures of {metrics['patients']} patients: AUC {_shown(own, 'auc')}, balanced accuracy "
-        f"{_shown(own, 'balanced_accuracy')}; {classes[positive]}: sensitivity {_shown(own, 'sensitivity')}, "
-        f"predictive value {_shown(own, 'ppv')}. {words[0]}"
+        f"{len(part)} pictures of {metrics['patients']} patients: AUC {shown['auc']}, balanced accuracy "
+        f"{shown['balanced_accuracy']}; {classes[positive]}: sensitivity {shown['sensitivity']}, predictive value "
+        f"{shown['ppv']}. {words[0]}"
     )
     return Review(metrics, headline, pictures, tables)
 
@@ -133,11 +135,6 @@ def _named(name: str, positive: str) -> str:
     return f"{short}, {positive}" if name in ("auprc", "sensitivity", "specificity", "ppv", "npv") else short
 
 
-def _shown(found: dict[str, Any], name: str) -> str:
-    low, high = found["intervals"][name]
-    return "undefined" if np.isnan(found[name]) else f"{found[name]:.3f} ({low:.3f} to {high:.3f})"
-
-
 @torch.no_grad()
 def _looked(
     model: Any, part: Xrays, probability: np.ndarray, options: Any, spec: dict[str, Any], device: torch.device
@@ -148,7 +145,7 @@ def _looked(
     shown = [int(k) for c in range(len(part.classes)) for k in surest[part.labels[surest] == c][: figures.SHOWN]]
     every = range(len(part)) if options.boxes is not None or options.lungs is not None else shown
     drawn: dict[int, dict[str, np.ndarray]] = {}
-    chosen = {}
+    chosen, names = {}, part.of("names")
     size = tuple(spec["input"]["size"])
     for places in np.array_split(np.array(every, np.int64), max(1, -(-len(every) // BATCH))):
         batch = [part[int(k)] for k in places]
@@ -160,7 +157,7 @@ def _looked(
             drawn[int(part.rows[k])] = own
             if k in shown:
                 said = part.classes[int(probability[k].argmax())]
-                headline = (f"{part.of('names')[k]}: labelled {part.classes[part.labels[k]]}, predicted {said} "
+                headline = (f"{names[k]}: labelled {part.classes[part.labels[k]]}, predicted {said} "
                             f"({probability[k].max():.0%})")  # fmt: skip
                 chosen[k] = headline, batch[j]["picture"][0].numpy(), own
     return drawn, [chosen[k] for k in shown]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 from ...data.errors import InputError
 from ...data.rgbd import list_scenes, read_scene
 from ...data.tables import fail
-from ..engine.pictures import place_below, write_png
+from ..engine.pictures import place_below, png_names, write_png
 from ..engine.task import Item
 from .augment import BLANK
 from .scoring import saliency_of, to_bytes
@@ -23,12 +22,8 @@ from .scoring import saliency_of, to_bytes
 def list_inputs(options: Any) -> list[Item]:
     """What --input holds, sorted; map: where its map is written below OUTPUT.maps/."""
     found = list_scenes(options.input, options.depth)
-    short = [str(PurePosixPath(name).with_suffix(".png")) for _, name, _ in found]
-    count = Counter(short)
-    return [
-        {"file": file, "id": name, "depth": depth, "map": one if count[one] == 1 else f"{name}.png"}
-        for (file, name, depth), one in zip(found, short)
-    ]
+    maps = png_names([name for _, name, _ in found])
+    return [{"file": file, "id": name, "depth": depth, "map": one} for (file, name, depth), one in zip(found, maps)]
 
 
 def schema() -> dict[str, Any]:

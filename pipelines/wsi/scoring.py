@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from ...models.acmil import ACMIL, Bags, diversity_loss
 from ..engine import order
+from ..engine.classifier_figures import draw_confusion, draw_reliability, draw_roc, finish_roc, with_interval
 from ..engine.task import Picture, Review
-from ..metrics.classification import bootstrap, reliability, scores
+from ..metrics.classification import bootstrap, scores
 from .cohort import BagSet
 from .explain import concentration, heatmap, open_slide
 from .extract import stored
@@ -99,8 +100,8 @@ def review(
     beside = _scored(labels, base, bags.patients, options.seed)
     own["bags"], own["patients"] = len(bags), len(set(bags.patients.tolist()))
     metrics = {**own, "baselines": {"mean instance, logistic regression": beside}}
-    rows = [{"score": name, options.model: _shown(own, name), "logistic regression of the mean instance":
-             _shown(beside, name)} for name in own["intervals"]]  # fmt: skip
+    rows = [{"score": name, options.model: with_interval(own, name), "logistic regression of the mean instance":
+             with_interval(beside, name)} for name in own["intervals"]]  # fmt: skip
     pictures = [_calibration(labels, probability, base, bags.classes)]
     attention = _attention(model, bags, device)
     if attention:
@@ -108,8 +109,8 @@ def review(
         pictures += [_concentration(attention), _instances(model, bags, attention, options.seed, device)]
         pictures += _heatmaps(bags, attention, probability, spec["mpp"])
     headline = (
-        f"{len(bags)} slides or bags of {own['patients']} patients: AUC {_shown(own, 'auc')}, balanced accuracy "
-        f"{_shown(own, 'balanced_accuracy')}; baseline AUC {_shown(beside, 'auc')}"
+        f"{len(bags)} slides or bags of {own['patients']} patients: AUC {with_interval(own, 'auc')}, balanced accuracy "
+        f"{with_interval(own, 'balanced_accuracy')}; baseline AUC {with_interval(beside, 'auc')}"
     )
     table = pl.DataFrame(rows)
     return Review(metrics, headline, pictures, {"Scores, 95 % intervals by patient": table})
@@ -118,11 +119,6 @@ def review(
 def _scored(labels: np.ndarray, probability: np.ndarray, patients: np.ndarray, seed: int) -> dict[str, Any]:
     intervals = bootstrap(labels, probability, patients, seed=seed)
     return {**scores(labels, probability), "intervals": {name: list(ends) for name, ends in intervals.items()}}
-
-
-def _shown(found: dict[str, Any], name: str) -> str:
-    low, high = found["intervals"][name]
-    return "undefined" if np.isnan(found[name]) else f"{found[name]:.3f} ({low:.3f} to {high:.3f})"
 
 
 @torch.no_grad()
@@ -139,33 +135,14 @@ def _attention(model: nn.Module, bags: BagSet, device: torch.device) -> list[np.
 
 
 def _calibration(labels: np.ndarray, probability: np.ndarray, base: np.ndarray, classes: list[str]) -> Picture:
-    from sklearn.metrics import roc_curve
-
     drawn = Figure(figsize=(9.5, 3.1), layout="constrained")
     left, middle, right = drawn.subplots(1, 3)
-    for name, given, colour in (("model", probability, "C0"), ("baseline", base, "0.6")):
-        found = reliability(labels, given)
-        there = found.count > 0
-        left.plot(found.confidence[there], found.accuracy[there], "o-", color=colour, ms=4, label=name)
-        for c in range(1 if len(classes) == 2 else 0, len(classes)):
-            if 0 < (labels == c).sum() < len(labels):
-                false, true, _ = roc_curve(labels == c, given[:, c])
-                middle.plot(false, true, color=colour, label=f"{name}, {classes[c]}", alpha=0.9)
-    left.plot([0, 1], [0, 1], ":", color="0.5")
-    left.set(xlabel="probability of the predicted class", ylabel="share that is right", xlim=(0, 1.02), ylim=(0, 1.02))
-    left.legend(frameon=False, fontsize=8)
-    middle.plot([0, 1], [0, 1], ":", color="0.5")
-    middle.set(xlabel="false positive rate", ylabel="true positive rate")
-    middle.legend(frameon=False, fontsize=7)
-    confusion = np.zeros((len(classes), len(classes)), int)
-    np.add.at(confusion, (labels, probability.argmax(1)), 1)
-    right.imshow(confusion, cmap="Blues")
-    for (i, j), count in np.ndenumerate(confusion):
-        dark = count > confusion.max() / 2
-        right.text(j, i, str(count), ha="center", va="center", color="white" if dark else "black")
-    right.set_xticks(range(len(classes)), classes, fontsize=7)
-    right.set_yticks(range(len(classes)), classes, fontsize=7)
-    right.set(xlabel="predicted", ylabel="true")
+    curves = {"model": (probability, "C0"), "baseline": (base, "0.6")}
+    draw_reliability(left, labels, curves)
+    for name, (given, colour) in curves.items():
+        draw_roc(middle, labels, given, [f"{name}, {one}" for one in classes], color=colour, alpha=0.9)
+    finish_roc(middle)
+    draw_confusion(right, labels, probability, classes)
     return Picture("calibration", "Reliability, ROC curves and confusion on this part", drawn)
 
 
