@@ -7,6 +7,8 @@ pydicom reads; it comes with the extra `medical`, and is imported where a file i
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +61,9 @@ def read_dicom(path: str | os.PathLike[str]) -> Radiograph:
     colours, without pixels, compressed in a way for which there is no decoder, or too large; and without pydicom.
     """
     found = _opened(path)
-    _check(path, found)
+    with _header(path):
+        _check(path, found)
+        bits, view, patient = int(found.BitsStored), view_of(found), _patient(found)
     values, padding = _values(path, found)
     inside = values[~padding]
     if not inside.size:
@@ -69,19 +73,39 @@ def read_dicom(path: str | os.PathLike[str]) -> Radiograph:
     if found.PhotometricInterpretation == "MONOCHROME1":
         pixels = 1 - pixels
     pixels = np.where(padding, 0, pixels).astype(np.float32)
-    return Radiograph(pixels, view_of(found), int(found.BitsStored), str(found.get("PatientID", "") or ""))
+    return Radiograph(pixels, view, bits, patient)
 
 
 def read_header(path: str | os.PathLike[str]) -> tuple[str, str]:
     """(view, patient) as in `Radiograph`, without the pixels. Raises InputError as `read_dicom`."""
     found = _opened(path, pixels=False)
-    _check(path, found, pixels=False)
-    return view_of(found), str(found.get("PatientID", "") or "")
+    with _header(path):
+        _check(path, found, pixels=False)
+        return view_of(found), _patient(found)
 
 
 def view_of(found: Any) -> str:
     """The view position of a data set of pydicom, upper case; "" where it says none."""
     return str(found.get("ViewPosition", "") or "").strip().upper()
+
+
+def _patient(found: Any) -> str:
+    return str(found.get("PatientID", "") or "")
+
+
+@contextmanager
+def _header(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Values of a header are decoded when they are asked for; what is wrong with one is a line, and pydicom's warnings,
+    which quote values, perhaps of the person, are not given."""
+    from pydicom.config import disable_value_validation
+
+    try:
+        with disable_value_validation():
+            yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise fail(path, f"its header cannot be used ({_reason(error)}); export it again") from error
 
 
 def _opened(path: str | os.PathLike[str], pixels: bool = True) -> Any:

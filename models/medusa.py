@@ -47,7 +47,8 @@ class Attended:
 
 
 class Body(nn.Module):
-    """A U-Net (Ronneberger et al., arXiv 1505.04597) with batch normalisation and bilinear steps upwards.
+    """A U-Net (Ronneberger et al., arXiv 1505.04597) with batch normalisation and bilinear steps upwards, before which
+    channels are halved, as there.
 
     (B, 1, y, x), standardised -> the map of attention as logits (B, 1, y, x), and features (B, width, y, x).
     """
@@ -59,7 +60,9 @@ class Body(nn.Module):
         widths = [width << level for level in range(levels)]
         self.width = width
         self.down = nn.ModuleList(_twice(a, b) for a, b in zip([1, *widths[:-1]], widths))
-        self.up = nn.ModuleList(_twice(a + b, a) for a, b in reversed(list(pairwise(widths))))
+        steps = list(pairwise(widths))[::-1]
+        self.halve = nn.ModuleList(nn.Conv2d(b, a, 1, bias=False) for a, b in steps)  # before, where pixels are fewer
+        self.up = nn.ModuleList(_twice(2 * a, a) for a, _ in steps)
         self.out = nn.Conv2d(width, 1, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,8 +71,8 @@ class Body(nn.Module):
         for level, part in enumerate(self.down):
             x = part(x if level == 0 else F.max_pool2d(x, 2, ceil_mode=True))
             found.append(x)
-        for part, beside in zip(self.up, reversed(found[:-1])):
-            x = F.interpolate(x, beside.shape[2:], mode="bilinear", align_corners=False)
+        for halve, part, beside in zip(self.halve, self.up, reversed(found[:-1])):
+            x = F.interpolate(halve(x), beside.shape[2:], mode="bilinear", align_corners=False)
             x = part(torch.cat([beside, x], 1))
         return self.out(x), x
 

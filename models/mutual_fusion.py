@@ -32,7 +32,7 @@ SIGNED_ROOT = "signed-root"
 def conv(inputs: int, outputs: int, side: int) -> nn.Sequential:
     """Conv_k of the paper: a k x k convolution, batch normalisation, ReLU; the size stays."""
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, side, padding=side // 2, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+        nn.Conv2d(inputs, outputs, side, padding=side // 2, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
     )
 
 

@@ -83,8 +83,8 @@ def _features(part: Xrays) -> dict[str, np.ndarray]:
 
 
 def lung_fields(side: int) -> np.ndarray:
-    """Where lungs lie in a frontal picture, bool (side, side): two generous ellipses, so that little lung is left
-    without a mask of its own."""
+    """Where lungs lie in a frontal picture, bool (side, side): two generous ellipses, so that little lung is left. They
+    are the same for all pictures: masks of their own, blacked out, would tell the shape of the lungs."""
     place = (np.arange(side) + 0.5) / side
     down = ((place[:, None] - 0.47) / 0.42) ** 2
     left, right = (down + ((place - middle) / 0.24) ** 2 <= 1 for middle in (0.28, 0.72))

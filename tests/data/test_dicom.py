@@ -126,3 +126,32 @@ def test_persons_of_dicom_are_numbered(tmp_path):
     (tmp_path / "bare").mkdir()
     (tmp_path / "ill" / "a.dcm").rename(tmp_path / "bare" / "IM1")
     assert [name for _, name in list_xrays(tmp_path / "bare")] == ["IM1"]
+
+
+@pytest.mark.parametrize(("old", "new"), [(b"12", b"x1"), (b"1 ", b"q ")])
+def test_a_broken_number_in_a_header_is_a_line(tmp_path, old, new):
+    """Numbers kept as text are decoded only when they are asked for."""
+    path = make(tmp_path / "a.dcm", ramp(12), NumberOfFrames=1 if old == b"1 " else 12)
+    broken = path.read_bytes()
+    tag = b"\x28\x00\x08\x00IS\x02\x00"
+    assert broken.count(tag + old) == 1
+    path.write_bytes(broken.replace(tag + old, tag + new))
+    for read in (read_dicom, read_header):
+        with pytest.raises(InputError, match="header cannot be used") as caught:
+            read(path)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_identifier_against_the_rules_is_not_quoted(tmp_path):
+    import pydicom
+
+    with pydicom.config.disable_value_validation():
+        path = make(tmp_path / "a.dcm", ramp(), PatientID="ID-77" * 20)
+    assert read_header(path) == ("PA", "ID-77" * 20)
+    assert read_dicom(path).patient == "ID-77" * 20
+
+
+def test_a_header_without_its_bits_is_a_line(tmp_path):
+    with pytest.raises(InputError, match="header cannot be used"):
+        read_dicom(make(tmp_path / "a.dcm", ramp(12), BitsStored=None))

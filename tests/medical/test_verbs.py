@@ -68,7 +68,7 @@ def test_other_data_is_scored_without_its_lungs(headwise, home, run, tmp_path):
 
 def test_a_body_is_trained_and_used(headwise, home, tmp_path):
     words = ("--data", home, "--lungs", home / "lungs", "--body-size", "32", "32", "--body-width", "4")
-    code, lines = headwise("medical", "body", *words, "--output", tmp_path / "b", "--folds", 2, "--epochs", 8)
+    code, lines = headwise("medical", "body", *words, "--output", tmp_path / "b", "--folds", 2, "--epochs", 20)
     assert code == 0, lines
     facts = json.loads((tmp_path / "b" / "body.json").read_text())
     assert facts["masks"] == 60
