@@ -69,10 +69,15 @@ class SoftmaxAttention(Attention):
     def project(self, x: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, H, N, d), keys and values (B, K, M, d), turned by their places if rotary."""
         query = split_heads(self.query(x), self.heads)
-        key, value = self.key_value(source).unflatten(-1, (2, self.kv_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+        key, value = self.keys_values(source)
         if self.rotary:
             query, key = rotary(query), rotary(key)
         return query, key, value
+
+    def keys_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, K, M, d), not turned: what a decoder keeps of what it has seen."""
+        key, value = self.key_value(source).unflatten(-1, (2, self.kv_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+        return key, value
 
     def forward(self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
         """x: (B, N, D), context: (B, M, D), by default x -> (B, N, D).
