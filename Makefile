@@ -6,10 +6,11 @@ BIN := $(VENV)/bin
 USER := $(VENV)/.ready
 MEDICAL := $(VENV)/.ready-medical
 WSI := $(VENV)/.ready-wsi
+SPEECH := $(VENV)/.ready-speech
 VISION := $(VENV)/.ready-vision
 DEV := $(VENV)/.ready-dev
 ARGS ?=
-TASKS := forecast medical ranking reid saliency wsi
+TASKS := forecast medical ranking reid saliency speech wsi
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -37,13 +38,17 @@ $(MEDICAL): pyproject.toml constraints.txt
 	$(call install,.[medical])
 	@touch $(USER) $(VISION)
 
+$(SPEECH): pyproject.toml constraints.txt
+	$(call install,.[speech])
+	@touch $(USER)
+
 $(WSI): pyproject.toml constraints.txt
 	$(call install,.[wsi])
 	@touch $(USER) $(VISION)
 
 $(DEV): pyproject.toml constraints.txt
 	$(call install,.[dev])
-	@touch $(USER) $(VISION) $(MEDICAL) $(WSI)
+	@touch $(USER) $(VISION) $(MEDICAL) $(SPEECH) $(WSI)
 
 forecast: $(USER) ## train, evaluate and predict series; DATA=my.csv, else a generated sample
 	$(BIN)/headwise $@ train $(if $(DATA),--data '$(DATA)') $(if $(RUN),--run '$(RUN)') $(ARGS)
@@ -60,10 +65,13 @@ reid: $(VISION) ## find identities or name classes; DATA=folder or table, else g
 saliency: $(VISION) ## find what is salient in pictures with depth; DATA=folder or table, else generated scenes
 	$(BIN)/headwise $@ train $(if $(DATA),--data '$(DATA)') $(if $(RUN),--run '$(RUN)') $(ARGS)
 
+speech: $(SPEECH) ## transcribe recordings with word times; DATA=folder or manifest, else generated tones
+	$(BIN)/headwise $@ train $(if $(DATA),--data '$(DATA)') $(if $(RUN),--run '$(RUN)') $(ARGS)
+
 wsi: $(WSI) ## classify slides or bags; DATA=labels.csv or their folder, else generated slides
 	$(BIN)/headwise $@ train $(if $(DATA),--data '$(DATA)') $(if $(RUN),--run '$(RUN)') $(ARGS)
 
-demo: $(WSI) ## every pipeline on its sample, and one index page of the reports
+demo: $(WSI) $(SPEECH) ## every pipeline on its sample, and one index page of the reports
 	$(BIN)/python -m headwise.pipelines.engine.demo $(if $(RUN),'$(RUN)')
 
 test: $(DEV) ## all tests

@@ -1,7 +1,6 @@
-"""Speech to text: transcripts, word times, and how far the cross-attention behind them can be trusted.
+"""Speech to text: transcripts and word times.
 
-The six answers of the task; recordings are read in `corpus`, new ones heard in `infer`, words timed in `word_times`,
-maps compared with saliency in `saliency` and `trust`.
+The six answers of the task; recordings are read in `corpus`, new ones heard in `infer`, words timed in `word_times`.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ class Speech(Task[SpeechOptions]):
     """Speech to text."""
 
     name = "speech"
-    summary = "transcribe recordings with word times, and check what they stand on"
+    summary = "transcribe recordings, with the times of words"
     options = SpeechOptions
     predict_options = SpeechPredictOptions
     monitor = "loss"
     intended_use = (
         "Transcripts of recordings like those it was trained on. Word times are read from cross-attention, which shows "
-        "only a part of what the model used; `explain` says how large a part. Not for evidence against anyone."
+        "only a part of what the model used. Not for evidence against anyone."
     )
     verbs: ClassVar[Mapping[str, Verb]] = {
         "adopt": Verb(AdoptOptions, "headwise.pipelines.speech.adopt:adopt", "a run of Whisper's weights, untrained"),

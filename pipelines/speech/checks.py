@@ -4,7 +4,7 @@ from typing import Any
 
 from ...data.errors import InputError
 from ..engine.checks import check_least
-from .options import DigitsOptions, SaliencyOptions, SpeechOptions, SpeechPredictOptions
+from .options import DigitsOptions, SpeechOptions, SpeechPredictOptions
 
 CAUSAL = ("combiner", "differential", "fixed-sequence", "moh", "position-only", "query-free", "random", "softmax",
           "static", "taylor")  # fmt: skip
@@ -27,11 +27,6 @@ def check(options: Any) -> None:
         if not 0 <= options.shortest_pause <= options.longest_pause < 60:
             raise InputError(f"--shortest-pause {options.shortest_pause:g}, --longest-pause {options.longest_pause:g}: "
                              "must rise, between 0 and 60 seconds")  # fmt: skip
-    if isinstance(options, SaliencyOptions):
-        check_least(options, {"masks": 10, "chunk": 1, "input_masks": 0, "segments": 2, "batch_size": 1, "most": 1,
-                              "seed": 0})  # fmt: skip
-        if not 0 < options.hidden < 1:
-            raise InputError(f"--hidden {options.hidden:g}: must be in (0, 1)")
 
 
 def _check_training(options: SpeechOptions) -> None:

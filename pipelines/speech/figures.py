@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -59,18 +58,3 @@ def times(bounds: Boundaries) -> Picture:
     axis.set(xlabel="found - known, seconds (beyond half a second at the edges)", ylabel="words")
     axis.legend(frameon=False)
     return Picture("times", "Errors of word times", drawn)
-
-
-def comparison(table: Any) -> Figure:
-    """Correlations of maps with saliency, a row a map."""
-    drawn = Figure(figsize=(7, 0.28 * len(table) + 1.2), layout="constrained")
-    axis = drawn.subplots()
-    place = np.arange(len(table))[::-1]
-    low, high = (table[name].to_numpy() for name in ("low", "high"))
-    middle = table["pearson"].to_numpy()
-    axis.errorbar(middle, place, xerr=np.abs(np.stack([middle - low, high - middle])), fmt="o", ms=3, capsize=2)
-    axis.set(xlabel="Pearson correlation with the saliency (bars: 95 % over recordings)", yticks=place)
-    axis.set_yticklabels(table["map"].to_list(), fontsize=7)
-    axis.axvline(0, color="grey", lw=0.6)
-    axis.grid(axis="x", alpha=0.3)
-    return drawn

@@ -116,7 +116,7 @@ class SpeechPredictOptions(PredictOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class AdoptOptions:
-    """Make a run of Whisper's weights, without any training: for predict, evaluate, explain and compare."""
+    """Make a run of Whisper's weights, without any training: for predict and evaluate."""
 
     weights: str = "whisper-tiny-en"
     """Folder of CTranslate2 or Hugging Face, a .pt of OpenAI, or whisper-tiny-en (fetched once, as by `data get`)."""
@@ -154,50 +154,3 @@ class DigitsOptions:
     """Longest pause between digits, seconds."""
     seed: int = 0
     """Of every draw."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SaliencyOptions:
-    """What explaining and comparing share."""
-
-    run: str
-    """Run directory of the model."""
-    output: str
-    """Folder to write."""
-    masks: int = 500
-    """Random masks of each recording."""
-    chunk: int = 5
-    """States of the encoder (20 ms each) that are hidden together."""
-    hidden: float = 0.5
-    """Share that each mask hides."""
-    input_masks: int = 0
-    """Random masks of the spectrogram, too (each needs the encoder: slow on a CPU); 0: none."""
-    segments: int = 200
-    """Pieces of a spectrogram of 5 seconds that are hidden as wholes (SLIC)."""
-    batch_size: int = 25
-    """Masks per forward pass."""
-    seed: int = 2021
-    """Sets the masks and every random draw."""
-    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Kind of device."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExplainOptions(SaliencyOptions):
-    """Show what each word was heard from: cross-attention beside perturbation saliency, and how far to trust it."""
-
-    input: str
-    """Recording, folder of them, or manifest; text that it brings is explained, else the model's transcript."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompareOptions(SaliencyOptions):
-    """Cross-attention against saliency over many recordings, by layer and head, with intervals; resumable."""
-
-    data: str
-    """Folder of recordings or manifest; text that it brings is explained, else the model's transcript."""
-    deletion: bool = True
-    """Also transcribe with more and more of the recording blanked, the most important frames first: area under the word
-    error rate."""
-    most: int | None = None
-    """Recordings at most (the first ones)."""
