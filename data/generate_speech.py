@@ -44,7 +44,7 @@ def write_sample_speech(folder: Path, *, strings: int = 240) -> Path:
     """
 
     def draw(speaker: int, digit: int, generator: np.random.Generator) -> np.ndarray:
-        return tone_digit(digit, generator, 0.9 + 0.04 * speaker)
+        return tone_digit(digit, generator, 0.97 + 0.012 * speaker)
 
     speakers = [f"tone-{k + 1}" for k in range(6)]
     parts = dict.fromkeys(speakers, "train") | {speakers[4]: "validation", speakers[5]: "test"}

@@ -34,8 +34,8 @@ def heard(
         for word in own:
             middle = (word.start + word.end) / 2
             axes[0].text(middle, side, word.text, transform=axes[0].get_xaxis_transform(), ha="center", fontsize=7,
-                         color="black" if place == 0 else "tab:green", clip_on=False, rotation=30 if len(own) > 25 else
-                         0)  # fmt: skip
+                         color="black" if place == 0 else "tab:green", clip_on=False, parse_math=False,
+                         rotation=30 if len(own) > 25 else 0)  # fmt: skip
             if place == 0:
                 for at in (word.start, word.end):
                     axes[0].axvline(at, color="white", lw=0.6)

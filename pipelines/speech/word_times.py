@@ -77,7 +77,9 @@ def word_times(
     own = Memory(memory.states[some], None if memory.mask is None else memory.mask[some])
     given = [ids[k] for k in texts]
     said, maps, sizes = forced(model, own, tokens, given, list(heads))
-    states = torch.tensor([min(maps.shape[-1], max(1, -(-len(samples[k]) // 320))) for k in texts])
+    # States of each recording alone, whatever it is batched with; Whisper's go on in silence.
+    there = [maps.shape[-1]] * len(texts) if own.mask is None else own.mask.sum(1).tolist()
+    states = torch.tensor([min(most, max(1, -(-len(samples[k]) // 320))) for k, most in zip(texts, there)])
     smooth = smoothed(maps, sizes, states)
     warped = time_warp(-smooth, sizes, states) if method == "dtw" else None
     for row, k in enumerate(texts):
