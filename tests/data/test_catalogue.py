@@ -45,7 +45,7 @@ def test_entries_are_well_formed() -> None:
         if entry.members:
             assert re.fullmatch(r"[\w-]+==[\d.]+", entry.url)
             assert entry.sha256
-            assert all(name.startswith(entry.url.split("==")[0]) for name in entry.members)
+            assert all(name.startswith(entry.url.split("==")[0].replace("-", "_")) for name in entry.members)
         else:
             assert re.search(r"raw\.githubusercontent\.com/[^/]+/[^/]+/[0-9a-f]{40}/", entry.url), entry.name
         assert re.fullmatch(r"[0-9a-f]{64}", entry.sha256 or "0" * 64)
