@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -86,9 +87,15 @@ def list_inputs(options: Any) -> list[Item]:
 
 
 def stems(names: Sequence[str]) -> list[str]:
-    """A name of a file without its ending for each item; with it where two would be one."""
+    """A name of a file without its ending for each item; with it where two would be one, and numbered where a manifest
+    names an item twice."""
     short = [str(PurePosixPath(name).with_suffix("")) if PurePosixPath(name).suffix else name for name in names]
-    return [one if short.count(one) == 1 else name for one, name in zip(short, names)]
+    count, seen, found = Counter(short), Counter[str](), []
+    for one, name in zip(short, names):
+        chosen = one if count[one] == 1 else name
+        seen[chosen] += 1
+        found.append(chosen if seen[chosen] == 1 else f"{chosen}-{seen[chosen]}")
+    return found
 
 
 def schema(options: Any, spec: dict[str, Any]) -> dict[str, Any]:

@@ -116,6 +116,12 @@ def test_hours_silence_and_bad_files_in_one_folder(headwise, run, tmp_path):
     assert all("\n" not in row["error"] for row in rows.values() if row["error"])
 
 
+def test_no_two_items_share_a_file():
+    from headwise.pipelines.speech.infer import stems
+
+    assert stems(["a.wav", "a.flac", "b/c.wav", "d", "d"]) == ["a.wav", "a.flac", "b/c", "d", "d-2"]
+
+
 def test_weights_are_adopted(headwise, home, tmp_path):
     """A small model in Whisper's shape, as CTranslate2 would store it, from adoption to words."""
     tokens = train_tokens(["zero one two three four five six seven eight nine"], "bpe", 300)
