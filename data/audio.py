@@ -117,6 +117,9 @@ def resampled(blocks: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
     half = 10 * max(up, down)  # as resample_poly has it
     window: Any = ("kaiser", 5.0)
     taps = (np.asarray(firwin(2 * half + 1, 1 / max(up, down), window=window)) * up).astype(np.float32)
+    # upfirdn delays by half; where that is no multiple of down, zeros in front make it one.
+    delay = -(-half // down)
+    taps = np.concatenate([np.zeros(delay * down - half, np.float32), taps])
     # Output k stands at input k down / up and needs the inputs within half / up of it.
     reach = half // up + 2
     held, begun, made, total = np.zeros(0, np.float32), 0, 0, 0
@@ -128,12 +131,7 @@ def resampled(blocks: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
         first -= first % down  # so that the phase of the filter stays
         part = held[first - begun :]
         shift = first * up // down  # the output that stands at the first input
-        found = upfirdn(taps, part, up, down)
-        # upfirdn delays by half; where it is no multiple of down, zeros in front make it one.
-        delay = -(-half // down)
-        if half % down:
-            found = upfirdn(np.concatenate([np.zeros(down - half % down, np.float32), taps]), part, up, down)
-        result = found[delay + made - shift : delay + until - shift]
+        result = upfirdn(taps, part, up, down)[delay + made - shift : delay + until - shift]
         held, begun, made = part, first, until
         return np.ascontiguousarray(result, np.float32)
 

@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .audio import RATE
+
 WINDOW, HOP = 400, 160  # samples: 25 ms, 10 ms
-FRAME_SECONDS = HOP / 16_000
+FRAME_SECONDS = HOP / RATE
 
 
-def mel_filters(bands: int, rate: int = 16_000, window: int = WINDOW) -> np.ndarray:
+def mel_filters(bands: int, rate: int = RATE, window: int = WINDOW) -> np.ndarray:
     """Triangles on Slaney's mel scale, each of area 1, float32 (F, window / 2 + 1): linear below 1,000 Hz, logarithmic
     above (M. Slaney, Auditory Toolbox, 1998)."""
     step = np.log(6.4) / 27  # 27 mels from 1,000 to 6,400 Hz

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from .audio import AUDIO_SUFFIXES, read_audio
 from .errors import InputError
 from .tables import collect, fail, scan_table, shown, suffix_of
@@ -26,7 +24,7 @@ AUDIO_NAMES = ("audio", "audio_filepath", "audio_path", "path", "file", "wav")
 TEXT_NAMES = ("text", "transcript", "transcription", "sentence")
 PARTS = {"train": "train", "training": "train", "validation": "validation", "valid": "validation", "dev": "validation",
          "val": "validation", "test": "test", "": ""}  # fmt: skip
-MANIFEST_SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
+LINE_SUFFIXES, MANIFEST_SUFFIXES = (".jsonl", ".ndjson"), (".csv", ".tsv", ".parquet")
 FILE_CAP = 512 << 20
 MOST_FILES = 1_000_000
 
@@ -62,7 +60,7 @@ def list_speech(path: str | os.PathLike[str]) -> list[Utterance]:
         raise fail(path, "there is no such file or folder")
     if given.suffix.lower() in AUDIO_SUFFIXES:
         return [_beside(given, given.name)]
-    if given.suffix.lower() in (".jsonl", ".ndjson"):
+    if given.suffix.lower() in LINE_SUFFIXES:
         return _json_lines(given)
     if suffix_of(given) in MANIFEST_SUFFIXES:
         frame, _ = scan_table(given)
@@ -208,9 +206,3 @@ def write_manifest(path: Path, utterances: Sequence[Utterance]) -> None:
         path.write_text("".join(lines), encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
-
-
-def table_of(utterances: Sequence[Utterance]) -> pl.DataFrame:
-    """A row an utterance, for looking at."""
-    names = ("name", "file", "start", "end", "text", "speaker", "part")
-    return pl.DataFrame({name: [getattr(one, name) for one in utterances] for name in names})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from .audio import RATE
 from .log_mel import FRAME_SECONDS, HOP, WINDOW, _bank
 
 QUIET_SHARE = 0.3  # the threshold lies this far between the quiet and the loud of a recording
@@ -62,7 +63,7 @@ def speech_spans(samples: np.ndarray, *, pause: float = 0.3, least: float = 0.1)
             merged[-1][1] = stop
         else:
             merged.append([start, stop])
-    end = len(samples) / 16_000
+    end = len(samples) / RATE
     return [(start * FRAME_SECONDS, min(end, stop * FRAME_SECONDS)) for start, stop in merged
             if (stop - start) * FRAME_SECONDS >= least]  # fmt: skip
 
@@ -71,7 +72,7 @@ def windows(samples: np.ndarray, longest: float = 30.0, margin: float = 0.2) -> 
     """Spans in seconds, none longer than `longest`, that hold all speech: whole recordings that are short enough, else
     cut in pauses and merged as far as they fit (Bain et al., WhisperX, arXiv 2303.00747); speech without any pause is
     cut where it is quietest in the last third. None in silence."""
-    end = len(samples) / 16_000
+    end = len(samples) / RATE
     spans = speech_spans(samples)
     if not spans or end <= longest:
         return [(0.0, end)] if spans else []

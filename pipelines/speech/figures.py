@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from ...data.audio import RATE
 from ...data.log_mel import log_mel
 from ...data.transcripts import Word
 from ..engine.task import Picture
@@ -23,7 +24,7 @@ def heard(
     other on one axis of time."""
     rows = {} if maps is None else {"cross-attention, mean of all heads": maps}
     rows |= others or {}
-    seconds = len(samples) / 16_000
+    seconds = len(samples) / RATE
     drawn = Figure(figsize=(min(WIDEST, max(6.0, 1.2 * seconds)), 2.2 + 1.9 * len(rows)), layout="constrained")
     axes = drawn.subplots(1 + len(rows), sharex=True, squeeze=False)[:, 0]
     spectrogram = log_mel(samples).numpy()

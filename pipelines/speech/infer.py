@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from ...data.audio import RATE
 from ...data.errors import InputError
 from ...data.log_mel import log_mel
 from ...data.speech import Utterance, list_speech
@@ -25,7 +26,7 @@ from ..engine.pictures import place_below
 from ..engine.run_directory import write_aside, write_text
 from ..engine.task import Item
 from .corpus import STATE_SECONDS, collated, limits_of, rules_of
-from .word_times import chosen_heads, forced, word_times
+from .word_times import Timed, chosen_heads, forced, states_of, word_times
 
 WORD = pl.Struct({"word": pl.String, "start": pl.Float64, "end": pl.Float64, "confidence": pl.Float64})
 
@@ -59,8 +60,8 @@ class Hearer:
 
     def times(
         self, memory: Memory, ids: Sequence[Sequence[int]], pieces: Sequence[np.ndarray], method: str = "pauses"
-    ) -> list[list[Word]]:
-        """Words with their times, where the cross-attention has maps; else words without, over the whole piece."""
+    ) -> Timed:
+        """Words with their times. Raises InputError where the cross-attention has no weights."""
         try:
             return word_times(self.model, memory, self.tokens, ids, pieces, method=method, lag=self.lag,
                               heads=chosen_heads(self.model, self.spec))  # fmt: skip
@@ -122,7 +123,7 @@ def predict_items(
         except InputError as error:
             rows[place] = error
             continue
-        lengths[place] = len(samples) / 16_000
+        lengths[place] = len(samples) / RATE
         if item["text"] is not None:
             if lengths[place] > heard.longest:
                 rows[place] = fail(item["file"], f"is longer than {heard.longest:g} s, in which known text is aligned")
@@ -131,7 +132,7 @@ def predict_items(
                 pieces.append((place, 0.0, samples))
             continue
         for start, stop in windows(samples, heard.longest):
-            pieces.append((place, start, samples[round(start * 16_000) : round(stop * 16_000)]))
+            pieces.append((place, start, samples[round(start * RATE) : round(stop * RATE)]))
     found: dict[int, list[tuple[Segment, np.ndarray | None]]] = {place: [] for place in lengths}
     # Alike lengths together: less padding. Which pieces share a batch changes nothing but the time.
     order = sorted(range(len(pieces)), key=lambda k: len(pieces[k][2]))
@@ -172,22 +173,22 @@ def _heard(
                 wrong[k] = fail(items[batch[k][0]]["file"], f"its text has {len(one)} tokens; {room} at most")
                 ids[k] = one[:room]
     else:
-        limits = limits_of(heard.spec, [len(samples) / 16_000 for samples in sound])
+        limits = limits_of(heard.spec, [len(samples) / RATE for samples in sound])
         said = transcribe(heard.model, memory, rules_of(heard.spec, heard.tokens, options.beams), limits)
         ids, quiet = [one.tokens for one in said], [one.no_speech for one in said]
-    words = heard.times(memory, ids, sound, options.times)
-    scores, maps, sizes = forced(heard.model, memory, heard.tokens, [one or () for one in ids],
-                                 "layers" if options.maps else None)  # fmt: skip
+    words, scores = heard.times(memory, ids, sound, options.times)
+    _, maps, sizes = forced(heard.model, memory, heard.tokens, ids, "layers") if options.maps else (None,) * 3
     found: list[tuple[Segment, np.ndarray | None] | ValueError] = []
     for k, (_, start, samples) in enumerate(batch):
         if k in wrong:
             found.append(wrong[k])
             continue
-        end = start + len(samples) / 16_000
+        end = start + len(samples) / RATE
         own = tuple(Word(w.text, w.start + start, w.end + start, w.confidence) for w in words[k])
-        mean = float(scores[k, : int(sizes[k])].double().mean())
-        drawn = maps[k, :, : int(sizes[k]), : -(-len(samples) // 320)].numpy() if options.maps else None
-        found.append((Segment(start, end, heard.tokens.decode(ids[k]), own, mean, quiet[k]), drawn))
+        drawn = None
+        if maps is not None and sizes is not None:
+            drawn = maps[k, :, : int(sizes[k]), : states_of(samples)].numpy()
+        found.append((Segment(start, end, heard.tokens.decode(ids[k]), own, scores[k], quiet[k]), drawn))
     return found
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ...data.transcripts import Word
 from ...models.speech_decoding import transcribe
 from ...models.speech_to_text import Memory, SpeechToText
+from ..engine.classifier_figures import with_interval
 from ..engine.order import sequential
 from ..engine.task import Review, Splits
 from ..engine.terminal import Progressbar
@@ -24,7 +25,6 @@ from .infer import Hearer
 from .word_times import fitted_lag
 
 LAG_RECORDINGS = 64  # of the validation part, on which the lag of the maps is fitted
-SHOWN = 3
 
 
 def loss(model: nn.Module, batch: dict[str, Tensor], options: Any) -> Tensor:
@@ -43,15 +43,21 @@ def loss(model: nn.Module, batch: dict[str, Tensor], options: Any) -> Tensor:
 
 
 def _entropy(
-    plain: Any, memory: Memory, batch: dict[str, Tensor], smoothing: float = 0.0
+    plain: Any, memory: Memory, batch: dict[str, Tensor], smoothing: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Mean over the tokens that are to be said, the tokens of the text (B, I) and how many they are (B,)."""
-    tokens, sizes, start = batch["tokens"], batch["sizes"], int(batch["prompt"][0])
-    mask = torch.arange(tokens.shape[1], device=tokens.device) < sizes[:, None]
+    logits, text, there = _said(plain, memory, batch)
+    target = text.masked_fill(~there, -100)
+    found = F.cross_entropy(logits.flatten(0, 1), target.flatten(), label_smoothing=smoothing)
+    return found, text, there.sum(1) - 1
+
+
+def _said(plain: Any, memory: Memory, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (B, I, V), float32, of the tokens behind the prompt, these tokens with the end, and which are there."""
+    tokens, start = batch["tokens"], int(batch["prompt"][0])
+    mask = torch.arange(tokens.shape[1], device=tokens.device) < batch["sizes"][:, None]
     logits = plain.decoder(tokens[:, :-1], memory, mask=mask[:, :-1]).logits[:, start - 1 :]
-    target = tokens[:, start:].masked_fill(~mask[:, start:], -100)
-    found = F.cross_entropy(logits.float().flatten(0, 1), target.flatten(), label_smoothing=smoothing)
-    return found, tokens[:, start:], sizes - start - 1
+    return logits.float(), tokens[:, start:], mask[:, start:]
 
 
 def masked(features: Tensor, lengths: Tensor, options: Any) -> Tensor:
@@ -80,10 +86,7 @@ def validate(model: nn.Module, batches: Any) -> dict[str, float]:
     total = right = count = 0.0
     for batch in batches:
         memory = plain.encode(batch["features"], batch.get("lengths"))
-        tokens, sizes, start = batch["tokens"], batch["sizes"], int(batch["prompt"][0])
-        mask = torch.arange(tokens.shape[1], device=tokens.device) < sizes[:, None]
-        logits = plain.decoder(tokens[:, :-1], memory, mask=mask[:, :-1]).logits[:, start - 1 :].float()
-        there, target = mask[:, start:], tokens[:, start:]
+        logits, target, there = _said(plain, memory, batch)
         said = logits.log_softmax(-1).gather(-1, target[..., None])[..., 0]
         total -= float(said[there].double().sum())
         right += float((logits.argmax(-1) == target)[there].sum())
@@ -132,7 +135,7 @@ def finish(model: nn.Module, splits: Splits, options: Any, device: torch.device)
             chosen = [timed[k] for k in places]
             ids = [part.ids[k][len(part.tokens.prompt) : -1] for k in chosen]
             sound = [part.utterances[k].samples() for k in chosen]
-            found += own.times(memory_of(own, part, chosen), ids, sound)
+            found += own.times(memory_of(own, part, chosen), ids, sound).words
         return found
 
     return {"lag": torch.tensor(fitted_lag(times, [part.utterances[k].words or () for k in timed]))}
@@ -149,14 +152,14 @@ def review(
     groups = [one.speaker or one.name for one in part.utterances]
     groups = groups if len(set(groups)) > 1 else [one.name for one in part.utterances]
     per_word, per_letter = text_errors(said, true), text_errors(said, true, characters=True)
-    low, high = per_word.interval(groups, seed=options.seed)
+    ends = {name: list(one.interval(groups, seed=options.seed)) for name, one in (("wer", per_word),
+                                                                                  ("cer", per_letter))}  # fmt: skip
     metrics: dict[str, Any] = {
-        "wer": per_word.rate, "cer": per_letter.rate, "intervals": {"wer": [low, high],
-        "cer": list(per_letter.interval(groups, seed=options.seed))}, "recordings": len(part),
+        "wer": per_word.rate, "cer": per_letter.rate, "intervals": ends, "recordings": len(part),
         "words": int(per_word.total.sum()), "speakers": len({one.speaker for one in part.utterances}),
         "baselines": {"the same text for all": {"wer": _floor(true)}}, "lag": heard.lag,
     }  # fmt: skip
-    rows = [{"score": "word error rate", "value": f"{per_word.rate:.3f} ({low:.3f} to {high:.3f})"},
+    rows = [{"score": "word error rate", "value": with_interval(metrics, "wer")},
             {"score": "character error rate", "value": f"{per_letter.rate:.3f}"},
             {"score": "word error rate of the same text for all", "value": f"{_floor(true):.3f}"}]  # fmt: skip
     bounds = _bounds(part, words)
@@ -177,8 +180,8 @@ def review(
         pictures.append(figures.times(bounds))
     times = metrics.get("times", {})
     heard_times = f"; word starts off by {times['start_mae_ms']:.0f} ms on average" if times.get("words") else ""
-    headline = (f"{len(part)} recordings, {metrics['words']} words: word error rate {per_word.rate:.3f} ({low:.3f} to "
-                f"{high:.3f}), the same text for all {_floor(true):.3f}{heard_times}.")  # fmt: skip
+    headline = (f"{len(part)} recordings, {metrics['words']} words: word error rate {with_interval(metrics, 'wer')}, "
+                f"the same text for all {_floor(true):.3f}{heard_times}.")  # fmt: skip
     return Review(metrics, headline, pictures, tables)
 
 
@@ -196,7 +199,7 @@ def _transcribed(heard: Hearer, part: Corpus) -> tuple[list[str], list[list[Word
             own: list[list[Word]] = [[] for _ in chosen]
             if maps:
                 sound = [part.utterances[k].samples() for k in chosen]
-                own = heard.times(memory, [one.tokens for one in found], sound)
+                own = heard.times(memory, [one.tokens for one in found], sound).words
             for k, one, each in zip(chosen, found, own):
                 said[k], words[k] = heard.tokens.decode(one.tokens), each
             bar.update(len(chosen))

@@ -15,13 +15,15 @@ normalised over the tokens, smoothed by a median over 7 states and averaged (Whi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 import torch
 from torch import Tensor
 
+from ...data.audio import RATE
+from ...data.log_mel import HOP
 from ...data.text_tokens import TextTokens
 from ...data.transcripts import Word
 from ...data.voice_activity import speech_share
@@ -34,6 +36,11 @@ FILTER = 7  # states
 SOUND, PAUSE, LENGTH = 5.0, 0.5, 10.0  # weights of sound, of a pause as such, of a word's length
 LETTER, LEAST, SPREAD = 0.07, 0.06, 0.5  # seconds a letter, seconds besides, deviation of the logarithm
 LONGEST = 100  # states of a word
+
+
+def states_of(samples: np.ndarray) -> int:
+    """States of the encoder that a recording reaches into."""
+    return -(-len(samples) // (2 * HOP))
 
 
 def chosen_heads(model: SpeechToText, spec: dict[str, Any]) -> list[tuple[int, int]]:
@@ -62,29 +69,30 @@ def forced(
     return said.cpu(), drawn.cpu(), sizes
 
 
+class Timed(NamedTuple):
+    """words: of each text, with times in seconds from the start of its samples and the mean probability of a word's
+    tokens as confidence; scores: mean log-probability of each text's tokens and its end."""
+
+    words: list[list[Word]]
+    scores: list[float]
+
+
 @torch.no_grad()
 def word_times(
     model: SpeechToText, memory: Memory, tokens: TextTokens, ids: Sequence[Sequence[int]],
     samples: Sequence[np.ndarray], *, heads: Sequence[tuple[int, int]], method: str = "pauses", lag: int = 0,
-) -> list[list[Word]]:  # fmt: skip
-    """The words of each text with their times in seconds from the start of its samples, confidence: the mean
-    probability of a word's tokens. Texts without a token have no words."""
-    texts = [k for k, one in enumerate(ids) if len(one)]
+) -> Timed:  # fmt: skip
+    """When each text's words are said; texts without a token have none."""
     found: list[list[Word]] = [[] for _ in ids]
-    if not texts:
-        return found
-    some = torch.tensor(texts, device=memory.states.device)
-    own = Memory(memory.states[some], None if memory.mask is None else memory.mask[some])
-    given = [ids[k] for k in texts]
-    said, maps, sizes = forced(model, own, tokens, given, list(heads))
+    said, maps, sizes = forced(model, memory, tokens, ids, list(heads))
     # States of each recording alone, whatever it is batched with; Whisper's go on in silence.
-    there = [maps.shape[-1]] * len(texts) if own.mask is None else own.mask.sum(1).tolist()
-    states = torch.tensor([min(most, max(1, -(-len(samples[k]) // 320))) for k, most in zip(texts, there)])
+    there = [maps.shape[-1]] * len(ids) if memory.mask is None else memory.mask.sum(1).tolist()
+    states = torch.tensor([min(most, max(1, states_of(sound))) for sound, most in zip(samples, there)])
     smooth = smoothed(maps, sizes, states)
     warped = time_warp(-smooth, sizes, states) if method == "dtw" else None
-    for row, k in enumerate(texts):
-        words = tokens.words(given[row])
-        count, end = int(states[row]), len(samples[k]) / 16_000
+    for row, sound in enumerate(samples):
+        words = tokens.words(ids[row])
+        count, end = int(states[row]), len(sound) / RATE
         own_map = smooth[row, : int(sizes[row]), :count].numpy().astype(np.float64)
         if warped is not None:
             first = [int(warped.first[row, a]) for _, a, _ in words]
@@ -92,13 +100,13 @@ def word_times(
         elif method == "area":
             spans = split_by_area(own_map, [(a, b) for _, a, b in words])
         else:
-            share = speech_share(samples[k], count).astype(np.float64)
+            share = speech_share(sound, count).astype(np.float64)
             spans = intervals(own_map, words, share, lag)
         for (text, a, b), (start, stop) in zip(words, spans):
             sure = float(said[row, a:b].double().mean().exp())
             begin = min(start * STATE_SECONDS, end)
-            found[k].append(Word(text, begin, min(max(stop, start) * STATE_SECONDS, end), sure))
-    return found
+            found[row].append(Word(text, begin, min(max(stop, start) * STATE_SECONDS, end), sure))
+    return Timed(found, [float(one[: int(size)].double().mean()) for one, size in zip(said, sizes)])
 
 
 def smoothed(maps: Tensor, sizes: Tensor, states: Tensor) -> Tensor:
