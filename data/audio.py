@@ -23,6 +23,7 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".aif", ".a
 MOST_SECONDS = 8 * 3600
 LEAST_RATE, MOST_RATE = 1_000, 768_000
 BLOCK_SECONDS = 30
+MP3_FRAME = 1_152  # samples
 
 
 @dataclass(frozen=True)
@@ -92,16 +93,17 @@ def _blocks(path: object, file: Any, count: int) -> Iterator[np.ndarray]:
     import soundfile
 
     size, left = BLOCK_SECONDS * file.samplerate, count
+    spare = MP3_FRAME if file.format == "MP3" else 0  # its header counts samples that no decoder gives out
     while left:
         try:
             found = file.read(min(size, left), dtype="float32", always_2d=True)
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise fail(path, f"is damaged ({_reason(error)}); fetch or write it again") from None
-        if len(found) < min(size, left):
+        if len(found) < min(size, left) and left - len(found) > spare:
             there = (count - left + len(found)) / file.samplerate
             raise fail(path, f"is cut off: {there:.2f} s can be read of the {count / file.samplerate:.2f} s that its "
                              "header names; fetch or write it again")  # fmt: skip
-        left -= len(found)
+        left = left - len(found) if len(found) == min(size, left) else 0
         mono = found[:, 0] if found.shape[1] == 1 else found.mean(1)
         if not np.isfinite(mono).all():
             raise fail(path, "holds samples that are not finite")

@@ -54,13 +54,14 @@ class DecoderLayer(nn.Module):
 
     def forward(
         self, x: Tensor, memory: Memory, *, mask: Tensor | None, heads: Tensor | None, mean: bool,
-        pair: tuple[Tensor, Tensor] | None = None, static: Tensor | None = None,
+        pair: tuple[Tensor, Tensor] | None = None, bias: Tensor | None = None, static: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
         """(B, I, D) -> the same, and maps (B, S, I, N), or (B, 1, I, N) of a mean; heads: int64 (S,), None: no maps;
-        mask: bool (B, I), which tokens are there; pair: keys and values of the memory, where they are known."""
+        mask: bool (B, I), which tokens are there; pair: keys and values of the memory, where they are known; bias:
+        (B, N), added to the scores of these keys."""
         extras = {"static": static} if "static" in getattr(self.own, "extras", ()) else {}
         x = x + self.dropout(self.own(self.norm1(x), **extras))
-        mixed, maps = self._cross(self.norm2(x), memory, heads, mean, pair)
+        mixed, maps = self._cross(self.norm2(x), memory, heads, mean, pair, bias)
         x = x + self.dropout(mixed)
         return x + self._network(self.norm3(x), mask), maps
 
@@ -69,15 +70,17 @@ class DecoderLayer(nn.Module):
         return self.feedforward(x, mask=mask) if takes else self.feedforward(x)
 
     def _cross(
-        self, x: Tensor, memory: Memory, heads: Tensor | None, mean: bool, pair: tuple[Tensor, Tensor] | None
-    ) -> tuple[Tensor, Tensor | None]:
+        self, x: Tensor, memory: Memory, heads: Tensor | None, mean: bool, pair: tuple[Tensor, Tensor] | None,
+        bias: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
         cross = self.cross
         if isinstance(cross, SoftmaxAttention) and (heads is not None or pair is not None):
             query = split_heads(cross.query(x), cross.heads)
             key, value = cross.keys_values(memory.states) if pair is None else pair
             if heads is None:
                 mask = None if memory.mask is None else memory.mask[:, None, None]
-                return cross.out(join_heads(attend(query, key, value, mask))), None
+                added = None if bias is None else bias[:, None, None]
+                return cross.out(join_heads(attend(query, key, value, mask, bias=added))), None
             found = attention_maps(query, key, value, heads, mean=mean, mask=memory.mask)
             return cross.out(join_heads(found.output)), found.maps
         mixed = cross(x, memory.states, mask=memory.mask)
@@ -153,13 +156,15 @@ class TextDecoder(nn.Module):
 
     def forward(
         self, tokens: Tensor, memory: Memory, *, mask: Tensor | None = None, maps: Maps | None = None,
-        pairs: Sequence[tuple[Tensor, Tensor]] | None = None,
+        pairs: Sequence[tuple[Tensor, Tensor]] | None = None, bias: Tensor | None = None,
     ) -> Decoded:  # fmt: skip
         """tokens: int64 (B, I); mask: bool (B, I), which are there, all by default (padding stands at the end); maps:
-        "layers", or pairs (layer, head); pairs: as of `pairs`.
+        "layers", or pairs (layer, head); pairs: as of `pairs`; bias: (B, N), added to the scores of their keys.
 
-        Raises ValueError for more tokens than positions, or heads that are not there.
+        Raises ValueError for more tokens than positions, heads that are not there, or a bias without pairs.
         """
+        if bias is not None and (pairs is None or maps is not None):
+            raise ValueError("TextDecoder: a bias needs pairs, and gives no maps")
         if tokens.shape[1] > len(self.positions):
             raise ValueError(f"TextDecoder: {tokens.shape[1]} tokens, built for up to {len(self.positions)}")
         x = self.tokens(tokens) + self.positions[: tokens.shape[1]]
@@ -167,7 +172,7 @@ class TextDecoder(nn.Module):
         for number, layer in enumerate(self.layers):
             heads, mean = self._wanted(maps, number)
             x, drawn = layer(x, memory, mask=mask, heads=heads, mean=mean, static=static,
-                             pair=None if pairs is None else pairs[number])  # fmt: skip
+                             pair=None if pairs is None else pairs[number], bias=bias)  # fmt: skip
             if drawn is not None:
                 found.append(drawn)
                 order += [number] if mean else [(number, head) for head in heads.tolist()]  # type: ignore[union-attr]

@@ -6,6 +6,7 @@ import base64
 import io
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,16 +20,31 @@ from .task import Picture, Review, Task
 
 def write_report(run: RunDirectory, task: Task[Any], review: Review, name: str = "report") -> None:
     """Write `figures/*.png` and `report.html` (or another name, for an evaluation)."""
+    prefix = "" if name == "report" else f"{name}-"
+    write_sheets(run.path / "tables", review.sheets, prefix)
+    more = _learning_curve(run, task) if name == "report" else []
+    write_page(
+        run.path / f"{name}.html", run.figures, task, replace(review, pictures=[*review.pictures, *more]),
+        prefix=prefix, data=run.config().get("data") or "the built-in sample, which is generated", run=run.path.name,
+        options=run.config(), facts=run.environment(),
+    )  # fmt: skip
+
+
+def write_page(
+    path: Path, figures: Path | None, task: Task[Any], review: Review, *, data: str, run: str,
+    options: Mapping[str, Any], facts: Mapping[str, Any], prefix: str = "",
+) -> None:  # fmt: skip
+    """Write a page at `path` and, where a folder is named, its pictures as `figures`/{prefix}NAME.png."""
     import matplotlib.pyplot as plt
 
     pictures = []
-    for picture in [*review.pictures, *(_learning_curve(run, task) if name == "report" else [])]:
+    for picture in review.pictures:
         image = io.BytesIO()
         picture.figure.savefig(image, format="png", dpi=110, bbox_inches="tight")
         plt.close(picture.figure)
-        prefix = "" if name == "report" else f"{name}-"
         png = image.getvalue()
-        write_aside(run.figures / f"{prefix}{picture.name}.png", partial(_write, png))
+        if figures is not None:
+            write_aside(figures / f"{prefix}{picture.name}.png", partial(_write, png))
         pictures.append({"caption": picture.caption, "png": base64.b64encode(png).decode()})
     tables = [
         {
@@ -38,20 +54,19 @@ def write_report(run: RunDirectory, task: Task[Any], review: Review, name: str =
         }
         for caption, table in review.tables.items()
     ]
-    write_sheets(run.path / "tables", review.sheets, "" if name == "report" else f"{name}-")
     environment = jinja2.Environment(loader=jinja2.PackageLoader(__package__ or "", "."), autoescape=True)
     html = environment.get_template("report.html.jinja").render(
         title=f"{task.name}: {task.summary}",
-        data=run.config().get("data") or "the built-in sample, which is generated",
-        name=run.path.name,
+        data=data,
+        name=run,
         headline=review.headline,
         tables=tables,
         pictures=pictures,
-        options=run.config(),
-        facts=_flat(run.environment()),
+        options=dict(options),
+        facts=_flat(dict(facts)),
         intended_use=task.intended_use,
     )
-    write_text(run.path / f"{name}.html", html)
+    write_text(path, html)
 
 
 def write_sheets(folder: Path, sheets: Mapping[str, pl.DataFrame], prefix: str = "") -> None:

@@ -25,13 +25,14 @@ def check_plain(options: Any, verb: str = "compare") -> None:
 
 
 @contextmanager
-def claimed(output: Path) -> Iterator[None]:
-    """Hold the folder, which must be one of comparisons or nobody's, and of no other process now."""
-    home = output / "trainings"
+def claimed(output: Path, inside: str = "trainings") -> Iterator[None]:
+    """Hold the folder, which must be one of comparisons (it has a folder of the name `inside`) or nobody's, and of no
+    other process now."""
+    home = output / inside
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: is a file; choose another --output")
     if output.is_dir() and any(output.iterdir()) and not home.is_dir():
-        raise InputError(f"{output}: is not empty and holds no trainings; choose another --output")
+        raise InputError(f"{output}: is not empty and holds no {inside}; choose another --output")
     try:
         home.mkdir(parents=True, exist_ok=True)
     except OSError as error:

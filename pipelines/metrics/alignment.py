@@ -88,24 +88,27 @@ class Boundaries:
         return found
 
 
+def equal_words(found: Sequence[str], true: Sequence[str]) -> list[tuple[int, int]]:
+    """Places of the words that two texts share, as the word error rate matches them."""
+    import jiwer
+
+    a, b = ([plain(word).replace(" ", "") or "-" for word in words] for words in (found, true))
+    if not a or not b:
+        return []
+    return [(chunk.hyp_start_idx + k, chunk.ref_start_idx + k)
+            for chunk in jiwer.process_words(" ".join(b), " ".join(a)).alignments[0] if chunk.type == "equal"
+            for k in range(chunk.ref_end_idx - chunk.ref_start_idx)]  # fmt: skip
+
+
 def boundary_errors(
     found: Sequence[Sequence[tuple[str, float, float]]], true: Sequence[Sequence[tuple[str, float, float]]]
 ) -> Boundaries:
     """Errors of word times. Words (text, start, end) of a recording are matched as the word error rate matches them;
     only equal ones count."""
-    import jiwer
-
     start, end, recording = [], [], []
     for number, (own, known) in enumerate(zip(found, true, strict=True)):
-        a, b = ([plain(word[0]).replace(" ", "") or "-" for word in words] for words in (own, known))
-        if not a or not b:
-            continue
-        for chunk in jiwer.process_words(" ".join(b), " ".join(a)).alignments[0]:
-            if chunk.type != "equal":
-                continue
-            for k in range(chunk.ref_end_idx - chunk.ref_start_idx):
-                one, other = own[chunk.hyp_start_idx + k], known[chunk.ref_start_idx + k]
-                start.append(one[1] - other[1])
-                end.append(one[2] - other[2])
-                recording.append(number)
+        for a, b in equal_words([word[0] for word in own], [word[0] for word in known]):
+            start.append(own[a][1] - known[b][1])
+            end.append(own[a][2] - known[b][2])
+            recording.append(number)
     return Boundaries(np.array(start), np.array(end), np.array(recording, np.int64))

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ...data.errors import InputError
 from ..engine.command_line import python_verb
 from ..engine.task import Item, Review, Splits, Task, Verb
-from .options import AdoptOptions, DigitsOptions, SpeechOptions, SpeechPredictOptions
+from .options import (
+    AdoptOptions,
+    CompareOptions,
+    DigitsOptions,
+    ExplainOptions,
+    SpeechOptions,
+    SpeechPredictOptions,
+)
 
 if TYPE_CHECKING:
     import polars as pl
@@ -36,6 +43,12 @@ class Speech(Task[SpeechOptions]):
         "adopt": Verb(AdoptOptions, "headwise.pipelines.speech.adopt:adopt", "a run of Whisper's weights, untrained"),
         "digits": Verb(
             DigitsOptions, "headwise.pipelines.speech.digit_strings:digits", "strings of recorded digits, exactly timed"
+        ),
+        "explain": Verb(
+            ExplainOptions, "headwise.pipelines.speech.explained:explain", "what the model used for each token"
+        ),
+        "compare": Verb(
+            CompareOptions, "headwise.pipelines.speech.faithfulness:compare", "cross-attention beside saliency"
         ),
     }
 
@@ -142,6 +155,7 @@ class Speech(Task[SpeechOptions]):
 
 
 TASK = Speech()
-train, evaluate, predict, export, adopt, digits = (
-    python_verb(TASK, verb) for verb in ("train", "evaluate", "predict", "export", "adopt", "digits")
+train, evaluate, predict, export, adopt, digits, explain, compare = (
+    python_verb(TASK, verb)
+    for verb in ("train", "evaluate", "predict", "export", "adopt", "digits", "explain", "compare")
 )

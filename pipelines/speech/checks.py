@@ -4,7 +4,7 @@ from typing import Any
 
 from ...data.errors import InputError
 from ..engine.checks import check_least
-from .options import DigitsOptions, SpeechOptions, SpeechPredictOptions
+from .options import DigitsOptions, SaliencyOptions, SpeechOptions, SpeechPredictOptions
 
 CAUSAL = ("combiner", "differential", "fixed-sequence", "moh", "position-only", "query-free", "random", "softmax",
           "static", "taylor")  # fmt: skip
@@ -20,6 +20,8 @@ def check(options: Any) -> None:
         check_least(options, {"beams": 1})
         if len(set(options.formats)) < len(options.formats):
             raise InputError(f"--formats {' '.join(options.formats)}: names one twice")
+    if isinstance(options, SaliencyOptions):
+        _check_saliency(options)
     if isinstance(options, DigitsOptions):
         check_least(options, {"strings": 1, "least": 1, "seed": 0})
         if options.most < options.least:
@@ -27,6 +29,21 @@ def check(options: Any) -> None:
         if not 0 <= options.shortest_pause <= options.longest_pause < 60:
             raise InputError(f"--shortest-pause {options.shortest_pause:g}, --longest-pause {options.longest_pause:g}: "
                              "must rise, between 0 and 60 seconds")  # fmt: skip
+
+
+def _check_saliency(options: SaliencyOptions) -> None:
+    check_least(options, {"masks": 0, "input_masks": 0, "chunk": 1, "batch_size": 1, "seed": 0})
+    if not options.masks and not options.input_masks and not options.gradients:
+        raise InputError("--masks 0 --input-masks 0 --no-gradients: nothing is left to do")
+    if 0 < options.masks < 2 or 0 < options.input_masks < 2 * len(options.segments):
+        raise InputError(f"--masks {options.masks}, --input-masks {options.input_masks}: take 2 or more (of each size "
+                         "of segments), or 0")  # fmt: skip
+    if not 0 < options.hidden < 1:
+        raise InputError(f"--hidden {options.hidden:g}: must lie between 0 and 1")
+    if not options.segments or min(options.segments) < 2:
+        raise InputError("--segments: needs sizes of 2 or more")
+    if not 0 <= options.margin <= 60:
+        raise InputError(f"--margin {options.margin:g}: must lie between 0 and 60 seconds")
 
 
 def _check_training(options: SpeechOptions) -> None:
@@ -40,7 +57,7 @@ def _check_training(options: SpeechOptions) -> None:
         raise InputError(f"--kernel {options.kernel}: must be odd")
     if not 1 <= options.active <= options.experts:
         raise InputError(f"--active {options.active}: must lie between 1 and --experts {options.experts}")
-    for name in ("dropout", "smoothing", "validation_share", "test_share"):
+    for name in ("dropout", "smoothing", "warp_bands", "validation_share", "test_share"):
         if not 0 <= getattr(options, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} {getattr(options, name)}: must be in [0, 1)")
     for name in ("ctc", "balance"):

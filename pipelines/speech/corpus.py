@@ -183,7 +183,7 @@ def split(options: Any, utterances: Sequence[Utterance]) -> tuple[np.ndarray, np
     elif (parts == "").any():
         raise fail(options.data, "some recordings name a part and some do not; name one for each, or none")
     speakers = np.array([one.speaker or f"#{k}" for k, one in enumerate(utterances)])
-    if len(set(speakers)) < 4:
+    if options.split_by == "recording" or len(set(speakers)) < 4:
         speakers = np.array([f"#{k}" for k in range(len(utterances))])
     if not len(test):
         test, train = _share(train, speakers, options.test_share, options.seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import polars as pl
 from matplotlib.figure import Figure
 
 from ...data.audio import RATE
@@ -59,3 +60,48 @@ def times(bounds: Boundaries) -> Picture:
     axis.set(xlabel="found - known, seconds (beyond half a second at the edges)", ylabel="words")
     axis.legend(frameon=False)
     return Picture("times", "Errors of word times", drawn)
+
+
+def agreement(table: pl.DataFrame) -> Picture:
+    """Correlations of layers, all and published heads with intervals; of single heads with the states, where they are
+    there."""
+    kinds = table["saliency"].unique(maintain_order=True).to_list()
+    heads = table.filter(pl.col("attention").str.contains(" head "))
+    means = table.filter(~pl.col("attention").str.contains(" head "))
+    scopes = means["attention"].unique(maintain_order=True).to_list()
+    drawn = Figure(figsize=(11, 0.5 * len(scopes) + 2.2), layout="constrained")
+    axis, grid = drawn.subplots(1, 2, width_ratios=(3, 2))
+    for number, kind in enumerate(kinds):
+        own = means.filter(pl.col("saliency") == kind)
+        place = np.arange(len(own))[::-1] + 0.6 * (0.5 - (number + 0.5) / len(kinds))
+        bars = np.abs(np.stack([own["pearson"] - own["low"], own["high"] - own["pearson"]]))
+        axis.errorbar(own["pearson"], place, xerr=np.nan_to_num(bars), fmt="o", ms=4, capsize=2, label=kind)
+    axis.set(yticks=np.arange(len(scopes))[::-1], xlabel="Pearson's correlation with the saliency (95 % interval)")
+    axis.set_yticklabels(scopes)
+    axis.axvline(0, color="0.7", lw=0.8)
+    axis.legend(frameon=False, fontsize=8)
+    own = heads.filter(pl.col("saliency") == kinds[0])
+    layers = own["attention"].str.extract(r"layer (\d+)").n_unique()
+    values = own["pearson"].to_numpy().reshape(layers, -1)
+    shown = grid.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
+    for (y, x), value in np.ndenumerate(values):
+        colour = "white" if abs(value) > 0.6 else "black"
+        grid.text(x, y, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
+    grid.set(xlabel="head", ylabel="layer", title=f"single heads, {kinds[0]}", xticks=range(values.shape[1]),
+             yticks=range(layers))  # fmt: skip
+    grid.set_xticklabels(range(1, values.shape[1] + 1))
+    grid.set_yticklabels(range(1, layers + 1))
+    drawn.colorbar(shown, ax=grid, shrink=0.8)
+    return Picture("agreement", "How far cross-attention agrees with what the model used", drawn)
+
+
+def deletion(curves: Mapping[str, np.ndarray]) -> Picture:
+    """Mean word error rate while the most important parts are blanked; curves: (recordings, steps) by map."""
+    drawn = Figure(figsize=(7, 3.4), layout="constrained")
+    axis = drawn.subplots()
+    for name, each in curves.items():
+        share = np.linspace(0, 100, each.shape[1])
+        axis.plot(share, 100 * each.mean(0), "k:" if name == "chance" else "-", lw=1.4, label=name)
+    axis.set(xlabel="most important part that is blanked, percent", ylabel="word error rate, percent", xlim=(0, 100))
+    axis.legend(frameon=False, fontsize=7, bbox_to_anchor=(1.01, 1), loc="upper left")
+    return Picture("deletion", "Deletion: the sooner the words are lost, the better a map knows what mattered", drawn)

@@ -53,6 +53,10 @@ class Hearer:
         lengths = None if frames is not None else found["lengths"].to(self.device)
         return found["features"].to(self.device), lengths
 
+    def encoded(self, text: str) -> tuple[int, ...]:
+        """Tokens of a text that is known; byte-level vocabularies of Whisper begin it with a space."""
+        return tuple(self.tokens.encode(f" {text}" if len(self.tokens.prompt) > 1 or self.tokens.languages else text))
+
     @torch.no_grad()
     def encode(self, pieces: Sequence[np.ndarray]) -> Memory:
         """What the decoder attends to."""
@@ -166,7 +170,7 @@ def _heard(
     quiet = [0.0] * len(batch)
     wrong: dict[int, ValueError] = {}
     if any(text is not None for text in known):
-        ids = [tuple(heard.tokens.encode(_spaced(heard.tokens, text or ""))) for text in known]
+        ids = [heard.encoded(text or "") for text in known]
         room = len(heard.model.decoder.positions) - len(heard.tokens.prompt) - 1
         for k, one in enumerate(ids):
             if len(one) > room:
@@ -190,11 +194,6 @@ def _heard(
             drawn = maps[k, :, : int(sizes[k]), : states_of(samples)].numpy()
         found.append((Segment(start, end, heard.tokens.decode(ids[k]), own, scores[k], quiet[k]), drawn))
     return found
-
-
-def _spaced(tokens: TextTokens, text: str) -> str:
-    """Byte-level vocabularies of Whisper begin a text with a space."""
-    return f" {text}" if len(tokens.prompt) > 1 or tokens.languages else text
 
 
 def _row(seconds: float, segments: Sequence[Segment], options: Any, spec: dict[str, Any]) -> pl.DataFrame:

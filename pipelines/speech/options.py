@@ -71,6 +71,11 @@ class SpeechOptions(TrainOptions):
     """Stretches of time that are blanked in training, up to 200 ms each."""
     mask_bands: int = 2
     """Groups of mel bands that are blanked in training, up to 12 each."""
+    warp_bands: float = 0.0
+    """Change all frequencies of a recording in training by a factor of up to 1 -+ this, as another speaker would; .1
+    to .2 helps where there are few speakers."""
+    split_by: Literal["speaker", "recording"] = "speaker"
+    """What the shares below are drawn among: speakers, where four or more are named, or recordings."""
     validation_share: float = 0.1
     """Share of the training speakers (or recordings) that choose the epoch, where the data names no part."""
     test_share: float = 0.15
@@ -154,3 +159,55 @@ class DigitsOptions:
     """Longest pause between digits, seconds."""
     seed: int = 0
     """Of every draw."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaliencyOptions:
+    """What `explain` and `compare` share."""
+
+    run: str
+    """Finished run whose model is asked."""
+    output: str
+    """Folder to write; given again, the recordings that are in it already are not done again."""
+    masks: int = 1000
+    """Masks of the encoder's states; the decoder alone runs for each. 0: none."""
+    input_masks: int = 500
+    """Masks of the spectrogram; encoder and decoder run for each. 0: none."""
+    chunk: int = 5
+    """States of 20 ms that are hidden together."""
+    segments: tuple[int, ...] = (100, 200, 400)
+    """Segments of a spectrogram of 5 s (SLIC); the masks are shared out among these sizes."""
+    hidden: float = 0.5
+    """Chance of a stretch or segment to be hidden."""
+    gradients: bool = True
+    """Gradient x input, too."""
+    margin: float = 5.0
+    """Seconds of silence behind a recording, in place of the rest of Whisper's 30 s window, which takes longer; 30
+    keeps it whole. Models from scratch have no such window."""
+    batch_size: int = 25
+    """Masks per forward pass."""
+    seed: int = 0
+    """Of every draw."""
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Device."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainOptions(SaliencyOptions):
+    """What the model used for each token: maps, a picture a recording, and how far its word times can be trusted."""
+
+    input: str
+    """Recording, folder of them, or manifest; up to the model's window (30 s) each."""
+    known_text: bool = False
+    """Explain the text that the input brings instead of a transcript."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions(SaliencyOptions):
+    """Cross-attention beside saliency over a set of recordings: tables with intervals; resumable."""
+
+    data: str
+    """Recordings: folder or manifest; known `words` in it show whether the warnings about word times are worth
+    anything."""
+    deletion: bool = True
+    """Also blank the most important parts step by step and transcribe again."""

@@ -20,6 +20,7 @@ from ..engine.task import Review, Splits
 from ..engine.terminal import Progressbar
 from ..metrics.alignment import Boundaries, boundary_errors, text_errors
 from . import figures
+from .augment import augmented
 from .corpus import Corpus, collated, limits_of, rules_of
 from .infer import Hearer
 from .word_times import fitted_lag
@@ -30,7 +31,7 @@ LAG_RECORDINGS = 64  # of the validation part, on which the lag of the maps is f
 def loss(model: nn.Module, batch: dict[str, Tensor], options: Any) -> Tensor:
     """Label-smoothed cross-entropy of each token, and connectionist temporal classification of the encoder."""
     plain: Any = getattr(model, "module", model)
-    features = masked(batch["features"], batch["frames"], options) if model.training else batch["features"]
+    features = augmented(batch["features"], batch["frames"], options) if model.training else batch["features"]
     memory = plain.encode(features, batch.get("lengths"))
     entropy, text, sizes = _entropy(plain, memory, batch, options.smoothing)
     if plain.ctc is None or not options.ctc:
@@ -58,26 +59,6 @@ def _said(plain: Any, memory: Memory, batch: dict[str, Tensor]) -> tuple[Tensor,
     mask = torch.arange(tokens.shape[1], device=tokens.device) < batch["sizes"][:, None]
     logits = plain.decoder(tokens[:, :-1], memory, mask=mask[:, :-1]).logits[:, start - 1 :]
     return logits.float(), tokens[:, start:], mask[:, start:]
-
-
-def masked(features: Tensor, lengths: Tensor, options: Any) -> Tensor:
-    """Stretches of time and groups of bands blanked with the mean (SpecAugment, Park et al., arXiv 1904.08779)."""
-    if not options.mask_time and not options.mask_bands:
-        return features
-    found = features.clone()
-    batch, bands, _ = features.shape
-    for row in range(batch):
-        length = int(lengths[row])
-        blank = features[row, :, :length].mean()
-        for _ in range(options.mask_time):
-            size = int(torch.randint(0, 21, ()))
-            at = int(torch.randint(0, max(1, length - size), ()))
-            found[row, :, at : at + size] = blank
-        for _ in range(options.mask_bands):
-            size = int(torch.randint(0, 13, ()))
-            at = int(torch.randint(0, max(1, bands - size), ()))
-            found[row, at : at + size, :length] = blank
-    return found
 
 
 def validate(model: nn.Module, batches: Any) -> dict[str, float]:
@@ -228,7 +209,7 @@ def _picture(heard: Hearer, part: Corpus, k: int, words: Sequence[Word], said: s
     from .word_times import forced
 
     memory = memory_of(heard, part, [k])
-    ids = heard.tokens.encode(said) if not part.whole else heard.tokens.encode(f" {said}")
+    ids = heard.encoded(said)
     maps = None
     if has_maps(heard.model) and ids:
         _, drawn, sizes = forced(heard.model, memory, heard.tokens, [ids], "layers")

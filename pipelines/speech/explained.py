@@ -1,0 +1,140 @@
+"""The verb explain: maps of what a model used, a picture of each recording, and a plain sentence on its word times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from matplotlib.figure import Figure
+
+from ...data.speech import Utterance
+from ..engine import machine
+from ..engine.pictures import place_below
+from ..engine.report import write_page
+from ..engine.run_directory import write_aside
+from ..engine.task import Picture, Review, Task
+from ..engine.terminal import say
+from . import figures
+from .agreement import summary
+from .infer import Hearer
+from .options import ExplainOptions
+from .probing import Done, failures, probed
+from .saliency import Heard, Saliency, by_token
+
+SHOWN = 20  # recordings with a picture on the page; all have one in figures/
+WORD = pl.Struct({"word": pl.String, "start": pl.Float64, "end": pl.Float64, "place": pl.Float64, "near": pl.Boolean})
+SCHEMA = {"file": pl.String, "item": pl.String, "status": pl.String, "error": pl.String, "text": pl.String,
+          "sentence": pl.String, "words": pl.List(WORD), "correlation_states": pl.Float64,
+          "correlation_spectrogram": pl.Float64, "reliability_states": pl.Float64,
+          "reliability_spectrogram": pl.Float64}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What was written. failed: recordings that gave nothing."""
+
+    output: Path
+    recordings: int
+    failed: int
+
+    def table(self) -> pl.DataFrame:
+        """A row a recording."""
+        return pl.read_parquet(self.output / "explanations.parquet")
+
+
+def explain(task: Task[Any], options: ExplainOptions) -> Explained:
+    """Explain every recording of --input; writes explanations.parquet, report.html, maps/, figures/ into --output."""
+    output = Path(options.output)
+    with probed(task, options, options.input, partial(_write, output), "explain") as done:
+        table = pl.DataFrame([_row(one) for one in done], schema=SCHEMA)
+        write_aside(output / "explanations.parquet", table.write_parquet)
+        _page(task, options, output, done, table)
+        for one in done[:SHOWN]:
+            if one.found is not None:
+                say(f"{one.utterance.name}: {one.found['sentence']}")
+        say(f"report {output / 'report.html'}")
+    return Explained(output, len(done), failures(done))
+
+
+def _write(
+    output: Path, heard: Hearer, one: Utterance, stem: str, own: Heard, saliency: Saliency
+) -> dict[str, Any]:
+    found = summary(own, saliency, heard.spec["alignment_heads"])
+    found["said"] = [heard.tokens.decode([token]) for token in own.ids]
+    arrays = {"tokens": np.array(found["said"])}
+    maps = {"attention": own.attention, "states": saliency.states, "spectrogram": saliency.inputs,
+            "gradient_states": saliency.gradient_states, "gradient_spectrogram": saliency.gradient_inputs}  # fmt: skip
+    arrays |= {name: drawn.numpy() for name, drawn in maps.items() if drawn is not None}
+
+    def save(path: Path) -> None:
+        with path.open("wb") as file:
+            np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
+
+    write_aside(place_below(output / "maps", f"{stem}.npz"), save)
+    picture = drawn_picture(one, stem, own, saliency, found["sentence"])
+    place = place_below(output / "figures", f"{stem}.png")
+    write_aside(place, lambda path: picture.figure.savefig(path, format="png", dpi=110, bbox_inches="tight"))
+    return found
+
+
+def drawn_picture(one: Utterance, stem: str, own: Heard, saliency: Saliency, said: str) -> Picture:
+    """Spectrogram with words, then attention and saliency of every token, each row normalised."""
+    titles = {"states": "saliency of the encoder's states",
+              "spectrogram": "saliency of the spectrogram, largest of bands",
+              "gradient of states": "gradient x states", "gradient of spectrogram": "gradient x spectrogram"}  # fmt: skip
+    maps = saliency.on_states()
+    others = {title: by_token(maps[name]).clamp(-1, 4).numpy() for name, title in titles.items() if name in maps}
+    attention = None if own.attention is None else by_token(own.attention.mean((0, 1))).clamp(-1, 4).numpy()
+    return figures.heard(stem.replace("/", "-"), own.samples, own.words, one.words, attention,
+                         f"{one.name}: {own.text}. {said}", others)  # fmt: skip
+
+
+def _row(one: Done) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys(SCHEMA)
+    row |= {"file": one.utterance.file, "item": one.utterance.name, "status": "ok" if one.found else "error",
+            "error": one.error}  # fmt: skip
+    if one.found is None:
+        return row
+    row |= {name: one.found[name] for name in ("text", "sentence", "words")}
+    for name in ("states", "spectrogram"):
+        if name in one.found["agreement"]:
+            row[f"correlation_{name}"] = one.found["agreement"][name]["all heads"][0]
+            row[f"reliability_{name}"] = one.found["reliability"][name]
+    return row
+
+
+def _page(task: Task[Any], options: ExplainOptions, output: Path, done: Sequence[Done], table: pl.DataFrame) -> None:
+    pictures = []
+    for one in done:
+        if one.found is not None and len(pictures) < SHOWN:
+            pictures.append(_shown(output, one))
+    good = table.filter(pl.col("status") == "ok")
+    near = [word["near"] for one in done if one.found for word in one.found["words"]]
+    parts = [f"{name} {value:.2f}" for name in ("states", "spectrogram")
+             if (value := good[f"correlation_{name}"].mean()) is not None]  # fmt: skip
+    placed = f"; what mattered most lies at the word's time for {sum(near)} of {len(near)} words" if near else ""
+    headline = (f"{len(good)} recordings: correlation of the cross-attention with what the model used: "
+                f"{', '.join(parts) or 'not asked'} (1 would be all of it){placed}.")  # fmt: skip
+    tables = {"Recordings": table.select("item", "text", "correlation_states", "correlation_spectrogram", "sentence")}
+    if bad := table.filter(pl.col("status") == "error").select("item", "error").rows():
+        tables["Left out"] = pl.DataFrame(bad, schema=["item", "error"], orient="row")
+    write_page(output / "report.html", None, task, Review({}, headline, pictures, tables),
+               data=options.input, run=Path(options.run).name, options=asdict(options),
+               facts=machine.environment(task.name, options.seed, options.accelerator, 1))  # fmt: skip
+
+
+def _shown(output: Path, one: Done) -> Picture:
+    """The picture that was written when the recording was done."""
+    from matplotlib.image import imread
+
+    assert one.found is not None
+    pixels = imread(place_below(output / "figures", f"{one.stem}.png"))
+    drawn = Figure(figsize=(pixels.shape[1] / 110, pixels.shape[0] / 110))
+    drawn.figimage(pixels)
+    caption = f"{one.utterance.name}: {one.found['text']} {one.found['sentence']}"
+    return Picture(one.stem.replace("/", "-"), caption, drawn)

@@ -1,0 +1,101 @@
+"""Recordings one after another under a model, each kept as a JSON file, so that a killed job goes on where it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ...data.audio import RATE
+from ...data.errors import InputError
+from ...data.speech import Utterance, list_speech
+from ...data.tables import fail
+from ..engine.checkpoint import checksum
+from ..engine.loaded import load_run
+from ..engine.pictures import place_below
+from ..engine.run_directory import read_facts, write_json
+from ..engine.task import Task
+from ..engine.terminal import Progressbar, say
+from ..engine.trainings import claimed, fingerprint_of, stands
+from .infer import Hearer, hearer, stems
+from .saliency import Heard, Saliency, explain, listen
+from .scoring import has_maps
+
+INSIDE = "recordings"
+FREE = ("run", "output", "input", "data", "accelerator")
+
+
+@dataclass(frozen=True)
+class Done:
+    """A recording and what was found, or the error that says why nothing was."""
+
+    utterance: Utterance
+    stem: str
+    found: dict[str, Any] | None
+    error: str | None = None
+
+
+Work = Callable[[Hearer, Utterance, str, Heard, Saliency], dict[str, Any]]
+
+
+@contextmanager
+def probed(task: Task[Any], options: Any, given: str, work: Work, title: str) -> Iterator[list[Done]]:
+    """Hold `options.output`, do what `work` (hearer, recording, stem, heard, saliency) gives for each recording of
+    `given` that is not there yet, and yield all.
+
+    A recording that cannot be read, is longer than the model's window, or has no words is an error of its own.
+    """
+    task.check(options)
+    listed = list_speech(given)
+    known = getattr(options, "known_text", False)
+    if known and not any(one.text for one in listed):
+        raise fail(given, "brings no text; leave out --known-text to have it transcribed")
+    loaded = load_run(task, options.run, options.accelerator)
+    heard = hearer(loaded.model, loaded.spec, loaded.calibration, loaded.device)
+    if not has_maps(heard.model):
+        raise InputError(f"{options.run}: its cross-attention has no weights to compare")
+    weights = checksum(loaded.run.path / "model.safetensors")
+    output = Path(options.output)
+    with claimed(output, INSIDE):
+        done: list[Done] = []
+        names = stems([one.name for one in listed])
+        with Progressbar(total=len(listed), unit="recording", desc=title) as bar:
+            for one, stem in zip(listed, names):
+                done.append(_one(heard, one, stem, options, weights, work))
+                bar.update()
+        if all(one.found is None for one in done):
+            raise fail(given, f"{len(done)} recordings, none of which can be used; the first: {done[0].error}")
+        yield done
+
+
+def _one(heard: Hearer, one: Utterance, stem: str, options: Any, weights: str, work: Work) -> Done:
+    path = place_below(Path(options.output) / INSIDE, f"{stem}.json")
+    named = replace(one, file=Path(one.file).name)  # the folder may move
+    facts = {"weights": weights, "lag": heard.lag, "recording": json.dumps(asdict(named))}
+    fingerprint = fingerprint_of(options, facts, FREE)
+    if stands(path, fingerprint):
+        return Done(one, stem, dict(read_facts(path)))
+    try:
+        samples = one.samples()
+        if len(samples) / RATE > heard.longest:
+            raise fail(one.file, f"is longer than {heard.longest:g} s; cut it, or name stretches of it in a manifest")
+        known = one.text if getattr(options, "known_text", False) else None
+        try:
+            own = listen(heard, samples, known=known, margin=options.margin)
+        except ValueError as error:
+            raise error if isinstance(error, InputError) else fail(one.file, str(error)) from None
+    except InputError as error:
+        say(f"left out: {error}")
+        return Done(one, stem, None, str(error))
+    with Progressbar(total=options.masks + options.input_masks, unit="mask", desc=stem) as bar:
+        found = work(heard, one, stem, own, explain(heard, own, options, bar.update))
+    write_json(path, {"fingerprint": fingerprint, **found})
+    return Done(one, stem, dict(read_facts(path)))
+
+
+def failures(done: Sequence[Done]) -> int:
+    """How many recordings gave nothing."""
+    return sum(one.found is None for one in done)
