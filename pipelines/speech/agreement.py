@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...data.audio import RATE
 from ...data.transcripts import Word
 from ...models.speech_decoding import transcribe
 from ..metrics.alignment import text_errors
 from .corpus import STATE_SECONDS, rules_of
 from .infer import Hearer
 from .saliency import Heard, Saliency, by_token, correlation
+from .word_times import smoothed
 
 STEPS = 20  # of a deletion curve: 5 % each
 NEAR = 0.1  # seconds around a word in which what mattered most for it still counts as at it
@@ -25,13 +27,13 @@ SMOOTH = 5  # states
 FIRM = 0.7  # reliability from which a correlation is given without a warning
 
 
-def scopes(attention: Tensor, published: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-    """Averages of the attention (L, H, I, n) by name: all heads, each layer, each head, and those that the publisher of
-    the weights chose for word times."""
-    found = {"all heads": attention.mean((0, 1))}
-    if published:
-        chosen = [attention[int(layer), int(head)] for layer, head in published]
-        found["published heads"] = torch.stack(chosen).mean(0)
+def scopes(attention: Tensor, timing: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+    """Averages of the attention (L, H, I, n) by name: all heads, each layer, each head, those that word times are read
+    from, and the map that is made of these (normalised over tokens, smoothed)."""
+    chosen = torch.stack([attention[layer, head] for layer, head in timing])
+    size = torch.tensor([attention.shape[2]]), torch.tensor([attention.shape[3]])
+    found = {"all heads": attention.mean((0, 1)), "heads of word times": chosen.mean(0),
+             "map of word times": smoothed(chosen[None], *size)[0]}  # fmt: skip
     for layer, heads in enumerate(attention, 1):
         found[f"layer {layer}"] = heads.mean(0)
     for layer, heads in enumerate(attention, 1):
@@ -39,10 +41,10 @@ def scopes(attention: Tensor, published: Sequence[Sequence[int]]) -> dict[str, T
     return found
 
 
-def agreement(one: Heard, saliency: Saliency, published: Sequence[Sequence[int]]) -> dict[str, dict[str, list[float]]]:
+def agreement(one: Heard, saliency: Saliency, timing: Sequence[tuple[int, int]]) -> dict[str, dict[str, list[float]]]:
     """[Pearson, Spearman] of the attention with each saliency, by saliency and scope."""
     assert one.attention is not None
-    means = scopes(one.attention, published)
+    means = scopes(one.attention, timing)
     return {
         name: {scope: [correlation(drawn, mean), correlation(drawn, mean, ranks=True)] for scope, mean in means.items()}
         for name, drawn in saliency.on_states().items()
@@ -99,7 +101,9 @@ def deletion(heard: Hearer, one: Heard, saliency: Saliency, seed: int) -> dict[s
                         ("gradient of spectrogram in full", saliency.gradient_inputs)):  # fmt: skip
         if drawn is not None:
             ranked[name] = by_token(drawn).mean(0)
-    ranked["chance"] = torch.from_numpy(np.random.default_rng(seed).random(one.states))
+    generator = np.random.default_rng(seed)
+    ranked["chance"] = torch.from_numpy(generator.random(one.states))
+    ranked["chance in full"] = torch.from_numpy(generator.random((one.features.shape[1], one.frames)))
     return {name: _curve(heard, one, order) for name, order in ranked.items()}
 
 
@@ -129,9 +133,9 @@ def area(curve: Sequence[float]) -> float:
     return 100 * float(np.trapezoid(np.asarray(curve), dx=1 / (len(curve) - 1)))
 
 
-def summary(one: Heard, saliency: Saliency, published: Any) -> dict[str, Any]:
+def summary(one: Heard, saliency: Saliency, timing: Sequence[tuple[int, int]]) -> dict[str, Any]:
     """JSON of a recording: text, words with the place that mattered most for each, agreement, the plain sentence."""
-    found = agreement(one, saliency, published) if one.attention is not None else {}
+    found = agreement(one, saliency, timing) if one.attention is not None else {}
     maps = saliency.on_states()
     leading = next((name for name in ("spectrogram", "states", "gradient of spectrogram") if name in maps), None)
     at = places(maps[leading], one.spans) if leading and one.words else []
@@ -139,6 +143,6 @@ def summary(one: Heard, saliency: Saliency, published: Any) -> dict[str, Any]:
     words = [{"word": word.text, "start": round(word.start, 4), "end": round(word.end, 4),
               "place": round(place, 4), "near": fit}
              for word, place, fit in zip(one.words, at, fits)]  # fmt: skip
-    return {"text": one.text, "tokens": len(one.ids), "seconds": len(one.samples) / 16_000, "words": words,
+    return {"text": one.text, "tokens": len(one.ids), "seconds": len(one.samples) / RATE, "words": words,
             "agreement": found, "reliability": saliency.reliability,
             "sentence": sentence(found, one.words, fits, saliency.reliability)}  # fmt: skip

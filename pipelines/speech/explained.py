@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from ...data.speech import Utterance
 from ..engine import machine
@@ -25,6 +26,7 @@ from .infer import Hearer
 from .options import ExplainOptions
 from .probing import Done, failures, probed
 from .saliency import Heard, Saliency, by_token
+from .word_times import chosen_heads
 
 SHOWN = 20  # recordings with a picture on the page; all have one in figures/
 WORD = pl.Struct({"word": pl.String, "start": pl.Float64, "end": pl.Float64, "place": pl.Float64, "near": pl.Boolean})
@@ -64,7 +66,7 @@ def explain(task: Task[Any], options: ExplainOptions) -> Explained:
 def _write(
     output: Path, heard: Hearer, one: Utterance, stem: str, own: Heard, saliency: Saliency
 ) -> dict[str, Any]:
-    found = summary(own, saliency, heard.spec["alignment_heads"])
+    found = summary(own, saliency, chosen_heads(heard.model, heard.spec))
     found["said"] = [heard.tokens.decode([token]) for token in own.ids]
     arrays = {"tokens": np.array(found["said"])}
     maps = {"attention": own.attention, "states": saliency.states, "spectrogram": saliency.inputs,
@@ -86,12 +88,18 @@ def drawn_picture(one: Utterance, stem: str, own: Heard, saliency: Saliency, sai
     """Spectrogram with words, then attention and saliency of every token, each row normalised."""
     titles = {"states": "saliency of the encoder's states",
               "spectrogram": "saliency of the spectrogram, largest of bands",
-              "gradient of states": "gradient x states", "gradient of spectrogram": "gradient x spectrogram"}  # fmt: skip
+              "gradient of states": "gradient x states",
+              "gradient of spectrogram": "gradient x spectrogram, largest of bands"}  # fmt: skip
     maps = saliency.on_states()
-    others = {title: by_token(maps[name]).clamp(-1, 4).numpy() for name, title in titles.items() if name in maps}
-    attention = None if own.attention is None else by_token(own.attention.mean((0, 1))).clamp(-1, 4).numpy()
+    others = {title: _shades(maps[name]) for name, title in titles.items() if name in maps}
+    attention = None if own.attention is None else _shades(own.attention.mean((0, 1)))
     return figures.heard(stem.replace("/", "-"), own.samples, own.words, one.words, attention,
                          f"{one.name}: {own.text}. {said}", others)  # fmt: skip
+
+
+def _shades(drawn: Tensor) -> np.ndarray:
+    """A map with each token's row normalised, its few largest values cut."""
+    return by_token(drawn).clamp(-1, 4).numpy()
 
 
 def _row(one: Done) -> dict[str, Any]:

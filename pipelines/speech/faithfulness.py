@@ -28,6 +28,7 @@ from .infer import Hearer
 from .options import CompareOptions
 from .probing import failures, probed
 from .saliency import Heard, Saliency
+from .word_times import chosen_heads
 
 DRAWS = 1000
 
@@ -59,13 +60,17 @@ def compare(task: Task[Any], options: CompareOptions) -> Compared:
         if times is not None:
             sheets["word-times"] = times
         headline = _headline(agreed, len(found))
-        pictures = [figures.agreement(agreed), *([figures.deletion(curves)] if curves else [])]
+        pictures = [figures.agreement(agreed)]
+        if curves:
+            pictures.append(figures.deletion(curves))
         captions = {"agreement": "Correlation of cross-attention with saliency, mean over recordings (95 % interval)",
                     "reliability": "Reliability of the saliency itself (two halves of the masks, stepped up)",
                     "deletion": "Word error rate under deletion: area under the curve, percent (larger: better map)",
-                    "word-times": "Errors of word times where what mattered lies at the word, and where not"}  # fmt: skip
+                    "word-times": "Errors of word times where what mattered lies at the word, and elsewhere",
+                    }  # fmt: skip
         tables = {captions[name]: table for name, table in sheets.items()}
-        if bad := [(one.utterance.name, one.error) for one in done if one.found is None]:
+        bad = [(one.utterance.name, one.error) for one in done if one.found is None]
+        if bad:
             tables["Left out"] = pl.DataFrame(bad, schema=["item", "error"], orient="row")
         write_sheets(output / "tables", sheets, "")
         write_page(output / "report.html", output / "figures", task, Review({}, headline, pictures, tables),
@@ -80,7 +85,7 @@ def compare(task: Task[Any], options: CompareOptions) -> Compared:
 def _measure(
     options: CompareOptions, heard: Hearer, one: Utterance, stem: str, own: Heard, saliency: Saliency
 ) -> dict[str, Any]:
-    found = summary(own, saliency, heard.spec["alignment_heads"])
+    found = summary(own, saliency, chosen_heads(heard.model, heard.spec))
     if options.deletion:
         found["deletion"] = deletion(heard, own, saliency, options.seed)
     return found

@@ -63,7 +63,7 @@ def times(bounds: Boundaries) -> Picture:
 
 
 def agreement(table: pl.DataFrame) -> Picture:
-    """Correlations of layers, all and published heads with intervals; of single heads with the states, where they are
+    """Correlations of averages of heads with intervals; of single heads with the states, where they are
     there."""
     kinds = table["saliency"].unique(maintain_order=True).to_list()
     heads = table.filter(pl.col("attention").str.contains(" head "))
@@ -101,7 +101,7 @@ def deletion(curves: Mapping[str, np.ndarray]) -> Picture:
     axis = drawn.subplots()
     for name, each in curves.items():
         share = np.linspace(0, 100, each.shape[1])
-        axis.plot(share, 100 * each.mean(0), "k:" if name == "chance" else "-", lw=1.4, label=name)
+        axis.plot(share, 100 * each.mean(0), {"chance": "k:", "chance in full": "k--"}.get(name, "-"), lw=1.4, label=name)
     axis.set(xlabel="most important part that is blanked, percent", ylabel="word error rate, percent", xlim=(0, 100))
     axis.legend(frameon=False, fontsize=7, bbox_to_anchor=(1.01, 1), loc="upper left")
     return Picture("deletion", "Deletion: the sooner the words are lost, the better a map knows what mattered", drawn)
