@@ -98,10 +98,10 @@ def agreement(table: pl.DataFrame) -> Picture:
 def deletion(curves: Mapping[str, np.ndarray]) -> Picture:
     """Mean word error rate while the most important parts are blanked; curves: (recordings, steps) by map."""
     drawn = Figure(figsize=(7, 3.4), layout="constrained")
-    axis = drawn.subplots()
+    axis, kinds = drawn.subplots(), {"chance": "k:", "chance in full": "k--"}
     for name, each in curves.items():
         share = np.linspace(0, 100, each.shape[1])
-        axis.plot(share, 100 * each.mean(0), {"chance": "k:", "chance in full": "k--"}.get(name, "-"), lw=1.4, label=name)
+        axis.plot(share, 100 * each.mean(0), kinds.get(name, "-"), lw=1.4, label=name)
     axis.set(xlabel="most important part that is blanked, percent", ylabel="word error rate, percent", xlim=(0, 100))
     axis.legend(frameon=False, fontsize=7, bbox_to_anchor=(1.01, 1), loc="upper left")
     return Picture("deletion", "Deletion: the sooner the words are lost, the better a map knows what mattered", drawn)

@@ -72,6 +72,24 @@ def test_what_is_no_recording_is_one_line(tmp_path):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.real_data
+def test_an_mp3_whose_header_counts_too_many_samples(real_data):
+    """Common Voice's files name up to a frame more than any decoder gives out."""
+    path = real_data / "speech" / "lhotse" / "test" / "fixtures" / "common_voice_en_651325.mp3"
+    named = soundfile.info(path).frames / 48000
+    assert named - 1152 / 48000 <= len(read_audio(path)) / 16000 < named
+
+
+def test_a_cut_mp3_is_still_cut_off(tmp_path):
+    if "MP3" not in soundfile.available_formats():
+        pytest.skip("this libsndfile writes no MP3")
+    soundfile.write(tmp_path / "a.mp3", np.random.default_rng(0).normal(size=80000) * 0.1, 16000)
+    assert len(read_audio(tmp_path / "a.mp3")) == 80000
+    (tmp_path / "cut.mp3").write_bytes((tmp_path / "a.mp3").read_bytes()[:10000])
+    with pytest.raises(InputError, match=r"cut off|damaged"):
+        read_audio(tmp_path / "cut.mp3")
+
+
 def test_hours_are_refused_by_their_header(tmp_path):
     path = tmp_path / "long.wav"
     with wave.open(str(path), "wb") as file:
