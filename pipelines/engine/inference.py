@@ -10,6 +10,7 @@ last one to finish joins. `--engine ray` maps the same `ShardWorker` over a clus
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -27,7 +28,7 @@ from .. import load_task
 from .checkpoint import checksum
 from .loaded import Loaded, load_run
 from .options import PredictOptions
-from .run_directory import RunDirectory, clear_aside, read_facts, write_aside, write_json
+from .run_directory import RunDirectory, clear_aside, clear_below, read_facts, write_aside, write_json
 from .task import Item, Task
 from .terminal import Progressbar, say
 
@@ -277,6 +278,9 @@ def _join(plan: Plan, output: Path) -> Predicted:
             return Predicted(output, len(plan.items), 0, False)
         if not missing:
             clear_aside(output.parent, output.name)  # of a join that was killed
+            for beside in output.parent.glob(f"{glob.escape(output.name)}.*"):  # pictures, texts, maps
+                if beside.is_dir() and beside != plan.parts:
+                    clear_below(beside)
             paths = [plan.path(shard) for shard in range(len(plan))]
             failed = sum(int(_stamp(path)[FAILED]) for path in paths)
             stamp = {STAMP: plan.fingerprint, FAILED: str(failed)}

@@ -54,7 +54,16 @@ def write_aside(path: Path, write: Callable[[Path], object]) -> None:
 def clear_aside(folder: Path, name: str = "") -> None:
     """Remove what a killed process left half-written in a folder: of one file, or of all. Whoever calls is the only one
     who writes them."""
-    for left in folder.glob(f"{ASIDE}*-{glob.escape(name)}" if name else f"{ASIDE}*"):
+    _remove(folder.glob(f"{ASIDE}*-{glob.escape(name)}" if name else f"{ASIDE}*"))
+
+
+def clear_below(folder: Path) -> None:
+    """As `clear_aside`, at any depth."""
+    _remove(list(folder.rglob(f"{ASIDE}*")))
+
+
+def _remove(leftovers: Iterable[Path]) -> None:
+    for left in leftovers:
         if left.is_dir():
             shutil.rmtree(left)
         else:

@@ -16,7 +16,7 @@ from ...data.tables import fail
 from ..engine.checkpoint import checksum
 from ..engine.loaded import load_run
 from ..engine.pictures import place_below
-from ..engine.run_directory import read_facts, write_json
+from ..engine.run_directory import clear_below, read_facts, write_json
 from ..engine.task import Task
 from ..engine.terminal import Progressbar, say
 from ..engine.trainings import claimed, fingerprint_of, stands
@@ -60,6 +60,7 @@ def probed(task: Task[Any], options: Any, given: str, work: Work, title: str) ->
     weights = checksum(loaded.run.path / "model.safetensors")
     output = Path(options.output)
     with claimed(output, INSIDE):
+        clear_below(output)
         done: list[Done] = []
         names = stems([one.name for one in listed])
         with Progressbar(total=len(listed), unit="recording", desc=title) as bar:
