@@ -33,7 +33,7 @@ def test_f13_kill_while_training_on_recordings(tally, launch, home, tmp_path, di
     for attempt in tries:
         run = tmp_path / str(attempt)
         words = ["speech", "train", "--data", recordings, "--run", run, *SMALL]
-        if not launch.kill_when(words, lambda: (run / "history.csv").exists(), dice.uniform(0, 0.3)):
+        if not launch.kill_when(words, (run / "history.csv").exists, dice.uniform(0, 0.3)):
             continue
         tries.done += 1
         code, command = launch.run(*words, "--resume")
