@@ -10,6 +10,7 @@ SPEECH := $(VENV)/.ready-speech
 VISION := $(VENV)/.ready-vision
 DEV := $(VENV)/.ready-dev
 ARGS ?=
+WEIGHTS ?=
 TASKS := forecast medical ranking reid saliency speech wsi
 
 help: ## list the targets
@@ -65,8 +66,18 @@ reid: $(VISION) ## find identities or name classes; DATA=folder or table, else g
 saliency: $(VISION) ## find what is salient in pictures with depth; DATA=folder or table, else generated scenes
 	$(BIN)/headwise $@ train $(if $(DATA),--data '$(DATA)') $(if $(RUN),--run '$(RUN)') $(ARGS)
 
-speech: $(SPEECH) ## transcribe recordings with word times; DATA=folder or manifest, else generated tones
+# With WEIGHTS nothing is trained: recordings are transcribed, and how far the word times can be trusted is said.
+SPOKEN = $(or $(RUN),runs/speech-$(notdir $(WEIGHTS)))
+
+speech: $(SPEECH) ## transcribe recordings with word times; DATA=folder or manifest, else generated tones; WEIGHTS=whisper-tiny-en
+ifeq ($(WEIGHTS),)
 	$(BIN)/headwise $@ train $(if $(DATA),--data '$(DATA)') $(if $(RUN),--run '$(RUN)') $(ARGS)
+else
+	@test -n '$(DATA)' || { echo "WEIGHTS=$(WEIGHTS) needs DATA=recording, folder or manifest"; exit 2; }
+	@test -f '$(SPOKEN)/config.yaml' || $(BIN)/headwise $@ adopt --weights '$(WEIGHTS)' --run '$(SPOKEN)'
+	$(BIN)/headwise $@ predict --run '$(SPOKEN)' --input '$(DATA)' --output '$(SPOKEN)/transcripts.parquet' --formats json srt TextGrid
+	$(BIN)/headwise $@ explain --run '$(SPOKEN)' --input '$(DATA)' --output '$(SPOKEN)/explained' $(ARGS)
+endif
 
 wsi: $(WSI) ## classify slides or bags; DATA=labels.csv or their folder, else generated slides
 	$(BIN)/headwise $@ train $(if $(DATA),--data '$(DATA)') $(if $(RUN),--run '$(RUN)') $(ARGS)

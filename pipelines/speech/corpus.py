@@ -164,11 +164,14 @@ def new_spec(options: Any, texted: Sequence[Utterance]) -> tuple[dict[str, Any],
         return spec, tokens
     tokens = train_tokens((one.text or "" for one in texted), options.tokens, options.vocabulary)
     rates = [len(tokens.encode(one.text or "")) / max(0.1, _seconds(one)) for one in texted]
+    room = STATE_SECONDS * options.audio_positions
+    known = [one for one in map(_seconds, texted) if one <= room]
     spec = {
         "input": {"sound": "16,000 samples a second, mono", "longest window": f"{0.02 * options.audio_positions:g} s"},
         "vocabulary": len(tokens), "whole_window": False, "alignment_heads": [], "never": [], "not_first": [],
         "no_speech": None, "language": None, "audio_positions": options.audio_positions,
         "text_positions": options.text_positions, "features": options.features, "tokens_per_second": max(rates),
+        "trained_seconds": max(known, default=room),
     }  # fmt: skip
     return spec, tokens
 

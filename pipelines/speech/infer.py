@@ -43,8 +43,13 @@ class Hearer:
 
     @property
     def longest(self) -> float:
-        """Seconds of a window."""
+        """Seconds that the encoder has room for."""
         return STATE_SECONDS * int(self.spec["audio_positions"])
+
+    @property
+    def window(self) -> float:
+        """Seconds of the pieces that longer recordings are cut into: none longer than what the model was trained on."""
+        return min(self.longest, max(1.0, float(self.spec.get("trained_seconds", self.longest))))
 
     def features(self, pieces: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Features (B, F, T) of pieces of sound and their lengths, None where all are filled up, as Whisper's are."""
@@ -135,7 +140,7 @@ def predict_items(
             else:
                 pieces.append((place, 0.0, samples))
             continue
-        for start, stop in windows(samples, heard.longest):
+        for start, stop in windows(samples, heard.window):
             pieces.append((place, start, samples[round(start * RATE) : round(stop * RATE)]))
     found: dict[int, list[tuple[Segment, np.ndarray | None]]] = {place: [] for place in lengths}
     # Alike lengths together: less padding. Which pieces share a batch changes nothing but the time.

@@ -116,6 +116,21 @@ def test_hours_silence_and_bad_files_in_one_folder(headwise, run, tmp_path):
     assert all("\n" not in row["error"] for row in rows.values() if row["error"])
 
 
+def test_long_recordings_are_cut_to_what_the_model_knows(headwise, home, run, tmp_path):
+    """A model that was trained on strings of a few seconds is not given thirty at once."""
+    lines = [json.loads(line) for line in (home / "manifest.jsonl").read_text().splitlines()]
+    spoken = [soundfile.read(home / line["audio"])[0] for line in lines]
+    longest = max(map(len, spoken)) / 16000
+    pause = np.zeros(8000)
+    soundfile.write(tmp_path / "long.wav", np.concatenate([part for one in spoken for part in (one, pause)]), 16000)
+    code, said = headwise("speech", "predict", "--run", run, "--input", tmp_path / "long.wav", "--output",
+                          tmp_path / "o.parquet", "--formats", "json")  # fmt: skip
+    assert code == 0, said
+    segments = json.loads((tmp_path / "o.parquet.texts" / "long.json").read_text())["segments"]
+    assert len(segments) >= len(spoken)
+    assert all(one["end"] - one["start"] <= longest + 0.01 for one in segments)
+
+
 def test_no_two_items_share_a_file():
     from headwise.pipelines.speech.infer import stems
 
