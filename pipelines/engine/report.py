@@ -26,15 +26,16 @@ def write_report(run: RunDirectory, task: Task[Any], review: Review, name: str =
     write_page(
         run.path / f"{name}.html", run.figures, task, replace(review, pictures=[*review.pictures, *more]),
         prefix=prefix, data=run.config().get("data") or "the built-in sample, which is generated", run=run.path.name,
-        options=run.config(), facts=run.environment(),
+        options=run.config(), facts=run.environment(), again=True,
     )  # fmt: skip
 
 
 def write_page(
     path: Path, figures: Path | None, task: Task[Any], review: Review, *, data: str, run: str,
-    options: Mapping[str, Any], facts: Mapping[str, Any], prefix: str = "",
+    options: Mapping[str, Any], facts: Mapping[str, Any], prefix: str = "", again: bool = False,
 ) -> None:  # fmt: skip
-    """Write a page at `path` and, where a folder is named, its pictures as `figures`/{prefix}NAME.png."""
+    """Write a page at `path` and, where a folder is named, its pictures as `figures`/{prefix}NAME.png; again: a
+    config.yaml beside it holds the options."""
     import matplotlib.pyplot as plt
 
     pictures = []
@@ -63,6 +64,7 @@ def write_page(
         tables=tables,
         pictures=pictures,
         options=dict(options),
+        again=again,
         facts=_flat(dict(facts)),
         intended_use=task.intended_use,
     )

@@ -78,13 +78,13 @@ def _write(
             np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
 
     write_aside(place_below(output / "maps", f"{stem}.npz"), save)
-    picture = drawn_picture(one, stem, own, saliency, found["sentence"])
+    picture = drawn_picture(one, stem, own, saliency, found)
     place = place_below(output / "figures", f"{stem}.png")
     write_aside(place, lambda path: picture.figure.savefig(path, format="png", dpi=110, bbox_inches="tight"))
     return found
 
 
-def drawn_picture(one: Utterance, stem: str, own: Heard, saliency: Saliency, said: str) -> Picture:
+def drawn_picture(one: Utterance, stem: str, own: Heard, saliency: Saliency, found: dict[str, Any]) -> Picture:
     """Spectrogram with words, then attention and saliency of every token, each row normalised."""
     titles = {"states": "saliency of the encoder's states",
               "spectrogram": "saliency of the spectrogram, largest of bands",
@@ -94,7 +94,7 @@ def drawn_picture(one: Utterance, stem: str, own: Heard, saliency: Saliency, sai
     others = {title: _shades(maps[name]) for name, title in titles.items() if name in maps}
     attention = None if own.attention is None else _shades(own.attention.mean((0, 1)))
     return figures.heard(stem.replace("/", "-"), own.samples, own.words, one.words, attention,
-                         f"{one.name}: {own.text}. {said}", others)  # fmt: skip
+                         f"{one.name}: {own.text} {found['sentence']}", others, found["said"])  # fmt: skip
 
 
 def _shades(drawn: Tensor) -> np.ndarray:

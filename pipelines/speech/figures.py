@@ -15,18 +15,21 @@ from ..engine.task import Picture
 from ..metrics.alignment import Boundaries
 
 WIDEST = 16.0  # inches
+MOST_LABELS = 40
 
 
 def heard(
     name: str, samples: np.ndarray, words: Sequence[Word], known: Sequence[Word] | None, maps: np.ndarray | None,
-    caption: str, others: Mapping[str, np.ndarray] | None = None,
+    caption: str, others: Mapping[str, np.ndarray] | None = None, tokens: Sequence[str] = (),
 ) -> Picture:  # fmt: skip
     """A recording: its spectrogram with words above (and known ones below), then maps (tokens, states), one above the
-    other on one axis of time."""
+    other on one axis of time; tokens: their texts, beside the maps where they are few enough."""
     rows = {} if maps is None else {"cross-attention, mean of all heads": maps}
     rows |= others or {}
     seconds = len(samples) / RATE
-    drawn = Figure(figsize=(min(WIDEST, max(6.0, 1.2 * seconds)), 2.2 + 1.9 * len(rows)), layout="constrained")
+    labelled = 0 < len(tokens) <= MOST_LABELS
+    each = max(1.9, 0.11 * len(tokens)) if labelled else 1.9
+    drawn = Figure(figsize=(min(WIDEST, max(6.0, 1.2 * seconds)), 2.2 + each * len(rows)), layout="constrained")
     axes = drawn.subplots(1 + len(rows), sharex=True, squeeze=False)[:, 0]
     spectrogram = log_mel(samples).numpy()
     axes[0].imshow(spectrogram, origin="lower", aspect="auto", extent=(0, spectrogram.shape[1] / 100, 0, 80),
@@ -45,6 +48,9 @@ def heard(
         axis.imshow(values, aspect="auto", extent=(0, 0.02 * values.shape[1], values.shape[0], 0), cmap="viridis",
                     interpolation="nearest")  # fmt: skip
         axis.set(ylabel="token")
+        if labelled:
+            axis.set_yticks(np.arange(len(tokens)) + 0.5)
+            axis.set_yticklabels([token.strip() for token in tokens], fontsize=6, parse_math=False)
         axis.set_title(title, fontsize=8)
     axes[-1].set(xlabel="seconds", xlim=(0, seconds))
     return Picture(name, caption, drawn)
