@@ -3,8 +3,8 @@
     python benchmarks/speech_data.py FOLDER
 
 read.jsonl: the address of Kennedy's inauguration and SpeechBrain's ten read sentences, with their text;
-spontaneous.jsonl: MFA's three recordings with the times of their words; comparison.jsonl: 26 recordings, most
-of them read aloud, of a dozen speakers. The recordings stay where they are.
+spontaneous.jsonl: MFA's three recordings with the times of their words; comparison.jsonl: 22 recordings in English,
+most of them read aloud, of a dozen speakers. The recordings stay where they are.
 """
 
 import argparse
@@ -27,8 +27,7 @@ OTHERS = {
     ),
     "mfa/tests/data/wav": (
         "common_voice_en_22058264.mp3", "common_voice_en_22058266.mp3", "common_voice_en_22058267.mp3",
-        "61-70968-0000.flac", "se10x016-08071999-1334_u0016001.wav", "se10x016-08071999-1334_u0016002.wav",
-        "se10x016-08071999-1334_u0016003.wav", "se10x016-08071999-1334_u0016004.wav",
+        "61-70968-0000.flac",
     ),
 }  # fmt: skip
 

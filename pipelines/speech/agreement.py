@@ -15,10 +15,10 @@ from torch import Tensor
 from ...data.audio import RATE
 from ...data.transcripts import Word
 from ...models.speech_decoding import transcribe
-from ..metrics.alignment import text_errors
+from ..metrics.alignment import plain, text_errors
 from .corpus import STATE_SECONDS, rules_of
 from .infer import Hearer
-from .saliency import Heard, Saliency, by_token, correlation
+from .saliency import Heard, Saliency, by_token, correlation, said, window_of
 from .word_times import smoothed
 
 STEPS = 20  # of a deletion curve: 5 % each
@@ -74,20 +74,20 @@ def sentence(
 ) -> str:  # fmt: skip
     """A plain sentence on how far the word times of a recording can be trusted."""
     kinds = {"states": "the states of its encoder", "spectrogram": "the spectrogram"}
-    parts = [f"{found[name]['all heads'][0]:.2f} ({said})" for name, said in kinds.items() if name in found]
-    said = f"The attention that these times are read from follows what the model used with a correlation of " \
+    parts = [f"{found[name]['all heads'][0]:.2f} ({kind})" for name, kind in kinds.items() if name in found]
+    line = f"The attention that these times are read from follows what the model used with a correlation of " \
            f"{' and '.join(parts)}; 1 would be all of it." if parts else ""  # fmt: skip
     if at_it:
         lost = [word.text.strip() for word, fits in zip(words, at_it) if not fits]
-        said += f" For {len(at_it) - len(lost)} of {len(at_it)} words what mattered most lies within {NEAR:g} s of the "
-        said += "word's time"
+        line += f" For {len(at_it) - len(lost)} of {len(at_it)} words what mattered most lies within {NEAR:g} s of the "
+        line += "word's time"
         listed = ", ".join(lost[:8]) + (", ..." if len(lost) > 8 else "")
-        said += f": take the times of {listed} with care." if lost else "."
+        line += f": take the times of {listed} with care." if lost else "."
     weak = [name for name, value in reliability.items() if not value >= FIRM]
     if weak:
-        said += (f" These masks are too few for a firm answer (reliability "
+        line += (f" These masks are too few for a firm answer (reliability "
                  f"{', '.join(f'{reliability[name]:.2f}' for name in weak)}): give more.")  # fmt: skip
-    return said.strip()
+    return line.strip()
 
 
 def deletion(heard: Hearer, one: Heard, saliency: Saliency, seed: int) -> dict[str, list[float]]:
@@ -104,11 +104,15 @@ def deletion(heard: Hearer, one: Heard, saliency: Saliency, seed: int) -> dict[s
     generator = np.random.default_rng(seed)
     ranked["chance"] = torch.from_numpy(generator.random(one.states))
     ranked["chance in full"] = torch.from_numpy(generator.random((one.features.shape[1], one.frames)))
-    return {name: _curve(heard, one, order) for name, order in ranked.items()}
+    # In a short window a model may say another text than in its whole one, which then serves.
+    again = heard.tokens.decode(said(heard, one.features, one.samples))
+    same = plain(again) == plain(one.text)
+    features = one.features if same else window_of(heard, one.samples, None)
+    return {name: _curve(heard, one, features, order) for name, order in ranked.items()}
 
 
 @torch.no_grad()
-def _curve(heard: Hearer, one: Heard, importance: Tensor) -> list[float]:
+def _curve(heard: Hearer, one: Heard, features: Tensor, importance: Tensor) -> list[float]:
     order = importance.flatten().argsort(descending=True)
     rows = []
     for step in range(1, STEPS + 1):
@@ -116,14 +120,14 @@ def _curve(heard: Hearer, one: Heard, importance: Tensor) -> list[float]:
         gone[order[: round(step / STEPS * len(order))]] = True
         gone = gone.view(importance.shape)
         if gone.ndim == 1:  # states of two frames, all bands
-            gone = gone.repeat_interleave(2)[: one.frames].expand(one.features.shape[1], -1)
-        hidden = torch.zeros(one.features.shape[1:], dtype=torch.bool)
+            gone = gone.repeat_interleave(2)[: one.frames].expand(features.shape[1], -1)
+        hidden = torch.zeros(features.shape[1:], dtype=torch.bool)
         hidden[:, : one.frames] = gone
         rows.append(hidden)
-    blank = torch.where(torch.stack(rows).to(heard.device), one.fill[:, None], one.features)
+    blank = torch.where(torch.stack(rows).to(heard.device), one.fill[:, None], features)
     most = 2 * len(one.ids) + 10  # what goes on longer is wrong anyway
-    said = transcribe(heard.model, heard.model.encode(blank), rules_of(heard.spec, heard.tokens), [most] * STEPS)
-    texts = [heard.tokens.decode(each.tokens) for each in said]
+    found = transcribe(heard.model, heard.model.encode(blank), rules_of(heard.spec, heard.tokens), [most] * STEPS)
+    texts = [heard.tokens.decode(each.tokens) for each in found]
     errors = text_errors(texts, [one.text] * STEPS)
     return [0.0, *np.minimum(1.0, errors.wrong / np.maximum(1, errors.total)).tolist()]
 

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from ...data.audio import RATE
+from ...data.audio import AUDIO_SUFFIXES, RATE
 from ...data.errors import InputError
 from ...data.log_mel import log_mel
 from ...data.speech import Utterance, list_speech
@@ -99,7 +99,8 @@ def list_inputs(options: Any) -> list[Item]:
 def stems(names: Sequence[str]) -> list[str]:
     """A name of a file without its ending for each item; with it where two would be one, and numbered where a manifest
     names an item twice."""
-    short = [str(PurePosixPath(name).with_suffix("")) if PurePosixPath(name).suffix else name for name in names]
+    short = [str(PurePosixPath(name).with_suffix("")) if PurePosixPath(name).suffix.lower() in AUDIO_SUFFIXES else name
+             for name in names]  # fmt: skip
     count, seen, found = Counter(short), Counter[str](), []
     for one, name in zip(short, names):
         chosen = one if count[one] == 1 else name

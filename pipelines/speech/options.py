@@ -182,8 +182,8 @@ class SaliencyOptions:
     gradients: bool = True
     """Gradient x input, too."""
     margin: float = 5.0
-    """Seconds of silence behind a recording, in place of the rest of Whisper's 30 s window, which takes longer; 30
-    keeps it whole. Models from scratch have no such window."""
+    """Seconds of silence behind a recording under masks, in place of the rest of Whisper's 30 s window, which takes
+    longer; 30 keeps it whole. Models from scratch have no such window."""
     batch_size: int = 25
     """Masks per forward pass."""
     seed: int = 0

@@ -89,18 +89,22 @@ def window_of(heard: Hearer, samples: np.ndarray, margin: float | None) -> Tenso
 
 
 @torch.no_grad()
+def said(heard: Hearer, features: Tensor, samples: np.ndarray) -> tuple[int, ...]:
+    """The tokens of a greedy transcript."""
+    limits = limits_of(heard.spec, [len(samples) / RATE])
+    return transcribe(heard.model, heard.model.encode(features), rules_of(heard.spec, heard.tokens), limits)[0].tokens
+
+
+@torch.no_grad()
 def listen(heard: Hearer, samples: np.ndarray, *, known: str | None = None, margin: float | None = None) -> Heard:
-    """Transcribe a recording (or take the text that is known), with the times of its words and the attention.
+    """Transcribe a recording as `predict` does (or take the text that is known); the times of its words and the
+    attention are those of the window that the margin leaves.
 
     Raises ValueError for a text without a token or with too many.
     """
+    ids = said(heard, window_of(heard, samples, None), samples) if known is None else heard.encoded(known)
     features = window_of(heard, samples, margin)
     memory = heard.model.encode(features)
-    if known is None:
-        limits = limits_of(heard.spec, [len(samples) / RATE])
-        ids = transcribe(heard.model, memory, rules_of(heard.spec, heard.tokens), limits)[0].tokens
-    else:
-        ids = heard.encoded(known)
     room = len(heard.model.decoder.positions) - len(heard.tokens.prompt)
     if not ids or len(ids) > room:
         raise ValueError("nothing is said in it" if not ids else f"its text has {len(ids)} tokens; {room} at most")

@@ -135,6 +135,7 @@ def test_no_two_items_share_a_file():
     from headwise.pipelines.speech.infer import stems
 
     assert stems(["a.wav", "a.flac", "b/c.wav", "d", "d"]) == ["a.wav", "a.flac", "b/c", "d", "d-2"]
+    assert stems(["m.Headset-0", "m.Headset-1.wav"]) == ["m.Headset-0", "m.Headset-1"]
 
 
 def test_weights_are_adopted(headwise, home, tmp_path):
