@@ -43,7 +43,6 @@ def scopes(attention: Tensor, timing: Sequence[tuple[int, int]]) -> dict[str, Te
 
 def agreement(one: Heard, saliency: Saliency, timing: Sequence[tuple[int, int]]) -> dict[str, dict[str, list[float]]]:
     """[Pearson, Spearman] of the attention with each saliency, by saliency and scope."""
-    assert one.attention is not None
     means = scopes(one.attention, timing)
     return {
         name: {scope: [correlation(drawn, mean), correlation(drawn, mean, ranks=True)] for scope, mean in means.items()}
@@ -93,9 +92,7 @@ def sentence(
 def deletion(heard: Hearer, one: Heard, saliency: Saliency, seed: int) -> dict[str, list[float]]:
     """Word error rates, held against the whole recording's own text and at most 1, when the most important 0, 5, ...,
     100 % of the recording are blanked, by map: by states, or by places of the spectrogram ("in full")."""
-    maps = dict(saliency.on_states())
-    if one.attention is not None:
-        maps = {"cross-attention": one.attention.mean((0, 1)), **maps}
+    maps = {"cross-attention": one.attention.mean((0, 1)), **saliency.on_states()}
     ranked = {name: by_token(drawn).mean(0) for name, drawn in maps.items()}
     for name, drawn in (("spectrogram in full", saliency.inputs),
                         ("gradient of spectrogram in full", saliency.gradient_inputs)):  # fmt: skip
@@ -139,7 +136,7 @@ def area(curve: Sequence[float]) -> float:
 
 def summary(one: Heard, saliency: Saliency, timing: Sequence[tuple[int, int]]) -> dict[str, Any]:
     """JSON of a recording: text, words with the place that mattered most for each, agreement, the plain sentence."""
-    found = agreement(one, saliency, timing) if one.attention is not None else {}
+    found = agreement(one, saliency, timing)
     maps = saliency.on_states()
     leading = next((name for name in ("spectrogram", "states", "gradient of spectrogram") if name in maps), None)
     at = places(maps[leading], one.spans) if leading and one.words else []

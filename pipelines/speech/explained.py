@@ -92,7 +92,7 @@ def drawn_picture(one: Utterance, stem: str, own: Heard, saliency: Saliency, fou
               "gradient of spectrogram": "gradient x spectrogram, largest of bands"}  # fmt: skip
     maps = saliency.on_states()
     others = {title: _shades(maps[name]) for name, title in titles.items() if name in maps}
-    attention = None if own.attention is None else _shades(own.attention.mean((0, 1)))
+    attention = _shades(own.attention.mean((0, 1)))
     return figures.heard(stem.replace("/", "-"), own.samples, own.words, one.words, attention,
                          f"{one.name}: {own.text} {found['sentence']}", others, found["said"])  # fmt: skip
 

@@ -74,8 +74,10 @@ def probed(task: Task[Any], options: Any, given: str, work: Work, title: str) ->
 
 def _one(heard: Hearer, one: Utterance, stem: str, options: Any, weights: str, work: Work) -> Done:
     path = place_below(Path(options.output) / INSIDE, f"{stem}.json")
-    named = replace(one, file=Path(one.file).name)  # the folder may move
-    facts = {"weights": weights, "lag": heard.lag, "recording": json.dumps(asdict(named))}
+    there = Path(one.file)
+    named = replace(one, file=there.name)  # the folder may move
+    facts = {"weights": weights, "lag": heard.lag, "recording": json.dumps(asdict(named)),
+             "size": there.stat().st_size if there.is_file() else None}  # fmt: skip
     fingerprint = fingerprint_of(options, facts, FREE)
     if stands(path, fingerprint):
         return Done(one, stem, dict(read_facts(path)))

@@ -20,15 +20,13 @@ import torch
 from torch import Tensor
 
 from ...data.audio import RATE
-from ...data.log_mel import FRAME_SECONDS
+from ...data.log_mel import FRAME_SECONDS, log_mel
 from ...data.transcripts import Word
 from ...models.speech_decoding import transcribe
 from ...models.speech_saliency import FeatureMasking, GivenText, StateMasking, gradient_times_input
 from ...models.speech_to_text import Memory
 from .corpus import limits_of, rules_of
 from .infer import Hearer
-from .scoring import has_maps
-from .word_times import states_of
 
 FRAMES, MOST_FRAMES = 500, 750  # numbers of segments are for 5 s; no more of them for longer recordings than 7.5 s
 
@@ -36,7 +34,7 @@ FRAMES, MOST_FRAMES = 500, 750  # numbers of segments are for 5 s; no more of th
 @dataclass(frozen=True)
 class Heard:
     """A recording as the model heard it. features: (1, F, window); frames: T of the recording itself; fill: (F,), mean
-    of each band; attention: (L, H, I, n), None without weights."""
+    of each band; attention: (L, H, I, n)."""
 
     samples: np.ndarray
     features: Tensor
@@ -48,7 +46,7 @@ class Heard:
     given: GivenText
     words: list[Word]
     spans: list[tuple[int, int]]
-    attention: Tensor | None
+    attention: Tensor
 
     @property
     def states(self) -> int:
@@ -80,8 +78,6 @@ def window_of(heard: Hearer, samples: np.ndarray, margin: float | None) -> Tenso
     if margin is not None and heard.spec["whole_window"]:
         room = int(heard.longest * RATE) - len(samples)
         samples = np.concatenate([samples, np.zeros(max(0, min(room, round(margin * RATE))), np.float32)])
-        from ...data.log_mel import log_mel
-
         found = log_mel(samples, int(heard.spec["features"]))
         return found[None, :, : found.shape[1] // 2 * 2].to(heard.device)
     features, _ = heard.features([samples])
@@ -100,7 +96,7 @@ def listen(heard: Hearer, samples: np.ndarray, *, known: str | None = None, marg
     """Transcribe a recording as `predict` does (or take the text that is known); the times of its words and the
     attention are those of the window that the margin leaves.
 
-    Raises ValueError for a text without a token or with too many.
+    Raises ValueError for a text without a token or with too many, and where the cross-attention has no weights.
     """
     ids = said(heard, window_of(heard, samples, None), samples) if known is None else heard.encoded(known)
     features = window_of(heard, samples, margin)
@@ -111,16 +107,12 @@ def listen(heard: Hearer, samples: np.ndarray, *, known: str | None = None, marg
     frames = min(features.shape[2], max(1, round(len(samples) / RATE / FRAME_SECONDS)))
     tokens = torch.tensor([*heard.tokens.prompt, *ids], device=heard.device)
     given = GivenText(tokens, len(heard.tokens.prompt))
-    attention = None
-    words: list[Word] = []
-    if has_maps(heard.model):
-        words = heard.times(memory, [ids], [samples]).words[0]
-        layers, heads = len(heard.model.decoder.layers), heard.model.decoder.heads
-        every = [(layer, head) for layer in range(layers) for head in range(heads)]
-        drawn = heard.model.decoder(given.fed, memory, maps=every).maps
-        assert drawn is not None
-        attention = drawn[0, :, given.prompt - 1 :, : min(-(-frames // 2), states_of(samples))]
-        attention = attention.unflatten(0, (layers, heads)).float().cpu()
+    words = heard.times(memory, [ids], [samples]).words[0]
+    layers, heads = len(heard.model.decoder.layers), heard.model.decoder.heads
+    every = [(layer, head) for layer in range(layers) for head in range(heads)]
+    drawn = heard.model.decoder(given.fed, memory, maps=every).maps
+    assert drawn is not None
+    attention = drawn[0, :, given.prompt - 1 :, : -(-frames // 2)].unflatten(0, (layers, heads)).float().cpu()
     spans = [(a, b) for _, a, b in heard.tokens.words(ids)]
     return Heard(samples, features, frames, features[0, :, :frames].mean(1), memory, heard.tokens.decode(ids),
                  tuple(ids), given, words, spans, attention)  # fmt: skip

@@ -156,6 +156,15 @@ def test_weights_are_adopted(headwise, home, tmp_path):
     assert headwise("speech", "evaluate", "--run", tmp_path / "run", "--data", home)[0] == 0
     assert headwise("speech", "train", "--weights", folder, "--data", home, "--run", tmp_path / "tuned", "--max-steps",
                     1, "--lr", 1e-5)[0] == 0  # fmt: skip
+    # What is explained is the text of the whole window, whatever a shorter one would give.
+    few = ("--masks", 6, "--input-masks", 4, "--segments", 10, "--margin", 0.1)
+    code, lines = headwise("speech", "explain", *words[:4], "--output", tmp_path / "explained", *few)
+    assert code == 0, lines
+    text = pl.read_parquet(tmp_path / "o.parquet")["text"][0]
+    assert pl.read_parquet(tmp_path / "explained" / "explanations.parquet")["text"][0] == text
+    code, lines = headwise("speech", "compare", "--run", tmp_path / "run", "--data", words[3], "--output",
+                           tmp_path / "compared", *few)  # fmt: skip
+    assert code == 0, lines
     code, lines = headwise("speech", "adopt", "--weights", tmp_path, "--run", tmp_path / "other")
     assert code == 2
     assert "neither model.bin" in lines[-1]
