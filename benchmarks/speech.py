@@ -111,7 +111,8 @@ def masking() -> None:
     print("\n| masked passes of the decoder | a second | times as fast |")
     print("|---|---|---|")
     print(f"| zeroed states, projected for each mask | {25 / slow:.0f} | |")
-    print(f"| one key for all hidden states | {25 / fast:.0f} | {slow / fast:.2f} |\n\nlargest relative difference of a score: {off:.1e}")
+    print(f"| one key for all hidden states | {25 / fast:.0f} | {slow / fast:.2f} |")
+    print(f"\nlargest relative difference of a score: {off:.1e}")
 
 
 def main() -> None:
