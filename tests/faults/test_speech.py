@@ -28,7 +28,7 @@ def home(launch, tmp_path_factory):
 
 
 @pytest.mark.parametrize("kills", KILLS)
-def test_f13_kill_while_training_on_recordings(tally, launch, home, tmp_path, dice, tries):
+def test_f15_kill_while_training_on_recordings(tally, launch, home, tmp_path, dice, tries):
     recordings, whole = home
     for attempt in tries:
         run = tmp_path / str(attempt)
@@ -39,11 +39,11 @@ def test_f13_kill_while_training_on_recordings(tally, launch, home, tmp_path, di
         code, command = launch.run(*words, "--resume")
         names = ("model.safetensors", "calibration.safetensors", "assets/tokenizer.json")
         same = code == 0 and all(checksum(run / name) == checksum(whole / name) for name in names)
-        tally("F13 SIGKILL while trained on recordings", same, command.text())
+        tally("F15 SIGKILL while trained on recordings", same, command.text())
 
 
 @pytest.mark.parametrize("kills", KILLS)
-def test_f13_kill_while_transcribing(tally, launch, home, tmp_path, dice, tries):
+def test_f15_kill_while_transcribing(tally, launch, home, tmp_path, dice, tries):
     recordings, run = home
     words = ["speech", "predict", "--run", run, "--input", recordings, "--shard-size", "4", "--batch-size", "2",
              "--formats", "json", "srt"]  # fmt: skip
@@ -65,11 +65,11 @@ def test_f13_kill_while_transcribing(tally, launch, home, tmp_path, dice, tries)
         same = code == 0 and pl.read_parquet(output).equals(whole)
         texts = [{p.name: p.read_bytes() for p in Path(f"{one}.texts").iterdir()}
                  for one in (output, tmp_path / "whole.parquet")]  # fmt: skip
-        tally("F13 SIGKILL while recordings are transcribed", same and texts[0] == texts[1], command.text())
+        tally("F15 SIGKILL while recordings are transcribed", same and texts[0] == texts[1], command.text())
 
 
 @pytest.mark.parametrize("kills", KILLS)
-def test_f13_kill_while_explaining(tally, launch, home, tmp_path, dice, tries):
+def test_f15_kill_while_explaining(tally, launch, home, tmp_path, dice, tries):
     recordings, run = home
     words = ["speech", "compare", "--run", run, "--data", recordings, "--masks", "20", "--input-masks", "8",
              "--segments", "20", "--no-gradients", "--no-deletion"]  # fmt: skip
@@ -90,4 +90,4 @@ def test_f13_kill_while_explaining(tally, launch, home, tmp_path, dice, tries):
         code, command = launch.run(*words, "--output", output)
         once = all(path.stat().st_mtime_ns == when for path, when in stood.items())
         same = code == 0 and (output / "tables" / "agreement.csv").read_bytes() == table
-        tally("F13 SIGKILL while recordings are explained", same and once, command.text())
+        tally("F15 SIGKILL while recordings are explained", same and once, command.text())
