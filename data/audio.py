@@ -95,15 +95,18 @@ def _blocks(path: object, file: Any, count: int) -> Iterator[np.ndarray]:
     size, left = BLOCK_SECONDS * file.samplerate, count
     spare = MP3_FRAME if file.format == "MP3" else 0  # its header counts samples that no decoder gives out
     while left:
+        wanted = min(size, left)
         try:
-            found = file.read(min(size, left), dtype="float32", always_2d=True)
+            found = file.read(wanted, dtype="float32", always_2d=True)
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise fail(path, f"is damaged ({_reason(error)}); fetch or write it again") from None
-        if len(found) < min(size, left) and left - len(found) > spare:
-            there = (count - left + len(found)) / file.samplerate
-            raise fail(path, f"is cut off: {there:.2f} s can be read of the {count / file.samplerate:.2f} s that its "
-                             "header names; fetch or write it again")  # fmt: skip
-        left = left - len(found) if len(found) == min(size, left) else 0
+        left -= len(found)
+        if len(found) < wanted:
+            if left > spare:
+                there = (count - left) / file.samplerate
+                raise fail(path, f"is cut off: {there:.2f} s can be read of the {count / file.samplerate:.2f} s that "
+                                 "its header names; fetch or write it again")  # fmt: skip
+            left = 0
         mono = found[:, 0] if found.shape[1] == 1 else found.mean(1)
         if not np.isfinite(mono).all():
             raise fail(path, "holds samples that are not finite")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,15 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ...data.speech import Utterance
-from ..engine import machine
 from ..engine.pictures import place_below
-from ..engine.report import write_page
 from ..engine.run_directory import write_aside
 from ..engine.task import Picture, Review, Task
 from ..engine.terminal import say
 from . import figures
 from .agreement import summary
-from .infer import Hearer
+from .infer import Hearer, write_npz
 from .options import ExplainOptions
-from .probing import Done, failures, probed
+from .probing import Done, failures, probed, write_findings
 from .saliency import Heard, Saliency, by_token
 from .word_times import chosen_heads
 
@@ -55,11 +53,10 @@ def explain(task: Task[Any], options: ExplainOptions) -> Explained:
     with probed(task, options, options.input, partial(_write, output), "explain") as done:
         table = pl.DataFrame([_row(one) for one in done], schema=SCHEMA)
         write_aside(output / "explanations.parquet", table.write_parquet)
-        _page(task, options, output, done, table)
         for one in done[:SHOWN]:
             if one.found is not None:
                 say(f"{one.utterance.name}: {one.found['sentence']}")
-        say(f"report {output / 'report.html'}")
+        _page(task, options, output, done, table)
     return Explained(output, len(done), failures(done))
 
 
@@ -72,12 +69,7 @@ def _write(
     maps = {"attention": own.attention, "states": saliency.states, "spectrogram": saliency.inputs,
             "gradient_states": saliency.gradient_states, "gradient_spectrogram": saliency.gradient_inputs}  # fmt: skip
     arrays |= {name: drawn.numpy() for name, drawn in maps.items() if drawn is not None}
-
-    def save(path: Path) -> None:
-        with path.open("wb") as file:
-            np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
-
-    write_aside(place_below(output / "maps", f"{stem}.npz"), save)
+    write_npz(place_below(output / "maps", f"{stem}.npz"), arrays)
     picture = drawn_picture(one, stem, own, saliency, found)
     place = place_below(output / "figures", f"{stem}.png")
     write_aside(place, lambda path: picture.figure.savefig(path, format="png", dpi=110, bbox_inches="tight"))
@@ -94,7 +86,7 @@ def drawn_picture(one: Utterance, stem: str, own: Heard, saliency: Saliency, fou
     others = {title: _shades(maps[name]) for name, title in titles.items() if name in maps}
     attention = _shades(own.attention.mean((0, 1)))
     return figures.heard(stem.replace("/", "-"), own.samples, own.words, one.words, attention,
-                         f"{one.name}: {own.text} {found['sentence']}", others, found["said"])  # fmt: skip
+                         _caption(one, found), others, found["said"])  # fmt: skip
 
 
 def _shades(drawn: Tensor) -> np.ndarray:
@@ -129,11 +121,7 @@ def _page(task: Task[Any], options: ExplainOptions, output: Path, done: Sequence
     headline = (f"{len(good)} recordings: correlation of the cross-attention with what the model used: "
                 f"{', '.join(parts) or 'not asked'} (1 would be all of it){placed}.")  # fmt: skip
     tables = {"Recordings": table.select("item", "text", "correlation_states", "correlation_spectrogram", "sentence")}
-    if bad := table.filter(pl.col("status") == "error").select("item", "error").rows():
-        tables["Left out"] = pl.DataFrame(bad, schema=["item", "error"], orient="row")
-    write_page(output / "report.html", None, task, Review({}, headline, pictures, tables),
-               data=options.input, run=Path(options.run).name, options=asdict(options),
-               facts=machine.environment(task.name, options.seed, options.accelerator, 1))  # fmt: skip
+    write_findings(task, options, options.input, done, Review({}, headline, pictures, tables))
 
 
 def _shown(output: Path, one: Done) -> Picture:
@@ -144,5 +132,8 @@ def _shown(output: Path, one: Done) -> Picture:
     pixels = imread(place_below(output / "figures", f"{one.stem}.png"))
     drawn = Figure(figsize=(pixels.shape[1] / 110, pixels.shape[0] / 110))
     drawn.figimage(pixels)
-    caption = f"{one.utterance.name}: {one.found['text']} {one.found['sentence']}"
-    return Picture(one.stem.replace("/", "-"), caption, drawn)
+    return Picture(one.stem.replace("/", "-"), _caption(one.utterance, one.found), drawn)
+
+
+def _caption(one: Utterance, found: dict[str, Any]) -> str:
+    return f"{one.name}: {found['text']} {found['sentence']}"

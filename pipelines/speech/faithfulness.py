@@ -7,7 +7,7 @@ gradients, intervals, how reliable the saliency itself is, and whether the warni
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,7 @@ import numpy as np
 import polars as pl
 
 from ...data.speech import Utterance
-from ..engine import machine
-from ..engine.report import markdown, write_page, write_sheets
+from ..engine.report import markdown, write_sheets
 from ..engine.task import Review, Task
 from ..engine.terminal import say
 from ..metrics.alignment import equal_words
@@ -26,7 +25,7 @@ from . import figures
 from .agreement import area, deletion, summary
 from .infer import Hearer
 from .options import CompareOptions
-from .probing import failures, probed
+from .probing import failures, probed, write_findings
 from .saliency import Heard, Saliency
 from .word_times import chosen_heads
 
@@ -69,16 +68,10 @@ def compare(task: Task[Any], options: CompareOptions) -> Compared:
                     "word-times": "Errors of word times where what mattered lies at the word, and elsewhere",
                     }  # fmt: skip
         tables = {captions[name]: table for name, table in sheets.items()}
-        bad = [(one.utterance.name, one.error) for one in done if one.found is None]
-        if bad:
-            tables["Left out"] = pl.DataFrame(bad, schema=["item", "error"], orient="row")
         write_sheets(output / "tables", sheets, "")
-        write_page(output / "report.html", output / "figures", task, Review({}, headline, pictures, tables),
-                   data=options.data, run=Path(options.run).name, options=asdict(options),
-                   facts=machine.environment(task.name, options.seed, options.accelerator, 1))  # fmt: skip
         say(markdown(agreed.filter(~pl.col("attention").str.contains(" head "))))
         say(headline)
-        say(f"report {output / 'report.html'}")
+        write_findings(task, options, options.data, done, Review({}, headline, pictures, tables), output / "figures")
     return Compared(output, agreed, sheets.get("deletion"), failures(done))
 
 

@@ -20,7 +20,7 @@ from ...data.tables import fail
 from ...data.text_tokens import TextTokens, read_tokens
 from ...data.transcripts import Segment, Word, written
 from ...data.voice_activity import windows
-from ...models.speech_decoding import transcribe
+from ...models.speech_decoding import Transcript, transcribe
 from ...models.speech_to_text import Memory, SpeechToText
 from ..engine.pictures import place_below
 from ..engine.run_directory import write_aside, write_text
@@ -67,6 +67,11 @@ class Hearer:
         """What the decoder attends to."""
         return self.model.encode(*self.features(pieces))
 
+    def transcripts(self, memory: Memory, seconds: Sequence[float], beams: int = 1) -> list[Transcript]:
+        """What is said in recordings of these lengths."""
+        limits = limits_of(self.spec, seconds)
+        return transcribe(self.model, memory, rules_of(self.spec, self.tokens, beams), limits)
+
     def times(
         self, memory: Memory, ids: Sequence[Sequence[int]], pieces: Sequence[np.ndarray], method: str = "pauses"
     ) -> Timed:
@@ -88,12 +93,18 @@ def hearer(model: Any, spec: dict[str, Any], calibration: dict[str, torch.Tensor
 
 def list_inputs(options: Any) -> list[Item]:
     """What --input holds; stem: of the files that are written for it."""
-    given = list_speech(options.input)
-    if options.known_text and not any(one.text for one in given):
-        raise fail(options.input, "brings no text; leave out --known-text to have it transcribed")
+    given = listed(options.input, options.known_text)
     return [{"file": one.file, "id": one.name, "start": one.start, "end": one.end,
              "text": one.text if options.known_text else None, "stem": stem}
             for one, stem in zip(given, stems([one.name for one in given]))]  # fmt: skip
+
+
+def listed(given: str, known_text: bool) -> list[Utterance]:
+    """The recordings of --input. Raises InputError where --known-text is asked of what brings none."""
+    found = list_speech(given)
+    if known_text and not any(one.text for one in found):
+        raise fail(given, "brings no text; leave out --known-text to have it transcribed")
+    return found
 
 
 def stems(names: Sequence[str]) -> list[str]:
@@ -183,8 +194,7 @@ def _heard(
                 wrong[k] = fail(items[batch[k][0]]["file"], f"its text has {len(one)} tokens; {room} at most")
                 ids[k] = one[:room]
     else:
-        limits = limits_of(heard.spec, [len(samples) / RATE for samples in sound])
-        said = transcribe(heard.model, memory, rules_of(heard.spec, heard.tokens, options.beams), limits)
+        said = heard.transcripts(memory, [len(samples) / RATE for samples in sound], options.beams)
         ids, quiet = [one.tokens for one in said], [one.no_speech for one in said]
     words, scores = heard.times(memory, ids, sound, options.times)
     _, maps, sizes = forced(heard.model, memory, heard.tokens, ids, "layers") if options.maps else (None,) * 3
@@ -222,9 +232,14 @@ def _write(item: Item, seconds: float, segments: Sequence[Segment], maps: Sequen
         path = place_below(Path(f"{options.output}.maps"), f"{item['stem']}.npz")
         given = {f"maps_{k}": drawn for k, drawn in enumerate(maps)}
         given |= {"starts": np.array([segment.start for segment in segments])}
-        write_aside(path, lambda aside: _save(aside, given))
+        write_npz(path, given)
 
 
-def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    with path.open("wb") as file:
-        np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
+def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Arrays by name, written aside and renamed."""
+
+    def save(aside: Path) -> None:
+        with aside.open("wb") as file:
+            np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
+
+    write_aside(path, save)

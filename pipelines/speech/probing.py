@@ -9,18 +9,22 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from ...data.audio import RATE
 from ...data.errors import InputError
-from ...data.speech import Utterance, list_speech
+from ...data.speech import Utterance
 from ...data.tables import fail
+from ..engine import machine
 from ..engine.checkpoint import checksum
 from ..engine.loaded import load_run
 from ..engine.pictures import place_below
+from ..engine.report import write_page
 from ..engine.run_directory import clear_below, read_facts, write_json
-from ..engine.task import Task
+from ..engine.task import Review, Task
 from ..engine.terminal import Progressbar, say
 from ..engine.trainings import claimed, fingerprint_of, stands
-from .infer import Hearer, hearer, stems
+from .infer import Hearer, hearer, listed, stems
 from .saliency import Heard, Saliency, explain, listen
 from .scoring import has_maps
 
@@ -49,10 +53,7 @@ def probed(task: Task[Any], options: Any, given: str, work: Work, title: str) ->
     A recording that cannot be read, is longer than the model's window, or has no words is an error of its own.
     """
     task.check(options)
-    listed = list_speech(given)
-    known = getattr(options, "known_text", False)
-    if known and not any(one.text for one in listed):
-        raise fail(given, "brings no text; leave out --known-text to have it transcribed")
+    recordings = listed(given, getattr(options, "known_text", False))
     loaded = load_run(task, options.run, options.accelerator)
     heard = hearer(loaded.model, loaded.spec, loaded.calibration, loaded.device)
     if not has_maps(heard.model):
@@ -62,9 +63,9 @@ def probed(task: Task[Any], options: Any, given: str, work: Work, title: str) ->
     with claimed(output, INSIDE):
         clear_below(output)
         done: list[Done] = []
-        names = stems([one.name for one in listed])
-        with Progressbar(total=len(listed), unit="recording", desc=title) as bar:
-            for one, stem in zip(listed, names):
+        names = stems([one.name for one in recordings])
+        with Progressbar(total=len(recordings), unit="recording", desc=title) as bar:
+            for one, stem in zip(recordings, names):
                 done.append(_one(heard, one, stem, options, weights, work))
                 bar.update()
         if all(one.found is None for one in done):
@@ -96,7 +97,21 @@ def _one(heard: Hearer, one: Utterance, stem: str, options: Any, weights: str, w
     with Progressbar(total=options.masks + options.input_masks, unit="mask", desc=stem) as bar:
         found = work(heard, one, stem, own, explain(heard, own, options, bar.update))
     write_json(path, {"fingerprint": fingerprint, **found})
-    return Done(one, stem, dict(read_facts(path)))
+    return Done(one, stem, found)
+
+
+def write_findings(
+    task: Task[Any], options: Any, given: str, done: Sequence[Done], review: Review, figures: Path | None = None
+) -> None:
+    """report.html in `options.output`, with what was left out; `figures`: as of `write_page`."""
+    path = Path(options.output) / "report.html"
+    tables = dict(review.tables)
+    if bad := [(one.utterance.name, one.error) for one in done if one.found is None]:
+        tables["Left out"] = pl.DataFrame(bad, schema=["item", "error"], orient="row")
+    write_page(path, figures, task, replace(review, tables=tables), data=given, run=Path(options.run).name,
+               options=asdict(options), facts=machine.environment(task.name, options.seed, options.accelerator, 1),
+               )  # fmt: skip
+    say(f"report {path}")
 
 
 def failures(done: Sequence[Done]) -> int:

@@ -22,10 +22,8 @@ from torch import Tensor
 from ...data.audio import RATE
 from ...data.log_mel import FRAME_SECONDS, log_mel
 from ...data.transcripts import Word
-from ...models.speech_decoding import transcribe
 from ...models.speech_saliency import FeatureMasking, GivenText, StateMasking, gradient_times_input
 from ...models.speech_to_text import Memory
-from .corpus import limits_of, rules_of
 from .infer import Hearer
 
 FRAMES, MOST_FRAMES = 500, 750  # numbers of segments are for 5 s; no more of them for longer recordings than 7.5 s
@@ -57,7 +55,7 @@ class Heard:
 @dataclass
 class Saliency:
     """Maps of importance: of states (I, n) and of places of the spectrogram (I, F, T). reliability: correlation that
-    two sets of as many masks would have, from two halves (Spearman and Brown); None for gradients."""
+    two sets of as many masks would have, from two halves (Spearman and Brown); gradients have none."""
 
     states: Tensor | None = None
     inputs: Tensor | None = None
@@ -87,8 +85,7 @@ def window_of(heard: Hearer, samples: np.ndarray, margin: float | None) -> Tenso
 @torch.no_grad()
 def said(heard: Hearer, features: Tensor, samples: np.ndarray) -> tuple[int, ...]:
     """The tokens of a greedy transcript."""
-    limits = limits_of(heard.spec, [len(samples) / RATE])
-    return transcribe(heard.model, heard.model.encode(features), rules_of(heard.spec, heard.tokens), limits)[0].tokens
+    return heard.transcripts(heard.model.encode(features), [len(samples) / RATE])[0].tokens
 
 
 @torch.no_grad()

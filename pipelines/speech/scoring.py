@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...data.transcripts import Word
-from ...models.speech_decoding import transcribe
 from ...models.speech_to_text import Memory, SpeechToText
 from ..engine.classifier_figures import with_interval
 from ..engine.order import sequential
@@ -21,7 +20,7 @@ from ..engine.terminal import Progressbar
 from ..metrics.alignment import Boundaries, boundary_errors, text_errors
 from . import figures
 from .augment import augmented
-from .corpus import Corpus, collated, limits_of, rules_of
+from .corpus import Corpus, collated
 from .infer import Hearer
 from .word_times import fitted_lag
 
@@ -175,8 +174,7 @@ def _transcribed(heard: Hearer, part: Corpus) -> tuple[list[str], list[list[Word
         for places in sequential(len(order), 8):
             chosen = [order[k] for k in places]
             memory = memory_of(heard, part, chosen)
-            limits = limits_of(heard.spec, [part.seconds[k] for k in chosen])
-            found = transcribe(heard.model, memory, rules_of(heard.spec, heard.tokens), limits)
+            found = heard.transcripts(memory, [part.seconds[k] for k in chosen])
             own: list[list[Word]] = [[] for _ in chosen]
             if maps:
                 sound = [part.utterances[k].samples() for k in chosen]

@@ -13,25 +13,7 @@ pytest.importorskip("skimage", reason="the extra `speech` is not installed")
 
 import soundfile
 
-from headwise.data.generate_speech import write_sample_speech
-
 FEW = ("--masks", 20, "--input-masks", 8, "--segments", 20, 40)
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    return write_sample_speech(tmp_path_factory.mktemp("speech"), strings=24)
-
-
-@pytest.fixture(scope="module")
-def run(home, tmp_path_factory):
-    from headwise import pipelines
-
-    path = tmp_path_factory.mktemp("run") / "run"
-    pipelines.speech.train(
-        run=path, data=str(home), epochs=2, width=16, heads=2, encoder_layers=1, decoder_layers=2, seed=3
-    )
-    return path
 
 
 @pytest.fixture

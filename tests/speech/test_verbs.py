@@ -13,28 +13,11 @@ pytest.importorskip("soundfile", reason="the extra `speech` is not installed")
 import soundfile
 import torch
 
-from headwise.data.generate_speech import write_sample_speech
 from headwise.data.text_tokens import train_tokens
 from headwise.models.speech_to_text import SpeechToText
 from headwise.tests.whisper_files import ctranslate2
 
 SMALL = ("--width", 16, "--heads", 2, "--encoder-layers", 1, "--decoder-layers", 1)
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    return write_sample_speech(tmp_path_factory.mktemp("speech"), strings=24)
-
-
-@pytest.fixture(scope="module")
-def run(home, tmp_path_factory):
-    from headwise import pipelines
-
-    path = tmp_path_factory.mktemp("run") / "run"
-    pipelines.speech.train(
-        run=path, data=str(home), epochs=3, width=16, heads=2, encoder_layers=1, decoder_layers=2, seed=3
-    )
-    return path
 
 
 @pytest.mark.parametrize(("words", "said"), [
