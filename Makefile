@@ -83,7 +83,7 @@ wsi: $(WSI) ## classify slides or bags; DATA=labels.csv or their folder, else ge
 	$(BIN)/headwise $@ train $(if $(DATA),--data '$(DATA)') $(if $(RUN),--run '$(RUN)') $(ARGS)
 
 demo: $(WSI) $(SPEECH) ## every pipeline on its sample, and one index page of the reports
-	$(BIN)/python -m headwise.pipelines.engine.demo $(if $(RUN),'$(RUN)')
+	$(BIN)/python -m headwise.pipelines.engine.command_line.demo $(if $(RUN),'$(RUN)')
 
 test: $(DEV) ## all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q $(ARGS)

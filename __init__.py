@@ -1,4 +1,5 @@
-"""Headwise: pipelines for domain data on one shared core of attention and mixture-of-experts modules.
+"""Headwise: pipelines for domain data on one shared core of attention and mixture-of-experts
+modules.
 
 `kernels`, `models`, `data` and `pipelines` load on first use, so `import headwise` is cheap.
 """

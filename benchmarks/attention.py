@@ -1,14 +1,15 @@
-"""Time and peak memory of every mechanism against the number of tokens, in one picture and one table.
+"""Time and peak memory of every mechanism against the number of tokens, in one picture and one
+table.
 
-    python benchmarks/attention.py [--names softmax star] [--longest 16384] [--output runs/benchmarks/attention]
-    python benchmarks/attention.py --rivals
+    python benchmarks/attention.py [--names softmax star] [--longest 16384] [--output
+    runs/benchmarks/attention] python benchmarks/attention.py --rivals
 
-Batch 1, width 64, 4 heads, float32, one thread. The first form measures each mechanism in a process of its own, from
-128 tokens up, until a training step takes more than --patience seconds. Written: curves.json, curves.png, table.md.
-`--rivals` sets ours beside the best public forms that run on a CPU, at the same sizes in the same run: x-transformers,
-timm, PyTorch's module, flash-linear-attention's plain forms and packages of single papers, as far as they are
-installed (`pip install 'headwise[benchmark]'`).
-"""
+Batch 1, width 64, 4 heads, float32, one thread. The first form measures each mechanism in a process
+of its own, from 128 tokens up, until a training step takes more than --patience seconds. Written:
+curves.json, curves.png, table.md. `--rivals` sets ours beside the best public forms that run on a
+CPU, at the same sizes in the same run: x-transformers, timm, PyTorch's module,
+flash-linear-attention's plain forms and packages of single papers, as far as they are installed
+(`pip install 'headwise[benchmark]'`)."""
 
 import argparse
 import json
@@ -74,7 +75,12 @@ def draw(curves: dict[str, list[dict]], path: Path) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(13, 6.5), sharex=True)
     colours = plt.get_cmap("tab20").colors
     for i, (name, rows) in enumerate(curves.items()):
-        style = {"color": colours[i % 20], "linestyle": "-" if i < 20 else "--", "marker": ".", "label": name}
+        style = {
+            "color": colours[i % 20],
+            "linestyle": "-" if i < 20 else "--",
+            "marker": ".",
+            "label": name,
+        }
         tokens = [row["tokens"] for row in rows]
         axes[0].plot(tokens, [1000 * row["training"] for row in rows], **style)
         axes[1].plot(tokens, [row["training_memory"] / 2**20 for row in rows], **style)
@@ -89,21 +95,31 @@ def draw(curves: dict[str, list[dict]], path: Path) -> None:
 
 
 def table(curves: dict[str, list[dict]]) -> str:
-    """Milliseconds of a training step and peak MiB by tokens; growth of time over the last four sizes."""
+    """Milliseconds of a training step and peak MiB by tokens; growth of time over the last four
+    sizes.
+    """
     sizes = sorted({row["tokens"] for rows in curves.values() for row in rows})
     shown = [size for size in sizes if size in (128, 512, 1024, 4096, 16384)]
     lines = [
-        "| mechanism | " + " | ".join(f"{n:,} tokens: ms, MiB" for n in shown) + " | time grows as |",
+        "| mechanism | "
+        + " | ".join(f"{n:,} tokens: ms, MiB" for n in shown)
+        + " | time grows as |",
         "|---|" + "---|" * (len(shown) + 1),
     ]
     for name, rows in curves.items():
         found = {row["tokens"]: row for row in rows}
         cells = [
-            f"{1000 * found[n]['training']:.1f}, {found[n]['training_memory'] / 2**20:.0f}" if n in found else "–"
+            f"{1000 * found[n]['training']:.1f}, {found[n]['training_memory'] / 2**20:.0f}"
+            if n in found
+            else "–"
             for n in shown
         ]
         last = rows[-4:]
-        power = growth([row["tokens"] for row in last], [row["training"] for row in last]) if len(last) > 1 else 0
+        power = (
+            growth([row["tokens"] for row in last], [row["training"] for row in last])
+            if len(last) > 1
+            else 0
+        )
         lines.append(f"| {name} | " + " | ".join(cells) + f" | n^{power:.2f} |")
     return "\n".join(lines)
 
@@ -111,12 +127,18 @@ def table(curves: dict[str, list[dict]]) -> str:
 def main() -> None:
     from headwise.models.attention import ATTENTION
 
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--names", nargs="+", default=list(ATTENTION))
     arguments.add_argument("--longest", type=int, default=16_384)
-    arguments.add_argument("--patience", type=float, default=12.0, help="seconds of the longest training step")
+    arguments.add_argument(
+        "--patience", type=float, default=12.0, help="seconds of the longest training step"
+    )
     arguments.add_argument("--output", type=Path, default=Path("runs/benchmarks/attention"))
-    arguments.add_argument("--rivals", action="store_true", help="compare with public forms instead")
+    arguments.add_argument(
+        "--rivals", action="store_true", help="compare with public forms instead"
+    )
     arguments.add_argument("--only", help=argparse.SUPPRESS)  # one mechanism, in this process
     o = arguments.parse_args()
     if o.only:
@@ -133,8 +155,23 @@ def main() -> None:
     kept = o.output / "curves.json"
     curves = json.loads(kept.read_text()) if kept.exists() else {}
     for name in tqdm(o.names, unit="mechanism"):
-        words = [sys.executable, __file__, "--only", name, "--longest", str(o.longest), "--patience", str(o.patience)]
-        done = subprocess.run(words, capture_output=True, text=True, env=os.environ | memory_environment(), check=False)
+        words = [
+            sys.executable,
+            __file__,
+            "--only",
+            name,
+            "--longest",
+            str(o.longest),
+            "--patience",
+            str(o.patience),
+        ]
+        done = subprocess.run(
+            words,
+            capture_output=True,
+            text=True,
+            env=os.environ | memory_environment(),
+            check=False,
+        )
         if done.returncode:
             raise SystemExit(f"{name}: {done.stderr}")
         curves[name] = json.loads(done.stdout)

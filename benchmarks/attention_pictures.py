@@ -1,15 +1,16 @@
-"""Pictures of docs/attention.md: what one patch of a real image attends to under each mechanism, and the cost curve.
+"""Pictures of docs/attention.md: what one patch of a real image attends to under each mechanism,
+and the cost curve.
 
     python benchmarks/matrix.py            # trains the models (flowers, seed 0)
     python benchmarks/attention.py         # measures the curves
     python benchmarks/attention_pictures.py [--output docs/images/attention]
 
-The image is scikit-learn's sample `flower.jpg` (CC BY 2.0, flickr.com/photos/vultilion/6056698931), unseen in training.
-Left to right: the image with the patch in question; the attention weights of that patch in the last layer, mean of the
-heads, where the mechanism has weights; the influence, i.e. how much each input token moves the output at that patch
-(norm of the derivative of the last mechanism; the colours are scaled by the other patches), which every mechanism has;
-time of a training step against tokens.
-"""
+The image is scikit-learn's sample `flower.jpg` (CC BY 2.0, flickr.com/photos/vultilion/6056698931),
+unseen in training. Left to right: the image with the patch in question; the attention weights of
+that patch in the last layer, mean of the heads, where the mechanism has weights; the influence,
+i.e. how much each input token moves the output at that patch (norm of the derivative of the last
+mechanism; the colours are scaled by the other patches), which every mechanism has; time of a
+training step against tokens."""
 
 import argparse
 import json
@@ -37,7 +38,9 @@ def picture() -> Tensor:
     """The middle of the sample image, (1, 3, 64, 64) in [-1, 1]."""
     whole = Image.fromarray(load_sample_image("flower.jpg"))
     left = (whole.width - whole.height) // 2
-    square = whole.crop((left, 0, left + whole.height, whole.height)).resize((domains.SIDE, domains.SIDE))
+    square = whole.crop((left, 0, left + whole.height, whole.height)).resize(
+        (domains.SIDE, domains.SIDE)
+    )
     return torch.from_numpy(np.asarray(square).copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
@@ -47,7 +50,9 @@ def last_input(model: nn.Module, image: Tensor) -> tuple[Attention, Tensor, dict
     kept: dict = {}
 
     def keep(_, given, named) -> None:
-        kept.update(x=given[0].detach(), named={key: named[key] for key in mechanism.extras if key in named})
+        kept.update(
+            x=given[0].detach(), named={key: named[key] for key in mechanism.extras if key in named}
+        )
 
     hook = mechanism.register_forward_pre_hook(keep, with_kwargs=True)
     with torch.no_grad():
@@ -65,7 +70,9 @@ def maps(name: str, folder: Path, image: Tensor) -> tuple[Tensor | None, Tensor]
     if type(mechanism).weights is not Attention.weights:
         with torch.no_grad():
             weights = mechanism.weights(x, **named)[0].mean(0)[QUERY].view(8, 8)
-    slopes = torch.autograd.functional.jacobian(lambda given: mechanism(given, **named)[0, QUERY], x)
+    slopes = torch.autograd.functional.jacobian(
+        lambda given: mechanism(given, **named)[0, QUERY], x
+    )
     influence = slopes[:, 0].square().sum((0, 2)).sqrt().view(8, 8)
     return weights, influence
 
@@ -77,7 +84,9 @@ def draw(name: str, folder: Path, curves: dict, image: Tensor, path: Path) -> No
     shown = (image[0].permute(1, 2, 0) + 1) / 2
     axes[0].imshow(shown)
     row, column = divmod(QUERY, 8)
-    axes[0].add_patch(plt.Rectangle((8 * column - 0.5, 8 * row - 0.5), 8, 8, fill=False, color="red", lw=2))
+    axes[0].add_patch(
+        plt.Rectangle((8 * column - 0.5, 8 * row - 0.5), 8, 8, fill=False, color="red", lw=2)
+    )
     axes[0].set_title("patch in question", fontsize=9)
     for ax, grid, title in ((axes[1], weights, "weights"), (axes[2], influence, "influence")):
         if grid is None:
@@ -92,7 +101,9 @@ def draw(name: str, folder: Path, curves: dict, image: Tensor, path: Path) -> No
     lines = {"softmax": {"color": "grey", "ls": "--"}, name: {"color": "tab:blue", "marker": "."}}
     for which, style in lines.items():
         rows = curves.get(which, [])
-        axes[3].plot([r["tokens"] for r in rows], [1000 * r["training"] for r in rows], label=which, **style)
+        axes[3].plot(
+            [r["tokens"] for r in rows], [1000 * r["training"] for r in rows], label=which, **style
+        )
     axes[3].set(xscale="log", yscale="log", xlabel="tokens")
     axes[3].set_title("training step, ms", fontsize=9)
     axes[3].grid(alpha=0.3)
@@ -103,9 +114,13 @@ def draw(name: str, folder: Path, curves: dict, image: Tensor, path: Path) -> No
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--matrix", type=Path, default=Path("runs/benchmarks/matrix"))
-    arguments.add_argument("--curves", type=Path, default=Path("runs/benchmarks/attention/curves.json"))
+    arguments.add_argument(
+        "--curves", type=Path, default=Path("runs/benchmarks/attention/curves.json")
+    )
     arguments.add_argument("--names", nargs="+", default=list(ATTENTION))
     arguments.add_argument("--output", type=Path, default=Path("docs/images/attention"))
     o = arguments.parse_args()

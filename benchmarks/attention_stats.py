@@ -1,13 +1,16 @@
-"""Read-outs of attention without its matrix beside the matrix and its reduction, in one run on this machine.
+"""Read-outs of attention without its matrix beside the matrix and its reduction, in one run on this
+machine.
 
-    python benchmarks/attention_stats.py [--quick] [--seconds 3] [--output runs/benchmarks/attention_stats]
+    python benchmarks/attention_stats.py [--quick] [--seconds 3] [--output
+    runs/benchmarks/attention_stats]
 
-The other form is softmax(q k^T / sqrt(d)) as one tensor (batch 1, 4 heads, width 32) and the read-out as one would
-write it in PyTorch. No figure is printed before both forms agree. Both are called in turn and the fastest call of each
-counts; peak memory is the growth of the process over one call, in a process of its own for each form, after a small
-call of the same kind. "and gradient" adds the backward pass towards queries, keys and values. Rollout is of 4 layers;
-its other form multiplies a row with each matrix (faster than the usual product of matrices) and holds one at a time.
-"""
+The other form is softmax(q k^T / sqrt(d)) as one tensor (batch 1, 4 heads, width 32) and the
+read-out as one would write it in PyTorch. No figure is printed before both forms agree. Both are
+called in turn and the fastest call of each counts; peak memory is the growth of the process over
+one call, in a process of its own for each form, after a small call of the same kind. "and gradient"
+adds the backward pass towards queries, keys and values. Rollout is of 4 layers; its other form
+multiplies a row with each matrix (faster than the usual product of matrices) and holds one at a
+time."""
 
 import argparse
 import json
@@ -112,11 +115,24 @@ def with_gradient(read: Read) -> Read:
     return both
 
 
-NAMES = ("lse", "entropy", "column_mass", "key_mass", "top", "class_row", "mean_rows", "output, entropy", "all")
+NAMES = (
+    "lse",
+    "entropy",
+    "column_mass",
+    "key_mass",
+    "top",
+    "class_row",
+    "mean_rows",
+    "output, entropy",
+    "all",
+)
 FORMS: dict[str, tuple[Read, Read]] = {name: (ours(name), theirs(name)) for name in NAMES}
 FORMS["rollout"] = (our_rollout, their_rollout)
 for gradient in ("entropy", "column_mass", "output, entropy"):
-    FORMS[f"{gradient}, and gradient"] = (with_gradient(ours(gradient)), with_gradient(theirs(gradient)))
+    FORMS[f"{gradient}, and gradient"] = (
+        with_gradient(ours(gradient)),
+        with_gradient(theirs(gradient)),
+    )
 FORMS["diversification loss, and gradient"] = (with_gradient(our_loss), with_gradient(their_loss))
 
 
@@ -173,7 +189,9 @@ def report_peak(name: str, tokens: int, form: int) -> None:
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--quick", action="store_true", help="1,024 tokens only, less time")
     arguments.add_argument("--seconds", type=float, default=3.0, help="time spent on each pair")
     arguments.add_argument("--output", type=Path, default=Path("runs/benchmarks/attention_stats"))
@@ -183,7 +201,9 @@ def main() -> None:
         report_peak(given.peak[0], int(given.peak[1]), int(given.peak[2]))
         return
     load, rows = os.getloadavg()[0], []
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {HEADS} heads of {WIDTH}, batch 1\n")
+    print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {HEADS} heads of {WIDTH}, batch 1\n"
+    )
     print("| read-out | tokens | ms here | ms by the matrix | | MiB here | MiB by the matrix | |")
     print("|---|---|---|---|---|---|---|---|")
     for name in FORMS:
@@ -191,7 +211,14 @@ def main() -> None:
         for tokens in [1024] if given.quick else [1024, 4096]:
             mine, other = fastest(name, tokens, 0.5 if given.quick else given.seconds)
             small, large = (peak_bytes(name, tokens, form) for form in (0, 1))
-            rows.append({"read_out": name, "tokens": tokens, "seconds": [mine, other], "peak_bytes": [small, large]})
+            rows.append(
+                {
+                    "read_out": name,
+                    "tokens": tokens,
+                    "seconds": [mine, other],
+                    "peak_bytes": [small, large],
+                }
+            )
             print(
                 f"| {name} | {tokens} | {mine * 1e3:.1f} | {other * 1e3:.1f} | {other / mine:.1f}x "
                 f"| {small / 2**20:.1f} | {large / 2**20:.1f} | {small / max(large, 1):.3f} |",
@@ -199,7 +226,9 @@ def main() -> None:
             )
     given.output.mkdir(parents=True, exist_ok=True)
     (given.output / "attention_stats.json").write_text(json.dumps(rows, indent=1))
-    print(f"\nload of the machine {load:.1f} before, {os.getloadavg()[0]:.1f} after (this benchmark alone is about 1)")
+    print(
+        f"\nload of the machine {load:.1f} before, {os.getloadavg()[0]:.1f} after (this benchmark alone is about 1)"
+    )
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Claim: without token mixing a language model collapses, and layers of standard attention in between bring it back
-(Deconstructing Attention, arXiv 2510.11602).
+"""Claim: without token mixing a language model collapses, and layers of standard attention in
+between bring it back (Deconstructing Attention, arXiv 2510.11602).
 
     python benchmarks/claim_deconstruction.py [--steps 800] [--seeds 2] [--jobs 2]
 
-A model of characters (4 causal layers of width 64, 128 characters) on the English text that ships with Python itself
-(pydoc_data.topics, about 0.7 MB; the last tenth is the test part). Each variant alone ("uniform") and in every second
-layer with softmax attention in the others ("hybrid"). Perplexity per character on the test part with a 95 % bootstrap
-interval over its pieces, and the range over seeds. A finished cell is a file in OUTPUT and is not run again.
-"""
+A model of characters (4 causal layers of width 64, 128 characters) on the English text that ships
+with Python itself (pydoc_data.topics, about 0.7 MB; the last tenth is the test part). Each variant
+alone ("uniform") and in every second layer with softmax attention in the others ("hybrid").
+Perplexity per character on the test part with a 95 % bootstrap interval over its pieces, and the
+range over seeds. A finished cell is a file in OUTPUT and is not run again."""
 
 import argparse
 import json
@@ -46,7 +46,7 @@ def build(plan: tuple[str, ...], kinds: int):
     from torch import nn
 
     from headwise.models.attention import build_attention
-    from headwise.models.vit import Encoder
+    from headwise.models.layers.vit import Encoder
 
     def options(name: str) -> dict:
         accepted = inspect.signature(type(build_attention(name, WIDTH, 4))).parameters
@@ -95,12 +95,18 @@ def cell(name: str, hybrid: bool, seed: int, steps: int, folder: Path) -> dict:
     losses = []
     with torch.no_grad():
         for part in pieces.split(32):
-            each = F.cross_entropy(model(part[:, :-1]).transpose(1, 2), part[:, 1:], reduction="none")
+            each = F.cross_entropy(
+                model(part[:, :-1]).transpose(1, 2), part[:, 1:], reduction="none"
+            )
             losses += each.mean(1).tolist()
     result = {
-        "name": name, "hybrid": hybrid, "seed": seed, "losses": losses, "ms": 1000 * spent / steps,
+        "name": name,
+        "hybrid": hybrid,
+        "seed": seed,
+        "losses": losses,
+        "ms": 1000 * spent / steps,
         "parameters": sum(p.numel() for p in model.parameters()),
-    }  # fmt: skip
+    }
     path = folder / f"{name}-{'hybrid' if hybrid else 'uniform'}-{seed}-{steps}.json"
     path.with_suffix(".part").write_text(json.dumps(result))
     path.with_suffix(".part").rename(path)
@@ -118,7 +124,9 @@ def perplexity(losses: list[list[float]]) -> tuple[float, float, float]:
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--steps", type=int, default=800)
     arguments.add_argument("--seeds", type=int, default=2)
     arguments.add_argument("--jobs", type=int, default=2)
@@ -135,7 +143,9 @@ def main() -> None:
     waiting = [
         (name, hybrid, seed)
         for name, hybrid, seed in cells
-        if not (o.output / f"{name}-{'hybrid' if hybrid else 'uniform'}-{seed}-{o.steps}.json").exists()
+        if not (
+            o.output / f"{name}-{'hybrid' if hybrid else 'uniform'}-{seed}-{o.steps}.json"
+        ).exists()
     ]
     with ProcessPoolExecutor(o.jobs, mp_context=get_context("spawn")) as pool:
         jobs = [pool.submit(cell, *what, o.steps, o.output) for what in waiting]
@@ -145,7 +155,9 @@ def main() -> None:
     for name, hybrid, seed in cells:
         path = o.output / f"{name}-{'hybrid' if hybrid else 'uniform'}-{seed}-{o.steps}.json"
         found.setdefault((name, hybrid), []).append(json.loads(path.read_text()))
-    print("| variant | uniform: perplexity (95 %) | parameters | hybrid: perplexity (95 %) | parameters |")
+    print(
+        "| variant | uniform: perplexity (95 %) | parameters | hybrid: perplexity (95 %) | parameters |"
+    )
     print("|---|---|---|---|---|")
     for name in VARIANTS:
         line = [name]
@@ -154,7 +166,9 @@ def main() -> None:
             if rows is None:
                 line += ["", ""]
                 continue
-            line.append("{:.2f} ({:.2f}–{:.2f})".format(*perplexity([row["losses"] for row in rows])))
+            line.append(
+                "{:.2f} ({:.2f}–{:.2f})".format(*perplexity([row["losses"] for row in rows]))
+            )
             line.append(f"{rows[0]['parameters']:,}")
         print("| " + " | ".join(line) + " |")
 

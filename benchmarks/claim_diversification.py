@@ -1,13 +1,15 @@
-"""Claim: the diversification loss makes rows of attention less alike and helps on spoilt images (TAPADL, ICCV 2023).
+"""Claim: the diversification loss makes rows of attention less alike and helps on spoilt images
+(TAPADL, ICCV 2023).
 
-    python benchmarks/claim_diversification.py [--seeds 5] [--epochs 30] [--jobs 2] [--output FOLDER]
+    python benchmarks/claim_diversification.py [--seeds 5] [--epochs 30] [--jobs 2] [--output
+    FOLDER]
 
-Flowers, small vision transformer: softmax attention without and with the loss, and token-aware average pooling (TAP)
-without and with it. Measured on the test part: mean cosine of each attention row with the mean row of its map
-(averaged over layers), accuracy on clean images, under Gaussian noise (deviations .3 and .8 of a range of 2) and under
-Gaussian blur (deviations 1.5 and 3 pixels); the loss with the paper's weight and a fifth of it. Differences to the same
-form without the loss, seed by seed, with 95 % intervals (Student). Finished cells are kept.
-"""
+Flowers, small vision transformer: softmax attention without and with the loss, and token-aware
+average pooling (TAP) without and with it. Measured on the test part: mean cosine of each attention
+row with the mean row of its map (averaged over layers), accuracy on clean images, under Gaussian
+noise (deviations .3 and .8 of a range of 2) and under Gaussian blur (deviations 1.5 and 3 pixels);
+the loss with the paper's weight and a fifth of it. Differences to the same form without the loss,
+seed by seed, with 95 % intervals (Student). Finished cells are kept."""
 
 import argparse
 import json
@@ -49,7 +51,9 @@ def blurred(x, deviation: float):
 
 
 def similarity(model, x) -> float:
-    """Mean cosine between attention rows (mean of heads) and the mean row, over queries, images and layers."""
+    """Mean cosine between attention rows (mean of heads) and the mean row, over queries, images and
+    layers.
+    """
     import torch
 
     found: list[float] = []
@@ -59,7 +63,10 @@ def similarity(model, x) -> float:
         maps = mechanism.weights(given[0], **extras).mean(1)
         found.append(float(torch.cosine_similarity(maps, maps.mean(1, keepdim=True), dim=2).mean()))
 
-    hooks = [layer.mixer.register_forward_pre_hook(look, with_kwargs=True) for layer in model.encoder.layers]
+    hooks = [
+        layer.mixer.register_forward_pre_hook(look, with_kwargs=True)
+        for layer in model.encoder.layers
+    ]
     with torch.no_grad():
         model.eval()(x)
     for hook in hooks:
@@ -77,7 +84,9 @@ def cell(form: str, seed: int, epochs: int, folder: Path) -> None:
     train, test = domains.flowers()
     torch.manual_seed(seed)
     # The published loss is the mean over layers.
-    model = domains.flower_model(attention, depth=DEPTH, options={attention: {"diversify": weight / DEPTH}})
+    model = domains.flower_model(
+        attention, depth=DEPTH, options={attention: {"diversify": weight / DEPTH}}
+    )
     domains.fit(model, train, epochs=epochs, seed=seed, change=domains.shifted, limit=600)
     result = {
         "similarity": similarity(model, test.x[:128]),
@@ -97,23 +106,39 @@ def name(folder: Path, form: str, seed: int, epochs: int) -> Path:
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--seeds", type=int, default=5)
     arguments.add_argument("--epochs", type=int, default=30)
     arguments.add_argument("--jobs", type=int, default=2)
     arguments.add_argument("--output", type=Path, default=Path("runs/benchmarks/diversification"))
     o = arguments.parse_args()
     o.output.mkdir(parents=True, exist_ok=True)
-    waiting = [(f, s, o.epochs) for s in range(o.seeds) for f in FORMS if not name(o.output, f, s, o.epochs).exists()]
+    waiting = [
+        (f, s, o.epochs)
+        for s in range(o.seeds)
+        for f in FORMS
+        if not name(o.output, f, s, o.epochs).exists()
+    ]
     with ProcessPoolExecutor(o.jobs, mp_context=get_context("spawn")) as pool:
         jobs = [pool.submit(cell, *what, o.output) for what in waiting]
         for job in tqdm(as_completed(jobs), total=len(jobs), unit="model"):
             job.result()
-    rows = {f: [json.loads(name(o.output, f, s, o.epochs).read_text()) for s in range(o.seeds)] for f in FORMS}
+    rows = {
+        f: [json.loads(name(o.output, f, s, o.epochs).read_text()) for s in range(o.seeds)]
+        for f in FORMS
+    }
     kinds = list(rows["softmax"][0])
     print("| form | " + " | ".join(kinds) + " |\n|---|" + "---|" * len(kinds))
     for form, found in rows.items():
-        print("| " + " | ".join([form, *(f"{statistics.mean(row[k] for row in found):.3f}" for k in kinds)]) + " |")
+        print(
+            "| "
+            + " | ".join(
+                [form, *(f"{statistics.mean(row[k] for row in found):.3f}" for k in kinds)]
+            )
+            + " |"
+        )
     for form in FORMS:
         if "loss" in form:
             plain = form.split(" + ")[0]

@@ -1,15 +1,17 @@
-"""Claim: experts that prefer classes of different frequency help on uneven data (MDCS, arXiv 2308.09922, ICCV 2023).
+"""Claim: experts that prefer classes of different frequency help on uneven data (MDCS, arXiv
+2308.09922, ICCV 2023).
 
-    python benchmarks/claim_mdcs.py [--seeds 3] [--steps 1000] [--jobs 1] [--output runs/benchmarks/mdcs]
+    python benchmarks/claim_mdcs.py [--seeds 3] [--steps 1000] [--jobs 1] [--output
+    runs/benchmarks/mdcs]
 
-Flowers (17 classes), a training part cut to 50 images of the first class falling evenly in the logarithm to 1 of the
-last; the test part stays even. Small vision transformer, cosine classifiers, the same two
-views and steps for all: plain cross entropy; logit adjustment (arXiv 2007.07314); three logit-adjusted experts, to tell
-the ensemble from the idea; three experts with preferences -.5, 1, 2.5; and these with consistency of the two views
-(MDCS). Which class is frequent is drawn anew for each seed. Accuracy over all classes and over the thirds of most (6),
-middle (5) and fewest images (6), mean over seeds; differences to plain, seed by seed, with 95 % intervals (Student).
-Finished cells are kept.
-"""
+Flowers (17 classes), a training part cut to 50 images of the first class falling evenly in the
+logarithm to 1 of the last; the test part stays even. Small vision transformer, cosine classifiers,
+the same two views and steps for all: plain cross entropy; logit adjustment (arXiv 2007.07314);
+three logit-adjusted experts, to tell the ensemble from the idea; three experts with preferences
+-.5, 1, 2.5; and these with consistency of the two views (MDCS). Which class is frequent is drawn
+anew for each seed. Accuracy over all classes and over the thirds of most (6), middle (5) and fewest
+images (6), mean over seeds; differences to plain, seed by seed, with 95 % intervals (Student).
+Finished cells are kept."""
 
 import argparse
 import json
@@ -50,7 +52,9 @@ def uneven(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def strong(x: Tensor, dice: torch.Generator) -> Tensor:
-    """Brightness and contrast of each channel, and a grey square of a quarter of the area at most."""
+    """Brightness and contrast of each channel, and a grey square of a quarter of the area at
+    most.
+    """
     import domains
 
     x = domains.shifted(x, dice)
@@ -79,7 +83,9 @@ def cell(form: str, seed: int, steps: int, folder: Path) -> None:
     body = domains.flower_model("softmax")
     width = body.head.in_features
     body.head = nn.Identity()
-    model = nn.Sequential(body, DiverseHead(width, 17, experts=len(preferences), scale=16.0, hidden=width))
+    model = nn.Sequential(
+        body, DiverseHead(width, 17, experts=len(preferences), scale=16.0, hidden=width)
+    )
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
     plan = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps, pct_start=0.15)
     dice = torch.Generator().manual_seed(seed)
@@ -92,7 +98,9 @@ def cell(form: str, seed: int, steps: int, folder: Path) -> None:
         if consistency:
             weak, hard = logits.chunk(2, 1)
             rise = min(1.0, step / (WARM * steps))
-            loss = loss + consistency * rise * consistency_loss(weak, hard, y[some], counts, preferences)
+            loss = loss + consistency * rise * consistency_loss(
+                weak, hard, y[some], counts, preferences
+            )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -103,7 +111,9 @@ def cell(form: str, seed: int, steps: int, folder: Path) -> None:
         right = model(test.x).mean(0).argmax(1) == test.y
     each = [float(right[test.y == label].double().mean()) for label in order]
     path = name(folder, form, seed, steps)
-    path.with_suffix(".part").write_text(json.dumps({"each": each, "counts": counts[order].tolist()}))
+    path.with_suffix(".part").write_text(
+        json.dumps({"each": each, "counts": counts[order].tolist()})
+    )
     path.with_suffix(".part").rename(path)
 
 
@@ -112,29 +122,48 @@ def name(folder: Path, form: str, seed: int, steps: int) -> Path:
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--seeds", type=int, default=3)
     arguments.add_argument("--steps", type=int, default=1000)
     arguments.add_argument("--jobs", type=int, default=1)
     arguments.add_argument("--output", type=Path, default=Path("runs/benchmarks/mdcs"))
     o = arguments.parse_args()
     o.output.mkdir(parents=True, exist_ok=True)
-    waiting = [(f, s, o.steps) for s in range(o.seeds) for f in FORMS if not name(o.output, f, s, o.steps).exists()]
+    waiting = [
+        (f, s, o.steps)
+        for s in range(o.seeds)
+        for f in FORMS
+        if not name(o.output, f, s, o.steps).exists()
+    ]
     with ProcessPoolExecutor(o.jobs, mp_context=get_context("spawn")) as pool:
         jobs = [pool.submit(cell, *what, o.output) for what in waiting]
         for job in tqdm(as_completed(jobs), total=len(jobs), unit="model"):
             job.result()
-    print("| head | " + " | ".join(GROUPS) + " | " + " | ".join(f"{group} minus plain" for group in GROUPS) + " |")
+    print(
+        "| head | "
+        + " | ".join(GROUPS)
+        + " | "
+        + " | ".join(f"{group} minus plain" for group in GROUPS)
+        + " |"
+    )
     print("|---|" + "---|" * (2 * len(GROUPS)))
     plain: dict[str, list[float]] = {}
     for form in FORMS:
-        rows = [json.loads(name(o.output, form, s, o.steps).read_text())["each"] for s in range(o.seeds)]
-        found = {group: [statistics.mean(row[part]) for row in rows] for group, part in GROUPS.items()}
+        rows = [
+            json.loads(name(o.output, form, s, o.steps).read_text())["each"] for s in range(o.seeds)
+        ]
+        found = {
+            group: [statistics.mean(row[part]) for row in rows] for group, part in GROUPS.items()
+        }
         plain = plain or found
         cells = [f"{statistics.mean(found[group]):.3f}" for group in GROUPS]
         for group in GROUPS:
             change = [a - b for a, b in zip(found[group], plain[group])]
-            cells.append("" if found is plain else "{:+.3f} ({:+.3f} to {:+.3f})".format(*student(change)))
+            cells.append(
+                "" if found is plain else "{:+.3f} ({:+.3f} to {:+.3f})".format(*student(change))
+            )
         print(f"| {form} | " + " | ".join(cells) + " |")
 
 

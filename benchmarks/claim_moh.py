@@ -1,13 +1,14 @@
-"""Claim: mixture-of-head attention keeps at least 99 % of the dense metric with 75 % of the heads (arXiv 2410.11842).
+"""Claim: mixture-of-head attention keeps at least 99 % of the dense metric with 75 % of the heads
+(arXiv 2410.11842).
 
     python benchmarks/claim_moh.py [--seeds 5] [--jobs 2] [--output runs/benchmarks/moh]
 
-Flowers (small vision transformer) and digits (log-mel frames), 8 heads. From scratch with the same recipe: softmax
-attention; MoH with 2 shared heads and 4 of 6 routed ones (75 %); and 2 + 2 of 6 (50 %). Continued, as the paper does
-with a language model: the trained softmax attention for a third as many epochs again, as it is or turned into MoH.
-Accuracy over seeds; the ratio to the softmax attention of the same seed and the same training with a 95 % interval
-(Student, over seeds). Finished cells are kept.
-"""
+Flowers (small vision transformer) and digits (log-mel frames), 8 heads. From scratch with the same
+recipe: softmax attention; MoH with 2 shared heads and 4 of 6 routed ones (75 %); and 2 + 2 of 6 (50
+%). Continued, as the paper does with a language model: the trained softmax attention for a third as
+many epochs again, as it is or turned into MoH. Accuracy over seeds; the ratio to the softmax
+attention of the same seed and the same training with a 95 % interval (Student, over seeds).
+Finished cells are kept."""
 
 import argparse
 import json
@@ -44,12 +45,18 @@ def cell(domain: str, form: str, seed: int, folder: Path) -> None:
     flowers, (attention, options, continued) = domain == "flowers", FORMS[form]
     train, test = domains.flowers() if flowers else domains.digits()
     make = domains.flower_model if flowers else domains.digit_model
-    recipe = {"epochs": 30 if flowers else 9, "change": domains.shifted if flowers else None, "limit": 600}
+    recipe = {
+        "epochs": 30 if flowers else 9,
+        "change": domains.shifted if flowers else None,
+        "limit": 600,
+    }
     path = name(folder, domain, form, seed)
     torch.manual_seed(seed)
     if continued:
         model = make("softmax", heads=8)
-        model.load_state_dict(load_file(name(folder, domain, "softmax", seed).with_suffix(".safetensors")))
+        model.load_state_dict(
+            load_file(name(folder, domain, "softmax", seed).with_suffix(".safetensors"))
+        )
         for layer in model.encoder.layers if attention == "moh" else ():
             layer.mixer = MixtureOfHeads.from_softmax(layer.mixer, **options)
         recipe |= {"epochs": recipe["epochs"] // 3, "lr": 5e-4}
@@ -58,7 +65,13 @@ def cell(domain: str, form: str, seed: int, folder: Path) -> None:
     said = domains.fit(model, train, seed=seed, **recipe)
     if form == "softmax":
         save_file(model.state_dict(), path.with_suffix(".safetensors"))
-    result = {"domain": domain, "form": form, "seed": seed, "accuracy": domains.accuracy(model, test), **said}
+    result = {
+        "domain": domain,
+        "form": form,
+        "seed": seed,
+        "accuracy": domains.accuracy(model, test),
+        **said,
+    }
     path.with_suffix(".part").write_text(json.dumps(result))
     path.with_suffix(".part").rename(path)
 
@@ -77,7 +90,9 @@ def student(values: list[float]) -> tuple[float, float, float]:
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--seeds", type=int, default=5)
     arguments.add_argument("--jobs", type=int, default=2)
     arguments.add_argument("--output", type=Path, default=Path("runs/benchmarks/moh"))
@@ -85,12 +100,18 @@ def main() -> None:
     o.output.mkdir(parents=True, exist_ok=True)
     cells = [(d, f, s) for s in range(o.seeds) for d in ("flowers", "digits") for f in FORMS]
     for continued in (False, True):
-        waiting = [what for what in cells if FORMS[what[1]][2] == continued and not name(o.output, *what).exists()]
+        waiting = [
+            what
+            for what in cells
+            if FORMS[what[1]][2] == continued and not name(o.output, *what).exists()
+        ]
         with ProcessPoolExecutor(o.jobs, mp_context=get_context("spawn")) as pool:
             jobs = [pool.submit(cell, *what, o.output) for what in waiting]
             for job in tqdm(as_completed(jobs), total=len(jobs), unit="model"):
                 job.result()
-    print("| task | form | accuracy, mean (lowest–highest) | share of softmax's (95 %) |\n|---|---|---|---|")
+    print(
+        "| task | form | accuracy, mean (lowest–highest) | share of softmax's (95 %) |\n|---|---|---|---|"
+    )
     for domain in ("flowers", "digits"):
         dense = []
         for form in FORMS:

@@ -1,7 +1,8 @@
-"""Two small real tasks for comparing mechanisms: flowers from pixels and digits from log-mel frames.
+"""Two small real tasks for comparing mechanisms: flowers from pixels and digits from log-mel
+frames.
 
-Shared by matrix.py and the claim checks. Both train a small model from scratch on one thread in about a minute.
-"""
+Shared by matrix.py and the claim checks. Both train a small model from scratch on one thread in
+about a minute."""
 
 import copy
 import csv
@@ -20,7 +21,7 @@ from scipy.io import wavfile
 from torch import Tensor, nn
 
 from headwise.models.attention.base import auxiliary_loss
-from headwise.models.vit import TokenModel, VisionTransformer
+from headwise.models.layers.vit import TokenModel, VisionTransformer
 
 DATA = Path(os.environ.get("HEADWISE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 SIDE = 64  # pixels of a flower
@@ -49,7 +50,9 @@ def flowers(folder: Path = DATA) -> tuple[Split, Split]:
             image = Image.open(root / row["path"]).convert("RGB")
             short = min(image.size)
             left, top = (image.width - short) // 2, (image.height - short) // 2
-            image = image.crop((left, top, left + short, top + short)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+            image = image.crop((left, top, left + short, top + short)).resize(
+                (SIDE, SIDE), Image.Resampling.BICUBIC
+            )
             images, labels = parts[row["split"]]
             images.append(np.asarray(image))
             labels.append(int(row["class_id"]) - 1)
@@ -72,22 +75,28 @@ def mel_filters() -> Tensor:
 
 
 def digits(folder: Path = DATA) -> tuple[Split, Split]:
-    """Free spoken digits as log-mel frames (B, 96, 40) with their mask; two speakers are the test part.
+    """Free spoken digits as log-mel frames (B, 96, 40) with their mask; two speakers are the test
+    part.
 
-    Frames of 32 ms every 16 ms, the mean level of each recording taken out; longer recordings are cut.
-    """
+    Frames of 32 ms every 16 ms, the mean level of each recording taken out; longer recordings are
+    cut."""
     filters, window = mel_filters(), torch.hann_window(256)
     parts: dict[bool, list] = {False: [], True: []}
     for path in sorted((folder / "speech" / "fsdd" / "recordings").glob("*.wav")):
         digit, speaker, _ = path.stem.split("_")
         wave = torch.from_numpy(wavfile.read(path)[1].astype(np.float32) / 32768)
         wave = F.pad(wave, (0, max(0, 256 - len(wave))))
-        power = torch.stft(wave, 256, 128, window=window, center=False, return_complex=True).abs() ** 2
+        power = (
+            torch.stft(wave, 256, 128, window=window, center=False, return_complex=True).abs() ** 2
+        )
         frames = (filters @ power + 1e-6).log().T[:FRAMES]
         parts[speaker in HELD_OUT].append((frames - frames.mean(), int(digit)))
 
     def split(rows: list) -> Split:
-        x, mask = torch.zeros(len(rows), FRAMES, MELS), torch.zeros(len(rows), FRAMES, dtype=torch.bool)
+        x, mask = (
+            torch.zeros(len(rows), FRAMES, MELS),
+            torch.zeros(len(rows), FRAMES, dtype=torch.bool),
+        )
         for i, (frames, _) in enumerate(rows):
             x[i, : len(frames)], mask[i, : len(frames)] = frames / 3, True
         return Split(x, torch.tensor([digit for _, digit in rows]), mask)
@@ -95,7 +104,9 @@ def digits(folder: Path = DATA) -> tuple[Split, Split]:
     return split(parts[False]), split(parts[True])
 
 
-def flower_model(attention: str | tuple[str, ...], *, depth: int = 4, heads: int = 4, **more) -> VisionTransformer:
+def flower_model(
+    attention: str | tuple[str, ...], *, depth: int = 4, heads: int = 4, **more
+) -> VisionTransformer:
     """64 patches of 8 x 8 pixels, 4 layers of width 64."""
     return VisionTransformer(
         image=(SIDE, SIDE),
@@ -112,7 +123,17 @@ def flower_model(attention: str | tuple[str, ...], *, depth: int = 4, heads: int
 
 def digit_model(attention: str | tuple[str, ...], *, heads: int = 4, **more) -> TokenModel:
     """96 frames, 3 layers of width 64."""
-    return TokenModel(MELS, 10, tokens=FRAMES, width=64, depth=3, heads=heads, attention=attention, hidden=128, **more)
+    return TokenModel(
+        MELS,
+        10,
+        tokens=FRAMES,
+        width=64,
+        depth=3,
+        heads=heads,
+        attention=attention,
+        hidden=128,
+        **more,
+    )
 
 
 def shifted(x: Tensor, dice: torch.Generator) -> Tensor:
@@ -124,7 +145,9 @@ def shifted(x: Tensor, dice: torch.Generator) -> Tensor:
 
 def run(model: nn.Module, split: Split, rows: Tensor | slice) -> Tensor:
     """Logits of some rows."""
-    return model(split.x[rows]) if split.mask is None else model(split.x[rows], mask=split.mask[rows])
+    return (
+        model(split.x[rows]) if split.mask is None else model(split.x[rows], mask=split.mask[rows])
+    )
 
 
 def fit(
@@ -140,11 +163,12 @@ def fit(
     limit: float = 150.0,
     tested: int = 1000,
 ) -> dict:
-    """Train with AdamW, one cycle of warm-up and cosine, label smoothing .1. Returns steps, median seconds a step.
+    """Train with AdamW, one cycle of warm-up and cosine, label smoothing .1. Returns steps, median
+    seconds a step.
 
-    limit: seconds of training and of a test on `tested` cases together. Where they would take longer, the cycle has
-    fewer steps, as many as fit (`steps` of `planned`), so that it is a whole cycle all the same.
-    """
+    limit: seconds of training and of a test on `tested` cases together. Where they would take
+    longer, the cycle has fewer steps, as many as fit (`steps` of `planned`), so that it is a whole
+    cycle all the same."""
     each = len(train) // batch
     planned = epochs * each
     torch.manual_seed(seed)
@@ -188,7 +212,9 @@ def seconds_a_step(model: nn.Module, train: Split, *, batch: int = 64, repeats: 
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, test: Split, change: Callable[[Tensor], Tensor] | None = None) -> float:
+def accuracy(
+    model: nn.Module, test: Split, change: Callable[[Tensor], Tensor] | None = None
+) -> float:
     """Share of the test part that is right, after `change` of its inputs."""
     model.eval()
     if change is not None:
@@ -203,5 +229,9 @@ def interval(right: float, count: int) -> tuple[float, float]:
     """95 % interval of a share of count independent cases (Wilson 1927)."""
     z = 1.959964
     middle = (right + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(right * (1 - right) / count + z * z / (4 * count * count))
+    half = (
+        z
+        / (1 + z * z / count)
+        * math.sqrt(right * (1 - right) / count + z * z / (4 * count * count))
+    )
     return middle - half, middle + half

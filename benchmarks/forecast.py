@@ -1,10 +1,11 @@
 """Train SOFTS with the published presets and set the test errors beside the paper's.
 
-    python benchmarks/forecast.py --folder DATA --sets etth1 ettm2 [--output runs/benchmarks/forecast]
+    python benchmarks/forecast.py --folder DATA --sets etth1 ettm2 [--output
+    runs/benchmarks/forecast]
 
-DATA holds ETTh1.csv.gz and so on (or .csv). Each run is an ordinary `headwise forecast train`; finished runs are
-kept, so the command goes on where it stopped. The table is printed and written to OUTPUT/table.md.
-"""
+DATA holds ETTh1.csv.gz and so on (or .csv). Each run is an ordinary `headwise forecast train`;
+finished runs are kept, so the command goes on where it stopped. The table is printed and written to
+OUTPUT/table.md."""
 
 import argparse
 import json
@@ -14,10 +15,19 @@ from headwise import pipelines
 
 # Mean MSE/MAE over the four horizons: SOFTS paper, Table 2.
 PAPER = {
-    "etth1": (0.449, 0.442), "etth2": (0.373, 0.400), "ettm1": (0.393, 0.403), "ettm2": (0.287, 0.330),
+    "etth1": (0.449, 0.442),
+    "etth2": (0.373, 0.400),
+    "ettm1": (0.393, 0.403),
+    "ettm2": (0.287, 0.330),
     "weather": (0.255, 0.278),
-}  # fmt: skip
-FILES = {"etth1": "ETTh1", "etth2": "ETTh2", "ettm1": "ETTm1", "ettm2": "ETTm2", "weather": "weather"}
+}
+FILES = {
+    "etth1": "ETTh1",
+    "etth2": "ETTh2",
+    "ettm1": "ETTm1",
+    "ettm2": "ETTm2",
+    "weather": "weather",
+}
 
 
 def run_one(data: Path, preset: str, horizon: int, seed: int, folder: Path) -> dict:
@@ -36,17 +46,32 @@ def run_one(data: Path, preset: str, horizon: int, seed: int, folder: Path) -> d
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--folder", type=Path, required=True)
     arguments.add_argument("--sets", nargs="+", default=["etth1"], choices=list(PAPER))
     arguments.add_argument("--horizons", nargs="+", type=int, default=[96, 192, 336, 720])
     arguments.add_argument("--seeds", nargs="+", type=int, default=[2021])
     arguments.add_argument("--output", type=Path, default=Path("runs/benchmarks/forecast"))
     given = arguments.parse_args()
-    head = ["set", "horizon", "MSE", "MAE", "95 % interval holds", "repeat last", "repeat 24 h", "paper MSE/MAE"]
+    head = [
+        "set",
+        "horizon",
+        "MSE",
+        "MAE",
+        "95 % interval holds",
+        "repeat last",
+        "repeat 24 h",
+        "paper MSE/MAE",
+    ]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name in given.sets:
-        data = next(p for p in (given.folder / f"{FILES[name]}{end}" for end in (".csv.gz", ".csv")) if p.exists())
+        data = next(
+            p
+            for p in (given.folder / f"{FILES[name]}{end}" for end in (".csv.gz", ".csv"))
+            if p.exists()
+        )
         rows = []
         for horizon in given.horizons:
             seeds = [run_one(data, name, horizon, seed, given.output) for seed in given.seeds]

@@ -2,10 +2,10 @@
 
     python benchmarks/grouped_auc.py [--rows 10000000] [--users 100000]
 
-Users are drawn with log-normal activity; scores are drawn for each row, a third of them rounded to hundredths, so that
-there are ties. The loop is given its rows sorted by user, outside its time, and leaves out users of one label. Each
-form is run in the same process; ours counts with the fastest of three, the loop is run once for each type of score.
-"""
+Users are drawn with log-normal activity; scores are drawn for each row, a third of them rounded to
+hundredths, so that there are ties. The loop is given its rows sorted by user, outside its time, and
+leaves out users of one label. Each form is run in the same process; ours counts with the fastest of
+three, the loop is run once for each type of score."""
 
 import time
 
@@ -43,10 +43,16 @@ def main(rows: int = 10_000_000, users: int = 100_000) -> None:
     order = np.argsort(user, kind="stable")
     starts = np.flatnonzero(np.diff(user[order])) + 1
     print(f"{rows:,} generated rows, {len(starts) + 1:,} users, {labels.mean():.1%} clicks")
-    print("| scores | GAUC, one sort | GAUC, user by user | difference | seconds | seconds | faster by | memory, MiB |")
+    print(
+        "| scores | GAUC, one sort | GAUC, user by user | difference | seconds | seconds | faster by | memory, MiB |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     single = score.astype(np.float32)
-    kinds = {"float32": single, "float64": score, "float32 held as float64": single.astype(np.float64)}
+    kinds = {
+        "float32": single,
+        "float64": score,
+        "float32 held as float64": single.astype(np.float64),
+    }
     for name, values in kinds.items():
         ours = grouped_auc(labels, values, user).gauc
         seconds = fastest([lambda values=values: grouped_auc(labels, values, user)], seconds=0)[0]

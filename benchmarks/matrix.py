@@ -1,13 +1,15 @@
-"""Every mechanism in every domain that it applies to, on real data: metric, parameters, time per step.
+"""Every mechanism in every domain that it applies to, on real data: metric, parameters, time per
+step.
 
-    python benchmarks/matrix.py [--seeds 2] [--jobs 2] [--output runs/benchmarks/matrix] [--write docs/matrix.md]
+    python benchmarks/matrix.py [--seeds 2] [--jobs 2] [--output runs/benchmarks/matrix] [--write
+    docs/matrix.md]
 
-Domains: forecast (ETTh1, horizon 96, as the channel mixer of an ordinary `headwise forecast train`), flowers (17
-classes, a small vision transformer from scratch), digits (log-mel frames, two speakers never heard in training).
-A finished cell is a file in OUTPUT and is not run again, so the command goes on where it stopped. Each cell runs on
-one thread in a process of its own. Steps are timed at the end, one mechanism at a time: keep the machine idle then.
-Data: HEADWISE_DATA, default ../shared/data.
-"""
+Domains: forecast (ETTh1, horizon 96, as the channel mixer of an ordinary `headwise forecast
+train`), flowers (17 classes, a small vision transformer from scratch), digits (log-mel frames, two
+speakers never heard in training). A finished cell is a file in OUTPUT and is not run again, so the
+command goes on where it stopped. Each cell runs on one thread in a process of its own. Steps are
+timed at the end, one mechanism at a time: keep the machine idle then. Data: HEADWISE_DATA, default
+../shared/data."""
 
 import argparse
 import contextlib
@@ -46,7 +48,13 @@ def forecast_run(name: str, seed: int, run: Path, epochs: int):
     shutil.rmtree(run, ignore_errors=True)
     data = domains.DATA / "forecast" / "ETTh1.csv.gz"
     done = pipelines.forecast.train(
-        data=str(data), preset="etth1", horizon=96, epochs=epochs, seed=seed, run=str(run), attention=name
+        data=str(data),
+        preset="etth1",
+        horizon=96,
+        epochs=epochs,
+        seed=seed,
+        run=str(run),
+        attention=name,
     )
     return done, 1000 / pl.read_csv(run / "history.csv")["steps_per_second"].max()
 
@@ -118,7 +126,9 @@ def cell(domain: str, name: str, seed: int, folder: Path) -> dict:
     begun = time.perf_counter()
     # The progress bars of several cells would run into each other.
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
-        result = {"forecast": forecast, "flowers": flowers, "digits": digits}[domain](name, seed, folder)
+        result = {"forecast": forecast, "flowers": flowers, "digits": digits}[domain](
+            name, seed, folder
+        )
     result |= {"domain": domain, "name": name, "seed": seed, "seconds": time.perf_counter() - begun}
     path = folder / f"{domain}-{name}-{seed}.json"
     path.with_suffix(".part").write_text(json.dumps(result))
@@ -145,7 +155,11 @@ def table(folder: Path) -> str:
         for domain, (_, *fits) in DOMAINS.items():
             rows = found.get((domain, name), [])
             if not rows:
-                cells += ["not applicable" if ATTENTION[name].fits not in fits else "not run", "", ""]
+                cells += [
+                    "not applicable" if ATTENTION[name].fits not in fits else "not run",
+                    "",
+                    "",
+                ]
                 continue
             values = [row["metric"] for row in rows]
             shape = "{:.4f}" if domain == "forecast" else "{:.3f}"
@@ -173,13 +187,17 @@ def write_between(path: Path, text: str) -> None:
 def main() -> None:
     from headwise.models.attention import ATTENTION
 
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--output", type=Path, default=Path("runs/benchmarks/matrix"))
     arguments.add_argument("--seeds", type=int, default=2)
     arguments.add_argument("--jobs", type=int, default=2, help="cells at a time, one thread each")
     arguments.add_argument("--names", nargs="+", default=list(ATTENTION), help="mechanisms (all)")
     arguments.add_argument("--domains", nargs="+", default=list(DOMAINS), choices=list(DOMAINS))
-    arguments.add_argument("--write", type=Path, help="page to put the table into, between its marks")
+    arguments.add_argument(
+        "--write", type=Path, help="page to put the table into, between its marks"
+    )
     o = arguments.parse_args()
     o.output.mkdir(parents=True, exist_ok=True)
     waiting = [
@@ -187,10 +205,13 @@ def main() -> None:
         for seed in range(o.seeds)
         for name in o.names
         for domain in o.domains
-        if ATTENTION[name].fits in DOMAINS[domain][1:] and not (o.output / f"{domain}-{name}-{seed}.json").exists()
+        if ATTENTION[name].fits in DOMAINS[domain][1:]
+        and not (o.output / f"{domain}-{name}-{seed}.json").exists()
     ]
     # One process a cell: what one leaves behind in memory never slows the next.
-    with ProcessPoolExecutor(o.jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+    with ProcessPoolExecutor(
+        o.jobs, mp_context=get_context("spawn"), max_tasks_per_child=1
+    ) as pool:
         jobs = {pool.submit(cell, *what): what for what in waiting}
         for job in tqdm(as_completed(jobs), total=len(jobs), unit="cell"):
             result = job.result()
@@ -200,7 +221,9 @@ def main() -> None:
     times = json.loads(kept.read_text()) if kept.exists() else {}
     pairs = [(d, n) for n in o.names for d in o.domains if ATTENTION[n].fits in DOMAINS[d][1:]]
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        for domain, name in tqdm([pair for pair in pairs if " ".join(pair) not in times], unit="timed"):
+        for domain, name in tqdm(
+            [pair for pair in pairs if " ".join(pair) not in times], unit="timed"
+        ):
             times[f"{domain} {name}"] = pool.submit(timed, domain, name, o.output).result()
             kept.write_text(json.dumps(times))
     text = table(o.output)

@@ -12,8 +12,12 @@ from pathlib import Path
 import torch
 
 
-def fastest(calls: Sequence[Callable[[], object]], seconds: float = 1.0, least: int = 3) -> list[float]:
-    """Seconds of the fastest call of each, the calls made in turn so that all of them meet the same machine."""
+def fastest(
+    calls: Sequence[Callable[[], object]], seconds: float = 1.0, least: int = 3
+) -> list[float]:
+    """Seconds of the fastest call of each, the calls made in turn so that all of them meet the same
+    machine.
+    """
     for call in calls:
         call()
     best = [float("inf")] * len(calls)
@@ -28,7 +32,9 @@ def fastest(calls: Sequence[Callable[[], object]], seconds: float = 1.0, least: 
 
 
 def medians(calls: Sequence[Callable[[], object]], rounds: int = 7) -> list[float]:
-    """Median seconds of each call, the calls made in turn, so that other work on the machine meets all alike."""
+    """Median seconds of each call, the calls made in turn, so that other work on the machine meets
+    all alike.
+    """
     spent: list[list[float]] = [[] for _ in calls]
     for turn in range(rounds + 1):
         for call, times in zip(calls, spent, strict=True):
@@ -49,9 +55,8 @@ def _status(field: str) -> int:
 def peak_bytes(call: Callable[[], object]) -> int:
     """Growth of the process's high-water mark over one call, after a first one.
 
-    Start the process with MALLOC_MMAP_THRESHOLD_=65536 and MALLOC_TRIM_THRESHOLD_=65536, or memory that the allocator
-    keeps hides what a call needs (see `memory_environment`).
-    """
+    Start the process with MALLOC_MMAP_THRESHOLD_=65536 and MALLOC_TRIM_THRESHOLD_=65536, or memory
+    that the allocator keeps hides what a call needs (see `memory_environment`)."""
     call()
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the mark starts again from what is held now
@@ -61,16 +66,22 @@ def peak_bytes(call: Callable[[], object]) -> int:
 
 
 def peak_of(script: str, *words: object) -> int:
-    """What `script --peak WORDS` prints, in a process of its own: what one form leaves behind hides what another
-    needs."""
+    """What `script --peak WORDS` prints, in a process of its own: what one form leaves behind hides
+    what another needs."""
     command = [sys.executable, script, "--peak", *map(str, words)]
     environment = os.environ | memory_environment()
-    return int(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+    return int(
+        subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    )
 
 
 def memory_environment() -> dict[str, str]:
     """What a process that measures memory has to be started with."""
-    return {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
+    return {
+        "MALLOC_MMAP_THRESHOLD_": "65536",
+        "MALLOC_TRIM_THRESHOLD_": "65536",
+        "OMP_NUM_THREADS": "1",
+    }
 
 
 def training_step(module: torch.nn.Module, call: Callable[[], torch.Tensor]) -> Callable[[], None]:

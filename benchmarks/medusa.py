@@ -1,11 +1,12 @@
-"""A training step of MEDUSA-style attention beside the same backbone without body and heads: time and peak memory.
+"""A training step of MEDUSA-style attention beside the same backbone without body and heads: time
+and peak memory.
 
     python benchmarks/medusa.py [--threads 2] [--rounds 5] [--backbone resnet50]
 
-float32, pictures of 224 x 224 for the classifier and 128 x 128 for the body (the released network has 480 and 256).
-Steps are made in turn; the median of each counts. Peak memory is the growth of a process of its own over one step, with
-one thread. The published counts of multiply-accumulates give an overhead of about 54 %.
-"""
+float32, pictures of 224 x 224 for the classifier and 128 x 128 for the body (the released network
+has 480 and 256). Steps are made in turn; the median of each counts. Peak memory is the growth of a
+process of its own over one step, with one thread. The published counts of multiply-accumulates give
+an overhead of about 54 %."""
 
 import argparse
 import os
@@ -15,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from measure import medians, peak_bytes, peak_of
 
-from headwise.models.medusa import build_medusa, size_of
+from headwise.models.vision.medusa import build_medusa, size_of
 
 FORMS = ("medusa", "none")
 BATCH, SIDE, SMALL = 4, 224, 128
@@ -41,7 +42,9 @@ def step(form: str, backbone: str) -> Callable[[], float]:
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--threads", type=int, default=2)
     arguments.add_argument("--rounds", type=int, default=5, help="steps of each")
     arguments.add_argument("--backbone", default="resnet50")
@@ -53,16 +56,24 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     load = os.getloadavg()[0]
     sizes = f"{SIDE} and {SMALL} pixels"
-    print(f"torch {torch.__version__}, {given.threads} threads, batch {BATCH}, {given.backbone}, {sizes}\n")
+    print(
+        f"torch {torch.__version__}, {given.threads} threads, batch {BATCH}, {given.backbone}, {sizes}\n"
+    )
     whole, plain = medians([step(form, given.backbone) for form in FORMS], given.rounds)
     memory = [peak_of(__file__, form, "--backbone", given.backbone) / 2**20 for form in FORMS]
     weights = [size_of(build_medusa(given.backbone, 2, attention=form)) / 1e6 for form in FORMS]
     print("| | with body and heads | backbone alone | overhead |")
     print("|---|---|---|---|")
-    rows = [("ms a step", whole * 1e3, plain * 1e3), ("MiB of a step", *memory), ("million parameters", *weights)]
+    rows = [
+        ("ms a step", whole * 1e3, plain * 1e3),
+        ("MiB of a step", *memory),
+        ("million parameters", *weights),
+    ]
     for name, one, other in rows:
         print(f"| {name} | {one:.1f} | {other:.1f} | {one / other - 1:.0%} |")
-    print(f"\nload of the machine {load:.1f} before, {os.getloadavg()[0]:.1f} after (alone: about {given.threads})")
+    print(
+        f"\nload of the machine {load:.1f} before, {os.getloadavg()[0]:.1f} after (alone: about {given.threads})"
+    )
 
 
 if __name__ == "__main__":

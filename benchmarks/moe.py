@@ -1,12 +1,13 @@
-"""A training step of a mixture of experts beside Hugging Face's Mixtral block and a dense layer of the active size.
+"""A training step of a mixture of experts beside Hugging Face's Mixtral block and a dense layer of
+the active size.
 
     python benchmarks/moe.py [--tokens 2048] [--width 256] [--seconds 2]
 
-Same weights, same choices, equal outputs (checked): softmax, two active experts of SwiGLU networks, balance loss of
-weight .01 in each library's own form. A step is forward and backward, to the input as well. Rows: E experts of inner
-width F. Ratios above 1 say that ours is faster: beside transformers' loop over experts ("eager", its reference) and its
-own grouped product ("grouped_mm"). Overhead: our step over that of one dense SwiGLU network of width 2 F.
-"""
+Same weights, same choices, equal outputs (checked): softmax, two active experts of SwiGLU networks,
+balance loss of weight .01 in each library's own form. A step is forward and backward, to the input
+as well. Rows: E experts of inner width F. Ratios above 1 say that ours is faster: beside
+transformers' loop over experts ("eager", its reference) and its own grouped product ("grouped_mm").
+Overhead: our step over that of one dense SwiGLU network of width 2 F."""
 
 import argparse
 import os
@@ -17,7 +18,10 @@ import torch
 from measure import fastest
 from torch import Tensor, nn
 from transformers import MixtralConfig
-from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock, load_balancing_loss_func
+from transformers.models.mixtral.modeling_mixtral import (
+    MixtralSparseMoeBlock,
+    load_balancing_loss_func,
+)
 
 from headwise.models.moe.layer import MoE
 from headwise.models.moe.losses import load_balance
@@ -30,7 +34,10 @@ class Dense(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.up, self.down = nn.Linear(width, 2 * hidden, bias=False), nn.Linear(hidden, width, bias=False)
+        self.up, self.down = (
+            nn.Linear(width, 2 * hidden, bias=False),
+            nn.Linear(hidden, width, bias=False),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.up(x).chunk(2, -1)
@@ -40,9 +47,12 @@ class Dense(nn.Module):
 def theirs(ours: MoE, kind: str) -> MixtralSparseMoeBlock:
     """Their block with our weights."""
     config = MixtralConfig(
-        hidden_size=ours.experts.width, intermediate_size=ours.experts.hidden, num_local_experts=ours.experts.experts,
-        num_experts_per_tok=ACTIVE, hidden_act="silu",
-    )  # fmt: skip
+        hidden_size=ours.experts.width,
+        intermediate_size=ours.experts.hidden,
+        num_local_experts=ours.experts.experts,
+        num_experts_per_tok=ACTIVE,
+        hidden_act="silu",
+    )
     config._experts_implementation = kind
     block = MixtralSparseMoeBlock(config)
     with torch.no_grad():
@@ -67,27 +77,39 @@ def step_of(module: nn.Module, x: Tensor, grad: Tensor):
             assert module.auxiliary is not None
             loss = loss + module.auxiliary
         elif seen:
-            loss = loss + BALANCE * load_balancing_loss_func((seen.pop(),), module.experts.num_experts, ACTIVE)
+            loss = loss + BALANCE * load_balancing_loss_func(
+                (seen.pop(),), module.experts.num_experts, ACTIVE
+            )
         loss.backward()
 
     return step
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--tokens", type=int, default=2048)
     arguments.add_argument("--width", type=int, default=256)
     arguments.add_argument("--seconds", type=float, default=2.0)
     o = arguments.parse_args()
     torch.set_num_threads(1)
-    print("| E | F | ours, ms | beside eager | beside grouped_mm | overhead over dense |\n|---|---|---|---|---|---|")
+    print(
+        "| E | F | ours, ms | beside eager | beside grouped_mm | overhead over dense |\n|---|---|---|---|---|---|"
+    )
     for experts in (8, 64):
         for hidden in (128, 1024):
             torch.manual_seed(0)
             ours = MoE(
-                o.width, hidden, experts=experts, active=ACTIVE, kind="glu", activation="silu", bias=False,
+                o.width,
+                hidden,
+                experts=experts,
+                active=ACTIVE,
+                kind="glu",
+                activation="silu",
+                bias=False,
                 balance=BALANCE,
-            )  # fmt: skip
+            )
             x = torch.randn(1, o.tokens, o.width, requires_grad=True)
             grad = torch.randn_like(x)
             rivals = [theirs(ours, kind) for kind in ("eager", "grouped_mm")]
@@ -97,13 +119,19 @@ def main() -> None:
             assert ours.routing is not None
             logits = ours.router.logits(x).detach().flatten(0, 1)
             balance = load_balancing_loss_func((logits,), experts, ACTIVE)
-            torch.testing.assert_close(load_balance(ours.routing, "sum"), balance)  # their convention, by name
-            steps = [step_of(module, x, grad) for module in (ours, *rivals, Dense(o.width, ACTIVE * hidden))]
+            torch.testing.assert_close(
+                load_balance(ours.routing, "sum"), balance
+            )  # their convention, by name
+            steps = [
+                step_of(module, x, grad)
+                for module in (ours, *rivals, Dense(o.width, ACTIVE * hidden))
+            ]
             mine, eager, grouped, dense = fastest(steps, o.seconds)
             print(
                 f"| {experts} | {hidden} | {1000 * mine:.1f} | {eager / mine:.2f}x | {grouped / mine:.2f}x | "
-                f"{mine / dense:.2f} |", flush=True,
-            )  # fmt: skip
+                f"{mine / dense:.2f} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

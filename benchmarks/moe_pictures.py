@@ -2,11 +2,11 @@
 
     python benchmarks/moe_pictures.py [--output docs/images/moe-routers.png]
 
-Generated: 240 tokens of width 16 in six clusters, drawn by their two principal components; four experts, one active,
-the same router weights for all, one draw of them. Colour: the expert of a token; ring: another one under noise (a tenth
-of the deviation); cross: dropped. Below: which share of the tokens each expert serves. Printed: the mean share of
-changes over 40 draws of tokens and router, by token and by similarity, for eight experts, two active.
-"""
+Generated: 240 tokens of width 16 in six clusters, drawn by their two principal components; four
+experts, one active, the same router weights for all, one draw of them. Colour: the expert of a
+token; ring: another one under noise (a tenth of the deviation); cross: dropped. Below: which share
+of the tokens each expert serves. Printed: the mean share of changes over 40 draws of tokens and
+router, by token and by similarity, for eight experts, two active."""
 
 import argparse
 from pathlib import Path
@@ -30,14 +30,21 @@ ROUTERS = {
 
 
 def drawn(temperature: float | None) -> float:
-    """Mean share of tokens that change their experts under noise, 40 draws; temperature 0: by token."""
+    """Mean share of tokens that change their experts under noise, 40 draws; temperature 0: by
+    token.
+    """
     found = []
     for seed in range(40):
         torch.manual_seed(seed)
         x = (2 * torch.randn(6, 1, 16) + 0.7 * torch.randn(6, 40, 16)).view(1, 240, 16)
         noisy = x + 0.1 * torch.randn_like(x)
         gate = torch.randn(8, 16)
-        router = Router(16, 8, 2, **({} if temperature == 0 else {"mixing": "similarity", "temperature": temperature}))
+        router = Router(
+            16,
+            8,
+            2,
+            **({} if temperature == 0 else {"mixing": "similarity", "temperature": temperature}),
+        )
         with torch.no_grad():
             router.eval().gate.weight.copy_(gate)
             found.append(flip_rate(router(x), router(noisy)))
@@ -45,7 +52,9 @@ def drawn(temperature: float | None) -> float:
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--output", type=Path, default=Path("docs/images/moe-routers.png"))
     arguments.add_argument("--seed", type=int, default=5)
     o = arguments.parse_args()
@@ -55,7 +64,9 @@ def main() -> None:
     noisy = x + 0.1 * x.std() * torch.randn_like(x)
     plane_of = torch.pca_lowrank(x[0], 2)[2]
     gate = 0.3 * torch.randn(4, 16)
-    figure, axes = plt.subplots(2, 4, figsize=(13, 4.6), height_ratios=(4, 1), constrained_layout=True)
+    figure, axes = plt.subplots(
+        2, 4, figsize=(13, 4.6), height_ratios=(4, 1), constrained_layout=True
+    )
     for (name, options), (plane, bars) in zip(ROUTERS.items(), axes.T):
         router = Router(16, 4, 1, normalise=False, **options)
         with torch.no_grad():
@@ -71,7 +82,9 @@ def main() -> None:
         dropped = first == 4
         plane.scatter(*points[dropped].T, s=22, marker="x", color="#888888", linewidths=1)
         if not router.capacity:
-            plane.scatter(*points[changed].T, s=46, facecolors="none", edgecolors="black", linewidths=0.8)
+            plane.scatter(
+                *points[changed].T, s=46, facecolors="none", edgecolors="black", linewidths=0.8
+            )
             name += f"\n{flip_rate(found, other):.0%} change under noise"
         else:
             name += f"\n{float(dropped.double().mean()):.0%} find no room"
@@ -84,7 +97,11 @@ def main() -> None:
     o.output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(o.output, dpi=110)
     print(o.output)
-    for name, temperature in (("by token", 0), ("similarity, sqrt(D)", None), ("similarity, temperature 1", 1)):
+    for name, temperature in (
+        ("by token", 0),
+        ("similarity, sqrt(D)", None),
+        ("similarity, temperature 1", 1),
+    ):
         print(f"{name}: {drawn(temperature):.1%} change")
 
 

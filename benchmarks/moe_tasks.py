@@ -1,14 +1,15 @@
-"""Dense, mixture of experts and similarity-aware mixture (arXiv 2505.00792) on real tasks at equal active parameters.
+"""Dense, mixture of experts and similarity-aware mixture (arXiv 2505.00792) on real tasks at equal
+active parameters.
 
     python benchmarks/moe_tasks.py [--seeds 3] [--jobs 1] [--output runs/benchmarks/moe_tasks]
 
-Forecasting: ETTh1 (horizon 96, the paper's options) and a week of METR-LA (207 sensors, horizon 12) by the pipeline,
-`--ffn moe --experts 8 --active 2`. Table: MovieLens-100k as two nested tasks, rating >= 4 and rating = 5, per user in
-time order 80/10/10; a small encoder over ten fields. Each expert is half as wide as the dense network, so that two are
-as large. Printed: mean of the metric over seeds with a 95 % interval (Student); the difference to the dense form of the
-same seed; and for noise on the inputs (Gaussian, a tenth and three tenths of their deviation) the metric and the share
-of tokens whose set of experts changes. Finished cells are kept.
-"""
+Forecasting: ETTh1 (horizon 96, the paper's options) and a week of METR-LA (207 sensors, horizon 12)
+by the pipeline, `--ffn moe --experts 8 --active 2`. Table: MovieLens-100k as two nested tasks,
+rating >= 4 and rating = 5, per user in time order 80/10/10; a small encoder over ten fields. Each
+expert is half as wide as the dense network, so that two are as large. Printed: mean of the metric
+over seeds with a 95 % interval (Student); the difference to the dense form of the same seed; and
+for noise on the inputs (Gaussian, a tenth and three tenths of their deviation) the metric and the
+share of tokens whose set of experts changes. Finished cells are kept."""
 
 import argparse
 import csv
@@ -37,7 +38,11 @@ FORMS = {
     "dense": {"ffn": "mlp"},
     "MoE": {"ffn": "moe"},
     "similarity-aware MoE": {"ffn": "moe", "router": "similarity"},
-    "similarity-aware MoE, temperature 1": {"ffn": "moe", "router": "similarity", "router_temperature": 1.0},
+    "similarity-aware MoE, temperature 1": {
+        "ffn": "moe",
+        "router": "similarity",
+        "router_temperature": 1.0,
+    },
 }
 NOISE = (0.1, 0.3)
 SENSORS = {"width": 128, "core": 64, "feedforward": 128, "layers": 2, "batch_size": 16}
@@ -63,13 +68,18 @@ def flips(before: list, after: list) -> float | None:
 
 def forecast(task: str, form: str, seed: int, run: Path) -> dict:
     """Train by the pipeline, then measure the finished run with and without noise."""
-    from headwise.pipelines.engine.loaded import load_run
+    from headwise.pipelines.engine.runs.loaded import load_run
     from headwise.pipelines.forecast import TASK, forward, train
 
     folder = DATA / "forecast"
     given = {
         "ETTh1": {"data": str(folder / "ETTh1.csv.gz"), "preset": "etth1"},
-        "METR-LA": {"data": str(folder / "metr_la_1week_los_speed.csv.gz"), "frequency": "5m", "horizon": 12} | SENSORS,
+        "METR-LA": {
+            "data": str(folder / "metr_la_1week_los_speed.csv.gz"),
+            "frequency": "5m",
+            "horizon": 12,
+        }
+        | SENSORS,
     }[task]
     shutil.rmtree(run, ignore_errors=True)
     train(run=str(run), seed=seed, workers=0, **given, **FORMS[form])
@@ -92,7 +102,9 @@ def forecast(task: str, form: str, seed: int, run: Path) -> dict:
     found = {"metric": done.run.metrics()["mse"]}
     for share in NOISE:
         found[f"noise {share}"] = errors[share][0] / errors[share][1]
-        found[f"flips {share}"] = None if changed[share][0] is None else statistics.mean(changed[share])
+        found[f"flips {share}"] = (
+            None if changed[share][0] is None else statistics.mean(changed[share])
+        )
     found["weights"] = sum(value.numel() for value in done.model.state_dict().values())
     shutil.rmtree(run)
     return {task: found}
@@ -102,7 +114,9 @@ def forecast(task: str, form: str, seed: int, run: Path) -> dict:
 
 
 def movielens() -> tuple[Tensor, Tensor, Tensor, list[int]]:
-    """Fields (R, 10) as numbers from 0, labels (R, 2), part of each row (0, 1, 2), sizes of the fields."""
+    """Fields (R, 10) as numbers from 0, labels (R, 2), part of each row (0, 1, 2), sizes of the
+    fields.
+    """
 
     def table(name: str) -> list[dict[str, str]]:
         with open(DATA / "recsys" / "ml-100k" / f"ml-100k.{name}", newline="") as file:
@@ -123,10 +137,20 @@ def movielens() -> tuple[Tensor, Tensor, Tensor, list[int]]:
         user, item = users[row["user_id"]], items[row["item_id"]]
         when = datetime.fromtimestamp(float(row["timestamp"]), UTC)
         genres = item["class"].split()
-        fields.append((
-            row["user_id"], row["item_id"], int(user["age"]) // 5, user["gender"], user["occupation"],
-            user["zip_code"][:2], item["release_year"], item["class"], genres[0] if genres else "", when.hour,
-        ))  # fmt: skip
+        fields.append(
+            (
+                row["user_id"],
+                row["item_id"],
+                int(user["age"]) // 5,
+                user["gender"],
+                user["occupation"],
+                user["zip_code"][:2],
+                item["release_year"],
+                item["class"],
+                genres[0] if genres else "",
+                when.hour,
+            )
+        )
         labels.append((float(row["rating"]) >= 4, float(row["rating"]) == 5))
         place = seen[row["user_id"]] = seen.get(row["user_id"], 0) + 1
         share = place / totals[row["user_id"]]
@@ -134,7 +158,12 @@ def movielens() -> tuple[Tensor, Tensor, Tensor, list[int]]:
     columns, sizes = [], []
     for column in zip(*fields):
         # What the training part does not hold is number 0.
-        known = {value: i for i, value in enumerate(sorted({v for v, p in zip(column, parts) if p == 0}, key=str), 1)}
+        known = {
+            value: i
+            for i, value in enumerate(
+                sorted({v for v, p in zip(column, parts) if p == 0}, key=str), 1
+            )
+        }
         columns.append([known.get(value, 0) for value in column])
         sizes.append(len(known) + 1)
     return torch.tensor(columns).T, torch.tensor(labels).float(), torch.tensor(parts), sizes
@@ -146,7 +175,7 @@ class TableModel(nn.Module):
     def __init__(self, sizes: list[int], options: dict, width: int = 32) -> None:
         super().__init__()
         from headwise.models.attention import build_attention
-        from headwise.models.blocks import EncoderLayer, build_feedforward
+        from headwise.models.layers.blocks import EncoderLayer, build_feedforward
 
         moe = {"experts": 8, "active": 2}
         if "router" in options:
@@ -156,11 +185,13 @@ class TableModel(nn.Module):
         self.register_buffer("start", torch.tensor([0, *sizes[:-1]]).cumsum(0))
         self.layers = nn.ModuleList(
             EncoderLayer(
-                width, build_attention("softmax", width, 4),
-                build_feedforward(options["ffn"], width, 4 * width, dropout=0.2, moe=moe), dropout=0.2,
+                width,
+                build_attention("softmax", width, 4),
+                build_feedforward(options["ffn"], width, 4 * width, dropout=0.2, moe=moe),
+                dropout=0.2,
             )
             for _ in range(2)
-        )  # fmt: skip
+        )
         self.dropout = nn.Dropout(0.2)
         self.head = nn.Linear(len(sizes) * width, 2)
 
@@ -184,7 +215,10 @@ def table(form: str, seed: int) -> dict:
     torch.manual_seed(seed)
     model = TableModel(sizes, FORMS[form])
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.05)
-    train, rest = (parts == 0).nonzero().flatten(), [(parts == i).nonzero().flatten() for i in (1, 2)]
+    train, rest = (
+        (parts == 0).nonzero().flatten(),
+        [(parts == i).nonzero().flatten() for i in (1, 2)],
+    )
     dice, best, kept, waited = torch.Generator().manual_seed(seed), 0.0, {}, 0
 
     @torch.no_grad()
@@ -197,7 +231,9 @@ def table(form: str, seed: int) -> dict:
 
     while waited < 3:
         for rows in train[torch.randperm(len(train), generator=dice)].split(1024):
-            loss = nn.functional.binary_cross_entropy_with_logits(model.train()(fields[rows]), labels[rows])
+            loss = nn.functional.binary_cross_entropy_with_logits(
+                model.train()(fields[rows]), labels[rows]
+            )
             extra = auxiliary_loss(model)
             optimiser.zero_grad(set_to_none=True)
             (loss if extra is None else loss + extra).backward()
@@ -205,7 +241,11 @@ def table(form: str, seed: int) -> dict:
         now = statistics.mean(aucs(scores(rest[0])[0], labels[rest[0]]))
         waited += 1
         if now > best:
-            best, waited, kept = now, 0, {name: value.clone() for name, value in model.state_dict().items()}
+            best, waited, kept = (
+                now,
+                0,
+                {name: value.clone() for name, value in model.state_dict().items()},
+            )
     model.load_state_dict(kept)
     logits, clean = scores(rest[1])
     found = [{"metric": auc} for auc in aucs(logits, labels[rest[1]])]
@@ -213,7 +253,10 @@ def table(form: str, seed: int) -> dict:
         logits, seen = scores(rest[1], share)
         each = [flips(a, b) for a, b in zip(clean, seen)]
         for row, auc in zip(found, aucs(logits, labels[rest[1]])):
-            row |= {f"noise {share}": auc, f"flips {share}": None if each[0] is None else statistics.mean(each)}
+            row |= {
+                f"noise {share}": auc,
+                f"flips {share}": None if each[0] is None else statistics.mean(each),
+            }
     for row in found:
         row["weights"] = sum(value.numel() for value in model.parameters())
     return {"MovieLens like": found[0], "MovieLens love": found[1]}
@@ -223,7 +266,11 @@ def cell(kind: str, form: str, seed: int, folder: Path) -> None:
     """Train one model and keep what is measured on it."""
     torch.set_num_threads(1)
     path = name(folder, kind, form, seed)
-    result = table(form, seed) if kind == "MovieLens" else forecast(kind, form, seed, path.with_suffix(".run"))
+    result = (
+        table(form, seed)
+        if kind == "MovieLens"
+        else forecast(kind, form, seed, path.with_suffix(".run"))
+    )
     path.with_suffix(".part").write_text(json.dumps(result))
     path.with_suffix(".part").rename(path)
 
@@ -233,18 +280,28 @@ def name(folder: Path, kind: str, form: str, seed: int) -> Path:
 
 
 def show(values: list[float], signed: bool = False) -> str:
-    return ("{:+.4f} ({:+.4f} to {:+.4f})" if signed else "{:.4f} ({:.4f}–{:.4f})").format(*student(values))
+    return ("{:+.4f} ({:+.4f} to {:+.4f})" if signed else "{:.4f} ({:.4f}–{:.4f})").format(
+        *student(values)
+    )
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--seeds", type=int, default=3)
     arguments.add_argument("--jobs", type=int, default=1)
     arguments.add_argument("--output", type=Path, default=Path("runs/benchmarks/moe_tasks"))
     o = arguments.parse_args()
     o.output.mkdir(parents=True, exist_ok=True)
     kinds = ("MovieLens", "ETTh1", "METR-LA")
-    waiting = [(k, f, s) for s in range(o.seeds) for k in kinds for f in FORMS if not name(o.output, k, f, s).exists()]
+    waiting = [
+        (k, f, s)
+        for s in range(o.seeds)
+        for k in kinds
+        for f in FORMS
+        if not name(o.output, k, f, s).exists()
+    ]
     with ProcessPoolExecutor(o.jobs, mp_context=get_context("spawn")) as pool:
         jobs = [pool.submit(cell, *what, o.output) for what in waiting]
         for job in tqdm(as_completed(jobs), total=len(jobs), unit="model"):
@@ -256,13 +313,21 @@ def main() -> None:
         dense: list[float] = []
         for form in FORMS:
             kind = task.split()[0]
-            rows = [json.loads(name(o.output, kind, form, s).read_text())[task] for s in range(o.seeds)]
+            rows = [
+                json.loads(name(o.output, kind, form, s).read_text())[task] for s in range(o.seeds)
+            ]
             found = [row["metric"] for row in rows]
             dense = dense or found
             difference = "" if found is dense else show([a - b for a, b in zip(found, dense)], True)
-            more = [rows[0][key] is not None and f"{statistics.mean(row[key] for row in rows):.4f}" for key in shares]
-            print(f"| {task}, {metric} | {form} | {rows[0]['weights']:,} | {show(found)} | {difference} | "
-                  + " | ".join(cell or "" for cell in more) + " |")  # fmt: skip
+            more = [
+                rows[0][key] is not None and f"{statistics.mean(row[key] for row in rows):.4f}"
+                for key in shares
+            ]
+            print(
+                f"| {task}, {metric} | {form} | {rows[0]['weights']:,} | {show(found)} | {difference} | "
+                + " | ".join(cell or "" for cell in more)
+                + " |"
+            )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Time of mixture-of-head attention against the share of heads that are on, beside softmax attention with all of them.
+"""Time of mixture-of-head attention against the share of heads that are on, beside softmax
+attention with all of them.
 
     python benchmarks/moh.py [--tokens 512 1024 2048] [--causal]
 
-Width 256, 8 heads of 32, batch 1, one thread; gathered: heads that are off are not computed; dense: all heads, gates
-afterwards, as in published code. ms of the fastest call, all forms in turn.
-"""
+Width 256, 8 heads of 32, batch 1, one thread; gathered: heads that are off are not computed; dense:
+all heads, gates afterwards, as in published code. ms of the fastest call, all forms in turn."""
 
 import argparse
 
@@ -18,7 +18,9 @@ SHARES = {"100 %": (2, 6), "75 %": (2, 4), "50 %": (2, 2), "25 %": (1, 1)}
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--tokens", type=int, nargs="+", default=[128, 256, 512, 1024, 2048])
     arguments.add_argument("--causal", action="store_true")
     o = arguments.parse_args()
@@ -29,18 +31,27 @@ def main() -> None:
         for compute in ("dense", "gathered"):
             options = {"shared": shared, "active": active, "compute": compute, "causal": o.causal}
             models[f"{share}, {compute}"] = build_attention("moh", WIDTH, HEADS, **options)
-    print("| form | " + " | ".join(f"{n:,} tokens: inference, training (ms)" for n in o.tokens) + " |")
+    print(
+        "| form | " + " | ".join(f"{n:,} tokens: inference, training (ms)" for n in o.tokens) + " |"
+    )
     print("|---|" + "---|" * len(o.tokens))
     cells: dict[str, list[str]] = {name: [] for name in models}
     for n in o.tokens:
         x = torch.randn(1, n, WIDTH)
         with torch.no_grad():
-            inference = fastest([lambda model=model, x=x: model.eval()(x) for model in models.values()], 0.3)
-        steps = [training_step(model, lambda model=model, x=x: model.train()(x)) for model in models.values()]
+            inference = fastest(
+                [lambda model=model, x=x: model.eval()(x) for model in models.values()], 0.3
+            )
+        steps = [
+            training_step(model, lambda model=model, x=x: model.train()(x))
+            for model in models.values()
+        ]
         training = fastest(steps, 0.3)
         for i, name in enumerate(models):
             first, second = inference[i] / inference[0], training[i] / training[0]
-            cells[name].append(f"{1000 * inference[i]:.1f} ({first:.2f}), {1000 * training[i]:.1f} ({second:.2f})")
+            cells[name].append(
+                f"{1000 * inference[i]:.1f} ({first:.2f}), {1000 * training[i]:.1f} ({second:.2f})"
+            )
     for name, row in cells.items():
         print(f"| {name} | " + " | ".join(row) + " |")
     print("In brackets: time as a share of softmax attention's.")

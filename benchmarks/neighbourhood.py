@@ -1,9 +1,10 @@
-"""Attention in a window of a grid: ours beside unfolding the grid (torch's unfold and einsum), time and peak memory.
+"""Attention in a window of a grid: ours beside unfolding the grid (torch's unfold and einsum), time
+and peak memory.
 
     python benchmarks/neighbourhood.py
 
-Batch 1, one thread, float32; both are given the same logits and values and must agree before anything is timed.
-"""
+Batch 1, one thread, float32; both are given the same logits and values and must agree before
+anything is timed."""
 
 import os
 import subprocess
@@ -39,8 +40,15 @@ class Unfolded(Step):
     def forward(self) -> Tensor:
         _, heads, cells, size = self.value.shape
         image = self.value.transpose(2, 3).reshape(1, heads * size, self.side, self.side)
-        copies = F.unfold(image, self.window, padding=self.window // 2).view(1, heads, size, -1, cells)
-        inside = F.unfold(torch.ones(1, 1, self.side, self.side), self.window, padding=self.window // 2)[0].t() > 0
+        copies = F.unfold(image, self.window, padding=self.window // 2).view(
+            1, heads, size, -1, cells
+        )
+        inside = (
+            F.unfold(torch.ones(1, 1, self.side, self.side), self.window, padding=self.window // 2)[
+                0
+            ].t()
+            > 0
+        )
         weights = self.logits.masked_fill(~inside, -torch.inf).softmax(-1)
         return torch.einsum("bhnw,bhewn->bhne", weights, copies)
 
@@ -48,9 +56,13 @@ class Unfolded(Step):
 def main() -> None:
     if os.environ.get("MALLOC_TRIM_THRESHOLD_") is None:
         # The allocator's settings are read when a process starts.
-        raise SystemExit(subprocess.call([sys.executable, __file__], env=os.environ | memory_environment()))
+        raise SystemExit(
+            subprocess.call([sys.executable, __file__], env=os.environ | memory_environment())
+        )
     torch.set_num_threads(1)
-    print("| channels, image, window | inference, ms | memory, MiB | training, ms | memory, MiB | faster by | memory |")
+    print(
+        "| channels, image, window | inference, ms | memory, MiB | training, ms | memory, MiB | faster by | memory |"
+    )
     print("|---|---|---|---|---|---|---|")
     for case in CASES:
         torch.manual_seed(0)

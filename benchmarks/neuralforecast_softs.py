@@ -1,12 +1,13 @@
-"""SOFTS here beside the SOFTS of neuralforecast: same data, same sizes, each in a process of its own.
+"""SOFTS here beside the SOFTS of neuralforecast: same data, same sizes, each in a process of its
+own.
 
     pip install -e '.[benchmark]'
     python benchmarks/neuralforecast_softs.py [--data FILE] [--steps 300]
 
-Training: optimiser steps of 32 windows through each library's own loop. Two lengths are timed and subtracted, so that
-start-up, reading and checking do not count. Inference: forecasts of all windows of the last --windows rows through
-each library's own call. Memory: the peak of the process. Without --data a generated table is used.
-"""
+Training: optimiser steps of 32 windows through each library's own loop. Two lengths are timed and
+subtracted, so that start-up, reading and checking do not count. Inference: forecasts of all windows
+of the last --windows rows through each library's own call. Memory: the peak of the process. Without
+--data a generated table is used."""
 
 import argparse
 import json
@@ -30,14 +31,21 @@ def ours(data: str, steps: int, windows: int) -> dict[str, float]:
 
     from headwise.pipelines import load_task
     from headwise.pipelines.engine.command_line import parse
-    from headwise.pipelines.engine.jobs import _fabric
-    from headwise.pipelines.engine.loop import Trainer
-    from headwise.pipelines.engine.run_directory import RunDirectory
+    from headwise.pipelines.engine.runs.run_directory import RunDirectory
+    from headwise.pipelines.engine.training.jobs import _fabric
+    from headwise.pipelines.engine.training.loop import Trainer
     from headwise.pipelines.forecast import forward
     from headwise.pipelines.forecast.scoring import batches
 
     task = load_task("forecast")
-    values = {"data": data, "horizon": HORIZON, "lookback": LOOKBACK, "marks": False, "batch_size": BATCH, **SIZES}
+    values = {
+        "data": data,
+        "horizon": HORIZON,
+        "lookback": LOOKBACK,
+        "marks": False,
+        "batch_size": BATCH,
+        **SIZES,
+    }
     seconds = []
     for count in (steps // 4, steps):
         options = parse(task, "train", [], values={**values, "max_steps": count, "epochs": 1000})
@@ -58,7 +66,10 @@ def ours(data: str, steps: int, windows: int) -> dict[str, float]:
         for _, batch in batches(splits.test, last, torch.device("cpu"), "windows"):
             forward(model, batch)
     took = time.perf_counter() - started
-    return {"train": (steps - steps // 4) * BATCH / (seconds[1] - seconds[0]), "infer": windows / took}
+    return {
+        "train": (steps - steps // 4) * BATCH / (seconds[1] - seconds[0]),
+        "infer": windows / took,
+    }
 
 
 def theirs(data: str, steps: int, windows: int) -> dict[str, float]:
@@ -79,12 +90,27 @@ def theirs(data: str, steps: int, windows: int) -> dict[str, float]:
 
     def make(count: int) -> NeuralForecast:
         model = SOFTS(
-            h=HORIZON, input_size=LOOKBACK, n_series=len(wide.columns) - 1, hidden_size=SIZES["width"],
-            d_core=SIZES["core"], d_ff=SIZES["feedforward"], e_layers=SIZES["layers"], dropout=0.0, loss=MSE(),
-            learning_rate=3e-4, max_steps=count, windows_batch_size=BATCH, inference_windows_batch_size=256,
-            step_size=1, scaler_type="identity", logger=False, enable_progress_bar=False, enable_checkpointing=False,
-            enable_model_summary=False, accelerator="cpu",
-        )  # fmt: skip
+            h=HORIZON,
+            input_size=LOOKBACK,
+            n_series=len(wide.columns) - 1,
+            hidden_size=SIZES["width"],
+            d_core=SIZES["core"],
+            d_ff=SIZES["feedforward"],
+            e_layers=SIZES["layers"],
+            dropout=0.0,
+            loss=MSE(),
+            learning_rate=3e-4,
+            max_steps=count,
+            windows_batch_size=BATCH,
+            inference_windows_batch_size=256,
+            step_size=1,
+            scaler_type="identity",
+            logger=False,
+            enable_progress_bar=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            accelerator="cpu",
+        )
         return NeuralForecast(models=[model], freq="h")
 
     seconds = []
@@ -95,14 +121,21 @@ def theirs(data: str, steps: int, windows: int) -> dict[str, float]:
         seconds.append(time.perf_counter() - started)
     tail = long[long.ds >= wide.date.iloc[-(LOOKBACK + HORIZON + windows - 1)]]
     started = time.perf_counter()
-    forecasts = forecaster.cross_validation(df=tail, n_windows=windows, step_size=1, use_fitted=True, refit=False)
+    forecasts = forecaster.cross_validation(
+        df=tail, n_windows=windows, step_size=1, use_fitted=True, refit=False
+    )
     took = time.perf_counter() - started
     assert len(forecasts) == windows * HORIZON * (len(wide.columns) - 1)
-    return {"train": (steps - steps // 4) * BATCH / (seconds[1] - seconds[0]), "infer": windows / took}
+    return {
+        "train": (steps - steps // 4) * BATCH / (seconds[1] - seconds[0]),
+        "infer": windows / took,
+    }
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--data", help="wide csv with a `date` column, hourly (csv.gz too)")
     arguments.add_argument("--steps", type=int, default=400)
     arguments.add_argument("--windows", type=int, default=1000)
@@ -116,20 +149,29 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = given.data
         if data is None:
-            from headwise.data.generate import sample_series, write_wide
+            from headwise.data.series.generate import sample_series, write_wide
 
             data = f"{folder}/generated.csv"
             write_wide(sample_series(rows=10_000), data)
         results = {}
-        for who in ("ours", "theirs", "ours", "theirs"):  # twice, in turn; the better of each counts
+        for who in (
+            "ours",
+            "theirs",
+            "ours",
+            "theirs",
+        ):  # twice, in turn; the better of each counts
             command = [sys.executable, __file__, "--only", who, "--data", data]
             command += ["--steps", str(given.steps), "--windows", str(given.windows)]
             done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
             if done.returncode:
                 sys.exit(f"{who} failed:\n{done.stderr[-2000:]}")
-            found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))[7:])
+            found = json.loads(
+                next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))[7:]
+            )
             before = results.setdefault(who, found)
-            results[who] = {k: (min if k == "peak_mib" else max)(found[k], before[k]) for k in found}
+            results[who] = {
+                k: (min if k == "peak_mib" else max)(found[k], before[k]) for k in found
+            }
     one, other = results["ours"], results["theirs"]
     print("| | Headwise | neuralforecast | ratio |\n|---|---|---|---|")
     for key, name in (

@@ -1,12 +1,12 @@
-"""Pair-wise cross-attention beside joined keys and values, time and peak memory, forward and backward.
+"""Pair-wise cross-attention beside joined keys and values, time and peak memory, forward and
+backward.
 
     python benchmarks/pair_attention.py [--threads 2] [--rounds 5]
 
-float32. The other form joins each sample's keys and values with those of its partner (`torch.cat`) and calls
-`scaled_dot_product_attention`. Both must agree in values and gradients before anything is timed. They are called in
-turn; the median of each counts. Peak memory is the growth of a process of its own over one step, with one thread: all
-but the inputs, gradients included.
-"""
+float32. The other form joins each sample's keys and values with those of its partner (`torch.cat`)
+and calls `scaled_dot_product_attention`. Both must agree in values and gradients before anything is
+timed. They are called in turn; the median of each counts. Peak memory is the growth of a process of
+its own over one step, with one thread: all but the inputs, gradients included."""
 
 import argparse
 import os
@@ -44,7 +44,9 @@ def step(form: Callable[..., Tensor], case: tuple[int, ...]) -> Callable[[], tup
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--threads", type=int, default=2)
     arguments.add_argument("--rounds", type=int, default=5, help="calls of each form")
     arguments.add_argument("--peak", type=int, nargs=5, help=argparse.SUPPRESS)
@@ -55,7 +57,9 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     load = os.getloadavg()[0]
     print(f"torch {torch.__version__}, {given.threads} threads, forward and backward, float32\n")
-    print("| batch | heads | tokens | width | ms here | ms joined | faster | MiB here | MiB joined | share |")
+    print(
+        "| batch | heads | tokens | width | ms here | ms joined | faster | MiB here | MiB joined | share |"
+    )
     print("|---|---|---|---|---|---|---|---|---|---|")
     for case in CASES:
         calls = [step(form, case) for form in FORMS]
@@ -68,7 +72,9 @@ def main() -> None:
             f"| {small:.1f} | {large:.1f} | {small / large:.2f} |",
             flush=True,
         )
-    print(f"\nload of the machine {load:.1f} before, {os.getloadavg()[0]:.1f} after (alone: about {given.threads})")
+    print(
+        f"\nload of the machine {load:.1f} before, {os.getloadavg()[0]:.1f} after (alone: about {given.threads})"
+    )
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
-"""A few queries a sample to ragged keys: ours beside padding and beside torch's nested tensors, time and peak memory.
+"""A few queries a sample to ragged keys: ours beside padding and beside torch's nested tensors,
+time and peak memory.
 
     python benchmarks/ragged_attention.py [--samples 4096] [--seconds 1]
 
-Forward and backward pass, float32, one thread. Lengths are generated: log-normal, rounded down and cut at the longest,
-so that most samples are short, some empty and few long. Padded: keys and values copied to (samples, longest), then
-`scaled_dot_product_attention` with a boolean mask. The copy is one indexed write, because the backward pass of
-`torch.nn.utils.rnn.pad_sequence` copies the whole gradient once a sample. Nested: the jagged layout, no padding. All
-forms must agree in values and gradients before anything is timed; they are called in turn and the fastest call counts.
-Peak memory is the growth of a process of its own over one call: all but the inputs, gradients included.
-"""
+Forward and backward pass, float32, one thread. Lengths are generated: log-normal, rounded down and
+cut at the longest, so that most samples are short, some empty and few long. Padded: keys and values
+copied to (samples, longest), then `scaled_dot_product_attention` with a boolean mask. The copy is
+one indexed write, because the backward pass of `torch.nn.utils.rnn.pad_sequence` copies the whole
+gradient once a sample. Nested: the jagged layout, no padding. All forms must agree in values and
+gradients before anything is timed; they are called in turn and the fastest call counts. Peak memory
+is the growth of a process of its own over one call: all but the inputs, gradients included."""
 
 import argparse
 import os
@@ -25,7 +26,12 @@ from torch import Tensor
 from headwise.kernels.ragged_attention import ragged_attention
 
 # queries, heads, width of a head, mean and deviation of the logarithm of a length, longest
-CASES = ((8, 4, 16, 1.8, 1.1, 100), (8, 2, 32, 1.8, 1.1, 100), (8, 4, 8, 3.0, 0.8, 100), (1, 4, 16, 1.8, 1.1, 100))
+CASES = (
+    (8, 4, 16, 1.8, 1.1, 100),
+    (8, 2, 32, 1.8, 1.1, 100),
+    (8, 4, 8, 3.0, 0.8, 100),
+    (1, 4, 16, 1.8, 1.1, 100),
+)
 Form = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
@@ -33,19 +39,31 @@ def padded(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor) -> Tensor
     lengths = offsets.diff()
     inside = torch.arange(int(lengths.max())) < lengths[:, None]
     place = inside.nonzero(as_tuple=True)
-    k, v = (x.new_zeros((*inside.shape, *x.shape[1:])).index_put(place, x).transpose(1, 2) for x in (key, value))
-    # An empty sample sees one padded value, which is 0, instead of a row of nothing but masked keys.
+    k, v = (
+        x.new_zeros((*inside.shape, *x.shape[1:])).index_put(place, x).transpose(1, 2)
+        for x in (key, value)
+    )
+    # An empty sample sees one padded value, which is 0, instead of a row of nothing but masked
+    # keys.
     inside[:, 0] = True
-    return F.scaled_dot_product_attention(query.transpose(1, 2), k, v, attn_mask=inside[:, None, None]).transpose(1, 2)
+    return F.scaled_dot_product_attention(
+        query.transpose(1, 2), k, v, attn_mask=inside[:, None, None]
+    ).transpose(1, 2)
 
 
 def nested(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor) -> Tensor:
     samples, queries = query.shape[:2]
     longest = int(offsets.diff().max())
     q = torch.nested.nested_tensor_from_jagged(
-        query.flatten(0, 1), torch.arange(samples + 1) * queries, min_seqlen=queries, max_seqlen=queries
+        query.flatten(0, 1),
+        torch.arange(samples + 1) * queries,
+        min_seqlen=queries,
+        max_seqlen=queries,
     )
-    k, v = (torch.nested.nested_tensor_from_jagged(x, offsets, min_seqlen=0, max_seqlen=longest) for x in (key, value))
+    k, v = (
+        torch.nested.nested_tensor_from_jagged(x, offsets, min_seqlen=0, max_seqlen=longest)
+        for x in (key, value)
+    )
     out = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v)))
     return out.transpose(1, 2).values().view(query.shape)
 
@@ -76,14 +94,20 @@ def step(form: Form, given: list[Tensor], offsets: Tensor) -> Callable[[], tuple
 
 
 def peak(form: str, case: int, samples: int) -> float:
-    """MiB that a step needs, in a process of its own: what one form leaves behind hides what another needs."""
+    """MiB that a step needs, in a process of its own: what one form leaves behind hides what
+    another needs.
+    """
     words = [sys.executable, __file__, "--samples", str(samples), "--peak", form, str(case)]
-    done = subprocess.run(words, capture_output=True, text=True, env=os.environ | memory_environment(), check=True)
+    done = subprocess.run(
+        words, capture_output=True, text=True, env=os.environ | memory_environment(), check=True
+    )
     return float(done.stdout) / 2**20
 
 
 def main(samples: int, seconds: float) -> None:
-    print("| queries, heads, width | mean, longest, empty | ms ours / padded / nested | MiB | faster than | memory |")
+    print(
+        "| queries, heads, width | mean, longest, empty | ms ours / padded / nested | MiB | faster than | memory |"
+    )
     print("|---|---|---|---|---|---|")
     for number, case in enumerate(CASES):
         given, offsets = drawn(samples, case)
@@ -105,7 +129,9 @@ def main(samples: int, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--samples", type=int, default=4096)
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)

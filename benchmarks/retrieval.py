@@ -2,13 +2,13 @@
 
     python benchmarks/retrieval.py [--queries 3368] [--gallery 15913] [--width 768] [--spread 2.5]
 
-Vectors are drawn around 750 identities; a sixth of the gallery is distractors and a sixth junk; 6 cameras. The rival
-is how public code scores (torchreid, TransReID): all rows by argsort, then a loop over queries. It is timed with
-numpy's default sort, as there, and compared with ours with a stable one, because only then are ties in a defined
-order. Both are run in turn in one process, and the fastest of `--rounds` counts. Re-ranking is timed in processes of
-their own; its memory is their high-water mark less what they held before the call: with the result (Q, G), without the
-vectors given to it. `--spread` is the noise around an identity's centre; inf: no identities at all.
-"""
+Vectors are drawn around 750 identities; a sixth of the gallery is distractors and a sixth junk; 6
+cameras. The rival is how public code scores (torchreid, TransReID): all rows by argsort, then a
+loop over queries. It is timed with numpy's default sort, as there, and compared with ours with a
+stable one, because only then are ties in a defined order. Both are run in turn in one process, and
+the fastest of `--rounds` counts. Re-ranking is timed in processes of their own; its memory is their
+high-water mark less what they held before the call: with the result (Q, G), without the vectors
+given to it. `--spread` is the noise around an identity's centre; inf: no identities at all."""
 
 import multiprocessing
 import resource
@@ -19,15 +19,25 @@ import numpy as np
 import tyro
 
 from headwise.pipelines.metrics.reranking import rerank
-from headwise.pipelines.metrics.retrieval import bootstrap, retrieval_scores, score_vectors, squared_euclidean
+from headwise.pipelines.metrics.retrieval import (
+    bootstrap,
+    retrieval_scores,
+    score_vectors,
+    squared_euclidean,
+)
 
 IDENTITIES, CAMERAS = 750, 6
 
 
-def drawn(queries: int, gallery: int, width: int, spread: float, seed: int = 0) -> tuple[np.ndarray, ...]:
+def drawn(
+    queries: int, gallery: int, width: int, spread: float, seed: int = 0
+) -> tuple[np.ndarray, ...]:
     """Vectors, ids and cameras of queries and gallery."""
     rng = np.random.default_rng(seed)
-    query_ids, gallery_ids = rng.integers(1, IDENTITIES + 1, queries), rng.integers(1, IDENTITIES + 1, gallery)
+    query_ids, gallery_ids = (
+        rng.integers(1, IDENTITIES + 1, queries),
+        rng.integers(1, IDENTITIES + 1, gallery),
+    )
     gallery_ids[rng.random(gallery) < 1 / 3] = 0
     gallery_ids[(gallery_ids == 0) & (rng.random(gallery) < 1 / 2)] = -1
     centre = rng.standard_normal((IDENTITIES + 1, width), dtype=np.float32)
@@ -77,7 +87,13 @@ def reranked(answer, *size: float) -> None:
     answer.put((seconds, memory, retrieval_scores(result, *data[2:]).mean_ap))
 
 
-def main(queries: int = 3368, gallery: int = 15913, width: int = 768, spread: float = 2.5, rounds: int = 3) -> None:
+def main(
+    queries: int = 3368,
+    gallery: int = 15913,
+    width: int = 768,
+    spread: float = 2.5,
+    rounds: int = 3,
+) -> None:
     spawning = multiprocessing.get_context("spawn")
     answer = spawning.SimpleQueue()
     seconds, memory = [], []
@@ -105,14 +121,20 @@ def main(queries: int = 3368, gallery: int = 15913, width: int = 768, spread: fl
     ours, theirs = calls[0](), calls[2]()
     np.testing.assert_allclose((ours.mean_ap, ours.mean_inp), theirs[:2], rtol=1e-12)
     np.testing.assert_allclose(ours.cmc, theirs[2], rtol=1e-12)
-    print(f"{queries:,} generated queries, {gallery:,} gallery pictures, {width} numbers, {ours.skipped} skipped")
+    print(
+        f"{queries:,} generated queries, {gallery:,} gallery pictures, {width} numbers, {ours.skipped} skipped"
+    )
     print("| form | seconds | ours is faster by |\n|---|---|---|")
     for name, spent in zip(names, best, strict=True):
         print(f"| {name} | {spent:.2f} | {spent / best[0]:.1f}x |")
-    print(f"mAP {ours.mean_ap:.6f}, mINP {ours.mean_inp:.6f}, rank 1 {ours.cmc[0]:.6f}; all equal to the stable form's")
+    print(
+        f"mAP {ours.mean_ap:.6f}, mINP {ours.mean_inp:.6f}, rank 1 {ours.cmc[0]:.6f}; all equal to the stable form's"
+    )
     begun = time.perf_counter()
     low, high = bootstrap(ours, data[2])["mean_ap"]
-    print(f"bootstrap, 1,000 draws: {time.perf_counter() - begun:.2f} s, mAP from {low:.4f} to {high:.4f}")
+    print(
+        f"bootstrap, 1,000 draws: {time.perf_counter() - begun:.2f} s, mAP from {low:.4f} to {high:.4f}"
+    )
     begun = time.perf_counter()
     score_vectors(*data, metric="euclidean")
     print(f"scores from vectors: {time.perf_counter() - begun:.2f} s")

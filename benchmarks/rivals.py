@@ -1,9 +1,10 @@
-"""Our mechanisms beside the best public forms that run on a CPU; used by `python benchmarks/attention.py --rivals`.
+"""Our mechanisms beside the best public forms that run on a CPU; used by `python
+benchmarks/attention.py --rivals`.
 
-Each pair has the same width, heads and inputs. A package that is not installed is left out, and said so. Not every pair
-computes the same function to the bit (projections, gates and norms differ by library); parity where it exists is tested
-in tests/models/attention. ms are those of the fastest call, both forms in turn, one thread.
-"""
+Each pair has the same width, heads and inputs. A package that is not installed is left out, and
+said so. Not every pair computes the same function to the bit (projections, gates and norms differ
+by library); parity where it exists is tested in tests/models/attention. ms are those of the fastest
+call, both forms in turn, one thread."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -34,7 +35,11 @@ class Projected(nn.Module):
 
     def __init__(self, function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
         super().__init__()
-        self.inner, self.out, self.function = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH), function
+        self.inner, self.out, self.function = (
+            nn.Linear(WIDTH, 3 * WIDTH),
+            nn.Linear(WIDTH, WIDTH),
+            function,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.inner(x).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4).unbind()
@@ -53,7 +58,9 @@ def image(x: Tensor) -> Tensor:
 
 
 def pairs() -> Iterator[tuple[str, str, Callable[[], nn.Module], Callable[[], nn.Module]]]:
-    """(our name, rival, maker of ours, maker of theirs); a maker raises ImportError where a package is missing."""
+    """(our name, rival, maker of ours, maker of theirs); a maker raises ImportError where a package
+    is missing.
+    """
 
     def module() -> nn.Module:
         theirs = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)
@@ -62,7 +69,9 @@ def pairs() -> Iterator[tuple[str, str, Callable[[], nn.Module], Callable[[], nn
     def x_transformers() -> nn.Module:
         from x_transformers.x_transformers import Attention
 
-        return Called(Attention(WIDTH, dim_head=WIDTH // HEADS, heads=HEADS, flash=True), lambda m, x: m(x))
+        return Called(
+            Attention(WIDTH, dim_head=WIDTH // HEADS, heads=HEADS, flash=True), lambda m, x: m(x)
+        )
 
     def timm() -> nn.Module:
         from timm.layers import Attention
@@ -77,13 +86,21 @@ def pairs() -> Iterator[tuple[str, str, Callable[[], nn.Module], Callable[[], nn
     def timm_coordinate() -> nn.Module:
         from timm.layers.coord_attn import CoordAttn
 
-        return Called(CoordAttn(WIDTH, rd_channels=8, bias=True), lambda m, x: m(image(x)).flatten(2).transpose(1, 2))
+        return Called(
+            CoordAttn(WIDTH, rd_channels=8, bias=True),
+            lambda m, x: m(image(x)).flatten(2).transpose(1, 2),
+        )
 
     def agent() -> nn.Module:
         from agent_attention_pytorch import AgentSelfAttention
 
         theirs = AgentSelfAttention(
-            WIDTH, num_agent_tokens=16, dim_head=WIDTH // HEADS, heads=HEADS, talking_heads=False, gate=False
+            WIDTH,
+            num_agent_tokens=16,
+            dim_head=WIDTH // HEADS,
+            heads=HEADS,
+            talking_heads=False,
+            gate=False,
         )
         return theirs
 
@@ -100,7 +117,9 @@ def pairs() -> Iterator[tuple[str, str, Callable[[], nn.Module], Callable[[], nn
     def taylor() -> nn.Module:
         from taylor_series_linear_attention import TaylorSeriesLinearAttn
 
-        return Called(TaylorSeriesLinearAttn(WIDTH, dim_head=WIDTH // HEADS, heads=HEADS), lambda m, x: m(x))
+        return Called(
+            TaylorSeriesLinearAttn(WIDTH, dim_head=WIDTH // HEADS, heads=HEADS), lambda m, x: m(x)
+        )
 
     def based(chunk: bool) -> nn.Module:
         from fla.ops.based.naive import naive_chunk_based, naive_parallel_based
@@ -110,14 +129,26 @@ def pairs() -> Iterator[tuple[str, str, Callable[[], nn.Module], Callable[[], nn
     yield "softmax", "torch.nn.MultiheadAttention", lambda: ours("softmax"), module
     yield "softmax", "x-transformers, flash", lambda: ours("softmax"), x_transformers
     yield "softmax", "timm Attention, fused", lambda: ours("softmax"), timm
-    yield "differential", "timm DiffAttention", lambda: ours("differential", noise_heads=HEADS), timm_differential
+    yield (
+        "differential",
+        "timm DiffAttention",
+        lambda: ours("differential", noise_heads=HEADS),
+        timm_differential,
+    )
     yield "coordinate", "timm CoordAttn", lambda: ours("coordinate"), timm_coordinate
-    yield "agent-learned", "agent-attention-pytorch", lambda: ours("agent-learned", agents=16), agent
+    yield (
+        "agent-learned",
+        "agent-attention-pytorch",
+        lambda: ours("agent-learned", agents=16),
+        agent,
+    )
     yield "induced", "isab-pytorch", lambda: ours("induced", queries=16), isab
     yield (
-        "gaussian", "gaussian-adaptive-attention",
-        lambda: ours("gaussian", mode="product", axis="features", gain=False), gaam,
-    )  # fmt: skip
+        "gaussian",
+        "gaussian-adaptive-attention",
+        lambda: ours("gaussian", mode="product", axis="features", gain=False),
+        gaam,
+    )
     yield "taylor", "taylor-series-linear-attention", lambda: ours("taylor"), taylor
     yield (
         "taylor, causal",
@@ -137,7 +168,9 @@ def compare_all(sizes: tuple[int, ...] = (256, 1024, 4096), seconds: float = 0.6
     """Table of ratios theirs / ours (more than 1: ours is faster), inference and training step."""
     torch.set_num_threads(1)
     lines = [
-        "| mechanism | beside | " + " | ".join(f"{n:,} tokens: inference, training" for n in sizes) + " |",
+        "| mechanism | beside | "
+        + " | ".join(f"{n:,} tokens: inference, training" for n in sizes)
+        + " |",
         "|---|---|" + "---|" * len(sizes),
     ]
     for name, rival, mine, theirs in pairs():
@@ -147,7 +180,10 @@ def compare_all(sizes: tuple[int, ...] = (256, 1024, 4096), seconds: float = 0.6
             try:
                 forms = [mine(), theirs()]
             except ImportError as missing:
-                lines.append(f"| {name} | {rival} | not installed ({missing.name}) |" + " |" * (len(sizes) - 1))
+                lines.append(
+                    f"| {name} | {rival} | not installed ({missing.name}) |"
+                    + " |" * (len(sizes) - 1)
+                )
                 continue
         cells = []
         for n in sizes:
@@ -156,7 +192,9 @@ def compare_all(sizes: tuple[int, ...] = (256, 1024, 4096), seconds: float = 0.6
                 calls = [lambda form=form, x=x: form.eval()(x) for form in forms]
                 inference = fastest(calls, seconds)
             with nullcontext():
-                steps = [training_step(form, lambda form=form, x=x: form.train()(x)) for form in forms]
+                steps = [
+                    training_step(form, lambda form=form, x=x: form.train()(x)) for form in forms
+                ]
                 training = fastest(steps, seconds)
             cells.append(
                 f"{inference[1] / inference[0]:.2f}x ({1000 * inference[0]:.1f} ms), "

@@ -2,14 +2,14 @@
 
     python benchmarks/rollout.py [--threads 2] [--rounds 7]
 
-12 layers of 12 heads of width 64, float32. "from q and k": `rollout_row` beside the usual code, which holds the
-softmax maps of all layers, takes the mean of the heads, then 0.5 A + 0.5 I, multiplies the matrices from the first
-layer to the last, and reads row 0. "from stored maps": the chain alone, given the mean maps: a vector times each
-matrix beside the products of matrices. "q k^T alone": the products of all layers but the last, which both
-ways need and no order of the chain avoids; it bounds what the first comparison can show. Both forms must agree to 1e-5
-before anything is timed. They are called in turn; the median of each counts. Peak memory is the growth of a process of
-its own over one call, with one thread: all but the inputs.
-"""
+12 layers of 12 heads of width 64, float32. "from q and k": `rollout_row` beside the usual code,
+which holds the softmax maps of all layers, takes the mean of the heads, then 0.5 A + 0.5 I,
+multiplies the matrices from the first layer to the last, and reads row 0. "from stored maps": the
+chain alone, given the mean maps: a vector times each matrix beside the products of matrices. "q k^T
+alone": the products of all layers but the last, which both ways need and no order of the chain
+avoids; it bounds what the first comparison can show. Both forms must agree to 1e-5 before anything
+is timed. They are called in turn; the median of each counts. Peak memory is the growth of a process
+of its own over one call, with one thread: all but the inputs."""
 
 import argparse
 import os
@@ -23,7 +23,10 @@ from torch import Tensor
 from headwise.kernels.attention_stats import rollout_row
 
 LAYERS, HEADS, WIDTH = 12, 12, 64
-CASES = ((1, 785), (16, 129))  # batch, tokens: a picture of 448 x 448 and a training batch of 256 x 128, patches of 16
+CASES = (
+    (1, 785),
+    (16, 129),
+)  # batch, tokens: a picture of 448 x 448 and a training batch of 256 x 128, patches of 16
 Layers = Sequence[tuple[Tensor, Tensor]]
 
 
@@ -63,7 +66,9 @@ def vector(means: Sequence[Tensor]) -> Tensor:
 
 
 def mean_maps(batch: int, tokens: int) -> list[Tensor]:
-    return [(query @ key.mT * WIDTH**-0.5).softmax(-1).mean(1) for query, key in drawn(batch, tokens)]
+    return [
+        (query @ key.mT * WIDTH**-0.5).softmax(-1).mean(1) for query, key in drawn(batch, tokens)
+    ]
 
 
 FORMS: dict[str, tuple[Callable, Callable, Callable]] = {
@@ -74,7 +79,9 @@ FORMS: dict[str, tuple[Callable, Callable, Callable]] = {
 
 @torch.no_grad()
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--threads", type=int, default=2)
     arguments.add_argument("--rounds", type=int, default=7, help="calls of each form")
     arguments.add_argument("--peak", nargs=4, help=argparse.SUPPRESS)
@@ -86,8 +93,12 @@ def main() -> None:
         return
     torch.set_num_threads(given.threads)
     load = os.getloadavg()[0]
-    print(f"torch {torch.__version__}, {given.threads} threads, {LAYERS} layers, {HEADS} heads of {WIDTH}, float32\n")
-    print("| rollout | batch | tokens | ms here | ms usual | faster | MiB here | MiB usual | share | q k^T alone, ms |")
+    print(
+        f"torch {torch.__version__}, {given.threads} threads, {LAYERS} layers, {HEADS} heads of {WIDTH}, float32\n"
+    )
+    print(
+        "| rollout | batch | tokens | ms here | ms usual | faster | MiB here | MiB usual | share | q k^T alone, ms |"
+    )
     print("|---|---|---|---|---|---|---|---|---|---|")
     for name, (make, ours, theirs) in FORMS.items():
         for batch, tokens in CASES:
@@ -103,7 +114,9 @@ def main() -> None:
                 f"| {small:.1f} | {large:.1f} | {small / large:.3f} | {bound} |",
                 flush=True,
             )
-    print(f"\nload of the machine {load:.1f} before, {os.getloadavg()[0]:.1f} after (alone: about {given.threads})")
+    print(
+        f"\nload of the machine {load:.1f} before, {os.getloadavg()[0]:.1f} after (alone: about {given.threads})"
+    )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Metrics of saliency here beside PySODMetrics: all of them together, one picture at a time and in a batch.
+"""Metrics of saliency here beside PySODMetrics: all of them together, one picture at a time and in
+a batch.
 
     python benchmarks/saliency_metrics.py [--rounds 15] [--pictures 8]
 
-Needs `pip install --no-deps pysodmetrics==1.6.2 scikit-image`. Generated maps of 686 x 404 pixels, drawn around a mask.
-S-measure, E-measure, F-measure, weighted F-measure and MAE; values must agree to 1e-6 before anything is timed. Called
-in turn; the median of each counts.
-"""
+Needs `pip install --no-deps pysodmetrics==1.6.2 scikit-image`. Generated maps of 686 x 404 pixels,
+drawn around a mask. S-measure, E-measure, F-measure, weighted F-measure and MAE; values must agree
+to 1e-6 before anything is timed. Called in turn; the median of each counts."""
 
 import argparse
 
@@ -25,22 +25,36 @@ def drawn(number: int) -> tuple[np.ndarray, np.ndarray]:
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     far = np.hypot((y - generator.uniform(120, 280)) / 90, (x - generator.uniform(200, 480)) / 130)
     mask = far + 0.1 * np.sin(x / 9) < 1
-    level = 255 / (1 + np.exp(6 * (far - generator.uniform(0.8, 1.2)))) + generator.normal(0, 12, mask.shape)
+    level = 255 / (1 + np.exp(6 * (far - generator.uniform(0.8, 1.2)))) + generator.normal(
+        0, 12, mask.shape
+    )
     return np.clip(level, 0, 255).astype(np.uint8), mask
 
 
 def theirs(level: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    parts = [py_sod_metrics.Smeasure(), py_sod_metrics.Emeasure(), py_sod_metrics.Fmeasure(),
-             py_sod_metrics.WeightedFmeasure(), py_sod_metrics.MAE()]  # fmt: skip
+    parts = [
+        py_sod_metrics.Smeasure(),
+        py_sod_metrics.Emeasure(),
+        py_sod_metrics.Fmeasure(),
+        py_sod_metrics.WeightedFmeasure(),
+        py_sod_metrics.MAE(),
+    ]
     for part in parts:
         part.step(level, mask * np.uint8(255))
     s, e, f, weighted, mae = parts
-    return {"s_measure": s.sms[0], "e_curve": e.changeable_ems[0], "f_curve": f.changeable_fms[0],
-            "weighted_f": weighted.weighted_fms[0], "mae": mae.maes[0]}  # fmt: skip
+    return {
+        "s_measure": s.sms[0],
+        "e_curve": e.changeable_ems[0],
+        "f_curve": f.changeable_fms[0],
+        "weighted_f": weighted.weighted_fms[0],
+        "mae": mae.maes[0],
+    }
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--rounds", type=int, default=15)
     arguments.add_argument("--pictures", type=int, default=8, help="of the batch")
     given = arguments.parse_args()
@@ -49,14 +63,22 @@ def main() -> None:
     found = saliency_scores(level, mask)
     for place, pair in enumerate(pairs):
         for name, value in theirs(*pair).items():
-            np.testing.assert_allclose(getattr(found, name)[place].numpy(), value, atol=1e-6, rtol=0, err_msg=name)
+            np.testing.assert_allclose(
+                getattr(found, name)[place].numpy(), value, atol=1e-6, rtol=0, err_msg=name
+            )
     one, other, batch = medians(
-        [lambda: saliency_scores(level[:1], mask[:1]), lambda: theirs(*pairs[0]), lambda: saliency_scores(level, mask)],
+        [
+            lambda: saliency_scores(level[:1], mask[:1]),
+            lambda: theirs(*pairs[0]),
+            lambda: saliency_scores(level, mask),
+        ],
         given.rounds,
     )
     print(f"{WIDTH} x {HEIGHT}, {torch.get_num_threads()} threads, ms a picture\n")
     print("| here | PySODMetrics | share | here, in a batch |\n|---|---|---|---|")
-    print(f"| {1e3 * one:.1f} | {1e3 * other:.1f} | {one / other:.2f} | {1e3 * batch / given.pictures:.1f} |")
+    print(
+        f"| {1e3 * one:.1f} | {1e3 * other:.1f} | {one / other:.2f} | {1e3 * batch / given.pictures:.1f} |"
+    )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""Softmax-free attention in tiles beside the plain formula, time and peak memory, forward and backward.
+"""Softmax-free attention in tiles beside the plain formula, time and peak memory, forward and
+backward.
 
     python benchmarks/signed_root_attention.py [--threads 2] [--rounds 5]
 
-float32. The plain form writes out the map of N x N numbers, as autograd then keeps it. Both must agree in values and
-gradients, to 1e-5 of the largest, before anything is timed. They are called in turn; the median of each counts. Peak
-memory is the growth of a process of its own over one step, with one thread: all but the inputs, gradients included.
-"""
+float32. The plain form writes out the map of N x N numbers, as autograd then keeps it. Both must
+agree in values and gradients, to 1e-5 of the largest, before anything is timed. They are called in
+turn; the median of each counts. Peak memory is the growth of a process of its own over one step,
+with one thread: all but the inputs, gradients included."""
 
 import argparse
 import os
@@ -17,7 +18,10 @@ from torch import Tensor
 
 from headwise.kernels.signed_root_attention import signed_root, signed_root_attention
 
-CASES = ((4, 4096, 64), (4, 1024, 128))  # batch, positions, channels: the first two scales of GL-DMNet at 256 x 256
+CASES = (
+    (4, 4096, 64),
+    (4, 1024, 128),
+)  # batch, positions, channels: the first two scales of GL-DMNet at 256 x 256
 
 
 def plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -41,7 +45,9 @@ def step(form: Callable[..., Tensor], case: tuple[int, ...]) -> Callable[[], tup
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--threads", type=int, default=2)
     arguments.add_argument("--rounds", type=int, default=5, help="calls of each form")
     arguments.add_argument("--peak", type=int, nargs=4, help=argparse.SUPPRESS)
@@ -52,7 +58,9 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     load = os.getloadavg()[0]
     print(f"torch {torch.__version__}, {given.threads} threads, forward and backward, float32\n")
-    print("| batch | positions | channels | ms here | ms plain | share | MiB here | MiB plain | share |")
+    print(
+        "| batch | positions | channels | ms here | ms plain | share | MiB here | MiB plain | share |"
+    )
     print("|---|---|---|---|---|---|---|---|---|")
     for case in CASES:
         calls = [step(form, case) for form in FORMS]
@@ -65,7 +73,9 @@ def main() -> None:
             f"| {small:.1f} | {large:.1f} | {small / large:.3f} |",
             flush=True,
         )
-    print(f"\nload of the machine {load:.1f} before, {os.getloadavg()[0]:.1f} after (alone: about {given.threads})")
+    print(
+        f"\nload of the machine {load:.1f} before, {os.getloadavg()[0]:.1f} after (alone: about {given.threads})"
+    )
 
 
 if __name__ == "__main__":

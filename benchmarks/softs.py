@@ -2,12 +2,12 @@
 
     python benchmarks/softs.py [--quick] [--seconds 10] [--output runs/benchmarks/softs]
 
-The published form is written below from the formulas: softmax, multinomial, gather, repeat, concatenation. Training
-steps (forward, backward, Adam) and inference steps of both are timed in turn and the fastest of each is taken; bytes
-kept for the backward pass are counted by hooks, peak memory by a process of its own for each form. No figure is
-printed before both forms agree. The last part draws time against channels for both and for full attention. Other
-work on the machine spoils the figures: the load is printed before and after, and --seconds lengthens the measurement.
-"""
+The published form is written below from the formulas: softmax, multinomial, gather, repeat,
+concatenation. Training steps (forward, backward, Adam) and inference steps of both are timed in
+turn and the fastest of each is taken; bytes kept for the backward pass are counted by hooks, peak
+memory by a process of its own for each form. No figure is printed before both forms agree. The last
+part draws time against channels for both and for full attention. Other work on the machine spoils
+the figures: the load is printed before and after, and --seconds lengthens the measurement."""
 
 import argparse
 import json
@@ -28,7 +28,8 @@ from headwise.kernels.star_core import star_core
 from headwise.models import SOFTS
 
 LOOKBACK = HORIZON = 96
-# channels: (batch, marks, layers, width, core, feed-forward): ETTh1's and Weather's sizes, then the issue's.
+# channels: (batch, marks, layers, width, core, feed-forward): ETTh1's and Weather's sizes, then the
+# issue's.
 SIZES = {
     7: (32, 4, 1, 256, 256, 256), 21: (16, 4, 3, 512, 128, 512), 207: (16, 0, 2, 512, 512, 512),
     862: (16, 0, 2, 512, 512, 512), 5000: (4, 0, 2, 512, 512, 512),
@@ -63,7 +64,9 @@ class PublishedLayer(nn.Module):
     def __init__(self, width: int, core: int, feedforward: int) -> None:
         super().__init__()
         self.mixer = Published(width, core)
-        self.feedforward = nn.ModuleDict({"up": nn.Linear(width, feedforward), "down": nn.Linear(feedforward, width)})
+        self.feedforward = nn.ModuleDict(
+            {"up": nn.Linear(width, feedforward), "down": nn.Linear(feedforward, width)}
+        )
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -96,21 +99,33 @@ def pair(channels: int) -> tuple[SOFTS, PublishedSOFTS, tuple[Tensor, Tensor | N
     """Both forms with the same weights, and a batch (past, marks, future)."""
     batch, marks, layers, width, core, feedforward = SIZES[channels]
     torch.manual_seed(0)
-    ours = SOFTS(lookback=LOOKBACK, horizon=HORIZON, width=width, core=core, feedforward=feedforward, layers=layers)
+    ours = SOFTS(
+        lookback=LOOKBACK,
+        horizon=HORIZON,
+        width=width,
+        core=core,
+        feedforward=feedforward,
+        layers=layers,
+    )
     plain = PublishedSOFTS(layers, width, core, feedforward)
     plain.load_state_dict(ours.state_dict())
     data = (
-        torch.randn(batch, LOOKBACK, channels), torch.rand(batch, LOOKBACK, marks) - 0.5 if marks else None,
+        torch.randn(batch, LOOKBACK, channels),
+        torch.rand(batch, LOOKBACK, marks) - 0.5 if marks else None,
         torch.randn(batch, HORIZON, channels),
-    )  # fmt: skip
+    )
     return ours, plain, data
 
 
 def check(ours: SOFTS, plain: PublishedSOFTS, data: tuple[Tensor, Tensor | None, Tensor]) -> None:
-    """Inference must agree, and the training step of a layer, drawn alike, with all its gradients."""
+    """Inference must agree, and the training step of a layer, drawn alike, with all its
+    gradients.
+    """
     past, marks, _ = data
     with torch.no_grad():
-        torch.testing.assert_close(ours.eval()(past, marks), plain.eval()(past, marks), atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            ours.eval()(past, marks), plain.eval()(past, marks), atol=2e-5, rtol=1e-4
+        )
     mine, theirs = ours.layers[0].mixer, plain.layers[0].mixer.train()
     x = torch.randn(2, past.shape[2], mine.width)
     weights = [mine.hidden.weight, mine.hidden.bias, mine.core.weight, mine.core.bias]
@@ -156,7 +171,9 @@ def inference(model: nn.Module, data: tuple[Tensor, Tensor | None, Tensor]) -> C
 
 
 def fastest(steps: list[Callable[[], None]], seconds: float) -> list[float]:
-    """Seconds of the fastest call of each, called in turn for about `seconds` in all, at least four times."""
+    """Seconds of the fastest call of each, called in turn for about `seconds` in all, at least four
+    times.
+    """
     best = [float("inf")] * len(steps)
     started, rounds = time.perf_counter(), 0
     while rounds < 4 or time.perf_counter() - started < seconds:
@@ -178,9 +195,8 @@ class Held:
 def kept_bytes(model: nn.Module, data: tuple[Tensor, Tensor | None, Tensor]) -> int:
     """Bytes kept between forward and backward, each storage once, without parameters and input.
 
-    Operators of our own save through the same hooks. What a node saved that is gone before the backward pass (the
-    softmax that only the published draw uses) is not counted.
-    """
+    Operators of our own save through the same hooks. What a node saved that is gone before the
+    backward pass (the softmax that only the published draw uses) is not counted."""
     model.train()
     known = {p.untyped_storage().data_ptr() for p in model.parameters()}
     known |= {t.untyped_storage().data_ptr() for t in data if t is not None}
@@ -200,7 +216,9 @@ def kept_bytes(model: nn.Module, data: tuple[Tensor, Tensor | None, Tensor]) -> 
 
 def peak_bytes(form: str, channels: int) -> int:
     """Peak memory of one training step beyond model and data, in a process of its own."""
-    done = subprocess.run([sys.executable, __file__, "--peak", form, str(channels)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, __file__, "--peak", form, str(channels)], capture_output=True, text=True
+    )
     return int(done.stdout) if done.returncode == 0 else -1
 
 
@@ -220,7 +238,9 @@ def report_peak(form: str, channels: int) -> None:
 
 def table(quick: bool, seconds: float) -> list[dict[str, float]]:
     rows = []
-    print("| channels | batch | training | inference | kept for backward | peak of a step |\n|---|---|---|---|---|---|")
+    print(
+        "| channels | batch | training | inference | kept for backward | peak of a step |\n|---|---|---|---|---|---|"
+    )
     for channels in [7, 21, 207] if quick else SIZES:
         ours, plain, data = pair(channels)
         check(ours, plain, data)
@@ -237,35 +257,69 @@ def table(quick: bool, seconds: float) -> list[dict[str, float]]:
         }.items():
             row |= {f"{name}_ours": mine, f"{name}_plain": theirs}
         rows.append(row)
-        cells = [f"{p[1] / p[0]:.2f}x ({p[0] * 1e3:.1f} ms against {p[1] * 1e3:.1f})" for p in (train, infer)]
+        cells = [
+            f"{p[1] / p[0]:.2f}x ({p[0] * 1e3:.1f} ms against {p[1] * 1e3:.1f})"
+            for p in (train, infer)
+        ]
         cells += [f"{p[0] / p[1]:.2f} of {p[1] / 2**20:.0f} MiB" for p in (kept, peak)]
         print(f"| {channels} | {SIZES[channels][0]} | {' | '.join(cells)} |", flush=True)
     return rows
 
 
 def curve(output: Path, quick: bool, seconds: float) -> dict[str, list[float]]:
-    """Training step of one layer of width 512, batch 1, against channels; full attention up to where it is patient."""
+    """Training step of one layer of width 512, batch 1, against channels; full attention up to
+    where it is patient.
+    """
     counts = [200, 500, 1000] if quick else [200, 500, 1000, 2000, 3000, 4000, 5000]
-    options = {"lookback": LOOKBACK, "horizon": HORIZON, "layers": 1, "width": 512, "feedforward": 512}
+    options = {
+        "lookback": LOOKBACK,
+        "horizon": HORIZON,
+        "layers": 1,
+        "width": 512,
+        "feedforward": 512,
+    }
     times: dict[str, list[float]] = {"SOFTS here": [], "published form": [], "full attention": []}
     for channels in counts:
-        forms = [SOFTS(**options, core=512), PublishedSOFTS(1, 512, 512, 512), SOFTS(**options, attention="softmax")]
+        forms = [
+            SOFTS(**options, core=512),
+            PublishedSOFTS(1, 512, 512, 512),
+            SOFTS(**options, attention="softmax"),
+        ]
         data = (torch.randn(1, LOOKBACK, channels), None, torch.randn(1, HORIZON, channels))
-        for name, value in zip(times, fastest([trainer(m, data) for m in forms], seconds / 3), strict=True):
+        for name, value in zip(
+            times, fastest([trainer(m, data) for m in forms], seconds / 3), strict=True
+        ):
             times[name].append(value)
-    print("\n| channels | " + " | ".join(map(str, counts)) + " | growth |\n|---" + "|---" * (len(counts) + 1) + "|")
+    print(
+        "\n| channels | "
+        + " | ".join(map(str, counts))
+        + " | growth |\n|---"
+        + "|---" * (len(counts) + 1)
+        + "|"
+    )
     for name, values in times.items():
-        # t = a n^p: the slope in double logarithms over the upper half, where fixed costs no longer count.
+        # t = a n^p: the slope in double logarithms over the upper half, where fixed costs no longer
+        # count.
         half = len(counts) // 2
         power = np.polyfit(np.log(counts[half:]), np.log(values[half:]), 1)[0]
-        print(f"| {name} (ms) | " + " | ".join(f"{v * 1e3:.1f}" for v in values) + f" | n^{power:.2f} |")
+        print(
+            f"| {name} (ms) | "
+            + " | ".join(f"{v * 1e3:.1f}" for v in values)
+            + f" | n^{power:.2f} |"
+        )
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.5, 3.6), layout="constrained")
     axis = figure.subplots()
-    for (name, values), colour in zip(times.items(), ("#3b6fb6", "#7b8794", "#d9822b"), strict=True):
+    for (name, values), colour in zip(
+        times.items(), ("#3b6fb6", "#7b8794", "#d9822b"), strict=True
+    ):
         axis.plot(counts, np.array(values) * 1e3, "o-", label=name, color=colour)
-    axis.set(xlabel="channels", ylabel="ms per training step", title="One layer, width 512, batch 1, this CPU")
+    axis.set(
+        xlabel="channels",
+        ylabel="ms per training step",
+        title="One layer, width 512, batch 1, this CPU",
+    )
     axis.legend(frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(output / "channels.png", dpi=120)
@@ -273,9 +327,13 @@ def curve(output: Path, quick: bool, seconds: float) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--quick", action="store_true", help="fewer sizes, less time")
-    arguments.add_argument("--seconds", type=float, default=10.0, help="time spent on each pair of training steps")
+    arguments.add_argument(
+        "--seconds", type=float, default=10.0, help="time spent on each pair of training steps"
+    )
     arguments.add_argument("--output", type=Path, default=Path("runs/benchmarks/softs"))
     arguments.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
     given = arguments.parse_args()
@@ -290,7 +348,9 @@ def main() -> None:
     curves = curve(given.output, given.quick, seconds)
     (given.output / "softs.json").write_text(json.dumps({"rows": rows, "curve": curves}, indent=1))
     print(f"\nfigure {given.output / 'channels.png'}")
-    print(f"load of the machine {load:.1f} before, {os.getloadavg()[0]:.1f} after (this benchmark alone is about 2)")
+    print(
+        f"load of the machine {load:.1f} before, {os.getloadavg()[0]:.1f} after (this benchmark alone is about 2)"
+    )
 
 
 if __name__ == "__main__":

@@ -1,16 +1,17 @@
-"""Speech: attention that is read out beside attention that keeps all weights; time warping; masked passes.
+"""Speech: attention that is read out beside attention that keeps all weights; time warping; masked
+passes.
 
     python benchmarks/speech.py [--threads 2]
 
-Read-out: the cross-attention of a decoder of 4 layers of 8 heads of 64, 448 tokens on 1,500 states (30 s), float32;
-what is wanted is the mean of all heads' weights, or some heads, and the output. Eager attention keeps the weights of
-all heads of all layers, as libraries do that hand them out; peak memory is the growth of a process of its own, one
-thread.
-Time warping: 64 matrices of 448 x 1,500. The rival is openai-whisper's own function in Numba where that package is
-there (`pip install openai-whisper`), called matrix by matrix, its path compared with ours; else the rows are left out.
-Masked passes: a decoder of Whisper tiny's size (random weights), 24 tokens, 550 states (11 s), 25 masks of states: each
-mask's zeroed states beside the one key that stands for all hidden states; scores compared.
-"""
+Read-out: the cross-attention of a decoder of 4 layers of 8 heads of 64, 448 tokens on 1,500 states
+(30 s), float32; what is wanted is the mean of all heads' weights, or some heads, and the output.
+Eager attention keeps the weights of all heads of all layers, as libraries do that hand them out;
+peak memory is the growth of a process of its own, one thread. Time warping: 64 matrices of 448 x
+1,500. The rival is openai-whisper's own function in Numba where that package is there (`pip install
+openai-whisper`), called matrix by matrix, its path compared with ours; else the rows are left out.
+Masked passes: a decoder of Whisper tiny's size (random weights), 24 tokens, 550 states (11 s), 25
+masks of states: each mask's zeroed states beside the one key that stands for all hidden states;
+scores compared."""
 
 import argparse
 import os
@@ -22,18 +23,29 @@ from measure import fastest, peak_bytes, peak_of
 
 from headwise.kernels.attention_maps import attention_maps
 from headwise.kernels.time_warping import time_warp
-from headwise.models.speech_saliency import Divergence, GivenText, StateMasking
-from headwise.models.speech_to_text import Memory, SpeechToText
+from headwise.models.speech.saliency import Divergence, GivenText, StateMasking
+from headwise.models.speech.speech_to_text import Memory, SpeechToText
 
 LAYERS, HEADS, WIDTH, TOKENS, STATES = 4, 8, 64, 448, 1500
-SOME = [(1, 0), (2, 0), (2, 5), (3, 0), (3, 1), (3, 2), (3, 3), (3, 4)]  # as many as tiny.en's alignment heads
+SOME = [
+    (1, 0),
+    (2, 0),
+    (2, 5),
+    (3, 0),
+    (3, 1),
+    (3, 2),
+    (3, 3),
+    (3, 4),
+]  # as many as tiny.en's alignment heads
 FORMS = ("eager", "mean", "some")
 
 
 def reading(form: str) -> Callable[[], object]:
     """All layers once."""
     torch.manual_seed(0)
-    layers = [[torch.randn(1, HEADS, n, WIDTH) for n in (TOKENS, STATES, STATES)] for _ in range(LAYERS)]
+    layers = [
+        [torch.randn(1, HEADS, n, WIDTH) for n in (TOKENS, STATES, STATES)] for _ in range(LAYERS)
+    ]
 
     def eager() -> object:
         kept, out = [], []
@@ -46,9 +58,15 @@ def reading(form: str) -> Callable[[], object]:
     def read() -> object:
         found = []
         for number, (query, key, value) in enumerate(layers):
-            heads = [head for layer, head in SOME if layer == number] if form == "some" else list(range(HEADS))
+            heads = (
+                [head for layer, head in SOME if layer == number]
+                if form == "some"
+                else list(range(HEADS))
+            )
             if heads:
-                found.append(attention_maps(query, key, value, torch.tensor(heads), mean=form == "mean"))
+                found.append(
+                    attention_maps(query, key, value, torch.tensor(heads), mean=form == "mean")
+                )
             else:
                 found.append(torch.nn.functional.scaled_dot_product_attention(query, key, value))
         return found
@@ -75,7 +93,9 @@ def warping(threads: int) -> None:
     def rival() -> list[np.ndarray]:
         return [dtw_cpu(one) for one in plain]
 
-    ours, single, theirs = fastest([lambda: time_warp(double), lambda: time_warp(cost), rival], seconds=2.0)
+    ours, single, theirs = fastest(
+        [lambda: time_warp(double), lambda: time_warp(cost), rival], seconds=2.0
+    )
     warped, same = (time_warp(double), time_warp(cost)), [0, 0]
     for number, (rows, columns) in enumerate(rival()):
         first = np.full(TOKENS, STATES)
@@ -83,7 +103,10 @@ def warping(threads: int) -> None:
         last = np.zeros(TOKENS, int)
         np.maximum.at(last, rows, columns)
         for k, one in enumerate(warped):
-            same[k] += bool((first == one.first[number].numpy()).all() and (last == one.last[number].numpy()).all())
+            same[k] += bool(
+                (first == one.first[number].numpy()).all()
+                and (last == one.last[number].numpy()).all()
+            )
     print("\n| 64 matrices of 448 x 1,500 | ms | times as fast |")
     print("|---|---|---|")
     print(f"| matrix by matrix (openai-whisper, Numba) | {theirs * 1e3:.0f} | |")
@@ -117,7 +140,9 @@ def masking() -> None:
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--threads", type=int, default=2)
     arguments.add_argument("--peak", choices=FORMS, help=argparse.SUPPRESS)
     given = arguments.parse_args()
@@ -130,14 +155,22 @@ def main() -> None:
     print(f"torch {torch.__version__}, {given.threads} threads\n")
     times = fastest([reading(form) for form in FORMS], seconds=2.0)
     memory = [peak_of(__file__, form) / 2**20 for form in FORMS]
-    names = ("eager, all weights kept", "mean of all heads of each layer", f"{len(SOME)} of {LAYERS * HEADS} heads")
+    names = (
+        "eager, all weights kept",
+        "mean of all heads of each layer",
+        f"{len(SOME)} of {LAYERS * HEADS} heads",
+    )
     print("| | ms | times as fast | MiB | share |")
     print("|---|---|---|---|---|")
     for name, seconds, mib in zip(names, times, memory):
-        print(f"| {name} | {seconds * 1e3:.0f} | {times[0] / seconds:.2f} | {mib:.1f} | {mib / memory[0]:.2f} |")
+        print(
+            f"| {name} | {seconds * 1e3:.0f} | {times[0] / seconds:.2f} | {mib:.1f} | {mib / memory[0]:.2f} |"
+        )
     warping(given.threads)
     masking()
-    print(f"\nload of the machine {load:.1f} before, {os.getloadavg()[0]:.1f} after (alone: about {given.threads})")
+    print(
+        f"\nload of the machine {load:.1f} before, {os.getloadavg()[0]:.1f} after (alone: about {given.threads})"
+    )
 
 
 if __name__ == "__main__":

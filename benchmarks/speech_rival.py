@@ -5,26 +5,27 @@
     python benchmarks/speech_data.py sets/
     python benchmarks/speech_rival.py runs/tiny WEIGHTS sets/read.jsonl
 
-WEIGHTS: the folder with model.bin, which `data get` names. Prints each recording whose tokens differ, and how many are
-equal; exit code 1 where any differs.
-"""
+WEIGHTS: the folder with model.bin, which `data get` names. Prints each recording whose tokens
+differ, and how many are equal; exit code 1 where any differs."""
 
 import argparse
 import sys
 
 import ctranslate2
 
-from headwise.data.log_mel import log_mel
-from headwise.data.speech import list_speech
-from headwise.models.speech_decoding import transcribe
+from headwise.data.speech.log_mel import log_mel
+from headwise.data.speech.recordings import list_speech
+from headwise.models.speech.decoding import transcribe
 from headwise.pipelines import load_task
-from headwise.pipelines.engine.loaded import load_run
-from headwise.pipelines.speech.corpus import rules_of
-from headwise.pipelines.speech.infer import hearer
+from headwise.pipelines.engine.runs.loaded import load_run
+from headwise.pipelines.speech.data import rules_of
+from headwise.pipelines.speech.prediction import hearer
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name in ("run", "weights", "data"):
         arguments.add_argument(name)
     given = arguments.parse_args()
@@ -34,13 +35,23 @@ def main() -> None:
     listed, equal = list_speech(given.data), 0
     for one in listed:
         samples = one.samples()
-        features = log_mel(samples, int(heard.spec["features"]), 2 * int(heard.spec["audio_positions"]))[None]
+        features = log_mel(
+            samples, int(heard.spec["features"]), 2 * int(heard.spec["audio_positions"])
+        )[None]
         view = ctranslate2.StorageView.from_array(features.numpy())
-        theirs = list(rival.generate(view, [list(heard.tokens.prompt)], beam_size=1)[0].sequences_ids[0])
-        ours = list(transcribe(heard.model, heard.encode([samples]), rules_of(heard.spec, heard.tokens))[0].tokens)
+        theirs = list(
+            rival.generate(view, [list(heard.tokens.prompt)], beam_size=1)[0].sequences_ids[0]
+        )
+        ours = list(
+            transcribe(heard.model, heard.encode([samples]), rules_of(heard.spec, heard.tokens))[
+                0
+            ].tokens
+        )
         equal += ours == theirs
         if ours != theirs:
-            print(f"{one.name}: ours {heard.tokens.decode(ours)!r}, theirs {heard.tokens.decode(theirs)!r}")
+            print(
+                f"{one.name}: ours {heard.tokens.decode(ours)!r}, theirs {heard.tokens.decode(theirs)!r}"
+            )
     print(f"equal tokens: {equal} of {len(listed)} recordings")
     sys.exit(equal < len(listed))
 

@@ -1,12 +1,12 @@
-"""Third-order attention: exact in tiles beside einsum, and what its polynomial approximation costs and misses.
+"""Third-order attention: exact in tiles beside einsum, and what its polynomial approximation costs
+and misses.
 
     python benchmarks/tensor_attention.py [--seconds 1] [--width 16] [--heads 4]
 
-First table: time and growth of peak memory of one call, N = M1 = M2, one sample, forward and forward with backward.
-No figure is printed before both agree. Peak memory is that of a process of its own. Second table: uniform entries in
-[-B, B] for q, k1, k2: relative error by degree and B, and time against the exact form. Other work on the machine
-spoils the figures.
-"""
+First table: time and growth of peak memory of one call, N = M1 = M2, one sample, forward and
+forward with backward. No figure is printed before both agree. Peak memory is that of a process of
+its own. Second table: uniform entries in [-B, B] for q, k1, k2: relative error by degree and B, and
+time against the exact form. Other work on the machine spoils the figures."""
 
 import argparse
 import functools
@@ -18,7 +18,11 @@ import measure
 import torch
 from torch import Tensor
 
-from headwise.kernels.tensor_attention import approximation_error, tensor_attention, tensor_attention_approximate
+from headwise.kernels.tensor_attention import (
+    approximation_error,
+    tensor_attention,
+    tensor_attention_approximate,
+)
 
 
 def by_einsum(q: Tensor, k1: Tensor, v1: Tensor, k2: Tensor, v2: Tensor) -> Tensor:
@@ -54,15 +58,23 @@ def peak(form: str, what: str, heads: int, tokens: int, width: int) -> float:
 
 
 def exact(heads: int, width: int, seconds: float) -> None:
-    print("N | forward s: tiles, einsum | MiB: tiles, einsum | with backward s: tiles, einsum | MiB: tiles, einsum")
+    print(
+        "N | forward s: tiles, einsum | MiB: tiles, einsum | with backward s: tiles, einsum | MiB: tiles, einsum"
+    )
     for tokens in (64, 128, 192, 256):
         given = made(heads, tokens, width)
-        torch.testing.assert_close(tensor_attention(*given), by_einsum(*given), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            tensor_attention(*given), by_einsum(*given), rtol=1e-4, atol=1e-5
+        )
         cells = []
         for what in (forward, step):
             calls = [functools.partial(what, form, given) for form in FORMS]
             cells.append(", ".join(f"{t:.4f}" for t in measure.fastest(calls, seconds)))
-            cells.append(", ".join(f"{peak(form, what.__name__, heads, tokens, width):.0f}" for form in FORMS))
+            cells.append(
+                ", ".join(
+                    f"{peak(form, what.__name__, heads, tokens, width):.0f}" for form in FORMS
+                )
+            )
         print(tokens, *cells, sep=" | ", flush=True)
 
 
@@ -74,18 +86,34 @@ def approximate(heads: int, seconds: float) -> None:
         v1, v2 = torch.randn(2, 1, heads, tokens, width).unbind()
         with torch.no_grad():
             calls = [functools.partial(tensor_attention, q, k1, v1, k2, v2)]
-            calls += [functools.partial(tensor_attention_approximate, q, k1, v1, k2, v2, p) for p in range(4)]
+            calls += [
+                functools.partial(tensor_attention_approximate, q, k1, v1, k2, v2, p)
+                for p in range(4)
+            ]
             times = measure.fastest(calls, seconds)
         wide1, wide2 = v1.double(), v2.double()
         for bound in (0.5, 1.0, 1.5, 2.0):
             scaled = [(bound * x).double() for x in (q, k1, k2)]
-            errors = [approximation_error(scaled[0], scaled[1], wide1, scaled[2], wide2, p).relative for p in range(4)]
+            errors = [
+                approximation_error(scaled[0], scaled[1], wide1, scaled[2], wide2, p).relative
+                for p in range(4)
+            ]
             said = ", ".join(f"{error:.1e}" for error in errors)
-            print(width, tokens, bound, said, f"{times[0]:.4f}", ", ".join(f"{t:.4f}" for t in times[1:]), sep=" | ")
+            print(
+                width,
+                tokens,
+                bound,
+                said,
+                f"{times[0]:.4f}",
+                ", ".join(f"{t:.4f}" for t in times[1:]),
+                sep=" | ",
+            )
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--width", type=int, default=16, help="of a head, first table")

@@ -1,11 +1,12 @@
-"""Slides and bags beside the plain way, in one run: memory and time of a step of ACMIL, ragged batches, tiles a second.
+"""Slides and bags beside the plain way, in one run: memory and time of a step of ACMIL, ragged
+batches, tiles a second.
 
     python benchmarks/wsi.py                 # all three; tiles need the real slides (HEADWISE_DATA)
     python benchmarks/wsi.py --only step
 
-The plain form of ACMIL is the published one (arXiv 2311.07125) written straight in PyTorch, one bag a step; before any
-timing both must give the same logits. The plain form of reading is a loop over openslide's read_region.
-"""
+The plain form of ACMIL is the published one (arXiv 2311.07125) written straight in PyTorch, one bag
+a step; before any timing both must give the same logits. The plain form of reading is a loop over
+openslide's read_region."""
 
 import argparse
 import os
@@ -19,16 +20,18 @@ import torch.nn.functional as F
 from measure import fastest
 from torch import Tensor, nn
 
-from headwise.data.tiles import TileReader, tile_grid
-from headwise.data.wsi import Slide
+from headwise.data.slides.slides import Slide
+from headwise.data.slides.tiles import TileReader, tile_grid
 from headwise.models import ACMIL
-from headwise.models.acmil import diversity_loss
+from headwise.models.bags.acmil import diversity_loss
 
 BRANCHES = 5
 
 
 class Published(nn.Module):
-    """ACMIL, gated, for one bag (N, D): logits of the branches, of the slide, and raw attention (K, N)."""
+    """ACMIL, gated, for one bag (N, D): logits of the branches, of the slide, and raw attention (K,
+    N).
+    """
 
     def __init__(self, features: int, inner: int) -> None:
         super().__init__()
@@ -44,7 +47,9 @@ class Published(nn.Module):
         if self.training:
             top = a.topk(min(10, a.shape[1]), dim=1).indices
             drawn = torch.rand(top.shape).argsort(1)[:, : int(top.shape[1] * 0.6)]
-            a = a.masked_fill(torch.zeros_like(a, dtype=torch.bool).scatter_(1, top.gather(1, drawn), True), -1e9)
+            a = a.masked_fill(
+                torch.zeros_like(a, dtype=torch.bool).scatter_(1, top.gather(1, drawn), True), -1e9
+            )
         pooled = a.softmax(1) @ h
         branch = torch.stack([layer(pooled[k]) for k, layer in enumerate(self.branch)])
         return branch, self.slide(a.softmax(1).mean(0, keepdim=True) @ h), a
@@ -54,7 +59,11 @@ class Published(nn.Module):
         p = a.softmax(1)
         pairs = [F.cosine_similarity(p[i], p[j], dim=0) for i in range(BRANCHES) for j in range(i)]
         diversity = torch.stack(pairs).mean()
-        return F.cross_entropy(branch, label.repeat(BRANCHES)) + F.cross_entropy(slide, label) + diversity
+        return (
+            F.cross_entropy(branch, label.repeat(BRANCHES))
+            + F.cross_entropy(slide, label)
+            + diversity
+        )
 
 
 def same_weights(features: int, inner: int) -> tuple[Published, ACMIL]:
@@ -65,7 +74,11 @@ def same_weights(features: int, inner: int) -> tuple[Published, ACMIL]:
         ours.reduce.weight.copy_(plain.reduce.weight)
         ours.gates.weight.copy_(torch.cat([plain.v.weight, plain.u.weight]))
         ours.gates.bias.copy_(torch.cat([plain.v.bias, plain.u.bias]))
-        others = (ours.score, plain.w), (ours.classifier, plain.slide), *zip(ours.classifiers, plain.branch)
+        others = (
+            (ours.score, plain.w),
+            (ours.classifier, plain.slide),
+            *zip(ours.classifiers, plain.branch),
+        )
         for mine, theirs in others:
             mine.load_state_dict(theirs.state_dict())
         x = torch.randn(300, features)
@@ -85,7 +98,9 @@ def loss_of(model: ACMIL, x: Tensor, labels: Tensor, offsets: Tensor | None = No
 
 
 def kept_bytes(call: Callable[[], Tensor], without: list[Tensor]) -> int:
-    """Bytes that the graph holds between forward and backward, each storage once, without input and weights."""
+    """Bytes that the graph holds between forward and backward, each storage once, without input and
+    weights.
+    """
     known = {x.untyped_storage().data_ptr() for x in without}
     sizes: dict[int, int] = {}
 
@@ -118,9 +133,13 @@ def step(seconds: float) -> None:
 
     times = fastest([trained(plain, calls[0]), trained(ours, calls[1])], seconds)
     print("ACMIL, forward and backward, one bag of 20,000 x 1,024, inner 512, 5 branches")
-    print(f"  activations  plain {theirs / 2**20:6.1f} MiB   ours {mine / 2**20:6.1f} MiB   ratio {mine / theirs:.2f}")
+    print(
+        f"  activations  plain {theirs / 2**20:6.1f} MiB   ours {mine / 2**20:6.1f} MiB   ratio {mine / theirs:.2f}"
+    )
     ratio = times[1] / times[0]
-    print(f"  time         plain {times[0] * 1e3:6.1f} ms    ours {times[1] * 1e3:6.1f} ms    ratio {ratio:.2f}")
+    print(
+        f"  time         plain {times[0] * 1e3:6.1f} ms    ours {times[1] * 1e3:6.1f} ms    ratio {ratio:.2f}"
+    )
 
 
 def ragged(seconds: float) -> None:
@@ -130,7 +149,10 @@ def ragged(seconds: float) -> None:
         generator = torch.Generator().manual_seed(1)
         lengths = torch.randint(50, 501, (64,), generator=generator)
         offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
-        x, labels = torch.randn(int(offsets[-1]), features), torch.randint(0, 2, (64,), generator=generator)
+        x, labels = (
+            torch.randn(int(offsets[-1]), features),
+            torch.randint(0, 2, (64,), generator=generator),
+        )
         ends = offsets.tolist()
         one, two = (torch.optim.AdamW(model.parameters(), lr=1e-4) for model in (plain, ours))
 
@@ -148,11 +170,15 @@ def ragged(seconds: float) -> None:
         apart, at_once = fastest([single, together], seconds)
         print(f"64 bags of 50 to 500 instances, features {features}, inner {inner}")
         ratio = apart / at_once
-        print(f"  64 published steps {apart * 1e3:.0f} ms   one ragged step {at_once * 1e3:.0f} ms   {ratio:.2f}x")
+        print(
+            f"  64 published steps {apart * 1e3:.0f} ms   one ragged step {at_once * 1e3:.0f} ms   {ratio:.2f}x"
+        )
 
 
 def tiles(folder: Path, seconds: float) -> None:
-    """Tiles a second with 2 threads against a loop over read_region, and how long an encoder waits for them."""
+    """Tiles a second with 2 threads against a loop over read_region, and how long an encoder waits
+    for them.
+    """
     import openslide
 
     for name, mpp in (("CMU-1-Small-Region.svs", None), ("tcga-cr-7395-01a-01-ts1.svs", 0.5)):
@@ -165,7 +191,8 @@ def tiles(folder: Path, seconds: float) -> None:
             grid = tile_grid(slide, tile=256, tile_mpp=slide.mpp, least_tissue=0.01)
             side = (grid.extent, grid.extent)
 
-            # Both open the slide anew: no slide of real size would come out of OpenSlide's cache a second time.
+            # Both open the slide anew: no slide of real size would come out of OpenSlide's cache a
+            # second time.
             def loop(path=path, grid=grid, side=side) -> None:  # type: ignore[no-untyped-def]
                 with openslide.OpenSlide(path) as opened:
                     for x, y in grid.coords.tolist():
@@ -179,7 +206,9 @@ def tiles(folder: Path, seconds: float) -> None:
             plain, mine = fastest([loop, ours], seconds)
             reader, began = TileReader(slide, grid, threads=2, batch=32), time.perf_counter()
             for _, batch, _ in reader:
-                time.sleep(0.01 * len(batch))  # an encoder of 100 tiles a second that leaves the CPU alone
+                time.sleep(
+                    0.01 * len(batch)
+                )  # an encoder of 100 tiles a second that leaves the CPU alone
             took = time.perf_counter() - began
             print(f"{name}: {len(grid)} tiles of {grid.tile} pixels")
             print(
@@ -189,7 +218,9 @@ def tiles(folder: Path, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", choices=("step", "ragged", "tiles"))
     parser.add_argument("--seconds", type=float, default=3.0, help="for each pair")
     given = parser.parse_args()

@@ -1,6 +1,6 @@
-# %% [markdown]
-# What a trained model attends to, without the matrix of weights: entropy, mass on a region, rollout.
-# Real data that needs no download: the 8 x 8 digits of scikit-learn, each pixel a token.
+# %% [markdown] What a trained model attends to, without the matrix of weights: entropy, mass on a
+# region, rollout. Real data that needs no download: the 8 x 8 digits of scikit-learn, each pixel a
+# token.
 
 # %%
 import torch
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 
 from headwise.kernels.attention_stats import attention_stats, rollout_row
-from headwise.models.vit import VisionTransformer
+from headwise.models.layers.vit import VisionTransformer
 
 torch.manual_seed(0)
 images, labels = load_digits(return_X_y=True)
@@ -17,7 +17,9 @@ y = torch.from_numpy(labels)
 train, test = torch.arange(1400), torch.arange(1400, len(y))
 
 # %% Train a small vision transformer on single pixels: 64 tokens.
-model = VisionTransformer(image=(8, 8), patch=1, channels=1, classes=10, width=32, depth=2, heads=4, hidden=64)
+model = VisionTransformer(
+    image=(8, 8), patch=1, channels=1, classes=10, width=32, depth=2, heads=4, hidden=64
+)
 optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
 for _ in range(500):
     rows = train[torch.randint(0, len(train), (64,))]
@@ -33,7 +35,9 @@ print(f"accuracy on {len(test)} digits: {right:.3f}")
 # %% Queries and keys of each layer, as the mechanism itself makes them.
 kept = []
 hooks = [
-    layer.mixer.register_forward_pre_hook(lambda mixer, given: kept.append(mixer.project(given[0], given[0])))
+    layer.mixer.register_forward_pre_hook(
+        lambda mixer, given: kept.append(mixer.project(given[0], given[0]))
+    )
     for layer in model.encoder.layers
 ]
 with torch.no_grad():

@@ -1,5 +1,5 @@
-# %% [markdown]
-# One model, any mechanism: the same vision transformer with each mechanism of the core, on scikit-learn's digits.
+# %% [markdown] One model, any mechanism: the same vision transformer with each mechanism of the
+# core, on scikit-learn's digits.
 
 # %%
 import time
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 
 from headwise.models.attention import ATTENTION
-from headwise.models.vit import VisionTransformer
+from headwise.models.layers.vit import VisionTransformer
 
 images, labels = load_digits(return_X_y=True)
 x = torch.from_numpy(images).float().view(-1, 1, 8, 8) / 8 - 1
@@ -21,7 +21,15 @@ def trained(name: str | tuple[str, ...], steps: int = 150) -> tuple[float, float
     """Accuracy on the last 397 digits, and seconds of training."""
     torch.manual_seed(0)
     model = VisionTransformer(
-        image=(8, 8), patch=2, channels=1, classes=10, width=32, depth=2, heads=4, attention=name, hidden=64
+        image=(8, 8),
+        patch=2,
+        channels=1,
+        classes=10,
+        width=32,
+        depth=2,
+        heads=4,
+        attention=name,
+        hidden=64,
     )
     optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3)
     begun = time.perf_counter()

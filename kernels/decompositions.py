@@ -1,4 +1,6 @@
-"""Decompositions of our operators into plain PyTorch, so that an exported program runs where Headwise is absent."""
+"""Decompositions of our operators into plain PyTorch, so that an exported program runs where
+Headwise is absent.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,22 +23,22 @@ from . import (  # noqa: F401  (they register when loaded)
     softmax_pool,
     tensor_attention,
 )
-from .attention_stats_plain import FLOOR, HIDDEN
+from .attention_stats.cpu import FLOOR, HIDDEN
 from .differential_combine import difference
-from .grouped_linear_plain import gathered
+from .grouped_linear.cpu import gathered
 from .segments import ended, segment_of
-from .softmax_pool_plain import compute_type, masked
+from .softmax_pool.cpu import compute_type, masked
 
 
 def plain_decompositions() -> dict[torch._ops.OperatorBase, Callable[..., Any]]:
-    """Table for `torch.export.ExportedProgram.run_decompositions`: our inference operators in plain PyTorch.
+    """Table for `torch.export.ExportedProgram.run_decompositions`: our inference operators in plain
+    PyTorch.
 
     Holds `softmax_pool`, `gelu_linear`, `gated_scores`, `differential_combine`, `gathered_heads`,
-    `tensor_attention`, `ragged_attention`, `pair_attention`, `signed_root_attention`, `attention_stats`,
-    `expert_gate`, `grouped_linear` and `expert_combine`, called in evaluation mode. The drawing operators belong to
-    training and stay opaque: a graph has no seedable plain form of them. Operators on windows of a grid stay
-    opaque, too.
-    """
+    `tensor_attention`, `ragged_attention`, `pair_attention`, `signed_root_attention`,
+    `attention_stats`, `expert_gate`, `grouped_linear` and `expert_combine`, called in evaluation
+    mode. The drawing operators belong to training and stay opaque: a graph has no seedable plain
+    form of them. Operators on windows of a grid stay opaque, too."""
     return {
         torch.ops.headwise.softmax_pool.default: pool_decomposed,
         torch.ops.headwise.gated_scores.default: gated_scores.scores_plain,
@@ -50,7 +52,9 @@ def plain_decompositions() -> dict[torch._ops.OperatorBase, Callable[..., Any]]:
         torch.ops.headwise.expert_gate.default: expert_gate.forward,
         torch.ops.headwise.grouped_linear.default: grouped_decomposed,
         torch.ops.headwise.expert_combine.default: combined_decomposed,
-        torch.ops.headwise.gelu_linear.default: lambda h, weight, bias: F.linear(F.gelu(h), weight, bias),
+        torch.ops.headwise.gelu_linear.default: lambda h, weight, bias: F.linear(
+            F.gelu(h), weight, bias
+        ),
     }
 
 
@@ -66,9 +70,17 @@ def combine_decomposed(
 
 
 def gathered_decomposed(
-    query: Tensor, key: Tensor, value: Tensor, gate: Tensor, mask: Tensor | None, causal: bool, scale: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    gate: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """(out, nothing of use) of `gathered_heads`: all heads, times the gate; a graph has no sizes that data decide."""
+    """(out, nothing of use) of `gathered_heads`: all heads, times the gate; a graph has no sizes
+    that data decide.
+    """
     if causal:
         tokens, keys = query.shape[2], key.shape[2]
         before = torch.ones(tokens, keys, dtype=torch.bool, device=query.device).tril(keys - tokens)
@@ -76,7 +88,9 @@ def gathered_decomposed(
     out = F.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
     )
-    return (out * gate[..., None]).to(out.dtype), out.new_zeros(out.shape[:-1], dtype=compute_type(out))
+    return (out * gate[..., None]).to(out.dtype), out.new_zeros(
+        out.shape[:-1], dtype=compute_type(out)
+    )
 
 
 def combined_decomposed(y: Tensor, weights: Tensor, place: Tensor) -> Tensor:
@@ -86,29 +100,53 @@ def combined_decomposed(y: Tensor, weights: Tensor, place: Tensor) -> Tensor:
 
 
 def grouped_decomposed(
-    x: Tensor, weight: Tensor, bias: Tensor | None, offsets: Tensor, tokens: Tensor | None, place: Tensor | None,
-    activation: str, gated: bool,
-) -> Tensor:  # fmt: skip
-    """`grouped_linear` with every row through every expert: a graph has no sizes that data decide."""
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    offsets: Tensor,
+    tokens: Tensor | None,
+    place: Tensor | None,
+    activation: str,
+    gated: bool,
+) -> Tensor:
+    """`grouped_linear` with every row through every expert: a graph has no sizes that data
+    decide.
+    """
     rows = gathered(x, tokens, activation, gated)
     expert = segment_of(offsets, rows.shape[0])[:, None]
     out = rows.new_zeros((rows.shape[0], weight.shape[1]))
     for e in range(weight.shape[0]):
-        out = torch.where(expert == e, F.linear(rows, weight[e], None if bias is None else bias[e]), out)
+        out = torch.where(
+            expert == e, F.linear(rows, weight[e], None if bias is None else bias[e]), out
+        )
     return out
 
 
 def tensor_decomposed(
-    query: Tensor, key1: Tensor, value1: Tensor, key2: Tensor, value2: Tensor,
-    mask1: Tensor | None, mask2: Tensor | None, scale: float,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    query: Tensor,
+    key1: Tensor,
+    value1: Tensor,
+    key2: Tensor,
+    value2: Tensor,
+    mask1: Tensor | None,
+    mask2: Tensor | None,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
     """(out, nothing of use) of `tensor_attention`: all pairs written out, so cubic memory."""
-    scores = torch.einsum("bhid,bhjd,bhld->bhijl", query, key1, key2).to(compute_type(query)) * scale
-    for mask, at in ((mask1, (slice(None), None, None, slice(None), None)), (mask2, (slice(None), None, None, None))):
+    scores = (
+        torch.einsum("bhid,bhjd,bhld->bhijl", query, key1, key2).to(compute_type(query)) * scale
+    )
+    for mask, at in (
+        (mask1, (slice(None), None, None, slice(None), None)),
+        (mask2, (slice(None), None, None, None)),
+    ):
         if mask is not None:
             scores = scores.masked_fill(~mask[at], torch.finfo(scores.dtype).min)
     weights = scores.flatten(3).softmax(-1).view(scores.shape)
-    for mask, at in ((mask1, (slice(None), None, None, slice(None), None)), (mask2, (slice(None), None, None, None))):
+    for mask, at in (
+        (mask1, (slice(None), None, None, slice(None), None)),
+        (mask2, (slice(None), None, None, None)),
+    ):
         if mask is not None:
             weights = weights * mask[at]
     mixed = torch.einsum("bhijl,bhje,bhle->bhie", weights.to(value1.dtype), value1, value2)
@@ -118,9 +156,12 @@ def tensor_decomposed(
 def ragged_decomposed(
     query: Tensor, key: Tensor, value: Tensor, offsets: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """(out, lse) of `ragged_attention`, all keys at once: T Q H (d + e) numbers, without a loop over samples."""
+    """(out, lse) of `ragged_attention`, all keys at once: T Q H (d + e) numbers, without a loop
+    over samples.
+    """
     kind, samples = compute_type(query), query.shape[0]
-    # Owners from 1; 0 and B + 1 stand for keys before and behind all samples and are cut off in the end.
+    # Owners from 1; 0 and B + 1 stand for keys before and behind all samples and are cut off in the
+    # end.
     owner = ended(offsets, key.shape[0])
     q = F.pad(query.to(kind) * scale, (0, 0, 0, 0, 0, 0, 1, 1))
     scores = (q[owner] * key.to(kind)[:, None]).sum(-1)
@@ -147,10 +188,21 @@ def pair_decomposed(
 
 
 def stats_decomposed(
-    query: Tensor, key: Tensor, value: Tensor | None, mask: Tensor | None, keys: Tensor | None,
-    weights: Tensor | None, scale: float, causal: bool, entropy: bool, columns: bool, top: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Read-outs of `attention_stats` from all N x M weights at once: a graph has no loop over blocks."""
+    query: Tensor,
+    key: Tensor,
+    value: Tensor | None,
+    mask: Tensor | None,
+    keys: Tensor | None,
+    weights: Tensor | None,
+    scale: float,
+    causal: bool,
+    entropy: bool,
+    columns: bool,
+    top: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Read-outs of `attention_stats` from all N x M weights at once: a graph has no loop over
+    blocks.
+    """
     kind, group, count = compute_type(query), query.shape[1] // key.shape[1], key.shape[2]
     none = query.new_zeros((0,), dtype=kind)
     scores = (query.to(kind) * scale) @ key.to(kind).repeat_interleave(group, 1).mT
@@ -158,7 +210,9 @@ def stats_decomposed(
         scores = scores.masked_fill(~mask, HIDDEN)
     if causal:
         shape = query.shape[2], count
-        before = torch.ones(shape, dtype=torch.bool, device=query.device).tril(count - query.shape[2])
+        before = torch.ones(shape, dtype=torch.bool, device=query.device).tril(
+            count - query.shape[2]
+        )
         scores = scores.masked_fill(~before, HIDDEN)
     bare = scores.amax(-1) <= FLOOR
     p = scores.softmax(-1).masked_fill(scores <= FLOOR, 0.0)
@@ -179,12 +233,22 @@ def stats_decomposed(
 
 
 def pool_decomposed(
-    scores: Tensor, values: Tensor | None, mask: Tensor | None, offsets: Tensor | None, per_head: bool
+    scores: Tensor,
+    values: Tensor | None,
+    mask: Tensor | None,
+    offsets: Tensor | None,
+    per_head: bool,
 ) -> tuple[Tensor, Tensor]:
     """(pooled, lse) of `softmax_pool` without a loop over bags and without a branch on sizes."""
     kind = compute_type(scores)
     if offsets is not None:
-        return _packed(scores.to(kind), None if values is None else values.to(kind), offsets, per_head, scores.dtype)
+        return _packed(
+            scores.to(kind),
+            None if values is None else values.to(kind),
+            offsets,
+            per_head,
+            scores.dtype,
+        )
     part = masked(scores, mask)
     value = (scores if values is None else values).to(kind)
     value = value if mask is None else value.masked_fill(~mask[..., None], 0.0)
@@ -203,7 +267,9 @@ def _packed(
     bags = offsets.shape[0] - 1
     bag = segment_of(offsets, scores.shape[0])
     where = bag[:, None].expand_as(scores)
-    top = scores.new_full((bags, scores.shape[1]), -torch.inf).scatter_reduce(0, where, scores, "amax")
+    top = scores.new_full((bags, scores.shape[1]), -torch.inf).scatter_reduce(
+        0, where, scores, "amax"
+    )
     top = top.masked_fill(top == -torch.inf, 0.0)
     weights = (scores - top[bag]).exp()
     total = scores.new_zeros(top.shape).index_add(0, bag, weights)
@@ -213,7 +279,9 @@ def _packed(
     return _divided(summed, total, top, per_head, dtype)
 
 
-def _divided(summed: Tensor, total: Tensor, top: Tensor, per_head: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _divided(
+    summed: Tensor, total: Tensor, top: Tensor, per_head: bool, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
     empty = total == 0
     divisor = total.masked_fill(empty, 1.0)
     pooled = summed / (divisor[..., None] if per_head else divisor)

@@ -2,9 +2,8 @@
 
 Shapes: T tokens, K experts of a token, S = T K pairs, E experts.
 
-Everything stays on the device: no count is read by the host, so that a GPU never waits. Sorting is stable, so tokens of
-an expert keep their order and two runs are equal bit by bit.
-"""
+Everything stays on the device: no count is read by the host, so that a GPU never waits. Sorting is
+stable, so tokens of an expert keep their order and two runs are equal bit by bit."""
 
 from typing import NamedTuple
 
@@ -13,7 +12,9 @@ from torch import Tensor
 
 
 class Dispatch(NamedTuple):
-    """Pairs sorted by expert; rows e of experts are offsets[e] to offsets[e + 1], rows behind the last are of none."""
+    """Pairs sorted by expert; rows e of experts are offsets[e] to offsets[e + 1], rows behind the
+    last are of none.
+    """
 
     order: Tensor  # int64 (S,): which pair t K + k stands in a row
     place: Tensor  # int64 (T, K): in which row a pair stands
@@ -31,7 +32,9 @@ def dispatch(chosen: Tensor, experts: int) -> Dispatch:
     Raises ValueError if the shape does not fit.
     """
     if chosen.ndim != 2 or experts < 1:
-        raise ValueError(f"dispatch: needs (tokens, choices) and an expert, got {tuple(chosen.shape)} and {experts}")
+        raise ValueError(
+            f"dispatch: needs (tokens, choices) and an expert, got {tuple(chosen.shape)} and {experts}"
+        )
     flat = chosen.flatten()
     order = flat.argsort(stable=True)
     rows = torch.arange(flat.shape[0], device=flat.device)

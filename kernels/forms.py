@@ -1,4 +1,6 @@
-"""The forms that an operator has (Triton, fused, plain PyTorch), which of them runs here, and why the others do not."""
+"""The forms that an operator has (Triton, fused, plain PyTorch), which of them runs here, and why
+the others do not.
+"""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -23,7 +25,9 @@ def triton_refused(*tensors: Tensor) -> str:
 
 
 def explain(operator: str, forms: Sequence[Form]) -> str:
-    """Which form of the operator runs, the first that is not refused, and why the others do not; one line a form."""
+    """Which form of the operator runs, the first that is not refused, and why the others do not;
+    one line a form.
+    """
     lines, chosen = [], None
     for form in forms:
         if form.refused:

@@ -1,19 +1,26 @@
-"""Domain models, one a file, on the shared core (`attention`, `moe`, `blocks`). Names resolve on first use."""
+"""Domain models, one a file, on the shared core (`attention`, `moe`, `blocks`). Names resolve on
+first use.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .acmil import ACMIL, MaxPool, MeanPool
-    from .cca import ConditionalEmbedder
-    from .dcal import DCAL
-    from .gldmnet import GLDMNet
-    from .softs import SOFTS
+    from .bags.acmil import ACMIL, MaxPool, MeanPool
+    from .series.softs import SOFTS
+    from .vision.cca import ConditionalEmbedder
+    from .vision.dcal import DCAL
+    from .vision.gldmnet import GLDMNet
 
 _MODELS = {
-    "ACMIL": "acmil", "ConditionalEmbedder": "cca", "DCAL": "dcal", "GLDMNet": "gldmnet", "MaxPool": "acmil",
-    "MeanPool": "acmil", "SOFTS": "softs",
-}  # fmt: skip
+    "ACMIL": "bags.acmil",
+    "ConditionalEmbedder": "vision.cca",
+    "DCAL": "vision.dcal",
+    "GLDMNet": "vision.gldmnet",
+    "MaxPool": "bags.acmil",
+    "MeanPool": "bags.acmil",
+    "SOFTS": "series.softs",
+}
 
 __all__ = ["ACMIL", "ConditionalEmbedder", "DCAL", "GLDMNet", "MaxPool", "MeanPool", "SOFTS"]
 

@@ -24,12 +24,26 @@ class Entry:
 
 
 TASKS = {
-    "wsi": Entry("headwise.pipelines.wsi", "classify whole-slide images or bags of instances (ACMIL)"),
-    "reid": Entry("headwise.pipelines.reid", "find an identity in a gallery, or name a fine-grained class (DCAL)"),
-    "saliency": Entry("headwise.pipelines.saliency", "find what is salient in pictures with depth (GL-DMNet)"),
-    "medical": Entry("headwise.pipelines.medical", "classify chest X-rays, with an audit for shortcuts (MEDUSA-style)"),
-    "speech": Entry("headwise.pipelines.speech", "transcribe recordings with word times (Whisper's shape)"),
-    "ranking": Entry("headwise.pipelines.ranking", "rank items by predicted clicks of several kinds (INFNet)"),
+    "wsi": Entry(
+        "headwise.pipelines.wsi", "classify whole-slide images or bags of instances (ACMIL)"
+    ),
+    "reid": Entry(
+        "headwise.pipelines.reid",
+        "find an identity in a gallery, or name a fine-grained class (DCAL)",
+    ),
+    "saliency": Entry(
+        "headwise.pipelines.saliency", "find what is salient in pictures with depth (GL-DMNet)"
+    ),
+    "medical": Entry(
+        "headwise.pipelines.medical",
+        "classify chest X-rays, with an audit for shortcuts (MEDUSA-style)",
+    ),
+    "speech": Entry(
+        "headwise.pipelines.speech", "transcribe recordings with word times (Whisper's shape)"
+    ),
+    "ranking": Entry(
+        "headwise.pipelines.ranking", "rank items by predicted clicks of several kinds (INFNet)"
+    ),
     "forecast": Entry("headwise.pipelines.forecast", "forecast many series at once (SOFTS)"),
 }
 

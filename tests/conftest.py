@@ -1,4 +1,6 @@
-"""Settings of all tests: one thread each (two run side by side), no network, and where the real data is."""
+"""Settings of all tests: one thread each (two run side by side), no network, and where the real
+data is.
+"""
 
 import contextlib
 import importlib
@@ -19,8 +21,8 @@ ROOT = Path(__file__).parents[1]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Fill yapf's cache before workers start: it renames the file before it has written it, so that the second of
-    two first imports (mmengine imports it) reads nothing."""
+    """Fill yapf's cache before workers start: it renames the file before it has written it, so that
+    the second of two first imports (mmengine imports it) reads nothing."""
     if not hasattr(config, "workerinput"):
         with contextlib.suppress(ImportError):
             importlib.import_module("yapf")
@@ -37,7 +39,9 @@ def real_data() -> Path:
 
 @pytest.fixture
 def headwise(capfd):
-    """Run the command line in this process: `headwise("forecast", "train", …)` gives (exit code, stderr lines)."""
+    """Run the command line in this process: `headwise("forecast", "train", …)` gives (exit code,
+    stderr lines).
+    """
     from headwise.pipelines.engine.command_line import main
 
     def run(*words: object) -> tuple[int, list[str]]:

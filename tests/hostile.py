@@ -35,7 +35,8 @@ HEADERS = {
     "not UTF-8": _header(4, b"\xff\xfe\xfd\xfc"),
     "an offset past the end": _tensor(dtype="F32", shape=[9], data_offsets=[0, 36]),
     "a shape that overflows": _tensor(dtype="F32", shape=[2**62, 2**62], data_offsets=[0, 4]),
-    "a shape that is not its bytes": _tensor(dtype="F32", shape=[9], data_offsets=[0, 4]) + b"\0" * 4,
+    "a shape that is not its bytes": _tensor(dtype="F32", shape=[9], data_offsets=[0, 4])
+    + b"\0" * 4,
     "an unknown kind of number": _tensor(dtype="F3", shape=[1], data_offsets=[0, 4]) + b"\0" * 4,
     "bytes between tensors": _tensor(dtype="F32", shape=[1], data_offsets=[4, 8]) + b"\0" * 8,
     "a deep header": _header(60_000, b"[" * 60_000),

@@ -13,15 +13,25 @@ def ctranslate2(model, kind=np.float16):
         for number in range(2):
             at, to = f"{side}.layers.{number}.", f"{side}/layer_{number}/"
             for kind_of in ("weight", "bias"):
-                fused = np.concatenate([state[f"{at}{own}.query.{kind_of}"], state[f"{at}{own}.key_value.{kind_of}"]])
+                fused = np.concatenate(
+                    [state[f"{at}{own}.query.{kind_of}"], state[f"{at}{own}.key_value.{kind_of}"]]
+                )
                 found[f"{to}self_attention/linear_0/{kind_of}"] = fused
                 found[f"{to}self_attention/linear_1/{kind_of}"] = state[f"{at}{own}.out.{kind_of}"]
                 for k, part in enumerate(("up", "down")):
-                    found[f"{to}ffn/linear_{k}/{kind_of}"] = state[f"{at}feedforward.{part}.{kind_of}"]
+                    found[f"{to}ffn/linear_{k}/{kind_of}"] = state[
+                        f"{at}feedforward.{part}.{kind_of}"
+                    ]
                 if side == "decoder":
                     for k, part in enumerate(("query", "key_value", "out")):
-                        found[f"{to}attention/linear_{k}/{kind_of}"] = state[f"{at}cross.{part}.{kind_of}"]
-            norms = ["self_attention", "attention", "ffn"] if side == "decoder" else ["self_attention", "ffn"]
+                        found[f"{to}attention/linear_{k}/{kind_of}"] = state[
+                            f"{at}cross.{part}.{kind_of}"
+                        ]
+            norms = (
+                ["self_attention", "attention", "ffn"]
+                if side == "decoder"
+                else ["self_attention", "ffn"]
+            )
             for k, part in enumerate(norms, 1):
                 found[f"{to}{part}/layer_norm/gamma"] = state[f"{at}norm{k}.weight"]
                 found[f"{to}{part}/layer_norm/beta"] = state[f"{at}norm{k}.bias"]
@@ -38,6 +48,15 @@ def ctranslate2(model, kind=np.float16):
     for name, value in found.items():
         whole = value.dtype == np.int16
         data = value if whole else np.ascontiguousarray(value, kind)
-        out += text(name) + struct.pack("<B", data.ndim) + b"".join(struct.pack("<I", n) for n in data.shape)
+        out += (
+            text(name)
+            + struct.pack("<B", data.ndim)
+            + b"".join(struct.pack("<I", n) for n in data.shape)
+        )
         out += struct.pack("<BI", 2 if whole else number, data.nbytes) + data.tobytes()
-    return out + struct.pack("<I", 1) + text("decoder/projection/weight") + text("decoder/embeddings/weight")
+    return (
+        out
+        + struct.pack("<I", 1)
+        + text("decoder/projection/weight")
+        + text("decoder/embeddings/weight")
+    )

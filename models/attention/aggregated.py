@@ -1,4 +1,5 @@
-"""Aggregated attention: a window at full resolution and a pooled view of the whole image in one softmax.
+"""Aggregated attention: a window at full resolution and a pooled view of the whole image in one
+softmax.
 
 Shapes: B batch, N = Y X cells, D width, H heads, d = D / H, w window, W = w w, P pooled cells.
 """
@@ -29,13 +30,14 @@ class AggregatedAttention(Attention):
         p = softmax [q~ . k^ + r_h over the w x w window ; q~ . k^ + f_h(distance) over the P pooled cells]
         out = W_o (p v + (q^ T_h + b_h) v_window)
 
-    Cost: O(N (W + P) D), and P = N / reduction^2: linear in cells only for a fixed P. Neighbourhoods are never
-    unfolded; window and pooled part are two softmaxes joined by their log-sum-exps. Of size N P only the bias is held,
-    once for all images of a batch.
+    Cost: O(N (W + P) D), and P = N / reduction^2: linear in cells only for a fixed P.
+    Neighbourhoods are never unfolded; window and pooled part are two softmaxes joined by their
+    log-sum-exps. Of size N P only the bias is held, once for all images of a batch.
 
-    width: D; heads: H; window: w, odd; reduction: the pooled grid is (Y / reduction, X / reduction), at least one
-    cell; pooled: False leaves the pooled part out; learned_tokens: the term with T and b, which is not normalised and
-    is added after the softmax; hidden: width of the network f of the continuous position bias.
+    width: D; heads: H; window: w, odd; reduction: the pooled grid is (Y / reduction, X /
+    reduction), at least one cell; pooled: False leaves the pooled part out; learned_tokens: the
+    term with T and b, which is not normalised and is added after the softmax; hidden: width of the
+    network f of the continuous position bias.
 
     Readings: pooled cells are the mean of gelu(linear) over the cells of a bin that are there, then a layer norm, then
     the same key and value layer. Distances are log2(1 + 8 |x|) / 3 with their sign, x from the cell to the mean place
@@ -47,8 +49,11 @@ class AggregatedAttention(Attention):
     crosses: ClassVar[bool] = False
     extras: ClassVar[tuple[str, ...]] = ("size",)
     variants: ClassVar[tuple[dict, ...]] = (
-        {"learned_tokens": False}, {"pooled": False}, {"window": 5, "reduction": 4, "hidden": 8}, {"reduction": 1},
-    )  # fmt: skip
+        {"learned_tokens": False},
+        {"pooled": False},
+        {"window": 5, "reduction": 4, "hidden": 8},
+        {"reduction": 1},
+    )
 
     def __init__(
         self,
@@ -78,9 +83,19 @@ class AggregatedAttention(Attention):
         self.local_bias = nn.Parameter(0.02 * torch.randn(heads, 1, window * window))
         self.pool = nn.Linear(width, width) if pooled else None
         self.pool_norm = nn.LayerNorm(width) if pooled else None
-        self.distance = nn.Sequential(nn.Linear(2, hidden), nn.ReLU(), nn.Linear(hidden, heads)) if pooled else None
-        self.tokens = nn.Parameter(0.02 * torch.randn(heads, size, window * window)) if learned_tokens else None
-        self.token_bias = nn.Parameter(torch.zeros(heads, 1, window * window)) if learned_tokens else None
+        self.distance = (
+            nn.Sequential(nn.Linear(2, hidden), nn.ReLU(), nn.Linear(hidden, heads))
+            if pooled
+            else None
+        )
+        self.tokens = (
+            nn.Parameter(0.02 * torch.randn(heads, size, window * window))
+            if learned_tokens
+            else None
+        )
+        self.token_bias = (
+            nn.Parameter(torch.zeros(heads, 1, window * window)) if learned_tokens else None
+        )
         self.out = nn.Linear(width, width)
 
     def forward(
@@ -91,7 +106,8 @@ class AggregatedAttention(Attention):
         mask: Tensor | None = None,
         size: tuple[int, int] | None = None,
     ) -> Tensor:
-        """x: (B, N, D), size: (Y, X), by default a square; mask: bool (B, N), True = a cell -> (B, N, D).
+        """x: (B, N, D), size: (Y, X), by default a square; mask: bool (B, N), True = a cell -> (B,
+        N, D).
 
         Raises ValueError if shapes do not fit or a context is given.
         """
@@ -110,10 +126,14 @@ class AggregatedAttention(Attention):
         mask: Tensor | None = None,
         size: tuple[int, int] | None = None,
     ) -> Tensor:
-        """(B, H, N, N): a pooled cell's weight is shared out evenly over its bin; without the learned tokens' term."""
+        """(B, H, N, N): a pooled cell's weight is shared out evenly over its bin; without the
+        learned tokens' term.
+        """
         self.check(x, context, mask)
         size = grid_of("AggregatedAttention", x.shape[1], size)
-        unit = torch.eye(x.shape[1], dtype=x.dtype, device=x.device).expand(x.shape[0], self.heads, -1, -1)
+        unit = torch.eye(x.shape[1], dtype=x.dtype, device=x.device).expand(
+            x.shape[0], self.heads, -1, -1
+        )
         pooled, values = self._pooled(x, mask, size), None
         if pooled is not None:
             values = self._shares(x, mask, size)[0][:, None].expand(-1, self.heads, -1, -1)
@@ -138,30 +158,53 @@ class AggregatedAttention(Attention):
         unit = F.normalize(split_heads(self.query(x), self.heads), dim=-1)
         count = self._count(mask, pooled, size, x).clamp_min(2.0).log()
         query = (unit + self.embedding) * (F.softplus(self.temperature) * count)
-        logits = neighbourhood_scores(query, key.to(query.dtype), size, self.window) + self.local_bias
+        logits = (
+            neighbourhood_scores(query, key.to(query.dtype), size, self.window) + self.local_bias
+        )
         far = None
         if pooled is not None and pooled_value is not None:
-            pooled_key, known = pooled[0].to(query.dtype), None if mask is None else pooled[2][:, None, None]
+            pooled_key, known = (
+                pooled[0].to(query.dtype),
+                None if mask is None else pooled[2][:, None, None],
+            )
             bias = self._bias(size, x)
-            far = attend_with_lse(query, pooled_key, pooled_value.to(query.dtype), mask=known, bias=bias, scale=1.0)
-        mixed = neighbourhood_attention(logits.to(value.dtype), value, size, self.window, mask=mask, extra=far)
+            far = attend_with_lse(
+                query, pooled_key, pooled_value.to(query.dtype), mask=known, bias=bias, scale=1.0
+            )
+        mixed = neighbourhood_attention(
+            logits.to(value.dtype), value, size, self.window, mask=mask, extra=far
+        )
         if tokens and self.tokens is not None and self.token_bias is not None:
             there = value if mask is None else value.masked_fill(~mask[:, None, :, None], 0.0)
-            mixed = mixed + neighbourhood_sum(unit @ self.tokens + self.token_bias, there, size, self.window)
+            mixed = mixed + neighbourhood_sum(
+                unit @ self.tokens + self.token_bias, there, size, self.window
+            )
         return mixed.to(value.dtype)
 
-    def _shares(self, x: Tensor, mask: Tensor | None, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """(1 or B, P, N): the part of each cell in the mean of each bin, and bool (·, P): whether the bin holds any."""
+    def _shares(
+        self, x: Tensor, mask: Tensor | None, size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """(1 or B, P, N): the part of each cell in the mean of each bin, and bool (·, P): whether
+        the bin holds any.
+        """
         rows, columns = (max(1, side // self.reduction) for side in size)
-        share = _bins(size[0], rows, x)[:, None, :, None] * _bins(size[1], columns, x)[None, :, None, :]
+        share = (
+            _bins(size[0], rows, x)[:, None, :, None] * _bins(size[1], columns, x)[None, :, None, :]
+        )
         share = share.reshape(1, rows * columns, -1)
         if mask is not None:
             share = share * mask[:, None].to(x.dtype)
         total = share.sum(2, keepdim=True)
-        return (share / total.clamp_min(1.0)).expand(x.shape[0], -1, -1), (total > 0).squeeze(2).expand(x.shape[0], -1)
+        return (share / total.clamp_min(1.0)).expand(x.shape[0], -1, -1), (total > 0).squeeze(
+            2
+        ).expand(x.shape[0], -1)
 
-    def _pooled(self, x: Tensor, mask: Tensor | None, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Keys and values (B, H, P, d) of the pooled cells, and which of them are there, bool (B, P)."""
+    def _pooled(
+        self, x: Tensor, mask: Tensor | None, size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Keys and values (B, H, P, d) of the pooled cells, and which of them are there, bool (B,
+        P).
+        """
         if self.pool is None or self.pool_norm is None:
             return None
         bins = max(1, size[0] // self.reduction), max(1, size[1] // self.reduction)
@@ -171,12 +214,18 @@ class AggregatedAttention(Attention):
             there = torch.ones(means.shape[:2], dtype=torch.bool, device=x.device)
         else:
             cells = cells.masked_fill(~mask[..., None], 0.0)
-            part = to_tokens(F.adaptive_avg_pool2d(to_image(mask[..., None].to(cells.dtype), size), bins))
+            part = to_tokens(
+                F.adaptive_avg_pool2d(to_image(mask[..., None].to(cells.dtype), size), bins)
+            )
             there = part.squeeze(2) > 0
-            means = to_tokens(F.adaptive_avg_pool2d(to_image(cells, size), bins)) / part.masked_fill(part == 0, 1.0)
+            means = to_tokens(
+                F.adaptive_avg_pool2d(to_image(cells, size), bins)
+            ) / part.masked_fill(part == 0, 1.0)
         return *self._keys(self.pool_norm(means)), there
 
-    def _count(self, mask: Tensor | None, pooled: tuple | None, size: tuple[int, int], x: Tensor) -> Tensor:
+    def _count(
+        self, mask: Tensor | None, pooled: tuple | None, size: tuple[int, int], x: Tensor
+    ) -> Tensor:
         """How many keys each cell has: (1 or B, 1, N, 1)."""
         index, inside = neighbourhood_index(size, self.window, device=x.device)
         known = inside[None] if mask is None else inside & mask[:, index]
@@ -193,7 +242,9 @@ class AggregatedAttention(Attention):
         assert self.distance is not None
         down, across = (_distances(side, max(1, side // self.reduction), x.device) for side in size)
         kind = torch.promote_types(x.dtype, torch.float32)
-        steps = [axis[0].to(kind) * (4 / max(1, side - 1)) for axis, side in zip((down, across), size)]
+        steps = [
+            axis[0].to(kind) * (4 / max(1, side - 1)) for axis, side in zip((down, across), size)
+        ]
         grid = torch.stack(torch.meshgrid(*steps, indexing="ij"), -1)
         grid = grid.sign() * (1 + grid.abs()).log2() / 3
         table = self.distance(grid.flatten(0, 1).to(x.dtype)).t()
@@ -206,7 +257,9 @@ class AggregatedAttention(Attention):
 
 
 def _distances(side: int, bins: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Distances between the cells of a line and the centres of its bins, in half cells: distinct ones, (side, bins)."""
+    """Distances between the cells of a line and the centres of its bins, in half cells: distinct
+    ones, (side, bins).
+    """
     place = torch.arange(bins, device=device)
     centres = place * side // bins - (-(place + 1) * side // bins) - 1
     # Bins of one size have centres of one parity.

@@ -16,16 +16,18 @@ from ...kernels.forms import Form, explain
 class Attention(nn.Module):
     """Base of all mechanisms: `forward(x, context=None, *, mask=None) -> Tensor`.
 
-    x: (B, N, D); context: (B, M, D), by default x; mask: bool, True = may attend: "keys" (B, M) over the tokens that
-    are attended to, "pairs" (B, N, M), "heads" (B, H, N, M). What a class takes is said by:
+    x: (B, N, D); context: (B, M, D), by default x; mask: bool, True = may attend: "keys" (B, M)
+    over the tokens that are attended to, "pairs" (B, N, M), "heads" (B, H, N, M). What a class
+    takes is said by:
 
-    masks: the kinds of mask it takes; crosses: whether it takes a context; extras: further keyword arguments of
-    forward ("size", the (height, width) of the grid whose cells the tokens are, row by row; "static", tokens before
-    any layer); variants: sets of options that the contract test runs besides the defaults; heads of the variant
-    and `width` are given to it by the test. equivariant: whether permuting the tokens permutes the output;
-    causal: whether token i is blind to all j > i; discrete: whether it makes choices that a small change can flip;
-    straight_through: whether its gradients are by design not those of the function. All may depend on the options, so
-    they are set per instance.
+    masks: the kinds of mask it takes; crosses: whether it takes a context; extras: further keyword
+    arguments of forward ("size", the (height, width) of the grid whose cells the tokens are, row by
+    row; "static", tokens before any layer); variants: sets of options that the contract test runs
+    besides the defaults; heads of the variant and `width` are given to it by the test. equivariant:
+    whether permuting the tokens permutes the output; causal: whether token i is blind to all j > i;
+    discrete: whether it makes choices that a small change can flip; straight_through: whether its
+    gradients are by design not those of the function. All may depend on the options, so they are
+    set per instance.
 
     A mechanism with a loss of its own leaves it in `auxiliary` in training (see `auxiliary_loss`).
     """
@@ -48,7 +50,9 @@ class Attention(nn.Module):
         self.auxiliary: Tensor | None = None
 
     def check(self, x: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
-        """The tokens that are attended to. Raises ValueError where shapes, types or the kind of mask do not fit."""
+        """The tokens that are attended to. Raises ValueError where shapes, types or the kind of
+        mask do not fit.
+        """
         name = type(self).__name__
         if x.ndim != 3 or x.shape[-1] != self.width:
             raise ValueError(f"{name}: needs (batch, tokens, {self.width}), got {tuple(x.shape)}")
@@ -56,7 +60,9 @@ class Attention(nn.Module):
             raise ValueError(f"{name}: mixes tokens of one sequence only, takes no context")
         source = x if context is None else context
         if source.ndim != 3 or source.shape[-1] != self.width or source.shape[0] != x.shape[0]:
-            raise ValueError(f"{name}: context must be ({x.shape[0]}, tokens, {self.width}), got {tuple(source.shape)}")
+            raise ValueError(
+                f"{name}: context must be ({x.shape[0]}, tokens, {self.width}), got {tuple(source.shape)}"
+            )
         if mask is not None:
             self._check_mask(x, source, mask)
         return source
@@ -83,8 +89,12 @@ class Attention(nn.Module):
         """Which form computes this mechanism for such an input, and why the others do not."""
         return explain(type(self).__name__, self.forms(x))
 
-    def weights(self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
-        """Attention weights (B, H, N, M), for pictures and tests: takes N M memory. Not every mechanism has them."""
+    def weights(
+        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> Tensor:
+        """Attention weights (B, H, N, M), for pictures and tests: takes N M memory. Not every
+        mechanism has them.
+        """
         raise ValueError(f"{type(self).__name__} has no attention weights")
 
     def __getstate__(self) -> dict:
@@ -96,7 +106,9 @@ class Attention(nn.Module):
 
 
 def auxiliary_loss(model: nn.Module) -> Tensor | None:
-    """Sum of the losses that mechanisms and routers left at their last forward pass in training; None without any."""
+    """Sum of the losses that mechanisms and routers left at their last forward pass in training;
+    None without any.
+    """
     losses = [getattr(part, "auxiliary", None) for part in model.modules()]
     kept = [loss for loss in losses if isinstance(loss, Tensor)]
     return torch.stack(kept).sum() if kept else None
@@ -120,7 +132,9 @@ def spread_mask(mask: Tensor | None) -> Tensor | None:
 
 
 def causal_mask(tokens: int, keys: int, device: torch.device) -> Tensor:
-    """Bool (N, M): token i may attend to keys up to its own place, where the last token stands at the last key."""
+    """Bool (N, M): token i may attend to keys up to its own place, where the last token stands at
+    the last key.
+    """
     return torch.ones(tokens, keys, dtype=torch.bool, device=device).tril(keys - tokens)
 
 
@@ -132,10 +146,13 @@ def both(mask: Tensor | None, other: Tensor | None) -> Tensor | None:
 
 
 def masked_softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
-    """Softmax over the last dimension where mask is True; rows that may attend to nothing are 0, with 0 gradients."""
+    """Softmax over the last dimension where mask is True; rows that may attend to nothing are 0,
+    with 0 gradients.
+    """
     if mask is None:
         return scores.softmax(-1)
-    # The largest negative number, not -inf: its softmax is finite in value and gradient, and the product ends it.
+    # The largest negative number, not -inf: its softmax is finite in value and gradient, and the
+    # product ends it.
     return scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1) * mask
 
 
@@ -160,8 +177,8 @@ def attend(
 ) -> Tensor:
     """PyTorch's fused attention for (B, H, N, d), keys and values (B, K, M, ·) with K dividing H.
 
-    mask: bool, broadcasts to (B, H, N, M); bias: added to the scores, broadcasts alike. Without a key a row is 0.
-    """
+    mask: bool, broadcasts to (B, H, N, M); bias: added to the scores, broadcasts alike. Without a
+    key a row is 0."""
     tokens, keys = query.shape[-2], key.shape[-2]
     grouped = query.shape[1] != key.shape[1]
     if causal and (mask is not None or bias is not None or tokens != keys):
@@ -178,13 +195,22 @@ def attend(
     elif query.is_cpu and size > wide:
         value = F.pad(value, (0, size - wide))
     out = F.scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=grouped
+        query,
+        key,
+        value,
+        attn_mask=mask,
+        dropout_p=dropout,
+        is_causal=causal,
+        scale=scale,
+        enable_gqa=grouped,
     )
     return out if out.shape[-1] == wide else out[..., :wide]
 
 
 def rotary(x: Tensor, *, base: float = 10_000.0, start: int = 0) -> Tensor:
-    """Rotary positions (Su et al., arXiv 2104.09864) for (B, H, N, d), d even: pairs (i, i + d/2) are turned."""
+    """Rotary positions (Su et al., arXiv 2104.09864) for (B, H, N, d), d even: pairs (i, i + d/2)
+    are turned.
+    """
     tokens, size = x.shape[-2:]
     if size % 2:
         raise ValueError(f"rotary: the width of a head must be even, got {size}")
@@ -197,11 +223,15 @@ def rotary(x: Tensor, *, base: float = 10_000.0, start: int = 0) -> Tensor:
 
 
 def grid_of(owner: str, tokens: int, size: tuple[int, int] | None) -> tuple[int, int]:
-    """(height, width) of a grid of that many tokens: size, or a square. Raises ValueError where it does not fit."""
+    """(height, width) of a grid of that many tokens: size, or a square. Raises ValueError where it
+    does not fit.
+    """
     if size is None:
         side = math.isqrt(tokens)
         if side * side != tokens:
-            raise ValueError(f"{owner}: {tokens} tokens are no square grid; give size=(height, width)")
+            raise ValueError(
+                f"{owner}: {tokens} tokens are no square grid; give size=(height, width)"
+            )
         return side, side
     if size[0] * size[1] != tokens:
         raise ValueError(f"{owner}: size {size[0]} x {size[1]} does not hold {tokens} tokens")

@@ -1,4 +1,5 @@
-"""Combiner: full attention at less than quadratic cost, since far tokens are reached through summaries of groups.
+"""Combiner: full attention at less than quadratic cost, since far tokens are reached through
+summaries of groups.
 
 Shapes: B batch, N tokens, D width, H heads, d = D / H, S segments of g tokens, e width of a value.
 """
@@ -18,33 +19,38 @@ SPAN = 32  # tokens of a segment of the logsparse form, a power of two, at least
 class Combiner(Attention):
     """Structured factorisation of attention, p(j|i) = p(group|i) p(j|group) for far j (Ren et al., arXiv 2107.05768).
 
-    Near tokens are attended to directly, each group of far ones through one key and one value, in one joint softmax:
+    Near tokens are attended to directly, each group of far ones through one key and one value, in
+    one joint softmax:
 
         key of a group = max of its keys,  value = attend(max of its queries, its keys, its values)
         fixed      near: the own segment;   groups: the other segments                        O(N (g + N/g) D)
         axial      near: the own row of g;  groups: the columns, own row left out             O(N (g + N/g) D)
         logsparse  near: the token itself;  groups: blocks of 1, 2, 4, ... tokens beside it   O(N log N D)
 
-    Near tokens and groups never overlap and together are all tokens (with causal: all up to i), so each row of p sums
-    to 1 and no token is out of reach. Near tokens and summaries stand side by side as the keys of fused calls over
-    blocks, so scores are not held: memory is O(N D), and that of masks, which serve all heads, O(N (g + N/g)) or
-    O(N log N).
+    Near tokens and groups never overlap and together are all tokens (with causal: all up to i), so
+    each row of p sums to 1 and no token is out of reach. Near tokens and summaries stand side by
+    side as the keys of fused calls over blocks, so scores are not held: memory is O(N D), and that
+    of masks, which serve all heads, O(N (g + N/g)) or O(N log N).
 
-    width: D; heads: H; factorisation; causal: token i sees tokens up to i; segment: g. It is a number and not the root
-    of N, since padding a sequence would change its root, and with it the result.
+    width: D; heads: H; factorisation; causal: token i sees tokens up to i; segment: g. It is a
+    number and not the root of N, since padding a sequence would change its root, and with it the
+    result.
 
-    Readings: pooling is by maximum (the published default). The two official versions are not the same function
-    (running maxima in one, running sums in the other); ours is the first. Published bidirectional forms count the own
-    segment twice; here the groups leave it out, so that one segment, or segments of one token, are exact attention.
-    Of the published axial forms this is the one with the row near and the columns as groups.
-    """
+    Readings: pooling is by maximum (the published default). The two official versions are not the
+    same function (running maxima in one, running sums in the other); ours is the first. Published
+    bidirectional forms count the own segment twice; here the groups leave it out, so that one
+    segment, or segments of one token, are exact attention. Of the published axial forms this is the
+    one with the row near and the columns as groups."""
 
     crosses: ClassVar[bool] = False
     variants: ClassVar[tuple[dict, ...]] = (
-        {"segment": 4}, {"segment": 4, "causal": True},
-        {"segment": 4, "factorisation": "axial"}, {"segment": 5, "factorisation": "axial", "causal": True},
-        {"factorisation": "logsparse"}, {"factorisation": "logsparse", "causal": True},
-    )  # fmt: skip
+        {"segment": 4},
+        {"segment": 4, "causal": True},
+        {"segment": 4, "factorisation": "axial"},
+        {"segment": 5, "factorisation": "axial", "causal": True},
+        {"factorisation": "logsparse"},
+        {"factorisation": "logsparse", "causal": True},
+    )
 
     def __init__(
         self,
@@ -57,7 +63,9 @@ class Combiner(Attention):
     ) -> None:
         super().__init__(width, heads)
         if factorisation not in ("fixed", "axial", "logsparse"):
-            raise ValueError(f"Combiner: factorisation is 'fixed', 'axial' or 'logsparse', got {factorisation!r}")
+            raise ValueError(
+                f"Combiner: factorisation is 'fixed', 'axial' or 'logsparse', got {factorisation!r}"
+            )
         if segment < 1:
             raise ValueError(f"Combiner: segment must be positive, got {segment}")
         self.factorisation = factorisation
@@ -67,7 +75,9 @@ class Combiner(Attention):
         self.query_key_value = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> Tensor:
         """x: (B, N, D), mask: bool (B, N), True = may be attended to -> (B, N, D).
 
         Raises ValueError if mask or width do not fit or a context is given.
@@ -76,11 +86,15 @@ class Combiner(Attention):
         query, key, value = self._project(x)
         return self.out(join_heads(self.mix(query, key, value, mask)))
 
-    def weights(self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
+    def weights(
+        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> Tensor:
         """The factorised weights p (B, H, N, N)."""
         self.check(x, context, mask)
         query, key, _ = self._project(x)
-        unit = torch.eye(x.shape[1], dtype=query.dtype, device=x.device).expand(*query.shape[:2], -1, -1)
+        unit = torch.eye(x.shape[1], dtype=query.dtype, device=x.device).expand(
+            *query.shape[:2], -1, -1
+        )
         return self.mix(query, key, unit, mask)
 
     def forms(self, x: Tensor) -> list[Form]:
@@ -88,11 +102,15 @@ class Combiner(Attention):
         return [Form("PyTorch's fused operator, near tokens and summaries as keys of a block")]
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        query, key, value = (split_heads(part, self.heads) for part in self.query_key_value(x).chunk(3, -1))
+        query, key, value = (
+            split_heads(part, self.heads) for part in self.query_key_value(x).chunk(3, -1)
+        )
         return query * query.shape[-1] ** -0.5, key, value
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        """p value for scaled queries and keys (B, H, N, d), values (B, H, N, e), mask (B, N) -> (B, H, N, e)."""
+        """p value for scaled queries and keys (B, H, N, d), values (B, H, N, e), mask (B, N) -> (B,
+        H, N, e).
+        """
         tokens = query.shape[2]
         there = query.new_ones(1, tokens, dtype=torch.bool) if mask is None else mask
         if self.factorisation == "logsparse":
@@ -108,43 +126,57 @@ class Combiner(Attention):
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor) -> Tensor:
-    """Block by block, one fused call: queries (B, H, S, n, d), keys and values (B, H, S, m, ·) -> (B, H, S, n, e).
+    """Block by block, one fused call: queries (B, H, S, n, d), keys and values (B, H, S, m, ·) ->
+    (B, H, S, n, e).
 
     allowed: (B or 1, 1, S or 1, n or 1, m).
     """
     batch, _, blocks, rows = query.shape[:4]
     query, key, value = (part.transpose(1, 2).flatten(0, 1) for part in (query, key, value))
     allowed = allowed.expand(batch, -1, blocks, rows, -1).transpose(1, 2).flatten(0, 1)
-    return attend(query, key, value, allowed, scale=1.0).unflatten(0, (batch, blocks)).transpose(1, 2)
+    return (
+        attend(query, key, value, allowed, scale=1.0).unflatten(0, (batch, blocks)).transpose(1, 2)
+    )
 
 
 def _largest(x: Tensor, there: Tensor) -> Tensor:
-    """Maximum over the tokens of each group (..., g, d) that are there (..., g), 0 where none is."""
+    """Maximum over the tokens of each group (..., g, d) that are there (..., g), 0 where none
+    is.
+    """
     top = x.masked_fill(~there[..., None], torch.finfo(x.dtype).min).amax(-2)
     return top.masked_fill(~there.any(-1)[..., None], 0.0)
 
 
 def _summaries(query: Tensor, key: Tensor, value: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
-    """Key (B, H, S, d) and value (B, H, S, e) of each group (B, H, S, g, ·), which are 0 for a group without tokens."""
+    """Key (B, H, S, d) and value (B, H, S, e) of each group (B, H, S, g, ·), which are 0 for a
+    group without tokens.
+    """
     reader = _largest(query, there)[..., None, :]
     return _largest(key, there), _attend(reader, key, value, there[:, :, :, None]).squeeze(3)
 
 
-def _fixed(query: Tensor, key: Tensor, value: Tensor, there: Tensor, causal: bool, segment: int) -> Tensor:
+def _fixed(
+    query: Tensor, key: Tensor, value: Tensor, there: Tensor, causal: bool, segment: int
+) -> Tensor:
     known = there.unflatten(2, (-1, segment))
     group_key, group_value = _summaries(
         *(part.unflatten(2, (-1, segment)) for part in (query, key, value)), there=known
     )
-    # Queries of several segments share one copy of the summaries, so that all copies together are as large as the keys.
+    # Queries of several segments share one copy of the summaries, so that all copies together are
+    # as large as the keys.
     count = group_key.shape[2]
     block = segment * -(-count // segment)
     more = -query.shape[2] % block
-    query, key, value = (F.pad(part, (0, 0, 0, more)).unflatten(2, (-1, block)) for part in (query, key, value))
+    query, key, value = (
+        F.pad(part, (0, 0, 0, more)).unflatten(2, (-1, block)) for part in (query, key, value)
+    )
     there = F.pad(there, (0, more)).unflatten(2, (-1, block))
     at = torch.arange(query.shape[2] * block, device=query.device).view(-1, block)
     own, group = at // segment, torch.arange(count, device=query.device)
     near = (own[:, :, None] == own[:, None]) & there[:, :, :, None]
-    far = (group < own[..., None] if causal else group != own[..., None]) & known.any(-1)[:, :, None, None]
+    far = (group < own[..., None] if causal else group != own[..., None]) & known.any(-1)[
+        :, :, None, None
+    ]
     if causal:
         near = near & (at[:, :, None] >= at[:, None])
     copies = [part[:, :, None].expand(-1, -1, len(at), -1, -1) for part in (group_key, group_value)]
@@ -152,39 +184,54 @@ def _fixed(query: Tensor, key: Tensor, value: Tensor, there: Tensor, causal: boo
     return _attend(query, key, value, torch.cat([near, far], -1)).flatten(2, 3)
 
 
-def _axial(query: Tensor, key: Tensor, value: Tensor, there: Tensor, causal: bool, segment: int) -> Tensor:
-    query, key, value = (part.unflatten(2, (-1, segment)) for part in (query, key, value))  # (B, H, R, g, ·)
+def _axial(
+    query: Tensor, key: Tensor, value: Tensor, there: Tensor, causal: bool, segment: int
+) -> Tensor:
+    query, key, value = (
+        part.unflatten(2, (-1, segment)) for part in (query, key, value)
+    )  # (B, H, R, g, ·)
     there = there.unflatten(2, (-1, segment))
     rows = query.shape[2]
     others = torch.ones(rows, rows, dtype=torch.bool, device=query.device)
     others = others.tril(-1) if causal else ~others.tril().triu()
-    column = there.transpose(2, 3)[:, :, :, None] & others  # (B, 1, g, R, R): rows that a row's group in a column holds
+    column = (
+        there.transpose(2, 3)[:, :, :, None] & others
+    )  # (B, 1, g, R, R): rows that a row's group in a column holds
     has = column.any(-1).transpose(2, 3)  # (B, 1, R, g)
     reader = _elsewhere(query, there, causal).masked_fill(~has[..., None], 0.0)
     group_key = _elsewhere(key, there, causal).masked_fill(~has[..., None], 0.0)
-    group_value = _attend(reader.transpose(2, 3), key.transpose(2, 3), value.transpose(2, 3), column).transpose(2, 3)
+    group_value = _attend(
+        reader.transpose(2, 3), key.transpose(2, 3), value.transpose(2, 3), column
+    ).transpose(2, 3)
     near = there[:, :, :, None].expand(-1, -1, -1, segment, -1)
     if causal:
         near = near & torch.ones(segment, segment, dtype=torch.bool, device=query.device).tril()
     allowed = torch.cat([near, has[:, :, :, None].expand_as(near)], -1)
-    return _attend(query, torch.cat([key, group_key], 3), torch.cat([value, group_value], 3), allowed).flatten(2, 3)
+    return _attend(
+        query, torch.cat([key, group_key], 3), torch.cat([value, group_value], 3), allowed
+    ).flatten(2, 3)
 
 
 def _elsewhere(x: Tensor, there: Tensor, causal: bool) -> Tensor:
-    """Maximum (B, H, R, g, d) over the rows before (causal) or over all rows but the own, column by column."""
+    """Maximum (B, H, R, g, d) over the rows before (causal) or over all rows but the own, column by
+    column.
+    """
     low = torch.finfo(x.dtype).min
     # Rows last: cummax is many times quicker along memory than across it.
     x = x.masked_fill(~there[..., None], low).permute(0, 1, 3, 4, 2).contiguous()
     top = F.pad(x[..., :-1].cummax(-1).values, (1, 0), value=low)
     if not causal:
-        top = torch.maximum(top, F.pad(x[..., 1:].flip(-1).cummax(-1).values.flip(-1), (0, 1), value=low))
+        top = torch.maximum(
+            top, F.pad(x[..., 1:].flip(-1).cummax(-1).values.flip(-1), (0, 1), value=low)
+        )
     return top.permute(0, 1, 4, 2, 3)
 
 
-def _logsparse(query: Tensor, key: Tensor, value: Tensor, there: Tensor, causal: bool, _: int) -> Tensor:
-    """One fused call over segments of c tokens: all blocks inside a segment with a mask, and, since the tokens of a
-    segment share their larger blocks, those once for all of them.
-    """
+def _logsparse(
+    query: Tensor, key: Tensor, value: Tensor, there: Tensor, causal: bool, _: int
+) -> Tensor:
+    """One fused call over segments of c tokens: all blocks inside a segment with a mask, and, since
+    the tokens of a segment share their larger blocks, those once for all of them."""
     size = min(query.shape[2], SPAN)
     blocks = _blocks(query, key, there)
     query, key, value = (part.unflatten(2, (-1, size)) for part in (query, key, value))
@@ -197,23 +244,37 @@ def _logsparse(query: Tensor, key: Tensor, value: Tensor, there: Tensor, causal:
         width = 1 << level
         if width < size:
             own, other = row >> level, at[: size >> level]
-            reader, group_key, has = (part.unflatten(2, (-1, size >> level)) for part in (reader, group_key, has))
+            reader, group_key, has = (
+                part.unflatten(2, (-1, size >> level)) for part in (reader, group_key, has)
+            )
             keys.append(group_key)
-            values.append(_attend(reader, key, value, (other[:, None] == at >> level) & known[:, :, :, None]))
-            allowed.append((other == own ^ 1) & (other < own if causal else other >= 0) & has[:, :, :, None])
+            values.append(
+                _attend(reader, key, value, (other[:, None] == at >> level) & known[:, :, :, None])
+            )
+            allowed.append(
+                (other == own ^ 1) & (other < own if causal else other >= 0) & has[:, :, :, None]
+            )
         else:
-            all_keys, all_values = (part.flatten(2, 3).unflatten(2, (-1, width)) for part in (key, value))
-            group_value = _attend(reader[:, :, :, None], all_keys, all_values, there.unflatten(2, (-1, 1, width)))
+            all_keys, all_values = (
+                part.flatten(2, 3).unflatten(2, (-1, width)) for part in (key, value)
+            )
+            group_value = _attend(
+                reader[:, :, :, None], all_keys, all_values, there.unflatten(2, (-1, 1, width))
+            )
             own = segment // (width // size)
             has = has[:, :, own ^ 1] & (own % 2 == 1 if causal else own >= 0)
             keys.append(group_key[:, :, own ^ 1, None])
             values.append(group_value[:, :, own ^ 1])
             allowed.append(has[..., None, None].expand(-1, -1, -1, size, -1))
-    return _attend(query, torch.cat(keys, 3), torch.cat(values, 3), torch.cat(allowed, -1)).flatten(2, 3)
+    return _attend(query, torch.cat(keys, 3), torch.cat(values, 3), torch.cat(allowed, -1)).flatten(
+        2, 3
+    )
 
 
 def _blocks(query: Tensor, key: Tensor, there: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """For blocks of 2, 4, ... tokens up to half of all: largest query, largest key, whether a token is there."""
+    """For blocks of 2, 4, ... tokens up to half of all: largest query, largest key, whether a token
+    is there.
+    """
     low = torch.finfo(query.dtype).min
     query, key = (part.masked_fill(~there[..., None], low) for part in (query, key))
     made = []

@@ -1,7 +1,8 @@
-"""ContMix: each cell of a grid makes its own convolution kernels from how it lies to regions of the whole image.
+"""ContMix: each cell of a grid makes its own convolution kernels from how it lies to regions of the
+whole image.
 
-Shapes: B batch, N = Y X cells, D width, G heads, R x R regions, w and s windows, c = D / (2 G) width of a head.
-"""
+Shapes: B batch, N = Y X cells, D width, G heads, R x R regions, w and s windows, c = D / (2 G)
+width of a head."""
 
 from typing import ClassVar
 
@@ -16,30 +17,41 @@ from .base import Attention, grid_of, join_heads, split_heads
 class ContMix(Attention):
     """Dynamic convolution with global context (OverLoCK, Lou and Yu, CVPR 2025, arXiv 2502.20087).
 
-        a_g[i, r] = q_g[i] . k_g[r] / sqrt(c), r over R x R regions of mean tokens
-        kernels_g[i] = P a_g[i] + relative bias, s^2 + w^2 numbers, P shared by the heads; a softmax over each window
+        a_g[i, r] = q_g[i] . k_g[r] / sqrt(c), r over R x R regions of mean tokens kernels_g[i] = P
+        a_g[i] + relative bias, s^2 + w^2 numbers, P shared by the heads; a softmax over each window
         out = W_o [first half of x, mixed by the small windows ; second half, by the large ones]
 
-    Cost: O(N (w^2 + s^2) (D + G R^2)), linear in cells; neighbourhoods are never unfolded (kernels/neighbourhood.py).
+    Cost: O(N (w^2 + s^2) (D + G R^2)), linear in cells; neighbourhoods are never unfolded
+    (kernels/neighbourhood/__init__.py).
 
-    width: D, a multiple of 2 G; heads: G; window: w, odd; small: s, odd; regions: R. At the border a window is shifted
-    inside the image; where the image is smaller than the window, what lies outside is no member.
+    width: D, a multiple of 2 G; heads: G; window: w, odd; small: s, odd; regions: R. At the border
+    a window is shifted inside the image; where the image is smaller than the window, what lies
+    outside is no member.
 
-    Departures: the paper's block around it (dilated re-parameterised convolution, squeeze and excitation, gate) is not
-    part of the mechanism; queries and regions have a layer norm where the paper has a batch norm, which would see
-    masked cells and other images. Published inputs smaller than the window are enlarged and pooled back, not here.
-    """
+    Departures: the paper's block around it (dilated re-parameterised convolution, squeeze and
+    excitation, gate) is not part of the mechanism; queries and regions have a layer norm where the
+    paper has a batch norm, which would see masked cells and other images. Published inputs smaller
+    than the window are enlarged and pooled back, not here."""
 
     crosses: ClassVar[bool] = False
     extras: ClassVar[tuple[str, ...]] = ("size",)
-    variants: ClassVar[tuple[dict, ...]] = ({"window": 3, "small": 1, "regions": 2}, {"window": 13, "heads": 2})
+    variants: ClassVar[tuple[dict, ...]] = (
+        {"window": 3, "small": 1, "regions": 2},
+        {"window": 13, "heads": 2},
+    )
 
-    def __init__(self, width: int, *, heads: int = 4, window: int = 7, small: int = 5, regions: int = 7) -> None:
+    def __init__(
+        self, width: int, *, heads: int = 4, window: int = 7, small: int = 5, regions: int = 7
+    ) -> None:
         super().__init__(width, heads)
         if width % (2 * heads):
-            raise ValueError(f"ContMix: width {width} must be a multiple of twice the {heads} heads")
+            raise ValueError(
+                f"ContMix: width {width} must be a multiple of twice the {heads} heads"
+            )
         if window < 1 or window % 2 == 0 or small < 1 or small % 2 == 0 or regions < 1:
-            raise ValueError(f"ContMix: windows must be odd and regions positive, got {window}, {small}, {regions}")
+            raise ValueError(
+                f"ContMix: windows must be odd and regions positive, got {window}, {small}, {regions}"
+            )
         self.windows = (small, window)
         self.regions = regions
         self.equivariant = False
@@ -48,7 +60,9 @@ class ContMix(Attention):
         self.query_norm = nn.LayerNorm(width // 2)
         self.key_norm = nn.LayerNorm(width // 2)
         self.kernels = nn.Linear(regions**2, small**2 + window**2)
-        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(heads, (2 * w - 1) ** 2)) for w in self.windows)
+        self.biases = nn.ParameterList(
+            nn.Parameter(torch.zeros(heads, (2 * w - 1) ** 2)) for w in self.windows
+        )
         self.out = nn.Linear(width, width)
 
     def forward(
@@ -59,13 +73,16 @@ class ContMix(Attention):
         mask: Tensor | None = None,
         size: tuple[int, int] | None = None,
     ) -> Tensor:
-        """x: (B, N, D), size: (Y, X), by default a square; mask: bool (B, N), True = a cell -> (B, N, D).
+        """x: (B, N, D), size: (Y, X), by default a square; mask: bool (B, N), True = a cell -> (B,
+        N, D).
 
-        A cell whose windows hold nothing receives 0 before the last layer. Raises ValueError if shapes do not fit.
-        """
+        A cell whose windows hold nothing receives 0 before the last layer. Raises ValueError if
+        shapes do not fit."""
         self.check(x, context, mask)
         halves = [split_heads(half, self.heads) for half in x.chunk(2, -1)]
-        return self.out(torch.cat([join_heads(part) for part in self._mixed(x, halves, mask, size)], -1))
+        return self.out(
+            torch.cat([join_heads(part) for part in self._mixed(x, halves, mask, size)], -1)
+        )
 
     def weights(
         self,
@@ -77,7 +94,9 @@ class ContMix(Attention):
     ) -> Tensor:
         """The kernels as matrices (B, 2 G, N, N): small windows of each head, then large ones."""
         self.check(x, context, mask)
-        unit = torch.eye(x.shape[1], dtype=x.dtype, device=x.device).expand(x.shape[0], self.heads, -1, -1)
+        unit = torch.eye(x.shape[1], dtype=x.dtype, device=x.device).expand(
+            x.shape[0], self.heads, -1, -1
+        )
         return torch.cat(self._mixed(x, [unit, unit], mask, size), 1)
 
     def _mixed(
@@ -90,12 +109,19 @@ class ContMix(Attention):
             border: Border = "clamp" if min(size) >= window else "mask"
             place = relative_index(size, window, border, device=x.device)
             logits = (logits + bias[:, place]).to(value.dtype)
-            mixed.append(neighbourhood_attention(logits, value, size, window, border=border, mask=mask))
+            mixed.append(
+                neighbourhood_attention(logits, value, size, window, border=border, mask=mask)
+            )
         return mixed
 
     def _affinity(self, x: Tensor, mask: Tensor | None, size: tuple[int, int]) -> Tensor:
-        """(B, G, N, R^2): how each cell lies to the mean of each region; regions without cells count as 0."""
-        share = _bins(size[0], self.regions, x)[:, None, :, None] * _bins(size[1], self.regions, x)[None, :, None, :]
+        """(B, G, N, R^2): how each cell lies to the mean of each region; regions without cells
+        count as 0.
+        """
+        share = (
+            _bins(size[0], self.regions, x)[:, None, :, None]
+            * _bins(size[1], self.regions, x)[None, :, None, :]
+        )
         share = share.reshape(1, self.regions**2, -1)
         known = x
         if mask is not None:

@@ -1,4 +1,5 @@
-"""Coordinate attention: a gate for each row and each column of a grid, from the means along the other direction.
+"""Coordinate attention: a gate for each row and each column of a grid, from the means along the
+other direction.
 
 Shapes: B batch, N = Y X cells of a grid, D width, R width of the bottleneck.
 """
@@ -12,25 +13,31 @@ from .base import Attention, grid_of
 
 
 class CoordinateAttention(Attention):
-    """out[y, x] = input[y, x] * rows[y] * columns[x], each gate in (0, 1) (Hou et al., CVPR 2021, arXiv 2103.02907).
+    """out[y, x] = input[y, x] * rows[y] * columns[x], each gate in (0, 1) (Hou et al., CVPR 2021,
+    arXiv 2103.02907).
 
         h = mean over columns (Y, D), w = mean over rows (X, D)
         z = hardswish(norm(W_1 [h ; w])),  rows = sigmoid(W_h z[:Y]),  columns = sigmoid(W_w z[Y:])
 
-    Cost: O(N D + (Y + X) D R) time, one pass for both means and one for the product. There are no weights between
-    cells: what a cell says reaches its row and its column only.
+    Cost: O(N D + (Y + X) D R) time, one pass for both means and one for the product. There are no
+    weights between cells: what a cell says reaches its row and its column only.
 
-    width: D; reduction: R = max(8, D / reduction); inner: R itself, in its place; norm: "batch" as published, over the
-    lines of the whole batch in training, or "layer", which treats each line by itself. mask: cells that are not there
-    are left out of the means; a line without cells counts as 0, in the statistics of a batch norm, too.
-    """
+    width: D; reduction: R = max(8, D / reduction); inner: R itself, in its place; norm: "batch" as
+    published, over the lines of the whole batch in training, or "layer", which treats each line by
+    itself. mask: cells that are not there are left out of the means; a line without cells counts as
+    0, in the statistics of a batch norm, too."""
 
     crosses: ClassVar[bool] = False
     extras: ClassVar[tuple[str, ...]] = ("size",)
     variants: ClassVar[tuple[dict, ...]] = ({"reduction": 2}, {"norm": "layer"})
 
     def __init__(
-        self, width: int, *, reduction: int = 32, norm: Literal["batch", "layer"] = "batch", inner: int | None = None
+        self,
+        width: int,
+        *,
+        reduction: int = 32,
+        norm: Literal["batch", "layer"] = "batch",
+        inner: int | None = None,
     ) -> None:
         super().__init__(width)
         if reduction < 1:
@@ -55,14 +62,17 @@ class CoordinateAttention(Attention):
         mask: Tensor | None = None,
         size: tuple[int, int] | None = None,
     ) -> Tensor:
-        """x: (B, N, D), size: (Y, X), by default a square; mask: bool (B, N), True = a cell -> (B, N, D).
+        """x: (B, N, D), size: (Y, X), by default a square; mask: bool (B, N), True = a cell -> (B,
+        N, D).
 
         Raises ValueError if shapes do not fit or a context is given.
         """
         self.check(x, context, mask)
         height, width = grid_of("CoordinateAttention", x.shape[1], size)
         grid = x.unflatten(1, (height, width))
-        lines = torch.cat([_mean(grid, mask, 2, height, width), _mean(grid, mask, 1, height, width)], 1)
+        lines = torch.cat(
+            [_mean(grid, mask, 2, height, width), _mean(grid, mask, 1, height, width)], 1
+        )
         squeezed = self.squeeze(lines)
         if isinstance(self.norm, nn.BatchNorm1d):
             squeezed = self.norm(squeezed.flatten(0, 1)).view_as(squeezed)

@@ -1,8 +1,7 @@
 """Grouped differential attention: softmax attention minus a shared map of noise.
 
-Shapes: B batch, N tokens, M tokens of the context, D width, S signal heads, R noise heads, G = S / R,
-K heads of keys and values, d width of queries and keys, 2 d width of values.
-"""
+Shapes: B batch, N tokens, M tokens of the context, D width, S signal heads, R noise heads, G = S /
+R, K heads of keys and values, d width of queries and keys, 2 d width of values."""
 
 import math
 from typing import ClassVar, Literal
@@ -12,32 +11,45 @@ from torch import Tensor, nn
 
 from ...kernels.differential_combine import differential_combine
 from ...kernels.forms import Form, triton_refused
-from .base import Attention, attend, both, causal_mask, masked_softmax, rotary, split_heads, spread_mask
+from .base import (
+    Attention,
+    attend,
+    both,
+    causal_mask,
+    masked_softmax,
+    rotary,
+    split_heads,
+    spread_mask,
+)
 
 RATIOS = (4, 3, 5, 2, 1)  # of signal to noise heads, the paper's best first
 
 
 class GroupedDifferentialAttention(Attention):
-    """Differential attention whose noise heads are shared by groups of signal heads (arXiv 2510.06949).
+    """Differential attention whose noise heads are shared by groups of signal heads (arXiv
+    2510.06949).
 
-    out_i = (1 - lambda_init) RMSNorm((A_i - lambda B_{i // G}) V), A and B softmax maps; then heads are joined and
-    W_o applied. lambda = exp(q1.k1) - exp(q2.k2) + lambda_init, lambda_init = 0.8 - 0.6 exp(-0.3 depth): one number
-    for all heads, its four vectors learned. G = 1 is differential attention (Ye et al., arXiv 2410.05258, eq. 1-3).
+    out_i = (1 - lambda_init) RMSNorm((A_i - lambda B_{i // G}) V), A and B softmax maps; then heads
+    are joined and W_o applied. lambda = exp(q1.k1) - exp(q2.k2) + lambda_init, lambda_init = 0.8 -
+    0.6 exp(-0.3 depth): one number for all heads, its four vectors learned. G = 1 is differential
+    attention (Ye et al., arXiv 2410.05258, eq. 1-3).
 
-    Cost: (S + R) / (2 S) of differential attention's O(N M D); one call of PyTorch's fused operator over S + R heads
-    with values twice as wide as keys, then one operator of ours for difference, norm and scale.
+    Cost: (S + R) / (2 S) of differential attention's O(N M D); one call of PyTorch's fused operator
+    over S + R heads with values twice as wide as keys, then one operator of ours for difference,
+    norm and scale.
 
-    width: D; heads: S, the signal heads; noise_heads: R, must divide S, by default S/4, else S/3, S/5, S/2, S;
-    head_width: d, by default D / (2 S), a whole number; kv_heads: K, must divide R (or be a multiple of R that
-    divides S), by default R: the signal heads of a group share keys and values with their noise head. With K > R a
-    noise map meets K / R different values, so that it is computed K / R times. depth: place of the layer, from 0;
-    norm: False leaves out both RMSNorm and (1 - lambda_init); fixed_lambda: a number instead of the learned lambda;
-    positions, causal, dropout: as in softmax attention.
+    width: D; heads: S, the signal heads; noise_heads: R, must divide S, by default S/4, else S/3,
+    S/5, S/2, S; head_width: d, by default D / (2 S), a whole number; kv_heads: K, must divide R (or
+    be a multiple of R that divides S), by default R: the signal heads of a group share keys and
+    values with their noise head. With K > R a noise map meets K / R different values, so that it is
+    computed K / R times. depth: place of the layer, from 0; norm: False leaves out both RMSNorm and
+    (1 - lambda_init); fixed_lambda: a number instead of the learned lambda; positions, causal,
+    dropout: as in softmax attention.
 
-    A mask (B, H, N, M) is one a signal head; its noise head follows it, so noise maps are computed S times then.
-    Departures: the vectors are exponentiated in float32; projections have a bias. Reading: no code of the paper is
-    public; groups of consecutive heads and keys of their own for signal and noise follow the public Motif ports.
-    """
+    A mask (B, H, N, M) is one a signal head; its noise head follows it, so noise maps are computed
+    S times then. Departures: the vectors are exponentiated in float32; projections have a bias.
+    Reading: no code of the paper is public; groups of consecutive heads and keys of their own for
+    signal and noise follow the public Motif ports."""
 
     masks: ClassVar[tuple[str, ...]] = ("keys", "pairs", "heads")
     variants: ClassVar[tuple[dict, ...]] = (
@@ -83,7 +95,9 @@ class GroupedDifferentialAttention(Attention):
         self.query = nn.Linear(width, (heads + noise_heads) * head_width)
         self.key_value = nn.Linear(width, (3 * kv_heads + self.noise_keys) * head_width)
         # Rows q1, k1, q2, k2.
-        self.vectors = nn.Parameter(0.1 * torch.randn(4, head_width)) if fixed_lambda is None else None
+        self.vectors = (
+            nn.Parameter(0.1 * torch.randn(4, head_width)) if fixed_lambda is None else None
+        )
         self.norm = nn.Parameter(torch.ones(2 * head_width)) if norm else None
         self.out = nn.Linear(heads * 2 * head_width, width)
 
@@ -97,7 +111,8 @@ class GroupedDifferentialAttention(Attention):
         return (q1 * k1).sum().exp() - (q2 * k2).sum().exp() + self.lambda_init
 
     def project(self, x: Tensor, source: Tensor, maps: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (B, S + R', N, d), keys and values (B, P, M, ·) whose P heads serve (S + R') / P queries each.
+        """Queries (B, S + R', N, d), keys and values (B, P, M, ·) whose P heads serve (S + R') / P
+        queries each.
 
         maps: R', how many noise maps are computed, a multiple of R and of K that divides S.
         """
@@ -112,17 +127,20 @@ class GroupedDifferentialAttention(Attention):
         if maps != self.noise_heads:
             noise = query[:, heads:].repeat_interleave(maps // self.noise_heads, 1)
             query = torch.cat([query[:, :heads], noise], 1)
-        # Each head of keys serves maps / K queries: a noise key all of its queries, a signal key is there S / maps
-        # times. So one call has S + R' heads of queries, and each key has the same number of them.
+        # Each head of keys serves maps / K queries: a noise key all of its queries, a signal key is
+        # there S / maps times. So one call has S + R' heads of queries, and each key has the same
+        # number of them.
         times = heads // maps
         key = torch.cat([_repeated(key, times), _repeated(noise_key, groups // self.noise_keys)], 1)
         return query, key, torch.cat([_repeated(value, times), value], 1)
 
-    def forward(self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> Tensor:
         """x: (B, N, D), context: (B, M, D), by default x -> (B, N, D).
 
-        mask: bool, True = may attend: (B, M) over the context, (B, N, M), or (B, S, N, M). A token that may attend
-        to nothing receives 0 before the last layer.
+        mask: bool, True = may attend: (B, M) over the context, (B, N, M), or (B, S, N, M). A token
+        that may attend to nothing receives 0 before the last layer.
 
         Raises ValueError if mask or widths do not fit.
         """
@@ -135,8 +153,12 @@ class GroupedDifferentialAttention(Attention):
         )
         return self.out(joined)
 
-    def weights(self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
-        """A_i - lambda B_{i // G}, (B, S, N, M), before the norm: rows sum to 1 - lambda, or 0 without any key."""
+    def weights(
+        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> Tensor:
+        """A_i - lambda B_{i // G}, (B, S, N, M), before the norm: rows sum to 1 - lambda, or 0
+        without any key.
+        """
         source = self.check(x, context, mask)
         query, key, _ = self.project(x, source, self._maps(mask))
         key = _repeated(key, query.shape[1] // key.shape[1])
@@ -145,7 +167,9 @@ class GroupedDifferentialAttention(Attention):
             allowed = both(allowed, causal_mask(query.shape[2], key.shape[2], x.device))
         maps = masked_softmax(query @ key.transpose(2, 3) / self.head_width**0.5, allowed)
         signal, noise = maps[:, : self.heads], maps[:, self.heads :]
-        return signal - self.noise_weight().to(maps.dtype) * _repeated(noise, self.heads // noise.shape[1])
+        return signal - self.noise_weight().to(maps.dtype) * _repeated(
+            noise, self.heads // noise.shape[1]
+        )
 
     def _maps(self, mask: Tensor | None) -> int:
         if mask is not None and mask.ndim == 4:
@@ -154,7 +178,9 @@ class GroupedDifferentialAttention(Attention):
 
     def _spread(self, mask: Tensor | None) -> Tensor | None:
         spread = spread_mask(mask)
-        return torch.cat([spread, spread], 1) if spread is not None and spread.shape[1] > 1 else spread
+        return (
+            torch.cat([spread, spread], 1) if spread is not None and spread.shape[1] > 1 else spread
+        )
 
     def forms(self, x: Tensor) -> list[Form]:
         """Forms of the last operator; the attention itself is PyTorch's."""
@@ -177,9 +203,13 @@ def _check(width: int, heads: int, noise: int, groups: int, size: int, positions
     if noise < 1 or heads < 1 or heads % noise:
         raise ValueError(f"{name}: noise_heads {noise} must divide heads {heads}")
     if groups < 1 or heads % groups or (groups % noise and noise % groups):
-        raise ValueError(f"{name}: kv_heads {groups} must divide noise_heads {noise}, or be its multiple in {heads}")
+        raise ValueError(
+            f"{name}: kv_heads {groups} must divide noise_heads {noise}, or be its multiple in {heads}"
+        )
     if size < 1:
-        raise ValueError(f"{name}: {heads} heads of two halves do not fit width {width}; give head_width")
+        raise ValueError(
+            f"{name}: {heads} heads of two halves do not fit width {width}; give head_width"
+        )
     if positions not in ("none", "rotary"):
         raise ValueError(f"{name}: positions must be 'none' or 'rotary', got {positions!r}")
     if positions == "rotary" and size % 2:
@@ -187,12 +217,16 @@ def _check(width: int, heads: int, noise: int, groups: int, size: int, positions
 
 
 @torch.no_grad()
-def grow(attention: GroupedDifferentialAttention, factor: int, *, spread: float = 0.0) -> GroupedDifferentialAttention:
-    """A layer with `factor` times the signal heads and the same function, to train on (group growth, arXiv 2510.06949).
+def grow(
+    attention: GroupedDifferentialAttention, factor: int, *, spread: float = 0.0
+) -> GroupedDifferentialAttention:
+    """A layer with `factor` times the signal heads and the same function, to train on (group
+    growth, arXiv 2510.06949).
 
-    Signal heads are copied, each copy with 1 / factor of its columns of the last layer; noise heads, keys and values
-    stay. Copies that are equal get equal gradients and never part: spread > 0 adds normal noise of that share of the
-    weights' own deviation to the queries of all copies but the first, at the price of an exact start.
+    Signal heads are copied, each copy with 1 / factor of its columns of the last layer; noise
+    heads, keys and values stay. Copies that are equal get equal gradients and never part: spread >
+    0 adds normal noise of that share of the weights' own deviation to the queries of all copies but
+    the first, at the price of an exact start.
 
     Raises ValueError for a factor below 1.
     """

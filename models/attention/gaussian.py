@@ -1,7 +1,8 @@
-"""Gaussian adaptive attention: elements are weighted by how they lie in their own distribution, without any query.
+"""Gaussian adaptive attention: elements are weighted by how they lie in their own distribution,
+without any query.
 
-Shapes: B batch, N tokens, D width, H heads, K Gaussians of a head, L elements of a chunk (along tokens or features).
-"""
+Shapes: B batch, N tokens, D width, H heads, K Gaussians of a head, L elements of a chunk (along
+tokens or features)."""
 
 from typing import ClassVar, Literal
 
@@ -12,29 +13,35 @@ from .base import Attention
 
 
 class GaussianAdaptiveAttention(Attention):
-    """out = x * w with w a softmax of Gaussian log-densities of standardised elements (GAAM, arXiv 2401.11143).
+    """out = x * w with w a softmax of Gaussian log-densities of standardised elements (GAAM, arXiv
+    2401.11143).
 
         z = (x - mean) / sqrt(var + eps) along the axis;  log g_k = -((z - o_k / sqrt(var + eps)) / c_k)^2 / 2 - log c_k
         product: w = softmax(sum_k log g_k);   mixture: w = softmax(logsumexp_k log g_k)
 
-    Cost: O(N D K). There are no weights between tokens: a token reaches the others through mean, variance and the
-    sum of the softmax alone.
+    Cost: O(N D K). There are no weights between tokens: a token reaches the others through mean,
+    variance and the sum of the softmax alone.
 
-    width: D; heads: H, which share out the features, each with Gaussians of its own (offsets o from 0, deviations c
-    = exp of a normal draw); gaussians: K; axis: "tokens", each feature is weighted along the sequence, or "features",
-    each token along the features of a head; mode: "product" is the published code, whose product of K Gaussians is
-    exactly one Gaussian, whatever K; "mixture" (default) sums them, as the paper's text has it.
-    gain: out is multiplied by the number of elements of the chunk, so that uniform weights leave x as it is; the
-    published layer shrinks x by that number and adds it to x (`gain=False` for that).
+    width: D; heads: H, which share out the features, each with Gaussians of its own (offsets o from
+    0, deviations c = exp of a normal draw); gaussians: K; axis: "tokens", each feature is weighted
+    along the sequence, or "features", each token along the features of a head; mode: "product" is
+    the published code, whose product of K Gaussians is exactly one Gaussian, whatever K; "mixture"
+    (default) sums them, as the paper's text has it. gain: out is multiplied by the number of
+    elements of the chunk, so that uniform weights leave x as it is; the published layer shrinks x
+    by that number and adds it to x (`gain=False` for that).
 
-    Readings: the variance is the unbiased one, as published; in a chunk of a single element, where it would be 0/0,
-    z is 0 and the weight 1. Masked tokens enter neither mean nor variance nor the sum. eps is inside the root.
-    """
+    Readings: the variance is the unbiased one, as published; in a chunk of a single element, where
+    it would be 0/0, z is 0 and the weight 1. Masked tokens enter neither mean nor variance nor the
+    sum. eps is inside the root."""
 
     crosses: ClassVar[bool] = False
     variants: ClassVar[tuple[dict, ...]] = (
-        {"axis": "features"}, {"mode": "product"}, {"gaussians": 1}, {"gain": False}, {"heads": 16, "axis": "features"},
-    )  # fmt: skip
+        {"axis": "features"},
+        {"mode": "product"},
+        {"gaussians": 1},
+        {"gain": False},
+        {"heads": 16, "axis": "features"},
+    )
 
     def __init__(
         self,
@@ -49,7 +56,9 @@ class GaussianAdaptiveAttention(Attention):
     ) -> None:
         super().__init__(width, heads)
         if gaussians < 1:
-            raise ValueError(f"GaussianAdaptiveAttention: needs at least one Gaussian, got {gaussians}")
+            raise ValueError(
+                f"GaussianAdaptiveAttention: needs at least one Gaussian, got {gaussians}"
+            )
         if axis not in ("tokens", "features") or mode not in ("mixture", "product"):
             raise ValueError(
                 "GaussianAdaptiveAttention: axis is 'tokens' or 'features', mode 'mixture' or 'product', "
@@ -63,10 +72,11 @@ class GaussianAdaptiveAttention(Attention):
         self.log_scale = nn.Parameter(torch.randn(heads, gaussians))
 
     def importance(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
-        """The importance factors: weights (B, N, D), which sum to 1 along the axis; 0 where a token is masked.
+        """The importance factors: weights (B, N, D), which sum to 1 along the axis; 0 where a token
+        is masked.
 
-        The paper's equation 9 averages them over the batch or the layers to say which features a model uses.
-        """
+        The paper's equation 9 averages them over the batch or the layers to say which features a
+        model uses."""
         self.check(x, None, mask)
         kind = torch.promote_types(x.dtype, torch.float32)
         parts = x.to(kind).unflatten(-1, (self.heads, -1))  # (B, N, H, D / H)
@@ -83,7 +93,9 @@ class GaussianAdaptiveAttention(Attention):
         return weights.flatten(2).to(x.dtype)
 
     def _one_gaussian(self, z: Tensor, deviation: Tensor) -> Tensor:
-        """Logarithm of the product of the K densities, up to what is the same for a whole chunk: one parabola."""
+        """Logarithm of the product of the K densities, up to what is the same for a whole chunk:
+        one parabola.
+        """
         shape = (1, 1, self.heads, 1)
         precision = (-2 * self.log_scale.to(z.dtype)).exp()
         pull = (self.offset.to(z.dtype) * precision).sum(1).view(shape) / deviation
@@ -93,11 +105,15 @@ class GaussianAdaptiveAttention(Attention):
         """Logarithm of the sum of the K densities."""
         shape = (1, 1, self.heads, 1, -1)
         scale = self.log_scale.to(z.dtype).view(shape)
-        away = (z[..., None] - (self.offset.to(z.dtype).view(shape) / deviation[..., None])) / scale.exp()
+        away = (
+            z[..., None] - (self.offset.to(z.dtype).view(shape) / deviation[..., None])
+        ) / scale.exp()
         return (-0.5 * away.square() - scale).logsumexp(-1)
 
     def _moments(self, parts: Tensor, axis: int, there: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Mean and deviation along the axis; where they do not vary (a single element) the deviation is 1."""
+        """Mean and deviation along the axis; where they do not vary (a single element) the
+        deviation is 1.
+        """
         if there is None or axis == 3:
             count = parts.new_full((), parts.shape[axis])
             mean = parts.mean(axis, keepdim=True)
@@ -109,7 +125,9 @@ class GaussianAdaptiveAttention(Attention):
         variance = squares.sum(axis, keepdim=True) / (count - 1.0).clamp_min(1.0)
         return mean, torch.where(count > 1.0, variance + self.eps, torch.ones_like(variance)).sqrt()
 
-    def forward(self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> Tensor:
         """x: (B, N, D), mask: bool (B, N), True = a token -> (B, N, D); masked tokens give 0.
 
         Raises ValueError if shapes do not fit or a context is given.
@@ -120,5 +138,9 @@ class GaussianAdaptiveAttention(Attention):
             return x * weights
         if not self.along_tokens:
             return x * weights * (self.width // self.heads)
-        count = x.new_full((1, 1, 1), x.shape[1]) if mask is None else mask.sum(1)[:, None, None].to(x.dtype)
+        count = (
+            x.new_full((1, 1, 1), x.shape[1])
+            if mask is None
+            else mask.sum(1)[:, None, None].to(x.dtype)
+        )
         return x * (weights * count)

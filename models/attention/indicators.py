@@ -1,8 +1,9 @@
-"""Indicators of what an attention map does (Deconstructing Attention, arXiv 2510.11602), from `weights` (B, H, N, M).
+"""Indicators of what an attention map does (Deconstructing Attention, arXiv 2510.11602), from
+`weights` (B, H, N, M).
 
-Each gives one number a map, (B, H), but for the diversity of heads (B,). Rows are means over tokens that may attend.
-Readings: the paper's entropy and deviation are read as the mean over rows, and over heads with divisor H.
-"""
+Each gives one number a map, (B, H), but for the diversity of heads (B,). Rows are means over tokens
+that may attend. Readings: the paper's entropy and deviation are read as the mean over rows, and
+over heads with divisor H."""
 
 import torch
 from torch import Tensor
@@ -19,7 +20,9 @@ def concentration(weights: Tensor) -> Tensor:
 
 
 def head_diversity(weights: Tensor, *, causal: bool = False) -> Tensor:
-    """Mean over entries of the deviation over heads (B,); causal: over the entries j <= i only. 0 for equal heads."""
+    """Mean over entries of the deviation over heads (B,); causal: over the entries j <= i only. 0
+    for equal heads.
+    """
     deviation = weights.std(1, correction=0)
     if not causal:
         return deviation.mean((1, 2))
@@ -34,7 +37,9 @@ def sink(weights: Tensor) -> Tensor:
 
 
 def local_focus(weights: Tensor, back: int = 0) -> Tensor:
-    """Mean weight on the token `back` places before (the paper: 0 to 3). Raises ValueError past the first token."""
+    """Mean weight on the token `back` places before (the paper: 0 to 3). Raises ValueError past the
+    first token.
+    """
     if not 0 <= back < weights.shape[2]:
         raise ValueError(f"local_focus: back must lie in 0 to {weights.shape[2] - 1}, got {back}")
     return weights.diagonal(-back, 2, 3).mean(-1)

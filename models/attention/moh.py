@@ -1,7 +1,7 @@
 """MoH: every token chooses which of its attention heads are on.
 
-Shapes: B batch, N tokens, M tokens of the context, D width, H heads, s of them shared, E = H - s routed, k active.
-"""
+Shapes: B batch, N tokens, M tokens of the context, D width, H heads, s of them shared, E = H - s
+routed, k active."""
 
 from typing import ClassVar, Literal
 
@@ -18,32 +18,39 @@ CAUSAL = 1_000_000  # scores of a head from which on gathering pays in causal at
 
 
 class MixtureOfHeads(SoftmaxAttention):
-    """Mixture-of-head attention: s shared heads, and the k of E routed ones that a token chooses (arXiv 2410.11842).
+    """Mixture-of-head attention: s shared heads, and the k of E routed ones that a token chooses
+    (arXiv 2410.11842).
 
         p = softmax(W_r x),  routed gate = k p / (sum of p over the chosen) where chosen, else 0
         shared gate = s softmax(W_s x) (1 for a single one),  (b_0, b_1) = 2 softmax(W_0 x)
         out = W_o [b_0 shared gate_h head_h, b_1 routed gate_h head_h]
 
-    Cost: (s + k) / H of softmax attention's O(N M D) between tokens: heads that are off are not computed where that
-    pays (`explain`); published code computes all of them and multiplies by 0. Projections stay whole.
+    Cost: (s + k) / H of softmax attention's O(N M D) between tokens: heads that are off are not
+    computed where that pays (`explain`); published code computes all of them and multiplies by 0.
+    Projections stay whole.
 
-    width: D; heads: H; shared: s, by default H / 4; active: k, by default so that three quarters of the heads are on;
-    router: "linear" as above, or "query-norm" (the paper's for LLaMA3): without parameters, p = softmax of the
-    queries' norms over their deviation, gates are 0 and 1, the gradient goes straight through to the norms of the
-    chosen. balance: weight of the loss E^2 mean_e(mean_t p mean_t chosen), which training leaves in `auxiliary`;
-    with even routing it is k times the weight, not 1. compute: "auto", "gathered" or "dense". kv_heads, positions,
-    causal, dropout (dense form only) as in softmax attention.
+    width: D; heads: H; shared: s, by default H / 4; active: k, by default so that three quarters of
+    the heads are on; router: "linear" as above, or "query-norm" (the paper's for LLaMA3): without
+    parameters, p = softmax of the queries' norms over their deviation, gates are 0 and 1, the
+    gradient goes straight through to the norms of the chosen. balance: weight of the loss E^2
+    mean_e(mean_t p mean_t chosen), which training leaves in `auxiliary`; with even routing it is k
+    times the weight, not 1. compute: "auto", "gathered" or "dense". kv_heads, positions, causal,
+    dropout (dense form only) as in softmax attention.
 
-    Readings: no gradient reaches heads that are off, in either form. Padding, known from a mask of keys without
-    a context, does not count in the balance. The published balance list is global to the process; here each layer has
-    its own.
-    """
+    Readings: no gradient reaches heads that are off, in either form. Padding, known from a mask of
+    keys without a context, does not count in the balance. The published balance list is global to
+    the process; here each layer has its own."""
 
     variants: ClassVar[tuple[dict, ...]] = (
-        {"shared": 2, "active": 1}, {"shared": 0, "active": 2, "balance": 0.5}, {"shared": 4, "active": 0},
-        {"router": "query-norm"}, {"compute": "gathered"}, {"compute": "gathered", "causal": True, "kv_heads": 2},
-        {"heads": 1}, {"heads": 8, "positions": "rotary"},
-    )  # fmt: skip
+        {"shared": 2, "active": 1},
+        {"shared": 0, "active": 2, "balance": 0.5},
+        {"shared": 4, "active": 0},
+        {"router": "query-norm"},
+        {"compute": "gathered"},
+        {"compute": "gathered", "causal": True, "kv_heads": 2},
+        {"heads": 1},
+        {"heads": 8, "positions": "rotary"},
+    )
 
     def __init__(
         self,
@@ -60,18 +67,30 @@ class MixtureOfHeads(SoftmaxAttention):
         causal: bool = False,
         dropout: float = 0.0,
     ) -> None:
-        super().__init__(width, heads=heads, kv_heads=kv_heads, positions=positions, causal=causal, dropout=dropout)
+        super().__init__(
+            width,
+            heads=heads,
+            kv_heads=kv_heads,
+            positions=positions,
+            causal=causal,
+            dropout=dropout,
+        )
         shared = max(1, heads // 4) if shared is None else shared
         routed = heads - shared
         if active is None:
             active = min(routed, max(1, round(0.75 * heads) - shared))
         if not 0 <= shared <= heads or not min(routed, 1) <= active <= routed:
-            raise ValueError(f"MixtureOfHeads: {shared} shared and {active} active do not fit {heads} heads")
+            raise ValueError(
+                f"MixtureOfHeads: {shared} shared and {active} active do not fit {heads} heads"
+            )
         if router not in ("linear", "query-norm") or compute not in ("auto", "gathered", "dense"):
             raise ValueError(f"MixtureOfHeads: no router {router!r} or compute {compute!r}")
         self.shared, self.routed, self.active = shared, routed, active
         self.router, self.compute, self.balance = router, compute, balance
-        self.discrete, self.straight_through = routed > active > 0, router == "query-norm" and routed > 0
+        self.discrete, self.straight_through = (
+            routed > active > 0,
+            router == "query-norm" and routed > 0,
+        )
         linear = router == "linear"
         self.route = nn.Linear(width, routed, bias=False) if linear and routed else None
         self.share = nn.Linear(width, shared, bias=False) if linear and shared > 1 else None
@@ -83,10 +102,11 @@ class MixtureOfHeads(SoftmaxAttention):
 
     @classmethod
     def from_softmax(cls, attention: SoftmaxAttention, **options) -> "MixtureOfHeads":  # type: ignore[no-untyped-def]
-        """A trained softmax attention as a mixture of its heads, for continued training; options as in the constructor.
+        """A trained softmax attention as a mixture of its heads, for continued training; options as
+        in the constructor.
 
-        Routers start at 0, so that with all heads on the function is the same. Raises ValueError if they do not fit.
-        """
+        Routers start at 0, so that with all heads on the function is the same. Raises ValueError if
+        they do not fit."""
         made = cls(
             attention.width,
             heads=attention.heads,
@@ -103,7 +123,9 @@ class MixtureOfHeads(SoftmaxAttention):
         return made.train(attention.training)
 
     def gates(self, x: Tensor, query: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Gates (B, H, N), 0 where a head is off; bool (B, H, N), which are on; the router's p (B, E, N)."""
+        """Gates (B, H, N), 0 where a head is off; bool (B, H, N), which are on; the router's p (B,
+        E, N).
+        """
         on = torch.ones(query.shape[:3], dtype=torch.bool, device=x.device)
         gate = torch.ones(query.shape[:3], dtype=x.dtype, device=x.device)
         if self.share is not None:
@@ -123,16 +145,23 @@ class MixtureOfHeads(SoftmaxAttention):
             routed = chosen.to(p.dtype) + (p - p.detach()) * chosen
         else:
             kept = p * chosen
-            routed = self.active * kept / kept.sum(1, keepdim=True).clamp_min(torch.finfo(p.dtype).eps)
+            routed = (
+                self.active * kept / kept.sum(1, keepdim=True).clamp_min(torch.finfo(p.dtype).eps)
+            )
         on = torch.cat([on[:, : self.shared], chosen], 1)
         gate = torch.cat([gate[:, : self.shared], routed.to(x.dtype)], 1)
         if self.between is not None:
             weight = 2 * self.between(x).softmax(-1).transpose(1, 2).to(x.dtype)
-            parts = [weight[:, :1].expand(-1, self.shared, -1), weight[:, 1:].expand(-1, self.routed, -1)]
+            parts = [
+                weight[:, :1].expand(-1, self.shared, -1),
+                weight[:, 1:].expand(-1, self.routed, -1),
+            ]
             gate = gate * torch.cat(parts, 1)
         return gate, on, p
 
-    def forward(self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> Tensor:
         """As `SoftmaxAttention.forward`."""
         source = self.check(x, context, mask)
         query, key, value = self.project(x, source)
@@ -143,7 +172,9 @@ class MixtureOfHeads(SoftmaxAttention):
             self.auxiliary = self.balance * self._imbalance(p, on[:, self.shared :], counted)
         allowed = spread_mask(mask)
         if not self._refused(query, key.shape[2], mask):
-            mixed = gathered_heads(query, key, value, gate.to(query.dtype), allowed, causal=self.causal)
+            mixed = gathered_heads(
+                query, key, value, gate.to(query.dtype), allowed, causal=self.causal
+            )
         else:
             dropout = self.dropout if self.training else 0.0
             mixed = attend(query, key, value, allowed, causal=self.causal, dropout=dropout)
@@ -151,7 +182,9 @@ class MixtureOfHeads(SoftmaxAttention):
         return self.out(join_heads(mixed))
 
     def _refused(self, x: Tensor, keys: int, mask: Tensor | None) -> str:
-        """Why heads that are off are computed nevertheless, x (..., N, ·); "" where they are not."""
+        """Why heads that are off are computed nevertheless, x (..., N, ·); "" where they are
+        not.
+        """
         if self.compute != "auto":
             return "compute is 'dense'" if self.compute == "dense" else ""
         if self.dropout and self.training:
@@ -186,9 +219,13 @@ class MixtureOfHeads(SoftmaxAttention):
 
     def packed(self, *_: object, **__: object) -> Tensor:
         """Not for a mixture of heads; raises ValueError."""
-        raise ValueError("MixtureOfHeads: packed sequences are not supported; pad them and give a mask")
+        raise ValueError(
+            "MixtureOfHeads: packed sequences are not supported; pad them and give a mask"
+        )
 
-    def weights(self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
+    def weights(
+        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> Tensor:
         """Attention weights times gates (B, H, N, M): 0 where a head is off."""
         query, _, _ = self.project(x, x)
         return super().weights(x, context, mask=mask) * self.gates(x, query)[0][..., None]
@@ -199,6 +236,9 @@ class MixtureOfHeads(SoftmaxAttention):
         dense = "compute is 'gathered'" if self.compute == "gathered" else ""
         return [
             Form("Triton kernel, tokens gathered by head", triton_refused(x) or refused),
-            Form("PyTorch's fused operator, tokens gathered by head", refused or ("a CPU form" if x.is_cuda else "")),
+            Form(
+                "PyTorch's fused operator, tokens gathered by head",
+                refused or ("a CPU form" if x.is_cuda else ""),
+            ),
             Form("PyTorch's fused operator, all heads, gates afterwards", dense),
         ]

@@ -12,12 +12,13 @@ from .base import Attention
 
 
 class NoMixing(Attention):
-    """out = W_d (silu(W_g x) * W_u x): the "MLP" row of Deconstructing Attention (arXiv 2510.11602, table 1).
+    """out = W_d (silu(W_g x) * W_u x): the "MLP" row of Deconstructing Attention (arXiv 2510.11602,
+    table 1).
 
-    Cost: O(N D F). What a model reaches without any exchange between tokens, or with fewer layers of it in a plan such
-    as ("no-mixing", "softmax"). width: D; hidden: F, by default 4 D / 3, which gives softmax attention's number of
-    weights up to rounding (the paper matches them, without a figure). A mask is checked and has nothing to hide.
-    """
+    Cost: O(N D F). What a model reaches without any exchange between tokens, or with fewer layers
+    of it in a plan such as ("no-mixing", "softmax"). width: D; hidden: F, by default 4 D / 3, which
+    gives softmax attention's number of weights up to rounding (the paper matches them, without a
+    figure). A mask is checked and has nothing to hide."""
 
     crosses: ClassVar[bool] = False
     variants: ClassVar[tuple[dict, ...]] = ({"hidden": 5},)
@@ -32,7 +33,9 @@ class NoMixing(Attention):
         self.up = nn.Linear(width, hidden)
         self.down = nn.Linear(hidden, width)
 
-    def forward(self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> Tensor:
         """x: (B, N, D) -> (B, N, D); mask: bool (B, N), without effect.
 
         Raises ValueError if mask or widths do not fit, or if a context is given.

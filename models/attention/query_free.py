@@ -13,19 +13,20 @@ from torch import Tensor, nn
 
 from ...kernels.forms import Form, triton_refused
 from ...kernels.softmax_pool import softmax_pool
-from ...kernels.softmax_pool_plain import compute_type
+from ...kernels.softmax_pool.cpu import compute_type
 from .base import Attention, both, causal_mask, join_heads, masked_softmax, split_heads, spread_mask
 
 CHUNK = 128  # tokens whose weights among each other exist at a time
 
 
 class QueryFreeAttention(Attention):
-    """Scores of keys alone: the "Non-approximate" row of Deconstructing Attention (arXiv 2510.11602, table 1).
+    """Scores of keys alone: the "Non-approximate" row of Deconstructing Attention (arXiv
+    2510.11602, table 1).
 
-    Cost: O(M D^2), memory O(M D): one softmax over all tokens, or when causal a running one over chunks.
-    width: D; heads: H; causal: token i sees tokens up to i (the paper's form). Without it, ours, every token receives
-    the same mean, and x gives only its number of tokens when there is a context.
-    """
+    Cost: O(M D^2), memory O(M D): one softmax over all tokens, or when causal a running one over
+    chunks. width: D; heads: H; causal: token i sees tokens up to i (the paper's form). Without it,
+    ours, every token receives the same mean, and x gives only its number of tokens when there is a
+    context."""
 
     variants: ClassVar[tuple[dict, ...]] = ({"causal": True},)
 
@@ -43,19 +44,23 @@ class QueryFreeAttention(Attention):
         product = F.silu(self.query(source)) * self.key(source)
         return split_heads(product, self.heads).sum(-1) * (self.width // self.heads) ** -0.5
 
-    def forward(self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
-        """x: (B, N, D), context: (B, M, D), by default x; mask: bool (B, M), True = may be attended to -> (B, N, D).
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> Tensor:
+        """x: (B, N, D), context: (B, M, D), by default x; mask: bool (B, M), True = may be attended
+        to -> (B, N, D).
 
-        A token without anything to attend to receives 0 before the last layer. Raises ValueError if mask or widths do
-        not fit.
-        """
+        A token without anything to attend to receives 0 before the last layer. Raises ValueError if
+        mask or widths do not fit."""
         source = self.check(x, context, mask)
         value = split_heads(self.value(source), self.heads)
         scores = self.scores(source).to(value.dtype)
         tokens, keys = x.shape[1], source.shape[1]
         if not self.causal:
             bags = None if mask is None else mask.repeat_interleave(self.heads, 0)
-            pooled = softmax_pool(scores.flatten(0, 1)[..., None], value.flatten(0, 1), per="head", mask=bags)
+            pooled = softmax_pool(
+                scores.flatten(0, 1)[..., None], value.flatten(0, 1), per="head", mask=bags
+            )
             return self.out(pooled.view(x.shape[0], 1, self.width)).expand(-1, tokens, -1)
         mixed = prefix_pool(scores, value, mask)
         if tokens != keys:
@@ -64,7 +69,9 @@ class QueryFreeAttention(Attention):
             mixed = mixed[:, :, place.clamp_min(0)] * (place >= 0)[:, None]
         return self.out(join_heads(mixed))
 
-    def weights(self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
+    def weights(
+        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> Tensor:
         """Attention weights (B, H, N, M); without `causal` all rows are equal."""
         source = self.check(x, context, mask)
         scores = self.scores(source)[:, :, None].expand(-1, -1, x.shape[1], -1)
@@ -76,27 +83,41 @@ class QueryFreeAttention(Attention):
     def forms(self, x: Tensor) -> list[Form]:
         if self.causal:
             return [Form("running softmax over chunks, plain PyTorch")]
-        return [Form("Triton kernel of softmax_pool", triton_refused(x)), Form("plain form of softmax_pool")]
+        return [
+            Form("Triton kernel of softmax_pool", triton_refused(x)),
+            Form("plain form of softmax_pool"),
+        ]
 
 
 def prefix_pool(scores: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mean of values (B, H, N, d) up to each token, weighted by the softmax of scores (B, H, N); mask bool (B, N).
+    """Mean of values (B, H, N, d) up to each token, weighted by the softmax of scores (B, H, N);
+    mask bool (B, N).
 
-    A chunk sees itself token by token and everything before it as one more key: the mean so far, with the logarithm of
-    the sum of its exponentials as its score. So no exponential is of a positive number, whatever the scores are.
-    """
+    A chunk sees itself token by token and everything before it as one more key: the mean so far,
+    with the logarithm of the sum of its exponentials as its score. So no exponential is of a
+    positive number, whatever the scores are."""
     kind = compute_type(values)
     lowest = torch.finfo(kind).min / 2
     scores = scores.to(kind)
-    seen = torch.ones_like(scores, dtype=torch.bool) if mask is None else mask[:, None].expand_as(scores)
+    seen = (
+        torch.ones_like(scores, dtype=torch.bool)
+        if mask is None
+        else mask[:, None].expand_as(scores)
+    )
     scores = scores.masked_fill(~seen, lowest)
     mean = values.new_zeros((*values.shape[:2], 1, values.shape[-1]), dtype=kind)
     logsum = scores.new_full((*scores.shape[:2], 1), lowest)
     rows = []
-    for s, v, there in zip(scores.split(CHUNK, 2), values.to(kind).split(CHUNK, 2), seen.split(CHUNK, 2)):
+    for s, v, there in zip(
+        scores.split(CHUNK, 2), values.to(kind).split(CHUNK, 2), seen.split(CHUNK, 2)
+    ):
         allowed = there[:, :, None] & causal_mask(s.shape[2], s.shape[2], s.device)
         each = torch.cat(
-            [logsum[..., None].expand(-1, -1, s.shape[2], -1), s[:, :, None].expand(-1, -1, s.shape[2], -1)], -1
+            [
+                logsum[..., None].expand(-1, -1, s.shape[2], -1),
+                s[:, :, None].expand(-1, -1, s.shape[2], -1),
+            ],
+            -1,
         )
         each = each.masked_fill(F.pad(~allowed, (1, 0)), lowest)
         weight = each.softmax(-1)

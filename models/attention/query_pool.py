@@ -1,7 +1,8 @@
-"""Few queries: learned queries that pool a bag of any length, and tokens that exchange what they know through them.
+"""Few queries: learned queries that pool a bag of any length, and tokens that exchange what they
+know through them.
 
-Shapes: B batch, N tokens, M rows of the bag (tokens of the context), D width, H heads, d = D / H, Q learned queries.
-"""
+Shapes: B batch, N tokens, M rows of the bag (tokens of the context), D width, H heads, d = D / H, Q
+learned queries."""
 
 from typing import ClassVar
 
@@ -13,22 +14,25 @@ from .base import Attention, attend, join_heads, split_heads
 
 
 class QueryPool(nn.Module):
-    """Q learned queries attend to the rows of a bag: pooling by multi-head attention (PMA of arXiv 1810.00825).
+    """Q learned queries attend to the rows of a bag: pooling by multi-head attention (PMA of arXiv
+    1810.00825).
 
         scores[m, h, q] = (W_k c_m)_h . s_q,h / sqrt(d);   out[q] = W_o [sum_m softmax_m(scores)[m, h, q] (W_v c_m)_h]_h
 
-    Cost: O(M Q D), linear in the rows; besides keys and values only M H Q scores are held. The queries are folded into
-    the key layer, so keys of width D are never made: scores = c (W_k^T s). Bags are padded (mask) or packed
-    (offsets). A bag without rows gives the bias of the output layer.
+    Cost: O(M Q D), linear in the rows; besides keys and values only M H Q scores are held. The
+    queries are folded into the key layer, so keys of width D are never made: scores = c (W_k^T s).
+    Bags are padded (mask) or packed (offsets). A bag without rows gives the bias of the output
+    layer.
 
-    width: D; queries: Q; heads: H, must divide D. The bias of the key layer shifts all scores of a query alike, which
-    the softmax does not see, so there is none.
-    """
+    width: D; queries: Q; heads: H, must divide D. The bias of the key layer shifts all scores of a
+    query alike, which the softmax does not see, so there is none."""
 
     def __init__(self, width: int, *, queries: int = 1, heads: int = 4) -> None:
         super().__init__()
         if width < 1 or heads < 1 or width % heads or queries < 1:
-            raise ValueError(f"QueryPool: needs heads that divide width and a query, got {width}, {heads}, {queries}")
+            raise ValueError(
+                f"QueryPool: needs heads that divide width and a query, got {width}, {heads}, {queries}"
+            )
         self.width, self.queries, self.heads = width, queries, heads
         self.seeds = nn.Parameter(torch.randn(queries, width))
         self.key = nn.Linear(width, width, bias=False)
@@ -43,15 +47,20 @@ class QueryPool(nn.Module):
         folded = torch.einsum("qhe,hed->hqd", seeds, key).flatten(0, 1) / size**0.5
         return torch.nn.functional.linear(rows, folded)
 
-    def forward(self, rows: Tensor, *, mask: Tensor | None = None, offsets: Tensor | None = None) -> Tensor:
-        """rows: (B, M, D) with mask bool (B, M), True = a row; or packed (T, D) with offsets int64 (B + 1,).
+    def forward(
+        self, rows: Tensor, *, mask: Tensor | None = None, offsets: Tensor | None = None
+    ) -> Tensor:
+        """rows: (B, M, D) with mask bool (B, M), True = a row; or packed (T, D) with offsets int64
+        (B + 1,).
 
         Returns (B, Q, D).
 
         Raises ValueError if shapes do not fit.
         """
         if rows.shape[-1] != self.width:
-            raise ValueError(f"QueryPool: needs rows of width {self.width}, got {tuple(rows.shape)}")
+            raise ValueError(
+                f"QueryPool: needs rows of width {self.width}, got {tuple(rows.shape)}"
+            )
         scores, value = self.scores(rows), self.value(rows)
         scores = scores.to(value.dtype)
         size = self.width // self.heads
@@ -69,15 +78,17 @@ class QueryPool(nn.Module):
 
 
 class InducedAttention(Attention):
-    """Q learned queries summarise the tokens, and the tokens read the summary (ISAB, arXiv 1810.00825).
+    """Q learned queries summarise the tokens, and the tokens read the summary (ISAB, arXiv
+    1810.00825).
 
         summary = QueryPool(c) (Q, D);   out = W_o attend(W_q x, W_k summary, W_v summary)
 
-    Cost: O((N + M) Q D), linear in tokens. Each half is an attention, so weights are a product of rank at most Q.
+    Cost: O((N + M) Q D), linear in tokens. Each half is an attention, so weights are a product of
+    rank at most Q.
 
-    width: D; heads: H; queries: Q. Reading: the paper's blocks carry residuals, norms and feed-forward layers of their
-    own; here they are the layer's (`EncoderLayer`), so the mechanism is the two attentions alone.
-    """
+    width: D; heads: H; queries: Q. Reading: the paper's blocks carry residuals, norms and
+    feed-forward layers of their own; here they are the layer's (`EncoderLayer`), so the mechanism
+    is the two attentions alone."""
 
     variants: ClassVar[tuple[dict, ...]] = ({"queries": 1}, {"queries": 3, "heads": 2})
 
@@ -90,10 +101,17 @@ class InducedAttention(Attention):
 
     def _read(self, x: Tensor, summary: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         query = split_heads(self.query(x), self.heads)
-        key, value = self.key_value(summary).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+        key, value = (
+            self.key_value(summary)
+            .unflatten(-1, (2, self.heads, -1))
+            .permute(2, 0, 3, 1, 4)
+            .unbind()
+        )
         return query, key, value
 
-    def forward(self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> Tensor:
         """x: (B, N, D), context: (B, M, D), by default x, mask: bool (B, M) over it -> (B, N, D).
 
         Raises ValueError if mask or widths do not fit.
@@ -102,5 +120,7 @@ class InducedAttention(Attention):
         return self.out(join_heads(attend(*self._read(x, self.pool(source, mask=mask)))))
 
     def packed(self, x: Tensor, context: Tensor, offsets: Tensor) -> Tensor:
-        """x: (B, N, D) reads ragged bags: context (T, D) holds them one behind the other, offsets int64 (B + 1,)."""
+        """x: (B, N, D) reads ragged bags: context (T, D) holds them one behind the other, offsets
+        int64 (B + 1,).
+        """
         return self.out(join_heads(attend(*self._read(x, self.pool(context, offsets=offsets)))))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...kernels.forms import Form
 from ...kernels.signed_root_attention import signed_root, signed_root_attention
-from ...kernels.softmax_pool_plain import compute_type
+from ...kernels.softmax_pool.cpu import compute_type
 from .base import Attention, join_heads, split_heads, spread_mask
 
 
@@ -18,10 +18,11 @@ class SignedRootAttention(Attention):
     """out = W_o norm(r(Q K^T) V), r(x) = sign(x) (sqrt(|x| + eps) - sqrt(eps)), the attention of GL-DMNet's position
     mutual fusion (arXiv 2501.01648, equations 6 to 11) between projections of tokens.
 
-    A score may be negative, and then the value is subtracted. Nothing is normalised over the keys; instead the result
-    has length 1 over the channels of a head, times sqrt(d), so that the number of keys changes no scale. (The paper
-    normalises each channel over all positions, which would make every query depend on all others.) Cost: O(N M D) time,
-    O((N + M) D) memory but for masks of pairs, which are applied to the whole map.
+    A score may be negative, and then the value is subtracted. Nothing is normalised over the keys;
+    instead the result has length 1 over the channels of a head, times sqrt(d), so that the number
+    of keys changes no scale. (The paper normalises each channel over all positions, which would
+    make every query depend on all others.) Cost: O(N M D) time, O((N + M) D) memory but for masks
+    of pairs, which are applied to the whole map.
 
     width: D; heads: H; bias: of the projections.
     """
@@ -45,14 +46,21 @@ class SignedRootAttention(Attention):
 
     def _split(self, x: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         query, key, value = self.query(x), self.key(source), self.value(source)
-        return split_heads(query, self.heads), split_heads(key, self.heads), split_heads(value, self.heads)
+        return (
+            split_heads(query, self.heads),
+            split_heads(key, self.heads),
+            split_heads(value, self.heads),
+        )
 
-    def forward(self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> Tensor:
         """x: (B, N, D); context: (B, M, D) -> (B, N, D). Raises ValueError if shapes do not fit."""
         source = self.check(x, context, mask)
         query, key, value = self._split(x, source)
         if mask is not None and mask.ndim == 2:
-            # r(0) = 0: a key of zeros adds nothing; its value is cleared, too, as 0 times infinity is not 0.
+            # r(0) = 0: a key of zeros adds nothing; its value is cleared, too, as 0 times infinity
+            # is not 0.
             gone = ~mask[:, None, :, None]
             key, value, mask = key.masked_fill(gone, 0.0), value.masked_fill(gone, 0.0), None
         if mask is None:
@@ -65,7 +73,9 @@ class SignedRootAttention(Attention):
         kind = compute_type(mixed)
         return self.out(join_heads(F.normalize(mixed.to(kind), dim=-1).to(mixed.dtype) * size**0.5))
 
-    def weights(self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
+    def weights(
+        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> Tensor:
         """r(Q K^T), which may be negative and does not sum to 1."""
         source = self.check(x, context, mask)
         query, key, _ = self._split(x, source)

@@ -1,7 +1,7 @@
 """Multi-head softmax attention on PyTorch's fused operator: the measure for all other mechanisms.
 
-Shapes: B batch, N tokens, M tokens of the context, D width, H heads, K heads of keys and values, d = D / H.
-"""
+Shapes: B batch, N tokens, M tokens of the context, D width, H heads, K heads of keys and values, d
+= D / H."""
 
 import itertools
 from collections.abc import Sequence
@@ -12,21 +12,32 @@ from torch import Tensor, nn
 
 from ...kernels.attention_stats import AttentionStats, attention_stats
 from ...kernels.forms import Form
-from .base import Attention, attend, both, causal_mask, join_heads, masked_softmax, rotary, split_heads, spread_mask
+from .base import (
+    Attention,
+    attend,
+    both,
+    causal_mask,
+    join_heads,
+    masked_softmax,
+    rotary,
+    split_heads,
+    spread_mask,
+)
 from .diversification import diversification_loss
 
 
 class SoftmaxAttention(Attention):
-    """Multi-head attention, out = W_o softmax(q k^T / sqrt(d)) v (Vaswani et al., arXiv 1706.03762, equation 1).
+    """Multi-head attention, out = W_o softmax(q k^T / sqrt(d)) v (Vaswani et al., arXiv 1706.03762,
+    equation 1).
 
     Cost: O(N M D) time, O((N + M) D) memory with a fused kernel.
 
-    width: D; heads: H, must divide D; kv_heads: K, must divide H, by default H; fewer share keys and values among
-    groups of heads (Ainslie et al., arXiv 2305.13245); positions: "rotary" turns queries and keys by their place
-    (Su et al., arXiv 2104.09864), "none" leaves the order of tokens unseen; causal: token i sees tokens up to i,
-    with a context the last token stands at its last token; dropout: of the weights, in training; diversify: weight of
-    the diversification loss (Guo et al., ICCV 2023), which training leaves in `auxiliary`.
-    """
+    width: D; heads: H, must divide D; kv_heads: K, must divide H, by default H; fewer share keys
+    and values among groups of heads (Ainslie et al., arXiv 2305.13245); positions: "rotary" turns
+    queries and keys by their place (Su et al., arXiv 2104.09864), "none" leaves the order of tokens
+    unseen; causal: token i sees tokens up to i, with a context the last token stands at its last
+    token; dropout: of the weights, in training; diversify: weight of the diversification loss (Guo
+    et al., ICCV 2023), which training leaves in `auxiliary`."""
 
     masks: ClassVar[tuple[str, ...]] = ("keys", "pairs", "heads")
     variants: ClassVar[tuple[dict, ...]] = (
@@ -53,9 +64,13 @@ class SoftmaxAttention(Attention):
         if kv_heads < 1 or heads % kv_heads:
             raise ValueError(f"SoftmaxAttention: kv_heads {kv_heads} must divide heads {heads}")
         if positions not in ("none", "rotary"):
-            raise ValueError(f"SoftmaxAttention: positions must be 'none' or 'rotary', got {positions!r}")
+            raise ValueError(
+                f"SoftmaxAttention: positions must be 'none' or 'rotary', got {positions!r}"
+            )
         if positions == "rotary" and width // heads % 2:
-            raise ValueError(f"SoftmaxAttention: rotary positions need heads of even width, got {width // heads}")
+            raise ValueError(
+                f"SoftmaxAttention: rotary positions need heads of even width, got {width // heads}"
+            )
         self.kv_heads = kv_heads
         self.rotary = positions == "rotary"
         self.causal = causal
@@ -76,25 +91,41 @@ class SoftmaxAttention(Attention):
 
     def keys_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (B, K, M, d), not turned: what a decoder keeps of what it has seen."""
-        key, value = self.key_value(source).unflatten(-1, (2, self.kv_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+        key, value = (
+            self.key_value(source)
+            .unflatten(-1, (2, self.kv_heads, -1))
+            .permute(2, 0, 3, 1, 4)
+            .unbind()
+        )
         return key, value
 
-    def forward(self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> Tensor:
         """x: (B, N, D), context: (B, M, D), by default x -> (B, N, D).
 
-        mask: bool, True = may attend: (B, M) over the context, (B, N, M), or (B, H, N, M). A token that may attend
-        to nothing receives 0 before the last layer.
+        mask: bool, True = may attend: (B, M) over the context, (B, N, M), or (B, H, N, M). A token
+        that may attend to nothing receives 0 before the last layer.
 
         Raises ValueError if mask or widths do not fit.
         """
         query, key, value = self.project(x, self.check(x, context, mask))
         dropout = self.dropout if self.training else 0.0
         if self.diversify:
-            self.auxiliary = self._diversification(query, key, context, mask) if self.training else None
-        return self.out(join_heads(attend(query, key, value, spread_mask(mask), causal=self.causal, dropout=dropout)))
+            self.auxiliary = (
+                self._diversification(query, key, context, mask) if self.training else None
+            )
+        return self.out(
+            join_heads(
+                attend(query, key, value, spread_mask(mask), causal=self.causal, dropout=dropout)
+            )
+        )
 
-    def _diversification(self, query: Tensor, key: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
-        # Without a context a mask of keys tells which tokens are padding, and padding is no query either.
+    def _diversification(
+        self, query: Tensor, key: Tensor, context: Tensor | None, mask: Tensor | None
+    ) -> Tensor:
+        # Without a context a mask of keys tells which tokens are padding, and padding is no query
+        # either.
         queries = mask if context is None and mask is not None and mask.ndim == 2 else None
         loss = diversification_loss(query, key, mask=mask, queries=queries, causal=self.causal)
         return self.diversify * loss
@@ -110,29 +141,38 @@ class SoftmaxAttention(Attention):
     ) -> AttentionStats:
         """Read-outs of the attention without its matrix: x, context and mask as in `forward`.
 
-        want: names of the read-outs of `kernels.attention_stats`, and "output" for the heads' outputs (B, H, N, d) in
-        the same pass; options: its keys, k, row, rows, weights.
+        want: names of the read-outs of `kernels.attention_stats`, and "output" for the heads'
+        outputs (B, H, N, d) in the same pass; options: its keys, k, row, rows, weights.
 
         Raises ValueError if mask, widths or names do not fit.
         """
         query, key, value = self.project(x, self.check(x, context, mask))
         rest: Any = [name for name in want if name != "output"]
         value = value if "output" in want else None
-        return attention_stats(query, key, value, mask=mask, causal=self.causal, want=rest, **options)
+        return attention_stats(
+            query, key, value, mask=mask, causal=self.causal, want=rest, **options
+        )
 
     def packed(
-        self, x: Tensor, offsets: Tensor, context: Tensor | None = None, context_offsets: Tensor | None = None
+        self,
+        x: Tensor,
+        offsets: Tensor,
+        context: Tensor | None = None,
+        context_offsets: Tensor | None = None,
     ) -> Tensor:
-        """Ragged sequences without padding: x (T, D) holds them one behind the other, offsets int64 (B + 1,) where.
+        """Ragged sequences without padding: x (T, D) holds them one behind the other, offsets int64
+        (B + 1,) where.
 
-        context (U, D) with context_offsets (B + 1,): one each to attend to. An empty one gives 0 before the last layer.
-        Returns (T, D). Each sequence is one call of the fused operator.
+        context (U, D) with context_offsets (B + 1,): one each to attend to. An empty one gives 0
+        before the last layer. Returns (T, D). Each sequence is one call of the fused operator.
 
         Raises ValueError if shapes do not fit.
         """
         source, ends = (x, offsets) if context is None else (context, context_offsets)
         if ends is None or ends.shape != offsets.shape or x.ndim != 2 or source.ndim != 2:
-            raise ValueError("SoftmaxAttention: packed needs (tokens, width) and offsets of one length for both sides")
+            raise ValueError(
+                "SoftmaxAttention: packed needs (tokens, width) and offsets of one length for both sides"
+            )
         query = self.query(x).unflatten(-1, (self.heads, -1)).transpose(0, 1)[None]
         pair = self.key_value(source).unflatten(-1, (2, self.kv_heads, -1)).permute(1, 2, 0, 3)
         key, value = pair[0][None], pair[1][None]
@@ -142,10 +182,14 @@ class SoftmaxAttention(Attention):
             q, k, v = query[:, :, first:last], key[:, :, begin:end], value[:, :, begin:end]
             if self.rotary:
                 q, k = rotary(q), rotary(k)
-            mixed.append(attend(q, k, v, causal=self.causal) if end > begin else torch.zeros_like(q))
+            mixed.append(
+                attend(q, k, v, causal=self.causal) if end > begin else torch.zeros_like(q)
+            )
         return self.out(join_heads(torch.cat(mixed, 2))[0]) if mixed else self.out(x)
 
-    def weights(self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
+    def weights(
+        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> Tensor:
         """Attention weights (B, H, N, M); a token that may attend to nothing has a row of 0."""
         query, key, _ = self.project(x, self.check(x, context, mask))
         key = key.repeat_interleave(self.heads // self.kv_heads, 1)
@@ -155,10 +199,15 @@ class SoftmaxAttention(Attention):
         return masked_softmax(query @ key.transpose(2, 3) / query.shape[-1] ** 0.5, allowed)
 
     def forms(self, x: Tensor) -> list[Form]:
-        """PyTorch chooses among its backends; its own rules are told by `torch.nn.attention.sdpa_kernel`."""
+        """PyTorch chooses among its backends; its own rules are told by
+        `torch.nn.attention.sdpa_kernel`.
+        """
         half = x.dtype in (torch.float16, torch.bfloat16)
         flash = "" if x.is_cuda and half else "needs CUDA and half precision"
         return [
             Form("PyTorch's fused operator, flash or cuDNN backend", flash),
-            Form("PyTorch's fused operator, " + ("memory-efficient backend" if x.is_cuda else "CPU flash backend")),
+            Form(
+                "PyTorch's fused operator, "
+                + ("memory-efficient backend" if x.is_cuda else "CPU flash backend")
+            ),
         ]

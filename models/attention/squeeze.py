@@ -11,14 +11,14 @@ from .base import Attention, masked_mean
 
 
 class SqueezeExcitation(Attention):
-    """out = x * sigmoid(W_2 relu(W_1 mean(x))) (Hu et al., CVPR 2018, arXiv 1709.01507, equations 2 to 4).
+    """out = x * sigmoid(W_2 relu(W_1 mean(x))) (Hu et al., CVPR 2018, arXiv 1709.01507, equations 2
+    to 4).
 
-    Cost: O(N D + D R) time, a pass for the mean and one for the product. There are no weights between tokens: what a
-    token says reaches the others by the mean only.
+    Cost: O(N D + D R) time, a pass for the mean and one for the product. There are no weights
+    between tokens: what a token says reaches the others by the mean only.
 
-    width: D; reduction: R = max(8, D / reduction); inner: R itself, in its place. mask: tokens that are not there are
-    left out of the mean; without any the mean is 0.
-    """
+    width: D; reduction: R = max(8, D / reduction); inner: R itself, in its place. mask: tokens that
+    are not there are left out of the mean; without any the mean is 0."""
 
     crosses: ClassVar[bool] = False
     variants: ClassVar[tuple[dict, ...]] = ({"reduction": 2},)
@@ -34,7 +34,9 @@ class SqueezeExcitation(Attention):
         self.activation = nn.ReLU()
         self.excite = nn.Linear(inner, width)
 
-    def forward(self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> Tensor:
         """x: (B, N, D); mask: bool (B, N), True = a token -> (B, N, D).
 
         Raises ValueError if shapes do not fit or a context is given.

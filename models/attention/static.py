@@ -1,4 +1,5 @@
-"""Static queries and keys: scores from the tokens as they were before any layer, values from the tokens as they are.
+"""Static queries and keys: scores from the tokens as they were before any layer, values from the
+tokens as they are.
 
 Shapes: B batch, N tokens, D width, H heads, d = D / H.
 
@@ -10,19 +11,28 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from ...kernels.forms import Form
-from .base import Attention, attend, both, causal_mask, join_heads, masked_softmax, rotary, split_heads, spread_mask
+from .base import (
+    Attention,
+    attend,
+    both,
+    causal_mask,
+    join_heads,
+    masked_softmax,
+    rotary,
+    split_heads,
+    spread_mask,
+)
 
 
 class StaticAttention(Attention):
     """Queries, keys or both from the embeddings: StaticEmbQK (arXiv 2510.11602, table 1).
 
-    Cost: O(N^2 D) time, O(N D) memory with a fused kernel. A layer can be told who attends to whom before the layers
-    below have run.
+    Cost: O(N^2 D) time, O(N D) memory with a fused kernel. A layer can be told who attends to whom
+    before the layers below have run.
 
-    width: D; heads: H; static: which side comes from t, "both" (the paper), "queries" or "keys"; positions: "rotary"
-    turns queries and keys by their place; causal: token i sees tokens up to i. Where no `static` tokens are given, x
-    stands in for them, and this is softmax attention.
-    """
+    width: D; heads: H; static: which side comes from t, "both" (the paper), "queries" or "keys";
+    positions: "rotary" turns queries and keys by their place; causal: token i sees tokens up to i.
+    Where no `static` tokens are given, x stands in for them, and this is softmax attention."""
 
     masks: ClassVar[tuple[str, ...]] = ("keys", "pairs", "heads")
     crosses: ClassVar[bool] = False
@@ -44,9 +54,13 @@ class StaticAttention(Attention):
     ) -> None:
         super().__init__(width, heads)
         if static not in ("both", "queries", "keys"):
-            raise ValueError(f"StaticAttention: static must be 'both', 'queries' or 'keys', got {static!r}")
+            raise ValueError(
+                f"StaticAttention: static must be 'both', 'queries' or 'keys', got {static!r}"
+            )
         if positions not in ("none", "rotary") or (positions == "rotary" and width // heads % 2):
-            raise ValueError("StaticAttention: positions must be 'none' or, for heads of even width, 'rotary'")
+            raise ValueError(
+                "StaticAttention: positions must be 'none' or, for heads of even width, 'rotary'"
+            )
         self.static = static
         self.rotary = positions == "rotary"
         self.causal = causal
@@ -62,7 +76,9 @@ class StaticAttention(Attention):
         if static is None:
             static = x
         if static.shape[1:] != x.shape[1:] or static.shape[0] not in (1, x.shape[0]):
-            raise ValueError(f"StaticAttention: static must be {tuple(x.shape)}, got {tuple(static.shape)}")
+            raise ValueError(
+                f"StaticAttention: static must be {tuple(x.shape)}, got {tuple(static.shape)}"
+            )
         query = split_heads(self.query(x if self.static == "keys" else static), self.heads)
         key = split_heads(self.key(x if self.static == "queries" else static), self.heads)
         if self.rotary:
@@ -70,23 +86,36 @@ class StaticAttention(Attention):
         return query.expand(x.shape[0], -1, -1, -1), key.expand(x.shape[0], -1, -1, -1)
 
     def forward(
-        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None, static: Tensor | None = None
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        static: Tensor | None = None,
     ) -> Tensor:
-        """x: (B, N, D) -> (B, N, D); static: (B or 1, N, D), the tokens before any layer, by default x.
+        """x: (B, N, D) -> (B, N, D); static: (B or 1, N, D), the tokens before any layer, by
+        default x.
 
-        mask: bool, True = may attend: (B, N), (B, N, N), or (B, H, N, N). A token that may attend to nothing receives 0
-        before the last layer. Raises ValueError if mask, widths or static do not fit, and for a context.
-        """
+        mask: bool, True = may attend: (B, N), (B, N, N), or (B, H, N, N). A token that may attend
+        to nothing receives 0 before the last layer. Raises ValueError if mask, widths or static do
+        not fit, and for a context."""
         self.check(x, context, mask)
         query, key = self.sides(x, static)
         value = split_heads(self.value(x), self.heads)
-        return self.out(join_heads(attend(query, key, value, spread_mask(mask), causal=self.causal)))
+        return self.out(
+            join_heads(attend(query, key, value, spread_mask(mask), causal=self.causal))
+        )
 
     def forms(self, x: Tensor) -> list[Form]:
         return [Form("PyTorch's fused operator")]
 
     def weights(
-        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None, static: Tensor | None = None
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        static: Tensor | None = None,
     ) -> Tensor:
         """Attention weights (B, H, N, N); a token that may attend to nothing has a row of 0."""
         self.check(x, context, mask)

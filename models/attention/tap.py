@@ -15,19 +15,22 @@ from .softmax import SoftmaxAttention
 
 
 class TokenAwarePooling(nn.Module):
-    """Each cell becomes a mean over its surroundings, of a size that it chooses: out = sum_s w_s pool_s(x).
+    """Each cell becomes a mean over its surroundings, of a size that it chooses: out = sum_s w_s
+    pool_s(x).
 
-    pool_0 is the cell itself, pool_s the mean of 3 x 3 cells s apart; w = softmax over s of two 3 x 3 convolutions of
-    the grid (Guo et al., ICCV 2023, "Robustifying token attention for vision transformers", TAP). O(S N D) time.
+    pool_0 is the cell itself, pool_s the mean of 3 x 3 cells s apart; w = softmax over s of two 3 x
+    3 convolutions of the grid (Guo et al., ICCV 2023, "Robustifying token attention for vision
+    transformers", TAP). O(S N D) time.
 
-    width: D; scales: S, 1 leaves the tokens as they are; pad: "exclude" takes means over the cells that exist, so that
-    a constant grid stays as it is, "zero" counts cells outside as 0, as published (27 to 67 % of a 14 x 14 grid is
-    then darkened). Masked cells count as cells outside.
-    Departure: the norm between the convolutions is an RMS norm over the S numbers of a cell, not a batch norm: masked
-    cells and other items of the batch would enter its statistics.
-    """
+    width: D; scales: S, 1 leaves the tokens as they are; pad: "exclude" takes means over the cells
+    that exist, so that a constant grid stays as it is, "zero" counts cells outside as 0, as
+    published (27 to 67 % of a 14 x 14 grid is then darkened). Masked cells count as cells outside.
+    Departure: the norm between the convolutions is an RMS norm over the S numbers of a cell, not a
+    batch norm: masked cells and other items of the batch would enter its statistics."""
 
-    def __init__(self, width: int, *, scales: int = 4, pad: Literal["exclude", "zero"] = "exclude") -> None:
+    def __init__(
+        self, width: int, *, scales: int = 4, pad: Literal["exclude", "zero"] = "exclude"
+    ) -> None:
         super().__init__()
         if scales < 1:
             raise ValueError(f"TokenAwarePooling: needs at least one scale, got {scales}")
@@ -53,7 +56,8 @@ class TokenAwarePooling(nn.Module):
         return x if mask is None else x.masked_fill(~mask[..., None], 0.0)
 
     def forward(self, x: Tensor, size: tuple[int, int], mask: Tensor | None = None) -> Tensor:
-        """x: (B, N, D), the cells of a grid of size (Y, X), row by row; mask: bool (B, N), True = counts.
+        """x: (B, N, D), the cells of a grid of size (Y, X), row by row; mask: bool (B, N), True =
+        counts.
 
         Returns (B, N, D).
         """
@@ -80,15 +84,16 @@ def _sum_of_nine(x: Tensor, apart: int) -> Tensor:
 
 
 class TAPAttention(SoftmaxAttention):
-    """Softmax attention among tokens that are first averaged over their surroundings (`TokenAwarePooling`).
+    """Softmax attention among tokens that are first averaged over their surroundings
+    (`TokenAwarePooling`).
 
-    out = softmax-attention(TAP(x)) (Guo et al., ICCV 2023). Cost: O(N^2 D) time, O(N D) memory with a fused kernel.
+    out = softmax-attention(TAP(x)) (Guo et al., ICCV 2023). Cost: O(N^2 D) time, O(N D) memory with
+    a fused kernel.
 
-    heads: H; scales, pad: of `TokenAwarePooling`; diversify, dropout: as in `SoftmaxAttention`; the published models
-    add the diversification loss with weight 1.
-    Departure: queries, keys and values come from the pooled tokens, as published, but in a pre-norm layer the pooling
-    stands behind the norm, not before it.
-    """
+    heads: H; scales, pad: of `TokenAwarePooling`; diversify, dropout: as in `SoftmaxAttention`; the
+    published models add the diversification loss with weight 1. Departure: queries, keys and values
+    come from the pooled tokens, as published, but in a pre-norm layer the pooling stands behind the
+    norm, not before it."""
 
     masks: ClassVar[tuple[str, ...]] = ("keys",)
     crosses: ClassVar[bool] = False
@@ -109,7 +114,9 @@ class TAPAttention(SoftmaxAttention):
         self.equivariant = scales == 1
         self.pool = TokenAwarePooling(width, scales=scales, pad=pad)
 
-    def _pooled(self, x: Tensor, context: Tensor | None, mask: Tensor | None, size: tuple[int, int] | None) -> Tensor:
+    def _pooled(
+        self, x: Tensor, context: Tensor | None, mask: Tensor | None, size: tuple[int, int] | None
+    ) -> Tensor:
         self.check(x, context, mask)
         return self.pool(x, grid_of("TAPAttention", x.shape[1], size), mask)
 
@@ -151,7 +158,9 @@ class TAPAttention(SoftmaxAttention):
         **options: Any,
     ) -> AttentionStats:
         """As `SoftmaxAttention.readouts`, of the pooled tokens."""
-        return super().readouts(self._pooled(x, context, mask, size), mask=mask, want=want, **options)
+        return super().readouts(
+            self._pooled(x, context, mask, size), mask=mask, want=want, **options
+        )
 
     def packed(self, *_: Any, **__: Any) -> Tensor:
         """Not here: a grid cannot be packed."""

@@ -1,13 +1,14 @@
-"""Taylor attention: the exponential of softmax attention replaced by its second-order Taylor series.
+"""Taylor attention: the exponential of softmax attention replaced by its second-order Taylor
+series.
 
-Shapes: B batch, N tokens, M tokens of the context, D width, H heads, d = D / H, P = 1 + d + d (d + 1) / 2 features.
+Shapes: B batch, N tokens, M tokens of the context, D width, H heads, d = D / H, P = 1 + d + d (d +
+1) / 2 features.
 
     a_ij = 1 + s + s^2 / 2,  s = q_i k_j / sqrt(d);   out_i = sum_j a_ij v_j / sum_j a_ij
     a_ij = f(q_i) f(k_j) with f(x) = [1, x, x_a x_b (a < b), x_a^2 / sqrt(2)] of x / d^(1/4)
 
-1 + s + s^2/2 is at least 1/2, so the sum is positive and no row can vanish. Each pair a < b is kept once (the plain
-vec(x x^T) / sqrt(2) keeps it twice): the same sums from half the features.
-"""
+1 + s + s^2/2 is at least 1/2, so the sum is positive and no row can vanish. Each pair a < b is kept
+once (the plain vec(x x^T) / sqrt(2) keeps it twice): the same sums from half the features."""
 
 from typing import ClassVar, Literal
 
@@ -15,23 +16,28 @@ import torch
 from torch import Tensor, nn
 
 from ...kernels.forms import Form
-from ...kernels.softmax_pool_plain import compute_type
+from ...kernels.softmax_pool.cpu import compute_type
 from .base import Attention, both, causal_mask, join_heads, split_heads, spread_mask
 
 CHUNK = 128  # tokens whose features exist at a time
 
 
 class TaylorAttention(Attention):
-    """Linear attention that approximates softmax (Based, arXiv 2402.18668; "Approximate" of arXiv 2510.11602).
+    """Linear attention that approximates softmax (Based, arXiv 2402.18668; "Approximate" of arXiv
+    2510.11602).
 
-    Cost: O((N + M) d D) features and products in the linear form, O(N M D) in the quadratic one; memory O(N P H) or
-    O(N M H) in training. width: D; heads: H; causal: token i sees tokens up to i, by a running sum over chunks;
-    form: "auto" takes the linear form where there are more than 2 P tokens (measured on a CPU), "linear", "quadratic".
-    Reading: the recurrence of arXiv 2510.11602 (equations 14-18) divides each order by its own sum; ours is the joint
-    form, as in Based. A causal call with a context of another length takes the quadratic form.
-    """
+    Cost: O((N + M) d D) features and products in the linear form, O(N M D) in the quadratic one;
+    memory O(N P H) or O(N M H) in training. width: D; heads: H; causal: token i sees tokens up to
+    i, by a running sum over chunks; form: "auto" takes the linear form where there are more than 2
+    P tokens (measured on a CPU), "linear", "quadratic". Reading: the recurrence of arXiv 2510.11602
+    (equations 14-18) divides each order by its own sum; ours is the joint form, as in Based. A
+    causal call with a context of another length takes the quadratic form."""
 
-    variants: ClassVar[tuple[dict, ...]] = ({"causal": True}, {"form": "linear"}, {"form": "linear", "causal": True})
+    variants: ClassVar[tuple[dict, ...]] = (
+        {"causal": True},
+        {"form": "linear"},
+        {"form": "linear", "causal": True},
+    )
 
     def __init__(
         self,
@@ -43,7 +49,9 @@ class TaylorAttention(Attention):
     ) -> None:
         super().__init__(width, heads)
         if form not in ("auto", "linear", "quadratic"):
-            raise ValueError(f"TaylorAttention: form must be 'auto', 'linear' or 'quadratic', got {form!r}")
+            raise ValueError(
+                f"TaylorAttention: form must be 'auto', 'linear' or 'quadratic', got {form!r}"
+            )
         self.form = form
         self.causal = causal
         self.equivariant = not causal
@@ -63,23 +71,33 @@ class TaylorAttention(Attention):
             return f"{keys} tokens, {count} features" if self.form == "auto" else "form='quadratic'"
         return ""
 
-    def forward(self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
-        """x: (B, N, D), context: (B, M, D), by default x; mask: bool (B, M), True = may be attended to -> (B, N, D).
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> Tensor:
+        """x: (B, N, D), context: (B, M, D), by default x; mask: bool (B, M), True = may be attended
+        to -> (B, N, D).
 
-        A token without anything to attend to receives 0 before the last layer. Raises ValueError if mask or widths do
-        not fit.
-        """
+        A token without anything to attend to receives 0 before the last layer. Raises ValueError if
+        mask or widths do not fit."""
         source = self.check(x, context, mask)
         query = split_heads(self.query(x), self.heads)
         key, value = (split_heads(part, self.heads) for part in self.key_value(source).chunk(2, -1))
         mix = quadratic if self.linear_refused(x.shape[1], source.shape[1]) else linear
-        return self.out(join_heads(mix(query, key, value, mask, causal=self.causal).to(value.dtype)))
+        return self.out(
+            join_heads(mix(query, key, value, mask, causal=self.causal).to(value.dtype))
+        )
 
-    def weights(self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
-        """Attention weights (B, H, N, M), all positive where allowed; a token that may attend to nothing has 0."""
+    def weights(
+        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> Tensor:
+        """Attention weights (B, H, N, M), all positive where allowed; a token that may attend to
+        nothing has 0.
+        """
         source = self.check(x, context, mask)
         query, key = self.query(x), self.key_value(source).chunk(2, -1)[0]
-        kept = series(split_heads(query, self.heads), split_heads(key, self.heads), mask, causal=self.causal)
+        kept = series(
+            split_heads(query, self.heads), split_heads(key, self.heads), mask, causal=self.causal
+        )
         return kept / kept.sum(-1, keepdim=True).clamp_min(0.25)
 
     def forms(self, x: Tensor) -> list[Form]:
@@ -97,10 +115,13 @@ def series(query: Tensor, key: Tensor, mask: Tensor | None, *, causal: bool) -> 
     return value if allowed is None else value * allowed
 
 
-def quadratic(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, causal: bool) -> Tensor:
+def quadratic(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, causal: bool
+) -> Tensor:
     """All pairs: (B, H, N, d) from keys and values (B, H, M, d), mask (B, M)."""
     kept = series(query, key, mask, causal=causal)
-    # Any allowed key adds at least 1/2 to the sum: the bound is met by rows without one only, which are 0.
+    # Any allowed key adds at least 1/2 to the sum: the bound is met by rows without one only, which
+    # are 0.
     return kept @ value / kept.sum(-1, keepdim=True).clamp_min(0.25)
 
 
@@ -108,13 +129,18 @@ def features(x: Tensor) -> Tensor:
     """f: (..., d) -> (..., P) in the type of the sums, so that f(q) f(k) = 1 + s + s^2 / 2."""
     size = x.shape[-1]
     x = x.to(compute_type(x)) * size**-0.25
-    # Products by the distance b - a: slices, whose gradients are slices, too, where an index would have to scatter.
+    # Products by the distance b - a: slices, whose gradients are slices, too, where an index would
+    # have to scatter.
     products = [x[..., : size - back] * x[..., back:] for back in range(1, size)]
     return torch.cat([torch.ones_like(x[..., :1]), x, x * x * 0.5**0.5, *products], -1)
 
 
-def linear(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, causal: bool) -> Tensor:
-    """Features a chunk at a time: (B, H, N, d) from keys and values (B, H, M, d), mask (B, M). Causal: N = M."""
+def linear(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, causal: bool
+) -> Tensor:
+    """Features a chunk at a time: (B, H, N, d) from keys and values (B, H, M, d), mask (B, M).
+    Causal: N = M.
+    """
     kind = compute_type(value)
     # The sum of the weights is the mean of a value of 1: a last column of the values carries it.
     value = torch.cat([value.to(kind), torch.ones_like(value[..., :1], dtype=kind)], -1)

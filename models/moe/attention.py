@@ -1,8 +1,7 @@
 """Attention experts, soft routed: several attention layers whose outputs each token weighs.
 
-Shapes: B batch, N tokens, M tokens of the context, D width, E experts, H heads of one, K heads of keys and values of
-one, d = D / H.
-"""
+Shapes: B batch, N tokens, M tokens of the context, D width, E experts, H heads of one, K heads of
+keys and values of one, d = D / H."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Literal
@@ -15,23 +14,25 @@ from ..attention.softmax import SoftmaxAttention
 
 
 class AttentionExperts(Attention):
-    """out = sum_e g_e(x) attention_e(x), g = softmax(W x) (Branch-Attend-Mix, Zhang et al., arXiv 2408.08274).
+    """out = sum_e g_e(x) attention_e(x), g = softmax(W x) (Branch-Attend-Mix, Zhang et al., arXiv
+    2408.08274).
 
-    All experts take part for each token, so that nothing is gathered: their heads stand side by side in one call of the
-    fused operator, and the gates multiply what heads give, before one last product. Copies of one attention are that
-    attention, whatever the router says.
+    All experts take part for each token, so that nothing is gathered: their heads stand side by
+    side in one call of the fused operator, and the gates multiply what heads give, before one last
+    product. Copies of one attention are that attention, whatever the router says.
 
     Cost: E times that of softmax attention between tokens; O((N + M) D E) memory.
 
-    width: D; heads: H of each expert; experts: E; kv_heads: K, by default H; shared: keys and values are one set for
-    all experts, as in the paper's second variant, which then are grouped queries; positions, causal as in softmax
-    attention; bias: of the projections.
-    """
+    width: D; heads: H of each expert; experts: E; kv_heads: K, by default H; shared: keys and
+    values are one set for all experts, as in the paper's second variant, which then are grouped
+    queries; positions, causal as in softmax attention; bias: of the projections."""
 
     masks: ClassVar[tuple[str, ...]] = ("keys", "pairs", "heads")
     variants: ClassVar[tuple[dict, ...]] = (
-        {"shared": True}, {"experts": 3, "kv_heads": 2, "causal": True}, {"shared": True, "positions": "rotary"},
-    )  # fmt: skip
+        {"shared": True},
+        {"experts": 3, "kv_heads": 2, "causal": True},
+        {"shared": True, "positions": "rotary"},
+    )
 
     def __init__(
         self,
@@ -48,9 +49,13 @@ class AttentionExperts(Attention):
         super().__init__(width, heads)
         kv_heads = heads if kv_heads is None else kv_heads
         if experts < 1 or kv_heads < 1 or heads % kv_heads:
-            raise ValueError(f"AttentionExperts: kv_heads {kv_heads} must divide heads {heads}; got {experts} experts")
+            raise ValueError(
+                f"AttentionExperts: kv_heads {kv_heads} must divide heads {heads}; got {experts} experts"
+            )
         if positions not in ("none", "rotary") or (positions == "rotary" and width // heads % 2):
-            raise ValueError(f"AttentionExperts: no positions {positions!r} for heads of {width // heads}")
+            raise ValueError(
+                f"AttentionExperts: no positions {positions!r} for heads of {width // heads}"
+            )
         self.experts, self.kv_heads, self.shared = experts, kv_heads, shared
         self.rotary, self.causal = positions == "rotary", causal
         self.equivariant = not (causal or self.rotary)
@@ -63,8 +68,11 @@ class AttentionExperts(Attention):
 
     @classmethod
     @torch.no_grad()
-    def assemble(cls, layers: Sequence[SoftmaxAttention], *, shared: bool = False) -> "AttentionExperts":
-        """Trained attentions of one shape as experts, with a new router; with shared, keys and values are their mean.
+    def assemble(
+        cls, layers: Sequence[SoftmaxAttention], *, shared: bool = False
+    ) -> "AttentionExperts":
+        """Trained attentions of one shape as experts, with a new router; with shared, keys and
+        values are their mean.
 
         Raises ValueError without layers or if they differ.
         """
@@ -75,13 +83,20 @@ class AttentionExperts(Attention):
             )
         first = layers[0]
         made = cls(
-            first.width, heads=first.heads, experts=len(layers), kv_heads=first.kv_heads, shared=shared,
-            positions="rotary" if first.rotary else "none", causal=first.causal,
-        ).to(first.out.weight)  # fmt: skip
+            first.width,
+            heads=first.heads,
+            experts=len(layers),
+            kv_heads=first.kv_heads,
+            shared=shared,
+            positions="rotary" if first.rotary else "none",
+            causal=first.causal,
+        ).to(first.out.weight)
         made.query.weight.copy_(torch.cat([m.query.weight for m in layers]))
         made.query.bias.copy_(torch.cat([m.query.bias for m in layers]))
         for name in ("weight", "bias"):
-            pairs = torch.stack([getattr(m.key_value, name).unflatten(0, (2, -1)) for m in layers], 1)
+            pairs = torch.stack(
+                [getattr(m.key_value, name).unflatten(0, (2, -1)) for m in layers], 1
+            )
             pairs = pairs.mean(1, keepdim=True) if shared else pairs  # (2, sets, K d, ...)
             getattr(made.key_value, name).copy_(pairs.flatten(0, 2))
         made.out.weight.copy_(torch.cat([m.out.weight for m in layers], 1))
@@ -89,33 +104,48 @@ class AttentionExperts(Attention):
         made.out_bias.copy_(torch.stack([m.out.bias for m in layers]))
         return made.train(first.training)
 
-    def forward(self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
-        """x: (B, N, D), context: (B, M, D), by default x; mask as in `SoftmaxAttention` -> (B, N, D).
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> Tensor:
+        """x: (B, N, D), context: (B, M, D), by default x; mask as in `SoftmaxAttention` -> (B, N,
+        D).
 
         Raises ValueError if mask or widths do not fit.
         """
         source = self.check(x, context, mask)
         query = split_heads(self.query(x), self.experts * self.heads)
         sets = (1 if self.shared else self.experts) * self.kv_heads
-        key, value = self.key_value(source).unflatten(-1, (2, sets, -1)).permute(2, 0, 3, 1, 4).unbind()
+        key, value = (
+            self.key_value(source).unflatten(-1, (2, sets, -1)).permute(2, 0, 3, 1, 4).unbind()
+        )
         if self.rotary:
             query, key = rotary(query), rotary(key)
         if self.shared and self.experts > 1:
             # Heads of all experts that read one set of keys stand together.
-            query = query.unflatten(1, (self.experts, self.kv_heads, -1)).transpose(1, 2).flatten(1, 3)
+            query = (
+                query.unflatten(1, (self.experts, self.kv_heads, -1)).transpose(1, 2).flatten(1, 3)
+            )
         allowed = spread_mask(mask)
         if mask is not None and mask.ndim == 4:
             allowed = self._each(mask)
         mixed = attend(query, key, value, allowed, causal=self.causal)
         if self.shared and self.experts > 1:
-            mixed = mixed.unflatten(1, (self.kv_heads, self.experts, -1)).transpose(1, 2).flatten(1, 3)
+            mixed = (
+                mixed.unflatten(1, (self.kv_heads, self.experts, -1)).transpose(1, 2).flatten(1, 3)
+            )
         gate = self.gate(x).softmax(-1)
-        gated = mixed.unflatten(1, (self.experts, self.heads)) * gate.transpose(1, 2)[:, :, None, :, None].to(mixed)
+        gated = mixed.unflatten(1, (self.experts, self.heads)) * gate.transpose(1, 2)[
+            :, :, None, :, None
+        ].to(mixed)
         out = self.out(join_heads(gated.flatten(1, 2)))
-        return out if self.out_bias is None else out + gate.to(out.dtype) @ self.out_bias.to(out.dtype)
+        return (
+            out if self.out_bias is None else out + gate.to(out.dtype) @ self.out_bias.to(out.dtype)
+        )
 
     def _each(self, mask: Tensor) -> Tensor:
-        """A mask of heads (B, H, N, M) for the heads of all experts, in the order of the queries."""
+        """A mask of heads (B, H, N, M) for the heads of all experts, in the order of the
+        queries.
+        """
         whole = mask[:, None].expand(-1, self.experts, -1, -1, -1)
         if self.shared and self.experts > 1:
             whole = whole.unflatten(2, (self.kv_heads, -1)).transpose(1, 2).flatten(2, 3)

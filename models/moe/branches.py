@@ -1,4 +1,6 @@
-"""Whole models that were trained apart, mixed into one with experts (Branch-Attend-Mix, arXiv 2408.08274)."""
+"""Whole models that were trained apart, mixed into one with experts (Branch-Attend-Mix, arXiv
+2408.08274).
+"""
 
 import copy
 from collections.abc import Sequence
@@ -8,30 +10,39 @@ import torch
 from torch import nn
 
 from ..attention.softmax import SoftmaxAttention
-from ..blocks import FeedForward
+from ..layers.blocks import FeedForward
 from .attention import AttentionExperts
 from .upcycle import assemble
 
 
 @torch.no_grad()
 def mix_branches(
-    models: Sequence[nn.Module], *, attention: bool = True, shared: bool = False, active: int = 1, **options: Any
+    models: Sequence[nn.Module],
+    *,
+    attention: bool = True,
+    shared: bool = False,
+    active: int = 1,
+    **options: Any,
 ) -> nn.Module:
-    """One model in which feed-forward networks and attentions of the given ones are experts, all else their mean.
+    """One model in which feed-forward networks and attentions of the given ones are experts, all
+    else their mean.
 
-    The paper's third phase: the seed and its branches, each trained on for a domain, go in; routers are new. A token
-    uses `active` feed-forward experts, by default one with its probability as weight, and all attention experts, softly
-    weighed. attention: False averages the attentions, too (Branch-Train-Mix, arXiv 2403.07816); shared: attention
-    experts share the mean of keys and values; options: as in `MoE`.
+    The paper's third phase: the seed and its branches, each trained on for a domain, go in; routers
+    are new. A token uses `active` feed-forward experts, by default one with its probability as
+    weight, and all attention experts, softly weighed. attention: False averages the attentions, too
+    (Branch-Train-Mix, arXiv 2403.07816); shared: attention experts share the mean of keys and
+    values; options: as in `MoE`.
 
-    Of equal models with weights that sum to 1 (active > 1) it is that model, whatever the routers say.
+    Of equal models with weights that sum to 1 (active > 1) it is that model, whatever the routers
+    say.
 
-    Raises ValueError for fewer than two models, models of different parts, or without softmax attention or feed-forward
-    networks.
-    """
+    Raises ValueError for fewer than two models, models of different parts, or without softmax
+    attention or feed-forward networks."""
     first, names = models[0] if models else None, [list(model.state_dict()) for model in models]
     if first is None or len(models) < 2 or any(other != names[0] for other in names):
-        raise ValueError(f"mix_branches: needs two models or more of the same parts, got {len(models)}")
+        raise ValueError(
+            f"mix_branches: needs two models or more of the same parts, got {len(models)}"
+        )
     mixed, found = copy.deepcopy(first), 0
     for name, part in list(mixed.named_modules()):
         each: list[Any] = [model.get_submodule(name) for model in models]
@@ -51,5 +62,7 @@ def mix_branches(
         setattr(mixed.get_submodule(parent), last, made)
         found += 1
     if not found:
-        raise ValueError(f"mix_branches: {type(first).__name__} has no feed-forward network and no softmax attention")
+        raise ValueError(
+            f"mix_branches: {type(first).__name__} has no feed-forward network and no softmax attention"
+        )
     return mixed

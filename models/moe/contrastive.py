@@ -1,4 +1,5 @@
-"""Batches for diversified multiplet upcycling: each stage learns what the stages before have not told apart.
+"""Batches for diversified multiplet upcycling: each stage learns what the stages before have not
+told apart.
 
 Shapes: M samples, D width of a feature.
 """
@@ -11,12 +12,18 @@ from numpy.typing import NDArray
 
 
 def refine_labels(
-    labels: NDArray[np.int64] | None, features: Sequence[NDArray[np.floating]], *, clusters: int = 3, seed: int = 0
+    labels: NDArray[np.int64] | None,
+    features: Sequence[NDArray[np.floating]],
+    *,
+    clusters: int = 3,
+    seed: int = 0,
 ) -> NDArray[np.int64]:
-    """Pseudo-labels (M,) after one more stage: the labels before, split by k-means clusters of the stage's features.
+    """Pseudo-labels (M,) after one more stage: the labels before, split by k-means clusters of the
+    stage's features.
 
-    CLIP-MoE (arXiv 2409.19291): features (M, D) of each modality are clustered for themselves, 3 clusters of images and
-    3 of texts give 9 new labels in each old one. labels: None before the first stage.
+    CLIP-MoE (arXiv 2409.19291): features (M, D) of each modality are clustered for themselves, 3
+    clusters of images and 3 of texts give 9 new labels in each old one. labels: None before the
+    first stage.
 
     Raises ValueError if lengths differ.
     """
@@ -24,18 +31,23 @@ def refine_labels(
 
     lengths = {len(part) for part in features} | ({len(labels)} if labels is not None else set())
     if len(lengths) != 1:
-        raise ValueError(f"refine_labels: needs features and labels of one length, got {sorted(lengths)}")
+        raise ValueError(
+            f"refine_labels: needs features and labels of one length, got {sorted(lengths)}"
+        )
     made = np.zeros(lengths.pop(), dtype=np.int64) if labels is None else labels.astype(np.int64)
     for part in features:
-        made = made * clusters + MiniBatchKMeans(min(clusters, len(part)), random_state=seed).fit_predict(part)
+        made = made * clusters + MiniBatchKMeans(
+            min(clusters, len(part)), random_state=seed
+        ).fit_predict(part)
     return made
 
 
 def alike_batches(labels: NDArray[np.int64], batch: int, *, seed: int = 0) -> Iterator[list[int]]:
-    """Batches of indices with one pseudo-label each, so that what the label says cannot tell their samples apart.
+    """Batches of indices with one pseudo-label each, so that what the label says cannot tell their
+    samples apart.
 
-    No index comes twice; what is left of a label that fills no batch is left out of this epoch, another seed leaves
-    out others. The order of batches is drawn.
+    No index comes twice; what is left of a label that fills no batch is left out of this epoch,
+    another seed leaves out others. The order of batches is drawn.
 
     Raises ValueError if no label fills a batch.
     """
@@ -46,5 +58,7 @@ def alike_batches(labels: NDArray[np.int64], batch: int, *, seed: int = 0) -> It
         order = members[torch.randperm(len(members), generator=dice).numpy()]
         found += [order[i : i + batch].tolist() for i in range(0, len(order) - batch + 1, batch)]
     if not found:
-        raise ValueError(f"alike_batches: no label has {batch} samples; take a smaller batch or fewer clusters")
+        raise ValueError(
+            f"alike_batches: no label has {batch} samples; take a smaller batch or fewer clusters"
+        )
     return (found[i] for i in torch.randperm(len(found), generator=dice).tolist())

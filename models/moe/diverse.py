@@ -1,4 +1,5 @@
-"""Experts for classes of different frequency, trained to differ and to be sure (MDCS, arXiv 2308.09922, ICCV 2023).
+"""Experts for classes of different frequency, trained to differ and to be sure (MDCS, arXiv
+2308.09922, ICCV 2023).
 
 Shapes: B batch, D width, C classes, E experts.
 """
@@ -13,18 +14,29 @@ PREFERENCES = (-0.5, 1.0, 2.5)  # of the paper: for frequent, even, rare classes
 
 
 class DiverseHead(nn.Module):
-    """E cosine classifiers on one feature: logits scale cos(W_ec, x). At prediction their mean is taken.
+    """E cosine classifiers on one feature: logits scale cos(W_ec, x). At prediction their mean is
+    taken.
 
-    width: D; classes: C; experts: E, one for each preference of the losses; scale: of the cosines; hidden: width of a
-    layer of its own before each classifier (the paper gives each expert its own last stages), None: none.
-    """
+    width: D; classes: C; experts: E, one for each preference of the losses; scale: of the cosines;
+    hidden: width of a layer of its own before each classifier (the paper gives each expert its own
+    last stages), None: none."""
 
     def __init__(
-        self, width: int, classes: int, *, experts: int = 3, scale: float = 30.0, hidden: int | None = None
+        self,
+        width: int,
+        classes: int,
+        *,
+        experts: int = 3,
+        scale: float = 30.0,
+        hidden: int | None = None,
     ) -> None:
         super().__init__()
         inner = width if hidden is None else hidden
-        self.own = None if hidden is None else nn.ModuleList(nn.Linear(width, hidden) for _ in range(experts))
+        self.own = (
+            None
+            if hidden is None
+            else nn.ModuleList(nn.Linear(width, hidden) for _ in range(experts))
+        )
         self.weight = nn.Parameter(torch.empty(experts, classes, inner).uniform_(-1, 1))
         self.scale = scale
 
@@ -38,7 +50,8 @@ class DiverseHead(nn.Module):
 
 
 def adjusted(logits: Tensor, counts: Tensor, preferences: Sequence[float] = PREFERENCES) -> Tensor:
-    """logits (E, B, C) + preference_e log(count_c): an expert that learns with more of it favours rarer classes.
+    """logits (E, B, C) + preference_e log(count_c): an expert that learns with more of it favours
+    rarer classes.
 
     counts: (C,) of the training part, at least 1 each; their scale does not matter.
 
@@ -58,25 +71,33 @@ def adjusted(logits: Tensor, counts: Tensor, preferences: Sequence[float] = PREF
 def diversity_loss(
     logits: Tensor, labels: Tensor, counts: Tensor, preferences: Sequence[float] = PREFERENCES
 ) -> Tensor:
-    """Sum over experts of the cross entropy of their adjusted logits. logits: (E, B, C); labels: int64 (B,).
+    """Sum over experts of the cross entropy of their adjusted logits. logits: (E, B, C); labels:
+    int64 (B,).
 
-    A preference of 0 is plain cross entropy, 1 is logit adjustment (Menon et al., arXiv 2007.07314).
-    """
+    A preference of 0 is plain cross entropy, 1 is logit adjustment (Menon et al., arXiv
+    2007.07314)."""
     shifted = adjusted(logits, counts, preferences)
-    return F.cross_entropy(shifted.flatten(0, 1), labels.repeat(len(logits)), reduction="none").view(
-        len(logits), -1
-    ).mean(1).sum()  # fmt: skip
+    return (
+        F.cross_entropy(shifted.flatten(0, 1), labels.repeat(len(logits)), reduction="none")
+        .view(len(logits), -1)
+        .mean(1)
+        .sum()
+    )
 
 
 def consistency_loss(
-    weak: Tensor, strong: Tensor, labels: Tensor, counts: Tensor, preferences: Sequence[float] = PREFERENCES
+    weak: Tensor,
+    strong: Tensor,
+    labels: Tensor,
+    counts: Tensor,
+    preferences: Sequence[float] = PREFERENCES,
 ) -> Tensor:
     """Sum over experts of KL(weak || strong) of a sample's two views, where the weak one is classified rightly.
 
-    weak, strong: logits (E, B, C) of the weakly and the strongly augmented view. The weak view is the teacher and gets
-    no gradient. Samples whose adjusted weak view is wrong do not count (confident instance sampling); the mean is over
-    the others. Reading: distributions are those of the adjusted logits. 0 where no teacher is right.
-    """
+    weak, strong: logits (E, B, C) of the weakly and the strongly augmented view. The weak view is
+    the teacher and gets no gradient. Samples whose adjusted weak view is wrong do not count
+    (confident instance sampling); the mean is over the others. Reading: distributions are those of
+    the adjusted logits. 0 where no teacher is right."""
     teacher = adjusted(weak.detach(), counts, preferences)
     student = adjusted(strong, counts, preferences).log_softmax(-1)
     right = (teacher.argmax(-1) == labels).to(student.dtype)

@@ -1,7 +1,7 @@
 """Experts: many feed-forward networks in one set of weights.
 
-Shapes: T tokens, K experts of a token, E experts, D width, F inner width, O width of the output, by default D.
-"""
+Shapes: T tokens, K experts of a token, E experts, D width, F inner width, O width of the output, by
+default D."""
 
 from typing import Literal
 
@@ -12,19 +12,21 @@ from ...kernels.dispatch import dispatch
 from ...kernels.expert_combine import expert_combine
 from ...kernels.forms import explain
 from ...kernels.grouped_linear import forms, grouped_linear
-from ...kernels.grouped_linear_plain import ACTIVATIONS, activate
+from ...kernels.grouped_linear.cpu import ACTIVATIONS, activate
 
 ExpertKind = Literal["mlp", "glu"]
 
 
 class Experts(nn.Module):
-    """E networks down_e(act(up_e x)), or down_e(act(gate_e x) * up_e x); `forward` runs K of them for each token.
+    """E networks down_e(act(up_e x)), or down_e(act(gate_e x) * up_e x); `forward` runs K of them
+    for each token.
 
-    Weights lie as in `nn.Linear`, expert first: up (E, F, D), for "glu" (E, 2 F, D) with all gates before all ups, and
-    down (E, O, F). 1 x 1 convolutions on an image are these networks on its cells.
+    Weights lie as in `nn.Linear`, expert first: up (E, F, D), for "glu" (E, 2 F, D) with all gates
+    before all ups, and down (E, O, F). 1 x 1 convolutions on an image are these networks on its
+    cells.
 
-    width: D; experts: E; hidden: F, by default 4 D; outputs: O; kind; activation: "gelu", "relu", "quick_gelu", "silu"
-    or "none"; bias.
+    width: D; experts: E; hidden: F, by default 4 D; outputs: O; kind; activation: "gelu", "relu",
+    "quick_gelu", "silu" or "none"; bias.
 
     Raises ValueError for names and sizes that do not fit.
     """
@@ -44,10 +46,14 @@ class Experts(nn.Module):
         hidden = 4 * width if hidden is None else hidden
         outputs = width if outputs is None else outputs
         if kind not in ("mlp", "glu") or activation not in ACTIVATIONS:
-            raise ValueError(f"Experts: kind must be 'mlp' or 'glu', activation one of {ACTIVATIONS}, got {kind!r}, "
-                             f"{activation!r}")  # fmt: skip
+            raise ValueError(
+                f"Experts: kind must be 'mlp' or 'glu', activation one of {ACTIVATIONS}, got {kind!r}, "
+                f"{activation!r}"
+            )
         if min(width, experts, hidden, outputs) < 1:
-            raise ValueError(f"Experts: sizes must be positive, got {width}, {experts}, {hidden}, {outputs}")
+            raise ValueError(
+                f"Experts: sizes must be positive, got {width}, {experts}, {hidden}, {outputs}"
+            )
         self.width, self.experts, self.hidden = width, experts, hidden
         self.kind: ExpertKind = kind
         self.activation, self.gated = activation, kind == "glu"
@@ -68,20 +74,25 @@ class Experts(nn.Module):
                     part.uniform_(-bound, bound)
 
     def forward(self, x: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
-        """Weighted sum of each token's experts. x: (T, D); weights: (T, K); chosen: int64 (T, K), E = none -> (T, O).
+        """Weighted sum of each token's experts. x: (T, D); weights: (T, K); chosen: int64 (T, K), E
+        = none -> (T, O).
 
         Raises ValueError if shapes do not fit.
         """
         where = dispatch(chosen, self.experts)
         inner = grouped_linear(x, self.up, self.up_bias, where, gather=True)
-        outer = grouped_linear(inner, self.down, self.down_bias, where, activation=self.activation, gated=self.gated)
+        outer = grouped_linear(
+            inner, self.down, self.down_bias, where, activation=self.activation, gated=self.gated
+        )
         return expert_combine(outer, weights, where)
 
     def every(self, x: Tensor) -> Tensor:
         """All experts on all tokens, (..., D) -> (..., E, O): for soft mixtures, and for tests."""
         inner = torch.einsum("...d,efd->...ef", x, self.up)
         inner = inner if self.up_bias is None else inner + self.up_bias
-        outer = torch.einsum("...ef,edf->...ed", activate(inner, self.activation, self.gated), self.down)
+        outer = torch.einsum(
+            "...ef,edf->...ed", activate(inner, self.activation, self.gated), self.down
+        )
         return outer if self.down_bias is None else outer + self.down_bias
 
     def explain(self, x: Tensor) -> str:

@@ -15,10 +15,11 @@ from .router import Router, Routing
 class MoE(nn.Module):
     """sum_k w_k expert_k(x) over the K experts that the router chooses for each token.
 
-    width: D; hidden: F of each expert, by default 4 D / K, so that K experts are as large as a dense network; experts:
-    E; active: K; kind, activation, bias: of the experts; balance: weight of the load balance loss (1 at uniform use),
-    z: weight of the z-loss; their sum is left in `auxiliary` in training (see `auxiliary_loss`); convention: of the
-    balance; router: options of `Router`; dropout at the end.
+    width: D; hidden: F of each expert, by default 4 D / K, so that K experts are as large as a
+    dense network; experts: E; active: K; kind, activation, bias: of the experts; balance: weight of
+    the load balance loss (1 at uniform use), z: weight of the z-loss; their sum is left in
+    `auxiliary` in training (see `auxiliary_loss`); convention: of the balance; router: options of
+    `Router`; dropout at the end.
 
     `routing` holds the last forward pass's `Routing` for histories and pictures, without gradients.
 
@@ -60,7 +61,8 @@ class MoE(nn.Module):
         mask: Tensor | None = None,
         attention: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """x: (B, N, D); mask: bool (B, N), True = a token; attention: see `Router` -> (B, N, D), 0 for padding.
+        """x: (B, N, D); mask: bool (B, N), True = a token; attention: see `Router` -> (B, N, D), 0
+        for padding.
 
         Raises ValueError if shapes do not fit.
         """
@@ -84,12 +86,19 @@ class MoE(nn.Module):
 
 
 class MoE2d(MoE):
-    """The same on feature maps: experts are networks of 1 x 1 convolutions, each cell is a token. Options: `MoE`."""
+    """The same on feature maps: experts are networks of 1 x 1 convolutions, each cell is a token.
+    Options: `MoE`.
+    """
 
     def forward(
-        self, x: Tensor, *, mask: Tensor | None = None, attention: tuple[Tensor, Tensor] | None = None
+        self,
+        x: Tensor,
+        *,
+        mask: Tensor | None = None,
+        attention: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """x: (B, D, H, W); mask: bool (B, H, W), True = a cell; attention: of the H W cells -> (B, D, H, W).
+        """x: (B, D, H, W); mask: bool (B, H, W), True = a cell; attention: of the H W cells -> (B,
+        D, H, W).
 
         Raises ValueError if shapes do not fit.
         """

@@ -1,7 +1,7 @@
 """Low-rank experts beside a frozen linear layer.
 
-Shapes: B batch, N tokens, D width, O width of the output, E experts, K active experts of a token, r rank.
-"""
+Shapes: B batch, N tokens, D width, O width of the output, E experts, K active experts of a token, r
+rank."""
 
 import copy
 from typing import Any
@@ -15,13 +15,14 @@ from .router import Router
 
 
 class MoELoRA(nn.Module):
-    """y = W x + alpha / r sum_k w_k B_e A_e x: a frozen layer and K of E low-rank updates for each token.
+    """y = W x + alpha / r sum_k w_k B_e A_e x: a frozen layer and K of E low-rank updates for each
+    token.
 
-    LoRA (Hu et al., arXiv 2106.09685) with a router, as in MixLoRA (arXiv 2404.15159). B starts at 0, so that the layer
-    is the frozen one at first; only A, B and the router train.
+    LoRA (Hu et al., arXiv 2106.09685) with a router, as in MixLoRA (arXiv 2404.15159). B starts at
+    0, so that the layer is the frozen one at first; only A, B and the router train.
 
-    linear: the layer, (O, D); experts: E; active: K; rank: r; alpha; balance: weight of the load balance loss, left in
-    `auxiliary` in training; router: options of `Router`.
+    linear: the layer, (O, D); experts: E; active: K; rank: r; alpha; balance: weight of the load
+    balance loss, left in `auxiliary` in training; router: options of `Router`.
 
     Raises ValueError for sizes that do not fit.
     """
@@ -45,7 +46,12 @@ class MoELoRA(nn.Module):
         self.linear = linear.requires_grad_(False)
         self.router = Router(linear.in_features, experts, active, **router).to(linear.weight)
         self.update = Experts(
-            linear.in_features, experts, rank, outputs=linear.out_features, activation="none", bias=False
+            linear.in_features,
+            experts,
+            rank,
+            outputs=linear.out_features,
+            activation="none",
+            bias=False,
         ).to(linear.weight)
         nn.init.zeros_(self.update.down)
         self.scale, self.balance = alpha / rank, balance
@@ -54,7 +60,9 @@ class MoELoRA(nn.Module):
     def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
         """x: (B, N, D); mask: bool (B, N), True = a token -> (B, N, O)."""
         routing = self.router(x, mask=mask)
-        self.auxiliary = self.balance * load_balance(routing) if self.training and self.balance else None
+        self.auxiliary = (
+            self.balance * load_balance(routing) if self.training and self.balance else None
+        )
         update = self.update(x.flatten(0, 1), routing.weights, routing.experts)
         return self.linear(x) + self.scale * update.view(*x.shape[:2], -1)
 

@@ -1,9 +1,11 @@
-"""Losses that keep a router's experts in use, each a mean over the tokens that are there, one layer at a time.
+"""Losses that keep a router's experts in use, each a mean over the tokens that are there, one layer
+at a time.
 
-Shapes: E experts, K active experts of a token. n_ke: share of tokens whose choice k is expert e; P_e: mean probability.
+Shapes: E experts, K active experts of a token. n_ke: share of tokens whose choice k is expert e;
+P_e: mean probability.
 
-Average them over layers; joining the tokens of several layers first hides layers that collapse onto different experts.
-"""
+Average them over layers; joining the tokens of several layers first hides layers that collapse onto
+different experts."""
 
 from typing import Literal
 
@@ -16,17 +18,21 @@ Convention = Literal["switch", "sum", "first"]
 
 
 def load_balance(routing: Routing, convention: Convention = "switch") -> Tensor:
-    """E sum_e f_e P_e: 1 where all experts are used alike, E / K where every token uses the same K with certainty.
+    """E sum_e f_e P_e: 1 where all experts are used alike, E / K where every token uses the same K
+    with certainty.
 
-    "switch": f_e = sum_k n_ke / K (Fedus et al., arXiv 2101.03961, equations 4-6, for K = 1; MegaBlocks); "sum": f_e =
-    sum_k n_ke, K times as much (transformers, CLIP-MoE); "first": only first choices are counted (GShard, Tutel). At
-    logits of exactly 0 the value is that of uniform use whatever is chosen: it cannot show a collapse there.
+    "switch": f_e = sum_k n_ke / K (Fedus et al., arXiv 2101.03961, equations 4-6, for K = 1;
+    MegaBlocks); "sum": f_e = sum_k n_ke, K times as much (transformers, CLIP-MoE); "first": only
+    first choices are counted (GShard, Tutel). At logits of exactly 0 the value is that of uniform
+    use whatever is chosen: it cannot show a collapse there.
 
     Raises ValueError for another name.
     """
     choices, experts = routing.counts.shape
     if convention not in ("switch", "sum", "first"):
-        raise ValueError(f"load_balance: convention must be 'switch', 'sum' or 'first', got {convention!r}")
+        raise ValueError(
+            f"load_balance: convention must be 'switch', 'sum' or 'first', got {convention!r}"
+        )
     counts = routing.counts[0] if convention == "first" else routing.counts.sum(0)
     share = counts.to(routing.probability.dtype) / routing.tokens.clamp_min(1)
     if convention == "switch":
@@ -35,11 +41,15 @@ def load_balance(routing: Routing, convention: Convention = "switch") -> Tensor:
 
 
 def z_loss(routing: Routing) -> Tensor:
-    """Mean squared log-sum-exp of the logits, which keeps them small (Zoph et al., arXiv 2202.08906, equation 5)."""
+    """Mean squared log-sum-exp of the logits, which keeps them small (Zoph et al., arXiv
+    2202.08906, equation 5).
+    """
     return routing.log_sum
 
 
 def importance(routing: Routing) -> Tensor:
-    """Squared coefficient of variation of the experts' probabilities (Shazeer et al., arXiv 1701.06538, equation 6)."""
+    """Squared coefficient of variation of the experts' probabilities (Shazeer et al., arXiv
+    1701.06538, equation 6).
+    """
     p = routing.probability
     return p.var(correction=0) / p.mean().square().clamp_min(torch.finfo(p.dtype).tiny)

@@ -1,7 +1,7 @@
 """Routers: which experts a token uses, with which weights.
 
-Shapes: B batch, N tokens, T = B N, D width, E experts, K active experts of a token, H heads, d width of a head.
-"""
+Shapes: B batch, N tokens, T = B N, D width, E experts, K active experts of a token, H heads, d
+width of a head."""
 
 from typing import Literal, NamedTuple
 
@@ -32,27 +32,31 @@ class Routing(NamedTuple):
 
 
 class Router(nn.Module):
-    """Token-choice router with K of E experts (Shazeer et al., arXiv 1701.06538; Fedus et al., arXiv 2101.03961).
+    """Token-choice router with K of E experts (Shazeer et al., arXiv 1701.06538; Fedus et al.,
+    arXiv 2101.03961).
 
         p = softmax(W x)  [or sigmoid];   K greatest of p;   weights: these p, or p / sum of them if normalise
 
-    A softmax after the choice is the same as normalised weights of a softmax before it, so that is one option.
+    A softmax after the choice is the same as normalised weights of a softmax before it, so that is
+    one option.
 
-    width: D; experts: E; active: K; score: of the logits; normalise: weights of a token sum to 1, by default for K > 1;
-    scale: weights are multiplied by it; noise: in training, "jitter" multiplies inputs by uniform 1 +- noise_scale
-    (arXiv 2101.03961), "gaussian" adds standard noise times softplus of a learned layer to the logits (arXiv
-    1701.06538); bias_rate: experts are chosen by score plus a bias that rises by this for experts with less than the
-    mean load and falls for others, at each forward pass in training, instead of a loss (arXiv 2408.15664); weights
-    never see it; capacity: an expert serves at most max(1, floor(capacity K T / E)) pairs, T without padding, the rest
-    is dropped; None: all; priority: all first choices before second ones, and among these tokens in their "order" or by
-    "score" (arXiv 2106.05974); mixing: "similarity", "attention": see `mixed`; temperature, causal: of the mixing, the
-    former by default sqrt(D) for "similarity", the scale of dot products, and 1 for "attention", which has its own.
+    width: D; experts: E; active: K; score: of the logits; normalise: weights of a token sum to 1,
+    by default for K > 1; scale: weights are multiplied by it; noise: in training, "jitter"
+    multiplies inputs by uniform 1 +- noise_scale (arXiv 2101.03961), "gaussian" adds standard noise
+    times softplus of a learned layer to the logits (arXiv 1701.06538); bias_rate: experts are
+    chosen by score plus a bias that rises by this for experts with less than the mean load and
+    falls for others, at each forward pass in training, instead of a loss (arXiv 2408.15664);
+    weights never see it; capacity: an expert serves at most max(1, floor(capacity K T / E)) pairs,
+    T without padding, the rest is dropped; None: all; priority: all first choices before second
+    ones, and among these tokens in their "order" or by "score" (arXiv 2106.05974); mixing:
+    "similarity", "attention": see `mixed`; temperature, causal: of the mixing, the former by
+    default sqrt(D) for "similarity", the scale of dot products, and 1 for "attention", which has
+    its own.
 
     Logits, scores and weights are float32 at least, under autocast too. The layer has no bias.
 
-    Raises ValueError for options that do not fit, and for one expert with a normalised weight, which is always 1: such
-    a router gets no gradient and never learns.
-    """
+    Raises ValueError for options that do not fit, and for one expert with a normalised weight,
+    which is always 1: such a router gets no gradient and never learns."""
 
     def __init__(
         self,
@@ -89,9 +93,13 @@ class Router(nn.Module):
         ):
             if given not in known:
                 raise ValueError(f"Router: {name} must be one of {known}, got {given!r}")
-        shared = (width**0.5 if mixing == "similarity" else 1.0) if temperature is None else temperature
+        shared = (
+            (width**0.5 if mixing == "similarity" else 1.0) if temperature is None else temperature
+        )
         if (capacity is not None and capacity <= 0) or shared <= 0:
-            raise ValueError(f"Router: capacity and temperature must be positive, got {capacity}, {shared}")
+            raise ValueError(
+                f"Router: capacity and temperature must be positive, got {capacity}, {shared}"
+            )
         self.experts, self.active = experts, active
         self.score: Score = score
         self.normalise, self.scale = normalise, scale
@@ -103,7 +111,8 @@ class Router(nn.Module):
         self.spread = nn.Linear(width, experts, bias=False) if noise == "gaussian" else None
         self.similarity = None
         if mixing == "similarity":
-            # At first W is the identity: a token listens to those that are like it, most of all to itself.
+            # At first W is the identity: a token listens to those that are like it, most of all to
+            # itself.
             self.similarity = nn.Linear(width, width, bias=False)
             nn.init.eye_(self.similarity.weight)
         self.register_buffer("bias", torch.zeros(experts))
@@ -116,8 +125,8 @@ class Router(nn.Module):
         mask: Tensor | None = None,
         attention: tuple[Tensor, Tensor] | None = None,
     ) -> Routing:
-        """x: (B, N, D); mask: bool (B, N), True = a token; attention: queries and keys (B, H, N, d) of the attention
-        before, for mixing="attention". T = B N rows, row by row.
+        """x: (B, N, D); mask: bool (B, N), True = a token; attention: queries and keys (B, H, N, d)
+        of the attention before, for mixing="attention". T = B N rows, row by row.
 
         Raises ValueError if shapes do not fit.
         """
@@ -131,9 +140,14 @@ class Router(nn.Module):
             kind, scores = "given", self.mixed(x, p, mask, attention)
         flat = None if mask is None else mask.flatten()
         gate = expert_gate(
-            scores.flatten(0, 1), self.active, score=kind, normalise=self.normalise, scale=self.scale,
-            bias=self.bias, there=flat,
-        )  # fmt: skip
+            scores.flatten(0, 1),
+            self.active,
+            score=kind,
+            normalise=self.normalise,
+            scale=self.scale,
+            bias=self.bias,
+            there=flat,
+        )
         if self.training and self.bias_rate:
             load = gate.counts.sum(0).to(self.bias.dtype)
             self.bias += self.bias_rate * (load.mean() - load).sign()
@@ -144,7 +158,9 @@ class Router(nn.Module):
         if self.capacity is not None:
             chosen = self._served(chosen, weights.detach(), gate.tokens)
             weights = weights.masked_fill(chosen == self.experts, 0.0)
-        return Routing(weights, chosen, gate.counts, gate.probability, log_sum, gate.entropy, gate.tokens)
+        return Routing(
+            weights, chosen, gate.counts, gate.probability, log_sum, gate.entropy, gate.tokens
+        )
 
     def logits(self, x: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, E), with noise in training."""
@@ -158,15 +174,18 @@ class Router(nn.Module):
                 logits = logits + torch.randn_like(logits) * deviation
             return logits
 
-    def mixed(self, x: Tensor, p: Tensor, mask: Tensor | None, attention: tuple[Tensor, Tensor] | None) -> Tensor:
-        """Probabilities mixed over tokens: q_i = sum_j S_ij p_j (Graph of Tokens, arXiv 2505.00792). -> (B, N, E).
+    def mixed(
+        self, x: Tensor, p: Tensor, mask: Tensor | None, attention: tuple[Tensor, Tensor] | None
+    ) -> Tensor:
+        """Probabilities mixed over tokens: q_i = sum_j S_ij p_j (Graph of Tokens, arXiv
+        2505.00792). -> (B, N, E).
 
-        "similarity": S = softmax(x_i^T W x_j / temperature), "attention": S = mean over heads of the attention that
-        queries and keys give, times 1 / temperature. Both are one attention with the probabilities as values: S does
-        not exist. Readings, where the text is not at hand: probabilities are mixed, not logits; gradients pass S; a
-        token sees itself; W starts as the identity, the temperature as sqrt(D). q is a mixture, so sums stay 1, and its
-        entropy is at least the mean of those it mixes.
-        """
+        "similarity": S = softmax(x_i^T W x_j / temperature), "attention": S = mean over heads of
+        the attention that queries and keys give, times 1 / temperature. Both are one attention with
+        the probabilities as values: S does not exist. Readings, where the text is not at hand:
+        probabilities are mixed, not logits; gradients pass S; a token sees itself; W starts as the
+        identity, the temperature as sqrt(D). q is a mixture, so sums stay 1, and its entropy is at
+        least the mean of those it mixes."""
         if self.mixing == "attention":
             assert attention is not None
             query, key = (part.to(p.dtype) for part in attention)
@@ -191,16 +210,28 @@ class Router(nn.Module):
         starts = F.pad(where.offsets, (0, 1))  # of no expert, too; its places do not count
         before = where.place.flatten() - starts[ordered.flatten()]
         limit = (tokens_there * (self.capacity * self.active / self.experts)).floor().clamp_min(1)
-        kept = torch.where(before < limit, ordered.flatten(), self.experts).view(self.active, tokens).t()
+        kept = (
+            torch.where(before < limit, ordered.flatten(), self.experts)
+            .view(self.active, tokens)
+            .t()
+        )
         return torch.empty_like(chosen).index_copy_(0, rank, kept)
 
-    def _check(self, x: Tensor, mask: Tensor | None, attention: tuple[Tensor, Tensor] | None) -> None:
+    def _check(
+        self, x: Tensor, mask: Tensor | None, attention: tuple[Tensor, Tensor] | None
+    ) -> None:
         if x.ndim != 3 or x.shape[2] != self.gate.in_features:
-            raise ValueError(f"Router: needs (batch, tokens, {self.gate.in_features}), got {tuple(x.shape)}")
+            raise ValueError(
+                f"Router: needs (batch, tokens, {self.gate.in_features}), got {tuple(x.shape)}"
+            )
         if mask is not None and (mask.dtype != torch.bool or mask.shape != x.shape[:2]):
-            raise ValueError(f"Router: mask must be bool {tuple(x.shape[:2])}, got {mask.dtype} {tuple(mask.shape)}")
+            raise ValueError(
+                f"Router: mask must be bool {tuple(x.shape[:2])}, got {mask.dtype} {tuple(mask.shape)}"
+            )
         if (attention is None) == (self.mixing == "attention"):
-            raise ValueError(f"Router: mixing={self.mixing!r} {'needs' if attention is None else 'takes no'} attention")
+            raise ValueError(
+                f"Router: mixing={self.mixing!r} {'needs' if attention is None else 'takes no'} attention"
+            )
 
     def extra_repr(self) -> str:
         return f"experts={self.experts}, active={self.active}, score={self.score!r}, mixing={self.mixing!r}"

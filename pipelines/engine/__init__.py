@@ -1,1 +1,3 @@
-"""What every task shares: command line, training loop, checkpoints, batch inference, run directory, report."""
+"""What every task shares: command line, training loop, checkpoints, batch inference, run directory,
+report.
+"""

@@ -1,4 +1,5 @@
-"""Options that every task shares. The same frozen dataclasses are the command line and the Python API.
+"""Options that every task shares. The same frozen dataclasses are the command line and the Python
+API.
 
 Nothing here imports torch: the command line must answer `--help` and every misspelt word at once.
 """
@@ -16,7 +17,9 @@ class TrainOptions:
     data: str | None = None
     """Path of the data. Without it the built-in generated sample is used."""
     run: str | None = None
-    """Run directory to create (default: runs/TASK-DATE-TIME). Nothing existing is ever overwritten."""
+    """Run directory to create (default: runs/TASK-DATE-TIME). Nothing existing is ever
+    overwritten.
+    """
     resume: bool = False
     """Continue the run in --run where it stopped, with the options it was started with."""
     preset: str | None = None
@@ -44,7 +47,9 @@ class TrainOptions:
     clip: float | None = None
     """Largest gradient norm; larger gradients are scaled down to it."""
     nan: Literal["stop", "skip"] = "stop"
-    """When the loss is not finite: stop, or skip the batch. Either way its samples are written to nan.json."""
+    """When the loss is not finite: stop, or skip the batch. Either way its samples are written to
+    nan.json.
+    """
     precision: Precision = "32-true"
     """Arithmetic of the model."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -54,7 +59,9 @@ class TrainOptions:
     nodes: int = 1
     """Nodes; start the same command on each of them."""
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
-    """How several devices share the work: copies of the model, or the model in parts (FSDP, GPUs only)."""
+    """How several devices share the work: copies of the model, or the model in parts (FSDP, GPUs
+    only).
+    """
     workers: int = 0
     """Loader processes; the result does not depend on it."""
     checkpoint_every: int = 0

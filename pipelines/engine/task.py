@@ -24,7 +24,8 @@ Item = dict[str, Any]
 
 @dataclass(frozen=True)
 class Splits:
-    """The three parts as torch data sets, and the `spec`: all that a model needs to meet new data again.
+    """The three parts as torch data sets, and the `spec`: all that a model needs to meet new data
+    again.
 
     `spec` is plain JSON (columns, scaling, frequency, …), saved in the run as `spec.json`.
     """
@@ -34,11 +35,14 @@ class Splits:
     test: Any
     spec: dict[str, Any]
     assets: Mapping[str, Callable[[Path], object]] = field(default_factory=dict)
-    """What is too large for `spec`, as writers of files by name. The engine has them written into the run's `assets/`,
-    notes their checksums in `spec["assets"]`, and gives whoever opens the run their folder as `spec["folder"]`."""
+    """What is too large for `spec`, as writers of files by name. The engine has them written into
+    the run's `assets/`, notes their checksums in `spec["assets"]`, and gives whoever opens the run
+    their folder as `spec["folder"]`."""
 
     def part(self, name: str) -> Any:
-        """The data set of a part by name; `all` is only there for data that is not the run's own."""
+        """The data set of a part by name; `all` is only there for data that is not the run's
+        own.
+        """
         return getattr(self, name)
 
 
@@ -75,7 +79,9 @@ class Verb:
 
 
 class Task(Generic[Options]):
-    """Base of every pipeline. Subclasses fill the class variables and the methods that raise here."""
+    """Base of every pipeline. Subclasses fill the class variables and the methods that raise
+    here.
+    """
 
     name: ClassVar[str]
     summary: ClassVar[str]
@@ -83,18 +89,28 @@ class Task(Generic[Options]):
     predict_options: type[PredictOptions] = PredictOptions
     verbs: ClassVar[Mapping[str, Verb]] = {}
     monitor: ClassVar[str]
-    """Key of `validate`'s figures that early stopping and the best checkpoint go by; smaller is better."""
+    """Key of `validate`'s figures that early stopping and the best checkpoint go by; smaller is
+    better.
+    """
     intended_use: ClassVar[str]
 
     def check(self, options: Any) -> None:
-        """Raise `InputError` for option values that no data can make right; called before torch is imported."""
+        """Raise `InputError` for option values that no data can make right; called before torch is
+        imported.
+        """
 
     def write_sample(self, folder: Path) -> Path:
-        """Write the built-in generated sample below `folder`, the same bytes each time; returns what --data takes."""
+        """Write the built-in generated sample below `folder`, the same bytes each time; returns
+        what --data takes.
+        """
         raise NotImplementedError
 
-    def open(self, options: Options, spec: dict[str, Any] | None = None, *, whole: bool = False) -> Splits:
-        """Read the data. With `spec`, scale and check it as the run's own; `whole`: all of it is `test`."""
+    def open(
+        self, options: Options, spec: dict[str, Any] | None = None, *, whole: bool = False
+    ) -> Splits:
+        """Read the data. With `spec`, scale and check it as the run's own; `whole`: all of it is
+        `test`.
+        """
         raise NotImplementedError
 
     def build(self, options: Options, spec: dict[str, Any]) -> nn.Module:
@@ -105,15 +121,18 @@ class Task(Generic[Options]):
         """Weights to begin a new training with, into a model just built."""
 
     def optimizer(self, model: nn.Module, options: Options) -> torch.optim.Optimizer:
-        """Adam, or AdamW with weight decay. A group of parameters may have a `share` of the learning rate."""
+        """Adam, or AdamW with weight decay. A group of parameters may have a `share` of the
+        learning rate.
+        """
         import torch
 
         kind = torch.optim.AdamW if options.weight_decay else torch.optim.Adam
         return kind(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
 
     def begin_epoch(self, model: nn.Module, optimizer: Any, options: Options, epoch: int) -> None:
-        """What changes with the epoch, from 0, besides the learning rate: parts that are held for a while. A pure
-        function of its arguments, since a resumed training asks again in the middle of an epoch."""
+        """What changes with the epoch, from 0, besides the learning rate: parts that are held for a
+        while. A pure function of its arguments, since a resumed training asks again in the middle
+        of an epoch."""
 
     def loss(self, model: nn.Module, batch: Any, options: Options) -> torch.Tensor:
         """Mean loss over the samples of a batch."""
@@ -126,11 +145,15 @@ class Task(Generic[Options]):
     def finish(
         self, model: nn.Module, splits: Splits, options: Options, device: torch.device
     ) -> dict[str, torch.Tensor]:
-        """Tensors fitted after training (calibration, …), saved in the run as `calibration.safetensors`."""
+        """Tensors fitted after training (calibration, …), saved in the run as
+        `calibration.safetensors`.
+        """
         return {}
 
     def check_run(self, spec: dict[str, Any], calibration: dict[str, torch.Tensor]) -> None:
-        """Raise `InputError` where what a run stored does not fit together; asked whenever a run is opened."""
+        """Raise `InputError` where what a run stored does not fit together; asked whenever a run is
+        opened.
+        """
 
     def review(
         self,
@@ -145,18 +168,27 @@ class Task(Generic[Options]):
         raise NotImplementedError
 
     def own_prediction(self, options: Options) -> dict[str, Any]:
-        """Options of the prediction on its own data that a training ends with, beside run, input and output."""
+        """Options of the prediction on its own data that a training ends with, beside run, input
+        and output.
+        """
         return {}
 
-    def sample(self, model: nn.Module, splits: Splits) -> tuple[tuple[Any, ...], dict[int, Any] | None]:
-        """Example inputs for export, and which of their axes are free (as torch.export's dynamic_shapes)."""
+    def sample(
+        self, model: nn.Module, splits: Splits
+    ) -> tuple[tuple[Any, ...], dict[int, Any] | None]:
+        """Example inputs for export, and which of their axes are free (as torch.export's
+        dynamic_shapes).
+        """
         raise NotImplementedError
 
-    def other_sample(self, splits: Splits, arguments: tuple[Any, ...], shapes: Any) -> tuple[Any, ...] | None:
-        """The inputs of `sample` in another size, for the check of an export; None: no axis is free.
+    def other_sample(
+        self, splits: Splits, arguments: tuple[Any, ...], shapes: Any
+    ) -> tuple[Any, ...] | None:
+        """The inputs of `sample` in another size, for the check of an export; None: no axis is
+        free.
 
-        Here each free axis gets its first entry once more. A task whose free axes hang together says it itself.
-        """
+        Here each free axis gets its first entry once more. A task whose free axes hang together
+        says it itself."""
         import torch
 
         larger, free = [], False
@@ -168,7 +200,9 @@ class Task(Generic[Options]):
         return tuple(larger) if free else None
 
     def items(self, options: PredictOptions, spec: dict[str, Any]) -> Sequence[Item]:
-        """What `--input` holds, in a fixed order, without reading it all. An item is a small JSON-able dict."""
+        """What `--input` holds, in a fixed order, without reading it all. An item is a small
+        JSON-able dict.
+        """
         raise NotImplementedError
 
     def predict(
@@ -180,10 +214,14 @@ class Task(Generic[Options]):
         spec: dict[str, Any],
         device: torch.device,
     ) -> list[pl.DataFrame | ValueError]:
-        """Rows for each item, or the error that says why there are none. Columns are the same for every item."""
+        """Rows for each item, or the error that says why there are none. Columns are the same for
+        every item.
+        """
         raise NotImplementedError
 
-    def picture_predictions(self, rows: pl.DataFrame, options: Options, spec: dict[str, Any]) -> Sequence[Picture]:
+    def picture_predictions(
+        self, rows: pl.DataFrame, options: Options, spec: dict[str, Any]
+    ) -> Sequence[Picture]:
         """Pictures of the predictions that a training ends with."""
         return ()
 

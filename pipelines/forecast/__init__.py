@@ -1,4 +1,5 @@
-"""Forecasting: SOFTS on wide or long tables, with baselines, intervals and forecasts past the end of the file.
+"""Forecasting: SOFTS on wide or long tables, with baselines, intervals and forecasts past the end
+of the file.
 
 The six answers of the task; the windows are scored in `scoring`, drawn in `figures`.
 """
@@ -9,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ...data.errors import InputError
-from ..engine.checks import check_attention, check_least
+from ...base.errors import InputError
 from ..engine.command_line import python_verb
+from ..engine.command_line.checks import check_attention, check_least
 from ..engine.task import Item, Picture, Review, Splits, Task, Verb
 from .options import BacktestOptions, ForecastOptions, ForecastPredictOptions
 
@@ -35,8 +36,10 @@ class Forecast(Task[ForecastOptions]):
     )
     verbs: ClassVar[Mapping[str, Verb]] = {
         "backtest": Verb(
-            BacktestOptions, "headwise.pipelines.forecast.rolling:backtest", "forecast from past moments and compare"
-        ),
+            BacktestOptions,
+            "headwise.pipelines.forecast.verbs.backtest:backtest",
+            "forecast from past moments and compare",
+        )
     }
 
     def check(self, options: Any) -> None:
@@ -49,35 +52,47 @@ class Forecast(Task[ForecastOptions]):
             levels = " ".join(["--levels", *map(str, options.levels)])
             if any(not 0 < level < 1 for level in options.levels):
                 raise InputError(f"{levels}: each must lie between 0 and 1")
-            if not options.levels or len({f"{level * 100:g}" for level in options.levels}) < len(options.levels):
+            if not options.levels or len({f"{level * 100:g}" for level in options.levels}) < len(
+                options.levels
+            ):
                 raise InputError(f"{levels}: give at least one, and none twice")
-            check_attention(options.attention, fits=("any tokens", "sequence"), why="channels are no grid")
+            check_attention(
+                options.attention, fits=("any tokens", "sequence"), why="channels are no grid"
+            )
             if not 1 <= options.active <= options.experts:
-                raise InputError(f"--active {options.active}: must lie between 1 and --experts {options.experts}")
+                raise InputError(
+                    f"--active {options.active}: must lie between 1 and --experts {options.experts}"
+                )
             if options.balance < 0:
                 raise InputError(f"--balance {options.balance}: must not be negative")
             if options.router_temperature is not None and options.router_temperature <= 0:
-                raise InputError(f"--router-temperature {options.router_temperature}: must be positive")
-        if isinstance(options, BacktestOptions) and (options.origins < 1 or (options.step or 1) < 1):
+                raise InputError(
+                    f"--router-temperature {options.router_temperature}: must be positive"
+                )
+        if isinstance(options, BacktestOptions) and (
+            options.origins < 1 or (options.step or 1) < 1
+        ):
             raise InputError("backtest: --origins and --step must be at least 1")
 
     def write_sample(self, folder: Path) -> Path:
         """A generated table: hourly, 7 channels that follow each other with lags."""
-        from ...data.generate import sample_series, write_wide
+        from ...data.series.generate import sample_series, write_wide
 
         path = folder / "generated.csv"
         write_wide(sample_series("hourly"), path)
         return path
 
-    def open(self, options: ForecastOptions, spec: dict[str, Any] | None = None, *, whole: bool = False) -> Splits:
+    def open(
+        self, options: ForecastOptions, spec: dict[str, Any] | None = None, *, whole: bool = False
+    ) -> Splits:
         """Read, check, split, scale on the training rows, cut windows."""
-        from .windows import open_splits
+        from .data import open_splits
 
         return open_splits(options, spec, whole)
 
     def build(self, options: ForecastOptions, spec: dict[str, Any]) -> nn.Module:
         """SOFTS, or its encoder with another mechanism."""
-        from ...models.softs import SOFTS
+        from ...models.series.softs import SOFTS
 
         return SOFTS(
             lookback=options.lookback,
@@ -102,13 +117,17 @@ class Forecast(Task[ForecastOptions]):
             known=len(spec["known"]),
         )
 
-    def loss(self, model: nn.Module, batch: dict[str, torch.Tensor], options: ForecastOptions) -> torch.Tensor:
+    def loss(
+        self, model: nn.Module, batch: dict[str, torch.Tensor], options: ForecastOptions
+    ) -> torch.Tensor:
         """Mean squared error on the scaled values."""
         from torch.nn.functional import mse_loss
 
         return mse_loss(forward(model, batch), batch["future"])
 
-    def validate(self, model: nn.Module, batches: Any, options: ForecastOptions) -> dict[str, float]:
+    def validate(
+        self, model: nn.Module, batches: Any, options: ForecastOptions
+    ) -> dict[str, float]:
         """MSE and MAE over all validation windows."""
         squared = absolute = count = 0.0
         for batch in batches:
@@ -128,14 +147,18 @@ class Forecast(Task[ForecastOptions]):
 
     def check_run(self, spec: dict[str, Any], calibration: dict[str, torch.Tensor]) -> None:
         """The scaler and the intervals must be of the run's channels, horizon and levels."""
-        from ...data.windows import Scaler
+        from ...data.series.windows import Scaler
 
         channels = len(spec["channels"])
         if spec["scaler"] is not None and len(Scaler.from_dict(spec["scaler"]).mean) != channels:
-            raise InputError(f"the scaler in spec.json is not of {channels} channels; the file is damaged")
+            raise InputError(
+                f"the scaler in spec.json is not of {channels} channels; the file is damaged"
+            )
         found = tuple(calibration["radius"].shape) if "radius" in calibration else None
         if found != (needed := (len(spec["levels"]), spec["horizon"], channels)):
-            raise InputError(f"calibration.safetensors holds intervals of shape {found}, the run needs {needed}")
+            raise InputError(
+                f"calibration.safetensors holds intervals of shape {found}, the run needs {needed}"
+            )
 
     def review(
         self,
@@ -146,7 +169,9 @@ class Forecast(Task[ForecastOptions]):
         spec: dict[str, Any],
         device: torch.device,
     ) -> Review:
-        """Errors beside naive baselines, coverage of the intervals, best, median and worst windows."""
+        """Errors beside naive baselines, coverage of the intervals, best, median and worst
+        windows.
+        """
         from .scoring import review
 
         return review(model, dataset, calibration, options, spec, device)
@@ -162,13 +187,13 @@ class Forecast(Task[ForecastOptions]):
 
     def items(self, options: Any, spec: dict[str, Any]) -> Sequence[Item]:
         """Series of a file, a folder or a pattern."""
-        from .future import list_series
+        from .prediction import list_series
 
         return list_series(options, spec)
 
     def prediction_schema(self, options: Any, spec: dict[str, Any]) -> dict[str, Any]:
         """channel, step, time, forecast, and a lower and an upper bound for each level."""
-        from .future import schema
+        from .prediction import schema
 
         return schema(spec)
 
@@ -182,7 +207,7 @@ class Forecast(Task[ForecastOptions]):
         device: torch.device,
     ) -> list[pl.DataFrame | ValueError]:
         """Forecasts past the end of each series, in original units."""
-        from .future import forecast_series
+        from .prediction import forecast_series
 
         return forecast_series(model, items, calibration, options, spec, device)
 

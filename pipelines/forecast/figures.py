@@ -1,4 +1,6 @@
-"""Pictures of a forecast: windows, errors by step and channel, coverage, and what comes after the file."""
+"""Pictures of a forecast: windows, errors by step and channel, coverage, and what comes after the
+file.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,16 @@ if TYPE_CHECKING:
 
 BLUE, ORANGE, GREY, GREEN = "#3b6fb6", "#d9822b", "#7b8794", "#3f8f5f"
 STYLE: dict[Any, Any] = {
-    "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
-    "axes.titlesize": 10, "axes.titlelocation": "left", "legend.frameon": False, "figure.constrained_layout.use": True,
-}  # fmt: skip
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+}
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,9 @@ class Window:
     upper: np.ndarray
 
 
-def figure(rows: int, columns: int, width: float = 9.5, height: float = 2.6) -> tuple[Figure, np.ndarray]:
+def figure(
+    rows: int, columns: int, width: float = 9.5, height: float = 2.6
+) -> tuple[Figure, np.ndarray]:
     """A figure in the house's style; axes as a (rows, columns) array."""
     with mpl.rc_context(STYLE):
         drawn = Figure(figsize=(width, height * rows))
@@ -54,37 +65,60 @@ def windows_picture(windows: Sequence[Window], level: float) -> Picture:
             axis.plot(ahead, window.truth, color=GREY, lw=1.2, label="what came")
             axis.plot(ahead, window.forecast, color=BLUE, lw=1.5, label="forecast")
             axis.fill_between(
-                ahead, window.lower, window.upper, color=BLUE, alpha=0.15, lw=0, label=f"{level:.0%} interval"
+                ahead,
+                window.lower,
+                window.upper,
+                color=BLUE,
+                alpha=0.15,
+                lw=0,
+                label=f"{level:.0%} interval",
             )
             axis.axvline(-0.5, color="black", lw=0.6)
             axis.set_title(window.title)
         axes[0, 0].legend(loc="upper left", ncols=3)
         axes[-1, 0].set_xlabel("steps from the moment of the forecast")
-    return Picture("windows", "Best, median and worst test windows by squared error, each in its worst channel", drawn)
+    return Picture(
+        "windows",
+        "Best, median and worst test windows by squared error, each in its worst channel",
+        drawn,
+    )
 
 
 def steps_picture(errors: dict[str, np.ndarray], coverage: dict[float, np.ndarray]) -> Picture:
-    """Error by step of the horizon beside the naive forecasts, and coverage by step beside its level."""
+    """Error by step of the horizon beside the naive forecasts, and coverage by step beside its
+    level.
+    """
     with mpl.rc_context(STYLE):
         drawn, axes = figure(1, 2, height=3)
         for (name, values), color in zip(errors.items(), (BLUE, GREY, ORANGE), strict=False):
             axes[0, 0].plot(np.arange(1, len(values) + 1), values, color=color, label=name)
         axes[0, 0].set(title="mean absolute error (scaled) by step", xlabel="step", ylim=(0, None))
         axes[0, 0].legend()
-        for (level, values), color in zip(coverage.items(), (GREEN, BLUE, ORANGE, GREY), strict=False):
-            axes[0, 1].plot(np.arange(1, len(values) + 1), values, color=color, label=f"measured for {level:.0%}")
+        for (level, values), color in zip(
+            coverage.items(), (GREEN, BLUE, ORANGE, GREY), strict=False
+        ):
+            axes[0, 1].plot(
+                np.arange(1, len(values) + 1),
+                values,
+                color=color,
+                label=f"measured for {level:.0%}",
+            )
             axes[0, 1].axhline(level, color=color, lw=0.8, ls="--")
         axes[0, 1].set(title="coverage of the intervals by step", xlabel="step", ylim=(0, 1.02))
         axes[0, 1].legend(loc="lower right")
     return Picture(
-        "steps", "Errors and interval coverage on the test part, by step (dashed: the level asked for)", drawn
+        "steps",
+        "Errors and interval coverage on the test part, by step (dashed: the level asked for)",
+        drawn,
     )
 
 
 def channels_picture(
     names: Sequence[str], model: np.ndarray, naive: np.ndarray, naive_name: str, most: int = 30
 ) -> Picture:
-    """Error of each channel beside the better naive forecast; the worst ones where there are many."""
+    """Error of each channel beside the better naive forecast; the worst ones where there are
+    many.
+    """
     order = np.argsort(-model)[:most][::-1]
     with mpl.rc_context(STYLE):
         drawn, axes = figure(1, 1, height=1.2 + 0.22 * len(order))
@@ -108,14 +142,18 @@ def backtest_picture(moments: Sequence[str], model: np.ndarray, naive: np.ndarra
         axes[0, 0].set_xticks(place, moments, rotation=30, ha="right")
         axes[0, 0].set(title="mean absolute error (scaled) by moment of forecast", ylim=(0, None))
         axes[0, 0].legend()
-    return Picture("backtest", "Rolling origins: the same model, asked at several past moments", drawn)
+    return Picture(
+        "backtest", "Rolling origins: the same model, asked at several past moments", drawn
+    )
 
 
-def future_picture(rows: pl.DataFrame, options: ForecastOptions, spec: dict[str, Any], most: int = 6) -> list[Picture]:
+def future_picture(
+    rows: pl.DataFrame, options: ForecastOptions, spec: dict[str, Any], most: int = 6
+) -> list[Picture]:
     """The forecast past the end of the first series of the file, after its last rows."""
     import polars as pl
 
-    from .windows import read
+    from .data import read
 
     good = rows.filter(pl.col("status") == "ok")
     if good.is_empty():
@@ -124,7 +162,10 @@ def future_picture(rows: pl.DataFrame, options: ForecastOptions, spec: dict[str,
     first = good.filter(pl.col("item") == pl.lit(good["item"][0]))
     channels = spec["channels"][:most]
     past = slice(-2 * options.lookback, None)
-    low, high = (next(name for name in rows.columns if name.startswith(side)) for side in ("lower_", "upper_"))
+    low, high = (
+        next(name for name in rows.columns if name.startswith(side))
+        for side in ("lower_", "upper_")
+    )
     with mpl.rc_context(STYLE):
         drawn, axes = figure(len(channels), 1, height=1.7)
         for axis, channel in zip(axes[:, 0], channels, strict=True):
@@ -135,6 +176,14 @@ def future_picture(rows: pl.DataFrame, options: ForecastOptions, spec: dict[str,
             axis.plot(times, ahead["forecast"], color=BLUE, lw=1.5)
             axis.fill_between(times, ahead[low], ahead[high], color=BLUE, alpha=0.15, lw=0)
             axis.set_title(channel)
-    few = "" if len(spec["channels"]) <= most else f" (the first {most} of {len(spec['channels'])} channels)"
+    few = (
+        ""
+        if len(spec["channels"]) <= most
+        else f" (the first {most} of {len(spec['channels'])} channels)"
+    )
     level = low.removeprefix("lower_")
-    return [Picture("future", f"Forecast past the end of the file, with the {level} % interval{few}", drawn)]
+    return [
+        Picture(
+            "future", f"Forecast past the end of the file, with the {level} % interval{few}", drawn
+        )
+    ]

@@ -1,4 +1,6 @@
-"""What a forecaster is worth: errors beside the naive forecasts, coverage of the intervals, windows to look at."""
+"""What a forecaster is worth: errors beside the naive forecasts, coverage of the intervals, windows
+to look at.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +11,14 @@ import numpy as np
 import polars as pl
 import torch
 
-from ..engine import order
+from ..engine.command_line.terminal import Progressbar
 from ..engine.task import Review
-from ..engine.terminal import Progressbar
+from ..engine.training import order
 from ..metrics.conformal import ConformalIntervals, Coverage
 from ..metrics.forecasting import ForecastErrors, ForecastSummary, repeat_last, season_of, seasonal
 from . import figures, forward
+from .data import ForecastWindows
 from .options import ForecastOptions
-from .windows import ForecastWindows
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,25 +34,33 @@ def batches(
     with Progressbar(total=len(indices), unit="window", desc=name) as bar:
         for part in order.sequential(len(indices), BATCH):
             chosen = [indices[i] for i in part]
-            yield chosen, {key: value.to(device) for key, value in dataset.__getitems__(chosen).items()}
+            yield (
+                chosen,
+                {key: value.to(device) for key, value in dataset.__getitems__(chosen).items()},
+            )
             bar.update(len(chosen))
 
 
 def calibrate(
     model: nn.Module, dataset: ForecastWindows, options: ForecastOptions, device: torch.device
 ) -> dict[str, torch.Tensor]:
-    """Half-widths of the intervals (levels, H, C) on the scaled values, from the validation windows.
+    """Half-widths of the intervals (levels, H, C) on the scaled values, from the validation
+    windows.
 
-    Where the residuals of all windows would not fit into memory, evenly spaced windows stand for them.
-    """
+    Where the residuals of all windows would not fit into memory, evenly spaced windows stand for
+    them."""
     channels = dataset[0]["future"].shape[1]
     most = max(200, CALIBRATION_NUMBERS // (options.horizon * channels))
-    chosen = np.unique(np.linspace(0, len(dataset) - 1, min(most, len(dataset))).astype(int)).tolist()
+    chosen = np.unique(
+        np.linspace(0, len(dataset) - 1, min(most, len(dataset))).astype(int)
+    ).tolist()
     residuals = torch.empty(len(chosen), options.horizon, channels)
     done = 0
     with torch.no_grad():
         for part, batch in batches(dataset, chosen, device, "calibrate"):
-            residuals[done : done + len(part)] = (forward(model, batch) - batch["future"]).abs().cpu()
+            residuals[done : done + len(part)] = (
+                (forward(model, batch) - batch["future"]).abs().cpu()
+            )
             done += len(part)
     intervals = ConformalIntervals.fit(residuals, sorted(options.levels))
     return {"radius": intervals.widths.float(), "windows": torch.tensor(len(chosen))}
@@ -58,7 +68,9 @@ def calibrate(
 
 def intervals_of(calibration: dict[str, torch.Tensor], spec: dict[str, Any]) -> ConformalIntervals:
     """The intervals that a run was calibrated to."""
-    return ConformalIntervals(tuple(spec["levels"]), calibration["radius"].double(), int(calibration["windows"]))
+    return ConformalIntervals(
+        tuple(spec["levels"]), calibration["radius"].double(), int(calibration["windows"])
+    )
 
 
 class Score:
@@ -75,7 +87,11 @@ class Score:
         horizon, channels = spec["horizon"], len(spec["channels"])
         season = season_of(spec["frequency"])
         self.season = season if 1 < season <= spec["lookback"] else None
-        names = ["model", "repeat last", *([f"repeat last {self.season} steps"] if self.season else [])]
+        names = [
+            "model",
+            "repeat last",
+            *([f"repeat last {self.season} steps"] if self.season else []),
+        ]
         scaled = {name: ForecastErrors(channels, horizon) for name in names}
         units = ForecastErrors(channels, horizon)
         self.coverage = Coverage(intervals)
@@ -88,7 +104,9 @@ class Score:
                 if self.season:
                     scaled[names[2]].update(seasonal(past, horizon, self.season), truth)
                 mean, std = dataset.units(indices)
-                units.update(forecast.cpu().double() * std + mean, truth.cpu().double() * std + mean)
+                units.update(
+                    forecast.cpu().double() * std + mean, truth.cpu().double() * std + mean
+                )
                 self.coverage.update(forecast, truth)
                 per_window.append((forecast - truth).double().square().mean((1, 2)).cpu())
         self.errors = {name: errors.compute() for name, errors in scaled.items()}
@@ -99,8 +117,8 @@ class Score:
 def interval_of_mean(values: np.ndarray, block: int, draws: int = 1000) -> tuple[float, float]:
     """95 % interval of the mean of per-window errors, by a bootstrap over blocks.
 
-    Neighbouring windows share most of their rows, so whole blocks of `block` windows are drawn, not windows.
-    """
+    Neighbouring windows share most of their rows, so whole blocks of `block` windows are drawn, not
+    windows."""
     starts = np.arange(0, len(values), block)
     sums, counts = np.add.reduceat(values, starts), np.diff(np.append(starts, len(values)))
     drawn = np.random.default_rng(0).integers(0, len(starts), (draws, len(starts)))
@@ -120,26 +138,42 @@ def review(
     """Score, and draw the pictures."""
     intervals = intervals_of(calibration, spec)
     score = Score(model, dataset, intervals, spec, device)
-    errors, best_naive = score.errors, min((n for n in score.errors if n != "model"), key=lambda n: score.errors[n].mse)
+    errors, best_naive = (
+        score.errors,
+        min((n for n in score.errors if n != "model"), key=lambda n: score.errors[n].mse),
+    )
     coverage = score.coverage.compute()
     low, high = interval_of_mean(score.per_window, options.horizon + options.lookback)
     mine, naive = errors["model"], errors[best_naive]
     metrics = {
-        "mse": mine.mse, "mae": mine.mae, "mse_interval_95": [low, high], "windows": mine.windows,
-        "horizon": spec["horizon"], "channels": len(spec["channels"]),
+        "mse": mine.mse,
+        "mae": mine.mae,
+        "mse_interval_95": [low, high],
+        "windows": mine.windows,
+        "horizon": spec["horizon"],
+        "channels": len(spec["channels"]),
         "scale": "standardised by the training rows",
-        "baselines": {name: {"mse": e.mse, "mae": e.mae} for name, e in errors.items() if name != "model"},
+        "baselines": {
+            name: {"mse": e.mse, "mae": e.mae} for name, e in errors.items() if name != "model"
+        },
         "mae_share_of_best_baseline": mine.mae / naive.mae if naive.mae else None,
         "intervals": [
-            {"level": level, "coverage": coverage["coverage"][i], "mean_width": coverage["mean_width"][i]}
+            {
+                "level": level,
+                "coverage": coverage["coverage"][i],
+                "mean_width": coverage["mean_width"][i],
+            }
             for i, level in enumerate(coverage["levels"])
         ],
         "original_units": {
-            name: {"mae": float(score.units.mae_by_channel[i]), "rmse": float(score.units.mse_by_channel[i].sqrt())}
+            name: {
+                "mae": float(score.units.mae_by_channel[i]),
+                "rmse": float(score.units.mse_by_channel[i].sqrt()),
+            }
             for i, name in enumerate(spec["channels"])
         },
         "by_step": {"mse": mine.mse_by_step.tolist(), "mae": mine.mae_by_step.tolist()},
-    }  # fmt: skip
+    }
     if intervals.statement:
         metrics["intervals_note"] = intervals.statement
     level, measured = coverage["levels"][-1], coverage["coverage"][-1]
@@ -171,15 +205,21 @@ def _tables(
         "Errors on the standardised values": pl.DataFrame(
             [{"forecast": name, "MSE": e.mse, "MAE": e.mae} for name, e in errors.items()]
         ),
-        "Prediction intervals": pl.DataFrame({
-            "level": coverage["levels"], "measured coverage": coverage["coverage"],
-            "mean width (standardised)": coverage["mean_width"],
-        }),
-        f"Errors in original units{few}": pl.DataFrame({
-            "channel": channels, "MAE": score.units.mae_by_channel[: len(channels)].numpy(),
-            "RMSE": score.units.mse_by_channel[: len(channels)].sqrt().numpy(),
-        }),
-    }  # fmt: skip
+        "Prediction intervals": pl.DataFrame(
+            {
+                "level": coverage["levels"],
+                "measured coverage": coverage["coverage"],
+                "mean width (standardised)": coverage["mean_width"],
+            }
+        ),
+        f"Errors in original units{few}": pl.DataFrame(
+            {
+                "channel": channels,
+                "MAE": score.units.mae_by_channel[: len(channels)].numpy(),
+                "RMSE": score.units.mse_by_channel[: len(channels)].sqrt().numpy(),
+            }
+        ),
+    }
 
 
 def _windows(
@@ -209,10 +249,14 @@ def _windows(
         series, start = dataset.locate(index)
         moment = str(dataset.times[series][start + spec["lookback"]])[:16].replace("T", " ")
         reach = intervals.widths[-1, :, channel]
-        drawn.append(figures.Window(
-            f"{name}: {spec['channels'][channel]}, from {moment}, MSE of the window {score.per_window[index]:.3f}",
-            units(batch["past"][row, :, channel].cpu().double()), units(truth[:, channel]),
-            units(forecast[row, :, channel]), units(forecast[row, :, channel] - reach),
-            units(forecast[row, :, channel] + reach),
-        ))  # fmt: skip
+        drawn.append(
+            figures.Window(
+                f"{name}: {spec['channels'][channel]}, from {moment}, MSE of the window {score.per_window[index]:.3f}",
+                units(batch["past"][row, :, channel].cpu().double()),
+                units(truth[:, channel]),
+                units(forecast[row, :, channel]),
+                units(forecast[row, :, channel] - reach),
+                units(forecast[row, :, channel] + reach),
+            )
+        )
     return drawn

@@ -1,10 +1,9 @@
-"""Chest X-rays with MEDUSA-style attention: train, evaluate, predict, and an audit for shortcuts. Research software,
-not for clinical use.
+"""Chest X-rays with MEDUSA-style attention: train, evaluate, predict, and an audit for shortcuts.
+Research software, not for clinical use.
 
-The six answers of the task; pictures are read and split in `cohort`, varied in `augment`, scored in `scoring`,
-explained in `explain`, predicted in `infer`; `audit` asks what could be read without the lung, `lungs` trains the body
-on lung masks.
-"""
+The six answers of the task; pictures are read and split in `cohort`, varied in `augment`, scored in
+`scoring`, explained in `explain`, predicted in `infer`; `audit` asks what could be read without the
+lung, `lungs` trains the body on lung masks."""
 
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ...data.errors import InputError
+from ...base.errors import InputError
 from ..engine.command_line import python_verb
 from ..engine.task import Item, Review, Splits, Task, Verb
 from .options import BodyOptions, CompareOptions, MedicalOptions, MedicalPredictOptions
@@ -38,10 +37,14 @@ class Medical(Task[MedicalOptions]):
     )
     verbs: ClassVar[Mapping[str, Verb]] = {
         "compare": Verb(
-            CompareOptions, "headwise.pipelines.medical.comparison:compare", "MEDUSA-style attention and its ablations"
+            CompareOptions,
+            "headwise.pipelines.medical.verbs.compare:compare",
+            "MEDUSA-style attention and its ablations",
         ),
         "body": Verb(
-            BodyOptions, "headwise.pipelines.medical.lungs:body", "train the body on lung masks, for train --body"
+            BodyOptions,
+            "headwise.pipelines.medical.verbs.body:body",
+            "train the body on lung masks, for train --body",
         ),
     }
 
@@ -53,13 +56,15 @@ class Medical(Task[MedicalOptions]):
 
     def write_sample(self, folder: Path) -> Path:
         """Generated X-rays with a list, lung masks and boxes."""
-        from ...data.generate_xrays import write_sample_xrays
+        from ...data.xrays.generate import write_sample_xrays
 
         return write_sample_xrays(folder)
 
-    def open(self, options: MedicalOptions, spec: dict[str, Any] | None = None, *, whole: bool = False) -> Splits:
+    def open(
+        self, options: MedicalOptions, spec: dict[str, Any] | None = None, *, whole: bool = False
+    ) -> Splits:
         """Read the list of pictures, split it by patient."""
-        from .cohort import open_splits
+        from .data import open_splits
 
         return open_splits(options, spec, whole)
 
@@ -81,7 +86,9 @@ class Medical(Task[MedicalOptions]):
 
         return optimizer(model, options)
 
-    def loss(self, model: nn.Module, batch: dict[str, torch.Tensor], options: MedicalOptions) -> torch.Tensor:
+    def loss(
+        self, model: nn.Module, batch: dict[str, torch.Tensor], options: MedicalOptions
+    ) -> torch.Tensor:
         """Cross-entropy."""
         from .scoring import loss
 
@@ -127,19 +134,19 @@ class Medical(Task[MedicalOptions]):
 
     def sample(self, model: nn.Module, splits: Splits) -> tuple[tuple[Any, ...], Any]:
         """Normalised pictures of both sizes; their number is free."""
-        from .cohort import example
+        from .data import example
 
         return example(splits)
 
     def items(self, options: Any, spec: dict[str, Any]) -> Sequence[Item]:
         """Pictures and DICOM files."""
-        from .infer import list_inputs
+        from .prediction import list_inputs
 
         return list_inputs(options)
 
     def prediction_schema(self, options: Any, spec: dict[str, Any]) -> dict[str, Any]:
         """prediction, p_CLASS, positive, view."""
-        from .infer import schema
+        from .prediction import schema
 
         return schema(options, spec)
 
@@ -153,12 +160,13 @@ class Medical(Task[MedicalOptions]):
         device: torch.device,
     ) -> list[pl.DataFrame | ValueError]:
         """A row for each picture, and a picture of what the model looked at."""
-        from .infer import predict_items
+        from .prediction import predict_items
 
         return predict_items(model, items, calibration, options, spec, device)
 
 
 TASK = Medical()
 train, evaluate, predict, export, compare, body = (
-    python_verb(TASK, verb) for verb in ("train", "evaluate", "predict", "export", "compare", "body")
+    python_verb(TASK, verb)
+    for verb in ("train", "evaluate", "predict", "export", "compare", "body")
 )

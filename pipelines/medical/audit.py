@@ -1,8 +1,8 @@
-"""Could the label be read without the lung? What source, view, the size of the file, the border and the picture without
-its lungs say of the label, and how the model does within one source or view.
+"""Could the label be read without the lung? What source, view, the size of the file, the border and
+the picture without its lungs say of the label, and how the model does within one source or view.
 
-Each probe is a plain linear model, trained and scored in five folds by patient over all pictures of the data.
-"""
+Each probe is a plain linear model, trained and scored in five folds by patient over all pictures of
+the data."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ...data.pictures import resized
+from ...data.formats.pictures import resized
 from ..metrics.classification import bootstrap, scores
-from .cohort import Source, Xrays
+from .data import Source, Xrays
 
 MOST = 2000  # pictures that are probed
 SIDE = 48  # pixels of the pictures that are probed
@@ -26,7 +26,9 @@ LEAST = 10  # pictures of each class that a source or view needs to be scored by
 
 @dataclass(frozen=True)
 class Probe:
-    """What a linear model reads of the label from something that is not the lung: AUC with its 95 % interval."""
+    """What a linear model reads of the label from something that is not the lung: AUC with its 95 %
+    interval.
+    """
 
     name: str
     auc: float
@@ -59,7 +61,9 @@ BORDERS, WITHOUT, WHOLE = "border pixels", "picture without lungs", "whole pictu
 
 
 def _features(part: Xrays) -> dict[str, np.ndarray]:
-    """(N, D) of each probe; those that say nothing (one source, one view, one size) are left out."""
+    """(N, D) of each probe; those that say nothing (one source, one view, one size) are left
+    out.
+    """
     found: dict[str, np.ndarray] = {}
     for name, column in ((SOURCE, "sources"), (VIEW, "views")):
         values = np.array(part.of(column))
@@ -83,8 +87,9 @@ def _features(part: Xrays) -> dict[str, np.ndarray]:
 
 
 def lung_fields(side: int) -> np.ndarray:
-    """Where lungs lie in a frontal picture, bool (side, side): two generous ellipses, so that little lung is left. They
-    are the same for all pictures: masks of their own, blacked out, would tell the shape of the lungs."""
+    """Where lungs lie in a frontal picture, bool (side, side): two generous ellipses, so that
+    little lung is left. They are the same for all pictures: masks of their own, blacked out, would
+    tell the shape of the lungs."""
     place = (np.arange(side) + 0.5) / side
     down = ((place[:, None] - 0.47) / 0.42) ** 2
     left, right = (down + ((place - middle) / 0.24) ** 2 <= 1 for middle in (0.28, 0.72))
@@ -94,7 +99,9 @@ def lung_fields(side: int) -> np.ndarray:
 def _cross_predicted(
     x: np.ndarray, labels: np.ndarray, patients: np.ndarray, classes: int, seed: int
 ) -> np.ndarray | None:
-    """Probabilities (N, K) of the fold that has not seen a picture; None where patients or classes are too few."""
+    """Probabilities (N, K) of the fold that has not seen a picture; None where patients or classes
+    are too few.
+    """
     import warnings
 
     from sklearn.linear_model import LogisticRegression
@@ -105,7 +112,9 @@ def _cross_predicted(
     found = np.zeros((len(labels), classes))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of small classes, and of steps: a probe need not converge
-        folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed).split(x, labels, patients)
+        folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed).split(
+            x, labels, patients
+        )
         for train, test in folds:
             if len(there := np.unique(labels[train])) < 2:
                 return None
@@ -119,8 +128,8 @@ def _cross_predicted(
 
 
 def within(part: Xrays, probability: np.ndarray, seed: int) -> list[dict[str, Any]]:
-    """The model's AUC in each source and view by itself, with interval by patient, among the classes that have enough
-    pictures there; none where fewer than two have."""
+    """The model's AUC in each source and view by itself, with interval by patient, among the
+    classes that have enough pictures there; none where fewer than two have."""
     rows: list[dict[str, Any]] = []
     patients = np.array(part.of("patients"))
     for kind, column in ((SOURCE, "sources"), (VIEW, "views")):
@@ -129,17 +138,33 @@ def within(part: Xrays, probability: np.ndarray, seed: int) -> list[dict[str, An
         for name in names if len(names) > 1 else []:
             own = values == name
             count = np.bincount(part.labels[own], minlength=len(part.classes))
-            row: dict[str, Any] = {"within": kind, "name": name or "(none)", "pictures": int(own.sum())}
-            row["pictures of each class"] = ", ".join(f"{n} {c}" for n, c in zip(count.tolist(), part.classes))
+            row: dict[str, Any] = {
+                "within": kind,
+                "name": name or "(none)",
+                "pictures": int(own.sum()),
+            }
+            row["pictures of each class"] = ", ".join(
+                f"{n} {c}" for n, c in zip(count.tolist(), part.classes)
+            )
             row["every class"] = bool((count > 0).all())
             there = np.flatnonzero(count >= LEAST)
-            row |= {"among": ", ".join(part.classes[c] for c in there), "AUC": None, "low": None, "high": None}
+            row |= {
+                "among": ", ".join(part.classes[c] for c in there),
+                "AUC": None,
+                "low": None,
+                "high": None,
+            }
             if len(there) > 1:
                 own &= np.isin(part.labels, there)
                 chance = probability[own][:, there]
-                given = np.searchsorted(there, part.labels[own]), chance / chance.sum(1, keepdims=True).clip(1e-12)
+                given = (
+                    np.searchsorted(there, part.labels[own]),
+                    chance / chance.sum(1, keepdims=True).clip(1e-12),
+                )
                 row["AUC"] = scores(*given)["auc"]
-                row["low"], row["high"] = bootstrap(*given, patients[own], draws=500, seed=seed)["auc"]
+                row["low"], row["high"] = bootstrap(*given, patients[own], draws=500, seed=seed)[
+                    "auc"
+                ]
             rows.append(row)
     return rows
 
@@ -150,8 +175,10 @@ def sentences(found: Sequence[Probe], apart: Sequence[dict[str, Any]], auc: floa
     said = []
     if told:
         names = ", ".join(f"{probe.name} ({probe.auc:.2f})" for probe in told)
-        said.append(f"Warning: the label can be read without the lung, from: {names} (AUC; .5 is chance). A model may "
-                    "be reading the hospital or the way the picture was taken.")  # fmt: skip
+        said.append(
+            f"Warning: the label can be read without the lung, from: {names} (AUC; .5 is chance). A model may "
+            "be reading the hospital or the way the picture was taken."
+        )
     elif found:
         best = max((probe for probe in found if probe.name != WHOLE), key=lambda probe: probe.auc)
         said.append(
@@ -167,11 +194,19 @@ def sentences(found: Sequence[Probe], apart: Sequence[dict[str, Any]], auc: floa
             each = ", ".join(f"{row['name']} {row['AUC']:.2f}" for row in scored)
             low = min(row["AUC"] for row in scored)
             hint = "; part of what it knows is which one it is" if low < auc - 0.03 else ""
-            said.append(f"Within one {kind} the model has an AUC of {each}, over all {auc:.2f}{hint}.")
+            said.append(
+                f"Within one {kind} the model has an AUC of {each}, over all {auc:.2f}{hint}."
+            )
         elif own:
-            said.append(f"No {kind} has {LEAST} pictures of two classes in this part, to score the model within it.")
+            said.append(
+                f"No {kind} has {LEAST} pictures of two classes in this part, to score the model within it."
+            )
         if own and not any(row["every class"] for row in own):
-            said.append(f"No {kind} has pictures of every class: {kind} and label cannot be told apart.")
+            said.append(
+                f"No {kind} has pictures of every class: {kind} and label cannot be told apart."
+            )
     if not any(probe.name in (SOURCE, VIEW) for probe in found):
-        said.append("The data names neither source nor view (or only one); add such columns to have them checked.")
+        said.append(
+            "The data names neither source nor view (or only one); add such columns to have them checked."
+        )
     return said

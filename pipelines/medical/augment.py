@@ -1,4 +1,5 @@
-"""Pictures as the model takes them, and how training varies them: on the device, a batch at once, by torch's seed.
+"""Pictures as the model takes them, and how training varies them: on the device, a batch at once,
+by torch's seed.
 
 Shapes: B pictures, Y x X pixels of the classifier's, y x x of the body's. Both are moved together.
 """
@@ -12,12 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MEAN, DEVIATION = 0.449, 0.226  # of ImageNet, all colours together, by which timm's weights were trained
+MEAN, DEVIATION = (
+    0.449,
+    0.226,
+)  # of ImageNet, all colours together, by which timm's weights were trained
 CHANGED = 0.3  # share of the pictures whose ratio of sides changes
 
 
 def normalise(picture: Tensor, small: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, 1, Y, X) and (B, 1, y, x) in [0, 1] to what the model takes: by ImageNet, and each by itself."""
+    """(B, 1, Y, X) and (B, 1, y, x) in [0, 1] to what the model takes: by ImageNet, and each by
+    itself.
+    """
     return (picture - MEAN) / DEVIATION, standardised(small)
 
 
@@ -42,12 +48,20 @@ def moves(count: int, options: Any, device: torch.device) -> Tensor:
     o = options
     draw = 2 * torch.rand(7, count, device=device) - 1
     zoom = 1 / (1 + o.zoom * draw[0])
-    stretch = torch.where(draw[1] < 2 * CHANGED - 1, 1 + o.aspect * draw[2], torch.ones_like(zoom)).sqrt()
+    stretch = torch.where(
+        draw[1] < 2 * CHANGED - 1, 1 + o.aspect * draw[2], torch.ones_like(zoom)
+    ).sqrt()
     turn = math.radians(o.turn) * draw[3]
     mirror = torch.where(draw[6] < 0, -1.0, 1.0) if o.flip else torch.ones_like(turn)
     cos, sin = turn.cos() * zoom, turn.sin() * zoom
-    rows = [mirror * stretch * cos, -stretch * sin, 2 * o.shift * draw[4], mirror * sin / stretch, cos / stretch,
-            2 * o.shift * draw[5]]  # fmt: skip
+    rows = [
+        mirror * stretch * cos,
+        -stretch * sin,
+        2 * o.shift * draw[4],
+        mirror * sin / stretch,
+        cos / stretch,
+        2 * o.shift * draw[5],
+    ]
     return torch.stack(rows, 1).unflatten(1, (2, 3))
 
 

@@ -15,24 +15,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...data.errors import InputError
-from ...data.pictures import list_pictures
-from ...data.rgbd import read_mask
-from ...data.tables import collect, fail, numbers, scan_table
-from ...data.xray import XraySet, read_xray
-from ...models.medusa import Attended, scaled
-from ..engine.terminal import say
+from ...base.errors import InputError
+from ...data.formats.pictures import list_pictures
+from ...data.formats.tables import collect, fail, numbers, scan_table
+from ...data.scenes.scenes import read_mask
+from ...data.xrays.xrays import XraySet, read_xray
+from ...models.vision.medusa import Attended, scaled
+from ..engine.command_line.terminal import say
 
 CAM = "Grad-CAM"
 
 
-def maps_of(model: nn.Module, found: Attended, size: tuple[int, int], classes: Tensor) -> dict[str, Tensor]:
-    """Maps (B, Y, X) in [0, 1] by name: "scale 1" to "scale 4", their mean "attention", "body", its own map, and
-    Grad-CAM of a class of each picture, int64 (B,).
+def maps_of(
+    model: nn.Module, found: Attended, size: tuple[int, int], classes: Tensor
+) -> dict[str, Tensor]:
+    """Maps (B, Y, X) in [0, 1] by name: "scale 1" to "scale 4", their mean "attention", "body", its
+    own map, and Grad-CAM of a class of each picture, int64 (B,).
 
-    Grad-CAM (Selvaraju et al., ICCV 2017) of a linear classifier on means is relu(sum_c w_c A_c) but for its scale; it
-    is stretched to a maximum of 1.
-    """
+    Grad-CAM (Selvaraju et al., ICCV 2017) of a linear classifier on means is relu(sum_c w_c A_c)
+    but for its scale; it is stretched to a maximum of 1."""
     plain: Any = getattr(model, "module", model)
     drawn = {f"scale {k}": _at(mask, size) for k, mask in enumerate(found.masks, 1)}
     if drawn:
@@ -57,30 +58,42 @@ def read_lungs(rows: XraySet, folder: str) -> dict[int, str]:
     if not Path(folder).is_dir():
         raise fail(folder, "is no folder of lung masks")
     by_stem = {Path(name).stem: file for file, name in list_pictures(folder)}
-    found = {row: by_stem[stem] for row, name in enumerate(rows.names) if (stem := Path(name).stem) in by_stem}
+    found = {
+        row: by_stem[stem]
+        for row, name in enumerate(rows.names)
+        if (stem := Path(name).stem) in by_stem
+    }
     if not found:
         raise fail(folder, "holds no mask of the name of a picture")
     return found
 
 
-def read_boxes(rows: XraySet, table: str, frame: tuple[int, int] | None) -> dict[int, list[tuple[float, ...]]]:
+def read_boxes(
+    rows: XraySet, table: str, frame: tuple[int, int] | None
+) -> dict[int, list[tuple[float, ...]]]:
     """Boxes of each row that has any: (left, top, right, bottom) as shares of the picture's sides.
 
-    table: columns image, x, y, w, h, or those of NIH's list; frame: (width, height) that they are in, by default that
-    of the picture's file. Raises InputError for what is missing or no number.
+    table: columns image, x, y, w, h, or those of NIH's list; frame: (width, height) that they are
+    in, by default that of the picture's file. Raises InputError for what is missing or no number.
     """
     lazy, columns = scan_table(table)
     short = {name.replace("Bbox [", "").rstrip("]").strip().lower(): name for name in columns}
     image = next((short[name] for name in ("image", "file", "image index") if name in short), None)
     if image is None or any(name not in short for name in "xywh"):
         raise fail(table, f"needs columns image, x, y, w, h; it has {', '.join(columns)}")
-    chosen = [pl.col(image).cast(pl.String).alias("image"), *(pl.col(short[n]).alias(n) for n in "xywh")]
+    chosen = [
+        pl.col(image).cast(pl.String).alias("image"),
+        *(pl.col(short[n]).alias(n) for n in "xywh"),
+    ]
     read = collect(table, lazy.select(chosen))
     sides = []
     for name in "xywh":
         values, bad = numbers(read[name])
         if bad.any():
-            raise fail(f"{table}: column {short[name]!r}, row {int(np.flatnonzero(bad)[0]) + 1}", "is no number")
+            raise fail(
+                f"{table}: column {short[name]!r}, row {int(np.flatnonzero(bad)[0]) + 1}",
+                "is no number",
+            )
         sides.append(values)
     by_stem = {Path(name).stem: row for row, name in enumerate(rows.names)}
     found: dict[int, list[tuple[float, ...]]] = {}
@@ -99,14 +112,18 @@ def read_boxes(rows: XraySet, table: str, frame: tuple[int, int] | None) -> dict
 
 
 def pointing(drawn: np.ndarray, boxes: Sequence[tuple[float, ...]]) -> bool:
-    """Whether the highest place of a map (Y, X) lies in a box (pointing game, Zhang et al., IJCV 2018)."""
+    """Whether the highest place of a map (Y, X) lies in a box (pointing game, Zhang et al., IJCV
+    2018).
+    """
     y, x = np.unravel_index(int(drawn.argmax()), drawn.shape)
     v, u = (y + 0.5) / drawn.shape[0], (x + 0.5) / drawn.shape[1]
     return any(left <= u <= right and top <= v <= bottom for left, top, right, bottom in boxes)
 
 
 def inside(drawn: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
-    """Share of a map (Y, X) that lies in a mask, and the mask's share of the picture, which an even map would have."""
+    """Share of a map (Y, X) that lies in a mask, and the mask's share of the picture, which an even
+    map would have.
+    """
     total = float(drawn.sum())
     return float(drawn[mask].sum()) / total if total > 0 else float("nan"), float(mask.mean())
 
@@ -115,8 +132,8 @@ Drawn = Mapping[int, Mapping[str, np.ndarray]]  # maps by row and name
 
 
 def measure(rows: XraySet, drawn: Drawn, options: Any) -> dict[str, dict[str, float]]:
-    """Of the attention and of Grad-CAM: how they fit boxes and lungs, where the options name them and there are any;
-    other data than that of the training may have none."""
+    """Of the attention and of Grad-CAM: how they fit boxes and lungs, where the options name them
+    and there are any; other data than that of the training may have none."""
     found: dict[str, dict[str, float]] = {}
     for part in (_in_boxes, _in_lungs):
         try:
@@ -137,10 +154,13 @@ def _in_boxes(rows: XraySet, drawn: Drawn, options: Any) -> dict[str, dict[str, 
         for name in {"attention", CAM} & drawn[row].keys():
             hits.setdefault(name, []).append(pointing(drawn[row][name], boxes[row]))
     return {
-        name: {"pointing": float(np.mean(one)), "boxed": float(len(one)),
-               "pointing_chance": float(np.mean([_covered(boxes[row]) for row in own]))}
+        name: {
+            "pointing": float(np.mean(one)),
+            "boxed": float(len(one)),
+            "pointing_chance": float(np.mean([_covered(boxes[row]) for row in own])),
+        }
         for name, one in sorted(hits.items(), reverse=True)
-    }  # fmt: skip
+    }
 
 
 def _in_lungs(rows: XraySet, drawn: Drawn, options: Any) -> dict[str, dict[str, float]]:
@@ -158,7 +178,11 @@ def _in_lungs(rows: XraySet, drawn: Drawn, options: Any) -> dict[str, dict[str, 
     found = {}
     for name, pairs in sorted(shares.items(), reverse=True):
         share, even = np.nanmean(np.array(pairs), 0)
-        found[name] = {"in_lungs": float(share), "lungs_even": float(even), "masked": float(len(pairs))}
+        found[name] = {
+            "in_lungs": float(share),
+            "lungs_even": float(even),
+            "masked": float(len(pairs)),
+        }
     return found
 
 
@@ -166,20 +190,31 @@ def _covered(boxes: Sequence[tuple[float, ...]]) -> float:
     """Share of a picture that boxes cover."""
     grid = np.zeros((100, 100), bool)
     for left, top, right, bottom in boxes:
-        grid[max(0, round(100 * top)) : round(100 * bottom), max(0, round(100 * left)) : round(100 * right)] = True
+        grid[
+            max(0, round(100 * top)) : round(100 * bottom),
+            max(0, round(100 * left)) : round(100 * right),
+        ] = True
     return float(grid.mean())
 
 
 def overlay(pixels: np.ndarray, drawn: Mapping[str, np.ndarray], *, side: int = 160) -> np.ndarray:
-    """A strip, uint8 (side, n side, 3): the picture, then each map upon it; pixels in [0, 1] (Y, X)."""
+    """A strip, uint8 (side, n side, 3): the picture, then each map upon it; pixels in [0, 1] (Y,
+    X).
+    """
     from matplotlib import colormaps
 
     def at(x: np.ndarray) -> np.ndarray:
-        there = F.interpolate(torch.from_numpy(np.ascontiguousarray(x))[None, None].float(), (side, side),
-                              mode="bilinear", align_corners=False)  # fmt: skip
+        there = F.interpolate(
+            torch.from_numpy(np.ascontiguousarray(x))[None, None].float(),
+            (side, side),
+            mode="bilinear",
+            align_corners=False,
+        )
         return there[0, 0].numpy()
 
     grey = at(pixels)[..., None].repeat(3, 2)
-    parts = [grey, *(0.55 * grey + 0.45 * colormaps["turbo"](at(one))[..., :3] for one in drawn.values())]
+    parts = [
+        grey,
+        *(0.55 * grey + 0.45 * colormaps["turbo"](at(one))[..., :3] for one in drawn.values()),
+    ]
     return (255 * np.concatenate(parts, 1)).round().clip(0, 255).astype(np.uint8)
-

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..engine.classifier_figures import draw_confusion, draw_reliability, draw_roc, finish_roc
 from ..engine.task import Picture
+from ..figures.classifier import draw_confusion, draw_reliability, draw_roc, finish_roc
 from .audit import Probe
 from .explain import CAM, overlay
 
@@ -16,12 +16,19 @@ SHOWN = 2  # pictures of each class with what the model looked at
 
 
 def calibration(
-    labels: np.ndarray, raw: np.ndarray, calibrated: np.ndarray, classes: Sequence[str], positive: int, threshold: float
+    labels: np.ndarray,
+    raw: np.ndarray,
+    calibrated: np.ndarray,
+    classes: Sequence[str],
+    positive: int,
+    threshold: float,
 ) -> Picture:
     """Reliability before and after the temperature, ROC with the operating point, confusion."""
     drawn = Figure(figsize=(9.5, 3.1), layout="constrained")
     left, middle, right = drawn.subplots(1, 3)
-    draw_reliability(left, labels, {"as trained": (raw, "0.6"), "with temperature": (calibrated, "C0")})
+    draw_reliability(
+        left, labels, {"as trained": (raw, "0.6"), "with temperature": (calibrated, "C0")}
+    )
     draw_roc(middle, labels, calibrated, classes)
     own = labels == positive
     if own.any() and not own.all():
@@ -29,7 +36,11 @@ def calibration(
         middle.plot(said[~own].mean(), said[own].mean(), "ko", ms=5, label="operating point")
     finish_roc(middle)
     draw_confusion(right, labels, calibrated, classes)
-    return Picture("calibration", "Reliability, ROC curves with the operating point, and confusion on this part", drawn)
+    return Picture(
+        "calibration",
+        "Reliability, ROC curves with the operating point, and confusion on this part",
+        drawn,
+    )
 
 
 def shortcuts(found: Sequence[Probe], auc: float) -> Picture:
@@ -45,9 +56,13 @@ def shortcuts(found: Sequence[Probe], auc: float) -> Picture:
     axis.axvline(auc, color="C0", label=f"the model on this part ({auc:.2f})")
     axis.set_yticks(place, [probe.name for probe in found], fontsize=8)
     least = min(0.35, *(probe.low for probe in found))
-    axis.set(xlabel="AUC of a linear model in five folds by patient, 95 % interval", xlim=(least, 1.01))
+    axis.set(
+        xlabel="AUC of a linear model in five folds by patient, 95 % interval", xlim=(least, 1.01)
+    )
     axis.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1))
-    return Picture("shortcuts", "What tells the label that is not the lung (red: more than chance)", drawn)
+    return Picture(
+        "shortcuts", "What tells the label that is not the lung (red: more than chance)", drawn
+    )
 
 
 def looked(chosen: Sequence[tuple[str, np.ndarray, Mapping[str, np.ndarray]]]) -> Picture:

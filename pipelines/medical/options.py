@@ -20,37 +20,55 @@ VARIANTS: dict[str, dict[str, object]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class MedicalOptions(TrainOptions):
-    """Train a classifier of chest X-rays with MEDUSA-style attention, and look for what it could read but the lung."""
+    """Train a classifier of chest X-rays with MEDUSA-style attention, and look for what it could
+    read but the lung.
+    """
 
     data: str | None = None
-    """Folder of classes, table (image, label, perhaps patient, view, source, part), .npz of MedMNIST, or lists of
-    COVIDx; pictures of 8 and 16 bits, and DICOM."""
+    """Folder of classes, table (image, label, perhaps patient, view, source, part), .npz of
+    MedMNIST, or lists of COVIDx; pictures of 8 and 16 bits, and DICOM."""
     classes: tuple[str, ...] = ()
     """Classes to keep, in this order (default: all, sorted)."""
     positive: str | None = None
     """Class whose sensitivity and predictive value are reported (default: the last)."""
     lungs: str | None = None
-    """Folder of lung masks of the same names (for some of the pictures), for the overlap of attention with the lung."""
+    """Folder of lung masks of the same names (for some of the pictures), for the overlap of
+    attention with the lung.
+    """
     boxes: str | None = None
-    """Table of boxes of findings (image, x, y, w, h, in pixels; also NIH's), for the pointing game."""
+    """Table of boxes of findings (image, x, y, w, h, in pixels; also NIH's), for the pointing
+    game.
+    """
     box_frame: tuple[int, int] | None = None
-    """Width and height of the pictures that the boxes were drawn in (default: those of the file)."""
+    """Width and height of the pictures that the boxes were drawn in (default: those of the
+    file).
+    """
     size: tuple[int, int] = (128, 128)
     """Height and width of the picture that the classifier sees, pixels (published: 480 480)."""
     body_size: tuple[int, int] = (64, 64)
     """Height and width of the picture that the body sees, pixels (published: 256 256)."""
     backbone: str = "small"
-    """Classifier: a model of timm that is a sequence of stages (resnet, resnext, densenet, convnext), or small."""
+    """Classifier: a model of timm that is a sequence of stages (resnet, resnext, densenet,
+    convnext), or small.
+    """
     weights: str = "random"
-    """Weights of the backbone: pretrained, random, or a file (safetensors, or a plain state dict)."""
+    """Weights of the backbone: pretrained, random, or a file (safetensors, or a plain state
+    dict).
+    """
     attention: Literal["medusa", "none", "squeeze", "cbam", "coordinate"] = "medusa"
-    """One body with a head at each scale, none, or gates isolated in each stage, as large as body and heads."""
+    """One body with a head at each scale, none, or gates isolated in each stage, as large as body
+    and heads.
+    """
     sees: Literal["both", "global", "local"] = "both"
-    """What a head sees: the body and the map of its scale, the body alone, or the map alone (without a body)."""
+    """What a head sees: the body and the map of its scale, the body alone, or the map alone
+    (without a body).
+    """
     form: Literal["residual", "pure"] = "residual"
     """What a head does to its map: V (1 + M), or V M."""
     body_width: int = 8
-    """Channels of the body's first level; four more double them (our reading of the published one: 24)."""
+    """Channels of the body's first level; four more double them (our reading of the published one:
+    24).
+    """
     head_width: int = 32
     """Channels of the heads."""
     body: str | None = None
@@ -76,8 +94,8 @@ class MedicalOptions(TrainOptions):
     flip: bool = True
     """Mirror half of the pictures in training."""
     sensitivity: float | None = None
-    """Operating point: the fewest false alarms with this sensitivity on the validation part (default: the highest
-    balanced accuracy)."""
+    """Operating point: the fewest false alarms with this sensitivity on the validation part
+    (default: the highest balanced accuracy)."""
     validation_share: float = 0.15
     """Share of the training patients that choose epoch, temperature and operating point."""
     test_share: float = 0.2
@@ -98,7 +116,9 @@ class MedicalOptions(TrainOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class MedicalPredictOptions(PredictOptions):
-    """Classify pictures or DICOM files: calibrated probabilities, and where the model looked, in OUTPUT.pictures/."""
+    """Classify pictures or DICOM files: calibrated probabilities, and where the model looked, in
+    OUTPUT.pictures/.
+    """
 
     input: str
     """Picture, DICOM file, folder of them at any depth, or quoted pattern."""
@@ -114,7 +134,9 @@ class MedicalPredictOptions(PredictOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class BodyOptions:
-    """Train the body on lung masks; Dice of every mask by a body that has not seen it. For `train --body`."""
+    """Train the body on lung masks; Dice of every mask by a body that has not seen it. For `train
+    --body`.
+    """
 
     data: str
     """Folder of X-rays, or a table or list as in training; those without a mask are left out."""
@@ -145,9 +167,11 @@ class CompareOptions(MedicalOptions):
     """Train MEDUSA-style attention and its ablations over several seeds: a table; resumable."""
 
     models: tuple[str, ...] = ("medusa", "global", "local", "none", "squeeze", "cbam", "coordinate")
-    """Variants to train: medusa (as the options say), unpretrained (without --body), pure, global, local, none,
-    squeeze, cbam, coordinate."""
+    """Variants to train: medusa (as the options say), unpretrained (without --body), pure, global,
+    local, none, squeeze, cbam, coordinate."""
     seeds: int = 3
     """Seeds of each, from --seed on."""
     output: str
-    """Folder to write: the table, a picture, and a JSON file a training, which is not trained again."""
+    """Folder to write: the table, a picture, and a JSON file a training, which is not trained
+    again.
+    """

@@ -1,7 +1,7 @@
 """How well a transcript and its word times agree with known ones.
 
-Word and character error rates are jiwer's; intervals are bootstrapped over groups (speakers, or recordings).
-"""
+Word and character error rates are jiwer's; intervals are bootstrapped over groups (speakers, or
+recordings)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from .classification import drawn_groups
 
 
 def plain(text: str) -> str:
-    """A text as it is compared: lower case, without punctuation but apostrophes in words, single spaces."""
+    """A text as it is compared: lower case, without punctuation but apostrophes in words, single
+    spaces.
+    """
     text = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
     text = re.sub(r"[^\w\s']|_", " ", text)
     return " ".join(word.strip("'") for word in text.split() if word.strip("'"))
@@ -24,8 +26,8 @@ def plain(text: str) -> str:
 
 @dataclass(frozen=True)
 class Errors:
-    """Substitutions, deletions and insertions together, and how many words or characters there should be, of each
-    recording: int (N,)."""
+    """Substitutions, deletions and insertions together, and how many words or characters there
+    should be, of each recording: int (N,)."""
 
     wrong: np.ndarray
     total: np.ndarray
@@ -35,7 +37,9 @@ class Errors:
         """Errors a word (or character) of the references; NaN without any."""
         return float(self.wrong.sum() / self.total.sum()) if self.total.sum() else float("nan")
 
-    def interval(self, groups: Sequence[str], draws: int = 1000, seed: int = 0) -> tuple[float, float]:
+    def interval(
+        self, groups: Sequence[str], draws: int = 1000, seed: int = 0
+    ) -> tuple[float, float]:
         """95 % interval of the rate, groups drawn with replacement."""
         names, which = np.unique(np.asarray(groups), return_inverse=True)
         counts = drawn_groups(len(names), draws, seed)[:, which]
@@ -48,8 +52,8 @@ class Errors:
 
 
 def text_errors(said: Sequence[str], true: Sequence[str], characters: bool = False) -> Errors:
-    """Errors of each transcript against its reference, both made plain. A reference without words counts what is said
-    as insertions. Raises ValueError where they differ in number."""
+    """Errors of each transcript against its reference, both made plain. A reference without words
+    counts what is said as insertions. Raises ValueError where they differ in number."""
     import jiwer
 
     if len(said) != len(true):
@@ -68,15 +72,17 @@ def text_errors(said: Sequence[str], true: Sequence[str], characters: bool = Fal
 
 @dataclass(frozen=True)
 class Boundaries:
-    """Signed errors in seconds of starts and ends of words that were matched, (W,), and the recording of each, (W,)."""
+    """Signed errors in seconds of starts and ends of words that were matched, (W,), and the
+    recording of each, (W,).
+    """
 
     start: np.ndarray
     end: np.ndarray
     recording: np.ndarray
 
     def summary(self, tolerance: float = 0.1) -> dict[str, float]:
-        """Words; mean and median of the absolute error, mean of the signed one, milliseconds; share within the
-        tolerance, seconds."""
+        """Words; mean and median of the absolute error, mean of the signed one, milliseconds; share
+        within the tolerance, seconds."""
         found: dict[str, float] = {"words": len(self.start)}
         if not len(self.start):
             return found
@@ -95,16 +101,20 @@ def equal_words(found: Sequence[str], true: Sequence[str]) -> list[tuple[int, in
     a, b = ([plain(word).replace(" ", "") or "-" for word in words] for words in (found, true))
     if not a or not b:
         return []
-    return [(chunk.hyp_start_idx + k, chunk.ref_start_idx + k)
-            for chunk in jiwer.process_words(" ".join(b), " ".join(a)).alignments[0] if chunk.type == "equal"
-            for k in range(chunk.ref_end_idx - chunk.ref_start_idx)]  # fmt: skip
+    return [
+        (chunk.hyp_start_idx + k, chunk.ref_start_idx + k)
+        for chunk in jiwer.process_words(" ".join(b), " ".join(a)).alignments[0]
+        if chunk.type == "equal"
+        for k in range(chunk.ref_end_idx - chunk.ref_start_idx)
+    ]
 
 
 def boundary_errors(
-    found: Sequence[Sequence[tuple[str, float, float]]], true: Sequence[Sequence[tuple[str, float, float]]]
+    found: Sequence[Sequence[tuple[str, float, float]]],
+    true: Sequence[Sequence[tuple[str, float, float]]],
 ) -> Boundaries:
-    """Errors of word times. Words (text, start, end) of a recording are matched as the word error rate matches them;
-    only equal ones count."""
+    """Errors of word times. Words (text, start, end) of a recording are matched as the word error
+    rate matches them; only equal ones count."""
     start, end, recording = [], [], []
     for number, (own, known) in enumerate(zip(found, true, strict=True)):
         for a, b in equal_words([word[0] for word in own], [word[0] for word in known]):

@@ -1,9 +1,9 @@
 """Scores of a classifier with intervals by patient, and its calibration.
 
-Shapes: N samples, C classes, R draws of a bootstrap, B bins. labels: int (N,), probability: float (N, C), rows summing
-to 1. Everything is a weighted form, so that a draw of the bootstrap is a row of whole-number weights and all draws are
-computed at once. Undefined scores (one class only) are NaN.
-"""
+Shapes: N samples, C classes, R draws of a bootstrap, B bins. labels: int (N,), probability: float
+(N, C), rows summing to 1. Everything is a weighted form, so that a draw of the bootstrap is a row
+of whole-number weights and all draws are computed at once. Undefined scores (one class only) are
+NaN."""
 
 from dataclasses import dataclass
 
@@ -17,11 +17,11 @@ LEAST_PROBABILITY = 1e-7  # below it the log-loss counts no further
 def scores(labels: np.ndarray, probability: np.ndarray, bins: int = 10) -> dict[str, float]:
     """All scores by name.
 
-    auc: of class 1 where there are two, else the mean over classes of one against the rest; accuracy;
-    balanced_accuracy: mean recall of the classes present; macro_f1: mean F1 of the classes present or predicted
-    (micro-F1, which some repositories print as "F1", is the accuracy); log_loss in nats; brier: mean squared distance
-    to the true corner, from 0 to 2; ece: expected calibration error of the predicted class, equal bins (Guo et al.,
-    arXiv 1706.04599).
+    auc: of class 1 where there are two, else the mean over classes of one against the rest;
+    accuracy; balanced_accuracy: mean recall of the classes present; macro_f1: mean F1 of the
+    classes present or predicted (micro-F1, which some repositories print as "F1", is the accuracy);
+    log_loss in nats; brier: mean squared distance to the true corner, from 0 to 2; ece: expected
+    calibration error of the predicted class, equal bins (Guo et al., arXiv 1706.04599).
 
     Raises ValueError for shapes that do not fit.
     """
@@ -30,26 +30,38 @@ def scores(labels: np.ndarray, probability: np.ndarray, bins: int = 10) -> dict[
 
 
 def bootstrap(
-    labels: np.ndarray, probability: np.ndarray, groups: np.ndarray, *, draws: int = 1000, level: float = 0.95,
-    seed: int = 0, bins: int = 10,
-) -> dict[str, tuple[float, float]]:  # fmt: skip
+    labels: np.ndarray,
+    probability: np.ndarray,
+    groups: np.ndarray,
+    *,
+    draws: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+    bins: int = 10,
+) -> dict[str, tuple[float, float]]:
     """Percentile intervals of all scores, whole groups (patients) drawn with replacement.
 
-    groups: any values (N,). A draw in which a score is undefined is left out of its interval; where more than half are,
-    the interval is NaN. Raises ValueError for shapes that do not fit.
-    """
+    groups: any values (N,). A draw in which a score is undefined is left out of its interval; where
+    more than half are, the interval is NaN. Raises ValueError for shapes that do not fit."""
     labels, probability = _checked(labels, probability)
     if np.shape(groups) != labels.shape:
         raise ValueError(f"bootstrap: groups {np.shape(groups)} do not fit labels {labels.shape}")
     _, member = np.unique(groups, return_inverse=True)
     counts = drawn_groups(member.max() + 1 if len(member) else 0, draws, seed)
     step = max(1, BLOCK_NUMBERS // max(len(labels), 1))
-    parts = [_weighted(labels, probability, counts[k : k + step, member], bins) for k in range(0, draws, step)]
+    parts = [
+        _weighted(labels, probability, counts[k : k + step, member], bins)
+        for k in range(0, draws, step)
+    ]
     intervals = {}
     for name in NAMES:
         values = np.concatenate([part[name] for part in parts])
         values = values[~np.isnan(values)]
-        ends = np.quantile(values, [(1 - level) / 2, (1 + level) / 2]) if 2 * len(values) >= draws else (np.nan, np.nan)
+        ends = (
+            np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+            if 2 * len(values) >= draws
+            else (np.nan, np.nan)
+        )
         intervals[name] = float(ends[0]), float(ends[1])
     return intervals
 
@@ -57,7 +69,9 @@ def bootstrap(
 def drawn_groups(groups: int, draws: int, seed: int) -> np.ndarray:
     """How often each group is in each draw: float (draws, groups), rows summing to `groups`."""
     generator = np.random.default_rng(seed)
-    return generator.multinomial(groups, np.full(groups, 1 / max(groups, 1)), size=draws).astype(np.float64)
+    return generator.multinomial(groups, np.full(groups, 1 / max(groups, 1)), size=draws).astype(
+        np.float64
+    )
 
 
 @dataclass(frozen=True)
@@ -81,7 +95,8 @@ def reliability(labels: np.ndarray, probability: np.ndarray, bins: int = 10) -> 
 
 
 def weighted_auc(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve for each row of weights (R, N) -> (R,), ties counting half; one sort for all.
+    """Area under the ROC curve for each row of weights (R, N) -> (R,), ties counting half; one sort
+    for all.
 
     positive: bool (N,); score: (N,), higher = more positive.
     """
@@ -97,7 +112,9 @@ def weighted_auc(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -
         return (up * (below + down / 2)).sum(1) / (up.sum(1) * down.sum(1))
 
 
-def _weighted(labels: np.ndarray, probability: np.ndarray, weights: np.ndarray, bins: int) -> dict[str, np.ndarray]:
+def _weighted(
+    labels: np.ndarray, probability: np.ndarray, weights: np.ndarray, bins: int
+) -> dict[str, np.ndarray]:
     """Every score for each row of weights (R, N)."""
     classes = probability.shape[1]
     total = weights.sum(1)
@@ -135,8 +152,12 @@ def _mean(values: np.ndarray) -> np.ndarray:
     return np.where(there, values, 0.0).sum(1) / there.sum(1)
 
 
-def _top(labels: np.ndarray, probability: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Probability of the predicted class, whether it is right, and its bin; a bin holds its upper edge."""
+def _top(
+    labels: np.ndarray, probability: np.ndarray, bins: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Probability of the predicted class, whether it is right, and its bin; a bin holds its upper
+    edge.
+    """
     top = probability.max(1)
     right = (probability.argmax(1) == labels).astype(np.float64)
     return top, right, np.clip(np.ceil(top * bins).astype(np.int64) - 1, 0, bins - 1)
@@ -145,9 +166,15 @@ def _top(labels: np.ndarray, probability: np.ndarray, bins: int) -> tuple[np.nda
 def _checked(labels: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     labels, probability = np.asarray(labels), np.asarray(probability, dtype=np.float64)
     if probability.ndim != 2 or probability.shape[1] < 2 or labels.shape != probability.shape[:1]:
-        raise ValueError(f"scores: labels (N,) and probability (N, C), C > 1, got {labels.shape}, {probability.shape}")
-    if labels.dtype.kind not in "iu" or (len(labels) and not 0 <= labels.min() <= labels.max() < probability.shape[1]):
-        raise ValueError(f"scores: labels must be whole numbers from 0 to {probability.shape[1] - 1}")
+        raise ValueError(
+            f"scores: labels (N,) and probability (N, C), C > 1, got {labels.shape}, {probability.shape}"
+        )
+    if labels.dtype.kind not in "iu" or (
+        len(labels) and not 0 <= labels.min() <= labels.max() < probability.shape[1]
+    ):
+        raise ValueError(
+            f"scores: labels must be whole numbers from 0 to {probability.shape[1] - 1}"
+        )
     if not np.isfinite(probability).all():
         raise ValueError("scores: probabilities must be finite")
     return labels, probability

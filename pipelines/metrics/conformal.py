@@ -1,9 +1,11 @@
-"""Split-conformal prediction intervals: forecast ± a quantile of the absolute errors on rows not trained on.
+"""Split-conformal prediction intervals: forecast ± a quantile of the absolute errors on rows not
+trained on.
 
-If the errors to come are exchangeable with the n calibration errors, an interval of level p holds the truth with
-probability at least p, and at most p + 1/(n + 1) (no ties), whatever the model (Papadopoulos et al. 2002, Lei et al.
-2018). Errors of a series drift, so coverage must be measured on the test part: `Coverage`. Each (step, channel) has
-its own width, and each is right on its own: a whole path lies inside less often.
+If the errors to come are exchangeable with the n calibration errors, an interval of level p holds
+the truth with probability at least p, and at most p + 1/(n + 1) (no ties), whatever the model
+(Papadopoulos et al. 2002, Lei et al. 2018). Errors of a series drift, so coverage must be measured
+on the test part: `Coverage`. Each (step, channel) has its own width, and each is right on its own:
+a whole path lies inside less often.
 
 L levels, H horizon, C channels, B batch.
 """
@@ -20,7 +22,9 @@ LEVELS = (0.8, 0.9, 0.95)
 
 
 def needed(level: float) -> int:
-    """The smallest number of calibration windows that gives a finite interval of this level: 9 for 0.9."""
+    """The smallest number of calibration windows that gives a finite interval of this level: 9 for
+    0.9.
+    """
     n = max(1, math.floor(level / (1 - level)) - 1)
     while _rank(n, level) > n:
         n += 1
@@ -47,12 +51,15 @@ class ConformalIntervals:
 
     @classmethod
     def fit(cls, residuals: Tensor, levels: Sequence[float] = LEVELS) -> "ConformalIntervals":
-        """From absolute residuals (n, H, C): the ceil((n + 1) level)-th smallest of each step and channel.
+        """From absolute residuals (n, H, C): the ceil((n + 1) level)-th smallest of each step and
+        channel.
 
         Raises `ValueError` for other shapes, for no window, for NaN and for levels outside (0, 1).
         """
         if residuals.ndim != 3 or len(residuals) == 0:
-            raise ValueError(f"residuals {tuple(residuals.shape)} must be (n, horizon, channels) with n >= 1")
+            raise ValueError(
+                f"residuals {tuple(residuals.shape)} must be (n, horizon, channels) with n >= 1"
+            )
         if not levels or not all(0 < level < 1 for level in levels):
             raise ValueError(f"levels {tuple(levels)} must lie between 0 and 1")
         n = len(residuals)
@@ -61,7 +68,9 @@ class ConformalIntervals:
         ordered = residuals.abs().double().sort(0).values
         infinite = torch.full_like(ordered[0], math.inf)
         ranks = [_rank(n, level) for level in levels]
-        return cls(tuple(levels), torch.stack([ordered[r - 1] if r <= n else infinite for r in ranks]), n)
+        return cls(
+            tuple(levels), torch.stack([ordered[r - 1] if r <= n else infinite for r in ranks]), n
+        )
 
     @property
     def statement(self) -> str:
@@ -73,29 +82,44 @@ class ConformalIntervals:
         return f"only {self.n} calibration windows: intervals are infinite for level {parts}"
 
     def interval(self, forecast: Tensor) -> tuple[Tensor, Tensor]:
-        """Lower and upper bounds, each (L, B, H, C), of forecasts (B, H, C), in their type and on their device."""
+        """Lower and upper bounds, each (L, B, H, C), of forecasts (B, H, C), in their type and on
+        their device.
+        """
         widths = self.widths[:, None].to(forecast)
         return forecast - widths, forecast + widths
 
     def scaled(self, std: Tensor) -> "ConformalIntervals":
         """The same intervals in original units, for residuals that were standardised; std (C,)."""
-        return ConformalIntervals(self.levels, self.widths * torch.as_tensor(std, dtype=torch.float64), self.n)
+        return ConformalIntervals(
+            self.levels, self.widths * torch.as_tensor(std, dtype=torch.float64), self.n
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; infinite widths are written as None."""
-        widths = [[[w if math.isfinite(w) else None for w in r] for r in m] for m in self.widths.tolist()]
+        widths = [
+            [[w if math.isfinite(w) else None for w in r] for r in m] for m in self.widths.tolist()
+        ]
         return {"levels": list(self.levels), "n": self.n, "widths": widths}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "ConformalIntervals":
         """The intervals that `to_dict` wrote. `ValueError` for anything else."""
         try:
-            filled = [[[math.inf if w is None else float(w) for w in r] for r in m] for m in data["widths"]]
-            widths, levels, n = torch.tensor(filled, dtype=torch.float64), tuple(map(float, data["levels"])), data["n"]
+            filled = [
+                [[math.inf if w is None else float(w) for w in r] for r in m]
+                for m in data["widths"]
+            ]
+            widths, levels, n = (
+                torch.tensor(filled, dtype=torch.float64),
+                tuple(map(float, data["levels"])),
+                data["n"],
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"conformal intervals cannot be read back ({error})") from error
         if widths.ndim != 3 or len(widths) != len(levels) or not bool((widths >= 0).all()):
-            raise ValueError("conformal intervals cannot be read back (widths must be (levels, horizon, channels))")
+            raise ValueError(
+                "conformal intervals cannot be read back (widths must be (levels, horizon, channels))"
+            )
         return cls(levels, widths, int(n))
 
 
@@ -115,12 +139,14 @@ class Coverage:
             raise ValueError(f"{given} must both be (batch, {horizon}, {channels})")
         error = (forecast.detach().double() - truth.detach().double()).abs().cpu()
         self.windows += len(error)
-        for level, widths in enumerate(self.intervals.widths):  # level by level: no (L, B, H, C) is ever made
+        for level, widths in enumerate(
+            self.intervals.widths
+        ):  # level by level: no (L, B, H, C) is ever made
             self.inside[level] += (error <= widths).sum(0)
 
     def compute(self) -> dict[str, Any]:
-        """By level: "coverage" and "mean_width" (upper - lower; infinite if any is), lists of L floats, and by step
-        "coverage_by_step" (L, H). `ValueError` when nothing was counted."""
+        """By level: "coverage" and "mean_width" (upper - lower; infinite if any is), lists of L
+        floats, and by step "coverage_by_step" (L, H). `ValueError` when nothing was counted."""
         if not self.windows:
             raise ValueError("no forecast has been counted")
         share = self.inside / self.windows

@@ -1,8 +1,7 @@
 """Forecast errors gathered batch by batch, and the naive forecasts that every model has to beat.
 
-B batch, T look-back, H horizon, C channels. Sums are kept in float64 and every window counts once, so the batch size
-changes nothing beyond the last digits.
-"""
+B batch, T look-back, H horizon, C channels. Sums are kept in float64 and every window counts once,
+so the batch size changes nothing beyond the last digits."""
 
 import re
 from dataclasses import dataclass
@@ -10,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# The season people expect of a clock: a day for hours and minutes, a week for days, a year for weeks and months.
+# The season people expect of a clock: a day for hours and minutes, a week for days, a year for
+# weeks and months.
 _SEASONS = {"s": 3600, "m": 1440, "h": 24, "d": 7, "w": 52, "mo": 12, "q": 4, "y": 1}
 
 
@@ -47,7 +47,9 @@ class ForecastErrors:
         self.windows = 0
 
     def update(self, forecast: Tensor, truth: Tensor) -> None:
-        """Count a batch; both (B, H, C), any float type or device. `ValueError` for other shapes."""
+        """Count a batch; both (B, H, C), any float type or device. `ValueError` for other
+        shapes.
+        """
         if forecast.shape != truth.shape or forecast.shape[1:] != self.squared.shape:
             raise ValueError(
                 f"forecast {tuple(forecast.shape)} and truth {tuple(truth.shape)} must both be "
@@ -88,36 +90,45 @@ def repeat_last(past: Tensor, horizon: int) -> Tensor:
 def seasonal(past: Tensor, horizon: int, season: int) -> Tensor:
     """The last season goes on: past (B, T, C) to (B, H, C). `ValueError` when T < season."""
     if not 1 <= season <= past.shape[1]:
-        raise ValueError(f"a season of {season} rows does not fit into a look-back of {past.shape[1]}")
+        raise ValueError(
+            f"a season of {season} rows does not fit into a look-back of {past.shape[1]}"
+        )
     rows = past.shape[1] - season + torch.arange(horizon, device=past.device) % season
     return past[:, rows]
 
 
 def season_of(frequency: str) -> int:
-    """Rows in the natural season of a clock: "15m" 96, "1h" 24, "1d" 7, "1w" 52, "1mo" 12; 1 where there is none.
+    """Rows in the natural season of a clock: "15m" 96, "1h" 24, "1d" 7, "1w" 52, "1mo" 12; 1 where
+    there is none.
 
-    Seconds have an hour, minutes and hours a day, days a week, and the rest a year. `ValueError` for no frequency.
-    """
+    Seconds have an hour, minutes and hours a day, days a week, and the rest a year. `ValueError`
+    for no frequency."""
     match = re.fullmatch(r"(\d+)(us|ms|s|m|h|d|w|mo|q|y)", frequency)
     if not match or int(match[1]) == 0:
         raise ValueError(f"{frequency!r} is not a frequency such as 15m, 1h, 1d, 1w, 1mo")
     whole, rest = divmod(_SEASONS.get(match[2], 1), int(match[1]))
-    # A step that does not divide its season (7h) never comes back to the same place; nothing to repeat.
+    # A step that does not divide its season (7h) never comes back to the same place; nothing to
+    # repeat.
     return whole if rest == 0 and whole > 1 else 1
 
 
 def naive_scale(history: Tensor, season: int) -> Tensor:
-    """Mean absolute error (C,) float64 of repeating the last season within the training rows (T, C), T > season.
+    """Mean absolute error (C,) float64 of repeating the last season within the training rows (T,
+    C), T > season.
 
-    The denominator of MASE (Hyndman and Koehler 2006). NaN where it is 0: such a channel has no scale.
-    """
+    The denominator of MASE (Hyndman and Koehler 2006). NaN where it is 0: such a channel has no
+    scale."""
     if not 1 <= season < len(history):
-        raise ValueError(f"a season of {season} rows needs more than {len(history)} rows of history")
+        raise ValueError(
+            f"a season of {season} rows needs more than {len(history)} rows of history"
+        )
     history = history.double()
     scale = (history[season:] - history[:-season]).abs().mean(0)
     return torch.where(scale > 0, scale, float("nan"))
 
 
 def mase(mae_by_channel: Tensor, scale: Tensor) -> Tensor:
-    """Mean absolute scaled error (C,): errors over `naive_scale`, both (C,) in the same units. Below 1 beats it."""
+    """Mean absolute scaled error (C,): errors over `naive_scale`, both (C,) in the same units.
+    Below 1 beats it.
+    """
     return mae_by_channel.double() / scale

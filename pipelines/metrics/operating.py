@@ -1,8 +1,8 @@
-"""Scores of one class against the rest at an operating point, with intervals by patient; temperature.
+"""Scores of one class against the rest at an operating point, with intervals by patient;
+temperature.
 
-Shapes: N samples, R draws of a bootstrap, K classes. Everything is a weighted form, so that a draw is a row of whole
-weights and all draws are computed at once. Undefined scores are NaN.
-"""
+Shapes: N samples, R draws of a bootstrap, K classes. Everything is a weighted form, so that a draw
+is a row of whole weights and all draws are computed at once. Undefined scores are NaN."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ NAMES = ("auc", "auprc", "sensitivity", "specificity", "ppv", "npv")
 
 
 def operating_scores(positive: np.ndarray, score: np.ndarray, threshold: float) -> dict[str, float]:
-    """auc, auprc (average precision), and sensitivity, specificity, positive and negative predictive value where
-    score >= threshold counts as positive.
+    """auc, auprc (average precision), and sensitivity, specificity, positive and negative
+    predictive value where score >= threshold counts as positive.
 
     positive: bool (N,); score: (N,). Raises ValueError where shapes do not fit.
     """
@@ -24,10 +24,16 @@ def operating_scores(positive: np.ndarray, score: np.ndarray, threshold: float) 
 
 
 def operating_bootstrap(
-    positive: np.ndarray, score: np.ndarray, threshold: float, groups: np.ndarray, *, draws: int = 1000, seed: int = 0
+    positive: np.ndarray,
+    score: np.ndarray,
+    threshold: float,
+    groups: np.ndarray,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
-    """95 % percentile intervals of `operating_scores`, whole groups (patients) drawn with replacement; NaN where most
-    draws leave a score undefined."""
+    """95 % percentile intervals of `operating_scores`, whole groups (patients) drawn with
+    replacement; NaN where most draws leave a score undefined."""
     _, member = np.unique(groups, return_inverse=True)
     counts = drawn_groups(member.max() + 1 if len(member) else 0, draws, seed)
     found = _weighted(positive, score, threshold, counts[:, member])
@@ -39,9 +45,11 @@ def operating_bootstrap(
     return ends
 
 
-def choose_threshold(positive: np.ndarray, score: np.ndarray, sensitivity: float | None = None) -> float:
-    """The operating point: of the thresholds with at least this sensitivity that of the highest specificity, or, by
-    default, that of the highest balanced accuracy (Youden's J).
+def choose_threshold(
+    positive: np.ndarray, score: np.ndarray, sensitivity: float | None = None
+) -> float:
+    """The operating point: of the thresholds with at least this sensitivity that of the highest
+    specificity, or, by default, that of the highest balanced accuracy (Youden's J).
 
     It lies in the middle between two scores. Without both classes it is .5.
     """
@@ -57,7 +65,8 @@ def choose_threshold(positive: np.ndarray, score: np.ndarray, sensitivity: float
 
 
 def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
-    """The temperature T of softmax(logits / T) of the least log-loss (Guo et al., arXiv 1706.04599), .05 to 20.
+    """The temperature T of softmax(logits / T) of the least log-loss (Guo et al., arXiv
+    1706.04599), .05 to 20.
 
     labels: int (N,); logits: (N, K). 1 where there is nothing to fit by.
     """
@@ -68,15 +77,21 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
         return 1.0
     own = np.arange(len(labels)), labels
     found = minimize_scalar(
-        lambda t: -log_softmax(logits / np.exp(t), axis=1)[own].mean(), bounds=np.log([0.05, 20.0]), method="bounded"
+        lambda t: -log_softmax(logits / np.exp(t), axis=1)[own].mean(),
+        bounds=np.log([0.05, 20.0]),
+        method="bounded",
     )
     return float(np.exp(found.x))  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _weighted(positive: np.ndarray, score: np.ndarray, threshold: float, weights: np.ndarray) -> dict[str, np.ndarray]:
+def _weighted(
+    positive: np.ndarray, score: np.ndarray, threshold: float, weights: np.ndarray
+) -> dict[str, np.ndarray]:
     positive, score = np.asarray(positive, bool), np.asarray(score, np.float64)
     if positive.ndim != 1 or positive.shape != score.shape:
-        raise ValueError(f"operating_scores: positive and score are (N,), got {positive.shape} and {score.shape}")
+        raise ValueError(
+            f"operating_scores: positive and score are (N,), got {positive.shape} and {score.shape}"
+        )
     said = score >= threshold
     hit, missed, alarm, clear = (
         weights @ one.astype(np.float64)
@@ -84,14 +99,19 @@ def _weighted(positive: np.ndarray, score: np.ndarray, threshold: float, weights
     )
     with np.errstate(divide="ignore", invalid="ignore"):
         return {
-            "auc": weighted_auc(positive, score, weights), "auprc": _average_precision(positive, score, weights),
-            "sensitivity": hit / (hit + missed), "specificity": clear / (clear + alarm), "ppv": hit / (hit + alarm),
+            "auc": weighted_auc(positive, score, weights),
+            "auprc": _average_precision(positive, score, weights),
+            "sensitivity": hit / (hit + missed),
+            "specificity": clear / (clear + alarm),
+            "ppv": hit / (hit + alarm),
             "npv": clear / (clear + missed),
-        }  # fmt: skip
+        }
 
 
 def _average_precision(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Sum of precision times the rise of recall, from strict to lenient; equal scores come in together."""
+    """Sum of precision times the rise of recall, from strict to lenient; equal scores come in
+    together.
+    """
     if not len(score):
         return np.full(len(weights), np.nan)
     order = np.argsort(-score, kind="stable")

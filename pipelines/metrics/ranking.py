@@ -1,9 +1,10 @@
-"""Metrics of click models: ranking over all rows and within users, and how far probabilities are true.
+"""Metrics of click models: ranking over all rows and within users, and how far probabilities are
+true.
 
-Shapes: N rows (impressions), G groups (users), B bins. labels: bool or int of 0 and 1 (N,); score and probability:
-finite floats (N,), float32 kept as it is; a score is anything that is higher for a click, a probability is from 0 to 1.
-Undefined values (one label only, no rows) are NaN. `ValueError` for shapes, labels or numbers that do not fit.
-"""
+Shapes: N rows (impressions), G groups (users), B bins. labels: bool or int of 0 and 1 (N,); score
+and probability: finite floats (N,), float32 kept as it is; a score is anything that is higher for a
+click, a probability is from 0 to 1. Undefined values (one label only, no rows) are NaN.
+`ValueError` for shapes, labels or numbers that do not fit."""
 
 import math
 from collections.abc import Callable
@@ -13,8 +14,11 @@ import numpy as np
 
 from .classification import LEAST_PROBABILITY
 
-BLOCK_ROWS = 1 << 15  # rows worked on at once, so that what is derived from them stays in the processor's cache
-# A sort key of 64 bits is a group, the order of a score (the bits of a float32, or a rank) and a label.
+BLOCK_ROWS = (
+    1 << 15
+)  # rows worked on at once, so that what is derived from them stays in the processor's cache
+# A sort key of 64 bits is a group, the order of a score (the bits of a float32, or a rank) and a
+# label.
 GROUP_BITS, SCORE_BITS = 31, 32
 MOST_ROWS = 1 << 30  # leaves room for the numbers of a table and of as many groups as rows
 TABLE_BITS = 24  # of the largest table of ids that are far apart
@@ -28,7 +32,8 @@ def auc(labels: np.ndarray, score: np.ndarray) -> float:
     if not len(up) or not len(down):
         return float("nan")
     few, many = (up, down) if len(up) <= len(down) else (down, up)
-    # Sorted questions walk through memory in order. Those strictly below and those up to a tie: twice the ranks.
+    # Sorted questions walk through memory in order. Those strictly below and those up to a tie:
+    # twice the ranks.
     twice = sum(int(np.searchsorted(many, few, side).sum()) for side in ("left", "right"))
     share = twice / (2 * len(up) * len(down))
     return share if few is up else 1 - share
@@ -36,7 +41,8 @@ def auc(labels: np.ndarray, score: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class GroupedAuc:
-    """Ranking within groups. Groups of one label have no AUC: they are NaN below and left out of the means.
+    """Ranking within groups. Groups of one label have no AUC: they are NaN below and left out of
+    the means.
 
     gauc    mean weighted by the rows of each group (GAUC of DIN, Zhou et al. 2018; gAUC of FuxiCTR)
     mean    mean with the same weight for every group (avgAUC of FuxiCTR)
@@ -59,11 +65,11 @@ class GroupedAuc:
 def grouped_auc(labels: np.ndarray, score: np.ndarray, group: np.ndarray) -> GroupedAuc:
     """Area under the ROC curve in every group, ties counting half; one sort for all of them.
 
-    group: any integers, or anything else that `np.unique` takes (N,). Counts are whole numbers, so each area is exact
-    but for its last division. Memory beside the arguments, in bytes a row: 16 for float32 scores, 20 for float64 ones
-    that float32 can hold, 37 for others, which take a second sort; up to 41 where one group has nearly all rows; some
-    20 more for integers further apart than 2^31. At most 2^30 rows.
-    """
+    group: any integers, or anything else that `np.unique` takes (N,). Counts are whole numbers, so
+    each area is exact but for its last division. Memory beside the arguments, in bytes a row: 16
+    for float32 scores, 20 for float64 ones that float32 can hold, 37 for others, which take a
+    second sort; up to 41 where one group has nearly all rows; some 20 more for integers further
+    apart than 2^31. At most 2^30 rows."""
     positive, score = _checked(labels, score)
     group = np.asarray(group)
     if group.shape != positive.shape:
@@ -79,7 +85,9 @@ def grouped_auc(labels: np.ndarray, score: np.ndarray, group: np.ndarray) -> Gro
     parts = [_areas(part) for part in _blocks(key)]
     code, area, count = (np.concatenate(values) for values in zip(*parts, strict=True))
     ids = decoded(code)
-    ascending = np.argsort(ids, kind="stable")  # next to nothing where they are in order, as most are
+    ascending = np.argsort(
+        ids, kind="stable"
+    )  # next to nothing where they are in order, as most are
     ids, area, count = ids[ascending], area[ascending], count[ascending]
     there = ~np.isnan(area)
     rows, groups = int(count[there].sum()), int(there.sum())
@@ -95,7 +103,9 @@ def grouped_auc(labels: np.ndarray, score: np.ndarray, group: np.ndarray) -> Gro
 
 
 def log_loss(labels: np.ndarray, probability: np.ndarray) -> float:
-    """Mean of -log of the probability given to what happened, in nats; it counts no further than 1e-7."""
+    """Mean of -log of the probability given to what happened, in nats; it counts no further than
+    1e-7.
+    """
     positive, probability = _checked(labels, probability, probabilities=True)
     total = 0.0
     for k in range(0, len(positive), BLOCK_ROWS):
@@ -106,7 +116,9 @@ def log_loss(labels: np.ndarray, probability: np.ndarray) -> float:
 
 
 def normalised_entropy(labels: np.ndarray, probability: np.ndarray) -> float:
-    """Log-loss over that of always saying the mean label (He et al. 2014): 1 is no better than the click rate."""
+    """Log-loss over that of always saying the mean label (He et al. 2014): 1 is no better than the
+    click rate.
+    """
     loss = log_loss(labels, probability)
     rate = float(np.mean(labels)) if np.size(labels) else 0.0
     if not 0 < rate < 1:
@@ -130,31 +142,37 @@ class CalibrationTable:
     count: np.ndarray  # (B,) int64
 
 
-def calibration_table(labels: np.ndarray, probability: np.ndarray, bins: int = 20) -> CalibrationTable:
+def calibration_table(
+    labels: np.ndarray, probability: np.ndarray, bins: int = 20
+) -> CalibrationTable:
     """Bins of equal counts, for a calibration picture.
 
-    Equal probabilities share a bin, or its rate would hang on the order of the rows; with many of them bins are unequal
-    and fewer. No bins for no rows.
-    """
+    Equal probabilities share a bin, or its rate would hang on the order of the rows; with many of
+    them bins are unequal and fewer. No bins for no rows."""
     positive, probability = _checked(labels, probability, probabilities=True)
     if bins < 1:
         raise ValueError(f"calibration_table: bins must be at least 1, got {bins}")
     if not len(positive):
         return CalibrationTable(np.zeros(0), np.zeros(0), np.zeros(0, np.int64))
     # Upper edges, each of them a probability that occurs and belongs to the bin below.
-    edges = np.unique(np.quantile(probability, np.arange(1, bins + 1) / bins, method="inverted_cdf"))
+    edges = np.unique(
+        np.quantile(probability, np.arange(1, bins + 1) / bins, method="inverted_cdf")
+    )
     place = np.searchsorted(edges, probability)
     count = np.bincount(place)
-    return CalibrationTable(np.bincount(place, probability) / count, np.bincount(place, positive) / count, count)
+    return CalibrationTable(
+        np.bincount(place, probability) / count, np.bincount(place, positive) / count, count
+    )
 
 
-def ranking_scores(labels: np.ndarray, probability: np.ndarray, users: np.ndarray) -> dict[str, float]:
+def ranking_scores(
+    labels: np.ndarray, probability: np.ndarray, users: np.ndarray
+) -> dict[str, float]:
     """All scores by name.
 
-    auc; gauc and user_auc: AUC within users, weighted by impressions and with equal weights; log_loss in nats;
-    normalised_entropy: below 1 beats the click rate; predicted_over_observed: clicks, 1 is calibrated; rows;
-    positive_rate; users_that_count: those with both labels.
-    """
+    auc; gauc and user_auc: AUC within users, weighted by impressions and with equal weights;
+    log_loss in nats; normalised_entropy: below 1 beats the click rate; predicted_over_observed:
+    clicks, 1 is calibrated; rows; positive_rate; users_that_count: those with both labels."""
     within = grouped_auc(labels, probability, users)
     return {
         "auc": auc(labels, probability),
@@ -170,14 +188,17 @@ def ranking_scores(labels: np.ndarray, probability: np.ndarray, users: np.ndarra
 
 
 def _coded(group: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
-    """A number below 2^31 for each group, uint64 (N,), and what turns such numbers back into groups."""
+    """A number below 2^31 for each group, uint64 (N,), and what turns such numbers back into
+    groups.
+    """
     if group.dtype.kind not in "iu":
         ids, code = np.unique(group, return_inverse=True)
         return code.astype(np.uint64), ids.__getitem__
     least, most = int(group.min()), int(group.max())
     if most - least >= 1 << GROUP_BITS:
         return _hashed(group)
-    # No need to be dense. Unsigned arithmetic wraps, so that negative ids and those above 2^63 come back alike.
+    # No need to be dense. Unsigned arithmetic wraps, so that negative ids and those above 2^63 come
+    # back alike.
     offset = np.uint64(least % (1 << 64))
     code = group.astype(np.uint64)
     code -= offset
@@ -185,10 +206,11 @@ def _coded(group: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.nda
 
 
 def _hashed(group: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
-    """`_coded` for integers that are far apart: places in a table, in no order; several times faster than np.unique.
+    """`_coded` for integers that are far apart: places in a table, in no order; several times
+    faster than np.unique.
 
-    Of the ids that fall on one place the last one written keeps it; the few others are numbered behind the table.
-    """
+    Of the ids that fall on one place the last one written keeps it; the few others are numbered
+    behind the table."""
     bits = min(len(group).bit_length(), TABLE_BITS)
     code = group.astype(np.uint64)
     code *= HASH
@@ -202,7 +224,8 @@ def _hashed(group: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.nd
 
 
 def _keys(code: np.ndarray, score: np.ndarray, positive: np.ndarray) -> np.ndarray:
-    """Group, order of the score and label as one number, uint64 (N,), so that a plain sort carries all of them.
+    """Group, order of the score and label as one number, uint64 (N,), so that a plain sort carries
+    all of them.
 
     `code` may be overwritten.
     """
@@ -231,7 +254,9 @@ def _single(score: np.ndarray) -> np.ndarray | None:
 
 def _ordered_bits(score: np.ndarray) -> np.ndarray:
     """Unsigned numbers of the same width that are ordered as the floats are, (N,); -0.0 is 0.0."""
-    signed, unsigned, sign = (np.int32, np.uint32, 31) if score.dtype == np.float32 else (np.int64, np.uint64, 63)
+    signed, unsigned, sign = (
+        (np.int32, np.uint32, 31) if score.dtype == np.float32 else (np.int64, np.uint64, 63)
+    )
     bits = (score + 0.0).view(signed)
     bits ^= (bits >> sign) & signed((1 << sign) - 1)  # the more negative, the larger the other bits
     bits = bits.view(unsigned)
@@ -242,9 +267,9 @@ def _ordered_bits(score: np.ndarray) -> np.ndarray:
 def _sorted_rows(score: np.ndarray) -> np.ndarray:
     """Rows of float64 scores in ascending order, int64 (N,): np.argsort in half the time.
 
-    As many leading bits as there is room for are sorted with the row's number behind them. Scores that these bits do
-    not tell apart are left in the order of rows; where this is wrong, they are sorted by themselves.
-    """
+    As many leading bits as there is room for are sorted with the row's number behind them. Scores
+    that these bits do not tell apart are left in the order of rows; where this is wrong, they are
+    sorted by themselves."""
     row_bits = (len(score) - 1).bit_length()
     key = _ordered_bits(score)
     key -= key.min()
@@ -289,27 +314,38 @@ def _areas(key: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     ups = np.add.reduceat(positive, first)
     count = np.diff(first, append=len(key))
     downs = count - ups
-    # A positive outranks the negatives before it in its group. The last bit of a key puts the negatives of a tie first,
-    # so all pairs of a tie are counted too, and half of them comes off again.
+    # A positive outranks the negatives before it in its group. The last bit of a key puts the
+    # negatives of a tie first, so all pairs of a tie are counted too, and half of them comes off
+    # again.
     before = seen[first] - (positive[first] ^ 1)
     twice = 2 * (np.add.reduceat(positive * seen, first) - ups * before)
     tie = np.flatnonzero((key[1:] ^ key[:-1]) == 1)  # the last negative of a tie that has positives
-    pairs = (tie + 1 - np.searchsorted(key, key[tie])) * (np.searchsorted(key, key[tie + 1], "right") - tie - 1)
+    pairs = (tie + 1 - np.searchsorted(key, key[tie])) * (
+        np.searchsorted(key, key[tie + 1], "right") - tie - 1
+    )
     np.subtract.at(twice, np.searchsorted(first, tie, "right") - 1, pairs)
     with np.errstate(invalid="ignore"):
         return code[first], twice / (2 * ups * downs), count
 
 
-def _checked(labels: np.ndarray, score: np.ndarray, *, probabilities: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def _checked(
+    labels: np.ndarray, score: np.ndarray, *, probabilities: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Labels as bool and scores as float32 or float64, both (N,)."""
     labels, score = np.asarray(labels), np.asarray(score)
     if labels.ndim != 1 or labels.shape != score.shape:
-        raise ValueError(f"ranking: labels and scores must both be (N,), got {labels.shape}, {score.shape}")
-    if labels.dtype.kind not in "biu" or (len(labels) and not 0 <= labels.min() <= labels.max() <= 1):
+        raise ValueError(
+            f"ranking: labels and scores must both be (N,), got {labels.shape}, {score.shape}"
+        )
+    if labels.dtype.kind not in "biu" or (
+        len(labels) and not 0 <= labels.min() <= labels.max() <= 1
+    ):
         raise ValueError("ranking: labels must be bools or whole numbers, 0 or 1")
     if score.dtype.kind not in "fiu":
         raise ValueError(f"ranking: scores must be numbers, got {score.dtype}")
-    score = score.astype(np.float32 if score.dtype in (np.float16, np.float32) else np.float64, copy=False)
+    score = score.astype(
+        np.float32 if score.dtype in (np.float16, np.float32) else np.float64, copy=False
+    )
     if not np.isfinite(score).all():
         raise ValueError("ranking: scores must be finite")
     if probabilities and len(score) and not 0 <= score.min() <= score.max() <= 1:

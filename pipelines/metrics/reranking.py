@@ -1,8 +1,8 @@
 """Re-ranking by k-reciprocal encoding (Zhong et al., CVPR 2017, arXiv 1701.08398), in blocks.
 
-Shapes: Q queries, G gallery pictures, N = Q + G, D numbers of a vector, K = k1 + 1 neighbours with the picture itself.
-No N x N array is ever made: neighbours are kept (N, K), encodings sparse, distances computed where they are needed.
-"""
+Shapes: Q queries, G gallery pictures, N = Q + G, D numbers of a vector, K = k1 + 1 neighbours with
+the picture itself. No N x N array is ever made: neighbours are kept (N, K), encodings sparse,
+distances computed where they are needed."""
 
 import numpy as np
 from scipy import sparse
@@ -22,21 +22,25 @@ def rerank(
     weight: float = 0.3,
     block: int = 512,
 ) -> np.ndarray:
-    """Distances after re-ranking, float32 (Q, G): weight * original + (1 - weight) * Jaccard (equation 12).
+    """Distances after re-ranking, float32 (Q, G): weight * original + (1 - weight) * Jaccard
+    (equation 12).
 
-    query (Q, D), gallery (G, D): finite numbers, taken as float32; give unit vectors where the cosine is meant.
-    k1: neighbours of which the reciprocal ones encode a picture; k2: neighbours whose encodings are averaged (equation
-    11), at most k1 + 1. Both count the picture itself as the paper's code does. weight: of the original distance, from
-    0 to 1. block: rows of distances at once.
+    query (Q, D), gallery (G, D): finite numbers, taken as float32; give unit vectors where the
+    cosine is meant. k1: neighbours of which the reciprocal ones encode a picture; k2: neighbours
+    whose encodings are averaged (equation 11), at most k1 + 1. Both count the picture itself as the
+    paper's code does. weight: of the original distance, from 0 to 1. block: rows of distances at
+    once.
 
-    As in the authors' code, original distances are squared Euclidean, divided by the largest of their row over all N,
-    and the expansion takes more than two thirds of a set where equation 5 has two thirds or more. A picture is its
-    own first neighbour; other equal distances are in the order of queries, then gallery.
-    """
+    As in the authors' code, original distances are squared Euclidean, divided by the largest of
+    their row over all N, and the expansion takes more than two thirds of a set where equation 5 has
+    two thirds or more. A picture is its own first neighbour; other equal distances are in the order
+    of queries, then gallery."""
     vectors = _joined(query, gallery)
     if k1 < 1 or not 1 <= k2 <= k1 + 1 or not 0 <= weight <= 1 or block < 1:
         given = f"k1 {k1}, k2 {k2}, weight {weight}, block {block}"
-        raise ValueError(f"rerank: needs k1 >= 1, k2 from 1 to k1 + 1, weight from 0 to 1, block >= 1; got {given}")
+        raise ValueError(
+            f"rerank: needs k1 >= 1, k2 from 1 to k1 + 1, weight from 0 to 1, block >= 1; got {given}"
+        )
     queries, width = len(query), len(gallery)
     final = np.empty((queries, width), np.float32)
     if not final.size:
@@ -46,7 +50,10 @@ def rerank(
     if k2 > 1:
         encoding = sparse.csr_array(_incidence(near[:, :k2]).astype(np.float32) @ encoding)
         encoding.data /= min(k2, len(vectors))
-    asked, held = _rows(encoding, 0, queries), sparse.csc_array(_rows(encoding, queries, len(vectors)))
+    asked, held = (
+        _rows(encoding, 0, queries),
+        sparse.csc_array(_rows(encoding, queries, len(vectors))),
+    )
     del encoding, near
     triples = np.append(0, np.cumsum(np.diff(held.indptr)[asked.indices]))[asked.indptr]
     start = 0
@@ -57,7 +64,9 @@ def rerank(
         common = _common(_rows(asked, start, stop), held)
         part = squared_euclidean(vectors[start:stop], vectors[queries:])
         part *= weight / farthest[start:stop, None]
-        part += (1 - weight) * (1 - common / (2 - common))  # each encoding sums to 1: the union is 2 less the common
+        part += (1 - weight) * (
+            1 - common / (2 - common)
+        )  # each encoding sums to 1: the union is 2 less the common
         final[start:stop] = part
         start = stop
     return final
@@ -66,7 +75,9 @@ def rerank(
 def _joined(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
     query, gallery = np.asarray(query), np.asarray(gallery)
     if query.ndim != 2 or gallery.ndim != 2 or query.shape[1] != gallery.shape[1]:
-        raise ValueError(f"rerank: query and gallery must be (Q, D) and (G, D), got {query.shape}, {gallery.shape}")
+        raise ValueError(
+            f"rerank: query and gallery must be (Q, D) and (G, D), got {query.shape}, {gallery.shape}"
+        )
     if query.dtype.kind not in "fiu" or gallery.dtype.kind not in "fiu":
         raise ValueError(f"rerank: vectors must be numbers, got {query.dtype}, {gallery.dtype}")
     vectors = np.concatenate([query, gallery], dtype=np.float32, casting="unsafe")
@@ -76,7 +87,9 @@ def _joined(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
 
 
 def _neighbours(vectors: np.ndarray, k: int, block: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest of each, the nearest first, int64 (N, k); the largest squared distance of each, float32 (N,)."""
+    """The k nearest of each, the nearest first, int64 (N, k); the largest squared distance of each,
+    float32 (N,).
+    """
     near = np.empty((len(vectors), k), np.int64)
     farthest = np.empty(len(vectors), np.float32)
     for start in range(0, len(vectors), block):
@@ -85,13 +98,18 @@ def _neighbours(vectors: np.ndarray, k: int, block: int) -> tuple[np.ndarray, np
         own = slice(start, start + len(part))
         farthest[own] = distance.max(axis=1)
         if not np.isfinite(farthest[own]).all():
-            raise ValueError("rerank: squared distances must be finite in float32; scale the vectors")
+            raise ValueError(
+                "rerank: squared distances must be finite in float32; scale the vectors"
+            )
         # Its own first neighbour, whatever rounding says and however many are identical.
         distance[np.arange(len(part)), np.arange(start, start + len(part))] = -1
         some = np.argpartition(distance, k - 1, axis=1)[:, :k]
         value = np.take_along_axis(distance, some, axis=1)
-        # Where more are as near as the last one, a partition takes any of them; a stable sort takes the first.
-        crowded = np.flatnonzero(np.count_nonzero(distance <= value.max(axis=1, keepdims=True), axis=1) > k)
+        # Where more are as near as the last one, a partition takes any of them; a stable sort takes
+        # the first.
+        crowded = np.flatnonzero(
+            np.count_nonzero(distance <= value.max(axis=1, keepdims=True), axis=1) > k
+        )
         near[own] = np.take_along_axis(some, np.lexsort((some, value), axis=1), axis=1)
         if len(crowded):
             near[start + crowded] = np.argsort(distance[crowded], axis=1, kind="stable")[:, :k]
@@ -102,7 +120,8 @@ def _incidence(near: np.ndarray) -> sparse.csr_array:
     """int32 (N, N) with a 1 for each neighbour (N, k) of each row."""
     count, k = near.shape
     return sparse.csr_array(
-        (np.ones(near.size, np.int32), near.reshape(-1), np.arange(0, near.size + 1, k)), shape=(count, count)
+        (np.ones(near.size, np.int32), near.reshape(-1), np.arange(0, near.size + 1, k)),
+        shape=(count, count),
     )
 
 
@@ -136,8 +155,12 @@ def _rows(a: sparse.csr_array, start: int, stop: int) -> sparse.csr_array:
     return sparse.csr_array((a.data[own], a.indices[own], indptr), shape=(stop - start, width))
 
 
-def _encoded(vectors: np.ndarray, expanded: sparse.csr_array, farthest: np.ndarray) -> sparse.csr_array:
-    """exp(-distance) for the members of each set (equation 7), float32 (N, N), rows summing to 1."""
+def _encoded(
+    vectors: np.ndarray, expanded: sparse.csr_array, farthest: np.ndarray
+) -> sparse.csr_array:
+    """exp(-distance) for the members of each set (equation 7), float32 (N, N), rows summing to
+    1.
+    """
     row, column = np.repeat(np.arange(len(vectors)), np.diff(expanded.indptr)), expanded.indices
     value = np.empty(len(row), np.float32)
     step = max(1, PAIR_NUMBERS // max(1, vectors.shape[1]))
@@ -152,7 +175,9 @@ def _encoded(vectors: np.ndarray, expanded: sparse.csr_array, farthest: np.ndarr
 
 
 def _common(asked: sparse.csr_array, held: sparse.csc_array) -> np.ndarray:
-    """Sums of the smaller number of two encodings (equation 10), float64: (rows of asked, rows of held)."""
+    """Sums of the smaller number of two encodings (equation 10), float64: (rows of asked, rows of
+    held).
+    """
     rows, width = len(asked.indptr) - 1, held.shape[0]  # pyright: ignore[reportOptionalSubscript]
     begins = held.indptr[asked.indices].astype(np.int64)
     count = held.indptr[asked.indices + 1] - begins

@@ -1,18 +1,23 @@
-"""Retrieval metrics of re-identification and metric learning, without sorting the gallery of every query by index.
+"""Retrieval metrics of re-identification and metric learning, without sorting the gallery of every
+query by index.
 
-Shapes: Q queries, G gallery pictures, N pictures that all ask each other, D numbers of a vector, P pairs of a query and
-one of its matches, I identities. distance: finite floats (Q, G), smaller is nearer; ids, cameras, groups and labels:
-whole numbers. Equal distances are in the order of the gallery, as by a stable sort. Undefined values are NaN.
-`ValueError` for shapes or numbers that do not fit.
-"""
+Shapes: Q queries, G gallery pictures, N pictures that all ask each other, D numbers of a vector, P
+pairs of a query and one of its matches, I identities. distance: finite floats (Q, G), smaller is
+nearer; ids, cameras, groups and labels: whole numbers. Equal distances are in the order of the
+gallery, as by a stable sort. Undefined values are NaN. `ValueError` for shapes or numbers that do
+not fit."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 BLOCK_NUMBERS = 1 << 22  # distances computed at once
-CACHE_NUMBERS = 1 << 20  # distances ranked at once, so that what is derived from them stays in the processor's cache
-MOST_TIES = 64  # tied matches a query, above which one stable sort is cheaper than a comparison for each
+CACHE_NUMBERS = (
+    1 << 20
+)  # distances ranked at once, so that what is derived from them stays in the processor's cache
+MOST_TIES = (
+    64  # tied matches a query, above which one stable sort is cheaper than a comparison for each
+)
 METRICS = ("cosine", "euclidean")
 
 
@@ -56,18 +61,21 @@ def retrieval_scores(
 ) -> Retrieval:
     """Scores by the protocol of Market-1501 (Zheng et al., ICCV 2015).
 
-    Gallery pictures of the query's identity and camera are left out; without cameras none is. Those of identity `junk`
-    are left out for every query; those of identity `distractor` are wrong for every query. A query without a match is
-    skipped. Average precision is the mean, over a query's matches, of the precision at each.
+    Gallery pictures of the query's identity and camera are left out; without cameras none is. Those
+    of identity `junk` are left out for every query; those of identity `distractor` are wrong for
+    every query. A query without a match is skipped. Average precision is the mean, over a query's
+    matches, of the precision at each.
 
-    distance (Q, G), kept in float32 or float64; query_ids, query_cameras (Q,); gallery_ids, gallery_cameras (G,).
-    same: (Q,) place of the query's own picture in the gallery, which is left out; -1 for none. junk, distractor: None
-    where every number is an identity. Memory beside the arguments: up to 64 MiB, more for galleries above 2^20.
-    """
+    distance (Q, G), kept in float32 or float64; query_ids, query_cameras (Q,); gallery_ids,
+    gallery_cameras (G,). same: (Q,) place of the query's own picture in the gallery, which is left
+    out; -1 for none. junk, distractor: None where every number is an identity. Memory beside the
+    arguments: up to 64 MiB, more for galleries above 2^20."""
     distance = np.asarray(distance)
     plan = _planned(query_ids, gallery_ids, query_cameras, gallery_cameras, same, junk, distractor)
     if distance.shape != plan.shape:
-        raise ValueError(f"retrieval: distance {distance.shape} does not fit {plan.shape} queries and gallery pictures")
+        raise ValueError(
+            f"retrieval: distance {distance.shape} does not fit {plan.shape} queries and gallery pictures"
+        )
     _check_ranks(ranks)
     return _collected([_ranked(distance, plan, 0)], ranks, plan.gallery_cameras is not None)
 
@@ -89,15 +97,19 @@ def score_vectors(
 ) -> Retrieval:
     """`retrieval_scores` of vectors (Q, D) and (G, D), without holding their distances.
 
-    metric: `cosine`, one minus the cosine (a zero vector is at 1 from all), or `euclidean`, squared; in float32.
-    block: queries at once; none: so many that there are at most 2^22 distances.
-    """
+    metric: `cosine`, one minus the cosine (a zero vector is at 1 from all), or `euclidean`,
+    squared; in float32. block: queries at once; none: so many that there are at most 2^22
+    distances."""
     query, gallery = _vectors(query, metric, "query"), _vectors(gallery, metric, "gallery")
     plan = _planned(query_ids, gallery_ids, query_cameras, gallery_cameras, same, junk, distractor)
     _check_ranks(ranks)
     if (len(query), len(gallery)) != plan.shape or query.shape[1] != gallery.shape[1]:
-        raise ValueError(f"retrieval: vectors {query.shape} and {gallery.shape} do not fit {plan.shape} ids")
-    return _collected(_by_blocks(query, gallery, plan, metric, block), ranks, plan.gallery_cameras is not None)
+        raise ValueError(
+            f"retrieval: vectors {query.shape} and {gallery.shape} do not fit {plan.shape} ids"
+        )
+    return _collected(
+        _by_blocks(query, gallery, plan, metric, block), ranks, plan.gallery_cameras is not None
+    )
 
 
 def leave_one_out(
@@ -110,14 +122,16 @@ def leave_one_out(
 ) -> Retrieval:
     """Every picture asks all others; those of its label are the matches.
 
-    vectors (N, D), metric: as of `score_vectors`. labels (N,): every number is a label. groups (N,): pictures ask only
-    others of their own group, for instance under one attribute. A picture alone with its label is skipped.
-    """
+    vectors (N, D), metric: as of `score_vectors`. labels (N,): every number is a label. groups
+    (N,): pictures ask only others of their own group, for instance under one attribute. A picture
+    alone with its label is skipped."""
     vectors, labels = _vectors(vectors, metric, "vectors"), _whole(labels, "labels")
     _check_ranks(ranks)
     groups = np.zeros(len(labels), np.int64) if groups is None else _whole(groups, "groups")
     if not len(vectors) == len(labels) == len(groups):
-        raise ValueError(f"retrieval: {len(vectors)} vectors, {len(labels)} labels, {len(groups)} groups")
+        raise ValueError(
+            f"retrieval: {len(vectors)} vectors, {len(labels)} labels, {len(groups)} groups"
+        )
     order = np.argsort(groups, kind="stable")
     starts = np.flatnonzero(np.diff(groups[order])) + 1
     parts = []
@@ -138,11 +152,11 @@ def recall_at(
     metric: str = "cosine",
     groups: np.ndarray | None = None,
 ) -> dict[int, float]:
-    """Recall@K of metric learning by K: share of pictures with one of their label among the K nearest others.
+    """Recall@K of metric learning by K: share of pictures with one of their label among the K
+    nearest others.
 
-    Arguments as of `leave_one_out`. Pictures alone with their label do not count. (Jégou et al., PAMI 2011; Oh Song et
-    al., CVPR 2016.)
-    """
+    Arguments as of `leave_one_out`. Pictures alone with their label do not count. (Jégou et al.,
+    PAMI 2011; Oh Song et al., CVPR 2016.)"""
     if not ks or min(ks) < 1:
         raise ValueError(f"recall_at: ks must be whole numbers from 1, got {ks}")
     cmc = leave_one_out(vectors, labels, metric=metric, groups=groups, ranks=max(ks)).cmc
@@ -154,25 +168,33 @@ def bootstrap(
 ) -> dict[str, tuple[float, float]]:
     """Intervals of mean_ap, mean_inp and rank_1 by the percentiles of a clustered bootstrap.
 
-    Identities are drawn with replacement, each with all its queries that count: queries of one identity rise and fall
-    together. query_ids (Q,). NaN where fewer than two identities count.
-    """
+    Identities are drawn with replacement, each with all its queries that count: queries of one
+    identity rise and fall together. query_ids (Q,). NaN where fewer than two identities count."""
     query_ids = _whole(query_ids, "query_ids")
     if query_ids.shape != found.ap.shape:
-        raise ValueError(f"bootstrap: query_ids {query_ids.shape} do not fit {found.ap.shape} queries")
+        raise ValueError(
+            f"bootstrap: query_ids {query_ids.shape} do not fit {found.ap.shape} queries"
+        )
     if draws < 1 or not 0 < level < 1:
-        raise ValueError(f"bootstrap: draws must be at least 1 and level between 0 and 1, got {draws} and {level}")
+        raise ValueError(
+            f"bootstrap: draws must be at least 1 and level between 0 and 1, got {draws} and {level}"
+        )
     there = found.first_rank > 0
     ids, code = np.unique(query_ids[there], return_inverse=True)
     names = ("mean_ap", "mean_inp", "rank_1")
     if len(ids) < 2:
         return dict.fromkeys(names, (float("nan"), float("nan")))
     values = (found.ap[there], found.inp[there], found.first_rank[there] == 1, np.ones(len(code)))
-    sums = np.stack([np.bincount(code, value, len(ids)) for value in values], axis=1)  # (I, 4), the last of them counts
+    sums = np.stack(
+        [np.bincount(code, value, len(ids)) for value in values], axis=1
+    )  # (I, 4), the last of them counts
     rng = np.random.default_rng(seed)
     chances = np.full(len(ids), 1 / len(ids))
     step = max(1, BLOCK_NUMBERS // len(ids))
-    drawn = [rng.multinomial(len(ids), chances, min(step, draws - k)) @ sums for k in range(0, draws, step)]
+    drawn = [
+        rng.multinomial(len(ids), chances, min(step, draws - k)) @ sums
+        for k in range(0, draws, step)
+    ]
     total = np.concatenate(drawn)
     low, high = np.quantile(total[:, :3] / total[:, 3:], [(1 - level) / 2, (1 + level) / 2], axis=0)
     return {name: (float(low[i]), float(high[i])) for i, name in enumerate(names)}
@@ -190,7 +212,9 @@ def squared_euclidean(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What does not hang on the distances: pictures of query q's identity are order[start[q] : start[q] + count[q]]."""
+    """What does not hang on the distances: pictures of query q's identity are order[start[q] :
+    start[q] + count[q]].
+    """
 
     shape: tuple[int, int]
     order: np.ndarray  # (G,) gallery by identity
@@ -202,7 +226,9 @@ class _Plan:
     same: np.ndarray | None
 
 
-_Scores = tuple[np.ndarray, np.ndarray, np.ndarray]  # average precision, inverse negative penalty, first rank
+_Scores = tuple[
+    np.ndarray, np.ndarray, np.ndarray
+]  # average precision, inverse negative penalty, first rank
 
 
 def _planned(
@@ -225,8 +251,12 @@ def _planned(
             raise ValueError("retrieval: cameras {}, {} do not fit ids {}, {}".format(*shapes))
     if same is not None:
         same = _whole(same, "same")
-        if same.shape != query_ids.shape or (len(same) and not -1 <= same.min() <= same.max() < len(gallery_ids)):
-            raise ValueError(f"retrieval: same must be (Q,) places in a gallery of {len(gallery_ids)}, or -1 for none")
+        if same.shape != query_ids.shape or (
+            len(same) and not -1 <= same.min() <= same.max() < len(gallery_ids)
+        ):
+            raise ValueError(
+                f"retrieval: same must be (Q,) places in a gallery of {len(gallery_ids)}, or -1 for none"
+            )
     order = np.argsort(gallery_ids, kind="stable")
     sorted_ids = gallery_ids[order]
     start = np.searchsorted(sorted_ids, query_ids, "left")
@@ -241,7 +271,9 @@ def _planned(
     return _Plan(shape, order, start, count, left_out, query_cameras, gallery_cameras, same)
 
 
-def _by_blocks(query: np.ndarray, gallery: np.ndarray, plan: _Plan, metric: str, block: int | None) -> list[_Scores]:
+def _by_blocks(
+    query: np.ndarray, gallery: np.ndarray, plan: _Plan, metric: str, block: int | None
+) -> list[_Scores]:
     if block is not None and block < 1:
         raise ValueError(f"retrieval: block must be at least 1, got {block}")
     step = block or max(1, BLOCK_NUMBERS // max(1, len(gallery)))
@@ -274,7 +306,9 @@ def _ranked(distance: np.ndarray, plan: _Plan, first: int) -> _Scores:
         rank = _ranks(part, row, column)
         stop = np.cumsum(count)
         # Sequential sums, as a plain loop has them, so that both agree to the last bit.
-        precision = np.bincount(row, (np.arange(len(row)) - (stop - count)[row] + 1) / rank, len(part))
+        precision = np.bincount(
+            row, (np.arange(len(row)) - (stop - count)[row] + 1) / rank, len(part)
+        )
         ap[k + there] = precision[there] / count[there]
         inp[k + there] = count[there] / rank[stop[there] - 1]
         first_rank[k + there] = rank[(stop - count)[there]]
@@ -282,7 +316,9 @@ def _ranked(distance: np.ndarray, plan: _Plan, first: int) -> _Scores:
 
 
 def _matches(distance: np.ndarray, plan: _Plan, first: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and gallery places of the matches, (P,) each, by row; what is left out is put at infinity in `distance`."""
+    """Rows and gallery places of the matches, (P,) each, by row; what is left out is put at
+    infinity in `distance`.
+    """
     rows = slice(first, first + len(distance))
     count = plan.count[rows]
     row = np.repeat(np.arange(len(distance)), count)
@@ -304,8 +340,8 @@ def _matches(distance: np.ndarray, plan: _Plan, first: int) -> tuple[np.ndarray,
 def _ranks(distance: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
     """Ranks of the matches from 1, int64 (P,), by row and rank.
 
-    Distances alone sort several times faster than their places do; a search then tells how many are below a match.
-    """
+    Distances alone sort several times faster than their places do; a search then tells how many are
+    below a match."""
     width = distance.shape[1]
     value = distance[row, column]
     ordered = np.sort(distance, axis=1).reshape(-1)
@@ -322,7 +358,12 @@ def _ranks(distance: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndar
     tied = np.flatnonzero((rank < width) & (ordered[follows] == value))
     if len(tied) > MOST_TIES * len(distance):
         place = np.empty(distance.shape, np.int64)
-        np.put_along_axis(place, np.argsort(distance, axis=1, kind="stable"), np.arange(1, width + 1)[None], axis=1)
+        np.put_along_axis(
+            place,
+            np.argsort(distance, axis=1, kind="stable"),
+            np.arange(1, width + 1)[None],
+            axis=1,
+        )
         rank = place[row, column]
     else:
         places = np.arange(width)
@@ -331,7 +372,9 @@ def _ranks(distance: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndar
             some = tied[k : k + step]
             before = (distance[row[some]] == value[some, None]) & (places < column[some, None])
             rank[some] += np.count_nonzero(before, axis=1)
-    return np.sort(row * (width + 1) + rank) - row * (width + 1)  # ranks within a row differ; rows stay where they are
+    return np.sort(row * (width + 1) + rank) - row * (
+        width + 1
+    )  # ranks within a row differ; rows stay where they are
 
 
 def _collected(parts: list[_Scores], ranks: int, cameras: bool) -> Retrieval:
@@ -340,7 +383,11 @@ def _collected(parts: list[_Scores], ranks: int, cameras: bool) -> Retrieval:
     queries = int(there.sum())
     if queries:
         hits = np.bincount(np.minimum(first[there], ranks + 1), minlength=ranks + 2)[1 : ranks + 1]
-        mean_ap, mean_inp, cmc = float(ap[there].mean()), float(inp[there].mean()), np.cumsum(hits) / queries
+        mean_ap, mean_inp, cmc = (
+            float(ap[there].mean()),
+            float(inp[there].mean()),
+            np.cumsum(hits) / queries,
+        )
     else:
         mean_ap, mean_inp, cmc = float("nan"), float("nan"), np.full(ranks, np.nan)
     return Retrieval(mean_ap, mean_inp, cmc, ap, inp, first, queries, len(first) - queries, cameras)
@@ -352,21 +399,29 @@ def _vectors(vectors: np.ndarray, metric: str, name: str) -> np.ndarray:
         raise ValueError(f"retrieval: metric must be one of {', '.join(METRICS)}, got {metric!r}")
     vectors = np.asarray(vectors)
     if vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
-        raise ValueError(f"retrieval: {name} must be numbers (N, D), got {vectors.dtype} {vectors.shape}")
+        raise ValueError(
+            f"retrieval: {name} must be numbers (N, D), got {vectors.dtype} {vectors.shape}"
+        )
     vectors = np.ascontiguousarray(vectors, np.float32)
     if not np.isfinite(vectors).all():
         raise ValueError(f"retrieval: {name} must be finite")
     if metric == "cosine":
         # The largest number first, so that squares neither overflow nor vanish.
-        vectors = vectors / np.maximum(np.abs(vectors).max(axis=1, keepdims=True, initial=0), np.finfo(np.float32).tiny)
-        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        vectors = vectors / np.maximum(
+            np.abs(vectors).max(axis=1, keepdims=True, initial=0), np.finfo(np.float32).tiny
+        )
+        vectors /= np.maximum(
+            np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny
+        )
     return vectors
 
 
 def _whole(values: np.ndarray, name: str) -> np.ndarray:
     values = np.asarray(values)
     if values.ndim != 1 or (len(values) and values.dtype.kind not in "iu"):
-        raise ValueError(f"retrieval: {name} must be whole numbers in one row, got {values.dtype} {values.shape}")
+        raise ValueError(
+            f"retrieval: {name} must be whole numbers in one row, got {values.dtype} {values.shape}"
+        )
     return values.astype(np.int64, copy=False)
 
 

@@ -1,15 +1,15 @@
-"""Metrics of salient object detection: S-measure, E-measure, F-measure, weighted F-measure, MAE, precision and recall.
+"""Metrics of salient object detection: S-measure, E-measure, F-measure, weighted F-measure, MAE,
+precision and recall.
 
-Shapes: P pictures, Y x X pixels, 256 thresholds. Maps have 8 bits and are stretched to [0, 1] before they are scored,
-as the field's tools do (a constant map is only divided by 255); a mask is True where something is salient. Thresholds:
-a pixel counts at threshold t = 0..255 if int(255 s) >= 255 - t, s its stretched value, so curves run from strict to
-lenient. Variants of a metric are always named: max and mean are of the mean curve of all pictures, adaptive is at
-min(2 mean(s), 1).
+Shapes: P pictures, Y x X pixels, 256 thresholds. Maps have 8 bits and are stretched to [0, 1]
+before they are scored, as the field's tools do (a constant map is only divided by 255); a mask is
+True where something is salient. Thresholds: a pixel counts at threshold t = 0..255 if int(255 s) >=
+255 - t, s its stretched value, so curves run from strict to lenient. Variants of a metric are
+always named: max and mean are of the mean curve of all pictures, adaptive is at min(2 mean(s), 1).
 
-Toolboxes disagree about these conventions; these are PySODMetrics', whose values this gives to 1e-6 (tested). All but
-weighted F and the quadrants of S are functions of two histograms of 256 bytes; weighted F looks for nearest salient
-pixels, and spares what cannot count.
-"""
+Toolboxes disagree about these conventions; these are PySODMetrics', whose values this gives to 1e-6
+(tested). All but weighted F and the quadrants of S are functions of two histograms of 256 bytes;
+weighted F looks for nearest salient pixels, and spares what cannot count."""
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -50,7 +50,9 @@ class SaliencyScores:
         """The pictures of all parts, in their order. Raises ValueError without any."""
         if not parts:
             raise ValueError("SaliencyScores.join: needs at least one part")
-        return cls(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)})
+        return cls(
+            **{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)}
+        )
 
     def of(self, places: Tensor) -> "SaliencyScores":
         """Some of the pictures."""
@@ -58,57 +60,83 @@ class SaliencyScores:
 
     def table(self) -> dict[str, float]:
         """Every metric over the set, by its full name; NaN of no pictures."""
-        return {name: float(value) for name, value in self.named(lambda x: x.mean(0, keepdim=True)).items()}
+        return {
+            name: float(value)
+            for name, value in self.named(lambda x: x.mean(0, keepdim=True)).items()
+        }
 
     def named(self, mean: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-        """Every metric by its full name, (W,), of W means over the pictures, (P, ...) -> (W, ...)."""
+        """Every metric by its full name, (W,), of W means over the pictures, (P, ...) -> (W,
+        ...).
+        """
         e, f = mean(self.e_curve), mean(self.f_curve)
         return {
-            "S-measure": mean(self.s_measure), "max E-measure": e.amax(1), "mean E-measure": e.mean(1),
-            "adaptive E-measure": mean(self.e_adaptive), "max F-measure": f.amax(1), "mean F-measure": f.mean(1),
-            "adaptive F-measure": mean(self.f_adaptive), "weighted F-measure": mean(self.weighted_f),
+            "S-measure": mean(self.s_measure),
+            "max E-measure": e.amax(1),
+            "mean E-measure": e.mean(1),
+            "adaptive E-measure": mean(self.e_adaptive),
+            "max F-measure": f.amax(1),
+            "mean F-measure": f.mean(1),
+            "adaptive F-measure": mean(self.f_adaptive),
+            "weighted F-measure": mean(self.weighted_f),
             "MAE": mean(self.mae),
-        }  # fmt: skip
+        }
 
 
 def saliency_scores(prediction: Tensor, mask: Tensor) -> SaliencyScores:
     """Scores of P maps against P masks of the same size.
 
-    prediction: uint8 (P, Y, X), or floats in [0, 1], which are rounded to 8 bits as saved maps are; mask: bool, or
-    uint8 where more than 128 is salient. S-measure: Fan et al., ICCV 2017; E-measure: Fan et al., IJCAI 2018; weighted
-    F: Margolin et al., CVPR 2014, beta 1. Without anything salient S is 1 - mean(s) and F and weighted F are 0.
+    prediction: uint8 (P, Y, X), or floats in [0, 1], which are rounded to 8 bits as saved maps are;
+    mask: bool, or uint8 where more than 128 is salient. S-measure: Fan et al., ICCV 2017;
+    E-measure: Fan et al., IJCAI 2018; weighted F: Margolin et al., CVPR 2014, beta 1. Without
+    anything salient S is 1 - mean(s) and F and weighted F are 0.
 
-    Raises ValueError where shapes do not fit, pictures are empty, or floats are not finite or not in [0, 1].
-    """
+    Raises ValueError where shapes do not fit, pictures are empty, or floats are not finite or not
+    in [0, 1]."""
     level, truth = _checked(prediction, mask)
     jobs = list(zip(level, truth))
     if len(jobs) > 1 and torch.get_num_threads() > 1:
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # most of the time is in scipy, without the lock
+        with ThreadPoolExecutor(
+            torch.get_num_threads()
+        ) as pool:  # most of the time is in scipy, without the lock
             found = list(pool.map(lambda job: _score(*job), jobs))
     else:
         found = [_score(*job) for job in jobs]
     names = [f.name for f in fields(SaliencyScores)]
-    empty = {name: (0, 256) if name.endswith("curve") or name in ("precision", "recall") else (0,) for name in names}
-    return SaliencyScores(**{
-        name: torch.from_numpy(np.array([one[name] for one in found], np.float64)) if found
-        else torch.zeros(empty[name], dtype=torch.float64) for name in names
-    })  # fmt: skip
+    empty = {
+        name: (0, 256) if name.endswith("curve") or name in ("precision", "recall") else (0,)
+        for name in names
+    }
+    return SaliencyScores(
+        **{
+            name: torch.from_numpy(np.array([one[name] for one in found], np.float64))
+            if found
+            else torch.zeros(empty[name], dtype=torch.float64)
+            for name in names
+        }
+    )
 
 
 def _checked(prediction: Tensor, mask: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """uint8 and bool, each (P, Y, X)."""
     if prediction.ndim != 3 or prediction.shape != mask.shape:
-        raise ValueError(f"saliency_scores: needs maps and masks (P, Y, X) alike, got {tuple(prediction.shape)} and "
-                         f"{tuple(mask.shape)}")  # fmt: skip
+        raise ValueError(
+            f"saliency_scores: needs maps and masks (P, Y, X) alike, got {tuple(prediction.shape)} and "
+            f"{tuple(mask.shape)}"
+        )
     if prediction.shape[1] * prediction.shape[2] == 0:
-        raise ValueError(f"saliency_scores: pictures of {tuple(prediction.shape[1:])} have no pixels")
+        raise ValueError(
+            f"saliency_scores: pictures of {tuple(prediction.shape[1:])} have no pixels"
+        )
     if mask.dtype == torch.uint8:
         mask = mask > 128
     if mask.dtype != torch.bool:
         raise ValueError(f"saliency_scores: mask must be bool or uint8, got {mask.dtype}")
     if prediction.dtype != torch.uint8:
         if not prediction.is_floating_point():
-            raise ValueError(f"saliency_scores: maps must be uint8 or floats, got {prediction.dtype}")
+            raise ValueError(
+                f"saliency_scores: maps must be uint8 or floats, got {prediction.dtype}"
+            )
         if prediction.numel() and not bool(((prediction >= 0) & (prediction <= 1)).all()):
             raise ValueError("saliency_scores: maps of floats must be finite and in [0, 1]")
         prediction = (255 * prediction.double()).round().to(torch.uint8)
@@ -128,17 +156,22 @@ def _score(level: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray | float
     at = value >= min(2 * float(s.mean()), 1.0)
     own_hits, own_wrong = float(salient[at].sum()), float(other[at].sum())
     precision, recall = hits / np.maximum(hits + wrong, 1), hits / max(positives, 1)
-    once = _f_measure(*(np.array([own_hits / max(n, 1)]) for n in (own_hits + own_wrong, positives)))
+    once = _f_measure(
+        *(np.array([own_hits / max(n, 1)]) for n in (own_hits + own_wrong, positives))
+    )
     return {
         "s_measure": _s_measure(s, truth, value, salient, other, mean),
         "mae": float((salient * (1 - value) + other * value).sum() / size),
         "weighted_f": _weighted_f(s, truth) if positives else 0.0,
         "e_curve": _e_measure(hits, wrong, positives, size),
-        "e_adaptive": float(_e_measure(np.array([own_hits]), np.array([own_wrong]), positives, size)[0]),
+        "e_adaptive": float(
+            _e_measure(np.array([own_hits]), np.array([own_wrong]), positives, size)[0]
+        ),
         "f_curve": _f_measure(precision, recall),
         "f_adaptive": float(once[0]),
-        "precision": precision, "recall": recall,
-    }  # fmt: skip
+        "precision": precision,
+        "recall": recall,
+    }
 
 
 def _stretched(there: np.ndarray) -> np.ndarray:
@@ -172,7 +205,12 @@ def _e_measure(hits: np.ndarray, wrong: np.ndarray, positives: int, size: int) -
 
 
 def _s_measure(
-    s: np.ndarray, truth: np.ndarray, value: np.ndarray, salient: np.ndarray, other: np.ndarray, mean: float
+    s: np.ndarray,
+    truth: np.ndarray,
+    value: np.ndarray,
+    salient: np.ndarray,
+    other: np.ndarray,
+    mean: float,
 ) -> float:
     positives, size = int(salient.sum()), truth.size
     if positives == 0:
@@ -193,7 +231,9 @@ def _object(value: np.ndarray, count: np.ndarray) -> float:
 
 
 def _region(s: np.ndarray, truth: np.ndarray) -> float:
-    """Structural similarity in the four quadrants around the middle of what is salient, by their sizes."""
+    """Structural similarity in the four quadrants around the middle of what is salient, by their
+    sizes.
+    """
     rows, columns = truth.sum(1), truth.sum(0)
     n = rows.sum()
     height, width = truth.shape
@@ -201,8 +241,12 @@ def _region(s: np.ndarray, truth: np.ndarray) -> float:
     x = int(np.round((columns * np.arange(width)).sum() / n)) + 1
     area = truth.size
     weights = [x * y / area, y * (width - x) / area, (height - y) * x / area]
-    parts = [(slice(0, y), slice(0, x)), (slice(0, y), slice(x, None)), (slice(y, None), slice(0, x)),
-             (slice(y, None), slice(x, None))]  # fmt: skip
+    parts = [
+        (slice(0, y), slice(0, x)),
+        (slice(0, y), slice(x, None)),
+        (slice(y, None), slice(0, x)),
+        (slice(y, None), slice(x, None)),
+    ]
     total = 0.0
     for weight, part in zip([*weights, 1 - sum(weights)], parts):
         if s[part].size:
@@ -216,7 +260,8 @@ def _alike(s: np.ndarray, truth: np.ndarray) -> float:
     positives = int(np.count_nonzero(truth))
     x, y = float(s.mean()), positives / n
     if positives in (0, n) and s.min() == s.max():
-        # Whether two constants are alike is left to the rounding of the mean, here as in the tools of the field.
+        # Whether two constants are alike is left to the rounding of the mean, here as in the tools
+        # of the field.
         return float((x * x + y * y) * n * (float(s.flat[0]) - x) ** 2 == 0)
     flat = s.ravel()
     var_x = float(flat @ flat) - n * x * x
@@ -233,7 +278,9 @@ def _alike(s: np.ndarray, truth: np.ndarray) -> float:
 
 @lru_cache(maxsize=4)
 def _importance(squares: int) -> np.ndarray:
-    """2 - 2^(-d / 5) of a squared distance in pixels: an error far from what is salient counts twice."""
+    """2 - 2^(-d / 5) of a squared distance in pixels: an error far from what is salient counts
+    twice.
+    """
     return 2 - np.exp(np.log(0.5) / 5 * np.sqrt(np.arange(squares)))
 
 
@@ -242,7 +289,8 @@ def _weighted_f(s: np.ndarray, truth: np.ndarray) -> float:
     near = tuple(slice(max(0, int(p[0]) - FAR), int(p[-1]) + FAR + 1) for p in (rows, columns))
     part, error = truth[near], np.abs(s[near] - truth[near])
     positives = int(np.count_nonzero(part))
-    # The nearest salient pixel of every other one: whose error stands for it beside the edge, and how far it is.
+    # The nearest salient pixel of every other one: whose error stands for it beside the edge, and
+    # how far it is.
     nearest = distance_transform_edt(~part, return_distances=False, return_indices=True)
     assert isinstance(nearest, np.ndarray)
     down = nearest[0] - np.arange(part.shape[0], dtype=np.int32)[:, None]
@@ -271,17 +319,29 @@ def _weighted_f(s: np.ndarray, truth: np.ndarray) -> float:
 
 
 def bootstrap_table(
-    scores: SaliencyScores, groups: Sequence[object] | None = None, *, draws: int = 1000, seed: int = 0
+    scores: SaliencyScores,
+    groups: Sequence[object] | None = None,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
 ) -> Mapping[str, tuple[float, float]]:
-    """95 % percentile intervals of `SaliencyScores.table`, by drawing groups (scenes), by default pictures, again.
+    """95 % percentile intervals of `SaliencyScores.table`, by drawing groups (scenes), by default
+    pictures, again.
 
     Raises ValueError where groups are not one a picture, or there are no pictures.
     """
     count = len(scores)
     if not count or (groups is not None and len(groups) != count):
-        raise ValueError(f"bootstrap_table: {count} pictures and {'no' if groups is None else len(groups)} groups")
-    place = np.arange(count) if groups is None else np.unique(np.asarray(groups, dtype=object).astype(str),
-                                                              return_inverse=True)[1].reshape(-1)  # fmt: skip
+        raise ValueError(
+            f"bootstrap_table: {count} pictures and {'no' if groups is None else len(groups)} groups"
+        )
+    place = (
+        np.arange(count)
+        if groups is None
+        else np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)[
+            1
+        ].reshape(-1)
+    )
     names = int(place.max()) + 1
     drawn = np.random.default_rng(seed).multinomial(names, np.full(names, 1 / names), size=draws)
     weight = torch.from_numpy(drawn[:, place].astype(np.float64))

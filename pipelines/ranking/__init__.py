@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..engine.command_line import python_verb
 from ..engine.task import Item, Review, Splits, Task, Verb
-from .options import CompareOptions, RankingOptions, RankingPredictOptions, SchemaOptions, TopOptions
+from .options import (
+    CompareOptions,
+    RankingOptions,
+    RankingPredictOptions,
+    SchemaOptions,
+    TopOptions,
+)
 
 if TYPE_CHECKING:
     import polars as pl
@@ -32,11 +38,19 @@ class Ranking(Task[RankingOptions]):
         "behave as in that log; users and items that it has not seen are scored by their other columns alone."
     )
     verbs: ClassVar[Mapping[str, Verb]] = {
-        "top": Verb(TopOptions, "headwise.pipelines.ranking.best:top", "the best items for each user"),
-        "compare": Verb(
-            CompareOptions, "headwise.pipelines.ranking.comparison:compare", "several models and seeds on one log"
+        "top": Verb(
+            TopOptions, "headwise.pipelines.ranking.verbs.top:top", "the best items for each user"
         ),
-        "schema": Verb(SchemaOptions, "headwise.pipelines.ranking.draft:draft", "draft a schema from a log's columns"),
+        "compare": Verb(
+            CompareOptions,
+            "headwise.pipelines.ranking.verbs.compare:compare",
+            "several models and seeds on one log",
+        ),
+        "schema": Verb(
+            SchemaOptions,
+            "headwise.pipelines.ranking.verbs.schema:draft",
+            "draft a schema from a log's columns",
+        ),
     }
 
     def check(self, options: Any) -> None:
@@ -47,13 +61,15 @@ class Ranking(Task[RankingOptions]):
 
     def write_sample(self, folder: Path) -> Path:
         """A generated log of clicks and likes, with its schema beside it."""
-        from ...data.generate_clicks import write_sample_clicks
+        from ...data.clicks.generate import write_sample_clicks
 
         return write_sample_clicks(folder)
 
-    def open(self, options: RankingOptions, spec: dict[str, Any] | None = None, *, whole: bool = False) -> Splits:
+    def open(
+        self, options: RankingOptions, spec: dict[str, Any] | None = None, *, whole: bool = False
+    ) -> Splits:
         """Read, split, make vocabularies and histories, encode."""
-        from .logs import open_splits
+        from .data import open_splits
 
         return open_splits(options, spec, whole)
 
@@ -66,7 +82,7 @@ class Ranking(Task[RankingOptions]):
     def warm_start(self, model: nn.Module, options: RankingOptions, spec: dict[str, Any]) -> None:
         """The weights of the run to go on from."""
         if options.from_run is not None:
-            from .logs import moved_weights
+            from .data import moved_weights
 
             moved_weights(model, spec, options.from_run)
 
@@ -76,8 +92,12 @@ class Ranking(Task[RankingOptions]):
 
         return optimizer(model, options)
 
-    def loss(self, model: nn.Module, batch: dict[str, torch.Tensor], options: RankingOptions) -> torch.Tensor:
-        """Weighted sum over tasks of the mean log-loss of the rows that count, and the L2 of the embeddings."""
+    def loss(
+        self, model: nn.Module, batch: dict[str, torch.Tensor], options: RankingOptions
+    ) -> torch.Tensor:
+        """Weighted sum over tasks of the mean log-loss of the rows that count, and the L2 of the
+        embeddings.
+        """
         from .scoring import loss
 
         return loss(model, batch, options)
@@ -113,20 +133,22 @@ class Ranking(Task[RankingOptions]):
         shapes = ({0: rows}, *([{0: events}] * 2 if sequences else [None, None]), ends)
         return tuple(batch[name] for name in ("fields", "events", "ages", "offsets")), shapes
 
-    def other_sample(self, splits: Splits, arguments: tuple[Any, ...], shapes: Any) -> tuple[Any, ...]:
+    def other_sample(
+        self, splits: Splits, arguments: tuple[Any, ...], shapes: Any
+    ) -> tuple[Any, ...]:
         """Fewer rows, with the events that are theirs."""
         batch = splits.test.__getitems__(range(min(3, len(splits.test))))
         return tuple(batch[name] for name in ("fields", "events", "ages", "offsets"))
 
     def items(self, options: Any, spec: dict[str, Any]) -> Sequence[Item]:
         """Parts of 50,000 rows of the files."""
-        from .infer import list_parts
+        from .prediction import list_parts
 
         return list_parts(options.input)
 
     def prediction_schema(self, options: Any, spec: dict[str, Any]) -> dict[str, Any]:
         """row, user_id, item_id, p_TASK, seen_user, seen_item, unseen, unread."""
-        from .infer import schema
+        from .prediction import schema
 
         return schema(spec)
 
@@ -140,12 +162,13 @@ class Ranking(Task[RankingOptions]):
         device: torch.device,
     ) -> list[pl.DataFrame | ValueError]:
         """Probabilities of the rows, in their order."""
-        from .infer import predict_parts
+        from .prediction import predict_parts
 
         return predict_parts(model, items, options, spec, device)
 
 
 TASK = Ranking()
 train, evaluate, predict, export, top, compare, schema = (
-    python_verb(TASK, verb) for verb in ("train", "evaluate", "predict", "export", "top", "compare", "schema")
+    python_verb(TASK, verb)
+    for verb in ("train", "evaluate", "predict", "export", "top", "compare", "schema")
 )

@@ -1,18 +1,26 @@
-"""What counting gives: a model must be better than the rates of users and items in the training part."""
+"""What counting gives: a model must be better than the rates of users and items in the training
+part.
+"""
 
 import numpy as np
 
-from ...data.interactions import Encoder, Rows
+from ...data.clicks.interactions import Encoder, Rows
 
 SMOOTHING = 20.0  # rows of the overall rate that each user's and item's rate is mixed with
 
 
 def rates(rows: Rows, which: np.ndarray, users: int, items: int) -> dict[str, np.ndarray]:
-    """Smoothed log-odds of each user (U, S) and item (I, S), above the overall (S,), on some rows."""
+    """Smoothed log-odds of each user (U, S) and item (I, S), above the overall (S,), on some
+    rows.
+    """
     assert rows.labels is not None
     labels = rows.labels[which]
     tasks = labels.shape[1]
-    out = {"overall": np.zeros(tasks), "user": np.zeros((users, tasks)), "item": np.zeros((items, tasks))}
+    out = {
+        "overall": np.zeros(tasks),
+        "user": np.zeros((users, tasks)),
+        "item": np.zeros((items, tasks)),
+    }
     for task in range(tasks):
         counts = labels[:, task] >= 0
         clicked = labels[counts, task] == 1
@@ -23,7 +31,9 @@ def rates(rows: Rows, which: np.ndarray, users: int, items: int) -> dict[str, np
             there = ids >= 0
             total = np.bincount(ids[there], minlength=size)
             yes = np.bincount(ids[there], clicked[there], minlength=size)
-            out[name][:, task] = _odds((yes + SMOOTHING * mean) / (total + SMOOTHING)) - out["overall"][task]
+            out[name][:, task] = (
+                _odds((yes + SMOOTHING * mean) / (total + SMOOTHING)) - out["overall"][task]
+            )
     return out
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...models.click import DIN, PLE, DCNv2, Embedding, MMoE, SharedBottom, TokenMixer
-from ...models.infnet import INFNet
-from .logs import layout_of
+from ...models.clicks.click import DIN, PLE, DCNv2, Embedding, MMoE, SharedBottom, TokenMixer
+from ...models.clicks.infnet import INFNet
+from .data import layout_of
 from .options import RankingOptions
 
 SPARSE_FROM = 100_000  # embeddings from which `--sparse auto` updates only those of a batch
@@ -20,20 +20,35 @@ def build(options: RankingOptions, spec: dict[str, Any]) -> nn.Module:
     """The model; `ValueError` for sizes that do not fit together."""
     layout, o = layout_of(spec), options
     shared: dict[str, Any] = {
-        "width": o.width, "towers": o.towers, "dropout": o.dropout, "sparse": is_sparse(options, spec),
-    }  # fmt: skip
+        "width": o.width,
+        "towers": o.towers,
+        "dropout": o.dropout,
+        "sparse": is_sparse(options, spec),
+    }
     if o.model in ("infnet", "infnet-hub"):
         return INFNet(
-            layout, **shared, blocks=o.layers, proxies=o.proxies, shared=o.shared_tasks, heads=o.heads,
-            residual=o.residual, variant="hub" if o.model == "infnet-hub" else "proxy", gated=o.gated, cross=o.cross,
+            layout,
+            **shared,
+            blocks=o.layers,
+            proxies=o.proxies,
+            shared=o.shared_tasks,
+            heads=o.heads,
+            residual=o.residual,
+            variant="hub" if o.model == "infnet-hub" else "proxy",
+            gated=o.gated,
+            cross=o.cross,
             task_tokens=o.task_tokens,
-        )  # fmt: skip
+        )
     if o.model == "tokens":
-        return TokenMixer(layout, **shared, layers=o.layers, heads=o.heads, attention=o.attention, ffn=o.ffn)
+        return TokenMixer(
+            layout, **shared, layers=o.layers, heads=o.heads, attention=o.attention, ffn=o.ffn
+        )
     if o.model == "mmoe":
         return MMoE(layout, **shared, experts=o.experts, hidden=o.hidden[0])
     if o.model == "ple":
-        return PLE(layout, **shared, experts=max(1, o.experts // 2), hidden=o.hidden[0], layers=o.layers)
+        return PLE(
+            layout, **shared, experts=max(1, o.experts // 2), hidden=o.hidden[0], layers=o.layers
+        )
     if o.model == "din":
         return DIN(layout, **shared, targets=spec["targets"], bottom=o.hidden)
     if o.model == "dcnv2":
@@ -58,7 +73,9 @@ def optimizer(model: nn.Module, options: RankingOptions) -> torch.optim.Optimize
     if options.embedding_optimizer == "adagrad":
         first: torch.optim.Optimizer = torch.optim.Adagrad(table, lr=options.lr * share)
     else:
-        first = (torch.optim.SparseAdam if embedding.sparse else torch.optim.Adam)(table, lr=options.lr * share)
+        first = (torch.optim.SparseAdam if embedding.sparse else torch.optim.Adam)(
+            table, lr=options.lr * share
+        )
     kind = torch.optim.AdamW if options.weight_decay else torch.optim.Adam
     second = kind(rest, lr=options.lr, weight_decay=options.weight_decay)
     first.param_groups[0]["share"] = share
@@ -82,8 +99,9 @@ class Both(torch.optim.Optimizer):
         self._begin()
 
     def _begin(self) -> None:
-        """Give every weight the state of step 0. A resumed run looks for all of them; torch would make them by dense
-        gradients, which a sparse table does not take, and not at all where one optimiser has some from the start."""
+        """Give every weight the state of step 0. A resumed run looks for all of them; torch would
+        make them by dense gradients, which a sparse table does not take, and not at all where one
+        optimiser has some from the start."""
         rates = [group["lr"] for group in self.param_groups]
         for part, group in zip(self.parts, self.param_groups):
             group["lr"] = 0.0
@@ -99,7 +117,9 @@ class Both(torch.optim.Optimizer):
         self.zero_grad(set_to_none=True)
 
     def _share(self) -> None:
-        """The parts, of one group each, work on the groups and on the state that this optimiser shows."""
+        """The parts, of one group each, work on the groups and on the state that this optimiser
+        shows.
+        """
         for part, group in zip(self.parts, self.param_groups):
             part.param_groups = [group]
             part.state = self.state

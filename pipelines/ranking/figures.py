@@ -6,16 +6,23 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...data.ranking_schema import Schema
+from ...data.clicks.schema import Schema
 from ..engine.task import Picture
 from ..metrics.ranking import calibration_table
 
 
-def pictures(labels: np.ndarray, probability: np.ndarray, tasks: Sequence[str], schema: Schema) -> list[Picture]:
-    """Calibration of each task, and how far clicked and other rows lie apart. labels: int8 (N, S), -1 = not counted."""
+def pictures(
+    labels: np.ndarray, probability: np.ndarray, tasks: Sequence[str], schema: Schema
+) -> list[Picture]:
+    """Calibration of each task, and how far clicked and other rows lie apart. labels: int8 (N, S),
+    -1 = not counted.
+    """
     from matplotlib.figure import Figure
 
-    tables, spread = Figure(figsize=(4.2 * len(tasks), 3.6)), Figure(figsize=(4.2 * len(tasks), 3.2))
+    tables, spread = (
+        Figure(figsize=(4.2 * len(tasks), 3.6)),
+        Figure(figsize=(4.2 * len(tasks), 3.2)),
+    )
     for place, task in enumerate(tasks):
         counts = labels[:, place] >= 0
         label, value = labels[counts, place], probability[counts, place]
@@ -29,7 +36,14 @@ def pictures(labels: np.ndarray, probability: np.ndarray, tasks: Sequence[str], 
         axes = spread.add_subplot(1, len(tasks), place + 1)
         for kind, name in ((0, "no"), (1, "yes")):
             if (label == kind).any():
-                axes.hist(value[label == kind], bins=40, range=(0, 1), density=True, histtype="step", label=name)
+                axes.hist(
+                    value[label == kind],
+                    bins=40,
+                    range=(0, 1),
+                    density=True,
+                    histtype="step",
+                    label=name,
+                )
         axes.set(xlabel="predicted", ylabel="density", title=task)
         axes.legend(frameon=False, title=schema.tasks[task].label.column)
     for figure in (tables, spread):

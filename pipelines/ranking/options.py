@@ -16,7 +16,9 @@ class RankingOptions(TrainOptions):
     """Train a click model on an event log: several tasks at once."""
 
     epochs: int = 8
-    """Passes over the training part at most; 1 where later passes only overfit the ids (large logs)."""
+    """Passes over the training part at most; 1 where later passes only overfit the ids (large
+    logs).
+    """
     patience: int = 2
     """Stop after this many epochs without a better validation score."""
     batch_size: int = 1024
@@ -26,12 +28,16 @@ class RankingOptions(TrainOptions):
     schedule: Literal["cosine", "constant"] = "constant"
     """Learning rate over the epochs: half a cosine down to 0, or constant."""
     schema: str = "auto"
-    """YAML file that says what the columns are, or a layout: movielens, kuairand, aliexpress, criteo. auto: the file
-    beside the log that bears its name, else the layout of the columns."""
+    """YAML file that says what the columns are, or a layout: movielens, kuairand, aliexpress,
+    criteo. auto: the file beside the log that bears its name, else the layout of the columns."""
     from_run: str | None = None
-    """Run to go on from (`--from RUN`): its weights, vocabularies and histories, grown by what the new log holds."""
+    """Run to go on from (`--from RUN`): its weights, vocabularies and histories, grown by what the
+    new log holds.
+    """
     model: Model = "infnet"
-    """INFNet (first version), its hub variant (second version), or a rival; tokens: any mechanism by --attention."""
+    """INFNet (first version), its hub variant (second version), or a rival; tokens: any mechanism
+    by --attention.
+    """
     width: int = 32
     """Width of embeddings and tokens."""
     layers: int = 2
@@ -65,13 +71,17 @@ class RankingOptions(TrainOptions):
     task_weights: tuple[float, ...] = ()
     """Weight of each task's loss, in the order of the schema; by default 1 each."""
     embedding_optimizer: Literal["adam", "adagrad"] = "adam"
-    """Optimiser of the embeddings; the rest has Adam (AdamW with --weight-decay, which leaves embeddings alone)."""
+    """Optimiser of the embeddings; the rest has Adam (AdamW with --weight-decay, which leaves
+    embeddings alone).
+    """
     embedding_lr: float | None = None
     """Learning rate of the embeddings; by default --lr."""
     embedding_l2: float = 0.01
     """Weight of the squared embeddings of a batch's rows, a mean over rows."""
     sparse: Literal["auto", "yes", "no"] = "auto"
-    """Update only the embeddings that a batch has; auto: where there are more than 100,000, on one device."""
+    """Update only the embeddings that a batch has; auto: where there are more than 100,000, on one
+    device.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +93,9 @@ class RankingPredictOptions(PredictOptions):
     batch_size: int = 4096
     """Rows per forward pass."""
     log: str | None = None
-    """Events since the training (a labelled log of the same columns), added to the histories before scoring."""
+    """Events since the training (a labelled log of the same columns), added to the histories before
+    scoring.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,11 +131,15 @@ class CompareOptions(RankingOptions):
     """Train several models with several seeds on one log; a table of means and deviations."""
 
     models: tuple[str, ...] = MODELS
-    """Models to train; `infnet:no-cross`, `infnet:no-gated` and `infnet:no-task-tokens` are ablations."""
+    """Models to train; `infnet:no-cross`, `infnet:no-gated` and `infnet:no-task-tokens` are
+    ablations.
+    """
     seeds: int = 3
     """Seeds of each model, from --seed on."""
     output: str
-    """Folder to write: the table, a picture, and a JSON file a training, which is not trained again."""
+    """Folder to write: the table, a picture, and a JSON file a training, which is not trained
+    again.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)

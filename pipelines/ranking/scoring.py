@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...data.click_batches import ClickRows
-from ...data.ranking_schema import schema_of
+from ...data.clicks.batches import ClickRows
+from ...data.clicks.schema import schema_of
 from ..engine.task import Review
 from ..metrics.ranking import auc, log_loss, ranking_scores
 from .baselines import rate_scores
@@ -28,7 +28,9 @@ def forward(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 
 
 def loss(model: nn.Module, batch: dict[str, Tensor], options: RankingOptions) -> Tensor:
-    """sum_s weight_s (mean log-loss of the rows that count) + l2 (mean over rows of the squared embeddings)."""
+    """sum_s weight_s (mean log-loss of the rows that count) + l2 (mean over rows of the squared
+    embeddings).
+    """
     logits, counts = forward(model, batch), batch["counts"].float()
     each = F.binary_cross_entropy_with_logits(logits, batch["labels"], reduction="none") * counts
     mean = each.sum(0) / counts.sum(0).clamp(min=1)
@@ -44,7 +46,10 @@ def loss(model: nn.Module, batch: dict[str, Tensor], options: RankingOptions) ->
 
 def validate(model: nn.Module, batches: Any) -> dict[str, float]:
     """AUC and log-loss, means over tasks, and one minus that AUC."""
-    found = [(forward(model, batch).sigmoid().float(), batch["labels"], batch["counts"]) for batch in batches]
+    found = [
+        (forward(model, batch).sigmoid().float(), batch["labels"], batch["counts"])
+        for batch in batches
+    ]
     probability, labels, counts = (torch.cat(part).cpu().numpy() for part in zip(*found))
     aucs, losses = [], []
     for task in range(labels.shape[1]):
@@ -57,9 +62,17 @@ def validate(model: nn.Module, batches: Any) -> dict[str, float]:
 
 
 @torch.no_grad()
-def batch_probability(model: nn.Module, batch: dict[str, Tensor], device: torch.device) -> np.ndarray:
+def batch_probability(
+    model: nn.Module, batch: dict[str, Tensor], device: torch.device
+) -> np.ndarray:
     """float32 (B, S)."""
-    return forward(model, {name: value.to(device) for name, value in batch.items()}).sigmoid().float().cpu().numpy()
+    return (
+        forward(model, {name: value.to(device) for name, value in batch.items()})
+        .sigmoid()
+        .float()
+        .cpu()
+        .numpy()
+    )
 
 
 def probabilities(
@@ -72,9 +85,15 @@ def probabilities(
 
 
 def review(
-    model: nn.Module, dataset: ClickRows, spec: dict[str, Any], options: RankingOptions, device: torch.device
+    model: nn.Module,
+    dataset: ClickRows,
+    spec: dict[str, Any],
+    options: RankingOptions,
+    device: torch.device,
 ) -> Review:
-    """Scores of each task, beside what counting users and items gives, and for cold users and items apart."""
+    """Scores of each task, beside what counting users and items gives, and for cold users and items
+    apart.
+    """
     from .figures import pictures
 
     probability = np.concatenate(list(probabilities(model, dataset, device)))
@@ -86,21 +105,28 @@ def review(
         "cold_users": ~encoder.trained_on("user", user),
         "cold_items": ~encoder.trained_on("item", item),
     }
-    metrics: dict[str, Any] = {"rows": len(dataset), **{name: int(part.sum()) for name, part in cold.items()}}
+    metrics: dict[str, Any] = {
+        "rows": len(dataset),
+        **{name: int(part.sum()) for name, part in cold.items()},
+    }
     table, said = [], []
     for place, task in enumerate(spec["tasks"]):
         counts = labels[:, place] >= 0
         found = _scores(labels[counts, place], probability[counts, place], user[counts])
         base = rate_scores(encoder, user[counts], item[counts], place)
-        found["baseline_auc"] = _scores(labels[counts, place], base, user[counts]).get("auc", float("nan"))
+        found["baseline_auc"] = _scores(labels[counts, place], base, user[counts]).get(
+            "auc", float("nan")
+        )
         for name, part in cold.items():
             both = counts & part
             if both.sum() >= SMALL:
                 found[f"auc_{name}"] = auc(labels[both, place], probability[both, place])
         metrics[task] = found
         table.append({"task": task, **found})
-        said.append(f"{task} AUC {found.get('auc', float('nan')):.4f} (users and items counted: "
-                    f"{found['baseline_auc']:.4f}), gAUC {found.get('gauc', float('nan')):.4f}")  # fmt: skip
+        said.append(
+            f"{task} AUC {found.get('auc', float('nan')):.4f} (users and items counted: "
+            f"{found['baseline_auc']:.4f}), gAUC {found.get('gauc', float('nan')):.4f}"
+        )
     shown = pl.DataFrame(table, strict=False)
     headline = f"{options.model} on {len(dataset):,} rows: " + "; ".join(said)
     figures = pictures(labels, probability, spec["tasks"], schema_of(spec["schema"]))

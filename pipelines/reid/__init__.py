@@ -1,8 +1,7 @@
 """Re-identification and fine-grained recognition with DCAL: train, embed, search, explain.
 
-The six answers of the task; pictures are read and split in `cohort`, scored in `scoring`, drawn in `figures`, embedded
-in `infer`, searched in `gallery`, cut out of frames in `crops`.
-"""
+The six answers of the task; pictures are read and split in `cohort`, scored in `scoring`, drawn in
+`figures`, embedded in `infer`, searched in `gallery`, cut out of frames in `crops`."""
 
 from __future__ import annotations
 
@@ -34,11 +33,25 @@ class Reid(Task[ReidOptions]):
         "model, not that they show the same person; do not decide over people by them. Other cameras cost much."
     )
     verbs: ClassVar[Mapping[str, Verb]] = {
-        "embed": Verb(ReidPredictOptions, "headwise.pipelines.reid.infer:embed", "pictures to a parquet of vectors"),
-        "search": Verb(SearchOptions, "headwise.pipelines.reid.gallery:search", "query pictures to ranked lists"),
-        "crop": Verb(CropOptions, "headwise.pipelines.reid.crops:crop", "frames or video to crops of people"),
+        "embed": Verb(
+            ReidPredictOptions,
+            "headwise.pipelines.reid.prediction:embed",
+            "pictures to a parquet of vectors",
+        ),
+        "search": Verb(
+            SearchOptions,
+            "headwise.pipelines.reid.verbs.search:search",
+            "query pictures to ranked lists",
+        ),
+        "crop": Verb(
+            CropOptions,
+            "headwise.pipelines.reid.verbs.crop:crop",
+            "frames or video to crops of people",
+        ),
         "compare": Verb(
-            CompareOptions, "headwise.pipelines.reid.comparison:compare", "DCAL beside the plain transformer, by seeds"
+            CompareOptions,
+            "headwise.pipelines.reid.verbs.compare:compare",
+            "DCAL beside the plain transformer, by seeds",
         ),
     }
 
@@ -50,13 +63,15 @@ class Reid(Task[ReidOptions]):
 
     def write_sample(self, folder: Path) -> Path:
         """Generated figures in the layout of Market-1501."""
-        from ...data.generate_persons import write_sample_persons
+        from ...data.persons.generate import write_sample_persons
 
         return write_sample_persons(folder)
 
-    def open(self, options: ReidOptions, spec: dict[str, Any] | None = None, *, whole: bool = False) -> Splits:
+    def open(
+        self, options: ReidOptions, spec: dict[str, Any] | None = None, *, whole: bool = False
+    ) -> Splits:
         """Read the list of pictures, and split it by identity or by picture."""
-        from .cohort import open_splits
+        from .data import open_splits
 
         return open_splits(options, spec, whole)
 
@@ -78,8 +93,12 @@ class Reid(Task[ReidOptions]):
 
         return optimizer(model, options)
 
-    def loss(self, model: nn.Module, batch: dict[str, torch.Tensor], options: ReidOptions) -> torch.Tensor:
-        """Cross-entropy and triplets of every branch, weighed by what the model learns of their variances."""
+    def loss(
+        self, model: nn.Module, batch: dict[str, torch.Tensor], options: ReidOptions
+    ) -> torch.Tensor:
+        """Cross-entropy and triplets of every branch, weighed by what the model learns of their
+        variances.
+        """
         from .losses import loss
 
         return loss(model, batch, options)
@@ -118,20 +137,22 @@ class Reid(Task[ReidOptions]):
 
     def sample(self, model: nn.Module, splits: Splits) -> tuple[tuple[Any, ...], Any]:
         """Normalised pictures; their number is free."""
-        from .cohort import example
+        from .data import example
 
         return example(splits)
 
     def items(self, options: Any, spec: dict[str, Any]) -> Sequence[Item]:
         """Pictures."""
-        from .infer import check_maps, list_inputs
+        from .prediction import check_maps, list_inputs
 
         check_maps(options, spec)
         return list_inputs(options.input, options.images)
 
     def prediction_schema(self, options: Any, spec: dict[str, Any]) -> dict[str, Any]:
-        """vector (or vector_ATTRIBUTE), model; prediction and probability of a run that names classes."""
-        from .infer import schema
+        """vector (or vector_ATTRIBUTE), model; prediction and probability of a run that names
+        classes.
+        """
+        from .prediction import schema
 
         return schema(options, spec)
 
@@ -145,12 +166,13 @@ class Reid(Task[ReidOptions]):
         device: torch.device,
     ) -> list[pl.DataFrame | ValueError]:
         """A row a picture."""
-        from .infer import predict_items
+        from .prediction import predict_items
 
         return predict_items(model, items, options, spec, device)
 
 
 TASK = Reid()
 train, evaluate, predict, export, embed, search, crop, compare = (
-    python_verb(TASK, verb) for verb in ("train", "evaluate", "predict", "export", "embed", "search", "crop", "compare")
+    python_verb(TASK, verb)
+    for verb in ("train", "evaluate", "predict", "export", "embed", "search", "crop", "compare")
 )

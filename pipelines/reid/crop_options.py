@@ -6,17 +6,25 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class CropOptions:
-    """Cut people out of a video or a folder of frames: pictures and crops.csv, ready for train and embed; resumable."""
+    """Cut people out of a video or a folder of frames: pictures and crops.csv, ready for train and
+    embed; resumable.
+    """
 
     input: str
-    """Video file, or folder of frames (pictures in the order of their names; a sequence of MOTChallenge)."""
+    """Video file, or folder of frames (pictures in the order of their names; a sequence of
+    MOTChallenge).
+    """
     output: str
-    """Folder to write: a picture of each crop, their table crops.csv, and crops.png with the first of them."""
+    """Folder to write: a picture of each crop, their table crops.csv, and crops.png with the first
+    of them.
+    """
     boxes: str | None = None
-    """Table of boxes: frame, x, y, width, height [score, identity, camera, class]; or gt.txt, det.txt of MOTChallenge.
-    Without it a detector finds them."""
+    """Table of boxes: frame, x, y, width, height [score, identity, camera, class]; or gt.txt,
+    det.txt of MOTChallenge. Without it a detector finds them."""
     config: str | None = None
-    """Config of mmdetection for a detector. It is a program that is run: give one that you trust."""
+    """Config of mmdetection for a detector. It is a program that is run: give one that you
+    trust.
+    """
     checkpoint: str | None = None
     """Weights of the detector (.pth of mmdetection)."""
     classes: tuple[str, ...] = ("person",)
@@ -30,7 +38,9 @@ class CropOptions:
     every: int = 1
     """Take every so many-th frame."""
     camera: str | None = None
-    """Name of the camera (default: the boxes' own, else the input's name); of a table with cameras only its boxes."""
+    """Name of the camera (default: the boxes' own, else the input's name); of a table with cameras
+    only its boxes.
+    """
     overwrite: bool = False
     """Replace crops that are in OUTPUT, and begin anew where another start left off."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"

@@ -1,4 +1,6 @@
-"""Pictures of re-identification: match curves, ranked lists, how alike pairs are, rollout over pictures."""
+"""Pictures of re-identification: match curves, ranked lists, how alike pairs are, rollout over
+pictures.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from torch import Tensor
 from ..engine.task import Picture
 from ..metrics.classification import reliability
 from .augment import DEVIATION, MEAN
-from .cohort import DISTRACTOR, JUNK, Pictures
+from .data import DISTRACTOR, JUNK, Pictures
 
 if TYPE_CHECKING:
     import polars as pl
@@ -35,15 +37,23 @@ def match_curves(curves: dict[str, np.ndarray]) -> Picture:
     axes.set(xlabel="rank", ylabel="queries with a match up to it", ylim=(0, 1.02))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    return Picture("cmc", "Cumulative match characteristic: share of the queries with a match up to a rank.", drawn)
+    return Picture(
+        "cmc",
+        "Cumulative match characteristic: share of the queries with a match up to a rank.",
+        drawn,
+    )
 
 
 def ranked_lists(part: Pictures, found: Found) -> list[Picture]:
-    """What queries found, best first: half of them drawn evenly, half those with the lowest precision."""
+    """What queries found, best first: half of them drawn evenly, half those with the lowest
+    precision.
+    """
     counted = np.flatnonzero(np.isfinite(found.scores.ap))
     if not len(counted):
         return []
-    even = counted[np.linspace(0, len(counted) - 1, min(LISTS // 2, len(counted))).round().astype(int)]
+    even = counted[
+        np.linspace(0, len(counted) - 1, min(LISTS // 2, len(counted))).round().astype(int)
+    ]
     worst = counted[np.argsort(found.scores.ap[counted], kind="stable")]
     chosen = list(dict.fromkeys([*even.tolist(), *worst[: LISTS // 2].tolist()]))
     query = part.query if part.ranked else np.arange(len(part))
@@ -61,11 +71,19 @@ def ranked_lists(part: Pictures, found: Found) -> list[Picture]:
         best = [k for k in np.argsort(distance, kind="stable")[:LENGTH] if np.isfinite(distance[k])]
         images = [part[int(place)]["image"], *(part[int(gallery[k])]["image"] for k in best)]
         right = [part.labels[gallery[k]] == part.labels[place] != DISTRACTOR for k in best]
-        titles = [f"AP {found.scores.ap[one]:.2f}", *(f"{1 - found.distance[one][k]:.3f}" for k in best)]
+        titles = [
+            f"AP {found.scores.ap[one]:.2f}",
+            *(f"{1 - found.distance[one][k]:.3f}" for k in best),
+        ]
         rows.append((images, [ASKED, *(RIGHT if one else WRONG for one in right)], titles))
     text = "Ranked lists: the query at the left, then what it found, best first, with cosine similarities. Green: the "
-    return [Picture("ranked-lists", text + "same identity, red: another. The lower half are the worst queries.",
-                    mosaic(rows, LENGTH + 1))]  # fmt: skip
+    return [
+        Picture(
+            "ranked-lists",
+            text + "same identity, red: another. The lower half are the worst queries.",
+            mosaic(rows, LENGTH + 1),
+        )
+    ]
 
 
 def mosaic(rows: list[tuple[list[Tensor], list[str], list[str]]], columns: int) -> Any:
@@ -111,22 +129,33 @@ def alike(part: Pictures, found: Found) -> Picture:
 
 
 def blended(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """A heat map (y, x) over a picture (Y, X, 3) in [0, 1]: the patches that count least are left grey."""
+    """A heat map (y, x) over a picture (Y, X, 3) in [0, 1]: the patches that count least are left
+    grey.
+    """
     from matplotlib import colormaps
 
-    sized = F.interpolate(torch.from_numpy(heat)[None, None].float(), image.shape[:2], mode="bicubic")[0, 0].numpy()
+    sized = F.interpolate(
+        torch.from_numpy(heat)[None, None].float(), image.shape[:2], mode="bicubic"
+    )[0, 0].numpy()
     low, high = np.quantile(sized, [0.02, 0.98])
     level = np.clip((sized - low) / max(high - low, 1e-12), 0, 1)
     grey = image.mean(2, keepdims=True)
     share = 0.65 * level[..., None]
-    return np.clip((1 - share) * (0.5 * image + 0.5 * grey) + share * colormaps["inferno"](level)[..., :3], 0, 1)
+    return np.clip(
+        (1 - share) * (0.5 * image + 0.5 * grey) + share * colormaps["inferno"](level)[..., :3],
+        0,
+        1,
+    )
 
 
 def rollout(images: Tensor, maps: np.ndarray, names: list[str]) -> Picture:
     """images: (B, 3, Y, X), normalised; maps: (B, rows, columns)."""
     from matplotlib.figure import Figure
 
-    drawn = Figure(figsize=(1.4 * len(images), 0.5 + 2.8 * images.shape[2] / images.shape[3]), layout="constrained")
+    drawn = Figure(
+        figsize=(1.4 * len(images), 0.5 + 2.8 * images.shape[2] / images.shape[3]),
+        layout="constrained",
+    )
     axes = drawn.subplots(2, len(images), squeeze=False)
     for k, (image, heat, name) in enumerate(zip(images, maps, names)):
         plain = (image * DEVIATION + MEAN).clamp(0, 1).permute(1, 2, 0).numpy()
@@ -136,7 +165,11 @@ def rollout(images: Tensor, maps: np.ndarray, names: list[str]) -> Picture:
         for axis in axes[:, k]:
             axis.axis("off")
     text = "Attention rollout of the class token: the patches that its final value draws most from, by the softmaxes "
-    return Picture("rollout", text + "of all layers. It shows where the model looked, not why it decided.", drawn)
+    return Picture(
+        "rollout",
+        text + "of all layers. It shows where the model looked, not why it decided.",
+        drawn,
+    )
 
 
 def confusion(labels: np.ndarray, probability: np.ndarray, classes: list[str]) -> Picture:
@@ -169,24 +202,41 @@ def calibration(labels: np.ndarray, probability: np.ndarray, base: np.ndarray) -
         found = reliability(labels, given)
         there = found.count > 0
         axes.plot(found.confidence[there], found.accuracy[there], "o-", markersize=4, label=name)
-    axes.set(xlabel="probability of the predicted class", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
+    axes.set(
+        xlabel="probability of the predicted class",
+        ylabel="share that is right",
+        xlim=(0, 1),
+        ylim=(0, 1),
+    )
     axes.legend(frameon=False)
-    return Picture("calibration", "Reliability: below the line the model is surer than it should be.", drawn)
+    return Picture(
+        "calibration", "Reliability: below the line the model is surer than it should be.", drawn
+    )
 
 
 def mistakes(part: Pictures, probability: np.ndarray, classes: list[str]) -> list[Picture]:
     """The pictures whose true class had the lowest probability."""
     own = probability[np.arange(len(part)), part.labels]
-    worst = [k for k in np.argsort(own, kind="stable")[:16] if probability[k].argmax() != part.labels[k]]
+    worst = [
+        k for k in np.argsort(own, kind="stable")[:16] if probability[k].argmax() != part.labels[k]
+    ]
     if not worst:
         return []
     rows = []
     for line in (worst[:8], worst[8:]):
         if line:
-            titles = [f"{classes[part.labels[k]][:14]}\nnot {classes[int(probability[k].argmax())][:14]}" for k in line]
+            titles = [
+                f"{classes[part.labels[k]][:14]}\nnot {classes[int(probability[k].argmax())][:14]}"
+                for k in line
+            ]
             rows.append(([part[int(k)]["image"] for k in line], [WRONG] * len(line), titles))
-    return [Picture("mistakes", "The pictures whose true class (first line) was given the lowest probability.",
-                    mosaic(rows, 8))]  # fmt: skip
+    return [
+        Picture(
+            "mistakes",
+            "The pictures whose true class (first line) was given the lowest probability.",
+            mosaic(rows, 8),
+        )
+    ]
 
 
 def attributes(table: pl.DataFrame) -> Picture:
@@ -214,6 +264,12 @@ def neighbours(part: Pictures, vectors: np.ndarray, spec: dict[str, Any]) -> lis
         likeness = vectors[own] @ vectors[own[0]]
         best = own[np.argsort(-likeness, kind="stable")[: LENGTH + 1]]
         right = [RIGHT if part.labels[k] == part.labels[own[0]] else WRONG for k in best[1:]]
-        rows.append(([part[int(k)]["image"] for k in best], [ASKED, *right], [name[:14], *[""] * len(right)]))
+        rows.append(
+            (
+                [part[int(k)]["image"] for k in best],
+                [ASKED, *right],
+                [name[:14], *[""] * len(right)],
+            )
+        )
     text = "What one picture (left) finds in the space of every attribute. Green: the same value of it, red: another."
     return [Picture("neighbours", text, mosaic(rows, LENGTH + 1))] if rows else []

@@ -1,4 +1,6 @@
-"""Batches of P identities with K pictures each, as triplet losses need them (Hermans et al., arXiv 1703.07737)."""
+"""Batches of P identities with K pictures each, as triplet losses need them (Hermans et al., arXiv
+1703.07737).
+"""
 
 import numpy as np
 
@@ -15,14 +17,14 @@ def count_batches(labels: np.ndarray, identities: int, each: int) -> int:
 def identity_batches(
     labels: np.ndarray, identities: int, each: int, generator: np.random.Generator
 ) -> list[np.ndarray]:
-    """An epoch of batches, each int64 (P, K) of places in `labels`: P different identities (fewer where there are
-    fewer), K pictures of each, without a copy where it has K.
+    """An epoch of batches, each int64 (P, K) of places in `labels`: P different identities (fewer
+    where there are fewer), K pictures of each, without a copy where it has K.
 
-    The pictures of an identity are shuffled and cut into groups of K, the last one filled up from its others. A batch
-    draws identities by how many groups they have left, those first that no batch to come can do without; when fewer
-    than P have any, others give pictures again. An identity with more groups than there are batches gives one to each,
-    and the rest wait for the next epoch.
-    """
+    The pictures of an identity are shuffled and cut into groups of K, the last one filled up from
+    its others. A batch draws identities by how many groups they have left, those first that no
+    batch to come can do without; when fewer than P have any, others give pictures again. An
+    identity with more groups than there are batches gives one to each, and the rest wait for the
+    next epoch."""
     places = [np.flatnonzero(labels == one) for one in np.unique(labels)]
     groups = [_groups(generator.permutation(own), each, generator) for own in places]
     left = np.array([len(own) for own in groups])
@@ -46,7 +48,9 @@ def identity_batches(
 
 
 def _groups(places: np.ndarray, each: int, generator: np.random.Generator) -> list[np.ndarray]:
-    """Shuffled pictures in groups of K; the last is filled up from the rest, or by copies where there are too few."""
+    """Shuffled pictures in groups of K; the last is filled up from the rest, or by copies where
+    there are too few.
+    """
     groups = [places[start : start + each] for start in range(0, len(places), each)]
     short = each - len(groups[-1])
     if short:

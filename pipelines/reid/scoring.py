@@ -1,4 +1,6 @@
-"""What a model of pictures is worth: by the protocols of search and recognition, beside colours alone."""
+"""What a model of pictures is worth: by the protocols of search and recognition, beside colours
+alone.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +14,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...models.cca import ConditionalEmbedder
-from ...models.dcal import DCAL, probabilities, vectors
-from ..engine import order
+from ...models.vision.cca import ConditionalEmbedder
+from ...models.vision.dcal import DCAL, probabilities, vectors
+from ..engine.command_line.terminal import Progressbar
 from ..engine.task import Picture, Review, Splits
-from ..engine.terminal import Progressbar
+from ..engine.training import order
 from ..metrics import classification
 from ..metrics.reranking import rerank
-from ..metrics.retrieval import Retrieval, bootstrap, leave_one_out, recall_at, retrieval_scores, score_vectors
+from ..metrics.retrieval import (
+    Retrieval,
+    bootstrap,
+    leave_one_out,
+    recall_at,
+    retrieval_scores,
+    score_vectors,
+)
 from . import figures
 from .augment import normalise
-from .cohort import DISTRACTOR, JUNK, Pictures
+from .data import DISTRACTOR, JUNK, Pictures
 
 RANKS = (1, 5, 10)
 NOBODY = -2  # the identity of a query that is junk or a distractor: it has no match
@@ -31,8 +40,12 @@ COLOURS = "colours alone"
 
 
 @torch.no_grad()
-def embed(model: nn.Module, batches: Iterable[dict[str, Tensor]], size: tuple[int, int]) -> dict[str, np.ndarray]:
-    """vectors (n, E), label, camera, condition, index (n,), and probability (n, K) of a model of classes."""
+def embed(
+    model: nn.Module, batches: Iterable[dict[str, Tensor]], size: tuple[int, int]
+) -> dict[str, np.ndarray]:
+    """vectors (n, E), label, camera, condition, index (n,), and probability (n, K) of a model of
+    classes.
+    """
     found: dict[str, list[Tensor]] = {}
     for batch in batches:
         each = {name: batch[name] for name in ("label", "camera", "condition", "index")}
@@ -55,8 +68,8 @@ def outputs(model: Any, images: Tensor, condition: Tensor | None = None) -> dict
 
 
 def validate(model: nn.Module, batches: Any, options: Any) -> dict[str, float]:
-    """error: 1 - mAP of every picture asking all others, or 1 - accuracy; 0 where nothing is kept for validation, so
-    that the last epoch counts as the best."""
+    """error: 1 - mAP of every picture asking all others, or 1 - accuracy; 0 where nothing is kept
+    for validation, so that the last epoch counts as the best."""
     plain = getattr(model, "module", model)
     found = embed(plain, batches, tuple(options.size))
     if not found:
@@ -72,7 +85,9 @@ def validate(model: nn.Module, batches: Any, options: Any) -> dict[str, float]:
 def search_all(
     given: np.ndarray, labels: np.ndarray, cameras: np.ndarray | None, conditions: np.ndarray
 ) -> tuple[Retrieval, bool]:
-    """Every picture asks all others of its condition, other cameras only where that leaves a match; whether it did."""
+    """Every picture asks all others of its condition, other cameras only where that leaves a match;
+    whether it did.
+    """
     if conditions.any():
         return leave_one_out(given, labels, groups=conditions), False
     own = np.arange(len(labels))
@@ -90,7 +105,9 @@ def cosine_distances(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
 
 
 def colours(images: Tensor) -> Tensor:
-    """Square roots of the colour histograms of six stripes, of length 1 (Hellinger): uint8 (B, 3, Y, X) -> (B, E)."""
+    """Square roots of the colour histograms of six stripes, of length 1 (Hellinger): uint8 (B, 3,
+    Y, X) -> (B, E).
+    """
     found = []
     for stripe in images.tensor_split(STRIPES, 2):
         level = (stripe.flatten(2) // (256 // BINS)).long()
@@ -100,12 +117,17 @@ def colours(images: Tensor) -> Tensor:
 
 def colours_of(part: Pictures) -> np.ndarray:
     """(n, E) of all pictures of a part."""
-    each = [colours(torch.stack([part[k]["image"] for k in block])) for block in order.sequential(len(part), 64)]
+    each = [
+        colours(torch.stack([part[k]["image"] for k in block]))
+        for block in order.sequential(len(part), 64)
+    ]
     return torch.cat(each).numpy() if each else np.zeros((0, 1), np.float32)
 
 
 def fit_baseline(splits: Splits, seed: int) -> dict[str, Tensor]:
-    """Logistic regression of classes on colours (scikit-learn); to search, colours are compared as they are."""
+    """Logistic regression of classes on colours (scikit-learn); to search, colours are compared as
+    they are.
+    """
     if splits.spec["goal"] != "classes":
         return {}
     from sklearn.linear_model import LogisticRegression
@@ -115,13 +137,20 @@ def fit_baseline(splits: Splits, seed: int) -> dict[str, Tensor]:
     weight, bias = fitted.coef_, fitted.intercept_
     if len(weight) == 1:  # two classes: one row, the logit of the second
         weight, bias = np.concatenate([0 * weight, weight]), np.concatenate([[0.0], bias])
-    return {"baseline_weight": torch.from_numpy(np.ascontiguousarray(weight)), "baseline_bias": torch.from_numpy(bias)}
+    return {
+        "baseline_weight": torch.from_numpy(np.ascontiguousarray(weight)),
+        "baseline_bias": torch.from_numpy(bias),
+    }
 
 
 def review(
-    model: nn.Module, part: Pictures, calibration: dict[str, Tensor], options: Any, spec: dict[str, Any],
+    model: nn.Module,
+    part: Pictures,
+    calibration: dict[str, Tensor],
+    options: Any,
+    spec: dict[str, Any],
     device: torch.device,
-) -> Review:  # fmt: skip
+) -> Review:
     """Scores with intervals beside colours alone, and the pictures of the report."""
     found = embed_part(model, part, options, device)
     maps = attention_maps(model, part, options, device)
@@ -132,7 +161,9 @@ def review(
     return _search(part, found, options, maps)
 
 
-def embed_part(model: nn.Module, part: Pictures, options: Any, device: torch.device) -> dict[str, np.ndarray]:
+def embed_part(
+    model: nn.Module, part: Pictures, options: Any, device: torch.device
+) -> dict[str, np.ndarray]:
     """`embed` over a part, with a progress bar."""
     lists = order.sequential(len(part), options.batch_size)
     loader = order.loader(part, lists, workers=options.workers)
@@ -157,7 +188,9 @@ class Found:
 
 
 def ask(part: Pictures, given: np.ndarray) -> Found:
-    """Queries against the gallery, or every picture against all others; by other cameras where that can be."""
+    """Queries against the gallery, or every picture against all others; by other cameras where that
+    can be.
+    """
     labels, cameras = part.labels, part.cameras
     if not part.ranked:
         scored, crossed = search_all(given, labels, cameras, part.conditions)
@@ -171,18 +204,26 @@ def ask(part: Pictures, given: np.ndarray) -> Found:
     return Found(score_vectors(*both), cosine_distances(*both[:2]), labels[query], False)
 
 
-def _search(part: Pictures, found: dict[str, np.ndarray], options: Any, maps: list[Picture]) -> Review:
+def _search(
+    part: Pictures, found: dict[str, np.ndarray], options: Any, maps: list[Picture]
+) -> Review:
     own, beside = ask(part, found["vectors"]), ask(part, colours_of(part))
     if not own.scores.queries:
-        return Review({"queries": 0, "skipped": own.scores.skipped},
-                      f"none of {own.scores.skipped} queries has a match in the gallery: nothing to score")  # fmt: skip
+        return Review(
+            {"queries": 0, "skipped": own.scores.skipped},
+            f"none of {own.scores.skipped} queries has a match in the gallery: nothing to score",
+        )
     metrics = {**scores_of(own, options.seed), "protocol": protocol(part, own)}
     metrics["baselines"] = {COLOURS: scores_of(beside, options.seed)}
     rows = {options.model: metrics, COLOURS: metrics["baselines"][COLOURS]}
     curves = {options.model: own.scores.cmc, COLOURS: beside.scores.cmc}
     if part.ranked and len(part) <= options.rerank:
         query, gallery = part.query, part.gallery
-        cameras = (part.cameras[query], part.cameras[gallery]) if own.cameras_used and part.cameras is not None else ()
+        cameras = (
+            (part.cameras[query], part.cameras[gallery])
+            if own.cameras_used and part.cameras is not None
+            else ()
+        )
         again = rerank(found["vectors"][query], found["vectors"][gallery])
         scored = retrieval_scores(again, part.labels[query], part.labels[gallery], *cameras)
         reranked = Found(scored, again, own.ids, own.cameras_used)
@@ -192,10 +233,19 @@ def _search(part: Pictures, found: dict[str, np.ndarray], options: Any, maps: li
         # As above: junk counts for nobody, and no distractor is like another.
         kept = part.labels != JUNK
         apart = np.where(part.labels == DISTRACTOR, NOBODY - np.arange(len(part)), part.labels)
-        metrics["recall_at"] = {str(k): v for k, v in recall_at(found["vectors"][kept], apart[kept]).items()}
+        metrics["recall_at"] = {
+            str(k): v for k, v in recall_at(found["vectors"][kept], apart[kept]).items()
+        }
     names = ("mAP", *(f"rank_{k}" for k in RANKS), "mINP")
-    table = pl.DataFrame([{"score": name, **{who: _shown(row, name) for who, row in rows.items()}} for name in names])
-    pictures = [figures.match_curves(curves), *figures.ranked_lists(part, own), figures.alike(part, own), *maps]
+    table = pl.DataFrame(
+        [{"score": name, **{who: _shown(row, name) for who, row in rows.items()}} for name in names]
+    )
+    pictures = [
+        figures.match_curves(curves),
+        *figures.ranked_lists(part, own),
+        figures.alike(part, own),
+        *maps,
+    ]
     headline = (
         f"{own.scores.queries} queries: mAP {_shown(metrics, 'mAP')}, rank 1 {_shown(metrics, 'rank_1')}; "
         f"colours alone mAP {_shown(metrics['baselines'][COLOURS], 'mAP')}; {metrics['protocol']}"
@@ -212,7 +262,9 @@ def protocol(part: Pictures, found: Found) -> str:
     else:
         cameras = "cameras are ignored, as no query has a match of another camera"
     how = "queries against the gallery" if part.ranked else "each picture against all others"
-    skipped = f", {found.scores.skipped} queries without a match left out" if found.scores.skipped else ""
+    skipped = (
+        f", {found.scores.skipped} queries without a match left out" if found.scores.skipped else ""
+    )
     return f"{how}; {cameras}{skipped}"
 
 
@@ -223,14 +275,21 @@ def scores_of(found: Found, seed: int) -> dict[str, Any]:
     cmc = {f"rank_{k}": float(scored.cmc[min(k, len(scored.cmc)) - 1]) for k in RANKS}
     names = {"mean_ap": "mAP", "mean_inp": "mINP", "rank_1": "rank_1"}
     return {
-        "mAP": scored.mean_ap, **cmc, "mINP": scored.mean_inp, "queries": scored.queries, "skipped": scored.skipped,
-        "cameras": found.cameras_used, "intervals": {names[name]: list(ends) for name, ends in between.items()},
-    }  # fmt: skip
+        "mAP": scored.mean_ap,
+        **cmc,
+        "mINP": scored.mean_inp,
+        "queries": scored.queries,
+        "skipped": scored.skipped,
+        "cameras": found.cameras_used,
+        "intervals": {names[name]: list(ends) for name, ends in between.items()},
+    }
 
 
 def _shown(found: dict[str, Any], name: str) -> str:
     ends = found.get("intervals", {}).get(name)
-    between = f" ({ends[0]:.3f} to {ends[1]:.3f})" if ends is not None and np.isfinite(ends).all() else ""
+    between = (
+        f" ({ends[0]:.3f} to {ends[1]:.3f})" if ends is not None and np.isfinite(ends).all() else ""
+    )
     return f"{found[name]:.3f}{between}"
 
 
@@ -247,41 +306,66 @@ def _conditions(part: Pictures, found: dict[str, np.ndarray], spec: dict[str, An
         rows.append(row)
     table = pl.DataFrame(rows)
     mean = {name: float(np.nanmean(table[name])) for name in table.columns[2:]}
-    metrics = {"mAP": mean["cca: mAP"], "recall_at_1": mean["cca: recall at 1"], "attributes": rows,
-               "baselines": {COLOURS: {"mAP": mean[f"{COLOURS}: mAP"],
-                                       "recall_at_1": mean[f"{COLOURS}: recall at 1"]}}}  # fmt: skip
+    metrics = {
+        "mAP": mean["cca: mAP"],
+        "recall_at_1": mean["cca: recall at 1"],
+        "attributes": rows,
+        "baselines": {
+            COLOURS: {
+                "mAP": mean[f"{COLOURS}: mAP"],
+                "recall_at_1": mean[f"{COLOURS}: recall at 1"],
+            }
+        },
+    }
     headline = (
         f"{len(rows)} attributes: mean mAP {metrics['mAP']:.3f}, recall at 1 {metrics['recall_at_1']:.3f}; colours "
         f"alone mAP {mean[f'{COLOURS}: mAP']:.3f}"
     )
-    return Review(metrics, headline, [figures.attributes(table), *figures.neighbours(part, found["vectors"], spec)],
-                  {"Scores by attribute": table})  # fmt: skip
+    return Review(
+        metrics,
+        headline,
+        [figures.attributes(table), *figures.neighbours(part, found["vectors"], spec)],
+        {"Scores by attribute": table},
+    )
 
 
 def _recognition(
-    part: Pictures, found: dict[str, np.ndarray], calibration: dict[str, Tensor], options: Any, spec: dict[str, Any],
+    part: Pictures,
+    found: dict[str, np.ndarray],
+    calibration: dict[str, Tensor],
+    options: Any,
+    spec: dict[str, Any],
     maps: list[Picture],
-) -> Review:  # fmt: skip
+) -> Review:
     labels, probability = part.labels, found["probability"].astype(np.float64)
     probability /= probability.sum(1, keepdims=True)
     flat = torch.from_numpy(colours_of(part)).double()
-    base = F.softmax(flat @ calibration["baseline_weight"].double().T + calibration["baseline_bias"], 1).numpy()
+    base = F.softmax(
+        flat @ calibration["baseline_weight"].double().T + calibration["baseline_bias"], 1
+    ).numpy()
     own, beside = (_classified(labels, given, options.seed) for given in (probability, base))
     own["pictures"] = len(part)
     own["top_5"] = float((np.argsort(-probability, 1)[:, :5] == labels[:, None]).any(1).mean())
     metrics = {**own, "baselines": {COLOURS: beside}}
     metrics["recall_at"] = {str(k): v for k, v in recall_at(found["vectors"], labels).items()}
     names = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "ece")
-    rows = [{"score": name, options.model: _shown(own, name), COLOURS: _shown(beside, name)} for name in names]
+    rows = [
+        {"score": name, options.model: _shown(own, name), COLOURS: _shown(beside, name)}
+        for name in names
+    ]
     pictures = [
-        figures.confusion(labels, probability, spec["classes"]), figures.calibration(labels, probability, base),
-        *figures.mistakes(part, probability, spec["classes"]), *maps,
-    ]  # fmt: skip
+        figures.confusion(labels, probability, spec["classes"]),
+        figures.calibration(labels, probability, base),
+        *figures.mistakes(part, probability, spec["classes"]),
+        *maps,
+    ]
     headline = (
         f"{len(part)} pictures of {len(spec['classes'])} classes: accuracy {_shown(own, 'accuracy')}; colours alone "
         f"{_shown(beside, 'accuracy')}"
     )
-    return Review(metrics, headline, pictures, {"Scores, 95 % intervals by picture": pl.DataFrame(rows)})
+    return Review(
+        metrics, headline, pictures, {"Scores, 95 % intervals by picture": pl.DataFrame(rows)}
+    )
 
 
 def _classified(labels: np.ndarray, probability: np.ndarray, seed: int) -> dict[str, Any]:
@@ -291,7 +375,9 @@ def _classified(labels: np.ndarray, probability: np.ndarray, seed: int) -> dict[
 
 
 @torch.no_grad()
-def attention_maps(model: nn.Module, part: Pictures, options: Any, device: torch.device) -> list[Picture]:
+def attention_maps(
+    model: nn.Module, part: Pictures, options: Any, device: torch.device
+) -> list[Picture]:
     """Rollout over a few pictures; none for a mechanism that has no rollout."""
     if not isinstance(model, DCAL) or not model.trunk.readable or not len(part):
         return []

@@ -1,8 +1,8 @@
 """RGB-D salient object detection with GL-DMNet: train, evaluate, predict, cross-validate.
 
-The six answers of the task; scenes are read and split in `cohort`, varied in `augment`, scored in `scoring`, drawn in
-`figures`, predicted in `infer`; `folds` leaves one group of scenes out after the other.
-"""
+The six answers of the task; scenes are read and split in `cohort`, varied in `augment`, scored in
+`scoring`, drawn in `figures`, predicted in `infer`; `folds` leaves one group of scenes out after
+the other."""
 
 from __future__ import annotations
 
@@ -34,8 +34,10 @@ class Saliency(Task[SaliencyOptions]):
     )
     verbs: ClassVar[Mapping[str, Verb]] = {
         "crossval": Verb(
-            CrossvalOptions, "headwise.pipelines.saliency.folds:crossval", "leave one group of scenes out in turn"
-        ),
+            CrossvalOptions,
+            "headwise.pipelines.saliency.verbs.crossval:crossval",
+            "leave one group of scenes out in turn",
+        )
     }
 
     def check(self, options: Any) -> None:
@@ -46,13 +48,15 @@ class Saliency(Task[SaliencyOptions]):
 
     def write_sample(self, folder: Path) -> Path:
         """Generated scenes in folders RGB, depth and GT."""
-        from ...data.generate_scenes import write_sample_scenes
+        from ...data.scenes.generate import write_sample_scenes
 
         return write_sample_scenes(folder)
 
-    def open(self, options: SaliencyOptions, spec: dict[str, Any] | None = None, *, whole: bool = False) -> Splits:
+    def open(
+        self, options: SaliencyOptions, spec: dict[str, Any] | None = None, *, whole: bool = False
+    ) -> Splits:
         """Read the list of scenes, split it by groups, check which way round depth is."""
-        from .cohort import open_splits
+        from .data import open_splits
 
         return open_splits(options, spec, whole)
 
@@ -74,19 +78,25 @@ class Saliency(Task[SaliencyOptions]):
 
         return optimizer(model, options)
 
-    def begin_epoch(self, model: nn.Module, optimizer: Any, options: SaliencyOptions, epoch: int) -> None:
+    def begin_epoch(
+        self, model: nn.Module, optimizer: Any, options: SaliencyOptions, epoch: int
+    ) -> None:
         """Hold the parts that this stage of the training holds."""
         from .build import freeze
 
         freeze(model, optimizer, options, epoch)
 
-    def loss(self, model: nn.Module, batch: dict[str, torch.Tensor], options: SaliencyOptions) -> torch.Tensor:
+    def loss(
+        self, model: nn.Module, batch: dict[str, torch.Tensor], options: SaliencyOptions
+    ) -> torch.Tensor:
         """Cross-entropy and IoU of the four maps."""
         from .losses import loss
 
         return loss(model, batch, options)
 
-    def validate(self, model: nn.Module, batches: Any, options: SaliencyOptions) -> dict[str, float]:
+    def validate(
+        self, model: nn.Module, batches: Any, options: SaliencyOptions
+    ) -> dict[str, float]:
         """MAE and one minus S-measure, at the size of the model."""
         from .scoring import validate
 
@@ -101,7 +111,9 @@ class Saliency(Task[SaliencyOptions]):
         spec: dict[str, Any],
         device: torch.device,
     ) -> Review:
-        """Every metric of the field by data set, beside depth alone and the middle of the picture."""
+        """Every metric of the field by data set, beside depth alone and the middle of the
+        picture.
+        """
         from .scoring import review
 
         return review(model, dataset, options, spec, device)
@@ -112,19 +124,19 @@ class Saliency(Task[SaliencyOptions]):
 
     def sample(self, model: nn.Module, splits: Splits) -> tuple[tuple[Any, ...], Any]:
         """Normalised pictures and depths; their number is free."""
-        from .cohort import example
+        from .data import example
 
         return example(splits)
 
     def items(self, options: Any, spec: dict[str, Any]) -> Sequence[Item]:
         """Pictures, with the depth of each."""
-        from .infer import list_inputs
+        from .prediction import list_inputs
 
         return list_inputs(options)
 
     def prediction_schema(self, options: Any, spec: dict[str, Any]) -> dict[str, Any]:
         """map, height, width, depth, salient, and the box of what is salient."""
-        from .infer import schema
+        from .prediction import schema
 
         return schema()
 
@@ -138,7 +150,7 @@ class Saliency(Task[SaliencyOptions]):
         device: torch.device,
     ) -> list[pl.DataFrame | ValueError]:
         """A map of 8 bits and a row for each picture."""
-        from .infer import predict_items
+        from .prediction import predict_items
 
         return predict_items(model, items, options, spec, device)
 

@@ -1,4 +1,5 @@
-"""Scenes as the model takes them, and how training varies them: on the device, a batch at once, by torch's seed.
+"""Scenes as the model takes them, and how training varies them: on the device, a batch at once, by
+torch's seed.
 
 Shapes: B scenes, Y x X pixels. Colour, depth and mask are moved together.
 """
@@ -12,7 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, by which timm's weights were trained
+MEAN, DEVIATION = (
+    (0.485, 0.456, 0.406),
+    (0.229, 0.224, 0.225),
+)  # of ImageNet, by which timm's weights were trained
 BLANK = 0.5  # depth of a scene without any
 
 
@@ -34,11 +38,16 @@ def augment(batch: dict[str, Tensor], options: Any) -> tuple[Tensor, Tensor, Ten
 
 
 def vary(image: Tensor, depth: Tensor, mask: Tensor, options: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Colour (B, 3, Y, X), depth and mask (B, 1, Y, X), all in [0, 1]: cut, turned, mirrored together; colours changed;
-    the depth of some scenes blanked."""
+    """Colour (B, 3, Y, X), depth and mask (B, 1, Y, X), all in [0, 1]: cut, turned, mirrored
+    together; colours changed; the depth of some scenes blanked."""
     grid = _grid(len(image), (image.shape[2], image.shape[3]), options, image.device)
-    moved = F.grid_sample(torch.cat([image, depth, mask], 1), grid, mode="bilinear", padding_mode="reflection",
-                          align_corners=False)  # fmt: skip
+    moved = F.grid_sample(
+        torch.cat([image, depth, mask], 1),
+        grid,
+        mode="bilinear",
+        padding_mode="reflection",
+        align_corners=False,
+    )
     image, depth, mask = moved[:, :3], moved[:, 3:4], (moved[:, 4:] > 0.5).float()
     if options.colour:
         image = _recoloured(image, options.colour)
@@ -56,7 +65,14 @@ def _grid(count: int, size: tuple[int, int], options: Any, device: torch.device)
     # Turned in pixels, not in shares of unequal sides, so that a square stays a square.
     ratio = size[0] / size[1]
     cos, sin = turn.cos(), turn.sin()
-    rows = [mirror * side_x * cos, -side_x * sin * ratio, x, mirror * side_y * sin / ratio, side_y * cos, y]
+    rows = [
+        mirror * side_x * cos,
+        -side_x * sin * ratio,
+        x,
+        mirror * side_y * sin / ratio,
+        side_y * cos,
+        y,
+    ]
     theta = torch.stack(rows, 1).unflatten(1, (2, 3))
     return F.affine_grid(theta, [count, 1, *size], align_corners=False)
 

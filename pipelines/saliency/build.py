@@ -7,23 +7,33 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...data.errors import InputError
-from ...models.gldmnet import GLDMNet, build_gldmnet
+from ...base.errors import InputError
+from ...models.vision.gldmnet import GLDMNet, build_gldmnet
 
 
 def build(options: Any, *, weights: bool = False) -> GLDMNet:
-    """GL-DMNet; weights: with those that the options name. Raises ValueError for options that do not fit together."""
+    """GL-DMNet; weights: with those that the options name. Raises ValueError for options that do
+    not fit together.
+    """
     o = options
     return build_gldmnet(
-        o.backbone, o.transformer, weights=o.weights if weights else "random",
-        transformer_weights=o.transformer_weights if weights else "random", attention=o.attention, ffn=o.ffn,
-        fusion=o.fusion, position=o.position, recall=o.recall, drop_path=o.drop_path,
-    )  # fmt: skip
+        o.backbone,
+        o.transformer,
+        weights=o.weights if weights else "random",
+        transformer_weights=o.transformer_weights if weights else "random",
+        attention=o.attention,
+        ffn=o.ffn,
+        fusion=o.fusion,
+        position=o.position,
+        recall=o.recall,
+        drop_path=o.drop_path,
+    )
 
 
 def warm_start(model: Any, options: Any) -> None:
-    """Weights of timm's backbones, of a new training only: a finished run has its own, and needs neither the files nor
-    the network again. Raises InputError for weights that are missing or do not fit."""
+    """Weights of timm's backbones, of a new training only: a finished run has its own, and needs
+    neither the files nor the network again. Raises InputError for weights that are missing or do
+    not fit."""
     if options.weights == options.transformer_weights == "random":
         return
     try:
@@ -39,16 +49,23 @@ def warm_start(model: Any, options: Any) -> None:
 def optimizer(model: nn.Module, options: Any) -> torch.optim.Optimizer:
     """Adam, or AdamW with weight decay, with a group for each part that may be held."""
     plain: Any = getattr(model, "module", model)
-    kept = {name: [w for part in plain.parts(name) for w in part.parameters()] for name in ("encoder", "transformer")}
+    kept = {
+        name: [w for part in plain.parts(name) for w in part.parameters()]
+        for name in ("encoder", "transformer")
+    }
     known = {id(w) for weights in kept.values() for w in weights}
     kept["rest"] = [w for w in plain.parameters() if id(w) not in known]
-    groups = [{"params": weights, "part": name, "share": 1.0} for name, weights in kept.items() if weights]
+    groups = [
+        {"params": weights, "part": name, "share": 1.0} for name, weights in kept.items() if weights
+    ]
     kind = torch.optim.AdamW if options.weight_decay else torch.optim.Adam
     return kind(groups, lr=options.lr, weight_decay=options.weight_decay)
 
 
 def freeze(model: Any, optimizer: Any, options: Any, epoch: int) -> None:
-    """First the encoders are held, then the transformer, then nothing (section IV-B of the paper)."""
+    """First the encoders are held, then the transformer, then nothing (section IV-B of the
+    paper).
+    """
     held = []
     if epoch < options.frozen_encoder:
         held = ["encoder"]

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ...data.pictures import read_picture
-from ...data.rgbd import read_depth, read_mask
+from ...data.formats.pictures import read_picture
+from ...data.scenes.scenes import read_depth, read_mask
 from ..engine.task import Picture
 from ..metrics.saliency import SaliencyScores
 
 if TYPE_CHECKING:
-    from .cohort import Scenes
+    from .data import Scenes
 
 SHOWN = 2  # scenes of each kind
 LONGEST = 240  # pixels of a shown picture
@@ -25,7 +25,11 @@ def sheet(part: Scenes, maps: list[np.ndarray], scores: SaliencyScores) -> Pictu
 
     ranked = torch.argsort(scores.s_measure, descending=True).tolist()
     middle = len(ranked) // 2
-    kinds = {"best": ranked[:SHOWN], "median": ranked[middle : middle + SHOWN], "worst": ranked[::-1][:SHOWN]}
+    kinds = {
+        "best": ranked[:SHOWN],
+        "median": ranked[middle : middle + SHOWN],
+        "worst": ranked[::-1][:SHOWN],
+    }
     chosen: dict[int, str] = {}
     for kind, places in kinds.items():
         for place in places:
@@ -35,7 +39,12 @@ def sheet(part: Scenes, maps: list[np.ndarray], scores: SaliencyScores) -> Pictu
     images, depths, masks = (part.of(name) for name in ("images", "depths", "masks"))
     for line, (place, kind) in zip(axes, chosen.items()):
         picture = read_picture(images[place]).transpose(1, 2, 0)
-        shown = [picture, read_depth(depths[place], part.source.near)[0], read_mask(masks[place]), maps[place]]
+        shown = [
+            picture,
+            read_depth(depths[place], part.source.near)[0],
+            read_mask(masks[place]),
+            maps[place],
+        ]
         for axis, one in zip(line, shown):
             step = max(1, max(one.shape[:2]) // LONGEST)
             most = 255 if one.dtype == np.uint8 else 1
@@ -43,7 +52,10 @@ def sheet(part: Scenes, maps: list[np.ndarray], scores: SaliencyScores) -> Pictu
             axis.set_xticks([])
             axis.set_yticks([])
         line[0].set_ylabel(kind, fontsize=8)
-        line[3].set_xlabel(f"S {float(scores.s_measure[place]):.3f}, MAE {float(scores.mae[place]):.3f}", fontsize=7)
+        line[3].set_xlabel(
+            f"S {float(scores.s_measure[place]):.3f}, MAE {float(scores.mae[place]):.3f}",
+            fontsize=7,
+        )
     for axis, title in zip(axes[0], ("colour", "depth, near is bright", "mask", "saliency")):
         axis.set_title(title, fontsize=8)
     return Picture("scenes", "Best, median and worst scenes of this part by S-measure.", drawn)
@@ -63,4 +75,8 @@ def curves(every: dict[str, SaliencyScores]) -> Picture:
     for axis in (left, right):
         axis.grid(alpha=0.3)
     left.legend(frameon=False, fontsize=8)
-    return Picture("curves", "Precision and recall, and F-measure, mean over the scenes, at 256 thresholds.", drawn)
+    return Picture(
+        "curves",
+        "Precision and recall, and F-measure, mean over the scenes, at 256 thresholds.",
+        drawn,
+    )

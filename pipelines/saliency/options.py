@@ -11,38 +11,52 @@ class SaliencyOptions(TrainOptions):
     """Train GL-DMNet on scenes of colour, depth and a mask of what is salient."""
 
     data: str | None = None
-    """Folder of scenes (RGB, depth and GT, or the names of a public set), of several sets, or a table (image, depth,
-    mask, set, part, group)."""
+    """Folder of scenes (RGB, depth and GT, or the names of a public set), of several sets, or a
+    table (image, depth, mask, set, part, group)."""
     depth: str | None = None
-    """Folder of the depth maps, where its name does not tell; --data is then the folder of the pictures."""
+    """Folder of the depth maps, where its name does not tell; --data is then the folder of the
+    pictures.
+    """
     masks: str | None = None
     """Folder of the masks, where its name does not tell."""
     groups: str | None = None
     """Table (image, group) of scenes that show the same things: they never stand in two parts."""
     near: Literal["bright", "dark"] = "bright"
-    """Whether near things are bright in the depth maps, or dark; it is checked against the masks."""
+    """Whether near things are bright in the depth maps, or dark; it is checked against the
+    masks.
+    """
     unmatched: Literal["error", "skip"] = "error"
     """Pictures without depth or mask: an error, or left out and counted."""
     size: tuple[int, int] = (128, 128)
     """Height and width that the model sees, pixels (the paper takes 256 256: --preset paper)."""
     backbone: str = "small"
-    """Encoder of colour and of depth: a model of timm with maps of strides 4 to 32, or small (1.2 million weights)."""
+    """Encoder of colour and of depth: a model of timm with maps of strides 4 to 32, or small (1.2
+    million weights).
+    """
     weights: str = "random"
-    """Weights of timm's backbone: pretrained, random, or a file (safetensors, or a plain state dict)."""
+    """Weights of timm's backbone: pretrained, random, or a file (safetensors, or a plain state
+    dict).
+    """
     transformer: str = "small"
     """Stages of the decoder: pvt_v2_b0 to pvt_v2_b5, small, or none."""
     transformer_weights: str = "random"
     """Weights of the transformer: pretrained, random, or a file."""
     attention: str = "spatial-reduction"
-    """Attention of the transformer's blocks: PVTv2's own, or a mechanism of `headwise list attention`."""
+    """Attention of the transformer's blocks: PVTv2's own, or a mechanism of `headwise list
+    attention`.
+    """
     ffn: Literal["convolved", "mlp", "glu", "convglu", "moe"] = "convolved"
     """Feed-forward part of the transformer's blocks: PVTv2's own, or a network of the core."""
     fusion: Literal["both", "position", "channel", "concat"] = "both"
     """Mutual fusion of colour and depth: by position and channel, by one of them, or neither."""
     position: str = "signed-root"
-    """Attention of position fusion: the paper's signed-root, or another of the core (agent-grid, coordinate, …)."""
+    """Attention of position fusion: the paper's signed-root, or another of the core (agent-grid,
+    coordinate, …).
+    """
     recall: str = "squeeze"
-    """Channel attention of the decoder: the paper's squeeze, or another of the core (coordinate, agent-grid, …)."""
+    """Channel attention of the decoder: the paper's squeeze, or another of the core (coordinate,
+    agent-grid, …).
+    """
     drop_path: float = 0.1
     """Share of the transformer's blocks that training leaves out (stochastic depth)."""
     frozen_encoder: int = 0
@@ -79,12 +93,18 @@ class SaliencyOptions(TrainOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class SaliencyPredictOptions(PredictOptions):
-    """Saliency maps of 8 bits at the size of the pictures in OUTPUT.maps/, and a parquet that lists them."""
+    """Saliency maps of 8 bits at the size of the pictures in OUTPUT.maps/, and a parquet that lists
+    them.
+    """
 
     input: str
-    """Picture, folder of pictures at any depth, quoted pattern, or table (image, depth). No masks are needed."""
+    """Picture, folder of pictures at any depth, quoted pattern, or table (image, depth). No masks
+    are needed.
+    """
     depth: str | None = None
-    """Depth map of the picture, or folder of depth maps (default: the folder of depth beside that of the pictures)."""
+    """Depth map of the picture, or folder of depth maps (default: the folder of depth beside that
+    of the pictures).
+    """
     near: Literal["trained", "bright", "dark"] = "trained"
     """Whether near things are bright in the depth maps, or dark, or as in training."""
     missing: Literal["blank", "error"] = "blank"
@@ -99,7 +119,9 @@ class SaliencyPredictOptions(PredictOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class CrossvalOptions(SaliencyOptions):
-    """Leave one group of scenes out in turn, beside depth alone and the middle of the picture; resumable."""
+    """Leave one group of scenes out in turn, beside depth alone and the middle of the picture;
+    resumable.
+    """
 
     output: str
     """Folder to write; started again it does what is left."""

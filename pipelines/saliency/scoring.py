@@ -1,4 +1,6 @@
-"""What saliency maps are worth: every metric of the field by data set, beside depth alone and the middle."""
+"""What saliency maps are worth: every metric of the field by data set, beside depth alone and the
+middle.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...data.rgbd import read_depth, read_mask
-from ..engine import order
+from ...data.scenes.scenes import read_depth, read_mask
+from ..engine.command_line.terminal import Progressbar
 from ..engine.task import Review
-from ..engine.terminal import Progressbar
+from ..engine.training import order
 from ..metrics.saliency import SaliencyScores, bootstrap_table, saliency_scores
 from . import figures
 from .augment import normalise
-from .cohort import Scenes
+from .data import Scenes
 from .model_size import model_size
 
 OURS, DEPTH, MIDDLE = "GL-DMNet", "depth alone", "middle"
@@ -39,8 +41,8 @@ def to_bytes(saliency: Tensor, shape: tuple[int, int]) -> np.ndarray:
 
 
 def validate(model: Any, batches: Iterable[dict[str, Tensor]]) -> dict[str, float]:
-    """error: the mean of MAE and 1 - S-measure, at the size of the model; 0 where nothing is kept for validation, so
-    that the last epoch counts as the best."""
+    """error: the mean of MAE and 1 - S-measure, at the size of the model; 0 where nothing is kept
+    for validation, so that the last epoch counts as the best."""
     plain = getattr(model, "module", model)
     parts = []
     for batch in batches:
@@ -65,15 +67,24 @@ def review(
     size = model_size(model, tuple(options.size), device)
     between = bootstrap_table(found, groups, seed=options.seed)
     metrics: dict[str, Any] = {
-        "scenes": len(part), **table, "intervals": {name: list(ends) for name, ends in between.items()},
+        "scenes": len(part),
+        **table,
+        "intervals": {name: list(ends) for name, ends in between.items()},
         "sets": {name: scores.table() for name, scores in by_set(part, found).items()},
-        "baselines": {name: scores.table() for name, scores in floors.items()}, "model": size,
-    }  # fmt: skip
+        "baselines": {name: scores.table() for name, scores in floors.items()},
+        "model": size,
+    }
     sheet = table_of(part, every)
-    shown = pl.DataFrame([
-        {"metric": name, OURS: f"{table[name]:.3f} ({between[name][0]:.3f} to {between[name][1]:.3f})",
-         **{who: f"{metrics['baselines'][who][name]:.3f}" for who in floors}} for name in table
-    ])  # fmt: skip
+    shown = pl.DataFrame(
+        [
+            {
+                "metric": name,
+                OURS: f"{table[name]:.3f} ({between[name][0]:.3f} to {between[name][1]:.3f})",
+                **{who: f"{metrics['baselines'][who][name]:.3f}" for who in floors},
+            }
+            for name in table
+        ]
+    )
     headline = (
         f"{len(part)} scenes: S-measure {table['S-measure']:.3f}, MAE {table['MAE']:.3f}, max F-measure "
         f"{table['max F-measure']:.3f}; depth alone {metrics['baselines'][DEPTH]['S-measure']:.3f}, "
@@ -92,14 +103,17 @@ def maps_of(model: nn.Module, part: Scenes, options: Any, device: torch.device) 
     with Progressbar(total=len(part), unit="scene", desc="maps") as bar:
         for batch in order.loader(part, lists, workers=options.workers):
             saliency = saliency_of(model, batch["image"].to(device), batch["depth"].to(device))
-            found += [to_bytes(one, (height, width)) for one, (height, width) in zip(saliency, batch["shape"].tolist())]
+            found += [
+                to_bytes(one, (height, width))
+                for one, (height, width) in zip(saliency, batch["shape"].tolist())
+            ]
             bar.update(len(saliency))
     return found
 
 
 def scored(part: Scenes, maps: Sequence[np.ndarray]) -> dict[str, SaliencyScores]:
-    """Scores of the maps (uint8, by place) and of the floors, by name, against the masks as they are stored; a map of
-    another size than its mask is brought to it."""
+    """Scores of the maps (uint8, by place) and of the floors, by name, against the masks as they
+    are stored; a map of another size than its mask is brought to it."""
     ways = {OURS: maps.__getitem__, DEPTH: depth_map(part), MIDDLE: middle_map(part)}
     parts: dict[str, list[SaliencyScores]] = {who: [] for who in ways}
     for place, path in enumerate(part.of("masks")):
@@ -107,30 +121,40 @@ def scored(part: Scenes, maps: Sequence[np.ndarray]) -> dict[str, SaliencyScores
         for who, way in ways.items():
             given = torch.from_numpy(way(place))
             if given.shape != mask.shape:
-                given = torch.from_numpy(to_bytes(given.float() / 255, (mask.shape[0], mask.shape[1])))
+                given = torch.from_numpy(
+                    to_bytes(given.float() / 255, (mask.shape[0], mask.shape[1]))
+                )
             parts[who].append(saliency_scores(given[None], mask[None]))
     return {who: SaliencyScores.join(own) for who, own in parts.items()}
 
 
 def table_of(part: Scenes, every: dict[str, SaliencyScores]) -> pl.DataFrame:
     """A row for each kind of map and data set."""
-    return pl.DataFrame([
-        {"data set": name, "map": who, "scenes": len(own), **own.table()}
-        for who, scores in every.items() for name, own in by_set(part, scores).items()
-    ])  # fmt: skip
+    return pl.DataFrame(
+        [
+            {"data set": name, "map": who, "scenes": len(own), **own.table()}
+            for who, scores in every.items()
+            for name, own in by_set(part, scores).items()
+        ]
+    )
 
 
 def by_set(part: Scenes, scores: SaliencyScores) -> dict[str, SaliencyScores]:
     """Of each data set, and of all where there are several."""
     names = np.array(part.of("sets"))
-    every = {name: scores.of(torch.from_numpy(np.flatnonzero(names == name))) for name in sorted(set(names))}
+    every = {
+        name: scores.of(torch.from_numpy(np.flatnonzero(names == name)))
+        for name in sorted(set(names))
+    }
     return {**every, ALL: scores} if len(every) > 1 else every
 
 
 def depth_map(part: Scenes) -> Callable[[int], np.ndarray]:
     """Near things are salient."""
     depths = part.of("depths")
-    return lambda place: (255 * read_depth(depths[place], part.source.near)[0]).round().astype(np.uint8)
+    return lambda place: (
+        (255 * read_depth(depths[place], part.source.near)[0]).round().astype(np.uint8)
+    )
 
 
 def middle_map(part: Scenes) -> Callable[[int], np.ndarray]:

@@ -1,7 +1,7 @@
 """Speech to text: transcripts and word times.
 
-The six answers of the task; recordings are read in `corpus`, new ones heard in `infer`, words timed in `word_times`.
-"""
+The six answers of the task; recordings are read in `corpus`, new ones heard in `infer`, words timed
+in `word_times`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ...data.errors import InputError
+from ...base.errors import InputError
 from ..engine.command_line import python_verb
 from ..engine.task import Item, Review, Splits, Task, Verb
 from .options import (
@@ -40,15 +40,25 @@ class Speech(Task[SpeechOptions]):
         "only a part of what the model used. Not for evidence against anyone."
     )
     verbs: ClassVar[Mapping[str, Verb]] = {
-        "adopt": Verb(AdoptOptions, "headwise.pipelines.speech.adopt:adopt", "a run of Whisper's weights, untrained"),
+        "adopt": Verb(
+            AdoptOptions,
+            "headwise.pipelines.speech.verbs.adopt:adopt",
+            "a run of Whisper's weights, untrained",
+        ),
         "digits": Verb(
-            DigitsOptions, "headwise.pipelines.speech.digit_strings:digits", "strings of recorded digits, exactly timed"
+            DigitsOptions,
+            "headwise.pipelines.speech.verbs.digits:digits",
+            "strings of recorded digits, exactly timed",
         ),
         "explain": Verb(
-            ExplainOptions, "headwise.pipelines.speech.explained:explain", "what the model used for each token"
+            ExplainOptions,
+            "headwise.pipelines.speech.verbs.explain:explain",
+            "what the model used for each token",
         ),
         "compare": Verb(
-            CompareOptions, "headwise.pipelines.speech.faithfulness:compare", "cross-attention beside saliency"
+            CompareOptions,
+            "headwise.pipelines.speech.verbs.compare:compare",
+            "cross-attention beside saliency",
         ),
     }
 
@@ -60,13 +70,15 @@ class Speech(Task[SpeechOptions]):
 
     def write_sample(self, folder: Path) -> Path:
         """Generated tones in place of digits, with exact word times."""
-        from ...data.generate_speech import write_sample_speech
+        from ...data.speech.generate import write_sample_speech
 
         return write_sample_speech(folder)
 
-    def open(self, options: SpeechOptions, spec: dict[str, Any] | None = None, *, whole: bool = False) -> Splits:
+    def open(
+        self, options: SpeechOptions, spec: dict[str, Any] | None = None, *, whole: bool = False
+    ) -> Splits:
         """Read the list of recordings, make or read tokens, split by speaker."""
-        from .corpus import open_splits
+        from .data import open_splits
 
         return open_splits(options, spec, whole)
 
@@ -82,7 +94,9 @@ class Speech(Task[SpeechOptions]):
 
         warm_start(model, options)
 
-    def loss(self, model: nn.Module, batch: dict[str, torch.Tensor], options: SpeechOptions) -> torch.Tensor:
+    def loss(
+        self, model: nn.Module, batch: dict[str, torch.Tensor], options: SpeechOptions
+    ) -> torch.Tensor:
         """Cross-entropy of the tokens, and connectionist temporal classification of the encoder."""
         from .scoring import loss
 
@@ -123,19 +137,19 @@ class Speech(Task[SpeechOptions]):
 
     def sample(self, model: nn.Module, splits: Splits) -> tuple[tuple[Any, ...], Any]:
         """Features and tokens of two recordings; their number is free."""
-        from .corpus import example
+        from .data import example
 
         return example(splits)
 
     def items(self, options: Any, spec: dict[str, Any]) -> Sequence[Item]:
         """Recordings, or stretches of them."""
-        from .infer import list_inputs
+        from .prediction import list_inputs
 
         return list_inputs(options)
 
     def prediction_schema(self, options: Any, spec: dict[str, Any]) -> dict[str, Any]:
         """text, seconds, words, log_probability, no_speech."""
-        from .infer import schema
+        from .prediction import schema
 
         return schema(options, spec)
 
@@ -149,7 +163,7 @@ class Speech(Task[SpeechOptions]):
         device: torch.device,
     ) -> list[pl.DataFrame | ValueError]:
         """A row for each recording, and the other formats that were asked for."""
-        from .infer import predict_items
+        from .prediction import predict_items
 
         return predict_items(model, items, calibration, options, spec, device)
 

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...data.audio import RATE
-from ...data.transcripts import Word
-from ...models.speech_decoding import transcribe
+from ...data.formats.audio import RATE
+from ...data.speech.transcripts import Word
+from ...models.speech.decoding import transcribe
 from ..metrics.alignment import plain, text_errors
-from .corpus import STATE_SECONDS, rules_of
-from .infer import Hearer
+from .data import STATE_SECONDS, rules_of
+from .prediction import Hearer
 from .saliency import Heard, Saliency, by_token, correlation, said, window_of
 from .word_times import smoothed
 
@@ -28,12 +28,16 @@ FIRM = 0.7  # reliability from which a correlation is given without a warning
 
 
 def scopes(attention: Tensor, timing: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
-    """Averages of the attention (L, H, I, n) by name: all heads, each layer, each head, those that word times are read
-    from, and the map that is made of these (normalised over tokens, smoothed)."""
+    """Averages of the attention (L, H, I, n) by name: all heads, each layer, each head, those that
+    word times are read from, and the map that is made of these (normalised over tokens,
+    smoothed)."""
     chosen = torch.stack([attention[layer, head] for layer, head in timing])
     size = torch.tensor([attention.shape[2]]), torch.tensor([attention.shape[3]])
-    found = {"all heads": attention.mean((0, 1)), "heads of word times": chosen.mean(0),
-             "map of word times": smoothed(chosen[None], *size)[0]}  # fmt: skip
+    found = {
+        "all heads": attention.mean((0, 1)),
+        "heads of word times": chosen.mean(0),
+        "map of word times": smoothed(chosen[None], *size)[0],
+    }
     for layer, heads in enumerate(attention, 1):
         found[f"layer {layer}"] = heads.mean(0)
     for layer, heads in enumerate(attention, 1):
@@ -41,23 +45,32 @@ def scopes(attention: Tensor, timing: Sequence[tuple[int, int]]) -> dict[str, Te
     return found
 
 
-def agreement(one: Heard, saliency: Saliency, timing: Sequence[tuple[int, int]]) -> dict[str, dict[str, list[float]]]:
+def agreement(
+    one: Heard, saliency: Saliency, timing: Sequence[tuple[int, int]]
+) -> dict[str, dict[str, list[float]]]:
     """[Pearson, Spearman] of the attention with each saliency, by saliency and scope."""
     means = scopes(one.attention, timing)
     return {
-        name: {scope: [correlation(drawn, mean), correlation(drawn, mean, ranks=True)] for scope, mean in means.items()}
+        name: {
+            scope: [correlation(drawn, mean), correlation(drawn, mean, ranks=True)]
+            for scope, mean in means.items()
+        }
         for name, drawn in saliency.on_states().items()
     }
 
 
 def places(drawn: Tensor, spans: Sequence[tuple[int, int]]) -> list[float]:
-    """Seconds at which a map (I, n) is highest for each word, given its tokens (first, end), smoothed over 100 ms."""
+    """Seconds at which a map (I, n) is highest for each word, given its tokens (first, end),
+    smoothed over 100 ms.
+    """
     flat = by_token(drawn)
     n = flat.shape[1]
     found = []
     for a, b in spans:
         mean = flat[a:b].mean(0)[None, None]
-        smooth = torch.nn.functional.avg_pool1d(mean, SMOOTH, 1, SMOOTH // 2, count_include_pad=False)[0, 0, :n]
+        smooth = torch.nn.functional.avg_pool1d(
+            mean, SMOOTH, 1, SMOOTH // 2, count_include_pad=False
+        )[0, 0, :n]
         found.append((float(smooth.argmax()) + 0.5) * STATE_SECONDS)
     return found
 
@@ -68,14 +81,24 @@ def near(words: Sequence[Word], at: Sequence[float]) -> list[bool]:
 
 
 def sentence(
-    found: Mapping[str, Mapping[str, Sequence[float]]], words: Sequence[Word], at_it: Sequence[bool],
+    found: Mapping[str, Mapping[str, Sequence[float]]],
+    words: Sequence[Word],
+    at_it: Sequence[bool],
     reliability: Mapping[str, float],
-) -> str:  # fmt: skip
+) -> str:
     """A plain sentence on how far the word times of a recording can be trusted."""
     kinds = {"states": "the states of its encoder", "spectrogram": "the spectrogram"}
-    parts = [f"{found[name]['all heads'][0]:.2f} ({kind})" for name, kind in kinds.items() if name in found]
-    line = f"The attention that these times are read from follows what the model used with a correlation of " \
-           f"{' and '.join(parts)}; 1 would be all of it." if parts else ""  # fmt: skip
+    parts = [
+        f"{found[name]['all heads'][0]:.2f} ({kind})"
+        for name, kind in kinds.items()
+        if name in found
+    ]
+    line = (
+        f"The attention that these times are read from follows what the model used with a correlation of "
+        f"{' and '.join(parts)}; 1 would be all of it."
+        if parts
+        else ""
+    )
     if at_it:
         lost = [word.text.strip() for word, fits in zip(words, at_it) if not fits]
         line += f" For {len(at_it) - len(lost)} of {len(at_it)} words what mattered most lies within {NEAR:g} s of the "
@@ -84,23 +107,30 @@ def sentence(
         line += f": take the times of {listed} with care." if lost else "."
     weak = [name for name, value in reliability.items() if not value >= FIRM]
     if weak:
-        line += (f" These masks are too few for a firm answer (reliability "
-                 f"{', '.join(f'{reliability[name]:.2f}' for name in weak)}): give more.")  # fmt: skip
+        line += (
+            f" These masks are too few for a firm answer (reliability "
+            f"{', '.join(f'{reliability[name]:.2f}' for name in weak)}): give more."
+        )
     return line.strip()
 
 
 def deletion(heard: Hearer, one: Heard, saliency: Saliency, seed: int) -> dict[str, list[float]]:
-    """Word error rates, held against the whole recording's own text and at most 1, when the most important 0, 5, ...,
-    100 % of the recording are blanked, by map: by states, or by places of the spectrogram ("in full")."""
+    """Word error rates, held against the whole recording's own text and at most 1, when the most
+    important 0, 5, ..., 100 % of the recording are blanked, by map: by states, or by places of the
+    spectrogram ("in full")."""
     maps = {"cross-attention": one.attention.mean((0, 1)), **saliency.on_states()}
     ranked = {name: by_token(drawn).mean(0) for name, drawn in maps.items()}
-    for name, drawn in (("spectrogram in full", saliency.inputs),
-                        ("gradient of spectrogram in full", saliency.gradient_inputs)):  # fmt: skip
+    for name, drawn in (
+        ("spectrogram in full", saliency.inputs),
+        ("gradient of spectrogram in full", saliency.gradient_inputs),
+    ):
         if drawn is not None:
             ranked[name] = by_token(drawn).mean(0)
     generator = np.random.default_rng(seed)
     ranked["chance"] = torch.from_numpy(generator.random(one.states))
-    ranked["chance in full"] = torch.from_numpy(generator.random((one.features.shape[1], one.frames)))
+    ranked["chance in full"] = torch.from_numpy(
+        generator.random((one.features.shape[1], one.frames))
+    )
     # In a short window a model may say another text than in its whole one, which then serves.
     again = heard.tokens.decode(said(heard, one.features, one.samples))
     same = plain(again) == plain(one.text)
@@ -123,7 +153,9 @@ def _curve(heard: Hearer, one: Heard, features: Tensor, importance: Tensor) -> l
         rows.append(hidden)
     blank = torch.where(torch.stack(rows).to(heard.device), one.fill[:, None], features)
     most = 2 * len(one.ids) + 10  # what goes on longer is wrong anyway
-    found = transcribe(heard.model, heard.model.encode(blank), rules_of(heard.spec, heard.tokens), [most] * STEPS)
+    found = transcribe(
+        heard.model, heard.model.encode(blank), rules_of(heard.spec, heard.tokens), [most] * STEPS
+    )
     texts = [heard.tokens.decode(each.tokens) for each in found]
     errors = text_errors(texts, [one.text] * STEPS)
     return [0.0, *np.minimum(1.0, errors.wrong / np.maximum(1, errors.total)).tolist()]
@@ -135,15 +167,33 @@ def area(curve: Sequence[float]) -> float:
 
 
 def summary(one: Heard, saliency: Saliency, timing: Sequence[tuple[int, int]]) -> dict[str, Any]:
-    """JSON of a recording: text, words with the place that mattered most for each, agreement, the plain sentence."""
+    """JSON of a recording: text, words with the place that mattered most for each, agreement, the
+    plain sentence.
+    """
     found = agreement(one, saliency, timing)
     maps = saliency.on_states()
-    leading = next((name for name in ("spectrogram", "states", "gradient of spectrogram") if name in maps), None)
+    leading = next(
+        (name for name in ("spectrogram", "states", "gradient of spectrogram") if name in maps),
+        None,
+    )
     at = places(maps[leading], one.spans) if leading and one.words else []
     fits = near(one.words, at)
-    words = [{"word": word.text, "start": round(word.start, 4), "end": round(word.end, 4),
-              "place": round(place, 4), "near": fit}
-             for word, place, fit in zip(one.words, at, fits)]  # fmt: skip
-    return {"text": one.text, "tokens": len(one.ids), "seconds": len(one.samples) / RATE, "words": words,
-            "agreement": found, "reliability": saliency.reliability,
-            "sentence": sentence(found, one.words, fits, saliency.reliability)}  # fmt: skip
+    words = [
+        {
+            "word": word.text,
+            "start": round(word.start, 4),
+            "end": round(word.end, 4),
+            "place": round(place, 4),
+            "near": fit,
+        }
+        for word, place, fit in zip(one.words, at, fits)
+    ]
+    return {
+        "text": one.text,
+        "tokens": len(one.ids),
+        "seconds": len(one.samples) / RATE,
+        "words": words,
+        "agreement": found,
+        "reliability": saliency.reliability,
+        "sentence": sentence(found, one.words, fits, saliency.reliability),
+    }

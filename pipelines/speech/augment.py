@@ -1,4 +1,6 @@
-"""Changes of features in training: blanked stretches and bands, another length of the vocal tract."""
+"""Changes of features in training: blanked stretches and bands, another length of the vocal
+tract.
+"""
 
 from typing import Any
 
@@ -6,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...data.audio import RATE
+from ...data.formats.audio import RATE
 
 
 def augmented(features: Tensor, lengths: Tensor, options: Any) -> Tensor:
@@ -17,7 +19,9 @@ def augmented(features: Tensor, lengths: Tensor, options: Any) -> Tensor:
 
 
 def masked(features: Tensor, lengths: Tensor, times: int, groups: int) -> Tensor:
-    """Stretches of time and groups of bands blanked with the mean (SpecAugment, Park et al., arXiv 1904.08779)."""
+    """Stretches of time and groups of bands blanked with the mean (SpecAugment, Park et al., arXiv
+    1904.08779).
+    """
     if not times and not groups:
         return features
     found = features.clone()
@@ -37,8 +41,8 @@ def masked(features: Tensor, lengths: Tensor, times: int, groups: int) -> Tensor
 
 
 def warped(features: Tensor, most: float) -> Tensor:
-    """Each recording's frequencies multiplied by a factor drawn from 1 - most to 1 + most, as a longer or shorter vocal
-    tract would (Jaitly and Hinton, 2013)."""
+    """Each recording's frequencies multiplied by a factor drawn from 1 - most to 1 + most, as a
+    longer or shorter vocal tract would (Jaitly and Hinton, 2013)."""
     bands = features.shape[1]
     factor = 1 + most * (2 * torch.rand(len(features)) - 1)
     place = warped_bands(bands, factor).to(features)
@@ -50,7 +54,9 @@ def warped(features: Tensor, most: float) -> Tensor:
 
 
 def warped_bands(bands: int, factor: Tensor) -> Tensor:
-    """Where, among the bands, the frequency that each band gets now lies, (B, F), at most the last band."""
+    """Where, among the bands, the frequency that each band gets now lies, (B, F), at most the last
+    band.
+    """
     top = _mel(torch.tensor(RATE / 2))
     spacing = top / (bands + 1)
     middle = _hertz(spacing * torch.arange(1, bands + 1))
@@ -59,7 +65,9 @@ def warped_bands(bands: int, factor: Tensor) -> Tensor:
 
 def _mel(hertz: Tensor) -> Tensor:
     """Slaney's scale, as of the filter bank: straight up to 1,000 Hz, then logarithmic."""
-    return torch.where(hertz < 1000, hertz * 3 / 200, 15 + 27 * torch.log(hertz.clamp_min(1) / 1000) / np.log(6.4))
+    return torch.where(
+        hertz < 1000, hertz * 3 / 200, 15 + 27 * torch.log(hertz.clamp_min(1) / 1000) / np.log(6.4)
+    )
 
 
 def _hertz(mel: Tensor) -> Tensor:

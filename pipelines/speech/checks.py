@@ -2,14 +2,34 @@
 
 from typing import Any
 
-from ...data.errors import InputError
-from ..engine.checks import check_least
+from ...base.errors import InputError
+from ..engine.command_line.checks import check_least
 from .options import DigitsOptions, SaliencyOptions, SpeechOptions, SpeechPredictOptions
 
-CAUSAL = ("combiner", "differential", "fixed-sequence", "moh", "position-only", "query-free", "random", "softmax",
-          "static", "taylor")  # fmt: skip
-CROSSING = ("agent-learned", "differential", "induced", "moh", "query-free", "signed-root", "softmax", "star", "taylor",
-            "tensor")  # fmt: skip
+CAUSAL = (
+    "combiner",
+    "differential",
+    "fixed-sequence",
+    "moh",
+    "position-only",
+    "query-free",
+    "random",
+    "softmax",
+    "static",
+    "taylor",
+)
+CROSSING = (
+    "agent-learned",
+    "differential",
+    "induced",
+    "moh",
+    "query-free",
+    "signed-root",
+    "softmax",
+    "star",
+    "taylor",
+    "tensor",
+)
 
 
 def check(options: Any) -> None:
@@ -27,8 +47,10 @@ def check(options: Any) -> None:
         if options.most < options.least:
             raise InputError(f"--most {options.most}: must be at least --least {options.least}")
         if not 0 <= options.shortest_pause <= options.longest_pause < 60:
-            raise InputError(f"--shortest-pause {options.shortest_pause:g}, --longest-pause {options.longest_pause:g}: "
-                             "must rise, between 0 and 60 seconds")  # fmt: skip
+            raise InputError(
+                f"--shortest-pause {options.shortest_pause:g}, --longest-pause {options.longest_pause:g}: "
+                "must rise, between 0 and 60 seconds"
+            )
 
 
 def _check_saliency(options: SaliencyOptions) -> None:
@@ -36,8 +58,10 @@ def _check_saliency(options: SaliencyOptions) -> None:
     if not options.masks and not options.input_masks and not options.gradients:
         raise InputError("--masks 0 --input-masks 0 --no-gradients: nothing is left to do")
     if 0 < options.masks < 2 or 0 < options.input_masks < 2 * len(options.segments):
-        raise InputError(f"--masks {options.masks}, --input-masks {options.input_masks}: take 2 or more (of each size "
-                         "of segments), or 0")  # fmt: skip
+        raise InputError(
+            f"--masks {options.masks}, --input-masks {options.input_masks}: take 2 or more (of each size "
+            "of segments), or 0"
+        )
     if not 0 < options.hidden < 1:
         raise InputError(f"--hidden {options.hidden:g}: must lie between 0 and 1")
     if not options.segments or min(options.segments) < 2:
@@ -47,19 +71,39 @@ def _check_saliency(options: SaliencyOptions) -> None:
 
 
 def _check_training(options: SpeechOptions) -> None:
-    check_least(options, {
-        "features": 8, "width": 2, "heads": 1, "encoder_layers": 1, "decoder_layers": 1, "hidden": 1, "kernel": 1,
-        "audio_positions": 10, "text_positions": 8, "experts": 1, "mask_time": 0, "mask_bands": 0, "vocabulary": 258,
-    })  # fmt: skip
+    check_least(
+        options,
+        {
+            "features": 8,
+            "width": 2,
+            "heads": 1,
+            "encoder_layers": 1,
+            "decoder_layers": 1,
+            "hidden": 1,
+            "kernel": 1,
+            "audio_positions": 10,
+            "text_positions": 8,
+            "experts": 1,
+            "mask_time": 0,
+            "mask_bands": 0,
+            "vocabulary": 258,
+        },
+    )
     if options.width % 2 or options.width % options.heads:
-        raise InputError(f"--width {options.width}: must be even and a multiple of --heads {options.heads}")
+        raise InputError(
+            f"--width {options.width}: must be even and a multiple of --heads {options.heads}"
+        )
     if options.kernel % 2 == 0:
         raise InputError(f"--kernel {options.kernel}: must be odd")
     if not 1 <= options.active <= options.experts:
-        raise InputError(f"--active {options.active}: must lie between 1 and --experts {options.experts}")
+        raise InputError(
+            f"--active {options.active}: must lie between 1 and --experts {options.experts}"
+        )
     for name in ("dropout", "smoothing", "warp_bands", "validation_share", "test_share"):
         if not 0 <= getattr(options, name) < 1:
-            raise InputError(f"--{name.replace('_', '-')} {getattr(options, name)}: must be in [0, 1)")
+            raise InputError(
+                f"--{name.replace('_', '-')} {getattr(options, name)}: must be in [0, 1)"
+            )
     for name in ("ctc", "balance"):
         if not 0 <= getattr(options, name) < float("inf"):
             raise InputError(f"--{name} {getattr(options, name)}: must be 0 or more")
@@ -68,13 +112,18 @@ def _check_training(options: SpeechOptions) -> None:
     rows = [name for name, row in ATTENTION.items() if row.fits in ("any tokens", "sequence")]
     for option, there, why in (
         ("encoder_attention", rows, "does not fit tokens in a row"),
-        ("decoder_attention", CAUSAL, "has no causal form"), ("cross_attention", CROSSING, "takes no context"),
-    ):  # fmt: skip
+        ("decoder_attention", CAUSAL, "has no causal form"),
+        ("cross_attention", CROSSING, "takes no context"),
+    ):
         name = getattr(options, option)
         if ALIASES.get(name, name) not in there:
             said = why if name in ATTENTION else "unknown"
-            raise InputError(f"--{option.replace('_', '-')} {name}: {said}; there are {', '.join(there)}")
+            raise InputError(
+                f"--{option.replace('_', '-')} {name}: {said}; there are {', '.join(there)}"
+            )
     named = (options.encoder_attention, options.decoder_attention, options.cross_attention)
     if options.weights is not None and set(named) != {"softmax"}:
-        raise InputError("--weights: are of softmax attention; leave out --encoder-attention, --decoder-attention and "
-                         "--cross-attention")  # fmt: skip
+        raise InputError(
+            "--weights: are of softmax attention; leave out --encoder-attention, --decoder-attention and "
+            "--cross-attention"
+        )

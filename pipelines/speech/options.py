@@ -11,14 +11,16 @@ Times = Literal["pauses", "dtw", "area"]
 
 @dataclass(frozen=True, kw_only=True)
 class SpeechOptions(TrainOptions):
-    """Train speech to text on recordings with transcripts; word times come out of its cross-attention."""
+    """Train speech to text on recordings with transcripts; word times come out of its
+    cross-attention.
+    """
 
     data: str | None = None
-    """Folder of recordings with text beside them (.txt, .lab, .TextGrid), or a manifest (.jsonl, .csv) with audio, text
-    and perhaps start, end, speaker, part, words."""
+    """Folder of recordings with text beside them (.txt, .lab, .TextGrid), or a manifest (.jsonl,
+    .csv) with audio, text and perhaps start, end, speaker, part, words."""
     weights: str | None = None
-    """Begin with weights of Whisper: a folder of CTranslate2 or Hugging Face, a .pt of OpenAI, or whisper-tiny-en;
-    sizes and tokens are then theirs."""
+    """Begin with weights of Whisper: a folder of CTranslate2 or Hugging Face, a .pt of OpenAI, or
+    whisper-tiny-en; sizes and tokens are then theirs."""
     tokenizer: str | None = None
     """Tokens of the weights, where none lie beside them: tokenizer.json, or a .tiktoken file."""
     language: str | None = None
@@ -40,7 +42,9 @@ class SpeechOptions(TrainOptions):
     hidden: int | None = None
     """Width inside the feed-forward networks (default: four times the width)."""
     audio_positions: int = 1500
-    """Longest recording, in states of 20 ms; longer ones are cut in pauses when predicting, left out in training."""
+    """Longest recording, in states of 20 ms; longer ones are cut in pauses when predicting, left
+    out in training.
+    """
     text_positions: int = 448
     """Most tokens of a transcript, with those that begin and end it."""
     encoder: Literal["transformer", "conformer"] = "transformer"
@@ -64,7 +68,9 @@ class SpeechOptions(TrainOptions):
     dropout: float = 0.1
     """Dropout in all layers."""
     ctc: float = 0.3
-    """Weight of connectionist temporal classification on the encoder beside the decoder's loss; 0: none."""
+    """Weight of connectionist temporal classification on the encoder beside the decoder's loss; 0:
+    none.
+    """
     smoothing: float = 0.1
     """Label smoothing of the decoder's loss."""
     mask_time: int = 2
@@ -72,12 +78,16 @@ class SpeechOptions(TrainOptions):
     mask_bands: int = 2
     """Groups of mel bands that are blanked in training, up to 12 each."""
     warp_bands: float = 0.0
-    """Change all frequencies of a recording in training by a factor of up to 1 -+ this, as another speaker would; .1
-    to .2 helps where there are few speakers."""
+    """Change all frequencies of a recording in training by a factor of up to 1 -+ this, as another
+    speaker would; .1 to .2 helps where there are few speakers."""
     split_by: Literal["speaker", "recording"] = "speaker"
-    """What the shares below are drawn among: speakers, where four or more are named, or recordings."""
+    """What the shares below are drawn among: speakers, where four or more are named, or
+    recordings.
+    """
     validation_share: float = 0.1
-    """Share of the training speakers (or recordings) that choose the epoch, where the data names no part."""
+    """Share of the training speakers (or recordings) that choose the epoch, where the data names no
+    part.
+    """
     test_share: float = 0.15
     """Share that is kept for the test, where the data names no part."""
     epochs: int = 60
@@ -98,17 +108,21 @@ class SpeechOptions(TrainOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class SpeechPredictOptions(PredictOptions):
-    """Transcribe recordings: parquet with words and their times, and other formats in OUTPUT.texts/."""
+    """Transcribe recordings: parquet with words and their times, and other formats in
+    OUTPUT.texts/.
+    """
 
     input: str
     """Recording, folder of them at any depth, or manifest."""
     formats: tuple[Format, ...] = ()
     """Also write each transcript as json, srt, vtt, tsv, ctm, TextGrid, txt; several at once."""
     times: Times = "pauses"
-    """Word times from cross-attention: pauses belong to no word (pauses), Whisper's time warping (dtw), or splitting by
-    area (area)."""
+    """Word times from cross-attention: pauses belong to no word (pauses), Whisper's time warping
+    (dtw), or splitting by area (area)."""
     known_text: bool = False
-    """Align the text that the input brings (beside recordings or in the manifest) instead of transcribing."""
+    """Align the text that the input brings (beside recordings or in the manifest) instead of
+    transcribing.
+    """
     maps: bool = False
     """Write the cross-attention of each layer, OUTPUT.maps/NAME.npz."""
     beams: int = 1
@@ -124,7 +138,9 @@ class AdoptOptions:
     """Make a run of Whisper's weights, without any training: for predict and evaluate."""
 
     weights: str = "whisper-tiny-en"
-    """Folder of CTranslate2 or Hugging Face, a .pt of OpenAI, or whisper-tiny-en (fetched once, as by `data get`)."""
+    """Folder of CTranslate2 or Hugging Face, a .pt of OpenAI, or whisper-tiny-en (fetched once, as
+    by `data get`).
+    """
     run: str
     """Run directory to create."""
     tokenizer: str | None = None
@@ -135,7 +151,9 @@ class AdoptOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class DigitsOptions:
-    """Strings of recorded digits with exact word times, from the recordings of the Free Spoken Digit Dataset."""
+    """Strings of recorded digits with exact word times, from the recordings of the Free Spoken
+    Digit Dataset.
+    """
 
     recordings: str
     """Its folder of recordings, {digit}_{speaker}_{take}.wav."""
@@ -182,8 +200,8 @@ class SaliencyOptions:
     gradients: bool = True
     """Gradient x input, too."""
     margin: float = 5.0
-    """Seconds of silence behind a recording under masks, in place of the rest of Whisper's 30 s window, which takes
-    longer; 30 keeps it whole. Models from scratch have no such window."""
+    """Seconds of silence behind a recording under masks, in place of the rest of Whisper's 30 s
+    window, which takes longer; 30 keeps it whole. Models from scratch have no such window."""
     batch_size: int = 25
     """Masks per forward pass."""
     seed: int = 0
@@ -194,7 +212,9 @@ class SaliencyOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainOptions(SaliencyOptions):
-    """What the model used for each token: maps, a picture a recording, and how far its word times can be trusted."""
+    """What the model used for each token: maps, a picture a recording, and how far its word times
+    can be trusted.
+    """
 
     input: str
     """Recording, folder of them, or manifest; up to the model's window (30 s) each."""
@@ -204,10 +224,12 @@ class ExplainOptions(SaliencyOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions(SaliencyOptions):
-    """Cross-attention beside saliency over a set of recordings: tables with intervals; resumable."""
+    """Cross-attention beside saliency over a set of recordings: tables with intervals;
+    resumable.
+    """
 
     data: str
-    """Recordings: folder or manifest; known `words` in it show whether the warnings about word times are worth
-    anything."""
+    """Recordings: folder or manifest; known `words` in it show whether the warnings about word
+    times are worth anything."""
     deletion: bool = True
     """Also blank the most important parts step by step and transcribe again."""

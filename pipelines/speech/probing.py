@@ -1,4 +1,6 @@
-"""Recordings one after another under a model, each kept as a JSON file, so that a killed job goes on where it was."""
+"""Recordings one after another under a model, each kept as a JSON file, so that a killed job goes
+on where it was.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +13,20 @@ from typing import Any
 
 import polars as pl
 
-from ...data.audio import RATE
-from ...data.errors import InputError
-from ...data.speech import Utterance
-from ...data.tables import fail
-from ..engine import machine
-from ..engine.checkpoint import checksum
-from ..engine.loaded import load_run
-from ..engine.pictures import place_below
-from ..engine.report import write_page
-from ..engine.run_directory import clear_below, read_facts, write_json
+from ...base.errors import InputError
+from ...data.formats.audio import RATE
+from ...data.formats.tables import fail
+from ...data.speech.recordings import Utterance
+from ..engine.command_line import machine
+from ..engine.command_line.terminal import Progressbar, say
+from ..engine.experiments.trainings import claimed, fingerprint_of, stands
+from ..engine.inference.pictures import place_below
+from ..engine.runs.checkpoint import checksum
+from ..engine.runs.loaded import load_run
+from ..engine.runs.report import write_page
+from ..engine.runs.run_directory import clear_below, read_facts, write_json
 from ..engine.task import Review, Task
-from ..engine.terminal import Progressbar, say
-from ..engine.trainings import claimed, fingerprint_of, stands
-from .infer import Hearer, hearer, listed, stems
+from .prediction import Hearer, hearer, listed, stems
 from .saliency import Heard, Saliency, explain, listen
 from .scoring import has_maps
 
@@ -46,12 +48,14 @@ Work = Callable[[Hearer, Utterance, str, Heard, Saliency], dict[str, Any]]
 
 
 @contextmanager
-def probed(task: Task[Any], options: Any, given: str, work: Work, title: str) -> Iterator[list[Done]]:
-    """Hold `options.output`, do what `work` (hearer, recording, stem, heard, saliency) gives for each recording of
-    `given` that is not there yet, and yield all.
+def probed(
+    task: Task[Any], options: Any, given: str, work: Work, title: str
+) -> Iterator[list[Done]]:
+    """Hold `options.output`, do what `work` (hearer, recording, stem, heard, saliency) gives for
+    each recording of `given` that is not there yet, and yield all.
 
-    A recording that cannot be read, is longer than the model's window, or has no words is an error of its own.
-    """
+    A recording that cannot be read, is longer than the model's window, or has no words is an error
+    of its own."""
     task.check(options)
     recordings = listed(given, getattr(options, "known_text", False))
     loaded = load_run(task, options.run, options.accelerator)
@@ -69,7 +73,10 @@ def probed(task: Task[Any], options: Any, given: str, work: Work, title: str) ->
                 done.append(_one(heard, one, stem, options, weights, work))
                 bar.update()
         if all(one.found is None for one in done):
-            raise fail(given, f"{len(done)} recordings, none of which can be used; the first: {done[0].error}")
+            raise fail(
+                given,
+                f"{len(done)} recordings, none of which can be used; the first: {done[0].error}",
+            )
         yield done
 
 
@@ -77,15 +84,22 @@ def _one(heard: Hearer, one: Utterance, stem: str, options: Any, weights: str, w
     path = place_below(Path(options.output) / INSIDE, f"{stem}.json")
     there = Path(one.file)
     named = replace(one, file=there.name)  # the folder may move
-    facts = {"weights": weights, "lag": heard.lag, "recording": json.dumps(asdict(named)),
-             "size": there.stat().st_size if there.is_file() else None}  # fmt: skip
+    facts = {
+        "weights": weights,
+        "lag": heard.lag,
+        "recording": json.dumps(asdict(named)),
+        "size": there.stat().st_size if there.is_file() else None,
+    }
     fingerprint = fingerprint_of(options, facts, FREE)
     if stands(path, fingerprint):
         return Done(one, stem, dict(read_facts(path)))
     try:
         samples = one.samples()
         if len(samples) / RATE > heard.longest:
-            raise fail(one.file, f"is longer than {heard.longest:g} s; cut it, or name stretches of it in a manifest")
+            raise fail(
+                one.file,
+                f"is longer than {heard.longest:g} s; cut it, or name stretches of it in a manifest",
+            )
         known = one.text if getattr(options, "known_text", False) else None
         try:
             own = listen(heard, samples, known=known, margin=options.margin)
@@ -101,16 +115,28 @@ def _one(heard: Hearer, one: Utterance, stem: str, options: Any, weights: str, w
 
 
 def write_findings(
-    task: Task[Any], options: Any, given: str, done: Sequence[Done], review: Review, figures: Path | None = None
+    task: Task[Any],
+    options: Any,
+    given: str,
+    done: Sequence[Done],
+    review: Review,
+    figures: Path | None = None,
 ) -> None:
     """report.html in `options.output`, with what was left out; `figures`: as of `write_page`."""
     path = Path(options.output) / "report.html"
     tables = dict(review.tables)
     if bad := [(one.utterance.name, one.error) for one in done if one.found is None]:
         tables["Left out"] = pl.DataFrame(bad, schema=["item", "error"], orient="row")
-    write_page(path, figures, task, replace(review, tables=tables), data=given, run=Path(options.run).name,
-               options=asdict(options), facts=machine.environment(task.name, options.seed, options.accelerator, 1),
-               )  # fmt: skip
+    write_page(
+        path,
+        figures,
+        task,
+        replace(review, tables=tables),
+        data=given,
+        run=Path(options.run).name,
+        options=asdict(options),
+        facts=machine.environment(task.name, options.seed, options.accelerator, 1),
+    )
     say(f"report {path}")
 
 

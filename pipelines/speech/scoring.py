@@ -11,26 +11,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...data.transcripts import Word
-from ...models.speech_to_text import Memory, SpeechToText
-from ..engine.classifier_figures import with_interval
-from ..engine.order import sequential
+from ...data.speech.transcripts import Word
+from ...models.speech.speech_to_text import Memory, SpeechToText
+from ..engine.command_line.terminal import Progressbar
 from ..engine.task import Review, Splits
-from ..engine.terminal import Progressbar
+from ..engine.training.order import sequential
+from ..figures.classifier import with_interval
 from ..metrics.alignment import Boundaries, boundary_errors, text_errors
 from . import figures
 from .augment import augmented
-from .corpus import Corpus, collated
-from .infer import Hearer
+from .data import Corpus, collated
+from .prediction import Hearer
 from .word_times import fitted_lag
 
 LAG_RECORDINGS = 64  # of the validation part, on which the lag of the maps is fitted
 
 
 def loss(model: nn.Module, batch: dict[str, Tensor], options: Any) -> Tensor:
-    """Label-smoothed cross-entropy of each token, and connectionist temporal classification of the encoder."""
+    """Label-smoothed cross-entropy of each token, and connectionist temporal classification of the
+    encoder.
+    """
     plain: Any = getattr(model, "module", model)
-    features = augmented(batch["features"], batch["frames"], options) if model.training else batch["features"]
+    features = (
+        augmented(batch["features"], batch["frames"], options)
+        if model.training
+        else batch["features"]
+    )
     memory = plain.encode(features, batch.get("lengths"))
     entropy, text, sizes = _entropy(plain, memory, batch, options.smoothing)
     if plain.ctc is None or not options.ctc:
@@ -45,7 +51,9 @@ def loss(model: nn.Module, batch: dict[str, Tensor], options: Any) -> Tensor:
 def _entropy(
     plain: Any, memory: Memory, batch: dict[str, Tensor], smoothing: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean over the tokens that are to be said, the tokens of the text (B, I) and how many they are (B,)."""
+    """Mean over the tokens that are to be said, the tokens of the text (B, I) and how many they are
+    (B,).
+    """
     logits, text, there = _said(plain, memory, batch)
     target = text.masked_fill(~there, -100)
     found = F.cross_entropy(logits.flatten(0, 1), target.flatten(), label_smoothing=smoothing)
@@ -53,7 +61,9 @@ def _entropy(
 
 
 def _said(plain: Any, memory: Memory, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits (B, I, V), float32, of the tokens behind the prompt, these tokens with the end, and which are there."""
+    """Logits (B, I, V), float32, of the tokens behind the prompt, these tokens with the end, and
+    which are there.
+    """
     tokens, start = batch["tokens"], int(batch["prompt"][0])
     mask = torch.arange(tokens.shape[1], device=tokens.device) < batch["sizes"][:, None]
     logits = plain.decoder(tokens[:, :-1], memory, mask=mask[:, :-1]).logits[:, start - 1 :]
@@ -74,7 +84,9 @@ def validate(model: nn.Module, batches: Any) -> dict[str, float]:
     return {"loss": total / count, "token_accuracy": right / count}
 
 
-def heard_by(model: Any, part: Corpus, lag: int, spec: dict[str, Any], device: torch.device) -> Hearer:
+def heard_by(
+    model: Any, part: Corpus, lag: int, spec: dict[str, Any], device: torch.device
+) -> Hearer:
     """What a model hears with, during its training or after it."""
     return Hearer(getattr(model, "module", model), part.tokens, spec, lag, device)
 
@@ -99,13 +111,17 @@ def has_maps(model: SpeechToText) -> bool:
     return True
 
 
-def finish(model: nn.Module, splits: Splits, options: Any, device: torch.device) -> dict[str, Tensor]:
-    """The lag of the maps, fitted on words of the validation part whose times are known; Whisper's, or 0, without."""
+def finish(
+    model: nn.Module, splits: Splits, options: Any, device: torch.device
+) -> dict[str, Tensor]:
+    """The lag of the maps, fitted on words of the validation part whose times are known; Whisper's,
+    or 0, without.
+    """
     part: Corpus = splits.validation
     timed = [k for k in range(len(part)) if part.utterances[k].words][:LAG_RECORDINGS]
     heard = heard_by(model, part, 0, splits.spec, device)
     if not timed or not has_maps(heard.model):
-        from .adopt import LAG
+        from .verbs.adopt import LAG
 
         return {"lag": torch.tensor(LAG if part.whole else 0)}
 
@@ -122,33 +138,59 @@ def finish(model: nn.Module, splits: Splits, options: Any, device: torch.device)
 
 
 def review(
-    model: nn.Module, part: Corpus, calibration: dict[str, Tensor], options: Any, spec: dict[str, Any],
+    model: nn.Module,
+    part: Corpus,
+    calibration: dict[str, Tensor],
+    options: Any,
+    spec: dict[str, Any],
     device: torch.device,
-) -> Review:  # fmt: skip
-    """Error rates with intervals by speaker, word times where they are known, the worst and the best recordings."""
+) -> Review:
+    """Error rates with intervals by speaker, word times where they are known, the worst and the
+    best recordings.
+    """
     heard = heard_by(model, part, int(calibration["lag"]), spec, device)
     said, words = _transcribed(heard, part)
     true = [one.text or "" for one in part.utterances]
     groups = [one.speaker or one.name for one in part.utterances]
     groups = groups if len(set(groups)) > 1 else [one.name for one in part.utterances]
     per_word, per_letter = text_errors(said, true), text_errors(said, true, characters=True)
-    ends = {name: list(one.interval(groups, seed=options.seed)) for name, one in (("wer", per_word),
-                                                                                  ("cer", per_letter))}  # fmt: skip
+    ends = {
+        name: list(one.interval(groups, seed=options.seed))
+        for name, one in (("wer", per_word), ("cer", per_letter))
+    }
     metrics: dict[str, Any] = {
-        "wer": per_word.rate, "cer": per_letter.rate, "intervals": ends, "recordings": len(part),
-        "words": int(per_word.total.sum()), "speakers": len({one.speaker for one in part.utterances}),
-        "baselines": {"the same text for all": {"wer": _floor(true)}}, "lag": heard.lag,
-    }  # fmt: skip
-    rows = [{"score": "word error rate", "value": with_interval(metrics, "wer")},
-            {"score": "character error rate", "value": f"{per_letter.rate:.3f}"},
-            {"score": "word error rate of the same text for all", "value": f"{_floor(true):.3f}"}]  # fmt: skip
+        "wer": per_word.rate,
+        "cer": per_letter.rate,
+        "intervals": ends,
+        "recordings": len(part),
+        "words": int(per_word.total.sum()),
+        "speakers": len({one.speaker for one in part.utterances}),
+        "baselines": {"the same text for all": {"wer": _floor(true)}},
+        "lag": heard.lag,
+    }
+    rows = [
+        {"score": "word error rate", "value": with_interval(metrics, "wer")},
+        {"score": "character error rate", "value": f"{per_letter.rate:.3f}"},
+        {"score": "word error rate of the same text for all", "value": f"{_floor(true):.3f}"},
+    ]
     bounds = _bounds(part, words)
     if bounds is not None and len(bounds.start):
         metrics["times"] = bounds.summary()
-        rows += [{"score": name.replace("_", " "), "value": f"{value:.3g}"} for name, value in bounds.summary().items()]
+        rows += [
+            {"score": name.replace("_", " "), "value": f"{value:.3g}"}
+            for name, value in bounds.summary().items()
+        ]
     worst = np.argsort(-per_word.wrong / np.maximum(1, per_word.total), kind="stable")
-    listed = [{"recording": part.utterances[k].name, "errors": int(per_word.wrong[k]), "said": said[k], "true": true[k]}
-              for k in worst[:10].tolist() if per_word.wrong[k]]  # fmt: skip
+    listed = [
+        {
+            "recording": part.utterances[k].name,
+            "errors": int(per_word.wrong[k]),
+            "said": said[k],
+            "true": true[k],
+        }
+        for k in worst[:10].tolist()
+        if per_word.wrong[k]
+    ]
     tables = {"Scores on this part": pl.DataFrame(rows)}
     if listed:
         tables["Most errors"] = pl.DataFrame(listed)
@@ -159,9 +201,15 @@ def review(
     if bounds is not None and len(bounds.start):
         pictures.append(figures.times(bounds))
     times = metrics.get("times", {})
-    heard_times = f"; word starts off by {times['start_mae_ms']:.0f} ms on average" if times.get("words") else ""
-    headline = (f"{len(part)} recordings, {metrics['words']} words: word error rate {with_interval(metrics, 'wer')}, "
-                f"the same text for all {_floor(true):.3f}{heard_times}.")  # fmt: skip
+    heard_times = (
+        f"; word starts off by {times['start_mae_ms']:.0f} ms on average"
+        if times.get("words")
+        else ""
+    )
+    headline = (
+        f"{len(part)} recordings, {metrics['words']} words: word error rate {with_interval(metrics, 'wer')}, "
+        f"the same text for all {_floor(true):.3f}{heard_times}."
+    )
     return Review(metrics, headline, pictures, tables)
 
 
@@ -189,7 +237,9 @@ def _bounds(part: Corpus, words: Sequence[Sequence[Word]]) -> Boundaries | None:
     known = [k for k in range(len(part)) if part.utterances[k].words]
     if not known:
         return None
-    return boundary_errors([_plain(words[k]) for k in known], [_plain(part.utterances[k].words or ()) for k in known])
+    return boundary_errors(
+        [_plain(words[k]) for k in known], [_plain(part.utterances[k].words or ()) for k in known]
+    )
 
 
 def _plain(words: Sequence[Word]) -> list[tuple[str, float, float]]:
@@ -197,8 +247,8 @@ def _plain(words: Sequence[Word]) -> list[tuple[str, float, float]]:
 
 
 def _floor(true: Sequence[str]) -> float:
-    """The smallest word error rate of one text that is said whatever is heard, among the empty one and some of those
-    that are true."""
+    """The smallest word error rate of one text that is said whatever is heard, among the empty one
+    and some of those that are true."""
     texts = ["", *sorted(set(true))[:50]]
     return min(text_errors([text] * len(true), true).rate for text in texts)
 

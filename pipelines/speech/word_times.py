@@ -2,14 +2,16 @@
 
 Shapes: S heads, I tokens of the text, N states of the recording (20 ms each), W words.
 
-Whatever the method: the text is decoded once with its tokens given; the maps of some heads are cut to the recording,
-normalised over the tokens, smoothed by a median over 7 states and averaged (Whisper's timing). Then
+Whatever the method: the text is decoded once with its tokens given; the maps of some heads are cut
+to the recording, normalised over the tokens, smoothed by a median over 7 states and averaged
+(Whisper's timing). Then
 
     dtw     the cheapest path through minus the map (dynamic time warping); a word ends where the next begins
     area    split by split, the place where what lies before and behind it weighs most (in the manner of SBAAM, FBK)
     pauses  our own: each word is an interval, pauses belong to no word. The best sum of: the map of the word within
-            its interval; how much like speech the recording sounds there, and unlike it between words; and how likely
-            a word of so many letters is so long. Found exactly, by dynamic programming over the ends of words.
+            its interval; how much like speech the recording sounds there, and unlike it between
+            words; and how likely a word of so many letters is so long. Found exactly, by dynamic
+            programming over the ends of words.
 """
 
 from __future__ import annotations
@@ -22,19 +24,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...data.audio import RATE
-from ...data.log_mel import HOP
-from ...data.text_tokens import TextTokens
-from ...data.transcripts import Word
-from ...data.voice_activity import speech_share
+from ...data.formats.audio import RATE
+from ...data.speech.log_mel import HOP
+from ...data.speech.tokens import TextTokens
+from ...data.speech.transcripts import Word
+from ...data.speech.voice_activity import speech_share
 from ...kernels.time_warping import median_filter, time_warp
-from ...models.speech_to_text import Memory, SpeechToText
-from .corpus import STATE_SECONDS
+from ...models.speech.speech_to_text import Memory, SpeechToText
+from .data import STATE_SECONDS
 
 FILTER = 7  # states
 # Of "pauses"; chosen on other recordings than those that docs/speech.md measures.
 SOUND, PAUSE, LENGTH = 5.0, 0.5, 10.0  # weights of sound, of a pause as such, of a word's length
-LETTER, LEAST, SPREAD = 0.07, 0.06, 0.5  # seconds a letter, seconds besides, deviation of the logarithm
+LETTER, LEAST, SPREAD = (
+    0.07,
+    0.06,
+    0.5,
+)  # seconds a letter, seconds besides, deviation of the logarithm
 LONGEST = 100  # states of a word
 
 
@@ -48,30 +54,42 @@ def chosen_heads(model: SpeechToText, spec: dict[str, Any]) -> list[tuple[int, i
     if spec["alignment_heads"]:
         return [(int(layer), int(head)) for layer, head in spec["alignment_heads"]]
     layers = len(model.decoder.layers)
-    return [(layer, head) for layer in range(layers // 2, layers) for head in range(model.decoder.heads)]
+    return [
+        (layer, head) for layer in range(layers // 2, layers) for head in range(model.decoder.heads)
+    ]
 
 
 @torch.no_grad()
 def forced(
     model: SpeechToText, memory: Memory, tokens: TextTokens, ids: Sequence[Sequence[int]], maps: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Decode texts that are given: the log-probabilities (B, I + 1) of their tokens and of the end, maps (B, S, I + 1,
-    N) of the places where each is said, and how many of the I + 1 there are, (B,)."""
+    """Decode texts that are given: the log-probabilities (B, I + 1) of their tokens and of the end,
+    maps (B, S, I + 1, N) of the places where each is said, and how many of the I + 1 there are,
+    (B,)."""
     start = len(tokens.prompt)
     longest = max(map(len, ids))
     rows = [[*tokens.prompt, *one, *[tokens.end] * (longest + 1 - len(one))] for one in ids]
     given = torch.tensor(rows, dtype=torch.int64, device=memory.states.device)
     sizes = torch.tensor([len(one) + 1 for one in ids])
-    mask = torch.arange(given.shape[1], device=given.device) < (start + sizes.to(given.device))[:, None]
+    mask = (
+        torch.arange(given.shape[1], device=given.device)
+        < (start + sizes.to(given.device))[:, None]
+    )
     found = model.decoder(given[:, :-1], memory, mask=mask[:, :-1], maps=maps)
-    said = found.logits[:, start - 1 :].float().log_softmax(-1).gather(-1, given[:, start:, None])[..., 0]
+    said = (
+        found.logits[:, start - 1 :]
+        .float()
+        .log_softmax(-1)
+        .gather(-1, given[:, start:, None])[..., 0]
+    )
     drawn = torch.zeros(0) if found.maps is None else found.maps[:, :, start - 1 :]
     return said.cpu(), drawn.cpu(), sizes
 
 
 class Timed(NamedTuple):
-    """words: of each text, with times in seconds from the start of its samples and the mean probability of a word's
-    tokens as confidence; scores: mean log-probability of each text's tokens and its end."""
+    """words: of each text, with times in seconds from the start of its samples and the mean
+    probability of a word's tokens as confidence; scores: mean log-probability of each text's tokens
+    and its end."""
 
     words: list[list[Word]]
     scores: list[float]
@@ -79,15 +97,24 @@ class Timed(NamedTuple):
 
 @torch.no_grad()
 def word_times(
-    model: SpeechToText, memory: Memory, tokens: TextTokens, ids: Sequence[Sequence[int]],
-    samples: Sequence[np.ndarray], *, heads: Sequence[tuple[int, int]], method: str = "pauses", lag: int = 0,
-) -> Timed:  # fmt: skip
+    model: SpeechToText,
+    memory: Memory,
+    tokens: TextTokens,
+    ids: Sequence[Sequence[int]],
+    samples: Sequence[np.ndarray],
+    *,
+    heads: Sequence[tuple[int, int]],
+    method: str = "pauses",
+    lag: int = 0,
+) -> Timed:
     """When each text's words are said; texts without a token have none."""
     found: list[list[Word]] = [[] for _ in ids]
     said, maps, sizes = forced(model, memory, tokens, ids, list(heads))
     # States of each recording alone, whatever it is batched with; Whisper's go on in silence.
     there = [maps.shape[-1]] * len(ids) if memory.mask is None else memory.mask.sum(1).tolist()
-    states = torch.tensor([min(most, max(1, states_of(sound))) for sound, most in zip(samples, there)])
+    states = torch.tensor(
+        [min(most, max(1, states_of(sound))) for sound, most in zip(samples, there)]
+    )
     smooth = smoothed(maps, sizes, states)
     warped = time_warp(-smooth, sizes, states) if method == "dtw" else None
     for row, sound in enumerate(samples):
@@ -96,7 +123,11 @@ def word_times(
         own_map = smooth[row, : int(sizes[row]), :count].numpy().astype(np.float64)
         if warped is not None:
             first = [int(warped.first[row, a]) for _, a, _ in words]
-            spans = list(zip(first, [*first[1:], int(warped.last[row, words[-1][2] - 1]) + 1])) if words else []
+            spans = (
+                list(zip(first, [*first[1:], int(warped.last[row, words[-1][2] - 1]) + 1]))
+                if words
+                else []
+            )
         elif method == "area":
             spans = split_by_area(own_map, [(a, b) for _, a, b in words])
         else:
@@ -110,13 +141,15 @@ def word_times(
 
 
 def smoothed(maps: Tensor, sizes: Tensor, states: Tensor) -> Tensor:
-    """Maps (B, S, I, N) of ragged tokens and states -> their mean over heads, normalised over tokens and smoothed,
-    float32 (B, I, N), 0 in padding."""
+    """Maps (B, S, I, N) of ragged tokens and states -> their mean over heads, normalised over
+    tokens and smoothed, float32 (B, I, N), 0 in padding."""
     tokens, n = maps.shape[2:]
     there = (torch.arange(tokens) < sizes[:, None])[:, None, :, None]
     inside = (torch.arange(n) < states[:, None])[:, None, None]
     x = torch.where(there & inside, maps, 0.0)
-    x = x / x.sum(-1, keepdim=True).clamp_min(1e-9)  # what was looked at outside the recording is left out
+    x = x / x.sum(-1, keepdim=True).clamp_min(
+        1e-9
+    )  # what was looked at outside the recording is left out
     count = sizes[:, None, None, None]
     mean = x.sum(2, keepdim=True) / count
     deviation = (torch.where(there, (x - mean).square(), 0.0).sum(2, keepdim=True) / count).sqrt()
@@ -125,9 +158,9 @@ def smoothed(maps: Tensor, sizes: Tensor, states: Tensor) -> Tensor:
 
 
 def split_by_area(weights: np.ndarray, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """States (first, end) of each word: from the first to the last split, the place that leaves most weight in the
-    block before it (this word's tokens) and the one behind (all later tokens). What is below the mean counts as
-    -.01."""
+    """States (first, end) of each word: from the first to the last split, the place that leaves
+    most weight in the block before it (this word's tokens) and the one behind (all later tokens).
+    What is below the mean counts as -.01."""
     raised = np.where(weights < 0, -0.01, weights)
     n = weights.shape[1]
     found, start = [], 0
@@ -147,8 +180,9 @@ def split_by_area(weights: np.ndarray, spans: Sequence[tuple[int, int]]) -> list
 def intervals(
     weights: np.ndarray, words: Sequence[tuple[str, int, int]], share: np.ndarray, lag: int = 0
 ) -> list[tuple[int, int]]:
-    """States (first, end) of each word by "pauses". weights: the smoothed map (I, N); words: (text, first token, token
-    after its last); share: how much like speech each state sounds, (N,); lag: states by which the map looks late."""
+    """States (first, end) of each word by "pauses". weights: the smoothed map (I, N); words: (text,
+    first token, token after its last); share: how much like speech each state sounds, (N,); lag:
+    states by which the map looks late."""
     if not words:
         return []
     n = weights.shape[1]
@@ -168,13 +202,14 @@ def intervals(
 
 @numba.njit(cache=True)
 def _intervals(inside, between, length):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    """The best intervals (W, 2), one behind the other: the sum of `inside` (W, N) in them, `between` (N,) elsewhere,
-    and `length` (W, longest + 1) of each."""
+    """The best intervals (W, 2), one behind the other: the sum of `inside` (W, N) in them,
+    `between` (N,) elsewhere, and `length` (W, longest + 1) of each."""
     words, n = inside.shape
     longest = length.shape[1] - 1
     quiet = np.zeros(n + 1)
     quiet[1:] = np.cumsum(between)
-    # before[k, t]: the best of words up to k and the pause behind them, ending at t; came: the end of word k - 1.
+    # before[k, t]: the best of words up to k and the pause behind them, ending at t; came: the end
+    # of word k - 1.
     before = np.full((words + 1, n + 1), -np.inf)
     came = np.zeros((words + 1, n + 1), np.int64)
     begun = np.zeros((words, n + 1), np.int64)
@@ -203,12 +238,20 @@ def _intervals(inside, between, length):  # type: ignore[no-untyped-def]  # prag
     return found
 
 
-def fitted_lag(times: Callable[[int], list[list[Word]]], known: Sequence[Sequence[Word]], most: int = 8) -> int:
-    """The lag, in states, with which `times` gives the smallest mean error of the starts of words that are known."""
+def fitted_lag(
+    times: Callable[[int], list[list[Word]]], known: Sequence[Sequence[Word]], most: int = 8
+) -> int:
+    """The lag, in states, with which `times` gives the smallest mean error of the starts of words
+    that are known.
+    """
     errors = []
     for lag in range(most + 1):
         found = times(lag)
-        each = [abs(a.start - b.start) for own, true in zip(found, known) if len(own) == len(true)
-                for a, b in zip(own, true)]  # fmt: skip
+        each = [
+            abs(a.start - b.start)
+            for own, true in zip(found, known)
+            if len(own) == len(true)
+            for a, b in zip(own, true)
+        ]
         errors.append(float(np.mean(each)) if each else np.inf)
     return int(np.argmin(errors))

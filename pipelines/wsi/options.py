@@ -10,18 +10,28 @@ ModelName = Literal["acmil", "acmil-mha", "abmil", "mean", "max"]
 
 @dataclass(frozen=True, kw_only=True)
 class WsiOptions(TrainOptions):
-    """Train ACMIL on slides, on stored features or on a table of bags: scores by patient, baseline, heatmaps."""
+    """Train ACMIL on slides, on stored features or on a table of bags: scores by patient, baseline,
+    heatmaps.
+    """
 
     data: str | None = None
-    """List of slides (csv: slide, label, perhaps patient, split, mpp), its folder, or a table of bags."""
+    """List of slides (csv: slide, label, perhaps patient, split, mpp), its folder, or a table of
+    bags.
+    """
     slides: str | None = None
     """Folder of the slides (default: the folder of the list)."""
     features: str | None = None
-    """Folder of feature files (HDF5 of Headwise, CLAM or TRIDENT); what it lacks is extracted into it."""
+    """Folder of feature files (HDF5 of Headwise, CLAM or TRIDENT); what it lacks is extracted into
+    it.
+    """
     encoder: str = "auto"
-    """timm model that encodes tiles; auto: resnet50.a1_in1k, and random-filters for the generated sample."""
+    """timm model that encodes tiles; auto: resnet50.a1_in1k, and random-filters for the generated
+    sample.
+    """
     weights: str = "pretrained"
-    """Weights of the encoder: pretrained, random, or a file (safetensors, or a plain state dict)."""
+    """Weights of the encoder: pretrained, random, or a file (safetensors, or a plain state
+    dict).
+    """
     tile: int = 256
     """Pixels of a side of a tile."""
     tile_mpp: float = 0.5
@@ -37,7 +47,9 @@ class WsiOptions(TrainOptions):
     threads: int = 2
     """Threads that read tiles ahead of the encoder."""
     model: ModelName = "acmil"
-    """acmil (gated) and acmil-mha (multi-head) with several branches; abmil, one; mean and max pooling."""
+    """acmil (gated) and acmil-mha (multi-head) with several branches; abmil, one; mean and max
+    pooling.
+    """
     inner: int = 256
     """Width of an embedded tile."""
     branches: int = 5
@@ -53,8 +65,8 @@ class WsiOptions(TrainOptions):
     dropout: float = 0.0
     """Dropout of features and embedded tiles."""
     attention: str = "none"
-    """Let tiles of a slide see each other before pooling: a mechanism of `headwise list attention` that fits any
-    tokens."""
+    """Let tiles of a slide see each other before pooling: a mechanism of `headwise list attention`
+    that fits any tokens."""
     layers: int = 1
     """Layers of --attention."""
     heads: int = 4
@@ -79,16 +91,22 @@ class WsiOptions(TrainOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class WsiPredictOptions(PredictOptions):
-    """Classify slides, feature files or bags; heatmaps and top tiles of each slide beside OUTPUT, in OUTPUT.slides/."""
+    """Classify slides, feature files or bags; heatmaps and top tiles of each slide beside OUTPUT,
+    in OUTPUT.slides/.
+    """
 
     input: str
     """Slide, feature file (.h5), table of bags, folder of them, or quoted pattern."""
     features: str | None = None
-    """Folder of feature files; what it lacks is extracted into it (default: OUTPUT.slides/features)."""
+    """Folder of feature files; what it lacks is extracted into it (default:
+    OUTPUT.slides/features).
+    """
     slides: str | None = None
     """Folder of the slides that feature files belong to, to draw heatmaps on them."""
     mpp: float | None = None
-    """Micrometres a pixel at level 0 of slides whose file does not say (default: as in training)."""
+    """Micrometres a pixel at level 0 of slides whose file does not say (default: as in
+    training).
+    """
     explain: bool = True
     """Write heatmap.png, heatmap.geojson (for QuPath) and tiles.png of every slide."""
     top: int = 8
@@ -99,10 +117,14 @@ class WsiPredictOptions(PredictOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class CrossvalOptions(WsiOptions):
-    """Repeated k-fold cross-validation by patient: mean and deviation beside scikit-learn's floors; resumable."""
+    """Repeated k-fold cross-validation by patient: mean and deviation beside scikit-learn's floors;
+    resumable.
+    """
 
     output: str
-    """Folder to write; started again it does what is left, and more models, repeats or seeds are added to it."""
+    """Folder to write; started again it does what is left, and more models, repeats or seeds are
+    added to it.
+    """
     models: tuple[ModelName, ...] = ("acmil", "abmil", "mean")
     """Models to compare."""
     folds: int = 10
@@ -117,16 +139,22 @@ class CrossvalOptions(WsiOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturesOptions:
-    """Extract features of all slides of a folder, in the layout of CLAM and TRIDENT; started again it does the rest."""
+    """Extract features of all slides of a folder, in the layout of CLAM and TRIDENT; started again
+    it does the rest.
+    """
 
     slides: str
     """Folder of slides, searched at any depth."""
     output: str
     """Folder to write: NAME.h5 of each slide, and status.csv."""
     encoder: str = "resnet50.a1_in1k"
-    """timm model that encodes tiles, or random-filters, which needs no weights and knows no tissue."""
+    """timm model that encodes tiles, or random-filters, which needs no weights and knows no
+    tissue.
+    """
     weights: str = "pretrained"
-    """Weights of the encoder: pretrained, random, or a file (safetensors, or a plain state dict)."""
+    """Weights of the encoder: pretrained, random, or a file (safetensors, or a plain state
+    dict).
+    """
     tile: int = 256
     """Pixels of a side of a tile."""
     tile_mpp: float = 0.5

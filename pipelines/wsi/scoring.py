@@ -11,33 +11,47 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from ...models.acmil import ACMIL, Bags, diversity_loss
-from ..engine import order
-from ..engine.classifier_figures import draw_confusion, draw_reliability, draw_roc, finish_roc, with_interval
+from ...models.bags.acmil import ACMIL, Bags, diversity_loss
 from ..engine.task import Picture, Review
+from ..engine.training import order
+from ..figures.classifier import (
+    draw_confusion,
+    draw_reliability,
+    draw_roc,
+    finish_roc,
+    with_interval,
+)
 from ..metrics.classification import bootstrap, scores
-from .cohort import BagSet
+from .data import BagSet
 from .explain import concentration, heatmap, open_slide
-from .extract import stored
+from .verbs.features import stored
 
 SHOWN_INSTANCES = 1000  # of the map of instances
 SHOWN_SLIDES = 4  # with heatmaps in the report
 
 
 def loss(model: nn.Module, batch: dict[str, Tensor], options: Any) -> Tensor:
-    """Cross-entropy of the slide, of the branches, and the mean cosine of their attentions (arXiv 2311.07125)."""
+    """Cross-entropy of the slide, of the branches, and the mean cosine of their attentions (arXiv
+    2311.07125).
+    """
     found: Bags = model.attend(batch["x"], batch["offsets"])  # pyright: ignore[reportCallIssue]
     weights = batch.get("class_weights")
     total = F.cross_entropy(found.logits, batch["labels"], weights)
-    if found.branch_logits is None or found.branch_logits.shape[1] < 2:  # ABMIL and the poolings have one classifier
+    if (
+        found.branch_logits is None or found.branch_logits.shape[1] < 2
+    ):  # ABMIL and the poolings have one classifier
         return total
     assert found.scores is not None
     branches = found.branch_logits.shape[1]
     labels = batch["labels"].repeat_interleave(branches)
-    total = total + options.branch_loss * F.cross_entropy(found.branch_logits.flatten(0, 1), labels, weights)
+    total = total + options.branch_loss * F.cross_entropy(
+        found.branch_logits.flatten(0, 1), labels, weights
+    )
     if options.diversity:
         heads = found.scores.shape[1] // branches
-        total = total + options.diversity * diversity_loss(found.scores, batch["offsets"], heads=heads)
+        total = total + options.diversity * diversity_loss(
+            found.scores, batch["offsets"], heads=heads
+        )
     return total
 
 
@@ -55,7 +69,10 @@ def probabilities(model: nn.Module, batches: Any) -> tuple[np.ndarray, np.ndarra
 def validate(model: nn.Module, batches: Any) -> dict[str, float]:
     """Log-loss (what early stopping goes by), AUC, balanced accuracy."""
     found = scores(*probabilities(model, batches))
-    return {"loss": found["log_loss"], **{name: found[name] for name in ("auc", "balanced_accuracy")}}
+    return {
+        "loss": found["log_loss"],
+        **{name: found[name] for name in ("auc", "balanced_accuracy")},
+    }
 
 
 def mean_features(bags: BagSet) -> np.ndarray:
@@ -64,21 +81,31 @@ def mean_features(bags: BagSet) -> np.ndarray:
 
 
 def fit_baseline(bags: BagSet, seed: int) -> dict[str, Tensor]:
-    """Logistic regression (scikit-learn) on the mean instance, standardised: its weights (C, D) and bias (C,)."""
+    """Logistic regression (scikit-learn) on the mean instance, standardised: its weights (C, D) and
+    bias (C,).
+    """
     from sklearn.linear_model import LogisticRegression
 
     given = mean_features(bags)
     centre, scale = given.mean(0), given.std(0)
     scale[scale < 1e-6 * (1 + np.abs(centre))] = 1.0
-    fitted = LogisticRegression(C=0.05, max_iter=2000, random_state=seed).fit((given - centre) / scale, bags.labels)
+    fitted = LogisticRegression(C=0.05, max_iter=2000, random_state=seed).fit(
+        (given - centre) / scale, bags.labels
+    )
     weight = fitted.coef_ / scale
     bias = fitted.intercept_ - weight @ centre
     if len(weight) == 1:  # two classes: one row, the logit of the second
         weight, bias = np.concatenate([0 * weight, weight]), np.concatenate([[0.0], bias])
-    full_weight, full_bias = np.zeros((len(bags.classes), weight.shape[1])), np.full(len(bags.classes), -30.0)
+    full_weight, full_bias = (
+        np.zeros((len(bags.classes), weight.shape[1])),
+        np.full(len(bags.classes), -30.0),
+    )
     there = np.unique(bags.labels)
     full_weight[there], full_bias[there] = weight, bias
-    return {"baseline_weight": torch.from_numpy(full_weight), "baseline_bias": torch.from_numpy(full_bias)}
+    return {
+        "baseline_weight": torch.from_numpy(full_weight),
+        "baseline_bias": torch.from_numpy(full_bias),
+    }
 
 
 def review(
@@ -94,19 +121,32 @@ def review(
     moved = ({name: value.to(device) for name, value in batch.items()} for batch in loader)
     labels, probability = probabilities(model, moved)
     base = F.softmax(
-        torch.from_numpy(mean_features(bags)) @ calibration["baseline_weight"].T + calibration["baseline_bias"], 1
+        torch.from_numpy(mean_features(bags)) @ calibration["baseline_weight"].T
+        + calibration["baseline_bias"],
+        1,
     ).numpy()
     own = _scored(labels, probability, bags.patients, options.seed)
     beside = _scored(labels, base, bags.patients, options.seed)
     own["bags"], own["patients"] = len(bags), len(set(bags.patients.tolist()))
     metrics = {**own, "baselines": {"mean instance, logistic regression": beside}}
-    rows = [{"score": name, options.model: with_interval(own, name), "logistic regression of the mean instance":
-             with_interval(beside, name)} for name in own["intervals"]]  # fmt: skip
+    rows = [
+        {
+            "score": name,
+            options.model: with_interval(own, name),
+            "logistic regression of the mean instance": with_interval(beside, name),
+        }
+        for name in own["intervals"]
+    ]
     pictures = [_calibration(labels, probability, base, bags.classes)]
     attention = _attention(model, bags, device)
     if attention:
-        metrics["attention_top10"] = float(np.mean([concentration(a.mean(1), 10)[-1] for a in attention]))
-        pictures += [_concentration(attention), _instances(model, bags, attention, options.seed, device)]
+        metrics["attention_top10"] = float(
+            np.mean([concentration(a.mean(1), 10)[-1] for a in attention])
+        )
+        pictures += [
+            _concentration(attention),
+            _instances(model, bags, attention, options.seed, device),
+        ]
         pictures += _heatmaps(bags, attention, probability, spec["mpp"])
     headline = (
         f"{len(bags)} slides or bags of {own['patients']} patients: AUC {with_interval(own, 'auc')}, balanced accuracy "
@@ -116,9 +156,14 @@ def review(
     return Review(metrics, headline, pictures, {"Scores, 95 % intervals by patient": table})
 
 
-def _scored(labels: np.ndarray, probability: np.ndarray, patients: np.ndarray, seed: int) -> dict[str, Any]:
+def _scored(
+    labels: np.ndarray, probability: np.ndarray, patients: np.ndarray, seed: int
+) -> dict[str, Any]:
     intervals = bootstrap(labels, probability, patients, seed=seed)
-    return {**scores(labels, probability), "intervals": {name: list(ends) for name, ends in intervals.items()}}
+    return {
+        **scores(labels, probability),
+        "intervals": {name: list(ends) for name, ends in intervals.items()},
+    }
 
 
 @torch.no_grad()
@@ -134,13 +179,17 @@ def _attention(model: nn.Module, bags: BagSet, device: torch.device) -> list[np.
     return found
 
 
-def _calibration(labels: np.ndarray, probability: np.ndarray, base: np.ndarray, classes: list[str]) -> Picture:
+def _calibration(
+    labels: np.ndarray, probability: np.ndarray, base: np.ndarray, classes: list[str]
+) -> Picture:
     drawn = Figure(figsize=(9.5, 3.1), layout="constrained")
     left, middle, right = drawn.subplots(1, 3)
     curves = {"model": (probability, "C0"), "baseline": (base, "0.6")}
     draw_reliability(left, labels, curves)
     for name, (given, colour) in curves.items():
-        draw_roc(middle, labels, given, [f"{name}, {one}" for one in classes], color=colour, alpha=0.9)
+        draw_roc(
+            middle, labels, given, [f"{name}, {one}" for one in classes], color=colour, alpha=0.9
+        )
     finish_roc(middle)
     draw_confusion(right, labels, probability, classes)
     return Picture("calibration", "Reliability, ROC curves and confusion on this part", drawn)
@@ -155,19 +204,30 @@ def _concentration(attention: list[np.ndarray]) -> Picture:
     axis.fill_between(k, *np.quantile(curves, [0.1, 0.9], axis=0), alpha=0.2)
     axis.plot(k, curves.mean(0), label="model (mean, 10 to 90 % of the slides)")
     axis.plot(k, even.mean(0), ":", color="0.5", label="even attention")
-    axis.set(xlabel="instances of highest attention", ylabel="share of the attention", xscale="log", ylim=(0, 1.02))
+    axis.set(
+        xlabel="instances of highest attention",
+        ylabel="share of the attention",
+        xscale="log",
+        ylim=(0, 1.02),
+    )
     axis.legend(frameon=False, fontsize=8)
-    return Picture("concentration", "How many instances hold the attention (ACMIL, figure 1)", drawn)
+    return Picture(
+        "concentration", "How many instances hold the attention (ACMIL, figure 1)", drawn
+    )
 
 
-def _heatmaps(bags: BagSet, attention: list[np.ndarray], probability: np.ndarray, mpp: float | None) -> list[Picture]:
+def _heatmaps(
+    bags: BagSet, attention: list[np.ndarray], probability: np.ndarray, mpp: float | None
+) -> list[Picture]:
     """Some slides with what the model looked at: of each class in turn, the surest first."""
     source = bags.source
     if source.folder is None:
         return []
     order_of = np.argsort(-probability.max(1), kind="stable")
     by_class = [[k for k in order_of if bags.labels[k] == c] for c in range(len(bags.classes))]
-    chosen = [group[place] for place in range(SHOWN_SLIDES) for group in by_class if place < len(group)][:SHOWN_SLIDES]
+    chosen = [
+        group[place] for place in range(SHOWN_SLIDES) for group in by_class if place < len(group)
+    ][:SHOWN_SLIDES]
     pictures = []
     for k in chosen:
         name = bags.names[k]
@@ -187,8 +247,12 @@ def _heatmaps(bags: BagSet, attention: list[np.ndarray], probability: np.ndarray
 
 @torch.no_grad()
 def _instances(
-    model: ACMIL | nn.Module, bags: BagSet, attention: list[np.ndarray], seed: int, device: torch.device
-) -> Picture:  # fmt: skip
+    model: ACMIL | nn.Module,
+    bags: BagSet,
+    attention: list[np.ndarray],
+    seed: int,
+    device: torch.device,
+) -> Picture:
     """t-SNE of embedded instances, as many of each bag."""
     from sklearn.manifold import TSNE
 
@@ -215,4 +279,6 @@ def _instances(
     for axis in (left, right):
         axis.set_xticks([])
         axis.set_yticks([])
-    return Picture("instances", f"t-SNE of {len(given)} embedded instances: slide labels, attention", drawn)
+    return Picture(
+        "instances", f"t-SNE of {len(given)} embedded instances: slide labels, attention", drawn
+    )

@@ -17,13 +17,22 @@ from safetensors.torch import load_file, save_file
 
 from headwise import pipelines
 from headwise.pipelines import TASKS, load_task
-from headwise.pipelines.engine.checkpoint import checksum
 from headwise.pipelines.engine.command_line import parse
-from headwise.pipelines.engine.loaded import load_run
+from headwise.pipelines.engine.runs.checkpoint import checksum
+from headwise.pipelines.engine.runs.loaded import load_run
 
 STEPS = 2
-FILES = ["config.yaml", "metrics.json", "history.csv", "model.safetensors", "spec.json", "card.json",
-         "environment.json", "report.html", "predictions.parquet"]  # fmt: skip
+FILES = [
+    "config.yaml",
+    "metrics.json",
+    "history.csv",
+    "model.safetensors",
+    "spec.json",
+    "card.json",
+    "environment.json",
+    "report.html",
+    "predictions.parquet",
+]
 
 
 @pytest.fixture(scope="module", params=list(TASKS))
@@ -70,7 +79,10 @@ def test_a_run_holds_what_it_promises(trained):
     assert card["task"] == task.name
     assert "generated" in card["data"]
     environment = json.loads((path / "environment.json").read_text())
-    assert environment["packages"]["torch"] == torch.__version__.split("+")[0] or environment["packages"]["torch"]
+    assert (
+        environment["packages"]["torch"] == torch.__version__.split("+")[0]
+        or environment["packages"]["torch"]
+    )
     assert (path / "history.csv").read_text().count("\n") == 2
     assert list((path / "figures").glob("*.png"))
 
@@ -110,8 +122,12 @@ def test_the_config_runs_the_run_again(trained, headwise, tmp_path):
     assert parse(task, "train", [], values={"run": str(path), "max_steps": STEPS}) == options
     code, _ = headwise(task.name, "train", path / "config.yaml", "--run", tmp_path / "again")
     assert code == 0
-    assert checksum(tmp_path / "again" / "model.safetensors") == checksum(path / "model.safetensors")
-    assert_frame_equal(rows(tmp_path / "again" / "predictions.parquet"), rows(path / "predictions.parquet"))
+    assert checksum(tmp_path / "again" / "model.safetensors") == checksum(
+        path / "model.safetensors"
+    )
+    assert_frame_equal(
+        rows(tmp_path / "again" / "predictions.parquet"), rows(path / "predictions.parquet")
+    )
 
 
 def test_a_run_is_never_overwritten(trained, headwise):
@@ -134,7 +150,9 @@ def test_resume_of_a_finished_run_gives_the_same(trained, headwise, tmp_path):
 
 def test_resume_with_other_options_is_refused_with_their_names(trained, headwise):
     task, path = trained
-    code, lines = headwise(task.name, "train", "--run", path, "--resume", "--lr", "0.5", "--seed", "9")
+    code, lines = headwise(
+        task.name, "train", "--run", path, "--resume", "--lr", "0.5", "--seed", "9"
+    )
     assert (code, len(lines)) == (2, 1)
     assert "seed was 2021, now 9" in lines[0]
     assert "lr was" in lines[0]
@@ -144,7 +162,9 @@ def test_evaluate_gives_the_figures_of_the_training(trained, headwise):
     task, path = trained
     code, _ = headwise(task.name, "evaluate", "--run", path)
     assert code == 0
-    again, first = (json.loads((path / name).read_text()) for name in ("evaluation-test.json", "metrics.json"))
+    again, first = (
+        json.loads((path / name).read_text()) for name in ("evaluation-test.json", "metrics.json")
+    )
     assert {key: again[key] for key in first} == first
 
 
@@ -159,15 +179,26 @@ def once(trained, tmp_path_factory):
     return home / "in", home / "once.parquet"
 
 
-@pytest.mark.timeout(900)  # Ray starts processes by the dozen, which takes minutes on a busy machine
-@pytest.mark.parametrize("how", [["--processes", "2"], ["--shard-size", "1"], ["--engine", "ray"]], ids=" ".join)
+@pytest.mark.timeout(
+    900
+)  # Ray starts processes by the dozen, which takes minutes on a busy machine
+@pytest.mark.parametrize(
+    "how", [["--processes", "2"], ["--shard-size", "1"], ["--engine", "ray"]], ids=" ".join
+)
 def test_every_engine_gives_the_same_rows(trained, once, headwise, tmp_path, how):
     task, path = trained
     (folder, once), other = once, tmp_path / "other.parquet"
-    assert headwise(task.name, "predict", "--run", path, "--input", folder, "--output", other, *how)[0] == 0
-    # Another shard size makes other batches, and with them other last digits; all else gives the same bits.
+    assert (
+        headwise(task.name, "predict", "--run", path, "--input", folder, "--output", other, *how)[0]
+        == 0
+    )
+    # Another shard size makes other batches, and with them other last digits; all else gives the
+    # same bits.
     assert_frame_equal(
-        pl.read_parquet(once), pl.read_parquet(other), check_exact="--shard-size" not in how, abs_tol=1e-4
+        pl.read_parquet(once),
+        pl.read_parquet(other),
+        check_exact="--shard-size" not in how,
+        abs_tol=1e-4,
     )
     one = pl.read_parquet(once).filter(pl.col("item").str.starts_with("a")).drop("file", "item")
     assert_frame_equal(one, rows(path / "predictions.parquet").drop("item"), abs_tol=1e-4)
@@ -181,19 +212,27 @@ def test_a_broken_item_is_a_row_and_code_3(trained, headwise, tmp_path):
     suffix = Path(pl.read_parquet(path / "predictions.parquet")["file"][0]).suffix
     (tmp_path / f"broken{suffix}").write_bytes(b"\x00\xff this is nothing \xfe" * 5)
     output = tmp_path / "out" / "o.parquet"
-    code, lines = headwise(task.name, "predict", "--run", path, "--input", tmp_path, "--output", output)
+    code, lines = headwise(
+        task.name, "predict", "--run", path, "--input", tmp_path, "--output", output
+    )
     table = pl.read_parquet(output)
     assert code == 3
     assert any("broken" in line for line in lines)
     failed = table.filter(pl.col("status") == "error")
     assert failed["item"].to_list() == [f"broken{suffix}"]
     assert "\n" not in failed["error"][0]
-    assert table.filter(pl.col("status") == "ok").height == pl.read_parquet(path / "predictions.parquet").height
+    assert (
+        table.filter(pl.col("status") == "ok").height
+        == pl.read_parquet(path / "predictions.parquet").height
+    )
 
 
 def test_a_done_output_is_left_alone_and_another_is_not_mixed_in(trained, headwise, tmp_path):
     task, path = trained
-    output, command = tmp_path / "o.parquet", (task.name, "predict", "--run", path, "--input", sample_of(path))
+    output, command = (
+        tmp_path / "o.parquet",
+        (task.name, "predict", "--run", path, "--input", sample_of(path)),
+    )
     assert headwise(*command, "--output", output)[0] == 0
     stamp = output.stat().st_mtime_ns
     code, lines = headwise(*command, "--output", output)
@@ -202,7 +241,9 @@ def test_a_done_output_is_left_alone_and_another_is_not_mixed_in(trained, headwi
     other = shutil.copytree(path, tmp_path / "other")
     weights = {name: value + 1 for name, value in load_file(other / "model.safetensors").items()}
     save_file(weights, other / "model.safetensors")
-    code, lines = headwise(task.name, "predict", "--run", other, "--input", sample_of(path), "--output", output)
+    code, lines = headwise(
+        task.name, "predict", "--run", other, "--input", sample_of(path), "--output", output
+    )
     assert (code, len(lines)) == (2, 1)
     assert "another model" in lines[0]
 
@@ -218,7 +259,9 @@ def test_a_run_of_another_task_or_model_is_refused(trained, headwise, tmp_path):
     assert "weights of another model" in lines[0]
     facts = json.loads((copy / "environment.json").read_text())
     (copy / "environment.json").write_text(json.dumps({**facts, "task": "cooking"}))
-    code, lines = headwise(task.name, "predict", "--run", copy, "--input", sample_of(path), "--output", tmp_path / "o")
+    code, lines = headwise(
+        task.name, "predict", "--run", copy, "--input", sample_of(path), "--output", tmp_path / "o"
+    )
     assert (code, len(lines)) == (2, 1)
     assert "a run of the task 'cooking'" in lines[0]
 
@@ -233,11 +276,15 @@ def test_the_export_gives_the_same(trained, headwise, tmp_path):
     splits = task.open(replace(loaded.options, data=str(sample_of(path))), loaded.spec)
     arguments, _ = task.sample(loaded.model, splits)
     with torch.no_grad():
-        torch.testing.assert_close(program.module()(*arguments), loaded.model(*arguments), atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            program.module()(*arguments), loaded.model(*arguments), atol=1e-5, rtol=0
+        )
 
 
 def test_the_onnx_export_gives_the_same(trained, headwise, tmp_path):
-    session = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed").InferenceSession
+    session = pytest.importorskip(
+        "onnxruntime", reason="the extra `onnx` is not installed"
+    ).InferenceSession
     pytest.importorskip("onnxscript", reason="the extra `onnx` is not installed")
     task, path = trained
     code, lines = headwise(task.name, "export", "--run", path, "--output", tmp_path / "model.onnx")
@@ -250,14 +297,18 @@ def test_the_onnx_export_gives_the_same(trained, headwise, tmp_path):
     arguments, shapes = task.sample(loaded.model, splits)
     other = task.other_sample(splits, arguments, shapes)
     if shapes is not None:
-        assert [x.shape for x in other if x is not None] != [x.shape for x in arguments if x is not None]
+        assert [x.shape for x in other if x is not None] != [
+            x.shape for x in arguments if x is not None
+        ]
     names = list(inspect.signature(loaded.model.forward).parameters)
     for given in [arguments] + ([] if other is None else [other]):
         named = {name: x.numpy() for name, x in zip(names, given) if x is not None}
         assert {value.name for value in graph.get_inputs()} == named.keys()
         (found,) = graph.run(["output"], named)
         with torch.no_grad():
-            torch.testing.assert_close(torch.from_numpy(found), loaded.model(*given), atol=1e-5, rtol=0)
+            torch.testing.assert_close(
+                torch.from_numpy(found), loaded.model(*given), atol=1e-5, rtol=0
+            )
 
 
 def test_the_options_are_documented(trained, capsys):
@@ -269,9 +320,15 @@ def test_the_options_are_documented(trained, capsys):
     help_text = capsys.readouterr().out
     for name in yaml.safe_load((trained[1] / "config.yaml").read_text()):
         assert f"--{name.replace('_', '-')}" in help_text
-    fields = [f for cls in task.options.__mro__ if cls is not object for f in getattr(cls, "__annotations__", {})]
+    fields = [
+        f
+        for cls in task.options.__mro__
+        if cls is not object
+        for f in getattr(cls, "__annotations__", {})
+    ]
     source = "\n".join(
-        Path(__import__(cls.__module__, fromlist=["x"]).__file__).read_text() for cls in task.options.__mro__[:-1]
+        Path(__import__(cls.__module__, fromlist=["x"]).__file__).read_text()
+        for cls in task.options.__mro__[:-1]
     )
     for name in fields:
         assert re.search(rf'^    {name}: .*\n    """', source, re.M), f"option {name} has no help"

@@ -1,20 +1,28 @@
 """Bad options and bad files of options: command, content of c.yaml, words of the message."""
 
-# ruff: noqa: E501  (one case a line reads better than a narrow table)
 TRAIN = "forecast train --run run"
 
 OPTIONS: dict[str, tuple[str, str]] = {
     "task": ("forcast train", r"no task 'forcast'; did you mean forecast\?"),
     "verb": ("forecast trian", r"no verb of forecast 'trian'; did you mean train\?"),
     "option": (f"{TRAIN} --horizn 4", r"no option --horizn; did you mean --horizon\?"),
-    "option with =": (f"{TRAIN} --batchsize=4", r"no option --batchsize; did you mean --batch-size\?"),
-    "option of another verb": ("forecast predict --run run --input x.csv --output o.parquet --horizon 4", r"no option --horizon"),
+    "option with =": (
+        f"{TRAIN} --batchsize=4",
+        r"no option --batchsize; did you mean --batch-size\?",
+    ),
+    "option of another verb": (
+        "forecast predict --run run --input x.csv --output o.parquet --horizon 4",
+        r"no option --horizon",
+    ),
     "word too many": (f"{TRAIN} --epochs 2 3", r"3 belongs to no option"),
     "one dash": (f"{TRAIN} -horizon 4", r"-horizon, 4 belongs to no option"),
     "value missing": (f"{TRAIN} --epochs", r"--epochs needs a value"),
     "needed option missing": ("forecast predict --run run --input x.csv", r"needs --output"),
     "word for a number": (f"{TRAIN} --epochs many", r"--epochs needs a whole number, got 'many'"),
-    "fraction for a whole number": (f"{TRAIN} --epochs 2.5", r"--epochs needs a whole number, got '2\.5'"),
+    "fraction for a whole number": (
+        f"{TRAIN} --epochs 2.5",
+        r"--epochs needs a whole number, got '2\.5'",
+    ),
     "value for a switch": (f"{TRAIN} --no-marks=maybe", r"maybe"),
     "choice": (f"{TRAIN} --split rato", r"invalid choice 'rato' for argument '--split'.*'ratio'"),
     "precision": (f"{TRAIN} --precision 8", r"--precision"),
@@ -33,20 +41,32 @@ OPTIONS: dict[str, tuple[str, str]] = {
     "weight decay -1": (f"{TRAIN} --weight-decay -1", r"--weight-decay -1\.0: must"),
     "dropout 1.5": (f"{TRAIN} --dropout 1.5", r"--dropout 1\.5: must be in \[0, 1\)"),
     "dropout nan": (f"{TRAIN} --dropout nan", r"--dropout nan: must be in \[0, 1\)"),
-    "level 1.5": (f"{TRAIN} --levels 0.8 1.5", r"--levels 0\.8 1\.5: each must lie between 0 and 1"),
+    "level 1.5": (
+        f"{TRAIN} --levels 0.8 1.5",
+        r"--levels 0\.8 1\.5: each must lie between 0 and 1",
+    ),
     "no level": (f"{TRAIN} --levels", r"--levels: give at least one"),
     "level twice": (f"{TRAIN} --levels 0.8 0.8", r"--levels 0\.8 0\.8: .*none twice"),
     "horizon 0": (f"{TRAIN} --horizon 0", r"--horizon 0: must be at least 1"),
     "lookback 0": (f"{TRAIN} --lookback 0", r"--lookback 0: must be at least 1"),
-    "heads that do not divide": (f"{TRAIN} --attention attention --width 10 --heads 4 --horizon 4 --lookback 8", r"4 heads do not divide width 10"),
+    "heads that do not divide": (
+        f"{TRAIN} --attention attention --width 10 --heads 4 --horizon 4 --lookback 8",
+        r"4 heads do not divide width 10",
+    ),
     "resume without run": ("forecast train --resume", r"--resume: say which run with --run"),
     "resume of nothing": ("forecast train --run nowhere --resume", r"nowhere: no run to resume"),
     "origins 0": ("forecast backtest --run run --origins 0", r"--origins"),
-    "tolerance nan": ("forecast export --run run --output m.pt2 --tolerance nan", r"--tolerance nan: must be 0 or more"),
-    "shard size 0": ("forecast predict --run run --input x --output o --shard-size 0", r"--shard-size 0: must be at least 1"),
+    "tolerance nan": (
+        "forecast export --run run --output m.pt2 --tolerance nan",
+        r"--tolerance nan: must be 0 or more",
+    ),
+    "shard size 0": (
+        "forecast predict --run run --input x --output o --shard-size 0",
+        r"--shard-size 0: must be at least 1",
+    ),
     "data set": ("data get ETTh9", r"ETTh9"),
     "list of nothing": ("list attentions", r"list: say which of attention, moe, kernels"),
-}  # fmt: skip
+}
 
 LAUGHS = "levels:\n- &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"- &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi")
@@ -60,21 +80,45 @@ EMPTY_LAUGHS = "batch:\n  size: &a {}\n" + "".join(
 YAML: dict[str, tuple[str | bytes | None, str]] = {
     "missing": (None, r"^c\.yaml: no such config file"),
     "unknown key": ("horizn: 4\n", r"^c\.yaml: no option 'horizn'; did you mean horizon\?"),
-    "unknown nested key": ("batch: {sise: 4}\n", r"^c\.yaml: no option 'batch_sise'; did you mean batch_size\?"),
+    "unknown nested key": (
+        "batch: {sise: 4}\n",
+        r"^c\.yaml: no option 'batch_sise'; did you mean batch_size\?",
+    ),
     "number as key": ("3: 4\n", r"^c\.yaml: no option '3'"),
-    "wrong type": ("epochs: many\n", r"--epochs needs a whole number, got 'many' \(given, or in c\.yaml\)"),
-    "date for a number": ("epochs: 2024-01-01\n", r"--epochs needs a whole number, got '2024-01-01' \(given, or in c\.yaml\)"),
+    "wrong type": (
+        "epochs: many\n",
+        r"--epochs needs a whole number, got 'many' \(given, or in c\.yaml\)",
+    ),
+    "date for a number": (
+        "epochs: 2024-01-01\n",
+        r"--epochs needs a whole number, got '2024-01-01' \(given, or in c\.yaml\)",
+    ),
     "list for a number": ("epochs: [1, 2]\n", r"2 belongs to no option; .*in c\.yaml"),
     "mapping for a number": ("epochs: {a: 1}\n", r"^c\.yaml: epochs should be a value"),
-    "list of lists": ("levels: [[0.8], [0.9]]\n", r"^c\.yaml: levels should be a value or a list of values"),
-    "list at the top": ("- horizon: 4\n", r"^c\.yaml: should hold options as `name: value`, holds a list"),
-    "text at the top": ("horizon 4\n", r"^c\.yaml: should hold options as `name: value`, holds a str"),
+    "list of lists": (
+        "levels: [[0.8], [0.9]]\n",
+        r"^c\.yaml: levels should be a value or a list of values",
+    ),
+    "list at the top": (
+        "- horizon: 4\n",
+        r"^c\.yaml: should hold options as `name: value`, holds a list",
+    ),
+    "text at the top": (
+        "horizon 4\n",
+        r"^c\.yaml: should hold options as `name: value`, holds a str",
+    ),
     "tab": ("horizon: 4\n\tepochs: 2\n", r"^c\.yaml: not readable as YAML: .*'\\t'"),
     "open bracket": ("levels: [0.8, 0.9\n", r"^c\.yaml: not readable as YAML: .*line 2"),
     "two documents": ("horizon: 4\n---\nhorizon: 5\n", r"^c\.yaml: not readable as YAML"),
     "unknown anchor": ("horizon: *h\n", r"^c\.yaml: not readable as YAML: .*undefined alias"),
-    "Python object": ("run: !!python/object/apply:os.mkdir [unpickled]\n", r"^c\.yaml: not readable as YAML: .*could not determine a constructor"),
-    "Python name": ("run: !!python/name:os.mkdir\n", r"^c\.yaml: not readable as YAML: .*could not determine a constructor"),
+    "Python object": (
+        "run: !!python/object/apply:os.mkdir [unpickled]\n",
+        r"^c\.yaml: not readable as YAML: .*could not determine a constructor",
+    ),
+    "Python name": (
+        "run: !!python/name:os.mkdir\n",
+        r"^c\.yaml: not readable as YAML: .*could not determine a constructor",
+    ),
     "Latin-1": ("data: \xe9.csv\n".encode("latin-1"), r"^c\.yaml: not readable as YAML"),
     "random bytes": (bytes(range(256)), r"^c\.yaml: not readable as YAML"),
     "huge": ("# " + "x" * 1_000_000 + "\n", r"^c\.yaml: too large for a file of options"),
@@ -84,4 +128,4 @@ YAML: dict[str, tuple[str | bytes | None, str]] = {
     "a billion empty laughs": (EMPTY_LAUGHS, r"^c\.yaml: batch_size should be a value"),
     "out of range": ("dropout: 2\n", r"--dropout 2\.0: must be in .*c\.yaml"),
     "mapping key": ("? {a: 1}\n: 2\n", r"^c\.yaml: "),
-}  # fmt: skip
+}

@@ -1,4 +1,6 @@
-"""What the fault tests share: commands that can be killed, a small run, and the table survived/tried."""
+"""What the fault tests share: commands that can be killed, a small run, and the table
+survived/tried.
+"""
 
 import json
 import os
@@ -23,13 +25,17 @@ def pytest_terminal_summary(terminalreporter):
     if TALLY:
         terminalreporter.section("faults survived")
         terminalreporter.write_line("| fault | survived/tried |\n|---|---|")
-        for fault, (survived, tried) in sorted(TALLY.items(), key=lambda row: (len(row[0].split()[0]), row[0])):
+        for fault, (survived, tried) in sorted(
+            TALLY.items(), key=lambda row: (len(row[0].split()[0]), row[0])
+        ):
             terminalreporter.write_line(f"| {fault} | {survived}/{tried} |")
 
 
 @pytest.fixture
 def tally():
-    """`tally("F1 kill inside a save", ok)` counts one try, and fails the test if it was not survived."""
+    """`tally("F1 kill inside a save", ok)` counts one try, and fails the test if it was not
+    survived.
+    """
 
     def count(fault: str, survived: bool, why: object = "") -> None:
         row = TALLY.setdefault(fault, [0, 0])
@@ -55,7 +61,9 @@ class Command:
 
     def running(self) -> bool:
         try:
-            return Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+            return (
+                Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+            )
         except OSError:
             return False
 
@@ -73,8 +81,10 @@ class Launcher:
         self.folder, self.count = folder, 0
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).parent / "launcher.py")],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         assert self.process.stdout.readline() == "ready\n"
 
     def ask(self, **question):
@@ -82,11 +92,18 @@ class Launcher:
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
-    def start(self, *words: object, file_limit: int | None = None, die_at: tuple | None = None) -> Command:
+    def start(
+        self, *words: object, file_limit: int | None = None, die_at: tuple | None = None
+    ) -> Command:
         self.count += 1
         log = self.folder / f"log-{self.count}"
         log.touch()
-        asked = {"words": [str(w) for w in words], "log": str(log), "file_limit": file_limit, "die_at": die_at}
+        asked = {
+            "words": [str(w) for w in words],
+            "log": str(log),
+            "file_limit": file_limit,
+            "die_at": die_at,
+        }
         return Command(self, self.ask(**asked), log)
 
     def run(self, *words: object, **how: object) -> tuple[int, Command]:
@@ -96,7 +113,9 @@ class Launcher:
         return code, command
 
     def kill_when(self, words: list, ready: Callable[[], bool], pause: float) -> bool:
-        """Start a command and kill it `pause` seconds after `ready`; False if it was done before."""
+        """Start a command and kill it `pause` seconds after `ready`; False if it was done
+        before.
+        """
         command, until = self.start(*words), time.monotonic() + 90
         while command.running() and time.monotonic() < until and not ready():
             time.sleep(0.001)
@@ -107,7 +126,9 @@ class Launcher:
 
 
 class Kills:
-    """Numbers of tries from 1 on until `done`, which the loop counts up, is `wanted`; most may come too late."""
+    """Numbers of tries from 1 on until `done`, which the loop counts up, is `wanted`; most may come
+    too late.
+    """
 
     def __init__(self, wanted: int) -> None:
         self.wanted, self.done = wanted, 0
@@ -136,20 +157,42 @@ def launch(tmp_path_factory):
 @pytest.fixture(scope="session")
 def data(tmp_path_factory) -> Path:
     """A wide table, generated."""
-    from headwise.data.generate import sample_series, write_wide
+    from headwise.data.series.generate import sample_series, write_wide
 
     path = tmp_path_factory.mktemp("data") / "wide.csv"
     write_wide(sample_series(rows=700, channels=3), path)
     return path
 
 
-SMALL = ["--horizon", "12", "--lookback", "24", "--width", "16", "--core", "8", "--feedforward", "16", "--layers", "1",
-         "--epochs", "3", "--batch-size", "8", "--checkpoint-every", "5", "--dropout", "0.1"]  # fmt: skip
+SMALL = [
+    "--horizon",
+    "12",
+    "--lookback",
+    "24",
+    "--width",
+    "16",
+    "--core",
+    "8",
+    "--feedforward",
+    "16",
+    "--layers",
+    "1",
+    "--epochs",
+    "3",
+    "--batch-size",
+    "8",
+    "--checkpoint-every",
+    "5",
+    "--dropout",
+    "0.1",
+]
 
 
 @pytest.fixture(scope="session")
 def train(data):
-    """The words of the training that is broken off; everything random is in it: dropout, draws, shuffling."""
+    """The words of the training that is broken off; everything random is in it: dropout, draws,
+    shuffling.
+    """
     return ["forecast", "train", "--data", str(data), *SMALL]
 
 
@@ -171,15 +214,28 @@ def dice():
 
 @pytest.fixture(scope="session")
 def many(launch, tmp_path_factory):
-    """(run, input, output) of a batch inference over a long table: 400 series, 4 of them broken, 20 shards."""
-    from headwise.data.generate import many_series
+    """(run, input, output) of a batch inference over a long table: 400 series, 4 of them broken, 20
+    shards.
+    """
+    from headwise.data.series.generate import many_series
 
     folder = tmp_path_factory.mktemp("many")
     many_series(40, 200, folder / "train.csv", broken=0)
     broken = many_series(400, 80, folder / "input.csv", broken=4)
-    code, command = launch.run("forecast", "train", "--data", folder / "train.csv", "--run", folder / "run", *SMALL)
+    code, command = launch.run(
+        "forecast", "train", "--data", folder / "train.csv", "--run", folder / "run", *SMALL
+    )
     assert code == 0, command.text()
-    words = ["forecast", "predict", "--run", folder / "run", "--input", folder / "input.csv", "--shard-size", "20"]
+    words = [
+        "forecast",
+        "predict",
+        "--run",
+        folder / "run",
+        "--input",
+        folder / "input.csv",
+        "--shard-size",
+        "20",
+    ]
     code, command = launch.run(*words, "--output", folder / "once.parquet")
     assert code == 3, command.text()
     return words, folder / "once.parquet", broken

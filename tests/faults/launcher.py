@@ -1,9 +1,10 @@
-"""Starts `headwise` commands by forking a process that has imported everything, so that a start costs no seconds.
+"""Starts `headwise` commands by forking a process that has imported everything, so that a start
+costs no seconds.
 
-Reads a JSON object a line. {"words": [...], "log": path, "file_limit": bytes or null, "die_at": [module, name, call] or
-null} starts a command and answers with its pid; with die_at it kills itself as that function is called that often.
-{"wait": pid, "seconds": s} answers with its exit code (negative: the signal), or null if it still runs.
-"""
+Reads a JSON object a line. {"words": [...], "log": path, "file_limit": bytes or null, "die_at":
+[module, name, call] or null} starts a command and answers with its pid; with die_at it kills itself
+as that function is called that often. {"wait": pid, "seconds": s} answers with its exit code
+(negative: the signal), or null if it still runs."""
 
 import contextlib
 import importlib
@@ -19,10 +20,16 @@ import matplotlib.figure  # noqa: F401
 import torch
 import torch.distributed.checkpoint.state_dict
 
-from headwise.pipelines.engine import command_line, inference, jobs, listings, loop, report  # noqa: F401
-from headwise.pipelines.forecast import figures, future, scoring, windows  # noqa: F401
-from headwise.pipelines.ranking import best, comparison, logs  # noqa: F401
-from headwise.pipelines.wsi import cohort, explain, extract, folds, infer  # noqa: F401
+from headwise.pipelines.engine import command_line
+from headwise.pipelines.engine.command_line import listings  # noqa: F401
+from headwise.pipelines.engine.inference import shards as inference  # noqa: F401
+from headwise.pipelines.engine.runs import report  # noqa: F401
+from headwise.pipelines.engine.training import jobs, loop  # noqa: F401
+from headwise.pipelines.forecast import figures, scoring  # noqa: F401
+from headwise.pipelines.ranking import data as logs  # noqa: F401
+from headwise.pipelines.ranking.verbs import top as best  # noqa: F401
+from headwise.pipelines.wsi import data as cohort  # noqa: F401
+from headwise.pipelines.wsi.verbs import features as extract  # noqa: F401
 
 torch.set_num_threads(1)
 

@@ -1,8 +1,9 @@
-"""Bad inputs through the whole command line: one line that says what, where and what to do; exit code 2.
+"""Bad inputs through the whole command line: one line that says what, where and what to do; exit
+code 2.
 
-Each case runs in a folder of its own. Nothing is left there that the case did not bring, and no case may make the
-folder `unpickled`, which is what the pickles and YAML tags among them would do if anything executed them.
-"""
+Each case runs in a folder of its own. Nothing is left there that the case did not bring, and no
+case may make the folder `unpickled`, which is what the pickles and YAML tags among them would do if
+anything executed them."""
 
 import re
 import shutil
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from headwise.data.generate import many_series
+from headwise.data.series.generate import many_series
 from headwise.pipelines import load_task
 from headwise.pipelines.engine.command_line import parse, run_verb
 from headwise.tests.faults.bad_data import DATA, wide, write
@@ -88,7 +89,9 @@ def test_what_only_looks_bad_is_taken(tmp_path):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """`trained(kind)`: a finished run of a wide table, of one with a known column, or of a long one."""
+    """`trained(kind)`: a finished run of a wide table, of one with a known column, or of a long
+    one.
+    """
     folder, runs = tmp_path_factory.mktemp("trained"), {}
 
     def get(kind: str) -> Path:
@@ -99,7 +102,11 @@ def trained(tmp_path_factory):
                 many_series(2, 60, data, broken=0)
             words = ["--known", "b"] if kind == "known" else []
             task = load_task("forecast")
-            options = parse(task, "train", ["--data", str(data), "--run", str(runs[kind]), *words, *SMALL.split()])
+            options = parse(
+                task,
+                "train",
+                ["--data", str(data), "--run", str(runs[kind]), *words, *SMALL.split()],
+            )
             run_verb(task, "train", options)
         return runs[kind]
 
@@ -130,26 +137,52 @@ def test_known_columns_that_end_too_early(refused, trained, tmp_path):
     (tmp_path / "x.csv").write_text(wide(known=3))
     refused(
         f"forecast predict --run {trained('known')} --input x.csv --output o.parquet",
-        r"known columns b go on for 3 rows past the end of the targets, but the horizon is 4", code=3,
-    )  # fmt: skip
+        r"known columns b go on for 3 rows past the end of the targets, but the horizon is 4",
+        code=3,
+    )
 
 
 def test_backtest_of_a_long_table(refused, trained):
-    refused(f"forecast backtest --run {trained('long')}", r"^backtest: goes through one table at a time; give a wide")
+    refused(
+        f"forecast backtest --run {trained('long')}",
+        r"^backtest: goes through one table at a time; give a wide",
+    )
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["forecast", "trian"], r"no verb"),
-        (["forecast", "train", "c.yaml"], r"c\.yaml: not readable as YAML: line 1: could not determine a constructor"),
-        (["forecast", "train", "--data", "x.csv", "--run", "run"], r"x\.csv: column 'a', row 4 .* not a number"),
-        (["forecast", "evaluate", "--run", "old"], r"old/model\.safetensors: not a readable safetensors file"),
-        (["forecast", "predict", "--run", "old", "--input", "x.csv", "--output", "o.parquet", "--processes", "2"],
-         r"old/model\.safetensors: not a readable safetensors file"),
+        (
+            ["forecast", "train", "c.yaml"],
+            r"c\.yaml: not readable as YAML: line 1: could not determine a constructor",
+        ),
+        (
+            ["forecast", "train", "--data", "x.csv", "--run", "run"],
+            r"x\.csv: column 'a', row 4 .* not a number",
+        ),
+        (
+            ["forecast", "evaluate", "--run", "old"],
+            r"old/model\.safetensors: not a readable safetensors file",
+        ),
+        (
+            [
+                "forecast",
+                "predict",
+                "--run",
+                "old",
+                "--input",
+                "x.csv",
+                "--output",
+                "o.parquet",
+                "--processes",
+                "2",
+            ],
+            r"old/model\.safetensors: not a readable safetensors file",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value[1:3]),
-)  # fmt: skip
+)
 def test_a_process_says_one_line_and_nothing_else(words, message, trained, tmp_path):
     (tmp_path / "x.csv").write_text(wide(a3="oops"))
     (tmp_path / "c.yaml").write_text("data: !!python/object/apply:os.mkdir [unpickled]\n")
@@ -171,7 +204,9 @@ def test_a_refused_run_can_be_given_again(headwise, tmp_path):
     assert not (tmp_path / "runs" / "new").exists()
     (tmp_path / "runs" / "new").mkdir()
     assert headwise(*command)[0] == 2
-    assert list((tmp_path / "runs" / "new").iterdir()) == [], "a folder that stood before stays, empty as it was"
+    assert list((tmp_path / "runs" / "new").iterdir()) == [], (
+        "a folder that stood before stays, empty as it was"
+    )
     (tmp_path / "x.csv").write_text(wide())
     code, lines = headwise(*command)
     assert code == 0, lines

@@ -10,9 +10,9 @@ import warnings
 import pytest
 import torch
 
-from headwise.pipelines.engine import checkpoint
-from headwise.pipelines.engine.checkpoint import checksum
-from headwise.pipelines.engine.loop import Trainer
+from headwise.pipelines.engine.runs import checkpoint
+from headwise.pipelines.engine.runs.checkpoint import checksum
+from headwise.pipelines.engine.training.loop import Trainer
 from headwise.pipelines.forecast import Forecast
 
 
@@ -48,9 +48,20 @@ def test_f7_one_bad_batch_is_skipped_and_counted(tally, headwise, small, tmp_pat
         (row,) = csv.DictReader(file)
     newest = checkpoint.load_newest(run / "checkpoints")
     assert newest is not None
-    ok = code == 0 and entry["step"] == 3 and len(entry["samples"]) == 8 and newest["progress"]["skipped"] == 1
-    ok = ok and newest["progress"]["skipped_in_a_row"] == 0 and math.isfinite(float(row["train_loss"]))
-    tally("F7 loss that is not finite", ok and any("batch skipped" in line for line in lines), lines)
+    ok = (
+        code == 0
+        and entry["step"] == 3
+        and len(entry["samples"]) == 8
+        and newest["progress"]["skipped"] == 1
+    )
+    ok = (
+        ok
+        and newest["progress"]["skipped_in_a_row"] == 0
+        and math.isfinite(float(row["train_loss"]))
+    )
+    tally(
+        "F7 loss that is not finite", ok and any("batch skipped" in line for line in lines), lines
+    )
 
 
 def weights(value):
@@ -58,7 +69,9 @@ def weights(value):
 
 
 def test_f5_a_damaged_newest_does_not_outlive_the_next_save(tally, tmp_path):
-    """With --keep 1, the damaged one must not be kept as the newest in place of the one just written."""
+    """With --keep 1, the damaged one must not be kept as the newest in place of the one just
+    written.
+    """
     for step in (10, 20):
         checkpoint.save(tmp_path, step, *weights(step))
     (tmp_path / "step-000000020" / "state.json").write_text("")
@@ -79,7 +92,11 @@ def disk(tmp_path):
     place = tmp_path / "disk"
     place.mkdir()
     try:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", place], check=True, capture_output=True)
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", place],
+            check=True,
+            capture_output=True,
+        )
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("no file system can be mounted here (needs root on Linux)")
     yield place
@@ -87,13 +104,24 @@ def disk(tmp_path):
 
 
 def test_f4_a_small_disk_runs_full(tally, headwise, small, disk):
-    """ENOSPC from the file system itself: in the tensors of a checkpoint first, then in a small text file."""
+    """ENOSPC from the file system itself: in the tensors of a checkpoint first, then in a small
+    text file.
+    """
     run, filler = disk / "run", disk / "filler"
     code, lines = headwise(*small, "--run", run, "--width", "128")
     found = [line for line in lines if line.startswith("headwise: ")]
-    ok = code == 2 and len(found) == 1 and str(run / "checkpoints") in found[0] and "No space left" in found[0]
+    ok = (
+        code == 2
+        and len(found) == 1
+        and str(run / "checkpoints") in found[0]
+        and "No space left" in found[0]
+    )
     names = [path.name for path in (run / "checkpoints").iterdir()]
-    tally("F4 disk full while a checkpoint is saved", ok and all(not name.startswith(".") for name in names), lines)
+    tally(
+        "F4 disk full while a checkpoint is saved",
+        ok and all(not name.startswith(".") for name in names),
+        lines,
+    )
     before = {path: checksum(path) for path in run.rglob("*.safetensors")}
     with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while file.write(b"0" * 512):

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from headwise.data.generate import many_series
+from headwise.data.series.generate import many_series
 
 pytestmark = pytest.mark.timeout(1200)  # for the long forms
 
@@ -30,7 +30,9 @@ ENGINES = {
 
 
 SHORT = [(engine, short) for engine, (_, short, _) in ENGINES.items() if short]
-LONG = [pytest.param(engine, long, marks=pytest.mark.slow) for engine, (_, _, long) in ENGINES.items()]
+LONG = [
+    pytest.param(engine, long, marks=pytest.mark.slow) for engine, (_, _, long) in ENGINES.items()
+]
 
 
 @pytest.mark.parametrize(("engine", "kills"), [*SHORT, *LONG])
@@ -39,7 +41,10 @@ def test_f8_kill_while_predicting(tally, launch, many, tmp_path, dice, engine, t
     more = ENGINES[engine][0]
     for attempt in tries:
         output = tmp_path / f"{attempt}.parquet"
-        parts, wanted = Path(f"{output}.parts"), dice.randint(0, 18)  # shards that stand when the kill comes
+        parts, wanted = (
+            Path(f"{output}.parts"),
+            dice.randint(0, 18),
+        )  # shards that stand when the kill comes
         killed = launch.kill_when(
             [*words, "--output", output, *more],
             lambda: len(list(parts.glob("part-*.parquet"))) >= wanted,  # noqa: B023  (called within the same turn)
@@ -50,8 +55,14 @@ def test_f8_kill_while_predicting(tally, launch, many, tmp_path, dice, engine, t
         tries.done += 1
         code, _ = finish(launch, [*words, *more], output)
         same = output.read_bytes() == once.read_bytes()
-        clean = sorted(p.name for p in tmp_path.glob(f"{attempt}.parquet*")) == [f"{attempt}.parquet"]
-        tally(f"F8 SIGKILL while predicting ({engine})", code == 3 and same and clean, f"{code} {same} {clean}")
+        clean = sorted(p.name for p in tmp_path.glob(f"{attempt}.parquet*")) == [
+            f"{attempt}.parquet"
+        ]
+        tally(
+            f"F8 SIGKILL while predicting ({engine})",
+            code == 3 and same and clean,
+            f"{code} {same} {clean}",
+        )
 
 
 def test_f9_broken_items_are_listed_and_stop_nothing(tally, launch, many, tmp_path):
@@ -60,7 +71,12 @@ def test_f9_broken_items_are_listed_and_stop_nothing(tally, launch, many, tmp_pa
     failed = table.filter(pl.col("status") == "error")
     ok = set(failed["item"]) == set(broken) and len(failed) == len(broken) == 4
     good = table.filter(pl.col("status") == "ok")
-    ok = ok and good["item"].n_unique() == 396 and good.height == 396 * 12 and good["forecast"].is_finite().all()
+    ok = (
+        ok
+        and good["item"].n_unique() == 396
+        and good.height == 396 * 12
+        and good["forecast"].is_finite().all()
+    )
     code, command = launch.run(*words, "--output", tmp_path / "again.parquet")
     ok = ok and code == 3 and all(name in command.text() for name in broken)
     # The others have the rows that they have without the broken ones among them.
@@ -69,7 +85,9 @@ def test_f9_broken_items_are_listed_and_stop_nothing(tally, launch, many, tmp_pa
     alone = [*words[:4], "--input", tmp_path / "good.csv", "--output", tmp_path / "good.parquet"]
     code, command = launch.run(*alone)
     assert code == 0, command.text()
-    assert_frame_equal(pl.read_parquet(tmp_path / "good.parquet").drop("file"), good.drop("file"), abs_tol=1e-3)
+    assert_frame_equal(
+        pl.read_parquet(tmp_path / "good.parquet").drop("file"), good.drop("file"), abs_tol=1e-3
+    )
     tally("F9 broken items", ok, command.text())
 
 
@@ -78,20 +96,38 @@ def test_f4_disk_full_while_predicting(tally, launch, many, tmp_path):
     output = tmp_path / "o.parquet"
     code, command = launch.run(*words, "--output", output, file_limit=3_000)
     lines = [line for line in command.text().splitlines() if line.startswith("headwise: ")]
-    ok = code == 2 and len(lines) == 1 and "o.parquet" in lines[0] and "Traceback" not in command.text()
+    ok = (
+        code == 2
+        and len(lines) == 1
+        and "o.parquet" in lines[0]
+        and "Traceback" not in command.text()
+    )
     ok = ok and not output.exists()
     code, _ = launch.run(*words, "--output", output)
-    tally("F4 disk full while predicting", ok and output.read_bytes() == once.read_bytes(), command.text())
+    tally(
+        "F4 disk full while predicting",
+        ok and output.read_bytes() == once.read_bytes(),
+        command.text(),
+    )
 
 
 def test_ranks_share_the_shards(launch, many, tmp_path, monkeypatch):
-    """RANK and WORLD_SIZE of torchrun or a job array: shard k belongs to rank k modulo the world."""
+    """RANK and WORLD_SIZE of torchrun or a job array: shard k belongs to rank k modulo the
+    world.
+    """
     import subprocess
     import sys
 
     words, once, _ = many
     output = tmp_path / "o.parquet"
-    command = [sys.executable, "-m", "headwise.pipelines.engine", *map(str, words), "--output", str(output)]
+    command = [
+        sys.executable,
+        "-m",
+        "headwise.pipelines.engine",
+        *map(str, words),
+        "--output",
+        str(output),
+    ]
     for rank in (1, 0):
         monkeypatch.setenv("RANK", str(rank))
         monkeypatch.setenv("WORLD_SIZE", "2")
@@ -105,7 +141,9 @@ def test_ranks_share_the_shards(launch, many, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_ten_thousand_series_in_bounded_memory(launch, many, tmp_path):
-    """Killed halfway and started again it ends with the file of an unbroken run, and stays under 1.5 GB."""
+    """Killed halfway and started again it ends with the file of an unbroken run, and stays under
+    1.5 GB.
+    """
     run = many[0][3]
     source = tmp_path / "many.csv"
     broken = many_series(10_000, 300, source, broken=5)
@@ -117,7 +155,9 @@ def test_ten_thousand_series_in_bounded_memory(launch, many, tmp_path):
     while command.running():
         try:
             lines = Path(f"/proc/{command.pid}/status").read_text().splitlines()
-            peak = max([peak, *(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))])
+            peak = max(
+                [peak, *(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))]
+            )
         except OSError:
             break
         time.sleep(0.05)

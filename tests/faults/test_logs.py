@@ -5,10 +5,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from headwise.data.generate_clicks import click_log, write_sample_clicks
+from headwise.data.clicks.generate import click_log, write_sample_clicks
 
 SMALL = ["--width", "8", "--layers", "1", "--hidden", "16", "--towers", "8", "--batch-size", "512"]
-# Each with a state of its own: two optimisers, rows of embeddings updated alone, a form without one part.
+# Each with a state of its own: two optimisers, rows of embeddings updated alone, a form without one
+# part.
 RECIPES = {
     "adagrad": ["--embedding-optimizer", "adagrad", "--embedding-lr", "0.05"],
     "sparse": ["--sparse", "yes"],
@@ -26,7 +27,9 @@ def log(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def run(launch, log, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "run"
-    code, command = launch.run("ranking", "train", "--data", log, "--run", folder, "--epochs", "1", *SMALL)
+    code, command = launch.run(
+        "ranking", "train", "--data", log, "--run", folder, "--epochs", "1", *SMALL
+    )
     assert code == 0, command.text()
     return folder
 
@@ -37,7 +40,12 @@ def test_f14_kill_while_training(tally, launch, log, run, tmp_path, recipe):
     words += [run if word == "RUN" else word for word in RECIPES[recipe]]
     code, command = launch.run(*words, "--run", tmp_path / "whole")
     assert code == 0, command.text()
-    broken = launch.run(*words, "--run", tmp_path / "o", die_at=("headwise.pipelines.engine.loop", "Trainer._step", 18))
+    broken = launch.run(
+        *words,
+        "--run",
+        tmp_path / "o",
+        die_at=("headwise.pipelines.engine.training.loop", "Trainer._step", 18),
+    )
     code, command = launch.run(*words, "--run", tmp_path / "o", "--resume")
     same = code == 0 and all(
         (tmp_path / "o" / n).read_bytes() == (tmp_path / "whole" / n).read_bytes()
@@ -50,7 +58,16 @@ def test_f14_kill_while_training(tally, launch, log, run, tmp_path, recipe):
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_f14_kill_while_scoring_a_table(tally, launch, run, tmp_path, dice, tries):
     click_log(400_000, 120, 200, seed=1).write_parquet(tmp_path / "rows.parquet")
-    words = ["ranking", "predict", "--run", run, "--input", tmp_path / "rows.parquet", "--shard-size", "1"]
+    words = [
+        "ranking",
+        "predict",
+        "--run",
+        run,
+        "--input",
+        tmp_path / "rows.parquet",
+        "--shard-size",
+        "1",
+    ]
     code, command = launch.run(*words, "--output", tmp_path / "whole.parquet")
     assert code == 0, command.text()
     whole = (tmp_path / "whole.parquet").read_bytes()
@@ -77,24 +94,48 @@ def test_f14_kill_while_lists_are_made(tally, launch, run, tmp_path):
     assert code == 0, command.text()
     output = tmp_path / "o" / "lists.parquet"
     output.parent.mkdir()
-    first, _ = launch.run(*words, "--output", output, die_at=("polars", "LazyFrame.sink_parquet", 1))
+    first, _ = launch.run(
+        *words, "--output", output, die_at=("polars", "LazyFrame.sink_parquet", 1)
+    )
     left = list(output.parent.glob(".*"))
     code, command = launch.run(*words, "--output", output)
-    ok = (first, code) == (-9, 0) and bool(left) and [one.name for one in output.parent.iterdir()] == [output.name]
+    ok = (
+        (first, code) == (-9, 0)
+        and bool(left)
+        and [one.name for one in output.parent.iterdir()] == [output.name]
+    )
     ok = ok and pl.read_parquet(output).equals(pl.read_parquet(tmp_path / "whole.parquet"))
     tally("F14 SIGKILL while lists are made", ok, command.text())
 
 
 def test_f14_kill_between_trainings_of_a_comparison(tally, launch, log, tmp_path):
     def words(output):
-        return ["ranking", "compare", "--data", log, "--output", output, "--models", "dcnv2", "shared-bottom",
-                "--seeds", "2", "--epochs", "1", *SMALL]  # fmt: skip
+        return [
+            "ranking",
+            "compare",
+            "--data",
+            log,
+            "--output",
+            output,
+            "--models",
+            "dcnv2",
+            "shared-bottom",
+            "--seeds",
+            "2",
+            "--epochs",
+            "1",
+            *SMALL,
+        ]
 
     code, command = launch.run(*words(tmp_path / "whole"))
     assert code == 0, command.text()
-    first, _ = launch.run(*words(tmp_path / "o"), die_at=("headwise.pipelines.ranking.comparison", "_do", 3))
+    first, _ = launch.run(
+        *words(tmp_path / "o"), die_at=("headwise.pipelines.ranking.verbs.compare", "_do", 3)
+    )
     code, command = launch.run(*words(tmp_path / "o"))
-    tables = [pl.read_csv(tmp_path / name / "comparison.csv").drop("seconds") for name in ("o", "whole")]
+    tables = [
+        pl.read_csv(tmp_path / name / "comparison.csv").drop("seconds") for name in ("o", "whole")
+    ]
     same = tables[0].equals(tables[1])
     ok = (first, code) == (-9, 0) and same and "2 of 4 trainings were done before" in command.text()
     tally("F14 SIGKILL between trainings of a comparison", ok, command.text())

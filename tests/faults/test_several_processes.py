@@ -9,8 +9,28 @@ import pytest
 from safetensors.torch import load_file
 
 # No draw depends on the layout: another mechanism than STAR, no dropout.
-WORDS = ["forecast", "train", "--horizon", "12", "--lookback", "24", "--width", "16", "--feedforward", "16", "--layers",
-         "1", "--heads", "2", "--attention", "attention", "--batch-size", "8", "--max-steps", "6"]  # fmt: skip
+WORDS = [
+    "forecast",
+    "train",
+    "--horizon",
+    "12",
+    "--lookback",
+    "24",
+    "--width",
+    "16",
+    "--feedforward",
+    "16",
+    "--layers",
+    "1",
+    "--heads",
+    "2",
+    "--attention",
+    "attention",
+    "--batch-size",
+    "8",
+    "--max-steps",
+    "6",
+]
 PYTHON = [sys.executable, "-m", "headwise.pipelines.engine"]
 TORCHRUN = [
     sys.executable,
@@ -26,9 +46,11 @@ LAYOUTS = {
     "a batch in two parts": (PYTHON, ["--accumulate", "2"]),
     "two gloo processes": (PYTHON, ["--devices", "2", "--accelerator", "cpu", "--strategy", "ddp"]),
     "two gloo processes, batches in two parts, loader": (
-        PYTHON, ["--devices", "2", "--accelerator", "cpu", "--accumulate", "2", "--workers", "1"]),
+        PYTHON,
+        ["--devices", "2", "--accelerator", "cpu", "--accumulate", "2", "--workers", "1"],
+    ),
     "two gloo processes under torchrun": (TORCHRUN, ["--accelerator", "cpu"]),
-}  # fmt: skip
+}
 SHORT = "two gloo processes"
 
 
@@ -45,7 +67,9 @@ def loss(run: Path) -> float:
         return float(next(csv.DictReader(file))["train_loss"])
 
 
-@pytest.mark.parametrize("layout", [x if x == SHORT else pytest.param(x, marks=pytest.mark.slow) for x in LAYOUTS])
+@pytest.mark.parametrize(
+    "layout", [x if x == SHORT else pytest.param(x, marks=pytest.mark.slow) for x in LAYOUTS]
+)
 def test_f2_another_layout_gives_the_same_training(tally, alone, data, tmp_path, layout):
     start, more = LAYOUTS[layout]
     run = tmp_path / "run"
@@ -56,4 +80,8 @@ def test_f2_another_layout_gives_the_same_training(tally, alone, data, tmp_path,
     apart = max(float((one[name] - two[name]).abs().max()) for name in one)
     losses = abs(loss(alone) - loss(run))
     print(f"{layout}: losses {losses:.1e} apart, weights {apart:.1e} at most")
-    tally("F2 another layout, same loss and weights", losses < 1e-5 and apart < 1e-4, f"{layout}: {losses} {apart}")
+    tally(
+        "F2 another layout, same loss and weights",
+        losses < 1e-5 and apart < 1e-4,
+        f"{layout}: {losses} {apart}",
+    )

@@ -1,4 +1,6 @@
-"""Faults of speech: kills while a model is trained, while recordings are transcribed, and while they are explained."""
+"""Faults of speech: kills while a model is trained, while recordings are transcribed, and while
+they are explained.
+"""
 
 from pathlib import Path
 
@@ -8,21 +10,39 @@ import pytest
 pytest.importorskip("soundfile", reason="the extra `speech` is not installed")
 pytest.importorskip("skimage", reason="the extra `speech` is not installed")
 
-from headwise.data.generate_speech import write_sample_speech
-from headwise.pipelines.engine.checkpoint import checksum
+from headwise.data.speech.generate import write_sample_speech
+from headwise.pipelines.engine.runs.checkpoint import checksum
 
 pytestmark = pytest.mark.timeout(1200)  # for the long forms
-SMALL = ["--width", "16", "--heads", "2", "--encoder-layers", "1", "--decoder-layers", "1", "--epochs", "3",
-         "--checkpoint-every", "2", "--warp-bands", "0.1"]  # fmt: skip
+SMALL = [
+    "--width",
+    "16",
+    "--heads",
+    "2",
+    "--encoder-layers",
+    "1",
+    "--decoder-layers",
+    "1",
+    "--epochs",
+    "3",
+    "--checkpoint-every",
+    "2",
+    "--warp-bands",
+    "0.1",
+]
 KILLS = [2, pytest.param(20, marks=pytest.mark.slow)]
 
 
 @pytest.fixture(scope="module")
 def home(launch, tmp_path_factory):
-    """(recordings, run): twenty-four strings of tones, and a model that was trained without a break."""
+    """(recordings, run): twenty-four strings of tones, and a model that was trained without a
+    break.
+    """
     folder = tmp_path_factory.mktemp("speech")
     recordings = write_sample_speech(folder, strings=24)
-    code, command = launch.run("speech", "train", "--data", recordings, "--run", folder / "run", *SMALL)
+    code, command = launch.run(
+        "speech", "train", "--data", recordings, "--run", folder / "run", *SMALL
+    )
     assert code == 0, command.text()
     return recordings, folder / "run"
 
@@ -45,8 +65,21 @@ def test_f15_kill_while_training_on_recordings(tally, launch, home, tmp_path, di
 @pytest.mark.parametrize("kills", KILLS)
 def test_f15_kill_while_transcribing(tally, launch, home, tmp_path, dice, tries):
     recordings, run = home
-    words = ["speech", "predict", "--run", run, "--input", recordings, "--shard-size", "4", "--batch-size", "2",
-             "--formats", "json", "srt"]  # fmt: skip
+    words = [
+        "speech",
+        "predict",
+        "--run",
+        run,
+        "--input",
+        recordings,
+        "--shard-size",
+        "4",
+        "--batch-size",
+        "2",
+        "--formats",
+        "json",
+        "srt",
+    ]
     code, command = launch.run(*words, "--output", tmp_path / "whole.parquet")
     assert code == 0, command.text()
     whole = pl.read_parquet(tmp_path / "whole.parquet")
@@ -63,16 +96,36 @@ def test_f15_kill_while_transcribing(tally, launch, home, tmp_path, dice, tries)
         tries.done += 1
         code, command = launch.run(*words, "--output", output)
         same = code == 0 and pl.read_parquet(output).equals(whole)
-        texts = [{p.name: p.read_bytes() for p in Path(f"{one}.texts").iterdir()}
-                 for one in (output, tmp_path / "whole.parquet")]  # fmt: skip
-        tally("F15 SIGKILL while recordings are transcribed", same and texts[0] == texts[1], command.text())
+        texts = [
+            {p.name: p.read_bytes() for p in Path(f"{one}.texts").iterdir()}
+            for one in (output, tmp_path / "whole.parquet")
+        ]
+        tally(
+            "F15 SIGKILL while recordings are transcribed",
+            same and texts[0] == texts[1],
+            command.text(),
+        )
 
 
 @pytest.mark.parametrize("kills", KILLS)
 def test_f15_kill_while_explaining(tally, launch, home, tmp_path, dice, tries):
     recordings, run = home
-    words = ["speech", "compare", "--run", run, "--data", recordings, "--masks", "20", "--input-masks", "8",
-             "--segments", "20", "--no-gradients", "--no-deletion"]  # fmt: skip
+    words = [
+        "speech",
+        "compare",
+        "--run",
+        run,
+        "--data",
+        recordings,
+        "--masks",
+        "20",
+        "--input-masks",
+        "8",
+        "--segments",
+        "20",
+        "--no-gradients",
+        "--no-deletion",
+    ]
     code, command = launch.run(*words, "--output", tmp_path / "whole")
     assert code == 0, command.text()
     table = (tmp_path / "whole" / "tables" / "agreement.csv").read_bytes()

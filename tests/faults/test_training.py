@@ -1,4 +1,6 @@
-"""Faults of training: kills, signals, full disks, damaged checkpoints, dead workers, NaN, changed options."""
+"""Faults of training: kills, signals, full disks, damaged checkpoints, dead workers, NaN, changed
+options.
+"""
 
 import csv
 import json
@@ -13,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from headwise.pipelines.engine.checkpoint import checksum
+from headwise.pipelines.engine.runs.checkpoint import checksum
 
 pytestmark = pytest.mark.timeout(1200)  # for the long forms
 
@@ -113,7 +115,9 @@ def test_f2_kill_while_training(tally, launch, train, unbroken, tmp_path, dice, 
         attempt += 1
         assert attempt < 5 * kills, "the kills come too late"
         run = tmp_path / str(attempt)
-        share = (killed + dice.random()) / kills  # spread over the whole run, its review and report included
+        share = (
+            killed + dice.random()
+        ) / kills  # spread over the whole run, its review and report included
         command = launch.start(*train, "--run", run)
         time.sleep(share * seconds)
         if command.running():
@@ -123,8 +127,11 @@ def test_f2_kill_while_training(tally, launch, train, unbroken, tmp_path, dice, 
             continue
         killed += 1
         code, command = resume(launch, train, run, *(["--workers", "1"] if killed % 2 else []))
-        tally("F2 SIGKILL while training, resumed bit for bit", code == 0 and not same_result(run, whole),
-              f"killed at {share:.2f}: {same_result(run, whole) if code == 0 else command.text()}")  # fmt: skip
+        tally(
+            "F2 SIGKILL while training, resumed bit for bit",
+            code == 0 and not same_result(run, whole),
+            f"killed at {share:.2f}: {same_result(run, whole) if code == 0 else command.text()}",
+        )
 
 
 def test_f2_killed_again_and_again(tally, launch, train, unbroken, tmp_path, dice):
@@ -146,7 +153,11 @@ def test_f2_killed_again_and_again(tally, launch, train, unbroken, tmp_path, dic
     assert killed
     code, command = resume(launch, train, run)
     assert code == 0, command.text()
-    tally("F2 SIGKILL while training, resumed bit for bit", not same_result(run, whole), same_result(run, whole))
+    tally(
+        "F2 SIGKILL while training, resumed bit for bit",
+        not same_result(run, whole),
+        same_result(run, whole),
+    )
 
 
 def test_f3_sigterm_writes_a_checkpoint(tally, launch, train, unbroken, tmp_path):
@@ -160,7 +171,11 @@ def test_f3_sigterm_writes_a_checkpoint(tally, launch, train, unbroken, tmp_path
     assert "continue with --resume" in command.last()
     code_then, _ = resume(launch, train, run)
     why = f"code {code} after {took:.1f} s; {same_result(run, unbroken[0]) if code_then == 0 else code_then}"
-    tally("F3 SIGTERM", code == 143 and took < 10 and code_then == 0 and not same_result(run, unbroken[0]), why)
+    tally(
+        "F3 SIGTERM",
+        code == 143 and took < 10 and code_then == 0 and not same_result(run, unbroken[0]),
+        why,
+    )
 
 
 def wait_for(condition, command, seconds=60):
@@ -240,8 +255,11 @@ def test_f5_damaged_newest_checkpoint(tally, launch, train, unbroken, halfway, t
     DAMAGES[damage](max(run.glob("checkpoints/step-*")))
     code, command = resume(launch, train, run)
     warned = "damaged" in command.text() or "missing" in command.text()
-    tally("F5 damaged newest checkpoint", code == 0 and warned and not same_result(run, unbroken[0]),
-          f"{damage}: {command.text()[-500:]}")  # fmt: skip
+    tally(
+        "F5 damaged newest checkpoint",
+        code == 0 and warned and not same_result(run, unbroken[0]),
+        f"{damage}: {command.text()[-500:]}",
+    )
 
 
 def test_f6_dead_loader_worker(tally, launch, train, unbroken, tmp_path):
@@ -250,7 +268,12 @@ def test_f6_dead_loader_worker(tally, launch, train, unbroken, tmp_path):
 
     def workers() -> list[int]:
         try:
-            return [int(p) for p in Path(f"/proc/{command.pid}/task/{command.pid}/children").read_text().split()]
+            return [
+                int(p)
+                for p in Path(f"/proc/{command.pid}/task/{command.pid}/children")
+                .read_text()
+                .split()
+            ]
         except OSError:
             return []
 
@@ -268,7 +291,9 @@ def test_f6_dead_loader_worker(tally, launch, train, unbroken, tmp_path):
     ok = code == 2 and len(errors(command)) == 1 and "loader process died" in errors(command)[0]
     code, again = resume(launch, train, run, "--workers", "0")
     tally(
-        "F6 dead loader worker", ok and code == 0 and not same_result(run, unbroken[0]), command.text() + again.text()
+        "F6 dead loader worker",
+        ok and code == 0 and not same_result(run, unbroken[0]),
+        command.text() + again.text(),
     )
 
 
@@ -277,7 +302,12 @@ def test_f7_loss_that_is_not_finite(tally, launch, train, tmp_path, policy):
     run = tmp_path / "run"
     code, command = launch.run(*train, "--run", run, "--lr", "1e30", "--nan", policy)
     found = json.loads((run / "nan.json").read_text())
-    ok = code == 2 and len(errors(command)) == 1 and "nan.json" in errors(command)[0] and len(found[0]["samples"]) == 8
+    ok = (
+        code == 2
+        and len(errors(command)) == 1
+        and "nan.json" in errors(command)[0]
+        and len(found[0]["samples"]) == 8
+    )
     if policy == "skip":
         ok = ok and "in a row" in errors(command)[0]
     tally("F7 loss that is not finite", ok, command.text()[-800:])
@@ -286,7 +316,11 @@ def test_f7_loss_that_is_not_finite(tally, launch, train, tmp_path, policy):
 def test_f10_other_options_or_data_on_resume(tally, launch, train, data, halfway, tmp_path):
     run = shutil.copytree(halfway, tmp_path / "run")
     code, command = launch.run(*train, "--run", run, "--resume", "--width", "32", "--lr", "0.1")
-    ok = code == 2 and re.search(r"width was 16, now 32", command.last()) and "lr was" in command.last()
+    ok = (
+        code == 2
+        and re.search(r"width was 16, now 32", command.last())
+        and "lr was" in command.last()
+    )
     tally("F10 changed options, data or checkpoint refused", ok, command.text())
     changed = tmp_path / "changed.csv"
     text = data.read_text().splitlines(keepends=True)
@@ -312,7 +346,11 @@ def test_f12_second_process_on_one_run(tally, launch, train, tmp_path):
     wait_for(lambda: list(run.glob("checkpoints/step-*")), first)
     for _ in range(2):
         code, second = launch.run("forecast", "train", "--run", run, "--resume")
-        tally("F12 second process on one run refused", code == 2 and "another process" in second.last(), second.text())
+        tally(
+            "F12 second process on one run refused",
+            code == 2 and "another process" in second.last(),
+            second.text(),
+        )
     assert first.running()
     first.kill()
     first.wait()

@@ -1,8 +1,8 @@
-"""What the interpreted_*.py scripts share. Import it first: the interpreter is chosen before Triton is imported.
+"""What the interpreted_*.py scripts share. Import it first: the interpreter is chosen before Triton
+is imported.
 
-bf16 is wrong in the interpreter, so float32 and float16 only. Fresh memory holds NaN, so that a place which a kernel
-never writes shows in its result.
-"""
+bf16 is wrong in the interpreter, so float32 and float16 only. Fresh memory holds NaN, so that a
+place which a kernel never writes shows in its result."""
 
 import os
 
@@ -17,7 +17,9 @@ _new_empty = torch.Tensor.new_empty
 def _poisoned(tensor: torch.Tensor) -> torch.Tensor:
     if tensor.is_floating_point():
         return tensor.fill_(torch.nan)
-    return tensor if tensor.dtype == torch.bool else tensor.fill_(torch.iinfo(tensor.dtype).min // 2)
+    return (
+        tensor if tensor.dtype == torch.bool else tensor.fill_(torch.iinfo(tensor.dtype).min // 2)
+    )
 
 
 def poison() -> None:

@@ -11,7 +11,9 @@ from headwise.kernels.segments import ended, segment_of
 @pytest.mark.parametrize("offsets", [[0, 3, 3, 7], [0, 0, 0, 5], [0, 9], [0, 4, 4, 4], [0, 0]])
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
 def test_each_row_belongs_to_the_segment_around_it(offsets: list[int], dtype: torch.dtype) -> None:
-    owner = [s for s, (first, last) in enumerate(itertools.pairwise(offsets)) for _ in range(first, last)]
+    owner = [
+        s for s, (first, last) in enumerate(itertools.pairwise(offsets)) for _ in range(first, last)
+    ]
     found = segment_of(torch.tensor(offsets, dtype=dtype), offsets[-1])
     assert found.tolist() == owner
     assert found.dtype == torch.int64

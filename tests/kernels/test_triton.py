@@ -1,4 +1,6 @@
-"""The Triton kernels without a GPU: their values in the interpreter, their resources from the compiler for sm_90."""
+"""The Triton kernels without a GPU: their values in the interpreter, their resources from the
+compiler for sm_90.
+"""
 
 import json
 import os
@@ -9,12 +11,21 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is optional and not installed")
+pytestmark = pytest.mark.skipif(
+    find_spec("triton") is None, reason="Triton is optional and not installed"
+)
 HERE = Path(__file__).parent
 
 
+def scripts(name: str) -> list[str]:
+    """The scripts of a name, one an operator, relative to this folder."""
+    return sorted(str(path.relative_to(HERE)) for path in HERE.glob(f"*/{name}"))
+
+
 def measured() -> list[str]:
-    """Options that count the lines of the other process, too, where this one is run with coverage."""
+    """Options that count the lines of the other process, too, where this one is run with
+    coverage.
+    """
     if find_spec("coverage") is None:
         return []
     from coverage import Coverage
@@ -28,32 +39,41 @@ def measured() -> list[str]:
 
 
 def run(script: str) -> str:
-    # Interpreter and compiler cannot share a process: Triton decides between them when a kernel is decorated.
+    # Interpreter and compiler cannot share a process: Triton decides between them when a kernel is
+    # decorated.
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     environment["OMP_NUM_THREADS"] = "1"
+    # Where `interpreting` and `compiling` are.
+    environment["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [str(HERE), environment.get("PYTHONPATH")])
+    )
     command = [sys.executable, *measured(), HERE / script]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-@pytest.mark.parametrize("script", sorted(path.name for path in HERE.glob("interpreted_*.py")))
+@pytest.mark.parametrize("script", scripts("interpreted.py"))
 def test_in_the_interpreter_kernels_equal_the_plain_form(script: str) -> None:
     assert run(script).count("ok ") >= 4
 
 
-@pytest.mark.parametrize("script", sorted(path.name for path in HERE.glob("compiled_*.py")))
+@pytest.mark.parametrize("script", scripts("compiled.py"))
 def test_kernels_compile_for_sm_90_without_spills(script: str) -> None:
     table = json.loads(run(script))
     assert table
     for name, used in table.items():
         assert used["registers"] <= 255, (name, used)
         assert used["spills"] == 0, (name, used)
-        assert used["shared"] <= 100 * 1024, (name, used)  # two programs share the 227 KiB of a multiprocessor
+        assert used["shared"] <= 100 * 1024, (
+            name,
+            used,
+        )  # two programs share the 227 KiB of a multiprocessor
 
 
 def test_every_triton_file_has_both_scripts() -> None:
-    for path in (HERE.parents[1] / "kernels").glob("*_triton.py"):
-        name = path.name.removesuffix("_triton.py")
-        assert (HERE / f"interpreted_{name}.py").exists(), name
-        assert (HERE / f"compiled_{name}.py").exists(), name
+    files = list((HERE.parents[1] / "kernels").glob("*/triton.py"))
+    assert files
+    for path in files:
+        assert (HERE / path.parent.name / "interpreted.py").exists(), path.parent.name
+        assert (HERE / path.parent.name / "compiled.py").exists(), path.parent.name

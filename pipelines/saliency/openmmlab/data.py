@@ -1,9 +1,9 @@
 """Scenes for mmsegmentation: a data set, steps of its pipelines, and the preprocessor of batches.
 
-Shapes: Y x X pixels. Depth is the fourth channel of `img`, (Y, X, 4), so that mmsegmentation's own steps that move
-pixels (RandomFlip, RandomCrop, RandomResize, Pad) move it, too; steps that change colours take three channels, and
-`VaryScene` stands for them. Channels are blue, green, red, as mmcv has them, and depth, 0 to 255, near things bright.
-"""
+Shapes: Y x X pixels. Depth is the fourth channel of `img`, (Y, X, 4), so that mmsegmentation's own
+steps that move pixels (RandomFlip, RandomCrop, RandomResize, Pad) move it, too; steps that change
+colours take three channels, and `VaryScene` stands for them. Channels are blue, green, red, as mmcv
+has them, and depth, 0 to 255, near things bright."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from mmseg.models.data_preprocessor import SegDataPreProcessor
 from mmseg.registry import DATASETS, MODELS, TRANSFORMS
 from PIL import Image
 
-from ....data.pictures import as_array, read_picture, resized
-from ....data.rgbd import Near, list_scenes, read_depth, read_mask, read_rgbd_set
-from ....data.tables import fail
+from ....data.formats.pictures import as_array, read_picture, resized
+from ....data.formats.tables import fail
+from ....data.scenes.scenes import Near, list_scenes, read_depth, read_mask, read_rgbd_set
 from ..augment import BLANK, DEVIATION, MEAN, vary
 
 Size = tuple[int, int] | None
@@ -31,9 +31,10 @@ Size = tuple[int, int] | None
 class RGBDSaliencyDataset(BaseSegDataset):
     """Scenes of RGB, depth and mask in every layout that `headwise saliency train --data` reads.
 
-    data_root: folder or table; depth, masks: folders whose names do not tell; part: "train", "validation" or "test"
-    (a set without parts is taken whole), or None for all; unmatched: "error", or "skip" for what lacks its partner.
-    A sample has img_path, depth_path, seg_map_path and set, the name of its data set.
+    data_root: folder or table; depth, masks: folders whose names do not tell; part: "train",
+    "validation" or "test" (a set without parts is taken whole), or None for all; unmatched:
+    "error", or "skip" for what lacks its partner. A sample has img_path, depth_path, seg_map_path
+    and set, the name of its data set.
 
     Raises InputError, one line, for what is missing or does not fit.
     """
@@ -41,10 +42,15 @@ class RGBDSaliencyDataset(BaseSegDataset):
     METAINFO: dict = {"classes": ("background", "salient"), "palette": [[0, 0, 0], [255, 255, 255]]}  # noqa: RUF012
 
     def __init__(
-        self, data_root: str, *, depth: str | None = None, masks: str | None = None,
-        part: Literal["train", "validation", "test"] | None = None, unmatched: Literal["error", "skip"] = "error",
+        self,
+        data_root: str,
+        *,
+        depth: str | None = None,
+        masks: str | None = None,
+        part: Literal["train", "validation", "test"] | None = None,
+        unmatched: Literal["error", "skip"] = "error",
         **options: Any,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.scenes = read_rgbd_set(data_root, depth=depth, mask=masks, strict=unmatched == "error")
         rows = self.scenes.rows() if part is None else self.scenes.rows(part, "")
         if not len(rows):
@@ -59,21 +65,32 @@ class RGBDSaliencyDataset(BaseSegDataset):
         """A dict for each scene."""
         s = self.scenes
         return [
-            {"img_path": s.images[row], "depth_path": s.depths[row], "seg_map_path": s.masks[row], "set": s.sets[row],
-             "label_map": None, "reduce_zero_label": False, "seg_fields": []} for row in self.rows
-        ]  # fmt: skip
+            {
+                "img_path": s.images[row],
+                "depth_path": s.depths[row],
+                "seg_map_path": s.masks[row],
+                "set": s.sets[row],
+                "label_map": None,
+                "reduce_zero_label": False,
+                "seg_fields": [],
+            }
+            for row in self.rows
+        ]
 
 
 @TRANSFORMS.register_module()
 class LoadPicture(BaseTransform):
-    """`img` (Y, X, 3) from img_path, by Headwise's reader: upright, white behind transparency, of bounded size.
+    """`img` (Y, X, 3) from img_path, by Headwise's reader: upright, white behind transparency, of
+    bounded size.
 
     Raises InputError, one line, for a file that cannot be read.
     """
 
     def transform(self, results: dict) -> dict:
         """See the class."""
-        results["img"] = np.ascontiguousarray(read_picture(results["img_path"])[::-1].transpose(1, 2, 0))
+        results["img"] = np.ascontiguousarray(
+            read_picture(results["img_path"])[::-1].transpose(1, 2, 0)
+        )
         results["img_shape"] = results["ori_shape"] = results["img"].shape[:2]
         return results
 
@@ -82,13 +99,15 @@ class LoadPicture(BaseTransform):
 class LoadDepth(BaseTransform):
     """Bring `img` to a size and join the depth, (Y, X, 4) float32.
 
-    The depth is that of depth_path; without one (`inference_model` of a file), it is looked for in the folder of depth
-    beside that of the picture; arrays may bring it as their fourth channel, near things bright. A picture without any
-    gets a blank depth, or is an error with missing="error". near: whether near things are bright or dark in the files;
-    size: (height, width), or None to keep the picture's.
-    """
+    The depth is that of depth_path; without one (`inference_model` of a file), it is looked for in
+    the folder of depth beside that of the picture; arrays may bring it as their fourth channel,
+    near things bright. A picture without any gets a blank depth, or is an error with
+    missing="error". near: whether near things are bright or dark in the files; size: (height,
+    width), or None to keep the picture's."""
 
-    def __init__(self, near: Near = "bright", size: Size = None, missing: Literal["blank", "error"] = "blank") -> None:
+    def __init__(
+        self, near: Near = "bright", size: Size = None, missing: Literal["blank", "error"] = "blank"
+    ) -> None:
         self.near: Near = near
         self.size = None if size is None else (int(size[0]), int(size[1]))
         self.missing = missing
@@ -119,8 +138,9 @@ class LoadDepth(BaseTransform):
 
 @TRANSFORMS.register_module()
 class LoadSaliencyMask(BaseTransform):
-    """`gt_seg_map` (Y, X), 1 where something is salient, from seg_map_path; size: (height, width), or None to keep its
-    own, as for tests. A sample without a mask, one that is only predicted, passes as it is."""
+    """`gt_seg_map` (Y, X), 1 where something is salient, from seg_map_path; size: (height, width),
+    or None to keep its own, as for tests. A sample without a mask, one that is only predicted,
+    passes as it is."""
 
     def __init__(self, size: Size = None) -> None:
         self.size = None if size is None else (int(size[0]), int(size[1]))
@@ -138,7 +158,12 @@ class VaryScene(BaseTransform):
     """Headwise's variation of training scenes; options as those of `headwise saliency train`."""
 
     def __init__(
-        self, flip: bool = True, zoom: float = 0.3, turn: float = 10.0, colour: float = 0.3, blank: float = 0.1
+        self,
+        flip: bool = True,
+        zoom: float = 0.3,
+        turn: float = 10.0,
+        colour: float = 0.3,
+        blank: float = 0.1,
     ) -> None:
         self.options = SimpleNamespace(flip=flip, zoom=zoom, turn=turn, colour=colour, blank=blank)
 
@@ -147,7 +172,9 @@ class VaryScene(BaseTransform):
         scene = torch.from_numpy(results["img"]).permute(2, 0, 1)[None].float() / 255
         mask = torch.from_numpy(results["gt_seg_map"])[None, None].float()
         image, depth, mask = vary(scene[:, :3], scene[:, 3:], mask, self.options)
-        results["img"] = (255 * torch.cat([image, depth], 1)[0]).permute(1, 2, 0).contiguous().numpy()
+        results["img"] = (
+            (255 * torch.cat([image, depth], 1)[0]).permute(1, 2, 0).contiguous().numpy()
+        )
         results["gt_seg_map"] = mask[0, 0].numpy().astype(np.uint8)
         return results
 
@@ -156,18 +183,25 @@ class VaryScene(BaseTransform):
 class RGBDPreprocessor(SegDataPreProcessor):
     """Batches (B, 4, Y, X): red, green, blue and depth, normalised as Headwise's models have them.
 
-    Any model of mmsegmentation takes them whose backbone has in_channels=4. mean, std: of red, green, blue and depth,
-    0 to 255; others are those of `SegDataPreProcessor`. Without a size, sides are padded to multiples of 32.
-    """
+    Any model of mmsegmentation takes them whose backbone has in_channels=4. mean, std: of red,
+    green, blue and depth, 0 to 255; others are those of `SegDataPreProcessor`. Without a size,
+    sides are padded to multiples of 32."""
 
     def __init__(
-        self, mean: Sequence[Any] = (*(255 * x for x in MEAN), 127.5),
-        std: Sequence[Any] = (*(255 * x for x in DEVIATION), 63.75), **options: Any,
-    ) -> None:  # fmt: skip
+        self,
+        mean: Sequence[Any] = (*(255 * x for x in MEAN), 127.5),
+        std: Sequence[Any] = (*(255 * x for x in DEVIATION), 63.75),
+        **options: Any,
+    ) -> None:
         if len(mean) != 4 or len(std) != 4:
-            raise ValueError(f"RGBDPreprocessor: mean and std are of four channels, got {len(mean)} and {len(std)}")
+            raise ValueError(
+                f"RGBDPreprocessor: mean and std are of four channels, got {len(mean)} and {len(std)}"
+            )
         if "size" not in options and "size_divisor" not in options:
-            options |= {"size_divisor": 32, "test_cfg": options.get("test_cfg", {"size_divisor": 32})}
+            options |= {
+                "size_divisor": 32,
+                "test_cfg": options.get("test_cfg", {"size_divisor": 32}),
+            }
         super().__init__(mean=mean, std=std, **options)
 
     def forward(self, data: dict, training: bool = False) -> dict[str, Any]:

@@ -2,15 +2,18 @@
 
     Runner.from_cfg(Config.fromfile("gldmnet.py")).train()
 
-The paper's: size = (256, 256), backbone="resnet50", transformer="pvt_v2_b2", weights and transformer_weights
-"pretrained", and dict(type="StagesHook", encoder=30, transformer=30) in custom_hooks, epochs = 200, lr 1e-4.
-"""
+The paper's: size = (256, 256), backbone="resnet50", transformer="pvt_v2_b2", weights and
+transformer_weights "pretrained", and dict(type="StagesHook", encoder=30, transformer=30) in
+custom_hooks, epochs = 200, lr 1e-4."""
 
 # ruff: noqa: C408
 custom_imports = dict(imports=["headwise.pipelines.saliency.openmmlab"], allow_failed_imports=False)
 default_scope = "mmseg"
 
-train_root, test_root = "scenes/", "scenes/"  # folders of RGB, depth and GT, or of several sets; or a table
+train_root, test_root = (
+    "scenes/",
+    "scenes/",
+)  # folders of RGB, depth and GT, or of several sets; or a table
 size = (128, 128)  # height and width that the model sees, in multiples of 32
 near = "bright"  # whether near things are bright or dark in the depth maps
 epochs, batch_size = 60, 8
@@ -33,14 +36,22 @@ train_dataloader = dict(
     num_workers=2,
     persistent_workers=True,
     sampler=dict(type="DefaultSampler", shuffle=True),
-    dataset=dict(type="RGBDSaliencyDataset", data_root=train_root, part="train", pipeline=train_pipeline),
+    dataset=dict(
+        type="RGBDSaliencyDataset", data_root=train_root, part="train", pipeline=train_pipeline
+    ),
 )
 test_dataloader = dict(
     batch_size=batch_size,
     num_workers=2,
     persistent_workers=True,
     sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(type="RGBDSaliencyDataset", data_root=test_root, part="test", pipeline=test_pipeline, test_mode=True),
+    dataset=dict(
+        type="RGBDSaliencyDataset",
+        data_root=test_root,
+        part="test",
+        pipeline=test_pipeline,
+        test_mode=True,
+    ),
 )
 val_dataloader = test_dataloader
 val_evaluator = dict(type="SaliencyMetric")
@@ -64,7 +75,9 @@ val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 default_hooks = dict(
     logger=dict(type="LoggerHook", interval=10),
-    checkpoint=dict(type="CheckpointHook", interval=5, max_keep_ckpts=1, save_best="saliency/MAE", rule="less"),
+    checkpoint=dict(
+        type="CheckpointHook", interval=5, max_keep_ckpts=1, save_best="saliency/MAE", rule="less"
+    ),
 )
 randomness = dict(seed=0)
 work_dir = "work_dirs/gldmnet"

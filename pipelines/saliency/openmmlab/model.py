@@ -20,9 +20,9 @@ from mmseg.registry import HOOKS, METRICS, MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from ....models.gldmnet import build_gldmnet
-from ...engine.loaded import load_run
-from ...engine.pictures import place_below, write_png
+from ....models.vision.gldmnet import build_gldmnet
+from ...engine.inference.pictures import place_below, write_png
+from ...engine.runs.loaded import load_run
 from ...metrics.saliency import SaliencyScores, saliency_scores
 from ..losses import WEIGHTS, saliency_loss
 from ..scoring import ALL, to_bytes
@@ -33,21 +33,32 @@ from .data import RGBDSaliencyDataset
 class GLDMNetSegmentor(BaseSegmentor):
     """GL-DMNet (arXiv 2501.01648) on batches (B, 4, Y, X) of `RGBDPreprocessor`.
 
-    run: folder of a finished run of `headwise saliency train`, whose model and weights are taken; else options are
-    those of `build_gldmnet`. threshold: saliency from which a pixel counts as salient in `pred_sem_seg`. Predictions
-    hold the saliency in [0, 1] at the size of the picture as `seg_logits`, where mmsegmentation keeps the sigmoid of
-    models of one class, too; so one set of weights gives one map here and in `headwise saliency predict`.
+    run: folder of a finished run of `headwise saliency train`, whose model and weights are taken;
+    else options are those of `build_gldmnet`. threshold: saliency from which a pixel counts as
+    salient in `pred_sem_seg`. Predictions hold the saliency in [0, 1] at the size of the picture as
+    `seg_logits`, where mmsegmentation keeps the sigmoid of models of one class, too; so one set of
+    weights gives one map here and in `headwise saliency predict`.
 
     Raises ValueError (InputError of a run) for options that make no model.
     """
 
     def __init__(
-        self, data_preprocessor: Any = None, *, run: str | None = None, threshold: float = 0.5, train_cfg: Any = None,
-        test_cfg: Any = None, pretrained: None = None, init_cfg: Any = None, **options: Any,
-    ) -> None:  # fmt: skip
+        self,
+        data_preprocessor: Any = None,
+        *,
+        run: str | None = None,
+        threshold: float = 0.5,
+        train_cfg: Any = None,
+        test_cfg: Any = None,
+        pretrained: None = None,
+        init_cfg: Any = None,
+        **options: Any,
+    ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         if pretrained is not None:
-            raise ValueError("GLDMNetSegmentor: weights, transformer_weights or run name weights, not pretrained")
+            raise ValueError(
+                "GLDMNetSegmentor: weights, transformer_weights or run name weights, not pretrained"
+            )
         if run is None:
             self.net: Any = build_gldmnet(**options)
         elif options:
@@ -76,17 +87,27 @@ class GLDMNetSegmentor(BaseSegmentor):
         """Cross-entropy and IoU of the four maps, by the paper's weights: loss_s1 to loss_s4."""
         mask = torch.stack([sample.gt_sem_seg.data for sample in data_samples]).float()
         found = self._forward(inputs)
-        return {f"loss_s{i}": w * saliency_loss(x, mask) for i, (w, x) in enumerate(zip(WEIGHTS, found), 1)}
+        return {
+            f"loss_s{i}": w * saliency_loss(x, mask)
+            for i, (w, x) in enumerate(zip(WEIGHTS, found), 1)
+        }
 
-    def predict(self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None) -> list[SegDataSample]:
-        """seg_logits: saliency in [0, 1], (1, Y, X) at the picture's own size; pred_sem_seg: where it is salient."""
+    def predict(
+        self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None
+    ) -> list[SegDataSample]:
+        """seg_logits: saliency in [0, 1], (1, Y, X) at the picture's own size; pred_sem_seg: where
+        it is salient.
+        """
         found = self.net(inputs[:, :3], inputs[:, 3:]).float()
         samples = [SegDataSample() for _ in found] if data_samples is None else list(data_samples)
         for sample, saliency in zip(samples, found):
             there = _as_the_picture(saliency[None], sample.metainfo)[0]
-            sample.set_data({
-                "seg_logits": PixelData(data=there), "pred_sem_seg": PixelData(data=(there >= self.threshold).long())
-            })  # fmt: skip
+            sample.set_data(
+                {
+                    "seg_logits": PixelData(data=there),
+                    "pred_sem_seg": PixelData(data=(there >= self.threshold).long()),
+                }
+            )
         return samples
 
 
@@ -102,12 +123,11 @@ def _as_the_picture(saliency: Tensor, meta: dict[str, Any]) -> Tensor:
 
 @METRICS.register_module()
 class SaliencyMetric(BaseMetric):
-    """S-, E- and F-measure (max, mean, adaptive), weighted F, MAE, of maps rounded to 8 bits, by PySODMetrics'
-    conventions.
+    """S-, E- and F-measure (max, mean, adaptive), weighted F, MAE, of maps rounded to 8 bits, by
+    PySODMetrics' conventions.
 
-    by_set: also the scores of each data set, where the samples name theirs; output_dir: folder for the maps, 8-bit PNG
-    under the pictures' own names.
-    """
+    by_set: also the scores of each data set, where the samples name theirs; output_dir: folder for
+    the maps, 8-bit PNG under the pictures' own names."""
 
     default_prefix = "saliency"
 
@@ -124,7 +144,9 @@ class SaliencyMetric(BaseMetric):
             self.results.append((sample.get("set", ALL), scores))
             if self.output_dir is not None:
                 name = Path(sample["img_path"]).with_suffix(".png").name
-                write_png(place_below(Path(self.output_dir), f"{sample.get('set', '')}/{name}"), drawn)
+                write_png(
+                    place_below(Path(self.output_dir), f"{sample.get('set', '')}/{name}"), drawn
+                )
 
     def compute_metrics(self, results: list[tuple[str, SaliencyScores]]) -> dict[str, float]:
         """Every metric by its full name; of a data set as "NLPR MAE"."""
@@ -138,7 +160,8 @@ class SaliencyMetric(BaseMetric):
 
 @HOOKS.register_module()
 class StagesHook(Hook):
-    """The paper's stages of training: the encoders are held for some epochs, then the transformer, then nothing.
+    """The paper's stages of training: the encoders are held for some epochs, then the transformer,
+    then nothing.
 
     encoder, transformer: epochs of the first and the second stage. Several devices need
     `find_unused_parameters=True` in the config.

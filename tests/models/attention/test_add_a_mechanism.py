@@ -31,6 +31,9 @@ def test_the_page_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     for options in ({}, *module.Averaging.variants):
         test_contract.test_any_number_of_tokens("averaging", options, 31)
         for name, check in list(vars(test_contract).items()):
-            if name.startswith("test_") and name not in ("test_any_number_of_tokens", "test_every_row_is_whole"):
+            if name.startswith("test_") and name not in (
+                "test_any_number_of_tokens",
+                "test_every_row_is_whole",
+            ):
                 check("averaging", options)
     test_contract.test_every_row_is_whole()

@@ -1,4 +1,6 @@
-"""Agent attention against loops and against linear attention; what its product of two softmax matrices must be."""
+"""Agent attention against loops and against linear attention; what its product of two softmax
+matrices must be.
+"""
 
 import math
 
@@ -48,7 +50,9 @@ def formula(
     b1: Tensor | None = None,
     b2: Tensor | None = None,
 ) -> Tensor:
-    """One sequence (N, D), agents (A, D), head by head, without R and the last layer; b1 (H, A, N), b2 (H, N, A)."""
+    """One sequence (N, D), agents (A, D), head by head, without R and the last layer; b1 (H, A, N),
+    b2 (H, N, A).
+    """
     query, (key, value) = linear(x, model.query), linear(x, model.key_value).chunk(2, -1)
     size = model.width // model.heads
     mixed = []
@@ -103,7 +107,9 @@ def test_the_grid_form_equals_the_formula(size: tuple[int, int], agents: int, ma
     out = model(x, mask=mask, size=size)
     b1, b2 = model.to_agents(size), model.from_agents(size).transpose(1, 2)
     value = linear(x, model.key_value).chunk(2, -1)[1] * mask[..., None]
-    restored = F.conv2d(value.transpose(1, 2).unflatten(2, size), model.restore.weight, padding=1, groups=8)
+    restored = F.conv2d(
+        value.transpose(1, 2).unflatten(2, size), model.restore.weight, padding=1, groups=8
+    )
     for row in range(2):
         kept = mask[row].nonzero().flatten().tolist()
         pooled = agents_of_grid(linear(x[row], model.query), kept, size, side)
@@ -139,7 +145,9 @@ def test_the_product_is_row_stochastic_and_of_low_rank(form: str) -> None:
     model, x = models[form]().double(), 3 * torch.randn(2, 24, 16, **DOUBLE)
     weights = model.weights(x, **extras)
     assert (weights > 0).all()
-    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 2, 24, **DOUBLE), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        weights.sum(-1), torch.ones(2, 2, 24, **DOUBLE), rtol=1e-12, atol=1e-12
+    )
     assert torch.linalg.matrix_rank(weights, rtol=1e-10).max() == 4
     value = model.key_value(x).chunk(2, -1)[1].unflatten(-1, (2, 8)).transpose(1, 2)
     mixed = (weights @ value).transpose(1, 2).flatten(2)
@@ -150,7 +158,10 @@ def test_the_product_is_row_stochastic_and_of_low_rank(form: str) -> None:
 
 def test_constant_values_stay() -> None:
     torch.manual_seed(4)
-    model, x = AgentAttention(8, heads=2, agents=5, restore=False).double(), torch.randn(1, 11, 8, **DOUBLE)
+    model, x = (
+        AgentAttention(8, heads=2, agents=5, restore=False).double(),
+        torch.randn(1, 11, 8, **DOUBLE),
+    )
     with torch.no_grad():
         model.key_value.weight[8:] = 0
         model.key_value.bias[8:] = torch.arange(8.0)
@@ -161,7 +172,10 @@ def test_constant_values_stay() -> None:
 
 def test_the_order_of_agents_does_not_matter() -> None:
     torch.manual_seed(5)
-    model, x = LearnedAgentAttention(12, heads=3, agents=6).double(), torch.randn(2, 9, 12, **DOUBLE)
+    model, x = (
+        LearnedAgentAttention(12, heads=3, agents=6).double(),
+        torch.randn(2, 9, 12, **DOUBLE),
+    )
     out = model(x)
     with torch.no_grad():
         model.learned.copy_(model.learned[:, torch.randperm(6)])
@@ -170,7 +184,10 @@ def test_the_order_of_agents_does_not_matter() -> None:
 
 def test_one_agent_gives_every_token_the_same() -> None:
     torch.manual_seed(6)
-    model, x = AgentAttention(8, heads=2, agents=1, restore=False).double(), torch.randn(2, 10, 8, **DOUBLE)
+    model, x = (
+        AgentAttention(8, heads=2, agents=1, restore=False).double(),
+        torch.randn(2, 10, 8, **DOUBLE),
+    )
     assert model.equivariant
     out = model(x)
     torch.testing.assert_close(out, out[:, :1].expand_as(out), rtol=1e-12, atol=1e-12)
@@ -180,15 +197,22 @@ def test_one_agent_gives_every_token_the_same() -> None:
 
 def test_masks_in_the_middle_are_as_if_the_tokens_were_not_there() -> None:
     torch.manual_seed(7)
-    model, x = AgentAttention(8, heads=2, agents=3, restore=False).double(), torch.randn(1, 12, 8, **DOUBLE)
+    model, x = (
+        AgentAttention(8, heads=2, agents=3, restore=False).double(),
+        torch.randn(1, 12, 8, **DOUBLE),
+    )
     mask = torch.ones(1, 12, dtype=torch.bool)
     mask[0, [2, 3, 7]] = False
-    torch.testing.assert_close(model(x, mask=mask)[mask], model(x[mask][None])[0], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        model(x, mask=mask)[mask], model(x[mask][None])[0], rtol=1e-12, atol=1e-12
+    )
 
 
 def test_learned_agents_read_a_context_without_keys_as_nothing() -> None:
     model = LearnedAgentAttention(8, heads=2, agents=3)
-    out = model(torch.randn(2, 4, 8), torch.randn(2, 6, 8), mask=torch.zeros(2, 6, dtype=torch.bool))
+    out = model(
+        torch.randn(2, 4, 8), torch.randn(2, 6, 8), mask=torch.zeros(2, 6, dtype=torch.bool)
+    )
     torch.testing.assert_close(out, model.out.bias.expand_as(out))
 
 

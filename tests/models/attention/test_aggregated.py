@@ -24,10 +24,14 @@ def linear(x: Tensor, layer: torch.nn.Linear) -> Tensor:
 
 
 def bins_of(cells: int, count: int) -> list[list[int]]:
-    return [list(range(i * cells // count, math.ceil((i + 1) * cells / count))) for i in range(count)]
+    return [
+        list(range(i * cells // count, math.ceil((i + 1) * cells / count))) for i in range(count)
+    ]
 
 
-def formula(model: AggregatedAttention, x: Tensor, size: tuple[int, int], there: list[bool]) -> Tensor:
+def formula(
+    model: AggregatedAttention, x: Tensor, size: tuple[int, int], there: list[bool]
+) -> Tensor:
     """One image x (N, D) by loops over heads, cells and keys."""
     height, width = size
     w, d = model.window, model.width // model.heads
@@ -41,7 +45,9 @@ def formula(model: AggregatedAttention, x: Tensor, size: tuple[int, int], there:
                 centre = (sum(rows) / len(rows), sum(columns) / len(columns))
                 if inside:
                     mean = torch.stack([F.gelu(linear(x[n], model.pool)) for n in inside]).mean(0)
-                    norm = F.layer_norm(mean, (model.width,), model.pool_norm.weight, model.pool_norm.bias)
+                    norm = F.layer_norm(
+                        mean, (model.width,), model.pool_norm.weight, model.pool_norm.bias
+                    )
                     regions.append((linear(norm, model.key_value), centre))
     out = torch.zeros_like(x)
     for n in cells:
@@ -56,14 +62,23 @@ def formula(model: AggregatedAttention, x: Tensor, size: tuple[int, int], there:
             part, value_part = slice(h * d, (h + 1) * d), slice(8 + h * d, 8 + (h + 1) * d)
             q = linear(x[n], model.query)[part]
             q = q / q.norm()
-            scaled = (q + model.embedding[h, 0]) * F.softplus(model.temperature[h, 0, 0]) * math.log(count)
+            scaled = (
+                (q + model.embedding[h, 0])
+                * F.softplus(model.temperature[h, 0, 0])
+                * math.log(count)
+            )
             scores, values = [], []
             for o, j in near:
                 both = linear(x[j], model.key_value)
                 scores.append(scaled @ (both[part] / both[part].norm()) + model.local_bias[h, 0, o])
                 values.append(both[value_part])
             for both, centre in regions:
-                away = x.new_tensor([(row - centre[0]) / max(1, height - 1), (column - centre[1]) / max(1, width - 1)])
+                away = x.new_tensor(
+                    [
+                        (row - centre[0]) / max(1, height - 1),
+                        (column - centre[1]) / max(1, width - 1),
+                    ]
+                )
                 away = away.sign() * (1 + 8 * away.abs()).log2() / 3
                 scores.append(scaled @ (both[part] / both[part].norm()) + model.distance(away)[h])
                 values.append(both[value_part])
@@ -76,7 +91,9 @@ def formula(model: AggregatedAttention, x: Tensor, size: tuple[int, int], there:
     return torch.stack([linear(row, model.out) for row in out])
 
 
-@pytest.mark.parametrize("options", [{}, {"pooled": False}, {"window": 5, "reduction": 3}, {"learned_tokens": False}])
+@pytest.mark.parametrize(
+    "options", [{}, {"pooled": False}, {"window": 5, "reduction": 3}, {"learned_tokens": False}]
+)
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (4, 4), (7, 2)])
 @pytest.mark.parametrize("masked", [False, True])
 @torch.no_grad()
@@ -87,7 +104,9 @@ def test_it_equals_the_loops(options: dict, size: tuple[int, int], masked: bool)
     if masked:
         mask = torch.rand(2, count) < 0.6
         mask[0] = False
-    expected = torch.stack([formula(model, row, size, there.tolist()) for row, there in zip(x, mask)])
+    expected = torch.stack(
+        [formula(model, row, size, there.tolist()) for row, there in zip(x, mask)]
+    )
     out = model(x, size=size, mask=mask if masked else None)
     torch.testing.assert_close(out, expected, rtol=1e-10, atol=1e-10)
     if model.tokens is None:
@@ -102,7 +121,9 @@ def test_a_window_over_the_whole_image_is_cosine_attention() -> None:
     x = torch.randn(2, 20, 8, dtype=torch.float64)
     q, (k, v) = model.query(x), model.key_value(x).chunk(2, -1)
     q, k, v = (part.unflatten(-1, (2, 4)).transpose(1, 2) for part in (q, k, v))
-    scaled = (F.normalize(q, dim=-1) + model.embedding) * F.softplus(model.temperature) * math.log(20)
+    scaled = (
+        (F.normalize(q, dim=-1) + model.embedding) * F.softplus(model.temperature) * math.log(20)
+    )
     mixed = (scaled @ F.normalize(k, dim=-1).transpose(2, 3)).softmax(-1) @ v
     torch.testing.assert_close(model(x, size=(4, 5)), model.out(mixed.transpose(1, 2).flatten(2)))
 
@@ -114,7 +135,9 @@ def test_a_window_of_one_cell_is_its_value() -> None:
 
 
 def test_the_scale_counts_the_keys() -> None:
-    """The spec's figures: log 53 = 3.970 in a corner, log 58 = 4.060 inside, for a 7 x 7 map with 49 pooled cells."""
+    """The spec's figures: log 53 = 3.970 in a corner, log 58 = 4.060 inside, for a 7 x 7 map with
+    49 pooled cells.
+    """
     model, x = make(reduction=1), torch.randn(1, 49, 8, dtype=torch.float64)
     count = model._count(None, model._pooled(x, None, (7, 7)), (7, 7), x).log().flatten()
     assert round(float(count[0]), 3) == 3.970
@@ -144,14 +167,18 @@ def test_without_learned_tokens_the_rows_sum_to_one(masked: bool) -> None:
     model.tokens.zero_()
     model.token_bias.zero_()
     torch.testing.assert_close(model(x, size=(3, 5), mask=mask), constant, rtol=1e-10, atol=1e-10)
-    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 2, 15, dtype=torch.float64), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        weights.sum(-1), torch.ones(2, 2, 15, dtype=torch.float64), rtol=1e-10, atol=1e-10
+    )
     if mask is not None:
         assert (weights.transpose(1, 3)[~mask] == 0).all()
 
 
 @torch.no_grad()
 def test_the_weights_give_the_window_and_share_out_the_rest_evenly() -> None:
-    """The cell itself, the only one in a window of one, stands out from its bin; all others of a bin are equal."""
+    """The cell itself, the only one in a window of one, stands out from its bin; all others of a
+    bin are equal.
+    """
     model = make(reduction=2, window=1, learned_tokens=False)
     x, size = torch.randn(1, 24, 8, dtype=torch.float64), (4, 6)
     weights = model.weights(x, size=size).view(2, 24, 2, 2, 3, 2)
@@ -174,10 +201,14 @@ def test_a_bin_without_cells_is_no_key() -> None:
     assert model._count(mask, pooled, (4, 4), x).flatten()[[0, 15]].tolist() == [3.0, 4.0]
     other = x.masked_fill(~mask[..., None], 7.0)
     given = model(x, mask=mask, size=(4, 4))[mask]
-    torch.testing.assert_close(model(other, mask=mask, size=(4, 4))[mask], given, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        model(other, mask=mask, size=(4, 4))[mask], given, rtol=1e-10, atol=1e-10
+    )
 
 
-@pytest.mark.parametrize(("side", "bins"), [(1, 1), (8, 2), (9, 3), (7, 7), (7, 3), (5, 2), (3, 2), (6, 1)])
+@pytest.mark.parametrize(
+    ("side", "bins"), [(1, 1), (8, 2), (9, 3), (7, 7), (7, 3), (5, 2), (3, 2), (6, 1)]
+)
 def test_distances_are_told_once(side: int, bins: int) -> None:
     values, index = _distances(side, bins, torch.device("cpu"))
     assert len(values.unique()) == len(values) <= 4 * side

@@ -1,4 +1,6 @@
-"""Combiner against its definition written as sets, and what its paper promises of the factorisation."""
+"""Combiner against its definition written as sets, and what its paper promises of the
+factorisation.
+"""
 
 import pytest
 import torch
@@ -68,13 +70,17 @@ def test_it_equals_the_sets(form, causal: bool, tokens: int, g: int, masked: boo
     mixed = (weights @ value).transpose(1, 2).flatten(2)
     out = mixed @ model.out.weight.t() + model.out.bias
     torch.testing.assert_close(model(x, mask=mask), out, rtol=1e-10, atol=1e-10)
-    torch.testing.assert_close(model.float()(x.float(), mask=mask), out.float(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        model.float()(x.float(), mask=mask), out.float(), rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("span", [2, 4, 16])
 @torch.no_grad()
-def test_segments_of_the_logsparse_form_change_nothing(causal: bool, span: int, monkeypatch) -> None:
+def test_segments_of_the_logsparse_form_change_nothing(
+    causal: bool, span: int, monkeypatch
+) -> None:
     monkeypatch.setattr(combiner, "SPAN", span)
     torch.manual_seed(span)
     model = Combiner(4, heads=1, factorisation="logsparse", causal=causal).double()
@@ -91,14 +97,20 @@ class Largest(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         out = function(*args, **kwargs or {})
-        made = [part for part in (out if isinstance(out, tuple | list) else [out]) if isinstance(part, Tensor)]
+        made = [
+            part
+            for part in (out if isinstance(out, tuple | list) else [out])
+            if isinstance(part, Tensor)
+        ]
         self.numbers = max([self.numbers, *(part.numel() for part in made)])
         return out
 
 
 @pytest.mark.parametrize(("form", "growth"), [("fixed", 8.5), ("axial", 8.5), ("logsparse", 4.5)])
 def test_no_tensor_is_quadratic(form, growth: float) -> None:
-    """Forward and backward, with a mask, 576 and 2304 tokens: a matrix of weights would grow by 16."""
+    """Forward and backward, with a mask, 576 and 2304 tokens: a matrix of weights would grow by
+    16.
+    """
     numbers = []
     for root in (24, 48):
         model = Combiner(4, heads=1, factorisation=form, segment=root)

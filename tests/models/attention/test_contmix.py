@@ -10,14 +10,18 @@ from headwise.models.attention.contmix import ContMix
 
 def make(width: int = 8, **options) -> ContMix:
     torch.manual_seed(0)
-    model = ContMix(width, **({"heads": 2, "window": 5, "small": 3, "regions": 2} | options)).double()
+    model = ContMix(
+        width, **({"heads": 2, "window": 5, "small": 3, "regions": 2} | options)
+    ).double()
     for bias in model.biases:
         torch.nn.init.normal_(bias)
     return model
 
 
 def kernels(model: ContMix, x: Tensor, size: tuple[int, int], there: Tensor) -> Tensor:
-    """Matrices (2 G, N, N) of one image x (N, D), by loops; regions by PyTorch's adaptive pooling of sums."""
+    """Matrices (2 G, N, N) of one image x (N, D), by loops; regions by PyTorch's adaptive pooling
+    of sums.
+    """
     height, width = size
     image = (x * there[:, None]).t().view(1, -1, height, width)
     sums = F.adaptive_avg_pool2d(image, model.regions).flatten(2)[0].t()
@@ -36,7 +40,9 @@ def kernels(model: ContMix, x: Tensor, size: tuple[int, int], there: Tensor) -> 
         for i in range(len(x)):
             affinity = key[:, cut] @ query[i, cut] / part**0.5
             made = model.kernels.weight @ affinity + model.kernels.bias
-            for kind, (window, numbers) in enumerate(((small, made[: small**2]), (large, made[small**2 :]))):
+            for kind, (window, numbers) in enumerate(
+                ((small, made[: small**2]), (large, made[small**2 :]))
+            ):
                 top, left = i // width - window // 2, i % width - window // 2
                 if min(size) >= window:
                     top = min(max(top, 0), height - window)
@@ -45,7 +51,13 @@ def kernels(model: ContMix, x: Tensor, size: tuple[int, int], there: Tensor) -> 
                 for o in range(window**2):
                     row, column = top + o // window, left + o % window
                     if 0 <= row < height and 0 <= column < width and there[row * width + column]:
-                        place = (row - i // width + window - 1) * (2 * window - 1) + column - i % width + window - 1
+                        place = (
+                            (row - i // width + window - 1) * (2 * window - 1)
+                            + column
+                            - i % width
+                            + window
+                            - 1
+                        )
                         members.append(row * width + column)
                         logits.append(numbers[o] + model.biases[kind][g, place])
                 if members:
@@ -83,7 +95,9 @@ def test_kernels_sum_to_one_so_a_constant_stays() -> None:
 
 
 def test_a_large_bias_on_the_centre_is_the_identity_everywhere() -> None:
-    """The relative bias knows where the cell itself lies in a window that was shifted at the border."""
+    """The relative bias knows where the cell itself lies in a window that was shifted at the
+    border.
+    """
     model = make()
     torch.nn.init.eye_(model.out.weight)
     torch.nn.init.zeros_(model.out.bias)

@@ -1,4 +1,6 @@
-"""One contract for every registered mechanism and each of its variants; what is special to one is tested beside it."""
+"""One contract for every registered mechanism and each of its variants; what is special to one is
+tested beside it.
+"""
 
 import copy
 
@@ -8,7 +10,7 @@ from torch import Tensor, nn
 
 from headwise.models.attention import ATTENTION, build_attention
 from headwise.models.attention.base import Attention
-from headwise.models.blocks import EncoderLayer, FeedForward
+from headwise.models.layers.blocks import EncoderLayer, FeedForward
 
 WIDTH, HEADS = 16, 4
 
@@ -42,11 +44,20 @@ def make(name: str, options: dict, dtype: torch.dtype = torch.float32) -> Attent
 
 def sizes(count: int) -> tuple[int, int]:
     """The most nearly square grid of that many cells."""
-    return next((side, count // side) for side in range(int(count**0.5), 0, -1) if count % side == 0)
+    return next(
+        (side, count // side) for side in range(int(count**0.5), 0, -1) if count % side == 0
+    )
 
 
-def call(mechanism: nn.Module, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-    static = torch.cos(3 * torch.arange(x.shape[1] * WIDTH)).view(1, -1, WIDTH).expand(len(x), -1, -1).to(x)
+def call(
+    mechanism: nn.Module, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+) -> Tensor:
+    static = (
+        torch.cos(3 * torch.arange(x.shape[1] * WIDTH))
+        .view(1, -1, WIDTH)
+        .expand(len(x), -1, -1)
+        .to(x)
+    )
     known = {"size": sizes(x.shape[1]), "static": static}
     extras = {key: known[key] for key in getattr(mechanism, "extras", ())}
     return mechanism(x, context, mask=mask, **extras)
@@ -73,7 +84,10 @@ def test_any_number_of_tokens(name: str, options: dict, count: int) -> None:
 
 @every
 def test_a_batch_is_its_rows(name: str, options: dict) -> None:
-    mechanism, x = make(name, options, torch.float64), torch.randn(3, 20, WIDTH, dtype=torch.float64)
+    mechanism, x = (
+        make(name, options, torch.float64),
+        torch.randn(3, 20, WIDTH, dtype=torch.float64),
+    )
     apart = torch.cat([call(mechanism, row[None]) for row in x])
     torch.testing.assert_close(call(mechanism, x), apart, rtol=1e-10, atol=1e-10)
 
@@ -93,7 +107,11 @@ def test_context(name: str, options: dict) -> None:
 
 
 def masks(mechanism: Attention, batch: int, count: int) -> dict[str, Tensor]:
-    shapes = {"keys": (batch, count), "pairs": (batch, count, count), "heads": (batch, mechanism.heads, count, count)}
+    shapes = {
+        "keys": (batch, count),
+        "pairs": (batch, count, count),
+        "heads": (batch, mechanism.heads, count, count),
+    }
     made = {kind: torch.rand(shapes[kind]) < 0.6 for kind in mechanism.masks}
     for mask in made.values():
         mask[0] = False  # nothing may be attended to
@@ -110,16 +128,24 @@ def test_masks(name: str, options: dict) -> None:
         x = torch.randn(3, 12, WIDTH, dtype=torch.float64, requires_grad=True)
         out = call(mechanism, x, mask=mask)
         assert out.isfinite().all(), kind
-        assert all(g.isfinite().all() for g in torch.autograd.grad(out.sum(), [x, *mechanism.parameters()],
-                                                                     allow_unused=True) if g is not None)  # fmt: skip
-        # Token 3 of row 1 is hidden from the others: what it holds changes nothing but its own output.
+        assert all(
+            g.isfinite().all()
+            for g in torch.autograd.grad(out.sum(), [x, *mechanism.parameters()], allow_unused=True)
+            if g is not None
+        )
+        # Token 3 of row 1 is hidden from the others: what it holds changes nothing but its own
+        # output.
         other = x.detach().clone()
         other[1, 3] = 50 * torch.randn(WIDTH)
         changed = call(mechanism, other, mask=mask)
         keep = torch.arange(12) != 3
-        torch.testing.assert_close(changed[1, keep], out[1, keep].detach(), rtol=1e-9, atol=1e-9, msg=kind)
+        torch.testing.assert_close(
+            changed[1, keep], out[1, keep].detach(), rtol=1e-9, atol=1e-9, msg=kind
+        )
         torch.testing.assert_close(changed[2], out[2].detach(), rtol=1e-9, atol=1e-9)
-        torch.testing.assert_close(call(mechanism, x, mask=torch.ones_like(mask)), call(mechanism, x))
+        torch.testing.assert_close(
+            call(mechanism, x, mask=torch.ones_like(mask)), call(mechanism, x)
+        )
     with pytest.raises(ValueError, match="mask must be bool"):
         call(mechanism, x, mask=torch.ones(3, 12))
     with pytest.raises(ValueError, match="mask must be"):
@@ -135,19 +161,26 @@ def test_padding_changes_nothing(name: str, options: dict) -> None:
     x = torch.randn(2, 13, WIDTH, dtype=torch.float64)
     padded = torch.cat([x, 9 * torch.randn(2, 8, WIDTH, dtype=torch.float64)], 1)
     mask = torch.arange(21).expand(2, 21) < 13
-    torch.testing.assert_close(call(mechanism, padded, mask=mask)[:, :13], call(mechanism, x), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        call(mechanism, padded, mask=mask)[:, :13], call(mechanism, x), rtol=1e-9, atol=1e-9
+    )
 
 
 @every
 def test_order(name: str, options: dict) -> None:
-    mechanism, x = make(name, options, torch.float64), torch.randn(2, 40, WIDTH, dtype=torch.float64)
+    mechanism, x = (
+        make(name, options, torch.float64),
+        torch.randn(2, 40, WIDTH, dtype=torch.float64),
+    )
     out = call(mechanism, x)
     order = torch.randperm(40)
     if "static" in mechanism.extras:
         assert not mechanism.equivariant
     elif mechanism.equivariant:
         assert ATTENTION[name].fits == "any tokens"
-        torch.testing.assert_close(call(mechanism, x[:, order]), out[:, order], rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(
+            call(mechanism, x[:, order]), out[:, order], rtol=1e-9, atol=1e-9
+        )
     else:
         assert not torch.allclose(call(mechanism, x[:, order]), out[:, order], rtol=1e-3, atol=1e-3)
     later = x.clone()
@@ -176,8 +209,12 @@ def test_compiled_and_exported(name: str, options: dict) -> None:
     torch._dynamo.reset()
     mechanism, x = make(name, options), torch.randn(2, 12, WIDTH)
     mask = torch.rand(2, 12) < 0.7
-    compiled = torch.compile(lambda a, m: call(mechanism, a, mask=m), fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(x, mask), call(mechanism, x, mask=mask), rtol=1e-5, atol=1e-5)
+    compiled = torch.compile(
+        lambda a, m: call(mechanism, a, mask=m), fullgraph=True, backend="aot_eager"
+    )
+    torch.testing.assert_close(
+        compiled(x, mask), call(mechanism, x, mask=mask), rtol=1e-5, atol=1e-5
+    )
     given = x.clone().requires_grad_()
     expected = torch.autograd.grad(call(mechanism, given, mask=mask).square().sum(), given)
     got = torch.autograd.grad(compiled(given, mask).square().sum(), given)
@@ -193,7 +230,9 @@ def test_compiled_and_exported(name: str, options: dict) -> None:
 
     with torch.no_grad():
         exported = torch.export.export(Whole(), (x, mask), strict=False).module()
-        torch.testing.assert_close(exported(x, mask), call(mechanism, x, mask=mask), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            exported(x, mask), call(mechanism, x, mask=mask), rtol=1e-5, atol=1e-5
+        )
 
 
 @every
@@ -224,7 +263,9 @@ def test_autocast(name: str, options: dict) -> None:
 
 @every
 def test_in_a_layer_it_learns(name: str, options: dict) -> None:
-    """Both orders of the layer; a few steps lower the error of a target that needs no mixing at all."""
+    """Both orders of the layer; a few steps lower the error of a target that needs no mixing at
+    all.
+    """
     for norm in ("pre", "post"):
         layer = EncoderLayer(WIDTH, make(name, options), FeedForward(WIDTH, 32), norm=norm).train()
         x = torch.randn(8, 12, WIDTH)
@@ -243,7 +284,10 @@ def test_in_a_layer_it_learns(name: str, options: dict) -> None:
 
 @every
 def test_explain_and_weights(name: str, options: dict) -> None:
-    mechanism, x = make(name, options, torch.float64), torch.randn(2, 12, WIDTH, dtype=torch.float64)
+    mechanism, x = (
+        make(name, options, torch.float64),
+        torch.randn(2, 12, WIDTH, dtype=torch.float64),
+    )
     assert type(mechanism).__name__ in mechanism.explain(x)
     if type(mechanism).weights is Attention.weights:
         with pytest.raises(ValueError, match="no attention weights"):

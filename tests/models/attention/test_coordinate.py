@@ -25,7 +25,11 @@ def make(width: int = 6, **options) -> CoordinateAttention:
 def test_it_equals_the_loop(norm, size: tuple[int, int], masked: bool) -> None:
     model, (height, width) = make(norm=norm), size
     x = torch.randn(2, height, width, 6, dtype=torch.float64)
-    mask = torch.rand(2, height, width) < 0.6 if masked else torch.ones(2, height, width, dtype=torch.bool)
+    mask = (
+        torch.rand(2, height, width) < 0.6
+        if masked
+        else torch.ones(2, height, width, dtype=torch.bool)
+    )
     given = mask.flatten(1) if masked else None
     out = model(x.flatten(1, 2), size=size, mask=given).view_as(x)
 
@@ -45,7 +49,9 @@ def test_it_equals_the_loop(norm, size: tuple[int, int], masked: bool) -> None:
             row = gate([x[b, i, j] for j in range(width) if mask[b, i, j]], model.rows)
             for j in range(width):
                 column = gate([x[b, k, j] for k in range(height) if mask[b, k, j]], model.columns)
-                torch.testing.assert_close(out[b, i, j], x[b, i, j] * row * column, rtol=1e-10, atol=1e-10)
+                torch.testing.assert_close(
+                    out[b, i, j], x[b, i, j] * row * column, rtol=1e-10, atol=1e-10
+                )
 
 
 def test_without_its_last_layers_it_is_a_quarter() -> None:
@@ -82,13 +88,19 @@ def test_it_equals_timm() -> None:
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter.normal_()
-        for mine, its in ((ours.squeeze, theirs.conv1), (ours.rows, theirs.conv_h), (ours.columns, theirs.conv_w)):
+        for mine, its in (
+            (ours.squeeze, theirs.conv1),
+            (ours.rows, theirs.conv_h),
+            (ours.columns, theirs.conv_w),
+        ):
             mine.weight.copy_(its.weight[:, :, 0, 0])
             mine.bias.copy_(its.bias)
     ours.norm.load_state_dict(theirs.bn1.state_dict())
     image = torch.randn(2, 16, 5, 7, dtype=torch.float64)
     expected = theirs(image).flatten(2).transpose(1, 2)
-    torch.testing.assert_close(ours(image.flatten(2).transpose(1, 2), size=(5, 7)), expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        ours(image.flatten(2).transpose(1, 2), size=(5, 7)), expected, rtol=1e-10, atol=1e-10
+    )
 
 
 def test_mistakes() -> None:

@@ -1,4 +1,6 @@
-"""The variants of Deconstructing Attention against plain formulas, what their maps must not depend on, indicators."""
+"""The variants of Deconstructing Attention against plain formulas, what their maps must not depend
+on, indicators.
+"""
 
 import math
 
@@ -20,7 +22,7 @@ from headwise.models.attention import (
 from headwise.models.attention.indicators import indicators, local_focus
 from headwise.models.attention.query_free import prefix_pool
 from headwise.models.attention.taylor import features, linear, quadratic
-from headwise.models.vit import TokenModel
+from headwise.models.layers.vit import TokenModel
 
 DOUBLE = {"dtype": torch.float64}
 VARIANTS = ("no-mixing", "taylor", "query-free", "random", "fixed-sequence", "static")
@@ -76,7 +78,10 @@ def test_taylor_equals_a_loop(causal: bool, form: str) -> None:
                 for j in range(i + 1 if causal else 9):
                     if mask[row, j]:
                         s = query[h, i] @ key[h, j] / 2.0
-                        above, below = above + (1 + s + s * s / 2) * value[h, j], below + 1 + s + s * s / 2
+                        above, below = (
+                            above + (1 + s + s * s / 2) * value[h, j],
+                            below + 1 + s + s * s / 2,
+                        )
                 mixed[h, i] = above / below if below else above
         torch.testing.assert_close(out[row], finish(mixed, model.out), rtol=1e-10, atol=1e-10)
 
@@ -91,7 +96,9 @@ def test_the_scan_equals_the_parallel_form(tokens: int, causal: bool) -> None:
     scan, parallel = (f(*given, mask, causal=causal) for f in (linear, quadratic))
     torch.testing.assert_close(scan, parallel, rtol=1e-10, atol=1e-10)
     grad = torch.randn_like(scan)
-    torch.testing.assert_close(torch.autograd.grad(scan, given, grad), torch.autograd.grad(parallel, given, grad))
+    torch.testing.assert_close(
+        torch.autograd.grad(scan, given, grad), torch.autograd.grad(parallel, given, grad)
+    )
     single = linear(*(part.detach().float() for part in given), mask, causal=causal)
     torch.testing.assert_close(single, parallel.float().detach(), rtol=1e-5, atol=1e-5)
 
@@ -101,7 +108,9 @@ def test_taylor_features_give_the_series() -> None:
     x, y = torch.randn(2, 6, **DOUBLE), torch.randn(2, 6, **DOUBLE)
     assert features(x).shape == (2, 1 + 6 + 21)
     s = (x * y).sum(-1) / 6**0.5
-    torch.testing.assert_close((features(x) * features(y)).sum(-1), 1 + s + s * s / 2, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        (features(x) * features(y)).sum(-1), 1 + s + s * s / 2, rtol=1e-12, atol=1e-12
+    )
 
 
 def test_taylor_is_softmax_for_small_scores_and_positive_for_large_ones() -> None:
@@ -109,11 +118,15 @@ def test_taylor_is_softmax_for_small_scores_and_positive_for_large_ones() -> Non
     taylor, softmax = TaylorAttention(8, heads=2).double(), SoftmaxAttention(8, heads=2).double()
     softmax.load_state_dict(taylor.state_dict())
     x = torch.randn(1, 10, 8, **DOUBLE)
-    # Without biases scores shrink with the square of x, and so the third order, first left out, with its sixth power.
+    # Without biases scores shrink with the square of x, and so the third order, first left out,
+    # with its sixth power.
     with torch.no_grad():
         taylor.query.bias.zero_(), taylor.key_value.bias.zero_()
         softmax.load_state_dict(taylor.state_dict())
-    near = [(taylor.weights(x * scale) - softmax.weights(x * scale)).abs().max().item() for scale in (0.5, 0.25)]
+    near = [
+        (taylor.weights(x * scale) - softmax.weights(x * scale)).abs().max().item()
+        for scale in (0.5, 0.25)
+    ]
     assert 32 < near[0] / near[1] < 96
     weights = taylor.weights(50 * x)
     assert (weights > 0).all()
@@ -122,7 +135,9 @@ def test_taylor_is_softmax_for_small_scores_and_positive_for_large_ones() -> Non
 
 def test_taylor_takes_the_form_by_size() -> None:
     model = TaylorAttention(16, heads=4)  # 15 features
-    assert "linear form, plain PyTorch: 30 tokens, 15 features" in model.explain(torch.zeros(1, 30, 16))
+    assert "linear form, plain PyTorch: 30 tokens, 15 features" in model.explain(
+        torch.zeros(1, 30, 16)
+    )
     assert model.explain(torch.zeros(1, 31, 16)).startswith("TaylorAttention: linear form")
     causal = TaylorAttention(16, heads=4, causal=True).double()
     x, context = torch.randn(1, 3, 16, **DOUBLE), torch.randn(1, 40, 16, **DOUBLE)
@@ -134,12 +149,17 @@ def test_taylor_takes_the_form_by_size() -> None:
 @pytest.mark.parametrize("causal", [False, True])
 def test_query_free_equals_a_loop(causal: bool) -> None:
     torch.manual_seed(5)
-    model, x = QueryFreeAttention(12, heads=3, causal=causal).double(), 2 * torch.randn(2, 7, 12, **DOUBLE)
+    model, x = (
+        QueryFreeAttention(12, heads=3, causal=causal).double(),
+        2 * torch.randn(2, 7, 12, **DOUBLE),
+    )
     mask = torch.rand(2, 7) < 0.6
     mask[:, 0] = False
     out, weights = model(x, mask=mask), model.weights(x, mask=mask)
     for row in range(2):
-        query, key, value = (heads_of(x[row], layer, 3) for layer in (model.query, model.key, model.value))
+        query, key, value = (
+            heads_of(x[row], layer, 3) for layer in (model.query, model.key, model.value)
+        )
         score = (query * query.sigmoid() * key).sum(-1) / 2.0
         mixed = torch.zeros_like(value)
         for i in range(7):
@@ -164,12 +184,19 @@ def test_the_running_softmax_equals_cumulative_sums(tokens: int) -> None:
     torch.testing.assert_close(out, expected, rtol=1e-10, atol=1e-10)
     grad = torch.randn_like(out)
     given = (scores, values)
-    torch.testing.assert_close(torch.autograd.grad(out, given, grad), torch.autograd.grad(expected, given, grad))
+    torch.testing.assert_close(
+        torch.autograd.grad(out, given, grad), torch.autograd.grad(expected, given, grad)
+    )
 
 
 def test_the_running_softmax_bears_scores_of_any_size() -> None:
-    """Cumulative sums of exponentials with one maximum for all would give 0 / 0 before the large score."""
-    scores, values = torch.tensor([[[0.0, -500.0, 300.0, 0.0]]]), torch.tensor([[[[1.0], [2.0], [3.0], [4.0]]]])
+    """Cumulative sums of exponentials with one maximum for all would give 0 / 0 before the large
+    score.
+    """
+    scores, values = (
+        torch.tensor([[[0.0, -500.0, 300.0, 0.0]]]),
+        torch.tensor([[[[1.0], [2.0], [3.0], [4.0]]]]),
+    )
     assert prefix_pool(scores, values).flatten().tolist() == [1.0, 1.0, 3.0, 3.0]
     mask = torch.tensor([[False, True, False, True]])
     assert prefix_pool(scores, values, mask).flatten().tolist() == [0.0, 2.0, 2.0, 4.0]
@@ -177,9 +204,14 @@ def test_the_running_softmax_bears_scores_of_any_size() -> None:
 
 def test_query_free_causal_in_a_context_stands_at_its_end() -> None:
     torch.manual_seed(7)
-    model, context = QueryFreeAttention(8, heads=2, causal=True).double(), torch.randn(1, 6, 8, **DOUBLE)
+    model, context = (
+        QueryFreeAttention(8, heads=2, causal=True).double(),
+        torch.randn(1, 6, 8, **DOUBLE),
+    )
     whole = model(context)
-    torch.testing.assert_close(model(torch.randn(1, 2, 8, **DOUBLE), context), whole[:, 4:], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        model(torch.randn(1, 2, 8, **DOUBLE), context), whole[:, 4:], rtol=1e-12, atol=1e-12
+    )
     longer = model(torch.randn(1, 8, 8, **DOUBLE), context)
     torch.testing.assert_close(longer[:, 2:], whole, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(longer[:, :2], model.out.bias.expand(1, 2, 8))
@@ -202,7 +234,9 @@ def test_fixed_maps_know_nothing_of_the_input(name: str, causal: bool) -> None:
         mixed = score.softmax(-1) @ heads_of(x[row], model.value, 3)
         torch.testing.assert_close(model(x)[row], finish(mixed, model.out), rtol=1e-10, atol=1e-10)
     # A mask takes another way to the same result.
-    torch.testing.assert_close(model(x, mask=torch.ones(3, 7, 7, dtype=torch.bool)), model(x), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        model(x, mask=torch.ones(3, 7, 7, dtype=torch.bool)), model(x), rtol=1e-10, atol=1e-10
+    )
     # Linear in x but for the biases.
     doubled, zero = model(2 * x) - model(x), model(x) - model(0 * x)
     torch.testing.assert_close(doubled, zero, rtol=1e-10, atol=1e-10)
@@ -248,7 +282,9 @@ def test_static_maps_follow_the_static_tokens_only() -> None:
     assert torch.equal(model.weights(x, static=static), model.weights(other, static=static))
     assert not torch.allclose(model.weights(x, static=other), model.weights(x, static=static))
     order = torch.randperm(6)
-    torch.testing.assert_close(model(x[:, order], static=static[:, order]), model(x, static=static)[:, order])
+    torch.testing.assert_close(
+        model(x[:, order], static=static[:, order]), model(x, static=static)[:, order]
+    )
     softmax = SoftmaxAttention(8, heads=2).double()
     with torch.no_grad():
         softmax.query.load_state_dict(model.query.state_dict())
@@ -263,7 +299,9 @@ def test_static_maps_follow_the_static_tokens_only() -> None:
 @pytest.mark.parametrize("name", [*VARIANTS, "position-only"])
 def test_hybrids_build_run_and_get_the_embedding(name: str) -> None:
     torch.manual_seed(11)
-    model = TokenModel(3, 2, width=16, tokens=20, depth=4, heads=2, attention=(name, "softmax"), hidden=16)
+    model = TokenModel(
+        3, 2, width=16, tokens=20, depth=4, heads=2, attention=(name, "softmax"), hidden=16
+    )
     kinds = [ATTENTION[name].cls, "SoftmaxAttention"] * 2
     assert [type(layer.mixer).__name__ for layer in model.encoder.layers] == kinds
     seen = []
@@ -292,9 +330,18 @@ def test_indicators_of_known_maps() -> None:
         (previous, (0, 6**0.5, 0, 1 / 6, 0, 1)),
     ):
         got = indicators(weights)
-        names = ("entropy", "concentration", "head_diversity", "sink", "local_focus_0", "local_focus_1")
+        names = (
+            "entropy",
+            "concentration",
+            "head_diversity",
+            "sink",
+            "local_focus_0",
+            "local_focus_1",
+        )
         for name, value in zip(names, expected):
-            torch.testing.assert_close(got[name].flatten()[0].item(), float(value), rtol=1e-12, atol=1e-12, msg=name)
+            torch.testing.assert_close(
+                got[name].flatten()[0].item(), float(value), rtol=1e-12, atol=1e-12, msg=name
+            )
     with pytest.raises(ValueError, match="back must lie"):
         local_focus(even, 6)
 

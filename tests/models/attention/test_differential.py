@@ -1,4 +1,6 @@
-"""Grouped differential attention against loops over heads, its invariants, timm's form, growth of a layer."""
+"""Grouped differential attention against loops over heads, its invariants, timm's form, growth of a
+layer.
+"""
 
 import pytest
 import torch
@@ -11,7 +13,10 @@ FLOAT64 = torch.float64
 
 
 def formula(
-    model: GroupedDifferentialAttention, x: Tensor, source: Tensor | None = None, mask: Tensor | None = None
+    model: GroupedDifferentialAttention,
+    x: Tensor,
+    source: Tensor | None = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """Head by head, every map written out; mask (B, S, N, M)."""
     source = x if source is None else source
@@ -43,7 +48,18 @@ def formula(
     return torch.cat(outs, -1) @ model.out.weight.t() + model.out.bias
 
 
-CASES = [(1, 1, 1), (2, 1, 1), (4, 1, 1), (4, 1, 4), (4, 4, 4), (8, 2, 2), (8, 2, 1), (8, 2, 4), (6, 2, 2), (3, 1, 3)]
+CASES = [
+    (1, 1, 1),
+    (2, 1, 1),
+    (4, 1, 1),
+    (4, 1, 4),
+    (4, 4, 4),
+    (8, 2, 2),
+    (8, 2, 1),
+    (8, 2, 4),
+    (6, 2, 2),
+    (3, 1, 3),
+]
 
 
 @pytest.mark.parametrize(("heads", "noise", "groups"), CASES)
@@ -52,14 +68,19 @@ def test_equals_the_formula(heads: int, noise: int, groups: int) -> None:
     options = {"noise_heads": noise, "kv_heads": groups, "head_width": 3, "depth": 2}
     model = GroupedDifferentialAttention(10, heads=heads, **options).double()
     torch.nn.init.normal_(model.norm)
-    x, source = torch.randn(2, 7, 10, dtype=FLOAT64, requires_grad=True), torch.randn(2, 5, 10, dtype=FLOAT64)
+    x, source = (
+        torch.randn(2, 7, 10, dtype=FLOAT64, requires_grad=True),
+        torch.randn(2, 5, 10, dtype=FLOAT64),
+    )
     mask = torch.rand(2, heads, 7, 5) < 0.6
     inputs = [x, *model.parameters()]
     for given in (None, mask):
         out, plain = model(x, source, mask=given), formula(model, x, source, given)
         torch.testing.assert_close(out, plain, rtol=1e-10, atol=1e-10)
         grad = torch.randn_like(out)
-        got, expected = (torch.autograd.grad(o, inputs, grad, retain_graph=True) for o in (out, plain))
+        got, expected = (
+            torch.autograd.grad(o, inputs, grad, retain_graph=True) for o in (out, plain)
+        )
         torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
     single = GroupedDifferentialAttention(10, heads=heads, **options)
     single.load_state_dict(model.state_dict())
@@ -69,9 +90,13 @@ def test_equals_the_formula(heads: int, noise: int, groups: int) -> None:
 
 
 def test_default_heads() -> None:
-    found = {heads: build_attention("differential", 32, heads).noise_heads for heads in (1, 2, 4, 8, 16)}
+    found = {
+        heads: build_attention("differential", 32, heads).noise_heads for heads in (1, 2, 4, 8, 16)
+    }
     assert found == {1: 1, 2: 1, 4: 1, 8: 2, 16: 4}
-    assert [GroupedDifferentialAttention(60, heads=heads).noise_heads for heads in (3, 5, 6, 10)] == [1, 1, 2, 2]
+    assert [
+        GroupedDifferentialAttention(60, heads=heads).noise_heads for heads in (3, 5, 6, 10)
+    ] == [1, 1, 2, 2]
 
 
 def parts(model: GroupedDifferentialAttention, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,7 +111,10 @@ def parts(model: GroupedDifferentialAttention, x: Tensor) -> tuple[Tensor, Tenso
 
 def test_rows_sum_to_one_minus_lambda_and_the_difference_is_linear() -> None:
     torch.manual_seed(1)
-    model, x = GroupedDifferentialAttention(16, heads=8).double(), torch.randn(2, 9, 16, dtype=FLOAT64)
+    model, x = (
+        GroupedDifferentialAttention(16, heads=8).double(),
+        torch.randn(2, 9, 16, dtype=FLOAT64),
+    )
     weights = model.weights(x)
     lam = model.noise_weight()
     torch.testing.assert_close(weights.sum(-1), (1 - lam).expand(2, 8, 9), rtol=1e-12, atol=1e-12)
@@ -101,11 +129,16 @@ def test_without_norm_and_lambda_it_is_softmax_attention() -> None:
     model = GroupedDifferentialAttention(16, heads=4, norm=False, fixed_lambda=0.0).double()
     plain = parts(model, x)[0].transpose(1, 2).flatten(2)
     torch.testing.assert_close(model(x), model.out(plain), rtol=1e-12, atol=1e-12)
-    # With the norm it is (1 - lambda_init) RMSNorm of softmax attention: never the attention itself.
+    # With the norm it is (1 - lambda_init) RMSNorm of softmax attention: never the attention
+    # itself.
     normed = GroupedDifferentialAttention(16, heads=4, fixed_lambda=0.0, depth=4).double()
     signal = parts(normed, x)[0]
-    signal = signal / (signal.square().mean(-1, keepdim=True) + 1e-5).sqrt() * (1 - normed.lambda_init)
-    torch.testing.assert_close(normed(x), normed.out(signal.transpose(1, 2).flatten(2)), rtol=1e-12, atol=1e-12)
+    signal = (
+        signal / (signal.square().mean(-1, keepdim=True) + 1e-5).sqrt() * (1 - normed.lambda_init)
+    )
+    torch.testing.assert_close(
+        normed(x), normed.out(signal.transpose(1, 2).flatten(2)), rtol=1e-12, atol=1e-12
+    )
 
 
 def test_lambda_starts_by_the_depth_and_zero_vectors_do_not_switch_it_off() -> None:
@@ -165,10 +198,15 @@ def test_ratio_one_is_the_differential_attention_of_timm(causal: bool) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("options", [{}, {"noise_heads": 2, "kv_heads": 4, "positions": "rotary", "causal": True}])
+@pytest.mark.parametrize(
+    "options", [{}, {"noise_heads": 2, "kv_heads": 4, "positions": "rotary", "causal": True}]
+)
 def test_growth_keeps_the_function(options: dict) -> None:
     torch.manual_seed(5)
-    model, x = GroupedDifferentialAttention(16, heads=4, **options).double(), torch.randn(2, 9, 16, dtype=FLOAT64)
+    model, x = (
+        GroupedDifferentialAttention(16, heads=4, **options).double(),
+        torch.randn(2, 9, 16, dtype=FLOAT64),
+    )
     for factor in (1, 2, 3):
         grown = grow(model, factor)
         assert (grown.heads, grown.noise_heads) == (4 * factor, model.noise_heads)
@@ -181,7 +219,10 @@ def test_growth_keeps_the_function(options: dict) -> None:
 
 def test_masks_of_any_kind_agree() -> None:
     torch.manual_seed(6)
-    model, x = GroupedDifferentialAttention(16, heads=4).double(), torch.randn(2, 6, 16, dtype=FLOAT64)
+    model, x = (
+        GroupedDifferentialAttention(16, heads=4).double(),
+        torch.randn(2, 6, 16, dtype=FLOAT64),
+    )
     keys = torch.rand(2, 6) < 0.5
     pairs = keys[:, None].expand(2, 6, 6)
     expected = formula(model, x, mask=pairs[:, None].expand(2, 4, 6, 6))

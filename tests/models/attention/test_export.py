@@ -1,4 +1,6 @@
-"""What a pipeline exports runs where Headwise is absent: every mechanism of sequences in plain PyTorch."""
+"""What a pipeline exports runs where Headwise is absent: every mechanism of sequences in plain
+PyTorch.
+"""
 
 import pytest
 import torch

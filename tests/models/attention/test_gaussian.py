@@ -44,7 +44,10 @@ def test_it_equals_the_densities(mode, axis, masked: bool) -> None:
                 raw = []
                 for value in values:
                     each = [
-                        density(float((value - mean - model.offset[h, k]) / deviation), math.exp(model.log_scale[h, k]))
+                        density(
+                            float((value - mean - model.offset[h, k]) / deviation),
+                            math.exp(model.log_scale[h, k]),
+                        )
                         for k in range(3)
                     ]
                     raw.append(math.prod(each) if mode == "product" else sum(each))
@@ -63,7 +66,9 @@ def test_a_product_of_gaussians_is_one() -> None:
     middle = (model.offset[0] * precision).sum() / precision.sum() / deviation
     one = (-precision.sum() * (z - middle) ** 2 / 2).softmax(1)
     torch.testing.assert_close(model.importance(x), one, rtol=1e-12, atol=1e-14)
-    assert not torch.allclose(make(mode="mixture", gaussians=4, heads=1).importance(x), one, atol=1e-3)
+    assert not torch.allclose(
+        make(mode="mixture", gaussians=4, heads=1).importance(x), one, atol=1e-3
+    )
 
 
 @pytest.mark.parametrize("axis", ["tokens", "features"])

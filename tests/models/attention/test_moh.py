@@ -1,4 +1,6 @@
-"""Mixture of heads against loops over tokens, the paper's identities, and the operator that skips heads."""
+"""Mixture of heads against loops over tokens, the paper's identities, and the operator that skips
+heads.
+"""
 
 import pytest
 import torch
@@ -18,11 +20,19 @@ def formula(model: MixtureOfHeads, x: Tensor, context: Tensor, mask: Tensor) -> 
     """One sequence, token by token; x (N, D), context (M, D), mask (N, M)."""
     size, s = model.width // model.heads, model.shared
     query = (x @ model.query.weight.t() + model.query.bias).view(len(x), model.heads, size)
-    key, value = (context @ model.key_value.weight.t() + model.key_value.bias).view(len(context), 2, -1, size).unbind(1)
+    key, value = (
+        (context @ model.key_value.weight.t() + model.key_value.bias)
+        .view(len(context), 2, -1, size)
+        .unbind(1)
+    )
     rows = []
     for n in range(len(x)):
         gate = [0.0] * model.heads
-        first = torch.softmax(model.share.weight @ x[n], 0) if model.share is not None else torch.ones(1)
+        first = (
+            torch.softmax(model.share.weight @ x[n], 0)
+            if model.share is not None
+            else torch.ones(1)
+        )
         p = torch.softmax(model.route.weight @ x[n], 0)
         chosen = sorted(range(model.routed), key=lambda e: -float(p[e]))[: model.active]
         between = 2 * torch.softmax(model.between.weight @ x[n], 0) if s else torch.ones(2)
@@ -47,7 +57,10 @@ def formula(model: MixtureOfHeads, x: Tensor, context: Tensor, mask: Tensor) -> 
 @torch.no_grad()
 def test_it_equals_the_loop(options: dict, compute) -> None:
     model = make(compute=compute, **options)
-    x, context = torch.randn(2, 5, 12, dtype=torch.float64), torch.randn(2, 7, 12, dtype=torch.float64)
+    x, context = (
+        torch.randn(2, 5, 12, dtype=torch.float64),
+        torch.randn(2, 7, 12, dtype=torch.float64),
+    )
     mask = torch.rand(2, 5, 7) < 0.6
     mask[0, 0] = False
     expected = torch.stack([formula(model, *parts) for parts in zip(x, context, mask)])
@@ -77,7 +90,11 @@ def test_heads_that_are_off_need_not_be_computed(mask_kind: str, causal: bool, r
 def test_all_heads_on_with_routers_at_zero_is_softmax_attention() -> None:
     plain = SoftmaxAttention(12, heads=6, kv_heads=3, positions="rotary").double()
     x = torch.randn(2, 8, 12, dtype=torch.float64)
-    for options in ({"shared": 2, "active": 4}, {"shared": 0, "active": 6}, {"shared": 6, "active": 0}):
+    for options in (
+        {"shared": 2, "active": 4},
+        {"shared": 0, "active": 6},
+        {"shared": 6, "active": 0},
+    ):
         made = MixtureOfHeads.from_softmax(plain, **options)
         torch.testing.assert_close(made(x), plain(x), rtol=1e-12, atol=1e-12)
     binary = MixtureOfHeads.from_softmax(plain, shared=2, active=4, router="query-norm")
@@ -99,7 +116,10 @@ def test_gates_add_up_and_count() -> None:
     gate, on, _ = binary.gates(x, query)
     assert torch.equal(gate, on.to(gate))
     norms = query[:, 2:].norm(dim=-1)
-    assert torch.equal(on[:, 2:].nonzero(), torch.zeros_like(norms).scatter(1, norms.topk(2, 1).indices, 1).nonzero())
+    assert torch.equal(
+        on[:, 2:].nonzero(),
+        torch.zeros_like(norms).scatter(1, norms.topk(2, 1).indices, 1).nonzero(),
+    )
 
 
 def test_masked_heads_pass_no_gradient_to_their_values() -> None:
@@ -159,7 +179,9 @@ def test_which_form_is_said() -> None:
     assert "all heads, gates afterwards" in model.explain(torch.zeros(1, 10, 16)).splitlines()[0]
     assert "gathered by head" in model.explain(torch.zeros(1, 1000, 16)).splitlines()[0]
     assert "save too little" in model.explain(torch.zeros(1, 10, 16))
-    assert "compute is 'dense'" in MixtureOfHeads(16, heads=8, compute="dense").explain(torch.zeros(1, 1000, 16))
+    assert "compute is 'dense'" in MixtureOfHeads(16, heads=8, compute="dense").explain(
+        torch.zeros(1, 1000, 16)
+    )
     with pytest.raises(ValueError, match="do not fit"):
         MixtureOfHeads(16, heads=8, shared=2, active=7)
     with pytest.raises(ValueError, match="not supported"):
@@ -171,7 +193,9 @@ def test_which_form_is_said() -> None:
 def test_the_quicker_form_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     operator = moh.gathered_heads
-    monkeypatch.setattr(moh, "gathered_heads", lambda *a, **k: calls.append(a[0].shape[2]) or operator(*a, **k))
+    monkeypatch.setattr(
+        moh, "gathered_heads", lambda *a, **k: calls.append(a[0].shape[2]) or operator(*a, **k)
+    )
     half = MixtureOfHeads(8, heads=4, shared=1, active=1).eval()
     half(torch.randn(1, 100, 8))
     half(torch.randn(1, 500, 8))
@@ -181,21 +205,30 @@ def test_the_quicker_form_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     long = torch.zeros(1, 2000, 8)
     assert "all heads are on" in MixtureOfHeads(8, heads=4, shared=2, active=2).explain(long)
     assert "need masks" in MixtureOfHeads(8, heads=4, shared=2, active=1, causal=True).explain(long)
-    assert "need masks" not in MixtureOfHeads(8, heads=8, shared=1, active=2, causal=True).explain(long)
+    assert "need masks" not in MixtureOfHeads(8, heads=8, shared=1, active=2, causal=True).explain(
+        long
+    )
     assert "no dropout" in MixtureOfHeads(8, heads=4, shared=1, active=1, dropout=0.1).explain(long)
 
 
 @pytest.mark.parametrize("router", ["linear", "query-norm"])
 def test_sums_of_gates_for_other_splits(router) -> None:
     x = torch.randn(3, 20, 12, dtype=torch.float64)
-    for options in ({"shared": 0}, {"shared": 1, "active": 3}, {"shared": 6, "active": 0}, {"shared": 5, "active": 1}):
+    for options in (
+        {"shared": 0},
+        {"shared": 1, "active": 3},
+        {"shared": 6, "active": 0},
+        {"shared": 5, "active": 1},
+    ):
         model = make(router=router, **options)
         gate, on, _ = model.gates(x, model.project(x, x)[0])
         assert (on.sum(1) == model.shared + model.active).all()
         if model.between is None:
             total = torch.full((3, 20), float(model.shared + model.active), dtype=torch.float64)
         else:
-            total = (2 * model.between(x).softmax(-1)) @ torch.tensor([model.shared, model.active]).double()
+            total = (2 * model.between(x).softmax(-1)) @ torch.tensor(
+                [model.shared, model.active]
+            ).double()
         torch.testing.assert_close(gate.sum(1), total)
 
 

@@ -1,4 +1,6 @@
-"""Pooling by few learned queries, padded and packed, and the exchange through them, against loops."""
+"""Pooling by few learned queries, padded and packed, and the exchange through them, against
+loops.
+"""
 
 import pytest
 import torch
@@ -63,13 +65,21 @@ def test_the_order_of_rows_is_unseen_and_gradients_hold() -> None:
 def test_induced_attention_equals_the_loop() -> None:
     torch.manual_seed(2)
     model = InducedAttention(8, heads=2, queries=3).double()
-    x, context = torch.randn(2, 4, 8, dtype=torch.float64), torch.randn(2, 7, 8, dtype=torch.float64)
+    x, context = (
+        torch.randn(2, 4, 8, dtype=torch.float64),
+        torch.randn(2, 7, 8, dtype=torch.float64),
+    )
     mask = torch.rand(2, 7) < 0.6
     for b in range(2):
         summary = pooled(model.pool, context[b][mask[b]])
-        query, (key, value) = linear(x[b], model.query), linear(summary, model.key_value).chunk(2, 1)
+        query, (key, value) = (
+            linear(x[b], model.query),
+            linear(summary, model.key_value).chunk(2, 1),
+        )
         parts = [slice(0, 4), slice(4, 8)]
-        mixed = torch.cat([torch.softmax(query[:, p] @ key[:, p].t() / 2, 1) @ value[:, p] for p in parts], 1)
+        mixed = torch.cat(
+            [torch.softmax(query[:, p] @ key[:, p].t() / 2, 1) @ value[:, p] for p in parts], 1
+        )
         out = model(x, context, mask=mask)[b]
         torch.testing.assert_close(out, linear(mixed, model.out), rtol=1e-10, atol=1e-10)
     whole = context.flatten(0, 1)

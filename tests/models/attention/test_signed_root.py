@@ -17,20 +17,31 @@ def linear(layer: torch.nn.Linear, x: Tensor) -> Tensor:
 def test_signed_root_is_its_formula(kind: str) -> None:
     torch.manual_seed(0)
     mechanism = SignedRootAttention(12, 3).double()
-    x, context = torch.randn(2, 5, 12, dtype=torch.float64), torch.randn(2, 7, 12, dtype=torch.float64)
+    x, context = (
+        torch.randn(2, 5, 12, dtype=torch.float64),
+        torch.randn(2, 7, 12, dtype=torch.float64),
+    )
     mask = {"none": None, "keys": torch.rand(2, 7) < 0.6, "pairs": torch.rand(2, 5, 7) < 0.6}[kind]
     parts = []
     for head in range(3):
         own = slice(4 * head, 4 * head + 4)
-        query, key, value = (linear(layer, y)[..., own] for layer, y in
-                             ((mechanism.query, x), (mechanism.key, context), (mechanism.value, context)))  # fmt: skip
+        query, key, value = (
+            linear(layer, y)[..., own]
+            for layer, y in (
+                (mechanism.query, x),
+                (mechanism.key, context),
+                (mechanism.value, context),
+            )
+        )
         scores = query @ key.mT
         rooted = torch.sign(scores) * ((scores.abs() + 1e-4).sqrt() - 1e-2)
         if mask is not None:
             rooted = rooted * (mask if kind == "pairs" else mask[:, None])
         mixed = rooted @ value
         parts.append(2 * mixed / mixed.norm(dim=-1, keepdim=True).clamp_min(1e-12))
-    torch.testing.assert_close(mechanism(x, context, mask=mask), linear(mechanism.out, torch.cat(parts, -1)))
+    torch.testing.assert_close(
+        mechanism(x, context, mask=mask), linear(mechanism.out, torch.cat(parts, -1))
+    )
 
 
 def test_the_number_of_equal_keys_changes_nothing() -> None:

@@ -1,4 +1,6 @@
-"""Grouped queries, rotary positions, causality and packed sequences of softmax attention, each against loops."""
+"""Grouped queries, rotary positions, causality and packed sequences of softmax attention, each
+against loops.
+"""
 
 import math
 
@@ -27,7 +29,9 @@ def formula(model: SoftmaxAttention, x: Tensor, context: Tensor, mask: Tensor) -
     size = model.width // model.heads
     group = model.heads // model.kv_heads
     query = (x @ model.query.weight.t() + model.query.bias).view(len(x), model.heads, size)
-    both = (context @ model.key_value.weight.t() + model.key_value.bias).view(len(context), 2, model.kv_heads, size)
+    both = (context @ model.key_value.weight.t() + model.key_value.bias).view(
+        len(context), 2, model.kv_heads, size
+    )
     out = torch.zeros(len(x), model.heads, size, dtype=x.dtype)
     for h in range(model.heads):
         q, k, v = query[:, h], both[:, 0, h // group], both[:, 1, h // group]
@@ -48,9 +52,13 @@ def formula(model: SoftmaxAttention, x: Tensor, context: Tensor, mask: Tensor) -
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("sizes", [(1, 1), (6, 6), (3, 7), (5, 2)])
 @torch.no_grad()
-def test_every_option_equals_the_loop(kv_heads: int, positions, causal: bool, sizes: tuple[int, int]) -> None:
+def test_every_option_equals_the_loop(
+    kv_heads: int, positions, causal: bool, sizes: tuple[int, int]
+) -> None:
     torch.manual_seed(sum(sizes))
-    model = SoftmaxAttention(16, heads=4, kv_heads=kv_heads, positions=positions, causal=causal).double()
+    model = SoftmaxAttention(
+        16, heads=4, kv_heads=kv_heads, positions=positions, causal=causal
+    ).double()
     x, context = (torch.randn(2, size, 16, dtype=torch.float64) for size in sizes)
     mask = torch.rand(2, *sizes) < 0.7
     mask[0, 0] = False
@@ -76,11 +84,15 @@ def test_packed_equals_each_alone(positions, causal: bool) -> None:
     alone = torch.cat([model(part[None])[0] for part in x.split(lengths)])
     torch.testing.assert_close(model.packed(x, offsets), alone)
     pairs = zip(x.split(lengths), context.split(others))
-    expected = [model(a[None], b[None])[0] if len(b) else model.out.bias.expand_as(a) for a, b in pairs]
+    expected = [
+        model(a[None], b[None])[0] if len(b) else model.out.bias.expand_as(a) for a, b in pairs
+    ]
     out = model.packed(x, offsets, context, ends)
     torch.testing.assert_close(out, torch.cat(expected))
     grads = torch.autograd.grad(out.square().sum(), [x, context])
-    torch.testing.assert_close(grads, torch.autograd.grad(torch.cat(expected).square().sum(), [x, context]))
+    torch.testing.assert_close(
+        grads, torch.autograd.grad(torch.cat(expected).square().sum(), [x, context])
+    )
     assert model.packed(x[:0], torch.tensor([0])).shape == (0, 16)
     with pytest.raises(ValueError, match="packed needs"):
         model.packed(x, offsets, context, ends[:-1])

@@ -1,4 +1,6 @@
-"""STAR and softmax attention against plain formulas, masks, contexts, gradients; the table of mechanisms."""
+"""STAR and softmax attention against plain formulas, masks, contexts, gradients; the table of
+mechanisms.
+"""
 
 import pytest
 import torch
@@ -7,7 +9,7 @@ from torch import Tensor
 
 from headwise.kernels.star_core import star_core
 from headwise.models.attention import STAR, SoftmaxAttention, build_attention
-from headwise.models.blocks import EncoderLayer, FeedForward
+from headwise.models.layers.blocks import EncoderLayer, FeedForward
 
 
 def linear(x: Tensor, layer: torch.nn.Linear) -> Tensor:
@@ -48,7 +50,9 @@ def test_star_equals_the_formula(shape: tuple[int, int, int, int], way: str, mas
     torch.testing.assert_close(out, plain, rtol=1e-10, atol=1e-10)
     inputs = [x, *model.parameters()]
     grad = torch.randn_like(out)
-    torch.testing.assert_close(torch.autograd.grad(out, inputs, grad), torch.autograd.grad(plain, inputs, grad))
+    torch.testing.assert_close(
+        torch.autograd.grad(out, inputs, grad), torch.autograd.grad(plain, inputs, grad)
+    )
 
 
 def test_star_in_float32_is_exact_to_rounding() -> None:
@@ -72,7 +76,9 @@ def test_star_evaluation_does_not_see_the_order_of_tokens() -> None:
     torch.testing.assert_close(model(x[:, order]), model(x)[:, order], rtol=1e-5, atol=1e-6)
 
 
-def attention_formula(model: SoftmaxAttention, x: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:
+def attention_formula(
+    model: SoftmaxAttention, x: Tensor, context: Tensor, mask: Tensor | None
+) -> Tensor:
     query, (key, value) = linear(x, model.query), linear(context, model.key_value).chunk(2, -1)
     size = model.width // model.heads
     mixed = []
@@ -90,14 +96,18 @@ def test_softmax_attention_equals_the_formula(form: str) -> None:
     torch.manual_seed(4)
     model = SoftmaxAttention(12, heads=3)
     x, context = torch.randn(2, 5, 12, requires_grad=True), torch.randn(2, 7, 12)
-    mask = {"none": None, "keys": torch.rand(2, 7) < 0.6, "pairs": torch.rand(2, 5, 7) < 0.6}.get(form)
+    mask = {"none": None, "keys": torch.rand(2, 7) < 0.6, "pairs": torch.rand(2, 5, 7) < 0.6}.get(
+        form
+    )
     if mask is not None:
         mask[0] = False
     spread = mask[:, None] if form == "keys" and mask is not None else mask
     if form == "heads":
         mask = torch.ones(2, 3, 5, 7, dtype=torch.bool)
     out = model(x, context, mask=mask)
-    torch.testing.assert_close(out, attention_formula(model, x, context, spread), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        out, attention_formula(model, x, context, spread), rtol=1e-5, atol=1e-6
+    )
     out.sum().backward()
     assert x.grad is not None
     assert x.grad.isfinite().all()
@@ -128,12 +138,16 @@ def test_encoder_layer_equals_the_formula(kind: str) -> None:
     ffn = FeedForward(8, 12, kind=kind)  # type: ignore[arg-type]
     layer = EncoderLayer(8, STAR(8, stochastic=False), ffn)
     x = torch.randn(2, 5, 8)
-    mixed = F.layer_norm(x + star_formula(layer.mixer, x, x), (8,), layer.norm1.weight, layer.norm1.bias)  # type: ignore[arg-type]
+    mixed = F.layer_norm(
+        x + star_formula(layer.mixer, x, x), (8,), layer.norm1.weight, layer.norm1.bias
+    )  # type: ignore[arg-type]
     if ffn.gate is None:
         inner = F.gelu(linear(mixed, ffn.up))
     else:
         inner = F.gelu(linear(mixed, ffn.gate)) * linear(mixed, ffn.up)
-    plain = F.layer_norm(mixed + linear(inner, ffn.down), (8,), layer.norm2.weight, layer.norm2.bias)
+    plain = F.layer_norm(
+        mixed + linear(inner, ffn.down), (8,), layer.norm2.weight, layer.norm2.bias
+    )
     torch.testing.assert_close(layer(x), plain, rtol=1e-5, atol=1e-5)
 
 

@@ -1,4 +1,6 @@
-"""Token-aware pooling, the diversification loss and read-outs of a mechanism, against formulas written out here."""
+"""Token-aware pooling, the diversification loss and read-outs of a mechanism, against formulas
+written out here.
+"""
 
 import math
 
@@ -24,10 +26,12 @@ def pooled(x: Tensor, apart: int, pad: str, mask: Tensor | None = None) -> Tenso
             for i in range(width):
                 cells = [
                     x[b, y + u * apart, i + v * apart]
-                    for u in (-1, 0, 1) for v in (-1, 0, 1)
-                    if 0 <= y + u * apart < height and 0 <= i + v * apart < width
+                    for u in (-1, 0, 1)
+                    for v in (-1, 0, 1)
+                    if 0 <= y + u * apart < height
+                    and 0 <= i + v * apart < width
                     and (mask is None or mask[b, y + u * apart, i + v * apart])
-                ]  # fmt: skip
+                ]
                 count = 9 if pad == "zero" else max(len(cells), 1)
                 out[b, y, i] = sum(cells, torch.zeros_like(x[b, y, i])) / count
     return out
@@ -35,7 +39,9 @@ def pooled(x: Tensor, apart: int, pad: str, mask: Tensor | None = None) -> Tenso
 
 def pooling(scales: int, pad: str = "exclude") -> tuple[TokenAwarePooling, Tensor]:
     torch.manual_seed(scales)
-    return TokenAwarePooling(6, scales=scales, pad=pad).double(), torch.randn(2, 35, 6, dtype=torch.float64)
+    return TokenAwarePooling(6, scales=scales, pad=pad).double(), torch.randn(
+        2, 35, 6, dtype=torch.float64
+    )
 
 
 @pytest.mark.parametrize("pad", ["exclude", "zero"])
@@ -58,8 +64,11 @@ def test_pooling_that_changes_nothing() -> None:
     assert pool(x, SIZE) is x
     assert not list(pool.parameters())
     pool, x = pooling(4)
-    # The convolutions have no bias, so no weights of theirs give all of every input to pool 0: the shares are set.
-    pool.shares = lambda x, size, mask=None: torch.tensor([1.0, 0, 0, 0], dtype=x.dtype).expand(2, *size, 4)
+    # The convolutions have no bias, so no weights of theirs give all of every input to pool 0: the
+    # shares are set.
+    pool.shares = lambda x, size, mask=None: torch.tensor([1.0, 0, 0, 0], dtype=x.dtype).expand(
+        2, *size, 4
+    )
     torch.testing.assert_close(pool(x, SIZE), x, rtol=0, atol=0)
 
 
@@ -91,7 +100,9 @@ def test_masked_cells_have_no_part_and_gradients_are_right() -> None:
     pool, x = pooling(3)
     mask = torch.rand(2, 35) < 0.6
     other = torch.where(mask[..., None], x, 100.0)
-    torch.testing.assert_close(pool(other, SIZE, mask)[mask], pool(x, SIZE, mask)[mask], rtol=0, atol=0)
+    torch.testing.assert_close(
+        pool(other, SIZE, mask)[mask], pool(x, SIZE, mask)[mask], rtol=0, atol=0
+    )
     small = torch.randn(1, 6, 6, dtype=torch.float64, requires_grad=True)
     allowed = torch.tensor([[True, True, False, True, True, True]])
     assert torch.autograd.gradcheck(lambda a: pool(a, (2, 3), allowed), (small,))
@@ -105,7 +116,9 @@ def test_tap_attention_is_attention_of_pooled_tokens() -> None:
     x, mask = torch.randn(2, 35, 6, dtype=torch.float64), torch.rand(2, 35) < 0.7
     inner = tap.pool(x, SIZE, mask)
     torch.testing.assert_close(tap(x, mask=mask, size=SIZE), plain(inner, mask=mask))
-    torch.testing.assert_close(tap.weights(x, mask=mask, size=SIZE), plain.weights(inner, mask=mask))
+    torch.testing.assert_close(
+        tap.weights(x, mask=mask, size=SIZE), plain.weights(inner, mask=mask)
+    )
     found = tap.readouts(x, mask=mask, size=SIZE, want=("column_mass",))
     torch.testing.assert_close(found.column_mass, plain.weights(inner, mask=mask).sum(2))
     with pytest.raises(ValueError, match="no square grid"):
@@ -118,9 +131,13 @@ def test_tap_attention_is_attention_of_pooled_tokens() -> None:
 
 
 def heads_of(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Queries and keys of one head whose softmax (scale 1) is the map (B, N, M), for positive weights."""
+    """Queries and keys of one head whose softmax (scale 1) is the map (B, N, M), for positive
+    weights.
+    """
     scores = maps.clamp_min(1e-12).log()
-    return scores[:, None], torch.eye(maps.shape[2], dtype=maps.dtype).expand(maps.shape[0], 1, -1, -1)
+    return scores[:, None], torch.eye(maps.shape[2], dtype=maps.dtype).expand(
+        maps.shape[0], 1, -1, -1
+    )
 
 
 def written_out(maps: Tensor, threshold: float) -> Tensor:
@@ -144,8 +161,15 @@ def test_diversification_is_the_mean_cosine() -> None:
         got = diversification_loss(*heads_of(maps), threshold, scale=1.0)
         torch.testing.assert_close(got, written_out(maps, threshold), rtol=1e-10, atol=1e-12)
         assert 0 < got < 1
-    query, key = torch.randn(2, 4, 6, 3, dtype=torch.float64), torch.randn(2, 2, 9, 3, dtype=torch.float64)
-    weights = torch.einsum("bhnd,bhmd->bhnm", query, key.repeat_interleave(2, 1)).div(math.sqrt(3)).softmax(-1)
+    query, key = (
+        torch.randn(2, 4, 6, 3, dtype=torch.float64),
+        torch.randn(2, 2, 9, 3, dtype=torch.float64),
+    )
+    weights = (
+        torch.einsum("bhnd,bhmd->bhnm", query, key.repeat_interleave(2, 1))
+        .div(math.sqrt(3))
+        .softmax(-1)
+    )
     got = diversification_loss(query, key, 1.0)
     torch.testing.assert_close(got, written_out(weights.mean(1), 1.0), rtol=1e-10, atol=1e-12)
 
@@ -154,7 +178,10 @@ def test_diversification_at_its_ends() -> None:
     same = torch.full((1, 8, 8), 0.02, dtype=torch.float64)
     same[:, :, :2] = 0.44
     assert abs(diversification_loss(*heads_of(same), scale=1.0) - 1.0) < 1e-9
-    even, own = torch.full((1, 8, 8), 1 / 8, dtype=torch.float64), torch.eye(8, dtype=torch.float64)[None]
+    even, own = (
+        torch.full((1, 8, 8), 1 / 8, dtype=torch.float64),
+        torch.eye(8, dtype=torch.float64)[None],
+    )
     for maps in (even, own):
         query, key = heads_of(maps)
         query.requires_grad_()
@@ -165,7 +192,10 @@ def test_diversification_at_its_ends() -> None:
 
 def test_diversification_of_a_batch_is_that_of_its_items_and_padding_is_nothing() -> None:
     torch.manual_seed(2)
-    query, key = torch.randn(1, 2, 6, 4, dtype=torch.float64), torch.randn(1, 2, 6, 4, dtype=torch.float64)
+    query, key = (
+        torch.randn(1, 2, 6, 4, dtype=torch.float64),
+        torch.randn(1, 2, 6, 4, dtype=torch.float64),
+    )
     one = diversification_loss(3 * query, key)
     assert one > 0.1
     double = diversification_loss(3 * query.expand(2, -1, -1, -1), key.expand(2, -1, -1, -1))
@@ -179,7 +209,10 @@ def test_diversification_of_a_batch_is_that_of_its_items_and_padding_is_nothing(
 
 def test_its_gradient_parts_the_queries() -> None:
     torch.manual_seed(3)
-    query, key = torch.randn(1, 2, 8, 4, dtype=torch.float64), torch.randn(1, 2, 8, 4, dtype=torch.float64)
+    query, key = (
+        torch.randn(1, 2, 8, 4, dtype=torch.float64),
+        torch.randn(1, 2, 8, 4, dtype=torch.float64),
+    )
     query += 2.0  # all look the same way
     losses = []
     for _ in range(12):

@@ -1,4 +1,6 @@
-"""Attention experts against the attentions that they were made of, and the parameter counts of the paper."""
+"""Attention experts against the attentions that they were made of, and the parameter counts of the
+paper.
+"""
 
 import pytest
 import torch
@@ -9,7 +11,12 @@ from headwise.models.moe.attention import AttentionExperts
 from headwise.models.moe.layer import MoE
 
 FLOAT64 = torch.float64
-OPTIONS = [{}, {"kv_heads": 2}, {"positions": "rotary", "causal": True}, {"kv_heads": 1, "causal": True}]
+OPTIONS = [
+    {},
+    {"kv_heads": 2},
+    {"positions": "rotary", "causal": True},
+    {"kv_heads": 1, "causal": True},
+]
 
 
 def layers(count: int, same: bool = False, **options) -> list[SoftmaxAttention]:
@@ -35,7 +42,9 @@ def test_it_is_the_weighted_sum_of_its_attentions(options: dict) -> None:
     x, context = torch.randn(2, 5, 16, dtype=FLOAT64), torch.randn(2, 7, 16, dtype=FLOAT64)
     for mask in masks():
         gate = mixture.gate(x).softmax(-1)
-        expected = sum(gate[..., e, None] * part(x, context, mask=mask) for e, part in enumerate(parts))
+        expected = sum(
+            gate[..., e, None] * part(x, context, mask=mask) for e, part in enumerate(parts)
+        )
         torch.testing.assert_close(mixture(x, context, mask=mask), expected, rtol=1e-10, atol=1e-10)
 
 
@@ -74,12 +83,16 @@ def test_gradients() -> None:
 
 
 def parameters(experts: int, attention: str) -> int:
-    """Of the paper's small model: width 1024, 6 layers with attention beside the network, 256,000 words, untied."""
+    """Of the paper's small model: width 1024, 6 layers with attention beside the network, 256,000
+    words, untied.
+    """
     with torch.device("meta"):
         if attention == "dense":
             mixer: nn.Module = nn.ModuleList(nn.Linear(1024, 1024, bias=False) for _ in range(4))
         else:
-            mixer = AttentionExperts(1024, heads=8, experts=experts, shared=attention == "shared", bias=False)
+            mixer = AttentionExperts(
+                1024, heads=8, experts=experts, shared=attention == "shared", bias=False
+            )
         if experts == 1:
             network: nn.Module = nn.ModuleList(nn.Linear(1024, 2048, bias=False) for _ in range(3))
         else:

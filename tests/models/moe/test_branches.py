@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from headwise.models.blocks import FeedForward
+from headwise.models.layers.blocks import FeedForward
+from headwise.models.layers.vit import TokenModel
 from headwise.models.moe.attention import AttentionExperts
 from headwise.models.moe.branches import mix_branches
 from headwise.models.moe.layer import MoE
-from headwise.models.vit import TokenModel
 
 FLOAT64 = torch.float64
 
@@ -47,10 +47,15 @@ def test_sure_routers_are_one_model_and_the_rest_is_the_mean() -> None:
     models = branches()
     mixed = mix_branches(models).eval()
     for name, value in mixed.named_parameters():
-        if name in dict(models[0].named_parameters()) and ".mixer." not in name and ".feedforward." not in name:
+        if (
+            name in dict(models[0].named_parameters())
+            and ".mixer." not in name
+            and ".feedforward." not in name
+        ):
             parts = [dict(model.named_parameters())[name] for model in models]
             torch.testing.assert_close(value, torch.stack(parts).mean(0))
-    # With what is averaged taken from one model, and routers that are sure of it, the mixture is that model.
+    # With what is averaged taken from one model, and routers that are sure of it, the mixture is
+    # that model.
     one = models[1]
     given = dict(one.named_parameters())
     for name, value in mixed.named_parameters():
@@ -59,9 +64,13 @@ def test_sure_routers_are_one_model_and_the_rest_is_the_mean() -> None:
     for part in mixed.modules():
         if isinstance(part, AttentionExperts):
             part.gate.weight.zero_()
-            part.gate.register_forward_hook(lambda *_: torch.tensor([-1e3, 0.0, -1e3], dtype=FLOAT64).expand(2, 9, 3))
+            part.gate.register_forward_hook(
+                lambda *_: torch.tensor([-1e3, 0.0, -1e3], dtype=FLOAT64).expand(2, 9, 3)
+            )
         if isinstance(part, MoE):
-            part.router.logits = lambda x: torch.tensor([-1e3, 0.0, -1e3], dtype=FLOAT64).expand(2, 9, 3)
+            part.router.logits = lambda x: torch.tensor([-1e3, 0.0, -1e3], dtype=FLOAT64).expand(
+                2, 9, 3
+            )
     torch.testing.assert_close(mixed(x()), one(x()), rtol=1e-10, atol=1e-10)
 
 

@@ -17,7 +17,9 @@ def test_a_batch_has_one_label_and_no_index_comes_twice() -> None:
         assert len(set(labels[batch])) == 1
     again = list(alike_batches(labels, 8, seed=3))
     assert again == batches
-    left = [set(range(203)) - {i for b in alike_batches(labels, 8, seed=s) for i in b} for s in (3, 4)]
+    left = [
+        set(range(203)) - {i for b in alike_batches(labels, 8, seed=s) for i in b} for s in (3, 4)
+    ]
     assert left[0] != left[1]
 
 

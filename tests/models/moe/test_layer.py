@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from headwise.kernels import grouped_linear_plain
 from headwise.kernels.dispatch import dispatch
 from headwise.kernels.expert_combine import expert_combine
+from headwise.kernels.grouped_linear import cpu as grouped_linear_plain
 from headwise.kernels.grouped_linear import forms, grouped_linear
 from headwise.models.moe.experts import Experts
 from headwise.models.moe.layer import MoE, MoE2d
@@ -58,13 +58,22 @@ def choices(kind: str, tokens: int, experts: int, active: int) -> Tensor:
     return chosen
 
 
-@pytest.mark.parametrize(("kind", "activation", "bias"), [
-    ("mlp", "gelu", True), ("mlp", "relu", False), ("glu", "silu", False), ("glu", "gelu", True),
-    ("mlp", "quick_gelu", True), ("mlp", "none", True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "activation", "bias"),
+    [
+        ("mlp", "gelu", True),
+        ("mlp", "relu", False),
+        ("glu", "silu", False),
+        ("glu", "gelu", True),
+        ("mlp", "quick_gelu", True),
+        ("mlp", "none", True),
+    ],
+)
 @pytest.mark.parametrize("which", ["drawn", "one", "all", "some"])
 @pytest.mark.parametrize(("tokens", "width", "hidden"), [(0, 4, 3), (1, 7, 5), (13, 8, 12)])
-def test_values_and_gradients_equal_the_loop(kind, activation, bias, which, tokens, width, hidden) -> None:
+def test_values_and_gradients_equal_the_loop(
+    kind, activation, bias, which, tokens, width, hidden
+) -> None:
     torch.manual_seed(0)
     experts = Experts(width, 4, hidden, kind=kind, activation=activation, bias=bias).double()
     chosen = choices(which, tokens, 4, 2)
@@ -128,7 +137,9 @@ def test_unit_weights_give_k_times_x_back() -> None:
         chosen = choices("drawn", tokens, experts, active)
         where = dispatch(chosen, experts)
         x = torch.randn(tokens, 6, dtype=FLOAT64)
-        assert torch.equal(where.offsets.diff().long(), torch.bincount(chosen.flatten(), minlength=experts))
+        assert torch.equal(
+            where.offsets.diff().long(), torch.bincount(chosen.flatten(), minlength=experts)
+        )
         out = expert_combine(x[where.tokens], torch.ones(chosen.shape, dtype=FLOAT64), where)
         torch.testing.assert_close(out, active * x, rtol=1e-14, atol=0)
 
@@ -161,7 +172,9 @@ def test_one_expert_is_the_dense_network_and_all_are_the_soft_mixture() -> None:
     torch.manual_seed(5)
     x = torch.randn(2, 6, 8, dtype=FLOAT64)
     single = MoE(8, 12, experts=1, active=1).double()
-    torch.testing.assert_close(single(x), single.experts.every(x)[..., 0, :], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        single(x), single.experts.every(x)[..., 0, :], rtol=1e-12, atol=1e-12
+    )
     soft = MoE(8, 12, experts=3, active=3).double()
     p = soft.router.logits(x).softmax(-1)
     expected = torch.einsum("bne,bned->bnd", p, soft.experts.every(x))
@@ -183,7 +196,12 @@ def test_order_of_tokens_and_names_of_experts_do_not_matter() -> None:
 
 def test_padding_changes_nothing() -> None:
     torch.manual_seed(7)
-    for options in ({}, {"capacity": 1.0}, {"mixing": "similarity"}, {"score": "sigmoid", "bias_rate": 0.1}):
+    for options in (
+        {},
+        {"capacity": 1.0},
+        {"mixing": "similarity"},
+        {"score": "sigmoid", "bias_rate": 0.1},
+    ):
         layer = MoE(8, experts=4, active=2, **options).double().train()
         other = copy.deepcopy(layer)
         x = torch.randn(1, 9, 8, dtype=FLOAT64)
@@ -266,9 +284,22 @@ def test_mistakes() -> None:
         (lambda: MoE(8, mixing="attention")(x), "needs attention"),
         (lambda: dispatch(torch.zeros(3, dtype=torch.int64), 2), "needs .tokens, choices."),
         (lambda: grouped_linear(x[0], torch.zeros(2, 4, 8), None, where), "do not fit 6 pairs"),
-        (lambda: grouped_linear(x[0], torch.zeros(2, 4, 8), torch.zeros(4), where, gather=True), "bias must be"),
-        (lambda: grouped_linear(x[0], torch.zeros(2, 4, 8), None, where, gather=True, activation="tanh"), "one of"),
-        (lambda: grouped_linear(x[0], torch.zeros(2, 4, 8), None, where, gather=True, activation="relu"), "not both"),
+        (
+            lambda: grouped_linear(x[0], torch.zeros(2, 4, 8), torch.zeros(4), where, gather=True),
+            "bias must be",
+        ),
+        (
+            lambda: grouped_linear(
+                x[0], torch.zeros(2, 4, 8), None, where, gather=True, activation="tanh"
+            ),
+            "one of",
+        ),
+        (
+            lambda: grouped_linear(
+                x[0], torch.zeros(2, 4, 8), None, where, gather=True, activation="relu"
+            ),
+            "not both",
+        ),
         (lambda: expert_combine(x[0], torch.ones(3, 2), where), "do not fit"),
     ):
         with pytest.raises(ValueError, match=said):

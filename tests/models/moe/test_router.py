@@ -1,4 +1,6 @@
-"""Routers and their losses: figures known in closed form, capacity, mixing over tokens, gradients."""
+"""Routers and their losses: figures known in closed form, capacity, mixing over tokens,
+gradients.
+"""
 
 import math
 
@@ -15,7 +17,9 @@ FLOAT64 = torch.float64
 
 def make(**options) -> Router:
     options = {"width": 6, "experts": 8, "active": 2} | options
-    return Router(options.pop("width"), options.pop("experts"), options.pop("active"), **options).double()
+    return Router(
+        options.pop("width"), options.pop("experts"), options.pop("active"), **options
+    ).double()
 
 
 def uniform(active: int, experts: int = 8, tokens: int = 40) -> Routing:
@@ -24,8 +28,15 @@ def uniform(active: int, experts: int = 8, tokens: int = 40) -> Routing:
     counts = torch.nn.functional.one_hot(start % experts, experts).sum(0)
     mean = torch.full((experts,), 1 / experts)
     zero = torch.tensor(0.0)
-    return Routing(torch.full((tokens, active), 1 / active), start % experts, counts, mean, zero, zero,
-                   torch.tensor(float(tokens)))  # fmt: skip
+    return Routing(
+        torch.full((tokens, active), 1 / active),
+        start % experts,
+        counts,
+        mean,
+        zero,
+        zero,
+        torch.tensor(float(tokens)),
+    )
 
 
 def test_balance_is_one_when_uniform() -> None:
@@ -56,7 +67,12 @@ def test_layers_that_collapse_apart_show_only_one_by_one() -> None:
         router.gate.weight.copy_(torch.tensor([[sign], [-sign]]))
         values.append(router.eval()(torch.ones(1, 10, 1, dtype=FLOAT64)))
     assert [float(load_balance(v)) for v in values] == pytest.approx([2.0, 2.0])
-    joint = (values[0].counts + values[1].counts)[0] / 20 * (values[0].probability + values[1].probability) / 2
+    joint = (
+        (values[0].counts + values[1].counts)[0]
+        / 20
+        * (values[0].probability + values[1].probability)
+        / 2
+    )
     assert float(2 * joint.sum()) == pytest.approx(1.0)
 
 
@@ -79,16 +95,25 @@ def test_a_softmax_after_the_choice_is_normalised_weights() -> None:
     torch.testing.assert_close(routing.weights, best.values.softmax(1), rtol=1e-12, atol=1e-12)
     raw = make(normalise=False).eval()
     raw.load_state_dict(router.state_dict())
-    torch.testing.assert_close(raw(x).weights, logits.softmax(1).gather(1, best.indices), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        raw(x).weights, logits.softmax(1).gather(1, best.indices), rtol=1e-12, atol=1e-12
+    )
 
 
 def test_the_router_gets_a_gradient_wherever_it_is_allowed() -> None:
     torch.manual_seed(1)
     x = torch.randn(1, 9, 6, dtype=FLOAT64)
     for options in (
-        {}, {"active": 1}, {"normalise": False}, {"score": "sigmoid"}, {"score": "sigmoid", "active": 1},
-        {"noise": "gaussian"}, {"noise": "jitter"}, {"mixing": "similarity"}, {"capacity": 1.0},
-    ):  # fmt: skip
+        {},
+        {"active": 1},
+        {"normalise": False},
+        {"score": "sigmoid"},
+        {"score": "sigmoid", "active": 1},
+        {"noise": "gaussian"},
+        {"noise": "jitter"},
+        {"mixing": "similarity"},
+        {"capacity": 1.0},
+    ):
         router = make(**options)
         (router(x).weights * torch.randn(9, router.active, dtype=FLOAT64)).sum().backward()
         assert router.gate.weight.grad is not None
@@ -98,7 +123,9 @@ def test_the_router_gets_a_gradient_wherever_it_is_allowed() -> None:
         assert router.gate.weight.grad.abs().max() > 1e-9, options
 
 
-def served_by_loops(wish: Tensor, score: list[float], limit: int, by_score: bool, experts: int) -> Tensor:
+def served_by_loops(
+    wish: Tensor, score: list[float], limit: int, by_score: bool, experts: int
+) -> Tensor:
     order = sorted(range(len(wish)), key=lambda t: (-score[t], t)) if by_score else range(len(wish))
     room, kept = [limit] * experts, torch.full_like(wish, experts)
     for k in range(wish.shape[1]):
@@ -120,7 +147,9 @@ def test_capacity_serves_as_a_queue_would(priority: str, capacity: float) -> Non
     router.load_state_dict(free.state_dict())
     everyone, routing = free(x, mask=mask), router(x, mask=mask)
     limit = max(1, int(capacity * 2 * int(mask.sum()) / 4))
-    expected = served_by_loops(everyone.experts, everyone.weights.amax(1).tolist(), limit, priority == "score", 4)
+    expected = served_by_loops(
+        everyone.experts, everyone.weights.amax(1).tolist(), limit, priority == "score", 4
+    )
     assert torch.equal(routing.experts, expected)
     assert torch.equal(routing.counts, everyone.counts)
     dropped = expected == 4
@@ -181,7 +210,9 @@ class TestMixing:
         router = make(mixing="attention").eval()
         p = router.logits(x).softmax(-1)
         maps = (query @ key.transpose(2, 3) / 2).softmax(-1).mean(1)
-        torch.testing.assert_close(router.mixed(x, p, None, (query, key)), maps @ p, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(
+            router.mixed(x, p, None, (query, key)), maps @ p, rtol=1e-10, atol=1e-10
+        )
 
     @torch.no_grad()
     def test_a_sharp_similarity_is_the_plain_router_and_equal_tokens_agree(self) -> None:
@@ -215,7 +246,11 @@ class TestMixing:
         torch.manual_seed(3)
         routing = make(experts=4)(torch.randn(1, 4, 6, dtype=FLOAT64))
         one = torch.tensor([[0, 1], [1, 2], [2, 3], [4, 4]])
-        other = torch.tensor([[1, 0], [1, 3], [2, 3], [4, 4]])  # order does not count, 4 is no expert
-        assert flip_rate(routing._replace(experts=one), routing._replace(experts=other)) == pytest.approx(1 / 3)
+        other = torch.tensor(
+            [[1, 0], [1, 3], [2, 3], [4, 4]]
+        )  # order does not count, 4 is no expert
+        assert flip_rate(
+            routing._replace(experts=one), routing._replace(experts=other)
+        ) == pytest.approx(1 / 3)
         with pytest.raises(ValueError, match="flip_rate: choices"):
             flip_rate(routing, routing._replace(experts=one[:2]))

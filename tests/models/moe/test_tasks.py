@@ -1,4 +1,6 @@
-"""Gates of several tasks, heads for classes of different frequency, low-rank experts: against loops."""
+"""Gates of several tasks, heads for classes of different frequency, low-rank experts: against
+loops.
+"""
 
 import copy
 
@@ -35,7 +37,10 @@ def test_multi_gate_is_the_sum_by_loops() -> None:
 @torch.no_grad()
 def test_extraction_is_the_sum_by_loops() -> None:
     torch.manual_seed(1)
-    model, x = LayeredExtraction(5, 2, depth=2, own=2, common=3).double(), torch.randn(4, 5, dtype=FLOAT64)
+    model, x = (
+        LayeredExtraction(5, 2, depth=2, own=2, common=3).double(),
+        torch.randn(4, 5, dtype=FLOAT64),
+    )
     inputs = [x[0]] * 3
     for layer in model.layers:
         special = [[run(layer.special[s], e, inputs[s]) for e in range(2)] for s in range(2)]
@@ -68,9 +73,9 @@ class TestTaskExpert:
         features, after = layer(x, memory)
         s, n = 1, 3
         share = (layer.gates[s] @ x[0, n] + layer.recall[s] @ memory[0, n, s]).softmax(0)
-        expected = sum(share[e] * run(layer.experts, e, x[0, n]) for e in range(3)) + share[3] * layer.read(
-            memory[0, n, s]
-        )
+        expected = sum(share[e] * run(layer.experts, e, x[0, n]) for e in range(3)) + share[
+            3
+        ] * layer.read(memory[0, n, s])
         torch.testing.assert_close(features[0, n, s], expected, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(after, memory + layer.write(features), rtol=1e-12, atol=1e-12)
 
@@ -107,9 +112,13 @@ class TestDiverse:
         logits, labels = self.logits(), torch.randint(0, 4, (12,))
         loss = diversity_loss(logits, labels, self.counts)
         prior = self.counts.double().log()
-        expected = sum(F.cross_entropy(logits[e] + p * prior, labels) for e, p in enumerate((-0.5, 1.0, 2.5)))
+        expected = sum(
+            F.cross_entropy(logits[e] + p * prior, labels) for e, p in enumerate((-0.5, 1.0, 2.5))
+        )
         torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(diversity_loss(logits, labels, self.counts * 7), loss, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(
+            diversity_loss(logits, labels, self.counts * 7), loss, rtol=1e-10, atol=1e-10
+        )
         plain = diversity_loss(logits, labels, self.counts, (0.0, 0.0, 0.0))
         torch.testing.assert_close(plain, sum(F.cross_entropy(part, labels) for part in logits))
 
@@ -146,7 +155,9 @@ class TestDiverse:
             assert (hidden is not None) or torch.allclose(scaled, out, atol=1e-4)
 
     def test_experts_specialise_on_an_uneven_sample(self) -> None:
-        """Generated: ten classes that overlap, 200 to 4 examples; tested on the same number of each."""
+        """Generated: ten classes that overlap, 200 to 4 examples; tested on the same number of
+        each.
+        """
         torch.manual_seed(7)
         sizes = (200 * (4 / 200) ** (torch.arange(10) / 9)).round().int()
         centres = 1.3 * torch.randn(10, 8)
@@ -184,20 +195,28 @@ class TestLoRA:
         nn.init.normal_(layer.update.down)
         (layer(x).square().sum() + layer.auxiliary).backward()
         assert linear.weight.grad is None
-        assert all(p.grad is not None for p in [*layer.update.parameters(), *layer.router.parameters()] if p is not None
-                   and p.requires_grad)  # fmt: skip
+        assert all(
+            p.grad is not None
+            for p in [*layer.update.parameters(), *layer.router.parameters()]
+            if p is not None and p.requires_grad
+        )
 
     @torch.no_grad()
     def test_written_out_and_merged(self) -> None:
         torch.manual_seed(9)
         linear = nn.Linear(6, 9).double()
-        layer, x = MoELoRA(linear, experts=3, rank=2, alpha=5.0), torch.randn(1, 5, 6, dtype=FLOAT64)
+        layer, x = (
+            MoELoRA(linear, experts=3, rank=2, alpha=5.0),
+            torch.randn(1, 5, 6, dtype=FLOAT64),
+        )
         nn.init.normal_(layer.update.down)
         routing, out = layer.router(x), layer(x)
         for t in range(5):
             expected = linear(x[0, t])
             for w, e in zip(routing.weights[t], routing.experts[t]):
-                expected = expected + 2.5 * w * (layer.update.down[e] @ (layer.update.up[e] @ x[0, t]))
+                expected = expected + 2.5 * w * (
+                    layer.update.down[e] @ (layer.update.up[e] @ x[0, t])
+                )
             torch.testing.assert_close(out[0, t], expected, rtol=1e-12, atol=1e-12)
         one = MoELoRA(linear, experts=1, active=1, rank=2)
         nn.init.normal_(one.update.down)

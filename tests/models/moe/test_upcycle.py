@@ -1,13 +1,24 @@
-"""Dense networks to experts and back: exact where it is said to be, and wrong where it is said to be wrong."""
+"""Dense networks to experts and back: exact where it is said to be, and wrong where it is said to
+be wrong.
+"""
 
 import pytest
 import torch
 from torch import nn
 
-from headwise.models.blocks import FeedForward
+from headwise.models.layers.blocks import FeedForward
+from headwise.models.layers.vit import TokenModel
 from headwise.models.moe.layer import MoE
-from headwise.models.moe.upcycle import _parts, assemble, cut, decompose, joined, merge, upcycle, upcycle_model
-from headwise.models.vit import TokenModel
+from headwise.models.moe.upcycle import (
+    _parts,
+    assemble,
+    cut,
+    decompose,
+    joined,
+    merge,
+    upcycle,
+    upcycle_model,
+)
 
 FLOAT64 = torch.float64
 KINDS = pytest.mark.parametrize("kind", ["mlp", "glu"])
@@ -90,10 +101,14 @@ class TestDecomposition:
         layer(x).backward(grad)
         dense(x).backward(grad)
         experts = layer.experts
-        torch.testing.assert_close(experts.up.grad.flatten(0, 1), dense.up.weight.grad, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(
+            experts.up.grad.flatten(0, 1), dense.up.weight.grad, rtol=1e-10, atol=1e-12
+        )
         across = torch.cat(list(experts.down.grad), 1)
         torch.testing.assert_close(across, dense.down.weight.grad, rtol=1e-10, atol=1e-12)
-        torch.testing.assert_close(experts.up_bias.grad.flatten(), dense.up.bias.grad, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(
+            experts.up_bias.grad.flatten(), dense.up.bias.grad, rtol=1e-10, atol=1e-12
+        )
 
 
 @KINDS

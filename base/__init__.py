@@ -1,0 +1,1 @@
+"""What everything stands on: errors and files. Imports nothing of ours."""

@@ -1,0 +1,1 @@
+"""Logs of clicks and other events."""

@@ -1,0 +1,159 @@
+"""Values to codes: vocabularies that grow, hashing, buckets.
+
+Code 0 is a missing cell, 1 an unseen value, 2 and more are known values. Codes never change once
+given: a vocabulary grows at its end, so the weights of a run fit its successors."""
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+
+from ..formats.tables import MISSING_WORDS
+
+MISSING, UNSEEN, FIRST = 0, 1, 2
+WHOLE, LARGEST = 1 << 53, (1 << 63) - 1  # floats below hold every whole number; of int64
+DENSE = 4  # a table of whole-number keys by value may have so many places a key
+
+
+def clean(column: pl.Series) -> pl.Series:
+    """A column whose missing cells are null: text is stripped, and the words for "missing" are."""
+    if column.dtype == pl.String:
+        text = column.str.strip_chars()
+        return text.set(text.str.to_lowercase().is_in(MISSING_WORDS), None)
+    if column.dtype.is_float():
+        whole = column.is_not_null() & column.is_finite()
+        column = column.set(~whole, None)
+        # 3.0 in one file or part of a file is 3 in another.
+        whole = (column % 1 == 0) & (column.abs() < WHOLE)
+        numbers = column.set(~whole, None).cast(pl.Int64)
+        return numbers if whole.all() else numbers.cast(pl.String).fill_null(column.cast(pl.String))
+    if column.dtype == pl.UInt64 and (column > LARGEST).any():
+        return column.cast(pl.String)
+    if column.dtype == pl.Boolean or column.dtype.is_integer():
+        return column.cast(pl.Int64)
+    return column.cast(pl.String)
+
+
+def are_whole(column: pl.Series) -> bool:
+    """Whether all values of a clean column are whole numbers in their plain spelling (no 007, no
+    +7).
+    """
+    if column.dtype == pl.Int64 or column.dtype == pl.Null:
+        return True
+    numbers = column.cast(pl.Int64, strict=False)
+    return bool((numbers.cast(pl.String) == column).fill_null(column.is_null()).all())
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Known values in the order of their codes. `keys`: int64 (whole numbers), or strings."""
+
+    keys: pl.Series = field(default_factory=lambda: pl.Series("key", [], pl.Int64))
+
+    @property
+    def size(self) -> int:
+        """How many codes there are, the two special ones among them."""
+        return FIRST + len(self.keys)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the keys are whole numbers."""
+        return self.keys.dtype == pl.Int64
+
+    def codes(self, column: pl.Series) -> np.ndarray:
+        """int32 codes (n,) of a column's values."""
+        column = clean(column)
+        missing = column.is_null().to_numpy()
+        if self.whole:
+            numbers = column.cast(pl.Int64, strict=False)
+            codes = self._whole(numbers.fill_null(0).to_numpy())
+            if column.dtype == pl.String:  # 007 is not 7
+                other = (numbers.cast(pl.String) != column).fill_null(True).to_numpy()
+                codes[other] = UNSEEN
+        else:
+            found = column.cast(pl.String).cast(self._enum, strict=False).to_physical()
+            codes = (found.cast(pl.Int64) + FIRST).fill_null(UNSEEN).to_numpy().astype(np.int32)
+        codes[missing] = MISSING
+        return codes
+
+    @cached_property
+    def _enum(self) -> pl.Enum:
+        return pl.Enum(self.keys.to_list())
+
+    @cached_property
+    def _dense(self) -> tuple[int, np.ndarray] | None:
+        """(smallest key, codes by key), where keys lie close together; the table's last place is
+        for all others.
+        """
+        keys = self.keys.to_numpy()
+        low, high = (int(keys.min()), int(keys.max())) if len(keys) else (0, -1)
+        if high - low >= DENSE * len(keys) + 1_000:
+            return None
+        table = np.full(high - low + 2, UNSEEN, np.int32)
+        table[keys - low] = np.arange(FIRST, self.size, dtype=np.int32)
+        return low, table
+
+    @cached_property
+    def _sorted(self) -> tuple[np.ndarray, np.ndarray]:
+        order = np.argsort(self.keys.to_numpy(), kind="stable")
+        return self.keys.to_numpy()[order], (order + FIRST).astype(np.int32)
+
+    def _whole(self, numbers: np.ndarray) -> np.ndarray:
+        if self._dense is not None:
+            low, table = self._dense
+            place = numbers - low
+            # A difference may have run over.
+            place[(numbers < low) | (place < 0) | (place >= len(table))] = len(table) - 1
+            return table[place]
+        keys, codes = self._sorted
+        place = np.searchsorted(keys, numbers)
+        place[place == len(keys)] = 0
+        return np.where(keys[place] == numbers, codes[place], UNSEEN).astype(np.int32)
+
+    def grown(self, values: pl.Series) -> "Vocabulary":
+        """With new values at its end; keys become strings where one is no whole number."""
+        keys, values = self.keys, clean(values).drop_nulls().unique(maintain_order=True)
+        if self.whole and are_whole(values):
+            values = values.cast(pl.Int64)
+        else:
+            keys, values = keys.cast(pl.String), values.cast(pl.String)
+        new = values.filter(~values.is_in(keys.implode())) if len(keys) else values
+        return Vocabulary(pl.concat([keys.alias("key"), new.alias("key")]))
+
+
+def hashed(column: pl.Series, buckets: int) -> np.ndarray:
+    """int32 codes (n,): a stable hash of each value into `buckets` codes after the two special
+    ones.
+    """
+    column = clean(column).cast(pl.String)
+    unique = column.unique().drop_nulls()
+    codes = [
+        int.from_bytes(hashlib.blake2b(value.encode(), digest_size=8).digest(), "little") % buckets
+        + FIRST
+        for value in unique
+    ]
+    found = Vocabulary(unique.alias("key")).codes(column)
+    table = np.r_[MISSING, UNSEEN, np.array(codes, np.int64)].astype(np.int32)
+    return table[found]
+
+
+def bucketed(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """int32 codes (n,) of numbers by the buckets between edges; a number on an edge belongs to the
+    upper one.
+    """
+    codes = np.searchsorted(edges, values, side="right").astype(np.int32) + FIRST
+    codes[np.isnan(values)] = MISSING
+    return codes
+
+
+def equal_counts(values: np.ndarray, buckets: int) -> np.ndarray:
+    """Edges (at most buckets - 1, increasing) that cut numbers into buckets of equal count;
+    repeated ones are one.
+    """
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return np.zeros(0)
+    edges = np.unique(np.quantile(values, np.arange(1, buckets) / buckets))
+    return edges[edges > values.min()]

@@ -1,0 +1,356 @@
+"""Pictures: listing them without opening any, and reading one as RGB.
+
+Shapes: Y rows and X columns of a picture; arrays are uint8 (3, Y, X), red, green, blue from 0 to
+255. Pillow does the decoding; it comes with the extra `vision`, and is imported where a picture is
+read."""
+
+import difflib
+import glob
+import os
+import stat
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ...base.errors import InputError
+from .tables import fail, shown
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+PICTURE_PIXELS = 80_000_000  # largest picture; Pillow itself begins to warn a little above
+# Pillow tries only these, whatever the name says: a decoder that starts other programs (EPS) is
+# never reached.
+_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "WEBP", "TIFF", "PPM", "GIF")
+_ORIENTATION = 0x0112  # the EXIF tag
+_Decoded = TypeVar("_Decoded")
+_FILTERS = threading.Lock()  # warning filters belong to the whole process
+
+
+def list_pictures(
+    path: str | os.PathLike[str], suffixes: Sequence[str] = PICTURE_SUFFIXES
+) -> list[tuple[str, str]]:
+    """The pictures that a path names, as (file, item id), sorted by id; none is opened.
+
+    path      a picture (its id is its name); a folder, at any depth (ids are relative to it, with "/"); or a quoted
+              pattern with *, ? or ** (ids are relative to the last folder before the first of
+              these)
+    suffixes  endings of names that are pictures, lower case
+
+    Hidden names are left out. Raises InputError where there is nothing, and for links that lead out
+    of the folder."""
+    given = Path(path)
+    try:
+        if given.is_dir():
+            found = [(os.path.join(given, name), name) for name in _walk(str(given), suffixes)]
+        elif not given.exists() and glob.has_magic(str(path)):
+            found = _matches(str(path), suffixes)
+        else:
+            return [_one(given, suffixes)]
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise fail(
+            path, f"cannot be listed ({_reason(error)}); check the name and the permissions"
+        ) from error
+    if not found:
+        raise fail(path, f"there is no picture here ({', '.join(suffixes)})")
+    return sorted(((file, _printable(name)) for file, name in found), key=lambda pair: pair[1])
+
+
+def list_folder(
+    folder: str | os.PathLike[str], suffixes: Sequence[str] = PICTURE_SUFFIXES
+) -> list[tuple[str, str]]:
+    """The pictures that lie directly in a folder, as (file, name), sorted by name; the list may be
+    empty.
+
+    Raises InputError where the folder cannot be listed, and for links that lead out of it.
+    """
+    try:
+        home = os.path.realpath(folder)
+        with os.scandir(folder) as entries:
+            found = sorted(
+                e.name for e in entries if _is_picture(e.name, suffixes) and _kept(e, home)
+            )
+    except OSError as error:
+        raise fail(
+            folder, f"cannot be listed ({_reason(error)}); check the name and the permissions"
+        ) from error
+    return [(os.path.join(folder, name), name) for name in found]
+
+
+def _is_picture(name: str, suffixes: Sequence[str]) -> bool:
+    return not name.startswith(".") and name.lower().endswith(tuple(suffixes))
+
+
+def _kept(entry: os.DirEntry[str], home: str) -> bool:
+    """Whether an entry is a file or a link to none (it fails when read). InputError for a link out
+    of `home`.
+    """
+    if entry.is_symlink():
+        _refuse_outside(entry.path, home)
+        return not os.path.isdir(entry.path)
+    return entry.is_file()
+
+
+def _refuse_outside(path: str, home: str) -> None:
+    if not _inside(os.path.realpath(path), home):
+        raise fail(path, "is a link that leads out of its folder; put the picture itself there")
+
+
+def _inside(real: str, home: str) -> bool:
+    return real == home or real.startswith(home.rstrip(os.sep) + os.sep)
+
+
+def _walk(folder: str, suffixes: Sequence[str]) -> Iterator[str]:
+    """Names of pictures relative to a folder, with "/". A linked folder is not entered: its files
+    come anyway.
+    """
+    home = os.path.realpath(folder)
+    waiting = [""]
+    while waiting:
+        below = waiting.pop()
+        with os.scandir(os.path.join(folder, below)) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_symlink() and entry.is_dir():
+                    _refuse_outside(entry.path, home)
+                elif entry.is_dir(follow_symlinks=False):
+                    waiting.append(f"{below}{entry.name}/")
+                elif _is_picture(entry.name, suffixes) and _kept(entry, home):
+                    yield below + entry.name
+
+
+def _matches(pattern: str, suffixes: Sequence[str]) -> list[tuple[str, str]]:
+    """Pictures that a pattern matches, named relative to the folder before its first * or ?."""
+    parts = Path(pattern).parts
+    fixed = next(k for k, part in enumerate(parts) if glob.has_magic(part))
+    base = os.path.join(*parts[:fixed]) if fixed else "."
+    home = os.path.realpath(base)
+    found = []
+    for file in set(glob.glob(pattern, recursive=True)):
+        if _is_picture(os.path.basename(file), suffixes) and not os.path.isdir(file):
+            if (
+                os.path.islink(file) or ".." not in parts
+            ):  # with ".." behind the first * the person means it so
+                _refuse_outside(file, home)
+            found.append((file, os.path.relpath(file, base).replace(os.sep, "/")))
+    return found
+
+
+def _one(path: Path, suffixes: Sequence[str]) -> tuple[str, str]:
+    if not path.exists():
+        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        close = difflib.get_close_matches(path.name, beside, 1, 0.6)
+        hint = f"; did you mean {shown(close[0])}?" if close else ""
+        raise fail(path, f"there is no such picture or folder{hint}")
+    if not path.is_file():
+        raise fail(path, "is neither a plain file nor a folder")
+    if path.suffix.lower() not in suffixes:
+        raise fail(
+            path, f"unknown kind of picture {path.suffix!r}; headwise reads {', '.join(suffixes)}"
+        )
+    return str(path), _printable(path.name)
+
+
+def _printable(name: str) -> str:
+    """A name that any table can hold: bytes that are not UTF-8 are shown as escapes."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+class PictureFolder:
+    """The folder in which the pictures of a list must lie; what the list says is not trusted.
+
+    A path is relative to the folder, or absolute and in it. Parts ".." are refused, and so is what
+    leads out of the folder through a link."""
+
+    def __init__(self, home: str | os.PathLike[str]) -> None:
+        self.home = str(home)
+        self._real = os.path.realpath(home)
+        self._checked: dict[str, bool] = {}  # a folder is looked at once, not once a picture
+
+    def find(self, where: object, given: str) -> tuple[str, str]:
+        """(file, name relative to the folder, with "/") of one listed picture.
+
+        where: the list and line, for the message. Raises InputError where it is not there or leads
+        out."""
+        if not given or "\0" in given:
+            raise fail(where, f"{shown(given)} is no name of a picture")
+        if os.path.isabs(given):
+            real = os.path.join(os.path.realpath(os.path.dirname(given)), os.path.basename(given))
+            if not _inside(real, self._real):
+                raise fail(
+                    where,
+                    f"{shown(given)} does not lie in {self.home}; give the folder of the pictures",
+                )
+            given = os.path.relpath(real, self._real).replace(os.sep, "/")
+        parts = PurePosixPath(given).parts
+        file = os.path.join(self.home, *parts)
+        folder = os.path.dirname(file)
+        if folder not in self._checked:
+            self._checked[folder] = _inside(os.path.realpath(folder), self._real)
+        if ".." in parts or not self._checked[folder]:
+            raise fail(
+                where, f"{shown(given)} leads out of {self.home}; list only pictures that lie in it"
+            )
+        try:
+            mode = os.lstat(file).st_mode
+            if stat.S_ISLNK(mode):
+                _refuse_outside(file, self._real)
+                mode = os.stat(file).st_mode
+        except OSError as error:
+            hint = "; write / between folders" if "\\" in given else ""
+            raise fail(where, f"there is no picture {shown(given)} in {self.home}{hint}") from error
+        if not stat.S_ISREG(mode):
+            raise fail(where, f"{shown(given)} in {self.home} is not a plain file")
+        return file, "/".join(parts)
+
+
+def read_picture(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> np.ndarray:
+    """One picture as RGB: uint8 (3, Y, X), turned upright as its EXIF orientation says.
+
+    size: (height, width) in pixels to resize to, bicubic with the antialiasing of Pillow; None
+    keeps its own. Grey and palette become RGB, what is transparent is laid on white, 16 bits are
+    scaled to 8 (65535 becomes 255), of several pages the first is taken.
+
+    Raises InputError for a picture that is missing, empty, truncated, unreadable, or has more than
+    PICTURE_PIXELS pixels (found from its header, before anything is decoded), and where Pillow is
+    not installed. ValueError for a size that is not positive."""
+    if size is not None and min(size) < 1:
+        raise ValueError(f"read_picture: size {size} must be a positive height and width")
+    return as_array(
+        decode_picture(path, lambda opened: upright(to_rgb(path, opened), opened)), size
+    )
+
+
+def as_array(picture: Any, size: tuple[int, int] | None = None) -> np.ndarray:
+    """A picture of Pillow in mode RGB as uint8 (3, Y, X), resized as by `read_picture`."""
+    from PIL import Image
+
+    if size is not None and picture.size != (size[1], size[0]):
+        picture = picture.resize((size[1], size[0]), Image.Resampling.BICUBIC)
+    return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
+
+
+def resized(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """One channel (Y, X) at another size (height, width): bilinear, over all that a new pixel
+    covers, float32.
+    """
+    from PIL import Image
+
+    picture = Image.fromarray(np.ascontiguousarray(values, np.float32))
+    return np.array(
+        picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    )  # writable, for torch
+
+
+def decode_picture(path: str | os.PathLike[str], convert: Callable[[Any], _Decoded]) -> _Decoded:
+    """What `convert` makes of a picture that Pillow has opened but not decoded, behind the guards
+    of `read_picture`.
+
+    Raises InputError as `read_picture` does; one that `convert` raises is passed on.
+    """
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError as error:
+        raise InputError("reading pictures needs Pillow; pip install 'headwise[vision]'") from error
+    file = Path(path)
+    try:
+        if not file.is_file():
+            raise fail(
+                path, "there is no such picture" if not file.exists() else "is not a plain file"
+            )
+        if not file.stat().st_size:
+            raise fail(path, "is empty (0 bytes)")
+        with _FILTERS, warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.simplefilter(
+                "ignore", UserWarning
+            )  # of damaged EXIF, which is of no use here anyway
+            Image.init()
+            opened = Image.open(file, formats=[name for name in _FORMATS if name in Image.OPEN])
+        with opened:
+            width, height = opened.size
+            if width * height > PICTURE_PIXELS:
+                raise fail(path, _too_large(f"{width} x {height} pixels"))
+            return convert(opened)
+    except InputError:
+        raise
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise fail(path, _too_large("as many as its header says")) from error
+    except UnidentifiedImageError as error:
+        raise fail(
+            path,
+            "is no picture of a kind that headwise reads, or is damaged; save it as png or jpg",
+        ) from error
+    except Exception as error:  # decoders raise of many kinds for damaged bytes
+        raise fail(
+            path, f"cannot be read ({_reason(error)}); it may be truncated: fetch or save it again"
+        ) from error
+
+
+def _too_large(said: str) -> str:
+    return f"is too large ({said}; at most {PICTURE_PIXELS:,}); make it smaller or cut it"
+
+
+def to_rgb(path: object, opened: Any) -> Any:
+    """The decoded picture in mode RGB."""
+    from PIL import Image
+
+    if opened.mode.startswith("I"):  # 16 bits, kept by Pillow as 16 or 32
+        values = np.asarray(opened)
+        if values.min() < 0 or values.max() > 65535:
+            raise fail(path, "holds numbers beyond 16 bits; save it with 8 or 16 bits a channel")
+        return Image.fromarray(((values.astype(np.int64) + 128) // 257).astype(np.uint8)).convert(
+            "RGB"
+        )
+    if opened.mode == "F":
+        raise fail(path, "holds fractions, not 8 or 16 bit numbers; save it as png")
+    if "A" in opened.mode or opened.mode == "RGBa" or "transparency" in opened.info:
+        clear = opened.convert("RGBA")
+        white = Image.new("RGB", clear.size, (255, 255, 255))
+        white.paste(clear, mask=clear.getchannel("A"))
+        return white
+    return opened.convert("RGB")
+
+
+def upright(picture: Any, opened: Any) -> Any:
+    """Turned and mirrored as the EXIF orientation of the opened file says; damaged EXIF says
+    nothing.
+    """
+    from PIL import Image
+
+    try:
+        said = opened.getexif().get(_ORIENTATION, 1)
+    except Exception:  # of a parser of damaged bytes
+        return picture
+    turn = Image.Transpose
+    how = {
+        2: turn.FLIP_LEFT_RIGHT,
+        3: turn.ROTATE_180,
+        4: turn.FLIP_TOP_BOTTOM,
+        5: turn.TRANSPOSE,
+        6: turn.ROTATE_270,
+        7: turn.TRANSVERSE,
+        8: turn.ROTATE_90,
+    }
+    return picture.transpose(how[said]) if said in how else picture
+
+
+def _reason(error: Exception) -> str:
+    return (
+        " ".join(str(getattr(error, "strerror", None) or error).split())[:160]
+        or type(error).__name__
+    )
+
+
+def visible_folders(folder: str | os.PathLike[str]) -> list[str]:
+    """Names of the folders in a folder, sorted, hidden ones left out; links to folders count."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
+    except OSError as error:
+        raise fail(folder, f"cannot be listed ({_reason(error)}); check the permissions") from error

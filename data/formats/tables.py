@@ -1,0 +1,332 @@
+"""Tables as files: csv, tsv, txt (plain or gzip) and parquet, opened by polars with limits and
+one-line errors.
+
+Text files are read as text. Types are decided per column by whoever uses it (`numbers`,
+`clock.read_times`), so that one bad cell can be named, and breaks one series instead of the file.
+"""
+
+import difflib
+import glob
+import gzip
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from ...base.errors import InputError
+
+TEXT_SEPARATORS = {
+    ".csv": ",",
+    ".txt": ",",
+    ".tsv": "\t",
+    ".inter": "\t",
+    ".user": "\t",
+    ".item": "\t",
+}
+TABLE_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz", ".parquet")
+COLUMN_CAP = 100_000
+UNPACKED_CAP = 4 << 30  # bytes
+MISSING_WORDS = ("", "na", "nan", "n/a", "null", "none", "-nan")
+_HEAD_BYTES = 4 << 20  # a header of COLUMN_CAP names of forty letters fits
+
+
+def fail(where: object, what: str) -> InputError:
+    """An `InputError` "where: what" on one line, whatever characters the file put into it."""
+    return InputError(" ".join(f"{where}: {what}".split()))
+
+
+def shown(value: object) -> str:
+    """A cell or name from a file, quoted and short enough for an error message."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The hint "; did you mean 'x'?" for the closest of `names`, else the first few names there
+    are.
+    """
+    names = list(names)
+    close = difflib.get_close_matches(name, names, 1, 0.6)
+    if not close:
+        lower = {n.lower(): n for n in reversed(names)}
+        close = [lower[m] for m in difflib.get_close_matches(name.lower(), lower, 1, 0.6)]
+    if close:
+        return f"; did you mean {shown(close[0])}?"
+    listed = ", ".join(shown(n) for n in names[:8]) + (", ..." if len(names) > 8 else "")
+    return f"; it has {listed}" if names else ""
+
+
+def require_columns(where: object, wanted: Iterable[str], there: Sequence[str]) -> None:
+    """Raise `InputError` for the first of `wanted` that is not in `there`, naming the nearest."""
+    present = set(there)
+    for name in wanted:
+        if name not in present:
+            raise fail(where, f"there is no column {shown(name)}{nearest(name, there)}")
+
+
+def suffix_of(path: Path) -> str:
+    """The lower-case ending that names the format: ".csv.gz" for "a.CSV.gz"."""
+    suffixes = [s.lower() for s in path.suffixes[-2:]]
+    return "".join(suffixes) if suffixes[-1:] == [".gz"] else (suffixes[-1] if suffixes else "")
+
+
+def stem_of(path: str | Path) -> str:
+    """The name of a file without its folder and endings: "ETTh1" for "x/ETTh1.csv.gz"."""
+    name = Path(path).name
+    ending = suffix_of(Path(path))
+    return name[: -len(ending)] if ending and name.lower().endswith(ending) else name
+
+
+def check_file(path: str | Path, allowed: Sequence[str] = TABLE_SUFFIXES) -> Path:
+    """The path of an existing, readable, non-empty file of an allowed format, or an
+    `InputError`.
+    """
+    file = Path(path)
+    try:
+        if file.is_dir():
+            raise fail(path, "is a folder; give a file")
+        if not file.exists():
+            beside = [p.name for p in file.parent.iterdir()] if file.parent.is_dir() else []
+            close = difflib.get_close_matches(file.name, beside, 1, 0.6)
+            raise fail(
+                path,
+                "there is no such file" + (f"; did you mean {shown(close[0])}?" if close else ""),
+            )
+        if not file.is_file():
+            raise fail(path, "is not a plain file")
+        if suffix_of(file) not in allowed:
+            raise fail(
+                path,
+                f"unknown kind of file {suffix_of(file)!r}; headwise reads {', '.join(allowed)}",
+            )
+        with file.open("rb") as opened:
+            head = opened.read(4)
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise fail(
+            path, f"cannot be read ({reason}); check the name and the permissions"
+        ) from error
+    if not head:
+        raise fail(path, "is empty (0 bytes)")
+    _check_magic(path, file, head)
+    return file
+
+
+def list_files(path: str | Path, suffixes: Sequence[str]) -> list[str]:
+    """The files of these kinds that a path, folder or pattern names, sorted. `InputError` if there
+    is none.
+    """
+    given = Path(path)
+    if given.is_dir():
+        found = sorted(f for f in given.iterdir() if not f.name.startswith("."))
+        home = given.resolve()
+    elif not given.exists() and glob.has_magic(str(path)):
+        found = sorted(Path(f) for f in glob.glob(str(path)))
+        home = None
+    else:
+        check_file(path, suffixes)
+        return [str(path)]
+    found = [f for f in found if suffix_of(f) in suffixes and not f.is_dir()]
+    for file in found:
+        if file.is_symlink() and not file.resolve().is_relative_to(home or file.parent.resolve()):
+            raise fail(
+                file, "is a link that leads out of its folder; give the file that it leads to"
+            )
+    if not found:
+        raise fail(
+            path, f"there is no file of a kind that headwise reads here ({', '.join(suffixes)})"
+        )
+    return [str(f) for f in found]
+
+
+def _check_magic(path: object, file: Path, head: bytes) -> None:
+    """Refuse a file whose first bytes are not of the format that its name says."""
+    suffix = suffix_of(file)
+    if suffix == ".parquet":
+        if head != b"PAR1":
+            raise fail(
+                path,
+                "is not parquet although its name says so; give it the right ending or write it again",
+            )
+    elif suffix == ".npz":
+        if head != b"PK\x03\x04":
+            raise fail(
+                path,
+                "is not an .npz archive although its name says so; write it again with numpy.savez",
+            )
+    elif head[:2] == b"\x1f\x8b":
+        stat = file.stat()
+        problem = _gzip_problem(str(file), stat.st_mtime_ns, stat.st_size)
+        if problem:
+            raise fail(path, problem)
+    elif suffix.endswith(".gz"):
+        raise fail(path, "is not gzip although its name ends with .gz; rename it or pack it again")
+    elif head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise fail(path, "is UTF-16 text; save it as UTF-8")
+    elif head[:2] == b"PK":
+        raise fail(path, "is a zip archive (a spreadsheet?); save it as csv")
+    elif head == b"PAR1":
+        raise fail(path, "is parquet; rename it to .parquet")
+    elif b"\0" in head:
+        raise fail(path, "is binary, not text; save it as csv or parquet")
+
+
+@lru_cache(maxsize=4096)
+def _gzip_problem(file: str, _changed: int, _size: int) -> str | None:
+    """Unpack once, keeping nothing, to find damage and bombs before polars unpacks it into
+    memory.
+    """
+    total = 0
+    try:
+        with gzip.open(file, "rb") as opened:
+            while chunk := opened.read(1 << 20):
+                total += len(chunk)
+                if total > UNPACKED_CAP:
+                    return f"unpacks to more than {UNPACKED_CAP / 2**30:g} GiB; unpack or split it yourself"
+    except (OSError, EOFError, zlib.error) as error:
+        return f"is damaged gzip ({' '.join(str(error).split())}); fetch or pack it again"
+    return None if total else "is empty (0 bytes unpacked)"
+
+
+def _header(path: object, file: Path, separator: str) -> list[str]:
+    """The cells of the first line of a text table, as polars reads them."""
+    with file.open("rb") as opened:
+        packed = opened.read(2) == b"\x1f\x8b"
+    with gzip.open(file, "rb") if packed else file.open("rb") as opened:
+        head = opened.read(_HEAD_BYTES)
+    if b"\0" in head:
+        raise fail(path, "is binary or UTF-16, not UTF-8 text; save it as UTF-8 csv")
+    line = head.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n").split(b"\n", 1)[0].rstrip(b"\r")
+    if line.count(separator.encode()) >= COLUMN_CAP:
+        raise fail(
+            path, f"has more than {COLUMN_CAP:,} columns in its first line; is it transposed?"
+        )
+    if not line.strip():
+        raise fail(path, "holds no table; its first line is blank")
+    try:
+        cells = pl.read_csv(
+            line + b"\n",
+            has_header=False,
+            separator=separator,
+            infer_schema=False,
+            truncate_ragged_lines=True,
+        ).row(0)
+    except pl.exceptions.PolarsError as error:
+        raise fail(path, f"its first line cannot be read ({_reason(error)})") from error
+    names = [(cell or "").strip() for cell in cells]
+    for other, spelling in ((";", "semicolons"), ("\t", "tabs"), (",", "commas")):
+        if len(names) == 1 and other in names[0]:
+            raise fail(
+                path,
+                f"seems to be separated by {spelling}; save it with {shown(separator)} between cells",
+            )
+    return names
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split("\n\n")[0].split())[:160]
+
+
+def scan_table(
+    path: str | Path, allowed: Sequence[str] = TABLE_SUFFIXES
+) -> tuple[pl.LazyFrame, list[str]]:
+    """A lazy table and its column names; nothing of its rows is read yet.
+
+    Cells of text files stay text. A text file whose first line is numbers that are not distinct
+    whole numbers has no header (Solar, Exchange): its columns are then named "0", "1", ... Polars
+    errors appear when it is collected: use `collect`. Raises `InputError` for a missing, empty,
+    damaged, over-wide or unknown file."""
+    file = check_file(path, allowed)
+    if suffix_of(file) == ".parquet":
+        frame = pl.scan_parquet(file)
+        try:
+            names = frame.collect_schema().names()
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise fail(path, f"is damaged parquet ({_reason(error)}); write it again") from error
+        if len(names) > COLUMN_CAP:
+            raise fail(path, f"has more than {COLUMN_CAP:,} columns; is it transposed?")
+        return frame, names
+    separator = TEXT_SEPARATORS[suffix_of(file).removesuffix(".gz")]
+    names = _header(path, file, separator)
+    headless = all(map(_is_number, names)) and (
+        len(set(names)) < len(names) or not all(n.lstrip("-").isdigit() for n in names)
+    )
+    if headless:
+        names = [str(i) for i in range(len(names))]
+    else:
+        for index, name in enumerate(names):
+            if not name:
+                raise fail(
+                    path,
+                    f"column {index + 1} of {len(names)} has no name; name it in the first line",
+                )
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise fail(path, f"column {shown(twice[0])} appears more than once; rename one")
+    frame = pl.scan_csv(
+        file,
+        separator=separator,
+        has_header=not headless,
+        new_columns=names,
+        infer_schema=False,
+        low_memory=True,
+    )
+    return frame, names
+
+
+def collect(path: object, frame: pl.LazyFrame) -> pl.DataFrame:
+    """Read a lazy table; `InputError` for rows with too many cells, bad encoding and other
+    damage.
+    """
+    try:
+        return frame.collect(engine="streaming")
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: object, error: Exception) -> InputError:
+    """What polars said of a table while it read it, as a line that says what to do."""
+    reason = _reason(error)
+    if "more fields than defined" in reason:
+        return fail(
+            path,
+            "a row has more cells than the header has names; quote cells that hold the separator",
+        )
+    if "utf-8" in reason.lower():
+        return fail(path, "it is not UTF-8 text; save it as UTF-8")
+    return fail(path, f"it cannot be read ({reason})")
+
+
+def numbers(column: pl.Series) -> tuple[np.ndarray, np.ndarray]:
+    """A column (n,) as float64 (missing and infinite = NaN), and as booleans which cells are not
+    numbers at all.
+
+    Raises `TypeError` with the name of the type for columns that hold no scalars or dates.
+    """
+    kind = column.dtype
+    if not (kind == pl.String or kind.is_numeric() or kind == pl.Boolean or kind == pl.Null):
+        raise TypeError(str(kind))
+    cast = column.cast(pl.Float64, strict=False)
+    bad = np.zeros(len(column), dtype=bool)
+    if cast.null_count() > column.null_count():  # most columns are clean, and are spared this
+        text = column.cast(pl.String).str.strip_chars()
+        missing = text.is_null() | text.str.to_lowercase().is_in(MISSING_WORDS)
+        cast = text.cast(pl.Float64, strict=False)
+        bad = (cast.is_null() & ~missing).to_numpy().astype(bool)
+    values = cast.to_numpy().astype(np.float64)
+    values[~np.isfinite(values)] = np.nan
+    return values, bad

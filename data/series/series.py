@@ -1,0 +1,272 @@
+"""Time series from files: wide tables, long tables and PEMS arrays, read strictly.
+
+Nothing is guessed about values: text in a column of numbers, missing or infinite values, missing
+steps and repeated timestamps are errors that name the place, unless a way to fill is declared. Rows
+may come in any order."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from ..formats.tables import fail, numbers, shown, stem_of
+from .cells import Cells, read_cells
+from .clock import Step, grid, infer_step, parse_frequency, synthetic_times
+
+Fill = Literal["error", "forward", "linear", "zero", "as-is"]
+
+
+@dataclass(frozen=True)
+class Series:
+    """One item to forecast: C channels that are known together, in original units, on a clock
+    without holes.
+
+    name    the unique_id, or the stem of a wide file ("ETTh1" for ETTh1.csv.gz)
+    times   (T,) datetime64[us], strictly increasing (unless read "as-is"); from 2000-01-01 on without dates
+    values  (T, C) float64, finite
+    known   (T + F, K) float64, finite: columns known in advance, with F >= 0 rows past the end of `values`
+    """
+
+    name: str
+    times: np.ndarray
+    values: np.ndarray
+    known: np.ndarray
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Series with the same channels and the same clock.
+
+    channels, known  names of the columns of `Series.values` and `Series.known`
+    frequency        duration between rows, as polars writes it: "15m", "1h", "1d", "1w", "1mo", "1q", "1y"
+    """
+
+    channels: tuple[str, ...]
+    known: tuple[str, ...]
+    frequency: str
+    layout: Literal["wide", "long"]
+    series: tuple[Series, ...]
+
+
+def read_panel(
+    path: str | Path,
+    *,
+    date: str | None = None,
+    id_column: str | None = None,
+    targets: Sequence[str] | None = None,
+    known: Sequence[str] = (),
+    frequency: str | None = None,
+    fill: Fill = "error",
+    series: Literal["apart", "together"] = "apart",
+) -> Panel:
+    """Read the series of one file.
+
+    path       .csv, .tsv, .txt (comma) or these with .gz; .parquet; .npz with an array `data` of shape (T, N) or
+               (T, N, F), of which feature 0 is read (PEMS)
+    date       column of dates; None: `date`, `ds`, `timestamp`, `time` or `datetime`, or the first column if it holds
+               dates. A table without dates needs `frequency`, and its clock starts at 2000-01-01 by
+               convention
+    id_column  makes the table long: one series per value; None: `unique_id` if there is such a column
+    targets    columns to forecast; None: all that are not used otherwise
+    known      columns known in advance; rows at the end where only these are filled are their future part
+    frequency  duration between rows; None: the most common step of the file
+    fill       what to do about missing steps and missing or infinite values: "error"; "forward" carries the last
+               value on (never looks ahead; a gap at the start stays an error); "linear" draws a
+               line between the values on both sides, so it looks ahead and is for cleaning history
+               only; "zero" writes 0; "as-is" takes the rows as they are, steps missing or repeated,
+               as the published protocols do (Weather has both), and refuses missing values like
+               "error"
+    series     of a long table: "apart" = each id is a series with the target columns as channels; "together" = the ids
+               are the channels of one series and must share all timestamps
+
+    Raises `InputError` (one line: what, where, what to do).
+    """
+    if fill not in get_args(Fill):
+        raise fail("fill", f"{shown(fill)} is none of {', '.join(get_args(Fill))}")
+    if series not in ("apart", "together"):
+        raise fail("series", f"{shown(series)} is none of apart, together")
+    step = None if frequency is None else parse_frequency(frequency)
+    cells = read_cells(path, date, id_column, targets, known, frequency)
+    step = step or _common_step(cells)
+    found = tuple(one_series(cells, i, step, fill) for i in range(len(cells.names)))
+    channels = cells.columns.targets
+    if series == "together" and cells.columns.id is not None:
+        channels, found = _together(cells, found)
+    layout = "wide" if cells.columns.id is None else "long"
+    return Panel(channels, cells.columns.known, step.text, layout, found)
+
+
+def _common_step(cells: Cells) -> Step:
+    """The step most series of the file have; two hundred series are enough to tell."""
+    assert cells.times is not None, "find_columns asks for the frequency of a table without dates"
+    steps: Counter[Step] = Counter()
+    for rows in cells.rows[:200]:
+        times = cells.times[rows]
+        step = infer_step(np.unique(times[~np.isnat(times)]))
+        if step is not None:
+            steps[step] += 1
+    if not steps:
+        raise fail(
+            cells.where, "too few dates to tell the step between rows; state it with --frequency 1h"
+        )
+    return steps.most_common(1)[0][0]
+
+
+def one_series(cells: Cells, index: int, step: Step, fill: Fill) -> Series:
+    """Check and, if asked, fill one series of a table. Raises `InputError` naming file, series,
+    column and time.
+    """
+    columns, name, rows = cells.columns, cells.names[index], cells.rows[index]
+    where = cells.where if columns.id is None else f"{cells.where}: series {shown(name)}"
+    if columns.id is not None and not name:
+        raise fail(
+            cells.where,
+            f"{cells.row_label(int(rows[0]))}: column {shown(columns.id)} is empty; every row needs an id",
+        )
+    _refuse_text(cells, rows, where)
+    values = cells.values[rows]
+    if cells.times is None:
+        times = synthetic_times(len(rows), step)
+    else:
+        order = np.argsort(cells.times[rows], kind="stable")
+        times, values = cells.times[rows][order], values[order]
+        same = np.flatnonzero(times[1:] == times[:-1])
+        if len(same) and fill != "as-is":
+            hint = ", or take rows as they are with --fill as-is"
+            hint += "" if columns.id else ", or name the column of ids with --id-column"
+            raise fail(
+                where,
+                f"timestamp {_instant(times[same[0]])} appears more than once ({_rows(len(same))} too many); "
+                f"remove them{hint}",
+            )
+    channels = len(columns.targets)
+    filled = np.flatnonzero(~np.isnan(values[:, :channels]).all(axis=1))
+    if not len(filled):
+        raise fail(where, f"column {shown(columns.targets[0])} holds no value at all")
+    times, values, place = _on_clock(where, times, values, step, fill)
+    end = place[filled[-1]] + 1 if columns.known else len(times)
+    _fill(where, times[:end], values[:end, :channels], columns.targets, fill)
+    _fill(where, times, values[:, channels:], columns.known, fill)
+    return Series(name, times[:end], values[:end, :channels].copy(), values[:, channels:].copy())
+
+
+def _instant(time: Any) -> str:
+    text = str(time).replace("T", " ")
+    return text.removesuffix(".000000")
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'' if count == 1 else 's'}"
+
+
+def _refuse_text(cells: Cells, rows: np.ndarray, where: object) -> None:
+    """Raise for the first row with a date or a number that cannot be read."""
+    columns, table = cells.columns, cells.table
+    if cells.times is not None and np.isnat(cells.times[rows]).any():
+        row = int(rows[np.isnat(cells.times[rows])][0])
+        cell = table[columns.date][row] if columns.date else None
+        what = f"{cells.row_label(row)}: column {shown(columns.date)} holds {shown(cell)}"
+        raise fail(where, f"{what}, not a date like 2024-01-31 13:00:00")
+    if not cells.bad[rows].any():
+        return
+    row = int(rows[cells.bad[rows]][0])
+    for name in (*columns.targets, *columns.known):
+        if numbers(table[name][row : row + 1])[1][0]:
+            at = "" if cells.times is None else f" ({_instant(cells.times[row])})"
+            raise fail(
+                where,
+                f"column {shown(name)}, {cells.row_label(row)}{at} holds {shown(table[name][row])}, not a number; "
+                "correct it, or choose the columns to use with --targets",
+            )
+
+
+def _on_clock(
+    where: object, times: np.ndarray, values: np.ndarray, step: Step, fill: Fill
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Put sorted rows on the full clock; missing steps become NaN rows, or an error. Returns the
+    rows' places too.
+    """
+    if fill == "as-is":
+        return times, values.copy(), np.arange(len(times))
+    try:
+        full, place = grid(times, step)
+    except OverflowError as error:
+        raise fail(where, f"{error}; is a date wrong?") from error
+    if (place < 0).any():
+        off = np.flatnonzero(place < 0)
+        raise fail(
+            where,
+            f"timestamp {_instant(times[off[0]])} is off the {step.text} clock that starts at {_instant(times[0])} "
+            f"({_rows(len(off))} in all); correct it, or state another step with --frequency",
+        )
+    if len(full) == len(times):
+        return times, values.copy(), place
+    if fill == "error":
+        hole = np.setdiff1d(np.arange(len(full)), place, assume_unique=True)
+        raise fail(
+            where,
+            f"{len(hole):,} of {len(full):,} steps of {step.text} are missing, the first at {_instant(full[hole[0]])}; "
+            "complete the file, or fill with --fill forward, linear or zero, or take rows as they are with as-is",
+        )
+    spread = np.full((len(full), values.shape[1]), np.nan)
+    spread[place] = values
+    return full, spread, place
+
+
+def _fill(
+    where: object, times: np.ndarray, values: np.ndarray, names: Sequence[str], fill: Fill
+) -> None:
+    """Fill the NaNs of (T, C) in place, or raise for the first one."""
+    missing, strict = np.isnan(values), fill in ("error", "as-is")
+    for column in np.flatnonzero(missing.any(axis=0)).tolist():
+        holes = missing[:, column]
+        there = np.flatnonzero(~holes)
+        last = there[-1] if len(there) and fill == "linear" else len(times) - 1
+        if fill != "zero" and (strict or not len(there) or there[0] > 0 or last < len(times) - 1):
+            first = int(np.flatnonzero(holes)[0 if strict or holes[0] else -1])
+            cure = "complete it, or fill with --fill forward, linear or zero"
+            if not strict:
+                side = "before" if holes[0] else "after"
+                cure = f"--fill {fill} has no value {side} it; use --fill zero or cut the rows"
+            raise fail(
+                where,
+                f"column {shown(names[column])} has no finite value at {_instant(times[first])} "
+                f"({_rows(int(holes.sum()))} in all); {cure}",
+            )
+        if fill == "zero":
+            values[holes, column] = 0.0
+        elif fill == "forward":
+            values[:, column] = values[
+                np.maximum.accumulate(np.where(holes, 0, np.arange(len(times)))), column
+            ]
+        else:
+            values[holes, column] = np.interp(np.flatnonzero(holes), there, values[there, column])
+
+
+def _together(
+    cells: Cells, found: tuple[Series, ...]
+) -> tuple[tuple[str, ...], tuple[Series, ...]]:
+    """Join the series of a long table into one whose channels are the ids."""
+    first = found[0]
+    for other in found[1:]:
+        if not np.array_equal(first.times, other.times):
+            odd = np.setxor1d(first.times, other.times)[0]
+            lacking = other.name if odd in first.times else first.name
+            raise fail(
+                cells.where,
+                f"series {shown(lacking)} has no row at {_instant(odd)} but others have; forecasting together needs "
+                "the same timestamps in all; complete it, or forecast the series apart",
+            )
+        if not np.array_equal(first.known, other.known):
+            raise fail(
+                cells.where,
+                f"known columns differ between series {shown(first.name)} and {shown(other.name)}; forecasting "
+                "together needs them equal; forecast the series apart",
+            )
+    targets = cells.columns.targets
+    names = tuple(s.name if len(targets) == 1 else f"{s.name}:{t}" for s in found for t in targets)
+    values = np.concatenate([s.values for s in found], axis=1)
+    return names, (Series(stem_of(str(cells.where)), first.times, values, first.known),)

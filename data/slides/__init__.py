@@ -1,0 +1,1 @@
+"""Whole-slide images and bags of their tiles."""

@@ -1,0 +1,174 @@
+"""Strings of digits with exact word times: of recorded digits (FSDD), and of generated tones.
+
+The tones are called generated wherever they are shown: a digit is a pair of tones, as a telephone's
+keys have them, spoken by nobody. Both give a folder of recordings with manifest.jsonl."""
+
+from __future__ import annotations
+
+import wave
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ...base.errors import InputError
+from ..formats.audio import RATE, read_audio
+from ..formats.tables import fail
+from .recordings import Utterance, write_manifest
+from .transcripts import Word
+
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+SAMPLE = "generated-tone-digits"
+_NOTE = "Generated sound: pairs of tones drawn by headwise.data.speech.recordings.generate, spoken by nobody.\n"
+_LOW, _HIGH = (697, 770, 852, 941), (1209, 1336, 1477)
+
+
+def tone_digit(digit: int, generator: np.random.Generator, pitch: float = 1.0) -> np.ndarray:
+    """float32 (S,): the two tones of a digit, .12 to .25 s long, swelling and fading; pitch: of the
+    "speaker".
+    """
+    seconds = generator.uniform(0.12, 0.25)
+    t = np.arange(round(seconds * RATE)) / RATE
+    key = 10 if digit == 0 else digit - 1
+    low, high = _LOW[min(3, key // 3)] * pitch, _HIGH[1 if digit == 0 else key % 3] * pitch
+    phase = generator.uniform(0, 2 * np.pi, 2)
+    shape = np.minimum(1, np.minimum(t, t[::-1]) / 0.015)
+    found = (
+        0.25
+        * shape
+        * (np.sin(2 * np.pi * low * t + phase[0]) + np.sin(2 * np.pi * high * t + phase[1]))
+    )
+    return found.astype(np.float32)
+
+
+def write_sample_speech(folder: Path, *, strings: int = 240) -> Path:
+    """Write generated tone digits into `folder`/generated-tone-digits, the same bytes each time on
+    one machine.
+
+    Six "speakers" of different pitch; the last is the test part, the one before it the validation
+    part. Returns that folder."""
+
+    def draw(speaker: int, digit: int, generator: np.random.Generator) -> np.ndarray:
+        return tone_digit(digit, generator, 0.97 + 0.012 * speaker)
+
+    speakers = [f"tone-{k + 1}" for k in range(6)]
+    parts = dict.fromkeys(speakers, "train") | {speakers[4]: "validation", speakers[5]: "test"}
+    home = _strings(
+        folder / SAMPLE,
+        draw,
+        speakers,
+        parts,
+        strings,
+        seed=53,
+        gaps=(0.03, 0.2),
+        noise=0.003,
+        prefix="generated",
+    )
+    (home / "GENERATED.txt").write_text(_NOTE, encoding="utf-8")
+    return home
+
+
+def write_digit_strings(
+    recordings: Path,
+    folder: Path,
+    *,
+    strings: int = 30,
+    seed: int = 0,
+    gaps: tuple[float, float] = (0.05, 0.5),
+    speakers: Sequence[str] = (),
+    parts: dict[str, str] | None = None,
+    digits: tuple[int, int] = (4, 9),
+) -> Path:
+    """Strings of the Free Spoken Digit Dataset's recordings ({digit}_{speaker}_{take}.wav, trimmed,
+    so that the times of words are exact): a speaker's digits with pauses drawn from `gaps`,
+    seconds, written into `folder`.
+
+    Raises InputError where there are no such recordings.
+    """
+    takes: dict[tuple[str, int], list[Path]] = {}  # by speaker and digit
+    for file in sorted(recordings.glob("*_*_*.wav")):
+        digit, speaker, _ = file.stem.split("_", 2)
+        if digit.isdigit() and len(digit) == 1:
+            takes.setdefault((speaker, int(digit)), []).append(file)
+    names = sorted({speaker for speaker, _ in takes}) if not speakers else list(speakers)
+    if parts and "train" not in parts.values():  # where others are named, the rest trains
+        parts = {**dict.fromkeys(names, "train"), **parts}
+    if not takes or any((name, digit) not in takes for name in names for digit in range(10)):
+        raise fail(
+            recordings,
+            "holds no recordings {digit}_{speaker}_{take}.wav of all ten digits of each speaker",
+        )
+
+    def draw(speaker: int, digit: int, generator: np.random.Generator) -> np.ndarray:
+        own = takes[names[speaker], digit]
+        return read_audio(own[int(generator.integers(len(own)))])
+
+    return _strings(
+        folder,
+        draw,
+        names,
+        parts or {},
+        strings,
+        seed=seed,
+        gaps=gaps,
+        noise=0.0,
+        prefix="digits",
+        digits=digits,
+    )
+
+
+def _strings(
+    home: Path,
+    draw: Callable[[int, int, np.random.Generator], np.ndarray],
+    speakers: Sequence[str],
+    parts: dict[str, str],
+    strings: int,
+    *,
+    seed: int,
+    gaps: tuple[float, float],
+    noise: float,
+    prefix: str,
+    digits: tuple[int, int] = (3, 6),
+) -> Path:
+    found = []
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        for number in range(strings):
+            generator = np.random.default_rng([seed, number])
+            speaker = number % len(speakers)
+            pieces = [np.zeros(round(RATE * generator.uniform(0.05, 0.3)), np.float32)]
+            at, words = len(pieces[0]), []
+            for _ in range(int(generator.integers(digits[0], digits[1] + 1))):
+                digit = int(generator.integers(10))
+                spoken = draw(speaker, digit, generator)
+                words.append(Word(DIGITS[digit], at / RATE, (at + len(spoken)) / RATE))
+                pause = np.zeros(round(RATE * generator.uniform(*gaps)), np.float32)
+                pieces += [spoken, pause]
+                at += len(spoken) + len(pause)
+            samples = np.concatenate(pieces)
+            samples = samples + noise * generator.standard_normal(len(samples)).astype(np.float32)
+            name = f"{prefix}-{number + 1:03d}"
+            _write_wave(home / f"{name}.wav", samples)
+            text = " ".join(word.text for word in words)
+            found.append(
+                Utterance(
+                    name,
+                    f"{name}.wav",
+                    text=text,
+                    speaker=speakers[speaker],
+                    words=tuple(words),
+                    part=parts.get(speakers[speaker], ""),
+                )
+            )
+    except OSError as error:
+        raise InputError(f"{home}: cannot be written ({error.strerror or error})") from None
+    write_manifest(home / "manifest.jsonl", found)
+    return home
+
+
+def _write_wave(path: Path, samples: np.ndarray) -> None:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes((np.clip(samples, -1, 1) * 32767).round().astype("<i2").tobytes())

@@ -1,0 +1,111 @@
+"""Softmax attention that also gives out the weights of chosen heads, or their mean, while it runs.
+
+Shapes: B batch, N queries, M keys, H heads, d width of a head, e width of a value, S chosen heads.
+
+    output_h = p_h v_h,  p_h = softmax(scale q_h k_h^T)      maps_s = p_{heads[s]}, or mean_s p_{heads[s]}
+
+Work: 2 B H N M (d + e) flops. Attention that hands out its weights keeps H N M numbers a layer and
+gives up the fused operator; here that operator runs for the heads that nobody asks for, and those
+asked for are made in blocks of whole rows that stay in the cache: S N M numbers are kept, or N M
+for the mean. On the GPU output and log-sum-exp come out of one kernel, and a second one writes the
+maps from them, each once."""
+
+from importlib.util import find_spec
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..attention_stats import check_pair
+from . import cpu as plain
+
+
+class Mapped(NamedTuple):
+    """output: (B, H, N, e), with gradients; maps: (B, S, N, M), or (B, 1, N, M) of a mean, float32
+    (float64 of float64), without gradients. A query that may attend to nothing has 0 in both."""
+
+    output: Tensor
+    maps: Tensor
+
+
+def attention_maps(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    heads: Tensor | None = None,
+    *,
+    mean: bool = False,
+    mask: Tensor | None = None,
+    scale: float | None = None,
+) -> Mapped:
+    """Attention and the weights of some heads. query: (B, H, N, d); key: (B, H, M, d); value: (B,
+    H, M, e); heads: int64 (S,), each at most once, by default all; mean: their mean; mask: bool,
+    True = may attend, (B, M), (B, N, M) or four dimensions that broadcast to (B, H, N, M); scale:
+    by default d^-1/2.
+
+    Raises ValueError if shapes do not fit.
+    """
+    allowed = check_pair("attention_maps", query, key, mask)
+    if query.shape[1] != key.shape[1] or value.shape[:3] != key.shape[:3] or value.ndim != 4:
+        raise ValueError(
+            f"attention_maps: as many heads of keys and values as of queries are needed, got "
+            f"{tuple(query.shape)}, {tuple(key.shape)}, {tuple(value.shape)}"
+        )
+    if heads is None:
+        heads = torch.arange(query.shape[1])
+    chosen = heads.tolist()
+    if (
+        not chosen
+        or len(set(chosen)) < len(chosen)
+        or not all(0 <= head < query.shape[1] for head in chosen)
+    ):
+        raise ValueError(
+            f"attention_maps: heads must be some of {query.shape[1]}, none twice, got {chosen}"
+        )
+    factor: float = query.shape[-1] ** -0.5 if scale is None else scale
+    if torch.is_grad_enabled() and any(part.requires_grad for part in (query, key, value)):
+        output = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed, scale=factor)
+        detached = query.detach(), key.detach(), value.detach()
+        return Mapped(
+            output, torch.ops.headwise.attention_maps(*detached, chosen, mean, allowed, factor)[1]
+        )
+    return Mapped(
+        *torch.ops.headwise.attention_maps(query, key, value, chosen, mean, allowed, factor)
+    )
+
+
+@torch.library.custom_op("headwise::attention_maps", mutates_args=())
+def _maps(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    heads: list[int],
+    mean: bool,
+    mask: Tensor | None,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    return plain.attend(query, key, value, heads, mean, mask, scale)
+
+
+@_maps.register_fake
+def _(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    heads: list[int],
+    mean: bool,
+    mask: Tensor | None,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    return plain.empty(query, key, value, len(heads), mean)
+
+
+@_maps.register_kernel("cuda")
+def _(query, key, value, heads, mean, mask, scale):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
+    if find_spec("triton") is not None:
+        from . import triton as device
+
+        if device.fits(query, value, 0):
+            return device.attend(query, key, value, heads, mean, mask, scale)
+    return plain.attend(query, key, value, heads, mean, mask, scale)

@@ -1,0 +1,97 @@
+"""PyTorch form of attention that gives out the weights of chosen heads: the kernel of the CPU, and
+without Triton.
+
+Shapes: B batch, N queries, M keys, H heads, d width of a head, e width of a value, S chosen heads.
+Heads that nobody asks for take the fused operator. Those asked for are made in blocks of whole
+rows, whose softmax needs no second look and stays in the cache between product, exponential, output
+and map."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..attention_stats.cpu import FLOOR, blocks, scores
+from ..softmax_pool.cpu import compute_type
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    heads: Sequence[int],
+    mean: bool,
+    mask: Tensor | None,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """(output, maps); mask: bool, four dimensions that broadcast to (B, H, N, M)."""
+    output, maps = empty(query, key, value, len(heads), mean)
+    maps.zero_()
+    output.zero_()
+    rest = [head for head in range(query.shape[1]) if head not in heads]
+    with torch.autocast(query.device.type, enabled=False):
+        if rest:
+            parts = (x[:, rest] for x in (query, key, value))
+            output[:, rest] = F.scaled_dot_product_attention(
+                *parts, attn_mask=_of(mask, rest), scale=scale
+            )
+        for place, head in enumerate(heads):
+            query_, key_, value_ = (x[:, head : head + 1] for x in (query, key, value))
+            own = _of(mask, [head])
+            _one(
+                query_,
+                key_,
+                value_,
+                own,
+                scale,
+                output[:, head],
+                maps[:, 0 if mean else place],
+                mean,
+            )
+    return output, maps.div_(len(heads)) if mean else maps
+
+
+def _of(mask: Tensor | None, heads: list[int]) -> Tensor | None:
+    return mask if mask is None or mask.shape[1] == 1 else mask[:, heads]
+
+
+def _one(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scale: float,
+    output: Tensor,
+    maps: Tensor,
+    add: bool,
+) -> None:
+    """One head into output (B, N, e) and maps (B, N, M); add: to what is there."""
+    values = value[:, 0].to(maps.dtype)
+    room: Tensor | None = None  # one for all blocks: new memory costs more than the exponentials
+    for block in blocks(query, key, False):
+        batch, rows = block.batch, block.rows
+        if room is None:
+            room = maps.new_empty(
+                (batch.stop - batch.start) * (rows.stop - rows.start) * key.shape[2]
+            )
+        found = scores(query, key, mask, block, scale, False, room)[0][:, 0]
+        hidden = None if mask is None else found.le(FLOOR)
+        target = found if add else maps[batch, rows]
+        torch.softmax(found, -1, out=target)
+        if hidden is not None:
+            target.masked_fill_(hidden, 0.0)
+        output[batch, rows] = (target @ values[batch]).to(output.dtype)
+        if add:
+            maps[batch, rows] += target
+
+
+def empty(
+    query: Tensor, key: Tensor, value: Tensor, count: int, mean: bool
+) -> tuple[Tensor, Tensor]:
+    """Room for output and maps."""
+    (batch, heads, rows), keys = query.shape[:3], key.shape[2]
+    output = value.new_empty((batch, heads, rows, value.shape[3]))
+    return output, query.new_empty(
+        (batch, 1 if mean else count, rows, keys), dtype=compute_type(query)
+    )

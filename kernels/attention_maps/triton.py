@@ -1,0 +1,143 @@
+"""Triton form of attention that gives out the weights of chosen heads.
+
+Shapes: B batch, N queries, M keys, H heads, d width of a head, S chosen heads.
+
+Output and log-sum-exp are `attention_stats_triton.read_kernel`'s. `maps_kernel` then makes the
+weights again from queries, keys and log-sum-exp: a program owns a tile of a map, walks the heads
+that it is the mean of, and writes it once. That is S N M numbers written, and 2 S N M d flops more
+than attention alone."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..attention_stats import triton as stats_form
+from ..attention_stats.triton import HIDDEN, _power, _scores, fits
+from .cpu import empty
+
+__all__ = ["attend", "fits"]
+
+
+def tiles(width: int, single: bool) -> dict[str, Any]:
+    """As of the read-outs, but for a tile of sums that is kept beside that of scores."""
+    return stats_form.tiles(width, single) | ({"ROWS": 16} if single else {})
+
+
+@triton.jit
+def maps_kernel(
+    query,
+    key,
+    mask,
+    lse,
+    chosen,
+    out,
+    queries,
+    keys,
+    heads,
+    kept,
+    count,
+    width,
+    mask_batch,
+    mask_head,
+    mask_row,
+    mask_key,
+    scale,
+    share,
+    MASKED: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    ROWS: tl.constexpr,
+    KEYS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):  # pragma: no cover - device code
+    which = tl.program_id(0).to(tl.int64)
+    batch, first = which // kept, which % kept * count
+    n = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    m = tl.program_id(2) * KEYS + tl.arange(0, KEYS)
+    d = tl.arange(0, WIDTH)
+    alive = n < queries
+    total = tl.zeros((ROWS, KEYS), tl.float32)
+    for place in range(count):
+        head = tl.load(chosen + first + place)
+        both = batch * heads + head
+        at = both * queries + n
+        q = tl.load(
+            query + at[:, None] * width + d[None, :],
+            mask=alive[:, None] & (d < width)[None, :],
+            other=0.0,
+        )
+        tile = _scores(
+            q,
+            key,
+            mask,
+            both * keys * width,
+            batch * mask_batch + head * mask_head,
+            n,
+            m,
+            queries,
+            keys,
+            width,
+            mask_row,
+            mask_key,
+            scale,
+            MASKED,
+            CAUSAL,
+            WIDTH,
+        )
+        log_total = tl.load(lse + at, mask=alive, other=0.0)
+        total += tl.exp(tile - tl.where(log_total == float("-inf"), -HIDDEN, log_total)[:, None])
+    spot = (which * queries + n)[:, None] * keys + m[None, :]
+    tl.store(out + spot, total * share, mask=alive[:, None] & (m < keys)[None, :])
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    heads: Sequence[int],
+    mean: bool,
+    mask: Tensor | None,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """As `attention_maps_plain.attend`, by Triton."""
+    output, maps = empty(query, key, value, len(heads), mean)
+    batch, total, queries, width = query.shape
+    keys = key.shape[2]
+    if query.numel() == 0 or key.numel() == 0:
+        return output.zero_(), maps.zero_()
+    query, key = query.contiguous(), key.contiguous()
+    output, lse, *_ = stats_form.stats(
+        query, key, value, mask, None, None, scale, False, False, False, 0
+    )
+    marks: Tensor = query
+    strides = (0, 0, 0, 0)
+    if mask is not None:
+        marks = mask.expand(batch, total, queries, keys).view(torch.uint8)
+        strides = (marks.stride(0), marks.stride(1), marks.stride(2), marks.stride(3))
+    flags: dict[str, Any] = {"MASKED": mask is not None, "CAUSAL": False, "WIDTH": _power(width)}
+    flags |= tiles(flags["WIDTH"], query.dtype == torch.float32)
+    count, kept = (len(heads), 1) if mean else (1, len(heads))
+    chosen = torch.tensor(list(heads), dtype=torch.int64, device=query.device)
+    grid = (batch * kept, triton.cdiv(queries, flags["ROWS"]), triton.cdiv(keys, flags["KEYS"]))
+    maps_kernel[grid](
+        query,
+        key,
+        marks,
+        lse,
+        chosen,
+        maps,
+        queries,
+        keys,
+        total,
+        kept,
+        count,
+        width,
+        *strides,
+        scale,
+        1 / count,
+        **flags,
+    )
+    return output, maps

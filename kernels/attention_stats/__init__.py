@@ -1,0 +1,391 @@
+"""Read-outs of softmax attention from queries and keys, without the matrix of weights.
+
+Shapes: B batch, N queries, M keys, H heads, K heads of keys (K divides H), d width of a head, e
+width of a value.
+
+    p_ij = exp(s_ij - lse_i), s = scale q k^T over the keys that may be attended to
+    output_i = sum_j p_ij v_j            entropy_i = -sum_j p_ij log p_ij = lse_i - sum_j p_ij s_ij
+    key_mass_i = sum_{j in keys} p_ij    column_mass_j = sum_i weight_i p_ij
+
+Work: the product q k^T, 2 B H N M d flops, and one exponential a weight, once forward and once
+backward; the plain form writes and reads N M numbers for the softmax and once more for each
+read-out, and keeps N M for the backward pass. Here the results and `lse` are kept besides the
+inputs. On the CPU blocks of whole rows stay in the cache and give all read-outs in one pass. On the
+GPU one kernel gives output, lse, entropy and key mass by running sums; column mass and the largest
+weights are second passes that start from lse. The backward pass, float64, heads wider than 128 (256
+in half precision) and more than the 16 largest weights take the plain form in large blocks there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from . import cpu as plain
+
+ReadOut = Literal["lse", "entropy", "column_mass", "key_mass", "top", "class_row", "mean_rows"]
+
+
+@dataclass
+class AttentionStats:
+    """Read-outs of attention; None where not wanted. Queries that may attend to nothing count as
+    rows of 0.
+
+    output: (B, H, N, e), weighted mean of the values; lse: (B, H, N), logarithm of the sum of
+    exponentials, -inf without a key; entropy: (B, H, N) in nats; column_mass: (B, H, M), weights
+    summed over the queries; key_mass: (B, H, N), weight on the given keys. These carry gradients to
+    query, key and value, column_mass also to `weights`. Without gradients: top_values, top_indices
+    (B, H, N, k), the largest weights in falling order, 0 and -1 where there are fewer keys;
+    class_row: (B, H, M), the weights of one query; mean_rows: (B, R, M), those of R queries, mean
+    over heads."""
+
+    output: Tensor | None = None
+    lse: Tensor | None = None
+    entropy: Tensor | None = None
+    column_mass: Tensor | None = None
+    key_mass: Tensor | None = None
+    top_values: Tensor | None = None
+    top_indices: Tensor | None = None
+    class_row: Tensor | None = None
+    mean_rows: Tensor | None = None
+
+
+def attention_stats(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor | None = None,
+    *,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    want: Sequence[ReadOut] = ("lse",),
+    keys: Tensor | None = None,
+    k: int = 8,
+    row: int = 0,
+    rows: Tensor | None = None,
+    weights: Tensor | None = None,
+) -> AttentionStats:
+    """Read-outs of softmax(scale query key^T), in blocks: (B, H, N, M) is never held.
+
+    query: (B, H, N, d); key: (B, K, M, d); value: (B, K, M, e), gives `output` in the same pass.
+    mask: bool, True = may attend, (B, M), (B, N, M) or four dimensions that broadcast to (B, H, N,
+    M). causal: the last query stands at the last key. scale: by default d^-1/2. want: names of the
+    read-outs of `AttentionStats` ("top" for both of it). keys: bool (B, M), the set of "key_mass";
+    k: how many for "top"; row: the query of "class_row"; rows: int64 (R,), the queries of
+    "mean_rows"; weights: (B, N), how much each query counts in "column_mass", by default 1 each.
+
+    Raises ValueError if shapes, types or names do not fit.
+    """
+    mask = _check(query, key, value, mask, want, keys, k, rows, weights, row)
+    factor: float = query.shape[-1] ** -0.5 if scale is None else scale
+    found = AttentionStats()
+    if value is not None or set(want) - {"class_row", "mean_rows"}:
+        kind = plain.compute_type(query)
+        numbers = keys[:, None].to(kind) if keys is not None and "key_mass" in want else None
+        counted = weights.to(kind) if weights is not None and "column_mass" in want else None
+        top = k if "top" in want else 0
+        read = torch.ops.headwise.attention_stats(
+            query,
+            key,
+            value,
+            mask,
+            numbers,
+            counted,
+            factor,
+            causal,
+            "entropy" in want,
+            "column_mass" in want,
+            top,
+        )
+        names = ("output", "lse", "entropy", "column_mass", "key_mass", "top_values", "top_indices")
+        for name, tensor in zip(names, read):
+            if (
+                name in want
+                or (name == "output" and value is not None)
+                or (name[:4] == "top_" and top)
+            ):
+                setattr(found, name, tensor)
+    if "class_row" in want:
+        chosen = torch.tensor([row % query.shape[2]], device=query.device)
+        found.class_row = _rows(query, key, mask, chosen, factor, causal)[:, :, 0]
+    if "mean_rows" in want:
+        assert rows is not None
+        found.mean_rows = _mean_rows(query, key, mask, rows, factor, causal)
+    return found
+
+
+def rollout_row(
+    layers: Sequence[tuple[Tensor, Tensor]],
+    *,
+    start: int = 0,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    mix: float = 0.5,
+) -> Tensor:
+    """Row `start` of attention rollout (Abnar and Zuidema, arXiv 2005.00928), as in DCAL (arXiv
+    2205.02151): (B, N).
+
+    layers: (query (B, H, N, d), key (B, K, N, d)) of each layer, first to last; mask: as in
+    `attention_stats`, for all layers. r <- r (mix A + (1 - mix) I) from the last layer to the
+    first, A the mean over heads: one product of a vector with a matrix a layer, never one of two
+    matrices, which would be N times the work. Each row sums to 1 where no query is without keys.
+    Without gradients.
+
+    Raises ValueError if there are no layers or queries and keys differ in number.
+    """
+    if not layers:
+        raise ValueError("rollout_row: needs at least one layer")
+    row = layers[0][0].new_zeros(())
+    with torch.no_grad():
+        for count, (query, key) in enumerate(reversed(layers)):
+            if query.shape[2] != key.shape[2]:
+                raise ValueError(
+                    f"rollout_row: {query.shape[2]} queries but {key.shape[2]} keys; both must be N"
+                )
+            shared = {"mask": mask, "causal": causal, "scale": scale}
+            if count == 0:
+                # One query counts: its row alone is needed of the last layer.
+                first = attention_stats(
+                    query, key, want=("class_row",), row=start, **shared
+                ).class_row
+                assert first is not None
+                row = torch.zeros_like(first[:, 0])
+                row[:, start] = 1.0
+                moved = first.mean(1)
+            else:
+                mass = attention_stats(
+                    query, key, want=("column_mass",), weights=row, **shared
+                ).column_mass
+                assert mass is not None
+                moved = mass.mean(1)
+            row = mix * moved + (1.0 - mix) * row
+    return row
+
+
+@torch.no_grad()
+def _rows(
+    query: Tensor, key: Tensor, mask: Tensor | None, rows: Tensor, scale: float, causal: bool
+) -> Tensor:
+    """Weights (B, H, R, M) of the queries at rows (R,)."""
+    kind = plain.compute_type(query)
+    with torch.autocast(query.device.type, enabled=False):
+        chosen = plain.grouped(query[:, :, rows].to(kind) * scale, key.shape[1])
+        found = (chosen @ key.to(kind).mT).view(*query.shape[:2], len(rows), key.shape[2])
+        if mask is not None:
+            found = found.masked_fill_(
+                ~(mask if mask.shape[2] == 1 else mask[:, :, rows]), plain.HIDDEN
+            )
+        if causal:
+            last = rows + key.shape[2] - query.shape[2]
+            found = found.masked_fill_(
+                torch.arange(key.shape[2], device=rows.device) > last[:, None], plain.HIDDEN
+            )
+        return found.softmax(-1).masked_fill_(found <= plain.FLOOR, 0.0)
+
+
+def _mean_rows(
+    query: Tensor, key: Tensor, mask: Tensor | None, rows: Tensor, scale: float, causal: bool
+) -> Tensor:
+    """Mean over heads (B, R, M) of the weights at rows; a head at a time, as all are H times the
+    result.
+    """
+    heads, kv = query.shape[1], key.shape[1]
+    total = query.new_zeros(())
+    for head in range(heads):
+        group = head * kv // heads
+        allowed = mask if mask is None or mask.shape[1] == 1 else mask[:, head : head + 1]
+        one = _rows(
+            query[:, head : head + 1], key[:, group : group + 1], allowed, rows, scale, causal
+        )
+        total = total + one[:, 0]
+    return total / heads
+
+
+def _check(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor | None,
+    mask: Tensor | None,
+    want: Sequence[str],
+    keys: Tensor | None,
+    k: int,
+    rows: Tensor | None,
+    weights: Tensor | None,
+    row: int,
+) -> Tensor | None:
+    """The mask in four dimensions; ValueError where something does not fit."""
+    name = "attention_stats"
+    unknown = [each for each in want if each not in get_args(ReadOut)]
+    if unknown:
+        raise ValueError(
+            f"{name}: no read-out {unknown[0]!r}; there are {', '.join(get_args(ReadOut))}"
+        )
+    allowed = check_pair(name, query, key, mask)
+    batch, _, queries, _ = query.shape
+    if value is not None and (
+        value.shape[:3] != key.shape[:3] or value.ndim != 4 or value.dtype != query.dtype
+    ):
+        raise ValueError(
+            f"{name}: value {tuple(value.shape)} {value.dtype} does not fit key {tuple(key.shape)}"
+        )
+    if "key_mass" in want and (
+        keys is None or keys.dtype != torch.bool or keys.shape != (batch, key.shape[2])
+    ):
+        given = None if keys is None else f"{keys.dtype} {tuple(keys.shape)}"
+        raise ValueError(f"{name}: key_mass needs keys, bool {(batch, key.shape[2])}, got {given}")
+    if weights is not None and weights.shape != (batch, queries):
+        raise ValueError(f"{name}: weights must be {(batch, queries)}, got {tuple(weights.shape)}")
+    if "top" in want and k < 1:
+        raise ValueError(f"{name}: top needs k of at least 1, got {k}")
+    if "class_row" in want and not -queries <= row < queries:
+        raise ValueError(f"{name}: row {row} is not among {queries} queries")
+    if "mean_rows" in want and (rows is None or rows.dtype != torch.int64 or rows.ndim != 1):
+        raise ValueError(
+            f"{name}: mean_rows needs rows, int64 (R,), got {rows if rows is None else rows.dtype}"
+        )
+    return allowed
+
+
+def check_pair(name: str, query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor | None:
+    """The mask in four dimensions; ValueError where queries, keys and mask do not fit."""
+    fits = (
+        query.ndim == key.ndim == 4
+        and query.shape[0] == key.shape[0]
+        and query.shape[3] == key.shape[3]
+    )
+    if not fits or key.shape[1] == 0 or query.shape[1] % key.shape[1] or query.dtype != key.dtype:
+        raise ValueError(
+            f"{name}: query (B, H, N, d) and key (B, K, M, d), K dividing H, do not fit: "
+            f"{tuple(query.shape)} {query.dtype} and {tuple(key.shape)} {key.dtype}"
+        )
+    if mask is None:
+        return None
+    full = (*query.shape[:3], key.shape[2])
+    given = tuple(mask.shape)
+    if mask.ndim == 2:
+        mask = mask[:, None, None]
+    elif mask.ndim == 3:
+        mask = mask[:, None]
+    fits = mask.ndim == 4 and all(size in (1, whole) for size, whole in zip(mask.shape, full))
+    if mask.dtype != torch.bool or not fits:
+        raise ValueError(
+            f"{name}: mask must be bool and broadcast to {full}, got {mask.dtype} {given}"
+        )
+    return mask
+
+
+@torch.library.custom_op("headwise::attention_stats", mutates_args=())
+def _stats(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor | None,
+    mask: Tensor | None,
+    keys: Tensor | None,
+    weights: Tensor | None,
+    scale: float,
+    causal: bool,
+    entropy: bool,
+    columns: bool,
+    top: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return plain.stats(query, key, value, mask, keys, weights, scale, causal, entropy, columns, top)
+
+
+@_stats.register_fake
+def _(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor | None,
+    mask: Tensor | None,
+    keys: Tensor | None,
+    weights: Tensor | None,
+    scale: float,
+    causal: bool,
+    entropy: bool,
+    columns: bool,
+    top: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return plain.empty(query, key, value, keys, entropy, columns, top)
+
+
+@torch.library.custom_op("headwise::attention_stats_backward", mutates_args=())
+def _backward(
+    g_output: Tensor | None,
+    g_lse: Tensor | None,
+    g_entropy: Tensor | None,
+    g_columns: Tensor | None,
+    g_mass: Tensor | None,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor | None,
+    mask: Tensor | None,
+    keys: Tensor | None,
+    weights: Tensor | None,
+    lse: Tensor,
+    scale: float,
+    causal: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    grads = (g_output, g_lse, g_entropy, g_columns, g_mass)
+    return plain.stats_backward(grads, query, key, value, mask, keys, weights, lse, scale, causal)
+
+
+@_backward.register_fake
+def _(  # type: ignore[no-untyped-def]
+    g_output: Tensor | None,
+    g_lse: Tensor | None,
+    g_entropy: Tensor | None,
+    g_columns: Tensor | None,
+    g_mass: Tensor | None,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor | None,
+    mask: Tensor | None,
+    keys: Tensor | None,
+    weights: Tensor | None,
+    lse: Tensor,
+    scale: float,
+    causal: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    d_value = query.new_empty((0,)) if value is None else value.new_empty(value.shape)
+    d_weights = (
+        query.new_empty((0,), dtype=lse.dtype)
+        if weights is None
+        else weights.new_empty(weights.shape)
+    )
+    return query.new_empty(query.shape), key.new_empty(key.shape), d_value, d_weights
+
+
+def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    query, key, value, mask, keys, weights, ctx.scale, ctx.causal, *_ = inputs
+    ctx.save_for_backward(query, key, value, mask, keys, weights, output[1])
+    ctx.mark_non_differentiable(output[5], output[6])
+    ctx.set_materialize_grads(False)
+
+
+def _gradient(ctx, *grads: Tensor | None):  # type: ignore[no-untyped-def]
+    if all(grad is None for grad in grads[:5]):
+        return (None,) * 11
+    _, _, value, _, _, weights, _ = ctx.saved_tensors
+    d_query, d_key, d_value, d_weights = torch.ops.headwise.attention_stats_backward(
+        *grads[:5], *ctx.saved_tensors, ctx.scale, ctx.causal
+    )
+    d_value = None if value is None else d_value
+    d_weights = None if weights is None else d_weights
+    return d_query, d_key, d_value, None, None, d_weights, None, None, None, None, None
+
+
+_stats.register_autograd(_gradient, setup_context=_save)
+
+
+@_stats.register_kernel("cuda")
+def _(query, key, value, mask, keys, weights, scale, causal, entropy, columns, top):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
+    form = plain
+    if find_spec("triton") is not None:
+        from . import triton as device
+
+        form = device if device.fits(query, value, top) else plain
+    return form.stats(query, key, value, mask, keys, weights, scale, causal, entropy, columns, top)

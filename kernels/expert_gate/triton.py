@@ -1,0 +1,277 @@
+"""Triton form of the gate of experts.
+
+Shapes: T tokens, E experts, K active experts of a token.
+
+A program owns a block of rows and holds their scores: softmax, the K greatest in turn, weights and
+statistics are made without a tensor (T, E) in memory. Statistics leave as one row of partial sums a
+program, which PyTorch adds up: no atomic operations, so two runs give the same numbers."""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+NUMBERS = 512  # scores of a program: 4 a thread, without spills on sm_90
+SCORES = {"softmax": 0, "sigmoid": 1, "given": 2}
+TINY = torch.finfo(torch.float32).tiny
+
+
+@triton.jit
+def probabilities(s, inside, SCORE: tl.constexpr):  # pragma: no cover - device code
+    """p, exp(s - top) and log-sum-exp of rows; 0 outside."""
+    top = tl.max(tl.where(inside, s, float("-inf")), 1)
+    top = tl.where(top == float("-inf"), 0.0, top)
+    raised = tl.where(inside, tl.exp(s - top[:, None]), 0.0)
+    total = tl.sum(raised, 1)
+    soft = raised / total[:, None]  # pyright: ignore[reportArgumentType]
+    if SCORE == 0:
+        p = soft
+    elif SCORE == 1:
+        p = tl.where(inside, 1 / (1 + tl.exp(-s)), 0.0)
+    else:
+        p = tl.where(inside, s, 0.0)
+    return p, soft, tl.log(total) + top
+
+
+@triton.jit
+def gate_kernel(
+    scores,
+    bias,
+    there,
+    weights,
+    chosen,
+    lse,
+    count_parts,
+    mean_parts,
+    log_parts,
+    entropy_parts,
+    count,
+    experts,
+    scale,
+    tiny,
+    ACTIVE: tl.constexpr,
+    KEPT: tl.constexpr,
+    SCORE: tl.constexpr,
+    NORMALISE: tl.constexpr,
+    BIAS: tl.constexpr,
+    MASK: tl.constexpr,
+    ROWS: tl.constexpr,
+    EXPERTS: tl.constexpr,
+):  # pragma: no cover - device code
+    program = tl.program_id(0).to(tl.int64)
+    t = program * ROWS + tl.arange(0, ROWS)
+    e = tl.arange(0, EXPERTS)
+    k = tl.arange(0, KEPT)
+    row = t < count
+    known = e < experts
+    s = tl.load(
+        scores + t[:, None] * experts + e[None, :], mask=row[:, None] & known[None, :], other=0.0
+    )
+    p, _, logs = probabilities(s, known[None, :] & (t >= 0)[:, None], SCORE)
+    real = row
+    if MASK:
+        real = real & (tl.load(there + t, mask=row, other=0) != 0)
+    left = p
+    if BIAS:
+        left += tl.load(bias + e, mask=known, other=0.0)[None, :]
+    left = tl.where(known[None, :], left, float("-inf"))
+    kept = tl.zeros((ROWS, KEPT), tl.float32)
+    names = tl.zeros((ROWS, KEPT), tl.int64) + experts
+    total = tl.zeros((ROWS,), tl.float32)
+    for i in range(ACTIVE):
+        best = tl.minimum(tl.argmax(left, 1, tie_break_left=True), experts - 1)
+        this = e[None, :] == best[:, None]
+        value = tl.sum(tl.where(this, p, 0.0), 1)
+        total += value
+        kept = tl.where(k[None, :] == i, value[:, None], kept)  # pyright: ignore[reportArgumentType]
+        names = tl.where((k[None, :] == i) & real[:, None], best[:, None].to(tl.int64), names)
+        left = tl.where(this, float("-inf"), left)
+        number = tl.sum((this & real[:, None]).to(tl.int32), 0)
+        tl.store(count_parts + (program * ACTIVE + i) * experts + e, number, mask=known)
+    if NORMALISE:
+        kept = kept / tl.maximum(total, tiny)[:, None]
+    kept = tl.where(real[:, None], kept * scale, 0.0)
+    place = t[:, None] * ACTIVE + k[None, :]
+    stored = row[:, None] & (k < ACTIVE)[None, :]
+    tl.store(weights + place, kept, mask=stored)
+    tl.store(chosen + place, names, mask=stored)
+    if SCORE == 2:
+        logs = tl.zeros((ROWS,), tl.float32)
+    tl.store(lse + t, logs, mask=row)
+    q = p
+    if SCORE != 0:
+        q = p / tl.maximum(tl.sum(p, 1), tiny)[:, None]
+    q = tl.where(real[:, None], q, 0.0)
+    tl.store(mean_parts + program * experts + e, tl.sum(q, 0), mask=known)
+    tl.store(log_parts + program, tl.sum(tl.where(real, logs * logs, 0.0), 0))
+    entropy = tl.where(q > 0, -q * tl.log(tl.where(q > 0, q, 1.0)), 0.0)
+    tl.store(entropy_parts + program, tl.sum(tl.sum(entropy, 1), 0))
+
+
+@triton.jit
+def gate_backward_kernel(
+    d_weights,
+    d_mean,
+    d_log,
+    scores,
+    chosen,
+    tokens,
+    d_scores,
+    count,
+    experts,
+    scale,
+    tiny,
+    ACTIVE: tl.constexpr,
+    SCORE: tl.constexpr,
+    NORMALISE: tl.constexpr,
+    ROWS: tl.constexpr,
+    EXPERTS: tl.constexpr,
+):  # pragma: no cover - device code
+    t = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    e = tl.arange(0, EXPERTS)
+    row = t < count
+    known = e < experts
+    inside = row[:, None] & known[None, :]
+    place = t[:, None] * experts + e[None, :]
+    s = tl.load(scores + place, mask=inside, other=0.0)
+    p, soft, logs = probabilities(s, known[None, :] & (t >= 0)[:, None], SCORE)
+    real = tl.load(chosen + t * ACTIVE, mask=row, other=0) < experts
+    share = tl.where(real, 1 / tl.maximum(tl.load(tokens), 1.0), 0.0)
+    total = tl.zeros((ROWS,), tl.float32)
+    mixed = tl.zeros((ROWS,), tl.float32)
+    g = tl.load(d_mean + e, mask=known, other=0.0)
+    d = share[:, None] * g[None, :] + tl.zeros((ROWS, EXPERTS), tl.float32)
+    if SCORE != 0:
+        whole = tl.maximum(tl.sum(p, 1), tiny)
+        d = (d - (share * tl.sum(p * g[None, :], 1) / whole)[:, None]) / whole[:, None]
+    if NORMALISE:
+        for i in range(ACTIVE):
+            which = tl.load(chosen + t * ACTIVE + i, mask=row, other=0)
+            value = tl.sum(tl.where(e[None, :] == which[:, None], p, 0.0), 1)
+            total += value
+            mixed += value * tl.load(d_weights + t * ACTIVE + i, mask=row, other=0.0)
+        total = tl.maximum(total, tiny)
+    for i in range(ACTIVE):
+        which = tl.load(chosen + t * ACTIVE + i, mask=row, other=0)
+        grad = tl.load(d_weights + t * ACTIVE + i, mask=row, other=0.0)
+        if NORMALISE:
+            grad = (grad - mixed / total) / total
+        d += tl.where((e[None, :] == which[:, None]) & real[:, None], scale * grad[:, None], 0.0)
+    if SCORE == 0:
+        d = p * (d - tl.sum(p * d, 1)[:, None])  # pyright: ignore[reportArgumentType]
+    elif SCORE == 1:
+        d = p * (1 - p) * d
+    if SCORE != 2:
+        d += (share * 2 * tl.load(d_log) * logs)[:, None] * soft
+    tl.store(d_scores + place, tl.where(real[:, None], d, 0.0), mask=inside)
+
+
+def _tile(experts: int) -> tuple[int, int]:
+    padded = max(2, triton.next_power_of_2(experts))
+    return max(1, NUMBERS // padded), padded
+
+
+def _constants(
+    active: int, score: str, normalise: bool, scores: Tensor, **more: Any
+) -> dict[str, Any]:
+    rows, padded = _tile(scores.shape[1])
+    found = {
+        "ACTIVE": active,
+        "SCORE": SCORES[score],
+        "NORMALISE": normalise,
+        "ROWS": rows,
+        "EXPERTS": padded,
+    }
+    return found | more
+
+
+def forward(
+    scores: Tensor,
+    bias: Tensor | None,
+    there: Tensor | None,
+    active: int,
+    score: str,
+    normalise: bool,
+    scale: float,
+) -> tuple[Tensor, ...]:
+    """As `expert_gate.forward`, by Triton."""
+    scores = scores.contiguous()
+    count, experts = scores.shape
+    rows, _ = _tile(experts)
+    programs = triton.cdiv(count, rows)
+    weights, chosen = (
+        scores.new_empty((count, active)),
+        scores.new_empty((count, active), dtype=torch.int64),
+    )
+    lse, counts = (
+        scores.new_empty((count,)),
+        scores.new_empty((programs, active, experts), dtype=torch.int32),
+    )
+    mean, logs, entropy = (scores.new_empty((programs, *more)) for more in ((experts,), (), ()))
+    number = scores.new_full((), count) if there is None else there.sum().to(scores.dtype)
+    if count:
+        gate_kernel[(programs,)](
+            scores,
+            scores if bias is None else bias.contiguous(),
+            scores if there is None else there.to(torch.uint8),
+            weights,
+            chosen,
+            lse,
+            counts,
+            mean,
+            logs,
+            entropy,
+            count,
+            experts,
+            scale,
+            TINY,
+            **_constants(
+                active,
+                score,
+                normalise,
+                scores,
+                KEPT=triton.next_power_of_2(active),
+                BIAS=bias is not None,
+                MASK=there is not None,
+            ),
+        )
+    share = 1 / number.clamp_min(1)
+    sums = mean.sum(0) * share, logs.sum() * share, entropy.sum() * share
+    return weights, chosen, counts.sum(0, dtype=torch.int64), *sums, number, lse
+
+
+def backward(
+    d_weights: Tensor,
+    d_mean: Tensor,
+    d_log: Tensor,
+    scores: Tensor,
+    chosen: Tensor,
+    lse: Tensor,
+    number: Tensor,
+    score: str,
+    normalise: bool,
+    scale: float,
+) -> Tensor:
+    """As `expert_gate.backward`, by Triton."""
+    scores = scores.contiguous()
+    count, experts = scores.shape
+    rows, _ = _tile(experts)
+    d_scores = scores.new_empty((count, experts))
+    if count:
+        gate_backward_kernel[(triton.cdiv(count, rows),)](
+            d_weights.contiguous(),
+            d_mean.contiguous(),
+            d_log.contiguous(),
+            scores,
+            chosen.contiguous(),
+            number,
+            d_scores,
+            count,
+            experts,
+            scale,
+            TINY,
+            **_constants(chosen.shape[1], score, normalise, scores),
+        )
+    return d_scores

@@ -1,0 +1,180 @@
+"""Attention in which each token uses some of the heads: only the queries of tokens that use a head
+are computed for it.
+
+Shapes: B batch, H heads, N tokens, M keys, K heads of keys and values (K divides H), d width of a
+head, n_h tokens that use head h.
+
+    out_h = gate_h softmax(q_h k^T scale) v  for the n_h tokens with gate_h != 0, and 0 for the others
+    with g = d out: d gate = g.o, and through the attention goes gate g; where gate = 0 every gradient is 0
+
+Work: sum_h 4 n_h M d flops forward instead of 4 H N M d; gathering and scattering move 2 n_h d
+numbers a head. Dense attention times the gate computes all H N rows. Kept for the backward pass:
+inputs, output and one number a row. On the CPU every batch row and head is one call of PyTorch's
+fused operator on its gathered queries, so that nothing is padded; with masks of pairs or causal,
+blocks of queries, so that no mask of N x M numbers is made. On the GPU one kernel gathers by an
+index sorted by head; programs beyond n_h end at once."""
+
+from importlib.util import find_spec
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from . import cpu as plain
+
+
+def gathered_heads(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    gate: Tensor,
+    mask: Tensor | None = None,
+    *,
+    causal: bool = False,
+    scale: float | None = None,
+) -> Tensor:
+    """Attention times gate, computed only where the gate is not 0.
+
+    query: (B, H, N, d); key, value: (B, K, M, d) with K dividing H; gate: (B, H, N); mask: bool,
+    broadcasts to (B, H, N, M), True = may attend, a row of none gives 0; causal: query i sees keys
+    up to i + M - N; scale: by default 1 / sqrt(d). Returns (B, H, N, d). On a GPU it needs Triton
+    and at most 32 bits.
+
+    Raises ValueError if shapes or types do not fit. Source of the gate: MoH, arXiv 2410.11842,
+    section 3."""
+    _check(query, key, value, gate, mask)
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    return torch.ops.headwise.gathered_heads(query, key, value, gate, mask, causal, scale)[0]
+
+
+def _check(query: Tensor, key: Tensor, value: Tensor, gate: Tensor, mask: Tensor | None) -> None:
+    if (
+        query.ndim != 4
+        or key.ndim != 4
+        or key.shape != value.shape
+        or gate.shape != query.shape[:-1]
+    ):
+        raise ValueError(
+            f"gathered_heads: query must be (B, H, N, d), key and value (B, K, M, d), gate (B, H, N), got "
+            f"{tuple(query.shape)}, {tuple(key.shape)}, {tuple(value.shape)}, {tuple(gate.shape)}"
+        )
+    batch, heads, _, width = query.shape
+    if key.shape[0] != batch or key.shape[3] != width or key.shape[1] < 1 or heads % key.shape[1]:
+        raise ValueError(
+            f"gathered_heads: key {tuple(key.shape)} does not fit query {tuple(query.shape)}"
+        )
+    if key.dtype != query.dtype or value.dtype != query.dtype:
+        raise ValueError(f"gathered_heads: types differ, {query.dtype}, {key.dtype}, {value.dtype}")
+    if mask is not None:
+        full = (*query.shape[:3], key.shape[2])
+        fits = mask.ndim == 4 and all(a in (1, b) for a, b in zip(mask.shape, full))
+        if mask.dtype != torch.bool or not fits:
+            raise ValueError(
+                f"gathered_heads: mask must be bool and broadcast to {full}, got {tuple(mask.shape)}"
+            )
+
+
+@torch.library.custom_op("headwise::gathered_heads", mutates_args=())
+def _gathered(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    gate: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    return plain.forward(query, key, value, gate, mask, causal, scale)
+
+
+@_gathered.register_fake
+def _(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    gate: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    # The number of switched-on rows never shows in a shape, so graphs stay whole.
+    return plain.token_major(query), query.new_empty(
+        query.shape[:-1], dtype=plain.compute_type(query)
+    )
+
+
+@torch.library.custom_op("headwise::gathered_heads_backward", mutates_args=())
+def _gathered_backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    gate: Tensor,
+    mask: Tensor | None,
+    out: Tensor,
+    lse: Tensor,
+    causal: bool,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return plain.backward(grad, query, key, value, gate, mask, out, lse, causal, scale)
+
+
+@_gathered_backward.register_fake
+def _(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    gate: Tensor,
+    mask: Tensor | None,
+    out: Tensor,
+    lse: Tensor,
+    causal: bool,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return (
+        plain.token_major(query),
+        key.new_empty(key.shape),
+        value.new_empty(value.shape),
+        gate.new_empty(gate.shape),
+    )
+
+
+def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    *tensors, ctx.causal, ctx.scale = inputs
+    ctx.save_for_backward(*tensors, *output)
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _gradient(ctx, grad: Tensor | None, _: Tensor | None):  # type: ignore[no-untyped-def]
+    if grad is None:
+        return None, None, None, None, None, None, None
+    gradients = torch.ops.headwise.gathered_heads_backward(
+        grad, *ctx.saved_tensors, ctx.causal, ctx.scale
+    )
+    return *gradients, None, None, None
+
+
+_gathered.register_autograd(_gradient, setup_context=_save)
+
+
+def triton_form(query: Tensor) -> ModuleType:  # pragma: no cover - asked only with a CUDA tensor
+    """The Triton kernels. Raises ValueError where they cannot run."""
+    if find_spec("triton") is None or query.dtype == torch.float64:
+        raise ValueError(
+            f"gathered_heads: on a GPU it needs Triton and no float64, got {query.dtype}"
+        )
+    from . import triton as gathered_heads_triton
+
+    return gathered_heads_triton
+
+
+@_gathered.register_kernel("cuda")
+def _(query, *others):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
+    return triton_form(query).forward(query, *others)
+
+
+@_gathered_backward.register_kernel("cuda")
+def _(grad, query, *others):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
+    return triton_form(query).backward(grad, query, *others)

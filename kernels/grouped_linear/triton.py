@@ -1,0 +1,310 @@
+"""Triton form of the linear layers of many experts.
+
+Shapes: T tokens, S rows sorted by expert, E experts, D width of the input, F of the output.
+
+Rows: a program owns a block of rows of one expert and a block of output columns; which expert and
+which rows, two short lists say that are made on the device, with room for S / ROWS + E blocks, so
+that no count is waited for; blocks behind the last end at once. Rows are gathered, or activated,
+while they are loaded; bias, or the slope of the activation in the backward pass, is applied before
+storing. Weights: a program owns a block of one expert's weight and walks its rows. Limited by
+matrix products from some hundred rows an expert on, by reading the weights below. Sums are float32.
+"""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .cpu import ACTIVATIONS, sum_of_copies
+
+ROWS, COLUMNS, STEP = 32, 64, 32
+
+
+@triton.jit
+def _act(h, ACTIVATION: tl.constexpr):  # pragma: no cover - device code
+    if ACTIVATION == 1:
+        h = tl.maximum(h, 0.0)
+    elif ACTIVATION == 2:
+        h = 0.5 * h * (1.0 + tl.erf(h * 0.7071067811865476))
+    elif ACTIVATION == 3:
+        h = h * tl.sigmoid(1.702 * h)
+    elif ACTIVATION == 4:
+        h = h * tl.sigmoid(h)
+    return h
+
+
+@triton.jit
+def _slope(h, ACTIVATION: tl.constexpr):  # pragma: no cover - device code
+    slope = tl.full(h.shape, 1.0, tl.float32)
+    if ACTIVATION == 1:
+        slope = tl.where(h > 0.0, 1.0, 0.0)
+    elif ACTIVATION == 2:
+        slope = (
+            0.5 * (1.0 + tl.erf(h * 0.7071067811865476))
+            + h * tl.exp(-0.5 * h * h) * 0.3989422804014327
+        )
+    elif ACTIVATION == 3:
+        s = tl.sigmoid(1.702 * h)
+        slope = s + 1.702 * h * s * (1.0 - s)
+    elif ACTIVATION == 4:
+        s = tl.sigmoid(h)
+        slope = s + h * s * (1.0 - s)
+    return slope
+
+
+@triton.jit
+def _load(
+    x, source, live, d, width, stride, ACTIVATION: tl.constexpr, GATED: tl.constexpr
+):  # pragma: no cover
+    """Rows of x, activated: (rows, len d), in the type of x."""
+    place = x + source[:, None] * stride + d[None, :]
+    inside = live[:, None] & (d < width)[None, :]
+    raw = tl.load(place, mask=inside, other=0.0)
+    if ACTIVATION > 0 or GATED:
+        value = _act(raw.to(tl.float32), ACTIVATION)
+        if GATED:
+            value = value * tl.load(place + width, mask=inside, other=0.0).to(tl.float32)
+        raw = value.to(raw.dtype)
+    return raw
+
+
+@triton.jit
+def rows_kernel(
+    x,
+    weight,
+    bias,
+    tokens,
+    hidden,
+    expert_of,
+    first_of,
+    offsets,
+    out,
+    experts,
+    width,
+    outputs,
+    x_s,
+    w_e,
+    w_in,
+    w_out,
+    o_s,
+    GATHER: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    GATED: tl.constexpr,
+    BIAS: tl.constexpr,
+    SLOPE: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    STEP: tl.constexpr,
+):  # pragma: no cover - device code
+    e = tl.load(expert_of + tl.program_id(0))
+    if e >= experts:
+        return
+    rows = tl.load(first_of + tl.program_id(0)) + tl.arange(0, ROWS)
+    live = rows < tl.load(offsets + e + 1)
+    rows = rows.to(tl.int64)
+    source = rows
+    if GATHER:
+        source = tl.load(tokens + rows, mask=live, other=0).to(tl.int64)
+    f = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    own = weight + e.to(tl.int64) * w_e
+    summed = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for start in range(0, width, STEP):
+        d = start + tl.arange(0, STEP)
+        # The slope belongs to what is stored: then nothing is activated on loading.
+        if SLOPE:
+            a = _load(x, source, live, d, width, x_s, 0, False)  # pyright: ignore[reportArgumentType]
+        else:
+            a = _load(x, source, live, d, width, x_s, ACTIVATION, GATED)
+        place = own + d[:, None] * w_in + f[None, :] * w_out
+        w = tl.load(place, mask=(d < width)[:, None] & (f < outputs)[None, :], other=0.0)
+        summed += tl.dot(a, w, input_precision="tf32x3")
+    if BIAS:
+        summed += tl.load(bias + e.to(tl.int64) * outputs + f, mask=f < outputs, other=0.0).to(
+            tl.float32
+        )[None, :]
+    inside = live[:, None] & (f < outputs)[None, :]
+    place = rows[:, None] * o_s + f[None, :]
+    if SLOPE:
+        gate = tl.load(hidden + place, mask=inside, other=0.0).to(tl.float32)
+        if GATED:
+            up = tl.load(hidden + place + outputs, mask=inside, other=0.0).to(tl.float32)
+            tl.store(out + place + outputs, summed * _act(gate, ACTIVATION), mask=inside)
+            summed = summed * up
+        summed = summed * _slope(gate, ACTIVATION)
+    tl.store(out + place, summed, mask=inside)
+
+
+@triton.jit
+def weight_kernel(
+    grad,
+    x,
+    tokens,
+    offsets,
+    d_weight,
+    d_bias,
+    width,
+    outputs,
+    g_s,
+    x_s,
+    GATHER: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    GATED: tl.constexpr,
+    BIAS: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    STEP: tl.constexpr,
+):  # pragma: no cover - device code
+    e = tl.program_id(0)
+    f = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    d = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
+    summed = tl.zeros((ROWS, COLUMNS), tl.float32)
+    total = tl.zeros((ROWS,), tl.float32)
+    last = tl.load(offsets + e + 1)
+    for start in range(tl.load(offsets + e), last, STEP):
+        rows = start + tl.arange(0, STEP)
+        live = rows < last
+        rows = rows.to(tl.int64)
+        source = rows
+        if GATHER:
+            source = tl.load(tokens + rows, mask=live, other=0).to(tl.int64)
+        a = _load(x, source, live, d, width, x_s, ACTIVATION, GATED)
+        place = grad + rows[None, :] * g_s + f[:, None]
+        g = tl.load(place, mask=live[None, :] & (f < outputs)[:, None], other=0.0)
+        summed += tl.dot(g, a, input_precision="tf32x3")
+        if BIAS:
+            total += tl.sum(g.to(tl.float32), 1)
+    place = (e.to(tl.int64) * outputs + f)[:, None] * width + d[None, :]
+    tl.store(d_weight + place, summed, mask=(f < outputs)[:, None] & (d < width)[None, :])
+    if BIAS:
+        # Of the programs of an expert that hold the same outputs, one stores their bias.
+        mine = (tl.program_id(2) == 0) & (f < outputs)
+        tl.store(d_bias + e.to(tl.int64) * outputs + f, total, mask=mine)
+
+
+def _tiles(offsets: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """Expert (E: none) and first row of each block of rows, int32, as many as there can be."""
+    experts = len(offsets) - 1
+    ends = ((offsets.diff() + ROWS - 1) // ROWS).cumsum(0)
+    block = torch.arange(triton.cdiv(rows, ROWS) + experts, device=offsets.device)
+    expert = torch.searchsorted(ends, block, right=True)
+    known = expert.clamp_max(experts - 1)
+    before = torch.nn.functional.pad(ends, (1, 0))[known]
+    return expert.to(torch.int32), (offsets[known] + (block - before) * ROWS).to(torch.int32)
+
+
+def _rows(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    offsets: Tensor,
+    tokens: Tensor | None,
+    hidden: Tensor | None,
+    activation: str,
+    gated: bool,
+    transposed: bool,
+) -> Tensor:
+    """x_s W_e^T + b_e, or transposed x_s W_e, then times the slope of the activation at `hidden` if
+    it is given.
+    """
+    rows = x.shape[0] if tokens is None else tokens.shape[0]
+    _, outputs, width = weight.shape
+    steps = [weight.stride(0), weight.stride(2), weight.stride(1)]
+    if transposed:
+        outputs, width, steps = width, outputs, [steps[0], steps[2], steps[1]]
+    out = x.new_zeros((rows, outputs * (2 if gated and hidden is not None else 1)))
+    if out.numel():
+        expert, first = _tiles(offsets, rows)
+        place: Any = rows_kernel[len(expert), triton.cdiv(outputs, COLUMNS)]
+        place(
+            x,
+            weight,
+            x if bias is None else bias,
+            offsets if tokens is None else tokens,
+            x if hidden is None else hidden,
+            expert,
+            first,
+            offsets,
+            out,
+            len(weight),
+            width,
+            outputs,
+            x.stride(0),
+            *steps,
+            out.stride(0),
+            GATHER=tokens is not None,
+            ACTIVATION=ACTIVATIONS.index(activation),
+            GATED=gated,
+            BIAS=bias is not None,
+            SLOPE=hidden is not None,
+            ROWS=ROWS,
+            COLUMNS=COLUMNS,
+            STEP=STEP,
+        )
+    return out
+
+
+def forward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    offsets: Tensor,
+    tokens: Tensor | None,
+    activation: str,
+    gated: bool,
+) -> Tensor:
+    """As `grouped_linear_plain.forward`, by Triton."""
+    bias = None if bias is None else bias.contiguous()
+    return _rows(
+        x.contiguous(), weight.contiguous(), bias, offsets, tokens, None, activation, gated, False
+    )
+
+
+def backward(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    has_bias: bool,
+    offsets: Tensor,
+    tokens: Tensor | None,
+    place: Tensor | None,
+    activation: str,
+    gated: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `grouped_linear_plain.backward`, by Triton."""
+    grad, x, weight = grad.contiguous(), x.contiguous(), weight.contiguous()
+    experts, outputs, width = weight.shape
+    d_weight = torch.empty_like(weight)
+    d_bias = weight.new_empty((experts, outputs) if has_bias else 0)
+    if weight.numel():
+        launch: Any = weight_kernel[
+            experts, triton.cdiv(outputs, ROWS), triton.cdiv(width, COLUMNS)
+        ]
+        launch(
+            grad,
+            x,
+            offsets if tokens is None else tokens,
+            offsets,
+            d_weight,
+            d_bias,
+            width,
+            outputs,
+            grad.stride(0),
+            x.stride(0),
+            GATHER=tokens is not None,
+            ACTIVATION=ACTIVATIONS.index(activation),
+            GATED=gated,
+            BIAS=has_bias,
+            ROWS=ROWS,
+            COLUMNS=COLUMNS,
+            STEP=STEP,
+        )
+    if place is None:
+        return (
+            _rows(grad, weight, None, offsets, None, x, activation, gated, True),
+            d_weight,
+            d_bias,
+        )
+    d_rows = _rows(grad, weight, None, offsets, None, None, "none", False, True)
+    return sum_of_copies(d_rows, place, x), d_weight, d_bias

@@ -1,0 +1,329 @@
+"""Triton form of pair-wise cross-attention.
+
+Shapes: B batch, H heads, N queries, M keys, d width of queries and keys, e width of values; p(b)
+partner of sample b.
+
+Forward and gradient of the queries: a program owns a block of queries of one head and walks the
+keys of its sample and then those of the partner, whose place it reads from `partner`: one loop,
+nothing is copied. Gradient of keys and values: a program owns a block of keys of sample c and walks
+the queries of c and then those of all samples that have c as their partner (`order` holds the
+samples sorted by partner, `first` where those of each begin): nothing is atomic, every sum has one
+order. Exponentials are powers of 2, scale includes log2(e); lse is the natural logarithm."""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .cpu import room, rowwise
+
+LOG2E = tl.constexpr(1.4426950408889634)
+LN2 = tl.constexpr(0.6931471805599453)
+QUERIES, KEYS = 64, 32
+
+
+@triton.jit
+def _tile(base, rows, live, stride, width, WIDTH: tl.constexpr):  # pragma: no cover - device code
+    """(rows, WIDTH), 0 beyond the edges; rows `stride` numbers apart."""
+    c = tl.arange(0, WIDTH)
+    place = base + rows.to(tl.int64)[:, None] * stride + c[None, :]
+    return tl.load(place, mask=live[:, None] & (c < width)[None, :], other=0.0)
+
+
+@triton.jit
+def _put(
+    base, rows, live, stride, width, tile, WIDTH: tl.constexpr
+):  # pragma: no cover - device code
+    c = tl.arange(0, WIDTH)
+    place = base + rows.to(tl.int64)[:, None] * stride + c[None, :]
+    tl.store(place, tile, mask=live[:, None] & (c < width)[None, :])
+
+
+@triton.jit
+def forward_kernel(
+    query,
+    key,
+    value,
+    partner,
+    out,
+    lse,
+    heads,
+    queries,
+    keys,
+    width,
+    value_width,
+    scale,
+    q_b,
+    q_h,
+    q_n,
+    k_b,
+    k_h,
+    k_n,
+    v_b,
+    v_h,
+    v_n,
+    o_b,
+    o_h,
+    o_n,
+    QUERIES: tl.constexpr,
+    KEYS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    VALUE_WIDTH: tl.constexpr,
+):  # pragma: no cover - device code
+    pair = tl.program_id(1)
+    b, h = (pair // heads).to(tl.int64), pair % heads
+    other = tl.load(partner + b)
+    i = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
+    asked = i < queries
+    q = _tile(query + b * q_b + h * q_h, i, asked, q_n, width, WIDTH)
+    top = tl.full((QUERIES,), float("-inf"), tl.float32)
+    total = tl.zeros((QUERIES,), tl.float32)
+    summed = tl.zeros((QUERIES, VALUE_WIDTH), tl.float32)
+    tiles = tl.cdiv(keys, KEYS)
+    for t in range(2 * tiles):
+        c = tl.where(t < tiles, b, other)
+        j = tl.where(t < tiles, t, t - tiles) * KEYS + tl.arange(0, KEYS)
+        k = _tile(key + c * k_b + h * k_h, j, j < keys, k_n, width, WIDTH)
+        v = _tile(value + c * v_b + h * v_h, j, j < keys, v_n, value_width, VALUE_WIDTH)
+        scores = tl.dot(q, tl.trans(k), input_precision="tf32x3") * (scale * LOG2E)
+        scores = tl.where((j < keys)[None, :], scores, float("-inf"))
+        new = tl.maximum(top, tl.max(scores, 1))
+        weight = tl.exp2(scores - new[:, None])
+        keep = tl.exp2(top - new)
+        total = total * keep + tl.sum(weight, 1)
+        summed = summed * keep[:, None] + tl.dot(weight.to(v.dtype), v, input_precision="tf32x3")
+        top = new
+    _put(out + b * o_b + h * o_h, i, asked, o_n, value_width, summed / total[:, None], VALUE_WIDTH)
+    tl.store(lse + pair.to(tl.int64) * queries + i, (top + tl.log2(total)) * LN2, mask=asked)
+
+
+@triton.jit
+def query_backward_kernel(
+    grad,
+    query,
+    key,
+    value,
+    partner,
+    lse,
+    delta,
+    d_query,
+    heads,
+    queries,
+    keys,
+    width,
+    value_width,
+    scale,
+    g_b,
+    g_h,
+    g_n,
+    q_b,
+    q_h,
+    q_n,
+    k_b,
+    k_h,
+    k_n,
+    v_b,
+    v_h,
+    v_n,
+    QUERIES: tl.constexpr,
+    KEYS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    VALUE_WIDTH: tl.constexpr,
+):  # pragma: no cover - device code
+    pair = tl.program_id(1)
+    b, h = (pair // heads).to(tl.int64), pair % heads
+    other = tl.load(partner + b)
+    i = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
+    asked, at = i < queries, pair.to(tl.int64) * queries + i
+    q = _tile(query + b * q_b + h * q_h, i, asked, q_n, width, WIDTH)
+    g = _tile(grad + b * g_b + h * g_h, i, asked, g_n, value_width, VALUE_WIDTH)
+    sums = tl.load(lse + at, mask=asked, other=float("inf")) * LOG2E
+    part = tl.load(delta + at, mask=asked, other=0.0)
+    summed = tl.zeros((QUERIES, WIDTH), tl.float32)
+    tiles = tl.cdiv(keys, KEYS)
+    for t in range(2 * tiles):
+        c = tl.where(t < tiles, b, other)
+        j = tl.where(t < tiles, t, t - tiles) * KEYS + tl.arange(0, KEYS)
+        k = _tile(key + c * k_b + h * k_h, j, j < keys, k_n, width, WIDTH)
+        v = _tile(value + c * v_b + h * v_h, j, j < keys, v_n, value_width, VALUE_WIDTH)
+        scores = tl.dot(q, tl.trans(k), input_precision="tf32x3") * (scale * LOG2E)
+        weight = tl.where((j < keys)[None, :], tl.exp2(scores - sums[:, None]), 0.0)
+        slope = weight * (tl.dot(g, tl.trans(v), input_precision="tf32x3") - part[:, None]) * scale
+        summed += tl.dot(slope.to(k.dtype), k, input_precision="tf32x3")
+    _put(d_query + pair.to(tl.int64) * queries * width, i, asked, width, width, summed, WIDTH)
+
+
+@triton.jit
+def key_backward_kernel(
+    grad,
+    query,
+    key,
+    value,
+    order,
+    first,
+    lse,
+    delta,
+    d_key,
+    d_value,
+    heads,
+    queries,
+    keys,
+    width,
+    value_width,
+    scale,
+    g_b,
+    g_h,
+    g_n,
+    q_b,
+    q_h,
+    q_n,
+    k_b,
+    k_h,
+    k_n,
+    v_b,
+    v_h,
+    v_n,
+    QUERIES: tl.constexpr,
+    KEYS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    VALUE_WIDTH: tl.constexpr,
+):  # pragma: no cover - device code
+    pair = tl.program_id(1)
+    c, h = (pair // heads).to(tl.int64), pair % heads
+    j = tl.program_id(0) * KEYS + tl.arange(0, KEYS)
+    live = j < keys
+    k = _tile(key + c * k_b + h * k_h, j, live, k_n, width, WIDTH)
+    v = _tile(value + c * v_b + h * v_h, j, live, v_n, value_width, VALUE_WIDTH)
+    for_key = tl.zeros((KEYS, WIDTH), tl.float32)
+    for_value = tl.zeros((KEYS, VALUE_WIDTH), tl.float32)
+    begin = tl.load(first + c)
+    samples = (tl.load(first + c + 1) - begin).to(
+        tl.int32
+    ) + 1  # itself and those that have it as their partner
+    tiles = tl.cdiv(queries, QUERIES)
+    for t in range(samples * tiles):
+        turn = t // tiles
+        b = tl.where(turn == 0, c, tl.load(order + begin + turn - 1, mask=turn > 0, other=0))
+        i = (t - turn * tiles) * QUERIES + tl.arange(0, QUERIES)
+        asked, at = i < queries, (b * heads + h) * queries + i
+        q = _tile(query + b * q_b + h * q_h, i, asked, q_n, width, WIDTH)
+        g = _tile(grad + b * g_b + h * g_h, i, asked, g_n, value_width, VALUE_WIDTH)
+        # +inf where there is no query, so that its weights are 0.
+        sums = tl.load(lse + at, mask=asked, other=float("inf")) * LOG2E
+        part = tl.load(delta + at, mask=asked, other=0.0)
+        # Keys come first, so that the two products that sum over queries need no turning.
+        scores = tl.dot(k, tl.trans(q), input_precision="tf32x3") * (scale * LOG2E)
+        weight = tl.exp2(scores - sums[None, :])
+        for_value += tl.dot(weight.to(g.dtype), g, input_precision="tf32x3")
+        slope = weight * (tl.dot(v, tl.trans(g), input_precision="tf32x3") - part[None, :]) * scale
+        for_key += tl.dot(slope.to(q.dtype), q, input_precision="tf32x3")
+    at_pair = pair.to(tl.int64) * keys
+    _put(d_key + at_pair * width, j, live, width, width, for_key, WIDTH)
+    _put(d_value + at_pair * value_width, j, live, value_width, value_width, for_value, VALUE_WIDTH)
+
+
+def fits(query: Tensor, value: Tensor) -> bool:
+    """Whether the tiles fit the registers: heads up to 256 wide, in float32 up to 128; float64 has
+    no kernel.
+    """
+    widest = {torch.float32: 128, torch.float16: 256, torch.bfloat16: 256}.get(query.dtype, 0)
+    return max(query.shape[-1], value.shape[-1]) <= widest
+
+
+def _flags(query: Tensor, value: Tensor, backward: bool) -> dict[str, Any]:
+    """Sizes of the tiles, chosen so that nothing spills on sm_90; products need 16 rows and
+    columns.
+    """
+    padded = [max(16, triton.next_power_of_2(x.shape[-1])) for x in (query, value)]
+    single, wide = query.dtype == torch.float32, max(padded) > 64
+    # The backward pass holds twice as many tiles, float32 products three of each: these take fewer
+    # rows at a time.
+    queries = QUERIES // 2 if backward or single or max(padded) > 128 else QUERIES
+    return {
+        "QUERIES": 16 if single and (wide or backward) else queries,
+        "KEYS": KEYS // 2 if single else KEYS,
+        "WIDTH": padded[0],
+        "VALUE_WIDTH": padded[1],
+        "num_warps": 8 if wide or single else 4,
+        "num_stages": 2 if wide or single else 3,
+    }
+
+
+def _sizes(query: Tensor, value: Tensor) -> tuple[int, int, int, int, int]:
+    """Heads, queries, keys, width and width of values."""
+    return query.shape[1], query.shape[2], value.shape[2], query.shape[3], value.shape[3]
+
+
+def forward(
+    query: Tensor, key: Tensor, value: Tensor, partner: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    """As `pair_attention_plain.forward`, by Triton."""
+    out, lse = room(query, value.shape[3])
+    if key.shape[2] == 0 or out.numel() == 0:
+        return out.zero_(), lse.fill_(torch.inf)
+    query, key, value = rowwise(query, key, value)
+    batch, heads, queries, _ = query.shape
+    flags = _flags(query, value, False)
+    strides = [s for x in (query, key, value, out) for s in x.stride()[:3]]
+    kernel: Any = forward_kernel[triton.cdiv(queries, flags["QUERIES"]), batch * heads]
+    kernel(
+        query,
+        key,
+        value,
+        partner.contiguous(),
+        out,
+        lse,
+        *_sizes(query, value),
+        scale,
+        *strides,
+        **flags,
+    )
+    return out, lse
+
+
+def backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    partner: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `pair_attention_plain.backward`, by Triton."""
+    d_query, d_key, d_value = (x.new_empty(x.shape) for x in (query, key, value))
+    if key.shape[2] == 0 or out.numel() == 0:
+        return d_query.zero_(), d_key.zero_(), d_value.zero_()
+    grad, query, key, value = rowwise(grad, query, key, value)
+    batch, heads, queries, _ = query.shape
+    partner, lse = partner.contiguous(), lse.contiguous()
+    delta = (grad.float() * out).sum(-1).contiguous()
+    ordered, order = partner.sort(stable=True)
+    first = torch.searchsorted(ordered, torch.arange(batch + 1, device=partner.device))
+    flags, sizes = _flags(query, value, True), _sizes(query, value)
+    strides: list[Any] = [s for x in (grad, query, key, value) for s in x.stride()[:3]]
+    for_query: Any = query_backward_kernel[triton.cdiv(queries, flags["QUERIES"]), batch * heads]
+    for_query(
+        grad, query, key, value, partner, lse, delta, d_query, *sizes, scale, *strides, **flags
+    )
+    for_keys: Any = key_backward_kernel[triton.cdiv(key.shape[2], flags["KEYS"]), batch * heads]
+    for_keys(
+        grad,
+        query,
+        key,
+        value,
+        order,
+        first,
+        lse,
+        delta,
+        d_key,
+        d_value,
+        *sizes,
+        scale,
+        *strides,
+        **flags,
+    )
+    return d_query, d_key, d_value

@@ -1,0 +1,245 @@
+"""Triton form of ragged attention.
+
+Shapes: B samples, Q queries of a sample, T keys of all samples, H heads, d and e widths of a head.
+
+A program owns one head of one sample: its queries stay in registers while it walks the sample's
+keys, forward with running maximum and sum (online softmax). Backward the same walk makes the
+weights again from lse, sums the gradient of the queries and writes those of keys and values once:
+each key belongs to one sample, so nothing is atomic. More than QUERIES queries take several
+programs forward and, since they share keys, several launches one after the other backward."""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+QUERIES, KEYS = 32, 32
+
+
+@triton.jit
+def _tile(base, rows, live, stride, width, WIDTH: tl.constexpr):  # pragma: no cover - device code
+    """(rows, WIDTH), 0 beyond the edges; rows: int64, `stride` numbers apart."""
+    c = tl.arange(0, WIDTH)
+    return tl.load(
+        base + rows[:, None] * stride + c[None, :],
+        mask=live[:, None] & (c < width)[None, :],
+        other=0.0,
+    )
+
+
+@triton.jit
+def _put(
+    base, rows, live, stride, width, tile, WIDTH: tl.constexpr
+):  # pragma: no cover - device code
+    c = tl.arange(0, WIDTH)
+    tl.store(
+        base + rows[:, None] * stride + c[None, :], tile, mask=live[:, None] & (c < width)[None, :]
+    )
+
+
+@triton.jit
+def forward_kernel(
+    query,
+    key,
+    value,
+    offsets,
+    out,
+    lse,
+    queries,
+    heads,
+    width,
+    value_width,
+    scale,
+    QUERIES: tl.constexpr,
+    KEYS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    VALUE_WIDTH: tl.constexpr,
+):  # pragma: no cover - device code
+    b = tl.program_id(0).to(tl.int64)
+    h = tl.program_id(1)
+    i = tl.program_id(2) * QUERIES + tl.arange(0, QUERIES)
+    asked, rows = i < queries, b * queries + i
+    begin = tl.load(offsets + b)
+    count = (tl.load(offsets + b + 1) - begin).to(tl.int32)
+    q = _tile(query + h * width, rows, asked, heads * width, width, WIDTH)
+    top = tl.full((QUERIES,), float("-inf"), tl.float32)
+    total = tl.zeros((QUERIES,), tl.float32)
+    summed = tl.zeros((QUERIES, VALUE_WIDTH), tl.float32)
+    for start in range(0, count, KEYS):
+        j = start + tl.arange(0, KEYS)
+        k = _tile(key + h * width, begin + j, j < count, heads * width, width, WIDTH)
+        v = _tile(
+            value + h * value_width,
+            begin + j,
+            j < count,
+            heads * value_width,
+            value_width,
+            VALUE_WIDTH,
+        )
+        scores = tl.dot(q, tl.trans(k), input_precision="tf32x3") * scale
+        scores = tl.where((j < count)[None, :], scores, float("-inf"))
+        new = tl.maximum(top, tl.max(scores, 1))
+        weight = tl.exp(scores - new[:, None])
+        keep = tl.exp(top - new)
+        total = total * keep + tl.sum(weight, 1)
+        summed = summed * keep[:, None] + tl.dot(weight.to(v.dtype), v, input_precision="tf32x3")
+        top = new
+    divisor = tl.where(count == 0, 1.0, total)
+    _put(
+        out + h * value_width,
+        rows,
+        asked,
+        heads * value_width,
+        value_width,
+        summed / divisor[:, None],
+        VALUE_WIDTH,
+    )
+    tl.store(
+        lse + rows * heads + h,
+        tl.where(count == 0, float("inf"), top + tl.log(divisor)),
+        mask=asked,
+    )
+
+
+@triton.jit
+def backward_kernel(
+    grad,
+    query,
+    key,
+    value,
+    offsets,
+    out,
+    lse,
+    d_query,
+    d_key,
+    d_value,
+    first,
+    queries,
+    heads,
+    width,
+    value_width,
+    scale,
+    ADD: tl.constexpr,
+    QUERIES: tl.constexpr,
+    KEYS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    VALUE_WIDTH: tl.constexpr,
+):  # pragma: no cover - device code
+    b = tl.program_id(0).to(tl.int64)
+    h = tl.program_id(1)
+    i = first + tl.arange(0, QUERIES)
+    asked, rows = i < queries, b * queries + i
+    begin = tl.load(offsets + b)
+    count = (tl.load(offsets + b + 1) - begin).to(tl.int32)
+    stride, value_stride = heads * width, heads * value_width
+    q = _tile(query + h * width, rows, asked, stride, width, WIDTH)
+    g = _tile(grad + h * value_width, rows, asked, value_stride, value_width, VALUE_WIDTH)
+    o = _tile(out + h * value_width, rows, asked, value_stride, value_width, VALUE_WIDTH)
+    delta = tl.sum(g.to(tl.float32) * o.to(tl.float32), 1)
+    # +inf where there is no query, so that its weights are 0.
+    sums = tl.load(lse + rows * heads + h, mask=asked, other=float("inf"))
+    for_query = tl.zeros((QUERIES, WIDTH), tl.float32)
+    for start in range(0, count, KEYS):
+        j = start + tl.arange(0, KEYS)
+        live, place = j < count, begin + j
+        k = _tile(key + h * width, place, live, stride, width, WIDTH)
+        v = _tile(value + h * value_width, place, live, value_stride, value_width, VALUE_WIDTH)
+        # Keys come first, so that the two products that sum over queries need no turning.
+        scores = tl.dot(k, tl.trans(q), input_precision="tf32x3") * scale
+        weight = tl.where(live[:, None], tl.exp(scores - sums[None, :]), 0.0)
+        slope = (
+            weight
+            * (tl.dot(v, tl.trans(g), input_precision="tf32x3") - tl.expand_dims(delta, 0))
+            * scale
+        )
+        for_value = tl.dot(weight.to(g.dtype), g, input_precision="tf32x3")
+        for_key = tl.dot(slope.to(q.dtype), q, input_precision="tf32x3")
+        for_query += tl.dot(tl.trans(slope).to(k.dtype), k, input_precision="tf32x3")
+        if ADD:
+            for_key += _tile(d_key + h * width, place, live, stride, width, WIDTH)
+            for_value += _tile(
+                d_value + h * value_width, place, live, value_stride, value_width, VALUE_WIDTH
+            )
+        _put(d_key + h * width, place, live, stride, width, for_key, WIDTH)
+        _put(
+            d_value + h * value_width,
+            place,
+            live,
+            value_stride,
+            value_width,
+            for_value,
+            VALUE_WIDTH,
+        )
+    _put(d_query + h * width, rows, asked, stride, width, for_query, WIDTH)
+
+
+def fits(query: Tensor, value: Tensor) -> bool:
+    """Whether the tiles fit the registers: heads up to 256 wide, in float32 up to 64; float64 has
+    no kernel.
+    """
+    widest = {torch.float32: 64, torch.float16: 256, torch.bfloat16: 256}.get(query.dtype, 0)
+    return max(query.shape[-1], value.shape[-1]) <= widest
+
+
+def _flags(query: Tensor, value: Tensor, backward: bool) -> dict[str, Any]:
+    """Sizes of the tiles, chosen so that nothing spills on sm_90; products need 16 rows and
+    columns.
+    """
+    padded = [max(16, triton.next_power_of_2(x.shape[-1])) for x in (query, value)]
+    wide, size = max(padded), 2 if query.dtype == torch.float32 else 1
+    most = QUERIES if wide <= 128 else QUERIES // 2
+    return {
+        "QUERIES": min(most, max(16, triton.next_power_of_2(query.shape[1]))),
+        "KEYS": KEYS // 2 if backward or wide > 64 else KEYS,
+        "WIDTH": padded[0],
+        "VALUE_WIDTH": padded[1],
+        "num_warps": min(8, wide // 16 * size),
+        "num_stages": 2,
+    }
+
+
+def forward(
+    query: Tensor, key: Tensor, value: Tensor, offsets: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    """As `ragged_attention_plain.forward`, by Triton."""
+    query, key, value, offsets = (x.contiguous() for x in (query, key, value, offsets))
+    (samples, queries, heads, width), value_width = query.shape, value.shape[2]
+    out = query.new_empty((samples, queries, heads, value_width))
+    lse = query.new_empty((samples, queries, heads), dtype=torch.float32)
+    if lse.numel():
+        flags = _flags(query, value, False)
+        kernel: Any = forward_kernel[samples, heads, triton.cdiv(queries, flags["QUERIES"])]
+        kernel(
+            query, key, value, offsets, out, lse, queries, heads, width, value_width, scale, **flags
+        )
+    return out, lse
+
+
+def backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    offsets: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `ragged_attention_plain.backward`, by Triton."""
+    given = [x.contiguous() for x in (grad, query, key, value, offsets, out, lse)]
+    (samples, queries, heads, width), value_width = query.shape, value.shape[2]
+    flags = _flags(query, value, True)
+    once = queries <= flags["QUERIES"]
+    kind = query.dtype if once else torch.float32  # sums over several launches
+    d_query = query.new_empty(query.shape)
+    d_key, d_value = (
+        x.new_zeros(x.shape, dtype=kind) for x in (key, value)
+    )  # keys of no sample keep 0
+    if lse.numel():
+        kernel: Any = backward_kernel[samples, heads]
+        sizes = queries, heads, width, value_width
+        for first in range(0, queries, flags["QUERIES"]):
+            kernel(*given, d_query, d_key, d_value, first, *sizes, scale, ADD=first > 0, **flags)
+    return d_query, d_key.to(key.dtype), d_value.to(value.dtype)

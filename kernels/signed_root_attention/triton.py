@@ -1,0 +1,274 @@
+"""Triton form of softmax-free attention by the signed root.
+
+Shapes: B batch, N queries, M keys, C width of queries and keys, E width of values.
+
+Two kernels serve all four results, since r(s)^T = r(s^T):
+
+    out = p(q, k, v),  d v = p(k, q, g)            p(a, b, x) = r(a b^T) x
+    d q = s(q, k, g, v),  d k = s(k, q, v, g)      s(a, b, x, y) = (r'(a b^T) (x y^T)) b
+
+A program owns a block of rows of a and a slice of the output's width and walks b. No row is
+normalised, so it keeps only its sum; nothing is atomic, every sum has one order. Products over C
+and E are summed slice by slice, so any width fits. Backward takes 8 products of matrices where
+kernels of three sums would take 7. Beyond the edges tiles are 0, and r(0) = 0."""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+ROWS, COLUMNS, SLICE = 64, 64, 64
+
+
+@triton.jit
+def _tile(
+    base, rows, most_rows, columns, most_columns, by_row, by_column
+):  # pragma: no cover - device code
+    """(rows, columns), 0 beyond the edges."""
+    place = base + rows.to(tl.int64)[:, None] * by_row + columns.to(tl.int64)[None, :] * by_column
+    return tl.load(
+        place, mask=(rows < most_rows)[:, None] & (columns < most_columns)[None, :], other=0.0
+    )
+
+
+@triton.jit
+def _products(
+    a,
+    b,
+    i,
+    rows,
+    j,
+    columns,
+    width,
+    a_row,
+    a_column,
+    b_row,
+    b_column,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    SLICE: tl.constexpr,
+):  # pragma: no cover - device code
+    """Rows i of a times rows j of b, (ROWS, COLUMNS)."""
+    total = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for start in range(0, width, SLICE):
+        c = start + tl.arange(0, SLICE)
+        one = _tile(a, i, rows, c, width, a_row, a_column)
+        other = _tile(b, j, columns, c, width, b_row, b_column)
+        total += tl.dot(one, tl.trans(other), input_precision="tf32x3")
+    return total
+
+
+@triton.jit
+def product_kernel(
+    a,
+    b,
+    x,
+    out,
+    rows,
+    columns,
+    width,
+    out_width,
+    eps,
+    soft,
+    a_batch,
+    a_row,
+    a_column,
+    b_batch,
+    b_row,
+    b_column,
+    x_batch,
+    x_row,
+    x_column,
+    o_batch,
+    o_row,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    SLICE: tl.constexpr,
+    OUT: tl.constexpr,
+):  # pragma: no cover - device code
+    """r(a b^T) x: a (B, rows, width), b (B, columns, width), x (B, columns, out_width)."""
+    sample = tl.program_id(1).to(tl.int64)
+    a, b, x = a + sample * a_batch, b + sample * b_batch, x + sample * x_batch
+    i = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    e = tl.program_id(2) * OUT + tl.arange(0, OUT)
+    summed = tl.zeros((ROWS, OUT), tl.float32)
+    for start in range(0, columns, COLUMNS):
+        j = start + tl.arange(0, COLUMNS)
+        s = _products(
+            a, b, i, rows, j, columns, width, a_row, a_column, b_row, b_column, ROWS, COLUMNS, SLICE
+        )
+        s = s / (tl.sqrt(tl.abs(s) + eps) + soft)
+        part = _tile(x, j, columns, e, out_width, x_row, x_column)
+        summed += tl.dot(s.to(part.dtype), part, input_precision="tf32x3")
+    place = out + sample * o_batch + i.to(tl.int64)[:, None] * o_row + e[None, :]
+    tl.store(place, summed, mask=(i < rows)[:, None] & (e < out_width)[None, :])
+
+
+@triton.jit
+def slope_kernel(
+    a,
+    b,
+    x,
+    y,
+    out,
+    rows,
+    columns,
+    width,
+    value_width,
+    eps,
+    a_batch,
+    a_row,
+    a_column,
+    b_batch,
+    b_row,
+    b_column,
+    x_batch,
+    x_row,
+    x_column,
+    y_batch,
+    y_row,
+    y_column,
+    o_batch,
+    o_row,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    SLICE: tl.constexpr,
+    OUT: tl.constexpr,
+):  # pragma: no cover - device code
+    """(r'(a b^T) (x y^T)) b: a, x of `rows` rows, b, y of `columns` rows; x and y are value_width
+    wide.
+    """
+    sample = tl.program_id(1).to(tl.int64)
+    a, b, x, y = (
+        a + sample * a_batch,
+        b + sample * b_batch,
+        x + sample * x_batch,
+        y + sample * y_batch,
+    )
+    i = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    c = tl.program_id(2) * OUT + tl.arange(0, OUT)
+    summed = tl.zeros((ROWS, OUT), tl.float32)
+    for start in range(0, columns, COLUMNS):
+        j = start + tl.arange(0, COLUMNS)
+        s = _products(
+            a, b, i, rows, j, columns, width, a_row, a_column, b_row, b_column, ROWS, COLUMNS, SLICE
+        )
+        slope = _products(
+            x,
+            y,
+            i,
+            rows,
+            j,
+            columns,
+            value_width,
+            x_row,
+            x_column,
+            y_row,
+            y_column,
+            ROWS,
+            COLUMNS,
+            SLICE,
+        )
+        slope = 0.5 * slope / tl.sqrt(tl.abs(s) + eps)
+        part = _tile(b, j, columns, c, width, b_row, b_column)
+        if part.dtype == tl.float16:
+            # Near s = 0 the slope is 1 / (2 sqrt(eps)) times the gradient, which float16 need not
+            # hold.
+            summed += tl.dot(slope, part.to(tl.float32), input_precision="tf32")
+        else:
+            summed += tl.dot(slope.to(part.dtype), part, input_precision="tf32x3")
+    place = out + sample * o_batch + i.to(tl.int64)[:, None] * o_row + c[None, :]
+    tl.store(place, summed, mask=(i < rows)[:, None] & (c < width)[None, :])
+
+
+def fits(query: Tensor) -> bool:
+    """Whether there is a kernel for these numbers, and enough of them: where queries are wider than
+    there are keys, the map is small beside them, and products of whole matrices are the better
+    form."""
+    return (
+        query.dtype in (torch.float32, torch.float16, torch.bfloat16)
+        and query.shape[2] <= query.shape[1]
+    )
+
+
+def _flags(width: int, value_width: int, out: int, dtype: torch.dtype) -> dict[str, Any]:
+    """Sizes of the tiles, chosen so that nothing spills on sm_90; products need 16 rows and
+    columns.
+    """
+    single = dtype == torch.float32
+    most = max(16, min(SLICE, triton.next_power_of_2(max(width, value_width))))
+    return {
+        "ROWS": ROWS // 2 if single else ROWS,
+        "COLUMNS": COLUMNS // 2 if single else COLUMNS,
+        "SLICE": most // 2 if single and most > 32 else most,
+        "OUT": max(16, min(64 if single else 128, triton.next_power_of_2(out))),
+        "num_warps": 8,
+        "num_stages": 2,
+    }
+
+
+def _product(a: Tensor, b: Tensor, x: Tensor, eps: float) -> Tensor:
+    out = x.new_empty((a.shape[0], a.shape[1], x.shape[2]))
+    if not out.numel() or not b.shape[1]:
+        return out.zero_()
+    flags = _flags(a.shape[2], 1, x.shape[2], a.dtype)
+    grid = triton.cdiv(a.shape[1], flags["ROWS"]), a.shape[0], triton.cdiv(x.shape[2], flags["OUT"])
+    strides = [s for tensor in (a, b, x) for s in tensor.stride()]
+    kernel: Any = product_kernel[grid]
+    kernel(
+        a,
+        b,
+        x,
+        out,
+        a.shape[1],
+        b.shape[1],
+        a.shape[2],
+        x.shape[2],
+        eps,
+        eps**0.5,
+        *strides,
+        *out.stride()[:2],
+        **flags,
+    )
+    return out
+
+
+def _slope(a: Tensor, b: Tensor, x: Tensor, y: Tensor, eps: float) -> Tensor:
+    out = a.new_empty(a.shape)
+    if not out.numel() or not b.shape[1] or not x.shape[2]:
+        return out.zero_()
+    flags = _flags(a.shape[2], x.shape[2], a.shape[2], a.dtype)
+    grid = triton.cdiv(a.shape[1], flags["ROWS"]), a.shape[0], triton.cdiv(a.shape[2], flags["OUT"])
+    strides = [s for tensor in (a, b, x, y) for s in tensor.stride()]
+    kernel: Any = slope_kernel[grid]
+    kernel(
+        a,
+        b,
+        x,
+        y,
+        out,
+        a.shape[1],
+        b.shape[1],
+        a.shape[2],
+        x.shape[2],
+        eps,
+        *strides,
+        *out.stride()[:2],
+        **flags,
+    )
+    return out
+
+
+def forward(query: Tensor, key: Tensor, value: Tensor, eps: float) -> Tensor:
+    """As `signed_root_attention_plain.forward`, by Triton."""
+    return _product(query, key, value, eps)
+
+
+def backward(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `signed_root_attention_plain.backward`, by Triton."""
+    d_query, d_key = _slope(query, key, grad, value, eps), _slope(key, query, value, grad, eps)
+    return d_query, d_key, _product(key, query, grad, eps)

@@ -1,0 +1,202 @@
+"""Encoders of tiles: any model of timm, with its own normalisation, or random filters that need no
+weights.
+
+Shapes: n tiles, T pixels of a side, D width of a feature.
+"""
+
+import difflib
+import hashlib
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+RANDOM_FILTERS = "random-filters"
+
+
+class RandomFilters(nn.Module):
+    """Mean and deviation of the responses of random filters at two scales, and of the colours: a
+    texture descriptor without training (random filters for texture: Varma and Zisserman, TPAMI
+    2005, section 4, and Saxe et al. 2011).
+
+    It is a stand-in that needs no weights, for samples and tests; it knows nothing of tissue. Width
+    102."""
+
+    num_features = 102
+    weight: Tensor
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        weight = torch.randn((24, 3, 7, 7), generator=torch.Generator().manual_seed(seed))
+        weight -= weight.mean((2, 3), keepdim=True)
+        self.register_buffer("weight", weight / weight.flatten(1).norm(dim=1)[:, None, None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, 3, T, T) -> (n, 102)."""
+        found = [x.flatten(2)]
+        for factor in (1, 2):
+            small = F.avg_pool2d(x, 2 * factor) if min(x.shape[2:]) >= 14 * factor else x
+            found.append(F.conv2d(small, self.weight, padding=3).abs().flatten(2))
+        return torch.cat([torch.cat([y.mean(2), y.std(2)], 1) for y in found], 1)
+
+
+class Encoder(nn.Module):
+    """A model with what it expects of a picture.
+
+    side: pixels that tiles are resized to, None for any; mean and deviation: of the three colours,
+    0 to 1."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(
+        self,
+        model: nn.Module,
+        width: int,
+        *,
+        side: int | None,
+        mean: tuple[float, ...],
+        deviation: tuple[float, ...],
+    ) -> None:
+        super().__init__()
+        self.model, self.width, self.side = model, width, side
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
+        self.register_buffer("deviation", torch.tensor(deviation).view(3, 1, 1))
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        """uint8 (n, T, T, 3) -> (n, D)."""
+        x = tiles.permute(0, 3, 1, 2).float() / 255
+        if self.side is not None and tuple(x.shape[2:]) != (self.side, self.side):
+            x = F.interpolate(x, (self.side, self.side), mode="bicubic", antialias=True).clamp(0, 1)
+        return self.model((x - self.mean) / self.deviation)
+
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that any change of a weight changes."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(
+                value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+            )
+        return digest.hexdigest()[:16]
+
+
+def build_encoder(name: str, weights: str = "pretrained") -> Encoder:
+    """An encoder in evaluation mode.
+
+    name: "random-filters" or a model of timm, also "hf-hub:OWNER/NAME"; weights: "pretrained" (timm
+    fetches them once), "random" (always the same ones), or the path of a file, safetensors or a
+    state dict that torch reads without unpickling code.
+
+    Raises ValueError for an unknown name, and for weights that are missing, cannot be fetched, or
+    do not fit."""
+    if name == RANDOM_FILTERS:
+        model = RandomFilters()
+        return Encoder(
+            model, model.num_features, side=None, mean=(0.5,) * 3, deviation=(0.25,) * 3
+        ).eval()
+    try:
+        import timm
+        from timm.data import resolve_model_data_config  # pyright: ignore[reportPrivateImportUsage]
+    except ImportError:
+        raise ValueError("encoders need timm; pip install 'headwise[wsi]'") from None
+    if not name.startswith("hf-hub:") and not timm.is_model(name):
+        close = timm.list_models(f"*{name.split('.')[0][:8]}*")[:5]
+        raise ValueError(
+            f"encoder {name!r} is unknown to timm"
+            + (f"; near it: {', '.join(close)}" if close else "")
+        )
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = timm.create_model(name, pretrained=weights == "pretrained", num_classes=0)
+    except Exception as error:  # of the network, the hub, or timm
+        reason = " ".join(str(error).split())[:160]
+        raise ValueError(
+            f"encoder {name!r}: its weights cannot be fetched ({reason}); give a file, or the weights 'random'"
+        ) from None
+    if weights not in ("pretrained", "random"):
+        _load(model, Path(weights))
+    config = resolve_model_data_config(model)
+    fixed = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    side = config["input_size"][-1] if fixed is not None else None
+    width = int(model.num_features)  # pyright: ignore[reportArgumentType]
+    return Encoder(model, width, side=side, mean=config["mean"], deviation=config["std"]).eval()
+
+
+def require_timm(name: str, what: str) -> None:
+    """Raise ValueError, naming near ones, for a name that timm does not know. what: how to call it,
+    name included.
+    """
+    import timm
+
+    if not name.startswith("hf-hub:") and not timm.is_model(name):
+        close = difflib.get_close_matches(name.split(".")[0], timm.list_models(), 5)
+        raise ValueError(
+            f"{what} is unknown to timm" + (f"; near it: {', '.join(close)}" if close else "")
+        )
+
+
+def not_made(what: str, error: Exception) -> ValueError:
+    """What to raise where timm cannot make a model, be it of the network, the hub, or itself."""
+    reason = " ".join(str(error).split())[:160]
+    return ValueError(
+        f"{what} cannot be made ({reason}); without network give a file of weights, or 'random'"
+    )
+
+
+def fitting(model: nn.Module, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """The weights that a model has room for, without others (of a classifier), and the names of
+    those that it lacks.
+    """
+    wanted = model.state_dict()
+    found = {
+        key: value
+        for key, value in state.items()
+        if key in wanted and value.shape == wanted[key].shape
+    }
+    return found, [
+        key for key in wanted if key not in found and not key.endswith("num_batches_tracked")
+    ]
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Named weights of a file, without the prefixes that wrappers add. Raises ValueError where
+    there are none.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file of weights")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state: object = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"{path}: cannot be read as weights ({' '.join(str(error).split())[:120]})"
+        ) from None
+    for key in ("state_dict", "model", "teacher"):
+        state = (
+            state[key] if isinstance(state, dict) and isinstance(state.get(key), dict) else state
+        )
+    if not isinstance(state, dict):
+        raise ValueError(f"{path}: holds no named weights")
+    plain = (
+        (str(key).removeprefix("module.").removeprefix("backbone."), value)
+        for key, value in state.items()
+    )
+    return {key: value for key, value in plain if isinstance(value, Tensor)}
+
+
+def _load(model: nn.Module, path: Path) -> None:
+    """Weights from a file; those of a classifier that is not there are left out."""
+    found, missing = fitting(model, read_weights(path))
+    if missing:
+        count = len(model.state_dict())
+        raise ValueError(
+            f"{path}: lacks {len(missing)} of {count} weights, or in other shapes; {missing[0]}"
+        )
+    model.load_state_dict(found, strict=False)

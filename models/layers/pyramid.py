@@ -1,0 +1,106 @@
+"""Backbones of timm that give maps of strides 4, 8, 16 and 32, as wholes or stage by stage.
+
+Shapes: B batch, Y x X pixels, stage j = 1..4 of strides 4, 8, 16, 32 with C_j channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from .encoders import fitting, not_made, read_weights, require_timm
+
+SMALL = "small"
+STRIDES = (4, 8, 16, 32)
+
+
+class Pyramid(nn.Module):
+    """A backbone of timm and the `widths` C_1..C_4 of its maps."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.widths: tuple[int, ...] = tuple(model.feature_info.channels())
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, 3, Y, X) -> the four maps."""
+        return self.model(x)
+
+    def staged(self, x: Tensor, change: Callable[[int, Tensor], Tensor]) -> Tensor:
+        """The last map, where the map of each stage is changed before the next stage sees it.
+
+        change: (0..3, map) -> map of the same shape. Raises ValueError for a backbone that is no
+        sequence of stages."""
+        from timm.models._features import FeatureListNet
+
+        if not isinstance(self.model, FeatureListNet):
+            raise ValueError(
+                "this backbone is no sequence of stages; take a resnet, resnext, densenet or convnext"
+            )
+        stage = 0
+        for name, part in self.model.items():
+            x = part(x)
+            if name in self.model.return_layers:
+                x = change(stage, x)
+                stage += 1
+        return x
+
+
+def build_pyramid(name: str, weights: str) -> Pyramid:
+    """A backbone by its name in timm, or "small", a residual network of 1.2 million parameters.
+
+    weights: "pretrained" (timm fetches them once), "random", or a file, safetensors or a state dict
+    that torch reads without unpickling code. Raises ValueError for unknown names, backbones without
+    such maps, and weights that are missing or do not fit."""
+    if name == SMALL:
+        from timm.models._features import FeatureListNet
+        from timm.models.resnet import BasicBlock, ResNet
+
+        if weights == "pretrained":
+            raise ValueError("backbone 'small' has no pretrained weights; give 'random' or a file")
+        plain = ResNet(BasicBlock, (1, 1, 1, 1), num_classes=0, channels=(32, 64, 128, 192))  # pyright: ignore
+        model: Any = FeatureListNet(plain, out_indices=(1, 2, 3, 4))
+    else:
+        probe = make_timm(name, False, features_only=True)
+        strides = probe.feature_info.reduction()
+        if not set(STRIDES) <= set(strides):
+            needed = ", ".join(map(str, STRIDES))
+            raise ValueError(f"backbone {name!r} has maps of strides {strides}; it needs {needed}")
+        # Where two maps have one stride, the later one has seen more.
+        places = tuple(len(strides) - 1 - strides[::-1].index(stride) for stride in STRIDES)
+        model = make_timm(name, weights == "pretrained", features_only=True, out_indices=places)
+    load_timm(model, weights, name)
+    return Pyramid(model)
+
+
+def make_timm(name: str, pretrained: bool, **options: Any) -> Any:
+    """`timm.create_model`; ValueError for a name that timm does not know and a model that it cannot
+    make.
+    """
+    import timm
+
+    require_timm(name, repr(name))
+    try:
+        return timm.create_model(name, pretrained=pretrained, **options)
+    except Exception as error:  # of the network, the hub, or timm
+        raise not_made(repr(name), error) from None
+
+
+def load_timm(model: nn.Module, weights: str, name: str) -> None:
+    """Weights from a file, unless they are "pretrained" or "random"; those of a classifier are left
+    out. ValueError where they do not fit."""
+    if weights in ("pretrained", "random"):
+        return
+    state = read_weights(Path(weights))
+    # Backbones of maps name their parts with underscores in place of dots.
+    found, missing = fitting(
+        model, state | {key.replace(".", "_", 1): value for key, value in state.items()}
+    )
+    if missing:
+        raise ValueError(
+            f"{weights}: weights of another model than {name!r}; it lacks {missing[0]}"
+        )
+    model.load_state_dict(found, strict=False)

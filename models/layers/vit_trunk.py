@@ -1,0 +1,253 @@
+"""Vision transformers of timm, opened at every block: queries and keys to read, attention to swap,
+pairs to attend to.
+
+Shapes: B batch, N tokens (prefix tokens, the class token first, then patches row by row), D width,
+H heads, d = D / H."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...kernels.pair_attention import pair_attention
+from ..attention import build_attention
+from ..attention.base import join_heads, split_heads
+from .blocks import NetworkKind, build_feedforward
+from .encoders import not_made, read_weights, require_timm
+
+SCRATCH = "scratch"
+
+
+class Trunk(nn.Module):
+    """The blocks of a vision transformer, one by one.
+
+    model: a `timm.models.vision_transformer.VisionTransformer` with a class token and plain blocks.
+    attention and ffn put another mechanism of the core (any that takes a sequence of tokens) or
+    another feed-forward network into every block; queries and keys are then no longer there to
+    read.
+
+    width: D; size: (rows, columns) of patches; prefix: tokens before the patches; readable: whether
+    the blocks have queries and keys of softmax attention. Raises ValueError for a model that is
+    built otherwise."""
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        attention: str = "softmax",
+        ffn: NetworkKind = "mlp",
+        moe: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        for name in ("blocks", "patch_embed", "cls_token", "norm"):
+            if getattr(model, name, None) is None:
+                raise ValueError(
+                    f"{type(model).__name__} has no {name}; it needs a ViT or DeiT with class token"
+                )
+        self.model: Any = model
+        self.width = int(model.embed_dim)
+        self.prefix = int(model.num_prefix_tokens)
+        self.size: tuple[int, int] = tuple(model.patch_embed.grid_size)
+        heads = int(model.blocks[0].attn.num_heads)
+        self.heads = heads
+        self.mixer = attention
+        for block in model.blocks:
+            if not all(
+                hasattr(block, part)
+                for part in ("norm1", "attn", "ls1", "drop_path1", "norm2", "mlp", "ls2")
+            ):
+                raise ValueError(
+                    f"{type(model).__name__}: a {type(block).__name__} is no plain pre-norm block"
+                )
+            if attention != "softmax":
+                block.attn = build_attention(attention, self.width, heads)
+            if ffn != "mlp":
+                hidden = int(block.mlp.fc1.out_features)
+                block.mlp = build_feedforward(ffn, self.width, hidden, moe=moe)
+        self.readable = attention == "softmax" and all(
+            _is_plain(block.attn) for block in model.blocks
+        )
+
+    @property
+    def blocks(self) -> Any:  # a ModuleList of timm's blocks
+        """The transformer's blocks, first to last."""
+        return self.model.blocks
+
+    def embed(self, images: Tensor) -> Tensor:
+        """(B, 3, Y, X) -> tokens with their positions (B, N, D)."""
+        return self.model.norm_pre(self.model._pos_embed(self.model.patch_embed(images)))
+
+    def norm(self, x: Tensor) -> Tensor:
+        """The norm after the last block."""
+        return self.model.norm(x)
+
+    def forward(
+        self, images: Tensor, *, read: bool = False
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Tokens after the last block, not yet normalised (B, N, D), and, to read, (query, key) of
+        every block, each (B, H, N, d) and cut off from gradients."""
+        x = self.embed(images)
+        pairs: list[tuple[Tensor, Tensor]] = []
+        for block in self.blocks:
+            if self.readable:
+                query, key, value = qkv(block.attn, block.norm1(x))
+                dropout = block.attn.attn_drop.p if self.training else 0.0
+                mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+                x = _rest(block, x, mixed)
+                if read:
+                    pairs.append((query.detach(), key.detach()))
+            else:
+                x = x + block.drop_path1(block.ls1(block.attn(block.norm1(x))))
+                x = x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
+        return x, pairs
+
+    def pairs(self, images: Tensor, partner: Tensor) -> Tensor:
+        """The same blocks with the keys and values of two pictures in every softmax (PWCA of DCAL,
+        arXiv 2205.02151, equation 5); partner: int64 (B,), a permutation -> (B, N, D), not yet
+        normalised."""
+        x = self.embed(images)
+        for block in self.blocks:
+            query, key, value = qkv(block.attn, block.norm1(x))
+            x = _rest(block, x, pair_attention(query, key, value, partner))
+        return x
+
+
+def qkv(attn: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values (B, H, N, d) of timm's attention for normalised tokens (B, N, D)."""
+    query, key, value = (split_heads(part, attn.num_heads) for part in attn.qkv(x).chunk(3, -1))
+    return attn.q_norm(query), attn.k_norm(key), value
+
+
+def _rest(block: Any, x: Tensor, mixed: Tensor) -> Tensor:
+    """What follows the attention of a block: projection, residual, feed-forward network."""
+    attn = block.attn
+    out = attn.proj_drop(attn.proj(attn.norm(join_heads(mixed))))
+    x = x + block.drop_path1(block.ls1(out))
+    return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
+
+
+def _is_plain(attn: Any) -> bool:
+    parts = ("qkv", "q_norm", "k_norm", "attn_drop", "norm", "proj", "proj_drop")
+    return all(hasattr(attn, part) for part in parts) and getattr(attn, "gate", None) is None
+
+
+def build_trunk(
+    name: str,
+    *,
+    image: tuple[int, int],
+    weights: str = "pretrained",
+    patch: int = 16,
+    width: int = 192,
+    depth: int = 6,
+    heads: int = 3,
+    drop_path: float = 0.0,
+    attention: str = "softmax",
+    ffn: NetworkKind = "mlp",
+) -> Trunk:
+    """A trunk for pictures of image = (height, width) pixels.
+
+    name: "scratch", a ViT without weights of that patch, width, depth and heads, or a ViT or DeiT
+    of timm, which brings its own. weights (of timm's): "pretrained" (timm fetches them once),
+    "random", or a file, safetensors or a state dict that torch reads without unpickling code;
+    position embeddings are resized to the picture's grid.
+
+    Raises ValueError for an unknown name, weights that are missing or do not fit, and pictures that
+    patches do not fill."""
+    from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+
+    moe = {"experts": 8, "active": 2} if ffn == "moe" else None
+    if name == SCRATCH:
+        if image[0] % patch or image[1] % patch:
+            raise ValueError(
+                f"patches of {patch} pixels do not fill a picture of {image[0]} x {image[1]}"
+            )
+        if width % heads:
+            raise ValueError(f"{heads} heads do not divide width {width}")
+        model = VisionTransformer(
+            img_size=image,
+            patch_size=patch,
+            embed_dim=width,
+            depth=depth,
+            num_heads=heads,
+            num_classes=0,
+            drop_path_rate=drop_path,
+            global_pool="token",
+        )
+        return Trunk(model, attention=attention, ffn=ffn, moe=moe)
+    import timm
+
+    require_timm(name, f"backbone {name!r}")
+    try:
+        model = timm.create_model(
+            name,
+            pretrained=weights == "pretrained",
+            num_classes=0,
+            img_size=image,
+            drop_path_rate=drop_path,
+        )
+    except TypeError:
+        raise ValueError(
+            f"backbone {name!r} takes no size of picture; give a ViT or DeiT"
+        ) from None
+    except Exception as error:  # of the network, the hub, or timm
+        raise not_made(f"backbone {name!r}", error) from None
+    side = getattr(getattr(model, "patch_embed", None), "patch_size", (1, 1))
+    if image[0] % side[0] or image[1] % side[1]:
+        raise ValueError(
+            f"patches of {side[0]} pixels do not fill a picture of {image[0]} x {image[1]}"
+        )
+    if weights not in ("pretrained", "random"):
+        state = read_weights(Path(weights))
+        state = {
+            key: value
+            for key, value in state.items()
+            if not key.startswith(("head.", "head_dist.", "fc_norm."))
+        }
+        try:
+            state = checkpoint_filter_fn(_resized(state, model), model)  # pyright: ignore[reportArgumentType]
+            model.load_state_dict(state)
+        except (RuntimeError, KeyError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise ValueError(
+                f"{weights}: weights of another model than {name!r} ({reason})"
+            ) from None
+    return Trunk(model, attention=attention, ffn=ffn, moe=moe)
+
+
+def _resized(state: dict[str, Any], model: Any) -> dict[str, Any]:
+    """Positions of pictures that were no square brought to the model's grid; squares are timm's own
+    business.
+
+    A file does not say its grid: it is taken for the one whose shape is nearest to the model's.
+    """
+    from timm.layers.pos_embed import resample_abs_pos_embed
+
+    given, grid = state.get("pos_embed"), model.patch_embed.grid_size
+    if not isinstance(given, Tensor) or given.ndim != 3 or given.shape == model.pos_embed.shape:
+        return state
+    patches = given.shape[1] - model.num_prefix_tokens
+    if patches < 2 or math.isqrt(patches) ** 2 == patches:
+        return state
+    rows = min(
+        (k for k in range(1, patches + 1) if patches % k == 0),
+        key=lambda k: abs(math.log(k * k / patches) - math.log(grid[0] / grid[1])),
+    )
+    old = [rows, patches // rows]
+    found = resample_abs_pos_embed(
+        given, list(grid), old, num_prefix_tokens=model.num_prefix_tokens
+    )
+    return {**state, "pos_embed": found}
+
+
+def random_partners(batch: int, device: torch.device) -> Tensor:
+    """A random permutation that leaves no sample to itself (one cycle), int64 (B,); of one sample,
+    itself.
+    """
+    order = torch.randperm(batch, device=device)
+    partner = torch.empty_like(order)
+    partner[order] = order.roll(-1)
+    return partner

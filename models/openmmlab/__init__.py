@@ -1,4 +1,0 @@
-"""Headwise's mechanisms in models of mmdetection and mmsegmentation (extra `openmmlab`).
-
-In a config: `custom_imports = dict(imports=["headwise.models.openmmlab.moe_tune"])`.
-"""

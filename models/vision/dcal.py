@@ -1,0 +1,223 @@
+"""DCAL: dual cross-attention learning (Zhu et al., CVPR 2022, arXiv 2205.02151), for
+re-identification and fine-grained recognition, on any vision transformer.
+
+Shapes: B pictures, N tokens (class token, perhaps further prefix tokens, P patches), D width, R
+chosen patches, K classes.
+
+Self-attention (SA): the transformer. Global-local cross-attention (GLCA): the R patches that the
+class token's row of attention rollout weighs most, and the class token, ask all tokens of the last
+layer, with weights of its own. Pair-wise cross-attention (PWCA), in training only: the transformer
+once more, its weights shared, where every softmax also runs over the tokens of another picture of
+the batch.
+
+Readings where the paper leaves holes: maps are the mean over heads (Abnar and Zuidema, arXiv
+2005.00928); R is the share of the patches rounded down, which gives the paper's 78, 38 and 76; the
+class token is among the queries, since its final value is used; the other picture of a pair goes
+through the PWCA blocks as the picture itself does, so that layer l attends to its layer l; each
+branch has its own classifier. GLCA blocks have a feed-forward network, as all blocks of the
+transformer do."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...kernels.attention_stats import rollout_row
+from ..attention.base import join_heads, split_heads
+from ..layers.blocks import FeedForward
+from ..layers.vit_trunk import Trunk, random_partners
+
+Heads = Literal["both", "sa"]
+Output = Literal["vectors", "probabilities"]
+
+
+class CrossLayer(nn.Module):
+    """Pre-norm layer in which a few tokens ask many: x = x + attention(norm x, norm all); x = x +
+    network(norm x).
+
+    Queries are gathered before they are projected; the softmax is PyTorch's fused one, which keeps
+    no (R, N) matrix. width: D; heads: H, must divide D; hidden: of the network, by default 4 D."""
+
+    def __init__(self, width: int, heads: int, hidden: int | None = None) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"CrossLayer: {heads} heads do not divide width {width}")
+        self.heads = heads
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.network = FeedForward(width, hidden)
+        for layer in (self.query, self.key_value, self.out, self.network.up, self.network.down):
+            nn.init.trunc_normal_(layer.weight, std=0.02)  # as timm's ViT starts
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """x: (B, R, D), context: (B, N, D) -> (B, R, D)."""
+        query = split_heads(self.query(self.norm1(x)), self.heads)
+        key, value = (
+            split_heads(part, self.heads)
+            for part in self.key_value(self.norm1(context)).chunk(2, -1)
+        )
+        x = x + self.out(join_heads(F.scaled_dot_product_attention(query, key, value)))
+        return x + self.network(self.norm2(x))
+
+
+class Head(nn.Module):
+    """Classifier of a class token; with a neck, batch normalisation without shift before it and no
+    bias in it (BNNeck: Luo et al., arXiv 1903.07071)."""
+
+    def __init__(self, width: int, classes: int, *, neck: bool) -> None:
+        super().__init__()
+        self.neck = nn.BatchNorm1d(width) if neck else None
+        self.classify = nn.Linear(width, classes, bias=not neck)
+        nn.init.normal_(self.classify.weight, std=0.001 if neck else 0.01)
+        if self.neck is not None:
+            self.neck.bias.requires_grad_(False)
+        else:
+            nn.init.zeros_(self.classify.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D) -> logits (B, K)."""
+        return self.classify(x if self.neck is None else self.neck(x))
+
+
+@dataclass
+class Branches:
+    """What each branch ("sa", "glca", "pwca") says: class tokens (B, D) and logits (B, K), by its
+    name.
+    """
+
+    tokens: dict[str, Tensor]
+    logits: dict[str, Tensor]
+
+
+class DCAL(nn.Module):
+    """A transformer with its two cross-attentions.
+
+    trunk: the transformer; classes: K; local: share of the patches that GLCA asks with; glca:
+    number of GLCA blocks, 0 for none; pwca: whether training has the pair-wise branch; neck: BNNeck
+    in front of the classifiers. With glca 0 and pwca False it is the plain transformer. heads and
+    output say what `forward` gives (see there).
+
+    Raises ValueError where a branch needs queries and keys that the trunk does not have.
+    """
+
+    def __init__(
+        self,
+        trunk: Trunk,
+        classes: int,
+        *,
+        local: float = 0.3,
+        glca: int = 1,
+        pwca: bool = True,
+        neck: bool = True,
+        heads: Heads = "both",
+        output: Output = "vectors",
+    ) -> None:
+        super().__init__()
+        if (glca or pwca) and not trunk.readable:
+            raise ValueError(
+                f"GLCA and PWCA read softmax attention, the trunk has {trunk.mixer}; switch both off for a plain model"
+            )
+        if not 0 < local <= 1 or glca < 0:
+            raise ValueError(
+                f"DCAL: local must be in (0, 1] and glca 0 or more, got {local} and {glca}"
+            )
+        self.trunk = trunk
+        self.heads: Heads = heads
+        self.output: Output = output
+        self.pwca = pwca
+        self.chosen = max(1, int(local * trunk.size[0] * trunk.size[1] + 1e-9))
+        self.glca = nn.ModuleList(CrossLayer(trunk.width, trunk.heads) for _ in range(glca))
+        self.glca_norm = nn.LayerNorm(trunk.width, eps=1e-6) if glca else None
+        names = ["sa", *(["glca"] if glca else []), *(["pwca"] if pwca else [])]
+        self.classifiers = nn.ModuleDict(
+            {name: Head(trunk.width, classes, neck=neck) for name in names}
+        )
+        # Logarithms of the variances of the branches' losses (Kendall et al., arXiv 1705.07115, in
+        # FairMOT's form).
+        self.log_variance = nn.Parameter(torch.zeros(len(names)))
+
+    def branches(self, images: Tensor, *, partner: Tensor | None = None) -> Branches:
+        """Class tokens and logits of all branches; PWCA's in training only.
+
+        images: (B, 3, Y, X); partner: int64 (B,), a permutation, by default a random one without
+        fixed point."""
+        # Outside of training the plain transformer is all that the SA head alone needs.
+        asked = self.glca_norm is not None and (self.training or self.heads == "both")
+        x, pairs = self.trunk(images, read=asked)
+        tokens = {"sa": self.trunk.norm(x)[:, 0]}
+        if self.glca_norm is not None and asked:
+            tokens["glca"] = self.glca_norm(self._ask(x, self._rollout(pairs)))[:, 0]
+        if self.pwca and self.training:
+            given = random_partners(len(images), images.device) if partner is None else partner
+            tokens["pwca"] = self.trunk.norm(self.trunk.pairs(images, given))[:, 0]
+        return Branches(
+            tokens, {name: self.classifiers[name](token) for name, token in tokens.items()}
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images: (B, 3, Y, X), normalised.
+
+        output "vectors": the final class tokens of SA and GLCA side by side, of length 1 (B, 2 D),
+        or with heads "sa" that of SA alone (B, D). output "probabilities": the mean of the class
+        probabilities of SA and GLCA (B, K) (the paper sums them, which ranks alike), or those of
+        SA."""
+        found = self.branches(images)
+        return (
+            vectors(found, self.heads)
+            if self.output == "vectors"
+            else probabilities(found, self.heads)
+        )
+
+    @torch.no_grad()
+    def rollout(self, images: Tensor) -> Tensor:
+        """The class token's row of attention rollout over the patches (B, rows, columns), summing
+        to at most 1.
+        """
+        if not self.trunk.readable:
+            raise ValueError(
+                f"there is no rollout of {self.trunk.mixer}, only of softmax attention"
+            )
+        _, pairs = self.trunk(images, read=True)
+        return self._rollout(pairs)[:, self.trunk.prefix :].unflatten(1, self.trunk.size)
+
+    def _rollout(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        return rollout_row(pairs)
+
+    def _ask(self, x: Tensor, row: Tensor) -> Tensor:
+        """GLCA (equation 3): the class token and the chosen patches ask all tokens."""
+        best = (
+            row[:, self.trunk.prefix :].topk(self.chosen, sorted=False).indices + self.trunk.prefix
+        )
+        best = torch.cat([torch.zeros_like(best[:, :1]), best], 1)
+        local = x.gather(1, best[..., None].expand(-1, -1, x.shape[-1]))
+        context = x
+        for layer in self.glca:
+            local = layer(local, context)
+        return local
+
+
+def vectors(found: Branches, heads: Heads = "both") -> Tensor:
+    """The vector that pictures are compared by: class tokens side by side, of length 1."""
+    return F.normalize(torch.cat([found.tokens[name].float() for name in _used(found, heads)], 1))
+
+
+def probabilities(found: Branches, heads: Heads = "both") -> Tensor:
+    """Mean of the class probabilities of the heads (B, K)."""
+    return torch.stack(
+        [found.logits[name].float().softmax(1) for name in _used(found, heads)]
+    ).mean(0)
+
+
+def _used(found: Branches, heads: Heads) -> list[str]:
+    return [
+        name
+        for name in ("sa", "glca")
+        if name in found.tokens and (heads == "both" or name == "sa")
+    ]

@@ -1,0 +1,55 @@
+"""The plain words of the command line: list, data, doctor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ....base.errors import InputError
+
+
+def run(word: str, rest: Sequence[str]) -> int:
+    """Carry out `list`, `data` or `doctor`."""
+    if word == "doctor":
+        from .machine import doctor
+
+        print("\n".join(doctor()))
+        return 0
+    if word == "list":
+        return _list(rest)
+    return _data(rest)
+
+
+def _list(rest: Sequence[str]) -> int:
+    from ....kernels import KERNELS
+    from ....models.attention import ATTENTION
+    from ....models.moe import MOE
+
+    rows = [(name, row.fits, row.cost, row.kernel, row.paper) for name, row in ATTENTION.items()]
+    tables = {
+        "attention": [("name", "fits", "cost", "kernel", "paper"), *rows],
+        "moe": [("name", "what"), *((name, *row[2:]) for name, row in MOE.items())],
+        "kernels": [(name, *row[2:]) for name, row in KERNELS.items()],
+    }
+    if len(rest) != 1 or rest[0] not in tables:
+        raise InputError(f"headwise list: say which of {', '.join(tables)}")
+    table = tables[rest[0]]
+    widths = [max(map(len, column)) for column in zip(*table)]
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in table
+    )
+    print("\n".join(lines) or "none yet")
+    return 0
+
+
+def _data(rest: Sequence[str]) -> int:
+    if list(rest) != ["list"] and not (len(rest) == 2 and rest[0] == "get"):
+        raise InputError("headwise data: say `list`, or `get NAME`")
+    from ....data import catalogue
+
+    if rest[0] == "list":
+        for entry in catalogue.DATASETS:
+            print(f"{entry.name:<16}{entry.task:<10}{entry.what}")
+            print(f"{'':<26}licence: {entry.licence}; checked by: {entry.checked_by}")
+        return 0
+    print(catalogue.get_dataset(catalogue.find_dataset(rest[1])))
+    return 0

@@ -1,0 +1,1 @@
+"""Many trainings: variants, seeds, folds."""

@@ -1,0 +1,1 @@
+"""Prediction for any number of items, and export."""

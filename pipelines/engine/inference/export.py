@@ -1,0 +1,328 @@
+"""The verb `export`: the model as one file free of Headwise, written only if it gives the same as
+the model.
+
+The suffix names the format: .pt2 is a torch.export program, .onnx an ONNX graph (extra `onnx`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+import io
+import logging
+import os
+import re
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ....base.errors import InputError
+from ..command_line.terminal import say
+from ..options import ExportOptions
+from ..runs.loaded import load_run
+from ..runs.run_directory import ASIDE, flush, write_aside
+from ..task import Task
+from ..training.jobs import with_data
+
+# A protobuf holds 2 GiB at most; above this the weights go into a file of their own beside the
+# graph.
+LARGEST = 2**31 - 2**24
+
+Arguments = tuple[Any, ...]
+
+
+def _searchsorted(
+    row: Tensor,
+    values: Any,
+    *,
+    out_int32: bool = False,
+    right: bool = False,
+    side: str | None = None,
+    sorter: Any = None,
+) -> Any:
+    """`torch.searchsorted` of a row by comparing all pairs."""
+    if row.ndim != 1 or sorter is not None or not isinstance(values, Tensor):
+        return NotImplemented
+    smaller = row <= values[..., None] if right or side == "right" else row < values[..., None]
+    return smaller.sum(-1, dtype=torch.int32 if out_int32 else torch.int64)
+
+
+def _argsort(x: Tensor, *, stable: bool, dim: int = -1, descending: bool = False) -> Tensor:
+    """By ONNX's TopK, which is stable: of equal values the first comes first."""
+    return torch.topk(x, x.shape[dim], dim, descending)[1]
+
+
+def _view(x: Tensor, size: list[Any]) -> Tensor:
+    """A view without a claim on strides: the exporter's own decompositions may lay x out in another
+    way.
+    """
+    return torch.ops.aten._unsafe_view.default(x.clone(memory_format=torch.contiguous_format), size)
+
+
+# What the exporter does not know or stumbles over, in terms of what it does know.
+ONNX_LACKS: dict[torch._ops.OperatorBase, Callable[..., Any]] = {
+    torch.ops.aten.searchsorted.Tensor: _searchsorted,
+    torch.ops.aten.argsort.stable: _argsort,
+    torch.ops.aten.view.default: _view,
+}
+
+
+def export(task: Task[Any], options: ExportOptions) -> str:
+    """Write the model free of our operators, as the suffix of --output says, and check that it
+    gives the same.
+
+    Compared are the task's example inputs and, where an axis is free, inputs of another size.
+    Nothing is left behind by a model that fails. Returns the path. Raises `InputError` for a suffix
+    of no format, a missing extra, a graph that the format cannot say, and a difference above
+    --tolerance."""
+    from ....kernels.decompositions import plain_decompositions
+
+    path = Path(options.output)
+    if path.is_dir():
+        raise InputError(f"{path}: is a directory; --output names the file to write")
+    if path.suffix.lower() not in (".pt2", ".onnx"):
+        raise InputError(f"{path}: --output must end in .pt2 (torch.export) or .onnx (ONNX)")
+    onnx = path.suffix.lower() == ".onnx"
+    if onnx:
+        _need_onnx()
+    loaded = load_run(task, options.run, "cpu")
+    splits = task.open(with_data(task, loaded.options, loaded.run), loaded.spec)
+    arguments, shapes = task.sample(loaded.model, splits)
+    samples = [arguments]
+    if (other := task.other_sample(splits, arguments, shapes)) is not None:
+        samples.append(other)
+    try:
+        program = torch.export.export(loaded.model, arguments, dynamic_shapes=shapes)
+    except Exception as error:  # torch.export's errors share no base class but this
+        raise InputError(
+            f"{path}: torch.export cannot trace this model ({_reason(error)})"
+        ) from error
+    table = plain_decompositions()
+    if onnx:
+        table |= ONNX_LACKS
+    program = program.run_decompositions(table)
+    difference = 0.0
+
+    def check(run: Callable[..., Any]) -> None:
+        nonlocal difference
+        difference = largest_difference(loaded.model, run, samples)
+        if not difference <= options.tolerance:
+            raise InputError(
+                f"{path}: the exported model differs by {difference:.2g}, more than --tolerance {options.tolerance}; "
+                "nothing is written"
+            )
+
+    if onnx:
+        write_onnx(path, loaded.model, program, arguments, shapes, check)
+    else:
+
+        def write(temporary: Path) -> None:
+            with _silence():
+                torch.export.save(program, temporary)
+                run = torch.export.load(temporary).module()
+            check(run)
+
+        write_aside(path, write)
+    say(f"exported {path}; largest difference from the original {difference:.2g}")
+    return str(path)
+
+
+@torch.no_grad()
+def largest_difference(
+    model: nn.Module, run: Callable[..., Any], samples: Sequence[Arguments]
+) -> float:
+    """Largest absolute difference of any output on any sample; infinite where names or shapes
+    differ.
+    """
+    largest = 0.0
+    for arguments in samples:
+        wanted, got = named_outputs(model(*arguments)), named_outputs(run(*arguments))
+        if wanted.keys() != got.keys() or any(
+            wanted[name].shape != got[name].shape for name in wanted
+        ):
+            return float("inf")
+        for name, value in wanted.items():
+            # Equal infinities differ by nothing; a NaN that only one has is not equal.
+            same = (value == got[name]) | (value.isnan() & got[name].isnan())
+            apart = torch.where(same, 0.0, (value.double() - got[name].double()).abs())
+            apart = apart.nan_to_num(nan=float("inf"), posinf=float("inf"))
+            largest = max(largest, float(apart.max()) if apart.numel() else 0.0)
+    return largest
+
+
+def named_outputs(value: Any) -> dict[str, Tensor]:
+    """What a model gives, by name: a tensor is `output`; a dataclass, named tuple or mapping has
+    names of its own.
+    """
+    if isinstance(value, Tensor):
+        return {"output": value}
+    if dataclasses.is_dataclass(value):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    elif hasattr(value, "_asdict"):
+        value = value._asdict()
+    elif isinstance(value, list | tuple):
+        value = {f"output_{index}": part for index, part in enumerate(value)}
+    return {str(name): part for name, part in value.items() if isinstance(part, Tensor)}
+
+
+def input_names(model: nn.Module, arguments: Arguments) -> list[str]:
+    """Names of the tensors among the arguments, as the model's `forward` calls them."""
+    names = list(inspect.signature(model.forward).parameters)
+    return [name for name, value in zip(names, arguments) if isinstance(value, Tensor)]
+
+
+def write_onnx(
+    path: Path,
+    model: nn.Module,
+    program: torch.export.ExportedProgram,
+    arguments: Arguments,
+    shapes: Any,
+    check: Callable[[Callable[..., Any]], None],
+) -> None:
+    """Translate, let `check` compare what onnxruntime gives, then move into place.
+
+    Above 2 GiB the weights stand in `NAME.data` beside it. Written in a folder of its own, since
+    the graph holds the name of that file."""
+    with torch.no_grad():
+        outputs = list(named_outputs(model(*arguments)))
+    free = [axes or {} for axes, value in zip(shapes or (), arguments) if isinstance(value, Tensor)]
+    large = (
+        sum(value.numel() * value.element_size() for value in program.state_dict.values()) > LARGEST
+    )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=ASIDE, suffix=f"-{path.name}", dir=path.parent))
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.filename}: {error.strerror})"
+        ) from None
+    try:
+        graph = _translated(path, program, input_names(model, arguments), outputs, free)
+        with _silence():
+            graph.save(folder / path.name, external_data=large)
+        check(_runner(path, folder / path.name, outputs))
+        files = sorted(
+            folder.iterdir(), key=lambda file: file.name == path.name
+        )  # the graph last: it names the other
+        for file in files:
+            flush(file)
+        for file in files:
+            os.replace(file, path.parent / file.name)
+        flush(path.parent)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({' '.join(str(error).split())})") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    if large:
+        say(f"weights {path}.data (above 2 GiB): keep both files together")
+
+
+def _need_onnx() -> None:
+    from importlib import util
+
+    missing = [
+        name for name in ("onnx", "onnxscript", "onnxruntime") if util.find_spec(name) is None
+    ]
+    if missing:
+        raise InputError(
+            f"--output .onnx: {' and '.join(missing)} not installed; pip install 'headwise[onnx]'"
+        )
+
+
+def _translated(
+    path: Path,
+    program: torch.export.ExportedProgram,
+    inputs: list[str],
+    outputs: list[str],
+    shapes: Sequence[dict[int, Any]],
+) -> Any:
+    """The ONNX program, or `InputError` with the reason why there is none."""
+    try:
+        with _silence():
+            graph = torch.onnx.export(
+                program, input_names=inputs, output_names=outputs, dynamo=True, verbose=False
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise InputError(
+            f"{path}: this model cannot be said in ONNX ({_reason(error)}); .pt2 can"
+        ) from error
+    assert graph is not None
+    _name_axes(graph.model, shapes)
+    return graph
+
+
+def _name_axes(model: Any, shapes: Sequence[dict[int, Any]]) -> None:
+    """Give the free axes the names that the task gave them, in place of s1, s2."""
+    words = {}
+    for value, axes in zip(model.graph.inputs, shapes):
+        for axis, dim in axes.items():
+            # Axes that follow from others (2*rows + 1) are written in terms of these.
+            if re.fullmatch(r"s\d+", symbol := str(value.shape[axis])):
+                words[symbol] = getattr(dim, "__name__", symbol)
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        for axis, dim in enumerate(value.shape or ()):
+            if not isinstance(dim, int):
+                value.shape[axis] = re.sub(
+                    r"\bs\d+\b", lambda found: words.get(found[0], found[0]), str(dim)
+                )
+
+
+def _reason(error: BaseException) -> str:
+    """First line of what started a chain of errors."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line.split(" For more information")[0][:250]  # torch's, about its own log
+
+
+def _runner(path: Path, file: Path, outputs: list[str]) -> Callable[..., dict[str, Tensor]]:
+    """The file under onnxruntime on the CPU, called as the model is."""
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 4  # what goes wrong is raised as well
+    try:
+        session = onnxruntime.InferenceSession(
+            str(file), settings, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime's errors share no base class but this
+        raise InputError(
+            f"{path}: onnxruntime cannot load this model ({_reason(error)})"
+        ) from error
+    names = [value.name for value in session.get_inputs()]
+
+    def run(*arguments: Any) -> dict[str, Tensor]:
+        values = [value.numpy() for value in arguments if isinstance(value, Tensor)]
+        try:
+            found = session.run(outputs, dict(zip(names, values, strict=True)))
+        except Exception as error:
+            raise InputError(
+                f"{path}: onnxruntime cannot run this model ({_reason(error)})"
+            ) from error
+        return {name: torch.from_numpy(value) for name, value in zip(outputs, found)}
+
+    return run
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Swallow the chatter of torch and its exporter: what matters of it is raised."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

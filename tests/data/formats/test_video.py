@@ -1,0 +1,134 @@
+"""Frames of folders and videos: order, numbers, damage, and what is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("PIL", reason="Pillow is optional (extra vision) and not installed")
+
+from PIL import Image
+
+from headwise.base.errors import InputError
+from headwise.data.formats.video import Frames
+
+
+def pictures(folder: Path, names: list[str]) -> Path:
+    """Small pictures whose red is their place in the list."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for k, name in enumerate(names):
+        Image.new("RGB", (6, 4), (10 * k, 100, 200)).save(folder / name)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("names", "numbers"),
+    [
+        (
+            ["frame2.png", "frame10.png", "frame1.png"],
+            [("frame1.png", 1), ("frame2.png", 2), ("frame10.png", 10)],
+        ),
+        (["000017.png", "000003.png"], [("000003.png", 3), ("000017.png", 17)]),
+        (
+            ["a1.png", "b1.png"],
+            [("a1.png", 1), ("b1.png", 2)],
+        ),  # numbers that are not apart are no numbers
+        (["x.png", "y.png"], [("x.png", 1), ("y.png", 2)]),
+    ],
+)
+def test_order_and_numbers_of_a_folder(tmp_path, names, numbers) -> None:
+    frames = Frames(pictures(tmp_path / "in", names))
+    found = list(frames)
+    assert [(frame.name, frame.number) for frame in found] == numbers
+    assert frames.total == len(names)
+    assert frames.camera == "in"
+    for frame in found:
+        assert frame.pixels is not None
+        assert frame.pixels.shape == (4, 6, 3)
+        assert frame.pixels[0, 0].tolist() == [10 * names.index(frame.name), 100, 200]
+
+
+def test_every_nth_frame_keeps_its_number(tmp_path) -> None:
+    frames = Frames(pictures(tmp_path / "in", [f"{k}.png" for k in range(1, 8)]), every=3)
+    assert [frame.number for frame in frames] == [1, 4, 7]
+    assert frames.total == 3
+    with pytest.raises(ValueError, match="at least 1"):
+        Frames(tmp_path / "in", every=0)
+
+
+def test_a_sequence_of_motchallenge_is_its_img1(tmp_path) -> None:
+    pictures(tmp_path / "MOT17-02" / "img1", ["000001.png"])
+    (tmp_path / "MOT17-02" / "seqinfo.ini").write_text("[Sequence]")
+    for where in (tmp_path / "MOT17-02", tmp_path / "MOT17-02" / "img1"):
+        assert [frame.name for frame in Frames(where)] == ["000001.png"]
+        assert Frames(where / "").camera == "MOT17-02"
+
+
+def test_a_damaged_frame_ends_nothing(tmp_path) -> None:
+    pictures(tmp_path, ["1.png", "2.png", "3.png"])
+    (tmp_path / "2.png").write_bytes((tmp_path / "2.png").read_bytes()[:40])
+    one, two, three = Frames(tmp_path)
+    assert one.pixels is not None
+    assert three.pixels is not None
+    assert two.pixels is None
+    assert two.error is not None
+    assert "2.png" in two.error
+    assert "\n" not in two.error
+
+
+def test_what_is_there_to_read_is_said(tmp_path) -> None:
+    with pytest.raises(InputError, match="no such video or folder"):
+        Frames(tmp_path / "none")
+    (tmp_path / "a.doc").write_text("x")
+    with pytest.raises(InputError, match="unknown kind of video"):
+        Frames(tmp_path / "a.doc")
+    with pytest.raises(InputError, match="no file of a kind"):
+        Frames(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory) -> Path:
+    """Twelve frames of 64 x 48, each one grey; the level rises by 20."""
+    av = pytest.importorskip("av", reason="PyAV is optional (extra video) and not installed")
+    path = tmp_path_factory.mktemp("video") / "a b:c.mp4"
+    with av.open(f"file:{path}", "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for k in range(12):
+            picture = np.full((48, 64, 3), 20 * k, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def test_frames_of_a_video(video) -> None:
+    frames = Frames(video, every=5)
+    found = list(frames)
+    assert [(frame.number, frame.name) for frame in found] == [
+        (1, "000001"),
+        (6, "000006"),
+        (11, "000011"),
+    ]
+    assert frames.total == 3
+    assert frames.camera == "a b:c"
+    for frame in found:
+        assert frame.pixels is not None
+        assert frame.pixels.shape == (48, 64, 3)
+        assert abs(frame.pixels.astype(int) - 20 * (frame.number - 1)).max() <= 4
+    assert len(list(Frames(video))) == 12
+
+
+def test_a_cut_video_gives_what_it_has_and_a_text_is_none(video, tmp_path) -> None:
+    (tmp_path / "text.mp4").write_text("no video\n" * 50)
+    with pytest.raises(InputError, match="is no video that FFmpeg reads"):
+        Frames(tmp_path / "text.mp4")
+    # A playlist would read other files, or hosts.
+    (tmp_path / "list.mp4").write_text(f"#EXTM3U\n#EXTINF:1,\nfile://{video}\n#EXT-X-ENDLIST\n")
+    with pytest.raises(InputError, match="is no video that FFmpeg reads"):
+        Frames(tmp_path / "list.mp4")
+
+
+def test_without_pyav_the_extra_is_named(video, monkeypatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "av", None)
+    with pytest.raises(InputError, match=r"pip install 'headwise\[video\]'"):
+        Frames(video)

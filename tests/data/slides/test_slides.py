@@ -1,0 +1,203 @@
+"""Slides: OpenSlide and the plain image behind one face, micrometres a pixel, damage, lists."""
+
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("openslide", reason="OpenSlide is optional (extra wsi) and not installed")
+
+from headwise.base.errors import InputError
+from headwise.data.slides import slides as wsi
+from headwise.data.slides.generate import draw_slide, write_pyramid, write_sample_slides
+from headwise.data.slides.slides import Slide, list_slides
+
+
+def gradient(width: int, height: int) -> np.ndarray:
+    y, x = np.mgrid[:height, :width]
+    return np.stack([x % 256, y % 256, (x + y) % 256], 2).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def pyramid(tmp_path_factory):
+    path = tmp_path_factory.mktemp("slides") / "a.tiff"
+    write_pyramid(path, gradient(700, 500), mpp=0.25)
+    return path
+
+
+def test_a_pyramid_is_read_at_its_levels(pyramid) -> None:
+    with Slide(pyramid) as slide:
+        assert (slide.reader, slide.size) == ("openslide", (700, 500))
+        assert slide.mpp == pytest.approx(0.25, rel=1e-4)
+        picture = gradient(700, 500)
+        np.testing.assert_array_equal(
+            slide.read(100, 60, (64, 32), (64, 32)), picture[60:92, 100:164]
+        )
+        half = slide.read(128, 128, (64, 64), (32, 32))
+        np.testing.assert_array_equal(
+            half, np.asarray(Image.fromarray(picture).reduce(2))[64:96, 64:96]
+        )
+        assert slide.scale(0.5) == pytest.approx(2.0, rel=1e-4)
+
+
+def test_what_lies_beyond_the_slide_is_white(pyramid, tmp_path) -> None:
+    plain = tmp_path / "a.png"
+    Image.fromarray(gradient(700, 500)).save(plain)
+    for path in (pyramid, plain):
+        with Slide(path, mpp=0.25) as slide:
+            region = slide.read(690, 490, (20, 20), (20, 20))
+            assert (region[10:] == 255).all()
+            assert (region[:, 10:] == 255).all()
+            np.testing.assert_array_equal(region[:10, :10], gradient(700, 500)[490:, 690:])
+            assert (slide.read(-20, -20, (10, 10), (10, 10)) == 255).all()
+
+
+def test_a_plain_image_is_read_by_pillow(tmp_path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(gradient(300, 200)).save(path)
+    with Slide(path, mpp=1.0) as slide:
+        assert (slide.reader, slide.size, slide.mpp) == ("pillow", (300, 200), 1.0)
+        small = slide.read(0, 0, (300, 200), (150, 100))
+        assert small.shape == (100, 150, 3)
+
+
+@pytest.mark.parametrize("region", [1 << 26, 60_000])
+def test_a_thumbnail_is_the_slide_made_small_whole_or_in_bands(
+    pyramid, region, monkeypatch
+) -> None:
+    monkeypatch.setattr(wsi, "REGION_PIXELS", region)
+    with Slide(pyramid) as slide:
+        picture, factor = slide.thumbnail(100)
+        assert picture.shape == (71, 100, 3)
+        assert factor == pytest.approx(7.0)
+        expected = np.asarray(
+            Image.fromarray(gradient(700, 500)).resize((100, 71), Image.Resampling.BOX)
+        )
+        assert np.abs(picture.astype(int) - expected)[:, :30].mean() < 12
+        whole, factor = slide.thumbnail(5000)
+        assert (whole.shape, factor) == ((500, 700, 3), 1.0)
+
+
+class TestMicrometres:
+    def test_a_file_without_them_asks_and_takes_what_is_given(self, tmp_path) -> None:
+        path = tmp_path / "a.png"
+        Image.fromarray(gradient(300, 200)).save(path)
+        assert Slide(path).mpp is None
+        with pytest.raises(InputError, match="--mpp"):
+            Slide(path).scale(0.5)
+        assert Slide(path, mpp=0.25).scale(0.5) == 2.0
+
+    def test_what_the_file_says_comes_first(self, pyramid) -> None:
+        assert Slide(pyramid, mpp=9.0).mpp == pytest.approx(0.25, rel=1e-4)
+
+    def test_a_slide_coarser_than_asked_for_is_refused(self, pyramid) -> None:
+        assert Slide(pyramid).scale(0.24) == pytest.approx(0.96, rel=1e-3)
+        with pytest.raises(InputError, match=r"coarser than --tile-mpp 0\.1"):
+            Slide(pyramid).scale(0.1)
+
+
+class TestDamage:
+    def test_each_has_one_line(self, tmp_path, pyramid) -> None:
+        (tmp_path / "text.svs").write_text("this is no slide")
+        (tmp_path / "empty.tiff").write_bytes(b"")
+        reasons = {
+            "text.svs": "neither OpenSlide nor Pillow",
+            "empty.tiff": "neither",
+            "no.svs": "no such",
+        }
+        for name, said in reasons.items():
+            with pytest.raises(InputError, match=said) as caught:
+                Slide(tmp_path / name).size  # noqa: B018
+            assert "\n" not in str(caught.value)
+
+    def test_a_slide_cut_short_fails_when_read_and_no_worse(self, tmp_path, pyramid) -> None:
+        cut = tmp_path / "cut.tiff"
+        content = bytearray(pyramid.read_bytes())
+        content[1000:60_000] = bytes(59_000)
+        cut.write_bytes(bytes(content))
+        with pytest.raises(InputError, match="cut"):
+            Slide(cut).read(0, 0, (700, 500), (700, 500))
+
+    def test_a_picture_that_unpacks_to_too_much_is_refused_before_it_does(
+        self, tmp_path, monkeypatch
+    ) -> None:
+        path = tmp_path / "a.png"
+        Image.fromarray(gradient(300, 200)).save(path)
+        monkeypatch.setattr(wsi, "IMAGE_PIXELS", 1000)
+        with pytest.raises(InputError, match="300 x 200 pixels are too many"):
+            Slide(path).size  # noqa: B018
+
+    def test_a_region_without_a_level_for_it_is_refused(self, pyramid, monkeypatch) -> None:
+        monkeypatch.setattr(wsi, "REGION_PIXELS", 1000)
+        with pytest.raises(InputError, match="no level small enough"):
+            Slide(pyramid).read(0, 0, (300, 300), (300, 300))
+
+
+def test_a_slide_travels_closed_and_threads_share_it(pyramid) -> None:
+    slide = Slide(pyramid, mpp=1.0)
+    assert slide.size == (700, 500)
+    other = pickle.loads(pickle.dumps(slide))
+    assert "_open" not in other.__dict__
+    places = [(x, y) for x in range(0, 600, 50) for y in range(0, 400, 50)]
+    with ThreadPoolExecutor(4) as pool:
+        regions = list(pool.map(lambda p: other.read(*p, (50, 50), (50, 50)), places))
+    for (x, y), region in zip(places, regions):
+        np.testing.assert_array_equal(region, gradient(700, 500)[y : y + 50, x : x + 50])
+    slide.close()
+    assert slide.size == (700, 500)
+
+
+def test_lists_go_into_folders_and_refuse_links_that_lead_out(tmp_path, pyramid) -> None:
+    home = tmp_path / "home"
+    (home / "b").mkdir(parents=True)
+    for name in ("b/2.tiff", "1.PNG", ".hidden.tiff", "notes.txt"):
+        (home / name).write_bytes(b"x")
+    assert list_slides(home) == [str(home / "1.PNG"), str(home / "b" / "2.tiff")]
+    (home / "out.tiff").symlink_to(pyramid)
+    with pytest.raises(InputError, match="leads out"):
+        list_slides(home)
+
+
+def test_the_generated_slides_are_the_same_each_time_and_differ(tmp_path) -> None:
+    first, again = (write_sample_slides(tmp_path / name, slides=4, side=256) for name in "ab")
+    for path in first.iterdir():
+        assert path.read_bytes() == (again / path.name).read_bytes()
+    labels = (first / "labels.csv").read_text().splitlines()
+    assert labels[0] == "slide,patient,label"
+    assert [line.split(",")[2] for line in labels[1:]] == ["normal", "normal", "tumour", "tumour"]
+    plain, dense = (
+        draw_slide(np.random.default_rng(1), 256, tumour).astype(int) for tumour in (False, True)
+    )
+    assert (dense.sum(2) < 450).mean() > 1.3 * (plain.sum(2) < 450).mean()
+
+
+class TestRealSlides:
+    def test_two_aperio_slides(self, real_data) -> None:
+        folder = real_data / "wsi" / "slides"
+        with Slide(folder / "CMU-1-Small-Region.svs") as slide:
+            assert (slide.size, slide.mpp, slide.power) == ((2220, 2967), 0.499, "20")
+        with (
+            Slide(folder / "tcga-cr-7395-01a-01-ts1.svs") as slide,
+            pytest.raises(InputError, match="--mpp"),
+        ):
+            slide.scale(0.5)
+
+    def test_openslide_refuses_and_pillow_reads(self, real_data) -> None:
+        with Slide(real_data / "wsi" / "slides" / "kidney-48-5.tif", mpp=8.0) as slide:
+            assert (slide.reader, slide.size) == ("pillow", (1493, 901))
+
+    def test_broken_ones_say_so(self, real_data) -> None:
+        for name in ("broken.svs", "openslide_fixtures/unopenable.tiff"):
+            with pytest.raises(InputError, match=name.split("/")[-1]):
+                Slide(real_data / "wsi" / "slides" / name).size  # noqa: B018
+
+    def test_two_files_of_a_dicom_series_are_one_slide(self, real_data) -> None:
+        found = list_slides(real_data / "wsi" / "slides" / "openslide_fixtures")
+        assert [path for path in found if path.endswith(".dcm")] == [
+            str(real_data / "wsi" / "slides" / "openslide_fixtures" / "boxes_0.dcm")
+        ]
+        with Slide(next(path for path in found if path.endswith(".dcm"))) as slide:
+            assert (slide.reader, slide.mpp) == ("openslide", 0.499)
+            assert slide.read(0, 0, slide.size, slide.size).std() > 0

@@ -1,0 +1,202 @@
+"""Features, tokens, lists of utterances, voice activity, transcripts in other formats."""
+
+import base64
+import json
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+pytest.importorskip("soundfile", reason="the extra `speech` is not installed")
+
+from headwise.base.errors import InputError
+from headwise.data.formats.audio import RATE
+from headwise.data.speech.generate import write_digit_strings, write_sample_speech
+from headwise.data.speech.log_mel import log_mel, mel_filters
+from headwise.data.speech.recordings import list_speech
+from headwise.data.speech.tokens import END, START, TextTokens, read_tokens, train_tokens
+from headwise.data.speech.transcripts import FORMATS, Segment, Word, read_textgrid, written
+from headwise.data.speech.voice_activity import speech_share, speech_spans, windows
+
+WORDS = (Word("hello", 0.1, 0.5, 0.9), Word("<b>", 0.5, 0.8), Word("world", 2.9, 3.0, 0.5))
+SEGMENTS = (Segment(0.0, 3.0, "hello <b> world", WORDS),)
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    return write_sample_speech(tmp_path_factory.mktemp("speech"), strings=12)
+
+
+@pytest.mark.real_data
+def test_filters_are_the_published_ones(real_data):
+    known = np.load(real_data / "speech" / "jfk" / "mel_filters.npz")
+    for bands in (80, 128):
+        if f"mel_{bands}" in known:
+            np.testing.assert_allclose(mel_filters(bands), known[f"mel_{bands}"], atol=1e-7)
+
+
+def test_features_of_a_tone_lie_in_its_band():
+    t = np.arange(RATE) / RATE
+    found = log_mel(np.sin(2 * np.pi * 1000 * t).astype(np.float32))
+    assert found.shape == (80, 100)
+    assert float(found.max() - found.min()) <= 2.0 + 1e-5  # eight decades, divided by four
+    band = int(mel_filters(80)[:, round(1000 / 40)].argmax())
+    assert int(found[:, 50].argmax()) == band
+    assert log_mel(np.zeros(10, np.float32)).shape[0] == 80
+    assert log_mel(np.zeros(RATE, np.float32), frames=3000).shape == (80, 3000)
+
+
+def test_utterances_of_a_folder_and_manifests(sample, tmp_path):
+    every = list_speech(sample)
+    assert len(every) == 12
+    assert {one.part for one in every} == {"train", "validation", "test"}
+    one = every[0]
+    assert one.text == " ".join(word.text for word in one.words)
+    assert one.words[-1].end <= len(one.samples()) / RATE
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.wav").write_bytes((sample / "generated-001.wav").read_bytes())
+    (tmp_path / "a.txt").write_text("seven eight\n")
+    (tmp_path / "b.TextGrid").write_text(
+        written("TextGrid", "b.wav", 3.0, SEGMENTS), encoding="utf-8"
+    )
+    found = list_speech(tmp_path)
+    assert [one.name for one in found] == ["a.wav", "b.wav", "c.wav"]
+    assert [one.text for one in found] == ["seven eight", "hello <b> world", None]
+    assert found[1].words[0] == Word("hello", 0.1, 0.5)
+    (tmp_path / "m.csv").write_text("path,transcript,start,end\na.wav,one,0.1,0.4\n")
+    one = list_speech(tmp_path / "m.csv")[0]
+    assert (one.name, one.text, len(one.samples())) == ("a.wav@0.10", "one", 4800)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{", "line 1 is no JSON"),
+        ("[1]", "is no object"),
+        ('{"text": "a"}', "names no recording"),
+        ('{"audio": "a.wav", "start": -1}', "no time in seconds"),
+        ('{"audio": "a.wav", "start": 2, "end": 1}', "before it"),
+        ('{"audio": "a.wav", "part": "x"}', "none of train"),
+        ('{"audio": "a.wav", "words": [["a", 1]]}', "words must be"),
+    ],
+)
+def test_bad_manifests_are_one_line(tmp_path, line, said):
+    (tmp_path / "m.jsonl").write_text(line + "\n")
+    with pytest.raises(InputError, match=said) as caught:
+        list_speech(tmp_path / "m.jsonl")
+    assert "\n" not in str(caught.value)
+
+
+def test_every_format(tmp_path):
+    found = {kind: written(kind, "a b.wav", 3.0, SEGMENTS) for kind in FORMATS}
+    assert json.loads(found["json"])["segments"][0]["words"][0]["confidence"] == 0.9
+    assert found["srt"].startswith(
+        "1\n00:00:00,100 --> 00:00:00,800\nhello <b>\n\n2\n00:00:02,900 --> 00:00:03,000\n"
+    )
+    assert found["vtt"].startswith("WEBVTT\n\n00:00:00.100 --> 00:00:00.800\nhello &lt;b&gt;\n")
+    assert found["tsv"].splitlines()[1] == "100\t500\thello"
+    assert found["ctm"].splitlines()[0] == "a_b 1 0.100 0.400 hello 0.900"
+    (tmp_path / "a.TextGrid").write_text(found["TextGrid"], encoding="utf-8")
+    back = read_textgrid(tmp_path / "a.TextGrid")
+    assert [(word.text, word.start, word.end) for word in back] == [
+        (w.text, w.start, w.end) for w in WORDS
+    ]
+    assert len(read_textgrid(tmp_path / "a.TextGrid", "words")) == 3
+    with pytest.raises(InputError, match="no interval tier 'phones'"):
+        read_textgrid(tmp_path / "a.TextGrid", "phones")
+    (tmp_path / "b.TextGrid").write_text("no grid")
+    with pytest.raises(InputError, match="cannot be read as a TextGrid"):
+        read_textgrid(tmp_path / "b.TextGrid")
+    assert written("TextGrid", "a.wav", 1.0, ()).count("text =") == 1
+    with pytest.raises(ValueError, match="not as 'doc'"):
+        written("doc", "a", 1.0, ())
+
+
+@pytest.mark.real_data
+def test_textgrids_of_others(real_data):
+    for file in sorted((real_data / "speech" / "mfa").rglob("*cold_corpus3.TextGrid")):
+        words = read_textgrid(file)
+        assert len(words) > 50
+        assert all(a.end <= b.start + 1e-6 for a, b in pairwise(words))
+
+
+def test_speech_is_where_sound_is():
+    generator = np.random.default_rng(0)
+    x = 0.001 * generator.standard_normal(40 * RATE).astype(np.float32)
+    loud = [(2.0, 9.0), (12.0, 21.0), (24.0, 38.0)]
+    for start, stop in loud:
+        span = slice(round(start * RATE), round(stop * RATE))
+        x[span] += 0.2 * generator.standard_normal(span.stop - span.start).astype(np.float32)
+    spans = speech_spans(x)
+    assert len(spans) == 3
+    np.testing.assert_allclose(spans, loud, atol=0.03)
+    share = speech_share(x)
+    assert len(share) == 2000
+    assert share[150:440].min() > 0.9
+    assert share[460:590].max() < 0.1
+    cut = windows(x)
+    assert cut == [
+        (pytest.approx(1.8, abs=0.03), pytest.approx(21.2, abs=0.03)),
+        (pytest.approx(23.8, abs=0.03), pytest.approx(38.2, abs=0.03)),
+    ]
+    assert windows(x[: 20 * RATE]) == [(0.0, 20.0)]
+    assert windows(np.zeros(5 * RATE, np.float32)) == windows(np.zeros(0, np.float32)) == []
+    whole = windows(0.1 * generator.standard_normal(70 * RATE).astype(np.float32))
+    assert all(stop - start <= 30 for start, stop in whole)
+    assert (whole[0][0], whole[-1][1]) == (0.0, 70.0)
+
+
+@pytest.mark.parametrize("kind", ["characters", "bpe"])
+def test_tokens_of_our_own(kind, tmp_path):
+    tokens = train_tokens(["one two", "three, é"], kind, 300)
+    (tmp_path / "tokenizer.json").write_text(tokens.to_json(), encoding="utf-8")
+    again = read_tokens(tmp_path)
+    ids = again.encode("two one, é")
+    assert again.decode(ids) == "two one, é"
+    assert [word for word, _, _ in again.words(ids)] == ["two", "one,", "é"]
+    assert [b for _, _, b in again.words(ids)][-1] == len(ids)
+    assert (again.prompt, again.end) == (tokens.prompt, tokens.end)
+    assert again.decode([*again.prompt, *ids, again.end]) == "two one, é"
+
+
+def test_tokens_of_ranks(tmp_path):
+    """A vocabulary of OpenAI: bytes by rank, merged by rank."""
+    ranks = [bytes([k]) for k in range(256)] + [b"on", b"one", b" t", b"wo", b" two"]
+    (tmp_path / "v.tiktoken").write_text(
+        "\n".join(f"{base64.b64encode(b).decode()} {k}" for k, b in enumerate(ranks))
+    )
+    tokens = read_tokens(tmp_path / "v.tiktoken")
+    assert tokens.encode("one two") == [257, 260]
+    assert tokens.words([257, 260]) == [("one", 0, 1), ("two", 1, 2)]
+    assert tokens.tokenizer.token_to_id(END) == 261
+    assert tokens.prompt[0] == tokens.tokenizer.token_to_id(START)
+
+
+def test_mistakes_of_tokens(tmp_path):
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(InputError, match="cannot be read as a tokenizer"):
+        read_tokens(tmp_path)
+    with pytest.raises(InputError, match="no such file"):
+        read_tokens(tmp_path / "other.json")
+    with pytest.raises(InputError, match="no text"):
+        train_tokens([""])
+    assert isinstance(train_tokens(["a"]), TextTokens)
+
+
+@pytest.mark.real_data
+def test_digit_strings_have_exact_times(real_data, tmp_path):
+    from headwise.data.formats.audio import read_audio
+
+    home = write_digit_strings(
+        real_data / "speech" / "fsdd" / "recordings", tmp_path / "d", strings=4, seed=3
+    )
+    for one in list_speech(home):
+        sound = read_audio(one.file)
+        for before, after in pairwise(one.words):
+            gap = sound[
+                round(before.end * RATE) + 2 : round(after.start * RATE) - 2
+            ]  # times have four decimals
+            assert len(gap) > 0
+            assert np.abs(gap).max() == 0
+    with pytest.raises(InputError, match="holds no recordings"):
+        write_digit_strings(tmp_path, tmp_path / "e")

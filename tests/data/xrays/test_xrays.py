@@ -1,0 +1,154 @@
+"""Chest X-rays in every layout; what does not fit is one line."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("PIL", reason="the extra `vision` is not installed")
+
+from PIL import Image
+
+from headwise.base.errors import InputError
+from headwise.data.xrays.xrays import list_xrays, read_row, read_xray, read_xray_set, two_sizes
+
+
+def save(path, seed=0, side=(10, 12)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, side, dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return pixels
+
+
+def test_folders_are_classes_and_parts(tmp_path):
+    for k, name in enumerate(
+        ("train/normal/a.png", "train/ill/b.png", "test/normal/c.png", "test/ill/d.png")
+    ):
+        save(tmp_path / name, k)
+    found = read_xray_set(tmp_path)
+    assert found.layout == "classes"
+    assert sorted(zip(found.names, found.labels, found.parts))[0] == (
+        "test/ill/d.png",
+        "ill",
+        "test",
+    )
+    assert len(found.rows("train")) == 2
+    assert len(set(found.patients)) == 4
+    assert set(read_xray_set(tmp_path, classes=["ill"]).labels) == {"ill"}
+    with pytest.raises(InputError, match=r"has no class 'il'.*did you mean 'ill'"):
+        read_xray_set(tmp_path, classes=["il"])
+    save(tmp_path / "loose.png")
+    with pytest.raises(InputError, match=r"'loose\.png' lies in no folder of a class"):
+        read_xray_set(tmp_path)
+
+
+def test_a_table(tmp_path):
+    for k in range(3):
+        save(tmp_path / "pictures" / f"{k}.png", k)
+    table = tmp_path / "t.csv"
+    table.write_text(
+        "file,label,patient_id,view,source,split\npictures/0.png,ill,p1,AP,X,train\n"
+        "pictures/1.png,well,p1,PA,Y,val\npictures/2.png,ill,,,,\n"
+    )
+    found = read_xray_set(table)
+    assert found.labels == ["ill", "well", "ill"]
+    assert found.patients == ["p1", "p1", "picture 3"]
+    assert found.views == ["AP", "PA", ""]
+    assert found.sources == ["X", "Y", ""]
+    assert found.parts == ["train", "validation", ""]
+    for text, said in [
+        ("file,label\npictures/9.png,ill\n", "there is no picture"),
+        ("file,label\npictures/0.png,\n", "is empty"),
+        ("label\nill\n", "image"),
+        ("file\npictures/0.png\n", "label"),
+        ("file,label\n../t.csv,ill\n", "leads out"),
+        ("file,label,part\npictures/0.png,ill,later\n", "'later' is none of"),
+        ("file,label,part,split\npictures/0.png,ill,test,test\n", "both columns"),
+    ]:
+        table.write_text(text)
+        with pytest.raises(InputError, match=said) as error:
+            read_xray_set(table)
+        assert "\n" not in str(error.value)
+
+
+def test_lists_of_covidx(tmp_path):
+    save(tmp_path / "train" / "a b.png")
+    save(tmp_path / "test" / "c.png")
+    (tmp_path / "train_COVIDx8B.txt").write_text("7 a b.png positive cohen\n\n")
+    (tmp_path / "test_COVIDx8B.txt").write_text("ricord-1 c.png negative ricord\n")
+    found = read_xray_set(tmp_path)
+    rows = sorted(zip(found.names, found.labels, found.sources, found.patients, found.parts))
+    assert rows == [
+        ("test/c.png", "negative", "ricord", "ricord-1", "test"),
+        ("train/a b.png", "positive", "cohen", "7", "train"),
+    ]
+    alone = read_xray_set(tmp_path / "test_COVIDx8B.txt")
+    assert alone.names == ["test/c.png"]
+    (tmp_path / "test_COVIDx8B.txt").write_text("c.png negative\n")
+    with pytest.raises(InputError, match=r"line 1: 'c\.png negative' is not"):
+        read_xray_set(tmp_path)
+
+
+def test_medmnist(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for word, count in (("train", 5), ("val", 2), ("test", 3)):
+        arrays[f"{word}_images"] = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        arrays[f"{word}_labels"] = rng.integers(0, 2, (count, 1), dtype=np.uint8)
+    path = tmp_path / "pneumoniamnist.npz"
+    np.savez_compressed(path, **arrays)
+    found = read_xray_set(path)
+    assert len(found) == 10
+    assert set(found.labels) <= {"normal", "pneumonia"}
+    row = int(found.rows("test")[1])
+    np.testing.assert_allclose(
+        read_row(found, row), arrays["test_images"][1] / np.float32(255), atol=1e-7
+    )
+    for name, wrong, said in [
+        ("train_images", arrays["train_images"].astype(np.float32), "needs uint8"),
+        ("val_labels", np.zeros((2, 3), np.uint8), "3 labels a picture"),
+        ("test_labels", np.array([object()]), "cannot be read"),
+        ("test_images", None, "has no array"),
+    ]:
+        given = {k: v for k, v in {**arrays, name: wrong}.items() if v is not None}
+        np.savez(path, **given)
+        with pytest.raises(InputError, match=said):
+            read_xray_set(path)
+    path.write_bytes(b"PK\x03\x04 nothing")
+    with pytest.raises(InputError, match=r"is no \.npz"):
+        read_xray_set(path)
+
+
+def test_pictures_of_every_kind_become_grey(tmp_path):
+    deep = np.arange(120, dtype=np.uint16).reshape(10, 12) * 500
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    np.testing.assert_allclose(
+        read_xray(tmp_path / "deep.png"), deep / np.float32(65535), atol=1e-7
+    )
+    grey = save(tmp_path / "a.png")
+    np.testing.assert_allclose(read_xray(tmp_path / "a.png"), grey / np.float32(255), atol=1e-7)
+    Image.fromarray(np.dstack([grey] * 3)).save(tmp_path / "b.png")
+    np.testing.assert_allclose(read_xray(tmp_path / "b.png"), grey / np.float32(255), atol=1e-2)
+    Image.fromarray(np.dstack([grey] * 3 + [np.zeros_like(grey)])).save(tmp_path / "c.png")
+    assert (read_xray(tmp_path / "c.png") == 0).all()
+    Image.fromarray(grey.astype(np.float32)).save(tmp_path / "d.tif")
+    with pytest.raises(InputError, match="holds fractions"):
+        read_xray(tmp_path / "d.tif")
+    picture, small = two_sizes(read_xray(tmp_path / "a.png"), (32, 64), (16, 16))
+    assert picture.shape == (1, 32, 64)
+    assert small.shape == (1, 16, 16)
+    assert [name for _, name in list_xrays(tmp_path)] == [
+        "a.png",
+        "b.png",
+        "c.png",
+        "d.tif",
+        "deep.png",
+    ]
+
+
+@pytest.mark.real_data
+def test_real_sets(real_data):
+    found = read_xray_set(real_data / "medical" / "talo_covid_cxr_480" / "metadata.csv")
+    assert len(found) == 1124
+    assert set(found.labels) == {"Covid-19", "No_findings", "Pneumonia"}
+    assert len(set(found.views)) == 3
+    mnist = read_xray_set(real_data / "medical" / "medmnist" / "pneumoniamnist.npz")
+    assert [len(mnist.rows(part)) for part in ("train", "validation", "test")] == [4708, 524, 624]

@@ -1,0 +1,79 @@
+"""Run by test_triton.py in a process of its own: attention with maps of its heads through Triton's
+interpreter.
+"""
+
+# isort: off
+from interpreting import compare, poison  # first
+# isort: on
+
+import random
+
+import torch
+
+from headwise.kernels.attention_maps import cpu as plain
+from headwise.kernels.attention_maps import triton as device
+
+
+def case(
+    name,
+    chosen,
+    batch=2,
+    heads=3,
+    queries=37,
+    keys=50,
+    width=20,
+    value=12,
+    kind=None,
+    mean=False,
+    dtype=torch.float32,
+):
+    torch.manual_seed(len(name))
+    query = torch.randn(batch, heads, queries, width).to(dtype)
+    key = torch.randn(batch, heads, keys, width).to(dtype)
+    values = torch.randn(batch, heads, keys, value).to(dtype)
+    shapes = {
+        "keys": (batch, 1, 1, keys),
+        "pairs": (batch, 1, queries, keys),
+        "heads": (1, heads, queries, keys),
+    }
+    mask = torch.rand(shapes[kind]) < 0.6 if kind else None
+    if mask is not None:
+        mask[..., :1, :] = False  # a query without keys
+    rest = (chosen, mean, mask, 0.3)
+    compare(
+        name,
+        device.attend(query, key, values, *rest),
+        plain.attend(query, key, values, *rest),
+        2e-5 if dtype == torch.float32 else 2e-3,
+    )
+    print("ok", name)
+
+
+if __name__ == "__main__":
+    poison()
+    case("all heads", [0, 1, 2])
+    case("some, in another order", [2, 0])
+    case("mean of all", [0, 1, 2], mean=True)
+    case("mean of one", [1], mean=True)
+    case("mask of keys", [1, 2], kind="keys")
+    case("mask of pairs, mean", [0, 2], kind="pairs", mean=True)
+    case("mask of heads", [2, 1], kind="heads")
+    case("half", [0, 2], dtype=torch.float16)
+    case("no keys", [0], keys=0)
+    case("no queries", [0], queries=0)
+    draw = random.Random(1)
+    for number in range(6):
+        heads = draw.randint(1, 5)
+        chosen = draw.sample(range(heads), draw.randint(1, heads))
+        case(
+            f"drawn {number}",
+            chosen,
+            draw.randint(1, 2),
+            heads,
+            draw.randint(1, 70),
+            draw.randint(1, 70),
+            draw.randint(1, 40),
+            draw.randint(1, 40),
+            draw.choice([None, "pairs"]),
+            draw.random() < 0.5,
+        )

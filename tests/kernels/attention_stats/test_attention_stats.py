@@ -1,0 +1,395 @@
+"""Read-outs of attention against the matrix of weights, written out; never the operator's own plain
+form.
+"""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from headwise.kernels.attention_moments import cosine_moments
+from headwise.kernels.attention_stats import attention_stats, rollout_row
+from headwise.kernels.attention_stats import cpu as plain
+
+ALL = ("lse", "entropy", "column_mass", "key_mass", "top", "class_row", "mean_rows")
+DIFFERENTIABLE = ("output", "lse", "entropy", "column_mass", "key_mass")
+
+
+def finite(lse: Tensor) -> Tensor:
+    return lse.masked_fill(lse == -math.inf, 0.0)
+
+
+def matrix(
+    query: Tensor, key: Tensor, mask: Tensor | None, causal: bool, scale: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """(weights (B, H, N, M), lse), row by row of the definition; rows without keys are 0."""
+    key = key.repeat_interleave(query.shape[1] // key.shape[1], 1)
+    scores = torch.einsum("bhnd,bhmd->bhnm", query, key) * (
+        query.shape[-1] ** -0.5 if scale is None else scale
+    )
+    allowed = torch.ones_like(scores, dtype=torch.bool)
+    if mask is not None:
+        allowed = allowed & (
+            mask[:, None, None] if mask.ndim == 2 else mask[:, None] if mask.ndim == 3 else mask
+        )
+    if causal:
+        allowed = allowed.tril(key.shape[2] - query.shape[2])
+    top = scores.detach().masked_fill(~allowed, -1e9).amax(-1, keepdim=True)
+    exps = torch.where(allowed, (torch.where(allowed, scores, top) - top).exp(), 0.0)
+    total = exps.sum(-1, keepdim=True)
+    some = total > 0
+    safe = torch.where(some, total, 1.0)
+    return exps / safe, torch.where(some, safe.log() + top, -math.inf)[..., 0]
+
+
+def expected(
+    weights: Tensor, lse: Tensor, value: Tensor, keys: Tensor, counts: Tensor
+) -> dict[str, Tensor]:
+    value = value.repeat_interleave(weights.shape[1] // value.shape[1], 1)
+    logs = torch.where(weights > 0, torch.where(weights > 0, weights, 1.0).log(), 0.0)
+    return {
+        "output": torch.einsum("bhnm,bhme->bhne", weights, value),
+        "lse": lse,
+        "entropy": -(weights * logs).sum(-1),
+        "column_mass": torch.einsum("bn,bhnm->bhm", counts, weights),
+        "key_mass": torch.einsum("bm,bhnm->bhn", keys.to(weights.dtype), weights),
+    }
+
+
+def inputs(
+    kind: str, dtype: torch.dtype = torch.float64, n: int = 5, m: int = 7
+) -> tuple[list[Tensor], Tensor | None, Tensor]:
+    """[query, key, value, counts] of grouped heads, a mask whose first item hides everything, a set
+    of keys.
+    """
+    torch.manual_seed(len(kind) + n)
+    tensors = [
+        torch.randn(2, 4, n, 6),
+        torch.randn(2, 2, m, 6),
+        torch.randn(2, 2, m, 3),
+        torch.rand(2, n),
+    ]
+    shapes = {"keys": (2, m), "pairs": (2, n, m), "heads": (2, 4, n, m), "broadcast": (1, 4, 1, m)}
+    mask = torch.rand(shapes[kind]) < 0.6 if kind in shapes else None
+    if mask is not None and len(mask) > 1:
+        mask[0] = False
+    return [t.to(dtype).requires_grad_() for t in tensors], mask, torch.rand(2, m) < 0.5
+
+
+@pytest.mark.parametrize("small_blocks", [False, True])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("kind", ["none", "keys", "pairs", "heads", "broadcast"])
+def test_read_outs_and_gradients(
+    kind: str, causal: bool, small_blocks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if small_blocks:
+        monkeypatch.setattr(plain, "BLOCK_NUMBERS", 7)
+        monkeypatch.setattr(plain, "FEW_ROWS", 2)
+        monkeypatch.setattr(plain, "LEAST_ROWS", 1)
+    for n, m, scale in ((5, 7, None), (9, 4, 0.3), (1, 1, None)):
+        (query, key, value, counts), mask, keys = inputs(kind, n=n, m=m)
+        rows = torch.tensor([n - 1, 0, n // 2])
+        found = attention_stats(
+            query,
+            key,
+            value,
+            mask=mask,
+            causal=causal,
+            scale=scale,
+            want=ALL,
+            keys=keys,
+            k=3,
+            row=n // 2,
+            rows=rows,
+            weights=counts,
+        )
+        weights, lse = matrix(query, key, mask, causal, scale)
+        wanted = expected(weights, lse, value, keys, counts)
+        for name, tensor in wanted.items():
+            torch.testing.assert_close(
+                getattr(found, name), tensor, rtol=1e-10, atol=1e-10, msg=name
+            )
+        torch.testing.assert_close(found.class_row, weights[:, :, n // 2].detach())
+        torch.testing.assert_close(found.mean_rows, weights.mean(1)[:, rows].detach())
+        ours, theirs = (
+            [finite(f(name)) for name in DIFFERENTIABLE]
+            for f in (found.__getattribute__, wanted.get)
+        )
+        grads = [torch.randn_like(tensor) for tensor in ours]
+        got = torch.autograd.grad(ours, [query, key, value, counts], grads)
+        for a, b in zip(
+            got, torch.autograd.grad(theirs, [query, key, value, counts], grads), strict=True
+        ):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("n", [1, 6])
+def test_each_gradient_alone(n: int) -> None:
+    """Every read-out by itself, the column mass without weights, and gradients that are given stay
+    as they are.
+    """
+    (query, key, value, _), mask, keys = inputs("keys", n=n)
+    weights, lse = matrix(query, key, mask, False)
+    wanted = expected(weights, lse, value, keys, torch.ones(2, n, dtype=torch.float64))
+    found = attention_stats(query, key, value, mask=mask, want=ALL[:4], keys=keys)
+    for name in DIFFERENTIABLE:
+        ours, theirs = finite(getattr(found, name)), finite(wanted[name])
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+        grad = torch.randn_like(ours)
+        before = grad.clone()
+        got = torch.autograd.grad(ours, [query, key], grad, retain_graph=True)
+        assert torch.equal(grad, before), name
+        back = torch.autograd.grad(theirs, [query, key], grad, retain_graph=True)
+        torch.testing.assert_close(got, back, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_largest_weights(causal: bool) -> None:
+    (query, key, _, _), mask, _ = inputs("pairs", n=6, m=9)
+    for k in (1, 3, 12):
+        found = attention_stats(query, key, mask=mask, causal=causal, want=("top",), k=k)
+        assert found.lse is None
+        weights = matrix(query, key, mask, causal)[0].detach()
+        count = min(k, 9)
+        torch.testing.assert_close(found.top_values[..., :count], weights.topk(count, -1)[0])
+        assert (found.top_values[..., count:] == 0).all()
+        shown = found.top_indices >= 0
+        assert (shown == (found.top_values > 0)).all()
+        assert (found.top_indices[~shown] == -1).all()
+        picked = weights.gather(-1, found.top_indices.clamp_min(0))
+        torch.testing.assert_close(picked[shown], found.top_values[shown])
+        assert not found.top_values.requires_grad
+
+
+@pytest.mark.parametrize("want", ["lse", "entropy", "column_mass", "key_mass", "output"])
+def test_gradcheck(want: str) -> None:
+    (query, key, value, counts), mask, keys = inputs("heads", n=3, m=4)
+
+    def read(q: Tensor, k: Tensor, v: Tensor, c: Tensor) -> Tensor:
+        names = () if want == "output" else (want,)
+        found = attention_stats(
+            q, k, v if want == "output" else None, mask=mask, want=names, keys=keys, weights=c
+        )
+        return finite(getattr(found, want))
+
+    assert torch.autograd.gradcheck(read, (query, key, value, counts))
+
+
+def test_plain_facts() -> None:
+    """Even weights have entropy log M, a single key 0; all keys together have mass 1; without keys
+    all is 0.
+    """
+    query, key = (
+        torch.zeros(1, 2, 3, 4, dtype=torch.float64),
+        torch.randn(1, 2, 5, 4, dtype=torch.float64),
+    )
+    every = torch.ones(1, 5, dtype=torch.bool)
+    found = attention_stats(query, key, want=("entropy", "column_mass", "key_mass"), keys=every)
+    torch.testing.assert_close(
+        found.entropy, torch.full((1, 2, 3), math.log(5.0), dtype=torch.float64)
+    )
+    torch.testing.assert_close(found.column_mass, torch.full((1, 2, 5), 0.6, dtype=torch.float64))
+    torch.testing.assert_close(found.key_mass, torch.ones(1, 2, 3, dtype=torch.float64))
+    one = torch.arange(5)[None] == 2
+    alone = attention_stats(key, key, mask=one, want=("entropy", "lse"))
+    assert (alone.entropy == 0).all()
+    torch.testing.assert_close(alone.lse, torch.einsum("bhnd,bhd->bhn", key, key[:, :, 2]) / 2)
+    none = attention_stats(query, key[:, :, :0], key[:, :, :0], want=("entropy", "lse", "top"))
+    assert (none.lse == -math.inf).all()
+    assert (none.entropy == 0).all()
+    assert (none.output == 0).all()
+
+
+@pytest.mark.parametrize(("batch", "n"), [(0, 3), (2, 0)])
+def test_nothing(batch: int, n: int) -> None:
+    query, key = (
+        torch.zeros(batch, 2, n, 4, requires_grad=True),
+        torch.zeros(batch, 2, 5, 4, requires_grad=True),
+    )
+    found = attention_stats(query, key, key, want=("entropy", "column_mass", "top"), k=2)
+    assert found.entropy.shape == (batch, 2, n)
+    assert found.top_indices.shape == (batch, 2, n, 2)
+    assert (found.column_mass == 0).all()
+    back = torch.autograd.grad(
+        found.entropy.sum() + found.column_mass.sum() + found.output.sum(), [query, key]
+    )
+    assert all((part == 0).all() for part in back)
+    assert cosine_moments(query, key).dot.shape == (batch, n)
+
+
+def test_large_scores_and_lower_precision() -> None:
+    (query, key, value, counts), mask, keys = inputs("pairs", torch.float32, n=17, m=33)
+    wide = attention_stats(40 * query, key, value, mask=mask, want=("entropy", "lse"))
+    weights, lse = matrix(40 * query.double(), key.double(), mask, False)
+    wanted = expected(weights, lse, value.double(), keys, counts.double())
+    torch.testing.assert_close(wide.entropy.double(), wanted["entropy"], rtol=1e-3, atol=2e-4)
+    torch.testing.assert_close(wide.output.double(), wanted["output"], rtol=1e-3, atol=1e-4)
+    for part in torch.autograd.grad(wide.entropy.sum() + wide.output.sum(), [query, key, value]):
+        assert part.isfinite().all()
+    half = attention_stats(
+        query.bfloat16(), key.bfloat16(), value.bfloat16(), mask=mask, want=("entropy",)
+    )
+    assert half.output.dtype == torch.bfloat16
+    assert half.entropy.dtype == torch.float32
+    weights, _ = matrix(query.bfloat16().double(), key.bfloat16().double(), mask, False)
+    torch.testing.assert_close(
+        half.entropy.double(), torch.special.entr(weights).sum(-1), rtol=1e-4, atol=1e-4
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        again = attention_stats(query, key, mask=mask, want=("entropy",)).entropy
+    torch.testing.assert_close(
+        again, attention_stats(query, key, mask=mask, want=("entropy",)).entropy
+    )
+
+
+def test_operator_is_whole() -> None:
+    """Schema, fake tensors and autograd registration, and a compiled graph without a break."""
+    (query, key, value, counts), mask, keys = inputs("keys", torch.float32)
+    numbers, allowed = keys[:, None].float(), mask[:, None, None]
+    tests = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(
+        torch.ops.headwise.attention_stats,
+        (query, key, value, allowed, numbers, counts, 0.4, False, True, True, 2),
+        test_utils=tests,
+    )
+    lse, mean = attention_stats(query, key, mask=mask).lse.detach(), torch.rand(2, 7)
+    torch.library.opcheck(
+        torch.ops.headwise.attention_moments,
+        (query, key, allowed, lse, mean, torch.full((2,), 0.1), 0.4, False),
+        test_utils=tests,
+    )
+
+    def loss(q: Tensor, k: Tensor) -> Tensor:
+        found = attention_stats(q, k, mask=mask, want=("entropy", "column_mass"))
+        return found.entropy.sum() + found.column_mass.square().sum()
+
+    torch._dynamo.reset()
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(query, key), loss(query, key))
+    got = torch.autograd.grad(compiled(query, key), [query, key])
+    torch.testing.assert_close(got, torch.autograd.grad(loss(query, key), [query, key]))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_rollout_is_the_row_of_the_product(causal: bool) -> None:
+    torch.manual_seed(3)
+    layers = [
+        (torch.randn(2, 4, 6, 5).double(), torch.randn(2, 2, 6, 5).double()) for _ in range(3)
+    ]
+    mask = torch.rand(2, 6) < 0.7
+    for allowed in (None, mask):
+        product = torch.eye(6, dtype=torch.float64).expand(2, 6, 6)
+        for query, key in layers:
+            step = 0.5 * matrix(query, key, allowed, causal)[0].mean(1) + 0.5 * torch.eye(
+                6, dtype=torch.float64
+            )
+            product = step @ product
+        for start in (0, 4):
+            row = rollout_row(layers, start=start, mask=allowed, causal=causal)
+            torch.testing.assert_close(row, product[:, start], rtol=1e-10, atol=1e-12)
+    row = rollout_row(layers, causal=causal)
+    torch.testing.assert_close(row.sum(-1), torch.ones(2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("size", [1.0, 30.0])
+@pytest.mark.parametrize("causal", [False, True])
+def test_scores_with_and_without_shift(size: float, causal: bool) -> None:
+    torch.manual_seed(4)
+    query, key, value = (
+        size * torch.randn(2, 4, 20, 2),
+        size * torch.randn(2, 2, 20, 2),
+        torch.randn(2, 2, 20, 3),
+    )
+    assert plain.bounded(query, key, 1.0) == (size == 1.0)
+    assert not plain.bounded(query, key * torch.nan, 1.0)
+    mask, counts, keys = torch.rand(2, 20) < 0.7, torch.rand(2, 20), torch.rand(2, 20) < 0.5
+    mask[0] = False
+    want = ("lse", "entropy", "column_mass", "key_mass")
+    exact = [each.double() for each in (query, key, value, counts)]
+    for names in (want, ("lse", "column_mass", "key_mass"), ("column_mass",)):
+        found = attention_stats(
+            query,
+            key,
+            value,
+            mask=mask,
+            causal=causal,
+            scale=1.0,
+            want=names,
+            keys=keys,
+            weights=counts,
+        )
+        wanted = expected(*matrix(*exact[:2], mask, causal, 1.0), exact[2], keys, exact[3])
+        for name in ("output", *names):
+            torch.testing.assert_close(
+                getattr(found, name).double(), wanted[name], rtol=1e-3, atol=2e-4, msg=name
+            )
+
+
+def moments(
+    query: Tensor, key: Tensor, mask: Tensor | None, queries: Tensor, threshold: float
+) -> list[Tensor]:
+    mean = matrix(query, key, mask, False)[0].mean(1)
+    alive = queries & (mean.sum(-1) > 0)
+    keys = torch.full((2,), key.shape[2]) if mask is None else mask.sum(-1)
+    limit = threshold / keys.clamp_min(1)[:, None]
+    row = (mean * alive[..., None]).sum(1) / alive.sum(-1, keepdim=True).clamp_min(1)
+    row = row * (row > limit)
+    mean = mean * (mean > limit[..., None])
+    return [torch.einsum("bnm,bm->bn", mean, row), mean.square().sum(-1), row.square().sum(-1)]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_cosine_moments(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plain, "BLOCK_NUMBERS", 100)
+    (query, key, _, _), mask, _ = inputs("keys", n=11, m=9)
+    mask = mask if masked else None
+    queries = torch.rand(2, 11) < 0.8
+    for threshold in (0.0, 1.2, 2.0):
+        found = cosine_moments(3 * query, key, threshold=threshold, mask=mask, queries=queries)
+        got = [found.dot, found.row, found.mean]
+        wanted = moments(3 * query, key, mask, queries, threshold)
+        grads = [torch.randn_like(tensor) for tensor in got]
+        for a, b in zip(got, wanted, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+        back = torch.autograd.grad(wanted, [query, key], grads)
+        for a, b in zip(torch.autograd.grad(got, [query, key], grads), back, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+        assert torch.equal(
+            found.counted, queries & (True if mask is None else mask.any(-1, keepdim=True))
+        )
+
+
+def test_gradcheck_of_moments() -> None:
+    (query, key, _, _), _, _ = inputs("none", n=4, m=3)
+
+    def read(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        found = cosine_moments(q, k, threshold=0.5)
+        return found.dot, found.row, found.mean
+
+    assert torch.autograd.gradcheck(read, (query, key))
+
+
+def test_mistakes() -> None:
+    query, key = torch.zeros(2, 4, 5, 6), torch.zeros(2, 2, 7, 6)
+    for message, options in {
+        "no read-out 'entrpy'": {"want": ("entrpy",)},
+        "mask must be bool": {"mask": torch.ones(2, 7)},
+        "broadcast to": {"mask": torch.ones(2, 5, 6, dtype=torch.bool)},
+        "key_mass needs keys": {"want": ("key_mass",)},
+        "weights must be": {"weights": torch.ones(2, 7)},
+        "k of at least 1": {"want": ("top",), "k": 0},
+        "row 5 is not": {"want": ("class_row",), "row": 5},
+        "needs rows": {"want": ("mean_rows",)},
+        "value": {"value": torch.zeros(2, 2, 6, 6)},
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            attention_stats(query, key, **options)
+    with pytest.raises(ValueError, match="K dividing H"):
+        attention_stats(query, torch.zeros(2, 3, 7, 6))
+    with pytest.raises(ValueError, match="both must be N"):
+        rollout_row([(query, key)])
+    with pytest.raises(ValueError, match="at least one layer"):
+        rollout_row([])
+    with pytest.raises(ValueError, match="queries must be bool"):
+        cosine_moments(query, key, queries=torch.ones(2, 5))

@@ -1,0 +1,46 @@
+"""Run by test_triton.py in a process of its own: the sum over a token's experts through Triton's
+interpreter.
+"""
+
+# isort: off
+from interpreting import compare, poison  # first
+# isort: on
+
+import random
+
+import torch
+
+from headwise.kernels import expert_combine as plain
+from headwise.kernels.dispatch import dispatch
+from headwise.kernels.expert_combine import triton as device
+
+
+def case(name, tokens, active, experts, width, dropped=False, dtype=torch.float32):
+    torch.manual_seed(len(name))
+    chosen = torch.rand(tokens, experts).argsort(1)[:, :active]
+    if dropped and tokens:
+        chosen[torch.rand(chosen.shape) < 0.3] = experts
+    place = dispatch(chosen, experts).place
+    y, weights = torch.randn(tokens * active, width).to(dtype), torch.rand(tokens, active)
+    grad = torch.randn(tokens, width).to(dtype)
+    tolerance = 2e-6 if dtype == torch.float32 else 4e-3
+    compare(
+        name, [device.combine(y, weights, place)], [plain.combine(y, weights, place)], tolerance
+    )
+    found, expected = (form.combine_backward(grad, y, weights, place) for form in (device, plain))
+    compare(name, found, expected, tolerance * max(1, width) ** 0.5)
+    print("ok", name)
+
+
+if __name__ == "__main__":
+    poison()
+    case("usual", 40, 2, 4, 24)
+    case("wide", 9, 3, 3, 200)
+    case("nobody", 0, 2, 3, 8)
+    case("one", 1, 1, 1, 1)
+    case("half", 33, 2, 4, 65, dropped=True, dtype=torch.float16)
+    draw = random.Random(0)
+    for number in range(100):
+        experts = draw.randint(1, 8)
+        sizes = draw.randint(0, 60), draw.randint(1, min(4, experts)), experts, draw.randint(1, 90)
+        case(f"drawn {number}", *sizes, dropped=draw.random() < 0.4)

@@ -1,0 +1,50 @@
+"""Run by test_triton.py in a process of its own: compiles the gate of experts for sm_90."""
+
+import json
+
+from compiling import resources
+
+from headwise.kernels.expert_gate import triton as device
+
+OTHER = {
+    "there": "*u8",
+    "chosen": "*i64",
+    "count_parts": "*i32",
+    "scale": "fp32",
+    "tiny": "fp32",
+} | dict.fromkeys(("count", "experts"), "i32")
+
+
+def used(kernel, experts, active, score):
+    rows, padded = device._tile(experts)
+    constants = {
+        "ACTIVE": active,
+        "KEPT": device.triton.next_power_of_2(active),
+        "SCORE": score,
+        "NORMALISE": True,
+        "BIAS": True,
+        "MASK": True,
+        "ROWS": rows,
+        "EXPERTS": padded,
+    }
+    kinds = {
+        name: "constexpr" if name.isupper() else OTHER.get(name, "*fp32")
+        for name in kernel.arg_names
+    }
+    return resources(
+        kernel,
+        kinds,
+        {name: value for name, value in constants.items() if name in kernel.arg_names},
+    )
+
+
+if __name__ == "__main__":
+    table = {
+        f"{kernel} {experts} {active} {score}": used(
+            getattr(device, kernel), experts, active, score
+        )
+        for kernel in ("gate_kernel", "gate_backward_kernel")
+        for experts, active in ((4, 1), (8, 2), (64, 2), (256, 8), (1024, 8))
+        for score in (0, 1, 2)
+    }
+    print(json.dumps(table))

@@ -1,0 +1,61 @@
+"""Run by test_triton.py in a process of its own: the neighbourhood kernels through Triton's
+interpreter.
+"""
+
+# isort: off
+from interpreting import compare, poison  # first
+# isort: on
+
+import torch
+
+from headwise.kernels.neighbourhood import cpu as plain
+from headwise.kernels.neighbourhood import triton as device
+
+
+def case(size, window, clamp, *, heads=2, features=5, dtype=torch.float32, masked=False):
+    name = f"{size} window {window} clamp {clamp} {dtype} masked {masked}"
+    torch.manual_seed(sum(size) + window)
+    cells = size[0] * size[1]
+    logits = torch.randn(2, heads, cells, window**2).to(dtype)
+    value, other = (torch.randn(2, heads, cells, features).to(dtype) for _ in range(2))
+    mask = None
+    if masked:
+        mask = torch.rand(2, cells) < 0.5
+        mask[0] = False
+    tolerance = 2e-5 if dtype == torch.float32 else 6e-3
+    where = plain.layout(*size, window, clamp, torch.device("cpu"))
+    layout = (*size, window, clamp)
+    expected = plain.read(logits, value, mask, where)
+    compare(name, device.read(logits, value, mask, *layout), expected, tolerance)
+    grads = torch.randn(value.shape).to(dtype), torch.randn(expected[1].shape)
+    back = plain.read_backward(*grads, logits, value, mask, expected[0], where)
+    found = device.read_backward(*grads, logits, value, mask, *expected, *layout)
+    compare(name, found, back, 2 * tolerance)
+    for ours, theirs, pair in (
+        (device.weighted, plain.weighted, (logits, value)),
+        (device.products, plain.products, (other, value)),
+        (device.scattered, plain.scattered, (logits, other)),
+    ):
+        compare(name, [ours(*pair, *layout)], [theirs(*pair, where).to(dtype)], 5 * tolerance)
+    print("ok", name)
+
+
+if __name__ == "__main__":
+    poison()
+    case((1, 1), 3, False)
+    case((5, 7), 3, False, masked=True)
+    case((6, 6), 5, True)
+    case((3, 4), 7, False, heads=1, features=17)
+    case((7, 9), 5, True, heads=1, masked=True)
+    case((5, 5), 3, True, dtype=torch.float16)
+    for seed in range(4):
+        dice = torch.Generator().manual_seed(seed)
+        height, width, half, features = torch.randint(1, 7, (4,), generator=dice).tolist()
+        window = 2 * (half % 3) + 1
+        case(
+            (height, width),
+            window,
+            min(height, width) >= window and seed % 2 == 0,
+            features=features,
+            masked=seed > 1,
+        )

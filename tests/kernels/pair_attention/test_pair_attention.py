@@ -1,0 +1,278 @@
+"""Pair-wise cross-attention against keys and values written one behind the other, on the CPU."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from headwise.kernels.decompositions import plain_decompositions
+from headwise.kernels.pair_attention import cpu as plain
+from headwise.kernels.pair_attention import pair_attention
+
+
+def joined(
+    query: Tensor, key: Tensor, value: Tensor, partner: Tensor, scale: float | None = None
+) -> Tensor:
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    keys, values = torch.cat([key, key[partner]], 2), torch.cat([value, value[partner]], 2)
+    return torch.softmax(query @ keys.mT * scale, -1) @ values
+
+
+def drawn(
+    batch: int = 3,
+    heads: int = 2,
+    queries: int = 5,
+    keys: int = 5,
+    width: int = 4,
+    value_width: int = 4,
+    dtype: torch.dtype = torch.float64,
+) -> list[Tensor]:
+    torch.manual_seed(batch + queries)
+    shapes = (
+        (batch, heads, queries, width),
+        (batch, heads, keys, width),
+        (batch, heads, keys, value_width),
+    )
+    return [torch.randn(shape, dtype=dtype).requires_grad_() for shape in shapes]
+
+
+def gradients(out: Tensor, given: list[Tensor], weight: Tensor) -> tuple[Tensor, ...]:
+    return torch.autograd.grad((out * weight).sum(), given, materialize_grads=True)
+
+
+CASES = {
+    "exchange": ([1, 0, 2], {}),
+    "a circle": ([1, 2, 0], {"queries": 13, "keys": 13}),
+    "one partner for all, itself included": ([1, 1, 1], {}),
+    "some are no one's partner": ([2, 2, 0], {}),
+    "values of another width": ([2, 2, 0], {"value_width": 7}),
+    "more queries than keys": ([2, 2, 0], {"queries": 9, "keys": 3, "value_width": 1}),
+    "one key, one head": (
+        [1, 0],
+        {"batch": 2, "heads": 1, "keys": 1, "width": 1, "value_width": 1},
+    ),
+    "one sample": ([0], {"batch": 1}),
+    "beyond a tile of the fused operator": ([1, 1], {"batch": 2, "queries": 70, "keys": 600}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("form", ["chosen", "blocks"])
+@pytest.mark.parametrize("scale", [None, 0.3])
+def test_values_and_gradients_are_those_of_joined_keys(
+    name: str, form: str, scale: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if form == "blocks":
+        monkeypatch.setattr(plain, "_takes_fused", lambda query, value: False)
+        monkeypatch.setattr(plain, "SLICE_NUMBERS", 24)
+    places, sizes = CASES[name]
+    given, partner = drawn(**sizes), torch.tensor(places)
+    got, expected = pair_attention(*given, partner, scale=scale), joined(*given, partner, scale)
+    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-10)
+    weight = torch.randn_like(expected)
+    for a, b in zip(gradients(got, given, weight), gradients(expected, given, weight)):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("value_width", [2, 3])
+def test_gradients_by_differences(value_width: int) -> None:
+    given, partner = drawn(3, 1, 2, 3, 2, value_width), torch.tensor([2, 2, 1])
+    assert torch.autograd.gradcheck(lambda *x: pair_attention(*x, partner), given)
+
+
+def test_a_sample_that_is_its_own_partner_attends_to_itself() -> None:
+    """Every key stands twice in the softmax, which changes no weighted mean."""
+    given = drawn()
+    expected = torch.nn.functional.scaled_dot_product_attention(*given)
+    torch.testing.assert_close(pair_attention(*given, torch.arange(3)), expected)
+
+
+def test_the_partner_counts() -> None:
+    given = drawn()
+    one, other = (pair_attention(*given, torch.tensor([p, 0, 0])) for p in (1, 2))
+    assert not torch.allclose(one[0], other[0])
+    assert torch.equal(one[1:], other[1:])
+
+
+def test_gradients_of_a_shared_partner_add_up() -> None:
+    given, partner = drawn(), torch.tensor([2, 2, 2])
+
+    def of(samples: slice) -> Tensor:
+        out = pair_attention(*given, partner)[samples]
+        return gradients(out, given, torch.ones_like(out))[2][2]
+
+    alone = [of(slice(b, b + 1)) for b in range(2)]
+    assert all(part.abs().max() > 0 for part in alone)
+    both = of(slice(0, 2))
+    torch.testing.assert_close(both, alone[0] + alone[1])
+
+
+def test_large_scores_of_one_block_stay_finite() -> None:
+    """The weight of the other block is 0, and its merged form no 0 times infinity."""
+    given, partner = drawn(dtype=torch.float32), torch.tensor([1, 2, 0])
+    out, expected = pair_attention(*given, partner, scale=1e4), joined(*given, partner, 1e4)
+    torch.testing.assert_close(out, expected)
+    for x in gradients(out, given, torch.ones_like(out)):
+        assert x.isfinite().all()
+
+
+@pytest.mark.parametrize("value_width", [8, 5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_other_types(dtype: torch.dtype, value_width: int) -> None:
+    given = [x.detach().to(dtype).requires_grad_() for x in drawn(4, 2, 40, 40, 8, value_width)]
+    exact, partner = (
+        [x.detach().double().requires_grad_() for x in given],
+        torch.tensor([1, 3, 3, 0]),
+    )
+    got, expected = pair_attention(*given, partner), joined(*exact, partner)
+    tolerance = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}[dtype]
+    assert got.dtype == dtype
+    assert (got.double() - expected).norm() / expected.norm() < tolerance
+    weight = torch.randn_like(expected).to(dtype)
+    for a, b in zip(gradients(got, given, weight), gradients(expected, exact, weight.double())):
+        assert a.dtype == dtype
+        assert (a.double() - b).norm() / b.norm() < tolerance
+
+
+@pytest.mark.parametrize("value_width", [4, 5])
+def test_other_strides(value_width: int) -> None:
+    """Heads beside each other in memory, as a layer makes them, and rows that are not
+    contiguous.
+    """
+    given, partner = drawn(value_width=value_width), torch.tensor([1, 2, 0])
+    expected = joined(*given, partner)
+    for turn in ((1, 2), (2, 3)):
+        turned = [
+            x.detach().transpose(*turn).contiguous().transpose(*turn).requires_grad_()
+            for x in given
+        ]
+        out = pair_attention(*turned, partner)
+        torch.testing.assert_close(out, expected)
+        got = torch.autograd.grad(out.transpose(1, 3).square().sum(), turned)
+        torch.testing.assert_close(
+            got, torch.autograd.grad(expected.square().sum(), given, retain_graph=True)
+        )
+    assert out.transpose(1, 2).is_contiguous()
+
+
+@pytest.mark.parametrize("sizes", [{"batch": 0}, {"queries": 0}, {"keys": 0}, {"value_width": 0}])
+def test_empty(sizes: dict[str, int]) -> None:
+    given = drawn(**sizes)
+    batch = given[0].shape[0]
+    out = pair_attention(*given, torch.zeros(batch, dtype=torch.int64))
+    assert out.shape == (*given[0].shape[:3], given[2].shape[3])
+    assert out.eq(0).all()
+    for x, grad in zip(
+        given, torch.autograd.grad(out.sum(), given, allow_unused=True, materialize_grads=True)
+    ):
+        assert grad.shape == x.shape
+        assert grad.eq(0).all()
+
+
+def test_autocast_and_compile() -> None:
+    given = drawn(dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert pair_attention(*given, torch.tensor([1, 2, 0])).dtype == torch.bfloat16
+    torch._dynamo.reset()
+    compiled = torch.compile(pair_attention, fullgraph=True, backend="aot_eager", dynamic=True)
+    for places, tokens in (([1, 2, 0], 5), ([0, 0, 1, 2], 8)):
+        given, partner = (
+            drawn(len(places), queries=tokens, keys=tokens, dtype=torch.float32),
+            torch.tensor(places),
+        )
+        got, expected = compiled(*given, partner), pair_attention(*given, partner)
+        torch.testing.assert_close(got, expected)
+        one = torch.ones_like(got)
+        torch.testing.assert_close(gradients(got, given, one), gradients(expected, given, one))
+
+
+@pytest.mark.parametrize("value_width", [4, 6])
+@pytest.mark.parametrize("batch", [3, 0])
+def test_promises_to_the_dispatcher(batch: int, value_width: int) -> None:
+    given = drawn(batch, queries=4, keys=6, value_width=value_width, dtype=torch.float32)
+    partner = torch.arange(batch).flip(0)
+    operator = torch.ops.headwise.pair_attention.default
+    torch.library.opcheck(operator, (*given, partner, 0.5))
+    plainly = [x.detach() for x in given]
+    out, lse = operator(*plainly, partner, 0.5)
+    torch.library.opcheck(
+        torch.ops.headwise.pair_attention_backward.default, (out, *plainly, partner, out, lse, 0.5)
+    )
+
+
+def test_only_inputs_output_and_a_number_a_query_are_kept() -> None:
+    given, partner = drawn(dtype=torch.float32), torch.tensor([1, 2, 0])
+    kept: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: (kept.append(x), x)[1], lambda x: x):
+        out = pair_attention(*given, partner)
+    known = {x.data_ptr() for x in (*given, partner, out)}
+    assert [tuple(x.shape) for x in kept if x.data_ptr() not in known] == [(3, 2, 5)]
+
+
+class Sizes(TorchDispatchMode):
+    """Numbers of every tensor with memory of its own that an operator returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[int] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        given = {x.untyped_storage().data_ptr() for x in args if isinstance(x, Tensor)}
+        out = func(*args, **(kwargs or {}))
+        for x in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(x, Tensor) and x.untyped_storage().data_ptr() not in given:
+                self.found.append(x.numel())
+        return out
+
+
+def test_no_copy_of_keys_and_values_is_made() -> None:
+    """Forward, nothing is as large as half a sample's keys; joined keys are seen by this check."""
+    query, key, value = (x.detach() for x in drawn(4, 2, 3, 9000, 8, 8, torch.float32))
+    partner = torch.tensor([1, 0, 3, 3])
+    with torch.no_grad():
+        with Sizes() as plainly:
+            joined(query, key, value, partner)
+        assert max(plainly.found) >= 2 * key.numel()
+        with Sizes() as seen:
+            plain.forward(query, key, value, partner, 0.5)
+    assert seen.found
+    assert max(seen.found) < key[0].numel() // 2
+
+
+def test_exported_it_needs_no_operator_of_ours() -> None:
+    class Whole(torch.nn.Module):
+        def forward(self, query: Tensor, key: Tensor, value: Tensor, partner: Tensor) -> Tensor:
+            return pair_attention(query, key, value, partner)
+
+    batch, tokens = torch.export.Dim("batch", min=1), torch.export.Dim("tokens", min=1)
+    dynamic = (*({0: batch, 2: tokens} for _ in range(3)), {0: batch})
+    program = torch.export.export(
+        Whole(), (*(x.detach() for x in drawn()), torch.tensor([1, 2, 0])), dynamic_shapes=dynamic
+    )
+    assert "headwise" in str(program.graph)
+    program = program.run_decompositions(plain_decompositions())
+    assert "headwise" not in str(program.graph)
+    for places, tokens in (([1, 2, 0], 5), ([0], 3), ([4, 4, 4, 4, 0], 20)):
+        given, partner = drawn(len(places), queries=tokens, keys=tokens), torch.tensor(places)
+        with torch.no_grad():
+            torch.testing.assert_close(program.module()(*given, partner), joined(*given, partner))
+
+
+def test_mistakes_are_named() -> None:
+    (query, key, value), partner = drawn(), torch.tensor([1, 2, 0])
+    for wrong, said in (
+        ((query[0], key, value, partner), "query must be"),
+        ((query, key, value[:, :, :-1], partner), "query must be"),
+        ((query, key[..., :3], value, partner), "does not fit query"),
+        ((query, key[:2], value[:2], partner), "does not fit query"),
+        ((query, key[:, :1], value[:, :1], partner), "does not fit query"),
+        ((query, key.float(), value, partner), "one floating type"),
+        ((query.long(), key.long(), value.long(), partner), "one floating type"),
+        ((query, key, value, partner.int()), "partner must be int64"),
+        ((query, key, value, partner[:2]), "one place a sample"),
+        ((query, key, value, partner.to("meta")), "one device"),
+        ((query, key, value, torch.tensor([0, 1, 3])), "places 0 to 2"),
+        ((query, key, value, torch.tensor([0, -1, 2])), "places 0 to 2"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            pair_attention(*wrong)

@@ -1,0 +1,54 @@
+"""Run by test_triton.py in a process of its own: ragged attention through Triton's interpreter."""
+
+# isort: off
+from interpreting import compare, poison  # first
+# isort: on
+
+import random
+
+import torch
+
+from headwise.kernels.ragged_attention import cpu as plain
+from headwise.kernels.ragged_attention import triton as device
+
+
+def case(name, lengths, queries, heads, width, value_width, dtype=torch.float32, spare=0):
+    torch.manual_seed(len(name))
+    offsets = torch.tensor([0, *lengths]).cumsum(0)
+    keys, samples = int(offsets[-1]) + spare, len(lengths)
+    query, key = (
+        torch.randn(samples, queries, heads, width).to(dtype),
+        torch.randn(keys, heads, width).to(dtype),
+    )
+    value = torch.randn(keys, heads, value_width).to(dtype)
+    grad = torch.randn(samples, queries, heads, value_width).to(dtype)
+    given = (query, key, value, offsets)
+    tolerance = 2e-5 if dtype == torch.float32 else 6e-3
+    expected, got = plain.forward(*given, 0.4), device.forward(*given, 0.4)
+    compare(name, got, expected, tolerance)
+    compare(
+        name,
+        device.backward(grad, *given, *got, 0.4),
+        plain.backward(grad, *given, *expected, 0.4),
+        5 * tolerance,
+    )
+    print("ok", name)
+
+
+if __name__ == "__main__":
+    poison()
+    case("short and empty", [3, 0, 1, 40, 0], 8, 2, 16, 16)
+    case("odd", [5, 33, 32, 0], 3, 3, 5, 7)
+    case("one query, long", [100], 1, 1, 8, 20)
+    case("many queries", [20, 70], 75, 2, 16, 12)
+    case("wide", [18, 3], 4, 1, 130, 40, dtype=torch.float16)
+    case("half", [34, 2, 0], 8, 2, 32, 16, dtype=torch.float16)
+    case("half, many queries", [34, 2], 40, 1, 16, 16, dtype=torch.float16)
+    case("keys of no sample", [2, 3], 2, 2, 4, 4, spare=3)
+    case("no keys", [0, 0], 2, 2, 4, 4)
+    case("no samples", [], 2, 2, 4, 4, spare=2)
+    draw = random.Random(1)
+    for number in range(3):
+        lengths = [draw.randint(0, 40) for _ in range(4)]
+        sizes = (draw.randint(1, most) for most in (20, 3, 40, 40))
+        case(f"drawn {number}", lengths, *sizes)

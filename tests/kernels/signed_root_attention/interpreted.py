@@ -1,0 +1,45 @@
+"""Run by test_triton.py in a process of its own: softmax-free attention through Triton's
+interpreter.
+"""
+
+# isort: off
+from interpreting import compare, poison  # first
+# isort: on
+
+import random
+
+import torch
+
+from headwise.kernels.signed_root_attention import cpu as plain
+from headwise.kernels.signed_root_attention import triton as device
+
+
+def case(name, batch, queries, keys, width, value_width, dtype=torch.float32, eps=1e-2):
+    torch.manual_seed(len(name))
+    # Query and gradient as convolutions lay them out, channels first; keys and values straight.
+    # Products of about 1, whatever the width.
+    query = (torch.randn(batch, width, queries) * width**-0.25).to(dtype).transpose(1, 2)
+    grad = (torch.randn(batch, value_width, queries) * value_width**-0.25).to(dtype).transpose(1, 2)
+    key, value = ((torch.randn(batch, keys, e) * e**-0.25).to(dtype) for e in (width, value_width))
+    single = dtype == torch.float32
+    expected, got = plain.forward(query, key, value, eps), device.forward(query, key, value, eps)
+    compare(name, [got], [expected], 5e-5 if single else 2e-2)
+    given = grad, query, key, value, eps
+    compare(name, device.backward(*given), plain.backward(*given), 1e-3 if single else 6e-2)
+    print("ok", name)
+
+
+if __name__ == "__main__":
+    poison()
+    case("square", 2, 64, 64, 16, 16)
+    case("odd, values twice as wide", 3, 37, 21, 19, 38)
+    case("several slices", 1, 40, 70, 130, 200)
+    case("one token", 1, 1, 1, 1, 1)
+    case("half", 2, 66, 66, 32, 64, dtype=torch.float16)
+    case("half, several slices", 1, 70, 40, 70, 140, dtype=torch.float16)
+    case("no keys", 2, 3, 0, 4, 4)
+    case("no queries", 2, 0, 3, 4, 4)
+    case("no samples", 0, 3, 3, 4, 4)
+    draw = random.Random(1)
+    for number in range(3):
+        case(f"drawn {number}", *(draw.randint(1, most) for most in (3, 80, 80, 40, 80)))

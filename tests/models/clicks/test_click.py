@@ -1,0 +1,211 @@
+"""Click models: rows do not see each other, and INFNet against its formulas."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from headwise.models.clicks.click import (
+    DIN,
+    PLE,
+    DCNv2,
+    Embedding,
+    Layout,
+    MMoE,
+    SharedBottom,
+    TokenMixer,
+)
+from headwise.models.clicks.infnet import INFNet
+
+FULL, BARE = Layout([9, 7, 5], [1, 1, 3], 2, 2), Layout([9, 7, 5], [1, 1, 3], 0, 2)
+MODELS = {
+    "shared": lambda y, **o: SharedBottom(y, bottom=[12, 8], towers=[6], **o),
+    "mmoe": lambda y, **o: MMoE(y, hidden=8, towers=[6], **o),
+    "ple": lambda y, **o: PLE(y, hidden=8, towers=[6], **o),
+    "din": lambda y, **o: DIN(
+        y, targets=[0, 1][: y.sequences], hidden=[8], bottom=[8], towers=[6], **o
+    ),
+    "dcn": lambda y, **o: DCNv2(y, bottom=[8], towers=[6], **o),
+    "mixer": lambda y, **o: TokenMixer(y, towers=[6], **o),
+    "infnet": lambda y, **o: INFNet(y, **o),
+    "hub": lambda y, **o: INFNet(y, variant="hub", **o),
+    "printed": lambda y, **o: INFNet(y, residual=False, **o),
+    "ungated": lambda y, **o: INFNet(y, gated=False, **o),
+    "uniform": lambda y, **o: INFNet(y, cross=False, **o),
+    "taskless": lambda y, **o: INFNet(y, task_tokens=False, **o),
+}
+INFNETS = list(MODELS)[6:]
+Batch = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def batch_of(rows: list[tuple[list[int], list[list[int]]]]) -> Batch:
+    """fields and, by sequence, events of each row; an event's age is its code."""
+    parts = [torch.tensor(one, dtype=torch.int64) for _, sequences in rows for one in sequences]
+    events = torch.cat([*parts, torch.zeros(0, dtype=torch.int64)])
+    offsets = torch.tensor([0, *(len(one) for one in parts)]).cumsum(0)
+    return torch.tensor([fields for fields, _ in rows]), events, events.clone(), offsets
+
+
+ROWS = [
+    ([1, 10, 17, 16, 20], [[1, 2, 3], [9]]),
+    ([8, 9, 16, 16, 16], [[], []]),
+    ([0, 15, 19, 18, 17], [[5], [10, 15, 9, 9]]),
+]
+
+
+def made(name: str, layout: Layout = FULL, **options) -> nn.Module:
+    torch.manual_seed(0)
+    model = MODELS[name](layout, width=8, **options)
+    for one in model.parameters():
+        nn.init.normal_(one, std=0.3)
+    return model
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_batch_is_its_rows_one_by_one(name: str) -> None:
+    model = made(name).eval()
+    out = model(*batch_of(ROWS))
+    assert out.shape == (3, 2)
+    assert out.isfinite().all()
+    for place, row in enumerate(ROWS):
+        torch.testing.assert_close(
+            model(*batch_of([row])), out[place : place + 1], rtol=1e-4, atol=1e-5
+        )
+    changed = model(*batch_of([ROWS[0], ([2, 9, 16, 16, 16], [[4] * 9, [12] * 5]), ROWS[2]]))
+    torch.testing.assert_close(changed[[0, 2]], out[[0, 2]], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(changed[1], out[1])
+
+
+@pytest.mark.parametrize("layout", [FULL, BARE], ids=["full", "bare"])
+@pytest.mark.parametrize("name", MODELS)
+def test_gradients_are_finite_and_empty_histories_do_no_harm(name: str, layout: Layout) -> None:
+    model = made(name, layout)
+    rows = [(fields, sequences[: layout.sequences]) for fields, sequences in ROWS]
+    for precision in (torch.float32, torch.bfloat16):
+        model.zero_grad()
+        with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+            out = model(*batch_of(rows))
+        out.float().square().sum().backward()
+        assert all(one.grad is None or one.grad.isfinite().all() for one in model.parameters())
+    if layout.sequences:
+        assert model(*batch_of([(ROWS[0][0], [[], []])] * 2)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in MODELS if name not in INFNETS] + ["infnet", "hub"]
+)
+def test_gradients_reach_every_parameter_that_the_answer_needs(name: str) -> None:
+    model = made(name)
+    model(*batch_of(ROWS)).square().sum().backward()
+    idle = [key for key, one in model.named_parameters() if one.grad is None or not one.grad.any()]
+    assert idle == []
+
+
+@pytest.mark.parametrize("name", ["shared", "din", "infnet"])
+def test_sparse_gradients_are_the_dense_ones(name: str) -> None:
+    found = []
+    for sparse in (False, True):
+        model = made(name, sparse=sparse)
+        model(*batch_of(ROWS)).square().sum().backward()
+        grad = model.embedding.table.weight.grad
+        assert grad.is_sparse == sparse
+        found.append(grad.to_dense())
+    torch.testing.assert_close(*found)
+
+
+def test_several_values_are_averaged_without_the_missing() -> None:
+    embedding = Embedding(FULL, 4)
+    table = embedding.table.weight
+    found = embedding(torch.tensor([[0, 9, 18, 16, 20], [0, 9, 16, 16, 16]]))
+    torch.testing.assert_close(found[0, 2], (table[18] + table[20]) / 2)
+    assert not found[1, 2].any()
+    torch.testing.assert_close(found[:, 0], table[[0, 0]])
+
+
+def test_two_printed_blocks_are_their_formulas() -> None:
+    model = made("printed", blocks=2).eval()
+    fields, events, ages, offsets = batch_of(ROWS)
+    table = model.embedding.table.weight
+
+    def ca(reads, kind: str, query: Tensor, tokens: Tensor) -> Tensor:
+        if not len(tokens):
+            return torch.zeros_like(query)
+        q, (k, v), out = (
+            query @ reads.queries[kind].weight.T,
+            (tokens @ reads.keys.weight.T).split(8, 1),
+            [],
+        )
+        for head in (slice(0, 4), slice(4, 8)):
+            out.append((q[:, head] @ k[:, head].T / math.sqrt(4)).softmax(1) @ v[:, head])
+        return torch.cat(out, 1)
+
+    def gate(block, kind: str, proxies: Tensor) -> Tensor:
+        return block.gates[kind].network(proxies.flatten()).sigmoid()
+
+    expected = []
+    for row in range(3):
+        tokens = [table[fields[row, 0]], table[fields[row, 1]]]
+        several = [table[code] for code in fields[row, 2:] if code != 16]
+        tokens.append(torch.stack(several).mean(0) if several else torch.zeros(8))
+        c = torch.stack(tokens) + model.place
+        c_ = model.of_fields(c.flatten()).view(4, 8)
+        parts, s_ = [], []
+        for kind in range(2):
+            where = range(int(offsets[2 * row + kind]), int(offsets[2 * row + kind + 1]))
+            own = [
+                table[events[i]] + model.age.weight[ages[i]] + model.kind.weight[kind]
+                for i in where
+            ]
+            parts += own
+            s_.append(
+                sum((model.of_sequences(one) for one in own), torch.zeros(8))
+                / math.sqrt(max(len(own), 1))
+            )
+        s, s_, t, t_ = (
+            torch.stack(parts) if parts else torch.zeros(0, 8),
+            torch.stack(s_),
+            model.tasks,
+            model.shared,
+        )
+        for place, block in enumerate(model.blocks):
+            t_new = ca(block.read_c, "t", t_, c) + ca(block.read_s, "t", t_, s)
+            t_hat = ca(block.read_c, "task", t, c) + ca(block.read_s, "task", t, s)
+            t_out = t_hat * gate(block, "task", t_new)
+            if place == 0:  # what the last block does to fields and events is read by no one
+                c_new = ca(block.read_s, "c", c_, s) + ca(block.read_t, "c", c_, t)
+                s_new = ca(block.read_c, "s", s_, c) + ca(block.read_t, "s", s_, t)
+                c_, s_, c, s = (
+                    c_new,
+                    s_new,
+                    c * gate(block, "c", c_new),
+                    s * gate(block, "s", s_new),
+                )
+            t, t_ = t_out, t_new
+        expected.append(torch.cat([tower(one) for tower, one in zip(model.towers.towers, t)]))
+    torch.testing.assert_close(
+        model(fields, events, ages, offsets), torch.stack(expected), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("name", ["infnet", "hub"])
+def test_compiled_infnet_gives_the_same_step(name: str) -> None:
+    model, batch = made(name), batch_of(ROWS)
+    results = []
+    for call in (model, torch.compile(model, fullgraph=True, backend="aot_eager")):
+        out = call(*batch)
+        results.append(
+            (out, *torch.autograd.grad(F.softplus(out).sum(), model.embedding.table.weight))
+        )
+    torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-5)
+
+
+def test_sizes_that_do_not_fit_are_named() -> None:
+    for options, said in (
+        ({"heads": 3}, "heads divide width"),
+        ({"blocks": 0}, "positive"),
+        ({"variant": "hub", "gated": False}, "hub variant"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            INFNet(FULL, width=8, **options)

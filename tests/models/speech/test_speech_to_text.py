@@ -1,0 +1,298 @@
+"""Speech to text: padding, caches, beams, maps, weights of others, every mechanism."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from headwise.models.speech.decoding import Rules, transcribe
+from headwise.models.speech.speech_to_text import Memory, SpeechToText, causal_names
+from headwise.models.weights.whisper import read_whisper
+from headwise.tests.whisper_files import ctranslate2
+
+SIZES = {
+    "features": 8,
+    "width": 16,
+    "heads": 2,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "audio_positions": 40,
+    "text_positions": 20,
+}
+
+
+def made(vocabulary=11, **options):
+    torch.manual_seed(0)
+    return SpeechToText(vocabulary, **{**SIZES, **options}).eval()
+
+
+def given(batch=3, frames=50):
+    generator = torch.Generator().manual_seed(1)
+    lengths = torch.tensor([frames, frames - 13, frames - 30])[:batch]
+    return torch.randn(batch, 8, frames, generator=generator), lengths
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"encoder": "conformer", "kernel": 5},
+        {"encoder_attention": "differential"},
+        {"encoder_attention": "static"},
+        {"ffn": "moe", "moe": {"experts": 3}},
+        {"ffn": "glu"},
+    ],
+)
+def test_padding_changes_nothing(options):
+    """A recording gives the same states alone, cut to its length, or padded in a batch (arXiv
+    2303.16166).
+    """
+    model, (features, lengths) = made(**options), given()
+    states, mask = model.encode(features, lengths)
+    for row in range(3):
+        size = int(lengths[row])
+        alone = model.encode(features[row : row + 1, :, :size]).states[0]
+        assert int(mask[row].sum()) == len(alone) == -(-size // 2)
+        torch.testing.assert_close(states[row, : len(alone)], alone, atol=1e-5, rtol=1e-5)
+        assert (states[row, len(alone) :] == 0).all()
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("decoder", ["softmax", "taylor"])
+def test_a_batch_is_decoded_as_its_parts(beams, decoder):
+    model, (features, lengths) = made(decoder_attention=decoder), given()
+    rules = Rules((0, 1), 2, beams=beams, never=(5,), not_first=(2,))
+    memory = model.encode(features, lengths)
+    whole = transcribe(model, memory, rules)
+    for row in range(3):
+        one = Memory(memory.states[row : row + 1], memory.mask[row : row + 1])
+        assert transcribe(model, one, rules)[0].tokens == whole[row].tokens
+    assert all(5 not in one.tokens for one in whole)
+    assert [len(one.tokens) for one in transcribe(model, memory, rules, [1, 2, 3])] <= [1, 2, 3]
+
+
+def test_steps_equal_the_whole():
+    """The cache gives what the decoder gives on all tokens at once, and greedy takes its
+    largest.
+    """
+    model, (features, lengths) = made(), given()
+    memory = model.encode(features, lengths)
+    found = transcribe(model, memory, Rules((0, 1), 2, most=6))
+    for row, one in enumerate(found):
+        said = [0, 1, *one.tokens, *([2] if one.finished else [])]
+        own = Memory(memory.states[[row]], memory.mask[[row]])
+        logits = model.decoder(torch.tensor([said[:-1]]), own).logits[0, 1:]
+        assert logits.argmax(-1).tolist() == said[2:]
+        scores = logits.log_softmax(-1).gather(1, torch.tensor(said[2:])[:, None])[:, 0]
+        torch.testing.assert_close(
+            torch.tensor(one.log_probabilities), scores, atol=1e-5, rtol=1e-4
+        )
+
+
+def test_a_wide_beam_finds_the_best():
+    """As many beams as there are sequences: the best of all, by trying all."""
+    model, (features, _) = made(vocabulary=4), given(1)
+    memory = model.encode(features[:1])
+    rules = Rules((0,), 3, most=3, beams=30, length_penalty=0.0)
+    best = -np.inf
+    for length in range(3):
+        for number in range(3**length):
+            ids = [number // 3**k % 3 for k in range(length)]
+            row = torch.tensor([[0, *ids, 3]])
+            scores = model.decoder(row[:, :-1], memory).logits[0].log_softmax(-1)
+            best = max(best, float(scores.gather(1, row[0, 1:, None]).sum()))
+    assert sum(transcribe(model, memory, rules)[0].log_probabilities) == pytest.approx(
+        best, abs=1e-4
+    )
+
+
+def test_maps_are_the_attention():
+    model, (features, lengths) = made(), given()
+    memory = model.encode(features, lengths)
+    tokens = torch.randint(0, 11, (3, 5))
+    heads = model.decoder(tokens, memory, maps=[(1, 1), (0, 0), (1, 0)])
+    layers = model.decoder(tokens, memory, maps="layers")
+    plain = model.decoder(tokens, memory).logits
+    for found in (heads, layers):
+        torch.testing.assert_close(found.logits, plain, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        heads.maps[:, [2, 0]].mean(1), layers.maps[:, 1], atol=1e-6, rtol=1e-5
+    )
+    assert torch.allclose(heads.maps.sum(-1), torch.ones(3, 3, 5), atol=1e-5)
+    assert (heads.maps.masked_select(~memory.mask[:, None, None].expand_as(heads.maps)) == 0).all()
+    with pytest.raises(ValueError, match="2 layers of 2 heads"):
+        model.decoder(tokens, memory, maps=[(2, 0)])
+
+
+@pytest.mark.parametrize("name", causal_names())
+def test_tokens_are_blind_to_later_ones(name):
+    model, (features, _) = made(decoder_attention=name), given()
+    memory = model.encode(features)
+    tokens = torch.randint(0, 11, (3, 8))
+    other = tokens.clone()
+    other[:, 5:] = 0
+    one, two = model.decoder(tokens, memory).logits, model.decoder(other, memory).logits
+    torch.testing.assert_close(one[:, :5], two[:, :5], atol=1e-5, rtol=1e-4)
+
+
+def test_every_choice_of_the_pipeline_is_there():
+    from headwise.models.speech.speech_to_text import crossing_attention
+    from headwise.pipelines.speech.checks import CAUSAL, CROSSING
+
+    assert tuple(causal_names()) == CAUSAL
+    for name in CROSSING:
+        made(cross_attention=name)(given()[0], torch.zeros(3, 4, dtype=torch.int64))
+    with pytest.raises(ValueError, match="takes no context"):
+        crossing_attention("static", 16, 2)
+
+
+def test_gradients_reach_every_weight():
+    model = made(ctc=True, dropout=0.1).train()
+    features, lengths = given()
+    memory = model.encode(features, lengths)
+    loss = model.decoder(torch.zeros(3, 4, dtype=torch.int64), memory).logits.square().sum()
+    (loss + model.ctc(memory.states).square().sum()).backward()
+    assert all(weight.grad is not None for weight in model.parameters())
+
+
+def test_compiled_gives_the_same():
+    model, (features, _) = made(), given()
+    tokens = torch.randint(0, 11, (3, 5))
+    compiled = torch.compile(model, backend="aot_eager")
+    torch.testing.assert_close(
+        compiled(features, tokens), model(features, tokens), atol=1e-5, rtol=1e-4
+    )
+
+
+def hugging_face(model):
+    """Its weights by Hugging Face's names; keys have no bias there."""
+    names = {
+        "norm1": "self_attn_layer_norm",
+        "norm2": "encoder_attn_layer_norm",
+        "norm3": "final_layer_norm",
+    }
+    found = {}
+    for key, value in model.state_dict().items():
+        side, rest = key.split(".", 1)
+        if rest.startswith("layers."):
+            _, number, part, *inner = rest.split(".")
+            to = f"model.{side}.layers.{number}."
+            if part.startswith("norm"):
+                part = "norm3" if side == "encoder" and part == "norm2" else part
+                found[to + names[part] + "." + inner[0]] = value
+            elif part == "feedforward":
+                found[to + ("fc1." if inner[0] == "up" else "fc2.") + inner[1]] = value
+            else:
+                own = to + ("encoder_attn." if part == "cross" else "self_attn.")
+                if inner[0] == "key_value":
+                    key_part, value_part = value.chunk(2)
+                    found[own + "v_proj." + inner[1]] = value_part.clone()
+                    if inner[1] == "weight":
+                        found[own + "k_proj.weight"] = key_part.clone()
+                else:
+                    found[own + {"query": "q_proj.", "out": "out_proj."}[inner[0]] + inner[1]] = (
+                        value
+                    )
+        elif rest.startswith("norm"):
+            found[f"model.{side}.layer_{rest}"] = value
+        else:
+            found[
+                "model."
+                + {
+                    "encoder.positions": "encoder.embed_positions.weight",
+                    "decoder.positions": "decoder.embed_positions.weight",
+                    "decoder.tokens.weight": "decoder.embed_tokens.weight",
+                }.get(key, key)
+            ] = value
+    return found
+
+
+def without_key_bias(model):
+    for name, weight in model.named_parameters():
+        if name.endswith("key_value.bias"):
+            weight.data[: len(weight) // 2] = 0
+    return model
+
+
+def test_weights_of_hugging_face(tmp_path):
+    model = without_key_bias(made())
+    save_file(hugging_face(model), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "whisper", "decoder_attention_heads": 2})
+    )
+    (tmp_path / "generation_config.json").write_text(json.dumps({"alignment_heads": [[1, 0]]}))
+    found = read_whisper(tmp_path)
+    assert found.options == {"vocabulary": 11, **SIZES}
+    assert found.alignment_heads == ((1, 0),)
+    other = SpeechToText(**found.options)
+    other.load_state_dict(found.state)
+    assert all(
+        torch.equal(a, b) for a, b in zip(other.state_dict().values(), model.state_dict().values())
+    )
+
+
+def test_weights_of_openai(tmp_path):
+    model = without_key_bias(made())
+    names = (
+        ("model.", ""),
+        ("encoder_attn_layer_norm", "cross_attn_ln"),
+        ("encoder_attn", "cross_attn"),
+        ("self_attn_layer_norm", "attn_ln"),
+        ("self_attn", "attn"),
+        ("final_layer_norm", "mlp_ln"),
+        ("fc1", "mlp.0"),
+        ("fc2", "mlp.2"),
+        ("q_proj", "query"),
+        ("k_proj", "key"),
+        ("v_proj", "value"),
+        ("out_proj", "out"),
+        ("encoder.layer_norm", "encoder.ln_post"),
+        ("decoder.layer_norm", "decoder.ln"),
+        ("embed_tokens", "token_embedding"),
+        ("embed_positions.weight", "positional_embedding"),
+        (".layers.", ".blocks."),
+    )
+    state = {}
+    for key, value in hugging_face(model).items():
+        for a, b in names:
+            key = key.replace(a, b)
+        state[key] = value
+    torch.save({"dims": {"n_text_head": 2}, "model_state_dict": state}, tmp_path / "tiny.pt")
+    found = read_whisper(tmp_path / "tiny.pt")
+    assert all(torch.equal(found.state[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
+def test_weights_of_ctranslate2(tmp_path, kind):
+    model = made()
+    (tmp_path / "model.bin").write_bytes(ctranslate2(model, kind))
+    (tmp_path / "config.json").write_text(json.dumps({"alignment_heads": [[0, 1]]}))
+    found = read_whisper(tmp_path)
+    assert found.options == {"vocabulary": 11, **SIZES}
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(
+            found.state[name], value, atol=2e-3 if kind == np.float16 else 0, rtol=0
+        )
+
+
+def test_damaged_weights_are_one_line(tmp_path):
+    whole = ctranslate2(made())
+    file = tmp_path / "model.bin"
+    for content, said in (
+        (whole[: len(whole) // 2], "ends too early"),
+        (b"\x05" + whole[1:], "version 5"),
+        (whole.replace(b"WhisperSpec", b"OtherSpec__"), "not a WhisperSpec"),
+        (whole.replace(b"encoder/conv1/weight", b"encoder/conv9/weight"), "cannot be read"),
+        (b"", "ends too early"),
+    ):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=said) as caught:
+            read_whisper(tmp_path)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="no such file or folder"):
+        read_whisper(tmp_path / "other")
+    (tmp_path / "a.pt").write_text("nothing")
+    with pytest.raises(ValueError, match="cannot be read as weights"):
+        read_whisper(tmp_path / "a.pt")

@@ -1,0 +1,309 @@
+"""DCAL against plain formulas with full attention maps: token counts, GLCA, PWCA, ways to infer,
+gradients, graphs.
+"""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+pytest.importorskip("timm", reason="timm is optional (extra reid) and not installed")
+
+from headwise.kernels.decompositions import plain_decompositions
+from headwise.models.layers.vit_trunk import Trunk, build_trunk
+from headwise.models.vision import dcal
+from headwise.models.vision.dcal import DCAL, CrossLayer
+
+ROWS, COLUMNS, WIDTH, HEADS = 4, 2, 16, 2
+
+
+def trunk(depth: int = 3, **options) -> Trunk:
+    size = {
+        "image": (8 * ROWS, 8 * COLUMNS),
+        "patch": 8,
+        "width": WIDTH,
+        "depth": depth,
+        "heads": HEADS,
+    }
+    return build_trunk("scratch", **size, **options)
+
+
+def made(seed: int = 0, **options) -> DCAL:
+    """A model whose softmaxes are far from even, so that which patches are chosen is no matter of
+    rounding.
+    """
+    torch.manual_seed(seed)
+    model = DCAL(trunk(), 5, **{"local": 0.4, **options})
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.3 * torch.randn_like(weight))
+    return model.double().eval()
+
+
+def pictures(count: int = 4) -> Tensor:
+    return torch.randn(
+        count,
+        3,
+        8 * ROWS,
+        8 * COLUMNS,
+        dtype=torch.float64,
+        generator=torch.Generator().manual_seed(9),
+    )
+
+
+def plain_maps(model: Trunk, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Last tokens (B, N, D) by timm's own blocks, and of each layer the mean over heads of its
+    softmax (B, N, N).
+    """
+    tokens, maps = model.embed(x), []
+    for block in model.blocks:
+        flat = block.attn.qkv(block.norm1(tokens))
+        size = WIDTH // HEADS
+        each = []
+        for head in range(HEADS):
+            query = flat[..., head * size : (head + 1) * size]
+            key = flat[..., WIDTH + head * size : WIDTH + (head + 1) * size]
+            each.append((query @ key.transpose(1, 2) / math.sqrt(size)).softmax(-1))
+        maps.append(torch.stack(each).mean(0))
+        tokens = block(tokens)
+    return tokens, maps
+
+
+def plain_rollout(maps: list[Tensor]) -> Tensor:
+    """The whole product of Abnar and Zuidema (B, N, N)."""
+    product = torch.eye(maps[0].shape[-1], dtype=maps[0].dtype).expand_as(maps[0])
+    for one in maps:
+        product = (0.5 * one + 0.5 * torch.eye(one.shape[-1], dtype=one.dtype)) @ product
+    return product
+
+
+def plain_cross(layer: CrossLayer, few: Tensor, many: Tensor) -> Tensor:
+    """One picture: (R, D) and (N, D) to (R, D)."""
+    query = layer.query(layer.norm1(few))
+    key, value = layer.key_value(layer.norm1(many)).split(WIDTH, -1)
+    size = WIDTH // layer.heads
+    mixed = []
+    for head in range(layer.heads):
+        own = slice(head * size, (head + 1) * size)
+        mixed.append((query[:, own] @ key[:, own].T / math.sqrt(size)).softmax(-1) @ value[:, own])
+    few = few + layer.out(torch.cat(mixed, -1))
+    return few + layer.network.down(F.gelu(layer.network.up(layer.norm2(few))))
+
+
+def plain_pairs(model: Trunk, x: Tensor, partner: Tensor) -> Tensor:
+    """PWCA with keys and values of two pictures joined."""
+    tokens = model.embed(x)
+    size = WIDTH // HEADS
+    for block in model.blocks:
+        query, key, value = block.attn.qkv(block.norm1(tokens)).split(WIDTH, -1)
+        key, value = torch.cat([key, key[partner]], 1), torch.cat([value, value[partner]], 1)
+        mixed = []
+        for head in range(HEADS):
+            own = slice(head * size, (head + 1) * size)
+            weight = (query[..., own] @ key[..., own].transpose(1, 2) / math.sqrt(size)).softmax(-1)
+            mixed.append(weight @ value[..., own])
+        tokens = tokens + block.attn.proj(torch.cat(mixed, -1))
+        tokens = tokens + block.mlp(block.norm2(tokens))
+    return tokens
+
+
+@pytest.mark.parametrize(
+    ("image", "local", "count"),
+    [
+        ((256, 128), 0.3, 38),
+        ((256, 256), 0.3, 76),
+        ((448, 448), 0.1, 78),
+        ((64, 64), 1, 16),
+        ((32, 32), 0.1, 1),
+        ((160, 160), 0.29, 29),
+    ],
+)
+def test_patches_that_ask_are_as_many_as_in_the_paper(
+    image: tuple[int, int], local: float, count: int
+) -> None:
+    model = DCAL(
+        build_trunk("scratch", image=image, width=8, depth=1, heads=1), 2, local=local
+    ).eval()
+    given: list[Tensor] = []
+    model.glca[0].register_forward_pre_hook(lambda layer, inputs: given.extend(inputs))
+    with torch.no_grad():
+        model(torch.randn(2, 3, *image))
+    patches = image[0] * image[1] // 256
+    assert model.chosen == count
+    assert given[0].shape == (2, count + 1, 8)  # and the class token
+    assert given[1].shape == (2, patches + 1, 8)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_glca_is_the_plain_formula_with_the_whole_rollout(layers: int) -> None:
+    model, x = made(glca=layers), pictures()
+    found = model.branches(x)
+    assert found.tokens.keys() == found.logits.keys() == {"sa", "glca"}
+    tokens, maps = plain_maps(model.trunk, x)
+    torch.testing.assert_close(found.tokens["sa"], model.trunk.norm(tokens)[:, 0])
+    row = plain_rollout(maps)[:, 0, 1:].detach()
+    chosen = []
+    for one in range(len(x)):
+        ranked = sorted(range(ROWS * COLUMNS), key=lambda patch, one=one: -float(row[one, patch]))[
+            : model.chosen
+        ]
+        chosen.append(frozenset(ranked))
+        few = tokens[one, [0, *(1 + patch for patch in ranked)]]
+        for layer in model.glca:
+            few = plain_cross(layer, few, tokens[one])
+        torch.testing.assert_close(found.tokens["glca"][one], model.glca_norm(few[0]))
+    assert len(set(chosen)) > 1  # else the choice would have been tested by chance
+    for name in ("sa", "glca"):
+        head = model.classifiers[name]
+        torch.testing.assert_close(
+            found.logits[name], head.neck(found.tokens[name]) @ head.classify.weight.T
+        )
+
+
+def test_rollout_is_the_row_of_the_product() -> None:
+    model, x = made(), pictures()
+    found = model.rollout(x)
+    expected = plain_rollout(plain_maps(model.trunk, x)[1])[:, 0]
+    torch.testing.assert_close(found, expected[:, 1:].unflatten(1, (ROWS, COLUMNS)))
+    assert (found > 0).all()
+    assert (found.sum((1, 2)) < 1).all()  # the rest is the class token's own
+    torch.testing.assert_close(
+        found.sum((1, 2)) + expected[:, 0], torch.ones(len(x), dtype=torch.float64)
+    )
+
+
+def test_pwca_is_the_transformer_with_two_pictures_in_every_softmax() -> None:
+    model, x = made().train(), pictures()
+    partner = torch.tensor([2, 0, 3, 1])
+    found = model.branches(x, partner=partner)
+    torch.testing.assert_close(
+        found.tokens["pwca"], model.trunk.norm(plain_pairs(model.trunk, x, partner))[:, 0]
+    )
+    assert not torch.allclose(found.tokens["pwca"], found.tokens["sa"], atol=1e-3)
+    torch.manual_seed(4)
+    drawn = model.branches(x).tokens["pwca"]
+    torch.manual_seed(4)
+    assert torch.equal(
+        drawn, model.branches(x, partner=dcal.random_partners(4, x.device)).tokens["pwca"]
+    )
+
+
+def test_pwca_is_in_training_only(monkeypatch) -> None:
+    model, x = made(), pictures()
+    assert "pwca" in model.train().branches(x).tokens
+    monkeypatch.setattr(Trunk, "pairs", lambda *given: pytest.fail("PWCA in inference"))
+    assert "pwca" not in model.eval().branches(x).tokens
+    assert made(pwca=False).train().branches(x).tokens.keys() == {"sa", "glca"}
+    assert made(glca=0, pwca=False).train().branches(x).tokens.keys() == {"sa"}
+
+
+def test_sa_alone_is_the_plain_transformer_and_costs_no_more(monkeypatch) -> None:
+    model, x = made(heads="sa"), pictures()
+    plain = F.normalize(model.trunk.model.forward_features(x)[:, 0])
+    monkeypatch.setattr(dcal, "rollout_row", lambda *given: pytest.fail("rollout is not needed"))
+    monkeypatch.setattr(CrossLayer, "forward", lambda *given: pytest.fail("GLCA is not needed"))
+    torch.testing.assert_close(model(x), plain.float())
+    model.output = "probabilities"
+    torch.testing.assert_close(model(x), model.branches(x).logits["sa"].float().softmax(1))
+
+
+def test_both_heads_are_side_by_side_of_length_1_or_averaged() -> None:
+    model, x = made(), pictures()
+    found = model.branches(x)
+    both = torch.cat([found.tokens["sa"], found.tokens["glca"]], 1).float()
+    torch.testing.assert_close(model(x), both / both.square().sum(1, keepdim=True).sqrt())
+    assert model(x).shape == (4, 2 * WIDTH)
+    model.output = "probabilities"
+    each = [
+        found.logits[name].exp() / found.logits[name].exp().sum(1, keepdim=True)
+        for name in ("sa", "glca")
+    ]
+    torch.testing.assert_close(model(x), ((each[0] + each[1]) / 2).float())
+
+
+def test_without_branches_it_is_the_transformer() -> None:
+    model, x = made(glca=0, pwca=False), pictures()
+    torch.testing.assert_close(
+        model(x), F.normalize(model.trunk.model.forward_features(x)[:, 0]).float()
+    )
+    assert not list(model.glca.parameters())
+    assert model.log_variance.shape == (1,)
+
+
+@pytest.mark.parametrize("neck", [True, False])
+def test_gradients_reach_every_weight(neck: bool) -> None:
+    model = made(neck=neck, glca=2).train()
+    found = model.branches(pictures())
+    losses = torch.stack(
+        [logits.logsumexp(1).mean() + logits[:, 0].mean() for logits in found.logits.values()]
+    )
+    ((-model.log_variance).exp() * losses + model.log_variance).sum().backward()
+    for name, weight in model.named_parameters():
+        if weight.requires_grad:
+            assert weight.grad is not None, name
+            assert weight.grad.isfinite().all(), name
+            assert weight.grad.abs().max() > 0, name
+    assert [name for name, weight in model.named_parameters() if not weight.requires_grad] == [
+        f"classifiers.{name}.neck.bias" for name in found.tokens if neck
+    ]
+
+
+def test_bfloat16_by_autocast() -> None:
+    model, x = made().float(), pictures().float()
+    exact = model(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model(x)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(4))
+    assert (found * exact).sum(1).min() > 0.97
+    model.train()
+    with torch.autocast("cpu", torch.bfloat16):
+        sum(
+            logits.float().square().mean() for logits in model.branches(x).logits.values()
+        ).backward()
+    assert all(weight.grad.isfinite().all() for weight in model.trunk.parameters())
+
+
+def test_compiled() -> None:
+    model, x = made().float(), pictures().float()
+    with torch.no_grad():
+        torch.testing.assert_close(
+            torch.compile(model, backend="aot_eager", fullgraph=True)(x),
+            model(x),
+            rtol=1e-4,
+            atol=1e-5,
+        )
+
+
+@pytest.mark.parametrize("options", [{}, {"heads": "sa", "output": "probabilities"}], ids=str)
+def test_exported_it_is_plain_pytorch_with_a_free_number_of_pictures(
+    options: dict[str, str],
+) -> None:
+    model, x = made(**options).float(), pictures().float()
+    program = torch.export.export(
+        model, (x[:2],), dynamic_shapes=({0: torch.export.Dim("b", min=1)},)
+    )
+    plain = program.run_decompositions(plain_decompositions())
+    assert "headwise" not in plain.graph_module.code
+    for count in (1, 4):
+        torch.testing.assert_close(
+            plain.module()(x[:count]), model(x[:count]), rtol=1e-4, atol=1e-5
+        )
+
+
+def test_mistakes() -> None:
+    with pytest.raises(
+        ValueError, match="GLCA and PWCA read softmax attention, the trunk has agent-learned"
+    ):
+        DCAL(trunk(1, attention="agent-learned"), 2)
+    for wrong in ({"local": 0.0}, {"local": 1.1}, {"glca": -1}):
+        with pytest.raises(ValueError, match="local must be in"):
+            DCAL(trunk(1), 2, **wrong)
+    with pytest.raises(ValueError, match="3 heads do not divide width 16"):
+        CrossLayer(16, 3)
+    other = DCAL(trunk(1, attention="agent-learned"), 2, glca=0, pwca=False).eval()
+    assert other(torch.randn(2, 3, 32, 16)).shape == (2, WIDTH)
+    with pytest.raises(ValueError, match="no rollout of agent-learned"):
+        other.rollout(torch.randn(2, 3, 32, 16))

@@ -1,0 +1,274 @@
+"""top, compare and schema on the generated log and on a table like MovieLens's."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from headwise import pipelines
+from headwise.base.errors import InputError
+from headwise.data.clicks.batches import ClickRows
+from headwise.data.clicks.generate import write_sample_clicks
+from headwise.data.clicks.layouts import open_log
+from headwise.data.clicks.schema import read_schema
+from headwise.pipelines import load_task
+from headwise.pipelines.engine.experiments.trainings import t_interval
+from headwise.pipelines.engine.runs.checkpoint import checksum
+from headwise.pipelines.engine.runs.loaded import Loaded
+from headwise.pipelines.engine.training.order import mix
+from headwise.pipelines.ranking.data import load_encoder
+from headwise.pipelines.ranking.options import RankingOptions
+from headwise.pipelines.ranking.scoring import forward
+from headwise.pipelines.ranking.verbs import top as best
+
+SMALL = {"width": 8, "layers": 1, "hidden": (16, 8), "towers": (8,), "accelerator": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory) -> Path:
+    return write_sample_clicks(tmp_path_factory.mktemp("log"))
+
+
+@pytest.fixture(scope="module")
+def loaded(log, tmp_path_factory) -> Loaded:
+    """A model with weights that matter, and the spec of a run, without training one."""
+    task, options = load_task("ranking"), RankingOptions(data=str(log), **SMALL)
+    splits, folder = task.open(options), tmp_path_factory.mktemp("assets")
+    for name, write in splits.assets.items():
+        write(folder / name)
+        assert checksum(folder / name)
+    torch.manual_seed(mix(3))
+    model = task.build(options, splits.spec)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.1 * torch.randn_like(weight))
+    spec = {**splits.spec, "folder": str(folder)}
+    return Loaded(None, options, spec, model.eval(), {}, torch.device("cpu"))  # pyright: ignore
+
+
+@pytest.fixture
+def top(loaded, monkeypatch, tmp_path):
+    """The verb on that model: the table that it writes."""
+    monkeypatch.setattr(best, "load_run", lambda task, run, accelerator: loaded)
+
+    def call(**options) -> pl.DataFrame:
+        path = pipelines.ranking.top(
+            run="r", output=tmp_path / "lists.parquet", overwrite=True, **options
+        )
+        assert [one.name for one in tmp_path.iterdir() if one.name.startswith(".")] == []
+        return pl.read_parquet(path)
+
+    return call
+
+
+def brute(loaded: Loaded, log: Path, users: list[int], items: list[int]) -> np.ndarray:
+    """(users, items, tasks): each pair as a row of a table without a time, by the encoder of the
+    run.
+    """
+    encoder, table = load_encoder(loaded.spec), pl.read_csv(log)
+    of_user = (
+        table.group_by("user_id", maintain_order=True)
+        .last()
+        .select("user_id", "page", "age", "gender")
+    )
+    of_item = (
+        table.group_by("item_id", maintain_order=True)
+        .last()
+        .select("item_id", "category", "seconds")
+    )
+    pairs = pl.DataFrame(
+        {"user_id": np.repeat(users, len(items)), "item_id": np.tile(items, len(users))}
+    )
+    pairs = pairs.join(of_user, on="user_id", how="left", maintain_order="left")
+    pairs = pairs.join(of_item, on="item_id", how="left", maintain_order="left")
+    batch = ClickRows(encoder, encoder.rows(pairs, "pairs", labels=False)).batch(
+        np.arange(len(pairs))
+    )
+    with torch.no_grad():
+        return forward(loaded.model, batch).sigmoid().numpy().reshape(len(users), len(items), -1)
+
+
+class TestTop:
+    @pytest.mark.parametrize("batch_size", [97, 100_000])
+    def test_lists_are_those_of_scoring_every_pair(
+        self, loaded, log, top, tmp_path, batch_size
+    ) -> None:
+        users, items = [7, 3, 9999, 50], [*range(1, 60), 8888]
+        pl.DataFrame({"user_id": users}).write_csv(tmp_path / "users.csv")
+        pl.DataFrame({"item_id": items}).write_csv(tmp_path / "items.csv")
+        found = top(
+            users=tmp_path / "users.csv",
+            candidates=tmp_path / "items.csv",
+            k=5,
+            task="like",
+            seen=True,
+            batch_size=batch_size,
+        )
+        expected = brute(loaded, log, users, items)
+        assert found["user_id"].to_list() == np.repeat(users, 5).tolist()
+        assert found["rank"].to_list() == [1, 2, 3, 4, 5] * 4
+        for n, user in enumerate(users):
+            own = found.filter(pl.col("user_id") == user)
+            place = [items.index(item) for item in own["item_id"]]
+            given = own.select("p_click", "p_like").to_numpy()
+            np.testing.assert_allclose(given, expected[n, place], atol=1e-5)
+            np.testing.assert_allclose(given[:, 1], np.sort(expected[n, :, 1])[::-1][:5], atol=1e-5)
+
+    def test_met_items_are_left_out_and_all_users_and_items_are_the_default(self, log, top) -> None:
+        found, table = top(k=300), pl.read_csv(log)
+        met = set(zip(table["user_id"], table["item_id"]))
+        listed = set(zip(found["user_id"], found["item_id"]))
+        assert not met & listed
+        assert len(found) == len(listed)
+        users, items = table["user_id"].n_unique(), table["item_id"].n_unique()
+        # Items without a row in the training part are no candidates.
+        assert items - 5 <= (len(listed) + len(met)) / users <= items
+        assert found["user_id"].n_unique() == users
+
+    def test_newer_events_count(self, top, log, tmp_path) -> None:
+        pl.DataFrame({"user_id": [1]}).write_csv(tmp_path / "one.csv")
+        before = top(users=tmp_path / "one.csv", k=3)
+        newer = (
+            pl.read_csv(log)
+            .head(3)
+            .with_columns(user_id=pl.lit(1), time=pl.lit(1_800_000_000), item_id=before["item_id"])
+        )
+        newer.write_csv(tmp_path / "newer.csv")
+        after = top(users=tmp_path / "one.csv", k=3, log=tmp_path / "newer.csv")
+        assert not set(before["item_id"]) & set(after["item_id"])
+
+    def test_what_cannot_be_done_is_said(self, top, tmp_path) -> None:
+        with pytest.raises(InputError, match="--task clik: unknown; did you mean 'click'"):
+            top(task="clik")
+        pl.DataFrame({"usr": [1]}).write_csv(tmp_path / "bad.csv")
+        with pytest.raises(InputError, match="no column 'user_id'"):
+            top(users=tmp_path / "bad.csv")
+        (tmp_path / "there.parquet").write_text("mine")
+        with pytest.raises(InputError, match="stands already"):
+            pipelines.ranking.top(run="r", output=tmp_path / "there.parquet")
+        assert (tmp_path / "there.parquet").read_text() == "mine"
+
+
+class TestCompare:
+    def test_is_resumed_and_deterministic(self, log, tmp_path, monkeypatch, capfd) -> None:
+        given = {"data": log, "max_steps": 2, "models": ("infnet", "infnet:no-cross"), **SMALL}
+        first = pipelines.ranking.compare(output=tmp_path / "a", seeds=1, **given)
+        before = {
+            path.name: path.stat().st_mtime_ns for path in (tmp_path / "a/trainings").glob("*.json")
+        }
+        assert sorted(before) == ["infnet-no-cross-seed2021.json", "infnet-seed2021.json"]
+        both = pipelines.ranking.compare(output=tmp_path / "a", seeds=2, **given)
+        assert all(
+            (tmp_path / "a/trainings" / name).stat().st_mtime_ns == at
+            for name, at in before.items()
+        )
+        assert both["seeds"].to_list() == [2, 2, 2, 2, 0, 0]
+        assert "2 of 4 trainings were done before" in capfd.readouterr().err
+        again = pipelines.ranking.compare(output=tmp_path / "b", seeds=1, **given)
+        assert again.drop("seconds").equals(first.drop("seconds"), null_equal=True)
+        text = (tmp_path / "a/comparison.md").read_text()
+        assert "users and items counted" in text
+        assert "Ablations less infnet" in text
+        assert {"comparison.csv", "comparison.png"} <= {
+            path.name for path in (tmp_path / "a").iterdir()
+        }
+        with pytest.raises(InputError, match="other options or data"):
+            pipelines.ranking.compare(output=tmp_path / "a", seeds=1, **{**given, "width": 16})
+        one = json.loads((tmp_path / "a/trainings/infnet-seed2021.json").read_text())
+        assert first["auc"][0] == one["scores"]["click"]["auc"]
+
+    def test_a_folder_of_others_is_left_alone(self, log, tmp_path) -> None:
+        (tmp_path / "x").write_text("mine")
+        with pytest.raises(InputError, match="is not empty"):
+            pipelines.ranking.compare(output=tmp_path, data=log)
+
+    def test_interval(self) -> None:
+        low, high = t_interval(np.array([1.0, 2.0, 3.0]))
+        assert (low + high) / 2 == pytest.approx(2)
+        assert (high - low) / 2 == pytest.approx(
+            4.302652729911275 / np.sqrt(3)
+        )  # t of 2 degrees of freedom
+        assert np.isnan(t_interval(np.array([1.0]))).all()
+
+
+class TestSchema:
+    def test_of_the_generated_log(self, tmp_path) -> None:
+        log = write_sample_clicks(tmp_path)
+        log.with_suffix(".yaml").unlink()
+        path = pipelines.ranking.schema(data=log)
+        assert path == log.with_suffix(".yaml")
+        schema = open_log(str(log))[1]
+        assert (schema.user, schema.item, schema.time, schema.unit) == (
+            "user_id",
+            "item_id",
+            "time",
+            "s",
+        )
+        assert list(schema.tasks) == ["click", "like"]
+        assert set(schema.categorical) == {
+            "user_id",
+            "item_id",
+            "page",
+            "age",
+            "gender",
+            "category",
+        }
+        assert set(schema.numeric) == {"seconds"}
+        assert (schema.categorical["category"].side, schema.categorical["gender"].side) == (
+            "item",
+            "user",
+        )
+        assert schema.sequences["past_click"].of == "item_id"
+        assert (
+            load_task("ranking").open(RankingOptions(data=str(path), **SMALL)).spec["rows"] == 8000
+        )
+        before = path.read_bytes()
+        with pytest.raises(InputError, match="stands already"):
+            pipelines.ranking.schema(data=log)
+        assert path.read_bytes() == before
+
+    def test_of_a_table_like_movielens(self, tmp_path) -> None:
+        generator, rows = np.random.default_rng(0), 3000
+        pl.DataFrame(
+            {
+                "userId": generator.integers(1, 99, rows),
+                "movieId": generator.integers(1, 300, rows),
+                "rating": generator.integers(1, 11, rows) / 2,
+                "Timestamp": generator.integers(9e11, 1e12, rows),
+                "odd: name #1": ["a", "b", "c"] * (rows // 3),
+                "no": generator.normal(size=rows),
+            }
+        ).write_csv(tmp_path / "ratings.csv")
+        pipelines.ranking.schema(data=tmp_path / "ratings.csv")
+        log, schema = open_log(str(tmp_path / "ratings.csv"))
+        assert (schema.user, schema.item, schema.time, schema.unit) == (
+            "userId",
+            "movieId",
+            "Timestamp",
+            "ms",
+        )
+        assert schema.tasks["like"].label.at_least == 4
+        assert "odd: name #1" in schema.categorical
+        assert "no" in schema.numeric
+        assert schema.split.by == "user"
+        load_task("ranking").open(RankingOptions(data=log.files[0], **SMALL))
+
+    def test_without_a_time_rows_are_split_by_chance(self, tmp_path) -> None:
+        path = tmp_path / "t.csv"
+        path.write_text(
+            "uid,video_id,is_click,is_vip\n"
+            + "".join(f"{n % 9},{n % 7},{n % 2},{n % 5 // 4}\n" for n in range(90))
+        )
+        schema = read_schema(pipelines.ranking.schema(data=path, output=tmp_path / "s.yaml"))
+        assert (schema.split.by, schema.time, list(schema.tasks)) == ("random", None, ["click"])
+        assert "is_vip" in schema.categorical
+
+    def test_what_cannot_be_guessed_is_named(self, tmp_path) -> None:
+        path = tmp_path / "t.csv"
+        path.write_text("user_id,a,b\n1,x,2\n2,y,3\n")
+        with pytest.raises(InputError, match=r"the item \(write `item: COLUMN`.* and the task"):
+            pipelines.ranking.schema(data=path)
+        assert not path.with_suffix(".yaml").exists()

@@ -1,0 +1,235 @@
+"""The verb crop: boxes to crops, what is left out, damage, and going on after a stop."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+pytest.importorskip("PIL", reason="Pillow is optional (extra vision) and not installed")
+
+from PIL import Image
+
+from headwise.data.formats.pictures import read_picture
+from headwise.data.persons.persons import read_picture_set
+from headwise.pipelines.reid.verbs import crop as crops
+from headwise.pipelines.reid.verbs.crop import inside
+
+BOXES = """frame,x,y,width,height,score,identity
+1,10,20,30,60,0.9,7
+1,80,10,30,60,0.2,8
+1,190,100,30,60,0.9,8
+2,40,20,30,60,0.8,7
+2,300,20,30,60,0.8,9
+2,50,50,5,60,0.8,9
+3,10,20,30,60,0.8,9
+"""
+
+
+@pytest.fixture
+def frames(tmp_path) -> Path:
+    """Three frames of 200 x 150 whose red counts columns and green rows."""
+    home = tmp_path / "street"
+    home.mkdir()
+    y, x = np.mgrid[:150, :200]
+    for number in (1, 2, 3):
+        pixels = np.stack([x, y, np.full_like(x, 50 * number)], -1).astype(np.uint8)
+        Image.fromarray(pixels).save(home / f"{number:06d}.png")
+    (tmp_path / "boxes.csv").write_text(BOXES)
+    return home
+
+
+def test_crops_are_the_pixels_of_their_boxes(frames, headwise, tmp_path) -> None:
+    code, lines = headwise(
+        "reid",
+        "crop",
+        "--input",
+        frames,
+        "--boxes",
+        tmp_path / "boxes.csv",
+        "--output",
+        tmp_path / "out",
+    )
+    assert code == 0, lines
+    table = pl.read_csv(tmp_path / "out" / "crops.csv")
+    assert table.select("frame", "x", "y", "width", "height", "identity").rows() == [
+        (1, 10, 20, 30, 60, 7),
+        (2, 40, 20, 30, 60, 7),
+        (3, 10, 20, 30, 60, 9),
+    ]
+    assert table["camera"].unique().to_list() == ["street"]
+    for row in table.iter_rows(named=True):
+        picture = read_picture(tmp_path / "out" / row["image"]).astype(int)
+        assert picture.shape == (3, 60, 30)
+        assert abs(picture[0, :, 3] - (row["x"] + 3)).max() <= 6  # JPEG
+        assert abs(picture[1, 7] - (row["y"] + 7)).max() <= 6
+        assert abs(picture[2] - 50 * row["frame"]).max() <= 6
+    said = "\n".join(lines)
+    for part in (
+        "3 crops of 3 frames",
+        "1 boxes with a score below",
+        "1 boxes without area",
+        "2 boxes smaller",
+    ):
+        assert part in said
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["boxes.csv", "out", "street"]
+    assert sorted(p.suffix for p in (tmp_path / "out").iterdir()) == [
+        ".csv",
+        ".jpg",
+        ".jpg",
+        ".jpg",
+        ".png",
+    ]
+
+
+def test_the_table_is_one_to_train_on(frames, headwise, tmp_path) -> None:
+    output = tmp_path / "out"
+    assert (
+        headwise(
+            "reid", "crop", "--input", frames, "--boxes", tmp_path / "boxes.csv", "--output", output
+        )[0]
+        == 0
+    )
+    found = read_picture_set(output / "crops.csv")
+    assert found.identities == ["7", "7", "9"]
+    assert found.cameras == ["street"] * 3
+
+
+def test_a_frame_that_cannot_be_read_ends_nothing(frames, headwise, tmp_path) -> None:
+    (frames / "000002.png").write_bytes(b"nothing")
+    code, lines = headwise(
+        "reid",
+        "crop",
+        "--input",
+        frames,
+        "--boxes",
+        tmp_path / "boxes.csv",
+        "--output",
+        tmp_path / "out",
+    )
+    assert code == 3
+    assert any("000002.png" in line for line in lines)
+    assert pl.read_csv(tmp_path / "out" / "crops.csv")["frame"].to_list() == [1, 3]
+
+
+def test_a_stopped_job_goes_on(frames, headwise, tmp_path, monkeypatch) -> None:
+    command = (
+        "reid",
+        "crop",
+        "--input",
+        frames,
+        "--boxes",
+        tmp_path / "boxes.csv",
+        "--output",
+        tmp_path / "out",
+    )
+    whole = crops._crop_frame
+
+    def stop_at_three(frame, *given):
+        if frame.number == 3:
+            raise KeyboardInterrupt
+        return whole(frame, *given)
+
+    monkeypatch.setattr(crops, "_crop_frame", stop_at_three)
+    assert headwise(*command)[0] == 130
+    assert not (tmp_path / "out").exists()
+    lines = (tmp_path / "out.part" / "frames.jsonl").read_text()
+    assert [json.loads(line)["frame"] for line in lines.splitlines()] == [1, 2]
+    (tmp_path / "out.part" / "frames.jsonl").write_text(
+        lines + '{"frame": 3, "na'
+    )  # killed within a line
+    code, said = headwise(*command, "--margin", "0.5")
+    assert (code, len(said)) == (2, 1)
+    assert "was begun with other options" in said[0]
+    seen = []
+    monkeypatch.setattr(
+        crops,
+        "_crop_frame",
+        lambda frame, *given: seen.append(frame.number) or whole(frame, *given),
+    )
+    assert headwise(*command)[0] == 0
+    assert seen == [3]
+    assert pl.read_csv(tmp_path / "out" / "crops.csv")["frame"].to_list() == [1, 2, 3]
+    assert not (tmp_path / "out.part").exists()
+
+
+def test_nothing_of_anyone_else_is_replaced(frames, headwise, tmp_path) -> None:
+    command = ("reid", "crop", "--input", frames, "--boxes", tmp_path / "boxes.csv", "--output")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    for words, said in (((), "is not empty"), (("--overwrite",), "is no folder of crops")):
+        code, lines = headwise(*command, tmp_path / "mine", *words)
+        assert (code, len(lines)) == (2, 1)
+        assert said in lines[0]
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "x"
+    assert headwise(*command, tmp_path / "out")[0] == 0
+    assert headwise(*command, tmp_path / "out")[0] == 2
+    assert headwise(*command, tmp_path / "out", "--overwrite", "--least-score", "0.1")[0] == 0
+    assert len(pl.read_csv(tmp_path / "out" / "crops.csv")) == 4
+    code, lines = headwise(*command, frames)
+    assert code == 2
+    assert "is also --input" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "needs --boxes, or --config and --checkpoint"),
+        (["--boxes", "boxes.csv", "--config", "c.py"], "exclude each other"),
+        (["--boxes", "boxes.csv", "--least-score", "2"], "no crop came out: 7 with a score below"),
+        (["--boxes", "other.csv"], "none of its boxes belongs to a frame"),
+        (["--boxes", "none.csv"], "none.csv"),
+        (["--config", "none.py", "--checkpoint", "none.pth"], "none.py"),
+    ],
+)
+def test_mistakes_are_one_line_and_write_nothing(
+    frames, headwise, tmp_path, monkeypatch, words, said
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if "--config" in words and "--boxes" not in words:
+        pytest.importorskip(
+            "mmdet", reason="mmdetection is optional (extra openmmlab) and not installed"
+        )
+    (tmp_path / "other.csv").write_text("frame,x,y,width,height\nfoo.jpg,1,1,20,20\n")
+    code, lines = headwise("reid", "crop", "--input", frames, "--output", "out", *words)
+    assert code == 2
+    assert said in lines[-1]
+    assert not Path("out").exists()
+
+
+def test_boxes_are_widened_and_cut() -> None:
+    def box(x, y, width, height):
+        return {"x": x, "y": y, "width": width, "height": height}
+
+    assert inside(box(10, 20, 30, 60), 0, 200, 150) == ((10, 20, 40, 80), False)
+    assert inside(box(10, 20, 30, 60), 0.2, 200, 150) == ((7, 14, 43, 86), False)
+    assert inside(box(-5, 20, 30, 200), 0, 200, 150) == ((0, 20, 25, 150), True)
+    assert inside(box(200, 20, 30, 20), 0, 200, 150)[0] is None
+    assert inside(box(20, 20, 0, 20), 0, 200, 150)[0] is None
+    assert inside(box(20, 20, float("nan"), 20), 0, 200, 150)[0] is None
+
+
+def test_real_frames(real_data, headwise, tmp_path) -> None:
+    home = real_data / "reid" / "mot17_mini" / "raw" / "train" / "MOT17-02-FRCNN"
+    if not home.is_dir():
+        pytest.skip("no MOT17 frames here")
+    code, _ = headwise(
+        "reid",
+        "crop",
+        "--input",
+        home,
+        "--boxes",
+        home / "gt" / "gt.txt",
+        "--output",
+        tmp_path / "out",
+        "--every",
+        "3",
+    )
+    assert code == 0
+    table = pl.read_csv(tmp_path / "out" / "crops.csv")
+    assert table["frame"].unique().sort().to_list() == [1, 4]
+    truth = pl.read_csv(home / "gt" / "gt.txt", has_header=False, new_columns=list("abcdefghi"))
+    people = truth.filter((pl.col("h") == 1) & pl.col("a").is_in([1, 4]) & (pl.col("g") == 1))
+    assert set(table["identity"]) <= set(people["b"])
+    assert len(table) >= 0.9 * len(people)

@@ -1,0 +1,446 @@
+"""The verbs by the command line, on a part of the generated persons: one small run, and what is
+made with it.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from headwise import pipelines
+from headwise.base.errors import InputError
+from headwise.pipelines.engine.runs.run_directory import RunDirectory
+from headwise.pipelines.reid import losses
+
+WORDS = (
+    "--size",
+    32,
+    16,
+    "--patch",
+    8,
+    "--width",
+    16,
+    "--layers",
+    2,
+    "--heads",
+    2,
+    "--batch-size",
+    8,
+    "--max-steps",
+    2,
+    "--accelerator",
+    "cpu",
+)
+SMALL = {
+    "size": (32, 16),
+    "patch": 8,
+    "width": 16,
+    "layers": 2,
+    "heads": 2,
+    "batch_size": 8,
+    "max_steps": 2,
+    "accelerator": "cpu",
+}
+
+
+@pytest.fixture(scope="module")
+def run(persons, tmp_path_factory) -> RunDirectory:
+    return pipelines.reid.train(data=persons, run=tmp_path_factory.mktemp("run") / "r", **SMALL)
+
+
+@pytest.fixture(scope="module")
+def gallery(run, persons, tmp_path_factory) -> Path:
+    """Vectors of the pictures that are asked."""
+    path = tmp_path_factory.mktemp("gallery") / "g.parquet"
+    pipelines.reid.embed(run=run.path, input=persons / "bounding_box_test", output=path)
+    return path
+
+
+def test_a_run_holds_scores_beside_the_baseline(run, persons) -> None:
+    found, spec = run.metrics(), run.spec()
+    assert spec["goal"] == "search"
+    assert spec["layout"] == "market1501"
+    assert spec["cameras"] is True
+    assert len(spec["classes"]) == 5  # one of six is kept for validation
+    assert found["queries"] == 6
+    assert (
+        found["protocol"]
+        == "queries against the gallery; pictures of the query's identity and camera do not count"
+    )
+    for scores in (found, found["baselines"]["colours alone"], found["reranked"]):
+        assert 0 <= scores["mAP"] <= 1
+        assert scores["rank_1"] <= scores["rank_5"] <= scores["rank_10"] <= 1
+        low, high = scores["intervals"]["mAP"]
+        assert low <= scores["mAP"] <= high
+    drawn = {path.stem for path in run.figures.glob("*.png")}
+    assert drawn >= {"cmc", "ranked-lists", "similarities", "rollout"}
+    rows = pl.read_parquet(run.path / "predictions.parquet")
+    assert len(rows) == len(list(persons.rglob("*.jpg")))
+
+
+def test_embed_writes_vectors_and_the_mark_of_the_model(run, gallery) -> None:
+    rows = pl.read_parquet(gallery)
+    assert rows.columns == ["file", "item", "status", "error", "vector", "model"]
+    assert rows["vector"].list.len().unique().to_list() == [32]
+    np.testing.assert_allclose(np.linalg.norm(rows["vector"].to_list(), axis=1), 1, rtol=1e-5)
+    assert rows["model"].n_unique() == 1
+    assert rows["item"].to_list() == sorted(
+        path.name for path in Path(rows["file"][0]).parent.glob("*.jpg")
+    )
+
+
+def test_search_lists_the_nearest_by_cosine(run, persons, gallery, tmp_path, headwise) -> None:
+    words = ("reid", "search", "--run", run.path, "--query", persons / "query", "--k", 4)
+    code, lines = headwise(*words, "--gallery", gallery, "--output", tmp_path / "a.parquet")
+    assert code == 0, lines
+    found = pl.read_parquet(tmp_path / "a.parquet")
+    assert found.columns == ["query", "rank", "item", "file", "score"]
+    held = pl.read_parquet(gallery)
+    asked = pipelines.reid.embed(
+        run=run.path, input=persons / "query", output=tmp_path / "q.parquet"
+    ).table()
+    likeness = np.array(asked["vector"].to_list()) @ np.array(held["vector"].to_list()).T
+    assert found["query"].to_list() == np.repeat(asked["item"], 4).tolist()
+    assert found["rank"].to_list() == [1, 2, 3, 4] * 6
+    np.testing.assert_allclose(found["score"], -np.sort(-likeness, 1)[:, :4].ravel(), atol=1e-5)
+    place = [held["item"].to_list().index(item) for item in found["item"]]
+    np.testing.assert_allclose(
+        likeness[np.repeat(np.arange(6), 4), place], found["score"], atol=1e-5
+    )
+    with Image.open(f"{tmp_path / 'a.parquet'}.png") as picture:
+        assert min(picture.size) > 100
+    # Pictures in place of vectors are embedded first, and leave nothing behind.
+    folder = persons / "bounding_box_test"
+    code, _ = headwise(
+        *words, "--gallery", folder, "--output", tmp_path / "b.parquet", "--shown", 0
+    )
+    assert code == 0
+    assert pl.read_parquet(tmp_path / "b.parquet").equals(found)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "a.parquet",
+        "a.parquet.png",
+        "b.parquet",
+        "q.parquet",
+    ]
+    code, lines = headwise(*words, "--gallery", gallery, "--output", tmp_path / "a.parquet")
+    assert (code, len(lines)) == (2, 1)
+    assert "already exists" in lines[0]
+    code, _ = headwise(
+        *words, "--gallery", gallery, "--output", tmp_path / "c.parquet", "--rerank", "--shown", 0
+    )
+    again = pl.read_parquet(tmp_path / "c.parquet")
+    assert code == 0
+    assert again.select("query", "rank").equals(found.select("query", "rank"))
+    assert not again["score"].equals(found["score"])
+    assert (np.diff(again["score"].to_numpy().reshape(6, 4)) <= 0).all()
+
+
+def test_vectors_of_another_model_or_head_are_refused(
+    run, persons, gallery, tmp_path, headwise
+) -> None:
+    words = (
+        "reid",
+        "search",
+        "--run",
+        run.path,
+        "--query",
+        persons / "query",
+        "--output",
+        tmp_path / "o.parquet",
+    )
+    pl.read_parquet(gallery).with_columns(model=pl.lit("0123456789ab")).write_parquet(
+        tmp_path / "other.parquet"
+    )
+    code, lines = headwise(*words, "--gallery", tmp_path / "other.parquet")
+    assert (code, len(lines)) == (2, 1)
+    assert "vectors are of the model 0123456789ab" in lines[0]
+    pipelines.reid.embed(
+        run=run.path, input=persons / "query", output=tmp_path / "sa.parquet", embedding="sa"
+    )
+    code, lines = headwise(*words, "--gallery", tmp_path / "sa.parquet")
+    assert code == 2
+    assert "vectors have 16 numbers, those of the queries 32" in lines[-1]
+    assert not (tmp_path / "o.parquet").exists()
+
+
+def test_one_broken_picture_stops_nothing(run, persons, tmp_path, headwise) -> None:
+    home = tmp_path / "in"
+    home.mkdir()
+    files = sorted((persons / "query").glob("*.jpg"))[:3]
+    for file in files:
+        (home / file.name).write_bytes(file.read_bytes())
+    (home / "broken.jpg").write_bytes(files[0].read_bytes()[:300])
+    words = ("--run", run.path, "--input", home, "--output", tmp_path / "o.parquet")
+    code, lines = headwise("reid", "predict", *words, "--maps")
+    assert code == 3
+    assert any("broken.jpg" in line for line in lines)
+    rows = pl.read_parquet(tmp_path / "o.parquet")
+    bad = rows.filter(pl.col("status") == "error")
+    assert bad["item"].to_list() == ["broken.jpg"]
+    assert bad["vector"].to_list() == [None]
+    assert rows.filter(pl.col("status") == "ok")["item"].to_list() == [file.name for file in files]
+    drawn = sorted((tmp_path / "o.parquet.maps").iterdir())
+    assert [path.name for path in drawn] == [f"{file.name}.png" for file in files]
+    with Image.open(drawn[0]) as picture:
+        assert picture.size == (16, 32)
+        assert np.asarray(picture).std() > 1
+    code, lines = headwise(
+        "reid",
+        "search",
+        "--run",
+        run.path,
+        "--query",
+        home,
+        "--gallery",
+        home,
+        "--output",
+        tmp_path / "s.parquet",
+    )
+    assert code == 3
+    first = pl.read_parquet(tmp_path / "s.parquet").filter(pl.col("rank") == 1)
+    assert first["query"].to_list() == first["item"].to_list()
+
+
+def test_other_data_of_real_names(run, real_data, tmp_path, headwise) -> None:
+    home = real_data / "reid" / "market1501_fastreid5"
+    code, lines = headwise(
+        "reid", "predict", "--run", run.path, "--input", home, "--output", tmp_path / "o.parquet"
+    )
+    assert code == 0, lines
+    names = sorted(path.name for path in home.glob("*.jpg"))
+    assert pl.read_parquet(tmp_path / "o.parquet")["item"].to_list() == names
+    assert len(names) == 5
+    # Five people, one picture each: nobody has a match, and that is said.
+    code, lines = headwise("reid", "evaluate", "--run", run.path, "--data", home)
+    assert code == 0, lines
+    assert any("none of 5 queries has a match in the gallery" in line for line in lines)
+
+
+def test_an_identity_that_is_not_in_the_gallery_is_left_out(
+    run, persons, tmp_path, headwise
+) -> None:
+    home = tmp_path / "less"
+    for file in persons.rglob("*.jpg"):
+        if file.parent.name != "bounding_box_test" or not file.name.startswith("0025"):
+            (home / file.parent.name).mkdir(parents=True, exist_ok=True)
+            (home / file.parent.name / file.name).write_bytes(file.read_bytes())
+    code, lines = headwise("reid", "evaluate", "--run", run.path, "--data", home)
+    assert code == 0
+    assert any(
+        "4 queries" in line and "2 queries without a match left out" in line for line in lines
+    ), lines
+
+
+def test_a_table_without_cameras_is_said_in_the_metrics(persons, tmp_path) -> None:
+    lines = ["image,identity,split"]
+    for folder, part in (
+        ("bounding_box_train", "train"),
+        ("query", "query"),
+        ("bounding_box_test", "gallery"),
+    ):
+        names = sorted(path.name for path in (persons / folder).glob("0*.jpg"))
+        lines += [f"{folder}/{name},{name[:4]},{part}" for name in names if name[:4] != "0000"]
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    done = pipelines.reid.train(
+        data=tmp_path / "t.csv", images=persons, run=tmp_path / "r", glca=0, **SMALL
+    )
+    found = done.metrics()
+    assert found["cameras"] is False
+    assert "no cameras are known, so pictures of one camera count" in found["protocol"]
+    assert done.spec()["cameras"] is False
+    assert len(pl.read_parquet(done.path / "predictions.parquet")) == len(lines) - 1
+
+
+def test_broken_off_after_a_step_it_ends_with_the_same_weights(
+    run, persons, tmp_path, monkeypatch, headwise
+) -> None:
+    real, calls = losses.loss, []
+
+    def dying(*given):  # type: ignore[no-untyped-def]
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*given)
+
+    monkeypatch.setattr(losses, "loss", dying)
+    with pytest.raises(KeyboardInterrupt):
+        pipelines.reid.train(data=persons, run=tmp_path / "r", checkpoint_every=1, **SMALL)
+    assert not (tmp_path / "r" / "model.safetensors").exists()
+    code, lines = headwise("reid", "train", "--run", tmp_path / "r", "--resume")
+    assert code == 0, lines
+    assert len(calls) == 3
+    found, expected = (load_file(one / "model.safetensors") for one in (tmp_path / "r", run.path))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
+def test_compare_is_resumed_and_tabulates_both_heads(persons, tmp_path, headwise) -> None:
+    words = ("reid", "compare", "--data", persons, "--output", tmp_path / "c", *WORDS, "--seeds", 1)
+    code, lines = headwise(*words, "--models", "baseline")
+    assert code == 0, lines
+    code, lines = headwise(*words, "--models", "baseline", "dcal")
+    assert code == 0, lines
+    assert any("1 of 2 trainings were done before" in line for line in lines)
+    table = pl.read_csv(tmp_path / "c" / "comparison.csv")
+    assert table["model"].to_list() == ["baseline", "dcal", "dcal, SA head alone", "colours alone"]
+    assert table["seeds"].to_list() == [1, 1, 1, 0]
+    assert table["shift"][1] == pytest.approx(table["mAP"][1] - table["mAP"][0])
+    files = {
+        path.name: json.loads(path.read_text())
+        for path in (tmp_path / "c" / "trainings").glob("*.json")
+    }
+    assert sorted(files) == ["baseline-seed2021.json", "dcal-seed2021.json"]
+    assert files["dcal-seed2021.json"]["scores"]["dcal"]["mAP"] == pytest.approx(table["mAP"][1])
+    assert {"comparison.md", "comparison.png"} <= {path.name for path in (tmp_path / "c").iterdir()}
+    code, lines = headwise(*words, "--models", "dcal", "--width", 32)
+    assert (code, len(lines)) == (2, 1)
+    assert "other options or data" in lines[0]
+
+
+class TestBackbones:
+    WORDS = (
+        "--backbone",
+        "vit_tiny_patch16_224",
+        "--size",
+        32,
+        16,
+        "--batch-size",
+        8,
+        "--max-steps",
+        1,
+        "--glca",
+        0,
+        "--no-pwca",
+        "--accelerator",
+        "cpu",
+    )
+
+    def test_weights_of_another_backbone_are_one_line(self, persons, tmp_path, headwise) -> None:
+        save_file(timm.create_model("test_vit").state_dict(), tmp_path / "other.safetensors")
+        words = ("reid", "train", "--data", persons, "--run", tmp_path / "r")
+        code, lines = headwise(*words, *self.WORDS, "--weights", tmp_path / "other.safetensors")
+        assert (code, len(lines)) == (2, 1), lines
+        assert "other.safetensors: weights of another model than 'vit_tiny_patch16_224'" in lines[0]
+        code, lines = headwise(*words, *WORDS, "--weights", tmp_path / "other.safetensors")
+        assert (code, len(lines)) == (2, 1), lines
+        assert "name it by --backbone" in lines[0]
+
+    def test_a_finished_run_needs_the_file_no_more(self, persons, tmp_path, headwise) -> None:
+        file = tmp_path / "w.safetensors"
+        given = timm.create_model("test_vit", img_size=(32, 16)).state_dict()
+        save_file(given, file)
+        words = ("--backbone", "test_vit", "--weights", file, "--lr", 1e-9, "--weight-decay", 0)
+        code, lines = headwise(
+            "reid", "train", "--data", persons, "--run", tmp_path / "r", *self.WORDS, *words
+        )
+        assert code == 0, lines
+        found = load_file(tmp_path / "r" / "model.safetensors")
+        torch.testing.assert_close(
+            found["trunk.model.blocks.1.mlp.fc1.weight"], given["blocks.1.mlp.fc1.weight"]
+        )
+        file.unlink()
+        code, lines = headwise(
+            "reid",
+            "embed",
+            "--run",
+            tmp_path / "r",
+            "--input",
+            persons / "query",
+            "--output",
+            tmp_path / "o.parquet",
+        )
+        assert code == 0, lines
+
+
+class TestOthers:
+    def test_classes_of_folders(self, persons, tmp_path) -> None:
+        for file in sorted((persons / "bounding_box_train").glob("*.jpg")):
+            place = tmp_path / "data" / file.name[:4] / file.name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(file.read_bytes())
+        done = pipelines.reid.train(
+            data=tmp_path / "data", run=tmp_path / "r", goal="classes", **SMALL
+        )
+        found = done.metrics()
+        assert done.spec()["classes"] == [f"{number:04d}" for number in range(1, 7)]
+        assert 0 <= found["accuracy"] <= found["top_5"] <= 1
+        assert {"accuracy", "log_loss"} <= set(found["baselines"]["colours alone"])
+        asked = {"input": tmp_path / "data" / "0001", "output": tmp_path / "o.parquet"}
+        rows = pipelines.reid.predict(run=done.path, **asked).table()
+        assert rows.columns[4:] == ["prediction", "probability", "vector", "model"]
+        assert set(rows["prediction"]) <= set(done.spec()["classes"])
+        assert rows["probability"].is_between(1 / 6, 1).all()
+        with pytest.raises(InputError, match="is none of the model's"):
+            pipelines.reid.evaluate(run=done.path, data=persons)
+
+    def test_attributes(self, persons, tmp_path, headwise) -> None:
+        lines = ["image,identity,side"]
+        lines += [
+            f"{path.name},{path.name[:4]},{'front' if '_c1' in path.name else 'back'}"
+            for path in sorted((persons / "bounding_box_train").glob("*.jpg"))
+        ]
+        (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+        data = {"data": tmp_path / "t.csv", "images": persons / "bounding_box_train"}
+        done = pipelines.reid.train(run=tmp_path / "r", model="cca", vector=8, **data, **SMALL)
+        assert done.spec()["attributes"] == ["side"]
+        assert 0 <= done.metrics()["mAP"] <= 1
+        words = (
+            "reid",
+            "search",
+            "--run",
+            done.path,
+            "--query",
+            persons / "query",
+            "--gallery",
+            persons / "query",
+            "--output",
+            tmp_path / "o.parquet",
+            "--shown",
+            0,
+        )
+        code, lines = headwise(*words)
+        assert (code, len(lines)) == (2, 1)
+        assert "the run compares by one of side" in lines[0]
+        assert headwise(*words, "--attribute", "side")[0] == 0
+        code, lines = headwise(
+            "reid",
+            "predict",
+            "--run",
+            done.path,
+            "--input",
+            persons / "query",
+            "--output",
+            tmp_path / "p.parquet",
+            "--maps",
+        )
+        assert (code, len(lines)) == (2, 1)
+        assert "--maps draws the rollout of dcal; this run is of cca" in lines[0]
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (("--attention", "agent-learned"), "add --glca 0 and --no-pwca"),
+            (("--batch-size", 10), "must be a multiple of --per-identity 4"),
+            (
+                ("--model", "cca", "--triplet", "no", "--batch-size", 2),
+                "must be a multiple of --per-identity 4",
+            ),
+            (("--size", 30, 16), "patches of 8 pixels do not fill a picture of 30 x 16"),
+            (("--local", 0), "--local 0.0: must be in (0, 1]"),
+            (("--enlarge", 9), "--enlarge 9.0: must be in [1, 4]"),
+            (("--model", "cca", "--goal", "classes"), "learns vectors to search by"),
+            (("--backbone", "vit_tinny"), "'vit_tinny' is unknown to timm"),
+        ],
+    )
+    def test_options_that_cannot_be(self, persons, tmp_path, headwise, words, said) -> None:
+        code, lines = headwise(
+            "reid", "train", "--data", persons, "--run", tmp_path / "r", *WORDS, *words
+        )
+        assert (code, len(lines)) == (2, 1), lines
+        assert said in lines[0]
