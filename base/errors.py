@@ -1,8 +1,64 @@
-"""The one exception that means: the input is at fault, not the program."""
+"""What a person is told when something that they gave cannot be used.
+
+`InputError` means that the input is at fault, not the program. The rest of the file makes its one line.
+"""
+
+import difflib
+from collections.abc import Iterable
 
 
 class InputError(ValueError):
     """Something a person gave (a file, a column, an option) cannot be used.
 
     The message is one line: what is wrong, where, and what to do. The command line prints it as it
-    is, without a traceback, and exits with code 2."""
+    is, without a traceback, and exits with code 2.
+    """
+
+
+def fail(where: object, what: str) -> InputError:
+    """An `InputError` "where: what" on one line, whatever characters the file put into it."""
+    return InputError(one_line(f"{where}: {what}"))
+
+
+def one_line(text: object) -> str:
+    """A text, or the message of an exception, with all white space as single blanks."""
+    return " ".join(str(text).split())
+
+
+def reason(error: BaseException, limit: int = 160) -> str:
+    """Why something failed, on one line of at most `limit` characters.
+
+    The system's own words for an `OSError` (without the path, which the caller names); the name of
+    the exception where it says nothing.
+    """
+    text = one_line(getattr(error, "strerror", None) or error) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def shown(value: object) -> str:
+    """A cell or name from a file, quoted and short enough for an error message."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def closest(name: str, names: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The most similar of `names`, by letters, then without regard to upper and lower case.
+
+    Returns None where none is alike enough. cutoff: 0 takes any, 1 only equal names.
+    """
+    candidates = list(names)
+    for fold in (str, str.lower):
+        by_folded = {fold(candidate): candidate for candidate in reversed(candidates)}
+        if close := difflib.get_close_matches(fold(name), by_folded, 1, cutoff):
+            return by_folded[close[0]]
+    return None
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The hint "; did you mean 'x'?" for the closest of `names`, else the first few names."""
+    names = list(names)
+    close = closest(name, names)
+    if close is not None:
+        return f"; did you mean {shown(close)}?"
+    listed = ", ".join(shown(n) for n in names[:8]) + (", ..." if len(names) > 8 else "")
+    return f"; it has {listed}" if names else ""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..formats.tables import fail, nearest, shown
+from ...base.errors import fail, nearest, shown
 
 Downloader = Callable[
     [str, Any, Any], None

@@ -12,7 +12,8 @@ from functools import cached_property
 import numpy as np
 import polars as pl
 
-from ..formats.tables import fail, nearest, numbers, shown
+from ...base.errors import fail, nearest, shown
+from ..formats.tables import numbers
 from .history import Events, Ragged
 from .schema import TIME_FIELDS, UNITS, Categorical, Condition, Numeric, Schema
 from .vocabulary import FIRST, MISSING, Vocabulary, bucketed, clean, hashed

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..formats.tables import check_file, fail, list_files, nearest, shown, stem_of
+from ...base.errors import fail, nearest, shown
+from ..formats.tables import check_file, list_files, stem_of
 from .log import LOG_SUFFIXES, Log, scan_log
 from .schema import Schema, parse_schema, read_schema
 

@@ -15,15 +15,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from ..formats.tables import (
-    collect,
-    fail,
-    list_files,
-    require_columns,
-    scan_table,
-    shown,
-    unreadable,
-)
+from ...base.errors import fail, shown
+from ..formats.tables import collect, list_files, require_columns, scan_table, unreadable
 from .history import Events, Ragged
 from .interactions import (
     Encoder,

@@ -36,8 +36,7 @@ from typing import Any
 
 import yaml
 
-from ...base.errors import InputError
-from ..formats.tables import fail, nearest, shown
+from ...base.errors import InputError, fail, nearest, shown
 
 UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 TIME_FIELDS = {"hour": 24, "weekday": 7, "month": 12}

@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ...base.errors import InputError
-from .tables import fail
+from ...base.errors import InputError, fail
 
 RATE = 16_000  # samples a second of everything that is read
 AUDIO_SUFFIXES = (

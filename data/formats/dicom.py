@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ...base.errors import InputError
+from ...base.errors import InputError, fail, shown
 from .pictures import PICTURE_PIXELS
-from .tables import fail, shown
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
 MODALITIES = ("CR", "DX", "DR", "RG")  # computed, digital (two names) and film radiography

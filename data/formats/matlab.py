@@ -7,7 +7,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from .tables import fail
+from ...base.errors import fail
 
 FILE_BYTES = 64 << 20
 UNPACKED_BYTES = 256 << 20

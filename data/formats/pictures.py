@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ...base.errors import InputError
-from .tables import fail, shown
+from ...base.errors import InputError, fail, shown
+from ...base.files import write_aside
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 PICTURE_PIXELS = 80_000_000  # largest picture; Pillow itself begins to warn a little above
@@ -354,3 +354,10 @@ def visible_folders(folder: str | os.PathLike[str]) -> list[str]:
             return sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
     except OSError as error:
         raise fail(folder, f"cannot be listed ({_reason(error)}); check the permissions") from error
+
+
+def write_png(path: Path, picture: np.ndarray) -> None:
+    """Write a uint8 picture (Y, X) or (Y, X, 3) as PNG: written aside, then renamed."""
+    from PIL import Image
+
+    write_aside(path, lambda aside: Image.fromarray(picture).save(aside, format="PNG"))

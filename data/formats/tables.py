@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from ...base.errors import InputError
+from ...base.errors import InputError, fail, nearest, shown
 
 TEXT_SEPARATORS = {
     ".csv": ",",
@@ -32,32 +32,6 @@ COLUMN_CAP = 100_000
 UNPACKED_CAP = 4 << 30  # bytes
 MISSING_WORDS = ("", "na", "nan", "n/a", "null", "none", "-nan")
 _HEAD_BYTES = 4 << 20  # a header of COLUMN_CAP names of forty letters fits
-
-
-def fail(where: object, what: str) -> InputError:
-    """An `InputError` "where: what" on one line, whatever characters the file put into it."""
-    return InputError(" ".join(f"{where}: {what}".split()))
-
-
-def shown(value: object) -> str:
-    """A cell or name from a file, quoted and short enough for an error message."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """The hint "; did you mean 'x'?" for the closest of `names`, else the first few names there
-    are.
-    """
-    names = list(names)
-    close = difflib.get_close_matches(name, names, 1, 0.6)
-    if not close:
-        lower = {n.lower(): n for n in reversed(names)}
-        close = [lower[m] for m in difflib.get_close_matches(name.lower(), lower, 1, 0.6)]
-    if close:
-        return f"; did you mean {shown(close[0])}?"
-    listed = ", ".join(shown(n) for n in names[:8]) + (", ..." if len(names) > 8 else "")
-    return f"; it has {listed}" if names else ""
 
 
 def require_columns(where: object, wanted: Iterable[str], there: Sequence[str]) -> None:

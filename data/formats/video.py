@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ...base.errors import InputError
+from ...base.errors import InputError, fail
 from .pictures import PICTURE_SUFFIXES, read_picture
-from .tables import fail, list_files
+from .tables import list_files
 
 VIDEO_SUFFIXES = (
     ".mp4",

@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import polars as pl
 
-from ...base.errors import InputError
-from ..formats.tables import collect, fail, nearest, numbers, scan_table, shown
+from ...base.errors import InputError, fail, nearest, shown
+from ..formats.tables import collect, numbers, scan_table
 
 # Names of columns, the first that is there is taken.
 COLUMNS = {

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from ...base.errors import fail, shown
 from ..formats.matlab import read_variable
 from ..formats.pictures import PictureFolder, list_folder, list_pictures, visible_folders
-from ..formats.tables import fail, shown
 
 JUNK = "-1"  # identity of a picture that counts neither for nor against a search
 PART_FOLDERS = {

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ...base.errors import fail, nearest, shown
 from ..formats.pictures import list_folder, visible_folders
-from ..formats.tables import TABLE_SUFFIXES, fail, nearest, shown, suffix_of
+from ..formats.tables import TABLE_SUFFIXES, suffix_of
 from .layouts import FOLDER_LAYOUTS, JUNK, Listing, checked, named_layout
 from .table import read_table
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import polars as pl
 
+from ...base.errors import fail, shown
 from ..formats.pictures import PictureFolder
-from ..formats.tables import collect, fail, require_columns, scan_table, shown
+from ..formats.tables import collect, require_columns, scan_table
 from .layouts import PART_FOLDERS, Listing
 
 PARTS = {**PART_FOLDERS, "training": "train"}

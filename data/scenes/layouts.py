@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...base.errors import fail, shown
 from ..formats.pictures import list_folder, visible_folders
-from ..formats.tables import fail, shown
 
 IMAGE, DEPTH, MASK = "image", "depth", "mask"
 _ROLES = {

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ...base.errors import fail
 from ..formats.pictures import decode_picture, resized, upright
-from ..formats.tables import fail
 
 Near = Literal["bright", "dark"]
 GREY = 24  # largest difference of the channels of a grey picture, mean over its pixels; JPEG blurs them a little

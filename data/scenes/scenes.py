@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from ...base.errors import fail, shown
 from ..formats.pictures import (
     PictureFolder,
     as_array,
@@ -24,15 +25,7 @@ from ..formats.pictures import (
     to_rgb,
     upright,
 )
-from ..formats.tables import (
-    TABLE_SUFFIXES,
-    collect,
-    fail,
-    require_columns,
-    scan_table,
-    shown,
-    suffix_of,
-)
+from ..formats.tables import TABLE_SUFFIXES, collect, require_columns, scan_table, suffix_of
 from .layouts import DEPTH, IMAGE, MASK, Home, by_stem, find_homes, part_of, role_of, set_of
 from .pictures import Near, read_depth, read_mask
 

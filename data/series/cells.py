@@ -9,17 +9,15 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from ...base.errors import InputError
+from ...base.errors import InputError, fail, shown
 from ..formats.tables import (
     TABLE_SUFFIXES,
     UNPACKED_CAP,
     check_file,
     collect,
-    fail,
     numbers,
     require_columns,
     scan_table,
-    shown,
     stem_of,
     suffix_of,
 )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from ..formats.tables import fail, shown
+from ...base.errors import fail, shown
 
 _MICROSECONDS = {
     "us": 1,

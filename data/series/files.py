@@ -13,8 +13,8 @@ from typing import Literal, TypedDict, overload
 
 import polars as pl
 
-from ...base.errors import InputError
-from ..formats.tables import collect, fail, list_files, require_columns, scan_table, suffix_of
+from ...base.errors import InputError, fail
+from ..formats.tables import collect, list_files, require_columns, scan_table, suffix_of
 from .cells import ID_NAME, SERIES_SUFFIXES, cells_of, find_columns
 from .clock import Step, parse_frequency
 from .series import Fill, Series, one_series, read_panel

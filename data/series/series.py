@@ -12,7 +12,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ..formats.tables import fail, numbers, shown, stem_of
+from ...base.errors import fail, shown
+from ..formats.tables import numbers, stem_of
 from .cells import Cells, read_cells
 from .clock import Step, grid, infer_step, parse_frequency, synthetic_times
 

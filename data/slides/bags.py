@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from ..formats.tables import collect, fail, numbers, require_columns, scan_table, shown
+from ...base.errors import fail, shown
+from ..formats.tables import collect, numbers, require_columns, scan_table
 
 SPLITS = {
     "train": "train",

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ...base.errors import InputError
-from ..formats.tables import fail
+from ...base.errors import InputError, fail
 
 FEATURE_CAP = 1 << 33  # bytes of one slide's features
 

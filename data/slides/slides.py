@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ...base.errors import InputError
-from ..formats.tables import fail
+from ...base.errors import InputError, fail
 
 SLIDE_SUFFIXES = (
     ".svs",

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ...base.errors import InputError
+from ...base.errors import InputError, fail
 from ..formats.audio import RATE, read_audio
-from ..formats.tables import fail
 from .recordings import Utterance, write_manifest
 from .transcripts import Word
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...base.errors import InputError
+from ...base.errors import InputError, fail, shown
 from ..formats.audio import AUDIO_SUFFIXES, read_audio
-from ..formats.tables import collect, fail, scan_table, shown, suffix_of
+from ..formats.tables import collect, scan_table, suffix_of
 from .transcripts import Word, read_textgrid
 
 AUDIO_NAMES = ("audio", "audio_filepath", "audio_path", "path", "file", "wav")

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ...base.errors import InputError
-from ..formats.tables import fail
+from ...base.errors import InputError, fail
 
 START, END, PAD_TEXT = "<|startoftranscript|>", "<|endoftext|>", "<|notimestamps|>"
 FILE_CAP = 64 << 20

@@ -13,8 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ...base.errors import InputError
-from ..formats.tables import fail
+from ...base.errors import InputError, fail
 
 FORMATS = ("json", "srt", "vtt", "tsv", "ctm", "TextGrid", "txt")
 FILE_CAP = 64 << 20

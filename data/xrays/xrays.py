@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ...base.errors import InputError
+from ...base.errors import InputError, fail, nearest, shown
 from ..formats.dicom import DICOM_SUFFIXES, is_dicom, read_dicom, read_header
 from ..formats.pictures import (
     PICTURE_SUFFIXES,
@@ -26,16 +26,7 @@ from ..formats.pictures import (
     resized,
     upright,
 )
-from ..formats.tables import (
-    TABLE_SUFFIXES,
-    collect,
-    fail,
-    nearest,
-    require_columns,
-    scan_table,
-    shown,
-    suffix_of,
-)
+from ..formats.tables import TABLE_SUFFIXES, collect, require_columns, scan_table, suffix_of
 
 PARTS = {
     "train": "train",

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...data.formats.tables import fail, nearest, shown
+from ...base.errors import fail, nearest, shown
 from ...data.xrays.xrays import XraySet, read_row, read_xray_set, two_sizes
 from ..engine.task import Splits
 from ..engine.training.order import count_steps, mix

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...base.errors import InputError
+from ...base.errors import InputError, fail
 from ...data.formats.pictures import list_pictures
-from ...data.formats.tables import collect, fail, numbers, scan_table
+from ...data.formats.tables import collect, numbers, scan_table
 from ...data.scenes.scenes import read_mask
 from ...data.xrays.xrays import XraySet, read_xray
 from ...models.vision.medusa import Attended, scaled

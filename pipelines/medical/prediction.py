@@ -12,11 +12,12 @@ import numpy as np
 import polars as pl
 import torch
 
-from ...base.errors import InputError
+from ...base.errors import InputError, fail
+from ...base.files import distinct_names, place_below
 from ...data.formats.dicom import is_dicom, read_dicom
-from ...data.formats.tables import TABLE_SUFFIXES, fail, suffix_of
+from ...data.formats.pictures import write_png
+from ...data.formats.tables import TABLE_SUFFIXES, suffix_of
 from ...data.xrays.xrays import list_xrays, read_place, read_xray, read_xray_set, two_sizes
-from ..engine.inference.pictures import place_below, png_names, write_png
 from ..engine.task import Item
 from .augment import normalise
 from .explain import maps_of, overlay
@@ -38,7 +39,7 @@ def list_inputs(options: Any) -> list[Item]:
         found = [(name, file, None) for file, name in list_xrays(given) if not _mask(name)]
         if not found:
             raise fail(given, "holds masks only; give the folder of the pictures")
-    pictures = png_names([name for name, _, _ in found])
+    pictures = distinct_names([name for name, _, _ in found], None, ".png")
     return [
         {"file": file, "id": name, "place": place, "picture": one}
         for (name, file, place), one in zip(found, pictures)

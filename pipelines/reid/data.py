@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...base.errors import InputError
+from ...base.errors import InputError, fail, nearest, shown
 from ...data.formats.pictures import read_picture
-from ...data.formats.tables import fail, nearest, require_columns, shown
+from ...data.formats.tables import require_columns
 from ...data.persons.persons import PictureSet, read_picture_set
 from ..engine.task import Splits
 from ..engine.training.order import mix

@@ -10,20 +10,13 @@ import numpy as np
 import polars as pl
 import torch
 
-from ...base.errors import InputError
+from ...base.errors import InputError, fail
+from ...base.files import checksum, place_below
 from ...data.formats.pictures import PictureFolder, list_pictures, read_picture
-from ...data.formats.tables import (
-    TABLE_SUFFIXES,
-    collect,
-    fail,
-    require_columns,
-    scan_table,
-    suffix_of,
-)
+from ...data.formats.tables import TABLE_SUFFIXES, collect, require_columns, scan_table, suffix_of
 from ...models.vision.dcal import DCAL
 from ..engine.inference import shards as inference
-from ..engine.inference.pictures import place_below, write_png
-from ..engine.runs.checkpoint import checksum
+from ..engine.inference.pictures import write_png
 from ..engine.runs.run_directory import RunDirectory
 from ..engine.task import Item, Task
 from .augment import DEVIATION, MEAN, normalise

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...data.formats.tables import fail
+from ...base.errors import fail
 from ...data.scenes.scenes import (
     INVERTED,
     RgbdSet,

@@ -10,10 +10,10 @@ import numpy as np
 import polars as pl
 import torch
 
-from ...base.errors import InputError
-from ...data.formats.tables import fail
+from ...base.errors import InputError, fail
+from ...base.files import distinct_names, place_below
+from ...data.formats.pictures import write_png
 from ...data.scenes.scenes import list_scenes, read_scene
-from ..engine.inference.pictures import place_below, png_names, write_png
 from ..engine.task import Item
 from .augment import BLANK
 from .scoring import saliency_of, to_bytes
@@ -22,7 +22,7 @@ from .scoring import saliency_of, to_bytes
 def list_inputs(options: Any) -> list[Item]:
     """What --input holds, sorted; map: where its map is written below OUTPUT.maps/."""
     found = list_scenes(options.input, options.depth)
-    maps = png_names([name for _, name, _ in found])
+    maps = distinct_names([name for _, name, _ in found], None, ".png")
     return [
         {"file": file, "id": name, "depth": depth, "map": one}
         for (file, name, depth), one in zip(found, maps)

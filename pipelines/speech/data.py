@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...base.errors import fail
 from ...data.formats.audio import audio_facts
-from ...data.formats.tables import fail
 from ...data.speech.log_mel import FRAME_SECONDS, log_mel
 from ...data.speech.recordings import Utterance, list_speech
 from ...data.speech.tokens import TextTokens, read_tokens, train_tokens

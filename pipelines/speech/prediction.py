@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -12,9 +11,9 @@ import numpy as np
 import polars as pl
 import torch
 
-from ...base.errors import InputError
+from ...base.errors import InputError, fail
+from ...base.files import distinct_names, place_below, write_aside, write_text
 from ...data.formats.audio import AUDIO_SUFFIXES, RATE
-from ...data.formats.tables import fail
 from ...data.speech.log_mel import log_mel
 from ...data.speech.recordings import Utterance, list_speech
 from ...data.speech.tokens import TextTokens, read_tokens
@@ -22,8 +21,6 @@ from ...data.speech.transcripts import Segment, Word, written
 from ...data.speech.voice_activity import windows
 from ...models.speech.decoding import Transcript, transcribe
 from ...models.speech.speech_to_text import Memory, SpeechToText
-from ..engine.inference.pictures import place_below
-from ..engine.runs.run_directory import write_aside, write_text
 from ..engine.task import Item
 from .data import STATE_SECONDS, collated, limits_of, rules_of
 from .word_times import Timed, chosen_heads, forced, states_of, word_times
@@ -135,7 +132,7 @@ def list_inputs(options: Any) -> list[Item]:
             "text": one.text if options.known_text else None,
             "stem": stem,
         }
-        for one, stem in zip(given, stems([one.name for one in given]))
+        for one, stem in zip(given, distinct_names([one.name for one in given], AUDIO_SUFFIXES, ""))
     ]
 
 
@@ -146,23 +143,6 @@ def listed(given: str, known_text: bool) -> list[Utterance]:
     found = list_speech(given)
     if known_text and not any(one.text for one in found):
         raise fail(given, "brings no text; leave out --known-text to have it transcribed")
-    return found
-
-
-def stems(names: Sequence[str]) -> list[str]:
-    """A name of a file without its ending for each item; with it where two would be one, and
-    numbered where a manifest names an item twice."""
-    short = [
-        str(PurePosixPath(name).with_suffix(""))
-        if PurePosixPath(name).suffix.lower() in AUDIO_SUFFIXES
-        else name
-        for name in names
-    ]
-    count, seen, found = Counter(short), Counter[str](), []
-    for one, name in zip(short, names):
-        chosen = one if count[one] == 1 else name
-        seen[chosen] += 1
-        found.append(chosen if seen[chosen] == 1 else f"{chosen}-{seen[chosen]}")
     return found
 
 

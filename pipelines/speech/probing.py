@@ -13,20 +13,18 @@ from typing import Any
 
 import polars as pl
 
-from ...base.errors import InputError
-from ...data.formats.audio import RATE
-from ...data.formats.tables import fail
+from ...base.errors import InputError, fail
+from ...base.files import checksum, clear_below, distinct_names, place_below, write_json
+from ...data.formats.audio import AUDIO_SUFFIXES, RATE
 from ...data.speech.recordings import Utterance
 from ..engine.command_line import machine
 from ..engine.command_line.terminal import Progressbar, say
 from ..engine.experiments.trainings import claimed, fingerprint_of, stands
-from ..engine.inference.pictures import place_below
-from ..engine.runs.checkpoint import checksum
 from ..engine.runs.loaded import load_run
 from ..engine.runs.report import write_page
-from ..engine.runs.run_directory import clear_below, read_facts, write_json
+from ..engine.runs.run_directory import read_facts
 from ..engine.task import Review, Task
-from .prediction import Hearer, hearer, listed, stems
+from .prediction import Hearer, hearer, listed
 from .saliency import Heard, Saliency, explain, listen
 from .scoring import has_maps
 
@@ -67,7 +65,7 @@ def probed(
     with claimed(output, INSIDE):
         clear_below(output)
         done: list[Done] = []
-        names = stems([one.name for one in recordings])
+        names = distinct_names([one.name for one in recordings], AUDIO_SUFFIXES, "")
         with Progressbar(total=len(recordings), unit="recording", desc=title) as bar:
             for one, stem in zip(recordings, names):
                 done.append(_one(heard, one, stem, options, weights, work))

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...base.errors import InputError
-from ...data.formats.tables import TABLE_SUFFIXES, fail, shown, suffix_of
+from ...base.errors import InputError, fail, shown
+from ...data.formats.tables import TABLE_SUFFIXES, suffix_of
 from ...data.slides.bags import Cohort, is_bag_table, match_files, read_bag_table, read_cohort
 from ...data.slides.generate import SAMPLE
 from ...data.slides.slides import list_slides

@@ -13,9 +13,9 @@ from matplotlib import colormaps
 from PIL import Image, ImageDraw
 
 from ...base.errors import InputError
+from ...base.files import clear_aside, write_aside, write_text
 from ...data.slides.features import SlideFeatures
 from ...data.slides.slides import Slide
-from ..engine.runs.run_directory import clear_aside, write_aside, write_text
 
 LONGEST = 1200  # pixels of the longest side of a heatmap
 SHOWN_TILE = 160  # pixels of a tile in the gallery

@@ -12,13 +12,13 @@ import polars as pl
 import torch
 from torch import nn
 
-from ...base.errors import InputError
-from ...data.formats.tables import TABLE_SUFFIXES, fail, suffix_of
+from ...base.errors import InputError, fail
+from ...base.files import clear_aside
+from ...data.formats.tables import TABLE_SUFFIXES, suffix_of
 from ...data.slides.bags import is_bag_table, match_files, read_bag_table, read_cohort
 from ...data.slides.features import SlideFeatures, read_features
 from ...data.slides.slides import SLIDE_SUFFIXES, list_slides, one_of_each_series
 from ...models.bags.acmil import ACMIL
-from ..engine.runs.run_directory import clear_aside
 from ..engine.task import Item
 from .explain import open_slide, write_explanation
 from .verbs.features import Extractor

@@ -16,9 +16,9 @@ from polars.testing import assert_frame_equal
 from safetensors.torch import load_file, save_file
 
 from headwise import pipelines
+from headwise.base.files import checksum
 from headwise.pipelines import TASKS, load_task
 from headwise.pipelines.engine.command_line import parse
-from headwise.pipelines.engine.runs.checkpoint import checksum
 from headwise.pipelines.engine.runs.loaded import load_run
 
 STEPS = 2

@@ -53,8 +53,8 @@ def test_f2_kill_at_a_named_point(tally, launch, train, unbroken, tmp_path, poin
 
 PREDICTING = {
     "before the plan": (f"{ENGINE}.inference.shards", "_claim", 1),
-    "before a shard is renamed": (f"{ENGINE}.runs.run_directory", "os.replace", 4),
-    "before the joined file is renamed": (f"{ENGINE}.runs.run_directory", "os.replace", 22),
+    "before a shard is renamed": ("headwise.base.files", "os.replace", 4),
+    "before the joined file is renamed": ("headwise.base.files", "os.replace", 22),
     "before the parts are removed": (f"{ENGINE}.inference.shards", "shutil.rmtree", 1),
 }
 

@@ -10,8 +10,8 @@ import warnings
 import pytest
 import torch
 
+from headwise.base.files import checksum
 from headwise.pipelines.engine.runs import checkpoint
-from headwise.pipelines.engine.runs.checkpoint import checksum
 from headwise.pipelines.engine.training.loop import Trainer
 from headwise.pipelines.forecast import Forecast
 

@@ -151,9 +151,7 @@ def test_f13_kill_inside_the_writing_of_features(tally, launch, cohort, tmp_path
         output,
         *EXTRACT,
     ]
-    code, _ = launch.run(
-        *words, die_at=("headwise.pipelines.engine.runs.run_directory", "flush", 5)
-    )
+    code, _ = launch.run(*words, die_at=("headwise.base.files", "flush", 5))
     left = list(output.glob(".aside-*"))
     again, command = launch.run(*words)
     ok = (code, again) == (-9, 0) and bool(left) and contents(output) == contents(cohort / "whole")

@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("soundfile", reason="the extra `speech` is not installed")
 pytest.importorskip("skimage", reason="the extra `speech` is not installed")
 
+from headwise.base.files import checksum
 from headwise.data.speech.generate import write_sample_speech
-from headwise.pipelines.engine.runs.checkpoint import checksum
 
 pytestmark = pytest.mark.timeout(1200)  # for the long forms
 SMALL = [

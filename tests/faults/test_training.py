@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from headwise.pipelines.engine.runs.checkpoint import checksum
+from headwise.base.files import checksum
 
 pytestmark = pytest.mark.timeout(1200)  # for the long forms
 

@@ -5,8 +5,8 @@ import sys
 import time
 from pathlib import Path
 
+from ....base.files import read_json, write_text
 from ... import TASKS, load_task
-from ..runs.run_directory import read_json, write_text
 from . import parse, run_verb
 
 

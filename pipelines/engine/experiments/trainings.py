@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from ....base.errors import InputError
-from ..runs.run_directory import clear_aside, held, read_facts
+from ....base.files import clear_aside, held
+from ..runs.run_directory import read_facts
 
 
 def check_plain(options: Any, verb: str = "compare") -> None:

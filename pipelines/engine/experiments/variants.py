@@ -17,10 +17,11 @@ import torch
 from matplotlib.figure import Figure
 
 from ....base.errors import InputError
+from ....base.files import write_aside, write_json, write_text
 from ..command_line.terminal import Progressbar, say
 from ..options import FREE_ON_RESUME
 from ..runs.loaded import pick_device
-from ..runs.run_directory import read_facts, write_aside, write_json, write_text
+from ..runs.run_directory import read_facts
 from ..task import Splits, Task
 from ..training.quick import fit
 from .trainings import check_plain, claimed, fingerprint_of, stands, t_interval

@@ -24,10 +24,10 @@ import torch
 from torch import Tensor, nn
 
 from ....base.errors import InputError
+from ....base.files import ASIDE, flush, write_aside
 from ..command_line.terminal import say
 from ..options import ExportOptions
 from ..runs.loaded import load_run
-from ..runs.run_directory import ASIDE, flush, write_aside
 from ..task import Task
 from ..training.jobs import with_data
 

@@ -25,19 +25,12 @@ import filelock
 import polars as pl
 
 from ....base.errors import InputError
+from ....base.files import checksum, clear_aside, clear_below, write_aside, write_json
 from ... import load_task
 from ..command_line.terminal import Progressbar, say
 from ..options import PredictOptions
-from ..runs.checkpoint import checksum
 from ..runs.loaded import Loaded, load_run
-from ..runs.run_directory import (
-    RunDirectory,
-    clear_aside,
-    clear_below,
-    read_facts,
-    write_aside,
-    write_json,
-)
+from ..runs.run_directory import RunDirectory, read_facts
 from ..task import Item, Task
 
 STAMP, FAILED = "headwise.fingerprint", "headwise.failed"

@@ -4,7 +4,6 @@ A checkpoint is a directory: `model.safetensors`, `optimizer.safetensors` and `s
 (progress, the optimiser's numbers, and the checksum of the two tensor files). It is written under
 another name, flushed, renamed, and only then named by `LAST`. Nothing in it is pickled."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -17,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ....base.errors import InputError
-from .run_directory import flush, write_text
+from ....base.files import checksum, flush, write_text
 
 TENSORS = ("model.safetensors", "optimizer.safetensors")
 
@@ -145,12 +144,6 @@ def load_newest(folder: Path) -> dict[str, Any] | None:
 
 def _newest_first(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"), reverse=True)
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _flatten(state: dict[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

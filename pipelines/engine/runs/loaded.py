@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from ....base.errors import InputError
+from ....base.files import checksum
 from ..command_line import parse
 from ..task import Task
 from ..training.loop import build
-from .checkpoint import checksum, load_weights
+from .checkpoint import load_weights
 from .run_directory import Facts, RunDirectory
 
 

@@ -14,8 +14,9 @@ from typing import Any
 import jinja2
 import polars as pl
 
+from ....base.files import write_aside, write_text
 from ..task import Picture, Review, Task
-from .run_directory import RunDirectory, write_aside, write_text
+from .run_directory import RunDirectory
 
 
 def write_report(run: RunDirectory, task: Task[Any], review: Review, name: str = "report") -> None:

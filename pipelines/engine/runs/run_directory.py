@@ -9,13 +9,10 @@ Every file is written aside and renamed, so a reader never sees half of one.
 
 import contextlib
 import dataclasses
-import glob
-import json
 import os
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,79 +20,7 @@ import filelock
 import yaml
 
 from ....base.errors import InputError
-
-ASIDE = ".aside-"  # how the name of a file begins while it is being written
-
-
-def write_aside(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then flush it to disk and rename it over
-    `path`.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=ASIDE, suffix=f"-{path.name}", dir=path.parent)
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.filename}: {error.strerror})"
-        ) from None
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        flush(temporary)
-        # mkstemp makes private files; a result is as readable as any other file of this user.
-        temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, (OSError, *writer_errors())):
-            # A full disk met by `write` itself is an OSError that names no file.
-            raise InputError(
-                f"{path}: cannot be written ({' '.join(str(error).split())})"
-            ) from None
-        raise
-    flush(path.parent)
-
-
-def clear_aside(folder: Path, name: str = "") -> None:
-    """Remove what a killed process left half-written in a folder: of one file, or of all. Whoever
-    calls is the only one who writes them."""
-    _remove(folder.glob(f"{ASIDE}*-{glob.escape(name)}" if name else f"{ASIDE}*"))
-
-
-def clear_below(folder: Path) -> None:
-    """As `clear_aside`, at any depth."""
-    _remove(list(folder.rglob(f"{ASIDE}*")))
-
-
-def _remove(leftovers: Iterable[Path]) -> None:
-    for left in leftovers:
-        if left.is_dir():
-            shutil.rmtree(left)
-        else:
-            left.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def held(folder: Path, named: Path) -> Iterator[None]:
-    """Hold a folder of results for this process and clear it of half-written files; `InputError`
-    names `named` where another process holds it."""
-    try:
-        with filelock.FileLock(folder / ".lock", timeout=0):
-            clear_aside(folder)
-            yield
-    except filelock.Timeout:
-        raise InputError(f"{named}: another process works on it") from None
-
-
-def writer_errors() -> tuple[type[Exception], ...]:
-    """What libraries raise when a file cannot be written, and that is no OSError. Asked for only
-    when one is raised.
-    """
-    from polars.exceptions import PolarsError
-    from safetensors import SafetensorError
-
-    return PolarsError, SafetensorError
+from ....base.files import ASIDE, read_json
 
 
 def _of_a_start(name: str) -> bool:
@@ -103,51 +28,6 @@ def _of_a_start(name: str) -> bool:
     last).
     """
     return name in (".lock", "environment.json") or name.startswith(ASIDE)
-
-
-def flush(path: Path) -> None:
-    """Force a file or directory to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _umask() -> int:
-    value = os.umask(0)
-    os.umask(value)
-    return value
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` in one step."""
-    write_aside(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write `value` as indented JSON in one step. NaN and infinity become null: JSON has none."""
-    write_text(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if value == value and abs(value) != float("inf") else None
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file of a run; `InputError` names the file if it is missing or damaged."""
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise InputError(f"{path}: missing; is {path.parent} a finished run?") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error}); the file is damaged") from None
 
 
 class Facts(dict[str, Any]):

@@ -10,21 +10,14 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ....base.errors import InputError
+from ....base.files import checksum, read_json, write_aside, write_json, write_text
 from ..command_line import machine
 from ..command_line.terminal import say
 from ..inference.shards import predict
 from ..options import FREE_ON_RESUME, EvaluateOptions, TrainOptions
-from ..runs.checkpoint import checksum
 from ..runs.loaded import load_run
 from ..runs.report import write_report
-from ..runs.run_directory import (
-    RunDirectory,
-    dump_options,
-    read_json,
-    write_aside,
-    write_json,
-    write_text,
-)
+from ..runs.run_directory import RunDirectory, dump_options
 from ..task import Review, Splits, Task
 from .loop import Trainer
 

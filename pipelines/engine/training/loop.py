@@ -21,12 +21,13 @@ import torch
 from torch import nn
 
 from ....base.errors import InputError
+from ....base.files import read_json, write_json, write_text
 from ....models.attention.base import auxiliary_loss
 from ....models.moe.watch import RoutingWatch
 from ..command_line.terminal import Progressbar, say
 from ..options import TrainOptions
 from ..runs import checkpoint
-from ..runs.run_directory import RunDirectory, read_json, write_json, write_text
+from ..runs.run_directory import RunDirectory
 from ..task import Splits, Task
 from . import order
 

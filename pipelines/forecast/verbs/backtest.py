@@ -12,10 +12,10 @@ import polars as pl
 import torch
 
 from ....base.errors import InputError
+from ....base.files import write_aside, write_json
 from ...engine.command_line.terminal import say
 from ...engine.runs.loaded import load_run
 from ...engine.runs.report import write_report
-from ...engine.runs.run_directory import write_aside, write_json
 from ...engine.task import Review, Task
 from ...engine.training.jobs import with_data
 from ...metrics.forecasting import repeat_last

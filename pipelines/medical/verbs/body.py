@@ -12,16 +12,15 @@ from matplotlib.figure import Figure
 from safetensors.torch import save
 from torch import Tensor
 
-from ....base.errors import InputError
+from ....base.errors import InputError, fail
+from ....base.files import write_aside, write_json
 from ....data.formats.pictures import resized
-from ....data.formats.tables import fail
 from ....data.scenes.scenes import read_mask
 from ....data.xrays.xrays import read_row, read_xray_set
 from ....models.vision.medusa import Body
 from ...engine.command_line.terminal import Progressbar, say
 from ...engine.experiments.trainings import claimed
 from ...engine.runs.loaded import pick_device
-from ...engine.runs.run_directory import write_aside, write_json
 from ...engine.task import Task
 from ...engine.training.order import mix
 from ...metrics.classification import drawn_groups

@@ -17,11 +17,12 @@ import torch
 from matplotlib.figure import Figure
 
 from ....base.errors import InputError
+from ....base.files import write_aside, write_json, write_text
 from ...engine.command_line.terminal import Progressbar, say
 from ...engine.experiments.trainings import check_plain, claimed, fingerprint_of, stands, t_interval
 from ...engine.options import FREE_ON_RESUME
 from ...engine.runs.loaded import pick_device
-from ...engine.runs.run_directory import read_facts, write_aside, write_json, write_text
+from ...engine.runs.run_directory import read_facts
 from ...engine.task import Splits, Task
 from ...engine.training.quick import fit
 from ...metrics.ranking import ranking_scores

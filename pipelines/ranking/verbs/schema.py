@@ -13,14 +13,14 @@ import numpy as np
 import polars as pl
 import yaml
 
-from ....base.errors import InputError
+from ....base.errors import InputError, fail, shown
+from ....base.files import write_text
 from ....data.clicks.layouts import files_of
 from ....data.clicks.log import scan_log
 from ....data.clicks.schema import UNITS, parse_schema
 from ....data.clicks.vocabulary import clean
-from ....data.formats.tables import collect, fail, numbers, shown, stem_of
+from ....data.formats.tables import collect, numbers, stem_of
 from ...engine.command_line.terminal import say
-from ...engine.runs.run_directory import write_text
 from ...engine.task import Task
 from ..options import SchemaOptions
 

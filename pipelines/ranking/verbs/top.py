@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ....base.errors import InputError
+from ....base.errors import InputError, fail, nearest, shown
+from ....base.files import ASIDE, clear_aside, write_aside
 from ....data.clicks.batches import ClickRows
 from ....data.clicks.history import SECONDS, Ragged, spread
 from ....data.clicks.interactions import NOW, Encoder, Rows, codes_of
 from ....data.clicks.layouts import log_of
 from ....data.clicks.log import encode_log, scan_log
 from ....data.clicks.vocabulary import FIRST, MISSING, are_whole, clean
-from ....data.formats.tables import collect, fail, nearest, require_columns, shown
+from ....data.formats.tables import collect, require_columns
 from ...engine.command_line.terminal import Progressbar, say
 from ...engine.runs.loaded import Loaded, load_run
-from ...engine.runs.run_directory import ASIDE, clear_aside, write_aside
 from ...engine.task import Task
 from ..data import load_encoder
 from ..options import TopOptions

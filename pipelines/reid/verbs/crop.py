@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ....base.errors import InputError
+from ....base.errors import InputError, nearest
+from ....base.files import held, write_aside, write_json, write_text
 from ....data.formats.pictures import read_picture
-from ....data.formats.tables import nearest
 from ....data.formats.video import Frame, Frames
 from ....data.persons.boxes import COCO_PERSON, BoxTable, class_numbers, read_boxes
 from ...engine.command_line.checks import check_least
 from ...engine.command_line.terminal import Progressbar, say
-from ...engine.runs.run_directory import held, read_facts, write_aside, write_json, write_text
+from ...engine.runs.run_directory import read_facts
 from ..crop_options import CropOptions
 
 TABLE, SHEET, DONE, JOB = "crops.csv", "crops.png", "frames.jsonl", "job.json"

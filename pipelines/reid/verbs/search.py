@@ -13,13 +13,14 @@ import numpy as np
 import polars as pl
 import torch
 
-from ....base.errors import InputError
+from ....base.errors import InputError, fail, nearest, shown
+from ....base.files import write_aside
 from ....data.formats.pictures import read_picture
-from ....data.formats.tables import fail, nearest, shown, suffix_of
+from ....data.formats.tables import suffix_of
 from ...engine.command_line.terminal import Progressbar, say
 from ...engine.inference import shards as inference
 from ...engine.runs.loaded import open_spec
-from ...engine.runs.run_directory import RunDirectory, write_aside
+from ...engine.runs.run_directory import RunDirectory
 from ...engine.task import Task
 from ..figures import ASKED, mosaic
 from ..options import ReidPredictOptions

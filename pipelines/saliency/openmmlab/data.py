@@ -19,8 +19,8 @@ from mmseg.models.data_preprocessor import SegDataPreProcessor
 from mmseg.registry import DATASETS, MODELS, TRANSFORMS
 from PIL import Image
 
+from ....base.errors import fail
 from ....data.formats.pictures import as_array, read_picture, resized
-from ....data.formats.tables import fail
 from ....data.scenes.scenes import Near, list_scenes, read_depth, read_mask, read_rgbd_set
 from ..augment import BLANK, DEVIATION, MEAN, vary
 

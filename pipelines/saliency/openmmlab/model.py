@@ -20,8 +20,9 @@ from mmseg.registry import HOOKS, METRICS, MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from ....base.files import place_below
 from ....models.vision.gldmnet import build_gldmnet
-from ...engine.inference.pictures import place_below, write_png
+from ...engine.inference.pictures import write_png
 from ...engine.runs.loaded import load_run
 from ...metrics.saliency import SaliencyScores, saliency_scores
 from ..losses import WEIGHTS, saliency_loss

@@ -11,13 +11,13 @@ import numpy as np
 import polars as pl
 
 from ....base.errors import InputError
+from ....base.files import write_aside, write_json
 from ....data.formats.pictures import read_picture
 from ...engine.command_line.terminal import Progressbar, say
 from ...engine.experiments.trainings import check_plain, claimed, fingerprint_of, stands
 from ...engine.inference.pictures import write_png
 from ...engine.runs.loaded import pick_device
 from ...engine.runs.report import write_sheets
-from ...engine.runs.run_directory import write_aside, write_json
 from ...engine.task import Task
 from ...engine.training.order import mix
 from ...engine.training.quick import fit

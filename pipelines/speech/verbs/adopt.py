@@ -8,21 +8,14 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from ....base.errors import InputError
+from ....base.errors import InputError, fail
+from ....base.files import checksum, write_aside, write_json, write_text
 from ....data.catalogue import get_dataset
-from ....data.formats.tables import fail
 from ....data.speech.tokens import TextTokens, read_tokens, suppressed
 from ....models.weights.whisper import WhisperWeights, read_whisper
 from ...engine.command_line import machine
 from ...engine.command_line.terminal import say
-from ...engine.runs.checkpoint import checksum
-from ...engine.runs.run_directory import (
-    RunDirectory,
-    dump_options,
-    write_aside,
-    write_json,
-    write_text,
-)
+from ...engine.runs.run_directory import RunDirectory, dump_options
 from ...engine.task import Task
 from ..build import build
 from ..options import AdoptOptions, SpeechOptions

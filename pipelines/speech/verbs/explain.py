@@ -15,10 +15,9 @@ import polars as pl
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ....base.files import place_below, write_aside
 from ....data.speech.recordings import Utterance
 from ...engine.command_line.terminal import say
-from ...engine.inference.pictures import place_below
-from ...engine.runs.run_directory import write_aside
 from ...engine.task import Picture, Review, Task
 from .. import figures
 from ..agreement import summary

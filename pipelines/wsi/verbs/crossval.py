@@ -21,10 +21,10 @@ import torch
 from matplotlib.figure import Figure
 
 from ....base.errors import InputError
+from ....base.files import held, write_aside, write_json
 from ....models.bags.acmil import ACMIL
 from ...engine.command_line.terminal import Progressbar, say
 from ...engine.runs.loaded import pick_device
-from ...engine.runs.run_directory import held, write_aside, write_json
 from ...engine.task import Task
 from ...engine.training import order
 from ...engine.training.quick import fit

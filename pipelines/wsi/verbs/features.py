@@ -19,13 +19,13 @@ import polars as pl
 import torch
 
 from ....base.errors import InputError
+from ....base.files import clear_aside, write_aside, write_text
 from ....data.slides.features import SlideFeatures, read_features, write_features
 from ....data.slides.slides import Slide, list_slides
 from ....data.slides.tiles import Grid, TileReader, tile_grid
 from ....models.layers.encoders import RANDOM_FILTERS, Encoder, build_encoder
 from ...engine.command_line.terminal import Progressbar, say
 from ...engine.runs.loaded import pick_device
-from ...engine.runs.run_directory import clear_aside, write_aside, write_text
 
 DEFAULT_ENCODER = "resnet50.a1_in1k"
 SETTINGS = ("encoder", "weights", "tile", "tile_mpp", "overlap", "least_tissue")

@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from headwise.base.files import checksum
 from headwise.data.scenes.generate import draw_scene
-from headwise.pipelines.engine.runs.checkpoint import checksum
 
 Image = pytest.importorskip("PIL.Image", reason="the extra `vision` is not installed")
 pytest.importorskip("timm", reason="the extra `vision` is not installed")

@@ -181,7 +181,11 @@ def test_long_recordings_are_cut_to_what_the_model_knows(headwise, home, run, tm
 
 
 def test_no_two_items_share_a_file():
-    from headwise.pipelines.speech.prediction import stems
+    from headwise.base.files import distinct_names
+    from headwise.data.formats.audio import AUDIO_SUFFIXES
+
+    def stems(names):
+        return distinct_names(names, AUDIO_SUFFIXES, "")
 
     assert stems(["a.wav", "a.flac", "b/c.wav", "d", "d"]) == ["a.wav", "a.flac", "b/c", "d", "d-2"]
     assert stems(["m.Headset-0", "m.Headset-1.wav"]) == ["m.Headset-0", "m.Headset-1"]

@@ -1,0 +1,171 @@
+"""Files: written aside and renamed, held by one process, checked by their bytes, named safely."""
+
+import contextlib
+import glob
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import filelock
+
+from .errors import InputError, one_line
+
+ASIDE = ".aside-"  # how the name of a file begins while it is being written
+
+
+def write_aside(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, then flush it to disk and rename it over
+    `path`.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=ASIDE, suffix=f"-{path.name}", dir=path.parent)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.filename}: {error.strerror})"
+        ) from None
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        flush(temporary)
+        # mkstemp makes private files; a result is as readable as any other file of this user.
+        temporary.chmod(0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, (OSError, *writer_errors())):
+            # A full disk met by `write` itself is an OSError that names no file.
+            raise InputError(f"{path}: cannot be written ({one_line(error)})") from None
+        raise
+    flush(path.parent)
+
+
+def clear_aside(folder: Path, name: str = "") -> None:
+    """Remove what a killed process left half-written in a folder: of one file, or of all. Whoever
+    calls is the only one who writes them."""
+    _remove(folder.glob(f"{ASIDE}*-{glob.escape(name)}" if name else f"{ASIDE}*"))
+
+
+def clear_below(folder: Path) -> None:
+    """As `clear_aside`, at any depth."""
+    _remove(list(folder.rglob(f"{ASIDE}*")))
+
+
+def _remove(leftovers: Iterable[Path]) -> None:
+    for left in leftovers:
+        if left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def held(folder: Path, named: Path) -> Iterator[None]:
+    """Hold a folder of results for this process and clear it of half-written files; `InputError`
+    names `named` where another process holds it."""
+    try:
+        with filelock.FileLock(folder / ".lock", timeout=0):
+            clear_aside(folder)
+            yield
+    except filelock.Timeout:
+        raise InputError(f"{named}: another process works on it") from None
+
+
+def writer_errors() -> tuple[type[Exception], ...]:
+    """What libraries raise when a file cannot be written, and that is no OSError. Asked for only
+    when one is raised.
+    """
+    from polars.exceptions import PolarsError
+    from safetensors import SafetensorError
+
+    return PolarsError, SafetensorError
+
+
+def flush(path: Path) -> None:
+    """Force a file or directory to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    value = os.umask(0)
+    os.umask(value)
+    return value
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` in one step."""
+    write_aside(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` as indented JSON in one step. NaN and infinity become null: JSON has none."""
+    write_text(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else None
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a run; `InputError` names the file if it is missing or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing; is {path.parent} a finished run?") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: not readable as JSON ({error}); the file is damaged") from None
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def place_below(folder: Path, name: str) -> Path:
+    """Where a file of this name, with "/", lies below a folder; it never leads out of it."""
+    parts = PurePosixPath(name).parts
+    return folder.joinpath(*(part for part in parts if part not in ("..", "/", ".")))
+
+
+def distinct_names(names: Sequence[str], suffixes: Sequence[str] | None, ending: str) -> list[str]:
+    """A file name for each item: its own ending replaced by `ending`.
+
+    The ending of the item is kept before `ending` where two items would share a name, and items of
+    one name are numbered. suffixes: the endings that are replaced; None: any.
+    """
+
+    def stem(name: str) -> str:
+        path = PurePosixPath(name)
+        return (
+            str(path.with_suffix(""))
+            if suffixes is None or path.suffix.lower() in suffixes
+            else name
+        )
+
+    short = [stem(name) for name in names]
+    count, uses, chosen = Counter(short), Counter[str](), []
+    for name, stemmed in zip(names, short, strict=True):
+        unique = stemmed if count[stemmed] == 1 else name
+        uses[unique] += 1
+        chosen.append(
+            f"{unique}{ending}" if uses[unique] == 1 else f"{unique}-{uses[unique]}{ending}"
+        )
+    return chosen
