@@ -230,7 +230,8 @@ def write_manifest(path: Path, utterances: Sequence[Utterance]) -> None:
     lines = []
     for one in utterances:
         row: dict[str, Any] = {"id": one.name, "audio": one.file}
-        row |= {} if one.end is None else {"start": one.start, "end": one.end}
+        row |= {} if one.end is None and not one.start else {"start": one.start}
+        row |= {} if one.end is None else {"end": one.end}
         known = (("text", one.text), ("speaker", one.speaker), ("part", one.part))
         row |= {name: value for name, value in known if value}
         if one.words is not None:

@@ -396,3 +396,67 @@ def test_real_triples(real_data):
     assert (len(found), found.layout, found.unmatched) == (18, "NJU2K", {})
     depths = (read_depth(path, "bright", (96, 96)) for path in found.depths)
     assert depth_polarity(depths, (read_mask(path, (96, 96)) for path in found.masks)) == 0
+
+
+def numbered(home: Path, count: int = 8) -> None:
+    """Scenes that tell their number: grey of the picture, height of the bright part of depth and of
+    the mask.
+    """
+    for k in range(count):
+        bright = (np.arange(16) <= k + 2)[:, None] * np.full((1, 12), 255, np.uint8)
+        save(home / "RGB" / f"s{k}.png", np.full((16, 12, 3), 10 * k + 5, np.uint8))
+        save(home / "depth" / f"s{k}.png", bright.astype(np.uint8))
+        save(home / "GT" / f"s{k}.png", bright.astype(np.uint8))
+
+
+def assert_of_one_scene(found, row: int) -> None:
+    sample = read_sample(found, row, (16, 12))
+    number = int(Path(found.names[row]).stem[1:])
+    assert (sample["image"] == 10 * number + 5).all()
+    assert sample["depth"][0, :, 0].sum() == sample["mask"][:, 0].sum() == number + 3
+    assert [Path(one).stem for one in (found.images[row], found.depths[row], found.masks[row])] == [
+        f"s{number}"
+    ] * 3
+
+
+def test_picture_depth_and_mask_of_a_row_are_of_one_scene(tmp_path):
+    """In folders, and in tables in any order with part, group and set."""
+    numbered(tmp_path)
+    found = read_rgbd_set(tmp_path)
+    assert len(found) == 8
+    order = np.random.default_rng(0).permutation(8)
+    parts = ("train", "val", "test")
+    lines = [
+        f"GT/s{k}.png,g{k % 4},RGB/s{k}.png,{parts[k % 3]},depth/s{k}.png,set{k % 2}" for k in order
+    ]
+    (tmp_path / "scenes.csv").write_text("mask,group,image,part,depth,set\n" + "\n".join(lines))
+    listed = read_rgbd_set(tmp_path / "scenes.csv")
+    assert listed.groups == [f"g{k % 4}" for k in order]
+    assert listed.sets == [f"set{k % 2}" for k in order]
+    assert listed.parts == [("train", "validation", "test")[k % 3] for k in order]
+    assert sorted(
+        np.concatenate([listed.rows(part) for part in ("train", "validation", "test")])
+    ) == list(range(8))
+    for row in range(8):
+        assert_of_one_scene(found, row)
+        assert_of_one_scene(listed, row)
+    assert [Path(one[0]).stem for one in list_scenes(tmp_path / "scenes.csv")] == [
+        f"s{k}" for k in range(8)
+    ]
+    assert all(
+        Path(picture).stem == Path(depth).stem
+        for picture, _, depth in list_scenes(tmp_path / "RGB")
+    )
+
+
+def test_a_depth_in_three_grey_channels_is_their_mean(tmp_path):
+    values = np.zeros((4, 5, 3), np.uint8)
+    odd = 6 * (np.arange(5) % 2)
+    values[..., 0], values[..., 1], values[..., 2] = (
+        np.arange(5) * 20 + odd,
+        np.arange(5) * 20,
+        np.arange(5) * 20 - odd,
+    )
+    np.testing.assert_allclose(
+        read_depth(save(tmp_path / "a.png", values))[0], np.tile(np.arange(5) / 4, (4, 1))
+    )

@@ -29,6 +29,28 @@ class TestBags:
             found.features, np.float32([[0.5, 1], [4.5, 5], [2.5, 3], [6.5, 7]])
         )
 
+    def test_instances_and_labels_stay_with_their_bags(self, tmp_path) -> None:
+        """Rows in any order, and every one of them in some bag."""
+        rng = np.random.default_rng(0)
+        rows = pl.DataFrame(
+            {
+                "bag": [f"b{k % 7}" for k in range(60)],
+                "x": np.arange(60.0),
+                "y": rng.normal(size=60),
+                "label": [(0, 1, 1)[k % 7 % 3] for k in range(60)],
+            }
+        )
+        rows = rows.sample(fraction=1, shuffle=True, seed=2)
+        rows.write_parquet(tmp_path / "a.parquet")
+        found = read_bag_table(tmp_path / "a.parquet")
+        assert found.columns == ("x", "y")
+        assert len(found.features) == found.offsets[-1] == 60
+        for place, name in enumerate(found.cohort.names):
+            own = rows.filter(pl.col("bag") == name)
+            part = found.features[found.offsets[place] : found.offsets[place + 1]]
+            np.testing.assert_array_equal(part, own.select("x", "y").to_numpy().astype(np.float32))
+            assert found.cohort.labels[place] == str(own["label"][0])
+
     def test_a_header_a_gzip_and_parquet_hold_the_same(self, tmp_path) -> None:
         plain = read_bag_table(table(tmp_path, "1.0,4,0.5,1\n0,5,2.5,3\n"))
         named = table(tmp_path, "x,bag,label,y\n0.5,4,1,1\n2.5,5,0,3\n", "named.csv")
@@ -110,6 +132,39 @@ class TestCohort:
         with pytest.raises(InputError) as caught:
             read_cohort(table(tmp_path, text))
         assert said in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("one", "other"), [("train", "validation"), ("train", "test"), ("validation", "test")]
+    )
+    def test_a_patient_is_in_no_two_parts(self, tmp_path, one: str, other: str) -> None:
+        rows = [
+            ("a", "x", "p", one),
+            ("b", "y", "q", "train"),
+            ("c", "x", "r", "test"),
+            ("d", "y", "p", other),
+        ]
+        for order in (rows, rows[::-1]):
+            path = table(
+                tmp_path,
+                "slide,label,patient,split\n" + "".join(",".join(row) + "\n" for row in order),
+            )
+            with pytest.raises(
+                InputError, match=f"patient 'p' is in ({one} and in {other}|{other} and in {one})"
+            ):
+                read_cohort(path)
+        same = table(tmp_path, f"slide,label,patient,split\na,x,p,{one}\nb,y,p,{one}\n")
+        assert read_cohort(same).splits == (one, one)
+
+    def test_what_is_known_of_a_slide_stays_with_it(self, tmp_path) -> None:
+        order = np.random.default_rng(0).permutation(9)
+        parts = ("train", "validation", "test")
+        lines = [f"l{k % 2},s{k},{0.25 * (k + 1)},p{k},{parts[k % 3]}" for k in order]
+        found = read_cohort(table(tmp_path, "label,slide,mpp,patient,split\n" + "\n".join(lines)))
+        assert found.names == tuple(f"s{k}" for k in order)
+        assert found.labels == tuple(f"l{k % 2}" for k in order)
+        assert found.mpp == tuple(0.25 * (k + 1) for k in order)
+        assert found.patients == tuple(f"p{k}" for k in order)
+        assert found.splits == tuple(parts[k % 3] for k in order)
 
     def test_files_are_found_with_and_without_ending(self) -> None:
         files = ["in/a.svs", "in/b/c.d.tiff", "in/e.png"]

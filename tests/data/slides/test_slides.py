@@ -80,7 +80,76 @@ def test_a_thumbnail_is_the_slide_made_small_whole_or_in_bands(
         assert (whole.shape, factor) == ((500, 700, 3), 1.0)
 
 
+def quarters(width: int, height: int) -> np.ndarray:
+    """Red, green, blue and yellow, far enough from each other that no averaging makes one of
+    another.
+    """
+    picture = np.empty((height, width, 3), np.uint8)
+    picture[: height // 2, : width // 2], picture[: height // 2, width // 2 :] = (
+        (220, 30, 20),
+        (30, 200, 40),
+    )
+    picture[height // 2 :, : width // 2], picture[height // 2 :, width // 2 :] = (
+        (20, 40, 230),
+        (210, 210, 50),
+    )
+    return picture
+
+
+@pytest.mark.parametrize("ending", ["tiff", "png", "jpg", "bmp"])
+def test_colours_stay_what_they_are_at_every_level(tmp_path, ending) -> None:
+    path, picture = tmp_path / f"a.{ending}", quarters(600, 400)
+    if ending == "tiff":
+        write_pyramid(path, picture)
+    else:
+        Image.fromarray(picture).save(path, **({"quality": 98} if ending == "jpg" else {}))
+    with Slide(path, mpp=0.5) as slide:
+        for factor in (1, 2, 8):
+            size = 600 // factor, 400 // factor
+            found = slide.read(0, 0, (600, 400), size).astype(int)
+            inner = np.zeros(found.shape[:2], bool)
+            inner[8:-8, 8:-8] = True
+            inner[size[1] // 2 - 8 : size[1] // 2 + 8] = inner[
+                :, size[0] // 2 - 8 : size[0] // 2 + 8
+            ] = False
+            assert np.abs(found - quarters(*size))[inner].max() <= 8, factor
+        thumbnail, _ = slide.thumbnail(60)
+        assert np.abs(thumbnail[5:15, 5:25].astype(int) - (220, 30, 20)).max() <= 8
+        out = np.empty((4, 6, 3), np.uint8)
+        assert slide.read(0, 300, (6, 4), (6, 4), out=out) is out
+        assert np.abs(out.astype(int) - (20, 40, 230)).max() <= 8
+
+
+def test_an_image_with_alpha_or_grey_is_a_slide_in_colours(tmp_path) -> None:
+    Image.fromarray(quarters(40, 20)).convert("P").save(tmp_path / "palette.png")
+    Image.fromarray(quarters(40, 20)[..., 0]).save(tmp_path / "grey.png")
+    with Slide(tmp_path / "palette.png") as slide:
+        assert (
+            np.abs(slide.read(0, 0, (40, 20), (40, 20)).astype(int) - quarters(40, 20)).mean() < 30
+        )
+    with Slide(tmp_path / "grey.png") as slide:
+        np.testing.assert_array_equal(
+            slide.read(0, 0, (40, 20), (40, 20)), quarters(40, 20)[..., :1].repeat(3, 2)
+        )
+
+
 class TestMicrometres:
+    def test_they_are_the_mean_of_both_sides(self, tmp_path) -> None:
+        import tifffile
+
+        tifffile.imwrite(
+            tmp_path / "a.tiff",
+            gradient(256, 256),
+            tile=(128, 128),
+            photometric="rgb",
+            metadata=None,
+            resolution=(1e4 / 0.4, 1e4 / 0.6),
+            resolutionunit="CENTIMETER",
+        )
+        with Slide(tmp_path / "a.tiff", mpp=9.0) as slide:
+            assert slide.mpp == pytest.approx(0.5, rel=1e-4)
+            assert slide.scale(2.0) == pytest.approx(4.0, rel=1e-4)
+
     def test_a_file_without_them_asks_and_takes_what_is_given(self, tmp_path) -> None:
         path = tmp_path / "a.png"
         Image.fromarray(gradient(300, 200)).save(path)

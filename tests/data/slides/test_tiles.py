@@ -1,5 +1,7 @@
 """The grid of tiles, threads that read them, and feature files."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -56,6 +58,25 @@ def test_every_tile_comes_once_and_in_order(slide, batch: int, threads: int) -> 
     tiles = np.concatenate([tiles for _, tiles, _ in found])
     for (x, y), tile in zip(grid.coords, tiles):
         np.testing.assert_array_equal(tile, slide.read(x, y, (64, 64), (64, 64)))
+
+
+@pytest.mark.parametrize(("batch", "threads"), [(3, 1), (64, 1), (64, 2)])
+def test_what_is_blank_is_said_of_the_right_tile(tmp_path, batch, threads) -> None:
+    """Places are x, then y; a slide that is wider than high would tell them apart."""
+    picture = np.full((128, 384, 3), 245, np.uint8)
+    noise = np.random.default_rng(0).integers(0, 60, (64, 128, 3), dtype=np.uint8)
+    picture[64:, 64:192] = noise + np.uint8([150, 40, 120])
+    write_pyramid(tmp_path / "a.tiff", picture, mpp=0.5)
+    everywhere = np.array([[x, y] for y in (0, 64) for x in range(0, 384, 64)])
+    with Slide(tmp_path / "a.tiff") as opened:
+        found = tile_grid(opened, tile=64, least_tissue=0.5)
+        assert {tuple(place) for place in found.coords.tolist()} == {(64, 64), (128, 64)}
+        grid = replace(found, coords=everywhere)
+        for rows, tiles, blank in TileReader(opened, grid, batch=batch, threads=threads):
+            for row, tile, empty in zip(rows, tiles, blank):
+                x, y = everywhere[row]
+                np.testing.assert_array_equal(tile, picture[y : y + 64, x : x + 64])
+                assert empty == (not (y == 64 and 64 <= x < 192))
 
 
 def test_a_consumer_may_stop_and_damage_reaches_it(slide, tmp_path) -> None:

@@ -6,14 +6,18 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("soundfile", reason="the extra `speech` is not installed")
 
+import soundfile
+
 from headwise.base.errors import InputError
 from headwise.data.formats.audio import RATE
+from headwise.data.speech import voice_activity
 from headwise.data.speech.generate import write_digit_strings, write_sample_speech
 from headwise.data.speech.log_mel import log_mel, mel_filters
-from headwise.data.speech.recordings import list_speech
+from headwise.data.speech.recordings import list_speech, write_manifest
 from headwise.data.speech.tokens import END, START, TextTokens, read_tokens, train_tokens
 from headwise.data.speech.transcripts import FORMATS, Segment, Word, read_textgrid, written
 from headwise.data.speech.voice_activity import speech_share, speech_spans, windows
@@ -200,3 +204,159 @@ def test_digit_strings_have_exact_times(real_data, tmp_path):
             assert np.abs(gap).max() == 0
     with pytest.raises(InputError, match="holds no recordings"):
         write_digit_strings(tmp_path, tmp_path / "e")
+
+
+def test_times_of_a_manifest_are_seconds_of_the_recording(tmp_path):
+    """By start and end, start and duration, offset; a duration alone is that of the file; words
+    stay as they are.
+    """
+    ramp = np.arange(2 * RATE, dtype=np.float32) / (4 * RATE)
+    soundfile.write(tmp_path / "a.wav", ramp, RATE, subtype="FLOAT")
+    rows = [
+        {"start": 0.5, "end": 0.75},
+        {"start": 0.5, "duration": 0.25},
+        {"offset": "0.5", "duration": "0.25"},
+        {"start": 0.5, "end": 0.75, "duration": 9},
+        {"start": 0.5},
+        {"duration": 2.0},
+        {},
+    ]
+    spans = [(0.5, 0.75)] * 4 + [(0.5, 2.0), (0.0, 2.0), (0.0, 2.0)]
+    words = [["hi", 0.1, 0.2]]
+    lines = [
+        json.dumps(
+            {
+                "audio": "a.wav",
+                "text": f"t{k}",
+                "speaker": f"s{k % 3}",
+                "part": ("dev", "test")[k % 2],
+                "words": words,
+                **row,
+            }
+        )
+        for k, row in enumerate(rows)
+    ]
+    (tmp_path / "m.jsonl").write_text("\n".join(lines))
+    found = list_speech(tmp_path / "m.jsonl")
+    assert len(found) == len(rows)
+    write_manifest(tmp_path / "again.jsonl", found)
+    for one, again, (start, end), k in zip(
+        found, list_speech(tmp_path / "again.jsonl"), spans, range(9), strict=False
+    ):
+        expected = ramp[round(start * RATE) : round(end * RATE)]
+        np.testing.assert_array_equal(one.samples(), expected)
+        np.testing.assert_array_equal(again.samples(), expected)
+        assert (one.text, one.speaker, one.part) == (
+            f"t{k}",
+            f"s{k % 3}",
+            ("validation", "test")[k % 2],
+        )
+        assert one.words == (Word("hi", 0.1, 0.2),)
+        assert (again.text, again.speaker, again.part, again.words) == (
+            one.text,
+            one.speaker,
+            one.part,
+            one.words,
+        )
+
+
+def test_text_stays_with_its_recording(tmp_path):
+    """In folders at any depth, where names repeat, and in tables in any order; none is lost."""
+    for k, name in enumerate(("b/1", "a/1", "a/2", "c/d/1", "0")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(
+            tmp_path / f"{name}.wav", np.full(800, 0.1 * k, np.float32), RATE, subtype="FLOAT"
+        )
+        (tmp_path / f"{name}.lab").write_text(f"level {k}")
+    found = list_speech(tmp_path)
+    assert [one.name for one in found] == ["0.wav", "a/1.wav", "a/2.wav", "b/1.wav", "c/d/1.wav"]
+    lines = [f"s{one.text[-1]},{one.text},{one.name}" for one in found[::-1]]
+    (tmp_path / "m.csv").write_text("speaker,text,audio\n" + "\n".join(lines))
+    listed = list_speech(tmp_path / "m.csv")
+    assert len(listed) == 5
+    for one in (*found, *listed):
+        level = round(float(one.samples().mean()) * 10)
+        assert one.text == f"level {level}"
+        assert one.speaker in ("", f"s{level}")
+
+
+def test_features_are_the_published_formula():
+    """Whisper's: periodic Hann window, mirrored ends, power, the last frame left out, decades cut
+    at 8, (x + 4) / 4.
+    """
+    sound = np.random.default_rng(0).normal(size=2000) * np.linspace(0.001, 0.5, 2000)
+    padded = np.pad(sound, 200, mode="reflect")
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 400)
+    frames = np.stack([padded[160 * k : 160 * k + 400] * window for k in range(len(sound) // 160)])
+    power = np.abs(np.fft.rfft(frames)) ** 2
+    decades = np.log10(np.maximum(mel_filters(80) @ power.T, 1e-10))
+    expected = (np.maximum(decades, decades.max() - 8) + 4) / 4
+    np.testing.assert_allclose(log_mel(sound.astype(np.float32)).numpy(), expected, atol=1e-4)
+    padded = log_mel(sound.astype(np.float32), frames=20)
+    np.testing.assert_allclose(padded[:, :11].numpy(), expected[:, :11], atol=1e-4)
+
+
+def test_loudness_of_a_long_recording_is_that_of_its_blocks(monkeypatch):
+    sound = np.random.default_rng(0).normal(size=RATE).astype(np.float32)
+    whole = voice_activity.loudness(sound)
+    monkeypatch.setattr(voice_activity, "BLOCK_FRAMES", 7)
+    np.testing.assert_allclose(voice_activity.loudness(sound), whole, atol=1e-4)
+    assert len(whole) == 100
+
+
+def test_times_beyond_an_hour_are_written_in_every_format(tmp_path):
+    words = (Word("late", 3723.25, 3723.75), Word("later", 36_000.5, 36_001.0))
+    segments = [Segment(3723.25, 36_001.0, "late later", words)]
+    found = {kind: written(kind, "a.wav", 36_002.0, segments) for kind in FORMATS}
+    assert "01:02:03,250 --> 01:02:03,750\nlate\n" in found["srt"]
+    assert "10:00:00,500 --> 10:00:01,000\nlater\n" in found["srt"]
+    assert "10:00:00.500 --> 10:00:01.000\nlater\n" in found["vtt"]
+    assert found["tsv"].splitlines()[1:] == ["3723250\t3723750\tlate", "36000500\t36001000\tlater"]
+    assert found["ctm"].splitlines() == ["a 1 3723.250 0.500 late", "a 1 36000.500 0.500 later"]
+    said = json.loads(found["json"])["segments"][0]["words"]
+    assert [(word["start"], word["end"]) for word in said] == [
+        (3723.25, 3723.75),
+        (36_000.5, 36_001.0),
+    ]
+    (tmp_path / "a.TextGrid").write_text(found["TextGrid"], encoding="utf-8")
+    assert [(word.start, word.end) for word in read_textgrid(tmp_path / "a.TextGrid")] == [
+        (3723.25, 3723.75),
+        (36_000.5, 36_001.0),
+    ]
+
+
+def test_the_prompt_names_the_language_that_is_asked_for(tmp_path):
+    """Of a model of many languages; of one of English alone there is none to name."""
+    import tokenizers
+
+    special = [
+        END,
+        START,
+        "<|en|>",
+        "<|de|>",
+        "<|translate|>",
+        "<|transcribe|>",
+        "<|notimestamps|>",
+    ]
+    for name, size in (("many", 50_257), ("one", 300)):
+        words = {f"t{k}": k for k in range(size)}
+        made = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="t0"))
+        made.add_special_tokens(special)
+        made.save(str(tmp_path / f"{name}.json"))
+    first = 50_257
+    many = {
+        language: read_tokens(tmp_path / "many.json", language) for language in (None, "en", "de")
+    }
+    assert many[None].prompt == many["en"].prompt == (first + 1, first + 2, first + 5, first + 6)
+    assert many["de"].prompt == (first + 1, first + 3, first + 5, first + 6)
+    assert (many["de"].end, many["de"].languages) == (first, {"en": first + 2, "de": first + 3})
+    assert read_tokens(tmp_path / "one.json").prompt == (301, 306)
+    with pytest.raises(InputError, match="knows one language"):
+        read_tokens(tmp_path / "one.json", "de")
+
+
+def test_features_of_other_bands_are_not_those_before():
+    sound = np.random.default_rng(0).normal(size=RATE).astype(np.float32)
+    first, other, again = log_mel(sound, 80), log_mel(sound, 128), log_mel(sound, 80)
+    assert (first.shape[0], other.shape[0]) == (80, 128)
+    assert torch.equal(first, again)

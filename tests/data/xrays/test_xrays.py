@@ -1,5 +1,7 @@
 """Chest X-rays in every layout; what does not fit is one line."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -115,6 +117,88 @@ def test_medmnist(tmp_path):
     path.write_bytes(b"PK\x03\x04 nothing")
     with pytest.raises(InputError, match=r"is no \.npz"):
         read_xray_set(path)
+
+
+def medmnist(path, shape=(), seed=0, counts=(6, 3, 4)):
+    """A file of MedMNIST whose pictures differ, and its arrays."""
+    rng, arrays = np.random.default_rng(seed), {}
+    for word, count in zip(("train", "val", "test"), counts):
+        arrays[f"{word}_images"] = rng.integers(0, 256, (count, 28, 28, *shape), dtype=np.uint8)
+        arrays[f"{word}_labels"] = rng.permutation(np.arange(count) % 2).astype(np.uint8)[:, None]
+    np.savez_compressed(path, **arrays)
+    return arrays
+
+
+@pytest.mark.parametrize("shape", [(), (3,)])
+@pytest.mark.parametrize("name", ["pneumoniamnist", "breastmnist_128", "other"])
+def test_labels_of_medmnist_stay_with_their_pictures(tmp_path, name, shape):
+    """In all parts and also of some rows; colours are averaged; class numbers have the names of the
+    set.
+    """
+    names = {
+        "pneumoniamnist": ["normal", "pneumonia"],
+        "breastmnist_128": ["malignant", "normal or benign"],
+    }
+    words = names.get(name, ["0", "1"])
+    path = tmp_path / f"{name}.npz"
+    arrays = medmnist(path, shape)
+    for wanted in (words, words[::-1], words[1:]):
+        found = read_xray_set(path, classes=wanted)
+        expected = [
+            (part, words[label], image)
+            for part, word in (("train", "train"), ("validation", "val"), ("test", "test"))
+            for image, label in zip(arrays[f"{word}_images"], arrays[f"{word}_labels"][:, 0])
+            if words[label] in wanted
+        ]
+        assert len(found) == len(expected)
+        assert [found.rows(part).size for part in ("train", "validation", "test")] == [
+            sum(one[0] == part for one in expected) for part in ("train", "validation", "test")
+        ]
+        for row in np.random.default_rng(1).permutation(len(expected)):
+            part, label, image = expected[row]
+            assert (found.parts[row], found.labels[row]) == (part, label)
+            grey = image.astype(float) if not shape else image.mean(2)
+            np.testing.assert_allclose(read_row(found, row), grey / 255, atol=1e-6)
+
+
+def test_a_file_that_is_written_again_is_read_again(tmp_path):
+    """And two files, whose arrays are named alike, are never mistaken for one another."""
+    first, second = tmp_path / "a.npz", tmp_path / "b.npz"
+    arrays = {path: medmnist(path, seed=seed) for seed, path in enumerate((first, second))}
+    for row, path in ((2, first), (2, second), (1, first), (7, second), (7, first)):
+        word, place = ("train", row) if row < 6 else ("val", row - 6)
+        found = read_row(read_xray_set(path), row)
+        np.testing.assert_allclose(found, arrays[path][f"{word}_images"][place] / 255, atol=1e-6)
+    changed = medmnist(first, seed=9)
+    os.utime(first, (1, 1))
+    np.testing.assert_allclose(
+        read_row(read_xray_set(first), 0), changed["train_images"][0] / 255, atol=1e-6
+    )
+
+
+def test_labels_of_tables_and_lists_stay_with_their_pictures(tmp_path):
+    """Whatever the order of the rows; parts, patients, views and sources with them; none is
+    lost.
+    """
+    order = np.random.default_rng(3).permutation(12)
+    pixels = [save(tmp_path / "p" / f"{k}.png", k) for k in range(12)]
+    parts = ("train", "validation", "test")
+    rows = [
+        (f"p/{k}.png", f"l{k % 3}", f"patient{k}", ("PA", "AP")[k % 2], f"s{k % 4}", parts[k % 3])
+        for k in order
+    ]
+    lines = ["image,label,patient,view,source,part", *(",".join(row) for row in rows)]
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    whole = read_xray_set(tmp_path)
+    some = read_xray_set(tmp_path, classes=["l2", "l0"])
+    assert (len(whole), len(some)) == (12, 8)
+    for found in (whole, some, whole.of([5, 0, 3])):
+        for row, name in enumerate(found.names):
+            k = int(name.split("/")[1].split(".")[0])
+            np.testing.assert_allclose(read_row(found, row), pixels[k] / 255, atol=1e-6)
+            said = (found.labels, found.patients, found.views, found.sources, found.parts)
+            expected = (f"l{k % 3}", f"patient{k}", ("PA", "AP")[k % 2], f"s{k % 4}", parts[k % 3])
+            assert tuple(one[row] for one in said) == expected
 
 
 def test_pictures_of_every_kind_become_grey(tmp_path):
