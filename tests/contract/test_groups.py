@@ -18,7 +18,7 @@ from PIL import Image
 
 from headwise.base.errors import InputError
 from headwise.pipelines import load_task
-from headwise.pipelines.engine.task import Splits
+from headwise.pipelines.engine.pipeline import Splits
 
 PARTS = ("train", "validation", "test")
 Rows = Sequence[tuple[str, str, str]]  # label, group, part of each; "" where the data does not say
@@ -100,8 +100,10 @@ OPTIONS: dict[str, dict] = {
 def opened(task: str, home: Path, rows: Rows, **options: object) -> Splits:
     data = TABLES[task](home, rows)
     more = {"features": str(home / "features")} if task == "wsi" else {}
-    found = load_task(task)
-    return found.open(found.options(data=data, **{**OPTIONS.get(task, {}), **more, **options}))
+    card = load_task(task)
+    return card.load().open_data(
+        card.options(data=data, **{**OPTIONS.get(task, {}), **more, **options})
+    )
 
 
 def places(task: str, part: object) -> list[int]:
