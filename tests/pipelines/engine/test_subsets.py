@@ -36,7 +36,7 @@ class TestBoundedCache:
         sizes = [len(cache[row]["image"]) for row in (3, 4, 2, 3, 4, 2)]
         assert sizes == [3, 4, 2, 3, 4, 2]
         assert reads == [3, 4, 2, 4]  # 4 would not fit next to 3; 2 does
-        assert cache.bytes == 40 and len(cache) == 2
+        assert (cache.bytes, len(cache)) == (40, 2)
 
     def test_counts_the_bytes_of_nested_arrays_and_tensors(self):
         item = {"a": np.zeros((2, 3), np.float64), "b": (torch.zeros(5, dtype=torch.int16), "text")}
@@ -85,9 +85,9 @@ class TestTakeGroups:
     def test_takes_nothing_from_a_single_group_or_for_a_share_of_zero(self):
         for groups, share in ((GROUPS, 0.0), (np.zeros(60), 0.5)):
             taken, rest = take_groups(ROWS, groups, share, np.random.default_rng(0))
-            assert not len(taken) and rest is ROWS or rest.tolist() == ROWS.tolist()
+            assert (len(taken), rest.tolist()) == (0, ROWS.tolist())
         taken, rest = take_groups(ROWS[:0], GROUPS[:0], 0.5, np.random.default_rng(0))
-        assert not len(taken) and not len(rest)
+        assert (len(taken), len(rest)) == (0, 0)
 
     def test_a_share_of_zero_draws_nothing_from_the_generator(self):
         generator = np.random.default_rng(0)
@@ -130,7 +130,7 @@ class TestStratified:
     def test_takes_nothing_from_a_single_group_or_for_a_share_of_zero(self):
         for groups, share in ((GROUPS, 0.0), (np.zeros(60), 0.5)):
             taken, rest = take_stratified("data", ROWS, LABELS, groups, share, 0)
-            assert not len(taken) and rest is ROWS
+            assert (len(taken), rest is ROWS) == (0, True)
 
     def test_a_class_with_one_row_each_is_refused(self):
         with pytest.raises(InputError, match="data: has one item of each class"):
