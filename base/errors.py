@@ -28,10 +28,11 @@ def one_line(text: object) -> str:
 def reason(error: BaseException, limit: int = 160) -> str:
     """Why something failed, on one line of at most `limit` characters.
 
-    The system's own words for an `OSError` (without the path, which the caller names); the name of
-    the exception where it says nothing.
+    The system's own words for an `OSError` (without the path, which the caller names); else the
+    first paragraph of the message, or the name of the exception where it says nothing.
     """
-    text = one_line(getattr(error, "strerror", None) or error) or type(error).__name__
+    message = str(getattr(error, "strerror", None) or error).strip()
+    text = one_line(message.split("\n\n")[0]) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import filelock
 
-from .errors import InputError, one_line
+from .errors import InputError, closest, fail, one_line, reason, shown
 
 ASIDE = ".aside-"  # how the name of a file begins while it is being written
 
@@ -131,6 +131,63 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: missing; is {path.parent} a finished run?") from None
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: not readable as JSON ({error}); the file is damaged") from None
+
+
+def walk_folder(
+    folder: str | os.PathLike[str], suffixes: Sequence[str], *, deep: bool = True
+) -> list[str]:
+    """Names of the files in a folder, relative to it and with "/", sorted folder by folder.
+
+    suffixes: the endings that count, in lower case; deep: whether to search the folders below, too.
+
+    Hidden files and folders are left out. A link to a folder is not entered. A link to a missing
+    file is listed, and fails when it is read. Raises InputError for a link that leads out of the
+    folder, and where a folder cannot be listed.
+    """
+    endings, home = tuple(suffixes), os.path.realpath(folder)
+    names, waiting = [], [""]
+    try:
+        while waiting:
+            below = waiting.pop()
+            with os.scandir(os.path.join(folder, below)) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir():
+                        if deep and entry.is_symlink():
+                            refuse_link_out(entry.path, home)
+                        elif deep:
+                            waiting.append(f"{below}{entry.name}/")
+                    elif entry.name.lower().endswith(endings):
+                        if entry.is_symlink():
+                            refuse_link_out(entry.path, home)
+                        elif not entry.is_file():
+                            continue
+                        names.append(below + entry.name)
+    except OSError as error:
+        cure = "check the name and the permissions"
+        raise fail(folder, f"cannot be listed ({reason(error)}); {cure}") from error
+    return sorted(names, key=lambda name: name.split("/"))
+
+
+def similar_file(path: Path) -> str:
+    """The hint "; did you mean 'x'?" for the file next to a missing one with the closest name."""
+    folder = path.parent
+    close = (
+        closest(path.name, [file.name for file in folder.iterdir()]) if folder.is_dir() else None
+    )
+    return f"; did you mean {shown(close)}?" if close else ""
+
+
+def refuse_link_out(path: str | os.PathLike[str], home: str) -> None:
+    """Raise InputError for a link that leads out of `home`, the real path of a folder."""
+    if not lies_in(os.path.realpath(path), home):
+        raise fail(path, "is a link that leads out of its folder; put the file itself there")
+
+
+def lies_in(path: str, home: str) -> bool:
+    """Whether a real path is a folder or lies below it."""
+    return path == home or path.startswith(home.rstrip(os.sep) + os.sep)
 
 
 def checksum(path: Path) -> str:

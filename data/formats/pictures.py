@@ -4,20 +4,19 @@ Shapes: Y rows and X columns of a picture; arrays are uint8 (3, Y, X), red, gree
 255. Pillow does the decoding; it comes with the extra `vision`, and is imported where a picture is
 read."""
 
-import difflib
 import glob
 import os
 import stat
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 import numpy as np
 
-from ...base.errors import InputError, fail, shown
-from ...base.files import write_aside
+from ...base.errors import InputError, fail, reason, shown
+from ...base.files import lies_in, refuse_link_out, similar_file, walk_folder, write_aside
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 PICTURE_PIXELS = 80_000_000  # largest picture; Pillow itself begins to warn a little above
@@ -34,30 +33,30 @@ def list_pictures(
 ) -> list[tuple[str, str]]:
     """The pictures that a path names, as (file, item id), sorted by id; none is opened.
 
-    path      a picture (its id is its name); a folder, at any depth (ids are relative to it, with "/"); or a quoted
-              pattern with *, ? or ** (ids are relative to the last folder before the first of
-              these)
+    path      a picture (its id is its name); a folder, at any depth (ids are relative to it, with
+              "/"); or a quoted pattern with *, ? or ** (ids are relative to the last folder before
+              the first of these)
     suffixes  endings of names that are pictures, lower case
 
     Hidden names are left out. Raises InputError where there is nothing, and for links that lead out
-    of the folder."""
-    given = Path(path)
+    of the folder.
+    """
+    source = Path(path)
     try:
-        if given.is_dir():
-            found = [(os.path.join(given, name), name) for name in _walk(str(given), suffixes)]
-        elif not given.exists() and glob.has_magic(str(path)):
-            found = _matches(str(path), suffixes)
+        if source.is_dir():
+            pictures = [(os.path.join(source, n), n) for n in walk_folder(source, suffixes)]
+        elif not source.exists() and glob.has_magic(str(path)):
+            pictures = _matches(str(path), suffixes)
         else:
-            return [_one(given, suffixes)]
+            return [_single_picture(source, suffixes)]
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise fail(
-            path, f"cannot be listed ({_reason(error)}); check the name and the permissions"
-        ) from error
-    if not found:
+        cure = "check the name and the permissions"
+        raise fail(path, f"cannot be listed ({reason(error)}); {cure}") from error
+    if not pictures:
         raise fail(path, f"there is no picture here ({', '.join(suffixes)})")
-    return sorted(((file, _printable(name)) for file, name in found), key=lambda pair: pair[1])
+    return sorted(((file, _printable(name)) for file, name in pictures), key=lambda pair: pair[1])
 
 
 def list_folder(
@@ -68,60 +67,8 @@ def list_folder(
 
     Raises InputError where the folder cannot be listed, and for links that lead out of it.
     """
-    try:
-        home = os.path.realpath(folder)
-        with os.scandir(folder) as entries:
-            found = sorted(
-                e.name for e in entries if _is_picture(e.name, suffixes) and _kept(e, home)
-            )
-    except OSError as error:
-        raise fail(
-            folder, f"cannot be listed ({_reason(error)}); check the name and the permissions"
-        ) from error
-    return [(os.path.join(folder, name), name) for name in found]
-
-
-def _is_picture(name: str, suffixes: Sequence[str]) -> bool:
-    return not name.startswith(".") and name.lower().endswith(tuple(suffixes))
-
-
-def _kept(entry: os.DirEntry[str], home: str) -> bool:
-    """Whether an entry is a file or a link to none (it fails when read). InputError for a link out
-    of `home`.
-    """
-    if entry.is_symlink():
-        _refuse_outside(entry.path, home)
-        return not os.path.isdir(entry.path)
-    return entry.is_file()
-
-
-def _refuse_outside(path: str, home: str) -> None:
-    if not _inside(os.path.realpath(path), home):
-        raise fail(path, "is a link that leads out of its folder; put the picture itself there")
-
-
-def _inside(real: str, home: str) -> bool:
-    return real == home or real.startswith(home.rstrip(os.sep) + os.sep)
-
-
-def _walk(folder: str, suffixes: Sequence[str]) -> Iterator[str]:
-    """Names of pictures relative to a folder, with "/". A linked folder is not entered: its files
-    come anyway.
-    """
-    home = os.path.realpath(folder)
-    waiting = [""]
-    while waiting:
-        below = waiting.pop()
-        with os.scandir(os.path.join(folder, below)) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_symlink() and entry.is_dir():
-                    _refuse_outside(entry.path, home)
-                elif entry.is_dir(follow_symlinks=False):
-                    waiting.append(f"{below}{entry.name}/")
-                elif _is_picture(entry.name, suffixes) and _kept(entry, home):
-                    yield below + entry.name
+    names = walk_folder(folder, suffixes, deep=False)
+    return [(os.path.join(folder, name), name) for name in names]
 
 
 def _matches(pattern: str, suffixes: Sequence[str]) -> list[tuple[str, str]]:
@@ -130,23 +77,23 @@ def _matches(pattern: str, suffixes: Sequence[str]) -> list[tuple[str, str]]:
     fixed = next(k for k, part in enumerate(parts) if glob.has_magic(part))
     base = os.path.join(*parts[:fixed]) if fixed else "."
     home = os.path.realpath(base)
-    found = []
+    pictures = []
     for file in set(glob.glob(pattern, recursive=True)):
-        if _is_picture(os.path.basename(file), suffixes) and not os.path.isdir(file):
-            if (
-                os.path.islink(file) or ".." not in parts
-            ):  # with ".." behind the first * the person means it so
-                _refuse_outside(file, home)
-            found.append((file, os.path.relpath(file, base).replace(os.sep, "/")))
-    return found
+        name = os.path.basename(file)
+        if name.startswith(".") or not name.lower().endswith(tuple(suffixes)):
+            continue
+        if os.path.isdir(file):
+            continue
+        # With ".." behind the first *, leaving the folder is what the pattern asks for.
+        if os.path.islink(file) or ".." not in parts:
+            refuse_link_out(file, home)
+        pictures.append((file, os.path.relpath(file, base).replace(os.sep, "/")))
+    return pictures
 
 
-def _one(path: Path, suffixes: Sequence[str]) -> tuple[str, str]:
+def _single_picture(path: Path, suffixes: Sequence[str]) -> tuple[str, str]:
     if not path.exists():
-        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        close = difflib.get_close_matches(path.name, beside, 1, 0.6)
-        hint = f"; did you mean {shown(close[0])}?" if close else ""
-        raise fail(path, f"there is no such picture or folder{hint}")
+        raise fail(path, f"there is no such picture or folder{similar_file(path)}")
     if not path.is_file():
         raise fail(path, "is neither a plain file nor a folder")
     if path.suffix.lower() not in suffixes:
@@ -181,7 +128,7 @@ class PictureFolder:
             raise fail(where, f"{shown(given)} is no name of a picture")
         if os.path.isabs(given):
             real = os.path.join(os.path.realpath(os.path.dirname(given)), os.path.basename(given))
-            if not _inside(real, self._real):
+            if not lies_in(real, self._real):
                 raise fail(
                     where,
                     f"{shown(given)} does not lie in {self.home}; give the folder of the pictures",
@@ -191,7 +138,7 @@ class PictureFolder:
         file = os.path.join(self.home, *parts)
         folder = os.path.dirname(file)
         if folder not in self._checked:
-            self._checked[folder] = _inside(os.path.realpath(folder), self._real)
+            self._checked[folder] = lies_in(os.path.realpath(folder), self._real)
         if ".." in parts or not self._checked[folder]:
             raise fail(
                 where, f"{shown(given)} leads out of {self.home}; list only pictures that lie in it"
@@ -199,7 +146,7 @@ class PictureFolder:
         try:
             mode = os.lstat(file).st_mode
             if stat.S_ISLNK(mode):
-                _refuse_outside(file, self._real)
+                refuse_link_out(file, self._real)
                 mode = os.stat(file).st_mode
         except OSError as error:
             hint = "; write / between folders" if "\\" in given else ""
@@ -288,7 +235,7 @@ def decode_picture(path: str | os.PathLike[str], convert: Callable[[Any], _Decod
         ) from error
     except Exception as error:  # decoders raise of many kinds for damaged bytes
         raise fail(
-            path, f"cannot be read ({_reason(error)}); it may be truncated: fetch or save it again"
+            path, f"cannot be read ({reason(error)}); it may be truncated: fetch or save it again"
         ) from error
 
 
@@ -340,20 +287,13 @@ def upright(picture: Any, opened: Any) -> Any:
     return picture.transpose(how[said]) if said in how else picture
 
 
-def _reason(error: Exception) -> str:
-    return (
-        " ".join(str(getattr(error, "strerror", None) or error).split())[:160]
-        or type(error).__name__
-    )
-
-
 def visible_folders(folder: str | os.PathLike[str]) -> list[str]:
     """Names of the folders in a folder, sorted, hidden ones left out; links to folders count."""
     try:
         with os.scandir(folder) as entries:
             return sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
     except OSError as error:
-        raise fail(folder, f"cannot be listed ({_reason(error)}); check the permissions") from error
+        raise fail(folder, f"cannot be listed ({reason(error)}); check the permissions") from error
 
 
 def write_png(path: Path, picture: np.ndarray) -> None:

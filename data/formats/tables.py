@@ -5,9 +5,9 @@ Text files are read as text. Types are decided per column by whoever uses it (`n
 `clock.read_times`), so that one bad cell can be named, and breaks one series instead of the file.
 """
 
-import difflib
 import glob
 import gzip
+import os
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from ...base.errors import InputError, fail, nearest, shown
+from ...base.errors import InputError, fail, nearest, reason, shown
+from ...base.files import refuse_link_out, similar_file, walk_folder
 
 TEXT_SEPARATORS = {
     ".csv": ",",
@@ -64,12 +65,7 @@ def check_file(path: str | Path, allowed: Sequence[str] = TABLE_SUFFIXES) -> Pat
         if file.is_dir():
             raise fail(path, "is a folder; give a file")
         if not file.exists():
-            beside = [p.name for p in file.parent.iterdir()] if file.parent.is_dir() else []
-            close = difflib.get_close_matches(file.name, beside, 1, 0.6)
-            raise fail(
-                path,
-                "there is no such file" + (f"; did you mean {shown(close[0])}?" if close else ""),
-            )
+            raise fail(path, f"there is no such file{similar_file(file)}")
         if not file.is_file():
             raise fail(path, "is not a plain file")
         if suffix_of(file) not in allowed:
@@ -82,9 +78,8 @@ def check_file(path: str | Path, allowed: Sequence[str] = TABLE_SUFFIXES) -> Pat
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        reason = getattr(error, "strerror", None) or error
         raise fail(
-            path, f"cannot be read ({reason}); check the name and the permissions"
+            path, f"cannot be read ({reason(error)}); check the name and the permissions"
         ) from error
     if not head:
         raise fail(path, "is empty (0 bytes)")
@@ -93,30 +88,28 @@ def check_file(path: str | Path, allowed: Sequence[str] = TABLE_SUFFIXES) -> Pat
 
 
 def list_files(path: str | Path, suffixes: Sequence[str]) -> list[str]:
-    """The files of these kinds that a path, folder or pattern names, sorted. `InputError` if there
-    is none.
+    """The files of these kinds that a path, a folder (without those below it) or a pattern names,
+    sorted.
+
+    Raises InputError if there is none, and for links that lead out of their folder.
     """
-    given = Path(path)
-    if given.is_dir():
-        found = sorted(f for f in given.iterdir() if not f.name.startswith("."))
-        home = given.resolve()
-    elif not given.exists() and glob.has_magic(str(path)):
-        found = sorted(Path(f) for f in glob.glob(str(path)))
-        home = None
+    source = Path(path)
+    if source.is_dir():
+        files = [source / name for name in walk_folder(source, suffixes, deep=False)]
+    elif not source.exists() and glob.has_magic(str(path)):
+        files = sorted(map(Path, glob.glob(str(path))))
+        files = [file for file in files if suffix_of(file) in suffixes and not file.is_dir()]
+        for file in files:
+            if file.is_symlink():
+                refuse_link_out(file, os.path.realpath(file.parent))
     else:
         check_file(path, suffixes)
         return [str(path)]
-    found = [f for f in found if suffix_of(f) in suffixes and not f.is_dir()]
-    for file in found:
-        if file.is_symlink() and not file.resolve().is_relative_to(home or file.parent.resolve()):
-            raise fail(
-                file, "is a link that leads out of its folder; give the file that it leads to"
-            )
-    if not found:
+    if not files:
         raise fail(
             path, f"there is no file of a kind that headwise reads here ({', '.join(suffixes)})"
         )
-    return [str(f) for f in found]
+    return [str(file) for file in files]
 
 
 def _check_magic(path: object, file: Path, head: bytes) -> None:
@@ -164,7 +157,7 @@ def _gzip_problem(file: str, _changed: int, _size: int) -> str | None:
                 if total > UNPACKED_CAP:
                     return f"unpacks to more than {UNPACKED_CAP / 2**30:g} GiB; unpack or split it yourself"
     except (OSError, EOFError, zlib.error) as error:
-        return f"is damaged gzip ({' '.join(str(error).split())}); fetch or pack it again"
+        return f"is damaged gzip ({reason(error)}); fetch or pack it again"
     return None if total else "is empty (0 bytes unpacked)"
 
 
@@ -192,7 +185,7 @@ def _header(path: object, file: Path, separator: str) -> list[str]:
             truncate_ragged_lines=True,
         ).row(0)
     except pl.exceptions.PolarsError as error:
-        raise fail(path, f"its first line cannot be read ({_reason(error)})") from error
+        raise fail(path, f"its first line cannot be read ({reason(error)})") from error
     names = [(cell or "").strip() for cell in cells]
     for other, spelling in ((";", "semicolons"), ("\t", "tabs"), (",", "commas")):
         if len(names) == 1 and other in names[0]:
@@ -211,10 +204,6 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split("\n\n")[0].split())[:160]
-
-
 def scan_table(
     path: str | Path, allowed: Sequence[str] = TABLE_SUFFIXES
 ) -> tuple[pl.LazyFrame, list[str]]:
@@ -230,7 +219,7 @@ def scan_table(
         try:
             names = frame.collect_schema().names()
         except (pl.exceptions.PolarsError, OSError) as error:
-            raise fail(path, f"is damaged parquet ({_reason(error)}); write it again") from error
+            raise fail(path, f"is damaged parquet ({reason(error)}); write it again") from error
         if len(names) > COLUMN_CAP:
             raise fail(path, f"has more than {COLUMN_CAP:,} columns; is it transposed?")
         return frame, names
@@ -274,15 +263,15 @@ def collect(path: object, frame: pl.LazyFrame) -> pl.DataFrame:
 
 def unreadable(path: object, error: Exception) -> InputError:
     """What polars said of a table while it read it, as a line that says what to do."""
-    reason = _reason(error)
-    if "more fields than defined" in reason:
+    problem = reason(error)
+    if "more fields than defined" in problem:
         return fail(
             path,
             "a row has more cells than the header has names; quote cells that hold the separator",
         )
-    if "utf-8" in reason.lower():
+    if "utf-8" in problem.lower():
         return fail(path, "it is not UTF-8 text; save it as UTF-8")
-    return fail(path, f"it cannot be read ({reason})")
+    return fail(path, f"it cannot be read ({problem})")
 
 
 def numbers(column: pl.Series) -> tuple[np.ndarray, np.ndarray]:
