@@ -1,8 +1,10 @@
 """The names that people give to the parts of a data set, in folders, file names and columns."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from ..base.errors import InputError, fail, shown
+import numpy as np
+
+from ..base.errors import fail, shown
 
 PARTS: Mapping[str, str] = {
     "train": "train",
@@ -27,12 +29,12 @@ def read_part(where: object, cell: str, parts: Mapping[str, str] = PARTS) -> str
     >>> read_part("a.csv: row 1", "Dev")
     'validation'
     """
-    part = parts.get(cell.lower())
-    if part is None:
-        raise unknown_part(where, cell, parts)
-    return part
+    if cell.lower() not in parts:
+        names = ", ".join(dict.fromkeys(parts.values()))
+        raise fail(where, f"{shown(cell)} is none of {names}")
+    return parts[cell.lower()]
 
 
-def unknown_part(where: object, cell: str, parts: Mapping[str, str] = PARTS) -> InputError:
-    """The error that a cell names none of the parts."""
-    return fail(where, f"{shown(cell)} is none of {', '.join(dict.fromkeys(parts.values()))}")
+def rows_in(parts: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    """The rows whose part is one of `names`, in their order, int64 (n,); all rows for no names."""
+    return np.array([row for row, part in enumerate(parts) if not names or part in names], np.int64)

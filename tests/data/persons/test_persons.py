@@ -12,7 +12,7 @@ import pytest
 
 from headwise.base.errors import InputError
 from headwise.data.formats import matlab
-from headwise.data.persons.persons import LAYOUTS, PARTS, PictureSet, read_picture_set
+from headwise.data.persons.persons import LAYOUTS, PART_NAMES, PictureSet, read_picture_set
 
 
 def fill(folder: Path, *names: str) -> Path:
@@ -199,7 +199,7 @@ class TestLayouts:
         assert found.rows("validation").dtype == np.int64
         with pytest.raises(ValueError, match="'tests' is none of the parts"):
             found.rows("tests")
-        assert set(found.parts) <= set(PARTS)
+        assert set(found.parts) <= set(PART_NAMES)
 
     def test_dukemtmc(self, tmp_path) -> None:
         assert [row[1:] for row in rows_of(read_picture_set(duke(tmp_path)))] == [
