@@ -56,8 +56,8 @@ _TEST_MAT = "cars_test_annos_withlabels.mat"
 
 def is_cars(root: Path) -> bool:
     """Whether a folder holds Stanford Cars, in either of its forms."""
-    one, train = root / _ONE_MAT, root / "devkit" / _TRAIN_MAT
-    return one.is_file() or train.is_file() or (root / "cars_train").is_dir()
+    single, train = root / _ONE_MAT, root / "devkit" / _TRAIN_MAT
+    return single.is_file() or train.is_file() or (root / "cars_train").is_dir()
 
 
 def read_cars(root: Path) -> Listing:
