@@ -7,11 +7,12 @@ from the attributes `patch_size_level0` (TRIDENT) or `patch_size` and `downsampl
 slide, are read by the name of the slide.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -66,7 +67,7 @@ def read_features(path: str | Path, slide: str | None = None) -> SlideFeatures:
     try:
         with h5py.File(path, "r") as file:
             below = file.get(slide) if "features" not in file and slide is not None else None
-            group = below if isinstance(below, h5py.Group) else file
+            group = cast("h5py.Group", below if isinstance(below, h5py.Group) else file)
             features = _read_array(path, group)
             attributes = {key: _plain(value) for key, value in group.attrs.items()}
             coords = np.zeros((len(features), 2), np.int64)
@@ -82,20 +83,19 @@ def read_features(path: str | Path, slide: str | None = None) -> SlideFeatures:
 
 def _read_array(path: object, group: "h5py.Group") -> np.ndarray:
     """The features of a file or group, float32 (N, D)."""
-    named = ((name, group.get(name)) for name in ("features", "feat"))
-    name, stored = next(((n, array) for n, array in named if hasattr(array, "shape")), ("", None))
-    if stored is None:
+    h5py = _h5py()
+    names = [n for n in ("features", "feat") if isinstance(group.get(n), h5py.Dataset)]
+    if not names:
         hint = "is it a feature file of CLAM, TRIDENT or Headwise?"
         raise fail(path, f"holds no data set 'features'; {hint}")
+    name, stored = names[0], cast("h5py.Dataset", group[names[0]])
     shape, kind = stored.shape, stored.dtype.kind
     if kind not in "fiu" or not (len(shape) == 2 or (len(shape) == 3 and shape[0] == 1)):
         raise fail(
             path, f"'{name}' should be numbers (tiles, width), is {stored.dtype} {stored.shape}"
         )
-    if stored.size * 4 > FEATURE_CAP:
-        raise fail(
-            path, f"'{name}' has {stored.size:,} numbers; that is more than a slide can have here"
-        )
+    if (count := math.prod(shape)) * 4 > FEATURE_CAP:
+        raise fail(path, f"'{name}' has {count:,} numbers; that is more than a slide can have here")
     features = np.asarray(stored, dtype=np.float32)
     return features[0] if features.ndim == 3 else features
 
@@ -113,8 +113,9 @@ def _plain(value: object) -> object:
     """An attribute as text, number or array."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    single = isinstance(value, np.generic | np.ndarray) and np.size(value) == 1
-    return value.item() if single else value
+    if isinstance(value, np.generic | np.ndarray) and np.size(value) == 1:
+        return value.item()
+    return value
 
 
 def _extent(attributes: Mapping[str, object], coords: np.ndarray) -> int:

@@ -263,7 +263,8 @@ def _covidx(home: Path, lists: Sequence[Path]) -> XraySet:
 
 def _medmnist(path: Path) -> XraySet:
     set_name = path.stem.lower()
-    names = next((names for name, names in MEDMNIST.items() if set_name.startswith(name)), ())
+    known = [names for name, names in MEDMNIST.items() if set_name.startswith(name)]
+    names: Sequence[str] = known[0] if known else ()
     xrays: list[_Xray] = []
     with _arrays(path) as arrays:
         for word in ("train", "val", "test"):
@@ -278,8 +279,8 @@ def _medmnist(path: Path) -> XraySet:
                 types = f"{images.dtype} {images.shape} and {labels.dtype} {labels.shape}"
                 needed = "needs uint8 pictures (N, Y, X) and as many labels"
                 raise fail(path, f"{word}: {needed}, got {types}")
-            for k, label in enumerate(labels.tolist()):
-                label = names[label] if label < len(names) else str(label)
+            for k, number in enumerate(labels.tolist()):
+                label = names[number] if number < len(names) else str(number)
                 place = (f"{word}_images", k)
                 xrays.append(_Xray(f"{word}/{k}", str(path), label, PARTS[word], place=place))
     return _xray_set(path, "medmnist", xrays)
