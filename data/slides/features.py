@@ -72,8 +72,9 @@ def read_features(path: str | Path, slide: str | None = None) -> SlideFeatures:
             attributes = {key: _plain(value) for key, value in group.attrs.items()}
             coords = np.zeros((len(features), 2), np.int64)
             if isinstance(stored := group.get("coords"), h5py.Dataset):
-                coords = _read_coords(path, stored, features)
-                attributes |= {key: _plain(value) for key, value in stored.attrs.items()}
+                dataset = cast("h5py.Dataset", stored)
+                coords = _read_coords(path, dataset, features)
+                attributes |= {key: _plain(value) for key, value in dataset.attrs.items()}
     except (OSError, RuntimeError, KeyError) as error:
         raise fail(path, f"is no readable HDF5 file ({reason(error, 120)})") from error
     if not np.isfinite(features).all():

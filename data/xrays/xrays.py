@@ -263,8 +263,7 @@ def _covidx(home: Path, lists: Sequence[Path]) -> XraySet:
 
 def _medmnist(path: Path) -> XraySet:
     set_name = path.stem.lower()
-    known = [names for name, names in MEDMNIST.items() if set_name.startswith(name)]
-    names: Sequence[str] = known[0] if known else ()
+    names = [n for name, names in MEDMNIST.items() if set_name.startswith(name) for n in names]
     xrays: list[_Xray] = []
     with _arrays(path) as arrays:
         for word in ("train", "val", "test"):
