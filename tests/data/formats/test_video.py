@@ -49,11 +49,11 @@ def test_order_and_numbers_of_a_folder(tmp_path, names, numbers) -> None:
 
 
 def test_every_nth_frame_keeps_its_number(tmp_path) -> None:
-    frames = Frames(pictures(tmp_path / "in", [f"{k}.png" for k in range(1, 8)]), every=3)
+    frames = Frames(pictures(tmp_path / "in", [f"{k}.png" for k in range(1, 8)]), stride=3)
     assert [frame.number for frame in frames] == [1, 4, 7]
     assert frames.total == 3
     with pytest.raises(ValueError, match="at least 1"):
-        Frames(tmp_path / "in", every=0)
+        Frames(tmp_path / "in", stride=0)
 
 
 def test_a_sequence_of_motchallenge_is_its_img1(tmp_path) -> None:
@@ -102,7 +102,7 @@ def video(tmp_path_factory) -> Path:
 
 
 def test_frames_of_a_video(video) -> None:
-    frames = Frames(video, every=5)
+    frames = Frames(video, stride=5)
     found = list(frames)
     assert [(frame.number, frame.name) for frame in found] == [
         (1, "000001"),
