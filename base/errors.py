@@ -10,8 +10,8 @@ from collections.abc import Iterable
 class InputError(ValueError):
     """An input (a file, a column, an option) cannot be used.
 
-    The message is one line: what is wrong, where, and what to do. The command line prints it without
-    a traceback and exits with code 2.
+    The message is one line: what is wrong, where, and what to do. The command line prints it
+    without a traceback and exits with code 2.
     """
 
 

@@ -62,11 +62,11 @@ def clear_below(folder: Path) -> None:
 
 
 def _remove(leftovers: Iterable[Path]) -> None:
-    for left in leftovers:
-        if left.is_dir():
-            shutil.rmtree(left)
+    for path in leftovers:
+        if path.is_dir():
+            shutil.rmtree(path)
         else:
-            left.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -119,7 +119,7 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     if isinstance(value, float):
         return value if value == value and abs(value) != float("inf") else None
     if isinstance(value, dict):
@@ -203,7 +203,7 @@ def checksum(path: Path) -> str:
 
 
 def place_below(folder: Path, name: str) -> Path:
-    """The path below a folder of a file with this name, with "/"; it never leads out of the folder."""
+    """The path of a file named with "/" below a folder; it never leads out of the folder."""
     parts = PurePosixPath(name).parts
     return folder.joinpath(*(part for part in parts if part not in ("..", "/", ".")))
 
