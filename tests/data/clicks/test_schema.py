@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from headwise.base.errors import InputError
+from headwise.data.clicks.fit import fit
 from headwise.data.clicks.generate import SCHEMA, write_sample_clicks
 from headwise.data.clicks.layouts import open_log
-from headwise.data.clicks.log import fit
-from headwise.data.clicks.schema import read_schema, schema_of
+from headwise.data.clicks.schema import schema_of
+from headwise.data.clicks.schema_file import read_schema
 
 REAL = (
     Path(os.environ.get("HEADWISE_DATA", Path(__file__).parents[3].parent / "shared" / "data"))
