@@ -25,10 +25,11 @@ from ...data.clicks.schema import Schema, schema_of
 from ...data.clicks.split import PARTS, TRAIN
 from ...data.clicks.vocabulary import UNSEEN, Vocabulary
 from ...models.clicks.click import Layout
+from ..engine.pipeline import Splits
 from ..engine.runs.checkpoint import load_weights
 from ..engine.runs.loaded import open_spec
 from ..engine.runs.run_directory import RunDirectory
-from ..engine.task import Splits
+from ..engine.spec import DictSpec
 from .baselines import rates
 from .options import RankingOptions
 
@@ -44,7 +45,7 @@ def open_splits(options: RankingOptions, spec: dict[str, Any] | None, whole: boo
         log, schema = open_log(options.data, options.schema)
         base = None
         if options.from_run is not None:
-            base = load_encoder(open_spec(RunDirectory.open(options.from_run, "ranking")))
+            base = load_encoder(open_spec(DictSpec, RunDirectory.open(options.from_run, "ranking")))
             schema = grown_schema(base.schema, schema)
         encoder, rows, part = fit(log, schema, base)
         counted = rates(
@@ -52,10 +53,10 @@ def open_splits(options: RankingOptions, spec: dict[str, Any] | None, whole: boo
         )
         encoder = replace(encoder, rates=counted)
         found = make_spec(encoder, rows, part)
-        return Splits(*_parts(encoder, rows, part), found, assets(encoder))
+        return Splits(*_parts(encoder, rows, part), DictSpec(found), assets(encoder))
     log = log_of(options.data)
     encoder, rows, part = encode_log(log, load_encoder(spec), split=not whole)
-    return Splits(*_parts(encoder, rows, part), dict(spec))
+    return Splits(*_parts(encoder, rows, part), spec)
 
 
 def _parts(
@@ -180,7 +181,7 @@ def moved_weights(model: nn.Module, spec: dict[str, Any], run: str) -> None:
     """Weights of a run into a model whose tables have grown; new codes begin as the unseen value of
     their field.
     """
-    before = open_spec(RunDirectory.open(run, "ranking"))
+    before = open_spec(DictSpec, RunDirectory.open(run, "ranking"))
     weights = load_weights(Path(run) / "model.safetensors")
     own = model.state_dict()
     if weights.keys() != own.keys():
