@@ -32,7 +32,7 @@ class ClickEncoder(FieldCodes):
     rates: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def side(self, side: str, who: np.ndarray) -> np.ndarray:
-        """Codes (n, ·) of the joined fields of users or items by place; of unknown ones, missing."""
+        """Codes (n, ·) of the joined fields of users or items by place; missing if unknown."""
         return codes_of(self.side_codes[side], who)
 
     def trained_on(self, side: str, who: np.ndarray) -> np.ndarray:
