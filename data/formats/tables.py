@@ -1,8 +1,7 @@
-"""Tables as files: csv, tsv, txt (plain or gzip) and parquet, opened by polars with limits and
-one-line errors.
+"""Tables in files: csv, tsv and txt (plain or gzip) and parquet, opened by polars within limits.
 
-Text files are read as text. Types are decided per column by whoever uses it (`numbers`,
-`clock.read_times`), so that one bad cell can be named, and breaks one series instead of the file.
+Text files are read as text. Whoever uses a column decides its type (`numbers`,
+`series.clock.read_times`), so that a bad cell can be named and does not spoil the entire file.
 """
 
 import glob
@@ -32,15 +31,15 @@ TABLE_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz", ".par
 COLUMN_CAP = 100_000
 UNPACKED_CAP = 4 << 30  # bytes
 MISSING_WORDS = ("", "na", "nan", "n/a", "null", "none", "-nan")
-_HEAD_BYTES = 4 << 20  # a header of COLUMN_CAP names of forty letters fits
+_HEAD_BYTES = 4 << 20  # enough for a header of COLUMN_CAP names of forty letters
 
 
-def require_columns(where: object, wanted: Iterable[str], there: Sequence[str]) -> None:
-    """Raise `InputError` for the first of `wanted` that is not in `there`, naming the nearest."""
-    present = set(there)
-    for name in wanted:
+def require_columns(where: object, required: Iterable[str], columns: Sequence[str]) -> None:
+    """Raise InputError for the first required name that `columns` lack, with the nearest one."""
+    present = set(columns)
+    for name in required:
         if name not in present:
-            raise fail(where, f"there is no column {shown(name)}{nearest(name, there)}")
+            raise fail(where, f"there is no column {shown(name)}{nearest(name, columns)}")
 
 
 def suffix_of(path: Path) -> str:
@@ -57,8 +56,9 @@ def stem_of(path: str | Path) -> str:
 
 
 def check_file(path: str | Path, allowed: Sequence[str] = TABLE_SUFFIXES) -> Path:
-    """The path of an existing, readable, non-empty file of an allowed format, or an
-    `InputError`.
+    """The path of a file that exists, can be read, is not empty and has an allowed format.
+
+    allowed: endings as `suffix_of` gives them. Raises InputError for anything else.
     """
     file = Path(path)
     try:
@@ -113,20 +113,16 @@ def list_files(path: str | Path, suffixes: Sequence[str]) -> list[str]:
 
 
 def _check_magic(path: object, file: Path, head: bytes) -> None:
-    """Refuse a file whose first bytes are not of the format that its name says."""
+    """Refuse a file whose first bytes are not those of the format that its name says."""
     suffix = suffix_of(file)
     if suffix == ".parquet":
         if head != b"PAR1":
-            raise fail(
-                path,
-                "is not parquet although its name says so; give it the right ending or write it again",
-            )
+            cure = "give it the right ending or write it again"
+            raise fail(path, f"is not parquet although its name says so; {cure}")
     elif suffix == ".npz":
         if head != b"PK\x03\x04":
-            raise fail(
-                path,
-                "is not an .npz archive although its name says so; write it again with numpy.savez",
-            )
+            cure = "write it again with numpy.savez"
+            raise fail(path, f"is not an .npz archive although its name says so; {cure}")
     elif head[:2] == b"\x1f\x8b":
         stat = file.stat()
         problem = _gzip_problem(str(file), stat.st_mtime_ns, stat.st_size)
@@ -146,8 +142,8 @@ def _check_magic(path: object, file: Path, head: bytes) -> None:
 
 @lru_cache(maxsize=4096)
 def _gzip_problem(file: str, _changed: int, _size: int) -> str | None:
-    """Unpack once, keeping nothing, to find damage and bombs before polars unpacks it into
-    memory.
+    """Unpack once without storing anything, to find damaged or huge files before polars unpacks
+    them into memory.
     """
     total = 0
     try:
@@ -155,7 +151,8 @@ def _gzip_problem(file: str, _changed: int, _size: int) -> str | None:
             while chunk := opened.read(1 << 20):
                 total += len(chunk)
                 if total > UNPACKED_CAP:
-                    return f"unpacks to more than {UNPACKED_CAP / 2**30:g} GiB; unpack or split it yourself"
+                    size = f"{UNPACKED_CAP / 2**30:g} GiB"
+                    return f"unpacks to more than {size}; unpack or split it yourself"
     except (OSError, EOFError, zlib.error) as error:
         return f"is damaged gzip ({reason(error)}); fetch or pack it again"
     return None if total else "is empty (0 bytes unpacked)"
@@ -187,12 +184,10 @@ def _header(path: object, file: Path, separator: str) -> list[str]:
     except pl.exceptions.PolarsError as error:
         raise fail(path, f"its first line cannot be read ({reason(error)})") from error
     names = [(cell or "").strip() for cell in cells]
-    for other, spelling in ((";", "semicolons"), ("\t", "tabs"), (",", "commas")):
-        if len(names) == 1 and other in names[0]:
-            raise fail(
-                path,
-                f"seems to be separated by {spelling}; save it with {shown(separator)} between cells",
-            )
+    for mark, spelling in ((";", "semicolons"), ("\t", "tabs"), (",", "commas")):
+        if len(names) == 1 and mark in names[0]:
+            cure = f"save it with {shown(separator)} between cells"
+            raise fail(path, f"seems to be separated by {spelling}; {cure}")
     return names
 
 
@@ -207,12 +202,13 @@ def _is_number(text: str) -> bool:
 def scan_table(
     path: str | Path, allowed: Sequence[str] = TABLE_SUFFIXES
 ) -> tuple[pl.LazyFrame, list[str]]:
-    """A lazy table and its column names; nothing of its rows is read yet.
+    """A lazy table and its column names; none of its rows are read yet.
 
     Cells of text files stay text. A text file whose first line is numbers that are not distinct
-    whole numbers has no header (Solar, Exchange): its columns are then named "0", "1", ... Polars
-    errors appear when it is collected: use `collect`. Raises `InputError` for a missing, empty,
-    damaged, over-wide or unknown file."""
+    integers has no header (Solar, Exchange): its columns are then named "0", "1", ... Errors of
+    polars appear when the table is collected: use `collect`. Raises InputError for a file that is
+    missing, empty, damaged, too wide or of an unknown kind.
+    """
     file = check_file(path, allowed)
     if suffix_of(file) == ".parquet":
         frame = pl.scan_parquet(file)
@@ -237,9 +233,9 @@ def scan_table(
                     path,
                     f"column {index + 1} of {len(names)} has no name; name it in the first line",
                 )
-        twice = [name for name, count in Counter(names).items() if count > 1]
-        if twice:
-            raise fail(path, f"column {shown(twice[0])} appears more than once; rename one")
+        repeated = [name for name, count in Counter(names).items() if count > 1]
+        if repeated:
+            raise fail(path, f"column {shown(repeated[0])} appears more than once; rename one")
     frame = pl.scan_csv(
         file,
         separator=separator,
@@ -252,7 +248,7 @@ def scan_table(
 
 
 def collect(path: object, frame: pl.LazyFrame) -> pl.DataFrame:
-    """Read a lazy table; `InputError` for rows with too many cells, bad encoding and other
+    """Read a lazy table. Raises InputError for rows with too many cells, bad encoding and other
     damage.
     """
     try:
@@ -262,7 +258,7 @@ def collect(path: object, frame: pl.LazyFrame) -> pl.DataFrame:
 
 
 def unreadable(path: object, error: Exception) -> InputError:
-    """What polars said of a table while it read it, as a line that says what to do."""
+    """An error of polars while it read a table, as a line that says what to do."""
     problem = reason(error)
     if "more fields than defined" in problem:
         return fail(
@@ -275,17 +271,17 @@ def unreadable(path: object, error: Exception) -> InputError:
 
 
 def numbers(column: pl.Series) -> tuple[np.ndarray, np.ndarray]:
-    """A column (n,) as float64 (missing and infinite = NaN), and as booleans which cells are not
-    numbers at all.
+    """A column (n,) as float64, NaN where missing or infinite, and a mask (n,) of the cells that
+    are not numbers.
 
-    Raises `TypeError` with the name of the type for columns that hold no scalars or dates.
+    Raises TypeError with the name of the type for columns that hold neither numbers nor text.
     """
     kind = column.dtype
     if not (kind == pl.String or kind.is_numeric() or kind == pl.Boolean or kind == pl.Null):
         raise TypeError(str(kind))
     cast = column.cast(pl.Float64, strict=False)
     bad = np.zeros(len(column), dtype=bool)
-    if cast.null_count() > column.null_count():  # most columns are clean, and are spared this
+    if cast.null_count() > column.null_count():  # most columns are clean and skip this
         text = column.cast(pl.String).str.strip_chars()
         missing = text.is_null() | text.str.to_lowercase().is_in(MISSING_WORDS)
         cast = text.cast(pl.Float64, strict=False)

@@ -82,14 +82,14 @@ def check(options: CropOptions) -> None:
         raise InputError("--camera: is empty; give a name or leave it out")
 
 
-def crop(task: Any, options: CropOptions) -> Cropped:
+def crop(options: CropOptions) -> Cropped:
     """The verb `crop`: pictures of all boxes of all frames, crops.csv and crops.png in --output.
 
     Frames that cannot be read are named and counted, and end nothing. Raises InputError for
     options, frames, boxes or a detector that cannot be used, and where no crop comes out; then
     nothing is written."""
     check(options)
-    frames = Frames(options.input, every=options.every)
+    frames = Frames(options.input, stride=options.every)
     output = Path(os.path.realpath(options.output))
     _check_output(output, options)
     boxes = None if options.boxes is None else _boxes(options)
