@@ -226,8 +226,10 @@ def test_splits_by_user_and_time_and_column_are_those_of_plain_loops(tmp_path) -
     assert np.bincount(part).tolist() == [n // 2, n * 3 // 4 - n // 2, n - n * 3 // 4]
     assert rows.time[part == 0].max() <= rows.time[part == 1].min() <= rows.time[part == 1].max()
     assert rows.time[part == 1].max() <= rows.time[part == 2].min()
-    _, _, part = fit(log, schema(split={"column": "part"}))
-    assert [("train", "validation", "test")[code] for code in part] == frame["part"].to_list()
+    for words in ({}, {"train": "Training", "validation": "dev"}):
+        log = saved(tmp_path / "a.csv", frame.with_columns(pl.col("part").replace(words)))
+        _, _, part = fit(log, schema(split={"column": "part"}))
+        assert [("train", "validation", "test")[code] for code in part] == frame["part"].to_list()
 
 
 def test_only_the_training_part_makes_vocabularies_and_rare_values_are_unseen(tmp_path) -> None:
