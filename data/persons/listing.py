@@ -71,7 +71,7 @@ def needed_file(root: Path, name: str, layout: str) -> Path:
 
 
 def _cure(layout: str) -> str:
-    return f"which layout {layout} has; unpack the whole data set"
+    return f"which layout {layout} has; unpack all of the data set"
 
 
 def list_lines(path: Path) -> Iterator[tuple[str, str]]:

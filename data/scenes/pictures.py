@@ -7,12 +7,15 @@ point of the scene; a mask is bool (Y, X), True for what is salient.
 from __future__ import annotations
 
 import os
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from ...base.errors import fail
 from ..formats.pictures import decode_picture, resized, upright
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 Near = Literal["bright", "dark"]
 GREY = 24  # largest mean difference between the channels of a grey picture; JPEG changes them a bit
@@ -44,7 +47,7 @@ def read_depth(
     return np.array(values, np.float32)[None]
 
 
-def _depth_values(path: object, opened: Any) -> tuple[np.ndarray, np.ndarray]:
+def _depth_values(path: object, opened: Image) -> tuple[np.ndarray, np.ndarray]:
     """float32 (Y, X), and where nothing was measured, bool (Y, X)."""
     if opened.mode == "F" or opened.mode.startswith("I"):
         picture = upright(opened.copy(), opened)
@@ -88,7 +91,7 @@ def read_mask(path: str | os.PathLike[str], size: tuple[int, int] | None = None)
     return mask
 
 
-def _mask_values(path: object, opened: Any) -> np.ndarray:
+def _mask_values(path: object, opened: Image) -> np.ndarray:
     if opened.mode == "P":
         place = np.asarray(upright(opened.copy(), opened))
         colours = np.array(opened.getpalette("RGB") or [], dtype=np.int16).reshape(-1, 3)

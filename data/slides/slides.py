@@ -242,6 +242,7 @@ class _PlainImage:
         self.level_dimensions = (self.dimensions,)
 
     def read_region(self, place: tuple[int, int], level: int, size: tuple[int, int]) -> Image.Image:
+        """The region of `size` (width, height) at `place` (x, y); white beyond the image."""
         region = Image.new("RGB", size, (255, 255, 255))
         x, y = place
         box = (
@@ -255,6 +256,7 @@ class _PlainImage:
         return region
 
     def close(self) -> None:
+        """Release the image."""
         self.image.close()
 
 

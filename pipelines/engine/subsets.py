@@ -55,7 +55,7 @@ class BoundedCache(Generic[Item]):
 
 
 def bytes_of(item: object) -> int:
-    """Bytes of the arrays and tensors in an item, which may be nested in dicts, lists and tuples."""
+    """Bytes of the arrays and tensors in an item, at any depth in dicts, lists and tuples."""
     if isinstance(item, np.ndarray | torch.Tensor):
         return item.nbytes
     if isinstance(item, Mapping):
