@@ -10,11 +10,12 @@ import polars as pl
 import pytest
 
 from headwise.base.errors import InputError
+from headwise.data.clicks.cells import task_labels
+from headwise.data.clicks.fit import fit
 from headwise.data.clicks.generate import SCHEMA, write_sample_clicks
-from headwise.data.clicks.interactions import task_labels
 from headwise.data.clicks.layouts import open_log
-from headwise.data.clicks.log import fit
-from headwise.data.clicks.schema import Schema, parse_schema, read_schema, schema_of
+from headwise.data.clicks.schema import Schema, schema_of
+from headwise.data.clicks.schema_file import parse_schema, read_schema
 
 REAL = (
     Path(os.environ.get("HEADWISE_DATA", Path(__file__).parents[3].parent / "shared" / "data"))
@@ -31,6 +32,7 @@ GOOD = "user: u\nitem: i\ntime: t\ncategorical: [u, i]\ntasks: {a: c}\n"
         ("user: u\nitem: i\n", "has no 'tasks'"),
         (GOOD + "numerics: {}", "no key 'numerics'; did you mean 'numeric'"),
         (GOOD.replace("time: t", "time: {column: t, unit: m}"), "unknown unit 'm'"),
+        (GOOD.replace("time: t", "time: {unit: s}"), "time: should be the name of a column"),
         (GOOD + "numeric: [u]", "both categorical and numeric"),
         (GOOD + "numeric: {x: {buckets: 1}}", "buckets must be 2 to"),
         (GOOD + "numeric: {x: {buckets: many}}", "buckets should be int"),
@@ -58,8 +60,8 @@ def test_what_does_not_fit_is_named_on_one_line(tmp_path, text: str, words: str)
 
 def test_the_documented_join_is_read(tmp_path) -> None:
     (tmp_path / "s.yaml").write_text(GOOD + "join: [{table: x.csv, on: u}]")
-    (one,) = read_schema(tmp_path / "s.yaml").join
-    assert (one.table, one.on) == ("x.csv", "u")
+    (join,) = read_schema(tmp_path / "s.yaml").join
+    assert (join.table, join.on) == ("x.csv", "u")
 
 
 def test_a_run_keeps_its_schema(tmp_path) -> None:

@@ -18,20 +18,20 @@ from headwise.data.formats.audio import audio_facts, read_audio, resampled
 
 def tone(rate, seconds=0.7, channels=1):
     t = np.arange(round(rate * seconds)) / rate
-    found = 0.4 * np.sin(2 * np.pi * 440 * t)
-    return np.stack([found] * channels, 1).astype(np.float32)
+    sine = 0.4 * np.sin(2 * np.pi * 440 * t)
+    return np.stack([sine] * channels, 1).astype(np.float32)
 
 
 @pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 44100, 48000, 96000])
 def test_blocks_are_resampled_as_one(rate):
     x = np.random.default_rng(rate).normal(size=3 * rate + 17).astype(np.float32)
-    found = (
+    samples = (
         np.concatenate(list(resampled(iter(np.array_split(x, 7)), rate))) if rate != 16000 else x
     )
     shared = math.gcd(rate, 16000)
     expected = resample_poly(x, 16000 // shared, rate // shared)
-    assert found.shape == expected.shape
-    np.testing.assert_allclose(found, expected, atol=2e-6)
+    assert samples.shape == expected.shape
+    np.testing.assert_allclose(samples, expected, atol=2e-6)
 
 
 @pytest.mark.parametrize(
@@ -49,12 +49,12 @@ def test_blocks_are_resampled_as_one(rate):
 def test_kinds_of_files(tmp_path, suffix, kind, rate, channels):
     path = tmp_path / f"a{suffix}"
     soundfile.write(path, tone(rate, channels=channels), rate, subtype=kind)
-    found = read_audio(path)
-    assert found.dtype == np.float32
-    assert abs(len(found) - 0.7 * 16000) <= 1
+    samples = read_audio(path)
+    assert samples.dtype == np.float32
+    assert abs(len(samples) - 0.7 * 16000) <= 1
     middle = slice(2000, 9000)
     expected = tone(16000)[middle, 0]
-    assert np.abs(found[middle] - expected).max() < (0.05 if kind is None else 0.01)
+    assert np.abs(samples[middle] - expected).max() < (0.05 if kind is None else 0.01)
     facts = audio_facts(path)
     assert (facts.rate, facts.channels) == (rate, channels)
 
@@ -105,15 +105,15 @@ def test_a_stretch(tmp_path):
 
 def test_what_is_no_recording_is_one_line(tmp_path):
     soundfile.write(
-        tmp_path / "whole.flac", np.random.default_rng(0).normal(size=64000) * 0.1, 16000
+        tmp_path / "full.flac", np.random.default_rng(0).normal(size=64000) * 0.1, 16000
     )
-    whole = (tmp_path / "whole.flac").read_bytes()
-    (tmp_path / "cut.flac").write_bytes(whole[: len(whole) // 2])
+    content = (tmp_path / "full.flac").read_bytes()
+    (tmp_path / "cut.flac").write_bytes(content[: len(content) // 2])
     (tmp_path / "text.wav").write_text("this is no sound at all, only text")
     (tmp_path / "empty.wav").write_bytes(b"")
     soundfile.write(tmp_path / "none.wav", np.zeros(0), 16000)
     soundfile.write(tmp_path / "nan.wav", np.array([0.0, np.nan]), 16000, subtype="FLOAT")
-    for name, said in (
+    for name, message in (
         ("cut.flac", "cut off|damaged"),
         ("text.wav", "no recording"),
         ("empty.wav", "empty file"),
@@ -121,7 +121,7 @@ def test_what_is_no_recording_is_one_line(tmp_path):
         ("nan.wav", "not finite"),
         ("missing.wav", "no such file"),
     ):
-        with pytest.raises(InputError, match=said) as caught:
+        with pytest.raises(InputError, match=message) as caught:
             read_audio(tmp_path / name)
         assert "\n" not in str(caught.value)
 

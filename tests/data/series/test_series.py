@@ -169,18 +169,21 @@ def test_utf8_mark_quotes_blank_padding_and_crlf(tmp_path: Path) -> None:
     np.testing.assert_array_equal(panel.series[0].values, [[1.5], [20]])
 
 
-LONG = "unique_id,ds,y,z\n007,2024-01-02,3,30\nb,2024-01-01,5,50\n007,2024-01-01,1,10\nb,2024-01-02,7,70\n"
+LONG = (
+    "unique_id,ds,y,z\n"
+    "007,2024-01-02,3,30\nb,2024-01-01,5,50\n007,2024-01-01,1,10\nb,2024-01-02,7,70\n"
+)
 
 
 def test_long_apart_and_together(tmp_path: Path) -> None:
     path = write(tmp_path / "x.csv", LONG)
-    apart = read_panel(path)
-    assert (apart.layout, apart.channels, [s.name for s in apart.series]) == (
+    separate = read_panel(path)
+    assert (separate.layout, separate.channels, [s.name for s in separate.series]) == (
         "long",
         ("y", "z"),
         ["007", "b"],
     )
-    np.testing.assert_array_equal(apart.series[0].values, [[1, 10], [3, 30]])
+    np.testing.assert_array_equal(separate.series[0].values, [[1, 10], [3, 30]])
     together = read_panel(path, targets=["y"], series="together")
     assert (together.channels, together.series[0].name) == (("007", "b"), "x")
     np.testing.assert_array_equal(together.series[0].values, [[1, 5], [3, 7]])
@@ -264,7 +267,7 @@ def test_as_is_keeps_repeated_and_missing_steps(tmp_path: Path) -> None:
 
 
 def test_frequency_names() -> None:
-    for given_, text in {
+    for name, text in {
         "60m": "1h",
         "7d": "1w",
         "12mo": "1y",
@@ -277,7 +280,7 @@ def test_frequency_names() -> None:
         "1s": "1s",
         "500ms": "500ms",
     }.items():
-        assert parse_frequency(given_).text == text
+        assert parse_frequency(name).text == text
     assert infer_step(np.array(["2024-01-01"], dtype="datetime64[us]")) is None
 
 
@@ -310,8 +313,9 @@ def test_months_off_the_calendar_are_refused(tmp_path: Path) -> None:
 
 def test_reading_does_not_import_torch() -> None:
     code = (
-        "import sys, headwise.data.series.series, headwise.data.series.windows, headwise.data.series.files, "
-        "headwise.data.series.generate, "
-        "headwise.data.catalogue; sys.exit('torch' in sys.modules or 'pooch' in sys.modules)"
+        "import sys, headwise.data.series.series, headwise.data.series.windows; "
+        "import headwise.data.series.files, headwise.data.series.generate; "
+        "import headwise.data.catalogue; "
+        "sys.exit('torch' in sys.modules or 'pooch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -17,16 +17,16 @@ def table(tmp_path, text: str, name: str = "t.csv"):
 
 
 class TestBags:
-    def test_rows_of_a_bag_need_not_lie_together(self, tmp_path) -> None:
+    def test_rows_of_a_bag_need_not_be_adjacent(self, tmp_path) -> None:
         path = table(tmp_path, "1,7,0.5,1\n0,3,2.5,3\n1,7,4.5,5\n0,9,6.5,7\n")
         assert is_bag_table(path)
-        found = read_bag_table(path)
-        assert found.cohort.names == ("7", "3", "9")
-        assert found.cohort.labels == ("1", "0", "0")
-        assert found.cohort.patients == found.cohort.names
-        assert found.offsets.tolist() == [0, 2, 3, 4]
+        bags = read_bag_table(path)
+        assert bags.cohort.names == ("7", "3", "9")
+        assert bags.cohort.labels == ("1", "0", "0")
+        assert bags.cohort.patients == bags.cohort.names
+        assert bags.offsets.tolist() == [0, 2, 3, 4]
         np.testing.assert_array_equal(
-            found.features, np.float32([[0.5, 1], [4.5, 5], [2.5, 3], [6.5, 7]])
+            bags.features, np.float32([[0.5, 1], [4.5, 5], [2.5, 3], [6.5, 7]])
         )
 
     def test_instances_and_labels_stay_with_their_bags(self, tmp_path) -> None:
@@ -59,24 +59,24 @@ class TestBags:
         rows.write_parquet(tmp_path / "p.parquet")
         for path in (named, tmp_path / "g.csv.gz", tmp_path / "p.parquet"):
             assert is_bag_table(path)
-            found = read_bag_table(path)
-            assert found.cohort == plain.cohort
-            np.testing.assert_array_equal(found.features, plain.features)
+            bags = read_bag_table(path)
+            assert bags.cohort == plain.cohort
+            np.testing.assert_array_equal(bags.features, plain.features)
 
     @pytest.mark.parametrize(
-        ("text", "said"),
+        ("text", "message"),
         [
             ("1,4,0.5\n0,4,0.7\n", "bag '4' has the labels '1' and '0'"),
-            ("label,bag,x\n1,4,0.5\n0,5,x\n", "row 2: 'x' is no finite number"),
+            ("label,bag,x\n1,4,0.5\n0,5,x\n", "column 'x', row 2: 'x' is no finite number"),
             ("label,bag,x\n1,4,0.5\n0,5,\n", "is no finite number"),
             ("label,bag,x\n1,4,0.5\n0,,2\n", "row 2: is empty"),
             ("1,2\n1,3\n", "holds no bags"),
         ],
     )
-    def test_mistakes_have_one_line(self, tmp_path, text: str, said: str) -> None:
+    def test_mistakes_have_one_line(self, tmp_path, text: str, message: str) -> None:
         with pytest.raises(InputError) as caught:
             read_bag_table(table(tmp_path, text))
-        assert said in str(caught.value)
+        assert message in str(caught.value)
         assert "\n" not in str(caught.value)
 
     @pytest.mark.parametrize(
@@ -90,30 +90,30 @@ class TestBags:
     def test_real_sets_have_the_sizes_of_their_sources(
         self, real_data, name: str, sizes: tuple[int, ...]
     ) -> None:
-        found = read_bag_table(real_data / "wsi" / "mil" / f"{name}.csv.gz")
-        positive = sum(label == "1" for label in found.cohort.labels)
-        assert (len(found.cohort), *found.features.shape, positive) == sizes
+        bags = read_bag_table(real_data / "wsi" / "mil" / f"{name}.csv.gz")
+        positive = sum(label == "1" for label in bags.cohort.labels)
+        assert (len(bags.cohort), *bags.features.shape, positive) == sizes
 
 
 class TestCohort:
     def test_columns_that_may_be_missing(self, tmp_path) -> None:
         path = table(tmp_path, "slide,label\na,x\nb,y\n")
         assert not is_bag_table(path)
-        found = read_cohort(path)
-        assert (found.names, found.patients) == (("a", "b"), ("a", "b"))
-        assert found.splits == found.mpp == (None, None)
+        cohort = read_cohort(path)
+        assert (cohort.names, cohort.patients) == (("a", "b"), ("a", "b"))
+        assert cohort.splits == cohort.mpp == (None, None)
         path = table(
             tmp_path, "label,slide,patient,split,mpp,stain\nx,a,p,Train,0.25,he\ny,b,q,val,,he\n"
         )
-        found = read_cohort(path)
-        assert (found.patients, found.splits, found.mpp) == (
+        cohort = read_cohort(path)
+        assert (cohort.patients, cohort.splits, cohort.mpp) == (
             ("p", "q"),
             ("train", "validation"),
             (0.25, None),
         )
 
     @pytest.mark.parametrize(
-        ("text", "said"),
+        ("text", "message"),
         [
             ("slide,lable\na,x\n", "no column 'label'; did you mean 'lable'?"),
             ("slide,label\na,x\na,y\n", "slide 'a' is listed more than once"),
@@ -128,10 +128,10 @@ class TestCohort:
             ("slide,label\n", "lists no slides"),
         ],
     )
-    def test_mistakes_have_one_line(self, tmp_path, text: str, said: str) -> None:
+    def test_mistakes_have_one_line(self, tmp_path, text: str, message: str) -> None:
         with pytest.raises(InputError) as caught:
             read_cohort(table(tmp_path, text))
-        assert said in str(caught.value)
+        assert message in str(caught.value)
 
     @pytest.mark.parametrize(
         ("one", "other"), [("train", "validation"), ("train", "test"), ("validation", "test")]
@@ -168,8 +168,8 @@ class TestCohort:
 
     def test_files_are_found_with_and_without_ending(self) -> None:
         files = ["in/a.svs", "in/b/c.d.tiff", "in/e.png"]
-        found = match_files(("a", "c.d.tiff", "f"), files, "labels.csv")
-        assert found == {"a": "in/a.svs", "c.d.tiff": "in/b/c.d.tiff"}
+        matched = match_files(("a", "c.d.tiff", "f"), files, "labels.csv")
+        assert matched == {"a": "in/a.svs", "c.d.tiff": "in/b/c.d.tiff"}
         with pytest.raises(InputError, match="could be"):
             match_files(("a",), ["x/a.svs", "y/a.tiff"], "labels.csv")
         assert match_files(("e",), ["x/a.svs", "y/a.tiff", "e.png"], "labels.csv") == {"e": "e.png"}

@@ -1,4 +1,4 @@
-"""Slides: OpenSlide and the plain image behind one face, micrometres a pixel, damage, lists."""
+"""Slides: OpenSlide and plain images behind one interface, resolution, damage, lists."""
 
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -64,7 +64,7 @@ def test_a_plain_image_is_read_by_pillow(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("region", [1 << 26, 60_000])
-def test_a_thumbnail_is_the_slide_made_small_whole_or_in_bands(
+def test_a_thumbnail_is_the_slide_made_small_at_once_or_in_bands(
     pyramid, region, monkeypatch
 ) -> None:
     monkeypatch.setattr(wsi, "REGION_PIXELS", region)
@@ -76,8 +76,8 @@ def test_a_thumbnail_is_the_slide_made_small_whole_or_in_bands(
             Image.fromarray(gradient(700, 500)).resize((100, 71), Image.Resampling.BOX)
         )
         assert np.abs(picture.astype(int) - expected)[:, :30].mean() < 12
-        whole, factor = slide.thumbnail(5000)
-        assert (whole.shape, factor) == ((500, 700, 3), 1.0)
+        full, factor = slide.thumbnail(5000)
+        assert (full.shape, factor) == ((500, 700, 3), 1.0)
 
 
 def quarters(width: int, height: int) -> np.ndarray:
@@ -150,7 +150,7 @@ class TestMicrometres:
             assert slide.mpp == pytest.approx(0.5, rel=1e-4)
             assert slide.scale(2.0) == pytest.approx(4.0, rel=1e-4)
 
-    def test_a_file_without_them_asks_and_takes_what_is_given(self, tmp_path) -> None:
+    def test_a_file_without_them_asks_for_mpp_and_uses_it(self, tmp_path) -> None:
         path = tmp_path / "a.png"
         Image.fromarray(gradient(300, 200)).save(path)
         assert Slide(path).mpp is None
@@ -176,8 +176,8 @@ class TestDamage:
             "empty.tiff": "neither",
             "no.svs": "no such",
         }
-        for name, said in reasons.items():
-            with pytest.raises(InputError, match=said) as caught:
+        for name, message in reasons.items():
+            with pytest.raises(InputError, match=message) as caught:
                 Slide(tmp_path / name).size  # noqa: B018
             assert "\n" not in str(caught.value)
 
@@ -207,11 +207,11 @@ class TestDamage:
 def test_a_slide_travels_closed_and_threads_share_it(pyramid) -> None:
     slide = Slide(pyramid, mpp=1.0)
     assert slide.size == (700, 500)
-    other = pickle.loads(pickle.dumps(slide))
-    assert "_open" not in other.__dict__
+    copy = pickle.loads(pickle.dumps(slide))
+    assert "_open" not in copy.__dict__
     places = [(x, y) for x in range(0, 600, 50) for y in range(0, 400, 50)]
     with ThreadPoolExecutor(4) as pool:
-        regions = list(pool.map(lambda p: other.read(*p, (50, 50), (50, 50)), places))
+        regions = list(pool.map(lambda p: copy.read(*p, (50, 50), (50, 50)), places))
     for (x, y), region in zip(places, regions):
         np.testing.assert_array_equal(region, gradient(700, 500)[y : y + 50, x : x + 50])
     slide.close()
@@ -263,10 +263,10 @@ class TestRealSlides:
                 Slide(real_data / "wsi" / "slides" / name).size  # noqa: B018
 
     def test_two_files_of_a_dicom_series_are_one_slide(self, real_data) -> None:
-        found = list_slides(real_data / "wsi" / "slides" / "openslide_fixtures")
-        assert [path for path in found if path.endswith(".dcm")] == [
+        files = list_slides(real_data / "wsi" / "slides" / "openslide_fixtures")
+        assert [path for path in files if path.endswith(".dcm")] == [
             str(real_data / "wsi" / "slides" / "openslide_fixtures" / "boxes_0.dcm")
         ]
-        with Slide(next(path for path in found if path.endswith(".dcm"))) as slide:
+        with Slide(next(path for path in files if path.endswith(".dcm"))) as slide:
             assert (slide.reader, slide.mpp) == ("openslide", 0.499)
             assert slide.read(0, 0, slide.size, slide.size).std() > 0

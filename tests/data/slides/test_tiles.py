@@ -53,9 +53,9 @@ def test_magnification_and_overlap(slide) -> None:
 @pytest.mark.parametrize(("batch", "threads"), [(1, 1), (7, 2), (64, 3), (1000, 4)])
 def test_every_tile_comes_once_and_in_order(slide, batch: int, threads: int) -> None:
     grid = tile_grid(slide, tile=64)
-    found = list(TileReader(slide, grid, batch=batch, threads=threads))
-    assert np.concatenate([rows for rows, _, _ in found]).tolist() == list(range(len(grid)))
-    tiles = np.concatenate([tiles for _, tiles, _ in found])
+    batches = list(TileReader(slide, grid, batch=batch, threads=threads))
+    assert np.concatenate([rows for rows, _, _ in batches]).tolist() == list(range(len(grid)))
+    tiles = np.concatenate([tiles for _, tiles, _ in batches])
     for (x, y), tile in zip(grid.coords, tiles):
         np.testing.assert_array_equal(tile, slide.read(x, y, (64, 64), (64, 64)))
 
@@ -105,10 +105,10 @@ class TestFeatureFiles:
         write_features(
             tmp_path / "a.h5", features, coords, {"patch_size_level0": 512, "encoder": "x"}
         )
-        found = read_features(tmp_path / "a.h5")
-        np.testing.assert_array_equal(found.features, features.astype(np.float32))
-        np.testing.assert_array_equal(found.coords, coords)
-        assert (found.extent, found.attributes["encoder"]) == (512, "x")
+        stored = read_features(tmp_path / "a.h5")
+        np.testing.assert_array_equal(stored.features, features.astype(np.float32))
+        np.testing.assert_array_equal(stored.coords, coords)
+        assert (stored.extent, stored.attributes["encoder"]) == (512, "x")
         write_features(
             tmp_path / "b.h5", features, coords, {"patch_size_level0": 512, "encoder": "x"}
         )
@@ -137,11 +137,11 @@ class TestFeatureFiles:
             file["slide_1/feat"], file["slide_1/coords"] = features, coords
             file["slide_1"].attrs["label"] = 1
         for name in ("trident", "clam", "bare", "acmil"):
-            found = read_features(tmp_path / f"{name}.h5", slide="slide_1")
-            assert found.features.shape == (4, 6), name
-            assert found.features.dtype == np.float32
-            assert found.extent == 512, name
-            np.testing.assert_array_equal(found.coords, coords)
+            stored = read_features(tmp_path / f"{name}.h5", slide="slide_1")
+            assert stored.features.shape == (4, 6), name
+            assert stored.features.dtype == np.float32
+            assert stored.extent == 512, name
+            np.testing.assert_array_equal(stored.coords, coords)
 
     def test_mistakes_have_one_line(self, tmp_path) -> None:
         import h5py
@@ -155,7 +155,7 @@ class TestFeatureFiles:
             file["features"], file["coords"] = np.ones((3, 2)), np.ones((2, 2))
         with h5py.File(tmp_path / "nan.h5", "w") as file:
             file["features"] = np.array([[1.0, np.nan]])
-        said = {
+        messages = {
             "text": "no readable HDF5",
             "empty": "no data set",
             "text-features": "should be numbers",
@@ -163,7 +163,7 @@ class TestFeatureFiles:
             "nan": "not finite",
             "missing": "no such",
         }
-        for name, reason in said.items():
-            with pytest.raises(InputError, match=reason) as caught:
+        for name, message in messages.items():
+            with pytest.raises(InputError, match=message) as caught:
                 read_features(tmp_path / f"{name}.h5")
             assert "\n" not in str(caught.value)

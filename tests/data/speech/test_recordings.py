@@ -19,8 +19,14 @@ from headwise.data.speech.generate import write_digit_strings, write_sample_spee
 from headwise.data.speech.log_mel import log_mel, mel_filters
 from headwise.data.speech.recordings import list_speech, write_manifest
 from headwise.data.speech.tokens import END, START, TextTokens, read_tokens, train_tokens
-from headwise.data.speech.transcripts import FORMATS, Segment, Word, read_textgrid, written
-from headwise.data.speech.voice_activity import speech_share, speech_spans, windows
+from headwise.data.speech.transcripts import (
+    FORMATS,
+    Segment,
+    Word,
+    format_transcript,
+    read_textgrid,
+)
+from headwise.data.speech.voice_activity import speech_share, speech_spans, speech_windows
 
 WORDS = (Word("hello", 0.1, 0.5, 0.9), Word("<b>", 0.5, 0.8), Word("world", 2.9, 3.0, 0.5))
 SEGMENTS = (Segment(0.0, 3.0, "hello <b> world", WORDS),)
@@ -41,39 +47,39 @@ def test_filters_are_the_published_ones(real_data):
 
 def test_features_of_a_tone_lie_in_its_band():
     t = np.arange(RATE) / RATE
-    found = log_mel(np.sin(2 * np.pi * 1000 * t).astype(np.float32))
-    assert found.shape == (80, 100)
-    assert float(found.max() - found.min()) <= 2.0 + 1e-5  # eight decades, divided by four
+    features = log_mel(np.sin(2 * np.pi * 1000 * t).astype(np.float32))
+    assert features.shape == (80, 100)
+    assert float(features.max() - features.min()) <= 2.0 + 1e-5  # eight decades, divided by four
     band = int(mel_filters(80)[:, round(1000 / 40)].argmax())
-    assert int(found[:, 50].argmax()) == band
+    assert int(features[:, 50].argmax()) == band
     assert log_mel(np.zeros(10, np.float32)).shape[0] == 80
     assert log_mel(np.zeros(RATE, np.float32), frames=3000).shape == (80, 3000)
 
 
 def test_utterances_of_a_folder_and_manifests(sample, tmp_path):
-    every = list_speech(sample)
-    assert len(every) == 12
-    assert {one.part for one in every} == {"train", "validation", "test"}
-    one = every[0]
-    assert one.text == " ".join(word.text for word in one.words)
-    assert one.words[-1].end <= len(one.samples()) / RATE
+    utterances = list_speech(sample)
+    assert len(utterances) == 12
+    assert {utterance.part for utterance in utterances} == {"train", "validation", "test"}
+    utterance = utterances[0]
+    assert utterance.text == " ".join(word.text for word in utterance.words)
+    assert utterance.words[-1].end <= len(utterance.samples()) / RATE
     for name in ("a", "b", "c"):
         (tmp_path / f"{name}.wav").write_bytes((sample / "generated-001.wav").read_bytes())
     (tmp_path / "a.txt").write_text("seven eight\n")
     (tmp_path / "b.TextGrid").write_text(
-        written("TextGrid", "b.wav", 3.0, SEGMENTS), encoding="utf-8"
+        format_transcript("TextGrid", "b.wav", 3.0, SEGMENTS), encoding="utf-8"
     )
-    found = list_speech(tmp_path)
-    assert [one.name for one in found] == ["a.wav", "b.wav", "c.wav"]
-    assert [one.text for one in found] == ["seven eight", "hello <b> world", None]
-    assert found[1].words[0] == Word("hello", 0.1, 0.5)
+    listed = list_speech(tmp_path)
+    assert [utterance.name for utterance in listed] == ["a.wav", "b.wav", "c.wav"]
+    assert [utterance.text for utterance in listed] == ["seven eight", "hello <b> world", None]
+    assert listed[1].words[0] == Word("hello", 0.1, 0.5)
     (tmp_path / "m.csv").write_text("path,transcript,start,end\na.wav,one,0.1,0.4\n")
-    one = list_speech(tmp_path / "m.csv")[0]
-    assert (one.name, one.text, len(one.samples())) == ("a.wav@0.10", "one", 4800)
+    utterance = list_speech(tmp_path / "m.csv")[0]
+    assert (utterance.name, utterance.text, len(utterance.samples())) == ("a.wav@0.10", "one", 4800)
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("{", "line 1 is no JSON"),
         ("[1]", "is no object"),
@@ -84,23 +90,23 @@ def test_utterances_of_a_folder_and_manifests(sample, tmp_path):
         ('{"audio": "a.wav", "words": [["a", 1]]}', "words must be"),
     ],
 )
-def test_bad_manifests_are_one_line(tmp_path, line, said):
+def test_bad_manifests_are_one_line(tmp_path, line, message):
     (tmp_path / "m.jsonl").write_text(line + "\n")
-    with pytest.raises(InputError, match=said) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         list_speech(tmp_path / "m.jsonl")
     assert "\n" not in str(caught.value)
 
 
 def test_every_format(tmp_path):
-    found = {kind: written(kind, "a b.wav", 3.0, SEGMENTS) for kind in FORMATS}
-    assert json.loads(found["json"])["segments"][0]["words"][0]["confidence"] == 0.9
-    assert found["srt"].startswith(
+    files = {kind: format_transcript(kind, "a b.wav", 3.0, SEGMENTS) for kind in FORMATS}
+    assert json.loads(files["json"])["segments"][0]["words"][0]["confidence"] == 0.9
+    assert files["srt"].startswith(
         "1\n00:00:00,100 --> 00:00:00,800\nhello <b>\n\n2\n00:00:02,900 --> 00:00:03,000\n"
     )
-    assert found["vtt"].startswith("WEBVTT\n\n00:00:00.100 --> 00:00:00.800\nhello &lt;b&gt;\n")
-    assert found["tsv"].splitlines()[1] == "100\t500\thello"
-    assert found["ctm"].splitlines()[0] == "a_b 1 0.100 0.400 hello 0.900"
-    (tmp_path / "a.TextGrid").write_text(found["TextGrid"], encoding="utf-8")
+    assert files["vtt"].startswith("WEBVTT\n\n00:00:00.100 --> 00:00:00.800\nhello &lt;b&gt;\n")
+    assert files["tsv"].splitlines()[1] == "100\t500\thello"
+    assert files["ctm"].splitlines()[0] == "a_b 1 0.100 0.400 hello 0.900"
+    (tmp_path / "a.TextGrid").write_text(files["TextGrid"], encoding="utf-8")
     back = read_textgrid(tmp_path / "a.TextGrid")
     assert [(word.text, word.start, word.end) for word in back] == [
         (w.text, w.start, w.end) for w in WORDS
@@ -111,9 +117,9 @@ def test_every_format(tmp_path):
     (tmp_path / "b.TextGrid").write_text("no grid")
     with pytest.raises(InputError, match="cannot be read as a TextGrid"):
         read_textgrid(tmp_path / "b.TextGrid")
-    assert written("TextGrid", "a.wav", 1.0, ()).count("text =") == 1
+    assert format_transcript("TextGrid", "a.wav", 1.0, ()).count("text =") == 1
     with pytest.raises(ValueError, match="not as 'doc'"):
-        written("doc", "a", 1.0, ())
+        format_transcript("doc", "a", 1.0, ())
 
 
 @pytest.mark.real_data
@@ -138,16 +144,20 @@ def test_speech_is_where_sound_is():
     assert len(share) == 2000
     assert share[150:440].min() > 0.9
     assert share[460:590].max() < 0.1
-    cut = windows(x)
+    cut = speech_windows(x)
     assert cut == [
         (pytest.approx(1.8, abs=0.03), pytest.approx(21.2, abs=0.03)),
         (pytest.approx(23.8, abs=0.03), pytest.approx(38.2, abs=0.03)),
     ]
-    assert windows(x[: 20 * RATE]) == [(0.0, 20.0)]
-    assert windows(np.zeros(5 * RATE, np.float32)) == windows(np.zeros(0, np.float32)) == []
-    whole = windows(0.1 * generator.standard_normal(70 * RATE).astype(np.float32))
-    assert all(stop - start <= 30 for start, stop in whole)
-    assert (whole[0][0], whole[-1][1]) == (0.0, 70.0)
+    assert speech_windows(x[: 20 * RATE]) == [(0.0, 20.0)]
+    assert (
+        speech_windows(np.zeros(5 * RATE, np.float32))
+        == speech_windows(np.zeros(0, np.float32))
+        == []
+    )
+    cut_anyway = speech_windows(0.1 * generator.standard_normal(70 * RATE).astype(np.float32))
+    assert all(stop - start <= 30 for start, stop in cut_anyway)
+    assert (cut_anyway[0][0], cut_anyway[-1][1]) == (0.0, 70.0)
 
 
 @pytest.mark.parametrize("kind", ["characters", "bpe"])
@@ -194,9 +204,9 @@ def test_digit_strings_have_exact_times(real_data, tmp_path):
     home = write_digit_strings(
         real_data / "speech" / "fsdd" / "recordings", tmp_path / "d", strings=4, seed=3
     )
-    for one in list_speech(home):
-        sound = read_audio(one.file)
-        for before, after in pairwise(one.words):
+    for utterance in list_speech(home):
+        sound = read_audio(utterance.file)
+        for before, after in pairwise(utterance.words):
             gap = sound[
                 round(before.end * RATE) + 2 : round(after.start * RATE) - 2
             ]  # times have four decimals
@@ -307,7 +317,7 @@ def test_loudness_of_a_long_recording_is_that_of_its_blocks(monkeypatch):
 def test_times_beyond_an_hour_are_written_in_every_format(tmp_path):
     words = (Word("late", 3723.25, 3723.75), Word("later", 36_000.5, 36_001.0))
     segments = [Segment(3723.25, 36_001.0, "late later", words)]
-    found = {kind: written(kind, "a.wav", 36_002.0, segments) for kind in FORMATS}
+    found = {kind: format_transcript(kind, "a.wav", 36_002.0, segments) for kind in FORMATS}
     assert "01:02:03,250 --> 01:02:03,750\nlate\n" in found["srt"]
     assert "10:00:00,500 --> 10:00:01,000\nlater\n" in found["srt"]
     assert "10:00:00.500 --> 10:00:01.000\nlater\n" in found["vtt"]
