@@ -311,7 +311,7 @@ def test_mistakes(name: str, options: dict) -> None:
         build_attention(name, WIDTH, hedas=3)
 
 
-def test_every_row_is_whole() -> None:
+def test_every_row_is_complete() -> None:
     for name, row in ATTENTION.items():
         assert row.fits in ("any tokens", "sequence", "grid"), name
         assert all(row[:6]), name
