@@ -63,7 +63,7 @@ def rows(path: Path) -> pl.DataFrame:
 
 def test_the_sample_is_the_same_each_time(trained, tmp_path):
     task, path = trained
-    again = task.write_sample(tmp_path)
+    again = task.load().write_sample(tmp_path)
     files = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.is_file())
     assert again.relative_to(tmp_path) == sample_of(path).relative_to(path / "sample")
     for file in files:
@@ -272,9 +272,9 @@ def test_the_export_gives_the_same(trained, headwise, tmp_path):
     assert code == 0, lines
     program = torch.export.load(tmp_path / "model.pt2")
     assert "headwise" not in str(program.graph), "it must open where Headwise is not installed"
-    loaded = load_run(task, str(path))
-    splits = task.open(replace(loaded.options, data=str(sample_of(path))), loaded.spec)
-    arguments, _ = task.sample(loaded.model, splits)
+    loaded = load_run(task.load(), str(path))
+    splits = task.load().open_data(replace(loaded.options, data=str(sample_of(path))), loaded.spec)
+    arguments, _ = task.load().export_example(loaded.model, splits)
     with torch.no_grad():
         torch.testing.assert_close(
             program.module()(*arguments), loaded.model(*arguments), atol=1e-5, rtol=0
@@ -292,10 +292,10 @@ def test_the_onnx_export_gives_the_same(trained, headwise, tmp_path):
     assert len(lines) == 1, "the exporter's chatter is not ours"
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
     graph = session(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
-    loaded = load_run(task, str(path))
-    splits = task.open(replace(loaded.options, data=str(sample_of(path))), loaded.spec)
-    arguments, shapes = task.sample(loaded.model, splits)
-    other = task.other_sample(splits, arguments, shapes)
+    loaded = load_run(task.load(), str(path))
+    splits = task.load().open_data(replace(loaded.options, data=str(sample_of(path))), loaded.spec)
+    arguments, shapes = task.load().export_example(loaded.model, splits)
+    other = task.load().other_export_example(splits, arguments, shapes)
     if shapes is not None:
         assert [x.shape for x in other if x is not None] != [
             x.shape for x in arguments if x is not None
