@@ -217,7 +217,7 @@ def test_learned_agents_read_a_context_without_keys_as_nothing() -> None:
 
 
 def test_mistakes() -> None:
-    with pytest.raises(ValueError, match="no square number"):
+    with pytest.raises(ValueError, match="is not a square"):
         GridAgentAttention(8, agents=5)
     with pytest.raises(ValueError, match="at least one agent"):
         AgentAttention(8, agents=0)

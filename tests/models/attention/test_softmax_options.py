@@ -128,7 +128,7 @@ def test_mistakes() -> None:
         SoftmaxAttention(12, heads=4, positions="rotary")
     with pytest.raises(ValueError, match="must be even"):
         rotary(torch.zeros(1, 1, 2, 3))
-    with pytest.raises(ValueError, match="no square grid"):
+    with pytest.raises(ValueError, match="do not form a square grid"):
         grid_of("X", 12, None)
     with pytest.raises(ValueError, match="does not hold"):
         grid_of("X", 12, (2, 5))

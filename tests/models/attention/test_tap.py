@@ -121,7 +121,7 @@ def test_tap_attention_is_attention_of_pooled_tokens() -> None:
     )
     found = tap.readouts(x, mask=mask, size=SIZE, want=("column_mass",))
     torch.testing.assert_close(found.column_mass, plain.weights(inner, mask=mask).sum(2))
-    with pytest.raises(ValueError, match="no square grid"):
+    with pytest.raises(ValueError, match="do not form a square grid"):
         tap(x)
     with pytest.raises(ValueError, match="no grid"):
         tap.packed(x[0], torch.tensor([0, 35]))
