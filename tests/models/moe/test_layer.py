@@ -173,11 +173,11 @@ def test_one_expert_is_the_dense_network_and_all_are_the_soft_mixture() -> None:
     x = torch.randn(2, 6, 8, dtype=FLOAT64)
     single = MoE(8, 12, experts=1, active=1).double()
     torch.testing.assert_close(
-        single(x), single.experts.every(x)[..., 0, :], rtol=1e-12, atol=1e-12
+        single(x), single.experts.all_outputs(x)[..., 0, :], rtol=1e-12, atol=1e-12
     )
     soft = MoE(8, 12, experts=3, active=3).double()
     p = soft.router.logits(x).softmax(-1)
-    expected = torch.einsum("bne,bned->bnd", p, soft.experts.every(x))
+    expected = torch.einsum("bne,bned->bnd", p, soft.experts.all_outputs(x))
     torch.testing.assert_close(soft(x), expected, rtol=1e-12, atol=1e-12)
 
 

@@ -38,7 +38,7 @@ def test_multi_gate_is_the_sum_by_loops() -> None:
 def test_extraction_is_the_sum_by_loops() -> None:
     torch.manual_seed(1)
     model, x = (
-        LayeredExtraction(5, 2, depth=2, own=2, common=3).double(),
+        LayeredExtraction(5, 2, depth=2, per_task=2, shared=3).double(),
         torch.randn(4, 5, dtype=FLOAT64),
     )
     inputs = [x[0]] * 3
