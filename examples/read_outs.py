@@ -33,10 +33,10 @@ with torch.no_grad():
 print(f"accuracy on {len(test)} digits: {right:.3f}")
 
 # %% Queries and keys of each layer, as the mechanism itself makes them.
-kept = []
+projections = []
 hooks = [
     layer.mixer.register_forward_pre_hook(
-        lambda mixer, given: kept.append(mixer.project(given[0], given[0]))
+        lambda mixer, inputs: projections.append(mixer.project(inputs[0], inputs[0]))
     )
     for layer in model.encoder.layers
 ]
@@ -47,7 +47,7 @@ for hook in hooks:
 
 # %% One pass a layer gives all read-outs; the share of attention that lands on ink (bright pixels).
 ink = x[test[:16]].flatten(1) > 0
-for i, (query, key, _) in enumerate(kept):
+for i, (query, key, _) in enumerate(projections):
     stats = attention_stats(query, key, want=("entropy", "key_mass", "column_mass"), keys=ink)
     assert stats.entropy is not None
     assert stats.key_mass is not None
@@ -57,6 +57,6 @@ for i, (query, key, _) in enumerate(kept):
     )
 
 # %% Rollout: what reaches the centre token through all layers, drawn with characters.
-row = rollout_row([(query, key) for query, key, _ in kept], start=36)[0].view(8, 8)
+row = rollout_row([(query, key) for query, key, _ in projections], start=36)[0].view(8, 8)
 for line in (row / row.max() * 9).long().tolist():
     print(" ".join(str(value) for value in line))

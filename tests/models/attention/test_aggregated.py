@@ -30,7 +30,7 @@ def bins_of(cells: int, count: int) -> list[list[int]]:
 
 
 def formula(
-    model: AggregatedAttention, x: Tensor, size: tuple[int, int], there: list[bool]
+    model: AggregatedAttention, x: Tensor, size: tuple[int, int], present: list[bool]
 ) -> Tensor:
     """One image x (N, D) by loops over heads, cells and keys."""
     height, width = size
@@ -41,7 +41,7 @@ def formula(
         across = bins_of(width, max(1, width // model.reduction))
         for rows in down:
             for columns in across:
-                inside = [r * width + c for r in rows for c in columns if there[r * width + c]]
+                inside = [r * width + c for r in rows for c in columns if present[r * width + c]]
                 centre = (sum(rows) / len(rows), sum(columns) / len(columns))
                 if inside:
                     mean = torch.stack([F.gelu(linear(x[n], model.pool)) for n in inside]).mean(0)
@@ -55,7 +55,7 @@ def formula(
         near = []
         for o in range(w * w):
             r, c = row + o // w - w // 2, column + o % w - w // 2
-            if 0 <= r < height and 0 <= c < width and there[r * width + c]:
+            if 0 <= r < height and 0 <= c < width and present[r * width + c]:
                 near.append((o, r * width + c))
         count = max(2, len(near) + len(regions))
         for h in range(model.heads):
@@ -105,7 +105,7 @@ def test_it_equals_the_loops(options: dict, size: tuple[int, int], masked: bool)
         mask = torch.rand(2, count) < 0.6
         mask[0] = False
     expected = torch.stack(
-        [formula(model, row, size, there.tolist()) for row, there in zip(x, mask)]
+        [formula(model, row, size, present.tolist()) for row, present in zip(x, mask)]
     )
     out = model(x, size=size, mask=mask if masked else None)
     torch.testing.assert_close(out, expected, rtol=1e-10, atol=1e-10)
@@ -199,10 +199,10 @@ def test_a_bin_without_cells_is_no_key() -> None:
     assert pooled is not None
     assert pooled[2].tolist() == [[False, True, True, True]]
     assert model._count(mask, pooled, (4, 4), x).flatten()[[0, 15]].tolist() == [3.0, 4.0]
-    other = x.masked_fill(~mask[..., None], 7.0)
-    given = model(x, mask=mask, size=(4, 4))[mask]
+    filled = x.masked_fill(~mask[..., None], 7.0)
+    result = model(x, mask=mask, size=(4, 4))[mask]
     torch.testing.assert_close(
-        model(other, mask=mask, size=(4, 4))[mask], given, rtol=1e-10, atol=1e-10
+        model(filled, mask=mask, size=(4, 4))[mask], result, rtol=1e-10, atol=1e-10
     )
 
 

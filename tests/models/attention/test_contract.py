@@ -121,8 +121,8 @@ def test_a_batch_is_its_rows(name: str, options: dict) -> None:
         make(name, options, torch.float64),
         torch.randn(3, 20, WIDTH, dtype=torch.float64),
     )
-    apart = torch.cat([call(mechanism, row[None]) for row in x])
-    torch.testing.assert_close(call(mechanism, x), apart, rtol=1e-10, atol=1e-10)
+    row_by_row = torch.cat([call(mechanism, row[None]) for row in x])
+    torch.testing.assert_close(call(mechanism, x), row_by_row, rtol=1e-10, atol=1e-10)
 
 
 @every
@@ -145,11 +145,11 @@ def masks(mechanism: Attention, batch: int, count: int) -> dict[str, Tensor]:
         "pairs": (batch, count, count),
         "heads": (batch, mechanism.heads, count, count),
     }
-    made = {kind: torch.rand(shapes[kind]) < 0.6 for kind in mechanism.masks}
-    for mask in made.values():
+    by_kind = {kind: torch.rand(shapes[kind]) < 0.6 for kind in mechanism.masks}
+    for mask in by_kind.values():
         mask[0] = False  # nothing may be attended to
         mask[1, ..., 3] = False
-    return made
+    return by_kind
 
 
 @every
@@ -168,9 +168,9 @@ def test_masks(name: str, options: dict) -> None:
         )
         # Token 3 of row 1 is hidden from the others: what it holds changes nothing but its own
         # output.
-        other = x.detach().clone()
-        other[1, 3] = 50 * torch.randn(WIDTH)
-        changed = call(mechanism, other, mask=mask)
+        hidden_changed = x.detach().clone()
+        hidden_changed[1, 3] = 50 * torch.randn(WIDTH)
+        changed = call(mechanism, hidden_changed, mask=mask)
         keep = torch.arange(12) != 3
         torch.testing.assert_close(
             changed[1, keep], out[1, keep].detach(), rtol=1e-9, atol=1e-9, msg=kind
@@ -227,7 +227,9 @@ def test_gradients(name: str, options: dict) -> None:
     mechanism = make(name, options, torch.float64)
     x = torch.randn(2, 6, WIDTH, dtype=torch.float64, requires_grad=True)
     if not mechanism.straight_through:
-        assert torch.autograd.gradcheck(lambda given: call(mechanism, given), (x,), fast_mode=True)
+        assert torch.autograd.gradcheck(
+            lambda tokens: call(mechanism, tokens), (x,), fast_mode=True
+        )
     mechanism.train()
     out = call(mechanism, x)
     loss = out.square().sum() + (0 if mechanism.auxiliary is None else mechanism.auxiliary)
@@ -279,12 +281,12 @@ def test_kept_and_copied(name: str, options: dict) -> None:
     mechanism, x = make(name, options), torch.randn(2, 9, WIDTH)
     out = call(mechanism, x)
     assert torch.equal(call(mechanism, x), out)
-    other = make(name, options)
+    loaded = make(name, options)
     with torch.no_grad():
-        for parameter in other.parameters():
+        for parameter in loaded.parameters():
             parameter.add_(1.0)
-    other.load_state_dict(mechanism.state_dict())
-    torch.testing.assert_close(call(other, x), out)
+    loaded.load_state_dict(mechanism.state_dict())
+    torch.testing.assert_close(call(loaded, x), out)
     call(mechanism.train(), x)
     torch.testing.assert_close(call(copy.deepcopy(mechanism).eval(), x), call(mechanism.eval(), x))
 

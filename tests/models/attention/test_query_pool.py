@@ -82,8 +82,8 @@ def test_induced_attention_equals_the_loop() -> None:
         )
         out = model(x, context, mask=mask)[b]
         torch.testing.assert_close(out, linear(mixed, model.out), rtol=1e-10, atol=1e-10)
-    whole = context.flatten(0, 1)
-    torch.testing.assert_close(model.packed(x, whole, torch.tensor([0, 7, 14])), model(x, context))
+    packed = context.flatten(0, 1)
+    torch.testing.assert_close(model.packed(x, packed, torch.tensor([0, 7, 14])), model(x, context))
 
 
 def test_one_query_gives_every_token_the_same() -> None:

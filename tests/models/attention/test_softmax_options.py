@@ -38,12 +38,12 @@ def formula(model: SoftmaxAttention, x: Tensor, context: Tensor, mask: Tensor) -
         if model.rotary:
             q, k = turned(q), turned(k)
         for i in range(len(x)):
-            seen = [j for j in range(len(context)) if mask[i, j]]
+            visible = [j for j in range(len(context)) if mask[i, j]]
             if model.causal:
-                seen = [j for j in seen if j <= i + len(context) - len(x)]
-            if seen:
-                weight = torch.softmax(torch.stack([q[i] @ k[j] / size**0.5 for j in seen]), 0)
-                out[i, h] = sum(w * v[j] for w, j in zip(weight, seen))
+                visible = [j for j in visible if j <= i + len(context) - len(x)]
+            if visible:
+                weight = torch.softmax(torch.stack([q[i] @ k[j] / size**0.5 for j in visible]), 0)
+                out[i, h] = sum(w * v[j] for w, j in zip(weight, visible))
     return out.flatten(1) @ model.out.weight.t() + model.out.bias
 
 

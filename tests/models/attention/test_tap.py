@@ -17,7 +17,7 @@ from headwise.models.attention.tap import TAPAttention, TokenAwarePooling
 SIZE = (5, 7)
 
 
-def pooled(x: Tensor, apart: int, pad: str, mask: Tensor | None = None) -> Tensor:
+def pooled(x: Tensor, distance: int, pad: str, mask: Tensor | None = None) -> Tensor:
     """Mean of 3 x 3 cells that far apart, cell by cell: (B, Y, X, D)."""
     batch, height, width, _ = x.shape
     out = torch.zeros_like(x)
@@ -25,12 +25,12 @@ def pooled(x: Tensor, apart: int, pad: str, mask: Tensor | None = None) -> Tenso
         for y in range(height):
             for i in range(width):
                 cells = [
-                    x[b, y + u * apart, i + v * apart]
+                    x[b, y + u * distance, i + v * distance]
                     for u in (-1, 0, 1)
                     for v in (-1, 0, 1)
-                    if 0 <= y + u * apart < height
-                    and 0 <= i + v * apart < width
-                    and (mask is None or mask[b, y + u * apart, i + v * apart])
+                    if 0 <= y + u * distance < height
+                    and 0 <= i + v * distance < width
+                    and (mask is None or mask[b, y + u * distance, i + v * distance])
                 ]
                 count = 9 if pad == "zero" else max(len(cells), 1)
                 out[b, y, i] = sum(cells, torch.zeros_like(x[b, y, i])) / count
@@ -54,8 +54,8 @@ def test_pooling_is_the_weighted_sum_of_dilated_means(pad: str, masked: bool) ->
     assert shares.std() > 0.01
     grid = x.view(2, *SIZE, 6)
     square = None if mask is None else mask.view(2, *SIZE)
-    pools = [grid, *(pooled(grid, apart, pad, square) for apart in (1, 2, 3))]
-    expected = sum(shares[..., s, None] * each for s, each in enumerate(pools))
+    pools = [grid, *(pooled(grid, distance, pad, square) for distance in (1, 2, 3))]
+    expected = sum(shares[..., s, None] * result for s, result in enumerate(pools))
     torch.testing.assert_close(pool(x, SIZE, mask).view_as(grid), expected, rtol=1e-10, atol=1e-12)
 
 
@@ -99,9 +99,9 @@ def test_pooling_commutes_with_flips_if_its_convolutions_do() -> None:
 def test_masked_cells_have_no_part_and_gradients_are_right() -> None:
     pool, x = pooling(3)
     mask = torch.rand(2, 35) < 0.6
-    other = torch.where(mask[..., None], x, 100.0)
+    filled = torch.where(mask[..., None], x, 100.0)
     torch.testing.assert_close(
-        pool(other, SIZE, mask)[mask], pool(x, SIZE, mask)[mask], rtol=0, atol=0
+        pool(filled, SIZE, mask)[mask], pool(x, SIZE, mask)[mask], rtol=0, atol=0
     )
     small = torch.randn(1, 6, 6, dtype=torch.float64, requires_grad=True)
     allowed = torch.tensor([[True, True, False, True, True, True]])
@@ -119,8 +119,8 @@ def test_tap_attention_is_attention_of_pooled_tokens() -> None:
     torch.testing.assert_close(
         tap.weights(x, mask=mask, size=SIZE), plain.weights(inner, mask=mask)
     )
-    found = tap.readouts(x, mask=mask, size=SIZE, want=("column_mass",))
-    torch.testing.assert_close(found.column_mass, plain.weights(inner, mask=mask).sum(2))
+    stats = tap.readouts(x, mask=mask, size=SIZE, want=("column_mass",))
+    torch.testing.assert_close(stats.column_mass, plain.weights(inner, mask=mask).sum(2))
     with pytest.raises(ValueError, match="do not form a square grid"):
         tap(x)
     with pytest.raises(ValueError, match="no grid"):
@@ -144,13 +144,13 @@ def written_out(maps: Tensor, threshold: float) -> Tensor:
     """The loss of maps (B, N, M), one cosine at a time."""
     cosines = []
     limit = threshold / maps.shape[2]
-    for each in maps:
-        mean = each.mean(0)
+    for weights in maps:
+        mean = weights.mean(0)
         mean = torch.where(mean > limit, mean, 0.0)
-        for row in each:
-            kept = torch.where(row > limit, row, 0.0)
-            norm = kept.norm() * mean.norm()
-            cosines.append(kept @ mean / norm if norm > 0 else torch.zeros_like(norm))
+        for row in weights:
+            large = torch.where(row > limit, row, 0.0)
+            norm = large.norm() * mean.norm()
+            cosines.append(large @ mean / norm if norm > 0 else torch.zeros_like(norm))
     return torch.stack(cosines).mean()
 
 
@@ -178,11 +178,11 @@ def test_diversification_at_its_ends() -> None:
     same = torch.full((1, 8, 8), 0.02, dtype=torch.float64)
     same[:, :, :2] = 0.44
     assert abs(diversification_loss(*heads_of(same), scale=1.0) - 1.0) < 1e-9
-    even, own = (
+    even, different = (
         torch.full((1, 8, 8), 1 / 8, dtype=torch.float64),
         torch.eye(8, dtype=torch.float64)[None],
     )
-    for maps in (even, own):
+    for maps in (even, different):
         query, key = heads_of(maps)
         query.requires_grad_()
         loss = diversification_loss(query, key, scale=1.0)
@@ -196,13 +196,13 @@ def test_diversification_of_a_batch_is_that_of_its_items_and_padding_is_nothing(
         torch.randn(1, 2, 6, 4, dtype=torch.float64),
         torch.randn(1, 2, 6, 4, dtype=torch.float64),
     )
-    one = diversification_loss(3 * query, key)
-    assert one > 0.1
+    peaked = diversification_loss(3 * query, key)
+    assert peaked > 0.1
     double = diversification_loss(3 * query.expand(2, -1, -1, -1), key.expand(2, -1, -1, -1))
-    torch.testing.assert_close(one, double)
+    torch.testing.assert_close(peaked, double)
     longer = [torch.cat([3 * t, 9 * torch.randn(1, 2, 5, 4)], 2) for t in (query, key / 3)]
     mask = torch.arange(11)[None] < 6
-    torch.testing.assert_close(diversification_loss(*longer, mask=mask, queries=mask), one)
+    torch.testing.assert_close(diversification_loss(*longer, mask=mask, queries=mask), peaked)
     nothing = diversification_loss(query, key, mask=torch.zeros(1, 6, dtype=torch.bool))
     assert nothing == 0
 
@@ -238,8 +238,8 @@ def test_a_mechanism_leaves_the_loss_in_training_only(name: str) -> None:
     torch.testing.assert_close(auxiliary_loss(mechanism), expected)
     gradient = torch.autograd.grad(auxiliary_loss(mechanism), mechanism.query.weight)[0]
     assert gradient.abs().max() > 0
-    other = torch.where(mask[..., None], x, 50.0)
-    mechanism(other, mask=mask)
+    filled = torch.where(mask[..., None], x, 50.0)
+    mechanism(filled, mask=mask)
     torch.testing.assert_close(auxiliary_loss(mechanism), expected)
     torch.testing.assert_close(mechanism.eval()(x, mask=mask), out)
     assert auxiliary_loss(mechanism) is None
@@ -253,12 +253,12 @@ def test_read_outs_of_a_mechanism(options: dict) -> None:
     mask, keys = torch.rand(2, 9) < 0.7, torch.rand(2, 9) < 0.5
     weights = attention.weights(x, context, mask=mask)
     want = ("output", "entropy", "column_mass", "key_mass", "class_row")
-    found = attention.readouts(x, context, mask=mask, want=want, keys=keys)
-    torch.testing.assert_close(found.entropy, torch.special.entr(weights).sum(-1))
-    torch.testing.assert_close(found.column_mass, weights.sum(2))
-    torch.testing.assert_close(found.key_mass, (weights * keys[:, None, None]).sum(-1))
-    torch.testing.assert_close(found.class_row, weights[:, :, 0])
-    joined = attention.out(found.output.transpose(1, 2).flatten(2))
+    stats = attention.readouts(x, context, mask=mask, want=want, keys=keys)
+    torch.testing.assert_close(stats.entropy, torch.special.entr(weights).sum(-1))
+    torch.testing.assert_close(stats.column_mass, weights.sum(2))
+    torch.testing.assert_close(stats.key_mass, (weights * keys[:, None, None]).sum(-1))
+    torch.testing.assert_close(stats.class_row, weights[:, :, 0])
+    joined = attention.out(stats.output.transpose(1, 2).flatten(2))
     torch.testing.assert_close(joined, attention(x, context, mask=mask))
-    assert found.lse is None
+    assert stats.lse is None
     assert attention.readouts(x).output is None

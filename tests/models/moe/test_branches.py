@@ -19,12 +19,12 @@ def branches(count: int = 3) -> list[TokenModel]:
     """The same seed, moved apart."""
     torch.manual_seed(0)
     seed = TokenModel(3, 2, width=16, tokens=9, depth=2, heads=2).double().eval()
-    made = [copy.deepcopy(seed) for _ in range(count)]
+    models = [copy.deepcopy(seed) for _ in range(count)]
     with torch.no_grad():
-        for model in made:
+        for model in models:
             for value in model.parameters():
                 value += 0.3 * torch.randn_like(value)
-    return made
+    return models
 
 
 def x() -> Tensor:
@@ -56,11 +56,11 @@ def test_sure_routers_are_one_model_and_the_rest_is_the_mean() -> None:
             torch.testing.assert_close(value, torch.stack(parts).mean(0))
     # With what is averaged taken from one model, and routers that are sure of it, the mixture is
     # that model.
-    one = models[1]
-    given = dict(one.named_parameters())
+    branch = models[1]
+    parameters = dict(branch.named_parameters())
     for name, value in mixed.named_parameters():
-        if name in given and given[name].shape == value.shape and ".mixer." not in name:
-            value.copy_(given[name])
+        if name in parameters and parameters[name].shape == value.shape and ".mixer." not in name:
+            value.copy_(parameters[name])
     for part in mixed.modules():
         if isinstance(part, AttentionExperts):
             part.gate.weight.zero_()
@@ -71,7 +71,7 @@ def test_sure_routers_are_one_model_and_the_rest_is_the_mean() -> None:
             part.router.logits = lambda x: torch.tensor([-1e3, 0.0, -1e3], dtype=FLOAT64).expand(
                 2, 9, 3
             )
-    torch.testing.assert_close(mixed(x()), one(x()), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(mixed(x()), branch(x()), rtol=1e-10, atol=1e-10)
 
 
 @torch.no_grad()
@@ -90,8 +90,8 @@ def test_it_trains() -> None:
 
 
 def test_mistakes() -> None:
-    one = branches(1)
-    for models in ([], one, [one[0], nn.Linear(2, 2)]):
+    single = branches(1)
+    for models in ([], single, [single[0], nn.Linear(2, 2)]):
         with pytest.raises(ValueError, match="two models or more of the same parts"):
             mix_branches(models)
     with pytest.raises(ValueError, match="Linear has no feed-forward"):

@@ -127,14 +127,14 @@ def served_by_loops(
     wish: Tensor, score: list[float], limit: int, by_score: bool, experts: int
 ) -> Tensor:
     order = sorted(range(len(wish)), key=lambda t: (-score[t], t)) if by_score else range(len(wish))
-    room, kept = [limit] * experts, torch.full_like(wish, experts)
+    room, served = [limit] * experts, torch.full_like(wish, experts)
     for k in range(wish.shape[1]):
         for t in order:
             e = int(wish[t, k])
             if e < experts and room[e]:
                 room[e] -= 1
-                kept[t, k] = e
-    return kept
+                served[t, k] = e
+    return served
 
 
 @pytest.mark.parametrize("priority", ["order", "score"])
@@ -171,11 +171,13 @@ def test_the_bias_chooses_and_never_weighs() -> None:
     assert load.std() < 0.3 * first.double().std()
     assert float(router.bias.abs().max()) > 0
     p = router.logits(x).softmax(-1)[0]
-    own = p.gather(1, last.experts)
-    torch.testing.assert_close(last.weights, own / own.sum(1, keepdim=True), rtol=1e-12, atol=1e-12)
-    kept = router.bias.clone()
+    chosen_p = p.gather(1, last.experts)
+    torch.testing.assert_close(
+        last.weights, chosen_p / chosen_p.sum(1, keepdim=True), rtol=1e-12, atol=1e-12
+    )
+    before = router.bias.clone()
     router.eval()(x)
-    assert torch.equal(router.bias, kept)
+    assert torch.equal(router.bias, before)
 
 
 class TestMixing:
@@ -245,12 +247,12 @@ class TestMixing:
     def test_flips_are_counted_by_sets_without_padding(self) -> None:
         torch.manual_seed(3)
         routing = make(experts=4)(torch.randn(1, 4, 6, dtype=FLOAT64))
-        one = torch.tensor([[0, 1], [1, 2], [2, 3], [4, 4]])
-        other = torch.tensor(
+        first = torch.tensor([[0, 1], [1, 2], [2, 3], [4, 4]])
+        second = torch.tensor(
             [[1, 0], [1, 3], [2, 3], [4, 4]]
         )  # order does not count, 4 is no expert
         assert flip_rate(
-            routing._replace(experts=one), routing._replace(experts=other)
+            routing._replace(experts=first), routing._replace(experts=second)
         ) == pytest.approx(1 / 3)
         with pytest.raises(ValueError, match="flip_rate: choices"):
-            flip_rate(routing, routing._replace(experts=one[:2]))
+            flip_rate(routing, routing._replace(experts=first[:2]))
