@@ -1,4 +1,4 @@
-"""Aggregated attention: a window at full resolution and a pooled view of the whole image in one
+"""Aggregated attention: a window at full resolution and a pooled view of the entire image in one
 softmax.
 
 Shapes: B batch, N = Y X cells, D width, H heads, d = D / H, w window, W = w w, P pooled cells.

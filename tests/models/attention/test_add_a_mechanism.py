@@ -1,4 +1,4 @@
-"""docs/add-a-mechanism.md: its blocks, as they stand, pass the contract and run."""
+"""docs/add-a-mechanism.md: its blocks pass the contract and run without a change."""
 
 import os
 import re

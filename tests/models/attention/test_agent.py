@@ -31,7 +31,7 @@ def agents_of_sequence(query: Tensor, present: list[int], count: int) -> Tensor:
 
 
 def agents_of_grid(query: Tensor, present: list[int], size: tuple[int, int], side: int) -> Tensor:
-    """(Y X, D) -> (A, D): means of the kept cells of each bin, nan without any."""
+    """(Y X, D) -> (A, D): means of the present cells of each bin, nan without any."""
     bins = []
     for i in range(side):
         for j in range(side):
@@ -125,7 +125,7 @@ def test_the_grid_form_equals_the_formula(size: tuple[int, int], agents: int, ma
 
 
 def test_biases_of_the_window_are_the_published_sum() -> None:
-    """Where the grid is the window, rows and columns are added as they are."""
+    """If the grid has the size of the window, rows and columns are added unchanged."""
     torch.manual_seed(2)
     bias = GridAgentAttention(8, heads=2, agents=4, window=(5, 7)).double().to_agents
     for part in bias.parameters():
@@ -161,7 +161,7 @@ def test_the_product_is_row_stochastic_and_of_low_rank(form: str) -> None:
     torch.testing.assert_close(model(x, **extras), model.out(mixed), rtol=1e-10, atol=1e-10)
 
 
-def test_constant_values_stay() -> None:
+def test_constant_values_do_not_change() -> None:
     torch.manual_seed(4)
     model, x = (
         AgentAttention(8, heads=2, agents=5, restore=False).double(),
@@ -187,7 +187,7 @@ def test_the_order_of_agents_does_not_matter() -> None:
     torch.testing.assert_close(model(x), out, rtol=1e-12, atol=1e-12)
 
 
-def test_one_agent_gives_every_token_the_same() -> None:
+def test_one_agent_gives_every_token_the_same_output() -> None:
     torch.manual_seed(6)
     model, x = (
         AgentAttention(8, heads=2, agents=1, restore=False).double(),
@@ -200,7 +200,7 @@ def test_one_agent_gives_every_token_the_same() -> None:
     torch.testing.assert_close(model(x[:, order]), out, rtol=1e-12, atol=1e-12)
 
 
-def test_masks_in_the_middle_are_as_if_the_tokens_were_not_there() -> None:
+def test_masks_in_the_middle_are_as_if_the_tokens_did_not_exist() -> None:
     torch.manual_seed(7)
     model, x = (
         AgentAttention(8, heads=2, agents=3, restore=False).double(),
@@ -213,7 +213,7 @@ def test_masks_in_the_middle_are_as_if_the_tokens_were_not_there() -> None:
     )
 
 
-def test_learned_agents_read_a_context_without_keys_as_nothing() -> None:
+def test_learned_agents_read_zeros_from_a_context_without_keys() -> None:
     model = LearnedAgentAttention(8, heads=2, agents=3)
     out = model(
         torch.randn(2, 4, 8), torch.randn(2, 6, 8), mask=torch.zeros(2, 6, dtype=torch.bool)

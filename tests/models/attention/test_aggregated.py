@@ -115,7 +115,7 @@ def test_it_equals_the_loops(options: dict, size: tuple[int, int], masked: bool)
         assert ((total - 1).abs().lt(1e-9) | total.eq(0)).all()
 
 
-def test_a_window_over_the_whole_image_is_cosine_attention() -> None:
+def test_a_window_over_the_entire_image_is_cosine_attention() -> None:
     model = make(window=9, pooled=False, learned_tokens=False)
     torch.nn.init.zeros_(model.local_bias)
     x = torch.randn(2, 20, 8, dtype=torch.float64)
@@ -154,7 +154,7 @@ def test_the_published_start_of_the_temperature() -> None:
 @pytest.mark.parametrize("masked", [False, True])
 @torch.no_grad()
 def test_without_learned_tokens_the_rows_sum_to_one(masked: bool) -> None:
-    """T = b = 0: cells of one value give that value; the weights never hold the term of T and b."""
+    """T = b = 0: cells of one value give that value; the weights never have the term of T and b."""
     model = make(reduction=2)
     assert model.tokens is not None
     assert model.token_bias is not None
@@ -175,7 +175,7 @@ def test_without_learned_tokens_the_rows_sum_to_one(masked: bool) -> None:
 
 
 @torch.no_grad()
-def test_the_weights_give_the_window_and_share_out_the_rest_evenly() -> None:
+def test_the_weights_are_those_of_the_window_and_divide_the_rest_evenly() -> None:
     """The cell itself, the only one in a window of one, stands out from its bin; all others of a
     bin are equal.
     """
@@ -189,8 +189,8 @@ def test_the_weights_give_the_window_and_share_out_the_rest_evenly() -> None:
     assert (weights[:, same] > middle[:, same]).all()
 
 
-def test_a_bin_without_cells_is_no_key() -> None:
-    """What is masked changes nothing, also where a whole bin is: the count of keys falls by it."""
+def test_a_bin_without_cells_is_not_a_key() -> None:
+    """What is masked changes nothing, even if an entire bin is masked: there is one key less."""
     model = make(reduction=2, window=1, learned_tokens=False)
     x = torch.randn(1, 16, 8, dtype=torch.float64)
     mask = torch.ones(1, 16, dtype=torch.bool)
@@ -209,7 +209,7 @@ def test_a_bin_without_cells_is_no_key() -> None:
 @pytest.mark.parametrize(
     ("side", "bins"), [(1, 1), (8, 2), (9, 3), (7, 7), (7, 3), (5, 2), (3, 2), (6, 1)]
 )
-def test_distances_are_told_once(side: int, bins: int) -> None:
+def test_distances_are_distinct(side: int, bins: int) -> None:
     values, index = _distances(side, bins, torch.device("cpu"))
     assert len(values.unique()) == len(values) <= 4 * side
     for cell in range(side):

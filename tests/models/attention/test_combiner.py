@@ -1,4 +1,4 @@
-"""Combiner against its definition written as sets, and what its paper promises of the
+"""Combiner against its definition written as sets, and what its paper promises about the
 factorisation.
 """
 
@@ -91,7 +91,7 @@ def test_segments_of_the_logsparse_form_change_nothing(
 
 
 class Largest(TorchDispatchMode):
-    """The most numbers that any tensor made within has."""
+    """Size of the largest tensor that is made inside the block."""
 
     numbers = 0
 
@@ -125,7 +125,7 @@ def test_no_tensor_is_quadratic(form, growth: float) -> None:
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("causal", [False, True])
 def test_it_is_full_attention_in_reach(form, causal: bool) -> None:
-    """Rows sum to 1, every allowed token has a positive weight, the others none at all."""
+    """Rows sum to 1, every allowed token has a positive weight, the others have 0."""
     torch.manual_seed(0)
     weights = (
         Combiner(8, heads=2, factorisation=form, causal=causal, segment=5)

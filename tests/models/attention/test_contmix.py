@@ -84,7 +84,7 @@ def test_it_equals_the_loops(size: tuple[int, int], masked: bool) -> None:
     torch.testing.assert_close(model(x, **arguments), out, rtol=1e-10, atol=1e-10)
 
 
-def test_kernels_sum_to_one_so_a_constant_stays() -> None:
+def test_kernels_sum_to_one_so_a_constant_does_not_change() -> None:
     model = make(window=7)
     torch.nn.init.eye_(model.out.weight)
     torch.nn.init.zeros_(model.out.bias)
@@ -95,9 +95,7 @@ def test_kernels_sum_to_one_so_a_constant_stays() -> None:
 
 
 def test_a_large_bias_on_the_centre_is_the_identity_everywhere() -> None:
-    """The relative bias knows where the cell itself lies in a window that was shifted at the
-    border.
-    """
+    """The relative bias knows where the cell is in a window that is shifted at the border."""
     model = make()
     torch.nn.init.eye_(model.out.weight)
     torch.nn.init.zeros_(model.out.bias)

@@ -1,5 +1,5 @@
 """One contract for every registered mechanism and each of its variants; what is special to one is
-tested beside it.
+tested in a file of its own.
 """
 
 import copy
@@ -110,7 +110,7 @@ def test_any_number_of_tokens(name: str, options: dict, count: int) -> None:
     half = call(make(name, options, torch.bfloat16), x.bfloat16())
     assert half.dtype == torch.bfloat16
     errors = (half.double() - out).norm(dim=2) / out.norm(dim=2).mean().clamp_min(1e-3)
-    # A choice that rounding flips changes its token wholly, the others not at all.
+    # A choice that rounding flips changes its token completely, the others not at all.
     error = errors.quantile(0.7) if mechanism.discrete else errors.square().mean().sqrt()
     assert error < 0.06, error
 
@@ -166,7 +166,7 @@ def test_masks(name: str, options: dict) -> None:
             for g in torch.autograd.grad(out.sum(), [x, *mechanism.parameters()], allow_unused=True)
             if g is not None
         )
-        # Token 3 of row 1 is hidden from the others: what it holds changes nothing but its own
+        # Token 3 of row 1 is hidden from the others: its content changes only its own
         # output.
         hidden_changed = x.detach().clone()
         hidden_changed[1, 3] = 50 * torch.randn(WIDTH)
@@ -187,7 +187,7 @@ def test_masks(name: str, options: dict) -> None:
 
 @every
 def test_padding_changes_nothing(name: str, options: dict) -> None:
-    """A sequence padded at its end and masked gives what it gives alone."""
+    """A sequence that is padded at its end and masked gives the same as without padding."""
     mechanism = make(name, options, torch.float64)
     if ATTENTION[name].fits == "grid":
         pytest.skip("a grid has no end to pad; see test_masks")

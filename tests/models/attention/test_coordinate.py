@@ -1,4 +1,4 @@
-"""Coordinate attention against loops and timm's module, and what its paper says of it."""
+"""Coordinate attention against loops and timm's module, and what its paper says about it."""
 
 import pytest
 import torch

@@ -118,8 +118,8 @@ def test_taylor_is_softmax_for_small_scores_and_positive_for_large_ones() -> Non
     taylor, softmax = TaylorAttention(8, heads=2).double(), SoftmaxAttention(8, heads=2).double()
     softmax.load_state_dict(taylor.state_dict())
     x = torch.randn(1, 10, 8, **DOUBLE)
-    # Without biases scores shrink with the square of x, and so the third order, first left out,
-    # with its sixth power.
+    # Without biases scores shrink with the square of x, and so the third order, the first that is
+    # left out, with its sixth power.
     with torch.no_grad():
         taylor.query.bias.zero_(), taylor.key_value.bias.zero_()
         softmax.load_state_dict(taylor.state_dict())
@@ -141,7 +141,7 @@ def test_taylor_takes_the_form_by_size() -> None:
     assert model.explain(torch.zeros(1, 31, 16)).startswith("TaylorAttention: linear form")
     causal = TaylorAttention(16, heads=4, causal=True).double()
     x, context = torch.randn(1, 3, 16, **DOUBLE), torch.randn(1, 40, 16, **DOUBLE)
-    # The last of 3 tokens stands at the last of 40 keys, as in a decoder that goes on from a cache.
+    # The last of 3 tokens is at the last of 40 keys, as in a decoder that continues from a cache.
     full = causal(torch.cat([context[:, :37], x], 1), context)
     torch.testing.assert_close(causal(x, context), full[:, 37:], rtol=1e-10, atol=1e-10)
 
@@ -191,7 +191,7 @@ def test_the_running_softmax_equals_cumulative_sums(tokens: int) -> None:
     )
 
 
-def test_the_running_softmax_bears_scores_of_any_size() -> None:
+def test_the_running_softmax_takes_scores_of_any_size() -> None:
     """Cumulative sums of exponentials with one maximum for all would give 0 / 0 before the large
     score.
     """
@@ -204,7 +204,7 @@ def test_the_running_softmax_bears_scores_of_any_size() -> None:
     assert prefix_pool(scores, values, mask).flatten().tolist() == [0.0, 2.0, 2.0, 4.0]
 
 
-def test_query_free_causal_in_a_context_stands_at_its_end() -> None:
+def test_causal_query_free_tokens_are_at_the_end_of_a_context() -> None:
     torch.manual_seed(7)
     model, context = (
         QueryFreeAttention(8, heads=2, causal=True).double(),
@@ -221,7 +221,7 @@ def test_query_free_causal_in_a_context_stands_at_its_end() -> None:
 
 @pytest.mark.parametrize("name", ["random", "fixed-sequence", "position-only"])
 @pytest.mark.parametrize("causal", [False, True])
-def test_fixed_maps_know_nothing_of_the_input(name: str, causal: bool) -> None:
+def test_fixed_maps_do_not_depend_on_the_input(name: str, causal: bool) -> None:
     torch.manual_seed(8)
     model = build_attention(name, 12, 3, causal=causal).double()
     x = torch.randn(3, 7, 12, **DOUBLE)
@@ -235,11 +235,11 @@ def test_fixed_maps_know_nothing_of_the_input(name: str, causal: bool) -> None:
         score = score.masked_fill(torch.ones(7, 7).triu(1).bool(), -math.inf) if causal else score
         mixed = score.softmax(-1) @ heads_of(x[row], model.value, 3)
         torch.testing.assert_close(model(x)[row], finish(mixed, model.out), rtol=1e-10, atol=1e-10)
-    # A mask takes another way to the same result.
+    # A mask takes another path to the same result.
     torch.testing.assert_close(
         model(x, mask=torch.ones(3, 7, 7, dtype=torch.bool)), model(x), rtol=1e-10, atol=1e-10
     )
-    # Linear in x but for the biases.
+    # Linear in x except for the biases.
     doubled, zero = model(2 * x) - model(x), model(x) - model(0 * x)
     torch.testing.assert_close(doubled, zero, rtol=1e-10, atol=1e-10)
 
@@ -250,7 +250,7 @@ def test_fixed_rows() -> None:
     assert not torch.equal(first, second)
     assert not first.requires_grad
     text = FixedAttention(8, heads=2, source="sequence", tokens=200).rows
-    assert len(text.unique(dim=0)) <= 27  # letters come again
+    assert len(text.unique(dim=0)) <= 27  # letters repeat
     sequence = torch.randn(5, 8)
     model = FixedAttention(8, heads=2, source="sequence", sequence=sequence)
     assert torch.equal(model.rows, sequence)
@@ -314,7 +314,7 @@ def test_hybrids_build_run_and_get_the_embedding(name: str) -> None:
     x = torch.randn(2, 10, 3)
     model(x).square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-    for hidden, static in received:  # the third layer is still told the embedding
+    for hidden, static in received:  # the third layer still receives the embedding
         torch.testing.assert_close(static, model.embed(x) + model.positions[:10])
         assert not torch.allclose(static, hidden)
     assert len(received) == (name == "static")

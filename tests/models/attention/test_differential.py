@@ -141,7 +141,7 @@ def test_without_norm_and_lambda_it_is_softmax_attention() -> None:
     )
 
 
-def test_lambda_starts_by_the_depth_and_zero_vectors_do_not_switch_it_off() -> None:
+def test_lambda_starts_by_depth_and_zero_vectors_do_not_switch_it_off() -> None:
     model = GroupedDifferentialAttention(16, heads=4, depth=0)
     torch.nn.init.zeros_(model.vectors)
     assert abs(model.noise_weight().item() - 0.2) < 1e-6
@@ -201,7 +201,7 @@ def test_ratio_one_is_the_differential_attention_of_timm(causal: bool) -> None:
 @pytest.mark.parametrize(
     "options", [{}, {"noise_heads": 2, "kv_heads": 4, "positions": "rotary", "causal": True}]
 )
-def test_growth_keeps_the_function(options: dict) -> None:
+def test_growth_does_not_change_the_function(options: dict) -> None:
     torch.manual_seed(5)
     model, x = (
         GroupedDifferentialAttention(16, heads=4, **options).double(),

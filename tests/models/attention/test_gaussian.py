@@ -1,4 +1,4 @@
-"""Gaussian adaptive attention against the densities themselves, and what is true of it."""
+"""Gaussian adaptive attention against the densities themselves, and its invariants."""
 
 import math
 
@@ -82,7 +82,7 @@ def test_weights_sum_to_one_and_ignore_shift_and_scale(axis) -> None:
     torch.testing.assert_close(model.importance(3 * x + 7), weights, rtol=1e-6, atol=1e-7)
 
 
-def test_a_constant_and_a_single_token_stay() -> None:
+def test_a_constant_and_a_single_token_do_not_change() -> None:
     model = make()
     x = torch.full((2, 7, 6), 1.5, dtype=torch.float64)
     torch.testing.assert_close(model(x), x)

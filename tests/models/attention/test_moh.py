@@ -135,7 +135,7 @@ def test_masked_heads_pass_no_gradient_to_their_values() -> None:
         assert (values[[0, 1, 2, 4, 5]] == 0).all()
 
 
-def test_the_balance_loss_is_k_when_even_and_sees_no_padding() -> None:
+def test_the_balance_loss_is_k_when_even_and_ignores_padding() -> None:
     model = make(balance=1.0).train()
     nn.init.zeros_(model.route.weight)
     p = torch.full((2, 4, 50), 0.25, dtype=torch.float64)
@@ -174,7 +174,7 @@ def test_routed_heads_can_change_places() -> None:
     torch.testing.assert_close(permuted(x), model(x))
 
 
-def test_which_form_is_said() -> None:
+def test_explain_says_which_form_is_taken() -> None:
     model = MixtureOfHeads(16, heads=8)
     assert "all heads, gates afterwards" in model.explain(torch.zeros(1, 10, 16)).splitlines()[0]
     assert "gathered by head" in model.explain(torch.zeros(1, 1000, 16)).splitlines()[0]
@@ -190,7 +190,7 @@ def test_which_form_is_said() -> None:
         MixtureOfHeads(16, router="hash")  # type: ignore[arg-type]
 
 
-def test_the_quicker_form_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_faster_form_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     operator = moh.gathered_heads
     monkeypatch.setattr(

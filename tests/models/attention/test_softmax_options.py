@@ -73,7 +73,7 @@ def test_every_option_equals_the_loop(
 
 @pytest.mark.parametrize("positions", ["none", "rotary"])
 @pytest.mark.parametrize("causal", [False, True])
-def test_packed_equals_each_alone(positions, causal: bool) -> None:
+def test_packed_sequences_equal_separate_ones(positions, causal: bool) -> None:
     torch.manual_seed(1)
     model = SoftmaxAttention(16, heads=4, kv_heads=2, positions=positions, causal=causal).double()
     lengths, others = [3, 0, 1, 7], [5, 2, 0, 7]

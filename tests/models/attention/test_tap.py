@@ -18,7 +18,7 @@ SIZE = (5, 7)
 
 
 def pooled(x: Tensor, distance: int, pad: str, mask: Tensor | None = None) -> Tensor:
-    """Mean of 3 x 3 cells that far apart, cell by cell: (B, Y, X, D)."""
+    """Mean of 3 x 3 cells at such a distance, cell by cell: (B, Y, X, D)."""
     batch, height, width, _ = x.shape
     out = torch.zeros_like(x)
     for b in range(batch):
@@ -64,7 +64,7 @@ def test_pooling_that_changes_nothing() -> None:
     assert pool(x, SIZE) is x
     assert not list(pool.parameters())
     pool, x = pooling(4)
-    # The convolutions have no bias, so no weights of theirs give all of every input to pool 0: the
+    # The convolutions have no bias, so no weights of them give all of every input to pool 0: the
     # shares are set.
     pool.shares = lambda x, size, mask=None: torch.tensor([1.0, 0, 0, 0], dtype=x.dtype).expand(
         2, *size, 4
@@ -72,7 +72,7 @@ def test_pooling_that_changes_nothing() -> None:
     torch.testing.assert_close(pool(x, SIZE), x, rtol=0, atol=0)
 
 
-def test_a_constant_grid_stays_unless_zeros_are_counted() -> None:
+def test_a_constant_grid_does_not_change_unless_zeros_are_counted() -> None:
     constant = torch.full((2, 35, 6), 3.0, dtype=torch.float64)
     pool, _ = pooling(4)
     torch.testing.assert_close(pool(constant, SIZE), constant, rtol=1e-12, atol=0)
@@ -96,7 +96,7 @@ def test_pooling_commutes_with_flips_if_its_convolutions_do() -> None:
         torch.testing.assert_close(pool(flip(x), SIZE), flip(pool(x, SIZE)), rtol=1e-10, atol=1e-12)
 
 
-def test_masked_cells_have_no_part_and_gradients_are_right() -> None:
+def test_masked_cells_have_no_effect_and_gradients_are_right() -> None:
     pool, x = pooling(3)
     mask = torch.rand(2, 35) < 0.6
     filled = torch.where(mask[..., None], x, 100.0)
@@ -190,7 +190,7 @@ def test_diversification_at_its_ends() -> None:
         assert (torch.autograd.grad(loss, query)[0] == 0).all()
 
 
-def test_diversification_of_a_batch_is_that_of_its_items_and_padding_is_nothing() -> None:
+def test_diversification_of_a_batch_is_that_of_its_items_and_padding_does_not_count() -> None:
     torch.manual_seed(2)
     query, key = (
         torch.randn(1, 2, 6, 4, dtype=torch.float64),
@@ -207,13 +207,13 @@ def test_diversification_of_a_batch_is_that_of_its_items_and_padding_is_nothing(
     assert nothing == 0
 
 
-def test_its_gradient_parts_the_queries() -> None:
+def test_its_gradient_separates_the_queries() -> None:
     torch.manual_seed(3)
     query, key = (
         torch.randn(1, 2, 8, 4, dtype=torch.float64),
         torch.randn(1, 2, 8, 4, dtype=torch.float64),
     )
-    query += 2.0  # all look the same way
+    query += 2.0  # all queries have one direction
     losses = []
     for _ in range(12):
         query.requires_grad_()

@@ -1,5 +1,5 @@
-"""Attention experts against the attentions that they were made of, and the parameter counts of the
-paper.
+"""Attention experts against the attentions from which they are made, and the paper's parameter
+counts.
 """
 
 import pytest
@@ -83,7 +83,7 @@ def test_gradients() -> None:
 
 
 def parameters(experts: int, attention: str) -> int:
-    """Of the paper's small model: width 1024, 6 layers with attention beside the network, 256,000
+    """The paper's small model: width 1024, 6 layers with attention parallel to the network, 256,000
     words, untied.
     """
     with torch.device("meta"):

@@ -69,7 +69,7 @@ def choices(kind: str, tokens: int, experts: int, active: int) -> Tensor:
         ("mlp", "none", True),
     ],
 )
-@pytest.mark.parametrize("which", ["drawn", "one", "all", "some"])
+@pytest.mark.parametrize("which", ["random", "one", "all", "some"])
 @pytest.mark.parametrize(("tokens", "width", "hidden"), [(0, 4, 3), (1, 7, 5), (13, 8, 12)])
 def test_values_and_gradients_equal_the_loop(
     kind, activation, bias, which, tokens, width, hidden
@@ -134,7 +134,7 @@ def test_every_form_agrees(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) 
 
 def test_unit_weights_give_k_times_x_back() -> None:
     for tokens, experts, active in ((0, 3, 2), (1, 1, 1), (9, 4, 4), (17, 5, 2)):
-        chosen = choices("drawn", tokens, experts, active)
+        chosen = choices("random", tokens, experts, active)
         where = dispatch(chosen, experts)
         x = torch.randn(tokens, 6, dtype=FLOAT64)
         assert torch.equal(
@@ -236,7 +236,7 @@ def test_on_maps_experts_are_convolutions() -> None:
         layer(x[0])
 
 
-def test_both_losses_are_weighed_and_summed() -> None:
+def test_both_losses_are_weighted_and_summed() -> None:
     torch.manual_seed(6)
     layer, x = MoE(6, 8, experts=4, balance=0.3, z=0.2), torch.randn(1, 9, 6)
     layer(x)
@@ -248,7 +248,7 @@ def test_both_losses_are_weighed_and_summed() -> None:
     assert layer.auxiliary is None
 
 
-def test_nobody_there() -> None:
+def test_padding_alone_gives_zeros() -> None:
     layer = MoE(8, experts=4, active=2)
     out = layer(torch.randn(2, 3, 8), mask=torch.zeros(2, 3, dtype=torch.bool))
     assert (out == 0).all()

@@ -56,7 +56,7 @@ def test_extraction_is_the_sum_by_loops() -> None:
     torch.testing.assert_close(model(x)[0], torch.stack(inputs), rtol=1e-12, atol=1e-12)
 
 
-def test_a_task_trains_its_own_experts_only() -> None:
+def test_a_task_trains_only_its_own_experts() -> None:
     model = LayeredExtraction(5, 2, depth=1)
     model(torch.randn(4, 5))[:, 0].sum().backward()
     layer = model.layers[0]
@@ -108,7 +108,7 @@ class TestDiverse:
         torch.manual_seed(5)
         return torch.randn(3, 12, 4, dtype=FLOAT64, requires_grad=True)
 
-    def test_diversity_is_the_written_sum_and_knows_no_scale(self) -> None:
+    def test_diversity_is_the_written_sum_and_ignores_the_scale_of_counts(self) -> None:
         logits, labels = self.logits(), torch.randint(0, 4, (12,))
         loss = diversity_loss(logits, labels, self.counts)
         prior = self.counts.double().log()

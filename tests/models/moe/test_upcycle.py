@@ -1,5 +1,5 @@
-"""Dense networks to experts and back: exact where it is said to be, and wrong where it is said to
-be wrong.
+"""Dense networks to experts and back: exact where the docstrings promise it, and wrong where
+they say so.
 """
 
 import pytest
@@ -62,7 +62,7 @@ def test_there_and_back(kind: str) -> None:
 
 
 @torch.no_grad()
-def test_a_router_that_is_sure_picks_one_of_the_assembled() -> None:
+def test_a_certain_router_picks_one_of_the_assembled_networks() -> None:
     networks, x = [network("mlp", seed) for seed in range(3)], tokens().abs()
     layer = assemble(networks, active=1)
     for e in range(3):
@@ -127,7 +127,7 @@ def test_slices_are_joined_again(kind: str, bias: bool) -> None:
 
 
 @torch.no_grad()
-def test_a_whole_model() -> None:
+def test_an_entire_model() -> None:
     torch.manual_seed(1)
     model = TokenModel(3, 2, width=16, tokens=9, depth=2, heads=2).double().eval()
     x = torch.randn(2, 9, 3, dtype=FLOAT64)
