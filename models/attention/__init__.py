@@ -44,7 +44,7 @@ else:
     }
     __getattr__, __dir__ = lazy_names(__name__, {**EXPORTS, "base": ["Attention"]})
 
-_REGISTERED: dict[str, type["Attention"]] = {}
+REGISTERED: dict[str, type["Attention"]] = {}  # by `register_attention`, in this process
 
 
 def attention_class(name: str) -> type["Attention"]:
@@ -59,8 +59,8 @@ def attention_class(name: str) -> type["Attention"]:
     if known not in ATTENTION:
         near = closest(name, [*ATTENTION, *ALIASES], cutoff=0.0)
         raise InputError(f"no mechanism {name!r}; nearest is {near!r} (of {', '.join(ATTENTION)})")
-    if known in _REGISTERED:
-        return _REGISTERED[known]
+    if known in REGISTERED:
+        return REGISTERED[known]
     row = ATTENTION[known]
     return getattr(import_module(f"{__name__}.{row.module}"), row.cls)
 
@@ -136,16 +136,17 @@ def register_attention(
     )
     if (row.fits == "grid") != ("size" in cls.extras):
         raise ValueError(f"register_attention: fits {row.fits!r}, but extras are {cls.extras}")
-    again = name in _REGISTERED and ATTENTION[name][:2] == row[:2]  # a notebook's cell, run again
+    again = name in REGISTERED and ATTENTION[name][:2] == row[:2]  # a notebook's cell, run again
     if name in ALIASES or (name in ATTENTION and not again):
         raise ValueError(f"register_attention: {name!r} is the name of another mechanism")
     ATTENTION[name] = row
-    _REGISTERED[name] = cls
+    REGISTERED[name] = cls
 
 
 __all__ = [
     "ALIASES",
     "ATTENTION",
+    "REGISTERED",
     "STAR",
     "AgentAttention",
     "AggregatedAttention",

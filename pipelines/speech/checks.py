@@ -107,13 +107,15 @@ def _check_training(options: SpeechOptions) -> None:
     for name in ("ctc", "balance"):
         if not 0 <= getattr(options, name) < float("inf"):
             raise InputError(f"--{name} {getattr(options, name)}: must be 0 or more")
-    from ...models.attention import ATTENTION
+    from ...models.attention import ATTENTION, REGISTERED, accepts_option
 
     rows = [name for name, row in ATTENTION.items() if row.fits in ("any tokens", "sequence")]
+    causal = [name for name in REGISTERED if accepts_option(name, "causal")]
+    crossing = [name for name, mechanism in REGISTERED.items() if mechanism.crosses]
     for option, fitting, why in (
         ("encoder_attention", rows, "does not fit tokens in a row"),
-        ("decoder_attention", CAUSAL, "has no causal form"),
-        ("cross_attention", CROSSING, "takes no context"),
+        ("decoder_attention", [*CAUSAL, *causal], "has no causal form"),
+        ("cross_attention", [*CROSSING, *crossing], "takes no context"),
     ):
         flag = f"--{option.replace('_', '-')}"
         check_mechanism(flag, getattr(options, option), fitting, why=why)

@@ -21,6 +21,8 @@ from headwise.models.attention import (
 from headwise.models.layers.vit import VisionTransformer
 from headwise.pipelines.engine.command_line import listings
 from headwise.pipelines.engine.command_line.checks import check_attention
+from headwise.pipelines.speech import checks as speech
+from headwise.pipelines.speech.options import SpeechOptions
 
 
 class Mean(Attention):
@@ -48,7 +50,7 @@ class MeanOfCells(Mean):
 @pytest.fixture(autouse=True)
 def _unchanged_table(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test works on a copy of the table."""
-    monkeypatch.setattr(attention, "_REGISTERED", {})
+    monkeypatch.setattr(attention, "REGISTERED", {})
     before = dict(ATTENTION)
     yield
     ATTENTION.clear()
@@ -80,6 +82,13 @@ def test_a_registered_mechanism_is_accepted_everywhere(capsys: pytest.CaptureFix
     listings.run("list", ["attention"])
     row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("mean "))
     assert row.split("  ")[-1].strip() == "Every token receives the mean."
+
+
+def test_speech_accepts_what_a_registered_class_declares() -> None:
+    register_attention("mean", Mean)
+    speech.check(SpeechOptions(encoder_attention="mean", cross_attention="mean"))
+    with pytest.raises(InputError, match="--decoder-attention mean: has no causal form"):
+        speech.check(SpeechOptions(decoder_attention="mean"))
 
 
 def test_a_grid_is_known_by_its_extra() -> None:
