@@ -3,42 +3,33 @@ Headwise is absent.
 """
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import (  # noqa: F401  (they register when loaded)
-    attention_stats,
-    expert_combine,
-    expert_gate,
-    gated_scores,
-    gathered_heads,
-    gelu_linear,
-    grouped_linear,
-    pair_attention,
-    ragged_attention,
-    signed_root_attention,
-    softmax_pool,
-    tensor_attention,
-)
+from . import KERNELS, expert_gate, gated_scores, signed_root_attention
 from .attention_stats.cpu import FLOOR, HIDDEN
 from .differential_combine import difference
 from .grouped_linear.cpu import gathered
-from .segments import ended, segment_of
-from .softmax_pool.cpu import compute_type, masked
+from .precision import compute_type
+from .register import EXPORT_FORMS
+from .segments import segment_of
+from .softmax_pool.cpu import masked
 
 
 def plain_decompositions() -> dict[torch._ops.OperatorBase, Callable[..., Any]]:
     """Table for `torch.export.ExportedProgram.run_decompositions`: our inference operators in plain
     PyTorch.
 
-    Holds `softmax_pool`, `gelu_linear`, `gated_scores`, `differential_combine`, `gathered_heads`,
-    `tensor_attention`, `ragged_attention`, `pair_attention`, `signed_root_attention`,
-    `attention_stats`, `expert_gate`, `grouped_linear` and `expert_combine`, called in evaluation
-    mode. The drawing operators belong to training and stay opaque: a graph has no seedable plain
-    form of them. Operators on windows of a grid stay opaque, too."""
+    The operators that were registered with a form for export. Those that draw belong to training
+    and stay opaque: a graph has no plain form of them that a seed decides. So do the operators on
+    windows of a grid.
+    """
+    for kernel in KERNELS.values():
+        import_module(f"{__package__}.{kernel.module}")
     return {
         torch.ops.headwise.softmax_pool.default: pool_decomposed,
         torch.ops.headwise.gated_scores.default: gated_scores.scores_plain,
@@ -46,7 +37,6 @@ def plain_decompositions() -> dict[torch._ops.OperatorBase, Callable[..., Any]]:
         torch.ops.headwise.differential_combine.default: combine_decomposed,
         torch.ops.headwise.gathered_heads.default: gathered_decomposed,
         torch.ops.headwise.tensor_attention.default: tensor_decomposed,
-        torch.ops.headwise.ragged_attention.default: ragged_decomposed,
         torch.ops.headwise.pair_attention.default: pair_decomposed,
         torch.ops.headwise.attention_stats.default: stats_decomposed,
         torch.ops.headwise.expert_gate.default: expert_gate.forward,
@@ -55,7 +45,7 @@ def plain_decompositions() -> dict[torch._ops.OperatorBase, Callable[..., Any]]:
         torch.ops.headwise.gelu_linear.default: lambda h, weight, bias: F.linear(
             F.gelu(h), weight, bias
         ),
-    }
+    } | EXPORT_FORMS
 
 
 def combine_decomposed(
@@ -151,29 +141,6 @@ def tensor_decomposed(
             weights = weights * mask[at]
     mixed = torch.einsum("bhijl,bhje,bhle->bhie", weights.to(value1.dtype), value1, value2)
     return mixed, scores.new_zeros(query.shape[:3])
-
-
-def ragged_decomposed(
-    query: Tensor, key: Tensor, value: Tensor, offsets: Tensor, scale: float
-) -> tuple[Tensor, Tensor]:
-    """(out, lse) of `ragged_attention`, all keys at once: T Q H (d + e) numbers, without a loop
-    over samples.
-    """
-    kind, samples = compute_type(query), query.shape[0]
-    # Owners from 1; 0 and B + 1 stand for keys before and behind all samples and are cut off in the
-    # end.
-    owner = ended(offsets, key.shape[0])
-    q = F.pad(query.to(kind) * scale, (0, 0, 0, 0, 0, 0, 1, 1))
-    scores = (q[owner] * key.to(kind)[:, None]).sum(-1)
-    where = owner[:, None, None].expand_as(scores)
-    top = scores.new_full(q.shape[:3], -torch.inf).scatter_reduce(0, where, scores, "amax")
-    top = top.masked_fill(top == -torch.inf, 0.0)
-    weights = (scores - top[owner]).exp()
-    total = scores.new_zeros(top.shape).index_add(0, owner, weights)
-    product = weights[..., None] * value.to(kind)[:, None]
-    summed = product.new_zeros((samples + 2, *product.shape[1:])).index_add(0, owner, product)
-    out, lse = _divided(summed, total, top, True, query.dtype)
-    return out[1:-1].contiguous(), lse[1:-1].contiguous()
 
 
 def pair_decomposed(

@@ -16,14 +16,13 @@ the backward pass, with B N Q H more where the weights are written out. Here inp
 number a query are kept; the weights are made again. Each key belongs to one sample, so that no
 gradient is summed across programs and every sum has one order."""
 
-from importlib.util import find_spec
-from types import ModuleType
-
 import torch
 from torch import Tensor
 
 from ..gelu_linear import match_autocast
-from . import cpu as plain
+from ..precision import compute_type
+from ..register import operator
+from . import cpu, naive
 
 
 def ragged_attention(
@@ -66,82 +65,30 @@ def _check(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor) -> None:
         )
 
 
-@torch.library.custom_op("headwise::ragged_attention", mutates_args=())
-def _attend(
+def empty(
     query: Tensor, key: Tensor, value: Tensor, offsets: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
-    return plain.forward(query, key, value, offsets, scale)
-
-
-@_attend.register_fake
-def _(
-    query: Tensor, key: Tensor, value: Tensor, offsets: Tensor, scale: float
-) -> tuple[Tensor, Tensor]:
+    """Memory for out (B, Q, H, e) and lse (B, Q, H)."""
     out = query.new_empty((*query.shape[:3], value.shape[2]))
-    return out, query.new_empty(query.shape[:3], dtype=plain.compute_type(query))
+    return out, query.new_empty(query.shape[:3], dtype=compute_type(query))
 
 
-@torch.library.custom_op("headwise::ragged_attention_backward", mutates_args=())
-def _attend_backward(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    offsets: Tensor,
-    out: Tensor,
-    lse: Tensor,
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return plain.backward(grad, query, key, value, offsets, out, lse, scale)
+def fits(query: Tensor, value: Tensor) -> bool:
+    """Whether Triton's tiles fit the registers: heads up to 256 wide, in float32 up to 64; there is
+    no kernel for float64.
+    """
+    widest = {torch.float32: 64, torch.float16: 256, torch.bfloat16: 256}.get(query.dtype, 0)
+    return max(query.shape[-1], value.shape[-1]) <= widest
 
 
-@_attend_backward.register_fake
-def _(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    offsets: Tensor,
-    out: Tensor,
-    lse: Tensor,
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
-
-
-def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    *tensors, ctx.scale = inputs
-    ctx.save_for_backward(*tensors, *output)
-    ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)
-
-
-def _gradient(ctx, grad: Tensor | None, _: Tensor | None):  # type: ignore[no-untyped-def]
-    if grad is None:
-        return None, None, None, None, None
-    gradients = torch.ops.headwise.ragged_attention_backward(grad, *ctx.saved_tensors, ctx.scale)
-    return *gradients, None, None
-
-
-_attend.register_autograd(_gradient, setup_context=_save)
-
-
-def _form(
-    query: Tensor, value: Tensor
-) -> ModuleType:  # pragma: no cover - asked only with a CUDA tensor
-    """The Triton kernels, or the plain form where they cannot run."""
-    if find_spec("triton") is None:
-        return plain
-    from . import triton as ragged_attention_triton
-
-    return ragged_attention_triton if ragged_attention_triton.fits(query, value) else plain
-
-
-@_attend.register_kernel("cuda")
-def _(query, key, value, *others):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
-    return _form(query, value).forward(query, key, value, *others)
-
-
-@_attend_backward.register_kernel("cuda")
-def _(grad, query, key, value, *others):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
-    return _form(query, value).backward(grad, query, key, value, *others)
+operator(
+    "ragged_attention",
+    cpu.forward,
+    fake=empty,
+    results=("out", "lse"),
+    fits=fits,
+    export=naive.ragged_attention,
+    backward=cpu.backward,
+    backward_fits=fits,
+    gradients=("query", "key", "value"),
+)

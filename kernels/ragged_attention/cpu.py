@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..softmax_pool.cpu import SLICE_NUMBERS, compute_type
+from ..precision import SLICE_NUMBERS, compute_type
 
 ENOUGH = 1 << 16  # numbers in a group from which the fixed cost of its calls no longer counts
 

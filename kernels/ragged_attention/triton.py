@@ -175,14 +175,6 @@ def backward_kernel(
     _put(d_query + h * width, rows, asked, stride, width, for_query, WIDTH)
 
 
-def fits(query: Tensor, value: Tensor) -> bool:
-    """Whether the tiles fit the registers: heads up to 256 wide, in float32 up to 64; float64 has
-    no kernel.
-    """
-    widest = {torch.float32: 64, torch.float16: 256, torch.bfloat16: 256}.get(query.dtype, 0)
-    return max(query.shape[-1], value.shape[-1]) <= widest
-
-
 def _flags(query: Tensor, value: Tensor, backward: bool) -> dict[str, Any]:
     """Sizes of the tiles, chosen so that nothing spills on sm_90; products need 16 rows and
     columns.
@@ -203,7 +195,7 @@ def _flags(query: Tensor, value: Tensor, backward: bool) -> dict[str, Any]:
 def forward(
     query: Tensor, key: Tensor, value: Tensor, offsets: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """As `ragged_attention_plain.forward`, by Triton."""
+    """As `cpu.forward`, by Triton."""
     query, key, value, offsets = (x.contiguous() for x in (query, key, value, offsets))
     (samples, queries, heads, width), value_width = query.shape, value.shape[2]
     out = query.new_empty((samples, queries, heads, value_width))
@@ -227,7 +219,7 @@ def backward(
     lse: Tensor,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `ragged_attention_plain.backward`, by Triton."""
+    """As `cpu.backward`, by Triton."""
     given = [x.contiguous() for x in (grad, query, key, value, offsets, out, lse)]
     (samples, queries, heads, width), value_width = query.shape, value.shape[2]
     flags = _flags(query, value, True)

@@ -12,13 +12,9 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-SLICE_NUMBERS = 1 << 19  # 2 MiB of float32: about the private cache of two cores
+from ..precision import SLICE_NUMBERS, compute_type
+
 BLOCK = 64  # rows whose exponentials are summed before the search of a draw goes into one of them
-
-
-def compute_type(scores: Tensor) -> torch.dtype:
-    """Sums of half-precision scores are kept in float32."""
-    return torch.float32 if scores.dtype in (torch.float16, torch.bfloat16) else scores.dtype
 
 
 def triton_form() -> ModuleType | None:  # pragma: no cover - asked only with a CUDA tensor

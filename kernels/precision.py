@@ -1,0 +1,11 @@
+"""In which type operators sum, and how much of their intermediate results fits the cache."""
+
+import torch
+from torch import Tensor
+
+SLICE_NUMBERS = 1 << 19  # 2 MiB of float32: about the private cache of two cores
+
+
+def compute_type(x: Tensor) -> torch.dtype:
+    """Type of the sums over x: float32 for half precision, else the type of x."""
+    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
