@@ -23,6 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..gelu_linear import match_autocast
+from ..precision import compute_type
+from ..forms import triton_installed
 from ..softmax_pool import cpu as plain
 from ..softmax_pool import gather_drawn, new_seed
 
@@ -89,8 +91,8 @@ def _star_core(
         return x.new_zeros((bags, core_width)), empty, x.new_empty((0, w1.shape[0]))
     step = max(1, SLICE_ROWS // tokens) if x.is_cpu else bags
     uniform = None
-    if x.is_cpu or plain.triton_form() is None:
-        uniform = plain.uniforms(seed, (bags, core_width), plain.compute_type(x), x.device)
+    if x.is_cpu or not triton_installed():
+        uniform = plain.uniforms(seed, (bags, core_width), compute_type(x), x.device)
     all_rows = tokens == kept_per_bag(tokens, core_width)
     kept = x.new_empty((bags * kept_per_bag(tokens, core_width), w1.shape[0]))
     cores, indices, filled = [], [], 0
