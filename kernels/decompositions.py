@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import KERNELS, expert_gate, gated_scores, signed_root_attention
+from . import KERNELS, expert_gate, gated_scores
 from .attention_stats.cpu import FLOOR, HIDDEN
-from .differential_combine import difference
 from .grouped_linear.cpu import gathered
 from .precision import compute_type
 from .register import EXPORT_FORMS
@@ -33,11 +32,8 @@ def plain_decompositions() -> dict[torch._ops.OperatorBase, Callable[..., Any]]:
     return {
         torch.ops.headwise.softmax_pool.default: pool_decomposed,
         torch.ops.headwise.gated_scores.default: gated_scores.scores_plain,
-        torch.ops.headwise.signed_root_attention.default: signed_root_attention.attention_plain,
-        torch.ops.headwise.differential_combine.default: combine_decomposed,
         torch.ops.headwise.gathered_heads.default: gathered_decomposed,
         torch.ops.headwise.tensor_attention.default: tensor_decomposed,
-        torch.ops.headwise.pair_attention.default: pair_decomposed,
         torch.ops.headwise.attention_stats.default: stats_decomposed,
         torch.ops.headwise.expert_gate.default: expert_gate.forward,
         torch.ops.headwise.grouped_linear.default: grouped_decomposed,
@@ -46,17 +42,6 @@ def plain_decompositions() -> dict[torch._ops.OperatorBase, Callable[..., Any]]:
             F.gelu(h), weight, bias
         ),
     } | EXPORT_FORMS
-
-
-def combine_decomposed(
-    rows: Tensor, lam: Tensor, weight: Tensor | None, signal: int, eps: float, scale: float
-) -> tuple[Tensor, Tensor]:
-    """(out, r) of `differential_combine`, all rows at once; contiguous, as the operator's."""
-    y = difference(rows, lam, signal)[0].flatten(1, 2).contiguous()
-    if weight is None:
-        return y.to(rows.dtype), y.new_empty((0,))
-    r = (y.square().mean(-1) + eps).rsqrt()
-    return (y * r[..., None] * (weight.to(y.dtype) * scale)).to(rows.dtype), r
 
 
 def gathered_decomposed(
@@ -141,17 +126,6 @@ def tensor_decomposed(
             weights = weights * mask[at]
     mixed = torch.einsum("bhijl,bhje,bhle->bhie", weights.to(value1.dtype), value1, value2)
     return mixed, scores.new_zeros(query.shape[:3])
-
-
-def pair_decomposed(
-    query: Tensor, key: Tensor, value: Tensor, partner: Tensor, scale: float
-) -> tuple[Tensor, Tensor]:
-    """(out, nothing of use) of `pair_attention`, with keys and values of both samples joined."""
-    keys, values = (torch.cat([x, x.index_select(0, partner)], 2) for x in (key, value))
-    out = F.scaled_dot_product_attention(query, keys, values, scale=scale)
-    # As the operator's, in which the heads of a token lie side by side.
-    out = out.transpose(1, 2).contiguous().transpose(1, 2)
-    return out, out.new_zeros(out.shape[:-1], dtype=compute_type(out))
 
 
 def stats_decomposed(

@@ -9,3 +9,10 @@ SLICE_NUMBERS = 1 << 19  # 2 MiB of float32: about the private cache of two core
 def compute_type(x: Tensor) -> torch.dtype:
     """Type of the sums over x: float32 for half precision, else the type of x."""
     return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+
+
+def widest(x: Tensor, *, single: int, half: int = 256) -> int:
+    """Width of the widest heads that a kernel takes in the type of x; 0 for float64, which the
+    Triton kernels do not compute in.
+    """
+    return {torch.float32: single, torch.float16: half, torch.bfloat16: half}.get(x.dtype, 0)
