@@ -32,8 +32,6 @@ def plain_decompositions() -> dict[torch._ops.OperatorBase, Callable[..., Any]]:
     return {
         torch.ops.headwise.softmax_pool.default: pool_decomposed,
         torch.ops.headwise.gated_scores.default: gated_scores.scores_plain,
-        torch.ops.headwise.gathered_heads.default: gathered_decomposed,
-        torch.ops.headwise.tensor_attention.default: tensor_decomposed,
         torch.ops.headwise.attention_stats.default: stats_decomposed,
         torch.ops.headwise.expert_gate.default: expert_gate.forward,
         torch.ops.headwise.grouped_linear.default: grouped_decomposed,
@@ -42,30 +40,6 @@ def plain_decompositions() -> dict[torch._ops.OperatorBase, Callable[..., Any]]:
             F.gelu(h), weight, bias
         ),
     } | EXPORT_FORMS
-
-
-def gathered_decomposed(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    gate: Tensor,
-    mask: Tensor | None,
-    causal: bool,
-    scale: float,
-) -> tuple[Tensor, Tensor]:
-    """(out, nothing of use) of `gathered_heads`: all heads, times the gate; a graph has no sizes
-    that data decide.
-    """
-    if causal:
-        tokens, keys = query.shape[2], key.shape[2]
-        before = torch.ones(tokens, keys, dtype=torch.bool, device=query.device).tril(keys - tokens)
-        mask = before if mask is None else mask & before
-    out = F.scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
-    )
-    return (out * gate[..., None]).to(out.dtype), out.new_zeros(
-        out.shape[:-1], dtype=compute_type(out)
-    )
 
 
 def combined_decomposed(y: Tensor, weights: Tensor, place: Tensor) -> Tensor:
@@ -95,37 +69,6 @@ def grouped_decomposed(
             expert == e, F.linear(rows, weight[e], None if bias is None else bias[e]), out
         )
     return out
-
-
-def tensor_decomposed(
-    query: Tensor,
-    key1: Tensor,
-    value1: Tensor,
-    key2: Tensor,
-    value2: Tensor,
-    mask1: Tensor | None,
-    mask2: Tensor | None,
-    scale: float,
-) -> tuple[Tensor, Tensor]:
-    """(out, nothing of use) of `tensor_attention`: all pairs written out, so cubic memory."""
-    scores = (
-        torch.einsum("bhid,bhjd,bhld->bhijl", query, key1, key2).to(compute_type(query)) * scale
-    )
-    for mask, at in (
-        (mask1, (slice(None), None, None, slice(None), None)),
-        (mask2, (slice(None), None, None, None)),
-    ):
-        if mask is not None:
-            scores = scores.masked_fill(~mask[at], torch.finfo(scores.dtype).min)
-    weights = scores.flatten(3).softmax(-1).view(scores.shape)
-    for mask, at in (
-        (mask1, (slice(None), None, None, slice(None), None)),
-        (mask2, (slice(None), None, None, None)),
-    ):
-        if mask is not None:
-            weights = weights * mask[at]
-    mixed = torch.einsum("bhijl,bhje,bhle->bhie", weights.to(value1.dtype), value1, value2)
-    return mixed, scores.new_zeros(query.shape[:3])
 
 
 def stats_decomposed(

@@ -107,7 +107,7 @@ def test_decomposed_it_needs_no_operator_of_ours(norm: bool) -> None:
         plain_decompositions()
     )
     assert "headwise" not in str(program.graph)
-    torch.testing.assert_close(program.cpu()(mixed), Model()(mixed), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(program.module()(mixed), Model()(mixed), rtol=1e-6, atol=1e-6)
 
 
 def test_mistakes() -> None:
