@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import KERNELS, signed_root_attention
+from . import KERNELS
 from .attention_stats.cpu import FLOOR, HIDDEN
-from .differential_combine import difference
 from .precision import compute_type
 from .register import EXPORT_FORMS
 
@@ -27,91 +26,7 @@ def plain_decompositions() -> dict[torch._ops.OperatorBase, Callable[..., Any]]:
     """
     for kernel in KERNELS.values():
         import_module(f"{__package__}.{kernel.module}")
-    return {
-        torch.ops.headwise.signed_root_attention.default: signed_root_attention.attention_plain,
-        torch.ops.headwise.differential_combine.default: combine_decomposed,
-        torch.ops.headwise.gathered_heads.default: gathered_decomposed,
-        torch.ops.headwise.tensor_attention.default: tensor_decomposed,
-        torch.ops.headwise.pair_attention.default: pair_decomposed,
-        torch.ops.headwise.attention_stats.default: stats_decomposed,
-    } | EXPORT_FORMS
-
-
-def combine_decomposed(
-    rows: Tensor, lam: Tensor, weight: Tensor | None, signal: int, eps: float, scale: float
-) -> tuple[Tensor, Tensor]:
-    """(out, r) of `differential_combine`, all rows at once; contiguous, as the operator's."""
-    y = difference(rows, lam, signal)[0].flatten(1, 2).contiguous()
-    if weight is None:
-        return y.to(rows.dtype), y.new_empty((0,))
-    r = (y.square().mean(-1) + eps).rsqrt()
-    return (y * r[..., None] * (weight.to(y.dtype) * scale)).to(rows.dtype), r
-
-
-def gathered_decomposed(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    gate: Tensor,
-    mask: Tensor | None,
-    causal: bool,
-    scale: float,
-) -> tuple[Tensor, Tensor]:
-    """(out, nothing of use) of `gathered_heads`: all heads, times the gate; a graph has no sizes
-    that data decide.
-    """
-    if causal:
-        tokens, keys = query.shape[2], key.shape[2]
-        before = torch.ones(tokens, keys, dtype=torch.bool, device=query.device).tril(keys - tokens)
-        mask = before if mask is None else mask & before
-    out = F.scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
-    )
-    return (out * gate[..., None]).to(out.dtype), out.new_zeros(
-        out.shape[:-1], dtype=compute_type(out)
-    )
-
-
-def tensor_decomposed(
-    query: Tensor,
-    key1: Tensor,
-    value1: Tensor,
-    key2: Tensor,
-    value2: Tensor,
-    mask1: Tensor | None,
-    mask2: Tensor | None,
-    scale: float,
-) -> tuple[Tensor, Tensor]:
-    """(out, nothing of use) of `tensor_attention`: all pairs written out, so cubic memory."""
-    scores = (
-        torch.einsum("bhid,bhjd,bhld->bhijl", query, key1, key2).to(compute_type(query)) * scale
-    )
-    for mask, at in (
-        (mask1, (slice(None), None, None, slice(None), None)),
-        (mask2, (slice(None), None, None, None)),
-    ):
-        if mask is not None:
-            scores = scores.masked_fill(~mask[at], torch.finfo(scores.dtype).min)
-    weights = scores.flatten(3).softmax(-1).view(scores.shape)
-    for mask, at in (
-        (mask1, (slice(None), None, None, slice(None), None)),
-        (mask2, (slice(None), None, None, None)),
-    ):
-        if mask is not None:
-            weights = weights * mask[at]
-    mixed = torch.einsum("bhijl,bhje,bhle->bhie", weights.to(value1.dtype), value1, value2)
-    return mixed, scores.new_zeros(query.shape[:3])
-
-
-def pair_decomposed(
-    query: Tensor, key: Tensor, value: Tensor, partner: Tensor, scale: float
-) -> tuple[Tensor, Tensor]:
-    """(out, nothing of use) of `pair_attention`, with keys and values of both samples joined."""
-    keys, values = (torch.cat([x, x.index_select(0, partner)], 2) for x in (key, value))
-    out = F.scaled_dot_product_attention(query, keys, values, scale=scale)
-    # As the operator's, in which the heads of a token lie side by side.
-    out = out.transpose(1, 2).contiguous().transpose(1, 2)
-    return out, out.new_zeros(out.shape[:-1], dtype=compute_type(out))
+    return {torch.ops.headwise.attention_stats.default: stats_decomposed} | EXPORT_FORMS
 
 
 def stats_decomposed(

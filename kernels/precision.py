@@ -24,3 +24,10 @@ def match_autocast(x: Tensor, *others: *Others) -> tuple[Tensor, *Others]:
     dtype = torch.get_autocast_dtype(x.device.type)
     converted = tuple(other.to(dtype) if isinstance(other, Tensor) else other for other in others)
     return x.to(dtype), *cast("tuple[*Others]", converted)
+
+
+def widest(x: Tensor, *, single: int, half: int = 256) -> int:
+    """Width of the widest heads that a kernel takes in the type of x; 0 for float64, which the
+    Triton kernels do not compute in.
+    """
+    return {torch.float32: single, torch.float16: half, torch.bfloat16: half}.get(x.dtype, 0)

@@ -64,7 +64,7 @@ def operator(
         slopes = backward_fake or _like(backward, gradients)
         _registered(f"{name}_backward", backward, slopes, backward_fits)
         call = _operator(f"{name}_backward")
-        differentiate(definition, forward, backward, call, gradients, results)
+        differentiate(definition, forward, backward, gradients, results, call)
     return definition
 
 
@@ -118,13 +118,14 @@ def differentiate(
     definition: CustomOpDef,
     forward: Function,
     backward: Function,
-    call: Function,
     gradients: Sequence[str],
     results: Sequence[str] = ("out",),
+    call: Function | None = None,
 ) -> None:
-    """Make an operator differentiable. call: computes what `backward` says, an operator or a
-    function of operators; backward: its signature decides what is saved, see above.
+    """Make an operator differentiable. backward: its signature decides what is saved, see above;
+    call: what runs, by default `backward` itself, which then is a function of operators.
     """
+    run = call or backward
     names = list(signature(forward).parameters)
     asked = signature(backward).parameters
     slopes = {"grad": 0} | {f"grad_{result}": place for place, result in enumerate(results)}
@@ -148,7 +149,7 @@ def differentiate(
         if all(grad is None for grad in towards.values()):
             return (None,) * len(names)
         values = towards | dict(zip(tensors, ctx.saved_tensors)) | ctx.constants
-        computed = call(*(values[name] for name in asked))
+        computed = run(*(values[name] for name in asked))
         parts = computed if isinstance(computed, (tuple, list)) else (computed,)
         by_name = dict(zip(gradients, parts, strict=True))
         return tuple(by_name.get(name) if used else None for name, used in zip(names, ctx.used))

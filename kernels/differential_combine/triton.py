@@ -112,7 +112,7 @@ def _tile(width: int) -> tuple[int, int]:
 def combine(
     rows: Tensor, lam: Tensor, weight: Tensor | None, signal: int, eps: float, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """As `differential_combine.combine`, by Triton."""
+    """As `cpu.combine`, by Triton."""
     rows = rows.contiguous()
     count, heads, width = rows.shape
     noise = heads - signal
@@ -149,7 +149,7 @@ def combine_backward(
     signal: int,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `differential_combine.combine_backward`, by Triton."""
+    """As `cpu.combine_backward`, by Triton."""
     grad, rows = grad.contiguous(), rows.contiguous()
     count, heads, width = rows.shape
     noise = heads - signal
@@ -178,4 +178,6 @@ def combine_backward(
             ROWS=block,
             WIDTH=padded,  # pyright: ignore[reportArgumentType]
         )
-    return d_rows, d_lam.sum(), d_weight.sum(0)
+    d_weight = d_weight.sum(0)
+    d_weight = d_weight.to(rows.dtype if weight is None else weight.dtype)
+    return d_rows, d_lam.sum().to(lam.dtype), d_weight

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..softmax_pool.cpu import compute_type
+from ..precision import compute_type
 
 BLOCK = 256  # queries at a time where each has a mask of its own
 
@@ -63,9 +63,9 @@ def room(q: Tensor, causal: bool) -> Tensor:
     """Where pieces write the rows (T, d) like q, and a row of 0 behind them; causal rows may stay
     without a piece.
     """
-    made = (q.new_zeros if causal else q.new_empty)((q.shape[0] + 1, q.shape[1]))
-    made[-1] = 0.0
-    return made
+    rows = (q.new_zeros if causal else q.new_empty)((q.shape[0] + 1, q.shape[1]))
+    rows[-1] = 0.0
+    return rows
 
 
 def put(rows: Tensor, where: tuple[Tensor, ...], like: Tensor) -> Tensor:
@@ -92,14 +92,14 @@ def pieces(
     counts = (gate != 0).sum(-1).flatten().tolist()
     if mask is not None:
         mask = mask.expand(batch, heads, *mask.shape[2:])
-    own = causal or (mask is not None and mask.shape[2] > 1)
+    by_query = causal or (mask is not None and mask.shape[2] > 1)
     begin = 0
     for pair, count in enumerate(counts):
         b, h = divmod(pair, heads)
         if count == tokens == keys and causal and mask is None:
             yield Piece(b, h, slice(begin, begin + count), keys, None, True)
         else:
-            step = BLOCK if own else max(count, 1)
+            step = BLOCK if by_query else max(count, 1)
             for first in range(begin, begin + count, step):
                 gathered = slice(first, min(first + step, begin + count))
                 rows = where[2][gathered]
@@ -142,14 +142,21 @@ def forward(
     causal: bool,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """(out (B, H, N, d), lse (B, H, N)); lse is +inf where nothing is computed."""
+    """(out (B, H, N, d), lse (B, H, N)); lse is +inf where nothing is computed.
+
+    Raises ValueError on a GPU, whose only form is the Triton one.
+    """
+    if query.is_cuda:  # pragma: no cover - needs a GPU
+        raise ValueError(
+            f"gathered_heads: on a GPU it needs Triton and no float64, got {query.dtype}"
+        )
     kind, where = compute_type(query), places(gate)
     q = taken(query, where)
     mixed, sums = room(q, causal), q.new_full(q.shape[:1], torch.inf, dtype=kind)
     for piece in pieces(query, key.shape[2], gate, where, mask, causal):
-        at, own = _shared(piece, query, key), piece.gathered
-        mixed[own], sums[own] = _attend(
-            q[None, None, own],
+        at, rows = _shared(piece, query, key), piece.gathered
+        mixed[rows], sums[rows] = _attend(
+            q[None, None, rows],
             key[at][None, None],
             value[at][None, None],
             0.0,
@@ -190,14 +197,14 @@ def backward(
     d_key = torch.zeros(key.shape, dtype=kind)
     d_value = torch.zeros_like(d_key)
     for piece in pieces(query, key.shape[2], gate, where, mask, causal):
-        at, own = _shared(piece, query, key), piece.gathered
-        d_q[own], for_key, for_value = _attend_backward(
-            g[None, None, own],
-            q[None, None, own],
+        at, rows = _shared(piece, query, key), piece.gathered
+        d_q[rows], for_key, for_value = _attend_backward(
+            g[None, None, rows],
+            q[None, None, rows],
             key[at][None, None],
             value[at][None, None],
-            mixed[None, None, own],
-            sums[None, None, own],
+            mixed[None, None, rows],
+            sums[None, None, rows],
             0.0,
             piece.causal,
             attn_mask=piece.bias,

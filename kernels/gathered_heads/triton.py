@@ -334,7 +334,7 @@ def forward(
     causal: bool,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """As `gathered_heads_plain.forward`, by Triton."""
+    """As `cpu.forward`, by Triton."""
     query, key, value = _rowwise(query, key, value)
     gate = gate.contiguous()
     batch, heads, tokens, width = query.shape
@@ -380,7 +380,7 @@ def backward(
     causal: bool,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """As `gathered_heads_plain.backward`, by Triton."""
+    """As `cpu.backward`, by Triton."""
     grad, query, key, value = _rowwise(grad, query, key, value)
     gate, lse = gate.contiguous(), lse.contiguous()
     batch, heads, tokens, width = query.shape
@@ -395,14 +395,14 @@ def backward(
     if query.numel() and keys:
         order, counts, marks, steps = _gathered(gate, mask, keys)
         flags = _flags(query, mask is not None, causal, True)
-        given: list[Any] = [grad, query, key, value, gate, order, counts, marks, lse, delta]
+        tensors: list[Any] = [grad, query, key, value, gate, order, counts, marks, lse, delta]
         sizes: list[Any] = [heads, heads // groups, tokens, keys, width, scale]
         strides: list[Any] = [
             s for tensor in (grad, query, key, value) for s in tensor.stride()[:3]
         ]
         for_query: Any = query_backward_kernel[triton.cdiv(tokens, flags["QUERIES"]), batch * heads]
-        for_query(*given, d_query, *sizes, *strides, *d_query.stride()[:3], *steps, **flags)
+        for_query(*tensors, d_query, *sizes, *strides, *d_query.stride()[:3], *steps, **flags)
         for_keys: Any = key_backward_kernel[triton.cdiv(keys, flags["KEYS"]), batch * heads]
-        for_keys(*given, d_key, d_value, *sizes, *strides, *steps, **flags)
+        for_keys(*tensors, d_key, d_value, *sizes, *strides, *steps, **flags)
     summed = [part.unflatten(1, (groups, -1)).sum(2) for part in (d_key, d_value)]
     return d_query, summed[0].to(key.dtype), summed[1].to(value.dtype), d_gate

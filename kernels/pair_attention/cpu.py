@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..softmax_pool.cpu import SLICE_NUMBERS, compute_type
+from ..precision import SLICE_NUMBERS, compute_type
 
 TILE_NUMBERS = (
     1 << 18

@@ -224,14 +224,6 @@ def key_backward_kernel(
     _put(d_value + at_pair * value_width, j, live, value_width, value_width, for_value, VALUE_WIDTH)
 
 
-def fits(query: Tensor, value: Tensor) -> bool:
-    """Whether the tiles fit the registers: heads up to 256 wide, in float32 up to 128; float64 has
-    no kernel.
-    """
-    widest = {torch.float32: 128, torch.float16: 256, torch.bfloat16: 256}.get(query.dtype, 0)
-    return max(query.shape[-1], value.shape[-1]) <= widest
-
-
 def _flags(query: Tensor, value: Tensor, backward: bool) -> dict[str, Any]:
     """Sizes of the tiles, chosen so that nothing spills on sm_90; products need 16 rows and
     columns.
@@ -259,7 +251,7 @@ def _sizes(query: Tensor, value: Tensor) -> tuple[int, int, int, int, int]:
 def forward(
     query: Tensor, key: Tensor, value: Tensor, partner: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """As `pair_attention_plain.forward`, by Triton."""
+    """As `cpu.forward`, by Triton."""
     out, lse = room(query, value.shape[3])
     if key.shape[2] == 0 or out.numel() == 0:
         return out.zero_(), lse.fill_(torch.inf)
@@ -293,7 +285,7 @@ def backward(
     lse: Tensor,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `pair_attention_plain.backward`, by Triton."""
+    """As `cpu.backward`, by Triton."""
     d_query, d_key, d_value = (x.new_empty(x.shape) for x in (query, key, value))
     if key.shape[2] == 0 or out.numel() == 0:
         return d_query.zero_(), d_key.zero_(), d_value.zero_()

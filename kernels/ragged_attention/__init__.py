@@ -19,8 +19,8 @@ gradient is summed across programs and every sum has one order."""
 import torch
 from torch import Tensor
 
-from ..gelu_linear import match_autocast
-from ..precision import compute_type
+from ..checks import check_floating
+from ..precision import compute_type, match_autocast, widest
 from ..register import operator
 from . import cpu, naive
 
@@ -54,10 +54,7 @@ def _check(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor) -> None:
         raise ValueError(
             f"ragged_attention: key {tuple(key.shape)} does not fit query {tuple(query.shape)}"
         )
-    if not query.dtype == key.dtype == value.dtype or not query.is_floating_point():
-        raise ValueError(
-            f"ragged_attention: needs one floating type, got {query.dtype}, {key.dtype}, {value.dtype}"
-        )
+    check_floating("ragged_attention", query, key, value)
     if offsets.dtype != torch.int64 or offsets.ndim != 1 or offsets.shape[0] != query.shape[0] + 1:
         raise ValueError(
             f"ragged_attention: offsets must be int64 ({query.shape[0]} + 1,), one more than samples, "
@@ -77,8 +74,7 @@ def fits(query: Tensor, value: Tensor) -> bool:
     """Whether Triton's tiles fit the registers: heads up to 256 wide, in float32 up to 64; there is
     no kernel for float64.
     """
-    widest = {torch.float32: 64, torch.float16: 256, torch.bfloat16: 256}.get(query.dtype, 0)
-    return max(query.shape[-1], value.shape[-1]) <= widest
+    return max(query.shape[-1], value.shape[-1]) <= widest(query, single=64)
 
 
 operator(

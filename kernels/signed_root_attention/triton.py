@@ -183,16 +183,6 @@ def slope_kernel(
     tl.store(place, summed, mask=(i < rows)[:, None] & (c < width)[None, :])
 
 
-def fits(query: Tensor) -> bool:
-    """Whether there is a kernel for these numbers, and enough of them: where queries are wider than
-    there are keys, the map is small beside them, and products of whole matrices are the better
-    form."""
-    return (
-        query.dtype in (torch.float32, torch.float16, torch.bfloat16)
-        and query.shape[2] <= query.shape[1]
-    )
-
-
 def _flags(width: int, value_width: int, out: int, dtype: torch.dtype) -> dict[str, Any]:
     """Sizes of the tiles, chosen so that nothing spills on sm_90; products need 16 rows and
     columns.
@@ -262,13 +252,13 @@ def _slope(a: Tensor, b: Tensor, x: Tensor, y: Tensor, eps: float) -> Tensor:
 
 
 def forward(query: Tensor, key: Tensor, value: Tensor, eps: float) -> Tensor:
-    """As `signed_root_attention_plain.forward`, by Triton."""
+    """As `cpu.forward`, by Triton."""
     return _product(query, key, value, eps)
 
 
 def backward(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `signed_root_attention_plain.backward`, by Triton."""
+    """As `cpu.backward`, by Triton."""
     d_query, d_key = _slope(query, key, grad, value, eps), _slope(key, query, value, grad, eps)
     return d_query, d_key, _product(key, query, grad, eps)

@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 
 from ..forms import Form, triton_refused
-from . import cpu as plain
+from ..precision import compute_type, widest
+from ..register import operator
+from . import cpu, naive
 
 
 def _check(query: Tensor, sides: tuple[tuple[Tensor, Tensor, Tensor | None], ...]) -> None:
@@ -92,7 +94,7 @@ def tensor_attention_approximate(
     _check(query, ((key1, value1, mask1), (key2, value2, mask2)))
     if degree not in (0, 1, 2, 3):
         raise ValueError(f"tensor_attention_approximate: degree is 0 to 3, got {degree}")
-    kind, factor = plain.compute_type(query), 1 / query.shape[3] if scale is None else scale
+    kind, factor = compute_type(query), 1 / query.shape[3] if scale is None else scale
     sides = []
     for key, value, mask in ((key1, value1, mask1), (key2, value2, mask2)):
         there = (
@@ -190,8 +192,7 @@ def forms(*tensors: Tensor, width: int | None = None) -> list[Form]:
     ]
 
 
-@torch.library.custom_op("headwise::tensor_attention", mutates_args=())
-def _attend(
+def fake(
     query: Tensor,
     key1: Tensor,
     value1: Tensor,
@@ -201,84 +202,24 @@ def _attend(
     mask2: Tensor | None,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    return plain.forward(query, key1, value1, key2, value2, mask1, mask2, scale)
-
-
-@_attend.register_fake
-def _(query, key1, value1, key2, value2, mask1, mask2, scale):  # type: ignore[no-untyped-def]
+    """Memory for out (B, H, N, e) and lse (B, H, N)."""
     out = value1.new_empty((*query.shape[:3], value1.shape[3]))
-    return out, query.new_empty(query.shape[:3], dtype=plain.compute_type(query))
+    return out, query.new_empty(query.shape[:3], dtype=compute_type(query))
 
 
-@torch.library.custom_op("headwise::tensor_attention_backward", mutates_args=())
-def _backward(
-    grad: Tensor,
-    query: Tensor,
-    key1: Tensor,
-    value1: Tensor,
-    key2: Tensor,
-    value2: Tensor,
-    mask1: Tensor | None,
-    mask2: Tensor | None,
-    out: Tensor,
-    lse: Tensor,
-    scale: float,
-) -> list[Tensor]:
-    return plain.backward(grad, query, key1, value1, key2, value2, mask1, mask2, out, lse, scale)
+def _width(query: Tensor, value1: Tensor) -> int:
+    return max(query.shape[3], value1.shape[3])
 
 
-@_backward.register_fake
-def _(grad, query, key1, value1, key2, value2, mask1, mask2, out, lse, scale):  # type: ignore[no-untyped-def]
-    return [part.new_empty(part.shape) for part in (query, key1, value1, key2, value2)]
-
-
-# Triton is imported at the first call with a CUDA tensor: it is optional, and nobody on a CPU pays
-# for it.
-@_attend.register_kernel("cuda")
-def _(query, key1, value1, key2, value2, mask1, mask2, scale):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
-    device = _device(query, value1, False)
-    return (device or plain).forward(query, key1, value1, key2, value2, mask1, mask2, scale)
-
-
-@_backward.register_kernel("cuda")
-def _(grad, query, key1, value1, key2, value2, mask1, mask2, out, lse, scale):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
-    device = _device(query, value1, True)
-    return (device or plain).backward(
-        grad, query, key1, value1, key2, value2, mask1, mask2, out, lse, scale
-    )
-
-
-def _device(query: Tensor, value: Tensor, backward: bool):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
-    """The Triton form, None where it cannot take the tensors: without Triton, float64, heads wider
-    than 128, and the backward pass in float32, whose products in split precision do not fit the
-    registers."""
-    from importlib.util import find_spec
-
-    half = query.dtype in (torch.float16, torch.bfloat16)
-    wide = max(query.shape[3], value.shape[3]) > 128
-    if (
-        find_spec("triton") is None
-        or wide
-        or not (half or (query.dtype == torch.float32 and not backward))
-    ):
-        return None
-    from . import triton as tensor_attention_triton
-
-    return tensor_attention_triton
-
-
-def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    *tensors, ctx.scale = inputs
-    ctx.save_for_backward(*tensors, *output)
-    ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)
-
-
-def _gradient(ctx, grad, _):  # type: ignore[no-untyped-def]
-    if grad is None:
-        return (None,) * 8
-    made = torch.ops.headwise.tensor_attention_backward(grad, *ctx.saved_tensors, ctx.scale)
-    return *made, None, None, None
-
-
-_attend.register_autograd(_gradient, setup_context=_save)
+operator(
+    "tensor_attention",
+    cpu.forward,
+    fake=fake,
+    results=("out", "lse"),
+    fits=lambda query, value1: _width(query, value1) <= widest(query, single=128, half=128),
+    export=naive.tensor_attention,
+    backward=cpu.backward,
+    # In float32 the products in split precision do not fit the registers.
+    backward_fits=lambda query, value1: _width(query, value1) <= widest(query, single=0, half=128),
+    gradients=("query", "key1", "value1", "key2", "value2"),
+)

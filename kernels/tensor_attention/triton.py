@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..softmax_pool.cpu import compute_type
+from ..precision import compute_type
 
 LOG2E = tl.constexpr(1.4426950408889634)
 
@@ -279,7 +279,7 @@ def forward(
     mask2: Tensor | None,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """As `tensor_attention_plain.forward`, by Triton."""
+    """As `cpu.forward`, by Triton."""
     q, k1, v1, k2, v2 = (x.contiguous() for x in (q, k1, v1, k2, v2))
     batch, heads, queries, width = q.shape
     size = v1.shape[-1]
@@ -323,12 +323,14 @@ def backward(
     out: Tensor,
     lse: Tensor,
     scale: float,
-) -> list[Tensor]:
-    """As `tensor_attention_plain.backward`, by Triton."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """As `cpu.backward`, by Triton."""
     grad, q, k1, v1, k2, v2 = (x.contiguous() for x in (grad, q, k1, v1, k2, v2))
     d_q, d_k1, d_v1, d_k2, d_v2 = (torch.empty_like(x) for x in (q, k1, v1, k2, v2))
     if min(x.numel() for x in (q, k1, v1, k2, v2)) == 0:
-        return [made.zero_() for made in (d_q, d_k1, d_v1, d_k2, d_v2)]
+        for slope in (d_q, d_k1, d_v1, d_k2, d_v2):
+            slope.zero_()
+        return d_q, d_k1, d_v1, d_k2, d_v2
     batch, heads, queries, width = q.shape
     size = v1.shape[-1]
     delta = (grad.to(lse.dtype) * out.to(lse.dtype)).sum(-1)
@@ -403,4 +405,4 @@ def backward(
         **_marked(mask2, mask1),
         **flags,
     )
-    return [d_q, d_k1, d_v1, d_k2, d_v2]
+    return d_q, d_k1, d_v1, d_k2, d_v2

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.forms import Form, triton_refused
+from ...kernels.precision import compute_type
 from ...kernels.softmax_pool import softmax_pool
-from ...kernels.softmax_pool.cpu import compute_type
 from .base import Attention, both, causal_mask, join_heads, masked_softmax, split_heads, spread_mask
 
 CHUNK = 128  # tokens whose weights among each other exist at a time

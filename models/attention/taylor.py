@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ...kernels.forms import Form
-from ...kernels.softmax_pool.cpu import compute_type
+from ...kernels.precision import compute_type
 from .base import Attention, both, causal_mask, join_heads, split_heads, spread_mask
 
 CHUNK = 128  # tokens whose features exist at a time
