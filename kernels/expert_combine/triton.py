@@ -6,11 +6,14 @@ A program owns a block of tokens. Forward it reads the K rows of each and writes
 walks along the width, writes the K rows' gradients and sums the products for those of the weights.
 A row belongs to one token, so nothing is added by two programs and sums have one order."""
 
+from typing import Any
+
 import triton
 import triton.language as tl
 from torch import Tensor
 
 ROWS, COLUMNS = 16, 64  # tokens and columns of a tile: 8 numbers per thread
+TILE: tuple[Any, Any] = ROWS, COLUMNS  # what the kernels declare as constexpr
 
 
 @triton.jit
@@ -71,7 +74,7 @@ def forward(y: Tensor, weights: Tensor, place: Tensor) -> Tensor:
     tensors = y.contiguous(), weights.contiguous(), place.contiguous(), out
     if out.numel():
         grid = triton.cdiv(tokens, ROWS), triton.cdiv(width, COLUMNS)
-        combine_kernel[grid](*tensors, tokens, active, width, ROWS, COLUMNS)
+        combine_kernel[grid](*tensors, tokens, active, width, *TILE)
     return out
 
 
@@ -79,8 +82,9 @@ def backward(grad: Tensor, y: Tensor, weights: Tensor, place: Tensor) -> tuple[T
     """As `cpu.backward`, by Triton."""
     (tokens, active), width = place.shape, y.shape[1]
     d_y, d_weights = y.new_empty(y.shape), weights.new_empty(weights.shape)
-    inputs = [x.contiguous() for x in (grad, y, weights, place)]
+    inputs = grad.contiguous(), y.contiguous(), weights.contiguous(), place.contiguous()
+    tensors = *inputs, d_y, d_weights
     if tokens:
         grid = (triton.cdiv(tokens, ROWS),)
-        combine_backward_kernel[grid](*inputs, d_y, d_weights, tokens, active, width, ROWS, COLUMNS)
+        combine_backward_kernel[grid](*tensors, tokens, active, width, *TILE)
     return d_y, d_weights

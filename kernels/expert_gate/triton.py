@@ -223,7 +223,7 @@ def backward(
     scale: float,
 ) -> Tensor:
     """As `cpu.backward`, by Triton."""
-    grads = [x.contiguous() for x in (grad, grad_probability, grad_log_sum)]
+    grads = grad.contiguous(), grad_probability.contiguous(), grad_log_sum.contiguous()
     scores, chosen = scores.contiguous(), chosen.contiguous()
     count, experts = scores.shape
     rows, padded = _tile(experts)

@@ -9,8 +9,8 @@ arXiv 1802.04712, equation 9) and of ACMIL (arXiv 2311.07125), all branches at o
 
 Work: 4 M H A flops; M H numbers read, M K written. Written plainly, autograd keeps v, u and v * u,
 3 M A numbers; here nothing is kept but h, and the backward pass forms the gates again, 4 M H A
-flops in addition to the 8 M H A that it needs. On the CPU rows are taken in blocks, so that gates and their
-gradients stay in the cache."""
+flops in addition to the 8 M H A that it needs. On the CPU rows are taken in blocks, so that gates
+and their gradients stay in the cache."""
 
 import torch
 from torch import Tensor

@@ -78,8 +78,8 @@ def frequencies():
 def not_a_number():
     scores = torch.randn(2, 130, 5)
     scores[0, 70, 1] = torch.nan
-    drawn = gpu.draw(scores, torch.tensor(1), None, None)
-    assert (drawn == -2).nonzero().tolist() == [[0, 1]]
+    rows_drawn = gpu.draw(scores, torch.tensor(1), None, None)
+    assert (rows_drawn == -2).nonzero().tolist() == [[0, 1]]
     pooled = gpu.pool(scores, None, None, None, False)[0]
     assert pooled.isnan().nonzero().tolist() == [[0, 1]]
     print("ok not_a_number")

@@ -122,8 +122,8 @@ def test_nan_scores_give_nan_where_they_are(rows: int) -> None:
     scores[0, rows // 2, 1] = torch.nan
     expected = torch.tensor([[False, True, False], [False] * 3])
     assert torch.equal(softmax_pool(scores).isnan(), expected)
-    drawn, index = softmax_draw(scores)
-    assert torch.equal(drawn.isnan(), expected)
+    pooled, index = softmax_draw(scores)
+    assert torch.equal(pooled.isnan(), expected)
     assert torch.equal(index == -2, expected)
 
 
