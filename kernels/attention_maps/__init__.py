@@ -10,15 +10,16 @@ asked for are made in blocks of whole rows that stay in the cache: S N M numbers
 for the mean. On the GPU output and log-sum-exp come out of one kernel, and a second one writes the
 maps from them, each once."""
 
-from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..attention_stats import check_pair
-from . import cpu as plain
+from ..attention_stats import fits
+from ..checks import check_pair
+from ..register import operator
+from . import cpu
 
 
 class Mapped(NamedTuple):
@@ -75,37 +76,12 @@ def attention_maps(
     )
 
 
-@torch.library.custom_op("headwise::attention_maps", mutates_args=())
-def _maps(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    heads: list[int],
-    mean: bool,
-    mask: Tensor | None,
-    scale: float,
-) -> tuple[Tensor, Tensor]:
-    return plain.attend(query, key, value, heads, mean, mask, scale)
-
-
-@_maps.register_fake
-def _(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    heads: list[int],
-    mean: bool,
-    mask: Tensor | None,
-    scale: float,
-) -> tuple[Tensor, Tensor]:
-    return plain.empty(query, key, value, len(heads), mean)
-
-
-@_maps.register_kernel("cuda")
-def _(query, key, value, heads, mean, mask, scale):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
-    if find_spec("triton") is not None:
-        from . import triton as device
-
-        if device.fits(query, value, 0):
-            return device.attend(query, key, value, heads, mean, mask, scale)
-    return plain.attend(query, key, value, heads, mean, mask, scale)
+operator(
+    "attention_maps",
+    cpu.attend,
+    fake=lambda query, key, value, heads, mean, *rest: cpu.empty(
+        query, key, value, len(heads), mean
+    ),
+    results=("output", "maps"),
+    fits=lambda query, value: fits(query, value, 0),
+)

@@ -16,10 +16,8 @@ import triton.language as tl
 from torch import Tensor
 
 from ..attention_stats import triton as stats_form
-from ..attention_stats.triton import HIDDEN, _power, _scores, fits
+from ..attention_stats.triton import HIDDEN, _power, _scores
 from .cpu import empty
-
-__all__ = ["attend", "fits"]
 
 
 def tiles(width: int, single: bool) -> dict[str, Any]:
@@ -102,7 +100,7 @@ def attend(
     mask: Tensor | None,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """As `attention_maps_plain.attend`, by Triton."""
+    """As `cpu.attend`, by Triton."""
     output, maps = empty(query, key, value, len(heads), mean)
     batch, total, queries, width = query.shape
     keys = key.shape[2]

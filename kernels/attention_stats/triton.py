@@ -20,12 +20,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import cpu as plain
+from . import cpu
 
-HIDDEN, FLOOR = tl.constexpr(plain.HIDDEN), tl.constexpr(plain.FLOOR)
-
-
-LARGEST_TOP = 16  # of `top_kernel`; more would not stay in registers
+HIDDEN, FLOOR = tl.constexpr(cpu.HIDDEN), tl.constexpr(cpu.FLOOR)
 
 
 def tiles(width: int, single: bool) -> dict[str, Any]:
@@ -34,15 +31,6 @@ def tiles(width: int, single: bool) -> dict[str, Any]:
     """
     rows = (32 if width <= 64 else 16) if single else (64 if width <= 128 else 32)
     return {"ROWS": rows, "KEYS": 32, "num_warps": 8, "num_stages": 2}
-
-
-def fits(query: Tensor, value: Tensor | None, top: int) -> bool:
-    """Whether the kernels can take it: no float64, heads up to 128 wide (256 in half precision), a
-    small top-k.
-    """
-    width = max(query.shape[-1], 0 if value is None else value.shape[-1])
-    widest = {torch.float32: 128, torch.float16: 256, torch.bfloat16: 256}.get(query.dtype, 0)
-    return width <= widest and top <= LARGEST_TOP
 
 
 @triton.jit
@@ -363,15 +351,15 @@ def stats(
     columns: bool,
     top: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """As `attention_stats_plain.stats`, by Triton."""
-    out = plain.empty(query, key, value, keys, entropy, columns, top)
+    """As `cpu.stats`, by Triton."""
+    out = cpu.empty(query, key, value, keys, entropy, columns, top)
     output, lse, spread, mass, held, top_values, top_indices = out
     query, key = query.contiguous(), key.contiguous()
     batch, heads, queries, width = query.shape
     count = key.shape[2]
     if query.numel() == 0 or key.numel() == 0:
-        for each, start in zip(out, (0, -torch.inf, 0, 0, 0, 0, -1)):
-            each.fill_(start)
+        for tensor, start in zip(out, (0, -torch.inf, 0, 0, 0, 0, -1)):
+            tensor.fill_(start)
         return out
     marks: Tensor = query
     strides = (0, 0, 0, 0)

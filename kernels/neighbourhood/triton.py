@@ -226,7 +226,7 @@ def _with(flags: dict[str, Any], **more: bool) -> dict[str, Any]:
 def weighted(
     weights: Tensor, value: Tensor, height: int, width: int, window: int, clamp: bool
 ) -> Tensor:
-    """As `neighbourhood_plain.weighted`, in the type of the values."""
+    """As `cpu.weighted`, in the type of the values."""
     weights, value = weights.contiguous(), value.contiguous()
     grid, marks, flags = _launch(value, None, height, width, clamp)
     out = torch.empty_like(value)
@@ -237,7 +237,7 @@ def weighted(
 
 
 def products(a: Tensor, b: Tensor, height: int, width: int, window: int, clamp: bool) -> Tensor:
-    """As `neighbourhood_plain.products`, in the type of a."""
+    """As `cpu.products`, in the type of a."""
     a, b = a.contiguous(), b.contiguous()
     grid, marks, flags = _launch(a, None, height, width, clamp)
     out = a.new_empty((*a.shape[:3], window * window))
@@ -250,7 +250,7 @@ def products(a: Tensor, b: Tensor, height: int, width: int, window: int, clamp: 
 def scattered(
     weights: Tensor, a: Tensor, height: int, width: int, window: int, clamp: bool
 ) -> Tensor:
-    """As `neighbourhood_plain.scattered`, in the type of a."""
+    """As `cpu.scattered`, in the type of a."""
     weights, a = weights.contiguous(), a.contiguous()
     grid, marks, flags = _launch(a, None, height, width, clamp)
     out = torch.empty_like(a)
@@ -269,7 +269,7 @@ def read(
     window: int,
     clamp: bool,
 ) -> tuple[Tensor, Tensor]:
-    """As `neighbourhood_plain.read`."""
+    """As `cpu.read`."""
     logits, value = logits.contiguous(), value.contiguous()
     grid, marks, flags = _launch(value, mask, height, width, clamp)
     out, lse = torch.empty_like(value), value.new_empty(value.shape[:3], dtype=compute_type(value))
@@ -292,7 +292,7 @@ def read_backward(
     window: int,
     clamp: bool,
 ) -> tuple[Tensor, Tensor]:
-    """As `neighbourhood_plain.read_backward`, with the lse of the forward pass."""
+    """As `cpu.read_backward`, with the lse of the forward pass."""
     grad, logits, value = grad.contiguous(), logits.contiguous(), value.contiguous()
     delta = (grad_lse.float() - (grad.float() * out.float()).sum(-1)).contiguous()
     grid, marks, flags = _launch(value, mask, height, width, clamp)
