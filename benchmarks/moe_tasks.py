@@ -69,7 +69,8 @@ def flips(before: list, after: list) -> float | None:
 def forecast(task: str, form: str, seed: int, run: Path) -> dict:
     """Train by the pipeline, then measure the finished run with and without noise."""
     from headwise.pipelines.engine.runs.loaded import load_run
-    from headwise.pipelines.forecast import TASK, forward, train
+    from headwise.pipelines.forecast import TASK, train
+    from headwise.pipelines.forecast.scoring import forward
 
     folder = DATA / "forecast"
     given = {
@@ -83,8 +84,8 @@ def forecast(task: str, form: str, seed: int, run: Path) -> dict:
     }[task]
     shutil.rmtree(run, ignore_errors=True)
     train(run=str(run), seed=seed, workers=0, **given, **FORMS[form])
-    done = load_run(TASK, str(run), "cpu")
-    test = TASK.open(done.options, done.spec).test
+    done = load_run(TASK.load(), str(run), "cpu")
+    test = TASK.load().open_data(done.options, done.spec).test
     errors, changed = {share: [0.0, 0] for share in (0.0, *NOISE)}, {share: [] for share in NOISE}
     with torch.no_grad():
         clean: list = []

@@ -34,8 +34,7 @@ def ours(data: str, steps: int, windows: int) -> dict[str, float]:
     from headwise.pipelines.engine.runs.run_directory import RunDirectory
     from headwise.pipelines.engine.training.jobs import _fabric
     from headwise.pipelines.engine.training.loop import Trainer
-    from headwise.pipelines.forecast import forward
-    from headwise.pipelines.forecast.scoring import batches
+    from headwise.pipelines.forecast.scoring import batches, forward
 
     task = load_task("forecast")
     values = {

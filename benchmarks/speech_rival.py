@@ -29,7 +29,7 @@ def main() -> None:
     for name in ("run", "weights", "data"):
         arguments.add_argument(name)
     given = arguments.parse_args()
-    loaded = load_run(load_task("speech"), given.run, "cpu")
+    loaded = load_run(load_task("speech").load(), given.run, "cpu")
     heard = hearer(loaded.model, loaded.spec, loaded.calibration, loaded.device)
     rival = ctranslate2.models.Whisper(given.weights, device="cpu", compute_type="float32")
     listed, equal = list_speech(given.data), 0

@@ -1,4 +1,4 @@
-"""End-to-end pipelines, one task a file, on the engine.
+"""End-to-end pipelines on the engine, one task a folder.
 
 ```python
 from headwise import pipelines
@@ -6,56 +6,27 @@ run = pipelines.forecast.train(data="my.csv", horizon=96)
 ```
 """
 
-from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from . import forecast, medical, ranking, reid, saliency, speech, wsi  # noqa: F401
     from .engine.task import Task
 
-
-@dataclass(frozen=True)
-class Entry:
-    """A line of the table of tasks."""
-
-    module: str
-    summary: str
+# A task is a folder with a `prediction.py`; there is no other list of them.
+TASKS = tuple(sorted(path.parent.name for path in Path(__file__).parent.glob("*/prediction.py")))
 
 
-TASKS = {
-    "wsi": Entry(
-        "headwise.pipelines.wsi", "classify whole-slide images or bags of instances (ACMIL)"
-    ),
-    "reid": Entry(
-        "headwise.pipelines.reid",
-        "find an identity in a gallery, or name a fine-grained class (DCAL)",
-    ),
-    "saliency": Entry(
-        "headwise.pipelines.saliency", "find what is salient in pictures with depth (GL-DMNet)"
-    ),
-    "medical": Entry(
-        "headwise.pipelines.medical",
-        "classify chest X-rays, with an audit for shortcuts (MEDUSA-style)",
-    ),
-    "speech": Entry(
-        "headwise.pipelines.speech", "transcribe recordings with word times (Whisper's shape)"
-    ),
-    "ranking": Entry(
-        "headwise.pipelines.ranking", "rank items by predicted clicks of several kinds (INFNet)"
-    ),
-    "forecast": Entry("headwise.pipelines.forecast", "forecast many series at once (SOFTS)"),
-}
-
-
-def load_task(name: str) -> "Task[Any]":
-    """The task of a name; its module has it as `TASK`."""
-    return import_module(TASKS[name].module).TASK
+def load_task(name: str) -> "Task":
+    """The card of a task; its module has it as `TASK`."""
+    return import_module(f"{__name__}.{name}").TASK
 
 
 def __getattr__(name: str) -> ModuleType:
     if name in TASKS:
-        return import_module(TASKS[name].module)
+        return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

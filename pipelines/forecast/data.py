@@ -12,7 +12,8 @@ import torch
 from ...base.errors import InputError
 from ...data.series.series import Panel, Series, read_panel
 from ...data.series.windows import Scaler, WindowDataset, split_borders, time_marks
-from ..engine.task import Splits
+from ..engine.pipeline import Splits
+from ..engine.spec import DictSpec
 from .options import ForecastOptions
 
 LARGEST = 1e18  # its square is a float32
@@ -147,7 +148,7 @@ def open_splits(options: ForecastOptions, spec: dict[str, Any] | None, whole: bo
         train_set, validation, test = (ForecastWindows(part, options) for part in parts)
     except InputError as error:  # of the whole of a table that is too short
         raise InputError(f"{options.data}: {error}") from None
-    return Splits(train_set, validation, test, spec or _spec(panel, options, scalers))
+    return Splits(train_set, validation, test, spec or DictSpec(_spec(panel, options, scalers)))
 
 
 def _borders(series: Series, panel: Panel, options: ForecastOptions) -> list[tuple[int, int]]:

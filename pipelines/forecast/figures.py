@@ -12,7 +12,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..engine.task import Picture
+from ..engine.pipeline import ReportFigure
 
 if TYPE_CHECKING:
     import polars as pl
@@ -55,7 +55,7 @@ def figure(
     return drawn, axes
 
 
-def windows_picture(windows: Sequence[Window], level: float) -> Picture:
+def windows_picture(windows: Sequence[Window], level: float) -> ReportFigure:
     """Best, median and worst windows below each other."""
     with mpl.rc_context(STYLE):
         drawn, axes = figure(len(windows), 1)
@@ -77,14 +77,14 @@ def windows_picture(windows: Sequence[Window], level: float) -> Picture:
             axis.set_title(window.title)
         axes[0, 0].legend(loc="upper left", ncols=3)
         axes[-1, 0].set_xlabel("steps from the moment of the forecast")
-    return Picture(
+    return ReportFigure(
         "windows",
         "Best, median and worst test windows by squared error, each in its worst channel",
         drawn,
     )
 
 
-def steps_picture(errors: dict[str, np.ndarray], coverage: dict[float, np.ndarray]) -> Picture:
+def steps_picture(errors: dict[str, np.ndarray], coverage: dict[float, np.ndarray]) -> ReportFigure:
     """Error by step of the horizon beside the naive forecasts, and coverage by step beside its
     level.
     """
@@ -106,7 +106,7 @@ def steps_picture(errors: dict[str, np.ndarray], coverage: dict[float, np.ndarra
             axes[0, 1].axhline(level, color=color, lw=0.8, ls="--")
         axes[0, 1].set(title="coverage of the intervals by step", xlabel="step", ylim=(0, 1.02))
         axes[0, 1].legend(loc="lower right")
-    return Picture(
+    return ReportFigure(
         "steps",
         "Errors and interval coverage on the test part, by step (dashed: the level asked for)",
         drawn,
@@ -115,7 +115,7 @@ def steps_picture(errors: dict[str, np.ndarray], coverage: dict[float, np.ndarra
 
 def channels_picture(
     names: Sequence[str], model: np.ndarray, naive: np.ndarray, naive_name: str, most: int = 30
-) -> Picture:
+) -> ReportFigure:
     """Error of each channel beside the better naive forecast; the worst ones where there are
     many.
     """
@@ -129,10 +129,10 @@ def channels_picture(
         axes[0, 0].set(title="mean absolute error (scaled) by channel")
         axes[0, 0].legend(loc="lower right")
     few = "" if len(names) <= most else f" (the worst {most} of {len(names)})"
-    return Picture("channels", f"Error of each channel{few}", drawn)
+    return ReportFigure("channels", f"Error of each channel{few}", drawn)
 
 
-def backtest_picture(moments: Sequence[str], model: np.ndarray, naive: np.ndarray) -> Picture:
+def backtest_picture(moments: Sequence[str], model: np.ndarray, naive: np.ndarray) -> ReportFigure:
     """Error by moment of forecast."""
     with mpl.rc_context(STYLE):
         drawn, axes = figure(1, 1, height=3)
@@ -142,14 +142,14 @@ def backtest_picture(moments: Sequence[str], model: np.ndarray, naive: np.ndarra
         axes[0, 0].set_xticks(place, moments, rotation=30, ha="right")
         axes[0, 0].set(title="mean absolute error (scaled) by moment of forecast", ylim=(0, None))
         axes[0, 0].legend()
-    return Picture(
+    return ReportFigure(
         "backtest", "Rolling origins: the same model, asked at several past moments", drawn
     )
 
 
 def future_picture(
     rows: pl.DataFrame, options: ForecastOptions, spec: dict[str, Any], most: int = 6
-) -> list[Picture]:
+) -> list[ReportFigure]:
     """The forecast past the end of the first series of the file, after its last rows."""
     import polars as pl
 
@@ -183,7 +183,7 @@ def future_picture(
     )
     level = low.removeprefix("lower_")
     return [
-        Picture(
+        ReportFigure(
             "future", f"Forecast past the end of the file, with the {level} % interval{few}", drawn
         )
     ]

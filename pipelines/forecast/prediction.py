@@ -13,7 +13,7 @@ from ...base.errors import InputError
 from ...data.series.files import list_items, read_items
 from ...data.series.series import Series
 from ...data.series.windows import Scaler, future_times, time_marks
-from ..engine.task import Item
+from ..engine.pipeline import Item
 from .data import refuse_huge
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ import polars as pl
 import torch
 
 from ..engine.command_line.terminal import Progressbar
-from ..engine.task import Review
+from ..engine.pipeline import Review
 from ..engine.training import order
 from ..metrics.conformal import ConformalIntervals, Coverage
 from ..metrics.forecasting import ForecastErrors, ForecastSummary, repeat_last, season_of, seasonal
-from . import figures, forward
+from . import figures
 from .data import ForecastWindows
 from .options import ForecastOptions
 
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 BATCH = 256
 CALIBRATION_NUMBERS = 100_000_000  # residuals kept for the quantiles: 400 MB
+
+
+def forward(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The model on a batch of windows: (B, H, C)."""
+    return model(batch["past"], batch.get("past_marks"), batch.get("known"))
 
 
 def batches(

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ...base.errors import fail, nearest, shown
 from ...data.xrays.xrays import XraySet, read_row, read_xray_set, two_sizes
-from ..engine.task import Splits
+from ..engine.pipeline import Splits
+from ..engine.spec import DictSpec
 from ..engine.training.order import count_steps, mix
 from .augment import normalise
 from .explain import read_boxes, read_lungs
@@ -135,7 +136,7 @@ def open_splits(options: Any, spec: dict[str, Any] | None, whole: bool) -> Split
     if whole:
         own = rows.rows("test")
         part = Xrays(source, own if len(own) else rows.rows(), classes)
-        return Splits(part, part, part, spec or {})
+        return Splits(part, part, part, spec or DictSpec())
     train, validation, test = split(options, rows)
     kind = BalancedXrays if options.balanced else Xrays
     parts = (
@@ -168,7 +169,7 @@ def open_splits(options: Any, spec: dict[str, Any] | None, whole: bool) -> Split
             "layout": rows.layout,
             "parts": {"train": len(train), "validation": len(validation), "test": len(test)},
         }
-    return Splits(*parts, spec)
+    return Splits(*parts, DictSpec(spec))
 
 
 def split(options: Any, rows: XraySet) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

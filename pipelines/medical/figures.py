@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..engine.task import Picture
+from ..engine.pipeline import ReportFigure
 from ..figures.classifier import draw_confusion, draw_reliability, draw_roc, finish_roc
 from .audit import Probe
 from .explain import CAM, overlay
@@ -22,7 +22,7 @@ def calibration(
     classes: Sequence[str],
     positive: int,
     threshold: float,
-) -> Picture:
+) -> ReportFigure:
     """Reliability before and after the temperature, ROC with the operating point, confusion."""
     drawn = Figure(figsize=(9.5, 3.1), layout="constrained")
     left, middle, right = drawn.subplots(1, 3)
@@ -36,14 +36,14 @@ def calibration(
         middle.plot(said[~own].mean(), said[own].mean(), "ko", ms=5, label="operating point")
     finish_roc(middle)
     draw_confusion(right, labels, calibrated, classes)
-    return Picture(
+    return ReportFigure(
         "calibration",
         "Reliability, ROC curves with the operating point, and confusion on this part",
         drawn,
     )
 
 
-def shortcuts(found: Sequence[Probe], auc: float) -> Picture:
+def shortcuts(found: Sequence[Probe], auc: float) -> ReportFigure:
     """AUC of each probe with its interval, beside the model's."""
     drawn = Figure(figsize=(7, 0.45 * len(found) + 1.4), layout="constrained")
     axis = drawn.subplots()
@@ -60,12 +60,12 @@ def shortcuts(found: Sequence[Probe], auc: float) -> Picture:
         xlabel="AUC of a linear model in five folds by patient, 95 % interval", xlim=(least, 1.01)
     )
     axis.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1))
-    return Picture(
+    return ReportFigure(
         "shortcuts", "What tells the label that is not the lung (red: more than chance)", drawn
     )
 
 
-def looked(chosen: Sequence[tuple[str, np.ndarray, Mapping[str, np.ndarray]]]) -> Picture:
+def looked(chosen: Sequence[tuple[str, np.ndarray, Mapping[str, np.ndarray]]]) -> ReportFigure:
     """Pictures with their maps: (headline, pixels (Y, X) in [0, 1], maps)."""
     names = ["picture", *(name for name in chosen[0][2] if name != "attention")]
     drawn = Figure(figsize=(1.5 * len(names), 1.75 * len(chosen)), layout="constrained")
@@ -78,4 +78,6 @@ def looked(chosen: Sequence[tuple[str, np.ndarray, Mapping[str, np.ndarray]]]) -
         axis.set_yticks([])
         for side in axis.spines.values():
             side.set_visible(False)
-    return Picture("attention", f"Attention at each scale, the map of the body, and {CAM}", drawn)
+    return ReportFigure(
+        "attention", f"Attention at each scale, the map of the body, and {CAM}", drawn
+    )

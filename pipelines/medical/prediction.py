@@ -18,7 +18,7 @@ from ...data.formats.dicom import is_dicom, read_dicom
 from ...data.formats.pictures import write_png
 from ...data.formats.tables import TABLE_SUFFIXES, suffix_of
 from ...data.xrays.xrays import list_xrays, read_place, read_xray, read_xray_set, two_sizes
-from ..engine.task import Item
+from ..engine.pipeline import Item
 from .augment import normalise
 from .explain import maps_of, overlay
 

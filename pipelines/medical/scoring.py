@@ -14,7 +14,7 @@ from scipy.special import softmax
 from torch import Tensor, nn
 
 from ..engine.command_line.terminal import Progressbar, say
-from ..engine.task import Review, Splits
+from ..engine.pipeline import Review, Splits
 from ..engine.training import order
 from ..figures.classifier import with_interval
 from ..metrics.classification import bootstrap, scores

@@ -23,10 +23,11 @@ from ...data.clicks.log import PARTS, TRAIN, encode_log, fit
 from ...data.clicks.schema import Schema, schema_of
 from ...data.clicks.vocabulary import UNSEEN, Vocabulary
 from ...models.clicks.click import Layout
+from ..engine.pipeline import Splits
 from ..engine.runs.checkpoint import load_weights
 from ..engine.runs.loaded import open_spec
 from ..engine.runs.run_directory import RunDirectory
-from ..engine.task import Splits
+from ..engine.spec import DictSpec
 from .baselines import rates
 from .options import RankingOptions
 
@@ -42,7 +43,7 @@ def open_splits(options: RankingOptions, spec: dict[str, Any] | None, whole: boo
         log, schema = open_log(options.data, options.schema)
         base = None
         if options.from_run is not None:
-            base = load_encoder(open_spec(RunDirectory.open(options.from_run, "ranking")))
+            base = load_encoder(open_spec(DictSpec, RunDirectory.open(options.from_run, "ranking")))
             schema = grown_schema(base.schema, schema)
         encoder, rows, part = fit(log, schema, base)
         counted = rates(
@@ -50,10 +51,10 @@ def open_splits(options: RankingOptions, spec: dict[str, Any] | None, whole: boo
         )
         encoder = replace(encoder, rates=counted)
         found = make_spec(encoder, rows, part)
-        return Splits(*_parts(encoder, rows, part), found, assets(encoder))
+        return Splits(*_parts(encoder, rows, part), DictSpec(found), assets(encoder))
     log = log_of(options.data)
     encoder, rows, part = encode_log(log, load_encoder(spec), split=not whole)
-    return Splits(*_parts(encoder, rows, part), dict(spec))
+    return Splits(*_parts(encoder, rows, part), spec)
 
 
 def _parts(
@@ -177,7 +178,7 @@ def moved_weights(model: nn.Module, spec: dict[str, Any], run: str) -> None:
     """Weights of a run into a model whose tables have grown; new codes begin as the unseen value of
     their field.
     """
-    before = open_spec(RunDirectory.open(run, "ranking"))
+    before = open_spec(DictSpec, RunDirectory.open(run, "ranking"))
     weights = load_weights(Path(run) / "model.safetensors")
     own = model.state_dict()
     if weights.keys() != own.keys():

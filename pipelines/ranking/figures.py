@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...data.clicks.schema import Schema
-from ..engine.task import Picture
+from ..engine.pipeline import ReportFigure
 from ..metrics.ranking import calibration_table
 
 
 def pictures(
     labels: np.ndarray, probability: np.ndarray, tasks: Sequence[str], schema: Schema
-) -> list[Picture]:
+) -> list[ReportFigure]:
     """Calibration of each task, and how far clicked and other rows lie apart. labels: int8 (N, S),
     -1 = not counted.
     """
@@ -49,6 +49,6 @@ def pictures(
     for figure in (tables, spread):
         figure.tight_layout()
     return [
-        Picture("calibration", "Predicted and observed rates in bins of equal count.", tables),
-        Picture("separation", "Predictions for rows of either label.", spread),
+        ReportFigure("calibration", "Predicted and observed rates in bins of equal count.", tables),
+        ReportFigure("separation", "Predictions for rows of either label.", spread),
     ]

@@ -21,7 +21,7 @@ from ...data.clicks.layouts import files_of, log_of
 from ...data.clicks.log import encode_log, scan_log
 from ...data.clicks.vocabulary import UNSEEN, clean
 from ...data.formats.tables import collect
-from ..engine.task import Item
+from ..engine.pipeline import Item
 from .data import load_encoder
 from .options import RankingPredictOptions
 from .scoring import probabilities

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ...data.clicks.batches import ClickRows
 from ...data.clicks.schema import schema_of
-from ..engine.task import Review
+from ..engine.pipeline import Review
 from ..metrics.ranking import auc, log_loss, ranking_scores
 from .baselines import rate_scores
 from .build import embedding_of

@@ -19,7 +19,8 @@ from ...base.errors import InputError, fail, nearest, shown
 from ...data.formats.pictures import read_picture
 from ...data.formats.tables import require_columns
 from ...data.persons.persons import PictureSet, read_picture_set
-from ..engine.task import Splits
+from ..engine.pipeline import Splits
+from ..engine.spec import DictSpec
 from ..engine.training.order import mix
 from .augment import normalise
 from .sampling import count_batches, identity_batches
@@ -155,9 +156,9 @@ def open_splits(options: Any, spec: dict[str, Any] | None, whole: bool) -> Split
     if whole:
         everything = _everything(pictures)
         part = (_named if goal == "classes" else _numbered)(
-            source, everything, (spec or {}).get("classes", [])
+            source, everything, (spec or DictSpec()).get("classes", [])
         )
-        return Splits(part, part, part, spec or {})
+        return Splits(part, part, part, spec or DictSpec())
     train, validation, test = _parts(options, pictures, goal)
     classes = (
         sorted({pictures.identities[row] for row in train}) if spec is None else spec["classes"]
@@ -190,7 +191,7 @@ def open_splits(options: Any, spec: dict[str, Any] | None, whole: bool) -> Split
             "cameras": pictures.cameras is not None,
             "parts": {"train": len(train), "validation": len(validation), "test": len(test)},
         }
-    return Splits(learned, rest[0], rest[1], spec)
+    return Splits(learned, rest[0], rest[1], DictSpec(spec))
 
 
 def goal_of(options: Any, pictures: PictureSet) -> str:
@@ -339,7 +340,7 @@ def _conditional(options: Any, spec: dict[str, Any] | None, whole: bool, source:
 
     if whole:
         part = seen(_everything(pictures))
-        return Splits(part, part, part, spec or {})
+        return Splits(part, part, part, spec or DictSpec())
     # Attributes are of kinds of things, not of one: any picture may be in any part.
     train, validation, test = _parts(options, pictures, "pictures")
     if spec is None:
@@ -353,7 +354,7 @@ def _conditional(options: Any, spec: dict[str, Any] | None, whole: bool, source:
             "parts": {"train": len(train), "validation": len(validation), "test": len(test)},
         }
     learned = seen(train, IdentityPictures, per_identity=options.per_identity)
-    return Splits(learned, seen(validation), seen(test), spec)
+    return Splits(learned, seen(validation), seen(test), DictSpec(spec))
 
 
 def example(splits: Splits) -> tuple[tuple[Any, ...], Any]:

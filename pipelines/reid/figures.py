@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..engine.task import Picture
+from ..engine.pipeline import ReportFigure
 from ..metrics.classification import reliability
 from .augment import DEVIATION, MEAN
 from .data import DISTRACTOR, JUNK, Pictures
@@ -25,7 +25,7 @@ RIGHT, WRONG, ASKED = "#2a9d3a", "#d1372c", "#333333"
 LISTS, LENGTH = 8, 8  # ranked lists shown, and pictures in each
 
 
-def match_curves(curves: dict[str, np.ndarray]) -> Picture:
+def match_curves(curves: dict[str, np.ndarray]) -> ReportFigure:
     """Cumulative match characteristic."""
     from matplotlib.figure import Figure
 
@@ -37,14 +37,14 @@ def match_curves(curves: dict[str, np.ndarray]) -> Picture:
     axes.set(xlabel="rank", ylabel="queries with a match up to it", ylim=(0, 1.02))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    return Picture(
+    return ReportFigure(
         "cmc",
         "Cumulative match characteristic: share of the queries with a match up to a rank.",
         drawn,
     )
 
 
-def ranked_lists(part: Pictures, found: Found) -> list[Picture]:
+def ranked_lists(part: Pictures, found: Found) -> list[ReportFigure]:
     """What queries found, best first: half of them drawn evenly, half those with the lowest
     precision.
     """
@@ -78,7 +78,7 @@ def ranked_lists(part: Pictures, found: Found) -> list[Picture]:
         rows.append((images, [ASKED, *(RIGHT if one else WRONG for one in right)], titles))
     text = "Ranked lists: the query at the left, then what it found, best first, with cosine similarities. Green: the "
     return [
-        Picture(
+        ReportFigure(
             "ranked-lists",
             text + "same identity, red: another. The lower half are the worst queries.",
             mosaic(rows, LENGTH + 1),
@@ -107,7 +107,7 @@ def mosaic(rows: list[tuple[list[Tensor], list[str], list[str]]], columns: int) 
     return drawn
 
 
-def alike(part: Pictures, found: Found) -> Picture:
+def alike(part: Pictures, found: Found) -> ReportFigure:
     """Similarities of pairs of one identity and of two."""
     from matplotlib.figure import Figure
 
@@ -125,7 +125,7 @@ def alike(part: Pictures, found: Found) -> Picture:
     axes.set(xlabel="cosine similarity", ylabel="density")
     axes.legend(frameon=False)
     text = "Cosine similarities of pairs of pictures. Where the two overlap, a threshold errs in one way or the other."
-    return Picture("similarities", text, drawn)
+    return ReportFigure("similarities", text, drawn)
 
 
 def blended(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
@@ -148,7 +148,7 @@ def blended(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     )
 
 
-def rollout(images: Tensor, maps: np.ndarray, names: list[str]) -> Picture:
+def rollout(images: Tensor, maps: np.ndarray, names: list[str]) -> ReportFigure:
     """images: (B, 3, Y, X), normalised; maps: (B, rows, columns)."""
     from matplotlib.figure import Figure
 
@@ -165,14 +165,14 @@ def rollout(images: Tensor, maps: np.ndarray, names: list[str]) -> Picture:
         for axis in axes[:, k]:
             axis.axis("off")
     text = "Attention rollout of the class token: the patches that its final value draws most from, by the softmaxes "
-    return Picture(
+    return ReportFigure(
         "rollout",
         text + "of all layers. It shows where the model looked, not why it decided.",
         drawn,
     )
 
 
-def confusion(labels: np.ndarray, probability: np.ndarray, classes: list[str]) -> Picture:
+def confusion(labels: np.ndarray, probability: np.ndarray, classes: list[str]) -> ReportFigure:
     """True class by predicted class."""
     from matplotlib.figure import Figure
 
@@ -188,10 +188,12 @@ def confusion(labels: np.ndarray, probability: np.ndarray, classes: list[str]) -
         axes.set_xticklabels(classes, rotation=90, fontsize=6)
         axes.set_yticklabels(classes, fontsize=6)
     axes.set(xlabel="predicted", ylabel="true")
-    return Picture("confusion", "Share of each true class that was predicted as each class.", drawn)
+    return ReportFigure(
+        "confusion", "Share of each true class that was predicted as each class.", drawn
+    )
 
 
-def calibration(labels: np.ndarray, probability: np.ndarray, base: np.ndarray) -> Picture:
+def calibration(labels: np.ndarray, probability: np.ndarray, base: np.ndarray) -> ReportFigure:
     """How sure and how often right."""
     from matplotlib.figure import Figure
 
@@ -209,12 +211,12 @@ def calibration(labels: np.ndarray, probability: np.ndarray, base: np.ndarray) -
         ylim=(0, 1),
     )
     axes.legend(frameon=False)
-    return Picture(
+    return ReportFigure(
         "calibration", "Reliability: below the line the model is surer than it should be.", drawn
     )
 
 
-def mistakes(part: Pictures, probability: np.ndarray, classes: list[str]) -> list[Picture]:
+def mistakes(part: Pictures, probability: np.ndarray, classes: list[str]) -> list[ReportFigure]:
     """The pictures whose true class had the lowest probability."""
     own = probability[np.arange(len(part)), part.labels]
     worst = [
@@ -231,7 +233,7 @@ def mistakes(part: Pictures, probability: np.ndarray, classes: list[str]) -> lis
             ]
             rows.append(([part[int(k)]["image"] for k in line], [WRONG] * len(line), titles))
     return [
-        Picture(
+        ReportFigure(
             "mistakes",
             "The pictures whose true class (first line) was given the lowest probability.",
             mosaic(rows, 8),
@@ -239,7 +241,7 @@ def mistakes(part: Pictures, probability: np.ndarray, classes: list[str]) -> lis
     ]
 
 
-def attributes(table: pl.DataFrame) -> Picture:
+def attributes(table: pl.DataFrame) -> ReportFigure:
     """mAP of each attribute beside colours."""
     from matplotlib.figure import Figure
 
@@ -251,10 +253,12 @@ def attributes(table: pl.DataFrame) -> Picture:
     axes.set(yticks=place, xlabel="mAP", xlim=(0, 1))
     axes.set_yticklabels(table["attribute"].to_list())
     axes.legend(frameon=False)
-    return Picture("attributes", "mAP of every attribute: each picture asks all others.", drawn)
+    return ReportFigure(
+        "attributes", "mAP of every attribute: each picture asks all others.", drawn
+    )
 
 
-def neighbours(part: Pictures, vectors: np.ndarray, spec: dict[str, Any]) -> list[Picture]:
+def neighbours(part: Pictures, vectors: np.ndarray, spec: dict[str, Any]) -> list[ReportFigure]:
     """What one picture finds in the space of every attribute."""
     rows = []
     for place, name in enumerate(spec["attributes"]):
@@ -272,4 +276,4 @@ def neighbours(part: Pictures, vectors: np.ndarray, spec: dict[str, Any]) -> lis
             )
         )
     text = "What one picture (left) finds in the space of every attribute. Green: the same value of it, red: another."
-    return [Picture("neighbours", text, mosaic(rows, LENGTH + 1))] if rows else []
+    return [ReportFigure("neighbours", text, mosaic(rows, LENGTH + 1))] if rows else []

@@ -12,13 +12,12 @@ import torch
 
 from ...base.errors import InputError, fail
 from ...base.files import checksum, place_below
-from ...data.formats.pictures import PictureFolder, list_pictures, read_picture
+from ...data.formats.pictures import PictureFolder, list_pictures, read_picture, write_png
 from ...data.formats.tables import TABLE_SUFFIXES, collect, require_columns, scan_table, suffix_of
 from ...models.vision.dcal import DCAL
 from ..engine.inference import shards as inference
-from ..engine.inference.pictures import write_png
+from ..engine.pipeline import AnyPipeline, Item
 from ..engine.runs.run_directory import RunDirectory
-from ..engine.task import Item, Task
 from .augment import DEVIATION, MEAN, normalise
 from .figures import blended
 from .scoring import outputs
@@ -149,6 +148,6 @@ def _draw(
         write_png(path.with_name(f"{path.name}.png"), drawn)
 
 
-def embed(task: Task[Any], options: Any) -> inference.Predicted:
+def embed(pipeline: AnyPipeline, options: Any) -> inference.Predicted:
     """`predict` by the name that this field has for it."""
-    return inference.predict(task, options)
+    return inference.predict(pipeline, options)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ...models.vision.cca import ConditionalEmbedder
 from ...models.vision.dcal import DCAL, probabilities, vectors
 from ..engine.command_line.terminal import Progressbar
-from ..engine.task import Picture, Review, Splits
+from ..engine.pipeline import ReportFigure, Review, Splits
 from ..engine.training import order
 from ..metrics import classification
 from ..metrics.reranking import rerank
@@ -205,7 +205,7 @@ def ask(part: Pictures, given: np.ndarray) -> Found:
 
 
 def _search(
-    part: Pictures, found: dict[str, np.ndarray], options: Any, maps: list[Picture]
+    part: Pictures, found: dict[str, np.ndarray], options: Any, maps: list[ReportFigure]
 ) -> Review:
     own, beside = ask(part, found["vectors"]), ask(part, colours_of(part))
     if not own.scores.queries:
@@ -335,7 +335,7 @@ def _recognition(
     calibration: dict[str, Tensor],
     options: Any,
     spec: dict[str, Any],
-    maps: list[Picture],
+    maps: list[ReportFigure],
 ) -> Review:
     labels, probability = part.labels, found["probability"].astype(np.float64)
     probability /= probability.sum(1, keepdims=True)
@@ -377,7 +377,7 @@ def _classified(labels: np.ndarray, probability: np.ndarray, seed: int) -> dict[
 @torch.no_grad()
 def attention_maps(
     model: nn.Module, part: Pictures, options: Any, device: torch.device
-) -> list[Picture]:
+) -> list[ReportFigure]:
     """Rollout over a few pictures; none for a mechanism that has no rollout."""
     if not isinstance(model, DCAL) or not model.trunk.readable or not len(part):
         return []

@@ -19,7 +19,8 @@ from ...data.scenes.scenes import (
     read_sample,
 )
 from ..engine.command_line.terminal import say
-from ..engine.task import Splits
+from ..engine.pipeline import Splits
+from ..engine.spec import DictSpec
 from ..engine.training.order import mix
 from .augment import normalise
 
@@ -92,7 +93,7 @@ def open_splits(options: Any, spec: dict[str, Any] | None, whole: bool) -> Split
     if whole:
         rows = scenes.rows("test")
         part = Scenes(source, rows if len(rows) else scenes.rows())
-        return Splits(part, part, part, spec or {})
+        return Splits(part, part, part, spec or DictSpec())
     train, validation, test = split(options, scenes)
     if spec is None:
         inverted = check_polarity(source, train)
@@ -104,7 +105,9 @@ def open_splits(options: Any, spec: dict[str, Any] | None, whole: bool) -> Split
             "parts": parts,
             "inverted": inverted,
         }
-    return Splits(Scenes(source, train), Scenes(source, validation), Scenes(source, test), spec)
+    return Splits(
+        Scenes(source, train), Scenes(source, validation), Scenes(source, test), DictSpec(spec)
+    )
 
 
 def split(options: Any, scenes: RgbdSet) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ import torch
 
 from ...data.formats.pictures import read_picture
 from ...data.scenes.scenes import read_depth, read_mask
-from ..engine.task import Picture
+from ..engine.pipeline import ReportFigure
 from ..metrics.saliency import SaliencyScores
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ SHOWN = 2  # scenes of each kind
 LONGEST = 240  # pixels of a shown picture
 
 
-def sheet(part: Scenes, maps: list[np.ndarray], scores: SaliencyScores) -> Picture:
+def sheet(part: Scenes, maps: list[np.ndarray], scores: SaliencyScores) -> ReportFigure:
     """Colour, depth, mask and map of the best, median and worst scenes by S-measure."""
     from matplotlib.figure import Figure
 
@@ -58,10 +58,10 @@ def sheet(part: Scenes, maps: list[np.ndarray], scores: SaliencyScores) -> Pictu
         )
     for axis, title in zip(axes[0], ("colour", "depth, near is bright", "mask", "saliency")):
         axis.set_title(title, fontsize=8)
-    return Picture("scenes", "Best, median and worst scenes of this part by S-measure.", drawn)
+    return ReportFigure("scenes", "Best, median and worst scenes of this part by S-measure.", drawn)
 
 
-def curves(every: dict[str, SaliencyScores]) -> Picture:
+def curves(every: dict[str, SaliencyScores]) -> ReportFigure:
     """Precision against recall, and F against the threshold."""
     from matplotlib.figure import Figure
 
@@ -75,7 +75,7 @@ def curves(every: dict[str, SaliencyScores]) -> Picture:
     for axis in (left, right):
         axis.grid(alpha=0.3)
     left.legend(frameon=False, fontsize=8)
-    return Picture(
+    return ReportFigure(
         "curves",
         "Precision and recall, and F-measure, mean over the scenes, at 256 thresholds.",
         drawn,

@@ -14,7 +14,7 @@ from ...base.errors import InputError, fail
 from ...base.files import distinct_names, place_below
 from ...data.formats.pictures import write_png
 from ...data.scenes.scenes import list_scenes, read_scene
-from ..engine.task import Item
+from ..engine.pipeline import Item
 from .augment import BLANK
 from .scoring import saliency_of, to_bytes
 

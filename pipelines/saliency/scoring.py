@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...data.scenes.scenes import read_depth, read_mask
 from ..engine.command_line.terminal import Progressbar
-from ..engine.task import Review
+from ..engine.pipeline import Review
 from ..engine.training import order
 from ..metrics.saliency import SaliencyScores, bootstrap_table, saliency_scores
 from . import figures

@@ -19,7 +19,8 @@ from ...data.speech.log_mel import FRAME_SECONDS, log_mel
 from ...data.speech.recordings import Utterance, list_speech
 from ...data.speech.tokens import TextTokens, read_tokens, train_tokens
 from ..engine.command_line.terminal import say
-from ..engine.task import Splits
+from ..engine.pipeline import Splits
+from ..engine.spec import DictSpec
 from ..engine.training.order import count_steps, mix
 
 STATE_SECONDS = 2 * FRAME_SECONDS  # of a state of the encoder
@@ -176,7 +177,7 @@ def open_splits(options: Any, spec: dict[str, Any] | None, whole: bool) -> Split
     if whole:
         own = [k for k in fits if texted[k].part == "test"] or fits
         every = part(own, Corpus)
-        return Splits(every, every, every, spec)
+        return Splits(every, every, every, DictSpec(spec))
     train, validation, test = split(options, [texted[k] for k in fits])
     rows = np.array(fits)
     parts = (
@@ -190,7 +191,7 @@ def open_splits(options: Any, spec: dict[str, Any] | None, whole: bool) -> Split
     )
     return Splits(
         *parts,
-        spec,
+        DictSpec(spec),
         assets={"tokenizer.json": lambda path: path.write_text(text, encoding="utf-8")},
     )
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from ...data.formats.audio import RATE
 from ...data.speech.log_mel import log_mel
 from ...data.speech.transcripts import Word
-from ..engine.task import Picture
+from ..engine.pipeline import ReportFigure
 from ..metrics.alignment import Boundaries
 
 WIDEST = 16.0  # inches
@@ -29,7 +29,7 @@ def heard(
     caption: str,
     others: Mapping[str, np.ndarray] | None = None,
     tokens: Sequence[str] = (),
-) -> Picture:
+) -> ReportFigure:
     """A recording: its spectrogram with words above (and known ones below), then maps (tokens,
     states), one above the other on one axis of time; tokens: their texts, beside the maps where
     they are few enough."""
@@ -83,10 +83,10 @@ def heard(
             axis.set_yticklabels([token.strip() for token in tokens], fontsize=6, parse_math=False)
         axis.set_title(title, fontsize=8)
     axes[-1].set(xlabel="seconds", xlim=(0, seconds))
-    return Picture(name, caption, drawn)
+    return ReportFigure(name, caption, drawn)
 
 
-def times(bounds: Boundaries) -> Picture:
+def times(bounds: Boundaries) -> ReportFigure:
     """Signed errors of starts and ends."""
     drawn = Figure(figsize=(6, 2.6), layout="constrained")
     axis = drawn.subplots()
@@ -95,10 +95,10 @@ def times(bounds: Boundaries) -> Picture:
         axis.hist(np.clip(values, -0.5, 0.5), edges, histtype="step", label=f"word {label}")
     axis.set(xlabel="found - known, seconds (beyond half a second at the edges)", ylabel="words")
     axis.legend(frameon=False)
-    return Picture("times", "Errors of word times", drawn)
+    return ReportFigure("times", "Errors of word times", drawn)
 
 
-def agreement(table: pl.DataFrame) -> Picture:
+def agreement(table: pl.DataFrame) -> ReportFigure:
     """Correlations of averages of heads with intervals; of single heads with the states, where they
     are there."""
     kinds = table["saliency"].unique(maintain_order=True).to_list()
@@ -138,10 +138,12 @@ def agreement(table: pl.DataFrame) -> Picture:
     grid.set_xticklabels(range(1, values.shape[1] + 1))
     grid.set_yticklabels(range(1, layers + 1))
     drawn.colorbar(shown, ax=grid, shrink=0.8)
-    return Picture("agreement", "How far cross-attention agrees with what the model used", drawn)
+    return ReportFigure(
+        "agreement", "How far cross-attention agrees with what the model used", drawn
+    )
 
 
-def deletion(curves: Mapping[str, np.ndarray]) -> Picture:
+def deletion(curves: Mapping[str, np.ndarray]) -> ReportFigure:
     """Mean word error rate while the most important parts are blanked; curves: (recordings, steps)
     by map.
     """
@@ -156,7 +158,7 @@ def deletion(curves: Mapping[str, np.ndarray]) -> Picture:
         xlim=(0, 100),
     )
     axis.legend(frameon=False, fontsize=7, bbox_to_anchor=(1.01, 1), loc="upper left")
-    return Picture(
+    return ReportFigure(
         "deletion",
         "Deletion: the sooner the words are lost, the better a map knows what mattered",
         drawn,

@@ -21,7 +21,7 @@ from ...data.speech.transcripts import Segment, Word, written
 from ...data.speech.voice_activity import windows
 from ...models.speech.decoding import Transcript, transcribe
 from ...models.speech.speech_to_text import Memory, SpeechToText
-from ..engine.task import Item
+from ..engine.pipeline import Item
 from .data import STATE_SECONDS, collated, limits_of, rules_of
 from .word_times import Timed, chosen_heads, forced, states_of, word_times
 

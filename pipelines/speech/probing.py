@@ -20,10 +20,10 @@ from ...data.speech.recordings import Utterance
 from ..engine.command_line import machine
 from ..engine.command_line.terminal import Progressbar, say
 from ..engine.experiments.trainings import claimed, fingerprint_of, stands
+from ..engine.pipeline import AnyPipeline, Review
 from ..engine.runs.loaded import load_run
 from ..engine.runs.report import write_page
 from ..engine.runs.run_directory import read_facts
-from ..engine.task import Review, Task
 from .prediction import Hearer, hearer, listed
 from .saliency import Heard, Saliency, explain, listen
 from .scoring import has_maps
@@ -47,16 +47,16 @@ Work = Callable[[Hearer, Utterance, str, Heard, Saliency], dict[str, Any]]
 
 @contextmanager
 def probed(
-    task: Task[Any], options: Any, given: str, work: Work, title: str
+    pipeline: AnyPipeline, options: Any, given: str, work: Work, title: str
 ) -> Iterator[list[Done]]:
     """Hold `options.output`, do what `work` (hearer, recording, stem, heard, saliency) gives for
     each recording of `given` that is not there yet, and yield all.
 
     A recording that cannot be read, is longer than the model's window, or has no words is an error
     of its own."""
-    task.check(options)
+    pipeline.task.check(options)
     recordings = listed(given, getattr(options, "known_text", False))
-    loaded = load_run(task, options.run, options.accelerator)
+    loaded = load_run(pipeline, options.run, options.accelerator)
     heard = hearer(loaded.model, loaded.spec, loaded.calibration, loaded.device)
     if not has_maps(heard.model):
         raise InputError(f"{options.run}: its cross-attention has no weights to compare")
@@ -113,7 +113,7 @@ def _one(heard: Hearer, one: Utterance, stem: str, options: Any, weights: str, w
 
 
 def write_findings(
-    task: Task[Any],
+    pipeline: AnyPipeline,
     options: Any,
     given: str,
     done: Sequence[Done],
@@ -128,12 +128,12 @@ def write_findings(
     write_page(
         path,
         figures,
-        task,
+        pipeline,
         replace(review, tables=tables),
         data=given,
         run=Path(options.run).name,
         options=asdict(options),
-        facts=machine.environment(task.name, options.seed, options.accelerator, 1),
+        facts=machine.environment(pipeline.task.name, options.seed, options.accelerator, 1),
     )
     say(f"report {path}")
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ...data.speech.transcripts import Word
 from ...models.speech.speech_to_text import Memory, SpeechToText
 from ..engine.command_line.terminal import Progressbar
-from ..engine.task import Review, Splits
+from ..engine.pipeline import Review, Splits
 from ..engine.training.order import sequential
 from ..figures.classifier import with_interval
 from ..metrics.alignment import Boundaries, boundary_errors, text_errors

@@ -19,7 +19,8 @@ from ...data.slides.bags import Cohort, is_bag_table, match_files, read_bag_tabl
 from ...data.slides.generate import SAMPLE
 from ...data.slides.slides import list_slides
 from ..engine.command_line.terminal import say
-from ..engine.task import Splits
+from ..engine.pipeline import Splits
+from ..engine.spec import DictSpec
 from .verbs.features import Extractor, extract_cohort, settings_of, stored
 
 HELD_BYTES = 8 << 30  # features kept in memory; what is more is read again each time
@@ -227,7 +228,7 @@ def open_splits(options: Any, spec: dict[str, Any] | None, whole: bool) -> Split
         )
     if whole:
         every = BagSet(source, range(len(cohort)), classes)
-        return Splits(every, every, every, spec or {})
+        return Splits(every, every, every, spec or DictSpec())
     parts = {
         name: BagSet(source, part, classes)
         for name, part in split(cohort, options.seed, source.where).items()
@@ -251,7 +252,7 @@ def open_splits(options: Any, spec: dict[str, Any] | None, whole: bool) -> Split
             "parts": {name: len(part) for name, part in parts.items()},
             **moments(parts["train"], options.standardise),
         }
-    return Splits(parts["train"], parts["validation"], parts["test"], spec)
+    return Splits(parts["train"], parts["validation"], parts["test"], DictSpec(spec))
 
 
 def moments(bags: BagSet, standardise: bool) -> dict[str, Any]:

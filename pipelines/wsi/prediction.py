@@ -19,7 +19,7 @@ from ...data.slides.bags import is_bag_table, match_files, read_bag_table, read_
 from ...data.slides.features import SlideFeatures, read_features
 from ...data.slides.slides import SLIDE_SUFFIXES, list_slides, one_of_each_series
 from ...models.bags.acmil import ACMIL
-from ..engine.task import Item
+from ..engine.pipeline import Item
 from .explain import open_slide, write_explanation
 from .verbs.features import Extractor
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from ...models.bags.acmil import ACMIL, Bags, diversity_loss
-from ..engine.task import Picture, Review
+from ..engine.pipeline import ReportFigure, Review
 from ..engine.training import order
 from ..figures.classifier import (
     draw_confusion,
@@ -181,7 +181,7 @@ def _attention(model: nn.Module, bags: BagSet, device: torch.device) -> list[np.
 
 def _calibration(
     labels: np.ndarray, probability: np.ndarray, base: np.ndarray, classes: list[str]
-) -> Picture:
+) -> ReportFigure:
     drawn = Figure(figsize=(9.5, 3.1), layout="constrained")
     left, middle, right = drawn.subplots(1, 3)
     curves = {"model": (probability, "C0"), "baseline": (base, "0.6")}
@@ -192,10 +192,10 @@ def _calibration(
         )
     finish_roc(middle)
     draw_confusion(right, labels, probability, classes)
-    return Picture("calibration", "Reliability, ROC curves and confusion on this part", drawn)
+    return ReportFigure("calibration", "Reliability, ROC curves and confusion on this part", drawn)
 
 
-def _concentration(attention: list[np.ndarray]) -> Picture:
+def _concentration(attention: list[np.ndarray]) -> ReportFigure:
     drawn = Figure(figsize=(5.5, 2.8), layout="constrained")
     axis = drawn.subplots()
     curves = np.stack([concentration(a.mean(1)) for a in attention])
@@ -211,14 +211,14 @@ def _concentration(attention: list[np.ndarray]) -> Picture:
         ylim=(0, 1.02),
     )
     axis.legend(frameon=False, fontsize=8)
-    return Picture(
+    return ReportFigure(
         "concentration", "How many instances hold the attention (ACMIL, figure 1)", drawn
     )
 
 
 def _heatmaps(
     bags: BagSet, attention: list[np.ndarray], probability: np.ndarray, mpp: float | None
-) -> list[Picture]:
+) -> list[ReportFigure]:
     """Some slides with what the model looked at: of each class in turn, the surest first."""
     source = bags.source
     if source.folder is None:
@@ -241,7 +241,7 @@ def _heatmaps(
         axis = drawn.subplots()
         axis.imshow(np.asarray(sheet))
         axis.set_axis_off()
-        pictures.append(Picture(f"heatmap-{len(pictures) + 1}", headline, drawn))
+        pictures.append(ReportFigure(f"heatmap-{len(pictures) + 1}", headline, drawn))
     return pictures
 
 
@@ -252,7 +252,7 @@ def _instances(
     attention: list[np.ndarray],
     seed: int,
     device: torch.device,
-) -> Picture:
+) -> ReportFigure:
     """t-SNE of embedded instances, as many of each bag."""
     from sklearn.manifold import TSNE
 
@@ -279,6 +279,6 @@ def _instances(
     for axis in (left, right):
         axis.set_xticks([])
         axis.set_yticks([])
-    return Picture(
+    return ReportFigure(
         "instances", f"t-SNE of {len(given)} embedded instances: slide labels, attention", drawn
     )

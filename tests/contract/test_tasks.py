@@ -5,7 +5,7 @@ import inspect
 import json
 import re
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import polars as pl
@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from headwise import pipelines
 from headwise.base.files import checksum
 from headwise.pipelines import TASKS, load_task
-from headwise.pipelines.engine.command_line import parse
+from headwise.pipelines.engine.command_line import options_class, parse
+from headwise.pipelines.engine.command_line.option_help import option_groups, option_texts
 from headwise.pipelines.engine.runs.loaded import load_run
 
 STEPS = 2
@@ -63,7 +64,7 @@ def rows(path: Path) -> pl.DataFrame:
 
 def test_the_sample_is_the_same_each_time(trained, tmp_path):
     task, path = trained
-    again = task.write_sample(tmp_path)
+    again = task.load().write_sample(tmp_path)
     files = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.is_file())
     assert again.relative_to(tmp_path) == sample_of(path).relative_to(path / "sample")
     for file in files:
@@ -272,9 +273,9 @@ def test_the_export_gives_the_same(trained, headwise, tmp_path):
     assert code == 0, lines
     program = torch.export.load(tmp_path / "model.pt2")
     assert "headwise" not in str(program.graph), "it must open where Headwise is not installed"
-    loaded = load_run(task, str(path))
-    splits = task.open(replace(loaded.options, data=str(sample_of(path))), loaded.spec)
-    arguments, _ = task.sample(loaded.model, splits)
+    loaded = load_run(task.load(), str(path))
+    splits = task.load().open_data(replace(loaded.options, data=str(sample_of(path))), loaded.spec)
+    arguments, _ = task.load().export_example(loaded.model, splits)
     with torch.no_grad():
         torch.testing.assert_close(
             program.module()(*arguments), loaded.model(*arguments), atol=1e-5, rtol=0
@@ -292,10 +293,10 @@ def test_the_onnx_export_gives_the_same(trained, headwise, tmp_path):
     assert len(lines) == 1, "the exporter's chatter is not ours"
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
     graph = session(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
-    loaded = load_run(task, str(path))
-    splits = task.open(replace(loaded.options, data=str(sample_of(path))), loaded.spec)
-    arguments, shapes = task.sample(loaded.model, splits)
-    other = task.other_sample(splits, arguments, shapes)
+    loaded = load_run(task.load(), str(path))
+    splits = task.load().open_data(replace(loaded.options, data=str(sample_of(path))), loaded.spec)
+    arguments, shapes = task.load().export_example(loaded.model, splits)
+    other = task.load().other_export_example(splits, arguments, shapes)
     if shapes is not None:
         assert [x.shape for x in other if x is not None] != [
             x.shape for x in arguments if x is not None
@@ -312,23 +313,14 @@ def test_the_onnx_export_gives_the_same(trained, headwise, tmp_path):
 
 
 def test_the_options_are_documented(trained, capsys):
-    task, _ = trained
-    import tyro
-
+    task, path = trained
+    for verb in ("train", "predict", *task.verbs):
+        options = options_class(task, verb)
+        assert [name for name, text in option_texts(options).items() if not text] == []
+        grouped = [name for names in option_groups(options).values() for name in names]
+        assert sorted(grouped) == sorted(f.name for f in fields(options))
     with pytest.raises(SystemExit):
-        tyro.cli(task.options, args=["--help"])
-    help_text = capsys.readouterr().out
-    for name in yaml.safe_load((trained[1] / "config.yaml").read_text()):
-        assert f"--{name.replace('_', '-')}" in help_text
-    fields = [
-        f
-        for cls in task.options.__mro__
-        if cls is not object
-        for f in getattr(cls, "__annotations__", {})
-    ]
-    source = "\n".join(
-        Path(__import__(cls.__module__, fromlist=["x"]).__file__).read_text()
-        for cls in task.options.__mro__[:-1]
-    )
-    for name in fields:
-        assert re.search(rf'^    {name}: .*\n    """', source, re.M), f"option {name} has no help"
+        parse(task, "train", ["--help"])
+    page = capsys.readouterr().out
+    for name in yaml.safe_load((path / "config.yaml").read_text()):
+        assert f"--{name.replace('_', '-')}" in page

@@ -19,7 +19,7 @@ TRAINING = {
     "inside a save, before the pointer": (f"{ENGINE}.runs.checkpoint", "write_text", 3),
     "before old checkpoints are removed": (f"{ENGINE}.runs.checkpoint", "prune", 4),
     "inside epoch 1": (f"{ENGINE}.training.loop", "Trainer._step", 38),
-    "inside validation": (FORECAST, "forward", 55),
+    "inside validation": (f"{FORECAST}.pipeline", "forward", 55),
     "at the border, before history.csv": (f"{ENGINE}.training.loop", "write_history", 11),
     "inside epoch 3": (f"{ENGINE}.training.loop", "Trainer._step", 130),
     "while intervals are calibrated": (f"{FORECAST}.scoring", "calibrate", 1),

@@ -13,13 +13,13 @@ from . import parse, run_verb
 def demo(folder: Path) -> Path:
     """Run every task into `folder`; returns the index page."""
     rows = []
-    for name, entry in TASKS.items():
+    for name in TASKS:
         task = load_task(name)
         run = run_verb(task, "train", parse(task, "train", [], values={"run": folder / name}))
         headline = read_json(run.path / "card.json")["headline"]
         link = f'<a href="{name}/report.html">{name}</a>'
         rows.append(
-            f"<tr><td>{link}</td><td>{html.escape(entry.summary)}</td><td>{html.escape(headline)}</td></tr>"
+            f"<tr><td>{link}</td><td>{html.escape(task.summary)}</td><td>{html.escape(headline)}</td></tr>"
         )
     page = folder / "index.html"
     write_text(

@@ -53,11 +53,11 @@ def claimed(output: Path, inside: str = "trainings") -> Iterator[None]:
         yield
 
 
-def fingerprint_of(options: Any, spec: dict[str, Any], free: Collection[str]) -> str:
+def fingerprint_of(options: Any, spec: Any, free: Collection[str]) -> str:
     """Of all that decides what a training gives, but for the options named in `free`."""
     said = {name: value for name, value in asdict(options).items() if name not in free}
     return hashlib.sha256(
-        json.dumps([said, spec], sort_keys=True, default=str).encode()
+        json.dumps([said, spec.to_json()], sort_keys=True, default=str).encode()
     ).hexdigest()
 
 

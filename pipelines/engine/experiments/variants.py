@@ -20,9 +20,9 @@ from ....base.errors import InputError
 from ....base.files import write_aside, write_json, write_text
 from ..command_line.terminal import Progressbar, say
 from ..options import FREE_ON_RESUME
+from ..pipeline import AnyPipeline, Splits
 from ..runs.loaded import pick_device
 from ..runs.run_directory import read_facts
-from ..task import Splits, Task
 from ..training.quick import fit
 from .trainings import check_plain, claimed, fingerprint_of, stands, t_interval
 
@@ -70,7 +70,7 @@ class Job:
 Found = Mapping[Job, Mapping[str, Any]]
 
 
-def compare_variants(task: Task[Any], options: Any, plan: Plan) -> pl.DataFrame:
+def compare_variants(pipeline: AnyPipeline, options: Any, plan: Plan) -> pl.DataFrame:
     """Train every variant of `options.models` with `options.seeds` seeds; writes trainings/,
     comparison.csv, .md and .png into `options.output`.
 
@@ -85,8 +85,8 @@ def compare_variants(task: Task[Any], options: Any, plan: Plan) -> pl.DataFrame:
     ]
     with claimed(output):
         if options.data is None:
-            options = replace(options, data=str(task.write_sample(output / "sample")))
-        splits = task.open(options)
+            options = replace(options, data=str(pipeline.write_sample(output / "sample")))
+        splits = pipeline.open_data(options)
         fingerprint = fingerprint_of(options, splits.spec, FREE | set(plan.free))
         left = [job for job in jobs if not stands(output / "trainings" / job.file, fingerprint)]
         if len(left) < len(jobs):
@@ -94,7 +94,7 @@ def compare_variants(task: Task[Any], options: Any, plan: Plan) -> pl.DataFrame:
         device = pick_device(options.accelerator)
         with Progressbar(total=len(left), unit="training", desc="compare") as bar:
             for job in left:
-                done = _do(task, job, options, plan, splits, device)
+                done = _do(pipeline, job, options, plan, splits, device)
                 stored = {
                     "model": job.variant,
                     "seed": job.seed,
@@ -124,14 +124,14 @@ def compare_variants(task: Task[Any], options: Any, plan: Plan) -> pl.DataFrame:
 
 
 def _do(
-    task: Task[Any], job: Job, options: Any, plan: Plan, splits: Splits, device: torch.device
+    pipeline: AnyPipeline, job: Job, options: Any, plan: Plan, splits: Splits, device: torch.device
 ) -> dict[str, Any]:
     """One training and its scores on the test part."""
     own = replace(options, seed=job.seed, **plan.variants[job.variant])
     started = time.monotonic()
     validation = splits.validation if len(splits.validation) else None
     try:
-        model, facts = fit(task, own, splits.train, splits.spec, device, validation=validation)
+        model, facts = fit(pipeline, own, splits.train, splits.spec, device, validation=validation)
     except InputError as error:
         raise InputError(f"seed {own.seed}: {error}") from None
     seconds = time.monotonic() - started

@@ -27,8 +27,8 @@ from ....base.errors import InputError
 from ....base.files import ASIDE, flush, write_aside
 from ..command_line.terminal import say
 from ..options import ExportOptions
+from ..pipeline import AnyPipeline
 from ..runs.loaded import load_run
-from ..task import Task
 from ..training.jobs import with_data
 
 # A protobuf holds 2 GiB at most; above this the weights go into a file of their own beside the
@@ -74,7 +74,7 @@ ONNX_LACKS: dict[torch._ops.OperatorBase, Callable[..., Any]] = {
 }
 
 
-def export(task: Task[Any], options: ExportOptions) -> str:
+def export(pipeline: AnyPipeline, options: ExportOptions) -> str:
     """Write the model free of our operators, as the suffix of --output says, and check that it
     gives the same.
 
@@ -92,11 +92,11 @@ def export(task: Task[Any], options: ExportOptions) -> str:
     onnx = path.suffix.lower() == ".onnx"
     if onnx:
         _need_onnx()
-    loaded = load_run(task, options.run, "cpu")
-    splits = task.open(with_data(task, loaded.options, loaded.run), loaded.spec)
-    arguments, shapes = task.sample(loaded.model, splits)
+    loaded = load_run(pipeline, options.run, "cpu")
+    splits = pipeline.open_data(with_data(pipeline, loaded.options, loaded.run), loaded.spec)
+    arguments, shapes = pipeline.export_example(loaded.model, splits)
     samples = [arguments]
-    if (other := task.other_sample(splits, arguments, shapes)) is not None:
+    if (other := pipeline.other_export_example(splits, arguments, shapes)) is not None:
         samples.append(other)
     try:
         program = torch.export.export(loaded.model, arguments, dynamic_shapes=shapes)

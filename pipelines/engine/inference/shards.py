@@ -29,9 +29,9 @@ from ....base.files import checksum, clear_aside, clear_below, write_aside, writ
 from ... import load_task
 from ..command_line.terminal import Progressbar, say
 from ..options import PredictOptions
+from ..pipeline import AnyPipeline, Item
 from ..runs.loaded import Loaded, load_run
 from ..runs.run_directory import RunDirectory, read_facts
-from ..task import Item, Task
 
 STAMP, FAILED = "headwise.fingerprint", "headwise.failed"
 # Options that do not change the rows.
@@ -57,13 +57,13 @@ class Predictor:
     `error`.
     """
 
-    def __init__(self, task: Task[Any], options: PredictOptions) -> None:
-        self.task, self.options = task, options
-        self.loaded: Loaded = load_run(task, options.run, options.accelerator)
+    def __init__(self, pipeline: AnyPipeline, options: PredictOptions) -> None:
+        self.pipeline, self.options = pipeline, options
+        self.loaded: Loaded = load_run(pipeline, options.run, options.accelerator)
 
     def __call__(self, items: Sequence[Item]) -> pl.DataFrame:
         """Rows of all items, in their order; an item that fails has one row that says why."""
-        schema = self.task.prediction_schema(self.options, self.loaded.spec)
+        schema = self.pipeline.prediction_schema(self.options, self.loaded.spec)
         tables = []
         for item, rows in zip(items, self._rows(items), strict=True):
             failed = isinstance(rows, Exception)
@@ -103,9 +103,7 @@ class Predictor:
 
     def _predict(self, items: Sequence[Item]) -> list[Any]:
         loaded = self.loaded
-        return self.task.predict(
-            loaded.model, items, loaded.calibration, self.options, loaded.spec, loaded.device
-        )
+        return self.pipeline.predict(loaded.model, items, loaded.context(self.options))
 
 
 @dataclass(frozen=True)
@@ -148,7 +146,7 @@ class ShardWorker:
 
             torch.set_num_threads(threads)
         self.plan = plan
-        self.predictor = Predictor(load_task(task), options)
+        self.predictor = Predictor(load_task(task).load(), options)
 
     def do(self, shard: int) -> int:
         """Write one shard; returns its number of items."""
@@ -165,7 +163,7 @@ class ShardWorker:
         return {"items": [self.do(int(shard)) for shard in batch["shard"]]}
 
 
-def predict(task: Task[Any], options: PredictOptions, *, alone: bool = False) -> Predicted:
+def predict(pipeline: AnyPipeline, options: PredictOptions, *, alone: bool = False) -> Predicted:
     """Predict for `options.input`; returns what was written. Items that fail are rows, never the
     end.
 
@@ -174,7 +172,7 @@ def predict(task: Task[Any], options: PredictOptions, *, alone: bool = False) ->
     output = Path(options.output)
     if output.is_dir():
         raise InputError(f"{output}: is a directory; --output names the parquet file to write")
-    plan = make_plan(task, options)
+    plan = make_plan(pipeline, options)
     if output.exists() and not options.overwrite:
         stamp = _stamp(output)
         if stamp.get(STAMP) == plan.fingerprint:
@@ -188,7 +186,7 @@ def predict(task: Task[Any], options: PredictOptions, *, alone: bool = False) ->
         )
     # What is wrong with the run is said here, in one line and before anything is written, and not
     # by each worker.
-    load_run(task, options.run, "cpu" if options.engine == "ray" else options.accelerator)
+    load_run(pipeline, options.run, "cpu" if options.engine == "ray" else options.accelerator)
     _claim(plan, options)
     rank, world = (
         (0, 1)
@@ -200,26 +198,26 @@ def predict(task: Task[Any], options: PredictOptions, *, alone: bool = False) ->
     if world == 1 and left < len(plan.items):
         say(f"{len(plan.items) - left} of {len(plan.items)} items were done before")
     with Progressbar(total=left, unit="item", desc="predict") as bar:
-        for count in _engine(task, options, plan, mine):
+        for count in _engine(pipeline, options, plan, mine):
             bar.update(count)
     return _join(plan, output)
 
 
-def make_plan(task: Task[Any], options: PredictOptions) -> Plan:
+def make_plan(pipeline: AnyPipeline, options: PredictOptions) -> Plan:
     """List the input and give the job its fingerprint."""
-    run = RunDirectory.open(options.run, task.name)
+    run = RunDirectory.open(options.run, pipeline.task.name)
     weights = run.path / "model.safetensors"
     if not weights.exists():
         raise InputError(f"{weights}: missing; the run has not finished training")
-    spec = run.spec()
-    items = task.items(options, spec)
+    spec = pipeline.spec_class.from_json(run.spec(), run.path / "spec.json")
+    items = pipeline.list_items(options, spec)
     if not items:
         raise InputError(f"{options.input}: holds nothing to predict for")
     digest = hashlib.sha256()
     for path in (weights, run.path / "calibration.safetensors"):
         digest.update(checksum(path).encode() if path.exists() else b"-")
     relevant = {name: value for name, value in asdict(options).items() if name not in FREE}
-    digest.update(json.dumps([spec, relevant], sort_keys=True, default=str).encode())
+    digest.update(json.dumps([spec.to_json(), relevant], sort_keys=True, default=str).encode())
     seen = {}
     for item in items:
         if (file := item.get("file")) not in seen and file is not None:
@@ -250,7 +248,7 @@ def _claim(plan: Plan, options: PredictOptions) -> None:
 
 
 def _engine(
-    task: Task[Any], options: PredictOptions, plan: Plan, shards: list[int]
+    pipeline: AnyPipeline, options: PredictOptions, plan: Plan, shards: list[int]
 ) -> Iterator[int]:
     """Do the shards; yields the number of items of each as it is done."""
     if not shards:
@@ -258,12 +256,12 @@ def _engine(
     if options.engine == "ray":
         from .ray_engine import map_shards
 
-        yield from map_shards(task.name, options, plan, shards)
+        yield from map_shards(pipeline.task.name, options, plan, shards)
     elif options.processes == 1:
-        worker = ShardWorker(task.name, options, plan)
+        worker = ShardWorker(pipeline.task.name, options, plan)
         yield from map(worker.do, shards)
     else:
-        yield from _processes(task.name, options, plan, shards)
+        yield from _processes(pipeline.task.name, options, plan, shards)
 
 
 _worker: ShardWorker | None = None

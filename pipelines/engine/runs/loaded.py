@@ -10,11 +10,11 @@ from torch import nn
 
 from ....base.errors import InputError
 from ....base.files import checksum
-from ..command_line import parse
-from ..task import Task
+from ..command_line.parsing import parse
+from ..pipeline import AnyPipeline, Context
 from ..training.loop import build
 from .checkpoint import load_weights
-from .run_directory import Facts, RunDirectory
+from .run_directory import RunDirectory
 
 
 @dataclass
@@ -28,16 +28,20 @@ class Loaded:
     calibration: dict[str, torch.Tensor]
     device: torch.device
 
+    def context(self, options: Any) -> Context[Any, Any]:
+        """What surrounds the model when a verb with these options uses it."""
+        return Context(options, self.spec, self.calibration, self.device)
 
-def load_run(task: Task[Any], path: str, accelerator: str = "auto") -> Loaded:
+
+def load_run(pipeline: AnyPipeline, path: str, accelerator: str = "auto") -> Loaded:
     """Open a finished run and build its model with its weights; `InputError` for anything that does
     not fit.
     """
-    run = RunDirectory.open(path, task.name)
+    run = RunDirectory.open(path, pipeline.task.name)
     weights = load_weights(run.path / "model.safetensors")
-    options = parse(task, "train", [], config=run.path / "config.yaml")
-    spec = open_spec(run)
-    model = build(task, options, spec)
+    options = parse(pipeline.task, "train", [], config=run.path / "config.yaml")
+    spec = open_spec(pipeline.spec_class, run)
+    model = build(pipeline, options, spec)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -50,7 +54,7 @@ def load_run(task: Task[Any], path: str, accelerator: str = "auto") -> Loaded:
         ) from None
     calibration = load_weights(run.path / "calibration.safetensors")
     try:
-        task.check_run(spec, calibration)
+        pipeline.check_run(spec, calibration)
     except InputError as error:
         raise InputError(
             str(error) if str(error).startswith(str(run.path)) else f"{run.path}: {error}"
@@ -59,16 +63,16 @@ def load_run(task: Task[Any], path: str, accelerator: str = "auto") -> Loaded:
     return Loaded(run, options, spec, model.to(device).eval(), calibration, device)
 
 
-def open_spec(run: RunDirectory) -> dict[str, Any]:
+def open_spec(spec_class: Any, run: RunDirectory) -> Any:
     """The run's spec, with the folder of its assets; `InputError` for an asset that is not what was
     written.
     """
-    spec = run.spec()
-    for name, expected in spec.get("assets", {}).items():
+    spec = spec_class.from_json(run.spec(), run.path / "spec.json")
+    for name, expected in spec.assets.items():
         path = run.path / "assets" / name
         if not path.is_file() or checksum(path) != expected:
             raise InputError(f"{path}: missing or damaged; restore it from a copy of the run")
-    return Facts(run.path / "spec.json", {**spec, "folder": str(run.path / "assets")})
+    return spec.with_assets(spec.assets, run.path / "assets")
 
 
 def pick_device(accelerator: str) -> torch.device:

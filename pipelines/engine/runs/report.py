@@ -15,19 +15,21 @@ import jinja2
 import polars as pl
 
 from ....base.files import write_aside, write_text
-from ..task import Picture, Review, Task
+from ..pipeline import AnyPipeline, ReportFigure, Review
 from .run_directory import RunDirectory
 
 
-def write_report(run: RunDirectory, task: Task[Any], review: Review, name: str = "report") -> None:
+def write_report(
+    run: RunDirectory, pipeline: AnyPipeline, review: Review, name: str = "report"
+) -> None:
     """Write `figures/*.png` and `report.html` (or another name, for an evaluation)."""
     prefix = "" if name == "report" else f"{name}-"
     write_sheets(run.path / "tables", review.sheets, prefix)
-    more = _learning_curve(run, task) if name == "report" else []
+    more = _learning_curve(run, pipeline) if name == "report" else []
     write_page(
         run.path / f"{name}.html",
         run.figures,
-        task,
+        pipeline,
         replace(review, pictures=[*review.pictures, *more]),
         prefix=prefix,
         data=run.config().get("data") or "the built-in sample, which is generated",
@@ -41,7 +43,7 @@ def write_report(run: RunDirectory, task: Task[Any], review: Review, name: str =
 def write_page(
     path: Path,
     figures: Path | None,
-    task: Task[Any],
+    pipeline: AnyPipeline,
     review: Review,
     *,
     data: str,
@@ -76,7 +78,7 @@ def write_page(
         loader=jinja2.PackageLoader(__package__ or "", "."), autoescape=True
     )
     html = environment.get_template("report.html.jinja").render(
-        title=f"{task.name}: {task.summary}",
+        title=f"{pipeline.task.name}: {pipeline.task.summary}",
         data=data,
         name=run,
         headline=review.headline,
@@ -85,7 +87,7 @@ def write_page(
         options=dict(options),
         again=again,
         facts=_flat(dict(facts)),
-        intended_use=task.intended_use,
+        intended_use=pipeline.task.intended_use,
     )
     write_text(path, html)
 
@@ -132,7 +134,7 @@ def _escaped(text: str) -> str:
     return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
 
 
-def _learning_curve(run: RunDirectory, task: Task[Any]) -> list[Picture]:
+def _learning_curve(run: RunDirectory, pipeline: AnyPipeline) -> list[ReportFigure]:
     """Training loss and validation score by epoch, of the whole run however often it was
     resumed.
     """
@@ -143,14 +145,14 @@ def _learning_curve(run: RunDirectory, task: Task[Any]) -> list[Picture]:
     axis = drawn.subplots()
     for column, label in (
         ("train_loss", "training loss"),
-        (f"val_{task.monitor}", f"validation {task.monitor}"),
+        (f"val_{pipeline.monitor}", f"validation {pipeline.monitor}"),
     ):
         axis.plot(rows["epoch"], rows[column], "o-", ms=3, label=label)
     axis.set_xlabel("epoch")
     axis.legend(frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
     pictures = [
-        Picture(
+        ReportFigure(
             "learning-curve",
             "Training loss (with the model's random draws) and validation score",
             drawn,
@@ -159,7 +161,7 @@ def _learning_curve(run: RunDirectory, task: Task[Any]) -> list[Picture]:
     return pictures + _routing(rows)
 
 
-def _routing(rows: pl.DataFrame) -> list[Picture]:
+def _routing(rows: pl.DataFrame) -> list[ReportFigure]:
     """How the experts were used on the validation part, epoch by epoch; nothing for a model without
     experts.
     """
@@ -186,7 +188,7 @@ def _routing(rows: pl.DataFrame) -> list[Picture]:
         other.plot(rows["epoch"], rows[f"{layer}_entropy"], "k.-", ms=4)
         other.set(ylim=(0, 1.05 * math.log(len(loads))), ylabel="router entropy, nats")
     return [
-        Picture(
+        ReportFigure(
             "experts",
             "Load of each expert (areas) and entropy of the router (line), validation part",
             drawn,

@@ -15,45 +15,45 @@ from ..command_line import machine
 from ..command_line.terminal import say
 from ..inference.shards import predict
 from ..options import FREE_ON_RESUME, EvaluateOptions, TrainOptions
+from ..pipeline import AnyPipeline, Context, Review, Splits
 from ..runs.loaded import load_run
 from ..runs.report import write_report
 from ..runs.run_directory import RunDirectory, dump_options
-from ..task import Review, Splits, Task
 from .loop import Trainer
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-def train(task: Task[Any], options: TrainOptions) -> RunDirectory:
+def train(pipeline: AnyPipeline, options: TrainOptions) -> RunDirectory:
     """Train, score on the test part, write the report. Returns the finished run."""
     fabric = _fabric(options)
     fabric.launch()
-    run = _start(task, options, fabric)
+    run = _start(pipeline, options, fabric)
     try:
         try:
-            data = with_data(task, options, run)
+            data = with_data(pipeline, options, run)
             fabric.barrier()
-            splits = task.open(data)
+            splits = pipeline.open_data(data)
             if fabric.is_global_zero:
-                _write_assets(run, splits)
-                _check_spec(run, splits.spec, options)
+                splits = _write_assets(run, splits)
+                _check_spec(run, splits.spec.to_json(), options)
             fabric.barrier()
-            trainer = Trainer(task, options, splits, run, fabric)
+            trainer = Trainer(pipeline, options, splits, run, fabric)
         except InputError:
             run.take_back()
             raise
         say(f"run {run.path}")
         model = trainer.run()
         if fabric.is_global_zero:
-            _finish(task, data, splits, run, model, fabric.device)
+            _finish(pipeline, data, splits, run, model, fabric.device)
         fabric.barrier()
     finally:
         run.unlock()
     return run
 
 
-def with_data(task: Task[Any], options: Any, run: RunDirectory) -> Any:
+def with_data(pipeline: AnyPipeline, options: Any, run: RunDirectory) -> Any:
     """The options with the path of their data; without `--data` the sample is generated into the
     run.
     """
@@ -63,7 +63,7 @@ def with_data(task: Task[Any], options: Any, run: RunDirectory) -> Any:
     path = folder / "PATH"
     if not path.exists():
         folder.mkdir(exist_ok=True)
-        write_text(path, task.write_sample(folder).name)
+        write_text(path, pipeline.write_sample(folder).name)
     return replace(options, data=str(folder / path.read_text()))
 
 
@@ -98,18 +98,18 @@ def _fabric(options: TrainOptions) -> Fabric:
         ) from error
 
 
-def _start(task: Task[Any], options: TrainOptions, fabric: Fabric) -> RunDirectory:
+def _start(pipeline: AnyPipeline, options: TrainOptions, fabric: Fabric) -> RunDirectory:
     """Create the run directory, or open it again for --resume; the first process does it for
     all.
     """
     run = None
     if fabric.is_global_zero:
         if options.resume:
-            run = _reopen(task, options)
+            run = _reopen(pipeline, options)
         else:
-            run = RunDirectory.create(options.run, task.name)
+            run = RunDirectory.create(options.run, pipeline.task.name)
             facts = machine.environment(
-                task.name, options.seed, str(fabric.device), fabric.world_size
+                pipeline.task.name, options.seed, str(fabric.device), fabric.world_size
             )
             write_json(run.path / "environment.json", facts)
             write_text(run.path / "config.yaml", dump_options(options))
@@ -117,10 +117,10 @@ def _start(task: Task[Any], options: TrainOptions, fabric: Fabric) -> RunDirecto
     return run or RunDirectory(path)
 
 
-def _reopen(task: Task[Any], options: TrainOptions) -> RunDirectory:
+def _reopen(pipeline: AnyPipeline, options: TrainOptions) -> RunDirectory:
     if options.run is None:
         raise InputError("--resume: say which run with --run")
-    run = RunDirectory.open(options.run, task.name)
+    run = RunDirectory.open(options.run, pipeline.task.name)
     before, now = run.config(), asdict(options)
     now = {name: list(value) if isinstance(value, tuple) else value for name, value in now.items()}
     changed = [k for k in now if k not in FREE_ON_RESUME and before.get(k) != now[k]]
@@ -147,19 +147,19 @@ def _check_spec(run: RunDirectory, spec: dict[str, Any], options: TrainOptions) 
         write_json(path, spec)
 
 
-def _write_assets(run: RunDirectory, splits: Splits) -> None:
+def _write_assets(run: RunDirectory, splits: Splits[Any]) -> Splits[Any]:
     """The task's files into the run, their checksums into the spec; those of a resumed run stand
     already.
     """
     if not splits.assets:
-        return
+        return splits
     folder = run.path / "assets"
     found = {}
     for name, write in splits.assets.items():
         if not (folder / name).exists():
             write_aside(folder / name, write)
         found[name] = checksum(folder / name)
-    splits.spec["assets"] = found
+    return replace(splits, spec=splits.spec.with_assets(found))
 
 
 def _as_json(value: object) -> object:
@@ -169,7 +169,7 @@ def _as_json(value: object) -> object:
 
 
 def _finish(
-    task: Task[Any],
+    pipeline: AnyPipeline,
     options: TrainOptions,
     splits: Any,
     run: RunDirectory,
@@ -179,35 +179,42 @@ def _finish(
     from safetensors.torch import save_file
 
     weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
-    calibration = task.finish(model, splits, options, device)
+    calibration = pipeline.calibrate(model, splits, options, device)
     write_aside(run.path / "calibration.safetensors", lambda path: save_file(calibration, path))
-    review = task.review(model, splits.test, calibration, options, splits.spec, device)
+    context = Context(options, splits.spec, calibration, device)
+    review = pipeline.review(model, splits.test, context)
     write_json(run.path / "metrics.json", review.metrics)
-    write_json(run.path / "card.json", _card(task, options, splits.spec, review, weights))
+    write_json(
+        run.path / "card.json", _card(pipeline, options, splits.spec.to_json(), review, weights)
+    )
     write_aside(run.path / "model.safetensors", lambda path: save_file(weights, path))
-    wanted = task.predict_options(
+    wanted = pipeline.task.predict_options(
         run=str(run.path),
         input=str(options.data),
         output=str(run.path / "predictions.parquet"),
         overwrite=True,
-        **task.own_prediction(options),
+        **pipeline.prediction_options(options),
     )
-    predicted = predict(task, wanted, alone=True)
+    predicted = predict(pipeline, wanted, alone=True)
     run.failed = predicted.failed
     rows = predicted.table()
-    pictures = [*task.picture_predictions(rows, options, splits.spec), *review.pictures]
-    write_report(run, task, replace(review, pictures=pictures))
+    pictures = [*pipeline.prediction_figures(rows, options, splits.spec), *review.pictures]
+    write_report(run, pipeline, replace(review, pictures=pictures))
     say(review.headline)
     say(f"report {run.path / 'report.html'}")
 
 
 def _card(
-    task: Task[Any], options: Any, spec: dict[str, Any], review: Review, weights: dict[str, Any]
+    pipeline: AnyPipeline,
+    options: Any,
+    spec: dict[str, Any],
+    review: Review,
+    weights: dict[str, Any],
 ) -> dict[str, Any]:
     return {
-        "task": task.name,
-        "summary": task.summary,
-        "intended_use": task.intended_use,
+        "task": pipeline.task.name,
+        "summary": pipeline.task.summary,
+        "intended_use": pipeline.task.intended_use,
         "data": options.data or "built-in generated sample",
         "parameters": sum(w.numel() for w in weights.values()),
         "headline": review.headline,
@@ -216,27 +223,25 @@ def _card(
     }
 
 
-def evaluate(task: Task[Any], options: EvaluateOptions) -> dict[str, Any]:
+def evaluate(pipeline: AnyPipeline, options: EvaluateOptions) -> dict[str, Any]:
     """Score a finished run; returns the metrics and prints where they are written."""
-    loaded = load_run(task, options.run, options.accelerator)
+    loaded = load_run(pipeline, options.run, options.accelerator)
     other = options.data is not None
     part = options.part if options.part != "auto" else ("all" if other else "test")
     wanted = (
         replace(loaded.options, data=options.data)
         if other
-        else with_data(task, loaded.options, loaded.run)
+        else with_data(pipeline, loaded.options, loaded.run)
     )
-    splits = task.open(wanted, loaded.spec, whole=part == "all")
+    splits = pipeline.open_data(wanted, loaded.spec, as_test=part == "all")
     dataset = splits.part("test" if part == "all" else part)
-    review = task.review(
-        loaded.model, dataset, loaded.calibration, wanted, loaded.spec, loaded.device
-    )
+    review = pipeline.review(loaded.model, dataset, loaded.context(wanted))
     name = f"evaluation-{part}" + (
         f"-{os.path.basename(str(options.data)).split('.')[0]}" if other else ""
     )
     metrics = {"data": wanted.data or "built-in generated sample", "part": part, **review.metrics}
     write_json(loaded.run.path / f"{name}.json", metrics)
-    write_report(loaded.run, task, review, name=name)
+    write_report(loaded.run, pipeline, review, name=name)
     say(review.headline)
     say(f"metrics {loaded.run.path / f'{name}.json'}")
     return metrics

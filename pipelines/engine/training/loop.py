@@ -26,9 +26,9 @@ from ....models.attention.base import auxiliary_loss
 from ....models.moe.watch import RoutingWatch
 from ..command_line.terminal import Progressbar, say
 from ..options import TrainOptions
+from ..pipeline import AnyPipeline, Splits
 from ..runs import checkpoint
 from ..runs.run_directory import RunDirectory
-from ..task import Splits, Task
 from . import order
 
 if TYPE_CHECKING:
@@ -66,14 +66,14 @@ class Progress:
         return self.loss_sum / self.finite if self.finite else math.nan
 
 
-def build(task: Task[Any], options: TrainOptions, spec: dict[str, Any]) -> nn.Module:
+def build(pipeline: AnyPipeline, options: TrainOptions, spec: Any) -> nn.Module:
     """The task's model; options that do not fit together are the person's to mend, in one line."""
     try:
-        return task.build(options, spec)
+        return pipeline.build_model(options, spec)
     except InputError:
         raise
     except ValueError as error:
-        raise InputError(f"{task.name}: these options make no model: {error}") from error
+        raise InputError(f"{pipeline.task.name}: these options make no model: {error}") from error
 
 
 def set_learning_rate(optimizer: Any, options: TrainOptions, epoch: int) -> float:
@@ -95,24 +95,24 @@ class Trainer:
 
     def __init__(
         self,
-        task: Task[Any],
+        pipeline: AnyPipeline,
         options: TrainOptions,
         splits: Splits,
         run: RunDirectory,
         fabric: Fabric,
     ) -> None:
-        self.task, self.options, self.splits, self.directory, self.fabric = (
-            task,
+        self.pipeline, self.options, self.splits, self.directory, self.fabric = (
+            pipeline,
             options,
             splits,
             run,
             fabric,
         )
         torch.manual_seed(order.mix(options.seed, 0))
-        self.plain = build(task, options, splits.spec)
-        task.warm_start(self.plain, options, splits.spec)
+        self.plain = build(pipeline, options, splits.spec)
+        pipeline.load_initial_weights(self.plain, options, splits.spec)
         self.model = fabric.setup_module(self.plain)
-        self.optimizer: Any = fabric.setup_optimizers(task.optimizer(self.model, options))
+        self.optimizer: Any = fabric.setup_optimizers(pipeline.optimizer(self.model, options))
         self.progress = Progress()
         self.steps = order.count_steps_of(splits.train, options.batch_size)
         self.log = _logger(options, run) if fabric.is_global_zero else None
@@ -149,7 +149,7 @@ class Trainer:
                 "no epoch had a finite validation score; try a smaller --lr or --clip 1"
             )
         best = checkpoint.load(self.directory.checkpoints / f"step-{self.progress.best_step:09d}")
-        self.plain = build(self.task, self.options, self.splits.spec)
+        self.plain = build(self.pipeline, self.options, self.splits.spec)
         self.plain.load_state_dict(best["model"])
         return self.plain.to(self.fabric.device).eval()
 
@@ -163,7 +163,7 @@ class Trainer:
 
     def _epoch(self) -> None:
         p, o, started = self.progress, self.options, time.monotonic()
-        self.task.begin_epoch(self.plain, self.optimizer, o, p.epoch)
+        self.pipeline.begin_epoch(self.plain, self.optimizer, o, p.epoch)
         lr = set_learning_rate(self.optimizer, o, p.epoch)
         first = p.batch
         self._steps()
@@ -178,7 +178,7 @@ class Trainer:
         }
         row["steps_per_second"] = (p.batch - first) / took if took > 0 else 0.0
         p.history.append(row)
-        score = figures[f"val_{self.task.monitor}"]
+        score = figures[f"val_{self.pipeline.monitor}"]
         if math.isfinite(score) and (p.best is None or score <= p.best):
             p.best, p.best_step, p.bad_epochs = score, p.step, 0
         else:
@@ -224,7 +224,7 @@ class Trainer:
                     # the same.
                     torch.manual_seed(order.mix(o.seed, p.step, fabric.global_rank, 2))
                 with fabric.no_backward_sync(self.model, enabled=not part.last):
-                    loss = self.task.loss(self.model, fabric.to_device(batch), o)
+                    loss = self.pipeline.loss(self.model, fabric.to_device(batch), o)
                     own = auxiliary_loss(
                         self.model
                     )  # of mechanisms that have one, such as the balance of routed heads
@@ -302,7 +302,7 @@ class Trainer:
         lists = order.sequential(len(self.splits.validation), max(self.options.batch_size, 64))
         loader = order.loader(self.splits.validation, lists, workers=self.options.workers)
         with torch.no_grad(), RoutingWatch(self.model) as watch:
-            figures = self.task.validate(
+            figures = self.pipeline.validate(
                 self.model, self._interruptible(_alive(loader)), self.options
             )
         return {f"val_{name}": value for name, value in figures.items()} | watch.figures()

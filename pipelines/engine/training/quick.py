@@ -14,16 +14,16 @@ from torch import nn
 
 from ....base.errors import InputError
 from ....models.attention.base import auxiliary_loss
-from ..task import Task
+from ..pipeline import AnyPipeline
 from . import order
 from .loop import build, set_learning_rate
 
 
 def fit(
-    task: Task[Any],
+    pipeline: AnyPipeline,
     options: Any,
     dataset: Any,
-    spec: dict[str, Any],
+    spec: Any,
     device: torch.device,
     *,
     validation: Any = None,
@@ -37,19 +37,19 @@ def fit(
     """
     o = options
     torch.manual_seed(order.mix(o.seed, 0))
-    model = build(task, o, spec)
-    task.warm_start(model, o, spec)
+    model = build(pipeline, o, spec)
+    pipeline.load_initial_weights(model, o, spec)
     model = model.to(device)
-    optimizer = task.optimizer(model, o)
+    optimizer = pipeline.optimizer(model, o)
     best, best_epoch, weights, bad, step, epoch = math.inf, 0, None, 0, 0, 0
     while epoch < o.epochs and bad < o.patience and (o.max_steps is None or step < o.max_steps):
-        task.begin_epoch(model, optimizer, o, epoch)
+        pipeline.begin_epoch(model, optimizer, o, epoch)
         set_learning_rate(optimizer, o, epoch)
-        step = _epoch(task, model, optimizer, o, dataset, device, epoch, step)
+        step = _epoch(pipeline, model, optimizer, o, dataset, device, epoch, step)
         epoch += 1
         if validation is None:
             continue
-        score = _score(task, model, o, validation, device)
+        score = _score(pipeline, model, o, validation, device)
         if math.isfinite(score) and score <= best:
             best, best_epoch, bad = score, epoch, 0
             weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
@@ -60,12 +60,12 @@ def fit(
         if weights is None:
             raise InputError("no epoch had a finite validation score; try a smaller --lr")
         model.load_state_dict(weights)
-        facts |= {"best_epoch": best_epoch, f"validation_{task.monitor}": best}
+        facts |= {"best_epoch": best_epoch, f"validation_{pipeline.monitor}": best}
     return model.eval(), facts
 
 
 def _epoch(
-    task: Task[Any],
+    pipeline: AnyPipeline,
     model: nn.Module,
     optimizer: Any,
     options: Any,
@@ -83,7 +83,7 @@ def _epoch(
         parts = parts[: o.max_steps - step]
     for batch in order.loader(dataset, [part.indices for part in parts], workers=o.workers):
         torch.manual_seed(order.mix(o.seed, step, 0, 2))
-        loss = task.loss(model, {name: value.to(device) for name, value in batch.items()}, o)
+        loss = pipeline.loss(model, {name: value.to(device) for name, value in batch.items()}, o)
         own = auxiliary_loss(model)
         loss = loss if own is None else loss + own
         if not math.isfinite(loss.item()):
@@ -100,11 +100,11 @@ def _epoch(
 
 
 def _score(
-    task: Task[Any], model: nn.Module, options: Any, dataset: Any, device: torch.device
+    pipeline: AnyPipeline, model: nn.Module, options: Any, dataset: Any, device: torch.device
 ) -> float:
     """What early stopping goes by."""
     model.eval()
     with torch.no_grad():
         batches = order.loader(dataset, order.sequential(len(dataset), options.batch_size))
         moved = ({name: value.to(device) for name, value in batch.items()} for batch in batches)
-        return task.validate(model, moved, options)[task.monitor]
+        return pipeline.validate(model, moved, options)[pipeline.monitor]

@@ -5,7 +5,6 @@ came.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -14,33 +13,33 @@ import torch
 from ....base.errors import InputError
 from ....base.files import write_aside, write_json
 from ...engine.command_line.terminal import say
+from ...engine.pipeline import AnyPipeline, Review
 from ...engine.runs.loaded import load_run
 from ...engine.runs.report import write_report
-from ...engine.task import Review, Task
 from ...engine.training.jobs import with_data
 from ...metrics.forecasting import repeat_last
-from .. import figures, forward
+from .. import figures
 from ..data import open_splits
 from ..options import BacktestOptions
-from ..scoring import batches, intervals_of
+from ..scoring import batches, forward, intervals_of
 
 
-def backtest(task: Task[Any], options: BacktestOptions) -> pl.DataFrame:
+def backtest(pipeline: AnyPipeline, options: BacktestOptions) -> pl.DataFrame:
     """One row per moment: errors of the model and of repeating the last value, coverage of each
     interval.
 
     Writes backtest.parquet, backtest.json and backtest.html into the run. Moments inside the
     training part of the run's own data are marked, for the model has seen what came."""
-    loaded = load_run(task, options.run, options.accelerator)
+    loaded = load_run(pipeline, options.run, options.accelerator)
     own = options.data is None
     wanted = (
-        with_data(task, loaded.options, loaded.run)
+        with_data(pipeline, loaded.options, loaded.run)
         if own
         else replace(loaded.options, data=options.data)
     )
     spec = loaded.spec
-    dataset = open_splits(wanted, spec, whole=True).test
-    seen = len(open_splits(wanted, spec, whole=False).train.times[0]) if own else 0
+    dataset = open_splits(wanted, spec, as_test=True).test
+    seen = len(open_splits(wanted, spec, as_test=False).train.times[0]) if own else 0
     if len(dataset.scalers) > 1:
         raise InputError(
             "backtest: goes through one table at a time; give a wide file, or --series together in training"
@@ -88,7 +87,7 @@ def backtest(task: Task[Any], options: BacktestOptions) -> pl.DataFrame:
         np.array([row["repeat_last_mae"] for row in rows]),
     )
     write_report(
-        loaded.run, task, Review({}, headline, [picture], {"Moments": table}), name="backtest"
+        loaded.run, pipeline, Review({}, headline, [picture], {"Moments": table}), name="backtest"
     )
     say(headline)
     say(f"report {path / 'backtest.html'}")

@@ -20,8 +20,8 @@ from ....data.xrays.xrays import read_row, read_xray_set
 from ....models.vision.medusa import Body
 from ...engine.command_line.terminal import Progressbar, say
 from ...engine.experiments.trainings import claimed
+from ...engine.pipeline import AnyPipeline
 from ...engine.runs.loaded import pick_device
-from ...engine.task import Task
 from ...engine.training.order import mix
 from ...metrics.classification import drawn_groups
 from ..augment import moved, moves, standardised
@@ -31,11 +31,11 @@ from ..options import BodyOptions, MedicalOptions
 SHOWN = 4
 
 
-def body(task: Task[Any], options: BodyOptions) -> dict[str, Any]:
+def body(pipeline: AnyPipeline, options: BodyOptions) -> dict[str, Any]:
     """Train on lung masks; writes body.safetensors (trained on all masks), body.json (Dice of each
     mask by the body of a fold that has not seen it, mean with 95 % interval by patient) and
     lungs.png. Returns what body.json holds."""
-    task.check(options)
+    pipeline.task.check(options)
     rows = read_xray_set(options.data)
     masks = read_lungs(rows, options.lungs)
     chosen = sorted(masks)

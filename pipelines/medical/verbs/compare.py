@@ -10,7 +10,7 @@ import torch
 from scipy.special import softmax
 
 from ...engine.experiments.variants import Plan, Scores, compare_variants
-from ...engine.task import Splits, Task
+from ...engine.pipeline import AnyPipeline, Splits
 from ...metrics import classification
 from ...metrics.operating import fit_temperature
 from ..options import VARIANTS, CompareOptions
@@ -19,12 +19,12 @@ from ..scoring import logits_of
 MOST_FREQUENT = "most frequent class"
 
 
-def compare(task: Task[Any], options: CompareOptions) -> pl.DataFrame:
+def compare(pipeline: AnyPipeline, options: CompareOptions) -> pl.DataFrame:
     """Train every variant with every seed, see `compare_variants`; writes into --output, returns
     the table.
     """
     plan = Plan(VARIANTS, "none", _score, _floor, "MEDUSA-style attention and its ablations")
-    return compare_variants(task, options, plan)
+    return compare_variants(pipeline, options, plan)
 
 
 def _score(name: str, model: Any, splits: Splits, options: Any, device: torch.device) -> Scores:

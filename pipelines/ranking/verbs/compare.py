@@ -21,9 +21,9 @@ from ....base.files import write_aside, write_json, write_text
 from ...engine.command_line.terminal import Progressbar, say
 from ...engine.experiments.trainings import check_plain, claimed, fingerprint_of, stands, t_interval
 from ...engine.options import FREE_ON_RESUME
+from ...engine.pipeline import AnyPipeline, Splits
 from ...engine.runs.loaded import pick_device
 from ...engine.runs.run_directory import read_facts
-from ...engine.task import Splits, Task
 from ...engine.training.quick import fit
 from ...metrics.ranking import ranking_scores
 from ..baselines import rate_scores
@@ -67,7 +67,7 @@ class Job:
 Found = Mapping[Job, Mapping[str, Any]]
 
 
-def compare(task: Task[Any], options: CompareOptions) -> pl.DataFrame:
+def compare(pipeline: AnyPipeline, options: CompareOptions) -> pl.DataFrame:
     """Train every model with every seed; writes trainings/, comparison.csv, .md and .png into
     --output.
 
@@ -79,8 +79,8 @@ def compare(task: Task[Any], options: CompareOptions) -> pl.DataFrame:
     jobs = [Job(model, options.seed + k) for model in options.models for k in range(options.seeds)]
     with claimed(output):
         if options.data is None:
-            options = replace(options, data=str(task.write_sample(output / "sample")))
-        splits = task.open(options)
+            options = replace(options, data=str(pipeline.write_sample(output / "sample")))
+        splits = pipeline.open_data(options)
         fingerprint = fingerprint_of(options, splits.spec, FREE)
         left = [job for job in jobs if not stands(output / "trainings" / job.file, fingerprint)]
         if len(left) < len(jobs):
@@ -88,7 +88,7 @@ def compare(task: Task[Any], options: CompareOptions) -> pl.DataFrame:
         device = pick_device(options.accelerator)
         with Progressbar(total=len(left), unit="training", desc="compare") as bar:
             for job in left:
-                done = _do(task, job.options(options), splits, device)
+                done = _do(pipeline, job.options(options), splits, device)
                 stored = {"model": job.model, "seed": job.seed, "fingerprint": fingerprint, **done}
                 write_json(output / "trainings" / job.file, stored)
                 shown = "  ".join(
@@ -119,13 +119,13 @@ def compare(task: Task[Any], options: CompareOptions) -> pl.DataFrame:
 
 
 def _do(
-    task: Task[Any], options: CompareOptions, splits: Splits, device: torch.device
+    pipeline: AnyPipeline, options: CompareOptions, splits: Splits, device: torch.device
 ) -> dict[str, Any]:
     """One training and its scores on the test part."""
     started = time.monotonic()
     try:
         model, facts = fit(
-            task, options, splits.train, splits.spec, device, validation=splits.validation
+            pipeline, options, splits.train, splits.spec, device, validation=splits.validation
         )
     except InputError as error:
         raise InputError(f"{options.model}, seed {options.seed}: {error}") from None

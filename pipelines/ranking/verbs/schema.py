@@ -21,7 +21,6 @@ from ....data.clicks.schema import UNITS, parse_schema
 from ....data.clicks.vocabulary import clean
 from ....data.formats.tables import collect, numbers, stem_of
 from ...engine.command_line.terminal import say
-from ...engine.task import Task
 from ..options import SchemaOptions
 
 ROWS = 200_000  # rows looked at
@@ -192,7 +191,7 @@ class Look:
         )
 
 
-def draft(task: Task[Any], options: SchemaOptions) -> Path:
+def draft(options: SchemaOptions) -> Path:
     """Guess what the columns are and write that as YAML with comments; returns its path.
 
     Raises `InputError` where the file stands already, or no user, item or task can be guessed.

@@ -24,8 +24,8 @@ from ....data.clicks.log import encode_log, scan_log
 from ....data.clicks.vocabulary import FIRST, MISSING, are_whole, clean
 from ....data.formats.tables import collect, require_columns
 from ...engine.command_line.terminal import Progressbar, say
+from ...engine.pipeline import AnyPipeline
 from ...engine.runs.loaded import Loaded, load_run
-from ...engine.task import Task
 from ..data import load_encoder
 from ..options import TopOptions
 from ..scoring import batch_probability
@@ -46,7 +46,7 @@ class Party:
         return len(self.codes)
 
 
-def top(task: Task[Any], options: TopOptions) -> Path:
+def top(pipeline: AnyPipeline, options: TopOptions) -> Path:
     """Write user_id, rank, item_id and p_TASK of the k best candidates of each user; returns the
     path of the table.
 
@@ -61,7 +61,7 @@ def top(task: Task[Any], options: TopOptions) -> Path:
         raise InputError(f"{output}: stands already; choose another --output, or --overwrite")
     if output.is_dir():
         raise InputError(f"{output}: is a folder; give a file")
-    loaded = load_run(task, options.run, options.accelerator)
+    loaded = load_run(pipeline, options.run, options.accelerator)
     names = loaded.spec["tasks"]
     if options.task is not None and options.task not in names:
         raise InputError(f"--task {options.task}: unknown{nearest(options.task, names)}")

@@ -10,7 +10,7 @@ import polars as pl
 import torch
 
 from ...engine.experiments.variants import Plan, Scores, compare_variants
-from ...engine.task import Splits, Task
+from ...engine.pipeline import AnyPipeline, Splits
 from ...metrics import classification
 from ..options import VARIANTS, CompareOptions
 from ..scoring import COLOURS, ask, colours_of, embed_part
@@ -18,12 +18,12 @@ from ..scoring import COLOURS, ask, colours_of, embed_part
 ALONE = "{}, SA head alone"  # of a model that has GLCA or PWCA
 
 
-def compare(task: Task[Any], options: CompareOptions) -> pl.DataFrame:
+def compare(pipeline: AnyPipeline, options: CompareOptions) -> pl.DataFrame:
     """Train every variant with every seed, see `compare_variants`; writes into --output, returns
     the table.
     """
     plan = Plan(VARIANTS, "baseline", _score, _colours, "DCAL", free={"images"})
-    return compare_variants(task, options, plan)
+    return compare_variants(pipeline, options, plan)
 
 
 def _score(name: str, model: Any, splits: Splits, options: Any, device: torch.device) -> Scores:

@@ -82,7 +82,7 @@ def check(options: CropOptions) -> None:
         raise InputError("--camera: is empty; give a name or leave it out")
 
 
-def crop(task: Any, options: CropOptions) -> Cropped:
+def crop(options: CropOptions) -> Cropped:
     """The verb `crop`: pictures of all boxes of all frames, crops.csv and crops.png in --output.
 
     Frames that cannot be read are named and counted, and end nothing. Raises InputError for

@@ -19,9 +19,9 @@ from ....data.formats.pictures import read_picture
 from ....data.formats.tables import suffix_of
 from ...engine.command_line.terminal import Progressbar, say
 from ...engine.inference import shards as inference
+from ...engine.pipeline import AnyPipeline
 from ...engine.runs.loaded import open_spec
 from ...engine.runs.run_directory import RunDirectory
-from ...engine.task import Task
 from ..figures import ASKED, mosaic
 from ..options import ReidPredictOptions
 from ..prediction import fingerprint
@@ -53,15 +53,15 @@ class Ranked:
         return pl.read_parquet(self.output)
 
 
-def search(task: Task[Any], options: Any) -> Ranked:
+def search(pipeline: AnyPipeline, options: Any) -> Ranked:
     """Rank the gallery for every query; writes OUTPUT and OUTPUT.png."""
     output = Path(options.output)
     if output.exists() and not options.overwrite:
         raise InputError(f"{output}: already exists; choose another --output or --overwrite")
-    column = _column(task, options)
+    column = _column(pipeline, options)
     mark = fingerprint(options.run)
-    gallery = _embedded(task, options, options.gallery, column, mark)
-    query = _embedded(task, options, options.query, column, mark)
+    gallery = _embedded(pipeline, options, options.gallery, column, mark)
+    query = _embedded(pipeline, options, options.query, column, mark)
     if query.vectors.shape[1] != gallery.vectors.shape[1]:
         raise fail(
             options.gallery,
@@ -90,9 +90,9 @@ def search(task: Task[Any], options: Any) -> Ranked:
     return Ranked(output, failed)
 
 
-def _column(task: Task[Any], options: Any) -> str:
+def _column(pipeline: AnyPipeline, options: Any) -> str:
     """The column of vectors to search by."""
-    spec = open_spec(RunDirectory.open(options.run, task.name))
+    spec = open_spec(pipeline.spec_class, RunDirectory.open(options.run, pipeline.task.name))
     names = spec["attributes"]
     if not names:
         if options.attribute is not None:
@@ -108,7 +108,7 @@ def _column(task: Task[Any], options: Any) -> str:
     return f"vector_{options.attribute}"
 
 
-def _embedded(task: Task[Any], options: Any, given: str, column: str, mark: str) -> Embedded:
+def _embedded(pipeline: AnyPipeline, options: Any, given: str, column: str, mark: str) -> Embedded:
     """Vectors of a parquet that `embed` wrote, or of pictures, embedded now."""
     path = Path(given)
     if (
@@ -126,7 +126,7 @@ def _embedded(task: Task[Any], options: Any, given: str, column: str, mark: str)
             batch_size=options.batch_size,
             accelerator=options.accelerator,
         )
-        predicted = inference.predict(task, asked, alone=True)
+        predicted = inference.predict(pipeline, asked, alone=True)
         found = _stored(predicted.output, column, mark)
     assert found is not None
     return found

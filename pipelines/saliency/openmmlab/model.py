@@ -21,8 +21,8 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from ....base.files import place_below
+from ....data.formats.pictures import write_png
 from ....models.vision.gldmnet import build_gldmnet
-from ...engine.inference.pictures import write_png
 from ...engine.runs.loaded import load_run
 from ...metrics.saliency import SaliencyScores, saliency_scores
 from ..losses import WEIGHTS, saliency_loss
@@ -67,7 +67,7 @@ class GLDMNetSegmentor(BaseSegmentor):
         else:
             from .. import TASK
 
-            self.net = load_run(TASK, run, "cpu").model
+            self.net = load_run(TASK.load(), run, "cpu").model
         self.threshold = threshold
         self.dataset_meta = RGBDSaliencyDataset.METAINFO
 

@@ -5,20 +5,18 @@ has not seen them.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from ....base.errors import InputError
 from ....base.files import write_aside, write_json
-from ....data.formats.pictures import read_picture
+from ....data.formats.pictures import read_picture, write_png
 from ...engine.command_line.terminal import Progressbar, say
 from ...engine.experiments.trainings import check_plain, claimed, fingerprint_of, stands
-from ...engine.inference.pictures import write_png
+from ...engine.pipeline import AnyPipeline
 from ...engine.runs.loaded import pick_device
 from ...engine.runs.report import write_sheets
-from ...engine.task import Task
 from ...engine.training.order import mix
 from ...engine.training.quick import fit
 from ...metrics.saliency import bootstrap_table
@@ -30,7 +28,7 @@ from ..scoring import OURS, maps_of, scored, table_of
 FREE = ("output", "run", "accelerator", "workers", "keep", "logger", "checkpoint_every")
 
 
-def crossval(task: Task[Any], options: CrossvalOptions) -> pl.DataFrame:
+def crossval(pipeline: AnyPipeline, options: CrossvalOptions) -> pl.DataFrame:
     """Train without each group in turn; writes maps, crossval.json, tables/ and scenes.png into
     --output. Returns the table of scores by data set."""
     check_plain(options, "crossval")
@@ -52,7 +50,7 @@ def crossval(task: Task[Any], options: CrossvalOptions) -> pl.DataFrame:
                 record = home / f"group{number:04d}.json"
                 if not stands(record, fingerprint):
                     _train(
-                        task,
+                        pipeline,
                         options,
                         part,
                         every[groups != name],
@@ -66,7 +64,7 @@ def crossval(task: Task[Any], options: CrossvalOptions) -> pl.DataFrame:
 
 
 def _train(
-    task: Task[Any],
+    pipeline: AnyPipeline,
     options: CrossvalOptions,
     part: Scenes,
     seen: np.ndarray,
@@ -79,7 +77,7 @@ def _train(
     generator = np.random.default_rng(mix(options.seed, number))
     kept, seen = taken(part.source.scenes, seen, options.validation_share, generator)
     held = Scenes(part.source, kept) if len(kept) else None
-    model, _ = fit(task, options, Scenes(part.source, seen), {}, device, validation=held)
+    model, _ = fit(pipeline, options, Scenes(part.source, seen), {}, device, validation=held)
     for row, drawn in zip(unseen, maps_of(model, Scenes(part.source, unseen), options, device)):
         write_png(home / f"map{row:06d}.png", drawn)
 

@@ -15,8 +15,8 @@ from ....data.speech.tokens import TextTokens, read_tokens, suppressed
 from ....models.weights.whisper import WhisperWeights, read_whisper
 from ...engine.command_line import machine
 from ...engine.command_line.terminal import say
+from ...engine.pipeline import AnyPipeline
 from ...engine.runs.run_directory import RunDirectory, dump_options
-from ...engine.task import Task
 from ..build import build
 from ..options import AdoptOptions, SpeechOptions
 
@@ -75,7 +75,7 @@ def adopted(options: Any) -> tuple[dict[str, Any], TextTokens, WhisperWeights]:
     return spec, tokens, weights
 
 
-def adopt(task: Task[Any], options: AdoptOptions) -> RunDirectory:
+def adopt(pipeline: AnyPipeline, options: AdoptOptions) -> RunDirectory:
     """Write a run that holds the weights; returns it."""
     spec, tokens, weights = adopted(options)
     given = SpeechOptions(
@@ -85,13 +85,14 @@ def adopt(task: Task[Any], options: AdoptOptions) -> RunDirectory:
         ctc=0.0,
         run=options.run,
     )
-    task.check(given)
+    pipeline.task.check(given)
     model = build(given, spec)
     model.load_state_dict(weights.state)
-    run = RunDirectory.create(options.run, task.name)
+    run = RunDirectory.create(options.run, pipeline.task.name)
     try:
         write_json(
-            run.path / "environment.json", machine.environment(task.name, given.seed, "cpu", 1)
+            run.path / "environment.json",
+            machine.environment(pipeline.task.name, given.seed, "cpu", 1),
         )
         text = tokens.to_json()
         write_text(run.path / "assets" / "tokenizer.json", text)
@@ -102,9 +103,9 @@ def adopt(task: Task[Any], options: AdoptOptions) -> RunDirectory:
         state = {name: value.contiguous() for name, value in model.state_dict().items()}
         count = sum(value.numel() for value in state.values())
         card = {
-            "task": task.name,
-            "summary": task.summary,
-            "intended_use": task.intended_use,
+            "task": pipeline.task.name,
+            "summary": pipeline.task.summary,
+            "intended_use": pipeline.task.intended_use,
             "data": f"weights of {options.weights}, not trained here",
             "parameters": count,
             "headline": "not scored",

@@ -17,8 +17,8 @@ import polars as pl
 
 from ....data.speech.recordings import Utterance
 from ...engine.command_line.terminal import say
+from ...engine.pipeline import AnyPipeline, Review
 from ...engine.runs.report import markdown, write_sheets
-from ...engine.task import Review, Task
 from ...metrics.alignment import equal_words
 from ...metrics.classification import drawn_groups
 from .. import figures
@@ -42,10 +42,10 @@ class Compared:
     failed: int
 
 
-def compare(task: Task[Any], options: CompareOptions) -> Compared:
+def compare(pipeline: AnyPipeline, options: CompareOptions) -> Compared:
     """Compare over --data; writes report.html, tables/ and figures/ into --output."""
     output = Path(options.output)
-    with probed(task, options, options.data, partial(_measure, options), "compare") as done:
+    with probed(pipeline, options, options.data, partial(_measure, options), "compare") as done:
         good = [one for one in done if one.found is not None]
         found = [one.found for one in good if one.found is not None]
         agreed = agreement_table(found, options.seed)
@@ -73,7 +73,7 @@ def compare(task: Task[Any], options: CompareOptions) -> Compared:
         say(markdown(agreed.filter(~pl.col("attention").str.contains(" head "))))
         say(headline)
         write_findings(
-            task,
+            pipeline,
             options,
             options.data,
             done,

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from ....base.errors import InputError
 from ....data.speech.generate import write_digit_strings
 from ...engine.command_line.terminal import say
-from ...engine.task import Task
 from ..options import DigitsOptions
 
 
-def digits(task: Task[Any], options: DigitsOptions) -> Path:
+def digits(options: DigitsOptions) -> Path:
     """Write the strings; returns their folder."""
-    task.check(options)
     output = Path(options.output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"{output}: is there already; choose another --output")

@@ -18,7 +18,7 @@ from torch import Tensor
 from ....base.files import place_below, write_aside
 from ....data.speech.recordings import Utterance
 from ...engine.command_line.terminal import say
-from ...engine.task import Picture, Review, Task
+from ...engine.pipeline import AnyPipeline, ReportFigure, Review
 from .. import figures
 from ..agreement import summary
 from ..options import ExplainOptions
@@ -65,18 +65,18 @@ class Explained:
         return pl.read_parquet(self.output / "explanations.parquet")
 
 
-def explain(task: Task[Any], options: ExplainOptions) -> Explained:
+def explain(pipeline: AnyPipeline, options: ExplainOptions) -> Explained:
     """Explain every recording of --input; writes explanations.parquet, report.html, maps/, figures/
     into --output.
     """
     output = Path(options.output)
-    with probed(task, options, options.input, partial(_write, output), "explain") as done:
+    with probed(pipeline, options, options.input, partial(_write, output), "explain") as done:
         table = pl.DataFrame([_row(one) for one in done], schema=SCHEMA)
         write_aside(output / "explanations.parquet", table.write_parquet)
         for one in done[:SHOWN]:
             if one.found is not None:
                 say(f"{one.utterance.name}: {one.found['sentence']}")
-        _page(task, options, output, done, table)
+        _page(pipeline, options, output, done, table)
     return Explained(output, len(done), failures(done))
 
 
@@ -105,7 +105,7 @@ def _write(
 
 def drawn_picture(
     one: Utterance, stem: str, own: Heard, saliency: Saliency, found: dict[str, Any]
-) -> Picture:
+) -> ReportFigure:
     """Spectrogram with words, then attention and saliency of every token, each row normalised."""
     titles = {"states": "saliency of the encoder's states",
               "spectrogram": "saliency of the spectrogram, largest of bands",
@@ -150,7 +150,7 @@ def _row(one: Done) -> dict[str, Any]:
 
 
 def _page(
-    task: Task[Any],
+    pipeline: AnyPipeline,
     options: ExplainOptions,
     output: Path,
     done: Sequence[Done],
@@ -181,10 +181,10 @@ def _page(
             "item", "text", "correlation_states", "correlation_spectrogram", "sentence"
         )
     }
-    write_findings(task, options, options.input, done, Review({}, headline, pictures, tables))
+    write_findings(pipeline, options, options.input, done, Review({}, headline, pictures, tables))
 
 
-def _shown(output: Path, one: Done) -> Picture:
+def _shown(output: Path, one: Done) -> ReportFigure:
     """The picture that was written when the recording was done."""
     from matplotlib.image import imread
 
@@ -192,7 +192,7 @@ def _shown(output: Path, one: Done) -> Picture:
     pixels = imread(place_below(output / "figures", f"{one.stem}.png"))
     drawn = Figure(figsize=(pixels.shape[1] / 110, pixels.shape[0] / 110))
     drawn.figimage(pixels)
-    return Picture(one.stem.replace("/", "-"), _caption(one.utterance, one.found), drawn)
+    return ReportFigure(one.stem.replace("/", "-"), _caption(one.utterance, one.found), drawn)
 
 
 def _caption(one: Utterance, found: dict[str, Any]) -> str:

@@ -24,8 +24,8 @@ from ....base.errors import InputError
 from ....base.files import held, write_aside, write_json
 from ....models.bags.acmil import ACMIL
 from ...engine.command_line.terminal import Progressbar, say
+from ...engine.pipeline import AnyPipeline
 from ...engine.runs.loaded import pick_device
-from ...engine.task import Task
 from ...engine.training import order
 from ...engine.training.quick import fit
 from ...metrics.classification import bootstrap, scores
@@ -55,7 +55,7 @@ class Job:
         return f"{self.model}-seed{self.seed}-repeat{self.repeat}-fold{self.fold}.parquet"
 
 
-def crossval(task: Task[Any], options: CrossvalOptions) -> pl.DataFrame:
+def crossval(pipeline: AnyPipeline, options: CrossvalOptions) -> pl.DataFrame:
     """Train and score every fold; writes folds/, crossval.json, predictions.parquet and
     crossval.png into --output.
 
@@ -77,7 +77,7 @@ def crossval(task: Task[Any], options: CrossvalOptions) -> pl.DataFrame:
         for fold in range(options.folds)
     ]
     with _claimed(output, options, source):
-        table = _train_all(task, options, source, folds, jobs)
+        table = _train_all(pipeline, options, source, folds, jobs)
     write_aside(output / "predictions.parquet", lambda path: table.write_parquet(path))
     found = summarise(table, source, options)
     write_json(
@@ -100,7 +100,7 @@ def crossval(task: Task[Any], options: CrossvalOptions) -> pl.DataFrame:
 
 
 def _train_all(
-    task: Task[Any],
+    pipeline: AnyPipeline,
     options: CrossvalOptions,
     source: Source,
     folds: list[list[np.ndarray]],
@@ -112,7 +112,7 @@ def _train_all(
     if len(left) < len(jobs):
         say(f"{len(jobs) - len(left)} of {len(jobs)} trainings were done before")
     with Progressbar(total=len(left), unit="fold", desc="crossval") as bar:
-        for _ in _run(task, options, source, folds, left):
+        for _ in _run(pipeline, options, source, folds, left):
             bar.update()
     return pl.concat([pl.read_parquet(home / job.name) for job in jobs])
 
@@ -156,7 +156,7 @@ def _claim(output: Path, options: CrossvalOptions, source: Source) -> None:
 
 
 def _run(
-    task: Task[Any],
+    pipeline: AnyPipeline,
     options: CrossvalOptions,
     source: Source,
     folds: list[list[np.ndarray]],
@@ -164,13 +164,13 @@ def _run(
 ) -> Iterator[None]:
     if options.processes == 1 or len(jobs) < 2:
         for job in jobs:
-            _do(task, options, source, folds, job)
+            _do(pipeline, options, source, folds, job)
             yield
         return
     count = min(options.processes, len(jobs))
     threads = max(1, (os.cpu_count() or 1) // count)
     with ProcessPoolExecutor(
-        count, get_context("spawn"), _start, (task.name, options, source, folds, threads)
+        count, get_context("spawn"), _start, (pipeline.task.name, options, source, folds, threads)
     ) as pool:
         for _ in pool.map(_work, jobs):
             yield
@@ -186,16 +186,16 @@ def _start(
     from ... import load_task
 
     torch.set_num_threads(threads)
-    _held = load_task(task), options, source, folds
+    _held = load_task(task).load(), options, source, folds
 
 
 def _work(job: Job) -> None:
-    task, options, source, folds = _held
-    _do(task, options, source, folds, job)
+    pipeline, options, source, folds = _held
+    _do(pipeline, options, source, folds, job)
 
 
 def _do(
-    task: Task[Any], options: Any, source: Source, folds: list[list[np.ndarray]], job: Job
+    pipeline: AnyPipeline, options: Any, source: Source, folds: list[list[np.ndarray]], job: Job
 ) -> None:
     """One training, scored on the bags it has not seen, its file written."""
     classes = sorted(set(source.cohort.labels))
@@ -216,7 +216,7 @@ def _do(
             "width": seen[0][0].shape[1],
             **moments(seen, options.standardise),
         }
-        model, _ = fit(task, wanted, seen, spec, device)
+        model, _ = fit(pipeline, wanted, seen, spec, device)
         batches = order.loader(unseen, order.sequential(len(unseen), 32))
         moved = ({name: value.to(device) for name, value in batch.items()} for batch in batches)
         _, probability = probabilities(model, moved)

@@ -63,7 +63,10 @@ def test_the_batch_is_free_and_all_is_named(run, tmp_path, capfd, rows):
     out, err = capfd.readouterr()
     assert out == ""
     assert len(err.splitlines()) == 1, err
-    graph, model = session(tmp_path / "m.onnx"), load_run(load_task("forecast"), str(run)).model
+    graph, model = (
+        session(tmp_path / "m.onnx"),
+        load_run(load_task("forecast").load(), str(run)).model,
+    )
     assert [(x.name, x.shape) for x in graph.get_inputs()] == [
         ("past", ["batch", 8, 3]),
         ("past_marks", ["batch", 8, 4]),
@@ -81,7 +84,10 @@ def test_weights_too_large_for_the_graph_stand_beside_it(run, tmp_path, headwise
     assert code == 0
     assert "keep both files together" in lines[-2]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["m.onnx", "m.onnx.data"]
-    graph, model = session(tmp_path / "m.onnx"), load_run(load_task("forecast"), str(run)).model
+    graph, model = (
+        session(tmp_path / "m.onnx"),
+        load_run(load_task("forecast").load(), str(run)).model,
+    )
     with torch.no_grad():
         expected = model(*windows(2)).numpy()
     np.testing.assert_allclose(graph.run(None, given(graph, windows(2)))[0], expected, atol=1e-5)

@@ -63,8 +63,10 @@ def test_predicting_equals_the_model_on_the_last_window(trained):
     task = load_task("forecast")
     from headwise.pipelines.engine.runs.loaded import load_run
 
-    loaded = load_run(task, str(run.path))
-    splits = task.open(replace(loaded.options, data=str(data)), loaded.spec, whole=True)
+    loaded = load_run(task.load(), str(run.path))
+    splits = task.load().open_data(
+        replace(loaded.options, data=str(data)), loaded.spec, as_test=True
+    )
     values, marks, _ = windows.Part(
         windows.read(replace(loaded.options, data=str(data)), loaded.spec).series[0],
         (0, 600),

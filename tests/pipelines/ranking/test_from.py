@@ -72,7 +72,7 @@ def scored(folder: Path, run: Path, data: str) -> pl.DataFrame:
 
 def test_old_codes_keep_their_vectors_and_new_ones_begin_as_unseen(first, grown):
     task = load_task("ranking")
-    specs = [load_run(task, run, "cpu").spec for run in (first, grown)]
+    specs = [load_run(task.load(), run, "cpu").spec for run in (first, grown)]
     tables = [
         load_weights(run / "model.safetensors")["embedding.table.weight"] for run in (first, grown)
     ]

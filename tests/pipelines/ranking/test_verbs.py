@@ -36,12 +36,12 @@ def log(tmp_path_factory) -> Path:
 def loaded(log, tmp_path_factory) -> Loaded:
     """A model with weights that matter, and the spec of a run, without training one."""
     task, options = load_task("ranking"), RankingOptions(data=str(log), **SMALL)
-    splits, folder = task.open(options), tmp_path_factory.mktemp("assets")
+    splits, folder = task.load().open_data(options), tmp_path_factory.mktemp("assets")
     for name, write in splits.assets.items():
         write(folder / name)
         assert checksum(folder / name)
     torch.manual_seed(mix(3))
-    model = task.build(options, splits.spec)
+    model = task.load().build_model(options, splits.spec)
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(0.1 * torch.randn_like(weight))

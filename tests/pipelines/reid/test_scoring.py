@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from headwise.data.persons.persons import PictureSet
-from headwise.pipelines.engine.task import Splits
+from headwise.pipelines.engine.pipeline import Splits
 from headwise.pipelines.reid import scoring
 from headwise.pipelines.reid.data import Pictures, Source
 

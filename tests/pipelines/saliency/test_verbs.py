@@ -92,7 +92,7 @@ def test_groups_are_never_in_two_parts(scenes, tmp_path):
     options = parse(
         TASK, "train", [], values={"data": str(scenes), "groups": str(table), "size": (32, 32)}
     )
-    splits = TASK.open(options)
+    splits = TASK.load().open_data(options)
     found = [set(splits.part(name).of("groups")) for name in ("train", "validation", "test")]
     assert all(found)
     assert sum(map(len, found)) == len(set.union(*found))

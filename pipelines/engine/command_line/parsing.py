@@ -1,0 +1,288 @@
+"""Options of a verb from words, files and values: one parser (tyro) checks everything.
+
+A YAML file is flattened into options before the person's own; later ones win.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ....base.errors import InputError
+from ..options import EvaluateOptions, ExportOptions
+from ..task import Task
+from .checks import check_least
+
+# Words of the command line that cannot be names in Python.
+SHORT = {"from": "from_run"}
+
+
+# What tyro says, said plainer.
+PLAINER = (
+    (r"^(Parsing error|Value error|Invalid choice|Unrecognized options|Missing argument)\s*", ""),
+    (
+        r"^Error parsing (\S+): invalid literal for int\(\) with base 10: ",
+        r"\1 needs a whole number, got ",
+    ),
+    (r"^Error parsing (\S+): could not convert string to float: ", r"\1 needs a number, got "),
+    (r"^Missing value for argument '(\S+)'.*", r"\1 needs a value"),
+    (r"^Unrecognized options: (.*\S)\s*$", r"\1 belongs to no option; --help lists them"),
+)
+
+
+def options_class(task: Task, verb: str) -> type:
+    """The dataclass of a verb's options."""
+    if verb in task.verbs:
+        return task.verbs[verb].options
+    return {
+        "train": task.options,
+        "evaluate": EvaluateOptions,
+        "predict": task.predict_options,
+        "export": ExportOptions,
+    }[verb]
+
+
+def parse(
+    task: Task,
+    verb: str,
+    arguments: Sequence[str],
+    *,
+    config: Path | None = None,
+    values: Mapping[str, Any] | None = None,
+) -> Any:
+    """Options of a verb: defaults, then the preset, then `config`, then `values` and `arguments`.
+
+    Raises `InputError` with the nearest name for a misspelt option or key, and for a value of the
+    wrong kind."""
+    kind = options_class(task, verb)
+    names = [f.name for f in dataclasses.fields(kind)]
+    prog = f"{task.name} {verb}"
+    given = flatten(values or {}, names, "Python call") + _checked(list(arguments), names, prog)
+    stored = read_config(config) if config else {}
+    from_file = flatten(stored, names, str(config))
+    if verb == "train" and "--resume" in given and (run := _value(given, "run")):
+        # A resumed run goes on with its own options; those given beside it must agree, which
+        # `train` checks.
+        saved = Path(run) / "config.yaml"
+        if not saved.is_file():
+            raise InputError(f"{run}: no run to resume (it has no config.yaml)")
+        from_file = flatten(read_config(saved), names, str(saved))
+        return _checked_values(task, _tyro(kind, from_file + given, prog))
+    preset = _value(given, "preset") or stored.get("preset")
+    if preset is not None and "preset" in names:
+        chosen = preset_options(
+            task, str(preset), _value(given, "horizon") or stored.get("horizon")
+        )
+        flags = flatten(chosen, names, f"preset {preset}")
+        # A preset named in the call changes what the file says; one named in the file is its
+        # ground.
+        from_file = from_file + flags if _value(given, "preset") else flags + from_file
+    try:
+        return _checked_values(task, _tyro(kind, from_file + given, prog))
+    except InputError as error:
+        if config is None or str(config) in str(error):
+            raise
+        raise InputError(
+            f"{error} (given, or in {config})" if given else f"{config}: {error}"
+        ) from None
+
+
+def _checked_values(task: Task, options: Any) -> Any:
+    least = {
+        "epochs": 1,
+        "patience": 1,
+        "batch_size": 1,
+        "accumulate": 1,
+        "devices": 1,
+        "nodes": 1,
+        "max_steps": 1,
+        "workers": 0,
+        "warmup": 0,
+        "checkpoint_every": 0,
+        "keep": 1,
+        "shard_size": 1,
+        "processes": 1,
+        "seed": 0,
+    }
+    check_least(options, least)
+    for name in ("lr", "clip"):
+        value = getattr(options, name, None)
+        # Larger ones overflow float32 inside the optimiser.
+        if value is not None and not 0 < value <= 1e30:
+            raise InputError(f"--{name} {value}: must be a positive number, 1e30 at most")
+    for name in ("weight_decay", "tolerance"):
+        value = getattr(options, name, None)
+        if value is not None and not 0 <= value < float("inf"):
+            raise InputError(f"--{name.replace('_', '-')} {value}: must be 0 or more")
+    task.check(options)
+    return options
+
+
+def _tyro(kind: type, arguments: list[str], prog: str) -> Any:
+    if "--help" in arguments:
+        from .option_help import help_page
+
+        print(help_page(kind, prog))
+        raise SystemExit(0)
+    import tyro
+
+    there = {word.split("=")[0].replace("_", "-") for word in arguments}
+    needed = [f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(kind) if _is_needed(f)]
+    if missing := [name for name in needed if name not in there]:
+        raise InputError(f"{prog}: needs {' and '.join(missing)}; --help says what it is")
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(kind, args=arguments, prog=f"headwise {prog}", description=kind.__doc__)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        lines = [
+            re.sub(r"[│╭╮╰╯─]|\x1b\[[0-9;]*m", " ", line).strip()
+            for line in said.getvalue().splitlines()
+        ]
+        text = " ".join(" ".join(lines).split())
+        text = re.split(r"Argument helptext|For full helptext", text)[0]
+        for pattern, plain in PLAINER:
+            text = re.sub(pattern, plain, text)
+        raise InputError(f"{prog}: {text.strip()}") from None
+
+
+def _is_needed(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _checked(arguments: list[str], names: list[str], prog: str) -> list[str]:
+    """Every word that looks like an option must be one; tyro would say the same in a box of ten
+    lines.
+    """
+    arguments = [_long(word) for word in arguments]
+    for word in arguments:
+        if not word.startswith("--") or word == "--help":
+            continue
+        name = word[2:].split("=")[0].replace("-", "_")
+        if name not in names and name.removeprefix("no_") not in names:
+            raise InputError(
+                f"{prog}: no option --{word[2:].split('=')[0]}{nearest_hint(name, names, '--')}"
+            )
+    return arguments
+
+
+def _long(word: str) -> str:
+    """An option's word with the name that its dataclass has."""
+    name, mark, value = word.partition("=")
+    short = name.removeprefix("--")
+    return (
+        f"--{SHORT[short].replace('_', '-')}{mark}{value}"
+        if name.startswith("--") and short in SHORT
+        else word
+    )
+
+
+def nearest_hint(word: str, among: Sequence[str], prefix: str = "") -> str:
+    close = difflib.get_close_matches(word, among, n=1, cutoff=0.5)
+    if close:
+        shown = close[0].replace("_", "-") if prefix == "--" else close[0]
+        return f"; did you mean {prefix}{shown}?"
+    return (
+        "; --help lists them"
+        if prefix == "--" or len(among) > 20
+        else f"; there are: {', '.join(among)}"
+    )
+
+
+def _value(arguments: Sequence[str], name: str) -> str | None:
+    """The value that flattened arguments give an option, the last one winning."""
+    found = None
+    for index, word in enumerate(arguments):
+        if word.replace("_", "-") == f"--{name}" and index + 1 < len(arguments):
+            found = arguments[index + 1]
+        elif word.startswith(f"--{name}="):
+            found = word.split("=", 1)[1]
+    return found
+
+
+def flatten(values: Mapping[str, Any], names: Sequence[str], where: str) -> list[str]:
+    """Named values as command line words; nested mappings are joined by an underscore."""
+    words: list[str] = []
+    for key, value in values.items():
+        key = SHORT.get(str(key), str(key).replace("-", "_"))
+        if isinstance(value, Mapping) and any(name.startswith(f"{key}_") for name in names):
+            words += flatten(
+                {f"{key}_{inner}": item for inner, item in value.items()}, names, where
+            )
+            continue
+        if key not in names:
+            raise InputError(f"{where}: no option {key!r}{nearest_hint(key, names)}")
+        flag = key.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, list | tuple) and not any(
+            isinstance(item, list | tuple | Mapping) for item in value
+        ):
+            words += [f"--{flag}", *map(str, value)]
+        elif isinstance(value, list | tuple | Mapping):
+            raise InputError(
+                f"{where}: {key} should be a value or a list of values, not a nest of them"
+            )
+        else:
+            words += [
+                f"--{flag}",
+                os.fspath(value) if isinstance(value, os.PathLike) else str(value),
+            ]
+    return words
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A YAML file of options. No tag of YAML makes an object here (safe loader)."""
+    import yaml
+
+    try:
+        if path.stat().st_size > 1_000_000:
+            raise InputError(
+                f"{path}: too large for a file of options ({path.stat().st_size} bytes)"
+            )
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such config file") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = (
+            f"line {mark.line + 1}: {getattr(error, 'problem', error)}" if mark else str(error)
+        )
+        raise InputError(
+            f"{path}: not readable as YAML: {' '.join(problem.split())[:160]}"
+        ) from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise InputError(
+            f"{path}: should hold options as `name: value`, holds a {type(values).__name__}"
+        )
+    return values
+
+
+def presets(task: Task) -> dict[str, Any]:
+    """The task's named sets of options."""
+    path = Path(__file__).parents[2] / task.name / "presets.yaml"
+    return read_config(path) if path.exists() else {}
+
+
+def preset_options(task: Task, name: str, horizon: Any) -> dict[str, Any]:
+    """Options of a preset; its `at_horizon` part holds those that differ at some horizons."""
+    among = presets(task)
+    if name not in among:
+        raise InputError(f"no preset {name!r} of {task.name}{nearest_hint(name, list(among))}")
+    chosen = dict(among[name])
+    special = chosen.pop("at_horizon", {})
+    for horizons, values in special.items():
+        if horizon is not None and str(horizon) in str(horizons).replace(" ", "").split(","):
+            chosen.update(values)
+    return chosen

@@ -1,0 +1,209 @@
+"""What a pipeline answers. Everything that two pipelines would both do is the engine's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
+
+import polars as pl
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from .options import TrainOptions
+from .task import Task
+
+OptionsT = TypeVar("OptionsT", bound=TrainOptions)
+ContextOptionsT = TypeVar("ContextOptionsT", covariant=True)
+SpecT = TypeVar("SpecT")
+
+Item: TypeAlias = Any
+Batch: TypeAlias = dict[str, Tensor]
+Calibration: TypeAlias = dict[str, Tensor]
+Metrics: TypeAlias = dict[str, Any]
+"""What `metrics.json` holds."""
+
+
+@dataclass(frozen=True)
+class Splits(Generic[SpecT]):
+    """The three parts as torch data sets, and the spec."""
+
+    train: Any
+    validation: Any
+    test: Any
+    spec: SpecT
+    assets: Mapping[str, Callable[[Path], object]] = field(default_factory=dict)
+    """What is too large for the spec, as writers of files by name. The engine writes them into the
+    run's `assets/`, and whoever opens the run finds their folder in its spec."""
+
+    def part(self, name: str) -> Any:
+        """The data set of a part by name; `all` is only there for data that is not the run's
+        own.
+        """
+        return getattr(self, name)
+
+
+@dataclass(frozen=True)
+class Context(Generic[ContextOptionsT, SpecT]):
+    """What surrounds a trained model: options, spec, the tensors fitted after training, device."""
+
+    options: ContextOptionsT
+    spec: SpecT
+    calibration: Calibration
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class ReportFigure:
+    """A figure of the report."""
+
+    name: str
+    caption: str
+    figure: Figure
+
+
+@dataclass(frozen=True)
+class Review:
+    """How good a trained model is."""
+
+    metrics: Metrics
+    headline: str
+    """One sentence with the main figures, for the terminal and the top of the report."""
+    pictures: Sequence[ReportFigure] = ()
+    tables: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    """Tables of the report by caption."""
+    sheets: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    """Tables that are also written as tables/NAME.csv, .md and .tex, as papers print them."""
+
+
+class Pipeline(Generic[OptionsT, SpecT]):
+    """Base of every pipeline. Subclasses fill `monitor` and the methods that raise here."""
+
+    monitor: ClassVar[str]
+    """Key of `validate`'s figures that early stopping and the best checkpoint go by; smaller is
+    better."""
+    spec_class: ClassVar[type]
+    """The class of its specs."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def write_sample(self, folder: Path) -> Path:
+        """Write the built-in generated sample below `folder`, the same bytes each time; returns
+        what --data takes.
+        """
+        raise NotImplementedError
+
+    def open_data(
+        self, options: OptionsT, spec: SpecT | None = None, *, as_test: bool = False
+    ) -> Splits[SpecT]:
+        """Read the data and split it.
+
+        With `spec`, scale and check it as the run's own. as_test: all of it is `test`.
+        """
+        raise NotImplementedError
+
+    def build_model(self, options: OptionsT, spec: SpecT) -> nn.Module:
+        """The untrained model; `ValueError` for options that do not fit together."""
+        raise NotImplementedError
+
+    def load_initial_weights(self, model: nn.Module, options: OptionsT, spec: SpecT) -> None:
+        """Load the weights that a new training begins with into a model just built."""
+
+    def optimizer(self, model: nn.Module, options: OptionsT) -> torch.optim.Optimizer:
+        """Adam, or AdamW with weight decay. A group of parameters may have a `share` of the
+        learning rate.
+        """
+        kind = torch.optim.AdamW if options.weight_decay else torch.optim.Adam
+        return kind(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+
+    def begin_epoch(self, model: nn.Module, optimizer: Any, options: OptionsT, epoch: int) -> None:
+        """Change what depends on the epoch, counted from 0, other than the learning rate: frozen
+        parts. A pure function of its arguments, since a resumed training calls it again in the
+        middle of an epoch.
+        """
+
+    def loss(self, model: nn.Module, batch: Batch, options: OptionsT) -> Tensor:
+        """Mean loss over the samples of a batch."""
+        raise NotImplementedError
+
+    def validate(
+        self, model: nn.Module, batches: Iterable[Batch], options: OptionsT
+    ) -> dict[str, float]:
+        """Figures on the validation part after each epoch, `monitor` among them."""
+        raise NotImplementedError
+
+    def calibrate(
+        self, model: nn.Module, splits: Splits[SpecT], options: OptionsT, device: torch.device
+    ) -> Calibration:
+        """Tensors fitted after training, saved in the run as `calibration.safetensors`."""
+        return {}
+
+    def check_run(self, spec: SpecT, calibration: Calibration) -> None:
+        """Raise `InputError` if what a run stored does not fit together; called whenever a run is
+        opened.
+        """
+
+    def review(self, model: nn.Module, dataset: Any, context: Context[OptionsT, SpecT]) -> Review:
+        """Score the model on one part of the data and draw the figures."""
+        raise NotImplementedError
+
+    def prediction_options(self, options: OptionsT) -> dict[str, Any]:
+        """Options of the prediction on its own data that a training ends with, other than run,
+        input and output.
+        """
+        return {}
+
+    def export_example(
+        self, model: nn.Module, splits: Splits[SpecT]
+    ) -> tuple[tuple[Any, ...], Any]:
+        """Example inputs for export, and which of their axes are free (as torch.export's
+        dynamic_shapes).
+        """
+        raise NotImplementedError
+
+    def other_export_example(
+        self, splits: Splits[SpecT], arguments: tuple[Any, ...], shapes: Any
+    ) -> tuple[Any, ...] | None:
+        """The inputs of `export_example` in another size, to check an export with; None if no axis
+        is free.
+
+        Here each free axis gets its first entry once more. A pipeline whose free axes depend on
+        each other overrides it.
+        """
+        larger, free = [], False
+        for value, axes in zip(arguments, shapes or [None] * len(arguments)):
+            for axis, dim in (axes or {}).items():
+                if dim is not None:
+                    value, free = torch.cat([value, value.narrow(axis, 0, 1)], axis), True
+            larger.append(value)
+        return tuple(larger) if free else None
+
+    def list_items(self, options: Any, spec: SpecT) -> Sequence[Item]:
+        """What `--input` holds, in a fixed order, without reading it all. An item is a small
+        dictionary that JSON can hold.
+        """
+        raise NotImplementedError
+
+    def predict(
+        self, model: nn.Module, items: Sequence[Item], context: Context[Any, SpecT]
+    ) -> list[pl.DataFrame | ValueError]:
+        """Rows for each item, or the error that says why there are none. Columns are the same for
+        all items. The context's options are those of the prediction.
+        """
+        raise NotImplementedError
+
+    def prediction_figures(
+        self, rows: pl.DataFrame, options: OptionsT, spec: SpecT
+    ) -> Sequence[ReportFigure]:
+        """Figures of the predictions that a training ends with."""
+        return ()
+
+    def prediction_schema(self, options: Any, spec: SpecT) -> dict[str, Any]:
+        """Column names and polars types of the rows that `predict` gives."""
+        raise NotImplementedError
+
+
+AnyPipeline: TypeAlias = Pipeline[Any, Any]
