@@ -1,4 +1,4 @@
-"""PyTorch form of attention that gives out the weights of chosen heads: the kernel of the CPU, and
+"""PyTorch form of attention that returns the weights of chosen heads: for the CPU, and for GPUs
 without Triton.
 
 Shapes: B batch, N queries, M keys, H heads, d width of a head, e width of a value, S chosen heads.

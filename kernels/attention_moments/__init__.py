@@ -4,12 +4,13 @@ Shapes: B batch, N queries, M keys, H heads, K heads of keys (K divides H), d wi
 over heads.
 
     a_ij = mean_h p_hij;  s_j = mean_i a_ij;  a', s' = a, s where above a limit, else 0
-    dot_i = sum_j a'_ij s'_j;  row_i = sum_j a'_ij^2;  mean = sum_j s'_j^2;  cosine_i = dot_i / sqrt(row_i mean)
+    dot_i = sum_j a'_ij s'_j;  row_i = sum_j a'_ij^2;  mean = sum_j s'_j^2
+    cosine_i = dot_i / sqrt(row_i mean)
 
 Two passes over blocks of queries: the column mass gives lse and s, the second gives dot and row.
 The gradient goes through both, so it is two passes again: one towards a' and s', and that of the
-column mass towards s. Kept: lse, s and the results, B (H N + M) numbers, where the plain form keeps
-at least B (H + 2) N M. The limits are constants."""
+column mass towards s. Stored for the backward pass: lse, s and the results, B (H N + M) numbers;
+the naive form stores at least B (H + 2) N M. The limits are constants."""
 
 from dataclasses import dataclass
 

@@ -9,7 +9,9 @@ from ..attention_stats.naive import attention_weights
 def cosine_moments(
     query: Tensor, key: Tensor, mask: Tensor | None, queries: Tensor, threshold: float, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(dot (B, N), row (B, N), mean (B,)) of the queries (B, N) that count; mask: four dimensions."""
+    """dot (B, N), row (B, N) and mean (B,); queries: bool (B, N), those that count; mask: in four
+    dimensions.
+    """
     weights, _ = attention_weights(query, key, mask, scale)
     rows = weights.mean(1)
     counted = queries & (rows.sum(-1) > 0)

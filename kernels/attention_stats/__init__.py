@@ -7,10 +7,10 @@ width of a value.
     output_i = sum_j p_ij v_j            entropy_i = -sum_j p_ij log p_ij = lse_i - sum_j p_ij s_ij
     key_mass_i = sum_{j in keys} p_ij    column_mass_j = sum_i weight_i p_ij
 
-Work: the product q k^T, 2 B H N M d flops, and one exponential a weight, once forward and once
-backward; the plain form writes and reads N M numbers for the softmax and once more for each
-read-out, and keeps N M for the backward pass. Here the results and `lse` are kept besides the
-inputs. On the CPU blocks of whole rows stay in the cache and give all read-outs in one pass. On the
+Work: the product q k^T, 2 B H N M d flops, and one exponential per weight, once forward and once
+backward; the naive form writes and reads N M numbers for the softmax and once more for each
+read-out, and stores N M for the backward pass. Here only the inputs, the results and `lse` are
+stored. On the CPU, blocks of full rows stay in the cache and give all read-outs in one pass. On the
 GPU one kernel gives output, lse, entropy and key mass by running sums; column mass and the largest
 weights are second passes that start from lse. The backward pass, float64, heads wider than 128 (256
 in half precision) and more than the 16 largest weights take the plain form in large blocks there.

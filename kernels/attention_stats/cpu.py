@@ -1,9 +1,8 @@
-"""PyTorch form of the read-outs of softmax attention: the kernel of the CPU and the fallback
-without Triton.
+"""PyTorch form of the read-outs of softmax attention: for the CPU, and for GPUs without Triton.
 
 Shapes: B batch, N queries, M keys, H heads, K heads of keys, G = H / K, d width of a head, e width
 of a value; b, k, r, m: batch entries, heads of keys, queries and keys of one block. A block holds
-whole rows, so its softmax needs no second look; it stays in the cache between product, exponential
+full rows, so its softmax takes one pass; it stays in the cache between product, exponential
 and sums. Keys beyond the last that a causal block may see are not computed. Hidden scores are
 -1e30, not -inf: products with a weight of 0 stay 0."""
 
@@ -17,11 +16,12 @@ from ..precision import compute_type
 
 BLOCK_NUMBERS = 1 << 19  # scores in a block: 2 MiB of float32, with its exponentials twice that
 DEVICE_NUMBERS = 1 << 26  # on a GPU, where many blocks would be many launches
-FEW_ROWS = 128  # queries below which the product of a block is less efficient; heads are then taken in turn
-LEAST_ROWS = 8  # however many keys there are
+FEW_ROWS = 128  # with fewer queries the product of a block is inefficient: one head at a time
+LEAST_ROWS = 8  # for any number of keys
 LARGEST_TOP = 16  # of the Triton form; more would not stay in registers
 HIDDEN, FLOOR = -1e30, -1e29
-UNSHIFTED = 60.0  # scores up to here: neither e^60, M times, nor e^-60 leaves float32, and the largest is not needed
+# Scores up to here need no shift by the largest: neither M e^60 nor e^-60 leaves float32.
+UNSHIFTED = 60.0
 
 
 class Block(NamedTuple):
@@ -114,7 +114,8 @@ def bounded(query: Tensor, key: Tensor, scale: float) -> bool:
     are not finite.
     """
     if not query.is_cpu or key.shape[2] < 8 * key.shape[3] or not query.numel() or not key.numel():
-        return False  # a GPU would have to be waited for; with few keys the lengths cost more than a shift
+        # The host would wait for a GPU; with few keys the lengths cost more than a shift.
+        return False
     longest = [
         torch.linalg.vector_norm(x, dim=-1, dtype=compute_type(x)).amax() for x in (query, key)
     ]
@@ -134,11 +135,11 @@ def stats(
     columns: bool,
     top: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """(output, lse, entropy, column mass, key mass, top weights, top indices); (0,) where one is
-    not wanted.
+    """(output, lse, entropy, column mass, key mass, top weights, top indices); (0,) for those
+    that are not requested.
 
-    mask: bool, four dimensions that broadcast to (B, H, N, M); keys: numbers (B, H or 1, M) that
-    weigh the keys; weights: (B, N) that weigh the queries in the column mass."""
+    mask: bool, four dimensions that broadcast to (B, H, N, M); keys: weights (B, H or 1, M) of the
+    keys; weights: (B, N), of the queries in the column mass."""
     out = empty(query, key, value, keys, entropy, columns, top)
     output, lse, spread, mass, held, top_values, top_indices = out
     for tensor, start in zip(out, (0, -torch.inf, 0, 0, 0, 0, -1)):
@@ -147,9 +148,8 @@ def stats(
     with torch.autocast(query.device.type, enabled=False):
         # The entropy is a difference of numbers that the shift keeps small.
         shifted = entropy or not bounded(query, key, scale)
-        room: Tensor | None = (
-            None  # one for all blocks on the CPU: new memory a block costs more than the exponentials
-        )
+        # One for all blocks on the CPU: new memory for each costs more than the exponentials.
+        room: Tensor | None = None
         for block in blocks(query, key, causal):
             here = (block.batch, block.heads, block.rows)
             if query.is_cpu and room is None:
@@ -197,9 +197,8 @@ def stats(
 def dot_keys(x: Tensor, keys: Tensor, block: Block) -> Tensor:
     """Sum over the keys of (b, h, r, m) times numbers (b, H or 1, m): (b, h, r)."""
     if keys.shape[1] == 1 and keys.shape[0] == 1:
-        return (
-            x @ keys[0, 0]
-        )  # one product of a matrix with a vector, much quicker than many small ones
+        # One product of a matrix and a vector, much quicker than many small ones.
+        return x @ keys[0, 0]
     keys = keys if keys.shape[1] == 1 else keys[:, block.heads]
     return (x @ keys[..., None])[..., 0]
 
@@ -213,7 +212,7 @@ def empty(
     columns: bool,
     top: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Tensors for the read-outs that are wanted, (0,) for the others."""
+    """Tensors for the requested read-outs, (0,) for the others."""
     lead, kind = tuple(query.shape[:3]), compute_type(query)
     return (
         query.new_empty((0,) if value is None else (*lead, value.shape[-1])),

@@ -4,14 +4,15 @@ by head.
 Shapes: B batch, N tokens, T = B N rows, S signal heads, R noise heads (R divides S), G = S / R, W
 width of a head.
 
-    y_i = a_i - lambda b_{i // G};   out_i = scale * weight * y_i / sqrt(mean(y_i^2) + eps)      (weight None: out = y)
+    y_i = a_i - lambda b_{i // G};   out_i = scale * weight * y_i / sqrt(mean(y_i^2) + eps)
     d y = r (g - y r^2 mean(g y)), g = scale weight d out, r = 1 / sqrt(mean(y^2) + eps)
-    d a_i = d y_i;   d b_j = -lambda sum_{i in j} d y_i;   d lambda = -sum b d y;   d weight = scale sum d out y r
+    d a_i = d y_i;   d b_j = -lambda sum_{i in j} d y_i;   d lambda = -sum b d y
+    d weight = scale sum d out y r;   without a weight, out = y
 
-Work: (S + R) W numbers read and S W written a row, ~8 flops a number: limited by memory. The plain
-chain of repeat, product, difference, norm and scale moves about 5 S W numbers more and keeps three
-of them for the backward pass; here only the inputs and r (one number a head) are kept. On the CPU
-rows are taken in blocks that stay in the cache."""
+Work: (S + R) W numbers read and S W written per row, ~8 flops per number: limited by memory. A
+chain of repeat, product, difference, norm and scale moves about 5 S W numbers more and stores three
+of them for the backward pass; here only the inputs and r (one number per head) are stored. On the
+CPU, rows are taken in blocks that stay in the cache."""
 
 import torch
 from torch import Tensor
@@ -42,14 +43,14 @@ def differential_combine(
     noise = mixed.shape[1] - signal if mixed.ndim == 4 else 0
     if noise < 1 or signal < 1 or signal % noise:
         raise ValueError(
-            f"differential_combine: mixed must be (batch, {signal} + noise heads, tokens, width) with noise heads "
-            f"dividing {signal}, got {tuple(mixed.shape)}"
+            f"differential_combine: mixed must be (batch, {signal} + noise heads, tokens, width) "
+            f"with noise heads dividing {signal}, got {tuple(mixed.shape)}"
         )
     if lam.ndim or (weight is not None and weight.shape != mixed.shape[-1:]):
-        given = None if weight is None else tuple(weight.shape)
+        shape = None if weight is None else tuple(weight.shape)
         raise ValueError(
             f"differential_combine: lam must be one number and weight ({mixed.shape[-1]},), "
-            f"got {tuple(lam.shape)} and {given}"
+            f"got {tuple(lam.shape)} and {shape}"
         )
     # PyTorch's fused attention writes (B, N, heads, W) in memory, so that this is a view of it.
     rows = mixed.transpose(1, 2).flatten(0, 1)

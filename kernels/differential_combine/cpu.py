@@ -1,4 +1,4 @@
-"""PyTorch form of the end of differential attention: the kernel of the CPU, and without Triton.
+"""PyTorch form of the end of differential attention: for the CPU, and for GPUs without Triton.
 
 Shapes: T rows, S signal heads, R noise heads (R divides S), G = S / R, W width of a head. Rows are
 taken in blocks that stay in the cache."""

@@ -4,15 +4,15 @@ are computed for it.
 Shapes: B batch, H heads, N tokens, M keys, K heads of keys and values (K divides H), d width of a
 head, n_h tokens that use head h.
 
-    out_h = gate_h softmax(q_h k^T scale) v  for the n_h tokens with gate_h != 0, and 0 for the others
-    with g = d out: d gate = g.o, and through the attention goes gate g; where gate = 0 every gradient is 0
+    out_h = gate_h o_h,  o_h = softmax(q_h k^T scale) v  for the n_h tokens with gate_h != 0, else 0
+    with g = d out: d gate = g.o, d o = gate g; where gate = 0 every gradient is 0
 
 Work: sum_h 4 n_h M d flops forward instead of 4 H N M d; gathering and scattering move 2 n_h d
-numbers a head. Dense attention times the gate computes all H N rows. Kept for the backward pass:
-inputs, output and one number a row. On the CPU every batch row and head is one call of PyTorch's
-fused operator on its gathered queries, so that nothing is padded; with masks of pairs or causal,
-blocks of queries, so that no mask of N x M numbers is made. On the GPU one kernel gathers by an
-index sorted by head; programs beyond n_h end at once."""
+numbers per head. Dense attention times the gate computes all H N rows. Stored for the backward
+pass: inputs, output and one number per row. On the CPU, each head of each sample is one call of
+PyTorch's fused operator on its gathered queries, without padding; with a causal mask or masks of
+pairs, blocks of queries, so that no mask of N x M numbers is made. On the GPU one kernel gathers by
+an index sorted by head; programs beyond n_h end at once."""
 
 import torch
 from torch import Tensor
@@ -36,9 +36,9 @@ def gathered_heads(
     """Attention times gate, computed only where the gate is not 0.
 
     query: (B, H, N, d); key, value: (B, K, M, d) with K dividing H; gate: (B, H, N); mask: bool,
-    broadcasts to (B, H, N, M), True = may attend, a row of none gives 0; causal: query i sees keys
-    up to i + M - N; scale: by default 1 / sqrt(d). Returns (B, H, N, d). On a GPU it needs Triton
-    and at most 32 bits.
+    broadcasts to (B, H, N, M), True = may attend, a row without any gives 0; causal: query i sees
+    keys up to i + M - N; scale: by default 1 / sqrt(d). Returns (B, H, N, d). On a GPU it needs
+    Triton and at most 32 bits.
 
     Raises ValueError if shapes or types do not fit. Source of the gate: MoH, arXiv 2410.11842,
     section 3."""
@@ -55,7 +55,8 @@ def _check(query: Tensor, key: Tensor, value: Tensor, gate: Tensor, mask: Tensor
         or gate.shape != query.shape[:-1]
     ):
         raise ValueError(
-            f"gathered_heads: query must be (B, H, N, d), key and value (B, K, M, d), gate (B, H, N), got "
+            f"gathered_heads: query must be (B, H, N, d), key and value (B, K, M, d), "
+            f"gate (B, H, N), got "
             f"{tuple(query.shape)}, {tuple(key.shape)}, {tuple(value.shape)}, {tuple(gate.shape)}"
         )
     batch, heads, _, width = query.shape
@@ -69,7 +70,8 @@ def _check(query: Tensor, key: Tensor, value: Tensor, gate: Tensor, mask: Tensor
         full = (*query.shape[:3], key.shape[2])
         if mask.dtype != torch.bool or mask.ndim != 4 or not broadcasts(mask, full):
             raise ValueError(
-                f"gathered_heads: mask must be bool and broadcast to {full}, got {tuple(mask.shape)}"
+                f"gathered_heads: mask must be bool and broadcast to {full}, "
+                f"got {tuple(mask.shape)}"
             )
 
 
@@ -82,8 +84,8 @@ def fake(
     causal: bool,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """Memory for out (B, H, N, d) and lse (B, H, N). The number of rows that are on never shows in a
-    shape, so graphs need no break.
+    """Memory for out (B, H, N, d) and lse (B, H, N). No shape depends on how many rows are on, so
+    graphs need no break.
     """
     lse = query.new_empty(query.shape[:-1], dtype=compute_type(query))
     return cpu.token_major(query), lse

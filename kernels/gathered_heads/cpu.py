@@ -34,7 +34,7 @@ class Piece(NamedTuple):
 
 
 def token_major(query: Tensor) -> Tensor:
-    """Fresh memory (B, H, N, d) in which the heads of a token lie side by side, so that joining
+    """New memory (B, H, N, d) in which the heads of a token are next to each other, so that joining
     them is a view.
     """
     batch, heads, tokens, width = query.shape
@@ -42,15 +42,13 @@ def token_major(query: Tensor) -> Tensor:
 
 
 def places(gate: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Batch row, head and token of every gate that is not 0, head by head, tokens in their
-    order.
-    """
+    """Sample, head and token of every gate that is not 0, head by head, tokens in order."""
     b, h, n = (gate != 0).nonzero().unbind(1)
     return b, h, n
 
 
 def taken(x: Tensor, where: tuple[Tensor, ...]) -> Tensor:
-    """Rows (T, d) of x (B, H, N, d), copied row by row: indexing by three tensors goes number by
+    """Rows (T, d) of x (B, H, N, d), copied row by row; indexing by three tensors copies number by
     number.
     """
     (b, h, n), (_, heads, tokens, width) = where, x.shape
@@ -60,8 +58,8 @@ def taken(x: Tensor, where: tuple[Tensor, ...]) -> Tensor:
 
 
 def room(q: Tensor, causal: bool) -> Tensor:
-    """Where pieces write the rows (T, d) like q, and a row of 0 behind them; causal rows may stay
-    without a piece.
+    """Memory for the rows (T, d) of all pieces, and a row of 0 after them; with a causal mask some
+    rows have no piece.
     """
     rows = (q.new_zeros if causal else q.new_empty)((q.shape[0] + 1, q.shape[1]))
     rows[-1] = 0.0
@@ -69,8 +67,8 @@ def room(q: Tensor, causal: bool) -> Tensor:
 
 
 def put(rows: Tensor, where: tuple[Tensor, ...], like: Tensor) -> Tensor:
-    """(B, H, N, d) from the rows of a `room`, 0 at all other places; heads of a token lie side by
-    side.
+    """(B, H, N, d) from the rows of a `room`, 0 at all other places; the heads of a token are next
+    to each other.
     """
     (b, h, n), (batch, heads, tokens, width) = where, like.shape
     # Reading from everywhere is several times quicker than clearing the result and writing into it.
@@ -87,7 +85,7 @@ def pieces(
     mask: Tensor | None,
     causal: bool,
 ) -> Iterator[Piece]:
-    """What is to be computed, head by head; heads that no token uses are left out."""
+    """What is to be computed, head by head, without heads that no token uses."""
     batch, heads, tokens, _ = query.shape
     counts = (gate != 0).sum(-1).flatten().tolist()
     if mask is not None:

@@ -16,7 +16,7 @@ def gathered_heads(
     causal: bool,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """out (B, H, N, d), and zeros in place of the log-sum-exps, which only a backward pass needs."""
+    """out (B, H, N, d), and zeros in place of the log-sum-exps, which only gradients need."""
     if causal:
         tokens, keys = query.shape[2], key.shape[2]
         before = torch.ones(tokens, keys, dtype=torch.bool, device=query.device).tril(keys - tokens)

@@ -4,17 +4,19 @@ the grid.
 Shapes: B batch, H heads, N = Y X cells row by row, w window (odd), W = w w members of a window row
 by row, d width of queries and keys, e width of values.
 
-    scores_ij = q_i . k_j,   out_i = sum_j p_ij v_j,   p_i = softmax over the members j of i's window [and more keys]
-    d p_ij = g_i . v_j,   d scores = p (d p - g . out),   d v_j = sum over all i whose window holds j of p_ij g_i
+    scores_ij = q_i . k_j,   out_i = sum_j p_ij v_j
+    p_i = softmax over the members j of i's window [and more keys]
+    d p_ij = g_i . v_j,   d scores = p (d p - g . out)
+    d v_j = sum over all i whose window holds j of p_ij g_i
 
-Work: 2 B H N W e flops for each of these products, and N W scores, which are given. Unfolding
-copies each value W times (289 at 17 x 17) and keeps them; here values stay where they are. Scores,
-their softmax and the sum are three operators, since their users put other things in between (a
-relative bias, a mixing of groups, a term after it). Border "mask": the window is centred and what
+Work: 2 B H N W e flops for each of these products; the N W scores are inputs. Unfolding copies each
+value W times (289 at 17 x 17) and stores the copies; here values are read in place. Scores, their
+softmax and the sum are three operators, because their users put other steps in between (a relative
+bias, a mixing of groups, a term after it). Border "mask": the window is centred and what
 lies outside the image is no member. "clamp": the window is shifted inside the image, so that it
 always has W members.
 
-Kept for the backward pass: inputs, output and lse; the softmax is made again.
+Stored for the backward pass: inputs, output and lse; the softmax is computed again.
 """
 
 from typing import Literal
@@ -32,15 +34,21 @@ Border = Literal["mask", "clamp"]
 
 
 def _check(
-    operation: str, grid: Tensor, other: Tensor, size: tuple[int, int], window: int, border: Border
+    operation: str,
+    first: Tensor,
+    second: Tensor,
+    size: tuple[int, int],
+    window: int,
+    border: Border,
 ) -> None:
-    if grid.ndim != 4 or other.ndim != 4 or grid.shape[:3] != other.shape[:3]:
+    if first.ndim != 4 or second.ndim != 4 or first.shape[:3] != second.shape[:3]:
         raise ValueError(
-            f"{operation}: needs two (batch, heads, cells, ·), got {tuple(grid.shape)}, {tuple(other.shape)}"
+            f"{operation}: needs two (batch, heads, cells, ·), got {tuple(first.shape)}, "
+            f"{tuple(second.shape)}"
         )
-    if size[0] * size[1] != grid.shape[2]:
+    if size[0] * size[1] != first.shape[2]:
         raise ValueError(
-            f"{operation}: size {size[0]} x {size[1]} does not hold {grid.shape[2]} cells"
+            f"{operation}: size {size[0]} x {size[1]} does not hold {first.shape[2]} cells"
         )
     if window < 1 or window % 2 == 0:
         raise ValueError(f"{operation}: window must be odd, got {window}")
@@ -48,7 +56,8 @@ def _check(
         raise ValueError(f"{operation}: border must be 'mask' or 'clamp', got {border!r}")
     if border == "clamp" and min(size) < window:
         raise ValueError(
-            f"{operation}: a window of {window} cannot be shifted inside {size[0]} x {size[1]} cells"
+            f"{operation}: a window of {window} cannot be shifted inside {size[0]} x {size[1]} "
+            f"cells"
         )
 
 

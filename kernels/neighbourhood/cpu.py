@@ -1,13 +1,12 @@
-"""Plain PyTorch form of the neighbourhood operators: products of small bands, never the unfolded
-neighbourhoods.
+"""PyTorch form of the neighbourhood operators: products of small bands, without unfolding.
 
 Shapes: G = B H, Y x X cells, w window, W = w w members, e width of a value, T columns of a tile, K
 = T + w - 1.
 
-The members of a window row lie side by side, so for one of its w rows the weights of T neighbouring
-cells are a band matrix (T, K), and the weighted sums of T cells are its product with K cells of the
-row: w products for each tile, in the matrix unit, with (T + w - 1) / w times the flops and no
-copies of the values but one row shift at a time."""
+The members of a window row are next to each other, so for one of its w rows the weights of T
+neighbouring cells are a band matrix (T, K), and the weighted sums of T cells are its product with K
+cells of the row: w products for each tile, in the matrix unit, with (T + w - 1) / w times the flops
+and no copies of the values but one row shift at a time."""
 
 from collections.abc import Iterator
 from typing import NamedTuple

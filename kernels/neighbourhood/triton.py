@@ -7,13 +7,12 @@ once, values come from the cache, since neighbouring windows overlap. The gradie
 goes the other way round, from each cell to the windows that hold it, so nothing is added atomically
 and results are the same each time."""
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..launching import launch
 from .cpu import compute_type
 
 CELLS, WARPS = 32, 8
@@ -52,12 +51,12 @@ def sum_kernel(
     d = tl.arange(0, WIDTH)
     here, wide = n < cells, d < features
     top_row = _start(n // width, height, window, CLAMP)
-    left = _start(n % width, width, window, CLAMP)
+    left_column = _start(n % width, width, window, CLAMP)
     best = tl.full((CELLS,), float("-inf"), tl.float32)
     total = tl.zeros((CELLS,), tl.float32)
     summed = tl.zeros((CELLS, WIDTH), tl.float32)
     for o in range(window * window):
-        row, column = top_row + o // window, left + o % window
+        row, column = top_row + o // window, left_column + o % window
         inside = here & (row >= 0) & (row < height) & (column >= 0) & (column < width)
         j = row * width + column
         if MASKED:
@@ -121,20 +120,20 @@ def product_kernel(
     d = tl.arange(0, WIDTH)
     here, wide = n < cells, d < features
     top_row = _start(n // width, height, window, CLAMP)
-    left = _start(n % width, width, window, CLAMP)
-    own = tl.load(
+    left_column = _start(n % width, width, window, CLAMP)
+    features_of_cell = tl.load(
         a + (group * cells + n)[:, None] * features + d[None, :],
         mask=here[:, None] & wide[None, :],
         other=0.0,
     )
-    own = own.to(tl.float32)
+    features_of_cell = features_of_cell.to(tl.float32)
     known, less = tl.zeros((CELLS,), tl.float32), tl.zeros((CELLS,), tl.float32)
     if GRADIENT:
         known = tl.load(lse + group * cells + n, mask=here, other=float("inf"))
         known = tl.where(known == float("-inf"), float("inf"), known)
         less = tl.load(delta + group * cells + n, mask=here, other=0.0)
     for o in range(window * window):
-        row, column = top_row + o // window, left + o % window
+        row, column = top_row + o // window, left_column + o % window
         inside = here & (row >= 0) & (row < height) & (column >= 0) & (column < width)
         j = row * width + column
         if MASKED:
@@ -143,7 +142,7 @@ def product_kernel(
             )
         at = b + (group * cells + j)[:, None] * features + d[None, :]
         tile = tl.load(at, mask=inside[:, None] & wide[None, :], other=0.0).to(tl.float32)
-        product = tl.sum(own * tile, 1)
+        product = tl.sum(features_of_cell * tile, 1)
         place = (group * cells + n) * window * window + o
         if GRADIENT:
             score = tl.load(scores + place, mask=inside, other=float("-inf")).to(tl.float32)
@@ -206,9 +205,9 @@ def scatter_kernel(
 
 def _launch(
     value: Tensor, mask: Tensor | None, height: int, width: int, clamp: bool
-) -> tuple[tuple, Tensor, dict[str, Any]]:
+) -> tuple[tuple[int, int], Tensor, dict[str, int]]:
     """Grid of programs, mask (any tensor stands for none), and the flags of all kernels."""
-    flags: dict[str, Any] = {
+    flags: dict[str, int] = {
         "CLAMP": clamp,
         "MASKED": mask is not None,
         "CELLS": CELLS,
@@ -217,10 +216,6 @@ def _launch(
     flags["WIDTH"] = triton.next_power_of_2(value.shape[3])
     marks = value if mask is None else mask.contiguous().view(torch.uint8)
     return (triton.cdiv(height * width, CELLS), value.shape[0] * value.shape[1]), marks, flags
-
-
-def _with(flags: dict[str, Any], **more: bool) -> dict[str, Any]:
-    return flags | more
 
 
 def weighted(
@@ -232,7 +227,7 @@ def weighted(
     out = torch.empty_like(value)
     sizes = (value.shape[1], height, width, window, value.shape[3])
     if out.numel():
-        sum_kernel[grid](weights, value, marks, out, out, *sizes, **_with(flags, SOFTMAX=False))
+        launch(sum_kernel, grid, weights, value, marks, out, out, *sizes, **flags, SOFTMAX=False)
     return out
 
 
@@ -243,7 +238,7 @@ def products(a: Tensor, b: Tensor, height: int, width: int, window: int, clamp: 
     out = a.new_empty((*a.shape[:3], window * window))
     sizes = (a.shape[1], height, width, window, a.shape[3])
     if out.numel():
-        product_kernel[grid](a, b, a, a, a, marks, out, *sizes, **_with(flags, GRADIENT=False))
+        launch(product_kernel, grid, a, b, a, a, a, marks, out, *sizes, **flags, GRADIENT=False)
     return out
 
 
@@ -256,7 +251,7 @@ def scattered(
     out = torch.empty_like(a)
     sizes = (a.shape[1], height, width, window, a.shape[3])
     if out.numel():
-        scatter_kernel[grid](weights, a, a, marks, out, *sizes, **_with(flags, SOFTMAX=False))
+        launch(scatter_kernel, grid, weights, a, a, marks, out, *sizes, **flags, SOFTMAX=False)
     return out
 
 
@@ -275,7 +270,7 @@ def read(
     out, lse = torch.empty_like(value), value.new_empty(value.shape[:3], dtype=compute_type(value))
     sizes = (value.shape[1], height, width, window, value.shape[3])
     if out.numel():
-        sum_kernel[grid](logits, value, marks, out, lse, *sizes, **_with(flags, SOFTMAX=True))
+        launch(sum_kernel, grid, logits, value, marks, out, lse, *sizes, **flags, SOFTMAX=True)
     return out, lse
 
 
@@ -299,10 +294,9 @@ def read_backward(
     d_logits, d_value = torch.empty_like(logits), torch.empty_like(value)
     sizes = (value.shape[1], height, width, window, value.shape[3])
     if value.numel():
-        product_kernel[grid](
-            grad, value, logits, lse, delta, marks, d_logits, *sizes, **_with(flags, GRADIENT=True)
-        )
-        scatter_kernel[grid](
-            logits, grad, lse, marks, d_value, *sizes, **_with(flags, SOFTMAX=True)
+        tensors = grad, value, logits, lse, delta, marks, d_logits
+        launch(product_kernel, grid, *tensors, *sizes, **flags, GRADIENT=True)
+        launch(
+            scatter_kernel, grid, logits, grad, lse, marks, d_value, *sizes, **flags, SOFTMAX=True
         )
     return d_logits, d_value

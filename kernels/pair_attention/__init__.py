@@ -5,17 +5,18 @@ Shapes: B batch, H heads, N queries, M keys, d width of queries and keys, e widt
 partner of sample b.
 
     out_b = softmax(scale q_b [k_b; k_p(b)]^T) [v_b; v_p(b)]
-    with a block c in (b, p(b)):  lse_b = log(exp lse_bb + exp lse_bp),  out_b = sum_c exp(lse_bc - lse_b) out_bc
+    with a block c in (b, p(b)):  lse_b = log(exp lse_bb + exp lse_bp),
+    out_b = sum_c exp(lse_bc - lse_b) out_bc
     with g = d out and P_c = exp(scale q_b k_c^T - lse_b):  dS_c = P_c (g v_c^T - g . out_b),
     d q_b = scale sum_c dS_c k_c,  d k_c += scale dS_c^T q_b,  d v_c += P_c^T g
 
 Work: 4 B H N M (d + e) flops forward, twice that of self-attention. Joining keys and values first
-copies 2 B H M (d + e) numbers and keeps them for the backward pass; here the partner is an index,
-and inputs, output and one number a query are kept. The partner may be any map of samples: a sample
-that is the partner of several adds up their gradients, in one order. On the CPU each block is
-PyTorch's fused attention and the two are merged by log-sum-exp; backward, the fused operator takes
-merged output and lse, which makes each block's gradients those of the joint softmax. On the GPU one
-kernel walks both blocks of keys."""
+copies 2 B H M (d + e) numbers and stores them for the backward pass; here the partner is an index,
+and inputs, output and one number per query are stored. The partner may be any map of samples: a
+sample that is the partner of several adds up their gradients, in one order. On the CPU each block
+is PyTorch's fused attention and the two are merged by log-sum-exp; backward, the fused operator
+takes merged output and lse, which makes each block's gradients those of the joint softmax. On the
+GPU one kernel walks both blocks of keys."""
 
 import torch
 from torch import Tensor
@@ -33,8 +34,8 @@ def pair_attention(
 
     query: (B, H, N, d); key: (B, H, M, d); value: (B, H, M, e); partner: int64 (B,), places 0 to B
     - 1, any map; a sample that is its own partner gives plain self-attention; scale: by default 1 /
-    sqrt(d). Returns (B, H, N, e), the heads of a token side by side in memory. Without keys the
-    output is 0. Follows autocast like `F.linear`.
+    sqrt(d). Returns (B, H, N, e), the heads of a token next to each other in memory. Without keys
+    the output is 0. Follows autocast like `F.linear`.
 
     Raises ValueError if shapes, types or devices do not fit and, on the CPU, if a partner is out of
     range. Source: DCAL, Zhu et al., CVPR 2022, arXiv 2205.02151, equation 5."""
@@ -47,7 +48,8 @@ def _check(query: Tensor, key: Tensor, value: Tensor, partner: Tensor) -> None:
     if not query.ndim == key.ndim == value.ndim == 4 or key.shape[:3] != value.shape[:3]:
         shapes = ", ".join(str(tuple(x.shape)) for x in (query, key, value))
         raise ValueError(
-            f"pair_attention: query must be (B, H, N, d), key (B, H, M, d), value (B, H, M, e): {shapes}"
+            f"pair_attention: query must be (B, H, N, d), key (B, H, M, d), value (B, H, M, e): "
+            f"{shapes}"
         )
     if query.shape[:2] != key.shape[:2] or query.shape[3] != key.shape[3] or query.shape[3] < 1:
         raise ValueError(

@@ -1,13 +1,13 @@
-"""Exchange of partial softmaxes: attention over parts of the keys, joined by their log-sum-exps.
+"""Attention over parts of the keys, joined by the log-sum-exps of the parts.
 
     out = sum_p exp(lse_p - lse) out_p,   lse = logsumexp_p lse_p
 
 Each part is (out, lse) with out the softmax-weighted mean over its own keys. A part without keys
-has lse -inf and counts nothing. Work: one pass over the outputs; no scores are needed again.
+has lse -inf and no weight. Work: one pass over the outputs; no scores are computed again.
 
-A part by `attend_with_lse` (B batch, H heads, N queries, M keys of the part) keeps nothing of size
-N M: with p_ij = exp(s_ij - lse_i), its backward pass d s_ij = p_ij (g_i . v_j - g_i . out_i +
-g_lse_i) makes the scores again."""
+`attend_with_lse` (B batch, H heads, N queries, M keys of the part) stores nothing of size N M: with
+p_ij = exp(s_ij - lse_i), its backward pass d s_ij = p_ij (g_i . v_j - g_i . out_i + g_lse_i)
+computes the scores again."""
 
 from collections.abc import Sequence
 
@@ -73,7 +73,8 @@ def _check(
     if query.ndim != 4 or key.ndim != 4 or value.ndim != 4 or key.shape[:3] != value.shape[:3]:
         shapes = ", ".join(str(tuple(x.shape)) for x in (query, key, value))
         raise ValueError(
-            f"attend_with_lse: needs query, key, value of (batch, heads, tokens, width), got {shapes}"
+            f"attend_with_lse: needs query, key, value of (batch, heads, tokens, width), "
+            f"got {shapes}"
         )
     if query.shape[:2] != key.shape[:2] or query.shape[3] != key.shape[3]:
         raise ValueError(

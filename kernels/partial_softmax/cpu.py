@@ -71,7 +71,8 @@ def attend_backward(
     lse: Tensor,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of query, key, value and bias, (0,) without a bias; the scores are made again."""
+    """Gradients of query, key, value and bias, (0,) without a bias; the scores are computed
+    again."""
     kind = compute_type(query)
     d_query = torch.zeros_like(query, memory_format=torch.contiguous_format)
     d_key = key.new_zeros(key.shape, dtype=kind)

@@ -1,20 +1,20 @@
-"""Attention of a few queries a sample to the sample's own keys, which lie one sample behind the
-other without padding.
+"""Attention of a few queries per sample to the sample's own keys, packed sample after sample
+without padding.
 
-Shapes: B samples, Q queries of a sample, T keys of all samples, H heads, d and e widths of a head,
+Shapes: B samples, Q queries per sample, T keys of all samples, H heads, d and e widths of a head,
 n_b keys of sample b.
 
-    s_qt = scale q_q . k_t,  lse_q = log sum_t exp s_qt,  p_qt = exp(s_qt - lse_q)   over the n_b keys of q's sample
-    out_q = sum_t p_qt v_t
+    s_qt = scale q_q . k_t,  lse_q = log sum_t exp s_qt,  p_qt = exp(s_qt - lse_q)
+    out_q = sum_t p_qt v_t   over the n_b keys of q's sample
     with g = d out: d v_t = sum_q p_qt g_q,  d s_qt = p_qt (g_q . v_t - g_q . out_q),
     d q_q = scale sum_t d s_qt k_t,  d k_t = scale sum_q d s_qt q_q
 
 Work: 2 T Q H (d + e) flops forward, 2 T Q H (3 d + 2 e) backward; T H (d + e) numbers read forward,
-as many read and written backward, beside B Q H (d + e) of queries and results. Padded to the
-longest sample N, B N stands for T in all of that, and the copy of B N H (d + e) numbers is kept for
-the backward pass, with B N Q H more where the weights are written out. Here inputs, output and one
-number a query are kept; the weights are made again. Each key belongs to one sample, so that no
-gradient is summed across programs and every sum has one order."""
+as many read and written backward, plus B Q H (d + e) of queries and results. Padded to the longest
+sample N, T becomes B N in all of that, and a copy of B N H (d + e) numbers is stored for the
+backward pass, with B N Q H more if the weights are written out. Here inputs, output and one number
+per query are stored; the weights are computed again. Each key belongs to one sample, so no gradient
+is summed across programs and every sum has one order."""
 
 import torch
 from torch import Tensor
@@ -48,7 +48,8 @@ def _check(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor) -> None:
     if query.ndim != 4 or key.ndim != 3 or value.ndim != 3 or key.shape[:2] != value.shape[:2]:
         shapes = ", ".join(str(tuple(x.shape)) for x in (query, key, value))
         raise ValueError(
-            f"ragged_attention: query must be (B, Q, H, d), key (T, H, d), value (T, H, e), got {shapes}"
+            f"ragged_attention: query must be (B, Q, H, d), key (T, H, d), value (T, H, e), "
+            f"got {shapes}"
         )
     if query.shape[2:] != key.shape[1:] or query.shape[3] < 1:
         raise ValueError(
@@ -57,8 +58,8 @@ def _check(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor) -> None:
     check_floating("ragged_attention", query, key, value)
     if offsets.dtype != torch.int64 or offsets.ndim != 1 or offsets.shape[0] != query.shape[0] + 1:
         raise ValueError(
-            f"ragged_attention: offsets must be int64 ({query.shape[0]} + 1,), one more than samples, "
-            f"got {offsets.dtype} {tuple(offsets.shape)}"
+            f"ragged_attention: offsets must be int64 ({query.shape[0]} + 1,), one more than "
+            f"samples, got {offsets.dtype} {tuple(offsets.shape)}"
         )
 
 

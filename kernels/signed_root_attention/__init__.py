@@ -4,15 +4,16 @@ the map.
 Shapes: B batch (any leading dimensions), N queries, M keys, C width of queries and keys, E width of
 values.
 
-    out = r(q k^T) v,    r(x) = sign(x) (sqrt(|x| + eps) - sqrt(eps)) = x / (sqrt(|x| + eps) + sqrt(eps))    (B, N, E)
+    out = r(q k^T) v   (B, N, E)
+    r(x) = sign(x) (sqrt(|x| + eps) - sqrt(eps)) = x / (sqrt(|x| + eps) + sqrt(eps))
 
-The position mutual fusion of GL-DMNet (arXiv 2501.01648, equations 6 to 11); its printed sign(x) x^(-1/2) has no value
-for x <= 0, so this is the signed square root of bilinear pooling, made smooth: odd, continuous, of derivative
-1 / (2 sqrt(|x| + eps)).
+This is the position mutual fusion of GL-DMNet (arXiv 2501.01648, equations 6 to 11). Its printed
+sign(x) x^(-1/2) has no value for x <= 0, so r is the signed square root of bilinear pooling, made
+smooth: odd and continuous, with derivative 1 / (2 sqrt(|x| + eps)).
 
-Work: 2 N M (C + E) flops forward; B N (C + E) + B M (C + E) numbers moved. Written plainly,
-autograd keeps several maps of N M numbers; here nothing is kept but q, k and v, and the backward
-pass forms the map again, 7 products beside 6. No running maximum is needed, since no row is
+Work: 2 N M (C + E) flops forward; B N (C + E) + B M (C + E) numbers moved. With the naive form,
+autograd stores several maps of N M numbers; here only q, k and v are stored, and the backward pass
+computes the map again, 7 products instead of 6. No running maximum is needed, because no row is
 normalised: tiles are exact. On the CPU a tile of rows stays in the cache; on a GPU two Triton
 kernels form the map tile by tile, 8 products in the backward pass."""
 
@@ -30,7 +31,7 @@ __all__ = ["signed_root", "signed_root_attention"]
 def signed_root_attention(
     query: Tensor, key: Tensor, value: Tensor, *, eps: float = 1e-4
 ) -> Tensor:
-    """`signed_root(query @ key.mT, eps) @ value`, keeping only the three.
+    """`signed_root(query @ key.mT, eps) @ value`, storing only the three inputs.
 
     query: (..., N, C); key: (..., M, C); value: (..., M, E), of the same leading dimensions.
     Returns (..., N, E). Follows autocast like a product of matrices.
@@ -56,8 +57,8 @@ def signed_root_attention(
 
 
 def fits(query: Tensor) -> bool:
-    """Whether there is a Triton kernel for these numbers and the map is large: where queries are
-    wider than there are of them, products of entire matrices are the better form.
+    """Whether there is a Triton kernel for the type and the map is large: with fewer queries than
+    their width, products of entire matrices are better.
     """
     return query.shape[2] <= query.shape[1] and bool(widest(query, single=1))
 

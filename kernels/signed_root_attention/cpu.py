@@ -1,9 +1,9 @@
-"""PyTorch form of softmax-free attention by the signed root: the kernel of the CPU and the fallback
-on a GPU.
+"""PyTorch form of softmax-free attention by the signed root: for the CPU, and for GPUs without
+Triton.
 
 Shapes: B batch, N queries, M keys, C width of queries and keys, E width of values.
 
-A block of the map is formed at a time: rows of one sample, or several samples where their maps are
+One block of the map is computed at a time: rows of one sample, or several samples if their maps are
 small."""
 
 from collections.abc import Iterator

@@ -6,10 +6,10 @@ values.
 
     p_ijl = softmax over (j, l) of scale sum_d q_id k1_jd k2_ld,   out_ie = sum_jl p_ijl v1_je v2_le
 
-Alman and Song, ICLR 2024, arXiv 2310.04064, where scale is 1/d; the values are multiplied as their
-column-wise Kronecker product asks. Work: 2 B H N M1 M2 (d + e) flops, cubic in tokens whatever one
-does exactly; memory: inputs, output and log-sum-exp, where the plain form holds B H N M1 M2 scores
-several times. Backward makes the weights again."""
+Alman and Song, ICLR 2024, arXiv 2310.04064, where scale is 1/d; the values are multiplied as in
+their column-wise Kronecker product. Work: 2 B H N M1 M2 (d + e) flops, cubic in tokens for any
+exact form. Memory: inputs, output and log-sum-exp; the naive form holds B H N M1 M2 scores several
+times. The backward pass computes the weights again."""
 
 import math
 from dataclasses import dataclass
@@ -55,8 +55,8 @@ def tensor_attention(
     """Exact third-order attention, in tiles.
 
     query: (B, H, N, d); key1, value1: (B, H, M1, d or e); key2, value2: (B, H, M2, d or e); masks:
-    bool (B, M), True = a key; scale: by default 1/d. Returns (B, H, N, e); without a pair of keys a
-    row is 0.
+    bool (B, M), True = a key; scale: by default 1/d. Returns (B, H, N, e); a row without a pair of
+    keys is 0.
 
     Raises ValueError if shapes do not fit.
     """
@@ -79,13 +79,13 @@ def tensor_attention_approximate(
     mask2: Tensor | None = None,
     scale: float | None = None,
 ) -> Tensor:
-    """The near-linear approximation for bounded entries: exp is replaced by its Taylor polynomial
-    of that degree.
+    """Near-linear approximation for bounded entries: exp is replaced by its Taylor polynomial of
+    the given degree.
 
     (sum_d q k1 k2)^t is a product of the monomials f of degree t, f(q) . (f(k1) * f(k2)), so the
     sums over j and over l come apart: out = f(q) ((f(k1)^T v1) * (f(k2)^T v2)), normalised alike.
-    Each monomial is made once, so there are F = binomial(d + degree, degree), and time is O((N + M1
-    + M2) F e). Good while the scores stay near 0 (`approximation_error` says how good); an odd
+    Each monomial is computed once, so there are F = binomial(d + degree, degree), and time is O((N
+    + M1 + M2) F e). Good while the scores stay near 0 (`approximation_error` says how good); an odd
     degree can make weights negative where scores are below -1. Arguments as in `tensor_attention`;
     degree: 0 to 3.
 
@@ -97,22 +97,22 @@ def tensor_attention_approximate(
     kind, factor = compute_type(query), 1 / query.shape[3] if scale is None else scale
     sides = []
     for key, value, mask in ((key1, value1, mask1), (key2, value2, mask2)):
-        there = (
+        present = (
             key.new_ones(1, 1, 1, 1, dtype=torch.bool) if mask is None else mask[:, None, :, None]
         )
         counted = torch.nn.functional.pad(
             value.to(kind), (0, 1), value=1.0
         )  # its sums are those of the weights
-        sides.append((key.to(kind).masked_fill(~there, 0.0), counted.masked_fill(~there, 0.0)))
+        sides.append((key.to(kind).masked_fill(~present, 0.0), counted.masked_fill(~present, 0.0)))
     (first, value1_of), (second, value2_of) = sides
     summed = query.new_zeros((), dtype=kind)
-    for asked, one, two in zip(
+    for of_query, of_first, of_second in zip(
         _monomials(query.to(kind) * factor, degree, divided=True),
         _monomials(first, degree),
         _monomials(second, degree),
     ):
-        summed = summed + asked @ (
-            (one.transpose(2, 3) @ value1_of) * (two.transpose(2, 3) @ value2_of)
+        summed = summed + of_query @ (
+            (of_first.transpose(2, 3) @ value1_of) * (of_second.transpose(2, 3) @ value2_of)
         )
     total = summed[..., -1:]
     return (summed[..., :-1] / torch.where(total == 0, 1.0, total)).to(value1.dtype)
@@ -124,21 +124,20 @@ def _monomials(x: Tensor, degree: int, *, divided: bool = False) -> list[Tensor]
 
     (sum_d a_d b_d c_d)^p / p! is the sum over them of a divided monomial of a times those of b and
     c. Those with x_i^r and no variable before i are x_i^r times all of degree p - r in the
-    variables behind i, which stand at the end."""
+    variables after i, which are at the end of the list."""
     width = x.shape[-1]
     powers = [x**r / (math.factorial(r) if divided else 1) for r in range(degree + 1)]
-    made = [x.new_ones((*x.shape[:-1], 1)), x][: degree + 1]
+    monomials = [x.new_ones((*x.shape[:-1], 1)), x][: degree + 1]
     for p in range(2, degree + 1):
         blocks = []
         for i in range(width):
             for r in range(1, p + 1):
                 behind = width - i - 1
                 count = math.comb(behind + p - r - 1, p - r) if r < p and behind else int(r == p)
-                blocks.append(
-                    powers[r][..., i : i + 1] * made[p - r][..., made[p - r].shape[-1] - count :]
-                )
-        made.append(torch.cat(blocks, -1))
-    return made
+                lower = monomials[p - r]
+                blocks.append(powers[r][..., i : i + 1] * lower[..., lower.shape[-1] - count :])
+        monomials.append(torch.cat(blocks, -1))
+    return monomials
 
 
 @dataclass
@@ -152,7 +151,10 @@ class ApproximationError:
     score: float
 
     def __str__(self) -> str:
-        return f"relative error {self.relative:.2e} at entries up to {self.bound:.2f} (scores up to {self.score:.2f})"
+        return (
+            f"relative error {self.relative:.2e} at entries up to {self.bound:.2f} "
+            f"(scores up to {self.score:.2f})"
+        )
 
 
 @torch.no_grad()
@@ -171,8 +173,8 @@ def approximation_error(
     near = tensor_attention_approximate(query, key1, value1, key2, value2, degree, scale=scale)
     factor = 1 / query.shape[3] if scale is None else scale
     largest = max(
-        float((query * key2[:, :, one : one + 1] @ key1.transpose(2, 3)).abs().max()) * abs(factor)
-        for one in range(key2.shape[2])
+        float((query * key2[:, :, place, None] @ key1.mT).abs().max()) * abs(factor)
+        for place in range(key2.shape[2])
     )
     bound = max(float(part.abs().max()) for part in (query, key1, key2))
     return ApproximationError(float((near - exact).norm() / exact.norm()), bound, largest)

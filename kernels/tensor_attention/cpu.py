@@ -8,9 +8,9 @@ k2_l, so a tile of n queries and L second keys is one product (n L, d) (d, M1). 
 stay in the cache.
 
 Masks cost no pass over the scores, which would take longer than the products: a masked key is
-replaced by one that is there, so that its scores raise no maximum, and its value by 0. Values have
-one more column, 1 where a key is there and 0 where not; the output's last column is then the sum of
-the weights that count."""
+replaced by one that is present, so that its scores raise no maximum, and its value by 0. Values get
+one more column, 1 for a key that is present and 0 otherwise; the last column of the output is then
+the sum of the weights that count."""
 
 from collections.abc import Iterator
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from ..precision import compute_type
 
 NUMBERS = 1 << 18  # scores of a tile
-ROWS = 1024  # of the products of a tile, where there are so many pairs: fewer heads at a time rather than fewer rows
+ROWS = 1024  # of the products of a tile, if there are as many: rather fewer heads than fewer rows
 
 
 def _tiles(query: Tensor, key1: Tensor, key2: Tensor) -> Iterator[tuple[slice, slice]]:
@@ -55,8 +55,8 @@ def _masks(heads: int, *masks: Tensor | None) -> list[Tensor | None]:
 
 
 def _side(key: Tensor, value: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Keys (G, M, d), and values with the column that counts (G, M, e + 1), without what masked
-    ones held.
+    """Keys (G, M, d), and values with the counting column (G, M, e + 1), without the contents of
+    masked ones.
     """
     if mask is None or not key.shape[1]:
         return key, torch.cat([value, value.new_ones((*value.shape[:2], 1))], 2)
@@ -85,8 +85,7 @@ def forward(
     top = q.new_full(q.shape[:2], -torch.inf)
     out = q.new_zeros((*q.shape[:2], v1.shape[2]))
     for heads in _groups(q, k1, k2):
-        sides = (part[heads] for part in (q, k1, v1, k2, v2))
-        _read(*sides, scale, top[heads], out[heads])
+        _read(q[heads], k1[heads], v1[heads], k2[heads], v2[heads], scale, top[heads], out[heads])
     total = out[..., -1]
     empty = total == 0
     filled = total.masked_fill(empty, 1.0)
@@ -131,13 +130,13 @@ def backward(
     lse: Tensor,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of query, key1, value1, key2, value2; the weights are made again from lse, tile by
-    tile.
+    """Gradients of query, key1, value1, key2, value2; the weights are computed again from lse, tile
+    by tile.
     """
     q, k1, v1, k2, v2, g, o = _flat(query, key1, value1, key2, value2, grad, out)
     m1, m2 = _masks(query.shape[1], mask1, mask2)
     (k1, v1), (k2, v2) = _side(k1, v1, m1), _side(k2, v2, m2)
-    # With the column that counts, (g, -g . out) . (v1 v2, 1) is g . v1 v2 - g . out, and 0 for a
+    # With the counting column, (g, -g . out) . (v1 v2, 1) is g . v1 v2 - g . out, and 0 for a
     # pair that is masked.
     g = torch.cat([g, -(g * o).sum(2, keepdim=True)], 2)
     known = lse.flatten(0, 1)

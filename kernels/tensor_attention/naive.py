@@ -16,7 +16,7 @@ def tensor_attention(
     mask2: Tensor | None,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """out (B, H, N, e), and zeros in place of the log-sum-exps, which only a backward pass needs."""
+    """out (B, H, N, e), and zeros in place of the log-sum-exps, which only gradients need."""
     scores = torch.einsum("bhid,bhjd,bhld->bhijl", query, key1, key2).to(compute_type(query))
     scores, pairs = scores * scale, None
     if mask1 is not None or mask2 is not None:
