@@ -6,14 +6,14 @@ A program owns a block of tokens. Forward it reads the K rows of each and writes
 walks along the width, writes the K rows' gradients and sums the products for those of the weights.
 A row belongs to one token, so nothing is added by two programs and sums have one order."""
 
-from typing import Any
-
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..launching import launch
+
 ROWS, COLUMNS = 16, 64  # tokens and columns of a tile: 8 numbers per thread
-TILE: tuple[Any, Any] = ROWS, COLUMNS  # what the kernels declare as constexpr
+TILE = {"ROWS": ROWS, "COLUMNS": COLUMNS}
 
 
 @triton.jit
@@ -74,7 +74,7 @@ def forward(y: Tensor, weights: Tensor, place: Tensor) -> Tensor:
     tensors = y.contiguous(), weights.contiguous(), place.contiguous(), out
     if out.numel():
         grid = triton.cdiv(tokens, ROWS), triton.cdiv(width, COLUMNS)
-        combine_kernel[grid](*tensors, tokens, active, width, *TILE)
+        launch(combine_kernel, grid, *tensors, tokens, active, width, **TILE)
     return out
 
 
@@ -86,5 +86,5 @@ def backward(grad: Tensor, y: Tensor, weights: Tensor, place: Tensor) -> tuple[T
     tensors = *inputs, d_y, d_weights
     if tokens:
         grid = (triton.cdiv(tokens, ROWS),)
-        combine_backward_kernel[grid](*tensors, tokens, active, width, *TILE)
+        launch(combine_backward_kernel, grid, *tensors, tokens, active, width, **TILE)
     return d_y, d_weights

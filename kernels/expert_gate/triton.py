@@ -6,12 +6,12 @@ A program owns a block of rows and holds their scores: softmax, the K greatest i
 statistics are made without a tensor (T, E) in memory. Statistics leave as one row of partial sums a
 program, which PyTorch adds up: no atomic operations, so two runs give the same numbers."""
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from ..launching import launch
 
 NUMBERS = 512  # scores of a program: 4 a thread, without spills on sm_90
 SCORES = {"softmax": 0, "sigmoid": 1, "given": 2}
@@ -197,14 +197,15 @@ def forward(
     tokens = scores.new_full((), count)
     if present_mask is not None:
         tokens = present_mask.sum().to(scores.dtype)
-    flags: dict[str, Any] = {"BIAS": bias is not None, "MASK": present_mask is not None}
+    flags = {"BIAS": bias is not None, "MASK": present_mask is not None}
     flags |= {"ACTIVE": active, "CHOICES": triton.next_power_of_2(active)}
     flags |= {"SCORE": SCORES[score], "NORMALISE": normalise, "ROWS": rows, "EXPERTS": padded}
     bias = scores if bias is None else bias.contiguous()
     mask = scores if present_mask is None else present_mask.to(torch.uint8)
     results = weights, chosen, lse, counts, mean, logs, entropy
     if count:
-        gate_kernel[(programs,)](scores, bias, mask, *results, count, experts, scale, TINY, **flags)
+        tensors = scores, bias, mask, *results
+        launch(gate_kernel, (programs,), *tensors, count, experts, scale, TINY, **flags)
     share = 1 / tokens.clamp_min(1)
     sums = mean.sum(0) * share, logs.sum() * share, entropy.sum() * share
     return weights, chosen, counts.sum(0, dtype=torch.int64), *sums, tokens, lse
@@ -228,10 +229,9 @@ def backward(
     count, experts = scores.shape
     rows, padded = _tile(experts)
     d_scores = scores.new_empty((count, experts))
-    flags: dict[str, Any] = {"ACTIVE": chosen.shape[1], "SCORE": SCORES[score]}
+    flags = {"ACTIVE": chosen.shape[1], "SCORE": SCORES[score]}
     flags |= {"NORMALISE": normalise, "ROWS": rows, "EXPERTS": padded}
     if count:
-        gate_backward_kernel[(triton.cdiv(count, rows),)](
-            *grads, scores, chosen, tokens, d_scores, count, experts, scale, TINY, **flags
-        )
+        grid, tensors = (triton.cdiv(count, rows),), (*grads, scores, chosen, tokens, d_scores)
+        launch(gate_backward_kernel, grid, *tensors, count, experts, scale, TINY, **flags)
     return d_scores

@@ -8,14 +8,14 @@ block of the output layer: (M, K) is all that it writes. The backward kernel for
 and writes v * u and the gradients of both products for a chunk of rows; the large products that are
 left (dh and dW) are torch's own."""
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-TILE: dict[str, Any] = {"ROWS": 64, "INNER": 32, "DEPTH": 16, "BRANCHES": 16}
+from ..launching import launch
+
+TILE = {"ROWS": 64, "INNER": 32, "DEPTH": 16, "BRANCHES": 16}
 CHUNK = 1 << 15  # rows whose gradients of the gates are in memory together
 
 
@@ -137,9 +137,8 @@ def forward(
     out = h.new_empty((rows, branches))
     if out.numel():
         grid = triton.cdiv(rows, TILE["ROWS"]), triton.cdiv(branches, TILE["BRANCHES"])
-        scores_kernel[grid](
-            h, weight, bias, out_weight, out_bias, out, rows, width, inner, branches, **TILE
-        )
+        tensors = h, weight, bias, out_weight, out_bias, out
+        launch(scores_kernel, grid, *tensors, rows, width, inner, branches, **TILE)
     return out
 
 
@@ -161,7 +160,7 @@ def backward(
         d_z, gated = h.new_empty((count, 2 * inner)), h.new_empty((count, inner))
         tensors = g, h_chunk, weight, bias, out_weight, d_z, gated
         grid = triton.cdiv(count, TILE["ROWS"]), triton.cdiv(inner, TILE["INNER"])
-        gates_backward_kernel[grid](*tensors, count, width, inner, branches, **TILE)
+        launch(gates_backward_kernel, grid, *tensors, count, width, inner, branches, **TILE)
         d_out += (g.t() @ gated).float()
         d_bias += d_z.sum(0, dtype=torch.float32)
         d_weight += (d_z.t() @ h_chunk).float()

@@ -10,13 +10,12 @@ storing. Weights: a program owns a block of one expert's weight and walks its ro
 matrix products from some hundred rows an expert on, by reading the weights below. Sums are float32.
 """
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..launching import launch
 from .cpu import sum_of_copies
 from .naive import ACTIVATIONS
 
@@ -218,8 +217,9 @@ def _rows(
         expert, first = _tiles(offsets, rows)
         optional = [x if tensor is None else tensor for tensor in (bias, tokens, hidden)]
         strides = weight.stride(0), weight.stride(2), weight.stride(1)
-        launch: Any = rows_kernel[len(expert), triton.cdiv(outputs, COLUMNS)]
         launch(
+            rows_kernel,
+            (len(expert), triton.cdiv(outputs, COLUMNS)),
             *(x, weight, *optional, expert, first, offsets, out, experts, width, outputs),
             *(x.stride(0), *strides, out.stride(0)),
             GATHER=tokens is not None,
@@ -269,8 +269,9 @@ def backward(
     d_bias = weight.new_empty((0,) if bias is None else bias.shape)
     if weight.numel():
         grid = experts, triton.cdiv(outputs, ROWS), triton.cdiv(width, COLUMNS)
-        launch: Any = weight_kernel[grid]
         launch(
+            weight_kernel,
+            grid,
             *(grad, x, offsets if tokens is None else tokens, offsets, d_weight, d_bias),
             *(width, outputs, grad.stride(0), x.stride(0)),
             GATHER=tokens is not None,

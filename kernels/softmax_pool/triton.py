@@ -13,12 +13,11 @@ is ever stored.
 Tiles are fixed, not tuned: the kernels are limited by memory, and the interpreter cannot run a
 tuned kernel. Padded and packed bags differ only in where a bag starts and ends."""
 
-from typing import Any
-
 import torch
 import triton
 from torch import Tensor
 
+from ..launching import launch
 from ..precision import compute_type
 from .naive import finite, mean_and_lse
 from .triton_kernels import (
@@ -32,17 +31,17 @@ from .triton_kernels import (
 
 ROWS, WIDTH = 64, 64
 # Smaller tiles per head: with these no kernel spills a register on sm_90, in float32 or bf16.
-PER_HEAD: dict[str, Any] = {"ROWS": 32, "HEADS": 16}
+PER_HEAD = {"ROWS": 32, "HEADS": 16}
 PROGRAMS = 264  # two for each of the 132 multiprocessors of an H100
 
 
 def _bags(
     scores: Tensor, mask: Tensor | None, offsets: Tensor | None
-) -> tuple[int, int, Tensor, Tensor, dict[str, Any]]:
+) -> tuple[int, int, Tensor, Tensor, dict[str, int]]:
     """Bags, rows of a padded bag, mask and offsets (any tensor where there are none), and the flags
     of a launch.
     """
-    flags: dict[str, Any] = {
+    flags: dict[str, int] = {
         "PACKED": offsets is not None,
         "MASKED": mask is not None,
         "ROWS": ROWS,
@@ -92,12 +91,12 @@ def pool(
     if bags * blocks * head_blocks == 0:
         pass
     elif per_head:
-        head_pool_kernel[bags * head_blocks, blocks, splits](
-            *tensors, rows, columns, width, bags, splits, **(flags | PER_HEAD)
-        )
+        grid, sizes = (bags * head_blocks, blocks, splits), (rows, columns, width, bags, splits)
+        launch(head_pool_kernel, grid, *tensors, *sizes, **(flags | PER_HEAD))
     else:
         flags["OWN"] = values is None
-        pool_kernel[bags, blocks, splits](*tensors, rows, width, bags, splits, **flags)
+        grid, sizes = (bags, blocks, splits), (rows, width, bags, splits)
+        launch(pool_kernel, grid, *tensors, *sizes, **flags)
     return _merge(top, total, summed, scores.dtype)
 
 
@@ -125,17 +124,18 @@ def pool_backward(
     if not per_head:
         flags["OWN"] = values is None
         tensors = grad, scores, value, counts, ends, pooled, lse, d_scores, d_values
-        pool_backward_kernel[bags, blocks, splits](*tensors, rows, width, splits, **flags)
+        grid = bags, blocks, splits
+        launch(pool_backward_kernel, grid, *tensors, rows, width, splits, **flags)
         return d_scores, d_values
     flags |= PER_HEAD
     delta = (grad.to(lse.dtype) * pooled.to(lse.dtype)).sum(-1)
     score_splits = _splits(scores, bags, bags * head_blocks)
     tensors = grad, scores, value, counts, ends, delta, lse, d_scores
-    head_scores_backward_kernel[bags * head_blocks, 1, score_splits](
-        *tensors, rows, heads, width, score_splits, **flags
-    )
+    grid, sizes = (bags * head_blocks, 1, score_splits), (rows, heads, width)
+    launch(head_scores_backward_kernel, grid, *tensors, *sizes, score_splits, **flags)
     tensors = grad, scores, counts, ends, lse, d_values
-    head_values_backward_kernel[bags, blocks, splits](*tensors, rows, heads, width, splits, **flags)
+    grid = bags, blocks, splits
+    launch(head_values_backward_kernel, grid, *tensors, *sizes, splits, **flags)
     return d_scores, d_values
 
 
@@ -149,7 +149,7 @@ def draw(scores: Tensor, seed: Tensor, mask: Tensor | None, offsets: Tensor | No
     best = scores.new_full((splits, bags, width), -torch.inf, dtype=torch.float32)
     row = torch.full_like(best, -1, dtype=torch.int64)
     if bags * width:
-        draw_kernel[bags, blocks, splits](
-            scores, seed, counts, ends, best, row, rows, width, bags, splits, **flags
-        )
+        tensors = scores, seed, counts, ends, best, row
+        grid, sizes = (bags, blocks, splits), (rows, width, bags, splits)
+        launch(draw_kernel, grid, *tensors, *sizes, **flags)
     return row.gather(0, best.argmax(0, keepdim=True)).squeeze(0)

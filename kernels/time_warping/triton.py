@@ -7,12 +7,12 @@ the last two antidiagonals are in three lines of scratch memory in turn, with a 
 writing and reading. `trace_kernel`: a program follows one path back. `median_kernel`: a program
 owns a block of columns of a row; the value that has half of the others below it is the median."""
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from ..launching import launch
 
 COLUMNS = 256
 
@@ -104,10 +104,10 @@ def time_warp(cost: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tens
     lanes = triton.next_power_of_2(n)
     scratch = torch.empty((batch, 3, lanes + 1), dtype=torch.float32, device=cost.device)
     moves = torch.empty((batch, n, m), dtype=torch.int8, device=cost.device)
-    flags: dict[str, Any] = {"ROWS": lanes, "num_warps": max(1, min(8, lanes // 32))}
-    warp_kernel[(batch,)](cost, rows, columns, scratch, moves, n, m, **flags)
-    alone: dict[str, Any] = {"num_warps": 1}
-    trace_kernel[(batch,)](moves, rows, columns, first, last, n, m, **alone)
+    warps, tensors = max(1, min(8, lanes // 32)), (cost, rows, columns, scratch, moves)
+    launch(warp_kernel, (batch,), *tensors, n, m, ROWS=lanes, num_warps=warps)
+    tensors = moves, rows, columns, first, last
+    launch(trace_kernel, (batch,), *tensors, n, m, num_warps=1)
     return first, last
 
 
@@ -118,6 +118,6 @@ def median_filter(x: Tensor, width: int, columns: Tensor) -> Tensor:
     out = torch.empty_like(x)
     if x.numel():
         grid = (batch * rows, triton.cdiv(m, COLUMNS))
-        flags: dict[str, Any] = {"WIDTH": width, "HALF": width // 2, "COLUMNS": COLUMNS}
-        median_kernel[grid](x, columns, out, rows, m, **flags)
+        flags = {"WIDTH": width, "HALF": width // 2, "COLUMNS": COLUMNS}
+        launch(median_kernel, grid, x, columns, out, rows, m, **flags)
     return out
