@@ -1,1 +1,1 @@
-"""Readers and data sets: one task a file, and what they share."""
+"""Readers of files (`formats`), data sets by domain, and the `catalogue` of public ones."""
