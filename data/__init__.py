@@ -1,1 +1,1 @@
-"""Readers of files (`formats`), data sets by domain, and the `catalogue` of public ones."""
+"""Readers of file formats, the data sets of each domain, and a catalogue of public ones."""

@@ -1,6 +1,6 @@
 # %% [markdown] What a trained model attends to, without the matrix of weights: entropy, mass on a
-# region, rollout. Real data that needs no download: the 8 x 8 digits of scikit-learn, each pixel a
-# token.
+# region, rollout. Real data that needs no download: the 8 x 8 digits of scikit-learn, one
+# token per pixel.
 
 # %%
 import torch
@@ -32,11 +32,11 @@ with torch.no_grad():
     right = (model(x[test]).argmax(1) == y[test]).float().mean()
 print(f"accuracy on {len(test)} digits: {right:.3f}")
 
-# %% Queries and keys of each layer, as the mechanism itself makes them.
-kept = []
+# %% Queries and keys of each layer, as the mechanism computes them.
+projections = []
 hooks = [
     layer.mixer.register_forward_pre_hook(
-        lambda mixer, given: kept.append(mixer.project(given[0], given[0]))
+        lambda mixer, inputs: projections.append(mixer.project(inputs[0], inputs[0]))
     )
     for layer in model.encoder.layers
 ]
@@ -45,9 +45,9 @@ with torch.no_grad():
 for hook in hooks:
     hook.remove()
 
-# %% One pass a layer gives all read-outs; the share of attention that lands on ink (bright pixels).
+# %% One pass per layer gives all read-outs; the share of attention on ink (bright pixels).
 ink = x[test[:16]].flatten(1) > 0
-for i, (query, key, _) in enumerate(kept):
+for i, (query, key, _) in enumerate(projections):
     stats = attention_stats(query, key, want=("entropy", "key_mass", "column_mass"), keys=ink)
     assert stats.entropy is not None
     assert stats.key_mass is not None
@@ -56,7 +56,7 @@ for i, (query, key, _) in enumerate(kept):
         f"on ink {stats.key_mass.mean():.2f} (ink is {ink.float().mean():.2f} of the image)"
     )
 
-# %% Rollout: what reaches the centre token through all layers, drawn with characters.
-row = rollout_row([(query, key) for query, key, _ in kept], start=36)[0].view(8, 8)
+# %% Rollout: what reaches the centre token through all layers, printed as digits.
+row = rollout_row([(query, key) for query, key, _ in projections], start=36)[0].view(8, 8)
 for line in (row / row.max() * 9).long().tolist():
     print(" ".join(str(value) for value in line))

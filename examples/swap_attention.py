@@ -16,7 +16,7 @@ x = torch.from_numpy(images).float().view(-1, 1, 8, 8) / 8 - 1
 y = torch.from_numpy(labels)
 
 
-# %% Patches of 2 x 2 pixels: 16 tokens on a 4 x 4 grid, so mechanisms on grids work, too.
+# %% Patches of 2 x 2 pixels: 16 tokens on a 4 x 4 grid, so that mechanisms for grids work, too.
 def trained(name: str | tuple[str, ...], steps: int = 150) -> tuple[float, float]:
     """Accuracy on the last 397 digits, and seconds of training."""
     torch.manual_seed(0)
@@ -49,5 +49,5 @@ for name in ATTENTION:
     right, spent = trained(name)
     print(f"{name:<20}accuracy {right:.3f}  {spent:.1f} s")
 
-# %% A plan: every second layer another mechanism.
+# %% A plan: every second layer has another mechanism.
 print("star, softmax       accuracy {:.3f}  {:.1f} s".format(*trained(("star", "softmax"))))

@@ -1,31 +1,59 @@
-"""Domain models, one a file, on the shared core (`attention`, `moe`, `blocks`). Names resolve on
-first use.
+"""Domain models in families, on the shared core (`attention`, `moe`, `layers`).
+
+The models of all families can be imported from here; each is loaded at first use.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..base.lazy import lazy_names
 
 if TYPE_CHECKING:
     from .bags.acmil import ACMIL, MaxPool, MeanPool
+    from .clicks.click import DIN, PLE, DCNv2, MMoE, SharedBottom, TokenMixer
+    from .clicks.infnet import INFNet
+    from .layers.vit import TokenModel, VisionTransformer
     from .series.softs import SOFTS
+    from .speech.encoder import SpeechEncoder
+    from .speech.speech_to_text import SpeechToText, TextDecoder
     from .vision.cca import ConditionalEmbedder
     from .vision.dcal import DCAL
     from .vision.gldmnet import GLDMNet
+    from .vision.medusa import Medusa
+else:
+    EXPORTS = {
+        "bags.acmil": ("ACMIL", "MaxPool", "MeanPool"),
+        "clicks.click": ("DIN", "PLE", "DCNv2", "MMoE", "SharedBottom", "TokenMixer"),
+        "clicks.infnet": ("INFNet",),
+        "layers.vit": ("TokenModel", "VisionTransformer"),
+        "series.softs": ("SOFTS",),
+        "speech.encoder": ("SpeechEncoder",),
+        "speech.speech_to_text": ("SpeechToText", "TextDecoder"),
+        "vision.cca": ("ConditionalEmbedder",),
+        "vision.dcal": ("DCAL",),
+        "vision.gldmnet": ("GLDMNet",),
+        "vision.medusa": ("Medusa",),
+    }
+    __getattr__, __dir__ = lazy_names(__name__, EXPORTS)
 
-_MODELS = {
-    "ACMIL": "bags.acmil",
-    "ConditionalEmbedder": "vision.cca",
-    "DCAL": "vision.dcal",
-    "GLDMNet": "vision.gldmnet",
-    "MaxPool": "bags.acmil",
-    "MeanPool": "bags.acmil",
-    "SOFTS": "series.softs",
-}
-
-__all__ = ["ACMIL", "ConditionalEmbedder", "DCAL", "GLDMNet", "MaxPool", "MeanPool", "SOFTS"]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _MODELS:
-        return getattr(import_module(f"{__name__}.{_MODELS[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__all__ = [
+    "ACMIL",
+    "ConditionalEmbedder",
+    "DCAL",
+    "DCNv2",
+    "DIN",
+    "GLDMNet",
+    "INFNet",
+    "MMoE",
+    "MaxPool",
+    "MeanPool",
+    "Medusa",
+    "PLE",
+    "SOFTS",
+    "SharedBottom",
+    "SpeechEncoder",
+    "SpeechToText",
+    "TextDecoder",
+    "TokenMixer",
+    "TokenModel",
+    "VisionTransformer",
+]

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 
 from ...base.errors import fail, shown
+from .. import parts
 from .coding import Rows
 from .log import Log
 from .schema import Schema
@@ -44,7 +45,8 @@ def split_rows(log: Log, schema: Schema, rows: Rows) -> np.ndarray:
 def _listed_parts(log: Log, column: str) -> np.ndarray:
     """The parts that a column of the log names."""
     words = pl.concat([frame[column].cast(pl.String) for frame, _ in log.parts([column])])
-    codes = words.replace_strict(PARTS, default=None, return_dtype=pl.Int8)
+    code_of = {word: PARTS[part] for word, part in parts.PARTS.items()}
+    codes = words.str.to_lowercase().replace_strict(code_of, default=None, return_dtype=pl.Int8)
     if codes.null_count():
         cell = shown(words.filter(codes.is_null())[0])
         raise fail(log.files[0], f"column {column}: holds {cell}, not {', '.join(PARTS)}")

@@ -1,246 +1,178 @@
-"""Attention and token-mixing mechanisms, one a file; all are called as `forward(x, context=None, *,
-mask=None)`.
+"""Attention and token-mixing mechanisms, one per file, with one signature.
 
-x: (batch, tokens, width); context: tokens to attend to (x itself by default); mask: bool, True =
-may attend."""
+All are called as `forward(x, context=None, *, mask=None)`. x: (batch, tokens, width); context:
+tokens to attend to, x itself by default; mask: bool, True = may attend. `build_attention` makes
+one by its name in the table, `register_attention` adds one from outside the package.
+"""
 
-import difflib
 import inspect
+import re
+from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, cast
+
+from ...base.errors import InputError, closest, one_line
+from ...base.lazy import lazy_names
+from .table import ALIASES, ATTENTION, Fits, Mechanism
 
 if TYPE_CHECKING:
-    from torch import nn
+    from .agent import AgentAttention, GridAgentAttention, LearnedAgentAttention
+    from .aggregated import AggregatedAttention
+    from .base import Attention
+    from .combiner import Combiner
+    from .contmix import ContMix
+    from .coordinate import CoordinateAttention
+    from .differential import GroupedDifferentialAttention
+    from .fixed import FixedAttention
+    from .gaussian import GaussianAdaptiveAttention
+    from .moh import MixtureOfHeads
+    from .no_mixing import NoMixing
+    from .query_free import QueryFreeAttention
+    from .query_pool import InducedAttention
+    from .signed_root import SignedRootAttention
+    from .softmax import SoftmaxAttention
+    from .squeeze import SqueezeExcitation
+    from .star import STAR
+    from .static import StaticAttention
+    from .tap import TAPAttention
+    from .taylor import TaylorAttention
+    from .tensor import TensorAttention
+else:
+    EXPORTS = {
+        module: [row.cls for row in ATTENTION.values() if row.module == module]
+        for module in {row.module for row in ATTENTION.values()}
+    }
+    __getattr__, __dir__ = lazy_names(__name__, {**EXPORTS, "base": ["Attention"]})
+
+REGISTERED: dict[str, type["Attention"]] = {}  # by `register_attention`, in this process
 
 
-class Mechanism(NamedTuple):
-    """A row of the table. fits: "any tokens" (their order unseen), "sequence" (ordered), "grid"
-    (cells of an image).
-    """
+def attention_class(name: str) -> type["Attention"]:
+    """The class of a mechanism, by its name or alias in the table.
 
-    module: str
-    cls: str
-    paper: str
-    cost: str
-    kernel: str
-    fits: str
-    options: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    Raises InputError (a ValueError) for an unknown name; the message names the nearest.
 
-
-# `headwise list attention` prints it; the contract test of tests/models runs every row.
-ATTENTION: dict[str, Mechanism] = {
-    "agent": Mechanism(
-        "agent",
-        "AgentAttention",
-        "Han et al. 2024, arXiv 2312.08874",
-        "O(N A D)",
-        "PyTorch's",
-        "sequence",
-    ),
-    "agent-grid": Mechanism(
-        "agent",
-        "GridAgentAttention",
-        "Han et al. 2024, arXiv 2312.08874",
-        "O(N A D)",
-        "PyTorch's",
-        "grid",
-    ),
-    "agent-learned": Mechanism(
-        "agent",
-        "LearnedAgentAttention",
-        "Han et al. 2024, arXiv 2312.08874",
-        "O(N A D)",
-        "PyTorch's",
-        "any tokens",
-    ),
-    "aggregated": Mechanism(
-        "aggregated",
-        "AggregatedAttention",
-        "TransNeXt, Shi 2024, arXiv 2311.17132",
-        "O(N (w^2 + P) D)",
-        "neighbourhood",
-        "grid",
-    ),
-    "combiner": Mechanism(
-        "combiner",
-        "Combiner",
-        "Ren et al. 2021, arXiv 2107.05768",
-        "O(N (g + N/g) D)",
-        "PyTorch's",
-        "sequence",
-    ),
-    "contmix": Mechanism(
-        "contmix",
-        "ContMix",
-        "OverLoCK, Lou and Yu 2025, arXiv 2502.20087",
-        "O(N w^2 D)",
-        "neighbourhood",
-        "grid",
-    ),
-    "coordinate": Mechanism(
-        "coordinate",
-        "CoordinateAttention",
-        "Hou et al. 2021, arXiv 2103.02907",
-        "O(N D)",
-        "none needed",
-        "grid",
-    ),
-    "differential": Mechanism(
-        "differential",
-        "GroupedDifferentialAttention",
-        "Grouped Differential Attention 2025, arXiv 2510.06949",
-        "O(N M D)",
-        "PyTorch's, differential_combine",
-        "any tokens",
-    ),
-    "fixed-sequence": Mechanism(
-        "fixed",
-        "FixedAttention",
-        "arXiv 2510.11602",
-        "O(N^2 D)",
-        "none",
-        "sequence",
-        {"source": "sequence"},
-    ),
-    "gaussian": Mechanism(
-        "gaussian",
-        "GaussianAdaptiveAttention",
-        "GAAM, arXiv 2401.11143",
-        "O(N D)",
-        "none needed",
-        "any tokens",
-    ),
-    "induced": Mechanism(
-        "query_pool",
-        "InducedAttention",
-        "Set Transformer, arXiv 1810.00825",
-        "O(N Q D)",
-        "softmax_pool",
-        "any tokens",
-    ),
-    "moh": Mechanism(
-        "moh",
-        "MixtureOfHeads",
-        "MoH, Jin et al. 2024, arXiv 2410.11842",
-        "O(N M D)",
-        "gathered_heads",
-        "any tokens",
-    ),
-    "no-mixing": Mechanism(
-        "no_mixing", "NoMixing", "MLP, arXiv 2510.11602", "O(N D^2)", "none", "any tokens"
-    ),
-    "position-only": Mechanism(
-        "fixed",
-        "FixedAttention",
-        "Tay et al., arXiv 2005.00743",
-        "O(N^2 D)",
-        "none",
-        "sequence",
-        {"source": "learned"},
-    ),
-    "query-free": Mechanism(
-        "query_free",
-        "QueryFreeAttention",
-        "arXiv 2510.11602",
-        "O(M D^2)",
-        "softmax_pool",
-        "any tokens",
-    ),
-    "random": Mechanism(
-        "fixed", "FixedAttention", "RndEmbQK, arXiv 2510.11602", "O(N^2 D)", "none", "sequence"
-    ),
-    "signed-root": Mechanism(
-        "signed_root",
-        "SignedRootAttention",
-        "GL-DMNet 2025, arXiv 2501.01648",
-        "O(N M D)",
-        "signed_root_attention",
-        "any tokens",
-    ),
-    "softmax": Mechanism(
-        "softmax",
-        "SoftmaxAttention",
-        "Vaswani et al. 2017, arXiv 1706.03762",
-        "O(N M D)",
-        "PyTorch's",
-        "any tokens",
-    ),
-    "squeeze": Mechanism(
-        "squeeze",
-        "SqueezeExcitation",
-        "Hu et al. 2018, arXiv 1709.01507",
-        "O(N D)",
-        "none needed",
-        "any tokens",
-    ),
-    "star": Mechanism(
-        "star",
-        "STAR",
-        "SOFTS, Han et al. 2024, arXiv 2404.14197",
-        "O(N D^2)",
-        "softmax_pool, star_core",
-        "any tokens",
-    ),
-    "static": Mechanism(
-        "static",
-        "StaticAttention",
-        "StaticEmbQK, arXiv 2510.11602",
-        "O(N^2 D)",
-        "PyTorch's",
-        "any tokens",
-    ),
-    "tap": Mechanism(
-        "tap", "TAPAttention", "TAP and ADL, Guo et al. 2023, ICCV", "O(N^2 D)", "PyTorch's", "grid"
-    ),
-    "taylor": Mechanism(
-        "taylor",
-        "TaylorAttention",
-        "Arora et al. 2024, arXiv 2402.18668",
-        "O(N d D)",
-        "none",
-        "any tokens",
-    ),
-    "tensor": Mechanism(
-        "tensor",
-        "TensorAttention",
-        "Alman and Song 2024, arXiv 2310.04064",
-        "O(N M^2 D)",
-        "tensor_attention",
-        "any tokens",
-    ),
-}
-ALIASES = {"attention": "softmax"}
-_CLASSES = {row.cls: row.module for row in ATTENTION.values()}
-
-__all__ = ["ALIASES", "ATTENTION", "Mechanism", "build_attention"]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _CLASSES:
-        return getattr(import_module(f"{__name__}.{_CLASSES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def build_attention(name: str, width: int, heads: int = 8, **options: Any) -> "nn.Module":
-    """Make the mechanism `name` of ATTENTION for tokens of `width`; heads is dropped where there
-    are none.
-
-    Raises ValueError for an unknown name or option, naming the nearest.
+    >>> attention_class("star").__name__
+    'STAR'
     """
     known = ALIASES.get(name, name)
     if known not in ATTENTION:
-        near = difflib.get_close_matches(name, [*ATTENTION, *ALIASES], n=1, cutoff=0.0)
-        raise ValueError(
-            f"build_attention: no mechanism {name!r}; nearest is {near[0]!r} (of {', '.join(ATTENTION)})"
-        )
+        near = closest(name, [*ATTENTION, *ALIASES], cutoff=0.0)
+        raise InputError(f"no mechanism {name!r}; nearest is {near!r} (of {', '.join(ATTENTION)})")
+    if known in REGISTERED:
+        return REGISTERED[known]
     row = ATTENTION[known]
-    mechanism = getattr(import_module(f"{__name__}.{row.module}"), row.cls)
-    accepted = [option for option in inspect.signature(mechanism).parameters if option != "width"]
+    return getattr(import_module(f"{__name__}.{row.module}"), row.cls)
+
+
+def accepts_option(name: str, option: str) -> bool:
+    """Whether the mechanism takes such an option, for example "causal".
+
+    Raises InputError for an unknown name.
+    """
+    return option in inspect.signature(attention_class(name)).parameters
+
+
+def build_attention(name: str, width: int, heads: int = 8, **options: object) -> "Attention":
+    """A new mechanism for tokens of such a width, by its name or alias in the table.
+
+    heads is ignored by mechanisms that have none; options are those of the class.
+
+    Raises InputError (a ValueError) for an unknown name or option, naming the nearest, and
+    ValueError for values that do not fit.
+
+    >>> build_attention("softmax", width=64, heads=8, causal=True).causal
+    True
+    """
+    build = cast("Callable[..., Attention]", attention_class(name))
+    accepted = [option for option in inspect.signature(build).parameters if option != "width"]
     for option in options:
         if option not in accepted:
-            near = difflib.get_close_matches(option, accepted, n=1, cutoff=0.0)
-            hint = f"; nearest is {near[0]!r}" if near else ""
-            raise ValueError(f"build_attention: {name!r} has no option {option!r}{hint}")
+            near = closest(option, accepted, cutoff=0.0)
+            hint = f"; nearest is {near!r}" if near else ""
+            raise InputError(f"build_attention: {name!r} has no option {option!r}{hint}")
     if "heads" in accepted:
         options["heads"] = heads
-    return mechanism(width, **row.options | options)
+    return build(width, **{**ATTENTION[ALIASES.get(name, name)].options, **options})
+
+
+def register_attention(
+    name: str,
+    cls: type["Attention"],
+    *,
+    summary: str = "",
+    fits: Fits | None = None,
+    cost: str = "unknown",
+    kernel: str = "none",
+) -> None:
+    """Add a mechanism from outside the package to the table, under a name of its own.
+
+    From then on the name is accepted wherever one is: `build_attention`, the models, the option
+    --attention of the pipelines, and `headwise list attention`. Every process needs the call: put
+    it into the module that defines the class.
+
+    cls: a subclass of `models.attention.base.Attention` whose first argument is the width; summary:
+    its source or what it does, in one line, by default from its docstring; fits, cost, kernel: as
+    in `Mechanism`; fits is by default "grid" for a class with the extra "size", else "any tokens".
+
+    Raises ValueError for a name that another class has or that is no name, a class of another kind,
+    and fits that contradicts the class.
+    """
+    from .base import Attention
+
+    if not (isinstance(cls, type) and issubclass(cls, Attention)):
+        raise ValueError(f"register_attention: {cls!r} is not a subclass of Attention")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) or name == "none":
+        raise ValueError(
+            f"register_attention: {name!r} is not a name: use small letters, digits and hyphens"
+        )
+    row = Mechanism(
+        cls.__module__,
+        cls.__qualname__,
+        fits or ("grid" if "size" in cls.extras else "any tokens"),
+        cost,
+        kernel,
+        one_line(summary or (cls.__doc__ or "no summary").strip().splitlines()[0]),
+    )
+    if (row.fits == "grid") != ("size" in cls.extras):
+        raise ValueError(f"register_attention: fits {row.fits!r}, but extras are {cls.extras}")
+    again = name in REGISTERED and ATTENTION[name][:2] == row[:2]  # a notebook's cell, run again
+    if name in ALIASES or (name in ATTENTION and not again):
+        raise ValueError(f"register_attention: {name!r} is the name of another mechanism")
+    ATTENTION[name] = row
+    REGISTERED[name] = cls
+
+
+__all__ = [
+    "ALIASES",
+    "ATTENTION",
+    "REGISTERED",
+    "STAR",
+    "AgentAttention",
+    "AggregatedAttention",
+    "Attention",
+    "Combiner",
+    "ContMix",
+    "CoordinateAttention",
+    "FixedAttention",
+    "GaussianAdaptiveAttention",
+    "GridAgentAttention",
+    "GroupedDifferentialAttention",
+    "InducedAttention",
+    "LearnedAgentAttention",
+    "Mechanism",
+    "MixtureOfHeads",
+    "NoMixing",
+    "QueryFreeAttention",
+    "SignedRootAttention",
+    "SoftmaxAttention",
+    "SqueezeExcitation",
+    "StaticAttention",
+    "TAPAttention",
+    "TaylorAttention",
+    "TensorAttention",
+    "accepts_option",
+    "attention_class",
+    "build_attention",
+    "register_attention",
+]

@@ -37,9 +37,10 @@ class AgentAttention(Attention):
 
     width: D; heads: H; agents: A; restore: R is a depth-wise convolution over 3 neighbouring tokens
     of v. Readings: the paper pools queries on an image (`GridAgentAttention`); along a sequence a
-    part is an adaptive bin of the tokens that are not masked, so padding moves no bin; biases b1,
-    b2 belong to grids and are left out. R has no bias of its own, since the last layer has one; v
-    of a masked token is 0 in it, as padding is."""
+    part is an adaptive bin of the tokens that are not masked, so that padding moves no bin; biases
+    b1 and b2 belong to grids and are left out. R has no bias, since the last layer has one; in R
+    the v of a masked token is 0, as that of padding is.
+    """
 
     crosses: ClassVar[bool] = False
     variants: ClassVar[tuple[dict, ...]] = ({"agents": 3}, {"agents": 4, "restore": False})
@@ -65,8 +66,8 @@ class AgentAttention(Attention):
     def pool(
         self, query: Tensor, mask: Tensor | None, size: tuple[int, int] | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Agents (B or 1, H, A, d) of queries (B, N, D), and which of them there are, bool (B, 1,
-        1, A) or None.
+        """Agents (B or 1, H, A, d) of queries (B, N, D), and which of them are present: bool (B, 1,
+        1, A), None for all.
         """
         return split_heads(pool_sequence(query, mask, self.agents), self.heads), None
 
@@ -85,7 +86,7 @@ class AgentAttention(Attention):
     def mix(
         self, x: Tensor, source: Tensor, mask: Tensor | None, size: tuple[int, int] | None
     ) -> Tensor:
-        """Both steps, the restoration and the last layer."""
+        """Output (B, N, D): both steps, the restoration and the last layer."""
         query, (key, value) = self.query(x), self.key_value(source).chunk(2, -1)
         agents, present = self.pool(query, mask, size)
         to_agents, from_agents = self.biases(size)
@@ -102,12 +103,12 @@ class AgentAttention(Attention):
     def product(
         self, x: Tensor, source: Tensor, mask: Tensor | None, size: tuple[int, int] | None
     ) -> Tensor:
-        """The two softmax matrices multiplied: (B, H, N, M)."""
+        """Product of the two softmax matrices: (B, H, N, M)."""
         query, key = self.query(x), split_heads(self.key_value(source).chunk(2, -1)[0], self.heads)
         agents, present = self.pool(query, mask, size)
         to_agents, from_agents = self.biases(size)
-        agents, scale = agents * (self.width // self.heads) ** -0.5, split_heads(query, self.heads)
-        first, second = agents @ key.transpose(2, 3), scale @ agents.transpose(2, 3)
+        agents, query = agents * (self.width // self.heads) ** -0.5, split_heads(query, self.heads)
+        first, second = agents @ key.transpose(2, 3), query @ agents.transpose(2, 3)
         first = first if to_agents is None else first + to_agents
         second = second if from_agents is None else second + from_agents
         return masked_softmax(second, present) @ masked_softmax(first, spread_mask(mask))
@@ -136,9 +137,10 @@ class LearnedAgentAttention(AgentAttention):
     """Agent attention whose agents are parameters: blind to the order of tokens, and takes a
     context.
 
-    Options as in `AgentAttention`; R needs an order and is left out. Departure from the paper,
-    whose agents come from the queries; here they are the same for every input, as the inducing
-    points of Lee et al., arXiv 1810.00825."""
+    Options as in `AgentAttention`; R needs an order and is left out. Departure: the paper's agents
+    come from the queries; here they are the same for every input, as the inducing points of Lee et
+    al., arXiv 1810.00825, are.
+    """
 
     crosses: ClassVar[bool] = True
     variants: ClassVar[tuple[dict, ...]] = ({"agents": 1},)
@@ -168,11 +170,12 @@ class LearnedAgentAttention(AgentAttention):
 
 
 class GridBias(nn.Module):
-    """Learned bias between agents and cells: a coarse map enlarged bilinearly, one of the row and
-    one of the column.
+    """Learned bias between agents and cells: a coarse map, enlarged bilinearly, plus one term per
+    row and one per column.
 
-    side: of the coarse map; window: cells that rows and columns are learned for, stretched linearly
-    to other sizes."""
+    side: of the coarse map; window: (rows, columns) for which the terms are learned; they are
+    stretched linearly to other sizes.
+    """
 
     def __init__(
         self, heads: int, agents: int, *, side: int = 7, window: tuple[int, int] = (14, 14)
@@ -200,9 +203,10 @@ class GridAgentAttention(AgentAttention):
 
     agents: A, a square number (the paper: 49); restore: R is a depth-wise 3 x 3 convolution of v;
     bias: b1 and b2, learned; window: (rows, columns) that the biases of rows and columns are
-    learned for. Departure: those are stretched linearly where the grid is not the window, which the
-    published code cannot do; of equal size both are the same. An agent whose cells are all masked
-    is left out."""
+    learned for. Departure: those are stretched linearly if the grid has another size, which the
+    published code cannot do; for equal sizes both are the same. An agent whose cells are all masked
+    is left out.
+    """
 
     extras: ClassVar[tuple[str, ...]] = ("size",)
     variants: ClassVar[tuple[dict, ...]] = (
@@ -224,7 +228,7 @@ class GridAgentAttention(AgentAttention):
         self.side = round(agents**0.5)
         if self.side**2 != agents:
             raise ValueError(
-                f"GridAgentAttention: agents lie on a square grid, {agents} is no square number"
+                f"GridAgentAttention: agents form a square grid, but {agents} is not a square"
             )
         self.to_agents = GridBias(heads, agents, window=window) if bias else None
         self.from_agents = GridBias(heads, agents, window=window) if bias else None
@@ -243,11 +247,11 @@ class GridAgentAttention(AgentAttention):
         image = to_image(query, size)
         if mask is None:
             return split_heads(to_tokens(F.adaptive_avg_pool2d(image, self.side)), self.heads), None
-        # Mean of the kept cells of each bin = mean of (kept * query) / mean of kept, over the same
-        # bin.
-        kept = to_image(mask[..., None].to(query.dtype), size)
-        share = F.adaptive_avg_pool2d(kept, self.side)
-        pooled = F.adaptive_avg_pool2d(image * kept, self.side) / share.masked_fill(share == 0, 1.0)
+        # Mean of the present cells of a bin: mean of (present * query) / mean of present.
+        present = to_image(mask[..., None].to(query.dtype), size)
+        share = F.adaptive_avg_pool2d(present, self.side)
+        total = F.adaptive_avg_pool2d(image * present, self.side)
+        pooled = total / share.masked_fill(share == 0, 1.0)
         return split_heads(to_tokens(pooled), self.heads), (share > 0).flatten(1)[:, None, None]
 
     def biases(self, size: tuple[int, int] | None) -> tuple[Tensor | None, Tensor | None]:
@@ -290,7 +294,8 @@ def pool_sequence(x: Tensor, mask: Tensor | None, parts: int) -> Tensor:
     D).
 
     Bin i of L tokens runs from floor(i L / parts) to ceil((i + 1) L / parts), as in PyTorch's
-    adaptive pooling."""
+    adaptive pooling.
+    """
     if mask is None:
         return F.adaptive_avg_pool1d(x.transpose(1, 2), parts).transpose(1, 2)
     length, place = mask.sum(1)[:, None], (mask.cumsum(1) - 1)[:, None]

@@ -1,4 +1,4 @@
-"""Aggregated attention: a window at full resolution and a pooled view of the whole image in one
+"""Aggregated attention: a window at full resolution and a pooled view of the entire image in one
 softmax.
 
 Shapes: B batch, N = Y X cells, D width, H heads, d = D / H, w window, W = w w, P pooled cells.
@@ -27,23 +27,25 @@ class AggregatedAttention(Attention):
     """Pixel-focused attention of TransNeXt (Shi, CVPR 2024, arXiv 2311.17132, equations 2-10).
 
         q^ = q / |q|, k^ = k / |k|,   q~ = (q^ + e_h) softplus(t_h) log(number of keys of the cell)
-        p = softmax [q~ . k^ + r_h over the w x w window ; q~ . k^ + f_h(distance) over the P pooled cells]
+        p = softmax [q~ . k^ + r_h over the w x w window ;
+                     q~ . k^ + f_h(distance) over the P pooled cells]
         out = W_o (p v + (q^ T_h + b_h) v_window)
 
-    Cost: O(N (W + P) D), and P = N / reduction^2: linear in cells only for a fixed P.
+    Cost: O(N (W + P) D) with P = N / reduction^2: linear in the number of cells only for a fixed P.
     Neighbourhoods are never unfolded; window and pooled part are two softmaxes joined by their
-    log-sum-exps. Of size N P only the bias is held, once for all images of a batch.
+    log-sum-exps. The bias is the only tensor of size N P, one for all images of a batch.
 
     width: D; heads: H; window: w, odd; reduction: the pooled grid is (Y / reduction, X /
     reduction), at least one cell; pooled: False leaves the pooled part out; learned_tokens: the
     term with T and b, which is not normalised and is added after the softmax; hidden: width of the
     network f of the continuous position bias.
 
-    Readings: pooled cells are the mean of gelu(linear) over the cells of a bin that are there, then a layer norm, then
-    the same key and value layer. Distances are log2(1 + 8 |x|) / 3 with their sign, x from the cell to the mean place
-    of the bin's cells as a share of the image's side less one, as published. Masked cells are no keys and are in no
-    mean; a bin without cells is no key; log counts the keys that are there, at least 2. The published out-of-image key
-    is -inf with a value of 0, here it does not exist.
+    Readings: a pooled cell is the mean of gelu(linear) over the present cells of its bin, then a
+    layer norm, then the same key and value layer. Distances are log2(1 + 8 |x|) / 3 with their
+    sign, x from the cell to the mean position of the bin's cells as a share of the image's side
+    minus one, as published. Masked cells are not keys and do not enter means; an empty bin is not a
+    key; the logarithm counts the keys that are present, at least 2. The published out-of-image key
+    is -inf with a value of 0; here it does not exist.
     """
 
     crosses: ClassVar[bool] = False
@@ -126,8 +128,8 @@ class AggregatedAttention(Attention):
         mask: Tensor | None = None,
         size: tuple[int, int] | None = None,
     ) -> Tensor:
-        """(B, H, N, N): a pooled cell's weight is shared out evenly over its bin; without the
-        learned tokens' term.
+        """(B, H, N, N): the weight of a pooled cell is divided evenly among the cells of its bin.
+        The term of the learned tokens is left out.
         """
         self.check(x, context, mask)
         size = grid_of("AggregatedAttention", x.shape[1], size)
@@ -175,17 +177,17 @@ class AggregatedAttention(Attention):
             logits.to(value.dtype), value, size, self.window, mask=mask, extra=far
         )
         if tokens and self.tokens is not None and self.token_bias is not None:
-            there = value if mask is None else value.masked_fill(~mask[:, None, :, None], 0.0)
+            visible = value if mask is None else value.masked_fill(~mask[:, None, :, None], 0.0)
             mixed = mixed + neighbourhood_sum(
-                unit @ self.tokens + self.token_bias, there, size, self.window
+                unit @ self.tokens + self.token_bias, visible, size, self.window
             )
         return mixed.to(value.dtype)
 
     def _shares(
         self, x: Tensor, mask: Tensor | None, size: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
-        """(1 or B, P, N): the part of each cell in the mean of each bin, and bool (·, P): whether
-        the bin holds any.
+        """(1 or B, P, N): the share of each cell in the mean of each bin, and bool (·, P): whether
+        the bin has any cell.
         """
         rows, columns = (max(1, side // self.reduction) for side in size)
         share = (
@@ -202,31 +204,29 @@ class AggregatedAttention(Attention):
     def _pooled(
         self, x: Tensor, mask: Tensor | None, size: tuple[int, int]
     ) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Keys and values (B, H, P, d) of the pooled cells, and which of them are there, bool (B,
-        P).
-        """
+        """Keys and values (B, H, P, d) of the pooled cells, and which are present, bool (B, P)."""
         if self.pool is None or self.pool_norm is None:
             return None
         bins = max(1, size[0] // self.reduction), max(1, size[1] // self.reduction)
         cells = F.gelu(self.pool(x))
         if mask is None:
             means = to_tokens(F.adaptive_avg_pool2d(to_image(cells, size), bins))
-            there = torch.ones(means.shape[:2], dtype=torch.bool, device=x.device)
+            present = torch.ones(means.shape[:2], dtype=torch.bool, device=x.device)
         else:
             cells = cells.masked_fill(~mask[..., None], 0.0)
             part = to_tokens(
                 F.adaptive_avg_pool2d(to_image(mask[..., None].to(cells.dtype), size), bins)
             )
-            there = part.squeeze(2) > 0
+            present = part.squeeze(2) > 0
             means = to_tokens(
                 F.adaptive_avg_pool2d(to_image(cells, size), bins)
             ) / part.masked_fill(part == 0, 1.0)
-        return *self._keys(self.pool_norm(means)), there
+        return *self._keys(self.pool_norm(means)), present
 
     def _count(
         self, mask: Tensor | None, pooled: tuple | None, size: tuple[int, int], x: Tensor
     ) -> Tensor:
-        """How many keys each cell has: (1 or B, 1, N, 1)."""
+        """Number of keys of each cell: (1 or B, 1, N, 1)."""
         index, inside = neighbourhood_index(size, self.window, device=x.device)
         known = inside[None] if mask is None else inside & mask[:, index]
         count = known.sum(2)
@@ -237,7 +237,7 @@ class AggregatedAttention(Attention):
     def _bias(self, size: tuple[int, int], x: Tensor) -> Tensor:
         """Continuous position bias (H, N, P) of the pooled cells.
 
-        Cells and bins share few distances, about 4 N of N P: the network sees each of them once.
+        Of the N P distances only about 4 N are distinct: the network computes each of them once.
         """
         assert self.distance is not None
         down, across = (_distances(side, max(1, side // self.reduction), x.device) for side in size)
@@ -252,17 +252,18 @@ class AggregatedAttention(Attention):
         return table.index_select(1, where.flatten()).view(self.heads, x.shape[1], -1)
 
     def forms(self, x: Tensor) -> list[Form]:
-        """Of the sums over the windows."""
+        """Forms of the sums over the windows."""
         return forms(x)
 
 
 def _distances(side: int, bins: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Distances between the cells of a line and the centres of its bins, in half cells: distinct
-    ones, (side, bins).
+    """Distances between the cells of a line and the centres of its bins, in half cells.
+
+    Returns the distinct distances, and for each cell and bin the index of its own (side, bins).
     """
     place = torch.arange(bins, device=device)
     centres = place * side // bins - (-(place + 1) * side // bins) - 1
-    # Bins of one size have centres of one parity.
+    # Bins of equal size have centres of equal parity.
     step = 1 if side % bins else 2
     lowest = -((bins - 1) * side // bins) - side + 1
     values = torch.arange(lowest, 2 * side + (-side // bins), step, device=device)

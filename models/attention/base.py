@@ -1,4 +1,4 @@
-"""What every mechanism shares: one signature, checks of shapes and masks, heads, rotary positions.
+"""What all mechanisms share: one signature, checks of shapes and masks, heads, rotary positions.
 
 Shapes: B batch, N tokens, M tokens of the context, D width, H heads, d width of a head.
 """
@@ -17,19 +17,20 @@ class Attention(nn.Module):
     """Base of all mechanisms: `forward(x, context=None, *, mask=None) -> Tensor`.
 
     x: (B, N, D); context: (B, M, D), by default x; mask: bool, True = may attend: "keys" (B, M)
-    over the tokens that are attended to, "pairs" (B, N, M), "heads" (B, H, N, M). What a class
-    takes is said by:
+    over the tokens that are attended to, "pairs" (B, N, M), "heads" (B, H, N, M). A class declares
+    what it takes:
 
-    masks: the kinds of mask it takes; crosses: whether it takes a context; extras: further keyword
-    arguments of forward ("size", the (height, width) of the grid whose cells the tokens are, row by
-    row; "static", tokens before any layer); variants: sets of options that the contract test runs
-    besides the defaults; heads of the variant and `width` are given to it by the test. equivariant:
-    whether permuting the tokens permutes the output; causal: whether token i is blind to all j > i;
-    discrete: whether it makes choices that a small change can flip; straight_through: whether its
-    gradients are by design not those of the function. All may depend on the options, so they are
-    set per instance.
+    masks: the kinds of mask; crosses: whether it takes a context; extras: further keyword arguments
+    of forward ("size", the (height, width) of the grid whose cells the tokens are, row by row;
+    "static", the tokens before any layer); variants: sets of options that the contract test runs in
+    addition to the defaults.
 
-    A mechanism with a loss of its own leaves it in `auxiliary` in training (see `auxiliary_loss`).
+    An instance declares what may depend on its options. equivariant: whether permuting the tokens
+    permutes the output; causal: whether token i is blind to all j > i; discrete: whether it makes
+    choices that a small change can flip; straight_through: whether its gradients are by design not
+    those of the function.
+
+    A mechanism with its own loss leaves it in `auxiliary` in training (see `auxiliary_loss`).
     """
 
     masks: ClassVar[tuple[str, ...]] = ("keys",)
@@ -50,8 +51,9 @@ class Attention(nn.Module):
         self.auxiliary: Tensor | None = None
 
     def check(self, x: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
-        """The tokens that are attended to. Raises ValueError where shapes, types or the kind of
-        mask do not fit.
+        """The tokens that are attended to: the context, or x.
+
+        Raises ValueError if shapes, types or the kind of mask do not fit.
         """
         name = type(self).__name__
         if x.ndim != 3 or x.shape[-1] != self.width:
@@ -61,7 +63,8 @@ class Attention(nn.Module):
         source = x if context is None else context
         if source.ndim != 3 or source.shape[-1] != self.width or source.shape[0] != x.shape[0]:
             raise ValueError(
-                f"{name}: context must be ({x.shape[0]}, tokens, {self.width}), got {tuple(source.shape)}"
+                f"{name}: context must be ({x.shape[0]}, tokens, {self.width}), "
+                f"got {tuple(source.shape)}"
             )
         if mask is not None:
             self._check_mask(x, source, mask)
@@ -82,7 +85,7 @@ class Attention(nn.Module):
             raise ValueError(f"{name}: mask must be {known}, got {tuple(mask.shape)}")
 
     def forms(self, x: Tensor) -> list[Form]:
-        """Forms of the main operator for such an input, in the order in which they are tried."""
+        """Forms of the main operator for such an input, in the order they are tried."""
         return [Form("plain PyTorch")]
 
     def explain(self, x: Tensor) -> str:
@@ -92,13 +95,14 @@ class Attention(nn.Module):
     def weights(
         self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
     ) -> Tensor:
-        """Attention weights (B, H, N, M), for pictures and tests: takes N M memory. Not every
-        mechanism has them.
+        """Attention weights (B, H, N, M), for pictures and tests; takes N M memory.
+
+        Raises ValueError for a mechanism that has none.
         """
         raise ValueError(f"{type(self).__name__} has no attention weights")
 
     def __getstate__(self) -> dict:
-        # The loss belongs to a graph, which can neither be copied nor kept.
+        # The loss belongs to a graph, which can be neither copied nor stored.
         return self.__dict__ | {"auxiliary": None}
 
     def extra_repr(self) -> str:
@@ -106,12 +110,13 @@ class Attention(nn.Module):
 
 
 def auxiliary_loss(model: nn.Module) -> Tensor | None:
-    """Sum of the losses that mechanisms and routers left at their last forward pass in training;
-    None without any.
+    """Sum of the losses that mechanisms and routers left in their last forward pass in training.
+
+    Returns None if there are none.
     """
-    losses = [getattr(part, "auxiliary", None) for part in model.modules()]
-    kept = [loss for loss in losses if isinstance(loss, Tensor)]
-    return torch.stack(kept).sum() if kept else None
+    candidates = (getattr(part, "auxiliary", None) for part in model.modules())
+    losses = [loss for loss in candidates if isinstance(loss, Tensor)]
+    return torch.stack(losses).sum() if losses else None
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -132,17 +137,17 @@ def spread_mask(mask: Tensor | None) -> Tensor | None:
 
 
 def causal_mask(tokens: int, keys: int, device: torch.device) -> Tensor:
-    """Bool (N, M): token i may attend to keys up to its own place, where the last token stands at
-    the last key.
+    """Bool (N, M): token i may attend to keys up to its own position; the last token is at the last
+    key.
     """
     return torch.ones(tokens, keys, dtype=torch.bool, device=device).tril(keys - tokens)
 
 
-def both(mask: Tensor | None, other: Tensor | None) -> Tensor | None:
+def joint_mask(mask: Tensor | None, second: Tensor | None) -> Tensor | None:
     """Where both masks allow; None allows everything."""
-    if mask is None or other is None:
-        return other if mask is None else mask
-    return mask & other
+    if mask is None or second is None:
+        return second if mask is None else mask
+    return mask & second
 
 
 def masked_softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
@@ -151,8 +156,8 @@ def masked_softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
     """
     if mask is None:
         return scores.softmax(-1)
-    # The largest negative number, not -inf: its softmax is finite in value and gradient, and the
-    # product ends it.
+    # The most negative finite number, not -inf: the softmax stays finite in value and gradient even
+    # for a row of masked keys only, and the product with the mask makes that row 0.
     return scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1) * mask
 
 
@@ -177,12 +182,13 @@ def attend(
 ) -> Tensor:
     """PyTorch's fused attention for (B, H, N, d), keys and values (B, K, M, ·) with K dividing H.
 
-    mask: bool, broadcasts to (B, H, N, M); bias: added to the scores, broadcasts alike. Without a
-    key a row is 0."""
+    mask: bool, broadcasts to (B, H, N, M); bias: added to the scores, broadcasts in the same way. A
+    row without any key is 0.
+    """
     tokens, keys = query.shape[-2], key.shape[-2]
     grouped = query.shape[1] != key.shape[1]
     if causal and (mask is not None or bias is not None or tokens != keys):
-        mask, causal = both(mask, causal_mask(tokens, keys, query.device)), False
+        mask, causal = joint_mask(mask, causal_mask(tokens, keys, query.device)), False
     if bias is not None:
         if mask is not None:
             bias = bias.masked_fill(~mask, -math.inf)
@@ -208,8 +214,10 @@ def attend(
 
 
 def rotary(x: Tensor, *, base: float = 10_000.0, start: int = 0) -> Tensor:
-    """Rotary positions (Su et al., arXiv 2104.09864) for (B, H, N, d), d even: pairs (i, i + d/2)
-    are turned.
+    """Rotary positions (Su et al., arXiv 2104.09864) of (B, H, N, d): each pair (i, i + d/2)
+    is turned.
+
+    base: of the wavelengths; start: position of the first token. Raises ValueError for an odd d.
     """
     tokens, size = x.shape[-2:]
     if size % 2:
@@ -223,14 +231,15 @@ def rotary(x: Tensor, *, base: float = 10_000.0, start: int = 0) -> Tensor:
 
 
 def grid_of(owner: str, tokens: int, size: tuple[int, int] | None) -> tuple[int, int]:
-    """(height, width) of a grid of that many tokens: size, or a square. Raises ValueError where it
-    does not fit.
+    """(height, width) of a grid of that many tokens: size, or a square.
+
+    owner: named by the error. Raises ValueError if the grid does not fit.
     """
     if size is None:
         side = math.isqrt(tokens)
         if side * side != tokens:
             raise ValueError(
-                f"{owner}: {tokens} tokens are no square grid; give size=(height, width)"
+                f"{owner}: {tokens} tokens do not form a square grid; give size=(height, width)"
             )
         return side, side
     if size[0] * size[1] != tokens:

@@ -1,4 +1,4 @@
-"""Combiner: full attention at less than quadratic cost, since far tokens are reached through
+"""Combiner: full attention at less than quadratic cost, because far tokens are reached through
 summaries of groups.
 
 Shapes: B batch, N tokens, D width, H heads, d = D / H, S segments of g tokens, e width of a value.
@@ -17,30 +17,31 @@ SPAN = 32  # tokens of a segment of the logsparse form, a power of two, at least
 
 
 class Combiner(Attention):
-    """Structured factorisation of attention, p(j|i) = p(group|i) p(j|group) for far j (Ren et al., arXiv 2107.05768).
+    """Structured factorisation of attention, p(j|i) = p(group|i) p(j|group) for far j (Ren et al.,
+    arXiv 2107.05768).
 
     Near tokens are attended to directly, each group of far ones through one key and one value, in
     one joint softmax:
 
         key of a group = max of its keys,  value = attend(max of its queries, its keys, its values)
-        fixed      near: the own segment;   groups: the other segments                        O(N (g + N/g) D)
-        axial      near: the own row of g;  groups: the columns, own row left out             O(N (g + N/g) D)
-        logsparse  near: the token itself;  groups: blocks of 1, 2, 4, ... tokens beside it   O(N log N D)
+        fixed      near: the segment of i;  groups: the other segments             O(N (g + N/g) D)
+        axial      near: the row of i;      groups: the columns without that row   O(N (g + N/g) D)
+        logsparse  near: i itself;          groups: 1, 2, 4, ... tokens next to i  O(N log N D)
 
-    Near tokens and groups never overlap and together are all tokens (with causal: all up to i), so
-    each row of p sums to 1 and no token is out of reach. Near tokens and summaries stand side by
-    side as the keys of fused calls over blocks, so scores are not held: memory is O(N D), and that
+    Near tokens and groups never overlap, and together they are all tokens (with causal: all up to
+    i), so that each row of p sums to 1 and no token is out of reach. Near tokens and summaries are
+    together the keys of fused calls over blocks, so scores are not held: memory is O(N D), and that
     of masks, which serve all heads, O(N (g + N/g)) or O(N log N).
 
-    width: D; heads: H; factorisation; causal: token i sees tokens up to i; segment: g. It is a
-    number and not the root of N, since padding a sequence would change its root, and with it the
-    result.
+    width: D; heads: H; factorisation; causal: token i sees tokens up to i; segment: g, a number and
+    not the root of N, because padding a sequence would change the root and with it the result.
 
-    Readings: pooling is by maximum (the published default). The two official versions are not the
-    same function (running maxima in one, running sums in the other); ours is the first. Published
-    bidirectional forms count the own segment twice; here the groups leave it out, so that one
+    Readings: pooling is by maximum (the published default). The two official versions are different
+    functions (running maxima in one, running sums in the other); ours is the first. Published
+    bidirectional forms count the segment of i twice; here the groups leave it out, so that one
     segment, or segments of one token, are exact attention. Of the published axial forms this is the
-    one with the row near and the columns as groups."""
+    one with near rows and columns as groups.
+    """
 
     crosses: ClassVar[bool] = False
     variants: ClassVar[tuple[dict, ...]] = (
@@ -98,7 +99,7 @@ class Combiner(Attention):
         return self.mix(query, key, unit, mask)
 
     def forms(self, x: Tensor) -> list[Form]:
-        """One call of PyTorch's operator over blocks, and one for the values of the groups."""
+        """PyTorch's operator: one call over blocks, and one for the values of the groups."""
         return [Form("PyTorch's fused operator, near tokens and summaries as keys of a block")]
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -112,7 +113,7 @@ class Combiner(Attention):
         H, N, e).
         """
         tokens = query.shape[2]
-        there = query.new_ones(1, tokens, dtype=torch.bool) if mask is None else mask
+        present = query.new_ones(1, tokens, dtype=torch.bool) if mask is None else mask
         if self.factorisation == "logsparse":
             more = (1 << (tokens - 1).bit_length()) - tokens
             function = _logsparse
@@ -121,8 +122,10 @@ class Combiner(Attention):
             function = _fixed if self.factorisation == "fixed" else _axial
         if more:
             query, key, value = (F.pad(part, (0, 0, 0, more)) for part in (query, key, value))
-            there = F.pad(there, (0, more))
-        return function(query, key, value, there[:, None], self.causal, self.segment)[:, :, :tokens]
+            present = F.pad(present, (0, more))
+        return function(query, key, value, present[:, None], self.causal, self.segment)[
+            :, :, :tokens
+        ]
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor) -> Tensor:
@@ -139,44 +142,39 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor) -> Tenso
     )
 
 
-def _largest(x: Tensor, there: Tensor) -> Tensor:
-    """Maximum over the tokens of each group (..., g, d) that are there (..., g), 0 where none
-    is.
-    """
-    top = x.masked_fill(~there[..., None], torch.finfo(x.dtype).min).amax(-2)
-    return top.masked_fill(~there.any(-1)[..., None], 0.0)
+def _largest(x: Tensor, present: Tensor) -> Tensor:
+    """Maximum over the present tokens (..., g) of each group (..., g, d); 0 for an empty group."""
+    top = x.masked_fill(~present[..., None], torch.finfo(x.dtype).min).amax(-2)
+    return top.masked_fill(~present.any(-1)[..., None], 0.0)
 
 
-def _summaries(query: Tensor, key: Tensor, value: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
-    """Key (B, H, S, d) and value (B, H, S, e) of each group (B, H, S, g, ·), which are 0 for a
-    group without tokens.
-    """
-    reader = _largest(query, there)[..., None, :]
-    return _largest(key, there), _attend(reader, key, value, there[:, :, :, None]).squeeze(3)
+def _summaries(query: Tensor, key: Tensor, value: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    """Key (B, H, S, d) and value (B, H, S, e) of each group (B, H, S, g, ·), 0 for an empty one."""
+    reader = _largest(query, present)[..., None, :]
+    return _largest(key, present), _attend(reader, key, value, present[:, :, :, None]).squeeze(3)
 
 
 def _fixed(
-    query: Tensor, key: Tensor, value: Tensor, there: Tensor, causal: bool, segment: int
+    query: Tensor, key: Tensor, value: Tensor, present: Tensor, causal: bool, segment: int
 ) -> Tensor:
-    known = there.unflatten(2, (-1, segment))
+    known = present.unflatten(2, (-1, segment))
     group_key, group_value = _summaries(
-        *(part.unflatten(2, (-1, segment)) for part in (query, key, value)), there=known
+        *(part.unflatten(2, (-1, segment)) for part in (query, key, value)), present=known
     )
     # Queries of several segments share one copy of the summaries, so that all copies together are
-    # as large as the keys.
+    # only as large as the keys.
     count = group_key.shape[2]
     block = segment * -(-count // segment)
     more = -query.shape[2] % block
     query, key, value = (
         F.pad(part, (0, 0, 0, more)).unflatten(2, (-1, block)) for part in (query, key, value)
     )
-    there = F.pad(there, (0, more)).unflatten(2, (-1, block))
+    present = F.pad(present, (0, more)).unflatten(2, (-1, block))
     at = torch.arange(query.shape[2] * block, device=query.device).view(-1, block)
-    own, group = at // segment, torch.arange(count, device=query.device)
-    near = (own[:, :, None] == own[:, None]) & there[:, :, :, None]
-    far = (group < own[..., None] if causal else group != own[..., None]) & known.any(-1)[
-        :, :, None, None
-    ]
+    segment_of, group = at // segment, torch.arange(count, device=query.device)
+    near = (segment_of[:, :, None] == segment_of[:, None]) & present[:, :, :, None]
+    far = group < segment_of[..., None] if causal else group != segment_of[..., None]
+    far = far & known.any(-1)[:, :, None, None]
     if causal:
         near = near & (at[:, :, None] >= at[:, None])
     copies = [part[:, :, None].expand(-1, -1, len(at), -1, -1) for part in (group_key, group_value)]
@@ -185,25 +183,24 @@ def _fixed(
 
 
 def _axial(
-    query: Tensor, key: Tensor, value: Tensor, there: Tensor, causal: bool, segment: int
+    query: Tensor, key: Tensor, value: Tensor, present: Tensor, causal: bool, segment: int
 ) -> Tensor:
     query, key, value = (
         part.unflatten(2, (-1, segment)) for part in (query, key, value)
     )  # (B, H, R, g, ·)
-    there = there.unflatten(2, (-1, segment))
+    present = present.unflatten(2, (-1, segment))
     rows = query.shape[2]
     others = torch.ones(rows, rows, dtype=torch.bool, device=query.device)
     others = others.tril(-1) if causal else ~others.tril().triu()
-    column = (
-        there.transpose(2, 3)[:, :, :, None] & others
-    )  # (B, 1, g, R, R): rows that a row's group in a column holds
+    # (B, 1, g, R, R): which rows are in the group that a row sees in a column
+    column = present.transpose(2, 3)[:, :, :, None] & others
     has = column.any(-1).transpose(2, 3)  # (B, 1, R, g)
-    reader = _elsewhere(query, there, causal).masked_fill(~has[..., None], 0.0)
-    group_key = _elsewhere(key, there, causal).masked_fill(~has[..., None], 0.0)
+    reader = _elsewhere(query, present, causal).masked_fill(~has[..., None], 0.0)
+    group_key = _elsewhere(key, present, causal).masked_fill(~has[..., None], 0.0)
     group_value = _attend(
         reader.transpose(2, 3), key.transpose(2, 3), value.transpose(2, 3), column
     ).transpose(2, 3)
-    near = there[:, :, :, None].expand(-1, -1, -1, segment, -1)
+    near = present[:, :, :, None].expand(-1, -1, -1, segment, -1)
     if causal:
         near = near & torch.ones(segment, segment, dtype=torch.bool, device=query.device).tril()
     allowed = torch.cat([near, has[:, :, :, None].expand_as(near)], -1)
@@ -212,13 +209,13 @@ def _axial(
     ).flatten(2, 3)
 
 
-def _elsewhere(x: Tensor, there: Tensor, causal: bool) -> Tensor:
-    """Maximum (B, H, R, g, d) over the rows before (causal) or over all rows but the own, column by
-    column.
+def _elsewhere(x: Tensor, present: Tensor, causal: bool) -> Tensor:
+    """Maximum (B, H, R, g, d) over the rows before each row (causal), or over all other rows,
+    column by column.
     """
     low = torch.finfo(x.dtype).min
-    # Rows last: cummax is many times quicker along memory than across it.
-    x = x.masked_fill(~there[..., None], low).permute(0, 1, 3, 4, 2).contiguous()
+    # Rows last: cummax is many times faster along memory than across it.
+    x = x.masked_fill(~present[..., None], low).permute(0, 1, 3, 4, 2).contiguous()
     top = F.pad(x[..., :-1].cummax(-1).values, (1, 0), value=low)
     if not causal:
         top = torch.maximum(
@@ -228,14 +225,17 @@ def _elsewhere(x: Tensor, there: Tensor, causal: bool) -> Tensor:
 
 
 def _logsparse(
-    query: Tensor, key: Tensor, value: Tensor, there: Tensor, causal: bool, _: int
+    query: Tensor, key: Tensor, value: Tensor, present: Tensor, causal: bool, _: int
 ) -> Tensor:
-    """One fused call over segments of c tokens: all blocks inside a segment with a mask, and, since
-    the tokens of a segment share their larger blocks, those once for all of them."""
+    """One fused call over segments of c tokens.
+
+    Its keys are all blocks inside a segment, under a mask, and the larger blocks next to it, which
+    its tokens share.
+    """
     size = min(query.shape[2], SPAN)
-    blocks = _blocks(query, key, there)
+    blocks = _blocks(query, key, present)
     query, key, value = (part.unflatten(2, (-1, size)) for part in (query, key, value))
-    known = there.unflatten(2, (-1, size))  # (B, 1, S, c)
+    known = present.unflatten(2, (-1, size))  # (B, 1, S, c)
     at, segment = (torch.arange(count, device=query.device) for count in (size, query.shape[2]))
     row = at[:, None]
     near = (at == row) | ((at == row ^ 1) & (at < row if causal else at >= 0))
@@ -243,44 +243,46 @@ def _logsparse(
     for level, (reader, group_key, has) in enumerate(blocks, 1):
         width = 1 << level
         if width < size:
-            own, other = row >> level, at[: size >> level]
+            block_of, block = row >> level, at[: size >> level]
             reader, group_key, has = (
                 part.unflatten(2, (-1, size >> level)) for part in (reader, group_key, has)
             )
             keys.append(group_key)
             values.append(
-                _attend(reader, key, value, (other[:, None] == at >> level) & known[:, :, :, None])
+                _attend(reader, key, value, (block[:, None] == at >> level) & known[:, :, :, None])
             )
             allowed.append(
-                (other == own ^ 1) & (other < own if causal else other >= 0) & has[:, :, :, None]
+                (block == block_of ^ 1)
+                & (block < block_of if causal else block >= 0)
+                & has[:, :, :, None]
             )
         else:
             all_keys, all_values = (
                 part.flatten(2, 3).unflatten(2, (-1, width)) for part in (key, value)
             )
             group_value = _attend(
-                reader[:, :, :, None], all_keys, all_values, there.unflatten(2, (-1, 1, width))
+                reader[:, :, :, None], all_keys, all_values, present.unflatten(2, (-1, 1, width))
             )
-            own = segment // (width // size)
-            has = has[:, :, own ^ 1] & (own % 2 == 1 if causal else own >= 0)
-            keys.append(group_key[:, :, own ^ 1, None])
-            values.append(group_value[:, :, own ^ 1])
+            block_of = segment // (width // size)
+            has = has[:, :, block_of ^ 1] & (block_of % 2 == 1 if causal else block_of >= 0)
+            keys.append(group_key[:, :, block_of ^ 1, None])
+            values.append(group_value[:, :, block_of ^ 1])
             allowed.append(has[..., None, None].expand(-1, -1, -1, size, -1))
     return _attend(query, torch.cat(keys, 3), torch.cat(values, 3), torch.cat(allowed, -1)).flatten(
         2, 3
     )
 
 
-def _blocks(query: Tensor, key: Tensor, there: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """For blocks of 2, 4, ... tokens up to half of all: largest query, largest key, whether a token
-    is there.
+def _blocks(query: Tensor, key: Tensor, present: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """For blocks of 2, 4, ... tokens up to half of all: largest query, largest key, and whether the
+    block has a token.
     """
     low = torch.finfo(query.dtype).min
-    query, key = (part.masked_fill(~there[..., None], low) for part in (query, key))
-    made = []
+    query, key = (part.masked_fill(~present[..., None], low) for part in (query, key))
+    blocks = []
     while query.shape[2] > 2:
         query, key = (part.unflatten(2, (-1, 2)).amax(3) for part in (query, key))
-        there = there.unflatten(2, (-1, 2)).any(3)
-        empty = ~there[..., None]
-        made.append((query.masked_fill(empty, 0.0), key.masked_fill(empty, 0.0), there))
-    return made
+        present = present.unflatten(2, (-1, 2)).any(3)
+        empty = ~present[..., None]
+        blocks.append((query.masked_fill(empty, 0.0), key.masked_fill(empty, 0.0), present))
+    return blocks

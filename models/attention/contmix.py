@@ -1,8 +1,9 @@
-"""ContMix: each cell of a grid makes its own convolution kernels from how it lies to regions of the
-whole image.
+"""ContMix: each cell of a grid makes its convolution kernels from its affinity to regions of the
+image.
 
 Shapes: B batch, N = Y X cells, D width, G heads, R x R regions, w and s windows, c = D / (2 G)
-width of a head."""
+width of a head.
+"""
 
 from typing import ClassVar
 
@@ -17,21 +18,23 @@ from .base import Attention, grid_of, join_heads, split_heads
 class ContMix(Attention):
     """Dynamic convolution with global context (OverLoCK, Lou and Yu, CVPR 2025, arXiv 2502.20087).
 
-        a_g[i, r] = q_g[i] . k_g[r] / sqrt(c), r over R x R regions of mean tokens kernels_g[i] = P
-        a_g[i] + relative bias, s^2 + w^2 numbers, P shared by the heads; a softmax over each window
-        out = W_o [first half of x, mixed by the small windows ; second half, by the large ones]
+        a_g[i, r] = q_g[i] . k_g[r] / sqrt(c)     r: R x R regions, each the mean of its tokens
+        kernels_g[i] = P a_g[i] + relative bias   s^2 + w^2 numbers, a softmax over each window; the
+                                                  heads share P
+        out = W_o [first half of x, mixed by small windows ; second half, mixed by large ones]
 
     Cost: O(N (w^2 + s^2) (D + G R^2)), linear in cells; neighbourhoods are never unfolded
     (kernels/neighbourhood/__init__.py).
 
     width: D, a multiple of 2 G; heads: G; window: w, odd; small: s, odd; regions: R. At the border
-    a window is shifted inside the image; where the image is smaller than the window, what lies
-    outside is no member.
+    a window is shifted into the image; if the image is smaller than the window, the window has only
+    the cells inside.
 
     Departures: the paper's block around it (dilated re-parameterised convolution, squeeze and
     excitation, gate) is not part of the mechanism; queries and regions have a layer norm where the
-    paper has a batch norm, which would see masked cells and other images. Published inputs smaller
-    than the window are enlarged and pooled back, not here."""
+    paper has a batch norm, which would see masked cells and other images. The published code
+    enlarges images smaller than the window and pools the result back, which is not done here.
+    """
 
     crosses: ClassVar[bool] = False
     extras: ClassVar[tuple[str, ...]] = ("size",)
@@ -50,7 +53,8 @@ class ContMix(Attention):
             )
         if window < 1 or window % 2 == 0 or small < 1 or small % 2 == 0 or regions < 1:
             raise ValueError(
-                f"ContMix: windows must be odd and regions positive, got {window}, {small}, {regions}"
+                "ContMix: windows must be odd and regions positive, "
+                f"got {window}, {small}, {regions}"
             )
         self.windows = (small, window)
         self.regions = regions
@@ -76,8 +80,9 @@ class ContMix(Attention):
         """x: (B, N, D), size: (Y, X), by default a square; mask: bool (B, N), True = a cell -> (B,
         N, D).
 
-        A cell whose windows hold nothing receives 0 before the last layer. Raises ValueError if
-        shapes do not fit."""
+        A cell with empty windows receives 0 before the last layer. Raises ValueError if shapes do
+        not fit.
+        """
         self.check(x, context, mask)
         halves = [split_heads(half, self.heads) for half in x.chunk(2, -1)]
         return self.out(
@@ -92,7 +97,7 @@ class ContMix(Attention):
         mask: Tensor | None = None,
         size: tuple[int, int] | None = None,
     ) -> Tensor:
-        """The kernels as matrices (B, 2 G, N, N): small windows of each head, then large ones."""
+        """The kernels as matrices (B, 2 G, N, N): small windows of all heads, then large ones."""
         self.check(x, context, mask)
         unit = torch.eye(x.shape[1], dtype=x.dtype, device=x.device).expand(
             x.shape[0], self.heads, -1, -1
@@ -103,9 +108,11 @@ class ContMix(Attention):
         self, x: Tensor, values: list[Tensor], mask: Tensor | None, size: tuple[int, int] | None
     ) -> list[Tensor]:
         size = grid_of("ContMix", x.shape[1], size)
-        made = self.kernels(self._affinity(x, mask, size)).split([w * w for w in self.windows], -1)
+        kernel_logits = self.kernels(self._affinity(x, mask, size)).split(
+            [w * w for w in self.windows], -1
+        )
         mixed = []
-        for logits, bias, value, window in zip(made, self.biases, values, self.windows):
+        for logits, bias, value, window in zip(kernel_logits, self.biases, values, self.windows):
             border: Border = "clamp" if min(size) >= window else "mask"
             place = relative_index(size, window, border, device=x.device)
             logits = (logits + bias[:, place]).to(value.dtype)
@@ -115,9 +122,7 @@ class ContMix(Attention):
         return mixed
 
     def _affinity(self, x: Tensor, mask: Tensor | None, size: tuple[int, int]) -> Tensor:
-        """(B, G, N, R^2): how each cell lies to the mean of each region; regions without cells
-        count as 0.
-        """
+        """(B, G, N, R^2): affinity of each cell to the mean of each region, 0 for an empty one."""
         share = (
             _bins(size[0], self.regions, x)[:, None, :, None]
             * _bins(size[1], self.regions, x)[None, :, None, :]
@@ -135,7 +140,7 @@ class ContMix(Attention):
         return split_heads(query * scale, self.heads) @ split_heads(key, self.heads).transpose(2, 3)
 
     def forms(self, x: Tensor) -> list[Form]:
-        """Of the sum over the windows."""
+        """Forms of the sum over the windows."""
         return forms(x)
 
 

@@ -20,12 +20,13 @@ class CoordinateAttention(Attention):
         z = hardswish(norm(W_1 [h ; w])),  rows = sigmoid(W_h z[:Y]),  columns = sigmoid(W_w z[Y:])
 
     Cost: O(N D + (Y + X) D R) time, one pass for both means and one for the product. There are no
-    weights between cells: what a cell says reaches its row and its column only.
+    weights between cells: a cell reaches only its row and its column.
 
-    width: D; reduction: R = max(8, D / reduction); inner: R itself, in its place; norm: "batch" as
-    published, over the lines of the whole batch in training, or "layer", which treats each line by
-    itself. mask: cells that are not there are left out of the means; a line without cells counts as
-    0, in the statistics of a batch norm, too."""
+    width: D; reduction: R = max(8, D / reduction); inner: R itself instead; norm: "batch" as
+    published, over the lines of the entire batch in training, or "layer", which treats each line
+    separately. Masked cells are left out of the means; a line without cells counts as 0, in the
+    statistics of a batch norm, too.
+    """
 
     crosses: ClassVar[bool] = False
     extras: ClassVar[tuple[str, ...]] = ("size",)
@@ -84,7 +85,7 @@ class CoordinateAttention(Attention):
 
 
 def _mean(grid: Tensor, mask: Tensor | None, axis: int, height: int, width: int) -> Tensor:
-    """Mean of (B, Y, X, D) along one side over the cells that are there, 0 where there are none."""
+    """Mean of (B, Y, X, D) over the present cells along one axis, 0 for a line without cells."""
     if mask is None:
         return grid.mean(axis)
     counts = mask.view(-1, height, width, 1)

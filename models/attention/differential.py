@@ -1,7 +1,8 @@
 """Grouped differential attention: softmax attention minus a shared map of noise.
 
 Shapes: B batch, N tokens, M tokens of the context, D width, S signal heads, R noise heads, G = S /
-R, K heads of keys and values, d width of queries and keys, 2 d width of values."""
+R, K heads of keys and values, d width of queries and keys, 2 d width of values.
+"""
 
 import math
 from typing import ClassVar, Literal
@@ -14,8 +15,8 @@ from ...kernels.forms import Form, triton_refused
 from .base import (
     Attention,
     attend,
-    both,
     causal_mask,
+    joint_mask,
     masked_softmax,
     rotary,
     split_heads,
@@ -39,17 +40,18 @@ class GroupedDifferentialAttention(Attention):
     norm and scale.
 
     width: D; heads: S, the signal heads; noise_heads: R, must divide S, by default S/4, else S/3,
-    S/5, S/2, S; head_width: d, by default D / (2 S), a whole number; kv_heads: K, must divide R (or
-    be a multiple of R that divides S), by default R: the signal heads of a group share keys and
-    values with their noise head. With K > R a noise map meets K / R different values, so that it is
-    computed K / R times. depth: place of the layer, from 0; norm: False leaves out both RMSNorm and
-    (1 - lambda_init); fixed_lambda: a number instead of the learned lambda; positions, causal,
+    S/5, S/2, S; head_width: d, by default D / (2 S), an integer; kv_heads: K, must divide R (or be
+    a multiple of R that divides S), by default R: the signal heads of a group share keys and values
+    with their noise head. With K > R a noise map is applied to K / R different values, so that it
+    is computed K / R times. depth: index of the layer, from 0; norm: False leaves out both RMSNorm
+    and (1 - lambda_init); fixed_lambda: a number instead of the learned lambda; positions, causal,
     dropout: as in softmax attention.
 
-    A mask (B, H, N, M) is one a signal head; its noise head follows it, so noise maps are computed
-    S times then. Departures: the vectors are exponentiated in float32; projections have a bias.
-    Reading: no code of the paper is public; groups of consecutive heads and keys of their own for
-    signal and noise follow the public Motif ports."""
+    A mask (B, S, N, M) has one map per signal head; the noise head follows it, so that noise maps
+    are computed S times. Departures: the vectors are exponentiated in float32; projections have a
+    bias. Reading: no code of the paper is public; groups of consecutive heads, and separate keys
+    for signal and noise, follow the public Motif ports.
+    """
 
     masks: ClassVar[tuple[str, ...]] = ("keys", "pairs", "heads")
     variants: ClassVar[tuple[dict, ...]] = (
@@ -74,7 +76,7 @@ class GroupedDifferentialAttention(Attention):
         causal: bool = False,
         dropout: float = 0.0,
     ) -> None:
-        # Without a width of their own the heads' values, two halves each, make up the width.
+        # By default the values of all heads, two halves each, make up the width.
         super().__init__(width, 1)
         self.heads = heads
         if noise_heads is None:
@@ -111,10 +113,10 @@ class GroupedDifferentialAttention(Attention):
         return (q1 * k1).sum().exp() - (q2 * k2).sum().exp() + self.lambda_init
 
     def project(self, x: Tensor, source: Tensor, maps: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (B, S + R', N, d), keys and values (B, P, M, ·) whose P heads serve (S + R') / P
-        queries each.
+        """Queries (B, S + R', N, d), keys and values (B, P, M, ·), each of whose P heads serves
+        (S + R') / P queries.
 
-        maps: R', how many noise maps are computed, a multiple of R and of K that divides S.
+        maps: R', the number of noise maps, a multiple of R and of K that divides S.
         """
         heads, groups, size = self.heads, self.kv_heads, self.head_width
         query = split_heads(self.query(x), heads + self.noise_heads)
@@ -127,9 +129,9 @@ class GroupedDifferentialAttention(Attention):
         if maps != self.noise_heads:
             noise = query[:, heads:].repeat_interleave(maps // self.noise_heads, 1)
             query = torch.cat([query[:, :heads], noise], 1)
-        # Each head of keys serves maps / K queries: a noise key all of its queries, a signal key is
-        # there S / maps times. So one call has S + R' heads of queries, and each key has the same
-        # number of them.
+        # Each head of keys serves maps / K queries: a noise key serves all of its queries, a signal
+        # key is repeated S / maps times. So one call has S + R' heads of queries, and each key has
+        # the same number of them.
         times = heads // maps
         key = torch.cat([_repeated(key, times), _repeated(noise_key, groups // self.noise_keys)], 1)
         return query, key, torch.cat([_repeated(value, times), value], 1)
@@ -156,15 +158,16 @@ class GroupedDifferentialAttention(Attention):
     def weights(
         self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
     ) -> Tensor:
-        """A_i - lambda B_{i // G}, (B, S, N, M), before the norm: rows sum to 1 - lambda, or 0
-        without any key.
+        """A_i - lambda B_{i // G}, (B, S, N, M), before the norm.
+
+        Rows sum to 1 - lambda, or to 0 if there is no key.
         """
         source = self.check(x, context, mask)
         query, key, _ = self.project(x, source, self._maps(mask))
         key = _repeated(key, query.shape[1] // key.shape[1])
         allowed = self._spread(mask)
         if self.causal:
-            allowed = both(allowed, causal_mask(query.shape[2], key.shape[2], x.device))
+            allowed = joint_mask(allowed, causal_mask(query.shape[2], key.shape[2], x.device))
         maps = masked_softmax(query @ key.transpose(2, 3) / self.head_width**0.5, allowed)
         signal, noise = maps[:, : self.heads], maps[:, self.heads :]
         return signal - self.noise_weight().to(maps.dtype) * _repeated(
@@ -183,7 +186,7 @@ class GroupedDifferentialAttention(Attention):
         )
 
     def forms(self, x: Tensor) -> list[Form]:
-        """Forms of the last operator; the attention itself is PyTorch's."""
+        """Forms of the last operator; the attention itself is PyTorch's operator."""
         refused = triton_refused(x) or ("float64" if x.dtype == torch.float64 else "")
         return [
             Form("PyTorch's fused attention, then differential_combine in Triton", refused),
@@ -204,7 +207,8 @@ def _check(width: int, heads: int, noise: int, groups: int, size: int, positions
         raise ValueError(f"{name}: noise_heads {noise} must divide heads {heads}")
     if groups < 1 or heads % groups or (groups % noise and noise % groups):
         raise ValueError(
-            f"{name}: kv_heads {groups} must divide noise_heads {noise}, or be its multiple in {heads}"
+            f"{name}: kv_heads {groups} must divide noise_heads {noise} or be a multiple of "
+            f"it that divides heads {heads}"
         )
     if size < 1:
         raise ValueError(
@@ -220,13 +224,13 @@ def _check(width: int, heads: int, noise: int, groups: int, size: int, positions
 def grow(
     attention: GroupedDifferentialAttention, factor: int, *, spread: float = 0.0
 ) -> GroupedDifferentialAttention:
-    """A layer with `factor` times the signal heads and the same function, to train on (group
-    growth, arXiv 2510.06949).
+    """The same function with `factor` times the signal heads, for continued training (group growth,
+    arXiv 2510.06949).
 
     Signal heads are copied, each copy with 1 / factor of its columns of the last layer; noise
-    heads, keys and values stay. Copies that are equal get equal gradients and never part: spread >
-    0 adds normal noise of that share of the weights' own deviation to the queries of all copies but
-    the first, at the price of an exact start.
+    heads, keys and values stay. Equal copies receive equal gradients and stay equal. spread > 0
+    adds normal noise to the queries of all copies but the first, with that share of the weights'
+    standard deviation; the start is then no longer exact.
 
     Raises ValueError for a factor below 1.
     """

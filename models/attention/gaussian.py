@@ -1,8 +1,9 @@
-"""Gaussian adaptive attention: elements are weighted by how they lie in their own distribution,
-without any query.
+"""Gaussian adaptive attention: elements are weighted by their place in their own distribution,
+without a query.
 
 Shapes: B batch, N tokens, D width, H heads, K Gaussians of a head, L elements of a chunk (along
-tokens or features)."""
+tokens or features).
+"""
 
 from typing import ClassVar, Literal
 
@@ -16,23 +17,25 @@ class GaussianAdaptiveAttention(Attention):
     """out = x * w with w a softmax of Gaussian log-densities of standardised elements (GAAM, arXiv
     2401.11143).
 
-        z = (x - mean) / sqrt(var + eps) along the axis;  log g_k = -((z - o_k / sqrt(var + eps)) / c_k)^2 / 2 - log c_k
+        z = (x - mean) / sqrt(var + eps) along the axis
+        log g_k = -((z - o_k / sqrt(var + eps)) / c_k)^2 / 2 - log c_k
         product: w = softmax(sum_k log g_k);   mixture: w = softmax(logsumexp_k log g_k)
 
-    Cost: O(N D K). There are no weights between tokens: a token reaches the others through mean,
-    variance and the sum of the softmax alone.
+    Cost: O(N D K). There are no weights between tokens: a token reaches the others only through
+    mean, variance and the sum of the softmax.
 
-    width: D; heads: H, which share out the features, each with Gaussians of its own (offsets o from
-    0, deviations c = exp of a normal draw); gaussians: K; axis: "tokens", each feature is weighted
-    along the sequence, or "features", each token along the features of a head; mode: "product" is
-    the published code, whose product of K Gaussians is exactly one Gaussian, whatever K; "mixture"
-    (default) sums them, as the paper's text has it. gain: out is multiplied by the number of
-    elements of the chunk, so that uniform weights leave x as it is; the published layer shrinks x
-    by that number and adds it to x (`gain=False` for that).
+    width: D; heads: H, which divide the features, each with its own Gaussians (offsets o start at
+    0, deviations c at exp of a normal draw); gaussians: K; axis: "tokens" weights each feature
+    along the sequence, "features" each token along the features of a head; mode: "product" is the
+    published code, whose product of K Gaussians is exactly one Gaussian, whatever K; "mixture"
+    (default) sums them, as the paper's text says. gain: out is multiplied by the number of elements
+    of the chunk, so that uniform weights leave x as it is; the published layer divides x by that
+    number and adds it to x (`gain=False` for that).
 
     Readings: the variance is the unbiased one, as published; in a chunk of a single element, where
     it would be 0/0, z is 0 and the weight 1. Masked tokens enter neither mean nor variance nor the
-    sum. eps is inside the root."""
+    sum. eps is inside the root.
+    """
 
     crosses: ClassVar[bool] = False
     variants: ClassVar[tuple[dict, ...]] = (
@@ -61,8 +64,8 @@ class GaussianAdaptiveAttention(Attention):
             )
         if axis not in ("tokens", "features") or mode not in ("mixture", "product"):
             raise ValueError(
-                "GaussianAdaptiveAttention: axis is 'tokens' or 'features', mode 'mixture' or 'product', "
-                f"got {axis!r} and {mode!r}"
+                "GaussianAdaptiveAttention: axis is 'tokens' or 'features', mode 'mixture' or "
+                f"'product', got {axis!r} and {mode!r}"
             )
         self.along_tokens = axis == "tokens"
         self.product = mode == "product"
@@ -72,29 +75,30 @@ class GaussianAdaptiveAttention(Attention):
         self.log_scale = nn.Parameter(torch.randn(heads, gaussians))
 
     def importance(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
-        """The importance factors: weights (B, N, D), which sum to 1 along the axis; 0 where a token
-        is masked.
+        """The importance factors: weights (B, N, D) that sum to 1 along the axis, 0 for masked
+        tokens.
 
-        The paper's equation 9 averages them over the batch or the layers to say which features a
-        model uses."""
+        The paper's equation 9 averages them over the batch or the layers to tell which features a
+        model uses.
+        """
         self.check(x, None, mask)
         kind = torch.promote_types(x.dtype, torch.float32)
         parts = x.to(kind).unflatten(-1, (self.heads, -1))  # (B, N, H, D / H)
         axis = 1 if self.along_tokens else 3
-        there = None if mask is None else mask[:, :, None, None]
-        mean, deviation = self._moments(parts, axis, there)
+        present = None if mask is None else mask[:, :, None, None]
+        mean, deviation = self._moments(parts, axis, present)
         z = (parts - mean) / deviation
         logits = self._one_gaussian(z, deviation) if self.product else self._densities(z, deviation)
-        if there is not None:
-            logits = logits.masked_fill(~there, torch.finfo(kind).min)
+        if present is not None:
+            logits = logits.masked_fill(~present, torch.finfo(kind).min)
         weights = logits.softmax(axis)
-        if there is not None:
-            weights = weights * there
+        if present is not None:
+            weights = weights * present
         return weights.flatten(2).to(x.dtype)
 
     def _one_gaussian(self, z: Tensor, deviation: Tensor) -> Tensor:
-        """Logarithm of the product of the K densities, up to what is the same for a whole chunk:
-        one parabola.
+        """Logarithm of the product of the K densities, up to a constant of the chunk: one
+        parabola.
         """
         shape = (1, 1, self.heads, 1)
         precision = (-2 * self.log_scale.to(z.dtype)).exp()
@@ -110,18 +114,16 @@ class GaussianAdaptiveAttention(Attention):
         ) / scale.exp()
         return (-0.5 * away.square() - scale).logsumexp(-1)
 
-    def _moments(self, parts: Tensor, axis: int, there: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Mean and deviation along the axis; where they do not vary (a single element) the
-        deviation is 1.
-        """
-        if there is None or axis == 3:
+    def _moments(self, parts: Tensor, axis: int, present: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation along the axis; the deviation of a single element is 1."""
+        if present is None or axis == 3:
             count = parts.new_full((), parts.shape[axis])
             mean = parts.mean(axis, keepdim=True)
             squares = (parts - mean).square()
         else:
-            count = there.sum(axis, keepdim=True).to(parts.dtype)
-            mean = parts.masked_fill(~there, 0.0).sum(axis, keepdim=True) / count.clamp_min(1.0)
-            squares = (parts - mean).square().masked_fill(~there, 0.0)
+            count = present.sum(axis, keepdim=True).to(parts.dtype)
+            mean = parts.masked_fill(~present, 0.0).sum(axis, keepdim=True) / count.clamp_min(1.0)
+            squares = (parts - mean).square().masked_fill(~present, 0.0)
         variance = squares.sum(axis, keepdim=True) / (count - 1.0).clamp_min(1.0)
         return mean, torch.where(count > 1.0, variance + self.eps, torch.ones_like(variance)).sqrt()
 

@@ -1,7 +1,8 @@
 """MoH: every token chooses which of its attention heads are on.
 
 Shapes: B batch, N tokens, M tokens of the context, D width, H heads, s of them shared, E = H - s
-routed, k active."""
+routed, k active.
+"""
 
 from typing import ClassVar, Literal
 
@@ -13,12 +14,14 @@ from ...kernels.gathered_heads import gathered_heads
 from .base import attend, join_heads, spread_mask
 from .softmax import SoftmaxAttention
 
-SAVED = 100_000  # scores that a head has to save before a call of its own pays on a CPU (benchmarks/moh.py)
-CAUSAL = 1_000_000  # scores of a head from which on gathering pays in causal attention, with up to 40 % of heads on
+# By benchmarks/moh.py, on a CPU: how many scores a head has to save before a separate call pays,
+# and from how many on gathering pays in causal attention, with up to 40 % of heads on.
+SAVED = 100_000
+CAUSAL = 1_000_000
 
 
 class MixtureOfHeads(SoftmaxAttention):
-    """Mixture-of-head attention: s shared heads, and the k of E routed ones that a token chooses
+    """Mixture-of-head attention: s shared heads, and k of E routed heads chosen by each token
     (arXiv 2410.11842).
 
         p = softmax(W_r x),  routed gate = k p / (sum of p over the chosen) where chosen, else 0
@@ -26,8 +29,8 @@ class MixtureOfHeads(SoftmaxAttention):
         out = W_o [b_0 shared gate_h head_h, b_1 routed gate_h head_h]
 
     Cost: (s + k) / H of softmax attention's O(N M D) between tokens: heads that are off are not
-    computed where that pays (`explain`); published code computes all of them and multiplies by 0.
-    Projections stay whole.
+    computed where that pays (`explain`); the published code computes them and multiplies by 0.
+    Projections are always computed for all heads.
 
     width: D; heads: H; shared: s, by default H / 4; active: k, by default so that three quarters of
     the heads are on; router: "linear" as above, or "query-norm" (the paper's for LLaMA3): without
@@ -39,7 +42,8 @@ class MixtureOfHeads(SoftmaxAttention):
 
     Readings: no gradient reaches heads that are off, in either form. Padding, known from a mask of
     keys without a context, does not count in the balance. The published balance list is global to
-    the process; here each layer has its own."""
+    the process; here each layer has its own.
+    """
 
     variants: ClassVar[tuple[dict, ...]] = (
         {"shared": 2, "active": 1},
@@ -106,8 +110,9 @@ class MixtureOfHeads(SoftmaxAttention):
         in the constructor.
 
         Routers start at 0, so that with all heads on the function is the same. Raises ValueError if
-        they do not fit."""
-        made = cls(
+        the options do not fit.
+        """
+        mixture = cls(
             attention.width,
             heads=attention.heads,
             kv_heads=attention.kv_heads,
@@ -116,14 +121,14 @@ class MixtureOfHeads(SoftmaxAttention):
             dropout=attention.dropout,
             **options,
         ).to(attention.out.weight)
-        made.load_state_dict(attention.state_dict(), strict=False)
-        for router in (made.route, made.share, made.between):
+        mixture.load_state_dict(attention.state_dict(), strict=False)
+        for router in (mixture.route, mixture.share, mixture.between):
             if router is not None:
                 nn.init.zeros_(router.weight)
-        return made.train(attention.training)
+        return mixture.train(attention.training)
 
     def gates(self, x: Tensor, query: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Gates (B, H, N), 0 where a head is off; bool (B, H, N), which are on; the router's p (B,
+        """Gates (B, H, N), 0 where a head is off; which are on, bool (B, H, N); the router's p (B,
         E, N).
         """
         on = torch.ones(query.shape[:3], dtype=torch.bool, device=x.device)
@@ -144,9 +149,11 @@ class MixtureOfHeads(SoftmaxAttention):
         if self.route is None:
             routed = chosen.to(p.dtype) + (p - p.detach()) * chosen
         else:
-            kept = p * chosen
+            selected = p * chosen
             routed = (
-                self.active * kept / kept.sum(1, keepdim=True).clamp_min(torch.finfo(p.dtype).eps)
+                self.active
+                * selected
+                / selected.sum(1, keepdim=True).clamp_min(torch.finfo(p.dtype).eps)
             )
         on = torch.cat([on[:, : self.shared], chosen], 1)
         gate = torch.cat([gate[:, : self.shared], routed.to(x.dtype)], 1)
@@ -182,9 +189,7 @@ class MixtureOfHeads(SoftmaxAttention):
         return self.out(join_heads(mixed))
 
     def _refused(self, x: Tensor, keys: int, mask: Tensor | None) -> str:
-        """Why heads that are off are computed nevertheless, x (..., N, ·); "" where they are
-        not.
-        """
+        """Why heads that are off are computed for x (..., N, ·) all the same; "" if not."""
         if self.compute != "auto":
             return "compute is 'dense'" if self.compute == "dense" else ""
         if self.dropout and self.training:
@@ -198,14 +203,20 @@ class MixtureOfHeads(SoftmaxAttention):
         return self._too_little(x.shape[-2], keys, mask)
 
     def _too_little(self, tokens: int, keys: int, mask: Tensor | None) -> str:
-        """Why leaving out heads does not pay on a CPU, by benchmarks/moh.py; "" where it does."""
+        """Why leaving out heads does not pay on a CPU, by benchmarks/moh.py; "" if it does."""
         share = (self.shared + self.active) / self.heads
         if mask is not None and mask.ndim == 3:
             return "a mask of pairs would be gathered again for each head"
         if tokens * keys * (1 - share) < SAVED:
-            return f"{tokens} tokens, {keys} keys and {share:.0%} of the heads on save too little for a call a head"
+            return (
+                f"{tokens} tokens, {keys} keys and {share:.0%} of the heads on save too little for "
+                "a call per head"
+            )
         if self.causal and (share > 0.4 or tokens * keys < CAUSAL):
-            return "causal, gathered rows need masks, all rows do not: pays for long sequences, up to 40 % of heads on"
+            return (
+                "causal, gathered rows need masks, all rows do not: pays for long sequences, up to "
+                "40 % of heads on"
+            )
         return ""
 
     def _imbalance(self, p: Tensor, chosen: Tensor, counted: Tensor | None) -> Tensor:
@@ -218,7 +229,7 @@ class MixtureOfHeads(SoftmaxAttention):
         return self.routed**2 * (means[0] * means[1]).mean()
 
     def packed(self, *_: object, **__: object) -> Tensor:
-        """Not for a mixture of heads; raises ValueError."""
+        """Not supported by a mixture of heads: raises ValueError."""
         raise ValueError(
             "MixtureOfHeads: packed sequences are not supported; pad them and give a mask"
         )
@@ -231,7 +242,7 @@ class MixtureOfHeads(SoftmaxAttention):
         return super().weights(x, context, mask=mask) * self.gates(x, query)[0][..., None]
 
     def forms(self, x: Tensor) -> list[Form]:
-        """Of the attention, for x as its own context."""
+        """Forms of the attention, for x as its own context."""
         refused = self._refused(x, x.shape[1], None)
         dense = "compute is 'gathered'" if self.compute == "gathered" else ""
         return [

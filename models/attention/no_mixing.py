@@ -15,10 +15,11 @@ class NoMixing(Attention):
     """out = W_d (silu(W_g x) * W_u x): the "MLP" row of Deconstructing Attention (arXiv 2510.11602,
     table 1).
 
-    Cost: O(N D F). What a model reaches without any exchange between tokens, or with fewer layers
-    of it in a plan such as ("no-mixing", "softmax"). width: D; hidden: F, by default 4 D / 3, which
-    gives softmax attention's number of weights up to rounding (the paper matches them, without a
-    figure). A mask is checked and has nothing to hide."""
+    Cost: O(N D F). It shows what a model reaches without any exchange between tokens, or with fewer
+    layers of it in a plan such as ("no-mixing", "softmax"). width: D; hidden: F, by default
+    4 D / 3, which gives the number of weights of softmax attention up to rounding (the paper
+    matches them, but gives no number). A mask is checked and has no effect.
+    """
 
     crosses: ClassVar[bool] = False
     variants: ClassVar[tuple[dict, ...]] = ({"hidden": 5},)

@@ -1,8 +1,9 @@
-"""Query-free attention: how much a token counts is its own doing, whoever asks.
+"""Query-free attention: the weight of a token depends on that token alone, not on a query.
 
 Shapes: B batch, N tokens, M tokens of the context, D width, H heads, d = D / H.
 
-    s_j = sum_d silu(W_q c_j)_d (W_k c_j)_d / sqrt(d);   out_i = sum_j softmax_j(s_j) v_j over the j that i may see
+    s_j = sum_d silu(W_q c_j)_d (W_k c_j)_d / sqrt(d)
+    out_i = sum_j softmax_j(s_j) v_j over the j that i may see
 """
 
 from typing import ClassVar
@@ -12,21 +13,30 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.forms import Form, triton_refused
+from ...kernels.precision import compute_type
 from ...kernels.softmax_pool import softmax_pool
-from ...kernels.softmax_pool.cpu import compute_type
-from .base import Attention, both, causal_mask, join_heads, masked_softmax, split_heads, spread_mask
+from .base import (
+    Attention,
+    causal_mask,
+    join_heads,
+    joint_mask,
+    masked_softmax,
+    split_heads,
+    spread_mask,
+)
 
-CHUNK = 128  # tokens whose weights among each other exist at a time
+CHUNK = 128  # tokens; only weights within a chunk are held at a time
 
 
 class QueryFreeAttention(Attention):
     """Scores of keys alone: the "Non-approximate" row of Deconstructing Attention (arXiv
     2510.11602, table 1).
 
-    Cost: O(M D^2), memory O(M D): one softmax over all tokens, or when causal a running one over
-    chunks. width: D; heads: H; causal: token i sees tokens up to i (the paper's form). Without it,
-    ours, every token receives the same mean, and x gives only its number of tokens when there is a
-    context."""
+    Cost: O(M D^2), memory O(M D): one softmax over all tokens, or if causal a running softmax over
+    chunks. width: D; heads: H; causal: token i sees tokens up to i (the paper's form). In the other
+    form, ours, every token receives the same mean; with a context, only the number of tokens of x
+    matters.
+    """
 
     variants: ClassVar[tuple[dict, ...]] = ({"causal": True},)
 
@@ -50,8 +60,9 @@ class QueryFreeAttention(Attention):
         """x: (B, N, D), context: (B, M, D), by default x; mask: bool (B, M), True = may be attended
         to -> (B, N, D).
 
-        A token without anything to attend to receives 0 before the last layer. Raises ValueError if
-        mask or widths do not fit."""
+        A token that may attend to nothing receives 0 before the last layer. Raises ValueError if
+        mask or widths do not fit.
+        """
         source = self.check(x, context, mask)
         value = split_heads(self.value(source), self.heads)
         scores = self.scores(source).to(value.dtype)
@@ -64,7 +75,7 @@ class QueryFreeAttention(Attention):
             return self.out(pooled.view(x.shape[0], 1, self.width)).expand(-1, tokens, -1)
         mixed = prefix_pool(scores, value, mask)
         if tokens != keys:
-            # The last token stands at the last key; one that stands before the first sees nothing.
+            # The last token is at the last key; a token before the first key sees nothing.
             place = torch.arange(keys - tokens, keys, device=x.device)
             mixed = mixed[:, :, place.clamp_min(0)] * (place >= 0)[:, None]
         return self.out(join_heads(mixed))
@@ -77,7 +88,7 @@ class QueryFreeAttention(Attention):
         scores = self.scores(source)[:, :, None].expand(-1, -1, x.shape[1], -1)
         allowed = spread_mask(mask)
         if self.causal:
-            allowed = both(allowed, causal_mask(x.shape[1], source.shape[1], x.device))
+            allowed = joint_mask(allowed, causal_mask(x.shape[1], source.shape[1], x.device))
         return masked_softmax(scores, allowed)
 
     def forms(self, x: Tensor) -> list[Form]:
@@ -93,35 +104,36 @@ def prefix_pool(scores: Tensor, values: Tensor, mask: Tensor | None = None) -> T
     """Mean of values (B, H, N, d) up to each token, weighted by the softmax of scores (B, H, N);
     mask bool (B, N).
 
-    A chunk sees itself token by token and everything before it as one more key: the mean so far,
-    with the logarithm of the sum of its exponentials as its score. So no exponential is of a
-    positive number, whatever the scores are."""
+    A chunk sees its own tokens, and everything before it as one more key: the mean so far, whose
+    score is the logarithm of the sum of its exponentials. So no exponent is positive, whatever the
+    scores are.
+    """
     kind = compute_type(values)
     lowest = torch.finfo(kind).min / 2
     scores = scores.to(kind)
-    seen = (
+    present = (
         torch.ones_like(scores, dtype=torch.bool)
         if mask is None
         else mask[:, None].expand_as(scores)
     )
-    scores = scores.masked_fill(~seen, lowest)
+    scores = scores.masked_fill(~present, lowest)
     mean = values.new_zeros((*values.shape[:2], 1, values.shape[-1]), dtype=kind)
     logsum = scores.new_full((*scores.shape[:2], 1), lowest)
     rows = []
-    for s, v, there in zip(
-        scores.split(CHUNK, 2), values.to(kind).split(CHUNK, 2), seen.split(CHUNK, 2)
+    for s, v, chunk_present in zip(
+        scores.split(CHUNK, 2), values.to(kind).split(CHUNK, 2), present.split(CHUNK, 2)
     ):
-        allowed = there[:, :, None] & causal_mask(s.shape[2], s.shape[2], s.device)
-        each = torch.cat(
+        allowed = chunk_present[:, :, None] & causal_mask(s.shape[2], s.shape[2], s.device)
+        logits = torch.cat(
             [
                 logsum[..., None].expand(-1, -1, s.shape[2], -1),
                 s[:, :, None].expand(-1, -1, s.shape[2], -1),
             ],
             -1,
         )
-        each = each.masked_fill(F.pad(~allowed, (1, 0)), lowest)
-        weight = each.softmax(-1)
+        logits = logits.masked_fill(F.pad(~allowed, (1, 0)), lowest)
+        weight = logits.softmax(-1)
         row = weight[..., :1] * mean + (weight[..., 1:] * allowed) @ v
         rows.append(row)
-        mean, logsum = row[:, :, -1:], each[:, :, -1].logsumexp(-1, keepdim=True)
+        mean, logsum = row[:, :, -1:], logits[:, :, -1].logsumexp(-1, keepdim=True)
     return torch.cat(rows, 2).to(values.dtype)

@@ -1,8 +1,9 @@
-"""Few queries: learned queries that pool a bag of any length, and tokens that exchange what they
-know through them.
+"""Few queries: learned queries that pool a bag of any length, and tokens that exchange information
+through them.
 
 Shapes: B batch, N tokens, M rows of the bag (tokens of the context), D width, H heads, d = D / H, Q
-learned queries."""
+learned queries.
+"""
 
 from typing import ClassVar
 
@@ -17,21 +18,23 @@ class QueryPool(nn.Module):
     """Q learned queries attend to the rows of a bag: pooling by multi-head attention (PMA of arXiv
     1810.00825).
 
-        scores[m, h, q] = (W_k c_m)_h . s_q,h / sqrt(d);   out[q] = W_o [sum_m softmax_m(scores)[m, h, q] (W_v c_m)_h]_h
+        scores[m, h, q] = (W_k c_m)_h . s_q,h / sqrt(d)
+        out[q] = W_o [sum_m softmax_m(scores)[m, h, q] (W_v c_m)_h]_h
 
-    Cost: O(M Q D), linear in the rows; besides keys and values only M H Q scores are held. The
-    queries are folded into the key layer, so keys of width D are never made: scores = c (W_k^T s).
-    Bags are padded (mask) or packed (offsets). A bag without rows gives the bias of the output
-    layer.
+    Cost: O(M Q D), linear in the rows; only values and M H Q scores are held. The queries are
+    folded into the key layer, so that keys of width D never exist: scores = c (W_k^T s). Bags are
+    padded (mask) or packed (offsets). A bag without rows gives the bias of the output layer.
 
-    width: D; queries: Q; heads: H, must divide D. The bias of the key layer shifts all scores of a
-    query alike, which the softmax does not see, so there is none."""
+    width: D; queries: Q; heads: H, must divide D. The key layer has no bias, because it would shift
+    all scores of a query equally, which the softmax does not see.
+    """
 
     def __init__(self, width: int, *, queries: int = 1, heads: int = 4) -> None:
         super().__init__()
         if width < 1 or heads < 1 or width % heads or queries < 1:
             raise ValueError(
-                f"QueryPool: needs heads that divide width and a query, got {width}, {heads}, {queries}"
+                "QueryPool: needs heads that divide width and a query, "
+                f"got {width}, {heads}, {queries}"
             )
         self.width, self.queries, self.heads = width, queries, heads
         self.seeds = nn.Parameter(torch.randn(queries, width))
@@ -40,7 +43,7 @@ class QueryPool(nn.Module):
         self.out = nn.Linear(width, width)
 
     def scores(self, rows: Tensor) -> Tensor:
-        """(..., D) -> (..., H Q), query by query within each head."""
+        """Scores (..., H Q) of rows (..., D): head by head, in each query by query."""
         size = self.width // self.heads
         seeds = self.seeds.view(self.queries, self.heads, size)
         key = self.key.weight.view(self.heads, size, self.width)
@@ -83,12 +86,13 @@ class InducedAttention(Attention):
 
         summary = QueryPool(c) (Q, D);   out = W_o attend(W_q x, W_k summary, W_v summary)
 
-    Cost: O((N + M) Q D), linear in tokens. Each half is an attention, so weights are a product of
-    rank at most Q.
+    Cost: O((N + M) Q D), linear in tokens. Both steps are attentions, so the weights are a product
+    of rank at most Q.
 
-    width: D; heads: H; queries: Q. Reading: the paper's blocks carry residuals, norms and
-    feed-forward layers of their own; here they are the layer's (`EncoderLayer`), so the mechanism
-    is the two attentions alone."""
+    width: D; heads: H; queries: Q. Reading: the paper's blocks contain residuals, norms and
+    feed-forward layers; here those belong to `EncoderLayer`, and the mechanism is just the two
+    attentions.
+    """
 
     variants: ClassVar[tuple[dict, ...]] = ({"queries": 1}, {"queries": 3, "heads": 2})
 
@@ -120,7 +124,7 @@ class InducedAttention(Attention):
         return self.out(join_heads(attend(*self._read(x, self.pool(source, mask=mask)))))
 
     def packed(self, x: Tensor, context: Tensor, offsets: Tensor) -> Tensor:
-        """x: (B, N, D) reads ragged bags: context (T, D) holds them one behind the other, offsets
-        int64 (B + 1,).
+        """x: (B, N, D) reads ragged bags, which are concatenated in context (T, D); offsets: int64
+        (B + 1,).
         """
         return self.out(join_heads(attend(*self._read(x, self.pool(context, offsets=offsets)))))

@@ -9,22 +9,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.forms import Form
+from ...kernels.precision import compute_type
 from ...kernels.signed_root_attention import signed_root, signed_root_attention
-from ...kernels.softmax_pool.cpu import compute_type
 from .base import Attention, join_heads, split_heads, spread_mask
 
 
 class SignedRootAttention(Attention):
-    """out = W_o norm(r(Q K^T) V), r(x) = sign(x) (sqrt(|x| + eps) - sqrt(eps)), the attention of GL-DMNet's position
-    mutual fusion (arXiv 2501.01648, equations 6 to 11) between projections of tokens.
+    """out = W_o norm(r(Q K^T) V), r(x) = sign(x) (sqrt(|x| + eps) - sqrt(eps)).
 
-    A score may be negative, and then the value is subtracted. Nothing is normalised over the keys;
-    instead the result has length 1 over the channels of a head, times sqrt(d), so that the number
-    of keys changes no scale. (The paper normalises each channel over all positions, which would
-    make every query depend on all others.) Cost: O(N M D) time, O((N + M) D) memory but for masks
-    of pairs, which are applied to the whole map.
+    The attention of GL-DMNet's position mutual fusion (arXiv 2501.01648, equations 6 to 11) between
+    projections of tokens. The value of a key with a negative score is subtracted. Nothing is
+    normalised over the keys; instead the result of a head has length sqrt(d), so that the number of
+    keys does not change the scale. (The paper normalises each channel over all positions, which
+    would make every query depend on all others.) Cost: O(N M D) time, O((N + M) D) memory, except
+    for masks of pairs, which are applied to the full map.
 
-    width: D; heads: H; bias: of the projections.
+    width: D; heads: H; eps: smooths the root at 0; bias: of the projections.
     """
 
     masks: ClassVar[tuple[str, ...]] = ("keys", "pairs", "heads")
@@ -41,7 +41,7 @@ class SignedRootAttention(Attention):
         self.out = nn.Linear(width, width, bias)
 
     def forms(self, x: Tensor) -> list[Form]:
-        """See `Attention.forms`."""
+        """One form on all devices."""
         return [Form("tiles in plain PyTorch")]
 
     def _split(self, x: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -59,8 +59,8 @@ class SignedRootAttention(Attention):
         source = self.check(x, context, mask)
         query, key, value = self._split(x, source)
         if mask is not None and mask.ndim == 2:
-            # r(0) = 0: a key of zeros adds nothing; its value is cleared, too, as 0 times infinity
-            # is not 0.
+            # r(0) = 0: a key of zeros adds nothing. Its value is cleared, too, because 0 times
+            # infinity is not 0.
             gone = ~mask[:, None, :, None]
             key, value, mask = key.masked_fill(gone, 0.0), value.masked_fill(gone, 0.0), None
         if mask is None:
@@ -79,6 +79,6 @@ class SignedRootAttention(Attention):
         """r(Q K^T), which may be negative and does not sum to 1."""
         source = self.check(x, context, mask)
         query, key, _ = self._split(x, source)
-        found = signed_root(query @ key.mT, self.eps)
+        scores = signed_root(query @ key.mT, self.eps)
         allowed = spread_mask(mask)
-        return found if allowed is None else found * allowed
+        return scores if allowed is None else scores * allowed

@@ -1,7 +1,8 @@
-"""Multi-head softmax attention on PyTorch's fused operator: the measure for all other mechanisms.
+"""Multi-head softmax attention on PyTorch's fused operator: the reference for all other mechanisms.
 
 Shapes: B batch, N tokens, M tokens of the context, D width, H heads, K heads of keys and values, d
-= D / H."""
+= D / H.
+"""
 
 import itertools
 from collections.abc import Sequence
@@ -15,9 +16,9 @@ from ...kernels.forms import Form
 from .base import (
     Attention,
     attend,
-    both,
     causal_mask,
     join_heads,
+    joint_mask,
     masked_softmax,
     rotary,
     split_heads,
@@ -32,12 +33,13 @@ class SoftmaxAttention(Attention):
 
     Cost: O(N M D) time, O((N + M) D) memory with a fused kernel.
 
-    width: D; heads: H, must divide D; kv_heads: K, must divide H, by default H; fewer share keys
-    and values among groups of heads (Ainslie et al., arXiv 2305.13245); positions: "rotary" turns
-    queries and keys by their place (Su et al., arXiv 2104.09864), "none" leaves the order of tokens
-    unseen; causal: token i sees tokens up to i, with a context the last token stands at its last
+    width: D; heads: H, must divide D; kv_heads: K, must divide H, by default H; with fewer, groups
+    of heads share keys and values (Ainslie et al., arXiv 2305.13245); positions: "rotary" turns
+    queries and keys by their position (Su et al., arXiv 2104.09864), "none" ignores the order of
+    tokens; causal: token i sees tokens up to i; with a context, the last token is at its last
     token; dropout: of the weights, in training; diversify: weight of the diversification loss (Guo
-    et al., ICCV 2023), which training leaves in `auxiliary`."""
+    et al., ICCV 2023), which training leaves in `auxiliary`.
+    """
 
     masks: ClassVar[tuple[str, ...]] = ("keys", "pairs", "heads")
     variants: ClassVar[tuple[dict, ...]] = (
@@ -82,7 +84,7 @@ class SoftmaxAttention(Attention):
         self.out = nn.Linear(width, width)
 
     def project(self, x: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (B, H, N, d), keys and values (B, K, M, d), turned by their places if rotary."""
+        """Queries (B, H, N, d), keys and values (B, K, M, d); turned by position if rotary."""
         query = split_heads(self.query(x), self.heads)
         key, value = self.keys_values(source)
         if self.rotary:
@@ -90,7 +92,7 @@ class SoftmaxAttention(Attention):
         return query, key, value
 
     def keys_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values (B, K, M, d), not turned: what a decoder keeps of what it has seen."""
+        """Keys and values (B, K, M, d), not turned: what a decoder stores of earlier tokens."""
         key, value = (
             self.key_value(source)
             .unflatten(-1, (2, self.kv_heads, -1))
@@ -124,7 +126,7 @@ class SoftmaxAttention(Attention):
     def _diversification(
         self, query: Tensor, key: Tensor, context: Tensor | None, mask: Tensor | None
     ) -> Tensor:
-        # Without a context a mask of keys tells which tokens are padding, and padding is no query
+        # Without a context, a mask of keys tells which tokens are padding; these are not queries
         # either.
         queries = mask if context is None and mask is not None and mask.ndim == 2 else None
         loss = diversification_loss(query, key, mask=mask, queries=queries, causal=self.causal)
@@ -141,8 +143,9 @@ class SoftmaxAttention(Attention):
     ) -> AttentionStats:
         """Read-outs of the attention without its matrix: x, context and mask as in `forward`.
 
-        want: names of the read-outs of `kernels.attention_stats`, and "output" for the heads'
-        outputs (B, H, N, d) in the same pass; options: its keys, k, row, rows, weights.
+        want: names of the read-outs of `kernels.attention_stats`, and "output" for the outputs of
+        the heads (B, H, N, d) in the same pass; options: keys, k, row, rows, weights of that
+        function.
 
         Raises ValueError if mask, widths or names do not fit.
         """
@@ -160,18 +163,20 @@ class SoftmaxAttention(Attention):
         context: Tensor | None = None,
         context_offsets: Tensor | None = None,
     ) -> Tensor:
-        """Ragged sequences without padding: x (T, D) holds them one behind the other, offsets int64
-        (B + 1,) where.
+        """Ragged sequences without padding: concatenated in x (T, D), sequence b at offsets[b] to
+        offsets[b + 1], int64 (B + 1,).
 
-        context (U, D) with context_offsets (B + 1,): one each to attend to. An empty one gives 0
-        before the last layer. Returns (T, D). Each sequence is one call of the fused operator.
+        context (U, D) with context_offsets (B + 1,): what each sequence attends to, by default
+        itself; an empty context gives 0 before the last layer. Returns (T, D). Each sequence is one
+        call of the fused operator.
 
         Raises ValueError if shapes do not fit.
         """
         source, ends = (x, offsets) if context is None else (context, context_offsets)
         if ends is None or ends.shape != offsets.shape or x.ndim != 2 or source.ndim != 2:
             raise ValueError(
-                "SoftmaxAttention: packed needs (tokens, width) and offsets of one length for both sides"
+                "SoftmaxAttention: packed needs (tokens, width) and offsets of one length for both "
+                "sides"
             )
         query = self.query(x).unflatten(-1, (self.heads, -1)).transpose(0, 1)[None]
         pair = self.key_value(source).unflatten(-1, (2, self.kv_heads, -1)).permute(1, 2, 0, 3)
@@ -195,13 +200,11 @@ class SoftmaxAttention(Attention):
         key = key.repeat_interleave(self.heads // self.kv_heads, 1)
         allowed = spread_mask(mask)
         if self.causal:
-            allowed = both(allowed, causal_mask(query.shape[2], key.shape[2], x.device))
+            allowed = joint_mask(allowed, causal_mask(query.shape[2], key.shape[2], x.device))
         return masked_softmax(query @ key.transpose(2, 3) / query.shape[-1] ** 0.5, allowed)
 
     def forms(self, x: Tensor) -> list[Form]:
-        """PyTorch chooses among its backends; its own rules are told by
-        `torch.nn.attention.sdpa_kernel`.
-        """
+        """PyTorch chooses among its backends: see `torch.nn.attention.sdpa_kernel`."""
         half = x.dtype in (torch.float16, torch.bfloat16)
         flash = "" if x.is_cuda and half else "needs CUDA and half precision"
         return [

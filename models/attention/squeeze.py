@@ -15,10 +15,11 @@ class SqueezeExcitation(Attention):
     to 4).
 
     Cost: O(N D + D R) time, a pass for the mean and one for the product. There are no weights
-    between tokens: what a token says reaches the others by the mean only.
+    between tokens: a token reaches the others only through the mean.
 
-    width: D; reduction: R = max(8, D / reduction); inner: R itself, in its place. mask: tokens that
-    are not there are left out of the mean; without any the mean is 0."""
+    width: D; reduction: R = max(8, D / reduction); inner: R itself instead. Masked tokens are left
+    out of the mean, which is 0 if all are masked.
+    """
 
     crosses: ClassVar[bool] = False
     variants: ClassVar[tuple[dict, ...]] = ({"reduction": 2},)

@@ -1,14 +1,15 @@
-"""STAR: tokens exchange what they know through one shared core vector (star
-aggregate-redistribute).
+"""STAR: tokens exchange information through one shared core vector (star aggregate-redistribute).
 
 Shapes: B batch, N tokens, M tokens of the context, D width, C core width.
 
-    z = W2 gelu(W1 x);   core[c] = one z[:, c] drawn from softmax_n(z[:, c]) in training, their weighted mean afterwards
+    z = W2 gelu(W1 x)
+    core[c] = in training one z[:, c] drawn from softmax_n(z[:, c]), otherwise their weighted mean
     out = W4 gelu(W3 [x ; core]),   computed as W4 gelu(W3a x + W3b core)
 
 W3 is split into its columns for x and for the core, which is exact: the core is multiplied once per
-batch instead of once per token, and neither its N copies nor the concatenation of width D + C
-exist."""
+sequence instead of once per token, and neither its N copies nor the concatenation of width D + C
+exist.
+"""
 
 from typing import ClassVar
 
@@ -25,9 +26,10 @@ class STAR(Attention):
     """Mixes tokens through a core in time linear in their number (SOFTS, arXiv 2404.14197,
     algorithm 1, equations 3-6).
 
-    width: D; core: C, by default D; stochastic: draw the core in training (the paper) or take the
-    mean there, too. The layers `hidden`, `core`, `fuse`, `out` are the published gen1, gen2, gen3,
-    gen4."""
+    width: D; core: C, by default D; stochastic: draw the core in training (the paper) instead of
+    taking the mean there, too. The layers `hidden`, `core`, `fuse`, `out` are the published gen1,
+    gen2, gen3, gen4.
+    """
 
     variants: ClassVar[tuple[dict, ...]] = ({"core": 5}, {"stochastic": False})
 
@@ -43,9 +45,7 @@ class STAR(Attention):
         self.out = nn.Linear(width, width)
 
     def pool(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Core (B, C) of tokens x (B, N, D); mask bool (B, N), True = the token counts. 0 without
-        any token.
-        """
+        """Core (B, C) of tokens x (B, N, D), 0 without any; mask: bool (B, N), True = counts."""
         if self.training and self.stochastic:
             hidden, core = self.hidden, self.core
             return star_core(x, hidden.weight, hidden.bias, core.weight, core.bias, mask=mask)[0]
@@ -67,7 +67,6 @@ class STAR(Attention):
         shared = F.linear(
             self.pool(source, mask), self.fuse.weight[:, self.width :], self.fuse.bias
         )
-        # In place: the product is not kept for the backward pass, and the sum is what gelu_linear
-        # keeps.
+        # In place: the backward pass needs the sum, which gelu_linear stores, but not the product.
         fused = F.linear(x, self.fuse.weight[:, : self.width]).add_(shared[:, None])
         return gelu_linear(fused, self.out.weight, self.out.bias)

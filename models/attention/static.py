@@ -1,5 +1,4 @@
-"""Static queries and keys: scores from the tokens as they were before any layer, values from the
-tokens as they are.
+"""Static queries and keys: scores from the tokens before any layer, values from the current tokens.
 
 Shapes: B batch, N tokens, D width, H heads, d = D / H.
 
@@ -14,9 +13,9 @@ from ...kernels.forms import Form
 from .base import (
     Attention,
     attend,
-    both,
     causal_mask,
     join_heads,
+    joint_mask,
     masked_softmax,
     rotary,
     split_heads,
@@ -27,12 +26,13 @@ from .base import (
 class StaticAttention(Attention):
     """Queries, keys or both from the embeddings: StaticEmbQK (arXiv 2510.11602, table 1).
 
-    Cost: O(N^2 D) time, O(N D) memory with a fused kernel. A layer can be told who attends to whom
-    before the layers below have run.
+    Cost: O(N^2 D) time, O(N D) memory with a fused kernel. Who attends to whom is known before the
+    layers below have run.
 
     width: D; heads: H; static: which side comes from t, "both" (the paper), "queries" or "keys";
-    positions: "rotary" turns queries and keys by their place; causal: token i sees tokens up to i.
-    Where no `static` tokens are given, x stands in for them, and this is softmax attention."""
+    positions: "rotary" turns queries and keys by their position; causal: token i sees tokens up to
+    i. Without `static` tokens x takes their place, and this is softmax attention.
+    """
 
     masks: ClassVar[tuple[str, ...]] = ("keys", "pairs", "heads")
     crosses: ClassVar[bool] = False
@@ -64,7 +64,7 @@ class StaticAttention(Attention):
         self.static = static
         self.rotary = positions == "rotary"
         self.causal = causal
-        # A permutation of x alone moves the values away from their scores.
+        # A permutation of x, without t, would move the values away from their scores.
         self.equivariant = False
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width)
@@ -98,7 +98,8 @@ class StaticAttention(Attention):
 
         mask: bool, True = may attend: (B, N), (B, N, N), or (B, H, N, N). A token that may attend
         to nothing receives 0 before the last layer. Raises ValueError if mask, widths or static do
-        not fit, and for a context."""
+        not fit, and for a context.
+        """
         self.check(x, context, mask)
         query, key = self.sides(x, static)
         value = split_heads(self.value(x), self.heads)
@@ -122,5 +123,5 @@ class StaticAttention(Attention):
         query, key = self.sides(x, static)
         allowed = spread_mask(mask)
         if self.causal:
-            allowed = both(allowed, causal_mask(x.shape[1], x.shape[1], x.device))
+            allowed = joint_mask(allowed, causal_mask(x.shape[1], x.shape[1], x.device))
         return masked_softmax(query @ key.transpose(2, 3) * query.shape[-1] ** -0.5, allowed)

@@ -15,18 +15,19 @@ from .softmax import SoftmaxAttention
 
 
 class TokenAwarePooling(nn.Module):
-    """Each cell becomes a mean over its surroundings, of a size that it chooses: out = sum_s w_s
+    """Each cell becomes a mean over its surroundings, whose size it chooses: out = sum_s w_s
     pool_s(x).
 
-    pool_0 is the cell itself, pool_s the mean of 3 x 3 cells s apart; w = softmax over s of two 3 x
-    3 convolutions of the grid (Guo et al., ICCV 2023, "Robustifying token attention for vision
-    transformers", TAP). O(S N D) time.
+    pool_0 is the cell itself, pool_s the mean of 3 x 3 cells at distance s; w = softmax over s of
+    two 3 x 3 convolutions of the grid (Guo et al., ICCV 2023, "Robustifying token attention for
+    vision transformers", TAP). O(S N D) time.
 
     width: D; scales: S, 1 leaves the tokens as they are; pad: "exclude" takes means over the cells
-    that exist, so that a constant grid stays as it is, "zero" counts cells outside as 0, as
-    published (27 to 67 % of a 14 x 14 grid is then darkened). Masked cells count as cells outside.
+    inside the grid, so that a constant grid does not change; "zero" counts cells outside as 0, as
+    published (which darkens 27 to 67 % of a 14 x 14 grid). Masked cells count as cells outside.
     Departure: the norm between the convolutions is an RMS norm over the S numbers of a cell, not a
-    batch norm: masked cells and other items of the batch would enter its statistics."""
+    batch norm, because masked cells and other items of the batch would enter its statistics.
+    """
 
     def __init__(
         self, width: int, *, scales: int = 4, pad: Literal["exclude", "zero"] = "exclude"
@@ -45,8 +46,8 @@ class TokenAwarePooling(nn.Module):
 
     def shares(self, x: Tensor, size: tuple[int, int], mask: Tensor | None = None) -> Tensor:
         """Weight (B, Y, X, S) of each pool at each cell."""
-        seen = self._without_masked(x, mask)
-        inner = self.first(to_image(seen, size)).flatten(2).transpose(1, 2)
+        visible = self._without_masked(x, mask)
+        inner = self.first(to_image(visible, size)).flatten(2).transpose(1, 2)
         inner = self.norm(inner.to(self.norm.weight.dtype))
         logits = self.second(to_image(self._without_masked(inner, mask), size))
         return logits.permute(0, 2, 3, 1).softmax(-1)
@@ -64,23 +65,23 @@ class TokenAwarePooling(nn.Module):
         if self.scales == 1:
             return x
         shares = self.shares(x, size, mask)
-        seen = self._without_masked(x, mask).unflatten(1, size)
+        visible = self._without_masked(x, mask).unflatten(1, size)
         exists = x.new_ones((1, *size, 1)) if mask is None else mask.to(x.dtype).view(-1, *size, 1)
         out = shares[..., :1] * x.unflatten(1, size)
-        for apart in range(1, self.scales):
-            total = _sum_of_nine(seen, apart)
-            count = _sum_of_nine(exists, apart).clamp_min(1.0) if self.exclude else 9.0
-            out = out + shares[..., apart : apart + 1] * (total / count)
+        for distance in range(1, self.scales):
+            total = _sum_of_nine(visible, distance)
+            count = _sum_of_nine(exists, distance).clamp_min(1.0) if self.exclude else 9.0
+            out = out + shares[..., distance : distance + 1] * (total / count)
         return out.flatten(1, 2)
 
 
-def _sum_of_nine(x: Tensor, apart: int) -> Tensor:
-    """Sum over 3 x 3 cells that far apart of (B, Y, X, C), 0 outside; rows first, then columns."""
+def _sum_of_nine(x: Tensor, distance: int) -> Tensor:
+    """Sum over 3 x 3 cells of (B, Y, X, C) at such a distance, 0 outside; rows, then columns."""
     height, width = x.shape[1:3]
-    high = F.pad(x, (0, 0, 0, 0, apart, apart))
-    rows = high[:, :height] + x + high[:, 2 * apart :]
-    wide = F.pad(rows, (0, 0, apart, apart))
-    return wide[:, :, :width] + rows + wide[:, :, 2 * apart :]
+    high = F.pad(x, (0, 0, 0, 0, distance, distance))
+    rows = high[:, :height] + x + high[:, 2 * distance :]
+    wide = F.pad(rows, (0, 0, distance, distance))
+    return wide[:, :, :width] + rows + wide[:, :, 2 * distance :]
 
 
 class TAPAttention(SoftmaxAttention):
@@ -92,8 +93,9 @@ class TAPAttention(SoftmaxAttention):
 
     heads: H; scales, pad: of `TokenAwarePooling`; diversify, dropout: as in `SoftmaxAttention`; the
     published models add the diversification loss with weight 1. Departure: queries, keys and values
-    come from the pooled tokens, as published, but in a pre-norm layer the pooling stands behind the
-    norm, not before it."""
+    come from the pooled tokens, as published, but in a pre-norm layer the pooling comes after the
+    norm, not before it.
+    """
 
     masks: ClassVar[tuple[str, ...]] = ("keys",)
     crosses: ClassVar[bool] = False
@@ -163,5 +165,5 @@ class TAPAttention(SoftmaxAttention):
         )
 
     def packed(self, *_: Any, **__: Any) -> Tensor:
-        """Not here: a grid cannot be packed."""
+        """Not supported, since a grid cannot be packed: raises ValueError."""
         raise ValueError("TAPAttention: packed sequences have no grid; pad and mask instead")

@@ -7,8 +7,9 @@ Shapes: B batch, N tokens, M tokens of the context, D width, H heads, d = D / H,
     a_ij = 1 + s + s^2 / 2,  s = q_i k_j / sqrt(d);   out_i = sum_j a_ij v_j / sum_j a_ij
     a_ij = f(q_i) f(k_j) with f(x) = [1, x, x_a x_b (a < b), x_a^2 / sqrt(2)] of x / d^(1/4)
 
-1 + s + s^2/2 is at least 1/2, so the sum is positive and no row can vanish. Each pair a < b is kept
-once (the plain vec(x x^T) / sqrt(2) keeps it twice): the same sums from half the features."""
+1 + s + s^2/2 is at least 1/2, so the sum is positive and no row can vanish. Each pair a < b occurs
+once (twice in the plain vec(x x^T) / sqrt(2)): the same sums from half the features.
+"""
 
 from typing import ClassVar, Literal
 
@@ -16,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from ...kernels.forms import Form
-from ...kernels.softmax_pool.cpu import compute_type
-from .base import Attention, both, causal_mask, join_heads, split_heads, spread_mask
+from ...kernels.precision import compute_type
+from .base import Attention, causal_mask, join_heads, joint_mask, split_heads, spread_mask
 
-CHUNK = 128  # tokens whose features exist at a time
+CHUNK = 128  # tokens; only the features of one chunk are held at a time
 
 
 class TaylorAttention(Attention):
@@ -28,10 +29,11 @@ class TaylorAttention(Attention):
 
     Cost: O((N + M) d D) features and products in the linear form, O(N M D) in the quadratic one;
     memory O(N P H) or O(N M H) in training. width: D; heads: H; causal: token i sees tokens up to
-    i, by a running sum over chunks; form: "auto" takes the linear form where there are more than 2
-    P tokens (measured on a CPU), "linear", "quadratic". Reading: the recurrence of arXiv 2510.11602
+    i, by a running sum over chunks; form: "auto" takes the linear form for more than 2 P tokens
+    (measured on a CPU), "linear", "quadratic". Reading: the recurrence of arXiv 2510.11602
     (equations 14-18) divides each order by its own sum; ours is the joint form, as in Based. A
-    causal call with a context of another length takes the quadratic form."""
+    causal call with a context of another length takes the quadratic form.
+    """
 
     variants: ClassVar[tuple[dict, ...]] = (
         {"causal": True},
@@ -60,7 +62,7 @@ class TaylorAttention(Attention):
         self.out = nn.Linear(width, width)
 
     def linear_refused(self, tokens: int, keys: int) -> str:
-        """Why the linear form is not taken; "" where it is."""
+        """Why the linear form is not taken; "" if it is."""
         size = self.width // self.heads
         count = 1 + size + size * (size + 1) // 2
         if self.causal and tokens != keys:
@@ -77,8 +79,9 @@ class TaylorAttention(Attention):
         """x: (B, N, D), context: (B, M, D), by default x; mask: bool (B, M), True = may be attended
         to -> (B, N, D).
 
-        A token without anything to attend to receives 0 before the last layer. Raises ValueError if
-        mask or widths do not fit."""
+        A token that may attend to nothing receives 0 before the last layer. Raises ValueError if
+        mask or widths do not fit.
+        """
         source = self.check(x, context, mask)
         query = split_heads(self.query(x), self.heads)
         key, value = (split_heads(part, self.heads) for part in self.key_value(source).chunk(2, -1))
@@ -90,15 +93,16 @@ class TaylorAttention(Attention):
     def weights(
         self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
     ) -> Tensor:
-        """Attention weights (B, H, N, M), all positive where allowed; a token that may attend to
-        nothing has 0.
+        """Attention weights (B, H, N, M), positive where allowed.
+
+        A token that may attend to nothing has a row of 0.
         """
         source = self.check(x, context, mask)
         query, key = self.query(x), self.key_value(source).chunk(2, -1)[0]
-        kept = series(
+        pair_weights = series(
             split_heads(query, self.heads), split_heads(key, self.heads), mask, causal=self.causal
         )
-        return kept / kept.sum(-1, keepdim=True).clamp_min(0.25)
+        return pair_weights / pair_weights.sum(-1, keepdim=True).clamp_min(0.25)
 
     def forms(self, x: Tensor) -> list[Form]:
         refused = self.linear_refused(x.shape[1], x.shape[1])
@@ -110,7 +114,7 @@ def series(query: Tensor, key: Tensor, mask: Tensor | None, *, causal: bool) -> 
     score = (query @ key.transpose(2, 3)) * query.shape[-1] ** -0.5
     allowed = spread_mask(mask)
     if causal:
-        allowed = both(allowed, causal_mask(query.shape[2], key.shape[2], query.device))
+        allowed = joint_mask(allowed, causal_mask(query.shape[2], key.shape[2], query.device))
     value = 1 + score * (1 + 0.5 * score)
     return value if allowed is None else value * allowed
 
@@ -119,18 +123,17 @@ def quadratic(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, causal: bool
 ) -> Tensor:
     """All pairs: (B, H, N, d) from keys and values (B, H, M, d), mask (B, M)."""
-    kept = series(query, key, mask, causal=causal)
-    # Any allowed key adds at least 1/2 to the sum: the bound is met by rows without one only, which
+    pair_weights = series(query, key, mask, causal=causal)
+    # Any allowed key adds at least 1/2 to the sum, so only rows without keys reach the bound; these
     # are 0.
-    return kept @ value / kept.sum(-1, keepdim=True).clamp_min(0.25)
+    return pair_weights @ value / pair_weights.sum(-1, keepdim=True).clamp_min(0.25)
 
 
 def features(x: Tensor) -> Tensor:
-    """f: (..., d) -> (..., P) in the type of the sums, so that f(q) f(k) = 1 + s + s^2 / 2."""
+    """f: (..., d) -> (..., P) in the type of the sums, such that f(q) f(k) = 1 + s + s^2 / 2."""
     size = x.shape[-1]
     x = x.to(compute_type(x)) * size**-0.25
-    # Products by the distance b - a: slices, whose gradients are slices, too, where an index would
-    # have to scatter.
+    # Products by distance b - a: slices, whose gradients are slices, too; an index would scatter.
     products = [x[..., : size - back] * x[..., back:] for back in range(1, size)]
     return torch.cat([torch.ones_like(x[..., :1]), x, x * x * 0.5**0.5, *products], -1)
 
@@ -138,11 +141,12 @@ def features(x: Tensor) -> Tensor:
 def linear(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, causal: bool
 ) -> Tensor:
-    """Features a chunk at a time: (B, H, N, d) from keys and values (B, H, M, d), mask (B, M).
+    """Features chunk by chunk: (B, H, N, d) from keys and values (B, H, M, d), mask (B, M).
+
     Causal: N = M.
     """
     kind = compute_type(value)
-    # The sum of the weights is the mean of a value of 1: a last column of the values carries it.
+    # A last column of ones in the values gives the sum of the weights.
     value = torch.cat([value.to(kind), torch.ones_like(value[..., :1], dtype=kind)], -1)
     if mask is not None:
         value = value.masked_fill(~mask[:, None, :, None], 0.0)

@@ -20,16 +20,17 @@ class TensorAttention(Attention):
     Both sides are projections of the same tokens; with k2 = v2 = 1 it is softmax attention with
     scale 1/d.
 
-    Cost: O(N M^2 D) time, cubic in tokens, O((N + M) D) memory: no tensor of triples exists. Of use
+    Cost: O(N M^2 D) time, cubic in tokens, O((N + M) D) memory: no tensor of triples exists. Useful
     up to a few hundred tokens. degree: 1 to 3 takes the near-linear approximation for bounded
     entries instead, O((N + M) F D) time with F = binomial(d + degree, degree); it is good only
-    while scores stay near 0 (`kernels.tensor_attention.approximation_error` tells), and the paper
-    proves that for large entries nothing near-linear can be. An odd degree can divide by a sum near
-    0.
+    while scores stay near 0 (`kernels.tensor_attention.approximation_error` measures it), and the
+    paper proves that for large entries no near-linear form can be. An odd degree can divide by a
+    sum near 0.
 
-    width: D; heads: H. The paper has no experiments and no code: projections and heads are those of
-    softmax attention, our reading. The values of the pair are multiplied, so outputs are small at
-    the start of a training."""
+    width: D; heads: H. Reading: the paper has no experiments and no code; projections and heads are
+    those of softmax attention. The values of the pair are multiplied, so outputs are small at the
+    start of training.
+    """
 
     variants: ClassVar[tuple[dict, ...]] = ({"degree": 2}, {"degree": 2, "heads": 2})
 
@@ -51,7 +52,8 @@ class TensorAttention(Attention):
         to -> (B, N, D).
 
         A token that may attend to nothing receives 0 before the last layer. Raises ValueError if
-        shapes do not fit."""
+        shapes do not fit.
+        """
         source = self.check(x, context, mask)
         query = split_heads(self.query(x), self.heads)
         key1, value1, key2, value2 = (
@@ -68,8 +70,8 @@ class TensorAttention(Attention):
     def weights(
         self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
     ) -> Tensor:
-        """(B, H, N, M): the weight of a token on the first side of the pair, summed over the
-        second. Cubic memory.
+        """(B, H, N, M): the weight of each token as the first of a pair, summed over the second;
+        cubic memory.
         """
         source = self.check(x, context, mask)
         query = split_heads(self.query(x), self.heads)
@@ -84,7 +86,7 @@ class TensorAttention(Attention):
         return scores.flatten(3).softmax(-1).nan_to_num().view_as(scores).sum(4)
 
     def forms(self, x: Tensor) -> list[Form]:
-        """Of the attention to pairs."""
+        """Forms of the attention to pairs."""
         if self.degree is not None:
             return [Form("plain PyTorch, features of the Taylor polynomial")]
         return forms(x, width=self.width // self.heads)

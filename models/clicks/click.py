@@ -208,7 +208,7 @@ class PLE(ClickModel):
     ) -> None:
         super().__init__(layout, width=width, sparse=sparse)
         self.mixture = LayeredExtraction(
-            self.inputs, layout.tasks, depth=layers, own=experts, common=experts, hidden=hidden
+            self.inputs, layout.tasks, depth=layers, per_task=experts, shared=experts, hidden=hidden
         )
         self.dropout = nn.Dropout(dropout)
         self.towers = Towers(self.inputs, layout.tasks, towers, dropout)

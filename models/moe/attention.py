@@ -1,7 +1,8 @@
-"""Attention experts, soft routed: several attention layers whose outputs each token weighs.
+"""Attention experts, soft routed: several attention layers, whose outputs each token weights.
 
 Shapes: B batch, N tokens, M tokens of the context, D width, E experts, H heads of one, K heads of
-keys and values of one, d = D / H."""
+keys and values of one, d = D / H.
+"""
 
 from collections.abc import Sequence
 from typing import ClassVar, Literal
@@ -17,15 +18,16 @@ class AttentionExperts(Attention):
     """out = sum_e g_e(x) attention_e(x), g = softmax(W x) (Branch-Attend-Mix, Zhang et al., arXiv
     2408.08274).
 
-    All experts take part for each token, so that nothing is gathered: their heads stand side by
-    side in one call of the fused operator, and the gates multiply what heads give, before one last
-    product. Copies of one attention are that attention, whatever the router says.
+    Each token uses all experts, so that nothing is gathered: the heads of all experts are together
+    in one call of the fused operator, and the gates multiply their outputs before one last product.
+    Copies of one attention are that attention, whatever the router says.
 
     Cost: E times that of softmax attention between tokens; O((N + M) D E) memory.
 
-    width: D; heads: H of each expert; experts: E; kv_heads: K, by default H; shared: keys and
-    values are one set for all experts, as in the paper's second variant, which then are grouped
-    queries; positions, causal as in softmax attention; bias: of the projections."""
+    width: D; heads: H of each expert; experts: E; kv_heads: K, by default H; shared: all experts
+    share one set of keys and values, as in the paper's second variant, and are then grouped
+    queries; positions, causal: as in softmax attention; bias: of the projections.
+    """
 
     masks: ClassVar[tuple[str, ...]] = ("keys", "pairs", "heads")
     variants: ClassVar[tuple[dict, ...]] = (
@@ -50,7 +52,8 @@ class AttentionExperts(Attention):
         kv_heads = heads if kv_heads is None else kv_heads
         if experts < 1 or kv_heads < 1 or heads % kv_heads:
             raise ValueError(
-                f"AttentionExperts: kv_heads {kv_heads} must divide heads {heads}; got {experts} experts"
+                f"AttentionExperts: kv_heads {kv_heads} must divide heads {heads}; "
+                f"got {experts} experts"
             )
         if positions not in ("none", "rotary") or (positions == "rotary" and width // heads % 2):
             raise ValueError(
@@ -71,18 +74,20 @@ class AttentionExperts(Attention):
     def assemble(
         cls, layers: Sequence[SoftmaxAttention], *, shared: bool = False
     ) -> "AttentionExperts":
-        """Trained attentions of one shape as experts, with a new router; with shared, keys and
-        values are their mean.
+        """Trained attentions of one shape as experts, with a new router.
+
+        shared: the experts share the mean of their keys and values.
 
         Raises ValueError without layers or if they differ.
         """
         kinds = {(m.width, m.heads, m.kv_heads, m.rotary, m.causal) for m in layers}
         if len(kinds) != 1:
             raise ValueError(
-                f"AttentionExperts: needs attentions of one shape, got {sorted(map(str, kinds)) or 'none'}"
+                "AttentionExperts: needs attentions of one shape, "
+                f"got {sorted(map(str, kinds)) or 'none'}"
             )
         first = layers[0]
-        made = cls(
+        layer = cls(
             first.width,
             heads=first.heads,
             experts=len(layers),
@@ -91,18 +96,18 @@ class AttentionExperts(Attention):
             positions="rotary" if first.rotary else "none",
             causal=first.causal,
         ).to(first.out.weight)
-        made.query.weight.copy_(torch.cat([m.query.weight for m in layers]))
-        made.query.bias.copy_(torch.cat([m.query.bias for m in layers]))
+        layer.query.weight.copy_(torch.cat([m.query.weight for m in layers]))
+        layer.query.bias.copy_(torch.cat([m.query.bias for m in layers]))
         for name in ("weight", "bias"):
             pairs = torch.stack(
                 [getattr(m.key_value, name).unflatten(0, (2, -1)) for m in layers], 1
             )
             pairs = pairs.mean(1, keepdim=True) if shared else pairs  # (2, sets, K d, ...)
-            getattr(made.key_value, name).copy_(pairs.flatten(0, 2))
-        made.out.weight.copy_(torch.cat([m.out.weight for m in layers], 1))
-        assert made.out_bias is not None
-        made.out_bias.copy_(torch.stack([m.out.bias for m in layers]))
-        return made.train(first.training)
+            getattr(layer.key_value, name).copy_(pairs.flatten(0, 2))
+        layer.out.weight.copy_(torch.cat([m.out.weight for m in layers], 1))
+        assert layer.out_bias is not None
+        layer.out_bias.copy_(torch.stack([m.out.bias for m in layers]))
+        return layer.train(first.training)
 
     def forward(
         self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
@@ -121,32 +126,31 @@ class AttentionExperts(Attention):
         if self.rotary:
             query, key = rotary(query), rotary(key)
         if self.shared and self.experts > 1:
-            # Heads of all experts that read one set of keys stand together.
+            # Heads of all experts that read one set of keys are next to each other.
             query = (
                 query.unflatten(1, (self.experts, self.kv_heads, -1)).transpose(1, 2).flatten(1, 3)
             )
         allowed = spread_mask(mask)
         if mask is not None and mask.ndim == 4:
-            allowed = self._each(mask)
+            allowed = self._mask_of_experts(mask)
         mixed = attend(query, key, value, allowed, causal=self.causal)
         if self.shared and self.experts > 1:
             mixed = (
                 mixed.unflatten(1, (self.kv_heads, self.experts, -1)).transpose(1, 2).flatten(1, 3)
             )
         gate = self.gate(x).softmax(-1)
-        gated = mixed.unflatten(1, (self.experts, self.heads)) * gate.transpose(1, 2)[
-            :, :, None, :, None
-        ].to(mixed)
+        gate_of_heads = gate.transpose(1, 2)[:, :, None, :, None].to(mixed)
+        gated = mixed.unflatten(1, (self.experts, self.heads)) * gate_of_heads
         out = self.out(join_heads(gated.flatten(1, 2)))
-        return (
-            out if self.out_bias is None else out + gate.to(out.dtype) @ self.out_bias.to(out.dtype)
-        )
+        if self.out_bias is None:
+            return out
+        return out + gate.to(out.dtype) @ self.out_bias.to(out.dtype)
 
-    def _each(self, mask: Tensor) -> Tensor:
+    def _mask_of_experts(self, mask: Tensor) -> Tensor:
         """A mask of heads (B, H, N, M) for the heads of all experts, in the order of the
         queries.
         """
-        whole = mask[:, None].expand(-1, self.experts, -1, -1, -1)
+        masks = mask[:, None].expand(-1, self.experts, -1, -1, -1)
         if self.shared and self.experts > 1:
-            whole = whole.unflatten(2, (self.kv_heads, -1)).transpose(1, 2).flatten(2, 3)
-        return whole.flatten(1, 2)
+            masks = masks.unflatten(2, (self.kv_heads, -1)).transpose(1, 2).flatten(2, 3)
+        return masks.flatten(1, 2)

@@ -1,6 +1,4 @@
-"""Whole models that were trained apart, mixed into one with experts (Branch-Attend-Mix, arXiv
-2408.08274).
-"""
+"""Separately trained models, mixed into one with experts (Branch-Attend-Mix, arXiv 2408.08274)."""
 
 import copy
 from collections.abc import Sequence
@@ -24,45 +22,46 @@ def mix_branches(
     active: int = 1,
     **options: Any,
 ) -> nn.Module:
-    """One model in which feed-forward networks and attentions of the given ones are experts, all
-    else their mean.
+    """One model whose experts are the feed-forward networks and attentions of the given models; the
+    rest is their mean.
 
-    The paper's third phase: the seed and its branches, each trained on for a domain, go in; routers
-    are new. A token uses `active` feed-forward experts, by default one with its probability as
-    weight, and all attention experts, softly weighed. attention: False averages the attentions, too
-    (Branch-Train-Mix, arXiv 2403.07816); shared: attention experts share the mean of keys and
-    values; options: as in `MoE`.
+    The paper's third phase: the models are the seed and its branches, each trained further on a
+    domain; routers are new. A token uses `active` feed-forward experts, by default one with its
+    probability as weight, and all attention experts, softly weighted. attention: False averages the
+    attentions, too (Branch-Train-Mix, arXiv 2403.07816); shared: attention experts share the mean
+    of keys and values; options: as in `MoE`.
 
-    Of equal models with weights that sum to 1 (active > 1) it is that model, whatever the routers
-    say.
+    For equal models, with weights that sum to 1 (active > 1), the result is the same function,
+    whatever the routers say.
 
-    Raises ValueError for fewer than two models, models of different parts, or without softmax
-    attention or feed-forward networks."""
+    Raises ValueError for fewer than two models, models with different parts, and models without
+    softmax attention or feed-forward networks.
+    """
     first, names = models[0] if models else None, [list(model.state_dict()) for model in models]
-    if first is None or len(models) < 2 or any(other != names[0] for other in names):
+    if first is None or len(models) < 2 or any(keys != names[0] for keys in names):
         raise ValueError(
             f"mix_branches: needs two models or more of the same parts, got {len(models)}"
         )
-    mixed, found = copy.deepcopy(first), 0
+    mixed, replaced = copy.deepcopy(first), 0
     for name, part in list(mixed.named_modules()):
-        each: list[Any] = [model.get_submodule(name) for model in models]
-        made: nn.Module
+        branches: list[Any] = [model.get_submodule(name) for model in models]
+        experts: nn.Module
         if isinstance(part, FeedForward):
-            made = assemble(each, active=active, **options).train(part.training)
+            experts = assemble(branches, active=active, **options).train(part.training)
         elif attention and isinstance(part, SoftmaxAttention):
-            made = AttentionExperts.assemble(each, shared=shared)
+            experts = AttentionExperts.assemble(branches, shared=shared)
         else:
-            for key, value in part.named_parameters(recurse=False):
-                value.copy_(torch.stack([getattr(other, key) for other in each]).mean(0))
-            for key, value in part.named_buffers(recurse=False):
+            tensors = (*part.named_parameters(recurse=False), *part.named_buffers(recurse=False))
+            for key, value in tensors:
                 if value.is_floating_point():
-                    value.copy_(torch.stack([getattr(other, key) for other in each]).mean(0))
+                    value.copy_(torch.stack([getattr(branch, key) for branch in branches]).mean(0))
             continue
         parent, _, last = name.rpartition(".")
-        setattr(mixed.get_submodule(parent), last, made)
-        found += 1
-    if not found:
+        setattr(mixed.get_submodule(parent), last, experts)
+        replaced += 1
+    if not replaced:
         raise ValueError(
-            f"mix_branches: {type(first).__name__} has no feed-forward network and no softmax attention"
+            f"mix_branches: {type(first).__name__} has no feed-forward network and no softmax "
+            "attention"
         )
     return mixed

@@ -1,5 +1,5 @@
-"""Batches for diversified multiplet upcycling: each stage learns what the stages before have not
-told apart.
+"""Batches for diversified multiplet upcycling: each stage learns what earlier stages cannot
+distinguish.
 
 Shapes: M samples, D width of a feature.
 """
@@ -18,12 +18,12 @@ def refine_labels(
     clusters: int = 3,
     seed: int = 0,
 ) -> NDArray[np.int64]:
-    """Pseudo-labels (M,) after one more stage: the labels before, split by k-means clusters of the
+    """Pseudo-labels (M,) after one more stage: the earlier labels, split by k-means clusters of the
     stage's features.
 
-    CLIP-MoE (arXiv 2409.19291): features (M, D) of each modality are clustered for themselves, 3
-    clusters of images and 3 of texts give 9 new labels in each old one. labels: None before the
-    first stage.
+    CLIP-MoE (arXiv 2409.19291): features (M, D) of each modality are clustered separately; 3
+    clusters of images and 3 of texts give 9 new labels in each earlier one. labels: None before the
+    first stage; clusters: per modality.
 
     Raises ValueError if lengths differ.
     """
@@ -34,31 +34,31 @@ def refine_labels(
         raise ValueError(
             f"refine_labels: needs features and labels of one length, got {sorted(lengths)}"
         )
-    made = np.zeros(lengths.pop(), dtype=np.int64) if labels is None else labels.astype(np.int64)
+    refined = np.zeros(lengths.pop(), dtype=np.int64) if labels is None else labels.astype(np.int64)
     for part in features:
-        made = made * clusters + MiniBatchKMeans(
+        refined = refined * clusters + MiniBatchKMeans(
             min(clusters, len(part)), random_state=seed
         ).fit_predict(part)
-    return made
+    return refined
 
 
 def alike_batches(labels: NDArray[np.int64], batch: int, *, seed: int = 0) -> Iterator[list[int]]:
-    """Batches of indices with one pseudo-label each, so that what the label says cannot tell their
-    samples apart.
+    """Batches of indices, each with one pseudo-label, which cannot distinguish the samples of a
+    batch.
 
-    No index comes twice; what is left of a label that fills no batch is left out of this epoch,
-    another seed leaves out others. The order of batches is drawn.
+    No index comes twice. The rest of a label that does not fill a batch is left out of this epoch;
+    another seed leaves out other samples. The order of batches is random.
 
     Raises ValueError if no label fills a batch.
     """
     dice = torch.Generator().manual_seed(seed)
-    found: list[list[int]] = []
+    batches: list[list[int]] = []
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         order = members[torch.randperm(len(members), generator=dice).numpy()]
-        found += [order[i : i + batch].tolist() for i in range(0, len(order) - batch + 1, batch)]
-    if not found:
+        batches += [order[i : i + batch].tolist() for i in range(0, len(order) - batch + 1, batch)]
+    if not batches:
         raise ValueError(
             f"alike_batches: no label has {batch} samples; take a smaller batch or fewer clusters"
         )
-    return (found[i] for i in torch.randperm(len(found), generator=dice).tolist())
+    return (batches[i] for i in torch.randperm(len(batches), generator=dice).tolist())

@@ -1,4 +1,4 @@
-"""Experts for classes of different frequency, trained to differ and to be sure (MDCS, arXiv
+"""Experts for classes of different frequency, trained to be diverse and consistent (MDCS, arXiv
 2308.09922, ICCV 2023).
 
 Shapes: B batch, D width, C classes, E experts.
@@ -10,16 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-PREFERENCES = (-0.5, 1.0, 2.5)  # of the paper: for frequent, even, rare classes
+PREFERENCES = (-0.5, 1.0, 2.5)  # the paper's, for frequent, even and rare classes
 
 
 class DiverseHead(nn.Module):
-    """E cosine classifiers on one feature: logits scale cos(W_ec, x). At prediction their mean is
-    taken.
+    """E cosine classifiers on one feature: logits scale cos(W_ec, x); a prediction is their mean.
 
     width: D; classes: C; experts: E, one for each preference of the losses; scale: of the cosines;
-    hidden: width of a layer of its own before each classifier (the paper gives each expert its own
-    last stages), None: none."""
+    hidden: width of a separate layer before each classifier (in the paper, each expert has its own
+    last stages); None: no such layer.
+    """
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class DiverseHead(nn.Module):
     ) -> None:
         super().__init__()
         inner = width if hidden is None else hidden
-        self.own = (
+        self.hidden = (
             None
             if hidden is None
             else nn.ModuleList(nn.Linear(width, hidden) for _ in range(experts))
@@ -42,25 +42,26 @@ class DiverseHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, D) -> logits of each expert (E, B, C)."""
-        each = x.expand(len(self.weight), -1, -1)
-        if self.own is not None:
-            each = torch.stack([F.relu(layer(x)) for layer in self.own])
+        features = x.expand(len(self.weight), -1, -1)
+        if self.hidden is not None:
+            features = torch.stack([F.relu(layer(x)) for layer in self.hidden])
         unit = F.normalize(self.weight, dim=-1)
-        return self.scale * torch.einsum("ebd,ecd->ebc", F.normalize(each, dim=-1), unit)
+        return self.scale * torch.einsum("ebd,ecd->ebc", F.normalize(features, dim=-1), unit)
 
 
 def adjusted(logits: Tensor, counts: Tensor, preferences: Sequence[float] = PREFERENCES) -> Tensor:
-    """logits (E, B, C) + preference_e log(count_c): an expert that learns with more of it favours
+    """logits (E, B, C) + preference_e log(count_c): a higher preference teaches an expert to favour
     rarer classes.
 
-    counts: (C,) of the training part, at least 1 each; their scale does not matter.
+    counts: (C,), examples of each class in the training part, at least 1; their scale does not
+    matter.
 
     Raises ValueError if shapes do not fit or a class has no example.
     """
     if logits.ndim != 3 or len(preferences) != len(logits) or counts.shape != logits.shape[2:]:
         raise ValueError(
-            f"adjusted: needs logits (experts, batch, classes), {len(preferences)} experts and {counts.numel()} "
-            f"classes, got {tuple(logits.shape)}"
+            f"adjusted: needs logits (experts, batch, classes), {len(preferences)} experts and "
+            f"{counts.numel()} classes, got {tuple(logits.shape)}"
         )
     if counts.min() <= 0:
         raise ValueError(f"adjusted: class {int(counts.argmin())} has no example")
@@ -75,7 +76,8 @@ def diversity_loss(
     int64 (B,).
 
     A preference of 0 is plain cross entropy, 1 is logit adjustment (Menon et al., arXiv
-    2007.07314)."""
+    2007.07314).
+    """
     shifted = adjusted(logits, counts, preferences)
     return (
         F.cross_entropy(shifted.flatten(0, 1), labels.repeat(len(logits)), reduction="none")
@@ -92,14 +94,18 @@ def consistency_loss(
     counts: Tensor,
     preferences: Sequence[float] = PREFERENCES,
 ) -> Tensor:
-    """Sum over experts of KL(weak || strong) of a sample's two views, where the weak one is classified rightly.
+    """Sum over experts of KL(weak || strong) between two views of a sample, if the weak one is
+    classified correctly.
 
     weak, strong: logits (E, B, C) of the weakly and the strongly augmented view. The weak view is
-    the teacher and gets no gradient. Samples whose adjusted weak view is wrong do not count
-    (confident instance sampling); the mean is over the others. Reading: distributions are those of
-    the adjusted logits. 0 where no teacher is right."""
+    the teacher and receives no gradient. Samples whose adjusted weak view is wrong do not count
+    (confident instance sampling); the mean is over the others, 0 without any. Reading: the
+    distributions are those of the adjusted logits.
+    """
     teacher = adjusted(weak.detach(), counts, preferences)
     student = adjusted(strong, counts, preferences).log_softmax(-1)
     right = (teacher.argmax(-1) == labels).to(student.dtype)
-    each = F.kl_div(student, teacher.log_softmax(-1), log_target=True, reduction="none").sum(-1)
-    return ((each * right).sum(1) / right.sum(1).clamp_min(1)).sum()
+    divergence = F.kl_div(student, teacher.log_softmax(-1), log_target=True, reduction="none").sum(
+        -1
+    )
+    return ((divergence * right).sum(1) / right.sum(1).clamp_min(1)).sum()

@@ -1,7 +1,8 @@
 """Experts: many feed-forward networks in one set of weights.
 
 Shapes: T tokens, K experts of a token, E experts, D width, F inner width, O width of the output, by
-default D."""
+default D.
+"""
 
 from typing import Literal
 
@@ -12,7 +13,7 @@ from ...kernels.dispatch import dispatch
 from ...kernels.expert_combine import expert_combine
 from ...kernels.forms import explain
 from ...kernels.grouped_linear import forms, grouped_linear
-from ...kernels.grouped_linear.cpu import ACTIVATIONS, activate
+from ...kernels.grouped_linear.naive import ACTIVATIONS, activate
 
 ExpertKind = Literal["mlp", "glu"]
 
@@ -21,12 +22,13 @@ class Experts(nn.Module):
     """E networks down_e(act(up_e x)), or down_e(act(gate_e x) * up_e x); `forward` runs K of them
     for each token.
 
-    Weights lie as in `nn.Linear`, expert first: up (E, F, D), for "glu" (E, 2 F, D) with all gates
-    before all ups, and down (E, O, F). 1 x 1 convolutions on an image are these networks on its
-    cells.
+    The layout of weights is that of `nn.Linear`, expert first: up (E, F, D), for "glu" (E, 2 F, D)
+    with all gates before all ups, and down (E, O, F). 1 x 1 convolutions on an image are these
+    networks on its cells.
 
-    width: D; experts: E; hidden: F, by default 4 D; outputs: O; kind; activation: "gelu", "relu",
-    "quick_gelu", "silu" or "none"; bias.
+    width: D; experts: E; hidden: F, by default 4 D; outputs: O; kind: "mlp", the first formula, or
+    "glu", the second; activation: "gelu", "relu", "quick_gelu", "silu" or "none"; bias: of both
+    layers.
 
     Raises ValueError for names and sizes that do not fit.
     """
@@ -47,8 +49,8 @@ class Experts(nn.Module):
         outputs = width if outputs is None else outputs
         if kind not in ("mlp", "glu") or activation not in ACTIVATIONS:
             raise ValueError(
-                f"Experts: kind must be 'mlp' or 'glu', activation one of {ACTIVATIONS}, got {kind!r}, "
-                f"{activation!r}"
+                f"Experts: kind must be 'mlp' or 'glu', activation one of {ACTIVATIONS}, "
+                f"got {kind!r}, {activation!r}"
             )
         if min(width, experts, hidden, outputs) < 1:
             raise ValueError(
@@ -66,7 +68,7 @@ class Experts(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """As `nn.Linear` does, each expert by itself."""
+        """As `nn.Linear` does, separately for each expert."""
         for weight, bias in ((self.up, self.up_bias), (self.down, self.down_bias)):
             bound = weight.shape[2] ** -0.5
             for part in (weight, bias):
@@ -86,7 +88,7 @@ class Experts(nn.Module):
         )
         return expert_combine(outer, weights, where)
 
-    def every(self, x: Tensor) -> Tensor:
+    def all_outputs(self, x: Tensor) -> Tensor:
         """All experts on all tokens, (..., D) -> (..., E, O): for soft mixtures, and for tests."""
         inner = torch.einsum("...d,efd->...ef", x, self.up)
         inner = inner if self.up_bias is None else inner + self.up_bias

@@ -17,11 +17,12 @@ class MoE(nn.Module):
 
     width: D; hidden: F of each expert, by default 4 D / K, so that K experts are as large as a
     dense network; experts: E; active: K; kind, activation, bias: of the experts; balance: weight of
-    the load balance loss (1 at uniform use), z: weight of the z-loss; their sum is left in
-    `auxiliary` in training (see `auxiliary_loss`); convention: of the balance; router: options of
-    `Router`; dropout at the end.
+    the load balance loss (1 at uniform use), z: weight of the z-loss; in training their sum is left
+    in `auxiliary` (see `auxiliary_loss`); convention: of the balance; router: options of `Router`;
+    dropout: of the output.
 
-    `routing` holds the last forward pass's `Routing` for histories and pictures, without gradients.
+    `routing` holds the `Routing` of the last forward pass for histories and pictures, without
+    gradients.
 
     Raises ValueError for options that do not fit.
     """
@@ -81,13 +82,14 @@ class MoE(nn.Module):
         return loss
 
     def __getstate__(self) -> dict:
-        # The loss belongs to a graph, which can neither be copied nor kept.
+        # The loss belongs to a graph, which can be neither copied nor stored.
         return self.__dict__ | {"auxiliary": None, "routing": None}
 
 
 class MoE2d(MoE):
-    """The same on feature maps: experts are networks of 1 x 1 convolutions, each cell is a token.
-    Options: `MoE`.
+    """`MoE` on feature maps: experts are networks of 1 x 1 convolutions, each cell is a token.
+
+    Options as in `MoE`.
     """
 
     def forward(

@@ -1,7 +1,8 @@
-"""Low-rank experts beside a frozen linear layer.
+"""Low-rank experts next to a frozen linear layer.
 
 Shapes: B batch, N tokens, D width, O width of the output, E experts, K active experts of a token, r
-rank."""
+rank.
+"""
 
 import copy
 from typing import Any
@@ -19,10 +20,11 @@ class MoELoRA(nn.Module):
     token.
 
     LoRA (Hu et al., arXiv 2106.09685) with a router, as in MixLoRA (arXiv 2404.15159). B starts at
-    0, so that the layer is the frozen one at first; only A, B and the router train.
+    0, so that at first the layer is the frozen one; only A, B and the router are trained.
 
-    linear: the layer, (O, D); experts: E; active: K; rank: r; alpha; balance: weight of the load
-    balance loss, left in `auxiliary` in training; router: options of `Router`.
+    linear: the layer, (O, D); experts: E; active: K; rank: r; alpha: the updates are multiplied by
+    alpha / r; balance: weight of the load balance loss, which is left in `auxiliary` in training;
+    router: options of `Router`.
 
     Raises ValueError for sizes that do not fit.
     """
@@ -68,11 +70,11 @@ class MoELoRA(nn.Module):
 
     @torch.no_grad()
     def merged(self, expert: int) -> nn.Linear:
-        """The layer with one expert's update in its weights."""
-        made = copy.deepcopy(self.linear)
-        made.weight += self.scale * self.update.down[expert] @ self.update.up[expert]
-        return made
+        """The linear layer with the update of one expert added to its weights."""
+        linear = copy.deepcopy(self.linear)
+        linear.weight += self.scale * self.update.down[expert] @ self.update.up[expert]
+        return linear
 
     def __getstate__(self) -> dict:
-        # The loss belongs to a graph, which can neither be copied nor kept.
+        # The loss belongs to a graph, which can be neither copied nor stored.
         return self.__dict__ | {"auxiliary": None}

@@ -1,11 +1,11 @@
-"""Losses that keep a router's experts in use, each a mean over the tokens that are there, one layer
-at a time.
+"""Losses that keep all experts of a router in use: means over the present tokens, layer by layer.
 
 Shapes: E experts, K active experts of a token. n_ke: share of tokens whose choice k is expert e;
 P_e: mean probability.
 
-Average them over layers; joining the tokens of several layers first hides layers that collapse onto
-different experts."""
+Average them over layers: joining the tokens of several layers first would hide layers that collapse
+onto different experts.
+"""
 
 from typing import Literal
 
@@ -18,15 +18,15 @@ Convention = Literal["switch", "sum", "first"]
 
 
 def load_balance(routing: Routing, convention: Convention = "switch") -> Tensor:
-    """E sum_e f_e P_e: 1 where all experts are used alike, E / K where every token uses the same K
-    with certainty.
+    """E sum_e f_e P_e: 1 if all experts are used equally, E / K if all tokens use the same K with
+    certainty.
 
     "switch": f_e = sum_k n_ke / K (Fedus et al., arXiv 2101.03961, equations 4-6, for K = 1;
     MegaBlocks); "sum": f_e = sum_k n_ke, K times as much (transformers, CLIP-MoE); "first": only
     first choices are counted (GShard, Tutel). At logits of exactly 0 the value is that of uniform
     use whatever is chosen: it cannot show a collapse there.
 
-    Raises ValueError for another name.
+    Raises ValueError for an unknown convention.
     """
     choices, experts = routing.counts.shape
     if convention not in ("switch", "sum", "first"):

@@ -1,7 +1,8 @@
 """Routers: which experts a token uses, with which weights.
 
 Shapes: B batch, N tokens, T = B N, D width, E experts, K active experts of a token, H heads, d
-width of a head."""
+width of a head.
+"""
 
 from typing import Literal, NamedTuple
 
@@ -20,25 +21,26 @@ Mixing = Literal["none", "similarity", "attention"]
 
 
 class Routing(NamedTuple):
-    """What a router decided, and what the losses need to know of it."""
+    """What a router decided, and what the losses need to know about it."""
 
     weights: Tensor  # (T, K), 0 where nothing was chosen
     experts: Tensor  # int64 (T, K), E where a token is padding or was dropped
     counts: Tensor  # (K, E): tokens by choice and expert, before any was dropped
-    probability: Tensor  # (E,): mean probability of the tokens that are there; carries the gradient of the losses
+    probability: Tensor  # (E,): mean over present tokens; carries the gradient of the losses
     log_sum: Tensor  # (): mean of the squared log-sum-exp of their logits
     entropy: Tensor  # (): mean entropy of their probabilities, in nats, without gradient
-    tokens: Tensor  # (): how many there are
+    tokens: Tensor  # (): number of present tokens
 
 
 class Router(nn.Module):
     """Token-choice router with K of E experts (Shazeer et al., arXiv 1701.06538; Fedus et al.,
     arXiv 2101.03961).
 
-        p = softmax(W x)  [or sigmoid];   K greatest of p;   weights: these p, or p / sum of them if normalise
+        p = softmax(W x)  [or sigmoid];   the K greatest of p
+        weights: these p, or each divided by their sum if normalise
 
-    A softmax after the choice is the same as normalised weights of a softmax before it, so that is
-    one option.
+    A softmax after the choice equals normalised weights of a softmax before it, so there is one
+    option for both.
 
     width: D; experts: E; active: K; score: of the logits; normalise: weights of a token sum to 1,
     by default for K > 1; scale: weights are multiplied by it; noise: in training, "jitter"
@@ -47,16 +49,17 @@ class Router(nn.Module):
     chosen by score plus a bias that rises by this for experts with less than the mean load and
     falls for others, at each forward pass in training, instead of a loss (arXiv 2408.15664);
     weights never see it; capacity: an expert serves at most max(1, floor(capacity K T / E)) pairs,
-    T without padding, the rest is dropped; None: all; priority: all first choices before second
-    ones, and among these tokens in their "order" or by "score" (arXiv 2106.05974); mixing:
-    "similarity", "attention": see `mixed`; temperature, causal: of the mixing, the former by
-    default sqrt(D) for "similarity", the scale of dot products, and 1 for "attention", which has
-    its own.
+    T without padding, the rest is dropped; None: all; priority: all first choices come before
+    second ones, and among these tokens in their "order" or by "score" (arXiv 2106.05974); mixing:
+    "similarity", "attention": see `mixed`; temperature, causal: of the mixing; the temperature is
+    by default sqrt(D) for "similarity", the scale of dot products, and 1 for "attention", which
+    scales its scores itself.
 
-    Logits, scores and weights are float32 at least, under autocast too. The layer has no bias.
+    Logits, scores and weights are at least float32, also under autocast. The layer has no bias.
 
-    Raises ValueError for options that do not fit, and for one expert with a normalised weight,
-    which is always 1: such a router gets no gradient and never learns."""
+    Raises ValueError for options that do not fit, and for one active expert with a normalised
+    weight, which is always 1: such a router receives no gradient and never learns.
+    """
 
     def __init__(
         self,
@@ -82,37 +85,35 @@ class Router(nn.Module):
         normalise = active > 1 if normalise is None else normalise
         if normalise and active == 1 and experts > 1:
             raise ValueError(
-                "Router: one active expert with a normalised weight of 1 gives the router no gradient; "
-                "take normalise=False or two active experts"
+                "Router: one active expert with a normalised weight of 1 gives the router no "
+                "gradient; take normalise=False or two active experts"
             )
-        for name, given, known in (
+        for name, value, known in (
             ("score", score, ("softmax", "sigmoid")),
             ("noise", noise, ("none", "jitter", "gaussian")),
             ("priority", priority, ("order", "score")),
             ("mixing", mixing, ("none", "similarity", "attention")),
         ):
-            if given not in known:
-                raise ValueError(f"Router: {name} must be one of {known}, got {given!r}")
-        shared = (
-            (width**0.5 if mixing == "similarity" else 1.0) if temperature is None else temperature
-        )
-        if (capacity is not None and capacity <= 0) or shared <= 0:
+            if value not in known:
+                raise ValueError(f"Router: {name} must be one of {known}, got {value!r}")
+        if temperature is None:
+            temperature = float(width**0.5) if mixing == "similarity" else 1.0
+        if (capacity is not None and capacity <= 0) or temperature <= 0:
             raise ValueError(
-                f"Router: capacity and temperature must be positive, got {capacity}, {shared}"
+                f"Router: capacity and temperature must be positive, got {capacity}, {temperature}"
             )
         self.experts, self.active = experts, active
         self.score: Score = score
         self.normalise, self.scale = normalise, scale
         self.noise, self.noise_scale = noise, noise_scale
         self.bias_rate, self.capacity, self.priority = bias_rate, capacity, priority
-        self.mixing, self.temperature, self.causal = mixing, shared, causal
+        self.mixing, self.temperature, self.causal = mixing, temperature, causal
         self.gate = nn.Linear(width, experts, bias=False)
         nn.init.normal_(self.gate.weight, std=0.02)
         self.spread = nn.Linear(width, experts, bias=False) if noise == "gaussian" else None
         self.similarity = None
         if mixing == "similarity":
-            # At first W is the identity: a token listens to those that are like it, most of all to
-            # itself.
+            # At first W is the identity: a token listens to similar tokens, most of all to itself.
             self.similarity = nn.Linear(width, width, bias=False)
             nn.init.eye_(self.similarity.weight)
         self.register_buffer("bias", torch.zeros(experts))
@@ -126,12 +127,12 @@ class Router(nn.Module):
         attention: tuple[Tensor, Tensor] | None = None,
     ) -> Routing:
         """x: (B, N, D); mask: bool (B, N), True = a token; attention: queries and keys (B, H, N, d)
-        of the attention before, for mixing="attention". T = B N rows, row by row.
+        of the preceding attention, for mixing="attention". T = B N, row by row.
 
         Raises ValueError if shapes do not fit.
         """
         self._check(x, mask, attention)
-        x = x if mask is None else x.masked_fill(~mask[..., None], 0.0)  # whatever padding held
+        x = x if mask is None else x.masked_fill(~mask[..., None], 0.0)  # padding may hold anything
         logits = self.logits(x)
         kind: Literal["softmax", "sigmoid", "given"] = self.score
         scores = logits
@@ -146,7 +147,7 @@ class Router(nn.Module):
             normalise=self.normalise,
             scale=self.scale,
             bias=self.bias,
-            there=flat,
+            present_mask=flat,
         )
         if self.training and self.bias_rate:
             load = gate.counts.sum(0).to(self.bias.dtype)
@@ -181,11 +182,12 @@ class Router(nn.Module):
         2505.00792). -> (B, N, E).
 
         "similarity": S = softmax(x_i^T W x_j / temperature), "attention": S = mean over heads of
-        the attention that queries and keys give, times 1 / temperature. Both are one attention with
-        the probabilities as values: S does not exist. Readings, where the text is not at hand:
-        probabilities are mixed, not logits; gradients pass S; a token sees itself; W starts as the
-        identity, the temperature as sqrt(D). q is a mixture, so sums stay 1, and its entropy is at
-        least the mean of those it mixes."""
+        the attention of queries and keys, with scores times 1 / temperature. Both are one attention
+        with the probabilities as values, so that S is never held. Readings, where the text is not
+        at hand: probabilities are mixed, not logits; gradients pass through S; a token sees itself;
+        W starts as the identity, the temperature as sqrt(D). q is a mixture, so it sums to 1, and
+        its entropy is at least the mean entropy of what it mixes.
+        """
         if self.mixing == "attention":
             assert attention is not None
             query, key = (part.to(p.dtype) for part in attention)
@@ -198,24 +200,20 @@ class Router(nn.Module):
         value = p[:, None].expand(-1, query.shape[1], -1, -1)
         return attend(query, key, value, spread_mask(mask), causal=self.causal, scale=scale).mean(1)
 
-    def _served(self, chosen: Tensor, weights: Tensor, tokens_there: Tensor) -> Tensor:
-        """Choices with E in place of those that an expert has no room for."""
+    def _served(self, chosen: Tensor, weights: Tensor, present: Tensor) -> Tensor:
+        """Choices, with E in place of those for which an expert has no room."""
         assert self.capacity is not None
         tokens = chosen.shape[0]
         rank = torch.arange(tokens, device=chosen.device)
         if self.priority == "score":
             rank = weights.amax(1).argsort(descending=True, stable=True)
         ordered = chosen[rank].t().reshape(-1, 1)  # all first choices, then all second ones
-        where = dispatch(ordered, self.experts)
-        starts = F.pad(where.offsets, (0, 1))  # of no expert, too; its places do not count
-        before = where.place.flatten() - starts[ordered.flatten()]
-        limit = (tokens_there * (self.capacity * self.active / self.experts)).floor().clamp_min(1)
-        kept = (
-            torch.where(before < limit, ordered.flatten(), self.experts)
-            .view(self.active, tokens)
-            .t()
-        )
-        return torch.empty_like(chosen).index_copy_(0, rank, kept)
+        plan = dispatch(ordered, self.experts)
+        starts = F.pad(plan.offsets, (0, 1))  # of "no expert", too, where the count does not matter
+        before = plan.place.flatten() - starts[ordered.flatten()]
+        limit = (present * (self.capacity * self.active / self.experts)).floor().clamp_min(1)
+        served = torch.where(before < limit, ordered.flatten(), self.experts)
+        return torch.empty_like(chosen).index_copy_(0, rank, served.view(self.active, tokens).t())
 
     def _check(
         self, x: Tensor, mask: Tensor | None, attention: tuple[Tensor, Tensor] | None
@@ -226,12 +224,17 @@ class Router(nn.Module):
             )
         if mask is not None and (mask.dtype != torch.bool or mask.shape != x.shape[:2]):
             raise ValueError(
-                f"Router: mask must be bool {tuple(x.shape[:2])}, got {mask.dtype} {tuple(mask.shape)}"
+                f"Router: mask must be bool {tuple(x.shape[:2])}, "
+                f"got {mask.dtype} {tuple(mask.shape)}"
             )
         if (attention is None) == (self.mixing == "attention"):
             raise ValueError(
-                f"Router: mixing={self.mixing!r} {'needs' if attention is None else 'takes no'} attention"
+                f"Router: mixing={self.mixing!r} {'needs' if attention is None else 'takes no'} "
+                "attention"
             )
 
     def extra_repr(self) -> str:
-        return f"experts={self.experts}, active={self.active}, score={self.score!r}, mixing={self.mixing!r}"
+        return (
+            f"experts={self.experts}, active={self.active}, score={self.score!r}, "
+            f"mixing={self.mixing!r}"
+        )

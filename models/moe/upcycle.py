@@ -23,7 +23,7 @@ def upcycle(network: FeedForward, *, experts: int = 8, active: int = 2, **option
     arXiv 2212.05055).
 
     With weights that sum to 1 (`normalise`, the default for active > 1) it is the same function
-    whatever the router does, so training goes on from where it was. Without, outputs are scaled by
+    whatever the router does, so that training continues from there. Otherwise outputs are scaled by
     the sum of the chosen probabilities. options: as in `MoE`.
 
     Raises ValueError if the options do not fit.
@@ -35,8 +35,8 @@ def upcycle(network: FeedForward, *, experts: int = 8, active: int = 2, **option
 def assemble(networks: Sequence[FeedForward], *, active: int = 2, **options: Any) -> MoE:
     """A layer whose experts are the given trained networks of one shape, with a new router.
 
-    CLIP-MoE assembles the stages of its contrastive training so (arXiv 2409.19291),
-    Branch-Train-Mix its branches (arXiv 2403.07816). options: as in `MoE`.
+    CLIP-MoE does this with the stages of its contrastive training (arXiv 2409.19291),
+    Branch-Train-Mix with its branches (arXiv 2403.07816). options: as in `MoE`.
 
     Raises ValueError without networks or if their shapes or kinds differ.
     """
@@ -65,11 +65,11 @@ def decompose(network: FeedForward, *, copies: int = 4, slices: int = 2, **optio
     """Granularity decomposition of Dynamic-DINO (arXiv 2507.17436): `copies` of a trained network,
     each cut along its inner width into `slices` experts, of which `slices` are active.
 
-    The layer is the same function at first: the router's rows are drawn for copies and repeated for
-    their slices, so that those of one copy are chosen together, with weights 1: normalised weights
-    times `slices`. (Weights that sum to 1, the usual ones, would scale the output by 1 / slices;
-    weights of 1 would give the router no gradient.) Each slice has 1 / slices of the last bias.
-    options: as in `MoE`.
+    The layer is the same function at first: the router's rows are drawn per copy and repeated for
+    its slices, so that the slices of one copy are chosen together, with weights of 1: normalised
+    weights times `slices`. (Weights that sum to 1, the usual ones, would scale the output by 1 /
+    slices; constant weights of 1 would give the router no gradient.) Each slice has 1 / slices of
+    the last bias. options: as in `MoE`.
 
     Raises ValueError if slices do not divide the inner width.
     """
@@ -78,9 +78,10 @@ def decompose(network: FeedForward, *, copies: int = 4, slices: int = 2, **optio
 
 @torch.no_grad()
 def cut(parts: Parts, copies: int, slices: int, **options: Any) -> MoE:
-    """`decompose` for a network that is given by its tensors: gate, its bias, up, its bias, down,
-    its bias, in the layout of `nn.Linear`, None for what it has not. options: as in `MoE`, with the
-    network's activation.
+    """`decompose` for the tensors of a network.
+
+    parts: gate, its bias, up, its bias, down, its bias, in the layout of `nn.Linear`; None for what
+    the network does not have. options: as in `MoE`, with the network's activation.
 
     Raises ValueError if slices do not divide the inner width.
     """
@@ -127,45 +128,26 @@ def cut(parts: Parts, copies: int, slices: int, **options: Any) -> MoE:
 
 @torch.no_grad()
 def joined(layer: MoE) -> Parts:
-    """Back from `cut`: the tensors of one dense network, slices side by side, copies averaged.
+    """The reverse of `cut`: the tensors of one dense network, slices joined, copies averaged.
 
-    Exact as long as the copies are equal; after training an approximation, as `merge`.
+    Exact as long as the copies are equal; after training an approximation, as `merge` is.
     """
     experts, slices = layer.experts, layer.router.active
     halves = 2 if experts.gated else 1
     width, inner = experts.width, experts.hidden
-    up = (
-        experts.up.view(-1, slices, halves, inner, width)
-        .mean(0)
-        .transpose(0, 1)
-        .reshape(halves, -1, width)
-    )
-    down = (
-        experts.down.view(-1, slices, experts.down.shape[1], inner)
-        .mean(0)
-        .transpose(0, 1)
-        .flatten(1)
-    )
-    if experts.up_bias is None or experts.down_bias is None:
-        bias, last = None, None
-    else:
-        bias = (
-            experts.up_bias.view(-1, slices, halves, inner)
-            .mean(0)
-            .transpose(0, 1)
-            .reshape(halves, -1)
-        )
+    up = experts.up.view(-1, slices, halves, inner, width).mean(0).transpose(0, 1)
+    up = up.reshape(halves, -1, width)
+    down = experts.down.view(-1, slices, experts.down.shape[1], inner).mean(0)
+    down = down.transpose(0, 1).flatten(1)
+    biases: list[Tensor | None] = [None, None]
+    last = None
+    if experts.up_bias is not None and experts.down_bias is not None:
+        bias = experts.up_bias.view(-1, slices, halves, inner).mean(0).transpose(0, 1)
+        biases = list(bias.reshape(halves, -1))
         last = experts.down_bias.view(-1, slices, experts.down.shape[1]).mean(0).sum(0)
     if halves == 1:
-        return None, None, up[0], None if bias is None else bias[0], down, last
-    return (
-        up[0],
-        None if bias is None else bias[0],
-        up[1],
-        None if bias is None else bias[1],
-        down,
-        last,
-    )
+        return None, None, up[0], biases[0], down, last
+    return up[0], biases[0], up[1], biases[1], down, last
 
 
 @torch.no_grad()
@@ -173,11 +155,12 @@ def merge(layer: MoE, shares: Tensor | None = None) -> FeedForward:
     """A dense network with the mean of the experts' weights, or with their mixture by shares (E,)
     that sum to 1.
 
-    Exact where the experts are equal, as after `upcycle`; else the usual "soup" (arXiv 2203.05482),
-    an approximation.
+    Exact if the experts are equal, as after `upcycle`; otherwise the usual "soup" (arXiv
+    2203.05482), an approximation.
 
     Raises ValueError if the shares do not fit, or for an activation that `FeedForward` does not
-    have."""
+    have.
+    """
     experts = layer.experts
     if experts.activation != "gelu":
         raise ValueError(f"merge: FeedForward has gelu, the experts have {experts.activation}")
@@ -210,17 +193,19 @@ def merge(layer: MoE, shares: Tensor | None = None) -> FeedForward:
 
 
 def upcycle_model(model: nn.Module, **options: Any) -> nn.Module:
-    """A copy of a model with each `FeedForward` in it upcycled. options: as in `upcycle`.
+    """A copy of a model in which each `FeedForward` is upcycled. options: as in `upcycle`.
 
-    Raises ValueError if there is none.
+    Raises ValueError if the model has none.
     """
     model = copy.deepcopy(model)
-    found = [(name, part) for name, part in model.named_modules() if isinstance(part, FeedForward)]
-    if not found:
+    networks = [
+        (name, part) for name, part in model.named_modules() if isinstance(part, FeedForward)
+    ]
+    if not networks:
         raise ValueError(
             f"upcycle_model: {type(model).__name__} has no feed-forward network to replace"
         )
-    for name, part in found:
+    for name, part in networks:
         parent, _, last = name.rpartition(".")
         setattr(model.get_submodule(parent), last, upcycle(part, **options))
     return model

@@ -1,4 +1,4 @@
-"""How the experts of a model are used, while it works."""
+"""How the experts of a model are used."""
 
 from functools import partial
 from typing import Any
@@ -11,8 +11,8 @@ from .router import Routing
 
 
 class RoutingWatch:
-    """Counts over all forward passes made inside it: `with RoutingWatch(model) as watch: …;
-    watch.figures()`.
+    """Counts of all forward passes inside a block: `with RoutingWatch(model) as watch: …`, then
+    `watch.figures()`.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -39,28 +39,31 @@ class RoutingWatch:
             )
 
     def figures(self) -> dict[str, float]:
-        """By layer and expert, from 1: moe1_load1 is the share of pairs that go to it;
-        moe1_entropy, in nats, is the mean entropy of the router's probabilities. Empty without such
-        layers or without a token."""
-        found = {}
+        """By layer and expert, numbered from 1: moe1_load1 is the expert's share of all (token,
+        choice) pairs; moe1_entropy is the mean entropy of the router's probabilities, in nats.
+
+        Empty without such layers or without a token.
+        """
+        figures = {}
         for i, (counts, entropy) in enumerate(zip(self.counts, self.entropy), 1):
             if isinstance(counts, Tensor) and int(counts.sum()):
-                found[f"moe{i}_entropy"] = float(entropy[0] / entropy[1])
+                figures[f"moe{i}_entropy"] = float(entropy[0] / entropy[1])
                 share = counts / counts.sum()
-                found |= {f"moe{i}_load{e}": float(part) for e, part in enumerate(share, 1)}
-        return found
+                figures |= {f"moe{i}_load{e}": float(part) for e, part in enumerate(share, 1)}
+        return figures
 
 
-def flip_rate(one: Routing, other: Routing) -> float:
-    """Share of tokens whose set of experts differs between two passes over the same tokens, such as
-    without and with noise on the inputs. Tokens without an expert (padding) do not count.
+def flip_rate(first: Routing, second: Routing) -> float:
+    """Share of tokens whose set of experts differs between two passes over the same tokens, for
+    example without and with noise on the inputs. Tokens without an expert (padding) do not count.
 
-    Raises ValueError if the passes are not of the same tokens or choices.
+    Raises ValueError if the numbers of tokens or choices differ.
     """
-    if one.experts.shape != other.experts.shape:
+    before, after = first.experts, second.experts
+    if before.shape != after.shape:
         raise ValueError(
-            f"flip_rate: choices {tuple(one.experts.shape)} and {tuple(other.experts.shape)} do not fit"
+            f"flip_rate: choices {tuple(before.shape)} and {tuple(after.shape)} do not fit"
         )
-    there = (one.experts < len(one.probability)).any(1)
-    changed = (one.experts.sort(1).values != other.experts.sort(1).values).any(1)
-    return float((changed & there).sum() / there.sum().clamp_min(1))
+    present = (before < len(first.probability)).any(1)
+    changed = (before.sort(1).values != after.sort(1).values).any(1)
+    return float((changed & present).sum() / present.sum().clamp_min(1))

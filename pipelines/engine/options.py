@@ -4,8 +4,25 @@ API.
 Nothing here imports torch: the command line must answer `--help` and every misspelt word at once.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+# Groups of options in help pages, after those of the task itself.
+SHARED_GROUPS: Mapping[str, tuple[str, ...]] = {
+    "data": ("data", "input", "part"),
+    "training": (
+        "preset", "seed", "epochs", "patience", "max_steps", "batch_size", "accumulate", "lr",
+        "schedule", "warmup", "weight_decay", "clip", "nan",
+    ),
+    "hardware": (
+        "precision", "accelerator", "devices", "nodes", "strategy", "workers", "engine",
+        "processes", "shard_size",
+    ),
+    "output": (
+        "run", "output", "resume", "overwrite", "checkpoint_every", "keep", "logger", "tolerance",
+    ),
+}  # fmt: skip
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true"]
 

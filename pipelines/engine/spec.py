@@ -32,8 +32,10 @@ class Spec:
         names = [
             f.name for f in fields(self) if f.metadata.get("saved", True) and f.name != "assets"
         ]
-        values = {name: getattr(self, name) for name in names}
-        return values | ({"assets": dict(self.assets)} if self.assets else {})
+        values: dict[str, JsonValue] = {name: getattr(self, name) for name in names}
+        if self.assets:
+            values["assets"] = dict(self.assets)
+        return values
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], where: object = "spec.json") -> Self:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ...base.errors import InputError
-from ..engine.command_line.checks import check_least
+from ..engine.command_line.checks import check_least, check_mechanism
 from .options import DigitsOptions, SaliencyOptions, SpeechOptions, SpeechPredictOptions
 
 CAUSAL = (
@@ -107,20 +107,18 @@ def _check_training(options: SpeechOptions) -> None:
     for name in ("ctc", "balance"):
         if not 0 <= getattr(options, name) < float("inf"):
             raise InputError(f"--{name} {getattr(options, name)}: must be 0 or more")
-    from ...models.attention import ALIASES, ATTENTION
+    from ...models.attention import ATTENTION, REGISTERED, accepts_option
 
     rows = [name for name, row in ATTENTION.items() if row.fits in ("any tokens", "sequence")]
-    for option, there, why in (
+    causal = [name for name in REGISTERED if accepts_option(name, "causal")]
+    crossing = [name for name, mechanism in REGISTERED.items() if mechanism.crosses]
+    for option, fitting, why in (
         ("encoder_attention", rows, "does not fit tokens in a row"),
-        ("decoder_attention", CAUSAL, "has no causal form"),
-        ("cross_attention", CROSSING, "takes no context"),
+        ("decoder_attention", [*CAUSAL, *causal], "has no causal form"),
+        ("cross_attention", [*CROSSING, *crossing], "takes no context"),
     ):
-        name = getattr(options, option)
-        if ALIASES.get(name, name) not in there:
-            said = why if name in ATTENTION else "unknown"
-            raise InputError(
-                f"--{option.replace('_', '-')} {name}: {said}; there are {', '.join(there)}"
-            )
+        flag = f"--{option.replace('_', '-')}"
+        check_mechanism(flag, getattr(options, option), fitting, why=why)
     named = (options.encoder_attention, options.decoder_attention, options.cross_attention)
     if options.weights is not None and set(named) != {"softmax"}:
         raise InputError(

@@ -27,7 +27,15 @@ OPTIONS: dict[str, tuple[str, str]] = {
     "choice": (f"{TRAIN} --split rato", r"invalid choice 'rato' for argument '--split'.*'ratio'"),
     "precision": (f"{TRAIN} --precision 8", r"--precision"),
     "preset": (f"{TRAIN} --preset etth", r"no preset 'etth' of forecast; did you mean etth[12]\?"),
-    "attention": (f"{TRAIN} --attention attn", r"--attention attn: unknown; there are .*star"),
+    "attention": (f"{TRAIN} --attention sta", r"--attention sta: unknown; did you mean star\?"),
+    "attention of no kind": (
+        f"{TRAIN} --attention xyz",
+        r"--attention xyz: unknown; there are .*star",
+    ),
+    "attention of grids": (
+        f"{TRAIN} --attention tap",
+        r"--attention tap: channels are no grid; there",
+    ),
     "epochs 0": (f"{TRAIN} --epochs 0", r"--epochs 0: must be at least 1"),
     "batch size 0": (f"{TRAIN} --batch-size 0", r"--batch-size 0: must be at least 1"),
     "steps 0": (f"{TRAIN} --max-steps 0", r"--max-steps 0: must be at least 1"),

@@ -14,7 +14,7 @@ from ....base.errors import InputError
 from ... import TASKS, load_task
 from ..task import Task
 from .parsing import nearest_hint, options_class, parse, presets
-from .python_api import python_verb, run_verb
+from .python_api import exit_code, python_verb, run_verb
 
 __all__ = ["main", "options_class", "parse", "presets", "python_verb", "run_verb"]
 
@@ -85,7 +85,7 @@ def _run(words: list[str]) -> int:
     if rest and not rest[0].startswith("-"):
         config, rest = Path(rest[0]), rest[1:]
     options = parse(task, verb, rest, config=config)
-    return int(run_verb(task, verb, options, from_command=True) or 0)
+    return exit_code(run_verb(task, verb, options))
 
 
 def _known(word: str, among: Sequence[str], what: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from ....base.errors import InputError
+from ....base.errors import InputError, closest
 
 
 def check_least(options: Any, bounds: Mapping[str, int]) -> None:
@@ -20,15 +20,36 @@ def check_attention(name: str, *, fits: Collection[str], why: str, none: bool = 
     """Raise `InputError` where --attention names no mechanism that `fits` such tokens (as in the
     core's table).
 
-    why: what is said of a mechanism that does not fit; none: "none" is a choice, too, and aliases
-    are not listed."""
+    why: what the message says about a mechanism that does not fit; none: "none" is a choice, too,
+    and aliases are not listed.
+    """
     if none and name == "none":
         return
     from ....models.attention import ALIASES, ATTENTION
 
-    fitting = [one for one, row in ATTENTION.items() if row.fits in fits]
+    fitting = [mechanism for mechanism, row in ATTENTION.items() if row.fits in fits]
+    listed = ("none", *fitting) if none else (*fitting, *ALIASES)
+    check_mechanism("--attention", name, fitting, why=why, listed=listed)
+
+
+def check_mechanism(
+    option: str,
+    name: str,
+    fitting: Collection[str],
+    *,
+    why: str,
+    listed: Collection[str] | None = None,
+) -> None:
+    """Raise `InputError` where the option names no mechanism of those that are fitting.
+
+    why: what the message says about other mechanisms; listed: the choices that it prints, by
+    default those that are fitting.
+    """
+    from ....models.attention import ALIASES, ATTENTION
+
     if ALIASES.get(name, name) in fitting:
         return
-    listed = ("none", *fitting) if none else (*fitting, *ALIASES)
-    said = why if name in ATTENTION else "unknown"
-    raise InputError(f"--attention {name}: {said}; there are {', '.join(listed)}")
+    choices = fitting if listed is None else listed
+    near = None if name in ATTENTION else closest(name, choices)
+    hint = f"did you mean {near}?" if near else f"there are {', '.join(choices)}"
+    raise InputError(f"{option} {name}: {why if name in ATTENTION else 'unknown'}; {hint}")

@@ -15,8 +15,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ....base.errors import InputError
 from ..options import EvaluateOptions, ExportOptions
 from ..task import Task
@@ -128,15 +126,17 @@ def _checked_values(task: Task, options: Any) -> Any:
 
 
 def _tyro(kind: type, arguments: list[str], prog: str) -> Any:
+    if "--help" in arguments:
+        from .option_help import help_page
+
+        print(help_page(kind, prog))
+        raise SystemExit(0)
     import tyro
 
-    if "--help" not in arguments:
-        there = {word.split("=")[0].replace("_", "-") for word in arguments}
-        needed = [
-            f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(kind) if _is_needed(f)
-        ]
-        if missing := [name for name in needed if name not in there]:
-            raise InputError(f"{prog}: needs {' and '.join(missing)}; --help says what it is")
+    there = {word.split("=")[0].replace("_", "-") for word in arguments}
+    needed = [f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(kind) if _is_needed(f)]
+    if missing := [name for name in needed if name not in there]:
+        raise InputError(f"{prog}: needs {' and '.join(missing)}; --help says what it is")
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -242,6 +242,8 @@ def flatten(values: Mapping[str, Any], names: Sequence[str], where: str) -> list
 
 def read_config(path: Path) -> dict[str, Any]:
     """A YAML file of options. No tag of YAML makes an object here (safe loader)."""
+    import yaml
+
     try:
         if path.stat().st_size > 1_000_000:
             raise InputError(

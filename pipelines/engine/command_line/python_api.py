@@ -1,63 +1,123 @@
-"""Verbs from Python: the same options with the same names and defaults as the command line."""
+"""Verbs from Python: the options of the command line as keyword arguments, with their types."""
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
 from ..task import Task
-from .parsing import options_class, parse
+from .option_help import option_groups, option_texts
+
+if TYPE_CHECKING:
+    from ..inference.shards import Predicted
+    from ..pipeline import Metrics
+    from ..runs.run_directory import RunDirectory
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result", covariant=True)
 
 
-def run_verb(task: Task, verb: str, options: Any, *, from_command: bool = False) -> Any:
-    """Carry out a verb. From the command line `predict` answers with its exit code."""
+class PythonVerb(Protocol[Parameters, Result]):
+    """A verb as a function: `train(data="my.csv", epochs=5)`, or with a file of options first,
+    `train("my.yaml", epochs=5)`.
+    """
+
+    __name__: str
+
+    @overload
+    def __call__(self, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result: ...
+    @overload
+    def __call__(
+        self, config: str | os.PathLike[str], /, *args: Parameters.args, **kwargs: Parameters.kwargs
+    ) -> Result: ...
+
+
+def run_verb(task: Task, verb: str, options: Any) -> Any:
+    """Carry out a verb; returns what its function returns."""
     if verb in task.verbs:
-        result = task.verbs[verb].run(task, options)
-        return _exit_code(result) if from_command else result
+        return task.verbs[verb].run(task, options)
     if verb == "predict":
-        from ..inference.shards import predict
+        from ..inference.shards import predict as function
+    elif verb == "export":
+        from ..inference.export import export as function
+    else:
+        from ..training import jobs
 
-        result = predict(task.load(), options)
-        return _exit_code(result) if from_command else result
-    if verb == "export":
-        from ..inference.export import export
-
-        return (
-            _exit_code(export(task.load(), options))
-            if from_command
-            else export(task.load(), options)
-        )
-    from ..training import jobs
-
-    result = getattr(jobs, verb)(task.load(), options)
-    return _exit_code(result) if from_command else result
+        function = getattr(jobs, verb)
+    return function(task.load(), options)
 
 
-def _exit_code(result: Any) -> int:
-    """3 for what finished without some of its items."""
+def exit_code(result: object) -> int:
+    """3 for a job that finished without some of its items, else 0."""
     return 3 if getattr(result, "failed", 0) else 0
 
 
-def python_verb(task: Task, verb: str, options: type) -> Callable[..., Any]:
-    """The Python form of a verb: keyword arguments with the names and defaults of the command
-    line.
+@overload
+def python_verb(
+    task: Task, verb: Literal["train"], options: Callable[Parameters, object]
+) -> PythonVerb[Parameters, RunDirectory]: ...
+@overload
+def python_verb(
+    task: Task, verb: Literal["evaluate"], options: Callable[Parameters, object]
+) -> PythonVerb[Parameters, Metrics]: ...
+@overload
+def python_verb(
+    task: Task, verb: Literal["predict"], options: Callable[Parameters, object]
+) -> PythonVerb[Parameters, Predicted]: ...
+@overload
+def python_verb(
+    task: Task, verb: Literal["export"], options: Callable[Parameters, object]
+) -> PythonVerb[Parameters, str]: ...
+@overload
+def python_verb(
+    task: Task, verb: str, options: Callable[Parameters, object]
+) -> PythonVerb[Parameters, Any]: ...
+def python_verb(
+    task: Task, verb: str, options: Callable[Parameters, object]
+) -> PythonVerb[Parameters, Any]:
+    """The Python form of a verb, whose keyword arguments are the fields of `options`.
+
+    Type checkers and editors read the arguments from the dataclass; `help()` shows what each means.
     """
 
-    def call(config: str | os.PathLike[str] | None = None, **values: Any) -> Any:
-        options = parse(task, verb, [], config=Path(config) if config else None, values=values)
-        return run_verb(task, verb, options)
+    def call(options_file: str | os.PathLike[str] | None = None, /, **values: object) -> object:
+        from .parsing import parse
 
-    call.__name__ = verb
-    call.__doc__ = (
-        f"`headwise {task.name} {verb}` from Python.\n\nKeyword arguments:\n\n"
-        + "\n".join(
-            f"- `{f.name}`: default {f.default!r}"
-            if f.default is not dataclasses.MISSING
-            else f"- `{f.name}` (needed)"
-            for f in dataclasses.fields(options_class(task, verb))
+        config = Path(options_file) if options_file else None
+        chosen = parse(task, verb, [], config=config, values=values)
+        return run_verb(task, verb, chosen)
+
+    dataclass = cast(type, options)
+    call.__name__ = call.__qualname__ = verb
+    call.__module__ = f"headwise.pipelines.{task.name}"
+    call.__doc__ = _documentation(task, verb, dataclass)
+    first = inspect.Parameter("options_file", inspect.Parameter.POSITIONAL_ONLY, default=None)
+    fields = [
+        inspect.Parameter(
+            f.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=f.default if f.default is not dataclasses.MISSING else inspect.Parameter.empty,
+            annotation=f.type,
         )
-    )
-    return call
+        for f in dataclasses.fields(dataclass)
+    ]
+    call.__signature__ = inspect.Signature([first, *fields])  # pyright: ignore[reportFunctionMemberAccess]
+    return cast(PythonVerb[Parameters, Any], call)
+
+
+def _documentation(task: Task, verb: str, options: type) -> str:
+    texts = option_texts(options)
+    lines = [
+        f"`headwise {task.name} {verb}` from Python.",
+        "",
+        inspect.cleandoc(options.__doc__ or ""),
+        "",
+    ]
+    lines += ["options_file: a YAML file of options; arguments given here win."]
+    for title, names in option_groups(options).items():
+        lines += ["", f"{title}:", *(f"    {name}: {texts[name]}" for name in names)]
+    return "\n".join(lines)

@@ -19,7 +19,7 @@ from headwise.data.clicks.fit import encode_log, fit
 from headwise.data.clicks.log import Log
 from headwise.data.clicks.schema import Schema
 from headwise.data.clicks.schema_file import parse_schema
-from headwise.data.clicks.split import TEST
+from headwise.data.clicks.split import TEST, TRAIN
 from headwise.data.clicks.vocabulary import MISSING, UNSEEN
 
 SEQUENCES: dict[str, Any] = {
@@ -226,8 +226,10 @@ def test_splits_by_user_and_time_and_column_are_those_of_plain_loops(tmp_path) -
     assert np.bincount(part).tolist() == [n // 2, n * 3 // 4 - n // 2, n - n * 3 // 4]
     assert rows.time[part == 0].max() <= rows.time[part == 1].min() <= rows.time[part == 1].max()
     assert rows.time[part == 1].max() <= rows.time[part == 2].min()
-    _, _, part = fit(log, schema(split={"column": "part"}))
-    assert [("train", "validation", "test")[code] for code in part] == frame["part"].to_list()
+    for words in ({}, {"train": "Training", "validation": "dev"}):
+        log = saved(tmp_path / "a.csv", frame.with_columns(pl.col("part").replace(words)))
+        _, _, part = fit(log, schema(split={"column": "part"}))
+        assert [("train", "validation", "test")[code] for code in part] == frame["part"].to_list()
 
 
 def test_only_the_training_part_makes_vocabularies_and_rare_values_are_unseen(tmp_path) -> None:
@@ -350,3 +352,179 @@ def test_a_row_without_a_time_is_just_after_the_log(tmp_path: Path) -> None:
     assert len(batch["ages"])
     for name in ("events", "ages", "offsets"):
         assert batch[name].tolist() == expected[name].tolist()
+
+
+MOMENTS = pl.Series([1_700_000_000 + 3_600 * 7 * place for place in range(40)])
+"""Seconds since 1970, seven hours apart, so that hours and weekdays differ."""
+PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+
+def written_times(kind: str, unit: str) -> pl.Series:
+    """The moments in a unit: as whole numbers, as fractions, as text, or with a gap in the
+    column.
+    """
+    whole = MOMENTS * PER_SECOND[unit]
+    if kind == "fractions":
+        return whole.cast(pl.Float64) + 0.25
+    return whole.cast(pl.String) if kind == "text" else whole
+
+
+def log_of_moments(
+    path: Path, time: pl.Series, unit: str = "s"
+) -> tuple[ClickEncoder, Rows, np.ndarray]:
+    frame = pl.DataFrame(
+        {
+            "user": [1] * 40,
+            "item": range(40),
+            "time": time,
+            "rating": [1, 5] * 20,
+            "click": [0, 1] * 20,
+        }
+    )
+    frame.write_parquet(path)
+    return fit(
+        Log.open(path),
+        schema(time={"column": "time", "unit": unit}, time_fields=["hour", "weekday", "month"]),
+    )
+
+
+def assert_moments(encoder: ClickEncoder, rows: Rows) -> None:
+    np.testing.assert_array_equal(rows.time, MOMENTS.to_numpy())
+    moment = pl.from_epoch(MOMENTS, "s")
+    hour, weekday, month = rows.fields[:, 2:].T
+    np.testing.assert_array_equal(hour, 2 + moment.dt.hour().to_numpy())
+    np.testing.assert_array_equal(weekday, 1 + moment.dt.weekday().to_numpy())
+    np.testing.assert_array_equal(month, 1 + moment.dt.month().to_numpy())
+    assert [encoder.size(name) for name in ("hour", "weekday", "month")] == [26, 9, 14]
+
+
+@pytest.mark.parametrize("unit", PER_SECOND)
+@pytest.mark.parametrize("kind", ["whole", "fractions", "text"])
+def test_a_time_is_the_same_second_in_every_unit(tmp_path: Path, kind: str, unit: str) -> None:
+    encoder, rows, _ = log_of_moments(tmp_path / "a.parquet", written_times(kind, unit), unit)
+    assert_moments(encoder, rows)
+    gap = pl.DataFrame(
+        {"user": [1, 1], "item": [3, 4], "time": [written_times(kind, unit)[9], None]}
+    )
+    asked = encoder.rows(gap, "t", labels=False)
+    assert asked.time.tolist() == [MOMENTS[9], NOW]
+    assert (asked.fields[1, 2:] == MISSING).all()
+
+
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+@pytest.mark.parametrize("zone", [None, "UTC", "Europe/Berlin", "America/New_York"])
+def test_a_typed_time_keeps_its_zone(tmp_path: Path, zone: str | None, unit: str) -> None:
+    moment = pl.from_epoch(MOMENTS, "s").cast(pl.Datetime(unit))
+    if zone is not None:
+        moment = moment.dt.replace_time_zone("UTC").dt.convert_time_zone(zone)
+    assert_moments(*log_of_moments(tmp_path / "a.parquet", moment)[:2])
+
+
+def test_fields_labels_and_histories_stay_with_their_rows(tmp_path: Path) -> None:
+    """Of rows in any order, and of some of them, as a loader asks for them; none is lost."""
+    frame = table()
+    clicked = {"column": "click", "only_where": {"column": "part", "equals": "train"}}
+    tasks = {"good": {"column": "rating", "at_least": 4}, "click": clicked}
+    encoder, rows, part = fit(saved(tmp_path / "a.csv", frame), schema(tasks=tasks))
+    assert len(rows) == len(part) == len(frame)
+    which = np.random.default_rng(0).permutation(len(frame))[:150]
+    asked = [4, 149, 0, 77, 4]
+    data = ClickRows(encoder, rows, which)
+    assert len(data) == 150
+    batch, truth = data.__getitems__(asked), frame[which[asked].tolist()]
+    words = {
+        name: [None, "?", *encoder.vocabularies[name].keys.cast(pl.String)]
+        for name in ("user", "item")
+    }
+    for place, name in enumerate(("user", "item")):
+        codes = (batch["fields"][:, place] - data.start[name]).tolist()
+        expected = truth[name].cast(pl.String).to_list()
+        assert all(words[name][code] in (value, "?") for code, value in zip(codes, expected))
+        assert [words[name][code] for code in codes if code > 1]
+    assert batch["labels"][:, 0].tolist() == (truth["rating"] >= 4).cast(pl.Float32).to_list()
+    counts = (truth["part"] == "train").to_list()
+    assert batch["counts"].tolist() == [[True, one] for one in counts]
+    assert batch["labels"][:, 1].tolist() == [
+        float(c) if one else 0.0 for c, one in zip(truth["click"], counts)
+    ]
+    assert histories(encoder, rows, which[asked]) == [
+        plain_histories(frame)[row] for row in which[asked]
+    ]
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_buckets_come_from_the_training_part_alone(tmp_path: Path, joined: bool) -> None:
+    """Edges of numbers, whether the log holds them or a joined table does, counted by rows of the
+    training part.
+    """
+    rng = np.random.default_rng(2)
+    train, later = rng.normal(size=60).round(3), rng.normal(50, 1, 40).round(3)
+    part = ["train"] * 60 + ["validation"] * 20 + ["test"] * 20
+    frame = pl.DataFrame(
+        {
+            "user": range(100),
+            "item": range(100),
+            "time": range(100),
+            "rating": [1, 5] * 50,
+            "click": [0, 1] * 50,
+            "part": part,
+            "size": np.r_[train, later],
+        }
+    )
+    options: dict[str, Any] = {
+        "numeric": {"size": {"buckets": 5}},
+        "split": {"column": "part"},
+        "sequences": {},
+    }
+    if joined:
+        frame.select("item", "size").write_csv(tmp_path / "items.csv")
+        frame, options["join"] = frame.drop("size"), [{"table": "items.csv", "on": "item"}]
+    encoder, rows, found = fit(
+        saved(tmp_path / "a.csv", frame.sample(fraction=1, shuffle=True, seed=4)), schema(**options)
+    )
+    np.testing.assert_allclose(
+        encoder.edges["size"], np.unique(np.quantile(train, [0.2, 0.4, 0.6, 0.8]))
+    )
+    for side, who in (("user", rows.user), ("item", rows.item)):
+        assert encoder.seen[side].sum() == 60
+        np.testing.assert_array_equal(encoder.trained_on(side, who), found == TRAIN)
+
+
+def test_the_last_row_of_each_is_the_newest(tmp_path: Path) -> None:
+    """Of users and of items, whatever the order of the log; of one second, the later row; nobody
+    has none.
+    """
+    frame = table()
+    log = saved(tmp_path / "a.csv", frame)
+    encoder, rows, _ = fit(log, schema(**RICH))
+    for side, who in (("user", rows.user), ("item", rows.item)):
+        for one in range(len(encoder.last[side])):
+            own = np.flatnonzero(who == one)
+            newest = own[np.argsort(rows.time[own], kind="stable")[-1]]
+            np.testing.assert_array_equal(encoder.last[side][one], rows.fields[newest])
+    first = saved(tmp_path / "1.csv", frame[:150])
+    base = fit(first, schema(**RICH))[0]
+    later = frame[150:].with_columns(time=pl.col("time") + 10**6)
+    grown, rows, _ = fit(saved(tmp_path / "2.csv", later), schema(**RICH), base)
+    newer = {int(rows.user[row]): rows.fields[row] for row in np.argsort(rows.time, kind="stable")}
+    for one, before in enumerate(base.last["user"]):
+        np.testing.assert_array_equal(grown.last["user"][one], newer.get(one, before))
+
+
+def test_places_of_a_given_list_are_its_ages(tmp_path: Path) -> None:
+    """The last entry is the newest: 1 from the end, then 2, 3, ... by powers of two."""
+    frame = pl.DataFrame(
+        {
+            "user": [1, 1, 2] * 10,
+            "item": [1, 2, 3] * 10,
+            "time": range(30),
+            "rating": [5, 1, 5] * 10,
+            "click": [0, 1, 0] * 10,
+            "given": ["1|2|3|1|2", "3", None] * 10,
+        }
+    )
+    given = {"given": {"of": "item", "column": "given", "split": "|", "length": 4}}
+    encoder, rows, _ = fit(saved(tmp_path / "a.csv", frame), schema(sequences=given))
+    batch = ClickRows(encoder, rows).batch(np.array([0, 1, 2, 0]))
+    assert batch["offsets"].tolist() == [0, 4, 5, 5, 9]
+    assert batch["ages"].tolist() == [3, 2, 2, 1, 1, 3, 2, 2, 1]  # 4, 3, 2, 1 from the end

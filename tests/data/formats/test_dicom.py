@@ -185,3 +185,51 @@ def test_an_identifier_against_the_rules_is_not_quoted(tmp_path):
 def test_a_header_without_its_bits_is_a_line(tmp_path):
     with pytest.raises(InputError, match="header cannot be used"):
         read_dicom(make(tmp_path / "a.dcm", ramp(12), BitsStored=None))
+
+
+@pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("slope", ["2", "-2"])
+def test_dense_is_bright_for_any_slope_and_signed_values(tmp_path, kind, slope):
+    """What MONOCHROME1 turns round is what the slope has made of the values, which may be below
+    0.
+    """
+    stored = (ramp().astype(np.int32) - 2000).astype(np.int16)
+    tags = {
+        "RescaleSlope": slope,
+        "RescaleIntercept": "100",
+        "PixelRepresentation": 1,
+        "BitsStored": 16,
+        "HighBit": 15,
+        "PixelData": stored.tobytes(),
+    }
+    found = read_dicom(make(tmp_path / "a.dcm", stored, kind=kind, **tags)).pixels
+    rising = (kind == "MONOCHROME2") == (slope == "2")
+    expected = ramp() / 4095
+    np.testing.assert_allclose(found, expected if rising else 1 - expected, atol=1e-6)
+
+
+def test_labels_stay_with_their_files_and_persons(tmp_path):
+    """Rows of a table of DICOM files in any order, two persons, one of whom the table itself
+    names.
+    """
+    pixels = [
+        np.random.default_rng(k).integers(0, 4096, (6, 7)).astype(np.uint16) for k in range(5)
+    ]
+    for k, values in enumerate(pixels):
+        make(
+            tmp_path / f"{k}.dcm",
+            values,
+            PatientID=f"ID-{k % 2}",
+            ViewPosition=("PA", "LL")[k // 3],
+        )
+    order = (3, 0, 4, 2, 1)
+    lines = [f"{k}.dcm,{'ill' if k < 2 else 'well'},{'named' if k == 4 else ''}" for k in order]
+    (tmp_path / "labels.csv").write_text("image,label,patient\n" + "\n".join(lines))
+    found = read_xray_set(tmp_path)
+    assert found.labels == ["well", "ill", "well", "well", "ill"]
+    assert found.views == ["LL", "PA", "LL", "PA", "PA"]
+    assert found.patients == ["patient 1", "patient 2", "named", "patient 2", "patient 1"]
+    for row, k in enumerate(order):
+        values = pixels[k].astype(float)
+        expected = (values - values.min()) / (values.max() - values.min())
+        np.testing.assert_allclose(read_row(found, row), expected, atol=1e-6)

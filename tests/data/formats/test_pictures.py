@@ -152,6 +152,18 @@ class TestListedPaths:
         assert message in line_of(caught)
         assert line_of(caught).startswith("t.csv, row 1: ")
 
+    def test_a_folder_that_leads_out_is_refused_after_one_that_does_not(self, tmp_path) -> None:
+        fill(tmp_path, "out/secret/x.jpg", "in/own/a.jpg", "in/own/b.jpg")
+        (tmp_path / "in" / "link").symlink_to(tmp_path / "out" / "secret")
+        home = PictureFolder(tmp_path / "in")
+        assert home.find("t.csv, row 1", "own/a.jpg")[1] == "own/a.jpg"
+        with pytest.raises(InputError, match="leads out"):
+            home.find("t.csv, row 2", "link/x.jpg")
+        assert home.find("t.csv, row 3", "own/b.jpg") == (
+            str(tmp_path / "in/own/b.jpg"),
+            "own/b.jpg",
+        )
+
 
 class TestRead:
     @pytest.mark.parametrize("ending", [".png", ".bmp", ".ppm", ".tif"])

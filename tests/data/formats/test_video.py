@@ -1,5 +1,6 @@
 """Frames of folders and videos: order, numbers, damage, and what is refused."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,83 @@ def test_frames_of_a_video(video) -> None:
         assert frame.pixels.shape == (48, 64, 3)
         assert abs(frame.pixels.astype(int) - 20 * (frame.number - 1)).max() <= 4
     assert len(list(Frames(video))) == 12
+
+
+COLOURS = {
+    (0, 0): (220, 30, 20),
+    (0, 1): (30, 200, 40),
+    (1, 0): (20, 40, 230),
+    (1, 1): (210, 210, 50),
+}
+
+
+def coloured() -> np.ndarray:
+    """A quarter each of red, green, blue and yellow: no two can change places unseen. (32, 64,
+    3).
+    """
+    picture = np.zeros((32, 64, 3), np.uint8)
+    for (down, right), colour in COLOURS.items():
+        picture[16 * down : 16 * down + 16, 32 * right : 32 * right + 32] = colour
+    return picture
+
+
+def film(path: Path, pictures: list[np.ndarray]) -> Path:
+    av = pytest.importorskip("av", reason="PyAV is optional (extra video) and not installed")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=5, options={"qscale": "1"})
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt, stream.bit_rate = "yuv420p", 4_000_000
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def assert_close(found: np.ndarray | None, expected: np.ndarray) -> None:
+    """Within what the codec does to colours, away from their borders."""
+    assert found is not None
+    assert found.shape == expected.shape
+    inner = np.zeros(expected.shape[:2], bool)
+    inner[4:12, 4:12] = inner[-12:-4, 4:12] = inner[4:12, -12:-4] = inner[-12:-4, -12:-4] = True
+    assert np.abs(found.astype(int) - expected)[inner].max() <= 12
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".avi", ".mkv"])
+def test_a_red_frame_of_a_video_is_red(tmp_path, suffix) -> None:
+    others = [coloured()[::-1], coloured()[:, ::-1], np.full((32, 64, 3), (220, 30, 20), np.uint8)]
+    path = film(tmp_path / f"a{suffix}", [coloured(), *others])
+    found = list(Frames(path))
+    assert [frame.number for frame in found] == [1, 2, 3, 4]
+    for frame, expected in zip(found, [coloured(), *others]):
+        assert_close(frame.pixels, expected)
+
+
+def test_a_red_frame_of_a_folder_is_red(tmp_path) -> None:
+    for name in ("1.png", "2.jpg"):
+        Image.fromarray(coloured()).save(
+            tmp_path / name, **({"quality": 98} if name.endswith("jpg") else {})
+        )
+    one, two = Frames(tmp_path)
+    np.testing.assert_array_equal(one.pixels, coloured())
+    assert_close(two.pixels, coloured())
+
+
+@pytest.mark.parametrize(
+    ("matrix", "turns"),
+    [((0, 1, -1, 0), -1), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1), ((1, 0, 0, 1), 0)],
+)
+def test_a_video_of_a_camera_held_upright_is_turned(tmp_path, matrix, turns) -> None:
+    """The display matrix (ISO 14496-12, tkhd): x' = a x + c y, y' = b x + d y; y goes down."""
+    path = film(tmp_path / "a.mp4", [coloured()] * 2)
+    content = bytearray(path.read_bytes())
+    place = content.index(b"tkhd") + 44
+    a, b, c, d = matrix
+    content[place : place + 36] = struct.pack(
+        ">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30
+    )
+    path.write_bytes(bytes(content))
+    for frame in Frames(path):
+        assert_close(frame.pixels, np.rot90(coloured(), turns))
 
 
 def test_a_cut_video_gives_what_it_has_and_a_text_is_none(video, tmp_path) -> None:

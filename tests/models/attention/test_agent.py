@@ -18,17 +18,20 @@ def linear(x: Tensor, layer: torch.nn.Module) -> Tensor:
     return x @ layer.weight.t() + layer.bias
 
 
-def agents_of_sequence(query: Tensor, kept: list[int], count: int) -> Tensor:
+def agents_of_sequence(query: Tensor, present: list[int], count: int) -> Tensor:
     """(N, D) -> (A, D): means of the bins, one after the other."""
     bins = []
     for i in range(count):
-        first, last = math.floor(i * len(kept) / count), math.ceil((i + 1) * len(kept) / count)
-        bins.append(query[kept[first:last]].mean(0))
+        first, last = (
+            math.floor(i * len(present) / count),
+            math.ceil((i + 1) * len(present) / count),
+        )
+        bins.append(query[present[first:last]].mean(0))
     return torch.stack(bins)
 
 
-def agents_of_grid(query: Tensor, kept: list[int], size: tuple[int, int], side: int) -> Tensor:
-    """(Y X, D) -> (A, D): means of the kept cells of each bin, nan without any."""
+def agents_of_grid(query: Tensor, present: list[int], size: tuple[int, int], side: int) -> Tensor:
+    """(Y X, D) -> (A, D): means of the present cells of each bin, nan without any."""
     bins = []
     for i in range(side):
         for j in range(side):
@@ -37,7 +40,7 @@ def agents_of_grid(query: Tensor, kept: list[int], size: tuple[int, int], side: 
                 for y in range(math.floor(i * size[0] / side), math.ceil((i + 1) * size[0] / side))
                 for x in range(math.floor(j * size[1] / side), math.ceil((j + 1) * size[1] / side))
             ]
-            cells = [cell for cell in cells if cell in kept]
+            cells = [cell for cell in cells if cell in present]
             bins.append(query[cells].mean(0))
     return torch.stack(bins)
 
@@ -46,7 +49,7 @@ def formula(
     model: AgentAttention,
     x: Tensor,
     agents: Tensor,
-    kept: list[int],
+    present: list[int],
     b1: Tensor | None = None,
     b2: Tensor | None = None,
 ) -> Tensor:
@@ -62,10 +65,10 @@ def formula(
         second = query[:, part] @ agents[:, part].t() / size**0.5
         if b1 is not None and b2 is not None:
             first, second = first + b1[h], second + b2[h]
-        phi_key = first[:, kept].softmax(-1)
+        phi_key = first[:, present].softmax(-1)
         phi_query = second.softmax(-1)
         # Linear attention: the A x d product of keys and values comes first.
-        mixed.append(phi_query @ (phi_key @ value[kept, part]))
+        mixed.append(phi_query @ (phi_key @ value[present, part]))
     return torch.cat(mixed, -1)
 
 
@@ -79,12 +82,12 @@ def test_the_sequence_form_equals_the_formula(tokens: int, agents: int, restore:
     mask[0] = True
     out = model(x, mask=mask)
     for row in range(3):
-        kept = mask[row].nonzero().flatten().tolist()
+        present = mask[row].nonzero().flatten().tolist()
         mixed = torch.zeros_like(x[row])
         value = linear(x[row], model.key_value).chunk(2, -1)[1] * mask[row][:, None]
-        if kept:
-            pooled = agents_of_sequence(linear(x[row], model.query), kept, agents)
-            mixed = formula(model, x[row], pooled, kept)
+        if present:
+            pooled = agents_of_sequence(linear(x[row], model.query), present, agents)
+            mixed = formula(model, x[row], pooled, present)
         if restore:
             padded = F.pad(value, (0, 0, 1, 1))
             for n in range(tokens):
@@ -111,16 +114,18 @@ def test_the_grid_form_equals_the_formula(size: tuple[int, int], agents: int, ma
         value.transpose(1, 2).unflatten(2, size), model.restore.weight, padding=1, groups=8
     )
     for row in range(2):
-        kept = mask[row].nonzero().flatten().tolist()
-        pooled = agents_of_grid(linear(x[row], model.query), kept, size, side)
-        there = ~pooled.isnan().any(-1)
-        mixed = formula(model, x[row], pooled[there], kept, b1[:, there], b2[:, :, there])
+        present = mask[row].nonzero().flatten().tolist()
+        pooled = agents_of_grid(linear(x[row], model.query), present, size, side)
+        nonempty = ~pooled.isnan().any(-1)
+        mixed = formula(
+            model, x[row], pooled[nonempty], present, b1[:, nonempty], b2[:, :, nonempty]
+        )
         expected = linear(mixed + restored[row].flatten(1).t(), model.out)
         torch.testing.assert_close(out[row], expected, rtol=1e-10, atol=1e-10)
 
 
 def test_biases_of_the_window_are_the_published_sum() -> None:
-    """Where the grid is the window, rows and columns are added as they are."""
+    """If the grid has the size of the window, rows and columns are added unchanged."""
     torch.manual_seed(2)
     bias = GridAgentAttention(8, heads=2, agents=4, window=(5, 7)).double().to_agents
     for part in bias.parameters():
@@ -156,7 +161,7 @@ def test_the_product_is_row_stochastic_and_of_low_rank(form: str) -> None:
     torch.testing.assert_close(model(x, **extras), model.out(mixed), rtol=1e-10, atol=1e-10)
 
 
-def test_constant_values_stay() -> None:
+def test_constant_values_do_not_change() -> None:
     torch.manual_seed(4)
     model, x = (
         AgentAttention(8, heads=2, agents=5, restore=False).double(),
@@ -182,7 +187,7 @@ def test_the_order_of_agents_does_not_matter() -> None:
     torch.testing.assert_close(model(x), out, rtol=1e-12, atol=1e-12)
 
 
-def test_one_agent_gives_every_token_the_same() -> None:
+def test_one_agent_gives_every_token_the_same_output() -> None:
     torch.manual_seed(6)
     model, x = (
         AgentAttention(8, heads=2, agents=1, restore=False).double(),
@@ -195,7 +200,7 @@ def test_one_agent_gives_every_token_the_same() -> None:
     torch.testing.assert_close(model(x[:, order]), out, rtol=1e-12, atol=1e-12)
 
 
-def test_masks_in_the_middle_are_as_if_the_tokens_were_not_there() -> None:
+def test_masks_in_the_middle_are_as_if_the_tokens_did_not_exist() -> None:
     torch.manual_seed(7)
     model, x = (
         AgentAttention(8, heads=2, agents=3, restore=False).double(),
@@ -208,7 +213,7 @@ def test_masks_in_the_middle_are_as_if_the_tokens_were_not_there() -> None:
     )
 
 
-def test_learned_agents_read_a_context_without_keys_as_nothing() -> None:
+def test_learned_agents_read_zeros_from_a_context_without_keys() -> None:
     model = LearnedAgentAttention(8, heads=2, agents=3)
     out = model(
         torch.randn(2, 4, 8), torch.randn(2, 6, 8), mask=torch.zeros(2, 6, dtype=torch.bool)
@@ -217,7 +222,7 @@ def test_learned_agents_read_a_context_without_keys_as_nothing() -> None:
 
 
 def test_mistakes() -> None:
-    with pytest.raises(ValueError, match="no square number"):
+    with pytest.raises(ValueError, match="is not a square"):
         GridAgentAttention(8, agents=5)
     with pytest.raises(ValueError, match="at least one agent"):
         AgentAttention(8, agents=0)

@@ -30,7 +30,7 @@ def bins_of(cells: int, count: int) -> list[list[int]]:
 
 
 def formula(
-    model: AggregatedAttention, x: Tensor, size: tuple[int, int], there: list[bool]
+    model: AggregatedAttention, x: Tensor, size: tuple[int, int], present: list[bool]
 ) -> Tensor:
     """One image x (N, D) by loops over heads, cells and keys."""
     height, width = size
@@ -41,7 +41,7 @@ def formula(
         across = bins_of(width, max(1, width // model.reduction))
         for rows in down:
             for columns in across:
-                inside = [r * width + c for r in rows for c in columns if there[r * width + c]]
+                inside = [r * width + c for r in rows for c in columns if present[r * width + c]]
                 centre = (sum(rows) / len(rows), sum(columns) / len(columns))
                 if inside:
                     mean = torch.stack([F.gelu(linear(x[n], model.pool)) for n in inside]).mean(0)
@@ -55,7 +55,7 @@ def formula(
         near = []
         for o in range(w * w):
             r, c = row + o // w - w // 2, column + o % w - w // 2
-            if 0 <= r < height and 0 <= c < width and there[r * width + c]:
+            if 0 <= r < height and 0 <= c < width and present[r * width + c]:
                 near.append((o, r * width + c))
         count = max(2, len(near) + len(regions))
         for h in range(model.heads):
@@ -105,7 +105,7 @@ def test_it_equals_the_loops(options: dict, size: tuple[int, int], masked: bool)
         mask = torch.rand(2, count) < 0.6
         mask[0] = False
     expected = torch.stack(
-        [formula(model, row, size, there.tolist()) for row, there in zip(x, mask)]
+        [formula(model, row, size, present.tolist()) for row, present in zip(x, mask)]
     )
     out = model(x, size=size, mask=mask if masked else None)
     torch.testing.assert_close(out, expected, rtol=1e-10, atol=1e-10)
@@ -115,7 +115,7 @@ def test_it_equals_the_loops(options: dict, size: tuple[int, int], masked: bool)
         assert ((total - 1).abs().lt(1e-9) | total.eq(0)).all()
 
 
-def test_a_window_over_the_whole_image_is_cosine_attention() -> None:
+def test_a_window_over_the_entire_image_is_cosine_attention() -> None:
     model = make(window=9, pooled=False, learned_tokens=False)
     torch.nn.init.zeros_(model.local_bias)
     x = torch.randn(2, 20, 8, dtype=torch.float64)
@@ -154,7 +154,7 @@ def test_the_published_start_of_the_temperature() -> None:
 @pytest.mark.parametrize("masked", [False, True])
 @torch.no_grad()
 def test_without_learned_tokens_the_rows_sum_to_one(masked: bool) -> None:
-    """T = b = 0: cells of one value give that value; the weights never hold the term of T and b."""
+    """T = b = 0: cells of one value give that value; the weights never have the term of T and b."""
     model = make(reduction=2)
     assert model.tokens is not None
     assert model.token_bias is not None
@@ -175,7 +175,7 @@ def test_without_learned_tokens_the_rows_sum_to_one(masked: bool) -> None:
 
 
 @torch.no_grad()
-def test_the_weights_give_the_window_and_share_out_the_rest_evenly() -> None:
+def test_the_weights_are_those_of_the_window_and_divide_the_rest_evenly() -> None:
     """The cell itself, the only one in a window of one, stands out from its bin; all others of a
     bin are equal.
     """
@@ -189,8 +189,8 @@ def test_the_weights_give_the_window_and_share_out_the_rest_evenly() -> None:
     assert (weights[:, same] > middle[:, same]).all()
 
 
-def test_a_bin_without_cells_is_no_key() -> None:
-    """What is masked changes nothing, also where a whole bin is: the count of keys falls by it."""
+def test_a_bin_without_cells_is_not_a_key() -> None:
+    """What is masked changes nothing, even if an entire bin is masked: there is one key less."""
     model = make(reduction=2, window=1, learned_tokens=False)
     x = torch.randn(1, 16, 8, dtype=torch.float64)
     mask = torch.ones(1, 16, dtype=torch.bool)
@@ -199,17 +199,17 @@ def test_a_bin_without_cells_is_no_key() -> None:
     assert pooled is not None
     assert pooled[2].tolist() == [[False, True, True, True]]
     assert model._count(mask, pooled, (4, 4), x).flatten()[[0, 15]].tolist() == [3.0, 4.0]
-    other = x.masked_fill(~mask[..., None], 7.0)
-    given = model(x, mask=mask, size=(4, 4))[mask]
+    filled = x.masked_fill(~mask[..., None], 7.0)
+    result = model(x, mask=mask, size=(4, 4))[mask]
     torch.testing.assert_close(
-        model(other, mask=mask, size=(4, 4))[mask], given, rtol=1e-10, atol=1e-10
+        model(filled, mask=mask, size=(4, 4))[mask], result, rtol=1e-10, atol=1e-10
     )
 
 
 @pytest.mark.parametrize(
     ("side", "bins"), [(1, 1), (8, 2), (9, 3), (7, 7), (7, 3), (5, 2), (3, 2), (6, 1)]
 )
-def test_distances_are_told_once(side: int, bins: int) -> None:
+def test_distances_are_distinct(side: int, bins: int) -> None:
     values, index = _distances(side, bins, torch.device("cpu"))
     assert len(values.unique()) == len(values) <= 4 * side
     for cell in range(side):

@@ -1,4 +1,4 @@
-"""Combiner against its definition written as sets, and what its paper promises of the
+"""Combiner against its definition written as sets, and what its paper promises about the
 factorisation.
 """
 
@@ -16,28 +16,28 @@ FORMS = ("fixed", "axial", "logsparse")
 
 def sets(form: str, i: int, tokens: int, causal: bool, g: int) -> tuple[list[int], list[list[int]]]:
     """Tokens that token i sees directly, and its groups."""
-    seen = range(i + 1) if causal else range(tokens)
+    visible = range(i + 1) if causal else range(tokens)
     if form == "logsparse":
         groups = []
         for level in range(tokens.bit_length()):
             block = (i >> level) ^ 1
-            groups.append([j for j in seen if j >> level == block])
+            groups.append([j for j in visible if j >> level == block])
         return [i], groups
-    near = [j for j in seen if j // g == i // g]
-    far = [j for j in seen if j // g != i // g]
+    near = [j for j in visible if j // g == i // g]
+    far = [j for j in visible if j // g != i // g]
     if form == "fixed":
         return near, [[j for j in far if j // g == r] for r in range(tokens // g + 1)]
     return near, [[j for j in far if j % g == c] for c in range(g)]
 
 
-def formula(form: str, q: Tensor, k: Tensor, there: list[bool], causal: bool, g: int) -> Tensor:
+def formula(form: str, q: Tensor, k: Tensor, present: list[bool], causal: bool, g: int) -> Tensor:
     """Weights (N, N) of one head by loops; q is scaled."""
     tokens = len(q)
     out = torch.zeros(tokens, tokens, dtype=q.dtype)
     for i in range(tokens):
         near, groups = sets(form, i, tokens, causal, g)
-        near = [j for j in near if there[j]]
-        groups = [[j for j in group if there[j]] for group in groups]
+        near = [j for j in near if present[j]]
+        groups = [[j for j in group if present[j]] for group in groups]
         groups = [group for group in groups if group]
         scores = [q[i] @ k[j] for j in near] + [q[i] @ k[group].amax(0) for group in groups]
         if not scores:
@@ -63,9 +63,9 @@ def test_it_equals_the_sets(form, causal: bool, tokens: int, g: int, masked: boo
     weights = model.weights(x, mask=mask)
     query, key, value = model._project(x)
     for b in range(2):
-        there = [True] * tokens if mask is None else mask[b].tolist()
+        present = [True] * tokens if mask is None else mask[b].tolist()
         for h in range(2):
-            expected = formula(form, query[b, h], key[b, h], there, causal, g)
+            expected = formula(form, query[b, h], key[b, h], present, causal, g)
             torch.testing.assert_close(weights[b, h], expected, rtol=1e-10, atol=1e-12)
     mixed = (weights @ value).transpose(1, 2).flatten(2)
     out = mixed @ model.out.weight.t() + model.out.bias
@@ -91,18 +91,18 @@ def test_segments_of_the_logsparse_form_change_nothing(
 
 
 class Largest(TorchDispatchMode):
-    """The most numbers that any tensor made within has."""
+    """Size of the largest tensor that is made inside the block."""
 
     numbers = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         out = function(*args, **kwargs or {})
-        made = [
+        results = [
             part
             for part in (out if isinstance(out, tuple | list) else [out])
             if isinstance(part, Tensor)
         ]
-        self.numbers = max([self.numbers, *(part.numel() for part in made)])
+        self.numbers = max([self.numbers, *(part.numel() for part in results)])
         return out
 
 
@@ -115,9 +115,9 @@ def test_no_tensor_is_quadratic(form, growth: float) -> None:
     for root in (24, 48):
         model = Combiner(4, heads=1, factorisation=form, segment=root)
         x, mask = torch.randn(1, root**2, 4, requires_grad=True), torch.rand(1, root**2) < 0.7
-        with Largest() as seen:
+        with Largest() as largest:
             model(x, mask=mask).sum().backward()
-        numbers.append(seen.numbers)
+        numbers.append(largest.numbers)
     assert numbers[0] < 576**2 / 4
     assert numbers[1] < growth * numbers[0]
 
@@ -125,7 +125,7 @@ def test_no_tensor_is_quadratic(form, growth: float) -> None:
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("causal", [False, True])
 def test_it_is_full_attention_in_reach(form, causal: bool) -> None:
-    """Rows sum to 1, every allowed token has a positive weight, the others none at all."""
+    """Rows sum to 1, every allowed token has a positive weight, the others have 0."""
     torch.manual_seed(0)
     weights = (
         Combiner(8, heads=2, factorisation=form, causal=causal, segment=5)

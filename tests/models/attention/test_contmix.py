@@ -18,14 +18,14 @@ def make(width: int = 8, **options) -> ContMix:
     return model
 
 
-def kernels(model: ContMix, x: Tensor, size: tuple[int, int], there: Tensor) -> Tensor:
+def kernels(model: ContMix, x: Tensor, size: tuple[int, int], present: Tensor) -> Tensor:
     """Matrices (2 G, N, N) of one image x (N, D), by loops; regions by PyTorch's adaptive pooling
     of sums.
     """
     height, width = size
-    image = (x * there[:, None]).t().view(1, -1, height, width)
+    image = (x * present[:, None]).t().view(1, -1, height, width)
     sums = F.adaptive_avg_pool2d(image, model.regions).flatten(2)[0].t()
-    counts = F.adaptive_avg_pool2d(there.to(x).view(1, 1, height, width), model.regions).flatten()
+    counts = F.adaptive_avg_pool2d(present.to(x).view(1, 1, height, width), model.regions).flatten()
     query = F.layer_norm(x @ model.query.weight.t() + model.query.bias, (model.width // 2,))
     key = torch.zeros(model.regions**2, model.width // 2, dtype=x.dtype)
     for r in range(model.regions**2):
@@ -39,18 +39,18 @@ def kernels(model: ContMix, x: Tensor, size: tuple[int, int], there: Tensor) -> 
         cut = slice(g * part, (g + 1) * part)
         for i in range(len(x)):
             affinity = key[:, cut] @ query[i, cut] / part**0.5
-            made = model.kernels.weight @ affinity + model.kernels.bias
+            kernel_logits = model.kernels.weight @ affinity + model.kernels.bias
             for kind, (window, numbers) in enumerate(
-                ((small, made[: small**2]), (large, made[small**2 :]))
+                ((small, kernel_logits[: small**2]), (large, kernel_logits[small**2 :]))
             ):
-                top, left = i // width - window // 2, i % width - window // 2
+                top, first_column = i // width - window // 2, i % width - window // 2
                 if min(size) >= window:
                     top = min(max(top, 0), height - window)
-                    left = min(max(left, 0), width - window)
+                    first_column = min(max(first_column, 0), width - window)
                 members, logits = [], []
                 for o in range(window**2):
-                    row, column = top + o // window, left + o % window
-                    if 0 <= row < height and 0 <= column < width and there[row * width + column]:
+                    row, column = top + o // window, first_column + o % window
+                    if 0 <= row < height and 0 <= column < width and present[row * width + column]:
                         place = (
                             (row - i // width + window - 1) * (2 * window - 1)
                             + column
@@ -72,8 +72,8 @@ def test_it_equals_the_loops(size: tuple[int, int], masked: bool) -> None:
     model, count = make(), size[0] * size[1]
     x = torch.randn(2, count, 8, dtype=torch.float64)
     mask = torch.rand(2, count) < 0.6 if masked else torch.ones(2, count, dtype=torch.bool)
-    given = {"size": size, "mask": mask if masked else None}
-    weights = model.weights(x, **given)
+    arguments = {"size": size, "mask": mask if masked else None}
+    weights = model.weights(x, **arguments)
     expected = torch.stack([kernels(model, *parts[:1], size, parts[1]) for parts in zip(x, mask)])
     torch.testing.assert_close(weights, expected, rtol=1e-10, atol=1e-10)
     halves = []
@@ -81,10 +81,10 @@ def test_it_equals_the_loops(size: tuple[int, int], masked: bool) -> None:
         value = x[..., 4 * kind : 4 * kind + 4].unflatten(-1, (2, 2)).transpose(1, 2)
         halves.append((weights[:, 2 * kind : 2 * kind + 2] @ value).transpose(1, 2).flatten(2))
     out = torch.cat(halves, -1) @ model.out.weight.t() + model.out.bias
-    torch.testing.assert_close(model(x, **given), out, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(model(x, **arguments), out, rtol=1e-10, atol=1e-10)
 
 
-def test_kernels_sum_to_one_so_a_constant_stays() -> None:
+def test_kernels_sum_to_one_so_a_constant_does_not_change() -> None:
     model = make(window=7)
     torch.nn.init.eye_(model.out.weight)
     torch.nn.init.zeros_(model.out.bias)
@@ -95,9 +95,7 @@ def test_kernels_sum_to_one_so_a_constant_stays() -> None:
 
 
 def test_a_large_bias_on_the_centre_is_the_identity_everywhere() -> None:
-    """The relative bias knows where the cell itself lies in a window that was shifted at the
-    border.
-    """
+    """The relative bias knows where the cell is in a window that is shifted at the border."""
     model = make()
     torch.nn.init.eye_(model.out.weight)
     torch.nn.init.zeros_(model.out.bias)

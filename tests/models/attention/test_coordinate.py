@@ -1,4 +1,4 @@
-"""Coordinate attention against loops and timm's module, and what its paper says of it."""
+"""Coordinate attention against loops and timm's module, and what its paper says about it."""
 
 import pytest
 import torch
@@ -30,8 +30,8 @@ def test_it_equals_the_loop(norm, size: tuple[int, int], masked: bool) -> None:
         if masked
         else torch.ones(2, height, width, dtype=torch.bool)
     )
-    given = mask.flatten(1) if masked else None
-    out = model(x.flatten(1, 2), size=size, mask=given).view_as(x)
+    flat_mask = mask.flatten(1) if masked else None
+    out = model(x.flatten(1, 2), size=size, mask=flat_mask).view_as(x)
 
     def gate(cells: list, last: nn.Linear) -> torch.Tensor:
         mean = torch.stack(cells).mean(0) if cells else torch.zeros(6, dtype=torch.float64)
@@ -68,8 +68,8 @@ def test_rows_and_columns_exchange() -> None:
     model.columns.load_state_dict(model.rows.state_dict())
     x = torch.randn(2, 3, 5, 6, dtype=torch.float64)
     out = model(x.flatten(1, 2), size=(3, 5)).view_as(x)
-    other = model(x.transpose(1, 2).flatten(1, 2), size=(5, 3)).view(2, 5, 3, 6)
-    torch.testing.assert_close(other.transpose(1, 2), out)
+    transposed = model(x.transpose(1, 2).flatten(1, 2), size=(5, 3)).view(2, 5, 3, 6)
+    torch.testing.assert_close(transposed.transpose(1, 2), out)
 
 
 def test_the_gate_has_rank_one_in_space() -> None:

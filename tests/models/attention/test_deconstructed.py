@@ -42,8 +42,8 @@ def finish(mixed: Tensor, layer: torch.nn.Module) -> Tensor:
 def test_variants_have_the_parameters_of_softmax_attention(width: int) -> None:
     count = sum(p.numel() for p in SoftmaxAttention(width).parameters())
     for name in VARIANTS:
-        own = sum(p.numel() for p in build_attention(name, width).parameters())
-        assert own == count or (name == "no-mixing" and abs(own / count - 1) < 0.02), name
+        weights = sum(p.numel() for p in build_attention(name, width).parameters())
+        assert weights == count or (name == "no-mixing" and abs(weights / count - 1) < 0.02), name
 
 
 def test_no_mixing_is_its_formula_and_sees_no_other_token() -> None:
@@ -52,7 +52,7 @@ def test_no_mixing_is_its_formula_and_sees_no_other_token() -> None:
     gate, up = (x @ layer.weight.t() + layer.bias for layer in (model.gate, model.up))
     expected = (gate * gate.sigmoid() * up) @ model.down.weight.t() + model.down.bias
     torch.testing.assert_close(model(x), expected, rtol=1e-12, atol=1e-12)
-    jacobian = torch.autograd.functional.jacobian(lambda given: model(given[None])[0], x[0])
+    jacobian = torch.autograd.functional.jacobian(lambda tokens: model(tokens[None])[0], x[0])
     for i in range(4):
         for j in range(4):
             assert (jacobian[i, :, j].abs().max() > 0) == (i == j)
@@ -92,14 +92,14 @@ def test_the_scan_equals_the_parallel_form(tokens: int, causal: bool) -> None:
     torch.manual_seed(2)
     query, key, value = torch.randn(3, 2, 2, tokens, 5, **DOUBLE, requires_grad=True).unbind()
     mask = torch.rand(2, tokens) < 0.7
-    given = (query, key, value)
-    scan, parallel = (f(*given, mask, causal=causal) for f in (linear, quadratic))
+    inputs = (query, key, value)
+    scan, parallel = (f(*inputs, mask, causal=causal) for f in (linear, quadratic))
     torch.testing.assert_close(scan, parallel, rtol=1e-10, atol=1e-10)
     grad = torch.randn_like(scan)
     torch.testing.assert_close(
-        torch.autograd.grad(scan, given, grad), torch.autograd.grad(parallel, given, grad)
+        torch.autograd.grad(scan, inputs, grad), torch.autograd.grad(parallel, inputs, grad)
     )
-    single = linear(*(part.detach().float() for part in given), mask, causal=causal)
+    single = linear(*(part.detach().float() for part in inputs), mask, causal=causal)
     torch.testing.assert_close(single, parallel.float().detach(), rtol=1e-5, atol=1e-5)
 
 
@@ -118,8 +118,8 @@ def test_taylor_is_softmax_for_small_scores_and_positive_for_large_ones() -> Non
     taylor, softmax = TaylorAttention(8, heads=2).double(), SoftmaxAttention(8, heads=2).double()
     softmax.load_state_dict(taylor.state_dict())
     x = torch.randn(1, 10, 8, **DOUBLE)
-    # Without biases scores shrink with the square of x, and so the third order, first left out,
-    # with its sixth power.
+    # Without biases scores shrink with the square of x, and so the third order, the first that is
+    # left out, with its sixth power.
     with torch.no_grad():
         taylor.query.bias.zero_(), taylor.key_value.bias.zero_()
         softmax.load_state_dict(taylor.state_dict())
@@ -141,9 +141,9 @@ def test_taylor_takes_the_form_by_size() -> None:
     assert model.explain(torch.zeros(1, 31, 16)).startswith("TaylorAttention: linear form")
     causal = TaylorAttention(16, heads=4, causal=True).double()
     x, context = torch.randn(1, 3, 16, **DOUBLE), torch.randn(1, 40, 16, **DOUBLE)
-    # The last of 3 tokens stands at the last of 40 keys, as in a decoder that goes on from a cache.
-    whole = causal(torch.cat([context[:, :37], x], 1), context)
-    torch.testing.assert_close(causal(x, context), whole[:, 37:], rtol=1e-10, atol=1e-10)
+    # The last of 3 tokens is at the last of 40 keys, as in a decoder that continues from a cache.
+    full = causal(torch.cat([context[:, :37], x], 1), context)
+    torch.testing.assert_close(causal(x, context), full[:, 37:], rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -163,11 +163,13 @@ def test_query_free_equals_a_loop(causal: bool) -> None:
         score = (query * query.sigmoid() * key).sum(-1) / 2.0
         mixed = torch.zeros_like(value)
         for i in range(7):
-            seen = [j for j in range(i + 1 if causal else 7) if mask[row, j]]
-            if seen:
-                share = score[:, seen].exp() / score[:, seen].exp().sum(-1, keepdim=True)
-                mixed[:, i] = (share[..., None] * value[:, seen]).sum(1)
-                torch.testing.assert_close(weights[row, :, i, seen], share, rtol=1e-10, atol=1e-10)
+            visible = [j for j in range(i + 1 if causal else 7) if mask[row, j]]
+            if visible:
+                share = score[:, visible].exp() / score[:, visible].exp().sum(-1, keepdim=True)
+                mixed[:, i] = (share[..., None] * value[:, visible]).sum(1)
+                torch.testing.assert_close(
+                    weights[row, :, i, visible], share, rtol=1e-10, atol=1e-10
+                )
         torch.testing.assert_close(out[row], finish(mixed, model.out), rtol=1e-10, atol=1e-10)
     if not causal:
         torch.testing.assert_close(out, out[:, :1].expand_as(out))
@@ -183,13 +185,13 @@ def test_the_running_softmax_equals_cumulative_sums(tokens: int) -> None:
     out = prefix_pool(scores, values)
     torch.testing.assert_close(out, expected, rtol=1e-10, atol=1e-10)
     grad = torch.randn_like(out)
-    given = (scores, values)
+    inputs = (scores, values)
     torch.testing.assert_close(
-        torch.autograd.grad(out, given, grad), torch.autograd.grad(expected, given, grad)
+        torch.autograd.grad(out, inputs, grad), torch.autograd.grad(expected, inputs, grad)
     )
 
 
-def test_the_running_softmax_bears_scores_of_any_size() -> None:
+def test_the_running_softmax_takes_scores_of_any_size() -> None:
     """Cumulative sums of exponentials with one maximum for all would give 0 / 0 before the large
     score.
     """
@@ -202,24 +204,24 @@ def test_the_running_softmax_bears_scores_of_any_size() -> None:
     assert prefix_pool(scores, values, mask).flatten().tolist() == [0.0, 2.0, 2.0, 4.0]
 
 
-def test_query_free_causal_in_a_context_stands_at_its_end() -> None:
+def test_causal_query_free_tokens_are_at_the_end_of_a_context() -> None:
     torch.manual_seed(7)
     model, context = (
         QueryFreeAttention(8, heads=2, causal=True).double(),
         torch.randn(1, 6, 8, **DOUBLE),
     )
-    whole = model(context)
+    full = model(context)
     torch.testing.assert_close(
-        model(torch.randn(1, 2, 8, **DOUBLE), context), whole[:, 4:], rtol=1e-12, atol=1e-12
+        model(torch.randn(1, 2, 8, **DOUBLE), context), full[:, 4:], rtol=1e-12, atol=1e-12
     )
     longer = model(torch.randn(1, 8, 8, **DOUBLE), context)
-    torch.testing.assert_close(longer[:, 2:], whole, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(longer[:, 2:], full, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(longer[:, :2], model.out.bias.expand(1, 2, 8))
 
 
 @pytest.mark.parametrize("name", ["random", "fixed-sequence", "position-only"])
 @pytest.mark.parametrize("causal", [False, True])
-def test_fixed_maps_know_nothing_of_the_input(name: str, causal: bool) -> None:
+def test_fixed_maps_do_not_depend_on_the_input(name: str, causal: bool) -> None:
     torch.manual_seed(8)
     model = build_attention(name, 12, 3, causal=causal).double()
     x = torch.randn(3, 7, 12, **DOUBLE)
@@ -233,25 +235,25 @@ def test_fixed_maps_know_nothing_of_the_input(name: str, causal: bool) -> None:
         score = score.masked_fill(torch.ones(7, 7).triu(1).bool(), -math.inf) if causal else score
         mixed = score.softmax(-1) @ heads_of(x[row], model.value, 3)
         torch.testing.assert_close(model(x)[row], finish(mixed, model.out), rtol=1e-10, atol=1e-10)
-    # A mask takes another way to the same result.
+    # A mask takes another path to the same result.
     torch.testing.assert_close(
         model(x, mask=torch.ones(3, 7, 7, dtype=torch.bool)), model(x), rtol=1e-10, atol=1e-10
     )
-    # Linear in x but for the biases.
+    # Linear in x except for the biases.
     doubled, zero = model(2 * x) - model(x), model(x) - model(0 * x)
     torch.testing.assert_close(doubled, zero, rtol=1e-10, atol=1e-10)
 
 
 def test_fixed_rows() -> None:
-    one, two = (FixedAttention(8, heads=2, seed=seed).rows for seed in (0, 1))
-    assert torch.equal(one, FixedAttention(8, heads=2).rows)
-    assert not torch.equal(one, two)
-    assert not one.requires_grad
+    first, second = (FixedAttention(8, heads=2, seed=seed).rows for seed in (0, 1))
+    assert torch.equal(first, FixedAttention(8, heads=2).rows)
+    assert not torch.equal(first, second)
+    assert not first.requires_grad
     text = FixedAttention(8, heads=2, source="sequence", tokens=200).rows
-    assert len(text.unique(dim=0)) <= 27  # letters come again
-    given = torch.randn(5, 8)
-    model = FixedAttention(8, heads=2, source="sequence", sequence=given)
-    assert torch.equal(model.rows, given)
+    assert len(text.unique(dim=0)) <= 27  # letters repeat
+    sequence = torch.randn(5, 8)
+    model = FixedAttention(8, heads=2, source="sequence", sequence=sequence)
+    assert torch.equal(model.rows, sequence)
     with pytest.raises(ValueError, match="6 tokens, built for up to 5"):
         model(torch.zeros(1, 6, 8))
     with pytest.raises(ValueError, match=r"sequence must be \(tokens, 8\)"):
@@ -278,9 +280,9 @@ def test_static_equals_the_formula(side: str, causal: bool) -> None:
 def test_static_maps_follow_the_static_tokens_only() -> None:
     torch.manual_seed(10)
     model, static = StaticAttention(8, heads=2).double(), torch.randn(1, 6, 8, **DOUBLE)
-    x, other = torch.randn(1, 6, 8, **DOUBLE), torch.randn(1, 6, 8, **DOUBLE)
-    assert torch.equal(model.weights(x, static=static), model.weights(other, static=static))
-    assert not torch.allclose(model.weights(x, static=other), model.weights(x, static=static))
+    x, embedded = torch.randn(1, 6, 8, **DOUBLE), torch.randn(1, 6, 8, **DOUBLE)
+    assert torch.equal(model.weights(x, static=static), model.weights(embedded, static=static))
+    assert not torch.allclose(model.weights(x, static=embedded), model.weights(x, static=static))
     order = torch.randperm(6)
     torch.testing.assert_close(
         model(x[:, order], static=static[:, order]), model(x, static=static)[:, order]
@@ -304,18 +306,18 @@ def test_hybrids_build_run_and_get_the_embedding(name: str) -> None:
     )
     kinds = [ATTENTION[name].cls, "SoftmaxAttention"] * 2
     assert [type(layer.mixer).__name__ for layer in model.encoder.layers] == kinds
-    seen = []
+    received = []
     if name == "static":
         mixer = model.encoder.layers[2].mixer
         sides = mixer.sides
-        mixer.sides = lambda x, static: (seen.append((x, static)), sides(x, static))[1]
+        mixer.sides = lambda x, static: (received.append((x, static)), sides(x, static))[1]
     x = torch.randn(2, 10, 3)
     model(x).square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-    for hidden, static in seen:  # the third layer is still told the embedding
+    for hidden, static in received:  # the third layer still receives the embedding
         torch.testing.assert_close(static, model.embed(x) + model.positions[:10])
         assert not torch.allclose(static, hidden)
-    assert len(seen) == (name == "static")
+    assert len(received) == (name == "static")
 
 
 def test_indicators_of_known_maps() -> None:

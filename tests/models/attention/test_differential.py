@@ -74,8 +74,8 @@ def test_equals_the_formula(heads: int, noise: int, groups: int) -> None:
     )
     mask = torch.rand(2, heads, 7, 5) < 0.6
     inputs = [x, *model.parameters()]
-    for given in (None, mask):
-        out, plain = model(x, source, mask=given), formula(model, x, source, given)
+    for some_mask in (None, mask):
+        out, plain = model(x, source, mask=some_mask), formula(model, x, source, some_mask)
         torch.testing.assert_close(out, plain, rtol=1e-10, atol=1e-10)
         grad = torch.randn_like(out)
         got, expected = (
@@ -90,10 +90,10 @@ def test_equals_the_formula(heads: int, noise: int, groups: int) -> None:
 
 
 def test_default_heads() -> None:
-    found = {
+    noise_heads = {
         heads: build_attention("differential", 32, heads).noise_heads for heads in (1, 2, 4, 8, 16)
     }
-    assert found == {1: 1, 2: 1, 4: 1, 8: 2, 16: 4}
+    assert noise_heads == {1: 1, 2: 1, 4: 1, 8: 2, 16: 4}
     assert [
         GroupedDifferentialAttention(60, heads=heads).noise_heads for heads in (3, 5, 6, 10)
     ] == [1, 1, 2, 2]
@@ -141,7 +141,7 @@ def test_without_norm_and_lambda_it_is_softmax_attention() -> None:
     )
 
 
-def test_lambda_starts_by_the_depth_and_zero_vectors_do_not_switch_it_off() -> None:
+def test_lambda_starts_by_depth_and_zero_vectors_do_not_switch_it_off() -> None:
     model = GroupedDifferentialAttention(16, heads=4, depth=0)
     torch.nn.init.zeros_(model.vectors)
     assert abs(model.noise_weight().item() - 0.2) < 1e-6
@@ -201,7 +201,7 @@ def test_ratio_one_is_the_differential_attention_of_timm(causal: bool) -> None:
 @pytest.mark.parametrize(
     "options", [{}, {"noise_heads": 2, "kv_heads": 4, "positions": "rotary", "causal": True}]
 )
-def test_growth_keeps_the_function(options: dict) -> None:
+def test_growth_does_not_change_the_function(options: dict) -> None:
     torch.manual_seed(5)
     model, x = (
         GroupedDifferentialAttention(16, heads=4, **options).double(),
@@ -211,10 +211,10 @@ def test_growth_keeps_the_function(options: dict) -> None:
         grown = grow(model, factor)
         assert (grown.heads, grown.noise_heads) == (4 * factor, model.noise_heads)
         torch.testing.assert_close(grown(x), model(x), rtol=1e-12, atol=1e-12)
-    apart = grow(model, 2, spread=0.1)
-    copies = apart.query.weight[: 8 * apart.head_width].unflatten(0, (4, 2, -1))
+    spread_copies = grow(model, 2, spread=0.1)
+    copies = spread_copies.query.weight[: 8 * spread_copies.head_width].unflatten(0, (4, 2, -1))
     assert not torch.allclose(copies[:, 0], copies[:, 1])
-    assert 0 < (apart(x) - model(x)).abs().max() < 0.5
+    assert 0 < (spread_copies(x) - model(x)).abs().max() < 0.5
 
 
 def test_masks_of_any_kind_agree() -> None:
@@ -231,14 +231,14 @@ def test_masks_of_any_kind_agree() -> None:
 
 
 def test_mistakes() -> None:
-    for options, said in (
+    for options, message in (
         ({"noise_heads": 3}, "must divide heads"),
         ({"kv_heads": 3}, "kv_heads 3"),
         ({"heads": 16}, "do not fit width"),
         ({"heads": 8, "positions": "rotary"}, "even width"),
         ({"positions": "learned"}, "positions must be"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             GroupedDifferentialAttention(16, **({"heads": 4} | options))
     with pytest.raises(ValueError, match="factor"):
         grow(GroupedDifferentialAttention(16, heads=4), 0)

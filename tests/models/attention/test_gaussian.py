@@ -1,4 +1,4 @@
-"""Gaussian adaptive attention against the densities themselves, and what is true of it."""
+"""Gaussian adaptive attention against the densities themselves, and its invariants."""
 
 import math
 
@@ -28,10 +28,10 @@ def test_it_equals_the_densities(mode, axis, masked: bool) -> None:
     x = torch.randn(2, 5, 6, dtype=torch.float64)
     mask = torch.tensor([[True, True, False, True, True], [True] * 5])
     out = model(x, mask=mask if masked else None)
-    there = mask if masked else torch.ones_like(mask)
+    present = mask if masked else torch.ones_like(mask)
     expected = torch.zeros_like(x)
     for b in range(2):
-        tokens = [n for n in range(5) if there[b, n]]
+        tokens = [n for n in range(5) if present[b, n]]
         for h in range(2):
             features = range(3 * h, 3 * h + 3)
             if axis == "tokens":
@@ -43,14 +43,14 @@ def test_it_equals_the_densities(mode, axis, masked: bool) -> None:
                 mean, deviation = values.mean(), (values.var() + 1e-8).sqrt()
                 raw = []
                 for value in values:
-                    each = [
+                    densities = [
                         density(
                             float((value - mean - model.offset[h, k]) / deviation),
                             math.exp(model.log_scale[h, k]),
                         )
                         for k in range(3)
                     ]
-                    raw.append(math.prod(each) if mode == "product" else sum(each))
+                    raw.append(math.prod(densities) if mode == "product" else sum(densities))
                 for (n, f), weight in zip(chunk, raw):
                     expected[b, n, f] = x[b, n, f] * weight / sum(raw)
     torch.testing.assert_close(out, expected, rtol=1e-10, atol=1e-12)
@@ -64,10 +64,10 @@ def test_a_product_of_gaussians_is_one() -> None:
     z = (x - x.mean(1, keepdim=True)) / deviation
     precision = (-2 * model.log_scale[0]).exp()
     middle = (model.offset[0] * precision).sum() / precision.sum() / deviation
-    one = (-precision.sum() * (z - middle) ** 2 / 2).softmax(1)
-    torch.testing.assert_close(model.importance(x), one, rtol=1e-12, atol=1e-14)
+    parabola = (-precision.sum() * (z - middle) ** 2 / 2).softmax(1)
+    torch.testing.assert_close(model.importance(x), parabola, rtol=1e-12, atol=1e-14)
     assert not torch.allclose(
-        make(mode="mixture", gaussians=4, heads=1).importance(x), one, atol=1e-3
+        make(mode="mixture", gaussians=4, heads=1).importance(x), parabola, atol=1e-3
     )
 
 
@@ -82,12 +82,12 @@ def test_weights_sum_to_one_and_ignore_shift_and_scale(axis) -> None:
     torch.testing.assert_close(model.importance(3 * x + 7), weights, rtol=1e-6, atol=1e-7)
 
 
-def test_a_constant_and_a_single_token_stay() -> None:
+def test_a_constant_and_a_single_token_do_not_change() -> None:
     model = make()
     x = torch.full((2, 7, 6), 1.5, dtype=torch.float64)
     torch.testing.assert_close(model(x), x)
-    one = torch.randn(2, 1, 6, dtype=torch.float64)
-    torch.testing.assert_close(model(one), one)
+    single = torch.randn(2, 1, 6, dtype=torch.float64)
+    torch.testing.assert_close(model(single), single)
     assert (model(x, mask=torch.zeros(2, 7, dtype=torch.bool)) == 0).all()
 
 

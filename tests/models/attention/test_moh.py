@@ -42,11 +42,11 @@ def formula(model: MixtureOfHeads, x: Tensor, context: Tensor, mask: Tensor) -> 
             gate[s + e] = between[1] * model.active * p[e] / sum(p[c] for c in chosen)
         heads = []
         for h in range(model.heads):
-            seen = mask[n].nonzero().flatten()
+            visible = mask[n].nonzero().flatten()
             mixed = torch.zeros(size, dtype=x.dtype)
-            if len(seen):
-                weight = torch.softmax(key[seen, h] @ query[n, h] / size**0.5, 0)
-                mixed = weight @ value[seen, h]
+            if len(visible):
+                weight = torch.softmax(key[visible, h] @ query[n, h] / size**0.5, 0)
+                mixed = weight @ value[visible, h]
             heads.append(gate[h] * mixed)
         rows.append(model.out.weight @ torch.cat(heads) + model.out.bias)
     return torch.stack(rows)
@@ -95,8 +95,8 @@ def test_all_heads_on_with_routers_at_zero_is_softmax_attention() -> None:
         {"shared": 0, "active": 6},
         {"shared": 6, "active": 0},
     ):
-        made = MixtureOfHeads.from_softmax(plain, **options)
-        torch.testing.assert_close(made(x), plain(x), rtol=1e-12, atol=1e-12)
+        mixture = MixtureOfHeads.from_softmax(plain, **options)
+        torch.testing.assert_close(mixture(x), plain(x), rtol=1e-12, atol=1e-12)
     binary = MixtureOfHeads.from_softmax(plain, shared=2, active=4, router="query-norm")
     torch.testing.assert_close(binary(x), plain(x))
     assert not torch.allclose(MixtureOfHeads.from_softmax(plain, shared=2, active=2)(x), plain(x))
@@ -135,7 +135,7 @@ def test_masked_heads_pass_no_gradient_to_their_values() -> None:
         assert (values[[0, 1, 2, 4, 5]] == 0).all()
 
 
-def test_the_balance_loss_is_k_when_even_and_sees_no_padding() -> None:
+def test_the_balance_loss_is_k_when_even_and_ignores_padding() -> None:
     model = make(balance=1.0).train()
     nn.init.zeros_(model.route.weight)
     p = torch.full((2, 4, 50), 0.25, dtype=torch.float64)
@@ -158,23 +158,23 @@ def test_the_balance_loss_is_k_when_even_and_sees_no_padding() -> None:
 
 def test_routed_heads_can_change_places() -> None:
     model, x = make(), torch.randn(2, 7, 12, dtype=torch.float64)
-    other, order = make(), torch.tensor([2, 0, 3, 1])
+    permuted, order = make(), torch.tensor([2, 0, 3, 1])
     size = 2
     heads = torch.cat([torch.arange(2), 2 + order])
     rows = (heads[:, None] * size + torch.arange(size)).flatten()
     with torch.no_grad():
-        other.load_state_dict(model.state_dict())
-        other.route.weight.copy_(model.route.weight[order])
-        other.query.weight.copy_(model.query.weight[rows])
-        other.query.bias.copy_(model.query.bias[rows])
+        permuted.load_state_dict(model.state_dict())
+        permuted.route.weight.copy_(model.route.weight[order])
+        permuted.query.weight.copy_(model.query.weight[rows])
+        permuted.query.bias.copy_(model.query.bias[rows])
         both = torch.cat([rows, 12 + rows])
-        other.key_value.weight.copy_(model.key_value.weight[both])
-        other.key_value.bias.copy_(model.key_value.bias[both])
-        other.out.weight.copy_(model.out.weight[:, rows])
-    torch.testing.assert_close(other(x), model(x))
+        permuted.key_value.weight.copy_(model.key_value.weight[both])
+        permuted.key_value.bias.copy_(model.key_value.bias[both])
+        permuted.out.weight.copy_(model.out.weight[:, rows])
+    torch.testing.assert_close(permuted(x), model(x))
 
 
-def test_which_form_is_said() -> None:
+def test_explain_says_which_form_is_taken() -> None:
     model = MixtureOfHeads(16, heads=8)
     assert "all heads, gates afterwards" in model.explain(torch.zeros(1, 10, 16)).splitlines()[0]
     assert "gathered by head" in model.explain(torch.zeros(1, 1000, 16)).splitlines()[0]
@@ -190,7 +190,7 @@ def test_which_form_is_said() -> None:
         MixtureOfHeads(16, router="hash")  # type: ignore[arg-type]
 
 
-def test_the_quicker_form_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_faster_form_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     operator = moh.gathered_heads
     monkeypatch.setattr(

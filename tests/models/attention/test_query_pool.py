@@ -1,6 +1,4 @@
-"""Pooling by few learned queries, padded and packed, and the exchange through them, against
-loops.
-"""
+"""Pooling by few learned queries, padded and packed, and exchange through them, against loops."""
 
 import pytest
 import torch
@@ -46,7 +44,7 @@ def test_padded_and_packed_bags_equal_the_loop(queries: int, heads: int) -> None
     torch.testing.assert_close(packed[1], model.out.bias.expand(queries, -1))
 
 
-def test_the_order_of_rows_is_unseen_and_gradients_hold() -> None:
+def test_the_order_of_rows_does_not_matter_and_gradients_are_right() -> None:
     torch.manual_seed(1)
     model = QueryPool(6, queries=2, heads=3).double()
     rows = torch.randn(2, 5, 6, dtype=torch.float64, requires_grad=True)
@@ -82,10 +80,10 @@ def test_induced_attention_equals_the_loop() -> None:
         )
         out = model(x, context, mask=mask)[b]
         torch.testing.assert_close(out, linear(mixed, model.out), rtol=1e-10, atol=1e-10)
-    whole = context.flatten(0, 1)
-    torch.testing.assert_close(model.packed(x, whole, torch.tensor([0, 7, 14])), model(x, context))
+    packed = context.flatten(0, 1)
+    torch.testing.assert_close(model.packed(x, packed, torch.tensor([0, 7, 14])), model(x, context))
 
 
-def test_one_query_gives_every_token_the_same() -> None:
+def test_one_query_gives_every_token_the_same_output() -> None:
     out = InducedAttention(8, heads=2, queries=1)(torch.randn(2, 5, 8))
     torch.testing.assert_close(out, out[:, :1].expand_as(out))

@@ -24,9 +24,9 @@ def test_signed_root_is_its_formula(kind: str) -> None:
     mask = {"none": None, "keys": torch.rand(2, 7) < 0.6, "pairs": torch.rand(2, 5, 7) < 0.6}[kind]
     parts = []
     for head in range(3):
-        own = slice(4 * head, 4 * head + 4)
+        columns = slice(4 * head, 4 * head + 4)
         query, key, value = (
-            linear(layer, y)[..., own]
+            linear(layer, y)[..., columns]
             for layer, y in (
                 (mechanism.query, x),
                 (mechanism.key, context),
@@ -54,9 +54,9 @@ def test_the_number_of_equal_keys_changes_nothing() -> None:
 def test_weights_are_those_of_the_output() -> None:
     torch.manual_seed(0)
     mechanism = SignedRootAttention(8, 2)
-    found = mechanism.weights(torch.randn(2, 4, 8), mask=torch.ones(2, 4, dtype=torch.bool))
-    assert found.shape == (2, 2, 4, 4)
-    assert (found < 0).any()
+    weights = mechanism.weights(torch.randn(2, 4, 8), mask=torch.ones(2, 4, dtype=torch.bool))
+    assert weights.shape == (2, 2, 4, 4)
+    assert (weights < 0).any()
 
 
 def test_mistakes_are_named() -> None:
@@ -71,14 +71,14 @@ def test_squeeze_is_its_formula_and_equal_to_timms() -> None:
     mechanism = SqueezeExcitation(32, reduction=4)
     x = torch.randn(2, 12, 32)
     mask = torch.rand(2, 12) < 0.5
-    mean = torch.stack([row[kept].mean(0) for row, kept in zip(x, mask)])
+    mean = torch.stack([row[present].mean(0) for row, present in zip(x, mask)])
     gate = torch.sigmoid(linear(mechanism.excite, linear(mechanism.squeeze, mean).relu()))
     torch.testing.assert_close(mechanism(x, mask=mask), x * gate[:, None])
     layers = pytest.importorskip("timm.layers", reason="the extra `vision` is not installed")
-    other = layers.SqueezeExcite(32, rd_channels=8)
+    reference = layers.SqueezeExcite(32, rd_channels=8)
     with torch.no_grad():
-        for theirs, ours in ((other.fc1, mechanism.squeeze), (other.fc2, mechanism.excite)):
+        for theirs, ours in ((reference.fc1, mechanism.squeeze), (reference.fc2, mechanism.excite)):
             theirs.weight.copy_(ours.weight[..., None, None])
             theirs.bias.copy_(ours.bias)
     image = x.mT.unflatten(2, (3, 4))
-    torch.testing.assert_close(other(image).flatten(2).mT, mechanism(x))
+    torch.testing.assert_close(reference(image).flatten(2).mT, mechanism(x))

@@ -38,12 +38,12 @@ def formula(model: SoftmaxAttention, x: Tensor, context: Tensor, mask: Tensor) -
         if model.rotary:
             q, k = turned(q), turned(k)
         for i in range(len(x)):
-            seen = [j for j in range(len(context)) if mask[i, j]]
+            visible = [j for j in range(len(context)) if mask[i, j]]
             if model.causal:
-                seen = [j for j in seen if j <= i + len(context) - len(x)]
-            if seen:
-                weight = torch.softmax(torch.stack([q[i] @ k[j] / size**0.5 for j in seen]), 0)
-                out[i, h] = sum(w * v[j] for w, j in zip(weight, seen))
+                visible = [j for j in visible if j <= i + len(context) - len(x)]
+            if visible:
+                weight = torch.softmax(torch.stack([q[i] @ k[j] / size**0.5 for j in visible]), 0)
+                out[i, h] = sum(w * v[j] for w, j in zip(weight, visible))
     return out.flatten(1) @ model.out.weight.t() + model.out.bias
 
 
@@ -73,7 +73,7 @@ def test_every_option_equals_the_loop(
 
 @pytest.mark.parametrize("positions", ["none", "rotary"])
 @pytest.mark.parametrize("causal", [False, True])
-def test_packed_equals_each_alone(positions, causal: bool) -> None:
+def test_packed_sequences_equal_separate_ones(positions, causal: bool) -> None:
     torch.manual_seed(1)
     model = SoftmaxAttention(16, heads=4, kv_heads=2, positions=positions, causal=causal).double()
     lengths, others = [3, 0, 1, 7], [5, 2, 0, 7]
@@ -128,7 +128,7 @@ def test_mistakes() -> None:
         SoftmaxAttention(12, heads=4, positions="rotary")
     with pytest.raises(ValueError, match="must be even"):
         rotary(torch.zeros(1, 1, 2, 3))
-    with pytest.raises(ValueError, match="no square grid"):
+    with pytest.raises(ValueError, match="do not form a square grid"):
         grid_of("X", 12, None)
     with pytest.raises(ValueError, match="does not hold"):
         grid_of("X", 12, (2, 5))

@@ -17,20 +17,20 @@ from headwise.models.attention.tap import TAPAttention, TokenAwarePooling
 SIZE = (5, 7)
 
 
-def pooled(x: Tensor, apart: int, pad: str, mask: Tensor | None = None) -> Tensor:
-    """Mean of 3 x 3 cells that far apart, cell by cell: (B, Y, X, D)."""
+def pooled(x: Tensor, distance: int, pad: str, mask: Tensor | None = None) -> Tensor:
+    """Mean of 3 x 3 cells at such a distance, cell by cell: (B, Y, X, D)."""
     batch, height, width, _ = x.shape
     out = torch.zeros_like(x)
     for b in range(batch):
         for y in range(height):
             for i in range(width):
                 cells = [
-                    x[b, y + u * apart, i + v * apart]
+                    x[b, y + u * distance, i + v * distance]
                     for u in (-1, 0, 1)
                     for v in (-1, 0, 1)
-                    if 0 <= y + u * apart < height
-                    and 0 <= i + v * apart < width
-                    and (mask is None or mask[b, y + u * apart, i + v * apart])
+                    if 0 <= y + u * distance < height
+                    and 0 <= i + v * distance < width
+                    and (mask is None or mask[b, y + u * distance, i + v * distance])
                 ]
                 count = 9 if pad == "zero" else max(len(cells), 1)
                 out[b, y, i] = sum(cells, torch.zeros_like(x[b, y, i])) / count
@@ -54,8 +54,8 @@ def test_pooling_is_the_weighted_sum_of_dilated_means(pad: str, masked: bool) ->
     assert shares.std() > 0.01
     grid = x.view(2, *SIZE, 6)
     square = None if mask is None else mask.view(2, *SIZE)
-    pools = [grid, *(pooled(grid, apart, pad, square) for apart in (1, 2, 3))]
-    expected = sum(shares[..., s, None] * each for s, each in enumerate(pools))
+    pools = [grid, *(pooled(grid, distance, pad, square) for distance in (1, 2, 3))]
+    expected = sum(shares[..., s, None] * result for s, result in enumerate(pools))
     torch.testing.assert_close(pool(x, SIZE, mask).view_as(grid), expected, rtol=1e-10, atol=1e-12)
 
 
@@ -64,7 +64,7 @@ def test_pooling_that_changes_nothing() -> None:
     assert pool(x, SIZE) is x
     assert not list(pool.parameters())
     pool, x = pooling(4)
-    # The convolutions have no bias, so no weights of theirs give all of every input to pool 0: the
+    # The convolutions have no bias, so no weights of them give all of every input to pool 0: the
     # shares are set.
     pool.shares = lambda x, size, mask=None: torch.tensor([1.0, 0, 0, 0], dtype=x.dtype).expand(
         2, *size, 4
@@ -72,7 +72,7 @@ def test_pooling_that_changes_nothing() -> None:
     torch.testing.assert_close(pool(x, SIZE), x, rtol=0, atol=0)
 
 
-def test_a_constant_grid_stays_unless_zeros_are_counted() -> None:
+def test_a_constant_grid_does_not_change_unless_zeros_are_counted() -> None:
     constant = torch.full((2, 35, 6), 3.0, dtype=torch.float64)
     pool, _ = pooling(4)
     torch.testing.assert_close(pool(constant, SIZE), constant, rtol=1e-12, atol=0)
@@ -96,12 +96,12 @@ def test_pooling_commutes_with_flips_if_its_convolutions_do() -> None:
         torch.testing.assert_close(pool(flip(x), SIZE), flip(pool(x, SIZE)), rtol=1e-10, atol=1e-12)
 
 
-def test_masked_cells_have_no_part_and_gradients_are_right() -> None:
+def test_masked_cells_have_no_effect_and_gradients_are_right() -> None:
     pool, x = pooling(3)
     mask = torch.rand(2, 35) < 0.6
-    other = torch.where(mask[..., None], x, 100.0)
+    filled = torch.where(mask[..., None], x, 100.0)
     torch.testing.assert_close(
-        pool(other, SIZE, mask)[mask], pool(x, SIZE, mask)[mask], rtol=0, atol=0
+        pool(filled, SIZE, mask)[mask], pool(x, SIZE, mask)[mask], rtol=0, atol=0
     )
     small = torch.randn(1, 6, 6, dtype=torch.float64, requires_grad=True)
     allowed = torch.tensor([[True, True, False, True, True, True]])
@@ -119,9 +119,9 @@ def test_tap_attention_is_attention_of_pooled_tokens() -> None:
     torch.testing.assert_close(
         tap.weights(x, mask=mask, size=SIZE), plain.weights(inner, mask=mask)
     )
-    found = tap.readouts(x, mask=mask, size=SIZE, want=("column_mass",))
-    torch.testing.assert_close(found.column_mass, plain.weights(inner, mask=mask).sum(2))
-    with pytest.raises(ValueError, match="no square grid"):
+    stats = tap.readouts(x, mask=mask, size=SIZE, want=("column_mass",))
+    torch.testing.assert_close(stats.column_mass, plain.weights(inner, mask=mask).sum(2))
+    with pytest.raises(ValueError, match="do not form a square grid"):
         tap(x)
     with pytest.raises(ValueError, match="no grid"):
         tap.packed(x[0], torch.tensor([0, 35]))
@@ -144,13 +144,13 @@ def written_out(maps: Tensor, threshold: float) -> Tensor:
     """The loss of maps (B, N, M), one cosine at a time."""
     cosines = []
     limit = threshold / maps.shape[2]
-    for each in maps:
-        mean = each.mean(0)
+    for weights in maps:
+        mean = weights.mean(0)
         mean = torch.where(mean > limit, mean, 0.0)
-        for row in each:
-            kept = torch.where(row > limit, row, 0.0)
-            norm = kept.norm() * mean.norm()
-            cosines.append(kept @ mean / norm if norm > 0 else torch.zeros_like(norm))
+        for row in weights:
+            large = torch.where(row > limit, row, 0.0)
+            norm = large.norm() * mean.norm()
+            cosines.append(large @ mean / norm if norm > 0 else torch.zeros_like(norm))
     return torch.stack(cosines).mean()
 
 
@@ -178,11 +178,11 @@ def test_diversification_at_its_ends() -> None:
     same = torch.full((1, 8, 8), 0.02, dtype=torch.float64)
     same[:, :, :2] = 0.44
     assert abs(diversification_loss(*heads_of(same), scale=1.0) - 1.0) < 1e-9
-    even, own = (
+    even, different = (
         torch.full((1, 8, 8), 1 / 8, dtype=torch.float64),
         torch.eye(8, dtype=torch.float64)[None],
     )
-    for maps in (even, own):
+    for maps in (even, different):
         query, key = heads_of(maps)
         query.requires_grad_()
         loss = diversification_loss(query, key, scale=1.0)
@@ -190,30 +190,30 @@ def test_diversification_at_its_ends() -> None:
         assert (torch.autograd.grad(loss, query)[0] == 0).all()
 
 
-def test_diversification_of_a_batch_is_that_of_its_items_and_padding_is_nothing() -> None:
+def test_diversification_of_a_batch_is_that_of_its_items_and_padding_does_not_count() -> None:
     torch.manual_seed(2)
     query, key = (
         torch.randn(1, 2, 6, 4, dtype=torch.float64),
         torch.randn(1, 2, 6, 4, dtype=torch.float64),
     )
-    one = diversification_loss(3 * query, key)
-    assert one > 0.1
+    peaked = diversification_loss(3 * query, key)
+    assert peaked > 0.1
     double = diversification_loss(3 * query.expand(2, -1, -1, -1), key.expand(2, -1, -1, -1))
-    torch.testing.assert_close(one, double)
+    torch.testing.assert_close(peaked, double)
     longer = [torch.cat([3 * t, 9 * torch.randn(1, 2, 5, 4)], 2) for t in (query, key / 3)]
     mask = torch.arange(11)[None] < 6
-    torch.testing.assert_close(diversification_loss(*longer, mask=mask, queries=mask), one)
+    torch.testing.assert_close(diversification_loss(*longer, mask=mask, queries=mask), peaked)
     nothing = diversification_loss(query, key, mask=torch.zeros(1, 6, dtype=torch.bool))
     assert nothing == 0
 
 
-def test_its_gradient_parts_the_queries() -> None:
+def test_its_gradient_separates_the_queries() -> None:
     torch.manual_seed(3)
     query, key = (
         torch.randn(1, 2, 8, 4, dtype=torch.float64),
         torch.randn(1, 2, 8, 4, dtype=torch.float64),
     )
-    query += 2.0  # all look the same way
+    query += 2.0  # all queries have one direction
     losses = []
     for _ in range(12):
         query.requires_grad_()
@@ -238,8 +238,8 @@ def test_a_mechanism_leaves_the_loss_in_training_only(name: str) -> None:
     torch.testing.assert_close(auxiliary_loss(mechanism), expected)
     gradient = torch.autograd.grad(auxiliary_loss(mechanism), mechanism.query.weight)[0]
     assert gradient.abs().max() > 0
-    other = torch.where(mask[..., None], x, 50.0)
-    mechanism(other, mask=mask)
+    filled = torch.where(mask[..., None], x, 50.0)
+    mechanism(filled, mask=mask)
     torch.testing.assert_close(auxiliary_loss(mechanism), expected)
     torch.testing.assert_close(mechanism.eval()(x, mask=mask), out)
     assert auxiliary_loss(mechanism) is None
@@ -253,12 +253,12 @@ def test_read_outs_of_a_mechanism(options: dict) -> None:
     mask, keys = torch.rand(2, 9) < 0.7, torch.rand(2, 9) < 0.5
     weights = attention.weights(x, context, mask=mask)
     want = ("output", "entropy", "column_mass", "key_mass", "class_row")
-    found = attention.readouts(x, context, mask=mask, want=want, keys=keys)
-    torch.testing.assert_close(found.entropy, torch.special.entr(weights).sum(-1))
-    torch.testing.assert_close(found.column_mass, weights.sum(2))
-    torch.testing.assert_close(found.key_mass, (weights * keys[:, None, None]).sum(-1))
-    torch.testing.assert_close(found.class_row, weights[:, :, 0])
-    joined = attention.out(found.output.transpose(1, 2).flatten(2))
+    stats = attention.readouts(x, context, mask=mask, want=want, keys=keys)
+    torch.testing.assert_close(stats.entropy, torch.special.entr(weights).sum(-1))
+    torch.testing.assert_close(stats.column_mass, weights.sum(2))
+    torch.testing.assert_close(stats.key_mass, (weights * keys[:, None, None]).sum(-1))
+    torch.testing.assert_close(stats.class_row, weights[:, :, 0])
+    joined = attention.out(stats.output.transpose(1, 2).flatten(2))
     torch.testing.assert_close(joined, attention(x, context, mask=mask))
-    assert found.lse is None
+    assert stats.lse is None
     assert attention.readouts(x).output is None

@@ -93,7 +93,7 @@ def test_a_layer_gives_it_the_size() -> None:
         layer(x, size=(3, 4)), middle + layer.feedforward(layer.norm2(middle), size=(3, 4))
     )
     assert not torch.allclose(layer(x, size=(3, 4)), layer(x, size=(4, 3)))
-    with pytest.raises(ValueError, match="no square grid"):
+    with pytest.raises(ValueError, match="do not form a square grid"):
         layer(x)
 
 

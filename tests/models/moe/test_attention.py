@@ -1,5 +1,5 @@
-"""Attention experts against the attentions that they were made of, and the parameter counts of the
-paper.
+"""Attention experts against the attentions from which they are made, and the paper's parameter
+counts.
 """
 
 import pytest
@@ -20,11 +20,11 @@ OPTIONS = [
 
 
 def layers(count: int, same: bool = False, **options) -> list[SoftmaxAttention]:
-    made = []
+    layers = []
     for i in range(count):
         torch.manual_seed(0 if same else i)
-        made.append(SoftmaxAttention(16, heads=4, **options).double())
-    return made
+        layers.append(SoftmaxAttention(16, heads=4, **options).double())
+    return layers
 
 
 def masks() -> list[Tensor | None]:
@@ -83,7 +83,7 @@ def test_gradients() -> None:
 
 
 def parameters(experts: int, attention: str) -> int:
-    """Of the paper's small model: width 1024, 6 layers with attention beside the network, 256,000
+    """The paper's small model: width 1024, 6 layers with attention parallel to the network, 256,000
     words, untied.
     """
     with torch.device("meta"):
@@ -98,8 +98,8 @@ def parameters(experts: int, attention: str) -> int:
         else:
             network = MoE(1024, 2048, experts=experts, active=1, kind="glu", bias=False)
         block = nn.ModuleList([mixer, network, nn.LayerNorm(1024, bias=False)])
-    each = sum(p.numel() for p in block.parameters())
-    return 6 * each + 1024 + 2 * 256_000 * 1024
+    count = sum(p.numel() for p in block.parameters())
+    return 6 * count + 1024 + 2 * 256_000 * 1024
 
 
 def test_parameters_are_those_of_the_paper() -> None:
@@ -110,10 +110,10 @@ def test_parameters_are_those_of_the_paper() -> None:
 
 
 def test_mistakes() -> None:
-    for call, said in (
+    for call, message in (
         (lambda: AttentionExperts(8, heads=2, kv_heads=3), "must divide heads"),
         (lambda: AttentionExperts(6, heads=2, positions="rotary"), "no positions"),
         (lambda: AttentionExperts.assemble([]), "one shape"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             call()

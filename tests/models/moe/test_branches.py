@@ -1,4 +1,4 @@
-"""Models trained apart, mixed into one."""
+"""Separately trained models, mixed into one."""
 
 import copy
 
@@ -16,15 +16,15 @@ FLOAT64 = torch.float64
 
 
 def branches(count: int = 3) -> list[TokenModel]:
-    """The same seed, moved apart."""
+    """Copies of one seed model, changed at random."""
     torch.manual_seed(0)
     seed = TokenModel(3, 2, width=16, tokens=9, depth=2, heads=2).double().eval()
-    made = [copy.deepcopy(seed) for _ in range(count)]
+    models = [copy.deepcopy(seed) for _ in range(count)]
     with torch.no_grad():
-        for model in made:
+        for model in models:
             for value in model.parameters():
                 value += 0.3 * torch.randn_like(value)
-    return made
+    return models
 
 
 def x() -> Tensor:
@@ -33,7 +33,7 @@ def x() -> Tensor:
 
 @torch.no_grad()
 @pytest.mark.parametrize("options", [{}, {"shared": True}, {"attention": False}], ids=str)
-def test_equal_models_are_that_model(options: dict) -> None:
+def test_a_mixture_of_equal_models_is_that_model(options: dict) -> None:
     model = branches(1)[0]
     mixed = mix_branches([model] * 3, active=2, **options).eval()
     torch.testing.assert_close(mixed(x()), model(x()), rtol=1e-10, atol=1e-10)
@@ -43,7 +43,7 @@ def test_equal_models_are_that_model(options: dict) -> None:
 
 
 @torch.no_grad()
-def test_sure_routers_are_one_model_and_the_rest_is_the_mean() -> None:
+def test_certain_routers_give_one_model_and_the_rest_is_the_mean() -> None:
     models = branches()
     mixed = mix_branches(models).eval()
     for name, value in mixed.named_parameters():
@@ -54,13 +54,13 @@ def test_sure_routers_are_one_model_and_the_rest_is_the_mean() -> None:
         ):
             parts = [dict(model.named_parameters())[name] for model in models]
             torch.testing.assert_close(value, torch.stack(parts).mean(0))
-    # With what is averaged taken from one model, and routers that are sure of it, the mixture is
+    # If what is averaged comes from one model, and the routers always choose it, the mixture is
     # that model.
-    one = models[1]
-    given = dict(one.named_parameters())
+    branch = models[1]
+    parameters = dict(branch.named_parameters())
     for name, value in mixed.named_parameters():
-        if name in given and given[name].shape == value.shape and ".mixer." not in name:
-            value.copy_(given[name])
+        if name in parameters and parameters[name].shape == value.shape and ".mixer." not in name:
+            value.copy_(parameters[name])
     for part in mixed.modules():
         if isinstance(part, AttentionExperts):
             part.gate.weight.zero_()
@@ -71,7 +71,7 @@ def test_sure_routers_are_one_model_and_the_rest_is_the_mean() -> None:
             part.router.logits = lambda x: torch.tensor([-1e3, 0.0, -1e3], dtype=FLOAT64).expand(
                 2, 9, 3
             )
-    torch.testing.assert_close(mixed(x()), one(x()), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(mixed(x()), branch(x()), rtol=1e-10, atol=1e-10)
 
 
 @torch.no_grad()
@@ -90,8 +90,8 @@ def test_it_trains() -> None:
 
 
 def test_mistakes() -> None:
-    one = branches(1)
-    for models in ([], one, [one[0], nn.Linear(2, 2)]):
+    single = branches(1)
+    for models in ([], single, [single[0], nn.Linear(2, 2)]):
         with pytest.raises(ValueError, match="two models or more of the same parts"):
             mix_branches(models)
     with pytest.raises(ValueError, match="Linear has no feed-forward"):

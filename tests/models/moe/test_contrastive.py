@@ -10,17 +10,17 @@ def test_a_batch_has_one_label_and_no_index_comes_twice() -> None:
     labels = np.random.default_rng(0).integers(0, 5, 203)
     batches = list(alike_batches(labels, 8, seed=3))
     assert len(batches) == sum(int((labels == label).sum()) // 8 for label in range(5))
-    seen = [i for batch in batches for i in batch]
-    assert len(seen) == len(set(seen))
+    indices = [i for batch in batches for i in batch]
+    assert len(indices) == len(set(indices))
     for batch in batches:
         assert len(batch) == 8
         assert len(set(labels[batch])) == 1
     again = list(alike_batches(labels, 8, seed=3))
     assert again == batches
-    left = [
+    rest = [
         set(range(203)) - {i for b in alike_batches(labels, 8, seed=s) for i in b} for s in (3, 4)
     ]
-    assert left[0] != left[1]
+    assert rest[0] != rest[1]
 
 
 def test_labels_split_further_at_each_stage() -> None:

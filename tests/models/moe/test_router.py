@@ -1,4 +1,4 @@
-"""Routers and their losses: figures known in closed form, capacity, mixing over tokens,
+"""Routers and their losses: values known in closed form, capacity, mixing over tokens,
 gradients.
 """
 
@@ -23,7 +23,7 @@ def make(**options) -> Router:
 
 
 def uniform(active: int, experts: int = 8, tokens: int = 40) -> Routing:
-    """Routing by a router that prefers nothing, with choices that go round."""
+    """Routing by a router without preferences, whose choices cycle through the experts."""
     start = torch.arange(tokens)[:, None] + torch.arange(active) * (experts // active)
     counts = torch.nn.functional.one_hot(start % experts, experts).sum(0)
     mean = torch.full((experts,), 1 / experts)
@@ -60,7 +60,7 @@ def test_balance_is_the_number_of_experts_over_k_when_collapsed() -> None:
 
 
 @torch.no_grad()
-def test_layers_that_collapse_apart_show_only_one_by_one() -> None:
+def test_layers_that_collapse_differently_show_only_one_by_one() -> None:
     values = []
     for sign in (60.0, -60.0):
         router = make(active=1, width=1, experts=2)
@@ -127,14 +127,14 @@ def served_by_loops(
     wish: Tensor, score: list[float], limit: int, by_score: bool, experts: int
 ) -> Tensor:
     order = sorted(range(len(wish)), key=lambda t: (-score[t], t)) if by_score else range(len(wish))
-    room, kept = [limit] * experts, torch.full_like(wish, experts)
+    room, served = [limit] * experts, torch.full_like(wish, experts)
     for k in range(wish.shape[1]):
         for t in order:
             e = int(wish[t, k])
             if e < experts and room[e]:
                 room[e] -= 1
-                kept[t, k] = e
-    return kept
+                served[t, k] = e
+    return served
 
 
 @pytest.mark.parametrize("priority", ["order", "score"])
@@ -160,7 +160,7 @@ def test_capacity_serves_as_a_queue_would(priority: str, capacity: float) -> Non
 
 
 @torch.no_grad()
-def test_the_bias_chooses_and_never_weighs() -> None:
+def test_the_bias_affects_choices_and_never_weights() -> None:
     torch.manual_seed(3)
     router, x = make(bias_rate=0.002, experts=4), torch.randn(1, 200, 6, dtype=FLOAT64) + 1
     router.gate.weight.normal_(std=0.3)
@@ -171,11 +171,13 @@ def test_the_bias_chooses_and_never_weighs() -> None:
     assert load.std() < 0.3 * first.double().std()
     assert float(router.bias.abs().max()) > 0
     p = router.logits(x).softmax(-1)[0]
-    own = p.gather(1, last.experts)
-    torch.testing.assert_close(last.weights, own / own.sum(1, keepdim=True), rtol=1e-12, atol=1e-12)
-    kept = router.bias.clone()
+    chosen_p = p.gather(1, last.experts)
+    torch.testing.assert_close(
+        last.weights, chosen_p / chosen_p.sum(1, keepdim=True), rtol=1e-12, atol=1e-12
+    )
+    before = router.bias.clone()
     router.eval()(x)
-    assert torch.equal(router.bias, kept)
+    assert torch.equal(router.bias, before)
 
 
 class TestMixing:
@@ -203,7 +205,7 @@ class TestMixing:
             assert (mixed <= torch.special.entr(mix).sum(-1) + lower + 1e-12)[mask].all()
 
     @torch.no_grad()
-    def test_attention_of_the_layer_before(self) -> None:
+    def test_mixing_by_the_attention_of_the_preceding_layer(self) -> None:
         torch.manual_seed(5)
         x = torch.randn(2, 5, 6, dtype=FLOAT64)
         query, key = torch.randn(2, 2, 3, 5, 4, dtype=FLOAT64).unbind()
@@ -228,7 +230,7 @@ class TestMixing:
 
     @torch.no_grad()
     def test_noise_flips_fewer_choices_of_tokens_in_clusters(self) -> None:
-        """On the mean of draws: where a cluster lies at a border, all of it may change at once."""
+        """On the mean of several draws, because all of a cluster at a border may change at once."""
         token = similarity = 0.0
         for seed in range(20):
             torch.manual_seed(seed)
@@ -245,12 +247,12 @@ class TestMixing:
     def test_flips_are_counted_by_sets_without_padding(self) -> None:
         torch.manual_seed(3)
         routing = make(experts=4)(torch.randn(1, 4, 6, dtype=FLOAT64))
-        one = torch.tensor([[0, 1], [1, 2], [2, 3], [4, 4]])
-        other = torch.tensor(
+        first = torch.tensor([[0, 1], [1, 2], [2, 3], [4, 4]])
+        second = torch.tensor(
             [[1, 0], [1, 3], [2, 3], [4, 4]]
-        )  # order does not count, 4 is no expert
+        )  # order does not count, 4 means no expert
         assert flip_rate(
-            routing._replace(experts=one), routing._replace(experts=other)
+            routing._replace(experts=first), routing._replace(experts=second)
         ) == pytest.approx(1 / 3)
         with pytest.raises(ValueError, match="flip_rate: choices"):
-            flip_rate(routing, routing._replace(experts=one[:2]))
+            flip_rate(routing, routing._replace(experts=first[:2]))

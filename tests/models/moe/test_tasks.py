@@ -38,25 +38,25 @@ def test_multi_gate_is_the_sum_by_loops() -> None:
 def test_extraction_is_the_sum_by_loops() -> None:
     torch.manual_seed(1)
     model, x = (
-        LayeredExtraction(5, 2, depth=2, own=2, common=3).double(),
+        LayeredExtraction(5, 2, depth=2, per_task=2, shared=3).double(),
         torch.randn(4, 5, dtype=FLOAT64),
     )
     inputs = [x[0]] * 3
     for layer in model.layers:
         special = [[run(layer.special[s], e, inputs[s]) for e in range(2)] for s in range(2)]
         common = [run(layer.common, e, inputs[2]) for e in range(3)]
-        found = []
+        features = []
         for s in range(2):
             share = (layer.gates[s].weight @ inputs[s]).softmax(0)
-            found.append(sum(w * y for w, y in zip(share, special[s] + common)))
+            features.append(sum(w * y for w, y in zip(share, special[s] + common)))
         if layer.gate is not None:
             share = (layer.gate.weight @ inputs[2]).softmax(0)
-            found.append(sum(w * y for w, y in zip(share, special[0] + special[1] + common)))
-        inputs = found
+            features.append(sum(w * y for w, y in zip(share, special[0] + special[1] + common)))
+        inputs = features
     torch.testing.assert_close(model(x)[0], torch.stack(inputs), rtol=1e-12, atol=1e-12)
 
 
-def test_a_task_trains_its_own_experts_only() -> None:
+def test_a_task_trains_only_its_own_experts() -> None:
     model = LayeredExtraction(5, 2, depth=1)
     model(torch.randn(4, 5))[:, 0].sum().backward()
     layer = model.layers[0]
@@ -94,10 +94,10 @@ class TestTaskExpert:
         torch.manual_seed(4)
         layer, x, order = TaskExpertLayer(4, 3), torch.randn(2, 5, 4), torch.tensor([2, 0, 1])
         nn.init.normal_(layer.recall)
-        memory, other = torch.randn(2, 5, 3, 4), copy.deepcopy(layer)
-        other.gates.copy_(layer.gates[order])
-        other.recall.copy_(layer.recall[order])
-        for a, b in zip(other(x, memory[:, :, order]), layer(x, memory)):
+        memory, changed = torch.randn(2, 5, 3, 4), copy.deepcopy(layer)
+        changed.gates.copy_(layer.gates[order])
+        changed.recall.copy_(layer.recall[order])
+        for a, b in zip(changed(x, memory[:, :, order]), layer(x, memory)):
             torch.testing.assert_close(a, b[:, :, order])
 
 
@@ -108,7 +108,7 @@ class TestDiverse:
         torch.manual_seed(5)
         return torch.randn(3, 12, 4, dtype=FLOAT64, requires_grad=True)
 
-    def test_diversity_is_the_written_sum_and_knows_no_scale(self) -> None:
+    def test_diversity_is_the_written_sum_and_ignores_the_scale_of_counts(self) -> None:
         logits, labels = self.logits(), torch.randint(0, 4, (12,))
         loss = diversity_loss(logits, labels, self.counts)
         prior = self.counts.double().log()
@@ -218,9 +218,9 @@ class TestLoRA:
                     layer.update.down[e] @ (layer.update.up[e] @ x[0, t])
                 )
             torch.testing.assert_close(out[0, t], expected, rtol=1e-12, atol=1e-12)
-        one = MoELoRA(linear, experts=1, active=1, rank=2)
-        nn.init.normal_(one.update.down)
-        torch.testing.assert_close(one.merged(0)(x), one(x), rtol=1e-12, atol=1e-12)
+        single = MoELoRA(linear, experts=1, active=1, rank=2)
+        nn.init.normal_(single.update.down)
+        torch.testing.assert_close(single.merged(0)(x), single(x), rtol=1e-12, atol=1e-12)
 
     def test_mistakes(self) -> None:
         with pytest.raises(ValueError, match="rank must be positive"):

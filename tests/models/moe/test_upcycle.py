@@ -1,5 +1,5 @@
-"""Dense networks to experts and back: exact where it is said to be, and wrong where it is said to
-be wrong.
+"""Dense networks to experts and back: exact where the docstrings promise it, and wrong where
+they say so.
 """
 
 import pytest
@@ -55,12 +55,14 @@ def test_there_and_back(kind: str) -> None:
     back = merge(upcycle(dense, experts=4, active=2))
     for name, value in dense.state_dict().items():
         torch.testing.assert_close(back.state_dict()[name], value, rtol=1e-15, atol=1e-15)
-    other = assemble([network(kind, seed) for seed in range(3)], active=1)
-    torch.testing.assert_close(merge(other, torch.tensor([0.0, 1.0, 0.0]))(x), network(kind, 1)(x))
+    assembled = assemble([network(kind, seed) for seed in range(3)], active=1)
+    torch.testing.assert_close(
+        merge(assembled, torch.tensor([0.0, 1.0, 0.0]))(x), network(kind, 1)(x)
+    )
 
 
 @torch.no_grad()
-def test_a_router_that_is_sure_picks_one_of_the_assembled() -> None:
+def test_a_certain_router_picks_one_of_the_assembled_networks() -> None:
     networks, x = [network("mlp", seed) for seed in range(3)], tokens().abs()
     layer = assemble(networks, active=1)
     for e in range(3):
@@ -120,12 +122,12 @@ def test_slices_are_joined_again(kind: str, bias: bool) -> None:
         for linear in dense.children():
             linear.bias = None
     parts = _parts(dense)
-    for given, found in zip(parts, joined(cut(parts, 3, 4)), strict=True):
-        torch.testing.assert_close(found, given, rtol=1e-14, atol=1e-14)
+    for part, back in zip(parts, joined(cut(parts, 3, 4)), strict=True):
+        torch.testing.assert_close(back, part, rtol=1e-14, atol=1e-14)
 
 
 @torch.no_grad()
-def test_a_whole_model() -> None:
+def test_an_entire_model() -> None:
     torch.manual_seed(1)
     model = TokenModel(3, 2, width=16, tokens=9, depth=2, heads=2).double().eval()
     x = torch.randn(2, 9, 3, dtype=FLOAT64)
@@ -136,7 +138,7 @@ def test_a_whole_model() -> None:
 
 
 def test_mistakes() -> None:
-    for call, said in (
+    for call, message in (
         (lambda: decompose(network(), slices=3), "must divide the inner width 8"),
         (lambda: assemble([]), "one shape"),
         (lambda: assemble([network(), FeedForward(6, 9).double()]), "one shape"),
@@ -144,5 +146,5 @@ def test_mistakes() -> None:
         (lambda: merge(MoE(6, experts=2, activation="relu")), "FeedForward has gelu"),
         (lambda: upcycle_model(nn.Linear(2, 2)), "no feed-forward network"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             call()
