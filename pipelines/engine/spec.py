@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 from ...base.errors import InputError
 
-JsonValue: TypeAlias = "str | int | float | bool | list[JsonValue] | dict[str, JsonValue] | None"
+JsonValue: TypeAlias = (
+    "str | int | float | bool | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
+)
+"""What JSON can hold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +41,11 @@ class Spec:
         return values
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any], where: object = "spec.json") -> Self:
+    def from_json(cls, values: Mapping[str, JsonValue], where: object = "spec.json") -> Self:
         """The spec that `to_json` wrote. Raises `InputError`, naming `where`, for a value that is
         missing.
         """
-        chosen = {}
+        chosen: dict[str, Any] = {}
         for f in fields(cls):
             if f.name in values:
                 chosen[f.name] = values[f.name]
