@@ -1,6 +1,6 @@
-"""What a person is told when something that they gave cannot be used.
+"""One-line messages for input that cannot be used.
 
-`InputError` means that the input is at fault, not the program. The rest of the file makes its one line.
+`InputError` means that the input is at fault, not the program. The other functions word its line.
 """
 
 import difflib
@@ -8,10 +8,10 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Something a person gave (a file, a column, an option) cannot be used.
+    """An input (a file, a column, an option) cannot be used.
 
-    The message is one line: what is wrong, where, and what to do. The command line prints it as it
-    is, without a traceback, and exits with code 2.
+    The message is one line: what is wrong, where, and what to do. The command line prints it
+    without a traceback and exits with code 2.
     """
 
 
@@ -21,17 +21,18 @@ def fail(where: object, what: str) -> InputError:
 
 
 def one_line(text: object) -> str:
-    """A text, or the message of an exception, with all white space as single blanks."""
+    """A text, or the message of an exception, with single blanks for all white space."""
     return " ".join(str(text).split())
 
 
 def reason(error: BaseException, limit: int = 160) -> str:
     """Why something failed, on one line of at most `limit` characters.
 
-    The system's own words for an `OSError` (without the path, which the caller names); the name of
-    the exception where it says nothing.
+    The system's own words for an `OSError` (without the path, which the caller names); else the
+    first paragraph of the message, or the name of the exception where it says nothing.
     """
-    text = one_line(getattr(error, "strerror", None) or error) or type(error).__name__
+    message = str(getattr(error, "strerror", None) or error).strip()
+    text = one_line(message.split("\n\n")[0]) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -42,9 +43,10 @@ def shown(value: object) -> str:
 
 
 def closest(name: str, names: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The most similar of `names`, by letters, then without regard to upper and lower case.
+    """The most similar of `names`, or None where none is similar enough.
 
-    Returns None where none is alike enough. cutoff: 0 takes any, 1 only equal names.
+    Names are compared as they are, then without regard to case. cutoff: from 0, which accepts any
+    name, to 1, which accepts only equal ones.
     """
     candidates = list(names)
     for fold in (str, str.lower):

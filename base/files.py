@@ -1,4 +1,4 @@
-"""Files: written aside and renamed, held by one process, checked by their bytes, named safely."""
+"""Files: written aside and renamed, locked by one process, listed, checked and named safely."""
 
 import contextlib
 import glob
@@ -14,14 +14,15 @@ from typing import Any
 
 import filelock
 
-from .errors import InputError, one_line
+from .errors import InputError, closest, fail, one_line, reason, shown
 
 ASIDE = ".aside-"  # how the name of a file begins while it is being written
 
 
 def write_aside(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then flush it to disk and rename it over
-    `path`.
+    """Let `write` fill a temporary file next to `path`, flush it to disk and rename it to `path`.
+
+    Raises InputError where the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,15 +42,17 @@ def write_aside(path: Path, write: Callable[[Path], object]) -> None:
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, (OSError, *writer_errors())):
-            # A full disk met by `write` itself is an OSError that names no file.
+            # When `write` itself meets a full disk, its OSError names no file.
             raise InputError(f"{path}: cannot be written ({one_line(error)})") from None
         raise
     flush(path.parent)
 
 
 def clear_aside(folder: Path, name: str = "") -> None:
-    """Remove what a killed process left half-written in a folder: of one file, or of all. Whoever
-    calls is the only one who writes them."""
+    """Remove the half-written files of a killed process from a folder: those of one file, or all.
+
+    Only the process that writes these files may call this.
+    """
     _remove(folder.glob(f"{ASIDE}*-{glob.escape(name)}" if name else f"{ASIDE}*"))
 
 
@@ -59,17 +62,19 @@ def clear_below(folder: Path) -> None:
 
 
 def _remove(leftovers: Iterable[Path]) -> None:
-    for left in leftovers:
-        if left.is_dir():
-            shutil.rmtree(left)
+    for path in leftovers:
+        if path.is_dir():
+            shutil.rmtree(path)
         else:
-            left.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def held(folder: Path, named: Path) -> Iterator[None]:
-    """Hold a folder of results for this process and clear it of half-written files; `InputError`
-    names `named` where another process holds it."""
+    """Lock a folder of results for this process and clear it of half-written files.
+
+    Raises InputError, with the path `named`, where another process holds the lock.
+    """
     try:
         with filelock.FileLock(folder / ".lock", timeout=0):
             clear_aside(folder)
@@ -79,8 +84,9 @@ def held(folder: Path, named: Path) -> Iterator[None]:
 
 
 def writer_errors() -> tuple[type[Exception], ...]:
-    """What libraries raise when a file cannot be written, and that is no OSError. Asked for only
-    when one is raised.
+    """What libraries raise instead of OSError when a file cannot be written.
+
+    They are imported only after an error.
     """
     from polars.exceptions import PolarsError
     from safetensors import SafetensorError
@@ -113,7 +119,7 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     if isinstance(value, float):
         return value if value == value and abs(value) != float("inf") else None
     if isinstance(value, dict):
@@ -133,23 +139,80 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: not readable as JSON ({error}); the file is damaged") from None
 
 
+def walk_folder(
+    folder: str | os.PathLike[str], suffixes: Sequence[str], *, deep: bool = True
+) -> list[str]:
+    """Names of the files in a folder, relative to it and with "/", sorted folder by folder.
+
+    suffixes: the endings that count, in lower case; deep: whether to search the folders below, too.
+
+    Hidden files and folders are left out. A link to a folder is not entered. A link to a missing
+    file is listed, and fails when it is read. Raises InputError for a link that leads out of the
+    folder, and where a folder cannot be listed.
+    """
+    endings, home = tuple(suffixes), os.path.realpath(folder)
+    names, waiting = [], [""]
+    try:
+        while waiting:
+            below = waiting.pop()
+            with os.scandir(os.path.join(folder, below)) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir():
+                        if deep and entry.is_symlink():
+                            refuse_link_out(entry.path, home)
+                        elif deep:
+                            waiting.append(f"{below}{entry.name}/")
+                    elif entry.name.lower().endswith(endings):
+                        if entry.is_symlink():
+                            refuse_link_out(entry.path, home)
+                        elif not entry.is_file():
+                            continue
+                        names.append(below + entry.name)
+    except OSError as error:
+        cure = "check the name and the permissions"
+        raise fail(folder, f"cannot be listed ({reason(error)}); {cure}") from error
+    return sorted(names, key=lambda name: name.split("/"))
+
+
+def similar_file(path: Path) -> str:
+    """The hint "; did you mean 'x'?" for the file next to a missing one with the closest name."""
+    folder = path.parent
+    close = (
+        closest(path.name, [file.name for file in folder.iterdir()]) if folder.is_dir() else None
+    )
+    return f"; did you mean {shown(close)}?" if close else ""
+
+
+def refuse_link_out(path: str | os.PathLike[str], home: str) -> None:
+    """Raise InputError for a link that leads out of `home`, the real path of a folder."""
+    if not lies_in(os.path.realpath(path), home):
+        raise fail(path, "is a link that leads out of its folder; put the file itself there")
+
+
+def lies_in(path: str, home: str) -> bool:
+    """Whether a real path is a folder or lies below it."""
+    return path == home or path.startswith(home.rstrip(os.sep) + os.sep)
+
+
 def checksum(path: Path) -> str:
-    """SHA-256 of a file."""
+    """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def place_below(folder: Path, name: str) -> Path:
-    """Where a file of this name, with "/", lies below a folder; it never leads out of it."""
+    """The path of a file named with "/" below a folder; it never leads out of the folder."""
     parts = PurePosixPath(name).parts
     return folder.joinpath(*(part for part in parts if part not in ("..", "/", ".")))
 
 
 def distinct_names(names: Sequence[str], suffixes: Sequence[str] | None, ending: str) -> list[str]:
-    """A file name for each item: its own ending replaced by `ending`.
+    """A file name for each item, with its ending replaced by `ending`.
 
-    The ending of the item is kept before `ending` where two items would share a name, and items of
-    one name are numbered. suffixes: the endings that are replaced; None: any.
+    Where two items would share a name, the ending of the item stays before `ending`; items with the
+    same name are numbered. suffixes: the endings that are replaced; None: any.
     """
 
     def stem(name: str) -> str:

@@ -1,1 +1,1 @@
-"""Readers and data sets: one task a file, and what they share."""
+"""Readers of file formats, and the data sets of each domain."""

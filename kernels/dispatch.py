@@ -2,8 +2,8 @@
 
 Shapes: T tokens, K experts of a token, S = T K pairs, E experts.
 
-Everything stays on the device: no count is read by the host, so that a GPU never waits. Sorting is
-stable, so tokens of an expert keep their order and two runs are equal bit by bit."""
+Everything stays on the device: the host reads no count, so that it never waits for a GPU. The sort
+is stable, so the tokens of an expert keep their order and two runs are equal bit by bit."""
 
 from typing import NamedTuple
 
@@ -12,28 +12,32 @@ from torch import Tensor
 
 
 class Dispatch(NamedTuple):
-    """Pairs sorted by expert; rows e of experts are offsets[e] to offsets[e + 1], rows behind the
-    last are of none.
+    """Pairs sorted by expert. Expert e has the rows from offsets[e] to offsets[e + 1]; the rows
+    after the last expert's belong to none.
     """
 
-    order: Tensor  # int64 (S,): which pair t K + k stands in a row
-    place: Tensor  # int64 (T, K): in which row a pair stands
+    order: Tensor  # int64 (S,): the pair t K + k that a row holds
+    place: Tensor  # int64 (T, K): the row that holds a pair
     offsets: Tensor  # int32 (E + 1,)
 
     @property
     def tokens(self) -> Tensor:
-        """int64 (S,): which token stands in a row."""
+        """int64 (S,): the token that a row holds."""
         return self.order // max(1, self.place.shape[1])
 
 
 def dispatch(chosen: Tensor, experts: int) -> Dispatch:
-    """Sort pairs by expert. chosen: int64 (T, K), from 0 to E, E = no expert (dropped or padding).
+    """Sort pairs by expert. chosen: int64 (T, K), from 0 to E; E = no expert (dropped or padding).
 
     Raises ValueError if the shape does not fit.
+
+    >>> dispatch(torch.tensor([[1], [0], [1]]), 2).order.tolist()
+    [1, 0, 2]
     """
     if chosen.ndim != 2 or experts < 1:
         raise ValueError(
-            f"dispatch: needs (tokens, choices) and an expert, got {tuple(chosen.shape)} and {experts}"
+            f"dispatch: needs (tokens, choices) and an expert, "
+            f"got {tuple(chosen.shape)} and {experts}"
         )
     flat = chosen.flatten()
     order = flat.argsort(stable=True)

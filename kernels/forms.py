@@ -3,6 +3,7 @@ the others do not.
 """
 
 from collections.abc import Sequence
+from functools import cache
 from importlib.util import find_spec
 from typing import NamedTuple
 
@@ -16,17 +17,23 @@ class Form(NamedTuple):
     refused: str = ""
 
 
+@cache
+def triton_installed() -> bool:
+    """Whether Triton can be imported; does not import it."""
+    return find_spec("triton") is not None
+
+
 def triton_refused(*tensors: Tensor) -> str:
     """Why no Triton kernel can take these tensors; "" where one can."""
     devices = {str(tensor.device) for tensor in tensors if not tensor.is_cuda}
     if devices:
         return f"the tensors are on {', '.join(sorted(devices))}, the kernel is for CUDA"
-    return "" if find_spec("triton") is not None else "Triton is not installed"
+    return "" if triton_installed() else "Triton is not installed"
 
 
 def explain(operator: str, forms: Sequence[Form]) -> str:
     """Which form of the operator runs, the first that is not refused, and why the others do not;
-    one line a form.
+    one line per form.
     """
     lines, chosen = [], None
     for form in forms:

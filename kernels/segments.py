@@ -1,4 +1,4 @@
-"""Rows of segments that lie one behind another: which row belongs to which.
+"""Rows of segments that lie one after the other: which row belongs to which segment.
 
 B segments, T rows.
 """
@@ -8,8 +8,8 @@ from torch import Tensor
 
 
 def segment_of(offsets: Tensor, count: int) -> Tensor:
-    """int64 (count,): the segment of each of `count` rows, given offsets (B + 1,) of all segments
-    and their end.
+    """int64 (count,): the segment of each of `count` rows. offsets: (B + 1,), where each segment
+    begins and where the last one ends.
     """
     return ended(offsets[1:], count)
 
@@ -19,8 +19,7 @@ def ended(ends: Tensor, count: int) -> Tensor:
     0 to count - 1.
 
     `torch.searchsorted(ends, torch.arange(count), right=True)` in T + B steps instead of T log B,
-    and of operators that ONNX has."""
-    at = ends.long().clamp(
-        max=count
-    )  # what ends behind the last place is counted at a place that is cut off
+    and with operators that ONNX has."""
+    # Ends after the last place are counted at an extra place, which is cut off.
+    at = ends.long().clamp(max=count)
     return at.new_zeros(count + 1).index_add(0, at, torch.ones_like(at))[:count].cumsum(0)

@@ -1,63 +1,69 @@
-"""Batches of encoded rows, for torch: whole batches at once, histories cut where each row stands in
-time.
+"""Batches of encoded rows for torch, with the history of each row up to its time.
 
 Shapes: B rows, C columns of codes, S tasks, F sequences, T events of all rows of the batch.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .history import SECONDS, Events, age_class, packed, spread
-from .interactions import NOW, Encoder, Rows
+from .cells import NOW
+from .coding import Rows
+from .encoder import ClickEncoder
+from .history import SECONDS, age_class, packed, spread
+
+_Batch = TypeVar("_Batch")
 
 
 class ClickRows:
     """Some rows of a log as a torch data set. A batch is a dict:
 
     fields   int64 (B, C), places in one table of all fields' embeddings
-    events   int64 (T,), such places, sequence by sequence within a row; ages: int64 (T,), classes of their age
-    offsets  int64 (B F + 1,): row b's events of sequence f are offsets[b F + f] to offsets[b F + f + 1]
-    labels   float32 (B, S); counts: bool (B, S), whether a task counts on the row (with labels only)
+    events   int64 (T,), such places, sequence by sequence within a row
+    ages     int64 (T,), classes of the events' ages
+    offsets  int64 (B F + 1,): the events of row b in sequence f are offsets[b F + f] to
+             offsets[b F + f + 1]
+    labels   float32 (B, S), and counts: bool (B, S), whether a task counts on the row; both only
+             where the rows have labels
     """
 
-    def __init__(self, encoder: Encoder, rows: Rows, which: np.ndarray | None = None) -> None:
-        """which: int64 places of the rows, by default all."""
+    def __init__(self, encoder: ClickEncoder, rows: Rows, which: np.ndarray | None = None) -> None:
+        """which: int64 places of the rows; by default all."""
         self.encoder, self.rows = encoder, rows
         self.which = np.arange(len(rows)) if which is None else which
         columns = encoder.columns
-        starts = np.cumsum([0, *(one.codes for one in columns)])
-        self.start = {one.name: int(start) for one, start in zip(columns, starts)}
-        # "Now" of rows without a time: just after the log, so that ages are of the kind that
-        # training saw.
-        self.now = max((one.end for one in encoder.events.values()), default=0)
-        self.shift = np.repeat(starts[:-1], [one.width for one in columns]).astype(np.int64)
+        starts = np.cumsum([0, *(column.codes for column in columns)])
+        self.start = {column.name: int(start) for column, start in zip(columns, starts)}
+        # "Now" of rows without a time: just after the log, so that ages are like those of training.
+        self.now = max((events.end for events in encoder.events.values()), default=0)
+        self.shift = np.repeat(starts[:-1], [column.width for column in columns]).astype(np.int64)
 
     def __len__(self) -> int:
         return len(self.which)
 
-    def __getitems__(self, indices: Any) -> dict[str, Tensor]:
+    def __getitems__(self, indices: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
         """The batch of these rows."""
         return self.batch(self.which[np.asarray(indices)])
 
     def batch(self, places: np.ndarray) -> dict[str, Tensor]:
         """The batch of rows by their place in the log."""
         rows = self.rows
-        found = {"fields": torch.from_numpy(self._fields(places))}
         events, ages, offsets = self._events(places)
-        found |= {
+        batch = {
+            "fields": torch.from_numpy(self._fields(places)),
             "events": torch.from_numpy(events),
             "ages": torch.from_numpy(ages),
             "offsets": torch.from_numpy(offsets),
         }
         if rows.labels is not None:
             labels = torch.from_numpy(rows.labels[places])
-            found |= {"labels": labels.clamp(min=0).float(), "counts": labels >= 0}
-        return found
+            batch |= {"labels": labels.clamp(min=0).float(), "counts": labels >= 0}
+        return batch
 
     def _fields(self, places: np.ndarray) -> np.ndarray:
         rows, parts = self.rows, [self.rows.fields[places]]
@@ -66,10 +72,10 @@ class ClickRows:
             if columns:
                 codes = self.encoder.side(side, who[places])
                 start = 0
-                for one in columns:
-                    if one.name in rows.sides:
-                        codes[:, start : start + one.width] = rows.sides[one.name][places]
-                    start += one.width
+                for column in columns:
+                    if column.name in rows.sides:
+                        codes[:, start : start + column.width] = rows.sides[column.name][places]
+                    start += column.width
                 parts.append(codes)
         return np.concatenate(parts, 1) + self.shift
 
@@ -80,17 +86,18 @@ class ClickRows:
         user, time = rows.user[places], rows.time[places]
         moment = np.where(time == NOW, self.now, time)
         ranges, values, ages = [], [], []
-        for name, one in schema.sequences.items():
-            shift = self.start[one.of]
-            if name in rows.given:
-                source = rows.given[name]
-                start, end = source.last(places, one.length)
+        for name, sequence in schema.sequences.items():
+            shift = self.start[sequence.of]
+            if name in rows.listed:
+                lists = rows.listed[name]
+                start, end = lists.last(places, sequence.length)
                 where = spread(start, end)
-                values.append(source.values[where].astype(np.int64) + shift)
+                values.append(lists.values[where].astype(np.int64) + shift)
+                # Lists have no times: the age of a value is its distance from the end.
                 ages.append(age_class(np.repeat(end, end - start) - where))
             else:
-                log: Events = self.encoder.events[name]
-                start, end = log.before(user, time, one.length)
+                log = self.encoder.events[name]
+                start, end = log.before(user, time, sequence.length)
                 where = spread(start, end)
                 values.append(log.codes[where].astype(np.int64) + shift)
                 then = log.keys[where] & (SECONDS - 1)
@@ -99,6 +106,6 @@ class ClickRows:
         return packed(ranges, values, ages)
 
     @staticmethod
-    def collate(batch: Any) -> Any:
-        """For `DataLoader(collate_fn=...)`: `__getitems__` has made the batch already."""
+    def collate(batch: _Batch) -> _Batch:
+        """For `DataLoader(collate_fn=...)`: `__getitems__` returns a complete batch."""
         return batch

@@ -1,9 +1,10 @@
-"""A generated click log, so that ranking runs without any data: people with a taste, things of a
+"""A generated click log, so that ranking runs without any data: users with a taste, items of a
 kind.
 
-A person clicks more on what is like them and on what is popular, and likes some of what they
-clicked. What they liked before tells their taste, so a model that reads histories can do better
-than one that counts."""
+A user clicks more often on items near their taste and on popular items, and likes some of those
+they clicked. Earlier likes reveal the taste, so a model that reads histories can do better than one
+that counts.
+"""
 
 from pathlib import Path
 
@@ -39,7 +40,7 @@ split: {by: user, train: 0.8, validation: 0.1}
 
 
 def click_log(rows: int, users: int, items: int, *, seed: int = 0) -> pl.DataFrame:
-    """A log in the order of time; the same for the same arguments."""
+    """A log in the order of time; equal for equal arguments."""
     generator = np.random.default_rng(seed)
     kinds, size = 8, 6
     centre = generator.normal(size=(kinds, size))
@@ -47,11 +48,11 @@ def click_log(rows: int, users: int, items: int, *, seed: int = 0) -> pl.DataFra
     taste = centre[generator.integers(kinds, size=users)] + 0.5 * generator.normal(
         size=(users, size)
     )
-    thing = centre[kind_of_item] + 0.5 * generator.normal(size=(items, size))
+    trait = centre[kind_of_item] + 0.5 * generator.normal(size=(items, size))
     popular = generator.normal(size=items)
     user = generator.choice(users, rows, p=_shares(generator.lognormal(0, 0.7, users)))
     item = generator.choice(items, rows, p=_shares(generator.lognormal(0, 0.7, items)))
-    likeness = (taste[user] * thing[item]).sum(1) / size
+    likeness = (taste[user] * trait[item]).sum(1) / size
     hour = generator.integers(24, size=rows)
     page = generator.integers(4, size=rows)
     logit = (
@@ -68,7 +69,7 @@ def click_log(rows: int, users: int, items: int, *, seed: int = 0) -> pl.DataFra
     order = np.argsort(time, kind="stable")
     age, gender = generator.integers(16, 80, users), generator.integers(2, size=users)
     seconds = np.round(generator.lognormal(3.5, 0.8, items), 1)
-    found = pl.DataFrame(
+    log = pl.DataFrame(
         {
             "time": time,
             "user_id": user + 1,
@@ -82,7 +83,7 @@ def click_log(rows: int, users: int, items: int, *, seed: int = 0) -> pl.DataFra
             "like": like.astype(np.int8),
         }
     )
-    return found[order]
+    return log[order]
 
 
 def _shares(weights: np.ndarray) -> np.ndarray:
@@ -90,8 +91,8 @@ def _shares(weights: np.ndarray) -> np.ndarray:
 
 
 def write_sample_clicks(folder: Path) -> Path:
-    """generated.csv and generated.yaml: 8,000 rows of 120 people and 200 things; returns the path
-    of the table.
+    """Write generated.csv, 8,000 rows of 120 users and 200 items, and its schema generated.yaml;
+    returns the path of the table.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "generated.csv"

@@ -1,7 +1,7 @@
-"""What users did before a second, from one sorted array a sequence.
+"""What users did before a second, from one sorted array per sequence.
 
-An event is a key `user << 32 | second` and a code. All events of all users lie in the order of their keys, so that the
-events of a user before a second are one slice, found by two binary searches.
+An event is a key `user << 32 | second` and a code. All events are sorted by key, so that the events
+of a user before a second are one slice, which two binary searches locate.
 """
 
 from collections.abc import Sequence
@@ -35,8 +35,8 @@ class Events:
         return int((self.keys & (SECONDS - 1)).max()) + 1 if len(self.keys) else 0
 
     def merged(self, newer: "Events") -> "Events":
-        """With further events; one that is there already (same user, second and code) is not
-        counted twice.
+        """With further events; an event with the same user, second and code as an old one does not
+        count twice.
         """
         old = pl.DataFrame({"key": self.keys, "code": self.codes})
         new = pl.DataFrame({"key": newer.keys, "code": newer.codes})
@@ -49,8 +49,8 @@ class Events:
     def before(
         self, user: np.ndarray, time: np.ndarray, most: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(start, end) of the last `most` events of each user before each second; users below 0
-        have none.
+        """(start, end) of the last `most` events of each user before each second; unknown users
+        (below 0) have none.
         """
         base = user.astype(np.int64) * SECONDS
         end = np.searchsorted(self.keys, base + time)
@@ -60,7 +60,7 @@ class Events:
 
 @dataclass(frozen=True)
 class Ragged:
-    """Lists of codes of rows, one behind the other. values: int32 (T,); offsets: int64 (N + 1,)."""
+    """Lists of codes of rows, joined. values: int32 (T,); offsets: int64 (N + 1,)."""
 
     values: np.ndarray
     offsets: np.ndarray
@@ -72,7 +72,7 @@ class Ragged:
 
 
 def spread(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """All whole numbers of the ranges start to end, one range behind the other."""
+    """All integers of the ranges from start to end, range after range."""
     length = end - start
     ends = np.cumsum(length)
     return np.repeat(end - ends, length) + np.arange(ends[-1] if len(ends) else 0)
@@ -83,25 +83,25 @@ def packed(
     values: Sequence[np.ndarray],
     ages: Sequence[np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Several sequences of each row, sequence by sequence within a row: (values, ages, offsets of N
-    F + 1 segments).
+    """Several sequences of each row, sequence by sequence within a row: (values, ages, offsets),
+    offsets being int64 (N F + 1,).
 
-    parts: start and end of each row (N,) in a sequence; values and ages: of the events that they
-    name, one range behind the other."""
+    parts: start and end of each row (N,) in a sequence; values, ages: of the events in these
+    ranges, range after range.
+    """
     rows, kinds = len(parts[0][0]), len(parts)
     length = np.stack([end - start for start, end in parts], 1)
     offsets = np.zeros(rows * kinds + 1, np.int64)
     np.cumsum(length.ravel(), out=offsets[1:])
-    out, old = np.empty(offsets[-1], np.int64), np.empty(offsets[-1], np.int64)
+    all_values, all_ages = np.empty(offsets[-1], np.int64), np.empty(offsets[-1], np.int64)
     begins = offsets[:-1].reshape(rows, kinds)
     for kind in range(kinds):
         place = spread(begins[:, kind], begins[:, kind] + length[:, kind])
-        out[place], old[place] = values[kind], ages[kind]
-    return out, old, offsets
+        all_values[place], all_ages[place] = values[kind], ages[kind]
+    return all_values, all_ages, offsets
 
 
 def age_class(seconds: np.ndarray) -> np.ndarray:
-    """Class of an age: 0 below a second, then a class for each power of two."""
-    return np.minimum(np.frexp(np.maximum(seconds, 0).astype(np.float64))[1], AGES - 1).astype(
-        np.int64
-    )
+    """Classes of ages (n,), below AGES: 0 below a second, then one class per power of two."""
+    power = np.frexp(np.maximum(seconds, 0).astype(np.float64))[1]
+    return np.minimum(power, AGES - 1).astype(np.int64)

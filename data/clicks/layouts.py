@@ -1,170 +1,167 @@
-"""Known click data sets as schemas, chosen by the columns that a log has; and where a person's
-schema is found.
+"""Published click data sets as schemas, recognised by the columns of a log; and where the schema of
+other logs is found.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from ...base.errors import fail, nearest, shown
 from ..formats.tables import check_file, list_files, stem_of
 from .log import LOG_SUFFIXES, Log, scan_log
-from .schema import Schema, parse_schema, read_schema
+from .schema import (
+    Categorical,
+    Condition,
+    Join,
+    Numeric,
+    Schema,
+    Sequence,
+    Split,
+    Target,
+    check_schema,
+)
+from .schema_file import read_schema
 
-Layout = Callable[[Sequence[str], Path], dict[str, Any]]
+Layout = Callable[[list[str], Path], Schema]
 
-LIKED, LOVED = {"column": "rating", "at_least": 4}, {"column": "rating", "equals": 5}
+SCHEMA_SUFFIXES = (".yaml", ".yml")
+OUTCOMES = (
+    "is_click",
+    "is_like",
+    "is_follow",
+    "is_comment",
+    "is_forward",
+    "is_hate",
+    "long_view",
+    "play_time_ms",
+    "profile_stay_time",
+    "comment_stay_time",
+    "is_profile_enter",
+)  # of KuaiRand, known only after the video was shown
+CLOCK = ("date", "hourmin", "time_ms", "is_rand", "upload_dt")
+MEASURES = ("duration_ms", "video_duration", "server_width", "server_height", "register_days")
 
 
-def movielens(columns: Sequence[str], folder: Path) -> dict[str, Any]:
+def movielens(columns: list[str], folder: Path) -> Schema:
     """MovieLens in RecBole's files: like (4 or 5 stars) and love (5 stars), as click and conversion
     are.
     """
-    users, items = _beside(folder, ".user"), _beside(folder, ".item")
-    categorical: dict[str, Any] = {"user_id": {}, "item_id": {}}
-    numeric: dict[str, Any] = {}
-    join = []
+    users, items = _next_to(folder, ".user"), _next_to(folder, ".item")
+    categorical, numeric, join = _categorical("user_id", "item_id"), {}, []
     if users:
-        join.append({"table": users, "on": "user_id"})
-        there = scan_log(folder / users)[1]
-        categorical |= {name: {} for name in ("gender", "occupation") if name in there}
-        categorical |= {"zip_code": {"prefix": 1}} if "zip_code" in there else {}
-        numeric |= {"age": {"buckets": 10}} if "age" in there else {}
+        join.append(Join(users, "user_id"))
+        names = scan_log(folder / users)[1]
+        categorical |= _categorical(*(n for n in ("gender", "occupation") if n in names))
+        if "zip_code" in names:
+            categorical["zip_code"] = Categorical("zip_code", prefix=1)
+        if "age" in names:
+            numeric["age"] = Numeric("age", 10)
     if items:
-        join.append({"table": items, "on": "item_id"})
-        there = scan_log(folder / items)[1]
-        categorical |= {"release_year": {"min_count": 10}} if "release_year" in there else {}
+        join.append(Join(items, "item_id"))
+        names = scan_log(folder / items)[1]
+        if "release_year" in names:
+            categorical["release_year"] = Categorical("release_year", min_count=10)
         for name in ("class", "genre"):
-            categorical |= {name: {"split": " ", "length": 6}} if name in there else {}
-    return {
-        "user": "user_id",
-        "item": "item_id",
-        "time": {"column": "timestamp", "unit": "s"},
-        "join": join,
-        "categorical": categorical,
-        "numeric": numeric,
-        "time_fields": ["hour", "weekday"],
-        "sequences": {
-            "loved": {"of": "item_id", "where": LOVED},
-            "liked": {"of": "item_id", "where": {"column": "rating", "equals": 4}},
-            "disliked": {"of": "item_id", "where": {"column": "rating", "at_most": 3}},
+            if name in names:
+                categorical[name] = Categorical(name, split=" ", length=6)
+    loved = Condition("rating", equals=5)
+    return Schema(
+        user="user_id",
+        item="item_id",
+        time="timestamp",
+        join=tuple(join),
+        categorical=categorical,
+        numeric=numeric,
+        time_fields=("hour", "weekday"),
+        sequences={
+            "loved": Sequence("item_id", loved),
+            "liked": Sequence("item_id", Condition("rating", equals=4)),
+            "disliked": Sequence("item_id", Condition("rating", at_most=3)),
         },
-        "tasks": {"like": LIKED, "love": LOVED},
-    }
-
-
-def kuairand(columns: Sequence[str], folder: Path) -> dict[str, Any]:
-    """KuaiRand: its log, with the user and video tables beside it; click, like and long view, of
-    those it has.
-    """
-    join, categorical, numeric = [], {"user_id": {}, "video_id": {}}, {}
-    sides = {
-        "user_id": _beside(folder, ".csv", "user_features"),
-        "video_id": _beside(folder, ".csv", "video_features_basic"),
-    }
-    there = list(columns)
-    for on, table in sides.items():
-        if table:
-            join.append({"table": table, "on": on})
-            there += [name for name in scan_log(folder / table)[1] if name not in there]
-    outcomes = (
-        "is_click",
-        "is_like",
-        "is_follow",
-        "is_comment",
-        "is_forward",
-        "is_hate",
-        "long_view",
-        "play_time_ms",
-        "profile_stay_time",
-        "comment_stay_time",
-        "is_profile_enter",
+        tasks={"like": Target(Condition("rating", at_least=4)), "love": Target(loved)},
     )
-    kept_out = (
-        "date",
-        "hourmin",
-        "time_ms",
-        "is_rand",
-        "upload_dt",
-        *outcomes,
-    )  # known only afterwards, or the clock
-    for name in there:
-        if name in kept_out or name in categorical:
+
+
+def kuairand(columns: list[str], folder: Path) -> Schema:
+    """KuaiRand: its log, with the user and video tables next to it, if there; the tasks click, like
+    and long view, as far as the log has them.
+    """
+    join: list[Join] = []
+    names = list(columns)
+    for on, begin in (("user_id", "user_features"), ("video_id", "video_features_basic")):
+        table = _next_to(folder, ".csv", begin)
+        if table:
+            join.append(Join(table, on))
+            names += [name for name in scan_log(folder / table)[1] if name not in names]
+    categorical, numeric = _categorical("user_id", "video_id"), {}
+    for name in names:
+        if name in (*CLOCK, *OUTCOMES) or name in categorical:
             continue
-        if name in (
-            "duration_ms",
-            "video_duration",
-            "server_width",
-            "server_height",
-            "register_days",
-        ) or (name.endswith("_num") and f"{name}_range" not in there):
-            numeric[name] = {"buckets": 20}
-        elif not name.endswith("_num"):
-            categorical[name] = {}
-    tasks = {"click": "is_click", "like": "is_like", "long_view": "long_view"}
-    found: dict[str, Any] = {
-        "user": "user_id",
-        "item": "video_id",
-        "join": join,
-        "categorical": categorical,
-        "numeric": numeric,
-        "tasks": {name: column for name, column in tasks.items() if column in columns},
-    }
-    if "time_ms" not in columns:  # joined samples have none
-        return found | {"split": {"by": "random"}}
-    return found | {
-        "time": {"column": "time_ms", "unit": "ms"},
-        "time_fields": ["hour", "weekday"],
-        "sequences": {
-            name: {"of": "video_id", "where": {"column": column}}
-            for name, column in {
-                "clicked": "is_click",
-                "liked": "is_like",
-                "watched": "long_view",
-            }.items()
-            if column in columns
+        count = name.endswith("_num")
+        if name in MEASURES or (count and f"{name}_range" not in names):
+            numeric[name] = Numeric(name, 20)
+        elif not count:
+            categorical[name] = Categorical(name)
+    outcomes = {"click": "is_click", "like": "is_like", "long_view": "long_view"}
+    histories = {"clicked": "is_click", "liked": "is_like", "watched": "long_view"}
+    timed = "time_ms" in columns  # joined samples have no time
+    return Schema(
+        user="user_id",
+        item="video_id",
+        join=tuple(join),
+        categorical=categorical,
+        numeric=numeric,
+        tasks={n: Target(Condition(c)) for n, c in outcomes.items() if c in columns},
+        time="time_ms" if timed else None,
+        unit="ms" if timed else "s",
+        time_fields=("hour", "weekday") if timed else (),
+        sequences={
+            name: Sequence("video_id", Condition(column))
+            for name, column in histories.items()
+            if timed and column in columns
         },
-    }
+        split=Split() if timed else Split("random"),
+    )
 
 
-def aliexpress(columns: Sequence[str], folder: Path) -> dict[str, Any]:
-    """AliExpress and Ali-CCP as FuxiCTR and MTReclib lay them out: click, and conversion of what
+def aliexpress(columns: list[str], folder: Path) -> Schema:
+    """AliExpress and Ali-CCP in the layout of FuxiCTR and MTReclib: click, and conversion of what
     was clicked.
     """
     fields = [name for name in columns if name.startswith("categorical_")]
-    return {
-        "user": "search_id",
-        "item": fields[0],
-        "categorical": {name: {} for name in fields},
-        "numeric": {name: {"buckets": 10} for name in columns if name.startswith("numerical_")},
-        "tasks": {"click": "click", "conversion": "conversion"},
-        "split": {"by": "random"},
-    }
+    return Schema(
+        user="search_id",
+        item=fields[0],
+        categorical=_categorical(*fields),
+        numeric={name: Numeric(name, 10) for name in columns if name.startswith("numerical_")},
+        tasks={name: Target(Condition(name)) for name in ("click", "conversion")},
+        split=Split("random"),
+    )
 
 
-def criteo(columns: Sequence[str], folder: Path) -> dict[str, Any]:
-    """Criteo display advertising: I1 to I13, C1 to C26 and a label. It has no user: every row is
-    one of its own.
+def criteo(columns: list[str], folder: Path) -> Schema:
+    """Criteo display advertising: I1 to I13, C1 to C26 and a label. It has no users: each row
+    counts as its own.
     """
     label = next(name for name in columns if name.lower() == "label")
     number = next((name for name in columns if name.lower() == "id"), "C1")
-    return {
-        "user": number,
-        "item": "C3",
-        "categorical": {
-            name: {"min_count": 2} for name in columns if name[:1] == "C" and name[1:].isdigit()
-        },
-        "numeric": {
-            name: {"buckets": 20} for name in columns if name[:1] == "I" and name[1:].isdigit()
-        },
-        "tasks": {"click": label},
-        "split": {"by": "random"},
-    }
+    numbered = [name for name in columns if name[1:].isdigit()]
+    return Schema(
+        user=number,
+        item="C3",
+        categorical={n: Categorical(n, min_count=2) for n in numbered if n[0] == "C"},
+        numeric={n: Numeric(n, 20) for n in numbered if n[0] == "I"},
+        tasks={"click": Target(Condition(label))},
+        split=Split("random"),
+    )
 
 
-# name -> (columns by which a log is known, its schema)
+def _categorical(*names: str) -> dict[str, Categorical]:
+    return {name: Categorical(name) for name in names}
+
+
+# name -> (columns by which a log is recognised, its schema)
 LAYOUTS: dict[str, tuple[tuple[str, ...], Layout]] = {
     "movielens": (("user_id", "item_id", "rating", "timestamp"), movielens),
     "kuairand": (("user_id", "video_id", "is_click"), kuairand),
@@ -174,52 +171,60 @@ LAYOUTS: dict[str, tuple[tuple[str, ...], Layout]] = {
 
 
 def open_log(data: str, schema: str = "auto") -> tuple[Log, Schema]:
-    """The log and its schema. `data`: a log (file, folder, pattern), or a schema that names one
-    (.yaml).
+    """The log and its schema.
 
-    schema: a YAML file, the name of a layout, or "auto": the YAML file beside the log that bears
-    its name, else the layout that the columns are of. Raises `InputError` where there is none."""
-    if data.lower().endswith((".yaml", ".yml")):
-        found = read_schema(data)
-        if found.log is None:
-            raise fail(
-                data, "names no log; put `log: FILE` into it, or give --data FILE --schema this"
-            )
-        return Log.open(Path(data).parent / found.log, Path(data).parent), found
+    data    a log (file, folder, pattern), or the schema of one (.yaml)
+    schema  a YAML file, the name of a layout, or "auto": the YAML file next to the log with its
+            name, else the layout that has the columns of the log
+
+    Raises InputError where there is no log or no schema.
+    """
+    if data.lower().endswith(SCHEMA_SUFFIXES):
+        described = read_schema(data)
+        if described.log is None:
+            cure = "put `log: FILE` into it, or give --data FILE --schema this"
+            raise fail(data, f"names no log; {cure}")
+        return Log.open(Path(data).parent / described.log, Path(data).parent), described
     files = _log_files(data)
     columns, folder = scan_log(files[0])[1], Path(files[0]).parent
+    log = Log(tuple(files), folder)
     if schema == "auto":
-        beside = [folder / f"{stem_of(files[0])}{ending}" for ending in (".yaml", ".yml")]
-        beside += [folder / "schema.yaml"]
-        for path in beside:
+        names = [f"{stem_of(files[0])}{ending}" for ending in SCHEMA_SUFFIXES]
+        for path in (folder / name for name in (*names, "schema.yaml")):
             if path.is_file():
-                return Log(tuple(files), folder), read_schema(path)
-        name = next(
-            (name for name, (needed, _) in LAYOUTS.items() if set(needed) <= set(columns)), None
-        )
+                return log, read_schema(path)
+        name = _recognised(columns)
         if name is None:
-            raise fail(
-                files[0], f"has no schema; write one with `headwise ranking schema --data {data}`"
-            )
+            cure = f"write one with `headwise ranking schema --data {data}`"
+            raise fail(files[0], f"has no schema; {cure}")
     elif schema in LAYOUTS:
         name = schema
+    elif schema.lower().endswith(SCHEMA_SUFFIXES):
+        folder = Path(check_file(schema, SCHEMA_SUFFIXES)).parent
+        return Log(tuple(files), folder), read_schema(schema)
     else:
-        if not schema.lower().endswith((".yaml", ".yml")):
-            raise fail(
-                f"--schema {schema}", f"neither a .yaml file nor a layout{nearest(schema, LAYOUTS)}"
-            )
-        return Log(tuple(files), Path(check_file(schema, (".yaml", ".yml"))).parent), read_schema(
-            schema
-        )
+        hint = nearest(schema, LAYOUTS)
+        raise fail(f"--schema {schema}", f"neither a .yaml file nor a layout{hint}")
+    return log, _laid_out(name, files[0], columns, folder)
+
+
+def _recognised(columns: list[str]) -> str | None:
+    present = set(columns)
+    return next((name for name, (needed, _) in LAYOUTS.items() if present >= set(needed)), None)
+
+
+def _laid_out(name: str, file: str, columns: list[str], folder: Path) -> Schema:
     needed, layout = LAYOUTS[name]
-    if missing := [one for one in needed if one not in columns]:
-        raise fail(files[0], f"is not laid out as {name}: there is no column {shown(missing[0])}")
-    return Log(tuple(files), folder), parse_schema(layout(columns, folder), f"layout {name}")
+    if missing := [column for column in needed if column not in columns]:
+        raise fail(file, f"is not laid out as {name}: there is no column {shown(missing[0])}")
+    schema = layout(columns, folder)
+    check_schema(schema, f"layout {name}")
+    return schema
 
 
 def log_of(data: str) -> Log:
     """The log alone, for a run that has its schema."""
-    if data.lower().endswith((".yaml", ".yml")):
+    if data.lower().endswith(SCHEMA_SUFFIXES):
         return open_log(data)[0]
     files = _log_files(data)
     return Log(tuple(files), Path(files[0]).parent)
@@ -231,20 +236,16 @@ def files_of(path: str) -> list[str]:
 
 
 def _log_files(data: str) -> list[str]:
-    """The files of the log: of a folder, those that look like one."""
+    """The files of the log; of a folder, those that look like one."""
     files = list_files(data, LOG_SUFFIXES)
-    for chosen in (".inter", "log_standard", "log_") if Path(data).is_dir() else ():
-        found = [
-            f for f in files if Path(f).name.endswith(chosen) or Path(f).name.startswith(chosen)
-        ]
-        if found:
-            return found
+    for mark in (".inter", "log_standard", "log_") if Path(data).is_dir() else ():
+        chosen = [f for f in files if Path(f).name.endswith(mark) or Path(f).name.startswith(mark)]
+        if chosen:
+            return chosen
     return files
 
 
-def _beside(folder: Path, ending: str, begins: str = "") -> str | None:
-    """The one file of a folder with this ending, if there is one."""
-    found = sorted(
-        f.name for f in folder.iterdir() if f.name.endswith(ending) and f.name.startswith(begins)
-    )
-    return found[0] if found else None
+def _next_to(folder: Path, ending: str, begin: str = "") -> str | None:
+    """The first file of a folder with this ending and beginning, if there is one."""
+    names = (file.name for file in folder.iterdir())
+    return min((n for n in names if n.endswith(ending) and n.startswith(begin)), default=None)

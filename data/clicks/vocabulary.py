@@ -1,7 +1,8 @@
 """Values to codes: vocabularies that grow, hashing, buckets.
 
-Code 0 is a missing cell, 1 an unseen value, 2 and more are known values. Codes never change once
-given: a vocabulary grows at its end, so the weights of a run fit its successors."""
+Code 0 is a missing cell, 1 an unseen value; known values begin at 2. Codes never change: a
+vocabulary grows at its end, so the weights of a run fit its successors.
+"""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -13,22 +14,27 @@ import polars as pl
 from ..formats.tables import MISSING_WORDS
 
 MISSING, UNSEEN, FIRST = 0, 1, 2
-WHOLE, LARGEST = 1 << 53, (1 << 63) - 1  # floats below hold every whole number; of int64
-DENSE = 4  # a table of whole-number keys by value may have so many places a key
+EXACT = 1 << 53  # floats below hold every integer
+LARGEST = (1 << 63) - 1  # of int64
+DENSE = 4  # a table of integer keys by value has at most this many places per key
 
 
 def clean(column: pl.Series) -> pl.Series:
-    """A column whose missing cells are null: text is stripped, and the words for "missing" are."""
+    """The column with null for missing cells and for the words that mean them; text is stripped,
+    and integral floats become integers.
+    """
     if column.dtype == pl.String:
         text = column.str.strip_chars()
         return text.set(text.str.to_lowercase().is_in(MISSING_WORDS), None)
     if column.dtype.is_float():
-        whole = column.is_not_null() & column.is_finite()
-        column = column.set(~whole, None)
+        finite = column.is_not_null() & column.is_finite()
+        column = column.set(~finite, None)
         # 3.0 in one file or part of a file is 3 in another.
-        whole = (column % 1 == 0) & (column.abs() < WHOLE)
-        numbers = column.set(~whole, None).cast(pl.Int64)
-        return numbers if whole.all() else numbers.cast(pl.String).fill_null(column.cast(pl.String))
+        integral = (column % 1 == 0) & (column.abs() < EXACT)
+        numbers = column.set(~integral, None).cast(pl.Int64)
+        if integral.all():
+            return numbers
+        return numbers.cast(pl.String).fill_null(column.cast(pl.String))
     if column.dtype == pl.UInt64 and (column > LARGEST).any():
         return column.cast(pl.String)
     if column.dtype == pl.Boolean or column.dtype.is_integer():
@@ -36,10 +42,8 @@ def clean(column: pl.Series) -> pl.Series:
     return column.cast(pl.String)
 
 
-def are_whole(column: pl.Series) -> bool:
-    """Whether all values of a clean column are whole numbers in their plain spelling (no 007, no
-    +7).
-    """
+def are_integers(column: pl.Series) -> bool:
+    """Whether all values of a clean column are integers in their plain spelling (no 007, no +7)."""
     if column.dtype == pl.Int64 or column.dtype == pl.Null:
         return True
     numbers = column.cast(pl.Int64, strict=False)
@@ -48,33 +52,33 @@ def are_whole(column: pl.Series) -> bool:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Known values in the order of their codes. `keys`: int64 (whole numbers), or strings."""
+    """Known values in the order of their codes. keys: int64 for integers, else strings."""
 
     keys: pl.Series = field(default_factory=lambda: pl.Series("key", [], pl.Int64))
 
     @property
     def size(self) -> int:
-        """How many codes there are, the two special ones among them."""
+        """The number of codes, with the two special ones."""
         return FIRST + len(self.keys)
 
     @property
-    def whole(self) -> bool:
-        """Whether the keys are whole numbers."""
+    def integers(self) -> bool:
+        """Whether the keys are integers."""
         return self.keys.dtype == pl.Int64
 
     def codes(self, column: pl.Series) -> np.ndarray:
         """int32 codes (n,) of a column's values."""
         column = clean(column)
         missing = column.is_null().to_numpy()
-        if self.whole:
+        if self.integers:
             numbers = column.cast(pl.Int64, strict=False)
-            codes = self._whole(numbers.fill_null(0).to_numpy())
+            codes = self._integer_codes(numbers.fill_null(0).to_numpy())
             if column.dtype == pl.String:  # 007 is not 7
-                other = (numbers.cast(pl.String) != column).fill_null(True).to_numpy()
-                codes[other] = UNSEEN
+                differs = (numbers.cast(pl.String) != column).fill_null(True).to_numpy()
+                codes[differs] = UNSEEN
         else:
-            found = column.cast(pl.String).cast(self._enum, strict=False).to_physical()
-            codes = (found.cast(pl.Int64) + FIRST).fill_null(UNSEEN).to_numpy().astype(np.int32)
+            place = column.cast(pl.String).cast(self._enum, strict=False).to_physical()
+            codes = (place.cast(pl.Int64) + FIRST).fill_null(UNSEEN).to_numpy().astype(np.int32)
         codes[missing] = MISSING
         return codes
 
@@ -84,8 +88,8 @@ class Vocabulary:
 
     @cached_property
     def _dense(self) -> tuple[int, np.ndarray] | None:
-        """(smallest key, codes by key), where keys lie close together; the table's last place is
-        for all others.
+        """(smallest key, codes by key) where keys are dense, else None; the table's last place is
+        for all unknown numbers.
         """
         keys = self.keys.to_numpy()
         low, high = (int(keys.min()), int(keys.max())) if len(keys) else (0, -1)
@@ -100,11 +104,11 @@ class Vocabulary:
         order = np.argsort(self.keys.to_numpy(), kind="stable")
         return self.keys.to_numpy()[order], (order + FIRST).astype(np.int32)
 
-    def _whole(self, numbers: np.ndarray) -> np.ndarray:
+    def _integer_codes(self, numbers: np.ndarray) -> np.ndarray:
         if self._dense is not None:
             low, table = self._dense
             place = numbers - low
-            # A difference may have run over.
+            # The difference may have overflowed.
             place[(numbers < low) | (place < 0) | (place >= len(table))] = len(table) - 1
             return table[place]
         keys, codes = self._sorted
@@ -113,9 +117,9 @@ class Vocabulary:
         return np.where(keys[place] == numbers, codes[place], UNSEEN).astype(np.int32)
 
     def grown(self, values: pl.Series) -> "Vocabulary":
-        """With new values at its end; keys become strings where one is no whole number."""
+        """With new values at its end; all keys become strings where one is not an integer."""
         keys, values = self.keys, clean(values).drop_nulls().unique(maintain_order=True)
-        if self.whole and are_whole(values):
+        if self.integers and are_integers(values):
             values = values.cast(pl.Int64)
         else:
             keys, values = keys.cast(pl.String), values.cast(pl.String)
@@ -124,9 +128,7 @@ class Vocabulary:
 
 
 def hashed(column: pl.Series, buckets: int) -> np.ndarray:
-    """int32 codes (n,): a stable hash of each value into `buckets` codes after the two special
-    ones.
-    """
+    """int32 codes (n,): a stable hash of each value into `buckets` codes after the special ones."""
     column = clean(column).cast(pl.String)
     unique = column.unique().drop_nulls()
     codes = [
@@ -134,14 +136,13 @@ def hashed(column: pl.Series, buckets: int) -> np.ndarray:
         + FIRST
         for value in unique
     ]
-    found = Vocabulary(unique.alias("key")).codes(column)
     table = np.r_[MISSING, UNSEEN, np.array(codes, np.int64)].astype(np.int32)
-    return table[found]
+    return table[Vocabulary(unique.alias("key")).codes(column)]
 
 
 def bucketed(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """int32 codes (n,) of numbers by the buckets between edges; a number on an edge belongs to the
-    upper one.
+    """int32 codes (n,) of numbers by the buckets between edges; a number on an edge is in the
+    bucket above it.
     """
     codes = np.searchsorted(edges, values, side="right").astype(np.int32) + FIRST
     codes[np.isnan(values)] = MISSING
@@ -149,8 +150,9 @@ def bucketed(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 
 def equal_counts(values: np.ndarray, buckets: int) -> np.ndarray:
-    """Edges (at most buckets - 1, increasing) that cut numbers into buckets of equal count;
-    repeated ones are one.
+    """Increasing edges, at most buckets - 1, that cut numbers into buckets of equal count.
+
+    Edges that coincide count once.
     """
     values = values[~np.isnan(values)]
     if not len(values):

@@ -1,43 +1,40 @@
-"""One variable out of a MATLAB file: numbers, text and records. Nothing in it is run or
-unpickled.
-"""
+"""One variable of a MATLAB file: numbers, text and records. Nothing in the file is executed."""
 
 import os
 import zlib
 from pathlib import Path
 from typing import Any
 
-from ...base.errors import fail
+from ...base.errors import fail, reason
 
 FILE_BYTES = 64 << 20
 UNPACKED_BYTES = 256 << 20
-_PACKED = 15  # miCOMPRESSED of the format, the kind of an element that is packed by zlib
+_PACKED = 15  # miCOMPRESSED: the kind of an element that is packed by zlib
 
 
 def read_variable(path: str | os.PathLike[str], name: str) -> Any:
-    """The variable of this name, as `scipy.io.loadmat` gives it with `squeeze_me` (records:
+    """The variable of this name, as `scipy.io.loadmat` returns it with `squeeze_me` (records as a
     structured array).
 
     Raises InputError for a file that is not of MATLAB 5 to 7.2, is damaged, larger than FILE_BYTES
-    or UNPACKED_BYTES, or has no such variable."""
+    or UNPACKED_BYTES unpacked, or has no such variable.
+    """
     from scipy import io
 
     file = Path(path)
     _check_unpacked(file)
     try:
-        found = io.loadmat(str(file), variable_names=[name], squeeze_me=True)
-    except Exception as error:  # the parser raises of many kinds for damaged bytes
-        raise fail(
-            path, f"is a damaged MATLAB file ({' '.join(str(error).split())[:120]}); fetch it again"
-        ) from error
-    if name not in found:
+        variables = io.loadmat(str(file), variable_names=[name], squeeze_me=True)
+    except Exception as error:  # the parser raises many kinds of errors for damaged bytes
+        raise fail(path, f"is a damaged MATLAB file ({reason(error)}); fetch it again") from error
+    if name not in variables:
         raise fail(path, f"holds no variable {name!r}; is it the right file?")
-    return found[name]
+    return variables[name]
 
 
 def _check_unpacked(file: Path) -> None:
-    """Refuse another format, and a file whose packed elements grow too large, before scipy unpacks
-    it into memory.
+    """Refuse other formats, and files whose packed elements grow too large, before scipy unpacks
+    them into memory.
     """
     try:
         if file.stat().st_size > FILE_BYTES:
@@ -60,6 +57,4 @@ def _check_unpacked(file: Path) -> None:
                         f"unpacks to more than {UNPACKED_BYTES >> 20} MiB; is it the right file?",
                     )
     except (OSError, zlib.error) as error:
-        raise fail(
-            file, f"cannot be read ({' '.join(str(error).split())[:120]}); fetch it again"
-        ) from error
+        raise fail(file, f"cannot be read ({reason(error)}); fetch it again") from error

@@ -1,28 +1,32 @@
 """Pictures: listing them without opening any, and reading one as RGB.
 
-Shapes: Y rows and X columns of a picture; arrays are uint8 (3, Y, X), red, green, blue from 0 to
-255. Pillow does the decoding; it comes with the extra `vision`, and is imported where a picture is
-read."""
+Shapes: Y rows and X columns of a picture; arrays are uint8 (3, Y, X): red, green and blue from 0 to
+255. Pillow decodes them; it comes with the extra `vision`, and is imported where a picture is read.
+"""
 
-import difflib
+from __future__ import annotations
+
 import glob
 import os
 import stat
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from ...base.errors import InputError, fail, shown
-from ...base.files import write_aside
+from ...base.errors import InputError, fail, reason, shown
+from ...base.files import lies_in, refuse_link_out, similar_file, walk_folder, write_aside
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 PICTURE_PIXELS = 80_000_000  # largest picture; Pillow itself begins to warn a little above
-# Pillow tries only these, whatever the name says: a decoder that starts other programs (EPS) is
-# never reached.
+# Pillow tries only these, whatever the file's name says, so a decoder that starts other programs
+# (EPS) is never reached.
 _FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "WEBP", "TIFF", "PPM", "GIF")
 _ORIENTATION = 0x0112  # the EXIF tag
 _Decoded = TypeVar("_Decoded")
@@ -34,94 +38,41 @@ def list_pictures(
 ) -> list[tuple[str, str]]:
     """The pictures that a path names, as (file, item id), sorted by id; none is opened.
 
-    path      a picture (its id is its name); a folder, at any depth (ids are relative to it, with "/"); or a quoted
-              pattern with *, ? or ** (ids are relative to the last folder before the first of
-              these)
+    path      a picture (its id is its name); a folder, at any depth (ids are relative to it, with
+              "/"); or a quoted pattern with *, ? or ** (ids are relative to the last folder before
+              the first of these)
     suffixes  endings of names that are pictures, lower case
 
     Hidden names are left out. Raises InputError where there is nothing, and for links that lead out
-    of the folder."""
-    given = Path(path)
+    of the folder.
+    """
+    source = Path(path)
     try:
-        if given.is_dir():
-            found = [(os.path.join(given, name), name) for name in _walk(str(given), suffixes)]
-        elif not given.exists() and glob.has_magic(str(path)):
-            found = _matches(str(path), suffixes)
+        if source.is_dir():
+            pictures = [(os.path.join(source, n), n) for n in walk_folder(source, suffixes)]
+        elif not source.exists() and glob.has_magic(str(path)):
+            pictures = _matches(str(path), suffixes)
         else:
-            return [_one(given, suffixes)]
+            return [_single_picture(source, suffixes)]
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise fail(
-            path, f"cannot be listed ({_reason(error)}); check the name and the permissions"
-        ) from error
-    if not found:
+        cure = "check the name and the permissions"
+        raise fail(path, f"cannot be listed ({reason(error)}); {cure}") from error
+    if not pictures:
         raise fail(path, f"there is no picture here ({', '.join(suffixes)})")
-    return sorted(((file, _printable(name)) for file, name in found), key=lambda pair: pair[1])
+    return sorted(((file, _printable(name)) for file, name in pictures), key=lambda pair: pair[1])
 
 
 def list_folder(
     folder: str | os.PathLike[str], suffixes: Sequence[str] = PICTURE_SUFFIXES
 ) -> list[tuple[str, str]]:
-    """The pictures that lie directly in a folder, as (file, name), sorted by name; the list may be
-    empty.
+    """The pictures directly in a folder, as (file, name), sorted by name; the list may be empty.
 
     Raises InputError where the folder cannot be listed, and for links that lead out of it.
     """
-    try:
-        home = os.path.realpath(folder)
-        with os.scandir(folder) as entries:
-            found = sorted(
-                e.name for e in entries if _is_picture(e.name, suffixes) and _kept(e, home)
-            )
-    except OSError as error:
-        raise fail(
-            folder, f"cannot be listed ({_reason(error)}); check the name and the permissions"
-        ) from error
-    return [(os.path.join(folder, name), name) for name in found]
-
-
-def _is_picture(name: str, suffixes: Sequence[str]) -> bool:
-    return not name.startswith(".") and name.lower().endswith(tuple(suffixes))
-
-
-def _kept(entry: os.DirEntry[str], home: str) -> bool:
-    """Whether an entry is a file or a link to none (it fails when read). InputError for a link out
-    of `home`.
-    """
-    if entry.is_symlink():
-        _refuse_outside(entry.path, home)
-        return not os.path.isdir(entry.path)
-    return entry.is_file()
-
-
-def _refuse_outside(path: str, home: str) -> None:
-    if not _inside(os.path.realpath(path), home):
-        raise fail(path, "is a link that leads out of its folder; put the picture itself there")
-
-
-def _inside(real: str, home: str) -> bool:
-    return real == home or real.startswith(home.rstrip(os.sep) + os.sep)
-
-
-def _walk(folder: str, suffixes: Sequence[str]) -> Iterator[str]:
-    """Names of pictures relative to a folder, with "/". A linked folder is not entered: its files
-    come anyway.
-    """
-    home = os.path.realpath(folder)
-    waiting = [""]
-    while waiting:
-        below = waiting.pop()
-        with os.scandir(os.path.join(folder, below)) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_symlink() and entry.is_dir():
-                    _refuse_outside(entry.path, home)
-                elif entry.is_dir(follow_symlinks=False):
-                    waiting.append(f"{below}{entry.name}/")
-                elif _is_picture(entry.name, suffixes) and _kept(entry, home):
-                    yield below + entry.name
+    names = walk_folder(folder, suffixes, deep=False)
+    return [(os.path.join(folder, name), name) for name in names]
 
 
 def _matches(pattern: str, suffixes: Sequence[str]) -> list[tuple[str, str]]:
@@ -130,23 +81,23 @@ def _matches(pattern: str, suffixes: Sequence[str]) -> list[tuple[str, str]]:
     fixed = next(k for k, part in enumerate(parts) if glob.has_magic(part))
     base = os.path.join(*parts[:fixed]) if fixed else "."
     home = os.path.realpath(base)
-    found = []
+    pictures = []
     for file in set(glob.glob(pattern, recursive=True)):
-        if _is_picture(os.path.basename(file), suffixes) and not os.path.isdir(file):
-            if (
-                os.path.islink(file) or ".." not in parts
-            ):  # with ".." behind the first * the person means it so
-                _refuse_outside(file, home)
-            found.append((file, os.path.relpath(file, base).replace(os.sep, "/")))
-    return found
+        name = os.path.basename(file)
+        if name.startswith(".") or not name.lower().endswith(tuple(suffixes)):
+            continue
+        if os.path.isdir(file):
+            continue
+        # With ".." behind the first *, leaving the folder is what the pattern asks for.
+        if os.path.islink(file) or ".." not in parts:
+            refuse_link_out(file, home)
+        pictures.append((file, os.path.relpath(file, base).replace(os.sep, "/")))
+    return pictures
 
 
-def _one(path: Path, suffixes: Sequence[str]) -> tuple[str, str]:
+def _single_picture(path: Path, suffixes: Sequence[str]) -> tuple[str, str]:
     if not path.exists():
-        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        close = difflib.get_close_matches(path.name, beside, 1, 0.6)
-        hint = f"; did you mean {shown(close[0])}?" if close else ""
-        raise fail(path, f"there is no such picture or folder{hint}")
+        raise fail(path, f"there is no such picture or folder{similar_file(path)}")
     if not path.is_file():
         raise fail(path, "is neither a plain file nor a folder")
     if path.suffix.lower() not in suffixes:
@@ -157,68 +108,82 @@ def _one(path: Path, suffixes: Sequence[str]) -> tuple[str, str]:
 
 
 def _printable(name: str) -> str:
-    """A name that any table can hold: bytes that are not UTF-8 are shown as escapes."""
+    """A name that any table can hold: bytes that are not UTF-8 are written as escapes."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-class PictureFolder:
-    """The folder in which the pictures of a list must lie; what the list says is not trusted.
+def visible_folders(folder: str | os.PathLike[str]) -> list[str]:
+    """Names of the folders in a folder, sorted, without hidden ones; links to folders count.
 
-    A path is relative to the folder, or absolute and in it. Parts ".." are refused, and so is what
-    leads out of the folder through a link."""
+    Raises InputError where the folder cannot be listed.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
+    except OSError as error:
+        raise fail(folder, f"cannot be listed ({reason(error)}); check the permissions") from error
+
+
+class PictureFolder:
+    """The folder in which the pictures of a list must lie; the list itself is not trusted.
+
+    A path is relative to the folder, or absolute and in it. Paths with ".." are refused, and so are
+    links that lead out of the folder.
+    """
 
     def __init__(self, home: str | os.PathLike[str]) -> None:
         self.home = str(home)
         self._real = os.path.realpath(home)
-        self._checked: dict[str, bool] = {}  # a folder is looked at once, not once a picture
+        self._checked: dict[str, bool] = {}  # one look per folder, not one per picture
 
-    def find(self, where: object, given: str) -> tuple[str, str]:
+    def find(self, where: object, path: str) -> tuple[str, str]:
         """(file, name relative to the folder, with "/") of one listed picture.
 
-        where: the list and line, for the message. Raises InputError where it is not there or leads
-        out."""
-        if not given or "\0" in given:
-            raise fail(where, f"{shown(given)} is no name of a picture")
-        if os.path.isabs(given):
-            real = os.path.join(os.path.realpath(os.path.dirname(given)), os.path.basename(given))
-            if not _inside(real, self._real):
-                raise fail(
-                    where,
-                    f"{shown(given)} does not lie in {self.home}; give the folder of the pictures",
-                )
-            given = os.path.relpath(real, self._real).replace(os.sep, "/")
-        parts = PurePosixPath(given).parts
+        where: the list and line, for the message. Raises InputError where the picture is missing or
+        its path leads out of the folder.
+        """
+        if not path or "\0" in path:
+            raise fail(where, f"{shown(path)} is no name of a picture")
+        name = self._relative(where, path) if os.path.isabs(path) else path
+        parts = PurePosixPath(name).parts
         file = os.path.join(self.home, *parts)
         folder = os.path.dirname(file)
         if folder not in self._checked:
-            self._checked[folder] = _inside(os.path.realpath(folder), self._real)
+            self._checked[folder] = lies_in(os.path.realpath(folder), self._real)
         if ".." in parts or not self._checked[folder]:
-            raise fail(
-                where, f"{shown(given)} leads out of {self.home}; list only pictures that lie in it"
-            )
+            cure = "list only pictures that lie in it"
+            raise fail(where, f"{shown(name)} leads out of {self.home}; {cure}")
         try:
             mode = os.lstat(file).st_mode
             if stat.S_ISLNK(mode):
-                _refuse_outside(file, self._real)
+                refuse_link_out(file, self._real)
                 mode = os.stat(file).st_mode
         except OSError as error:
-            hint = "; write / between folders" if "\\" in given else ""
-            raise fail(where, f"there is no picture {shown(given)} in {self.home}{hint}") from error
+            hint = "; write / between folders" if "\\" in name else ""
+            raise fail(where, f"there is no picture {shown(name)} in {self.home}{hint}") from error
         if not stat.S_ISREG(mode):
-            raise fail(where, f"{shown(given)} in {self.home} is not a plain file")
+            raise fail(where, f"{shown(name)} in {self.home} is not a plain file")
         return file, "/".join(parts)
+
+    def _relative(self, where: object, path: str) -> str:
+        real = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+        if not lies_in(real, self._real):
+            cure = "give the folder of the pictures"
+            raise fail(where, f"{shown(path)} does not lie in {self.home}; {cure}")
+        return os.path.relpath(real, self._real).replace(os.sep, "/")
 
 
 def read_picture(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> np.ndarray:
     """One picture as RGB: uint8 (3, Y, X), turned upright as its EXIF orientation says.
 
     size: (height, width) in pixels to resize to, bicubic with the antialiasing of Pillow; None
-    keeps its own. Grey and palette become RGB, what is transparent is laid on white, 16 bits are
-    scaled to 8 (65535 becomes 255), of several pages the first is taken.
+    keeps the size of the file. Grey and palette become RGB, transparent pixels are laid on white,
+    16 bits are scaled to 8 (65535 becomes 255), and only the first of several pages is read.
 
     Raises InputError for a picture that is missing, empty, truncated, unreadable, or has more than
-    PICTURE_PIXELS pixels (found from its header, before anything is decoded), and where Pillow is
-    not installed. ValueError for a size that is not positive."""
+    PICTURE_PIXELS pixels (read from its header, before anything is decoded), and where Pillow is
+    not installed. ValueError for a size that is not positive.
+    """
     if size is not None and min(size) < 1:
         raise ValueError(f"read_picture: size {size} must be a positive height and width")
     return as_array(
@@ -226,7 +191,7 @@ def read_picture(path: str | os.PathLike[str], size: tuple[int, int] | None = No
     )
 
 
-def as_array(picture: Any, size: tuple[int, int] | None = None) -> np.ndarray:
+def as_array(picture: Image.Image, size: tuple[int, int] | None = None) -> np.ndarray:
     """A picture of Pillow in mode RGB as uint8 (3, Y, X), resized as by `read_picture`."""
     from PIL import Image
 
@@ -236,19 +201,21 @@ def as_array(picture: Any, size: tuple[int, int] | None = None) -> np.ndarray:
 
 
 def resized(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """One channel (Y, X) at another size (height, width): bilinear, over all that a new pixel
-    covers, float32.
+    """One channel (Y, X) at another size (height, width), as float32.
+
+    Bilinear over all the pixels that a new pixel covers.
     """
     from PIL import Image
 
     picture = Image.fromarray(np.ascontiguousarray(values, np.float32))
-    return np.array(
-        picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    )  # writable, for torch
+    # A copy: torch needs a writable array.
+    return np.array(picture.resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
-def decode_picture(path: str | os.PathLike[str], convert: Callable[[Any], _Decoded]) -> _Decoded:
-    """What `convert` makes of a picture that Pillow has opened but not decoded, behind the guards
+def decode_picture(
+    path: str | os.PathLike[str], convert: Callable[[Image.Image], _Decoded]
+) -> _Decoded:
+    """The result of `convert` for a picture that Pillow has opened but not decoded, with the checks
     of `read_picture`.
 
     Raises InputError as `read_picture` does; one that `convert` raises is passed on.
@@ -267,9 +234,7 @@ def decode_picture(path: str | os.PathLike[str], convert: Callable[[Any], _Decod
             raise fail(path, "is empty (0 bytes)")
         with _FILTERS, warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.simplefilter(
-                "ignore", UserWarning
-            )  # of damaged EXIF, which is of no use here anyway
+            warnings.simplefilter("ignore", UserWarning)  # of damaged EXIF, which is not needed
             Image.init()
             opened = Image.open(file, formats=[name for name in _FORMATS if name in Image.OPEN])
         with opened:
@@ -282,31 +247,30 @@ def decode_picture(path: str | os.PathLike[str], convert: Callable[[Any], _Decod
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise fail(path, _too_large("as many as its header says")) from error
     except UnidentifiedImageError as error:
-        raise fail(
-            path,
-            "is no picture of a kind that headwise reads, or is damaged; save it as png or jpg",
-        ) from error
-    except Exception as error:  # decoders raise of many kinds for damaged bytes
-        raise fail(
-            path, f"cannot be read ({_reason(error)}); it may be truncated: fetch or save it again"
-        ) from error
+        problem = "is no picture of a kind that headwise reads, or is damaged"
+        raise fail(path, f"{problem}; save it as png or jpg") from error
+    except Exception as error:  # decoders raise many kinds of errors for damaged bytes
+        cure = "it may be truncated: fetch or save it again"
+        raise fail(path, f"cannot be read ({reason(error)}); {cure}") from error
 
 
-def _too_large(said: str) -> str:
-    return f"is too large ({said}; at most {PICTURE_PIXELS:,}); make it smaller or cut it"
+def _too_large(size: str) -> str:
+    return f"is too large ({size}; at most {PICTURE_PIXELS:,}); make it smaller or cut it"
 
 
-def to_rgb(path: object, opened: Any) -> Any:
-    """The decoded picture in mode RGB."""
+def to_rgb(path: object, opened: Image.Image) -> Image.Image:
+    """The decoded picture in mode RGB. Raises InputError for numbers beyond 16 bits or fractions.
+
+    path: the file, for the message.
+    """
     from PIL import Image
 
-    if opened.mode.startswith("I"):  # 16 bits, kept by Pillow as 16 or 32
+    if opened.mode.startswith("I"):  # 16 bits, which Pillow holds as 16 or 32
         values = np.asarray(opened)
         if values.min() < 0 or values.max() > 65535:
             raise fail(path, "holds numbers beyond 16 bits; save it with 8 or 16 bits a channel")
-        return Image.fromarray(((values.astype(np.int64) + 128) // 257).astype(np.uint8)).convert(
-            "RGB"
-        )
+        eight_bits = ((values.astype(np.int64) + 128) // 257).astype(np.uint8)
+        return Image.fromarray(eight_bits).convert("RGB")
     if opened.mode == "F":
         raise fail(path, "holds fractions, not 8 or 16 bit numbers; save it as png")
     if "A" in opened.mode or opened.mode == "RGBa" or "transparency" in opened.info:
@@ -317,18 +281,19 @@ def to_rgb(path: object, opened: Any) -> Any:
     return opened.convert("RGB")
 
 
-def upright(picture: Any, opened: Any) -> Any:
-    """Turned and mirrored as the EXIF orientation of the opened file says; damaged EXIF says
-    nothing.
+def upright(picture: Image.Image, opened: Image.Image) -> Image.Image:
+    """The picture turned and mirrored as the EXIF orientation of the opened file says.
+
+    Damaged EXIF is ignored.
     """
     from PIL import Image
 
     try:
-        said = opened.getexif().get(_ORIENTATION, 1)
-    except Exception:  # of a parser of damaged bytes
+        orientation = opened.getexif().get(_ORIENTATION, 1)
+    except Exception:  # the parser raises many kinds of errors for damaged bytes
         return picture
     turn = Image.Transpose
-    how = {
+    turns = {
         2: turn.FLIP_LEFT_RIGHT,
         3: turn.ROTATE_180,
         4: turn.FLIP_TOP_BOTTOM,
@@ -337,27 +302,11 @@ def upright(picture: Any, opened: Any) -> Any:
         7: turn.TRANSVERSE,
         8: turn.ROTATE_90,
     }
-    return picture.transpose(how[said]) if said in how else picture
-
-
-def _reason(error: Exception) -> str:
-    return (
-        " ".join(str(getattr(error, "strerror", None) or error).split())[:160]
-        or type(error).__name__
-    )
-
-
-def visible_folders(folder: str | os.PathLike[str]) -> list[str]:
-    """Names of the folders in a folder, sorted, hidden ones left out; links to folders count."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
-    except OSError as error:
-        raise fail(folder, f"cannot be listed ({_reason(error)}); check the permissions") from error
+    return picture.transpose(turns[orientation]) if orientation in turns else picture
 
 
 def write_png(path: Path, picture: np.ndarray) -> None:
     """Write a uint8 picture (Y, X) or (Y, X, 3) as PNG: written aside, then renamed."""
     from PIL import Image
 
-    write_aside(path, lambda aside: Image.fromarray(picture).save(aside, format="PNG"))
+    write_aside(path, lambda temporary: Image.fromarray(picture).save(temporary, format="PNG"))

@@ -1,13 +1,12 @@
-"""Tables as files: csv, tsv, txt (plain or gzip) and parquet, opened by polars with limits and
-one-line errors.
+"""Tables in files: csv, tsv and txt (plain or gzip) and parquet, opened by polars within limits.
 
-Text files are read as text. Types are decided per column by whoever uses it (`numbers`,
-`clock.read_times`), so that one bad cell can be named, and breaks one series instead of the file.
+Text files are read as text. Whoever uses a column decides its type (`numbers`,
+`series.clock.read_times`), so that a bad cell can be named and does not spoil the entire file.
 """
 
-import difflib
 import glob
 import gzip
+import os
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -17,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from ...base.errors import InputError, fail, nearest, shown
+from ...base.errors import InputError, fail, nearest, reason, shown
+from ...base.files import refuse_link_out, similar_file, walk_folder
 
 TEXT_SEPARATORS = {
     ".csv": ",",
@@ -31,15 +31,15 @@ TABLE_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz", ".par
 COLUMN_CAP = 100_000
 UNPACKED_CAP = 4 << 30  # bytes
 MISSING_WORDS = ("", "na", "nan", "n/a", "null", "none", "-nan")
-_HEAD_BYTES = 4 << 20  # a header of COLUMN_CAP names of forty letters fits
+_HEAD_BYTES = 4 << 20  # enough for a header of COLUMN_CAP names of forty letters
 
 
-def require_columns(where: object, wanted: Iterable[str], there: Sequence[str]) -> None:
-    """Raise `InputError` for the first of `wanted` that is not in `there`, naming the nearest."""
-    present = set(there)
-    for name in wanted:
+def require_columns(where: object, required: Iterable[str], columns: Sequence[str]) -> None:
+    """Raise InputError for the first required name that `columns` lack, with the nearest one."""
+    present = set(columns)
+    for name in required:
         if name not in present:
-            raise fail(where, f"there is no column {shown(name)}{nearest(name, there)}")
+            raise fail(where, f"there is no column {shown(name)}{nearest(name, columns)}")
 
 
 def suffix_of(path: Path) -> str:
@@ -56,20 +56,16 @@ def stem_of(path: str | Path) -> str:
 
 
 def check_file(path: str | Path, allowed: Sequence[str] = TABLE_SUFFIXES) -> Path:
-    """The path of an existing, readable, non-empty file of an allowed format, or an
-    `InputError`.
+    """The path of a file that exists, can be read, is not empty and has an allowed format.
+
+    allowed: endings as `suffix_of` gives them. Raises InputError for anything else.
     """
     file = Path(path)
     try:
         if file.is_dir():
             raise fail(path, "is a folder; give a file")
         if not file.exists():
-            beside = [p.name for p in file.parent.iterdir()] if file.parent.is_dir() else []
-            close = difflib.get_close_matches(file.name, beside, 1, 0.6)
-            raise fail(
-                path,
-                "there is no such file" + (f"; did you mean {shown(close[0])}?" if close else ""),
-            )
+            raise fail(path, f"there is no such file{similar_file(file)}")
         if not file.is_file():
             raise fail(path, "is not a plain file")
         if suffix_of(file) not in allowed:
@@ -82,9 +78,8 @@ def check_file(path: str | Path, allowed: Sequence[str] = TABLE_SUFFIXES) -> Pat
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        reason = getattr(error, "strerror", None) or error
         raise fail(
-            path, f"cannot be read ({reason}); check the name and the permissions"
+            path, f"cannot be read ({reason(error)}); check the name and the permissions"
         ) from error
     if not head:
         raise fail(path, "is empty (0 bytes)")
@@ -93,47 +88,41 @@ def check_file(path: str | Path, allowed: Sequence[str] = TABLE_SUFFIXES) -> Pat
 
 
 def list_files(path: str | Path, suffixes: Sequence[str]) -> list[str]:
-    """The files of these kinds that a path, folder or pattern names, sorted. `InputError` if there
-    is none.
+    """The files of these kinds that a path, a folder (without those below it) or a pattern names,
+    sorted.
+
+    Raises InputError if there is none, and for links that lead out of their folder.
     """
-    given = Path(path)
-    if given.is_dir():
-        found = sorted(f for f in given.iterdir() if not f.name.startswith("."))
-        home = given.resolve()
-    elif not given.exists() and glob.has_magic(str(path)):
-        found = sorted(Path(f) for f in glob.glob(str(path)))
-        home = None
+    source = Path(path)
+    if source.is_dir():
+        files = [source / name for name in walk_folder(source, suffixes, deep=False)]
+    elif not source.exists() and glob.has_magic(str(path)):
+        files = sorted(map(Path, glob.glob(str(path))))
+        files = [file for file in files if suffix_of(file) in suffixes and not file.is_dir()]
+        for file in files:
+            if file.is_symlink():
+                refuse_link_out(file, os.path.realpath(file.parent))
     else:
         check_file(path, suffixes)
         return [str(path)]
-    found = [f for f in found if suffix_of(f) in suffixes and not f.is_dir()]
-    for file in found:
-        if file.is_symlink() and not file.resolve().is_relative_to(home or file.parent.resolve()):
-            raise fail(
-                file, "is a link that leads out of its folder; give the file that it leads to"
-            )
-    if not found:
+    if not files:
         raise fail(
             path, f"there is no file of a kind that headwise reads here ({', '.join(suffixes)})"
         )
-    return [str(f) for f in found]
+    return [str(file) for file in files]
 
 
 def _check_magic(path: object, file: Path, head: bytes) -> None:
-    """Refuse a file whose first bytes are not of the format that its name says."""
+    """Refuse a file whose first bytes are not those of the format that its name says."""
     suffix = suffix_of(file)
     if suffix == ".parquet":
         if head != b"PAR1":
-            raise fail(
-                path,
-                "is not parquet although its name says so; give it the right ending or write it again",
-            )
+            cure = "give it the right ending or write it again"
+            raise fail(path, f"is not parquet although its name says so; {cure}")
     elif suffix == ".npz":
         if head != b"PK\x03\x04":
-            raise fail(
-                path,
-                "is not an .npz archive although its name says so; write it again with numpy.savez",
-            )
+            cure = "write it again with numpy.savez"
+            raise fail(path, f"is not an .npz archive although its name says so; {cure}")
     elif head[:2] == b"\x1f\x8b":
         stat = file.stat()
         problem = _gzip_problem(str(file), stat.st_mtime_ns, stat.st_size)
@@ -153,8 +142,8 @@ def _check_magic(path: object, file: Path, head: bytes) -> None:
 
 @lru_cache(maxsize=4096)
 def _gzip_problem(file: str, _changed: int, _size: int) -> str | None:
-    """Unpack once, keeping nothing, to find damage and bombs before polars unpacks it into
-    memory.
+    """Unpack once without storing anything, to find damaged or huge files before polars unpacks
+    them into memory.
     """
     total = 0
     try:
@@ -162,9 +151,10 @@ def _gzip_problem(file: str, _changed: int, _size: int) -> str | None:
             while chunk := opened.read(1 << 20):
                 total += len(chunk)
                 if total > UNPACKED_CAP:
-                    return f"unpacks to more than {UNPACKED_CAP / 2**30:g} GiB; unpack or split it yourself"
+                    size = f"{UNPACKED_CAP / 2**30:g} GiB"
+                    return f"unpacks to more than {size}; unpack or split it yourself"
     except (OSError, EOFError, zlib.error) as error:
-        return f"is damaged gzip ({' '.join(str(error).split())}); fetch or pack it again"
+        return f"is damaged gzip ({reason(error)}); fetch or pack it again"
     return None if total else "is empty (0 bytes unpacked)"
 
 
@@ -192,14 +182,12 @@ def _header(path: object, file: Path, separator: str) -> list[str]:
             truncate_ragged_lines=True,
         ).row(0)
     except pl.exceptions.PolarsError as error:
-        raise fail(path, f"its first line cannot be read ({_reason(error)})") from error
+        raise fail(path, f"its first line cannot be read ({reason(error)})") from error
     names = [(cell or "").strip() for cell in cells]
-    for other, spelling in ((";", "semicolons"), ("\t", "tabs"), (",", "commas")):
-        if len(names) == 1 and other in names[0]:
-            raise fail(
-                path,
-                f"seems to be separated by {spelling}; save it with {shown(separator)} between cells",
-            )
+    for mark, spelling in ((";", "semicolons"), ("\t", "tabs"), (",", "commas")):
+        if len(names) == 1 and mark in names[0]:
+            cure = f"save it with {shown(separator)} between cells"
+            raise fail(path, f"seems to be separated by {spelling}; {cure}")
     return names
 
 
@@ -211,26 +199,23 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split("\n\n")[0].split())[:160]
-
-
 def scan_table(
     path: str | Path, allowed: Sequence[str] = TABLE_SUFFIXES
 ) -> tuple[pl.LazyFrame, list[str]]:
-    """A lazy table and its column names; nothing of its rows is read yet.
+    """A lazy table and its column names; none of its rows are read yet.
 
     Cells of text files stay text. A text file whose first line is numbers that are not distinct
-    whole numbers has no header (Solar, Exchange): its columns are then named "0", "1", ... Polars
-    errors appear when it is collected: use `collect`. Raises `InputError` for a missing, empty,
-    damaged, over-wide or unknown file."""
+    integers has no header (Solar, Exchange): its columns are then named "0", "1", ... Errors of
+    polars appear when the table is collected: use `collect`. Raises InputError for a file that is
+    missing, empty, damaged, too wide or of an unknown kind.
+    """
     file = check_file(path, allowed)
     if suffix_of(file) == ".parquet":
         frame = pl.scan_parquet(file)
         try:
             names = frame.collect_schema().names()
         except (pl.exceptions.PolarsError, OSError) as error:
-            raise fail(path, f"is damaged parquet ({_reason(error)}); write it again") from error
+            raise fail(path, f"is damaged parquet ({reason(error)}); write it again") from error
         if len(names) > COLUMN_CAP:
             raise fail(path, f"has more than {COLUMN_CAP:,} columns; is it transposed?")
         return frame, names
@@ -248,9 +233,9 @@ def scan_table(
                     path,
                     f"column {index + 1} of {len(names)} has no name; name it in the first line",
                 )
-        twice = [name for name, count in Counter(names).items() if count > 1]
-        if twice:
-            raise fail(path, f"column {shown(twice[0])} appears more than once; rename one")
+        repeated = [name for name, count in Counter(names).items() if count > 1]
+        if repeated:
+            raise fail(path, f"column {shown(repeated[0])} appears more than once; rename one")
     frame = pl.scan_csv(
         file,
         separator=separator,
@@ -263,7 +248,7 @@ def scan_table(
 
 
 def collect(path: object, frame: pl.LazyFrame) -> pl.DataFrame:
-    """Read a lazy table; `InputError` for rows with too many cells, bad encoding and other
+    """Read a lazy table. Raises InputError for rows with too many cells, bad encoding and other
     damage.
     """
     try:
@@ -273,30 +258,30 @@ def collect(path: object, frame: pl.LazyFrame) -> pl.DataFrame:
 
 
 def unreadable(path: object, error: Exception) -> InputError:
-    """What polars said of a table while it read it, as a line that says what to do."""
-    reason = _reason(error)
-    if "more fields than defined" in reason:
+    """An error of polars while it read a table, as a line that says what to do."""
+    problem = reason(error)
+    if "more fields than defined" in problem:
         return fail(
             path,
             "a row has more cells than the header has names; quote cells that hold the separator",
         )
-    if "utf-8" in reason.lower():
+    if "utf-8" in problem.lower():
         return fail(path, "it is not UTF-8 text; save it as UTF-8")
-    return fail(path, f"it cannot be read ({reason})")
+    return fail(path, f"it cannot be read ({problem})")
 
 
 def numbers(column: pl.Series) -> tuple[np.ndarray, np.ndarray]:
-    """A column (n,) as float64 (missing and infinite = NaN), and as booleans which cells are not
-    numbers at all.
+    """A column (n,) as float64, NaN where missing or infinite, and a mask (n,) of the cells that
+    are not numbers.
 
-    Raises `TypeError` with the name of the type for columns that hold no scalars or dates.
+    Raises TypeError with the name of the type for columns that hold neither numbers nor text.
     """
     kind = column.dtype
     if not (kind == pl.String or kind.is_numeric() or kind == pl.Boolean or kind == pl.Null):
         raise TypeError(str(kind))
     cast = column.cast(pl.Float64, strict=False)
     bad = np.zeros(len(column), dtype=bool)
-    if cast.null_count() > column.null_count():  # most columns are clean, and are spared this
+    if cast.null_count() > column.null_count():  # most columns are clean and skip this
         text = column.cast(pl.String).str.strip_chars()
         missing = text.is_null() | text.str.to_lowercase().is_in(MISSING_WORDS)
         cast = text.cast(pl.Float64, strict=False)

@@ -1,20 +1,27 @@
 """Frames of a video, or of a folder of pictures, one after the other.
 
 Video is read by PyAV (extra `video`), which brings FFmpeg's libraries with it. Only one frame is in
-memory at a time."""
+memory at a time.
+"""
+
+from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...base.errors import InputError, fail
+from ...base.errors import InputError, fail, reason
 from .pictures import PICTURE_SUFFIXES, read_picture
 from .tables import list_files
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+    from av.container import InputContainer
 
 VIDEO_SUFFIXES = (
     ".mp4",
@@ -35,17 +42,15 @@ VIDEO_SUFFIXES = (
     ".3gp",
     ".mxf",
 )
-FRAME_PIXELS = 100_000_000  # largest frame of a video; 8K has a third of it
-# Containers of FFmpeg that hold their frames themselves; others (playlists, lists) name further
-# files or hosts.
+FRAME_PIXELS = 100_000_000  # largest frame of a video: three times 8K
+# FFmpeg's containers that hold their own frames; others (playlists, lists) name further files or
+# hosts.
 CONTAINERS = "mov,avi,matroska,mpeg,mpegts,mpegvideo,asf,flv,ogg,mxf,h264,hevc"
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame. `pixels`: uint8 RGB (Y, X, 3), or None where it cannot be read, and `error` says
-    why.
-    """
+    """One frame. pixels: uint8 RGB (Y, X, 3), or None where it cannot be read; error says why."""
 
     number: int
     name: str
@@ -57,21 +62,22 @@ class Frames:
     """The frames of a video file, a picture or a folder of pictures, in order: an iterable of
     `Frame`.
 
-    Pictures are sorted by name, numbers in it by their value, and numbered by the digits that end
-    their names where all have such and no two the same (000017.jpg is 17). All other frames are
-    numbered from 1, as in MOTChallenge. A folder without pictures that has a folder img1 (a
-    sequence of MOTChallenge) stands for that.
+    Pictures are sorted by name, with numbers in names compared by value. Where all names end in
+    digits and no two in the same number, these are the frame numbers (000017.jpg is 17). All other
+    frames are numbered from 1, as in MOTChallenge. A folder without pictures but with a folder img1
+    is a sequence of MOTChallenge, whose frames are in img1.
 
-    every: take the first frame and then every so many-th. A frame that cannot be read is given with
-    its error and ends nothing. The orientation that cameras note (EXIF, display matrix) is applied.
+    stride: read every stride-th frame, beginning with the first. A frame that cannot be read comes
+    with its error, and the next frames follow. The orientation that cameras record (EXIF, display
+    matrix) is applied.
 
-    Raises InputError where there is nothing to read; `ValueError` for `every` below 1.
+    Raises InputError where there is nothing to read, and ValueError for a stride below 1.
     """
 
-    def __init__(self, path: str | Path, *, every: int = 1) -> None:
-        if every < 1:
-            raise ValueError(f"every: must be at least 1, got {every}")
-        self.path, self.every, home = Path(path), every, Path(path)
+    def __init__(self, path: str | Path, *, stride: int = 1) -> None:
+        if stride < 1:
+            raise ValueError(f"stride: must be at least 1, got {stride}")
+        self.path, self.stride, home = Path(path), stride, Path(path)
         self.files: list[Path] | None = None
         if home.is_dir():
             if (home / "img1").is_dir() and not any(
@@ -90,16 +96,16 @@ class Frames:
                 f"{', '.join(VIDEO_SUFFIXES)}",
             )
         self.numbers = _numbers(self.files) if self.files is not None else None
-        self.total = len(range(0, len(self.files), every)) if self.files is not None else None
-        """How many frames there will be, None where a video does not say."""
+        self.total = len(range(0, len(self.files), stride)) if self.files is not None else None
+        """How many frames there will be; None where a video does not say."""
         if self.files is None:
             with _open_video(self.path) as container:
                 count = container.streams.video[0].frames
-            self.total = len(range(0, count, every)) if count > 0 else None
+            self.total = len(range(0, count, stride)) if count > 0 else None
 
     @property
     def camera(self) -> str:
-        """The name of the input: of a video without its ending, of a folder img1 that of the
+        """The name of the input: a video's without its ending; for a folder img1, the name of the
         sequence.
         """
         path = self.path.resolve()
@@ -113,7 +119,7 @@ class Frames:
     def _pictures(self) -> Iterator[Frame]:
         assert self.files is not None
         assert self.numbers is not None
-        for number, file in list(zip(self.numbers, self.files))[:: self.every]:
+        for number, file in list(zip(self.numbers, self.files))[:: self.stride]:
             try:
                 yield Frame(
                     number, file.name, np.ascontiguousarray(read_picture(file).transpose(1, 2, 0))
@@ -124,13 +130,13 @@ class Frames:
     def _video(self) -> Iterator[Frame]:
         number = 0
         with _open_video(self.path) as container:
-            for found in _decoded(container):
+            for decoded in _decoded(container):
                 number += 1
-                if (number - 1) % self.every:
+                if (number - 1) % self.stride:
                     continue
                 name = f"{number:06d}"
                 try:
-                    yield Frame(number, name, _pixels(found))
+                    yield Frame(number, name, _pixels(decoded))
                 except _Unreadable as error:
                     yield Frame(number, name, None, f"{self.path}: frame {number}: {error}")
         if not number:
@@ -142,21 +148,21 @@ class _Unreadable(Exception):
 
 
 def _natural(path: Path) -> tuple[list[tuple[int, int | str]], str]:
-    """Sorts frame2 before frame10; the name itself decides between 01 and 1."""
+    """Key that sorts frame2 before frame10; the name itself decides between 01 and 1."""
     parts = re.split(r"([0-9]{1,18})", path.name)
     return [(0, int(part)) if k % 2 else (1, part) for k, part in enumerate(parts)], path.name
 
 
 def _numbers(files: list[Path]) -> list[int]:
     digits = [re.search(r"[0-9]{1,18}$", file.stem) for file in files]
-    found = [int(match.group()) for match in digits if match]
-    if len(found) == len(files) and max(Counter(found).values()) == 1:
-        return found
+    numbers = [int(match.group()) for match in digits if match]
+    if len(numbers) == len(files) and max(Counter(numbers).values()) == 1:
+        return numbers
     return list(range(1, len(files) + 1))
 
 
-def _open_video(path: Path) -> Any:
-    """PyAV's container; InputError where it is no video."""
+def _open_video(path: Path) -> InputContainer:
+    """PyAV's container. Raises InputError where the file is no video."""
     try:
         import av
         from av.error import FFmpegError
@@ -166,23 +172,18 @@ def _open_video(path: Path) -> Any:
         ) from None
     try:
         options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
-        container = av.open(
-            f"file:{path}", options=options
-        )  # a name may hold a colon, which would be a protocol
+        # "file:", because the name may hold a colon, which would name a protocol.
+        container = av.open(f"file:{path}", options=options)
     except (FFmpegError, OSError, ValueError) as error:
-        raise fail(
-            path, f"is no video that FFmpeg reads ({getattr(error, 'strerror', None) or error})"
-        ) from None
+        raise fail(path, f"is no video that FFmpeg reads ({reason(error)})") from None
     if not container.streams.video:
         container.close()
         raise fail(path, "holds no picture, only other streams")
     return container
 
 
-def _decoded(container: Any) -> Iterator[Any]:
-    """PyAV's frames in the order they are shown; the error in place of one that cannot be
-    decoded.
-    """
+def _decoded(container: InputContainer) -> Iterator[VideoFrame | Exception]:
+    """PyAV's frames in display order; an error in place of a frame that cannot be decoded."""
     from av.error import FFmpegError
 
     stream = container.streams.video[0]
@@ -192,7 +193,7 @@ def _decoded(container: Any) -> Iterator[Any]:
     while True:
         try:
             packet = next(packets, None)
-        except (FFmpegError, OSError) as error:  # the file ends in the middle of something
+        except (FFmpegError, OSError) as error:  # the file is cut off
             yield error
             return
         if packet is None:
@@ -205,16 +206,15 @@ def _decoded(container: Any) -> Iterator[Any]:
         yield from frames
 
 
-def _pixels(found: Any) -> np.ndarray:
+def _pixels(frame: VideoFrame | Exception) -> np.ndarray:
     """RGB (Y, X, 3) of a frame of PyAV."""
-    if isinstance(found, Exception):
-        raise _Unreadable(getattr(found, "strerror", None) or str(found))
-    if found.width * found.height > FRAME_PIXELS:
-        raise _Unreadable(f"has {found.width} x {found.height} pixels, more than {FRAME_PIXELS:,}")
-    if found.is_corrupt:
+    if isinstance(frame, Exception):
+        raise _Unreadable(reason(frame))
+    if frame.width * frame.height > FRAME_PIXELS:
+        raise _Unreadable(f"has {frame.width} x {frame.height} pixels, more than {FRAME_PIXELS:,}")
+    if frame.is_corrupt:
         raise _Unreadable("is damaged")
-    pixels = found.to_ndarray(format="rgb24")
-    turns = (
-        round(found.rotation / 90) % 4
-    )  # the display matrix of a camera held upright; counterclockwise
+    pixels = frame.to_ndarray(format="rgb24")
+    # The display matrix of a camera that was held upright; counterclockwise.
+    turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels

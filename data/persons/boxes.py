@@ -1,8 +1,9 @@
-"""Tables of boxes in frames: csv and parquet with named columns, and the text files of
+"""Tables of boxes in frames: CSV and Parquet with named columns, and the text files of
 MOTChallenge.
 
-A box is x, y of its upper left corner, width and height, in pixels; the upper left corner of a
-frame is 0, 0."""
+A box is x and y of its upper left corner, width and height, in pixels; the upper left corner of a
+frame is 0, 0.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,10 +14,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import polars as pl
 
-from ...base.errors import InputError, fail, nearest, shown
+from ...base.errors import fail, nearest, shown
 from ..formats.tables import collect, numbers, scan_table
 
-# Names of columns, the first that is there is taken.
+# Names of columns; the first that the table has is used.
 COLUMNS = {
     "frame": ("frame", "frame_id", "image", "file"),
     "score": ("score", "confidence", "conf"),
@@ -48,8 +49,9 @@ class BoxTable:
     """Boxes of many frames.
 
     rows: frame (text: a file name, or a number without leading zeros), x, y, width, height
-    (Float64), score (Float64, null where none is given), identity, camera, label (text or null).
-    class_names: names of labels that are numbers."""
+    (Float64), score (Float64 or null), identity, camera, label (text or null).
+    class_names: names of labels that are numbers.
+    """
 
     path: str
     rows: pl.DataFrame
@@ -61,8 +63,8 @@ class BoxTable:
         return {frame: np.asarray(places, dtype=np.int64) for frame, places in groups.iter_rows()}
 
     def of(self, name: str, number: int) -> pl.DataFrame:
-        """Boxes of the frame with this file name, this name without its ending, or this number;
-        perhaps none.
+        """Boxes of the frame with this file name, with or without its ending, or else this number;
+        none where the table has no such frame.
         """
         for key in (name, name.rpartition(".")[0], str(number)):
             if key in self._places:
@@ -72,78 +74,75 @@ class BoxTable:
     def of_classes(self, classes: Sequence[str]) -> "BoxTable":
         """The boxes of these classes, by name or number; all where the table has no classes.
 
-        Raises InputError where no box is of them.
+        Raises `InputError` where no box is of these classes.
         """
         if not self.rows["label"].is_not_null().any():
             return self
-        wanted = {word.casefold() for word in classes}
-        wanted |= {str(number) for number in class_numbers(classes, self.class_names)}
-        kept = self.rows.filter(pl.col("label").is_in(list(wanted)))
-        if not len(kept):
-            there = self.rows["label"].drop_nulls().value_counts(sort=True).head(8)
-            listed = ", ".join(
-                f"{self.named(label)} ({count})" for label, count in there.iter_rows()
-            )
-            raise fail(self.path, f"no box is of --classes {' '.join(classes)}; there are {listed}")
-        return BoxTable(self.path, kept, self.class_names)
+        labels = {word.casefold() for word in classes}
+        labels |= {str(number) for number in class_numbers(classes, self.class_names)}
+        rows = self.rows.filter(pl.col("label").is_in(list(labels)))
+        if not len(rows):
+            counts = self.rows["label"].drop_nulls().value_counts(sort=True).head(8)
+            known = ", ".join(f"{self.name_of(label)} ({n})" for label, n in counts.iter_rows())
+            raise fail(self.path, f"no box is of --classes {' '.join(classes)}; there are {known}")
+        return BoxTable(self.path, rows, self.class_names)
 
-    def named(self, label: str) -> str:
-        """A label as it is shown to people."""
+    def name_of(self, label: str) -> str:
+        """The name of a label that is a number, or the label itself."""
         return self.class_names.get(int(label), label) if label.isdecimal() else label
 
     def of_camera(self, camera: str | None) -> "BoxTable":
-        """The boxes of one camera; all where the table names no cameras.
+        """The boxes of a camera; all where the table names no cameras.
 
-        Without a name, InputError where frames are numbers and there are several cameras: which one
-        is meant?"""
-        there = self.rows["camera"].drop_nulls().unique().sort().to_list()
-        if not there:
+        Raises `InputError` where it has no box of the camera; and for no `camera` where the frames
+        are numbers of several cameras, so that it is not clear which is meant.
+        """
+        cameras = self.rows["camera"].drop_nulls().unique().sort().to_list()
+        if not cameras:
             return self
         if camera is None:
-            if len(there) > 1 and self.rows["frame"].str.contains(r"^[0-9]+$").any():
-                raise fail(
-                    self.path,
-                    f"has boxes of several cameras ({', '.join(there[:5])}); say with --camera of "
-                    "which one the input is",
-                )
+            if len(cameras) > 1 and self.rows["frame"].str.contains(r"^[0-9]+$").any():
+                names = ", ".join(cameras[:5])
+                cure = "say with --camera of which one the input is"
+                raise fail(self.path, f"has boxes of several cameras ({names}); {cure}")
             return self
-        kept = self.rows.filter(pl.col("camera") == camera)
-        if not len(kept):
-            raise fail(self.path, f"has no box of --camera {camera}{nearest(camera, there)}")
-        return BoxTable(self.path, kept, self.class_names)
+        rows = self.rows.filter(pl.col("camera") == camera)
+        if not len(rows):
+            raise fail(self.path, f"has no box of --camera {camera}{nearest(camera, cameras)}")
+        return BoxTable(self.path, rows, self.class_names)
 
 
 def class_numbers(classes: Sequence[str], names: Mapping[int, str]) -> set[int]:
-    """The numbers that are meant by names or numbers of classes; names that are not there are left
-    out.
+    """The numbers of classes that are given by name or number; unknown names are left out.
+
+    >>> class_numbers(["Person", "7", "unicorn"], {0: "person"})
+    {0, 7}
     """
     by_name = {name.casefold(): number for number, name in names.items()}
-    found = {
-        int(word) if word.isdecimal() else by_name.get(word.casefold(), -1) for word in classes
-    }
-    return found - {-1}
+    numbers_ = (int(w) if w.isdecimal() else by_name.get(w.casefold()) for w in classes)
+    return {number for number in numbers_ if number is not None}
 
 
 def read_boxes(path: str | Path) -> BoxTable:
     """Read a table of boxes.
 
-    Named columns: frame (file name, or number); x, y, width, height or x1, y1, x2, y2; perhaps
-    score, identity (or track), camera, class. A text file without a header is of MOTChallenge:
-    frame, id (-1: none), left, top, width, height, confidence, and in ground truth class and
-    visibility; its pixels are counted from 1, so 1 is taken off.
+    Named columns: frame (file name, or number); x, y, width, height or x1, y1, x2, y2; optionally
+    score, identity (or track), camera, class. A text file without a header is taken for one of
+    MOTChallenge: frame, id (-1: none), left, top, width, height, confidence, and in ground truth
+    class and visibility; it counts pixels from 1, so 1 is subtracted.
 
-    Raises InputError for a missing column, a cell that is no number, and names that do not tell
-    frames apart."""
+    Raises `InputError` for a missing column, a cell that is no number, and names that do not
+    identify frames.
+    """
     frame, names = scan_table(path)
     table = collect(path, frame)
-    if all(_numeric(name) for name in names):
-        if names != [
-            str(k) for k in range(len(names))
-        ]:  # whole numbers, all different: taken for a header
-            first = pl.DataFrame([names], schema=table.schema, orient="row")
-            table = pl.concat([first, table])
-        return _motchallenge(path, table)
-    return _named(path, table, names)
+    if not all(_numeric(name) for name in names):
+        return _named(path, table, names)
+    if names != [str(k) for k in range(len(names))]:
+        # The first row held distinct integers and was taken for a header.
+        first = pl.DataFrame([names], schema=table.schema, orient="row")
+        table = pl.concat([first, table])
+    return _motchallenge(path, table)
 
 
 def _numeric(text: str) -> bool:
@@ -152,34 +151,19 @@ def _numeric(text: str) -> bool:
 
 def _motchallenge(path: str | Path, table: pl.DataFrame) -> BoxTable:
     if table.width < 6:
-        raise fail(
-            path,
-            f"has {table.width} columns and no header; MOTChallenge has at least 6: frame, id, left, top, "
-            "width, height",
-        )
-    names = table.columns
-    table = table.rename(dict(zip(names, (f"column {k + 1}" for k in range(len(names))))))
-    cell = {
-        name: f"column {k + 1}"
-        for k, name in enumerate(("frame", "identity", *SIZED, "score", "label"))
-    }
-    number = {name: _column(path, table, cell[name], 1) for name in SIZED}
-    number["x"], number["y"] = number["x"] - 1, number["y"] - 1
-    score = _column(path, table, cell["score"], 1, needed=False) if table.width > 6 else None
-    # Ten columns are a detector's or tracker's: the last three are places in the world.
-    label = _keys(path, table[cell["label"]], 1) if table.width in (8, 9) else None
-    identity = _keys(path, table[cell["identity"]], 1)
-    identity = identity.replace({"-1": None})
-    return _assembled(
-        path,
-        _keys(path, table[cell["frame"]], 1),
-        number,
-        score,
-        identity,
-        None,
-        label,
-        MOT_CLASSES,
-    )
+        needed = "MOTChallenge has at least 6: frame, id, left, top, width, height"
+        raise fail(path, f"has {table.width} columns and no header; {needed}")
+    table.columns = [f"column {k}" for k in range(1, table.width + 1)]
+    fields = ("frame", "identity", *SIZED, "score", "label")
+    column = {name: f"column {k}" for k, name in enumerate(fields, 1)}
+    sides = {name: _column(path, table, column[name], 1) for name in SIZED}
+    sides["x"], sides["y"] = sides["x"] - 1, sides["y"] - 1
+    score = _column(path, table, column["score"], 1, needed=False) if table.width > 6 else None
+    # Files of ten columns come from a detector or tracker: the last three are places in the world.
+    label = _keys(path, table[column["label"]], 1) if table.width in (8, 9) else None
+    identity = _keys(path, table[column["identity"]], 1).replace({"-1": None})
+    frame = _keys(path, table[column["frame"]], 1)
+    return _box_table(path, frame, sides, score, identity, None, label, MOT_CLASSES)
 
 
 def _named(path: str | Path, table: pl.DataFrame, names: Sequence[str]) -> BoxTable:
@@ -189,32 +173,24 @@ def _named(path: str | Path, table: pl.DataFrame, names: Sequence[str]) -> BoxTa
         for kind, words in COLUMNS.items()
     }
     if column["frame"] is None:
-        raise fail(
-            path,
-            f"there is no column 'frame' (file name or number of a box's frame){nearest('frame', names)}",
-        )
+        hint = nearest("frame", names)
+        raise fail(path, f"there is no column 'frame' (file name or number of a box's frame){hint}")
     sized = all(name in lower for name in SIZED)
     if not sized and not all(name in lower for name in CORNERS):
         missing = [name for name in (CORNERS if "x1" in lower else SIZED) if name not in lower]
-        raise fail(
-            path,
-            f"there is no column {shown(missing[0])}; a box is {', '.join(SIZED)} or {', '.join(CORNERS)}",
-        )
-    taken = SIZED if sized else CORNERS
-    number = dict(zip(SIZED, (_column(path, table, lower[name], 2) for name in taken)))
+        forms = f"a box is {', '.join(SIZED)} or {', '.join(CORNERS)}"
+        raise fail(path, f"there is no column {shown(missing[0])}; {forms}")
+    sources = SIZED if sized else CORNERS
+    sides = dict(zip(SIZED, (_column(path, table, lower[name], 2) for name in sources)))
     if not sized:
-        number["width"], number["height"] = (
-            number["width"] - number["x"],
-            number["height"] - number["y"],
-        )
+        sides["width"] = sides["width"] - sides["x"]
+        sides["height"] = sides["height"] - sides["y"]
 
     def text(kind: str) -> pl.Series | None:
         name = column[kind]
-        return (
-            None
-            if name is None
-            else table[name].cast(pl.String).str.strip_chars().replace({"": None})
-        )
+        if name is None:
+            return None
+        return table[name].cast(pl.String).str.strip_chars().replace({"": None})
 
     score = (
         None if column["score"] is None else _column(path, table, column["score"], 2, needed=False)
@@ -226,14 +202,15 @@ def _named(path: str | Path, table: pl.DataFrame, names: Sequence[str]) -> BoxTa
     identity = text("identity")
     if identity is not None:
         identity = identity.replace({"-1": None}).str.replace(r"^([0-9]+)\.0*$", "$1")
-    return _assembled(path, frame, number, score, identity, text("camera"), label, COCO_PERSON)
+    return _box_table(path, frame, sides, score, identity, text("camera"), label, COCO_PERSON)
 
 
 def _column(
     path: str | Path, table: pl.DataFrame, name: str, first: int, *, needed: bool = True
 ) -> pl.Series:
-    """A column of numbers; InputError names the first row that has none (rows count from
-    `first`).
+    """A column of numbers.
+
+    Raises `InputError` with the first row that has none; rows count from `first`.
     """
     try:
         values, bad = numbers(table[name])
@@ -248,45 +225,33 @@ def _column(
 
 
 def _keys(path: str | Path, column: pl.Series, first: int) -> pl.Series:
-    """Frames as they are looked up: numbers without leading zeros, names of files without their
-    folders.
-    """
+    """Frames as they are looked up: numbers without leading zeros, file names without folders."""
     text = column.cast(pl.String).str.strip_chars()
     empty = text.is_null() | (text == "")
     if empty.any():
         raise fail(path, f"row {int(empty.arg_max() or 0) + first}: {column.name} is empty")
-    whole = text.str.extract(r"^0*([0-9]+?)(?:\.0*)?$", 1)
+    number = text.str.extract(r"^0*([0-9]+?)(?:\.0*)?$", 1)
     name = text.str.replace_all("\\", "/", literal=True)
     base = name.str.split("/").list.last()
     if (name != base).any():
-        folders = (
-            pl.DataFrame({"base": base, "name": name})
-            .unique()
-            .group_by("base")
-            .len()
-            .filter(pl.col("len") > 1)
-        )
-        if len(folders):
-            twice = str(folders["base"][0])
-            inside = sorted(
-                {str(PurePosixPath(n).parent) for n, b in zip(name, base) if b == twice}
+        paths = pl.DataFrame({"base": base, "name": name}).unique()
+        repeated = paths.group_by("base").len().filter(pl.col("len") > 1)["base"]
+        if len(repeated):
+            file = str(repeated[0])
+            folders = sorted(
+                {str(PurePosixPath(n).parent) for n, b in zip(name, base) if b == file}
             )
-            raise fail(
-                path,
-                f"{shown(twice)} lies in several folders ({', '.join(inside[:4])}); give a table of boxes "
-                "for each folder",
-            )
-    return pl.Series(
-        "frame",
-        [number if number is not None else b for number, b in zip(whole, base)],
-        dtype=pl.String,
-    )
+            places = ", ".join(folders[:4])
+            cure = "give a table of boxes for each folder"
+            raise fail(path, f"{shown(file)} lies in several folders ({places}); {cure}")
+    keys = [b if digits is None else digits for digits, b in zip(number, base)]
+    return pl.Series("frame", keys, dtype=pl.String)
 
 
-def _assembled(
+def _box_table(
     path: str | Path,
     frame: pl.Series,
-    number: Mapping[str, pl.Series],
+    sides: Mapping[str, pl.Series],
     score: pl.Series | None,
     identity: pl.Series | None,
     camera: pl.Series | None,
@@ -294,19 +259,11 @@ def _assembled(
     class_names: Mapping[int, str],
 ) -> BoxTable:
     if not len(frame):
-        raise InputError(f"{path}: holds no boxes")
-    count = len(frame)
-    given = {
-        "score": (score, pl.Float64),
-        "identity": (identity, pl.String),
-        "camera": (camera, pl.String),
-        "label": (label, pl.String),
-    }
-    columns = [frame.alias("frame"), *(number[name].alias(name) for name in SIZED)]
-    for name, (values, kind) in given.items():
-        columns.append(
-            pl.Series(name, [None] * count, dtype=kind)
-            if values is None
-            else values.cast(kind).alias(name)
-        )
+        raise fail(path, "holds no boxes")
+    optional = {"score": score, "identity": identity, "camera": camera, "label": label}
+    columns = [frame.alias("frame"), *(sides[name].alias(name) for name in SIZED)]
+    for name, values in optional.items():
+        kind = pl.Float64 if name == "score" else pl.String
+        values = pl.Series([None] * len(frame)) if values is None else values
+        columns.append(values.cast(kind).alias(name))
     return BoxTable(str(path), pl.DataFrame(columns), class_names)

@@ -1,21 +1,24 @@
 """Generated persons: small drawn figures in the layout of Market-1501, called generated wherever
 they are shown.
 
-Shapes: pictures are float32 (128, 64, 3), 0 to 255, until they are saved. An identity is colours,
-build, pattern of the top, hair and bag; a camera is background, light, distance and side (from the
-front or from behind). Every fourth identity has a double in the same colours, who differs in
-pattern, hair and bag only; the light of the two cameras differs more than many colours do. The same
-bytes each time on one machine."""
+Shapes: pictures are float32 (128, 64, 3), 0 to 255, until they are saved. An identity has colours,
+a build, a pattern of the top, hair and a bag; a camera has a background, light, a distance and a
+side (front or back). Every fourth identity has a double in the same colours who differs only in
+pattern, hair and bag; the light of the two cameras differs more than many colours do. The bytes are
+the same each time on one machine.
+"""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from ...base.errors import InputError
+from ...base.errors import InputError, fail, reason
 
 HEIGHT, WIDTH = 128, 64  # pixels
-TRAINED, SEARCHED = 24, 12  # identities to train with, and to search
+TRAINED, SEARCHED = 24, 12  # identities of the training part, and of the search
 SAMPLE = "generated-persons"
 QUALITY = 90  # of JPEG
 _NOTE = "Generated pictures: drawn by headwise.data.persons.generate, showing no real person.\n"
@@ -41,9 +44,12 @@ _BAGS = ("none", "back", "side", "hand")
 _LIGHT = {1: ((1.04, 1.0, 0.9), 0.92), 2: ((0.86, 0.94, 1.02), 1.04)}
 
 
+Choice = TypeVar("Choice")
+
+
 @dataclass(frozen=True)
 class Person:
-    """How an identity looks. Colours are (red, green, blue), 0 to 255; tall and wide are
+    """How an identity looks: colours are (red, green, blue), 0 to 255; tall and wide are
     factors.
     """
 
@@ -63,12 +69,12 @@ class Person:
 
 
 def draw_identity(number: int) -> Person:
-    """The looks of identity `number`; 4k + 1 is the double of 4k: its colours and build, another
-    pattern, hair, bag.
+    """The looks of identity `number`; 4k + 1 is the double of 4k: the same colours and build with
+    another pattern, hair and bag.
     """
     generator = np.random.default_rng([11, number - (number % 4 == 1)])
 
-    def pick(choices: tuple) -> object:
+    def pick(choices: Sequence[Choice]) -> Choice:
         return choices[int(generator.integers(len(choices)))]
 
     top, second, legs, bag = (_CLOTH[k] for k in generator.choice(len(_CLOTH), 4, replace=False))
@@ -79,8 +85,8 @@ def draw_identity(number: int) -> Person:
         second,
         legs,
         bag,
-        str(pick(_PATTERNS)),
-        str(pick(_BAGS)),  # pyright: ignore
+        pick(_PATTERNS),
+        pick(_BAGS),
         *(bool(generator.integers(2)) for _ in range(3)),
         *(float(generator.uniform(0.9, 1.08)) for _ in range(2)),
     )
@@ -91,11 +97,9 @@ def draw_identity(number: int) -> Person:
     return replace(person, pattern=pattern, bag=bag_kind, long_hair=not person.long_hair)
 
 
-def _box(
-    x: np.ndarray, y: np.ndarray, left: float, top: float, right: float, bottom: float
-) -> np.ndarray:
-    """A rectangle with soft edges, 0 to 1."""
-    inside = np.minimum(np.minimum(x - left, right - x), np.minimum(y - top, bottom - y))
+def _box(x: np.ndarray, y: np.ndarray, x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
+    """A rectangle from (x0, y0) to (x1, y1) with soft edges, 0 to 1."""
+    inside = np.minimum(np.minimum(x - x0, x1 - x), np.minimum(y - y0, y1 - y))
     return np.clip(inside + 0.5, 0.0, 1.0)
 
 
@@ -120,7 +124,7 @@ def _paint(picture: np.ndarray, mask: np.ndarray, colour: object) -> None:
 
 
 def draw_background(camera: int, generator: np.random.Generator) -> np.ndarray:
-    """What a camera sees without a person: bricks and pavement, or a lawn and a hedge."""
+    """The view of a camera without a person: bricks and pavement, or a lawn and a hedge."""
     y, x = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
     x += generator.uniform(0, 40)
     horizon = generator.uniform(70, 92)
@@ -136,8 +140,8 @@ def draw_background(camera: int, generator: np.random.Generator) -> np.ndarray:
         picture += (14 * np.sin(x / 3.1) * np.sin(y / 4.3 + x / 9))[..., None]
         ground = (126, 140, 92)
     _paint(picture, np.clip(y - horizon, 0.0, 1.0), ground)
-    # Weather and dirt differ between pictures, so that a background alone does not tell a camera
-    # apart.
+    # Weather and dirt differ between pictures, so that a background alone does not reveal the
+    # camera.
     picture += generator.uniform(0.5, 0.9) * (generator.uniform(95, 165) - picture)
     if generator.random() < 0.4:
         post = generator.uniform(x.min(), x.max())
@@ -146,9 +150,7 @@ def draw_background(camera: int, generator: np.random.Generator) -> np.ndarray:
 
 
 def _pattern(person: Person, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Where the top has its second colour, 0 to 1; x and y from its upper middle, in pixels of a
-    tall figure.
-    """
+    """Where the top has its second colour, 0 to 1; x and y count from its upper middle."""
     rows, columns = np.sin(y * np.pi / 3.5) > 0, np.sin(x * np.pi / 3.5 + 0.6) > 0
     masks = {
         "plain": rows & False,
@@ -161,16 +163,14 @@ def _pattern(person: Person, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def draw_person(person: Person, camera: int, generator: np.random.Generator) -> np.ndarray:
-    """One picture of a person as a camera sees it: uint8 (128, 64, 3). Camera 1 sees faces, camera
-    2 sees backs.
-    """
+    """A picture of a person, uint8 (128, 64, 3); camera 1 sees the front, camera 2 the back."""
     picture = draw_background(camera, generator)
     scale = person.tall * (1.0 if camera == 1 else 0.9) * generator.uniform(0.95, 1.04)
-    left, top = 32 + generator.uniform(-5, 5), 8 + generator.uniform(-3, 5)
+    middle, top = 32 + generator.uniform(-5, 5), 8 + generator.uniform(-3, 5)
     rows, columns = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
-    y, x = (rows - top) / scale, (columns - left) / (scale * person.wide)
+    y, x = (rows - top) / scale, (columns - middle) / (scale * person.wide)
     front, step, lean = camera == 1, generator.uniform(-6, 6), generator.uniform(-1.5, 1.5)
-    side = 1 if front else -1  # what is on the left from the front is on the right from behind
+    side = 1 if front else -1  # left and right are exchanged from behind
     if person.bag == "back" and front:
         _paint(picture, _box(x, y, -12, 24, 12, 44), person.bag_colour)
     for sign in (-1, 1):
@@ -197,7 +197,7 @@ def draw_person(person: Person, camera: int, generator: np.random.Generator) -> 
     _paint(picture, body, person.top)
     _paint(picture, body * _pattern(person, x + lean, y - 22), person.second)
     _paint(picture, _box(x, y, -3, 15, 3, 21), person.skin)
-    if person.long_hair and front:  # beside the face, to the shoulders
+    if person.long_hair and front:  # next to the face, down to the shoulders
         for sign in (-1, 1):
             _paint(picture, _box(x, y, sign * 6.5 - 2, 4, sign * 6.5 + 2, 24), person.hair)
     elif person.long_hair:
@@ -208,7 +208,7 @@ def draw_person(person: Person, camera: int, generator: np.random.Generator) -> 
         for eye in (-2.4, 2.4):
             _paint(picture, _oval(x, y, lean + eye, 9, 1.0, 0.8), (30, 26, 26))
     _bag(picture, person, x, y, side, front)
-    return _seen(picture, camera, generator)
+    return _photographed(picture, camera, generator)
 
 
 def _bag(
@@ -229,7 +229,7 @@ def _bag(
         _paint(picture, _box(x, y, side * 14 - 5.5, 60, side * 14 + 5.5, 76), person.bag_colour)
 
 
-def _seen(picture: np.ndarray, camera: int, generator: np.random.Generator) -> np.ndarray:
+def _photographed(picture: np.ndarray, camera: int, generator: np.random.Generator) -> np.ndarray:
     """The picture in the light of a camera, with its shadow and noise: uint8."""
     gain, gamma = np.array(_LIGHT[camera][0], np.float32), _LIGHT[camera][1]
     lit = 255 * (np.clip(picture, 0, 255) / 255) ** gamma * gain * generator.uniform(0.88, 1.1)
@@ -239,13 +239,14 @@ def _seen(picture: np.ndarray, camera: int, generator: np.random.Generator) -> n
 
 
 def write_sample_persons(folder: Path) -> Path:
-    """Write the sample into `folder`/persons in the layout of Market-1501; returns that folder.
+    """Write the sample into `folder`/generated-persons in the layout of Market-1501; returns that
+    folder.
 
-    To train: 24 identities, 4 pictures by each of 2 cameras. To search: 12 others, by each camera 1
-    query and 3 in the gallery, with 6 distractors (0000, no person) and 6 pictures of junk (-1,
-    boxes that miss the person): 300 in all.
+    The training part has 24 identities with 4 pictures from each of 2 cameras. The search has 12
+    other identities with 1 query and 3 pictures in the gallery from each camera, 6 distractors
+    (0000, no person) and 6 pictures of junk (-1, boxes that miss the person): 300 pictures in all.
 
-    Raises InputError where Pillow is not installed or the folder cannot be written.
+    Raises `InputError` where Pillow is not installed or the folder cannot be written.
     """
     home = Path(folder) / SAMPLE
     try:
@@ -258,13 +259,13 @@ def write_sample_persons(folder: Path) -> Path:
                 for shot in range(4):
                     part = "query" if shot == 0 else "bounding_box_test"
                     part = "bounding_box_train" if number < TRAINED else part
-                    drawn = draw_person(
-                        person, camera, np.random.default_rng([12, number, camera, shot])
-                    )
-                    _save(home / part, f"{number + 1:04d}", camera, 100 * number + 25 * shot, drawn)
+                    generator = np.random.default_rng([12, number, camera, shot])
+                    picture = draw_person(person, camera, generator)
+                    frame = 100 * number + 25 * shot
+                    _save(home / part, f"{number + 1:04d}", camera, frame, picture)
         for shot in range(6):
             camera, generator = 1 + shot % 2, np.random.default_rng([13, shot])
-            empty = _seen(draw_background(camera, generator), camera, generator)
+            empty = _photographed(draw_background(camera, generator), camera, generator)
             _save(home / "bounding_box_test", "0000", camera, 5000 + shot, empty)
             person = draw_identity(TRAINED + 2 * shot)
             missed = np.roll(
@@ -272,7 +273,7 @@ def write_sample_persons(folder: Path) -> Path:
             )
             _save(home / "bounding_box_test", "-1", camera, 6000 + shot, missed)
     except OSError as error:
-        raise InputError(f"{home}: cannot be written ({error.strerror or error})") from error
+        raise fail(home, f"cannot be written ({reason(error)})") from error
     return home
 
 

@@ -1,8 +1,9 @@
 """Pictures of identities or classes: public re-identification and fine-grained sets, folders, and
 tables.
 
-`read_picture_set` lists them without opening one. A set is rows: row r is picture paths[r] of
-identity identities[r]. "Identity" is a person, a vehicle, or a class of a fine-grained set."""
+`read_picture_set` lists them without opening any. A set is rows: row r is picture paths[r] of
+identity identities[r]. An "identity" is a person, a vehicle, or a class of a fine-grained set.
+"""
 
 import os
 from dataclasses import dataclass
@@ -13,30 +14,29 @@ import numpy as np
 from ...base.errors import fail, nearest, shown
 from ..formats.pictures import list_folder, visible_folders
 from ..formats.tables import TABLE_SUFFIXES, suffix_of
-from .layouts import FOLDER_LAYOUTS, JUNK, Listing, checked, named_layout
+from ..parts import SEARCH_PARTS, rows_in
+from .identity_sets import named_layout
+from .layouts import FOLDER_LAYOUTS
+from .listing import JUNK, Listing
 from .table import read_table
 
 LAYOUTS = ("auto", *FOLDER_LAYOUTS, "table")
-PARTS = ("train", "validation", "query", "gallery", "test", "")
-_CHILDREN = 100  # a folder with more folders in it is no shelf of data sets
+PART_NAMES = (*dict.fromkeys(SEARCH_PARTS.values()), "")
+_CHILDREN = 100  # a folder with more folders than this is no collection of data sets
 
 
 @dataclass(frozen=True, eq=False)
 class PictureSet:
-    """N pictures with what is known of each; all lists have N entries."""
+    """N pictures with what is known about each; all lists have N entries."""
 
     paths: list[str]
     names: list[str]  # item ids: relative to the folder of the set, with "/"
     identities: list[str]  # "-1" for junk
     cameras: list[str] | None  # None where the data does not say
-    parts: list[str]  # one of PARTS; "" where the data has none
+    parts: list[str]  # one of PART_NAMES; "" where the data has none
     attributes: dict[str, list[str | None]]  # other columns of a table, None where a cell is empty
-    junk: (
-        np.ndarray
-    )  # bool (N,): counts neither for nor against a search (bad boxes of Market-1501)
-    distractor: (
-        np.ndarray
-    )  # bool (N,): belongs to no identity, and counts against a search (its 0000)
+    junk: np.ndarray  # bool (N,): ignored in a search (the bad boxes of Market-1501)
+    distractor: np.ndarray  # bool (N,): no identity, counts against a search (0000 of Market-1501)
     layout: str
     where: str  # the folder or table, for messages
 
@@ -47,17 +47,12 @@ class PictureSet:
         """Rows of these parts in their order, int64 (n,), junk and distractors included; all rows
         where none is named.
 
-        Raises ValueError for a part that no set has.
+        Raises `ValueError` for an unknown part.
         """
-        for part in parts:
-            if part not in PARTS:
-                raise ValueError(
-                    f"PictureSet.rows: {part!r} is none of the parts {', '.join(map(repr, PARTS))}"
-                )
-        wanted = set(parts or PARTS)
-        return np.array(
-            [row for row, part in enumerate(self.parts) if part in wanted], dtype=np.int64
-        )
+        if unknown := set(parts) - set(PART_NAMES):
+            names = ", ".join(map(repr, PART_NAMES))
+            raise ValueError(f"PictureSet.rows: {min(unknown)!r} is none of the parts {names}")
+        return rows_in(self.parts, parts)
 
 
 def read_picture_set(
@@ -68,104 +63,88 @@ def read_picture_set(
 ) -> PictureSet:
     """List the pictures of a data set with identity, camera and part.
 
-    path    folder of the set, or the folder above it; or a table (csv, parquet)
-    layout  one of LAYOUTS; "auto" goes by what lies there: the signs of a public set, else a folder for each identity
-    images  folder of the pictures of a table (see `reid_table.read_table`); only for tables
+    path    folder of the set, or the folder above it; or a table (CSV, Parquet)
+    layout  one of LAYOUTS; "auto" recognises a public set by its folders and files, else takes one
+            folder per identity
+    images  folder of the pictures of a table (see `table.read_table`); only for tables
 
-    Raises InputError, one line, for what is missing or does not fit.
+    Raises `InputError`, one line, for what is missing or does not fit.
     """
     if layout not in LAYOUTS:
         raise fail("layout", f"there is no layout {shown(layout)}{nearest(layout, LAYOUTS)}")
-    given = Path(path)
-    if not given.exists():
+    source = Path(path)
+    if not source.exists():
         raise fail(path, "there is no such folder or table")
-    if layout == "table" or (layout == "auto" and not given.is_dir()):
-        if given.is_dir():
-            raise fail(
-                path,
-                f"is a folder; layout table needs the table itself ({', '.join(TABLE_SUFFIXES)})",
-            )
-        return _made(read_table(path, images), "table", path)
+    if layout == "table" or (layout == "auto" and not source.is_dir()):
+        if source.is_dir():
+            suffixes = ", ".join(TABLE_SUFFIXES)
+            raise fail(path, f"is a folder; layout table needs the table itself ({suffixes})")
+        return _picture_set(read_table(path, images), "table", path)
     if images is not None:
-        raise fail(
-            path, "is no table, and only a table has a separate folder of images; leave images out"
-        )
-    if not given.is_dir():
-        raise fail(path, f"is no folder, which layout {layout} needs" + _table_hint(given))
-    name, root = _find(given) if layout == "auto" else (layout, _root(given, layout))
-    return _made(FOLDER_LAYOUTS[name].read(root), name, root)
+        cure = "and only a table has a separate folder of images; leave images out"
+        raise fail(path, f"is no table, {cure}")
+    if not source.is_dir():
+        hint = "; for a table say layout table" if suffix_of(source) in TABLE_SUFFIXES else ""
+        raise fail(path, f"is no folder, which layout {layout} needs{hint}")
+    name, root = _recognise(source) if layout == "auto" else (layout, _root(source, layout))
+    return _picture_set(FOLDER_LAYOUTS[name].read(root), name, root)
 
 
-def _made(found: Listing, layout: str, where: str | os.PathLike[str]) -> PictureSet:
-    checked(where, found)
-    junk = np.array([identity == JUNK for identity in found.identities], dtype=bool)
-    distractor = np.array(found.distractor, dtype=bool)
+def _picture_set(listing: Listing, layout: str, where: str | os.PathLike[str]) -> PictureSet:
+    listing.check(where)
     return PictureSet(
-        found.paths,
-        found.names,
-        found.identities,
-        found.cameras,
-        found.parts,
-        found.attributes,
-        junk,
-        distractor,
+        listing.paths,
+        listing.names,
+        listing.identities,
+        listing.cameras,
+        listing.parts,
+        listing.attributes,
+        np.array([identity == JUNK for identity in listing.identities], dtype=bool),
+        np.array(listing.distractor, dtype=bool),
         layout,
         str(where),
     )
 
 
-def _table_hint(path: Path) -> str:
-    return "; for a table say layout table" if suffix_of(path) in TABLE_SUFFIXES else ""
+def _children(folder: Path) -> list[Path]:
+    names = visible_folders(folder)
+    return [folder / name for name in names] if len(names) <= _CHILDREN else []
 
 
-def _below(given: Path) -> list[Path]:
-    folders = visible_folders(given)
-    return [given / name for name in folders] if len(folders) <= _CHILDREN else []
-
-
-def _find(given: Path) -> tuple[str, Path]:
-    """The layout and folder of the data set in, or one level below, a folder."""
-    for root in (given, None):
-        places = [given] if root else _below(given)
+def _recognise(folder: Path) -> tuple[str, Path]:
+    """The layout and the root of the data set in a folder, or one level below it."""
+    for places in ([folder], _children(folder)):
         fits = [
             (name, place)
             for place in places
-            for name, one in FOLDER_LAYOUTS.items()
-            if one.looks_like(place)
+            for name, layout in FOLDER_LAYOUTS.items()
+            if layout.looks_like(place)
         ]
         if len({place for _, place in fits}) > 1:
-            listed = ", ".join(shown(place.name) for _, place in fits[:4])
-            raise fail(given, f"holds several data sets ({listed}); give the folder of one")
+            names = ", ".join(shown(place.name) for _, place in fits[:4])
+            raise fail(folder, f"holds several data sets ({names}); give the folder of one")
         if fits:
             return fits[0]
-    if not visible_folders(given):
-        names = [name for _, name in list_folder(given)]
-        flat = named_layout(names)
-        if flat:
-            return flat, given
-        what = (
-            "pictures that no folder or name gives an identity"
-            if names
-            else "neither pictures nor folders"
-        )
-        raise fail(
-            given,
-            f"holds {what}; put those of each identity into a folder of its own, or give a table",
-        )
-    return "folders", given
+    if visible_folders(folder):
+        return "folders", folder
+    pictures = [name for _, name in list_folder(folder)]
+    if layout := named_layout(pictures):
+        return layout, folder
+    unnamed = "pictures that no folder or name gives an identity"
+    content = unnamed if pictures else "neither pictures nor folders"
+    cure = "put those of each identity into a folder of its own, or give a table"
+    raise fail(folder, f"holds {content}; {cure}")
 
 
-def _root(given: Path, layout: str) -> Path:
-    """The folder of a data set of this layout: the given one, unless only one below it looks like
+def _root(folder: Path, layout: str) -> Path:
+    """The root of a data set of this layout: the folder itself, unless only one below it looks like
     it.
     """
-    sign = FOLDER_LAYOUTS[layout].looks_like
-    if layout == "folders" or sign(given):
-        return given
-    fits = [place for place in _below(given) if sign(place)]
+    looks_like = FOLDER_LAYOUTS[layout].looks_like
+    if layout == "folders" or looks_like(folder):
+        return folder
+    fits = [place for place in _children(folder) if looks_like(place)]
     if len(fits) > 1:
-        raise fail(
-            given,
-            f"holds several data sets of layout {layout} ({fits[0].name}, {fits[1].name}); give one",
-        )
-    return fits[0] if fits else given
+        names = f"{fits[0].name}, {fits[1].name}"
+        raise fail(folder, f"holds several data sets of layout {layout} ({names}); give one")
+    return fits[0] if fits else folder

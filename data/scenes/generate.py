@@ -1,21 +1,21 @@
-"""Generated RGB-D scenes: a room with things standing in front of it, called generated wherever
-they are shown.
+"""Generated RGB-D scenes: objects in a room, called generated wherever they are shown.
 
 Shapes: pictures are float32 (Y, X, 3), 0 to 255, depth (Y, X), metres from the camera, until they
-are saved. What is salient stands in the room; it is as bright as the posters on the wall and as
-near as the floor in front of the camera, so that neither colour nor depth alone tells it apart. The
-same bytes each time on one machine."""
+are saved. The salient objects are as bright as the posters on the wall and as near as the floor in
+front of the camera, so that neither colour nor depth alone identifies them. The bytes are the same
+each time on one machine.
+"""
 
 from pathlib import Path
 
 import numpy as np
 
-from ...base.errors import InputError
+from ...base.errors import InputError, fail, reason
 
 HEIGHT, WIDTH = 96, 128  # pixels
 TRAINED, TESTED = 64, 24
 SAMPLE = "generated-rgbd-scenes"
-SMALLEST = 0.02  # share of the picture that is salient at least
+SMALLEST = 0.02  # least share of the picture that is salient
 QUALITY = 92  # of JPEG
 NEAREST, FARTHEST = 0.5, 6.0  # metres
 _NOTE = "Generated scenes: drawn by headwise.data.scenes.generate, with depth and mask.\n"
@@ -32,7 +32,7 @@ _PAINT = (
 
 
 def draw_scene(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Colour uint8 (96, 128, 3), depth uint8 (96, 128) with near things bright, and mask bool (96,
+    """Colour uint8 (96, 128, 3), depth uint8 (96, 128), bright where it is near, and mask bool (96,
     128).
     """
     generator = np.random.default_rng([31, number])
@@ -43,14 +43,14 @@ def draw_scene(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     mask = np.zeros((HEIGHT, WIDTH), bool)
     count = generator.choice([1, 1, 1, 2])
     while count > 0 or mask.mean() < SMALLEST:
-        _thing(generator, x, y, colour, depth, mask)
+        _object(generator, x, y, colour, depth, mask)
         count -= 1
     light = 1 + generator.uniform(-0.25, 0.25) * (x / WIDTH - 0.5) + generator.uniform(-0.1, 0.1)
     noise = generator.normal(0, generator.uniform(3, 8), colour.shape)
-    seen = np.clip(colour * light[..., None] + noise, 0, 255).astype(np.uint8)
+    picture = np.clip(colour * light[..., None] + noise, 0, 255).astype(np.uint8)
     depth = depth + generator.normal(0, 0.03, depth.shape) * depth
     near = (1 / np.clip(depth, NEAREST, FARTHEST) - 1 / FARTHEST) / (1 / NEAREST - 1 / FARTHEST)
-    return seen, np.clip(255 * near, 0, 255).astype(np.uint8), mask
+    return picture, np.clip(255 * near, 0, 255).astype(np.uint8), mask
 
 
 def _room(
@@ -79,14 +79,14 @@ def _poster(
     colour: np.ndarray,
     depth: np.ndarray,
 ) -> None:
-    """As bright as what is salient, and as flat as the wall."""
-    wide, tall = generator.uniform(10, 30), generator.uniform(10, 24)
-    left, top = generator.uniform(0, WIDTH - wide), generator.uniform(2, 0.4 * HEIGHT)
-    inside = (x >= left) & (x < left + wide) & (y >= top) & (y < top + tall) & (depth > 2.5)
+    """A poster, as bright as a salient object and as flat as the wall."""
+    width, height = generator.uniform(10, 30), generator.uniform(10, 24)
+    x0, y0 = generator.uniform(0, WIDTH - width), generator.uniform(2, 0.4 * HEIGHT)
+    inside = (x >= x0) & (x < x0 + width) & (y >= y0) & (y < y0 + height) & (depth > 2.5)
     colour[inside] = _cloth(generator, x, y)[inside]
 
 
-def _thing(
+def _object(
     generator: np.random.Generator,
     x: np.ndarray,
     y: np.ndarray,
@@ -94,7 +94,7 @@ def _thing(
     depth: np.ndarray,
     mask: np.ndarray,
 ) -> None:
-    """One that is salient: an ellipse, a box or two of them joined, at its own distance."""
+    """A salient object: an ellipse, a box, or two ellipses joined, at some distance."""
     away = generator.uniform(0.9, 2.2)
     size = generator.uniform(11, 20) / away**0.5
     cx, cy = generator.uniform(0.2, 0.8) * WIDTH, generator.uniform(0.35, 0.75) * HEIGHT
@@ -114,7 +114,7 @@ def _thing(
 
 
 def _cloth(generator: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """A colour, or two in stripes: float32 (Y, X, 3)."""
+    """A colour, or stripes of two colours: float32 (Y, X, 3)."""
     first, second = (
         np.array(_PAINT[k], np.float32) for k in generator.choice(len(_PAINT), 2, replace=False)
     )
@@ -123,10 +123,10 @@ def _cloth(generator: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.n
 
 
 def write_sample_scenes(folder: Path) -> Path:
-    """Write the sample into `folder`, 64 scenes to train with and 24 to test by, in RGB, depth and
-    GT; returns its folder.
+    """Write 64 training and 24 test scenes, in folders RGB, depth and GT, into
+    `folder`/generated-rgbd-scenes; returns that folder.
 
-    Raises InputError where Pillow is not installed or the folder cannot be written.
+    Raises `InputError` where Pillow is not installed or the folder cannot be written.
     """
     home = Path(folder) / SAMPLE
     try:
@@ -145,5 +145,5 @@ def write_sample_scenes(folder: Path) -> Path:
             Image.fromarray(depth).save(place / "depth" / f"{stem}.png")
             Image.fromarray(mask).save(place / "GT" / f"{stem}.png")
     except OSError as error:
-        raise InputError(f"{home}: cannot be written ({error.strerror or error})") from error
+        raise fail(home, f"cannot be written ({reason(error)})") from error
     return home

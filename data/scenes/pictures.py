@@ -1,35 +1,39 @@
-"""Depth maps and masks as pictures: what their numbers mean, whichever kind of file they come in.
+"""Depth maps and masks as pictures: the meaning of their numbers, in every kind of file.
 
-Shapes: Y rows and X columns; a depth is float32 (1, Y, X) in [0, 1] with 1 the nearest point of the
-scene, a mask is bool (Y, X) with True for what is salient."""
+Shapes: Y rows and X columns; a depth map is float32 (1, Y, X) in [0, 1] where 1 is the nearest
+point of the scene; a mask is bool (Y, X), True for what is salient.
+"""
 
 from __future__ import annotations
 
 import os
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from ...base.errors import fail
 from ..formats.pictures import decode_picture, resized, upright
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 Near = Literal["bright", "dark"]
-GREY = 24  # largest difference of the channels of a grey picture, mean over its pixels; JPEG blurs them a little
-NOISE = 15  # values that JPEG makes of black
+GREY = 24  # largest mean difference between the channels of a grey picture; JPEG changes them a bit
+NOISE = 15  # largest value that JPEG makes of black
 
 
 def read_depth(
     path: str | os.PathLike[str], near: Near = "bright", size: tuple[int, int] | None = None
 ) -> np.ndarray:
-    """One depth map: float32 (1, Y, X), stretched over the scene so that the nearest point is 1 and
+    """Read a depth map: float32 (1, Y, X), scaled so that the nearest point of the scene is 1 and
     the farthest 0.
 
     near: whether near things are bright (NJU2K, NLPR) or dark (millimetres of a sensor); size:
-    (height, width) in pixels, bilinear; None keeps its own. 8 and 16 bits and fractions are read;
-    in more than 8 bits 0, and what is no number, is a hole, which takes the nearest measured value.
-    A scene without any difference is .5 everywhere.
+    (height, width) in pixels, bilinear; None keeps that of the file. Files have 8 or 16 bits or
+    fractions; with more than 8 bits, 0 and values that are not finite are holes, which take the
+    nearest measured value. A scene of constant depth is 0.5 everywhere.
 
-    Raises InputError as `read_picture`, and for a coloured picture, which is a drawing of depth.
+    Raises `InputError` as `read_picture`, and for a coloured picture of depth.
     """
     values, holes = decode_picture(path, lambda opened: _depth_values(path, opened))
     if holes.any():
@@ -43,8 +47,8 @@ def read_depth(
     return np.array(values, np.float32)[None]
 
 
-def _depth_values(path: object, opened: Any) -> tuple[np.ndarray, np.ndarray]:
-    """float32 (Y, X), and where nothing was measured."""
+def _depth_values(path: object, opened: Image) -> tuple[np.ndarray, np.ndarray]:
+    """float32 (Y, X), and where nothing was measured, bool (Y, X)."""
     if opened.mode == "F" or opened.mode.startswith("I"):
         picture = upright(opened.copy(), opened)
         values = np.asarray(picture).astype(np.float32)
@@ -52,19 +56,17 @@ def _depth_values(path: object, opened: Any) -> tuple[np.ndarray, np.ndarray]:
     if opened.mode in ("L", "1"):
         values = np.asarray(upright(opened.convert("L"), opened))
     else:
-        found = np.asarray(upright(opened.convert("RGB"), opened))
-        spread = float((found.max(2).astype(np.int16) - found.min(2)).mean())
+        pixels = np.asarray(upright(opened.convert("RGB"), opened))
+        spread = float((pixels.max(2).astype(np.int16) - pixels.min(2)).mean())
         if spread > GREY:
-            raise fail(
-                path,
-                "is a coloured picture of depth; give the depth itself, in grey of 8 or 16 bits",
-            )
-        values = found.mean(2)
+            cure = "give the depth itself, in grey of 8 or 16 bits"
+            raise fail(path, f"is a coloured picture of depth; {cure}")
+        values = pixels.mean(2)
     return values.astype(np.float32), np.zeros(values.shape, bool)
 
 
 def _filled(values: np.ndarray, holes: np.ndarray) -> np.ndarray:
-    """Every hole takes the value of the nearest pixel that has one; 0 where none has."""
+    """Fill each hole with the value of the nearest measured pixel; 0 where there is none."""
     from scipy.ndimage import distance_transform_edt
 
     if holes.all():
@@ -75,21 +77,21 @@ def _filled(values: np.ndarray, holes: np.ndarray) -> np.ndarray:
 
 
 def read_mask(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> np.ndarray:
-    """One mask: bool (Y, X).
+    """Read a mask: bool (Y, X).
 
     Grey above 128 is salient; a mask of 0 and 1 is taken as it is; in a picture with a coloured
-    palette every entry but the first is salient. size: (height, width) in pixels: a pixel is
-    salient if half of what it covers is.
+    palette every entry but the first is salient. size: (height, width) in pixels; a pixel is
+    salient if at least half of the area that it covers is.
 
-    Raises InputError as `read_picture`, and for values that are neither, such as numbers of
-    classes."""
+    Raises `InputError` as `read_picture`, and for other values, such as numbers of classes.
+    """
     mask = decode_picture(path, lambda opened: _mask_values(path, opened))
     if size is not None and mask.shape != tuple(size):
         return resized(mask.astype(np.float32), size) >= 0.5
     return mask
 
 
-def _mask_values(path: object, opened: Any) -> np.ndarray:
+def _mask_values(path: object, opened: Image) -> np.ndarray:
     if opened.mode == "P":
         place = np.asarray(upright(opened.copy(), opened))
         colours = np.array(opened.getpalette("RGB") or [], dtype=np.int16).reshape(-1, 3)
@@ -108,8 +110,6 @@ def _mask_values(path: object, opened: Any) -> np.ndarray:
     if most == 1:
         return values > 0
     if NOISE < most <= 128 or (0 < most <= NOISE and opened.format not in ("JPEG", "MPO")):
-        raise fail(
-            path,
-            f"holds no value above 128, but values up to {most:g}; a mask is 0 and 255, or 0 and 1",
-        )
+        values_are = f"holds no value above 128, but values up to {most:g}"
+        raise fail(path, f"{values_are}; a mask is 0 and 255, or 0 and 1")
     return values > 128

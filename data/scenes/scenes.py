@@ -1,16 +1,17 @@
 """Scenes of colour, depth and a mask of what is salient: public sets, any three folders, and
 tables.
 
-`read_rgbd_set` lists them without opening one. A set is rows: row r is the picture images[r] with
-depths[r] and masks[r]."""
+`read_rgbd_set` lists them without opening any. A set is rows: row r is the picture images[r] with
+depths[r] and masks[r].
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import polars as pl
@@ -26,13 +27,11 @@ from ..formats.pictures import (
     upright,
 )
 from ..formats.tables import TABLE_SUFFIXES, collect, require_columns, scan_table, suffix_of
+from ..parts import read_part, rows_in
 from .layouts import DEPTH, IMAGE, MASK, Home, by_stem, find_homes, part_of, role_of, set_of
 from .pictures import Near, read_depth, read_mask
 
-PARTS = ("train", "validation", "test", "")
-INVERTED = (
-    0.5  # share of scenes nearer outside of the mask than in it from which depth counts as inverted
-)
+INVERTED = 0.5  # share of scenes that are farther in the mask from which depth counts as inverted
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,18 +44,31 @@ class RgbdSet:
     images: list[str]
     depths: list[str | None]
     masks: list[str | None]
-    sets: list[str]  # the data set that a scene belongs to
-    parts: list[str]  # one of PARTS; "" where the data has none
-    groups: list[str]  # scenes that show the same things; by default each is its own
-    unmatched: dict[str, list[str]]  # what was left out, by reason
+    sets: list[str]  # the data set of each scene
+    parts: list[str]  # train, validation, test; "" where the data has none
+    groups: list[str]  # scenes that show the same things; by default each is its own group
+    unmatched: dict[str, list[str]]  # names that were left out, by reason
 
     def __len__(self) -> int:
         return len(self.names)
 
     def rows(self, *parts: str) -> np.ndarray:
         """Rows of these parts in their order, int64 (n,); all rows where none is named."""
-        wanted = set(parts or PARTS)
-        return np.array([row for row, part in enumerate(self.parts) if part in wanted], np.int64)
+        return rows_in(self.parts, parts)
+
+
+class SceneArrays(TypedDict):
+    """A scene in memory, resized to (height, width) = *size."""
+
+    image: np.ndarray  # uint8 (3, *size)
+    depth: np.ndarray | None  # float32 (1, *size)
+    shape: tuple[int, int]  # (height, width) of the file, pixels
+
+
+class Sample(SceneArrays):
+    """A scene with its mask."""
+
+    mask: np.ndarray | None  # bool (*size)
 
 
 def read_rgbd_set(
@@ -71,195 +83,182 @@ def read_rgbd_set(
 ) -> RgbdSet:
     """List the scenes of a data set.
 
-    path        folder of a public set or of several, of any three folders with telling names; a folder of pictures,
-                with `depth` and `mask`; or a table (image, depth, mask, and if it likes set, part,
-                group)
-    depth, mask folders beside `path` where their names do not tell
-    groups      table (image, group) of scenes that must not be in two parts; image is a stem or the name of an item
-    strict      whether what lacks its partner is an error; else it is left out and listed in `unmatched`
+    path        folder of a public set or of several, or of any three folders with telling names; a
+                folder of pictures, with `depth` and `mask`; or a table (image, depth, mask, and
+                optionally set, part, group)
+    depth, mask folders of depth and masks, where their names do not tell
+    groups      table (image, group) of scenes that must not be in two parts; image is a stem or the
+                name of an item
+    strict      whether a file without its partner is an error; else it is left out and listed in
+                `unmatched`
 
-    Raises InputError, one line, for what is missing or does not fit.
+    Raises `InputError`, one line, for what is missing or does not fit.
     """
-    given = Path(path)
-    if not given.exists():
+    source = Path(path)
+    if not source.exists():
         raise fail(path, "there is no such folder or table")
-    if not given.is_dir():
-        if suffix_of(given) not in TABLE_SUFFIXES:
-            raise fail(path, f"is neither a folder nor a table ({', '.join(TABLE_SUFFIXES)})")
-        found = _from_table(given, need_depth, need_mask)
-    else:
-        homes = _homes(given, depth, mask, need_depth, need_mask)
-        found = _from_homes(given, homes, need_depth, need_mask)
-    if found.unmatched and strict:
-        raise fail(
-            path,
-            describe(found.unmatched) + "; add or remove them, or leave out what does not match",
-        )
-    if not len(found):
-        why = f" ({describe(found.unmatched)})" if found.unmatched else ""
-        raise fail(path, f"holds no complete scene{why}")
-    return found if groups is None else replace(found, groups=_groups(groups, found))
-
-
-def describe(unmatched: dict[str, list[str]]) -> str:
-    """What does not match, in one line: the number of each kind and the first names."""
-    said = [
-        f"{len(names)} {reason} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for reason, names in unmatched.items()
-    ]
-    return "; ".join(said)
-
-
-def _homes(
-    given: Path,
-    depth: str | os.PathLike[str] | None,
-    mask: str | os.PathLike[str] | None,
-    need_depth: bool,
-    need_mask: bool,
-) -> list[Home]:
-    """Where pictures, depth and masks lie."""
-    if depth is not None or mask is not None:
-        for name, folder in (("depth", depth), ("mask", mask)):
-            if folder is not None and not Path(folder).is_dir():
-                raise fail(
-                    folder, f"is no folder; --{name} names the folder of the {name} pictures"
-                )
-        image = given if list_folder(given) else None
-        if image is None:
-            below = [
-                name
-                for name in sorted(os.listdir(given))
-                if (given / name).is_dir() and role_of(name) == IMAGE
-            ]
-            if len(below) != 1:
-                raise fail(
-                    given,
-                    "holds no pictures; with --depth or --mask give the folder of the pictures itself",
-                )
-            image = given / below[0]
-        beside = {
-            role: image.parent / name
-            for name in sorted(os.listdir(image.parent))
-            if (image.parent / name).is_dir() and (role := role_of(name)) in (DEPTH, MASK)
-        }
-        depths = Path(depth) if depth is not None else beside.get(DEPTH)
-        masks = Path(mask) if mask is not None else beside.get(MASK)
-        homes = [Home(image, depths, masks, set_of([given.name], given.name), "")]
-    else:
-        homes = find_homes(given)
+    if source.is_dir():
+        named = depth is not None or mask is not None
+        homes = _named_homes(source, depth, mask) if named else find_homes(source)
         if not homes:
-            what = "pictures, but no" if list_folder(given) else "no"
-            raise fail(
-                given,
-                f"holds {what} folder of pictures (RGB, image, ...) with depth and GT beside it; name "
-                "them with --depth and --mask, or give a table",
-            )
+            content = "pictures, but no" if list_folder(source) else "no"
+            partners = "folder of pictures (RGB, image, ...) with depth and GT next to it"
+            cure = "name them with --depth and --mask, or give a table"
+            raise fail(source, f"holds {content} {partners}; {cure}")
+        _require_folders(homes, need_depth, need_mask)
+        scenes = _from_homes(source, homes, need_depth, need_mask)
+    elif suffix_of(source) in TABLE_SUFFIXES:
+        scenes = _from_table(source, need_depth, need_mask)
+    else:
+        raise fail(path, f"is neither a folder nor a table ({', '.join(TABLE_SUFFIXES)})")
+    if scenes.unmatched and strict:
+        cure = "add or remove them, or leave out what does not match"
+        raise fail(path, f"{describe(scenes.unmatched)}; {cure}")
+    if not len(scenes):
+        why = f" ({describe(scenes.unmatched)})" if scenes.unmatched else ""
+        raise fail(path, f"holds no complete scene{why}")
+    return scenes if groups is None else replace(scenes, groups=_groups(groups, scenes))
+
+
+def describe(unmatched: Mapping[str, list[str]]) -> str:
+    """What does not match, in one line: the number of each kind and the first names."""
+    kinds = [
+        f"{len(names)} {why} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for why, names in unmatched.items()
+    ]
+    return "; ".join(kinds)
+
+
+def _named_homes(
+    folder: Path, depth: str | os.PathLike[str] | None, mask: str | os.PathLike[str] | None
+) -> list[Home]:
+    """The pictures of a folder with the depth and masks that options name; what they do not name is
+    looked for next to the pictures.
+    """
+    for name, partner in (("depth", depth), ("mask", mask)):
+        if partner is not None and not Path(partner).is_dir():
+            raise fail(partner, f"is no folder; --{name} names the folder of the {name} pictures")
+    image = folder
+    if not list_folder(folder):
+        below = [name for name, role in _roles_in(folder).items() if role == IMAGE]
+        if len(below) != 1:
+            cure = "with --depth or --mask give the folder of the pictures itself"
+            raise fail(folder, f"holds no pictures; {cure}")
+        image = folder / below[0]
+    partners = {role: image.parent / name for name, role in _roles_in(image.parent).items()}
+    depths = Path(depth) if depth is not None else partners.get(DEPTH)
+    masks = Path(mask) if mask is not None else partners.get(MASK)
+    return [Home(image, depths, masks, set_of([folder.name], folder.name), "")]
+
+
+def _roles_in(folder: Path) -> dict[str, str]:
+    """The role of each folder in a folder whose name tells it, sorted by name."""
+    names = (name for name in sorted(os.listdir(folder)) if (folder / name).is_dir())
+    return {name: role for name in names if (role := role_of(name))}
+
+
+def _require_folders(homes: list[Home], need_depth: bool, need_mask: bool) -> None:
     for home in homes:
-        for needed, folder, role in (
-            (need_depth, home.depth, "depth"),
-            (need_mask, home.mask, "mask"),
-        ):
-            if needed and folder is None:
-                raise fail(home.image, f"has no folder of {role} beside it; name it with --{role}")
-    return homes
+        needed = (("depth", need_depth, home.depth), ("mask", need_mask, home.mask))
+        for role, is_needed, folder in needed:
+            if is_needed and folder is None:
+                raise fail(home.image, f"has no folder of {role} next to it; name it with --{role}")
 
 
-def _from_homes(given: Path, homes: list[Home], need_depth: bool, need_mask: bool) -> RgbdSet:
-    images, depths, masks, sets, parts, names = [], [], [], [], [], []
+class _Scene(NamedTuple):
+    name: str
+    image: str
+    depth: str | None
+    mask: str | None
+    home: str
+    part: str
+    group: str
+
+
+def _rgbd_set(
+    where: Path, layout: str, scenes: list[_Scene], unmatched: dict[str, list[str]]
+) -> RgbdSet:
+    return RgbdSet(
+        str(where),
+        layout,
+        [scene.name for scene in scenes],
+        [scene.image for scene in scenes],
+        [scene.depth for scene in scenes],
+        [scene.mask for scene in scenes],
+        [scene.home for scene in scenes],
+        [scene.part for scene in scenes],
+        [scene.group for scene in scenes],
+        unmatched,
+    )
+
+
+def _from_homes(folder: Path, homes: list[Home], need_depth: bool, need_mask: bool) -> RgbdSet:
+    scenes: list[_Scene] = []
     unmatched: dict[str, list[str]] = {}
     for home in homes:
-        own = by_stem(home.image)
-        depth = by_stem(home.depth) if home.depth is not None else {}
-        mask = by_stem(home.mask) if home.mask is not None else {}
-        for stem in sorted(own):
-            name = os.path.relpath(own[stem], given).replace(os.sep, "/")
-            lacks = [
-                word
-                for word, there, needed in (("depth", depth, need_depth), ("mask", mask, need_mask))
-                if needed and stem not in there
-            ]
-            if lacks:
+        images = by_stem(home.image)
+        depths = by_stem(home.depth) if home.depth is not None else {}
+        masks = by_stem(home.mask) if home.mask is not None else {}
+        partners = (("depth", depths, need_depth), ("mask", masks, need_mask))
+        for stem, image in sorted(images.items()):
+            name = os.path.relpath(image, folder).replace(os.sep, "/")
+            if lacks := [w for w, files, needed in partners if needed and stem not in files]:
                 unmatched.setdefault(f"without {' and '.join(lacks)}", []).append(name)
                 continue
-            images.append(own[stem])
-            depths.append(depth.get(stem))
-            masks.append(mask.get(stem))
-            sets.append(home.name)
-            parts.append(home.part)
-            names.append(name)
-        for word, there in (("depth", depth), ("mask", mask)):
-            if alone := sorted(set(there) - set(own)):
-                unmatched.setdefault(f"{word} without picture", []).extend(alone)
-    public = sorted(set(sets))
+            depth, mask = depths.get(stem), masks.get(stem)
+            scenes.append(_Scene(name, image, depth, mask, home.name, home.part, name))
+        for role, files, _ in partners:
+            if alone := sorted(set(files) - set(images)):
+                unmatched.setdefault(f"{role} without picture", []).extend(alone)
+    public = sorted({scene.home for scene in scenes})
     layout = "several sets" if len(public) > 1 else public[0] if public else "folders"
-    return RgbdSet(
-        str(given), layout, names, images, depths, masks, sets, parts, list(names), unmatched
-    )
+    return _rgbd_set(folder, layout, scenes, unmatched)
 
 
 def _from_table(path: Path, need_depth: bool, need_mask: bool) -> RgbdSet:
-    """A row a scene. Paths are relative to the table's folder; nothing outside of it is read."""
-    frame, columns = scan_table(path)
+    """One row per scene. Paths are relative to the folder of the table; nothing outside of it is
+    read.
+    """
+    frame, names = scan_table(path)
     needed = ["image", *(["depth"] if need_depth else []), *(["mask"] if need_mask else [])]
-    require_columns(path, needed, columns)
-    wanted = [
-        name for name in ("image", "depth", "mask", "set", "part", "group") if name in columns
-    ]
+    require_columns(path, needed, names)
+    columns = [n for n in ("image", "depth", "mask", "set", "part", "group") if n in names]
     table = collect(
-        path, frame.select(pl.col(name).cast(pl.String).str.strip_chars() for name in wanted)
+        path, frame.select(pl.col(name).cast(pl.String).str.strip_chars() for name in columns)
     )
     if not table.height:
         raise fail(path, "has column names but no rows")
-    home = PictureFolder(path.parent)
-    cells = {name: table[name].to_list() for name in wanted}
-    names, files = [], {name: [] for name in ("image", "depth", "mask")}
-    for row in range(table.height):
-        for name in files:
-            cell = cells[name][row] if name in cells else None
-            where = f"{path}: column {name!r}, row {row + 1}"
-            if not cell:
-                if name in needed:
-                    raise fail(where, "is empty; fill it")
-                files[name].append(None)
-                continue
-            file, short = home.find(where, cell)
-            files[name].append(file)
-            if name == "image":
-                names.append(short)
-    parts = []
-    for row, cell in enumerate(cells.get("part", [""] * table.height), 1):
-        found = part_of([cell]) if cell else ""
-        if cell and not found:
-            raise fail(
-                f"{path}: column 'part', row {row}",
-                f"{shown(cell)} is none of train, validation, test",
-            )
-        parts.append(found)
-    own_set = path.parent.resolve().name
-    return RgbdSet(
-        str(path),
-        "table",
-        names,
-        files["image"],
-        files["depth"],
-        files["mask"],
-        [cell or own_set for cell in cells.get("set", [None] * table.height)],
-        parts,
-        [cell or name for cell, name in zip(cells.get("group", [None] * table.height), names)],
-        {},
-    )
+    home, set_name = PictureFolder(path.parent), path.parent.resolve().name
+    scenes: list[_Scene] = []
+    for row, cells in enumerate(table.iter_rows(named=True), 1):
+        files: dict[str, tuple[str, str]] = {}
+        for column in ("image", "depth", "mask"):
+            where = f"{path}: column {column!r}, row {row}"
+            if cells.get(column):
+                files[column] = home.find(where, cells[column])
+            elif column in needed:
+                raise fail(where, "is empty; fill it")
+        image, name = files["image"]
+        depth, mask = (files[role][0] if role in files else None for role in ("depth", "mask"))
+        group = cells.get("group") or name
+        scenes.append(_Scene(name, image, depth, mask, cells.get("set") or set_name, "", group))
+    parts = [
+        (part_of([cell]) or read_part(f"{path}: column 'part', row {row}", cell)) if cell else ""
+        for row, cell in enumerate(table["part"] if "part" in columns else [""] * table.height, 1)
+    ]
+    return replace(_rgbd_set(path, "table", scenes, {}), parts=parts)
 
 
 def _groups(path: str | os.PathLike[str], scenes: RgbdSet) -> list[str]:
-    """The group of each scene; one that the table does not name is its own."""
+    """The group of each scene; a scene that the table does not name is its own group."""
     frame, columns = scan_table(Path(path))
     require_columns(path, ("image", "group"), columns)
     table = collect(path, frame.select(pl.col("image", "group").cast(pl.String).str.strip_chars()))
-    known = {name: row for row, name in enumerate(scenes.names)}
-    by_name = {Path(name).stem: row for name, row in known.items()}
+    row_of_name = {name: row for row, name in enumerate(scenes.names)}
+    row_of_stem = {Path(name).stem: row for name, row in row_of_name.items()}
     groups = list(scenes.names)
     for line, (image, group) in enumerate(table.iter_rows(), 1):
-        row = known.get(image or "", by_name.get(Path(image or "").stem))
+        row = row_of_name.get(image or "", row_of_stem.get(Path(image or "").stem))
         if row is None:
             raise fail(f"{path}: row {line}", f"there is no scene {shown(image)} in {scenes.where}")
         if not group:
@@ -273,34 +272,34 @@ def read_scene(
     depth: str | os.PathLike[str] | None,
     size: tuple[int, int],
     near: Near = "bright",
-) -> dict[str, Any]:
-    """image uint8 (3, *size), depth float32 (1, *size) or None, shape: (height, width) of the
-    picture as it is.
+) -> SceneArrays:
+    """Read a picture and its depth map, resized to `size` (height, width) in pixels.
 
-    Raises InputError for a file that cannot be read.
+    Raises `InputError` for a file that cannot be read.
     """
-    whole = decode_picture(image, lambda opened: upright(to_rgb(image, opened), opened))
+    picture = decode_picture(image, lambda opened: upright(to_rgb(image, opened), opened))
     return {
-        "image": as_array(whole, size),
+        "image": as_array(picture, size),
         "depth": None if depth is None else read_depth(depth, near, size),
-        "shape": (whole.height, whole.width),
+        "shape": (picture.height, picture.width),
     }
 
 
-def read_sample(
-    scenes: RgbdSet, row: int, size: tuple[int, int], near: Near = "bright"
-) -> dict[str, Any]:
-    """`read_scene` of a row, and mask: bool *size, or None."""
-    found = read_scene(scenes.images[row], scenes.depths[row], size, near)
+def read_sample(scenes: RgbdSet, row: int, size: tuple[int, int], near: Near = "bright") -> Sample:
+    """`read_scene` of a row, with its mask."""
     mask = scenes.masks[row]
-    return {**found, "mask": None if mask is None else read_mask(mask, size)}
+    return {
+        **read_scene(scenes.images[row], scenes.depths[row], size, near),
+        "mask": None if mask is None else read_mask(mask, size),
+    }
 
 
 def depth_polarity(depths: Iterable[np.ndarray], masks: Iterable[np.ndarray]) -> float:
-    """Share of scenes whose depth is farther in the mask than out of it; NaN where none has both.
+    """Share of scenes whose depth is farther in the mask than outside; NaN where no scene has both.
 
-    What is salient is mostly near: a share above `INVERTED` says that `near` is the wrong way
-    round."""
+    Salient things are mostly near: a share above `INVERTED` means that `near` is the wrong way
+    round.
+    """
     wrong = []
     for depth, mask in zip(depths, masks):
         if mask.any() and not mask.all():
@@ -311,65 +310,65 @@ def depth_polarity(depths: Iterable[np.ndarray], masks: Iterable[np.ndarray]) ->
 def list_scenes(
     path: str | os.PathLike[str], depth: str | os.PathLike[str] | None = None
 ) -> list[tuple[str, str, str | None]]:
-    """Pictures to predict for, as (file, item id, depth or None), sorted by id; none is opened.
+    """Pictures to predict for, as (file, item id, depth map or None), sorted by id; none is opened.
 
-    path: a picture, a quoted pattern, a table with columns image and perhaps depth, or a folder at
-    any depth, in which folders of depth maps and masks are left out. depth: the depth map of a
-    picture, or the folder in which depth maps lie under the same names; by default that beside the
-    folder of pictures.
+    path: a picture, a quoted pattern, a table with the columns image and optionally depth, or a
+    folder at any depth, in which folders of depth maps and masks are left out. depth: the depth map
+    of a picture, or the folder in which depth maps have the names of the pictures; by default the
+    one next to the folder of pictures.
 
-    Raises InputError where there is nothing, or a depth that was named is not there.
+    Raises `InputError` where there is nothing, or a depth that was named does not exist.
     """
-    given = Path(path)
+    source = Path(path)
     if depth is not None and not Path(depth).exists():
         raise fail(depth, "there is no such depth map or folder")
-    if given.is_file() and suffix_of(given) in TABLE_SUFFIXES:
-        found = _from_table(given, False, False)
-        return sorted(zip(found.images, found.names, found.depths), key=lambda scene: scene[1])
-    pictures = list_pictures(path)
-    kept = {name for _, name in pictures if _inner_role(name) not in (DEPTH, MASK)}
-    if not kept:
+    if source.is_file() and suffix_of(source) in TABLE_SUFFIXES:
+        scenes = _from_table(source, False, False)
+        return sorted(zip(scenes.images, scenes.names, scenes.depths), key=lambda scene: scene[1])
+    pictures = [
+        (file, name)
+        for file, name in list_pictures(path)
+        if "/" not in name or role_of(name.split("/")[-2]) not in (DEPTH, MASK)
+    ]
+    if not pictures:
         raise fail(path, "holds depth maps or masks only; give the folder of the pictures")
     if depth is not None and Path(depth).is_file():
-        if len(kept) > 1:
-            raise fail(depth, f"is one depth map for {len(kept)} pictures; give their folder")
-        return [(file, name, str(depth)) for file, name in pictures if name in kept]
-    beside: dict[str, dict[str, str]] = {}
+        if len(pictures) > 1:
+            raise fail(depth, f"is one depth map for {len(pictures)} pictures; give their folder")
+        return [(file, name, str(depth)) for file, name in pictures]
+    known: dict[str, dict[str, str]] = {}  # depth maps by picture, of each folder
+    inputs: list[tuple[str, str, str | None]] = []
+    for file, name in pictures:
+        home = os.path.dirname(file)
+        if home not in known:
+            known[home] = _depth_maps(home, _depth_folders(home, name, depth))
+        inputs.append((file, name, known[home].get(os.path.join(home, os.path.basename(file)))))
+    return inputs
+
+
+def _depth_folders(home: str, name: str, depth: str | os.PathLike[str] | None) -> list[Path]:
+    """Where the depth maps of a folder of pictures may lie: in the same place below the named
+    folder, else in the folder of depth next to it.
+    """
+    if depth is not None:
+        return [Path(depth, *name.split("/")[:-1]), Path(depth)]
+    image = Path(os.path.abspath(home))
+    if role_of(image.name) != IMAGE:
+        return []
+    part = part_of([image.name])
+    roles = _roles_in(image.parent)
     return [
-        (file, name, _depth_of(file, name, depth, beside))
-        for file, name in pictures
-        if name in kept
+        image.parent / folder
+        for folder, role in roles.items()
+        if role == DEPTH and part_of([folder]) == part
     ]
 
 
-def _inner_role(name: str) -> str | None:
-    parents = name.split("/")[:-1]
-    return role_of(parents[-1]) if parents else None
-
-
-def _depth_of(
-    file: str, name: str, depth: str | os.PathLike[str] | None, known: dict[str, dict[str, str]]
-) -> str | None:
-    """The depth map of a picture: in the same place below the named folder, else in the folder
-    beside its own.
-    """
-    home = os.path.dirname(file)
-    if home not in known:
-        places = []
-        if depth is not None:
-            places = [Path(depth, *name.split("/")[:-1]), Path(depth)]
-        elif role_of(os.path.basename(os.path.abspath(home))) == IMAGE:
-            above = Path(os.path.abspath(home)).parent
-            mine = part_of([os.path.basename(home)])
-            places = [
-                above / other
-                for other in sorted(os.listdir(above))
-                if role_of(other) == DEPTH and part_of([other]) == mine and (above / other).is_dir()
-            ]
-        folder = next((place for place in places if place.is_dir() and list_folder(place)), None)
-        own = (
-            {path: stem for stem, path in by_stem(Path(home)).items()} if folder is not None else {}
-        )
-        there = by_stem(folder) if folder is not None else {}
-        known[home] = {path: there[stem] for path, stem in own.items() if stem in there}
-    return known[home].get(os.path.join(home, os.path.basename(file)))
+def _depth_maps(home: str, folders: list[Path]) -> dict[str, str]:
+    """The depth map of each picture in a folder, from the first folder that holds any."""
+    folder = next((place for place in folders if place.is_dir() and list_folder(place)), None)
+    if folder is None:
+        return {}
+    depths = by_stem(folder)
+    images = by_stem(Path(home))
+    return {image: depths[stem] for stem, image in images.items() if stem in depths}

@@ -1,9 +1,7 @@
-"""Items for batch inference: listing them without reading values, and reading them a group at a
-time.
+"""Items for batch inference: listed without reading values, then read group by group.
 
-An item is a small dict that JSON can hold: {"file": path as given, "id": unique_id, or None for a
-file that is one item}. One broken item never stops the others: `read_items` answers with an
-`InputError` in its place."""
+A broken item never stops the others: `read_items` returns an InputError in its place.
+"""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
@@ -15,25 +13,30 @@ import polars as pl
 
 from ...base.errors import InputError, fail
 from ..formats.tables import collect, list_files, require_columns, scan_table, suffix_of
-from .cells import ID_NAME, SERIES_SUFFIXES, cells_of, find_columns
+from .cells import SERIES_SUFFIXES, cells_of
 from .clock import Step, parse_frequency
-from .series import Fill, Series, one_series, read_panel
+from .columns import ID_NAME, ColumnChoice, find_columns
+from .series import Fill, Panel, Series, one_series, read_panel
 
-ROW_NUMBER = "\x1frow"  # no header can hold this name: a control character is not typed into one
+ROW_NUMBER = "\x1frow"  # a name that no header has: nobody types a control character
 
 
-class Item(TypedDict):
-    """One thing to forecast: a file, or one series in a long file."""
+class SeriesItem(TypedDict):
+    """One thing to forecast, as JSON holds it.
+
+    file: path as the user named it; id: the unique_id of a series in a long file, or None for a
+    file that is one item.
+    """
 
     file: str
     id: str | None
 
 
-class ItemList(Sequence[Item]):
-    """A fixed order of items that keeps one string an item in memory."""
+class ItemList(Sequence[SeriesItem]):
+    """Items in a fixed order; memory holds one string per item."""
 
     def __init__(self, files: Sequence[tuple[str, Sequence[str] | None]]) -> None:
-        """`files`: each file with its ids, or with None when it is one item."""
+        """files: pairs of a file and its ids, or None for a file that is one item."""
         self._files = files
         self._ends: list[int] = []
         total = 0
@@ -45,10 +48,10 @@ class ItemList(Sequence[Item]):
         return self._ends[-1] if self._ends else 0
 
     @overload
-    def __getitem__(self, index: int) -> Item: ...
+    def __getitem__(self, index: int) -> SeriesItem: ...
     @overload
-    def __getitem__(self, index: slice) -> list[Item]: ...
-    def __getitem__(self, index: int | slice) -> Item | list[Item]:
+    def __getitem__(self, index: slice) -> list[SeriesItem]: ...
+    def __getitem__(self, index: int | slice) -> SeriesItem | list[SeriesItem]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         if index < 0:
@@ -69,13 +72,15 @@ def list_items(
 ) -> ItemList:
     """List what there is to forecast, in a fixed order, without reading values.
 
-    path       a file; a folder (its files of a readable kind, by name, not its sub-folders); or a pattern with * or ?
-    id_column  as in `read_panel`; a file with it holds one item per id, in order of appearance, else it is one item
+    path       a file; a folder (its files of a readable kind, by name, without its sub-folders); or
+               a pattern with * or ?
+    id_column  as in `read_panel`; a file with it holds one item per id, in order of appearance;
+               other files are one item
     series     "together": a long file, too, is one item
 
-    A file that cannot be listed is an item that fails when read, unless it is the only one: then
-    `InputError` is raised at once, as it is for an empty folder and for links that lead out of the
-    folder."""
+    A file that cannot be listed is an item that fails when read, unless it is the only one. Then
+    InputError is raised at once, as for an empty folder and for links that lead out of it.
+    """
     files = list_files(path, SERIES_SUFFIXES)
     listed: list[tuple[str, Sequence[str] | None]] = []
     for file in files:
@@ -109,7 +114,7 @@ def _ids(file: str, id_column: str | None, series: str) -> Sequence[str] | None:
 
 
 def read_items(
-    items: Iterable[Item],
+    items: Iterable[SeriesItem],
     *,
     targets: Sequence[str],
     frequency: str,
@@ -121,15 +126,17 @@ def read_items(
     last: int | None = None,
     minimum: int = 1,
 ) -> list[Series | InputError]:
-    """Read a group of items, in their order; a broken one becomes the `InputError` that says why.
+    """Read a group of items, in their order; a broken one becomes the InputError that says why.
 
-    The options are those of `read_panel`; `frequency` is that of the model, and is checked. Every
-    row of an item is checked, then only the `last` rows of its values are kept (with the known rows
-    beside and after them). Fewer than `minimum` rows are an error. Each file is scanned once, and
-    only the rows of the group come into memory."""
+    The options are those of `read_panel`; `frequency` is that of the model, and is checked. All
+    rows of an item are checked, then only the `last` rows of its values stay (with the known rows
+    next to and after them). Fewer than `minimum` rows are an error. Each file is scanned once, and
+    only the rows of the group come into memory.
+    """
     items = list(items)
     step = parse_frequency(frequency)
-    found: list[Series | InputError] = [InputError("not read")] * len(items)
+    choice = ColumnChoice(date, id_column, targets, known)
+    results: list[Series | InputError] = [InputError("not read")] * len(items)
     groups: dict[str, list[int]] = {}
     for place, item in enumerate(items):
         if item["id"] is None:
@@ -144,58 +151,53 @@ def read_items(
                     fill=fill,
                     series=series,
                 )
-                found[place] = _whole_file(item["file"], panel.channels, panel.series, targets)
+                results[place] = _only_series(item["file"], panel, targets)
             except InputError as error:
-                found[place] = error
+                results[place] = error
         else:
             groups.setdefault(item["file"], []).append(place)
     for file, places in groups.items():
         ids = [str(items[place]["id"]) for place in places]
         try:
-            read = _read_ids(file, ids, targets, known, date, id_column, frequency, step, fill)
+            read = _read_ids(file, ids, choice, step, fill)
         except InputError as error:
             read = dict.fromkeys(ids, error)
         for place, name in zip(places, ids, strict=True):
-            found[place] = read.get(name) or fail(
+            results[place] = read.get(name) or fail(
                 file, f"series {name!r} is not there any more; list the items again"
             )
-    return [_trimmed(items[i], one, last, minimum) for i, one in enumerate(found)]
+    return [
+        _trimmed(item, result, last, minimum) for item, result in zip(items, results, strict=True)
+    ]
 
 
-def _whole_file(
-    file: str, channels: tuple[str, ...], found: tuple[Series, ...], targets: Sequence[str]
-) -> Series:
+def _only_series(file: str, panel: Panel, targets: Sequence[str]) -> Series:
     """The one series of a file, its channels in the order of the model."""
-    if len(found) != 1:
-        raise fail(file, f"holds {len(found)} series where one was expected; list the items again")
-    if channels == tuple(targets):
-        return found[0]
-    require_columns(file, targets, channels)
-    return replace(found[0], values=found[0].values[:, [channels.index(name) for name in targets]])
+    if len(panel.series) != 1:
+        problem = f"holds {len(panel.series)} series where one was expected"
+        raise fail(file, f"{problem}; list the items again")
+    (series,) = panel.series
+    if panel.channels == tuple(targets):
+        return series
+    require_columns(file, targets, panel.channels)
+    places = [panel.channels.index(name) for name in targets]
+    return replace(series, values=series.values[:, places])
 
 
 def _read_ids(
-    file: str,
-    ids: Sequence[str],
-    targets: Sequence[str],
-    known: Sequence[str],
-    date: str | None,
-    id_column: str | None,
-    frequency: str,
-    step: Step,
-    fill: Fill,
+    file: str, ids: Sequence[str], choice: ColumnChoice, step: Step, fill: Fill
 ) -> dict[str, Series | InputError]:
-    """The series of one long file with the given ids."""
+    """The series of one long file with these ids."""
     frame, names = scan_table(file)
-    columns = find_columns(file, frame, names, date, id_column, targets, known, frequency)
+    columns = find_columns(file, frame, names, choice, step.text)
     if columns.id is None:
         raise fail(file, f"there is no column {ID_NAME!r} any more; list the items again")
-    wanted = pl.col(columns.id).cast(pl.String).fill_null("").is_in(ids)
+    in_group = pl.col(columns.id).cast(pl.String).fill_null("").is_in(ids)
     numbered = frame.select(columns.names).with_row_index(ROW_NUMBER)
-    table = collect(file, numbered.filter(wanted))
+    table = collect(file, numbered.filter(in_group))
     row_numbers = table[ROW_NUMBER].to_numpy()
-    # Day/month order is decided by a whole file; here only a group is seen, and groups must not
-    # disagree.
+    # The order of day and month depends on the entire file. A group is only a part of it, and
+    # groups must not disagree.
     cells = replace(cells_of(file, table, columns, slashed=False), row_numbers=row_numbers)
     read: dict[str, Series | InputError] = {}
     for index, name in enumerate(cells.names):
@@ -207,21 +209,17 @@ def _read_ids(
 
 
 def _trimmed(
-    item: Item, one: Series | InputError, last: int | None, minimum: int
+    item: SeriesItem, result: Series | InputError, last: int | None, minimum: int
 ) -> Series | InputError:
-    if isinstance(one, InputError):
-        return one
-    rows = len(one.times)
+    if isinstance(result, InputError):
+        return result
+    rows = len(result.times)
     if rows < minimum:
         where = item["file"] if item["id"] is None else f"{item['file']}: series {item['id']!r}"
-        return fail(
-            where,
-            f"has {rows} rows, but the look-back of the model needs {minimum}; give more rows",
-        )
+        problem = f"has {rows} rows, but the look-back of the model needs {minimum}"
+        return fail(where, f"{problem}; give more rows")
     if last is None or rows <= last:
-        return one
-    # Copies, so that a group can be let go while a few of its rows are still in use.
-    start = rows - last
-    return Series(
-        one.name, one.times[start:].copy(), one.values[start:].copy(), one.known[start:].copy()
-    )
+        return result
+    # Copies, so that the memory of a group can be released while a few of its rows are in use.
+    arrays = (result.times, result.values, result.known)
+    return Series(result.name, *(array[rows - last :].copy() for array in arrays))

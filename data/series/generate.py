@@ -1,6 +1,6 @@
 """Generated series: samples that need no download, and files for tests of batch inference.
 
-All of it is drawn from seeded generators, and is called generated in its name.
+All values come from seeded generators, and the names say that they are generated.
 """
 
 import csv
@@ -23,10 +23,12 @@ def sample_series(
 ) -> Panel:
     """A generated panel with one series, "generated-<kind>", of (rows, channels) values.
 
-    Two hidden drivers with a short and a long season and slow noise reach the channels at lags of
-    up to a third of the short season, and with other weights; trend and white noise are added. So
-    the channel that comes first tells about the others: mixing channels pays. kind: "hourly",
-    "quarter-hourly" or "daily" (`ValueError` for another)."""
+    Two hidden drivers with a short season, a long season and slow noise reach the channels with
+    different weights and with lags of up to a third of the short season; trend and white noise are
+    added. The earlier channels predict the later ones, so mixing channels pays.
+
+    kind: "hourly", "quarter-hourly" or "daily"; ValueError for another.
+    """
     if kind not in KINDS:
         raise ValueError(f"kind {kind!r} is none of {', '.join(KINDS)}")
     frequency, short, long = KINDS[kind]
@@ -61,15 +63,15 @@ def sample_series(
 def _slow_noise(random: np.random.Generator, rows: int, memory: float) -> np.ndarray:
     """First-order autoregressive noise of variance 1, (rows,)."""
     shocks = random.standard_normal(rows) * np.sqrt(1 - memory**2)
-    out, state = np.empty(rows), 0.0
+    noise, state = np.empty(rows), 0.0
     for row, shock in enumerate(shocks):
         state = memory * state + shock
-        out[row] = state
-    return out
+        noise[row] = state
+    return noise
 
 
 def write_wide(panel: Panel, path: str | Path) -> None:
-    """Write a panel of one series as a wide csv with a `date` column; values come back exactly."""
+    """Write a panel of one series as a wide csv with a `date` column; values are exact."""
     (series,) = panel.series
     with Path(path).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -82,22 +84,18 @@ def broken_places(count: int, broken: int) -> dict[int, str]:
     """Which of `count` series `many_series` breaks, and how: evenly spread, the kinds of `BREAKS`
     in turn.
     """
-    return (
-        {(2 * k + 1) * count // (2 * broken): BREAKS[k % len(BREAKS)] for k in range(broken)}
-        if broken
-        else {}
-    )
+    return {(2 * k + 1) * count // (2 * broken): BREAKS[k % len(BREAKS)] for k in range(broken)}
 
 
 def many_series(
     count: int, length: int, path: str | Path, broken: int = 5, *, seed: int = 0
 ) -> dict[str, str]:
-    """Write `count` generated hourly series of `length` rows to a long csv (unique_id, ds, y), one
-    at a time.
+    """Write `count` generated hourly series of `length` rows to a long csv (unique_id, ds, y).
 
     `broken` of them are broken, at `broken_places`: text in y, too short (3 rows), a missing value,
     a timestamp twice, a missing step. Returns {unique_id: kind of break}. Memory does not grow with
-    `count`."""
+    `count`.
+    """
     places = broken_places(count, broken)
     start = datetime(2024, 1, 1)
     stamps = [str(start + timedelta(hours=i)) for i in range(length)]
@@ -105,15 +103,15 @@ def many_series(
         file.write("unique_id,ds,y\n")
         for index in range(count):
             name = f"series-{index:06d}"
-            rows = _one_of_many(seed, index, stamps, places.get(index))
+            rows = _hourly_rows(seed, index, stamps, places.get(index))
             file.write("".join(f"{name},{stamp},{value}\n" for stamp, value in rows))
     return {f"series-{index:06d}": how for index, how in places.items()}
 
 
-def _one_of_many(
+def _hourly_rows(
     seed: int, index: int, stamps: list[str], how: str | None
 ) -> Iterator[tuple[str, str]]:
-    """The rows of one series, broken in the way `how`."""
+    """(time, value) of the rows of one series. how: the kind of break, or None."""
     random = np.random.default_rng((seed, index))
     clock = np.arange(len(stamps))
     daily = np.sin(2 * np.pi * (clock / 24 + random.uniform()))

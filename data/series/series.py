@@ -1,14 +1,17 @@
 """Time series from files: wide tables, long tables and PEMS arrays, read strictly.
 
-Nothing is guessed about values: text in a column of numbers, missing or infinite values, missing
-steps and repeated timestamps are errors that name the place, unless a way to fill is declared. Rows
-may come in any order."""
+No value is guessed: text in a column of numbers, missing or infinite values, missing steps and
+repeated timestamps are errors that name the place, unless a way to fill is declared. Rows may come
+in any order.
+
+Shapes: T rows, C target columns, K known columns.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -16,19 +19,21 @@ from ...base.errors import fail, shown
 from ..formats.tables import numbers, stem_of
 from .cells import Cells, read_cells
 from .clock import Step, grid, infer_step, parse_frequency, synthetic_times
+from .columns import ColumnChoice
 
 Fill = Literal["error", "forward", "linear", "zero", "as-is"]
 
 
 @dataclass(frozen=True)
 class Series:
-    """One item to forecast: C channels that are known together, in original units, on a clock
-    without holes.
+    """One item to forecast: C channels on one clock without holes, in original units.
 
     name    the unique_id, or the stem of a wide file ("ETTh1" for ETTh1.csv.gz)
-    times   (T,) datetime64[us], strictly increasing (unless read "as-is"); from 2000-01-01 on without dates
+    times   (T,) datetime64[us], strictly increasing (unless read "as-is"); without dates, from
+            2000-01-01
     values  (T, C) float64, finite
-    known   (T + F, K) float64, finite: columns known in advance, with F >= 0 rows past the end of `values`
+    known   (T + F, K) float64, finite: columns known in advance, with F >= 0 rows past the end of
+            `values`
     """
 
     name: str
@@ -42,7 +47,7 @@ class Panel:
     """Series with the same channels and the same clock.
 
     channels, known  names of the columns of `Series.values` and `Series.known`
-    frequency        duration between rows, as polars writes it: "15m", "1h", "1d", "1w", "1mo", "1q", "1y"
+    frequency        duration between rows: "15m", "1h", "1d", "1w", "1mo", "1q", "1y"
     """
 
     channels: tuple[str, ...]
@@ -65,43 +70,44 @@ def read_panel(
 ) -> Panel:
     """Read the series of one file.
 
-    path       .csv, .tsv, .txt (comma) or these with .gz; .parquet; .npz with an array `data` of shape (T, N) or
-               (T, N, F), of which feature 0 is read (PEMS)
-    date       column of dates; None: `date`, `ds`, `timestamp`, `time` or `datetime`, or the first column if it holds
-               dates. A table without dates needs `frequency`, and its clock starts at 2000-01-01 by
-               convention
-    id_column  makes the table long: one series per value; None: `unique_id` if there is such a column
-    targets    columns to forecast; None: all that are not used otherwise
-    known      columns known in advance; rows at the end where only these are filled are their future part
+    path       .csv, .tsv, .txt (comma), or these with .gz; .parquet; .npz with an array `data` of
+               shape (T, N) or (T, N, F), of which feature 0 is read (PEMS)
+    date       column of dates; None: `date`, `ds`, `timestamp`, `time` or `datetime`, or the first
+               column if it holds dates. A table without dates needs `frequency`, and its clock
+               starts at 2000-01-01 by convention
+    id_column  makes the table long: one series per value; None: `unique_id` if there is one
+    targets    columns to forecast; None: all that have no other role
+    known      columns known in advance; their future part is the rows at the end where only they
+               are filled
     frequency  duration between rows; None: the most common step of the file
-    fill       what to do about missing steps and missing or infinite values: "error"; "forward" carries the last
-               value on (never looks ahead; a gap at the start stays an error); "linear" draws a
-               line between the values on both sides, so it looks ahead and is for cleaning history
-               only; "zero" writes 0; "as-is" takes the rows as they are, steps missing or repeated,
-               as the published protocols do (Weather has both), and refuses missing values like
-               "error"
-    series     of a long table: "apart" = each id is a series with the target columns as channels; "together" = the ids
-               are the channels of one series and must share all timestamps
+    fill       what to do about missing steps and missing or infinite values. "error": refuse them.
+               "forward": repeat the last value (never looks ahead; a gap at the start stays an
+               error). "linear": interpolate between the values on both sides (it looks ahead, and
+               is for cleaning history only). "zero": write 0. "as-is": take the rows as they are,
+               with missing and repeated steps, as the published protocols do (Weather has both),
+               but refuse missing values
+    series     of a long table: "apart": each id is a series, with the targets as its channels;
+               "together": the ids are the channels of one series and must share all timestamps
 
-    Raises `InputError` (one line: what, where, what to do).
+    Raises InputError (one line: what, where, what to do).
     """
     if fill not in get_args(Fill):
         raise fail("fill", f"{shown(fill)} is none of {', '.join(get_args(Fill))}")
     if series not in ("apart", "together"):
         raise fail("series", f"{shown(series)} is none of apart, together")
     step = None if frequency is None else parse_frequency(frequency)
-    cells = read_cells(path, date, id_column, targets, known, frequency)
+    cells = read_cells(path, ColumnChoice(date, id_column, targets, known), frequency)
     step = step or _common_step(cells)
-    found = tuple(one_series(cells, i, step, fill) for i in range(len(cells.names)))
+    members = tuple(one_series(cells, i, step, fill) for i in range(len(cells.names)))
     channels = cells.columns.targets
     if series == "together" and cells.columns.id is not None:
-        channels, found = _together(cells, found)
+        channels, members = _together(cells, members)
     layout = "wide" if cells.columns.id is None else "long"
-    return Panel(channels, cells.columns.known, step.text, layout, found)
+    return Panel(channels, cells.columns.known, step.text, layout, members)
 
 
 def _common_step(cells: Cells) -> Step:
-    """The step most series of the file have; two hundred series are enough to tell."""
+    """The step of most series of the file; two hundred of them decide."""
     assert cells.times is not None, "find_columns asks for the frequency of a table without dates"
     steps: Counter[Step] = Counter()
     for rows in cells.rows[:200]:
@@ -110,23 +116,21 @@ def _common_step(cells: Cells) -> Step:
         if step is not None:
             steps[step] += 1
     if not steps:
-        raise fail(
-            cells.where, "too few dates to tell the step between rows; state it with --frequency 1h"
-        )
+        cure = "state it with --frequency 1h"
+        raise fail(cells.where, f"too few dates to tell the step between rows; {cure}")
     return steps.most_common(1)[0][0]
 
 
 def one_series(cells: Cells, index: int, step: Step, fill: Fill) -> Series:
-    """Check and, if asked, fill one series of a table. Raises `InputError` naming file, series,
-    column and time.
+    """One series of a table, checked and, if `fill` says so, filled.
+
+    Raises InputError with file, series, column and time.
     """
     columns, name, rows = cells.columns, cells.names[index], cells.rows[index]
     where = cells.where if columns.id is None else f"{cells.where}: series {shown(name)}"
     if columns.id is not None and not name:
-        raise fail(
-            cells.where,
-            f"{cells.row_label(int(rows[0]))}: column {shown(columns.id)} is empty; every row needs an id",
-        )
+        cell = f"{cells.row_label(int(rows[0]))}: column {shown(columns.id)}"
+        raise fail(cells.where, f"{cell} is empty; every row needs an id")
     _refuse_text(cells, rows, where)
     values = cells.values[rows]
     if cells.times is None:
@@ -136,13 +140,10 @@ def one_series(cells: Cells, index: int, step: Step, fill: Fill) -> Series:
         times, values = cells.times[rows][order], values[order]
         same = np.flatnonzero(times[1:] == times[:-1])
         if len(same) and fill != "as-is":
-            hint = ", or take rows as they are with --fill as-is"
-            hint += "" if columns.id else ", or name the column of ids with --id-column"
-            raise fail(
-                where,
-                f"timestamp {_instant(times[same[0]])} appears more than once ({_rows(len(same))} too many); "
-                f"remove them{hint}",
-            )
+            cure = "remove them, or take rows as they are with --fill as-is"
+            cure += "" if columns.id else ", or name the column of ids with --id-column"
+            problem = f"timestamp {_instant(times[same[0]])} appears more than once"
+            raise fail(where, f"{problem} ({_rows(len(same))} too many); {cure}")
     channels = len(columns.targets)
     filled = np.flatnonzero(~np.isnan(values[:, :channels]).all(axis=1))
     if not len(filled):
@@ -154,9 +155,8 @@ def one_series(cells: Cells, index: int, step: Step, fill: Fill) -> Series:
     return Series(name, times[:end], values[:end, :channels].copy(), values[:, channels:].copy())
 
 
-def _instant(time: Any) -> str:
-    text = str(time).replace("T", " ")
-    return text.removesuffix(".000000")
+def _instant(time: object) -> str:
+    return str(time).replace("T", " ").removesuffix(".000000")
 
 
 def _rows(count: int) -> str:
@@ -169,17 +169,18 @@ def _refuse_text(cells: Cells, rows: np.ndarray, where: object) -> None:
     if cells.times is not None and np.isnat(cells.times[rows]).any():
         row = int(rows[np.isnat(cells.times[rows])][0])
         cell = table[columns.date][row] if columns.date else None
-        what = f"{cells.row_label(row)}: column {shown(columns.date)} holds {shown(cell)}"
-        raise fail(where, f"{what}, not a date like 2024-01-31 13:00:00")
+        problem = f"{cells.row_label(row)}: column {shown(columns.date)} holds {shown(cell)}"
+        raise fail(where, f"{problem}, not a date like 2024-01-31 13:00:00")
     if not cells.bad[rows].any():
         return
     row = int(rows[cells.bad[rows]][0])
     for name in (*columns.targets, *columns.known):
         if numbers(table[name][row : row + 1])[1][0]:
-            at = "" if cells.times is None else f" ({_instant(cells.times[row])})"
+            time = "" if cells.times is None else f" ({_instant(cells.times[row])})"
+            cell = f"column {shown(name)}, {cells.row_label(row)}{time}"
             raise fail(
                 where,
-                f"column {shown(name)}, {cells.row_label(row)}{at} holds {shown(table[name][row])}, not a number; "
+                f"{cell} holds {shown(table[name][row])}, not a number; "
                 "correct it, or choose the columns to use with --targets",
             )
 
@@ -187,8 +188,9 @@ def _refuse_text(cells: Cells, rows: np.ndarray, where: object) -> None:
 def _on_clock(
     where: object, times: np.ndarray, values: np.ndarray, step: Step, fill: Fill
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Put sorted rows on the full clock; missing steps become NaN rows, or an error. Returns the
-    rows' places too.
+    """Sorted rows on the full clock: times, values with NaN in missing steps, and the rows' places.
+
+    Raises InputError for rows off the clock, and for missing steps where `fill` refuses them.
     """
     if fill == "as-is":
         return times, values.copy(), np.arange(len(times))
@@ -198,19 +200,21 @@ def _on_clock(
         raise fail(where, f"{error}; is a date wrong?") from error
     if (place < 0).any():
         off = np.flatnonzero(place < 0)
+        first, start = _instant(times[off[0]]), _instant(times[0])
         raise fail(
             where,
-            f"timestamp {_instant(times[off[0]])} is off the {step.text} clock that starts at {_instant(times[0])} "
+            f"timestamp {first} is off the {step.text} clock that starts at {start} "
             f"({_rows(len(off))} in all); correct it, or state another step with --frequency",
         )
     if len(full) == len(times):
         return times, values.copy(), place
     if fill == "error":
         hole = np.setdiff1d(np.arange(len(full)), place, assume_unique=True)
+        problem = f"{len(hole):,} of {len(full):,} steps of {step.text} are missing"
         raise fail(
             where,
-            f"{len(hole):,} of {len(full):,} steps of {step.text} are missing, the first at {_instant(full[hole[0]])}; "
-            "complete the file, or fill with --fill forward, linear or zero, or take rows as they are with as-is",
+            f"{problem}, the first at {_instant(full[hole[0]])}; complete the file, or fill with "
+            "--fill forward, linear or zero, or take rows as they are with as-is",
         )
     spread = np.full((len(full), values.shape[1]), np.nan)
     spread[place] = values
@@ -224,9 +228,10 @@ def _fill(
     missing, strict = np.isnan(values), fill in ("error", "as-is")
     for column in np.flatnonzero(missing.any(axis=0)).tolist():
         holes = missing[:, column]
-        there = np.flatnonzero(~holes)
-        last = there[-1] if len(there) and fill == "linear" else len(times) - 1
-        if fill != "zero" and (strict or not len(there) or there[0] > 0 or last < len(times) - 1):
+        filled = np.flatnonzero(~holes)
+        last = filled[-1] if len(filled) and fill == "linear" else len(times) - 1
+        at_edge = not len(filled) or filled[0] > 0 or last < len(times) - 1
+        if fill != "zero" and (strict or at_edge):
             first = int(np.flatnonzero(holes)[0 if strict or holes[0] else -1])
             cure = "complete it, or fill with --fill forward, linear or zero"
             if not strict:
@@ -240,34 +245,35 @@ def _fill(
         if fill == "zero":
             values[holes, column] = 0.0
         elif fill == "forward":
-            values[:, column] = values[
-                np.maximum.accumulate(np.where(holes, 0, np.arange(len(times)))), column
-            ]
+            latest = np.maximum.accumulate(np.where(holes, 0, np.arange(len(times))))
+            values[:, column] = values[latest, column]
         else:
-            values[holes, column] = np.interp(np.flatnonzero(holes), there, values[there, column])
+            values[holes, column] = np.interp(np.flatnonzero(holes), filled, values[filled, column])
 
 
 def _together(
-    cells: Cells, found: tuple[Series, ...]
+    cells: Cells, members: tuple[Series, ...]
 ) -> tuple[tuple[str, ...], tuple[Series, ...]]:
-    """Join the series of a long table into one whose channels are the ids."""
-    first = found[0]
-    for other in found[1:]:
-        if not np.array_equal(first.times, other.times):
-            odd = np.setxor1d(first.times, other.times)[0]
-            lacking = other.name if odd in first.times else first.name
+    """The channels and the one series that join the series of a long table."""
+    first = members[0]
+    for series in members[1:]:
+        if not np.array_equal(first.times, series.times):
+            odd = np.setxor1d(first.times, series.times)[0]
+            lacking = series.name if odd in first.times else first.name
             raise fail(
                 cells.where,
-                f"series {shown(lacking)} has no row at {_instant(odd)} but others have; forecasting together needs "
-                "the same timestamps in all; complete it, or forecast the series apart",
+                f"series {shown(lacking)} has no row at {_instant(odd)} but others have; "
+                "forecasting together needs the same timestamps in all; complete it, or forecast "
+                "the series apart",
             )
-        if not np.array_equal(first.known, other.known):
+        if not np.array_equal(first.known, series.known):
+            both = f"{shown(first.name)} and {shown(series.name)}"
             raise fail(
                 cells.where,
-                f"known columns differ between series {shown(first.name)} and {shown(other.name)}; forecasting "
-                "together needs them equal; forecast the series apart",
+                f"known columns differ between series {both}; forecasting together needs them "
+                "equal; forecast the series apart",
             )
     targets = cells.columns.targets
-    names = tuple(s.name if len(targets) == 1 else f"{s.name}:{t}" for s in found for t in targets)
-    values = np.concatenate([s.values for s in found], axis=1)
-    return names, (Series(stem_of(str(cells.where)), first.times, values, first.known),)
+    names = (s.name if len(targets) == 1 else f"{s.name}:{t}" for s in members for t in targets)
+    values = np.concatenate([series.values for series in members], axis=1)
+    return tuple(names), (Series(stem_of(str(cells.where)), first.times, values, first.known),)

@@ -1,10 +1,10 @@
-"""Bags of instances with a label: tables with a row an instance, and lists of slides with patient,
-label and part.
+"""Bags of instances with a label: tables with one row per instance, and lists of slides.
 
-A bag table is csv or parquet without a header (the layout of the classic multiple-instance sets):
-column 0 the label of the bag, column 1 its name, the rest numbers; or with a header and columns
-`label` and `bag`. A cohort is a table with columns `slide` and `label`, and if it likes `patient`,
-`split` (train, validation or val, test) and `mpp`."""
+A bag table is CSV or Parquet, either without a header (the layout of the classic multiple-instance
+sets): column 0 is the label of the bag, column 1 its name, the rest are numbers; or with a header
+and the columns `label` and `bag`. A cohort is a table with the columns `slide` and `label`, and
+optionally `patient`, `split` (train, validation or test) and `mpp`.
+"""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -15,26 +15,18 @@ import polars as pl
 
 from ...base.errors import fail, shown
 from ..formats.tables import collect, numbers, require_columns, scan_table
-
-SPLITS = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-}
+from ..parts import read_part
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """Slides (or bags) with what is known of each, in the order of the file."""
+    """Slides (or bags) with what is known about each, in the order of the file."""
 
     names: tuple[str, ...]
     labels: tuple[str, ...]
-    patients: tuple[str, ...]  # the slide itself where the file has no column
-    splits: tuple[str | None, ...]
-    mpp: tuple[float | None, ...]  # micrometres a pixel, for slides whose file does not say
+    patients: tuple[str, ...]  # the name of the slide where the file has no such column
+    splits: tuple[str | None, ...]  # train, validation, test
+    mpp: tuple[float | None, ...]  # micrometres per pixel, for slides whose file does not say
 
     def __len__(self) -> int:
         return len(self.names)
@@ -51,110 +43,112 @@ class BagTable:
 
 
 def is_bag_table(path: str | Path) -> bool:
-    """Whether a table has a row an instance, not a row a slide. Raises InputError where it cannot
-    be opened.
+    """Whether a table has one row per instance, not one per slide.
+
+    Raises `InputError` where it cannot be opened.
     """
     _, names = scan_table(path)
     return "slide" not in names and (names[:2] == ["0", "1"] or {"bag", "label"} <= set(names))
 
 
 def read_bag_table(path: str | Path) -> BagTable:
-    """Read a table of bags; rows of a bag need not lie together, bags come in order of appearance.
+    """Read a table of bags, in order of appearance; the rows of a bag need not be adjacent.
 
-    Raises InputError for a bag of two labels, cells that are no finite numbers, or no feature at
-    all."""
+    Raises `InputError` for a bag with two labels, cells that are not finite numbers, and a table
+    without features.
+    """
     frame, names = scan_table(path)
-    named = {"bag", "label"} <= set(names)
-    bag, label = ("bag", "label") if named or len(names) < 3 else (names[1], names[0])
-    features = [name for name in names if name not in (bag, label)]
     if len(names) < 3:
         raise fail(path, "holds no bags: needs a label, a name of the bag, and features")
+    has_header = {"bag", "label"} <= set(names)
+    bag_column, label_column = ("bag", "label") if has_header else (names[1], names[0])
+    features = [name for name in names if name not in (bag_column, label_column)]
     table = collect(path, frame)
     if not table.height:
         raise fail(path, "holds no rows")
-    keys = [_text(path, table, bag), _text(path, table, label)]
-    order: dict[str, int] = {}
-    member = np.array([order.setdefault(name, len(order)) for name in keys[0]])
-    first = np.full(len(order), len(member))
-    np.minimum.at(first, member, np.arange(len(member)))
-    labels = [keys[1][row] for row in first]
-    for row, (b, said) in enumerate(zip(member, keys[1])):
-        if said != labels[b]:
-            raise fail(
-                path,
-                f"bag {shown(keys[0][row])} has the labels {shown(labels[b])} and {shown(said)}",
-            )
-    values = np.empty((table.height, len(features)), np.float32)
-    for k, name in enumerate(features):
+    bag_names, row_labels = _text(path, table, bag_column), _text(path, table, label_column)
+    number_of = {name: number for number, name in enumerate(dict.fromkeys(bag_names))}
+    bags = np.array([number_of[name] for name in bag_names])
+    label_of: dict[str, str] = {}
+    for name, label in zip(bag_names, row_labels, strict=True):
+        if label_of.setdefault(name, label) != label:
+            labels = f"{shown(label_of[name])} and {shown(label)}"
+            raise fail(path, f"bag {shown(name)} has the labels {labels}")
+    rows = np.argsort(bags, kind="stable")
+    count = len(number_of)
+    cohort = Cohort(
+        tuple(number_of),
+        tuple(label_of.values()),
+        tuple(number_of),
+        (None,) * count,
+        (None,) * count,
+    )
+    offsets = np.r_[0, np.bincount(bags).cumsum()].astype(np.int64)
+    return BagTable(cohort, _finite(path, table, features)[rows], offsets, tuple(features))
+
+
+def _finite(path: object, table: pl.DataFrame, columns: list[str]) -> np.ndarray:
+    """float32 (rows, columns)."""
+    values = np.empty((table.height, len(columns)), np.float32)
+    for k, name in enumerate(columns):
         try:
-            column, bad = numbers(table[name])
+            values[:, k], bad = numbers(table[name])
         except TypeError as error:
             raise fail(path, f"column {shown(name)} holds {error}, not numbers") from None
-        if bad.any() or np.isnan(column).any():
-            row = int(np.flatnonzero(bad | np.isnan(column))[0])
-            raise fail(
-                path,
-                f"column {shown(name)}, row {row + 1}: {shown(table[name][row])} is no finite number",
-            )
-        values[:, k] = column
-    rows = np.argsort(member, kind="stable")
-    count = len(order)
-    cohort = Cohort(tuple(order), tuple(labels), tuple(order), (None,) * count, (None,) * count)
-    return BagTable(
-        cohort,
-        values[rows],
-        np.r_[0, np.bincount(member).cumsum()].astype(np.int64),
-        tuple(features),
-    )
+        if (bad | np.isnan(values[:, k])).any():
+            row = int(np.argmax(bad | np.isnan(values[:, k])))
+            cell = shown(table[name][row])
+            raise fail(path, f"column {shown(name)}, row {row + 1}: {cell} is no finite number")
+    return values
 
 
 def read_cohort(path: str | Path) -> Cohort:
     """Read a list of slides.
 
-    Raises InputError for missing columns or cells, a slide that comes twice, a patient in two parts
-    of a split, an unknown part, and mpp that is no positive number."""
+    Raises `InputError` for missing columns or cells, a slide listed twice, a patient in two parts
+    of a split, an unknown part, and an mpp that is not a positive number.
+    """
     frame, names = scan_table(path)
     require_columns(path, ("slide", "label"), names)
-    kept = [name for name in ("slide", "label", "patient", "split", "mpp") if name in names]
-    table = collect(path, frame.select(kept))
+    columns = [name for name in ("slide", "label", "patient", "split", "mpp") if name in names]
+    table = collect(path, frame.select(columns))
     if not table.height:
         raise fail(path, "lists no slides")
     slides, labels = _text(path, table, "slide"), _text(path, table, "label")
-    patients = _text(path, table, "patient") if "patient" in kept else slides
-    twice = [name for name, count in Counter(slides).items() if count > 1]
-    if twice:
-        raise fail(path, f"slide {shown(twice[0])} is listed more than once")
-    splits: list[str | None] = [None] * len(slides)
-    if "split" in kept:
-        for row, said in enumerate(_text(path, table, "split")):
-            if said.lower() not in SPLITS:
-                raise fail(
-                    path,
-                    f"column 'split', row {row + 1}: {shown(said)} is none of train, validation, test",
-                )
-            splits[row] = SPLITS[said.lower()]
-        parts: dict[str, str | None] = {}
-        for patient, part in zip(patients, splits):
-            if parts.setdefault(patient, part) != part:
-                raise fail(
-                    path,
-                    f"patient {shown(patient)} is in {parts[patient]} and in {part}; give them one part",
-                )
-    mpp: list[float | None] = [None] * len(slides)
-    if "mpp" in kept:
-        found, bad = numbers(table["mpp"])
-        if (bad | (found <= 0)).any():
-            row = int(np.flatnonzero(bad | (found <= 0))[0])
-            raise fail(
-                path,
-                f"column 'mpp', row {row + 1}: {shown(table['mpp'][row])} is no positive number",
-            )
-        mpp = [None if np.isnan(value) else float(value) for value in found]
-    return Cohort(tuple(slides), tuple(labels), tuple(patients), tuple(splits), tuple(mpp))
+    patients = _text(path, table, "patient") if "patient" in columns else slides
+    name, count = Counter(slides).most_common(1)[0]
+    if count > 1:
+        raise fail(path, f"slide {shown(name)} is listed more than once")
+    empty = (None,) * len(slides)
+    splits = _read_splits(path, table, patients) if "split" in columns else empty
+    mpp = _read_mpp(path, table) if "mpp" in columns else empty
+    return Cohort(tuple(slides), tuple(labels), tuple(patients), splits, mpp)
+
+
+def _read_splits(path: object, table: pl.DataFrame, patients: list[str]) -> tuple[str, ...]:
+    cells = _text(path, table, "split")
+    splits = [
+        read_part(f"{path}: column 'split', row {row}", cell) for row, cell in enumerate(cells, 1)
+    ]
+    part_of: dict[str, str] = {}
+    for patient, part in zip(patients, splits, strict=True):
+        if part_of.setdefault(patient, part) != part:
+            parts = f"in {part_of[patient]} and in {part}"
+            raise fail(path, f"patient {shown(patient)} is {parts}; give them one part")
+    return tuple(splits)
+
+
+def _read_mpp(path: object, table: pl.DataFrame) -> tuple[float | None, ...]:
+    values, bad = numbers(table["mpp"])
+    if (bad | (values <= 0)).any():
+        row = int(np.argmax(bad | (values <= 0)))
+        cell = shown(table["mpp"][row])
+        raise fail(path, f"column 'mpp', row {row + 1}: {cell} is no positive number")
+    return tuple(None if np.isnan(value) else float(value) for value in values)
 
 
 def _text(path: object, table: pl.DataFrame, column: str) -> list[str]:
-    """A column as text, nothing missing; 1.0 and 1 are the same label."""
+    """A column as text, without empty cells; 1.0 and 1 are the same label."""
     cells = table[column].cast(pl.String).str.strip_chars()
     for row, cell in enumerate(cells):
         if not cell:
@@ -166,10 +160,10 @@ def _text(path: object, table: pl.DataFrame, column: str) -> list[str]:
 
 
 def match_files(names: tuple[str, ...], files: list[str], where: object) -> dict[str, str]:
-    """The file of each name, by its file name with or without ending. Names without a file are left
-    out.
+    """The file of each name, by its file name with or without its ending. Names without a file are
+    left out.
 
-    Raises InputError where two files answer to one name.
+    Raises `InputError` where two files match a name.
     """
     by_name: dict[str, str] = {}
     for file in files:

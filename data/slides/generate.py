@@ -1,12 +1,12 @@
 """Generated slides: small pyramidal tiled TIFFs with textures, called generated wherever they are
 shown.
 
-A slide is a pink blob of "stroma" on glass with purple nuclei; those of class "tumour" hold a patch
-in which the nuclei are denser and larger. Two slides a patient, of one class. The same bytes each
-time."""
+A slide is a pink blob of "stroma" on glass with purple nuclei; in those of class "tumour", a patch
+has denser and larger nuclei. Each patient has two slides of the same class. The bytes are the same
+each time.
+"""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -15,13 +15,16 @@ from scipy import ndimage
 from ...base.errors import InputError
 
 GLASS, STROMA, NUCLEUS = (243, 242, 244), (228, 168, 200), (112, 66, 140)
-TILE = 128  # pixels of a side of a tile of the TIFF
+TILE = 128  # side of a tile of the TIFF, pixels
 MPP = 0.5
 SAMPLE = "generated-slides"
 
 
 def write_sample_slides(folder: Path, *, slides: int = 24, side: int = 1024) -> Path:
-    """Write `slides` slides and labels.csv into `folder`/generated-slides; returns that folder."""
+    """Write slides and labels.csv into `folder`/generated-slides; returns that folder.
+
+    side: width and height of a slide, pixels.
+    """
     home = folder / SAMPLE
     home.mkdir(parents=True, exist_ok=True)
     lines = ["slide,patient,label"]
@@ -58,9 +61,8 @@ def draw_slide(generator: np.random.Generator, side: int, tumour: bool) -> np.nd
         nuclei = np.where(patch, _nuclei(generator, side, 0.0045, 4.5), nuclei)
     ink = (nuclei * tissue)[..., None]
     picture = picture * (1 - ink) + np.array(NUCLEUS) * ink
-    return (
-        np.clip(picture.round(), 0, 255).astype(np.uint8) & 0xFC
-    )  # two bits less pack twice as small
+    # Without the two lowest bits the file is half as large.
+    return np.clip(picture.round(), 0, 255).astype(np.uint8) & 0xFC
 
 
 def _nuclei(generator: np.random.Generator, side: int, density: float, radius: float) -> np.ndarray:
@@ -73,9 +75,10 @@ def _nuclei(generator: np.random.Generator, side: int, density: float, radius: f
 
 
 def write_pyramid(path: Path, picture: np.ndarray, *, mpp: float = MPP) -> None:
-    """A tiled TIFF with levels of half the size each, and its micrometres a pixel.
+    """Write a tiled TIFF in which each level has half the size of the one before.
 
-    picture: uint8 (h, w, 3). Raises InputError where tifffile is not installed.
+    picture: uint8 (h, w, 3); mpp: micrometres per pixel. Raises `InputError` where tifffile is not
+    installed.
     """
     try:
         import tifffile
@@ -87,7 +90,6 @@ def write_pyramid(path: Path, picture: np.ndarray, *, mpp: float = MPP) -> None:
     with tifffile.TiffWriter(path) as file:
         for number, level in enumerate(levels):
             per_cm = 1e4 / (mpp * 2**number)
-            options: dict[str, Any] = {"subfiletype": 1} if number else {}
             file.write(
                 np.asarray(level),
                 tile=(TILE, TILE),
@@ -98,5 +100,5 @@ def write_pyramid(path: Path, picture: np.ndarray, *, mpp: float = MPP) -> None:
                 resolutionunit="CENTIMETER",
                 metadata=None,
                 software=False,
-                **options,
+                subfiletype=1 if number else None,
             )

@@ -1,21 +1,26 @@
-"""Slides: OpenSlide for every format it opens (DICOM included), Pillow for plain images that it
-refuses.
+"""Slides: OpenSlide for every format that it opens (DICOM included), Pillow for other plain images.
 
-Coordinates are pixels of level 0, x to the right and y down. Magnification is micrometres a pixel
-(mpp) at level 0; a slide whose file holds none has `mpp` None, and whoever needs it asks with
-`Slide.scale`."""
+Coordinates are pixels of level 0, x to the right and y down. The resolution is given in micrometres
+per pixel (mpp) at level 0; where the file does not hold it, `mpp` is None and `Slide.scale` raises.
+"""
+
+from __future__ import annotations
 
 import os
 import warnings
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from ...base.errors import InputError, fail
+from ...base.errors import InputError, fail, reason
+from ...base.files import walk_folder
+
+if TYPE_CHECKING:
+    from openslide import OpenSlide
 
 SLIDE_SUFFIXES = (
     ".svs",
@@ -36,33 +41,32 @@ SLIDE_SUFFIXES = (
     ".jpeg",
     ".bmp",
 )
-IMAGE_PIXELS = 400_000_000  # largest plain image: it has no levels and lies in memory whole
+IMAGE_PIXELS = 400_000_000  # largest plain image: it has no levels and is read into memory at once
 REGION_PIXELS = 1 << 26  # largest region read at once
-CACHE_BYTES = 64 << 20  # decoded tiles that a slide keeps
-ENLARGED = (
-    1.1  # most that a tile may be blown up where the slide is a little coarser than asked for
-)
+CACHE_BYTES = 64 << 20  # decoded tiles in the cache of a slide
+MOST_ENLARGED = 1.1  # how much a tile may be enlarged where the slide is slightly too coarse
 
 
 class Slide:
-    """A slide, opened lazily: at the first question, and anew in each process that it is sent to.
+    """A slide that is opened when it is first used, and again in each process that it is sent to.
 
-    Safe to read from several threads. mpp: micrometres a pixel at level 0 to use where the file
-    holds none."""
+    Several threads may read it. mpp: micrometres per pixel at level 0 to use where the file holds
+    none.
+    """
 
     def __init__(self, path: str | os.PathLike[str], mpp: float | None = None) -> None:
-        self.path, self.given_mpp = str(path), mpp
+        self.path, self.default_mpp = str(path), mpp
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "given_mpp": self.given_mpp}
+    def __getstate__(self) -> dict[str, object]:
+        return {"path": self.path, "default_mpp": self.default_mpp}
 
     @cached_property
-    def _open(self) -> Any:
+    def _open(self) -> OpenSlide | _PlainImage:
         return open_openslide(self.path) or _PlainImage(self.path)
 
     @property
     def reader(self) -> str:
-        """Which library reads it: "openslide" or "pillow"."""
+        """The library that reads it: "openslide" or "pillow"."""
         return "pillow" if isinstance(self._open, _PlainImage) else "openslide"
 
     @property
@@ -72,26 +76,25 @@ class Slide:
 
     @cached_property
     def mpp(self) -> float | None:
-        """Micrometres a pixel at level 0: what the file says (mean of x and y), else what was
-        given, else None.
-        """
+        """Micrometres per pixel at level 0: the mean of x and y in the file, else the default."""
         properties = self._open.properties
         try:
-            found = [float(properties[f"openslide.mpp-{axis}"]) for axis in "xy"]
+            sides = [float(properties[f"openslide.mpp-{axis}"]) for axis in "xy"]
         except (KeyError, ValueError):
-            return self.given_mpp
-        return sum(found) / 2 if all(np.isfinite(found)) and min(found) > 0 else self.given_mpp
+            return self.default_mpp
+        return sum(sides) / 2 if all(np.isfinite(sides)) and min(sides) > 0 else self.default_mpp
 
     @property
     def power(self) -> str | None:
-        """The magnification of the objective, as the file has it."""
+        """The magnification of the objective, as text from the file."""
         return self._open.properties.get("openslide.objective-power")
 
     def scale(self, target_mpp: float) -> float:
-        """Pixels of level 0 to a pixel at `target_mpp`.
+        """How many pixels of level 0 make one pixel at `target_mpp`.
 
-        Raises InputError where the file holds no micrometres a pixel and none were given, and where
-        the slide is coarser than asked for."""
+        Raises `InputError` where the micrometres per pixel are unknown, and where the slide is
+        coarser than `target_mpp`.
+        """
         if self.mpp is None:
             hint = (
                 f" (its objective magnifies {self.power} times, which is no measure)"
@@ -103,7 +106,7 @@ class Slide:
                 f"holds no micrometres a pixel{hint}; say them with --mpp, or in a column mpp",
             )
         scale = target_mpp / self.mpp
-        if scale * ENLARGED < 1:
+        if scale * MOST_ENLARGED < 1:
             raise fail(
                 self.path,
                 f"has {self.mpp:.4g} micrometres a pixel, coarser than --tile-mpp {target_mpp:g}",
@@ -118,17 +121,17 @@ class Slide:
         size: tuple[int, int],
         out: np.ndarray | None = None,
     ) -> np.ndarray:
-        """The region of `extent` (width, height) level-0 pixels at (x, y), drawn at `size` (width,
-        height) pixels.
+        """Read the region of `extent` (width, height) level-0 pixels at (x, y), resized to `size`
+        (width, height) pixels.
 
-        Read from the smallest level that is no coarser; what lies beyond the slide is white. uint8
-        (h, w, 3), written into `out` where it is given.
+        It comes from the smallest level that is no coarser; what lies beyond the slide is white.
+        Returns uint8 (h, w, 3), which is `out` if that is not None.
 
-        Raises InputError where the file is damaged.
+        Raises `InputError` where the file is damaged.
         """
         opened = self._open
         downsample = min(extent[0] / size[0], extent[1] / size[1])
-        try:  # after one thread met damage, OpenSlide answers the others' questions with that error, too
+        try:  # after one thread met damage, OpenSlide raises that error in the others, too
             level = max(
                 (k for k, d in enumerate(opened.level_downsamples) if d <= downsample * 1.02),
                 default=0,
@@ -143,25 +146,23 @@ class Slide:
             region = opened.read_region((x, y), level, read)
         except InputError:
             raise
-        except Exception as error:  # of OpenSlide or of a decoder of Pillow
-            raise fail(self.path, f"cannot be read at ({x}, {y}): {_reason(error)}") from error
+        except Exception as error:  # from OpenSlide or from a decoder of Pillow
+            raise fail(self.path, f"cannot be read at ({x}, {y}): {reason(error)}") from error
         if region.mode == "RGBA" and np.asarray(region)[..., 3].min() < 255:
             white = Image.new("RGB", region.size, (255, 255, 255))
             white.paste(region, mask=region.getchannel("A"))
             region = white
         if region.size != size:
             region = region.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
-        found = np.asarray(
-            region.convert("RGB")
-        )  # a Pillow loop drops the alpha four times as fast as numpy
+        pixels = np.asarray(region.convert("RGB"))  # drops alpha four times as fast as numpy does
         if out is None:
-            return found
-        out[:] = found
+            return pixels
+        out[:] = pixels
         return out
 
     def thumbnail(self, longest: int = 1024) -> tuple[np.ndarray, float]:
-        """The whole slide at most `longest` pixels wide and high, and the level-0 pixels to one of
-        its pixels.
+        """The entire slide, at most `longest` pixels wide and high, and how many level-0 pixels
+        make one of its pixels.
         """
         width, height = self.size
         factor = max(1.0, max(width, height) / longest)
@@ -176,22 +177,22 @@ class Slide:
         return np.concatenate(bands), factor
 
     def close(self) -> None:
-        """Close the file; the slide opens again when it is asked."""
+        """Close the file; the slide opens it again when it is next used."""
         if "_open" in self.__dict__:
             self.__dict__.pop("_open").close()
             self.__dict__.pop("mpp", None)
 
-    def __enter__(self) -> "Slide":
+    def __enter__(self) -> Slide:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
 
-def open_openslide(path: str) -> Any | None:
-    """The file in OpenSlide, with a bounded cache; None for a format that OpenSlide does not know.
+def open_openslide(path: str) -> OpenSlide | None:
+    """Open a file in OpenSlide, with a bounded cache; None for a format that it does not know.
 
-    Raises InputError for a file that is missing, or that OpenSlide knows but cannot open.
+    Raises `InputError` for a file that is missing, or that OpenSlide knows but cannot open.
     """
     try:
         import openslide
@@ -206,13 +207,13 @@ def open_openslide(path: str) -> Any | None:
     except openslide.OpenSlideUnsupportedFormatError:
         return None
     except openslide.OpenSlideError as error:
-        raise fail(path, f"OpenSlide cannot open it ({_reason(error)})") from error
+        raise fail(path, f"OpenSlide cannot open it ({reason(error)})") from error
     slide.set_cache(openslide.OpenSlideCache(CACHE_BYTES))
     return slide
 
 
 class _PlainImage:
-    """A plain image with the face of an OpenSlide: one level, no micrometres a pixel."""
+    """A plain image with the interface of an OpenSlide: one level, no micrometres per pixel."""
 
     level_downsamples = (1.0,)
     properties: Mapping[str, str] = {}
@@ -220,9 +221,8 @@ class _PlainImage:
     def __init__(self, path: str) -> None:
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "error", Image.DecompressionBombWarning
-                )  # the size is checked below
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                # No limit while opening: the size is checked below.
                 limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
                 try:
                     opened = Image.open(path)
@@ -231,19 +231,18 @@ class _PlainImage:
             with opened:
                 width, height = opened.size
                 if width * height > IMAGE_PIXELS:
-                    raise fail(
-                        path,
-                        f"{width} x {height} pixels are too many for a plain image; make a pyramid of it",
-                    )
+                    size = f"{width} x {height} pixels"
+                    raise fail(path, f"{size} are too many for a plain image; make a pyramid of it")
                 self.image = opened.convert("RGB")
         except InputError:
             raise
         except Exception as error:
-            raise fail(path, f"neither OpenSlide nor Pillow reads it ({_reason(error)})") from error
+            raise fail(path, f"neither OpenSlide nor Pillow reads it ({reason(error)})") from error
         self.dimensions = self.image.size
         self.level_dimensions = (self.dimensions,)
 
     def read_region(self, place: tuple[int, int], level: int, size: tuple[int, int]) -> Image.Image:
+        """The region of `size` (width, height) at `place` (x, y); white beyond the image."""
         region = Image.new("RGB", size, (255, 255, 255))
         x, y = place
         box = (
@@ -257,49 +256,41 @@ class _PlainImage:
         return region
 
     def close(self) -> None:
+        """Release the image."""
         self.image.close()
 
 
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__
-
-
 def list_slides(folder: str | os.PathLike[str]) -> list[str]:
-    """Slides below a folder, at any depth, sorted; of the files of a DICOM series the first. Links
-    that lead out of the folder are refused with `InputError`."""
-    home = Path(folder)
-    found = []
-    for path in sorted(home.rglob("*")):
-        if (
-            path.name.startswith(".")
-            or path.suffix.lower() not in SLIDE_SUFFIXES
-            or not path.is_file()
-        ):
-            continue
-        if path.is_symlink() and not path.resolve().is_relative_to(home.resolve()):
-            raise fail(
-                path, "is a link that leads out of its folder; give the file that it leads to"
-            )
-        found.append(str(path))
-    return one_of_each_series(found)
+    """The slides below a folder, at any depth, sorted; of the files of a DICOM series the first.
+
+    Raises `InputError` for links that lead out of the folder.
+    """
+    names = walk_folder(folder, SLIDE_SUFFIXES)
+    return one_of_each_series(str(Path(folder, name)) for name in names)
 
 
 def one_of_each_series(paths: Iterable[str]) -> list[str]:
-    """Drop all but the first file of each DICOM series: OpenSlide opens the whole slide from any of
-    them.
+    """Drop all but the first file of each DICOM series: OpenSlide opens the entire slide from any
+    of them.
     """
-    kept, seen = [], set()
+    slides: list[str] = []
+    known_series: set[str] = set()
     for path in paths:
-        if path.lower().endswith(".dcm"):
-            try:
-                opened = open_openslide(path)
-            except InputError:
-                opened = None  # it stays in the list, to fail with its reason
-            if opened is not None:
-                with opened:
-                    series = opened.properties.get("dicom.SeriesInstanceUID")
-                if series in seen:
-                    continue
-                seen.add(series)
-        kept.append(path)
-    return kept
+        series = _series_of(path) if path.lower().endswith(".dcm") else None
+        if series is None or series not in known_series:
+            slides.append(path)
+        if series is not None:
+            known_series.add(series)
+    return slides
+
+
+def _series_of(path: str) -> str | None:
+    """The id of the DICOM series that a file belongs to; None where it is unknown."""
+    try:
+        opened = open_openslide(path)
+    except InputError:
+        return None  # it stays in the list, and fails with its reason when it is read
+    if opened is None:
+        return None
+    with opened:
+        return opened.properties.get("dicom.SeriesInstanceUID")

@@ -1,6 +1,4 @@
-"""Tiles of a slide: a grid at a target magnification over the tissue, read by threads ahead of
-whoever uses them.
-"""
+"""Tiles of a slide: a grid over the tissue at a target resolution, read ahead by threads."""
 
 import time
 from collections import deque
@@ -14,7 +12,7 @@ from .slides import Slide
 from .tissue import Tissue, find_tissue, is_blank
 
 THUMBNAIL = 2048  # longest side of the picture in which tissue is looked for, pixels
-TISSUE_MPP = 8.0  # its micrometres a pixel, where the slide is small enough
+TISSUE_MPP = 8.0  # its micrometres per pixel, where the slide is small enough
 
 
 @dataclass(frozen=True)
@@ -22,10 +20,10 @@ class Grid:
     """Tiles of one slide."""
 
     coords: np.ndarray  # int64 (N, 2), x and y of the upper left corner at level 0
-    tile: int  # pixels of a side, as the encoder sees it
-    extent: int  # pixels of a side at level 0
-    mpp: float  # micrometres a pixel at level 0
-    tile_mpp: float  # micrometres a pixel of a tile
+    tile: int  # side of a tile as the encoder sees it, pixels
+    extent: int  # side of a tile at level 0, pixels
+    mpp: float  # micrometres per pixel at level 0
+    tile_mpp: float  # micrometres per pixel of a tile
     tissue: Tissue
 
     def __len__(self) -> int:
@@ -42,11 +40,11 @@ def tile_grid(
 ) -> Grid:
     """The tiles with enough tissue, row by row.
 
-    tile: pixels of a side; tile_mpp: micrometres a pixel; overlap: share of a side that neighbours
-    share; least_tissue: share of a tile that must be tissue. A tile with more than a tenth of pen
-    marks is left out.
+    tile: side in pixels; tile_mpp: micrometres per pixel; overlap: share of a side that neighbours
+    have in common; least_tissue: share of a tile that must be tissue. Tiles of which more than a
+    tenth is pen marks are left out.
 
-    Raises InputError for a slide without micrometres a pixel, too coarse, or damaged.
+    Raises `InputError` for a slide of unknown resolution, too coarse, or damaged.
     """
     scale = slide.scale(tile_mpp)
     assert slide.mpp is not None
@@ -66,67 +64,67 @@ def tile_grid(
 
 
 def _mean(mask: np.ndarray, x: np.ndarray, y: np.ndarray, extent: int, factor: float) -> np.ndarray:
-    """Mean of the mask over each tile, by its summed area table."""
-    high, wide = mask.shape
-    table = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1))
+    """Mean of the mask (bool, h, w) over each tile, from its summed-area table."""
+    height, width = mask.shape
+    table = np.zeros((height + 1, width + 1))
     table[1:, 1:] = mask.cumsum(0).cumsum(1)
-    left = np.minimum(x / factor, wide - 1).astype(np.int64)
-    top = np.minimum(y / factor, high - 1).astype(np.int64)
-    right = np.maximum(np.minimum(np.ceil((x + extent) / factor), wide).astype(np.int64), left + 1)
-    low = np.maximum(np.minimum(np.ceil((y + extent) / factor), high).astype(np.int64), top + 1)
-    summed = table[low, right] - table[top, right] - table[low, left] + table[top, left]
-    return summed / ((right - left) * (low - top))
+    x0 = np.minimum(x / factor, width - 1).astype(np.int64)
+    y0 = np.minimum(y / factor, height - 1).astype(np.int64)
+    x1 = np.maximum(np.minimum(np.ceil((x + extent) / factor), width).astype(np.int64), x0 + 1)
+    y1 = np.maximum(np.minimum(np.ceil((y + extent) / factor), height).astype(np.int64), y0 + 1)
+    total = table[y1, x1] - table[y0, x1] - table[y1, x0] + table[y0, x0]
+    return total / ((x1 - x0) * (y1 - y0))
+
+
+_Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class TileReader:
     """Batches of tiles in the order of the grid, read by threads a few batches ahead.
 
-    OpenSlide, Pillow and libjpeg let go of Python's lock while they work, so threads share one open
-    slide and its cache. `waited` counts the seconds that the consumer had to wait."""
+    OpenSlide, Pillow and libjpeg release Python's global lock while they work, so the threads share
+    one open slide and its cache. `waited` counts the seconds that the consumer had to wait.
+    """
 
     def __init__(
         self, slide: Slide, grid: Grid, *, batch: int = 64, threads: int = 2, ahead: int = 4
     ) -> None:
-        self.slide, self.grid, self.batch, self.threads, self.ahead = (
-            slide,
-            grid,
-            batch,
-            max(1, threads),
-            ahead,
-        )
+        self.slide, self.grid, self.batch = slide, grid, batch
+        self.threads, self.ahead = max(1, threads), ahead
         self.waited = 0.0
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Yields (rows (n,), tiles uint8 (n, tile, tile, 3), blank bool (n,)).
+        """Yield (rows (n,), tiles uint8 (n, tile, tile, 3), blank bool (n,)).
 
-        Raises InputError where the slide is damaged.
+        Raises `InputError` where the slide is damaged.
         """
-        starts = list(range(0, len(self.grid), self.batch))[::-1]
-        waiting: deque[tuple[np.ndarray, np.ndarray, np.ndarray, list[Future[None]]]] = deque()
+        starts = deque(range(0, len(self.grid), self.batch))
+        waiting: deque[tuple[_Batch, list[Future[None]]]] = deque()
         with ThreadPoolExecutor(self.threads, thread_name_prefix="tiles") as pool:
             try:
                 while starts or waiting:
                     while starts and len(waiting) < self.ahead:
-                        first = starts.pop()
-                        rows = np.arange(first, min(first + self.batch, len(self.grid)))
-                        tiles = np.empty((len(rows), self.grid.tile, self.grid.tile, 3), np.uint8)
-                        blank = np.empty(len(rows), bool)
-                        piece = -(
-                            -len(rows) // (4 * self.threads)
-                        )  # small ones, so that no thread waits for another
-                        pieces = [slice(k, k + piece) for k in range(0, len(rows), piece)]
-                        futures = [
-                            pool.submit(self._read, rows[p], tiles[p], blank[p]) for p in pieces
-                        ]
-                        waiting.append((rows, tiles, blank, futures))
-                    rows, tiles, blank, futures = waiting.popleft()
+                        waiting.append(self._submit(pool, starts.popleft()))
+                    batch, futures = waiting.popleft()
                     began = time.perf_counter()
                     for future in futures:
                         future.result()
                     self.waited += time.perf_counter() - began
-                    yield rows, tiles, blank
+                    yield batch
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
+
+    def _submit(self, pool: ThreadPoolExecutor, first: int) -> tuple[_Batch, list[Future[None]]]:
+        """Start reading the batch that begins with tile `first`, in small pieces, so that no thread
+        waits for another.
+        """
+        rows = np.arange(first, min(first + self.batch, len(self.grid)))
+        tiles = np.empty((len(rows), self.grid.tile, self.grid.tile, 3), np.uint8)
+        blank = np.empty(len(rows), bool)
+        size = -(-len(rows) // (4 * self.threads))
+        pieces = [slice(k, k + size) for k in range(0, len(rows), size)]
+        futures = [pool.submit(self._read, rows[p], tiles[p], blank[p]) for p in pieces]
+        return (rows, tiles, blank), futures
 
     def _read(self, rows: np.ndarray, tiles: np.ndarray, blank: np.ndarray) -> None:
         size, extent = (self.grid.tile, self.grid.tile), (self.grid.extent, self.grid.extent)

@@ -1,10 +1,11 @@
-"""Where a slide holds tissue: saturation and Otsu on a small picture, pen marks and blank glass
-taken out.
+"""Where a slide holds tissue: saturation and Otsu's threshold on a small picture, without pen marks
+and blank glass.
 
-Stained tissue is coloured and glass is grey, so saturation tells them apart (as in CLAM, Lu et al.
-2021); the threshold is Otsu's (1979), kept within bounds, since on a picture without tissue it
-would divide noise. Ink is told from stain by its colour: eosin and haematoxylin are pink to purple,
-green their weakest channel."""
+Stained tissue is coloured and glass is grey, so saturation separates them (as in CLAM, Lu et al.
+2021). The threshold is Otsu's (1979) within bounds: on a picture without tissue it would split
+noise. Ink differs from stain in colour: eosin and haematoxylin are pink to purple, and green is
+their weakest channel.
+"""
 
 from dataclasses import dataclass
 
@@ -12,12 +13,10 @@ import numpy as np
 from PIL import Image, ImageFilter
 from scipy import ndimage
 
-LEAST_SATURATION, MOST_SATURATION = (
-    15,
-    60,
-)  # of 255: noise of white glass, and the palest stain that must count
-BLACK = 85  # brightest channel of black ink
-BLANK_SHARE = 0.95  # a tile with so little in it is blank
+# Bounds of the threshold, of 255: the noise of white glass, and the palest stain that must count.
+LEAST_SATURATION, MOST_SATURATION = 15, 60
+BLACK = 85  # most of the brightest channel of black ink
+BLANK_SHARE = 0.95  # share of empty pixels above which a tile is blank
 
 
 @dataclass(frozen=True)
@@ -35,14 +34,16 @@ class Tissue:
 
 
 def find_tissue(picture: np.ndarray, *, smallest: float = 0.0005, hole: float = 0.002) -> Tissue:
-    """Tissue and pen marks of a picture, best at 8 to 16 micrometres a pixel.
+    """Find the tissue and pen marks of a picture, best at 8 to 16 micrometres per pixel.
 
     picture: uint8 (h, w, 3); smallest: share of the picture below which a piece is dust; hole:
-    share below which a gap in the tissue is filled (vessels, fat), pen marks never."""
+    share below which a gap in the tissue (vessels, fat) is filled; pen marks are never filled.
+
+    Raises `ValueError` for another type or shape.
+    """
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
-        raise ValueError(
-            f"find_tissue: needs a uint8 picture (height, width, 3), got {picture.dtype} {picture.shape}"
-        )
+        kind = f"{picture.dtype} {picture.shape}"
+        raise ValueError(f"find_tissue: needs a uint8 picture (height, width, 3), got {kind}")
     pen = find_pen(picture)
     saturation = np.asarray(Image.fromarray(picture).convert("HSV"))[..., 1]
     saturation = _median(saturation)
@@ -59,23 +60,22 @@ def find_tissue(picture: np.ndarray, *, smallest: float = 0.0005, hole: float = 
 
 
 def find_pen(picture: np.ndarray) -> np.ndarray:
-    """Green, blue, red and black ink of a picture uint8 (h, w, 3), with its faded edges: bool (h,
-    w).
+    """Where a picture uint8 (h, w, 3) has green, blue, red or black ink, faded edges included:
+    bool (h, w).
     """
     smooth = _median(picture).astype(np.int16)
     red, green, blue = smooth[..., 0], smooth[..., 1], smooth[..., 2]
-    cold = green - red > 12  # of no stain: green and blue ink
-    warm = (red - np.maximum(green, blue) > 90) & (
-        blue - green < 35
-    )  # eosin has more blue than green
+    cold = green - red > 12  # green and blue ink; no stain is like that
+    # Red ink; eosin has more blue than green.
+    warm = (red - np.maximum(green, blue) > 90) & (blue - green < 35)
     brightest = smooth.max(2)
     grey = brightest - smooth.min(2) < 40  # dense nuclei are as dark, but purple
     black = np.asarray(ndimage.binary_opening((brightest < BLACK) & grey, iterations=3), dtype=bool)
     pen = _without_small(cold | warm | black, 0.0003 * cold.size)
     if not pen.any():
         return pen
-    # A blurred mark fades into the glass: follow its colour outwards, but not far, for stain may
-    # look alike.
+    # A blurred mark fades into the glass: follow its colour outwards, but not far, because stain
+    # may look similar.
     fading = (red - green > 20) & (blue - green < 0.3 * (red - green))
     fading |= ((brightest < 140) & grey) | (green - red > 4)
     size = max(pen.shape)
@@ -89,20 +89,19 @@ def find_pen(picture: np.ndarray) -> np.ndarray:
 def is_blank(tiles: np.ndarray) -> np.ndarray:
     """Which tiles (n, h, w, 3) uint8 show nothing but glass or nothing but black: bool (n,).
 
-    Every few pixels are looked at, about 64 a side.
+    About 64 pixels per side are looked at.
     """
     step = max(1, min(tiles.shape[1:3]) // 64)
-    red, green, blue = np.moveaxis(
-        tiles[:, ::step, ::step], 3, 0
-    ).copy()  # numpy is slow along an axis of three
+    # One array per channel: numpy is slow along an axis of length three.
+    red, green, blue = np.moveaxis(tiles[:, ::step, ::step], 3, 0).copy()
     least, most = np.minimum(np.minimum(red, green), blue), np.maximum(np.maximum(red, green), blue)
     empty = ((least > 200) & (most - least < 25)) | (most < 20)
     return empty.mean((1, 2)) > BLANK_SHARE
 
 
 def otsu(values: np.ndarray) -> int:
-    """The threshold of uint8 values that parts them into the two classes with the greatest distance
-    (Otsu 1979).
+    """The threshold of uint8 values that gives the greatest variance between the two classes (Otsu
+    1979).
     """
     count = np.bincount(values.ravel(), minlength=256).astype(np.float64)
     below = count.cumsum()
@@ -114,7 +113,7 @@ def otsu(values: np.ndarray) -> int:
 
 
 def _median(picture: np.ndarray) -> np.ndarray:
-    """Median of 5 x 5 pixels, channel by channel; Pillow's takes half the time of SciPy's."""
+    """Median of 5 x 5 pixels, channel by channel; Pillow's is twice as fast as SciPy's."""
     return np.asarray(Image.fromarray(picture).filter(ImageFilter.MedianFilter(5)))
 
 

@@ -1,7 +1,8 @@
-"""Strings of digits with exact word times: of recorded digits (FSDD), and of generated tones.
+"""Strings of digits with exact word times: from recorded digits (FSDD), or from generated tones.
 
-The tones are called generated wherever they are shown: a digit is a pair of tones, as a telephone's
-keys have them, spoken by nobody. Both give a folder of recordings with manifest.jsonl."""
+The tones are called generated wherever they are shown: a digit is a pair of tones, as on the keys
+of a telephone, spoken by nobody. Both give a folder of recordings with manifest.jsonl.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +12,24 @@ from pathlib import Path
 
 import numpy as np
 
-from ...base.errors import InputError, fail
+from ...base.errors import fail, reason
 from ..formats.audio import RATE, read_audio
 from .recordings import Utterance, write_manifest
 from .transcripts import Word
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SAMPLE = "generated-tone-digits"
-_NOTE = "Generated sound: pairs of tones drawn by headwise.data.speech.recordings.generate, spoken by nobody.\n"
+_NOTE = (
+    "Generated sound: pairs of tones drawn by headwise.data.speech.recordings.generate, spoken by "
+    "nobody.\n"
+)
 _LOW, _HIGH = (697, 770, 852, 941), (1209, 1336, 1477)
 
 
 def tone_digit(digit: int, generator: np.random.Generator, pitch: float = 1.0) -> np.ndarray:
-    """float32 (S,): the two tones of a digit, .12 to .25 s long, swelling and fading; pitch: of the
-    "speaker".
+    """The two tones of a digit, 0.12 to 0.25 s long, which swell and fade: float32 (S,).
+
+    pitch: the factor of both frequencies, which makes the "speaker".
     """
     seconds = generator.uniform(0.12, 0.25)
     t = np.arange(round(seconds * RATE)) / RATE
@@ -32,20 +37,16 @@ def tone_digit(digit: int, generator: np.random.Generator, pitch: float = 1.0) -
     low, high = _LOW[min(3, key // 3)] * pitch, _HIGH[1 if digit == 0 else key % 3] * pitch
     phase = generator.uniform(0, 2 * np.pi, 2)
     shape = np.minimum(1, np.minimum(t, t[::-1]) / 0.015)
-    found = (
-        0.25
-        * shape
-        * (np.sin(2 * np.pi * low * t + phase[0]) + np.sin(2 * np.pi * high * t + phase[1]))
-    )
-    return found.astype(np.float32)
+    tones = [np.sin(2 * np.pi * f * t + p) for f, p in zip((low, high), phase, strict=True)]
+    return (0.25 * shape * (tones[0] + tones[1])).astype(np.float32)
 
 
 def write_sample_speech(folder: Path, *, strings: int = 240) -> Path:
-    """Write generated tone digits into `folder`/generated-tone-digits, the same bytes each time on
-    one machine.
+    """Write generated tone digits into `folder`/generated-tone-digits; returns that folder.
 
-    Six "speakers" of different pitch; the last is the test part, the one before it the validation
-    part. Returns that folder."""
+    There are six "speakers" of different pitch; the last is the test part, the one before it the
+    validation part. The bytes are the same each time on one machine.
+    """
 
     def draw(speaker: int, digit: int, generator: np.random.Generator) -> np.ndarray:
         return tone_digit(digit, generator, 0.97 + 0.012 * speaker)
@@ -78,11 +79,15 @@ def write_digit_strings(
     parts: dict[str, str] | None = None,
     digits: tuple[int, int] = (4, 9),
 ) -> Path:
-    """Strings of the Free Spoken Digit Dataset's recordings ({digit}_{speaker}_{take}.wav, trimmed,
-    so that the times of words are exact): a speaker's digits with pauses drawn from `gaps`,
-    seconds, written into `folder`.
+    """Write strings of the recordings of the Free Spoken Digit Dataset into `folder`; returns it.
 
-    Raises InputError where there are no such recordings.
+    The recordings ({digit}_{speaker}_{take}.wav) are trimmed, so that the times of words are exact.
+
+    strings: how many; gaps: shortest and longest pause between two digits, seconds; speakers: whose
+    recordings to use, by default all; parts: the part of each speaker; where none is named "train",
+    all others are; digits: least and most digits of a string.
+
+    Raises `InputError` where recordings are missing.
     """
     takes: dict[tuple[str, int], list[Path]] = {}  # by speaker and digit
     for file in sorted(recordings.glob("*_*_*.wav")):
@@ -90,7 +95,7 @@ def write_digit_strings(
         if digit.isdigit() and len(digit) == 1:
             takes.setdefault((speaker, int(digit)), []).append(file)
     names = sorted({speaker for speaker, _ in takes}) if not speakers else list(speakers)
-    if parts and "train" not in parts.values():  # where others are named, the rest trains
+    if parts and "train" not in parts.values():
         parts = {**dict.fromkeys(names, "train"), **parts}
     if not takes or any((name, digit) not in takes for name in names for digit in range(10)):
         raise fail(
@@ -99,8 +104,8 @@ def write_digit_strings(
         )
 
     def draw(speaker: int, digit: int, generator: np.random.Generator) -> np.ndarray:
-        own = takes[names[speaker], digit]
-        return read_audio(own[int(generator.integers(len(own)))])
+        files = takes[names[speaker], digit]
+        return read_audio(files[int(generator.integers(len(files)))])
 
     return _strings(
         folder,
@@ -129,7 +134,7 @@ def _strings(
     prefix: str,
     digits: tuple[int, int] = (3, 6),
 ) -> Path:
-    found = []
+    utterances = []
     try:
         home.mkdir(parents=True, exist_ok=True)
         for number in range(strings):
@@ -149,19 +154,14 @@ def _strings(
             name = f"{prefix}-{number + 1:03d}"
             _write_wave(home / f"{name}.wav", samples)
             text = " ".join(word.text for word in words)
-            found.append(
-                Utterance(
-                    name,
-                    f"{name}.wav",
-                    text=text,
-                    speaker=speakers[speaker],
-                    words=tuple(words),
-                    part=parts.get(speakers[speaker], ""),
-                )
+            person = speakers[speaker]
+            utterance = Utterance(
+                name, f"{name}.wav", 0.0, None, text, person, parts.get(person, ""), tuple(words)
             )
+            utterances.append(utterance)
     except OSError as error:
-        raise InputError(f"{home}: cannot be written ({error.strerror or error})") from None
-    write_manifest(home / "manifest.jsonl", found)
+        raise fail(home, f"cannot be written ({reason(error)})") from None
+    write_manifest(home / "manifest.jsonl", utterances)
     return home
 
 

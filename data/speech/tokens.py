@@ -1,33 +1,40 @@
-"""Text as tokens: those of Whisper, or of a model of our own, and the words that they make.
+"""Text as tokens: those of Whisper, or of a tokenizer trained here, and the words that they make.
 
-The `tokenizers` library (extra `speech`) does the work; a tokenizer is its JSON file. Whisper's
-special tokens are found by their names."""
+The `tokenizers` library (extra `speech`) does the work, and a tokenizer is stored as its JSON file.
+Whisper's special tokens are recognised by their names.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from types import ModuleType
+from typing import TYPE_CHECKING, Literal
 
-from ...base.errors import InputError, fail
+from ...base.errors import InputError, fail, reason
 
-START, END, PAD_TEXT = "<|startoftranscript|>", "<|endoftext|>", "<|notimestamps|>"
-FILE_CAP = 64 << 20
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from tokenizers.models import BPE
+
+START, END, NO_TIMES = "<|startoftranscript|>", "<|endoftext|>", "<|notimestamps|>"
+FILE_CAP = 64 << 20  # most bytes of a tokenizer
 TokenKind = Literal["characters", "bpe"]
 
 
 @dataclass
 class TextTokens:
-    """A tokenizer with the tokens that begin and end a transcript.
+    """A tokenizer with the tokens that begin (prompt) and end a transcript.
 
-    prompt: what a transcript begins with; end: what ends it; first_special: ids from here on are no
-    text."""
+    languages: the token of each language that the model knows, by its code; empty for one language.
+    """
 
-    tokenizer: Any
+    tokenizer: Tokenizer
     prompt: tuple[int, ...]
     end: int
     languages: dict[str, int] = field(default_factory=dict)
@@ -36,37 +43,40 @@ class TextTokens:
         return self.tokenizer.get_vocab_size()
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, without special tokens."""
+        """The ids of a text, without special tokens."""
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of ids; special tokens are left out."""
+        """The text of ids; special tokens are left out."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=True).strip()
 
     def words(self, ids: Sequence[int]) -> list[tuple[str, int, int]]:
-        """(word, first token, token after its last): split where a token begins with a space; a
-        character of several tokens stays whole, and punctuation stays with its word."""
-        found: list[tuple[str, int, int]] = []
-        begun, text = 0, ""
+        """The words of ids as (word, first token, token after the last).
+
+        A word begins with a token that starts with a space. A character of several tokens is not
+        split, and punctuation belongs to the word before it.
+        """
+        words: list[tuple[str, int, int]] = []
+        begin, text = 0, ""
         for place in range(len(ids)):
-            grown = self.tokenizer.decode(list(ids[: place + 1]), skip_special_tokens=True)
-            if grown.endswith("\ufffd") and place + 1 < len(ids):
+            longer = self.tokenizer.decode(list(ids[: place + 1]), skip_special_tokens=True)
+            if longer.endswith("\ufffd") and place + 1 < len(ids):
                 continue  # in the middle of a character
-            new = grown[len(text) :]
-            if not found or new[:1].isspace():
-                found.append((new, begun, place + 1))
+            new = longer[len(text) :]
+            if not words or new[:1].isspace():
+                words.append((new, begin, place + 1))
             else:
-                word, first, _ = found[-1]
-                found[-1] = (word + new, first, place + 1)
-            text, begun = grown, place + 1
-        return [(word.strip(), first, last) for word, first, last in found if word.strip()]
+                word, first, _ = words[-1]
+                words[-1] = (word + new, first, place + 1)
+            text, begin = longer, place + 1
+        return [(word.strip(), first, last) for word, first, last in words if word.strip()]
 
     def to_json(self) -> str:
-        """What `read_tokens` reads."""
+        """The tokenizer as JSON, for `read_tokens`."""
         return self.tokenizer.to_str()
 
 
-def _library() -> Any:
+def _library() -> ModuleType:
     try:
         import tokenizers
     except ImportError as error:
@@ -75,11 +85,13 @@ def _library() -> Any:
 
 
 def read_tokens(path: str | os.PathLike[str], language: str | None = None) -> TextTokens:
-    """A tokenizer.json, also of a folder, or a vocabulary of OpenAI (.tiktoken). language: of a
-    model of many.
+    """Read a tokenizer.json, or the folder that holds it, or a vocabulary of OpenAI (.tiktoken).
 
-    Raises InputError for a file that is missing, or no tokenizer with the tokens that a transcript
-    needs."""
+    language: the code of a language, for a multilingual model.
+
+    Raises `InputError` for a file that is missing, or that is no tokenizer with the tokens of
+    transcripts.
+    """
     file = Path(path)
     file = file / "tokenizer.json" if file.is_dir() else file
     if not file.is_file():
@@ -88,85 +100,86 @@ def read_tokens(path: str | os.PathLike[str], language: str | None = None) -> Te
         raise fail(file, f"is larger than {FILE_CAP >> 20} MiB")
     tokenizers = _library()
     try:
-        made = (
-            _from_ranks(file)
-            if file.suffix == ".tiktoken"
-            else tokenizers.Tokenizer.from_file(str(file))
-        )
+        is_ranks = file.suffix == ".tiktoken"
+        tokenizer = _from_ranks(file) if is_ranks else tokenizers.Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises plain Exception
-        raise fail(
-            file, f"cannot be read as a tokenizer ({' '.join(str(error).split())[:120]})"
-        ) from None
-    return with_prompt(file, made, language)
+        raise fail(file, f"cannot be read as a tokenizer ({reason(error, 120)})") from None
+    return with_prompt(file, tokenizer, language)
 
 
-def with_prompt(where: object, tokenizer: Any, language: str | None = None) -> TextTokens:
-    """The tokenizer with its prompt. Raises InputError where a token is missing."""
-    special = {name: tokenizer.token_to_id(name) for name in (START, END, PAD_TEXT)}
-    if missing := [name for name, number in special.items() if number is None and name != PAD_TEXT]:
-        raise fail(where, f"has no token {missing[0]}")
-    task = tokenizer.token_to_id("<|transcribe|>")
-    names = [
-        name[2:-2]
-        for name in tokenizer.get_vocab()
-        if len(name) in (6, 7) and name.startswith("<|")
-    ]
-    languages = {
-        name: tokenizer.token_to_id(f"<|{name}|>")
-        for name in names
-        if name.isalpha() and len(name) < 4
-    }
-    prompt: list[int] = [special[START]]
-    # A model of English alone has tokens of languages, too, but was not trained with them; its end
-    # stands below start.
-    many = task is not None and special[END] >= 50257
-    if many:
-        chosen = language or "en"
-        if chosen not in languages:
-            raise fail(where, f"--language {chosen}: is none of {', '.join(sorted(languages))}")
-        prompt += [languages[chosen], task]
+def with_prompt(where: object, tokenizer: Tokenizer, language: str | None = None) -> TextTokens:
+    """The tokenizer with the prompt of a transcript.
+
+    Raises `InputError` where a token is missing, and for a language that the model does not know.
+    """
+    start, end, task, no_times = map(
+        tokenizer.token_to_id, (START, END, "<|transcribe|>", NO_TIMES)
+    )
+    if start is None or end is None:
+        raise fail(where, f"has no token {START if start is None else END}")
+    prompt, languages = [start], {}
+    # A model of English alone has tokens of languages, too, but was not trained with them; there
+    # the end has a lower number.
+    if task is not None and end >= 50257:
+        languages = _languages(tokenizer)
+        code = language or "en"
+        if code not in languages:
+            raise fail(where, f"--language {code}: is none of {', '.join(sorted(languages))}")
+        prompt += [languages[code], task]
     elif language not in (None, "en"):
         raise fail(where, f"--language {language}: the model knows one language")
-    if special[PAD_TEXT] is not None:
-        prompt.append(special[PAD_TEXT])
-    return TextTokens(tokenizer, tuple(prompt), special[END], languages if many else {})
+    if no_times is not None:
+        prompt.append(no_times)
+    return TextTokens(tokenizer, tuple(prompt), end, languages)
+
+
+def _languages(tokenizer: Tokenizer) -> dict[str, int]:
+    """The token of each language, <|xx|> or <|xxx|>, by its code."""
+    special = re.compile(r"<\|([a-z]{2,3})\|>")
+    matches = ((special.fullmatch(name), number) for name, number in tokenizer.get_vocab().items())
+    return {match[1]: number for match, number in matches if match}
 
 
 def train_tokens(
     texts: Iterable[str], kind: TokenKind = "characters", size: int = 256
 ) -> TextTokens:
-    """A tokenizer of our own: characters, or byte pairs (at most `size` tokens). Raises InputError
-    without any text.
+    """Train a tokenizer: characters, or byte pairs (at most `size` tokens).
+
+    Raises `InputError` where all texts are empty.
     """
     tokenizers = _library()
     lines = [text for text in texts if text]
     if not lines:
         raise InputError("there is no text to make tokens of")
     if kind == "characters":
-        letters = sorted(set("".join(lines)))
-        vocabulary = {
-            letter: number for number, letter in enumerate(["?", *[x for x in letters if x != "?"]])
-        }
-        made = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="?"))
-        made.pre_tokenizer = tokenizers.pre_tokenizers.Split(
-            tokenizers.Regex(r"[\s\S]"), "isolated"
-        )
-        made.decoder = tokenizers.decoders.Fuse()
+        letters = ["?", *sorted(set("".join(lines)) - {"?"})]
+        vocabulary = {letter: number for number, letter in enumerate(letters)}
+        tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="?"))
+        each_character = tokenizers.Regex(r"[\s\S]")
+        tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Split(each_character, "isolated")
+        tokenizer.decoder = tokenizers.decoders.Fuse()
     else:
-        made = tokenizers.Tokenizer(tokenizers.models.BPE())
-        made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-        made.decoder = tokenizers.decoders.ByteLevel()
+        tokenizer = _byte_level(tokenizers.models.BPE())
         trainer = tokenizers.trainers.BpeTrainer(
             vocab_size=size,
             show_progress=False,
             initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
         )
-        made.train_from_iterator(lines, trainer)
-    made.add_special_tokens([END, START])
-    return with_prompt("tokens", made)
+        tokenizer.train_from_iterator(lines, trainer)
+    tokenizer.add_special_tokens([END, START])
+    return with_prompt("tokens", tokenizer)
 
 
-def _from_ranks(file: Path) -> Any:
+def _byte_level(model: BPE) -> Tokenizer:
+    """A tokenizer whose letters stand for bytes."""
+    tokenizers = _library()
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    return tokenizer
+
+
+def _from_ranks(file: Path) -> Tokenizer:
     """Byte pairs of a .tiktoken file (rank by rank) with Whisper's special tokens for it."""
     tokenizers = _library()
     ranks: dict[bytes, int] = {}
@@ -174,41 +187,23 @@ def _from_ranks(file: Path) -> Any:
         if line.strip():
             token, rank = line.split()
             ranks[base64.b64decode(token)] = int(rank)
-    shown = _byte_letters()
+    letters = _byte_letters()
 
-    def named(token: bytes) -> str:
-        return "".join(shown[byte] for byte in token)
+    def spelled(token: bytes) -> str:
+        return "".join(letters[byte] for byte in token)
 
-    merges = [
-        (named(a), named(b))
-        for token in ranks
-        if len(token) > 1
-        for a, b in [_halves(token, ranks)]
-    ]
-    made = tokenizers.Tokenizer(
-        tokenizers.models.BPE({named(token): rank for token, rank in ranks.items()}, merges)
-    )
-    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = tokenizers.decoders.ByteLevel()
-    languages = LANGUAGES.split()
-    rest = [
-        f"<|{name}|>"
-        for name in (
-            *languages,
-            "translate",
-            "transcribe",
-            "startoflm",
-            "startofprev",
-            "nospeech",
-            "notimestamps",
-        )
-    ]
-    made.add_special_tokens([END, START, *rest])
-    return made
+    halves = [_halves(token, ranks) for token in ranks if len(token) > 1]
+    merges = [(spelled(first), spelled(second)) for first, second in halves]
+    vocabulary = {spelled(token): rank for token, rank in ranks.items()}
+    tokenizer = _byte_level(tokenizers.models.BPE(vocabulary, merges))
+    tasks = "translate transcribe startoflm startofprev nospeech notimestamps"
+    special = [f"<|{name}|>" for name in f"{LANGUAGES} {tasks}".split()]
+    tokenizer.add_special_tokens([END, START, *special])
+    return tokenizer
 
 
 def _halves(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
-    """The two tokens that a token was merged from: merge by rank until two are left."""
+    """The two tokens that a token was merged from: merge by rank until there are two."""
     parts = [bytes([byte]) for byte in token]
     while len(parts) > 2:
         best = min(range(len(parts) - 1), key=lambda k: ranks.get(parts[k] + parts[k + 1], 1 << 30))
@@ -219,28 +214,28 @@ def _halves(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
 def _byte_letters() -> dict[int, str]:
     """The letter that stands for each byte in byte-level vocabularies (GPT-2)."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    found = {byte: chr(byte) for byte in plain}
-    for extra, byte in enumerate(byte for byte in range(256) if byte not in found):
-        found[byte] = chr(256 + extra)
-    return found
+    others = [byte for byte in range(256) if byte not in plain]
+    return {byte: chr(byte) for byte in plain} | {b: chr(256 + k) for k, b in enumerate(others)}
 
 
 LANGUAGES = (
-    "en zh de es ru ko fr ja pt tr pl ca nl ar sv it id hi fi vi he uk el ms cs ro da hu ta no th ur hr bg lt la mi ml "
-    "cy sk te fa lv bn sr az sl kn et mk br eu is hy ne mn bs kk sq sw gl mr pa si km sn yo so af oc ka be tg sd gu am "
-    "yi lo uz fo ht ps tk nn mt sa lb my bo tl mg as tt haw ln ha ba jw su"
+    "en zh de es ru ko fr ja pt tr pl ca nl ar sv it id hi fi vi he uk el ms cs ro da hu ta no th "
+    "ur hr bg lt la mi ml cy sk te fa lv bn sr az sl kn et mk br eu is hy ne mn bs kk sq sw gl mr "
+    "pa si km sn yo so af oc ka be tg sd gu am yi lo uz fo ht ps tk nn mt sa lb my bo tl mg as tt "
+    "haw ln ha ba jw su"
 )
 
 
-def suppressed(folder: str | os.PathLike[str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Ids that a model never says, and those that it does not begin with, of its config.json or
-    generation_config.json; none where they say nothing."""
-    found: dict[str, Any] = {}
+def suppressed_tokens(folder: str | os.PathLike[str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The ids that a model never outputs, and those that it does not begin with, from its
+    config.json and generation_config.json; empty where they name none.
+    """
+    settings: dict[str, list[int]] = {}
     for name in ("config.json", "generation_config.json"):
         file = Path(folder) / name
         if file.is_file():
             content = json.loads(file.read_text(encoding="utf-8"))
-            found |= {key: value for key, value in content.items() if value}
-    never = found.get("suppress_ids") or found.get("suppress_tokens") or []
-    begin = found.get("suppress_ids_begin") or found.get("begin_suppress_tokens") or []
-    return tuple(int(x) for x in never), tuple(int(x) for x in begin)
+            settings |= {key: value for key, value in content.items() if value}
+    never = settings.get("suppress_ids") or settings.get("suppress_tokens") or []
+    first = settings.get("suppress_ids_begin") or settings.get("begin_suppress_tokens") or []
+    return tuple(map(int, never)), tuple(map(int, first))

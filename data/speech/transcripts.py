@@ -1,4 +1,4 @@
-"""Transcripts with word times, and the formats in which others read them.
+"""Transcripts with word times, and the file formats of other programs for them.
 
 Times are seconds from the start of the recording.
 """
@@ -11,19 +11,18 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
-from ...base.errors import InputError, fail
+from ...base.errors import InputError, fail, one_line, reason
 
 FORMATS = ("json", "srt", "vtt", "tsv", "ctm", "TextGrid", "txt")
-FILE_CAP = 64 << 20
+FILE_CAP = 64 << 20  # most bytes of a TextGrid
+LINE, LINES, PAUSE = 42, 2, 1.0  # of a subtitle: most characters, lines, and seconds of a pause
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word as it is said, from start to end, seconds; confidence: 0 to 1, None where nobody
-    says.
-    """
+    """A spoken word from start to end, seconds; confidence: in [0, 1], None where it is unknown."""
 
     text: str
     start: float
@@ -33,8 +32,10 @@ class Word:
 
 @dataclass(frozen=True)
 class Segment:
-    """What is said in a stretch of a recording; log_probability: mean of a token; no_speech:
-    probability that there is none."""
+    """The text of a stretch of a recording.
+
+    log_probability: mean over the tokens; no_speech: probability that nobody speaks.
+    """
 
     start: float
     end: float
@@ -44,29 +45,22 @@ class Segment:
     no_speech: float | None = None
 
 
-def written(kind: str, name: str, seconds: float, segments: Sequence[Segment]) -> str:
-    """The transcript of a recording in one of FORMATS; name: of the recording, without folder;
-    seconds: its length.
+def format_transcript(kind: str, name: str, seconds: float, segments: Sequence[Segment]) -> str:
+    """The transcript of a recording as the text of a file in one of FORMATS.
 
-    Subtitles (srt, vtt) break at pauses and after at most two lines of 42 characters. Raises
-    ValueError for another kind."""
+    name: of the recording, without its folder; seconds: its length. Subtitles (srt, vtt) break at
+    pauses and after at most two lines of 42 characters.
+
+    Raises `ValueError` for another kind.
+    """
     words = [word for segment in segments for word in segment.words]
     if kind == "json":
-        rows = [asdict(segment) for segment in segments]
-        whole = {
-            "file": name,
-            "seconds": round(seconds, 3),
-            "text": _text(segments),
-            "segments": rows,
-        }
-        return json.dumps(_rounded(whole), ensure_ascii=False, indent=1) + "\n"
+        return _json(name, seconds, segments)
     if kind == "txt":
         return "".join(segment.text + "\n" for segment in segments)
     if kind == "tsv":
-        lines = [
-            f"{round(word.start * 1000)}\t{round(word.end * 1000)}\t{_flat(word.text)}"
-            for word in words
-        ]
+        times = ((round(w.start * 1000), round(w.end * 1000), one_line(w.text)) for w in words)
+        lines = [f"{start}\t{end}\t{text}" for start, end, text in times]
         return "\n".join(["start\tend\ttext", *lines]) + "\n"
     if kind == "ctm":
         stem = "_".join(Path(name).stem.split()) or "recording"
@@ -82,41 +76,37 @@ def written(kind: str, name: str, seconds: float, segments: Sequence[Segment]) -
     raise ValueError(f"transcripts are written as {', '.join(FORMATS)}, not as {kind!r}")
 
 
-def _text(segments: Sequence[Segment]) -> str:
-    return " ".join(segment.text for segment in segments if segment.text)
+def _json(name: str, seconds: float, segments: Sequence[Segment]) -> str:
+    """Numbers have four decimals; those that are not finite become null."""
+    rows = [asdict(segment) for segment in segments]
+    text = " ".join(segment.text for segment in segments if segment.text)
+    table = {"file": name, "seconds": round(seconds, 3), "text": text, "segments": rows}
+    return json.dumps(_rounded(table), ensure_ascii=False, indent=1) + "\n"
 
 
-def _flat(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _rounded(value: Any) -> Any:
+def _rounded(value: object) -> object:
     if isinstance(value, float):
         return round(value, 4) if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _rounded(one) for key, one in value.items()}
-    return [_rounded(one) for one in value] if isinstance(value, list | tuple) else value
-
-
-LINE, LINES, PAUSE = 42, 2, 1.0  # characters, lines, seconds
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def cues(segments: Sequence[Segment]) -> list[tuple[float, float, str]]:
-    """(start, end, text) of subtitles."""
-    found: list[tuple[float, float, str]] = []
+    """(start, end, text) of each subtitle, start and end in seconds."""
+    subtitles: list[tuple[float, float, str]] = []
     for segment in segments:
-        own: list[Word] = []
-        for word in [*segment.words, None]:
-            if own and (
-                word is None or word.start - own[-1].end > PAUSE or not _fits([*own, word])
-            ):
-                found.append((own[0].start, own[-1].end, _wrapped(own)))
-                own = []
-            if word is not None:
-                own.append(word)
         if not segment.words and segment.text:
-            found.append((segment.start, segment.end, segment.text))
-    return found
+            subtitles.append((segment.start, segment.end, segment.text))
+        words: list[Word] = []
+        for word in segment.words:
+            if words and (word.start - words[-1].end > PAUSE or not _fits([*words, word])):
+                subtitles.append((words[0].start, words[-1].end, _wrapped(words)))
+                words = []
+            words.append(word)
+        if words:
+            subtitles.append((words[0].start, words[-1].end, _wrapped(words)))
+    return subtitles
 
 
 def _fits(words: Sequence[Word]) -> bool:
@@ -138,26 +128,21 @@ def _subtitles(kind: str, segments: Sequence[Segment]) -> str:
     lines = [] if kind == "srt" else ["WEBVTT", ""]
     for number, (start, end, text) in enumerate(cues(segments), 1):
         lines += [str(number)] if kind == "srt" else []
-        # An arrow would end the cue, an angle bracket begin a tag.
-        shown = (
-            text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-            if kind == "vtt"
-            else text
-        )
-        lines += [
-            f"{_clock(start, mark)} --> {_clock(max(end, start + 0.001), mark)}",
-            shown.replace("-->", "->"),
-            "",
-        ]
+        # An arrow would end the cue, and an angle bracket begin a tag.
+        if kind == "vtt":
+            text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        times = f"{_clock(start, mark)} --> {_clock(max(end, start + 0.001), mark)}"
+        lines += [times, text.replace("-->", "->"), ""]
     return "\n".join(lines) + ("" if lines and lines[-1] == "" else "\n")
 
 
 def _clock(seconds: float, mark: str) -> str:
     total = round(max(0.0, seconds) * 1000)
-    return f"{total // 3_600_000:02}:{total // 60_000 % 60:02}:{total // 1000 % 60:02}{mark}{total % 1000:03}"
+    hours, minutes, rest = total // 3_600_000, total // 60_000 % 60, total // 1000 % 60
+    return f"{hours:02}:{minutes:02}:{rest:02}{mark}{total % 1000:03}"
 
 
-def _praatio() -> Any:
+def _praatio() -> ModuleType:
     try:
         from praatio import textgrid
     except ImportError as error:
@@ -171,17 +156,14 @@ def _textgrid(seconds: float, words: Sequence[Word]) -> str:
     praat = _praatio()
     entries, last = [], 0.0
     for word in words:
-        # Praat wants intervals that neither overlap nor are empty.
+        # Praat needs intervals that neither overlap nor are empty.
         start = max(last, round(word.start, 4))
         end = max(start + 0.001, round(word.end, 4))
-        entries.append((start, end, _flat(word.text)))
+        entries.append((start, end, one_line(word.text)))
         last = end
     seconds = max(seconds, last, 0.001)
     grid = praat.Textgrid(0, seconds)
-    if entries:
-        grid.addTier(praat.IntervalTier("words", entries, 0, seconds))
-    else:
-        grid.addTier(praat.IntervalTier("words", [(0, seconds, "")], 0, seconds))
+    grid.addTier(praat.IntervalTier("words", entries or [(0, seconds, "")], 0, seconds))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "a.TextGrid"
         grid.save(str(file), format="long_textgrid", includeBlankSpaces=True)
@@ -189,10 +171,12 @@ def _textgrid(seconds: float, words: Sequence[Word]) -> str:
 
 
 def read_textgrid(path: str | os.PathLike[str], tier: str | None = None) -> list[Word]:
-    """The words of a TextGrid of Praat, long or short: of the tier named, else of the first
-    interval tier whose name holds "word", else of the only one. Empty intervals are pauses.
+    """The words of a TextGrid of Praat, in the long or short form.
 
-    Raises InputError, one line, for a file that is missing or damaged, or has no such tier.
+    tier: the name of the interval tier; None: the first whose name contains "word", else the only
+    one. Empty intervals are pauses.
+
+    Raises `InputError`, one line, for a file that is missing or damaged, or has no such tier.
     """
     file = Path(path)
     if not file.is_file():
@@ -207,9 +191,8 @@ def read_textgrid(path: str | os.PathLike[str], tier: str | None = None) -> list
             reportingMode="silence",
             duplicateNamesMode="rename",
         )
-    except Exception as error:  # of damaged text, of many kinds
-        said = " ".join(str(error).split())[:120] or type(error).__name__
-        raise fail(path, f"cannot be read as a TextGrid ({said})") from None
+    except Exception as error:  # damaged text raises errors of many kinds
+        raise fail(path, f"cannot be read as a TextGrid ({reason(error, 120)})") from None
     names = [name for name in grid.tierNames if isinstance(grid.getTier(name), praat.IntervalTier)]
     if tier is not None and tier not in names:
         raise fail(path, f"has no interval tier {tier!r}; there are {', '.join(names) or 'none'}")
@@ -218,7 +201,7 @@ def read_textgrid(path: str | os.PathLike[str], tier: str | None = None) -> list
         raise fail(path, f"has no tier of words (its interval tiers: {', '.join(names) or 'none'})")
     chosen = tier or (wordy[0] if wordy else names[0])
     return [
-        Word(_flat(one.label), float(one.start), float(one.end))
-        for one in grid.getTier(chosen).entries
-        if one.label.strip()
+        Word(one_line(entry.label), float(entry.start), float(entry.end))
+        for entry in grid.getTier(chosen).entries
+        if entry.label.strip()
     ]

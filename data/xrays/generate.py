@@ -2,10 +2,11 @@
 shown.
 
 Shapes: pictures are float32 (128, 128), 0 to 1, until they are saved. A picture shows two dark
-lungs, heart and ribs; class "cloud" has one or two soft bright clouds in a lung. On purpose the
-data is crooked as real data is: clouds come three times of four in view AP (larger heart, closer),
-and two times of three from source B (a bright mark in a corner). Two pictures a patient, of one
-class. The same bytes each time on one machine."""
+lungs, heart and ribs; those of class "cloud" have one or two soft bright clouds in a lung. The data
+is confounded on purpose, as real data is: three of four clouds have view AP (larger heart, closer),
+and two of three come from source B (a bright mark in a corner). Each patient has two pictures of
+the same class. The bytes are the same each time on one machine.
+"""
 
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from ...base.errors import InputError
+from ...base.errors import fail, reason
 
 SIDE = 128  # pixels
 SAMPLE = "generated-chest-xrays"
@@ -24,9 +25,11 @@ _NOTE = (
 
 
 def write_sample_xrays(folder: Path, *, pictures: int = 160) -> Path:
-    """Write `pictures` X-rays, their lung masks, boxes.csv and labels.csv into
-    `folder`/generated-chest-xrays; returns that folder. Raises InputError where it cannot be
-    written."""
+    """Write X-rays, their lung masks, boxes.csv and labels.csv into
+    `folder`/generated-chest-xrays; returns that folder.
+
+    pictures: how many. Raises `InputError` where the folder cannot be written.
+    """
     home = folder / SAMPLE
     lines, boxes = ["image,label,patient,view,source"], ["image,x,y,w,h"]
     try:
@@ -37,30 +40,30 @@ def write_sample_xrays(folder: Path, *, pictures: int = 160) -> Path:
             label = patient % 2
             generator = np.random.default_rng([47, number])
             ap = bool(generator.random() < (0.75 if label else 0.25))
-            other = bool(
-                np.random.default_rng([48, patient]).random() < (2 / 3 if label else 1 / 3)
-            )
-            picture, lungs, found = draw_xray(generator, cloud=bool(label), ap=ap, marked=other)
+            share = 2 / 3 if label else 1 / 3
+            marked = bool(np.random.default_rng([48, patient]).random() < share)
+            picture, lungs, clouds = draw_xray(generator, cloud=bool(label), ap=ap, marked=marked)
             Image.fromarray(picture).save(home / "pictures" / f"{name}.png")
-            Image.fromarray(np.where(lungs, 255, 0).astype(np.uint8)).save(
-                home / "lungs" / f"{name}.png"
-            )
-            view, source = "AP" if ap else "PA", "B" if other else "A"
+            mask = Image.fromarray(np.where(lungs, 255, 0).astype(np.uint8))
+            mask.save(home / "lungs" / f"{name}.png")
+            view, source = "AP" if ap else "PA", "B" if marked else "A"
             lines.append(f"pictures/{name}.png,{CLASSES[label]},P{patient + 1:03d},{view},{source}")
-            boxes += [f"{name}.png,{x},{y},{w},{h}" for x, y, w, h in found]
+            boxes += [f"{name}.png,{x},{y},{w},{h}" for x, y, w, h in clouds]
         (home / "labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
         (home / "boxes.csv").write_text("\n".join(boxes) + "\n", encoding="utf-8")
         (home / "GENERATED.txt").write_text(_NOTE, encoding="utf-8")
     except OSError as error:
-        raise InputError(f"{home}: cannot be written ({error.strerror or error})") from error
+        raise fail(home, f"cannot be written ({reason(error)})") from error
     return home
 
 
 def draw_xray(
     generator: np.random.Generator, *, cloud: bool, ap: bool, marked: bool
 ) -> tuple[np.ndarray, np.ndarray, list[tuple[int, int, int, int]]]:
-    """uint8 (128, 128), the lungs as bool (128, 128), and a box (x, y, width, height) in pixels for
-    each cloud.
+    """A picture uint8 (128, 128), its lungs bool (128, 128), and a box (x, y, width, height) in
+    pixels for each cloud.
+
+    ap: view AP instead of PA; marked: with the bright mark of source B.
     """
     y, x = (np.mgrid[:SIDE, :SIDE].astype(np.float32) + 0.5) / SIDE
     scale = generator.uniform(0.95, 1.1) * (1.06 if ap else 1.0)
@@ -85,20 +88,15 @@ def draw_xray(
         gy, gx = np.mgrid[:SIDE, :SIDE]
         blob = np.exp(-(((gy - cy) / ry) ** 2 + ((gx - cx) / rx) ** 2))
         picture += generator.uniform(0.14, 0.24) * blob * (0.35 + 0.65 * edge)
-        left, upper = max(0, round(cx - rx)), max(0, round(cy - ry))
-        boxes.append(
-            (left, upper, min(SIDE, round(cx + rx)) - left, min(SIDE, round(cy + ry)) - upper)
-        )
-    picture += (
-        generator.normal(0, 0.02, picture.shape)
-        + generator.uniform(-0.04, 0.04)
-        + (0.02 if ap else 0.0)
-    )
+        x0, y0 = max(0, round(cx - rx)), max(0, round(cy - ry))
+        boxes.append((x0, y0, min(SIDE, round(cx + rx)) - x0, min(SIDE, round(cy + ry)) - y0))
+    noise = generator.normal(0, 0.02, picture.shape)
+    picture += noise + generator.uniform(-0.04, 0.04) + (0.02 if ap else 0.0)
     if marked:
         picture[5:11, 6:20] = 0.95
     return (255 * np.clip(picture, 0, 1)).round().astype(np.uint8), lungs, boxes
 
 
 def _soft(x: np.ndarray, width: float) -> np.ndarray:
-    """0 where x is below 0, rising to 1 over `width`."""
+    """0 where x is below 0, and rising to 1 at `width`."""
     return np.clip(x / width, 0, 1)

@@ -1,24 +1,26 @@
-"""Softmax attention that also gives out the weights of chosen heads, or their mean, while it runs.
+"""Softmax attention that also returns the weights of chosen heads, or their mean.
 
 Shapes: B batch, N queries, M keys, H heads, d width of a head, e width of a value, S chosen heads.
 
-    output_h = p_h v_h,  p_h = softmax(scale q_h k_h^T)      maps_s = p_{heads[s]}, or mean_s p_{heads[s]}
+    output_h = p_h v_h,  p_h = softmax(scale q_h k_h^T)
+    maps_s = p_{heads[s]}, or mean_s p_{heads[s]}
 
-Work: 2 B H N M (d + e) flops. Attention that hands out its weights keeps H N M numbers a layer and
-gives up the fused operator; here that operator runs for the heads that nobody asks for, and those
-asked for are made in blocks of whole rows that stay in the cache: S N M numbers are kept, or N M
-for the mean. On the GPU output and log-sum-exp come out of one kernel, and a second one writes the
-maps from them, each once."""
+Work: 2 B H N M (d + e) flops. Attention that returns all its weights stores H N M numbers per layer
+and cannot use the fused operator. Here the fused operator runs for the heads whose maps are not
+requested; the others are computed in blocks of full rows that stay in the cache, and S N M numbers
+are stored, or N M for the mean. On the GPU one kernel computes output and log-sum-exp, and a second
+one writes each map once."""
 
-from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..attention_stats import check_pair
-from . import cpu as plain
+from ..attention_stats import fits
+from ..checks import check_pair
+from ..register import operator
+from . import cpu
 
 
 class Mapped(NamedTuple):
@@ -39,10 +41,11 @@ def attention_maps(
     mask: Tensor | None = None,
     scale: float | None = None,
 ) -> Mapped:
-    """Attention and the weights of some heads. query: (B, H, N, d); key: (B, H, M, d); value: (B,
-    H, M, e); heads: int64 (S,), each at most once, by default all; mean: their mean; mask: bool,
-    True = may attend, (B, M), (B, N, M) or four dimensions that broadcast to (B, H, N, M); scale:
-    by default d^-1/2.
+    """Attention and the weights of some heads.
+
+    query: (B, H, N, d); key: (B, H, M, d); value: (B, H, M, e); heads: int64 (S,), each at most
+    once, by default all; mean: return the mean of their maps; mask: bool, True = may attend,
+    (B, M), (B, N, M) or four dimensions that broadcast to (B, H, N, M); scale: by default d^-1/2.
 
     Raises ValueError if shapes do not fit.
     """
@@ -75,37 +78,12 @@ def attention_maps(
     )
 
 
-@torch.library.custom_op("headwise::attention_maps", mutates_args=())
-def _maps(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    heads: list[int],
-    mean: bool,
-    mask: Tensor | None,
-    scale: float,
-) -> tuple[Tensor, Tensor]:
-    return plain.attend(query, key, value, heads, mean, mask, scale)
-
-
-@_maps.register_fake
-def _(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    heads: list[int],
-    mean: bool,
-    mask: Tensor | None,
-    scale: float,
-) -> tuple[Tensor, Tensor]:
-    return plain.empty(query, key, value, len(heads), mean)
-
-
-@_maps.register_kernel("cuda")
-def _(query, key, value, heads, mean, mask, scale):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
-    if find_spec("triton") is not None:
-        from . import triton as device
-
-        if device.fits(query, value, 0):
-            return device.attend(query, key, value, heads, mean, mask, scale)
-    return plain.attend(query, key, value, heads, mean, mask, scale)
+operator(
+    "attention_maps",
+    cpu.attend,
+    fake=lambda query, key, value, heads, mean, *rest: cpu.empty(
+        query, key, value, len(heads), mean
+    ),
+    results=("output", "maps"),
+    fits=lambda query, value: fits(query, value, 0),
+)

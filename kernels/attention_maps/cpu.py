@@ -1,9 +1,9 @@
-"""PyTorch form of attention that gives out the weights of chosen heads: the kernel of the CPU, and
+"""PyTorch form of attention that returns the weights of chosen heads: for the CPU, and for GPUs
 without Triton.
 
 Shapes: B batch, N queries, M keys, H heads, d width of a head, e width of a value, S chosen heads.
-Heads that nobody asks for take the fused operator. Those asked for are made in blocks of whole
-rows, whose softmax needs no second look and stays in the cache between product, exponential, output
+Heads whose map is not asked for take the fused operator. The others are computed in blocks of full
+rows, whose softmax takes one pass and stays in the cache between product, exponential, output
 and map."""
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..attention_stats.cpu import FLOOR, blocks, scores
-from ..softmax_pool.cpu import compute_type
+from ..precision import compute_type
 
 
 def attend(
@@ -38,12 +38,11 @@ def attend(
             )
         for place, head in enumerate(heads):
             query_, key_, value_ = (x[:, head : head + 1] for x in (query, key, value))
-            own = _of(mask, [head])
-            _one(
+            _attend_head(
                 query_,
                 key_,
                 value_,
-                own,
+                _of(mask, [head]),
                 scale,
                 output[:, head],
                 maps[:, 0 if mean else place],
@@ -56,7 +55,7 @@ def _of(mask: Tensor | None, heads: list[int]) -> Tensor | None:
     return mask if mask is None or mask.shape[1] == 1 else mask[:, heads]
 
 
-def _one(
+def _attend_head(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -66,7 +65,7 @@ def _one(
     maps: Tensor,
     add: bool,
 ) -> None:
-    """One head into output (B, N, e) and maps (B, N, M); add: to what is there."""
+    """Write one head into output (B, N, e) and maps (B, N, M); add: onto what maps hold."""
     values = value[:, 0].to(maps.dtype)
     room: Tensor | None = None  # one for all blocks: new memory costs more than the exponentials
     for block in blocks(query, key, False):
@@ -75,10 +74,10 @@ def _one(
             room = maps.new_empty(
                 (batch.stop - batch.start) * (rows.stop - rows.start) * key.shape[2]
             )
-        found = scores(query, key, mask, block, scale, False, room)[0][:, 0]
-        hidden = None if mask is None else found.le(FLOOR)
-        target = found if add else maps[batch, rows]
-        torch.softmax(found, -1, out=target)
+        logits = scores(query, key, mask, block, scale, False, room)[0][:, 0]
+        hidden = None if mask is None else logits.le(FLOOR)
+        target = logits if add else maps[batch, rows]
+        torch.softmax(logits, -1, out=target)
         if hidden is not None:
             target.masked_fill_(hidden, 0.0)
         output[batch, rows] = (target @ values[batch]).to(output.dtype)

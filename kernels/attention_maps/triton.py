@@ -1,14 +1,13 @@
-"""Triton form of attention that gives out the weights of chosen heads.
+"""Triton form of attention that returns the weights of chosen heads.
 
 Shapes: B batch, N queries, M keys, H heads, d width of a head, S chosen heads.
 
-Output and log-sum-exp are `attention_stats_triton.read_kernel`'s. `maps_kernel` then makes the
-weights again from queries, keys and log-sum-exp: a program owns a tile of a map, walks the heads
-that it is the mean of, and writes it once. That is S N M numbers written, and 2 S N M d flops more
+Output and log-sum-exp come from `read_kernel` of `attention_stats`. `maps_kernel` then computes the
+weights again from queries, keys and log-sum-exp: a program owns a tile of a map, loops over the
+heads that it averages, and writes it once. That is S N M numbers written, and 2 S N M d flops more
 than attention alone."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import triton
@@ -16,14 +15,13 @@ import triton.language as tl
 from torch import Tensor
 
 from ..attention_stats import triton as stats_form
-from ..attention_stats.triton import HIDDEN, _power, _scores, fits
+from ..attention_stats.triton import HIDDEN, _power, _scores, bytes_of
+from ..launching import launch
 from .cpu import empty
 
-__all__ = ["attend", "fits"]
 
-
-def tiles(width: int, single: bool) -> dict[str, Any]:
-    """As of the read-outs, but for a tile of sums that is kept beside that of scores."""
+def tiles(width: int, single: bool) -> dict[str, int]:
+    """Like those of the read-outs, but with room for a tile of sums next to the scores."""
     return stats_form.tiles(width, single) | ({"ROWS": 16} if single else {})
 
 
@@ -38,7 +36,7 @@ def maps_kernel(
     queries,
     keys,
     heads,
-    kept,
+    number,
     count,
     width,
     mask_batch,
@@ -54,7 +52,7 @@ def maps_kernel(
     WIDTH: tl.constexpr,
 ):  # pragma: no cover - device code
     which = tl.program_id(0).to(tl.int64)
-    batch, first = which // kept, which % kept * count
+    batch, first = which // number, which % number * count
     n = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     m = tl.program_id(2) * KEYS + tl.arange(0, KEYS)
     d = tl.arange(0, WIDTH)
@@ -102,7 +100,7 @@ def attend(
     mask: Tensor | None,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """As `attention_maps_plain.attend`, by Triton."""
+    """As `cpu.attend`, by Triton."""
     output, maps = empty(query, key, value, len(heads), mean)
     batch, total, queries, width = query.shape
     keys = key.shape[2]
@@ -112,32 +110,15 @@ def attend(
     output, lse, *_ = stats_form.stats(
         query, key, value, mask, None, None, scale, False, False, False, 0
     )
-    marks: Tensor = query
-    strides = (0, 0, 0, 0)
-    if mask is not None:
-        marks = mask.expand(batch, total, queries, keys).view(torch.uint8)
-        strides = (marks.stride(0), marks.stride(1), marks.stride(2), marks.stride(3))
-    flags: dict[str, Any] = {"MASKED": mask is not None, "CAUSAL": False, "WIDTH": _power(width)}
+    marks, strides = bytes_of(mask, query, keys)
+    flags: dict[str, int] = {"MASKED": mask is not None, "CAUSAL": False, "WIDTH": _power(width)}
     flags |= tiles(flags["WIDTH"], query.dtype == torch.float32)
-    count, kept = (len(heads), 1) if mean else (1, len(heads))
+    count, number = (len(heads), 1) if mean else (1, len(heads))
     chosen = torch.tensor(list(heads), dtype=torch.int64, device=query.device)
-    grid = (batch * kept, triton.cdiv(queries, flags["ROWS"]), triton.cdiv(keys, flags["KEYS"]))
-    maps_kernel[grid](
-        query,
-        key,
-        marks,
-        lse,
-        chosen,
-        maps,
-        queries,
-        keys,
-        total,
-        kept,
-        count,
-        width,
-        *strides,
-        scale,
-        1 / count,
-        **flags,
+    grid = (batch * number, triton.cdiv(queries, flags["ROWS"]), triton.cdiv(keys, flags["KEYS"]))
+    tensors, sizes = (
+        (query, key, marks, lse, chosen, maps),
+        (queries, keys, total, number, count, width),
     )
+    launch(maps_kernel, grid, *tensors, *sizes, *strides, scale, 1 / count, **flags)
     return output, maps

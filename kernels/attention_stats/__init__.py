@@ -7,10 +7,10 @@ width of a value.
     output_i = sum_j p_ij v_j            entropy_i = -sum_j p_ij log p_ij = lse_i - sum_j p_ij s_ij
     key_mass_i = sum_{j in keys} p_ij    column_mass_j = sum_i weight_i p_ij
 
-Work: the product q k^T, 2 B H N M d flops, and one exponential a weight, once forward and once
-backward; the plain form writes and reads N M numbers for the softmax and once more for each
-read-out, and keeps N M for the backward pass. Here the results and `lse` are kept besides the
-inputs. On the CPU blocks of whole rows stay in the cache and give all read-outs in one pass. On the
+Work: the product q k^T, 2 B H N M d flops, and one exponential per weight, once forward and once
+backward; the naive form writes and reads N M numbers for the softmax and once more for each
+read-out, and stores N M for the backward pass. Here only the inputs, the results and `lse` are
+stored. On the CPU, blocks of full rows stay in the cache and give all read-outs in one pass. On the
 GPU one kernel gives output, lse, entropy and key mass by running sums; column mass and the largest
 weights are second passes that start from lse. The backward pass, float64, heads wider than 128 (256
 in half precision) and more than the 16 largest weights take the plain form in large blocks there.
@@ -18,13 +18,16 @@ in half precision) and more than the 16 largest weights take the plain form in l
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from . import cpu as plain
+from ..checks import check_pair
+from ..precision import compute_type, widest
+from ..register import operator
+from . import cpu, naive
+from .cpu import LARGEST_TOP
 
 ReadOut = Literal["lse", "entropy", "column_mass", "key_mass", "top", "class_row", "mean_rows"]
 
@@ -81,9 +84,9 @@ def attention_stats(
     """
     mask = _check(query, key, value, mask, want, keys, k, rows, weights, row)
     factor: float = query.shape[-1] ** -0.5 if scale is None else scale
-    found = AttentionStats()
+    stats = AttentionStats()
     if value is not None or set(want) - {"class_row", "mean_rows"}:
-        kind = plain.compute_type(query)
+        kind = compute_type(query)
         numbers = keys[:, None].to(kind) if keys is not None and "key_mass" in want else None
         counted = weights.to(kind) if weights is not None and "column_mass" in want else None
         top = k if "top" in want else 0
@@ -107,14 +110,14 @@ def attention_stats(
                 or (name == "output" and value is not None)
                 or (name[:4] == "top_" and top)
             ):
-                setattr(found, name, tensor)
+                setattr(stats, name, tensor)
     if "class_row" in want:
         chosen = torch.tensor([row % query.shape[2]], device=query.device)
-        found.class_row = _rows(query, key, mask, chosen, factor, causal)[:, :, 0]
+        stats.class_row = _rows(query, key, mask, chosen, factor, causal)[:, :, 0]
     if "mean_rows" in want:
         assert rows is not None
-        found.mean_rows = _mean_rows(query, key, mask, rows, factor, causal)
-    return found
+        stats.mean_rows = _mean_rows(query, key, mask, rows, factor, causal)
+    return stats
 
 
 def rollout_row(
@@ -171,20 +174,20 @@ def _rows(
     query: Tensor, key: Tensor, mask: Tensor | None, rows: Tensor, scale: float, causal: bool
 ) -> Tensor:
     """Weights (B, H, R, M) of the queries at rows (R,)."""
-    kind = plain.compute_type(query)
+    kind = compute_type(query)
     with torch.autocast(query.device.type, enabled=False):
-        chosen = plain.grouped(query[:, :, rows].to(kind) * scale, key.shape[1])
-        found = (chosen @ key.to(kind).mT).view(*query.shape[:2], len(rows), key.shape[2])
+        chosen = cpu.grouped(query[:, :, rows].to(kind) * scale, key.shape[1])
+        scores = (chosen @ key.to(kind).mT).view(*query.shape[:2], len(rows), key.shape[2])
         if mask is not None:
-            found = found.masked_fill_(
-                ~(mask if mask.shape[2] == 1 else mask[:, :, rows]), plain.HIDDEN
+            scores = scores.masked_fill_(
+                ~(mask if mask.shape[2] == 1 else mask[:, :, rows]), cpu.HIDDEN
             )
         if causal:
             last = rows + key.shape[2] - query.shape[2]
-            found = found.masked_fill_(
-                torch.arange(key.shape[2], device=rows.device) > last[:, None], plain.HIDDEN
+            scores = scores.masked_fill_(
+                torch.arange(key.shape[2], device=rows.device) > last[:, None], cpu.HIDDEN
             )
-        return found.softmax(-1).masked_fill_(found <= plain.FLOOR, 0.0)
+        return scores.softmax(-1).masked_fill_(scores <= cpu.FLOOR, 0.0)
 
 
 def _mean_rows(
@@ -198,10 +201,10 @@ def _mean_rows(
     for head in range(heads):
         group = head * kv // heads
         allowed = mask if mask is None or mask.shape[1] == 1 else mask[:, head : head + 1]
-        one = _rows(
+        weights = _rows(
             query[:, head : head + 1], key[:, group : group + 1], allowed, rows, scale, causal
         )
-        total = total + one[:, 0]
+        total = total + weights[:, 0]
     return total / heads
 
 
@@ -219,7 +222,7 @@ def _check(
 ) -> Tensor | None:
     """The mask in four dimensions; ValueError where something does not fit."""
     name = "attention_stats"
-    unknown = [each for each in want if each not in get_args(ReadOut)]
+    unknown = [read_out for read_out in want if read_out not in get_args(ReadOut)]
     if unknown:
         raise ValueError(
             f"{name}: no read-out {unknown[0]!r}; there are {', '.join(get_args(ReadOut))}"
@@ -235,8 +238,8 @@ def _check(
     if "key_mass" in want and (
         keys is None or keys.dtype != torch.bool or keys.shape != (batch, key.shape[2])
     ):
-        given = None if keys is None else f"{keys.dtype} {tuple(keys.shape)}"
-        raise ValueError(f"{name}: key_mass needs keys, bool {(batch, key.shape[2])}, got {given}")
+        shape = None if keys is None else f"{keys.dtype} {tuple(keys.shape)}"
+        raise ValueError(f"{name}: key_mass needs keys, bool {(batch, key.shape[2])}, got {shape}")
     if weights is not None and weights.shape != (batch, queries):
         raise ValueError(f"{name}: weights must be {(batch, queries)}, got {tuple(weights.shape)}")
     if "top" in want and k < 1:
@@ -250,142 +253,23 @@ def _check(
     return allowed
 
 
-def check_pair(name: str, query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor | None:
-    """The mask in four dimensions; ValueError where queries, keys and mask do not fit."""
-    fits = (
-        query.ndim == key.ndim == 4
-        and query.shape[0] == key.shape[0]
-        and query.shape[3] == key.shape[3]
-    )
-    if not fits or key.shape[1] == 0 or query.shape[1] % key.shape[1] or query.dtype != key.dtype:
-        raise ValueError(
-            f"{name}: query (B, H, N, d) and key (B, K, M, d), K dividing H, do not fit: "
-            f"{tuple(query.shape)} {query.dtype} and {tuple(key.shape)} {key.dtype}"
-        )
-    if mask is None:
-        return None
-    full = (*query.shape[:3], key.shape[2])
-    given = tuple(mask.shape)
-    if mask.ndim == 2:
-        mask = mask[:, None, None]
-    elif mask.ndim == 3:
-        mask = mask[:, None]
-    fits = mask.ndim == 4 and all(size in (1, whole) for size, whole in zip(mask.shape, full))
-    if mask.dtype != torch.bool or not fits:
-        raise ValueError(
-            f"{name}: mask must be bool and broadcast to {full}, got {mask.dtype} {given}"
-        )
-    return mask
+def fits(query: Tensor, value: Tensor | None, top: int) -> bool:
+    """Whether the Triton kernels can take it: no float64, heads up to 128 wide (256 in half
+    precision), a small top-k.
+    """
+    width = max(query.shape[-1], 0 if value is None else value.shape[-1])
+    return width <= widest(query, single=128) and top <= LARGEST_TOP
 
 
-@torch.library.custom_op("headwise::attention_stats", mutates_args=())
-def _stats(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor | None,
-    mask: Tensor | None,
-    keys: Tensor | None,
-    weights: Tensor | None,
-    scale: float,
-    causal: bool,
-    entropy: bool,
-    columns: bool,
-    top: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return plain.stats(query, key, value, mask, keys, weights, scale, causal, entropy, columns, top)
-
-
-@_stats.register_fake
-def _(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor | None,
-    mask: Tensor | None,
-    keys: Tensor | None,
-    weights: Tensor | None,
-    scale: float,
-    causal: bool,
-    entropy: bool,
-    columns: bool,
-    top: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return plain.empty(query, key, value, keys, entropy, columns, top)
-
-
-@torch.library.custom_op("headwise::attention_stats_backward", mutates_args=())
-def _backward(
-    g_output: Tensor | None,
-    g_lse: Tensor | None,
-    g_entropy: Tensor | None,
-    g_columns: Tensor | None,
-    g_mass: Tensor | None,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor | None,
-    mask: Tensor | None,
-    keys: Tensor | None,
-    weights: Tensor | None,
-    lse: Tensor,
-    scale: float,
-    causal: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    grads = (g_output, g_lse, g_entropy, g_columns, g_mass)
-    return plain.stats_backward(grads, query, key, value, mask, keys, weights, lse, scale, causal)
-
-
-@_backward.register_fake
-def _(  # type: ignore[no-untyped-def]
-    g_output: Tensor | None,
-    g_lse: Tensor | None,
-    g_entropy: Tensor | None,
-    g_columns: Tensor | None,
-    g_mass: Tensor | None,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor | None,
-    mask: Tensor | None,
-    keys: Tensor | None,
-    weights: Tensor | None,
-    lse: Tensor,
-    scale: float,
-    causal: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    d_value = query.new_empty((0,)) if value is None else value.new_empty(value.shape)
-    d_weights = (
-        query.new_empty((0,), dtype=lse.dtype)
-        if weights is None
-        else weights.new_empty(weights.shape)
-    )
-    return query.new_empty(query.shape), key.new_empty(key.shape), d_value, d_weights
-
-
-def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    query, key, value, mask, keys, weights, ctx.scale, ctx.causal, *_ = inputs
-    ctx.save_for_backward(query, key, value, mask, keys, weights, output[1])
-    ctx.mark_non_differentiable(output[5], output[6])
-    ctx.set_materialize_grads(False)
-
-
-def _gradient(ctx, *grads: Tensor | None):  # type: ignore[no-untyped-def]
-    if all(grad is None for grad in grads[:5]):
-        return (None,) * 11
-    _, _, value, _, _, weights, _ = ctx.saved_tensors
-    d_query, d_key, d_value, d_weights = torch.ops.headwise.attention_stats_backward(
-        *grads[:5], *ctx.saved_tensors, ctx.scale, ctx.causal
-    )
-    d_value = None if value is None else d_value
-    d_weights = None if weights is None else d_weights
-    return d_query, d_key, d_value, None, None, d_weights, None, None, None, None, None
-
-
-_stats.register_autograd(_gradient, setup_context=_save)
-
-
-@_stats.register_kernel("cuda")
-def _(query, key, value, mask, keys, weights, scale, causal, entropy, columns, top):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
-    form = plain
-    if find_spec("triton") is not None:
-        from . import triton as device
-
-        form = device if device.fits(query, value, top) else plain
-    return form.stats(query, key, value, mask, keys, weights, scale, causal, entropy, columns, top)
+operator(
+    "attention_stats",
+    cpu.stats,
+    fake=lambda query, key, value, mask, keys, weights, scale, causal, *options: cpu.empty(
+        query, key, value, keys, *options
+    ),
+    results=("output", "lse", "spread", "mass", "key_mass", "top_values", "top_indices"),
+    fits=fits,
+    export=naive.attention_stats,
+    backward=cpu.stats_backward,
+    gradients=("query", "key", "value", "weights"),
+)

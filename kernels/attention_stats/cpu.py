@@ -1,9 +1,8 @@
-"""PyTorch form of the read-outs of softmax attention: the kernel of the CPU and the fallback
-without Triton.
+"""PyTorch form of the read-outs of softmax attention: for the CPU, and for GPUs without Triton.
 
 Shapes: B batch, N queries, M keys, H heads, K heads of keys, G = H / K, d width of a head, e width
 of a value; b, k, r, m: batch entries, heads of keys, queries and keys of one block. A block holds
-whole rows, so its softmax needs no second look; it stays in the cache between product, exponential
+full rows, so its softmax takes one pass; it stays in the cache between product, exponential
 and sums. Keys beyond the last that a causal block may see are not computed. Hidden scores are
 -1e30, not -inf: products with a weight of 0 stay 0."""
 
@@ -13,14 +12,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..softmax_pool.cpu import compute_type
+from ..precision import compute_type
 
 BLOCK_NUMBERS = 1 << 19  # scores in a block: 2 MiB of float32, with its exponentials twice that
 DEVICE_NUMBERS = 1 << 26  # on a GPU, where many blocks would be many launches
-FEW_ROWS = 128  # queries below which the product of a block is less efficient; heads are then taken in turn
-LEAST_ROWS = 8  # however many keys there are
+FEW_ROWS = 128  # with fewer queries the product of a block is inefficient: one head at a time
+LEAST_ROWS = 8  # for any number of keys
+LARGEST_TOP = 16  # of the Triton form; more would not stay in registers
 HIDDEN, FLOOR = -1e30, -1e29
-UNSHIFTED = 60.0  # scores up to here: neither e^60, M times, nor e^-60 leaves float32, and the largest is not needed
+# Scores up to here need no shift by the largest: neither M e^60 nor e^-60 leaves float32.
+UNSHIFTED = 60.0
 
 
 class Block(NamedTuple):
@@ -44,21 +45,21 @@ def blocks(query: Tensor, key: Tensor, causal: bool, all_heads: bool = False) ->
         kv if all_heads else min(kv, max(1, room // max(1, min(rows, FEW_ROWS) * group * keys)))
     )
     row_step = max(1, min(rows, max(LEAST_ROWS, room // max(1, kv_step * group * keys))))
-    whole = kv_step == kv and row_step >= rows
-    batch_step = max(1, room // max(1, heads * rows * keys)) if whole else 1
+    complete = kv_step == kv and row_step >= rows
+    batch_step = max(1, room // max(1, heads * rows * keys)) if complete else 1
     for first in range(0, batch, batch_step):
         for head in range(0, kv, kv_step):
             for row in range(0, rows, row_step):
                 end = min(rows, row + row_step)
-                seen = min(keys, max(0, end + keys - rows)) if causal else keys
-                if seen:
+                visible = min(keys, max(0, end + keys - rows)) if causal else keys
+                if visible:
                     last = min(kv, head + kv_step)
                     yield Block(
                         slice(first, min(batch, first + batch_step)),
                         slice(head, last),
                         slice(head * group, last * group),
                         slice(row, end),
-                        seen,
+                        visible,
                     )
 
 
@@ -92,20 +93,20 @@ def scores(
     k = key[block.batch, block.kv, : block.keys].to(kind)
     rows = block.rows.stop - block.rows.start
     if room is None:
-        found = q @ k.mT
+        logits = q @ k.mT
     else:
-        found = room[: q.shape[:3].numel() * block.keys].view(-1, q.shape[2], block.keys)
-        torch.bmm(q.flatten(0, 1), k.flatten(0, 1).mT, out=found)
-    found = found.view(q.shape[0], -1, rows, block.keys)
+        logits = room[: q.shape[:3].numel() * block.keys].view(-1, q.shape[2], block.keys)
+        torch.bmm(q.flatten(0, 1), k.flatten(0, 1).mT, out=logits)
+    logits = logits.view(q.shape[0], -1, rows, block.keys)
     if mask is not None:
-        found.masked_fill_(~part(mask, block), HIDDEN)
+        logits.masked_fill_(~part(mask, block), HIDDEN)
     if causal:
         shift = key.shape[2] - query.shape[2]
         start = max(0, block.rows.start + shift)  # all queries of the block see the keys before it
         places = torch.arange(block.rows.start, block.rows.stop, device=query.device)
         future = torch.arange(start, block.keys, device=query.device) > (places + shift)[:, None]
-        found[..., start:].masked_fill_(future, HIDDEN)
-    return found, q, k
+        logits[..., start:].masked_fill_(future, HIDDEN)
+    return logits, q, k
 
 
 def bounded(query: Tensor, key: Tensor, scale: float) -> bool:
@@ -113,7 +114,8 @@ def bounded(query: Tensor, key: Tensor, scale: float) -> bool:
     are not finite.
     """
     if not query.is_cpu or key.shape[2] < 8 * key.shape[3] or not query.numel() or not key.numel():
-        return False  # a GPU would have to be waited for; with few keys the lengths cost more than a shift
+        # The host would wait for a GPU; with few keys the lengths cost more than a shift.
+        return False
     longest = [
         torch.linalg.vector_norm(x, dim=-1, dtype=compute_type(x)).amax() for x in (query, key)
     ]
@@ -133,44 +135,43 @@ def stats(
     columns: bool,
     top: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """(output, lse, entropy, column mass, key mass, top weights, top indices); (0,) where one is
-    not wanted.
+    """(output, lse, entropy, column mass, key mass, top weights, top indices); (0,) for those
+    that are not requested.
 
-    mask: bool, four dimensions that broadcast to (B, H, N, M); keys: numbers (B, H or 1, M) that
-    weigh the keys; weights: (B, N) that weigh the queries in the column mass."""
+    mask: bool, four dimensions that broadcast to (B, H, N, M); keys: weights (B, H or 1, M) of the
+    keys; weights: (B, N), of the queries in the column mass."""
     out = empty(query, key, value, keys, entropy, columns, top)
     output, lse, spread, mass, held, top_values, top_indices = out
-    for each, start in zip(out, (0, -torch.inf, 0, 0, 0, 0, -1)):
-        each.fill_(start)
+    for tensor, start in zip(out, (0, -torch.inf, 0, 0, 0, 0, -1)):
+        tensor.fill_(start)
     kind = lse.dtype
     with torch.autocast(query.device.type, enabled=False):
         # The entropy is a difference of numbers that the shift keeps small.
         shifted = entropy or not bounded(query, key, scale)
-        room: Tensor | None = (
-            None  # one for all blocks on the CPU: new memory a block costs more than the exponentials
-        )
+        # One for all blocks on the CPU: new memory for each costs more than the exponentials.
+        room: Tensor | None = None
         for block in blocks(query, key, causal):
             here = (block.batch, block.heads, block.rows)
             if query.is_cpu and room is None:
                 room = lse.new_empty(lse[here].numel() * key.shape[2])  # no later block is larger
-            found, *_ = scores(query, key, mask, block, scale, causal, room)
-            peak = found.amax(-1, keepdim=True).clamp_min_(FLOOR) if shifted else 0.0
+            logits, *_ = scores(query, key, mask, block, scale, causal, room)
+            peak = logits.amax(-1, keepdim=True).clamp_min_(FLOOR) if shifted else 0.0
             most = (*here, slice(min(top, block.keys)))
             if top:
-                largest, place = found.topk(min(top, block.keys), -1)
+                largest, place = logits.topk(min(top, block.keys), -1)
                 top_values[most], top_indices[most] = (
                     largest,
                     place.masked_fill_(largest.le(FLOOR), -1),
                 )
             if shifted:
-                found -= peak
-            exps = found.exp() if entropy else found.exp_()
+                logits -= peak
+            exps = logits.exp() if entropy else logits.exp_()
             total = exps.sum(-1, keepdim=True)
             bare = total == 0
             total.masked_fill_(bare, 1.0)
             lse[here] = (total.log() + peak).masked_fill_(bare, -torch.inf)[..., 0]
             if entropy:
-                spread[here] = (total.log() - found.mul_(exps).sum(-1, keepdim=True) / total)[
+                spread[here] = (total.log() - logits.mul_(exps).sum(-1, keepdim=True) / total)[
                     ..., 0
                 ]
             if value is not None:
@@ -196,9 +197,8 @@ def stats(
 def dot_keys(x: Tensor, keys: Tensor, block: Block) -> Tensor:
     """Sum over the keys of (b, h, r, m) times numbers (b, H or 1, m): (b, h, r)."""
     if keys.shape[1] == 1 and keys.shape[0] == 1:
-        return (
-            x @ keys[0, 0]
-        )  # one product of a matrix with a vector, much quicker than many small ones
+        # One product of a matrix and a vector, much quicker than many small ones.
+        return x @ keys[0, 0]
     keys = keys if keys.shape[1] == 1 else keys[:, block.heads]
     return (x @ keys[..., None])[..., 0]
 
@@ -212,22 +212,25 @@ def empty(
     columns: bool,
     top: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Tensors for the read-outs that are wanted, (0,) for the others."""
+    """Tensors for the requested read-outs, (0,) for the others."""
     lead, kind = tuple(query.shape[:3]), compute_type(query)
-    none = (0,)
     return (
-        query.new_empty(none if value is None else (*lead, value.shape[-1])),
+        query.new_empty((0,) if value is None else (*lead, value.shape[-1])),
         query.new_empty(lead, dtype=kind),
-        query.new_empty(lead if entropy else none, dtype=kind),
-        query.new_empty((*lead[:2], key.shape[2]) if columns else none, dtype=kind),
-        query.new_empty(none if keys is None else lead, dtype=kind),
-        query.new_empty((*lead, top) if top else none, dtype=kind),
-        query.new_empty((*lead, top) if top else none, dtype=torch.int64),
+        query.new_empty(lead if entropy else (0,), dtype=kind),
+        query.new_empty((*lead[:2], key.shape[2]) if columns else (0,), dtype=kind),
+        query.new_empty((0,) if keys is None else lead, dtype=kind),
+        query.new_empty((*lead, top) if top else (0,), dtype=kind),
+        query.new_empty((*lead, top) if top else (0,), dtype=torch.int64),
     )
 
 
 def stats_backward(
-    grads: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None],
+    grad: Tensor | None,
+    grad_lse: Tensor | None,
+    grad_spread: Tensor | None,
+    grad_mass: Tensor | None,
+    grad_key_mass: Tensor | None,
     query: Tensor,
     key: Tensor,
     value: Tensor | None,
@@ -238,41 +241,41 @@ def stats_backward(
     scale: float,
     causal: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of query, key, value and weights; grads: of output, lse, entropy, column mass and
-    key mass.
+    """Gradients of query, key, value and weights, (0,) for one that is None.
 
     With p the weights of a row and w the gradient towards them: ds = p (w - <p, w> + dlse), where
     w = dO V^T - dentropy log p + weight dcolumns + dmass keys.
     """
-    g_lse, kind = grads[1], lse.dtype
+    kind, grads = lse.dtype, (grad, grad_spread, grad_mass, grad_key_mass)
     d_query, d_key = torch.zeros_like(query, dtype=kind), torch.zeros_like(key, dtype=kind)
     d_value = query.new_zeros((0,) if value is None else value.shape, dtype=kind)
     d_weights = query.new_zeros((0,) if weights is None else weights.shape, dtype=kind)
     with torch.autocast(query.device.type, enabled=False):
         for block in blocks(query, key, causal):
             here, kv = (block.batch, block.heads, block.rows), block.kv.stop - block.kv.start
-            found, q, k = scores(query, key, mask, block, scale, causal)
-            p, found = probabilities(found, lse[here])
+            logits, q, k = scores(query, key, mask, block, scale, causal)
+            p, logits = probabilities(logits, lse[here])
             w, shared = towards_weights(
-                grads, block, p, found, value, keys, weights, d_value, d_weights
+                grads, block, p, logits, value, keys, weights, d_value, d_weights
             )
             if w is None:
-                towards, common = torch.zeros_like(p), found.new_zeros((*p.shape[:3], 1))
+                towards, common = torch.zeros_like(p), logits.new_zeros((*p.shape[:3], 1))
             else:
                 towards = p * w if shared else w.mul_(p)
                 common = towards.sum(-1, keepdim=True)
-            if g_lse is not None:
-                common = common - g_lse[here][..., None].masked_fill(
+            if grad_lse is not None:
+                common = common - grad_lse[here][..., None].masked_fill(
                     lse[here][..., None] == -torch.inf, 0.0
                 )
             towards.addcmul_(p, common, value=-1.0)
             add_score_gradients(grouped(towards, kv), q, k, block, scale, d_query, d_key)
-    value_kind = kind if value is None else value.dtype
+    value_kind = query.dtype if value is None else value.dtype
+    d_weights = d_weights.to(query.dtype) if weights is None else d_weights
     return d_query.to(query.dtype), d_key.to(key.dtype), d_value.to(value_kind), d_weights
 
 
 def towards_weights(
-    grads: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None],
+    grads: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None],
     block: Block,
     p: Tensor,
     logs: Tensor,
@@ -287,7 +290,7 @@ def towards_weights(
 
     Takes the memory of logs, the logarithms of p, and adds to d_value and d_weights.
     """
-    g_output, _, g_entropy, g_columns, g_mass = grads
+    g_output, g_entropy, g_columns, g_mass = grads
     here, kv = (block.batch, block.heads, block.rows), block.kv.stop - block.kv.start
     span = (block.batch, block.kv, slice(block.keys))
     w: Tensor | None = None
@@ -311,23 +314,23 @@ def towards_weights(
             else w.addcmul_(g_mass[here][..., None], numbers)
         )
     if g_columns is not None:
-        wanted = g_columns[block.batch, block.heads, None, : block.keys]
+        columns = g_columns[block.batch, block.heads, None, : block.keys]
         if weights is None:
             shared = w is None
-            w = wanted if w is None else w.add_(wanted)
+            w = columns if w is None else w.add_(columns)
         else:
             share = weights[block.batch, None, block.rows, None]
-            w = share * wanted if w is None else w.addcmul_(share, wanted)
-            d_weights[block.batch, block.rows] += (p @ wanted.mT).sum((1, 3))
+            w = share * columns if w is None else w.addcmul_(share, columns)
+            d_weights[block.batch, block.rows] += (p @ columns.mT).sum((1, 3))
     return w, shared
 
 
-def probabilities(found: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
+def probabilities(logits: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
     """(weights, their logarithms, in the memory of the scores); a row without keys has weights of
     0.
     """
-    found -= lse.masked_fill(lse == -torch.inf, -HIDDEN)[..., None]
-    return found.exp(), found
+    logits -= lse.masked_fill(lse == -torch.inf, -HIDDEN)[..., None]
+    return logits.exp(), logits
 
 
 def add_score_gradients(

@@ -8,41 +8,28 @@ which moves to a new maximum t' as exp(t - t') (u + (t - t') l); then entropy = 
 (online softmax: Milakov and Gimelshein, arXiv 1805.02867). `column_kernel`: a program owns a block
 of keys and walks the queries; weights come from lse. `top_kernel`: a program owns a block of
 queries and keeps their largest scores; of a tile of keys the largest is taken as long as it is
-larger than the smallest kept for any query of the block, which soon is seldom.
+larger than the smallest of any query of the block, which soon happens rarely.
 
 Hidden scores are -1e30 as in the plain form. Tiles are fixed: the interpreter cannot run a tuned
 kernel."""
-
-from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import cpu as plain
+from ..launching import launch
+from . import cpu
 
-HIDDEN, FLOOR = tl.constexpr(plain.HIDDEN), tl.constexpr(plain.FLOOR)
-
-
-LARGEST_TOP = 16  # of `top_kernel`; more would not stay in registers
+HIDDEN, FLOOR = tl.constexpr(cpu.HIDDEN), tl.constexpr(cpu.FLOOR)
 
 
-def tiles(width: int, single: bool) -> dict[str, Any]:
+def tiles(width: int, single: bool) -> dict[str, int]:
     """Queries and keys of a tile and warps for a width, in single or half precision: nothing spills
     on sm_90.
     """
     rows = (32 if width <= 64 else 16) if single else (64 if width <= 128 else 32)
     return {"ROWS": rows, "KEYS": 32, "num_warps": 8, "num_stages": 2}
-
-
-def fits(query: Tensor, value: Tensor | None, top: int) -> bool:
-    """Whether the kernels can take it: no float64, heads up to 128 wide (256 in half precision), a
-    small top-k.
-    """
-    width = max(query.shape[-1], 0 if value is None else value.shape[-1])
-    widest = {torch.float32: 128, torch.float16: 256, torch.bfloat16: 256}.get(query.dtype, 0)
-    return width <= widest and top <= LARGEST_TOP
 
 
 @triton.jit
@@ -68,13 +55,13 @@ def _scores(
     d = tl.arange(0, WIDTH)
     inside = (m < keys)[None, :] & (d < width)[:, None]
     k = tl.load(key + key_at + m[None, :] * width + d[:, None], mask=inside, other=0.0)
-    seen = (n < queries)[:, None] & (m < keys)[None, :]
+    visible = (n < queries)[:, None] & (m < keys)[None, :]
     if CAUSAL:
-        seen = seen & (m[None, :] <= n[:, None] + (keys - queries))
+        visible = visible & (m[None, :] <= n[:, None] + (keys - queries))
     if MASKED:
         place = mask_at + n.to(tl.int64)[:, None] * mask_row + m[None, :] * mask_key
-        seen = seen & (tl.load(mask + place, mask=seen, other=0) != 0)
-    return tl.where(seen, tl.dot(q, k, input_precision="tf32x3") * scale, HIDDEN)
+        visible = visible & (tl.load(mask + place, mask=visible, other=0) != 0)
+    return tl.where(visible, tl.dot(q, k, input_precision="tf32x3") * scale, HIDDEN)
 
 
 @triton.jit
@@ -350,6 +337,16 @@ def _power(size: int, least: int = 16) -> int:
     return max(least, triton.next_power_of_2(size))
 
 
+def bytes_of(
+    mask: Tensor | None, query: Tensor, keys: int
+) -> tuple[Tensor, tuple[int, int, int, int]]:
+    """Bytes of the mask, broadcast to (B, H, N, M), and their strides; of None, any tensor."""
+    if mask is None:
+        return query, (0, 0, 0, 0)
+    marks = mask.expand(*query.shape[:3], keys).view(torch.uint8)
+    return marks, (marks.stride(0), marks.stride(1), marks.stride(2), marks.stride(3))
+
+
 def stats(
     query: Tensor,
     key: Tensor,
@@ -363,32 +360,28 @@ def stats(
     columns: bool,
     top: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """As `attention_stats_plain.stats`, by Triton."""
-    out = plain.empty(query, key, value, keys, entropy, columns, top)
-    output, lse, spread, mass, held, top_values, top_indices = out
+    """As `cpu.stats`, by Triton."""
+    out = cpu.empty(query, key, value, keys, entropy, columns, top)
+    output, lse, spread, mass, key_mass, top_values, top_indices = out
     query, key = query.contiguous(), key.contiguous()
     batch, heads, queries, width = query.shape
     count = key.shape[2]
     if query.numel() == 0 or key.numel() == 0:
-        for each, start in zip(out, (0, -torch.inf, 0, 0, 0, 0, -1)):
-            each.fill_(start)
+        for tensor, start in zip(out, (0, -torch.inf, 0, 0, 0, 0, -1)):
+            tensor.fill_(start)
         return out
-    marks: Tensor = query
-    strides = (0, 0, 0, 0)
-    if mask is not None:
-        marks = mask.expand(batch, heads, queries, count).view(torch.uint8)
-        strides = (marks.stride(0), marks.stride(1), marks.stride(2), marks.stride(3))
+    marks, strides = bytes_of(mask, query, count)
     sizes = (queries, count, heads, heads // key.shape[1], width)
     value_width = 0 if value is None else value.shape[-1]
-    flags: dict[str, Any] = {"MASKED": mask is not None, "CAUSAL": causal, "WIDTH": _power(width)}
+    flags: dict[str, int] = {"MASKED": mask is not None, "CAUSAL": causal, "WIDTH": _power(width)}
     flags |= tiles(max(flags["WIDTH"], _power(value_width)), query.dtype == torch.float32)
-    reading: dict[str, Any] = flags | {
+    reading: dict[str, int] = flags | {
         "VALUE": value is not None,
         "NUMBERS": keys is not None,
         "ENTROPY": entropy,
     }
     reading["VALUE_WIDTH"] = _power(value_width)
-    counting: dict[str, Any] = flags | {"WEIGHTED": weights is not None}
+    counting: dict[str, int] = flags | {"WEIGHTED": weights is not None}
     by_query = (batch * heads, triton.cdiv(queries, flags["ROWS"]))
     numbers = query if keys is None else keys.contiguous()
     steps = (
@@ -396,42 +389,22 @@ def stats(
         if keys is None
         else (numbers.stride(0), numbers.stride(1) if keys.shape[1] > 1 else 0)
     )
-    read_kernel[by_query](
-        query,
-        key,
-        query if value is None else value.contiguous(),
-        marks,
-        numbers,
-        output,
-        lse,
-        spread,
-        held,
-        *sizes,
-        value_width,
-        *strides,
-        *steps,
-        scale,
-        **reading,
-    )
+    values = query if value is None else value.contiguous()
+    tensors = query, key, values, marks, numbers, output, lse, spread, key_mass
+    factors = *sizes, value_width, *strides, *steps, scale
+    launch(read_kernel, by_query, *tensors, *factors, **reading)
     if columns:
-        column_kernel[batch * heads, triton.cdiv(count, flags["KEYS"])](
-            query,
-            key,
-            marks,
-            lse,
-            lse if weights is None else weights.contiguous(),
-            mass,
-            *sizes,
-            *strides,
-            scale,
-            **counting,
-        )
+        by_key = (batch * heads, triton.cdiv(count, flags["KEYS"]))
+        tensors = query, key, marks, lse, lse if weights is None else weights.contiguous(), mass
+        launch(column_kernel, by_key, *tensors, *sizes, *strides, scale, **counting)
     if top:
         slots = _power(top, 1)
         best = query.new_empty((batch, heads, queries, slots), dtype=torch.float32)
         place = torch.empty_like(best, dtype=torch.int32)
         flags["TOP"] = slots
-        top_kernel[by_query](query, key, marks, best, place, *sizes, *strides, scale, **flags)
+        launch(
+            top_kernel, by_query, query, key, marks, best, place, *sizes, *strides, scale, **flags
+        )
         best, order = best.sort(-1, descending=True)
         top_indices.copy_(place.gather(-1, order)[..., :top])
         top_values.copy_(

@@ -12,6 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..launching import launch
+
 NUMBERS = 1024  # numbers of a tile: 8 a thread, without spills on sm_90
 
 
@@ -112,7 +114,7 @@ def _tile(width: int) -> tuple[int, int]:
 def combine(
     rows: Tensor, lam: Tensor, weight: Tensor | None, signal: int, eps: float, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """As `differential_combine.combine`, by Triton."""
+    """As `cpu.combine`, by Triton."""
     rows = rows.contiguous()
     count, heads, width = rows.shape
     noise = heads - signal
@@ -120,23 +122,13 @@ def combine(
     rstd = rows.new_empty((0,) if weight is None else (count, signal), dtype=torch.float32)
     block, padded = _tile(width)
     if rows.numel():
-        combine_kernel[triton.cdiv(count, block), noise](
-            rows,
-            lam,
-            rows if weight is None else weight.contiguous(),
-            out,
-            rstd,
-            count,
-            signal,
-            noise,
-            signal // noise,
-            width,
-            eps,
-            scale,
-            NORM=weight is not None,
-            ROWS=block,
-            WIDTH=padded,  # pyright: ignore[reportArgumentType]
+        tensors = rows, lam, rows if weight is None else weight.contiguous(), out, rstd
+        sizes, grid = (
+            (count, signal, noise, signal // noise, width),
+            (triton.cdiv(count, block), noise),
         )
+        flags = {"NORM": weight is not None, "ROWS": block, "WIDTH": padded}
+        launch(combine_kernel, grid, *tensors, *sizes, eps, scale, **flags)
     return out, rstd
 
 
@@ -149,7 +141,7 @@ def combine_backward(
     signal: int,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `differential_combine.combine_backward`, by Triton."""
+    """As `cpu.combine_backward`, by Triton."""
     grad, rows = grad.contiguous(), rows.contiguous()
     count, heads, width = rows.shape
     noise = heads - signal
@@ -159,23 +151,14 @@ def combine_backward(
     d_lam = rows.new_zeros((programs,), dtype=torch.float32)
     d_weight = rows.new_zeros((0, 0) if weight is None else (programs, width), dtype=torch.float32)
     if rows.numel():
-        combine_backward_kernel[triton.cdiv(count, block), noise](
-            grad,
-            rows,
-            lam,
-            rows if weight is None else weight.contiguous(),
-            rstd,
-            d_rows,
-            d_lam,
-            d_weight,
-            count,
-            signal,
-            noise,
-            signal // noise,
-            width,
-            scale,
-            NORM=weight is not None,
-            ROWS=block,
-            WIDTH=padded,  # pyright: ignore[reportArgumentType]
+        tensors = grad, rows, lam, rows if weight is None else weight.contiguous(), rstd
+        sizes, grid = (
+            (count, signal, noise, signal // noise, width),
+            (triton.cdiv(count, block), noise),
         )
-    return d_rows, d_lam.sum(), d_weight.sum(0)
+        flags = {"NORM": weight is not None, "ROWS": block, "WIDTH": padded}
+        slopes = d_rows, d_lam, d_weight
+        launch(combine_backward_kernel, grid, *tensors, *slopes, *sizes, scale, **flags)
+    d_weight = d_weight.sum(0)
+    d_weight = d_weight.to(rows.dtype if weight is None else weight.dtype)
+    return d_rows, d_lam.sum().to(lam.dtype), d_weight

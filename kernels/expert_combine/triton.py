@@ -10,7 +10,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-ROWS, COLUMNS = 16, 64  # tokens and columns of a tile: 8 numbers a thread
+from ..launching import launch
+
+ROWS, COLUMNS = 16, 64  # tokens and columns of a tile: 8 numbers per thread
+TILE = {"ROWS": ROWS, "COLUMNS": COLUMNS}
 
 
 @triton.jit
@@ -64,43 +67,24 @@ def combine_backward_kernel(
         tl.store(d_weights + t * active + k, product, mask=row)
 
 
-def combine(y: Tensor, weights: Tensor, place: Tensor) -> Tensor:
-    """As `expert_combine.combine`, by Triton."""
+def forward(y: Tensor, weights: Tensor, place: Tensor) -> Tensor:
+    """As `cpu.forward`, by Triton."""
     (tokens, active), width = place.shape, y.shape[1]
     out = y.new_empty((tokens, width))
+    tensors = y.contiguous(), weights.contiguous(), place.contiguous(), out
     if out.numel():
-        combine_kernel[triton.cdiv(tokens, ROWS), triton.cdiv(width, COLUMNS)](
-            y.contiguous(),
-            weights.contiguous(),
-            place.contiguous(),
-            out,
-            tokens,
-            active,
-            width,
-            ROWS=ROWS,
-            COLUMNS=COLUMNS,  # pyright: ignore[reportArgumentType]
-        )
+        grid = triton.cdiv(tokens, ROWS), triton.cdiv(width, COLUMNS)
+        launch(combine_kernel, grid, *tensors, tokens, active, width, **TILE)
     return out
 
 
-def combine_backward(
-    grad: Tensor, y: Tensor, weights: Tensor, place: Tensor
-) -> tuple[Tensor, Tensor]:
-    """As `expert_combine.combine_backward`, by Triton."""
+def backward(grad: Tensor, y: Tensor, weights: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+    """As `cpu.backward`, by Triton."""
     (tokens, active), width = place.shape, y.shape[1]
     d_y, d_weights = y.new_empty(y.shape), weights.new_empty(weights.shape)
+    inputs = grad.contiguous(), y.contiguous(), weights.contiguous(), place.contiguous()
+    tensors = *inputs, d_y, d_weights
     if tokens:
-        combine_backward_kernel[(triton.cdiv(tokens, ROWS),)](
-            grad.contiguous(),
-            y.contiguous(),
-            weights.contiguous(),
-            place.contiguous(),
-            d_y,
-            d_weights,
-            tokens,
-            active,
-            width,
-            ROWS=ROWS,
-            COLUMNS=COLUMNS,  # pyright: ignore[reportArgumentType]
-        )
+        grid = (triton.cdiv(tokens, ROWS),)
+        launch(combine_backward_kernel, grid, *tensors, tokens, active, width, **TILE)
     return d_y, d_weights

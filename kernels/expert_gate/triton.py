@@ -6,12 +6,12 @@ A program owns a block of rows and holds their scores: softmax, the K greatest i
 statistics are made without a tensor (T, E) in memory. Statistics leave as one row of partial sums a
 program, which PyTorch adds up: no atomic operations, so two runs give the same numbers."""
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from ..launching import launch
 
 NUMBERS = 512  # scores of a program: 4 a thread, without spills on sm_90
 SCORES = {"softmax": 0, "sigmoid": 1, "given": 2}
@@ -39,7 +39,7 @@ def probabilities(s, inside, SCORE: tl.constexpr):  # pragma: no cover - device 
 def gate_kernel(
     scores,
     bias,
-    there,
+    present_mask,
     weights,
     chosen,
     lse,
@@ -52,7 +52,7 @@ def gate_kernel(
     scale,
     tiny,
     ACTIVE: tl.constexpr,
-    KEPT: tl.constexpr,
+    CHOICES: tl.constexpr,
     SCORE: tl.constexpr,
     NORMALISE: tl.constexpr,
     BIAS: tl.constexpr,
@@ -63,7 +63,7 @@ def gate_kernel(
     program = tl.program_id(0).to(tl.int64)
     t = program * ROWS + tl.arange(0, ROWS)
     e = tl.arange(0, EXPERTS)
-    k = tl.arange(0, KEPT)
+    k = tl.arange(0, CHOICES)
     row = t < count
     known = e < experts
     s = tl.load(
@@ -72,31 +72,33 @@ def gate_kernel(
     p, _, logs = probabilities(s, known[None, :] & (t >= 0)[:, None], SCORE)
     real = row
     if MASK:
-        real = real & (tl.load(there + t, mask=row, other=0) != 0)
-    left = p
+        real = real & (tl.load(present_mask + t, mask=row, other=0) != 0)
+    remaining = p
     if BIAS:
-        left += tl.load(bias + e, mask=known, other=0.0)[None, :]
-    left = tl.where(known[None, :], left, float("-inf"))
-    kept = tl.zeros((ROWS, KEPT), tl.float32)
-    names = tl.zeros((ROWS, KEPT), tl.int64) + experts
+        remaining += tl.load(bias + e, mask=known, other=0.0)[None, :]
+    remaining = tl.where(known[None, :], remaining, float("-inf"))
+    top_values = tl.zeros((ROWS, CHOICES), tl.float32)
+    top_experts = tl.zeros((ROWS, CHOICES), tl.int64) + experts
     total = tl.zeros((ROWS,), tl.float32)
     for i in range(ACTIVE):
-        best = tl.minimum(tl.argmax(left, 1, tie_break_left=True), experts - 1)
+        best = tl.minimum(tl.argmax(remaining, 1, tie_break_left=True), experts - 1)
         this = e[None, :] == best[:, None]
         value = tl.sum(tl.where(this, p, 0.0), 1)
         total += value
-        kept = tl.where(k[None, :] == i, value[:, None], kept)  # pyright: ignore[reportArgumentType]
-        names = tl.where((k[None, :] == i) & real[:, None], best[:, None].to(tl.int64), names)
-        left = tl.where(this, float("-inf"), left)
+        top_values = tl.where(k[None, :] == i, value[:, None], top_values)  # pyright: ignore[reportArgumentType]
+        top_experts = tl.where(
+            (k[None, :] == i) & real[:, None], best[:, None].to(tl.int64), top_experts
+        )
+        remaining = tl.where(this, float("-inf"), remaining)
         number = tl.sum((this & real[:, None]).to(tl.int32), 0)
         tl.store(count_parts + (program * ACTIVE + i) * experts + e, number, mask=known)
     if NORMALISE:
-        kept = kept / tl.maximum(total, tiny)[:, None]
-    kept = tl.where(real[:, None], kept * scale, 0.0)
+        top_values = top_values / tl.maximum(total, tiny)[:, None]
+    top_values = tl.where(real[:, None], top_values * scale, 0.0)
     place = t[:, None] * ACTIVE + k[None, :]
     stored = row[:, None] & (k < ACTIVE)[None, :]
-    tl.store(weights + place, kept, mask=stored)
-    tl.store(chosen + place, names, mask=stored)
+    tl.store(weights + place, top_values, mask=stored)
+    tl.store(chosen + place, top_experts, mask=stored)
     if SCORE == 2:
         logs = tl.zeros((ROWS,), tl.float32)
     tl.store(lse + t, logs, mask=row)
@@ -144,8 +146,8 @@ def gate_backward_kernel(
     g = tl.load(d_mean + e, mask=known, other=0.0)
     d = share[:, None] * g[None, :] + tl.zeros((ROWS, EXPERTS), tl.float32)
     if SCORE != 0:
-        whole = tl.maximum(tl.sum(p, 1), tiny)
-        d = (d - (share * tl.sum(p * g[None, :], 1) / whole)[:, None]) / whole[:, None]
+        p_total = tl.maximum(tl.sum(p, 1), tiny)
+        d = (d - (share * tl.sum(p * g[None, :], 1) / p_total)[:, None]) / p_total[:, None]
     if NORMALISE:
         for i in range(ACTIVE):
             which = tl.load(chosen + t * ACTIVE + i, mask=row, other=0)
@@ -169,109 +171,67 @@ def gate_backward_kernel(
 
 
 def _tile(experts: int) -> tuple[int, int]:
+    """Rows and experts, a power of 2, that a program holds."""
     padded = max(2, triton.next_power_of_2(experts))
     return max(1, NUMBERS // padded), padded
-
-
-def _constants(
-    active: int, score: str, normalise: bool, scores: Tensor, **more: Any
-) -> dict[str, Any]:
-    rows, padded = _tile(scores.shape[1])
-    found = {
-        "ACTIVE": active,
-        "SCORE": SCORES[score],
-        "NORMALISE": normalise,
-        "ROWS": rows,
-        "EXPERTS": padded,
-    }
-    return found | more
 
 
 def forward(
     scores: Tensor,
     bias: Tensor | None,
-    there: Tensor | None,
+    present_mask: Tensor | None,
     active: int,
     score: str,
     normalise: bool,
     scale: float,
-) -> tuple[Tensor, ...]:
-    """As `expert_gate.forward`, by Triton."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """As `cpu.forward`, by Triton."""
     scores = scores.contiguous()
     count, experts = scores.shape
-    rows, _ = _tile(experts)
+    rows, padded = _tile(experts)
     programs = triton.cdiv(count, rows)
-    weights, chosen = (
-        scores.new_empty((count, active)),
-        scores.new_empty((count, active), dtype=torch.int64),
-    )
-    lse, counts = (
-        scores.new_empty((count,)),
-        scores.new_empty((programs, active, experts), dtype=torch.int32),
-    )
+    weights, lse = scores.new_empty((count, active)), scores.new_empty((count,))
+    chosen = scores.new_empty((count, active), dtype=torch.int64)
+    counts = scores.new_empty((programs, active, experts), dtype=torch.int32)
     mean, logs, entropy = (scores.new_empty((programs, *more)) for more in ((experts,), (), ()))
-    number = scores.new_full((), count) if there is None else there.sum().to(scores.dtype)
+    tokens = scores.new_full((), count)
+    if present_mask is not None:
+        tokens = present_mask.sum().to(scores.dtype)
+    flags = {"BIAS": bias is not None, "MASK": present_mask is not None}
+    flags |= {"ACTIVE": active, "CHOICES": triton.next_power_of_2(active)}
+    flags |= {"SCORE": SCORES[score], "NORMALISE": normalise, "ROWS": rows, "EXPERTS": padded}
+    bias = scores if bias is None else bias.contiguous()
+    mask = scores if present_mask is None else present_mask.to(torch.uint8)
+    results = weights, chosen, lse, counts, mean, logs, entropy
     if count:
-        gate_kernel[(programs,)](
-            scores,
-            scores if bias is None else bias.contiguous(),
-            scores if there is None else there.to(torch.uint8),
-            weights,
-            chosen,
-            lse,
-            counts,
-            mean,
-            logs,
-            entropy,
-            count,
-            experts,
-            scale,
-            TINY,
-            **_constants(
-                active,
-                score,
-                normalise,
-                scores,
-                KEPT=triton.next_power_of_2(active),
-                BIAS=bias is not None,
-                MASK=there is not None,
-            ),
-        )
-    share = 1 / number.clamp_min(1)
+        tensors = scores, bias, mask, *results
+        launch(gate_kernel, (programs,), *tensors, count, experts, scale, TINY, **flags)
+    share = 1 / tokens.clamp_min(1)
     sums = mean.sum(0) * share, logs.sum() * share, entropy.sum() * share
-    return weights, chosen, counts.sum(0, dtype=torch.int64), *sums, number, lse
+    return weights, chosen, counts.sum(0, dtype=torch.int64), *sums, tokens, lse
 
 
 def backward(
-    d_weights: Tensor,
-    d_mean: Tensor,
-    d_log: Tensor,
+    grad: Tensor,
+    grad_probability: Tensor,
+    grad_log_sum: Tensor,
     scores: Tensor,
     chosen: Tensor,
     lse: Tensor,
-    number: Tensor,
+    tokens: Tensor,
     score: str,
     normalise: bool,
     scale: float,
 ) -> Tensor:
-    """As `expert_gate.backward`, by Triton."""
-    scores = scores.contiguous()
+    """As `cpu.backward`, by Triton."""
+    grads = grad.contiguous(), grad_probability.contiguous(), grad_log_sum.contiguous()
+    scores, chosen = scores.contiguous(), chosen.contiguous()
     count, experts = scores.shape
-    rows, _ = _tile(experts)
+    rows, padded = _tile(experts)
     d_scores = scores.new_empty((count, experts))
+    flags = {"ACTIVE": chosen.shape[1], "SCORE": SCORES[score]}
+    flags |= {"NORMALISE": normalise, "ROWS": rows, "EXPERTS": padded}
     if count:
-        gate_backward_kernel[(triton.cdiv(count, rows),)](
-            d_weights.contiguous(),
-            d_mean.contiguous(),
-            d_log.contiguous(),
-            scores,
-            chosen.contiguous(),
-            number,
-            d_scores,
-            count,
-            experts,
-            scale,
-            TINY,
-            **_constants(chosen.shape[1], score, normalise, scores),
-        )
+        grid, tensors = (triton.cdiv(count, rows),), (*grads, scores, chosen, tokens, d_scores)
+        launch(gate_backward_kernel, grid, *tensors, count, experts, scale, TINY, **flags)
     return d_scores

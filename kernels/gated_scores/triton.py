@@ -8,14 +8,14 @@ block of the output layer: (M, K) is all that it writes. The backward kernel for
 and writes v * u and the gradients of both products for a chunk of rows; the large products that are
 left (dh and dW) are torch's own."""
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-TILE: dict[str, Any] = {"ROWS": 64, "INNER": 32, "DEPTH": 16, "BRANCHES": 16}
+from ..launching import launch
+
+TILE = {"ROWS": 64, "INNER": 32, "DEPTH": 16, "BRANCHES": 16}
 CHUNK = 1 << 15  # rows whose gradients of the gates are in memory together
 
 
@@ -42,9 +42,9 @@ def _gates(
         tile = tl.load(
             h + at + d[None, :], mask=(n < rows)[:, None] & (d < width)[None, :], other=0.0
         )
-        there = (a < inner)[None, :] & (d < width)[:, None]
-        for_v = tl.load(weight + a[None, :] * width + d[:, None], mask=there, other=0.0)
-        for_u = tl.load(weight + (inner + a)[None, :] * width + d[:, None], mask=there, other=0.0)
+        inside = (a < inner)[None, :] & (d < width)[:, None]
+        for_v = tl.load(weight + a[None, :] * width + d[:, None], mask=inside, other=0.0)
+        for_u = tl.load(weight + (inner + a)[None, :] * width + d[:, None], mask=inside, other=0.0)
         v += tl.dot(tile, for_v, input_precision="tf32x3")
         u += tl.dot(tile, for_u, input_precision="tf32x3")
     v += tl.load(bias + a, mask=a < inner, other=0.0).to(tl.float32)[None, :]
@@ -121,60 +121,50 @@ def gates_backward_kernel(
             other=0.0,
         )
         d_gated += tl.dot(g, last, input_precision="tf32x3")
-    there = (n < rows)[:, None] & (a < inner)[None, :]
+    inside = (n < rows)[:, None] & (a < inner)[None, :]
     place = n.to(tl.int64)[:, None] * (2 * inner) + a[None, :]
-    tl.store(d_z + place, d_gated * u * (1.0 - v * v), mask=there)
-    tl.store(d_z + place + inner, d_gated * v * u * (1.0 - u), mask=there)
-    tl.store(gated + n.to(tl.int64)[:, None] * inner + a[None, :], v * u, mask=there)
+    tl.store(d_z + place, d_gated * u * (1.0 - v * v), mask=inside)
+    tl.store(d_z + place + inner, d_gated * v * u * (1.0 - u), mask=inside)
+    tl.store(gated + n.to(tl.int64)[:, None] * inner + a[None, :], v * u, mask=inside)
 
 
 def forward(
     h: Tensor, weight: Tensor, bias: Tensor, out_weight: Tensor, out_bias: Tensor
 ) -> Tensor:
-    """As `gated_scores.forward_plain`, by Triton."""
+    """As `cpu.forward`, by Triton."""
     h, weight, out_weight = h.contiguous(), weight.contiguous(), out_weight.contiguous()
     (rows, width), (branches, inner) = h.shape, out_weight.shape
     out = h.new_empty((rows, branches))
     if out.numel():
         grid = triton.cdiv(rows, TILE["ROWS"]), triton.cdiv(branches, TILE["BRANCHES"])
-        scores_kernel[grid](
-            h, weight, bias, out_weight, out_bias, out, rows, width, inner, branches, **TILE
-        )
+        tensors = h, weight, bias, out_weight, out_bias, out
+        launch(scores_kernel, grid, *tensors, rows, width, inner, branches, **TILE)
     return out
 
 
 def backward(
-    grad: Tensor, h: Tensor, weight: Tensor, bias: Tensor, out_weight: Tensor
+    grad: Tensor, h: Tensor, weight: Tensor, bias: Tensor, out_weight: Tensor, out_bias: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """As `gated_scores.backward_plain`, by Triton and torch's products."""
-    grad, h, weight, out_weight = (
-        grad.contiguous(),
-        h.contiguous(),
-        weight.contiguous(),
-        out_weight.contiguous(),
-    )
+    """As `cpu.backward`, by Triton and torch's products."""
+    grad, h = grad.contiguous(), h.contiguous()
+    weight, out_weight = weight.contiguous(), out_weight.contiguous()
     (rows, width), (branches, inner) = h.shape, out_weight.shape
     d_h = torch.empty_like(h)
-    d_weight = torch.zeros(weight.shape, dtype=torch.float32, device=h.device)
-    d_bias = torch.zeros(bias.shape, dtype=torch.float32, device=h.device)
-    d_out = torch.zeros(out_weight.shape, dtype=torch.float32, device=h.device)
+    d_weight, d_bias, d_out = (
+        torch.zeros(x.shape, dtype=torch.float32, device=h.device)
+        for x in (weight, bias, out_weight)
+    )
     for start in range(0, rows, CHUNK):
-        part, g = h[start : start + CHUNK], grad[start : start + CHUNK]
-        count = part.shape[0]
+        h_chunk, g = h[start : start + CHUNK], grad[start : start + CHUNK]
+        count = h_chunk.shape[0]
         d_z, gated = h.new_empty((count, 2 * inner)), h.new_empty((count, inner))
+        tensors = g, h_chunk, weight, bias, out_weight, d_z, gated
         grid = triton.cdiv(count, TILE["ROWS"]), triton.cdiv(inner, TILE["INNER"])
-        gates_backward_kernel[grid](
-            g, part, weight, bias, out_weight, d_z, gated, count, width, inner, branches, **TILE
-        )
+        launch(gates_backward_kernel, grid, *tensors, count, width, inner, branches, **TILE)
         d_out += (g.t() @ gated).float()
         d_bias += d_z.sum(0, dtype=torch.float32)
-        d_weight += (d_z.t() @ part).float()
+        d_weight += (d_z.t() @ h_chunk).float()
         torch.mm(d_z, weight, out=d_h[start : start + CHUNK])
+    d_weight, d_bias = d_weight.to(weight.dtype), d_bias.to(bias.dtype)
     d_out_bias = grad.sum(0, dtype=torch.float32).to(grad.dtype)
-    return (
-        d_h,
-        d_weight.to(weight.dtype),
-        d_bias.to(bias.dtype),
-        d_out.to(out_weight.dtype),
-        d_out_bias,
-    )
+    return d_h, d_weight, d_bias, d_out.to(out_weight.dtype), d_out_bias

@@ -4,23 +4,23 @@ are computed for it.
 Shapes: B batch, H heads, N tokens, M keys, K heads of keys and values (K divides H), d width of a
 head, n_h tokens that use head h.
 
-    out_h = gate_h softmax(q_h k^T scale) v  for the n_h tokens with gate_h != 0, and 0 for the others
-    with g = d out: d gate = g.o, and through the attention goes gate g; where gate = 0 every gradient is 0
+    out_h = gate_h o_h,  o_h = softmax(q_h k^T scale) v  for the n_h tokens with gate_h != 0, else 0
+    with g = d out: d gate = g.o, d o = gate g; where gate = 0 every gradient is 0
 
 Work: sum_h 4 n_h M d flops forward instead of 4 H N M d; gathering and scattering move 2 n_h d
-numbers a head. Dense attention times the gate computes all H N rows. Kept for the backward pass:
-inputs, output and one number a row. On the CPU every batch row and head is one call of PyTorch's
-fused operator on its gathered queries, so that nothing is padded; with masks of pairs or causal,
-blocks of queries, so that no mask of N x M numbers is made. On the GPU one kernel gathers by an
-index sorted by head; programs beyond n_h end at once."""
-
-from importlib.util import find_spec
-from types import ModuleType
+numbers per head. Dense attention times the gate computes all H N rows. Stored for the backward
+pass: inputs, output and one number per row. On the CPU, each head of each sample is one call of
+PyTorch's fused operator on its gathered queries, without padding; with a causal mask or masks of
+pairs, blocks of queries, so that no mask of N x M numbers is made. On the GPU one kernel gathers by
+an index sorted by head; programs beyond n_h end at once."""
 
 import torch
 from torch import Tensor
 
-from . import cpu as plain
+from ..checks import broadcasts
+from ..precision import compute_type
+from ..register import operator
+from . import cpu, naive
 
 
 def gathered_heads(
@@ -36,9 +36,9 @@ def gathered_heads(
     """Attention times gate, computed only where the gate is not 0.
 
     query: (B, H, N, d); key, value: (B, K, M, d) with K dividing H; gate: (B, H, N); mask: bool,
-    broadcasts to (B, H, N, M), True = may attend, a row of none gives 0; causal: query i sees keys
-    up to i + M - N; scale: by default 1 / sqrt(d). Returns (B, H, N, d). On a GPU it needs Triton
-    and at most 32 bits.
+    broadcasts to (B, H, N, M), True = may attend, a row without any gives 0; causal: query i sees
+    keys up to i + M - N; scale: by default 1 / sqrt(d). Returns (B, H, N, d). On a GPU it needs
+    Triton and at most 32 bits.
 
     Raises ValueError if shapes or types do not fit. Source of the gate: MoH, arXiv 2410.11842,
     section 3."""
@@ -55,7 +55,8 @@ def _check(query: Tensor, key: Tensor, value: Tensor, gate: Tensor, mask: Tensor
         or gate.shape != query.shape[:-1]
     ):
         raise ValueError(
-            f"gathered_heads: query must be (B, H, N, d), key and value (B, K, M, d), gate (B, H, N), got "
+            f"gathered_heads: query must be (B, H, N, d), key and value (B, K, M, d), "
+            f"gate (B, H, N), got "
             f"{tuple(query.shape)}, {tuple(key.shape)}, {tuple(value.shape)}, {tuple(gate.shape)}"
         )
     batch, heads, _, width = query.shape
@@ -67,15 +68,14 @@ def _check(query: Tensor, key: Tensor, value: Tensor, gate: Tensor, mask: Tensor
         raise ValueError(f"gathered_heads: types differ, {query.dtype}, {key.dtype}, {value.dtype}")
     if mask is not None:
         full = (*query.shape[:3], key.shape[2])
-        fits = mask.ndim == 4 and all(a in (1, b) for a, b in zip(mask.shape, full))
-        if mask.dtype != torch.bool or not fits:
+        if mask.dtype != torch.bool or mask.ndim != 4 or not broadcasts(mask, full):
             raise ValueError(
-                f"gathered_heads: mask must be bool and broadcast to {full}, got {tuple(mask.shape)}"
+                f"gathered_heads: mask must be bool and broadcast to {full}, "
+                f"got {tuple(mask.shape)}"
             )
 
 
-@torch.library.custom_op("headwise::gathered_heads", mutates_args=())
-def _gathered(
+def fake(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -84,97 +84,35 @@ def _gathered(
     causal: bool,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    return plain.forward(query, key, value, gate, mask, causal, scale)
+    """Memory for out (B, H, N, d) and lse (B, H, N). No shape depends on how many rows are on, so
+    graphs need no break.
+    """
+    lse = query.new_empty(query.shape[:-1], dtype=compute_type(query))
+    return cpu.token_major(query), lse
 
 
-@_gathered.register_fake
-def _(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    gate: Tensor,
-    mask: Tensor | None,
-    causal: bool,
-    scale: float,
-) -> tuple[Tensor, Tensor]:
-    # The number of switched-on rows never shows in a shape, so graphs stay whole.
-    return plain.token_major(query), query.new_empty(
-        query.shape[:-1], dtype=plain.compute_type(query)
-    )
-
-
-@torch.library.custom_op("headwise::gathered_heads_backward", mutates_args=())
-def _gathered_backward(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    gate: Tensor,
-    mask: Tensor | None,
-    out: Tensor,
-    lse: Tensor,
-    causal: bool,
-    scale: float,
+def fake_gradients(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, gate: Tensor, *rest: object
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return plain.backward(grad, query, key, value, gate, mask, out, lse, causal, scale)
+    """Memory for the gradients of query, key, value and gate."""
+    d_key, d_value, d_gate = (x.new_empty(x.shape) for x in (key, value, gate))
+    return cpu.token_major(query), d_key, d_value, d_gate
 
 
-@_gathered_backward.register_fake
-def _(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    gate: Tensor,
-    mask: Tensor | None,
-    out: Tensor,
-    lse: Tensor,
-    causal: bool,
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return (
-        plain.token_major(query),
-        key.new_empty(key.shape),
-        value.new_empty(value.shape),
-        gate.new_empty(gate.shape),
-    )
+def fits(query: Tensor) -> bool:
+    """There is no Triton kernel for float64."""
+    return query.dtype != torch.float64
 
 
-def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    *tensors, ctx.causal, ctx.scale = inputs
-    ctx.save_for_backward(*tensors, *output)
-    ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)
-
-
-def _gradient(ctx, grad: Tensor | None, _: Tensor | None):  # type: ignore[no-untyped-def]
-    if grad is None:
-        return None, None, None, None, None, None, None
-    gradients = torch.ops.headwise.gathered_heads_backward(
-        grad, *ctx.saved_tensors, ctx.causal, ctx.scale
-    )
-    return *gradients, None, None, None
-
-
-_gathered.register_autograd(_gradient, setup_context=_save)
-
-
-def triton_form(query: Tensor) -> ModuleType:  # pragma: no cover - asked only with a CUDA tensor
-    """The Triton kernels. Raises ValueError where they cannot run."""
-    if find_spec("triton") is None or query.dtype == torch.float64:
-        raise ValueError(
-            f"gathered_heads: on a GPU it needs Triton and no float64, got {query.dtype}"
-        )
-    from . import triton as gathered_heads_triton
-
-    return gathered_heads_triton
-
-
-@_gathered.register_kernel("cuda")
-def _(query, *others):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
-    return triton_form(query).forward(query, *others)
-
-
-@_gathered_backward.register_kernel("cuda")
-def _(grad, query, *others):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
-    return triton_form(query).backward(grad, query, *others)
+operator(
+    "gathered_heads",
+    cpu.forward,
+    fake=fake,
+    results=("out", "lse"),
+    fits=fits,
+    export=naive.gathered_heads,
+    backward=cpu.backward,
+    backward_fake=fake_gradients,
+    backward_fits=fits,
+    gradients=("query", "key", "value", "gate"),
+)

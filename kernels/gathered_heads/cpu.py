@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..softmax_pool.cpu import compute_type
+from ..precision import compute_type
 
 BLOCK = 256  # queries at a time where each has a mask of its own
 
@@ -34,7 +34,7 @@ class Piece(NamedTuple):
 
 
 def token_major(query: Tensor) -> Tensor:
-    """Fresh memory (B, H, N, d) in which the heads of a token lie side by side, so that joining
+    """New memory (B, H, N, d) in which the heads of a token are next to each other, so that joining
     them is a view.
     """
     batch, heads, tokens, width = query.shape
@@ -42,15 +42,13 @@ def token_major(query: Tensor) -> Tensor:
 
 
 def places(gate: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Batch row, head and token of every gate that is not 0, head by head, tokens in their
-    order.
-    """
+    """Sample, head and token of every gate that is not 0, head by head, tokens in order."""
     b, h, n = (gate != 0).nonzero().unbind(1)
     return b, h, n
 
 
 def taken(x: Tensor, where: tuple[Tensor, ...]) -> Tensor:
-    """Rows (T, d) of x (B, H, N, d), copied row by row: indexing by three tensors goes number by
+    """Rows (T, d) of x (B, H, N, d), copied row by row; indexing by three tensors copies number by
     number.
     """
     (b, h, n), (_, heads, tokens, width) = where, x.shape
@@ -60,17 +58,17 @@ def taken(x: Tensor, where: tuple[Tensor, ...]) -> Tensor:
 
 
 def room(q: Tensor, causal: bool) -> Tensor:
-    """Where pieces write the rows (T, d) like q, and a row of 0 behind them; causal rows may stay
-    without a piece.
+    """Memory for the rows (T, d) of all pieces, and a row of 0 after them; with a causal mask some
+    rows have no piece.
     """
-    made = (q.new_zeros if causal else q.new_empty)((q.shape[0] + 1, q.shape[1]))
-    made[-1] = 0.0
-    return made
+    rows = (q.new_zeros if causal else q.new_empty)((q.shape[0] + 1, q.shape[1]))
+    rows[-1] = 0.0
+    return rows
 
 
 def put(rows: Tensor, where: tuple[Tensor, ...], like: Tensor) -> Tensor:
-    """(B, H, N, d) from the rows of a `room`, 0 at all other places; heads of a token lie side by
-    side.
+    """(B, H, N, d) from the rows of a `room`, 0 at all other places; the heads of a token are next
+    to each other.
     """
     (b, h, n), (batch, heads, tokens, width) = where, like.shape
     # Reading from everywhere is several times quicker than clearing the result and writing into it.
@@ -87,19 +85,19 @@ def pieces(
     mask: Tensor | None,
     causal: bool,
 ) -> Iterator[Piece]:
-    """What is to be computed, head by head; heads that no token uses are left out."""
+    """What is to be computed, head by head, without heads that no token uses."""
     batch, heads, tokens, _ = query.shape
     counts = (gate != 0).sum(-1).flatten().tolist()
     if mask is not None:
         mask = mask.expand(batch, heads, *mask.shape[2:])
-    own = causal or (mask is not None and mask.shape[2] > 1)
+    by_query = causal or (mask is not None and mask.shape[2] > 1)
     begin = 0
     for pair, count in enumerate(counts):
         b, h = divmod(pair, heads)
         if count == tokens == keys and causal and mask is None:
             yield Piece(b, h, slice(begin, begin + count), keys, None, True)
         else:
-            step = BLOCK if own else max(count, 1)
+            step = BLOCK if by_query else max(count, 1)
             for first in range(begin, begin + count, step):
                 gathered = slice(first, min(first + step, begin + count))
                 rows = where[2][gathered]
@@ -142,14 +140,21 @@ def forward(
     causal: bool,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """(out (B, H, N, d), lse (B, H, N)); lse is +inf where nothing is computed."""
+    """(out (B, H, N, d), lse (B, H, N)); lse is +inf where nothing is computed.
+
+    Raises ValueError on a GPU, whose only form is the Triton one.
+    """
+    if query.is_cuda:  # pragma: no cover - needs a GPU
+        raise ValueError(
+            f"gathered_heads: on a GPU it needs Triton and no float64, got {query.dtype}"
+        )
     kind, where = compute_type(query), places(gate)
     q = taken(query, where)
     mixed, sums = room(q, causal), q.new_full(q.shape[:1], torch.inf, dtype=kind)
     for piece in pieces(query, key.shape[2], gate, where, mask, causal):
-        at, own = _shared(piece, query, key), piece.gathered
-        mixed[own], sums[own] = _attend(
-            q[None, None, own],
+        at, rows = _shared(piece, query, key), piece.gathered
+        mixed[rows], sums[rows] = _attend(
+            q[None, None, rows],
             key[at][None, None],
             value[at][None, None],
             0.0,
@@ -190,14 +195,14 @@ def backward(
     d_key = torch.zeros(key.shape, dtype=kind)
     d_value = torch.zeros_like(d_key)
     for piece in pieces(query, key.shape[2], gate, where, mask, causal):
-        at, own = _shared(piece, query, key), piece.gathered
-        d_q[own], for_key, for_value = _attend_backward(
-            g[None, None, own],
-            q[None, None, own],
+        at, rows = _shared(piece, query, key), piece.gathered
+        d_q[rows], for_key, for_value = _attend_backward(
+            g[None, None, rows],
+            q[None, None, rows],
             key[at][None, None],
             value[at][None, None],
-            mixed[None, None, own],
-            sums[None, None, own],
+            mixed[None, None, rows],
+            sums[None, None, rows],
             0.0,
             piece.causal,
             attn_mask=piece.bias,

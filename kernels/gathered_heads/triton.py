@@ -10,13 +10,12 @@ for the counts. Gradient of keys and values: a program owns a block of keys of o
 the gathered queries; heads that share keys are summed by PyTorch. Limited by matrix products from
 some hundred keys on. Tiles are fixed, chosen so that nothing spills on sm_90."""
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..launching import launch
 from .cpu import token_major
 
 QUERIES, KEYS = 64, 32
@@ -109,8 +108,8 @@ def forward_kernel(
         j = start + tl.arange(0, KEYS)
         k = _tile(key + b * k_b + (h // group) * k_h, j, j < keys, k_n, width, WIDTH)
         v = _tile(value + b * v_b + (h // group) * v_h, j, j < keys, v_n, width, WIDTH)
-        own = mask + b * mask_b + h * mask_h
-        may = _allowed(own, rows, live, j, tokens, keys, mask_n, mask_m, MASKED, CAUSAL)
+        head_mask = mask + b * mask_b + h * mask_h
+        may = _allowed(head_mask, rows, live, j, tokens, keys, mask_n, mask_m, MASKED, CAUSAL)
         scores = tl.dot(q, tl.trans(k), input_precision="tf32x3") * scale
         scores = tl.where(may, scores, float("-inf"))
         new = tl.maximum(top, tl.max(scores, 1))
@@ -193,8 +192,8 @@ def query_backward_kernel(
         j = start + tl.arange(0, KEYS)
         k = _tile(key + b * k_b + (h // group) * k_h, j, j < keys, k_n, width, WIDTH)
         v = _tile(value + b * v_b + (h // group) * v_h, j, j < keys, v_n, width, WIDTH)
-        own = mask + b * mask_b + h * mask_h
-        may = _allowed(own, rows, live, j, tokens, keys, mask_n, mask_m, MASKED, CAUSAL)
+        head_mask = mask + b * mask_b + h * mask_h
+        may = _allowed(head_mask, rows, live, j, tokens, keys, mask_n, mask_m, MASKED, CAUSAL)
         scores = tl.dot(q, tl.trans(k), input_precision="tf32x3") * scale
         weight = tl.where(may, tl.exp(scores - sums[:, None]), 0.0)
         d_weight = tl.dot(g, tl.trans(v), input_precision="tf32x3")
@@ -262,8 +261,8 @@ def key_backward_kernel(
         g = (g * tl.load(gate + at, mask=live, other=0.0).to(tl.float32)[:, None]).to(q.dtype)
         sums = tl.load(lse + at, mask=live, other=float("inf"))
         part = tl.load(delta + at, mask=live, other=0.0)
-        own = mask + b * mask_b + h * mask_h
-        may = _allowed(own, rows, live, j, tokens, keys, mask_n, mask_m, MASKED, CAUSAL)
+        head_mask = mask + b * mask_b + h * mask_h
+        may = _allowed(head_mask, rows, live, j, tokens, keys, mask_n, mask_m, MASKED, CAUSAL)
         # Keys come first here, so that the tiles need no turning before the products that sum over
         # queries.
         scores = tl.dot(k, tl.trans(q), input_precision="tf32x3") * scale
@@ -279,7 +278,7 @@ def key_backward_kernel(
     tl.store(d_value + place, for_value, mask=inside)
 
 
-def _flags(query: Tensor, masked: bool, causal: bool, backward: bool) -> dict[str, Any]:
+def _flags(query: Tensor, masked: bool, causal: bool, backward: bool) -> dict[str, int]:
     padded, single = max(16, triton.next_power_of_2(query.shape[-1])), query.dtype == torch.float32
     # The backward pass holds twice as many tiles, float32 products three of each: these take fewer
     # rows at a time.
@@ -334,7 +333,7 @@ def forward(
     causal: bool,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """As `gathered_heads_plain.forward`, by Triton."""
+    """As `cpu.forward`, by Triton."""
     query, key, value = _rowwise(query, key, value)
     gate = gate.contiguous()
     batch, heads, tokens, width = query.shape
@@ -344,27 +343,11 @@ def forward(
     if query.numel() and keys:
         order, counts, marks, steps = _gathered(gate, mask, keys)
         flags = _flags(query, mask is not None, causal, False)
-        strides: list[Any] = [s for tensor in (query, key, value, out) for s in tensor.stride()[:3]]
-        forward_kernel[triton.cdiv(tokens, flags["QUERIES"]), batch * heads](
-            query,
-            key,
-            value,
-            gate,
-            order,
-            counts,
-            marks,
-            out,
-            lse,
-            heads,
-            heads // key.shape[1],
-            tokens,
-            keys,
-            width,
-            scale,
-            *strides,
-            *steps,
-            **flags,
-        )
+        strides = [s for tensor in (query, key, value, out) for s in tensor.stride()[:3]]
+        grid = triton.cdiv(tokens, flags["QUERIES"]), batch * heads
+        tensors = query, key, value, gate, order, counts, marks, out, lse
+        numbers = heads, heads // key.shape[1], tokens, keys, width, scale, *strides, *steps
+        launch(forward_kernel, grid, *tensors, *numbers, **flags)
     return out, lse
 
 
@@ -380,7 +363,7 @@ def backward(
     causal: bool,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """As `gathered_heads_plain.backward`, by Triton."""
+    """As `cpu.backward`, by Triton."""
     grad, query, key, value = _rowwise(grad, query, key, value)
     gate, lse = gate.contiguous(), lse.contiguous()
     batch, heads, tokens, width = query.shape
@@ -395,14 +378,14 @@ def backward(
     if query.numel() and keys:
         order, counts, marks, steps = _gathered(gate, mask, keys)
         flags = _flags(query, mask is not None, causal, True)
-        given: list[Any] = [grad, query, key, value, gate, order, counts, marks, lse, delta]
-        sizes: list[Any] = [heads, heads // groups, tokens, keys, width, scale]
-        strides: list[Any] = [
-            s for tensor in (grad, query, key, value) for s in tensor.stride()[:3]
-        ]
-        for_query: Any = query_backward_kernel[triton.cdiv(tokens, flags["QUERIES"]), batch * heads]
-        for_query(*given, d_query, *sizes, *strides, *d_query.stride()[:3], *steps, **flags)
-        for_keys: Any = key_backward_kernel[triton.cdiv(keys, flags["KEYS"]), batch * heads]
-        for_keys(*given, d_key, d_value, *sizes, *strides, *steps, **flags)
+        tensors = [grad, query, key, value, gate, order, counts, marks, lse, delta]
+        sizes = [heads, heads // groups, tokens, keys, width, scale]
+        strides = [s for tensor in (grad, query, key, value) for s in tensor.stride()[:3]]
+        grid = triton.cdiv(tokens, flags["QUERIES"]), batch * heads
+        numbers = *sizes, *strides, *d_query.stride()[:3], *steps
+        launch(query_backward_kernel, grid, *tensors, d_query, *numbers, **flags)
+        grid = triton.cdiv(keys, flags["KEYS"]), batch * heads
+        numbers = *sizes, *strides, *steps
+        launch(key_backward_kernel, grid, *tensors, d_key, d_value, *numbers, **flags)
     summed = [part.unflatten(1, (groups, -1)).sum(2) for part in (d_key, d_value)]
     return d_query, summed[0].to(key.dtype), summed[1].to(value.dtype), d_gate

@@ -9,45 +9,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ACTIVATIONS = ("none", "relu", "gelu", "quick_gelu", "silu")
+from .naive import activate, input_rows
 
 
 def native_refused(x: Tensor, weight: Tensor) -> str:
     """Why `torch.nn.functional.grouped_mm` is not taken for these tensors; "" where it is."""
     if x.device.type == "cpu" and x.shape[0] >= 128 * weight.shape[0]:
-        return "on the CPU it is a loop; with 128 rows an expert ours is faster, as it activates them in the cache"
+        return (
+            "on the CPU it is a loop; with 128 rows per expert ours is faster, "
+            "as it activates them in the cache"
+        )
     if not hasattr(F, "grouped_mm"):
         return "this PyTorch has no grouped_mm"
     if x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         return f"no grouped_mm in {x.dtype}"
     if any(size * x.element_size() % 16 for size in weight.shape[1:]):
-        return (
-            f"rows of {weight.shape[1]} and {weight.shape[2]} numbers are no multiples of 16 bytes"
-        )
+        sizes = f"{weight.shape[1]} and {weight.shape[2]}"
+        return f"rows of {sizes} numbers are no multiples of 16 bytes"
     if weight.data_ptr() % 16 or not weight.is_contiguous():
         return "the weights are not contiguous"
     return ""
 
 
-def activate(h: Tensor, activation: str, gated: bool) -> Tensor:
-    """act(h), or act(gate) * up of the two halves of h."""
-    first, other = h.chunk(2, -1) if gated else (h, None)
-    match activation:
-        case "relu":
-            first = F.relu(first)
-        case "gelu":
-            first = F.gelu(first)
-        case "quick_gelu":
-            first = first * torch.sigmoid(1.702 * first)
-        case "silu":
-            first = F.silu(first)
-    return first if other is None else first * other
-
-
 def activate_backward(
-    grad: Tensor, h: Tensor, activation: str, gated: bool, out: Tensor, first: Tensor
+    grad: Tensor, h: Tensor, activation: str, gated: bool, out: Tensor, activated: Tensor
 ) -> None:
-    """Write the gradient of h into out, from that of `activate`; first: act(h), or act(gate) if
+    """Write the gradient of h into out, from that of `activate`; activated: act(h), or act(gate) if
     gated.
     """
     if not gated:
@@ -56,10 +43,11 @@ def activate_backward(
     gate, up = h.chunk(2, -1)
     d_gate, d_up = out.chunk(2, -1)
     _slope(grad * up, gate, activation, d_gate)
-    torch.mul(grad, first, out=d_up)
+    torch.mul(grad, activated, out=d_up)
 
 
 def _slope(grad: Tensor, h: Tensor, activation: str, out: Tensor) -> None:
+    """Write grad times the derivative of the activation at h into out."""
     match activation:
         case "relu":
             torch.ops.aten.threshold_backward.grad_input(grad, h, 0, grad_input=out)
@@ -91,11 +79,6 @@ def native(
     return out
 
 
-def gathered(x: Tensor, tokens: Tensor | None, activation: str, gated: bool) -> Tensor:
-    """The rows that the experts read."""
-    return activate(x, activation, gated) if tokens is None else x.index_select(0, tokens)
-
-
 def sum_of_copies(rows: Tensor, place: Tensor, like: Tensor) -> Tensor:
     """Sum of the rows of each token, choice by choice, so that it has one order: (S, D), (T, K) ->
     (T, D).
@@ -112,22 +95,22 @@ def forward(
     bias: Tensor | None,
     offsets: Tensor,
     tokens: Tensor | None,
+    place: Tensor | None,
     activation: str,
     gated: bool,
 ) -> Tensor:
-    """See `grouped_linear`."""
+    """See `grouped_linear`: (S, F)."""
     pairs = x.shape[0] if tokens is None else tokens.shape[0]
     if pairs and not native_refused(x, weight):
-        return native(gathered(x, tokens, activation, gated), weight, bias, offsets)
+        return native(input_rows(x, tokens, activation, gated), weight, bias, offsets)
     out, ends = x.new_empty((pairs, weight.shape[1])), offsets.tolist()
     out[ends[-1] :] = 0.0
     # Expert by expert, so that what is gathered or activated is used while it is in the cache.
     for e, (a, b) in enumerate(pairwise(ends)):
-        rows = (
-            activate(x[a:b], activation, gated)
-            if tokens is None
-            else x.index_select(0, tokens[a:b])
-        )
+        if tokens is None:
+            rows = activate(x[a:b], activation, gated)
+        else:
+            rows = x.index_select(0, tokens[a:b])
         if bias is None:
             torch.mm(rows, weight[e].t(), out=out[a:b])
         else:
@@ -139,7 +122,7 @@ def backward(
     grad: Tensor,
     x: Tensor,
     weight: Tensor,
-    has_bias: bool,
+    bias: Tensor | None,
     offsets: Tensor,
     tokens: Tensor | None,
     place: Tensor | None,
@@ -149,11 +132,12 @@ def backward(
     """Gradients of x, weight and bias (empty without one)."""
     grad, ends = grad.contiguous(), offsets.tolist()
     d_weight = torch.empty_like(weight, memory_format=torch.contiguous_format)
-    d_bias = weight.new_empty(weight.shape[:2] if has_bias else (0,))
-    whole = not native_refused(x, weight) and grad.shape[0] > 0
-    wide = native(grad, weight, None, offsets, transposed=True) if whole else None
-    d_rows = wide
-    if tokens is not None and wide is None:
+    d_bias = weight.new_empty((0,) if bias is None else bias.shape)
+    # The gradient of all input rows: by one call, expert by expert below, or, where the rows were
+    # activated, as part of the gradient of x.
+    at_once = not native_refused(x, weight) and grad.shape[0] > 0
+    d_rows = native(grad, weight, None, offsets, transposed=True) if at_once else None
+    if tokens is not None and d_rows is None:
         d_rows = x.new_empty((grad.shape[0], weight.shape[2]))
         d_rows[ends[-1] :] = 0.0
     d_x = torch.empty_like(x, memory_format=torch.contiguous_format) if tokens is None else None
@@ -161,7 +145,7 @@ def backward(
         d_x[ends[-1] :] = 0.0
     for e, (a, b) in enumerate(pairwise(ends)):
         g = grad[a:b]
-        if has_bias:
+        if bias is not None:
             torch.sum(g, 0, out=d_bias[e])
         if a == b:
             d_weight[e].zero_()
@@ -169,14 +153,15 @@ def backward(
             assert tokens is not None
             assert d_rows is not None
             torch.mm(g.t(), x.index_select(0, tokens[a:b]), out=d_weight[e])
-            if wide is None:
+            if not at_once:
                 torch.mm(g, weight[e], out=d_rows[a:b])
         else:
             h = x[a:b]
-            first = activate(h.chunk(2, -1)[0] if gated else h, activation, False)
-            torch.mm(g.t(), first * h.chunk(2, -1)[1] if gated else first, out=d_weight[e])
-            d_a = g @ weight[e] if wide is None else wide[a:b]
-            activate_backward(d_a, h, activation, gated, d_x[a:b], first)
+            gate, up = h.chunk(2, -1) if gated else (h, None)
+            activated = activate(gate, activation, False)
+            torch.mm(g.t(), activated if up is None else activated * up, out=d_weight[e])
+            d_a = g @ weight[e] if d_rows is None else d_rows[a:b]
+            activate_backward(d_a, h, activation, gated, d_x[a:b], activated)
     if d_x is None:
         assert place is not None
         assert d_rows is not None

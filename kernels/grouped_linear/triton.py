@@ -2,24 +2,25 @@
 
 Shapes: T tokens, S rows sorted by expert, E experts, D width of the input, F of the output.
 
-Rows: a program owns a block of rows of one expert and a block of output columns; which expert and
-which rows, two short lists say that are made on the device, with room for S / ROWS + E blocks, so
-that no count is waited for; blocks behind the last end at once. Rows are gathered, or activated,
+Rows: a program owns a block of rows of one expert and a block of output columns. Two short lists,
+made on the device, say which expert and which rows; they have room for S / ROWS + E blocks, so that
+no count is waited for, and blocks after the last one end at once. Rows are gathered, or activated,
 while they are loaded; bias, or the slope of the activation in the backward pass, is applied before
 storing. Weights: a program owns a block of one expert's weight and walks its rows. Limited by
 matrix products from some hundred rows an expert on, by reading the weights below. Sums are float32.
 """
-
-from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .cpu import ACTIVATIONS, sum_of_copies
+from ..launching import launch
+from .cpu import sum_of_copies
+from .naive import ACTIVATIONS
 
 ROWS, COLUMNS, STEP = 32, 64, 32
+TILE = {"ROWS": ROWS, "COLUMNS": COLUMNS, "STEP": STEP}
 
 
 @triton.jit
@@ -108,7 +109,7 @@ def rows_kernel(
     if GATHER:
         source = tl.load(tokens + rows, mask=live, other=0).to(tl.int64)
     f = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    own = weight + e.to(tl.int64) * w_e
+    expert_weight = weight + e.to(tl.int64) * w_e
     summed = tl.zeros((ROWS, COLUMNS), tl.float32)
     for start in range(0, width, STEP):
         d = start + tl.arange(0, STEP)
@@ -117,7 +118,7 @@ def rows_kernel(
             a = _load(x, source, live, d, width, x_s, 0, False)  # pyright: ignore[reportArgumentType]
         else:
             a = _load(x, source, live, d, width, x_s, ACTIVATION, GATED)
-        place = own + d[:, None] * w_in + f[None, :] * w_out
+        place = expert_weight + d[:, None] * w_in + f[None, :] * w_out
         w = tl.load(place, mask=(d < width)[:, None] & (f < outputs)[None, :], other=0.0)
         summed += tl.dot(a, w, input_precision="tf32x3")
     if BIAS:
@@ -178,9 +179,9 @@ def weight_kernel(
     place = (e.to(tl.int64) * outputs + f)[:, None] * width + d[None, :]
     tl.store(d_weight + place, summed, mask=(f < outputs)[:, None] & (d < width)[None, :])
     if BIAS:
-        # Of the programs of an expert that hold the same outputs, one stores their bias.
-        mine = (tl.program_id(2) == 0) & (f < outputs)
-        tl.store(d_bias + e.to(tl.int64) * outputs + f, total, mask=mine)
+        # Of the programs of an expert that hold the same outputs, the first stores their bias.
+        stores = (tl.program_id(2) == 0) & (f < outputs)
+        tl.store(d_bias + e.to(tl.int64) * outputs + f, total, mask=stores)
 
 
 def _tiles(offsets: Tensor, rows: int) -> tuple[Tensor, Tensor]:
@@ -205,42 +206,28 @@ def _rows(
     gated: bool,
     transposed: bool,
 ) -> Tensor:
-    """x_s W_e^T + b_e, or transposed x_s W_e, then times the slope of the activation at `hidden` if
-    it is given.
+    """x_s W_e^T + b_e, or transposed x_s W_e; then, with `hidden`, times the slope of the
+    activation there.
     """
     rows = x.shape[0] if tokens is None else tokens.shape[0]
-    _, outputs, width = weight.shape
-    steps = [weight.stride(0), weight.stride(2), weight.stride(1)]
-    if transposed:
-        outputs, width, steps = width, outputs, [steps[0], steps[2], steps[1]]
+    weight = weight.mT if transposed else weight
+    experts, outputs, width = weight.shape
     out = x.new_zeros((rows, outputs * (2 if gated and hidden is not None else 1)))
     if out.numel():
         expert, first = _tiles(offsets, rows)
-        place: Any = rows_kernel[len(expert), triton.cdiv(outputs, COLUMNS)]
-        place(
-            x,
-            weight,
-            x if bias is None else bias,
-            offsets if tokens is None else tokens,
-            x if hidden is None else hidden,
-            expert,
-            first,
-            offsets,
-            out,
-            len(weight),
-            width,
-            outputs,
-            x.stride(0),
-            *steps,
-            out.stride(0),
+        optional = [x if tensor is None else tensor for tensor in (bias, tokens, hidden)]
+        strides = weight.stride(0), weight.stride(2), weight.stride(1)
+        launch(
+            rows_kernel,
+            (len(expert), triton.cdiv(outputs, COLUMNS)),
+            *(x, weight, *optional, expert, first, offsets, out, experts, width, outputs),
+            *(x.stride(0), *strides, out.stride(0)),
             GATHER=tokens is not None,
             ACTIVATION=ACTIVATIONS.index(activation),
             GATED=gated,
             BIAS=bias is not None,
             SLOPE=hidden is not None,
-            ROWS=ROWS,
-            COLUMNS=COLUMNS,
-            STEP=STEP,
+            **TILE,
         )
     return out
 
@@ -251,60 +238,51 @@ def forward(
     bias: Tensor | None,
     offsets: Tensor,
     tokens: Tensor | None,
+    place: Tensor | None,
     activation: str,
     gated: bool,
 ) -> Tensor:
-    """As `grouped_linear_plain.forward`, by Triton."""
-    bias = None if bias is None else bias.contiguous()
-    return _rows(
-        x.contiguous(), weight.contiguous(), bias, offsets, tokens, None, activation, gated, False
+    """As `cpu.forward`, by Triton."""
+    x, weight, bias = (
+        x.contiguous(),
+        weight.contiguous(),
+        None if bias is None else bias.contiguous(),
     )
+    return _rows(x, weight, bias, offsets, tokens, None, activation, gated, False)
 
 
 def backward(
     grad: Tensor,
     x: Tensor,
     weight: Tensor,
-    has_bias: bool,
+    bias: Tensor | None,
     offsets: Tensor,
     tokens: Tensor | None,
     place: Tensor | None,
     activation: str,
     gated: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `grouped_linear_plain.backward`, by Triton."""
+    """As `cpu.backward`, by Triton."""
     grad, x, weight = grad.contiguous(), x.contiguous(), weight.contiguous()
     experts, outputs, width = weight.shape
     d_weight = torch.empty_like(weight)
-    d_bias = weight.new_empty((experts, outputs) if has_bias else 0)
+    d_bias = weight.new_empty((0,) if bias is None else bias.shape)
     if weight.numel():
-        launch: Any = weight_kernel[
-            experts, triton.cdiv(outputs, ROWS), triton.cdiv(width, COLUMNS)
-        ]
+        grid = experts, triton.cdiv(outputs, ROWS), triton.cdiv(width, COLUMNS)
         launch(
-            grad,
-            x,
-            offsets if tokens is None else tokens,
-            offsets,
-            d_weight,
-            d_bias,
-            width,
-            outputs,
-            grad.stride(0),
-            x.stride(0),
+            weight_kernel,
+            grid,
+            *(grad, x, offsets if tokens is None else tokens, offsets, d_weight, d_bias),
+            *(width, outputs, grad.stride(0), x.stride(0)),
             GATHER=tokens is not None,
             ACTIVATION=ACTIVATIONS.index(activation),
             GATED=gated,
-            BIAS=has_bias,
-            ROWS=ROWS,
-            COLUMNS=COLUMNS,
-            STEP=STEP,
+            BIAS=bias is not None,
+            **TILE,
         )
     if place is None:
-        return (
-            _rows(grad, weight, None, offsets, None, x, activation, gated, True),
-            d_weight,
-            d_bias,
-        )
-    d_rows = _rows(grad, weight, None, offsets, None, None, "none", False, True)
-    return sum_of_copies(d_rows, place, x), d_weight, d_bias
+        d_x = _rows(grad, weight, None, offsets, None, x, activation, gated, True)
+    else:
+        d_rows = _rows(grad, weight, None, offsets, None, None, "none", False, True)
+        d_x = sum_of_copies(d_rows, place, x)
+    return d_x, d_weight, d_bias

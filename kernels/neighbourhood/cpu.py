@@ -1,13 +1,12 @@
-"""Plain PyTorch form of the neighbourhood operators: products of small bands, never the unfolded
-neighbourhoods.
+"""PyTorch form of the neighbourhood operators: products of small bands, without unfolding.
 
 Shapes: G = B H, Y x X cells, w window, W = w w members, e width of a value, T columns of a tile, K
 = T + w - 1.
 
-The members of a window row lie side by side, so for one of its w rows the weights of T neighbouring
-cells are a band matrix (T, K), and the weighted sums of T cells are its product with K cells of the
-row: w products for each tile, in the matrix unit, with (T + w - 1) / w times the flops and no
-copies of the values but one row shift at a time."""
+The members of a window row are next to each other, so for one of its w rows the weights of T
+neighbouring cells are a band matrix (T, K), and the weighted sums of T cells are its product with K
+cells of the row: w products for each tile, in the matrix unit, with (T + w - 1) / w times the flops
+and no copies of the values but one row shift at a time."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -15,6 +14,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ..precision import compute_type
 
 TILE = 24
 
@@ -30,11 +31,6 @@ class Layout(NamedTuple):
     pad: int
     rows: Tensor  # (Y,) first row of each window, in the padded grid
     columns: Tensor  # (X,) first column
-
-
-def compute_type(x: Tensor) -> torch.dtype:
-    """Sums are in float32, in float64 for float64."""
-    return torch.promote_types(x.dtype, torch.float32)
 
 
 def layout(height: int, width: int, window: int, clamp: bool, device: torch.device) -> Layout:
@@ -60,8 +56,9 @@ def _tiles(where: Layout) -> Iterator[tuple[slice, slice, Tensor]]:
     steps = torch.arange(where.window, device=where.columns.device)
     for start in range(0, where.width, TILE):
         cells = slice(start, min(start + TILE, where.width))
-        left, right = first[cells.start], first[cells.stop - 1] + where.window
-        yield cells, slice(left, right), where.columns[cells, None] - left + steps
+        start_column, end = first[cells.start], first[cells.stop - 1] + where.window
+        index = where.columns[cells, None] - start_column + steps
+        yield cells, slice(start_column, end), index
 
 
 def _bands(weights: Tensor, index: Tensor, span: int) -> Tensor:
@@ -71,7 +68,7 @@ def _bands(weights: Tensor, index: Tensor, span: int) -> Tensor:
     return band.flatten(0, 1)
 
 
-def weighted(weights: Tensor, value: Tensor, where: Layout) -> Tensor:
+def _weighted(weights: Tensor, value: Tensor, where: Layout) -> Tensor:
     """sum_j weights_ij value_j: (B, H, N, W), (B, H, N, e) -> (B, H, N, e) in the compute type."""
     kind = compute_type(value)
     grid = _padded(value.to(kind), where)
@@ -86,7 +83,7 @@ def weighted(weights: Tensor, value: Tensor, where: Layout) -> Tensor:
     return out.view(*value.shape)
 
 
-def products(a: Tensor, b: Tensor, where: Layout) -> Tensor:
+def _products(a: Tensor, b: Tensor, where: Layout) -> Tensor:
     """a_i . b_j for each member j of i's window: (B, H, N, e) twice -> (B, H, N, W), 0 outside the
     image.
     """
@@ -104,7 +101,7 @@ def products(a: Tensor, b: Tensor, where: Layout) -> Tensor:
     return out.view(*a.shape[:3], -1)
 
 
-def scattered(weights: Tensor, a: Tensor, where: Layout) -> Tensor:
+def _scattered(weights: Tensor, a: Tensor, where: Layout) -> Tensor:
     """sum_i weights_ij a_i over all i whose window holds j: (B, H, N, W), (B, H, N, e) -> (B, H, N,
     e).
     """
@@ -132,10 +129,10 @@ def allowed(where: Layout, mask: Tensor | None) -> Tensor | None:
     device, steps = where.rows.device, torch.arange(where.window, device=where.rows.device)
     row = (where.rows[:, None] + steps)[:, None, :, None]  # (Y, 1, w, 1)
     column = (where.columns[:, None] + steps)[None, :, None, :]
-    there = torch.ones(1, where.height, where.width, dtype=torch.bool, device=device)
-    there = there if mask is None else mask.view(-1, where.height, where.width)
-    there = F.pad(there, [where.pad] * 4)
-    return there[:, row, column].reshape(there.shape[0], 1, where.height * where.width, -1)
+    present = torch.ones(1, where.height, where.width, dtype=torch.bool, device=device)
+    present = present if mask is None else mask.view(-1, where.height, where.width)
+    present = F.pad(present, [where.pad] * 4)
+    return present[:, row, column].reshape(present.shape[0], 1, where.height * where.width, -1)
 
 
 def probabilities(logits: Tensor, where: Layout, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -155,12 +152,43 @@ def probabilities(logits: Tensor, where: Layout, mask: Tensor | None) -> tuple[T
     return weights.div_(filled), lse.squeeze(-1)
 
 
+def products(
+    query: Tensor, key: Tensor, height: int, width: int, window: int, clamp: bool
+) -> Tensor:
+    """query_i . key_j for each member j of i's window, (B, H, N, W), in the type of the query."""
+    where = layout(height, width, window, clamp, query.device)
+    return _products(query, key, where).to(query.dtype)
+
+
+def weighted(
+    weights: Tensor, value: Tensor, height: int, width: int, window: int, clamp: bool
+) -> Tensor:
+    """sum_j weights_ij value_j, (B, H, N, e), in the type of the values."""
+    where = layout(height, width, window, clamp, value.device)
+    return _weighted(weights, value, where).to(value.dtype)
+
+
+def scattered(
+    weights: Tensor, value: Tensor, height: int, width: int, window: int, clamp: bool
+) -> Tensor:
+    """sum_i weights_ij value_i over all i whose window holds j, (B, H, N, e), in their type."""
+    where = layout(height, width, window, clamp, value.device)
+    return _scattered(weights, value, where).to(value.dtype)
+
+
 def read(
-    logits: Tensor, value: Tensor, mask: Tensor | None, where: Layout
+    logits: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    height: int,
+    width: int,
+    window: int,
+    clamp: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Softmax-weighted mean over the window and its lse."""
+    """Softmax-weighted mean over the window (B, H, N, e) and its lse (B, H, N)."""
+    where = layout(height, width, window, clamp, value.device)
     weights, lse = probabilities(logits, where, mask)
-    return weighted(weights, value, where).to(value.dtype), lse
+    return _weighted(weights, value, where).to(value.dtype), lse
 
 
 def read_backward(
@@ -170,11 +198,16 @@ def read_backward(
     value: Tensor,
     mask: Tensor | None,
     out: Tensor,
-    where: Layout,
+    lse: Tensor,
+    height: int,
+    width: int,
+    window: int,
+    clamp: bool,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of logits and value: d logits = p (g . v_j - g . out + d lse)."""
+    where = layout(height, width, window, clamp, value.device)
     weights, _ = probabilities(logits, where, mask)
-    d_value = scattered(weights, grad, where)
+    d_value = _scattered(weights, grad, where)
     delta = grad_lse - (grad.to(weights.dtype) * out.to(weights.dtype)).sum(-1)
-    d_logits = products(grad, value, where).add_(delta[..., None]).mul_(weights)
+    d_logits = _products(grad, value, where).add_(delta[..., None]).mul_(weights)
     return d_logits.to(logits.dtype), d_value.to(value.dtype)

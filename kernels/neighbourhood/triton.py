@@ -7,13 +7,12 @@ once, values come from the cache, since neighbouring windows overlap. The gradie
 goes the other way round, from each cell to the windows that hold it, so nothing is added atomically
 and results are the same each time."""
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..launching import launch
 from .cpu import compute_type
 
 CELLS, WARPS = 32, 8
@@ -52,12 +51,12 @@ def sum_kernel(
     d = tl.arange(0, WIDTH)
     here, wide = n < cells, d < features
     top_row = _start(n // width, height, window, CLAMP)
-    left = _start(n % width, width, window, CLAMP)
+    left_column = _start(n % width, width, window, CLAMP)
     best = tl.full((CELLS,), float("-inf"), tl.float32)
     total = tl.zeros((CELLS,), tl.float32)
     summed = tl.zeros((CELLS, WIDTH), tl.float32)
     for o in range(window * window):
-        row, column = top_row + o // window, left + o % window
+        row, column = top_row + o // window, left_column + o % window
         inside = here & (row >= 0) & (row < height) & (column >= 0) & (column < width)
         j = row * width + column
         if MASKED:
@@ -121,20 +120,20 @@ def product_kernel(
     d = tl.arange(0, WIDTH)
     here, wide = n < cells, d < features
     top_row = _start(n // width, height, window, CLAMP)
-    left = _start(n % width, width, window, CLAMP)
-    own = tl.load(
+    left_column = _start(n % width, width, window, CLAMP)
+    features_of_cell = tl.load(
         a + (group * cells + n)[:, None] * features + d[None, :],
         mask=here[:, None] & wide[None, :],
         other=0.0,
     )
-    own = own.to(tl.float32)
+    features_of_cell = features_of_cell.to(tl.float32)
     known, less = tl.zeros((CELLS,), tl.float32), tl.zeros((CELLS,), tl.float32)
     if GRADIENT:
         known = tl.load(lse + group * cells + n, mask=here, other=float("inf"))
         known = tl.where(known == float("-inf"), float("inf"), known)
         less = tl.load(delta + group * cells + n, mask=here, other=0.0)
     for o in range(window * window):
-        row, column = top_row + o // window, left + o % window
+        row, column = top_row + o // window, left_column + o % window
         inside = here & (row >= 0) & (row < height) & (column >= 0) & (column < width)
         j = row * width + column
         if MASKED:
@@ -143,7 +142,7 @@ def product_kernel(
             )
         at = b + (group * cells + j)[:, None] * features + d[None, :]
         tile = tl.load(at, mask=inside[:, None] & wide[None, :], other=0.0).to(tl.float32)
-        product = tl.sum(own * tile, 1)
+        product = tl.sum(features_of_cell * tile, 1)
         place = (group * cells + n) * window * window + o
         if GRADIENT:
             score = tl.load(scores + place, mask=inside, other=float("-inf")).to(tl.float32)
@@ -206,9 +205,9 @@ def scatter_kernel(
 
 def _launch(
     value: Tensor, mask: Tensor | None, height: int, width: int, clamp: bool
-) -> tuple[tuple, Tensor, dict[str, Any]]:
+) -> tuple[tuple[int, int], Tensor, dict[str, int]]:
     """Grid of programs, mask (any tensor stands for none), and the flags of all kernels."""
-    flags: dict[str, Any] = {
+    flags: dict[str, int] = {
         "CLAMP": clamp,
         "MASKED": mask is not None,
         "CELLS": CELLS,
@@ -219,44 +218,40 @@ def _launch(
     return (triton.cdiv(height * width, CELLS), value.shape[0] * value.shape[1]), marks, flags
 
 
-def _with(flags: dict[str, Any], **more: bool) -> dict[str, Any]:
-    return flags | more
-
-
 def weighted(
     weights: Tensor, value: Tensor, height: int, width: int, window: int, clamp: bool
 ) -> Tensor:
-    """As `neighbourhood_plain.weighted`, in the type of the values."""
+    """As `cpu.weighted`, in the type of the values."""
     weights, value = weights.contiguous(), value.contiguous()
     grid, marks, flags = _launch(value, None, height, width, clamp)
     out = torch.empty_like(value)
     sizes = (value.shape[1], height, width, window, value.shape[3])
     if out.numel():
-        sum_kernel[grid](weights, value, marks, out, out, *sizes, **_with(flags, SOFTMAX=False))
+        launch(sum_kernel, grid, weights, value, marks, out, out, *sizes, **flags, SOFTMAX=False)
     return out
 
 
 def products(a: Tensor, b: Tensor, height: int, width: int, window: int, clamp: bool) -> Tensor:
-    """As `neighbourhood_plain.products`, in the type of a."""
+    """As `cpu.products`, in the type of a."""
     a, b = a.contiguous(), b.contiguous()
     grid, marks, flags = _launch(a, None, height, width, clamp)
     out = a.new_empty((*a.shape[:3], window * window))
     sizes = (a.shape[1], height, width, window, a.shape[3])
     if out.numel():
-        product_kernel[grid](a, b, a, a, a, marks, out, *sizes, **_with(flags, GRADIENT=False))
+        launch(product_kernel, grid, a, b, a, a, a, marks, out, *sizes, **flags, GRADIENT=False)
     return out
 
 
 def scattered(
     weights: Tensor, a: Tensor, height: int, width: int, window: int, clamp: bool
 ) -> Tensor:
-    """As `neighbourhood_plain.scattered`, in the type of a."""
+    """As `cpu.scattered`, in the type of a."""
     weights, a = weights.contiguous(), a.contiguous()
     grid, marks, flags = _launch(a, None, height, width, clamp)
     out = torch.empty_like(a)
     sizes = (a.shape[1], height, width, window, a.shape[3])
     if out.numel():
-        scatter_kernel[grid](weights, a, a, marks, out, *sizes, **_with(flags, SOFTMAX=False))
+        launch(scatter_kernel, grid, weights, a, a, marks, out, *sizes, **flags, SOFTMAX=False)
     return out
 
 
@@ -269,13 +264,13 @@ def read(
     window: int,
     clamp: bool,
 ) -> tuple[Tensor, Tensor]:
-    """As `neighbourhood_plain.read`."""
+    """As `cpu.read`."""
     logits, value = logits.contiguous(), value.contiguous()
     grid, marks, flags = _launch(value, mask, height, width, clamp)
     out, lse = torch.empty_like(value), value.new_empty(value.shape[:3], dtype=compute_type(value))
     sizes = (value.shape[1], height, width, window, value.shape[3])
     if out.numel():
-        sum_kernel[grid](logits, value, marks, out, lse, *sizes, **_with(flags, SOFTMAX=True))
+        launch(sum_kernel, grid, logits, value, marks, out, lse, *sizes, **flags, SOFTMAX=True)
     return out, lse
 
 
@@ -292,17 +287,16 @@ def read_backward(
     window: int,
     clamp: bool,
 ) -> tuple[Tensor, Tensor]:
-    """As `neighbourhood_plain.read_backward`, with the lse of the forward pass."""
+    """As `cpu.read_backward`, with the lse of the forward pass."""
     grad, logits, value = grad.contiguous(), logits.contiguous(), value.contiguous()
     delta = (grad_lse.float() - (grad.float() * out.float()).sum(-1)).contiguous()
     grid, marks, flags = _launch(value, mask, height, width, clamp)
     d_logits, d_value = torch.empty_like(logits), torch.empty_like(value)
     sizes = (value.shape[1], height, width, window, value.shape[3])
     if value.numel():
-        product_kernel[grid](
-            grad, value, logits, lse, delta, marks, d_logits, *sizes, **_with(flags, GRADIENT=True)
-        )
-        scatter_kernel[grid](
-            logits, grad, lse, marks, d_value, *sizes, **_with(flags, SOFTMAX=True)
+        tensors = grad, value, logits, lse, delta, marks, d_logits
+        launch(product_kernel, grid, *tensors, *sizes, **flags, GRADIENT=True)
+        launch(
+            scatter_kernel, grid, logits, grad, lse, marks, d_value, *sizes, **flags, SOFTMAX=True
         )
     return d_logits, d_value

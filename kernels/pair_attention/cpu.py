@@ -1,10 +1,10 @@
-"""PyTorch form of pair-wise cross-attention: the kernel of the CPU and the fallback on a GPU.
+"""PyTorch form of pair-wise cross-attention: for the CPU, and for GPUs without Triton.
 
 Shapes: B batch, H heads, N queries, M keys, d width of queries and keys, e width of values.
 
 A sample is two parts, its own keys and a view of its partner's, merged by log-sum-exp. Samples of a
-few tokens go several at a time, or calls would cost more than attention: their partners' keys are
-gathered into a tile of bounded size. A part is the ATen operator behind
+few tokens are taken several at a time, because calls would cost more than attention: their
+partners' keys are gathered into a tile of bounded size. A part is the ATen operator behind
 `scaled_dot_product_attention` on the CPU, called itself because only it gives the log-sum-exp.
 Values of another width and GPUs without the Triton form take blocks of queries instead."""
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..softmax_pool.cpu import SLICE_NUMBERS, compute_type
+from ..precision import SLICE_NUMBERS, compute_type
 
 TILE_NUMBERS = (
     1 << 18
@@ -25,8 +25,8 @@ _fused_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_bac
 
 
 def room(query: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Fresh memory for out (B, H, N, e), the heads of a token side by side so that joining them is
-    a view, and lse.
+    """New memory for out (B, H, N, e), the heads of a token next to each other so that joining them
+    is a view, and lse.
     """
     batch, heads, queries, _ = query.shape
     out = query.new_empty((batch, queries, heads, width)).transpose(1, 2)
@@ -47,9 +47,10 @@ def partners(partner: Tensor, key: Tensor, value: Tensor) -> Iterator[tuple[slic
         )
     step = max(1, TILE_NUMBERS // max(1, key[:1].numel() + value[:1].numel()))
     for start in range(0, partner.shape[0], step):
-        own = slice(start, start + step)
+        samples = slice(start, start + step)
         alone = step == 1 and places is not None
-        yield own, slice(places[start], places[start] + 1) if alone and places else partner[own]
+        in_place = slice(places[start], places[start] + 1) if alone and places else None
+        yield samples, in_place or partner[samples]
 
 
 def forward(
@@ -61,14 +62,14 @@ def forward(
     if key.shape[2] == 0 or out.numel() == 0:
         return out.zero_(), lse.fill_(torch.inf)
     query, key, value = rowwise(query, key, value)
-    for own, other in pairs:
-        (mine, lse_mine), (theirs, lse_theirs) = (
-            _attend(query[own], key[c], value[c], scale) for c in (own, other)
+    for samples, partner_samples in pairs:
+        (own_out, own_lse), (partner_out, partner_lse) = (
+            _attend(query[samples], key[c], value[c], scale) for c in (samples, partner_samples)
         )
         # The share of the partner's keys: exp(lse_theirs) / (exp(lse_mine) + exp(lse_theirs)).
-        share = torch.sigmoid(lse_theirs - lse_mine)[..., None]
-        out[own] = torch.lerp(mine.to(lse.dtype), theirs.to(lse.dtype), share)
-        lse[own] = torch.logaddexp(lse_mine, lse_theirs)
+        share = torch.sigmoid(partner_lse - own_lse)[..., None]
+        out[samples] = torch.lerp(own_out.to(lse.dtype), partner_out.to(lse.dtype), share)
+        lse[samples] = torch.logaddexp(own_lse, partner_lse)
     return out, lse
 
 
@@ -90,23 +91,23 @@ def backward(
     )
     if key.shape[2] and out.numel():
         grad, query, key, value, out = rowwise(grad, query, key, value, out)
-        for own, other in partners(partner, key, value):
-            given = grad[own], query[own], out[own], lse[own]
-            for at in (own, other):
-                for_query, for_key, for_value = _attend_backward(*given, key[at], value[at], scale)
-                d_query[own] += for_query
+        for samples, partner_samples in partners(partner, key, value):
+            rows = grad[samples], query[samples], out[samples], lse[samples]
+            for at in (samples, partner_samples):
+                for_query, for_key, for_value = _attend_backward(*rows, key[at], value[at], scale)
+                d_query[samples] += for_query
                 add(d_key, at, for_key)
                 add(d_value, at, for_value)
     return d_query.to(query.dtype), d_key.to(key.dtype), d_value.to(value.dtype)
 
 
 def add(total: Tensor, at: slice | Tensor, part: Tensor) -> None:
-    """Adds what the samples of a call give to the sums."""
+    """Add the parts of the samples of a call to the sums."""
     if isinstance(at, slice):
         total[at] += part
     elif at.is_cpu:  # index_add_ there takes ten times as long as these sums
-        for place, one in zip(at.tolist(), part):
-            total[place] += one
+        for place, slope in zip(at.tolist(), part):
+            total[place] += slope
     else:
         total.index_add_(0, at, part.to(total.dtype))
 

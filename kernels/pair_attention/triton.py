@@ -10,13 +10,12 @@ the queries of c and then those of all samples that have c as their partner (`or
 samples sorted by partner, `first` where those of each begin): nothing is atomic, every sum has one
 order. Exponentials are powers of 2, scale includes log2(e); lse is the natural logarithm."""
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..launching import launch
 from .cpu import room, rowwise
 
 LOG2E = tl.constexpr(1.4426950408889634)
@@ -74,7 +73,7 @@ def forward_kernel(
 ):  # pragma: no cover - device code
     pair = tl.program_id(1)
     b, h = (pair // heads).to(tl.int64), pair % heads
-    other = tl.load(partner + b)
+    partner_sample = tl.load(partner + b)
     i = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
     asked = i < queries
     q = _tile(query + b * q_b + h * q_h, i, asked, q_n, width, WIDTH)
@@ -83,7 +82,7 @@ def forward_kernel(
     summed = tl.zeros((QUERIES, VALUE_WIDTH), tl.float32)
     tiles = tl.cdiv(keys, KEYS)
     for t in range(2 * tiles):
-        c = tl.where(t < tiles, b, other)
+        c = tl.where(t < tiles, b, partner_sample)
         j = tl.where(t < tiles, t, t - tiles) * KEYS + tl.arange(0, KEYS)
         k = _tile(key + c * k_b + h * k_h, j, j < keys, k_n, width, WIDTH)
         v = _tile(value + c * v_b + h * v_h, j, j < keys, v_n, value_width, VALUE_WIDTH)
@@ -134,7 +133,7 @@ def query_backward_kernel(
 ):  # pragma: no cover - device code
     pair = tl.program_id(1)
     b, h = (pair // heads).to(tl.int64), pair % heads
-    other = tl.load(partner + b)
+    partner_sample = tl.load(partner + b)
     i = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
     asked, at = i < queries, pair.to(tl.int64) * queries + i
     q = _tile(query + b * q_b + h * q_h, i, asked, q_n, width, WIDTH)
@@ -144,7 +143,7 @@ def query_backward_kernel(
     summed = tl.zeros((QUERIES, WIDTH), tl.float32)
     tiles = tl.cdiv(keys, KEYS)
     for t in range(2 * tiles):
-        c = tl.where(t < tiles, b, other)
+        c = tl.where(t < tiles, b, partner_sample)
         j = tl.where(t < tiles, t, t - tiles) * KEYS + tl.arange(0, KEYS)
         k = _tile(key + c * k_b + h * k_h, j, j < keys, k_n, width, WIDTH)
         v = _tile(value + c * v_b + h * v_h, j, j < keys, v_n, value_width, VALUE_WIDTH)
@@ -224,15 +223,7 @@ def key_backward_kernel(
     _put(d_value + at_pair * value_width, j, live, value_width, value_width, for_value, VALUE_WIDTH)
 
 
-def fits(query: Tensor, value: Tensor) -> bool:
-    """Whether the tiles fit the registers: heads up to 256 wide, in float32 up to 128; float64 has
-    no kernel.
-    """
-    widest = {torch.float32: 128, torch.float16: 256, torch.bfloat16: 256}.get(query.dtype, 0)
-    return max(query.shape[-1], value.shape[-1]) <= widest
-
-
-def _flags(query: Tensor, value: Tensor, backward: bool) -> dict[str, Any]:
+def _flags(query: Tensor, value: Tensor, backward: bool) -> dict[str, int]:
     """Sizes of the tiles, chosen so that nothing spills on sm_90; products need 16 rows and
     columns.
     """
@@ -259,7 +250,7 @@ def _sizes(query: Tensor, value: Tensor) -> tuple[int, int, int, int, int]:
 def forward(
     query: Tensor, key: Tensor, value: Tensor, partner: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """As `pair_attention_plain.forward`, by Triton."""
+    """As `cpu.forward`, by Triton."""
     out, lse = room(query, value.shape[3])
     if key.shape[2] == 0 or out.numel() == 0:
         return out.zero_(), lse.fill_(torch.inf)
@@ -267,19 +258,9 @@ def forward(
     batch, heads, queries, _ = query.shape
     flags = _flags(query, value, False)
     strides = [s for x in (query, key, value, out) for s in x.stride()[:3]]
-    kernel: Any = forward_kernel[triton.cdiv(queries, flags["QUERIES"]), batch * heads]
-    kernel(
-        query,
-        key,
-        value,
-        partner.contiguous(),
-        out,
-        lse,
-        *_sizes(query, value),
-        scale,
-        *strides,
-        **flags,
-    )
+    grid = triton.cdiv(queries, flags["QUERIES"]), batch * heads
+    tensors = query, key, value, partner.contiguous(), out, lse
+    launch(forward_kernel, grid, *tensors, *_sizes(query, value), scale, *strides, **flags)
     return out, lse
 
 
@@ -293,7 +274,7 @@ def backward(
     lse: Tensor,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `pair_attention_plain.backward`, by Triton."""
+    """As `cpu.backward`, by Triton."""
     d_query, d_key, d_value = (x.new_empty(x.shape) for x in (query, key, value))
     if key.shape[2] == 0 or out.numel() == 0:
         return d_query.zero_(), d_key.zero_(), d_value.zero_()
@@ -304,26 +285,11 @@ def backward(
     ordered, order = partner.sort(stable=True)
     first = torch.searchsorted(ordered, torch.arange(batch + 1, device=partner.device))
     flags, sizes = _flags(query, value, True), _sizes(query, value)
-    strides: list[Any] = [s for x in (grad, query, key, value) for s in x.stride()[:3]]
-    for_query: Any = query_backward_kernel[triton.cdiv(queries, flags["QUERIES"]), batch * heads]
-    for_query(
-        grad, query, key, value, partner, lse, delta, d_query, *sizes, scale, *strides, **flags
-    )
-    for_keys: Any = key_backward_kernel[triton.cdiv(key.shape[2], flags["KEYS"]), batch * heads]
-    for_keys(
-        grad,
-        query,
-        key,
-        value,
-        order,
-        first,
-        lse,
-        delta,
-        d_key,
-        d_value,
-        *sizes,
-        scale,
-        *strides,
-        **flags,
-    )
+    strides = [s for x in (grad, query, key, value) for s in x.stride()[:3]]
+    grid = triton.cdiv(queries, flags["QUERIES"]), batch * heads
+    tensors = grad, query, key, value, partner, lse, delta, d_query
+    launch(query_backward_kernel, grid, *tensors, *sizes, scale, *strides, **flags)
+    grid = triton.cdiv(key.shape[2], flags["KEYS"]), batch * heads
+    tensors = grad, query, key, value, order, first, lse, delta, d_key, d_value
+    launch(key_backward_kernel, grid, *tensors, *sizes, scale, *strides, **flags)
     return d_query, d_key, d_value

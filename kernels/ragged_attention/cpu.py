@@ -1,12 +1,12 @@
-"""PyTorch form of ragged attention: the kernel of the CPU and the fallback without Triton.
+"""PyTorch form of ragged attention: for the CPU, and for GPUs without Triton.
 
-Shapes: B samples, Q queries of a sample, T keys of all samples, H heads, d and e widths of a head,
+Shapes: B samples, Q queries per sample, T keys of all samples, H heads, d and e widths of a head,
 G samples of a group, L keys of a block: of the group's longest sample, unless that is too long for
 the cache.
 
 Samples are sorted by length and taken in groups of nearly one length whose padded keys, values and
 scores stay in the cache; each group is a few batched products. One pass over all samples would pad
-to the longest, a loop over samples would pay ten calls for a handful of keys. Padding reads a
+to the longest; a loop over samples would make ten calls for a handful of keys. Padding reads a
 sample's own last key, never another sample's, so that no NaN of one sample reaches another. A
 sample too long for the cache is a group of its own, taken in blocks of keys."""
 
@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..softmax_pool.cpu import SLICE_NUMBERS, compute_type
+from ..precision import SLICE_NUMBERS, compute_type
 
 ENOUGH = 1 << 16  # numbers in a group from which the fixed cost of its calls no longer counts
 
@@ -136,10 +136,10 @@ def _attended(q: Tensor, k: Tensor, v: Tensor, absent: Tensor | None) -> tuple[T
     return torch.bmm(weights, v).div_(total), total.log_().add_(top)
 
 
-def _joined(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _joined(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Two attentions of the same queries over different keys as one over all of them."""
-    lse = torch.logaddexp(one[1], other[1])
-    return one[0] * (one[1] - lse).exp() + other[0] * (other[1] - lse).exp(), lse
+    lse = torch.logaddexp(first[1], second[1])
+    return first[0] * (first[1] - lse).exp() + second[0] * (second[1] - lse).exp(), lse
 
 
 def forward(
@@ -153,13 +153,13 @@ def forward(
     numbers = cache_numbers(query, key, value)
     for group in groups(offsets, key.shape[0], numbers):
         q = group.taken(query).mul_(scale)
-        whole = None
+        attended = None
         for block in group.blocks(heads, numbers):
             part = _attended(q, block.taken(flat_key), block.taken(flat_value), block.absent)
-            whole = part if whole is None else _joined(whole, part)
-        assert whole is not None
-        group.put(whole[0], out)
-        group.put(whole[1], lse)
+            attended = part if attended is None else _joined(attended, part)
+        assert attended is not None
+        group.put(attended[0], out)
+        group.put(attended[1], lse)
     return out, lse[..., 0]
 
 

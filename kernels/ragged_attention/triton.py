@@ -8,12 +8,12 @@ weights again from lse, sums the gradient of the queries and writes those of key
 each key belongs to one sample, so nothing is atomic. More than QUERIES queries take several
 programs forward and, since they share keys, several launches one after the other backward."""
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from ..launching import launch
 
 QUERIES, KEYS = 32, 32
 
@@ -175,15 +175,7 @@ def backward_kernel(
     _put(d_query + h * width, rows, asked, stride, width, for_query, WIDTH)
 
 
-def fits(query: Tensor, value: Tensor) -> bool:
-    """Whether the tiles fit the registers: heads up to 256 wide, in float32 up to 64; float64 has
-    no kernel.
-    """
-    widest = {torch.float32: 64, torch.float16: 256, torch.bfloat16: 256}.get(query.dtype, 0)
-    return max(query.shape[-1], value.shape[-1]) <= widest
-
-
-def _flags(query: Tensor, value: Tensor, backward: bool) -> dict[str, Any]:
+def _flags(query: Tensor, value: Tensor, backward: bool) -> dict[str, int]:
     """Sizes of the tiles, chosen so that nothing spills on sm_90; products need 16 rows and
     columns.
     """
@@ -203,17 +195,16 @@ def _flags(query: Tensor, value: Tensor, backward: bool) -> dict[str, Any]:
 def forward(
     query: Tensor, key: Tensor, value: Tensor, offsets: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """As `ragged_attention_plain.forward`, by Triton."""
+    """As `cpu.forward`, by Triton."""
     query, key, value, offsets = (x.contiguous() for x in (query, key, value, offsets))
     (samples, queries, heads, width), value_width = query.shape, value.shape[2]
     out = query.new_empty((samples, queries, heads, value_width))
     lse = query.new_empty((samples, queries, heads), dtype=torch.float32)
     if lse.numel():
         flags = _flags(query, value, False)
-        kernel: Any = forward_kernel[samples, heads, triton.cdiv(queries, flags["QUERIES"])]
-        kernel(
-            query, key, value, offsets, out, lse, queries, heads, width, value_width, scale, **flags
-        )
+        grid = samples, heads, triton.cdiv(queries, flags["QUERIES"])
+        tensors = query, key, value, offsets, out, lse
+        launch(forward_kernel, grid, *tensors, queries, heads, width, value_width, scale, **flags)
     return out, lse
 
 
@@ -227,8 +218,8 @@ def backward(
     lse: Tensor,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `ragged_attention_plain.backward`, by Triton."""
-    given = [x.contiguous() for x in (grad, query, key, value, offsets, out, lse)]
+    """As `cpu.backward`, by Triton."""
+    inputs = [x.contiguous() for x in (grad, query, key, value, offsets, out, lse)]
     (samples, queries, heads, width), value_width = query.shape, value.shape[2]
     flags = _flags(query, value, True)
     once = queries <= flags["QUERIES"]
@@ -238,8 +229,9 @@ def backward(
         x.new_zeros(x.shape, dtype=kind) for x in (key, value)
     )  # keys of no sample keep 0
     if lse.numel():
-        kernel: Any = backward_kernel[samples, heads]
         sizes = queries, heads, width, value_width
         for first in range(0, queries, flags["QUERIES"]):
-            kernel(*given, d_query, d_key, d_value, first, *sizes, scale, ADD=first > 0, **flags)
+            grid = samples, heads
+            tensors = *inputs, d_query, d_key, d_value
+            launch(backward_kernel, grid, *tensors, first, *sizes, scale, ADD=first > 0, **flags)
     return d_query, d_key.to(key.dtype), d_value.to(value.dtype)

@@ -1,9 +1,9 @@
-"""PyTorch form of softmax-free attention by the signed root: the kernel of the CPU and the fallback
-on a GPU.
+"""PyTorch form of softmax-free attention by the signed root: for the CPU, and for GPUs without
+Triton.
 
 Shapes: B batch, N queries, M keys, C width of queries and keys, E width of values.
 
-A block of the map is formed at a time: rows of one sample, or several samples where their maps are
+One block of the map is computed at a time: rows of one sample, or several samples if their maps are
 small."""
 
 from collections.abc import Iterator
@@ -11,15 +11,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..softmax_pool.cpu import compute_type
+from ..precision import compute_type
 
 TILE = 1 << 18  # numbers of a block of the map, which are in the cache together
 DEVICE_TILE = 1 << 26  # on a GPU, where many blocks would be many launches
-
-
-def signed_root(x: Tensor, eps: float) -> Tensor:
-    """r(x): the signed square root, softened at 0."""
-    return x / ((x.abs() + eps).sqrt() + eps**0.5)
 
 
 def _blocks(query: Tensor, keys: int) -> Iterator[tuple[slice, list[slice]]]:

@@ -12,12 +12,12 @@ normalised, so it keeps only its sum; nothing is atomic, every sum has one order
 and E are summed slice by slice, so any width fits. Backward takes 8 products of matrices where
 kernels of three sums would take 7. Beyond the edges tiles are 0, and r(0) = 0."""
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from ..launching import launch
 
 ROWS, COLUMNS, SLICE = 64, 64, 64
 
@@ -54,9 +54,9 @@ def _products(
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
     for start in range(0, width, SLICE):
         c = start + tl.arange(0, SLICE)
-        one = _tile(a, i, rows, c, width, a_row, a_column)
-        other = _tile(b, j, columns, c, width, b_row, b_column)
-        total += tl.dot(one, tl.trans(other), input_precision="tf32x3")
+        left_tile = _tile(a, i, rows, c, width, a_row, a_column)
+        right_tile = _tile(b, j, columns, c, width, b_row, b_column)
+        total += tl.dot(left_tile, tl.trans(right_tile), input_precision="tf32x3")
     return total
 
 
@@ -183,17 +183,7 @@ def slope_kernel(
     tl.store(place, summed, mask=(i < rows)[:, None] & (c < width)[None, :])
 
 
-def fits(query: Tensor) -> bool:
-    """Whether there is a kernel for these numbers, and enough of them: where queries are wider than
-    there are keys, the map is small beside them, and products of whole matrices are the better
-    form."""
-    return (
-        query.dtype in (torch.float32, torch.float16, torch.bfloat16)
-        and query.shape[2] <= query.shape[1]
-    )
-
-
-def _flags(width: int, value_width: int, out: int, dtype: torch.dtype) -> dict[str, Any]:
+def _flags(width: int, value_width: int, out: int, dtype: torch.dtype) -> dict[str, int]:
     """Sizes of the tiles, chosen so that nothing spills on sm_90; products need 16 rows and
     columns.
     """
@@ -216,22 +206,9 @@ def _product(a: Tensor, b: Tensor, x: Tensor, eps: float) -> Tensor:
     flags = _flags(a.shape[2], 1, x.shape[2], a.dtype)
     grid = triton.cdiv(a.shape[1], flags["ROWS"]), a.shape[0], triton.cdiv(x.shape[2], flags["OUT"])
     strides = [s for tensor in (a, b, x) for s in tensor.stride()]
-    kernel: Any = product_kernel[grid]
-    kernel(
-        a,
-        b,
-        x,
-        out,
-        a.shape[1],
-        b.shape[1],
-        a.shape[2],
-        x.shape[2],
-        eps,
-        eps**0.5,
-        *strides,
-        *out.stride()[:2],
-        **flags,
-    )
+    tensors = a, b, x, out
+    sizes, factors = (a.shape[1], b.shape[1], a.shape[2], x.shape[2]), (eps, eps**0.5)
+    launch(product_kernel, grid, *tensors, *sizes, *factors, *strides, *out.stride()[:2], **flags)
     return out
 
 
@@ -242,33 +219,20 @@ def _slope(a: Tensor, b: Tensor, x: Tensor, y: Tensor, eps: float) -> Tensor:
     flags = _flags(a.shape[2], x.shape[2], a.shape[2], a.dtype)
     grid = triton.cdiv(a.shape[1], flags["ROWS"]), a.shape[0], triton.cdiv(a.shape[2], flags["OUT"])
     strides = [s for tensor in (a, b, x, y) for s in tensor.stride()]
-    kernel: Any = slope_kernel[grid]
-    kernel(
-        a,
-        b,
-        x,
-        y,
-        out,
-        a.shape[1],
-        b.shape[1],
-        a.shape[2],
-        x.shape[2],
-        eps,
-        *strides,
-        *out.stride()[:2],
-        **flags,
-    )
+    tensors = a, b, x, y, out
+    numbers = a.shape[1], b.shape[1], a.shape[2], x.shape[2], eps, *strides, *out.stride()[:2]
+    launch(slope_kernel, grid, *tensors, *numbers, **flags)
     return out
 
 
 def forward(query: Tensor, key: Tensor, value: Tensor, eps: float) -> Tensor:
-    """As `signed_root_attention_plain.forward`, by Triton."""
+    """As `cpu.forward`, by Triton."""
     return _product(query, key, value, eps)
 
 
 def backward(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `signed_root_attention_plain.backward`, by Triton."""
+    """As `cpu.backward`, by Triton."""
     d_query, d_key = _slope(query, key, grad, value, eps), _slope(key, query, value, grad, eps)
     return d_query, d_key, _product(key, query, grad, eps)

@@ -20,13 +20,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from . import cpu as plain
+from ..precision import SLICE_NUMBERS, compute_type
+from ..register import operator
+from . import cpu, naive
 
 Per = Literal["feature", "head"]
 
 
 def _check(
-    operation: str,
+    name: str,
     scores: Tensor,
     values: Tensor | None,
     per: Per,
@@ -35,45 +37,42 @@ def _check(
 ) -> None:
     rank = 3 if offsets is None else 2
     if per not in ("feature", "head"):
-        raise ValueError(f"{operation}: per must be 'feature' or 'head', got {per!r}")
+        raise ValueError(f"{name}: per must be 'feature' or 'head', got {per!r}")
     if scores.ndim != rank or not scores.is_floating_point():
         form = "(batch, rows, features)" if offsets is None else "(rows, features) with offsets"
         raise ValueError(
-            f"{operation}: scores must be floating {form}, got {tuple(scores.shape)} {scores.dtype}"
+            f"{name}: scores must be floating {form}, got {tuple(scores.shape)} {scores.dtype}"
         )
     if per == "head" and values is None:
         raise ValueError(
-            f"{operation}: per='head' needs values (one softmax per head over rows of another width)"
+            f"{name}: per='head' needs values (one softmax per head over rows of another width)"
         )
     if values is not None:
-        same = (
-            values.shape == scores.shape
-            if per == "feature"
-            else values.shape[:-1] == scores.shape[:-1]
-        )
-        if not same or values.dtype != scores.dtype:
+        shared = scores.ndim if per == "feature" else scores.ndim - 1  # axes of equal sizes
+        fit = values.ndim == scores.ndim and values.shape[:shared] == scores.shape[:shared]
+        if not fit or values.dtype != scores.dtype:
             raise ValueError(
-                f"{operation}: values {tuple(values.shape)} {values.dtype} do not fit "
+                f"{name}: values {tuple(values.shape)} {values.dtype} do not fit "
                 f"scores {tuple(scores.shape)} {scores.dtype} (per={per!r})"
             )
     if mask is not None and offsets is not None:
-        raise ValueError(f"{operation}: give mask (padded) or offsets (packed), not both")
+        raise ValueError(f"{name}: give mask (padded) or offsets (packed), not both")
     if mask is not None and (mask.dtype != torch.bool or mask.shape != scores.shape[:-1]):
         raise ValueError(
-            f"{operation}: mask must be bool {tuple(scores.shape[:-1])} (True counts), "
+            f"{name}: mask must be bool {tuple(scores.shape[:-1])} (True counts), "
             f"got {mask.dtype} {tuple(mask.shape)}"
         )
     if offsets is not None and (offsets.dtype != torch.int64 or offsets.ndim != 1):
         raise ValueError(
-            f"{operation}: offsets must be int64 (bags + 1,), got {offsets.dtype} {tuple(offsets.shape)}"
+            f"{name}: offsets must be int64 (bags + 1,), got {offsets.dtype} {tuple(offsets.shape)}"
         )
 
 
 def _small_and_plain(
     scores: Tensor, values: Tensor | None, mask: Tensor | None, offsets: Tensor | None
 ) -> bool:
-    """True where the formula itself is quicker than calling an operator, and nothing is kept for a
-    backward pass.
+    """Whether the formula itself is faster than calling an operator, and nothing has to be kept for
+    a backward pass.
     """
     return (
         values is None
@@ -83,7 +82,7 @@ def _small_and_plain(
         and not torch.compiler.is_compiling()
         and scores.is_cpu
         and scores.dtype == torch.float32
-        and scores.numel() <= plain.SLICE_NUMBERS
+        and scores.numel() <= SLICE_NUMBERS
     )
 
 
@@ -143,19 +142,19 @@ def softmax_draw(
 
 
 def new_seed(device: torch.device, generator: torch.Generator | None = None) -> Tensor:
-    """A seed, int64 (), from torch's generator of the device or the one given; never waits for the
+    """A seed, int64 (), from `generator` or torch's own for the device; never waits for the
     device.
     """
     return torch.randint(0, 2**62, (), dtype=torch.int64, device=device, generator=generator)
 
 
 def gather_drawn(values: Tensor, index: Tensor, per: Per, offsets: Tensor | None) -> Tensor:
-    """Values of the drawn rows: (B, D), or (B, H, D) per head; 0 where index is -1, NaN where it is
-    -2.
+    """Values of the drawn rows: (B, D), or (B, H, D) per head; 0 where the index is -1, NaN where
+    it is -2.
     """
     rows = index.clamp_min(0)
     if offsets is not None:
-        # An empty last bag starts behind the last row.
+        # An empty last bag starts after the last row.
         rows = (rows + offsets[:-1, None]).clamp_max(max(values.shape[0] - 1, 0))
         if values.shape[0] == 0:
             values = values.new_zeros((1, values.shape[1])) + values.sum()
@@ -167,114 +166,46 @@ def gather_drawn(values: Tensor, index: Tensor, per: Per, offsets: Tensor | None
         picked = values.gather(1, rows[:, None]).squeeze(1)
     else:
         picked = values[torch.arange(values.shape[0], device=values.device)[:, None], rows]
-    odd = index if per == "feature" else index[..., None]
-    return picked.masked_fill(odd == -1, 0.0).masked_fill(odd == -2, math.nan)
+    row = index if per == "feature" else index[..., None]
+    return picked.masked_fill(row == -1, 0.0).masked_fill(row == -2, math.nan)
 
 
-@torch.library.custom_op("headwise::softmax_pool", mutates_args=())
-def _pool(
+def empty_pool(
     scores: Tensor,
     values: Tensor | None,
     mask: Tensor | None,
     offsets: Tensor | None,
     per_head: bool,
 ) -> tuple[Tensor, Tensor]:
-    return plain.pool(scores, values, mask, offsets, per_head)
+    """Memory for pooled (B, D) and lse (B, D), or per head (B, H, D) and (B, H)."""
+    shape = _bags(scores, offsets), scores.shape[-1]
+    width = (values.shape[-1],) if per_head and values is not None else ()
+    return scores.new_empty((*shape, *width)), scores.new_empty(shape, dtype=compute_type(scores))
 
 
-@_pool.register_fake
-def _(
-    scores: Tensor,
-    values: Tensor | None,
-    mask: Tensor | None,
-    offsets: Tensor | None,
-    per_head: bool,
-) -> tuple[Tensor, Tensor]:
-    bags = scores.shape[0] if offsets is None else offsets.shape[0] - 1
-    lse = scores.new_empty((bags, scores.shape[-1]), dtype=plain.compute_type(scores))
-    if per_head:
-        assert values is not None
-        return scores.new_empty((bags, scores.shape[-1], values.shape[-1])), lse
-    return scores.new_empty((bags, scores.shape[-1])), lse
+def empty_draw(scores: Tensor, seed: Tensor, mask: Tensor | None, offsets: Tensor | None) -> Tensor:
+    """Memory for index (B, D)."""
+    return scores.new_empty((_bags(scores, offsets), scores.shape[-1]), dtype=torch.int64)
 
 
-@torch.library.custom_op("headwise::softmax_pool_backward", mutates_args=())
-def _pool_backward(
-    grad: Tensor,
-    scores: Tensor,
-    values: Tensor | None,
-    mask: Tensor | None,
-    offsets: Tensor | None,
-    pooled: Tensor,
-    lse: Tensor,
-    per_head: bool,
-) -> tuple[Tensor, Tensor]:
-    return plain.pool_backward(grad, scores, values, mask, offsets, pooled, lse, per_head)
+def _bags(scores: Tensor, offsets: Tensor | None) -> int:
+    return scores.shape[0] if offsets is None else offsets.shape[0] - 1
 
 
-@_pool_backward.register_fake
-def _(
-    grad: Tensor,
-    scores: Tensor,
-    values: Tensor | None,
-    mask: Tensor | None,
-    offsets: Tensor | None,
-    pooled: Tensor,
-    lse: Tensor,
-    per_head: bool,
-) -> tuple[Tensor, Tensor]:
-    shared = scores.new_empty((0,)) if values is None else values.new_empty(values.shape)
-    return scores.new_empty(scores.shape), shared
+def fits(scores: Tensor) -> bool:
+    """The Triton kernels sum in float32."""
+    return scores.dtype != torch.float64
 
 
-def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    scores, values, mask, offsets, ctx.per_head = inputs
-    ctx.save_for_backward(scores, values, mask, offsets, *output)
-    ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)
-
-
-def _gradient(ctx, grad: Tensor | None, _: Tensor | None):  # type: ignore[no-untyped-def]
-    if grad is None:
-        return None, None, None, None, None
-    scores, values, mask, offsets, pooled, lse = ctx.saved_tensors
-    d_scores, d_values = torch.ops.headwise.softmax_pool_backward(
-        grad, scores, values, mask, offsets, pooled, lse, ctx.per_head
-    )
-    return d_scores, None if values is None else d_values, None, None, None
-
-
-_pool.register_autograd(_gradient, setup_context=_save)
-
-
-@torch.library.custom_op("headwise::softmax_draw", mutates_args=())
-def _draw(scores: Tensor, seed: Tensor, mask: Tensor | None, offsets: Tensor | None) -> Tensor:
-    return plain.draw(scores, seed, mask, offsets)
-
-
-@_draw.register_fake
-def _(scores: Tensor, seed: Tensor, mask: Tensor | None, offsets: Tensor | None) -> Tensor:
-    bags = scores.shape[0] if offsets is None else offsets.shape[0] - 1
-    return scores.new_empty((bags, scores.shape[-1]), dtype=torch.int64)
-
-
-# Triton is imported at the first call with a CUDA tensor: it is optional, and nobody on a CPU pays
-# for it.
-@_pool.register_kernel("cuda")
-def _(scores, values, mask, offsets, per_head):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
-    device = plain.triton_form()
-    return (device or plain).pool(scores, values, mask, offsets, per_head)
-
-
-@_pool_backward.register_kernel("cuda")
-def _(grad, scores, values, mask, offsets, pooled, lse, per_head):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
-    device = plain.triton_form()
-    return (device or plain).pool_backward(
-        grad, scores, values, mask, offsets, pooled, lse, per_head
-    )
-
-
-@_draw.register_kernel("cuda")
-def _(scores, seed, mask, offsets):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
-    device = plain.triton_form()
-    return (device or plain).draw(scores, seed, mask, offsets)
+operator(
+    "softmax_pool",
+    cpu.pool,
+    fake=empty_pool,
+    results=("pooled", "lse"),
+    fits=fits,
+    export=naive.softmax_pool,
+    backward=cpu.pool_backward,
+    backward_fits=fits,
+    gradients=("scores", "values"),
+)
+operator("softmax_draw", cpu.draw, fake=empty_draw, fits=fits)

@@ -5,29 +5,15 @@ bags. Bags are taken a few at a time, so that the exponentials of a slice stay i
 temporary has the size of the whole input. `lse` is +inf for an empty bag, which makes every weight
 of it exp(-inf) = 0 in the backward pass."""
 
-from importlib.util import find_spec
 from itertools import pairwise
-from types import ModuleType
 
 import torch
 from torch import Tensor
 
-SLICE_NUMBERS = 1 << 19  # 2 MiB of float32: about the private cache of two cores
+from ..precision import SLICE_NUMBERS, compute_type
+from .naive import finite, masked, mean_and_lse
+
 BLOCK = 64  # rows whose exponentials are summed before the search of a draw goes into one of them
-
-
-def compute_type(scores: Tensor) -> torch.dtype:
-    """Sums of half-precision scores are kept in float32."""
-    return torch.float32 if scores.dtype in (torch.float16, torch.bfloat16) else scores.dtype
-
-
-def triton_form() -> ModuleType | None:  # pragma: no cover - asked only with a CUDA tensor
-    """The Triton kernels, or None where Triton is not installed."""
-    if find_spec("triton") is None:
-        return None
-    from . import triton as softmax_pool_triton
-
-    return softmax_pool_triton
 
 
 def slices(scores: Tensor, offsets: Tensor | None) -> list[tuple[slice, slice]]:
@@ -40,22 +26,14 @@ def slices(scores: Tensor, offsets: Tensor | None) -> list[tuple[slice, slice]]:
     return [(slice(k, k + step), slice(k, k + step)) for k in range(0, bags, step)]
 
 
-def _bag_form(x: Tensor, rows: slice, offsets: Tensor | None) -> Tensor:
+def _padded(x: Tensor, rows: slice, offsets: Tensor | None) -> Tensor:
+    """A view of these rows of x as padded bags."""
     return x[rows] if offsets is None else x[rows][None]
 
 
-def masked(scores: Tensor, mask: Tensor | None) -> Tensor:
-    """Scores (S, N, D) in the type of the sums, -inf where the mask (S, N) is False."""
-    scores = scores.to(compute_type(scores))
-    return scores if mask is None else scores.masked_fill(~mask[..., None], -torch.inf)
-
-
 def exponentials(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """exp(scores - max) (S, N, D), always a fresh tensor, and max (S, 1, D) with 0 in place of
-    -inf.
-    """
-    top = scores.amax(1, keepdim=True)
-    top = top.masked_fill_(top == -torch.inf, 0.0)
+    """exp(scores - top) (S, N, D), always a fresh tensor, and top (S, 1, D), the greatest score."""
+    top = finite(scores.amax(1, keepdim=True))
     return (scores - top).exp_(), top
 
 
@@ -70,27 +48,22 @@ def pool(
     kind = compute_type(scores)
     bags = scores.shape[0] if offsets is None else offsets.shape[0] - 1
     lse = scores.new_full((bags, scores.shape[-1]), torch.inf, dtype=kind)
-    shape = (
-        (bags, scores.shape[-1], values.shape[-1]) if per_head and values is not None else lse.shape
-    )
-    pooled = scores.new_zeros(shape)
-    for rows, chosen in slices(scores, offsets):
+    width = (values.shape[-1],) if per_head and values is not None else ()
+    pooled = scores.new_zeros((*lse.shape, *width))
+    for rows, part in slices(scores, offsets):
         part_mask = None if mask is None else mask[rows]
-        part = masked(_bag_form(scores, rows, offsets), part_mask)
-        if part.shape[1] == 0:
+        s = masked(_padded(scores, rows, offsets), part_mask)
+        if s.shape[1] == 0:
             continue
-        weights, top = exponentials(part)
+        weights, top = exponentials(s)
         total = weights.sum(1)
         if values is None:
-            value = part if mask is None else part.masked_fill(part == -torch.inf, 0.0)
+            value = s if mask is None else s.masked_fill(s == -torch.inf, 0.0)
         else:
-            value = _bag_form(values, rows, offsets).to(kind)
+            value = _padded(values, rows, offsets).to(kind)
             value = value if part_mask is None else value.masked_fill(~part_mask[..., None], 0.0)
         summed = weights.transpose(1, 2) @ value if per_head else weights.mul_(value).sum(1)
-        empty = total == 0
-        divisor = total.masked_fill(empty, 1.0)
-        pooled[chosen] = (summed / (divisor[..., None] if per_head else divisor)).to(scores.dtype)
-        lse[chosen] = (divisor.log() + top[:, 0]).masked_fill_(empty, torch.inf)
+        pooled[part], lse[part] = mean_and_lse(summed, total, top[:, 0], scores.dtype)
     return pooled, lse
 
 
@@ -110,32 +83,26 @@ def pool_backward(
     kind = compute_type(scores)
     d_scores = scores.new_empty(scores.shape)
     d_values = scores.new_empty((0,)) if values is None else values.new_empty(values.shape)
-    for rows, chosen in slices(scores, offsets):
+    for rows, part in slices(scores, offsets):
         part_mask = None if mask is None else mask[rows]
-        raw = _bag_form(scores if values is None else values, rows, offsets).to(kind)
-        value = raw if part_mask is None else raw.masked_fill(~part_mask[..., None], 0.0)
-        part = masked(_bag_form(scores, rows, offsets), part_mask)
-        p = part.sub(lse[chosen][:, None]).exp_()
-        g, mean = grad[chosen].to(kind), pooled[chosen].to(kind)
-        into = (
-            None
-            if values is None
-            else (d_values[rows] if offsets is None else d_values[rows][None])
-        )
+        value = _padded(scores if values is None else values, rows, offsets).to(kind)
+        value = value if part_mask is None else value.masked_fill(~part_mask[..., None], 0.0)
+        s = masked(_padded(scores, rows, offsets), part_mask)
+        p = s.sub(lse[part][:, None]).exp_()
+        g, mean = grad[part].to(kind), pooled[part].to(kind)
+        value_place = None if values is None else _padded(d_values, rows, offsets)
         if per_head:
-            assert into is not None
-            d_value = torch.matmul(p, g, out=into) if into.dtype == kind else p @ g
+            in_place = value_place if value_place is not None and kind == scores.dtype else None
+            d_value = torch.matmul(p, g, out=in_place)
             d_score = p.mul_(value @ g.transpose(1, 2) - (g * mean).sum(-1)[:, None])
         else:
             d_value = p.mul_(g[:, None])
             d_score = d_value * (value - mean[:, None])
-        flat = d_scores[rows] if offsets is None else d_scores[rows][None]
-        if values is None:
-            flat.copy_(d_score.add_(d_value))
-        else:
-            flat.copy_(d_score)
-            if into is not None and d_value is not into:
-                into.copy_(d_value)
+        if value_place is None:
+            d_score.add_(d_value)
+        elif d_value is not value_place:
+            value_place.copy_(d_value)
+        _padded(d_scores, rows, offsets).copy_(d_score)
     return d_scores, d_values
 
 
@@ -152,10 +119,10 @@ def draw(scores: Tensor, seed: Tensor, mask: Tensor | None, offsets: Tensor | No
     bags = scores.shape[0] if offsets is None else offsets.shape[0] - 1
     uniform = uniforms(seed, (bags, scores.shape[-1]), compute_type(scores), scores.device)
     index = torch.full((bags, scores.shape[-1]), -1, dtype=torch.int64, device=scores.device)
-    for rows, chosen in slices(scores, offsets):
-        part = _bag_form(scores, rows, offsets)
-        if part.shape[1]:
-            index[chosen] = draw_slice(part, None if mask is None else mask[rows], uniform[chosen])
+    for rows, part in slices(scores, offsets):
+        s = _padded(scores, rows, offsets)
+        if s.shape[1]:
+            index[part] = draw_slice(s, None if mask is None else mask[rows], uniform[part])
     return index
 
 
@@ -166,12 +133,11 @@ def draw_slice(scores: Tensor, mask: Tensor | None, uniform: Tensor) -> Tensor:
     if rows <= 2 * BLOCK:
         index, _, total = _search(weights, uniform)
     else:
-        # Two steps, since a cumulative sum along all rows would cost more than everything else
-        # together.
-        whole = rows // BLOCK * BLOCK
-        sums = weights[:, :whole].unflatten(1, (-1, BLOCK)).sum(2)
-        if whole < rows:
-            sums = torch.cat([sums, weights[:, whole:].sum(1, keepdim=True)], 1)
+        # Two steps: a cumulative sum along all rows would cost more than all the rest.
+        end = rows // BLOCK * BLOCK
+        sums = weights[:, :end].unflatten(1, (-1, BLOCK)).sum(2)
+        if end < rows:
+            sums = torch.cat([sums, weights[:, end:].sum(1, keepdim=True)], 1)
         block, rest, total = _search(sums, uniform)
         picked = block[:, None] * BLOCK + torch.arange(BLOCK, device=block.device)[:, None]
         inside = weights.gather(1, picked.clamp_max(rows - 1)).masked_fill_(picked >= rows, 0.0)
@@ -185,7 +151,7 @@ def _search(
     """First row whose cumulative sum exceeds target (a fraction of the total, or absolute): row,
     rest, total.
 
-    The target is kept below the total, so that rounding never leads past the last row of positive
+    The target stays below the total, so that rounding never leads past the last row of positive
     weight."""
     sums = weights.cumsum(1)
     total = sums[:, -1]

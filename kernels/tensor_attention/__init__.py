@@ -6,10 +6,10 @@ values.
 
     p_ijl = softmax over (j, l) of scale sum_d q_id k1_jd k2_ld,   out_ie = sum_jl p_ijl v1_je v2_le
 
-Alman and Song, ICLR 2024, arXiv 2310.04064, where scale is 1/d; the values are multiplied as their
-column-wise Kronecker product asks. Work: 2 B H N M1 M2 (d + e) flops, cubic in tokens whatever one
-does exactly; memory: inputs, output and log-sum-exp, where the plain form holds B H N M1 M2 scores
-several times. Backward makes the weights again."""
+Alman and Song, ICLR 2024, arXiv 2310.04064, where scale is 1/d; the values are multiplied as in
+their column-wise Kronecker product. Work: 2 B H N M1 M2 (d + e) flops, cubic in tokens for any
+exact form. Memory: inputs, output and log-sum-exp; the naive form holds B H N M1 M2 scores several
+times. The backward pass computes the weights again."""
 
 import math
 from dataclasses import dataclass
@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 
 from ..forms import Form, triton_refused
-from . import cpu as plain
+from ..precision import compute_type, widest
+from ..register import operator
+from . import cpu, naive
 
 
 def _check(query: Tensor, sides: tuple[tuple[Tensor, Tensor, Tensor | None], ...]) -> None:
@@ -53,8 +55,8 @@ def tensor_attention(
     """Exact third-order attention, in tiles.
 
     query: (B, H, N, d); key1, value1: (B, H, M1, d or e); key2, value2: (B, H, M2, d or e); masks:
-    bool (B, M), True = a key; scale: by default 1/d. Returns (B, H, N, e); without a pair of keys a
-    row is 0.
+    bool (B, M), True = a key; scale: by default 1/d. Returns (B, H, N, e); a row without a pair of
+    keys is 0.
 
     Raises ValueError if shapes do not fit.
     """
@@ -77,13 +79,13 @@ def tensor_attention_approximate(
     mask2: Tensor | None = None,
     scale: float | None = None,
 ) -> Tensor:
-    """The near-linear approximation for bounded entries: exp is replaced by its Taylor polynomial
-    of that degree.
+    """Near-linear approximation for bounded entries: exp is replaced by its Taylor polynomial of
+    the given degree.
 
     (sum_d q k1 k2)^t is a product of the monomials f of degree t, f(q) . (f(k1) * f(k2)), so the
     sums over j and over l come apart: out = f(q) ((f(k1)^T v1) * (f(k2)^T v2)), normalised alike.
-    Each monomial is made once, so there are F = binomial(d + degree, degree), and time is O((N + M1
-    + M2) F e). Good while the scores stay near 0 (`approximation_error` says how good); an odd
+    Each monomial is computed once, so there are F = binomial(d + degree, degree), and time is O((N
+    + M1 + M2) F e). Good while the scores stay near 0 (`approximation_error` says how good); an odd
     degree can make weights negative where scores are below -1. Arguments as in `tensor_attention`;
     degree: 0 to 3.
 
@@ -92,25 +94,25 @@ def tensor_attention_approximate(
     _check(query, ((key1, value1, mask1), (key2, value2, mask2)))
     if degree not in (0, 1, 2, 3):
         raise ValueError(f"tensor_attention_approximate: degree is 0 to 3, got {degree}")
-    kind, factor = plain.compute_type(query), 1 / query.shape[3] if scale is None else scale
+    kind, factor = compute_type(query), 1 / query.shape[3] if scale is None else scale
     sides = []
     for key, value, mask in ((key1, value1, mask1), (key2, value2, mask2)):
-        there = (
+        present = (
             key.new_ones(1, 1, 1, 1, dtype=torch.bool) if mask is None else mask[:, None, :, None]
         )
         counted = torch.nn.functional.pad(
             value.to(kind), (0, 1), value=1.0
         )  # its sums are those of the weights
-        sides.append((key.to(kind).masked_fill(~there, 0.0), counted.masked_fill(~there, 0.0)))
+        sides.append((key.to(kind).masked_fill(~present, 0.0), counted.masked_fill(~present, 0.0)))
     (first, value1_of), (second, value2_of) = sides
     summed = query.new_zeros((), dtype=kind)
-    for asked, one, two in zip(
+    for of_query, of_first, of_second in zip(
         _monomials(query.to(kind) * factor, degree, divided=True),
         _monomials(first, degree),
         _monomials(second, degree),
     ):
-        summed = summed + asked @ (
-            (one.transpose(2, 3) @ value1_of) * (two.transpose(2, 3) @ value2_of)
+        summed = summed + of_query @ (
+            (of_first.transpose(2, 3) @ value1_of) * (of_second.transpose(2, 3) @ value2_of)
         )
     total = summed[..., -1:]
     return (summed[..., :-1] / torch.where(total == 0, 1.0, total)).to(value1.dtype)
@@ -122,21 +124,20 @@ def _monomials(x: Tensor, degree: int, *, divided: bool = False) -> list[Tensor]
 
     (sum_d a_d b_d c_d)^p / p! is the sum over them of a divided monomial of a times those of b and
     c. Those with x_i^r and no variable before i are x_i^r times all of degree p - r in the
-    variables behind i, which stand at the end."""
+    variables after i, which are at the end of the list."""
     width = x.shape[-1]
     powers = [x**r / (math.factorial(r) if divided else 1) for r in range(degree + 1)]
-    made = [x.new_ones((*x.shape[:-1], 1)), x][: degree + 1]
+    monomials = [x.new_ones((*x.shape[:-1], 1)), x][: degree + 1]
     for p in range(2, degree + 1):
         blocks = []
         for i in range(width):
             for r in range(1, p + 1):
                 behind = width - i - 1
                 count = math.comb(behind + p - r - 1, p - r) if r < p and behind else int(r == p)
-                blocks.append(
-                    powers[r][..., i : i + 1] * made[p - r][..., made[p - r].shape[-1] - count :]
-                )
-        made.append(torch.cat(blocks, -1))
-    return made
+                lower = monomials[p - r]
+                blocks.append(powers[r][..., i : i + 1] * lower[..., lower.shape[-1] - count :])
+        monomials.append(torch.cat(blocks, -1))
+    return monomials
 
 
 @dataclass
@@ -150,7 +151,10 @@ class ApproximationError:
     score: float
 
     def __str__(self) -> str:
-        return f"relative error {self.relative:.2e} at entries up to {self.bound:.2f} (scores up to {self.score:.2f})"
+        return (
+            f"relative error {self.relative:.2e} at entries up to {self.bound:.2f} "
+            f"(scores up to {self.score:.2f})"
+        )
 
 
 @torch.no_grad()
@@ -169,8 +173,8 @@ def approximation_error(
     near = tensor_attention_approximate(query, key1, value1, key2, value2, degree, scale=scale)
     factor = 1 / query.shape[3] if scale is None else scale
     largest = max(
-        float((query * key2[:, :, one : one + 1] @ key1.transpose(2, 3)).abs().max()) * abs(factor)
-        for one in range(key2.shape[2])
+        float((query * key2[:, :, place, None] @ key1.mT).abs().max()) * abs(factor)
+        for place in range(key2.shape[2])
     )
     bound = max(float(part.abs().max()) for part in (query, key1, key2))
     return ApproximationError(float((near - exact).norm() / exact.norm()), bound, largest)
@@ -190,8 +194,7 @@ def forms(*tensors: Tensor, width: int | None = None) -> list[Form]:
     ]
 
 
-@torch.library.custom_op("headwise::tensor_attention", mutates_args=())
-def _attend(
+def fake(
     query: Tensor,
     key1: Tensor,
     value1: Tensor,
@@ -201,84 +204,24 @@ def _attend(
     mask2: Tensor | None,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    return plain.forward(query, key1, value1, key2, value2, mask1, mask2, scale)
-
-
-@_attend.register_fake
-def _(query, key1, value1, key2, value2, mask1, mask2, scale):  # type: ignore[no-untyped-def]
+    """Memory for out (B, H, N, e) and lse (B, H, N)."""
     out = value1.new_empty((*query.shape[:3], value1.shape[3]))
-    return out, query.new_empty(query.shape[:3], dtype=plain.compute_type(query))
+    return out, query.new_empty(query.shape[:3], dtype=compute_type(query))
 
 
-@torch.library.custom_op("headwise::tensor_attention_backward", mutates_args=())
-def _backward(
-    grad: Tensor,
-    query: Tensor,
-    key1: Tensor,
-    value1: Tensor,
-    key2: Tensor,
-    value2: Tensor,
-    mask1: Tensor | None,
-    mask2: Tensor | None,
-    out: Tensor,
-    lse: Tensor,
-    scale: float,
-) -> list[Tensor]:
-    return plain.backward(grad, query, key1, value1, key2, value2, mask1, mask2, out, lse, scale)
+def _width(query: Tensor, value1: Tensor) -> int:
+    return max(query.shape[3], value1.shape[3])
 
 
-@_backward.register_fake
-def _(grad, query, key1, value1, key2, value2, mask1, mask2, out, lse, scale):  # type: ignore[no-untyped-def]
-    return [part.new_empty(part.shape) for part in (query, key1, value1, key2, value2)]
-
-
-# Triton is imported at the first call with a CUDA tensor: it is optional, and nobody on a CPU pays
-# for it.
-@_attend.register_kernel("cuda")
-def _(query, key1, value1, key2, value2, mask1, mask2, scale):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
-    device = _device(query, value1, False)
-    return (device or plain).forward(query, key1, value1, key2, value2, mask1, mask2, scale)
-
-
-@_backward.register_kernel("cuda")
-def _(grad, query, key1, value1, key2, value2, mask1, mask2, out, lse, scale):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
-    device = _device(query, value1, True)
-    return (device or plain).backward(
-        grad, query, key1, value1, key2, value2, mask1, mask2, out, lse, scale
-    )
-
-
-def _device(query: Tensor, value: Tensor, backward: bool):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
-    """The Triton form, None where it cannot take the tensors: without Triton, float64, heads wider
-    than 128, and the backward pass in float32, whose products in split precision do not fit the
-    registers."""
-    from importlib.util import find_spec
-
-    half = query.dtype in (torch.float16, torch.bfloat16)
-    wide = max(query.shape[3], value.shape[3]) > 128
-    if (
-        find_spec("triton") is None
-        or wide
-        or not (half or (query.dtype == torch.float32 and not backward))
-    ):
-        return None
-    from . import triton as tensor_attention_triton
-
-    return tensor_attention_triton
-
-
-def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    *tensors, ctx.scale = inputs
-    ctx.save_for_backward(*tensors, *output)
-    ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)
-
-
-def _gradient(ctx, grad, _):  # type: ignore[no-untyped-def]
-    if grad is None:
-        return (None,) * 8
-    made = torch.ops.headwise.tensor_attention_backward(grad, *ctx.saved_tensors, ctx.scale)
-    return *made, None, None, None
-
-
-_attend.register_autograd(_gradient, setup_context=_save)
+operator(
+    "tensor_attention",
+    cpu.forward,
+    fake=fake,
+    results=("out", "lse"),
+    fits=lambda query, value1: _width(query, value1) <= widest(query, single=128, half=128),
+    export=naive.tensor_attention,
+    backward=cpu.backward,
+    # In float32 the products in split precision do not fit the registers.
+    backward_fits=lambda query, value1: _width(query, value1) <= widest(query, single=0, half=128),
+    gradients=("query", "key1", "value1", "key2", "value2"),
+)

@@ -8,30 +8,27 @@ k2_l, so a tile of n queries and L second keys is one product (n L, d) (d, M1). 
 stay in the cache.
 
 Masks cost no pass over the scores, which would take longer than the products: a masked key is
-replaced by one that is there, so that its scores raise no maximum, and its value by 0. Values have
-one more column, 1 where a key is there and 0 where not; the output's last column is then the sum of
-the weights that count."""
+replaced by one that is present, so that its scores raise no maximum, and its value by 0. Values get
+one more column, 1 for a key that is present and 0 otherwise; the last column of the output is then
+the sum of the weights that count."""
 
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+from ..precision import compute_type
+
 NUMBERS = 1 << 18  # scores of a tile
-ROWS = 1024  # of the products of a tile, where there are so many pairs: fewer heads at a time rather than fewer rows
-
-
-def compute_type(x: Tensor) -> torch.dtype:
-    """Sums are in float32, in float64 for float64."""
-    return torch.promote_types(x.dtype, torch.float32)
+ROWS = 1024  # of the products of a tile, if there are as many: rather fewer heads than fewer rows
 
 
 def _tiles(query: Tensor, key1: Tensor, key2: Tensor) -> Iterator[tuple[slice, slice]]:
     """Blocks of queries, and for each of them blocks of second keys."""
     tokens, first, second = query.shape[1], key1.shape[1], key2.shape[1]
-    each = max(1, NUMBERS // max(1, query.shape[0] * first))
-    rows = min(tokens, max(1, each // min(second, 16))) if second and first else tokens
-    step = max(1, each // max(1, rows))
+    numbers = max(1, NUMBERS // max(1, query.shape[0] * first))
+    rows = min(tokens, max(1, numbers // min(second, 16))) if second and first else tokens
+    step = max(1, numbers // max(1, rows))
     for start in range(0, tokens, rows):
         for begin in range(0, second if first else 0, step):
             yield slice(start, start + rows), slice(begin, begin + step)
@@ -58,15 +55,15 @@ def _masks(heads: int, *masks: Tensor | None) -> list[Tensor | None]:
 
 
 def _side(key: Tensor, value: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Keys (G, M, d), and values with the column that counts (G, M, e + 1), without what masked
-    ones held.
+    """Keys (G, M, d), and values with the counting column (G, M, e + 1), without the contents of
+    masked ones.
     """
     if mask is None or not key.shape[1]:
         return key, torch.cat([value, value.new_ones((*value.shape[:2], 1))], 2)
-    there = mask[..., None]
-    key, value = key.masked_fill(~there, 0.0), value.masked_fill(~there, 0.0)
+    present = mask[..., None]
+    key, value = key.masked_fill(~present, 0.0), value.masked_fill(~present, 0.0)
     known = key.gather(1, mask.int().argmax(1)[:, None, None].expand(-1, 1, key.shape[2]))
-    return torch.where(there, key, known), torch.cat([value, there.to(value.dtype)], 2)
+    return torch.where(present, key, known), torch.cat([value, present.to(value.dtype)], 2)
 
 
 def forward(
@@ -87,8 +84,8 @@ def forward(
     (k1, v1), (k2, v2) = _side(k1, v1, m1), _side(k2, v2, m2)
     top = q.new_full(q.shape[:2], -torch.inf)
     out = q.new_zeros((*q.shape[:2], v1.shape[2]))
-    for some in _groups(q, k1, k2):
-        _read(q[some], k1[some], v1[some], k2[some], v2[some], scale, top[some], out[some])
+    for heads in _groups(q, k1, k2):
+        _read(q[heads], k1[heads], v1[heads], k2[heads], v2[heads], scale, top[heads], out[heads])
     total = out[..., -1]
     empty = total == 0
     filled = total.masked_fill(empty, 1.0)
@@ -132,28 +129,30 @@ def backward(
     out: Tensor,
     lse: Tensor,
     scale: float,
-) -> list[Tensor]:
-    """Gradients of query, key1, value1, key2, value2; the weights are made again from lse, tile by
-    tile.
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of query, key1, value1, key2, value2; the weights are computed again from lse, tile
+    by tile.
     """
     q, k1, v1, k2, v2, g, o = _flat(query, key1, value1, key2, value2, grad, out)
     m1, m2 = _masks(query.shape[1], mask1, mask2)
     (k1, v1), (k2, v2) = _side(k1, v1, m1), _side(k2, v2, m2)
-    # With the column that counts, (g, -g . out) . (v1 v2, 1) is g . v1 v2 - g . out, and 0 for a
+    # With the counting column, (g, -g . out) . (v1 v2, 1) is g . v1 v2 - g . out, and 0 for a
     # pair that is masked.
     g = torch.cat([g, -(g * o).sum(2, keepdim=True)], 2)
     known = lse.flatten(0, 1)
-    made = [torch.zeros_like(part) for part in (q, k1, v1, k2, v2)]
-    for some in _groups(q, k1, k2):
-        parts = [part[some] for part in (q, k1, v1, k2, v2, g, known, *made)]
-        _unread(scale, *parts)
-    for mask, (d_key, d_value) in ((m1, made[1:3]), (m2, made[3:5])):
+    slopes = [torch.zeros_like(part) for part in (q, k1, v1, k2, v2)]
+    for heads in _groups(q, k1, k2):
+        _unread(scale, *(part[heads] for part in (q, k1, v1, k2, v2, g, known, *slopes)))
+    for mask, parts in ((m1, slopes[1:3]), (m2, slopes[3:5])):
         if mask is not None:
-            d_key.masked_fill_(~mask[..., None], 0.0)
-            d_value.masked_fill_(~mask[..., None], 0.0)
-    made[2], made[4] = made[2][..., :-1], made[4][..., :-1]
-    parts = (query, key1, value1, key2, value2)
-    return [found.reshape(part.shape).to(part.dtype) for found, part in zip(made, parts)]
+            for part in parts:
+                part.masked_fill_(~mask[..., None], 0.0)
+    slopes[2], slopes[4] = slopes[2][..., :-1], slopes[4][..., :-1]
+    inputs = (query, key1, value1, key2, value2)
+    d_q, d_k1, d_v1, d_k2, d_v2 = (
+        slope.reshape(x.shape).to(x.dtype) for slope, x in zip(slopes, inputs)
+    )
+    return d_q, d_k1, d_v1, d_k2, d_v2
 
 
 def _unread(

@@ -7,18 +7,18 @@ width of values.
 A program holds a tile of one axis and walks the other two: first keys in tiles of COLUMNS, second
 keys one at a time. For one second key the scores of a tile are one matrix product, (q * k2) k1^T,
 so a tile of k1 and v1 stays in registers while all second keys pass. No weight reaches memory.
-    forward, d q   tiles of queries;   d k1, d v1   tiles of first keys;   d k2, d v2   the same kernel, sides exchanged
-(the weights do not change when the sides change places). The backward pass makes the weights again
-from lse."""
-
-from typing import Any
+    forward, d q   tiles of queries;   d k1, d v1   tiles of first keys
+    d k2, d v2     the kernel of d k1 and d v1 with the sides exchanged
+(the weights do not change when the sides change places). The backward pass computes the weights
+again from lse."""
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..softmax_pool.cpu import compute_type
+from ..launching import launch
+from ..precision import compute_type
 
 LOG2E = tl.constexpr(1.4426950408889634)
 
@@ -159,8 +159,8 @@ def query_backward_kernel(
             if MASKED2:
                 use = tl.load(mask2 + batch * second + k) != 0
             if use:
-                other = _row(k2, g * second + k, width, WIDTH).to(tl.float32)
-                product = (query.to(tl.float32) * other * scale).to(key.dtype)
+                second_key = _row(k2, g * second + k, width, WIDTH).to(tl.float32)
+                product = (query.to(tl.float32) * second_key * scale).to(key.dtype)
                 scores = tl.dot(product, tl.trans(key), input_precision="tf32x3")
                 weights = tl.exp2((scores - log_total[:, None]) * LOG2E)
                 outer = (above.to(tl.float32) * _row(v2, g * second + k, size, SIZE)).to(
@@ -169,7 +169,7 @@ def query_backward_kernel(
                 d_weights = tl.dot(outer, tl.trans(value), input_precision="tf32x3")
                 d_scores = tl.where(counts[None, :], weights * (d_weights - shift[:, None]), 0.0)
                 gradient += tl.dot(d_scores.to(key.dtype), key, input_precision="tf32x3") * (
-                    other * scale
+                    second_key * scale
                 )
     d = tl.arange(0, WIDTH)
     inside = (i < queries)[:, None] & (d < width)[None, :]
@@ -226,8 +226,8 @@ def keys_backward_kernel(
             if MASKED2:
                 use = tl.load(mask2 + batch * second + k) != 0
             if use:
-                other = _row(k2, g * second + k, width, WIDTH).to(tl.float32)
-                product = (query.to(tl.float32) * other * scale).to(key.dtype)
+                second_key = _row(k2, g * second + k, width, WIDTH).to(tl.float32)
+                product = (query.to(tl.float32) * second_key * scale).to(key.dtype)
                 scores = tl.dot(key, tl.trans(product), input_precision="tf32x3")
                 weights = tl.exp2((scores - log_total[None, :]) * LOG2E)
                 weights = tl.where(counts[:, None], weights, 0.0)
@@ -252,21 +252,24 @@ def _bytes(mask: Tensor | None, stand_in: Tensor) -> Tensor:
     return stand_in if mask is None else mask.contiguous().view(torch.uint8)
 
 
-def _marked(mask1: Tensor | None, mask2: Tensor | None) -> dict[str, Any]:
+def _marked(mask1: Tensor | None, mask2: Tensor | None) -> dict[str, int]:
     return {"MASKED1": mask1 is not None, "MASKED2": mask2 is not None}
 
 
-def _tiles(width: int, size: int, dtype: torch.dtype, backward: bool) -> dict[str, Any]:
+def _tiles(width: int, size: int, dtype: torch.dtype, backward: bool) -> dict[str, int]:
     """Tiles and warps with which nothing spills; float32 products hold each operand in two pieces,
     so take less.
     """
-    padded, other = max(16, triton.next_power_of_2(width)), max(16, triton.next_power_of_2(size))
-    wide = max(padded, other) > 64
+    padded, padded_size = (
+        max(16, triton.next_power_of_2(width)),
+        max(16, triton.next_power_of_2(size)),
+    )
+    wide = max(padded, padded_size) > 64
     if dtype == torch.float32:
         rows, columns = (16 if wide or backward else 32), (16 if backward else 32)
     else:
         rows, columns = (32, 16) if wide and backward else (64, 32)
-    return {"ROWS": rows, "COLUMNS": columns, "WIDTH": padded, "SIZE": other, "num_warps": 8}
+    return {"ROWS": rows, "COLUMNS": columns, "WIDTH": padded, "SIZE": padded_size, "num_warps": 8}
 
 
 def forward(
@@ -279,7 +282,7 @@ def forward(
     mask2: Tensor | None,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """As `tensor_attention_plain.forward`, by Triton."""
+    """As `cpu.forward`, by Triton."""
     q, k1, v1, k2, v2 = (x.contiguous() for x in (q, k1, v1, k2, v2))
     batch, heads, queries, width = q.shape
     size = v1.shape[-1]
@@ -288,26 +291,10 @@ def forward(
     if out.numel() == 0 or width == 0 or k1.shape[2] == 0 or k2.shape[2] == 0:
         return out.zero_(), lse.fill_(torch.inf)
     flags = _tiles(width, size, q.dtype, False)
-    forward_kernel[triton.cdiv(queries, flags["ROWS"]), batch * heads](
-        q,
-        k1,
-        v1,
-        k2,
-        v2,
-        _bytes(mask1, q),
-        _bytes(mask2, q),
-        out,
-        lse,
-        scale,
-        queries,
-        k1.shape[2],
-        k2.shape[2],
-        heads,
-        width,
-        size,
-        **_marked(mask1, mask2),
-        **flags,
-    )
+    grid = triton.cdiv(queries, flags["ROWS"]), batch * heads
+    tensors = q, k1, v1, k2, v2, _bytes(mask1, q), _bytes(mask2, q), out, lse
+    numbers = scale, queries, k1.shape[2], k2.shape[2], heads, width, size
+    launch(forward_kernel, grid, *tensors, *numbers, **_marked(mask1, mask2), **flags)
     return out, lse
 
 
@@ -323,84 +310,30 @@ def backward(
     out: Tensor,
     lse: Tensor,
     scale: float,
-) -> list[Tensor]:
-    """As `tensor_attention_plain.backward`, by Triton."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """As `cpu.backward`, by Triton."""
     grad, q, k1, v1, k2, v2 = (x.contiguous() for x in (grad, q, k1, v1, k2, v2))
     d_q, d_k1, d_v1, d_k2, d_v2 = (torch.empty_like(x) for x in (q, k1, v1, k2, v2))
     if min(x.numel() for x in (q, k1, v1, k2, v2)) == 0:
-        return [made.zero_() for made in (d_q, d_k1, d_v1, d_k2, d_v2)]
+        for slope in (d_q, d_k1, d_v1, d_k2, d_v2):
+            slope.zero_()
+        return d_q, d_k1, d_v1, d_k2, d_v2
     batch, heads, queries, width = q.shape
     size = v1.shape[-1]
     delta = (grad.to(lse.dtype) * out.to(lse.dtype)).sum(-1)
     flags = _tiles(width, size, q.dtype, True)
     marks1, marks2 = _bytes(mask1, q), _bytes(mask2, q)
     first, second = k1.shape[2], k2.shape[2]
-    query_backward_kernel[triton.cdiv(queries, flags["ROWS"]), batch * heads](
-        grad,
-        q,
-        k1,
-        v1,
-        k2,
-        v2,
-        marks1,
-        marks2,
-        lse,
-        delta,
-        d_q,
-        scale,
-        queries,
-        first,
-        second,
-        heads,
-        width,
-        size,
-        **_marked(mask1, mask2),
-        **flags,
-    )
-    keys_backward_kernel[triton.cdiv(first, flags["ROWS"]), batch * heads](
-        grad,
-        q,
-        k1,
-        v1,
-        k2,
-        v2,
-        marks1,
-        marks2,
-        lse,
-        delta,
-        d_k1,
-        d_v1,
-        scale,
-        queries,
-        first,
-        second,
-        heads,
-        width,
-        size,
-        **_marked(mask1, mask2),
-        **flags,
-    )
-    keys_backward_kernel[triton.cdiv(second, flags["ROWS"]), batch * heads](
-        grad,
-        q,
-        k2,
-        v2,
-        k1,
-        v1,
-        marks2,
-        marks1,
-        lse,
-        delta,
-        d_k2,
-        d_v2,
-        scale,
-        queries,
-        second,
-        first,
-        heads,
-        width,
-        size,
-        **_marked(mask2, mask1),
-        **flags,
-    )
-    return [d_q, d_k1, d_v1, d_k2, d_v2]
+    grid = triton.cdiv(queries, flags["ROWS"]), batch * heads
+    tensors = grad, q, k1, v1, k2, v2, marks1, marks2, lse, delta, d_q
+    numbers = scale, queries, first, second, heads, width, size
+    launch(query_backward_kernel, grid, *tensors, *numbers, **_marked(mask1, mask2), **flags)
+    grid = triton.cdiv(first, flags["ROWS"]), batch * heads
+    tensors = grad, q, k1, v1, k2, v2, marks1, marks2, lse, delta, d_k1, d_v1
+    numbers = scale, queries, first, second, heads, width, size
+    launch(keys_backward_kernel, grid, *tensors, *numbers, **_marked(mask1, mask2), **flags)
+    grid = triton.cdiv(second, flags["ROWS"]), batch * heads
+    tensors = grad, q, k2, v2, k1, v1, marks2, marks1, lse, delta, d_k2, d_v2
+    numbers = scale, queries, second, first, heads, width, size
+    launch(keys_backward_kernel, grid, *tensors, *numbers, **_marked(mask2, mask1), **flags)
+    return d_q, d_k1, d_v1, d_k2, d_v2

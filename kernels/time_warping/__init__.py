@@ -1,32 +1,35 @@
 """Dynamic time warping and median filters for a whole batch of ragged matrices.
 
-Shapes: B batch, N rows (tokens), M columns (frames); matrix b has rows[b] x columns[b] of them, the
-rest is padding.
+Shapes: B batch, N rows (tokens), M columns (frames). Matrix b has rows[b] rows and columns[b]
+columns, the rest is padding.
 
     total_ij = cost_ij + min(total_{i-1,j-1}, total_{i-1,j}, total_{i,j-1}),  total_{-1,-1} = 0
 
 A path goes from the first cell to the last; where sums are equal it goes left (Whisper's order:
-diagonal if it is less than both, up if it is less than both, else left). Work: three comparisons a
-cell, in sequence along both axes; a matrix by itself waits for each sum. The CPU form (Numba,
-compiled once) runs eight matrices side by side in the lanes of its vectors, and groups of them on
-all threads; only directions, a byte a cell, are kept. On the GPU a program owns a matrix and walks
-its antidiagonals."""
+diagonal if it is less than both, up if it is less than both, else left). Work: three comparisons
+per cell, in sequence along both axes, so that a single matrix waits for each sum. The CPU form
+(Numba, compiled once) runs eight matrices side by side in the lanes of its vectors, and groups of
+them on all threads; only the directions are kept, one byte per cell. Without Numba, PyTorch takes
+an antidiagonal of all matrices per step. On the GPU a program owns a matrix and walks its
+antidiagonals."""
 
-from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from . import cpu as plain
+from ..register import operator
+from . import cpu
+
+MOST_ROWS = 1024  # of a matrix, in the Triton form
 
 
 class Warped(NamedTuple):
     """first, last: int64 (B, N), the columns in which the path enters and leaves each row; -1 in
     rows of padding.
 
-    The path of a matrix is, row by row, the columns from first to last; the next row starts at the
-    same column as the last one ended (a step up) or at the one after it (a diagonal step)."""
+    The path of a matrix is, row by row, the columns from first to last. A row starts at the column
+    in which the row before ended (a step up) or at the next one (a diagonal step)."""
 
     first: Tensor
     last: Tensor
@@ -44,10 +47,13 @@ def time_warp(cost: Tensor, rows: Tensor | None = None, columns: Tensor | None =
 
 def median_filter(x: Tensor, width: int = 7, columns: Tensor | None = None) -> Tensor:
     """Median over `width` (odd) columns of each row of (B, ..., M), mirrored at both ends of the
-    columns that are there (the end itself once); a row that is too short to be mirrored stays as it
-    is, and so does padding.
+    first columns[b] columns (the end itself counts once). A row that is too short to be mirrored
+    stays as it is, and so does padding.
 
     Raises ValueError if shapes do not fit.
+
+    >>> median_filter(torch.tensor([[1.0, 9.0, 2.0, 3.0]]), 3)
+    tensor([[9., 2., 3., 2.]])
     """
     if width < 1 or width % 2 == 0 or x.ndim < 2:
         raise ValueError(
@@ -56,84 +62,46 @@ def median_filter(x: Tensor, width: int = 7, columns: Tensor | None = None) -> T
         )
     size = x.shape[-1]
     flat = x.reshape(len(x), -1, size) if x.numel() else x.reshape(len(x), 0, size)
-    _, counts = _sizes("median_filter", flat, None, columns, empty=True)
+    _, counts = _sizes("median_filter", flat, None, columns, least=0)
     return torch.ops.headwise.median_filter(flat, width, counts).view(x.shape)
 
 
 def _sizes(
-    name: str, x: Tensor, rows: Tensor | None, columns: Tensor | None, empty: bool = False
+    name: str, x: Tensor, rows: Tensor | None, columns: Tensor | None, least: int = 1
 ) -> tuple[Tensor, Tensor]:
+    """Checked rows and columns of each matrix, int64 (B,), by default all."""
     if x.ndim != 3 or not x.dtype.is_floating_point:
         raise ValueError(
             f"{name}: needs real numbers (batch, rows, columns), got {x.dtype} {tuple(x.shape)}"
         )
-    found = []
-    for what, given, most in (("rows", rows, x.shape[1]), ("columns", columns, x.shape[2])):
-        sizes = (
-            torch.full((len(x),), most, dtype=torch.int64, device=x.device)
-            if given is None
-            else given
-        )
-        least = 0 if empty else 1
-        if (
-            sizes.shape != (len(x),)
-            or sizes.dtype != torch.int64
-            or (len(x) and (int(sizes.min()) < least or int(sizes.max()) > most))
-        ):
+    batch, *largest = x.shape
+    default = [torch.full((batch,), most, dtype=torch.int64, device=x.device) for most in largest]
+    sizes = default[0] if rows is None else rows, default[1] if columns is None else columns
+    for axis, size, most in zip(("rows", "columns"), sizes, largest):
+        fit = size.shape == (batch,) and size.dtype == torch.int64
+        if not fit or (batch and (int(size.min()) < least or int(size.max()) > most)):
             raise ValueError(
-                f"{name}: {what} must be int64 ({len(x)},), from {least} to {most}, got {sizes.tolist()}"
+                f"{name}: {axis} must be int64 ({batch},), from {least} to {most}, "
+                f"got {size.tolist()}"
             )
-        found.append(sizes)
-    return found[0], found[1]
+    return sizes
 
 
-def _compiled(x: Tensor) -> bool:
-    return x.is_cpu and find_spec("numba") is not None
+def empty_path(cost: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """Memory for first and last (B, N)."""
+    first, last = (cost.new_empty(cost.shape[:2], dtype=torch.int64) for _ in range(2))
+    return first, last
 
 
-@torch.library.custom_op("headwise::time_warp", mutates_args=())
-def _time_warp(cost: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
-    if _compiled(cost):
-        from . import compiled_cpu as compiled
-
-        return compiled.time_warp(cost, rows, columns)
-    return plain.time_warp(cost, rows, columns)
+def warp_fits(cost: Tensor) -> bool:
+    """A program of the Triton form holds a column; its sums are float32."""
+    return cost.shape[1] <= MOST_ROWS and cost.dtype != torch.float64
 
 
-@_time_warp.register_fake
-def _(cost: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
-    shape = cost.shape[:2]
-    return cost.new_empty(shape, dtype=torch.int64), cost.new_empty(shape, dtype=torch.int64)
-
-
-@_time_warp.register_kernel("cuda")
-def _(cost, rows, columns):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
-    if find_spec("triton") is not None:
-        from . import triton as device
-
-        if device.fits(cost):
-            return device.time_warp(cost, rows, columns)
-    return plain.time_warp(cost, rows, columns)
-
-
-@torch.library.custom_op("headwise::median_filter", mutates_args=())
-def _median_filter(x: Tensor, width: int, columns: Tensor) -> Tensor:
-    if _compiled(x):
-        from . import compiled_cpu as compiled
-
-        return compiled.median_filter(x, width, columns)
-    return plain.median_filter(x, width, columns)
-
-
-@_median_filter.register_fake
-def _(x: Tensor, width: int, columns: Tensor) -> Tensor:
-    return x.new_empty(x.shape)
-
-
-@_median_filter.register_kernel("cuda")
-def _(x, width, columns):  # type: ignore[no-untyped-def]  # pragma: no cover - needs a GPU
-    if find_spec("triton") is not None:
-        from . import triton as device
-
-        return device.median_filter(x, width, columns)
-    return plain.median_filter(x, width, columns)
+operator("time_warp", cpu.time_warp, fake=empty_path, fits=warp_fits)
+operator(
+    "median_filter",
+    cpu.median_filter,
+    fake=lambda x, width, columns: x.new_empty(x.shape),
+    fits=lambda x: True,
+)

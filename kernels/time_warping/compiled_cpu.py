@@ -1,15 +1,16 @@
-"""Compiled CPU form of dynamic time warping and of the median filter of ragged rows.
+"""CPU form of dynamic time warping and of the median filter of ragged rows, compiled by Numba.
 
-Shapes: B batch, N rows, M columns; G matrices of a group, side by side in the last axis, where
-vectors run."""
+Shapes: B batch, N rows, M columns. The GROUP matrices of a group lie side by side in the last axis,
+along which vectors run."""
 
 import numba
 import numpy as np
 import torch
 from torch import Tensor
 
+from .cpu import DIAGONAL, LEFT, UP
+
 GROUP = 8  # float32 numbers in a vector of 256 bits
-DIAGONAL, UP, LEFT = 0, 1, 2
 
 
 def time_warp(cost: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
@@ -19,7 +20,7 @@ def time_warp(cost: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tens
     first = np.full((batch, n), -1, np.int64)
     last = np.full((batch, n), -1, np.int64)
     sizes = rows.numpy(), columns.numpy()
-    # Alike sizes stand together, so that a small matrix does not run along with a large one.
+    # Matrices of similar sizes share a group, so that a small one does not wait for a large one.
     order = np.lexsort(sizes[::-1]).astype(np.int64)
     with _threads():
         _warp(cost.detach().to(kind).numpy(), *sizes, order, first, last)
@@ -29,16 +30,16 @@ def time_warp(cost: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tens
 def median_filter(x: Tensor, width: int, columns: Tensor) -> Tensor:
     """See `time_warping.median_filter`; x: (B, R, M)."""
     kind = torch.float64 if x.dtype == torch.float64 else torch.float32
-    given = x.detach().to(kind).contiguous()
-    found = given.clone()
+    numbers = x.detach().to(kind).contiguous()
+    filtered = numbers.clone()
     with _threads():
-        _median(given.numpy(), width, columns.numpy(), found.numpy())
-    return found.to(x.dtype)
+        _median(numbers.numpy(), width, columns.numpy(), filtered.numpy())
+    return filtered.to(x.dtype)
 
 
 class _threads:
-    """As many threads as torch may use. Numba may share torch's OpenMP, and then changes the number
-    of torch's threads, too, on which sums depend to the last digit: it is put back."""
+    """As many threads as torch may use. Numba may share torch's OpenMP and then changes the number
+    of torch's threads, too, on which sums depend to the last digit; that number is restored."""
 
     def __enter__(self) -> None:
         self.torch, self.numba = torch.get_num_threads(), numba.get_num_threads()
@@ -52,9 +53,9 @@ class _threads:
 @numba.njit(parallel=True, cache=True)
 def _warp(cost, rows, columns, order, first, last):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     for group in numba.prange((len(order) + GROUP - 1) // GROUP):  # type: ignore[not-iterable]
-        own = order[group * GROUP : (group + 1) * GROUP]
+        members = order[group * GROUP : (group + 1) * GROUP]
         n, m = 0, 0
-        for b in own:
+        for b in members:
             n, m = max(n, rows[b]), max(m, columns[b])
         moves = np.empty((n, m, GROUP), np.int8)
         above = np.full((m + 1, GROUP), np.inf, cost.dtype)
@@ -62,8 +63,8 @@ def _warp(cost, rows, columns, order, first, last):  # type: ignore[no-untyped-d
         tile = np.zeros((m, GROUP), cost.dtype)
         above[0] = 0
         for i in range(n):
-            for lane in range(len(own)):
-                b = own[lane]
+            for lane in range(len(members)):
+                b = members[lane]
                 if i < rows[b]:
                     for j in range(columns[b]):
                         tile[j, lane] = cost[b, i, j]
@@ -71,8 +72,8 @@ def _warp(cost, rows, columns, order, first, last):  # type: ignore[no-untyped-d
             above, here = here, above
             above[0] = np.inf
             here[0] = np.inf
-        for lane in range(len(own)):
-            b = own[lane]
+        for lane in range(len(members)):
+            b = members[lane]
             i, j = rows[b] - 1, columns[b] - 1
             last[b, i] = j
             while i >= 0 and j >= 0:
@@ -102,7 +103,7 @@ def _row(tile, above, here, moves):  # type: ignore[no-untyped-def]  # pragma: n
 
 
 @numba.njit(parallel=True, cache=True)
-def _median(x, width, columns, found):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+def _median(x, width, columns, filtered):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     half, rows = width // 2, x.shape[1]
     for which in numba.prange(x.shape[0] * rows):  # type: ignore[not-iterable]
         b, row, count = which // rows, which % rows, columns[which // rows]
@@ -113,12 +114,10 @@ def _median(x, width, columns, found):  # type: ignore[no-untyped-def]  # pragma
         for k in range(width):
             window[k] = x[b, row, abs(k - half)]
         window.sort()
-        found[b, row, 0] = window[half]
+        filtered[b, row, 0] = window[half]
         for j in range(1, count):
-            old, new = (
-                x[b, row, abs(j - 1 - half)],
-                x[b, row, min(j + half, 2 * (count - 1) - j - half)],
-            )
+            old = x[b, row, abs(j - 1 - half)]
+            new = x[b, row, min(j + half, 2 * (count - 1) - j - half)]
             k = 0
             while window[k] != old:
                 k += 1
@@ -129,4 +128,4 @@ def _median(x, width, columns, found):  # type: ignore[no-untyped-def]  # pragma
                 window[k] = window[k - 1]
                 k -= 1
             window[k] = new
-            found[b, row, j] = window[half]
+            filtered[b, row, j] = window[half]

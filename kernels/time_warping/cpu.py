@@ -1,8 +1,11 @@
-"""PyTorch form of dynamic time warping and of the median filter of ragged rows: without Numba or
-Triton.
+"""CPU form of dynamic time warping and of the median filter of ragged rows: compiled by Numba
+(`compiled_cpu`), or in PyTorch where Numba is not installed or tensors are not on the CPU.
 
-Shapes: B batch, N rows, M columns.
+Shapes: B batch, R or N rows, M columns.
 """
+
+from functools import cache
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -10,8 +13,32 @@ from torch import Tensor
 DIAGONAL, UP, LEFT = 0, 1, 2
 
 
+@cache
+def numba_installed() -> bool:
+    """Whether Numba can be imported; does not import it."""
+    return find_spec("numba") is not None
+
+
 def time_warp(cost: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
-    """(first, last), int64 (B, N); all matrices advance together, an antidiagonal a step."""
+    """(first, last), int64 (B, N)."""
+    if cost.is_cpu and numba_installed():
+        from . import compiled_cpu
+
+        return compiled_cpu.time_warp(cost, rows, columns)
+    return torch_time_warp(cost, rows, columns)
+
+
+def median_filter(x: Tensor, width: int, columns: Tensor) -> Tensor:
+    """See `time_warping.median_filter`; x: (B, R, M)."""
+    if x.is_cpu and numba_installed():
+        from . import compiled_cpu
+
+        return compiled_cpu.median_filter(x, width, columns)
+    return torch_median_filter(x, width, columns)
+
+
+def torch_time_warp(cost: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """As `time_warp`: all matrices advance together, by one antidiagonal per step."""
     batch, n, m = cost.shape
     cost = cost if cost.dtype == torch.float64 else cost.float()
     moves = torch.full((batch, n, m), LEFT, dtype=torch.int8, device=cost.device)
@@ -19,9 +46,9 @@ def time_warp(cost: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tens
     before = cost.new_full((batch, n + 1), torch.inf)
     before[:, 0] = 0.0
     last = cost.new_full((batch, n + 1), torch.inf)
-    every = torch.arange(n, device=cost.device)
+    all_rows = torch.arange(n, device=cost.device)
     for step in range(n + m - 1):
-        row = every[max(0, step - m + 1) : min(n, step + 1)]
+        row = all_rows[max(0, step - m + 1) : min(n, step + 1)]
         diagonal, up, left = before[:, row], last[:, row], last[:, row + 1]
         move = torch.where(
             (diagonal < up) & (diagonal < left),
@@ -37,6 +64,7 @@ def time_warp(cost: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tens
 
 
 def _paths(moves: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """(first, last) of all paths, followed back from the last cells."""
     batch, n, m = moves.shape
     first = torch.full((batch, n), -1, dtype=torch.int64, device=moves.device)
     last = first.clone()
@@ -58,12 +86,12 @@ def _paths(moves: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor
     return first, last
 
 
-def median_filter(x: Tensor, width: int, columns: Tensor) -> Tensor:
-    """See `time_warping.median_filter`; x: (B, R, M)."""
-    half, found = width // 2, x.clone()
+def torch_median_filter(x: Tensor, width: int, columns: Tensor) -> Tensor:
+    """As `median_filter`: one sort of all windows per matrix."""
+    half, filtered = width // 2, x.clone()
     for entry, count in enumerate(columns.tolist()):
         if half and count > half:
             row = x[entry, :, :count]
             padded = torch.nn.functional.pad(row[None], (half, half), mode="reflect")[0]
-            found[entry, :, :count] = padded.unfold(-1, width, 1).median(-1).values
-    return found
+            filtered[entry, :, :count] = padded.unfold(-1, width, 1).median(-1).values
+    return filtered

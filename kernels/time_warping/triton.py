@@ -2,25 +2,19 @@
 
 Shapes: B batch, N rows, M columns.
 
-`warp_kernel`: a program owns a matrix and walks its antidiagonals, a lane a row; sums of the last
-two lie in three lines of scratch memory in turn, with a barrier between what is written and what is
-read. `trace_kernel`: a program follows one path back. `median_kernel`: a program owns a row's block
-of columns; the value that has half of the others below it is the median."""
-
-from typing import Any
+`warp_kernel`: a program owns a matrix and walks its antidiagonals, one lane per row. The sums of
+the last two antidiagonals are in three lines of scratch memory in turn, with a barrier between
+writing and reading. `trace_kernel`: a program follows one path back. `median_kernel`: a program
+owns a block of columns of a row; the value that has half of the others below it is the median."""
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..launching import launch
+
 COLUMNS = 256
-MOST_ROWS = 1024
-
-
-def fits(cost: Tensor) -> bool:
-    """Whether the kernels can take it: up to 1,024 rows, no float64."""
-    return cost.shape[1] <= MOST_ROWS and cost.dtype != torch.float64
 
 
 @triton.jit
@@ -28,22 +22,22 @@ def warp_kernel(
     cost, rows, columns, scratch, moves, n, m, ROWS: tl.constexpr
 ):  # pragma: no cover - device code
     b = tl.program_id(0).to(tl.int64)
-    own_rows, own_columns = tl.load(rows + b).to(tl.int32), tl.load(columns + b).to(tl.int32)
+    row_count, column_count = tl.load(rows + b).to(tl.int32), tl.load(columns + b).to(tl.int32)
     i = tl.arange(0, ROWS)
     lines = scratch + b * 3 * (ROWS + 1)
     for line in range(3):
         tl.store(lines + line * (ROWS + 1) + i, float("inf"))
         tl.store(lines + line * (ROWS + 1) + ROWS, float("inf"))
     tl.debug_barrier()
-    # Before the first cell stands 0: the line of two steps ago, above the first row.
+    # The sum before the first cell is 0: in the line of two steps ago, above the first row.
     tl.store(lines + 1 * (ROWS + 1), 0.0)
     tl.debug_barrier()
-    for step in range(own_rows + own_columns - 1):
+    for step in range(row_count + column_count - 1):
         here = lines + (step % 3) * (ROWS + 1)
         last = lines + ((step + 2) % 3) * (ROWS + 1)
         before = lines + ((step + 1) % 3) * (ROWS + 1)
         j = step - i
-        alive = (i < own_rows) & (j >= 0) & (j < own_columns)
+        alive = (i < row_count) & (j >= 0) & (j < column_count)
         diagonal = tl.load(before + i, mask=alive, other=float("inf"))
         up = tl.load(last + i, mask=alive, other=float("inf"))
         left = tl.load(last + i + 1, mask=alive, other=float("inf"))
@@ -83,25 +77,24 @@ def median_kernel(
     count = tl.load(columns + row // rows).to(tl.int32)
     j = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     inside = j < m
-    own = tl.load(x + row * m + j, mask=inside, other=0.0)
+    median = tl.load(x + row * m + j, mask=inside, other=0.0)
     filtered = (j < count) & (count > HALF)
-    found = own
     for a in range(WIDTH):
         at = tl.abs(j + a - HALF)
         at = tl.where(at >= count, 2 * (count - 1) - at, at)
-        value = tl.load(x + row * m + at, mask=filtered, other=0.0)
+        candidate = tl.load(x + row * m + at, mask=filtered, other=0.0)
         below = tl.zeros((COLUMNS,), tl.int32)
         for c in range(WIDTH):
             to = tl.abs(j + c - HALF)
             to = tl.where(to >= count, 2 * (count - 1) - to, to)
-            other = tl.load(x + row * m + to, mask=filtered, other=0.0)
-            below += ((other < value) | ((other == value) & (c < a))).to(tl.int32)
-        found = tl.where(filtered & (below == HALF), value, found)
-    tl.store(out + row * m + j, found, mask=inside)
+            rival = tl.load(x + row * m + to, mask=filtered, other=0.0)
+            below += ((rival < candidate) | ((rival == candidate) & (c < a))).to(tl.int32)
+        median = tl.where(filtered & (below == HALF), candidate, median)
+    tl.store(out + row * m + j, median, mask=inside)
 
 
 def time_warp(cost: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
-    """As `time_warping_plain.time_warp`, by Triton."""
+    """As `cpu.time_warp`, by Triton."""
     batch, n, m = cost.shape
     cost = cost.contiguous()
     first = torch.full((batch, n), -1, dtype=torch.int64, device=cost.device)
@@ -111,20 +104,20 @@ def time_warp(cost: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tens
     lanes = triton.next_power_of_2(n)
     scratch = torch.empty((batch, 3, lanes + 1), dtype=torch.float32, device=cost.device)
     moves = torch.empty((batch, n, m), dtype=torch.int8, device=cost.device)
-    flags: dict[str, Any] = {"ROWS": lanes, "num_warps": max(1, min(8, lanes // 32))}
-    warp_kernel[(batch,)](cost, rows, columns, scratch, moves, n, m, **flags)
-    alone: dict[str, Any] = {"num_warps": 1}
-    trace_kernel[(batch,)](moves, rows, columns, first, last, n, m, **alone)
+    warps, tensors = max(1, min(8, lanes // 32)), (cost, rows, columns, scratch, moves)
+    launch(warp_kernel, (batch,), *tensors, n, m, ROWS=lanes, num_warps=warps)
+    tensors = moves, rows, columns, first, last
+    launch(trace_kernel, (batch,), *tensors, n, m, num_warps=1)
     return first, last
 
 
 def median_filter(x: Tensor, width: int, columns: Tensor) -> Tensor:
-    """As `time_warping_plain.median_filter`, by Triton; x: (B, R, M)."""
+    """As `cpu.median_filter`, by Triton; x: (B, R, M)."""
     batch, rows, m = x.shape
     x = x.contiguous()
     out = torch.empty_like(x)
     if x.numel():
         grid = (batch * rows, triton.cdiv(m, COLUMNS))
-        flags: dict[str, Any] = {"WIDTH": width, "HALF": width // 2, "COLUMNS": COLUMNS}
-        median_kernel[grid](x, columns, out, rows, m, **flags)
+        flags = {"WIDTH": width, "HALF": width // 2, "COLUMNS": COLUMNS}
+        launch(median_kernel, grid, x, columns, out, rows, m, **flags)
     return out

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.forms import Form, triton_refused
+from ...kernels.precision import compute_type
 from ...kernels.softmax_pool import softmax_pool
-from ...kernels.softmax_pool.cpu import compute_type
 from .base import (
     Attention,
     causal_mask,

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.forms import Form
+from ...kernels.precision import compute_type
 from ...kernels.signed_root_attention import signed_root, signed_root_attention
-from ...kernels.softmax_pool.cpu import compute_type
 from .base import Attention, join_heads, split_heads, spread_mask
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ...kernels.forms import Form
-from ...kernels.softmax_pool.cpu import compute_type
+from ...kernels.precision import compute_type
 from .base import Attention, causal_mask, join_heads, joint_mask, split_heads, spread_mask
 
 CHUNK = 128  # tokens; only the features of one chunk are held at a time

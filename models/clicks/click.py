@@ -20,19 +20,18 @@ from ..layers.blocks import NetworkKind
 from ..layers.vit import Encoder
 from ..moe.multi_gate import LayeredExtraction, MultiGate
 
-AGES = 32
-
 
 @dataclass(frozen=True)
 class Layout:
     """What the columns are. codes: of each field; widths: columns of each; sequences: their number
-    F; tasks: S.
+    F; tasks: S; ages: number of classes of an event's age.
     """
 
     codes: Sequence[int]
     widths: Sequence[int]
     sequences: int
     tasks: int
+    ages: int
 
     @property
     def fields(self) -> int:

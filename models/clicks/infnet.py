@@ -48,7 +48,7 @@ from torch import Tensor, nn
 
 from ...kernels.ragged_attention import ragged_attention
 from ...kernels.segments import segment_of
-from .click import AGES, ClickModel, Layout, Towers, perceptron, segment_sum
+from .click import ClickModel, Layout, Towers, perceptron, segment_sum
 
 Variant = Literal["proxy", "hub"]
 
@@ -296,7 +296,7 @@ class INFNet(ClickModel):
         count = tasks if variant == "hub" else layout.sequences
         self.sequence_proxies = count if layout.sequences else 0
         self.place = nn.Parameter(0.05 * torch.randn(layout.fields, width))
-        self.age = nn.Embedding(AGES, width)
+        self.age = nn.Embedding(layout.ages, width)
         self.kind = nn.Embedding(max(layout.sequences, 1), width)
         for one in (self.age, self.kind):
             nn.init.normal_(one.weight, std=0.05)

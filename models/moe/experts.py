@@ -13,7 +13,7 @@ from ...kernels.dispatch import dispatch
 from ...kernels.expert_combine import expert_combine
 from ...kernels.forms import explain
 from ...kernels.grouped_linear import forms, grouped_linear
-from ...kernels.grouped_linear.cpu import ACTIVATIONS, activate
+from ...kernels.grouped_linear.naive import ACTIVATIONS, activate
 
 ExpertKind = Literal["mlp", "glu"]
 

@@ -147,7 +147,7 @@ class Router(nn.Module):
             normalise=self.normalise,
             scale=self.scale,
             bias=self.bias,
-            there=flat,
+            present_mask=flat,
         )
         if self.training and self.bias_rate:
             load = gate.counts.sum(0).to(self.bias.dtype)

@@ -11,7 +11,8 @@ import torch
 
 from ...base.errors import InputError
 from ...data.series.series import Panel, Series, read_panel
-from ...data.series.windows import Scaler, WindowDataset, split_borders, time_marks
+from ...data.series.split import split_borders
+from ...data.series.windows import Scaler, WindowDataset, time_marks
 from ..engine.pipeline import Splits
 from ..engine.spec import DictSpec
 from .options import ForecastOptions

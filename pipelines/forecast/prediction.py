@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 import torch
 
 from ...base.errors import InputError
-from ...data.series.files import list_items, read_items
+from ...data.series.clock import future_times
+from ...data.series.files import SeriesItem, list_items, read_items
 from ...data.series.series import Series
-from ...data.series.windows import Scaler, future_times, time_marks
-from ..engine.pipeline import Item
+from ...data.series.windows import Scaler, time_marks
 from .data import refuse_huge
 
 if TYPE_CHECKING:
@@ -37,24 +37,21 @@ def schema(spec: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def list_series(options: Any, spec: dict[str, Any]) -> Sequence[Item]:
+def list_series(options: Any, spec: dict[str, Any]) -> Sequence[SeriesItem]:
     """The series of `--input`: a wide file is one, a long file holds one per id; folders and
     patterns hold files.
     """
     reading = spec["reading"]
-    return cast(
-        Sequence[Item],
-        list_items(options.input, id_column=reading["id_column"], series=reading["series"]),
-    )
+    return list_items(options.input, id_column=reading["id_column"], series=reading["series"])
 
 
 def read_series(
-    items: Sequence[Item], options: Any, spec: dict[str, Any]
+    items: Sequence[SeriesItem], options: Any, spec: dict[str, Any]
 ) -> list[Series | InputError]:
     """Read a group of series; a broken one is an error of its own."""
     reading = spec["reading"]
     return read_items(
-        cast(Any, items),
+        items,
         date=reading["date"],
         id_column=reading["id_column"],
         targets=spec["channels"],
@@ -127,7 +124,7 @@ class Ready:
 
 def forecast_series(
     model: nn.Module,
-    items: Sequence[Item],
+    items: Sequence[SeriesItem],
     calibration: dict[str, torch.Tensor],
     options: Any,
     spec: dict[str, Any],

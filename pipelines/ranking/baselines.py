@@ -4,7 +4,8 @@ part.
 
 import numpy as np
 
-from ...data.clicks.interactions import Encoder, Rows
+from ...data.clicks.coding import Rows
+from ...data.clicks.encoder import ClickEncoder
 
 SMOOTHING = 20.0  # rows of the overall rate that each user's and item's rate is mixed with
 
@@ -37,7 +38,7 @@ def rates(rows: Rows, which: np.ndarray, users: int, items: int) -> dict[str, np
     return out
 
 
-def rate_scores(encoder: Encoder, user: np.ndarray, item: np.ndarray, task: int) -> np.ndarray:
+def rate_scores(encoder: ClickEncoder, user: np.ndarray, item: np.ndarray, task: int) -> np.ndarray:
     """Probability (N,) by the rates of users and items alone; those unknown count as average."""
     logit = np.full(len(user), encoder.rates["overall"][task])
     for name, who in (("user", user), ("item", item)):

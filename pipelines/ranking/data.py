@@ -16,11 +16,13 @@ from torch import nn
 
 from ...base.errors import InputError
 from ...data.clicks.batches import ClickRows
-from ...data.clicks.history import Events
-from ...data.clicks.interactions import Encoder, Rows
+from ...data.clicks.coding import Rows
+from ...data.clicks.encoder import ClickEncoder
+from ...data.clicks.fit import encode_log, fit
+from ...data.clicks.history import AGES, Events
 from ...data.clicks.layouts import log_of, open_log
-from ...data.clicks.log import PARTS, TRAIN, encode_log, fit
 from ...data.clicks.schema import Schema, schema_of
+from ...data.clicks.split import PARTS, TRAIN
 from ...data.clicks.vocabulary import UNSEEN, Vocabulary
 from ...models.clicks.click import Layout
 from ..engine.pipeline import Splits
@@ -58,7 +60,7 @@ def open_splits(options: RankingOptions, spec: dict[str, Any] | None, whole: boo
 
 
 def _parts(
-    encoder: Encoder, rows: Rows, part: np.ndarray
+    encoder: ClickEncoder, rows: Rows, part: np.ndarray
 ) -> tuple[ClickRows, ClickRows, ClickRows]:
     """The training, validation and test part."""
     train, validation, test = (
@@ -82,7 +84,7 @@ def grown_schema(old: Schema, new: Schema) -> Schema:
     return new
 
 
-def make_spec(encoder: Encoder, rows: Rows, part: np.ndarray) -> dict[str, Any]:
+def make_spec(encoder: ClickEncoder, rows: Rows, part: np.ndarray) -> dict[str, Any]:
     """What the model and its data are, as plain JSON."""
     assert rows.labels is not None
     digest = hashlib.sha256()
@@ -101,8 +103,8 @@ def make_spec(encoder: Encoder, rows: Rows, part: np.ndarray) -> dict[str, Any]:
         "sequences": list(schema.sequences),
         "targets": [names.index(one.of) for one in schema.sequences.values()],
         "edges": {name: edges.tolist() for name, edges in encoder.edges.items()},
-        "whole": {name: one.whole for name, one in encoder.vocabularies.items()},
-        "whole_ids": [encoder.users.whole, encoder.items.whole],
+        "whole": {name: one.integers for name, one in encoder.vocabularies.items()},
+        "whole_ids": [encoder.users.integers, encoder.items.integers],
         "users": len(encoder.users.keys),
         "items": len(encoder.items.keys),
         "rows": len(rows),
@@ -119,10 +121,11 @@ def layout_of(spec: dict[str, Any]) -> Layout:
         [f["width"] for f in fields_],
         len(spec["sequences"]),
         len(spec["tasks"]),
+        AGES,
     )
 
 
-def assets(encoder: Encoder) -> dict[str, Callable[[Path], object]]:
+def assets(encoder: ClickEncoder) -> dict[str, Callable[[Path], object]]:
     """Writers of the files that hold vocabularies, histories and the codes of users and items."""
     lists = [(str(place), one) for place, one in enumerate(encoder.vocabularies.values())]
     lists += [("users", encoder.users), ("items", encoder.items)]
@@ -134,7 +137,7 @@ def assets(encoder: Encoder) -> dict[str, Callable[[Path], object]]:
         for name, one in lists
     )
     arrays = {f"side.{side}": codes for side, codes in encoder.side_codes.items()}
-    arrays |= {f"seen.{side}": seen for side, seen in encoder.seen.items()}
+    arrays |= {f"seen.{side}": trained for side, trained in encoder.trained.items()}
     arrays |= {f"rates.{name}": one for name, one in encoder.rates.items()}
     arrays |= {f"last.{side}": codes for side, codes in encoder.last.items()}
     for place, one in enumerate(encoder.events.values()):
@@ -143,7 +146,7 @@ def assets(encoder: Encoder) -> dict[str, Callable[[Path], object]]:
     return {VOCABULARIES: table.write_parquet, ARRAYS: lambda path: save_file(arrays, path)}
 
 
-def load_encoder(spec: dict[str, Any]) -> Encoder:
+def load_encoder(spec: dict[str, Any]) -> ClickEncoder:
     """The encoder of a run."""
     schema, folder = schema_of(spec["schema"]), Path(spec["folder"])
     keys = dict(pl.read_parquet(folder / VOCABULARIES).partition_by("of", as_dict=True))
@@ -154,7 +157,7 @@ def load_encoder(spec: dict[str, Any]) -> Encoder:
 
     with safe_open(folder / ARRAYS, framework="np") as opened:
         arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (it is no mapping)
-    return Encoder(
+    return ClickEncoder(
         schema,
         {
             name: vocabulary(str(place), whole)
@@ -164,7 +167,7 @@ def load_encoder(spec: dict[str, Any]) -> Encoder:
         spec["sides"],
         *(vocabulary(name, whole) for name, whole in zip(("users", "items"), spec["whole_ids"])),
         side_codes={side: arrays[f"side.{side}"] for side in ("user", "item")},
-        seen={side: arrays[f"seen.{side}"] for side in ("user", "item")},
+        trained={side: arrays[f"seen.{side}"] for side in ("user", "item")},
         events={
             name: Events(arrays[f"events.{place}.keys"], arrays[f"events.{place}.codes"])
             for place, name in enumerate(schema.events)

@@ -16,9 +16,11 @@ from torch import nn
 
 from ...base.errors import InputError
 from ...data.clicks.batches import ClickRows
-from ...data.clicks.interactions import Encoder, Rows, column_of
+from ...data.clicks.coding import Rows
+from ...data.clicks.encoder import ClickEncoder
+from ...data.clicks.fit import encode_log
 from ...data.clicks.layouts import files_of, log_of
-from ...data.clicks.log import encode_log, scan_log
+from ...data.clicks.log import scan_log
 from ...data.clicks.vocabulary import UNSEEN, clean
 from ...data.formats.tables import collect
 from ..engine.pipeline import Item
@@ -72,7 +74,7 @@ def schema(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=2)
-def _encoder(log: str | None, spec: str) -> Encoder:
+def _encoder(log: str | None, spec: str) -> ClickEncoder:
     """The run's encoder with later events. spec: as JSON, so that a worker keeps it from shard to
     shard.
     """
@@ -115,7 +117,7 @@ def _follows(one: Item, other: Item) -> bool:
 def _score(
     model: nn.Module,
     items: Sequence[Item],
-    encoder: Encoder,
+    encoder: ClickEncoder,
     options: RankingPredictOptions,
     spec: dict[str, Any],
     device: torch.device,
@@ -145,16 +147,14 @@ def _score(
     )
 
 
-def needed_columns(encoder: Encoder) -> list[str]:
+def needed_columns(encoder: ClickEncoder) -> list[str]:
     """Columns that a row may be scored by: those of joined tables and the time may be missing."""
     one = encoder.schema
     columns = [one.user, one.item, *([one.time] if one.time else [])]
     columns += [
-        column_of(one, column.name)
-        for column in encoder.columns
-        if column.name not in one.time_fields
+        one.column(column.name) for column in encoder.columns if column.name not in one.time_fields
     ]
-    columns += [given.column for given in one.given.values() if given.column]
+    columns += [sequence.column for sequence in one.listed.values() if sequence.column]
     return list(dict.fromkeys(columns))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -126,12 +127,6 @@ def split(options: Any, scenes: RgbdSet) -> tuple[np.ndarray, np.ndarray, np.nda
             )
     if not len(train):
         raise fail(scenes.where, "has no scenes to train on; `evaluate --data` scores such a set")
-    crossed = {scenes.groups[row] for row in train} & {scenes.groups[row] for row in test}
-    if crossed:
-        raise fail(
-            scenes.where,
-            f"group {sorted(crossed)[0]!r} stands both in the training and in the test part",
-        )
     if not len(validation) and options.validation_share:
         validation, train = taken(scenes, train, options.validation_share, generator)
         if not len(validation):
@@ -139,6 +134,15 @@ def split(options: Any, scenes: RgbdSet) -> tuple[np.ndarray, np.ndarray, np.nda
                 scenes.where,
                 f"--validation-share {options.validation_share} leaves nothing; raise it, or give "
                 "0 to train on all",
+            )
+    parts = {"training": train, "validation": validation, "test": test}
+    for one, other in combinations(parts, 2):
+        if crossed := {scenes.groups[row] for row in parts[one]} & {
+            scenes.groups[row] for row in parts[other]
+        }:
+            group = sorted(crossed)[0]
+            raise fail(
+                scenes.where, f"group {group!r} stands both in the {one} and in the {other} part"
             )
     return train, validation, test
 

@@ -13,7 +13,7 @@ import torch
 from ...base.errors import InputError, fail
 from ...base.files import distinct_names, place_below
 from ...data.formats.pictures import write_png
-from ...data.scenes.scenes import list_scenes, read_scene
+from ...data.scenes.scenes import SceneArrays, list_scenes, read_scene
 from ..engine.pipeline import Item
 from .augment import BLANK
 from .scoring import saliency_of, to_bytes
@@ -51,7 +51,7 @@ def predict_items(
     rows: list[Any] = [None] * len(items)
     places = range(len(items))
     for start in range(0, len(items), options.batch_size):
-        read: dict[int, dict[str, Any]] = {}
+        read: dict[int, SceneArrays] = {}
         for place in places[start : start + options.batch_size]:
             item = items[place]
             try:

@@ -4,11 +4,11 @@ tract.
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ...data.formats.audio import RATE
+from ...data.speech.log_mel import hertz_to_mel, mel_to_hertz
 
 
 def augmented(features: Tensor, lengths: Tensor, options: Any) -> Tensor:
@@ -57,18 +57,7 @@ def warped_bands(bands: int, factor: Tensor) -> Tensor:
     """Where, among the bands, the frequency that each band gets now lies, (B, F), at most the last
     band.
     """
-    top = _mel(torch.tensor(RATE / 2))
+    top = hertz_to_mel(torch.tensor(RATE / 2))
     spacing = top / (bands + 1)
-    middle = _hertz(spacing * torch.arange(1, bands + 1))
-    return (_mel(middle / factor[:, None]) / spacing - 1).clamp(0, bands - 1)
-
-
-def _mel(hertz: Tensor) -> Tensor:
-    """Slaney's scale, as of the filter bank: straight up to 1,000 Hz, then logarithmic."""
-    return torch.where(
-        hertz < 1000, hertz * 3 / 200, 15 + 27 * torch.log(hertz.clamp_min(1) / 1000) / np.log(6.4)
-    )
-
-
-def _hertz(mel: Tensor) -> Tensor:
-    return torch.where(mel < 15, mel * 200 / 3, 1000 * torch.exp((mel - 15) * np.log(6.4) / 27))
+    middle = mel_to_hertz(spacing * torch.arange(1, bands + 1))
+    return (hertz_to_mel(middle / factor[:, None]) / spacing - 1).clamp(0, bands - 1)

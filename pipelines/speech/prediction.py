@@ -17,8 +17,8 @@ from ...data.formats.audio import AUDIO_SUFFIXES, RATE
 from ...data.speech.log_mel import log_mel
 from ...data.speech.recordings import Utterance, list_speech
 from ...data.speech.tokens import TextTokens, read_tokens
-from ...data.speech.transcripts import Segment, Word, written
-from ...data.speech.voice_activity import windows
+from ...data.speech.transcripts import Segment, Word, format_transcript
+from ...data.speech.voice_activity import speech_windows
 from ...models.speech.decoding import Transcript, transcribe
 from ...models.speech.speech_to_text import Memory, SpeechToText
 from ..engine.pipeline import Item
@@ -191,7 +191,7 @@ def predict_items(
             else:
                 pieces.append((place, 0.0, samples))
             continue
-        for start, stop in windows(samples, heard.window):
+        for start, stop in speech_windows(samples, heard.window):
             pieces.append((place, start, samples[round(start * RATE) : round(stop * RATE)]))
     found: dict[int, list[tuple[Segment, np.ndarray | None]]] = {place: [] for place in lengths}
     # Alike lengths together: less padding. Which pieces share a batch changes nothing but the time.
@@ -289,7 +289,7 @@ def _write(
 ) -> None:
     for kind in options.formats:
         path = place_below(Path(f"{options.output}.texts"), f"{item['stem']}.{kind}")
-        write_text(path, written(kind, PurePosixPath(item["id"]).name, seconds, segments))
+        write_text(path, format_transcript(kind, PurePosixPath(item["id"]).name, seconds, segments))
     if options.maps:
         path = place_below(Path(f"{options.output}.maps"), f"{item['stem']}.npz")
         given = {f"maps_{k}": drawn for k, drawn in enumerate(maps)}

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ...base.errors import InputError, fail
-from ...base.files import clear_aside
+from ...base.files import clear_aside, walk_folder
 from ...data.formats.tables import TABLE_SUFFIXES, suffix_of
 from ...data.slides.bags import is_bag_table, match_files, read_bag_table, read_cohort
 from ...data.slides.features import SlideFeatures, read_features
@@ -77,16 +77,8 @@ def _below(home: Path) -> list[str]:
     """
     slides = list_slides(home)
     stems = {Path(slide).stem for slide in slides}
-    stored = [
-        str(path)
-        for path in sorted(home.rglob("*"))
-        if path.suffix.lower() in FEATURE_SUFFIXES
-        and path.is_file()
-        and not path.is_symlink()
-        and path.stem not in stems
-        and not path.name.startswith(".")
-    ]
-    return sorted([*slides, *stored])
+    stored = [home / name for name in walk_folder(home, FEATURE_SUFFIXES)]
+    return sorted([*slides, *(str(path) for path in stored if path.stem not in stems)])
 
 
 def _common(files: Sequence[str]) -> Path:

@@ -37,9 +37,9 @@ def resources(
             "-o",
             "/dev/null",
         ]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+        report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     return {
-        "registers": int(re.search(r"Used (\d+) registers", said)[1]),
-        "spills": int(re.search(r"(\d+) bytes spill stores", said)[1]),
+        "registers": int(re.search(r"Used (\d+) registers", report)[1]),
+        "spills": int(re.search(r"(\d+) bytes spill stores", report)[1]),
         "shared": compiled.metadata.shared,
     }

@@ -14,9 +14,9 @@ def test_each_row_belongs_to_the_segment_around_it(offsets: list[int], dtype: to
     owner = [
         s for s, (first, last) in enumerate(itertools.pairwise(offsets)) for _ in range(first, last)
     ]
-    found = segment_of(torch.tensor(offsets, dtype=dtype), offsets[-1])
-    assert found.tolist() == owner
-    assert found.dtype == torch.int64
+    owners = segment_of(torch.tensor(offsets, dtype=dtype), offsets[-1])
+    assert owners.tolist() == owner
+    assert owners.dtype == torch.int64
 
 
 @pytest.mark.parametrize("ends", [[2, 2, 5], [5, 0, 2], [40, 1], [], [3, 6]])

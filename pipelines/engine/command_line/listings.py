@@ -28,7 +28,7 @@ def _list(rest: Sequence[str]) -> int:
     tables = {
         "attention": [("name", "fits", "cost", "kernel", "paper"), *rows],
         "moe": [("name", "what"), *((name, row.summary) for name, row in MOE.items())],
-        "kernels": [(name, *row[2:]) for name, row in KERNELS.items()],
+        "kernels": [(name, kernel.summary) for name, kernel in KERNELS.items()],
     }
     if len(rest) != 1 or rest[0] not in tables:
         raise InputError(f"headwise list: say which of {', '.join(tables)}")

@@ -17,7 +17,8 @@ from ....base.errors import InputError, fail, shown
 from ....base.files import write_text
 from ....data.clicks.layouts import files_of
 from ....data.clicks.log import scan_log
-from ....data.clicks.schema import UNITS, parse_schema
+from ....data.clicks.schema import UNITS
+from ....data.clicks.schema_file import parse_schema
 from ....data.clicks.vocabulary import clean
 from ....data.formats.tables import collect, numbers, stem_of
 from ...engine.command_line.terminal import say

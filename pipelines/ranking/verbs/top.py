@@ -17,11 +17,14 @@ import polars as pl
 from ....base.errors import InputError, fail, nearest, shown
 from ....base.files import ASIDE, clear_aside, write_aside
 from ....data.clicks.batches import ClickRows
+from ....data.clicks.cells import NOW
+from ....data.clicks.coding import Rows, codes_of
+from ....data.clicks.encoder import ClickEncoder
+from ....data.clicks.fit import encode_log
 from ....data.clicks.history import SECONDS, Ragged, spread
-from ....data.clicks.interactions import NOW, Encoder, Rows, codes_of
 from ....data.clicks.layouts import log_of
-from ....data.clicks.log import encode_log, scan_log
-from ....data.clicks.vocabulary import FIRST, MISSING, are_whole, clean
+from ....data.clicks.log import scan_log
+from ....data.clicks.vocabulary import FIRST, MISSING, are_integers, clean
 from ....data.formats.tables import collect, require_columns
 from ...engine.command_line.terminal import Progressbar, say
 from ...engine.pipeline import AnyPipeline
@@ -74,7 +77,7 @@ def top(pipeline: AnyPipeline, options: TopOptions) -> Path:
         everyone if options.users is None else party(options.users, schema.user, encoder, "users")
     )
     if options.candidates is None:
-        met = np.flatnonzero(encoder.seen["item"]).astype(np.int32)
+        met = np.flatnonzero(encoder.trained["item"]).astype(np.int32)
         candidates = Party(encoder.items.keys.gather(met), met)
     else:
         candidates = party(options.candidates, schema.item, encoder, "items")
@@ -96,7 +99,7 @@ def top(pipeline: AnyPipeline, options: TopOptions) -> Path:
     return output
 
 
-def party(table: str, column: str, encoder: Encoder, side: str) -> Party:
+def party(table: str, column: str, encoder: ClickEncoder, side: str) -> Party:
     """The distinct ids of a table, in its order."""
     frame, names = scan_log(table)
     require_columns(table, [column], names)
@@ -108,14 +111,14 @@ def party(table: str, column: str, encoder: Encoder, side: str) -> Party:
     known = encoder.users if side == "users" else encoder.items
     codes = np.maximum(known.codes(ids) - FIRST, -1).astype(np.int32)
     return Party(
-        ids.cast(pl.Int64) if known.whole and are_whole(ids) else ids.cast(pl.String), codes
+        ids.cast(pl.Int64) if known.integers and are_integers(ids) else ids.cast(pl.String), codes
     )
 
 
 class Pairs:
     """Rows of pairs of users and candidates, with the fields of each side made once."""
 
-    def __init__(self, encoder: Encoder, users: Party, candidates: Party) -> None:
+    def __init__(self, encoder: ClickEncoder, users: Party, candidates: Party) -> None:
         self.encoder, self.users, self.candidates = encoder, users, candidates
         self.item_codes, self.of_item = self._side("item", candidates)
         schema, self.order, self.sorted = (
@@ -160,10 +163,14 @@ class Pairs:
         n = len(user)
         none = {
             name: Ragged(np.zeros(0, np.int32), np.zeros(n + 1, np.int64))
-            for name in self.encoder.schema.given
+            for name in self.encoder.schema.listed
         }
         return Rows(
-            fields, self.users.codes[user], self.candidates.codes[item], np.full(n, NOW), given=none
+            fields,
+            self.users.codes[user],
+            self.candidates.codes[item],
+            np.full(n, NOW),
+            listed=none,
         )
 
     def user_codes(self, start: int, end: int) -> np.ndarray:
@@ -190,7 +197,7 @@ class Pairs:
 
 def lists(
     loaded: Loaded,
-    encoder: Encoder,
+    encoder: ClickEncoder,
     users: Party,
     candidates: Party,
     options: TopOptions,

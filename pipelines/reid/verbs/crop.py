@@ -89,7 +89,7 @@ def crop(options: CropOptions) -> Cropped:
     options, frames, boxes or a detector that cannot be used, and where no crop comes out; then
     nothing is written."""
     check(options)
-    frames = Frames(options.input, every=options.every)
+    frames = Frames(options.input, stride=options.every)
     output = Path(os.path.realpath(options.output))
     _check_output(output, options)
     boxes = None if options.boxes is None else _boxes(options)

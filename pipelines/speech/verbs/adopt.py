@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from ....base.errors import InputError, fail
 from ....base.files import checksum, write_aside, write_json, write_text
 from ....data.catalogue import get_dataset
-from ....data.speech.tokens import TextTokens, read_tokens, suppressed
+from ....data.speech.tokens import TextTokens, read_tokens, suppressed_tokens
 from ....models.weights.whisper import WhisperWeights, read_whisper
 from ...engine.command_line import machine
 from ...engine.command_line.terminal import say
@@ -40,7 +40,7 @@ def adopted(options: Any) -> tuple[dict[str, Any], TextTokens, WhisperWeights]:
     if options.tokenizer is None and not (folder / "tokenizer.json").is_file():
         raise fail(place, "has no tokenizer.json beside it; name one with --tokenizer")
     tokens = read_tokens(options.tokenizer or folder, options.language)
-    never, not_first = suppressed(folder)
+    never, not_first = suppressed_tokens(folder)
     no_speech = next(
         (
             number

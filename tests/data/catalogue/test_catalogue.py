@@ -7,7 +7,6 @@ import os
 import re
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -44,7 +43,7 @@ class Web:
     def __init__(self, answer: bytes | Exception) -> None:
         self.answer, self.calls = answer, 0
 
-    def __call__(self, url: str, output_file: Any, _pooch: Any) -> None:
+    def __call__(self, url: str, output_file: str, _pooch: object) -> None:
         assert url == ENTRY.url
         self.calls += 1
         if isinstance(self.answer, Exception):
@@ -53,10 +52,10 @@ class Web:
 
 
 def test_entries_are_well_formed() -> None:
-    names = [e.name.lower() for e in DATASETS]
+    names = [entry.name.lower() for entry in DATASETS]
     assert len(set(names)) == len(names) >= 7
     assert {"etth1", "etth2", "ettm1", "ettm2", "weather", "exchange", "ili"} <= set(names)
-    assert len({e.file for e in DATASETS}) == len(DATASETS)
+    assert len({entry.file for entry in DATASETS}) == len(DATASETS)
     for entry in DATASETS:
         if entry.members:
             assert re.fullmatch(r"[\w-]+==[\d.]+", entry.url)

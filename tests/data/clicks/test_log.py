@@ -9,11 +9,17 @@ import polars as pl
 import pytest
 
 from headwise.base.errors import InputError
-from headwise.data.clicks import log as event_log
+from headwise.data.clicks import fit as fitting
+from headwise.data.clicks import log as logs
 from headwise.data.clicks.batches import ClickRows
-from headwise.data.clicks.interactions import NOW, Encoder, Rows
-from headwise.data.clicks.log import Log, encode_log, fit
-from headwise.data.clicks.schema import Schema, parse_schema
+from headwise.data.clicks.cells import NOW
+from headwise.data.clicks.coding import Rows
+from headwise.data.clicks.encoder import ClickEncoder
+from headwise.data.clicks.fit import encode_log, fit
+from headwise.data.clicks.log import Log
+from headwise.data.clicks.schema import Schema
+from headwise.data.clicks.schema_file import parse_schema
+from headwise.data.clicks.split import TEST, TRAIN
 from headwise.data.clicks.vocabulary import MISSING, UNSEEN
 
 SEQUENCES: dict[str, Any] = {
@@ -41,16 +47,14 @@ def schema(**changes: Any) -> Schema:
 
 
 def table(rows: int = 240) -> pl.DataFrame:
-    """A log in no order, with many events in one second, some of nobody; no event of a user is
-    there twice.
-    """
+    """A log in no order, with many events in one second, some of no user, none twice."""
     random = np.random.default_rng(0)
-    users = [None if one == 6 else f"u{one}" for one in random.integers(7, size=rows)]
+    users = [None if user == 6 else f"u{user}" for user in random.integers(7, size=rows)]
     tags = [
         None if random.random() < 0.1 else "|".join(random.choice(list("abcde"), 3))
         for _ in range(rows)
     ]
-    given = [
+    listed = [
         "|".join(map(str, random.integers(8, size=random.integers(5)))) or None for _ in range(rows)
     ]
     frame = pl.DataFrame(
@@ -64,7 +68,7 @@ def table(rows: int = 240) -> pl.DataFrame:
             "price": pl.Series(random.normal(size=rows).round(3)).set(
                 pl.Series(random.random(rows) < 0.1), None
             ),
-            "given": given,
+            "listed": listed,
             "part": random.choice(["train", "train", "validation", "test"], rows),
         }
     )
@@ -81,7 +85,7 @@ RICH: dict[str, Any] = {
     "numeric": {"price": {"buckets": 4}},
     "time_fields": ["hour", "weekday"],
     "sequences": SEQUENCES
-    | {"given": {"of": "item", "column": "given", "split": "|", "length": 3}},
+    | {"listed": {"of": "item", "column": "listed", "split": "|", "length": 3}},
 }
 
 
@@ -91,56 +95,59 @@ def saved(path: Path, frame: pl.DataFrame) -> Log:
 
 
 def histories(
-    encoder: Encoder, rows: Rows, which: np.ndarray | None = None
+    encoder: ClickEncoder, rows: Rows, which: np.ndarray | None = None
 ) -> list[dict[str, list[str]]]:
-    """Of each row, each sequence as the values it stands for."""
+    """For each row, the values of each sequence."""
     data = ClickRows(encoder, rows)
     batch = data.batch(np.arange(len(rows)) if which is None else which)
-    names, found = list(encoder.schema.sequences), []
+    names, by_row = list(encoder.schema.sequences), []
     offsets = batch["offsets"].tolist()
     words = ["", "?", *encoder.vocabularies["item"].keys.cast(pl.String)]
     for segment, (start, end) in enumerate(pairwise(offsets)):
         if segment % len(names) == 0:
-            found.append({})
+            by_row.append({})
         codes = batch["events"][start:end] - data.start["item"]
-        found[-1][names[segment % len(names)]] = [words[code] for code in codes]
-    return found
+        by_row[-1][names[segment % len(names)]] = [words[code] for code in codes]
+    return by_row
 
 
 def plain_histories(frame: pl.DataFrame) -> list[dict[str, list[str]]]:
-    rows, found = frame.to_dicts(), []
+    rows, by_row = frame.to_dicts(), []
     for row in rows:
         before = [
-            one
-            for one in rows
-            if one["user"] == row["user"] is not None and one["time"] < row["time"]
+            event
+            for event in rows
+            if event["user"] == row["user"] is not None and event["time"] < row["time"]
         ]
-        before.sort(key=lambda one: one["time"])
-        kept = {
-            name: [str(one["item"]) for one in before if MEETS[name](one)] for name in SEQUENCES
+        before.sort(key=lambda event: event["time"])
+        items = {
+            name: [str(event["item"]) for event in before if MEETS[name](event)]
+            for name in SEQUENCES
         }
-        found.append({name: kept[name][-SEQUENCES[name]["length"] :] for name in SEQUENCES})
-    return found
+        by_row.append({name: items[name][-SEQUENCES[name]["length"] :] for name in SEQUENCES})
+    return by_row
 
 
-def equal_fits(
-    one: tuple[Encoder, Rows, np.ndarray], other: tuple[Encoder, Rows, np.ndarray]
-) -> None:
-    for name, known in one[0].vocabularies.items():
-        assert known.keys.to_list() == other[0].vocabularies[name].keys.to_list()
+Fit = tuple[ClickEncoder, Rows, np.ndarray]
+
+
+def equal_fits(fit_1: Fit, fit_2: Fit) -> None:
+    (encoder_1, rows_1, part_1), (encoder_2, rows_2, part_2) = fit_1, fit_2
+    for name, known in encoder_1.vocabularies.items():
+        assert known.keys.to_list() == encoder_2.vocabularies[name].keys.to_list()
     for name in ("fields", "user", "item", "time", "labels"):
-        np.testing.assert_array_equal(getattr(one[1], name), getattr(other[1], name), name)
-    np.testing.assert_array_equal(one[2], other[2])
-    for name, events in one[0].events.items():
-        np.testing.assert_array_equal(events.keys, other[0].events[name].keys)
-        np.testing.assert_array_equal(events.codes, other[0].events[name].codes)
-    for name, given in one[1].given.items():
-        np.testing.assert_array_equal(given.values, other[1].given[name].values)
-        np.testing.assert_array_equal(given.offsets, other[1].given[name].offsets)
+        np.testing.assert_array_equal(getattr(rows_1, name), getattr(rows_2, name), name)
+    np.testing.assert_array_equal(part_1, part_2)
+    for name, events in encoder_1.events.items():
+        np.testing.assert_array_equal(events.keys, encoder_2.events[name].keys)
+        np.testing.assert_array_equal(events.codes, encoder_2.events[name].codes)
+    for name, lists in rows_1.listed.items():
+        np.testing.assert_array_equal(lists.values, rows_2.listed[name].values)
+        np.testing.assert_array_equal(lists.offsets, rows_2.listed[name].offsets)
     for side in ("user", "item"):
-        for kept in ("side_codes", "seen", "last"):
+        for name in ("side_codes", "trained", "last"):
             np.testing.assert_array_equal(
-                getattr(one[0], kept)[side], getattr(other[0], kept)[side]
+                getattr(encoder_1, name)[side], getattr(encoder_2, name)[side]
             )
 
 
@@ -190,12 +197,12 @@ def test_reading_in_parts_changes_nothing(tmp_path, monkeypatch, kind: str) -> N
         rating=pl.Series(np.random.default_rng(1).integers(1, 11, len(table()))) / 2
     )
     log = saved(tmp_path / f"a.{kind}", frame)
-    whole = fit(log, schema(**RICH))
-    monkeypatch.setattr(event_log, "PART", 7)
-    equal_fits(whole, fit(log, schema(**RICH)))
-    equal_fits(whole, encode_log(log, whole[0])[:1] + whole[1:])
-    monkeypatch.setattr(event_log, "CODES_IN_MEMORY", 0)
-    equal_fits(whole, fit(log, schema(**RICH)))
+    at_once = fit(log, schema(**RICH))
+    monkeypatch.setattr(logs, "PART", 7)
+    equal_fits(at_once, fit(log, schema(**RICH)))
+    equal_fits(at_once, encode_log(log, at_once[0])[:1] + at_once[1:])
+    monkeypatch.setattr(fitting, "CODES_IN_MEMORY", 0)
+    equal_fits(at_once, fit(log, schema(**RICH)))
 
 
 def test_splits_by_user_and_time_and_column_are_those_of_plain_loops(tmp_path) -> None:
@@ -203,12 +210,12 @@ def test_splits_by_user_and_time_and_column_are_those_of_plain_loops(tmp_path) -
     log, users = saved(tmp_path / "a.csv", frame), frame["user"].to_list()
     expected = np.full(len(frame), -1)
     for user in set(users):
-        own = sorted(
+        of_user = sorted(
             (row for row in range(len(frame)) if users[row] == user),
             key=lambda row: frame["time"][row],
         )
-        for place, row in enumerate(own):
-            n = len(own)
+        for place, row in enumerate(of_user):
+            n = len(of_user)
             expected[row] = 0 if place < n * 7 // 10 else 1 if place < n * 9 // 10 else 2
     _, rows, part = fit(log, schema(split={"by": "user", "train": 0.7, "validation": 0.2}))
     np.testing.assert_array_equal(part, expected)
@@ -219,8 +226,10 @@ def test_splits_by_user_and_time_and_column_are_those_of_plain_loops(tmp_path) -
     assert np.bincount(part).tolist() == [n // 2, n * 3 // 4 - n // 2, n - n * 3 // 4]
     assert rows.time[part == 0].max() <= rows.time[part == 1].min() <= rows.time[part == 1].max()
     assert rows.time[part == 1].max() <= rows.time[part == 2].min()
-    _, _, part = fit(log, schema(split={"column": "part"}))
-    assert [("train", "validation", "test")[one] for one in part] == frame["part"].to_list()
+    for words in ({}, {"train": "Training", "validation": "dev"}):
+        log = saved(tmp_path / "a.csv", frame.with_columns(pl.col("part").replace(words)))
+        _, _, part = fit(log, schema(split={"column": "part"}))
+        assert [("train", "validation", "test")[code] for code in part] == frame["part"].to_list()
 
 
 def test_only_the_training_part_makes_vocabularies_and_rare_values_are_unseen(tmp_path) -> None:
@@ -242,22 +251,22 @@ def test_only_the_training_part_makes_vocabularies_and_rare_values_are_unseen(tm
     assert encoder.vocabularies["short"].keys.to_list() == ["t"]
     assert rows.fields[:, 1].tolist() == [2, 2, UNSEEN, MISSING, UNSEEN, 2]
     assert rows.fields[:, 2].tolist() == [2, 2, 2, 2, UNSEEN, 2]
-    assert encoder.seen["item"].tolist() == [True, True, False]  # x, y; z comes later
-    other = pl.DataFrame({"user": ["new", "b"], "item": ["x", " NaN "], "part": ["q", ""]})
-    newer = encoder.rows(other, "t", labels=False)
+    assert encoder.trained["item"].tolist() == [True, True, False]  # x, y; z comes later
+    later = pl.DataFrame({"user": ["new", "b"], "item": ["x", " NaN "], "part": ["q", ""]})
+    newer = encoder.rows(later, "t", labels=False)
     assert newer.fields.tolist() == [[UNSEEN, 2, UNSEEN], [3, MISSING, MISSING]]
     assert newer.user.tolist() == [-1, 1]
     assert (newer.time == NOW).all()
 
 
-def test_several_values_in_a_cell_and_given_sequences(tmp_path) -> None:
+def test_cells_with_several_values_and_sequences_listed_in_the_table(tmp_path) -> None:
     frame = table()
     encoder, rows, _ = fit(saved(tmp_path / "a.csv", frame), schema(**RICH))
     words = ["", "?", *encoder.vocabularies["tags"].keys]
-    found = [[words[code] for code in row[2:4]] for row in rows.fields.tolist()]
-    assert found == [(one or "|").split("|")[:2] for one in frame["tags"].to_list()]
-    assert [one["given"] for one in histories(encoder, rows)] == [
-        one.split("|")[-3:] if one else [] for one in frame["given"].to_list()
+    tags = [[words[code] for code in row[2:4]] for row in rows.fields.tolist()]
+    assert tags == [(cell or "|").split("|")[:2] for cell in frame["tags"].to_list()]
+    assert [row["listed"] for row in histories(encoder, rows)] == [
+        cell.split("|")[-3:] if cell else [] for cell in frame["listed"].to_list()
     ]
 
 
@@ -267,9 +276,9 @@ def test_a_grown_log_keeps_its_codes_and_events(tmp_path) -> None:
         saved(tmp_path / "1.csv", frame[:120]),
         saved(tmp_path / "2.csv", frame[80:].with_columns(tags=pl.lit("z|a"))),
     )
-    one = schema(**RICH | {"sequences": SEQUENCES})
-    base, before, _ = fit(first, one)
-    grown, rows, _ = fit(second, one, base)
+    plan = schema(**RICH | {"sequences": SEQUENCES})
+    base, before, _ = fit(first, plan)
+    grown, rows, _ = fit(second, plan, base)
     for name, known in base.vocabularies.items():
         assert grown.vocabularies[name].keys[: len(known.keys)].to_list() == known.keys.to_list()
     assert grown.vocabularies["tags"].keys[-1] == "z"
@@ -279,7 +288,7 @@ def test_a_grown_log_keeps_its_codes_and_events(tmp_path) -> None:
     assert histories(grown, rows) == plain_histories(frame)[80:]
     again, rows, _ = encode_log(second, base)
     assert histories(again, rows) == plain_histories(frame)[80:]
-    assert (encode_log(second, base, split=False)[2] == event_log.TEST).all()
+    assert (encode_log(second, base, split=False)[2] == TEST).all()
 
 
 def test_joined_tables_also_describe_what_no_row_has(tmp_path) -> None:
@@ -290,12 +299,12 @@ def test_joined_tables_also_describe_what_no_row_has(tmp_path) -> None:
         tmp_path / "items.csv"
     )
     frame = table()
-    one = schema(
+    plan = schema(
         join=[{"table": "users.csv", "on": "user"}, {"table": "items.csv", "on": "item"}],
         categorical={"item": {}, "kind": {"split": " ", "length": 2}},
         numeric={"age": {"buckets": 10}},
     )
-    encoder, rows, _ = fit(saved(tmp_path / "a.csv", frame), one)
+    encoder, rows, _ = fit(saved(tmp_path / "a.csv", frame), plan)
     assert [(c.name, c.side) for c in encoder.columns] == [
         ("item", "row"),
         ("age", "user"),
@@ -328,18 +337,194 @@ def test_joined_tables_also_describe_what_no_row_has(tmp_path) -> None:
     ]
     pl.DataFrame({"item": [7, 7], "kind": ["p", "q"]}).write_csv(tmp_path / "items.csv")
     with pytest.raises(InputError, match=r"items\.csv: item '7' appears more than once"):
-        fit(Log.open(tmp_path / "a.csv"), one)
+        fit(Log.open(tmp_path / "a.csv"), plan)
 
 
-def test_a_row_without_a_time_stands_just_after_the_log(tmp_path: Path) -> None:
+def test_a_row_without_a_time_is_just_after_the_log(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     table().write_csv(path)
     encoder, rows, _ = fit(Log.open(path), schema())
     late = Rows(rows.fields[:1], np.zeros(1, np.int32), np.zeros(1, np.int32), np.array([NOW]))
     after = Rows(late.fields, late.user, late.item, np.array([rows.time.max() + 1]))
-    found, expected = (
-        ClickRows(encoder, one).batch(np.zeros(1, np.int64)) for one in (late, after)
+    batch, expected = (
+        ClickRows(encoder, row).batch(np.zeros(1, np.int64)) for row in (late, after)
     )
-    assert len(found["ages"])
+    assert len(batch["ages"])
     for name in ("events", "ages", "offsets"):
-        assert found[name].tolist() == expected[name].tolist()
+        assert batch[name].tolist() == expected[name].tolist()
+
+
+MOMENTS = pl.Series([1_700_000_000 + 3_600 * 7 * place for place in range(40)])
+"""Seconds since 1970, seven hours apart, so that hours and weekdays differ."""
+PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+
+def written_times(kind: str, unit: str) -> pl.Series:
+    """The moments in a unit: as whole numbers, as fractions, as text, or with a gap in the
+    column.
+    """
+    whole = MOMENTS * PER_SECOND[unit]
+    if kind == "fractions":
+        return whole.cast(pl.Float64) + 0.25
+    return whole.cast(pl.String) if kind == "text" else whole
+
+
+def log_of_moments(
+    path: Path, time: pl.Series, unit: str = "s"
+) -> tuple[ClickEncoder, Rows, np.ndarray]:
+    frame = pl.DataFrame(
+        {
+            "user": [1] * 40,
+            "item": range(40),
+            "time": time,
+            "rating": [1, 5] * 20,
+            "click": [0, 1] * 20,
+        }
+    )
+    frame.write_parquet(path)
+    return fit(
+        Log.open(path),
+        schema(time={"column": "time", "unit": unit}, time_fields=["hour", "weekday", "month"]),
+    )
+
+
+def assert_moments(encoder: ClickEncoder, rows: Rows) -> None:
+    np.testing.assert_array_equal(rows.time, MOMENTS.to_numpy())
+    moment = pl.from_epoch(MOMENTS, "s")
+    hour, weekday, month = rows.fields[:, 2:].T
+    np.testing.assert_array_equal(hour, 2 + moment.dt.hour().to_numpy())
+    np.testing.assert_array_equal(weekday, 1 + moment.dt.weekday().to_numpy())
+    np.testing.assert_array_equal(month, 1 + moment.dt.month().to_numpy())
+    assert [encoder.size(name) for name in ("hour", "weekday", "month")] == [26, 9, 14]
+
+
+@pytest.mark.parametrize("unit", PER_SECOND)
+@pytest.mark.parametrize("kind", ["whole", "fractions", "text"])
+def test_a_time_is_the_same_second_in_every_unit(tmp_path: Path, kind: str, unit: str) -> None:
+    encoder, rows, _ = log_of_moments(tmp_path / "a.parquet", written_times(kind, unit), unit)
+    assert_moments(encoder, rows)
+    gap = pl.DataFrame(
+        {"user": [1, 1], "item": [3, 4], "time": [written_times(kind, unit)[9], None]}
+    )
+    asked = encoder.rows(gap, "t", labels=False)
+    assert asked.time.tolist() == [MOMENTS[9], NOW]
+    assert (asked.fields[1, 2:] == MISSING).all()
+
+
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+@pytest.mark.parametrize("zone", [None, "UTC", "Europe/Berlin", "America/New_York"])
+def test_a_typed_time_keeps_its_zone(tmp_path: Path, zone: str | None, unit: str) -> None:
+    moment = pl.from_epoch(MOMENTS, "s").cast(pl.Datetime(unit))
+    if zone is not None:
+        moment = moment.dt.replace_time_zone("UTC").dt.convert_time_zone(zone)
+    assert_moments(*log_of_moments(tmp_path / "a.parquet", moment)[:2])
+
+
+def test_fields_labels_and_histories_stay_with_their_rows(tmp_path: Path) -> None:
+    """Of rows in any order, and of some of them, as a loader asks for them; none is lost."""
+    frame = table()
+    clicked = {"column": "click", "only_where": {"column": "part", "equals": "train"}}
+    tasks = {"good": {"column": "rating", "at_least": 4}, "click": clicked}
+    encoder, rows, part = fit(saved(tmp_path / "a.csv", frame), schema(tasks=tasks))
+    assert len(rows) == len(part) == len(frame)
+    which = np.random.default_rng(0).permutation(len(frame))[:150]
+    asked = [4, 149, 0, 77, 4]
+    data = ClickRows(encoder, rows, which)
+    assert len(data) == 150
+    batch, truth = data.__getitems__(asked), frame[which[asked].tolist()]
+    words = {
+        name: [None, "?", *encoder.vocabularies[name].keys.cast(pl.String)]
+        for name in ("user", "item")
+    }
+    for place, name in enumerate(("user", "item")):
+        codes = (batch["fields"][:, place] - data.start[name]).tolist()
+        expected = truth[name].cast(pl.String).to_list()
+        assert all(words[name][code] in (value, "?") for code, value in zip(codes, expected))
+        assert [words[name][code] for code in codes if code > 1]
+    assert batch["labels"][:, 0].tolist() == (truth["rating"] >= 4).cast(pl.Float32).to_list()
+    counts = (truth["part"] == "train").to_list()
+    assert batch["counts"].tolist() == [[True, one] for one in counts]
+    assert batch["labels"][:, 1].tolist() == [
+        float(c) if one else 0.0 for c, one in zip(truth["click"], counts)
+    ]
+    assert histories(encoder, rows, which[asked]) == [
+        plain_histories(frame)[row] for row in which[asked]
+    ]
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_buckets_come_from_the_training_part_alone(tmp_path: Path, joined: bool) -> None:
+    """Edges of numbers, whether the log holds them or a joined table does, counted by rows of the
+    training part.
+    """
+    rng = np.random.default_rng(2)
+    train, later = rng.normal(size=60).round(3), rng.normal(50, 1, 40).round(3)
+    part = ["train"] * 60 + ["validation"] * 20 + ["test"] * 20
+    frame = pl.DataFrame(
+        {
+            "user": range(100),
+            "item": range(100),
+            "time": range(100),
+            "rating": [1, 5] * 50,
+            "click": [0, 1] * 50,
+            "part": part,
+            "size": np.r_[train, later],
+        }
+    )
+    options: dict[str, Any] = {
+        "numeric": {"size": {"buckets": 5}},
+        "split": {"column": "part"},
+        "sequences": {},
+    }
+    if joined:
+        frame.select("item", "size").write_csv(tmp_path / "items.csv")
+        frame, options["join"] = frame.drop("size"), [{"table": "items.csv", "on": "item"}]
+    encoder, rows, found = fit(
+        saved(tmp_path / "a.csv", frame.sample(fraction=1, shuffle=True, seed=4)), schema(**options)
+    )
+    np.testing.assert_allclose(
+        encoder.edges["size"], np.unique(np.quantile(train, [0.2, 0.4, 0.6, 0.8]))
+    )
+    for side, who in (("user", rows.user), ("item", rows.item)):
+        assert encoder.seen[side].sum() == 60
+        np.testing.assert_array_equal(encoder.trained_on(side, who), found == TRAIN)
+
+
+def test_the_last_row_of_each_is_the_newest(tmp_path: Path) -> None:
+    """Of users and of items, whatever the order of the log; of one second, the later row; nobody
+    has none.
+    """
+    frame = table()
+    log = saved(tmp_path / "a.csv", frame)
+    encoder, rows, _ = fit(log, schema(**RICH))
+    for side, who in (("user", rows.user), ("item", rows.item)):
+        for one in range(len(encoder.last[side])):
+            own = np.flatnonzero(who == one)
+            newest = own[np.argsort(rows.time[own], kind="stable")[-1]]
+            np.testing.assert_array_equal(encoder.last[side][one], rows.fields[newest])
+    first = saved(tmp_path / "1.csv", frame[:150])
+    base = fit(first, schema(**RICH))[0]
+    later = frame[150:].with_columns(time=pl.col("time") + 10**6)
+    grown, rows, _ = fit(saved(tmp_path / "2.csv", later), schema(**RICH), base)
+    newer = {int(rows.user[row]): rows.fields[row] for row in np.argsort(rows.time, kind="stable")}
+    for one, before in enumerate(base.last["user"]):
+        np.testing.assert_array_equal(grown.last["user"][one], newer.get(one, before))
+
+
+def test_places_of_a_given_list_are_its_ages(tmp_path: Path) -> None:
+    """The last entry is the newest: 1 from the end, then 2, 3, ... by powers of two."""
+    frame = pl.DataFrame(
+        {
+            "user": [1, 1, 2] * 10,
+            "item": [1, 2, 3] * 10,
+            "time": range(30),
+            "rating": [5, 1, 5] * 10,
+            "click": [0, 1, 0] * 10,
+            "given": ["1|2|3|1|2", "3", None] * 10,
+        }
+    )
+    given = {"given": {"of": "item", "column": "given", "split": "|", "length": 4}}
+    encoder, rows, _ = fit(saved(tmp_path / "a.csv", frame), schema(sequences=given))
+    batch = ClickRows(encoder, rows).batch(np.array([0, 1, 2, 0]))
+    assert batch["offsets"].tolist() == [0, 4, 5, 5, 9]
+    assert batch["ages"].tolist() == [3, 2, 2, 1, 1, 3, 2, 2, 1]  # 4, 3, 2, 1 from the end

@@ -8,8 +8,10 @@ import polars as pl
 import pytest
 
 from headwise.base.errors import InputError
-from headwise.data.clicks.log import Log, fit
-from headwise.data.clicks.schema import Schema, parse_schema
+from headwise.data.clicks.fit import fit
+from headwise.data.clicks.log import Log
+from headwise.data.clicks.schema import Schema
+from headwise.data.clicks.schema_file import parse_schema
 
 
 def schema(**changes: Any) -> Schema:
@@ -27,7 +29,9 @@ def schema(**changes: Any) -> Schema:
 def table(rows: int = 60) -> pl.DataFrame:
     random = np.random.default_rng(0)
     names = {"user": 5, "item": 8, "time": 999, "rating": 6, "click": 2, "price": 50}
-    frame = pl.DataFrame({name: random.integers(most, size=rows) for name, most in names.items()})
+    frame = pl.DataFrame(
+        {name: random.integers(highest, size=rows) for name, highest in names.items()}
+    )
     return frame.with_columns(tags=pl.lit("a b"), part=pl.lit("train"))
 
 
@@ -83,10 +87,10 @@ def test_faults_are_named_on_one_line(tmp_path, changes, cells, words: str) -> N
 
 def test_damaged_files_are_named(tmp_path) -> None:
     saved(tmp_path / "a.parquet", table())
-    whole = (tmp_path / "a.parquet").read_bytes()
+    content = (tmp_path / "a.parquet").read_bytes()
     for broken in (
-        whole[: len(whole) // 2],
-        whole[:4] + b"\xff" * (len(whole) // 2) + whole[4 + len(whole) // 2 :],
+        content[: len(content) // 2],
+        content[:4] + b"\xff" * (len(content) // 2) + content[4 + len(content) // 2 :],
     ):
         (tmp_path / "a.parquet").write_bytes(broken)
         with pytest.raises(

@@ -6,13 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from headwise.base.errors import InputError
+from headwise.data.clicks.cells import task_labels
+from headwise.data.clicks.fit import fit
 from headwise.data.clicks.generate import SCHEMA, write_sample_clicks
 from headwise.data.clicks.layouts import open_log
-from headwise.data.clicks.log import fit
-from headwise.data.clicks.schema import read_schema, schema_of
+from headwise.data.clicks.schema import Schema, schema_of
+from headwise.data.clicks.schema_file import parse_schema, read_schema
 
 REAL = (
     Path(os.environ.get("HEADWISE_DATA", Path(__file__).parents[3].parent / "shared" / "data"))
@@ -29,6 +32,7 @@ GOOD = "user: u\nitem: i\ntime: t\ncategorical: [u, i]\ntasks: {a: c}\n"
         ("user: u\nitem: i\n", "has no 'tasks'"),
         (GOOD + "numerics: {}", "no key 'numerics'; did you mean 'numeric'"),
         (GOOD.replace("time: t", "time: {column: t, unit: m}"), "unknown unit 'm'"),
+        (GOOD.replace("time: t", "time: {unit: s}"), "time: should be the name of a column"),
         (GOOD + "numeric: [u]", "both categorical and numeric"),
         (GOOD + "numeric: {x: {buckets: 1}}", "buckets must be 2 to"),
         (GOOD + "numeric: {x: {buckets: many}}", "buckets should be int"),
@@ -56,8 +60,8 @@ def test_what_does_not_fit_is_named_on_one_line(tmp_path, text: str, words: str)
 
 def test_the_documented_join_is_read(tmp_path) -> None:
     (tmp_path / "s.yaml").write_text(GOOD + "join: [{table: x.csv, on: u}]")
-    (one,) = read_schema(tmp_path / "s.yaml").join
-    assert (one.table, one.on) == ("x.csv", "u")
+    (join,) = read_schema(tmp_path / "s.yaml").join
+    assert (join.table, join.on) == ("x.csv", "u")
 
 
 def test_a_run_keeps_its_schema(tmp_path) -> None:
@@ -121,3 +125,49 @@ def test_a_layout_that_the_log_is_not_of_is_refused(tmp_path) -> None:
     ):
         with pytest.raises(InputError, match=words):
             open_log(str(tmp_path / "a.csv"), schema)
+
+
+def with_tasks(tasks: dict) -> Schema:
+    plain = {"user": "u", "item": "i", "categorical": {"u": {}}, "split": {"by": "random"}}
+    return parse_schema(plain | {"tasks": tasks}, "schema")
+
+
+@pytest.mark.parametrize(
+    ("asked", "holds_for"),
+    [
+        ({"at_least": 3}, [False, True, True, None]),
+        ({"at_most": 3}, [True, True, False, None]),
+        ({"equals": 3}, [False, True, False, None]),
+    ],
+)
+@pytest.mark.parametrize("kind", [pl.Float64, pl.String])
+def test_conditions_hold_at_their_bounds(asked: dict, holds_for: list, kind: pl.DataType) -> None:
+    """Bounds belong to what holds; an empty cell is no answer and does not count."""
+    frame = pl.DataFrame(
+        {"rating": pl.Series([2.5, 3.0, 3.5, None]).cast(kind), "shown": [1, 1, 0, 1]}
+    )
+    tasks = {
+        "asked": {"column": "rating", **asked},
+        "shown": {"column": "rating", **asked, "only_where": "shown"},
+    }
+    found = task_labels(frame, with_tasks(tasks), "t")
+    expected = [-1 if answer is None else int(answer) for answer in holds_for]
+    assert found[:, 0].tolist() == expected
+    assert found[:, 1].tolist() == [
+        label if shown else -1 for label, shown in zip(expected, frame["shown"])
+    ]
+
+
+def test_words_and_flags_are_conditions() -> None:
+    frame = pl.DataFrame({"kind": [" buy ", "view", "NA", None], "flag": [True, False, None, True]})
+    unflagged = {"column": "flag", "equals": False}
+    tasks = {
+        "bought": {"column": "kind", "equals": "buy"},
+        "flagged": "flag",
+        "unflagged": unflagged,
+    }
+    assert task_labels(frame, with_tasks(tasks), "t").T.tolist() == [
+        [1, 0, -1, -1],
+        [1, 0, -1, 1],
+        [0, 1, -1, 0],
+    ]

@@ -40,6 +40,7 @@ def test_hashes_are_the_same_in_every_process_and_type() -> None:
         codes[0],
     ]
     assert codes.max() < 1002
+    assert codes[[0, 2]].tolist() == [257, 898]  # BLAKE2b of the bytes, little-endian
     assert hashed(pl.Series([None, ""]), 10).tolist() == [0, 0]
     assert len(set(hashed(pl.Series(range(5000)), 100).tolist())) == 100
 

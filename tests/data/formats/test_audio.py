@@ -12,25 +12,26 @@ import soundfile
 from scipy.signal import resample_poly
 
 from headwise.base.errors import InputError
+from headwise.data.formats import audio
 from headwise.data.formats.audio import audio_facts, read_audio, resampled
 
 
 def tone(rate, seconds=0.7, channels=1):
     t = np.arange(round(rate * seconds)) / rate
-    found = 0.4 * np.sin(2 * np.pi * 440 * t)
-    return np.stack([found] * channels, 1).astype(np.float32)
+    sine = 0.4 * np.sin(2 * np.pi * 440 * t)
+    return np.stack([sine] * channels, 1).astype(np.float32)
 
 
 @pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 44100, 48000, 96000])
 def test_blocks_are_resampled_as_one(rate):
     x = np.random.default_rng(rate).normal(size=3 * rate + 17).astype(np.float32)
-    found = (
+    samples = (
         np.concatenate(list(resampled(iter(np.array_split(x, 7)), rate))) if rate != 16000 else x
     )
     shared = math.gcd(rate, 16000)
     expected = resample_poly(x, 16000 // shared, rate // shared)
-    assert found.shape == expected.shape
-    np.testing.assert_allclose(found, expected, atol=2e-6)
+    assert samples.shape == expected.shape
+    np.testing.assert_allclose(samples, expected, atol=2e-6)
 
 
 @pytest.mark.parametrize(
@@ -48,14 +49,47 @@ def test_blocks_are_resampled_as_one(rate):
 def test_kinds_of_files(tmp_path, suffix, kind, rate, channels):
     path = tmp_path / f"a{suffix}"
     soundfile.write(path, tone(rate, channels=channels), rate, subtype=kind)
-    found = read_audio(path)
-    assert found.dtype == np.float32
-    assert abs(len(found) - 0.7 * 16000) <= 1
+    samples = read_audio(path)
+    assert samples.dtype == np.float32
+    assert abs(len(samples) - 0.7 * 16000) <= 1
     middle = slice(2000, 9000)
     expected = tone(16000)[middle, 0]
-    assert np.abs(found[middle] - expected).max() < (0.05 if kind is None else 0.01)
+    assert np.abs(samples[middle] - expected).max() < (0.05 if kind is None else 0.01)
     facts = audio_facts(path)
     assert (facts.rate, facts.channels) == (rate, channels)
+
+
+@pytest.mark.parametrize("rate", [16000, 24000])
+@pytest.mark.parametrize(
+    ("suffix", "kind"), [(".wav", "PCM_16"), (".wav", "FLOAT"), (".flac", "PCM_24")]
+)
+def test_channels_are_averaged(tmp_path, suffix, kind, rate):
+    """Whatever stands in each of them: a voice on one side alone, opposite phases, six channels."""
+    generator = np.random.default_rng(rate)
+    smooth = np.cumsum(generator.normal(size=(rate // 2, 6)), 0)
+    found = 0.4 * smooth / np.abs(smooth).max(0)
+    for channels in (found[:, :2], found[:, :1] * [0, 1], found[:, :1] * [1, -1], found):
+        soundfile.write(tmp_path / f"a{suffix}", channels, rate, subtype=kind)
+        soundfile.write(tmp_path / "mono.wav", channels.mean(1), rate, subtype="FLOAT")
+        np.testing.assert_allclose(
+            read_audio(tmp_path / f"a{suffix}"), read_audio(tmp_path / "mono.wav"), atol=2e-4
+        )
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+def test_a_recording_of_many_blocks_is_whole(tmp_path, monkeypatch, rate):
+    """Every sample once and in order, the last block, which is shorter, too."""
+    x = np.random.default_rng(rate).uniform(-0.5, 0.5, (round(3.3 * rate), 2))
+    soundfile.write(tmp_path / "a.wav", x, rate, subtype="FLOAT")
+    monkeypatch.setattr(audio, "BLOCK_SECONDS", 1)
+    shared = math.gcd(rate, 16000)
+    expected = resample_poly(x.mean(1), 16000 // shared, rate // shared)
+    found = read_audio(tmp_path / "a.wav")
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    middle = read_audio(tmp_path / "a.wav", 0.5, 2.75)
+    assert len(middle) == 36_000
+    np.testing.assert_allclose(middle[200:-200], expected[8_200:43_800], atol=1e-3)
 
 
 def test_a_stretch(tmp_path):
@@ -71,15 +105,15 @@ def test_a_stretch(tmp_path):
 
 def test_what_is_no_recording_is_one_line(tmp_path):
     soundfile.write(
-        tmp_path / "whole.flac", np.random.default_rng(0).normal(size=64000) * 0.1, 16000
+        tmp_path / "full.flac", np.random.default_rng(0).normal(size=64000) * 0.1, 16000
     )
-    whole = (tmp_path / "whole.flac").read_bytes()
-    (tmp_path / "cut.flac").write_bytes(whole[: len(whole) // 2])
+    content = (tmp_path / "full.flac").read_bytes()
+    (tmp_path / "cut.flac").write_bytes(content[: len(content) // 2])
     (tmp_path / "text.wav").write_text("this is no sound at all, only text")
     (tmp_path / "empty.wav").write_bytes(b"")
     soundfile.write(tmp_path / "none.wav", np.zeros(0), 16000)
     soundfile.write(tmp_path / "nan.wav", np.array([0.0, np.nan]), 16000, subtype="FLOAT")
-    for name, said in (
+    for name, message in (
         ("cut.flac", "cut off|damaged"),
         ("text.wav", "no recording"),
         ("empty.wav", "empty file"),
@@ -87,7 +121,7 @@ def test_what_is_no_recording_is_one_line(tmp_path):
         ("nan.wav", "not finite"),
         ("missing.wav", "no such file"),
     ):
-        with pytest.raises(InputError, match=said) as caught:
+        with pytest.raises(InputError, match=message) as caught:
             read_audio(tmp_path / name)
         assert "\n" not in str(caught.value)
 

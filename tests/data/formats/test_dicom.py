@@ -1,6 +1,4 @@
-"""Radiographs in DICOM, made with pydicom: right pixels, or one clear line that says nothing of the
-person.
-"""
+"""Radiographs in DICOM, written by pydicom: the right pixels, or one line without patient data."""
 
 import numpy as np
 import pytest
@@ -24,28 +22,32 @@ def make(path, stored, *, bits=12, kind="MONOCHROME2", syntax=ExplicitVRLittleEn
         "1.2.840.10008.5.1.4.1.1.1.1",
         generate_uid(),
     )
-    found = Dataset()
-    found.file_meta = meta
-    found.SOPClassUID, found.SOPInstanceUID = (
+    dataset = Dataset()
+    dataset.file_meta = meta
+    dataset.SOPClassUID, dataset.SOPInstanceUID = (
         meta.MediaStorageSOPClassUID,
         meta.MediaStorageSOPInstanceUID,
     )
-    found.PatientName, found.PatientID, found.Modality, found.ViewPosition = (
+    dataset.PatientName, dataset.PatientID, dataset.Modality, dataset.ViewPosition = (
         SECRET,
         "ID-77",
         "DX",
         "PA",
     )
-    found.Rows, found.Columns = stored.shape
-    found.BitsAllocated, found.BitsStored, found.HighBit = 16, bits, bits - 1
-    found.PixelRepresentation, found.SamplesPerPixel, found.PhotometricInterpretation = 0, 1, kind
-    found.PixelData = stored.astype(np.uint16).tobytes()
+    dataset.Rows, dataset.Columns = stored.shape
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, bits, bits - 1
+    dataset.PixelRepresentation, dataset.SamplesPerPixel, dataset.PhotometricInterpretation = (
+        0,
+        1,
+        kind,
+    )
+    dataset.PixelData = stored.astype(np.uint16).tobytes()
     for name, value in tags.items():
         if value is None:
-            delattr(found, name)
+            delattr(dataset, name)
         else:
-            setattr(found, name, value)
-    found.save_as(path, enforce_file_format=True)
+            setattr(dataset, name, value)
+    dataset.save_as(path, enforce_file_format=True)
     return path
 
 
@@ -57,13 +59,13 @@ def ramp(bits=12):
 @pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
 def test_pixels_of_both_interpretations(tmp_path, bits, kind):
     stored = ramp(bits)
-    found = read_dicom(make(tmp_path / "a.dcm", stored, bits=bits, kind=kind))
+    radiograph = read_dicom(make(tmp_path / "a.dcm", stored, bits=bits, kind=kind))
     expected = stored / (2**bits - 1)
     np.testing.assert_allclose(
-        found.pixels, expected if kind == "MONOCHROME2" else 1 - expected, atol=1e-6
+        radiograph.pixels, expected if kind == "MONOCHROME2" else 1 - expected, atol=1e-6
     )
-    assert found.pixels.dtype == np.float32
-    assert (found.view, found.bits, found.patient) == ("PA", bits, "ID-77")
+    assert radiograph.pixels.dtype == np.float32
+    assert (radiograph.view, radiograph.bits, radiograph.patient) == ("PA", bits, "ID-77")
     assert read_header(tmp_path / "a.dcm") == ("PA", "ID-77")
 
 
@@ -71,10 +73,10 @@ def test_window_rescale_and_padding(tmp_path):
     stored = ramp()
     tags = {"RescaleSlope": "2", "RescaleIntercept": "-1000", "WindowCenter": ["2000", "9"]}
     tags["WindowWidth"] = ["1001", "9"]  # the first of two windows counts
-    found = read_dicom(make(tmp_path / "a.dcm", stored, **tags)).pixels
+    pixels = read_dicom(make(tmp_path / "a.dcm", stored, **tags)).pixels
     # PS3.3 C.11.2.1.2: from c - .5 - (w - 1) / 2 to c - .5 + (w - 1) / 2, straight between.
     expected = np.clip((2.0 * stored - 1000 - 1999.5) / 1000 + 0.5, 0, 1)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(pixels, expected, atol=1e-5)
     stored[:2] = 4000
     stored[2:] //= 2
     padded = read_dicom(
@@ -92,7 +94,7 @@ def test_window_rescale_and_padding(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("tags", "said"),
+    ("tags", "message"),
     [
         ({"Modality": "CT"}, "of modality 'CT', not a radiograph"),
         ({"Modality": ""}, "of no modality"),
@@ -105,13 +107,13 @@ def test_window_rescale_and_padding(tmp_path):
         ({"Rows": 0}, "30 x 0 pixels"),
     ],
 )
-def test_what_is_no_radiograph_is_one_line(tmp_path, tags, said):
+def test_what_is_no_radiograph_is_one_line(tmp_path, tags, message):
     if "syntax" in tags:
         from pydicom.encaps import encapsulate
 
         tags = {**tags, "PixelData": encapsulate([b"\xff\x4f\xff\x51" + bytes(40)])}
     path = make(tmp_path / "a.dcm", ramp(), **tags)
-    with pytest.raises(InputError, match=said) as error:
+    with pytest.raises(InputError, match=message) as error:
         read_dicom(path)
     text = str(error.value)
     assert "\n" not in text
@@ -126,11 +128,11 @@ def test_other_files(tmp_path):
     with pytest.raises(InputError, match="there is no such file"):
         read_dicom(tmp_path / "b.dcm")
     make(tmp_path / "c.dcm", ramp())
-    whole = (tmp_path / "c.dcm").read_bytes()
-    (tmp_path / "d.dcm").write_bytes(whole[:-300])
+    content = (tmp_path / "c.dcm").read_bytes()
+    (tmp_path / "d.dcm").write_bytes(content[:-300])
     with pytest.raises(InputError, match="cannot be read"):
         read_dicom(tmp_path / "d.dcm")
-    (tmp_path / "IM0001").write_bytes(whole)
+    (tmp_path / "IM0001").write_bytes(content)
     assert is_dicom(tmp_path / "IM0001")
     assert is_dicom("x.DCM")
     assert not is_dicom(tmp_path / "none")
@@ -146,11 +148,11 @@ def test_persons_of_dicom_are_numbered(tmp_path):
     ):
         (tmp_path / label).mkdir(exist_ok=True)
         make(tmp_path / label / name, ramp(), PatientID=person)
-    found = read_xray_set(tmp_path)
-    assert found.patients == ["patient 1", "patient 1", "patient 2"]
-    assert found.views == ["PA"] * 3
-    assert "X-1" not in repr(found)
-    np.testing.assert_allclose(read_row(found, 0), ramp() / 4095, atol=1e-6)
+    pictures = read_xray_set(tmp_path)
+    assert pictures.patients == ["patient 1", "patient 1", "patient 2"]
+    assert pictures.views == ["PA"] * 3
+    assert "X-1" not in repr(pictures)
+    np.testing.assert_allclose(read_row(pictures, 0), ramp() / 4095, atol=1e-6)
     (tmp_path / "bare").mkdir()
     (tmp_path / "ill" / "a.dcm").rename(tmp_path / "bare" / "IM1")
     assert [name for _, name in list_xrays(tmp_path / "bare")] == ["IM1"]
@@ -183,3 +185,51 @@ def test_an_identifier_against_the_rules_is_not_quoted(tmp_path):
 def test_a_header_without_its_bits_is_a_line(tmp_path):
     with pytest.raises(InputError, match="header cannot be used"):
         read_dicom(make(tmp_path / "a.dcm", ramp(12), BitsStored=None))
+
+
+@pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("slope", ["2", "-2"])
+def test_dense_is_bright_for_any_slope_and_signed_values(tmp_path, kind, slope):
+    """What MONOCHROME1 turns round is what the slope has made of the values, which may be below
+    0.
+    """
+    stored = (ramp().astype(np.int32) - 2000).astype(np.int16)
+    tags = {
+        "RescaleSlope": slope,
+        "RescaleIntercept": "100",
+        "PixelRepresentation": 1,
+        "BitsStored": 16,
+        "HighBit": 15,
+        "PixelData": stored.tobytes(),
+    }
+    found = read_dicom(make(tmp_path / "a.dcm", stored, kind=kind, **tags)).pixels
+    rising = (kind == "MONOCHROME2") == (slope == "2")
+    expected = ramp() / 4095
+    np.testing.assert_allclose(found, expected if rising else 1 - expected, atol=1e-6)
+
+
+def test_labels_stay_with_their_files_and_persons(tmp_path):
+    """Rows of a table of DICOM files in any order, two persons, one of whom the table itself
+    names.
+    """
+    pixels = [
+        np.random.default_rng(k).integers(0, 4096, (6, 7)).astype(np.uint16) for k in range(5)
+    ]
+    for k, values in enumerate(pixels):
+        make(
+            tmp_path / f"{k}.dcm",
+            values,
+            PatientID=f"ID-{k % 2}",
+            ViewPosition=("PA", "LL")[k // 3],
+        )
+    order = (3, 0, 4, 2, 1)
+    lines = [f"{k}.dcm,{'ill' if k < 2 else 'well'},{'named' if k == 4 else ''}" for k in order]
+    (tmp_path / "labels.csv").write_text("image,label,patient\n" + "\n".join(lines))
+    found = read_xray_set(tmp_path)
+    assert found.labels == ["well", "ill", "well", "well", "ill"]
+    assert found.views == ["LL", "PA", "LL", "PA", "PA"]
+    assert found.patients == ["patient 1", "patient 2", "named", "patient 2", "patient 1"]
+    for row, k in enumerate(order):
+        values = pixels[k].astype(float)
+        expected = (values - values.min()) / (values.max() - values.min())
+        np.testing.assert_allclose(read_row(found, row), expected, atol=1e-6)

@@ -24,9 +24,9 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def line_of(caught) -> str:
-    said = str(caught.value)
-    assert "\n" not in said
-    return said
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
 
 
 def fill(folder, *names: str) -> None:
@@ -50,9 +50,9 @@ class TestList:
             "Thumbs.db",
             "b/t.txt",
         )
-        found = list_pictures(tmp_path)
-        assert [name for _, name in found] == ["a.jpeg", "b/2.PNG", "b/c/1.jpg", "z.pgm"]
-        assert [file for file, _ in found] == [str(tmp_path / name) for _, name in found]
+        listed = list_pictures(tmp_path)
+        assert [name for _, name in listed] == ["a.jpeg", "b/2.PNG", "b/c/1.jpg", "z.pgm"]
+        assert [file for file, _ in listed] == [str(tmp_path / name) for _, name in listed]
 
     def test_a_picture_and_chosen_endings(self, tmp_path) -> None:
         fill(tmp_path, "a.jpg", "b.png")
@@ -91,7 +91,7 @@ class TestList:
         assert [name for _, name in list_pictures(tmp_path)] == ["a/1.jpg", "a/2.jpg"]
 
     @pytest.mark.parametrize(
-        ("what", "said"),
+        ("what", "message"),
         [
             ("empty", "there is no picture here"),
             ("pictur.jpg", "did you mean 'picture.jpg'?"),
@@ -99,21 +99,21 @@ class TestList:
             ("empty/*.jpg", "there is no picture here"),
         ],
     )
-    def test_nothing_to_list_is_one_line(self, tmp_path, what, said) -> None:
+    def test_nothing_to_list_is_one_line(self, tmp_path, what, message) -> None:
         fill(tmp_path, "picture.jpg", "notes.txt")
         (tmp_path / "empty").mkdir()
         with pytest.raises(InputError) as caught:
             list_pictures(tmp_path / what)
-        assert said in line_of(caught)
+        assert message in line_of(caught)
 
     @pytest.mark.skipif(sys.platform != "linux", reason="other systems take no such name")
     def test_a_name_that_is_no_utf8_gets_an_id_that_is(self, tmp_path) -> None:
         file = os.fsencode(tmp_path) + b"/caf\xe9.jpg"
         with open(file, "wb") as opened:
             opened.write(b"x")
-        [(found, name)] = list_pictures(tmp_path)
+        [(listed, name)] = list_pictures(tmp_path)
         assert name == "caf\\xe9.jpg"
-        assert os.path.exists(found)
+        assert os.path.exists(listed)
 
 
 class TestListedPaths:
@@ -121,21 +121,21 @@ class TestListedPaths:
         fill(tmp_path, "set/a/1.jpg")
         home = PictureFolder(tmp_path / "set")
         expected = (str(tmp_path / "set" / "a" / "1.jpg"), "a/1.jpg")
-        for given in ("a/1.jpg", "./a/1.jpg", "a//1.jpg", str(tmp_path / "set/a/1.jpg")):
-            assert home.find("t", given) == expected
+        for path in ("a/1.jpg", "./a/1.jpg", "a//1.jpg", str(tmp_path / "set/a/1.jpg")):
+            assert home.find("t", path) == expected
 
     @pytest.mark.parametrize(
-        "given", ["../x.jpg", "a/../../x.jpg", "/etc/passwd", "link/x.jpg", "x.jpg", "a/../a/1.jpg"]
+        "path", ["../x.jpg", "a/../../x.jpg", "/etc/passwd", "link/x.jpg", "x.jpg", "a/../a/1.jpg"]
     )
-    def test_what_leads_out_is_refused(self, tmp_path, given) -> None:
+    def test_what_leads_out_is_refused(self, tmp_path, path) -> None:
         fill(tmp_path, "set/a/1.jpg", "x.jpg")
         (tmp_path / "set" / "link").symlink_to(tmp_path)
         (tmp_path / "set" / "x.jpg").symlink_to(tmp_path / "x.jpg")
         with pytest.raises(InputError, match=r"leads out|does not lie in"):
-            PictureFolder(tmp_path / "set").find("t.csv, row 1", given)
+            PictureFolder(tmp_path / "set").find("t.csv, row 1", path)
 
     @pytest.mark.parametrize(
-        ("given", "said"),
+        ("path", "message"),
         [
             ("b.jpg", "there is no picture"),
             ("a\\1.jpg", "write / between"),
@@ -145,12 +145,24 @@ class TestListedPaths:
             ("x" * 300 + ".jpg", "there is no picture"),
         ],
     )
-    def test_what_is_no_picture_there_is_one_line(self, tmp_path, given, said) -> None:
+    def test_what_is_no_picture_there_is_one_line(self, tmp_path, path, message) -> None:
         fill(tmp_path, "a/1.jpg")
         with pytest.raises(InputError) as caught:
-            PictureFolder(tmp_path).find("t.csv, row 1", given)
-        assert said in line_of(caught)
+            PictureFolder(tmp_path).find("t.csv, row 1", path)
+        assert message in line_of(caught)
         assert line_of(caught).startswith("t.csv, row 1: ")
+
+    def test_a_folder_that_leads_out_is_refused_after_one_that_does_not(self, tmp_path) -> None:
+        fill(tmp_path, "out/secret/x.jpg", "in/own/a.jpg", "in/own/b.jpg")
+        (tmp_path / "in" / "link").symlink_to(tmp_path / "out" / "secret")
+        home = PictureFolder(tmp_path / "in")
+        assert home.find("t.csv, row 1", "own/a.jpg")[1] == "own/a.jpg"
+        with pytest.raises(InputError, match="leads out"):
+            home.find("t.csv, row 2", "link/x.jpg")
+        assert home.find("t.csv, row 3", "own/b.jpg") == (
+            str(tmp_path / "in/own/b.jpg"),
+            "own/b.jpg",
+        )
 
 
 class TestRead:
@@ -158,9 +170,13 @@ class TestRead:
     def test_rgb_is_kept_exactly(self, tmp_path, ending) -> None:
         picture = noise(7, 5)
         Image.fromarray(picture).save(tmp_path / f"a{ending}")
-        found = read_picture(tmp_path / f"a{ending}")
-        assert (found.shape, found.dtype, found.flags.c_contiguous) == ((3, 7, 5), np.uint8, True)
-        np.testing.assert_array_equal(found, picture.transpose(2, 0, 1))
+        pixels = read_picture(tmp_path / f"a{ending}")
+        assert (pixels.shape, pixels.dtype, pixels.flags.c_contiguous) == (
+            (3, 7, 5),
+            np.uint8,
+            True,
+        )
+        np.testing.assert_array_equal(pixels, picture.transpose(2, 0, 1))
 
     @pytest.mark.parametrize("ending", [".jpg", ".webp"])
     def test_lossy_ones_come_close(self, tmp_path, ending) -> None:
@@ -177,11 +193,11 @@ class TestRead:
         y, x = np.mgrid[:40, :60]
         picture = np.stack([y * 5, x * 4, 0 * x], 2).astype(np.uint8)
         Image.fromarray(picture).save(tmp_path / "a.png")
-        found = read_picture(tmp_path / "a.png", (20, 30))
-        assert found.shape == (3, 20, 30)
+        pixels = read_picture(tmp_path / "a.png", (20, 30))
+        assert pixels.shape == (3, 20, 30)
         # A ramp stays one: in the middle the value is that at the centre of the two old pixels.
-        np.testing.assert_allclose(found[0, 5:15, 7], 5 * (2 * np.arange(5, 15) + 0.5), atol=1)
-        np.testing.assert_allclose(found[1, 7, 5:25], 4 * (2 * np.arange(5, 25) + 0.5), atol=1)
+        np.testing.assert_allclose(pixels[0, 5:15, 7], 5 * (2 * np.arange(5, 15) + 0.5), atol=1)
+        np.testing.assert_allclose(pixels[1, 7, 5:25], 4 * (2 * np.arange(5, 25) + 0.5), atol=1)
         with pytest.raises(ValueError, match="positive"):
             read_picture(tmp_path / "a.png", (0, 4))
 
@@ -248,9 +264,9 @@ class TestRead:
             exif = Image.Exif()
             exif[0x0112] = value
             Image.fromarray(np.ascontiguousarray(picture)).save(tmp_path / "a.png", exif=exif)
-            found = read_picture(tmp_path / "a.png")
+            pixels = read_picture(tmp_path / "a.png")
             np.testing.assert_array_equal(
-                found, upright.transpose(2, 0, 1), err_msg=f"orientation {value}"
+                pixels, upright.transpose(2, 0, 1), err_msg=f"orientation {value}"
             )
             assert read_picture(tmp_path / "a.png", (8, 12)).shape == (3, 8, 12)
 
@@ -258,10 +274,10 @@ class TestRead:
         Image.fromarray(noise(16, 16)).save(
             tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f junk"
         )
-        with warnings.catch_warnings(record=True) as said:
+        with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
             assert read_picture(tmp_path / "a.jpg").shape == (3, 16, 16)
-        assert not said
+        assert not warned
 
     def test_bytes_decide_and_not_the_name(self, tmp_path) -> None:
         picture = noise(5, 5)
@@ -278,15 +294,15 @@ class TestRead:
         assert line_of(caught).startswith(str(file))
 
     @pytest.mark.parametrize(
-        ("content", "said"),
+        ("content", "message"),
         [(b"", "is empty (0 bytes)"), (b"hello", "is no picture"), (None, "there is no such")],
     )
-    def test_no_picture_is_one_line(self, tmp_path, content, said) -> None:
+    def test_no_picture_is_one_line(self, tmp_path, content, message) -> None:
         if content is not None:
             (tmp_path / "a.jpg").write_bytes(content)
         with pytest.raises(InputError) as caught:
             read_picture(tmp_path / "a.jpg")
-        assert said in line_of(caught)
+        assert message in line_of(caught)
 
     def test_postscript_under_another_name_is_not_run(self, tmp_path) -> None:
         (tmp_path / "a.png").write_bytes(
@@ -313,13 +329,13 @@ class TestRead:
 
         head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
         # There is no pixel behind it: a reader that began to decode would say "truncated" instead.
-        whole = (
+        content = (
             b"\x89PNG\r\n\x1a\n"
             + chunk(b"IHDR", head)
             + chunk(b"IDAT", zlib.compress(b""))
             + chunk(b"IEND", b"")
         )
-        (tmp_path / "a.png").write_bytes(whole)
+        (tmp_path / "a.png").write_bytes(content)
         with pytest.raises(InputError) as caught:
             read_picture(tmp_path / "a.png")
         assert "is too large" in line_of(caught)

@@ -1,5 +1,6 @@
 """Frames of folders and videos: order, numbers, damage, and what is refused."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -29,31 +30,28 @@ def pictures(folder: Path, names: list[str]) -> Path:
             [("frame1.png", 1), ("frame2.png", 2), ("frame10.png", 10)],
         ),
         (["000017.png", "000003.png"], [("000003.png", 3), ("000017.png", 17)]),
-        (
-            ["a1.png", "b1.png"],
-            [("a1.png", 1), ("b1.png", 2)],
-        ),  # numbers that are not apart are no numbers
+        (["a1.png", "b1.png"], [("a1.png", 1), ("b1.png", 2)]),  # equal numbers do not count
         (["x.png", "y.png"], [("x.png", 1), ("y.png", 2)]),
     ],
 )
 def test_order_and_numbers_of_a_folder(tmp_path, names, numbers) -> None:
     frames = Frames(pictures(tmp_path / "in", names))
-    found = list(frames)
-    assert [(frame.name, frame.number) for frame in found] == numbers
+    read = list(frames)
+    assert [(frame.name, frame.number) for frame in read] == numbers
     assert frames.total == len(names)
     assert frames.camera == "in"
-    for frame in found:
+    for frame in read:
         assert frame.pixels is not None
         assert frame.pixels.shape == (4, 6, 3)
         assert frame.pixels[0, 0].tolist() == [10 * names.index(frame.name), 100, 200]
 
 
 def test_every_nth_frame_keeps_its_number(tmp_path) -> None:
-    frames = Frames(pictures(tmp_path / "in", [f"{k}.png" for k in range(1, 8)]), every=3)
+    frames = Frames(pictures(tmp_path / "in", [f"{k}.png" for k in range(1, 8)]), stride=3)
     assert [frame.number for frame in frames] == [1, 4, 7]
     assert frames.total == 3
     with pytest.raises(ValueError, match="at least 1"):
-        Frames(tmp_path / "in", every=0)
+        Frames(tmp_path / "in", stride=0)
 
 
 def test_a_sequence_of_motchallenge_is_its_img1(tmp_path) -> None:
@@ -64,19 +62,19 @@ def test_a_sequence_of_motchallenge_is_its_img1(tmp_path) -> None:
         assert Frames(where / "").camera == "MOT17-02"
 
 
-def test_a_damaged_frame_ends_nothing(tmp_path) -> None:
+def test_a_damaged_frame_does_not_stop_the_others(tmp_path) -> None:
     pictures(tmp_path, ["1.png", "2.png", "3.png"])
     (tmp_path / "2.png").write_bytes((tmp_path / "2.png").read_bytes()[:40])
-    one, two, three = Frames(tmp_path)
-    assert one.pixels is not None
-    assert three.pixels is not None
-    assert two.pixels is None
-    assert two.error is not None
-    assert "2.png" in two.error
-    assert "\n" not in two.error
+    first, damaged, third = Frames(tmp_path)
+    assert first.pixels is not None
+    assert third.pixels is not None
+    assert damaged.pixels is None
+    assert damaged.error is not None
+    assert "2.png" in damaged.error
+    assert "\n" not in damaged.error
 
 
-def test_what_is_there_to_read_is_said(tmp_path) -> None:
+def test_input_without_frames_is_refused(tmp_path) -> None:
     with pytest.raises(InputError, match="no such video or folder"):
         Frames(tmp_path / "none")
     (tmp_path / "a.doc").write_text("x")
@@ -88,7 +86,7 @@ def test_what_is_there_to_read_is_said(tmp_path) -> None:
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory) -> Path:
-    """Twelve frames of 64 x 48, each one grey; the level rises by 20."""
+    """Twelve uniform grey frames of 64 x 48; the level rises by 20."""
     av = pytest.importorskip("av", reason="PyAV is optional (extra video) and not installed")
     path = tmp_path_factory.mktemp("video") / "a b:c.mp4"
     with av.open(f"file:{path}", "w", format="mp4") as container:
@@ -102,20 +100,97 @@ def video(tmp_path_factory) -> Path:
 
 
 def test_frames_of_a_video(video) -> None:
-    frames = Frames(video, every=5)
-    found = list(frames)
-    assert [(frame.number, frame.name) for frame in found] == [
+    frames = Frames(video, stride=5)
+    read = list(frames)
+    assert [(frame.number, frame.name) for frame in read] == [
         (1, "000001"),
         (6, "000006"),
         (11, "000011"),
     ]
     assert frames.total == 3
     assert frames.camera == "a b:c"
-    for frame in found:
+    for frame in read:
         assert frame.pixels is not None
         assert frame.pixels.shape == (48, 64, 3)
         assert abs(frame.pixels.astype(int) - 20 * (frame.number - 1)).max() <= 4
     assert len(list(Frames(video))) == 12
+
+
+COLOURS = {
+    (0, 0): (220, 30, 20),
+    (0, 1): (30, 200, 40),
+    (1, 0): (20, 40, 230),
+    (1, 1): (210, 210, 50),
+}
+
+
+def coloured() -> np.ndarray:
+    """A quarter each of red, green, blue and yellow: no two can change places unseen. (32, 64,
+    3).
+    """
+    picture = np.zeros((32, 64, 3), np.uint8)
+    for (down, right), colour in COLOURS.items():
+        picture[16 * down : 16 * down + 16, 32 * right : 32 * right + 32] = colour
+    return picture
+
+
+def film(path: Path, pictures: list[np.ndarray]) -> Path:
+    av = pytest.importorskip("av", reason="PyAV is optional (extra video) and not installed")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=5, options={"qscale": "1"})
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt, stream.bit_rate = "yuv420p", 4_000_000
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def assert_close(found: np.ndarray | None, expected: np.ndarray) -> None:
+    """Within what the codec does to colours, away from their borders."""
+    assert found is not None
+    assert found.shape == expected.shape
+    inner = np.zeros(expected.shape[:2], bool)
+    inner[4:12, 4:12] = inner[-12:-4, 4:12] = inner[4:12, -12:-4] = inner[-12:-4, -12:-4] = True
+    assert np.abs(found.astype(int) - expected)[inner].max() <= 12
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".avi", ".mkv"])
+def test_a_red_frame_of_a_video_is_red(tmp_path, suffix) -> None:
+    others = [coloured()[::-1], coloured()[:, ::-1], np.full((32, 64, 3), (220, 30, 20), np.uint8)]
+    path = film(tmp_path / f"a{suffix}", [coloured(), *others])
+    found = list(Frames(path))
+    assert [frame.number for frame in found] == [1, 2, 3, 4]
+    for frame, expected in zip(found, [coloured(), *others]):
+        assert_close(frame.pixels, expected)
+
+
+def test_a_red_frame_of_a_folder_is_red(tmp_path) -> None:
+    for name in ("1.png", "2.jpg"):
+        Image.fromarray(coloured()).save(
+            tmp_path / name, **({"quality": 98} if name.endswith("jpg") else {})
+        )
+    one, two = Frames(tmp_path)
+    np.testing.assert_array_equal(one.pixels, coloured())
+    assert_close(two.pixels, coloured())
+
+
+@pytest.mark.parametrize(
+    ("matrix", "turns"),
+    [((0, 1, -1, 0), -1), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1), ((1, 0, 0, 1), 0)],
+)
+def test_a_video_of_a_camera_held_upright_is_turned(tmp_path, matrix, turns) -> None:
+    """The display matrix (ISO 14496-12, tkhd): x' = a x + c y, y' = b x + d y; y goes down."""
+    path = film(tmp_path / "a.mp4", [coloured()] * 2)
+    content = bytearray(path.read_bytes())
+    place = content.index(b"tkhd") + 44
+    a, b, c, d = matrix
+    content[place : place + 36] = struct.pack(
+        ">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30
+    )
+    path.write_bytes(bytes(content))
+    for frame in Frames(path):
+        assert_close(frame.pixels, np.rot90(coloured(), turns))
 
 
 def test_a_cut_video_gives_what_it_has_and_a_text_is_none(video, tmp_path) -> None:

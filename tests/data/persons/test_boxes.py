@@ -23,29 +23,29 @@ def test_named_columns_with_sizes_and_with_corners_are_the_same(tmp_path) -> Non
 
 
 def test_frames_are_found_by_name_stem_and_number(tmp_path) -> None:
-    found = table(
+    boxes = table(
         tmp_path,
         "image,x,y,width,height,track\nin/000007.jpg,1,1,5,5,a\n8,1,1,5,5,-1\n000009,1,1,5,5,c\n",
     )
-    assert found.of("000007.jpg", 1)["identity"].to_list() == ["a"]
-    assert found.of("000008.jpg", 8)["identity"].to_list() == [None]
-    assert found.of("x.jpg", 9)["identity"].to_list() == ["c"]
-    assert len(found.of("000001.jpg", 1)) == 0
+    assert boxes.of("000007.jpg", 1)["identity"].to_list() == ["a"]
+    assert boxes.of("000008.jpg", 8)["identity"].to_list() == [None]
+    assert boxes.of("x.jpg", 9)["identity"].to_list() == ["c"]
+    assert len(boxes.of("000001.jpg", 1)) == 0
 
 
 def test_motchallenge_counts_pixels_from_one_and_knows_its_classes(tmp_path) -> None:
     text = "1,3,11,21,30,60,1,1,0.9\n1,-1,1,1,5,5,0,3,1\n2,4,7,7,9,9,1,7,0.5\n"
-    found = table(tmp_path, text, "gt.txt")
-    assert found.rows.select(SIZES).rows() == [
+    boxes = table(tmp_path, text, "gt.txt")
+    assert boxes.rows.select(SIZES).rows() == [
         ("1", 10, 20, 30, 60),
         ("1", 0, 0, 5, 5),
         ("2", 6, 6, 9, 9),
     ]
-    assert found.rows["identity"].to_list() == ["3", None, "4"]
-    assert found.of_classes(["person"]).rows["frame"].to_list() == ["1"]
-    assert found.of_classes(["car", "7"]).rows["identity"].to_list() == [None, "4"]
+    assert boxes.rows["identity"].to_list() == ["3", None, "4"]
+    assert boxes.of_classes(["person"]).rows["frame"].to_list() == ["1"]
+    assert boxes.of_classes(["car", "7"]).rows["identity"].to_list() == [None, "4"]
     with pytest.raises(InputError, match=r"no box is of --classes bus; there are .*person \(1\)"):
-        found.of_classes(["bus"])
+        boxes.of_classes(["bus"])
     # Of a detector: ten columns, no class; the first line alone would pass for a header.
     detected = table(tmp_path, "1,-1,5,6,7,8,0.9,-1,-1,-1\n1,-1,15,6,7,8,0.2,-1,-1,-1\n", "det.txt")
     assert detected.rows["score"].to_list() == [0.9, 0.2]
@@ -54,16 +54,16 @@ def test_motchallenge_counts_pixels_from_one_and_knows_its_classes(tmp_path) -> 
 
 
 def test_cameras(tmp_path) -> None:
-    found = table(tmp_path, "frame,x,y,width,height,camera\n1,1,1,5,5,left\n1,2,2,5,5,right\n")
+    boxes = table(tmp_path, "frame,x,y,width,height,camera\n1,1,1,5,5,left\n1,2,2,5,5,right\n")
     with pytest.raises(InputError, match="several cameras"):
-        found.of_camera(None)
-    assert found.of_camera("right").rows["x"].to_list() == [2]
+        boxes.of_camera(None)
+    assert boxes.of_camera("right").rows["x"].to_list() == [2]
     with pytest.raises(InputError, match="no box of --camera rihgt"):
-        found.of_camera("rihgt")
+        boxes.of_camera("rihgt")
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("a,b\n1,2\n", "no column 'frame'"),
         ("frame,x,y,width\n1,1,1,1\n", "no column 'height'"),
@@ -73,8 +73,8 @@ def test_cameras(tmp_path) -> None:
         ("1,2,3\n4,5,6\n", "has 3 columns and no header"),
     ],
 )
-def test_mistakes_are_one_line(tmp_path, text, said) -> None:
-    with pytest.raises(InputError, match=said) as error:
+def test_mistakes_are_one_line(tmp_path, text, message) -> None:
+    with pytest.raises(InputError, match=message) as error:
         table(tmp_path, text)
     assert "\n" not in str(error.value)
 
@@ -87,9 +87,9 @@ def test_real_ground_truth(real_data) -> None:
     home = real_data / "reid" / "mot17_mini" / "raw" / "train" / "MOT17-02-FRCNN"
     if not home.is_dir():
         pytest.skip("no MOT17 frames here")
-    found = read_boxes(home / "gt" / "gt.txt")
+    boxes = read_boxes(home / "gt" / "gt.txt")
     raw = pl.read_csv(home / "gt" / "gt.txt", has_header=False, new_columns=list("abcdefghi"))
-    assert len(found.rows) == len(raw)
-    assert found.rows["x"].to_list() == (raw["c"] - 1).cast(pl.Float64).to_list()
-    people = found.of_classes(["person"]).rows
+    assert len(boxes.rows) == len(raw)
+    assert boxes.rows["x"].to_list() == (raw["c"] - 1).cast(pl.Float64).to_list()
+    people = boxes.of_classes(["person"]).rows
     assert len(people) == (raw["h"] == 1).sum()

@@ -78,36 +78,37 @@ def scene(
             ("NJU2K", "test"),
         ),
         (("shop/val/img", "shop/val/dep", "shop/val/mask"), ("", "", ""), ("shop", "validation")),
+        (("shop/dev/img", "shop/dev/dep", "shop/dev/mask"), ("", "", ""), ("shop", "validation")),
     ],
 )
 def test_layouts_of_the_public_sets(tmp_path, folders, ends, expected):
     for stem in ("a1", "b_2"):
         scene(tmp_path, stem, *folders, ends=ends)
     assert read_rgbd_set(tmp_path / Path(folders[0]).parent).parts[0] in ("", expected[1])
-    found = read_rgbd_set(tmp_path)
-    assert (found.sets[0], found.parts[0]) == expected
-    assert [Path(x).stem for x in found.images] == [f"a1{ends[0]}", f"b_2{ends[0]}"]
-    assert [Path(x).stem for x in found.depths] == [f"a1{ends[1]}", f"b_2{ends[1]}"]
-    assert [Path(x).stem for x in found.masks] == [f"a1{ends[2]}", f"b_2{ends[2]}"]
-    assert not found.unmatched
+    scenes = read_rgbd_set(tmp_path)
+    assert (scenes.sets[0], scenes.parts[0]) == expected
+    assert [Path(x).stem for x in scenes.images] == [f"a1{ends[0]}", f"b_2{ends[0]}"]
+    assert [Path(x).stem for x in scenes.depths] == [f"a1{ends[1]}", f"b_2{ends[1]}"]
+    assert [Path(x).stem for x in scenes.masks] == [f"a1{ends[2]}", f"b_2{ends[2]}"]
+    assert not scenes.unmatched
 
 
 def test_parts_in_one_folder_are_paired_with_their_own(tmp_path):
     for part in ("train", "test"):
         scene(tmp_path / "DUT", f"{part}0", f"{part}_images", f"{part}_depth", f"{part}_masks")
-    found = read_rgbd_set(tmp_path)
-    assert sorted(found.parts) == ["test", "train"]
-    assert found.rows("train").tolist() == [found.parts.index("train")]
-    for image, depth in zip(found.images, found.depths):
+    scenes = read_rgbd_set(tmp_path)
+    assert sorted(scenes.parts) == ["test", "train"]
+    assert scenes.rows("train").tolist() == [scenes.parts.index("train")]
+    for image, depth in zip(scenes.images, scenes.depths):
         assert Path(image).stem == Path(depth).stem
 
 
 def test_several_sets_in_a_folder(tmp_path):
     scene(tmp_path / "NLPR", "a")
     scene(tmp_path / "mine", "a")
-    found = read_rgbd_set(tmp_path)
-    assert (found.layout, found.sets) == ("several sets", ["NLPR", "mine"])
-    assert found.names == ["NLPR/RGB/a.jpg", "mine/RGB/a.jpg"]
+    scenes = read_rgbd_set(tmp_path)
+    assert (scenes.layout, scenes.sets) == ("several sets", ["NLPR", "mine"])
+    assert scenes.names == ["NLPR/RGB/a.jpg", "mine/RGB/a.jpg"]
 
 
 def test_words_of_folders():
@@ -128,23 +129,23 @@ def test_what_does_not_match_is_named_or_left_out(tmp_path):
     save(tmp_path / "depth" / "s9.png")
     with pytest.raises(InputError) as caught:
         read_rgbd_set(tmp_path)
-    said = str(caught.value)
-    assert "\n" not in said
-    assert "1 without depth (RGB/s1.jpg)" in said
-    assert "1 without mask (RGB/s2.jpg)" in said
-    assert "1 depth without picture (s9)" in said
-    found = read_rgbd_set(tmp_path, strict=False)
-    assert found.names == ["RGB/s0.jpg", "RGB/s3.jpg"]
-    assert found.unmatched["without depth"] == ["RGB/s1.jpg"]
-    found = read_rgbd_set(tmp_path, strict=False, need_depth=False)
-    assert found.depths[found.names.index("RGB/s1.jpg")] is None
+    line = str(caught.value)
+    assert "\n" not in line
+    assert "1 without depth (RGB/s1.jpg)" in line
+    assert "1 without mask (RGB/s2.jpg)" in line
+    assert "1 depth without picture (s9)" in line
+    scenes = read_rgbd_set(tmp_path, strict=False)
+    assert scenes.names == ["RGB/s0.jpg", "RGB/s3.jpg"]
+    assert scenes.unmatched["without depth"] == ["RGB/s1.jpg"]
+    scenes = read_rgbd_set(tmp_path, strict=False, need_depth=False)
+    assert scenes.depths[scenes.names.index("RGB/s1.jpg")] is None
     assert len(read_rgbd_set(tmp_path, strict=False, need_mask=False)) == 3
 
 
 def test_any_three_folders(tmp_path):
     scene(tmp_path, "a", "photos", "kinect", "drawn")
-    found = read_rgbd_set(tmp_path / "photos", depth=tmp_path / "kinect", mask=tmp_path / "drawn")
-    assert found.names == ["a.jpg"]
+    scenes = read_rgbd_set(tmp_path / "photos", depth=tmp_path / "kinect", mask=tmp_path / "drawn")
+    assert scenes.names == ["a.jpg"]
     with pytest.raises(InputError, match=r"no folder of pictures .*--depth and --mask"):
         read_rgbd_set(tmp_path)
     with pytest.raises(InputError, match="is no folder"):
@@ -161,21 +162,21 @@ def test_a_table(tmp_path):
         "image,depth,mask,part,group,set\nRGB/a.jpg,depth/a.png,GT/a.png,train,g,one\n"
         "RGB/b.jpg,depth/b.png,GT/b.png,val,g,\n"
     )
-    found = read_rgbd_set(table)
-    assert found.parts == ["train", "validation"]
-    assert found.groups == ["g", "g"]
-    assert found.sets == ["one", tmp_path.name]
+    scenes = read_rgbd_set(table)
+    assert scenes.parts == ["train", "validation"]
+    assert scenes.groups == ["g", "g"]
+    assert scenes.sets == ["one", tmp_path.name]
     table.write_text("image,mask\nRGB/a.jpg,GT/a.png\n")
     with pytest.raises(InputError, match="no column 'depth'"):
         read_rgbd_set(table)
     assert read_rgbd_set(table, need_depth=False).depths == [None]
-    for cells, said in (
+    for cells, message in (
         ("../x.jpg,d,m", "leads out"),
         ("RGB/a.jpg,,m", "is empty"),
         ("RGB/no.jpg,d,m", "there is no"),
     ):
         table.write_text(f"image,depth,mask\n{cells}\n")
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             read_rgbd_set(table)
     table.write_text("image,depth,mask,part\nRGB/a.jpg,depth/a.png,GT/a.png,often\n")
     with pytest.raises(InputError, match="none of train"):
@@ -211,13 +212,13 @@ def test_two_folders_of_depth_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("what", "said"),
+    ("what", "message"),
     [("nothing", "no such"), ("text", "neither a folder nor"), ("empty", "no folder of pictures")],
 )
-def test_what_is_no_set(tmp_path, what, said):
+def test_what_is_no_set(tmp_path, what, message):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").write_text("x")
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         read_rgbd_set(tmp_path / what)
 
 
@@ -267,9 +268,8 @@ def test_masks_of_every_kind(tmp_path):
         np.testing.assert_array_equal(read_mask(save(tmp_path / name, values)), mask, err_msg=name)
     palette = Image.new("P", (3, 2))
     palette.putdata(mask.astype(int).ravel().tolist())
-    palette.putpalette(
-        [0, 0, 0, 128, 0, 0]
-    )  # as VOC has it: dark red, which grey would take for background
+    # As in VOC: dark red, which would count as background in grey.
+    palette.putpalette([0, 0, 0, 128, 0, 0])
     palette.save(tmp_path / "palette.png")
     np.testing.assert_array_equal(read_mask(tmp_path / "palette.png"), mask)
     Image.fromarray(grey).convert("P").save(tmp_path / "grey-palette.png")
@@ -293,11 +293,11 @@ def test_a_picture_of_one_pixel(tmp_path):
     save(tmp_path / "RGB" / "a.png", np.full((1, 1, 3), 200, np.uint8))
     save(tmp_path / "depth" / "a.png", np.full((1, 1), 9, np.uint8))
     save(tmp_path / "GT" / "a.png", np.full((1, 1), 255, np.uint8))
-    found = read_sample(read_rgbd_set(tmp_path), 0, (4, 6))
-    assert found["shape"] == (1, 1)
-    assert (found["image"] == 200).all()
-    assert (found["depth"] == 0.5).all()
-    assert found["mask"].all()
+    sample = read_sample(read_rgbd_set(tmp_path), 0, (4, 6))
+    assert sample["shape"] == (1, 1)
+    assert (sample["image"] == 200).all()
+    assert (sample["depth"] == 0.5).all()
+    assert sample["mask"].all()
 
 
 def bomb(path: Path) -> Path:
@@ -320,19 +320,19 @@ def bomb(path: Path) -> Path:
 )
 def test_hostile_files_get_one_line(tmp_path, read):
     noise = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)
-    whole = save(tmp_path / "whole.jpg", noise).read_bytes()
-    (tmp_path / "short.jpg").write_bytes(whole[: len(whole) // 2])
+    content = save(tmp_path / "full.jpg", noise).read_bytes()
+    (tmp_path / "short.jpg").write_bytes(content[: len(content) // 2])
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "text.png").write_text("no picture")
     bomb(tmp_path / "bomb.png")
-    for name, said in (
+    for name, message in (
         ("short.jpg", "truncated"),
         ("empty.png", "empty"),
         ("text.png", "no picture"),
         ("bomb.png", "too large"),
         ("none.png", "there is no"),
     ):
-        with pytest.raises(InputError, match=said) as caught:
+        with pytest.raises(InputError, match=message) as caught:
             read(tmp_path / name)
         assert "\n" not in str(caught.value)
 
@@ -351,10 +351,10 @@ def test_scenes_to_predict_for(tmp_path):
         scene(tmp_path / part, "s0")
         scene(tmp_path / part, "s1", depth=None)
     save(tmp_path / "alone.png")
-    found = list_scenes(tmp_path)
+    scenes = list_scenes(tmp_path)
     names = ["a/RGB/s0.jpg", "a/RGB/s1.jpg", "alone.png", "b/RGB/s0.jpg", "b/RGB/s1.jpg"]
-    assert [name for _, name, _ in found] == names
-    assert [depth and Path(depth).name for _, _, depth in found] == [
+    assert [name for _, name, _ in scenes] == names
+    assert [depth and Path(depth).name for _, _, depth in scenes] == [
         "s0.png",
         None,
         None,
@@ -362,8 +362,8 @@ def test_scenes_to_predict_for(tmp_path):
         None,
     ]
     assert list_scenes(tmp_path / "a" / "RGB")[0][2] == str(tmp_path / "a" / "depth" / "s0.png")
-    (one,) = list_scenes(tmp_path / "alone.png", tmp_path / "a" / "depth" / "s0.png")
-    assert one[2] == str(tmp_path / "a" / "depth" / "s0.png")
+    (single,) = list_scenes(tmp_path / "alone.png", tmp_path / "a" / "depth" / "s0.png")
+    assert single[2] == str(tmp_path / "a" / "depth" / "s0.png")
     named = list_scenes(tmp_path / "b" / "RGB", tmp_path / "a" / "depth")
     assert [depth and Path(depth).parent.parent.name for _, _, depth in named] == ["a", None]
     with pytest.raises(InputError, match="one depth map for"):
@@ -381,18 +381,82 @@ def test_the_sample_is_generated_the_same_each_time_and_says_so(tmp_path):
     files = sorted(path.relative_to(home) for path in home.rglob("*") if path.is_file())
     assert len(files) == 3 * (TRAINED + TESTED) + 1
     assert all((home / file).read_bytes() == (again / file).read_bytes() for file in files)
-    found = read_rgbd_set(home)
-    assert (len(found.rows("train")), len(found.rows("test"))) == (TRAINED, TESTED)
-    masks = [read_mask(path) for path in found.masks]
+    scenes = read_rgbd_set(home)
+    assert (len(scenes.rows("train")), len(scenes.rows("test"))) == (TRAINED, TESTED)
+    masks = [read_mask(path) for path in scenes.masks]
     assert all(0.005 < mask.mean() < 0.6 for mask in masks)
-    assert depth_polarity((read_depth(path) for path in found.depths), masks) < 0.1
+    assert depth_polarity((read_depth(path) for path in scenes.depths), masks) < 0.1
 
 
 def test_real_triples(real_data):
     home = real_data / "saliency" / "nju2k_pdnet18"
     if not home.is_dir():
         pytest.skip(f"no NJU2K triples at {home}")
-    found = read_rgbd_set(home)
-    assert (len(found), found.layout, found.unmatched) == (18, "NJU2K", {})
-    depths = (read_depth(path, "bright", (96, 96)) for path in found.depths)
-    assert depth_polarity(depths, (read_mask(path, (96, 96)) for path in found.masks)) == 0
+    scenes = read_rgbd_set(home)
+    assert (len(scenes), scenes.layout, scenes.unmatched) == (18, "NJU2K", {})
+    depths = (read_depth(path, "bright", (96, 96)) for path in scenes.depths)
+    assert depth_polarity(depths, (read_mask(path, (96, 96)) for path in scenes.masks)) == 0
+
+
+def numbered(home: Path, count: int = 8) -> None:
+    """Scenes that tell their number: grey of the picture, height of the bright part of depth and of
+    the mask.
+    """
+    for k in range(count):
+        bright = (np.arange(16) <= k + 2)[:, None] * np.full((1, 12), 255, np.uint8)
+        save(home / "RGB" / f"s{k}.png", np.full((16, 12, 3), 10 * k + 5, np.uint8))
+        save(home / "depth" / f"s{k}.png", bright.astype(np.uint8))
+        save(home / "GT" / f"s{k}.png", bright.astype(np.uint8))
+
+
+def assert_of_one_scene(found, row: int) -> None:
+    sample = read_sample(found, row, (16, 12))
+    number = int(Path(found.names[row]).stem[1:])
+    assert (sample["image"] == 10 * number + 5).all()
+    assert sample["depth"][0, :, 0].sum() == sample["mask"][:, 0].sum() == number + 3
+    assert [Path(one).stem for one in (found.images[row], found.depths[row], found.masks[row])] == [
+        f"s{number}"
+    ] * 3
+
+
+def test_picture_depth_and_mask_of_a_row_are_of_one_scene(tmp_path):
+    """In folders, and in tables in any order with part, group and set."""
+    numbered(tmp_path)
+    found = read_rgbd_set(tmp_path)
+    assert len(found) == 8
+    order = np.random.default_rng(0).permutation(8)
+    parts = ("train", "val", "test")
+    lines = [
+        f"GT/s{k}.png,g{k % 4},RGB/s{k}.png,{parts[k % 3]},depth/s{k}.png,set{k % 2}" for k in order
+    ]
+    (tmp_path / "scenes.csv").write_text("mask,group,image,part,depth,set\n" + "\n".join(lines))
+    listed = read_rgbd_set(tmp_path / "scenes.csv")
+    assert listed.groups == [f"g{k % 4}" for k in order]
+    assert listed.sets == [f"set{k % 2}" for k in order]
+    assert listed.parts == [("train", "validation", "test")[k % 3] for k in order]
+    assert sorted(
+        np.concatenate([listed.rows(part) for part in ("train", "validation", "test")])
+    ) == list(range(8))
+    for row in range(8):
+        assert_of_one_scene(found, row)
+        assert_of_one_scene(listed, row)
+    assert [Path(one[0]).stem for one in list_scenes(tmp_path / "scenes.csv")] == [
+        f"s{k}" for k in range(8)
+    ]
+    assert all(
+        Path(picture).stem == Path(depth).stem
+        for picture, _, depth in list_scenes(tmp_path / "RGB")
+    )
+
+
+def test_a_depth_in_three_grey_channels_is_their_mean(tmp_path):
+    values = np.zeros((4, 5, 3), np.uint8)
+    odd = 6 * (np.arange(5) % 2)
+    values[..., 0], values[..., 1], values[..., 2] = (
+        np.arange(5) * 20 + odd,
+        np.arange(5) * 20,
+        np.arange(5) * 20 - odd,
+    )
+    np.testing.assert_allclose(
+        read_depth(save(tmp_path / "a.png", values))[0], np.tile(np.arange(5) / 4, (4, 1))
+    )

@@ -1,4 +1,4 @@
-"""Batch inference: listing and reading items; a broken one stays alone."""
+"""Batch inference: listing and reading items; a broken one does not stop the others."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,9 @@ def many(
 
 
 @pytest.mark.parametrize("group", [200, 7])
-def test_broken_series_stay_alone(many: tuple[Path, dict[str, str]], group: int) -> None:
+def test_broken_series_do_not_stop_the_others(
+    many: tuple[Path, dict[str, str]], group: int
+) -> None:
     path, broken = many
     items = list_items(path)
     assert len(items) == 200
@@ -50,30 +52,30 @@ def test_broken_series_stay_alone(many: tuple[Path, dict[str, str]], group: int)
     assert sorted(broken.values()) == sorted(BREAKS)
     for start in range(0, 200, group):
         asked = items[start : start + group]
-        for item, one in zip(
+        for item, result in zip(
             asked,
             read_items(asked, targets=["y"], frequency="1h", last=24, minimum=24),
             strict=True,
         ):
             how = broken.get(item["id"] or "")
             if how is None:
-                assert isinstance(one, Series), one
-                assert one.name == item["id"]
-                assert one.values.shape == (24, 1)
-                assert str(one.times[-1]) == "2024-01-03T11:00:00.000000"
+                assert isinstance(result, Series), result
+                assert result.name == item["id"]
+                assert result.values.shape == (24, 1)
+                assert str(result.times[-1]) == "2024-01-03T11:00:00.000000"
             else:
-                assert isinstance(one, InputError)
-                assert WORDS[how] in str(one)
-                assert str(item["id"]) in str(one)
-                assert "\n" not in str(one)
+                assert isinstance(result, InputError)
+                assert WORDS[how] in str(result)
+                assert str(item["id"]) in str(result)
+                assert "\n" not in str(result)
 
 
 def test_row_numbers_are_those_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text(
         "unique_id,ds,y\na,2024-01-01,1\nb,2024-01-01,1\nb,2024-01-02,x\n"
     )
-    (one,) = read_items(list_items(tmp_path / "x.csv")[1:], targets=["y"], frequency="1d")
-    assert "row 3 (2024-01-02 00:00:00)" in str(one)
+    (result,) = read_items(list_items(tmp_path / "x.csv")[1:], targets=["y"], frequency="1d")
+    assert "row 3 (2024-01-02 00:00:00)" in str(result)
 
 
 def test_order_repeats_and_vanished_ids(tmp_path: Path) -> None:
@@ -84,10 +86,10 @@ def test_order_repeats_and_vanished_ids(tmp_path: Path) -> None:
     items = list_items(path)
     assert [item["id"] for item in items] == ["b", "a", ""]
     asked = [items[1], items[0], items[1], {"file": str(path), "id": "gone"}, items[2]]
-    found = read_items(asked, targets=["y"], frequency="1d")
-    assert [one.name for one in found[:3] if isinstance(one, Series)] == ["a", "b", "a"]
-    assert "not there any more" in str(found[3])
-    assert "is empty; every row needs an id" in str(found[4])
+    results = read_items(asked, targets=["y"], frequency="1d")
+    assert [result.name for result in results[:3] if isinstance(result, Series)] == ["a", "b", "a"]
+    assert "not there any more" in str(results[3])
+    assert "is empty; every row needs an id" in str(results[4])
 
 
 def test_folders_and_patterns(tmp_path: Path) -> None:
@@ -103,10 +105,10 @@ def test_folders_and_patterns(tmp_path: Path) -> None:
         ("b.csv", None),
         ("bad.csv", None),
     ]
-    found = read_items(items, targets=["sensor_1", "sensor_0"], frequency="1h", last=5)
-    assert isinstance(found[0], Series)
-    np.testing.assert_array_equal(found[0].values, panel.series[0].values[-5:, ::-1])
-    assert "sensor_1" in str(found[2])
+    results = read_items(items, targets=["sensor_1", "sensor_0"], frequency="1h", last=5)
+    assert isinstance(results[0], Series)
+    np.testing.assert_array_equal(results[0].values, panel.series[0].values[-5:, ::-1])
+    assert "sensor_1" in str(results[2])
     assert len(list_items(tmp_path / "?.csv")) == 2
     with pytest.raises(InputError, match="no file of a kind"):
         list_items(tmp_path / "*.nothing")
@@ -125,12 +127,12 @@ def test_links_out_of_the_folder_are_refused(tmp_path: Path) -> None:
 def test_known_rows_after_the_end_are_kept(tmp_path: Path) -> None:
     rows = [f"p,2024-01-{d:02d},{d if d < 7 else ''},{d}" for d in range(1, 10)]
     (tmp_path / "x.csv").write_text("\n".join(["unique_id,ds,y,k", *rows]))
-    (one,) = read_items(
+    (result,) = read_items(
         list_items(tmp_path / "x.csv"), targets=["y"], known=["k"], frequency="1d", last=2
     )
-    assert isinstance(one, Series)
-    np.testing.assert_array_equal(one.known[:, 0], [5, 6, 7, 8, 9])
-    np.testing.assert_array_equal(one.values[:, 0], [5, 6])
+    assert isinstance(result, Series)
+    np.testing.assert_array_equal(result.known[:, 0], [5, 6, 7, 8, 9])
+    np.testing.assert_array_equal(result.values[:, 0], [5, 6])
 
 
 def test_together_is_one_item(tmp_path: Path) -> None:
@@ -138,9 +140,9 @@ def test_together_is_one_item(tmp_path: Path) -> None:
     items = list_items(tmp_path / "x.csv", series="together")
     assert items[:] == [{"file": str(tmp_path / "x.csv"), "id": None}]
     names = read_panel(tmp_path / "x.csv", series="together").channels
-    (one,) = read_items(items, targets=names[::-1], frequency="1h", series="together")
-    assert isinstance(one, Series)
-    assert one.values.shape == (10, 4)
+    (result,) = read_items(items, targets=names[::-1], frequency="1h", series="together")
+    assert isinstance(result, Series)
+    assert result.values.shape == (10, 4)
 
 
 def test_item_list_is_a_sequence() -> None:

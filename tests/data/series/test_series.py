@@ -106,6 +106,46 @@ def test_ways_to_write_dates(dates: list[str], frequency: str, tmp_path: Path) -
     np.testing.assert_array_equal(panel.series[0].values[:, 0], [0, 1, 2])
 
 
+UTC = pl.datetime_range(
+    pl.datetime(2024, 3, 30, 12), pl.datetime(2024, 4, 1), "1h", eager=True, time_zone="UTC"
+)
+"""Hours around the night in which Berlin sets its clocks forward."""
+
+
+@pytest.mark.parametrize("kind", ["us", "ms", "ns", "text"])
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata"])
+def test_a_zone_keeps_its_meaning(kind: str, zone: str, tmp_path: Path) -> None:
+    """A column of any zone and unit, and text with offsets, are the instants that they name."""
+    local = UTC.dt.convert_time_zone(zone)
+    date = (
+        local.dt.strftime("%Y-%m-%d %H:%M:%S%z")
+        if kind == "text"
+        else local.dt.cast_time_unit(kind)
+    )
+    pl.DataFrame({"date": date, "y": np.arange(len(UTC))}).sample(
+        fraction=1, shuffle=True, seed=1
+    ).write_parquet(tmp_path / "x.parquet")
+    panel = read_panel(tmp_path / "x.parquet")
+    assert panel.frequency == "1h"
+    np.testing.assert_array_equal(panel.series[0].times, UTC.dt.replace_time_zone(None).to_numpy())
+    np.testing.assert_array_equal(panel.series[0].values[:, 0], np.arange(len(UTC)))
+
+
+def test_a_column_without_a_zone_is_taken_as_it_is(tmp_path: Path) -> None:
+    days = pl.date_range(pl.date(2024, 2, 27), pl.date(2024, 3, 2), "1d", eager=True)
+    for name, dates in {
+        "date": days,
+        "ms": days.cast(pl.Datetime("ms")),
+        "ns": days.cast(pl.Datetime("ns")),
+    }.items():
+        pl.DataFrame({"date": dates, "y": range(5)}).write_parquet(tmp_path / f"{name}.parquet")
+        panel = read_panel(tmp_path / f"{name}.parquet")
+        np.testing.assert_array_equal(
+            panel.series[0].times, days.cast(pl.Datetime("us")).to_numpy()
+        )
+        assert panel.frequency == "1d"
+
+
 def test_tables_without_dates(tmp_path: Path) -> None:
     path = write(tmp_path / "metr.csv", "773869,767541\n1.5,2\n3,4\n")
     panel = read_panel(path, frequency="5m")
@@ -129,18 +169,21 @@ def test_utf8_mark_quotes_blank_padding_and_crlf(tmp_path: Path) -> None:
     np.testing.assert_array_equal(panel.series[0].values, [[1.5], [20]])
 
 
-LONG = "unique_id,ds,y,z\n007,2024-01-02,3,30\nb,2024-01-01,5,50\n007,2024-01-01,1,10\nb,2024-01-02,7,70\n"
+LONG = (
+    "unique_id,ds,y,z\n"
+    "007,2024-01-02,3,30\nb,2024-01-01,5,50\n007,2024-01-01,1,10\nb,2024-01-02,7,70\n"
+)
 
 
 def test_long_apart_and_together(tmp_path: Path) -> None:
     path = write(tmp_path / "x.csv", LONG)
-    apart = read_panel(path)
-    assert (apart.layout, apart.channels, [s.name for s in apart.series]) == (
+    separate = read_panel(path)
+    assert (separate.layout, separate.channels, [s.name for s in separate.series]) == (
         "long",
         ("y", "z"),
         ["007", "b"],
     )
-    np.testing.assert_array_equal(apart.series[0].values, [[1, 10], [3, 30]])
+    np.testing.assert_array_equal(separate.series[0].values, [[1, 10], [3, 30]])
     together = read_panel(path, targets=["y"], series="together")
     assert (together.channels, together.series[0].name) == (("007", "b"), "x")
     np.testing.assert_array_equal(together.series[0].values, [[1, 5], [3, 7]])
@@ -155,6 +198,37 @@ def test_known_columns_reach_past_the_end(tmp_path: Path) -> None:
     (series,) = panel.series
     assert (series.values.shape, series.known.shape, panel.channels) == ((5, 1), (8, 1), ("y",))
     np.testing.assert_array_equal(series.known[:, 0], [1, 2, 3, 4, 5, 6, 0, 1])
+
+
+def test_values_and_known_columns_stay_with_their_times(tmp_path: Path) -> None:
+    """Rows and series in any order; no row is lost or doubled."""
+    times = clock("2024-01-01", "1h", 30)
+    frame = pl.concat(
+        [
+            pl.DataFrame(
+                {
+                    "unique_id": name,
+                    "ds": times[: 30 - 4 * place],
+                    "a": np.arange(30 - 4 * place) + 100.0 * place,
+                    "b": -1.0 * np.arange(30 - 4 * place),
+                    "plan": np.arange(30 - 4 * place) % 7,
+                }
+            )
+            for place, name in enumerate(("u", "v", "w"))
+        ]
+    )
+    frame.sample(fraction=1, shuffle=True, seed=3).write_csv(tmp_path / "x.csv")
+    panel = read_panel(tmp_path / "x.csv", targets=["b", "a"], known=["plan"])
+    assert sorted(one.name for one in panel.series) == ["u", "v", "w"]
+    assert panel.channels == ("b", "a")
+    for series in panel.series:
+        place = "uvw".index(series.name)
+        count = np.arange(30 - 4 * place)
+        np.testing.assert_array_equal(series.times, times[count])
+        np.testing.assert_array_equal(
+            series.values, np.stack([-1.0 * count, count + 100.0 * place], 1)
+        )
+        np.testing.assert_array_equal(series.known[:, 0], count % 7)
 
 
 HOLES = "date,a\n2024-01-01,1\n2024-01-02,2\n2024-01-03,\n2024-01-04,4\n2024-01-06,8\n"
@@ -193,7 +267,7 @@ def test_as_is_keeps_repeated_and_missing_steps(tmp_path: Path) -> None:
 
 
 def test_frequency_names() -> None:
-    for given_, text in {
+    for name, text in {
         "60m": "1h",
         "7d": "1w",
         "12mo": "1y",
@@ -206,7 +280,7 @@ def test_frequency_names() -> None:
         "1s": "1s",
         "500ms": "500ms",
     }.items():
-        assert parse_frequency(given_).text == text
+        assert parse_frequency(name).text == text
     assert infer_step(np.array(["2024-01-01"], dtype="datetime64[us]")) is None
 
 
@@ -239,8 +313,9 @@ def test_months_off_the_calendar_are_refused(tmp_path: Path) -> None:
 
 def test_reading_does_not_import_torch() -> None:
     code = (
-        "import sys, headwise.data.series.series, headwise.data.series.windows, headwise.data.series.files, "
-        "headwise.data.series.generate, "
-        "headwise.data.catalogue; sys.exit('torch' in sys.modules or 'pooch' in sys.modules)"
+        "import sys, headwise.data.series.series, headwise.data.series.windows; "
+        "import headwise.data.series.files, headwise.data.series.generate; "
+        "import headwise.data.catalogue; "
+        "sys.exit('torch' in sys.modules or 'pooch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

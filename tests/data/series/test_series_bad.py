@@ -23,9 +23,8 @@ def wide(rows: int = 8, **change: str) -> str:
     """A sound wide csv of columns a and b; `change` sets a cell: a3="x"."""
     lines = ["date,a,b"]
     for i in range(rows):
-        lines.append(
-            f"{change.get(f'd{i}', HOURS[i])},{change.get(f'a{i}', str(i))},{change.get(f'b{i}', '1.5')}"
-        )
+        usual = {"d": HOURS[i], "a": str(i), "b": "1.5"}
+        lines.append(",".join(change.get(f"{name}{i}", cell) for name, cell in usual.items()))
     return "\n".join(lines) + "\n"
 
 

@@ -9,15 +9,10 @@ import pytest
 import torch
 
 from headwise.base.errors import InputError
+from headwise.data.series.clock import future_times
 from headwise.data.series.series import Panel, read_panel
-from headwise.data.series.windows import (
-    Borders,
-    Scaler,
-    WindowDataset,
-    future_times,
-    split_borders,
-    time_marks,
-)
+from headwise.data.series.split import Borders, split_borders
+from headwise.data.series.windows import Scaler, WindowDataset, time_marks
 
 REAL = (
     Path(os.environ.get("HEADWISE_DATA", Path(__file__).parents[3].parent / "shared" / "data"))
@@ -73,9 +68,9 @@ def test_windows_and_naive_errors_are_the_published_ones(name: str, horizon: int
             for e in (last, again)
             for x in (e.square().double().sum(), e.abs().double().sum())
         ]
-    found = sums / (len(windows) * horizon * 7)
+    errors = sums / (len(windows) * horizon * 7)
     assert len(windows) == PUBLISHED[name, horizon][0]
-    np.testing.assert_allclose(found, PUBLISHED[name, horizon][1:], atol=0.00051)
+    np.testing.assert_allclose(errors, PUBLISHED[name, horizon][1:], atol=0.00051)
 
 
 def test_protocols() -> None:
@@ -108,7 +103,8 @@ def test_ratio_is_that_of_the_official_code(rows: int) -> None:
         (
             500,
             "ratio",
-            r"validation part has 146 of 500 rows.*96 \+ horizon 96 = 192; about 960 rows are needed",
+            r"validation part has 146 of 500 rows.*96 \+ horizon 96 = 192; "
+            "about 960 rows are needed",
         ),
         (100, "pems", r"train part has 60 of 100 rows"),
         (5000, "random", r"'random' is none of ratio, ett, pems"),
@@ -186,7 +182,7 @@ def test_batches_are_the_windows_of_a_plain_loop(lengths: list[int], stride: int
     for place, index in enumerate(order):
         series, start = expected[index]
         values, marks, known = parts[series]
-        one = windows[index]
+        window = windows[index]
         for name, truth in {
             "past": values[start : start + 4],
             "future": values[start + 4 : start + 7],
@@ -194,10 +190,10 @@ def test_batches_are_the_windows_of_a_plain_loop(lengths: list[int], stride: int
             "known": known[start : start + 7],
         }.items():
             assert torch.equal(batch[name][place], truth)
-            assert torch.equal(one[name], truth)
+            assert torch.equal(window[name], truth)
 
 
-def test_a_loader_takes_whole_batches_and_drops_nothing() -> None:
+def test_a_loader_takes_entire_batches_and_drops_nothing() -> None:
     windows = WindowDataset([(torch.arange(30.0)[:, None], None, None)], 4, 2)
     loader = torch.utils.data.DataLoader(windows, batch_size=8, collate_fn=windows.collate)  # pyright: ignore
     batches = list(loader)

@@ -17,17 +17,39 @@ def table(tmp_path, text: str, name: str = "t.csv"):
 
 
 class TestBags:
-    def test_rows_of_a_bag_need_not_lie_together(self, tmp_path) -> None:
+    def test_rows_of_a_bag_need_not_be_adjacent(self, tmp_path) -> None:
         path = table(tmp_path, "1,7,0.5,1\n0,3,2.5,3\n1,7,4.5,5\n0,9,6.5,7\n")
         assert is_bag_table(path)
-        found = read_bag_table(path)
-        assert found.cohort.names == ("7", "3", "9")
-        assert found.cohort.labels == ("1", "0", "0")
-        assert found.cohort.patients == found.cohort.names
-        assert found.offsets.tolist() == [0, 2, 3, 4]
+        bags = read_bag_table(path)
+        assert bags.cohort.names == ("7", "3", "9")
+        assert bags.cohort.labels == ("1", "0", "0")
+        assert bags.cohort.patients == bags.cohort.names
+        assert bags.offsets.tolist() == [0, 2, 3, 4]
         np.testing.assert_array_equal(
-            found.features, np.float32([[0.5, 1], [4.5, 5], [2.5, 3], [6.5, 7]])
+            bags.features, np.float32([[0.5, 1], [4.5, 5], [2.5, 3], [6.5, 7]])
         )
+
+    def test_instances_and_labels_stay_with_their_bags(self, tmp_path) -> None:
+        """Rows in any order, and every one of them in some bag."""
+        rng = np.random.default_rng(0)
+        rows = pl.DataFrame(
+            {
+                "bag": [f"b{k % 7}" for k in range(60)],
+                "x": np.arange(60.0),
+                "y": rng.normal(size=60),
+                "label": [(0, 1, 1)[k % 7 % 3] for k in range(60)],
+            }
+        )
+        rows = rows.sample(fraction=1, shuffle=True, seed=2)
+        rows.write_parquet(tmp_path / "a.parquet")
+        found = read_bag_table(tmp_path / "a.parquet")
+        assert found.columns == ("x", "y")
+        assert len(found.features) == found.offsets[-1] == 60
+        for place, name in enumerate(found.cohort.names):
+            own = rows.filter(pl.col("bag") == name)
+            part = found.features[found.offsets[place] : found.offsets[place + 1]]
+            np.testing.assert_array_equal(part, own.select("x", "y").to_numpy().astype(np.float32))
+            assert found.cohort.labels[place] == str(own["label"][0])
 
     def test_a_header_a_gzip_and_parquet_hold_the_same(self, tmp_path) -> None:
         plain = read_bag_table(table(tmp_path, "1.0,4,0.5,1\n0,5,2.5,3\n"))
@@ -37,24 +59,24 @@ class TestBags:
         rows.write_parquet(tmp_path / "p.parquet")
         for path in (named, tmp_path / "g.csv.gz", tmp_path / "p.parquet"):
             assert is_bag_table(path)
-            found = read_bag_table(path)
-            assert found.cohort == plain.cohort
-            np.testing.assert_array_equal(found.features, plain.features)
+            bags = read_bag_table(path)
+            assert bags.cohort == plain.cohort
+            np.testing.assert_array_equal(bags.features, plain.features)
 
     @pytest.mark.parametrize(
-        ("text", "said"),
+        ("text", "message"),
         [
             ("1,4,0.5\n0,4,0.7\n", "bag '4' has the labels '1' and '0'"),
-            ("label,bag,x\n1,4,0.5\n0,5,x\n", "row 2: 'x' is no finite number"),
+            ("label,bag,x\n1,4,0.5\n0,5,x\n", "column 'x', row 2: 'x' is no finite number"),
             ("label,bag,x\n1,4,0.5\n0,5,\n", "is no finite number"),
             ("label,bag,x\n1,4,0.5\n0,,2\n", "row 2: is empty"),
             ("1,2\n1,3\n", "holds no bags"),
         ],
     )
-    def test_mistakes_have_one_line(self, tmp_path, text: str, said: str) -> None:
+    def test_mistakes_have_one_line(self, tmp_path, text: str, message: str) -> None:
         with pytest.raises(InputError) as caught:
             read_bag_table(table(tmp_path, text))
-        assert said in str(caught.value)
+        assert message in str(caught.value)
         assert "\n" not in str(caught.value)
 
     @pytest.mark.parametrize(
@@ -68,30 +90,30 @@ class TestBags:
     def test_real_sets_have_the_sizes_of_their_sources(
         self, real_data, name: str, sizes: tuple[int, ...]
     ) -> None:
-        found = read_bag_table(real_data / "wsi" / "mil" / f"{name}.csv.gz")
-        positive = sum(label == "1" for label in found.cohort.labels)
-        assert (len(found.cohort), *found.features.shape, positive) == sizes
+        bags = read_bag_table(real_data / "wsi" / "mil" / f"{name}.csv.gz")
+        positive = sum(label == "1" for label in bags.cohort.labels)
+        assert (len(bags.cohort), *bags.features.shape, positive) == sizes
 
 
 class TestCohort:
     def test_columns_that_may_be_missing(self, tmp_path) -> None:
         path = table(tmp_path, "slide,label\na,x\nb,y\n")
         assert not is_bag_table(path)
-        found = read_cohort(path)
-        assert (found.names, found.patients) == (("a", "b"), ("a", "b"))
-        assert found.splits == found.mpp == (None, None)
+        cohort = read_cohort(path)
+        assert (cohort.names, cohort.patients) == (("a", "b"), ("a", "b"))
+        assert cohort.splits == cohort.mpp == (None, None)
         path = table(
             tmp_path, "label,slide,patient,split,mpp,stain\nx,a,p,Train,0.25,he\ny,b,q,val,,he\n"
         )
-        found = read_cohort(path)
-        assert (found.patients, found.splits, found.mpp) == (
+        cohort = read_cohort(path)
+        assert (cohort.patients, cohort.splits, cohort.mpp) == (
             ("p", "q"),
             ("train", "validation"),
             (0.25, None),
         )
 
     @pytest.mark.parametrize(
-        ("text", "said"),
+        ("text", "message"),
         [
             ("slide,lable\na,x\n", "no column 'label'; did you mean 'lable'?"),
             ("slide,label\na,x\na,y\n", "slide 'a' is listed more than once"),
@@ -106,15 +128,48 @@ class TestCohort:
             ("slide,label\n", "lists no slides"),
         ],
     )
-    def test_mistakes_have_one_line(self, tmp_path, text: str, said: str) -> None:
+    def test_mistakes_have_one_line(self, tmp_path, text: str, message: str) -> None:
         with pytest.raises(InputError) as caught:
             read_cohort(table(tmp_path, text))
-        assert said in str(caught.value)
+        assert message in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("one", "other"), [("train", "validation"), ("train", "test"), ("validation", "test")]
+    )
+    def test_a_patient_is_in_no_two_parts(self, tmp_path, one: str, other: str) -> None:
+        rows = [
+            ("a", "x", "p", one),
+            ("b", "y", "q", "train"),
+            ("c", "x", "r", "test"),
+            ("d", "y", "p", other),
+        ]
+        for order in (rows, rows[::-1]):
+            path = table(
+                tmp_path,
+                "slide,label,patient,split\n" + "".join(",".join(row) + "\n" for row in order),
+            )
+            with pytest.raises(
+                InputError, match=f"patient 'p' is in ({one} and in {other}|{other} and in {one})"
+            ):
+                read_cohort(path)
+        same = table(tmp_path, f"slide,label,patient,split\na,x,p,{one}\nb,y,p,{one}\n")
+        assert read_cohort(same).splits == (one, one)
+
+    def test_what_is_known_of_a_slide_stays_with_it(self, tmp_path) -> None:
+        order = np.random.default_rng(0).permutation(9)
+        parts = ("train", "validation", "test")
+        lines = [f"l{k % 2},s{k},{0.25 * (k + 1)},p{k},{parts[k % 3]}" for k in order]
+        found = read_cohort(table(tmp_path, "label,slide,mpp,patient,split\n" + "\n".join(lines)))
+        assert found.names == tuple(f"s{k}" for k in order)
+        assert found.labels == tuple(f"l{k % 2}" for k in order)
+        assert found.mpp == tuple(0.25 * (k + 1) for k in order)
+        assert found.patients == tuple(f"p{k}" for k in order)
+        assert found.splits == tuple(parts[k % 3] for k in order)
 
     def test_files_are_found_with_and_without_ending(self) -> None:
         files = ["in/a.svs", "in/b/c.d.tiff", "in/e.png"]
-        found = match_files(("a", "c.d.tiff", "f"), files, "labels.csv")
-        assert found == {"a": "in/a.svs", "c.d.tiff": "in/b/c.d.tiff"}
+        matched = match_files(("a", "c.d.tiff", "f"), files, "labels.csv")
+        assert matched == {"a": "in/a.svs", "c.d.tiff": "in/b/c.d.tiff"}
         with pytest.raises(InputError, match="could be"):
             match_files(("a",), ["x/a.svs", "y/a.tiff"], "labels.csv")
         assert match_files(("e",), ["x/a.svs", "y/a.tiff", "e.png"], "labels.csv") == {"e": "e.png"}

@@ -1,4 +1,4 @@
-"""Slides: OpenSlide and the plain image behind one face, micrometres a pixel, damage, lists."""
+"""Slides: OpenSlide and plain images behind one interface, resolution, damage, lists."""
 
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -64,7 +64,7 @@ def test_a_plain_image_is_read_by_pillow(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("region", [1 << 26, 60_000])
-def test_a_thumbnail_is_the_slide_made_small_whole_or_in_bands(
+def test_a_thumbnail_is_the_slide_made_small_at_once_or_in_bands(
     pyramid, region, monkeypatch
 ) -> None:
     monkeypatch.setattr(wsi, "REGION_PIXELS", region)
@@ -76,12 +76,81 @@ def test_a_thumbnail_is_the_slide_made_small_whole_or_in_bands(
             Image.fromarray(gradient(700, 500)).resize((100, 71), Image.Resampling.BOX)
         )
         assert np.abs(picture.astype(int) - expected)[:, :30].mean() < 12
-        whole, factor = slide.thumbnail(5000)
-        assert (whole.shape, factor) == ((500, 700, 3), 1.0)
+        full, factor = slide.thumbnail(5000)
+        assert (full.shape, factor) == ((500, 700, 3), 1.0)
+
+
+def quarters(width: int, height: int) -> np.ndarray:
+    """Red, green, blue and yellow, far enough from each other that no averaging makes one of
+    another.
+    """
+    picture = np.empty((height, width, 3), np.uint8)
+    picture[: height // 2, : width // 2], picture[: height // 2, width // 2 :] = (
+        (220, 30, 20),
+        (30, 200, 40),
+    )
+    picture[height // 2 :, : width // 2], picture[height // 2 :, width // 2 :] = (
+        (20, 40, 230),
+        (210, 210, 50),
+    )
+    return picture
+
+
+@pytest.mark.parametrize("ending", ["tiff", "png", "jpg", "bmp"])
+def test_colours_stay_what_they_are_at_every_level(tmp_path, ending) -> None:
+    path, picture = tmp_path / f"a.{ending}", quarters(600, 400)
+    if ending == "tiff":
+        write_pyramid(path, picture)
+    else:
+        Image.fromarray(picture).save(path, **({"quality": 98} if ending == "jpg" else {}))
+    with Slide(path, mpp=0.5) as slide:
+        for factor in (1, 2, 8):
+            size = 600 // factor, 400 // factor
+            found = slide.read(0, 0, (600, 400), size).astype(int)
+            inner = np.zeros(found.shape[:2], bool)
+            inner[8:-8, 8:-8] = True
+            inner[size[1] // 2 - 8 : size[1] // 2 + 8] = inner[
+                :, size[0] // 2 - 8 : size[0] // 2 + 8
+            ] = False
+            assert np.abs(found - quarters(*size))[inner].max() <= 8, factor
+        thumbnail, _ = slide.thumbnail(60)
+        assert np.abs(thumbnail[5:15, 5:25].astype(int) - (220, 30, 20)).max() <= 8
+        out = np.empty((4, 6, 3), np.uint8)
+        assert slide.read(0, 300, (6, 4), (6, 4), out=out) is out
+        assert np.abs(out.astype(int) - (20, 40, 230)).max() <= 8
+
+
+def test_an_image_with_alpha_or_grey_is_a_slide_in_colours(tmp_path) -> None:
+    Image.fromarray(quarters(40, 20)).convert("P").save(tmp_path / "palette.png")
+    Image.fromarray(quarters(40, 20)[..., 0]).save(tmp_path / "grey.png")
+    with Slide(tmp_path / "palette.png") as slide:
+        assert (
+            np.abs(slide.read(0, 0, (40, 20), (40, 20)).astype(int) - quarters(40, 20)).mean() < 30
+        )
+    with Slide(tmp_path / "grey.png") as slide:
+        np.testing.assert_array_equal(
+            slide.read(0, 0, (40, 20), (40, 20)), quarters(40, 20)[..., :1].repeat(3, 2)
+        )
 
 
 class TestMicrometres:
-    def test_a_file_without_them_asks_and_takes_what_is_given(self, tmp_path) -> None:
+    def test_they_are_the_mean_of_both_sides(self, tmp_path) -> None:
+        import tifffile
+
+        tifffile.imwrite(
+            tmp_path / "a.tiff",
+            gradient(256, 256),
+            tile=(128, 128),
+            photometric="rgb",
+            metadata=None,
+            resolution=(1e4 / 0.4, 1e4 / 0.6),
+            resolutionunit="CENTIMETER",
+        )
+        with Slide(tmp_path / "a.tiff", mpp=9.0) as slide:
+            assert slide.mpp == pytest.approx(0.5, rel=1e-4)
+            assert slide.scale(2.0) == pytest.approx(4.0, rel=1e-4)
+
+    def test_a_file_without_them_asks_for_mpp_and_uses_it(self, tmp_path) -> None:
         path = tmp_path / "a.png"
         Image.fromarray(gradient(300, 200)).save(path)
         assert Slide(path).mpp is None
@@ -107,8 +176,8 @@ class TestDamage:
             "empty.tiff": "neither",
             "no.svs": "no such",
         }
-        for name, said in reasons.items():
-            with pytest.raises(InputError, match=said) as caught:
+        for name, message in reasons.items():
+            with pytest.raises(InputError, match=message) as caught:
                 Slide(tmp_path / name).size  # noqa: B018
             assert "\n" not in str(caught.value)
 
@@ -138,11 +207,11 @@ class TestDamage:
 def test_a_slide_travels_closed_and_threads_share_it(pyramid) -> None:
     slide = Slide(pyramid, mpp=1.0)
     assert slide.size == (700, 500)
-    other = pickle.loads(pickle.dumps(slide))
-    assert "_open" not in other.__dict__
+    copy = pickle.loads(pickle.dumps(slide))
+    assert "_open" not in copy.__dict__
     places = [(x, y) for x in range(0, 600, 50) for y in range(0, 400, 50)]
     with ThreadPoolExecutor(4) as pool:
-        regions = list(pool.map(lambda p: other.read(*p, (50, 50), (50, 50)), places))
+        regions = list(pool.map(lambda p: copy.read(*p, (50, 50), (50, 50)), places))
     for (x, y), region in zip(places, regions):
         np.testing.assert_array_equal(region, gradient(700, 500)[y : y + 50, x : x + 50])
     slide.close()
@@ -194,10 +263,10 @@ class TestRealSlides:
                 Slide(real_data / "wsi" / "slides" / name).size  # noqa: B018
 
     def test_two_files_of_a_dicom_series_are_one_slide(self, real_data) -> None:
-        found = list_slides(real_data / "wsi" / "slides" / "openslide_fixtures")
-        assert [path for path in found if path.endswith(".dcm")] == [
+        files = list_slides(real_data / "wsi" / "slides" / "openslide_fixtures")
+        assert [path for path in files if path.endswith(".dcm")] == [
             str(real_data / "wsi" / "slides" / "openslide_fixtures" / "boxes_0.dcm")
         ]
-        with Slide(next(path for path in found if path.endswith(".dcm"))) as slide:
+        with Slide(next(path for path in files if path.endswith(".dcm"))) as slide:
             assert (slide.reader, slide.mpp) == ("openslide", 0.499)
             assert slide.read(0, 0, slide.size, slide.size).std() > 0

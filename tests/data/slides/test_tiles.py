@@ -1,5 +1,7 @@
 """The grid of tiles, threads that read them, and feature files."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -51,11 +53,30 @@ def test_magnification_and_overlap(slide) -> None:
 @pytest.mark.parametrize(("batch", "threads"), [(1, 1), (7, 2), (64, 3), (1000, 4)])
 def test_every_tile_comes_once_and_in_order(slide, batch: int, threads: int) -> None:
     grid = tile_grid(slide, tile=64)
-    found = list(TileReader(slide, grid, batch=batch, threads=threads))
-    assert np.concatenate([rows for rows, _, _ in found]).tolist() == list(range(len(grid)))
-    tiles = np.concatenate([tiles for _, tiles, _ in found])
+    batches = list(TileReader(slide, grid, batch=batch, threads=threads))
+    assert np.concatenate([rows for rows, _, _ in batches]).tolist() == list(range(len(grid)))
+    tiles = np.concatenate([tiles for _, tiles, _ in batches])
     for (x, y), tile in zip(grid.coords, tiles):
         np.testing.assert_array_equal(tile, slide.read(x, y, (64, 64), (64, 64)))
+
+
+@pytest.mark.parametrize(("batch", "threads"), [(3, 1), (64, 1), (64, 2)])
+def test_what_is_blank_is_said_of_the_right_tile(tmp_path, batch, threads) -> None:
+    """Places are x, then y; a slide that is wider than high would tell them apart."""
+    picture = np.full((128, 384, 3), 245, np.uint8)
+    noise = np.random.default_rng(0).integers(0, 60, (64, 128, 3), dtype=np.uint8)
+    picture[64:, 64:192] = noise + np.uint8([150, 40, 120])
+    write_pyramid(tmp_path / "a.tiff", picture, mpp=0.5)
+    everywhere = np.array([[x, y] for y in (0, 64) for x in range(0, 384, 64)])
+    with Slide(tmp_path / "a.tiff") as opened:
+        found = tile_grid(opened, tile=64, least_tissue=0.5)
+        assert {tuple(place) for place in found.coords.tolist()} == {(64, 64), (128, 64)}
+        grid = replace(found, coords=everywhere)
+        for rows, tiles, blank in TileReader(opened, grid, batch=batch, threads=threads):
+            for row, tile, empty in zip(rows, tiles, blank):
+                x, y = everywhere[row]
+                np.testing.assert_array_equal(tile, picture[y : y + 64, x : x + 64])
+                assert empty == (not (y == 64 and 64 <= x < 192))
 
 
 def test_a_consumer_may_stop_and_damage_reaches_it(slide, tmp_path) -> None:
@@ -84,10 +105,10 @@ class TestFeatureFiles:
         write_features(
             tmp_path / "a.h5", features, coords, {"patch_size_level0": 512, "encoder": "x"}
         )
-        found = read_features(tmp_path / "a.h5")
-        np.testing.assert_array_equal(found.features, features.astype(np.float32))
-        np.testing.assert_array_equal(found.coords, coords)
-        assert (found.extent, found.attributes["encoder"]) == (512, "x")
+        stored = read_features(tmp_path / "a.h5")
+        np.testing.assert_array_equal(stored.features, features.astype(np.float32))
+        np.testing.assert_array_equal(stored.coords, coords)
+        assert (stored.extent, stored.attributes["encoder"]) == (512, "x")
         write_features(
             tmp_path / "b.h5", features, coords, {"patch_size_level0": 512, "encoder": "x"}
         )
@@ -116,11 +137,11 @@ class TestFeatureFiles:
             file["slide_1/feat"], file["slide_1/coords"] = features, coords
             file["slide_1"].attrs["label"] = 1
         for name in ("trident", "clam", "bare", "acmil"):
-            found = read_features(tmp_path / f"{name}.h5", slide="slide_1")
-            assert found.features.shape == (4, 6), name
-            assert found.features.dtype == np.float32
-            assert found.extent == 512, name
-            np.testing.assert_array_equal(found.coords, coords)
+            stored = read_features(tmp_path / f"{name}.h5", slide="slide_1")
+            assert stored.features.shape == (4, 6), name
+            assert stored.features.dtype == np.float32
+            assert stored.extent == 512, name
+            np.testing.assert_array_equal(stored.coords, coords)
 
     def test_mistakes_have_one_line(self, tmp_path) -> None:
         import h5py
@@ -134,7 +155,7 @@ class TestFeatureFiles:
             file["features"], file["coords"] = np.ones((3, 2)), np.ones((2, 2))
         with h5py.File(tmp_path / "nan.h5", "w") as file:
             file["features"] = np.array([[1.0, np.nan]])
-        said = {
+        messages = {
             "text": "no readable HDF5",
             "empty": "no data set",
             "text-features": "should be numbers",
@@ -142,7 +163,7 @@ class TestFeatureFiles:
             "nan": "not finite",
             "missing": "no such",
         }
-        for name, reason in said.items():
-            with pytest.raises(InputError, match=reason) as caught:
+        for name, message in messages.items():
+            with pytest.raises(InputError, match=message) as caught:
                 read_features(tmp_path / f"{name}.h5")
             assert "\n" not in str(caught.value)

@@ -24,22 +24,22 @@ def slide_with(ink: tuple[int, int, int] | None) -> np.ndarray:
 
 def test_drawn_tissue_is_found() -> None:
     picture = slide_with(None)
-    found = find_tissue(picture)
+    tissue = find_tissue(picture)
     truth = (picture.max(2).astype(int) - picture.min(2)) > 20
-    assert (found.mask & truth).sum() / (found.mask | truth).sum() > 0.95
-    assert not found.pen.any()
-    assert found.share == found.mask.mean()
+    assert (tissue.mask & truth).sum() / (tissue.mask | truth).sum() > 0.95
+    assert not tissue.pen.any()
+    assert tissue.share == tissue.mask.mean()
 
 
 @pytest.mark.parametrize("ink", INKS)
 def test_ink_is_no_tissue(ink: str) -> None:
-    found, clean = find_tissue(slide_with(INKS[ink])), find_tissue(slide_with(None))
-    assert found.pen[302:328, 25:375].mean() > 0.98
-    assert not found.mask[302:328, 25:375].any()
-    far = np.ones(found.mask.shape, bool)
+    inked, clean = find_tissue(slide_with(INKS[ink])), find_tissue(slide_with(None))
+    assert inked.pen[302:328, 25:375].mean() > 0.98
+    assert not inked.mask[302:328, 25:375].any()
+    far = np.ones(inked.mask.shape, bool)
     far[260:370] = False
-    assert not found.pen[far].any()
-    assert (found.mask[far] == clean.mask[far]).mean() > 0.99
+    assert not inked.pen[far].any()
+    assert (inked.mask[far] == clean.mask[far]).mean() > 0.99
 
 
 def test_glass_dust_and_black_hold_no_tissue() -> None:
@@ -81,10 +81,10 @@ class TestRealPictures:
     @pytest.fixture
     def share(self, real_data):
         def of(name: str) -> tuple[float, float]:
-            found = find_tissue(
+            tissue = find_tissue(
                 np.asarray(Image.open(real_data / "wsi" / "qc" / f"{name}.png").convert("RGB"))
             )
-            return found.share, float(found.pen.mean())
+            return tissue.share, float(tissue.pen.mean())
 
         return of
 

@@ -1,5 +1,7 @@
 """Chest X-rays in every layout; what does not fit is one line."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -23,15 +25,15 @@ def test_folders_are_classes_and_parts(tmp_path):
         ("train/normal/a.png", "train/ill/b.png", "test/normal/c.png", "test/ill/d.png")
     ):
         save(tmp_path / name, k)
-    found = read_xray_set(tmp_path)
-    assert found.layout == "classes"
-    assert sorted(zip(found.names, found.labels, found.parts))[0] == (
+    xrays = read_xray_set(tmp_path)
+    assert xrays.layout == "classes"
+    assert sorted(zip(xrays.names, xrays.labels, xrays.parts))[0] == (
         "test/ill/d.png",
         "ill",
         "test",
     )
-    assert len(found.rows("train")) == 2
-    assert len(set(found.patients)) == 4
+    assert len(xrays.rows("train")) == 2
+    assert len(set(xrays.patients)) == 4
     assert set(read_xray_set(tmp_path, classes=["ill"]).labels) == {"ill"}
     with pytest.raises(InputError, match=r"has no class 'il'.*did you mean 'ill'"):
         read_xray_set(tmp_path, classes=["il"])
@@ -48,13 +50,13 @@ def test_a_table(tmp_path):
         "file,label,patient_id,view,source,split\npictures/0.png,ill,p1,AP,X,train\n"
         "pictures/1.png,well,p1,PA,Y,val\npictures/2.png,ill,,,,\n"
     )
-    found = read_xray_set(table)
-    assert found.labels == ["ill", "well", "ill"]
-    assert found.patients == ["p1", "p1", "picture 3"]
-    assert found.views == ["AP", "PA", ""]
-    assert found.sources == ["X", "Y", ""]
-    assert found.parts == ["train", "validation", ""]
-    for text, said in [
+    xrays = read_xray_set(table)
+    assert xrays.labels == ["ill", "well", "ill"]
+    assert xrays.patients == ["p1", "p1", "picture 3"]
+    assert xrays.views == ["AP", "PA", ""]
+    assert xrays.sources == ["X", "Y", ""]
+    assert xrays.parts == ["train", "validation", ""]
+    for text, message in [
         ("file,label\npictures/9.png,ill\n", "there is no picture"),
         ("file,label\npictures/0.png,\n", "is empty"),
         ("label\nill\n", "image"),
@@ -64,7 +66,7 @@ def test_a_table(tmp_path):
         ("file,label,part,split\npictures/0.png,ill,test,test\n", "both columns"),
     ]:
         table.write_text(text)
-        with pytest.raises(InputError, match=said) as error:
+        with pytest.raises(InputError, match=message) as error:
             read_xray_set(table)
         assert "\n" not in str(error.value)
 
@@ -74,8 +76,8 @@ def test_lists_of_covidx(tmp_path):
     save(tmp_path / "test" / "c.png")
     (tmp_path / "train_COVIDx8B.txt").write_text("7 a b.png positive cohen\n\n")
     (tmp_path / "test_COVIDx8B.txt").write_text("ricord-1 c.png negative ricord\n")
-    found = read_xray_set(tmp_path)
-    rows = sorted(zip(found.names, found.labels, found.sources, found.patients, found.parts))
+    xrays = read_xray_set(tmp_path)
+    rows = sorted(zip(xrays.names, xrays.labels, xrays.sources, xrays.patients, xrays.parts))
     assert rows == [
         ("test/c.png", "negative", "ricord", "ricord-1", "test"),
         ("train/a b.png", "positive", "cohen", "7", "train"),
@@ -95,26 +97,108 @@ def test_medmnist(tmp_path):
         arrays[f"{word}_labels"] = rng.integers(0, 2, (count, 1), dtype=np.uint8)
     path = tmp_path / "pneumoniamnist.npz"
     np.savez_compressed(path, **arrays)
-    found = read_xray_set(path)
-    assert len(found) == 10
-    assert set(found.labels) <= {"normal", "pneumonia"}
-    row = int(found.rows("test")[1])
+    xrays = read_xray_set(path)
+    assert len(xrays) == 10
+    assert set(xrays.labels) <= {"normal", "pneumonia"}
+    row = int(xrays.rows("test")[1])
     np.testing.assert_allclose(
-        read_row(found, row), arrays["test_images"][1] / np.float32(255), atol=1e-7
+        read_row(xrays, row), arrays["test_images"][1] / np.float32(255), atol=1e-7
     )
-    for name, wrong, said in [
+    for name, wrong, message in [
         ("train_images", arrays["train_images"].astype(np.float32), "needs uint8"),
         ("val_labels", np.zeros((2, 3), np.uint8), "3 labels a picture"),
         ("test_labels", np.array([object()]), "cannot be read"),
         ("test_images", None, "has no array"),
     ]:
-        given = {k: v for k, v in {**arrays, name: wrong}.items() if v is not None}
-        np.savez(path, **given)
-        with pytest.raises(InputError, match=said):
+        altered = {k: v for k, v in {**arrays, name: wrong}.items() if v is not None}
+        np.savez(path, **altered)
+        with pytest.raises(InputError, match=message):
             read_xray_set(path)
     path.write_bytes(b"PK\x03\x04 nothing")
     with pytest.raises(InputError, match=r"is no \.npz"):
         read_xray_set(path)
+
+
+def medmnist(path, shape=(), seed=0, counts=(6, 3, 4)):
+    """A file of MedMNIST whose pictures differ, and its arrays."""
+    rng, arrays = np.random.default_rng(seed), {}
+    for word, count in zip(("train", "val", "test"), counts):
+        arrays[f"{word}_images"] = rng.integers(0, 256, (count, 28, 28, *shape), dtype=np.uint8)
+        arrays[f"{word}_labels"] = rng.permutation(np.arange(count) % 2).astype(np.uint8)[:, None]
+    np.savez_compressed(path, **arrays)
+    return arrays
+
+
+@pytest.mark.parametrize("shape", [(), (3,)])
+@pytest.mark.parametrize("name", ["pneumoniamnist", "breastmnist_128", "other"])
+def test_labels_of_medmnist_stay_with_their_pictures(tmp_path, name, shape):
+    """In all parts and also of some rows; colours are averaged; class numbers have the names of the
+    set.
+    """
+    names = {
+        "pneumoniamnist": ["normal", "pneumonia"],
+        "breastmnist_128": ["malignant", "normal or benign"],
+    }
+    words = names.get(name, ["0", "1"])
+    path = tmp_path / f"{name}.npz"
+    arrays = medmnist(path, shape)
+    for wanted in (words, words[::-1], words[1:]):
+        found = read_xray_set(path, classes=wanted)
+        expected = [
+            (part, words[label], image)
+            for part, word in (("train", "train"), ("validation", "val"), ("test", "test"))
+            for image, label in zip(arrays[f"{word}_images"], arrays[f"{word}_labels"][:, 0])
+            if words[label] in wanted
+        ]
+        assert len(found) == len(expected)
+        assert [found.rows(part).size for part in ("train", "validation", "test")] == [
+            sum(one[0] == part for one in expected) for part in ("train", "validation", "test")
+        ]
+        for row in np.random.default_rng(1).permutation(len(expected)):
+            part, label, image = expected[row]
+            assert (found.parts[row], found.labels[row]) == (part, label)
+            grey = image.astype(float) if not shape else image.mean(2)
+            np.testing.assert_allclose(read_row(found, row), grey / 255, atol=1e-6)
+
+
+def test_a_file_that_is_written_again_is_read_again(tmp_path):
+    """And two files, whose arrays are named alike, are never mistaken for one another."""
+    first, second = tmp_path / "a.npz", tmp_path / "b.npz"
+    arrays = {path: medmnist(path, seed=seed) for seed, path in enumerate((first, second))}
+    for row, path in ((2, first), (2, second), (1, first), (7, second), (7, first)):
+        word, place = ("train", row) if row < 6 else ("val", row - 6)
+        found = read_row(read_xray_set(path), row)
+        np.testing.assert_allclose(found, arrays[path][f"{word}_images"][place] / 255, atol=1e-6)
+    changed = medmnist(first, seed=9)
+    os.utime(first, (1, 1))
+    np.testing.assert_allclose(
+        read_row(read_xray_set(first), 0), changed["train_images"][0] / 255, atol=1e-6
+    )
+
+
+def test_labels_of_tables_and_lists_stay_with_their_pictures(tmp_path):
+    """Whatever the order of the rows; parts, patients, views and sources with them; none is
+    lost.
+    """
+    order = np.random.default_rng(3).permutation(12)
+    pixels = [save(tmp_path / "p" / f"{k}.png", k) for k in range(12)]
+    parts = ("train", "validation", "test")
+    rows = [
+        (f"p/{k}.png", f"l{k % 3}", f"patient{k}", ("PA", "AP")[k % 2], f"s{k % 4}", parts[k % 3])
+        for k in order
+    ]
+    lines = ["image,label,patient,view,source,part", *(",".join(row) for row in rows)]
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    whole = read_xray_set(tmp_path)
+    some = read_xray_set(tmp_path, classes=["l2", "l0"])
+    assert (len(whole), len(some)) == (12, 8)
+    for found in (whole, some, whole.of([5, 0, 3])):
+        for row, name in enumerate(found.names):
+            k = int(name.split("/")[1].split(".")[0])
+            np.testing.assert_allclose(read_row(found, row), pixels[k] / 255, atol=1e-6)
+            said = (found.labels, found.patients, found.views, found.sources, found.parts)
+            expected = (f"l{k % 3}", f"patient{k}", ("PA", "AP")[k % 2], f"s{k % 4}", parts[k % 3])
+            assert tuple(one[row] for one in said) == expected
 
 
 def test_pictures_of_every_kind_become_grey(tmp_path):
@@ -146,9 +230,9 @@ def test_pictures_of_every_kind_become_grey(tmp_path):
 
 @pytest.mark.real_data
 def test_real_sets(real_data):
-    found = read_xray_set(real_data / "medical" / "talo_covid_cxr_480" / "metadata.csv")
-    assert len(found) == 1124
-    assert set(found.labels) == {"Covid-19", "No_findings", "Pneumonia"}
-    assert len(set(found.views)) == 3
+    xrays = read_xray_set(real_data / "medical" / "talo_covid_cxr_480" / "metadata.csv")
+    assert len(xrays) == 1124
+    assert set(xrays.labels) == {"Covid-19", "No_findings", "Pneumonia"}
+    assert len(set(xrays.views)) == 3
     mnist = read_xray_set(real_data / "medical" / "medmnist" / "pneumoniamnist.npz")
     assert [len(mnist.rows(part)) for part in ("train", "validation", "test")] == [4708, 524, 624]

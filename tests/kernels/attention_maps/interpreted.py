@@ -10,8 +10,8 @@ import random
 
 import torch
 
-from headwise.kernels.attention_maps import cpu as plain
-from headwise.kernels.attention_maps import triton as device
+from headwise.kernels.attention_maps import cpu
+from headwise.kernels.attention_maps import triton as gpu
 
 
 def case(
@@ -42,8 +42,8 @@ def case(
     rest = (chosen, mean, mask, 0.3)
     compare(
         name,
-        device.attend(query, key, values, *rest),
-        plain.attend(query, key, values, *rest),
+        gpu.attend(query, key, values, *rest),
+        cpu.attend(query, key, values, *rest),
         2e-5 if dtype == torch.float32 else 2e-3,
     )
     print("ok", name)

@@ -5,6 +5,7 @@ import json
 from compiling import resources
 
 from headwise.kernels.attention_stats import triton as device
+from headwise.kernels.attention_stats.cpu import LARGEST_TOP
 
 POINTERS = {
     "mask": "*u8",
@@ -38,7 +39,7 @@ def used(kernel, element, width, causal):
         "WEIGHTED": 1,
         "MASKED": 1,
         "CAUSAL": causal,
-        "TOP": device.LARGEST_TOP,
+        "TOP": LARGEST_TOP,
     }
     flags |= {"WIDTH": width, "VALUE_WIDTH": width}
     constants = {name: flags[name] for name in kernel.arg_names if name.isupper()}

@@ -8,8 +8,8 @@ from interpreting import compare, poison  # first
 
 import torch
 
-from headwise.kernels.attention_stats import cpu as plain
-from headwise.kernels.attention_stats import triton as device
+from headwise.kernels.attention_stats import cpu
+from headwise.kernels.attention_stats import triton as gpu
 
 
 def case(
@@ -45,8 +45,8 @@ def case(
     counts = torch.rand(held) if held else None
     weights = torch.rand(batch, queries) if weighted else None
     rest = (mask, counts, weights, 0.3, causal, top != 1, weighted, top)
-    got = device.stats(query, key, values, *rest)
-    expected = plain.stats(query, key, values, *rest)
+    got = gpu.stats(query, key, values, *rest)
+    expected = cpu.stats(query, key, values, *rest)
     tolerance = 2e-5 if dtype == torch.float32 else 2e-3
     compare(name, got[:6], expected[:6], tolerance)
     shown = expected[6] >= 0

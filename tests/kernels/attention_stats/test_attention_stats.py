@@ -1,6 +1,4 @@
-"""Read-outs of attention against the matrix of weights, written out; never the operator's own plain
-form.
-"""
+"""Read-outs of attention against their formulas, with the full matrix of weights."""
 
 import math
 
@@ -9,8 +7,9 @@ import torch
 from torch import Tensor
 
 from headwise.kernels.attention_moments import cosine_moments
-from headwise.kernels.attention_stats import attention_stats, rollout_row
-from headwise.kernels.attention_stats import cpu as plain
+from headwise.kernels.attention_moments.naive import cosine_moments as cosine_formula
+from headwise.kernels.attention_stats import attention_stats, cpu, naive, rollout_row
+from headwise.kernels.attention_stats.naive import attention_weights
 
 ALL = ("lse", "entropy", "column_mass", "key_mass", "top", "class_row", "mean_rows")
 DIFFERENTIABLE = ("output", "lse", "entropy", "column_mass", "key_mass")
@@ -20,41 +19,52 @@ def finite(lse: Tensor) -> Tensor:
     return lse.masked_fill(lse == -math.inf, 0.0)
 
 
+def in_four_dimensions(mask: Tensor | None) -> Tensor | None:
+    if mask is None or mask.ndim == 4:
+        return mask
+    return mask[:, None, None] if mask.ndim == 2 else mask[:, None]
+
+
 def matrix(
     query: Tensor, key: Tensor, mask: Tensor | None, causal: bool, scale: float | None = None
-) -> tuple[Tensor, Tensor]:
-    """(weights (B, H, N, M), lse), row by row of the definition; rows without keys are 0."""
-    key = key.repeat_interleave(query.shape[1] // key.shape[1], 1)
-    scores = torch.einsum("bhnd,bhmd->bhnm", query, key) * (
-        query.shape[-1] ** -0.5 if scale is None else scale
-    )
-    allowed = torch.ones_like(scores, dtype=torch.bool)
-    if mask is not None:
-        allowed = allowed & (
-            mask[:, None, None] if mask.ndim == 2 else mask[:, None] if mask.ndim == 3 else mask
-        )
-    if causal:
-        allowed = allowed.tril(key.shape[2] - query.shape[2])
-    top = scores.detach().masked_fill(~allowed, -1e9).amax(-1, keepdim=True)
-    exps = torch.where(allowed, (torch.where(allowed, scores, top) - top).exp(), 0.0)
-    total = exps.sum(-1, keepdim=True)
-    some = total > 0
-    safe = torch.where(some, total, 1.0)
-    return exps / safe, torch.where(some, safe.log() + top, -math.inf)[..., 0]
+) -> Tensor:
+    """Weights (B, H, N, M)."""
+    factor = query.shape[-1] ** -0.5 if scale is None else scale
+    return attention_weights(query, key, in_four_dimensions(mask), factor, causal)[0]
 
 
-def expected(
-    weights: Tensor, lse: Tensor, value: Tensor, keys: Tensor, counts: Tensor
+def read_outs(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    counts: Tensor,
+    mask: Tensor | None,
+    keys: Tensor,
+    causal: bool = False,
+    scale: float | None = None,
 ) -> dict[str, Tensor]:
-    value = value.repeat_interleave(weights.shape[1] // value.shape[1], 1)
-    logs = torch.where(weights > 0, torch.where(weights > 0, weights, 1.0).log(), 0.0)
-    return {
-        "output": torch.einsum("bhnm,bhme->bhne", weights, value),
-        "lse": lse,
-        "entropy": -(weights * logs).sum(-1),
-        "column_mass": torch.einsum("bn,bhnm->bhm", counts, weights),
-        "key_mass": torch.einsum("bm,bhnm->bhn", keys.to(weights.dtype), weights),
-    }
+    """The differentiable read-outs by their formula."""
+    factor = query.shape[-1] ** -0.5 if scale is None else scale
+    numbers = keys[:, None].to(query.dtype)
+    allowed = in_four_dimensions(mask)
+    options = (factor, causal, True, True, 0)
+    results = naive.attention_stats(query, key, value, allowed, numbers, counts, *options)
+    return dict(zip(DIFFERENTIABLE, results))
+
+
+def test_the_formula_is_a_softmax_with_its_entropy() -> None:
+    (query, key, value, counts), mask, keys = inputs("heads")
+    scores = (query @ key.repeat_interleave(2, 1).mT / 6**0.5).masked_fill(~mask, -math.inf)
+    weights = scores.softmax(-1).nan_to_num()
+    torch.testing.assert_close(matrix(query, key, mask, False), weights)
+    results = read_outs(query, key, value, counts, mask, keys)
+    torch.testing.assert_close(results["entropy"], torch.special.entr(weights).sum(-1))
+    torch.testing.assert_close(results["lse"], scores.logsumexp(-1))
+    by_columns = torch.einsum("bn,bhnm->bhm", counts, weights)
+    torch.testing.assert_close(results["column_mass"], by_columns)
+    torch.testing.assert_close(
+        results["key_mass"], torch.einsum("bm,bhnm->bhn", keys.double(), weights)
+    )
 
 
 def inputs(
@@ -84,13 +94,13 @@ def test_read_outs_and_gradients(
     kind: str, causal: bool, small_blocks: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if small_blocks:
-        monkeypatch.setattr(plain, "BLOCK_NUMBERS", 7)
-        monkeypatch.setattr(plain, "FEW_ROWS", 2)
-        monkeypatch.setattr(plain, "LEAST_ROWS", 1)
+        monkeypatch.setattr(cpu, "BLOCK_NUMBERS", 7)
+        monkeypatch.setattr(cpu, "FEW_ROWS", 2)
+        monkeypatch.setattr(cpu, "LEAST_ROWS", 1)
     for n, m, scale in ((5, 7, None), (9, 4, 0.3), (1, 1, None)):
         (query, key, value, counts), mask, keys = inputs(kind, n=n, m=m)
         rows = torch.tensor([n - 1, 0, n // 2])
-        found = attention_stats(
+        stats = attention_stats(
             query,
             key,
             value,
@@ -104,17 +114,17 @@ def test_read_outs_and_gradients(
             rows=rows,
             weights=counts,
         )
-        weights, lse = matrix(query, key, mask, causal, scale)
-        wanted = expected(weights, lse, value, keys, counts)
-        for name, tensor in wanted.items():
+        weights = matrix(query, key, mask, causal, scale)
+        reference = read_outs(query, key, value, counts, mask, keys, causal, scale)
+        for name, tensor in reference.items():
             torch.testing.assert_close(
-                getattr(found, name), tensor, rtol=1e-10, atol=1e-10, msg=name
+                getattr(stats, name), tensor, rtol=1e-10, atol=1e-10, msg=name
             )
-        torch.testing.assert_close(found.class_row, weights[:, :, n // 2].detach())
-        torch.testing.assert_close(found.mean_rows, weights.mean(1)[:, rows].detach())
+        torch.testing.assert_close(stats.class_row, weights[:, :, n // 2].detach())
+        torch.testing.assert_close(stats.mean_rows, weights.mean(1)[:, rows].detach())
         ours, theirs = (
             [finite(f(name)) for name in DIFFERENTIABLE]
-            for f in (found.__getattribute__, wanted.get)
+            for f in (stats.__getattribute__, reference.get)
         )
         grads = [torch.randn_like(tensor) for tensor in ours]
         got = torch.autograd.grad(ours, [query, key, value, counts], grads)
@@ -130,11 +140,11 @@ def test_each_gradient_alone(n: int) -> None:
     as they are.
     """
     (query, key, value, _), mask, keys = inputs("keys", n=n)
-    weights, lse = matrix(query, key, mask, False)
-    wanted = expected(weights, lse, value, keys, torch.ones(2, n, dtype=torch.float64))
-    found = attention_stats(query, key, value, mask=mask, want=ALL[:4], keys=keys)
+    counts = torch.ones(2, n, dtype=torch.float64)
+    reference = read_outs(query, key, value, counts, mask, keys)
+    stats = attention_stats(query, key, value, mask=mask, want=ALL[:4], keys=keys)
     for name in DIFFERENTIABLE:
-        ours, theirs = finite(getattr(found, name)), finite(wanted[name])
+        ours, theirs = finite(getattr(stats, name)), finite(reference[name])
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
         grad = torch.randn_like(ours)
         before = grad.clone()
@@ -148,18 +158,18 @@ def test_each_gradient_alone(n: int) -> None:
 def test_largest_weights(causal: bool) -> None:
     (query, key, _, _), mask, _ = inputs("pairs", n=6, m=9)
     for k in (1, 3, 12):
-        found = attention_stats(query, key, mask=mask, causal=causal, want=("top",), k=k)
-        assert found.lse is None
-        weights = matrix(query, key, mask, causal)[0].detach()
+        stats = attention_stats(query, key, mask=mask, causal=causal, want=("top",), k=k)
+        assert stats.lse is None
+        weights = matrix(query, key, mask, causal).detach()
         count = min(k, 9)
-        torch.testing.assert_close(found.top_values[..., :count], weights.topk(count, -1)[0])
-        assert (found.top_values[..., count:] == 0).all()
-        shown = found.top_indices >= 0
-        assert (shown == (found.top_values > 0)).all()
-        assert (found.top_indices[~shown] == -1).all()
-        picked = weights.gather(-1, found.top_indices.clamp_min(0))
-        torch.testing.assert_close(picked[shown], found.top_values[shown])
-        assert not found.top_values.requires_grad
+        torch.testing.assert_close(stats.top_values[..., :count], weights.topk(count, -1)[0])
+        assert (stats.top_values[..., count:] == 0).all()
+        shown = stats.top_indices >= 0
+        assert (shown == (stats.top_values > 0)).all()
+        assert (stats.top_indices[~shown] == -1).all()
+        picked = weights.gather(-1, stats.top_indices.clamp_min(0))
+        torch.testing.assert_close(picked[shown], stats.top_values[shown])
+        assert not stats.top_values.requires_grad
 
 
 @pytest.mark.parametrize("want", ["lse", "entropy", "column_mass", "key_mass", "output"])
@@ -168,10 +178,10 @@ def test_gradcheck(want: str) -> None:
 
     def read(q: Tensor, k: Tensor, v: Tensor, c: Tensor) -> Tensor:
         names = () if want == "output" else (want,)
-        found = attention_stats(
+        stats = attention_stats(
             q, k, v if want == "output" else None, mask=mask, want=names, keys=keys, weights=c
         )
-        return finite(getattr(found, want))
+        return finite(getattr(stats, want))
 
     assert torch.autograd.gradcheck(read, (query, key, value, counts))
 
@@ -184,21 +194,23 @@ def test_plain_facts() -> None:
         torch.zeros(1, 2, 3, 4, dtype=torch.float64),
         torch.randn(1, 2, 5, 4, dtype=torch.float64),
     )
-    every = torch.ones(1, 5, dtype=torch.bool)
-    found = attention_stats(query, key, want=("entropy", "column_mass", "key_mass"), keys=every)
+    all_keys = torch.ones(1, 5, dtype=torch.bool)
+    stats = attention_stats(query, key, want=("entropy", "column_mass", "key_mass"), keys=all_keys)
     torch.testing.assert_close(
-        found.entropy, torch.full((1, 2, 3), math.log(5.0), dtype=torch.float64)
+        stats.entropy, torch.full((1, 2, 3), math.log(5.0), dtype=torch.float64)
     )
-    torch.testing.assert_close(found.column_mass, torch.full((1, 2, 5), 0.6, dtype=torch.float64))
-    torch.testing.assert_close(found.key_mass, torch.ones(1, 2, 3, dtype=torch.float64))
-    one = torch.arange(5)[None] == 2
-    alone = attention_stats(key, key, mask=one, want=("entropy", "lse"))
+    torch.testing.assert_close(stats.column_mass, torch.full((1, 2, 5), 0.6, dtype=torch.float64))
+    torch.testing.assert_close(stats.key_mass, torch.ones(1, 2, 3, dtype=torch.float64))
+    third = torch.arange(5)[None] == 2
+    alone = attention_stats(key, key, mask=third, want=("entropy", "lse"))
     assert (alone.entropy == 0).all()
     torch.testing.assert_close(alone.lse, torch.einsum("bhnd,bhd->bhn", key, key[:, :, 2]) / 2)
-    none = attention_stats(query, key[:, :, :0], key[:, :, :0], want=("entropy", "lse", "top"))
-    assert (none.lse == -math.inf).all()
-    assert (none.entropy == 0).all()
-    assert (none.output == 0).all()
+    without_keys = attention_stats(
+        query, key[:, :, :0], key[:, :, :0], want=("entropy", "lse", "top")
+    )
+    assert (without_keys.lse == -math.inf).all()
+    assert (without_keys.entropy == 0).all()
+    assert (without_keys.output == 0).all()
 
 
 @pytest.mark.parametrize(("batch", "n"), [(0, 3), (2, 0)])
@@ -207,12 +219,12 @@ def test_nothing(batch: int, n: int) -> None:
         torch.zeros(batch, 2, n, 4, requires_grad=True),
         torch.zeros(batch, 2, 5, 4, requires_grad=True),
     )
-    found = attention_stats(query, key, key, want=("entropy", "column_mass", "top"), k=2)
-    assert found.entropy.shape == (batch, 2, n)
-    assert found.top_indices.shape == (batch, 2, n, 2)
-    assert (found.column_mass == 0).all()
+    stats = attention_stats(query, key, key, want=("entropy", "column_mass", "top"), k=2)
+    assert stats.entropy.shape == (batch, 2, n)
+    assert stats.top_indices.shape == (batch, 2, n, 2)
+    assert (stats.column_mass == 0).all()
     back = torch.autograd.grad(
-        found.entropy.sum() + found.column_mass.sum() + found.output.sum(), [query, key]
+        stats.entropy.sum() + stats.column_mass.sum() + stats.output.sum(), [query, key]
     )
     assert all((part == 0).all() for part in back)
     assert cosine_moments(query, key).dot.shape == (batch, n)
@@ -221,10 +233,10 @@ def test_nothing(batch: int, n: int) -> None:
 def test_large_scores_and_lower_precision() -> None:
     (query, key, value, counts), mask, keys = inputs("pairs", torch.float32, n=17, m=33)
     wide = attention_stats(40 * query, key, value, mask=mask, want=("entropy", "lse"))
-    weights, lse = matrix(40 * query.double(), key.double(), mask, False)
-    wanted = expected(weights, lse, value.double(), keys, counts.double())
-    torch.testing.assert_close(wide.entropy.double(), wanted["entropy"], rtol=1e-3, atol=2e-4)
-    torch.testing.assert_close(wide.output.double(), wanted["output"], rtol=1e-3, atol=1e-4)
+    exact = [x.double() for x in (40 * query, key, value, counts)]
+    reference = read_outs(*exact, mask, keys)
+    torch.testing.assert_close(wide.entropy.double(), reference["entropy"], rtol=1e-3, atol=2e-4)
+    torch.testing.assert_close(wide.output.double(), reference["output"], rtol=1e-3, atol=1e-4)
     for part in torch.autograd.grad(wide.entropy.sum() + wide.output.sum(), [query, key, value]):
         assert part.isfinite().all()
     half = attention_stats(
@@ -232,7 +244,7 @@ def test_large_scores_and_lower_precision() -> None:
     )
     assert half.output.dtype == torch.bfloat16
     assert half.entropy.dtype == torch.float32
-    weights, _ = matrix(query.bfloat16().double(), key.bfloat16().double(), mask, False)
+    weights = matrix(query.bfloat16().double(), key.bfloat16().double(), mask, False)
     torch.testing.assert_close(
         half.entropy.double(), torch.special.entr(weights).sum(-1), rtol=1e-4, atol=1e-4
     )
@@ -261,8 +273,8 @@ def test_operator_is_whole() -> None:
     )
 
     def loss(q: Tensor, k: Tensor) -> Tensor:
-        found = attention_stats(q, k, mask=mask, want=("entropy", "column_mass"))
-        return found.entropy.sum() + found.column_mass.square().sum()
+        stats = attention_stats(q, k, mask=mask, want=("entropy", "column_mass"))
+        return stats.entropy.sum() + stats.column_mass.square().sum()
 
     torch._dynamo.reset()
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
@@ -281,7 +293,7 @@ def test_rollout_is_the_row_of_the_product(causal: bool) -> None:
     for allowed in (None, mask):
         product = torch.eye(6, dtype=torch.float64).expand(2, 6, 6)
         for query, key in layers:
-            step = 0.5 * matrix(query, key, allowed, causal)[0].mean(1) + 0.5 * torch.eye(
+            step = 0.5 * matrix(query, key, allowed, causal).mean(1) + 0.5 * torch.eye(
                 6, dtype=torch.float64
             )
             product = step @ product
@@ -301,14 +313,14 @@ def test_scores_with_and_without_shift(size: float, causal: bool) -> None:
         size * torch.randn(2, 2, 20, 2),
         torch.randn(2, 2, 20, 3),
     )
-    assert plain.bounded(query, key, 1.0) == (size == 1.0)
-    assert not plain.bounded(query, key * torch.nan, 1.0)
+    assert cpu.bounded(query, key, 1.0) == (size == 1.0)
+    assert not cpu.bounded(query, key * torch.nan, 1.0)
     mask, counts, keys = torch.rand(2, 20) < 0.7, torch.rand(2, 20), torch.rand(2, 20) < 0.5
     mask[0] = False
     want = ("lse", "entropy", "column_mass", "key_mass")
-    exact = [each.double() for each in (query, key, value, counts)]
+    exact = [x.double() for x in (query, key, value, counts)]
     for names in (want, ("lse", "column_mass", "key_mass"), ("column_mass",)):
-        found = attention_stats(
+        stats = attention_stats(
             query,
             key,
             value,
@@ -319,44 +331,32 @@ def test_scores_with_and_without_shift(size: float, causal: bool) -> None:
             keys=keys,
             weights=counts,
         )
-        wanted = expected(*matrix(*exact[:2], mask, causal, 1.0), exact[2], keys, exact[3])
+        reference = read_outs(*exact, mask, keys, causal, 1.0)
         for name in ("output", *names):
             torch.testing.assert_close(
-                getattr(found, name).double(), wanted[name], rtol=1e-3, atol=2e-4, msg=name
+                getattr(stats, name).double(), reference[name], rtol=1e-3, atol=2e-4, msg=name
             )
-
-
-def moments(
-    query: Tensor, key: Tensor, mask: Tensor | None, queries: Tensor, threshold: float
-) -> list[Tensor]:
-    mean = matrix(query, key, mask, False)[0].mean(1)
-    alive = queries & (mean.sum(-1) > 0)
-    keys = torch.full((2,), key.shape[2]) if mask is None else mask.sum(-1)
-    limit = threshold / keys.clamp_min(1)[:, None]
-    row = (mean * alive[..., None]).sum(1) / alive.sum(-1, keepdim=True).clamp_min(1)
-    row = row * (row > limit)
-    mean = mean * (mean > limit[..., None])
-    return [torch.einsum("bnm,bm->bn", mean, row), mean.square().sum(-1), row.square().sum(-1)]
 
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_cosine_moments(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plain, "BLOCK_NUMBERS", 100)
+    monkeypatch.setattr(cpu, "BLOCK_NUMBERS", 100)
     (query, key, _, _), mask, _ = inputs("keys", n=11, m=9)
     mask = mask if masked else None
     queries = torch.rand(2, 11) < 0.8
     for threshold in (0.0, 1.2, 2.0):
-        found = cosine_moments(3 * query, key, threshold=threshold, mask=mask, queries=queries)
-        got = [found.dot, found.row, found.mean]
-        wanted = moments(3 * query, key, mask, queries, threshold)
+        stats = cosine_moments(3 * query, key, threshold=threshold, mask=mask, queries=queries)
+        got = [stats.dot, stats.row, stats.mean]
+        allowed, scale = in_four_dimensions(mask), query.shape[-1] ** -0.5
+        reference = cosine_formula(3 * query, key, allowed, queries, threshold, scale)
         grads = [torch.randn_like(tensor) for tensor in got]
-        for a, b in zip(got, wanted, strict=True):
+        for a, b in zip(got, reference, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
-        back = torch.autograd.grad(wanted, [query, key], grads)
+        back = torch.autograd.grad(reference, [query, key], grads)
         for a, b in zip(torch.autograd.grad(got, [query, key], grads), back, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
         assert torch.equal(
-            found.counted, queries & (True if mask is None else mask.any(-1, keepdim=True))
+            stats.counted, queries & (True if mask is None else mask.any(-1, keepdim=True))
         )
 
 
@@ -364,8 +364,8 @@ def test_gradcheck_of_moments() -> None:
     (query, key, _, _), _, _ = inputs("none", n=4, m=3)
 
     def read(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        found = cosine_moments(q, k, threshold=0.5)
-        return found.dot, found.row, found.mean
+        stats = cosine_moments(q, k, threshold=0.5)
+        return stats.dot, stats.row, stats.mean
 
     assert torch.autograd.gradcheck(read, (query, key))
 

@@ -10,8 +10,8 @@ import random
 
 import torch
 
-from headwise.kernels import differential_combine as plain
-from headwise.kernels.differential_combine import triton as device
+from headwise.kernels.differential_combine import cpu
+from headwise.kernels.differential_combine import triton as gpu
 
 
 def case(name, count, noise, group, width, norm=True, dtype=torch.float32):
@@ -20,13 +20,13 @@ def case(name, count, noise, group, width, norm=True, dtype=torch.float32):
     rows = torch.randn(count, signal + noise, width).to(dtype)
     lam = torch.tensor(0.7)
     weight = torch.randn(width) if norm else None
-    given = (rows, lam, weight, signal, 1e-3, 0.6)
+    inputs = (rows, lam, weight, signal, 1e-3, 0.6)
     tolerance = 2e-5 if dtype == torch.float32 else 4e-3
-    expected = plain.combine(*given)
-    compare(name, device.combine(*given), expected, tolerance)
+    expected = cpu.combine(*inputs)
+    compare(name, gpu.combine(*inputs), expected, tolerance)
     grad = torch.randn(count, signal, width).to(dtype)
     back = (grad, rows, lam, weight, expected[1], signal, 0.6)
-    compare(name, device.combine_backward(*back), plain.combine_backward(*back), 5 * tolerance)
+    compare(name, gpu.combine_backward(*back), cpu.combine_backward(*back), 5 * tolerance)
     print("ok", name)
 
 

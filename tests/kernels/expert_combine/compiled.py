@@ -6,7 +6,7 @@ import json
 
 from compiling import resources
 
-from headwise.kernels.expert_combine import triton as device
+from headwise.kernels.expert_combine import triton as gpu
 
 KNOWN = {"weights": "*fp32", "d_weights": "*fp32", "place": "*i64"} | dict.fromkeys(
     ("count", "active", "width"), "i32"
@@ -18,12 +18,12 @@ def used(kernel, element):
         name: "constexpr" if name.isupper() else KNOWN.get(name, element)
         for name in kernel.arg_names
     }
-    return resources(kernel, kinds, {"ROWS": device.ROWS, "COLUMNS": device.COLUMNS})
+    return resources(kernel, kinds, {"ROWS": gpu.ROWS, "COLUMNS": gpu.COLUMNS})
 
 
 if __name__ == "__main__":
     table = {
-        f"{kernel} {element}": used(getattr(device, kernel), element)
+        f"{kernel} {element}": used(getattr(gpu, kernel), element)
         for kernel in ("combine_kernel", "combine_backward_kernel")
         for element in ("*fp32", "*bf16")
     }

@@ -4,10 +4,10 @@ import json
 
 from compiling import resources
 
-from headwise.kernels.expert_gate import triton as device
+from headwise.kernels.expert_gate import triton as gpu
 
 OTHER = {
-    "there": "*u8",
+    "present_mask": "*u8",
     "chosen": "*i64",
     "count_parts": "*i32",
     "scale": "fp32",
@@ -16,10 +16,10 @@ OTHER = {
 
 
 def used(kernel, experts, active, score):
-    rows, padded = device._tile(experts)
+    rows, padded = gpu._tile(experts)
     constants = {
         "ACTIVE": active,
-        "KEPT": device.triton.next_power_of_2(active),
+        "CHOICES": gpu.triton.next_power_of_2(active),
         "SCORE": score,
         "NORMALISE": True,
         "BIAS": True,
@@ -40,11 +40,9 @@ def used(kernel, experts, active, score):
 
 if __name__ == "__main__":
     table = {
-        f"{kernel} {experts} {active} {score}": used(
-            getattr(device, kernel), experts, active, score
-        )
+        f"{kernel} {experts} {active} {score}": used(getattr(gpu, kernel), experts, active, score)
         for kernel in ("gate_kernel", "gate_backward_kernel")
-        for experts, active in ((4, 1), (8, 2), (64, 2), (256, 8), (1024, 8))
+        for experts, active in ((8, 2), (1024, 8))
         for score in (0, 1, 2)
     }
     print(json.dumps(table))

@@ -10,8 +10,8 @@ import random
 
 import torch
 
-from headwise.kernels import expert_gate as plain
-from headwise.kernels.expert_gate import triton as device
+from headwise.kernels.expert_gate import cpu
+from headwise.kernels.expert_gate import triton as gpu
 
 
 def case(
@@ -30,13 +30,13 @@ def case(
     if score == "given":
         scores = scores.softmax(1)
     b = 0.3 * torch.randn(experts) if bias else None
-    there = torch.rand(tokens) < 0.6 if mask else None
-    given = (scores, b, there, active, score, normalise, scale)
-    expected = plain.forward(*given)
-    compare(name, device.forward(*given), expected, 2e-5)
+    present_mask = torch.rand(tokens) < 0.6 if mask else None
+    arguments = (scores, b, present_mask, active, score, normalise, scale)
+    expected = cpu.forward(*arguments)
+    compare(name, gpu.forward(*arguments), expected, 2e-5)
     grads = torch.randn(tokens, active), torch.randn(experts), torch.randn(())
     back = (*grads, scores, expected[1], expected[-1], expected[-2], score, normalise, scale)
-    compare(name, [device.backward(*back)], [plain.backward(*back)], 5e-5)
+    compare(name, [gpu.backward(*back)], [cpu.backward(*back)], 5e-5)
     print("ok", name)
 
 
@@ -49,7 +49,7 @@ if __name__ == "__main__":
     case("many", 12, 200, 3, mask=True)
     case("everything", 70, 6, 2, score="sigmoid", scale=2.5, bias=True, mask=True)
     draw = random.Random(0)
-    for number in range(100):
+    for number in range(20):
         experts = draw.randint(1, 70)
         case(
             f"drawn {number}",

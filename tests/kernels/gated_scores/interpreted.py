@@ -8,8 +8,8 @@ from interpreting import compare, poison  # first
 
 import torch
 
-from headwise.kernels import gated_scores as plain
-from headwise.kernels.gated_scores import triton as device
+from headwise.kernels.gated_scores import cpu
+from headwise.kernels.gated_scores import triton as gpu
 
 
 def case(name, rows, width, inner, branches, dtype=torch.float32, chunk=None):
@@ -25,13 +25,11 @@ def case(name, rows, width, inner, branches, dtype=torch.float32, chunk=None):
     )
     tolerance = 1e-5 if dtype == torch.float32 else 5e-3
     weights = (weight, bias, out_weight, out_bias)
-    compare(name, [device.forward(h, *weights)], [plain.forward_plain(h, *weights)], tolerance)
+    compare(name, [gpu.forward(h, *weights)], [cpu.forward(h, *weights)], tolerance)
     grad = torch.randn(rows, branches).to(dtype)
-    device.CHUNK = chunk or 1 << 15
-    expected = plain.backward_plain(grad, h, *weights[:3])
-    compare(
-        name, device.backward(grad, h, *weights[:3]), expected, 10 * tolerance * max(1, rows) ** 0.5
-    )
+    gpu.CHUNK = chunk or 1 << 15
+    expected = cpu.backward(grad, h, *weights)
+    compare(name, gpu.backward(grad, h, *weights), expected, 10 * tolerance * max(1, rows) ** 0.5)
     print("ok", name)
 
 

@@ -8,8 +8,8 @@ import random
 
 import torch
 
-from headwise.kernels.gathered_heads import cpu as plain
-from headwise.kernels.gathered_heads import triton as device
+from headwise.kernels.gathered_heads import cpu
+from headwise.kernels.gathered_heads import triton as gpu
 
 
 def case(
@@ -41,17 +41,17 @@ def case(
     mask = None if kind is None else torch.rand(shapes[kind]) < 0.6
     if mask is not None:
         mask[-1, :, 0] = False
-    given = (query, key, value, gate, mask)
+    inputs = (query, key, value, gate, mask)
     tolerance = 2e-5 if dtype == torch.float32 else 6e-3
-    expected = plain.forward(*given, causal, 0.4)
-    got = device.forward(*given, causal, 0.4)
+    expected = cpu.forward(*inputs, causal, 0.4)
+    got = gpu.forward(*inputs, causal, 0.4)
     compare(name, got[:1], expected[:1], tolerance)
-    back = plain.backward(grad, *given, *expected, causal, 0.4)
-    found = device.backward(grad, *given, *got, causal, 0.4)
-    compare(name, found[:3], back[:3], 5 * tolerance)
+    back = cpu.backward(grad, *inputs, *expected, causal, 0.4)
+    slopes = gpu.backward(grad, *inputs, *got, causal, 0.4)
+    compare(name, slopes[:3], back[:3], 5 * tolerance)
     # A rounded output divided by a small gate: in half precision that is all the gradient of a gate
     # knows.
-    compare(name, [(found[3] * gate)], [(back[3] * gate)], 10 * tolerance)
+    compare(name, [(slopes[3] * gate)], [(back[3] * gate)], 10 * tolerance)
     print("ok", name)
 
 

@@ -1,15 +1,14 @@
-"""Gathered heads against dense attention times the gate, written out."""
+"""Gathered heads against their formula, dense attention times the gate."""
 
 import pytest
 import torch
 from torch import Tensor
 
 from headwise.kernels.decompositions import plain_decompositions
-from headwise.kernels.gathered_heads import cpu as plain
-from headwise.kernels.gathered_heads import gathered_heads
+from headwise.kernels.gathered_heads import cpu, gathered_heads, naive
 
 
-def dense(
+def formula(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -18,33 +17,26 @@ def dense(
     causal: bool,
     scale: float | None,
 ) -> Tensor:
-    group = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
-    tokens, keys = query.shape[2], key.shape[2]
-    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scale is None else scale)
-    allowed = torch.ones(tokens, keys, dtype=torch.bool)
-    if causal:
-        allowed = torch.arange(keys) <= (torch.arange(tokens) + keys - tokens)[:, None]
-    if mask is not None:
-        allowed = allowed & mask
-    weights = scores.masked_fill(~allowed, -torch.inf).softmax(-1).nan_to_num()
-    return gate[..., None] * (weights @ value)
+    factor = query.shape[-1] ** -0.5 if scale is None else scale
+    return naive.gathered_heads(query, key, value, gate, mask, causal, factor)[0]
 
 
-def given(batch: int, heads: int, groups: int, tokens: int, keys: int, width: int) -> list[Tensor]:
+def random_inputs(
+    batch: int, heads: int, groups: int, tokens: int, keys: int, width: int
+) -> list[Tensor]:
     shapes = [
         (batch, heads, tokens, width),
         (batch, groups, keys, width),
         (batch, groups, keys, width),
     ]
-    made = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
+    parts = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
     gate = torch.randn(batch, heads, tokens, dtype=torch.float64) * (
         torch.rand(batch, heads, tokens) < 0.5
     )
     if heads > 1:
         gate[0, 0] = 0.0  # used by no token
         gate[-1, 1] = 1.5  # used by all
-    return [tensor.requires_grad_() for tensor in (*made, gate)]
+    return [tensor.requires_grad_() for tensor in (*parts, gate)]
 
 
 SHAPES = [
@@ -62,10 +54,10 @@ SHAPES = [
 def test_equals_dense_attention_times_the_gate(
     shape: tuple[int, ...], causal: bool, kind: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plain, "BLOCK", 5)
+    monkeypatch.setattr(cpu, "BLOCK", 5)
     torch.manual_seed(0)
     batch, heads, _, tokens, keys, _ = shape
-    tensors = given(*shape)
+    tensors = random_inputs(*shape)
     masks = {
         "keys": (batch, 1, 1, keys),
         "pairs": (batch, 1, tokens, keys),
@@ -76,36 +68,36 @@ def test_equals_dense_attention_times_the_gate(
         mask[0, ..., -1:, :] = False
     scale = None if causal else 0.4
     out = gathered_heads(*tensors, mask, causal=causal, scale=scale)
-    expected = dense(*tensors, mask, causal, scale)
+    expected = formula(*tensors, mask, causal, scale)
     torch.testing.assert_close(out, expected, rtol=1e-10, atol=1e-10)
     grad = torch.randn_like(out)
-    got, wanted = (
+    got, expected_slopes = (
         torch.autograd.grad(out, tensors, grad),
         list(torch.autograd.grad(expected, tensors, grad)),
     )
     # A head that is off costs nothing, so that its gate has no gradient.
-    wanted[3] = wanted[3] * (tensors[3] != 0)
-    torch.testing.assert_close(list(got), wanted, rtol=1e-9, atol=1e-9)
+    expected_slopes[3] = expected_slopes[3] * (tensors[3] != 0)
+    torch.testing.assert_close(list(got), expected_slopes, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_other_types(dtype: torch.dtype) -> None:
     torch.manual_seed(1)
-    exact = [tensor.detach() for tensor in given(2, 4, 2, 40, 40, 8)]
+    exact = [tensor.detach() for tensor in random_inputs(2, 4, 2, 40, 40, 8)]
     tensors = [tensor.to(dtype).requires_grad_() for tensor in exact[:3]] + [
         exact[3].float().requires_grad_()
     ]
     out = gathered_heads(*tensors, causal=True)
     assert out.dtype == dtype
     rounded = [tensor.detach().double().requires_grad_() for tensor in tensors]
-    expected = dense(*rounded, None, True, None)
+    expected = formula(*rounded, None, True, None)
     tolerance = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}[dtype]
     assert (out.double() - expected).norm() / expected.norm() < tolerance
-    got, wanted = (
+    got, expected_slopes = (
         torch.autograd.grad(out.sum(), tensors),
         torch.autograd.grad(expected.sum(), rounded),
     )
-    for tensor, a, b in zip(tensors, got, wanted):
+    for tensor, a, b in zip(tensors, got, expected_slopes):
         assert a.dtype == tensor.dtype
         b = b * (rounded[3] != 0) if b.ndim == 3 else b
         assert (a.double() - b).norm() / b.norm() < tolerance
@@ -113,7 +105,7 @@ def test_other_types(dtype: torch.dtype) -> None:
 
 def test_registration_and_gradients() -> None:
     torch.manual_seed(2)
-    tensors = given(1, 3, 3, 5, 4, 2)
+    tensors = random_inputs(1, 3, 3, 5, 4, 2)
     operator = torch.ops.headwise.gathered_heads
     for mask, causal in ((None, False), (torch.rand(1, 1, 1, 4) < 0.7, True)):
         torch.library.opcheck(operator, (*tensors, mask, causal, 0.7))
@@ -126,8 +118,8 @@ def test_registration_and_gradients() -> None:
 def test_only_switched_on_rows_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Queries that reach the fused operator, in both passes: as many as gates that are not 0."""
     torch.manual_seed(3)
-    tensors, met = given(2, 4, 4, 50, 50, 4), {"forward": 0, "backward": 0}
-    attend, attend_backward = plain._attend, plain._attend_backward
+    tensors, met = random_inputs(2, 4, 4, 50, 50, 4), {"forward": 0, "backward": 0}
+    attend, attend_backward = cpu._attend, cpu._attend_backward
 
     def counted(query: Tensor, *others: object, **more: object) -> tuple[Tensor, Tensor]:
         met["forward"] += query.shape[2]
@@ -139,8 +131,8 @@ def test_only_switched_on_rows_are_computed(monkeypatch: pytest.MonkeyPatch) -> 
         met["backward"] += query.shape[2]
         return attend_backward(grad, query, *others, **more)
 
-    monkeypatch.setattr(plain, "_attend", counted)
-    monkeypatch.setattr(plain, "_attend_backward", counted_backward)
+    monkeypatch.setattr(cpu, "_attend", counted)
+    monkeypatch.setattr(cpu, "_attend_backward", counted_backward)
     gathered_heads(*tensors).sum().backward()
     on = int((tensors[3] != 0).sum())
     assert on < 300
@@ -148,40 +140,40 @@ def test_only_switched_on_rows_are_computed(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_no_mask_of_all_pairs_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plain, "BLOCK", 16)
+    monkeypatch.setattr(cpu, "BLOCK", 16)
     gate = (torch.rand(1, 2, 100) < 0.5).float()
     query = torch.randn(1, 2, 100, 4)
-    found = plain.pieces(query, 100, gate, plain.places(gate), None, True)
-    sizes = [piece.bias.shape for piece in found if piece.bias is not None]
+    blocks = cpu.pieces(query, 100, gate, cpu.places(gate), None, True)
+    sizes = [piece.bias.shape for piece in blocks if piece.bias is not None]
     assert sizes
     assert max(rows for rows, _ in sizes) <= 16
 
 
 @pytest.mark.parametrize("causal", [True, False])
 def test_decomposed_it_needs_no_operator_of_ours(causal: bool) -> None:
-    class Whole(torch.nn.Module):
+    class Model(torch.nn.Module):
         def forward(self, q: Tensor, k: Tensor, v: Tensor, gate: Tensor, mask: Tensor) -> Tensor:
             return gathered_heads(q, k, v, gate, mask, causal=causal)
 
-    tensors = [tensor.detach() for tensor in given(2, 4, 2, 9, 12, 4)]
+    tensors = [tensor.detach() for tensor in random_inputs(2, 4, 2, 9, 12, 4)]
     tensors.append(torch.rand(2, 1, 1, 12) < 0.7)
-    program = torch.export.export(Whole(), tuple(tensors), strict=False).run_decompositions(
+    program = torch.export.export(Model(), tuple(tensors), strict=False).run_decompositions(
         plain_decompositions()
     )
     assert "headwise" not in str(program.graph)
     torch.testing.assert_close(
-        program.module()(*tensors), Whole()(*tensors), rtol=1e-10, atol=1e-10
+        program.module()(*tensors), Model()(*tensors), rtol=1e-10, atol=1e-10
     )
 
 
 def test_mistakes() -> None:
     q, k, gate = torch.zeros(1, 4, 3, 2), torch.zeros(1, 2, 5, 2), torch.ones(1, 4, 3)
-    for wrong, said in (
+    for wrong, message in (
         ((q, k, k, gate[:, :3]), "gate"),
         ((q, k[:, [0, 1, 1]], k[:, [0, 1, 1]], gate), "does not fit"),
         ((q, k.double(), k.double(), gate), "types differ"),
         ((q, k, k, gate, torch.ones(1, 1, 3, 4, dtype=torch.bool)), "broadcast"),
         ((q, k, k, gate, torch.ones(1, 1, 3, 5)), "must be bool"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             gathered_heads(*wrong)

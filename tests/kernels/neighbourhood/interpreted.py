@@ -8,8 +8,8 @@ from interpreting import compare, poison  # first
 
 import torch
 
-from headwise.kernels.neighbourhood import cpu as plain
-from headwise.kernels.neighbourhood import triton as device
+from headwise.kernels.neighbourhood import cpu
+from headwise.kernels.neighbourhood import triton as gpu
 
 
 def case(size, window, clamp, *, heads=2, features=5, dtype=torch.float32, masked=False):
@@ -17,26 +17,25 @@ def case(size, window, clamp, *, heads=2, features=5, dtype=torch.float32, maske
     torch.manual_seed(sum(size) + window)
     cells = size[0] * size[1]
     logits = torch.randn(2, heads, cells, window**2).to(dtype)
-    value, other = (torch.randn(2, heads, cells, features).to(dtype) for _ in range(2))
+    value, query = (torch.randn(2, heads, cells, features).to(dtype) for _ in range(2))
     mask = None
     if masked:
         mask = torch.rand(2, cells) < 0.5
         mask[0] = False
     tolerance = 2e-5 if dtype == torch.float32 else 6e-3
-    where = plain.layout(*size, window, clamp, torch.device("cpu"))
     layout = (*size, window, clamp)
-    expected = plain.read(logits, value, mask, where)
-    compare(name, device.read(logits, value, mask, *layout), expected, tolerance)
+    expected = cpu.read(logits, value, mask, *layout)
+    compare(name, gpu.read(logits, value, mask, *layout), expected, tolerance)
     grads = torch.randn(value.shape).to(dtype), torch.randn(expected[1].shape)
-    back = plain.read_backward(*grads, logits, value, mask, expected[0], where)
-    found = device.read_backward(*grads, logits, value, mask, *expected, *layout)
-    compare(name, found, back, 2 * tolerance)
+    back = cpu.read_backward(*grads, logits, value, mask, *expected, *layout)
+    slopes = gpu.read_backward(*grads, logits, value, mask, *expected, *layout)
+    compare(name, slopes, back, 2 * tolerance)
     for ours, theirs, pair in (
-        (device.weighted, plain.weighted, (logits, value)),
-        (device.products, plain.products, (other, value)),
-        (device.scattered, plain.scattered, (logits, other)),
+        (gpu.weighted, cpu.weighted, (logits, value)),
+        (gpu.products, cpu.products, (query, value)),
+        (gpu.scattered, cpu.scattered, (logits, query)),
     ):
-        compare(name, [ours(*pair, *layout)], [theirs(*pair, where).to(dtype)], 5 * tolerance)
+        compare(name, [ours(*pair, *layout)], [theirs(*pair, *layout)], 5 * tolerance)
     print("ok", name)
 
 

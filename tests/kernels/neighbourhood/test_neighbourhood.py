@@ -1,13 +1,14 @@
-"""The neighbourhood operators against gathered neighbourhoods."""
+"""The neighbourhood operators against their formulas, which gather each neighbourhood."""
 
 import pytest
 import torch
 from torch import Tensor
 
 from headwise.kernels.forms import explain
-from headwise.kernels.neighbourhood import cpu as neighbourhood_plain
 from headwise.kernels.neighbourhood import (
+    cpu,
     forms,
+    naive,
     neighbourhood_attention,
     neighbourhood_index,
     neighbourhood_scores,
@@ -27,7 +28,7 @@ CASES = [
     ((9, 50), 7, "clamp"),
     ((17, 18), 17, "clamp"),
 ]
-every = pytest.mark.parametrize(("size", "window", "border"), CASES)
+at_all_sizes = pytest.mark.parametrize(("size", "window", "border"), CASES)
 
 
 def members(size: tuple[int, int], window: int, border: str) -> tuple[Tensor, Tensor]:
@@ -37,11 +38,14 @@ def members(size: tuple[int, int], window: int, border: str) -> tuple[Tensor, Te
     inside = torch.ones(height * width, window * window, dtype=torch.bool)
     for y in range(height):
         for x in range(width):
-            top, left = y - window // 2, x - window // 2
+            top, first_column = y - window // 2, x - window // 2
             if border == "clamp":
-                top, left = min(max(top, 0), height - window), min(max(left, 0), width - window)
+                top, first_column = (
+                    min(max(top, 0), height - window),
+                    min(max(first_column, 0), width - window),
+                )
             for o in range(window * window):
-                row, column = top + o // window, left + o % window
+                row, column = top + o // window, first_column + o % window
                 if 0 <= row < height and 0 <= column < width:
                     index[y * width + x, o] = row * width + column
                 else:
@@ -49,21 +53,7 @@ def members(size: tuple[int, int], window: int, border: str) -> tuple[Tensor, Te
     return index, inside
 
 
-def gathered(logits: Tensor, value: Tensor, case, mask=None, extra=None) -> Tensor:
-    """Attention with each neighbourhood written out."""
-    index, inside = members(*case)
-    allowed = inside.expand(logits.shape[0], 1, -1, -1)
-    if mask is not None:
-        allowed = allowed & mask[:, index][:, None]
-    scores = logits.masked_fill(~allowed, -torch.inf)
-    values = value[:, :, index]
-    if extra is not None:
-        scores = torch.cat([scores, extra[0]], -1)
-        values = torch.cat([values, extra[1][:, :, None].expand(-1, -1, len(index), -1, -1)], 3)
-    return (scores.softmax(-1).nan_to_num()[..., None] * values).sum(3)
-
-
-@every
+@at_all_sizes
 def test_the_members(size, window, border) -> None:
     index, inside = neighbourhood_index(size, window, border)
     expected = members(size, window, border)
@@ -76,58 +66,85 @@ def part_of(logits: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     return logits.softmax(-1) @ value, logits.logsumexp(-1)
 
 
-@every
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("more", [False, True])
-def test_attention_equals_the_gathered_form(size, window, border, masked: bool, more: bool) -> None:
+def random_windows(size: tuple[int, int], window: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits, values and a mask that hides all cells of the first sample."""
     torch.manual_seed(0)
     cells = size[0] * size[1]
     logits = torch.randn(2, 3, cells, window**2, dtype=torch.float64, requires_grad=True)
     value = torch.randn(2, 3, cells, 4, dtype=torch.float64, requires_grad=True)
-    mask = torch.rand(2, cells) < 0.5 if masked else None
-    if mask is not None:
-        mask[0] = False
-    extra = None
-    if more:
-        extra_logits = torch.randn(2, 3, cells, 5, dtype=torch.float64)
-        extra_logits[0, ..., 1:] = -torch.inf
-        extra = (
-            extra_logits.requires_grad_(),
-            torch.randn(2, 3, 5, 4, dtype=torch.float64, requires_grad=True),
-        )
-    given = {"extra": part_of(*extra)} if extra else {}
-    out = neighbourhood_attention(logits, value, size, window, border=border, mask=mask, **given)
-    expected = gathered(logits, value, (size, window, border), mask, extra)
+    mask = torch.rand(2, cells) < 0.5
+    mask[0] = False
+    return logits, value, mask
+
+
+@at_all_sizes
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_equals_the_formula(size, window, border, masked: bool) -> None:
+    logits, value, mask = random_windows(size, window)
+    mask = mask if masked else None
+    out = neighbourhood_attention(logits, value, size, window, border=border, mask=mask)
+    expected, _ = naive.neighbourhood_read(logits, value, mask, *size, window, border == "clamp")
     torch.testing.assert_close(out, expected, rtol=1e-10, atol=1e-10)
-    inputs, grad = [logits, value, *(extra or ())], torch.randn_like(out)
-    found = torch.autograd.grad(out, inputs, grad)
-    assert all(g.isfinite().all() for g in found)
-    plain = [g.nan_to_num() for g in torch.autograd.grad(expected, inputs, grad)]
-    if not (masked and not more):  # the softmax of nothing has NaN gradients when written out
-        torch.testing.assert_close(list(found), plain, rtol=1e-9, atol=1e-10)
-    single = [t.detach().float() for t in inputs]
-    given = {"extra": part_of(*single[2:])} if extra else {}
-    out32 = neighbourhood_attention(
-        single[0], single[1], size, window, border=border, mask=mask, **given
+    inputs, grad = [logits, value], torch.randn_like(out)
+    slopes = torch.autograd.grad(out, inputs, grad)
+    assert all(slope.isfinite().all() for slope in slopes)
+    if not masked:  # the softmax of nothing has NaN gradients when written out
+        reference = torch.autograd.grad(expected, inputs, grad)
+        torch.testing.assert_close(slopes, reference, rtol=1e-9, atol=1e-10)
+    single = neighbourhood_attention(
+        logits.float(), value.float(), size, window, border=border, mask=mask
     )
-    torch.testing.assert_close(out32.double(), expected.detach(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(single.double(), expected.detach(), rtol=1e-5, atol=1e-5)
 
 
-@every
-def test_scores_and_sum_equal_the_gathered_form(size, window, border) -> None:
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(
+    ("size", "window", "border"), [((5, 7), 3, "mask"), ((4, 3), 17, "mask"), ((9, 50), 7, "clamp")]
+)
+def test_further_keys_share_the_softmax(size, window, border, masked: bool) -> None:
+    logits, value, mask = random_windows(size, window)
+    mask, cells = mask if masked else None, logits.shape[2]
+    more_logits = torch.randn(2, 3, cells, 5, dtype=torch.float64)
+    more_logits[0, ..., 1:] = -torch.inf
+    more_value = torch.randn(2, 3, 5, 4, dtype=torch.float64, requires_grad=True)
+    inputs = [logits, value, more_logits.requires_grad_(), more_value]
+    extra = more_logits.softmax(-1) @ more_value, more_logits.logsumexp(-1)
+    out = neighbourhood_attention(
+        logits, value, size, window, border=border, mask=mask, extra=extra
+    )
+
+    index, inside = members(size, window, border)
+    allowed = inside if mask is None else inside & mask[:, None, index]
+    scores = torch.cat([logits.masked_fill(~allowed, -torch.inf), more_logits], -1)
+    further = more_value[:, :, None].expand(-1, -1, cells, -1, -1)
+    values = torch.cat([value[:, :, index], further], 3)
+    expected = (scores.softmax(-1)[..., None] * values).sum(3)
+    torch.testing.assert_close(out, expected, rtol=1e-10, atol=1e-10)
+    grad = torch.randn_like(out)
+    reference = torch.autograd.grad(expected, inputs, grad)
+    torch.testing.assert_close(
+        torch.autograd.grad(out, inputs, grad), reference, rtol=1e-9, atol=1e-10
+    )
+
+
+@at_all_sizes
+def test_scores_and_sum_equal_the_formula(size, window, border) -> None:
     torch.manual_seed(1)
-    cells, (index, inside) = size[0] * size[1], members(size, window, border)
+    cells, layout = size[0] * size[1], (*size, window, border == "clamp")
     query, key = (
         torch.randn(2, 2, cells, 3, dtype=torch.float64, requires_grad=True) for _ in range(2)
     )
     weights = torch.randn(2, 2, cells, window**2, dtype=torch.float64, requires_grad=True)
     scores = neighbourhood_scores(query, key, size, window, border=border)
-    expected = (query[:, :, :, None] * key[:, :, index]).sum(-1) * inside
+    expected = naive.neighbourhood_scores(query, key, *layout)
     torch.testing.assert_close(scores, expected, rtol=1e-10, atol=1e-10)
     summed = neighbourhood_sum(weights, key, size, window, border=border)
-    plain = ((weights * inside)[..., None] * key[:, :, index]).sum(3)
-    torch.testing.assert_close(summed, plain, rtol=1e-10, atol=1e-10)
-    for got, want, inputs in ((scores, expected, [query, key]), (summed, plain, [weights, key])):
+    reference = naive.neighbourhood_sum(weights, key, *layout)
+    torch.testing.assert_close(summed, reference, rtol=1e-10, atol=1e-10)
+    for got, want, inputs in (
+        (scores, expected, [query, key]),
+        (summed, reference, [weights, key]),
+    ):
         grad = torch.randn_like(got)
         torch.testing.assert_close(
             torch.autograd.grad(got, inputs, grad), torch.autograd.grad(want, inputs, grad)
@@ -151,9 +168,9 @@ def test_gradients_operators_and_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.library.opcheck(
             torch.ops.headwise.neighbourhood_scores, (value, value, 3, 4, 3, border)
         )
-    whole = neighbourhood_attention(logits, value, (3, 4), 3)
-    monkeypatch.setattr(neighbourhood_plain, "TILE", 3)
-    torch.testing.assert_close(neighbourhood_attention(logits, value, (3, 4), 3), whole)
+    untiled = neighbourhood_attention(logits, value, (3, 4), 3)
+    monkeypatch.setattr(cpu, "TILE", 3)
+    torch.testing.assert_close(neighbourhood_attention(logits, value, (3, 4), 3), untiled)
 
 
 def test_bf16_sums_in_float32() -> None:
@@ -167,7 +184,7 @@ def test_bf16_sums_in_float32() -> None:
 
 def test_mistakes_and_forms() -> None:
     x = torch.zeros(1, 1, 12, 9)
-    for call, said in (
+    for call, message in (
         (lambda: neighbourhood_attention(x, x, (3, 5), 3), "does not hold 12 cells"),
         (lambda: neighbourhood_attention(x, x, (3, 4), 2), "must be odd"),
         (lambda: neighbourhood_attention(x, x, (3, 4), 5), "needs 25 logits"),
@@ -181,6 +198,6 @@ def test_mistakes_and_forms() -> None:
         (lambda: neighbourhood_sum(x, x[:, :, :3], (3, 4), 3), "needs two"),
         (lambda: merge_partials([]), "at least one part"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             call()
     assert "not Triton kernel" in explain("neighbourhood_attention", forms(x))

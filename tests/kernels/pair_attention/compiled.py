@@ -5,6 +5,7 @@ import json
 import torch
 from compiling import resources
 
+from headwise.kernels.pair_attention import fits
 from headwise.kernels.pair_attention import triton as device
 
 KINDS = {
@@ -24,7 +25,7 @@ def used(kernel, element, width, value_width):
         torch.empty(1, 1, 1, width, dtype=dtype),
         torch.empty(1, 1, 1, value_width, dtype=dtype),
     )
-    if not device.fits(query, value):
+    if not fits(query, value):
         return None
     flags = device._flags(query, value, "backward" in kernel.__name__)
     warps, stages = flags.pop("num_warps"), flags.pop("num_stages")

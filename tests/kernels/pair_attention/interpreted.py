@@ -10,8 +10,8 @@ import random
 
 import torch
 
-from headwise.kernels.pair_attention import cpu as plain
-from headwise.kernels.pair_attention import triton as device
+from headwise.kernels.pair_attention import cpu
+from headwise.kernels.pair_attention import triton as gpu
 
 
 def case(name, partner, heads, queries, keys, width, value_width, dtype=torch.float32):
@@ -21,14 +21,14 @@ def case(name, partner, heads, queries, keys, width, value_width, dtype=torch.fl
     query = torch.randn(batch, queries, heads, width).to(dtype).transpose(1, 2)
     grad = torch.randn(batch, queries, heads, value_width).to(dtype).transpose(1, 2)
     key, value = (torch.randn(batch, heads, keys, e).to(dtype) for e in (width, value_width))
-    given = (query, key, value, partner)
+    inputs = (query, key, value, partner)
     tolerance = 2e-5 if dtype == torch.float32 else 6e-3
-    expected, got = plain.forward(*given, 0.4), device.forward(*given, 0.4)
+    expected, got = cpu.forward(*inputs, 0.4), gpu.forward(*inputs, 0.4)
     compare(name, got, expected, tolerance)
     compare(
         name,
-        device.backward(grad, *given, *got, 0.4),
-        plain.backward(grad, *given, *expected, 0.4),
+        gpu.backward(grad, *inputs, *got, 0.4),
+        cpu.backward(grad, *inputs, *expected, 0.4),
         5 * tolerance,
     )
     print("ok", name)

@@ -1,4 +1,4 @@
-"""Pair-wise cross-attention against keys and values written one behind the other, on the CPU."""
+"""Pair-wise cross-attention against its formula, on the CPU."""
 
 import pytest
 import torch
@@ -6,19 +6,17 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from headwise.kernels.decompositions import plain_decompositions
-from headwise.kernels.pair_attention import cpu as plain
-from headwise.kernels.pair_attention import pair_attention
+from headwise.kernels.pair_attention import cpu, naive, pair_attention
 
 
-def joined(
+def formula(
     query: Tensor, key: Tensor, value: Tensor, partner: Tensor, scale: float | None = None
 ) -> Tensor:
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    keys, values = torch.cat([key, key[partner]], 2), torch.cat([value, value[partner]], 2)
-    return torch.softmax(query @ keys.mT * scale, -1) @ values
+    return naive.pair_attention(query, key, value, partner, scale)[0]
 
 
-def drawn(
+def random_inputs(
     batch: int = 3,
     heads: int = 2,
     queries: int = 5,
@@ -36,8 +34,8 @@ def drawn(
     return [torch.randn(shape, dtype=dtype).requires_grad_() for shape in shapes]
 
 
-def gradients(out: Tensor, given: list[Tensor], weight: Tensor) -> tuple[Tensor, ...]:
-    return torch.autograd.grad((out * weight).sum(), given, materialize_grads=True)
+def gradients(out: Tensor, inputs: list[Tensor], weight: Tensor) -> tuple[Tensor, ...]:
+    return torch.autograd.grad((out * weight).sum(), inputs, materialize_grads=True)
 
 
 CASES = {
@@ -58,48 +56,47 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("form", ["chosen", "blocks"])
-@pytest.mark.parametrize("scale", [None, 0.3])
 def test_values_and_gradients_are_those_of_joined_keys(
-    name: str, form: str, scale: float | None, monkeypatch: pytest.MonkeyPatch
+    name: str, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if form == "blocks":
-        monkeypatch.setattr(plain, "_takes_fused", lambda query, value: False)
-        monkeypatch.setattr(plain, "SLICE_NUMBERS", 24)
+        monkeypatch.setattr(cpu, "_takes_fused", lambda query, value: False)
+        monkeypatch.setattr(cpu, "SLICE_NUMBERS", 24)
     places, sizes = CASES[name]
-    given, partner = drawn(**sizes), torch.tensor(places)
-    got, expected = pair_attention(*given, partner, scale=scale), joined(*given, partner, scale)
+    inputs, partner = random_inputs(**sizes), torch.tensor(places)
+    got, expected = pair_attention(*inputs, partner, scale=0.3), formula(*inputs, partner, 0.3)
     torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-10)
     weight = torch.randn_like(expected)
-    for a, b in zip(gradients(got, given, weight), gradients(expected, given, weight)):
+    for a, b in zip(gradients(got, inputs, weight), gradients(expected, inputs, weight)):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-9)
 
 
 @pytest.mark.parametrize("value_width", [2, 3])
 def test_gradients_by_differences(value_width: int) -> None:
-    given, partner = drawn(3, 1, 2, 3, 2, value_width), torch.tensor([2, 2, 1])
-    assert torch.autograd.gradcheck(lambda *x: pair_attention(*x, partner), given)
+    inputs, partner = random_inputs(3, 1, 2, 3, 2, value_width), torch.tensor([2, 2, 1])
+    assert torch.autograd.gradcheck(lambda *x: pair_attention(*x, partner), inputs)
 
 
 def test_a_sample_that_is_its_own_partner_attends_to_itself() -> None:
-    """Every key stands twice in the softmax, which changes no weighted mean."""
-    given = drawn()
-    expected = torch.nn.functional.scaled_dot_product_attention(*given)
-    torch.testing.assert_close(pair_attention(*given, torch.arange(3)), expected)
+    """Every key is twice in the softmax, which changes no weighted mean."""
+    inputs = random_inputs()
+    expected = torch.nn.functional.scaled_dot_product_attention(*inputs)
+    torch.testing.assert_close(pair_attention(*inputs, torch.arange(3)), expected)
 
 
 def test_the_partner_counts() -> None:
-    given = drawn()
-    one, other = (pair_attention(*given, torch.tensor([p, 0, 0])) for p in (1, 2))
-    assert not torch.allclose(one[0], other[0])
-    assert torch.equal(one[1:], other[1:])
+    inputs = random_inputs()
+    first, second = (pair_attention(*inputs, torch.tensor([p, 0, 0])) for p in (1, 2))
+    assert not torch.allclose(first[0], second[0])
+    assert torch.equal(first[1:], second[1:])
 
 
 def test_gradients_of_a_shared_partner_add_up() -> None:
-    given, partner = drawn(), torch.tensor([2, 2, 2])
+    inputs, partner = random_inputs(), torch.tensor([2, 2, 2])
 
     def of(samples: slice) -> Tensor:
-        out = pair_attention(*given, partner)[samples]
-        return gradients(out, given, torch.ones_like(out))[2][2]
+        out = pair_attention(*inputs, partner)[samples]
+        return gradients(out, inputs, torch.ones_like(out))[2][2]
 
     alone = [of(slice(b, b + 1)) for b in range(2)]
     assert all(part.abs().max() > 0 for part in alone)
@@ -109,104 +106,108 @@ def test_gradients_of_a_shared_partner_add_up() -> None:
 
 def test_large_scores_of_one_block_stay_finite() -> None:
     """The weight of the other block is 0, and its merged form no 0 times infinity."""
-    given, partner = drawn(dtype=torch.float32), torch.tensor([1, 2, 0])
-    out, expected = pair_attention(*given, partner, scale=1e4), joined(*given, partner, 1e4)
+    inputs, partner = random_inputs(dtype=torch.float32), torch.tensor([1, 2, 0])
+    out, expected = pair_attention(*inputs, partner, scale=1e4), formula(*inputs, partner, 1e4)
     torch.testing.assert_close(out, expected)
-    for x in gradients(out, given, torch.ones_like(out)):
+    for x in gradients(out, inputs, torch.ones_like(out)):
         assert x.isfinite().all()
 
 
 @pytest.mark.parametrize("value_width", [8, 5])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_other_types(dtype: torch.dtype, value_width: int) -> None:
-    given = [x.detach().to(dtype).requires_grad_() for x in drawn(4, 2, 40, 40, 8, value_width)]
+    inputs = [
+        x.detach().to(dtype).requires_grad_() for x in random_inputs(4, 2, 40, 40, 8, value_width)
+    ]
     exact, partner = (
-        [x.detach().double().requires_grad_() for x in given],
+        [x.detach().double().requires_grad_() for x in inputs],
         torch.tensor([1, 3, 3, 0]),
     )
-    got, expected = pair_attention(*given, partner), joined(*exact, partner)
+    got, expected = pair_attention(*inputs, partner), formula(*exact, partner)
     tolerance = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}[dtype]
     assert got.dtype == dtype
     assert (got.double() - expected).norm() / expected.norm() < tolerance
     weight = torch.randn_like(expected).to(dtype)
-    for a, b in zip(gradients(got, given, weight), gradients(expected, exact, weight.double())):
+    for a, b in zip(gradients(got, inputs, weight), gradients(expected, exact, weight.double())):
         assert a.dtype == dtype
         assert (a.double() - b).norm() / b.norm() < tolerance
 
 
 @pytest.mark.parametrize("value_width", [4, 5])
 def test_other_strides(value_width: int) -> None:
-    """Heads beside each other in memory, as a layer makes them, and rows that are not
+    """Heads next to each other in memory, as a layer makes them, and rows that are not
     contiguous.
     """
-    given, partner = drawn(value_width=value_width), torch.tensor([1, 2, 0])
-    expected = joined(*given, partner)
+    inputs, partner = random_inputs(value_width=value_width), torch.tensor([1, 2, 0])
+    expected = formula(*inputs, partner)
     for turn in ((1, 2), (2, 3)):
         turned = [
             x.detach().transpose(*turn).contiguous().transpose(*turn).requires_grad_()
-            for x in given
+            for x in inputs
         ]
         out = pair_attention(*turned, partner)
         torch.testing.assert_close(out, expected)
         got = torch.autograd.grad(out.transpose(1, 3).square().sum(), turned)
         torch.testing.assert_close(
-            got, torch.autograd.grad(expected.square().sum(), given, retain_graph=True)
+            got, torch.autograd.grad(expected.square().sum(), inputs, retain_graph=True)
         )
     assert out.transpose(1, 2).is_contiguous()
 
 
 @pytest.mark.parametrize("sizes", [{"batch": 0}, {"queries": 0}, {"keys": 0}, {"value_width": 0}])
 def test_empty(sizes: dict[str, int]) -> None:
-    given = drawn(**sizes)
-    batch = given[0].shape[0]
-    out = pair_attention(*given, torch.zeros(batch, dtype=torch.int64))
-    assert out.shape == (*given[0].shape[:3], given[2].shape[3])
+    inputs = random_inputs(**sizes)
+    batch = inputs[0].shape[0]
+    out = pair_attention(*inputs, torch.zeros(batch, dtype=torch.int64))
+    assert out.shape == (*inputs[0].shape[:3], inputs[2].shape[3])
     assert out.eq(0).all()
     for x, grad in zip(
-        given, torch.autograd.grad(out.sum(), given, allow_unused=True, materialize_grads=True)
+        inputs, torch.autograd.grad(out.sum(), inputs, allow_unused=True, materialize_grads=True)
     ):
         assert grad.shape == x.shape
         assert grad.eq(0).all()
 
 
 def test_autocast_and_compile() -> None:
-    given = drawn(dtype=torch.float32)
+    inputs = random_inputs(dtype=torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert pair_attention(*given, torch.tensor([1, 2, 0])).dtype == torch.bfloat16
+        assert pair_attention(*inputs, torch.tensor([1, 2, 0])).dtype == torch.bfloat16
     torch._dynamo.reset()
     compiled = torch.compile(pair_attention, fullgraph=True, backend="aot_eager", dynamic=True)
     for places, tokens in (([1, 2, 0], 5), ([0, 0, 1, 2], 8)):
-        given, partner = (
-            drawn(len(places), queries=tokens, keys=tokens, dtype=torch.float32),
+        inputs, partner = (
+            random_inputs(len(places), queries=tokens, keys=tokens, dtype=torch.float32),
             torch.tensor(places),
         )
-        got, expected = compiled(*given, partner), pair_attention(*given, partner)
+        got, expected = compiled(*inputs, partner), pair_attention(*inputs, partner)
         torch.testing.assert_close(got, expected)
-        one = torch.ones_like(got)
-        torch.testing.assert_close(gradients(got, given, one), gradients(expected, given, one))
+        weight = torch.ones_like(got)
+        torch.testing.assert_close(
+            gradients(got, inputs, weight), gradients(expected, inputs, weight)
+        )
 
 
 @pytest.mark.parametrize("value_width", [4, 6])
 @pytest.mark.parametrize("batch", [3, 0])
 def test_promises_to_the_dispatcher(batch: int, value_width: int) -> None:
-    given = drawn(batch, queries=4, keys=6, value_width=value_width, dtype=torch.float32)
+    inputs = random_inputs(batch, queries=4, keys=6, value_width=value_width, dtype=torch.float32)
     partner = torch.arange(batch).flip(0)
     operator = torch.ops.headwise.pair_attention.default
-    torch.library.opcheck(operator, (*given, partner, 0.5))
-    plainly = [x.detach() for x in given]
-    out, lse = operator(*plainly, partner, 0.5)
+    torch.library.opcheck(operator, (*inputs, partner, 0.5))
+    detached = [x.detach() for x in inputs]
+    out, lse = operator(*detached, partner, 0.5)
     torch.library.opcheck(
-        torch.ops.headwise.pair_attention_backward.default, (out, *plainly, partner, out, lse, 0.5)
+        torch.ops.headwise.pair_attention_backward.default, (out, *detached, partner, out, lse, 0.5)
     )
 
 
 def test_only_inputs_output_and_a_number_a_query_are_kept() -> None:
-    given, partner = drawn(dtype=torch.float32), torch.tensor([1, 2, 0])
-    kept: list[Tensor] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: (kept.append(x), x)[1], lambda x: x):
-        out = pair_attention(*given, partner)
-    known = {x.data_ptr() for x in (*given, partner, out)}
-    assert [tuple(x.shape) for x in kept if x.data_ptr() not in known] == [(3, 2, 5)]
+    inputs, partner = random_inputs(dtype=torch.float32), torch.tensor([1, 2, 0])
+    saved: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: (saved.append(x), x)[1], lambda x: x):
+        out = pair_attention(*inputs, partner)
+    known = {x.data_ptr() for x in (*inputs, partner, out)}
+    assert [tuple(x.shape) for x in saved if x.data_ptr() not in known] == [(3, 2, 5)]
 
 
 class Sizes(TorchDispatchMode):
@@ -214,53 +215,60 @@ class Sizes(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[int] = []
+        self.sizes: list[int] = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        given = {x.untyped_storage().data_ptr() for x in args if isinstance(x, Tensor)}
+        memory = {x.untyped_storage().data_ptr() for x in args if isinstance(x, Tensor)}
         out = func(*args, **(kwargs or {}))
         for x in out if isinstance(out, tuple | list) else (out,):
-            if isinstance(x, Tensor) and x.untyped_storage().data_ptr() not in given:
-                self.found.append(x.numel())
+            if isinstance(x, Tensor) and x.untyped_storage().data_ptr() not in memory:
+                self.sizes.append(x.numel())
         return out
 
 
 def test_no_copy_of_keys_and_values_is_made() -> None:
     """Forward, nothing is as large as half a sample's keys; joined keys are seen by this check."""
-    query, key, value = (x.detach() for x in drawn(4, 2, 3, 9000, 8, 8, torch.float32))
+    query, key, value = (x.detach() for x in random_inputs(4, 2, 3, 9000, 8, 8, torch.float32))
     partner = torch.tensor([1, 0, 3, 3])
     with torch.no_grad():
-        with Sizes() as plainly:
-            joined(query, key, value, partner)
-        assert max(plainly.found) >= 2 * key.numel()
-        with Sizes() as seen:
-            plain.forward(query, key, value, partner, 0.5)
-    assert seen.found
-    assert max(seen.found) < key[0].numel() // 2
+        with Sizes() as detached:
+            formula(query, key, value, partner)
+        assert max(detached.sizes) >= 2 * key.numel()
+        with Sizes() as of_operator:
+            cpu.forward(query, key, value, partner, 0.5)
+    assert of_operator.sizes
+    assert max(of_operator.sizes) < key[0].numel() // 2
 
 
 def test_exported_it_needs_no_operator_of_ours() -> None:
-    class Whole(torch.nn.Module):
+    class Model(torch.nn.Module):
         def forward(self, query: Tensor, key: Tensor, value: Tensor, partner: Tensor) -> Tensor:
             return pair_attention(query, key, value, partner)
 
     batch, tokens = torch.export.Dim("batch", min=1), torch.export.Dim("tokens", min=1)
     dynamic = (*({0: batch, 2: tokens} for _ in range(3)), {0: batch})
     program = torch.export.export(
-        Whole(), (*(x.detach() for x in drawn()), torch.tensor([1, 2, 0])), dynamic_shapes=dynamic
+        Model(),
+        (*(x.detach() for x in random_inputs()), torch.tensor([1, 2, 0])),
+        dynamic_shapes=dynamic,
     )
     assert "headwise" in str(program.graph)
     program = program.run_decompositions(plain_decompositions())
     assert "headwise" not in str(program.graph)
     for places, tokens in (([1, 2, 0], 5), ([0], 3), ([4, 4, 4, 4, 0], 20)):
-        given, partner = drawn(len(places), queries=tokens, keys=tokens), torch.tensor(places)
+        inputs, partner = (
+            random_inputs(len(places), queries=tokens, keys=tokens),
+            torch.tensor(places),
+        )
         with torch.no_grad():
-            torch.testing.assert_close(program.module()(*given, partner), joined(*given, partner))
+            torch.testing.assert_close(
+                program.module()(*inputs, partner), formula(*inputs, partner)
+            )
 
 
 def test_mistakes_are_named() -> None:
-    (query, key, value), partner = drawn(), torch.tensor([1, 2, 0])
-    for wrong, said in (
+    (query, key, value), partner = random_inputs(), torch.tensor([1, 2, 0])
+    for wrong, message in (
         ((query[0], key, value, partner), "query must be"),
         ((query, key, value[:, :, :-1], partner), "query must be"),
         ((query, key[..., :3], value, partner), "does not fit query"),
@@ -274,5 +282,5 @@ def test_mistakes_are_named() -> None:
         ((query, key, value, torch.tensor([0, 1, 3])), "places 0 to 2"),
         ((query, key, value, torch.tensor([0, -1, 2])), "places 0 to 2"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             pair_attention(*wrong)

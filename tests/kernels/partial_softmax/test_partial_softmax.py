@@ -6,18 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from headwise.kernels import partial_softmax
-from headwise.kernels.partial_softmax import attend_with_lse, merge_partials
+from headwise.kernels.partial_softmax import attend_with_lse, cpu, merge_partials, naive
 
 
-def whole(
+def formula(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    scores = torch.einsum("bhid,bhjd->bhij", q, k) / math.sqrt(q.shape[-1])
-    scores = scores if bias is None else scores + bias
-    scores = scores if mask is None else scores.masked_fill(~mask, -math.inf)
-    weights = torch.softmax(scores, -1).nan_to_num(0.0)
-    return torch.einsum("bhij,bhje->bhie", weights, v), scores.logsumexp(-1)
+    return naive.attend_with_lse(q, k, v, mask, bias, q.shape[-1] ** -0.5)
 
 
 def inputs(keys: int = 9, dtype: torch.dtype = torch.float64) -> list[Tensor]:
@@ -31,7 +26,7 @@ def inputs(keys: int = 9, dtype: torch.dtype = torch.float64) -> list[Tensor]:
 def test_any_split_of_the_keys_is_the_whole(
     splits: list[int], with_bias: bool, monkeypatch
 ) -> None:
-    monkeypatch.setattr(partial_softmax, "SLICE_NUMBERS", 100)  # several blocks of queries
+    monkeypatch.setattr(cpu, "SLICE_NUMBERS", 100)  # several blocks of queries
     q, k, v = inputs()
     mask = torch.rand(2, 1, 5, 9) < 0.5
     mask[0, 0, 2] = False
@@ -46,7 +41,7 @@ def test_any_split_of_the_keys_is_the_whole(
         )
         start += count
     out, lse = merge_partials(parts)
-    expected, expected_lse = whole(q, k, v, mask, bias)
+    expected, expected_lse = formula(q, k, v, mask, bias)
     torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(lse, expected_lse, rtol=1e-12, atol=1e-12)
     assert (out[0, :, 2] == 0).all()
@@ -58,14 +53,14 @@ def test_large_scores_do_not_overflow() -> None:
     q = 1e4 * q
     parts = [attend_with_lse(q, k[:, :, at], v[:, :, at]) for at in (slice(0, 2), slice(2, 9))]
     out, lse = merge_partials(parts)
-    expected, expected_lse = whole(q.double(), k.double(), v.double(), None, None)
+    expected, expected_lse = formula(q.double(), k.double(), v.double(), None, None)
     torch.testing.assert_close(out, expected.float(), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(lse, expected_lse.float(), rtol=1e-5, atol=1e-2)
 
 
 @pytest.mark.parametrize("shape", [None, (1,), (5, 9), (3, 1, 9), (2, 1, 5, 1), (2, 3, 5, 9)])
 def test_gradients_through_out_and_lse(shape: tuple | None, monkeypatch) -> None:
-    monkeypatch.setattr(partial_softmax, "SLICE_NUMBERS", 100)
+    monkeypatch.setattr(cpu, "SLICE_NUMBERS", 100)
     tensors = [x.requires_grad_() for x in inputs()]
     mask = torch.rand(2, 1, 1, 9) < 0.6
     bias = None if shape is None else torch.randn(shape, dtype=torch.float64, requires_grad=True)

@@ -5,6 +5,7 @@ import json
 import torch
 from compiling import resources
 
+from headwise.kernels.ragged_attention import fits
 from headwise.kernels.ragged_attention import triton as device
 
 KINDS = {"scale": "fp32", "offsets": "*i64", "lse": "*fp32"}
@@ -18,7 +19,7 @@ def used(kernel, element, queries, width, value_width):
         torch.empty(1, queries, 1, width, dtype=dtype),
         torch.empty(1, 1, value_width, dtype=dtype),
     )
-    if not device.fits(query, value):
+    if not fits(query, value):
         return None
     flags = device._flags(query, value, backward)
     warps, stages = flags.pop("num_warps"), flags.pop("num_stages")

@@ -8,8 +8,8 @@ import random
 
 import torch
 
-from headwise.kernels.ragged_attention import cpu as plain
-from headwise.kernels.ragged_attention import triton as device
+from headwise.kernels.ragged_attention import cpu
+from headwise.kernels.ragged_attention import triton as gpu
 
 
 def case(name, lengths, queries, heads, width, value_width, dtype=torch.float32, spare=0):
@@ -22,14 +22,14 @@ def case(name, lengths, queries, heads, width, value_width, dtype=torch.float32,
     )
     value = torch.randn(keys, heads, value_width).to(dtype)
     grad = torch.randn(samples, queries, heads, value_width).to(dtype)
-    given = (query, key, value, offsets)
+    inputs = (query, key, value, offsets)
     tolerance = 2e-5 if dtype == torch.float32 else 6e-3
-    expected, got = plain.forward(*given, 0.4), device.forward(*given, 0.4)
+    expected, got = cpu.forward(*inputs, 0.4), gpu.forward(*inputs, 0.4)
     compare(name, got, expected, tolerance)
     compare(
         name,
-        device.backward(grad, *given, *got, 0.4),
-        plain.backward(grad, *given, *expected, 0.4),
+        gpu.backward(grad, *inputs, *got, 0.4),
+        cpu.backward(grad, *inputs, *expected, 0.4),
         5 * tolerance,
     )
     print("ok", name)

@@ -10,8 +10,8 @@ import random
 
 import torch
 
-from headwise.kernels.signed_root_attention import cpu as plain
-from headwise.kernels.signed_root_attention import triton as device
+from headwise.kernels.signed_root_attention import cpu
+from headwise.kernels.signed_root_attention import triton as gpu
 
 
 def case(name, batch, queries, keys, width, value_width, dtype=torch.float32, eps=1e-2):
@@ -22,10 +22,10 @@ def case(name, batch, queries, keys, width, value_width, dtype=torch.float32, ep
     grad = (torch.randn(batch, value_width, queries) * value_width**-0.25).to(dtype).transpose(1, 2)
     key, value = ((torch.randn(batch, keys, e) * e**-0.25).to(dtype) for e in (width, value_width))
     single = dtype == torch.float32
-    expected, got = plain.forward(query, key, value, eps), device.forward(query, key, value, eps)
+    expected, got = cpu.forward(query, key, value, eps), gpu.forward(query, key, value, eps)
     compare(name, [got], [expected], 5e-5 if single else 2e-2)
-    given = grad, query, key, value, eps
-    compare(name, device.backward(*given), plain.backward(*given), 1e-3 if single else 6e-2)
+    inputs = grad, query, key, value, eps
+    compare(name, gpu.backward(*inputs), cpu.backward(*inputs), 1e-3 if single else 6e-2)
     print("ok", name)
 
 

@@ -1,21 +1,24 @@
-"""Signed root attention against the formula, on the CPU."""
+"""Signed root attention against its formula, on the CPU."""
 
 import pytest
 import torch
 from torch import Tensor
 
 from headwise.kernels.decompositions import plain_decompositions
-from headwise.kernels.signed_root_attention import cpu as plain
-from headwise.kernels.signed_root_attention import signed_root_attention
+from headwise.kernels.signed_root_attention import cpu, naive, signed_root_attention
 
 
 def formula(query: Tensor, key: Tensor, value: Tensor, eps: float = 1e-4) -> Tensor:
-    scores = torch.einsum("...nc,...mc->...nm", query, key)
-    rooted = torch.sign(scores) * ((scores.abs() + eps).sqrt() - eps**0.5)
-    return torch.einsum("...nm,...me->...ne", rooted, value)
+    return naive.signed_root_attention(query, key, value, eps)
 
 
-def drawn(
+def test_the_signed_root_is_odd_and_smooth_at_zero() -> None:
+    x = torch.linspace(-3, 3, 31, dtype=torch.float64)
+    expected = torch.sign(x) * ((x.abs() + 0.2).sqrt() - 0.2**0.5)
+    torch.testing.assert_close(naive.signed_root(x, 0.2), expected)
+
+
+def random_inputs(
     shape: tuple[int, ...] = (2, 7, 9, 5, 3), dtype: torch.dtype = torch.float64
 ) -> list[Tensor]:
     batch, tokens, keys, width, wide = shape
@@ -31,24 +34,26 @@ SHAPES = [(2, 7, 9, 5, 3), (1, 1, 1, 1, 1), (3, 40, 33, 8, 16), (2, 0, 4, 3, 2),
 @pytest.mark.parametrize("shape", SHAPES)
 def test_values_and_gradients_are_the_formulas(shape, tile, monkeypatch) -> None:
     monkeypatch.setattr(
-        plain, "TILE", tile
+        cpu, "TILE", tile
     )  # several blocks of rows, or of samples, the last one smaller
-    given = drawn(shape)
-    got, expected = signed_root_attention(*given), formula(*given)
+    inputs = random_inputs(shape)
+    got, expected = signed_root_attention(*inputs), formula(*inputs)
     torch.testing.assert_close(got, expected)
     weight = torch.randn_like(expected)
-    for a, b in zip(*(torch.autograd.grad((out * weight).sum(), given) for out in (got, expected))):
+    for a, b in zip(
+        *(torch.autograd.grad((out * weight).sum(), inputs) for out in (got, expected))
+    ):
         torch.testing.assert_close(a, b)
 
 
 def test_gradients_by_differences() -> None:
     assert torch.autograd.gradcheck(
-        lambda q, k, v: signed_root_attention(q, k, v, eps=0.3), drawn((2, 4, 5, 3, 2))
+        lambda q, k, v: signed_root_attention(q, k, v, eps=0.3), random_inputs((2, 4, 5, 3, 2))
     )
 
 
 def test_at_zero_scores_value_and_gradient_are_finite() -> None:
-    query, key, value = drawn()
+    query, key, value = random_inputs()
     nothing = torch.zeros_like(key).requires_grad_()
     out = signed_root_attention(query, nothing, value)
     assert (out == 0).all()
@@ -58,56 +63,56 @@ def test_at_zero_scores_value_and_gradient_are_finite() -> None:
 
 
 def test_any_leading_dimensions_and_strides() -> None:
-    query, key, value = drawn((6, 7, 9, 5, 3))
+    query, key, value = random_inputs((6, 7, 9, 5, 3))
     parts = [x.detach().unflatten(0, (2, 3)).transpose(0, 1) for x in (query, key, value)]
     torch.testing.assert_close(signed_root_attention(*parts), formula(*parts))
     flat = [x[0].detach() for x in (query, key, value)]
     torch.testing.assert_close(signed_root_attention(*flat), formula(*flat))
     turned = [x.detach().mT.contiguous().mT.requires_grad_() for x in (query, key, value)]
-    found = torch.autograd.grad(signed_root_attention(*turned).mT.square().sum(), turned)
-    for a, b in zip(found, torch.autograd.grad(formula(*turned).square().sum(), turned)):
+    slopes = torch.autograd.grad(signed_root_attention(*turned).mT.square().sum(), turned)
+    for a, b in zip(slopes, torch.autograd.grad(formula(*turned).square().sum(), turned)):
         torch.testing.assert_close(a, b)
 
 
 def test_only_the_inputs_are_kept_for_the_backward_pass() -> None:
-    given = drawn(dtype=torch.float32)
-    kept: list[int] = []
+    inputs = random_inputs(dtype=torch.float32)
+    saved: list[int] = []
     with torch.autograd.graph.saved_tensors_hooks(
-        lambda x: (kept.append(x.data_ptr()), x)[1], lambda x: x
+        lambda x: (saved.append(x.data_ptr()), x)[1], lambda x: x
     ):
-        signed_root_attention(*given)
-    assert set(kept) <= {x.data_ptr() for x in given}
+        signed_root_attention(*inputs)
+    assert set(saved) <= {x.data_ptr() for x in inputs}
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(dtype: torch.dtype) -> None:
-    given = [x.detach().to(dtype).requires_grad_() for x in drawn((2, 20, 30, 8, 4))]
-    exact = [x.detach().double().requires_grad_() for x in given]
-    got, expected = signed_root_attention(*given), formula(*exact)
+    inputs = [x.detach().to(dtype).requires_grad_() for x in random_inputs((2, 20, 30, 8, 4))]
+    exact = [x.detach().double().requires_grad_() for x in inputs]
+    got, expected = signed_root_attention(*inputs), formula(*exact)
     eps = torch.finfo(dtype).eps
     assert got.dtype == dtype
     most = float(expected.detach().abs().max())
     torch.testing.assert_close(got.double(), expected, atol=4 * eps * most, rtol=4 * eps)
     for a, b in zip(
-        torch.autograd.grad(got.sum(), given), torch.autograd.grad(expected.sum(), exact)
+        torch.autograd.grad(got.sum(), inputs), torch.autograd.grad(expected.sum(), exact)
     ):
         assert a.dtype == dtype
         torch.testing.assert_close(a.double(), b, atol=4 * eps * float(b.abs().max()), rtol=4 * eps)
 
 
 def test_autocast_compile_and_promises() -> None:
-    given = drawn(dtype=torch.float32)
+    inputs = random_inputs(dtype=torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert signed_root_attention(*given).dtype == torch.bfloat16
-    torch.library.opcheck(torch.ops.headwise.signed_root_attention.default, (*given, 1e-4))
+        assert signed_root_attention(*inputs).dtype == torch.bfloat16
+    torch.library.opcheck(torch.ops.headwise.signed_root_attention.default, (*inputs, 1e-4))
     compiled = torch.compile(signed_root_attention, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(*given), signed_root_attention(*given))
+    torch.testing.assert_close(compiled(*inputs), signed_root_attention(*inputs))
     decomposed = plain_decompositions()[torch.ops.headwise.signed_root_attention.default]
-    torch.testing.assert_close(decomposed(*given, 1e-4), signed_root_attention(*given))
+    torch.testing.assert_close(decomposed(*inputs, 1e-4), signed_root_attention(*inputs))
 
 
 def test_mistakes_are_named() -> None:
-    query, key, value = drawn()
+    query, key, value = random_inputs()
     fewer = (query[..., :-1], key, value), (query, key[:, :-1], value), (query[:1], key, value)
     for wrong in (*fewer, (query[0, 0],) * 3):
         with pytest.raises(ValueError, match="do not fit"):

@@ -4,11 +4,11 @@ import json
 
 from compiling import resources
 
-from headwise.kernels.softmax_pool import triton as device
+from headwise.kernels.softmax_pool import triton as gpu
 
 INTEGERS = {"rows", "width", "heads", "bags", "splits"}
 FLOAT32 = {"out_top", "out_total", "out_sum", "out_best", "lse", "delta"}
-FLAGS = {"PACKED": 1, "MASKED": 1, "OWN": 0, "ROWS": device.ROWS, "WIDTH": device.WIDTH}
+FLAGS = {"PACKED": 1, "MASKED": 1, "OWN": 0, "ROWS": gpu.ROWS, "WIDTH": gpu.WIDTH}
 
 
 def signature(names, element):
@@ -29,14 +29,14 @@ def signature(names, element):
 
 def used(kernel, element, packed):
     names = kernel.arg_names
-    flags = FLAGS | device.PER_HEAD if kernel.__name__.startswith("head_") else FLAGS
+    flags = FLAGS | gpu.PER_HEAD if kernel.__name__.startswith("head_") else FLAGS
     constants = {name: flags[name] for name in names if name.isupper()}
     constants |= {"PACKED": packed, "MASKED": not packed}
     return resources(kernel, signature(names, element), constants)
 
 
 if __name__ == "__main__":
-    kernels = {name: value for name, value in vars(device).items() if name.endswith("_kernel")}
+    kernels = {name: value for name, value in vars(gpu).items() if name.endswith("_kernel")}
     table = {
         f"{name} {element} {'packed' if packed else 'masked'}": used(kernel, element, packed)
         for name, kernel in kernels.items()

@@ -8,12 +8,20 @@ from interpreting import compare, poison  # first
 
 import torch
 
-from headwise.kernels.softmax_pool import cpu as plain
-from headwise.kernels.softmax_pool import triton as device
+from headwise.kernels.softmax_pool import cpu
+from headwise.kernels.softmax_pool import triton as gpu
 
 
 def case(
-    name, bags, rows, width, heads=None, dtype=torch.float32, masked=False, packed=False, own=False
+    name,
+    bags,
+    rows,
+    width,
+    heads=None,
+    dtype=torch.float32,
+    masked=False,
+    packed=False,
+    values_are_scores=False,
 ):
     torch.manual_seed(len(name))
     if packed:
@@ -24,7 +32,7 @@ def case(
     else:
         offsets, lead = None, (bags, rows)
     scores = (2 * torch.randn(*lead, heads or width)).to(dtype)
-    values = None if own else torch.randn(*lead, width).to(dtype)
+    values = None if values_are_scores else torch.randn(*lead, width).to(dtype)
     mask = None
     if masked:
         mask = torch.rand(bags, rows) < 0.6
@@ -35,13 +43,13 @@ def case(
     arguments = (scores, values, mask, offsets)
     tolerance = 2e-5 if dtype == torch.float32 else 4e-3
     per_head = heads is not None
-    expected = plain.pool(*arguments, per_head)
-    compare(name, device.pool(*arguments, per_head), expected, tolerance)
+    expected = cpu.pool(*arguments, per_head)
+    compare(name, gpu.pool(*arguments, per_head), expected, tolerance)
     grad = torch.randn(expected[0].shape).to(dtype)
     back = (grad, *arguments, *expected, per_head)
-    compare(name, device.pool_backward(*back), plain.pool_backward(*back), 2 * tolerance)
-    index = device.draw(scores, torch.tensor(5), mask, offsets)
-    again = device.draw(scores, torch.tensor(5), mask, offsets)
+    compare(name, gpu.pool_backward(*back), cpu.pool_backward(*back), 2 * tolerance)
+    index = gpu.draw(scores, torch.tensor(5), mask, offsets)
+    again = gpu.draw(scores, torch.tensor(5), mask, offsets)
     assert torch.equal(index, again), name
     if mask is not None:
         assert (index[0] == -1).all(), name
@@ -56,32 +64,23 @@ def frequencies():
     """Chi-square of the draws of 40,000 equal columns against the softmax, 6 degrees of freedom."""
     logits = torch.tensor([0.0, 1.0, -1.0, 2.0, 0.5, -3.0, 1.5])
     draws = 40_000
-    device.ROWS, device.WIDTH = 8, 4096
-    index = device.draw(
-        logits[None, :, None].expand(1, 7, draws).contiguous(), torch.tensor(11), None, None
-    )
+    gpu.ROWS, gpu.WIDTH = 8, 4096
+    scores = logits[None, :, None].expand(1, 7, draws).contiguous()
+    index, second = (gpu.draw(scores, torch.tensor(seed), None, None) for seed in (11, 12))
     expected = logits.softmax(0) * draws
     chi = ((index.flatten().bincount(minlength=7) - expected) ** 2 / expected).sum()
     assert chi < 22.5, chi  # p = 0.001
-    other = device.draw(
-        logits[None, :, None].expand(1, 7, draws).contiguous(), torch.tensor(12), None, None
-    )
-    assert 0.1 < (index == other).float().mean() < 0.5
-    device.ROWS, device.WIDTH = 64, 64
+    assert 0.1 < (index == second).float().mean() < 0.5
+    gpu.ROWS, gpu.WIDTH = 64, 64
     print("ok frequencies")
 
 
 def not_a_number():
     scores = torch.randn(2, 130, 5)
     scores[0, 70, 1] = torch.nan
-    assert device.draw(scores, torch.tensor(1), None, None)[0].eq(-2).tolist() == [
-        False,
-        True,
-        False,
-        False,
-        False,
-    ]
-    pooled = device.pool(scores, None, None, None, False)[0]
+    rows_drawn = gpu.draw(scores, torch.tensor(1), None, None)
+    assert (rows_drawn == -2).nonzero().tolist() == [[0, 1]]
+    pooled = gpu.pool(scores, None, None, None, False)[0]
     assert pooled.isnan().nonzero().tolist() == [[0, 1]]
     print("ok not_a_number")
 
@@ -89,8 +88,8 @@ def not_a_number():
 if __name__ == "__main__":
     poison()
     case("feature", 2, 150, 70)
-    case("feature own masked", 3, 70, 5, masked=True, own=True)
-    case("feature own", 1, 1, 3, own=True)
+    case("feature of scores masked", 3, 70, 5, masked=True, values_are_scores=True)
+    case("feature of scores", 1, 1, 3, values_are_scores=True)
     case("feature packed", 3, 90, 65, packed=True)
     case("feature masked half", 2, 66, 33, masked=True, dtype=torch.float16)
     case("head", 2, 100, 70, heads=3)

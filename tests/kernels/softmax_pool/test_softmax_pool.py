@@ -1,4 +1,4 @@
-"""softmax_pool and softmax_draw against formulas written here, bag by bag."""
+"""softmax_pool and softmax_draw against their formulas, on the CPU."""
 
 import pytest
 import torch
@@ -7,80 +7,65 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from headwise.kernels.decompositions import plain_decompositions
-from headwise.kernels.softmax_pool import softmax_draw, softmax_pool
+from headwise.kernels.softmax_pool import cpu, naive, softmax_draw, softmax_pool
+from headwise.tests.kernels.agreement import assert_agree
 
-SHAPES = [(1, 1, 1), (2, 7, 5), (3, 33, 17), (2, 300, 64), (5, 1, 8), (0, 4, 3), (2, 0, 3)]
-
-
-def bags_of(x: Tensor, mask: Tensor | None, offsets: Tensor | None) -> list[Tensor]:
-    """The rows that count, one tensor a bag."""
-    if offsets is not None:
-        return [x[a:b] for a, b in zip(offsets.tolist(), offsets.tolist()[1:])]
-    return [row if mask is None else row[mask[k]] for k, row in enumerate(x)]
+KINDS = ["scores", "feature", "head"]  # values: the scores themselves, or per feature or head
 
 
-def formula(
-    scores: Tensor,
-    values: Tensor | None,
-    per: str,
-    mask: Tensor | None = None,
-    offsets: Tensor | None = None,
-) -> Tensor:
-    values = scores if values is None else values
-    pooled = []
-    for s, v in zip(bags_of(scores, mask, offsets), bags_of(values, mask, offsets)):
-        weight = torch.exp(s) / torch.exp(s).sum(0)  # (n, D) or (n, H)
-        if per == "feature":
-            pooled.append((weight * v).sum(0) if len(s) else v.new_zeros(v.shape[1]))
-        else:
-            pooled.append(
-                torch.einsum("nh,nd->hd", weight, v)
-                if len(s)
-                else v.new_zeros(s.shape[1], v.shape[1])
-            )
-    shape = scores.shape[2:] if per == "feature" else (scores.shape[-1], values.shape[-1])
-    return torch.stack(pooled) if pooled else values.new_zeros(0, *shape)
+def random_inputs(kind: str, *shape: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    torch.manual_seed(sum(shape))
+    shapes = [(*shape[:-1], 3) if kind == "head" else shape, shape][: 1 + (kind != "scores")]
+    return [torch.randn(size, dtype=dtype, requires_grad=True) for size in shapes]
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("kind", ["own", "feature", "head"])
+def mask_of(bags: int, rows: int) -> Tensor:
+    """Some rows count, none of the last bag."""
+    mask = torch.rand(bags, rows) < 0.7
+    mask[-1:] = False
+    return mask
+
+
+@pytest.mark.parametrize("shape", [(3, 33, 17), (5, 1, 8), (0, 4, 3)])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("masked", [False, True])
-def test_pool_equals_the_formula(shape: tuple[int, int, int], kind: str, masked: bool) -> None:
-    torch.manual_seed(0)
-    bags, rows, width = shape
-    scores = torch.randn(bags, rows, 3 if kind == "head" else width, dtype=torch.float64)
-    values = None if kind == "own" else torch.randn(shape, dtype=torch.float64)
-    mask = torch.rand(bags, rows) < 0.7 if masked else None
-    if mask is not None and bags:
-        mask[-1] = False
-    per = "head" if kind == "head" else "feature"
-    pooled = softmax_pool(scores, values, per=per, mask=mask)
-    torch.testing.assert_close(pooled, formula(scores, values, per, mask), rtol=1e-12, atol=1e-12)
+def test_values_and_gradients_are_the_formulas(
+    shape: tuple[int, int, int], kind: str, masked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu, "SLICE_NUMBERS", 1200)  # two bags in the first slice of three
+    inputs = random_inputs(kind, *shape)
+    scores, values = inputs[0], inputs[1] if len(inputs) > 1 else None
+    mask = mask_of(*shape[:2]) if masked else None
+    out = softmax_pool(scores, values, per="head" if kind == "head" else "feature", mask=mask)
+    expected, _ = naive.softmax_pool(scores, values, mask, None, kind == "head")
+    assert_agree(out, expected, inputs, rtol=1e-11, atol=1e-12)
+    if mask is None:
+        p = scores.softmax(1)
+        by_hand = p.mT @ values if kind == "head" else (p * inputs[-1]).sum(1)  # type: ignore[operator]
+        torch.testing.assert_close(out, by_hand, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["own", "feature", "head"])
-@pytest.mark.parametrize("form", ["padded", "masked", "packed"])
-def test_pool_gradients(kind: str, form: str) -> None:
-    torch.manual_seed(1)
-    lead = (9,) if form == "packed" else (3, 6)
-    scores = torch.randn(*lead, 2 if kind == "head" else 4, dtype=torch.float64, requires_grad=True)
-    values = (
-        None if kind == "own" else torch.randn(*lead, 4, dtype=torch.float64, requires_grad=True)
-    )
-    mask = (
-        torch.tensor([[1, 1, 0, 1, 0, 1], [0] * 6, [1] * 6], dtype=torch.bool)
-        if form == "masked"
-        else None
-    )
+@pytest.mark.parametrize("kind", KINDS)
+def test_bags_without_rows_give_zero(kind: str) -> None:
+    inputs = random_inputs(kind, 2, 0, 3)
+    out = softmax_pool(*inputs, per="head" if kind == "head" else "feature")
+    assert out.shape == ((2, 3, 3) if kind == "head" else (2, 3))
+    assert (out == 0).all()
+    gradients = torch.autograd.grad(out.sum(), inputs)
+    assert [x.shape for x in gradients] == [x.shape for x in inputs]
+
+
+@pytest.mark.parametrize(
+    ("kind", "form"), [("scores", "masked"), ("feature", "padded"), ("head", "packed")]
+)
+def test_gradients_by_differences(kind: str, form: str) -> None:
+    inputs = random_inputs(kind, *((9,) if form == "packed" else (3, 6)), 4)
+    mask = mask_of(3, 6) if form == "masked" else None
     offsets = torch.tensor([0, 4, 4, 9]) if form == "packed" else None
     per = "head" if kind == "head" else "feature"
-
-    def call(*inputs: Tensor) -> Tensor:
-        return softmax_pool(
-            inputs[0], inputs[1] if len(inputs) > 1 else None, per=per, mask=mask, offsets=offsets
-        )
-
-    assert torch.autograd.gradcheck(call, [x for x in (scores, values) if x is not None])
+    assert torch.autograd.gradcheck(
+        lambda *x: softmax_pool(*x, per=per, mask=mask, offsets=offsets), inputs
+    )
 
 
 @settings(max_examples=25, deadline=None)
@@ -106,14 +91,15 @@ def test_packed_equals_padded(lengths: list[int], width: int, per: str, seed: in
     padded = softmax_pool(scores, values, per=per, mask=mask)  # type: ignore[arg-type]
     packed = softmax_pool(scores[mask], values[mask], per=per, offsets=offsets)  # type: ignore[arg-type]
     torch.testing.assert_close(packed, padded)
-    torch.testing.assert_close(packed, formula(scores[mask], values[mask], per, offsets=offsets))
+    expected, _ = naive.softmax_pool(scores[mask], values[mask], None, offsets, per == "head")
+    torch.testing.assert_close(packed, expected)
     a, i = softmax_draw(scores, values, per=per, mask=mask, seed=3)  # type: ignore[arg-type]
     b, j = softmax_draw(scores[mask], values[mask], per=per, offsets=offsets, seed=3)  # type: ignore[arg-type]
     assert torch.equal(i, j)
     assert torch.equal(a, b)
 
 
-def test_what_the_mask_hides_may_hold_anything() -> None:
+def test_masked_rows_may_hold_anything() -> None:
     torch.manual_seed(2)
     mask = torch.tensor([[True, False, True], [False, False, False]])
     scores = torch.randn(2, 3, 4).masked_fill(~mask[..., None], torch.nan).requires_grad_()
@@ -136,21 +122,30 @@ def test_nan_scores_give_nan_where_they_are(rows: int) -> None:
     scores[0, rows // 2, 1] = torch.nan
     expected = torch.tensor([[False, True, False], [False] * 3])
     assert torch.equal(softmax_pool(scores).isnan(), expected)
-    drawn, index = softmax_draw(scores)
-    assert torch.equal(drawn.isnan(), expected)
+    pooled, index = softmax_draw(scores)
+    assert torch.equal(pooled.isnan(), expected)
     assert torch.equal(index == -2, expected)
 
 
 @pytest.mark.parametrize("rows", [7, 300])
-def test_draws_follow_the_softmax(rows: int) -> None:
-    """Chi-square over rows of 40,000 equal columns; bounds are the 0.999 quantiles."""
+@pytest.mark.parametrize("masked", [False, True])
+def test_draws_are_the_formulas(rows: int, masked: bool) -> None:
     torch.manual_seed(3)
-    draws = 40_000
-    logits = torch.randn(rows, dtype=torch.float64)
-    _, index = softmax_draw(logits[None, :, None].expand(1, rows, draws).float(), seed=7)
-    expected = logits.softmax(0) * draws
-    chi = ((index.flatten().bincount(minlength=rows) - expected) ** 2 / expected).sum()
-    assert chi < {7: 22.5, 300: 379.0}[rows]
+    scores = 3 * torch.randn(2, rows, 50, dtype=torch.float64)
+    mask = torch.rand(2, rows) < 0.7 if masked else None
+    uniform = cpu.uniforms(torch.tensor(7), (2, 50), torch.float64, scores.device)
+    _, index = softmax_draw(scores, mask=mask, seed=7)
+    assert torch.equal(index, naive.softmax_draw(scores, mask, uniform))
+
+
+def test_draws_follow_the_softmax() -> None:
+    """Chi-square over rows of 40,000 equal columns; the bound is the 0.999 quantile."""
+    torch.manual_seed(3)
+    logits = torch.randn(300, dtype=torch.float64)
+    _, index = softmax_draw(logits[None, :, None].expand(1, 300, 40_000).float(), seed=7)
+    expected = logits.softmax(0) * 40_000
+    chi = ((index.flatten().bincount(minlength=300) - expected) ** 2 / expected).sum()
+    assert chi < 379.0
 
 
 def test_draw_of_an_extreme_softmax_never_picks_what_has_no_weight() -> None:
@@ -190,8 +185,10 @@ def test_the_seed_decides_the_draw() -> None:
     torch.manual_seed(5)
     assert torch.equal(first, softmax_draw(scores)[1])
     assert not torch.equal(first, softmax_draw(scores)[1])
-    given = [softmax_draw(scores, generator=torch.Generator().manual_seed(6))[1] for _ in range(2)]
-    assert torch.equal(*given)
+    by_generator = [
+        softmax_draw(scores, generator=torch.Generator().manual_seed(6))[1] for _ in range(2)
+    ]
+    assert torch.equal(*by_generator)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -201,16 +198,16 @@ def test_half_precision_is_no_worse_than_rounding(dtype: torch.dtype) -> None:
     for per in ("feature", "head"):
         pooled = softmax_pool(scores, values, per=per)
         assert pooled.dtype == dtype
-        exact = formula(scores.double(), values.double(), per)
+        exact, _ = naive.softmax_pool(scores.double(), values.double(), None, None, per == "head")
         torch.testing.assert_close(
             pooled.double(), exact, rtol=2 * torch.finfo(dtype).eps, atol=1e-3
         )
 
 
-@pytest.mark.parametrize("kind", ["own", "feature", "head", "packed"])
+@pytest.mark.parametrize("kind", ["scores", "feature", "head", "packed"])
 def test_operators_keep_their_promises_to_pytorch(kind: str) -> None:
     scores = torch.randn(*((9,) if kind == "packed" else (3, 6)), 4, requires_grad=True)
-    values = None if kind == "own" else torch.randn(scores.shape, requires_grad=True)
+    values = None if kind == "scores" else torch.randn(scores.shape, requires_grad=True)
     mask = torch.rand(3, 6) < 0.8 if kind == "feature" else None
     offsets = torch.tensor([0, 4, 4, 9]) if kind == "packed" else None
     arguments = (scores, values, mask, offsets, kind == "head")
@@ -223,6 +220,13 @@ def test_operators_keep_their_promises_to_pytorch(kind: str) -> None:
         torch.testing.assert_close(a, b)
 
 
+def test_small_scores_without_a_gradient_give_the_same() -> None:
+    scores = torch.randn(3, 40, 5)
+    with torch.no_grad():
+        small = softmax_pool(scores)
+    torch.testing.assert_close(softmax_pool(scores.requires_grad_()).detach(), small)
+
+
 def test_compiled_and_exported() -> None:
     scores = torch.randn(2, 9, 4, requires_grad=True)
 
@@ -231,9 +235,7 @@ def test_compiled_and_exported() -> None:
 
     seed = torch.tensor(8)
     compiled = torch.compile(both, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(scores, seed), both(scores, seed))
-    gradients = [torch.autograd.grad(f(scores, seed).sum(), scores)[0] for f in (both, compiled)]
-    torch.testing.assert_close(*gradients)
+    assert_agree(compiled(scores, seed), both(scores, seed), [scores])
 
     class Module(torch.nn.Module):
         forward = staticmethod(both)
@@ -246,7 +248,7 @@ def test_compiled_and_exported() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scores", "options", "said"),
+    ("scores", "options", "message"),
     [
         (torch.zeros(3, 4), {}, "scores must be"),
         (torch.zeros(1, 3, 4), {"per": "row"}, "per must be"),
@@ -266,6 +268,6 @@ def test_compiled_and_exported() -> None:
         ),
     ],
 )
-def test_mistakes_are_named(scores: Tensor, options: dict, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_arguments_that_do_not_fit_are_refused(scores: Tensor, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         softmax_pool(scores, **options)

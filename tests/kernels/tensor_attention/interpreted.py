@@ -8,36 +8,36 @@ from interpreting import compare, poison  # first
 
 import torch
 
-from headwise.kernels.tensor_attention import cpu as plain
-from headwise.kernels.tensor_attention import triton as device
+from headwise.kernels.tensor_attention import cpu
+from headwise.kernels.tensor_attention import triton as gpu
 
 
 def case(name, lead, queries, first, second, width, size, dtype=torch.float32, masked=""):
     torch.manual_seed(len(name))
     shapes = [(queries, width), (first, width), (first, size), (second, width), (second, size)]
-    given = [torch.randn(*lead, *shape).to(dtype) for shape in shapes]
+    tensors = [torch.randn(*lead, *shape).to(dtype) for shape in shapes]
     masks = [None, None]
     for side, count in ((0, first), (1, second)):
         if str(side + 1) in masked:
             mask = torch.rand(lead[0], count) < 0.6
             mask[0] = False
             masks[side] = mask
-            for x in given[1 + 2 * side : 3 + 2 * side]:
+            for x in tensors[1 + 2 * side : 3 + 2 * side]:
                 x.masked_fill_(~mask[:, None, :, None], torch.nan)
     tolerance = 2e-5 if dtype == torch.float32 else 6e-3
-    arguments = (*given, *masks)
-    expected = plain.forward(*arguments, 0.3)
-    compare(name, device.forward(*arguments, 0.3), expected, tolerance)
+    arguments = (*tensors, *masks)
+    expected = cpu.forward(*arguments, 0.3)
+    compare(name, gpu.forward(*arguments, 0.3), expected, tolerance)
     grad = torch.randn(expected[0].shape).to(dtype)
     back = (grad, *arguments, *expected, 0.3)
-    compare(name, device.backward(*back), plain.backward(*back), 4 * tolerance)
+    compare(name, gpu.backward(*back), cpu.backward(*back), 4 * tolerance)
     print("ok", name)
 
 
 if __name__ == "__main__":
     poison()
-    tiles = device._tiles
-    device._tiles = lambda *a: (
+    tiles = gpu._tiles
+    gpu._tiles = lambda *a: (
         tiles(*a) | {"ROWS": 16, "COLUMNS": 16}
     )  # several tiles of each axis at small sizes
     case("plain", (2, 1), 19, 21, 5, 8, 6)

@@ -10,25 +10,26 @@ import random
 
 import torch
 
-from headwise.kernels.time_warping import cpu as plain
-from headwise.kernels.time_warping import triton as device
+from headwise.kernels.time_warping import cpu
+from headwise.kernels.time_warping import triton as gpu
 
 
-def case(name, batch, rows, columns, ties=False, width=7):
+def case(name, batch, rows, columns, equal_sums=False, width=7):
     generator = torch.Generator().manual_seed(len(name))
     cost = torch.randn(batch, rows, columns, generator=generator)
-    if ties:
+    if equal_sums:
         cost = cost.round()
     sizes = [torch.randint(1, most + 1, (batch,), generator=generator) for most in (rows, columns)]
     if batch:
         sizes[0][0], sizes[1][0] = rows, columns
-    for got, expected in zip(
-        device.time_warp(cost, *sizes), plain.time_warp(cost, *sizes), strict=True
-    ):
-        assert torch.equal(got, expected), name
-    assert torch.equal(
-        device.median_filter(cost, width, sizes[1]), plain.median_filter(cost, width, sizes[1])
-    ), name
+    results, expected = (
+        [*warp(cost, *sizes), median(cost, width, sizes[1])]
+        for warp, median in (
+            (gpu.time_warp, gpu.median_filter),
+            (cpu.torch_time_warp, cpu.torch_median_filter),
+        )
+    )
+    assert all(map(torch.equal, results, expected)), name
     print("ok", name)
 
 
@@ -36,17 +37,12 @@ if __name__ == "__main__":
     poison()
     case("one cell", 1, 1, 1)
     case("one row", 2, 1, 9)
-    case("one column", 2, 9, 1)
-    case("ragged", 4, 7, 30)
-    case("more rows than columns", 3, 20, 6, width=3)
-    case("equal sums", 3, 12, 12, ties=True, width=5)
+    case("one column", 2, 5, 1)
+    case("ragged", 3, 5, 30)
+    case("more rows than columns", 2, 20, 6, width=3)
+    case("equal sums", 2, 12, 12, equal_sums=True, width=3)
     case("nothing", 0, 3, 3)
     draw = random.Random(2)
-    for number in range(4):
-        case(
-            f"drawn {number}",
-            draw.randint(1, 3),
-            draw.randint(1, 20),
-            draw.randint(1, 40),
-            width=draw.choice([1, 9]),
-        )
+    for number in range(3):
+        sizes = draw.randint(1, 3), draw.randint(1, 12), draw.randint(1, 40)
+        case(f"drawn {number}", *sizes, width=draw.choice([1, 3]))

@@ -3,6 +3,7 @@ tested in a file of its own.
 """
 
 import copy
+import inspect
 
 import pytest
 import torch
@@ -12,6 +13,10 @@ from headwise.kernels.decompositions import plain_decompositions
 from headwise.models.attention import ATTENTION, attention_class, build_attention
 from headwise.models.attention.base import Attention
 from headwise.models.layers.blocks import EncoderLayer, FeedForward
+from headwise.tests.models.contracts import (
+    assert_evaluation_is_without_dropout,
+    assert_gradient_is_the_derivative,
+)
 
 WIDTH, HEADS = 16, 4
 
@@ -59,6 +64,16 @@ SAME_PROGRAM = {
 every_program = pytest.mark.parametrize(
     ("name", "options"), [case for case in all_cases() if case.id not in SAME_PROGRAM]
 )
+
+
+def dropping_cases() -> list:
+    """Those whose mechanism has an option `dropout`."""
+    known = {name: type(build_attention(name, WIDTH, HEADS)) for name in ATTENTION}
+    return [
+        case
+        for case in all_cases()
+        if "dropout" in inspect.signature(known[case.values[0]]).parameters
+    ]
 
 
 def make(name: str, options: dict, dtype: torch.dtype = torch.float32) -> Attention:
@@ -237,6 +252,46 @@ def test_gradients(name: str, options: dict) -> None:
     for key, parameter in mechanism.named_parameters():
         assert parameter.grad is not None, f"{key} takes no part"
         assert parameter.grad.isfinite().all(), key
+
+
+@every
+@pytest.mark.parametrize("training", [False, True])
+def test_gradients_of_the_weights(name: str, options: dict, training: bool) -> None:
+    mechanism = make(name, options, torch.float64).train(training)
+    if mechanism.straight_through:
+        pytest.skip("its gradients are not those of the function by design")
+    x, weight = torch.randn(2, 2, 6, WIDTH, dtype=torch.float64)
+
+    def loss() -> Tensor:
+        out = (call(mechanism, x) * weight).sum()
+        return out if mechanism.auxiliary is None else out + mechanism.auxiliary
+
+    assert_gradient_is_the_derivative(mechanism, loss)
+
+
+@pytest.mark.parametrize(("name", "options"), dropping_cases())
+def test_dropout_is_off_in_evaluation(name: str, options: dict) -> None:
+    plain, dropping = make(name, options), make(name, options | {"dropout": 0.5})
+    x, context, mask = torch.randn(3, 12, WIDTH), torch.randn(3, 7, WIDTH), torch.rand(3, 12) < 0.7
+    live = options.get("compute") != "gathered"  # the gathered form of a mixture of heads has none
+    assert_evaluation_is_without_dropout(dropping, plain, lambda module: call(module, x), live=live)
+    assert_evaluation_is_without_dropout(
+        dropping, plain, lambda module: call(module, x, mask=mask), live=live
+    )
+    if plain.crosses:
+        assert_evaluation_is_without_dropout(
+            dropping, plain, lambda module: call(module, x, context), live=live
+        )
+
+
+def test_the_mechanisms_with_dropout_are_known() -> None:
+    """An option that is renamed would leave the test above without its case."""
+    assert {case.values[0] for case in dropping_cases()} == {
+        "differential",
+        "moh",
+        "softmax",
+        "tap",
+    }
 
 
 class Masked(nn.Module):

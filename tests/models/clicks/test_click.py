@@ -19,7 +19,7 @@ from headwise.models.clicks.click import (
 )
 from headwise.models.clicks.infnet import INFNet
 
-FULL, BARE = Layout([9, 7, 5], [1, 1, 3], 2, 2), Layout([9, 7, 5], [1, 1, 3], 0, 2)
+FULL, BARE = (Layout([9, 7, 5], [1, 1, 3], sequences, 2, 32) for sequences in (2, 0))
 MODELS = {
     "shared": lambda y, **o: SharedBottom(y, bottom=[12, 8], towers=[6], **o),
     "mmoe": lambda y, **o: MMoE(y, hidden=8, towers=[6], **o),

@@ -95,3 +95,18 @@ class TestWeights:
         monkeypatch.setattr(timm, "create_model", offline)
         with pytest.raises(ValueError, match=r"no route to host.*give a file"):
             build_encoder(SMALL)
+
+
+def test_any_change_of_an_encoder_changes_its_fingerprint() -> None:
+    """Weights and what a picture is normalised with; features stored under another one are not its
+    own.
+    """
+    encoder = build_encoder(SMALL, "random")
+    prints = {encoder.fingerprint()}
+    for value in encoder.state_dict().values():
+        kept = value.clone()
+        value.flatten()[-1] += 1  # state_dict shares its memory
+        prints.add(encoder.fingerprint())
+        value.copy_(kept)
+    assert encoder.fingerprint() in prints
+    assert len(prints) == 1 + sum(value.numel() > 0 for value in encoder.state_dict().values())

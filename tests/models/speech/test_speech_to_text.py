@@ -91,20 +91,38 @@ def test_steps_equal_the_whole():
         )
 
 
-def test_a_wide_beam_finds_the_best():
-    """As many beams as there are sequences: the best of all, by trying all."""
+@pytest.mark.parametrize("penalty", [0.0, 0.5, 1.0, 3.0])
+def test_a_wide_beam_finds_the_best(penalty):
+    """As many beams as there are sequences: the best of all, by trying all; lengths count by the
+    penalty.
+    """
     model, (features, _) = made(vocabulary=4), given(1)
     memory = model.encode(features[:1])
-    rules = Rules((0,), 3, most=3, beams=30, length_penalty=0.0)
+    rules = Rules((0,), 3, most=3, beams=30, length_penalty=penalty)
     best = -np.inf
     for length in range(3):
         for number in range(3**length):
             ids = [number // 3**k % 3 for k in range(length)]
             row = torch.tensor([[0, *ids, 3]])
             scores = model.decoder(row[:, :-1], memory).logits[0].log_softmax(-1)
-            best = max(best, float(scores.gather(1, row[0, 1:, None]).sum()))
-    assert sum(transcribe(model, memory, rules)[0].log_probabilities) == pytest.approx(
-        best, abs=1e-4
+            best = max(
+                best, float(scores.gather(1, row[0, 1:, None]).sum()) / (length + 1) ** penalty
+            )
+    said = transcribe(model, memory, rules)[0].log_probabilities
+    assert sum(said) / len(said) ** penalty == pytest.approx(best, abs=1e-4)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("decoder", ["softmax", "taylor"])
+def test_no_speech_is_what_the_first_token_of_the_prompt_says(decoder, beams):
+    model, (features, lengths) = made(decoder_attention=decoder), given()
+    memory = model.encode(features, lengths)
+    found = transcribe(model, memory, Rules((0, 1), 2, most=3, beams=beams, no_speech=7))
+    expected = model.decoder(torch.tensor([[0], [0], [0]]), memory).logits[:, 0].softmax(-1)[:, 7]
+    assert [one.no_speech for one in found] == pytest.approx(expected.tolist(), abs=1e-5)
+    assert all(
+        one.no_speech == 0
+        for one in transcribe(model, memory, Rules((0, 1), 2, most=3, beams=beams))
     )
 
 
@@ -155,6 +173,51 @@ def test_gradients_reach_every_weight():
     loss = model.decoder(torch.zeros(3, 4, dtype=torch.int64), memory).logits.square().sum()
     (loss + model.ctc(memory.states).square().sum()).backward()
     assert all(weight.grad is not None for weight in model.parameters())
+
+
+def test_the_output_layer_is_the_embedding():
+    """Its gradient reaches a token that is never read, and both ways to decode see a change of
+    it.
+    """
+    model, (features, _) = made().double(), given()
+    memory = model.encode(features.double())
+    tokens, unread = torch.tensor([[0, 3, 1], [0, 2, 4], [0, 5, 5]]), 9
+    weight = model.decoder.tokens.weight
+
+    def loss():
+        return model.decoder(tokens, memory).logits.square().sum()
+
+    found = torch.autograd.grad(loss(), weight, retain_graph=True)[0][unread]
+    assert found.abs().min() > 0
+    with torch.no_grad():
+        for place in range(len(found)):
+            weight[unread, place] += 1e-6
+            above = loss()
+            weight[unread, place] -= 2e-6
+            torch.testing.assert_close((above - loss()) / 2e-6, found[place], atol=1e-6, rtol=1e-6)
+            weight[unread, place] += 1e-6
+        before = model.decoder(tokens, memory).logits
+        weight[unread] += torch.arange(16)
+        after = model.decoder(tokens, memory).logits
+        caches = model.decoder.begin(memory)
+        stepped = [model.decoder.step(tokens[:, k], k, caches, memory) for k in range(3)]
+    others = torch.arange(11) != unread
+    torch.testing.assert_close(after[..., others], before[..., others])
+    assert ((after - before)[..., unread].abs() > 1e-3).all()
+    torch.testing.assert_close(torch.stack(stepped, 1), after)
+
+
+@pytest.mark.parametrize("encoder", ["transformer", "conformer"])
+def test_steps_equal_the_whole_in_a_model_with_dropout_and_experts(encoder):
+    model = made(encoder=encoder, kernel=5, dropout=0.5, ffn="moe", moe={"experts": 3})
+    features, lengths = given()
+    memory = model.encode(features, lengths)
+    tokens = torch.randint(0, 11, (3, 6))
+    caches = model.decoder.begin(memory)
+    stepped = [model.decoder.step(tokens[:, k], k, caches, memory) for k in range(6)]
+    torch.testing.assert_close(
+        torch.stack(stepped, 1), model.decoder(tokens, memory).logits, atol=1e-5, rtol=1e-4
+    )
 
 
 def test_compiled_gives_the_same():

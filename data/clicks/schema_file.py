@@ -1,0 +1,234 @@
+"""The schema of a click log as a YAML file.
+
+```yaml
+log: clicks.parquet             # file, folder or pattern; or give it with --data
+join:                           # attributes of users or items, one row per id
+  - {table: users.csv, on: user_id}
+  - {table: items.csv, on: item_id}
+user: user_id
+item: item_id
+time: {column: timestamp, unit: s}          # s, ms, us, ns
+categorical:                    # missing cells and unseen values have codes of their own
+  user_id: {min_count: 1}       # rarer values count as unseen
+  item_id: {}
+  page: {hash: 10000}           # no vocabulary: a stable hash into so many codes
+  zip_code: {prefix: 1}         # its first characters only
+  genres: {split: " ", length: 6}           # several values in a cell, averaged
+numeric:
+  age: {buckets: 10}            # buckets of equal count on the training part
+time_fields: [hour, weekday]    # of the time, in UTC
+sequences:                      # what a user did before the second of the row
+  liked: {of: item_id, where: {column: rating, at_least: 4}, length: 50}
+  shown: {of: item_id, column: history, split: "|", length: 20}   # given in the table instead
+tasks:
+  like: {column: rating, at_least: 4}
+  buy: {column: bought, only_where: {column: click}}        # counted on clicked rows only
+split: {by: user, train: 0.8, validation: 0.1}  # by user (in time), time, random; or column: part
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, fields, replace
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+
+from ...base.errors import fail, nearest, reason, shown
+from .schema import (
+    UNITS,
+    Categorical,
+    Condition,
+    Join,
+    Numeric,
+    Schema,
+    Sequence,
+    Split,
+    Target,
+    check_schema,
+)
+
+COMPARISONS = ("equals", "at_least", "at_most")
+BYTES_CAP = 1_000_000
+KEYS = (
+    "log",
+    "join",
+    "user",
+    "item",
+    "time",
+    "categorical",
+    "numeric",
+    "time_fields",
+    "sequences",
+    "tasks",
+    "split",
+)
+# The types of YAML that fit the annotation of a field.
+ACCEPTED: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "int | None": (int, type(None)),
+    "str | None": (str, type(None)),
+    "float | None": (int, float, type(None)),
+    "float | str | None": (int, float, str, type(None)),
+}
+_Part = TypeVar("_Part", Categorical, Condition, Join, Numeric, Sequence, Split)
+
+
+def read_schema(path: str | Path) -> Schema:
+    """A schema from YAML (safe loader).
+
+    Raises InputError, with the first key that does not fit and the nearest one that would.
+    """
+    file = Path(path)
+    try:
+        if file.stat().st_size > BYTES_CAP:
+            raise fail(path, "too large for a schema")
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise fail(path, f"cannot be read ({reason(error)})") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise fail(path, f"is not readable as YAML ({reason(error)})") from error
+    return parse_schema(values, path)
+
+
+def parse_schema(values: object, where: object) -> Schema:
+    """A schema from the values of its YAML. Raises InputError as `read_schema` does."""
+    keys = _mapping(values, where, KEYS)
+    for needed in ("user", "item", "tasks"):
+        if not keys.get(needed):
+            raise fail(where, f"has no {needed!r}; every schema names user, item and tasks")
+    column, unit = _time(keys.get("time"), f"{where}: time")
+    schema = Schema(
+        user=_text(keys["user"], f"{where}: user"),
+        item=_text(keys["item"], f"{where}: item"),
+        tasks={name: _target(task, at) for name, task, at in _named(keys, "tasks", where)},
+        time=column,
+        unit=unit,
+        categorical={
+            name: _plain(Categorical, {"column": name, **_mapping(field or {}, at)}, at)
+            for name, field, at in _named(keys, "categorical", where)
+        },
+        numeric={
+            name: _plain(Numeric, {"column": name, **_mapping(field or {}, at)}, at)
+            for name, field, at in _named(keys, "numeric", where)
+        },
+        time_fields=tuple(_list(keys.get("time_fields"), f"{where}: time_fields")),  # type: ignore[arg-type]
+        sequences={
+            name: _sequence(sequence, at) for name, sequence, at in _named(keys, "sequences", where)
+        },
+        split=_plain(Split, keys.get("split") or {}, f"{where}: split"),
+        join=tuple(
+            _plain(Join, _with_on(join), f"{where}: join")
+            for join in _list(keys.get("join"), f"{where}: join")
+        ),
+        log=None if keys.get("log") is None else _text(keys["log"], f"{where}: log"),
+    )
+    check_schema(schema, where)
+    return schema
+
+
+def _time(values: object, where: object) -> tuple[str | None, str]:
+    if isinstance(values, str):
+        return values, "s"
+    time = _mapping(values or {}, where, ("column", "unit"))
+    if not time:
+        return None, "s"
+    unit = time.get("unit", "s")
+    if not isinstance(unit, str) or unit not in UNITS:
+        raise fail(where, f"unknown unit {shown(unit)}; there are {', '.join(UNITS)}")
+    return _text(time.get("column"), where), unit
+
+
+def _mapping(
+    values: object, where: object, allowed: Iterable[str] | None = None
+) -> dict[str, object]:
+    if not isinstance(values, Mapping):
+        raise fail(where, f"should hold names and values, holds {shown(values)}")
+    for key in values:
+        if allowed is not None and key not in allowed:
+            raise fail(where, f"no key {shown(key)}{nearest(str(key), allowed)}")
+    return {str(key): value for key, value in values.items()}
+
+
+def _with_on(values: object) -> object:
+    """A key `on`, which YAML 1.1 reads as true, as it was written."""
+    if not isinstance(values, Mapping):
+        return values
+    return {"on" if key is True else key: value for key, value in values.items()}
+
+
+def _named(keys: Mapping[str, object], key: str, where: object) -> list[tuple[str, object, str]]:
+    """Name, values and place of each entry under a key; a list names entries without values."""
+    part, place = keys.get(key) or {}, f"{where}: {key}"
+    if isinstance(part, list):
+        part = dict.fromkeys(part)
+    return [(name, values, f"{place}: {name}") for name, values in _mapping(part, place).items()]
+
+
+def _list(values: object, where: object) -> list[object]:
+    if values is None:
+        return []
+    if not isinstance(values, list):
+        raise fail(where, f"should be a list, is {shown(values)}")
+    return values
+
+
+def _text(value: object, where: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise fail(where, f"should be the name of a column, is {shown(value)}")
+    return value
+
+
+def _plain(kind: type[_Part], values: object, where: object) -> _Part:
+    """A dataclass of plain values, whose types are checked by its annotations."""
+    members = {member.name: member for member in fields(kind)}
+    plain = _mapping(values, where, list(members))
+    for key, value in plain.items():
+        annotation = str(members[key].type)
+        fits = isinstance(value, ACCEPTED.get(annotation, object)) and not isinstance(value, bool)
+        if annotation in ACCEPTED and not fits:
+            name = annotation.replace(" | None", "")
+            raise fail(where, f"{key} should be {name}, is {shown(value)}")
+    needed = [key for key, m in members.items() if m.default is m.default_factory is MISSING]
+    if missing := [key for key in needed if key not in plain]:
+        raise fail(where, f"needs {' and '.join(missing)}")
+    return kind(**plain)  # type: ignore[arg-type]  (checked above)
+
+
+def _condition(values: object, where: object) -> Condition:
+    keys = _mapping({"column": values} if isinstance(values, str) else values, where)
+    keys = {key: int(v) if isinstance(v, bool) else v for key, v in keys.items()}
+    condition = _plain(Condition, keys, where)
+    if sum(getattr(condition, name) is not None for name in COMPARISONS) > 1:
+        raise fail(where, f"give one of {', '.join(COMPARISONS)}")
+    return condition
+
+
+def _sequence(values: object, where: object) -> Sequence:
+    keys = _mapping(values, where, [member.name for member in fields(Sequence)])
+    if "of" not in keys:
+        raise fail(where, "needs of: the field whose values it holds")
+    if keys.get("where") is not None and keys.get("column") is not None:
+        raise fail(
+            where, "give where (events of the log) or column (a list in the table), not both"
+        )
+    condition = keys.pop("where", None)
+    sequence = _plain(Sequence, keys, where)
+    if condition is None:
+        return sequence
+    return replace(sequence, where=_condition(condition, f"{where}: where"))
+
+
+def _target(values: object, where: object) -> Target:
+    if isinstance(values, str):
+        return Target(Condition(values))
+    keys = _mapping(values, where, ("column", *COMPARISONS, "only_where"))
+    only_where = keys.pop("only_where", None)
+    if "column" not in keys:
+        raise fail(where, "needs column")
+    condition = None if only_where is None else _condition(only_where, f"{where}: only_where")
+    return Target(_condition(keys, where), condition)

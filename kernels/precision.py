@@ -1,0 +1,33 @@
+"""In which type operators sum, and how much of their intermediate results fits the cache."""
+
+from typing import TypeVarTuple, cast
+
+import torch
+from torch import Tensor
+
+Others = TypeVarTuple("Others")
+
+SLICE_NUMBERS = 1 << 19  # 2 MiB of float32: about the private cache of two cores
+
+
+def compute_type(x: Tensor) -> torch.dtype:
+    """Type of the sums over x: float32 for half precision, else the type of x."""
+    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+
+
+def match_autocast(x: Tensor, *others: *Others) -> tuple[Tensor, *Others]:
+    """Cast tensors as autocast would cast the operands of a linear layer; without autocast, return
+    them as they are. None stays None.
+    """
+    if not torch.is_autocast_enabled(x.device.type) or x.dtype == torch.float64:
+        return x, *others
+    dtype = torch.get_autocast_dtype(x.device.type)
+    converted = tuple(other.to(dtype) if isinstance(other, Tensor) else other for other in others)
+    return x.to(dtype), *cast("tuple[*Others]", converted)
+
+
+def widest(x: Tensor, *, single: int, half: int = 256) -> int:
+    """Width of the widest heads that a kernel takes in the type of x; 0 for float64, which the
+    Triton kernels do not compute in.
+    """
+    return {torch.float32: single, torch.float16: half, torch.bfloat16: half}.get(x.dtype, 0)

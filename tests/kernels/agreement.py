@@ -1,0 +1,16 @@
+"""What tests of operators share: a form against another one, with gradients."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def assert_agree(
+    out: Tensor, expected: Tensor, inputs: Sequence[Tensor], **tolerances: float
+) -> None:
+    """Equal values, and equal gradients of the inputs for a random gradient of the result."""
+    torch.testing.assert_close(out, expected, **tolerances)
+    grad = torch.randn_like(expected)
+    gradients = [torch.autograd.grad(result, inputs, grad) for result in (out, expected)]
+    torch.testing.assert_close(*gradients, **tolerances)
