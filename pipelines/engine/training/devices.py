@@ -43,7 +43,7 @@ def open_fabric(options: TrainOptions) -> Fabric:
 
 def one_device(device: torch.device) -> Fabric:
     """One device and 32 bits, whatever the environment says of other processes."""
-    from lightning_fabric.plugins.environments import LightningEnvironment
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

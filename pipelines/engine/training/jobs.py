@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from ....base.files import checksum, read_json, write_aside, write_json, write_t
 from ..command_line import machine
 from ..command_line.terminal import say
 from ..inference.shards import predict
-from ..options import FREE_ON_RESUME, EvaluateOptions, PredictOptions, TrainOptions
+from ..options import FREE_ON_RESUME, EvaluateOptions, TrainOptions
 from ..pipeline import (
     AnyPipeline,
     Context,
@@ -170,14 +170,13 @@ def _finish(
         run.path / "card.json", _card(pipeline, options, splits.spec.to_json(), review, weights)
     )
     write_aside(run.path / "model.safetensors", lambda path: save_file(weights, path))
-    make_options: Callable[..., PredictOptions] = pipeline.task.predict_options
-    predict_options = make_options(
+    predict_options = pipeline.task.predict_options(
         run=str(run.path),
         input=str(options.data),
         output=str(run.path / "predictions.parquet"),
         overwrite=True,
-        **pipeline.prediction_options(options),
     )
+    predict_options = replace(predict_options, **pipeline.prediction_options(options))
     predicted = predict(pipeline, predict_options, alone=True)
     run.failed = predicted.failed
     rows = predicted.table()

@@ -87,7 +87,9 @@ class Trainer(Generic[OptionsT, SpecT, DataT]):
         self.plain = build(pipeline, options, spec)
         pipeline.load_initial_weights(self.plain, options, spec)
         self.model = fabric.setup_module(self.plain)
-        self.optimizer = fabric.setup_optimizers(pipeline.optimizer(self.plain, options))
+        optimizer = fabric.setup_optimizers(pipeline.optimizer(self.plain, options))
+        assert not isinstance(optimizer, tuple)
+        self.optimizer = optimizer
         self.steps = order.count_steps_of(train, options.batch_size)
         self.signals = _Signals()
         self.progress = storage.restore(self.plain, self.optimizer.optimizer)

@@ -5,7 +5,7 @@ middle of an epoch with the same batches, whatever the number of loader workers.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
@@ -169,7 +169,7 @@ def loader(
 
     `dataset.collate`, if it has one, makes the batch.
     """
-    batches: DataLoader[Batch] = DataLoader(
+    batches: DataLoader[Any] = DataLoader(
         _Named(dataset),
         batch_sampler=_Fixed(lists),
         num_workers=workers,
