@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, NoReturn, Self, TypeAlias
 
 from ...base.errors import InputError
 
@@ -72,7 +72,7 @@ class DictSpec(dict[str, Any]):
 
     where: object = "spec.json"
 
-    def __missing__(self, key: str) -> Any:
+    def __missing__(self, key: str) -> NoReturn:
         raise InputError(f"{self.where}: holds no {key!r}; the file is damaged")
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 import torch
 from torch import nn
@@ -43,7 +43,7 @@ def load_run(
     """
     run = RunDirectory.open(path, pipeline.task.name)
     weights = load_weights(run.path / "model.safetensors")
-    options = parse(pipeline.task, "train", [], config=run.path / "config.yaml")
+    options = cast(OptionsT, parse(pipeline.task, "train", [], config=run.path / "config.yaml"))
     spec = open_spec(pipeline.spec_class, run)
     model = build(pipeline, options, spec)
     try:
