@@ -3,13 +3,13 @@
 from ..engine.command_line import python_verb
 from ..engine.options import EvaluateOptions, ExportOptions
 from ..engine.task import Task, Verb
-from .checks import check
 from .options import (
     CompareOptions,
     RankingOptions,
     RankingPredictOptions,
     SchemaOptions,
     TopOptions,
+    check,
 )
 
 TASK = Task(

@@ -65,7 +65,7 @@ def top(pipeline: AnyPipeline, options: TopOptions) -> Path:
     if output.is_dir():
         raise InputError(f"{output}: is a folder; give a file")
     loaded = load_run(pipeline, options.run, options.accelerator)
-    names = loaded.spec["tasks"]
+    names = loaded.spec.tasks
     if options.task is not None and options.task not in names:
         raise InputError(f"--task {options.task}: unknown{nearest(options.task, names)}")
     encoder = load_encoder(loaded.spec)
