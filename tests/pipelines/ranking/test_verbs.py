@@ -147,7 +147,7 @@ class TestTop:
         with pytest.raises(InputError, match="no column 'user_id'"):
             top(users=tmp_path / "bad.csv")
         (tmp_path / "there.parquet").write_text("mine")
-        with pytest.raises(InputError, match="stands already"):
+        with pytest.raises(InputError, match="already exists"):
             pipelines.ranking.top(run="r", output=tmp_path / "there.parquet")
         assert (tmp_path / "there.parquet").read_text() == "mine"
 
@@ -224,7 +224,7 @@ class TestSchema:
         assert schema.sequences["past_click"].of == "item_id"
         assert open_new_log(RankingOptions(data=str(path), **SMALL)).spec.rows == 8000
         before = path.read_bytes()
-        with pytest.raises(InputError, match="stands already"):
+        with pytest.raises(InputError, match="already exists"):
             pipelines.ranking.schema(data=log)
         assert path.read_bytes() == before
 
