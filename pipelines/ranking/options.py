@@ -44,12 +44,12 @@ class RankingOptions(TrainOptions):
     criteo. auto: the file of the same name next to the log, else the layout that the columns fit.
     """
     from_run: str | None = None
-    """Run to continue from (`--from RUN`): its weights, vocabularies and histories, grown by what the
-    new log holds.
+    """Run to continue from (`--from RUN`): its weights, vocabularies and histories, grown by
+    what the new log holds.
     """
     model: Model = "infnet"
-    """INFNet (first version of the paper), its hub variant (second version), or a rival; tokens: any
-    mechanism of --attention.
+    """INFNet (first version of the paper), its hub variant (second version), or a rival; tokens:
+    any mechanism of --attention.
     """
     width: int = 32
     """Width of embeddings and tokens."""
@@ -92,8 +92,8 @@ class RankingOptions(TrainOptions):
     embedding_l2: float = 0.01
     """Weight of the squared embeddings of a batch, averaged over its rows."""
     sparse: Literal["auto", "yes", "no"] = "auto"
-    """Update only the embeddings that occur in a batch. auto: if there are more than 100,000, on one
-    device.
+    """Update only the embeddings that occur in a batch. auto: if there are more than 100,000, on
+    one device.
     """
 
 

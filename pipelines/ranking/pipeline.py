@@ -1,4 +1,4 @@
-"""Ranking: click models of several tasks, from an event log to scored tables and lists for users."""
+"""Ranking: click models of several tasks, from an event log to scored tables and lists."""
 
 from __future__ import annotations
 

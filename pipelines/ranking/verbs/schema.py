@@ -72,7 +72,8 @@ def schema_text(frame: pl.DataFrame, files: Sequence[str], path: Path) -> str:
             (
                 "tasks",
                 tasks,
-                "`tasks: {click: {column: COLUMN}}` with a column of 0 and 1, or with `at_least: 4`",
+                "`tasks: {click: {column: COLUMN}}` with a column of 0 and 1, or with "
+                "`at_least: 4`",
             ),
         )
         if not guess
@@ -87,11 +88,9 @@ def schema_text(frame: pl.DataFrame, files: Sequence[str], path: Path) -> str:
     labels = {label["column"] for label in tasks.values()}
     fields = [column for column in columns if column is not time and column.name not in labels]
     sides = sides_of(frame, user.name, item.name)
-    numeric, categorical, out = (
-        list[tuple[str, dict[str, object]]](),
-        list[tuple[str, dict[str, object]]](),
-        list[str](),
-    )
+    numeric: list[tuple[str, dict[str, object]]] = []
+    categorical: list[tuple[str, dict[str, object]]] = []
+    out: list[str] = []
     for column in fields:
         ids = column in (user, item)
         if not ids and (why := unfit(column, frame.height)):
@@ -110,7 +109,8 @@ def schema_text(frame: pl.DataFrame, files: Sequence[str], path: Path) -> str:
         options |= {"side": sides[column.name]} if column.name in sides else {}
         (numeric if as_number else categorical).append((column.name, options))
     lines = [
-        "# A guess from the columns of the log. Read it before you train: a column that is known only after the",
+        "# A guess from the columns of the log. Read it before you train: a column that is known "
+        "only after the",
         "# click must not be a field. Every key is explained in docs/reference/ranking.md.",
     ]
     if len(files) == 1:
@@ -123,10 +123,12 @@ def schema_text(frame: pl.DataFrame, files: Sequence[str], path: Path) -> str:
         lines.append(f"time: {flow({'column': time.name, 'unit': unit})}")
     else:
         lines.append(
-            "# time: {column: COLUMN, unit: s}   # found none; histories and splits in time need one"
+            "# time: {column: COLUMN, unit: s}   # found none; histories and splits in time need "
+            "one"
         )
     lines.append(
-        "categorical:                    # names and ids; those rarer than min_count count as unseen"
+        "categorical:                    # names and ids; those rarer than min_count count as "
+        "unseen"
     )
     lines += [f"  {word(name)}: {flow(options)}" for name, options in categorical]
     if numeric:
@@ -148,13 +150,15 @@ def schema_text(frame: pl.DataFrame, files: Sequence[str], path: Path) -> str:
             f"  {word('past_' + name)}: {flow({'of': item.name, 'where': label, 'length': 50})}"
         )
     lines.append(
-        "tasks:                          # `only_where: {column: click}` counts a task on clicked rows only"
+        "tasks:                          # `only_where: {column: click}` counts a task on clicked "
+        "rows only"
     )
     lines += [f"  {word(name)}: {flow(label)}" for name, label in tasks.items()]
     few = frame.height < 5 * frame[user.name].n_unique()
     by = "random" if time is None else ("time" if few else "user")
     lines.append(
-        f"split: {{by: {by}, train: 0.8, validation: 0.1}}   # user (each one's rows in time), time or random"
+        f"split: {{by: {by}, train: 0.8, validation: 0.1}}   # user (each one's rows in time), "
+        "time or random"
     )
     if out:
         lines += ["# Left out:", *out]

@@ -94,8 +94,8 @@ def top(pipeline: RankingPipeline, options: TopOptions) -> Path:
         else ""
     )
     say(
-        f"{len(users):,} lists{unknown} of {len(candidates):,} candidates in {took:.1f} s, {len(users) / took:.0f} "
-        f"lists/s: {output}"
+        f"{len(users):,} lists{unknown} of {len(candidates):,} candidates in {took:.1f} s, "
+        f"{len(users) / took:.0f} lists/s: {output}"
     )
     return output
 
