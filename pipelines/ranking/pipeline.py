@@ -189,7 +189,7 @@ class RankingPipeline(Pipeline[RankingOptions, RankingSpec]):
 
     def list_items(self, options: RankingPredictOptions, spec: RankingSpec) -> Sequence[RowsItem]:
         """Parts of 50,000 rows of the files."""
-        return list_parts(options.input)
+        return list_parts(options.input, options.log)
 
     def prediction_schema(
         self, options: RankingPredictOptions, spec: RankingSpec

@@ -31,21 +31,30 @@ PART = 50_000  # rows of an item
 
 
 class RowsItem(TypedDict):
-    """A part of a file: `rows` rows from row `start` on."""
+    """A part of a file: `rows` rows from row `start` on.
+
+    further_files: of the log of later events, on which the scores depend, too.
+    """
 
     file: str
     id: str
     start: int
     rows: int
+    further_files: list[str]
 
 
-def list_parts(path: str) -> list[RowsItem]:
-    """Parts of the files that a path, folder or pattern names.
+def list_parts(path: str, log: str | None = None) -> list[RowsItem]:
+    """Parts of the files that a path, folder or pattern names; log: of later events.
 
     A file that cannot be listed is one item, and fails when it is read, unless it is the only file.
     """
     files = files_of(path)
+    further = [] if log is None else [str(file) for file in files_of(log)]
     items: list[RowsItem] = []
+
+    def add(file: str, name: str, start: int, rows: int) -> None:
+        items.append(RowsItem(file=file, id=name, start=start, rows=rows, further_files=further))
+
     for file in files:
         name = Path(file).name
         try:
@@ -53,11 +62,10 @@ def list_parts(path: str) -> list[RowsItem]:
         except InputError:
             if len(files) == 1:
                 raise
-            items.append(RowsItem(file=file, id=name, start=0, rows=0))
+            add(file, name, 0, 0)
             continue
         for start in range(0, max(rows, 1), PART):
-            count = min(PART, rows - start)
-            items.append(RowsItem(file=file, id=f"{name}:{start}", start=start, rows=count))
+            add(file, f"{name}:{start}", start, min(PART, rows - start))
     return items
 
 
