@@ -14,6 +14,7 @@ import torch
 from ..engine.command_line.terminal import Progressbar
 from ..engine.pipeline import Review
 from ..engine.training import order
+from ..metrics.bootstrap import draw_places, percentile_interval
 from ..metrics.conformal import ConformalIntervals, Coverage
 from ..metrics.forecasting import ForecastErrors, ForecastSummary, repeat_last, season_of, seasonal
 from . import figures
@@ -126,10 +127,8 @@ def interval_of_mean(values: np.ndarray, block: int, draws: int = 1000) -> tuple
     windows."""
     starts = np.arange(0, len(values), block)
     sums, counts = np.add.reduceat(values, starts), np.diff(np.append(starts, len(values)))
-    drawn = np.random.default_rng(0).integers(0, len(starts), (draws, len(starts)))
-    means = sums[drawn].sum(1) / counts[drawn].sum(1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
+    places = draw_places(len(starts), draws, seed=0)
+    return percentile_interval(sums[places].sum(1) / counts[places].sum(1))
 
 
 def review(

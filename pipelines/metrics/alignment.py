@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .classification import drawn_groups
+from .bootstrap import DRAWS, UNDEFINED, Interval, bootstrap_intervals
 
 
 def plain(text: str) -> str:
@@ -37,18 +37,17 @@ class Errors:
         """Errors a word (or character) of the references; NaN without any."""
         return float(self.wrong.sum() / self.total.sum()) if self.total.sum() else float("nan")
 
-    def interval(
-        self, groups: Sequence[str], draws: int = 1000, seed: int = 0
-    ) -> tuple[float, float]:
-        """95 % interval of the rate, groups drawn with replacement."""
-        names, which = np.unique(np.asarray(groups), return_inverse=True)
-        counts = drawn_groups(len(names), draws, seed)[:, which]
-        total = counts @ self.total
-        if not len(names) or not self.total.sum():
-            return float("nan"), float("nan")
-        rates = np.divide(counts @ self.wrong, total, out=np.full(draws, np.nan), where=total > 0)
-        low, high = np.nanquantile(rates, [0.025, 0.975])
-        return float(low), float(high)
+    def interval(self, groups: Sequence[str], draws: int = DRAWS, seed: int = 0) -> Interval:
+        """95 % interval of the rate, groups drawn with replacement; NaN without any words."""
+        if not self.total.sum():
+            return UNDEFINED
+
+        def rates(weights: np.ndarray) -> dict[str, np.ndarray]:
+            total = weights @ self.total
+            rate = np.full(len(weights), np.nan)
+            return {"rate": np.divide(weights @ self.wrong, total, out=rate, where=total > 0)}
+
+        return bootstrap_intervals(rates, groups, draws=draws, seed=seed)["rate"]
 
 
 def text_errors(said: Sequence[str], true: Sequence[str], characters: bool = False) -> Errors:

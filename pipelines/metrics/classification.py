@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .bootstrap import DRAWS, Interval, bootstrap_intervals
+
 NAMES = ("auc", "accuracy", "balanced_accuracy", "macro_f1", "log_loss", "brier", "ece")
-BLOCK_NUMBERS = 1 << 22  # weights in memory at once
 LEAST_PROBABILITY = 1e-7  # below it the log-loss counts no further
 
 
@@ -34,43 +35,24 @@ def bootstrap(
     probability: np.ndarray,
     groups: np.ndarray,
     *,
-    draws: int = 1000,
+    draws: int = DRAWS,
     level: float = 0.95,
     seed: int = 0,
     bins: int = 10,
-) -> dict[str, tuple[float, float]]:
-    """Percentile intervals of all scores, whole groups (patients) drawn with replacement.
+) -> dict[str, Interval]:
+    """Percentile intervals of all scores, entire groups (patients) drawn with replacement.
 
-    groups: any values (N,). A draw in which a score is undefined is left out of its interval; where
-    more than half are, the interval is NaN. Raises ValueError for shapes that do not fit."""
+    groups: any values (N,). Undefined scores: see `bootstrap.percentile_interval`. Raises ValueError
+    for shapes that do not fit."""
     labels, probability = _checked(labels, probability)
     if np.shape(groups) != labels.shape:
         raise ValueError(f"bootstrap: groups {np.shape(groups)} do not fit labels {labels.shape}")
-    _, member = np.unique(groups, return_inverse=True)
-    counts = drawn_groups(member.max() + 1 if len(member) else 0, draws, seed)
-    step = max(1, BLOCK_NUMBERS // max(len(labels), 1))
-    parts = [
-        _weighted(labels, probability, counts[k : k + step, member], bins)
-        for k in range(0, draws, step)
-    ]
-    intervals = {}
-    for name in NAMES:
-        values = np.concatenate([part[name] for part in parts])
-        values = values[~np.isnan(values)]
-        ends = (
-            np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-            if 2 * len(values) >= draws
-            else (np.nan, np.nan)
-        )
-        intervals[name] = float(ends[0]), float(ends[1])
-    return intervals
-
-
-def drawn_groups(groups: int, draws: int, seed: int) -> np.ndarray:
-    """How often each group is in each draw: float (draws, groups), rows summing to `groups`."""
-    generator = np.random.default_rng(seed)
-    return generator.multinomial(groups, np.full(groups, 1 / max(groups, 1)), size=draws).astype(
-        np.float64
+    return bootstrap_intervals(
+        lambda weights: _weighted(labels, probability, weights, bins),
+        groups,
+        draws=draws,
+        ends=((1 - level) / 2, (1 + level) / 2),
+        seed=seed,
     )
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .classification import drawn_groups, weighted_auc
+from .bootstrap import DRAWS, Interval, bootstrap_intervals
+from .classification import weighted_auc
 
 NAMES = ("auc", "auprc", "sensitivity", "specificity", "ppv", "npv")
 
@@ -29,20 +30,17 @@ def operating_bootstrap(
     threshold: float,
     groups: np.ndarray,
     *,
-    draws: int = 1000,
+    draws: int = DRAWS,
     seed: int = 0,
-) -> dict[str, tuple[float, float]]:
-    """95 % percentile intervals of `operating_scores`, whole groups (patients) drawn with
-    replacement; NaN where most draws leave a score undefined."""
-    _, member = np.unique(groups, return_inverse=True)
-    counts = drawn_groups(member.max() + 1 if len(member) else 0, draws, seed)
-    found = _weighted(positive, score, threshold, counts[:, member])
-    ends: dict[str, tuple[float, float]] = {}
-    for name, values in found.items():
-        values = values[~np.isnan(values)]
-        pair = np.quantile(values, [0.025, 0.975]) if 2 * len(values) >= draws else (np.nan, np.nan)
-        ends[name] = float(pair[0]), float(pair[1])
-    return ends
+) -> dict[str, Interval]:
+    """95 % percentile intervals of `operating_scores`, entire groups (patients) drawn with
+    replacement. Undefined scores: see `bootstrap.percentile_interval`."""
+    return bootstrap_intervals(
+        lambda weights: _weighted(positive, score, threshold, weights),
+        groups,
+        draws=draws,
+        seed=seed,
+    )
 
 
 def choose_threshold(

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .bootstrap import DRAWS, UNDEFINED, Interval, bootstrap_intervals
+
 BLOCK_NUMBERS = 1 << 22  # distances computed at once
 CACHE_NUMBERS = (
     1 << 20
@@ -164,8 +166,8 @@ def recall_at(
 
 
 def bootstrap(
-    found: Retrieval, query_ids: np.ndarray, draws: int = 1000, level: float = 0.95, seed: int = 0
-) -> dict[str, tuple[float, float]]:
+    found: Retrieval, query_ids: np.ndarray, draws: int = DRAWS, level: float = 0.95, seed: int = 0
+) -> dict[str, Interval]:
     """Intervals of mean_ap, mean_inp and rank_1 by the percentiles of a clustered bootstrap.
 
     Identities are drawn with replacement, each with all its queries that count: queries of one
@@ -183,21 +185,17 @@ def bootstrap(
     ids, code = np.unique(query_ids[there], return_inverse=True)
     names = ("mean_ap", "mean_inp", "rank_1")
     if len(ids) < 2:
-        return dict.fromkeys(names, (float("nan"), float("nan")))
+        return dict.fromkeys(names, UNDEFINED)
     values = (found.ap[there], found.inp[there], found.first_rank[there] == 1, np.ones(len(code)))
-    sums = np.stack(
-        [np.bincount(code, value, len(ids)) for value in values], axis=1
-    )  # (I, 4), the last of them counts
-    rng = np.random.default_rng(seed)
-    chances = np.full(len(ids), 1 / len(ids))
-    step = max(1, BLOCK_NUMBERS // len(ids))
-    drawn = [
-        rng.multinomial(len(ids), chances, min(step, draws - k)) @ sums
-        for k in range(0, draws, step)
-    ]
-    total = np.concatenate(drawn)
-    low, high = np.quantile(total[:, :3] / total[:, 3:], [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return {name: (float(low[i]), float(high[i])) for i, name in enumerate(names)}
+    # (I, 4); the last column holds the numbers of queries.
+    sums = np.stack([np.bincount(code, value, len(ids)) for value in values], axis=1)
+
+    def means(weights: np.ndarray) -> dict[str, np.ndarray]:
+        totals = weights @ sums
+        return dict(zip(names, (totals[:, :3] / totals[:, 3:]).T, strict=True))
+
+    ends = (1 - level) / 2, (1 + level) / 2
+    return bootstrap_intervals(means, len(ids), draws=draws, ends=ends, seed=seed)
 
 
 def squared_euclidean(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:

@@ -21,6 +21,8 @@ import torch
 from scipy.ndimage import correlate1d, distance_transform_edt
 from torch import Tensor
 
+from .bootstrap import DRAWS, Interval, bootstrap_intervals
+
 BETA2 = 0.3  # of the F-measure (Achanta et al., CVPR 2009)
 ALPHA = 0.5  # of the S-measure
 TINY = float(np.spacing(1))
@@ -322,9 +324,9 @@ def bootstrap_table(
     scores: SaliencyScores,
     groups: Sequence[object] | None = None,
     *,
-    draws: int = 1000,
+    draws: int = DRAWS,
     seed: int = 0,
-) -> Mapping[str, tuple[float, float]]:
+) -> Mapping[str, Interval]:
     """95 % percentile intervals of `SaliencyScores.table`, by drawing groups (scenes), by default
     pictures, again.
 
@@ -335,17 +337,10 @@ def bootstrap_table(
         raise ValueError(
             f"bootstrap_table: {count} pictures and {'no' if groups is None else len(groups)} groups"
         )
-    place = (
-        np.arange(count)
-        if groups is None
-        else np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)[
-            1
-        ].reshape(-1)
-    )
-    names = int(place.max()) + 1
-    drawn = np.random.default_rng(seed).multinomial(names, np.full(names, 1 / names), size=draws)
-    weight = torch.from_numpy(drawn[:, place].astype(np.float64))
-    weight /= weight.sum(1, keepdim=True)
-    each = scores.named(lambda x: weight @ x)
-    ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
-    return {name: tuple(torch.quantile(values, ends).tolist()) for name, values in each.items()}
+
+    def means(weights: np.ndarray) -> dict[str, np.ndarray]:
+        share = torch.from_numpy(weights / weights.sum(1, keepdims=True))
+        return {name: values.numpy() for name, values in scores.named(lambda x: share @ x).items()}
+
+    names = np.arange(count) if groups is None else np.array([str(group) for group in groups])
+    return bootstrap_intervals(means, names, draws=draws, seed=seed, block=draws)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
+from headwise.pipelines.metrics.bootstrap import draw_weights
 from headwise.pipelines.metrics.classification import (
     NAMES,
     bootstrap,
-    drawn_groups,
     reliability,
     scores,
     weighted_auc,
@@ -91,7 +91,7 @@ def test_calibration_by_hand() -> None:
 def test_the_bootstrap_is_the_plain_loop_over_groups(classes: int) -> None:
     labels, probability = drawn(60, classes, seed=3)
     groups = np.repeat([f"p{k}" for k in range(20)], 3)
-    counts = drawn_groups(20, 40, seed=5)
+    (counts,) = draw_weights(20, 40, seed=5)
     rows = {name: [] for name in NAMES}
     names = np.unique(groups)
     for row in counts:
@@ -110,16 +110,9 @@ def test_the_bootstrap_is_the_plain_loop_over_groups(classes: int) -> None:
 def test_blocks_of_draws_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     labels, probability = drawn(50, 3)
     whole = bootstrap(labels, probability, np.arange(50), draws=30)
-    monkeypatch.setattr("headwise.pipelines.metrics.classification.BLOCK_NUMBERS", 100)
+    monkeypatch.setattr("headwise.pipelines.metrics.bootstrap.BLOCK_NUMBERS", 100)
     for name, interval in bootstrap(labels, probability, np.arange(50), draws=30).items():
         assert interval == pytest.approx(whole[name])
-
-
-def test_draws_are_of_whole_groups() -> None:
-    counts = drawn_groups(7, 500, seed=0)
-    assert (counts.sum(1) == 7).all()
-    assert abs(counts.mean() - 1) < 1e-12
-    assert abs(counts.var() - 6 / 7) < 0.05
 
 
 def test_an_interval_by_patient_is_wider_than_by_slide() -> None:
