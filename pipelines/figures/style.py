@@ -1,7 +1,7 @@
 """How figures of reports look: colours, fonts and lines, and how they are written to a file.
 
-Matplotlib reads its settings when it makes a line, a text or a tick, and ticks are made when a figure
-is saved. So draw inside `styled_figure` and save with `save_png` or inside `styled`."""
+Matplotlib reads its settings when it makes a line, a text or a tick, and ticks are made when a
+figure is saved. So draw inside `styled_figure` and save with `save_png` or inside `styled`."""
 
 from __future__ import annotations
 

@@ -1,17 +1,17 @@
 """Percentile intervals by a bootstrap over groups, such as patients, speakers or scenes.
 
-Samples of one group rise and fall together, so entire groups are drawn with replacement, as often as
-there are groups. Shapes: N samples, G groups, R draws, B draws computed at once.
+Samples of one group rise and fall together, so entire groups are drawn with replacement, as often
+as there are groups. Shapes: N samples, G groups, R draws, B draws computed at once.
 
 Two ways to draw, for two kinds of scores:
 
 - `draw_weights`: how often each sample is drawn, by the multinomial distribution. For scores with a
   weighted form, which then compute many draws at once.
-- `draw_places`: which groups are drawn, in order, by uniform whole numbers. For sums over blocks of a
-  time series.
+- `draw_places`: which groups are drawn, in order, by uniform whole numbers. For sums over blocks of
+  a time series.
 
-A draw in which a score is undefined is NaN and does not count; where more than half of the draws are
-undefined, so is the interval (`percentile_interval`)."""
+A draw in which a score is undefined is NaN and does not count; where more than half of the draws
+are undefined, so is the interval (`percentile_interval`)."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 

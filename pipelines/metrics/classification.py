@@ -1,8 +1,8 @@
 """Scores of a classifier with intervals by patient, and its calibration.
 
 Shapes: N samples, C classes, R draws of a bootstrap, B bins. labels: int (N,), probability: float
-(N, C), rows summing to 1. Everything is a weighted form, so that a draw of the bootstrap is a row
-of whole-number weights and all draws are computed at once. Undefined scores (one class only) are
+(N, C), rows summing to 1. All scores have a weighted form, so that a draw of the bootstrap is a row
+of integer weights and many draws are computed at once. Undefined scores (one class only) are
 NaN."""
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import numpy as np
 from .bootstrap import DRAWS, Interval, bootstrap_intervals
 
 NAMES = ("auc", "accuracy", "balanced_accuracy", "macro_f1", "log_loss", "brier", "ece")
-LEAST_PROBABILITY = 1e-7  # below it the log-loss counts no further
+LEAST_PROBABILITY = 1e-7  # smaller probabilities count as this in the log-loss
 
 
 def scores(labels: np.ndarray, probability: np.ndarray, bins: int = 10) -> dict[str, float]:
@@ -22,12 +22,12 @@ def scores(labels: np.ndarray, probability: np.ndarray, bins: int = 10) -> dict[
     accuracy; balanced_accuracy: mean recall of the classes present; macro_f1: mean F1 of the
     classes present or predicted (micro-F1, which some repositories print as "F1", is the accuracy);
     log_loss in nats; brier: mean squared distance to the true corner, from 0 to 2; ece: expected
-    calibration error of the predicted class, equal bins (Guo et al., arXiv 1706.04599).
+    calibration error of the predicted class, bins of equal width (Guo et al., arXiv 1706.04599).
 
     Raises ValueError for shapes that do not fit.
     """
-    found = _weighted(*_checked(labels, probability), np.ones((1, len(labels))), bins)
-    return {name: float(values[0]) for name, values in found.items()}
+    results = _weighted(*_checked(labels, probability), np.ones((1, len(labels))), bins)
+    return {name: float(values[0]) for name, values in results.items()}
 
 
 def bootstrap(
@@ -42,8 +42,8 @@ def bootstrap(
 ) -> dict[str, Interval]:
     """Percentile intervals of all scores, entire groups (patients) drawn with replacement.
 
-    groups: any values (N,). Undefined scores: see `bootstrap.percentile_interval`. Raises ValueError
-    for shapes that do not fit."""
+    groups: any values (N,). Undefined scores: see `bootstrap.percentile_interval`. Raises
+    ValueError for shapes that do not fit."""
     labels, probability = _checked(labels, probability)
     if np.shape(groups) != labels.shape:
         raise ValueError(f"bootstrap: groups {np.shape(groups)} do not fit labels {labels.shape}")
@@ -58,7 +58,7 @@ def bootstrap(
 
 @dataclass(frozen=True)
 class Reliability:
-    """How sure a model was and how often it was right, bin by bin; NaN for an empty one."""
+    """How confident a model was and how often it was right, bin by bin; NaN for empty bins."""
 
     confidence: np.ndarray  # (B,)
     accuracy: np.ndarray  # (B,)
@@ -66,7 +66,7 @@ class Reliability:
 
 
 def reliability(labels: np.ndarray, probability: np.ndarray, bins: int = 10) -> Reliability:
-    """The reliability diagram of the predicted class, equal bins of its probability."""
+    """The reliability diagram of the predicted class, by bins of equal width of its probability."""
     labels, probability = _checked(labels, probability)
     top, right, place = _top(labels, probability, bins)
     count = np.bincount(place, minlength=bins)
@@ -77,10 +77,9 @@ def reliability(labels: np.ndarray, probability: np.ndarray, bins: int = 10) -> 
 
 
 def weighted_auc(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve for each row of weights (R, N) -> (R,), ties counting half; one sort
-    for all.
+    """Area under the ROC curve for each row of weights (R, N) -> (R,), ties counting half.
 
-    positive: bool (N,); score: (N,), higher = more positive.
+    positive: bool (N,); score: (N,), higher = more positive. One sort serves all rows.
     """
     order = np.argsort(score, kind="stable")
     positive, weights = positive[order], weights[:, order]
@@ -104,34 +103,38 @@ def _weighted(
     pair = np.zeros((len(labels), classes * classes))
     pair[np.arange(len(labels)), labels * classes + predicted] = 1.0
     confusion = (weights @ pair).reshape(-1, classes, classes)  # true by predicted
-    hits, true, said = confusion.diagonal(axis1=1, axis2=2), confusion.sum(2), confusion.sum(1)
-    one = np.eye(classes)[labels]
+    hits, true, called = confusion.diagonal(axis1=1, axis2=2), confusion.sum(2), confusion.sum(1)
+    corners = np.eye(classes)[labels]
     top, right, place = _top(labels, probability, bins)
     gap = np.zeros((len(labels), bins))
     gap[np.arange(len(labels)), place] = right - top
     with np.errstate(divide="ignore", invalid="ignore"):
-        recall, f1 = hits / true, 2 * hits / (true + said)
+        recall, f1 = hits / true, 2 * hits / (true + called)
         if classes == 2:
             auc = weighted_auc(labels == 1, probability[:, 1], weights)
         else:
-            each = [weighted_auc(labels == c, probability[:, c], weights) for c in range(classes)]
-            auc = _mean(np.stack(each, 1))
-        own = np.clip(probability[np.arange(len(labels)), labels], LEAST_PROBABILITY, 1.0)
+            by_class = [
+                weighted_auc(labels == c, probability[:, c], weights) for c in range(classes)
+            ]
+            auc = _mean(np.stack(by_class, 1))
+        true_probability = np.clip(
+            probability[np.arange(len(labels)), labels], LEAST_PROBABILITY, 1.0
+        )
         return {
             "auc": auc,
             "accuracy": hits.sum(1) / total,
             "balanced_accuracy": _mean(recall),
             "macro_f1": _mean(f1),
-            "log_loss": weights @ -np.log(own) / total,
-            "brier": weights @ np.square(probability - one).sum(1) / total,
+            "log_loss": weights @ -np.log(true_probability) / total,
+            "brier": weights @ np.square(probability - corners).sum(1) / total,
             "ece": np.abs(weights @ gap).sum(1) / total,
         }
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
-    """Mean over classes, those without a value left out."""
-    there = ~np.isnan(values)
-    return np.where(there, values, 0.0).sum(1) / there.sum(1)
+    """Mean over classes; classes without a value do not count."""
+    defined = ~np.isnan(values)
+    return np.where(defined, values, 0.0).sum(1) / defined.sum(1)
 
 
 def _top(
@@ -149,7 +152,8 @@ def _checked(labels: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, n
     labels, probability = np.asarray(labels), np.asarray(probability, dtype=np.float64)
     if probability.ndim != 2 or probability.shape[1] < 2 or labels.shape != probability.shape[:1]:
         raise ValueError(
-            f"scores: labels (N,) and probability (N, C), C > 1, got {labels.shape}, {probability.shape}"
+            "scores: labels (N,) and probability (N, C), C > 1, got "
+            f"{labels.shape}, {probability.shape}"
         )
     if labels.dtype.kind not in "iu" or (
         len(labels) and not 0 <= labels.min() <= labels.max() < probability.shape[1]
