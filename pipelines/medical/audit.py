@@ -204,8 +204,8 @@ def _on_probes(results: Sequence[Probe]) -> str:
     if readable := [probe for probe in results if probe.readable]:
         names = ", ".join(f"{probe.name} ({probe.auc:.2f})" for probe in readable)
         return (
-            f"Warning: the label can be read without the lung, from: {names} (AUC; .5 is chance). A "
-            "model may be reading the hospital or the way the picture was taken."
+            f"Warning: the label can be read without the lung, from: {names} (AUC; .5 is chance). "
+            "A model may be reading the hospital or the way the picture was taken."
         )
     if not results:
         return "The data is too small to look for shortcuts."

@@ -164,7 +164,7 @@ def open_splits(
     """Read the list of pictures and split it by patient.
 
     spec: of the run whose data this is. as_test: everything is the test part, or what the data
-    calls its test part. Raises `InputError` for data that does not fit. """
+    calls its test part. Raises `InputError` for data that does not fit."""
     if options.data is None:
         raise ValueError("medical: needs data")
     xrays = read_xray_set(options.data, classes=() if as_test and spec else options.classes)

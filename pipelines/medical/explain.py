@@ -127,7 +127,7 @@ def pointing(values: np.ndarray, boxes: Sequence[Box]) -> bool:
     """
     y, x = np.unravel_index(int(values.argmax()), values.shape)
     v, u = (y + 0.5) / values.shape[0], (x + 0.5) / values.shape[1]
-    return any(left <= u <= right and top <= v <= bottom for left, top, right, bottom in boxes)
+    return any(x0 <= u <= x1 and y0 <= v <= y1 for x0, y0, x1, y1 in boxes)
 
 
 def share_inside(values: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
@@ -208,9 +208,9 @@ def _in_lungs(
 def _covered_share(boxes: Sequence[Box]) -> float:
     """Share of a picture that boxes cover, on a grid of 100 x 100."""
     grid = np.zeros((100, 100), bool)
-    for left, top, right, bottom in boxes:
-        rows = slice(max(0, round(100 * top)), round(100 * bottom))
-        grid[rows, max(0, round(100 * left)) : round(100 * right)] = True
+    for x0, y0, x1, y1 in boxes:
+        rows = slice(max(0, round(100 * y0)), round(100 * y1))
+        grid[rows, max(0, round(100 * x0)) : round(100 * x1)] = True
     return float(grid.mean())
 
 

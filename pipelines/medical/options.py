@@ -146,7 +146,7 @@ class MedicalPredictOptions(PredictOptions):
 @dataclass(frozen=True, kw_only=True)
 class BodyOptions:
     """Train the body on lung masks, for `train --body`; each mask is scored (Dice) by a body that
-    was trained without its patient. """
+    was trained without its patient."""
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "data": ("lungs", "body_size", "folds"),

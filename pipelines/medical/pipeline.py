@@ -95,7 +95,7 @@ class MedicalPipeline(Pipeline[MedicalOptions, MedicalSpec]):
 
     def optimizer(self, model: nn.Module, options: MedicalOptions) -> torch.optim.Optimizer:
         """AdamW, or Adam without weight decay; a body with weights of its own learns at its share
-        of the learning rate. """
+        of the learning rate."""
         plain = medusa(getattr(model, "module", model))
         trained_body = plain.body if options.body is not None else None
         body = [] if trained_body is None else list(trained_body.parameters())

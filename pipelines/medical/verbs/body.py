@@ -199,8 +199,8 @@ def _sheet(data: LungMasks, predicted: Tensor, dice: np.ndarray) -> Figure:
         for axes in cells:
             bare(axes)
         for axes, k in zip(cells, chosen):
-            axes.imshow(data.pictures[k, 0], cmap="gray")
-            axes.contour(data.truth[k, 0], [0.5], colors=BLUE, linewidths=1)
-            axes.contour(predicted[k, 0], [0.5], colors=RED, linewidths=1)
+            axes.imshow(data.pictures[k, 0].numpy(), cmap="gray")
+            axes.contour(data.truth[k, 0].numpy(), [0.5], colors=BLUE, linewidths=1)
+            axes.contour(predicted[k, 0].numpy(), [0.5], colors=RED, linewidths=1)
             axes.set_title(f"{data.names[k].split('/')[-1][:18]} {dice[k]:.3f}", fontsize=6)
     return figure
