@@ -75,7 +75,7 @@ def _changes(name: str) -> dict[str, object]:
     return {"model": model, **({ABLATIONS[part]: False} if part else {})}
 
 
-def _score(trained: Trained[CompareOptions, DictSpec]) -> Scores:
+def _score(trained: Trained[CompareOptions, RankingSpec]) -> Scores:
     parts = probabilities(trained.model, trained.splits.test, trained.device)
     return scores(trained.splits, np.concatenate(list(parts)))
 
