@@ -241,7 +241,7 @@ def schema_text(frame: pl.DataFrame, files: Sequence[str], path: Path) -> str:
         raise fail(
             files[0],
             f"cannot guess the {' and the '.join(missing)}; it has {columns}; write the schema by "
-            "hand, as in docs/ranking.md, into a .yaml file for --schema",
+            "hand, as in docs/reference/ranking.md, into a .yaml file for --schema",
         )
     labels = {one["column"] for one in tasks.values()}
     left = [one for one in looks if one not in (time,) and one.name not in labels]
@@ -266,7 +266,7 @@ def schema_text(frame: pl.DataFrame, files: Sequence[str], path: Path) -> str:
         (numeric if as_number else categorical).append((one.name, options))
     lines = [
         "# A guess from the columns of the log. Read it before you train: a column that is known only after the",
-        "# click must not be a field. Every key is explained in docs/ranking.md.",
+        "# click must not be a field. Every key is explained in docs/reference/ranking.md.",
     ]
     if len(files) == 1:
         beside = path.parent.resolve() == Path(files[0]).parent.resolve()
