@@ -30,6 +30,7 @@ PLAIN = {
     "list": "list attention|moe|kernels: what the core holds",
     "data": "data list, data get NAME: public data sets",
     "doctor": "what this machine has, what is missing and what installs it",
+    "new-task": "new-task NAME: the skeleton of a task, in a source checkout",
 }
 
 
