@@ -15,6 +15,7 @@ import yaml
 from polars.testing import assert_frame_equal
 from safetensors.torch import load_file, save_file
 
+import headwise
 from headwise import pipelines
 from headwise.base.files import checksum
 from headwise.pipelines.engine.command_line import options_class, parse
@@ -162,6 +163,14 @@ def test_evaluate_gives_the_figures_of_the_training(trained, headwise):
         json.loads((path / name).read_text()) for name in ("evaluation-test.json", "metrics.json")
     )
     assert {key: again[key] for key in first} == first
+
+
+def test_a_run_opened_from_python_predicts_as_the_verb_does(trained):
+    task, path = trained
+    run = headwise.open(path)
+    assert run.task is task
+    table, expected = run.predict(sample_of(path)), pl.read_parquet(path / "predictions.parquet")
+    assert_frame_equal(table.select(expected.columns), expected)
 
 
 @pytest.fixture(scope="module")

@@ -59,9 +59,11 @@ class Predictor:
     `error`.
     """
 
-    def __init__(self, pipeline: AnyPipeline, options: PredictOptions) -> None:
+    def __init__(
+        self, pipeline: AnyPipeline, options: PredictOptions, loaded: Loaded | None = None
+    ) -> None:
         self.pipeline, self.options = pipeline, options
-        self.loaded: Loaded = load_run(pipeline, options.run, options.accelerator)
+        self.loaded = loaded or load_run(pipeline, options.run, options.accelerator)
 
     def __call__(self, items: Sequence[Item]) -> pl.DataFrame:
         """Rows of all items, in their order; an item that fails has one row that says why."""
