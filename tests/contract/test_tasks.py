@@ -21,6 +21,7 @@ from headwise.base.files import checksum
 from headwise.pipelines.engine.command_line import options_class, parse
 from headwise.pipelines.engine.command_line.option_help import option_groups, option_texts
 from headwise.pipelines.engine.runs.loaded import load_run
+from headwise.pipelines.engine.task import COMMON_COLUMNS
 from headwise.tests.contract.conftest import STEPS, TELLING
 
 FILES = [
@@ -328,3 +329,11 @@ def test_the_options_are_documented(trained, capsys):
     page = capsys.readouterr().out
     for name in yaml.safe_load((path / "config.yaml").read_text()):
         assert f"--{name.replace('_', '-')}" in page
+
+
+def test_the_columns_of_predictions_are_documented(trained):
+    task, path = trained
+    names = pl.read_parquet_schema(path / "predictions.parquet")
+    documented = {**COMMON_COLUMNS, **task.columns}
+    patterns = [re.sub(r"[A-Z]{2,}", ".+", re.escape(name)) for name in documented]
+    assert [n for n in names if not any(re.fullmatch(p, n) for p in patterns)] == []
