@@ -110,7 +110,8 @@ def _usage() -> str:
             "more:",
             *plain,
             "",
-            "exit codes: 0 done; 2 a line says what is wrong; 3 done, but some items failed and are listed",
+            "exit codes: 0 done; 2 a line says what is wrong; 3 done, but some items failed and "
+            "are listed",
         ]
     )
 

@@ -86,30 +86,32 @@ def _report(
     part: Scenes, home: Path, output: Path, inverted: float | None, seed: int
 ) -> pl.DataFrame:
     maps = [read_picture(home / f"map{row:06d}.png")[0] for row in part.rows]
-    found = scored(part, maps)
-    table = table_of(part, found)
+    scores_of = scored(part, maps)
+    table = table_of(part, scores_of)
     groups = part.of("groups")
-    intervals = {who: bootstrap_table(scores, groups, seed=seed) for who, scores in found.items()}
-    each = [
+    intervals = {
+        who: bootstrap_table(scores, groups, seed=seed) for who, scores in scores_of.items()
+    }
+    scenes = [
         {
             "scene": name,
             "group": group,
-            **{f"{who}: S-measure": float(s.s_measure[k]) for who, s in found.items()},
+            **{f"{who}: S-measure": float(s.s_measure[k]) for who, s in scores_of.items()},
         }
         for k, (name, group) in enumerate(zip(part.of("names"), groups))
     ]
     facts = {"data": part.source.scenes.where, "groups": len(set(groups)), "inverted": inverted}
     write_json(
         output / "crossval.json",
-        {**facts, "scores": table.to_dicts(), "intervals": intervals, "scenes": each},
+        {**facts, "scores": table.to_dicts(), "intervals": intervals, "scenes": scenes},
     )
     write_sheets(output / "tables", {"scores": table})
-    drawn = figures.sheet(part, maps, found[OURS]).figure
-    write_aside(output / "scenes.png", lambda path: drawn.savefig(path, format="png", dpi=110))
+    sheet = figures.sheet(part, maps, scores_of[OURS]).figure
+    write_aside(output / "scenes.png", lambda path: sheet.savefig(path, format="png", dpi=110))
     for row in table.iter_rows(named=True):
         say(
-            f"{row['data set']:<14} {row['map']:<12} S {row['S-measure']:.3f}  MAE {row['MAE']:.3f}  "
-            f"max F {row['max F-measure']:.3f}"
+            f"{row['data set']:<14} {row['map']:<12} S {row['S-measure']:.3f}  "
+            f"MAE {row['MAE']:.3f}  max F {row['max F-measure']:.3f}"
         )
     say(f"scores {output / 'crossval.json'}")
     return table

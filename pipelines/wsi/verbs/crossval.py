@@ -168,7 +168,7 @@ class Fold:
 
 
 def _top10(model: nn.Module, bags: BagSet, device: torch.device) -> list[float] | None:
-    """The share of the attention on the ten highest instances of each bag, by a model that has it."""
+    """The share of the attention on the ten highest instances of each bag; None without one."""
     if not isinstance(model, ACMIL):
         return None
     shares = []
