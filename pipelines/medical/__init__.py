@@ -18,6 +18,13 @@ TASK = Task(
     options=MedicalOptions,
     predict_options=MedicalPredictOptions,
     check=check,
+    columns={
+        "prediction": "Most probable class.",
+        "p_CLASS": "Calibrated probability of the class.",
+        "positive": "Whether the probability of the positive class reaches the operating point.",
+        "view": "View position in the DICOM header (PA, AP, ...).",
+        "patient": "Patient in the DICOM header; only with --keep-identifiers.",
+    },
     verbs={
         "compare": Verb(
             CompareOptions,
