@@ -82,8 +82,8 @@ def start(words: list[str], log: str, file_limit: int | None, die_at: list | Non
 def wait(pid: int, seconds: float) -> int | None:
     until = time.monotonic() + seconds
     while True:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
             return os.waitstatus_to_exitcode(status)
         if time.monotonic() > until:
             return None

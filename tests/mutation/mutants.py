@@ -10,20 +10,21 @@ LOOP, QUICK, ORDER = (
     "pipelines/engine/training/quick.py",
     "pipelines/engine/training/order.py",
 )
-INFERENCE, JOBS, VARIANTS = (
-    "pipelines/engine/inference/shards.py",
-    "pipelines/engine/training/jobs.py",
-    "pipelines/engine/experiments/variants.py",
+STORAGE = "pipelines/engine/training/storage.py"
+INFERENCE, JOBS = "pipelines/engine/inference/shards.py", "pipelines/engine/training/jobs.py"
+COMPARE, TABLE = (
+    "pipelines/engine/experiments/compare.py",
+    "pipelines/engine/experiments/table.py",
 )
 CHECKPOINT, LOADED = "pipelines/engine/runs/checkpoint.py", "pipelines/engine/runs/loaded.py"
 
 
 def _loop(test: str) -> tuple[str, ...]:
-    return (f"engine/test_training_loop.py::{test}",)
+    return (f"pipelines/engine/test_training_loop.py::{test}",)
 
 
 def _batch(test: str) -> tuple[str, ...]:
-    return (f"engine/test_batch_inference.py::{test}",)
+    return (f"pipelines/engine/test_batch_inference.py::{test}",)
 
 
 BEST = _loop("test_the_weights_are_those_of_the_best_epoch")
@@ -38,7 +39,7 @@ CLIP = _loop("test_a_gradient_is_no_longer_than_the_clip")
 ONCE = _batch("test_every_item_comes_out_once_and_in_its_order")
 STALE = _batch("test_rows_of_another_model_or_input_are_never_taken_for_done")
 PART = _batch("test_evaluate_scores_the_part_that_it_is_asked_for")
-COMPARED = ("engine/test_variants.py",)
+COMPARED = ("pipelines/engine/test_variants.py", "pipelines/engine/test_experiments.py")
 EARLY = (
     "contract/test_rows_and_numbers.py::test_no_row_of_the_test_part_is_read_before_the_final_review",
 )
@@ -51,12 +52,14 @@ FILES = (
     "contract/test_rows_and_numbers.py::test_the_fingerprint_of_a_prediction_sees_every_file_that_its_rows_come_from",
 )
 FORECAST, MEDICAL, RANKING = (
-    ("forecast/test_numbers.py",),
-    ("medical/test_numbers.py",),
-    ("ranking/test_numbers.py",),
+    ("pipelines/forecast/test_numbers.py",),
+    ("pipelines/medical/test_numbers.py",),
+    ("pipelines/ranking/test_numbers.py",),
 )
-WSI, SPEECH = ("wsi/test_numbers.py",), ("speech/test_numbers.py",)
-GROUPS = ("saliency/test_verbs.py::test_a_group_is_left_out_of_the_training_that_draws_its_maps",)
+WSI, SPEECH = ("pipelines/wsi/test_numbers.py",), ("pipelines/speech/test_numbers.py",)
+GROUPS = (
+    "pipelines/saliency/test_verbs.py::test_a_group_is_left_out_of_the_training_that_draws_its_maps",
+)
 
 
 def only(tests: tuple[str, ...], task: str) -> tuple[str, ...]:
@@ -65,7 +68,14 @@ def only(tests: tuple[str, ...], task: str) -> tuple[str, ...]:
 
 
 ENGINE = [
-    Mutant("E2", "engine", LOOP, "{self.progress.best_step:09d}", "{self.progress.step:09d}", BEST),
+    Mutant(
+        "E2",
+        "engine",
+        STORAGE,
+        'self.run.checkpoints / f"step-{progress.best_step:09d}"',
+        'self.run.checkpoints / f"step-{progress.step:09d}"',
+        BEST,
+    ),
     Mutant(
         "E4",
         "engine",
@@ -83,14 +93,19 @@ ENGINE = [
         STALE,
     ),
     Mutant(
-        "E9", "engine", LOOP, "p.bad_epochs >= o.patience", "p.bad_epochs > o.patience", PATIENCE
+        "E9",
+        "engine",
+        LOOP,
+        "progress.bad_epochs >= options.patience",
+        "progress.bad_epochs > options.patience",
+        PATIENCE,
     ),
     Mutant(
         "P1",
         "engine",
-        LOOP,
-        "loader = order.loader(self.splits.validation, lists",
-        "loader = order.loader(self.splits.test, lists[:1]",
+        JOBS,
+        "pipeline, options, splits.train, splits.validation, splits.spec, storage",
+        "pipeline, options, splits.train, splits.test, splits.spec, storage",
         only(EARLY, "forecast"),
     ),
     Mutant(
@@ -101,20 +116,20 @@ ENGINE = [
         "wrong, stop = math.isnan(loss),",
         INFINITE,
     ),
-    Mutant("X7", "engine", INFERENCE, "(stat.st_size, stat.st_mtime_ns)", "(0, 0)", STALE),
+    Mutant("X7", "engine", INFERENCE, "(status.st_size, status.st_mtime_ns)", "(0, 0)", STALE),
     Mutant(
         "X7b",
         "engine",
         INFERENCE,
-        "(stat.st_size, stat.st_mtime_ns)",
-        "(0, stat.st_mtime_ns)",
+        "(status.st_size, status.st_mtime_ns)",
+        "(0, status.st_mtime_ns)",
         STALE,
     ),
     Mutant(
         "X7c",
         "engine",
         INFERENCE,
-        '[item["file"], *item.get("beside", ())]',
+        '[item["file"], *item.get("further_files", ())]',
         '[item["file"]]',
         _batch("test_a_second_file_that_changes_is_seen"),
     ),
@@ -130,9 +145,9 @@ ENGINE = [
     Mutant(
         "loss-not-reset",
         "engine",
-        LOOP,
-        "= p.epoch + 1, 0, 0.0, 0",
-        "= p.epoch + 1, 0, p.loss_sum, 0",
+        STORAGE,
+        "= self.epoch + 1, 0, 0.0, 0",
+        "= self.epoch + 1, 0, self.loss_sum, 0",
         DESCENT,
     ),
     Mutant(
@@ -147,40 +162,42 @@ ENGINE = [
         "part-weight",
         "engine",
         LOOP,
-        "(loss if own is None else loss + own) * part.weight",
-        "(loss if own is None else loss + own)",
+        "(loss if auxiliary is None else loss + auxiliary) * part.weight",
+        "(loss if auxiliary is None else loss + auxiliary)",
         _loop("test_accumulation_changes_nothing"),
     ),
     Mutant(
         "auxiliary",
         "engine",
         LOOP,
-        "(loss if own is None else loss + own)",
+        "(loss if auxiliary is None else loss + auxiliary)",
         "(loss)",
         _loop("test_the_auxiliary_loss_of_a_model_counts_once"),
     ),
-    Mutant("first-of-equals", "engine", LOOP, "score <= p.best)", "score < p.best)", BEST),
-    Mutant("largest-is-best", "engine", LOOP, "score <= p.best)", "score >= p.best)", BEST),
+    Mutant("first-of-equals", "engine", STORAGE, "score <= self.best)", "score < self.best)", BEST),
+    Mutant(
+        "largest-is-best", "engine", STORAGE, "score <= self.best)", "score >= self.best)", BEST
+    ),
     Mutant(
         "patience-never-reset",
         "engine",
-        LOOP,
-        "p.best, p.best_step, p.bad_epochs = score, p.step, 0",
-        "p.best, p.best_step = score, p.step",
+        STORAGE,
+        "self.best, self.best_step, self.bad_epochs = score, self.step, 0",
+        "self.best, self.best_step = score, self.step",
         PATIENCE,
     ),
     Mutant(
         "draws-of-the-epoch",
         "engine",
         LOOP,
-        "order.mix(o.seed, p.step, fabric.global_rank, 2)",
-        "order.mix(o.seed, p.epoch, fabric.global_rank, 2)",
+        "order.mix(seed, progress.step, fabric.global_rank, 2)",
+        "order.mix(seed, progress.epoch, fabric.global_rank, 2)",
         _loop("test_random_draws_follow_from_the_seed_and_the_step"),
     ),
     Mutant(
         "best-pruned",
         "engine",
-        LOOP,
+        STORAGE,
         "self.options.keep, best)",
         "self.options.keep, None)",
         _loop("test_the_newest_checkpoints_and_the_best_one_stay"),
@@ -206,7 +223,7 @@ ENGINE = [
         "clip-lost",
         "engine",
         LOOP,
-        "fabric.clip_gradients(self.model, self.optimizer, max_norm=o.clip)",
+        "fabric.clip_gradients(self.model, self.optimizer, max_norm=options.clip)",
         "pass",
         CLIP,
     ),
@@ -214,23 +231,24 @@ ENGINE = [
         "one-step-more",
         "engine",
         LOOP,
-        "p.step >= o.max_steps:\n",
-        "p.step > o.max_steps:\n",
+        "progress.step >= options.max_steps:\n",
+        "progress.step > options.max_steps:\n",
         _loop("test_max_steps_is_the_number_of_steps"),
     ),
     Mutant(
         "trained-on-validation",
         "engine",
         LOOP,
-        "loader = order.loader(self.splits.train, lists",
-        "loader = order.loader(self.splits.validation, [one % len(self.splits.validation) for one in lists]",
+        "            self.train,\n            [part.indices for part in parts],",
+        "            self.validation,\n"
+        "            [[int(k) % len(self.validation) for k in part.indices] for part in parts],",
         ROWS,
     ),
     Mutant(
         "order-of-epoch-0",
         "engine",
         LOOP,
-        "            epoch=p.epoch,\n            start",
+        "            epoch=epoch,\n            start",
         "            epoch=0,\n            start",
         ROWS,
     ),
@@ -238,24 +256,24 @@ ENGINE = [
     Mutant(
         "nan-of-the-next-epoch",
         "engine",
-        LOOP,
-        '"epoch": p.epoch + 1, "step": p.step, "samples"',
-        '"epoch": p.epoch, "step": p.step, "samples"',
+        STORAGE,
+        '{"epoch": progress.epoch + 1, "step"',
+        '{"epoch": progress.epoch, "step"',
         INFINITE,
     ),
     Mutant(
         "skipped-counts-as-finite",
         "engine",
-        LOOP,
-        "p.skipped, p.skipped_in_a_row = p.skipped + 1,",
-        "p.finite += 1\n        p.skipped, p.skipped_in_a_row = p.skipped + 1,",
+        STORAGE,
+        "        progress.skipped, progress.skipped_in_a_row = (\n",
+        "        progress.finite += 1\n        progress.skipped, progress.skipped_in_a_row = (\n",
         INFINITE,
     ),
     Mutant(
         "resumed-from-the-start",
         "engine",
         LOOP,
-        "            start=p.batch,\n",
+        "            start=progress.batch,\n",
         "            start=0,\n",
         _loop("test_checkpoints_within_an_epoch_change_nothing"),
     ),
@@ -276,59 +294,37 @@ ENGINE = [
         ROWS,
     ),
     Mutant(
-        "memory-keeps-the-last", "engine", QUICK, "value.detach().clone()", "value.detach()", BEST
+        "memory-of-the-live-weights",
+        "engine",
+        STORAGE,
+        "value.detach().clone()",
+        "value.detach()",
+        BEST,
     ),
-    Mutant("memory-patience", "engine", QUICK, "bad < o.patience", "bad <= o.patience", PATIENCE),
     Mutant(
-        "memory-best-lost", "engine", QUICK, "        model.load_state_dict(weights)\n", "", BEST
+        "memory-keeps-the-newest",
+        "engine",
+        STORAGE,
+        "if progress.best_step == progress.step:",
+        "if progress.batch == 0:",
+        BEST,
     ),
+    Mutant("best-lost", "engine", LOOP, "        model.load_state_dict(weights)\n", "", BEST),
     Mutant(
-        "memory-draws",
+        "memory-without-validation",
         "engine",
         QUICK,
-        "order.mix(o.seed, step, 0, 2)",
-        "order.mix(o.seed, epoch, 0, 2)",
-        SAME,
+        "pipeline, options, dataset, validation, spec",
+        "pipeline, options, dataset, None, spec",
+        PATIENCE,
     ),
     Mutant(
-        "memory-scores-in-training",
+        "last-weights-lost",
         "engine",
-        QUICK,
-        "    model.eval()\n    with torch.no_grad():",
-        "    with torch.no_grad():",
-        MODES,
-    ),
-    Mutant(
-        "memory-clip",
-        "engine",
-        QUICK,
-        "nn.utils.clip_grad_norm_(model.parameters(), o.clip)",
-        "pass",
-        CLIP,
-    ),
-    Mutant(
-        "memory-rate",
-        "engine",
-        QUICK,
-        "set_learning_rate(optimizer, o, epoch)",
-        "set_learning_rate(optimizer, o, 0)",
-        RATES,
-    ),
-    Mutant(
-        "memory-gradients",
-        "engine",
-        QUICK,
-        "        optimizer.zero_grad(set_to_none=True)\n",
-        "",
-        SAME,
-    ),
-    Mutant(
-        "memory-steps",
-        "engine",
-        QUICK,
-        "parts[: o.max_steps - step]",
-        "parts[: o.max_steps]",
-        _loop("test_max_steps_is_the_number_of_steps"),
+        STORAGE,
+        "            self.best_step = self.step\n",
+        "            pass\n",
+        _loop("test_a_training_in_memory_without_validation_keeps_its_last_weights"),
     ),
     Mutant(
         "any-option-on-resume",
@@ -350,40 +346,32 @@ ENGINE = [
         "own-batches-of-epoch-0",
         "engine",
         LOOP,
-        "o.batch_size, seed=o.seed, epoch=p.epoch)",
-        "o.batch_size, seed=o.seed, epoch=0)",
-        _loop("test_a_part_that_draws_its_own_batches_is_asked_for_those_of_each_epoch"),
-    ),
-    Mutant(
-        "memory-own-batches",
-        "engine",
-        QUICK,
-        "order.batches_of(dataset, o.batch_size, seed=o.seed, epoch=epoch)",
-        "order.batches_of(dataset, o.batch_size, seed=o.seed, epoch=0)",
+        "batches=order.batches_of(self.train, size, seed=seed, epoch=epoch)",
+        "batches=order.batches_of(self.train, size, seed=seed, epoch=0)",
         _loop("test_a_part_that_draws_its_own_batches_is_asked_for_those_of_each_epoch"),
     ),
     Mutant(
         "evaluates-validation",
         "engine",
         JOBS,
-        'else ("all" if other else "test")',
-        'else ("all" if other else "validation")',
+        'part = "test" if part == "auto"',
+        'part = "validation" if part == "auto"',
         PART,
     ),
     Mutant(
         "reviews-validation",
         "engine",
         JOBS,
-        "review = task.review(model, splits.test, calibration, options,",
-        "review = task.review(model, splits.validation, calibration, options,",
+        "pipeline.review(model, splits.test, context)",
+        "pipeline.review(model, splits.validation, context)",
         ROWS,
     ),
     Mutant(
         "whole-of-a-part",
         "engine",
         JOBS,
-        'whole=part == "all"',
-        "whole=other",
+        'as_test=part == "all"',
+        "as_test=options.data is not None",
         _batch("test_evaluate_scores_all_of_other_data_unless_a_part_is_named"),
     ),
     Mutant(
@@ -398,8 +386,8 @@ ENGINE = [
         "join-checks-nothing",
         "engine",
         INFERENCE,
-        "if found != len(self.items):",
-        "if found > len(self.items):",
+        "if count != len(self.items):",
+        "if count > len(self.items):",
         _batch("test_parts_that_lost_an_item_are_not_joined"),
     ),
     Mutant(
@@ -414,7 +402,7 @@ ENGINE = [
         "spec-unseen",
         "engine",
         INFERENCE,
-        "json.dumps([spec, relevant]",
+        "json.dumps([spec.to_json(), relevant]",
         "json.dumps([relevant]",
         STALE,
     ),
@@ -422,8 +410,8 @@ ENGINE = [
         "items-unseen",
         "engine",
         INFERENCE,
-        "json.dumps([item, *map(seen.get, files)]",
-        "json.dumps([*map(seen.get, files)]",
+        "json.dumps([item, *map(stamps.get, files)]",
+        "json.dumps([*map(stamps.get, files)]",
         STALE,
     ),
     Mutant(
@@ -493,7 +481,7 @@ ENGINE = [
     Mutant(
         "seeds-alike",
         "engine",
-        VARIANTS,
+        COMPARE,
         "replace(options, seed=job.seed, **plan.variants",
         "replace(options, **plan.variants",
         COMPARED,
@@ -501,7 +489,7 @@ ENGINE = [
     Mutant(
         "variants-alike",
         "engine",
-        VARIANTS,
+        COMPARE,
         "seed=job.seed, **plan.variants[job.variant])",
         "seed=job.seed)",
         COMPARED,
@@ -509,7 +497,7 @@ ENGINE = [
     Mutant(
         "stops-by-the-test-part",
         "engine",
-        VARIANTS,
+        COMPARE,
         "validation = splits.validation if len(splits.validation) else None",
         "validation = splits.test",
         COMPARED,
@@ -517,17 +505,17 @@ ENGINE = [
     Mutant(
         "difference-of-the-wrong-sign",
         "engine",
-        VARIANTS,
-        "gaps = values[name][key] - values[baseline][key]",
-        "gaps = values[baseline][key] - values[name][key]",
+        TABLE,
+        "gaps = values - baseline",
+        "gaps = baseline - values",
         COMPARED,
     ),
     Mutant(
         "deviation-of-a-population",
         "engine",
-        VARIANTS,
-        "each.std(ddof=1)",
-        "each.std(ddof=0)",
+        TABLE,
+        "deviation = values.std(ddof=1)",
+        "deviation = values.std(ddof=0)",
         COMPARED,
     ),
 ]
@@ -536,23 +524,23 @@ PIPELINES = [
     Mutant(
         "P2",
         "pipelines",
-        "pipelines/forecast/__init__.py",
-        "calibrate(model, splits.validation, options, device)",
-        "calibrate(model, splits.test, options, device)",
+        "pipelines/forecast/pipeline.py",
+        "absolute_residuals(model, splits.validation, device)",
+        "absolute_residuals(model, splits.test, device)",
         only(EARLY, "forecast"),
     ),
     Mutant(
         "P2b",
         "pipelines",
-        "pipelines/medical/scoring.py",
-        "    part = splits.validation\n",
-        "    part = splits.test\n",
+        "pipelines/medical/pipeline.py",
+        "part, positive = splits.validation, splits.spec.positive",
+        "part, positive = splits.test, splits.spec.positive",
         only(EARLY, "medical"),
     ),
     Mutant(
         "P4",
         "pipelines",
-        "pipelines/forecast/scoring.py",
+        "pipelines/forecast/pipeline.py",
         "sorted(options.levels)",
         "list(options.levels)",
         FORECAST,
@@ -561,16 +549,16 @@ PIPELINES = [
         "P4b",
         "pipelines",
         "pipelines/forecast/data.py",
-        '"levels": sorted(options.levels)',
-        '"levels": list(options.levels)',
+        "levels=sorted(options.levels)",
+        "levels=list(options.levels)",
         FORECAST,
     ),
     Mutant(
         "P5",
         "pipelines",
         "pipelines/forecast/scoring.py",
-        "interval_of_mean(score.per_window, options.horizon + options.lookback)",
-        "interval_of_mean(score.per_window, 1)",
+        "interval_of_mean(scores.per_window, options.horizon + options.lookback)",
+        "interval_of_mean(scores.per_window, 1)",
         FORECAST,
     ),
     Mutant(
@@ -585,8 +573,8 @@ PIPELINES = [
         "P6",
         "pipelines",
         "pipelines/medical/prediction.py",
-        '(attended.logits.float() / float(calibration["temperature"]))',
-        "attended.logits.float()",
+        '(logits / float(context.calibration["temperature"]))',
+        "logits",
         MEDICAL,
     ),
     Mutant(
@@ -601,7 +589,7 @@ PIPELINES = [
         "X10",
         "pipelines",
         "pipelines/medical/prediction.py",
-        'probability[spec["positive"]] >= threshold',
+        "probability[spec.positive] >= threshold",
         "probability[-1] >= threshold",
         MEDICAL,
     ),
@@ -609,8 +597,8 @@ PIPELINES = [
         "X11",
         "pipelines",
         "pipelines/medical/data.py",
-        "np.bincount(parts[0].labels,",
-        "np.bincount(parts[1].labels,",
+        "inverse_frequencies(train.labels, len(classes))",
+        "inverse_frequencies(Xrays(reader, subsets.validation, classes).labels, len(classes))",
         MEDICAL,
     ),
     Mutant(
@@ -633,24 +621,24 @@ PIPELINES = [
         "X15",
         "pipelines",
         "pipelines/forecast/prediction.py",
-        "series.values[-lookback:]",
-        "series.values[-lookback - 1 : -1]",
+        "series.values[-spec.lookback :]",
+        "series.values[-spec.lookback - 1 : -1]",
         FORECAST,
     ),
     Mutant(
         "X15b",
         "pipelines",
         "pipelines/forecast/prediction.py",
-        "time_marks(series.times[-lookback:])",
-        "time_marks(series.times[-lookback - 1 : -1])",
+        "time_marks(series.times[-spec.lookback :])",
+        "time_marks(series.times[-spec.lookback - 1 : -1])",
         CUT,
     ),
     Mutant(
         "X15c",
         "pipelines",
         "pipelines/forecast/prediction.py",
-        "series.known[rows - lookback : rows + horizon]",
-        "series.known[rows - lookback - 1 : rows + horizon - 1]",
+        "series.known[rows - spec.lookback : rows + spec.horizon]",
+        "series.known[rows - spec.lookback - 1 : rows + spec.horizon - 1]",
         FORECAST,
     ),
     Mutant(
@@ -664,7 +652,7 @@ PIPELINES = [
     Mutant(
         "mean-of-batch-means",
         "pipelines",
-        "pipelines/forecast/__init__.py",
+        "pipelines/forecast/pipeline.py",
         "squared += float(error.square().sum())",
         "squared += float(error.square().mean()) * 64 * error[0].numel()",
         FORECAST,
@@ -673,54 +661,54 @@ PIPELINES = [
         "backtest-of-the-past",
         "pipelines",
         "pipelines/forecast/verbs/backtest.py",
-        'start = index + spec["lookback"]',
-        'start = index + spec["lookback"] - 1',
+        "start = index + spec.lookback",
+        "start = index + spec.lookback - 1",
         FORECAST,
     ),
     Mutant(
         "units-without-deviation",
         "pipelines",
         "pipelines/forecast/scoring.py",
-        "units.update(forecast.cpu().double() * std + mean,",
-        "units.update(forecast.cpu().double() + mean,",
+        "forecast.cpu().double() * std + mean, truth",
+        "forecast.cpu().double() + mean, truth",
         FORECAST,
     ),
     Mutant(
         "classes-in-reverse",
         "pipelines",
         "pipelines/medical/prediction.py",
-        "for name, p in zip(classes, probability)}",
-        "for name, p in zip(reversed(classes), probability)}",
+        "zip(spec.classes, probability)}",
+        "zip(reversed(spec.classes), probability)}",
         MEDICAL,
     ),
     Mutant(
         "temperature-of-training",
         "pipelines",
-        "pipelines/medical/scoring.py",
-        "    part = splits.validation\n",
-        "    part = splits.train\n",
+        "pipelines/medical/pipeline.py",
+        "part, positive = splits.validation, splits.spec.positive",
+        "part, positive = splits.train, splits.spec.positive",
         MEDICAL,
     ),
     Mutant(
         "threshold-before-temperature",
         "pipelines",
-        "pipelines/medical/scoring.py",
-        "probability = softmax(logits / temperature, axis=1)\n    positive",
-        "probability = softmax(logits, axis=1)\n    positive",
+        "pipelines/medical/pipeline.py",
+        "probability = softmax(logits / temperature, axis=1)[:, positive]",
+        "probability = softmax(logits, axis=1)[:, positive]",
         MEDICAL,
     ),
     Mutant(
         "sensitivity-ignored",
         "pipelines",
-        "pipelines/medical/scoring.py",
-        "probability[:, positive], options.sensitivity)",
-        "probability[:, positive])",
+        "pipelines/medical/pipeline.py",
+        "probability, options.sensitivity)",
+        "probability)",
         MEDICAL,
     ),
     Mutant(
         "weights-of-classes-lost",
         "pipelines",
-        "pipelines/medical/scoring.py",
+        "pipelines/medical/pipeline.py",
         'logits.float(), batch["label"], weights)',
         'logits.float(), batch["label"])',
         MEDICAL,
@@ -729,16 +717,18 @@ PIPELINES = [
         "variant-calibrated-on-test",
         "pipelines",
         "pipelines/medical/verbs/compare.py",
-        "fit_temperature(splits.validation.labels, logits_of(model, splits.validation, device))",
-        "fit_temperature(splits.test.labels, logits_of(model, splits.test, device))",
+        "logits_of(model, parts.validation, device)\n"
+        "    temperature = fit_temperature(parts.validation.labels,",
+        "logits_of(model, parts.test, device)\n"
+        "    temperature = fit_temperature(parts.test.labels,",
         MEDICAL,
     ),
     Mutant(
         "means-over-all-rows",
         "pipelines",
         "pipelines/ranking/scoring.py",
-        "each.sum(0) / counts.sum(0).clamp(min=1)",
-        "each.mean(0)",
+        "losses.sum(0) / counts.sum(0).clamp(min=1)",
+        "losses.mean(0)",
         RANKING,
     ),
     Mutant(
@@ -761,8 +751,8 @@ PIPELINES = [
         "task-weights-lost",
         "pipelines",
         "pipelines/ranking/scoring.py",
-        "found = (mean * weights).sum()",
-        "found = mean.sum()",
+        "loss = (mean * weights).sum()",
+        "loss = mean.sum()",
         RANKING,
     ),
     Mutant(
@@ -784,17 +774,17 @@ PIPELINES = [
     Mutant(
         "compare-stops-by-test",
         "pipelines",
-        "pipelines/ranking/verbs/compare.py",
-        "validation=splits.validation)",
-        "validation=splits.test)",
+        COMPARE,
+        "splits.train, splits.spec, device, validation=validation",
+        "splits.train, splits.spec, device, validation=splits.test",
         RANKING,
     ),
     Mutant(
         "log-unseen",
         "pipelines",
         "pipelines/ranking/prediction.py",
-        '{"beside": files_of(log)}',
-        "{}",
+        "further_files=further)",
+        "further_files=[])",
         only(FILES, "ranking"),
     ),
     Mutant(
@@ -811,7 +801,9 @@ PIPELINES = [
         "pipelines/saliency/prediction.py",
         'near = spec["input"]["near"] if',
         'near = "bright" if',
-        ("saliency/test_verbs.py::test_depth_is_read_the_way_round_that_it_was_trained_on",),
+        (
+            "pipelines/saliency/test_verbs.py::test_depth_is_read_the_way_round_that_it_was_trained_on",
+        ),
     ),
     Mutant(
         "group-in-its-own-training",
@@ -899,14 +891,14 @@ PIPELINES = [
         "pipelines/saliency/prediction.py",
         "for (place, one), saliency in zip(read.items(), found):",
         "for (place, one), saliency in zip(read.items(), found.roll(1, 0)):",
-        ("saliency/test_verbs.py::test_maps_of_predictions_give_the_metrics",),
+        ("pipelines/saliency/test_verbs.py::test_maps_of_predictions_give_the_metrics",),
     ),
     Mutant(
         "patients-in-two-parts",
         "pipelines",
         "pipelines/medical/data.py",
-        "    patients = np.array([rows.patients[row] for row in among])\n",
-        "    patients = np.array([str(row) for row in among])\n",
+        "patients[rows], share, seed)",
+        "rows.astype(str), share, seed)",
         only(PARTS, "medical"),
     ),
     Mutant(
@@ -915,7 +907,7 @@ PIPELINES = [
         "pipelines/reid/prediction.py",
         '[spec["classes"][best]]',
         '[spec["classes"][best - 1]]',
-        ("reid/test_verbs.py::TestOthers::test_classes_of_folders",),
+        ("pipelines/reid/test_verbs.py::TestOthers::test_classes_of_folders",),
     ),
 ]
 
