@@ -13,7 +13,8 @@ from ...engine.experiments.variants import Plan, Scores, compare_variants
 from ...engine.pipeline import AnyPipeline, Splits
 from ...metrics import classification
 from ..options import VARIANTS, CompareOptions
-from ..scoring import COLOURS, ask, colours_of, embed_part
+from ..protocol import search_part
+from ..scoring import COLOURS, colours_of, embed_part
 
 ALONE = "{}, SA head alone"  # of a model that has GLCA or PWCA
 
@@ -48,5 +49,5 @@ def scores(splits: Splits, found: Mapping[str, np.ndarray], options: Any) -> dic
         probability = found["probability"].astype(np.float64)
         scored = classification.scores(part.labels, probability / probability.sum(1, keepdims=True))
         return {name: scored[name] for name in ("accuracy", "log_loss")}
-    asked = ask(part, found["vectors"]).scores
-    return {"mAP": asked.mean_ap, "rank_1": float(asked.cmc[0])}
+    searched = search_part(part, found["vectors"]).scores
+    return {"mAP": searched.mean_ap, "rank_1": float(searched.cmc[0])}
