@@ -34,7 +34,7 @@ from ...models.speech.speech_to_text import Memory, SpeechToText
 from .data import STATE_SECONDS
 
 FILTER = 7  # states
-# Of "pauses"; chosen on other recordings than those that docs/speech.md measures.
+# Of "pauses"; chosen on other recordings than those that docs/reference/speech.md measures.
 SOUND, PAUSE, LENGTH = 5.0, 0.5, 10.0  # weights of sound, of a pause as such, of a word's length
 LETTER, LEAST, SPREAD = (
     0.07,

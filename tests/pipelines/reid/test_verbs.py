@@ -15,8 +15,11 @@ from safetensors.torch import load_file, save_file
 
 from headwise import pipelines
 from headwise.base.errors import InputError
+from headwise.pipelines import load_task
+from headwise.pipelines.engine.runs.loaded import load_run
 from headwise.pipelines.engine.runs.run_directory import RunDirectory
 from headwise.pipelines.reid.pipeline import ReidPipeline
+from headwise.pipelines.reid.scoring import embed_part
 
 WORDS = (
     "--size",
@@ -378,8 +381,28 @@ class TestOthers:
         assert rows.columns[4:] == ["prediction", "probability", "vector", "model"]
         assert set(rows["prediction"]) <= set(done.spec()["classes"])
         assert rows["probability"].is_between(1 / 6, 1).all()
+        self.check_that_predictions_are_those_of_the_review(done)
         with pytest.raises(InputError, match="is none of the model's"):
             pipelines.reid.evaluate(run=done.path, data=persons)
+
+    @staticmethod
+    def check_that_predictions_are_those_of_the_review(run: RunDirectory) -> None:
+        """Predictions of the test pictures name the classes that the metrics count, and are right
+        as often.
+        """
+        pipeline = load_task("reid").load()
+        loaded = load_run(pipeline, str(run.path), "cpu")
+        part = pipeline.open_data(loaded.options, loaded.spec).test
+        probability = embed_part(loaded.model, part, loaded.options, loaded.device)["probability"]
+        accuracy = (probability.argmax(1) == part.labels).mean()
+        assert run.metrics()["accuracy"] == pytest.approx(accuracy)
+        table = pl.read_parquet(run.path / "predictions.parquet")
+        rows = {row["item"]: row for row in table.iter_rows(named=True)}
+        classes = sorted({Path(name).parts[0] for name in rows})
+        for name, label, of_classes in zip(part.names(), part.labels, probability, strict=True):
+            assert classes[label] == Path(name).parts[0]
+            assert rows[name]["prediction"] == classes[of_classes.argmax()]
+            assert rows[name]["probability"] == pytest.approx(of_classes.max(), abs=1e-5)
 
     def test_attributes(self, persons, tmp_path, headwise) -> None:
         lines = ["image,identity,side"]
