@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from headwise.base.errors import InputError
 from headwise.pipelines.engine.command_line import parse, run_verb
-from headwise.tests.engine.averages import call
+from headwise.tests.pipelines.engine.averages import call
 
 ITEMS = 41
 
@@ -69,7 +69,7 @@ def test_items_that_fail_are_rows_in_their_place(job, tmp_path):
     numbers = [*range(10), None, *range(11, 30), "raise", *range(31, ITEMS)]
     write(tmp_path, numbers)
     options = parse(
-        job,
+        job.task,
         "predict",
         [],
         values={
@@ -249,9 +249,9 @@ def test_options_that_change_no_row_leave_a_done_output_alone(job, tmp_path):
 def test_a_second_file_that_changes_is_seen(job, tmp_path):
     """Of an item that is read from more than one file."""
     (tmp_path / "second").write_text("one")
-    items = job.items
-    job.items = lambda *given: [
-        {**item, "further_files": [str(tmp_path / "second")]} for item in items(*given)
+    items = job.list_items
+    job.list_items = lambda *arguments: [
+        {**item, "further_files": [str(tmp_path / "second")]} for item in items(*arguments)
     ]
     predict(job, tmp_path)
     (tmp_path / "second").write_text("another")

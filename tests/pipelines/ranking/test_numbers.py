@@ -31,9 +31,9 @@ def model_and_parts(tmp_path_factory):
     task = load_task("ranking")
     data = write_sample_clicks(tmp_path_factory.mktemp("log"))
     options = parse(task, "train", [], values={"data": data, **SMALL})
-    splits = task.open(options)
+    splits = task.load().open_data(options)
     torch.manual_seed(1)
-    model = task.build(options, splits.spec)
+    model = task.load().build_model(options, splits.spec)
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(0.1 * torch.randn_like(weight))

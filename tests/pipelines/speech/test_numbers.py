@@ -21,8 +21,8 @@ from headwise.pipelines.speech.prediction import hearer
 @pytest.fixture(scope="module")
 def parts(run):
     task = load_task("speech")
-    loaded = load_run(task, str(run), "cpu")
-    return task.open(loaded.options, loaded.spec)
+    loaded = load_run(task.load(), str(run), "cpu")
+    return task.load().open_data(loaded.options, loaded.spec)
 
 
 def test_predictions_of_the_test_recordings_give_the_metrics(run, parts):
@@ -53,18 +53,18 @@ def test_predictions_of_the_test_recordings_give_the_metrics(run, parts):
 
 def test_the_lag_needs_no_other_part_than_that_of_validation(run, parts):
     task = load_task("speech")
-    loaded = load_run(task, str(run), "cpu")
+    loaded = load_run(task.load(), str(run), "cpu")
     alone = replace(parts, train=None, test=None)
-    found = task.finish(loaded.model, alone, loaded.options, loaded.device)
+    found = task.load().calibrate(loaded.model, alone, loaded.options, loaded.device)
     assert int(found["lag"]) == int(loaded.calibration["lag"])
     other = replace(parts, train=None, validation=parts.test, test=None)
-    assert "lag" in task.finish(loaded.model, other, loaded.options, loaded.device)
+    assert "lag" in task.load().calibrate(loaded.model, other, loaded.options, loaded.device)
 
 
 def test_the_score_of_an_epoch_counts_every_token_alike(run, parts):
     """The last batch is smaller, and padding counts nothing."""
     task = load_task("speech")
-    loaded = load_run(task, str(run), "cpu")
+    loaded = load_run(task.load(), str(run), "cpu")
     part = parts.validation
 
     def score(size):
@@ -80,7 +80,7 @@ def test_the_score_of_an_epoch_counts_every_token_alike(run, parts):
 
 
 def test_a_prediction_reads_word_times_by_the_lag_of_the_run(run):
-    loaded = load_run(load_task("speech"), str(run), "cpu")
+    loaded = load_run(load_task("speech").load(), str(run), "cpu")
     for lag in (0, 5):
         given = {"lag": torch.tensor(lag)}
         assert hearer(loaded.model, loaded.spec, given, loaded.device).lag == lag
