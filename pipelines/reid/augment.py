@@ -38,10 +38,10 @@ def augment(images: Tensor, options: ReidOptions) -> Tensor:
         x = F.pad(x, [options.pad] * 4)
     height, width = options.size
     batch, device = len(x), x.device
-    top = torch.randint(x.shape[2] - height + 1, (batch, 1), device=device)
-    left = torch.randint(x.shape[3] - width + 1, (batch, 1), device=device)
-    rows = top + torch.arange(height, device=device)
-    columns = left + torch.arange(width, device=device)
+    first_row = torch.randint(x.shape[2] - height + 1, (batch, 1), device=device)
+    first_column = torch.randint(x.shape[3] - width + 1, (batch, 1), device=device)
+    rows = first_row + torch.arange(height, device=device)
+    columns = first_column + torch.arange(width, device=device)
     if options.flip:
         mirrored = torch.rand(batch, 1, device=device) < 0.5
         columns = torch.where(mirrored, columns.flip(1), columns)
