@@ -56,16 +56,9 @@ class ReidSpec(Spec):
         return height, width
 
 
-class ReidItem(TypedDict):
-    """A picture to predict for."""
-
-    file: str
-    id: str
-
-
 def open_pictures(
     options: ReidOptions, spec: ReidSpec | None = None, *, as_test: bool = False
-) -> Splits[ReidSpec]:
+) -> Splits[ReidSpec, Pictures]:
     """List the pictures, decide between searching and naming classes, split them.
 
     spec: of the run that the data is scored or exported with. as_test: all parts are the pictures
@@ -245,7 +238,7 @@ def _by_number(source: PictureSource, rows: np.ndarray) -> Pictures:
 
 def _open_attributes(
     options: ReidOptions, spec: ReidSpec | None, source: PictureSource, as_test: bool
-) -> Splits[ReidSpec]:
+) -> Splits[ReidSpec, Pictures]:
     """One sample for each known attribute of each picture; labels are the values, numbered from 1
     over all attributes."""
     pictures = source.pictures

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..engine.pipeline import ReportFigure
 from ..figures.classifier import draw_reliability
+from ..figures.style import BLUE, NARROW, ORANGE, SMALL, styled_figure
 from .augment import denormalised
 from .pictures import DISTRACTOR, JUNK, Pictures
 from .protocol import SearchScores
@@ -39,30 +40,29 @@ def mosaic(rows: Sequence[Sequence[Tile]], columns: int) -> Figure:
     """Rows of framed pictures, each of at most `columns`."""
     _, tall, wide = rows[0][0].image.shape
     height = 1.05 * min(2.0, max(0.7, tall / wide)) + 0.28
-    figure = Figure(figsize=(1.1 * columns, height * len(rows)), layout="constrained")
-    for axes, tiles in zip(figure.subplots(len(rows), columns, squeeze=False), rows, strict=True):
-        for axis in axes:
-            axis.axis("off")
-        for axis, tile in zip(axes, tiles):
-            axis.axis("on")
-            axis.set(xticks=[], yticks=[])
-            axis.imshow(tile.image.permute(1, 2, 0).numpy())
-            axis.set_title(tile.title, fontsize=7, color=tile.colour, pad=2)
-            for spine in axis.spines.values():
-                spine.set(color=tile.colour, linewidth=2.5)
+    with styled_figure(1.1 * columns, height * len(rows), grid=False) as figure:
+        grid = figure.subplots(len(rows), columns, squeeze=False)
+        for axes, tiles in zip(grid, rows, strict=True):
+            for axis in axes[len(tiles) :]:
+                axis.axis("off")
+            for axis, tile in zip(axes, tiles):
+                axis.set(xticks=[], yticks=[])
+                axis.imshow(tile.image.permute(1, 2, 0).numpy())
+                axis.set_title(tile.title, fontsize=SMALL, color=tile.colour, pad=2, loc="center")
+                for spine in axis.spines.values():
+                    spine.set(color=tile.colour, linewidth=2.5, visible=True)
     return figure
 
 
 def match_curves(curves: dict[str, np.ndarray]) -> ReportFigure:
     """Cumulative match characteristic."""
-    figure = Figure(figsize=(5, 3.6), layout="constrained")
-    axes = figure.subplots()
-    for name, curve in curves.items():
-        shown = curve[:20]
-        axes.plot(np.arange(1, len(shown) + 1), shown, marker="o", markersize=3, label=name)
-    axes.set(xlabel="rank", ylabel="queries with a match up to it", ylim=(0, 1.02))
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    with styled_figure(NARROW, 3.6) as figure:
+        axes = figure.subplots()
+        for name, curve in curves.items():
+            shown = curve[:20]
+            axes.plot(np.arange(1, len(shown) + 1), shown, marker="o", markersize=3, label=name)
+        axes.set(xlabel="rank", ylabel="queries with a match up to it", ylim=(0, 1.02))
+        axes.legend()
     text = "Cumulative match characteristic: share of the queries with a match up to a rank."
     return ReportFigure("cmc", text, figure)
 
@@ -116,14 +116,14 @@ def similarities(part: Pictures, searched: SearchScores) -> ReportFigure:
     counts = np.isfinite(searched.distance) & (gallery != JUNK)[None]
     if not part.ranked:
         counts &= ~np.eye(len(query), dtype=bool)
-    figure = Figure(figsize=(5, 3.2), layout="constrained")
-    axes = figure.subplots()
-    for name, pairs in (("one identity", same & counts), ("two identities", ~same & counts)):
-        if pairs.any():
-            values = 1 - searched.distance[pairs]
-            axes.hist(values, bins=60, density=True, histtype="step", label=name)
-    axes.set(xlabel="cosine similarity", ylabel="density")
-    axes.legend(frameon=False)
+    with styled_figure(NARROW, 3.2) as figure:
+        axes = figure.subplots()
+        for name, pairs in (("one identity", same & counts), ("two identities", ~same & counts)):
+            if pairs.any():
+                values = 1 - searched.distance[pairs]
+                axes.hist(values, bins=60, density=True, histtype="step", label=name)
+        axes.set(xlabel="cosine similarity", ylabel="density")
+        axes.legend()
     text = (
         "Cosine similarities of pairs of pictures. Where the two overlap, a threshold errs in one "
         "way or the other."
@@ -148,16 +148,16 @@ def blended(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
 def rollout(images: Tensor, maps: np.ndarray, names: list[str]) -> ReportFigure:
     """Attention rollout under each picture; images: (B, 3, Y, X), normalised; maps: (B, rows,
     columns)."""
-    size = 1.4 * len(images), 0.5 + 2.8 * images.shape[2] / images.shape[3]
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(2, len(images), squeeze=False)
-    for k, (image, heat, name) in enumerate(zip(images, maps, names)):
-        plain = denormalised(image)
-        axes[0, k].imshow(plain)
-        axes[1, k].imshow(blended(plain, heat))
-        axes[0, k].set_title(name.rsplit("/", 1)[-1][:18], fontsize=6)
-        for axis in axes[:, k]:
-            axis.axis("off")
+    height = 0.5 + 2.8 * images.shape[2] / images.shape[3]
+    with styled_figure(1.4 * len(images), height, grid=False) as figure:
+        axes = figure.subplots(2, len(images), squeeze=False)
+        for k, (image, heat, name) in enumerate(zip(images, maps, names)):
+            plain = denormalised(image)
+            axes[0, k].imshow(plain)
+            axes[1, k].imshow(blended(plain, heat))
+            axes[0, k].set_title(name.rsplit("/", 1)[-1][:18], fontsize=6, loc="center")
+            for axis in axes[:, k]:
+                axis.axis("off")
     text = (
         "Attention rollout of the class token: the patches that contribute most to its final "
         "value, by the softmaxes of all layers. It shows where the model looked, not why it "
@@ -171,24 +171,23 @@ def confusion(labels: np.ndarray, probability: np.ndarray, classes: list[str]) -
     count = np.zeros((len(classes), len(classes)))
     np.add.at(count, (labels, probability.argmax(1)), 1)
     side = min(9.0, 2.2 + 0.28 * len(classes))
-    figure = Figure(figsize=(side, side), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(count / np.maximum(count.sum(1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
-    if len(classes) <= MOST_LABELS:
-        places = np.arange(len(classes))
-        axes.set(xticks=places, yticks=places)
-        axes.set_xticklabels(classes, rotation=90, fontsize=6)
-        axes.set_yticklabels(classes, fontsize=6)
-    axes.set(xlabel="predicted", ylabel="true")
+    share = count / np.maximum(count.sum(1, keepdims=True), 1)
+    with styled_figure(side, side, grid=False) as figure:
+        axes = figure.subplots()
+        axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        if len(classes) <= MOST_LABELS:
+            axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=6)
+            axes.set_yticks(range(len(classes)), classes, fontsize=6)
+        axes.set(xlabel="predicted", ylabel="true")
     text = "Share of each true class that was predicted as each class."
     return ReportFigure("confusion", text, figure)
 
 
 def calibration(labels: np.ndarray, probability: np.ndarray, baseline: np.ndarray) -> ReportFigure:
     """How often predictions are right, against their probability."""
-    figure = Figure(figsize=(4.2, 3.8), layout="constrained")
-    curves = {"model": (probability, "C0"), "colours alone": (baseline, "C1")}
-    draw_reliability(figure.subplots(), labels, curves)
+    curves = {"model": (probability, BLUE), "colours alone": (baseline, ORANGE)}
+    with styled_figure(4.2, 3.8) as figure:
+        draw_reliability(figure.subplots(), labels, curves)
     text = "Reliability: below the line the model is surer than it should be."
     return ReportFigure("calibration", text, figure)
 
@@ -216,14 +215,14 @@ def mistakes(part: Pictures, probability: np.ndarray, classes: list[str]) -> lis
 
 def attributes(table: pl.DataFrame) -> ReportFigure:
     """mAP of each attribute, compared with colours."""
-    figure = Figure(figsize=(5, 1.2 + 0.4 * len(table)), layout="constrained")
-    axes = figure.subplots()
     place = np.arange(len(table))[::-1]
-    for shift, name in ((0.2, "cca"), (-0.2, "colours alone")):
-        axes.barh(place + shift, table[f"{name}: mAP"].to_numpy(), 0.38, label=name)
-    axes.set(yticks=place, xlabel="mAP", xlim=(0, 1))
-    axes.set_yticklabels(table["attribute"].to_list())
-    axes.legend(frameon=False)
+    with styled_figure(NARROW, 1.2 + 0.4 * len(table)) as figure:
+        axes = figure.subplots()
+        for shift, name in ((0.2, "cca"), (-0.2, "colours alone")):
+            axes.barh(place + shift, table[f"{name}: mAP"].to_numpy(), 0.38, label=name)
+        axes.set_yticks(place, table["attribute"].to_list())
+        axes.set(xlabel="mAP", xlim=(0, 1))
+        axes.legend()
     text = "mAP of each attribute: each picture is compared with all others."
     return ReportFigure("attributes", text, figure)
 

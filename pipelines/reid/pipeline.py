@@ -18,12 +18,22 @@ from ...data.persons.generate import write_sample_persons
 from ...models.layers.vit_trunk import SCRATCH, Trunk, build_trunk
 from ...models.vision.cca import ConditionalEmbedder
 from ...models.vision.dcal import DCAL, Branches
-from ..engine.pipeline import Batch, Calibration, Context, Pipeline, ReportFigure, Review, Splits
-from ..engine.training.calls import call_method
+from ..engine.pipeline import (
+    Batch,
+    Calibration,
+    Context,
+    Item,
+    Pipeline,
+    ReportFigure,
+    Review,
+    Schema,
+    Splits,
+)
+from ..engine.training.wrapped import call_method, plain_model
 from ..metrics.linear_baseline import fit_linear_baseline
 from . import figures, prediction, scoring
 from .augment import augment, normalise
-from .data import ReidItem, ReidSpec, open_pictures
+from .data import ReidSpec, open_pictures
 from .options import ReidOptions, ReidPredictOptions
 from .pictures import Pictures
 
@@ -31,7 +41,7 @@ UNDECAYED = ("pos_embed", "cls_token", "reg_token", "dist_token", "conditions")
 MAPS_SHOWN = 8  # pictures with their attention rollout in the report
 
 
-class ReidPipeline(Pipeline[ReidOptions, ReidSpec]):
+class ReidPipeline(Pipeline[ReidOptions, ReidSpec, ReidPredictOptions, Pictures, Item]):
     """Re-identification and fine-grained recognition."""
 
     monitor = "error"
@@ -43,7 +53,7 @@ class ReidPipeline(Pipeline[ReidOptions, ReidSpec]):
 
     def open_data(
         self, options: ReidOptions, spec: ReidSpec | None = None, *, as_test: bool = False
-    ) -> Splits[ReidSpec]:
+    ) -> Splits[ReidSpec, Pictures]:
         """List the pictures, and split them by identity or by picture."""
         return open_pictures(options, spec, as_test=as_test)
 
@@ -101,7 +111,7 @@ class ReidPipeline(Pipeline[ReidOptions, ReidSpec]):
         section 3.4, as FairMOT; w_b the learned logarithm of a variance).
         """
         images = augment(batch["image"], options)
-        if isinstance(getattr(model, "module", model), ConditionalEmbedder):
+        if isinstance(plain_model(model), ConditionalEmbedder):
             vectors = call_method(model, "embed", images, batch["condition"])
             return triplet_loss(vectors, batch["label"], options.margin, batch["condition"])
         branches: Branches = call_method(model, "branches", images)
@@ -122,19 +132,22 @@ class ReidPipeline(Pipeline[ReidOptions, ReidSpec]):
         self, model: nn.Module, batches: Iterable[Batch], options: ReidOptions
     ) -> dict[str, float]:
         """One minus mAP (to search) or accuracy."""
-        plain = getattr(model, "module", model)
-        return scoring.validation_scores(scoring.embed(plain, batches, options.size))
+        embedded = scoring.embed(plain_model(model), batches, options.size)
+        return scoring.validation_scores(embedded)
 
     def calibrate(
-        self, model: nn.Module, splits: Splits[ReidSpec], options: ReidOptions, device: torch.device
+        self,
+        model: nn.Module,
+        splits: Splits[ReidSpec, Pictures],
+        options: ReidOptions,
+        device: torch.device,
     ) -> Calibration:
         """A linear model of classes on colours; in a search, colours are compared as they are."""
         if splits.spec.goal != "classes":
             return {}
-        train: Pictures = splits.train
         return fit_linear_baseline(
-            scoring.colours_of(train),
-            train.labels,
+            scoring.colours_of(splits.train),
+            splits.train.labels,
             len(splits.spec.classes),
             inverse_penalty=10.0,
             iterations=1000,
@@ -161,26 +174,26 @@ class ReidPipeline(Pipeline[ReidOptions, ReidSpec]):
         return {"images": options.images}
 
     def export_example(
-        self, model: nn.Module, splits: Splits[ReidSpec]
+        self, model: nn.Module, splits: Splits[ReidSpec, Pictures]
     ) -> tuple[tuple[Tensor], tuple[dict[int, Dim]]]:
         """Two normalised pictures of the test part; their number is free."""
-        part: Pictures = splits.test
+        part = splits.test
         images = torch.stack([part.image(min(index, len(part) - 1)) for index in range(2)])
         return (normalise(images, splits.spec.size),), ({0: Dim("pictures", min=1)},)
 
-    def list_items(self, options: ReidPredictOptions, spec: ReidSpec) -> Sequence[ReidItem]:
+    def list_items(self, options: ReidPredictOptions, spec: ReidSpec) -> Sequence[Item]:
         """The pictures of --input."""
         prediction.check_maps(options, spec)
         return prediction.list_inputs(options.input, options.images)
 
-    def prediction_schema(self, options: ReidPredictOptions, spec: ReidSpec) -> prediction.Schema:
+    def prediction_schema(self, options: ReidPredictOptions, spec: ReidSpec) -> Schema:
         """vector (or vector_ATTRIBUTE), model; of classes also prediction and probability."""
         return prediction.schema(spec)
 
     def predict(
         self,
         model: nn.Module,
-        items: Sequence[ReidItem],
+        items: Sequence[Item],
         context: Context[ReidPredictOptions, ReidSpec],
     ) -> list[pl.DataFrame | ValueError]:
         """One row per picture."""

@@ -20,10 +20,10 @@ from ...models.vision.dcal import DCAL
 from ..engine.inference.batches import predict_in_batches
 from ..engine.inference.shards import Predicted
 from ..engine.inference.shards import predict as predict_shards
-from ..engine.pipeline import AnyPipeline, Context
+from ..engine.pipeline import AnyPipeline, Context, Item, Schema
 from ..engine.runs.run_directory import RunDirectory
 from .augment import denormalised, normalise
-from .data import ReidItem, ReidSpec
+from .data import ReidSpec
 from .figures import blended
 from .options import ReidPredictOptions
 from .pictures import Size
@@ -31,10 +31,9 @@ from .scoring import outputs
 
 MODEL_LETTERS = 12  # of the checksum of the weights, by which vectors of one model are known
 PredictContext: TypeAlias = Context[ReidPredictOptions, ReidSpec]
-Schema: TypeAlias = "dict[str, type[pl.DataType] | pl.DataType]"
 
 
-def list_inputs(path: str, images: str | None) -> list[ReidItem]:
+def list_inputs(path: str, images: str | None) -> list[Item]:
     """The pictures of a table, or files whose id is their path below the folder; sorted."""
     table = Path(path)
     if table.is_file() and suffix_of(table) in TABLE_SUFFIXES:
@@ -42,13 +41,13 @@ def list_inputs(path: str, images: str | None) -> list[ReidItem]:
     return [{"file": file, "id": name} for file, name in list_pictures(path)]
 
 
-def _pictures_of_table(path: Path, images: str | None) -> list[ReidItem]:
+def _pictures_of_table(path: Path, images: str | None) -> list[Item]:
     """The pictures of a table, without repetitions, in its order; all lie in their folder."""
     frame, names = scan_table(path)
     require_columns(path, ("image",), names)
     cells = collect(path, frame.select(pl.col("image").cast(pl.String).str.strip_chars()))["image"]
     folder = PictureFolder(images if images is not None else path.parent)
-    items: dict[str, ReidItem] = {}
+    items: dict[str, Item] = {}
     for row, cell in enumerate(cells.to_list(), 1):
         file, name = folder.find(f"{path}: column 'image', row {row}", cell or "")
         items[name] = {"file": file, "id": name}
@@ -88,16 +87,16 @@ def schema(spec: ReidSpec) -> Schema:
 
 
 def predict_items(
-    model: nn.Module, items: Sequence[ReidItem], context: PredictContext
+    model: nn.Module, items: Sequence[Item], context: PredictContext
 ) -> list[pl.DataFrame | ValueError]:
     """One row per picture, or the error that says why there is none."""
     options, spec = context.options, context.spec
     mark, read_size = fingerprint(options.run), _read_size(spec.size, options.run)
 
-    def read(item: ReidItem) -> Tensor:
+    def read(item: Item) -> Tensor:
         return torch.from_numpy(read_picture(item["file"], read_size))
 
-    def predict(batch: Sequence[ReidItem], images: Sequence[Tensor]) -> list[pl.DataFrame]:
+    def predict(batch: Sequence[Item], images: Sequence[Tensor]) -> list[pl.DataFrame]:
         x = normalise(torch.stack(list(images)), spec.size)
         values = outputs(model, x.to(context.device))
         values = {name: value.float().cpu() for name, value in values.items()}
@@ -145,15 +144,13 @@ def _row(values: Mapping[str, Tensor], mark: str, spec: ReidSpec) -> pl.DataFram
     return pl.DataFrame({name: row[name] for name in kinds}, schema=kinds)
 
 
-def _draw_maps(
-    model: nn.Module, x: Tensor, items: Sequence[ReidItem], context: PredictContext
-) -> None:
+def _draw_maps(model: nn.Module, x: Tensor, items: Sequence[Item], context: PredictContext) -> None:
     """The rollout over each picture, OUTPUT.maps/ID.png; an id never leads out of it."""
     assert isinstance(model, DCAL)
     maps = model.rollout(x.to(context.device)).float().cpu().numpy()
     for image, heat, item in zip(x, maps, items, strict=True):
         picture = (blended(denormalised(image), heat) * 255).round().astype(np.uint8)
-        path = place_below(Path(f"{context.options.output}.maps"), item["id"])
+        path = place_below(Path(f"{context.options.output}.maps"), item.get("id", item["file"]))
         write_png(path.with_name(f"{path.name}.png"), picture)
 
 

@@ -65,12 +65,12 @@ def embed_part(
 ) -> dict[str, np.ndarray]:
     """`embed` over a part, with a progress bar."""
     lists = order.sequential(len(part), options.batch_size)
-    loader = order.loader(part, lists, workers=options.workers)
+    loader = order.loader(part, lists, device=device, workers=options.workers)
 
     def batches() -> Iterator[Batch]:
         with Progressbar(total=len(part), unit="picture", desc="embed") as bar:
             for batch in loader:
-                yield {name: value.to(device) for name, value in batch.items()}
+                yield batch
                 bar.update(len(batch["index"]))
 
     return embed(model, batches(), options.size)
@@ -192,7 +192,8 @@ def search_metrics(searched: SearchScores, seed: int) -> Metrics:
 
 def score_text(metrics: Metrics, name: str) -> str:
     """A score, with the ends of its interval if it has a finite one."""
-    ends = metrics.get("intervals", {}).get(name)
+    intervals = cast(Mapping[str, Sequence[float]], metrics.get("intervals", {}))
+    ends = intervals.get(name)
     text = f"{metrics[name]:.3f}"
     if ends is not None and np.isfinite(ends).all():
         text += f" ({ends[0]:.3f} to {ends[1]:.3f})"

@@ -1,53 +1,66 @@
-"""The variants of DCAL by seeds, beside a search by colours alone."""
+"""The variants of DCAL by seeds, compared with a search by colours alone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from functools import partial
+from typing import cast
 
 import numpy as np
 import polars as pl
-import torch
 
-from ...engine.experiments.variants import Plan, Scores, compare_variants
-from ...engine.pipeline import AnyPipeline, Splits
+from ....models.vision.dcal import DCAL
+from ...engine.experiments.compare import Plan, Trained, compare_variants
+from ...engine.experiments.table import Scores
+from ...engine.pipeline import Splits
 from ...metrics import classification
+from ..data import ReidSpec
 from ..options import VARIANTS, CompareOptions
+from ..pictures import Pictures
+from ..pipeline import ReidPipeline
 from ..protocol import search_part
-from ..scoring import COLOURS, colours_of, embed_part
+from ..scoring import COLOURS, Outputs, colours_of, embed_part
 
 ALONE = "{}, SA head alone"  # of a model that has GLCA or PWCA
 
 
-def compare(pipeline: AnyPipeline, options: CompareOptions) -> pl.DataFrame:
+def compare(pipeline: ReidPipeline, options: CompareOptions) -> pl.DataFrame:
     """Train every variant with every seed, see `compare_variants`; writes into --output, returns
     the table.
     """
-    plan = Plan(VARIANTS, "baseline", _score, _colours, "DCAL", free={"images"})
-    return compare_variants(pipeline, options, plan)
+    plan = Plan(
+        output=options.output,
+        seeds=options.seeds,
+        variants={name: VARIANTS[name] for name in options.models},
+        score=_score,
+        free={"images"},
+    )
+    return compare_variants(
+        pipeline, options, plan, baseline="baseline", untrained=_colours, title="DCAL"
+    )
 
 
-def _score(name: str, model: Any, splits: Splits, options: Any, device: torch.device) -> Scores:
-    """As the model is used, and by its SA head alone."""
-    found = {name: scores(splits, embed_part(model, splits.test, options, device), options)}
+def _score(trained: Trained[CompareOptions, ReidSpec]) -> Scores:
+    """Of the model as it is used, and of its SA head alone."""
+    model, options, part = cast(DCAL, trained.model), trained.options, trained.splits.test
+    embed = partial(embed_part, model, part, options, trained.device)
+    rows = {trained.variant: scores(part, embed())}
     if options.glca and options.embedding == "both":
         model.heads = "sa"
-        found[ALONE.format(name)] = scores(
-            splits, embed_part(model, splits.test, options, device), options
-        )
-    return found
+        rows[ALONE.format(trained.variant)] = scores(part, embed())
+    return rows
 
 
-def _colours(splits: Splits, options: Any) -> Scores:
-    return {COLOURS: scores(splits, {"vectors": colours_of(splits.test)}, options)}
+def _colours(splits: Splits[ReidSpec]) -> Scores:
+    part: Pictures = splits.test
+    return {COLOURS: scores(part, {"vectors": colours_of(part)})}
 
 
-def scores(splits: Splits, found: Mapping[str, np.ndarray], options: Any) -> dict[str, float]:
+def scores(part: Pictures, embedded: Outputs) -> dict[str, float]:
     """mAP and rank 1 of a search, accuracy and log-loss of classes."""
-    part = splits.test
-    if "probability" in found:
-        probability = found["probability"].astype(np.float64)
-        scored = classification.scores(part.labels, probability / probability.sum(1, keepdims=True))
-        return {name: scored[name] for name in ("accuracy", "log_loss")}
-    searched = search_part(part, found["vectors"]).scores
+    if "probability" in embedded:
+        probability = embedded["probability"].astype(np.float64)
+        probability /= probability.sum(1, keepdims=True)
+        values = classification.scores(part.labels, probability)
+        return {name: values[name] for name in ("accuracy", "log_loss")}
+    searched = search_part(part, embedded["vectors"]).scores
     return {"mAP": searched.mean_ap, "rank_1": float(searched.cmc[0])}

@@ -15,12 +15,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import polars as pl
 
 from ....base.errors import InputError
-from ....base.files import held, write_aside, write_json, write_text
+from ....base.files import held, write_json, write_text
 from ....data.formats.pictures import read_picture
 from ....data.formats.video import Frames
 from ....data.persons.boxes import BoxTable
@@ -29,9 +28,6 @@ from ...engine.runs.run_directory import read_facts
 from .. import cropping
 from ..cropping import SCHEMA, BoxFinder, FrameRecord
 from ..options import CropOptions, check
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 TABLE, SHEET, DONE, JOB = "crops.csv", "crops.png", "frames.jsonl", "job.json"
 FREE = ("output", "overwrite", "accelerator")  # options that two starts of one job may differ in
@@ -91,8 +87,7 @@ def crop(options: CropOptions) -> Cropped:
         if not len(table):
             raise _no_crop(counts, records, boxes, options)
         write_text(part / TABLE, table.write_csv())
-        sheet = contact_sheet(part, table)
-        write_aside(part / SHEET, lambda path: sheet.savefig(path, format="png", dpi=80))
+        _write_contact_sheet(part, table)
         (part / DONE).unlink()
         (part / JOB).unlink()
         _replace(part, output)
@@ -239,22 +234,22 @@ def _no_crop(
     )
 
 
-def contact_sheet(folder: Path, table: pl.DataFrame) -> Figure:
-    """A figure of the first crops, each with its identity or frame."""
-    from matplotlib.figure import Figure
+def _write_contact_sheet(folder: Path, table: pl.DataFrame) -> None:
+    """A picture of the first crops, each with its identity or frame."""
+    from ...figures.style import SMALL, save_png, styled_figure
 
     shown = table.head(SHOWN)
     columns = min(10, len(shown))
     rows = -(-len(shown) // columns)
-    figure = Figure(figsize=(1.1 * columns + 0.2, 2.3 * rows + 0.5), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis in axes:
-        axis.set_axis_off()
-    for axis, row in zip(axes, shown.iter_rows(named=True)):
-        axis.imshow(read_picture(folder / row["image"]).transpose(1, 2, 0))
-        axis.set_title(row.get("identity") or f"frame {row['frame']}", fontsize=7)
-    figure.suptitle(f"{len(shown)} of {len(table):,} crops", fontsize=9)
-    return figure
+    with styled_figure(1.1 * columns + 0.2, 2.3 * rows + 0.5, grid=False) as figure:
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axis in axes:
+            axis.set_axis_off()
+        for axis, row in zip(axes, shown.iter_rows(named=True)):
+            axis.imshow(read_picture(folder / row["image"]).transpose(1, 2, 0))
+            axis.set_title(row.get("identity") or f"frame {row['frame']}", fontsize=SMALL)
+        figure.suptitle(f"{len(shown)} of {len(table):,} crops", fontsize=9)
+        save_png(figure, folder / SHEET, dpi=80)
 
 
 def _replace(part: Path, output: Path) -> None:

@@ -20,6 +20,7 @@ from ...engine.command_line.terminal import Progressbar, say
 from ...engine.inference import shards as inference
 from ...engine.runs.loaded import open_spec
 from ...engine.runs.run_directory import RunDirectory
+from ...figures.style import save_png
 from ...metrics.reranking import rerank
 from ..data import ReidSpec
 from ..figures import QUERY, Tile, mosaic
@@ -249,7 +250,7 @@ def _draw_lists(
         ]
         rows.append([Tile(_small(query.files[row]), QUERY, name), *nearest_tiles])
     figure = mosaic(rows, 1 + place[:, :SHOWN_ITEMS].shape[1])
-    write_aside(path, lambda aside: figure.savefig(aside, format="png", dpi=110))
+    save_png(figure, path)
 
 
 def _small(file: str) -> torch.Tensor:

@@ -13,7 +13,7 @@ from polars.testing import assert_frame_equal
 from safetensors.torch import load_file, save_file
 
 from headwise.base.errors import InputError
-from headwise.pipelines.engine.command_line import parse, run_verb
+from headwise.pipelines.engine.command_line import exit_code, parse, run_verb
 from headwise.tests.pipelines.engine.averages import call
 
 ITEMS = 41
@@ -79,7 +79,7 @@ def test_items_that_fail_are_rows_in_their_place(job, tmp_path):
             "shard_size": 20,
         },
     )
-    assert run_verb(job, "predict", options, from_command=True) == 3
+    assert exit_code(run_verb(job.task, "predict", options)) == 3
     table = pl.read_parquet(tmp_path / "o.parquet")
     wrong = table.filter(pl.col("status") == "error")
     assert dict(wrong.select("item", "error").rows()) == {

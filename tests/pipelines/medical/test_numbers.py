@@ -100,7 +100,7 @@ def test_the_loss_is_the_weighted_cross_entropy(splits):
         handle = model.register_forward_hook(
             lambda module, given, found: logits.append(found.double().numpy())
         )
-        found = float(task.loss(model, batch, options))
+        found = float(task.load().loss(model, batch, options))
         handle.remove()
     labels, weights = batch["label"].numpy(), splits.train.class_weights.numpy()
     assert set(labels.tolist()) == {0, 1, 2}

@@ -70,7 +70,7 @@ def test_the_score_of_an_epoch_counts_every_token_alike(run, parts):
     def score(size):
         lists = [range(k, min(k + size, len(part))) for k in range(0, len(part), size)]
         with torch.no_grad():
-            return task.validate(
+            return task.load().validate(
                 loaded.model, [part.__getitems__(list(one)) for one in lists], loaded.options
             )
 

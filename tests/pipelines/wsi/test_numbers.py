@@ -79,7 +79,7 @@ def test_the_loss_is_the_weighted_cross_entropy(splits):
     batch = splits.train.collate([splits.train[k] for k in range(7)])
     with torch.no_grad():
         logits = model(batch["x"], batch["offsets"]).double().numpy()
-        found = float(task.loss(model, batch, options))
+        found = float(task.load().loss(model, batch, options))
     labels, weights = batch["labels"].numpy(), batch["class_weights"].numpy()
     assert len(set(labels.tolist())) == 2
     each = np.log(np.exp(logits).sum(1)) - logits[np.arange(7), labels]
