@@ -17,7 +17,7 @@ from torch import nn
 from ...base.errors import InputError
 from ...data.slides.generate import write_sample_slides
 from ...models.bags.acmil import ACMIL, MaxPool, MeanPool
-from ...models.layers.vit import Encoder
+from ...models.layers.vit import TransformerEncoder
 from ..engine.pipeline import Context, Item, Pipeline, Review, Splits
 from ..engine.spec import DictSpec
 from .data import feature_folder, open_splits
@@ -49,7 +49,7 @@ class WsiPipeline(Pipeline[WsiOptions, DictSpec]):
 
         shared: dict[str, Any] = {"inner": options.inner, "dropout": options.dropout}
         if options.attention != "none":
-            shared["mixing"] = Encoder(
+            shared["mixing"] = TransformerEncoder(
                 options.inner,
                 depth=options.layers,
                 heads=options.heads,

@@ -22,6 +22,7 @@ from ..figures.classifier import (
     with_interval,
 )
 from ..metrics.classification import bootstrap, scores
+from ..metrics.linear_baseline import fit_linear_baseline
 from .data import BagSet
 from .explain import concentration, heatmap, open_slide
 from .verbs.features import stored
@@ -84,28 +85,15 @@ def fit_baseline(bags: BagSet, seed: int) -> dict[str, Tensor]:
     """Logistic regression (scikit-learn) on the mean instance, standardised: its weights (C, D) and
     bias (C,).
     """
-    from sklearn.linear_model import LogisticRegression
-
-    given = mean_features(bags)
-    centre, scale = given.mean(0), given.std(0)
-    scale[scale < 1e-6 * (1 + np.abs(centre))] = 1.0
-    fitted = LogisticRegression(C=0.05, max_iter=2000, random_state=seed).fit(
-        (given - centre) / scale, bags.labels
+    return fit_linear_baseline(
+        mean_features(bags),
+        bags.labels,
+        len(bags.classes),
+        inverse_penalty=0.05,
+        iterations=2000,
+        seed=seed,
+        standardise=True,
     )
-    weight = fitted.coef_ / scale
-    bias = fitted.intercept_ - weight @ centre
-    if len(weight) == 1:  # two classes: one row, the logit of the second
-        weight, bias = np.concatenate([0 * weight, weight]), np.concatenate([[0.0], bias])
-    full_weight, full_bias = (
-        np.zeros((len(bags.classes), weight.shape[1])),
-        np.full(len(bags.classes), -30.0),
-    )
-    there = np.unique(bags.labels)
-    full_weight[there], full_bias[there] = weight, bias
-    return {
-        "baseline_weight": torch.from_numpy(full_weight),
-        "baseline_bias": torch.from_numpy(full_bias),
-    }
 
 
 def review(

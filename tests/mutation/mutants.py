@@ -881,8 +881,8 @@ PIPELINES = [
         "vector-of-the-next-picture",
         "pipelines",
         "pipelines/reid/prediction.py",
-        "{name: value[k] for name, value in found.items()}",
-        "{name: value[k - 1] for name, value in found.items()}",
+        "{name: value[place] for name, value in values.items()}",
+        "{name: value[place - 1] for name, value in values.items()}",
         only(METRICS, "reid"),
     ),
     Mutant(
@@ -905,8 +905,8 @@ PIPELINES = [
         "class-of-the-next-place",
         "pipelines",
         "pipelines/reid/prediction.py",
-        '[spec["classes"][best]]',
-        '[spec["classes"][best - 1]]',
+        "[spec.classes[best]]",
+        "[spec.classes[best - 1]]",
         ("pipelines/reid/test_verbs.py::TestOthers::test_classes_of_folders",),
     ),
 ]

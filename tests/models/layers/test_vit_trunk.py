@@ -1,5 +1,5 @@
-"""Transformers of timm opened at every block: equal to timm's own, weights from files, pairs, what
-is refused.
+"""Transformers of timm with access to all blocks: equal to timm's, weights from files, pairs,
+mistakes.
 """
 
 from pathlib import Path
@@ -54,7 +54,7 @@ def picture(trunk: Trunk, count: int = 3) -> torch.Tensor:
     )
 
 
-MADE = {
+TRUNKS = {
     "scratch": scratch,
     "tiny": lambda: build_trunk(TINY, image=(64, 48), weights="random"),
     "distilled": lambda: build_trunk(
@@ -67,9 +67,9 @@ MADE = {
 }
 
 
-@pytest.mark.parametrize("name", MADE)
-def test_it_is_timms_own_forward(name: str) -> None:
-    trunk = shaken(MADE[name]())
+@pytest.mark.parametrize("name", TRUNKS)
+def test_it_is_the_forward_of_timm(name: str) -> None:
+    trunk = shaken(TRUNKS[name]())
     x = picture(trunk)
     with torch.no_grad():
         tokens, pairs = trunk(x, read=True)
@@ -82,11 +82,11 @@ def test_it_is_timms_own_forward(name: str) -> None:
     assert trunk(x)[1] == []
 
 
-def test_what_is_read_are_queries_and_keys_of_every_block() -> None:
+def test_queries_and_keys_of_all_blocks_are_read() -> None:
     trunk = shaken(scratch())
     x = picture(trunk)
-    result, pairs = trunk(x, read=True)
-    assert result.requires_grad
+    last_tokens, pairs = trunk(x, read=True)
+    assert last_tokens.requires_grad
     tokens = trunk.embed(x)
     for block, (query, key) in zip(trunk.blocks, pairs, strict=True):
         flat = block.attn.qkv(block.norm1(tokens))
@@ -100,50 +100,45 @@ def test_what_is_read_are_queries_and_keys_of_every_block() -> None:
 
 @pytest.mark.parametrize("name", ["scratch", "registers before positions"])
 def test_pairs_with_oneself_are_the_plain_forward(name: str) -> None:
-    trunk = shaken(MADE[name]())
+    trunk = shaken(TRUNKS[name]())
     x = picture(trunk)
-    places = torch.arange(3)
-    torch.testing.assert_close(trunk.pairs(x, places), trunk(x)[0], rtol=1e-4, atol=1e-5)
-    shifted = trunk.pairs(x, places.roll(1))
-    assert (shifted - trunk(x)[0]).abs().amax((1, 2)).min() > 1e-3
+    itself = torch.arange(3)
+    torch.testing.assert_close(trunk.pairs(x, itself), trunk(x)[0], rtol=1e-4, atol=1e-5)
+    pairs = trunk.pairs(x, itself.roll(1))
+    assert (pairs - trunk(x)[0]).abs().amax((1, 2)).min() > 1e-3
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "pth"])
 def test_weights_of_another_picture_size_come_from_a_file(tmp_path: Path, kind: str) -> None:
-    stored, file = (
+    state, file = (
         timm.create_model(TINY, img_size=(64, 64), num_classes=5).state_dict(),
         tmp_path / f"w.{kind}",
     )
     if kind == "pth":
-        torch.save(
-            {"state_dict": {f"module.{name}": value for name, value in stored.items()}}, file
-        )
+        torch.save({"state_dict": {f"module.{name}": value for name, value in state.items()}}, file)
     else:
-        save_file(stored, file)
+        save_file(state, file)
     loaded = build_trunk(TINY, image=(64, 48), weights=str(file)).model.state_dict()
-    assert loaded.keys() == stored.keys() - {"head.weight", "head.bias"}
+    assert loaded.keys() == state.keys() - {"head.weight", "head.bias"}
     for name in loaded.keys() - {"pos_embed"}:
-        assert torch.equal(loaded[name], stored[name]), name
-    old = stored["pos_embed"][0, 1:].unflatten(0, (4, 4)).permute(2, 0, 1)[None]
+        assert torch.equal(loaded[name], state[name]), name
+    old = state["pos_embed"][0, 1:].unflatten(0, (4, 4)).permute(2, 0, 1)[None]
     new = F.interpolate(old, (4, 3), mode="bicubic", antialias=True)[0].flatten(1).T
     torch.testing.assert_close(loaded["pos_embed"][0, 1:], new)
-    assert torch.equal(loaded["pos_embed"][0, 0], stored["pos_embed"][0, 0])
+    assert torch.equal(loaded["pos_embed"][0, 0], state["pos_embed"][0, 0])
 
 
 def test_positions_of_upright_pictures_are_resized_as_such(tmp_path: Path) -> None:
-    stored, file = (
-        timm.create_model(TINY, img_size=(128, 64)).state_dict(),
-        tmp_path / "upright.pth",
-    )
-    torch.save(stored, file)
-    resized = build_trunk(TINY, image=(96, 48), weights=str(file)).model.state_dict()["pos_embed"][
-        0
-    ]
-    old = stored["pos_embed"][0, 1:].unflatten(0, (8, 4)).permute(2, 0, 1)[None]
+    state, file = timm.create_model(TINY, img_size=(128, 64)).state_dict(), tmp_path / "upright.pth"
+    torch.save(state, file)
+    positions = build_trunk(TINY, image=(96, 48), weights=str(file)).model.state_dict()[
+        "pos_embed"
+    ][0]
+    old = state["pos_embed"][0, 1:].unflatten(0, (8, 4)).permute(2, 0, 1)[None]
     torch.testing.assert_close(
-        resized[1:], F.interpolate(old, (6, 3), mode="bicubic", antialias=True)[0].flatten(1).T
+        positions[1:], F.interpolate(old, (6, 3), mode="bicubic", antialias=True)[0].flatten(1).T
     )
-    assert torch.equal(resized[0], stored["pos_embed"][0, 0])
+    assert torch.equal(positions[0], state["pos_embed"][0, 0])
 
 
 class Evil:
@@ -197,7 +192,7 @@ def test_names_and_sizes_that_are_no_trunk(monkeypatch) -> None:
     )
     assert "5 heads do not divide width 16" in failed(name="scratch", width=16, heads=5)
 
-    def unreachable(*arguments, **options):  # type: ignore[no-untyped-def]
+    def unreachable(*arguments, **options):
         raise OSError("no route\nto host")
 
     monkeypatch.setattr(timm, "create_model", unreachable)
@@ -207,7 +202,7 @@ def test_names_and_sizes_that_are_no_trunk(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("attention", ["agent-learned", "differential"])
-def test_another_mechanism_in_every_block(attention: str) -> None:
+def test_another_mechanism_in_all_blocks(attention: str) -> None:
     trunk = shaken(scratch(attention=attention, ffn="glu"))
     x = picture(trunk)
     tokens, pairs = trunk(x, read=True)
@@ -225,12 +220,12 @@ def test_another_mechanism_in_every_block(attention: str) -> None:
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
 def test_partners_are_one_cycle(count: int) -> None:
     torch.manual_seed(count)
-    cycles = set()
+    partners = set()
     for _ in range(20):
         partner = random_partners(count, torch.device("cpu"))
         place, steps = int(partner[0]), 1
         while place != 0:
             place, steps = int(partner[place]), steps + 1
         assert steps == count
-        cycles.add(tuple(partner.tolist()))
-    assert (len(cycles) > 1) == (count > 2)
+        partners.add(tuple(partner.tolist()))
+    assert (len(partners) > 1) == (count > 2)
