@@ -24,6 +24,7 @@ from ..engine.pipeline import AnyPipeline, Review
 from ..engine.runs.loaded import load_run
 from ..engine.runs.report import write_page
 from ..engine.runs.run_directory import read_facts
+from ..engine.spec import DictSpec
 from .prediction import Hearer, hearer, listed
 from .saliency import Heard, Saliency, explain, listen
 from .scoring import has_maps
@@ -88,7 +89,7 @@ def _one(heard: Hearer, one: Utterance, stem: str, options: Any, weights: str, w
         "recording": json.dumps(asdict(named)),
         "size": there.stat().st_size if there.is_file() else None,
     }
-    fingerprint = fingerprint_of(options, facts, FREE)
+    fingerprint = fingerprint_of(options, DictSpec(facts), FREE)
     if stands(path, fingerprint):
         return Done(one, stem, dict(read_facts(path)))
     try:
