@@ -181,6 +181,16 @@ class TextDecoder(nn.Module):
         """Heads of the cross-attention."""
         return self.layers[0].cross.heads  # type: ignore[union-attr, return-value]
 
+    @property
+    def has_attention_weights(self) -> bool:
+        """Whether the cross-attention has weights, from which word times can be read."""
+        x = self.tokens.weight.new_zeros((1, 2, self.tokens.weight.shape[1]))
+        try:
+            self.layers[0].cross.weights(x, x)  # type: ignore[union-attr, operator]
+        except ValueError:
+            return False
+        return True
+
     def pairs(self, memory: Memory) -> list[tuple[Tensor, Tensor]]:
         """Keys and values of the memory for each layer, (B, H, N, d); softmax attention only."""
         return [layer.cross.keys_values(memory.states) for layer in self.layers]  # type: ignore[union-attr, operator]
