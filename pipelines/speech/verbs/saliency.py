@@ -26,7 +26,7 @@ from ....data.formats.audio import RATE
 from ....data.speech.log_mel import FRAME_SECONDS, log_mel
 from ....data.speech.recordings import Utterance
 from ....data.speech.transcripts import Word
-from ....models.speech.saliency import FeatureMasking, GivenText, StateMasking, gradient_times_input
+from ....models.speech.saliency import FeatureMasking, KnownText, StateMasking, gradient_times_input
 from ....models.speech.speech_to_text import Memory
 from ..options import SaliencyOptions
 from ..transcriber import Transcriber
@@ -52,7 +52,7 @@ class TranscribedRecording:
     memory: Memory
     text: str
     ids: tuple[int, ...]
-    known_text: GivenText
+    known_text: KnownText
     words: list[Word]
     spans: list[tuple[int, int]]
     """(first token, token after the last) of each word."""
@@ -135,7 +135,7 @@ def transcribe_recording(
     features = window_features(transcriber, samples, margin)
     memory = transcriber.encode(features)
     prompt_and_text = torch.tensor([*tokens.prompt, *ids], device=transcriber.device)
-    known_text = GivenText(prompt_and_text, len(tokens.prompt))
+    known_text = KnownText(prompt_and_text, len(tokens.prompt))
     frames = min(features.shape[2], max(1, round(seconds / FRAME_SECONDS)))
     return TranscribedRecording(
         utterance,
@@ -154,7 +154,7 @@ def transcribe_recording(
 
 
 def _cross_attention(
-    transcriber: Transcriber, memory: Memory, text: GivenText, states: int
+    transcriber: Transcriber, memory: Memory, text: KnownText, states: int
 ) -> Tensor:
     """Cross-attention (L, H, I, N) of all heads at the tokens of the text, on the first states."""
     decoder = transcriber.model.decoder

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from headwise.models.speech import saliency as speech_saliency
 from headwise.models.speech.saliency import (
     FeatureMasking,
-    GivenText,
+    KnownText,
     StateMasking,
     gradient_times_input,
 )
 from headwise.models.speech.speech_to_text import Memory, SpeechToText
 
-TEXT = GivenText(torch.tensor([1, 2, 5, 7, 3, 5, 9]), 2)
+TEXT = KnownText(torch.tensor([1, 2, 5, 7, 3, 5, 9]), 2)
 
 
 def made(dtype=torch.float32, **options):
@@ -119,6 +119,6 @@ def test_what_cannot_be_masked_says_so():
             model, model.encode(features().expand(2, -1, -1), torch.tensor([41, 20])), TEXT
         )
     with pytest.raises(ValueError, match="text with a token"):
-        FeatureMasking(model, features(), torch.zeros(8), GivenText(torch.tensor([1, 2]), 2))
+        FeatureMasking(model, features(), torch.zeros(8), KnownText(torch.tensor([1, 2]), 2))
     with pytest.raises(ValueError, match="needs pairs"):
         model.decoder(TEXT.fed, memory, bias=torch.zeros(1, 21))

@@ -157,7 +157,7 @@ def test_tokens_are_blind_to_later_ones(name):
 
 def test_every_choice_of_the_pipeline_is_there():
     from headwise.models.speech.speech_to_text import crossing_attention
-    from headwise.pipelines.speech.checks import CAUSAL, CROSSING
+    from headwise.pipelines.speech.options import CAUSAL, CROSSING
 
     assert tuple(causal_names()) == CAUSAL
     for name in CROSSING:
