@@ -1,1 +1,1 @@
-"""What everything stands on: errors and files. Imports nothing of ours."""
+"""Errors and files: the ground floor, which imports nothing else of headwise."""

@@ -192,7 +192,7 @@ def refuse_link_out(path: str | os.PathLike[str], home: str) -> None:
 
 
 def lies_in(path: str, home: str) -> bool:
-    """Whether a real path is a folder or lies below it."""
+    """Whether `path` is the folder `home` or is in it; both are real paths."""
     return path == home or path.startswith(home.rstrip(os.sep) + os.sep)
 
 

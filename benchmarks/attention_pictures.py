@@ -1,4 +1,4 @@
-"""Pictures of docs/attention.md: what one patch of a real image attends to under each mechanism,
+"""Pictures of docs/reference/attention.md: what one patch of a real image attends to under each mechanism,
 and the cost curve.
 
     python benchmarks/matrix.py            # trains the models (flowers, seed 0)

@@ -2,7 +2,7 @@
 step.
 
     python benchmarks/matrix.py [--seeds 2] [--jobs 2] [--output runs/benchmarks/matrix] [--write
-    docs/matrix.md]
+    docs/measured/matrix.md]
 
 Domains: forecast (ETTh1, horizon 96, as the channel mixer of an ordinary `headwise forecast
 train`), flowers (17 classes, a small vision transformer from scratch), digits (log-mel frames, two
@@ -84,7 +84,7 @@ def flowers(name: str, seed: int, folder: Path) -> dict:
     model = domains.flower_model(name)
     said = domains.fit(model, train, epochs=30, seed=seed, change=domains.shifted, limit=LIMIT)
     right = domains.accuracy(model, test)
-    # Kept for the pictures of docs/attention.md.
+    # Kept for the pictures of docs/reference/attention.md.
     save_file(model.state_dict(), folder / f"flowers-{name}-{seed}.safetensors")
     return {"metric": right, "parameters": count(model), **said}
 

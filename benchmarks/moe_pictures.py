@@ -1,4 +1,4 @@
-"""The picture of docs/moe.md: four routers on the same tokens.
+"""The picture of docs/reference/moe.md: four routers on the same tokens.
 
     python benchmarks/moe_pictures.py [--output docs/images/moe-routers.png]
 

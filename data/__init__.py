@@ -1,1 +1,1 @@
-"""Readers of file formats, and the data sets of each domain."""
+"""Readers of file formats, the data sets of each domain, and a catalogue of public ones."""

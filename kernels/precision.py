@@ -22,7 +22,7 @@ def match_autocast(x: Tensor, *others: *Others) -> tuple[Tensor, *Others]:
     if not torch.is_autocast_enabled(x.device.type) or x.dtype == torch.float64:
         return x, *others
     dtype = torch.get_autocast_dtype(x.device.type)
-    converted = tuple(other.to(dtype) if isinstance(other, Tensor) else other for other in others)
+    converted = tuple(x.to(dtype) if isinstance(x, Tensor) else x for x in others)
     return x.to(dtype), *cast("tuple[*Others]", converted)
 
 

@@ -190,7 +190,7 @@ def check_schema(schema: Schema, where: object) -> None:
             raise fail(where, f"{shown(name)} is both categorical and numeric; take one away")
     for name in schema.time_fields:
         if name not in TIME_FIELDS:
-            hint = nearest(str(name), TIME_FIELDS)
+            hint = nearest(name, TIME_FIELDS)
             raise fail(where, f"time_fields: unknown {shown(name)}{hint}")
         if schema.time is None:
             raise fail(where, "time_fields need time")

@@ -19,7 +19,7 @@ numeric:
 time_fields: [hour, weekday]    # of the time, in UTC
 sequences:                      # what a user did before the second of the row
   liked: {of: item_id, where: {column: rating, at_least: 4}, length: 50}
-  shown: {of: item_id, column: history, split: "|", length: 20}   # given in the table instead
+  shown: {of: item_id, column: history, split: "|", length: 20}   # listed in the table
 tasks:
   like: {column: rating, at_least: 4}
   buy: {column: bought, only_where: {column: click}}        # counted on clicked rows only
@@ -116,7 +116,7 @@ def parse_schema(values: object, where: object) -> Schema:
             name: _plain(Numeric, {"column": name, **_mapping(field or {}, at)}, at)
             for name, field, at in _named(keys, "numeric", where)
         },
-        time_fields=tuple(_list(keys.get("time_fields"), f"{where}: time_fields")),  # type: ignore[arg-type]
+        time_fields=tuple(map(str, _list(keys.get("time_fields"), f"{where}: time_fields"))),
         sequences={
             name: _sequence(sequence, at) for name, sequence, at in _named(keys, "sequences", where)
         },

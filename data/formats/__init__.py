@@ -1,1 +1,1 @@
-"""One file format a file: a file in, an array or a table out. No task is known here."""
+"""Readers of file formats, one format per file: from a file to arrays or tables."""

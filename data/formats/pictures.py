@@ -30,7 +30,7 @@ PICTURE_PIXELS = 80_000_000  # largest picture; Pillow itself begins to warn a l
 _FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "WEBP", "TIFF", "PPM", "GIF")
 _ORIENTATION = 0x0112  # the EXIF tag
 _Decoded = TypeVar("_Decoded")
-_FILTERS = threading.Lock()  # warning filters belong to the whole process
+_FILTERS = threading.Lock()  # warning filters are shared by all threads
 
 
 def list_pictures(

@@ -1,15 +1,15 @@
-"""Ranking: click models of several tasks, from an event log to scored tables and lists for users."""
+"""Ranking: click models of several tasks, from an event log to scored tables and lists."""
 
 from ..engine.command_line import python_verb
 from ..engine.options import EvaluateOptions, ExportOptions
 from ..engine.task import Task, Verb
-from .checks import check
 from .options import (
     CompareOptions,
     RankingOptions,
     RankingPredictOptions,
     SchemaOptions,
     TopOptions,
+    check,
 )
 
 TASK = Task(

@@ -17,12 +17,11 @@ from safetensors.torch import load_file, save_file
 
 from headwise import pipelines
 from headwise.base.files import checksum
-from headwise.pipelines import TASKS, load_task
 from headwise.pipelines.engine.command_line import options_class, parse
 from headwise.pipelines.engine.command_line.option_help import option_groups, option_texts
 from headwise.pipelines.engine.runs.loaded import load_run
+from headwise.tests.contract.conftest import STEPS, TELLING
 
-STEPS = 2
 FILES = [
     "config.yaml",
     "metrics.json",
@@ -34,16 +33,6 @@ FILES = [
     "report.html",
     "predictions.parquet",
 ]
-
-
-@pytest.fixture(scope="module", params=list(TASKS))
-def trained(request, tmp_path_factory):
-    """A task, and a run of it: two training steps on its own sample."""
-    path = tmp_path_factory.mktemp(request.param) / "run"
-    verbs = getattr(pipelines, request.param)
-    run = verbs.train(run=path, max_steps=STEPS)
-    assert run.path == path
-    return load_task(request.param), path
 
 
 def sample_of(path: Path) -> Path:
@@ -119,8 +108,14 @@ def test_the_report_needs_nothing_else(trained):
 
 def test_the_config_runs_the_run_again(trained, headwise, tmp_path):
     task, path = trained
-    options = parse(task, "train", [], config=path / "config.yaml")
-    assert parse(task, "train", [], values={"run": str(path), "max_steps": STEPS}) == options
+    options, telling = (
+        parse(task, "train", [], config=path / "config.yaml"),
+        TELLING.get(task.name, {}),
+    )
+    assert (
+        parse(task, "train", [], values={"run": str(path), "max_steps": STEPS, **telling})
+        == options
+    )
     code, _ = headwise(task.name, "train", path / "config.yaml", "--run", tmp_path / "again")
     assert code == 0
     assert checksum(tmp_path / "again" / "model.safetensors") == checksum(

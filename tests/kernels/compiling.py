@@ -1,5 +1,5 @@
-"""What the compiled_*.py scripts share: a kernel compiled for sm_90 without a GPU, and what it
-uses.
+"""What the `compiled.py` scripts share: compiling a kernel for sm_90 without a GPU, and reading the
+resources that it uses.
 """
 
 import re

@@ -1,8 +1,8 @@
-"""What the interpreted_*.py scripts share. Import it first: the interpreter is chosen before Triton
-is imported.
+"""What the `interpreted.py` scripts share. Import it first: the interpreter must be chosen before
+Triton is imported.
 
-bf16 is wrong in the interpreter, so float32 and float16 only. Fresh memory holds NaN, so that a
-place which a kernel never writes shows in its result."""
+The interpreter computes bf16 wrongly, so use float32 and float16 only. New memory holds NaN, so
+that a place which a kernel never writes shows in its result."""
 
 import os
 
@@ -10,7 +10,7 @@ os.environ["TRITON_INTERPRET"] = "1"
 
 import torch
 
-_made = {name: getattr(torch, name) for name in ("empty", "empty_like")}
+_factories = {name: getattr(torch, name) for name in ("empty", "empty_like")}
 _new_empty = torch.Tensor.new_empty
 
 
@@ -24,7 +24,7 @@ def _poisoned(tensor: torch.Tensor) -> torch.Tensor:
 
 def poison() -> None:
     """From now on torch.empty, empty_like and new_empty give NaN (or absurd whole numbers)."""
-    for name, make in _made.items():
+    for name, make in _factories.items():
         setattr(torch, name, lambda *a, _make=make, **k: _poisoned(_make(*a, **k)))
     torch.Tensor.new_empty = lambda self, *a, **k: _poisoned(_new_empty(self, *a, **k))
 

@@ -49,14 +49,14 @@ register.operator(
 )
 
 
-def drawn() -> tuple[Tensor, Tensor]:
+def random_inputs() -> tuple[Tensor, Tensor]:
     torch.manual_seed(0)
-    x, bias = torch.rand(2, 3, 4, dtype=torch.float64).requires_grad_().unbind(0)
-    return x.detach().requires_grad_(), bias.detach().requires_grad_()
+    x, bias = (torch.rand(3, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    return x, bias
 
 
 def test_gradients_reach_the_arguments_that_are_present() -> None:
-    x, bias = drawn()
+    x, bias = random_inputs()
     power = torch.ops.headwise.test_power
     assert torch.autograd.gradcheck(lambda a, b: power(a, b, 3), (x, bias))
     assert torch.autograd.gradcheck(lambda a: power(a, None, 3)[1], (x,))
@@ -79,7 +79,7 @@ def test_a_result_whose_gradient_nobody_asks_for_is_not_differentiable() -> None
         backward=first_only,
         gradients=("x",),
     )
-    x, _ = drawn()
+    x, _ = random_inputs()
     out, cube = torch.ops.headwise.test_square(x)
     assert out.requires_grad
     assert not cube.requires_grad

@@ -7,8 +7,13 @@ dropout left on, a gradient that is cut on one of its paths."""
 
 from mutant import Mutant
 
-AUDIO, FRAMES, LOG = "data/test_audio.py", "data/test_frames.py", "data/test_event_log.py"
-READERS, SERIES, SPEECH = "data/test_readers.py", "data/test_series.py", "data/test_speech.py"
+AUDIO, FRAMES = "data/formats/test_audio.py", "data/formats/test_video.py"
+LOG = "data/clicks/test_log.py"
+READERS, SERIES, SPEECH = (
+    "data/test_readers.py",
+    "data/series/test_series.py",
+    "data/test_speech.py",
+)
 XRAY, GROUPS = "data/test_xray.py", "contract/test_groups.py"
 MECHANISMS = "models/attention/test_contract.py"
 MODELS, MIXTURES = "models/test_evaluation.py", "models/moe/test_evaluation.py"
@@ -19,9 +24,9 @@ Bug = tuple[str, str, str, str, tuple[str, ...]]
 DATA: list[Bug] = [
     (
         "D1",
-        "data/series/clock.py",
-        'column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)',
-        "column = column.dt.replace_time_zone(None)",
+        "data/series/dates.py",
+        'return times.dt.convert_time_zone("UTC").dt.replace_time_zone(None)',
+        "return times.dt.replace_time_zone(None)",
         (SERIES, "-k", "zone"),
     ),
     (
@@ -55,8 +60,8 @@ DATA: list[Bug] = [
     (
         "X2",
         "data/formats/audio.py",
-        "found[:, 0] if found.shape[1] == 1 else found.mean(1)",
-        "found[:, 0]",
+        "block[:, 0] if block.shape[1] == 1 else block.mean(1)",
+        "block[:, 0]",
         (AUDIO, "-k", "averaged"),
     ),
     (
@@ -75,51 +80,51 @@ DATA: list[Bug] = [
     ),
     (
         "D101",
-        "data/series/clock.py",
-        'return column.cast(pl.Datetime("us"))',
-        'return column.cast(pl.Int64).cast(pl.Datetime("us"))',
+        "data/series/dates.py",
+        'return _in_utc(column).cast(pl.Datetime("us"))',
+        'return _in_utc(column).cast(pl.Int64).cast(pl.Datetime("us"))',
         (SERIES, "-k", "zone"),
     ),
     (
         "D102",
-        "data/clicks/interactions.py",
+        "data/clicks/cells.py",
         'column = column.cast(pl.Datetime("us")).dt.epoch("s")',
         'column = column.dt.replace_time_zone(None).cast(pl.Datetime("us")).dt.epoch("s")',
         (LOG, "-k", "typed_time"),
     ),
     (
         "D103",
-        "data/clicks/interactions.py",
+        "data/clicks/cells.py",
         "        values = values / UNITS[schema.unit]\n",
         "        values = values * 1.0\n",
         (LOG, "-k", "every_unit"),
     ),
     (
         "D104",
-        "data/clicks/interactions.py",
+        "data/clicks/cells.py",
         '- (0 if name == "hour" else 1)',
         "- 1",
         (LOG, "-k", "every_unit"),
     ),
     (
         "D105",
-        "data/clicks/log.py",
+        "data/clicks/fit.py",
         "mask = training[start : start + frame.height]",
         "mask = np.ones(frame.height, bool)",
         (LOG, "-k", "training_part"),
     ),
     (
         "D106",
-        "data/clicks/log.py",
-        "np.bincount(who[training & (who >= 0)]",
-        "np.bincount(who[who >= 0]",
+        "data/clicks/fit.py",
+        "known = who[side][training & (who[side] >= 0)]",
+        "known = who[side][who[side] >= 0]",
         (LOG, "-k", "buckets"),
     ),
     (
         "D107",
-        "data/clicks/log.py",
-        '"user": _seen(rows.user[training],',
-        '"user": _seen(rows.user,',
+        "data/clicks/fit.py",
+        'who = (rows.user if side == "user" else rows.item)[training]',
+        'who = rows.user if side == "user" else rows.item',
         (LOG, "-k", "buckets"),
     ),
     (
@@ -145,7 +150,7 @@ DATA: list[Bug] = [
     ),
     (
         "D111",
-        "data/clicks/log.py",
+        "data/clicks/fit.py",
         '    order = np.argsort(rows.time, kind="stable")\n    order = order[who[order] >= 0]',
         '    order = np.argsort(-rows.time, kind="stable")\n    order = order[who[order] >= 0]',
         (LOG, "-k", "last_row"),
@@ -216,17 +221,17 @@ DATA: list[Bug] = [
     (
         "D121",
         "data/formats/dicom.py",
-        '    if found.PhotometricInterpretation == "MONOCHROME1":\n',
-        '    if found.PhotometricInterpretation == "MONOCHROME1" and '
-        'float(found.get("RescaleSlope", 1)) > 0:\n',
-        ("data/test_dicom.py", "-k", "slope"),
+        '    if dataset.PhotometricInterpretation == "MONOCHROME1":\n',
+        '    if dataset.PhotometricInterpretation == "MONOCHROME1" and '
+        'float(dataset.get("RescaleSlope", 1)) > 0:\n',
+        ("data/formats/test_dicom.py", "-k", "slope"),
     ),
     (
         "D122",
         "data/xrays/xrays.py",
         "known.setdefault(patient,",
         "known.setdefault(view,",
-        ("data/test_dicom.py", "-k", "persons"),
+        ("data/formats/test_dicom.py", "-k", "persons"),
     ),
     (
         "D123",
@@ -266,8 +271,8 @@ DATA: list[Bug] = [
     (
         "D128",
         "data/formats/audio.py",
-        "size, left = BLOCK_SECONDS * file.samplerate, count\n",
-        "size, left = BLOCK_SECONDS * file.samplerate, max(1, count - count % (BLOCK_SECONDS * "
+        "size, remaining = BLOCK_SECONDS * file.samplerate, count\n",
+        "size, remaining = BLOCK_SECONDS * file.samplerate, max(1, count - count % (BLOCK_SECONDS * "
         "file.samplerate))\n",
         (AUDIO, "-k", "blocks"),
     ),
@@ -297,14 +302,14 @@ DATA: list[Bug] = [
         "data/formats/tables.py",
         "_gzip_problem(str(file), stat.st_mtime_ns, stat.st_size)",
         "_gzip_problem(str(file), 0, stat.st_size)",
-        ("data/test_tables.py",),
+        ("data/formats/test_tables.py",),
     ),
     (
         "D133",
         "data/formats/pictures.py",
         "folder = os.path.dirname(file)\n",
         "folder = self.home\n",
-        ("data/test_pictures.py", "-k", "leads_out"),
+        ("data/formats/test_pictures.py", "-k", "leads_out"),
     ),
     (
         "D134",
@@ -357,18 +362,17 @@ DATA: list[Bug] = [
     ),
     (
         "D141",
-        "data/clicks/interactions.py",
-        "return values <= one.at_most, none",
-        "return values < one.at_most, none",
-        ("data/test_ranking_schema.py", "-k", "bounds"),
+        "data/clicks/cells.py",
+        "return values <= condition.at_most, empty",
+        "return values < condition.at_most, empty",
+        ("data/clicks/test_schema.py", "-k", "bounds"),
     ),
     (
         "D142",
         "data/clicks/vocabulary.py",
-        'int.from_bytes(hashlib.blake2b(value.encode(), digest_size=8).digest(), "little") % '
-        "buckets + FIRST",
-        "hash(value) % buckets + FIRST",
-        ("data/test_vocabulary.py",),
+        'int.from_bytes(hashlib.blake2b(value.encode(), digest_size=8).digest(), "little") % buckets',
+        "hash(value) % buckets",
+        ("data/clicks/test_vocabulary.py",),
     ),
 ]
 

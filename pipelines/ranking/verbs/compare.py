@@ -100,8 +100,8 @@ def compare(pipeline: AnyPipeline, options: CompareOptions) -> pl.DataFrame:
                 bar.update()
         base = baseline(splits)
         found: Found = {job: read_facts(output / "trainings" / job.file) for job in jobs}
-        table = summarise(found, base, splits.spec["tasks"])
-        shifts = differences(found, splits.spec["tasks"])
+        table = summarise(found, base, splits.spec.tasks)
+        shifts = differences(found, splits.spec.tasks)
         text = _markdown(table, shifts, options, len(splits.test))
         write_text(output / "comparison.csv", table.write_csv())
         write_text(output / "comparison.md", text)
@@ -145,7 +145,7 @@ def scores(splits: Splits, probability: np.ndarray) -> dict[str, dict[str, float
     """
     rows, which = splits.test.rows, splits.test.which
     found = {}
-    for place, name in enumerate(splits.spec["tasks"]):
+    for place, name in enumerate(splits.spec.tasks):
         label, user = rows.labels[which, place], rows.user[which]
         counts = label >= 0
         if not counts.any():
@@ -160,9 +160,7 @@ def baseline(splits: Splits) -> dict[str, dict[str, float]]:
     """The scores of counting users and items in the training part."""
     test = splits.test
     user, item = test.rows.user[test.which], test.rows.item[test.which]
-    each = [
-        rate_scores(test.encoder, user, item, place) for place in range(len(splits.spec["tasks"]))
-    ]
+    each = [rate_scores(test.encoder, user, item, place) for place in range(len(splits.spec.tasks))]
     return scores(splits, np.stack(each, 1))
 
 

@@ -360,13 +360,13 @@ PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 def written_times(kind: str, unit: str) -> pl.Series:
-    """The moments in a unit: as whole numbers, as fractions, as text, or with a gap in the
+    """The moments in a unit: as integers, as fractions, as text, or with a gap in the
     column.
     """
-    whole = MOMENTS * PER_SECOND[unit]
+    integers = MOMENTS * PER_SECOND[unit]
     if kind == "fractions":
-        return whole.cast(pl.Float64) + 0.25
-    return whole.cast(pl.String) if kind == "text" else whole
+        return integers.cast(pl.Float64) + 0.25
+    return integers.cast(pl.String) if kind == "text" else integers
 
 
 def log_of_moments(
@@ -399,7 +399,7 @@ def assert_moments(encoder: ClickEncoder, rows: Rows) -> None:
 
 
 @pytest.mark.parametrize("unit", PER_SECOND)
-@pytest.mark.parametrize("kind", ["whole", "fractions", "text"])
+@pytest.mark.parametrize("kind", ["integers", "fractions", "text"])
 def test_a_time_is_the_same_second_in_every_unit(tmp_path: Path, kind: str, unit: str) -> None:
     encoder, rows, _ = log_of_moments(tmp_path / "a.parquet", written_times(kind, unit), unit)
     assert_moments(encoder, rows)
@@ -443,9 +443,9 @@ def test_fields_labels_and_histories_stay_with_their_rows(tmp_path: Path) -> Non
         assert [words[name][code] for code in codes if code > 1]
     assert batch["labels"][:, 0].tolist() == (truth["rating"] >= 4).cast(pl.Float32).to_list()
     counts = (truth["part"] == "train").to_list()
-    assert batch["counts"].tolist() == [[True, one] for one in counts]
+    assert batch["counts"].tolist() == [[True, counted] for counted in counts]
     assert batch["labels"][:, 1].tolist() == [
-        float(c) if one else 0.0 for c, one in zip(truth["click"], counts)
+        float(click) if counted else 0.0 for click, counted in zip(truth["click"], counts)
     ]
     assert histories(encoder, rows, which[asked]) == [
         plain_histories(frame)[row] for row in which[asked]
@@ -479,39 +479,37 @@ def test_buckets_come_from_the_training_part_alone(tmp_path: Path, joined: bool)
     if joined:
         frame.select("item", "size").write_csv(tmp_path / "items.csv")
         frame, options["join"] = frame.drop("size"), [{"table": "items.csv", "on": "item"}]
-    encoder, rows, found = fit(
+    encoder, rows, fitted_part = fit(
         saved(tmp_path / "a.csv", frame.sample(fraction=1, shuffle=True, seed=4)), schema(**options)
     )
     np.testing.assert_allclose(
         encoder.edges["size"], np.unique(np.quantile(train, [0.2, 0.4, 0.6, 0.8]))
     )
     for side, who in (("user", rows.user), ("item", rows.item)):
-        assert encoder.seen[side].sum() == 60
-        np.testing.assert_array_equal(encoder.trained_on(side, who), found == TRAIN)
+        assert encoder.trained[side].sum() == 60
+        np.testing.assert_array_equal(encoder.trained_on(side, who), fitted_part == TRAIN)
 
 
 def test_the_last_row_of_each_is_the_newest(tmp_path: Path) -> None:
-    """Of users and of items, whatever the order of the log; of one second, the later row; nobody
-    has none.
-    """
+    """Of users and of items, in any order of the log; of one second, the later row."""
     frame = table()
     log = saved(tmp_path / "a.csv", frame)
     encoder, rows, _ = fit(log, schema(**RICH))
     for side, who in (("user", rows.user), ("item", rows.item)):
-        for one in range(len(encoder.last[side])):
-            own = np.flatnonzero(who == one)
-            newest = own[np.argsort(rows.time[own], kind="stable")[-1]]
-            np.testing.assert_array_equal(encoder.last[side][one], rows.fields[newest])
+        for place in range(len(encoder.last[side])):
+            rows_of = np.flatnonzero(who == place)
+            newest = rows_of[np.argsort(rows.time[rows_of], kind="stable")[-1]]
+            np.testing.assert_array_equal(encoder.last[side][place], rows.fields[newest])
     first = saved(tmp_path / "1.csv", frame[:150])
     base = fit(first, schema(**RICH))[0]
     later = frame[150:].with_columns(time=pl.col("time") + 10**6)
     grown, rows, _ = fit(saved(tmp_path / "2.csv", later), schema(**RICH), base)
     newer = {int(rows.user[row]): rows.fields[row] for row in np.argsort(rows.time, kind="stable")}
-    for one, before in enumerate(base.last["user"]):
-        np.testing.assert_array_equal(grown.last["user"][one], newer.get(one, before))
+    for user, before in enumerate(base.last["user"]):
+        np.testing.assert_array_equal(grown.last["user"][user], newer.get(user, before))
 
 
-def test_places_of_a_given_list_are_its_ages(tmp_path: Path) -> None:
+def test_places_of_a_listed_sequence_are_its_ages(tmp_path: Path) -> None:
     """The last entry is the newest: 1 from the end, then 2, 3, ... by powers of two."""
     frame = pl.DataFrame(
         {
@@ -520,11 +518,11 @@ def test_places_of_a_given_list_are_its_ages(tmp_path: Path) -> None:
             "time": range(30),
             "rating": [5, 1, 5] * 10,
             "click": [0, 1, 0] * 10,
-            "given": ["1|2|3|1|2", "3", None] * 10,
+            "listed": ["1|2|3|1|2", "3", None] * 10,
         }
     )
-    given = {"given": {"of": "item", "column": "given", "split": "|", "length": 4}}
-    encoder, rows, _ = fit(saved(tmp_path / "a.csv", frame), schema(sequences=given))
+    listed = {"listed": {"of": "item", "column": "listed", "split": "|", "length": 4}}
+    encoder, rows, _ = fit(saved(tmp_path / "a.csv", frame), schema(sequences=listed))
     batch = ClickRows(encoder, rows).batch(np.array([0, 1, 2, 0]))
     assert batch["offsets"].tolist() == [0, 4, 5, 5, 9]
     assert batch["ages"].tolist() == [3, 2, 2, 1, 1, 3, 2, 2, 1]  # 4, 3, 2, 1 from the end

@@ -150,10 +150,10 @@ def test_conditions_hold_at_their_bounds(asked: dict, holds_for: list, kind: pl.
         "asked": {"column": "rating", **asked},
         "shown": {"column": "rating", **asked, "only_where": "shown"},
     }
-    found = task_labels(frame, with_tasks(tasks), "t")
+    labels = task_labels(frame, with_tasks(tasks), "t")
     expected = [-1 if answer is None else int(answer) for answer in holds_for]
-    assert found[:, 0].tolist() == expected
-    assert found[:, 1].tolist() == [
+    assert labels[:, 0].tolist() == expected
+    assert labels[:, 1].tolist() == [
         label if shown else -1 for label, shown in zip(expected, frame["shown"])
     ]
 

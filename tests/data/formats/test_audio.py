@@ -64,11 +64,11 @@ def test_kinds_of_files(tmp_path, suffix, kind, rate, channels):
     ("suffix", "kind"), [(".wav", "PCM_16"), (".wav", "FLOAT"), (".flac", "PCM_24")]
 )
 def test_channels_are_averaged(tmp_path, suffix, kind, rate):
-    """Whatever stands in each of them: a voice on one side alone, opposite phases, six channels."""
+    """A voice on one side only, opposite phases, six channels."""
     generator = np.random.default_rng(rate)
     smooth = np.cumsum(generator.normal(size=(rate // 2, 6)), 0)
-    found = 0.4 * smooth / np.abs(smooth).max(0)
-    for channels in (found[:, :2], found[:, :1] * [0, 1], found[:, :1] * [1, -1], found):
+    voices = 0.4 * smooth / np.abs(smooth).max(0)
+    for channels in (voices[:, :2], voices[:, :1] * [0, 1], voices[:, :1] * [1, -1], voices):
         soundfile.write(tmp_path / f"a{suffix}", channels, rate, subtype=kind)
         soundfile.write(tmp_path / "mono.wav", channels.mean(1), rate, subtype="FLOAT")
         np.testing.assert_allclose(
@@ -77,16 +77,16 @@ def test_channels_are_averaged(tmp_path, suffix, kind, rate):
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 44100])
-def test_a_recording_of_many_blocks_is_whole(tmp_path, monkeypatch, rate):
+def test_a_recording_of_many_blocks_is_complete(tmp_path, monkeypatch, rate):
     """Every sample once and in order, the last block, which is shorter, too."""
     x = np.random.default_rng(rate).uniform(-0.5, 0.5, (round(3.3 * rate), 2))
     soundfile.write(tmp_path / "a.wav", x, rate, subtype="FLOAT")
     monkeypatch.setattr(audio, "BLOCK_SECONDS", 1)
     shared = math.gcd(rate, 16000)
     expected = resample_poly(x.mean(1), 16000 // shared, rate // shared)
-    found = read_audio(tmp_path / "a.wav")
-    assert found.shape == expected.shape
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    samples = read_audio(tmp_path / "a.wav")
+    assert samples.shape == expected.shape
+    np.testing.assert_allclose(samples, expected, atol=1e-5)
     middle = read_audio(tmp_path / "a.wav", 0.5, 2.75)
     assert len(middle) == 36_000
     np.testing.assert_allclose(middle[200:-200], expected[8_200:43_800], atol=1e-3)

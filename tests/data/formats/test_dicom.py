@@ -202,10 +202,10 @@ def test_dense_is_bright_for_any_slope_and_signed_values(tmp_path, kind, slope):
         "HighBit": 15,
         "PixelData": stored.tobytes(),
     }
-    found = read_dicom(make(tmp_path / "a.dcm", stored, kind=kind, **tags)).pixels
+    pixels = read_dicom(make(tmp_path / "a.dcm", stored, kind=kind, **tags)).pixels
     rising = (kind == "MONOCHROME2") == (slope == "2")
     expected = ramp() / 4095
-    np.testing.assert_allclose(found, expected if rising else 1 - expected, atol=1e-6)
+    np.testing.assert_allclose(pixels, expected if rising else 1 - expected, atol=1e-6)
 
 
 def test_labels_stay_with_their_files_and_persons(tmp_path):
@@ -225,11 +225,11 @@ def test_labels_stay_with_their_files_and_persons(tmp_path):
     order = (3, 0, 4, 2, 1)
     lines = [f"{k}.dcm,{'ill' if k < 2 else 'well'},{'named' if k == 4 else ''}" for k in order]
     (tmp_path / "labels.csv").write_text("image,label,patient\n" + "\n".join(lines))
-    found = read_xray_set(tmp_path)
-    assert found.labels == ["well", "ill", "well", "well", "ill"]
-    assert found.views == ["LL", "PA", "LL", "PA", "PA"]
-    assert found.patients == ["patient 1", "patient 2", "named", "patient 2", "patient 1"]
+    pictures = read_xray_set(tmp_path)
+    assert pictures.labels == ["well", "ill", "well", "well", "ill"]
+    assert pictures.views == ["LL", "PA", "LL", "PA", "PA"]
+    assert pictures.patients == ["patient 1", "patient 2", "named", "patient 2", "patient 1"]
     for row, k in enumerate(order):
         values = pixels[k].astype(float)
         expected = (values - values.min()) / (values.max() - values.min())
-        np.testing.assert_allclose(read_row(found, row), expected, atol=1e-6)
+        np.testing.assert_allclose(read_row(pictures, row), expected, atol=1e-6)

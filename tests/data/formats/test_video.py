@@ -146,22 +146,22 @@ def film(path: Path, pictures: list[np.ndarray]) -> Path:
     return path
 
 
-def assert_close(found: np.ndarray | None, expected: np.ndarray) -> None:
+def assert_close(pixels: np.ndarray | None, expected: np.ndarray) -> None:
     """Within what the codec does to colours, away from their borders."""
-    assert found is not None
-    assert found.shape == expected.shape
+    assert pixels is not None
+    assert pixels.shape == expected.shape
     inner = np.zeros(expected.shape[:2], bool)
     inner[4:12, 4:12] = inner[-12:-4, 4:12] = inner[4:12, -12:-4] = inner[-12:-4, -12:-4] = True
-    assert np.abs(found.astype(int) - expected)[inner].max() <= 12
+    assert np.abs(pixels.astype(int) - expected)[inner].max() <= 12
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".avi", ".mkv"])
 def test_a_red_frame_of_a_video_is_red(tmp_path, suffix) -> None:
     others = [coloured()[::-1], coloured()[:, ::-1], np.full((32, 64, 3), (220, 30, 20), np.uint8)]
     path = film(tmp_path / f"a{suffix}", [coloured(), *others])
-    found = list(Frames(path))
-    assert [frame.number for frame in found] == [1, 2, 3, 4]
-    for frame, expected in zip(found, [coloured(), *others]):
+    frames = list(Frames(path))
+    assert [frame.number for frame in frames] == [1, 2, 3, 4]
+    for frame, expected in zip(frames, [coloured(), *others]):
         assert_close(frame.pixels, expected)
 
 
@@ -170,9 +170,9 @@ def test_a_red_frame_of_a_folder_is_red(tmp_path) -> None:
         Image.fromarray(coloured()).save(
             tmp_path / name, **({"quality": 98} if name.endswith("jpg") else {})
         )
-    one, two = Frames(tmp_path)
-    np.testing.assert_array_equal(one.pixels, coloured())
-    assert_close(two.pixels, coloured())
+    first, second = Frames(tmp_path)
+    np.testing.assert_array_equal(first.pixels, coloured())
+    assert_close(second.pixels, coloured())
 
 
 @pytest.mark.parametrize(

@@ -219,7 +219,7 @@ def test_values_and_known_columns_stay_with_their_times(tmp_path: Path) -> None:
     )
     frame.sample(fraction=1, shuffle=True, seed=3).write_csv(tmp_path / "x.csv")
     panel = read_panel(tmp_path / "x.csv", targets=["b", "a"], known=["plan"])
-    assert sorted(one.name for one in panel.series) == ["u", "v", "w"]
+    assert sorted(series.name for series in panel.series) == ["u", "v", "w"]
     assert panel.channels == ("b", "a")
     for series in panel.series:
         place = "uvw".index(series.name)

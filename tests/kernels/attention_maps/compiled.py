@@ -1,4 +1,4 @@
-"""Run by test_triton.py in a process of its own: compiles attention with maps of its heads for
+"""Run by test_triton.py in a separate process: compiles attention with maps of its heads for
 sm_90.
 """
 

@@ -1,4 +1,4 @@
-"""Run by test_triton.py in a process of its own: attention with maps of its heads through Triton's
+"""Run by test_triton.py in a separate process: attention with maps of its heads through Triton's
 interpreter.
 """
 

@@ -1,4 +1,4 @@
-"""Run by test_triton.py in a process of its own: the end of differential attention through Triton's
+"""Run by test_triton.py in a separate process: the end of differential attention through Triton's
 interpreter.
 """
 

@@ -1,4 +1,4 @@
-"""Run by test_triton.py in a process of its own: compiles the sum over a token's experts for
+"""Run by test_triton.py in a separate process: compiles the sum over a token's experts for
 sm_90.
 """
 

@@ -1,4 +1,4 @@
-"""Run by test_triton.py in a process of its own: the sum over a token's experts through Triton's
+"""Run by test_triton.py in a separate process: the sum over a token's experts through Triton's
 interpreter.
 """
 

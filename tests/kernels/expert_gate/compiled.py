@@ -1,4 +1,4 @@
-"""Run by test_triton.py in a process of its own: compiles the gate of experts for sm_90."""
+"""Run by test_triton.py in a separate process: compiles the gate of experts for sm_90."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Run by test_triton.py in a process of its own: compiles the scores of gated attention for
+"""Run by test_triton.py in a separate process: compiles the scores of gated attention for
 sm_90.
 """
 

@@ -1,4 +1,4 @@
-"""Run by test_triton.py in a process of its own: compiles gathered heads for sm_90."""
+"""Run by test_triton.py in a separate process: compiles gathered heads for sm_90."""
 
 import json
 
@@ -36,8 +36,8 @@ if __name__ == "__main__":
         ("*fp32", 128, False, False),
     ]
     table = {
-        f"{name} {' '.join(map(str, given))}": used(kernel, *given)
+        f"{name} {' '.join(map(str, case))}": used(kernel, *case)
         for name, kernel in kernels.items()
-        for given in cases
+        for case in cases
     }
     print(json.dumps(table))

@@ -1,4 +1,4 @@
-"""Run by test_triton.py in a process of its own: compiles the linear layers of many experts for
+"""Run by test_triton.py in a separate process: compiles the linear layers of many experts for
 sm_90.
 """
 

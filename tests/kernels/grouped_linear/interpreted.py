@@ -1,4 +1,4 @@
-"""Run by test_triton.py in a process of its own: linear layers of many experts through Triton's
+"""Run by test_triton.py in a separate process: linear layers of many experts through Triton's
 interpreter.
 """
 

@@ -1,4 +1,4 @@
-"""Run by test_triton.py in a process of its own: the neighbourhood kernels through Triton's
+"""Run by test_triton.py in a separate process: the neighbourhood kernels through Triton's
 interpreter.
 """
 

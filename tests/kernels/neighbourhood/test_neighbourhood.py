@@ -15,6 +15,7 @@ from headwise.kernels.neighbourhood import (
     neighbourhood_sum,
 )
 from headwise.kernels.partial_softmax import merge_partials
+from headwise.tests.kernels.agreement import assert_agree
 
 CASES = [
     ((1, 1), 1, "mask"),
@@ -119,12 +120,7 @@ def test_further_keys_share_the_softmax(size, window, border, masked: bool) -> N
     further = more_value[:, :, None].expand(-1, -1, cells, -1, -1)
     values = torch.cat([value[:, :, index], further], 3)
     expected = (scores.softmax(-1)[..., None] * values).sum(3)
-    torch.testing.assert_close(out, expected, rtol=1e-10, atol=1e-10)
-    grad = torch.randn_like(out)
-    reference = torch.autograd.grad(expected, inputs, grad)
-    torch.testing.assert_close(
-        torch.autograd.grad(out, inputs, grad), reference, rtol=1e-9, atol=1e-10
-    )
+    assert_agree(out, expected, inputs, rtol=1e-9, atol=1e-10)
 
 
 @at_all_sizes
@@ -137,18 +133,9 @@ def test_scores_and_sum_equal_the_formula(size, window, border) -> None:
     weights = torch.randn(2, 2, cells, window**2, dtype=torch.float64, requires_grad=True)
     scores = neighbourhood_scores(query, key, size, window, border=border)
     expected = naive.neighbourhood_scores(query, key, *layout)
-    torch.testing.assert_close(scores, expected, rtol=1e-10, atol=1e-10)
+    assert_agree(scores, expected, [query, key])
     summed = neighbourhood_sum(weights, key, size, window, border=border)
-    reference = naive.neighbourhood_sum(weights, key, *layout)
-    torch.testing.assert_close(summed, reference, rtol=1e-10, atol=1e-10)
-    for got, want, inputs in (
-        (scores, expected, [query, key]),
-        (summed, reference, [weights, key]),
-    ):
-        grad = torch.randn_like(got)
-        torch.testing.assert_close(
-            torch.autograd.grad(got, inputs, grad), torch.autograd.grad(want, inputs, grad)
-        )
+    assert_agree(summed, naive.neighbourhood_sum(weights, key, *layout), [weights, key])
 
 
 def test_gradients_operators_and_tiles(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Run by test_triton.py in a process of its own: compiles pair-wise cross-attention for sm_90."""
+"""Run by test_triton.py in a separate process: compiles pair-wise cross-attention for sm_90."""
 
 import json
 
@@ -49,4 +49,4 @@ if __name__ == "__main__":
         for width, value_width in [(16, 32), (64, 64), (128, 128), (256, 256)]
         for element in ("*fp32", "*bf16")
     }
-    print(json.dumps({name: found for name, found in table.items() if found}))
+    print(json.dumps({name: numbers for name, numbers in table.items() if numbers}))

@@ -1,4 +1,4 @@
-"""Run by test_triton.py in a process of its own: pair-wise cross-attention through Triton's
+"""Run by test_triton.py in a separate process: pair-wise cross-attention through Triton's
 interpreter.
 """
 

@@ -7,6 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from headwise.kernels.decompositions import plain_decompositions
 from headwise.kernels.pair_attention import cpu, naive, pair_attention
+from headwise.tests.kernels.agreement import assert_agree
 
 
 def formula(
@@ -64,11 +65,8 @@ def test_values_and_gradients_are_those_of_joined_keys(
         monkeypatch.setattr(cpu, "SLICE_NUMBERS", 24)
     places, sizes = CASES[name]
     inputs, partner = random_inputs(**sizes), torch.tensor(places)
-    got, expected = pair_attention(*inputs, partner, scale=0.3), formula(*inputs, partner, 0.3)
-    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-10)
-    weight = torch.randn_like(expected)
-    for a, b in zip(gradients(got, inputs, weight), gradients(expected, inputs, weight)):
-        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-9)
+    out = pair_attention(*inputs, partner, scale=0.3)
+    assert_agree(out, formula(*inputs, partner, 0.3), inputs, rtol=1e-8, atol=1e-9)
 
 
 @pytest.mark.parametrize("value_width", [2, 3])
@@ -139,19 +137,14 @@ def test_other_strides(value_width: int) -> None:
     contiguous.
     """
     inputs, partner = random_inputs(value_width=value_width), torch.tensor([1, 2, 0])
-    expected = formula(*inputs, partner)
     for turn in ((1, 2), (2, 3)):
         turned = [
             x.detach().transpose(*turn).contiguous().transpose(*turn).requires_grad_()
             for x in inputs
         ]
         out = pair_attention(*turned, partner)
-        torch.testing.assert_close(out, expected)
-        got = torch.autograd.grad(out.transpose(1, 3).square().sum(), turned)
-        torch.testing.assert_close(
-            got, torch.autograd.grad(expected.square().sum(), inputs, retain_graph=True)
-        )
-    assert out.transpose(1, 2).is_contiguous()
+        assert_agree(out.transpose(1, 3), formula(*turned, partner).transpose(1, 3), turned)
+        assert out.transpose(1, 2).is_contiguous()
 
 
 @pytest.mark.parametrize("sizes", [{"batch": 0}, {"queries": 0}, {"keys": 0}, {"value_width": 0}])
@@ -179,12 +172,7 @@ def test_autocast_and_compile() -> None:
             random_inputs(len(places), queries=tokens, keys=tokens, dtype=torch.float32),
             torch.tensor(places),
         )
-        got, expected = compiled(*inputs, partner), pair_attention(*inputs, partner)
-        torch.testing.assert_close(got, expected)
-        weight = torch.ones_like(got)
-        torch.testing.assert_close(
-            gradients(got, inputs, weight), gradients(expected, inputs, weight)
-        )
+        assert_agree(compiled(*inputs, partner), pair_attention(*inputs, partner), inputs)
 
 
 @pytest.mark.parametrize("value_width", [4, 6])

@@ -1,4 +1,4 @@
-"""Run by test_triton.py in a process of its own: ragged attention through Triton's interpreter."""
+"""Run by test_triton.py in a separate process: ragged attention through Triton's interpreter."""
 
 # isort: off
 from interpreting import compare, poison  # first

@@ -1,4 +1,4 @@
-"""Run by test_triton.py in a process of its own: softmax-free attention through Triton's
+"""Run by test_triton.py in a separate process: softmax-free attention through Triton's
 interpreter.
 """
 

@@ -1,4 +1,4 @@
-"""Run by test_triton.py in a process of its own: compiles third-order attention for sm_90."""
+"""Run by test_triton.py in a separate process: compiles third-order attention for sm_90."""
 
 import json
 

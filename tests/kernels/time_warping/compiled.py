@@ -1,4 +1,4 @@
-"""Run by test_triton.py in a process of its own: compiles time warping and median filter for
+"""Run by test_triton.py in a separate process: compiles time warping and median filter for
 sm_90.
 """
 

@@ -1,4 +1,4 @@
-"""Run by test_triton.py in a process of its own: time warping and median filter through Triton's
+"""Run by test_triton.py in a separate process: time warping and median filter through Triton's
 interpreter.
 """
 

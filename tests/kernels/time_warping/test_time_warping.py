@@ -6,17 +6,23 @@ import torch
 from headwise.kernels.time_warping import cpu, median_filter, naive, time_warp
 
 
-@pytest.mark.parametrize("form", [time_warp, cpu.torch_time_warp], ids=["compiled", "torch"])
+@pytest.fixture(params=[True, False], ids=["numba", "torch"])
+def form(request, monkeypatch):
+    """Compiled, or as where Numba is not installed."""
+    monkeypatch.setattr(cpu, "numba_installed", lambda: request.param)
+
+
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize(
     ("batch", "rows", "columns", "equal_sums"),
     [(1, 1, 1, False), (11, 9, 5, False), (20, 12, 12, True), (2, 1, 8, False)],
 )
-def test_paths_of_ragged_batches(form, batch, rows, columns, equal_sums):
+def test_paths_of_ragged_batches(batch, rows, columns, equal_sums):
     torch.manual_seed(batch)
     cost = torch.randn(batch, rows, columns)
     cost = cost.round() if equal_sums else cost.double()  # sums without rounding, as Python's
     n, m = torch.randint(1, rows + 1, (batch,)), torch.randint(1, columns + 1, (batch,))
-    first, last = form(cost, n, m)
+    first, last = time_warp(cost, n, m)
     for b in range(batch):
         cells = naive.path(cost[b, : n[b], : m[b]].tolist())
         for i in range(rows):
@@ -32,15 +38,13 @@ def test_all_rows_and_columns_by_default():
     assert warped.last[:, -1].tolist() == [7] * 3
 
 
-@pytest.mark.parametrize(
-    "form", [median_filter, cpu.torch_median_filter], ids=["compiled", "torch"]
-)
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("width", [1, 3, 7])
-def test_medians_of_ragged_rows(form, width):
+def test_medians_of_ragged_rows(width):
     torch.manual_seed(width)
     x = torch.randn(6, 4, 15).round(decimals=1)  # with equal values
     columns = [15, 0, 1, 3, 4, 9]
-    filtered = form(x, width, torch.tensor(columns))
+    filtered = median_filter(x, width, torch.tensor(columns))
     for b, count in enumerate(columns):
         for row, filtered_row in zip(x[b].tolist(), filtered[b].tolist()):
             assert filtered_row == naive.median_filter(row[:count], width) + row[count:]

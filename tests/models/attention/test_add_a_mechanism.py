@@ -1,4 +1,4 @@
-"""docs/add-a-mechanism.md: its blocks pass the contract and run without a change."""
+"""docs/how-to/add-a-mechanism.md: its blocks pass the contract and run without a change."""
 
 import os
 import re
@@ -18,7 +18,7 @@ assert spec is not None
 assert spec.loader is not None
 test_contract = module_from_spec(spec)
 spec.loader.exec_module(test_contract)
-PAGE = Path(__file__).parents[3] / "docs" / "add-a-mechanism.md"
+PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "add-a-mechanism.md"
 FILE, ROW, CALL, SCRIPT = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
 
 

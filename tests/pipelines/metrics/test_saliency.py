@@ -193,7 +193,7 @@ def test_golden_values_of_the_field(real_data):
 
 def test_equal_to_pysodmetrics():
     other = pytest.importorskip(
-        "py_sod_metrics", reason="pysodmetrics is not installed (docs/saliency.md says how)"
+        "py_sod_metrics", reason="pysodmetrics is not installed (docs/reference/saliency.md says how)"
     )
     compared = 0
     for p, g in pairs(210, seed=5):

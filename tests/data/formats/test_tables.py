@@ -1,4 +1,4 @@
-"""Files that change between two readings, numbers as they are written, rows of any size of file."""
+"""Tables: files that change between two readings, numbers as written, all rows in order."""
 
 import gzip
 import os
@@ -14,17 +14,15 @@ from headwise.data.formats.tables import check_file, collect, list_files, number
 TEXT = "a,b\n" + "".join(f"{k},{k * 2}\n" for k in range(500))
 
 
-def test_what_was_found_of_a_packed_file_holds_for_that_file_alone(tmp_path: Path) -> None:
-    """A sound one that is cut later is refused, a damaged one that is mended later is read; others
-    are not asked.
-    """
+def test_the_check_of_a_packed_file_is_repeated_when_it_changes(tmp_path: Path) -> None:
+    """A sound file that is cut later is refused; a damaged one that is mended later is read."""
     packed = gzip.compress(TEXT.encode())
-    path, other = tmp_path / "a.csv.gz", tmp_path / "b.csv.gz"
+    path, damaged = tmp_path / "a.csv.gz", tmp_path / "b.csv.gz"
     path.write_bytes(packed)
-    other.write_bytes(packed[:-20])
+    damaged.write_bytes(packed[:-20])
     check_file(path)
     with pytest.raises(InputError, match="damaged gzip"):
-        check_file(other)
+        check_file(damaged)
     path.write_bytes(packed[:-20] + bytes(20))  # as long as before
     os.utime(path, (1, 1))
     with pytest.raises(InputError, match="damaged gzip"):
@@ -69,8 +67,8 @@ def test_a_last_line_without_its_end_counts(tmp_path: Path) -> None:
     ],
 )
 def test_numbers_are_what_is_written(cells: list, values: list[float], bad: list[bool]) -> None:
-    found, wrong = numbers(pl.Series("x", cells))
-    np.testing.assert_array_equal(found, np.array(values, float))
+    read, wrong = numbers(pl.Series("x", cells))
+    np.testing.assert_array_equal(read, np.array(values, float))
     assert wrong.tolist() == bad
 
 
@@ -78,5 +76,5 @@ def test_files_of_a_folder_are_those_of_its_kinds_in_order(tmp_path: Path) -> No
     for name in ("b.csv", "a.parquet", "c.csv.gz", ".hidden.csv", "d.md", "10.csv", "9.csv"):
         (tmp_path / name).write_bytes(b"a\n1\n")
     (tmp_path / "e.csv").mkdir()
-    found = [Path(file).name for file in list_files(tmp_path, (".csv", ".csv.gz", ".parquet"))]
-    assert found == ["10.csv", "9.csv", "a.parquet", "b.csv", "c.csv.gz"]
+    names = [Path(file).name for file in list_files(tmp_path, (".csv", ".csv.gz", ".parquet"))]
+    assert names == ["10.csv", "9.csv", "a.parquet", "b.csv", "c.csv.gz"]
