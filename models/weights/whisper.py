@@ -13,7 +13,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypedDict
 
 import numpy as np
 import torch
@@ -29,12 +29,24 @@ WeightBias = tuple[Tensor, Tensor | None]
 Heads = tuple[tuple[int, int], ...]  # (layer, head)
 
 
+class WhisperSizes(TypedDict):
+    """Sizes of a model, as `SpeechToText` takes them."""
+
+    vocabulary: int
+    features: int
+    width: int
+    heads: int
+    encoder_layers: int
+    decoder_layers: int
+    audio_positions: int
+    text_positions: int
+
+
 @dataclass(frozen=True)
 class WhisperWeights:
     """Weights by the names of `SpeechToText`."""
 
-    options: dict[str, int]
-    """Sizes, as `SpeechToText` takes them."""
+    options: WhisperSizes
     state: dict[str, Tensor]
     """Weights, float32."""
     alignment_heads: Heads
@@ -230,7 +242,7 @@ def _assemble(stored: _Stored) -> WhisperWeights:
         "decoder.positions": raw[names.positions].float(),
         "encoder.positions": raw[names.audio_positions].float(),
     }
-    options = {
+    options: WhisperSizes = {
         "vocabulary": len(tokens),
         "features": state["encoder.conv1.weight"].shape[1],
         "width": tokens.shape[1],

@@ -18,6 +18,7 @@ from ...data.formats.audio import audio_facts
 from ...data.speech.log_mel import FRAME_SECONDS, log_mel
 from ...data.speech.recordings import Utterance, list_speech
 from ...data.speech.tokens import TextTokens, read_tokens, train_tokens
+from ...models.weights.whisper import WhisperSizes
 from ..engine.command_line.terminal import say
 from ..engine.pipeline import Batch
 from ..engine.spec import JsonValue, Spec
@@ -50,8 +51,8 @@ class SpeechSpec(Spec):
     """The token that means that nobody speaks."""
     language: str | None
     """Language of the tokens, for weights that know several."""
-    sizes: Mapping[str, int] | None = None
-    """Sizes of weights that were adopted, as `SpeechToText` takes them; None: by the options."""
+    sizes: WhisperSizes | None = None
+    """Sizes of adopted weights; None: those of the options."""
     audio_positions: int
     """Most states of a recording."""
     text_positions: int

@@ -156,8 +156,8 @@ def _draw_heads(axis: Axes, rows: pl.DataFrame, saliency: str) -> None:
         xticks=range(values.shape[1]),
         yticks=range(layers),
     )
-    axis.set_xticklabels(range(1, values.shape[1] + 1))
-    axis.set_yticklabels(range(1, layers + 1))
+    axis.set_xticklabels([str(head) for head in range(1, values.shape[1] + 1)])
+    axis.set_yticklabels([str(layer) for layer in range(1, layers + 1)])
 
 
 def deletion_figure(curves: Mapping[str, np.ndarray]) -> ReportFigure:

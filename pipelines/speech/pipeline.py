@@ -89,8 +89,7 @@ class SpeechPipeline(Pipeline[SpeechOptions, SpeechSpec]):
         """Encoder and decoder; the sizes of adopted weights come from the spec."""
         ctc, dropout = options.ctc > 0, options.dropout
         if spec.sizes is not None:
-            sizes = {**spec.sizes, "vocabulary": spec.vocabulary}
-            return SpeechToText(**sizes, dropout=dropout, ctc=ctc)
+            return SpeechToText(**spec.sizes, dropout=dropout, ctc=ctc)
         moe = {"experts": options.experts, "active": options.active, "balance": options.balance}
         return SpeechToText(
             spec.vocabulary,

@@ -13,7 +13,9 @@ from .data import SpeechSpec, input_facts
 from .options import AdoptOptions, SpeechOptions
 
 CATALOGUED = "whisper-tiny-en"
-LAG = 4  # states by which the alignment heads of Whisper tiny.en look late (docs/reference/speech.md)
+LAG = (
+    4  # states by which the alignment heads of Whisper tiny.en look late (docs/reference/speech.md)
+)
 NO_SPEECH_TOKENS = ("<|nospeech|>", "<|nocaptions|>")
 
 

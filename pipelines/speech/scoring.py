@@ -47,6 +47,7 @@ def review_recordings(transcriber: Transcriber, part: Recordings, seed: int) -> 
     characters = text_errors(transcripts.texts, true_texts, characters=True)
     same_text = rate_of_one_text(true_texts)
     boundaries = boundaries_of(part, transcripts.words)
+    times = None if boundaries is None else boundaries.summary()
     groups = groups_of(part)
     metrics: Metrics = {
         "wer": words.rate,
@@ -61,10 +62,20 @@ def review_recordings(transcriber: Transcriber, part: Recordings, seed: int) -> 
         "baselines": {"the same text for all": {"wer": same_text}},
         "lag": transcriber.lag,
     }
-    if boundaries is not None:
-        metrics["times"] = boundaries.summary()
+    if times is not None:
+        metrics["times"] = times
     order = np.argsort(-words.wrong / np.maximum(1, words.total), kind="stable").tolist()
-    tables = {"Scores on this part": scores_table(metrics)}
+    scores = {
+        "word error rate": with_interval(metrics, "wer"),
+        "character error rate": f"{characters.rate:.3f}",
+        "word error rate of the same text for all": f"{same_text:.3f}",
+        **{name.replace("_", " "): f"{value:.3g}" for name, value in (times or {}).items()},
+    }
+    tables = {
+        "Scores on this part": pl.DataFrame(
+            {"score": list(scores.keys()), "value": list(scores.values())}
+        )
+    }
     if len(worst := worst_table(part, transcripts.texts, words, order[:WORST_LISTED])):
         tables["Most errors"] = worst
     figures = [
@@ -73,7 +84,12 @@ def review_recordings(transcriber: Transcriber, part: Recordings, seed: int) -> 
     ]
     if boundaries is not None:
         figures.append(boundary_figure(boundaries))
-    return Review(metrics, headline_of(metrics), figures, tables)
+    starts = f"; word starts off by {times['start_mae_ms']:.0f} ms on average" if times else ""
+    headline = (
+        f"{len(part)} recordings, {metrics['words']} words: word error rate "
+        f"{scores['word error rate']}, the same text for all {same_text:.3f}{starts}."
+    )
+    return Review(metrics, headline, figures, tables)
 
 
 def transcribe_part(transcriber: Transcriber, part: Recordings) -> Transcripts:
@@ -139,19 +155,6 @@ def rate_of_one_text(true_texts: Sequence[str]) -> float:
     return min(text_errors([text] * len(true_texts), true_texts).rate for text in candidates)
 
 
-def scores_table(metrics: Metrics) -> pl.DataFrame:
-    """The scores of a part, one per row."""
-    same_text = metrics["baselines"]["the same text for all"]["wer"]
-    rows = [
-        {"score": "word error rate", "value": with_interval(metrics, "wer")},
-        {"score": "character error rate", "value": f"{metrics['cer']:.3f}"},
-        {"score": "word error rate of the same text for all", "value": f"{same_text:.3f}"},
-    ]
-    for name, value in metrics.get("times", {}).items():
-        rows.append({"score": name.replace("_", " "), "value": f"{value:.3g}"})
-    return pl.DataFrame(rows)
-
-
 def worst_table(
     part: Recordings, texts: Sequence[str], errors: Errors, rows: Sequence[int]
 ) -> pl.DataFrame:
@@ -188,17 +191,4 @@ def figure_of(
         maps,
         words=transcripts.words[row],
         true_words=utterance.words or (),
-    )
-
-
-def headline_of(metrics: Metrics) -> str:
-    """The scores of a part in one sentence."""
-    same_text = metrics["baselines"]["the same text for all"]["wer"]
-    times = ""
-    if "times" in metrics:
-        start_error = metrics["times"]["start_mae_ms"]
-        times = f"; word starts off by {start_error:.0f} ms on average"
-    return (
-        f"{metrics['recordings']} recordings, {metrics['words']} words: word error rate "
-        f"{with_interval(metrics, 'wer')}, the same text for all {same_text:.3f}{times}."
     )

@@ -169,7 +169,7 @@ def test_no_group_is_split_and_no_row_is_lost(
         )
     for name in own:
         assert sorted(found[name]) == [k for k, row in enumerate(rows) if row[2] == name]
-    assert splits.spec["parts"] == {name: len(part) for name, part in found.items()}
+    assert splits.spec.to_json()["parts"] == {name: len(part) for name, part in found.items()}
     for name in PARTS:
         labels = getattr(getattr(splits, name), "labels", None)
         if labels is not None and task in ("medical", "wsi"):
