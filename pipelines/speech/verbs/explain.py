@@ -160,8 +160,7 @@ def _shades(values: Tensor) -> np.ndarray:
 
 def _row(recording: ProbedRecording) -> dict[str, object]:
     findings = recording.findings
-    row: dict[str, object] = {column: None for column in SCHEMA}
-    row |= {
+    row: dict[str, object] = {
         "file": recording.utterance.file,
         "item": recording.utterance.name,
         "status": "ok" if findings else "error",
