@@ -1,4 +1,4 @@
-"""Word times from maps with known spans, and the dynamic program of intervals against trying all."""
+"""Word times from maps with known spans; the dynamic program of intervals against trying all."""
 
 import itertools
 
