@@ -20,10 +20,9 @@ from ...data.speech.recordings import Utterance, list_speech
 from ...data.speech.tokens import TextTokens, read_tokens, train_tokens
 from ...models.weights.whisper import WhisperSizes
 from ..engine.command_line.terminal import say
-from ..engine.pipeline import Batch
 from ..engine.spec import JsonValue, Spec
 from ..engine.subsets import BoundedCache, Subsets, Taken, own_or_shares, take_groups
-from ..engine.training.order import count_steps, mix
+from ..engine.training.order import Batch, count_steps, mix
 from .options import SpeechOptions
 
 STATE_SECONDS = 2 * FRAME_SECONDS  # of a state of the encoder

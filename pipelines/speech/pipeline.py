@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import polars as pl
 import torch
@@ -17,7 +17,18 @@ from ...data.speech.generate import write_sample_speech
 from ...data.speech.recordings import Utterance
 from ...data.speech.tokens import TextTokens
 from ...models.speech.speech_to_text import Memory, SpeechToText
-from ..engine.pipeline import Batch, Calibration, Context, Pipeline, Review, Splits
+from ..engine.pipeline import (
+    Calibration,
+    Context,
+    ExportInputs,
+    FreeAxes,
+    Pipeline,
+    Review,
+    Schema,
+    Splits,
+)
+from ..engine.training.order import Batch
+from ..engine.training.wrapped import plain_model
 from . import pretrained
 from .augment import augment
 from .data import (
@@ -34,13 +45,15 @@ from .data import (
 from .options import SpeechOptions, SpeechPredictOptions
 from .prediction import SCHEMA, SpeechItem, list_items, predict_recordings
 from .scoring import review_recordings, words_of_known_texts
-from .transcriber import Transcriber, plain_model
+from .transcriber import Transcriber
 from .word_times import fitted_lag
 
 LAG_RECORDINGS = 64  # of the validation part, on which the lag of the maps is fitted
 
 
-class SpeechPipeline(Pipeline[SpeechOptions, SpeechSpec]):
+class SpeechPipeline(
+    Pipeline[SpeechOptions, SpeechSpec, SpeechPredictOptions, Recordings, SpeechItem]
+):
     """Recordings to text, with word times from the cross-attention."""
 
     monitor = "loss"
@@ -52,7 +65,7 @@ class SpeechPipeline(Pipeline[SpeechOptions, SpeechSpec]):
 
     def open_data(
         self, options: SpeechOptions, spec: SpeechSpec | None = None, *, as_test: bool = False
-    ) -> Splits[SpeechSpec]:
+    ) -> Splits[SpeechSpec, Recordings]:
         """List the recordings with text, make or read the tokens, split by speaker.
 
         as_test: all recordings are `test`, or those of the test part if the data names one.
@@ -117,13 +130,13 @@ class SpeechPipeline(Pipeline[SpeechOptions, SpeechSpec]):
     ) -> None:
         """Whisper's weights, for a training with --weights."""
         if options.weights is not None:
-            pretrained.load_pretrained(plain_model(model), options.weights)
+            pretrained.load_pretrained(model, options.weights)
 
     def loss(self, model: nn.Module, batch: Batch, options: SpeechOptions) -> Tensor:
         """Label-smoothed cross-entropy of each token, and connectionist temporal classification
         (CTC) of the encoder's states, weighted by --ctc.
         """
-        plain, features = plain_model(model), batch["features"]
+        plain, features = _plain(model), batch["features"]
         if model.training:
             features = augment(features, batch["frames"], options)
         memory = plain.encode(features, batch.get("lengths"))
@@ -147,7 +160,7 @@ class SpeechPipeline(Pipeline[SpeechOptions, SpeechSpec]):
         """Mean cross-entropy of a token, and the share of tokens that are the likeliest after the
         true ones before them.
         """
-        plain = plain_model(model)
+        plain = _plain(model)
         total = right = count = 0.0
         for batch in batches:
             memory = plain.encode(batch["features"], batch.get("lengths"))
@@ -161,17 +174,17 @@ class SpeechPipeline(Pipeline[SpeechOptions, SpeechSpec]):
     def calibrate(
         self,
         model: nn.Module,
-        splits: Splits[SpeechSpec],
+        splits: Splits[SpeechSpec, Recordings],
         options: SpeechOptions,
         device: torch.device,
     ) -> Calibration:
         """The lag of the attention, fitted on words of the validation part with known times;
         without any, Whisper's for its weights and otherwise 0.
         """
-        part: Recordings = splits.validation
+        part = splits.validation
         rows = [row for row, utterance in enumerate(part.utterances) if utterance.words]
         rows = rows[:LAG_RECORDINGS]
-        transcriber = Transcriber(plain_model(model), part.tokens, splits.spec, 0, device)
+        transcriber = Transcriber(_plain(model), part.tokens, splits.spec, 0, device)
         if not rows or not transcriber.model.decoder.has_attention_weights:
             return {"lag": torch.tensor(pretrained.LAG if splits.spec.whole_window else 0)}
         lag = fitted_lag(
@@ -190,18 +203,16 @@ class SpeechPipeline(Pipeline[SpeechOptions, SpeechSpec]):
     ) -> Review:
         """Error rates with intervals by speaker, errors of word times, figures of recordings."""
         lag = int(context.calibration["lag"])
-        transcriber = Transcriber(
-            plain_model(model), dataset.tokens, context.spec, lag, context.device
-        )
+        transcriber = Transcriber(_plain(model), dataset.tokens, context.spec, lag, context.device)
         return review_recordings(transcriber, dataset, context.options.seed)
 
     def export_example(
-        self, model: nn.Module, splits: Splits[SpeechSpec]
-    ) -> tuple[tuple[Tensor, Tensor], tuple[dict[int, object], dict[int, object]]]:
+        self, model: nn.Module, splits: Splits[SpeechSpec, Recordings]
+    ) -> tuple[ExportInputs, FreeAxes]:
         """Features and tokens of two recordings, cut to one length; the number of recordings is
         free.
         """
-        part: Recordings = splits.test
+        part = splits.test
         batch = part.__getitems__([0, len(part) - 1])
         frames, tokens = int(batch["frames"].min()), int(batch["sizes"].min())
         recordings = torch.export.Dim("recordings", min=1)
@@ -212,9 +223,7 @@ class SpeechPipeline(Pipeline[SpeechOptions, SpeechSpec]):
         """The recordings of --input, or stretches of them."""
         return list_items(options)
 
-    def prediction_schema(
-        self, options: SpeechPredictOptions, spec: SpeechSpec
-    ) -> dict[str, pl.DataType | type[pl.DataType]]:
+    def prediction_schema(self, options: SpeechPredictOptions, spec: SpeechSpec) -> Schema:
         """text; seconds: length of the recording; words: list of word, start, end (seconds) and
         confidence; log_probability: mean over the tokens; no_speech: largest probability that
         nobody speaks in a window.
@@ -229,6 +238,10 @@ class SpeechPipeline(Pipeline[SpeechOptions, SpeechSpec]):
     ) -> list[pl.DataFrame | ValueError]:
         """A row for each recording, and the other files that are asked for."""
         return predict_recordings(Transcriber.of_run(model, context), items, context.options)
+
+
+def _plain(model: nn.Module) -> SpeechToText:
+    return cast(SpeechToText, plain_model(model))
 
 
 def _spec_and_tokens(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple, TypeAlias, TypedDict
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -18,11 +18,12 @@ from ...data.formats.audio import AUDIO_SUFFIXES, RATE
 from ...data.speech.recordings import Utterance, list_speech
 from ...data.speech.transcripts import Segment, Word, format_transcript
 from ...data.speech.voice_activity import speech_windows
+from ..engine.pipeline import Item, Schema
 from .options import SpeechPredictOptions
 from .transcriber import Transcriber
 from .word_times import decode_known, states_of
 
-SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
+SCHEMA: Schema = {
     "text": pl.String,
     "seconds": pl.Float64,
     "words": pl.List(
@@ -35,11 +36,9 @@ SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 }
 
 
-class SpeechItem(TypedDict):
-    """A recording to predict for. stem: of the names of the files that are written for it."""
+class SpeechItem(Item):
+    """A recording, or a stretch of it. stem: of the names of the files that are written for it."""
 
-    file: str
-    id: str
     start: float
     end: float | None
     text: str | None
@@ -100,7 +99,7 @@ def predict_recordings(
     seconds: dict[int, float] = {}  # of the items that could be read
     for place, item in enumerate(items):
         try:
-            samples = Utterance(item["id"], item["file"], item["start"], item["end"]).samples()
+            samples = Utterance(item["stem"], item["file"], item["start"], item["end"]).samples()
             pieces += _cut(transcriber, place, item, samples)
             seconds[place] = len(samples) / RATE
         except InputError as error:
@@ -230,7 +229,7 @@ def _write_files(
     segments = [result.segment for result in results]
     for kind in options.formats:
         path = place_below(Path(f"{options.output}.texts"), f"{item['stem']}.{kind}")
-        write_text(path, format_transcript(kind, PurePosixPath(item["id"]).name, seconds, segments))
+        write_text(path, format_transcript(kind, PurePosixPath(item.get("id", "")).name, seconds, segments))
     if options.maps:
         path = place_below(Path(f"{options.output}.maps"), f"{item['stem']}.npz")
         arrays = {

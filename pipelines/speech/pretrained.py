@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import nn
+
 from ...base.errors import InputError, fail, reason
 from ...data.catalogue import get_dataset
 from ...data.speech.tokens import TextTokens, read_tokens, suppressed_tokens
-from ...models.speech.speech_to_text import SpeechToText
 from ...models.weights.whisper import WhisperWeights, read_whisper
 from .data import SpeechSpec, input_facts
 from .options import AdoptOptions, SpeechOptions
@@ -66,7 +67,7 @@ def open_pretrained(
     return spec, tokens, pretrained
 
 
-def load_pretrained(model: SpeechToText, weights: str) -> None:
+def load_pretrained(model: nn.Module, weights: str) -> None:
     """Load Whisper's weights into a model, whose CTC head, if it has one, keeps its own.
 
     Raises `InputError` where they do not fit.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -21,13 +22,6 @@ from ..engine.pipeline import Context
 from .data import SpeechSpec, pad_features, tokens_of_run
 from .options import Times
 from .word_times import TimedTexts, word_times
-
-
-def plain_model(model: nn.Module) -> SpeechToText:
-    """The model itself, without what several devices wrap it in."""
-    unwrapped = getattr(model, "module", model)
-    assert isinstance(unwrapped, SpeechToText)
-    return unwrapped
 
 
 @dataclass(frozen=True)
@@ -45,7 +39,7 @@ class Transcriber:
     def of_run(cls, model: nn.Module, context: Context[object, SpeechSpec]) -> Transcriber:
         """With the tokens that the run has stored."""
         spec, lag = context.spec, int(context.calibration["lag"])
-        return cls(plain_model(model), tokens_of_run(spec), spec, lag, context.device)
+        return cls(cast(SpeechToText, model), tokens_of_run(spec), spec, lag, context.device)
 
     @property
     def window_seconds(self) -> float:

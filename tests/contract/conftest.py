@@ -61,18 +61,20 @@ def train_watched(name: str, path: Path) -> Trained:
     of it.
     """
     task, reads = load_task(name), []
-    opened, reviewed = task.open, task.review
+    pipeline_class = type(task.load())
+    opened, reviewed = pipeline_class.open_data, pipeline_class.review
 
-    def open_watched(*given: Any, **more: Any) -> Any:
-        splits = opened(*given, **more)
+    def open_watched(*arguments: Any, **named: Any) -> Any:
+        splits = opened(*arguments, **named)
         return replace(splits, test=Watched(splits.test, reads))
 
-    def review_released(model: Any, dataset: Any, *given: Any) -> Any:
-        return reviewed(model, dataset.dataset if isinstance(dataset, Watched) else dataset, *given)
+    def review_released(pipeline: Any, model: Any, dataset: Any, context: Any) -> Any:
+        released = dataset.dataset if isinstance(dataset, Watched) else dataset
+        return reviewed(pipeline, model, released, context)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(task, "open", open_watched)
-        patch.setattr(task, "review", review_released)
+        patch.setattr(pipeline_class, "open_data", open_watched)
+        patch.setattr(pipeline_class, "review", review_released)
         run = getattr(pipelines, name).train(run=path, max_steps=STEPS, **TELLING.get(name, {}))
     assert run.path == path
     return Trained(task, path, reads)

@@ -30,8 +30,10 @@ def sample_of(path: Path) -> Path:
 
 def opened(task, path):
     """The parts of the run's own data."""
-    loaded = load_run(task, str(path), "cpu")
-    return task.open(dataclasses.replace(loaded.options, data=str(sample_of(path))), loaded.spec)
+    loaded = load_run(task.load(), str(path), "cpu")
+    return task.load().open_data(
+        dataclasses.replace(loaded.options, data=str(sample_of(path))), loaded.spec
+    )
 
 
 def fingerprint(task, options):

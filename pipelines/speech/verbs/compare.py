@@ -20,7 +20,7 @@ from ...engine.command_line.terminal import say
 from ...engine.pipeline import Review
 from ...engine.runs.report import markdown, write_sheets
 from ...metrics.alignment import equal_words
-from ...metrics.classification import drawn_groups
+from ...metrics.bootstrap import UNDEFINED, Interval, interval_of_mean
 from ..figures import agreement_figure, deletion_figure
 from ..options import CompareOptions
 from ..pipeline import SpeechPipeline
@@ -30,7 +30,6 @@ from .deletion import area_under, deletion_curves
 from .probing import count_failures, probe_recordings, write_findings
 from .saliency import SaliencyMaps, TranscribedRecording
 
-DRAWS = 1000
 CAPTIONS = {
     "agreement": (
         "Correlation of cross-attention with saliency, mean over recordings (95 % interval)"
@@ -92,14 +91,10 @@ def _measure(
     return findings
 
 
-def interval_of_mean(values: np.ndarray, seed: int) -> tuple[float, float]:
+def _interval(values: np.ndarray, seed: int) -> Interval:
     """95 % bootstrap interval of the mean over recordings, without NaN; NaN of fewer than two."""
-    values = values[np.isfinite(values)]
-    if len(values) < 2:
-        return float("nan"), float("nan")
-    means = drawn_groups(len(values), DRAWS, seed) @ values / len(values)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
+    finite = values[np.isfinite(values)]
+    return interval_of_mean(finite, seed=seed) if len(finite) > 1 else UNDEFINED
 
 
 def _mean(values: np.ndarray) -> float:
@@ -117,8 +112,8 @@ def agreement_table(findings: Sequence[Findings], seed: int) -> pl.DataFrame:
             pearson, spearman = np.array(
                 [recording["agreement"][saliency][average] for recording in findings], float
             ).T
-            low, high = interval_of_mean(pearson, seed)
-            spearman_low, spearman_high = interval_of_mean(spearman, seed)
+            low, high = _interval(pearson, seed)
+            spearman_low, spearman_high = _interval(spearman, seed)
             rows.append(
                 {
                     "saliency": saliency,
@@ -140,7 +135,7 @@ def reliability_table(findings: Sequence[Findings], seed: int) -> pl.DataFrame:
     rows = []
     for saliency in findings[0]["reliability"]:
         values = np.array([recording["reliability"][saliency] for recording in findings], float)
-        rows.append((saliency, _mean(values), *interval_of_mean(values, seed)))
+        rows.append((saliency, _mean(values), *_interval(values, seed)))
     columns = dict.fromkeys(("reliability", "low", "high"), pl.Float64)
     return pl.DataFrame(rows, schema={"saliency": pl.String, **columns}, orient="row")
 
@@ -159,12 +154,12 @@ def deletion_table(curves: Mapping[str, np.ndarray], seed: int) -> pl.DataFrame:
     attention = areas.get("cross-attention")
     rows = []
     for name, values in areas.items():
-        low, high = interval_of_mean(values, seed)
+        low, high = _interval(values, seed)
         row = {"map": name, "area": float(values.mean()), "low": low, "high": high}
         difference = (float("nan"),) * 3
         if attention is not None and name != "cross-attention":
             gaps = values - attention
-            difference = (float(gaps.mean()), *interval_of_mean(gaps, seed))
+            difference = (float(gaps.mean()), *_interval(gaps, seed))
         columns = ("more_than_attention", "more_low", "more_high")
         rows.append(row | dict(zip(columns, difference, strict=True)))
     return pl.DataFrame(rows).sort("area", descending=True)

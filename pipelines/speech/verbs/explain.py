@@ -17,7 +17,7 @@ from torch import Tensor
 from ....base.files import place_below, write_aside
 from ....data.speech.recordings import Utterance
 from ...engine.command_line.terminal import say
-from ...engine.pipeline import ReportFigure, Review
+from ...engine.pipeline import ReportFigure, Review, Schema
 from ..figures import recording_figure
 from ..options import ExplainOptions
 from ..pipeline import SpeechPipeline
@@ -36,7 +36,7 @@ TITLES = {
     "gradient of states": "gradient x states",
     "gradient of spectrogram": "gradient x spectrogram, largest of bands",
 }
-SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
+SCHEMA: Schema = {
     "file": pl.String,
     "item": pl.String,
     "status": pl.String,

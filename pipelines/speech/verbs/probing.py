@@ -19,12 +19,11 @@ from ....data.formats.audio import AUDIO_SUFFIXES, RATE
 from ....data.speech.recordings import Utterance
 from ...engine.command_line import machine
 from ...engine.command_line.terminal import Progressbar, say
-from ...engine.experiments.trainings import claimed, fingerprint_of, stands
+from ...engine.experiments.jobs import claimed, fingerprint_of, is_done
 from ...engine.pipeline import Review
 from ...engine.runs.loaded import load_run
 from ...engine.runs.report import write_page
 from ...engine.runs.run_directory import read_facts
-from ...engine.spec import DictSpec
 from ..options import SaliencyOptions
 from ..pipeline import SpeechPipeline
 from ..prediction import list_recordings
@@ -73,9 +72,9 @@ def probe_recordings(
         raise InputError(f"{options.run}: its cross-attention has no weights to compare")
     weights = checksum(loaded.run.path / "model.safetensors")
     output = Path(options.output)
-    with claimed(output, INSIDE):
+    with claimed(output, INSIDE) as home:
         clear_below(output)
-        probe = _Probe(transcriber, options, weights, measure, known_text)
+        probe = _Probe(transcriber, options, weights, measure, known_text, home)
         stems = distinct_names([utterance.name for utterance in utterances], AUDIO_SUFFIXES, "")
         recordings: list[ProbedRecording] = []
         with Progressbar(total=len(utterances), unit="recording", desc=title) as bar:
@@ -100,11 +99,12 @@ class _Probe:
     weights: str
     measure: Measure
     known_text: bool
+    home: Path
 
     def do(self, utterance: Utterance, stem: str) -> ProbedRecording:
-        path = place_below(Path(self.options.output) / INSIDE, f"{stem}.json")
+        path = place_below(self.home, f"{stem}.json")
         fingerprint = self._fingerprint(utterance)
-        if stands(path, fingerprint):
+        if is_done(path, fingerprint):
             return ProbedRecording(utterance, stem, cast(Findings, read_facts(path)))
         options = self.options
         try:
@@ -127,7 +127,7 @@ class _Probe:
             "recording": json.dumps(asdict(replace(utterance, file=file.name))),
             "size": file.stat().st_size if file.is_file() else None,
         }
-        return fingerprint_of(self.options, DictSpec(facts), FREE)
+        return fingerprint_of(self.options, facts, FREE)
 
     def _transcribe(self, utterance: Utterance) -> TranscribedRecording:
         """Raises `InputError` for a recording that cannot be measured."""

@@ -17,7 +17,9 @@ from torch import nn
 from headwise.base.errors import InputError
 from headwise.pipelines.engine.command_line import parse, run_verb
 from headwise.pipelines.engine.options import PredictOptions, TrainOptions
-from headwise.pipelines.engine.task import Review, Splits, Task
+from headwise.pipelines.engine.pipeline import Pipeline, Review, Splits
+from headwise.pipelines.engine.spec import Spec
+from headwise.pipelines.engine.task import Task
 
 BEGIN = (3.0, -2.0)
 PARTS = {"train": 10, "validation": 5, "test": 3}
@@ -97,19 +99,35 @@ class Vector(nn.Module):
         )  # a gradient of 0, as a checkpoint needs one of each
 
 
-class Averages(Task):
-    """The task. scores: what `validate` gives, epoch after epoch; without it the mean squared
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AveragesSpec(Spec):
+    """The width of the rows."""
+
+    width: int = 2
+    input: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+class Averages(Pipeline):
+    """The pipeline. scores: what `validate` gives, epoch after epoch; without it the mean squared
     distance.
     """
 
-    name = "averages"
-    summary = "means of rows"
-    options = AveragesOptions
-    predict_options = AveragesPredictOptions
     monitor = "score"
-    intended_use = "Tests."
+    spec_class = AveragesSpec
+    train_options = AveragesOptions
 
     def __init__(self, scores=None):
+        card = Task(
+            name="averages",
+            summary="means of rows",
+            intended_use="Tests.",
+            pipeline="",
+            options=self.train_options,
+            predict_options=AveragesPredictOptions,
+            check=lambda options: None,
+        )
+        object.__setattr__(card, "load", lambda: self)  # as a finished import would
+        super().__init__(card)
         self.scores, self.asked, self.rates = scores, [], []
         self.optimizer_used = None
 
@@ -125,14 +143,14 @@ class Averages(Task):
         path.write_text(json.dumps(parts))
         return path
 
-    def open(self, options, spec=None, *, whole=False):
+    def open_data(self, options, spec=None, *, as_test=False):
         parts = json.loads(Path(options.data).read_text())
-        if whole:
+        if as_test:
             parts = {key: [row for name in PARTS for row in parts[name]] for key in PARTS}
         sets = [Rows(name, parts[name], self.asked) for name in PARTS]
-        return Splits(*sets, spec or {"width": 2, "input": {}})
+        return Splits(*sets, spec or AveragesSpec())
 
-    def build(self, options, spec):
+    def build_model(self, options, spec):
         return Vector(options.extra)
 
     def optimizer(self, model, options):
@@ -165,19 +183,20 @@ class Averages(Task):
             "distance": measured,
         }
 
-    def finish(self, model, splits, options, device):
-        self.asked.append(("finish", model.training))
+    def calibrate(self, model, splits, options, device):
+        self.asked.append(("calibrate", model.training))
         return {"bias": torch.tensor(options.bias)}
 
-    def review(self, model, dataset, calibration, options, spec, device):
+    def review(self, model, dataset, context):
         rows = torch.stack([dataset[k]["row"] for k in range(len(dataset))])
         self.asked.append(("review", dataset.name, model.training))
         distance = float((model.weight.detach() - rows).double().square().sum(1).mean())
         return Review(
-            {"rows": len(rows), "distance": distance, "bias": float(calibration["bias"])}, "done"
+            {"rows": len(rows), "distance": distance, "bias": float(context.calibration["bias"])},
+            "done",
         )
 
-    def items(self, options, spec):
+    def list_items(self, options, spec):
         """Of a file of numbers, two rows each; a file that holds none is the sample, whose rows are
         its items.
         """
@@ -193,11 +212,14 @@ class Averages(Task):
     def prediction_schema(self, options, spec):
         return {"step": pl.Int64, "value": pl.Float64}
 
-    def predict(self, model, items, calibration, options, spec, device):
+    def predict(self, model, items, context):
         self.asked.append(("predict", [item["id"] for item in items], model.training))
         if any(item["number"] == "raise" for item in items):
             raise RuntimeError("one of them upset the whole")
-        return [self._rows(model, item["number"], calibration, options) for item in items]
+        return [
+            self._rows(model, item["number"], context.calibration, context.options)
+            for item in items
+        ]
 
     @staticmethod
     def _rows(model, number, calibration, options):
@@ -213,6 +235,6 @@ class Averages(Task):
         return [one[1] for one in self.asked if one[0] == "loss"]
 
 
-def call(task, verb, **values):
+def call(pipeline, verb, **values):
     """A verb of the task with these options, as from Python."""
-    return run_verb(task, verb, parse(task, verb, [], values=values))
+    return run_verb(pipeline.task, verb, parse(pipeline.task, verb, [], values=values))

@@ -11,11 +11,11 @@ def averages(monkeypatch):
     name.
     """
     from headwise.pipelines.engine.inference import shards as inference
-    from headwise.tests.engine.averages import Averages
+    from headwise.tests.pipelines.engine.averages import Averages
 
     def make(scores=None):
         task = Averages(scores)
-        monkeypatch.setattr(inference, "load_task", lambda name: task)
+        monkeypatch.setattr(inference, "load_task", lambda name: task.task)
         return task
 
     return make

@@ -13,8 +13,8 @@ from polars.testing import assert_frame_equal
 from safetensors.torch import load_file, save_file
 
 from headwise.base.errors import InputError
-from headwise.pipelines.engine.command_line import parse, run_verb
-from headwise.tests.engine.averages import call
+from headwise.pipelines.engine.command_line import exit_code, parse, run_verb
+from headwise.tests.pipelines.engine.averages import call
 
 ITEMS = 41
 
@@ -69,7 +69,7 @@ def test_items_that_fail_are_rows_in_their_place(job, tmp_path):
     numbers = [*range(10), None, *range(11, 30), "raise", *range(31, ITEMS)]
     write(tmp_path, numbers)
     options = parse(
-        job,
+        job.task,
         "predict",
         [],
         values={
@@ -79,7 +79,7 @@ def test_items_that_fail_are_rows_in_their_place(job, tmp_path):
             "shard_size": 20,
         },
     )
-    assert run_verb(job, "predict", options, from_command=True) == 3
+    assert exit_code(run_verb(job.task, "predict", options)) == 3
     table = pl.read_parquet(tmp_path / "o.parquet")
     wrong = table.filter(pl.col("status") == "error")
     assert dict(wrong.select("item", "error").rows()) == {
@@ -249,9 +249,9 @@ def test_options_that_change_no_row_leave_a_done_output_alone(job, tmp_path):
 def test_a_second_file_that_changes_is_seen(job, tmp_path):
     """Of an item that is read from more than one file."""
     (tmp_path / "second").write_text("one")
-    items = job.items
-    job.items = lambda *given: [
-        {**item, "further_files": [str(tmp_path / "second")]} for item in items(*given)
+    items = job.list_items
+    job.list_items = lambda *arguments: [
+        {**item, "further_files": [str(tmp_path / "second")]} for item in items(*arguments)
     ]
     predict(job, tmp_path)
     (tmp_path / "second").write_text("another")

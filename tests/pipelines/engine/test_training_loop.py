@@ -18,7 +18,14 @@ from safetensors.torch import load_file
 from headwise.base.errors import InputError
 from headwise.pipelines.engine.command_line import parse
 from headwise.pipelines.engine.training.quick import fit
-from headwise.tests.engine.averages import BEGIN, PARTS, AveragesOptions, Rows, call
+from headwise.tests.pipelines.engine.averages import (
+    BEGIN,
+    PARTS,
+    AveragesOptions,
+    AveragesSpec,
+    Rows,
+    call,
+)
 
 STEPS = math.ceil(PARTS["train"] / 4)  # of an epoch
 
@@ -59,8 +66,8 @@ def descent(rows, batches, rate=0.1):
 
 def fitted(task, tmp_path, *, validation=True, **options):
     """`quick.fit` on the sample: the weights, and how it went."""
-    options = parse(task, "train", [], values={"data": task.write_sample(tmp_path), **options})
-    splits = task.open(options)
+    options = parse(task.task, "train", [], values={"data": task.write_sample(tmp_path), **options})
+    splits = task.open_data(options)
     held = splits.validation if validation else None
     model, facts = fit(
         task, options, splits.train, splits.spec, torch.device("cpu"), validation=held
@@ -90,12 +97,14 @@ def test_every_training_row_comes_once_an_epoch_and_no_other_row_comes(averages,
     assert len({tuple(epoch) for epoch in epochs}) == 3, "each epoch has an order of its own"
     assert [len(batch) for batch in batches] == [4, 4, 2] * 3
     assert [one[1] for one in task.asked if one[0] == "epoch"] == [0, 1, 2]
-    read = [one[1:] for one in task.asked[: task.asked.index(("finish", False))] if one[0] == "row"]
+    read = [
+        one[1:] for one in task.asked[: task.asked.index(("calibrate", False))] if one[0] == "row"
+    ]
     assert {name for name, _ in read} == {"train", "validation"}
     assert [index for name, index in read if name == "validation"] == [
         *range(PARTS["validation"])
     ] * 3
-    reviewed = task.asked[task.asked.index(("finish", False)) :]
+    reviewed = task.asked[task.asked.index(("calibrate", False)) :]
     assert [one[1:] for one in reviewed if one[0] == "row"] == [
         ("test", k) for k in range(PARTS["test"])
     ]
@@ -200,7 +209,7 @@ def test_a_loss_is_taken_in_training_mode_and_a_score_in_evaluation_mode(average
     assert modes["loss"] == {(True, True)}
     assert modes["validate"] == {(False, False)}
     assert modes["review"] == modes["predict"] == {(False,)}
-    assert [one[1] for one in task.asked if one[0] == "finish"] == [False]
+    assert [one[1] for one in task.asked if one[0] == "calibrate"] == [False]
 
 
 @pytest.mark.parametrize(
@@ -309,9 +318,9 @@ def test_a_loss_of_infinity_stops_by_default(averages, train, tmp_path):
     data = with_infinite_row(task, tmp_path)
     with pytest.raises(InputError, match="the loss became inf at step"):
         train(task, data=data)
-    options = parse(task, "train", [], values={"data": data})
+    options = parse(task.task, "train", [], values={"data": data})
     with pytest.raises(InputError, match="the loss became inf at step"):
-        fit(task, options, task.open(options).train, {}, torch.device("cpu"))
+        fit(task, options, task.open_data(options).train, AveragesSpec(), torch.device("cpu"))
 
 
 def test_the_newest_checkpoints_and_the_best_one_stay(averages, train, tmp_path):
@@ -363,7 +372,7 @@ def test_a_part_that_draws_its_own_batches_is_asked_for_those_of_each_epoch(
     ]
     for way in (train, partial(fitted, tmp_path=tmp_path)):
         task = averages()
-        opened = task.open
+        opened = task.open_data
 
         def paired(*given, opened=opened, **more):
             splits = opened(*given, **more)
@@ -371,7 +380,7 @@ def test_a_part_that_draws_its_own_batches_is_asked_for_those_of_each_epoch(
                 splits, train=Paired("train", splits.train.rows.tolist(), splits.train.asked)
             )
 
-        task.open = paired
+        task.open_data = paired
         way(task, seed=7)
         assert task.losses() == expected
 
@@ -384,13 +393,13 @@ def test_a_run_is_resumed_with_its_own_options_alone(averages, train, tmp_path):
     train(averages(), epochs=1)
     tried = 0
     for option in dataclasses.fields(AveragesOptions):
-        value = getattr(parse(averages(), "train", [], values={}), option.name)
+        value = getattr(parse(averages().task, "train", [], values={}), option.name)
         other = {bool: True, int: 7, float: 0.375, str: "cosine"}.get(type(value))
         several = option.name in ("devices", "nodes")  # which would start processes first
         if option.name in FREE_ON_RESUME or several or other in (None, value):
             continue
         with contextlib.suppress(InputError):  # no value of this option
-            parse(averages(), "train", [], values={option.name: other})
+            parse(averages().task, "train", [], values={option.name: other})
             with pytest.raises(
                 InputError, match=f"cannot resume with other options: {option.name} was"
             ):
@@ -403,9 +412,9 @@ def test_a_run_is_not_resumed_on_other_data(averages, train, tmp_path):
     """Which the task tells by its spec."""
     train(averages(), epochs=1)
     task = averages()
-    opened = task.open
-    task.open = lambda options, spec=None, *, whole=False: dataclasses.replace(
-        opened(options, spec, whole=whole), spec={"width": 2, "input": {"rows": 11}}
+    opened = task.open_data
+    task.open_data = lambda options, spec=None, *, as_test=False: dataclasses.replace(
+        opened(options, spec, as_test=as_test), spec=AveragesSpec(input={"rows": 11})
     )
     with pytest.raises(InputError, match="the data changed since the run was started"):
         call(task, "train", run=tmp_path / "run", resume=True)

@@ -13,7 +13,7 @@ from headwise.base.errors import InputError
 from headwise.pipelines.engine.command_line import parse
 from headwise.pipelines.engine.experiments.trainings import t_interval
 from headwise.pipelines.engine.experiments.variants import Job, Plan, compare_variants, summarise
-from headwise.tests.engine.averages import Averages, AveragesOptions
+from headwise.tests.pipelines.engine.averages import Averages, AveragesOptions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class CompareOptions(AveragesOptions):
 class Compared(Averages):
     """The tiny task with `train` as the verb that has the options of a comparison."""
 
-    options = CompareOptions
+    train_options = CompareOptions
 
 
 def scored(variant, model, splits, options, device):
@@ -54,7 +54,7 @@ PLAN = Plan(
 
 def compare(task, tmp_path, **values):
     values = {"output": tmp_path / "c", "noise": 0.2, "seed": 5, "accelerator": "cpu", **values}
-    return compare_variants(task, parse(task, "train", [], values=values), PLAN)
+    return compare_variants(task, parse(task.task, "train", [], values=values), PLAN)
 
 
 def test_every_variant_is_trained_by_its_options_and_seeds_and_scored_on_the_test_part(tmp_path):

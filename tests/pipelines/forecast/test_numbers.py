@@ -35,8 +35,8 @@ def trained(tmp_path_factory):
         data=data, run=folder / "run", epochs=1, levels=(0.95, 0.5, 0.8), **SMALL
     )
     task = load_task("forecast")
-    loaded = load_run(task, str(run.path), "cpu")
-    splits = task.open(replace(loaded.options, data=str(data)), loaded.spec)
+    loaded = load_run(task.load(), str(run.path), "cpu")
+    splits = task.load().open_data(replace(loaded.options, data=str(data)), loaded.spec)
     errors = {}
     for name in ("validation", "test"):
         part = getattr(splits, name)
@@ -53,7 +53,7 @@ def test_intervals_are_quantiles_of_the_validation_windows_by_ascending_level(tr
     count = len(own)
     expected = [own[int(np.ceil((count + 1) * level)) - 1] for level in (0.5, 0.8, 0.95)]
     np.testing.assert_allclose(loaded.calibration["radius"].numpy(), expected, rtol=1e-4, atol=1e-5)
-    assert loaded.spec["levels"] == [0.5, 0.8, 0.95]
+    assert loaded.spec.to_json()["levels"] == [0.5, 0.8, 0.95]
     metrics = run.metrics()
     assert [one["level"] for one in metrics["intervals"]] == [0.5, 0.8, 0.95]
     for one, radius in zip(metrics["intervals"], expected):
@@ -66,7 +66,7 @@ def test_bounds_of_predictions_have_the_width_of_their_own_level(trained, tmp_pa
     rows = pipelines.forecast.predict(
         run=run.path, input=data, output=tmp_path / "o.parquet"
     ).table()
-    deviation = np.array(loaded.spec["scaler"]["std"])
+    deviation = np.array(loaded.spec.to_json()["scaler"]["std"])
     for place, level in enumerate((50, 80, 95)):
         width = (rows[f"upper_{level}"] - rows[f"lower_{level}"]).to_numpy().reshape(3, HORIZON).T
         np.testing.assert_allclose(
@@ -81,7 +81,7 @@ def test_errors_are_those_of_the_test_windows(trained):
     assert metrics["mse"] == pytest.approx(np.square(own).mean(), rel=1e-5)
     assert metrics["mae"] == pytest.approx(np.abs(own).mean(), rel=1e-5)
     np.testing.assert_allclose(metrics["by_step"]["mae"], np.abs(own).mean((0, 2)), rtol=1e-5)
-    deviation = np.array(loaded.spec["scaler"]["std"])
+    deviation = np.array(loaded.spec.to_json()["scaler"]["std"])
     for place, found in enumerate(metrics["original_units"].values()):
         assert found["mae"] == pytest.approx(
             np.abs(own[..., place]).mean() * deviation[place], rel=1e-4
@@ -151,10 +151,14 @@ def test_forecasts_by_known_columns_are_those_of_the_window_that_begins_where_th
     how = {"known": ["plan"], "targets": ["load"], "epochs": 2, "lr": 3e-3, "normalise": False}
     run = pipelines.forecast.train(data=tmp_path / "whole.csv", run=tmp_path / "r", **how, **SMALL)
     task = load_task("forecast")
-    loaded = load_run(task, str(run.path), "cpu")
-    part = task.open(
-        replace(loaded.options, data=str(tmp_path / "whole.csv")), loaded.spec, whole=True
-    ).test
+    loaded = load_run(task.load(), str(run.path), "cpu")
+    part = (
+        task.load()
+        .open_data(
+            replace(loaded.options, data=str(tmp_path / "whole.csv")), loaded.spec, as_test=True
+        )
+        .test
+    )
     end = 370
     batch = part.__getitems__([end - LOOKBACK])
     with torch.no_grad():
@@ -170,7 +174,7 @@ def test_forecasts_by_known_columns_are_those_of_the_window_that_begins_where_th
     rows = pipelines.forecast.predict(
         run=run.path, input=tmp_path / "cut.csv", output=tmp_path / "o.parquet"
     ).table()
-    mean, deviation = (loaded.spec["scaler"][name][0] for name in ("mean", "std"))
+    mean, deviation = (loaded.spec.to_json()["scaler"][name][0] for name in ("mean", "std"))
     np.testing.assert_allclose(
         (rows["forecast"].to_numpy() - mean) / deviation, expected, rtol=1e-4, atol=1e-5
     )

@@ -59,7 +59,7 @@ def run(home, tmp_path_factory):
 @pytest.fixture(scope="module")
 def splits(run):
     task = load_task("medical")
-    return task.open(parse(task, "train", [], config=run.path / "config.yaml"))
+    return task.load().open_data(parse(task, "train", [], config=run.path / "config.yaml"))
 
 
 def probability_of(run, part):
@@ -92,7 +92,7 @@ def test_the_loss_is_the_weighted_cross_entropy(splits):
     }
     options = parse(task, "train", [], values={**SMALL, **still})
     torch.manual_seed(0)
-    model = task.build(options, splits.spec).eval()
+    model = task.load().build_model(options, splits.spec).eval()
     chosen = [0, 1, 12, 13, 20, 21, 22]
     batch = {name: torch.stack([splits.train[k][name] for k in chosen]) for name in splits.train[0]}
     logits = []
@@ -100,7 +100,7 @@ def test_the_loss_is_the_weighted_cross_entropy(splits):
         handle = model.register_forward_hook(
             lambda module, given, found: logits.append(found.double().numpy())
         )
-        found = float(task.loss(model, batch, options))
+        found = float(task.load().loss(model, batch, options))
         handle.remove()
     labels, weights = batch["label"].numpy(), splits.train.class_weights.numpy()
     assert set(labels.tolist()) == {0, 1, 2}
@@ -141,13 +141,15 @@ def test_predictions_of_the_test_pictures_give_the_metrics(run, splits):
 
 def test_an_asked_sensitivity_moves_the_operating_point(run, splits):
     task = load_task("medical")
-    loaded = load_run(task, str(run.path), "cpu")
+    loaded = load_run(task.load(), str(run.path), "cpu")
     alone = replace(splits, train=None, test=None)
     part, (probability, _) = splits.validation, probability_of(run, splits.validation)
     found = {}
     for asked in (0.5, 1.0):
         options = replace(loaded.options, sensitivity=asked)
-        found[asked] = float(task.finish(loaded.model, alone, options, loaded.device)["threshold"])
+        found[asked] = float(
+            task.load().calibrate(loaded.model, alone, options, loaded.device)["threshold"]
+        )
         expected = choose_threshold(part.labels == 1, probability[:, 1], asked)
         assert found[asked] == pytest.approx(expected, abs=1e-6)
     assert found[0.5] > found[1.0]
@@ -156,7 +158,7 @@ def test_an_asked_sensitivity_moves_the_operating_point(run, splits):
 def test_a_variant_is_scored_on_the_test_part_with_the_temperature_of_the_validation_part(
     run, splits
 ):
-    loaded = load_run(load_task("medical"), str(run.path), "cpu")
+    loaded = load_run(load_task("medical").load(), str(run.path), "cpu")
     (found,) = comparison._score(
         "medusa", loaded.model, replace(splits, train=None), loaded.options, loaded.device
     ).values()

@@ -31,9 +31,9 @@ def model_and_parts(tmp_path_factory):
     task = load_task("ranking")
     data = write_sample_clicks(tmp_path_factory.mktemp("log"))
     options = parse(task, "train", [], values={"data": data, **SMALL})
-    splits = task.open(options)
+    splits = task.load().open_data(options)
     torch.manual_seed(1)
-    model = task.build(options, splits.spec)
+    model = task.load().build_model(options, splits.spec)
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(0.1 * torch.randn_like(weight))
@@ -43,7 +43,7 @@ def model_and_parts(tmp_path_factory):
 def loss_of(task, model, batch, data, **values):
     options = parse(task, "train", [], values={"data": data, **SMALL, **values})
     with torch.no_grad():
-        return float(task.loss(model, batch, options))
+        return float(task.load().loss(model, batch, options))
 
 
 def probability_of(model, batch):
@@ -104,7 +104,7 @@ def test_the_score_of_an_epoch_is_of_the_rows_that_count(model_and_parts):
         for start in range(0, len(splits.validation), 100)
     ]
     with torch.no_grad():
-        found = task.validate(model, batches, None)
+        found = task.load().validate(model, batches, None)
     labels, counts = (
         np.concatenate([one[name].numpy() for one in batches]) for name in ("labels", "counts")
     )

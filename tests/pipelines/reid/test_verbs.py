@@ -389,8 +389,8 @@ class TestOthers:
         as often.
         """
         task = load_task("reid")
-        loaded = load_run(task, str(done.path), "cpu")
-        part = task.open(loaded.options, loaded.spec).test
+        loaded = load_run(task.load(), str(done.path), "cpu")
+        part = task.load().open_data(loaded.options, loaded.spec).test
         probability = embed_part(loaded.model, part, loaded.options, loaded.device)["probability"]
         assert done.metrics()["accuracy"] == pytest.approx(
             (probability.argmax(1) == part.labels).mean()

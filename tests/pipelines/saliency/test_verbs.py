@@ -298,10 +298,10 @@ def test_maps_of_predictions_give_the_metrics(run, tmp_path):
 
     copy = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
     task = load_task("saliency")
-    loaded = load_run(task, str(copy), "cpu")
+    loaded = load_run(task.load(), str(copy), "cpu")
     sample = copy / "sample" / (copy / "sample" / "PATH").read_text()
-    parts = task.open(replace(loaded.options, data=str(sample)), loaded.spec)
-    arguments, _ = task.sample(loaded.model, parts)
+    parts = task.load().open_data(replace(loaded.options, data=str(sample)), loaded.spec)
+    arguments, _ = task.load().export_example(loaded.model, parts)
     with torch.no_grad():
         middle = torch.logit(loaded.model(*arguments)).mean()
     weights = load_file(copy / "model.safetensors")

@@ -46,7 +46,7 @@ def run(table, tmp_path_factory):
 @pytest.fixture(scope="module")
 def splits(run):
     task = load_task("wsi")
-    return task.open(parse(task, "train", [], config=run.path / "config.yaml"))
+    return task.load().open_data(parse(task, "train", [], config=run.path / "config.yaml"))
 
 
 def rows_of(table, part):
@@ -75,11 +75,11 @@ def test_the_loss_is_the_weighted_cross_entropy(splits):
         parse(task, "train", [], values={"model": "mean", "inner": 8}), dropout=0.0
     )
     torch.manual_seed(0)
-    model = task.build(options, splits.spec)
+    model = task.load().build_model(options, splits.spec)
     batch = splits.train.collate([splits.train[k] for k in range(7)])
     with torch.no_grad():
         logits = model(batch["x"], batch["offsets"]).double().numpy()
-        found = float(task.loss(model, batch, options))
+        found = float(task.load().loss(model, batch, options))
     labels, weights = batch["labels"].numpy(), batch["class_weights"].numpy()
     assert len(set(labels.tolist())) == 2
     each = np.log(np.exp(logits).sum(1)) - logits[np.arange(7), labels]
