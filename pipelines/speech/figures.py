@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from ...data.formats.audio import RATE
 from ...data.speech.log_mel import FRAME_SECONDS, log_mel
 from ...data.speech.transcripts import Word
 from ..engine.pipeline import ReportFigure
+from ..figures.style import GREEN, LIGHT, MEDIUM, ROW, SMALL, styled_figure
 from ..metrics.alignment import Boundaries
 from .data import STATE_SECONDS
 
@@ -40,21 +40,18 @@ def recording_figure(
     """
     seconds = len(samples) / RATE
     labels = tokens if 0 < len(tokens) <= MOST_LABELS else ()
-    height = max(1.9, 0.11 * len(labels))
-    figure = Figure(
-        figsize=(min(WIDEST, max(6.0, 1.2 * seconds)), 2.2 + height * len(maps)),
-        layout="constrained",
-    )
-    axes = figure.subplots(1 + len(maps), sharex=True, squeeze=False)[:, 0]
-    _draw_spectrogram(axes[0], samples)
-    _draw_words(axes[0], words, height=1.02, colour="black")
-    _draw_words(axes[0], true_words, height=-0.13, colour="tab:green")
-    for word in words:
-        for time in (word.start, word.end):
-            axes[0].axvline(time, color="white", lw=0.6)
-    for axis, (title, values) in zip(axes[1:], maps.items(), strict=True):
-        _draw_map(axis, title, values, labels)
-    axes[-1].set(xlabel="seconds", xlim=(0, seconds))
+    width, height = min(WIDEST, max(6.0, 1.2 * seconds)), max(1.9, 0.11 * len(labels))
+    with styled_figure(width, 2.2 + height * len(maps), grid=False) as figure:
+        axes = figure.subplots(1 + len(maps), sharex=True, squeeze=False)[:, 0]
+        _draw_spectrogram(axes[0], samples)
+        _draw_words(axes[0], words, height=1.02, colour="black")
+        _draw_words(axes[0], true_words, height=-0.13, colour=GREEN)
+        for word in words:
+            for time in (word.start, word.end):
+                axes[0].axvline(time, color="white", lw=0.6)
+        for axis, (title, values) in zip(axes[1:], maps.items(), strict=True):
+            _draw_map(axis, title, values, labels)
+        axes[-1].set(xlabel="seconds", xlim=(0, seconds))
     return ReportFigure(name, caption, figure)
 
 
@@ -74,7 +71,7 @@ def _draw_words(axis: Axes, words: Sequence[Word], *, height: float, colour: str
             word.text,
             transform=axis.get_xaxis_transform(),
             ha="center",
-            fontsize=7,
+            fontsize=SMALL,
             color=colour,
             clip_on=False,
             parse_math=False,
@@ -100,13 +97,15 @@ def _draw_map(axis: Axes, title: str, values: np.ndarray, labels: Sequence[str])
 
 def boundary_figure(boundaries: Boundaries) -> ReportFigure:
     """Signed errors of starts and ends of words."""
-    figure = Figure(figsize=(6, 2.6), layout="constrained")
-    axis = figure.subplots()
     edges = np.linspace(-0.5, 0.5, 51).tolist()
-    for label, errors in (("start", boundaries.start), ("end", boundaries.end)):
-        axis.hist(np.clip(errors, -0.5, 0.5), edges, histtype="step", label=f"word {label}")
-    axis.set(xlabel="found - known, seconds (beyond half a second at the edges)", ylabel="words")
-    axis.legend(frameon=False)
+    with styled_figure(MEDIUM, ROW) as figure:
+        axis = figure.subplots()
+        for label, errors in (("start", boundaries.start), ("end", boundaries.end)):
+            axis.hist(np.clip(errors, -0.5, 0.5), edges, histtype="step", label=f"word {label}")
+        axis.set(
+            xlabel="predicted - true, seconds (beyond half a second at the edges)", ylabel="words"
+        )
+        axis.legend()
     return ReportFigure("times", "Errors of word times", figure)
 
 
@@ -118,44 +117,41 @@ def agreement_figure(table: pl.DataFrame) -> ReportFigure:
     saliencies = table["saliency"].unique(maintain_order=True).to_list()
     means = table.filter(~single)
     scopes = means["attention"].unique(maintain_order=True).to_list()
-    figure = Figure(figsize=(11, 0.5 * len(scopes) + 2.2), layout="constrained")
-    axis, grid = figure.subplots(1, 2, width_ratios=(3, 2))
-    for number, saliency in enumerate(saliencies):
-        rows = means.filter(pl.col("saliency") == saliency)
-        height = np.arange(len(rows))[::-1] + 0.6 * (0.5 - (number + 0.5) / len(saliencies))
-        bars = np.abs(np.stack([rows["pearson"] - rows["low"], rows["high"] - rows["pearson"]]))
-        errors = np.nan_to_num(bars)
-        axis.errorbar(
-            rows["pearson"], height, xerr=errors, fmt="o", ms=4, capsize=2, label=saliency
+    with styled_figure(11, 0.5 * len(scopes) + 2.2, grid=False) as figure:
+        axis, grid = figure.subplots(1, 2, width_ratios=(3, 2))
+        for number, saliency in enumerate(saliencies):
+            rows = means.filter(pl.col("saliency") == saliency)
+            height = np.arange(len(rows))[::-1] + 0.6 * (0.5 - (number + 0.5) / len(saliencies))
+            bars = np.abs(np.stack([rows["pearson"] - rows["low"], rows["high"] - rows["pearson"]]))
+            errors = np.nan_to_num(bars)
+            axis.errorbar(
+                rows["pearson"], height, xerr=errors, fmt="o", ms=4, capsize=2, label=saliency
+            )
+        axis.set(
+            yticks=np.arange(len(scopes))[::-1],
+            xlabel="Pearson's correlation with the saliency (95 % interval)",
         )
-    axis.set(
-        yticks=np.arange(len(scopes))[::-1],
-        xlabel="Pearson's correlation with the saliency (95 % interval)",
-    )
-    axis.set_yticklabels(scopes)
-    axis.axvline(0, color="0.7", lw=0.8)
-    axis.legend(frameon=False, fontsize=8)
-    _draw_heads(grid, table.filter(single & (pl.col("saliency") == saliencies[0])), saliencies[0])
-    figure.colorbar(grid.images[0], ax=grid, shrink=0.8)
+        axis.set_yticklabels(scopes)
+        axis.axvline(0, color=LIGHT, lw=0.8)
+        axis.legend()
+        _draw_heads(grid, table.filter(single & (pl.col("saliency") == saliencies[0])))
+        grid.set_title(f"single heads, {saliencies[0]}")
+        figure.colorbar(grid.images[0], ax=grid, shrink=0.8)
     caption = "How far cross-attention agrees with what the model used"
     return ReportFigure("agreement", caption, figure)
 
 
-def _draw_heads(axis: Axes, rows: pl.DataFrame, saliency: str) -> None:
+def _draw_heads(axis: Axes, rows: pl.DataFrame) -> None:
     """The correlation of each head of each layer, from rows in the order of layers and heads."""
     layers = rows["attention"].str.extract(r"layer (\d+)").n_unique()
     values = rows["pearson"].to_numpy().reshape(layers, -1)
     axis.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
     for (layer, head), value in np.ndenumerate(values):
         colour = "white" if abs(value) > 0.6 else "black"
-        axis.text(head, layer, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
-    axis.set(
-        xlabel="head",
-        ylabel="layer",
-        title=f"single heads, {saliency}",
-        xticks=range(values.shape[1]),
-        yticks=range(layers),
-    )
+        axis.text(
+            head, layer, f"{value:.2f}", ha="center", va="center", fontsize=SMALL, color=colour
+        )
+    axis.set(xlabel="head", ylabel="layer", xticks=range(values.shape[1]), yticks=range(layers))
     axis.set_xticklabels([str(head) for head in range(1, values.shape[1] + 1)])
     axis.set_yticklabels([str(layer) for layer in range(1, layers + 1)])
 
@@ -164,16 +160,17 @@ def deletion_figure(curves: Mapping[str, np.ndarray]) -> ReportFigure:
     """Mean word error rate while the most important places are blanked; curves: (recordings, steps)
     by map.
     """
-    figure = Figure(figsize=(7, 3.4), layout="constrained")
-    axis, styles = figure.subplots(), {"chance": "k:", "chance in full": "k--"}
-    for name, rates in curves.items():
-        share = np.linspace(0, 100, rates.shape[1])
-        axis.plot(share, 100 * rates.mean(0), styles.get(name, "-"), lw=1.4, label=name)
-    axis.set(
-        xlabel="most important part that is blanked, percent",
-        ylabel="word error rate, percent",
-        xlim=(0, 100),
-    )
-    axis.legend(frameon=False, fontsize=7, bbox_to_anchor=(1.01, 1), loc="upper left")
+    styles = {"chance": "k:", "chance in full": "k--"}
+    with styled_figure(MEDIUM, 3.4) as figure:
+        axis = figure.subplots()
+        for name, rates in curves.items():
+            share = np.linspace(0, 100, rates.shape[1])
+            axis.plot(share, 100 * rates.mean(0), styles.get(name, "-"), lw=1.4, label=name)
+        axis.set(
+            xlabel="most important part that is blanked, percent",
+            ylabel="word error rate, percent",
+            xlim=(0, 100),
+        )
+        axis.legend(bbox_to_anchor=(1.01, 1), loc="upper left")
     caption = "Deletion: the sooner the words are lost, the better a map knows what mattered"
     return ReportFigure("deletion", caption, figure)

@@ -14,7 +14,7 @@ import polars as pl
 
 from ...base.errors import InputError, fail
 from ...base.files import distinct_names, place_below, write_aside, write_text
-from ...data.formats.audio import AUDIO_SUFFIXES, RATE
+from ...data.formats.audio import AUDIO_SUFFIXES, RATE, read_audio
 from ...data.speech.recordings import Utterance, list_speech
 from ...data.speech.transcripts import Segment, Word, format_transcript
 from ...data.speech.voice_activity import speech_windows
@@ -99,7 +99,7 @@ def predict_recordings(
     seconds: dict[int, float] = {}  # of the items that could be read
     for place, item in enumerate(items):
         try:
-            samples = Utterance(item["stem"], item["file"], item["start"], item["end"]).samples()
+            samples = read_audio(item["file"], item["start"], item["end"])
             pieces += _cut(transcriber, place, item, samples)
             seconds[place] = len(samples) / RATE
         except InputError as error:
@@ -229,7 +229,9 @@ def _write_files(
     segments = [result.segment for result in results]
     for kind in options.formats:
         path = place_below(Path(f"{options.output}.texts"), f"{item['stem']}.{kind}")
-        write_text(path, format_transcript(kind, PurePosixPath(item.get("id", "")).name, seconds, segments))
+        write_text(
+            path, format_transcript(kind, PurePosixPath(item.get("id", "")).name, seconds, segments)
+        )
     if options.maps:
         path = place_below(Path(f"{options.output}.maps"), f"{item['stem']}.npz")
         arrays = {

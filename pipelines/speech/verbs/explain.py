@@ -18,6 +18,7 @@ from ....base.files import place_below, write_aside
 from ....data.speech.recordings import Utterance
 from ...engine.command_line.terminal import say
 from ...engine.pipeline import ReportFigure, Review, Schema
+from ...figures.style import DPI, save_png
 from ..figures import recording_figure
 from ..options import ExplainOptions
 from ..pipeline import SpeechPipeline
@@ -29,7 +30,6 @@ from .probing import ProbedRecording, count_failures, probe_recordings, write_fi
 from .saliency import SaliencyMaps, TranscribedRecording, by_token
 
 MOST_SHOWN = 20  # recordings with a picture on the page; all have one in figures/
-DPI = 110
 TITLES = {
     "states": "saliency of the encoder's states",
     "spectrogram": "saliency of the spectrogram, largest of bands",
@@ -122,10 +122,7 @@ def _explain_recording(
         },
     )
     figure = explanation_figure(recording, stem, maps, findings, token_texts).figure
-    write_aside(
-        place_below(output / "figures", f"{stem}.png"),
-        lambda path: figure.savefig(path, format="png", dpi=DPI, bbox_inches="tight"),
-    )
+    save_png(figure, place_below(output / "figures", f"{stem}.png"))
     return {**findings, "said": token_texts}
 
 
