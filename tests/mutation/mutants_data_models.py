@@ -334,9 +334,10 @@ DATA: list[Bug] = [
     ),
     (
         "D137",
-        "pipelines/speech/data.py",
-        "chosen = np.isin(groups[among], taken)",
-        "chosen = np.isin(np.arange(len(among)), np.flatnonzero(np.isin(groups[among], taken))[1:])",
+        "pipelines/engine/subsets.py",
+        "    return rows[taken], rows[~taken]\n\n\ndef take_stratified",
+        "    taken[np.flatnonzero(taken)[:1]] = False\n"
+        "    return rows[taken], rows[~taken]\n\n\ndef take_stratified",
         (GROUPS, "-k", "split and speech"),
     ),
     (
@@ -558,8 +559,8 @@ MODEL: list[Bug] = [
     (
         "M124",
         "models/speech/decoding.py",
-        "max(1, len(one.log_probabilities)) ** rules.length_penalty",
-        "max(1, len(one.log_probabilities))",
+        "sum(transcript.log_probabilities) / length**self.length_penalty",
+        "sum(transcript.log_probabilities) / length",
         ("models/speech/test_speech_to_text.py", "-k", "wide_beam"),
     ),
 ]
