@@ -16,8 +16,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from ... import load_task
 from ..command_line.terminal import Progressbar, say
 from ..options import PredictOptions
 from ..pipeline import AnyPipeline, Item
+from ..processes import map_jobs
 from ..runs.loaded import Loaded, load_run
 from ..runs.run_directory import RunDirectory, read_facts
 
@@ -130,21 +132,12 @@ class ShardWorker:
     """Does shards of a plan; one a process. The same class runs locally and under Ray."""
 
     def __init__(
-        self,
-        task: str,
-        options: PredictOptions,
-        plan: Plan,
-        threads: int | None = None,
-        folder: str | None = None,
+        self, task: str, options: PredictOptions, plan: Plan, folder: str | None = None
     ) -> None:
         if (
             folder is not None
         ):  # a worker of a cluster starts elsewhere; the paths are of the caller's folder
             os.chdir(folder)
-        if threads:
-            import torch
-
-            torch.set_num_threads(threads)
         self.plan = plan
         self.predictor = Predictor(load_task(task).load(), options)
 
@@ -257,43 +250,13 @@ def _engine(
         from .ray_engine import map_shards
 
         yield from map_shards(pipeline.task.name, options, plan, shards)
-    elif options.processes == 1:
-        worker = ShardWorker(pipeline.task.name, options, plan)
-        yield from map(worker.do, shards)
     else:
-        yield from _processes(pipeline.task.name, options, plan, shards)
+        make_worker = partial(_shard_worker, pipeline.task.name, options, plan)
+        yield from map_jobs(make_worker, shards, options.processes)
 
 
-_worker: ShardWorker | None = None
-
-
-def _make_worker(*arguments: Any) -> None:
-    global _worker
-    _worker = ShardWorker(*arguments)
-
-
-def _do(shard: int) -> int:
-    assert _worker is not None
-    return _worker.do(shard)
-
-
-def _processes(task: str, options: PredictOptions, plan: Plan, shards: list[int]) -> Iterator[int]:
-    from concurrent.futures import ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import get_context
-
-    count = min(options.processes, len(shards))
-    threads = max(1, (os.cpu_count() or 1) // count)
-    pool = ProcessPoolExecutor(
-        count, get_context("spawn"), _make_worker, (task, options, plan, threads)
-    )
-    try:
-        with pool:
-            yield from pool.map(_do, shards)
-    except BrokenProcessPool:
-        raise InputError(
-            f"one of --processes {options.processes} died (out of memory?); start again, what is done is kept"
-        ) from None
+def _shard_worker(task: str, options: PredictOptions, plan: Plan) -> Callable[[int], int]:
+    return ShardWorker(task, options, plan).do
 
 
 def _join(plan: Plan, output: Path) -> Predicted:

@@ -19,7 +19,7 @@ from ....data.scenes.scenes import read_mask
 from ....data.xrays.xrays import read_row, read_xray_set
 from ....models.vision.medusa import Body
 from ...engine.command_line.terminal import Progressbar, say
-from ...engine.experiments.trainings import claimed
+from ...engine.experiments.jobs import claimed
 from ...engine.pipeline import AnyPipeline
 from ...engine.runs.loaded import pick_device
 from ...engine.training.order import mix

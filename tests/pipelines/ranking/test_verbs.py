@@ -16,7 +16,7 @@ from headwise.data.clicks.generate import write_sample_clicks
 from headwise.data.clicks.layouts import open_log
 from headwise.data.clicks.schema_file import read_schema
 from headwise.pipelines import load_task
-from headwise.pipelines.engine.experiments.trainings import t_interval
+from headwise.pipelines.engine.experiments.table import t_interval
 from headwise.pipelines.engine.runs.loaded import Loaded
 from headwise.pipelines.engine.training.order import mix
 from headwise.pipelines.ranking.data import load_encoder
