@@ -38,9 +38,9 @@ DATA: list[Bug] = [
     ),
     (
         "D4b",
-        "pipelines/saliency/data.py",
-        "for one, other in combinations(parts, 2):",
-        'for one, other in [("training", "test")]:',
+        "pipelines/engine/subsets.py",
+        "for first, second in combinations(members, 2):",
+        'for first, second in [("training", "test")]:',
         (GROUPS, "-k", "refused and saliency"),
     ),
     (

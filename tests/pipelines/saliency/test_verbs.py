@@ -1,4 +1,4 @@
-"""The verbs as a person types them: mistakes, what does not match, polarity, prediction,
+"""The verbs as a person types them: mistakes, missing partners, polarity, prediction,
 cross-validation, resuming.
 """
 
@@ -40,7 +40,7 @@ def run(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("--size", "100", "100"), "multiples of 32"),
         (("--zoom", "1.5"), "--zoom 1.5"),
@@ -54,10 +54,10 @@ def run(tmp_path_factory):
         (("--backbone", "resnet5O"), "unknown to timm"),
     ],
 )
-def test_mistakes_get_one_line(headwise, scenes, tmp_path, words, said):
+def test_mistakes_get_one_line(headwise, scenes, tmp_path, words, message):
     code, lines = headwise("saliency", "train", "--data", scenes, "--run", tmp_path / "r", *words)
     assert code == 2
-    assert said in lines[-1]
+    assert message in lines[-1]
     assert not (tmp_path / "r").exists()
 
 
@@ -93,9 +93,9 @@ def test_groups_are_never_in_two_parts(scenes, tmp_path):
         TASK, "train", [], values={"data": str(scenes), "groups": str(table), "size": (32, 32)}
     )
     splits = TASK.load().open_data(options)
-    found = [set(splits.part(name).of("groups")) for name in ("train", "validation", "test")]
-    assert all(found)
-    assert sum(map(len, found)) == len(set.union(*found))
+    groups = [set(splits.part(name).of("groups")) for name in ("train", "validation", "test")]
+    assert all(groups)
+    assert sum(map(len, groups)) == len(set.union(*groups))
 
 
 def test_three_bad_files_of_fifty_are_listed_and_the_rest_is_done(headwise, run, tmp_path):
@@ -106,8 +106,8 @@ def test_three_bad_files_of_fifty_are_listed_and_the_rest_is_done(headwise, run,
         colour, depth, _ = draw_scene(k)
         Image.fromarray(colour).save(home / "RGB" / f"s{k:02d}.jpg")
         Image.fromarray(depth).save(home / "depth" / f"s{k:02d}.png")
-    whole = (home / "RGB" / "s03.jpg").read_bytes()
-    (home / "RGB" / "s03.jpg").write_bytes(whole[: len(whole) // 2])
+    content = (home / "RGB" / "s03.jpg").read_bytes()
+    (home / "RGB" / "s03.jpg").write_bytes(content[: len(content) // 2])
     (home / "RGB" / "s17.jpg").write_bytes(b"no picture")
     (home / "depth" / "s31.png").write_bytes(b"")
     (home / "depth" / "s40.png").unlink()
@@ -122,8 +122,8 @@ def test_three_bad_files_of_fifty_are_listed_and_the_rest_is_done(headwise, run,
     assert table.filter(~pl.col("depth"))["item"].to_list() == ["RGB/s40.jpg"]
     maps = sorted(path.name for path in Path(f"{output}.maps").rglob("*.png"))
     assert len(maps) == 47
-    drawn = Image.open(Path(f"{output}.maps") / "RGB" / "s00.png")
-    assert (drawn.mode, drawn.size) == ("L", (128, 96))
+    saliency = Image.open(Path(f"{output}.maps") / "RGB" / "s00.png")
+    assert (saliency.mode, saliency.size) == ("L", (128, 96))
 
 
 def test_without_depth_is_an_error_where_it_is_asked(headwise, run, tmp_path):
@@ -145,10 +145,10 @@ def test_without_depth_is_an_error_where_it_is_asked(headwise, run, tmp_path):
 
 
 def test_tables_for_papers(run):
-    found = pl.read_csv(run / "tables" / "scores.csv")
+    table = pl.read_csv(run / "tables" / "scores.csv")
     metrics = json.loads((run / "metrics.json").read_text())
-    own = found.filter(pl.col("map") == "GL-DMNet")
-    assert own["S-measure"][0] == pytest.approx(metrics["S-measure"])
+    ours = table.filter(pl.col("map") == "GL-DMNet")
+    assert ours["S-measure"][0] == pytest.approx(metrics["S-measure"])
     assert {
         "max E-measure",
         "mean E-measure",
@@ -158,8 +158,8 @@ def test_tables_for_papers(run):
         "adaptive F-measure",
         "weighted F-measure",
         "MAE",
-    } <= set(found.columns)
-    assert (run / "tables" / "scores.md").read_text().count("\n") == found.height + 2
+    } <= set(table.columns)
+    assert (run / "tables" / "scores.md").read_text().count("\n") == table.height + 2
     text = (run / "tables" / "scores.tex").read_text()
     assert "\\toprule" in text
     assert f"{metrics['MAE']:.3f}" in text
@@ -203,10 +203,10 @@ def test_one_group_is_left_out_in_turn(headwise, scenes, tmp_path):
         "--output",
     )
     assert headwise(*words, tmp_path / "o")[0] == 0
-    found = json.loads((tmp_path / "o" / "crossval.json").read_text())
-    assert found["groups"] == 3
-    assert {row["map"] for row in found["scores"]} == {"GL-DMNet", "depth alone", "middle"}
-    assert len(found["scenes"]) == 4
+    report = json.loads((tmp_path / "o" / "crossval.json").read_text())
+    assert report["groups"] == 3
+    assert {row["map"] for row in report["scores"]} == {"GL-DMNet", "depth alone", "middle"}
+    assert len(report["scenes"]) == 4
     assert (tmp_path / "o" / "tables" / "scores.tex").is_file()
     first = (tmp_path / "o" / "trainings" / "group0000.json").stat().st_mtime_ns
     assert headwise(*words, tmp_path / "o")[0] == 0
