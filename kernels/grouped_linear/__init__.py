@@ -40,7 +40,9 @@ def grouped_linear(
 
     Raises ValueError if shapes or names do not fit.
     """
-    pairs, token_count, experts = len(where.order), len(where.place), len(where.offsets) - 1
+    # Sizes by shape, not by len(), which would fix the batch of an exported program.
+    pairs, token_count = where.order.shape[0], where.place.shape[0]
+    experts = where.offsets.shape[0] - 1
     shape = token_count if gather else pairs, weight.shape[-1] * (2 if gated else 1)
     if weight.ndim != 3 or weight.shape[0] != experts or tuple(x.shape) != shape:
         raise ValueError(

@@ -1,10 +1,10 @@
 """How the experts of a model are used."""
 
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from .layer import MoE
 from .router import Routing
@@ -17,9 +17,9 @@ class RoutingWatch:
 
     def __init__(self, model: nn.Module) -> None:
         self.layers = [part for part in model.modules() if isinstance(part, MoE)]
-        self.counts: list[Any] = [0 for _ in self.layers]
-        self.entropy: list[Any] = [0.0 for _ in self.layers]
-        self.hooks: list[Any] = []
+        # By layer: counts (E,) of pairs, and [sum of entropies, number of tokens].
+        self.totals: list[tuple[Tensor, Tensor] | None] = [None for _ in self.layers]
+        self.hooks: list[RemovableHandle] = []
 
     def __enter__(self) -> "RoutingWatch":
         for i, layer in enumerate(self.layers):
@@ -30,12 +30,14 @@ class RoutingWatch:
         for hook in self.hooks:
             hook.remove()
 
-    def _add(self, i: int, layer: nn.Module, *_: Any) -> None:
+    def _add(self, i: int, layer: nn.Module, *_: object) -> None:
         routing = layer.routing
         if isinstance(routing, Routing):
-            self.counts[i] = self.counts[i] + routing.counts.sum(0)
-            self.entropy[i] = self.entropy[i] + torch.stack(
-                [routing.entropy * routing.tokens, routing.tokens]
+            counts = routing.counts.sum(0)
+            entropy = torch.stack([routing.entropy * routing.tokens, routing.tokens])
+            past = self.totals[i]
+            self.totals[i] = (
+                (counts, entropy) if past is None else (past[0] + counts, past[1] + entropy)
             )
 
     def figures(self) -> dict[str, float]:
@@ -45,8 +47,9 @@ class RoutingWatch:
         Empty without such layers or without a token.
         """
         figures = {}
-        for i, (counts, entropy) in enumerate(zip(self.counts, self.entropy), 1):
-            if isinstance(counts, Tensor) and int(counts.sum()):
+        for i, total in enumerate(self.totals, 1):
+            if total is not None and int(total[0].sum()):
+                counts, entropy = total
                 figures[f"moe{i}_entropy"] = float(entropy[0] / entropy[1])
                 share = counts / counts.sum()
                 figures |= {f"moe{i}_load{e}": float(part) for e, part in enumerate(share, 1)}

@@ -10,7 +10,6 @@ decoder's own must be causal."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -20,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.attention_maps import attention_maps
-from ..attention import ALIASES, ATTENTION, build_attention
+from ..attention import ATTENTION, accepts_option, attention_class, build_attention
 from ..attention.base import attend, join_heads, split_heads
 from ..attention.softmax import SoftmaxAttention
 from ..layers.blocks import NetworkKind, build_feedforward
@@ -333,38 +332,27 @@ class SpeechToText(nn.Module):
 
 
 def causal_attention(name: str, width: int, heads: int) -> nn.Module:
-    """A mechanism whose tokens are blind to later ones. Raises ValueError where there is no such
-    form.
+    """A mechanism whose tokens are blind to later ones.
+
+    Raises ValueError for a mechanism without a causal form.
     """
-    row = ATTENTION.get(ALIASES.get(name, name))
-    if row is not None:
-        made = build_attention(name, width, heads)
-        if "causal" not in inspect.signature(type(made)).parameters:
-            raise ValueError(
-                f"decoder attention {name!r} has no causal form; take one of {', '.join(causal_names())}"
-            )
+    if not accepts_option(name, "causal"):
+        raise ValueError(
+            f"decoder attention {name!r} has no causal form; "
+            f"take one of {', '.join(causal_names())}"
+        )
     return build_attention(name, width, heads, causal=True)
 
 
 def crossing_attention(name: str, width: int, heads: int) -> nn.Module:
-    """A mechanism that takes a context. Raises ValueError where it takes none."""
-    made = build_attention(name, width, heads)
-    if not made.crosses:
+    """A mechanism that takes a context. Raises ValueError for one that takes none."""
+    if not attention_class(name).crosses:
         raise ValueError(
             f"cross-attention {name!r} takes no context; softmax, differential, taylor, ... do"
         )
-    return made
+    return build_attention(name, width, heads)
 
 
 def causal_names() -> list[str]:
     """Mechanisms with a causal form."""
-    from importlib import import_module
-
-    from .. import attention
-
-    found = []
-    for name, row in ATTENTION.items():
-        kind = getattr(import_module(f"{attention.__name__}.{row.module}"), row.cls)
-        if "causal" in inspect.signature(kind).parameters:
-            found.append(name)
-    return found
+    return [name for name in ATTENTION if accepts_option(name, "causal")]

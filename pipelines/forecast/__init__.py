@@ -4,8 +4,7 @@ of the file."""
 from ..engine.command_line import python_verb
 from ..engine.options import EvaluateOptions, ExportOptions
 from ..engine.task import Task, Verb
-from .checks import check
-from .options import BacktestOptions, ForecastOptions, ForecastPredictOptions
+from .options import BacktestOptions, ForecastOptions, ForecastPredictOptions, check
 
 TASK = Task(
     name="forecast",

@@ -1,4 +1,4 @@
-"""Pictures of a forecast: windows, errors by step and channel, coverage, and what comes after the
+"""Figures of a forecast: windows, errors by step and channel, coverage, and what comes after the
 file.
 """
 
@@ -6,18 +6,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import polars as pl
 from matplotlib.figure import Figure
 
+from ...data.series.series import Series
 from ..engine.pipeline import ReportFigure
-
-if TYPE_CHECKING:
-    import polars as pl
-
-    from .options import ForecastOptions
+from .data import ForecastSpec
+from .options import ForecastOptions
 
 BLUE, ORANGE, GREY, GREEN = "#3b6fb6", "#d9822b", "#7b8794", "#3f8f5f"
 STYLE: dict[Any, Any] = {
@@ -50,15 +49,15 @@ def figure(
 ) -> tuple[Figure, np.ndarray]:
     """A figure in the house's style; axes as a (rows, columns) array."""
     with mpl.rc_context(STYLE):
-        drawn = Figure(figsize=(width, height * rows))
-        axes = drawn.subplots(rows, columns, squeeze=False)
-    return drawn, axes
+        drawing = Figure(figsize=(width, height * rows))
+        axes = drawing.subplots(rows, columns, squeeze=False)
+    return drawing, axes
 
 
-def windows_picture(windows: Sequence[Window], level: float) -> ReportFigure:
+def windows_figure(windows: Sequence[Window], level: float) -> ReportFigure:
     """Best, median and worst windows below each other."""
     with mpl.rc_context(STYLE):
-        drawn, axes = figure(len(windows), 1)
+        drawing, axes = figure(len(windows), 1)
         for axis, window in zip(axes[:, 0], windows, strict=True):
             past, ahead = np.arange(-len(window.past), 0), np.arange(len(window.truth))
             axis.plot(past, window.past, color=GREY, lw=1)
@@ -80,16 +79,16 @@ def windows_picture(windows: Sequence[Window], level: float) -> ReportFigure:
     return ReportFigure(
         "windows",
         "Best, median and worst test windows by squared error, each in its worst channel",
-        drawn,
+        drawing,
     )
 
 
-def steps_picture(errors: dict[str, np.ndarray], coverage: dict[float, np.ndarray]) -> ReportFigure:
-    """Error by step of the horizon beside the naive forecasts, and coverage by step beside its
-    level.
+def steps_figure(errors: dict[str, np.ndarray], coverage: dict[float, np.ndarray]) -> ReportFigure:
+    """Error by step of the horizon for the model and the naive forecasts, and coverage by step
+    next to its level.
     """
     with mpl.rc_context(STYLE):
-        drawn, axes = figure(1, 2, height=3)
+        drawing, axes = figure(1, 2, height=3)
         for (name, values), color in zip(errors.items(), (BLUE, GREY, ORANGE), strict=False):
             axes[0, 0].plot(np.arange(1, len(values) + 1), values, color=color, label=name)
         axes[0, 0].set(title="mean absolute error (scaled) by step", xlabel="step", ylim=(0, None))
@@ -109,33 +108,33 @@ def steps_picture(errors: dict[str, np.ndarray], coverage: dict[float, np.ndarra
     return ReportFigure(
         "steps",
         "Errors and interval coverage on the test part, by step (dashed: the level asked for)",
-        drawn,
+        drawing,
     )
 
 
-def channels_picture(
+def channels_figure(
     names: Sequence[str], model: np.ndarray, naive: np.ndarray, naive_name: str, most: int = 30
 ) -> ReportFigure:
-    """Error of each channel beside the better naive forecast; the worst ones where there are
+    """Error of each channel, and of the better naive forecast; the worst channels where there are
     many.
     """
     order = np.argsort(-model)[:most][::-1]
     with mpl.rc_context(STYLE):
-        drawn, axes = figure(1, 1, height=1.2 + 0.22 * len(order))
+        drawing, axes = figure(1, 1, height=1.2 + 0.22 * len(order))
         place = np.arange(len(order))
         axes[0, 0].barh(place + 0.2, model[order], 0.38, color=BLUE, label="model")
         axes[0, 0].barh(place - 0.2, naive[order], 0.38, color=GREY, label=naive_name)
         axes[0, 0].set_yticks(place, [names[index] for index in order])
         axes[0, 0].set(title="mean absolute error (scaled) by channel")
         axes[0, 0].legend(loc="lower right")
-    few = "" if len(names) <= most else f" (the worst {most} of {len(names)})"
-    return ReportFigure("channels", f"Error of each channel{few}", drawn)
+    cut = "" if len(names) <= most else f" (the worst {most} of {len(names)})"
+    return ReportFigure("channels", f"Error of each channel{cut}", drawing)
 
 
-def backtest_picture(moments: Sequence[str], model: np.ndarray, naive: np.ndarray) -> ReportFigure:
+def backtest_figure(moments: Sequence[str], model: np.ndarray, naive: np.ndarray) -> ReportFigure:
     """Error by moment of forecast."""
     with mpl.rc_context(STYLE):
-        drawn, axes = figure(1, 1, height=3)
+        drawing, axes = figure(1, 1, height=3)
         place = np.arange(len(moments))
         axes[0, 0].plot(place, model, "o-", color=BLUE, label="model")
         axes[0, 0].plot(place, naive, "o-", color=GREY, label="repeat the last value")
@@ -143,47 +142,36 @@ def backtest_picture(moments: Sequence[str], model: np.ndarray, naive: np.ndarra
         axes[0, 0].set(title="mean absolute error (scaled) by moment of forecast", ylim=(0, None))
         axes[0, 0].legend()
     return ReportFigure(
-        "backtest", "Rolling origins: the same model, asked at several past moments", drawn
+        "backtest", "Rolling origins: the same model, asked at several past moments", drawing
     )
 
 
-def future_picture(
-    rows: pl.DataFrame, options: ForecastOptions, spec: dict[str, Any], most: int = 6
-) -> list[ReportFigure]:
-    """The forecast past the end of the first series of the file, after its last rows."""
-    import polars as pl
-
-    from .data import read
-
-    good = rows.filter(pl.col("status") == "ok")
-    if good.is_empty():
-        return []
-    series = read(options, spec).series[0]
-    first = good.filter(pl.col("item") == pl.lit(good["item"][0]))
-    channels = spec["channels"][:most]
+def future_figure(
+    forecast: pl.DataFrame,
+    series: Series,
+    options: ForecastOptions,
+    spec: ForecastSpec,
+    most: int = 6,
+) -> ReportFigure:
+    """The forecast of a series past its end, after its last rows, by channel."""
+    channels = spec.channels[:most]
     past = slice(-2 * options.lookback, None)
     low, high = (
-        next(name for name in rows.columns if name.startswith(side))
+        next(name for name in forecast.columns if name.startswith(side))
         for side in ("lower_", "upper_")
     )
     with mpl.rc_context(STYLE):
-        drawn, axes = figure(len(channels), 1, height=1.7)
+        drawing, axes = figure(len(channels), 1, height=1.7)
         for axis, channel in zip(axes[:, 0], channels, strict=True):
-            ahead = first.filter(pl.col("channel") == channel)
-            column = spec["channels"].index(channel)
+            ahead = forecast.filter(pl.col("channel") == channel)
+            column = spec.channels.index(channel)
             axis.plot(series.times[past], series.values[past, column], color=GREY, lw=1)
             times = ahead["time"].to_numpy()
             axis.plot(times, ahead["forecast"], color=BLUE, lw=1.5)
             axis.fill_between(times, ahead[low], ahead[high], color=BLUE, alpha=0.15, lw=0)
             axis.set_title(channel)
-    few = (
-        ""
-        if len(spec["channels"]) <= most
-        else f" (the first {most} of {len(spec['channels'])} channels)"
-    )
+    some = len(spec.channels) > most
+    cut = f" (the first {most} of {len(spec.channels)} channels)" if some else ""
     level = low.removeprefix("lower_")
-    return [
-        ReportFigure(
-            "future", f"Forecast past the end of the file, with the {level} % interval{few}", drawn
-        )
-    ]
+    caption = f"Forecast past the end of the file, with the {level} % interval{cut}"
+    return ReportFigure("future", caption, drawing)

@@ -1,62 +1,76 @@
 """Options of forecasting."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
+from ...base.errors import InputError
+from ..engine.command_line.checks import check_attention, check_least
 from ..engine.options import PredictOptions, TrainOptions
 
 
 @dataclass(frozen=True, kw_only=True)
 class ForecastOptions(TrainOptions):
-    """Train SOFTS on a table of series: test errors beside naive baselines, intervals, forecasts
-    past the end.
+    """Train SOFTS on a table of series: test errors compared with naive baselines, prediction
+    intervals, and forecasts past the end of the table.
     """
+
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "data": ("horizon", "lookback", "split", "date", "id_column", "targets", "known",
+                 "frequency", "fill", "series"),
+        "model": ("attention", "layers", "width", "core", "feedforward", "heads", "dropout",
+                  "stochastic", "normalise", "marks"),
+        "experts": ("ffn", "experts", "active", "router", "router_temperature", "balance"),
+        "intervals": ("levels",),
+    }  # fmt: skip
 
     horizon: int = 96
     """Steps to forecast."""
     lookback: int = 96
-    """Steps that the model sees."""
+    """Past steps that the model sees."""
     split: Literal["ratio", "ett", "pems"] = "ratio"
     """Train/validation/test: 70/10/20 % of the rows; 12/4/4 months of 30 days (ETT); 60/20/20 %
     (PEMS).
     """
     date: str | None = None
-    """Column of dates; found by itself where it has a usual name or comes first."""
+    """Column of dates. It is recognised if it has a usual name or comes first."""
     id_column: str | None = None
-    """Column that tells the series of a long table apart (usually unique_id)."""
+    """Column that names the series of a long table (usually unique_id)."""
     targets: tuple[str, ...] = ()
-    """Columns to forecast; without it all numeric ones."""
+    """Columns to forecast; all numeric ones if none is named."""
     known: tuple[str, ...] = ()
-    """Columns known in the future (prices, holidays): rows past the end of the targets hold their
-    values.
+    """Columns whose future is known (prices, holidays); their values go on past the last row of the
+    targets.
     """
     frequency: str | None = None
-    """Step of the clock, such as 15m, 1h, 1d, 1mo; inferred from the dates. A table without dates
-    needs it.
+    """Time between two rows, such as 15m, 1h, 1d, 1mo. It is inferred from the dates; a table
+    without dates needs it.
     """
     fill: Literal["error", "forward", "linear", "zero", "as-is"] = "error"
-    """Missing steps and values: error; the last value; a line (looks at both sides); 0; or rows as
-    they lie.
+    """What to do with missing rows and values: stop with an error, repeat the last value, draw a
+    straight line (which looks at both sides), put 0, or take the rows as they are.
     """
     series: Literal["apart", "together"] = "apart"
-    """Long tables: each series by itself, or all of them as the channels of one."""
+    """Long tables: each series on its own, or all of them as channels of one series."""
     attention: str = "star"
-    """What mixes the channels: any mechanism of `headwise list attention` but those on grids."""
+    """What mixes the channels: any mechanism of `headwise list attention`
+    except those on grids.
+    """
     ffn: Literal["mlp", "glu", "moe"] = "mlp"
-    """Feed-forward part of a layer; moe: a mixture of experts, whose active ones are as large
-    together as mlp.
+    """Feed-forward part of a layer: a two-layer network, a gated one, or a mixture of experts whose
+    active experts are together as large as mlp.
     """
     experts: int = 8
     """Experts of a layer with --ffn moe."""
     active: int = 2
     """Experts that a token uses."""
     router: Literal["token", "similarity"] = "token"
-    """How experts are chosen: by each token for itself, or by tokens that agree with similar ones
-    (2505.00792).
+    """How experts are chosen: by each token on its own, or by tokens that agree with similar ones
+    (arXiv 2505.00792).
     """
     router_temperature: float | None = None
-    """Of --router similarity: how evenly a token listens to the others (default: square root of
-    --width).
+    """For --router similarity: how evenly a token listens to the others. none: the square root of
+    --width.
     """
     balance: float = 0.01
     """Weight of the loss that keeps all experts in use."""
@@ -69,17 +83,17 @@ class ForecastOptions(TrainOptions):
     feedforward: int = 256
     """Inner width of the feed-forward part."""
     heads: int = 8
-    """Heads of a mechanism that has heads."""
+    """Attention heads, for mechanisms that have heads."""
     dropout: float = 0.0
-    """Dropout."""
+    """Share of activations that are set to 0 in training."""
     stochastic: bool = True
-    """STAR draws one channel per core feature in training, as in the paper; otherwise the weighted
-    mean.
+    """In training, STAR draws one channel per core feature, as in the paper; off: it takes the
+    weighted mean.
     """
     normalise: bool = True
-    """Scale each window by its own mean and deviation, and back."""
+    """Scale each window by its own mean and standard deviation, and back."""
     marks: bool = True
-    """Give the model hour, weekday, day of the month and day of the year as further channels."""
+    """Give the model hour, weekday, day of the month and day of the year as extra channels."""
     levels: tuple[float, ...] = (0.8, 0.95)
     """Levels of the prediction intervals (split conformal, calibrated on the validation part)."""
 
@@ -88,23 +102,54 @@ class ForecastOptions(TrainOptions):
 class ForecastPredictOptions(PredictOptions):
     """Forecast past the end of every series of the input, in original units, with intervals."""
 
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {"data": ("fill",)}
+
     fill: Literal["run", "error", "forward", "linear", "zero", "as-is"] = "run"
     """What to do with missing steps and values; run: as in training."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BacktestOptions:
-    """Forecast from several past moments and compare with what came: how good would it have
-    been?
-    """
+    """Forecast from several past moments and compare with what came."""
+
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {"moments": ("origins", "step")}
 
     run: str
     """Run directory of the trained model; its weights stay as they are."""
     data: str | None = None
-    """Data to go through; without it the data that the run was trained on."""
+    """Data to go through; by default the data that the run was trained on."""
     origins: int = 10
-    """How many moments to forecast from, the last ones that have a whole horizon after them."""
+    """How many moments to forecast from: the last ones with a full horizon after them."""
     step: int | None = None
-    """Rows between two moments (default: one horizon, so that no row is forecast twice)."""
+    """Rows between two moments. none: one horizon, so that no row is forecast twice."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Kind of device."""
+    """Device to run on."""
+
+
+def check(options: object) -> None:
+    """Raise `InputError` for values that no data can make right."""
+    if isinstance(options, ForecastOptions):
+        at_least_one = ("horizon", "lookback", "layers", "width", "core", "feedforward", "heads")
+        check_least(options, dict.fromkeys(at_least_one, 1))
+        if not 0 <= options.dropout < 1:
+            raise InputError(f"--dropout {options.dropout}: must be in [0, 1)")
+        levels = " ".join(["--levels", *map(str, options.levels)])
+        if any(not 0 < level < 1 for level in options.levels):
+            raise InputError(f"{levels}: each must lie between 0 and 1")
+        if not options.levels or len({f"{level * 100:g}" for level in options.levels}) < len(
+            options.levels
+        ):
+            raise InputError(f"{levels}: give at least one, and none twice")
+        check_attention(
+            options.attention, fits=("any tokens", "sequence"), why="channels are no grid"
+        )
+        if not 1 <= options.active <= options.experts:
+            raise InputError(
+                f"--active {options.active}: must lie between 1 and --experts {options.experts}"
+            )
+        if options.balance < 0:
+            raise InputError(f"--balance {options.balance}: must not be negative")
+        if options.router_temperature is not None and options.router_temperature <= 0:
+            raise InputError(f"--router-temperature {options.router_temperature}: must be positive")
+    if isinstance(options, BacktestOptions) and (options.origins < 1 or (options.step or 1) < 1):
+        raise InputError("backtest: --origins and --step must be at least 1")

@@ -1,56 +1,61 @@
-"""Forecasting: SOFTS on wide or long tables, with baselines, intervals and forecasts past the end
-of the file.
-
-The six answers of the task; the windows are scored in `scoring`, drawn in `figures`.
-"""
+"""Forecasting with SOFTS on wide or long tables: baselines, intervals, forecasts past the end."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from ...base.errors import InputError
+from ...data.series.files import SeriesItem, list_items
 from ...data.series.generate import sample_series, write_wide
+from ...data.series.series import Series
 from ...data.series.windows import Scaler
 from ...models.series.softs import SOFTS
-from ..engine.pipeline import Context, Item, Pipeline, ReportFigure, Review, Splits
-from ..engine.spec import DictSpec
-from .data import open_splits
-from .figures import future_picture
-from .options import ForecastOptions
-from .prediction import forecast_series, list_series, schema
-from .scoring import calibrate, forward, review
+from ..engine.inference.batches import predict_in_batches
+from ..engine.pipeline import Batch, Calibration, Context, Pipeline, ReportFigure, Review, Splits
+from ..metrics.conformal import ConformalIntervals
+from . import figures
+from .data import ForecastSpec, ForecastWindows, open_splits, read_data
+from .options import ForecastOptions, ForecastPredictOptions
+from .prediction import PreparedSeries, bound_names, forecast_batch, read_series
+from .scoring import (
+    Scores,
+    absolute_residuals,
+    forward,
+    headline_of,
+    intervals_of,
+    metrics_of,
+    tables_of,
+    windows_to_draw,
+)
 
 
-class ForecastPipeline(Pipeline[ForecastOptions, DictSpec]):
+class ForecastPipeline(Pipeline[ForecastOptions, ForecastSpec]):
     """Forecasting."""
 
     monitor = "mse"
-    spec_class = DictSpec
+    spec_class = ForecastSpec
 
     def write_sample(self, folder: Path) -> Path:
         """A generated table: hourly, 7 channels that follow each other with lags."""
-
         path = folder / "generated.csv"
         write_wide(sample_series("hourly"), path)
         return path
 
     def open_data(
-        self, options: ForecastOptions, spec: DictSpec | None = None, *, as_test: bool = False
-    ) -> Splits[DictSpec]:
-        """Read, check, split, scale on the training rows, cut windows."""
-
+        self, options: ForecastOptions, spec: ForecastSpec | None = None, *, as_test: bool = False
+    ) -> Splits[ForecastSpec]:
+        """Read, check, split, scale by the training rows, cut windows."""
         return open_splits(options, spec, as_test)
 
-    def build_model(self, options: ForecastOptions, spec: DictSpec) -> nn.Module:
+    def build_model(self, options: ForecastOptions, spec: ForecastSpec) -> nn.Module:
         """SOFTS, or its encoder with another mechanism."""
-
         return SOFTS(
             lookback=options.lookback,
             horizon=options.horizon,
@@ -71,18 +76,15 @@ class ForecastPipeline(Pipeline[ForecastOptions, DictSpec]):
                 "temperature": options.router_temperature,
                 "balance": options.balance,
             },
-            known=len(spec["known"]),
+            known=len(spec.known),
         )
 
-    def loss(
-        self, model: nn.Module, batch: dict[str, torch.Tensor], options: ForecastOptions
-    ) -> torch.Tensor:
+    def loss(self, model: nn.Module, batch: Batch, options: ForecastOptions) -> Tensor:
         """Mean squared error on the scaled values."""
-
         return mse_loss(forward(model, batch), batch["future"])
 
     def validate(
-        self, model: nn.Module, batches: Any, options: ForecastOptions
+        self, model: nn.Module, batches: Iterable[Batch], options: ForecastOptions
     ) -> dict[str, float]:
         """MSE and MAE over all validation windows."""
         squared = absolute = count = 0.0
@@ -96,71 +98,120 @@ class ForecastPipeline(Pipeline[ForecastOptions, DictSpec]):
     def calibrate(
         self,
         model: nn.Module,
-        splits: Splits[DictSpec],
+        splits: Splits[ForecastSpec],
         options: ForecastOptions,
         device: torch.device,
-    ) -> dict[str, torch.Tensor]:
-        """Calibrate the intervals on the validation windows."""
+    ) -> Calibration:
+        """Half-widths of the intervals (levels, H, C) on the scaled values, from the validation
+        windows.
+        """
+        residuals = absolute_residuals(model, splits.validation, device)
+        intervals = ConformalIntervals.fit(residuals, sorted(options.levels))
+        return {"radius": intervals.widths.float(), "windows": torch.tensor(len(residuals))}
 
-        return calibrate(model, splits.validation, options, device)
-
-    def check_run(self, spec: DictSpec, calibration: dict[str, torch.Tensor]) -> None:
+    def check_run(self, spec: ForecastSpec, calibration: Calibration) -> None:
         """The scaler and the intervals must be of the run's channels, horizon and levels."""
-
-        channels = len(spec["channels"])
-        if spec["scaler"] is not None and len(Scaler.from_dict(spec["scaler"]).mean) != channels:
+        channels = len(spec.channels)
+        if spec.scaler is not None and len(Scaler.from_dict(spec.scaler).mean) != channels:
             raise InputError(
                 f"the scaler in spec.json is not of {channels} channels; the file is damaged"
             )
-        found = tuple(calibration["radius"].shape) if "radius" in calibration else None
-        if found != (needed := (len(spec["levels"]), spec["horizon"], channels)):
+        shape = tuple(calibration["radius"].shape) if "radius" in calibration else None
+        expected = (len(spec.levels), spec.horizon, channels)
+        if shape != expected:
             raise InputError(
-                f"calibration.safetensors holds intervals of shape {found}, the run needs {needed}"
+                f"calibration.safetensors holds intervals of shape {shape}, the run needs "
+                f"{expected}"
             )
 
     def review(
-        self, model: nn.Module, dataset: Any, context: Context[ForecastOptions, DictSpec]
+        self,
+        model: nn.Module,
+        dataset: ForecastWindows,
+        context: Context[ForecastOptions, ForecastSpec],
     ) -> Review:
-        """Errors beside naive baselines, coverage of the intervals, best, median and worst
+        """Errors compared with naive baselines, coverage of the intervals, best, median and worst
         windows.
         """
-
-        return review(
-            model, dataset, context.calibration, context.options, context.spec, context.device
-        )
+        spec, intervals = context.spec, intervals_of(context.calibration, context.spec)
+        scores = Scores(model, dataset, intervals, spec, context.device)
+        errors, coverage, naive = scores.errors, scores.coverage, scores.best_naive
+        windows = windows_to_draw(model, dataset, scores, intervals, context)
+        pictures = [
+            figures.windows_figure(windows, coverage["levels"][-1]),
+            figures.steps_figure(
+                {name: summary.mae_by_step.numpy() for name, summary in errors.items()},
+                dict(zip(coverage["levels"], map(np.array, coverage["coverage_by_step"]))),
+            ),
+            figures.channels_figure(
+                spec.channels,
+                errors["model"].mae_by_channel.numpy(),
+                errors[naive].mae_by_channel.numpy(),
+                naive,
+            ),
+        ]
+        metrics = metrics_of(scores, spec, intervals, context.options)
+        return Review(metrics, headline_of(metrics, naive), pictures, tables_of(scores, spec))
 
     def export_example(
-        self, model: nn.Module, splits: Splits[DictSpec]
-    ) -> tuple[tuple[Any, ...], Any]:
+        self, model: nn.Module, splits: Splits[ForecastSpec]
+    ) -> tuple[tuple[Tensor | None, ...], tuple[dict[int, object] | None, ...]]:
         """Two windows; the number of windows is free."""
-
         batch = splits.test.__getitems__([0, len(splits.test) - 1])
-        given = (batch["past"], batch.get("past_marks"), batch.get("known"))
+        arguments = (batch["past"], batch.get("past_marks"), batch.get("known"))
         rows = torch.export.Dim("batch")
-        return given, tuple(None if value is None else {0: rows} for value in given)
+        return arguments, tuple(None if value is None else {0: rows} for value in arguments)
 
-    def list_items(self, options: Any, spec: DictSpec) -> Sequence[Item]:
-        """Series of a file, a folder or a pattern."""
+    def list_items(
+        self, options: ForecastPredictOptions, spec: ForecastSpec
+    ) -> Sequence[SeriesItem]:
+        """Series of a file, a folder or a pattern: a wide file is one, a long file holds one per
+        id.
+        """
+        reading = spec.reading
+        return list_items(options.input, id_column=reading["id_column"], series=reading["series"])
 
-        return list_series(options, spec)
-
-    def prediction_schema(self, options: Any, spec: DictSpec) -> dict[str, Any]:
+    def prediction_schema(
+        self, options: ForecastPredictOptions, spec: ForecastSpec
+    ) -> dict[str, pl.DataType]:
         """channel, step, time, forecast, and a lower and an upper bound for each level."""
-
-        return schema(spec)
+        bounds = {name: pl.Float64() for pair in bound_names(spec.levels) for name in pair}
+        return {
+            "channel": pl.String(),
+            "step": pl.Int32(),
+            "time": pl.Datetime("us"),
+            "forecast": pl.Float64(),
+            **bounds,
+        }
 
     def predict(
-        self, model: nn.Module, items: Sequence[Item], context: Context[Any, DictSpec]
+        self,
+        model: nn.Module,
+        items: Sequence[SeriesItem],
+        context: Context[ForecastPredictOptions, ForecastSpec],
     ) -> list[pl.DataFrame | ValueError]:
         """Forecasts past the end of each series, in original units."""
+        # A group of series is read at once, since many may be in one file.
+        groups = read_series(items, context.options, context.spec)
 
-        return forecast_series(
-            model, items, context.calibration, context.options, context.spec, context.device
+        def prepare(series: Series | InputError) -> PreparedSeries:
+            if isinstance(series, InputError):
+                raise series
+            return PreparedSeries(series, context.spec)
+
+        return predict_in_batches(
+            groups,
+            prepare,
+            lambda _, prepared: forecast_batch(model, prepared, context),
+            context.options.batch_size,
         )
 
     def prediction_figures(
-        self, rows: pl.DataFrame, options: ForecastOptions, spec: DictSpec
+        self, rows: pl.DataFrame, options: ForecastOptions, spec: ForecastSpec
     ) -> Sequence[ReportFigure]:
-        """The forecast past the end of the file, after the last rows of it."""
-
-        return future_picture(rows, options, spec)
+        """The forecast past the end of the file, after its last rows."""
+        predicted = rows.filter(pl.col("status") == "ok")
+        if predicted.is_empty():
+            return []
+        first = predicted.filter(pl.col("item") == pl.lit(predicted["item"][0]))
+        return [figures.future_figure(first, read_data(options, spec).series[0], options, spec)]

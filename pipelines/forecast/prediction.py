@@ -3,164 +3,112 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 import torch
+from torch import Tensor, nn
 
 from ...base.errors import InputError
 from ...data.series.clock import future_times
-from ...data.series.files import SeriesItem, list_items, read_items
+from ...data.series.files import SeriesItem, read_items
 from ...data.series.series import Series
 from ...data.series.windows import Scaler, time_marks
-from .data import refuse_huge
+from ..engine.pipeline import Context
+from .data import ForecastSpec, refuse_huge
+from .options import ForecastPredictOptions
+from .scoring import forward
 
-if TYPE_CHECKING:
-    from torch import nn
 
-
-def bounds(spec: dict[str, Any]) -> list[tuple[str, str]]:
+def bound_names(levels: Sequence[float]) -> list[tuple[str, str]]:
     """Names of the lower and upper column of each level: 0.95 gives lower_95, upper_95."""
-    return [(f"lower_{level * 100:g}", f"upper_{level * 100:g}") for level in spec["levels"]]
-
-
-def schema(spec: dict[str, Any]) -> dict[str, Any]:
-    """Columns of a forecast."""
-    sides = {name: pl.Float64 for pair in bounds(spec) for name in pair}
-    return {
-        "channel": pl.String,
-        "step": pl.Int32,
-        "time": pl.Datetime("us"),
-        "forecast": pl.Float64,
-        **sides,
-    }
-
-
-def list_series(options: Any, spec: dict[str, Any]) -> Sequence[SeriesItem]:
-    """The series of `--input`: a wide file is one, a long file holds one per id; folders and
-    patterns hold files.
-    """
-    reading = spec["reading"]
-    return list_items(options.input, id_column=reading["id_column"], series=reading["series"])
+    return [(f"lower_{level * 100:g}", f"upper_{level * 100:g}") for level in levels]
 
 
 def read_series(
-    items: Sequence[SeriesItem], options: Any, spec: dict[str, Any]
+    items: Sequence[SeriesItem], options: ForecastPredictOptions, spec: ForecastSpec
 ) -> list[Series | InputError]:
     """Read a group of series; a broken one is an error of its own."""
-    reading = spec["reading"]
+    reading = spec.reading
     return read_items(
         items,
         date=reading["date"],
         id_column=reading["id_column"],
-        targets=spec["channels"],
-        known=spec["known"],
-        frequency=spec["frequency"],
+        targets=spec.channels,
+        known=spec.known,
+        frequency=spec.frequency,
         series=reading["series"],
         fill=reading["fill"] if options.fill == "run" else options.fill,
-        minimum=spec["lookback"],
+        minimum=spec.lookback,
         # A series that is scaled by its own history needs all of it.
-        last=None if spec["scaler"] is None else spec["lookback"],
+        last=None if spec.scaler is None else spec.lookback,
     )
 
 
-class Ready:
-    """A series prepared for the model: its last look-back rows, scaled."""
+class PreparedSeries:
+    """A series ready for the model: its last look-back rows, scaled, and the times to forecast.
 
-    def __init__(self, series: Series, spec: dict[str, Any], marks: bool) -> None:
-        lookback, horizon = spec["lookback"], spec["horizon"]
-        rows = len(series.values)
-        if rows < lookback:
-            raise InputError(
-                f"series {series.name!r}: {rows} rows, but the model looks back {lookback}"
-            )
+    Raises `InputError` for a series that is too short or cannot be scaled.
+    """
+
+    def __init__(self, series: Series, spec: ForecastSpec) -> None:
+        rows, where = len(series.values), f"series {series.name!r}"
+        if rows < spec.lookback:
+            raise InputError(f"{where}: {rows} rows, but the model looks back {spec.lookback}")
         ahead = len(series.known) - rows
-        if spec["known"] and ahead < horizon:
+        if spec.known and ahead < spec.horizon:
             raise InputError(
-                f"series {series.name!r}: known columns {', '.join(spec['known'])} go on for {ahead} rows past the end "
-                f"of the targets, but the horizon is {horizon}"
+                f"{where}: known columns {', '.join(spec.known)} go on for {ahead} rows past the "
+                f"end of the targets, but the horizon is {spec.horizon}"
             )
-        refuse_huge(f"series {series.name!r}", series, spec["channels"], spec["known"])
-        own = spec["scaler"] is None
-        self.scaler = Scaler.fit(series.values) if own else Scaler.from_dict(spec["scaler"])
-        past = self.scaler.scale(series.values[-lookback:]).astype(np.float32)
+        refuse_huge(where, series, spec.channels, spec.known)
+        fitted = spec.scaler
+        self.scaler = Scaler.from_dict(fitted) if fitted else Scaler.fit(series.values)
+        past = self.scaler.scale(series.values[-spec.lookback :]).astype(np.float32)
         if not np.isfinite(past).all():
-            raise InputError(
-                f"series {series.name!r}: values too far from those of the training to be scaled"
-            )
-        self.given: dict[str, np.ndarray] = {"past": past}
-        if marks:
-            self.given["past_marks"] = time_marks(series.times[-lookback:])
-        if spec["known"]:
-            known_scaler = (
-                Scaler.fit(series.known[:rows]) if own else Scaler.from_dict(spec["known_scaler"])
-            )
-            around = series.known[rows - lookback : rows + horizon]
-            self.given["known"] = known_scaler.scale(around).astype(np.float32)
-        self.times = future_times(series.times, spec["frequency"], horizon)
+            raise InputError(f"{where}: values too far from those of the training to be scaled")
+        self.inputs = {"past": past}
+        if spec.marks:
+            self.inputs["past_marks"] = time_marks(series.times[-spec.lookback :])
+        if spec.known:
+            known = series.known[:rows]
+            scaler = Scaler.from_dict(spec.known_scaler or {}) if fitted else Scaler.fit(known)
+            around = series.known[rows - spec.lookback : rows + spec.horizon]
+            self.inputs["known"] = scaler.scale(around).astype(np.float32)
+        self.times = future_times(series.times, spec.frequency, spec.horizon)
 
-    def rows(
-        self,
-        forecast: np.ndarray,
-        radius: np.ndarray,
-        channels: Sequence[str],
-        names: Sequence[Any],
-    ) -> pl.DataFrame:
-        """Rows of the answer. forecast (H, C) scaled, radius (levels, H, C) scaled."""
-        horizon, width = forecast.shape
+    def table(self, forecast: np.ndarray, radius: np.ndarray, spec: ForecastSpec) -> pl.DataFrame:
+        """Rows of the output. forecast (H, C) and radius (levels, H, C), both scaled."""
+        horizon, channels = forecast.shape
         values = self.scaler.restore(forecast)
-        table: dict[str, Any] = {
-            "channel": np.repeat(np.array(channels, dtype=object), horizon).tolist(),
-            "step": np.tile(np.arange(1, horizon + 1, dtype=np.int32), width),
-            "time": np.tile(self.times.astype("datetime64[us]"), width),
+        columns: dict[str, np.ndarray | list[str]] = {
+            "channel": np.repeat(np.array(spec.channels, dtype=object), horizon).tolist(),
+            "step": np.tile(np.arange(1, horizon + 1, dtype=np.int32), channels),
+            "time": np.tile(self.times.astype("datetime64[us]"), channels),
             "forecast": values.T.reshape(-1),
         }
-        for (lower, upper), reach in zip(names, radius, strict=True):
-            table[lower] = (values - reach * self.scaler.std).T.reshape(-1)
-            table[upper] = (values + reach * self.scaler.std).T.reshape(-1)
-        return pl.DataFrame(table)
+        for (lower, upper), reach in zip(bound_names(spec.levels), radius, strict=True):
+            columns[lower] = (values - reach * self.scaler.std).T.reshape(-1)
+            columns[upper] = (values + reach * self.scaler.std).T.reshape(-1)
+        return pl.DataFrame(columns)
 
 
-def forecast_series(
+def forecast_batch(
     model: nn.Module,
-    items: Sequence[SeriesItem],
-    calibration: dict[str, torch.Tensor],
-    options: Any,
-    spec: dict[str, Any],
-    device: torch.device,
-) -> list[pl.DataFrame | ValueError]:
-    """A table for each item, or why there is none."""
-    answers: list[pl.DataFrame | ValueError] = []
-    ready: dict[int, Ready] = {}
-    for place, series in enumerate(read_series(items, options, spec)):
-        if isinstance(series, Exception):
-            answers.append(series)
-            continue
-        try:
-            ready[place] = Ready(series, spec, spec["marks"])
-            answers.append(
-                InputError(f"series {series.name!r}: the model was not asked")
-            )  # replaced below
-        except InputError as error:
-            answers.append(error)
-    radius, names = calibration["radius"].double().numpy(), bounds(spec)
-    places = list(ready)
-    for start in range(0, len(places), options.batch_size):
-        batch = places[start : start + options.batch_size]
-        given = {
-            name: torch.from_numpy(np.stack([ready[place].given[name] for place in batch])).to(
-                device
-            )
-            for name in ready[batch[0]].given
-        }
-        with torch.no_grad():
-            forecast = (
-                model(given["past"], given.get("past_marks"), given.get("known"))
-                .double()
-                .cpu()
-                .numpy()
-            )
-        for place, values in zip(batch, forecast, strict=True):
-            answers[place] = ready[place].rows(values, radius, spec["channels"], names)
-    return answers
+    prepared: Sequence[PreparedSeries],
+    context: Context[ForecastPredictOptions, ForecastSpec],
+) -> list[pl.DataFrame]:
+    """The table of each series of a batch."""
+    batch: dict[str, Tensor] = {
+        name: torch.from_numpy(np.stack([series.inputs[name] for series in prepared])).to(
+            context.device
+        )
+        for name in prepared[0].inputs
+    }
+    with torch.no_grad():
+        forecasts = forward(model, batch).double().cpu().numpy()
+    radius = context.calibration["radius"].double().numpy()
+    return [
+        series.table(forecast, radius, context.spec)
+        for series, forecast in zip(prepared, forecasts, strict=True)
+    ]

@@ -8,16 +8,16 @@ from typing import TypeVar
 import polars as pl
 
 from ....base.errors import InputError
-from ..pipeline import Item
 
+ItemT = TypeVar("ItemT")
 InputsT = TypeVar("InputsT")
 Answer = pl.DataFrame | ValueError
 
 
 def predict_in_batches(
-    items: Sequence[Item],
-    read: Callable[[Item], InputsT],
-    predict: Callable[[Sequence[Item], Sequence[InputsT]], Sequence[Answer]],
+    items: Sequence[ItemT],
+    read: Callable[[ItemT], InputsT],
+    predict: Callable[[Sequence[ItemT], Sequence[InputsT]], Sequence[Answer]],
     batch_size: int,
 ) -> list[Answer]:
     """Rows for each item, in the order of the items.

@@ -23,7 +23,7 @@ class Loaded:
 
     run: RunDirectory
     options: Any
-    spec: dict[str, Any]
+    spec: Any
     model: nn.Module
     calibration: dict[str, torch.Tensor]
     device: torch.device

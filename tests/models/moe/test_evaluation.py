@@ -91,9 +91,9 @@ def test_the_gradient_of_the_weights_is_the_derivative(name: str, training: bool
 
     def loss() -> Tensor:
         out = module(x)
-        found = (out * torch.cos(torch.arange(out.numel())).view_as(out)).sum()
+        total = (out * torch.cos(torch.arange(out.numel())).view_as(out)).sum()
         auxiliary = getattr(module, "auxiliary", None)
-        return found if auxiliary is None else found + auxiliary
+        return total if auxiliary is None else total + auxiliary
 
     assert_gradient_is_the_derivative(module, loss)
 

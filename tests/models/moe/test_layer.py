@@ -242,6 +242,10 @@ def test_compiled_exported_and_bf16() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         half = layer(x)
     torch.testing.assert_close(half.float(), layer(x), rtol=5e-2, atol=5e-2)
+    batch, other_size = torch.export.Dim("batch"), torch.randn(5, 6, 16)
+    with torch.no_grad():
+        program = torch.export.export(layer, (x,), dynamic_shapes={"x": {0: batch}}, strict=False)
+    torch.testing.assert_close(program.module()(other_size), layer(other_size))
     copied = copy.deepcopy(layer.train())
     assert copied.routing is None
 

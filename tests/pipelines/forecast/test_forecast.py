@@ -67,8 +67,8 @@ def test_predicting_equals_the_model_on_the_last_window(trained):
     splits = task.load().open_data(
         replace(loaded.options, data=str(data)), loaded.spec, as_test=True
     )
-    values, marks, _ = windows.Part(
-        windows.read(replace(loaded.options, data=str(data)), loaded.spec).series[0],
+    values, marks, _ = windows.SeriesPart(
+        windows.read_data(replace(loaded.options, data=str(data)), loaded.spec).series[0],
         (0, 600),
         splits.test.scalers[0],
         None,
@@ -171,14 +171,14 @@ def test_a_series_is_scaled_by_its_training_rows_only(tmp_path):
     data = tmp_path / "a.csv"
     write_wide(sample_series(rows=600, channels=2), data)
     options = ForecastOptions(data=str(data), horizon=12, lookback=24)
-    before = windows.open_splits(options, None, False).spec["scaler"]
+    before = windows.open_splits(options, None, False).spec.scaler
     changed = pl.read_csv(data)
     cut = 420
     changed = pl.concat(
         [changed.head(cut), changed.tail(-cut).with_columns(pl.col("sensor_0") * 100)]
     )
     changed.write_csv(data)
-    assert windows.open_splits(options, None, False).spec["scaler"] == before
+    assert windows.open_splits(options, None, False).spec.scaler == before
 
 
 @pytest.mark.parametrize("name", [name for name, row in ATTENTION.items() if row.fits != "grid"])
