@@ -13,7 +13,8 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ....base.files import write_aside, write_text
+from ....base.files import write_text
+from ...figures.style import save_png, styled_figure
 from .jobs import Job, Record
 
 Scores = Mapping[str, Mapping[str, float]]
@@ -199,17 +200,17 @@ def draw_values(
             axis.errorbar(value, y, xerr=bar, fmt="o", color=colour, capsize=3)
     axis.set_yticks(place)
     axis.set_yticklabels(names, fontsize=8)
-    axis.grid(axis="x", alpha=0.3)
+    axis.grid(visible=False, axis="y")
 
 
 def comparison_figure(table: pl.DataFrame) -> Figure:
     """The first score of every trained row with the deviation over seeds."""
     score = measured_in(table)[0]
     trained = table.filter(pl.col("seeds") > 0)
-    figure = Figure(figsize=(6, 0.4 * len(trained) + 1.3), layout="constrained")
-    axis = figure.subplots()
-    draw_values(axis, trained["model"].to_list(), trained[score], trained[f"{score}_sd"])
-    axis.set_xlabel(f"{score} (bars: deviation over seeds)")
+    with styled_figure(6, 0.4 * len(trained) + 1.3) as figure:
+        axis = figure.subplots()
+        draw_values(axis, trained["model"].to_list(), trained[score], trained[f"{score}_sd"])
+        axis.set_xlabel(f"{score} (bars: deviation over seeds)")
     return figure
 
 
@@ -217,4 +218,4 @@ def write_comparison(output: Path, table: pl.DataFrame, text: str, figure: Figur
     """Write comparison.csv, comparison.md and comparison.png."""
     write_text(output / "comparison.csv", table.write_csv())
     write_text(output / "comparison.md", text)
-    write_aside(output / "comparison.png", lambda path: figure.savefig(path, format="png", dpi=110))
+    save_png(figure, output / "comparison.png")

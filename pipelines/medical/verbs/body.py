@@ -23,7 +23,7 @@ from ...engine.experiments.jobs import claimed
 from ...engine.pipeline import AnyPipeline
 from ...engine.runs.loaded import pick_device
 from ...engine.training.order import mix
-from ...metrics.classification import drawn_groups
+from ...metrics.bootstrap import interval_of_mean
 from ..augment import moved, moves, standardised
 from ..explain import read_lungs
 from ..options import BodyOptions, MedicalOptions
@@ -68,8 +68,7 @@ def body(pipeline: AnyPipeline, options: BodyOptions) -> dict[str, Any]:
         final = _train(options, pictures, truth, options.folds, device)
         bar.update()
         dice = _dice(found, truth)
-        counts = drawn_groups(len(names), 1000, options.seed)[:, group]
-        low, high = np.quantile(counts @ dice / counts.sum(1), [0.025, 0.975])
+        low, high = interval_of_mean(dice, patients, seed=options.seed)
         facts = {
             "masks": len(chosen),
             "patients": len(names),
