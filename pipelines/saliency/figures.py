@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from ...data.formats.pictures import read_picture
 from ...data.scenes.pictures import read_depth, read_mask
 from ..engine.pipeline import ReportFigure
+from ..figures.style import MEDIUM, ROW, SMALL, WIDE, bare, styled_figure
 from ..metrics.saliency import SaliencyScores
 from .data import Scenes
 
@@ -19,26 +19,26 @@ SHOWN = 2  # scenes of each kind
 LONGEST = 240  # pixels of a shown picture
 
 
-def sheet(part: Scenes, maps: Sequence[np.ndarray], scores: SaliencyScores) -> ReportFigure:
+def scenes_figure(part: Scenes, maps: Sequence[np.ndarray], scores: SaliencyScores) -> ReportFigure:
     """Colour, depth, mask and map of the best, median and worst scenes by S-measure."""
     kind_of_place = _best_median_worst(scores)
-    figure = Figure(figsize=(8, 1.6 * len(kind_of_place)), layout="constrained")
-    axes = figure.subplots(len(kind_of_place), 4, squeeze=False)
     images, depths, masks = part.of("images"), part.of("depths"), part.of("masks")
-    for line, (place, kind) in zip(axes, kind_of_place.items()):
-        pictures = [
-            read_picture(images[place]).transpose(1, 2, 0),
-            read_depth(depths[place], part.source.near)[0],
-            read_mask(masks[place]),
-            maps[place],
-        ]
-        for axis, picture in zip(line, pictures):
-            _show(axis, picture)
-        line[0].set_ylabel(kind, fontsize=8)
-        s_measure, mae = float(scores.s_measure[place]), float(scores.mae[place])
-        line[3].set_xlabel(f"S {s_measure:.3f}, MAE {mae:.3f}", fontsize=7)
-    for axis, title in zip(axes[0], ("colour", "depth, near is bright", "mask", "saliency")):
-        axis.set_title(title, fontsize=8)
+    with styled_figure(MEDIUM, 1.4 * len(kind_of_place), grid=False) as figure:
+        rows = figure.subplots(len(kind_of_place), 4, squeeze=False)
+        for row, (place, kind) in zip(rows, kind_of_place.items()):
+            pictures = [
+                read_picture(images[place]).transpose(1, 2, 0),
+                read_depth(depths[place], part.source.near)[0],
+                read_mask(masks[place]),
+                maps[place],
+            ]
+            for axes, picture in zip(row, pictures):
+                _show(axes, picture)
+            row[0].set_ylabel(kind)
+            s_measure, mae = float(scores.s_measure[place]), float(scores.mae[place])
+            row[3].set_xlabel(f"S {s_measure:.3f}, MAE {mae:.3f}", fontsize=SMALL)
+        for axes, title in zip(rows[0], ("colour", "depth, near is bright", "mask", "saliency")):
+            axes.set_title(title)
     caption = "Best, median and worst scenes of this part by S-measure."
     return ReportFigure("scenes", caption, figure)
 
@@ -59,25 +59,22 @@ def _best_median_worst(scores: SaliencyScores) -> dict[int, str]:
     return kind_of_place
 
 
-def _show(axis: Axes, picture: np.ndarray) -> None:
+def _show(axes: Axes, picture: np.ndarray) -> None:
     step = max(1, max(picture.shape[:2]) // LONGEST)
     brightest = 255 if picture.dtype == np.uint8 else 1
-    axis.imshow(picture[::step, ::step], cmap="gray", aspect="auto", vmin=0, vmax=brightest)
-    axis.set_xticks([])
-    axis.set_yticks([])
+    axes.imshow(picture[::step, ::step], cmap="gray", aspect="auto", vmin=0, vmax=brightest)
+    bare(axes)
 
 
-def curves(map_scores: Mapping[str, SaliencyScores]) -> ReportFigure:
+def curves_figure(map_scores: Mapping[str, SaliencyScores]) -> ReportFigure:
     """Precision against recall, and F against the threshold, for each kind of map."""
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
-    recall_axis, threshold_axis = figure.subplots(1, 2)
-    for name, scores in map_scores.items():
-        recall_axis.plot(scores.recall.mean(0), scores.precision.mean(0), label=name)
-        threshold_axis.plot(np.arange(256)[::-1], scores.f_curve.mean(0), label=name)
-    recall_axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
-    threshold_axis.set(xlabel="threshold", ylabel="F-measure", ylim=(0, 1.02))
-    for axis in (recall_axis, threshold_axis):
-        axis.grid(alpha=0.3)
-    recall_axis.legend(frameon=False, fontsize=8)
+    with styled_figure(WIDE, ROW) as figure:
+        recall_axes, threshold_axes = figure.subplots(1, 2)
+        for name, scores in map_scores.items():
+            recall_axes.plot(scores.recall.mean(0), scores.precision.mean(0), label=name)
+            threshold_axes.plot(np.arange(256)[::-1], scores.f_curve.mean(0), label=name)
+        recall_axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
+        threshold_axes.set(xlabel="threshold", ylabel="F-measure", ylim=(0, 1.02))
+        recall_axes.legend()
     caption = "Precision and recall, and F-measure, mean over the scenes, at 256 thresholds."
     return ReportFigure("curves", caption, figure)

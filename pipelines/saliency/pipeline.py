@@ -28,10 +28,10 @@ from .options import SaliencyOptions, SaliencyPredictOptions
 from .prediction import SCHEMA, SceneItem, list_inputs, predict_batch, read_item
 from .scoring import (
     OURS,
-    headline,
+    headline_of,
     maps_of,
     metric_table,
-    review_metrics,
+    metrics_of,
     saliency_of,
     score_maps,
     set_table,
@@ -175,12 +175,15 @@ class SaliencyPipeline(Pipeline[SaliencyOptions, SaliencySpec]):
         options, device = context.options, context.device
         maps = maps_of(model, dataset, options, device)
         map_scores = score_maps(dataset, maps)
-        metrics = review_metrics(dataset, map_scores, size_of(model, options, device), options)
+        metrics = metrics_of(dataset, map_scores, size_of(model, options, device), options)
         sheet = set_table(dataset, map_scores)
         return Review(
             metrics,
-            headline(metrics),
-            [figures.sheet(dataset, maps, map_scores[OURS]), figures.curves(map_scores)],
+            headline_of(metrics),
+            [
+                figures.scenes_figure(dataset, maps, map_scores[OURS]),
+                figures.curves_figure(map_scores),
+            ],
             {"Scores, 95 % intervals by group": metric_table(metrics), "Scores by data set": sheet},
             {"scores": sheet},
         )

@@ -119,7 +119,7 @@ def set_table(part: Scenes, map_scores: MapScores) -> pl.DataFrame:
     )
 
 
-def review_metrics(
+def metrics_of(
     part: Scenes, map_scores: MapScores, size: ModelSize, options: SaliencyOptions
 ) -> Metrics:
     """What `metrics.json` holds."""
@@ -154,7 +154,7 @@ def metric_table(metrics: Metrics) -> pl.DataFrame:
     )
 
 
-def headline(metrics: Metrics) -> str:
+def headline_of(metrics: Metrics) -> str:
     """One sentence with the main figures."""
     floor, size = metrics["baselines"][DEPTH], metrics["model"]
     return (

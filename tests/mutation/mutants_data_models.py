@@ -67,8 +67,8 @@ DATA: list[Bug] = [
     (
         "D143",
         "pipelines/wsi/data.py",
-        '**moments(parts["train"], options.standardise),',
-        "**moments(BagSet(source, range(len(cohort)), classes), options.standardise),",
+        "**moments(train, options.standardise),",
+        "**moments(BagSet(source, range(len(source.cohort)), train.classes), options.standardise),",
         (GROUPS, "-k", "moments and wsi"),
     ),
     (

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from ....base.errors import InputError
-from ....base.files import write_aside, write_json
+from ....base.files import write_json
 from ....data.formats.pictures import read_picture, write_png
 from ...engine.command_line.terminal import say
 from ...engine.experiments.jobs import Record, check_plain, claimed, fingerprint_of, run_jobs
@@ -20,9 +20,10 @@ from ...engine.runs.loaded import pick_device
 from ...engine.runs.report import write_sheets
 from ...engine.training.order import mix
 from ...engine.training.quick import fit
+from ...figures.style import save_png
 from ...metrics.saliency import bootstrap_table
-from .. import figures
 from ..data import Scenes, check_polarity, describe_source, read_source, take_scenes
+from ..figures import scenes_figure
 from ..options import CrossvalOptions
 from ..scoring import OURS, maps_of, score_maps, set_table
 
@@ -114,8 +115,7 @@ def _report(
         {**facts, "scores": table.to_dicts(), "intervals": intervals, "scenes": scenes},
     )
     write_sheets(output / "tables", {"scores": table})
-    figure = figures.sheet(part, maps, map_scores[OURS]).figure
-    write_aside(output / "scenes.png", lambda path: figure.savefig(path, format="png", dpi=110))
+    save_png(scenes_figure(part, maps, map_scores[OURS]).figure, output / "scenes.png")
     for row in table.iter_rows(named=True):
         say(
             f"{row['data set']:<14} {row['map']:<12} S {row['S-measure']:.3f}  MAE "
