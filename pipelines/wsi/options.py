@@ -225,7 +225,7 @@ def check(options: object) -> None:
         _check_ranges(options)
     mpp: float | None = getattr(options, "mpp", None)
     if mpp is not None and not 0 < mpp < 1000:
-        raise InputError(f"--mpp {mpp}: must be positive, in micrometres a pixel")
+        raise InputError(f"--mpp {mpp}: must be positive, in micrometres per pixel")
     if isinstance(options, WsiPredictOptions) and options.top < 1:
         raise InputError(f"--top {options.top}: must be at least 1")
 
@@ -244,7 +244,7 @@ def _check_ranges(options: WsiOptions | FeaturesOptions) -> None:
         if not 0 <= getattr(options, name, 0) < float("inf"):
             raise _out_of_range(options, name, "0 or more")
     if not 0 < options.tile_mpp < 1000:
-        raise _out_of_range(options, "tile_mpp", "positive, in micrometres a pixel")
+        raise _out_of_range(options, "tile_mpp", "positive, in micrometres per pixel")
 
 
 def _out_of_range(options: object, name: str, range_: str) -> InputError:
