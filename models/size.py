@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TypedDict, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-
-ModelSize = TypedDict("ModelSize", {"parameters": int, "multiply-accumulates": int})
 
 
 def _signed_root_flops(
@@ -19,7 +17,7 @@ def _signed_root_flops(
 
 
 @torch.no_grad()
-def model_size(model: nn.Module, *inputs: Tensor) -> ModelSize:
+def model_size(model: nn.Module, *inputs: Tensor) -> dict[str, int]:
     """parameters, and multiply-accumulates of `model(*inputs)`: half of the floating point
     operations that PyTorch counts in products and convolutions and in `signed_root_attention`.
 

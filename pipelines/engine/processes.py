@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from ...base.errors import InputError
 
@@ -34,7 +34,7 @@ def map_jobs(
     context = get_context("spawn")
     try:
         with ProcessPoolExecutor(count, context, _start, (make_worker, threads)) as pool:
-            yield from pool.map(_do, jobs)
+            yield from cast(Iterator[ResultT], pool.map(_do, jobs))
     except BrokenProcessPool:
         raise InputError(
             f"one of --processes {processes} died (out of memory?); start again, what is done is "
@@ -42,7 +42,7 @@ def map_jobs(
         ) from None
 
 
-def _start(make_worker: Callable[[], Callable[[JobT], object]], threads: int) -> None:
+def _start(make_worker: Callable[[], Callable[..., object]], threads: int) -> None:
     global _work
     import torch
 
@@ -50,6 +50,6 @@ def _start(make_worker: Callable[[], Callable[[JobT], object]], threads: int) ->
     _work = make_worker()
 
 
-def _do(job: JobT) -> object:
+def _do(job: object) -> object:
     assert _work is not None
     return _work(job)

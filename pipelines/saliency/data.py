@@ -102,11 +102,11 @@ class Scenes:
             "index": torch.tensor(index),
         }
 
-    def of(
-        self, column: Literal["names", "images", "depths", "masks", "sets", "groups"]
+    def column(
+        self, name: Literal["names", "images", "depths", "masks", "sets", "groups"]
     ) -> list[str]:
         """A column of the set of scenes, for these scenes."""
-        values = getattr(self.source.scenes, column)
+        values = getattr(self.source.scenes, name)
         return [values[row] for row in self.rows]
 
 

@@ -22,7 +22,7 @@ LONGEST = 240  # pixels of a shown picture
 def scenes_figure(part: Scenes, maps: Sequence[np.ndarray], scores: SaliencyScores) -> ReportFigure:
     """Colour, depth, mask and map of the best, median and worst scenes by S-measure."""
     kind_of_place = _best_median_worst(scores)
-    images, depths, masks = part.of("images"), part.of("depths"), part.of("masks")
+    images, depths, masks = part.column("images"), part.column("depths"), part.column("masks")
     with styled_figure(MEDIUM, 1.4 * len(kind_of_place), grid=False) as figure:
         rows = figure.subplots(len(kind_of_place), 4, squeeze=False)
         for row, (place, kind) in zip(rows, kind_of_place.items()):

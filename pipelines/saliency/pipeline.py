@@ -18,31 +18,32 @@ from ...base.errors import InputError
 from ...data.scenes.generate import write_sample_scenes
 from ...models.vision.gldmnet import GLDMNet, build_gldmnet
 from ..engine.inference.batches import predict_in_batches
-from ..engine.pipeline import Context, Pipeline, Review, Splits
-from ..engine.training.calls import call_method
+from ..engine.pipeline import (
+    Batch,
+    Context,
+    ExportInputs,
+    FreeAxes,
+    Pipeline,
+    Review,
+    Schema,
+    Splits,
+)
+from ..engine.training.wrapped import call_method, plain_model
 from ..metrics.saliency import SaliencyScores, saliency_scores
 from . import figures
 from .augment import augment, normalise
 from .data import SaliencySpec, Scenes, check_polarity, describe_source, read_source, split
 from .options import SaliencyOptions, SaliencyPredictOptions
-from .prediction import SCHEMA, SceneItem, list_inputs, predict_batch, read_item
-from .scoring import (
-    OURS,
-    headline_of,
-    maps_of,
-    metric_table,
-    metrics_of,
-    saliency_of,
-    score_maps,
-    set_table,
-    size_of,
-)
+from .prediction import SCHEMA, PredictContext, SceneItem, list_inputs, predict_batch, read_item
+from .scoring import OURS, maps_of, saliency_of, score_maps, set_table, size_of, summarise
 
 LOSS_WEIGHTS = (0.8, 0.6, 0.4, 0.2)  # of S_1 to S_4
 FROZEN_PARTS = ("encoder", "transformer")  # that a stage of the training may freeze
 
 
-class SaliencyPipeline(Pipeline[SaliencyOptions, SaliencySpec]):
+class SaliencyPipeline(
+    Pipeline[SaliencyOptions, SaliencySpec, SaliencyPredictOptions, Scenes, SceneItem]
+):
     """RGB-D salient object detection."""
 
     monitor = "error"
@@ -54,7 +55,7 @@ class SaliencyPipeline(Pipeline[SaliencyOptions, SaliencySpec]):
 
     def open_data(
         self, options: SaliencyOptions, spec: SaliencySpec | None = None, *, as_test: bool = False
-    ) -> Splits[SaliencySpec]:
+    ) -> Splits[SaliencySpec, Scenes]:
         """Read the list of scenes, split it by groups, check which way round the depth is.
 
         as_test: the test part where the data names one, else all of it.
@@ -138,7 +139,7 @@ class SaliencyPipeline(Pipeline[SaliencyOptions, SaliencySpec]):
             share = options.encoder_share if group["part"] == "encoder" else 1.0
             group["share"] = 0.0 if group["part"] in frozen else share
 
-    def loss(self, model: nn.Module, batch: dict[str, Tensor], options: SaliencyOptions) -> Tensor:
+    def loss(self, model: nn.Module, batch: Batch, options: SaliencyOptions) -> Tensor:
         """sum_i w_i (BCE(S_i, G) + IoU(S_i, G)) over the four supervised maps S_i of each scene
         (arXiv 2501.01648, equations 31 to 33), BCE as a mean over pixels.
         """
@@ -150,7 +151,7 @@ class SaliencyPipeline(Pipeline[SaliencyOptions, SaliencySpec]):
         return total if zero is None else total + zero
 
     def validate(
-        self, model: nn.Module, batches: Iterable[dict[str, Tensor]], options: SaliencyOptions
+        self, model: nn.Module, batches: Iterable[Batch], options: SaliencyOptions
     ) -> dict[str, float]:
         """error (the mean of MAE and 1 - S-measure), mae and s_measure, in the size of the model.
 
@@ -175,16 +176,16 @@ class SaliencyPipeline(Pipeline[SaliencyOptions, SaliencySpec]):
         options, device = context.options, context.device
         maps = maps_of(model, dataset, options, device)
         map_scores = score_maps(dataset, maps)
-        metrics = metrics_of(dataset, map_scores, size_of(model, options, device), options)
+        summary = summarise(dataset, map_scores, size_of(model, options, device), options)
         sheet = set_table(dataset, map_scores)
         return Review(
-            metrics,
-            headline_of(metrics),
+            summary.to_json(),
+            summary.headline(),
             [
                 figures.scenes_figure(dataset, maps, map_scores[OURS]),
                 figures.curves_figure(map_scores),
             ],
-            {"Scores, 95 % intervals by group": metric_table(metrics), "Scores by data set": sheet},
+            {"Scores, 95 % intervals by group": summary.table(), "Scores by data set": sheet},
             {"scores": sheet},
         )
 
@@ -193,8 +194,8 @@ class SaliencyPipeline(Pipeline[SaliencyOptions, SaliencySpec]):
         return {"depth": options.depth}
 
     def export_example(
-        self, model: nn.Module, splits: Splits[SaliencySpec]
-    ) -> tuple[tuple[Tensor, Tensor], tuple[dict[int, object], dict[int, object]]]:
+        self, model: nn.Module, splits: Splits[SaliencySpec, Scenes]
+    ) -> tuple[ExportInputs, FreeAxes]:
         """Two normalised scenes of the test part; their number is free."""
         part = splits.test
         scenes = [part[min(place, len(part) - 1)] for place in range(2)]
@@ -210,17 +211,12 @@ class SaliencyPipeline(Pipeline[SaliencyOptions, SaliencySpec]):
         """Pictures, with the depth map of each."""
         return list_inputs(options)
 
-    def prediction_schema(
-        self, options: SaliencyPredictOptions, spec: SaliencySpec
-    ) -> dict[str, pl.DataType]:
+    def prediction_schema(self, options: SaliencyPredictOptions, spec: SaliencySpec) -> Schema:
         """See `prediction.SCHEMA`."""
         return SCHEMA
 
     def predict(
-        self,
-        model: nn.Module,
-        items: Sequence[SceneItem],
-        context: Context[SaliencyPredictOptions, SaliencySpec],
+        self, model: nn.Module, items: Sequence[SceneItem], context: PredictContext
     ) -> list[pl.DataFrame | ValueError]:
         """A map of 8 bits and a row for each picture."""
         return predict_in_batches(
@@ -261,4 +257,4 @@ def _build(
 
 def _network(model: nn.Module) -> GLDMNet:
     """The network itself, out of what several devices wrap around it."""
-    return cast(GLDMNet, getattr(model, "module", model))
+    return cast(GLDMNet, plain_model(model))

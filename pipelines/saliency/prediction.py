@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired
 
 import numpy as np
 import polars as pl
@@ -15,7 +15,7 @@ from ...base.errors import fail
 from ...base.files import distinct_names, place_below
 from ...data.formats.pictures import write_png
 from ...data.scenes.scenes import SceneArrays, list_scenes, read_scene
-from ..engine.pipeline import Context
+from ..engine.pipeline import Context, Item, Schema
 from .augment import BLANK
 from .data import SaliencySpec
 from .options import SaliencyPredictOptions
@@ -23,7 +23,7 @@ from .scoring import saliency_of, to_bytes
 
 PredictContext = Context[SaliencyPredictOptions, SaliencySpec]
 
-SCHEMA: dict[str, pl.DataType] = {
+SCHEMA: Schema = {
     "height": pl.Int64(),
     "width": pl.Int64(),
     "depth": pl.Boolean(),
@@ -35,25 +35,27 @@ share of the picture that is; box: left, top, right and bottom of what is salien
 where nothing is."""
 
 
-class SceneItem(TypedDict):
+class SceneItem(Item):
     """A picture to predict for."""
 
-    file: str
-    id: str
     depth: str | None
     """Its depth map."""
     map: str
     """Where its map is written, below OUTPUT.maps/."""
+    further_files: NotRequired[list[str]]
+    """The depth map, on whose content the answer depends, too."""
 
 
 def list_inputs(options: SaliencyPredictOptions) -> list[SceneItem]:
     """What --input holds, sorted."""
     scenes = list_scenes(options.input, options.depth)
     maps = distinct_names([name for _, name, _ in scenes], None, ".png")
-    return [
-        {"file": file, "id": name, "depth": depth, "map": place}
-        for (file, name, depth), place in zip(scenes, maps)
-    ]
+    items: list[SceneItem] = []
+    for (file, name, depth), place in zip(scenes, maps):
+        items.append({"file": file, "id": name, "depth": depth, "map": place})
+        if depth is not None:
+            items[-1]["further_files"] = [depth]
+    return items
 
 
 def read_item(item: SceneItem, context: PredictContext) -> SceneArrays:

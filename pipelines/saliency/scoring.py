@@ -7,6 +7,7 @@ Shapes: B scenes, Y x X pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -15,10 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...data.scenes.pictures import read_depth, read_mask
-from ...models.size import ModelSize, model_size
+from ...models.size import model_size
 from ..engine.command_line.terminal import Progressbar
 from ..engine.pipeline import Metrics
 from ..engine.training import order
+from ..metrics.bootstrap import Interval
 from ..metrics.saliency import SaliencyScores, bootstrap_table, saliency_scores
 from .augment import normalise
 from .data import Scenes
@@ -67,7 +69,7 @@ def score_maps(part: Scenes, maps: Sequence[np.ndarray]) -> MapScores:
     """
     map_of = {OURS: maps.__getitem__, DEPTH: depth_map(part), MIDDLE: middle_map(part)}
     parts: dict[str, list[SaliencyScores]] = {name: [] for name in map_of}
-    for place, path in enumerate(part.of("masks")):
+    for place, path in enumerate(part.column("masks")):
         mask = torch.from_numpy(read_mask(path))
         for name, read_map in map_of.items():
             levels = torch.from_numpy(read_map(place))
@@ -80,7 +82,7 @@ def score_maps(part: Scenes, maps: Sequence[np.ndarray]) -> MapScores:
 
 def depth_map(part: Scenes) -> Callable[[int], np.ndarray]:
     """The map, uint8, by the place of a scene: near things are salient."""
-    depths = part.of("depths")
+    depths = part.column("depths")
     return lambda place: (
         (255 * read_depth(depths[place], part.source.near)[0]).round().astype(np.uint8)
     )
@@ -100,7 +102,7 @@ def middle_map(part: Scenes) -> Callable[[int], np.ndarray]:
 
 def by_set(part: Scenes, scores: SaliencyScores) -> dict[str, SaliencyScores]:
     """The scores of each data set, and of all together where there are several."""
-    names = np.array(part.of("sets"))
+    names = np.array(part.column("sets"))
     sets = {
         name: scores.of(torch.from_numpy(np.flatnonzero(names == name)))
         for name in sorted(set(names))
@@ -119,47 +121,69 @@ def set_table(part: Scenes, map_scores: MapScores) -> pl.DataFrame:
     )
 
 
-def metrics_of(
-    part: Scenes, map_scores: MapScores, size: ModelSize, options: SaliencyOptions
-) -> Metrics:
-    """What `metrics.json` holds."""
-    intervals = bootstrap_table(map_scores[OURS], part.of("groups"), seed=options.seed)
-    return {
-        "scenes": len(part),
-        **map_scores[OURS].table(),
-        "intervals": {name: list(ends) for name, ends in intervals.items()},
-        "sets": {name: scores.table() for name, scores in by_set(part, map_scores[OURS]).items()},
-        "baselines": {name: map_scores[name].table() for name in (DEPTH, MIDDLE)},
-        "model": size,
-    }
+@dataclass(frozen=True)
+class Summary:
+    """Scores of our maps on one part, by name of the metric, and of the two floors."""
+
+    scenes: int
+    scores: dict[str, float]
+    intervals: Mapping[str, Interval]
+    """Percentile intervals of 95 % of `scores`, by group."""
+    by_set: dict[str, dict[str, float]]
+    floors: dict[str, dict[str, float]]
+    size: dict[str, int]
+
+    def to_json(self) -> Metrics:
+        """What `metrics.json` holds."""
+        return {
+            "scenes": self.scenes,
+            **self.scores,
+            "intervals": {name: list(ends) for name, ends in self.intervals.items()},
+            "sets": {name: dict(scores) for name, scores in self.by_set.items()},
+            "baselines": {name: dict(scores) for name, scores in self.floors.items()},
+            "model": dict(self.size),
+        }
+
+    def table(self) -> pl.DataFrame:
+        """One row per metric: of our maps with its interval, and of the two floors."""
+        return pl.DataFrame(
+            [
+                {
+                    "metric": name,
+                    OURS: f"{self.scores[name]:.3f} ({low:.3f} to {high:.3f})",
+                    **{kind: f"{scores[name]:.3f}" for kind, scores in self.floors.items()},
+                }
+                for name, (low, high) in self.intervals.items()
+            ]
+        )
+
+    def headline(self) -> str:
+        """One sentence with the main figures."""
+        ours, floor, size = self.scores, self.floors[DEPTH], self.size
+        return (
+            f"{self.scenes} scenes: S-measure {ours['S-measure']:.3f}, MAE {ours['MAE']:.3f}, max "
+            f"F-measure {ours['max F-measure']:.3f}; depth alone {floor['S-measure']:.3f}, "
+            f"{floor['MAE']:.3f}; {size['parameters'] / 1e6:.2f} million parameters, "
+            f"{size['multiply-accumulates'] / 1e9:.2f} billion multiply-accumulates"
+        )
 
 
-def size_of(model: nn.Module, options: SaliencyOptions, device: torch.device) -> ModelSize:
+def summarise(
+    part: Scenes, map_scores: MapScores, size: dict[str, int], options: SaliencyOptions
+) -> Summary:
+    """The scores of a part, with intervals by group."""
+    ours = map_scores[OURS]
+    return Summary(
+        len(part),
+        ours.table(),
+        bootstrap_table(ours, part.column("groups"), seed=options.seed),
+        {name: scores.table() for name, scores in by_set(part, ours).items()},
+        {name: map_scores[name].table() for name in (DEPTH, MIDDLE)},
+        size,
+    )
+
+
+def size_of(model: nn.Module, options: SaliencyOptions, device: torch.device) -> dict[str, int]:
     """Parameters, and multiply-accumulates of one scene."""
     colour, depth = (torch.zeros(1, n, *options.size, device=device) for n in (3, 1))
     return model_size(model, colour, depth)
-
-
-def metric_table(metrics: Metrics) -> pl.DataFrame:
-    """One row per metric: of our maps with its interval, and of the two floors."""
-    return pl.DataFrame(
-        [
-            {
-                "metric": name,
-                OURS: f"{metrics[name]:.3f} ({low:.3f} to {high:.3f})",
-                **{kind: f"{scores[name]:.3f}" for kind, scores in metrics["baselines"].items()},
-            }
-            for name, (low, high) in metrics["intervals"].items()
-        ]
-    )
-
-
-def headline_of(metrics: Metrics) -> str:
-    """One sentence with the main figures."""
-    floor, size = metrics["baselines"][DEPTH], metrics["model"]
-    return (
-        f"{metrics['scenes']} scenes: S-measure {metrics['S-measure']:.3f}, MAE "
-        f"{metrics['MAE']:.3f}, max F-measure {metrics['max F-measure']:.3f}; depth alone "
-        f"{floor['S-measure']:.3f}, {floor['MAE']:.3f}; {size['parameters'] / 1e6:.2f} million "
-        f"parameters, {size['multiply-accumulates'] / 1e9:.2f} billion multiply-accumulates"
-    )

@@ -24,7 +24,7 @@ from ...base.files import clear_aside, write_aside, write_text
 from ...data.slides.features import SlideFeatures, read_features, write_features
 from ...data.slides.slides import Slide
 from ...data.slides.tiles import Grid, TileReader, tile_grid
-from ...models.layers.encoders import RANDOM_FILTERS, Encoder, build_encoder
+from ...models.layers.encoders import RANDOM_FILTERS, TileEncoder, build_encoder
 from ..engine.command_line.terminal import Progressbar, say
 from .options import FeaturesOptions, WsiOptions
 
@@ -82,7 +82,7 @@ class Extractor:
     """Seconds that the encoder has waited for tiles."""
 
     @cached_property
-    def encoder(self) -> Encoder:
+    def encoder(self) -> TileEncoder:
         """The encoder; `InputError` if timm does not know it or its weights do not fit."""
         name = self.settings["encoder"]
         try:

@@ -16,13 +16,23 @@ from ...base.errors import InputError, fail, shown
 from ...data.slides.generate import write_sample_slides
 from ...models.bags.acmil import ACMIL, BagModel, MaxPool, MeanPool, diversity_loss
 from ...models.layers.vit import Encoder
-from ..engine.pipeline import Batch, Calibration, Context, Pipeline, Review, Splits
+from ..engine.pipeline import (
+    Batch,
+    Calibration,
+    Context,
+    ExportInputs,
+    FreeAxes,
+    Pipeline,
+    Review,
+    Schema,
+    Splits,
+)
 from ..metrics.classification import scores
 from . import figures
 from .data import BagSet, WsiSpec, own_feature_folder, read_source, spec_of, split
 from .explain import concentration
 from .options import WsiOptions, WsiPredictOptions
-from .prediction import BagItem, ItemReader, list_inputs, predict_item, schema
+from .prediction import BagItem, ItemReader, PredictContext, list_inputs, predict_item, schema
 from .scoring import (
     attention_of_bags,
     baseline_probabilities,
@@ -35,7 +45,7 @@ from .scoring import (
 )
 
 
-class WsiPipeline(Pipeline[WsiOptions, WsiSpec]):
+class WsiPipeline(Pipeline[WsiOptions, WsiSpec, WsiPredictOptions, BagSet, BagItem]):
     """Whole-slide images."""
 
     monitor = "loss"
@@ -47,7 +57,7 @@ class WsiPipeline(Pipeline[WsiOptions, WsiSpec]):
 
     def open_data(
         self, options: WsiOptions, spec: WsiSpec | None = None, *, as_test: bool = False
-    ) -> Splits[WsiSpec]:
+    ) -> Splits[WsiSpec, BagSet]:
         """Extract what is missing, split by patient, measure mean and deviation of the features of
         the training part.
         """
@@ -134,7 +144,11 @@ class WsiPipeline(Pipeline[WsiOptions, WsiSpec]):
         return {"loss": scored["log_loss"], **figures_of}
 
     def calibrate(
-        self, model: nn.Module, splits: Splits[WsiSpec], options: WsiOptions, device: torch.device
+        self,
+        model: nn.Module,
+        splits: Splits[WsiSpec, BagSet],
+        options: WsiOptions,
+        device: torch.device,
     ) -> Calibration:
         """The baseline, fitted on the training part."""
         return fit_baseline(splits.train, options.seed)
@@ -185,8 +199,8 @@ class WsiPipeline(Pipeline[WsiOptions, WsiSpec]):
         return {"features": features, "slides": options.slides, "explain": False}
 
     def export_example(
-        self, model: nn.Module, splits: Splits[WsiSpec]
-    ) -> tuple[tuple[Tensor], tuple[dict[int, object]]]:
+        self, model: nn.Module, splits: Splits[WsiSpec, BagSet]
+    ) -> tuple[ExportInputs, FreeAxes]:
         """One bag; the number of its instances is free."""
         return (splits.test[0][0],), ({0: torch.export.Dim("instances", min=2)},)
 
@@ -194,19 +208,14 @@ class WsiPipeline(Pipeline[WsiOptions, WsiSpec]):
         """Slides, feature files, or bags of a table."""
         return list_inputs(options)
 
-    def prediction_schema(
-        self, options: WsiPredictOptions, spec: WsiSpec
-    ) -> dict[str, pl.DataType]:
+    def prediction_schema(self, options: WsiPredictOptions, spec: WsiSpec) -> Schema:
         """prediction, p_CLASS, tiles, and the top tiles: places at level 0 and shares of the
         attention.
         """
         return schema(spec.classes)
 
     def predict(
-        self,
-        model: nn.Module,
-        items: Sequence[BagItem],
-        context: Context[WsiPredictOptions, WsiSpec],
+        self, model: nn.Module, items: Sequence[BagItem], context: PredictContext
     ) -> list[pl.DataFrame | ValueError]:
         """A row for each item; heatmaps are written next to the output."""
         reader, answers = ItemReader(context), []

@@ -9,7 +9,7 @@ import glob
 from collections.abc import Sequence
 from functools import cache, cached_property
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -23,7 +23,7 @@ from ...data.slides.bags import is_bag_table, match_files, read_bag_table, read_
 from ...data.slides.features import SlideFeatures, read_features
 from ...data.slides.slides import SLIDE_SUFFIXES, list_slides, one_of_each_series
 from ...models.bags.acmil import ACMIL, BagModel
-from ..engine.pipeline import Context
+from ..engine.pipeline import Context, Item, Schema
 from .data import WsiSpec
 from .explain import open_slide, write_explanation
 from .extraction import Extractor
@@ -34,11 +34,8 @@ FEATURE_SUFFIXES = (".h5", ".hdf5")
 PredictContext = Context[WsiPredictOptions, WsiSpec]
 
 
-class BagItem(TypedDict):
-    """A bag to predict for: of a table, by its name, or a slide or feature file."""
-
-    file: str
-    id: str
+BagItem = Item
+"""A bag to predict for: of a table, by its name, or a slide or feature file."""
 
 
 class BagFeatures(NamedTuple):
@@ -128,7 +125,7 @@ class ItemReader:
 
     def _bag_of_table(self, item: BagItem) -> BagFeatures:
         table = self._table(item["file"])
-        values = table.bag(table.cohort.names.index(item["id"]))
+        values = table.bag(table.cohort.names.index(name_of(item)))
         places = np.zeros((len(values), 2), np.int64)
         return BagFeatures(SlideFeatures(values, places, extent=0), None)
 
@@ -156,6 +153,11 @@ class ItemReader:
         return Extractor(self.spec.extraction, self.device)
 
 
+def name_of(item: BagItem) -> str:
+    """What the table of predictions calls an item."""
+    return item.get("id", Path(item["file"]).name)
+
+
 def mpp_of(options: WsiPredictOptions, spec: WsiSpec) -> float | None:
     """Micrometres per pixel of slides whose file does not say."""
     return options.mpp if options.mpp is not None else spec.mpp
@@ -163,10 +165,10 @@ def mpp_of(options: WsiPredictOptions, spec: WsiSpec) -> float | None:
 
 def slide_folder(item: BagItem, options: WsiPredictOptions) -> Path:
     """The folder of what is written for a slide."""
-    return place_below(Path(f"{options.output}.slides"), item["id"])
+    return place_below(Path(f"{options.output}.slides"), name_of(item))
 
 
-def schema(classes: Sequence[str]) -> dict[str, pl.DataType]:
+def schema(classes: Sequence[str]) -> Schema:
     """prediction, p_CLASS, tiles, and the top tiles: places at level 0 and shares of the
     attention.
     """
@@ -204,7 +206,7 @@ def predict_item(
             "top_attention": mean[best].tolist(),
         }
         if options.explain and stored.extent:
-            headline = f"{item['id']}: {predicted} ({probability.max():.0%}), {count} tiles"
+            headline = f"{name_of(item)}: {predicted} ({probability.max():.0%}), {count} tiles"
             opened = open_slide(slide, mpp_of(options, spec))
             folder = slide_folder(item, options)
             try:

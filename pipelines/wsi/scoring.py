@@ -17,7 +17,7 @@ from ...models.bags.acmil import ACMIL
 from ..engine.pipeline import Batch, Calibration, Metrics
 from ..engine.training import order
 from ..figures.classifier import with_interval
-from ..metrics.classification import bootstrap, scores
+from ..metrics.classification import NAMES, bootstrap, scores
 from .data import BagSet
 
 
@@ -98,7 +98,7 @@ def score_table(metrics: Metrics, baseline: Metrics, model: str) -> pl.DataFrame
                 model: with_interval(metrics, name),
                 "logistic regression of the mean instance": with_interval(baseline, name),
             }
-            for name in metrics["intervals"]
+            for name in NAMES
         ]
     )
 

@@ -217,11 +217,11 @@ def test_the_order_of_classes_is_that_of_their_names(tmp_path: Path, task: str) 
     ]
     if task == "medical":
         chosen = opened(task, _folder(tmp_path / "b"), rows, classes=("z", "a"), positive="z")
-        assert (chosen.spec.to_json()["classes"], chosen.spec.to_json()["positive"]) == (["z", "a"], 0)
+        assert (chosen.spec.classes, chosen.spec.positive) == (["z", "a"], 0)
         assert sum(len(getattr(chosen, name)) for name in PARTS) == 24
         for name in PARTS:
             part = getattr(chosen, name)
-            assert [chosen.spec.to_json()["classes"][label] for label in part.labels] == part.of("labels")
+            assert [chosen.spec.classes[label] for label in part.labels] == part.column("labels")
 
 
 def test_what_a_part_hands_out_is_its_own_row(tmp_path: Path) -> None:

@@ -145,8 +145,8 @@ def aligned(table: pl.DataFrame) -> list[list[str]]:
     lines = []
     for row in table.iter_rows(named=True):
         scores = [with_deviation(row[score], row[f"{score}_sd"]) for score in measured]
-        known = row["shift"] is not None and math.isfinite(row["shift"])
-        between = with_interval(row["shift"], row["low"], row["high"]) if known else ""
+        shift = math.nan if row["shift"] is None else row["shift"]
+        between = with_interval(shift, row["low"], row["high"]) if math.isfinite(shift) else ""
         lines.append([row["model"], *scores, between])
     return lines
 

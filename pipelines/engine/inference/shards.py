@@ -35,7 +35,7 @@ from ..processes import map_jobs
 from ..runs.loaded import Loaded, load_run
 from ..runs.run_directory import RunDirectory, read_facts
 
-STAMP, FAILED = "headwise.fingerprint", "headwise.failed"
+STAMP, FAILED, ITEMS = "headwise.fingerprint", "headwise.failed", "headwise.items"
 # Options that do not change the rows.
 FREE = ("run", "output", "engine", "processes", "overwrite", "accelerator", "input")
 
@@ -59,9 +59,11 @@ class Predictor:
     `error`.
     """
 
-    def __init__(self, pipeline: AnyPipeline, options: PredictOptions) -> None:
+    def __init__(
+        self, pipeline: AnyPipeline, options: PredictOptions, loaded: Loaded | None = None
+    ) -> None:
         self.pipeline, self.options = pipeline, options
-        self.loaded: Loaded = load_run(pipeline, options.run, options.accelerator)
+        self.loaded = loaded or load_run(pipeline, options.run, options.accelerator)
 
     def __call__(self, items: Sequence[Item]) -> pl.DataFrame:
         """Rows of all items, in their order; an item that fails has one row that says why."""
@@ -124,8 +126,16 @@ class Plan:
         return self.parts / f"part-{shard:05d}.parquet"
 
     def done(self, shard: int) -> bool:
-        path = self.path(shard)
-        return path.exists() and _stamp(path).get(STAMP) == self.fingerprint
+        stamp = _stamp(self.path(shard))
+        return stamp.get(STAMP) == self.fingerprint and ITEMS in stamp
+
+    def check_complete(self, paths: Sequence[Path]) -> None:
+        """Raise `InputError` if the parts do not hold as many items as the job has."""
+        count = sum(int(_stamp(path).get(ITEMS, 0)) for path in paths)
+        if count != len(self.items):
+            raise InputError(
+                f"{self.parts}: its parts hold {count} of {len(self.items)} items; remove it and start again"
+            )
 
 
 class ShardWorker:
@@ -147,7 +157,7 @@ class ShardWorker:
         items = plan.items[shard * plan.size : (shard + 1) * plan.size]
         rows = self.predictor(items)
         failed = rows.select("file", "item", "status").filter(pl.col("status") == "error").height
-        stamp = {STAMP: plan.fingerprint, FAILED: str(failed)}
+        stamp = {STAMP: plan.fingerprint, FAILED: str(failed), ITEMS: str(len(items))}
         write_aside(plan.path(shard), lambda path: rows.write_parquet(path, metadata=stamp))
         return len(items)
 
@@ -211,12 +221,14 @@ def make_plan(pipeline: AnyPipeline, options: PredictOptions) -> Plan:
         digest.update(checksum(path).encode() if path.exists() else b"-")
     relevant = {name: value for name, value in asdict(options).items() if name not in FREE}
     digest.update(json.dumps([spec.to_json(), relevant], sort_keys=True, default=str).encode())
-    seen = {}
+    stamps: dict[str, tuple[int, int]] = {}
     for item in items:
-        if (file := item.get("file")) not in seen and file is not None:
-            stat = os.stat(file)
-            seen[file] = (stat.st_size, stat.st_mtime_ns)
-        digest.update(json.dumps([item, seen.get(file)], sort_keys=True).encode())
+        files = [item["file"], *item.get("further_files", ())]
+        for file in files:
+            if file not in stamps:
+                status = os.stat(file)
+                stamps[file] = (status.st_size, status.st_mtime_ns)
+        digest.update(json.dumps([item, *map(stamps.get, files)], sort_keys=True).encode())
     parts = Path(f"{options.output}.parts")
     return Plan(parts, digest.hexdigest(), options.shard_size, items)
 
@@ -269,13 +281,14 @@ def _join(plan: Plan, output: Path) -> Predicted:
             )
             return Predicted(output, len(plan.items), 0, False)
         if not missing:
+            paths = [plan.path(shard) for shard in range(len(plan))]
+            plan.check_complete(paths)
             clear_aside(output.parent, output.name)  # of a join that was killed
             for beside in output.parent.glob(
                 f"{glob.escape(output.name)}.*"
             ):  # pictures, texts, maps
                 if beside.is_dir() and beside != plan.parts:
                     clear_below(beside)
-            paths = [plan.path(shard) for shard in range(len(plan))]
             failed = sum(int(_stamp(path)[FAILED]) for path in paths)
             stamp = {STAMP: plan.fingerprint, FAILED: str(failed)}
             rows = pl.scan_parquet(paths)

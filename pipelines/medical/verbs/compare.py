@@ -1,4 +1,4 @@
-"""The attention of MEDUSA compared with its ablations, by seeds."""
+"""The verb compare: the attention of MEDUSA compared with its ablations, by seeds."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from scipy.special import softmax
 
 from ...engine.experiments.compare import Plan, Trained, compare_variants
 from ...engine.experiments.table import Scores
-from ...engine.pipeline import AnyPipeline, Splits
-from ...engine.spec import DictSpec
+from ...engine.pipeline import Splits
 from ...metrics import classification
 from ...metrics.operating import fit_temperature
+from ..data import MedicalSpec
 from ..options import VARIANTS, CompareOptions
+from ..pipeline import MedicalPipeline
 from ..scoring import logits_of
 
 MOST_FREQUENT = "most frequent class"
 
 
-def compare(pipeline: AnyPipeline, options: CompareOptions) -> pl.DataFrame:
+def compare(pipeline: MedicalPipeline, options: CompareOptions) -> pl.DataFrame:
     """Train every variant with every seed, see `compare_variants`; writes into --output, returns
     the table.
     """
@@ -32,8 +33,8 @@ def compare(pipeline: AnyPipeline, options: CompareOptions) -> pl.DataFrame:
     return compare_variants(pipeline, options, plan, baseline="none", untrained=_floor, title=title)
 
 
-def _score(trained: Trained[CompareOptions, DictSpec]) -> Scores:
-    """Of the test part, calibrated by a temperature fitted on the validation part."""
+def _score(trained: Trained[CompareOptions, MedicalSpec]) -> Scores:
+    """On the test part, calibrated by a temperature fitted on the validation part."""
     parts, model, device = trained.splits, trained.model, trained.device
     validation = logits_of(model, parts.validation, device)
     temperature = fit_temperature(parts.validation.labels, validation)
@@ -46,7 +47,7 @@ def _main_scores(labels: np.ndarray, probability: np.ndarray) -> dict[str, float
     return {name: scores[name] for name in ("auc", "accuracy", "balanced_accuracy", "ece")}
 
 
-def _floor(splits: Splits[DictSpec]) -> Scores:
+def _floor(splits: Splits[MedicalSpec]) -> Scores:
     """The scores of predicting the class shares of the training part for every picture."""
     train, test = splits.train, splits.test
     share = np.bincount(train.labels, minlength=len(train.classes)) / len(train)

@@ -29,11 +29,12 @@ from ...engine.experiments.table import (
     with_interval,
     write_comparison,
 )
-from ...engine.pipeline import AnyPipeline, Splits
-from ...engine.spec import DictSpec
+from ...engine.pipeline import Splits
 from ...metrics.ranking import ranking_scores
 from ..baselines import rate_scores
+from ..data import RankingSpec
 from ..options import ABLATIONS, CompareOptions
+from ..pipeline import RankingPipeline
 from ..scoring import probabilities
 
 COUNTED = "users and items counted"
@@ -41,7 +42,7 @@ SCORES = ("auc", "gauc", "log_loss")
 Trainings = Mapping[Job, Training]
 
 
-def compare(pipeline: AnyPipeline, options: CompareOptions) -> pl.DataFrame:
+def compare(pipeline: RankingPipeline, options: CompareOptions) -> pl.DataFrame:
     """Train every model with every seed; writes trainings/, comparison.csv, .md and .png into
     --output.
 
@@ -56,8 +57,8 @@ def compare(pipeline: AnyPipeline, options: CompareOptions) -> pl.DataFrame:
     )
     with trained_variants(pipeline, options, plan) as compared:
         splits = compared.splits
-        table = summarise(compared.trainings, baseline(splits), splits.spec["tasks"])
-        shifts = differences(compared.trainings, splits.spec["tasks"])
+        table = summarise(compared.trainings, baseline(splits), splits.spec.tasks)
+        shifts = differences(compared.trainings, splits.spec.tasks)
         text = _markdown(table, shifts, compared.options, len(splits.test))
         write_comparison(Path(options.output), table, text, picture(table))
         for row in table.iter_rows(named=True):
@@ -74,18 +75,18 @@ def _changes(name: str) -> dict[str, object]:
     return {"model": model, **({ABLATIONS[part]: False} if part else {})}
 
 
-def _score(trained: Trained[CompareOptions, DictSpec]) -> Scores:
+def _score(trained: Trained[CompareOptions, RankingSpec]) -> Scores:
     parts = probabilities(trained.model, trained.splits.test, trained.device)
     return scores(trained.splits, np.concatenate(list(parts)))
 
 
-def scores(splits: Splits[DictSpec], probability: np.ndarray) -> dict[str, dict[str, float]]:
+def scores(splits: Splits[RankingSpec], probability: np.ndarray) -> dict[str, dict[str, float]]:
     """AUC, AUC within users and log-loss of each task. probability: (N, S) of the rows of the test
     part.
     """
     rows, which = splits.test.rows, splits.test.which
     by_task = {}
-    for place, name in enumerate(splits.spec["tasks"]):
+    for place, name in enumerate(splits.spec.tasks):
         label, user = rows.labels[which, place], rows.user[which]
         counts = label >= 0
         if not counts.any():
@@ -96,12 +97,12 @@ def scores(splits: Splits[DictSpec], probability: np.ndarray) -> dict[str, dict[
     return by_task
 
 
-def baseline(splits: Splits[DictSpec]) -> dict[str, dict[str, float]]:
+def baseline(splits: Splits[RankingSpec]) -> dict[str, dict[str, float]]:
     """The scores of counting users and items in the training part."""
     test = splits.test
     user, item = test.rows.user[test.which], test.rows.item[test.which]
     columns = [
-        rate_scores(test.encoder, user, item, place) for place in range(len(splits.spec["tasks"]))
+        rate_scores(test.encoder, user, item, place) for place in range(len(splits.spec.tasks))
     ]
     return scores(splits, np.stack(columns, 1))
 

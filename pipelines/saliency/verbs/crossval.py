@@ -97,7 +97,7 @@ def _report(
     maps = [read_picture(home / f"map{row:06d}.png")[0] for row in part.rows]
     map_scores = score_maps(part, maps)
     table = set_table(part, map_scores)
-    groups = part.of("groups")
+    groups = part.column("groups")
     intervals = {
         kind: bootstrap_table(scores, groups, seed=seed) for kind, scores in map_scores.items()
     }
@@ -107,7 +107,7 @@ def _report(
             "group": group,
             **{f"{kind}: S-measure": float(s.s_measure[k]) for kind, s in map_scores.items()},
         }
-        for k, (name, group) in enumerate(zip(part.of("names"), groups))
+        for k, (name, group) in enumerate(zip(part.column("names"), groups))
     ]
     facts = {"data": part.source.scenes.where, "groups": len(set(groups)), "inverted": inverted}
     write_json(
