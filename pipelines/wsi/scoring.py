@@ -18,6 +18,7 @@ from ..engine.pipeline import Batch, Calibration, Metrics
 from ..engine.training import order
 from ..figures.classifier import with_interval
 from ..metrics.classification import NAMES, bootstrap, scores
+from ..metrics.linear_baseline import fit_linear_baseline
 from .data import BagSet
 
 
@@ -47,28 +48,15 @@ def fit_baseline(bags: BagSet, seed: int) -> Calibration:
     """Logistic regression (scikit-learn) on the mean instance, standardised: its weights (C, D) and
     bias (C,).
     """
-    from sklearn.linear_model import LogisticRegression
-
-    features = mean_features(bags)
-    centre, scale = features.mean(0), features.std(0)
-    scale[scale < 1e-6 * (1 + np.abs(centre))] = 1.0
-    fitted = LogisticRegression(C=0.05, max_iter=2000, random_state=seed).fit(
-        (features - centre) / scale, bags.labels
+    return fit_linear_baseline(
+        mean_features(bags),
+        bags.labels,
+        len(bags.classes),
+        inverse_penalty=0.05,
+        iterations=2000,
+        seed=seed,
+        standardise=True,
     )
-    weight = fitted.coef_ / scale
-    bias = fitted.intercept_ - weight @ centre
-    if len(weight) == 1:  # two classes: one row, the logit of the second
-        weight, bias = np.concatenate([0 * weight, weight]), np.concatenate([[0.0], bias])
-    full_weight, full_bias = (
-        np.zeros((len(bags.classes), weight.shape[1])),
-        np.full(len(bags.classes), -30.0),
-    )
-    there = np.unique(bags.labels)
-    full_weight[there], full_bias[there] = weight, bias
-    return {
-        "baseline_weight": torch.from_numpy(full_weight),
-        "baseline_bias": torch.from_numpy(full_bias),
-    }
 
 
 def baseline_probabilities(bags: BagSet, calibration: Calibration) -> np.ndarray:
