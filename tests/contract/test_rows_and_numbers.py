@@ -308,7 +308,7 @@ def test_what_early_stopping_goes_by_falls_as_the_model_gets_better(trained):
 def rows_and_groups(name, part):
     """The names of a part's rows, and the groups that must stay together."""
     if name in ("medical", "saliency"):
-        return part.of("names"), part.of("patients" if name == "medical" else "groups")
+        return part.column("names"), part.column("patients" if name == "medical" else "groups")
     if name == "reid":
         return part.names(), [Path(item).name.split("_")[0] for item in part.names()]
     if name == "speech":

@@ -58,7 +58,7 @@ FORECAST, MEDICAL, RANKING = (
 )
 WSI, SPEECH = ("pipelines/wsi/test_numbers.py",), ("pipelines/speech/test_numbers.py",)
 GROUPS = (
-    "pipelines/saliency/test_verbs.py::test_a_group_is_left_out_of_the_training_that_draws_its_maps",
+    "pipelines/saliency/test_verbs.py::test_a_group_is_left_out_of_the_training_that_gives_its_maps",
 )
 
 
@@ -581,8 +581,8 @@ PIPELINES = [
         "P8",
         "pipelines",
         "pipelines/wsi/data.py",
-        '**moments(parts["train"], options.standardise)',
-        "**moments(BagSet(source, range(len(cohort)), classes), options.standardise)",
+        "**moments(train, options.standardise)",
+        "**moments(BagSet(source, range(len(source.cohort)), train.classes), options.standardise)",
         WSI,
     ),
     Mutant(
@@ -604,8 +604,8 @@ PIPELINES = [
     Mutant(
         "X11b",
         "pipelines",
-        "pipelines/wsi/data.py",
-        'np.bincount(parts["train"].labels,',
+        "pipelines/wsi/pipeline.py",
+        "np.bincount(train.labels,",
         'np.bincount(parts["validation"].labels,',
         WSI,
     ),
@@ -791,15 +791,15 @@ PIPELINES = [
         "depth-unseen",
         "pipelines",
         "pipelines/saliency/prediction.py",
-        '{"beside": [depth]}',
-        "{}",
+        'items[-1]["further_files"] = [depth]',
+        "pass",
         only(FILES, "saliency"),
     ),
     Mutant(
         "depth-always-bright",
         "pipelines",
         "pipelines/saliency/prediction.py",
-        'near = spec["input"]["near"] if',
+        'near = trained["near"] if',
         'near = "bright" if',
         (
             "pipelines/saliency/test_verbs.py::test_depth_is_read_the_way_round_that_it_was_trained_on",
@@ -809,30 +809,30 @@ PIPELINES = [
         "group-in-its-own-training",
         "pipelines",
         "pipelines/saliency/verbs/crossval.py",
-        "every[groups != name],",
-        "every,",
+        "source.scenes, rows[~is_test], options.validation_share, generator",
+        "source.scenes, rows, options.validation_share, generator",
         GROUPS,
     ),
     Mutant(
         "fold-in-its-own-training",
         "pipelines",
         "pipelines/wsi/verbs/crossval.py",
-        "train = np.setdiff1d(np.arange(len(source.cohort)), test)",
-        "train = np.arange(len(source.cohort))",
+        "train_rows = np.setdiff1d(np.arange(len(cohort)), test_rows)",
+        "train_rows = np.arange(len(cohort))",
         WSI,
     ),
     Mutant(
         "moments-of-the-fold",
         "pipelines",
         "pipelines/wsi/verbs/crossval.py",
-        "**moments(seen, options.standardise)",
-        "**moments(unseen, options.standardise)",
+        'spec_of(self.source, {"train": train, "test": test}, self.options)',
+        'spec_of(self.source, {"train": test, "test": test}, self.options)',
         WSI,
     ),
     Mutant(
         "baseline-of-validation",
         "pipelines",
-        "pipelines/wsi/__init__.py",
+        "pipelines/wsi/pipeline.py",
         "fit_baseline(splits.train, options.seed)",
         "fit_baseline(splits.validation, options.seed)",
         WSI,
@@ -840,17 +840,17 @@ PIPELINES = [
     Mutant(
         "slide-weights-lost",
         "pipelines",
-        "pipelines/wsi/scoring.py",
-        'total = F.cross_entropy(found.logits, batch["labels"], weights)',
-        'total = F.cross_entropy(found.logits, batch["labels"])',
+        "pipelines/wsi/pipeline.py",
+        'total = F.cross_entropy(output.logits, batch["labels"], weights)',
+        'total = F.cross_entropy(output.logits, batch["labels"])',
         WSI,
     ),
     Mutant(
         "slide-classes-in-reverse",
         "pipelines",
         "pipelines/wsi/prediction.py",
-        'for name, p in zip(spec["classes"], probability)}',
-        'for name, p in zip(spec["classes"][::-1], probability)}',
+        "for name, p in zip(spec.classes, probability)}",
+        "for name, p in zip(spec.classes[::-1], probability)}",
         WSI,
     ),
     Mutant(
@@ -889,8 +889,8 @@ PIPELINES = [
         "map-of-the-next-scene",
         "pipelines",
         "pipelines/saliency/prediction.py",
-        "for (place, one), saliency in zip(read.items(), found):",
-        "for (place, one), saliency in zip(read.items(), found.roll(1, 0)):",
+        "zip(items, scenes, saliency_of(model, image, depth).cpu())",
+        "zip(items, scenes, saliency_of(model, image, depth).cpu().roll(1, 0))",
         ("pipelines/saliency/test_verbs.py::test_maps_of_predictions_give_the_metrics",),
     ),
     Mutant(

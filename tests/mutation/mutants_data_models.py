@@ -38,9 +38,9 @@ DATA: list[Bug] = [
     ),
     (
         "D4b",
-        "pipelines/saliency/data.py",
-        "for one, other in combinations(parts, 2):",
-        'for one, other in [("training", "test")]:',
+        "pipelines/engine/subsets.py",
+        "for first, second in combinations(members, 2):",
+        'for first, second in [("training", "test")]:',
         (GROUPS, "-k", "refused and saliency"),
     ),
     (
@@ -67,8 +67,8 @@ DATA: list[Bug] = [
     (
         "D143",
         "pipelines/wsi/data.py",
-        '**moments(parts["train"], options.standardise),',
-        "**moments(BagSet(source, range(len(cohort)), classes), options.standardise),",
+        "**moments(train, options.standardise),",
+        "**moments(BagSet(source, range(len(source.cohort)), train.classes), options.standardise),",
         (GROUPS, "-k", "moments and wsi"),
     ),
     (
@@ -272,8 +272,7 @@ DATA: list[Bug] = [
         "D128",
         "data/formats/audio.py",
         "size, remaining = BLOCK_SECONDS * file.samplerate, count\n",
-        "size = BLOCK_SECONDS * file.samplerate\n"
-        "    remaining = max(1, count - count % size)\n",
+        "size = BLOCK_SECONDS * file.samplerate\n    remaining = max(1, count - count % size)\n",
         (AUDIO, "-k", "blocks"),
     ),
     (
