@@ -409,21 +409,21 @@ def numbered(home: Path, count: int = 8) -> None:
         save(home / "GT" / f"s{k}.png", bright.astype(np.uint8))
 
 
-def assert_of_one_scene(found, row: int) -> None:
-    sample = read_sample(found, row, (16, 12))
-    number = int(Path(found.names[row]).stem[1:])
+def assert_of_one_scene(scenes, row: int) -> None:
+    sample = read_sample(scenes, row, (16, 12))
+    number = int(Path(scenes.names[row]).stem[1:])
     assert (sample["image"] == 10 * number + 5).all()
     assert sample["depth"][0, :, 0].sum() == sample["mask"][:, 0].sum() == number + 3
-    assert [Path(one).stem for one in (found.images[row], found.depths[row], found.masks[row])] == [
-        f"s{number}"
-    ] * 3
+    assert [
+        Path(path).stem for path in (scenes.images[row], scenes.depths[row], scenes.masks[row])
+    ] == [f"s{number}"] * 3
 
 
 def test_picture_depth_and_mask_of_a_row_are_of_one_scene(tmp_path):
     """In folders, and in tables in any order with part, group and set."""
     numbered(tmp_path)
-    found = read_rgbd_set(tmp_path)
-    assert len(found) == 8
+    scenes = read_rgbd_set(tmp_path)
+    assert len(scenes) == 8
     order = np.random.default_rng(0).permutation(8)
     parts = ("train", "val", "test")
     lines = [
@@ -438,9 +438,9 @@ def test_picture_depth_and_mask_of_a_row_are_of_one_scene(tmp_path):
         np.concatenate([listed.rows(part) for part in ("train", "validation", "test")])
     ) == list(range(8))
     for row in range(8):
-        assert_of_one_scene(found, row)
+        assert_of_one_scene(scenes, row)
         assert_of_one_scene(listed, row)
-    assert [Path(one[0]).stem for one in list_scenes(tmp_path / "scenes.csv")] == [
+    assert [Path(scene[0]).stem for scene in list_scenes(tmp_path / "scenes.csv")] == [
         f"s{k}" for k in range(8)
     ]
     assert all(

@@ -106,13 +106,13 @@ def test_colours_stay_what_they_are_at_every_level(tmp_path, ending) -> None:
     with Slide(path, mpp=0.5) as slide:
         for factor in (1, 2, 8):
             size = 600 // factor, 400 // factor
-            found = slide.read(0, 0, (600, 400), size).astype(int)
-            inner = np.zeros(found.shape[:2], bool)
+            pixels = slide.read(0, 0, (600, 400), size).astype(int)
+            inner = np.zeros(pixels.shape[:2], bool)
             inner[8:-8, 8:-8] = True
             inner[size[1] // 2 - 8 : size[1] // 2 + 8] = inner[
                 :, size[0] // 2 - 8 : size[0] // 2 + 8
             ] = False
-            assert np.abs(found - quarters(*size))[inner].max() <= 8, factor
+            assert np.abs(pixels - quarters(*size))[inner].max() <= 8, factor
         thumbnail, _ = slide.thumbnail(60)
         assert np.abs(thumbnail[5:15, 5:25].astype(int) - (220, 30, 20)).max() <= 8
         out = np.empty((4, 6, 3), np.uint8)

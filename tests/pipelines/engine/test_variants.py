@@ -35,29 +35,28 @@ class Compared(Averages):
     train_options = CompareOptions
 
 
-def distance(trained):
-    """The distance from the rows of the test part, and which seed and rate it was trained with."""
-    test, options, model = trained.splits.test, trained.options, trained.model
-    test.asked.append(("score", trained.variant, options.seed, options.lr, model.training))
-    squares = (model.weight.detach() - test.rows).double().square().sum(1)
-    scores = {"distance": float(squares.mean()), "seed": float(options.seed)}
-    return {trained.variant: scores}
-
-
 VARIANTS = {"slow": {}, "quick": {"lr": 0.3}}
 
 
-def compare(task, tmp_path, **values):
+def scored(trained):
+    """The distance from the rows of the test part, and which seed and rate it was trained with."""
+    test, options, model = trained.splits.test, trained.options, trained.model
+    test.asked.append(("score", trained.variant, options.seed, options.lr, model.training))
+    distance = float((model.weight.detach() - test.rows).double().square().sum(1).mean())
+    return {trained.variant: {"distance": distance, "seed": float(options.seed)}}
+
+
+def compare(pipeline, tmp_path, **values):
     values = {"output": tmp_path / "c", "noise": 0.2, "seed": 5, "accelerator": "cpu", **values}
-    options = parse(task.task, "train", [], values=values)
+    options = parse(pipeline.task, "train", [], values=values)
     plan = Plan(
         output=options.output,
         seeds=options.seeds,
         variants={name: VARIANTS[name] for name in options.models},
-        score=distance,
+        score=scored,
     )
     return compare_variants(
-        task,
+        pipeline,
         options,
         plan,
         baseline="slow",
@@ -68,17 +67,17 @@ def compare(task, tmp_path, **values):
 
 
 def test_every_variant_is_trained_by_its_options_and_seeds_and_scored_on_the_test_part(tmp_path):
-    task = Compared()
-    table = compare(task, tmp_path)
-    scores = [call[1:] for call in task.asked if call[0] == "score"]
+    pipeline = Compared()
+    table = compare(pipeline, tmp_path)
+    scores = [call[1:] for call in pipeline.asked if call[0] == "score"]
     assert scores == [
         (name, seed, rate, False)
         for seed in (5, 6, 7)
         for name, rate in (("slow", 0.1), ("quick", 0.3))
     ]
-    parts = {call[1] for call in task.asked if call[0] == "row"}
-    assert parts == {"train", "validation"}, "the test part is for the scores alone"
-    records = {
+    read = {call[1] for call in pipeline.asked if call[0] == "row"}
+    assert read == {"train", "validation"}, "the test part is for the scores alone"
+    stored = {
         name: [
             json.loads((tmp_path / "c" / "trainings" / f"{name}-seed{seed}.json").read_text())
             for seed in (5, 6, 7)
@@ -86,13 +85,13 @@ def test_every_variant_is_trained_by_its_options_and_seeds_and_scored_on_the_tes
         for name in ("slow", "quick")
     }
     assert all(
-        record["scores"][name]["seed"] == record["seed"]
-        for name, trainings in records.items()
-        for record in trainings
+        training["scores"][name]["seed"] == training["seed"]
+        for name, trainings in stored.items()
+        for training in trainings
     )
     distances = {
-        name: np.array([record["scores"][name]["distance"] for record in trainings])
-        for name, trainings in records.items()
+        name: np.array([training["scores"][name]["distance"] for training in trainings])
+        for name, trainings in stored.items()
     }
     assert len(set(distances["slow"])) == 3
     slow, quick, floor = table.rows(named=True)
@@ -114,9 +113,12 @@ def test_every_variant_is_trained_by_its_options_and_seeds_and_scored_on_the_tes
 
 def test_trainings_that_stand_are_not_made_again_and_those_of_other_options_are_refused(tmp_path):
     first = compare(Compared(), tmp_path, seeds=2)
-    task = Compared()
-    again = compare(task, tmp_path, seeds=3)
-    assert [call[1:3] for call in task.asked if call[0] == "score"] == [("slow", 7), ("quick", 7)]
+    pipeline = Compared()
+    again = compare(pipeline, tmp_path, seeds=3)
+    assert [call[1:3] for call in pipeline.asked if call[0] == "score"] == [
+        ("slow", 7),
+        ("quick", 7),
+    ]
     assert again["distance"][0] != first["distance"][0]
     for changed in ({"noise": 0.3}, {"epochs": 4}, {"batch_size": 5}):
         with pytest.raises(InputError, match="is of other options or data"):
@@ -126,9 +128,14 @@ def test_trainings_that_stand_are_not_made_again_and_those_of_other_options_are_
 def test_a_data_set_without_validation_is_scored_by_its_last_weights(tmp_path):
     data = {"train": [[1.0, 0.0], [0.0, 1.0]], "validation": [], "test": [[0.0, 0.0]]}
     (tmp_path / "rows.json").write_text(json.dumps(data))
-    task = Compared()
     compare(
-        task, tmp_path, data=tmp_path / "rows.json", models=("slow",), seeds=1, epochs=50, noise=0.0
+        Compared(),
+        tmp_path,
+        data=tmp_path / "rows.json",
+        models=("slow",),
+        seeds=1,
+        epochs=50,
+        noise=0.0,
     )
     stored = json.loads((tmp_path / "c" / "trainings" / "slow-seed5.json").read_text())
     assert stored["epochs"] == 50
@@ -138,7 +145,10 @@ def test_a_data_set_without_validation_is_scored_by_its_last_weights(tmp_path):
 def test_a_row_that_a_variant_adds_is_paired_by_its_seeds():
     trainings = {
         Job(name, seed): Training(
-            {name: {"score": value}, f"{name}+": {"score": value + 1}}, 1, 3, 2.0
+            {name: {"score": value}, f"{name}+": {"score": value + 1}},
+            epochs=1,
+            weights=3,
+            seconds=2.0,
         )
         for name, values in (("a", (1.0, 4.0)), ("b", (3.0, 7.0)))
         for seed, value in enumerate(values)
