@@ -272,8 +272,7 @@ DATA: list[Bug] = [
         "D128",
         "data/formats/audio.py",
         "size, remaining = BLOCK_SECONDS * file.samplerate, count\n",
-        "size = BLOCK_SECONDS * file.samplerate\n"
-        "    remaining = max(1, count - count % size)\n",
+        "size = BLOCK_SECONDS * file.samplerate\n    remaining = max(1, count - count % size)\n",
         (AUDIO, "-k", "blocks"),
     ),
     (
