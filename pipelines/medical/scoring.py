@@ -70,7 +70,7 @@ def score_table(metrics: Metrics, positive: str) -> pl.DataFrame:
     """Every score with its interval; positive: the name of the class of the operating point."""
     rows = []
     for name in metrics["intervals"]:
-        title = SCORE_NAMES.get(name, name.replace("_", " "))
+        title = SCORE_NAMES[name] if name in SCORE_NAMES else name.replace("_", " ")
         title += f", {positive}" if name in OPERATING_SCORES else ""
         rows.append({"score": title, "value": with_interval(metrics, name)})
     return pl.DataFrame(rows)
