@@ -72,12 +72,12 @@ def test_it_is_timms_own_forward(name: str) -> None:
     trunk = shaken(MADE[name]())
     x = picture(trunk)
     with torch.no_grad():
-        tokens, pairs = trunk(x, read=True)
+        found, pairs = trunk(x, read=True)
         torch.testing.assert_close(
-            trunk.norm(tokens), trunk.model.forward_features(x), rtol=1e-4, atol=1e-4
+            trunk.norm(found), trunk.model.forward_features(x), rtol=1e-4, atol=1e-4
         )
     assert trunk.prefix == {"distilled": 2}.get(name, 4 if "reg" in name else 1)
-    assert tokens.shape == (3, trunk.prefix + trunk.size[0] * trunk.size[1], trunk.width)
+    assert found.shape == (3, trunk.prefix + trunk.size[0] * trunk.size[1], trunk.width)
     assert len(pairs) == len(trunk.blocks)
     assert trunk(x)[1] == []
 
@@ -85,8 +85,8 @@ def test_it_is_timms_own_forward(name: str) -> None:
 def test_what_is_read_are_queries_and_keys_of_every_block() -> None:
     trunk = shaken(scratch())
     x = picture(trunk)
-    result, pairs = trunk(x, read=True)
-    assert result.requires_grad
+    found, pairs = trunk(x, read=True)
+    assert found.requires_grad
     tokens = trunk.embed(x)
     for block, (query, key) in zip(trunk.blocks, pairs, strict=True):
         flat = block.attn.qkv(block.norm1(tokens))
@@ -102,48 +102,41 @@ def test_what_is_read_are_queries_and_keys_of_every_block() -> None:
 def test_pairs_with_oneself_are_the_plain_forward(name: str) -> None:
     trunk = shaken(MADE[name]())
     x = picture(trunk)
-    places = torch.arange(3)
-    torch.testing.assert_close(trunk.pairs(x, places), trunk(x)[0], rtol=1e-4, atol=1e-5)
-    shifted = trunk.pairs(x, places.roll(1))
-    assert (shifted - trunk(x)[0]).abs().amax((1, 2)).min() > 1e-3
+    own = torch.arange(3)
+    torch.testing.assert_close(trunk.pairs(x, own), trunk(x)[0], rtol=1e-4, atol=1e-5)
+    other = trunk.pairs(x, own.roll(1))
+    assert (other - trunk(x)[0]).abs().amax((1, 2)).min() > 1e-3
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "pth"])
 def test_weights_of_another_picture_size_come_from_a_file(tmp_path: Path, kind: str) -> None:
-    stored, file = (
+    whole, file = (
         timm.create_model(TINY, img_size=(64, 64), num_classes=5).state_dict(),
         tmp_path / f"w.{kind}",
     )
     if kind == "pth":
-        torch.save(
-            {"state_dict": {f"module.{name}": value for name, value in stored.items()}}, file
-        )
+        torch.save({"state_dict": {f"module.{name}": value for name, value in whole.items()}}, file)
     else:
-        save_file(stored, file)
-    loaded = build_trunk(TINY, image=(64, 48), weights=str(file)).model.state_dict()
-    assert loaded.keys() == stored.keys() - {"head.weight", "head.bias"}
-    for name in loaded.keys() - {"pos_embed"}:
-        assert torch.equal(loaded[name], stored[name]), name
-    old = stored["pos_embed"][0, 1:].unflatten(0, (4, 4)).permute(2, 0, 1)[None]
+        save_file(whole, file)
+    found = build_trunk(TINY, image=(64, 48), weights=str(file)).model.state_dict()
+    assert found.keys() == whole.keys() - {"head.weight", "head.bias"}
+    for name in found.keys() - {"pos_embed"}:
+        assert torch.equal(found[name], whole[name]), name
+    old = whole["pos_embed"][0, 1:].unflatten(0, (4, 4)).permute(2, 0, 1)[None]
     new = F.interpolate(old, (4, 3), mode="bicubic", antialias=True)[0].flatten(1).T
-    torch.testing.assert_close(loaded["pos_embed"][0, 1:], new)
-    assert torch.equal(loaded["pos_embed"][0, 0], stored["pos_embed"][0, 0])
+    torch.testing.assert_close(found["pos_embed"][0, 1:], new)
+    assert torch.equal(found["pos_embed"][0, 0], whole["pos_embed"][0, 0])
 
 
 def test_positions_of_upright_pictures_are_resized_as_such(tmp_path: Path) -> None:
-    stored, file = (
-        timm.create_model(TINY, img_size=(128, 64)).state_dict(),
-        tmp_path / "upright.pth",
-    )
-    torch.save(stored, file)
-    resized = build_trunk(TINY, image=(96, 48), weights=str(file)).model.state_dict()["pos_embed"][
-        0
-    ]
-    old = stored["pos_embed"][0, 1:].unflatten(0, (8, 4)).permute(2, 0, 1)[None]
+    whole, file = timm.create_model(TINY, img_size=(128, 64)).state_dict(), tmp_path / "upright.pth"
+    torch.save(whole, file)
+    found = build_trunk(TINY, image=(96, 48), weights=str(file)).model.state_dict()["pos_embed"][0]
+    old = whole["pos_embed"][0, 1:].unflatten(0, (8, 4)).permute(2, 0, 1)[None]
     torch.testing.assert_close(
-        resized[1:], F.interpolate(old, (6, 3), mode="bicubic", antialias=True)[0].flatten(1).T
+        found[1:], F.interpolate(old, (6, 3), mode="bicubic", antialias=True)[0].flatten(1).T
     )
-    assert torch.equal(resized[0], stored["pos_embed"][0, 0])
+    assert torch.equal(found[0], whole["pos_embed"][0, 0])
 
 
 class Evil:
@@ -163,7 +156,7 @@ def test_weights_that_do_not_fit_are_one_clear_line(tmp_path: Path, monkeypatch)
     )
     torch.save({"a": Evil()}, "evil.pth")
     Path("text.safetensors").write_text("no weights")
-    for file, message in {
+    for file, said in {
         "other.safetensors": f"other.safetensors: weights of another model than '{TINY}'",
         "resnet.safetensors": f"resnet.safetensors: weights of another model than '{TINY}'",
         "odd.safetensors": "odd.safetensors: weights of another model",
@@ -174,7 +167,7 @@ def test_weights_that_do_not_fit_are_one_clear_line(tmp_path: Path, monkeypatch)
     }.items():
         with pytest.raises(ValueError, match="weights") as caught:
             build_trunk(TINY, image=(64, 48), weights=file)
-        assert message in str(caught.value)
+        assert said in str(caught.value)
         assert "\n" not in str(caught.value)
         assert len(str(caught.value)) < 400
     assert not Path("ran").exists()
@@ -197,7 +190,7 @@ def test_names_and_sizes_that_are_no_trunk(monkeypatch) -> None:
     )
     assert "5 heads do not divide width 16" in failed(name="scratch", width=16, heads=5)
 
-    def unreachable(*arguments, **options):  # type: ignore[no-untyped-def]
+    def unreachable(*given, **options):  # type: ignore[no-untyped-def]
         raise OSError("no route\nto host")
 
     monkeypatch.setattr(timm, "create_model", unreachable)
@@ -210,27 +203,27 @@ def test_names_and_sizes_that_are_no_trunk(monkeypatch) -> None:
 def test_another_mechanism_in_every_block(attention: str) -> None:
     trunk = shaken(scratch(attention=attention, ffn="glu"))
     x = picture(trunk)
-    tokens, pairs = trunk(x, read=True)
+    found, pairs = trunk(x, read=True)
     assert not trunk.readable
     assert pairs == []
     expected = trunk.embed(x)
     for block in trunk.blocks:
         expected = expected + block.attn(block.norm1(expected))
         expected = expected + block.mlp(block.norm2(expected))
-    torch.testing.assert_close(tokens, expected)
-    tokens.square().mean().backward()
+    torch.testing.assert_close(found, expected)
+    found.square().mean().backward()
     assert all(weight.grad is not None for weight in trunk.blocks.parameters())
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
 def test_partners_are_one_cycle(count: int) -> None:
     torch.manual_seed(count)
-    cycles = set()
+    seen = set()
     for _ in range(20):
         partner = random_partners(count, torch.device("cpu"))
         place, steps = int(partner[0]), 1
         while place != 0:
             place, steps = int(partner[place]), steps + 1
         assert steps == count
-        cycles.add(tuple(partner.tolist()))
-    assert (len(cycles) > 1) == (count > 2)
+        seen.add(tuple(partner.tolist()))
+    assert (len(seen) > 1) == (count > 2)

@@ -23,12 +23,12 @@ SIZES = {
 }
 
 
-def small_model(vocabulary=11, **options):
+def made(vocabulary=11, **options):
     torch.manual_seed(0)
     return SpeechToText(vocabulary, **{**SIZES, **options}).eval()
 
 
-def small_inputs(batch=3, frames=50):
+def given(batch=3, frames=50):
     generator = torch.Generator().manual_seed(1)
     lengths = torch.tensor([frames, frames - 13, frames - 30])[:batch]
     return torch.randn(batch, 8, frames, generator=generator), lengths
@@ -49,7 +49,7 @@ def test_padding_changes_nothing(options):
     """A recording gives the same states alone, cut to its length, or padded in a batch (arXiv
     2303.16166).
     """
-    model, (features, lengths) = small_model(**options), small_inputs()
+    model, (features, lengths) = made(**options), given()
     states, mask = model.encode(features, lengths)
     for row in range(3):
         size = int(lengths[row])
@@ -62,32 +62,32 @@ def test_padding_changes_nothing(options):
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("decoder", ["softmax", "taylor"])
 def test_a_batch_is_decoded_as_its_parts(beams, decoder):
-    model, (features, lengths) = small_model(decoder_attention=decoder), small_inputs()
+    model, (features, lengths) = made(decoder_attention=decoder), given()
     rules = Rules((0, 1), 2, beams=beams, never=(5,), not_first=(2,))
     memory = model.encode(features, lengths)
-    decoded = transcribe(model, memory, rules)
+    whole = transcribe(model, memory, rules)
     for row in range(3):
-        part = Memory(memory.states[row : row + 1], memory.mask[row : row + 1])
-        assert transcribe(model, part, rules)[0].tokens == decoded[row].tokens
-    assert all(5 not in part.tokens for part in decoded)
-    assert [len(part.tokens) for part in transcribe(model, memory, rules, [1, 2, 3])] <= [1, 2, 3]
+        one = Memory(memory.states[row : row + 1], memory.mask[row : row + 1])
+        assert transcribe(model, one, rules)[0].tokens == whole[row].tokens
+    assert all(5 not in one.tokens for one in whole)
+    assert [len(one.tokens) for one in transcribe(model, memory, rules, [1, 2, 3])] <= [1, 2, 3]
 
 
 def test_steps_equal_the_whole():
     """The cache gives what the decoder gives on all tokens at once, and greedy takes its
     largest.
     """
-    model, (features, lengths) = small_model(), small_inputs()
+    model, (features, lengths) = made(), given()
     memory = model.encode(features, lengths)
-    decoded = transcribe(model, memory, Rules((0, 1), 2, most=6))
-    for row, text in enumerate(decoded):
-        tokens = [0, 1, *text.tokens, *([2] if text.finished else [])]
-        part = Memory(memory.states[[row]], memory.mask[[row]])
-        logits = model.decoder(torch.tensor([tokens[:-1]]), part).logits[0, 1:]
-        assert logits.argmax(-1).tolist() == tokens[2:]
-        scores = logits.log_softmax(-1).gather(1, torch.tensor(tokens[2:])[:, None])[:, 0]
+    found = transcribe(model, memory, Rules((0, 1), 2, most=6))
+    for row, one in enumerate(found):
+        said = [0, 1, *one.tokens, *([2] if one.finished else [])]
+        own = Memory(memory.states[[row]], memory.mask[[row]])
+        logits = model.decoder(torch.tensor([said[:-1]]), own).logits[0, 1:]
+        assert logits.argmax(-1).tolist() == said[2:]
+        scores = logits.log_softmax(-1).gather(1, torch.tensor(said[2:])[:, None])[:, 0]
         torch.testing.assert_close(
-            torch.tensor(text.log_probabilities), scores, atol=1e-5, rtol=1e-4
+            torch.tensor(one.log_probabilities), scores, atol=1e-5, rtol=1e-4
         )
 
 
@@ -96,7 +96,7 @@ def test_a_wide_beam_finds_the_best(penalty):
     """As many beams as there are sequences: the best of all, by trying all; lengths count by the
     penalty.
     """
-    model, (features, _) = small_model(vocabulary=4), small_inputs(1)
+    model, (features, _) = made(vocabulary=4), given(1)
     memory = model.encode(features[:1])
     rules = Rules((0,), 3, most=3, beams=30, length_penalty=penalty)
     best = -np.inf
@@ -108,35 +108,33 @@ def test_a_wide_beam_finds_the_best(penalty):
             best = max(
                 best, float(scores.gather(1, row[0, 1:, None]).sum()) / (length + 1) ** penalty
             )
-    log_probabilities = transcribe(model, memory, rules)[0].log_probabilities
-    assert sum(log_probabilities) / len(log_probabilities) ** penalty == pytest.approx(
-        best, abs=1e-4
-    )
+    said = transcribe(model, memory, rules)[0].log_probabilities
+    assert sum(said) / len(said) ** penalty == pytest.approx(best, abs=1e-4)
 
 
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("decoder", ["softmax", "taylor"])
 def test_no_speech_is_what_the_first_token_of_the_prompt_says(decoder, beams):
-    model, (features, lengths) = small_model(decoder_attention=decoder), small_inputs()
+    model, (features, lengths) = made(decoder_attention=decoder), given()
     memory = model.encode(features, lengths)
-    decoded = transcribe(model, memory, Rules((0, 1), 2, most=3, beams=beams, no_speech=7))
+    found = transcribe(model, memory, Rules((0, 1), 2, most=3, beams=beams, no_speech=7))
     expected = model.decoder(torch.tensor([[0], [0], [0]]), memory).logits[:, 0].softmax(-1)[:, 7]
-    assert [text.no_speech for text in decoded] == pytest.approx(expected.tolist(), abs=1e-5)
+    assert [one.no_speech for one in found] == pytest.approx(expected.tolist(), abs=1e-5)
     assert all(
-        text.no_speech == 0
-        for text in transcribe(model, memory, Rules((0, 1), 2, most=3, beams=beams))
+        one.no_speech == 0
+        for one in transcribe(model, memory, Rules((0, 1), 2, most=3, beams=beams))
     )
 
 
 def test_maps_are_the_attention():
-    model, (features, lengths) = small_model(), small_inputs()
+    model, (features, lengths) = made(), given()
     memory = model.encode(features, lengths)
     tokens = torch.randint(0, 11, (3, 5))
     heads = model.decoder(tokens, memory, maps=[(1, 1), (0, 0), (1, 0)])
     layers = model.decoder(tokens, memory, maps="layers")
     plain = model.decoder(tokens, memory).logits
-    for output in (heads, layers):
-        torch.testing.assert_close(output.logits, plain, atol=1e-5, rtol=1e-4)
+    for found in (heads, layers):
+        torch.testing.assert_close(found.logits, plain, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(
         heads.maps[:, [2, 0]].mean(1), layers.maps[:, 1], atol=1e-6, rtol=1e-5
     )
@@ -148,16 +146,13 @@ def test_maps_are_the_attention():
 
 @pytest.mark.parametrize("name", causal_names())
 def test_tokens_are_blind_to_later_ones(name):
-    model, (features, _) = small_model(decoder_attention=name), small_inputs()
+    model, (features, _) = made(decoder_attention=name), given()
     memory = model.encode(features)
     tokens = torch.randint(0, 11, (3, 8))
-    changed = tokens.clone()
-    changed[:, 5:] = 0
-    logits, changed_logits = (
-        model.decoder(tokens, memory).logits,
-        model.decoder(changed, memory).logits,
-    )
-    torch.testing.assert_close(logits[:, :5], changed_logits[:, :5], atol=1e-5, rtol=1e-4)
+    other = tokens.clone()
+    other[:, 5:] = 0
+    one, two = model.decoder(tokens, memory).logits, model.decoder(other, memory).logits
+    torch.testing.assert_close(one[:, :5], two[:, :5], atol=1e-5, rtol=1e-4)
 
 
 def test_every_choice_of_the_pipeline_is_there():
@@ -166,14 +161,14 @@ def test_every_choice_of_the_pipeline_is_there():
 
     assert tuple(causal_names()) == CAUSAL
     for name in CROSSING:
-        small_model(cross_attention=name)(small_inputs()[0], torch.zeros(3, 4, dtype=torch.int64))
+        made(cross_attention=name)(given()[0], torch.zeros(3, 4, dtype=torch.int64))
     with pytest.raises(ValueError, match="takes no context"):
         crossing_attention("static", 16, 2)
 
 
 def test_gradients_reach_every_weight():
-    model = small_model(ctc=True, dropout=0.1).train()
-    features, lengths = small_inputs()
+    model = made(ctc=True, dropout=0.1).train()
+    features, lengths = given()
     memory = model.encode(features, lengths)
     loss = model.decoder(torch.zeros(3, 4, dtype=torch.int64), memory).logits.square().sum()
     (loss + model.ctc(memory.states).square().sum()).backward()
@@ -184,7 +179,7 @@ def test_the_output_layer_is_the_embedding():
     """Its gradient reaches a token that is never read, and both ways to decode see a change of
     it.
     """
-    model, (features, _) = small_model().double(), small_inputs()
+    model, (features, _) = made().double(), given()
     memory = model.encode(features.double())
     tokens, unread = torch.tensor([[0, 3, 1], [0, 2, 4], [0, 5, 5]]), 9
     weight = model.decoder.tokens.weight
@@ -192,16 +187,14 @@ def test_the_output_layer_is_the_embedding():
     def loss():
         return model.decoder(tokens, memory).logits.square().sum()
 
-    gradient = torch.autograd.grad(loss(), weight, retain_graph=True)[0][unread]
-    assert gradient.abs().min() > 0
+    found = torch.autograd.grad(loss(), weight, retain_graph=True)[0][unread]
+    assert found.abs().min() > 0
     with torch.no_grad():
-        for place in range(len(gradient)):
+        for place in range(len(found)):
             weight[unread, place] += 1e-6
             above = loss()
             weight[unread, place] -= 2e-6
-            torch.testing.assert_close(
-                (above - loss()) / 2e-6, gradient[place], atol=1e-6, rtol=1e-6
-            )
+            torch.testing.assert_close((above - loss()) / 2e-6, found[place], atol=1e-6, rtol=1e-6)
             weight[unread, place] += 1e-6
         before = model.decoder(tokens, memory).logits
         weight[unread] += torch.arange(16)
@@ -216,8 +209,8 @@ def test_the_output_layer_is_the_embedding():
 
 @pytest.mark.parametrize("encoder", ["transformer", "conformer"])
 def test_steps_equal_the_whole_in_a_model_with_dropout_and_experts(encoder):
-    model = small_model(encoder=encoder, kernel=5, dropout=0.5, ffn="moe", moe={"experts": 3})
-    features, lengths = small_inputs()
+    model = made(encoder=encoder, kernel=5, dropout=0.5, ffn="moe", moe={"experts": 3})
+    features, lengths = given()
     memory = model.encode(features, lengths)
     tokens = torch.randint(0, 11, (3, 6))
     caches = model.decoder.begin(memory)
@@ -228,7 +221,7 @@ def test_steps_equal_the_whole_in_a_model_with_dropout_and_experts(encoder):
 
 
 def test_compiled_gives_the_same():
-    model, (features, _) = small_model(), small_inputs()
+    model, (features, _) = made(), given()
     tokens = torch.randint(0, 11, (3, 5))
     compiled = torch.compile(model, backend="aot_eager")
     torch.testing.assert_close(
@@ -243,7 +236,7 @@ def hugging_face(model):
         "norm2": "encoder_attn_layer_norm",
         "norm3": "final_layer_norm",
     }
-    theirs = {}
+    found = {}
     for key, value in model.state_dict().items():
         side, rest = key.split(".", 1)
         if rest.startswith("layers."):
@@ -251,24 +244,24 @@ def hugging_face(model):
             to = f"model.{side}.layers.{number}."
             if part.startswith("norm"):
                 part = "norm3" if side == "encoder" and part == "norm2" else part
-                theirs[to + names[part] + "." + inner[0]] = value
+                found[to + names[part] + "." + inner[0]] = value
             elif part == "feedforward":
-                theirs[to + ("fc1." if inner[0] == "up" else "fc2.") + inner[1]] = value
+                found[to + ("fc1." if inner[0] == "up" else "fc2.") + inner[1]] = value
             else:
-                prefix = to + ("encoder_attn." if part == "cross" else "self_attn.")
+                own = to + ("encoder_attn." if part == "cross" else "self_attn.")
                 if inner[0] == "key_value":
                     key_part, value_part = value.chunk(2)
-                    theirs[prefix + "v_proj." + inner[1]] = value_part.clone()
+                    found[own + "v_proj." + inner[1]] = value_part.clone()
                     if inner[1] == "weight":
-                        theirs[prefix + "k_proj.weight"] = key_part.clone()
+                        found[own + "k_proj.weight"] = key_part.clone()
                 else:
-                    theirs[
-                        prefix + {"query": "q_proj.", "out": "out_proj."}[inner[0]] + inner[1]
-                    ] = value
+                    found[own + {"query": "q_proj.", "out": "out_proj."}[inner[0]] + inner[1]] = (
+                        value
+                    )
         elif rest.startswith("norm"):
-            theirs[f"model.{side}.layer_{rest}"] = value
+            found[f"model.{side}.layer_{rest}"] = value
         else:
-            theirs[
+            found[
                 "model."
                 + {
                     "encoder.positions": "encoder.embed_positions.weight",
@@ -276,7 +269,7 @@ def hugging_face(model):
                     "decoder.tokens.weight": "decoder.embed_tokens.weight",
                 }.get(key, key)
             ] = value
-    return theirs
+    return found
 
 
 def without_key_bias(model):
@@ -287,24 +280,24 @@ def without_key_bias(model):
 
 
 def test_weights_of_hugging_face(tmp_path):
-    model = without_key_bias(small_model())
+    model = without_key_bias(made())
     save_file(hugging_face(model), tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(
         json.dumps({"model_type": "whisper", "decoder_attention_heads": 2})
     )
     (tmp_path / "generation_config.json").write_text(json.dumps({"alignment_heads": [[1, 0]]}))
-    weights = read_whisper(tmp_path)
-    assert weights.options == {"vocabulary": 11, **SIZES}
-    assert weights.alignment_heads == ((1, 0),)
-    loaded = SpeechToText(**weights.options)
-    loaded.load_state_dict(weights.state)
+    found = read_whisper(tmp_path)
+    assert found.options == {"vocabulary": 11, **SIZES}
+    assert found.alignment_heads == ((1, 0),)
+    other = SpeechToText(**found.options)
+    other.load_state_dict(found.state)
     assert all(
-        torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), model.state_dict().values())
+        torch.equal(a, b) for a, b in zip(other.state_dict().values(), model.state_dict().values())
     )
 
 
 def test_weights_of_openai(tmp_path):
-    model = without_key_bias(small_model())
+    model = without_key_bias(made())
     names = (
         ("model.", ""),
         ("encoder_attn_layer_norm", "cross_attn_ln"),
@@ -330,37 +323,35 @@ def test_weights_of_openai(tmp_path):
             key = key.replace(a, b)
         state[key] = value
     torch.save({"dims": {"n_text_head": 2}, "model_state_dict": state}, tmp_path / "tiny.pt")
-    weights = read_whisper(tmp_path / "tiny.pt")
-    assert all(
-        torch.equal(weights.state[name], value) for name, value in model.state_dict().items()
-    )
+    found = read_whisper(tmp_path / "tiny.pt")
+    assert all(torch.equal(found.state[name], value) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32])
 def test_weights_of_ctranslate2(tmp_path, kind):
-    model = small_model()
+    model = made()
     (tmp_path / "model.bin").write_bytes(ctranslate2(model, kind))
     (tmp_path / "config.json").write_text(json.dumps({"alignment_heads": [[0, 1]]}))
-    weights = read_whisper(tmp_path)
-    assert weights.options == {"vocabulary": 11, **SIZES}
+    found = read_whisper(tmp_path)
+    assert found.options == {"vocabulary": 11, **SIZES}
     for name, value in model.state_dict().items():
         torch.testing.assert_close(
-            weights.state[name], value, atol=2e-3 if kind == np.float16 else 0, rtol=0
+            found.state[name], value, atol=2e-3 if kind == np.float16 else 0, rtol=0
         )
 
 
 def test_damaged_weights_are_one_line(tmp_path):
-    intact = ctranslate2(small_model())
+    whole = ctranslate2(made())
     file = tmp_path / "model.bin"
-    for content, message in (
-        (intact[: len(intact) // 2], "ends too early"),
-        (b"\x05" + intact[1:], "version 5"),
-        (intact.replace(b"WhisperSpec", b"OtherSpec__"), "not a WhisperSpec"),
-        (intact.replace(b"encoder/conv1/weight", b"encoder/conv9/weight"), "cannot be read"),
+    for content, said in (
+        (whole[: len(whole) // 2], "ends too early"),
+        (b"\x05" + whole[1:], "version 5"),
+        (whole.replace(b"WhisperSpec", b"OtherSpec__"), "not a WhisperSpec"),
+        (whole.replace(b"encoder/conv1/weight", b"encoder/conv9/weight"), "cannot be read"),
         (b"", "ends too early"),
     ):
         file.write_bytes(content)
-        with pytest.raises(ValueError, match=message) as caught:
+        with pytest.raises(ValueError, match=said) as caught:
             read_whisper(tmp_path)
         assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="no such file or folder"):
