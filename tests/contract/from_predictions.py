@@ -61,7 +61,7 @@ def medical(rows: pl.DataFrame, splits: Any, sample: Path) -> Found:
     """Pictures by their names, and the operating point of the positive class."""
     home = sample if sample.is_dir() else sample.parent
     labels = dict(pl.read_csv(home / "labels.csv").select("image", "label").rows())
-    of_test = rows.filter(pl.col("item").is_in(splits.test.of("names")))
+    of_test = rows.filter(pl.col("item").is_in(splits.test.column("names")))
     truth = np.array([labels[name] for name in of_test["item"]])
     positive, called = truth == "clear", of_test["positive"].to_numpy()
     point = {
