@@ -80,7 +80,7 @@ def patient_scores(
 
 
 def uniform_scores(part: Xrays, probability: np.ndarray) -> dict[str, float]:
-    """Scores of predicting the same probability for every class, in the precision of the model's."""
+    """Scores of predicting the same probability for all classes, in the model's precision."""
     uniform = np.full_like(probability, 1 / len(part.classes))
     scores = classification.scores(part.labels, uniform)
     return {name: scores[name] for name in ("log_loss", "brier")}

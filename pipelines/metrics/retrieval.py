@@ -262,8 +262,8 @@ def _planned(
             len(same) and not -1 <= same.min() <= same.max() < len(gallery_ids)
         ):
             raise ValueError(
-                f"retrieval: same must be (Q,) places in a gallery of {len(gallery_ids)}, or -1 for "
-                "none"
+                f"retrieval: same must be (Q,) places in a gallery of {len(gallery_ids)}, or -1 "
+                "for none"
             )
     order = np.argsort(gallery_ids, kind="stable")
     sorted_ids = gallery_ids[order]
