@@ -62,13 +62,23 @@ endif
 demo: $(ALL) ## every pipeline on its sample, and one index page of the reports
 	$(BIN)/python -m headwise.pipelines.engine.command_line.demo $(if $(RUN),'$(RUN)')
 
-test: $(DEV) ## all tests
+test: $(DEV) ## what a change needs: every task, mechanism and operator, at most 8 minutes on 2 cores
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q -m 'not slow and not full' $(ARGS)
+
+test-all: $(DEV) ## all tests, as CI runs them
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q $(ARGS)
 
-check: $(DEV) ## lint, types, import contract
+check: $(DEV) ## formatter, linter, types, import contract
+	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright
+
+mutation: $(DEV) ## plant known bugs one at a time; prints caught / planted
+	$(BIN)/python tests/mutation/run.py $(ARGS)
+
+docs: $(DEV) ## write the generated reference pages again
+	$(BIN)/python docs/make_reference.py
 
 coverage: $(DEV) ## tests with coverage of the core
 	$(BIN)/python -m pytest -n 2 -q --cov=kernels --cov=models --cov-report=term-missing $(ARGS)
@@ -82,4 +92,4 @@ bench: $(DEV) ## speed and memory beside the published form (CPU)
 clean: ## remove .venv and caches, never a run
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo test check coverage faults bench clean $(TASKS)
+.PHONY: help setup demo test test-all check mutation docs coverage faults bench clean $(TASKS)

@@ -219,10 +219,10 @@ class PLE(ClickModel):
 
 
 class DIN(ClickModel):
-    """Deep interest network (Zhou et al., KDD 2018): each event weighted by a network that also sees
-    the target.
+    """Deep interest network (Zhou et al., KDD 2018): each event weighted by a network that also
+    sees the target.
 
-        w_t = MLP([q, k_t, q - k_t, q * k_t]),   history = sum_t w_t k_t   (no softmax, as published)
+        w_t = MLP([q, k_t, q - k_t, q * k_t]),   history = sum_t w_t k_t   (no softmax)
 
     target: the field that the events are compared with, one for each sequence: the field whose
     embeddings it shares. Reading: ReLU instead of Dice; a tower for each task, since the paper has

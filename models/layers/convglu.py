@@ -10,8 +10,8 @@ from ..attention.base import grid_of, to_image, to_tokens
 
 
 class ConvGLU(nn.Module):
-    """down(gelu(conv(gate x)) * up x), where conv is a depth-wise 3 x 3 convolution (TransNeXt, Shi,
-    CVPR 2024, arXiv 2311.17132).
+    """down(gelu(conv(gate x)) * up x), where conv is a depth-wise 3 x 3 convolution (TransNeXt,
+    Shi, CVPR 2024, arXiv 2311.17132).
 
     With a convolution that takes only the centre it is a gated linear unit. width: D; hidden: F is
     two thirds of it, as published, by default of 4 D; dropout as in `FeedForward`.

@@ -53,7 +53,8 @@ class TransformerEncoder(nn.Module):
         plan = (attention,) if isinstance(attention, str) else tuple(attention)
         if depth < 1 or not plan:
             raise ValueError(
-                f"TransformerEncoder: needs at least one layer and one mechanism, got depth {depth} and {plan}"
+                "TransformerEncoder: needs at least one layer and one mechanism, got depth "
+                f"{depth} and {plan}"
             )
         names = [plan[i % len(plan)] for i in range(depth)]
         self.layers = nn.ModuleList(

@@ -265,7 +265,7 @@ def _with_resized_positions(state: dict[str, Any], model: Any) -> dict[str, Any]
 
 
 def random_partners(batch: int, device: torch.device) -> Tensor:
-    """A random permutation without fixed point (one cycle), int64 (B,); of a single sample, itself."""
+    """A random permutation without fixed point (one cycle), int64 (B,); of one sample, itself."""
     order = torch.randperm(batch, device=device)
     partner = torch.empty_like(order)
     partner[order] = order.roll(-1)

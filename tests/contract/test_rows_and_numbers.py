@@ -38,7 +38,7 @@ def opened(task, path):
 
 def fingerprint(task, options):
     """By which a prediction knows rows that it may keep."""
-    return make_plan(task, options).fingerprint
+    return make_plan(task.load(), options).fingerprint
 
 
 def value_of(metrics, name):
@@ -219,7 +219,8 @@ def test_the_fingerprint_of_a_prediction_sees_weights_calibration_spec_and_every
         assert fingerprint(task, options) != first, name
         (run / name).write_bytes(before)
     spec = json.loads((run / "spec.json").read_text())
-    (run / "spec.json").write_text(json.dumps({**spec, "more": 1}))
+    facts = {**spec["input"], "more": 1}
+    (run / "spec.json").write_text(json.dumps({**spec, "input": facts}))
     assert fingerprint(task, options) != first
     (run / "spec.json").write_text(json.dumps(spec))
     assert fingerprint(task, options) == first
@@ -302,7 +303,7 @@ def test_what_early_stopping_goes_by_falls_as_the_model_gets_better(trained):
         (row,) = (
             {name: float(value) for name, value in row.items()} for row in csv.DictReader(file)
         )
-    assert row[f"val_{task.monitor}"] == pytest.approx(MONITORS[task.name](row), abs=1e-9)
+    assert row[f"val_{task.load().monitor}"] == pytest.approx(MONITORS[task.name](row), abs=1e-9)
 
 
 def rows_and_groups(name, part):

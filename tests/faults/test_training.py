@@ -46,7 +46,7 @@ def resume(launch, train, run, *more):
 SAVING = r"""
 import os, random, signal, sys, time, torch
 from pathlib import Path
-from headwise.pipelines.engine import checkpoint
+from headwise.pipelines.engine.runs import checkpoint
 
 folder, tries, plain = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "plain"
 torch.set_num_threads(1)
@@ -173,7 +173,11 @@ def test_f3_sigterm_writes_a_checkpoint(tally, launch, train, unbroken, tmp_path
     assert "continue with --resume" in command.last()
     code_then, _ = resume(launch, train, run)
     why = same_result(run, unbroken[0]) if code_then == 0 else f"code {code_then}"
-    tally("F3 SIGTERM", code == 143 and took < 10 and code_then == 0 and not why, why)
+    tally(
+        "F3 SIGTERM",
+        code == 143 and took < 10 and code_then == 0 and not why,
+        f"code {code} after {took:.1f} s; {why}",
+    )
 
 
 def wait_for(condition, command, seconds=60):

@@ -19,8 +19,8 @@ def check_attention(name: str, *, fits: Collection[str], why: str, optional: boo
     """Raise `InputError` where --attention names no mechanism that `fits` such tokens (as in the
     core's table).
 
-    why: what the message says about a mechanism that does not fit; optional: "none" is a choice, too,
-    and aliases are not listed.
+    why: what the message says about a mechanism that does not fit; optional: "none" is a choice,
+    too, and aliases are not listed.
     """
     if optional and name == "none":
         return

@@ -168,7 +168,7 @@ class TestMicrometres:
 
 
 class TestDamage:
-    def test_each_has_one_line(self, tmp_path, pyramid) -> None:
+    def test_each_mistake_has_one_line(self, tmp_path, pyramid) -> None:
         (tmp_path / "text.svs").write_text("this is no slide")
         (tmp_path / "empty.tiff").write_bytes(b"")
         reasons = {
@@ -243,7 +243,7 @@ def test_the_generated_slides_are_the_same_each_time_and_differ(tmp_path) -> Non
 
 
 class TestRealSlides:
-    def test_two_aperio_slides(self, real_data) -> None:
+    def test_two_aperio_slides_are_read(self, real_data) -> None:
         folder = real_data / "wsi" / "slides"
         with Slide(folder / "CMU-1-Small-Region.svs") as slide:
             assert (slide.size, slide.mpp, slide.power) == ((2220, 2967), 0.499, "20")

@@ -39,7 +39,7 @@ def test_tiles_of_the_grid_hold_tissue_and_lie_within_the_slide(slide) -> None:
             assert ((x, y) in taken) == (share >= 0.5) or abs(share - 0.5) < 0.12, (x, y, share)
 
 
-def test_magnification_and_overlap(slide) -> None:
+def test_magnification_and_overlap_place_the_tiles(slide) -> None:
     grid = tile_grid(slide, tile=64, tile_mpp=1.0)
     assert grid.extent == 128
     assert len(tile_grid(slide, tile=64, tile_mpp=1.0, overlap=0.5)) > 3 * len(grid)

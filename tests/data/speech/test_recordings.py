@@ -97,7 +97,7 @@ def test_bad_manifests_are_one_line(tmp_path, line, message):
     assert "\n" not in str(caught.value)
 
 
-def test_every_format(tmp_path):
+def test_every_format_is_written(tmp_path):
     files = {kind: format_transcript(kind, "a b.wav", 3.0, SEGMENTS) for kind in FORMATS}
     assert json.loads(files["json"])["segments"][0]["words"][0]["confidence"] == 0.9
     assert files["srt"].startswith(
@@ -123,7 +123,7 @@ def test_every_format(tmp_path):
 
 
 @pytest.mark.real_data
-def test_textgrids_of_others(real_data):
+def test_textgrids_of_others_are_read(real_data):
     for file in sorted((real_data / "speech" / "mfa").rglob("*cold_corpus3.TextGrid")):
         words = read_textgrid(file)
         assert len(words) > 50
@@ -161,7 +161,7 @@ def test_speech_is_where_sound_is():
 
 
 @pytest.mark.parametrize("kind", ["characters", "bpe"])
-def test_tokens_of_our_own(kind, tmp_path):
+def test_tokens_of_our_own_come_back_as_text(kind, tmp_path):
     tokens = train_tokens(["one two", "three, é"], kind, 300)
     (tmp_path / "tokenizer.json").write_text(tokens.to_json(), encoding="utf-8")
     again = read_tokens(tmp_path)
@@ -173,7 +173,7 @@ def test_tokens_of_our_own(kind, tmp_path):
     assert again.decode([*again.prompt, *ids, again.end]) == "two one, é"
 
 
-def test_tokens_of_ranks(tmp_path):
+def test_tokens_of_ranks_come_back_as_text(tmp_path):
     """A vocabulary of OpenAI: bytes by rank, merged by rank."""
     ranks = [bytes([k]) for k in range(256)] + [b"on", b"one", b" t", b"wo", b" two"]
     (tmp_path / "v.tiktoken").write_text(
@@ -186,7 +186,7 @@ def test_tokens_of_ranks(tmp_path):
     assert tokens.prompt[0] == tokens.tokenizer.token_to_id(START)
 
 
-def test_mistakes_of_tokens(tmp_path):
+def test_mistakes_of_tokens_are_named(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(InputError, match="cannot be read as a tokenizer"):
         read_tokens(tmp_path)

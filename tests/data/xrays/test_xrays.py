@@ -42,7 +42,7 @@ def test_folders_are_classes_and_parts(tmp_path):
         read_xray_set(tmp_path)
 
 
-def test_a_table(tmp_path):
+def test_a_table_is_read(tmp_path):
     for k in range(3):
         save(tmp_path / "pictures" / f"{k}.png", k)
     table = tmp_path / "t.csv"
@@ -71,7 +71,7 @@ def test_a_table(tmp_path):
         assert "\n" not in str(error.value)
 
 
-def test_lists_of_covidx(tmp_path):
+def test_lists_of_covidx_are_read(tmp_path):
     save(tmp_path / "train" / "a b.png")
     save(tmp_path / "test" / "c.png")
     (tmp_path / "train_COVIDx8B.txt").write_text("7 a b.png positive cohen\n\n")
@@ -89,7 +89,7 @@ def test_lists_of_covidx(tmp_path):
         read_xray_set(tmp_path)
 
 
-def test_medmnist(tmp_path):
+def test_medmnist_is_read(tmp_path):
     rng = np.random.default_rng(0)
     arrays = {}
     for word, count in (("train", 5), ("val", 2), ("test", 3)):
@@ -229,7 +229,7 @@ def test_pictures_of_every_kind_become_grey(tmp_path):
 
 
 @pytest.mark.real_data
-def test_real_sets(real_data):
+def test_real_sets_are_read(real_data):
     xrays = read_xray_set(real_data / "medical" / "talo_covid_cxr_480" / "metadata.csv")
     assert len(xrays) == 1124
     assert set(xrays.labels) == {"Covid-19", "No_findings", "Pneumonia"}

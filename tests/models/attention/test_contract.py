@@ -141,7 +141,7 @@ def test_a_batch_is_its_rows(name: str, options: dict) -> None:
 
 
 @every_mechanism
-def test_context(name: str, options: dict) -> None:
+def test_a_context_gives_the_keys_or_is_refused(name: str, options: dict) -> None:
     mechanism, x = make(name, options), torch.randn(2, 12, WIDTH)
     if not mechanism.crosses:
         with pytest.raises(ValueError, match="takes no context"):
@@ -215,7 +215,7 @@ def test_padding_changes_nothing(name: str, options: dict) -> None:
 
 
 @every_mechanism
-def test_order(name: str, options: dict) -> None:
+def test_equivariant_mechanisms_follow_the_order_of_tokens(name: str, options: dict) -> None:
     mechanism, x = (
         make(name, options, torch.float64),
         torch.randn(2, 40, WIDTH, dtype=torch.float64),
@@ -332,7 +332,7 @@ def test_compiled_and_exported(name: str, options: dict) -> None:
 
 
 @every_mechanism
-def test_kept_and_copied(name: str, options: dict) -> None:
+def test_a_mechanism_can_be_stored_and_copied(name: str, options: dict) -> None:
     mechanism, x = make(name, options), torch.randn(2, 9, WIDTH)
     out = call(mechanism, x)
     assert torch.equal(call(mechanism, x), out)
@@ -347,7 +347,7 @@ def test_kept_and_copied(name: str, options: dict) -> None:
 
 
 @every_mechanism
-def test_autocast(name: str, options: dict) -> None:
+def test_autocast_gives_finite_results_and_gradients(name: str, options: dict) -> None:
     mechanism, x = make(name, options).train(), torch.randn(2, 9, WIDTH, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
         out = call(mechanism, x)
@@ -399,7 +399,7 @@ def test_explain_and_weights(name: str, options: dict) -> None:
 
 
 @every_mechanism
-def test_mistakes(name: str, options: dict) -> None:
+def test_mistakes_are_named(name: str, options: dict) -> None:
     mechanism = make(name, options)
     with pytest.raises(ValueError, match="needs"):
         call(mechanism, torch.zeros(2, 4, WIDTH + 1))

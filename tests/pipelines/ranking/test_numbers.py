@@ -13,8 +13,8 @@ from headwise import pipelines
 from headwise.data.clicks.generate import write_sample_clicks
 from headwise.pipelines import load_task
 from headwise.pipelines.engine.command_line import parse
-from headwise.pipelines.ranking import prediction as infer
-from headwise.pipelines.ranking.verbs import compare as comparison
+from headwise.pipelines.engine.experiments import compare as comparison
+from headwise.pipelines.ranking import prediction
 
 SMALL = {
     "width": 8,
@@ -123,7 +123,7 @@ def test_a_comparison_trains_on_the_training_part_and_scores_the_test_part(
     _, model, splits, data = model_and_parts
     asked = []
 
-    def fit(task, options, dataset, spec, device, *, validation):
+    def fit(pipeline, options, dataset, spec, device, *, validation):
         asked.append(
             (dataset.which.tolist(), validation.which.tolist(), options.seed, options.model)
         )
@@ -164,7 +164,7 @@ def test_a_table_in_several_items_is_numbered_and_scored_as_one(
     _, _, _, data = model_and_parts
     run = pipelines.ranking.train(data=data, run=tmp_path / "run", max_steps=1, **SMALL).path
     expected = pl.read_parquet(run / "predictions.parquet")
-    monkeypatch.setattr(infer, "PART", 3000)
+    monkeypatch.setattr(prediction, "PART", 3000)
     for size in (1, 8):
         rows = pipelines.ranking.predict(
             run=run,

@@ -187,7 +187,7 @@ class TestCompare:
         with pytest.raises(InputError, match="is not empty"):
             pipelines.ranking.compare(output=tmp_path, data=log)
 
-    def test_interval(self) -> None:
+    def test_the_interval_is_that_of_student(self) -> None:
         low, high = t_interval(np.array([1.0, 2.0, 3.0]))
         assert (low + high) / 2 == pytest.approx(2)
         assert (high - low) / 2 == pytest.approx(

@@ -70,7 +70,7 @@ def test_all_pictures_are_used_and_once_but_for_fills(
                 assert sum(uses) - count == groups * per_identity - count
                 if count >= per_identity and count % per_identity == 0:
                     assert max(uses) == 1
-        else:  # more groups than batches: one in each, and no picture in two but by the last one's fill
+        else:  # more groups than batches: one in each, no picture in two but by the last fill
             assert rows[int(label)] == len(batches)
             assert sum(value - 1 for value in uses if value) <= per_identity - 1
 

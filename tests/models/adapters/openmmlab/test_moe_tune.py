@@ -188,7 +188,7 @@ def test_grounding_dino_decoder() -> None:
     assert set(model.loss(x)) == {"loss"}
 
 
-def test_mistakes() -> None:
+def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match="Linear has no decoder whose layers have an FFN"):
         moe_tune(nn.Linear(2, 2))
     with pytest.raises(ValueError, match="train must be"):
