@@ -390,7 +390,7 @@ MODEL: list[Bug] = [
         "models/speech/speech_to_text.py",
         "logits = F.linear(self.norm(x), self.tokens.weight)",
         "logits = F.linear(self.norm(x), self.tokens.weight.detach())",
-        ("models/test_speech_to_text.py", "-k", "output_layer"),
+        ("models/speech/test_speech_to_text.py", "-k", "output_layer"),
     ),
     (
         "M101",
@@ -553,14 +553,14 @@ MODEL: list[Bug] = [
         "models/speech/decoding.py",
         "first = logits if place == 0 else first",
         "first = logits",
-        ("models/test_speech_to_text.py", "-k", "no_speech"),
+        ("models/speech/test_speech_to_text.py", "-k", "no_speech"),
     ),
     (
         "M124",
         "models/speech/decoding.py",
         "sum(transcript.log_probabilities) / length**self.length_penalty",
         "sum(transcript.log_probabilities) / length",
-        ("models/test_speech_to_text.py", "-k", "wide_beam"),
+        ("models/speech/test_speech_to_text.py", "-k", "wide_beam"),
     ),
 ]
 
