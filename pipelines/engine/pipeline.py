@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from typing_extensions import TypeVar
 
 from .options import TrainOptions
-from .spec import DictSpec, JsonValue, Spec
+from .spec import JsonValue, Spec
 from .task import Task
 from .training.order import Batch, DataSet
 
@@ -31,7 +31,7 @@ class Item(TypedDict):
 # The types of a pipeline: `Pipeline[MyOptions, MySpec]`, and the others where the task has its own.
 OptionsT = TypeVar("OptionsT", bound=TrainOptions)
 ContextOptionsT = TypeVar("ContextOptionsT", covariant=True)
-SpecT = TypeVar("SpecT", bound=Spec | DictSpec)
+SpecT = TypeVar("SpecT", bound=Spec)
 PredictOptionsT = TypeVar("PredictOptionsT", default=Any)
 DataT = TypeVar("DataT", bound=DataSet, default=Any)
 ItemT = TypeVar("ItemT", bound=Item, default=Any)

@@ -29,7 +29,7 @@ from headwise.pipelines.forecast import figures, scoring  # noqa: F401
 from headwise.pipelines.ranking import data as logs  # noqa: F401
 from headwise.pipelines.ranking.verbs import top as best  # noqa: F401
 from headwise.pipelines.wsi import data as cohort  # noqa: F401
-from headwise.pipelines.wsi.verbs import features as extract  # noqa: F401
+from headwise.pipelines.wsi import extraction as extract  # noqa: F401
 
 torch.set_num_threads(1)
 

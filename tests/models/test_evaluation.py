@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from headwise.models.bags.acmil import ACMIL, MaxPool, MeanPool
 from headwise.models.clicks.click import DIN, PLE, DCNv2, Layout, MMoE, SharedBottom, TokenMixer
 from headwise.models.clicks.infnet import INFNet
-from headwise.models.layers.vit import Encoder, TokenModel, VisionTransformer
+from headwise.models.layers.vit import TokenModel, TransformerEncoder, VisionTransformer
 from headwise.models.series.softs import SOFTS
 from headwise.models.speech.speech_to_text import SpeechToText
 from headwise.tests.models.contracts import (
@@ -122,7 +122,9 @@ def bags(kind: type, **options: Any) -> Callable[[float], nn.Module]:
 
 
 def mixed_bags(dropout: float) -> nn.Module:
-    return ACMIL(6, 3, inner=8, hidden=4, mixing=Encoder(8, depth=1, heads=2, dropout=dropout))
+    return ACMIL(
+        6, 3, inner=8, hidden=4, mixing=TransformerEncoder(8, depth=1, heads=2, dropout=dropout)
+    )
 
 
 def clicks(kind: type, **options: Any) -> Callable[[float], nn.Module]:

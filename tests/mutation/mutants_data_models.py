@@ -38,9 +38,9 @@ DATA: list[Bug] = [
     ),
     (
         "D4b",
-        "pipelines/saliency/data.py",
-        "for one, other in combinations(parts, 2):",
-        'for one, other in [("training", "test")]:',
+        "pipelines/engine/subsets.py",
+        "for first, second in combinations(members, 2):",
+        'for first, second in [("training", "test")]:',
         (GROUPS, "-k", "refused and saliency"),
     ),
     (
@@ -67,8 +67,8 @@ DATA: list[Bug] = [
     (
         "D143",
         "pipelines/wsi/data.py",
-        '**moments(parts["train"], options.standardise),',
-        "**moments(BagSet(source, range(len(cohort)), classes), options.standardise),",
+        "**moments(train, options.standardise),",
+        "**moments(BagSet(source, range(len(source.cohort)), train.classes), options.standardise),",
         (GROUPS, "-k", "moments and wsi"),
     ),
     (
@@ -333,9 +333,10 @@ DATA: list[Bug] = [
     ),
     (
         "D137",
-        "pipelines/speech/data.py",
-        "chosen = np.isin(groups[among], taken)",
-        "chosen = np.isin(np.arange(len(among)), np.flatnonzero(np.isin(groups[among], taken))[1:])",
+        "pipelines/engine/subsets.py",
+        "    return rows[taken], rows[~taken]\n\n\ndef take_stratified",
+        "    taken[np.flatnonzero(taken)[:1]] = False\n"
+        "    return rows[taken], rows[~taken]\n\n\ndef take_stratified",
         (GROUPS, "-k", "split and speech"),
     ),
     (
@@ -557,8 +558,8 @@ MODEL: list[Bug] = [
     (
         "M124",
         "models/speech/decoding.py",
-        "max(1, len(one.log_probabilities)) ** rules.length_penalty",
-        "max(1, len(one.log_probabilities))",
+        "sum(transcript.log_probabilities) / length**self.length_penalty",
+        "sum(transcript.log_probabilities) / length",
         ("models/speech/test_speech_to_text.py", "-k", "wide_beam"),
     ),
 ]

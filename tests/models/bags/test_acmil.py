@@ -12,7 +12,7 @@ from headwise.kernels.decompositions import plain_decompositions
 from headwise.models import ACMIL, MaxPool, MeanPool
 from headwise.models.attention import ATTENTION
 from headwise.models.bags.acmil import BagModel, bag_softmax, diversity_loss, mask_top
-from headwise.models.layers.vit import Encoder
+from headwise.models.layers.vit import TransformerEncoder
 
 LENGTHS = (7, 1, 30, 4)
 
@@ -136,7 +136,7 @@ def test_mixed_instances_of_a_bag_see_no_other_bag(name: str, kind: type[BagMode
     torch.manual_seed(1)
     x, offsets = ragged()
     model = kind(
-        12, 2, inner=16, mixing=Encoder(16, depth=2, heads=4, attention=name, ffn="glu")
+        12, 2, inner=16, mixing=TransformerEncoder(16, depth=2, heads=4, attention=name, ffn="glu")
     ).eval()
     together = model(x, offsets)
     separate = torch.cat([model(x[a:b]) for a, b in itertools.pairwise(offsets)])
@@ -155,7 +155,9 @@ def test_mixed_instances_of_a_bag_see_no_other_bag(name: str, kind: type[BagMode
 @pytest.mark.parametrize("name", MIXERS)
 @torch.no_grad()
 def test_a_mixed_bag_exports_for_any_number_of_instances(name: str) -> None:
-    model = ACMIL(12, 2, inner=16, mixing=Encoder(16, depth=1, heads=4, attention=name)).eval()
+    model = ACMIL(
+        12, 2, inner=16, mixing=TransformerEncoder(16, depth=1, heads=4, attention=name)
+    ).eval()
     x = torch.randn(40, 12)
     program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("n", min=2)},))
     plain = program.run_decompositions(plain_decompositions())
