@@ -26,6 +26,8 @@ class Item(TypedDict):
     """The file that it comes from."""
     id: NotRequired[str]
     """What the table of predictions calls it; by default the name of its file."""
+    further_files: NotRequired[list[str]]
+    """Other files that its rows depend on."""
 
 
 # The types of a pipeline: `Pipeline[MyOptions, MySpec]`, and the others where the task has its own.
@@ -39,7 +41,8 @@ ItemT = TypeVar("ItemT", bound=Item, default=Any)
 Calibration: TypeAlias = dict[str, Tensor]
 Metrics: TypeAlias = dict[str, JsonValue]
 """What `metrics.json` holds."""
-Schema: TypeAlias = dict[str, "pl.DataType | type[pl.DataType]"]
+Schema: TypeAlias = Mapping[str, "pl.DataType | type[pl.DataType]"]
+"""Names and types of columns."""
 ExportInputs: TypeAlias = "tuple[Tensor | None, ...]"
 """Arguments of the model's `forward`."""
 FreeAxes: TypeAlias = "Sequence[Mapping[int, Any] | None] | None"

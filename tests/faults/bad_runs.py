@@ -143,7 +143,7 @@ RUNS: dict[str, tuple[Maker, str, str, int]] = {
     "a file as new run": (
         run_is_a_file,
         "forecast train --run run",
-        r"^run: a file stands where the run directory",
+        r"^run: is a file, not a run directory",
         2,
     ),
     "not a run": (emptied_run, EVALUATE, r"^run: not a run \(it has no config\.yaml\)", 2),
