@@ -64,13 +64,14 @@ def test_all_pictures_are_used_and_once_but_for_fills(
         groups = -(-int(count) // per_identity)
         if groups <= len(batches):
             assert min(uses) >= 1
-            if (
-                rows[int(label)] == groups
-            ):  # no group a second time: nothing but the last one is filled up
+            if rows[int(label)] == groups:
+                # No group comes a second time: nothing but the last one is filled up.
                 assert sum(uses) - count == groups * per_identity - count
                 if count >= per_identity and count % per_identity == 0:
                     assert max(uses) == 1
-        else:  # more groups than batches: one in each, and no picture in two but by the last one's fill
+        else:
+            # More groups than batches: one in each, and no picture in two but by the fill of the
+            # last one.
             assert rows[int(label)] == len(batches)
             assert sum(value - 1 for value in uses if value) <= per_identity - 1
 

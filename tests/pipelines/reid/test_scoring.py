@@ -145,8 +145,8 @@ class TestProtocol:
             return protocol(part, search_part(part, unit(14)))
 
         assert text(LABELS) == (
-            "each picture against all others; no cameras are known, so pictures of one camera count, "
-            "5 queries without a match left out"
+            "each picture against all others; no cameras are known, so pictures of one camera "
+            "count, 5 queries without a match left out"
         )
         assert "pictures of the query's identity and camera do not count" in text(
             LABELS, CAMERAS, PARTS
