@@ -25,15 +25,24 @@ def parser_of(description: str | None) -> argparse.ArgumentParser:
     )
 
 
+def table_row(*cells: object) -> str:
+    """One row of a Markdown table."""
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def table_header(*names: object) -> str:
+    """The head of a Markdown table and the line below it."""
+    return table_row(*names) + "\n|" + "---|" * len(names)
+
+
 def print_row(*cells: object) -> None:
-    """Print one row of a Markdown table at once, so that a long run shows how far it is."""
-    print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+    """Print one row at once, so that a long run shows how far it is."""
+    print(table_row(*cells), flush=True)
 
 
 def print_header(*names: object) -> None:
-    """Print the head of a Markdown table and the line below it."""
-    print_row(*names)
-    print("|" + "---|" * len(names), flush=True)
+    """Print the head of a table."""
+    print(table_header(*names), flush=True)
 
 
 @contextmanager

@@ -12,25 +12,16 @@ of the highest tenth of a bag is read from all. Differences to ABMIL seed by see
 intervals (Student), and the AUC beside them; a picture of the curves. Finished cells are kept."""
 
 import json
-import os
 import statistics
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
+from headwise.benchmarks.cells import DATA, difference, run_cells, write_cell
+from headwise.benchmarks.measure import parser_of, print_header, print_row
 
-from headwise.benchmarks.cells import student
-from headwise.benchmarks.measure import parser_of
-
-DATA = (
-    Path(os.environ.get("HEADWISE_DATA", Path(__file__).parents[2] / "shared" / "data"))
-    / "wsi"
-    / "mil"
-)
+BAGS = DATA / "wsi" / "mil"
 SETS = {"UCSB breast": "ucsb_breast_cancer.csv.gz", "Elephant": "elephant.csv.gz"}
-FORMS: dict[str, dict[str, Any]] = {
+FORMS = {
     "ABMIL": {"branches": 1, "masked": 0},
     "ABMIL + masking": {"branches": 1, "masked": 10},
     "ABMIL + branches": {"branches": 5, "masked": 0},
@@ -54,7 +45,7 @@ def cell(data: str, form: str, seed: int, folds: int, epochs: int, path: Path) -
 
     torch.set_num_threads(1)
     options = WsiOptions(
-        data=str(DATA / SETS[data]), model="acmil", epochs=epochs, seed=seed, **FORMS[form]
+        data=str(BAGS / SETS[data]), model="acmil", epochs=epochs, seed=seed, **FORMS[form]
     )
     source = find_source(options)
     classes = sorted(set(source.cohort.labels))
@@ -68,10 +59,10 @@ def cell(data: str, form: str, seed: int, folds: int, epochs: int, path: Path) -
         }
         model, _ = fit(load_task("wsi").load(), options, train, spec, torch.device("cpu"))
         for bag, label, _ in map(BagSet(source, test, classes).__getitem__, range(len(test))):
-            found, attention = classify(model, bag)
+            scores_of_bag, attention = classify(model, bag)
             assert attention is not None
             labels.append(label)
-            probability.append(found)
+            probability.append(scores_of_bag)
             sizes.append(len(bag))
             curves.append(concentration(attention.mean(1), max(CURVE, len(bag))))
     size, large = np.array(sizes), np.array(sizes) > 10
@@ -90,19 +81,23 @@ def cell(data: str, form: str, seed: int, folds: int, epochs: int, path: Path) -
     write_cell(path, result)
 
 
-def draw(found: dict[str, dict[str, list[dict[str, Any]]]], path: Path) -> None:
+Results = dict[str, dict[str, list[dict[str, Any]]]]  # rows of JSON by data and form
+
+
+def draw(results: Results, path: Path) -> None:
     """Share of the attention against the number of instances, mean and range of seeds."""
     import numpy as np
     from matplotlib.figure import Figure
 
     picture = Figure(figsize=(9, 3.4), layout="constrained")
-    for axis, (data, forms) in zip(picture.subplots(1, len(found), sharey=True), found.items()):
+    for axis, (data, forms) in zip(picture.subplots(1, len(results), sharey=True), results.items()):
         for form, rows in forms.items():
             curves = np.array([row["curve"][:CURVE] for row in rows])
             axis.fill_between(np.arange(1, CURVE + 1), curves.min(0), curves.max(0), alpha=0.15)
             axis.plot(np.arange(1, CURVE + 1), curves.mean(0), label=form)
         axis.axvline(10, color="0.7", lw=0.8, zorder=0)
-        large, bags = rows[0]["large"], rows[0]["bags"]
+        first = next(iter(forms.values()))[0]
+        large, bags = first["large"], first["bags"]
         axis.set(
             title=f"{data}, {large} of {bags} bags (more than ten instances)",
             xscale="log",
@@ -116,6 +111,11 @@ def draw(found: dict[str, dict[str, list[dict[str, Any]]]], path: Path) -> None:
     picture.savefig(path, dpi=110)
 
 
+def path_of(folder: Path, data: str, form: str, seed: int, folds: int, epochs: int) -> Path:
+    """The file of a cell."""
+    return folder / f"{SETS[data][:4]}-{list(FORMS).index(form)}-{seed}-{folds}-{epochs}.json"
+
+
 def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--seeds", type=int, default=5)
@@ -124,63 +124,36 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks/acmil"))
     arguments = parser.parse_args()
-    if not DATA.is_dir():
-        raise SystemExit(f"{DATA}: not there (set HEADWISE_DATA)")
+    if not BAGS.is_dir():
+        raise SystemExit(f"{BAGS}: not there (set HEADWISE_DATA)")
     if arguments.seeds < 2:
         raise SystemExit("--seeds: an interval needs two")
-    arguments.output.mkdir(parents=True, exist_ok=True)
-
-    def kept(data: str, form: str, seed: int) -> Path:
-        return (
-            arguments.output
-            / f"{SETS[data][:4]}-{list(FORMS).index(form)}-{seed}-{arguments.folds}-{arguments.epochs}.json"
-        )
-
-    cells = [
-        (data, form, seed) for data in SETS for seed in range(arguments.seeds) for form in FORMS
-    ]
-    with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
-        jobs = [
-            pool.submit(cell, *one, arguments.folds, arguments.epochs, kept(*one))
-            for one in cells
-            if not kept(*one).exists()
-        ]
-        for job in tqdm(as_completed(jobs), total=len(jobs), unit="model"):
-            job.result()
-    found = {
-        data: {
-            form: [
-                json.loads(kept(data, form, seed).read_text()) for seed in range(arguments.seeds)
-            ]
-            for form in FORMS
-        }
-        for data in SETS
-    }
-    kinds = ("top 1", "highest tenth", "top 10", "AUC")
-    print(
-        "| bags | model | "
-        + " | ".join(kinds)
-        + " | top 10 − ABMIL (95 %) |\n|"
-        + "---|" * (len(kinds) + 3)
+    folder, seeds, size = arguments.output, arguments.seeds, (arguments.folds, arguments.epochs)
+    folder.mkdir(parents=True, exist_ok=True)
+    cells = [(data, form, seed) for data in SETS for seed in range(seeds) for form in FORMS]
+    waiting = [key for key in cells if not path_of(folder, *key, *size).exists()]
+    run_cells(
+        cell, [(*key, *size, path_of(folder, *key, *size)) for key in waiting], arguments.jobs
     )
-    for data, forms in found.items():
+
+    def read(data: str, form: str) -> list[dict[str, Any]]:
+        paths = [path_of(folder, data, form, seed, *size) for seed in range(seeds)]
+        return [json.loads(path.read_text()) for path in paths]
+
+    results = {data: {form: read(data, form) for form in FORMS} for data in SETS}
+    kinds = ("top 1", "highest tenth", "top 10", "AUC")
+    print_header("bags", "model", *kinds, "top 10 − ABMIL (95 %)")
+    for data, forms in results.items():
+        plain = [row["top 10"] for row in forms["ABMIL"]]
         for form, rows in forms.items():
-            line = [
-                data,
-                form,
-                *(f"{statistics.mean(row[kind] for row in rows):.3f}" for kind in kinds),
-            ]
-            change = [row["top 10"] - plain["top 10"] for row, plain in zip(rows, forms["ABMIL"])]
-            line.append(
-                "" if form == "ABMIL" else "{:+.3f} ({:+.3f} to {:+.3f})".format(*student(change))
-            )
-            print("| " + " | ".join(line) + " |")
-        one = forms["ABMIL"][0]
-        print(
-            f"| {data} | even attention | | | {one['even top 10']:.3f} | | {one['large']} of {one['bags']} bags |"
-        )
-    draw(found, arguments.output / "concentration.png")
-    print(f"picture {arguments.output / 'concentration.png'}")
+            means = [f"{statistics.mean(row[kind] for row in rows):.3f}" for kind in kinds]
+            change = difference([row["top 10"] for row in rows], plain)
+            print_row(data, form, *means, "" if form == "ABMIL" else change)
+        first = forms["ABMIL"][0]
+        count = f"{first['large']} of {first['bags']} bags"
+        print_row(data, "even attention", "", "", f"{first['even top 10']:.3f}", "", count)
+    draw(results, folder / "concentration.png")
+    print(f"picture {folder / 'concentration.png'}")
 
 
 if __name__ == "__main__":

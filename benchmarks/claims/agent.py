@@ -12,7 +12,7 @@ import statistics
 import torch
 
 from headwise.benchmarks.cells import student
-from headwise.benchmarks.measure import fastest, growth, parser_of
+from headwise.benchmarks.measure import fastest, growth, parser_of, print_header, print_row
 from headwise.models.attention import build_attention
 
 SIZES = (1024, 2048, 4096, 8192, 16384)
@@ -36,16 +36,11 @@ def main() -> None:
                 times[name].append(
                     [fastest([lambda model=model, x=x: model(x)], 0.05, 2)[0] for x in inputs]
                 )
-    print(
-        "| mechanism | " + " | ".join(f"{n:,} tokens, ms" for n in SIZES) + " | exponent (95 %) |"
-    )
-    print("|---|" + "---|" * (len(SIZES) + 1))
+    print_header("mechanism", *(f"{n:,} tokens, ms" for n in SIZES), "exponent (95 %)")
     for name, runs in times.items():
-        each = [
-            f"{1000 * statistics.median(run[i] for run in runs):.1f}" for i in range(len(SIZES))
-        ]
+        middle = [f"{1e3 * statistics.median(seconds):.1f}" for seconds in zip(*runs)]
         power = "{:.2f} ({:.2f}–{:.2f})".format(*student([growth(SIZES, run) for run in runs]))
-        print("| " + " | ".join([name, *each, power]) + " |")
+        print_row(name, *middle, power)
 
 
 if __name__ == "__main__":

@@ -9,44 +9,41 @@ alone ("uniform") and in every second layer with softmax attention in the others
 Perplexity per character on the test part with a 95 % bootstrap interval over its pieces, and the
 range over seeds. A finished cell is a file in OUTPUT and is not run again."""
 
+import inspect
 import json
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
-from tqdm import tqdm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from headwise.benchmarks.measure import parser_of, print_header
+from headwise.benchmarks.cells import run_cells, write_cell
+from headwise.benchmarks.measure import parser_of, print_header, print_row
 
 VARIANTS = ("softmax", "no-mixing", "taylor", "query-free", "random", "position-only", "static")
 LENGTH, BATCH, WIDTH, DEPTH = 128, 16, 64, 4
 
 
-def text() -> tuple:
+def text() -> tuple[Tensor, Tensor, int]:
     """Characters of the training and of the test part as numbers, and how many kinds there are."""
     from pydoc_data.topics import topics
 
-    import torch
-
-    whole = "\n".join(topics[key] for key in sorted(topics))
-    kinds = sorted(set(whole))
+    document = "\n".join(topics[key] for key in sorted(topics))
+    kinds = sorted(set(document))
     place = {character: i for i, character in enumerate(kinds)}
-    numbers = torch.tensor([place[character] for character in whole])
+    numbers = torch.tensor([place[character] for character in document])
     cut = len(numbers) * 9 // 10
     return numbers[:cut], numbers[cut:], len(kinds)
 
 
-def build(plan: tuple[str, ...], kinds: int):
+def build(plan: tuple[str, ...], kinds: int) -> nn.Module:
     """Character model: embedding, learned positions, causal encoder, linear head."""
-    import inspect
-
-    from torch import nn
-
     from headwise.models.attention import build_attention
     from headwise.models.layers.vit import Encoder
 
-    def options(name: str) -> dict:
+    def options(name: str) -> dict[str, bool]:
         accepted = inspect.signature(type(build_attention(name, WIDTH, 4))).parameters
         return {"causal": True} if "causal" in accepted else {}
 
@@ -55,21 +52,23 @@ def build(plan: tuple[str, ...], kinds: int):
             super().__init__()
             self.embed = nn.Embedding(kinds, WIDTH)
             self.place = nn.Embedding(LENGTH, WIDTH)
-            made = {name: options(name) for name in plan}
-            self.encoder = Encoder(WIDTH, depth=DEPTH, heads=4, attention=plan, options=made)
+            self.encoder = Encoder(
+                WIDTH,
+                depth=DEPTH,
+                heads=4,
+                attention=plan,
+                options={name: options(name) for name in plan},
+            )
             self.head = nn.Linear(WIDTH, kinds)
 
-        def forward(self, x):
+        def forward(self, x: Tensor) -> Tensor:
             return self.head(self.encoder(self.embed(x) + self.place.weight[: x.shape[1]]))
 
     return CharacterModel()
 
 
-def cell(name: str, hybrid: bool, seed: int, steps: int, folder: Path) -> dict:
+def cell(name: str, hybrid: bool, seed: int, steps: int, folder: Path) -> None:
     """Train one model, keep the loss of each piece of the test part."""
-    import torch
-    import torch.nn.functional as F
-
     torch.set_num_threads(1)
     train, test, kinds = text()
     torch.manual_seed(seed)
@@ -93,10 +92,9 @@ def cell(name: str, hybrid: bool, seed: int, steps: int, folder: Path) -> dict:
     losses = []
     with torch.no_grad():
         for part in pieces.split(32):
-            each = F.cross_entropy(
-                model(part[:, :-1]).transpose(1, 2), part[:, 1:], reduction="none"
-            )
-            losses += each.mean(1).tolist()
+            logits = model(part[:, :-1]).transpose(1, 2)
+            loss = F.cross_entropy(logits, part[:, 1:], reduction="none")
+            losses += loss.mean(1).tolist()
     result = {
         "name": name,
         "hybrid": hybrid,
@@ -105,9 +103,12 @@ def cell(name: str, hybrid: bool, seed: int, steps: int, folder: Path) -> dict:
         "ms": 1000 * spent / steps,
         "parameters": sum(p.numel() for p in model.parameters()),
     }
-    path = folder / f"{name}-{'hybrid' if hybrid else 'uniform'}-{seed}-{steps}.json"
-    write_cell(path, result)
-    return result
+    write_cell(path_of(folder, name, hybrid, seed, steps), result)
+
+
+def path_of(folder: Path, name: str, hybrid: bool, seed: int, steps: int) -> Path:
+    """The file of a cell."""
+    return folder / f"{name}-{'hybrid' if hybrid else 'uniform'}-{seed}-{steps}.json"
 
 
 def perplexity(losses: list[list[float]]) -> tuple[float, float, float]:
@@ -115,8 +116,8 @@ def perplexity(losses: list[list[float]]) -> tuple[float, float, float]:
     import numpy as np
 
     per_piece = np.mean(losses, 0)
-    drawn = np.random.default_rng(0).integers(0, len(per_piece), (2000, len(per_piece)))
-    low, high = np.quantile(np.exp(per_piece[drawn].mean(1)), [0.025, 0.975])
+    rows = np.random.default_rng(0).integers(0, len(per_piece), (2000, len(per_piece)))
+    low, high = np.quantile(np.exp(per_piece[rows].mean(1)), [0.025, 0.975])
     return float(np.exp(per_piece.mean())), float(low), float(high)
 
 
@@ -127,7 +128,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks/deconstruction"))
     arguments = parser.parse_args()
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    folder, steps = arguments.output, arguments.steps
+    folder.mkdir(parents=True, exist_ok=True)
     cells = [
         (name, hybrid, seed)
         for seed in range(arguments.seeds)
@@ -135,36 +137,18 @@ def main() -> None:
         for hybrid in (False, True)
         if not (hybrid and name == "softmax")
     ]
-    waiting = [
-        (name, hybrid, seed)
-        for name, hybrid, seed in cells
-        if not (
-            arguments.output
-            / f"{name}-{'hybrid' if hybrid else 'uniform'}-{seed}-{arguments.steps}.json"
-        ).exists()
-    ]
-    with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
-        jobs = [pool.submit(cell, *what, arguments.steps, arguments.output) for what in waiting]
-        for job in tqdm(as_completed(jobs), total=len(jobs), unit="model"):
-            job.result()
-    found: dict[tuple[str, bool], list[dict]] = {}
+    waiting = [key for key in cells if not path_of(folder, *key, steps).exists()]
+    run_cells(cell, [(*key, steps, folder) for key in waiting], arguments.jobs)
+    results: dict[tuple[str, bool], list[dict[str, Any]]] = {}
     for name, hybrid, seed in cells:
-        path = (
-            arguments.output
-            / f"{name}-{'hybrid' if hybrid else 'uniform'}-{seed}-{arguments.steps}.json"
-        )
-        found.setdefault((name, hybrid), []).append(json.loads(path.read_text()))
-    print_header(
-        "variant",
-        "uniform: perplexity (95 %)",
-        "parameters",
-        "hybrid: perplexity (95 %)",
-        "parameters",
-    )
+        path = path_of(folder, name, hybrid, seed, steps)
+        results.setdefault((name, hybrid), []).append(json.loads(path.read_text()))
+    columns = [f"{kind}: perplexity (95 %)" for kind in ("uniform", "hybrid")]
+    print_header("variant", columns[0], "parameters", columns[1], "parameters")
     for name in VARIANTS:
         line = [name]
         for hybrid in (False, True):
-            rows = found.get((name, hybrid))
+            rows = results.get((name, hybrid))
             if rows is None:
                 line += ["", ""]
                 continue
@@ -172,7 +156,7 @@ def main() -> None:
                 "{:.2f} ({:.2f}–{:.2f})".format(*perplexity([row["losses"] for row in rows]))
             )
             line.append(f"{rows[0]['parameters']:,}")
-        print("| " + " | ".join(line) + " |")
+        print_row(*line)
 
 
 if __name__ == "__main__":

@@ -13,53 +13,51 @@ seed by seed, with 95 % intervals (Student). Finished cells are kept."""
 
 import json
 import statistics
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
-from tqdm import tqdm
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
-from headwise.benchmarks.cells import student
-from headwise.benchmarks.measure import parser_of
+from headwise.benchmarks import domains
+from headwise.benchmarks.cells import difference, run_cells, write_cell
+from headwise.benchmarks.measure import parser_of, print_header, print_row
+from headwise.models.attention.base import Attention
+from headwise.models.layers.vit import VisionTransformer
 
 FORMS = {
-    f"{shown}{said}": (name, weight)
-    for shown, name in (("softmax", "softmax"), ("TAP", "tap"))
-    for said, weight in (("", 0.0), (" + loss", 1.0), (" + loss / 5", 0.2))
+    f"{label}{suffix}": (name, weight)
+    for label, name in (("softmax", "softmax"), ("TAP", "tap"))
+    for suffix, weight in (("", 0.0), (" + loss", 1.0), (" + loss / 5", 0.2))
 }
 DEPTH = 4
 
 
-def noisy(x, deviation: float):
+def noisy(x: Tensor, deviation: float) -> Tensor:
     """Gaussian noise, the same for every model."""
-    import torch
-
     return x + deviation * torch.randn(x.shape, generator=torch.Generator().manual_seed(5))
 
 
-def blurred(x, deviation: float):
+def blurred(x: Tensor, deviation: float) -> Tensor:
     """Gaussian blur; deviation in pixels."""
-    import torch
-    import torch.nn.functional as F
-
     taps = torch.exp(-torch.arange(-9, 10.0).square() / (2 * deviation**2))
     taps = (taps / taps.sum()).expand(3, 1, 1, 19)
     x = F.conv2d(F.pad(x, (9, 9, 0, 0), mode="reflect"), taps, groups=3)
     return F.conv2d(F.pad(x, (0, 0, 9, 9), mode="reflect"), taps.transpose(2, 3), groups=3)
 
 
-def similarity(model, x) -> float:
+def similarity(model: VisionTransformer, x: Tensor) -> float:
     """Mean cosine between attention rows (mean of heads) and the mean row, over queries, images and
     layers.
     """
-    import torch
+    cosines: list[float] = []
 
-    found: list[float] = []
-
-    def look(mechanism, given, options) -> None:
+    def look(mechanism: Attention, inputs: tuple[Tensor], options: dict[str, Any]) -> None:
         extras = {key: options[key] for key in ("size",) if key in mechanism.extras}
-        maps = mechanism.weights(given[0], **extras).mean(1)
-        found.append(float(torch.cosine_similarity(maps, maps.mean(1, keepdim=True), dim=2).mean()))
+        maps = mechanism.weights(inputs[0], **extras).mean(1)
+        cosine = torch.cosine_similarity(maps, maps.mean(1, keepdim=True), dim=2)
+        cosines.append(float(cosine.mean()))
 
     hooks = [
         layer.mixer.register_forward_pre_hook(look, with_kwargs=True)
@@ -69,15 +67,11 @@ def similarity(model, x) -> float:
         model.eval()(x)
     for hook in hooks:
         hook.remove()
-    return statistics.mean(found)
+    return statistics.mean(cosines)
 
 
 def cell(form: str, seed: int, epochs: int, folder: Path) -> None:
     """Train one model and keep what is measured on it."""
-    import torch
-
-    from headwise.benchmarks import domains
-
     torch.set_num_threads(1)
     attention, weight = FORMS[form]
     train, test = domains.flowers()
@@ -95,11 +89,11 @@ def cell(form: str, seed: int, epochs: int, folder: Path) -> None:
         "blur 1.5": domains.accuracy(model, test, lambda x: blurred(x, 1.5)),
         "blur 3": domains.accuracy(model, test, lambda x: blurred(x, 3.0)),
     }
-    path = name(folder, form, seed, epochs)
-    write_cell(path, result)
+    write_cell(path_of(folder, form, seed, epochs), result)
 
 
-def name(folder: Path, form: str, seed: int, epochs: int) -> Path:
+def path_of(folder: Path, form: str, seed: int, epochs: int) -> Path:
+    """The file of a cell."""
     return folder / f"{list(FORMS).index(form)}-{seed}-{epochs}.json"
 
 
@@ -110,42 +104,27 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks/diversification"))
     arguments = parser.parse_args()
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    waiting = [
-        (f, s, arguments.epochs)
-        for s in range(arguments.seeds)
-        for f in FORMS
-        if not name(arguments.output, f, s, arguments.epochs).exists()
-    ]
-    with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
-        jobs = [pool.submit(cell, *what, arguments.output) for what in waiting]
-        for job in tqdm(as_completed(jobs), total=len(jobs), unit="model"):
-            job.result()
-    rows = {
-        f: [
-            json.loads(name(arguments.output, f, s, arguments.epochs).read_text())
-            for s in range(arguments.seeds)
-        ]
-        for f in FORMS
-    }
-    kinds = list(rows["softmax"][0])
-    print("| form | " + " | ".join(kinds) + " |\n|---|" + "---|" * len(kinds))
-    for form, found in rows.items():
-        print(
-            "| "
-            + " | ".join(
-                [form, *(f"{statistics.mean(row[k] for row in found):.3f}" for k in kinds)]
-            )
-            + " |"
-        )
-    for form in FORMS:
-        if "loss" in form:
-            plain = form.split(" + ")[0]
-            cells = [f"{form} minus {plain}"]
-            for kind in kinds:
-                change = [b[kind] - a[kind] for a, b in zip(rows[plain], rows[form])]
-                cells.append("{:+.3f} ({:+.3f} to {:+.3f})".format(*student(change)))
-            print("| " + " | ".join(cells) + " |")
+    folder, epochs = arguments.output, arguments.epochs
+    folder.mkdir(parents=True, exist_ok=True)
+    cells = [(form, seed, epochs) for seed in range(arguments.seeds) for form in FORMS]
+    waiting = [(*key, folder) for key in cells if not path_of(folder, *key).exists()]
+    run_cells(cell, waiting, arguments.jobs)
+
+    def read(form: str) -> list[dict[str, float]]:
+        paths = [path_of(folder, form, seed, epochs) for seed in range(arguments.seeds)]
+        return [json.loads(path.read_text()) for path in paths]
+
+    results = {form: read(form) for form in FORMS}
+    kinds = list(results["softmax"][0])
+    print_header("form", *kinds)
+    for form, rows in results.items():
+        print_row(form, *(f"{statistics.mean(row[kind] for row in rows):.3f}" for kind in kinds))
+    for form in (form for form in FORMS if "loss" in form):
+        plain = form.split(" + ")[0]
+        values = {
+            kind: [[row[kind] for row in results[name]] for name in (form, plain)] for kind in kinds
+        }
+        print_row(f"{form} minus {plain}", *(difference(*values[kind]) for kind in kinds))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ beat."""
 import torch
 from torch import Tensor, nn
 
-from headwise.benchmarks.measure import parser_of
+from headwise.benchmarks.measure import parser_of, print_row
 from headwise.models.attention.base import attend
 
 D, LENGTH, NOISE = 5, 40, 0.1
@@ -146,7 +146,7 @@ def main() -> None:
             cells += [f"{float(m.sum().abs() / m.abs().sum()):.3f}", f"{float(off / on):.3f}"]
         else:
             cells += ["", ""]
-        print("| " + " | ".join(cells) + " |", flush=True)
+        print_row(*cells)
     ratio = bootstrap(at_training["1 head"], at_training["2 heads"])
     print("error of one head / error of two: {:.2f} (95 % {:.2f}–{:.2f})".format(*ratio))
     noisy = [at_training[name] + NOISE**2 for name in ("1 head", "2 heads")]

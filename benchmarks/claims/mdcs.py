@@ -15,16 +15,15 @@ Finished cells are kept."""
 
 import json
 import statistics
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from headwise.benchmarks.cells import student
-from headwise.benchmarks.measure import parser_of
+from headwise.benchmarks import domains
+from headwise.benchmarks.cells import difference, run_cells, write_cell
+from headwise.benchmarks.measure import parser_of, print_header, print_row
+from headwise.models.moe.diverse import DiverseHead, consistency_loss, diversity_loss
 
 RATIO, MOST, BATCH, WARM = 50, 50, 32, 0.05
 FORMS = {
@@ -53,8 +52,6 @@ def strong(x: Tensor, dice: torch.Generator) -> Tensor:
     """Brightness and contrast of each channel, and a grey square of a quarter of the area at
     most.
     """
-    from headwise.benchmarks import domains
-
     x = domains.shifted(x, dice)
     factor, offset = (torch.rand(len(x), 3, 1, 1, generator=dice) for _ in range(2))
     x = (x * (0.6 + 0.8 * factor) + 0.6 * (offset - 0.5)).clamp(-1, 1)
@@ -67,9 +64,6 @@ def strong(x: Tensor, dice: torch.Generator) -> Tensor:
 
 def cell(form: str, seed: int, steps: int, folder: Path) -> None:
     """Train one model and keep its accuracy by class."""
-    from headwise.benchmarks import domains
-    from headwise.models.moe.diverse import DiverseHead, consistency_loss, diversity_loss
-
     torch.set_num_threads(1)
     preferences, consistency = FORMS[form]
     train, test = domains.flowers()
@@ -106,15 +100,13 @@ def cell(form: str, seed: int, steps: int, folder: Path) -> None:
     model.eval()
     with torch.no_grad():
         right = model(test.x).mean(0).argmax(1) == test.y
-    each = [float(right[test.y == label].double().mean()) for label in order]
-    path = name(folder, form, seed, steps)
-    path.with_suffix(".part").write_text(
-        json.dumps({"each": each, "counts": counts[order].tolist()})
-    )
-    path.with_suffix(".part").rename(path)
+    by_class = [float(right[test.y == label].double().mean()) for label in order]
+    result = {"each": by_class, "counts": counts[order].tolist()}
+    write_cell(path_of(folder, form, seed, steps), result)
 
 
-def name(folder: Path, form: str, seed: int, steps: int) -> Path:
+def path_of(folder: Path, form: str, seed: int, steps: int) -> Path:
+    """The file of a cell."""
     return folder / f"{list(FORMS).index(form)}-{seed}-{steps}.json"
 
 
@@ -125,42 +117,26 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks/mdcs"))
     arguments = parser.parse_args()
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    waiting = [
-        (f, s, arguments.steps)
-        for s in range(arguments.seeds)
-        for f in FORMS
-        if not name(arguments.output, f, s, arguments.steps).exists()
-    ]
-    with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
-        jobs = [pool.submit(cell, *what, arguments.output) for what in waiting]
-        for job in tqdm(as_completed(jobs), total=len(jobs), unit="model"):
-            job.result()
-    print(
-        "| head | "
-        + " | ".join(GROUPS)
-        + " | "
-        + " | ".join(f"{group} minus plain" for group in GROUPS)
-        + " |"
-    )
-    print("|---|" + "---|" * (2 * len(GROUPS)))
+    folder, steps = arguments.output, arguments.steps
+    folder.mkdir(parents=True, exist_ok=True)
+    cells = [(form, seed, steps) for seed in range(arguments.seeds) for form in FORMS]
+    waiting = [(*key, folder) for key in cells if not path_of(folder, *key).exists()]
+    run_cells(cell, waiting, arguments.jobs)
+    print_header("head", *GROUPS, *(f"{group} minus plain" for group in GROUPS))
     plain: dict[str, list[float]] = {}
     for form in FORMS:
-        rows = [
-            json.loads(name(arguments.output, form, s, arguments.steps).read_text())["each"]
-            for s in range(arguments.seeds)
-        ]
-        found = {
+        paths = [path_of(folder, form, seed, steps) for seed in range(arguments.seeds)]
+        rows = [json.loads(path.read_text())["each"] for path in paths]
+        accuracy = {
             group: [statistics.mean(row[part]) for row in rows] for group, part in GROUPS.items()
         }
-        plain = plain or found
-        cells = [f"{statistics.mean(found[group]):.3f}" for group in GROUPS]
-        for group in GROUPS:
-            change = [a - b for a, b in zip(found[group], plain[group])]
-            cells.append(
-                "" if found is plain else "{:+.3f} ({:+.3f} to {:+.3f})".format(*student(change))
-            )
-        print(f"| {form} | " + " | ".join(cells) + " |")
+        plain = plain or accuracy
+        means = [f"{statistics.mean(accuracy[group]):.3f}" for group in GROUPS]
+        changes = [
+            "" if accuracy is plain else difference(accuracy[group], plain[group])
+            for group in GROUPS
+        ]
+        print_row(form, *means, *changes)
 
 
 if __name__ == "__main__":

@@ -12,14 +12,18 @@ Finished cells are kept."""
 
 import json
 import statistics
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 from pathlib import Path
 
-from tqdm import tqdm
+import torch
+from safetensors.torch import load_file, save_file
 
+from headwise.benchmarks import domains
+from headwise.benchmarks.cells import run_cells, student, write_cell
+from headwise.benchmarks.measure import parser_of, print_header, print_row
+from headwise.models.attention.moh import MixtureOfHeads
+
+DOMAINS = ("flowers", "digits")
 # form: mechanism, its options, whether it continues the training of the first
-from headwise.benchmarks.measure import parser_of, print_header
 
 FORMS = {
     "softmax": ("softmax", {}, False),
@@ -33,12 +37,6 @@ FORMS = {
 
 def cell(domain: str, form: str, seed: int, folder: Path) -> None:
     """Train one model and keep its accuracy."""
-    import torch
-    from safetensors.torch import load_file, save_file
-
-    from headwise.benchmarks import domains
-    from headwise.models.attention.moh import MixtureOfHeads
-
     torch.set_num_threads(1)
     flowers, (attention, options, continued) = domain == "flowers", FORMS[form]
     train, test = domains.flowers() if flowers else domains.digits()
@@ -48,19 +46,19 @@ def cell(domain: str, form: str, seed: int, folder: Path) -> None:
         "change": domains.shifted if flowers else None,
         "limit": 600,
     }
-    path = name(folder, domain, form, seed)
+    path = path_of(folder, domain, form, seed)
     torch.manual_seed(seed)
     if continued:
         model = make("softmax", heads=8)
         model.load_state_dict(
-            load_file(name(folder, domain, "softmax", seed).with_suffix(".safetensors"))
+            load_file(path_of(folder, domain, "softmax", seed).with_suffix(".safetensors"))
         )
         for layer in model.encoder.layers if attention == "moh" else ():
             layer.mixer = MixtureOfHeads.from_softmax(layer.mixer, **options)
         recipe |= {"epochs": recipe["epochs"] // 3, "lr": 5e-4}
     else:
         model = make(attention, heads=8, options={attention: options})
-    said = domains.fit(model, train, seed=seed, **recipe)
+    training = domains.fit(model, train, seed=seed, **recipe)
     if form == "softmax":
         save_file(model.state_dict(), path.with_suffix(".safetensors"))
     result = {
@@ -68,22 +66,14 @@ def cell(domain: str, form: str, seed: int, folder: Path) -> None:
         "form": form,
         "seed": seed,
         "accuracy": domains.accuracy(model, test),
-        **said,
+        **training,
     }
     write_cell(path, result)
 
 
-def name(folder: Path, domain: str, form: str, seed: int) -> Path:
+def path_of(folder: Path, domain: str, form: str, seed: int) -> Path:
+    """The file of a cell."""
     return folder / f"{domain}-{list(FORMS).index(form)}-{seed}.json"
-
-
-def student(values: list[float]) -> tuple[float, float, float]:
-    """Mean and its 95 % interval."""
-    from scipy.stats import t
-
-    middle = statistics.mean(values)
-    half = t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
-    return middle, middle - half, middle + half
 
 
 def main() -> None:
@@ -92,33 +82,30 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks/moh"))
     arguments = parser.parse_args()
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    cells = [
-        (d, f, s) for s in range(arguments.seeds) for d in ("flowers", "digits") for f in FORMS
-    ]
-    for continued in (False, True):
+    folder, seeds = arguments.output, range(arguments.seeds)
+    folder.mkdir(parents=True, exist_ok=True)
+    cells = [(domain, form, seed) for seed in seeds for domain in DOMAINS for form in FORMS]
+    for continued in (False, True):  # what continues needs the models trained from scratch
+        forms = [form for form, (_, _, continues) in FORMS.items() if continues == continued]
         waiting = [
-            what
-            for what in cells
-            if FORMS[what[1]][2] == continued and not name(arguments.output, *what).exists()
+            (*key, folder)
+            for key in cells
+            if key[1] in forms and not path_of(folder, *key).exists()
         ]
-        with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
-            jobs = [pool.submit(cell, *what, arguments.output) for what in waiting]
-            for job in tqdm(as_completed(jobs), total=len(jobs), unit="model"):
-                job.result()
+        run_cells(cell, waiting, arguments.jobs)
     print_header("task", "form", "accuracy, mean (lowest–highest)", "share of softmax's (95 %)")
-    for domain in ("flowers", "digits"):
-        dense = []
+    for domain in DOMAINS:
+        dense: list[float] = []
         for form in FORMS:
-            rows = [
-                json.loads(name(arguments.output, domain, form, s).read_text())
-                for s in range(arguments.seeds)
-            ]
-            right = [row["accuracy"] for row in rows]
-            dense = right if form.startswith("softmax") else dense
-            share = "{:.3f} ({:.3f}–{:.3f})".format(*student([a / b for a, b in zip(right, dense)]))
+            paths = [path_of(folder, domain, form, seed) for seed in seeds]
+            right = [json.loads(path.read_text())["accuracy"] for path in paths]
             mean = f"{statistics.mean(right):.3f} ({min(right):.3f}–{max(right):.3f})"
-            print(f"| {domain} | {form} | {mean} | {1 if form.startswith('softmax') else share} |")
+            if form.startswith("softmax"):
+                dense = right
+                print_row(domain, form, mean, 1)
+                continue
+            ratio = student([value / base for value, base in zip(right, dense, strict=True)])
+            print_row(domain, form, mean, "{:.3f} ({:.3f}–{:.3f})".format(*ratio))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,14 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from headwise.benchmarks.measure import medians, parser_of, peak_bytes, peak_of, print_header
+from headwise.benchmarks.measure import (
+    medians,
+    parser_of,
+    peak_bytes,
+    peak_of,
+    print_header,
+    print_row,
+)
 from headwise.models.vision.medusa import build_medusa, size_of
 
 FORMS = ("medusa", "none")
@@ -67,7 +74,7 @@ def main() -> None:
         ("million parameters", *weights),
     ]
     for name, one, other in rows:
-        print(f"| {name} | {one:.1f} | {other:.1f} | {one / other - 1:.0%} |")
+        print_row(name, f"{one:.1f}", f"{other:.1f}", f"{one / other - 1:.0%}")
     print(
         f"\nload of the machine {load:.1f} before, {os.getloadavg()[0]:.1f} after (alone: about {arguments.threads})"
     )

@@ -21,7 +21,7 @@ from transformers.models.mixtral.modeling_mixtral import (
     load_balancing_loss_func,
 )
 
-from headwise.benchmarks.measure import fastest, parser_of, print_header
+from headwise.benchmarks.measure import fastest, parser_of, print_header, print_row
 from headwise.models.moe.layer import MoE
 from headwise.models.moe.losses import load_balance
 
@@ -122,10 +122,13 @@ def main() -> None:
                 for module in (ours, *rivals, Dense(arguments.width, ACTIVE * hidden))
             ]
             mine, eager, grouped, dense = fastest(steps, arguments.seconds)
-            print(
-                f"| {experts} | {hidden} | {1000 * mine:.1f} | {eager / mine:.2f}x | {grouped / mine:.2f}x | "
-                f"{mine / dense:.2f} |",
-                flush=True,
+            print_row(
+                experts,
+                hidden,
+                f"{1000 * mine:.1f}",
+                f"{eager / mine:.2f}x",
+                f"{grouped / mine:.2f}x",
+                f"{mine / dense:.2f}",
             )
 
 

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from headwise.benchmarks.measure import parser_of, print_header
+from headwise.benchmarks.measure import parser_of, print_header, print_row
 from headwise.kernels.star_core import star_core
 from headwise.models import SOFTS
 
@@ -263,7 +263,7 @@ def table(quick: bool, seconds: float) -> list[dict[str, float]]:
             for p in (train, infer)
         ]
         cells += [f"{p[0] / p[1]:.2f} of {p[1] / 2**20:.0f} MiB" for p in (kept, peak)]
-        print(f"| {channels} | {SIZES[channels][0]} | {' | '.join(cells)} |", flush=True)
+        print_row(channels, SIZES[channels][0], " | ".join(cells))
     return rows
 
 

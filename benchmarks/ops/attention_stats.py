@@ -222,8 +222,8 @@ def main() -> None:
             print_row(
                 name,
                 tokens,
-                f"{mine * 1000.0:.1f}",
-                f"{other * 1000.0:.1f}",
+                f"{mine * 1e3:.1f}",
+                f"{other * 1e3:.1f}",
                 f"{other / mine:.1f}x",
                 f"{small / 2**20:.1f}",
                 f"{large / 2**20:.1f}",

@@ -86,9 +86,9 @@ def main() -> None:
         mib = [f"{a / 2**20:.1f} / {b / 2**20:.0f}" for a, b in (memory, more)]
         print_row(
             f"{case[0]}, {case[1]} x {case[1]}, {case[2]} x {case[2]}",
-            f"{1000.0 * times[0]:.1f} / {1000.0 * times[1]:.1f}",
+            f"{1e3 * times[0]:.1f} / {1e3 * times[1]:.1f}",
             mib[0],
-            f"{1000.0 * training[0]:.1f} / {1000.0 * training[1]:.1f}",
+            f"{1e3 * training[0]:.1f} / {1e3 * training[1]:.1f}",
             mib[1],
             f"{times[1] / times[0]:.1f}x, {training[1] / training[0]:.1f}x",
             f"{memory[0] / memory[1]:.3f}, {more[0] / more[1]:.3f}",

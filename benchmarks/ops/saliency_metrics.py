@@ -74,10 +74,10 @@ def main() -> None:
     print(f"{WIDTH} x {HEIGHT}, {torch.get_num_threads()} threads, ms a picture\n")
     print_header("here", "PySODMetrics", "share", "here, in a batch")
     print_row(
-        f"{1000.0 * one:.1f}",
-        f"{1000.0 * other:.1f}",
+        f"{1e3 * ours:.1f}",
+        f"{1e3 * rival:.1f}",
         f"{ours / rival:.2f}",
-        f"{1000.0 * batch / arguments.pictures:.1f}",
+        f"{1e3 * batch / arguments.pictures:.1f}",
     )
 
 

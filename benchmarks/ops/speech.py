@@ -116,9 +116,9 @@ def warping(threads: int) -> None:
             )
     print("\n| 64 matrices of 448 x 1,500 | ms | times as fast |")
     print("|---|---|---|")
-    print_row("matrix by matrix (openai-whisper, Numba)", f"{theirs * 1000.0:.0f} |")
-    print_row("a batch, float64 as well", f"{ours * 1000.0:.0f}", f"{theirs / ours:.1f}")
-    print_row("a batch, float32", f"{single * 1000.0:.0f}", f"{theirs / single:.1f}")
+    print_row("matrix by matrix (openai-whisper, Numba)", f"{theirs * 1e3:.0f}", "")
+    print_row("a batch, float64 as well", f"{ours * 1e3:.0f}", f"{theirs / ours:.1f}")
+    print_row("a batch, float32", f"{single * 1e3:.0f}", f"{theirs / single:.1f}")
     print(f"\nequal paths: {same[0]} of 64 in float64, {same[1]} in float32")
 
 
@@ -141,7 +141,7 @@ def masking() -> None:
     off = float(((ours(kept) - zeroed()).abs() / zeroed().clamp_min(1e-6)).max())
     print("\n| masked passes of the decoder | a second | times as fast |")
     print("|---|---|---|")
-    print_row("zeroed states, projected for each mask", f"{25 / slow:.0f} |")
+    print_row("zeroed states, projected for each mask", f"{25 / slow:.0f}", "")
     print_row("one key for all hidden states", f"{25 / fast:.0f}", f"{slow / fast:.2f}")
     print(f"\nlargest relative difference of a score: {off:.1e}")
 
@@ -169,7 +169,7 @@ def main() -> None:
     for name, seconds, mib in zip(names, times, memory):
         print_row(
             name,
-            f"{seconds * 1000.0:.0f}",
+            f"{seconds * 1e3:.0f}",
             f"{times[0] / seconds:.2f}",
             f"{mib:.1f}",
             f"{mib / memory[0]:.2f}",

@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from headwise.benchmarks.measure import parser_of, print_header
+from headwise.benchmarks.measure import parser_of, print_header, print_row
 
 HORIZON = LOOKBACK = 96
 SIZES = {"width": 256, "core": 256, "feedforward": 256, "layers": 1}
@@ -189,7 +189,7 @@ def main() -> None:
         ("infer", "inference, windows/s"),
         ("peak_mib", "peak memory, MiB"),
     ):
-        print(f"| {name} | {one[key]:,.0f} | {other[key]:,.0f} | {one[key] / other[key]:.2f} |")
+        print_row(name, f"{one[key]:,.0f}", f"{other[key]:,.0f}", f"{one[key] / other[key]:.2f}")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ import sys
 import time
 from pathlib import Path
 
+from headwise.benchmarks.measure import print_row
+
 HERE = Path(__file__).parent
 SCHEMA = {
     "user": "user_id",
@@ -147,9 +149,12 @@ def main() -> None:
     print("\n| | seconds | rows/s | against ours | peak MiB of a process |\n|---|---|---|---|---|")
     for name, runs in found.items():
         seconds = min(runs)[0]
-        print(
-            f"| {name} | {seconds:.1f} | {asked.rows / seconds:,.0f} | {seconds / base:.2f}x | "
-            f"{max(memory for _, memory in runs):,.0f} |"
+        print_row(
+            name,
+            f"{seconds:.1f}",
+            f"{asked.rows / seconds:,.0f}",
+            f"{seconds / base:.2f}x",
+            f"{max((memory for _, memory in runs)):,.0f}",
         )
 
 
