@@ -9,10 +9,12 @@ bootstrap interval over tasks; then at other lengths. Beside it: attention witho
 alike, as a mean over the prompt and as a sum, and the Bayes predictor (ridge), which nothing may
 beat."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
-from headwise.benchmarks.measure import parser_of, print_row
+from headwise.benchmarks.measure import parser_of, print_header, print_row
 from headwise.models.attention.base import attend
 
 D, LENGTH, NOISE = 5, 40, 0.1
@@ -68,7 +70,7 @@ def bayes(x: Tensor, y: Tensor, query: Tensor) -> Tensor:
     return (query @ torch.linalg.solve(gram, x.transpose(1, 2) @ y))[:, 0, 0]
 
 
-def trained(model: Heads, steps: int, seed: int) -> Heads:
+def train(model: Heads, steps: int, seed: int) -> Heads:
     dice = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.Adam(model.parameters(), lr=0.02)
     plan = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
@@ -83,21 +85,20 @@ def trained(model: Heads, steps: int, seed: int) -> Heads:
 
 
 def bootstrap(
-    values: Tensor, other: Tensor | None = None, draws: int = 1000
+    values: Tensor, divisor: Tensor | None = None, draws: int = 1000
 ) -> tuple[float, float, float]:
     """Mean, or ratio of means over the same tasks, with its 95 % interval."""
     dice = torch.Generator().manual_seed(7)
     rows = torch.randint(0, len(values), (draws, len(values)), generator=dice)
-    drawn = torch.stack(
-        [values[r].mean() / (1 if other is None else other[r].mean()) for r in rows]
-    )
-    middle = values.mean() / (1 if other is None else other.mean())
-    low, high = drawn.quantile(torch.tensor([0.025, 0.975])).tolist()
+    divisor = torch.ones_like(values) if divisor is None else divisor
+    means = torch.stack([values[row].mean() / divisor[row].mean() for row in rows])
+    middle = values.mean() / divisor.mean()
+    low, high = means.quantile(torch.tensor([0.025, 0.975])).tolist()
     return float(middle), low, high
 
 
 @torch.no_grad()
-def errors(predict, length: int, tasks: int) -> Tensor:
+def errors(predict: Callable[[Tensor, Tensor, Tensor], Tensor], length: int, tasks: int) -> Tensor:
     x, y, query, truth = prompts(tasks, length, torch.Generator().manual_seed(1000 + length))
     parts = zip(x.split(2000), y.split(2000), query.split(2000))
     return (torch.cat([predict(*part) for part in parts]) - truth).square()
@@ -122,15 +123,12 @@ def main() -> None:
         starts = []
         for seed in range(arguments.seeds):
             torch.manual_seed(seed)
-            starts.append(trained(Heads(heads, kind=kind), arguments.steps, seed))
+            starts.append(train(Heads(heads, kind=kind), arguments.steps, seed))
         models[name] = min(starts, key=lambda model: float(errors(model, LENGTH, 5000).mean()))
     lengths = (10, LENGTH, 400)
-    print(
-        "| model | "
-        + " | ".join(f"L = {length}" for length in lengths)
-        + " | sum m / sum abs m | off/on diagonal |"
+    print_header(
+        "model", *(f"L = {length}" for length in lengths), "sum m / sum abs m", "off/on diagonal"
     )
-    print("|---|---|---|---|---|---|")
     at_training: dict[str, Tensor] = {}
     for name, predict in [*models.items(), ("Bayes", bayes)]:
         cells = [name]
@@ -152,7 +150,7 @@ def main() -> None:
     noisy = [at_training[name] + NOISE**2 for name in ("1 head", "2 heads")]
     print(
         "the same with noise in the value that is asked for: {:.2f} ({:.2f}–{:.2f})".format(
-            *bootstrap(*noisy)
+            *bootstrap(noisy[0], noisy[1])
         )
     )
 

@@ -13,25 +13,20 @@ share of tokens whose set of experts changes. Finished cells are kept."""
 
 import csv
 import json
-import os
 import shutil
 import statistics
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import UTC, datetime
-from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from headwise.benchmarks.cells import student
-from headwise.benchmarks.measure import parser_of
+from headwise.benchmarks.cells import DATA, difference, run_cells, student, write_cell
+from headwise.benchmarks.measure import parser_of, print_header, print_row
 from headwise.models.attention.base import auxiliary_loss
 from headwise.models.moe.layer import MoE
 from headwise.models.moe.watch import flip_rate
 
-DATA = Path(os.environ.get("HEADWISE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 FORMS = {
     "dense": {"ffn": "mlp"},
     "MoE": {"ffn": "moe"},
@@ -61,6 +56,12 @@ def flips(before: list, after: list) -> float | None:
     return statistics.mean(flip_rate(a, b) for a, b in zip(before, after)) if before else None
 
 
+def mean_or_none(values: list[float | None]) -> float | None:
+    """Mean of what `flips` gave; None without experts."""
+    numbers = [value for value in values if value is not None]
+    return statistics.mean(numbers) if numbers else None
+
+
 # forecasting
 
 
@@ -71,7 +72,7 @@ def forecast(task: str, form: str, seed: int, run: Path) -> dict:
     from headwise.pipelines.forecast.scoring import forward
 
     folder = DATA / "forecast"
-    given = {
+    options = {
         "ETTh1": {"data": str(folder / "ETTh1.csv.gz"), "preset": "etth1"},
         "METR-LA": {
             "data": str(folder / "metr_la_1week_los_speed.csv.gz"),
@@ -81,9 +82,10 @@ def forecast(task: str, form: str, seed: int, run: Path) -> dict:
         | SENSORS,
     }[task]
     shutil.rmtree(run, ignore_errors=True)
-    train(run=str(run), seed=seed, workers=0, **given, **FORMS[form])
-    done = load_run(TASK.load(), str(run), "cpu")
-    test = TASK.load().open_data(done.options, done.spec).test
+    train(run=str(run), seed=seed, workers=0, **options, **FORMS[form])
+    pipeline = TASK.load()
+    loaded = load_run(pipeline, str(run), "cpu")
+    test = pipeline.open_data(loaded.options, loaded.spec).test
     errors, changed = {share: [0.0, 0] for share in (0.0, *NOISE)}, {share: [] for share in NOISE}
     with torch.no_grad():
         clean: list = []
@@ -91,22 +93,20 @@ def forecast(task: str, form: str, seed: int, run: Path) -> dict:
             batch = test.__getitems__(rows.tolist())
             for share in errors:
                 past = noisy(batch["past"], share) if share else batch["past"]
-                error = forward(done.model, batch | {"past": past}) - batch["future"]
+                error = forward(loaded.model, batch | {"past": past}) - batch["future"]
                 errors[share][0] += float(error.double().square().sum())
                 errors[share][1] += error.numel()
                 if share:
-                    changed[share].append(flips(clean, routings(done.model)))
+                    changed[share].append(flips(clean, routings(loaded.model)))
                 else:
-                    clean = routings(done.model)
-    found = {"metric": done.run.metrics()["mse"]}
+                    clean = routings(loaded.model)
+    result: dict[str, float | None] = {"metric": loaded.run.metrics()["mse"]}
     for share in NOISE:
-        found[f"noise {share}"] = errors[share][0] / errors[share][1]
-        found[f"flips {share}"] = (
-            None if changed[share][0] is None else statistics.mean(changed[share])
-        )
-    found["weights"] = sum(value.numel() for value in done.model.state_dict().values())
+        result[f"noise {share}"] = errors[share][0] / errors[share][1]
+        result[f"flips {share}"] = mean_or_none(changed[share])
+    result["weights"] = sum(value.numel() for value in loaded.model.state_dict().values())
     shutil.rmtree(run)
-    return {task: found}
+    return {task: result}
 
 
 # a table with two tasks
@@ -131,7 +131,7 @@ def movielens() -> tuple[Tensor, Tensor, Tensor, list[int]]:
     totals: dict[str, int] = {}
     for row in log:
         totals[row["user_id"]] = totals.get(row["user_id"], 0) + 1
-    seen: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for row in log:
         user, item = users[row["user_id"]], items[row["item_id"]]
         when = datetime.fromtimestamp(float(row["timestamp"]), UTC)
@@ -151,7 +151,7 @@ def movielens() -> tuple[Tensor, Tensor, Tensor, list[int]]:
             )
         )
         labels.append((float(row["rating"]) >= 4, float(row["rating"]) == 5))
-        place = seen[row["user_id"]] = seen.get(row["user_id"], 0) + 1
+        place = counts[row["user_id"]] = counts.get(row["user_id"], 0) + 1
         share = place / totals[row["user_id"]]
         parts.append(0 if share <= 0.8 else 1 if share <= 0.9 else 2)
     columns, sizes = [], []
@@ -181,6 +181,7 @@ class TableModel(nn.Module):
             moe |= {"mixing": options["router"], "temperature": options.get("router_temperature")}
         self.embed = nn.Embedding(sum(sizes), width)
         nn.init.normal_(self.embed.weight, std=0.1)
+        self.start: Tensor
         self.register_buffer("start", torch.tensor([0, *sizes[:-1]]).cumsum(0))
         self.layers = nn.ModuleList(
             EncoderLayer(
@@ -218,15 +219,15 @@ def table(form: str, seed: int) -> dict:
         (parts == 0).nonzero().flatten(),
         [(parts == i).nonzero().flatten() for i in (1, 2)],
     )
-    dice, best, kept, waited = torch.Generator().manual_seed(seed), 0.0, {}, 0
+    dice, best, best_state, waited = torch.Generator().manual_seed(seed), 0.0, {}, 0
 
     @torch.no_grad()
     def scores(rows: Tensor, noise: float = 0.0) -> tuple[Tensor, list]:
-        found, seen = [], []
+        logits, batches = [], []
         for part in rows.split(1024):
-            found.append(model.eval()(fields[part], noise))
-            seen.append(routings(model))
-        return torch.cat(found), seen
+            logits.append(model.eval()(fields[part], noise))
+            batches.append(routings(model))
+        return torch.cat(logits), batches
 
     while waited < 3:
         for rows in train[torch.randperm(len(train), generator=dice)].split(1024):
@@ -240,31 +241,27 @@ def table(form: str, seed: int) -> dict:
         now = statistics.mean(aucs(scores(rest[0])[0], labels[rest[0]]))
         waited += 1
         if now > best:
-            best, waited, kept = (
-                now,
-                0,
-                {name: value.clone() for name, value in model.state_dict().items()},
-            )
-    model.load_state_dict(kept)
+            best, waited = now, 0
+            best_state = {name: value.clone() for name, value in model.state_dict().items()}
+    model.load_state_dict(best_state)
     logits, clean = scores(rest[1])
-    found = [{"metric": auc} for auc in aucs(logits, labels[rest[1]])]
+    results: list[dict[str, float | None]] = [
+        {"metric": auc} for auc in aucs(logits, labels[rest[1]])
+    ]
     for share in NOISE:
-        logits, seen = scores(rest[1], share)
-        each = [flips(a, b) for a, b in zip(clean, seen)]
-        for row, auc in zip(found, aucs(logits, labels[rest[1]])):
-            row |= {
-                f"noise {share}": auc,
-                f"flips {share}": None if each[0] is None else statistics.mean(each),
-            }
-    for row in found:
+        logits, noisy_routings = scores(rest[1], share)
+        changed = mean_or_none([flips(a, b) for a, b in zip(clean, noisy_routings)])
+        for row, auc in zip(results, aucs(logits, labels[rest[1]])):
+            row |= {f"noise {share}": auc, f"flips {share}": changed}
+    for row in results:
         row["weights"] = sum(value.numel() for value in model.parameters())
-    return {"MovieLens like": found[0], "MovieLens love": found[1]}
+    return {"MovieLens like": results[0], "MovieLens love": results[1]}
 
 
 def cell(kind: str, form: str, seed: int, folder: Path) -> None:
     """Train one model and keep what is measured on it."""
     torch.set_num_threads(1)
-    path = name(folder, kind, form, seed)
+    path = path_of(folder, kind, form, seed)
     result = (
         table(form, seed)
         if kind == "MovieLens"
@@ -273,14 +270,9 @@ def cell(kind: str, form: str, seed: int, folder: Path) -> None:
     write_cell(path, result)
 
 
-def name(folder: Path, kind: str, form: str, seed: int) -> Path:
+def path_of(folder: Path, kind: str, form: str, seed: int) -> Path:
+    """The file of a cell."""
     return folder / f"{kind}-{list(FORMS).index(form)}-{seed}.json"
-
-
-def show(values: list[float], signed: bool = False) -> str:
-    return ("{:+.4f} ({:+.4f} to {:+.4f})" if signed else "{:.4f} ({:.4f}–{:.4f})").format(
-        *student(values)
-    )
 
 
 def main() -> None:
@@ -289,41 +281,30 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks/moe_tasks"))
     arguments = parser.parse_args()
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    folder, seeds = arguments.output, range(arguments.seeds)
+    folder.mkdir(parents=True, exist_ok=True)
     kinds = ("MovieLens", "ETTh1", "METR-LA")
-    waiting = [
-        (k, f, s)
-        for s in range(arguments.seeds)
-        for k in kinds
-        for f in FORMS
-        if not name(arguments.output, k, f, s).exists()
-    ]
-    with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
-        jobs = [pool.submit(cell, *what, arguments.output) for what in waiting]
-        for job in tqdm(as_completed(jobs), total=len(jobs), unit="model"):
-            job.result()
+    cells = [(kind, form, seed) for seed in seeds for kind in kinds for form in FORMS]
+    waiting = [(*key, folder) for key in cells if not path_of(folder, *key).exists()]
+    run_cells(cell, waiting, arguments.jobs)
     shares = [f"{kind} {share}" for share in NOISE for kind in ("noise", "flips")]
-    print("| task | form | weights | test (95 %) | minus dense | " + " | ".join(shares) + " |")
-    print("|---|---|---|---|---|" + "---|" * len(shares))
+    print_header("task", "form", "weights", "test (95 %)", "minus dense", *shares)
     for task, metric in TASKS.items():
         dense: list[float] = []
         for form in FORMS:
-            kind = task.split()[0]
-            rows = [
-                json.loads(name(arguments.output, kind, form, s).read_text())[task]
-                for s in range(arguments.seeds)
-            ]
-            found = [row["metric"] for row in rows]
-            dense = dense or found
-            difference = "" if found is dense else show([a - b for a, b in zip(found, dense)], True)
-            more = [
-                rows[0][key] is not None and f"{statistics.mean(row[key] for row in rows):.4f}"
-                for key in shares
-            ]
-            print(
-                f"| {task}, {metric} | {form} | {rows[0]['weights']:,} | {show(found)} | {difference} | "
-                + " | ".join(cell or "" for cell in more)
-                + " |"
+            paths = [path_of(folder, task.split()[0], form, seed) for seed in seeds]
+            rows = [json.loads(path.read_text())[task] for path in paths]
+            metrics = [row["metric"] for row in rows]
+            dense = dense or metrics
+            change = "" if metrics is dense else difference(metrics, dense, digits=4)
+            means = [mean_or_none([row[key] for row in rows]) for key in shares]
+            print_row(
+                f"{task}, {metric}",
+                form,
+                f"{rows[0]['weights']:,}",
+                "{:.4f} ({:.4f}–{:.4f})".format(*student(metrics)),
+                change,
+                *("" if mean is None else f"{mean:.4f}" for mean in means),
             )
 
 

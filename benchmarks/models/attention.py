@@ -16,7 +16,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
 
 from headwise.benchmarks.measure import (
     fastest,
@@ -24,8 +29,12 @@ from headwise.benchmarks.measure import (
     memory_environment,
     parser_of,
     peak_bytes,
+    table_header,
+    table_row,
     training_step,
 )
+from headwise.models.attention import ATTENTION, build_attention
+from headwise.models.attention.base import Attention
 
 WIDTH, HEADS = 64, 4
 
@@ -36,9 +45,11 @@ def size_of(tokens: int) -> tuple[int, int]:
     return height, tokens // height
 
 
-def caller(module, x):
+def caller(module: Attention, x: Tensor) -> Callable[[], Tensor]:
     """The mechanism on x, with what else it needs."""
-    extras = {"size": size_of(x.shape[1])} if "size" in module.extras else {}
+    extras: dict[str, tuple[int, int] | Tensor] = {}
+    if "size" in module.extras:
+        extras["size"] = size_of(x.shape[1])
     if "static" in module.extras:
         extras["static"] = x
     return lambda: module(x, **extras)
@@ -46,10 +57,6 @@ def caller(module, x):
 
 def curve(name: str, longest: int, patience: float) -> list[dict]:
     """Rows {tokens, forward, training, memory} of one mechanism."""
-    import torch
-
-    from headwise.models.attention import build_attention
-
     torch.set_num_threads(1)
     torch.manual_seed(0)
     options = {"tokens": longest} if name in ("random", "fixed-sequence", "position-only") else {}
@@ -74,13 +81,12 @@ def curve(name: str, longest: int, patience: float) -> list[dict]:
 
 def draw(curves: dict[str, list[dict]], path: Path) -> None:
     """One picture: time of a training step and its peak memory against tokens."""
-    import matplotlib
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(13, 6.5), sharex=True)
-    colours = plt.get_cmap("tab20").colors
+    figure = Figure(figsize=(13, 6.5))
+    axes = figure.subplots(1, 2, sharex=True)
+    colours = [colormaps["tab20"](i) for i in range(20)]
     for i, (name, rows) in enumerate(curves.items()):
         style = {
             "color": colours[i % 20],
@@ -107,17 +113,13 @@ def table(curves: dict[str, list[dict]]) -> str:
     """
     sizes = sorted({row["tokens"] for rows in curves.values() for row in rows})
     shown = [size for size in sizes if size in (128, 512, 1024, 4096, 16384)]
-    lines = [
-        "| mechanism | "
-        + " | ".join(f"{n:,} tokens: ms, MiB" for n in shown)
-        + " | time grows as |",
-        "|---|" + "---|" * (len(shown) + 1),
-    ]
+    sizes_head = [f"{n:,} tokens: ms, MiB" for n in shown]
+    lines = [table_header("mechanism", *sizes_head, "time grows as")]
     for name, rows in curves.items():
-        found = {row["tokens"]: row for row in rows}
+        by_tokens = {row["tokens"]: row for row in rows}
         cells = [
-            f"{1000 * found[n]['training']:.1f}, {found[n]['training_memory'] / 2**20:.0f}"
-            if n in found
+            f"{1e3 * by_tokens[n]['training']:.1f}, {by_tokens[n]['training_memory'] / 2**20:.0f}"
+            if n in by_tokens
             else "–"
             for n in shown
         ]
@@ -127,13 +129,11 @@ def table(curves: dict[str, list[dict]]) -> str:
             if len(last) > 1
             else 0
         )
-        lines.append(f"| {name} | " + " | ".join(cells) + f" | n^{power:.2f} |")
+        lines.append(table_row(name, *cells, f"n^{power:.2f}"))
     return "\n".join(lines)
 
 
 def main() -> None:
-    from headwise.models.attention import ATTENTION
-
     parser = parser_of(__doc__)
     parser.add_argument("--names", nargs="+", default=list(ATTENTION))
     parser.add_argument("--longest", type=int, default=16_384)
@@ -152,33 +152,20 @@ def main() -> None:
 
         print(compare_all())
         return
-    from tqdm import tqdm
-
     arguments.output.mkdir(parents=True, exist_ok=True)
-    kept = arguments.output / "curves.json"
-    curves = json.loads(kept.read_text()) if kept.exists() else {}
+    curves_file = arguments.output / "curves.json"
+    curves = json.loads(curves_file.read_text()) if curves_file.exists() else {}
+    options = ["--longest", str(arguments.longest), "--patience", str(arguments.patience)]
+    environment = os.environ | memory_environment()
     for name in tqdm(arguments.names, unit="mechanism"):
-        words = [
-            sys.executable,
-            __file__,
-            "--only",
-            name,
-            "--longest",
-            str(arguments.longest),
-            "--patience",
-            str(arguments.patience),
-        ]
-        done = subprocess.run(
-            words,
-            capture_output=True,
-            text=True,
-            env=os.environ | memory_environment(),
-            check=False,
+        command = [sys.executable, __file__, "--only", name, *options]
+        finished = subprocess.run(
+            command, capture_output=True, text=True, env=environment, check=False
         )
-        if done.returncode:
-            raise SystemExit(f"{name}: {done.stderr}")
-        curves[name] = json.loads(done.stdout)
-        kept.write_text(json.dumps(curves))
+        if finished.returncode:
+            raise SystemExit(f"{name}: {finished.stderr}")
+        curves[name] = json.loads(finished.stdout)
+        curves_file.write_text(json.dumps(curves))
     curves = {name: curves[name] for name in ATTENTION if name in curves}
     draw(curves, arguments.output / "curves.png")
     (arguments.output / "table.md").write_text(table(curves))

@@ -17,13 +17,15 @@ import os
 import shutil
 import statistics
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
+import torch
+from torch import nn
 from tqdm import tqdm
 
-from headwise.benchmarks.measure import parser_of
+from headwise.benchmarks.cells import run_cells, write_cell
+from headwise.benchmarks.measure import parser_of, table_header, table_row
 
 DOMAINS = {
     "forecast": ("MSE", "any tokens", "sequence"),
@@ -33,7 +35,8 @@ DOMAINS = {
 LIMIT = 170.0  # seconds a cell, less what starting it takes
 
 
-def count(model) -> int:
+def count(model: nn.Module) -> int:
+    """Number of parameters."""
     return sum(p.numel() for p in model.parameters())
 
 
@@ -46,7 +49,7 @@ def forecast_run(name: str, seed: int, run: Path, epochs: int):
 
     shutil.rmtree(run, ignore_errors=True)
     data = domains.DATA / "forecast" / "ETTh1.csv.gz"
-    done = pipelines.forecast.train(
+    finished = pipelines.forecast.train(
         data=str(data),
         preset="etth1",
         horizon=96,
@@ -55,18 +58,19 @@ def forecast_run(name: str, seed: int, run: Path, epochs: int):
         run=str(run),
         attention=name,
     )
-    return done, 1000 / pl.read_csv(run / "history.csv")["steps_per_second"].max()
+    rates = pl.read_csv(run / "history.csv")["steps_per_second"].to_list()
+    return finished, 1000 / max(rates)
 
 
 def forecast(name: str, seed: int, folder: Path) -> dict:
     from safetensors.torch import load_file
 
     run = folder / f"run-{name}-{seed}"
-    done, _ = forecast_run(name, seed, run, epochs=8)
+    finished, _ = forecast_run(name, seed, run, epochs=8)
     weights = load_file(run / "model.safetensors")
     result = {
-        "metric": done.metrics()["mse"],
-        "second": done.metrics()["mae"],
+        "metric": finished.metrics()["mse"],
+        "second": finished.metrics()["mae"],
         "parameters": sum(value.numel() for value in weights.values()),
     }
     shutil.rmtree(run)
@@ -74,7 +78,6 @@ def forecast(name: str, seed: int, folder: Path) -> dict:
 
 
 def flowers(name: str, seed: int, folder: Path) -> dict:
-    import torch
     from safetensors.torch import save_file
 
     from headwise.benchmarks import domains
@@ -82,29 +85,25 @@ def flowers(name: str, seed: int, folder: Path) -> dict:
     train, test = domains.flowers()
     torch.manual_seed(seed)
     model = domains.flower_model(name)
-    said = domains.fit(model, train, epochs=30, seed=seed, change=domains.shifted, limit=LIMIT)
+    training = domains.fit(model, train, epochs=30, seed=seed, change=domains.shifted, limit=LIMIT)
     right = domains.accuracy(model, test)
     # Kept for the pictures of docs/reference/attention.md.
     save_file(model.state_dict(), folder / f"flowers-{name}-{seed}.safetensors")
-    return {"metric": right, "parameters": count(model), **said}
+    return {"metric": right, "parameters": count(model), **training}
 
 
 def digits(name: str, seed: int, folder: Path) -> dict:
-    import torch
-
     from headwise.benchmarks import domains
 
     train, test = domains.digits()
     torch.manual_seed(seed)
     model = domains.digit_model(name)
-    said = domains.fit(model, train, epochs=10, seed=seed, limit=LIMIT)
-    return {"metric": domains.accuracy(model, test), "parameters": count(model), **said}
+    training = domains.fit(model, train, epochs=10, seed=seed, limit=LIMIT)
+    return {"metric": domains.accuracy(model, test), "parameters": count(model), **training}
 
 
-def timed(domain: str, name: str, folder: Path) -> float:
-    """Milliseconds of a training step, the fastest of some."""
-    import torch
-
+def timed(domain: str, name: str, folder: Path) -> tuple[str, float]:
+    """The key of a cell and milliseconds of its training step, the fastest of some."""
     from headwise.benchmarks import domains
 
     torch.set_num_threads(1)
@@ -114,16 +113,16 @@ def timed(domain: str, name: str, folder: Path) -> float:
             run = folder / f"run-{name}-timed"
             ms = forecast_run(name, 0, run, epochs=2)[1]
             shutil.rmtree(run)
-            return ms
+            return f"{domain} {name}", ms
         model = domains.flower_model(name) if domain == "flowers" else domains.digit_model(name)
         train, _ = domains.flowers() if domain == "flowers" else domains.digits()
-        return 1000 * domains.seconds_a_step(model, train, repeats=3 if name == "tensor" else 20)
+        repeats = 3 if name == "tensor" else 20
+        seconds = domains.seconds_a_step(model, train, repeats=repeats)
+        return f"{domain} {name}", 1000 * seconds
 
 
 def cell(domain: str, name: str, seed: int, folder: Path) -> dict:
     """One cell, written aside and renamed."""
-    import torch
-
     torch.set_num_threads(1)
     begun = time.perf_counter()
     # The progress bars of several cells would run into each other.
@@ -132,8 +131,7 @@ def cell(domain: str, name: str, seed: int, folder: Path) -> dict:
             name, seed, folder
         )
     result |= {"domain": domain, "name": name, "seed": seed, "seconds": time.perf_counter() - begun}
-    path = folder / f"{domain}-{name}-{seed}.json"
-    write_cell(path, result)
+    write_cell(folder / f"{domain}-{name}-{seed}.json", result)
     return result
 
 
@@ -141,26 +139,21 @@ def table(folder: Path) -> str:
     """The matrix as markdown: mean of the seeds, and their range."""
     from headwise.models.attention import ATTENTION
 
-    found: dict[tuple[str, str], list[dict]] = {}
+    results: dict[tuple[str, str], list[dict[str, Any]]] = {}
     times = json.loads((folder / "times.json").read_text())
     for path in sorted(folder.glob("*-*-*.json")):
         row = json.loads(path.read_text())
-        found.setdefault((row["domain"], row["name"]), []).append(row)
-    lines = [
-        "| mechanism | ETTh1 MSE (lower is better) | parameters | ms/step "
-        "| flowers accuracy | parameters | ms/step | digits accuracy | parameters | ms/step |",
-        "|---|" + "---|" * 9,
-    ]
+        results.setdefault((row["domain"], row["name"]), []).append(row)
+    size = ("parameters", "ms/step")
+    columns = ["ETTh1 MSE (lower is better)", *size, "flowers accuracy", *size]
+    lines = [table_header("mechanism", *columns, "digits accuracy", *size)]
     for name in ATTENTION:
         cells = [name]
         for domain, (_, *fits) in DOMAINS.items():
-            rows = found.get((domain, name), [])
+            rows = results.get((domain, name), [])
             if not rows:
-                cells += [
-                    "not applicable" if ATTENTION[name].fits not in fits else "not run",
-                    "",
-                    "",
-                ]
+                applies = ATTENTION[name].fits in fits
+                cells += ["not run" if applies else "not applicable", "", ""]
                 continue
             values = [row["metric"] for row in rows]
             shape = "{:.4f}" if domain == "forecast" else "{:.3f}"
@@ -173,8 +166,14 @@ def table(folder: Path) -> str:
                 f"{rows[0]['parameters']:,}",
                 f"{times[f'{domain} {name}']:.1f}",
             ]
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append(table_row(*cells))
     return "\n".join(lines)
+
+
+def print_cell(result: dict[str, Any]) -> None:
+    """Print one line for a finished cell above the progress bar."""
+    cell_name = f"{result['domain']:<10}{result['name']:<20}seed {result['seed']}"
+    tqdm.write(f"{cell_name}  {result['metric']:.4f}  {result['seconds']:.0f} s")
 
 
 def write_between(path: Path, text: str) -> None:
@@ -205,29 +204,22 @@ def main() -> None:
         if ATTENTION[name].fits in DOMAINS[domain][1:]
         and not (arguments.output / f"{domain}-{name}-{seed}.json").exists()
     ]
-    # One process a cell: what one leaves behind in memory never slows the next.
-    with ProcessPoolExecutor(
-        arguments.jobs, mp_context=get_context("spawn"), max_tasks_per_child=1
-    ) as pool:
-        jobs = {pool.submit(cell, *what): what for what in waiting}
-        for job in tqdm(as_completed(jobs), total=len(jobs), unit="cell"):
-            result = job.result()
-            line = f"{result['domain']:<10}{result['name']:<20}seed {result['seed']}  {result['metric']:.4f}"
-            tqdm.write(f"{line}  {result['seconds']:.0f} s")
-    kept = arguments.output / "times.json"
-    times = json.loads(kept.read_text()) if kept.exists() else {}
-    pairs = [
-        (d, n)
-        for n in arguments.names
-        for d in arguments.domains
-        if ATTENTION[n].fits in DOMAINS[d][1:]
+    # One process for each cell: what one leaves behind in memory never slows the next.
+    run_cells(cell, waiting, arguments.jobs, unit="cell", per_process=1, report=print_cell)
+    times_file = arguments.output / "times.json"
+    times = json.loads(times_file.read_text()) if times_file.exists() else {}
+
+    def add_time(measured: tuple[str, float]) -> None:
+        times.update([measured])
+        times_file.write_text(json.dumps(times))
+
+    untimed = [
+        (domain, name, arguments.output)
+        for name in arguments.names
+        for domain in arguments.domains
+        if ATTENTION[name].fits in DOMAINS[domain][1:] and f"{domain} {name}" not in times
     ]
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        for domain, name in tqdm(
-            [pair for pair in pairs if " ".join(pair) not in times], unit="timed"
-        ):
-            times[f"{domain} {name}"] = pool.submit(timed, domain, name, arguments.output).result()
-            kept.write_text(json.dumps(times))
+    run_cells(timed, untimed, 1, unit="timed", report=add_time)
     text = table(arguments.output)
     print(text)
     if arguments.write:

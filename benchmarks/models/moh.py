@@ -8,7 +8,7 @@ all heads, gates afterwards, as in published code. ms of the fastest call, all f
 
 import torch
 
-from headwise.benchmarks.measure import fastest, parser_of, training_step
+from headwise.benchmarks.measure import fastest, parser_of, print_header, print_row, training_step
 from headwise.models.attention import build_attention
 
 WIDTH, HEADS = 256, 8
@@ -32,12 +32,7 @@ def main() -> None:
                 "causal": arguments.causal,
             }
             models[f"{share}, {compute}"] = build_attention("moh", WIDTH, HEADS, **options)
-    print(
-        "| form | "
-        + " | ".join(f"{n:,} tokens: inference, training (ms)" for n in arguments.tokens)
-        + " |"
-    )
-    print("|---|" + "---|" * len(arguments.tokens))
+    print_header("form", *(f"{n:,} tokens: inference, training (ms)" for n in arguments.tokens))
     cells: dict[str, list[str]] = {name: [] for name in models}
     for n in arguments.tokens:
         x = torch.randn(1, n, WIDTH)
@@ -56,7 +51,7 @@ def main() -> None:
                 f"{1000 * inference[i]:.1f} ({first:.2f}), {1000 * training[i]:.1f} ({second:.2f})"
             )
     for name, row in cells.items():
-        print(f"| {name} | " + " | ".join(row) + " |")
+        print_row(name, *row)
     print("In brackets: time as a share of softmax attention's.")
 
 

@@ -8,12 +8,11 @@ call, both forms in turn, one thread."""
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
-from headwise.benchmarks.measure import fastest, training_step
+from headwise.benchmarks.measure import fastest, table_header, table_row, training_step
 from headwise.models.attention import build_attention
 
 WIDTH, HEADS = 64, 4
@@ -74,12 +73,12 @@ def pairs() -> Iterator[tuple[str, str, Callable[[], nn.Module], Callable[[], nn
         )
 
     def timm() -> nn.Module:
-        from timm.layers import Attention
+        from timm.layers.attention import Attention
 
         return Attention(WIDTH, HEADS, qkv_bias=True)
 
     def timm_differential() -> nn.Module:
-        from timm.layers import DiffAttention
+        from timm.layers.diff_attention import DiffAttention
 
         return DiffAttention(WIDTH, HEADS)
 
@@ -167,12 +166,8 @@ def pairs() -> Iterator[tuple[str, str, Callable[[], nn.Module], Callable[[], nn
 def compare_all(sizes: tuple[int, ...] = (256, 1024, 4096), seconds: float = 0.6) -> str:
     """Table of ratios theirs / ours (more than 1: ours is faster), inference and training step."""
     torch.set_num_threads(1)
-    lines = [
-        "| mechanism | beside | "
-        + " | ".join(f"{n:,} tokens: inference, training" for n in sizes)
-        + " |",
-        "|---|---|" + "---|" * len(sizes),
-    ]
+    sizes_head = [f"{n:,} tokens: inference, training" for n in sizes]
+    lines = [table_header("mechanism", "beside", *sizes_head)]
     for name, rival, mine, theirs in pairs():
         torch.manual_seed(0)
         with warnings.catch_warnings():
@@ -180,10 +175,8 @@ def compare_all(sizes: tuple[int, ...] = (256, 1024, 4096), seconds: float = 0.6
             try:
                 forms = [mine(), theirs()]
             except ImportError as missing:
-                lines.append(
-                    f"| {name} | {rival} | not installed ({missing.name}) |"
-                    + " |" * (len(sizes) - 1)
-                )
+                blank = [""] * (len(sizes) - 1)
+                lines.append(table_row(name, rival, f"not installed ({missing.name})", *blank))
                 continue
         cells = []
         for n in sizes:
@@ -191,15 +184,12 @@ def compare_all(sizes: tuple[int, ...] = (256, 1024, 4096), seconds: float = 0.6
             with torch.no_grad():
                 calls = [lambda form=form, x=x: form.eval()(x) for form in forms]
                 inference = fastest(calls, seconds)
-            with nullcontext():
-                steps = [
-                    training_step(form, lambda form=form, x=x: form.train()(x)) for form in forms
-                ]
-                training = fastest(steps, seconds)
+            steps = [training_step(form, lambda form=form, x=x: form.train()(x)) for form in forms]
+            training = fastest(steps, seconds)
             cells.append(
                 f"{inference[1] / inference[0]:.2f}x ({1000 * inference[0]:.1f} ms), "
                 f"{training[1] / training[0]:.2f}x ({1000 * training[0]:.1f} ms)"
             )
-        lines.append(f"| {name} | {rival} | " + " | ".join(cells) + " |")
+        lines.append(table_row(name, rival, *cells))
         print(lines[-1], flush=True)
     return "\n".join(lines)
