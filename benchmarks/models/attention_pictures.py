@@ -10,14 +10,17 @@ unseen in training. Left to right: the image with the patch in question; the att
 that patch in the last layer, mean of the heads, where the mechanism has weights; the influence,
 i.e. how much each input token moves the output at that patch (norm of the derivative of the last
 mechanism; the colours are scaled by the other patches), which every mechanism has; time of a
-training step against tokens."""
+training step against tokens.
+"""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 import torch
+from matplotlib.patches import Rectangle
 from PIL import Image
 from safetensors.torch import load_file
 from sklearn.datasets import load_sample_image
@@ -27,6 +30,7 @@ from headwise.benchmarks import domains
 from headwise.benchmarks.measure import parser_of
 from headwise.models.attention import ATTENTION
 from headwise.models.attention.base import Attention
+from headwise.models.layers.vit import VisionTransformer
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -36,48 +40,49 @@ QUERY = 3 * 8 + 3  # the patch in question, row 3, column 3
 
 def picture() -> Tensor:
     """The middle of the sample image, (1, 3, 64, 64) in [-1, 1]."""
-    whole = Image.fromarray(load_sample_image("flower.jpg"))
-    left = (whole.width - whole.height) // 2
-    square = whole.crop((left, 0, left + whole.height, whole.height)).resize(
-        (domains.SIDE, domains.SIDE)
-    )
-    return torch.from_numpy(np.asarray(square).copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+    photo = Image.fromarray(load_sample_image("flower.jpg"))
+    x = (photo.width - photo.height) // 2
+    square = photo.crop((x, 0, x + photo.height, photo.height))
+    small = square.resize((domains.SIDE, domains.SIDE))
+    return torch.from_numpy(np.asarray(small).copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
-def last_input(model: nn.Module, image: Tensor) -> tuple[Attention, Tensor, dict]:
+def last_input(model: VisionTransformer, image: Tensor) -> tuple[Attention, Tensor, dict[str, Any]]:
     """The mechanism of the last layer and what it is given for the image."""
-    mechanism = model.encoder.layers[-1].mixer  # type: ignore[union-attr]
-    kept: dict = {}
+    mechanism = model.encoder.layers[-1].mixer
+    recorded: dict[str, Any] = {}
 
-    def keep(_, given, named) -> None:
-        kept.update(
-            x=given[0].detach(), named={key: named[key] for key in mechanism.extras if key in named}
-        )
+    def record(_: nn.Module, inputs: tuple[Tensor], options: dict[str, Any]) -> None:
+        extras = {key: options[key] for key in mechanism.extras if key in options}
+        recorded.update(x=inputs[0].detach(), extras=extras)
 
-    hook = mechanism.register_forward_pre_hook(keep, with_kwargs=True)
+    hook = mechanism.register_forward_pre_hook(record, with_kwargs=True)
     with torch.no_grad():
         model(image)
     hook.remove()
-    return mechanism, kept["x"], kept["named"]
+    return mechanism, recorded["x"], recorded["extras"]
 
 
 def maps(name: str, folder: Path, image: Tensor) -> tuple[Tensor | None, Tensor]:
     """Weights (8, 8) of the patch, None without any, and influence (8, 8)."""
     model = domains.flower_model(name)
     model.load_state_dict(load_file(folder / f"flowers-{name}-0.safetensors"))
-    mechanism, x, named = last_input(model.eval(), image)
+    mechanism, x, extras = last_input(model.eval(), image)
     weights = None
     if type(mechanism).weights is not Attention.weights:
         with torch.no_grad():
-            weights = mechanism.weights(x, **named)[0].mean(0)[QUERY].view(8, 8)
+            weights = mechanism.weights(x, **extras)[0].mean(0)[QUERY].view(8, 8)
     slopes = torch.autograd.functional.jacobian(
-        lambda given: mechanism(given, **named)[0, QUERY], x
+        lambda tokens: mechanism(tokens, **extras)[0, QUERY], x
     )
+    assert isinstance(slopes, Tensor)
     influence = slopes[:, 0].square().sum((0, 2)).sqrt().view(8, 8)
     return weights, influence
 
 
-def draw(name: str, folder: Path, curves: dict, image: Tensor, path: Path) -> None:
+def draw(
+    name: str, folder: Path, curves: dict[str, list[dict[str, float]]], image: Tensor, path: Path
+) -> None:
     """One row of four pictures."""
     weights, influence = maps(name, folder, image)
     figure, axes = plt.subplots(1, 4, figsize=(11, 2.7), width_ratios=(1, 1, 1, 1.5))
@@ -85,7 +90,7 @@ def draw(name: str, folder: Path, curves: dict, image: Tensor, path: Path) -> No
     axes[0].imshow(shown)
     row, column = divmod(QUERY, 8)
     axes[0].add_patch(
-        plt.Rectangle((8 * column - 0.5, 8 * row - 0.5), 8, 8, fill=False, color="red", lw=2)
+        Rectangle((8 * column - 0.5, 8 * row - 0.5), 8, 8, fill=False, color="red", lw=2)
     )
     axes[0].set_title("patch in question", fontsize=9)
     for ax, grid, title in ((axes[1], weights, "weights"), (axes[2], influence, "influence")):
@@ -94,7 +99,7 @@ def draw(name: str, folder: Path, curves: dict, image: Tensor, path: Path) -> No
         else:
             others = torch.cat([grid.flatten()[:QUERY], grid.flatten()[QUERY + 1 :]])
             ax.imshow(grid.detach(), cmap="magma", vmax=max(float(others.max()), 1e-12))
-            ax.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, color="red"))
+            ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, color="red"))
         ax.set_title(title, fontsize=9)
     for ax in axes[:3]:
         ax.set(xticks=[], yticks=[])

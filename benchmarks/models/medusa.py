@@ -1,21 +1,22 @@
-"""A training step of MEDUSA-style attention beside the same backbone without body and heads: time
-and peak memory.
+"""A training step of MEDUSA-style attention, compared with the same backbone without body and
+heads: time and peak memory.
 
     python benchmarks/models/medusa.py [--threads 2] [--rounds 5] [--backbone resnet50]
 
 float32, pictures of 224 x 224 for the classifier and 128 x 128 for the body (the released network
 has 480 and 256). Steps are made in turn; the median of each counts. Peak memory is the growth of a
 process of its own over one step, with one thread. The published counts of multiply-accumulates give
-an overhead of about 54 %."""
+an overhead of about 54 %.
+"""
 
 import argparse
-import os
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 
 from headwise.benchmarks.measure import (
+    machine_load,
     medians,
     parser_of,
     peak_bytes,
@@ -58,26 +59,19 @@ def main() -> None:
     if arguments.peak:
         print(peak_bytes(step(arguments.peak, arguments.backbone)))
         return
-    torch.set_num_threads(arguments.threads)
-    load = os.getloadavg()[0]
-    sizes = f"{SIDE} and {SMALL} pixels"
-    print(
-        f"torch {torch.__version__}, {arguments.threads} threads, batch {BATCH}, {arguments.backbone}, {sizes}\n"
-    )
-    whole, plain = medians([step(form, arguments.backbone) for form in FORMS], arguments.rounds)
-    memory = [peak_of(__file__, form, "--backbone", arguments.backbone) / 2**20 for form in FORMS]
-    weights = [size_of(build_medusa(arguments.backbone, 2, attention=form)) / 1e6 for form in FORMS]
-    print_header("| with body and heads", "backbone alone", "overhead")
-    rows = [
-        ("ms a step", whole * 1e3, plain * 1e3),
-        ("MiB of a step", *memory),
-        ("million parameters", *weights),
-    ]
-    for name, one, other in rows:
-        print_row(name, f"{one:.1f}", f"{other:.1f}", f"{one / other - 1:.0%}")
-    print(
-        f"\nload of the machine {load:.1f} before, {os.getloadavg()[0]:.1f} after (alone: about {arguments.threads})"
-    )
+    backbone = arguments.backbone
+    about = f"batch {BATCH}, {backbone}, {SIDE} and {SMALL} pixels"
+    with machine_load(about, arguments.threads):
+        times = medians([step(form, backbone) for form in FORMS], arguments.rounds)
+        memory = [peak_of(__file__, form, "--backbone", backbone) / 2**20 for form in FORMS]
+        weights = [size_of(build_medusa(backbone, 2, attention=form)) / 1e6 for form in FORMS]
+        print_header("", "with body and heads", "backbone alone", "overhead")
+        for name, (full, plain) in (
+            ("ms per step", [1e3 * seconds for seconds in times]),
+            ("MiB of a step", memory),
+            ("million parameters", weights),
+        ):
+            print_row(name, f"{full:.1f}", f"{plain:.1f}", f"{full / plain - 1:.0%}")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
-"""A training step of a mixture of experts beside Hugging Face's Mixtral block and a dense layer of
-the active size.
+"""A training step of a mixture of experts, compared with Hugging Face's Mixtral block and with a
+dense layer of the active size.
 
     python benchmarks/models/moe.py [--tokens 2048] [--width 256] [--seconds 2]
 
 Same weights, same choices, equal outputs (checked): softmax, two active experts of SwiGLU networks,
 balance loss of weight .01 in each library's own form. A step is forward and backward, to the input
-as well. Rows: E experts of inner width F. Ratios above 1 say that ours is faster: beside
+as well. Rows: E experts of inner width F. Ratios above 1 say that ours is faster: than
 transformers' loop over experts ("eager", its reference) and its own grouped product ("grouped_mm").
-Overhead: our step over that of one dense SwiGLU network of width 2 F."""
+Overhead: our step over that of one dense SwiGLU network of width 2 F.
+"""
 
 import os
+from collections.abc import Callable
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -61,11 +63,11 @@ def theirs(ours: MoE, kind: str) -> MixtralSparseMoeBlock:
     return block
 
 
-def step_of(module: nn.Module, x: Tensor, grad: Tensor):
+def step_of(module: nn.Module, x: Tensor, grad: Tensor) -> Callable[[], None]:
     """Forward and backward of a layer with its balance loss."""
-    seen: list[Tensor] = []
+    router_logits: list[Tensor] = []
     if isinstance(module, MixtralSparseMoeBlock):
-        module.gate.register_forward_hook(lambda gate, given, out: seen.append(out[0]))
+        module.gate.register_forward_hook(lambda gate, inputs, out: router_logits.append(out[0]))
 
     def step() -> None:
         module.zero_grad(set_to_none=True)
@@ -75,9 +77,9 @@ def step_of(module: nn.Module, x: Tensor, grad: Tensor):
         if isinstance(module, MoE):
             assert module.auxiliary is not None
             loss = loss + module.auxiliary
-        elif seen:
+        elif router_logits:
             loss = loss + BALANCE * load_balancing_loss_func(
-                (seen.pop(),), module.experts.num_experts, ACTIVE
+                (router_logits.pop(),), module.experts.num_experts, ACTIVE
             )
         loss.backward()
 
@@ -114,9 +116,8 @@ def main() -> None:
             assert ours.routing is not None
             logits = ours.router.logits(x).detach().flatten(0, 1)
             balance = load_balancing_loss_func((logits,), experts, ACTIVE)
-            torch.testing.assert_close(
-                load_balance(ours.routing, "sum"), balance
-            )  # their convention, by name
+            # "sum" is the convention of transformers.
+            torch.testing.assert_close(load_balance(ours.routing, "sum"), balance)
             steps = [
                 step_of(module, x, grad)
                 for module in (ours, *rivals, Dense(arguments.width, ACTIVE * hidden))

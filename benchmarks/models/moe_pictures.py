@@ -6,7 +6,8 @@ Generated: 240 tokens of width 16 in six clusters, drawn by their two principal 
 experts, one active, the same router weights for all, one draw of them. Colour: the expert of a
 token; ring: another one under noise (a tenth of the deviation); cross: dropped. Below: which share
 of the tokens each expert serves. Printed: the mean share of changes over 40 draws of tokens and
-router, by token and by similarity, for eight experts, two active."""
+router, by token and by similarity, for eight experts, two active.
+"""
 
 from pathlib import Path
 
@@ -29,26 +30,22 @@ ROUTERS = {
 }
 
 
-def drawn(temperature: float | None) -> float:
+def changed_share(temperature: float | None) -> float:
     """Mean share of tokens that change their experts under noise, 40 draws; temperature 0: by
     token.
     """
-    found = []
+    shares = []
     for seed in range(40):
         torch.manual_seed(seed)
         x = (2 * torch.randn(6, 1, 16) + 0.7 * torch.randn(6, 40, 16)).view(1, 240, 16)
         noisy = x + 0.1 * torch.randn_like(x)
         gate = torch.randn(8, 16)
-        router = Router(
-            16,
-            8,
-            2,
-            **({} if temperature == 0 else {"mixing": "similarity", "temperature": temperature}),
-        )
+        similar = {} if temperature == 0 else {"mixing": "similarity", "temperature": temperature}
+        router = Router(16, 8, 2, **similar)
         with torch.no_grad():
             router.eval().gate.weight.copy_(gate)
-            found.append(flip_rate(router(x), router(noisy)))
-    return sum(found) / len(found)
+            shares.append(flip_rate(router(x), router(noisy)))
+    return sum(shares) / len(shares)
 
 
 def main() -> None:
@@ -71,9 +68,9 @@ def main() -> None:
             router.gate.weight.copy_(gate)
             for _ in range(400 if router.bias_rate else 0):
                 router.train()(x)
-            found, other = router.eval()(x), router(noisy)
-        first = found.experts[:, 0]
-        changed = (found.experts.sort(1).values != other.experts.sort(1).values).any(1)
+            routing, noisy_routing = router.eval()(x), router(noisy)
+        first = routing.experts[:, 0]
+        changed = (routing.experts.sort(1).values != noisy_routing.experts.sort(1).values).any(1)
         points = (x[0] @ plane_of).numpy()
         for e, colour in enumerate(COLOURS):
             plane.scatter(*points[first == e].T, s=14, color=colour, linewidths=0)
@@ -83,11 +80,11 @@ def main() -> None:
             plane.scatter(
                 *points[changed].T, s=46, facecolors="none", edgecolors="black", linewidths=0.8
             )
-            name += f"\n{flip_rate(found, other):.0%} change under noise"
+            name += f"\n{flip_rate(routing, noisy_routing):.0%} change under noise"
         else:
             name += f"\n{float(dropped.double().mean()):.0%} find no room"
         plane.set(title=name, xticks=[], yticks=[], aspect="equal")
-        share = torch.bincount(found.experts.flatten(), minlength=5)[:4] / found.experts.numel()
+        share = torch.bincount(routing.experts.flatten(), minlength=5)[:4] / routing.experts.numel()
         bars.bar(range(4), share, color=COLOURS)
         bars.axhline(0.25, color="black", linewidth=0.6, linestyle=":")
         bars.set(ylim=(0, 0.6), xticks=[], yticks=[0, 0.25, 0.5])
@@ -100,7 +97,7 @@ def main() -> None:
         ("similarity, sqrt(D)", None),
         ("similarity, temperature 1", 1),
     ):
-        print(f"{name}: {drawn(temperature):.1%} change")
+        print(f"{name}: {changed_share(temperature):.1%} change")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Time of mixture-of-head attention against the share of heads that are on, beside softmax
-attention with all of them.
+"""Time of mixture-of-head attention against the share of heads that are on, compared with softmax
+attention, which has all of them on.
 
     python benchmarks/models/moh.py [--tokens 512 1024 2048] [--causal]
 
 Width 256, 8 heads of 32, batch 1, one thread; gathered: heads that are off are not computed; dense:
-all heads, gates afterwards, as in published code. ms of the fastest call, all forms in turn."""
+all heads, gates afterwards, as in published code. ms of the fastest call, all forms in turn.
+"""
 
 import torch
 

@@ -1,10 +1,11 @@
-"""Our mechanisms beside the best public forms that run on a CPU; used by `python
+"""Our mechanisms compared with the best public forms that run on a CPU; used by `python
 benchmarks/models/attention.py --rivals`.
 
-Each pair has the same width, heads and inputs. A package that is not installed is left out, and
-said so. Not every pair computes the same function to the bit (projections, gates and norms differ
-by library); parity where it exists is tested in tests/models/attention. ms are those of the fastest
-call, both forms in turn, one thread."""
+Each pair has the same width, heads and inputs. The row of a package that is not installed says so.
+Not every pair computes the same function to the bit (projections, gates and norms differ by
+library); parity, where it exists, is tested in tests/models/attention. ms are those of the fastest
+call, both forms in turn, one thread.
+"""
 
 import warnings
 from collections.abc import Callable, Iterator

@@ -1,4 +1,5 @@
-"""SOFTS here beside a straight PyTorch form of the published algorithm, in one run on this machine.
+"""SOFTS here compared with a direct PyTorch form of the published algorithm, in one run on this
+machine.
 
     python benchmarks/models/softs.py [--quick] [--seconds 10] [--output runs/benchmarks/softs]
 
@@ -7,16 +8,14 @@ concatenation. Training steps (forward, backward, Adam) and inference steps of b
 turn and the fastest of each is taken; bytes kept for the backward pass are counted by hooks, peak
 memory by a process of its own for each form. No figure is printed before both forms agree. The last
 part draws time against channels for both and for full attention. Other work on the machine spoils
-the figures: the load is printed before and after, and --seconds lengthens the measurement."""
+the figures: the load is printed before and after, and --seconds lengthens the measurement.
+"""
 
 import argparse
 import json
-import os
 import subprocess
-import sys
-import time
-import weakref
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +23,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from headwise.benchmarks.measure import parser_of, print_header, print_row
+from headwise.benchmarks.measure import (
+    fastest,
+    kept_bytes,
+    machine_load,
+    parser_of,
+    peak_bytes,
+    peak_of,
+    print_header,
+    print_row,
+)
 from headwise.kernels.star_core import star_core
 from headwise.models import SOFTS
+from headwise.models.attention.star import STAR
 
 LOOKBACK = HORIZON = 96
+Batch = tuple[Tensor, Tensor | None, Tensor]  # past, marks, future
 # channels: (batch, marks, layers, width, core, feed-forward): ETTh1's and Weather's sizes, then the
 # issue's.
 SIZES = {
@@ -76,7 +86,7 @@ class PublishedLayer(nn.Module):
 
 
 class PublishedSOFTS(nn.Module):
-    """The whole forecaster; parameters are named as ours, so that weights can be copied."""
+    """The forecaster; parameters are named as ours, so that weights can be copied."""
 
     def __init__(self, layers: int, width: int, core: int, feedforward: int) -> None:
         super().__init__()
@@ -96,7 +106,7 @@ class PublishedSOFTS(nn.Module):
         return self.head(x).transpose(1, 2)[:, :, :channels] * deviation + mean
 
 
-def pair(channels: int) -> tuple[SOFTS, PublishedSOFTS, tuple[Tensor, Tensor | None, Tensor]]:
+def pair(channels: int) -> tuple[SOFTS, PublishedSOFTS, Batch]:
     """Both forms with the same weights, and a batch (past, marks, future)."""
     batch, marks, layers, width, core, feedforward = SIZES[channels]
     torch.manual_seed(0)
@@ -118,36 +128,38 @@ def pair(channels: int) -> tuple[SOFTS, PublishedSOFTS, tuple[Tensor, Tensor | N
     return ours, plain, data
 
 
-def check(ours: SOFTS, plain: PublishedSOFTS, data: tuple[Tensor, Tensor | None, Tensor]) -> None:
-    """Inference must agree, and the training step of a layer, drawn alike, with all its
-    gradients.
+def check(ours: SOFTS, plain: PublishedSOFTS, data: Batch) -> None:
+    """Inference must agree, and so must the training step of a layer with the same draws and all
+    its gradients.
     """
     past, marks, _ = data
     with torch.no_grad():
         torch.testing.assert_close(
             ours.eval()(past, marks), plain.eval()(past, marks), atol=2e-5, rtol=1e-4
         )
-    mine, theirs = ours.layers[0].mixer, plain.layers[0].mixer.train()
+    mine = next(part for part in ours.modules() if isinstance(part, STAR))
+    theirs = next(part for part in plain.modules() if isinstance(part, Published)).train()
     x = torch.randn(2, past.shape[2], mine.width)
     weights = [mine.hidden.weight, mine.hidden.bias, mine.core.weight, mine.core.bias]
     grads = []
     for form in ("ours", "plain"):
         mine.zero_grad(), theirs.zero_grad()
-        given = x.clone().requires_grad_()
-        core, index = star_core(given, *weights, seed=1)
+        tokens = x.clone().requires_grad_()
+        core, index = star_core(tokens, *weights, seed=1)
         if form == "plain":
-            theirs(given, index).square().sum().backward()
-            grads.append([given.grad, *(p.grad for p in theirs.parameters())])
+            theirs(tokens, index).square().sum().backward()
+            grads.append([tokens.grad, *(p.grad for p in theirs.parameters())])
         else:
             shared = F.linear(core, mine.fuse.weight[:, mine.width :], mine.fuse.bias)
-            fused = F.linear(given, mine.fuse.weight[:, : mine.width]) + shared[:, None]
+            fused = F.linear(tokens, mine.fuse.weight[:, : mine.width]) + shared[:, None]
             mine.out(F.gelu(fused)).square().sum().backward()
-            grads.append([given.grad, *(p.grad for p in mine.parameters())])
-    for one, other in zip(*grads, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-4 * float(other.abs().max()), rtol=1e-3)
+            grads.append([tokens.grad, *(p.grad for p in mine.parameters())])
+    for actual, expected in zip(*grads, strict=True):
+        tolerance = 1e-4 * float(expected.abs().max())
+        torch.testing.assert_close(actual, expected, atol=tolerance, rtol=1e-3)
 
 
-def trainer(model: nn.Module, data: tuple[Tensor, Tensor | None, Tensor]) -> Callable[[], None]:
+def trainer(model: nn.Module, data: Batch) -> Callable[[], None]:
     """One training step."""
     model.train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-5)
@@ -160,7 +172,7 @@ def trainer(model: nn.Module, data: tuple[Tensor, Tensor | None, Tensor]) -> Cal
     return step
 
 
-def inference(model: nn.Module, data: tuple[Tensor, Tensor | None, Tensor]) -> Callable[[], None]:
+def inference(model: nn.Module, data: Batch) -> Callable[[], None]:
     """One inference step."""
 
     def step() -> None:
@@ -171,73 +183,34 @@ def inference(model: nn.Module, data: tuple[Tensor, Tensor | None, Tensor]) -> C
     return step
 
 
-def fastest(steps: list[Callable[[], None]], seconds: float) -> list[float]:
-    """Seconds of the fastest call of each, called in turn for about `seconds` in all, at least four
-    times.
-    """
-    best = [float("inf")] * len(steps)
-    started, rounds = time.perf_counter(), 0
-    while rounds < 4 or time.perf_counter() - started < seconds:
-        for i, step in enumerate(steps):
-            begun = time.perf_counter()
-            step()
-            best[i] = min(best[i], time.perf_counter() - begun)
-        rounds += 1
-    return best
-
-
-class Held:
-    """A tensor that the graph keeps; it dies with the graph's node."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor.detach()  # a tensor that knows its node would keep the node alive
-
-
-def kept_bytes(model: nn.Module, data: tuple[Tensor, Tensor | None, Tensor]) -> int:
-    """Bytes kept between forward and backward, each storage once, without parameters and input.
-
-    Operators of our own save through the same hooks. What a node saved that is gone before the
-    backward pass (the softmax that only the published draw uses) is not counted."""
+def graph_bytes(model: nn.Module, data: Batch) -> int:
+    """Bytes kept between forward and backward, without parameters and input."""
     model.train()
-    known = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    known |= {t.untyped_storage().data_ptr() for t in data if t is not None}
-    alive: weakref.WeakSet[Held] = weakref.WeakSet()
-
-    def pack(tensor: Tensor) -> Held:
-        held = Held(tensor)
-        alive.add(held)
-        return held
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda held: held.tensor):
-        loss = F.mse_loss(model(*data[:2]), data[2])
-    kept = {s.data_ptr(): s.nbytes() for s in (held.tensor.untyped_storage() for held in alive)}
-    loss.backward()
-    return sum(size for address, size in kept.items() if address not in known)
+    excluded = [*model.parameters(), *(part for part in data if part is not None)]
+    return kept_bytes(lambda: F.mse_loss(model(*data[:2]), data[2]), excluded)
 
 
-def peak_bytes(form: str, channels: int) -> int:
-    """Peak memory of one training step beyond model and data, in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, __file__, "--peak", form, str(channels)], capture_output=True, text=True
-    )
-    return int(done.stdout) if done.returncode == 0 else -1
+def step_peak(form: str, channels: int) -> int:
+    """Peak memory of one training step beyond model and data, in a process of its own with torch's
+    number of threads; -1 if it fails.
+    """
+    try:
+        return peak_of(__file__, form, channels, settings={})
+    except subprocess.CalledProcessError:
+        return -1
 
 
 def report_peak(form: str, channels: int) -> None:
+    """Print the peak memory of a step, after a step on one sample."""
     ours, plain, data = pair(channels)
     model = ours if form == "ours" else plain
-    trainer(model, tuple(t[:1] if t is not None else None for t in data))()  # type: ignore[arg-type]
-
-    def status(key: str) -> int:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
-
-    before = status("VmRSS")
-    trainer(model, data)()
-    print(status("VmHWM") - before)
+    past, marks, future = data
+    sample = (past[:1], None if marks is None else marks[:1], future[:1])
+    print(peak_bytes(trainer(model, data), trainer(model, sample)))
 
 
 def table(quick: bool, seconds: float) -> list[dict[str, float]]:
+    """Print the table of all sizes; its rows by name."""
     rows = []
     print_header(
         "channels", "batch", "training", "inference", "kept for backward", "peak of a step"
@@ -245,15 +218,16 @@ def table(quick: bool, seconds: float) -> list[dict[str, float]]:
     for channels in [7, 21, 207] if quick else SIZES:
         ours, plain, data = pair(channels)
         check(ours, plain, data)
-        train = fastest([trainer(ours, data), trainer(plain, data)], seconds)
-        infer = fastest([inference(ours, data), inference(plain, data)], seconds / 2)
-        kept = [kept_bytes(ours, data), kept_bytes(plain, data)]
-        peak = [peak_bytes("ours", channels), peak_bytes("plain", channels)]
-        row = {"channels": channels}
+        forms = (ours, plain)
+        train = fastest([trainer(form, data) for form in forms], seconds / 2, least=4)
+        infer = fastest([inference(form, data) for form in forms], seconds / 4, least=4)
+        graph = [graph_bytes(form, data) for form in forms]
+        peak = [step_peak(form, channels) for form in ("ours", "plain")]
+        row: dict[str, float] = {"channels": channels}
         for name, (mine, theirs) in {
             "train_s": train,
             "infer_s": infer,
-            "kept_bytes": kept,
+            "kept_bytes": graph,
             "peak_bytes": peak,
         }.items():
             row |= {f"{name}_ours": mine, f"{name}_plain": theirs}
@@ -262,52 +236,36 @@ def table(quick: bool, seconds: float) -> list[dict[str, float]]:
             f"{p[1] / p[0]:.2f}x ({p[0] * 1e3:.1f} ms against {p[1] * 1e3:.1f})"
             for p in (train, infer)
         ]
-        cells += [f"{p[0] / p[1]:.2f} of {p[1] / 2**20:.0f} MiB" for p in (kept, peak)]
-        print_row(channels, SIZES[channels][0], " | ".join(cells))
+        cells += [f"{p[0] / p[1]:.2f} of {p[1] / 2**20:.0f} MiB" for p in (graph, peak)]
+        print_row(channels, SIZES[channels][0], *cells)
     return rows
 
 
 def curve(output: Path, quick: bool, seconds: float) -> dict[str, list[float]]:
-    """Training step of one layer of width 512, batch 1, against channels; full attention up to
-    where it is patient.
-    """
+    """Training step of one layer of width 512, batch 1, against channels."""
     counts = [200, 500, 1000] if quick else [200, 500, 1000, 2000, 3000, 4000, 5000]
-    options = {
-        "lookback": LOOKBACK,
-        "horizon": HORIZON,
-        "layers": 1,
-        "width": 512,
-        "feedforward": 512,
-    }
+    make = partial(SOFTS, lookback=LOOKBACK, horizon=HORIZON, layers=1, width=512, feedforward=512)
     times: dict[str, list[float]] = {"SOFTS here": [], "published form": [], "full attention": []}
     for channels in counts:
-        forms = [
-            SOFTS(**options, core=512),
-            PublishedSOFTS(1, 512, 512, 512),
-            SOFTS(**options, attention="softmax"),
-        ]
+        forms = [make(core=512), PublishedSOFTS(1, 512, 512, 512), make(attention="softmax")]
         data = (torch.randn(1, LOOKBACK, channels), None, torch.randn(1, HORIZON, channels))
-        for name, value in zip(
-            times, fastest([trainer(m, data) for m in forms], seconds / 3), strict=True
-        ):
-            times[name].append(value)
-    print(
-        "\n| channels | "
-        + " | ".join(map(str, counts))
-        + " | growth |\n|---"
-        + "|---" * (len(counts) + 1)
-        + "|"
-    )
+        steps = [trainer(form, data) for form in forms]
+        for values, value in zip(times.values(), fastest(steps, seconds / 9, least=4), strict=True):
+            values.append(value)
+    print()
+    print_header("channels", *counts, "growth")
     for name, values in times.items():
         # t = a n^p: the slope in double logarithms over the upper half, where fixed costs no longer
         # count.
         half = len(counts) // 2
         power = np.polyfit(np.log(counts[half:]), np.log(values[half:]), 1)[0]
-        print(
-            f"| {name} (ms) | "
-            + " | ".join(f"{v * 1e3:.1f}" for v in values)
-            + f" | n^{power:.2f} |"
-        )
+        print_row(f"{name} (ms)", *(f"{v * 1e3:.1f}" for v in values), f"n^{power:.2f}")
+    draw(counts, times, output / "channels.png")
+    return {"channels": [float(n) for n in counts], **times}
+
+
+def draw(counts: list[int], times: dict[str, list[float]], path: Path) -> None:
+    """Draw the time of a training step against channels."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.5, 3.6), layout="constrained")
@@ -323,8 +281,7 @@ def curve(output: Path, quick: bool, seconds: float) -> dict[str, list[float]]:
     )
     axis.legend(frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(output / "channels.png", dpi=120)
-    return {"channels": [float(n) for n in counts], **times}
+    figure.savefig(path, dpi=120)
 
 
 def main() -> None:
@@ -341,16 +298,12 @@ def main() -> None:
         return
     arguments.output.mkdir(parents=True, exist_ok=True)
     seconds = 2.0 if arguments.quick else arguments.seconds
-    load = os.getloadavg()[0]
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads\n")
-    rows = table(arguments.quick, seconds)
-    curves = curve(arguments.output, arguments.quick, seconds)
+    with machine_load("both forms with the same weights"):
+        rows = table(arguments.quick, seconds)
+        curves = curve(arguments.output, arguments.quick, seconds)
+        print(f"\nfigure {arguments.output / 'channels.png'}")
     (arguments.output / "softs.json").write_text(
         json.dumps({"rows": rows, "curve": curves}, indent=1)
-    )
-    print(f"\nfigure {arguments.output / 'channels.png'}")
-    print(
-        f"load of the machine {load:.1f} before, {os.getloadavg()[0]:.1f} after (this benchmark alone is about 2)"
     )
 
 

@@ -1,14 +1,14 @@
-"""Slides and bags beside the plain way, in one run: memory and time of a step of ACMIL, ragged
-batches, tiles a second.
+"""Slides and bags compared with the plain way, in one run: memory and time of a step of ACMIL,
+ragged batches, tiles per second.
 
     python benchmarks/models/wsi.py                 # all three; tiles need the real slides (HEADWISE_DATA)
     python benchmarks/models/wsi.py --only step
 
 The plain form of ACMIL is the published one (arXiv 2311.07125) written straight in PyTorch, one bag
 a step; before any timing both must give the same logits. The plain form of reading is a loop over
-openslide's read_region."""
+openslide's read_region.
+"""
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from headwise.benchmarks.measure import fastest, parser_of
+from headwise.benchmarks.cells import DATA
+from headwise.benchmarks.measure import fastest, kept_bytes, parser_of
 from headwise.data.slides.slides import Slide
 from headwise.data.slides.tiles import TileReader, tile_grid
 from headwise.models import ACMIL
@@ -45,9 +46,9 @@ class Published(nn.Module):
         a = self.w(torch.tanh(self.v(h)) * torch.sigmoid(self.u(h))).T
         if self.training:
             top = a.topk(min(10, a.shape[1]), dim=1).indices
-            drawn = torch.rand(top.shape).argsort(1)[:, : int(top.shape[1] * 0.6)]
+            masked = torch.rand(top.shape).argsort(1)[:, : int(top.shape[1] * 0.6)]
             a = a.masked_fill(
-                torch.zeros_like(a, dtype=torch.bool).scatter_(1, top.gather(1, drawn), True), -1e9
+                torch.zeros_like(a, dtype=torch.bool).scatter_(1, top.gather(1, masked), True), -1e9
             )
         pooled = a.softmax(1) @ h
         branch = torch.stack([layer(pooled[k]) for k, layer in enumerate(self.branch)])
@@ -89,30 +90,21 @@ def same_weights(features: int, inner: int) -> tuple[Published, ACMIL]:
 
 def loss_of(model: ACMIL, x: Tensor, labels: Tensor, offsets: Tensor | None = None) -> Tensor:
     """The same loss, of any number of bags."""
-    found = model.attend(x, offsets)
-    assert found.branch_logits is not None
-    assert found.scores is not None
-    branch = F.cross_entropy(found.branch_logits.flatten(0, 1), labels.repeat_interleave(BRANCHES))
-    return branch + F.cross_entropy(found.logits, labels) + diversity_loss(found.scores, offsets)
+    bags = model.attend(x, offsets)
+    assert bags.branch_logits is not None
+    assert bags.scores is not None
+    branch = F.cross_entropy(bags.branch_logits.flatten(0, 1), labels.repeat_interleave(BRANCHES))
+    return branch + F.cross_entropy(bags.logits, labels) + diversity_loss(bags.scores, offsets)
 
 
-def kept_bytes(call: Callable[[], Tensor], without: list[Tensor]) -> int:
-    """Bytes that the graph holds between forward and backward, each storage once, without input and
-    weights.
-    """
-    known = {x.untyped_storage().data_ptr() for x in without}
-    sizes: dict[int, int] = {}
+def step_of(model: nn.Module, call: Callable[[], Tensor]) -> Callable[[], None]:
+    """Forward and backward pass of a loss."""
 
-    def pack(x: Tensor) -> Tensor:
-        storage = x.untyped_storage()
-        if storage.data_ptr() not in known:
-            sizes[storage.data_ptr()] = storage.nbytes()
-        return x
+    def run() -> None:
+        model.zero_grad(set_to_none=True)
+        call().backward()
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        alive = call()
-    del alive
-    return sum(sizes.values())
+    return run
 
 
 def step(seconds: float) -> None:
@@ -121,24 +113,16 @@ def step(seconds: float) -> None:
     x, label = torch.randn(20_000, 1024), torch.tensor([1])
     calls = [lambda: plain.loss(x, label), lambda: loss_of(ours, x, label)]
     known = [x, *plain.parameters(), *ours.parameters()]
-    theirs, mine = (kept_bytes(call, known) for call in calls)
+    kept = [kept_bytes(call, known) for call in calls]
 
-    def trained(model: nn.Module, call: Callable[[], Tensor]) -> Callable[[], None]:
-        def run() -> None:
-            model.zero_grad(set_to_none=True)
-            call().backward()
-
-        return run
-
-    times = fastest([trained(plain, calls[0]), trained(ours, calls[1])], seconds)
+    times = fastest([step_of(plain, calls[0]), step_of(ours, calls[1])], seconds)
     print("ACMIL, forward and backward, one bag of 20,000 x 1,024, inner 512, 5 branches")
-    print(
-        f"  activations  plain {theirs / 2**20:6.1f} MiB   ours {mine / 2**20:6.1f} MiB   ratio {mine / theirs:.2f}"
-    )
-    ratio = times[1] / times[0]
-    print(
-        f"  time         plain {times[0] * 1e3:6.1f} ms    ours {times[1] * 1e3:6.1f} ms    ratio {ratio:.2f}"
-    )
+    for name, unit, (plain_size, our_size) in (
+        ("activations", "MiB", [size / 2**20 for size in kept]),
+        ("time", "ms", [1e3 * spent for spent in times]),
+    ):
+        sizes = f"plain {plain_size:6.1f} {unit:<5} ours {our_size:6.1f} {unit:<5}"
+        print(f"  {name:<12} {sizes} ratio {our_size / plain_size:.2f}")
 
 
 def ragged(seconds: float) -> None:
@@ -153,29 +137,29 @@ def ragged(seconds: float) -> None:
             torch.randint(0, 2, (64,), generator=generator),
         )
         ends = offsets.tolist()
-        one, two = (torch.optim.AdamW(model.parameters(), lr=1e-4) for model in (plain, ours))
-
-        def single(ends=ends, x=x, labels=labels, plain=plain, one=one) -> None:  # type: ignore[no-untyped-def]
-            for b in range(64):
-                one.zero_grad()
-                plain.loss(x[ends[b] : ends[b + 1]], labels[b : b + 1]).backward()
-                one.step()
-
-        def together(x=x, labels=labels, offsets=offsets, ours=ours, two=two) -> None:  # type: ignore[no-untyped-def]
-            two.zero_grad()
-            loss_of(ours, x, labels, offsets).backward()
-            two.step()
-
-        apart, at_once = fastest([single, together], seconds)
-        print(f"64 bags of 50 to 500 instances, features {features}, inner {inner}")
-        ratio = apart / at_once
-        print(
-            f"  64 published steps {apart * 1e3:.0f} ms   one ragged step {at_once * 1e3:.0f} ms   {ratio:.2f}x"
+        plain_adam, our_adam = (
+            torch.optim.AdamW(model.parameters(), lr=1e-4) for model in (plain, ours)
         )
+
+        def single(ends=ends, x=x, labels=labels, plain=plain, adam=plain_adam) -> None:
+            for b in range(64):
+                adam.zero_grad()
+                plain.loss(x[ends[b] : ends[b + 1]], labels[b : b + 1]).backward()
+                adam.step()
+
+        def together(x=x, labels=labels, offsets=offsets, ours=ours, adam=our_adam) -> None:
+            adam.zero_grad()
+            loss_of(ours, x, labels, offsets).backward()
+            adam.step()
+
+        one_by_one, at_once = fastest([single, together], seconds)
+        print(f"64 bags of 50 to 500 instances, features {features}, inner {inner}")
+        times = f"{one_by_one * 1e3:.0f} ms   one ragged step {at_once * 1e3:.0f} ms"
+        print(f"  64 published steps {times}   {one_by_one / at_once:.2f}x")
 
 
 def tiles(folder: Path, seconds: float) -> None:
-    """Tiles a second with 2 threads against a loop over read_region, and how long an encoder waits
+    """Tiles per second with 2 threads against a loop over read_region, and how long an encoder waits
     for them.
     """
     import openslide
@@ -192,12 +176,12 @@ def tiles(folder: Path, seconds: float) -> None:
 
             # Both open the slide anew: no slide of real size would come out of OpenSlide's cache a
             # second time.
-            def loop(path=path, grid=grid, side=side) -> None:  # type: ignore[no-untyped-def]
+            def loop(path=path, grid=grid, side=side) -> None:
                 with openslide.OpenSlide(path) as opened:
                     for x, y in grid.coords.tolist():
                         np.asarray(opened.read_region((x, y), 0, side).convert("RGB"))
 
-            def ours(slide=slide, grid=grid) -> None:  # type: ignore[no-untyped-def]
+            def ours(slide=slide, grid=grid) -> None:
                 slide.close()
                 for _ in TileReader(slide, grid, threads=2):
                     pass
@@ -205,26 +189,27 @@ def tiles(folder: Path, seconds: float) -> None:
             plain, mine = fastest([loop, ours], seconds)
             reader, began = TileReader(slide, grid, threads=2, batch=32), time.perf_counter()
             for _, batch, _ in reader:
-                time.sleep(
-                    0.01 * len(batch)
-                )  # an encoder of 100 tiles a second that leaves the CPU alone
+                # An encoder of 100 tiles per second that leaves the CPU alone.
+                time.sleep(0.01 * len(batch))
             took = time.perf_counter() - began
             print(f"{name}: {len(grid)} tiles of {grid.tile} pixels")
-            print(
-                f"  loop {len(grid) / plain:.0f} tiles/s   2 threads {len(grid) / mine:.0f} tiles/s   "
-                f"{plain / mine:.2f}x; an encoder of 100 tiles/s waits {reader.waited / took:.1%} of its time"
-            )
+            rates = [f"{len(grid) / seconds:.0f} tiles/s" for seconds in (plain, mine)]
+            waits = f"an encoder of 100 tiles/s waits {reader.waited / took:.1%} of its time"
+            print(f"  loop {rates[0]}   2 threads {rates[1]}   {plain / mine:.2f}x; {waits}")
 
 
-if __name__ == "__main__":
+def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--only", choices=("step", "ragged", "tiles"))
     parser.add_argument("--seconds", type=float, default=3.0, help="for each pair")
     arguments = parser.parse_args()
-    data = Path(os.environ.get("HEADWISE_DATA", Path(__file__).parents[2] / "shared" / "data"))
     if arguments.only in (None, "step"):
         step(arguments.seconds)
     if arguments.only in (None, "ragged"):
         ragged(arguments.seconds)
     if arguments.only in (None, "tiles"):
-        tiles(data, arguments.seconds)
+        tiles(DATA, arguments.seconds)
+
+
+if __name__ == "__main__":
+    main()

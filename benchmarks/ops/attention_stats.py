@@ -1,5 +1,5 @@
-"""Read-outs of attention without its matrix beside the matrix and its reduction, in one run on this
-machine.
+"""Read-outs of attention without its matrix, compared with the matrix and its reduction, in one run
+on this machine.
 
     python benchmarks/ops/attention_stats.py [--quick] [--seconds 3] [--output
     runs/benchmarks/attention_stats]
@@ -10,21 +10,28 @@ called in turn and the fastest call of each counts; peak memory is the growth of
 one call, in a process of its own for each form, after a small call of the same kind. "and gradient"
 adds the backward pass towards queries, keys and values. Rollout is of 4 layers; its other form
 multiplies a row with each matrix (faster than the usual product of matrices) and holds one at a
-time."""
+time.
+"""
 
 import argparse
 import json
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from headwise.benchmarks.measure import parser_of, print_header, print_row
+from headwise.benchmarks.measure import (
+    fastest,
+    machine_load,
+    parser_of,
+    peak_bytes,
+    peak_of,
+    print_header,
+    print_row,
+)
 from headwise.kernels.attention_stats import attention_stats, rollout_row
 from headwise.models.attention.diversification import diversification_loss
 
@@ -42,22 +49,26 @@ def chosen(key: Tensor) -> Tensor:
 
 
 def ours(name: str) -> Read:
+    """The read-out without the matrix."""
+
     def read(query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
         rows = torch.arange(0, query.shape[2], query.shape[2] // 16)
         if name == "all":
             want = ("lse", "entropy", "column_mass", "key_mass")
-            found = attention_stats(query, key, value, want=want, keys=chosen(key))
-            return [getattr(found, each) for each in ("output", *want)]
+            stats = attention_stats(query, key, value, want=want, keys=chosen(key))
+            return [getattr(stats, field) for field in ("output", *want)]
         if name == "output, entropy":
-            found = attention_stats(query, key, value, want=("entropy",))
-            return [found.output, found.entropy]
-        found = attention_stats(query, key, want=(name,), keys=chosen(key), rows=rows)
-        return [getattr(found, "top_values" if name == "top" else name)]
+            stats = attention_stats(query, key, value, want=("entropy",))
+            return [getattr(stats, field) for field in ("output", "entropy")]
+        stats = attention_stats(query, key, want=(name,), keys=chosen(key), rows=rows)
+        return [getattr(stats, "top_values" if name == "top" else name)]
 
     return read
 
 
 def theirs(name: str) -> Read:
+    """The read-out by the matrix."""
+
     def read(query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
         if name == "lse":
             return [(query @ key.mT * WIDTH**-0.5).logsumexp(-1)]
@@ -73,11 +84,11 @@ def theirs(name: str) -> Read:
             "class_row": lambda: p[:, :, 0].clone(),
             "mean_rows": lambda: p[:, :, rows].mean(1),
         }
-        wanted = {
+        read_outs = {
             "all": ("output", "lse", "entropy", "column_mass", "key_mass"),
             "output, entropy": ("output", "entropy"),
         }
-        return [make[each]() for each in wanted.get(name, (name,))]
+        return [make[field]() for field in read_outs.get(name, (name,))]
 
     return read
 
@@ -107,10 +118,10 @@ def their_loss(query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
 
 def with_gradient(read: Read) -> Read:
     def both(query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
-        given = [t.detach().requires_grad_() for t in (query, key, value)]
-        out = read(*given)
+        tensors = [t.detach().requires_grad_() for t in (query, key, value)]
+        out = read(tensors[0], tensors[1], tensors[2])
         total = torch.stack([t.square().sum() for t in out]).sum()
-        back = torch.autograd.grad(total, given, allow_unused=True)
+        back = torch.autograd.grad(total, tensors, allow_unused=True)
         return [t.detach() for t in out] + [t for t in back if t is not None]
 
     return both
@@ -150,43 +161,26 @@ def call(read: Read, name: str, tensors: tuple[Tensor, Tensor, Tensor]) -> list[
 
 def check(name: str, tokens: int = 256) -> None:
     """Both forms agree, gradients included."""
-    one, other = (call(read, name, inputs(tokens)) for read in FORMS[name])
-    for a, b in zip(one, other, strict=True):
+    actual, expected = (call(read, name, inputs(tokens)) for read in FORMS[name])
+    for a, b in zip(actual, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5 * max(1.0, float(b.abs().max())))
 
 
-def fastest(name: str, tokens: int, seconds: float) -> list[float]:
-    """Seconds of the fastest call of each form, called in turn, at least three times."""
+def calls(name: str, tokens: int) -> list[Callable[[], list[Tensor]]]:
+    """Both forms of a read-out on the same tensors."""
     tensors = inputs(tokens)
-    best = [float("inf")] * 2
-    started, rounds = time.perf_counter(), 0
-    while rounds < 3 or time.perf_counter() - started < seconds:
-        for i, read in enumerate(FORMS[name]):
-            begun = time.perf_counter()
-            call(read, name, tensors)
-            best[i] = min(best[i], time.perf_counter() - begun)
-        rounds += 1
-    return best
+    return [partial(call, read, name, tensors) for read in FORMS[name]]
 
 
-def peak_bytes(name: str, tokens: int, form: int) -> int:
-    command = [sys.executable, __file__, "--peak", name, str(tokens), str(form)]
-    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-
-def report_peak(name: str, tokens: int, form: int) -> None:
-    read = FORMS[name][form]
-    call(read, name, inputs(64))
-    tensors = inputs(tokens)
-
-    def status(key: str) -> int:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
-
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
-    before = status("VmRSS")
-    call(read, name, tensors)
-    print(max(status("VmHWM") - before, 0))
+def compare(name: str, tokens: int, seconds: float) -> dict[str, Any]:
+    """Time both forms, print their row and give it by name."""
+    ours, theirs = fastest(calls(name, tokens), seconds / 2)
+    small, large = (peak_of(__file__, name, tokens, form, settings={}) for form in (0, 1))
+    times = f"{ours * 1e3:.1f}", f"{theirs * 1e3:.1f}", f"{theirs / ours:.1f}x"
+    memory = f"{small / 2**20:.1f}", f"{large / 2**20:.1f}", f"{small / max(large, 1):.3f}"
+    print_row(name, tokens, *times, *memory)
+    measured = {"seconds": [ours, theirs], "peak_bytes": [small, large]}
+    return {"read_out": name, "tokens": tokens, **measured}
 
 
 def main() -> None:
@@ -197,43 +191,19 @@ def main() -> None:
     parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.peak:
-        report_peak(arguments.peak[0], int(arguments.peak[1]), int(arguments.peak[2]))
+        name, tokens, form = arguments.peak[0], *map(int, arguments.peak[1:])
+        print(peak_bytes(calls(name, tokens)[form], calls(name, 64)[form]))
         return
-    load, rows = os.getloadavg()[0], []
-    print(
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {HEADS} heads of {WIDTH}, batch 1\n"
-    )
-    print_header(
-        "read-out", "tokens", "ms here", "ms by the matrix", "| MiB here", "MiB by the matrix |"
-    )
-    for name in FORMS:
-        check(name)
-        for tokens in [1024] if arguments.quick else [1024, 4096]:
-            mine, other = fastest(name, tokens, 0.5 if arguments.quick else arguments.seconds)
-            small, large = (peak_bytes(name, tokens, form) for form in (0, 1))
-            rows.append(
-                {
-                    "read_out": name,
-                    "tokens": tokens,
-                    "seconds": [mine, other],
-                    "peak_bytes": [small, large],
-                }
-            )
-            print_row(
-                name,
-                tokens,
-                f"{mine * 1e3:.1f}",
-                f"{other * 1e3:.1f}",
-                f"{other / mine:.1f}x",
-                f"{small / 2**20:.1f}",
-                f"{large / 2**20:.1f}",
-                f"{small / max(large, 1):.3f}",
-            )
+    sizes, seconds = ([1024], 0.5) if arguments.quick else ([1024, 4096], arguments.seconds)
+    rows: list[dict[str, Any]] = []
+    with machine_load(f"{HEADS} heads of {WIDTH}, batch 1"):
+        names = ("read-out", "tokens", "ms here", "ms by the matrix", "")
+        print_header(*names, "MiB here", "MiB by the matrix", "")
+        for name in FORMS:
+            check(name)
+            rows += [compare(name, tokens, seconds) for tokens in sizes]
     arguments.output.mkdir(parents=True, exist_ok=True)
     (arguments.output / "attention_stats.json").write_text(json.dumps(rows, indent=1))
-    print(
-        f"\nload of the machine {load:.1f} before, {os.getloadavg()[0]:.1f} after (this benchmark alone is about 1)"
-    )
 
 
 if __name__ == "__main__":

@@ -1,27 +1,29 @@
-"""Speech: attention that is read out beside attention that keeps all weights; time warping; masked
-passes.
+"""Speech: attention that is read out, compared with attention that keeps all weights; time warping;
+masked passes.
 
     python benchmarks/ops/speech.py [--threads 2]
 
 Read-out: the cross-attention of a decoder of 4 layers of 8 heads of 64, 448 tokens on 1,500 states
-(30 s), float32; what is wanted is the mean of all heads' weights, or some heads, and the output.
-Eager attention keeps the weights of all heads of all layers, as libraries do that hand them out;
+(30 s), float32; read out are the mean of all heads' weights, or some heads, and the output. Eager
+attention keeps the weights of all heads of all layers, as libraries that return them do;
 peak memory is the growth of a process of its own, one thread. Time warping: 64 matrices of 448 x
 1,500. The rival is openai-whisper's own function in Numba where that package is there (`pip install
-openai-whisper`), called matrix by matrix, its path compared with ours; else the rows are left out.
-Masked passes: a decoder of Whisper tiny's size (random weights), 24 tokens, 550 states (11 s), 25
-masks of states: each mask's zeroed states beside the one key that stands for all hidden states;
-scores compared."""
+openai-whisper`), called matrix by matrix, its path compared with ours; otherwise the rows are left
+out. Masked passes: a decoder of Whisper tiny's size (random weights), 24 tokens, 550 states (11 s),
+25 masks of states: the zeroed states of each mask, compared with one key in place of all hidden
+states, in time and in scores.
+"""
 
 import argparse
-import os
 from collections.abc import Callable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from headwise.benchmarks.measure import (
     fastest,
+    machine_load,
     parser_of,
     peak_bytes,
     peak_of,
@@ -34,49 +36,36 @@ from headwise.models.speech.saliency import Divergence, GivenText, StateMasking
 from headwise.models.speech.speech_to_text import Memory, SpeechToText
 
 LAYERS, HEADS, WIDTH, TOKENS, STATES = 4, 8, 64, 448, 1500
-SOME = [
-    (1, 0),
-    (2, 0),
-    (2, 5),
-    (3, 0),
-    (3, 1),
-    (3, 2),
-    (3, 3),
-    (3, 4),
-]  # as many as tiny.en's alignment heads
+# Layer and head, as many as tiny.en's alignment heads.
+SOME = [(1, 0), (2, 0), (2, 5), *((3, head) for head in range(5))]
 FORMS = ("eager", "mean", "some")
 
 
 def reading(form: str) -> Callable[[], object]:
-    """All layers once."""
+    """A call of all layers."""
     torch.manual_seed(0)
     layers = [
         [torch.randn(1, HEADS, n, WIDTH) for n in (TOKENS, STATES, STATES)] for _ in range(LAYERS)
     ]
 
     def eager() -> object:
-        kept, out = [], []
+        layer_weights, out = [], []
         for query, key, value in layers:
             weights = (query @ key.mT * WIDTH**-0.5).softmax(-1)
-            kept.append(weights)
+            layer_weights.append(weights)
             out.append(weights @ value)
-        return torch.stack(kept).mean((0, 2)), out
+        return torch.stack(layer_weights).mean((0, 2)), out
 
     def read() -> object:
-        found = []
+        outputs = []
         for number, (query, key, value) in enumerate(layers):
-            heads = (
-                [head for layer, head in SOME if layer == number]
-                if form == "some"
-                else list(range(HEADS))
-            )
-            if heads:
-                found.append(
-                    attention_maps(query, key, value, torch.tensor(heads), mean=form == "mean")
-                )
+            some = [head for layer, head in SOME if layer == number]
+            heads = torch.tensor(some if form == "some" else list(range(HEADS)))
+            if len(heads):
+                outputs.append(attention_maps(query, key, value, heads, mean=form == "mean"))
             else:
-                found.append(torch.nn.functional.scaled_dot_product_attention(query, key, value))
-        return found
+                outputs.append(F.scaled_dot_product_attention(query, key, value))
+        return outputs
 
     def call() -> object:
         with torch.no_grad():
@@ -85,8 +74,8 @@ def reading(form: str) -> Callable[[], object]:
     return call
 
 
-def warping(threads: int) -> None:
-    """Prints the rows of time warping."""
+def warping() -> None:
+    """Print the rows of time warping."""
     torch.manual_seed(0)
     cost = torch.randn(64, TOKENS, STATES)
     try:
@@ -98,7 +87,7 @@ def warping(threads: int) -> None:
     plain = double.numpy()
 
     def rival() -> list[np.ndarray]:
-        return [dtw_cpu(one) for one in plain]
+        return [dtw_cpu(matrix) for matrix in plain]
 
     ours, single, theirs = fastest(
         [lambda: time_warp(double), lambda: time_warp(cost), rival], seconds=2.0
@@ -109,13 +98,12 @@ def warping(threads: int) -> None:
         np.minimum.at(first, rows, columns)
         last = np.zeros(TOKENS, int)
         np.maximum.at(last, rows, columns)
-        for k, one in enumerate(warped):
-            same[k] += bool(
-                (first == one.first[number].numpy()).all()
-                and (last == one.last[number].numpy()).all()
-            )
-    print("\n| 64 matrices of 448 x 1,500 | ms | times as fast |")
-    print("|---|---|---|")
+        for k, paths in enumerate(warped):
+            equal_first = (first == paths.first[number].numpy()).all()
+            equal_last = (last == paths.last[number].numpy()).all()
+            same[k] += bool(equal_first and equal_last)
+    print()
+    print_header("64 matrices of 448 x 1,500", "ms", "times as fast")
     print_row("matrix by matrix (openai-whisper, Numba)", f"{theirs * 1e3:.0f}", "")
     print_row("a batch, float64 as well", f"{ours * 1e3:.0f}", f"{theirs / ours:.1f}")
     print_row("a batch, float32", f"{single * 1e3:.0f}", f"{theirs / single:.1f}")
@@ -123,24 +111,24 @@ def warping(threads: int) -> None:
 
 
 def masking() -> None:
-    """Prints the rows of masked passes."""
+    """Print the rows of masked passes."""
     torch.manual_seed(0)
     model = SpeechToText(51864, decoder_layers=4, encoder_layers=1).eval()
     memory = Memory(torch.randn(1, 550, 384), None)
     text = GivenText(torch.randint(0, 50000, (26,)), 2)
-    kept = torch.rand(25, 550) < 0.5
+    present = torch.rand(25, 550) < 0.5
     ours = StateMasking(model, memory, text)
     plain = Divergence(model.decoder(text.fed, memory).logits[0, 1:].detach())
 
     @torch.no_grad()
     def zeroed() -> torch.Tensor:
-        masked = Memory(memory.states * kept[..., None], None)
+        masked = Memory(memory.states * present[..., None], None)
         return plain(model.decoder(text.fed.expand(25, -1), masked).logits[:, 1:])
 
-    fast, slow = fastest([lambda: ours(kept), zeroed], seconds=3.0)
-    off = float(((ours(kept) - zeroed()).abs() / zeroed().clamp_min(1e-6)).max())
-    print("\n| masked passes of the decoder | a second | times as fast |")
-    print("|---|---|---|")
+    fast, slow = fastest([lambda: ours(present), zeroed], seconds=3.0)
+    off = float(((ours(present) - zeroed()).abs() / zeroed().clamp_min(1e-6)).max())
+    print()
+    print_header("masked passes of the decoder", "per second", "times as fast")
     print_row("zeroed states, projected for each mask", f"{25 / slow:.0f}", "")
     print_row("one key for all hidden states", f"{25 / fast:.0f}", f"{slow / fast:.2f}")
     print(f"\nlargest relative difference of a score: {off:.1e}")
@@ -155,30 +143,20 @@ def main() -> None:
         torch.set_num_threads(1)
         print(peak_bytes(reading(arguments.peak)))
         return
-    torch.set_num_threads(arguments.threads)
-    load = os.getloadavg()[0]
-    print(f"torch {torch.__version__}, {arguments.threads} threads\n")
-    times = fastest([reading(form) for form in FORMS], seconds=2.0)
-    memory = [peak_of(__file__, form) / 2**20 for form in FORMS]
     names = (
         "eager, all weights kept",
         "mean of all heads of each layer",
         f"{len(SOME)} of {LAYERS * HEADS} heads",
     )
-    print_header("| ms", "times as fast", "MiB", "share")
-    for name, seconds, mib in zip(names, times, memory):
-        print_row(
-            name,
-            f"{seconds * 1e3:.0f}",
-            f"{times[0] / seconds:.2f}",
-            f"{mib:.1f}",
-            f"{mib / memory[0]:.2f}",
-        )
-    warping(arguments.threads)
-    masking()
-    print(
-        f"\nload of the machine {load:.1f} before, {os.getloadavg()[0]:.1f} after (alone: about {arguments.threads})"
-    )
+    with machine_load("float32", arguments.threads):
+        times = fastest([reading(form) for form in FORMS], seconds=2.0)
+        memory = [peak_of(__file__, form) / 2**20 for form in FORMS]
+        print_header("", "ms", "times as fast", "MiB", "share")
+        for name, seconds, mib in zip(names, times, memory):
+            speed = f"{seconds * 1e3:.0f}", f"{times[0] / seconds:.2f}"
+            print_row(name, *speed, f"{mib:.1f}", f"{mib / memory[0]:.2f}")
+        warping()
+        masking()
 
 
 if __name__ == "__main__":

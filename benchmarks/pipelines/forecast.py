@@ -1,17 +1,19 @@
-"""Train SOFTS with the published presets and set the test errors beside the paper's.
+"""Train SOFTS with the published presets and compare the test errors with the paper's.
 
-    python benchmarks/pipelines/forecast.py --folder DATA --sets etth1 ettm2 [--output
-    runs/benchmarks/forecast]
+    python benchmarks/pipelines/forecast.py --folder DATA --sets etth1 ettm2 \\
+        [--output runs/benchmarks/forecast]
 
 DATA holds ETTh1.csv.gz and so on (or .csv). Each run is an ordinary `headwise forecast train`;
-finished runs are kept, so the command goes on where it stopped. The table is printed and written to
-OUTPUT/table.md."""
+finished runs are kept, so that the command goes on where it stopped. The table is printed and
+written to OUTPUT/table.md.
+"""
 
 import json
 from pathlib import Path
+from typing import Any
 
 from headwise import pipelines
-from headwise.benchmarks.measure import parser_of
+from headwise.benchmarks.measure import parser_of, table_header, table_row
 
 # Mean MSE/MAE over the four horizons: SOFTS paper, Table 2.
 PAPER = {
@@ -30,8 +32,8 @@ FILES = {
 }
 
 
-def run_one(data: Path, preset: str, horizon: int, seed: int, folder: Path) -> dict:
-    """Metrics of one run; trained only if it is not there yet."""
+def run_one(data: Path, preset: str, horizon: int, seed: int, folder: Path) -> dict[str, Any]:
+    """Metrics of one run, trained only if it does not exist yet."""
     path = folder / f"{preset}-{horizon}-seed{seed}"
     if not (path / "report.html").exists():
         pipelines.forecast.train(
@@ -53,23 +55,12 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[2021])
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks/forecast"))
     arguments = parser.parse_args()
-    head = [
-        "set",
-        "horizon",
-        "MSE",
-        "MAE",
-        "95 % interval holds",
-        "repeat last",
-        "repeat 24 h",
-        "paper MSE/MAE",
-    ]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    naive_columns = ("repeat last", "repeat 24 h")
+    columns = ("set", "horizon", "MSE", "MAE", "95 % interval holds", *naive_columns)
+    lines = [table_header(*columns, "paper MSE/MAE")]
     for name in arguments.sets:
-        data = next(
-            p
-            for p in (arguments.folder / f"{FILES[name]}{end}" for end in (".csv.gz", ".csv"))
-            if p.exists()
-        )
+        paths = [arguments.folder / f"{FILES[name]}{ending}" for ending in (".csv.gz", ".csv")]
+        data = next(path for path in paths if path.exists())
         rows = []
         for horizon in arguments.horizons:
             seeds = [
@@ -78,13 +69,12 @@ def main() -> None:
             mse, mae = (sum(m[key] for m in seeds) / len(seeds) for key in ("mse", "mae"))
             rows.append((mse, mae))
             naive = [f"{b['mse']:.3f}/{b['mae']:.3f}" for b in seeds[0]["baselines"].values()]
-            naive = " | ".join([*naive, "–"][:2])
-            held = sum(m["intervals"][-1]["coverage"] for m in seeds) / len(seeds)
-            lines.append(f"| {name} | {horizon} | {mse:.3f} | {mae:.3f} | {held:.1%} | {naive} | |")
+            coverage = sum(m["intervals"][-1]["coverage"] for m in seeds) / len(seeds)
+            errors = f"{mse:.3f}", f"{mae:.3f}", f"{coverage:.1%}"
+            lines.append(table_row(name, horizon, *errors, *[*naive, "–"][:2], ""))
         mse, mae = (sum(row[i] for row in rows) / len(rows) for i in (0, 1))
-        lines.append(
-            f"| {name} | mean | **{mse:.3f}** | **{mae:.3f}** | | | | {PAPER[name][0]:.3f}/{PAPER[name][1]:.3f} |"
-        )
+        paper = "/".join(f"{error:.3f}" for error in PAPER[name])
+        lines.append(table_row(name, "mean", f"**{mse:.3f}**", f"**{mae:.3f}**", "", "", "", paper))
         arguments.output.mkdir(parents=True, exist_ok=True)
         (arguments.output / "table.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))

@@ -1,5 +1,5 @@
-"""SOFTS here beside the SOFTS of neuralforecast: same data, same sizes, each in a process of its
-own.
+"""SOFTS here compared with the SOFTS of neuralforecast: same data, same sizes, each in a process of
+its own.
 
     pip install -e '.[benchmark]'
     python benchmarks/pipelines/neuralforecast_softs.py [--data FILE] [--steps 300]
@@ -7,7 +7,8 @@ own.
 Training: optimiser steps of 32 windows through each library's own loop. Two lengths are timed and
 subtracted, so that start-up, reading and checking do not count. Inference: forecasts of all windows
 of the last --windows rows through each library's own call. Memory: the peak of the process. Without
---data a generated table is used."""
+--data a generated table is used.
+"""
 
 import argparse
 import json
@@ -163,33 +164,29 @@ def main() -> None:
 
             data = f"{folder}/generated.csv"
             write_wide(sample_series(rows=10_000), data)
-        results = {}
-        for who in (
-            "ours",
-            "theirs",
-            "ours",
-            "theirs",
-        ):  # twice, in turn; the better of each counts
-            command = [sys.executable, __file__, "--only", who, "--data", data]
+        results: dict[str, dict[str, float]] = {}
+        for library in ("ours", "theirs") * 2:  # in turn; the better of both counts
+            command = [sys.executable, __file__, "--only", library, "--data", data]
             command += ["--steps", str(arguments.steps), "--windows", str(arguments.windows)]
-            done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
-            if done.returncode:
-                sys.exit(f"{who} failed:\n{done.stderr[-2000:]}")
-            found = json.loads(
-                next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))[7:]
-            )
-            before = results.setdefault(who, found)
-            results[who] = {
-                k: (min if k == "peak_mib" else max)(found[k], before[k]) for k in found
+            finished = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+            if finished.returncode:
+                sys.exit(f"{library} failed:\n{finished.stderr[-2000:]}")
+            lines = finished.stdout.splitlines()
+            result = json.loads(next(line for line in lines if line.startswith("RESULT"))[7:])
+            before = results.setdefault(library, result)
+            results[library] = {
+                key: (min if key == "peak_mib" else max)(value, before[key])
+                for key, value in result.items()
             }
-    one, other = results["ours"], results["theirs"]
-    print_header("| Headwise", "neuralforecast", "ratio")
+    headwise, rival = results["ours"], results["theirs"]
+    print_header("", "Headwise", "neuralforecast", "ratio")
     for key, name in (
         ("train", "training, windows/s"),
         ("infer", "inference, windows/s"),
         ("peak_mib", "peak memory, MiB"),
     ):
-        print_row(name, f"{one[key]:,.0f}", f"{other[key]:,.0f}", f"{one[key] / other[key]:.2f}")
+        ratio = f"{headwise[key] / rival[key]:.2f}"
+        print_row(name, f"{headwise[key]:,.0f}", f"{rival[key]:,.0f}", ratio)
 
 
 if __name__ == "__main__":

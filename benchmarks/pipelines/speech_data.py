@@ -1,21 +1,23 @@
-"""Manifests of the recordings that docs/reference/speech.md measures, out of the data folder (HEADWISE_DATA).
+"""Manifests of the recordings that docs/reference/speech.md measures, from the data folder
+(HEADWISE_DATA).
 
     python benchmarks/pipelines/speech_data.py FOLDER
 
 read.jsonl: the address of Kennedy's inauguration and SpeechBrain's ten read sentences, with their
 text; spontaneous.jsonl: MFA's three recordings with the times of their words; comparison.jsonl: 22
 recordings in English, most of them read aloud, of a dozen speakers. The recordings stay where they
-are."""
+are.
+"""
 
 import json
-import os
 from pathlib import Path
 
+from headwise.benchmarks.cells import DATA
 from headwise.benchmarks.measure import parser_of
 from headwise.data.speech.recordings import Utterance, write_manifest
 from headwise.data.speech.transcripts import read_textgrid
 
-HOME = Path(os.environ.get("HEADWISE_DATA", "../shared/data")).resolve() / "speech"
+HOME = DATA.resolve() / "speech"
 SENTENCES = "speechbrain_asr/tests/samples"
 KENNEDY = (
     "And so, my fellow Americans, ask not what your country can do for you, ask what you can do for your "
@@ -42,34 +44,34 @@ OTHERS = {
 
 def read() -> list[Utterance]:
     """Kennedy and the ten sentences; the speaker is named by the file."""
-    found = [Utterance("jfk", str(HOME / "jfk/jfk.flac"), text=KENNEDY, speaker="jfk", part="test")]
+    recordings = [
+        Utterance("jfk", str(HOME / "jfk/jfk.flac"), text=KENNEDY, speaker="jfk", part="test")
+    ]
     for name in ("ASR_train.json", "ASR_dev.json"):
         for key, row in json.loads((HOME / SENTENCES / "annotation" / name).read_text()).items():
             file = HOME / SENTENCES / "ASR" / Path(row["wav"]).name
-            found.append(
-                Utterance(key, str(file), text=row["words"], speaker=key.split("_")[0], part="test")
+            speaker = key.split("_")[0]
+            recordings.append(
+                Utterance(key, str(file), text=row["words"], speaker=speaker, part="test")
             )
-    return found
+    return recordings
 
 
 def spontaneous() -> list[Utterance]:
-    """With their words."""
-    found = []
+    """MFA's recordings with the times of their words."""
+    recordings = []
     for name in ("acoustic_corpus", "cold_corpus", "cold_corpus3"):
         words = tuple(read_textgrid(HOME / "mfa/tests/data/textgrid" / f"{name}.TextGrid"))
         file = HOME / "mfa/tests/data/wav" / f"{name}.wav"
-        found.append(
-            Utterance(
-                name, str(file), text=" ".join(one.text for one in words), words=words, part="test"
-            )
-        )
-    return found
+        text = " ".join(word.text for word in words)
+        recordings.append(Utterance(name, str(file), text=text, words=words, part="test"))
+    return recordings
 
 
 def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("folder", type=Path)
-    folder: arguments = parser.parse_args().folder
+    folder: Path = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
     others = [
         Utterance(Path(name).stem, str(HOME / home / name))

@@ -1,18 +1,19 @@
-"""Greedy tokens beside CTranslate2's, on the same weights and recordings.
+"""Greedy tokens compared with CTranslate2's, on the same weights and recordings.
 
     pip install ctranslate2
     headwise data get whisper-tiny-en && headwise speech adopt --run runs/tiny
     python benchmarks/pipelines/speech_data.py sets/
     python benchmarks/pipelines/speech_rival.py runs/tiny WEIGHTS sets/read.jsonl
 
-from headwise.benchmarks.measure import parser_of
 WEIGHTS: the folder with model.bin, which `data get` names. Prints each recording whose tokens
-differ, and how many are equal; exit code 1 where any differs."""
+differ, and how many are equal; exit code 1 where any differs.
+"""
 
 import sys
 
 import ctranslate2
 
+from headwise.benchmarks.measure import parser_of
 from headwise.data.speech.log_mel import log_mel
 from headwise.data.speech.recordings import list_speech
 from headwise.models.speech.decoding import transcribe
@@ -28,30 +29,24 @@ def main() -> None:
         parser.add_argument(name)
     arguments = parser.parse_args()
     loaded = load_run(load_task("speech").load(), arguments.run, "cpu")
-    heard = hearer(loaded.model, loaded.spec, loaded.calibration, loaded.device)
+    transcriber = hearer(loaded.model, loaded.spec, loaded.calibration, loaded.device)
+    spec, tokens = transcriber.spec, transcriber.tokens
     rival = ctranslate2.models.Whisper(arguments.weights, device="cpu", compute_type="float32")
-    listed, equal = list_speech(arguments.data), 0
-    for one in listed:
-        samples = one.samples()
-        features = log_mel(
-            samples, int(heard.spec["features"]), 2 * int(heard.spec["audio_positions"])
-        )[None]
+    recordings, equal = list_speech(arguments.data), 0
+    for recording in recordings:
+        samples = recording.samples()
+        features = log_mel(samples, int(spec["features"]), 2 * int(spec["audio_positions"]))[None]
         view = ctranslate2.StorageView.from_array(features.numpy())
-        theirs = list(
-            rival.generate(view, [list(heard.tokens.prompt)], beam_size=1)[0].sequences_ids[0]
-        )
-        ours = list(
-            transcribe(heard.model, heard.encode([samples]), rules_of(heard.spec, heard.tokens))[
-                0
-            ].tokens
-        )
+        rival_output = rival.generate(view, [list(tokens.prompt)], beam_size=1)[0]
+        theirs = list(rival_output.sequences_ids[0])
+        memory = transcriber.encode([samples])
+        ours = list(transcribe(transcriber.model, memory, rules_of(spec, tokens))[0].tokens)
         equal += ours == theirs
         if ours != theirs:
-            print(
-                f"{one.name}: ours {heard.tokens.decode(ours)!r}, theirs {heard.tokens.decode(theirs)!r}"
-            )
-    print(f"equal tokens: {equal} of {len(listed)} recordings")
-    sys.exit(equal < len(listed))
+            texts = f"ours {tokens.decode(ours)!r}, theirs {tokens.decode(theirs)!r}"
+            print(f"{recording.name}: {texts}")
+    print(f"equal tokens: {equal} of {len(recordings)} recordings")
+    sys.exit(equal < len(recordings))
 
 
 if __name__ == "__main__":
