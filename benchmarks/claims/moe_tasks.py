@@ -1,7 +1,8 @@
 """Dense, mixture of experts and similarity-aware mixture (arXiv 2505.00792) on real tasks at equal
 active parameters.
 
-    python benchmarks/claims/moe_tasks.py [--seeds 3] [--jobs 1] [--output runs/benchmarks/moe_tasks]
+    python benchmarks/claims/moe_tasks.py [--seeds 3] [--jobs 1] \\
+        [--output runs/benchmarks/moe_tasks]
 
 Forecasting: ETTh1 (horizon 96, the paper's options) and a week of METR-LA (207 sensors, horizon 12)
 by the pipeline, `--ffn moe --experts 8 --active 2`. Table: MovieLens-100k as two nested tasks,

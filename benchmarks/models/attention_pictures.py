@@ -1,5 +1,5 @@
-"""Pictures of docs/reference/attention.md: what one patch of a real image attends to under each mechanism,
-and the cost curve.
+"""Pictures of docs/reference/attention.md: what one patch of a real image attends to under each
+mechanism, and the cost curve.
 
     python benchmarks/models/matrix.py            # trains the models (flowers, seed 0)
     python benchmarks/models/attention.py         # measures the curves

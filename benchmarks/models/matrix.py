@@ -1,8 +1,8 @@
 """Every mechanism in every domain that it applies to, on real data: metric, parameters, time per
 step.
 
-    python benchmarks/models/matrix.py [--seeds 2] [--jobs 2] [--output runs/benchmarks/matrix] [--write
-    docs/measured/matrix.md]
+    python benchmarks/models/matrix.py [--seeds 2] [--jobs 2] \\
+        [--output runs/benchmarks/matrix] [--write docs/measured/matrix.md]
 
 Domains: forecast (ETTh1, horizon 96, as the channel mixer of an ordinary `headwise forecast
 train`), flowers (17 classes, a small vision transformer from scratch), digits (log-mel frames, two

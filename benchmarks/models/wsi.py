@@ -1,7 +1,7 @@
 """Slides and bags compared with the plain way, in one run: memory and time of a step of ACMIL,
 ragged batches, tiles per second.
 
-    python benchmarks/models/wsi.py                 # all three; tiles need the real slides (HEADWISE_DATA)
+    python benchmarks/models/wsi.py     # all three; tiles need the real slides (HEADWISE_DATA)
     python benchmarks/models/wsi.py --only step
 
 The plain form of ACMIL is the published one (arXiv 2311.07125) written straight in PyTorch, one bag
@@ -113,12 +113,12 @@ def step(seconds: float) -> None:
     x, label = torch.randn(20_000, 1024), torch.tensor([1])
     calls = [lambda: plain.loss(x, label), lambda: loss_of(ours, x, label)]
     known = [x, *plain.parameters(), *ours.parameters()]
-    kept = [kept_bytes(call, known) for call in calls]
+    graph = [kept_bytes(call, known) for call in calls]
 
     times = fastest([step_of(plain, calls[0]), step_of(ours, calls[1])], seconds)
     print("ACMIL, forward and backward, one bag of 20,000 x 1,024, inner 512, 5 branches")
     for name, unit, (plain_size, our_size) in (
-        ("activations", "MiB", [size / 2**20 for size in kept]),
+        ("activations", "MiB", [size / 2**20 for size in graph]),
         ("time", "ms", [1e3 * spent for spent in times]),
     ):
         sizes = f"plain {plain_size:6.1f} {unit:<5} ours {our_size:6.1f} {unit:<5}"

@@ -18,6 +18,7 @@ from torch import Tensor
 from headwise.benchmarks.measure import (
     fastest,
     memory_environment,
+    parser_of,
     peak_bytes,
     print_header,
     print_row,
@@ -58,6 +59,7 @@ class Unfolded(Step):
 
 
 def main() -> None:
+    parser_of(__doc__).parse_args()
     if os.environ.get("MALLOC_TRIM_THRESHOLD_") is None:
         # The allocator's settings are read when a process starts.
         raise SystemExit(

@@ -1,6 +1,7 @@
 """Retrieval scores and re-ranking at the size of Market-1501, on generated vectors.
 
-    python benchmarks/ops/retrieval.py [--queries 3368] [--gallery 15913] [--width 768] [--spread 2.5]
+    python benchmarks/ops/retrieval.py [--queries 3368] [--gallery 15913] \\
+        [--width 768] [--spread 2.5]
 
 Vectors are drawn around 750 identities; a sixth of the gallery is distractors and a sixth junk; 6
 cameras. The rival is how public code scores (torchreid, TransReID): all rows by argsort, then a
@@ -122,20 +123,17 @@ def main(
     theirs = argsort_and_loop(distance, *data[2:], kind="stable")
     np.testing.assert_allclose((ours.mean_ap, ours.mean_inp), theirs[:2], rtol=1e-12)
     np.testing.assert_allclose(ours.cmc, theirs[2], rtol=1e-12)
-    print(
-        f"{queries:,} generated queries, {gallery:,} gallery pictures, {width} numbers, {ours.skipped} skipped"
-    )
+    sizes = f"{gallery:,} gallery pictures, {width} numbers, {ours.skipped} skipped"
+    print(f"{queries:,} generated queries, {sizes}")
     print_header("form", "seconds", "ours is faster by")
     for name, spent in zip(names, best, strict=True):
         print_row(name, f"{spent:.2f}", f"{spent / best[0]:.1f}x")
-    print(
-        f"mAP {ours.mean_ap:.6f}, mINP {ours.mean_inp:.6f}, rank 1 {ours.cmc[0]:.6f}; all equal to the stable form's"
-    )
+    scores = f"mAP {ours.mean_ap:.6f}, mINP {ours.mean_inp:.6f}, rank 1 {ours.cmc[0]:.6f}"
+    print(f"{scores}; all equal to the stable form's")
     begun = time.perf_counter()
     low, high = bootstrap(ours, data[2])["mean_ap"]
-    print(
-        f"bootstrap, 1,000 draws: {time.perf_counter() - begun:.2f} s, mAP from {low:.4f} to {high:.4f}"
-    )
+    spent = time.perf_counter() - begun
+    print(f"bootstrap, 1,000 draws: {spent:.2f} s, mAP from {low:.4f} to {high:.4f}")
     begun = time.perf_counter()
     score_vectors(*data, metric="euclidean")
     print(f"scores from vectors: {time.perf_counter() - begun:.2f} s")

@@ -9,7 +9,6 @@ to 1e-6 before anything is timed. Called in turn; the median of each counts.
 """
 
 import numpy as np
-import py_sod_metrics
 import torch
 
 from headwise.benchmarks.measure import medians, parser_of, print_header, print_row
@@ -31,6 +30,9 @@ def random_picture(number: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def theirs(level: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+    """The scores of one picture by PySODMetrics."""
+    import py_sod_metrics
+
     parts = [
         py_sod_metrics.Smeasure(),
         py_sod_metrics.Emeasure(),

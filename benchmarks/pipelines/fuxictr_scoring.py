@@ -2,10 +2,10 @@
 parquet -> parquet".
 
     python -m venv fuxictr && fuxictr/bin/pip install torch==2.14.1 fuxictr==2.3.10 aiohttp
-    fuxictr/bin/python benchmarks/pipelines/fuxictr_scoring.py generate train.parquet --rows 200000 --seed 1
-    fuxictr/bin/python benchmarks/pipelines/fuxictr_scoring.py generate rows.parquet --rows 5000000 --seed 2
-    fuxictr/bin/python benchmarks/pipelines/fuxictr_scoring.py prepare train.parquet home fuxictr/bin/python
-    benchmarks/pipelines/fuxictr_scoring.py score rows.parquet home predictions.parquet --way direct
+    fuxictr/bin/python fuxictr_scoring.py generate train.parquet --rows 200000 --seed 1
+    fuxictr/bin/python fuxictr_scoring.py generate rows.parquet --rows 5000000 --seed 2
+    fuxictr/bin/python fuxictr_scoring.py prepare train.parquet home
+    fuxictr/bin/python fuxictr_scoring.py score rows.parquet home predictions.parquet --way direct
 
 `prepare` fits FuxiCTR's FeatureProcessor, builds a shared-bottom model of two tasks out of its
 classes, trains it a few steps and saves both. `score` transforms raw rows with the fitted
@@ -13,10 +13,11 @@ processor, predicts both tasks and writes them in the order of the rows; it prin
 each stage and of the whole process, rows per second and the peak memory. Three ways, all through
 FuxiCTR's public calls and none with code of ours in a hot loop:
 
-    single   its build_dataset.transform into one parquet file, then ParquetDataLoader (both on Ray Data)
+    single   its build_dataset.transform into one parquet file, then ParquetDataLoader (both on
+             Ray Data)
     blocks   the same into a folder of parts of --block rows
-    direct   FeatureProcessor.transform batch by batch, straight into model.predict: no Ray, no file between;
-             --workers processes read and transform (0: the predicting process does it itself)
+    direct   FeatureProcessor.transform batch by batch, straight into model.predict: no Ray, no file
+             between; --workers processes read and transform (0: the predicting process does it)
 
 `single` and `blocks` are what FuxiCTR offers of itself; `direct` is the fastest that its calls
 allow. Peak memory is of the process (peak_mib), of its largest waited-for child (child_mib), and,
@@ -27,7 +28,8 @@ above cpu_s over the cores tell of a busy machine. Nothing here imports Headwise
 Ray's reader wants aiohttp. An id that training did not have becomes `__OOV__`, a row of the table
 of embeddings that no training row reaches. model.predict returns predictions in the order of its
 loader's batches, without ids; that of ParquetDataLoader is not the order of the file unless Ray is
-told so (transformed_loader)."""
+told so (transformed_loader).
+"""
 
 import argparse
 import json
@@ -69,14 +71,14 @@ class Clock:
 class TreeMemory(threading.Thread):
     """Peak of the proportional memory (PSS) of this process and all its descendants, sampled."""
 
-    def __init__(self, every: float = 1.0) -> None:
+    def __init__(self, interval: float = 1.0) -> None:
         super().__init__(daemon=True)
-        self.every, self.peak_kib = every, 0
+        self.interval, self.peak_kib = interval, 0
 
     def run(self) -> None:
         while True:
             self.peak_kib = max(self.peak_kib, sum(map(proportional_kib, descendants(os.getpid()))))
-            time.sleep(self.every)
+            time.sleep(self.interval)
 
 
 def descendants(root: int) -> list[int]:
@@ -87,10 +89,10 @@ def descendants(root: int) -> list[int]:
         except OSError:  # ended meanwhile
             continue
         children.setdefault(parent, []).append(int(stat.parent.name))
-    found = [root]
-    for process in found:
-        found += children.get(process, [])
-    return found
+    processes = [root]
+    for process in processes:
+        processes += children.get(process, [])
+    return processes
 
 
 def proportional_kib(process: int) -> int:
@@ -319,15 +321,15 @@ def score(path: str, home: str, out: str, way: str, batch: int, workers: int, bl
     )
 
 
-def report(clock: Clock, memory: TreeMemory, way: str, given: dict) -> None:
+def report(clock: Clock, memory: TreeMemory, way: str, settings: dict[str, int]) -> None:
     total = sum(clock.seconds.values())
     peaks = {"peak_mib": resource.RUSAGE_SELF, "child_mib": resource.RUSAGE_CHILDREN}
     result = {
         "way": way,
-        **given,
+        **settings,
         **{name: round(value, 2) for name, value in clock.seconds.items()},
     }
-    result |= {"seconds": round(total, 2), "rows_per_s": round(given["rows"] / total)}
+    result |= {"seconds": round(total, 2), "rows_per_s": round(settings["rows"] / total)}
     used = {name: resource.getrusage(who) for name, who in peaks.items()}
     result |= {name: usage.ru_maxrss // 1024 for name, usage in used.items()}
     result["cpu_s"] = round(sum(usage.ru_utime + usage.ru_stime for usage in used.values()), 1)
@@ -364,15 +366,27 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    given = parser().parse_args()
-    if given.command == "generate":
-        generate(given.path, given.rows, given.seed)
-    elif given.command == "prepare":
-        sizes = {"embedding": given.embedding, "bottom": given.bottom, "tower": given.tower}
-        prepare(given.train, given.home, sizes, given.steps, given.batch)
+    arguments = parser().parse_args()
+    if arguments.command == "generate":
+        generate(arguments.path, arguments.rows, arguments.seed)
+    elif arguments.command == "prepare":
+        sizes = {
+            "embedding": arguments.embedding,
+            "bottom": arguments.bottom,
+            "tower": arguments.tower,
+        }
+        prepare(arguments.train, arguments.home, sizes, arguments.steps, arguments.batch)
     else:
-        home = os.path.abspath(given.home)
-        score(given.path, home, given.out, given.way, given.batch, given.workers, given.block)
+        home = os.path.abspath(arguments.home)
+        score(
+            arguments.path,
+            home,
+            arguments.out,
+            arguments.way,
+            arguments.batch,
+            arguments.workers,
+            arguments.block,
+        )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Scoring a large table of generated rows, parquet to parquet: `headwise ranking predict` compared
 with FuxiCTR.
 
-    python benchmarks/pipelines/ranking_scoring.py --fuxictr fuxictr/bin/python [--rows 5000000] [--folder
-    DIR]
+    python benchmarks/pipelines/ranking_scoring.py --fuxictr fuxictr/bin/python \\
+        [--rows 5000000] [--folder DIR]
 
---fuxictr: the interpreter of an environment that holds FuxiCTR (see benchmarks/pipelines/fuxictr_scoring.py).
+--fuxictr: the interpreter of an environment with FuxiCTR (see fuxictr_scoring.py next to this file).
 Both sides get the same table, score two tasks with a shared-bottom network of the same sizes
 (embeddings of 16, 256 and 128, towers of 64), and are timed from the start of their process to the
 written file. Ours takes numbers as buckets, FuxiCTR's as weighted embeddings. The two run in turn,
@@ -13,6 +13,7 @@ inside its one process with --workers 0.
 """
 
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -31,7 +32,7 @@ SCHEMA = {
     "tasks": {"click": "click", "like": "like"},
     "split": {"by": "random"},
 }
-OPTIONS = "--model shared-bottom --width 16 --hidden 256 128 --towers 64 --dropout 0".split()
+OPTIONS = shlex.split("--model shared-bottom --width 16 --hidden 256 128 --towers 64 --dropout 0")
 
 
 def timed(words: list[str]) -> tuple[float, float, str]:

@@ -11,8 +11,6 @@ differ, and how many are equal; exit code 1 where any differs.
 
 import sys
 
-import ctranslate2
-
 from headwise.benchmarks.measure import parser_of
 from headwise.data.speech.log_mel import log_mel
 from headwise.data.speech.recordings import list_speech
@@ -28,6 +26,8 @@ def main() -> None:
     for name in ("run", "weights", "data"):
         parser.add_argument(name)
     arguments = parser.parse_args()
+    import ctranslate2
+
     loaded = load_run(load_task("speech").load(), arguments.run, "cpu")
     transcriber = hearer(loaded.model, loaded.spec, loaded.calibration, loaded.device)
     spec, tokens = transcriber.spec, transcriber.tokens
