@@ -159,8 +159,8 @@ def ragged(seconds: float) -> None:
 
 
 def tiles(folder: Path, seconds: float) -> None:
-    """Tiles per second with 2 threads against a loop over read_region, and how long an encoder waits
-    for them.
+    """Tiles per second with 2 threads against a loop over read_region, and how long an encoder
+    waits for them.
     """
     import openslide
 
@@ -194,7 +194,8 @@ def tiles(folder: Path, seconds: float) -> None:
             took = time.perf_counter() - began
             print(f"{name}: {len(grid)} tiles of {grid.tile} pixels")
             rates = [f"{len(grid) / seconds:.0f} tiles/s" for seconds in (plain, mine)]
-            waits = f"an encoder of 100 tiles/s waits {reader.waited / took:.1%} of its time"
+            share = f"{reader.waited / took:.1%}"
+            waits = f"an encoder of 100 tiles/s waits {share} of its time"
             print(f"  loop {rates[0]}   2 threads {rates[1]}   {plain / mine:.2f}x; {waits}")
 
 

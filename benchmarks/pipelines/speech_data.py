@@ -20,8 +20,8 @@ from headwise.data.speech.transcripts import read_textgrid
 HOME = DATA.resolve() / "speech"
 SENTENCES = "speechbrain_asr/tests/samples"
 KENNEDY = (
-    "And so, my fellow Americans, ask not what your country can do for you, ask what you can do for your "
-    "country."
+    "And so, my fellow Americans, ask not what your country can do for you, "
+    "ask what you can do for your country."
 )
 OTHERS = {
     "lhotse/test/fixtures": (
