@@ -4,11 +4,32 @@ modules.
 `kernels`, `models`, `data` and `pipelines` load on first use, so `import headwise` is cheap.
 """
 
+from __future__ import annotations
+
 from importlib import import_module
-from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import os
+    from types import ModuleType
+
+    from .pipelines.engine.runs.run import Accelerator, Run
 
 __version__ = "0.1.0"
 _ROOMS = ("data", "kernels", "models", "pipelines")
+
+
+def open(path: str | os.PathLike[str], accelerator: Accelerator = "auto") -> Run:
+    """Open a finished run of any task, to predict, evaluate or export with it.
+
+    >>> run = headwise.open("runs/x")    # doctest: +SKIP
+    >>> table = run.predict("new.csv")   # doctest: +SKIP
+
+    accelerator: auto, cpu, cuda or mps. Raises `InputError` for a folder that is no run.
+    """
+    from .pipelines.engine.runs.run import Run
+
+    return Run(path, accelerator)
 
 
 def __getattr__(name: str) -> ModuleType:
@@ -18,4 +39,4 @@ def __getattr__(name: str) -> ModuleType:
 
 
 def __dir__() -> list[str]:
-    return [*_ROOMS, "__version__"]
+    return [*_ROOMS, "open", "__version__"]

@@ -3,7 +3,6 @@
 `InputError` means that the input is at fault, not the program. The other functions word its line.
 """
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -48,6 +47,8 @@ def closest(name: str, names: Iterable[str], cutoff: float = 0.6) -> str | None:
     Names are compared as they are, then without regard to case. cutoff: from 0, which accepts any
     name, to 1, which accepts only equal ones.
     """
+    import difflib  # only after a mistake: it takes a millisecond
+
     candidates = list(names)
     for fold in (str, str.lower):
         by_folded = {fold(candidate): candidate for candidate in reversed(candidates)}

@@ -67,7 +67,7 @@ def cell(data: str, form: str, seed: int, folds: int, epochs: int, path: Path) -
             "width": train[0][0].shape[1],
             **moments(train, options.standardise),
         }
-        model, _ = fit(load_task("wsi"), options, train, spec, torch.device("cpu"))
+        model, _ = fit(load_task("wsi").load(), options, train, spec, torch.device("cpu"))
         for bag, label, _ in map(BagSet(source, test, classes).__getitem__, range(len(test))):
             found, attention = classify(model, bag)
             assert attention is not None

@@ -32,8 +32,9 @@ def ours(data: str, steps: int, windows: int) -> dict[str, float]:
     from headwise.pipelines import load_task
     from headwise.pipelines.engine.command_line import parse
     from headwise.pipelines.engine.runs.run_directory import RunDirectory
-    from headwise.pipelines.engine.training.jobs import _fabric
+    from headwise.pipelines.engine.training.devices import open_fabric
     from headwise.pipelines.engine.training.loop import Trainer
+    from headwise.pipelines.engine.training.storage import RunStorage
     from headwise.pipelines.forecast.scoring import batches, forward
 
     task = load_task("forecast")
@@ -50,12 +51,20 @@ def ours(data: str, steps: int, windows: int) -> dict[str, float]:
         options = parse(task, "train", [], values={**values, "max_steps": count, "epochs": 1000})
         with tempfile.TemporaryDirectory() as folder:
             run = RunDirectory.create(str(Path(folder) / "run"), "forecast")
-            splits = task.open(options)
+            splits = task.load().open_data(options)
             # The validation of each epoch is cut to a window: neuralforecast is timed without one.
             one_window = torch.utils.data.Subset(splits.validation, [0])
             one_window.collate = splits.validation.collate
             splits = replace(splits, validation=one_window)
-            trainer = Trainer(task, options, splits, run, _fabric(options))
+            trainer = Trainer(
+                task.load(),
+                options,
+                splits.train,
+                splits.validation,
+                splits.spec,
+                RunStorage(run, options, first_process=True),
+                open_fabric(options),
+            )
             started = time.perf_counter()
             model = trainer.run()
             seconds.append(time.perf_counter() - started)

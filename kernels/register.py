@@ -133,6 +133,11 @@ def differentiate(
     saved = [name for name in asked if name not in slopes]
     tensors = [name for name in saved if asked[name].annotation in (Tensor, Tensor | None)]
     required = [name for name in slopes if asked[name].annotation is Tensor]
+    known, expected = {*names, *results}, {*saved, *gradients}
+    assert len(known) == len(names) + len(results), (
+        f"an argument and a result share a name: {known}"
+    )
+    assert expected <= known, f"unknown names: {expected - known}"
 
     def save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
         outputs = output if isinstance(output, tuple) else (output,)
@@ -142,7 +147,7 @@ def differentiate(
         ctx.used = [value is not None for value in inputs]
         fixed = [x for place, x in enumerate(outputs) if place not in slopes.values()]
         ctx.mark_non_differentiable(*fixed)
-        ctx.set_materialize_grads(len(required) > 1)
+        ctx.set_materialize_grads(bool(required) and len(slopes) > 1)
 
     def gradient(ctx, *grads: Tensor | None):  # type: ignore[no-untyped-def]
         towards = {name: grads[place] for name, place in slopes.items()}

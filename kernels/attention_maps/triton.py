@@ -15,7 +15,8 @@ import triton.language as tl
 from torch import Tensor
 
 from ..attention_stats import triton as stats_form
-from ..attention_stats.triton import HIDDEN, _power, _scores, bytes_of
+from ..attention_stats.triton import bytes_of, power_of_two
+from ..attention_stats.triton_kernels import HIDDEN, _scores
 from ..launching import launch
 from .cpu import empty
 
@@ -111,7 +112,11 @@ def attend(
         query, key, value, mask, None, None, scale, False, False, False, 0
     )
     marks, strides = bytes_of(mask, query, keys)
-    flags: dict[str, int] = {"MASKED": mask is not None, "CAUSAL": False, "WIDTH": _power(width)}
+    flags: dict[str, int] = {
+        "MASKED": mask is not None,
+        "CAUSAL": False,
+        "WIDTH": power_of_two(width),
+    }
     flags |= tiles(flags["WIDTH"], query.dtype == torch.float32)
     count, number = (len(heads), 1) if mean else (1, len(heads))
     chosen = torch.tensor(list(heads), dtype=torch.int64, device=query.device)

@@ -79,7 +79,8 @@ class BagModel(nn.Module):
         """(M, D) -> (M, H)."""
         if x.ndim != 2 or x.shape[1] != self.features:
             raise ValueError(
-                f"{type(self).__name__}: needs instances (rows, {self.features}), got {tuple(x.shape)}"
+                f"{type(self).__name__}: needs instances (rows, {self.features}), got "
+                f"{tuple(x.shape)}"
             )
         if self.standardise:
             x = (x - self.mean) / self.deviation
@@ -97,8 +98,8 @@ class BagModel(nn.Module):
         bag, place = bag_of(ends, h), places(ends)
         padded = h.new_zeros((lengths.shape[0], int(lengths.max()), h.shape[1]))
         padded = padded.index_put((bag, place), h)
-        there = torch.arange(padded.shape[1], device=h.device) < lengths[:, None]
-        return self.mixing(padded, mask=there)[bag, place], ends
+        present = torch.arange(padded.shape[1], device=h.device) < lengths[:, None]
+        return self.mixing(padded, mask=present)[bag, place], ends
 
     def attend(self, x: Tensor, offsets: Tensor | None = None) -> Bags:
         """Everything that the loss and the explanations need."""
@@ -155,7 +156,8 @@ class ACMIL(BagModel):
             raise ValueError(f"ACMIL: attention must be 'gated' or 'multihead', got {attention!r}")
         if branches < 1 or hidden < 1 or masked < 0 or not 0 <= mask_share <= 1:
             raise ValueError(
-                f"ACMIL: needs branches, hidden, masked >= 0 and mask_share in [0, 1], got {branches}, {hidden}, "
+                "ACMIL: needs branches, hidden, masked >= 0 and mask_share in [0, 1], got "
+                f"{branches}, {hidden}, "
                 f"{masked}, {mask_share}"
             )
         if attention == "multihead" and inner % heads:
@@ -181,7 +183,7 @@ class ACMIL(BagModel):
                 h, self.gates.weight, self.gates.bias, self.score.weight, self.score.bias
             )
         size = self.inner // self.heads
-        query = torch.stack([layer(one) for one, layer in zip(self.query, self.queries)])
+        query = torch.stack([layer(row) for row, layer in zip(self.query, self.queries)])
         key = self.keys.weight.view(self.branches, self.heads, size, -1)
         folded = torch.einsum("khe,khed->khd", query.view(self.branches, self.heads, size), key)
         return F.linear(h, folded.flatten(0, 1) / size**0.5)
@@ -198,12 +200,12 @@ class ACMIL(BagModel):
             )
         pooled = softmax_pool(scores, h, per="head", offsets=ends)  # (B, K h, H)
         if self.attention == "gated":
-            found, feature = pooled, pooled.mean(1)
+            branches, feature = pooled, pooled.mean(1)
         else:
             pooled = pooled.unflatten(1, (self.branches, self.heads))
-            found = torch.stack([block(pooled[:, k]) for k, block in enumerate(self.blocks)], 1)
+            branches = torch.stack([block(pooled[:, k]) for k, block in enumerate(self.blocks)], 1)
             feature = self.block(pooled.mean(1))
-        branch = torch.stack([layer(found[:, k]) for k, layer in enumerate(self.classifiers)], 1)
+        branch = torch.stack([layer(branches[:, k]) for k, layer in enumerate(self.classifiers)], 1)
         return Bags(self.classifier(feature), branch, scores, feature)
 
     def attention_of(self, scores: Tensor, offsets: Tensor | None = None) -> Tensor:

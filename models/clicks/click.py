@@ -64,15 +64,15 @@ class Embedding(nn.Module):
 
     def forward(self, fields: Tensor) -> Tensor:
         """fields: int64 (B, C) -> (B, M, D)."""
-        found = self.table(fields)
+        vectors = self.table(fields)
         if not self.several:
-            return found
-        there = (fields != self.missing)[..., None].to(found.dtype)
+            return vectors
+        present = (fields != self.missing)[..., None].to(vectors.dtype)
         parts, start = [], 0
         for width in self.layout.widths:
-            part = found[:, start : start + width]
+            part = vectors[:, start : start + width]
             if width > 1:
-                weight = there[:, start : start + width]
+                weight = present[:, start : start + width]
                 part = (part * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(
                     min=1
                 )
@@ -120,8 +120,8 @@ class Towers(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, S, D), or (B, D) for all tasks alike."""
-        each = x.unbind(1) if x.ndim == 3 else [x] * len(self.towers)
-        return torch.cat([tower(part) for tower, part in zip(self.towers, each)], 1)
+        by_task = x.unbind(1) if x.ndim == 3 else [x] * len(self.towers)
+        return torch.cat([tower(part) for tower, part in zip(self.towers, by_task)], 1)
 
 
 class ClickModel(nn.Module):
@@ -219,10 +219,10 @@ class PLE(ClickModel):
 
 
 class DIN(ClickModel):
-    """Deep interest network (Zhou et al., KDD 2018): each event weighed by a network that also sees
+    """Deep interest network (Zhou et al., KDD 2018): each event weighted by a network that also sees
     the target.
 
-        w_t = MLP([q, k_t, q - k_t, q * k_t]),   history = sum_t w_t k_t   (no softmax, as in the paper)
+        w_t = MLP([q, k_t, q - k_t, q * k_t]),   history = sum_t w_t k_t   (no softmax, as published)
 
     target: the field that the events are compared with, one for each sequence: the field whose
     embeddings it shares. Reading: ReLU instead of Dice; a tower for each task, since the paper has
@@ -250,11 +250,11 @@ class DIN(ClickModel):
 
     def forward(self, fields: Tensor, events: Tensor, ages: Tensor, offsets: Tensor) -> Tensor:
         """Logits (B, S)."""
-        found = self.embedding(fields)
-        parts = [found.flatten(1)]
+        vectors = self.embedding(fields)
+        parts = [vectors.flatten(1)]
         if self.layout.sequences:
             segments = segment_of(offsets, events.shape[0])
-            query = found[:, self.targets].flatten(0, 1)[segments]
+            query = vectors[:, self.targets].flatten(0, 1)[segments]
             key = self.embedding.table(events)
             weight = self.unit(torch.cat([query, key, query - key, query * key], 1))
             history = segment_sum(weight * key, segments, fields.shape[0] * self.layout.sequences)

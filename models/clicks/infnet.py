@@ -9,7 +9,7 @@ proxies of X:
 
     C~' = CA(C~, S) + CA(C~, T)      S~' = CA(S~, C) + CA(S~, T)      T~' = CA(T~, C) + CA(T~, S)
     T^  = CA(T, C) + CA(T, S)
-    X'  = X * sigmoid(MLP(flatten X~'))      for C, S and T^, the gate shared by all tokens of a kind
+    X'  = X * sigmoid(MLP(flatten X~'))      for C, S, T^; the gate is shared by all tokens of a kind
 
 The paper has no public code, and leaves open what follows. Our readings:
 
@@ -72,10 +72,10 @@ class Reads(nn.Module):
         self, queries: dict[str, Tensor], tokens: Tensor, offsets: Tensor | None = None
     ) -> dict[str, Tensor]:
         """queries: (B, Q, D) by kind; tokens: (B, N, D), or packed (T, D) with offsets (B + 1,)."""
-        sizes = [one.shape[1] for one in queries.values()]
-        query = torch.cat([self.queries[kind](one) for kind, one in queries.items()], 1).unflatten(
-            2, (self.heads, -1)
-        )
+        sizes = [tokens.shape[1] for tokens in queries.values()]
+        query = torch.cat(
+            [self.queries[kind](tokens) for kind, tokens in queries.items()], 1
+        ).unflatten(2, (self.heads, -1))
         if self.uniform:
             query = query * 0.0
         key, value = self.keys(tokens).unflatten(-1, (2, self.heads, -1)).unbind(-3)
@@ -152,10 +152,10 @@ class Block(nn.Module):
         )
         self.dropout = nn.Dropout(dropout)
 
-    def _joined(self, name: str, before: Tensor, found: Tensor) -> Tensor:
+    def _joined(self, name: str, before: Tensor, update: Tensor) -> Tensor:
         """What was read or gated, with the residual and its norm."""
-        found = self.dropout(found)
-        return self.norms[name](before + found) if self.residual else found
+        update = self.dropout(update)
+        return self.norms[name](before + update) if self.residual else update
 
     def _gated(
         self, name: str, tokens: Tensor, proxies: Tensor, segments: Tensor | None = None
@@ -177,12 +177,12 @@ class Block(nn.Module):
         from_s = self.read_s(fields | tasks, x["s"], offsets) if self.read_s is not None else {}
         from_t = self.read_t(fields | asking, x["t"]) if self.read_t is not None else {}
         out = dict(x)
-        for kind, found in (
+        for kind, reads in (
             ("c~", (from_s, from_t)),
             ("s~", (from_c, from_t)),
             ("t~", (from_c, from_s)),
         ):
-            heard = [one[kind[0]] for one in found if kind[0] in one]
+            heard = [read[kind[0]] for read in reads if kind[0] in read]
             if kind in x and heard:
                 out[kind] = self._joined(kind, x[kind], sum(heard[1:], heard[0]))
         if "c" in self.gates:
@@ -190,7 +190,7 @@ class Block(nn.Module):
         if "s" in self.gates:
             out["s"] = self._gated("s", x["s"], out["s~"], segments)
         if self.task_tokens:
-            heard = [one["task"] for one in (from_c, from_s) if "task" in one]
+            heard = [read["task"] for read in (from_c, from_s) if "task" in read]
             out["t"] = self._gated(
                 "task", self._joined("t_", x["t"], sum(heard[1:], heard[0])), out["t~"]
             )
@@ -211,12 +211,12 @@ class HubBlock(nn.Module):
         last: bool,
     ) -> None:
         super().__init__()
-        found = list(hubs)
+        kinds = list(hubs)
         hubs = {"t": hubs["t"]} if last else hubs
         self.reads = nn.ModuleDict(
-            {kind: Reads(width, heads, list(hubs), uniform=not cross) for kind in found}
+            {kind: Reads(width, heads, list(hubs), uniform=not cross) for kind in kinds}
         )
-        self.mix = nn.ModuleDict({kind: nn.Linear(len(found) * width, width) for kind in hubs})
+        self.mix = nn.ModuleDict({kind: nn.Linear(len(kinds) * width, width) for kind in hubs})
         self.hub_norms = nn.ModuleDict({kind: nn.LayerNorm(width) for kind in hubs})
         self.broadcast = nn.ModuleDict(
             {
@@ -232,13 +232,13 @@ class HubBlock(nn.Module):
     def forward(self, x: dict[str, Tensor], offsets: Tensor, segments: Tensor) -> dict[str, Tensor]:
         """x as in `Block`, with hubs in place of proxies."""
         hubs = {kind: x[f"{kind}~"] for kind in self.mix}
-        found = {
+        reads = {
             kind: read(hubs, x[kind], offsets if kind == "s" else None)
             for kind, read in self.reads.items()
         }
         out = dict(x)
         for kind, hub in hubs.items():
-            heard = self.mix[kind](torch.cat([one[kind] for one in found.values()], 2))
+            heard = self.mix[kind](torch.cat([read[kind] for read in reads.values()], 2))
             out[f"{kind}~"] = new = self.hub_norms[kind](hub + self.dropout(heard))
             scale, shift = self.broadcast[kind](new.flatten(1)).chunk(2, 1)
             scale, shift = (
@@ -298,8 +298,8 @@ class INFNet(ClickModel):
         self.place = nn.Parameter(0.05 * torch.randn(layout.fields, width))
         self.age = nn.Embedding(layout.ages, width)
         self.kind = nn.Embedding(max(layout.sequences, 1), width)
-        for one in (self.age, self.kind):
-            nn.init.normal_(one.weight, std=0.05)
+        for table in (self.age, self.kind):
+            nn.init.normal_(table.weight, std=0.05)
         self.of_fields = nn.Sequential(
             nn.Linear(layout.fields * width, 4 * width),
             nn.ReLU(),

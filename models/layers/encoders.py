@@ -34,14 +34,14 @@ class RandomFilters(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, 3, T, T) -> (n, 102)."""
-        found = [x.flatten(2)]
+        maps = [x.flatten(2)]
         for factor in (1, 2):
             small = F.avg_pool2d(x, 2 * factor) if min(x.shape[2:]) >= 14 * factor else x
-            found.append(F.conv2d(small, self.weight, padding=3).abs().flatten(2))
-        return torch.cat([torch.cat([y.mean(2), y.std(2)], 1) for y in found], 1)
+            maps.append(F.conv2d(small, self.weight, padding=3).abs().flatten(2))
+        return torch.cat([torch.cat([y.mean(2), y.std(2)], 1) for y in maps], 1)
 
 
-class Encoder(nn.Module):
+class TileEncoder(nn.Module):
     """A model with what it expects of a picture.
 
     side: pixels that tiles are resized to, None for any; mean and deviation: of the three colours,
@@ -82,7 +82,7 @@ class Encoder(nn.Module):
         return digest.hexdigest()[:16]
 
 
-def build_encoder(name: str, weights: str = "pretrained") -> Encoder:
+def build_encoder(name: str, weights: str = "pretrained") -> TileEncoder:
     """An encoder in evaluation mode.
 
     name: "random-filters" or a model of timm, also "hf-hub:OWNER/NAME"; weights: "pretrained" (timm
@@ -93,7 +93,7 @@ def build_encoder(name: str, weights: str = "pretrained") -> Encoder:
     do not fit."""
     if name == RANDOM_FILTERS:
         model = RandomFilters()
-        return Encoder(
+        return TileEncoder(
             model, model.num_features, side=None, mean=(0.5,) * 3, deviation=(0.25,) * 3
         ).eval()
     try:
@@ -114,7 +114,8 @@ def build_encoder(name: str, weights: str = "pretrained") -> Encoder:
     except Exception as error:  # of the network, the hub, or timm
         reason = " ".join(str(error).split())[:160]
         raise ValueError(
-            f"encoder {name!r}: its weights cannot be fetched ({reason}); give a file, or the weights 'random'"
+            f"encoder {name!r}: its weights cannot be fetched ({reason}); give a file, or the "
+            "weights 'random'"
         ) from None
     if weights not in ("pretrained", "random"):
         _load(model, Path(weights))
@@ -122,7 +123,7 @@ def build_encoder(name: str, weights: str = "pretrained") -> Encoder:
     fixed = getattr(getattr(model, "patch_embed", None), "img_size", None)
     side = config["input_size"][-1] if fixed is not None else None
     width = int(model.num_features)  # pyright: ignore[reportArgumentType]
-    return Encoder(model, width, side=side, mean=config["mean"], deviation=config["std"]).eval()
+    return TileEncoder(model, width, side=side, mean=config["mean"], deviation=config["std"]).eval()
 
 
 def require_timm(name: str, what: str) -> None:
@@ -150,14 +151,14 @@ def fitting(model: nn.Module, state: dict[str, Tensor]) -> tuple[dict[str, Tenso
     """The weights that a model has room for, without others (of a classifier), and the names of
     those that it lacks.
     """
-    wanted = model.state_dict()
-    found = {
+    expected = model.state_dict()
+    matching = {
         key: value
         for key, value in state.items()
-        if key in wanted and value.shape == wanted[key].shape
+        if key in expected and value.shape == expected[key].shape
     }
-    return found, [
-        key for key in wanted if key not in found and not key.endswith("num_batches_tracked")
+    return matching, [
+        key for key in expected if key not in matching and not key.endswith("num_batches_tracked")
     ]
 
 
@@ -193,10 +194,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def _load(model: nn.Module, path: Path) -> None:
     """Weights from a file; those of a classifier that is not there are left out."""
-    found, missing = fitting(model, read_weights(path))
+    matching, missing = fitting(model, read_weights(path))
     if missing:
         count = len(model.state_dict())
         raise ValueError(
             f"{path}: lacks {len(missing)} of {count} weights, or in other shapes; {missing[0]}"
         )
-    model.load_state_dict(found, strict=False)
+    model.load_state_dict(matching, strict=False)

@@ -7,9 +7,11 @@ From GL-DMNet (arXiv 2501.01648, section III-B, equations 3 to 23). Some of its 
 type-check as printed; what is built instead is a reading of ours, named here:
 
     printed                                 built
-    M(x) = sign(x) x^(-1/2)                 sign(x) (sqrt(|x| + eps) - sqrt(eps)), the signed square root of bilinear
-                                            pooling: the printed one has no value where x <= 0
-    (6-8) f_SP f_RGB^T, f in (C, N)         f_SP^T f_RGB, (N, N): a map of positions, as its use in (9-11) needs
+    M(x) = sign(x) x^(-1/2)                 sign(x) (sqrt(|x| + eps) - sqrt(eps)), the signed square
+                                            root of bilinear pooling: the printed one has no value
+                                            where x <= 0
+    (6-8) f_SP f_RGB^T, f in (C, N)         f_SP^T f_RGB, (N, N): a map of positions, as its use in
+                                            (9-11) needs
     (15-17) f_RGB f_CH                      f_RGB f_CH^T, (C, C): a map of channels
     (4), (13) no sigmoid                    a sigmoid, as in CBAM, whose form they have
     N(x) = x / ||x||                        over the positions of each channel
@@ -81,17 +83,17 @@ class PositionFusion(nn.Module):
             width = rgb.shape[2]
             of_rgb = signed_root_attention(rgb, both, torch.cat([rgb, both], 2), eps=self.eps)
             of_depth = signed_root_attention(d, both, torch.cat([d, both], 2), eps=self.eps)
-            found = (
+            maps = (
                 of_rgb[..., :width],
                 of_depth[..., :width],
                 of_rgb[..., width:] + of_depth[..., width:],
             )
         else:
-            found = tuple(
+            maps = tuple(
                 on_grid(mixer, x, size, context if mixer.crosses else None)
                 for mixer, x, context in zip(self.mixers, (rgb, d, both), (both, both, None))
             )
-        first, second, third = (to_image(F.normalize(x, dim=1), size) for x in found)
+        first, second, third = (to_image(F.normalize(x, dim=1), size) for x in maps)
         return first, second, third
 
 
@@ -127,12 +129,12 @@ class ChannelFusion(nn.Module):
         of_rgb = signed_root_attention(rgb, both, torch.cat([rgb, both], 2), eps=self.eps)
         of_depth = signed_root_attention(d, both, torch.cat([d, both], 2), eps=self.eps)
         cells = rgb.shape[2]
-        found = (
+        maps = (
             of_rgb[..., :cells],
             of_depth[..., :cells],
             of_rgb[..., cells:] + of_depth[..., cells:],
         )
-        first, second, third = (F.normalize(x, dim=2).unflatten(2, size) for x in found)
+        first, second, third = (F.normalize(x, dim=2).unflatten(2, size) for x in maps)
         return first, second, third
 
 
@@ -164,9 +166,9 @@ class MutualFusion(nn.Module):
         """See the class."""
         if self.plain is not None:
             return self.plain(torch.cat([colour, depth], 1))
-        found = []
+        fused = []
         if self.position is not None and self.after_position is not None:
-            found.append(self.after_position(torch.cat(self.position(colour, depth), 1)))
+            fused.append(self.after_position(torch.cat(self.position(colour, depth), 1)))
         if self.channel is not None and self.after_channel is not None:
-            found.append(self.after_channel(torch.cat(self.channel(colour, depth), 1)))
-        return found[0] + found[1] if len(found) == 2 else found[0]
+            fused.append(self.after_channel(torch.cat(self.channel(colour, depth), 1)))
+        return fused[0] + fused[1] if len(fused) == 2 else fused[0]

@@ -38,7 +38,8 @@ class Pyramid(nn.Module):
 
         if not isinstance(self.model, FeatureListNet):
             raise ValueError(
-                "this backbone is no sequence of stages; take a resnet, resnext, densenet or convnext"
+                "this backbone is no sequence of stages; take a resnet, resnext, densenet or "
+                "convnext"
             )
         stage = 0
         for name, part in self.model.items():
@@ -96,11 +97,11 @@ def load_timm(model: nn.Module, weights: str, name: str) -> None:
         return
     state = read_weights(Path(weights))
     # Backbones of maps name their parts with underscores in place of dots.
-    found, missing = fitting(
+    matching, missing = fitting(
         model, state | {key.replace(".", "_", 1): value for key, value in state.items()}
     )
     if missing:
         raise ValueError(
             f"{weights}: weights of another model than {name!r}; it lacks {missing[0]}"
         )
-    model.load_state_dict(found, strict=False)
+    model.load_state_dict(matching, strict=False)

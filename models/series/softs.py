@@ -133,14 +133,16 @@ class SOFTS(nn.Module):
             )
         if marks is not None and (marks.ndim != 3 or marks.shape[1] != self.lookback):
             raise ValueError(
-                f"SOFTS: past_marks must be (batch, {self.lookback}, marks), got {tuple(marks.shape)}"
+                f"SOFTS: past_marks must be (batch, {self.lookback}, marks), got "
+                f"{tuple(marks.shape)}"
             )
-        given = 0 if known is None else known.shape[-1]
-        if given != self.known:
-            raise ValueError(f"SOFTS: built for {self.known} known columns, got {given}")
+        columns = 0 if known is None else known.shape[-1]
+        if columns != self.known:
+            raise ValueError(f"SOFTS: built for {self.known} known columns, got {columns}")
         if known is not None and (
             known.ndim != 3 or known.shape[1] != self.lookback + self.horizon
         ):
             raise ValueError(
-                f"SOFTS: known must be (batch, {self.lookback} + {self.horizon}, columns), got {tuple(known.shape)}"
+                f"SOFTS: known must be (batch, {self.lookback} + {self.horizon}, columns), got "
+                f"{tuple(known.shape)}"
             )

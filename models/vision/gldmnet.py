@@ -6,8 +6,9 @@ Shapes: B batch, Y x X pixels, stage i = 1..4 of strides 4, 8, 16, 32 with C_i c
 Source: arXiv 2501.01648, whose code is not published. Equations 24 to 30 are the decoder,
 `mutual_fusion` the fusion. What the paper leaves open is read as follows:
 
-    width C_i after the reduction (1, 2)    that of the transformer's stage: 64, 128, 320, 512 of PVTv2-B2
-    Trans_i keeps the resolution (24)       the blocks of the PVTv2 stage without its patch embedding
+    width C_i after the reduction (1, 2)    that of the transformer's stage: 64, 128, 320, 512 of
+                                            PVTv2-B2
+    Trans_i keeps the resolution (24)       the blocks of the PVTv2 stage without patch embedding
     f_att_4, which has no higher stage      f_res_4 = f_t_4
     f_out_{i+1} of half the size in (29)    bilinear to the size of stage i
     batch normalisation after the last      none: the last convolution of a head is plain
@@ -208,25 +209,26 @@ class GLDMNet(nn.Module):
             or depth.shape[1] not in (1, 3)
         ):
             raise ValueError(
-                f"GLDMNet: needs (B, 3, Y, X) and (B, 1 or 3, Y, X), got {tuple(image.shape)}, {tuple(depth.shape)}"
+                f"GLDMNet: needs (B, 3, Y, X) and (B, 1 or 3, Y, X), got {tuple(image.shape)}, "
+                f"{tuple(depth.shape)}"
             )
         full = (image.shape[2], image.shape[3])
         with torch.set_grad_enabled(torch.is_grad_enabled() and "encoder" not in self.frozen):
             pairs = list(zip(self.rgb(image), self.depth(depth.expand(-1, 3, -1, -1))))
         fused = [
-            fuse(one(a), other(b))
-            for (a, b), one, other, fuse in zip(
+            fuse(to_colour(a), to_depth(b))
+            for (a, b), to_colour, to_depth, fuse in zip(
                 pairs, self.reduce_rgb, self.reduce_depth, self.fusions
             )
         ]
-        found = [self._stage(i, x) for i, x in enumerate(fused)]
+        stages = [self._stage(i, x) for i, x in enumerate(fused)]
         logits: list[Tensor] = []
         below: Tensor | None = None
-        for i in reversed(range(len(found))):
-            size = (found[i].shape[2], found[i].shape[3])
-            x = found[i]
+        for i in reversed(range(len(stages))):
+            size = (stages[i].shape[2], stages[i].shape[3])
+            x = stages[i]
             if i < len(self.recalls):
-                x = self.recalls[i](found[i + 1 :], size) * x + x
+                x = self.recalls[i](stages[i + 1 :], size) * x + x
             below = self.out[i](x if below is None else torch.cat([x, resized(below, size)], 1))
             logits.insert(0, resized(self.heads[i](below), full))
         return logits
@@ -287,7 +289,8 @@ def build_gldmnet(
             pyramid = make_timm(transformer, fetched, num_classes=0, drop_path_rate=drop_path)
         if not isinstance(pyramid, PyramidVisionTransformerV2):
             raise ValueError(
-                f"transformer {transformer!r} is no PVTv2; there are pvt_v2_b0 to pvt_v2_b5, small, none"
+                f"transformer {transformer!r} is no PVTv2; there are pvt_v2_b0 to pvt_v2_b5, "
+                "small, none"
             )
         load_timm(pyramid, transformer_weights, transformer)
         moe = {"experts": 8, "active": 2} if ffn == "moe" else None

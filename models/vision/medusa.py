@@ -8,10 +8,11 @@ Source: the abstract of MEDUSA (Aboutalebi et al., arXiv 2110.06063) and the inp
 its released network; its architecture was never published, so this is a reading, not a
 reproduction:
 
-    known     one encoder-decoder body gives global context; heads feed it to the scales of the classifier, each with
-              local context of its own; the body sees 256 x 256 grey, standardised by itself, the
-              classifier 480 x 480
-    read so   body: U-Net of five levels, F = 24, 48, ..., 384, whose map of attention g may be trained on lung masks
+    known     one encoder-decoder body gives global context; heads feed it to the scales of the
+              classifier, each with local context of its own; the body sees 256 x 256 grey,
+              standardised by itself, the classifier 480 x 480
+    read so   body: U-Net of five levels, F = 24, 48, ..., 384, whose map of attention g may be
+              trained on lung masks
               head: M_j = sigmoid(Conv1(relu(BN(Conv3([Conv1(V_j), sigmoid(g), features])))))
               V_j <- V_j (1 + M_j), or V_j M_j ("pure"), before stage j + 1
 """
@@ -75,11 +76,11 @@ class Body(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
-        found: list[Tensor] = []
+        stages: list[Tensor] = []
         for level, part in enumerate(self.down):
             x = part(x if level == 0 else F.max_pool2d(x, 2, ceil_mode=True))
-            found.append(x)
-        for halve, part, beside in zip(self.halve, self.up, reversed(found[:-1])):
+            stages.append(x)
+        for halve, part, beside in zip(self.halve, self.up, reversed(stages[:-1])):
             x = F.interpolate(halve(x), beside.shape[2:], mode="bilinear", align_corners=False)
             x = part(torch.cat([beside, x], 1))
         return self.out(x), x
@@ -108,7 +109,8 @@ class Head(nn.Module):
         super().__init__()
         if sees not in get_args(Sees) or form not in get_args(Form):
             raise ValueError(
-                f"Head: sees is both, global or local, form residual or pure, got {sees!r} and {form!r}"
+                f"Head: sees is both, global or local, form residual or pure, got {sees!r} and "
+                f"{form!r}"
             )
         self.sees, self.form = sees, form
         self.reduce = nn.Conv2d(channels, width, 1) if sees != "global" else None
@@ -211,9 +213,9 @@ class Medusa(nn.Module):
         heads = nn.ModuleList(
             Head(c, 1 + body_width, width=head_width, sees=sees, form=form) for c in widths
         )
-        own = attention == "medusa"
-        self.body = body if own and sees != "local" else None
-        self.heads = heads if own else None
+        is_medusa = attention == "medusa"
+        self.body = body if is_medusa and sees != "local" else None
+        self.heads = heads if is_medusa else None
         self.gates = None
         if attention not in ("medusa", "none"):
             self.gates = nn.ModuleList(_isolated(attention, widths, size_of(body) + size_of(heads)))
@@ -234,12 +236,13 @@ class Medusa(nn.Module):
             or small.shape[1] != 1
         ):
             raise ValueError(
-                f"Medusa: needs (B, 1 or 3, Y, X) and (B, 1, y, x), got {tuple(picture.shape)}, {tuple(small.shape)}"
+                f"Medusa: needs (B, 1 or 3, Y, X) and (B, 1, y, x), got {tuple(picture.shape)}, "
+                f"{tuple(small.shape)}"
             )
         lungs = guide = None
         if self.body is not None:
-            lungs, found = self.body(small)
-            guide = torch.cat([lungs.sigmoid(), found], 1)
+            lungs, features = self.body(small)
+            guide = torch.cat([lungs.sigmoid(), features], 1)
         masks: list[Tensor] = []
 
         def change(stage: int, v: Tensor) -> Tensor:
@@ -267,8 +270,8 @@ def _isolated(name: str, widths: Sequence[int], size: int) -> list[nn.Module]:
     def made(inner: int) -> list[nn.Module]:
         return [CBAM(c, inner) if name == "cbam" else Gate(name, c, inner) for c in widths]
 
-    one, two = (sum(map(size_of, made(inner))) for inner in (1, 2))  # linear in R
-    return made(max(1, 1 + round((size - one) / (two - one))))
+    smallest, next_size = (sum(map(size_of, made(inner))) for inner in (1, 2))  # linear in R
+    return made(max(1, 1 + round((size - smallest) / (next_size - smallest))))
 
 
 def build_medusa(

@@ -5,44 +5,62 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, NotRequired, TypeAlias, TypedDict
 
 import polars as pl
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
 from .options import TrainOptions
+from .spec import DictSpec, JsonValue, Spec
 from .task import Task
+from .training.order import Batch, DataSet
 
+
+class Item(TypedDict):
+    """One thing to predict for; JSON can hold it. Tasks add keys of their own."""
+
+    file: str
+    """The file that it comes from."""
+    id: NotRequired[str]
+    """What the table of predictions calls it; by default the name of its file."""
+
+
+# The types of a pipeline: `Pipeline[MyOptions, MySpec]`, and the others where the task has its own.
 OptionsT = TypeVar("OptionsT", bound=TrainOptions)
 ContextOptionsT = TypeVar("ContextOptionsT", covariant=True)
-SpecT = TypeVar("SpecT")
+SpecT = TypeVar("SpecT", bound=Spec | DictSpec)
+PredictOptionsT = TypeVar("PredictOptionsT", default=Any)
+DataT = TypeVar("DataT", bound=DataSet, default=Any)
+ItemT = TypeVar("ItemT", bound=Item, default=Any)
 
-Item: TypeAlias = Any
-Batch: TypeAlias = dict[str, Tensor]
 Calibration: TypeAlias = dict[str, Tensor]
-Metrics: TypeAlias = dict[str, Any]
+Metrics: TypeAlias = dict[str, JsonValue]
 """What `metrics.json` holds."""
+Schema: TypeAlias = dict[str, "pl.DataType | type[pl.DataType]"]
+ExportInputs: TypeAlias = "tuple[Tensor | None, ...]"
+"""Arguments of the model's `forward`."""
+FreeAxes: TypeAlias = "Sequence[Mapping[int, Any] | None] | None"
+"""The free axes of each argument, as the dynamic_shapes of torch.export."""
 
 
 @dataclass(frozen=True)
-class Splits(Generic[SpecT]):
+class Splits(Generic[SpecT, DataT]):
     """The three parts as torch data sets, and the spec."""
 
-    train: Any
-    validation: Any
-    test: Any
+    train: DataT
+    validation: DataT
+    test: DataT
     spec: SpecT
     assets: Mapping[str, Callable[[Path], object]] = field(default_factory=dict)
     """What is too large for the spec, as writers of files by name. The engine writes them into the
     run's `assets/`, and whoever opens the run finds their folder in its spec."""
 
-    def part(self, name: str) -> Any:
-        """The data set of a part by name; `all` is only there for data that is not the run's
-        own.
-        """
-        return getattr(self, name)
+    def part(self, name: str) -> DataT:
+        """The data set of a part: train, validation or test."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}[name]
 
 
 @dataclass(frozen=True)
@@ -68,7 +86,7 @@ class ReportFigure:
 class Review:
     """How good a trained model is."""
 
-    metrics: Metrics
+    metrics: Mapping[str, JsonValue]
     headline: str
     """One sentence with the main figures, for the terminal and the top of the report."""
     pictures: Sequence[ReportFigure] = ()
@@ -78,13 +96,18 @@ class Review:
     """Tables that are also written as tables/NAME.csv, .md and .tex, as papers print them."""
 
 
-class Pipeline(Generic[OptionsT, SpecT]):
-    """Base of every pipeline. Subclasses fill `monitor` and the methods that raise here."""
+class Pipeline(Generic[OptionsT, SpecT, PredictOptionsT, DataT, ItemT]):
+    """Base of every pipeline. Subclasses fill `monitor` and the methods that raise here.
+
+    `loss` and `validate` get the model as Fabric wraps it: call it as it is, and other methods with
+    `training.wrapped.call_method`; `training.wrapped.plain_model` gives the task's own model. All
+    other methods get the task's own model.
+    """
 
     monitor: ClassVar[str]
     """Key of `validate`'s figures that early stopping and the best checkpoint go by; smaller is
     better."""
-    spec_class: ClassVar[type]
+    spec_class: type[SpecT]
     """The class of its specs."""
 
     def __init__(self, task: Task) -> None:
@@ -98,7 +121,7 @@ class Pipeline(Generic[OptionsT, SpecT]):
 
     def open_data(
         self, options: OptionsT, spec: SpecT | None = None, *, as_test: bool = False
-    ) -> Splits[SpecT]:
+    ) -> Splits[SpecT, DataT]:
         """Read the data and split it.
 
         With `spec`, scale and check it as the run's own. as_test: all of it is `test`.
@@ -119,7 +142,9 @@ class Pipeline(Generic[OptionsT, SpecT]):
         kind = torch.optim.AdamW if options.weight_decay else torch.optim.Adam
         return kind(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
 
-    def begin_epoch(self, model: nn.Module, optimizer: Any, options: OptionsT, epoch: int) -> None:
+    def begin_epoch(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, options: OptionsT, epoch: int
+    ) -> None:
         """Change what depends on the epoch, counted from 0, other than the learning rate: frozen
         parts. A pure function of its arguments, since a resumed training calls it again in the
         middle of an epoch.
@@ -136,7 +161,11 @@ class Pipeline(Generic[OptionsT, SpecT]):
         raise NotImplementedError
 
     def calibrate(
-        self, model: nn.Module, splits: Splits[SpecT], options: OptionsT, device: torch.device
+        self,
+        model: nn.Module,
+        splits: Splits[SpecT, DataT],
+        options: OptionsT,
+        device: torch.device,
     ) -> Calibration:
         """Tensors fitted after training, saved in the run as `calibration.safetensors`."""
         return {}
@@ -146,27 +175,27 @@ class Pipeline(Generic[OptionsT, SpecT]):
         opened.
         """
 
-    def review(self, model: nn.Module, dataset: Any, context: Context[OptionsT, SpecT]) -> Review:
+    def review(self, model: nn.Module, dataset: DataT, context: Context[OptionsT, SpecT]) -> Review:
         """Score the model on one part of the data and draw the figures."""
         raise NotImplementedError
 
-    def prediction_options(self, options: OptionsT) -> dict[str, Any]:
+    def prediction_options(self, options: OptionsT) -> Mapping[str, object]:
         """Options of the prediction on its own data that a training ends with, other than run,
         input and output.
         """
         return {}
 
     def export_example(
-        self, model: nn.Module, splits: Splits[SpecT]
-    ) -> tuple[tuple[Any, ...], Any]:
+        self, model: nn.Module, splits: Splits[SpecT, DataT]
+    ) -> tuple[ExportInputs, FreeAxes]:
         """Example inputs for export, and which of their axes are free (as torch.export's
         dynamic_shapes).
         """
         raise NotImplementedError
 
     def other_export_example(
-        self, splits: Splits[SpecT], arguments: tuple[Any, ...], shapes: Any
-    ) -> tuple[Any, ...] | None:
+        self, splits: Splits[SpecT, DataT], arguments: ExportInputs, shapes: FreeAxes
+    ) -> ExportInputs | None:
         """The inputs of `export_example` in another size, to check an export with; None if no axis
         is free.
 
@@ -176,19 +205,19 @@ class Pipeline(Generic[OptionsT, SpecT]):
         larger, free = [], False
         for value, axes in zip(arguments, shapes or [None] * len(arguments)):
             for axis, dim in (axes or {}).items():
-                if dim is not None:
+                if dim is not None and value is not None:
                     value, free = torch.cat([value, value.narrow(axis, 0, 1)], axis), True
             larger.append(value)
         return tuple(larger) if free else None
 
-    def list_items(self, options: Any, spec: SpecT) -> Sequence[Item]:
+    def list_items(self, options: PredictOptionsT, spec: SpecT) -> Sequence[ItemT]:
         """What `--input` holds, in a fixed order, without reading it all. An item is a small
         dictionary that JSON can hold.
         """
         raise NotImplementedError
 
     def predict(
-        self, model: nn.Module, items: Sequence[Item], context: Context[Any, SpecT]
+        self, model: nn.Module, items: Sequence[ItemT], context: Context[PredictOptionsT, SpecT]
     ) -> list[pl.DataFrame | ValueError]:
         """Rows for each item, or the error that says why there are none. Columns are the same for
         all items. The context's options are those of the prediction.
@@ -201,9 +230,9 @@ class Pipeline(Generic[OptionsT, SpecT]):
         """Figures of the predictions that a training ends with."""
         return ()
 
-    def prediction_schema(self, options: Any, spec: SpecT) -> dict[str, Any]:
+    def prediction_schema(self, options: PredictOptionsT, spec: SpecT) -> Schema:
         """Column names and polars types of the rows that `predict` gives."""
         raise NotImplementedError
 
 
-AnyPipeline: TypeAlias = Pipeline[Any, Any]
+AnyPipeline: TypeAlias = Pipeline[Any, Any, Any, Any, Any]

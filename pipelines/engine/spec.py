@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, NoReturn, Self, TypeAlias
 
 from ...base.errors import InputError
 
-JsonValue: TypeAlias = "str | int | float | bool | list[JsonValue] | dict[str, JsonValue] | None"
+JsonValue: TypeAlias = (
+    "str | int | float | bool | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
+)
+"""What JSON can hold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +41,11 @@ class Spec:
         return values
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any], where: object = "spec.json") -> Self:
+    def from_json(cls, values: Mapping[str, JsonValue], where: object = "spec.json") -> Self:
         """The spec that `to_json` wrote. Raises `InputError`, naming `where`, for a value that is
         missing.
         """
-        chosen = {}
+        chosen: dict[str, Any] = {}
         for f in fields(cls):
             if f.name in values:
                 chosen[f.name] = values[f.name]
@@ -69,7 +72,7 @@ class DictSpec(dict[str, Any]):
 
     where: object = "spec.json"
 
-    def __missing__(self, key: str) -> Any:
+    def __missing__(self, key: str) -> NoReturn:
         raise InputError(f"{self.where}: holds no {key!r}; the file is damaged")
 
     @property

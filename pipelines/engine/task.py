@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from .pipeline import AnyPipeline
 
 
+# Columns that the predictions of all tasks begin with.
+COMMON_COLUMNS: Mapping[str, str] = {
+    "file": "File that the item is in, as it was given.",
+    "item": "Name of the item; unique in the output for most inputs.",
+    "status": "ok, or error.",
+    "error": "Why there is no prediction, on one line; null if there is one.",
+}
+
+
 @dataclass(frozen=True)
 class Verb:
     """A verb that only this task has: its options, and `module:function`.
@@ -45,7 +54,8 @@ class Task:
 
     pipeline: `module:class` of its pipeline. check: raises `InputError` for option values that no
     data can make right; called with the options of any verb, before torch is imported. extra: the
-    extra of the package that the task needs, None if it needs none.
+    extra of the package that the task needs, None if it needs none. columns: what the columns of its
+    predictions mean, besides `COMMON_COLUMNS`; a word in capitals stands for any name.
     """
 
     name: str
@@ -55,6 +65,7 @@ class Task:
     options: type[TrainOptions]
     predict_options: type[PredictOptions] = PredictOptions
     check: Callable[[object], None]
+    columns: Mapping[str, str] = field(default_factory=dict)
     verbs: Mapping[str, Verb] = field(default_factory=dict)
     extra: str | None = None
 

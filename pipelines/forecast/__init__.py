@@ -18,6 +18,14 @@ TASK = Task(
     options=ForecastOptions,
     predict_options=ForecastPredictOptions,
     check=check,
+    columns={
+        "channel": "Column of the input that the forecast is of.",
+        "step": "Steps past the end of the series, counted from 1.",
+        "time": "Moment of the step (UTC, if the dates of the input have a time zone).",
+        "forecast": "Forecast in the units of the input.",
+        "lower_LEVEL": "Lower bound of the prediction interval of that level, in per cent.",
+        "upper_LEVEL": "Upper bound of the prediction interval of that level, in per cent.",
+    },
     verbs={
         "backtest": Verb(
             BacktestOptions,

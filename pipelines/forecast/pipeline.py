@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -155,7 +155,7 @@ class ForecastPipeline(Pipeline[ForecastOptions, ForecastSpec]):
 
     def export_example(
         self, model: nn.Module, splits: Splits[ForecastSpec]
-    ) -> tuple[tuple[Tensor | None, ...], tuple[dict[int, object] | None, ...]]:
+    ) -> tuple[tuple[Tensor | None, ...], tuple[Mapping[int, object] | None, ...]]:
         """Two windows; the number of windows is free."""
         batch = splits.test.__getitems__([0, len(splits.test) - 1])
         arguments = (batch["past"], batch.get("past_marks"), batch.get("known"))

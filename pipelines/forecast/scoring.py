@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..engine.command_line.terminal import Progressbar
 from ..engine.pipeline import Batch, Calibration, Context, Metrics
 from ..engine.training import order
+from ..metrics.bootstrap import draw_places, percentile_interval
 from ..metrics.conformal import ConformalIntervals, Coverage
 from ..metrics.forecasting import ForecastErrors, repeat_last, season_of, seasonal
 from .data import ForecastSpec, ForecastWindows
@@ -118,10 +119,8 @@ def interval_of_mean(values: np.ndarray, block: int, draws: int = 1000) -> tuple
     """
     starts = np.arange(0, len(values), block)
     sums, counts = np.add.reduceat(values, starts), np.diff(np.append(starts, len(values)))
-    blocks = np.random.default_rng(0).integers(0, len(starts), (draws, len(starts)))
-    means = sums[blocks].sum(1) / counts[blocks].sum(1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
+    places = draw_places(len(starts), draws, seed=0)
+    return percentile_interval(sums[places].sum(1) / counts[places].sum(1))
 
 
 def metrics_of(

@@ -4,21 +4,27 @@ Research software, not for clinical use."""
 from ..engine.command_line import python_verb
 from ..engine.options import EvaluateOptions, ExportOptions
 from ..engine.task import Task, Verb
-from .checks import check
-from .options import BodyOptions, CompareOptions, MedicalOptions, MedicalPredictOptions
+from .options import BodyOptions, CompareOptions, MedicalOptions, MedicalPredictOptions, check
 
 TASK = Task(
     name="medical",
     summary="classify chest X-rays, and find what else the label can be read from",
     intended_use=(
-        "Research only, not for clinical use. Probabilities hold for pictures like those it was"
-        " trained on: same hospitals, machines, views and patients. Attention shows what the "
-        "model weighed, not what causes a label; read what the audit says before any score."
+        "Research only, not for clinical use. Probabilities hold for pictures like those it was "
+        "trained on: same hospitals, machines, views and patients. Attention shows where the "
+        "model looked, not what causes a label; read what the audit says before any score."
     ),
     pipeline="headwise.pipelines.medical.pipeline:MedicalPipeline",
     options=MedicalOptions,
     predict_options=MedicalPredictOptions,
     check=check,
+    columns={
+        "prediction": "Most probable class.",
+        "p_CLASS": "Calibrated probability of the class.",
+        "positive": "Whether the probability of the positive class reaches the operating point.",
+        "view": "View position in the DICOM header (PA, AP, ...).",
+        "patient": "Patient in the DICOM header; only with --keep-identifiers.",
+    },
     verbs={
         "compare": Verb(
             CompareOptions,

@@ -7,49 +7,49 @@ Shapes: B pictures, Y x X pixels of the classifier's, y x x of the body's. Both 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MEAN, DEVIATION = (
-    0.449,
-    0.226,
-)  # of ImageNet, all colours together, by which timm's weights were trained
-CHANGED = 0.3  # share of the pictures whose ratio of sides changes
+from .options import MedicalOptions
+
+# Of ImageNet, all colours together; timm's weights were trained with these.
+MEAN, DEVIATION = 0.449, 0.226
+STRETCHED = 0.3  # share of the pictures whose aspect ratio changes
 
 
 def normalise(picture: Tensor, small: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, 1, Y, X) and (B, 1, y, x) in [0, 1] to what the model takes: by ImageNet, and each by
-    itself.
+    """(B, 1, Y, X) and (B, 1, y, x) in [0, 1] to what the model takes: the first by the statistics
+    of ImageNet, the second by its own.
     """
-    return (picture - MEAN) / DEVIATION, standardised(small)
+    return (picture - MEAN) / DEVIATION, standardise(small)
 
 
-def standardised(small: Tensor) -> Tensor:
-    """Each picture (B, 1, y, x) minus its mean, by its deviation."""
+def standardise(small: Tensor) -> Tensor:
+    """Each picture (B, 1, y, x) minus its mean, divided by its deviation."""
     centred = small - small.mean((2, 3), keepdim=True)
     return centred / centred.square().mean((2, 3), keepdim=True).sqrt().clamp_min(1e-4)
 
 
-def augment(batch: dict[str, Tensor], options: Any) -> tuple[Tensor, Tensor]:
-    """Both pictures as the model takes them, varied; 0 (black) comes in where nothing was."""
-    o = options
-    picture, small = batch["picture"], batch["small"]
-    theta = moves(len(picture), o, picture.device)
-    varied = [moved(x, theta) for x in (picture, small)]
-    factor = 1 + o.brightness * (2 * torch.rand(len(picture), 1, 1, 1, device=picture.device) - 1)
+def augment(picture: Tensor, small: Tensor, options: MedicalOptions) -> tuple[Tensor, Tensor]:
+    """Both pictures in [0, 1] varied at random, as the model takes them."""
+    maps = random_maps(len(picture), options, picture.device)
+    varied = [move(x, maps) for x in (picture, small)]
+    draw = torch.rand(len(picture), 1, 1, 1, device=picture.device)
+    factor = 1 + options.brightness * (2 * draw - 1)
     return normalise(*((x * factor).clamp(0, 1) for x in varied))
 
 
-def moves(count: int, options: Any, device: torch.device) -> Tensor:
-    """Affine maps of places in [-1, 1], (B, 2, 3): turned, shifted, zoomed, stretched, mirrored."""
+def random_maps(count: int, options: MedicalOptions, device: torch.device) -> Tensor:
+    """Random affine maps of places in [-1, 1], (B, 2, 3): rotation, shift, zoom, aspect ratio and
+    mirror image.
+    """
     o = options
     draw = 2 * torch.rand(7, count, device=device) - 1
     zoom = 1 / (1 + o.zoom * draw[0])
     stretch = torch.where(
-        draw[1] < 2 * CHANGED - 1, 1 + o.aspect * draw[2], torch.ones_like(zoom)
+        draw[1] < 2 * STRETCHED - 1, 1 + o.aspect * draw[2], torch.ones_like(zoom)
     ).sqrt()
     turn = math.radians(o.turn) * draw[3]
     mirror = torch.where(draw[6] < 0, -1.0, 1.0) if o.flip else torch.ones_like(turn)
@@ -65,7 +65,7 @@ def moves(count: int, options: Any, device: torch.device) -> Tensor:
     return torch.stack(rows, 1).unflatten(1, (2, 3))
 
 
-def moved(x: Tensor, theta: Tensor) -> Tensor:
-    """Pictures (B, 1, Y, X) moved by `moves`; black comes in where nothing was."""
-    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+def move(x: Tensor, maps: Tensor) -> Tensor:
+    """Pictures (B, 1, Y, X) moved by `random_maps`; 0 (black) enters where there was nothing."""
+    grid = F.affine_grid(maps, list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)

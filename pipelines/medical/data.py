@@ -1,12 +1,15 @@
-"""X-rays as data sets: which part they belong to, by patient; batches in which all classes are as
-frequent.
+"""X-rays as data sets: read and cached, in parts by patient, in batches in which all classes are
+equally frequent.
+
+Shapes: Y x X pixels of the classifier's picture, y x x of the body's, which is the same at another
+size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -15,91 +18,138 @@ from torch import Tensor
 from ...base.errors import fail, nearest, shown
 from ...data.xrays.xrays import XraySet, read_row, read_xray_set, two_sizes
 from ..engine.pipeline import Splits
-from ..engine.spec import DictSpec
+from ..engine.spec import Spec
+from ..engine.subsets import (
+    BoundedCache,
+    Subsets,
+    Taken,
+    own_or_shares,
+    refuse_shared_groups,
+    take_stratified,
+)
 from ..engine.training.order import count_steps, mix
-from .augment import normalise
 from .explain import read_boxes, read_lungs
+from .options import MedicalOptions
 
-HELD_BYTES = (
-    2 << 30
-)  # pictures kept in memory, as the model sees them; others are read again each time
+InputFacts = TypedDict(
+    "InputFacts", {"pictures": int, "patients": int, "size": list[int], "body size": list[int]}
+)
+"""What the model was trained on, as the run's card says it; sizes are (height, width)."""
 
 
-@dataclass
-class Source:
-    """A set of X-rays, read at two sizes (height, width) in pixels."""
+@dataclass(frozen=True, kw_only=True)
+class MedicalSpec(Spec):
+    """What a classifier of X-rays needs to meet new pictures.
 
-    rows: XraySet
-    size: tuple[int, int]
-    small: tuple[int, int]
-    held: dict[int, tuple[np.ndarray, np.ndarray, tuple[int, int]]] = field(default_factory=dict)
+    positive  number of the class that the operating point is for
+    parts     pictures of each part
+    """
 
-    def __post_init__(self) -> None:
-        self.most = HELD_BYTES // (
-            4 * (self.size[0] * self.size[1] + self.small[0] * self.small[1])
-        )
+    input: InputFacts
+    classes: list[str]
+    positive: int
+    layout: str
+    parts: dict[str, int]
 
-    def picture(self, row: int) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
-        """float32 (1, Y, X) and (1, y, x) in [0, 1], and the (height, width) of the file."""
-        found = self.held.get(row)
-        if found is None:
-            pixels = read_row(self.rows, row)
-            found = (*two_sizes(pixels, self.size, self.small), (pixels.shape[0], pixels.shape[1]))
-            if len(self.held) < self.most:
-                self.held[row] = found
-        return found
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the classifier's picture, pixels."""
+        height, width = self.input["size"]
+        return height, width
+
+    @property
+    def body_size(self) -> tuple[int, int]:
+        """Height and width of the body's picture, pixels."""
+        height, width = self.input["body size"]
+        return height, width
+
+
+class XraySample(TypedDict):
+    """What a data set gives for one picture."""
+
+    picture: Tensor  # float32 (1, Y, X) in [0, 1]
+    small: Tensor  # float32 (1, y, x) in [0, 1]
+    label: Tensor  # int64 ()
+    index: Tensor  # int64 ()
+    class_weights: NotRequired[Tensor]  # float32 (K,)
+
+
+Picture = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""float32 (1, Y, X) and (1, y, x) in [0, 1], and the (height, width) of the file, int64 (2,)."""
+
+
+class XrayReader:
+    """The pictures of a set at two sizes (height, width) in pixels, cached in memory."""
+
+    def __init__(self, xrays: XraySet, size: tuple[int, int], body_size: tuple[int, int]) -> None:
+        self.xrays, self.size, self.body_size = xrays, size, body_size
+        self.pictures = BoundedCache(self._read)
+
+    def _read(self, row: int) -> Picture:
+        pixels = read_row(self.xrays, row)
+        picture, small = two_sizes(pixels, self.size, self.body_size)
+        return picture, small, np.array(pixels.shape[:2])
 
 
 class Xrays:
-    """Some X-rays of a source with the numbers of their classes."""
+    """Some X-rays of a set with the numbers of their classes.
 
-    def __init__(self, source: Source, rows: np.ndarray, classes: Sequence[str]) -> None:
-        self.source, self.rows, self.classes = source, np.asarray(rows, np.int64), list(classes)
+    Raises `InputError` for a picture whose class is not one of `classes`.
+    """
+
+    def __init__(self, reader: XrayReader, rows: np.ndarray, classes: Sequence[str]) -> None:
+        self.reader, self.rows, self.classes = reader, np.asarray(rows, np.int64), list(classes)
         number = {name: k for k, name in enumerate(classes)}
-        given = self.of("labels")
-        if unknown := sorted(set(given) - set(classes)):
-            close = nearest(unknown[0], classes)
-            raise fail(
-                source.rows.where, f"class {shown(unknown[0])} is none of the model's{close}"
-            )
-        self.labels = np.array([number[name] for name in given], np.int64)
+        labels = self.column("labels")
+        if unknown := sorted(set(labels) - set(classes)):
+            hint = nearest(unknown[0], classes)
+            where = reader.xrays.where
+            raise fail(where, f"class {shown(unknown[0])} is none of the model's{hint}")
+        self.labels = np.array([number[label] for label in labels], np.int64)
         self.class_weights: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        picture, small, _ = self.source.picture(int(self.rows[index]))
-        found = {"picture": torch.from_numpy(picture), "small": torch.from_numpy(small)}
-        found |= {"label": torch.tensor(self.labels[index]), "index": torch.tensor(index)}
-        return (
-            found if self.class_weights is None else {**found, "class_weights": self.class_weights}
-        )
+    def __getitem__(self, index: int) -> XraySample:
+        picture, small, _ = self.reader.pictures[int(self.rows[index])]
+        sample: XraySample = {
+            "picture": torch.from_numpy(picture),
+            "small": torch.from_numpy(small),
+            "label": torch.tensor(self.labels[index]),
+            "index": torch.tensor(index),
+        }
+        if self.class_weights is not None:
+            sample["class_weights"] = self.class_weights
+        return sample
 
-    def of(self, name: str) -> list[str]:
-        """A list of the set, such as names, patients, views or sources, for these pictures."""
-        given = getattr(self.source.rows, name)
-        return [given[row] for row in self.rows]
+    def column(self, name: str) -> list[str]:
+        """A column of the set, such as names, patients, views or sources, for these pictures."""
+        values = getattr(self.reader.xrays, name)
+        return [values[row] for row in self.rows]
 
 
 class BalancedXrays(Xrays):
-    """Draws its own batches: an epoch is as many pictures as there are, each class its equal share
-    of them.
+    """Draws its own batches: an epoch has as many pictures as the part, an equal share of each
+    class.
     """
 
     def steps(self, batch_size: int) -> int:
-        """Batches an epoch."""
+        """Batches per epoch."""
         return count_steps(len(self), batch_size)
 
     def batches(self, batch_size: int, *, seed: int, epoch: int) -> list[np.ndarray]:
-        """An epoch of batches of places; a class is gone through before it begins anew."""
+        """The batches of an epoch, as places; no picture of a class comes again before all of its
+        class have come.
+        """
         generator = np.random.default_rng(mix(seed, epoch, 1))
-        there = np.unique(self.labels)
-        count = -(-len(self) // len(there))
-        each = [_repeated(generator, np.flatnonzero(self.labels == one), count) for one in there]
-        order = np.stack(
-            [row[generator.permutation(len(row))] for row in np.stack(each, 1)]
-        ).reshape(-1)[: len(self)]
+        present = np.unique(self.labels)
+        count = -(-len(self) // len(present))
+        by_class = [
+            _repeated(generator, np.flatnonzero(self.labels == label), count) for label in present
+        ]
+        rounds = [row[generator.permutation(len(row))] for row in np.stack(by_class, 1)]
+        order = np.stack(rounds).reshape(-1)[: len(self)]
         return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
@@ -108,132 +158,101 @@ def _repeated(generator: np.random.Generator, places: np.ndarray, count: int) ->
     return np.concatenate([generator.permutation(places) for _ in range(rounds)])[:count]
 
 
-def read_source(options: Any, spec: dict[str, Any] | None = None) -> Source:
-    """The X-rays that the options name."""
+def open_splits(
+    options: MedicalOptions, spec: MedicalSpec | None = None, *, as_test: bool = False
+) -> Splits[MedicalSpec]:
+    """Read the list of pictures and split it by patient.
+
+    spec: of the run whose data this is. as_test: everything is the test part, or what the data
+    calls its test part. Raises `InputError` for data that does not fit."""
     if options.data is None:
         raise ValueError("medical: needs data")
-    rows = read_xray_set(options.data, classes=options.classes if spec is None else ())
-    size, small = (options.size[0], options.size[1]), (options.body_size[0], options.body_size[1])
-    return Source(rows, size, small)
-
-
-def open_splits(options: Any, spec: dict[str, Any] | None, whole: bool) -> Splits:
-    """Read the list of pictures and split it by patient."""
-    source = read_source(options, None if not whole else spec)
-    rows = source.rows
-    classes = (
-        spec["classes"] if spec is not None else list(options.classes) or sorted(set(rows.labels))
-    )
-    if len(classes) < 2:
-        raise fail(
-            rows.where, f"all labels are {shown(classes[0])}; a classifier needs two classes"
-        )
-    if options.positive is not None and options.positive not in classes:
-        raise fail(
-            rows.where,
-            f"has no class {shown(options.positive)}{nearest(options.positive, classes)}",
-        )
-    if whole:
-        own = rows.rows("test")
-        part = Xrays(source, own if len(own) else rows.rows(), classes)
-        return Splits(part, part, part, spec or DictSpec())
-    train, validation, test = split(options, rows)
-    kind = BalancedXrays if options.balanced else Xrays
-    parts = (
-        kind(source, train, classes),
-        Xrays(source, validation, classes),
-        Xrays(source, test, classes),
-    )
-    if lost := [name for k, name in enumerate(classes) if k not in set(parts[0].labels.tolist())]:
-        raise fail(rows.where, f"class {shown(lost[0])} has no picture in the training part")
+    xrays = read_xray_set(options.data, classes=() if as_test and spec else options.classes)
+    size, body_size = options.size, options.body_size
+    reader = XrayReader(xrays, (size[0], size[1]), (body_size[0], body_size[1]))
+    classes = _classes(options, xrays) if spec is None else spec.classes
+    if as_test and spec is not None:
+        named = xrays.rows("test")
+        part = Xrays(reader, named if len(named) else xrays.rows(), classes)
+        return Splits(part, part, part, spec)
+    subsets = split_by_patient(options, xrays)
+    train = (BalancedXrays if options.balanced else Xrays)(reader, subsets.train, classes)
+    _require_all_classes(train)
     if options.class_weights:
-        count = np.bincount(parts[0].labels, minlength=len(classes)).clip(1)
-        parts[0].class_weights = torch.from_numpy(
-            (len(train) / len(classes) / count).astype(np.float32)
-        )
+        train.class_weights = inverse_frequencies(train.labels, len(classes))
     if spec is None:
-        # A folder or table that does not fit is found now, not after the training.
+        # A folder or table that does not fit is reported now, not after the training.
         if options.lungs is not None:
-            read_lungs(rows, options.lungs)
+            read_lungs(xrays, options.lungs)
         if options.boxes is not None:
-            read_boxes(rows, options.boxes, options.box_frame)
-        spec = {
-            "input": {
-                "pictures": len(rows),
-                "patients": len(set(rows.patients)),
-                "size": list(source.size),
-                "body size": list(source.small),
-            },
-            "classes": classes,
-            "positive": classes.index(options.positive) if options.positive else len(classes) - 1,
-            "layout": rows.layout,
-            "parts": {"train": len(train), "validation": len(validation), "test": len(test)},
-        }
-    return Splits(*parts, DictSpec(spec))
+            read_boxes(xrays, options.boxes, options.box_frame)
+        spec = _new_spec(options, reader, classes, subsets)
+    validation, test = (Xrays(reader, rows, classes) for rows in subsets[1:])
+    return Splits(train, validation, test, spec)
 
 
-def split(options: Any, rows: XraySet) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of the three parts: the data's own, else shares of the patients, classes balanced as far
-    as that goes.
+def _classes(options: MedicalOptions, xrays: XraySet) -> list[str]:
+    """The classes in the order of the option, or else of their names."""
+    classes = list(options.classes) or sorted(set(xrays.labels))
+    if len(classes) < 2:
+        message = f"all labels are {shown(classes[0])}; a classifier needs two classes"
+        raise fail(xrays.where, message)
+    if options.positive is not None and options.positive not in classes:
+        hint = nearest(options.positive, classes)
+        raise fail(xrays.where, f"has no class {shown(options.positive)}{hint}")
+    return classes
+
+
+def _require_all_classes(train: Xrays) -> None:
+    """Raise `InputError` where a class has no picture to train on."""
+    present = set(train.labels.tolist())
+    if missing := [name for k, name in enumerate(train.classes) if k not in present]:
+        message = f"class {shown(missing[0])} has no picture in the training part"
+        raise fail(train.reader.xrays.where, message)
+
+
+def inverse_frequencies(labels: np.ndarray, classes: int) -> Tensor:
+    """Weights of the classes in the loss, float32 (K,), whose mean over the samples is 1."""
+    count = np.bincount(labels, minlength=classes).clip(1)
+    return torch.from_numpy((len(labels) / classes / count).astype(np.float32))
+
+
+def _new_spec(
+    options: MedicalOptions, reader: XrayReader, classes: list[str], subsets: Subsets
+) -> MedicalSpec:
+    return MedicalSpec(
+        input={
+            "pictures": len(reader.xrays),
+            "patients": len(set(reader.xrays.patients)),
+            "size": list(reader.size),
+            "body size": list(reader.body_size),
+        },
+        classes=classes,
+        positive=classes.index(options.positive) if options.positive else len(classes) - 1,
+        layout=reader.xrays.layout,
+        parts={name: len(rows) for name, rows in subsets._asdict().items()},
+    )
+
+
+def split_by_patient(options: MedicalOptions, xrays: XraySet) -> Subsets:
+    """Rows of the three parts: those that the data names, or else shares of the patients, with the
+    classes balanced as far as possible.
+
+    Raises `InputError` where a part is empty or a patient is in two parts.
     """
-    train, validation, test = (rows.rows(part) for part in ("train", "validation", "test"))
-    free = rows.rows("")
-    if not len(train):
-        train, free = free, free[:0]
-    if not len(train):
-        raise fail(rows.where, "has no pictures to train on; `evaluate --data` scores such a set")
-    if not len(test):
-        test, train = share(rows, train, options.test_share, options.seed)
-    if not len(validation):
-        validation, train = share(rows, train, options.validation_share, options.seed + 1)
-    for name, part in (("validation", validation), ("test", test)):
-        if not len(part):
-            raise fail(rows.where, f"has no {name} part, and --{name}-share leaves none of it")
-    groups = [{rows.patients[row] for row in part} for part in (train, validation, test)]
-    for one, other in ((0, 1), (0, 2), (1, 2)):
-        if groups[one] & groups[other]:
-            names = ("training", "validation", "test")
-            raise fail(
-                rows.where,
-                f"patients stand both in the {names[one]} and in the {names[other]} part",
-            )
-    return train, validation, test
+    labels, patients = np.array(xrays.labels), np.array(xrays.patients)
 
+    def take(rows: np.ndarray, share: float, part: str) -> Taken:
+        seed = options.seed + (part == "validation")
+        return take_stratified(xrays.where, rows, labels[rows], patients[rows], share, seed)
 
-def share(
-    rows: XraySet, among: np.ndarray, part: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """(taken, left): about a share of `among`, whole patients, classes balanced as far as that
-    goes.
-    """
-    import warnings
-
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    patients = np.array([rows.patients[row] for row in among])
-    if not part or len(set(patients)) < 2:
-        return among[:0], among
-    labels = np.array([rows.labels[row] for row in among])
-    most = int(np.unique(labels, return_counts=True)[1].max())
-    if most < 2:
-        raise fail(
-            rows.where, "has one picture of each class, too few to keep a share of them apart"
-        )
-    folds = min(max(2, round(1 / part)), len(set(patients)), most)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a class with fewer members than folds
-        parts = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(
-            among, labels, patients
-        )
-        _, taken = next(iter(parts))
-    chosen = np.isin(np.arange(len(among)), taken)
-    return among[chosen], among[~chosen]
-
-
-def example(splits: Splits) -> tuple[tuple[Any, ...], Any]:
-    """Two normalised pictures of the test part, their number free, for export."""
-    part = splits.test
-    given = [part[min(k, len(part) - 1)] for k in range(2)]
-    picture, small = (torch.stack([one[name] for one in given]) for name in ("picture", "small"))
-    free = torch.export.Dim("pictures", min=1)
-    return normalise(picture, small), ({0: free}, {0: free})
+    subsets = own_or_shares(
+        xrays.where,
+        xrays.parts,
+        take,
+        test_share=options.test_share,
+        validation_share=options.validation_share,
+        items="pictures",
+    )
+    refuse_shared_groups(xrays.where, subsets, xrays.patients, "patient")
+    return subsets

@@ -1,220 +1,234 @@
 """Where a model looked: the mask of each scale, Grad-CAM, and how well they fit boxes and lungs.
 
-Shapes: B pictures, Y x X pixels.
+Shapes: B pictures, Y x X pixels, K classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...base.errors import InputError, fail
 from ...data.formats.pictures import list_pictures
 from ...data.formats.tables import collect, numbers, scan_table
 from ...data.scenes.scenes import read_mask
 from ...data.xrays.xrays import XraySet, read_xray
-from ...models.vision.medusa import Attended, scaled
+from ...models.vision.medusa import Attended, Medusa, scaled
 from ..engine.command_line.terminal import say
+from .options import MedicalOptions
 
-CAM = "Grad-CAM"
+ATTENTION, CAM = "attention", "Grad-CAM"
+
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom as shares of the picture's sides."""
+Maps = Mapping[str, np.ndarray]
+"""Maps (Y, X) of one picture by name."""
 
 
 def maps_of(
-    model: nn.Module, found: Attended, size: tuple[int, int], classes: Tensor
+    model: Medusa, attended: Attended, size: tuple[int, int], classes: Tensor
 ) -> dict[str, Tensor]:
-    """Maps (B, Y, X) in [0, 1] by name: "scale 1" to "scale 4", their mean "attention", "body", its
-    own map, and Grad-CAM of a class of each picture, int64 (B,).
+    """Maps (B, Y, X) in [0, 1] by name: "scale 1" to "scale 4", their mean "attention", the map of
+    the body "body", and Grad-CAM of one class per picture.
 
-    Grad-CAM (Selvaraju et al., ICCV 2017) of a linear classifier on means is relu(sum_c w_c A_c)
-    but for its scale; it is stretched to a maximum of 1."""
-    plain: Any = getattr(model, "module", model)
-    drawn = {f"scale {k}": _at(mask, size) for k, mask in enumerate(found.masks, 1)}
-    if drawn:
-        drawn["attention"] = torch.stack(list(drawn.values())).mean(0)
-    if found.lungs is not None:
-        drawn["body"] = _at(found.lungs.sigmoid(), size)
-    weight = plain.classifier.weight[classes]
-    cam = torch.einsum("bc,bcyx->byx", weight.float(), found.features.float()).clamp_min(0)[:, None]
-    drawn[CAM] = _at(cam / cam.amax((2, 3), keepdim=True).clamp_min(1e-12), size)
-    return {name: value.float().cpu() for name, value in drawn.items()}
+    size: Y and X; classes: int64 (B,). Grad-CAM (Selvaraju et al., ICCV 2017) of a linear
+    classifier on means is relu(sum_c w_c A_c) up to its scale; it is stretched to a maximum of
+    1."""
+    maps = {f"scale {k}": _resized(mask, size) for k, mask in enumerate(attended.masks, 1)}
+    if maps:
+        maps[ATTENTION] = torch.stack(list(maps.values())).mean(0)
+    if attended.lungs is not None:
+        maps["body"] = _resized(attended.lungs.sigmoid(), size)
+    weight = model.classifier.weight[classes].float()
+    cam = torch.einsum("bc,bcyx->byx", weight, attended.features.float()).clamp_min(0)[:, None]
+    maps[CAM] = _resized(cam / cam.amax((2, 3), keepdim=True).clamp_min(1e-12), size)
+    return {name: values.float().cpu() for name, values in maps.items()}
 
 
-def _at(x: Tensor, size: tuple[int, int]) -> Tensor:
+def maps_of_picture(maps: Mapping[str, Tensor], place: int) -> dict[str, np.ndarray]:
+    """The maps of one picture of a batch, (Y, X) by name."""
+    return {name: values[place].numpy() for name, values in maps.items()}
+
+
+def _resized(x: Tensor, size: tuple[int, int]) -> Tensor:
     return scaled(x.float(), size)[:, 0]
 
 
-def read_lungs(rows: XraySet, folder: str) -> dict[int, str]:
-    """The lung mask of each row that has one, by the stem of its name.
+def read_lungs(xrays: XraySet, folder: str) -> dict[int, str]:
+    """The lung mask of each row that has one; it has the name of the picture up to the ending.
 
-    Raises InputError where the folder is none or no mask in it belongs to a picture.
+    Raises InputError if there is no such folder or no mask in it belongs to a picture.
     """
     if not Path(folder).is_dir():
         raise fail(folder, "is no folder of lung masks")
     by_stem = {Path(name).stem: file for file, name in list_pictures(folder)}
-    found = {
-        row: by_stem[stem]
-        for row, name in enumerate(rows.names)
-        if (stem := Path(name).stem) in by_stem
-    }
-    if not found:
+    stems = [Path(name).stem for name in xrays.names]
+    masks = {row: by_stem[stem] for row, stem in enumerate(stems) if stem in by_stem}
+    if not masks:
         raise fail(folder, "holds no mask of the name of a picture")
-    return found
+    return masks
 
 
-def read_boxes(
-    rows: XraySet, table: str, frame: tuple[int, int] | None
-) -> dict[int, list[tuple[float, ...]]]:
-    """Boxes of each row that has any: (left, top, right, bottom) as shares of the picture's sides.
+def read_boxes(xrays: XraySet, table: str, frame: tuple[int, int] | None) -> dict[int, list[Box]]:
+    """The boxes of each row that has any.
 
-    table: columns image, x, y, w, h, or those of NIH's list; frame: (width, height) that they are
-    in, by default that of the picture's file. Raises InputError for what is missing or no number.
+    table: columns image, x, y, w, h, or those of NIH's list. frame: (width, height) of the pictures
+    in which the boxes were drawn; by default that of the picture's file. Raises InputError for
+    columns that are missing or cells that are no number.
     """
+    names, columns = _read_box_table(table)
+    by_stem = {Path(name).stem: row for row, name in enumerate(xrays.names)}
+    boxes: dict[int, list[Box]] = {}
+    frames: dict[int, tuple[int, int]] = {}  # a picture is opened once, however many boxes it has
+    for name, x, y, w, h in zip(names, *columns, strict=True):
+        row = by_stem.get(Path(name or "").stem)
+        if row is None:
+            continue
+        if row not in frames:
+            height, width = read_xray(xrays.files[row]).shape if frame is None else frame[::-1]
+            frames[row] = width, height
+        width, height = frames[row]
+        box = (x / width, y / height, (x + w) / width, (y + h) / height)
+        boxes.setdefault(row, []).append(box)
+    if not boxes:
+        raise fail(table, "holds no box of a picture of the data")
+    return boxes
+
+
+def _read_box_table(table: str) -> tuple[list[str | None], list[np.ndarray]]:
+    """Names of pictures, and the four columns x, y, w, h."""
     lazy, columns = scan_table(table)
     short = {name.replace("Bbox [", "").rstrip("]").strip().lower(): name for name in columns}
     image = next((short[name] for name in ("image", "file", "image index") if name in short), None)
     if image is None or any(name not in short for name in "xywh"):
         raise fail(table, f"needs columns image, x, y, w, h; it has {', '.join(columns)}")
-    chosen = [
-        pl.col(image).cast(pl.String).alias("image"),
-        *(pl.col(short[n]).alias(n) for n in "xywh"),
-    ]
-    read = collect(table, lazy.select(chosen))
+    cells = [pl.col(image).cast(pl.String).alias("image")]
+    cells += [pl.col(short[name]).alias(name) for name in "xywh"]
+    frame = collect(table, lazy.select(cells))
     sides = []
     for name in "xywh":
-        values, bad = numbers(read[name])
+        values, bad = numbers(frame[name])
         if bad.any():
-            raise fail(
-                f"{table}: column {short[name]!r}, row {int(np.flatnonzero(bad)[0]) + 1}",
-                "is no number",
-            )
+            row = int(np.flatnonzero(bad)[0]) + 1
+            raise fail(f"{table}: column {short[name]!r}, row {row}", "is no number")
         sides.append(values)
-    by_stem = {Path(name).stem: row for row, name in enumerate(rows.names)}
-    found: dict[int, list[tuple[float, ...]]] = {}
-    frames: dict[int, tuple[int, ...]] = {}  # a picture is opened once, however many boxes it has
-    for name, x, y, w, h in zip(read["image"].to_list(), *sides):
-        row = by_stem.get(Path(name or "").stem)
-        if row is None:
-            continue
-        if row not in frames:
-            frames[row] = frame or read_xray(rows.files[row]).shape[::-1]
-        width, height = frames[row]
-        found.setdefault(row, []).append((x / width, y / height, (x + w) / width, (y + h) / height))
-    if not found:
-        raise fail(table, "holds no box of a picture of the data")
-    return found
+    return frame["image"].to_list(), sides
 
 
-def pointing(drawn: np.ndarray, boxes: Sequence[tuple[float, ...]]) -> bool:
+def pointing(values: np.ndarray, boxes: Sequence[Box]) -> bool:
     """Whether the highest place of a map (Y, X) lies in a box (pointing game, Zhang et al., IJCV
     2018).
     """
-    y, x = np.unravel_index(int(drawn.argmax()), drawn.shape)
-    v, u = (y + 0.5) / drawn.shape[0], (x + 0.5) / drawn.shape[1]
-    return any(left <= u <= right and top <= v <= bottom for left, top, right, bottom in boxes)
+    y, x = np.unravel_index(int(values.argmax()), values.shape)
+    v, u = (y + 0.5) / values.shape[0], (x + 0.5) / values.shape[1]
+    return any(x0 <= u <= x1 and y0 <= v <= y1 for x0, y0, x1, y1 in boxes)
 
 
-def inside(drawn: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
-    """Share of a map (Y, X) that lies in a mask, and the mask's share of the picture, which an even
-    map would have.
+def share_inside(values: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
+    """Share of a map (Y, X) that lies in a mask, and the share of the picture that the mask covers,
+    which a uniform map would have. NaN for a map of zeros.
     """
-    total = float(drawn.sum())
-    return float(drawn[mask].sum()) / total if total > 0 else float("nan"), float(mask.mean())
+    total = float(values.sum())
+    return float(values[mask].sum()) / total if total > 0 else float("nan"), float(mask.mean())
 
 
-Drawn = Mapping[int, Mapping[str, np.ndarray]]  # maps by row and name
+def measure(
+    xrays: XraySet, maps: Mapping[int, Maps], options: MedicalOptions
+) -> dict[str, dict[str, float]]:
+    """How the attention and Grad-CAM fit the boxes and lungs that the options name, by map and
+    figure; maps: by row.
 
-
-def measure(rows: XraySet, drawn: Drawn, options: Any) -> dict[str, dict[str, float]]:
-    """Of the attention and of Grad-CAM: how they fit boxes and lungs, where the options name them
-    and there are any; other data than that of the training may have none."""
-    found: dict[str, dict[str, float]] = {}
+    Boxes or lungs that have no picture of this data are left out with a line on the terminal, since
+    other data than that of the training may have none.
+    """
+    figures: dict[str, dict[str, float]] = {}
     for part in (_in_boxes, _in_lungs):
         try:
-            for name, values in part(rows, drawn, options).items():
-                found.setdefault(name, {}).update(values)
+            for name, values in part(xrays, maps, options).items():
+                figures.setdefault(name, {}).update(values)
         except InputError as error:
             say(f"left out: {error}")
-    return found
+    return figures
 
 
-def _in_boxes(rows: XraySet, drawn: Drawn, options: Any) -> dict[str, dict[str, float]]:
-    """Share of the pictures with boxes whose highest place lies in one, beside chance."""
+def _in_boxes(
+    xrays: XraySet, maps: Mapping[int, Maps], options: MedicalOptions
+) -> dict[str, dict[str, float]]:
+    """Share of the pictures with boxes whose highest place lies in a box, and the share by
+    chance.
+    """
     if options.boxes is None:
         return {}
-    boxes = read_boxes(rows, options.boxes, options.box_frame)
+    boxes = read_boxes(xrays, options.boxes, options.box_frame)
+    rows = [row for row in maps if row in boxes]
     hits: dict[str, list[bool]] = {}
-    for row in (own := [row for row in drawn if row in boxes]):
-        for name in {"attention", CAM} & drawn[row].keys():
-            hits.setdefault(name, []).append(pointing(drawn[row][name], boxes[row]))
+    for row in rows:
+        for name in {ATTENTION, CAM} & maps[row].keys():
+            hits.setdefault(name, []).append(pointing(maps[row][name], boxes[row]))
     return {
         name: {
-            "pointing": float(np.mean(one)),
-            "boxed": float(len(one)),
-            "pointing_chance": float(np.mean([_covered(boxes[row]) for row in own])),
+            "pointing": float(np.mean(values)),
+            "boxed": float(len(values)),
+            "pointing_chance": float(np.mean([_covered_share(boxes[row]) for row in rows])),
         }
-        for name, one in sorted(hits.items(), reverse=True)
+        for name, values in sorted(hits.items(), reverse=True)
     }
 
 
-def _in_lungs(rows: XraySet, drawn: Drawn, options: Any) -> dict[str, dict[str, float]]:
-    """Mean share of a map that lies in the lung, beside that of an even map."""
+def _in_lungs(
+    xrays: XraySet, maps: Mapping[int, Maps], options: MedicalOptions
+) -> dict[str, dict[str, float]]:
+    """Mean share of a map that lies in the lungs, and that of a uniform map."""
     if options.lungs is None:
         return {}
-    lungs = read_lungs(rows, options.lungs)
+    lungs = read_lungs(xrays, options.lungs)
     shares: dict[str, list[tuple[float, float]]] = {}
-    for row, maps in drawn.items():
-        if row not in lungs:
-            continue
-        mask = read_mask(lungs[row], maps[CAM].shape)
-        for name in {"attention", CAM} & maps.keys():
-            shares.setdefault(name, []).append(inside(maps[name], mask))
-    found = {}
+    for row in [row for row in maps if row in lungs]:
+        height, width = maps[row][CAM].shape
+        mask = read_mask(lungs[row], (height, width))
+        for name in {ATTENTION, CAM} & maps[row].keys():
+            shares.setdefault(name, []).append(share_inside(maps[row][name], mask))
+    figures = {}
     for name, pairs in sorted(shares.items(), reverse=True):
-        share, even = np.nanmean(np.array(pairs), 0)
-        found[name] = {
+        share, uniform = np.nanmean(np.array(pairs), 0)
+        figures[name] = {
             "in_lungs": float(share),
-            "lungs_even": float(even),
+            "lungs_even": float(uniform),
             "masked": float(len(pairs)),
         }
-    return found
+    return figures
 
 
-def _covered(boxes: Sequence[tuple[float, ...]]) -> float:
-    """Share of a picture that boxes cover."""
+def _covered_share(boxes: Sequence[Box]) -> float:
+    """Share of a picture that boxes cover, on a grid of 100 x 100."""
     grid = np.zeros((100, 100), bool)
-    for left, top, right, bottom in boxes:
-        grid[
-            max(0, round(100 * top)) : round(100 * bottom),
-            max(0, round(100 * left)) : round(100 * right),
-        ] = True
+    for x0, y0, x1, y1 in boxes:
+        rows = slice(max(0, round(100 * y0)), round(100 * y1))
+        grid[rows, max(0, round(100 * x0)) : round(100 * x1)] = True
     return float(grid.mean())
 
 
-def overlay(pixels: np.ndarray, drawn: Mapping[str, np.ndarray], *, side: int = 160) -> np.ndarray:
-    """A strip, uint8 (side, n side, 3): the picture, then each map upon it; pixels in [0, 1] (Y,
-    X).
+def overlay(pixels: np.ndarray, maps: Maps, *, side: int = 160) -> np.ndarray:
+    """A strip, uint8 (side, n side, 3): the picture, then each map but "attention" on top of it.
+
+    pixels: (Y, X) in [0, 1].
     """
     from matplotlib import colormaps
 
-    def at(x: np.ndarray) -> np.ndarray:
-        there = F.interpolate(
-            torch.from_numpy(np.ascontiguousarray(x))[None, None].float(),
-            (side, side),
-            mode="bilinear",
-            align_corners=False,
-        )
-        return there[0, 0].numpy()
+    def resize(x: np.ndarray) -> np.ndarray:
+        batch = torch.from_numpy(np.ascontiguousarray(x))[None, None].float()
+        square = F.interpolate(batch, (side, side), mode="bilinear", align_corners=False)
+        return square[0, 0].numpy()
 
-    grey = at(pixels)[..., None].repeat(3, 2)
-    parts = [
-        grey,
-        *(0.55 * grey + 0.45 * colormaps["turbo"](at(one))[..., :3] for one in drawn.values()),
-    ]
+    grey = resize(pixels)[..., None].repeat(3, 2)
+    parts = [grey]
+    for name, values in maps.items():
+        if name != ATTENTION:
+            parts.append(0.55 * grey + 0.45 * colormaps["turbo"](resize(values))[..., :3])
     return (255 * np.concatenate(parts, 1)).round().clip(0, 255).astype(np.uint8)

@@ -1,8 +1,11 @@
-"""Options of chest X-rays."""
+"""Options of chest X-rays. Nothing here imports torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
+from ...base.errors import InputError
+from ..engine.command_line.checks import check_least
 from ..engine.options import PredictOptions, TrainOptions
 
 VARIANTS: dict[str, dict[str, object]] = {
@@ -21,85 +24,91 @@ VARIANTS: dict[str, dict[str, object]] = {
 @dataclass(frozen=True, kw_only=True)
 class MedicalOptions(TrainOptions):
     """Train a classifier of chest X-rays with MEDUSA-style attention, and look for what it could
-    read but the lung.
+    read other than the lung.
     """
 
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "data": ("classes", "positive", "lungs", "boxes", "box_frame", "size", "body_size",
+                 "balanced", "validation_share", "test_share"),
+        "model": ("backbone", "weights", "attention", "sees", "form", "body_width", "head_width",
+                  "body", "body_share", "dropout"),
+        "augmentation": ("turn", "shift", "zoom", "aspect", "brightness", "flip"),
+        "scores": ("class_weights", "sensitivity"),
+    }  # fmt: skip
+
     data: str | None = None
-    """Folder of classes, table (image, label, perhaps patient, view, source, part), .npz of
-    MedMNIST, or lists of COVIDx; pictures of 8 and 16 bits, and DICOM."""
+    """Folder with one folder per class, table (image, label and, if known, patient, view, source,
+    part), .npz of MedMNIST, or lists of COVIDx; pictures of 8 and 16 bits, and DICOM."""
     classes: tuple[str, ...] = ()
-    """Classes to keep, in this order (default: all, sorted)."""
+    """Classes to use, in this order; without names, all in alphabetical order."""
     positive: str | None = None
-    """Class whose sensitivity and predictive value are reported (default: the last)."""
+    """Class whose sensitivity and predictive value are reported. none: the last one."""
     lungs: str | None = None
-    """Folder of lung masks of the same names (for some of the pictures), for the overlap of
-    attention with the lung.
+    """Folder of lung masks with the names of the pictures (some may lack one); the report then says
+    how much of the attention lies in the lungs.
     """
     boxes: str | None = None
-    """Table of boxes of findings (image, x, y, w, h, in pixels; also NIH's), for the pointing
-    game.
-    """
+    """Table of boxes around findings (image, x, y, w, h, in pixels; also NIH's list); the report
+    then says how often the highest attention lies in a box (pointing game). """
     box_frame: tuple[int, int] | None = None
-    """Width and height of the pictures that the boxes were drawn in (default: those of the
-    file).
-    """
+    """Width and height of the pictures in which the boxes were drawn. none: those of each file."""
     size: tuple[int, int] = (128, 128)
-    """Height and width of the picture that the classifier sees, pixels (published: 480 480)."""
+    """Height and width of the picture that the classifier sees, in pixels (480 480 in the
+    paper).
+    """
     body_size: tuple[int, int] = (64, 64)
-    """Height and width of the picture that the body sees, pixels (published: 256 256)."""
+    """Height and width of the picture that the body sees, in pixels (256 256 in the paper)."""
     backbone: str = "small"
-    """Classifier: a model of timm that is a sequence of stages (resnet, resnext, densenet,
-    convnext), or small.
+    """Network of the classifier: a model of timm that is a sequence of stages (resnet, resnext,
+    densenet, convnext), or small.
     """
     weights: str = "random"
-    """Weights of the backbone: pretrained, random, or a file (safetensors, or a plain state
+    """Initial weights of the backbone: pretrained, random, or a file (safetensors, or a plain state
     dict).
     """
     attention: Literal["medusa", "none", "squeeze", "cbam", "coordinate"] = "medusa"
-    """One body with a head at each scale, none, or gates isolated in each stage, as large as body
-    and heads.
-    """
+    """What weights the maps of the classifier: one body with a head at each scale (medusa),
+    nothing, or separate gates in each stage that are together as large as body and heads. """
     sees: Literal["both", "global", "local"] = "both"
-    """What a head sees: the body and the map of its scale, the body alone, or the map alone
-    (without a body).
-    """
+    """What a head sees: the body and the map of its scale (both), the body alone (global), or the
+    map alone, without a body (local). """
     form: Literal["residual", "pure"] = "residual"
-    """What a head does to its map: V (1 + M), or V M."""
+    """How a head applies its mask M to its map V: V (1 + M) for residual, V M for pure."""
     body_width: int = 8
-    """Channels of the body's first level; four more double them (our reading of the published one:
-    24).
+    """Channels of the body's first level; each of the four further levels doubles them (24 in our
+    reading of the paper).
     """
     head_width: int = 32
-    """Channels of the heads."""
+    """Channels inside a head."""
     body: str | None = None
-    """Weights of the body, from `headwise medical body`."""
+    """File with weights of the body, from `headwise medical body`."""
     body_share: float = 0.1
-    """Learning rate of a body that --body gave, as a share of --lr."""
+    """Learning rate of a body loaded by --body, as a share of --lr."""
     dropout: float = 0.0
-    """Dropout before the classifier."""
+    """Share of features that are set to 0 in training before the last layer."""
     balanced: bool = True
-    """Draw batches in which all classes are as frequent."""
+    """Draw batches in which all classes are equally frequent."""
     class_weights: bool = False
-    """Weight classes in the loss by the inverse of their frequency."""
+    """Weight each class in the loss by the inverse of its frequency."""
     turn: float = 10.0
     """Largest random rotation in training, degrees."""
     shift: float = 0.1
     """Largest random shift in training, as a share of a side."""
     zoom: float = 0.15
-    """Training sees pictures larger or smaller by up to this share."""
+    """Largest random zoom in or out in training, as a share."""
     aspect: float = 0.1
-    """Largest random change of the ratio of sides, in 3 of 10 training pictures."""
+    """Largest random change of the aspect ratio, in 3 of 10 training pictures."""
     brightness: float = 0.1
     """Largest random change of brightness in training, as a share."""
     flip: bool = True
-    """Mirror half of the pictures in training."""
+    """Mirror half of the pictures in training, at random."""
     sensitivity: float | None = None
-    """Operating point: the fewest false alarms with this sensitivity on the validation part
-    (default: the highest balanced accuracy)."""
+    """Operating point: the fewest false alarms with this sensitivity on the validation part. none:
+    the highest balanced accuracy. """
     validation_share: float = 0.15
-    """Share of the training patients that choose epoch, temperature and operating point."""
+    """Share of the training patients by whom epoch, temperature and operating point are chosen."""
     test_share: float = 0.2
-    """Share of the patients that are kept for the test, where the data has no parts."""
+    """Share of the patients that are set aside for the test, if the data names no test part."""
     epochs: int = 30
     """Passes over the training part at most."""
     patience: int = 8
@@ -107,7 +116,7 @@ class MedicalOptions(TrainOptions):
     batch_size: int = 16
     """Pictures per optimiser step, over all devices together."""
     lr: float = 1e-3
-    """Learning rate at the top of its schedule."""
+    """Highest learning rate of the schedule."""
     warmup: int = 1
     """Epochs at the start over which the learning rate rises to its schedule in equal steps."""
     weight_decay: float = 1e-4
@@ -120,10 +129,12 @@ class MedicalPredictOptions(PredictOptions):
     OUTPUT.pictures/.
     """
 
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {"output": ("explain", "keep_identifiers")}
+
     input: str
     """Picture, DICOM file, folder of them at any depth, or quoted pattern."""
     explain: bool = True
-    """Write a PNG of each picture with the attention of each scale and Grad-CAM."""
+    """Write a PNG for each picture with the attention at each scale and Grad-CAM."""
     keep_identifiers: bool = False
     """Also write the PatientID of DICOM files."""
     shard_size: int = 128
@@ -134,22 +145,26 @@ class MedicalPredictOptions(PredictOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class BodyOptions:
-    """Train the body on lung masks; Dice of every mask by a body that has not seen it. For `train
-    --body`.
-    """
+    """Train the body on lung masks, for `train --body`; each mask is scored (Dice) by a body that
+    was trained without its patient."""
+
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "data": ("lungs", "body_size", "folds"),
+        "model": ("body_width",),
+    }
 
     data: str
-    """Folder of X-rays, or a table or list as in training; those without a mask are left out."""
+    """Folder of X-rays, or a table or list as in training; X-rays without a mask are left out."""
     lungs: str
-    """Folder of lung masks of the same names."""
+    """Folder of lung masks with the names of the X-rays."""
     output: str
     """Folder to write: body.safetensors, body.json, lungs.png."""
     body_size: tuple[int, int] = (64, 64)
-    """Height and width of the picture that the body sees, pixels, as in training."""
+    """Height and width of the picture that the body sees, in pixels, as in training."""
     body_width: int = 8
     """Channels of the body's first level, as in training."""
     folds: int = 5
-    """Parts of the patients; each is scored by a body trained on the others."""
+    """Number of parts of the patients; each is scored by a body trained on the others."""
     epochs: int = 60
     """Passes over the pictures."""
     batch_size: int = 8
@@ -166,12 +181,92 @@ class BodyOptions:
 class CompareOptions(MedicalOptions):
     """Train MEDUSA-style attention and its ablations over several seeds: a table; resumable."""
 
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        **MedicalOptions.GROUPS,
+        "comparison": ("models", "seeds"),
+    }
+
     models: tuple[str, ...] = ("medusa", "global", "local", "none", "squeeze", "cbam", "coordinate")
     """Variants to train: medusa (as the options say), unpretrained (without --body), pure, global,
     local, none, squeeze, cbam, coordinate."""
     seeds: int = 3
-    """Seeds of each, from --seed on."""
+    """Number of seeds of each variant, from --seed on."""
     output: str
-    """Folder to write: the table, a picture, and a JSON file a training, which is not trained
-    again.
+    """Folder to write: the table, a figure, and a JSON file for each training, which is then not
+    trained again.
     """
+
+
+def check(options: object) -> None:
+    """Raise `InputError` for values that no data can make right."""
+    if isinstance(options, MedicalOptions | BodyOptions):
+        sizes = {"body_size": (16, 1024)}
+        if isinstance(options, MedicalOptions):
+            sizes = {"size": (32, 2048), **sizes}
+        for name, (least, most) in sizes.items():
+            _check_size(name, getattr(options, name), least, most)
+        at_least_one = ("body_width", "head_width", "epochs", "batch_size")
+        check_least(options, {**dict.fromkeys(at_least_one, 1), "folds": 2})
+    if isinstance(options, CompareOptions):
+        _check_comparison(options)
+    if isinstance(options, MedicalOptions):
+        _check_training(options)
+        _check_attention(options)
+
+
+def _check_size(name: str, size: tuple[int, ...], least: int, most: int) -> None:
+    if len(size) != 2 or not all(least <= side <= most for side in size):
+        raise InputError(
+            f"{_flag(name)} {' '.join(map(str, size))}: needs height and width, {least} to {most} "
+            "pixels"
+        )
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _check_comparison(options: CompareOptions) -> None:
+    check_least(options, {"seeds": 1})
+    if unknown := [name for name in options.models if name not in VARIANTS]:
+        raise InputError(f"--models {unknown[0]}: unknown; there are {', '.join(VARIANTS)}")
+    if not options.models or len(set(options.models)) < len(options.models):
+        raise InputError("--models: give at least one, and none twice")
+    if (options.attention, options.sees, options.form) != ("medusa", "both", "residual"):
+        raise InputError(
+            "compare: --models say the attention; leave out --attention, --sees and --form"
+        )
+
+
+def _check_training(options: MedicalOptions) -> None:
+    shares = ("dropout", "validation_share", "test_share", "zoom", "aspect", "brightness", "shift")
+    for name in shares:
+        if not 0 <= getattr(options, name) < 1:
+            raise InputError(f"{_flag(name)} {getattr(options, name)}: must be in [0, 1)")
+    if not options.validation_share:
+        raise InputError(
+            "--validation-share 0: temperature and operating point are chosen on the validation "
+            "part"
+        )
+    if not 0 <= options.turn <= 180:
+        raise InputError(f"--turn {options.turn}: must be in [0, 180] degrees")
+    if options.sensitivity is not None and not 0 < options.sensitivity <= 1:
+        raise InputError(f"--sensitivity {options.sensitivity}: must be in (0, 1]")
+    if not 0 < options.body_share <= 100:
+        raise InputError(f"--body-share {options.body_share}: must be in (0, 100]")
+    if len(set(options.classes)) < len(options.classes) or len(options.classes) == 1:
+        raise InputError("--classes: give at least two, and none twice")
+    if options.positive is not None and options.classes and options.positive not in options.classes:
+        raise InputError(f"--positive {options.positive}: is none of --classes")
+    if options.box_frame is not None and (options.boxes is None or min(options.box_frame) < 1):
+        raise InputError("--box-frame: needs --boxes, and a width and a height in pixels")
+
+
+def _check_attention(options: MedicalOptions) -> None:
+    has_heads = options.attention == "medusa"
+    for name, plain in (("sees", "both"), ("form", "residual")):
+        value = getattr(options, name)
+        if not has_heads and value != plain:
+            raise InputError(f"--{name} {value}: is of the heads of --attention medusa")
+    if options.body is not None and (not has_heads or options.sees == "local"):
+        raise InputError("--body: this attention has no body; leave it out")

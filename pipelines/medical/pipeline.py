@@ -1,130 +1,279 @@
-"""Chest X-rays with MEDUSA-style attention: train, evaluate, predict, and an audit for shortcuts.
-Research software, not for clinical use.
-
-The six answers of the task; pictures are read and split in `cohort`, varied in `augment`, scored in
-`scoring`, explained in `explain`, predicted in `infer`; `audit` asks what could be read without the
-lung, `lungs` trains the body on lung masks."""
+"""Chest X-rays with MEDUSA-style attention, and an audit of what else the label can be read from.
+Research software, not for clinical use."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
-from torch import nn
+import torch.nn.functional as F
+from scipy.special import softmax
+from torch import Tensor, nn
 
 from ...base.errors import InputError
 from ...data.xrays.generate import write_sample_xrays
-from ..engine.pipeline import Context, Item, Pipeline, Review, Splits
-from ..engine.spec import DictSpec
-from .build import build, optimizer, warm_start
-from .data import example, open_splits
-from .options import MedicalOptions
-from .prediction import list_inputs, predict_items, schema
-from .scoring import finish, loss, review, validate
+from ...models.layers.encoders import fitting, read_weights
+from ...models.vision.medusa import Medusa, build_medusa
+from ..engine.command_line.terminal import say
+from ..engine.inference.batches import predict_in_batches
+from ..engine.pipeline import Batch, Calibration, Context, Pipeline, Review, Splits
+from ..metrics import classification
+from ..metrics.operating import choose_threshold, fit_temperature
+from . import audit, figures
+from .augment import augment, normalise
+from .data import MedicalSpec, Xrays, open_splits
+from .explain import measure
+from .options import MedicalOptions, MedicalPredictOptions
+from .prediction import (
+    PredictContext,
+    PreparedXray,
+    XrayItem,
+    list_items,
+    medusa,
+    predict_batch,
+    read_item,
+    schema,
+)
+from .scoring import (
+    explained,
+    headline_of,
+    logits_of,
+    patient_scores,
+    score_table,
+    shown_picture,
+    shown_places,
+)
 
 
-class MedicalPipeline(Pipeline[MedicalOptions, DictSpec]):
-    """Chest X-rays."""
+class MedicalPipeline(Pipeline[MedicalOptions, MedicalSpec]):
+    """Classification of chest X-rays."""
 
     monitor = "loss"
-    spec_class = DictSpec
+    spec_class = MedicalSpec
 
     def write_sample(self, folder: Path) -> Path:
         """Generated X-rays with a list, lung masks and boxes."""
-
         return write_sample_xrays(folder)
 
     def open_data(
-        self, options: MedicalOptions, spec: DictSpec | None = None, *, as_test: bool = False
-    ) -> Splits[DictSpec]:
-        """Read the list of pictures, split it by patient."""
+        self, options: MedicalOptions, spec: MedicalSpec | None = None, *, as_test: bool = False
+    ) -> Splits[MedicalSpec]:
+        """Read the list of pictures and split it by patient."""
+        return open_splits(options, spec, as_test=as_test)
 
-        return open_splits(options, spec, as_test)
-
-    def build_model(self, options: MedicalOptions, spec: DictSpec) -> nn.Module:
-        """The classifier with its attention."""
-
-        return build(options, spec)
+    def build_model(self, options: MedicalOptions, spec: MedicalSpec) -> Medusa:
+        """The classifier with its attention; `ValueError` for options that do not fit together."""
+        return _build(options, spec, "random")
 
     def load_initial_weights(
-        self, model: nn.Module, options: MedicalOptions, spec: DictSpec
+        self, model: nn.Module, options: MedicalOptions, spec: MedicalSpec
     ) -> None:
-        """Weights of the backbone and of the body."""
+        """Load the weights of the backbone and of the body that the options name.
 
-        warm_start(model, options, spec)
+        Raises InputError for weights that are missing or do not fit.
+        """
+        plain = medusa(model)
+        try:
+            if options.weights != "random":
+                state = _build(options, spec, options.weights).backbone.state_dict()
+                plain.backbone.load_state_dict(state)
+            if options.body is not None and plain.body is not None:
+                weights, missing = fitting(plain.body, read_weights(Path(options.body)))
+                if missing:
+                    raise ValueError(
+                        f"{options.body}: weights of another body; it lacks {missing[0]}; "
+                        "--body-width must be the same"
+                    )
+                plain.body.load_state_dict(weights, strict=False)
+        except InputError:
+            raise
+        except ValueError as error:
+            raise InputError(f"medical: {error}") from None
 
     def optimizer(self, model: nn.Module, options: MedicalOptions) -> torch.optim.Optimizer:
-        """AdamW; a body that was trained before at its own share of the learning rate."""
+        """AdamW, or Adam without weight decay; a body with weights of its own learns at its share
+        of the learning rate."""
+        plain = medusa(getattr(model, "module", model))
+        trained_body = plain.body if options.body is not None else None
+        body = [] if trained_body is None else list(trained_body.parameters())
+        in_body = set(map(id, body))
+        others = [weight for weight in plain.parameters() if id(weight) not in in_body]
+        groups = [{"params": others, "share": 1.0}]
+        if body:
+            groups.append({"params": body, "share": options.body_share})
+        kind = torch.optim.AdamW if options.weight_decay else torch.optim.Adam
+        return kind(groups, lr=options.lr, weight_decay=options.weight_decay)
 
-        return optimizer(model, options)
+    def loss(self, model: nn.Module, batch: Batch, options: MedicalOptions) -> Tensor:
+        """Cross-entropy on pictures that are varied at random."""
+        logits = model(*augment(batch["picture"], batch["small"], options))
+        weights = batch["class_weights"][0] if "class_weights" in batch else None
+        return F.cross_entropy(logits.float(), batch["label"], weights)
 
-    def loss(
-        self, model: nn.Module, batch: dict[str, torch.Tensor], options: MedicalOptions
-    ) -> torch.Tensor:
-        """Cross-entropy."""
-
-        return loss(model, batch, options)
-
-    def validate(self, model: nn.Module, batches: Any, options: MedicalOptions) -> dict[str, float]:
-        """Log-loss, AUC, balanced accuracy."""
-
-        return validate(model, batches)
+    def validate(
+        self, model: nn.Module, batches: Iterable[Batch], options: MedicalOptions
+    ) -> dict[str, float]:
+        """Log-loss, AUC and balanced accuracy."""
+        logits, labels = [], []
+        for batch in batches:
+            logits.append(model(*normalise(batch["picture"], batch["small"])).float().cpu())
+            labels.append(batch["label"].cpu())
+        probability = torch.cat(logits).softmax(1).double().numpy()
+        scores = classification.scores(torch.cat(labels).numpy(), probability)
+        return {
+            "loss": scores["log_loss"],
+            "auc": scores["auc"],
+            "balanced_accuracy": scores["balanced_accuracy"],
+        }
 
     def calibrate(
         self,
         model: nn.Module,
-        splits: Splits[DictSpec],
+        splits: Splits[MedicalSpec],
         options: MedicalOptions,
         device: torch.device,
-    ) -> dict[str, torch.Tensor]:
-        """Temperature and operating point."""
+    ) -> Calibration:
+        """Temperature and operating point, chosen on the validation part."""
+        part, positive = splits.validation, splits.spec.positive
+        logits = logits_of(model, part, device, options.workers)
+        temperature = fit_temperature(part.labels, logits)
+        probability = softmax(logits / temperature, axis=1)[:, positive]
+        threshold = choose_threshold(part.labels == positive, probability, options.sensitivity)
+        return {"temperature": torch.tensor(temperature), "threshold": torch.tensor(threshold)}
 
-        return finish(model, splits, options, device)
-
-    def check_run(self, spec: DictSpec, calibration: dict[str, torch.Tensor]) -> None:
-        """Temperature and operating point are one number each."""
+    def check_run(self, spec: MedicalSpec, calibration: Calibration) -> None:
+        """Temperature and operating point must be one number each."""
         for name in ("temperature", "threshold"):
             if name not in calibration or calibration[name].numel() != 1:
                 raise InputError(f"calibration.safetensors holds no {name}")
 
     def review(
-        self, model: nn.Module, dataset: Any, context: Context[MedicalOptions, DictSpec]
+        self, model: nn.Module, dataset: Xrays, context: Context[MedicalOptions, MedicalSpec]
     ) -> Review:
         """Scores by patient, calibration, attention, and the audit for shortcuts."""
-
-        return review(
-            model, dataset, context.calibration, context.options, context.spec, context.device
+        options, spec = context.options, context.spec
+        xrays, positive = dataset.reader.xrays, spec.classes[spec.positive]
+        temperature = float(context.calibration["temperature"])
+        threshold = float(context.calibration["threshold"])
+        logits = logits_of(model, dataset, context.device, options.workers)
+        raw, probability = softmax(logits, axis=1), softmax(logits / temperature, axis=1)
+        uniform = classification.scores(
+            dataset.labels, np.full_like(probability, 1 / len(spec.classes))
         )
+        scores = patient_scores(dataset, probability, spec.positive, threshold, options.seed)
+        # Boxes and lungs are measured on all pictures; the report shows a few of them.
+        shown = shown_places(dataset, probability)
+        measured = options.boxes is not None or options.lungs is not None
+        maps = explained(
+            model, dataset, probability, range(len(dataset)) if measured else shown, context
+        )
+        looked = measure(
+            xrays, {int(dataset.rows[place]): values for place, values in maps.items()}, options
+        )
+        # The audit: what else tells the label, and the model within one source or view.
+        probes = audit.probes(dataset.reader, spec.classes, xrays.rows(), options.seed)
+        within = audit.within(dataset, probability, options.seed)
+        sentences = audit.sentences(probes, within, scores["auc"])
+        readable = [probe.name for probe in probes if probe.readable]
+        if readable:
+            say(sentences[0])
+        metrics = {
+            **scores,
+            "pictures": len(dataset),
+            "patients": len(set(dataset.column("patients"))),
+            "temperature": temperature,
+            "threshold": threshold,
+            "ece_before": classification.scores(dataset.labels, raw)["ece"],
+            "baselines": {
+                "every class alike": {name: uniform[name] for name in ("log_loss", "brier")}
+            },
+            "looked": looked,
+            "audit": {
+                "readable": readable,
+                "sentences": sentences,
+                "within": within,
+                "probes": {probe.name: [probe.auc, probe.low, probe.high] for probe in probes},
+            },
+        }
+        tables = {
+            "Could it be read without the lung?": pl.DataFrame({"what the audit found": sentences}),
+            "Scores, 95 % intervals by patient": score_table(metrics, positive),
+        }
+        if within:
+            tables["The model within one source or view"] = pl.DataFrame(
+                within, infer_schema_length=None
+            )
+        if looked:
+            tables["Attention in boxes and lungs, compared with a uniform map"] = pl.DataFrame(
+                [{"map": name, **values} for name, values in looked.items()],
+                infer_schema_length=None,
+            )
+        pictures = [
+            figures.calibration(
+                dataset.labels, raw, probability, spec.classes, spec.positive, threshold
+            )
+        ]
+        if probes:
+            pictures.append(figures.shortcuts(probes, scores["auc"]))
+        if shown:
+            pictures.append(
+                figures.looked(
+                    [shown_picture(dataset, probability, place, maps[place]) for place in shown]
+                )
+            )
+        return Review(metrics, headline_of(metrics, positive), pictures, tables)
 
-    def prediction_options(self, options: MedicalOptions) -> dict[str, Any]:
-        """The report has pictures already."""
+    def prediction_options(self, options: MedicalOptions) -> dict[str, object]:
+        """No explanations, since the report has pictures already."""
         return {"explain": False}
 
     def export_example(
-        self, model: nn.Module, splits: Splits[DictSpec]
-    ) -> tuple[tuple[Any, ...], Any]:
-        """Normalised pictures of both sizes; their number is free."""
+        self, model: nn.Module, splits: Splits[MedicalSpec]
+    ) -> tuple[tuple[Tensor, Tensor], tuple[dict[int, object], dict[int, object]]]:
+        """Two normalised pictures of the test part at both sizes; their number is free."""
+        part = splits.test
+        samples = [part[min(k, len(part) - 1)] for k in range(2)]
+        picture = torch.stack([sample["picture"] for sample in samples])
+        small = torch.stack([sample["small"] for sample in samples])
+        count = torch.export.Dim("pictures", min=1)
+        return normalise(picture, small), ({0: count}, {0: count})
 
-        return example(splits)
-
-    def list_items(self, options: Any, spec: DictSpec) -> Sequence[Item]:
+    def list_items(self, options: MedicalPredictOptions, spec: MedicalSpec) -> Sequence[XrayItem]:
         """Pictures and DICOM files."""
+        return list_items(options)
 
-        return list_inputs(options)
-
-    def prediction_schema(self, options: Any, spec: DictSpec) -> dict[str, Any]:
+    def prediction_schema(
+        self, options: MedicalPredictOptions, spec: MedicalSpec
+    ) -> dict[str, pl.DataType]:
         """prediction, p_CLASS, positive, view."""
-
         return schema(options, spec)
 
     def predict(
-        self, model: nn.Module, items: Sequence[Item], context: Context[Any, DictSpec]
+        self, model: nn.Module, items: Sequence[XrayItem], context: PredictContext
     ) -> list[pl.DataFrame | ValueError]:
-        """A row for each picture, and a picture of what the model looked at."""
+        """One row per picture, and a picture of where the model looked."""
 
-        return predict_items(
-            model, items, context.calibration, context.options, context.spec, context.device
-        )
+        def read(item: XrayItem) -> PreparedXray:
+            return read_item(item, context.spec)
+
+        def predict(items: Sequence[XrayItem], xrays: Sequence[PreparedXray]) -> list[pl.DataFrame]:
+            return predict_batch(model, items, xrays, context)
+
+        return predict_in_batches(items, read, predict, context.options.batch_size)
+
+
+def _build(options: MedicalOptions, spec: MedicalSpec, weights: str) -> Medusa:
+    return build_medusa(
+        options.backbone,
+        len(spec.classes),
+        weights=weights,
+        attention=options.attention,
+        sees=options.sees,
+        form=options.form,
+        body_width=options.body_width,
+        head_width=options.head_width,
+        dropout=options.dropout,
+    )

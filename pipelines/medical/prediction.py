@@ -1,134 +1,142 @@
-"""Batch inference: pictures and DICOM files to calibrated probabilities and pictures of what the
-model looked at.
+"""Batch inference: pictures and DICOM files to calibrated probabilities and pictures of where the
+model looked.
+
+Shapes: B pictures, K classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import polars as pl
 import torch
+from torch import nn
 
-from ...base.errors import InputError, fail
+from ...base.errors import fail
 from ...base.files import distinct_names, place_below
 from ...data.formats.dicom import is_dicom, read_dicom
 from ...data.formats.pictures import write_png
 from ...data.formats.tables import TABLE_SUFFIXES, suffix_of
 from ...data.xrays.xrays import list_xrays, read_place, read_xray, read_xray_set, two_sizes
-from ..engine.pipeline import Item
+from ...models.vision.medusa import Medusa
+from ..engine.pipeline import Context
 from .augment import normalise
-from .explain import maps_of, overlay
+from .data import MedicalSpec
+from .explain import maps_of, maps_of_picture, overlay
+from .options import MedicalPredictOptions
 
 MASKS = ("lungs", "masks", "lung_masks", "lung masks")  # folders that hold no X-rays
 
+PredictContext = Context[MedicalPredictOptions, MedicalSpec]
 
-def list_inputs(options: Any) -> list[Item]:
-    """What --input holds, sorted; picture: where its explanation is written below OUTPUT.pictures/;
-    place: of an array of MedMNIST."""
-    given = Path(options.input)
-    listed = given.is_file() and (
-        given.suffix.lower() in (".npz", ".txt") or suffix_of(given) in TABLE_SUFFIXES
-    )
-    if listed:
-        rows = read_xray_set(given, need_label=False)
-        found = sorted(zip(rows.names, rows.files, rows.places))
+
+class XrayItem(TypedDict):
+    """A picture to classify."""
+
+    file: str
+    id: str
+    place: tuple[str, int] | None  # array and row in a MedMNIST file
+    picture: str  # where its explanation is written below OUTPUT.pictures/
+
+
+class PreparedXray(NamedTuple):
+    """What the model and the output need of a picture."""
+
+    picture: np.ndarray  # float32 (1, Y, X) in [0, 1]
+    small: np.ndarray  # float32 (1, y, x) in [0, 1]
+    view: str | None
+    patient: str | None
+
+
+def medusa(model: nn.Module) -> Medusa:
+    """The model as its class, which also explains itself."""
+    assert isinstance(model, Medusa)
+    return model
+
+
+def list_items(options: MedicalPredictOptions) -> list[XrayItem]:
+    """What --input holds, sorted; folders of masks are left out."""
+    path = Path(options.input)
+    names: Sequence[tuple[str, str, tuple[str, int] | None]]
+    suffix = path.suffix.lower()
+    if path.is_file() and (suffix in (".npz", ".txt") or suffix_of(path) in TABLE_SUFFIXES):
+        xrays = read_xray_set(path, need_label=False)
+        names = sorted(zip(xrays.names, xrays.files, xrays.places))
     else:
-        found = [(name, file, None) for file, name in list_xrays(given) if not _mask(name)]
-        if not found:
-            raise fail(given, "holds masks only; give the folder of the pictures")
-    pictures = distinct_names([name for name, _, _ in found], None, ".png")
+        names = [(name, file, None) for file, name in list_xrays(path) if not _is_mask(name)]
+        if not names:
+            raise fail(path, "holds masks only; give the folder of the pictures")
+    pictures = distinct_names([name for name, _, _ in names], None, ".png")
     return [
-        {"file": file, "id": name, "place": place, "picture": one}
-        for (name, file, place), one in zip(found, pictures)
+        {"file": file, "id": name, "place": place, "picture": picture}
+        for (name, file, place), picture in zip(names, pictures)
     ]
 
 
-def _mask(name: str) -> bool:
+def _is_mask(name: str) -> bool:
     return any(part.lower() in MASKS for part in name.split("/")[:-1])
 
 
-def schema(options: Any, spec: dict[str, Any]) -> dict[str, Any]:
+def read_item(item: XrayItem, spec: MedicalSpec) -> PreparedXray:
+    """Read one picture. Raises InputError if it cannot be read or is no radiograph."""
+    view = patient = None
+    if item["place"] is not None:
+        name, row = item["place"]
+        pixels = read_place(item["file"], (name, row))
+    elif is_dicom(item["file"]):
+        radiograph = read_dicom(item["file"])
+        pixels = radiograph.pixels
+        view, patient = radiograph.view or None, radiograph.patient or None
+    else:
+        pixels = read_xray(item["file"])
+    return PreparedXray(*two_sizes(pixels, spec.size, spec.body_size), view, patient)
+
+
+def schema(options: MedicalPredictOptions, spec: MedicalSpec) -> dict[str, pl.DataType]:
     """prediction: the most probable class; p_CLASS: calibrated; positive: whether the probability
-    of the positive class reaches the operating point; view, bits: of DICOM."""
-    own = {
-        "prediction": pl.String,
-        **{f"p_{name}": pl.Float32 for name in spec["classes"]},
-        "positive": pl.Boolean,
-        "view": pl.String,
-    }
-    return {**own, "patient": pl.String} if options.keep_identifiers else own
+    of the positive class reaches the operating point; view, and patient if asked for: of DICOM.
+    """
+    columns: dict[str, pl.DataType] = {"prediction": pl.String()}
+    columns |= {f"p_{name}": pl.Float32() for name in spec.classes}
+    columns |= {"positive": pl.Boolean(), "view": pl.String()}
+    return {**columns, "patient": pl.String()} if options.keep_identifiers else columns
 
 
 @torch.inference_mode()
-def predict_items(
-    model: Any,
-    items: Sequence[Item],
-    calibration: dict[str, torch.Tensor],
-    options: Any,
-    spec: dict[str, Any],
-    device: torch.device,
-) -> list[pl.DataFrame | ValueError]:
-    """A row for each picture, or the error that says why there is none."""
-    size, small = (tuple(spec["input"][name]) for name in ("size", "body size"))
-    rows: list[Any] = [None] * len(items)
-    for start in range(0, len(items), options.batch_size):
-        read: dict[int, Any] = {}
-        facts: dict[int, tuple[str | None, str | None]] = {}
-        for place in range(start, min(start + options.batch_size, len(items))):
-            file = items[place]["file"]
-            try:
-                facts[place] = None, None
-                place_in = items[place]["place"]
-                if place_in is not None:
-                    pixels = read_place(file, (place_in[0], place_in[1]))
-                elif is_dicom(file):
-                    found = read_dicom(file)
-                    pixels, facts[place] = found.pixels, (found.view or None, found.patient or None)
-                else:
-                    pixels = read_xray(file)
-                read[place] = two_sizes(pixels, size, small)
-            except InputError as error:
-                rows[place] = error
-        if not read:
-            continue
-        given = [
-            torch.from_numpy(np.stack([one[k] for one in read.values()])).to(device)
-            for k in range(2)
-        ]
-        attended = model.attend(*normalise(*given))
-        probability = (attended.logits.float() / float(calibration["temperature"])).softmax(1).cpu()
-        maps = maps_of(model, attended, size, attended.logits.argmax(1)) if options.explain else {}
-        for j, place in enumerate(read):
-            if options.explain:
-                shown = {
-                    name: value[j].numpy() for name, value in maps.items() if name != "attention"
-                }
-                path = place_below(Path(f"{options.output}.pictures"), items[place]["picture"])
-                write_png(path, overlay(read[place][0][0], shown))
-            rows[place] = _row(
-                probability[j].tolist(),
-                facts[place],
-                float(calibration["threshold"]),
-                options,
-                spec,
-            )
-    return rows
+def predict_batch(
+    model: nn.Module,
+    items: Sequence[XrayItem],
+    xrays: Sequence[PreparedXray],
+    context: PredictContext,
+) -> list[pl.DataFrame]:
+    """One row for each picture of a batch; writes the explanations, unless --no-explain."""
+    options, spec, device = context.options, context.spec, context.device
+    picture = torch.from_numpy(np.stack([xray.picture for xray in xrays])).to(device)
+    small = torch.from_numpy(np.stack([xray.small for xray in xrays])).to(device)
+    plain = medusa(model)
+    attended = plain.attend(*normalise(picture, small))
+    logits = attended.logits.float()
+    probability = (logits / float(context.calibration["temperature"])).softmax(1).cpu()
+    if options.explain:
+        maps = maps_of(plain, attended, spec.size, attended.logits.argmax(1))
+        for k, (item, xray) in enumerate(zip(items, xrays, strict=True)):
+            path = place_below(Path(f"{options.output}.pictures"), item["picture"])
+            write_png(path, overlay(xray.picture[0], maps_of_picture(maps, k)))
+    return [
+        _row(values, xray, context)
+        for values, xray in zip(probability.tolist(), xrays, strict=True)
+    ]
 
 
-def _row(
-    probability: Sequence[float],
-    facts: tuple[str | None, str | None],
-    threshold: float,
-    options: Any,
-    spec: dict[str, Any],
-) -> pl.DataFrame:
-    classes = spec["classes"]
-    row: dict[str, Any] = {"prediction": classes[int(np.argmax(probability))]}
-    row |= {f"p_{name}": p for name, p in zip(classes, probability)}
-    row |= {"positive": probability[spec["positive"]] >= threshold, "view": facts[0]}
+def _row(probability: Sequence[float], xray: PreparedXray, context: PredictContext) -> pl.DataFrame:
+    options, spec = context.options, context.spec
+    row: dict[str, object] = {"prediction": spec.classes[int(np.argmax(probability))]}
+    row |= {f"p_{name}": value for name, value in zip(spec.classes, probability)}
+    threshold = float(context.calibration["threshold"])
+    row |= {"positive": probability[spec.positive] >= threshold, "view": xray.view}
     if options.keep_identifiers:
-        row["patient"] = facts[1]
+        row["patient"] = xray.patient
     return pl.DataFrame([row], schema=schema(options, spec))

@@ -1,4 +1,4 @@
-"""How well a transcript and its word times agree with known ones.
+"""How well transcripts and word times agree with references.
 
 Word and character error rates are jiwer's; intervals are bootstrapped over groups (speakers, or
 recordings)."""
@@ -12,12 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .classification import drawn_groups
+from .bootstrap import DRAWS, UNDEFINED, Interval, bootstrap_intervals
 
 
 def plain(text: str) -> str:
-    """A text as it is compared: lower case, without punctuation but apostrophes in words, single
-    spaces.
+    """The text as it is compared: lower case, no punctuation except apostrophes inside words,
+    single spaces.
+
+    >>> plain("Don't  stop, please!")
+    "don't stop please"
     """
     text = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
     text = re.sub(r"[^\w\s']|_", " ", text)
@@ -26,54 +29,56 @@ def plain(text: str) -> str:
 
 @dataclass(frozen=True)
 class Errors:
-    """Substitutions, deletions and insertions together, and how many words or characters there
-    should be, of each recording: int (N,)."""
+    """Errors of each recording, int (N,): `wrong` counts substitutions, deletions and insertions,
+    `total` the words or characters of the reference."""
 
     wrong: np.ndarray
     total: np.ndarray
 
     @property
     def rate(self) -> float:
-        """Errors a word (or character) of the references; NaN without any."""
+        """Errors per word (or character) of the references; NaN if these are empty."""
         return float(self.wrong.sum() / self.total.sum()) if self.total.sum() else float("nan")
 
-    def interval(
-        self, groups: Sequence[str], draws: int = 1000, seed: int = 0
-    ) -> tuple[float, float]:
-        """95 % interval of the rate, groups drawn with replacement."""
-        names, which = np.unique(np.asarray(groups), return_inverse=True)
-        counts = drawn_groups(len(names), draws, seed)[:, which]
-        total = counts @ self.total
-        if not len(names) or not self.total.sum():
-            return float("nan"), float("nan")
-        rates = np.divide(counts @ self.wrong, total, out=np.full(draws, np.nan), where=total > 0)
-        low, high = np.nanquantile(rates, [0.025, 0.975])
-        return float(low), float(high)
+    def interval(self, groups: Sequence[str], draws: int = DRAWS, seed: int = 0) -> Interval:
+        """95 % interval of the rate, groups drawn with replacement; NaN without any words."""
+        if not self.total.sum():
+            return UNDEFINED
+
+        def rates(weights: np.ndarray) -> dict[str, np.ndarray]:
+            total = weights @ self.total
+            rate = np.full(len(weights), np.nan)
+            return {"rate": np.divide(weights @ self.wrong, total, out=rate, where=total > 0)}
+
+        return bootstrap_intervals(rates, groups, draws=draws, seed=seed)["rate"]
 
 
-def text_errors(said: Sequence[str], true: Sequence[str], characters: bool = False) -> Errors:
-    """Errors of each transcript against its reference, both made plain. A reference without words
-    counts what is said as insertions. Raises ValueError where they differ in number."""
+def text_errors(predicted: Sequence[str], true: Sequence[str], characters: bool = False) -> Errors:
+    """Errors of each transcript against its reference, after `plain` for both. A reference without
+    words counts all predicted words as insertions. Raises ValueError if the numbers of texts
+    differ."""
     import jiwer
 
-    if len(said) != len(true):
-        raise ValueError(f"text_errors: {len(said)} transcripts but {len(true)} references")
+    if len(predicted) != len(true):
+        raise ValueError(f"text_errors: {len(predicted)} transcripts but {len(true)} references")
     wrong, total = [], []
-    for one, reference in zip(map(plain, said), map(plain, true)):
+    for text, reference in zip(map(plain, predicted), map(plain, true)):
         if not reference:
-            wrong.append(len(one if characters else one.split()))
+            wrong.append(len(text if characters else text.split()))
             total.append(0)
             continue
-        found = (jiwer.process_characters if characters else jiwer.process_words)(reference, one)
-        wrong.append(found.substitutions + found.deletions + found.insertions)
-        total.append(found.hits + found.substitutions + found.deletions)
+        alignment = (jiwer.process_characters if characters else jiwer.process_words)(
+            reference, text
+        )
+        wrong.append(alignment.substitutions + alignment.deletions + alignment.insertions)
+        total.append(alignment.hits + alignment.substitutions + alignment.deletions)
     return Errors(np.array(wrong, np.int64), np.array(total, np.int64))
 
 
 @dataclass(frozen=True)
 class Boundaries:
-    """Signed errors in seconds of starts and ends of words that were matched, (W,), and the
-    recording of each, (W,).
+    """Signed errors in seconds of the starts and ends of W matched words, (W,), and the number of
+    the recording that each word belongs to, (W,).
     """
 
     start: np.ndarray
@@ -81,24 +86,24 @@ class Boundaries:
     recording: np.ndarray
 
     def summary(self, tolerance: float = 0.1) -> dict[str, float]:
-        """Words; mean and median of the absolute error, mean of the signed one, milliseconds; share
-        within the tolerance, seconds."""
-        found: dict[str, float] = {"words": len(self.start)}
+        """Number of words; mean and median of the absolute error and mean of the signed error, all
+        in milliseconds; share of words within the tolerance, which is in seconds."""
+        figures: dict[str, float] = {"words": len(self.start)}
         if not len(self.start):
-            return found
+            return figures
         for name, error in (("start", self.start), ("end", self.end)):
-            found[f"{name}_mae_ms"] = 1000 * float(np.abs(error).mean())
-            found[f"{name}_median_ms"] = 1000 * float(np.median(np.abs(error)))
-            found[f"{name}_bias_ms"] = 1000 * float(error.mean())
-            found[f"{name}_within"] = float((np.abs(error) <= tolerance + 1e-9).mean())
-        return found
+            figures[f"{name}_mae_ms"] = 1000 * float(np.abs(error).mean())
+            figures[f"{name}_median_ms"] = 1000 * float(np.median(np.abs(error)))
+            figures[f"{name}_bias_ms"] = 1000 * float(error.mean())
+            figures[f"{name}_within"] = float((np.abs(error) <= tolerance + 1e-9).mean())
+        return figures
 
 
-def equal_words(found: Sequence[str], true: Sequence[str]) -> list[tuple[int, int]]:
-    """Places of the words that two texts share, as the word error rate matches them."""
+def equal_words(predicted: Sequence[str], true: Sequence[str]) -> list[tuple[int, int]]:
+    """Places (predicted, true) of equal words in two texts, as the word error rate aligns them."""
     import jiwer
 
-    a, b = ([plain(word).replace(" ", "") or "-" for word in words] for words in (found, true))
+    a, b = ([plain(word).replace(" ", "") or "-" for word in words] for words in (predicted, true))
     if not a or not b:
         return []
     return [
@@ -110,15 +115,16 @@ def equal_words(found: Sequence[str], true: Sequence[str]) -> list[tuple[int, in
 
 
 def boundary_errors(
-    found: Sequence[Sequence[tuple[str, float, float]]],
+    predicted: Sequence[Sequence[tuple[str, float, float]]],
     true: Sequence[Sequence[tuple[str, float, float]]],
 ) -> Boundaries:
-    """Errors of word times. Words (text, start, end) of a recording are matched as the word error
-    rate matches them; only equal ones count."""
+    """Errors of word times. The words (text, start, end) of each recording are aligned as by the
+    word error rate; only equal words count. Raises ValueError if the numbers of recordings
+    differ."""
     start, end, recording = [], [], []
-    for number, (own, known) in enumerate(zip(found, true, strict=True)):
-        for a, b in equal_words([word[0] for word in own], [word[0] for word in known]):
-            start.append(own[a][1] - known[b][1])
-            end.append(own[a][2] - known[b][2])
+    for number, (words, known) in enumerate(zip(predicted, true, strict=True)):
+        for a, b in equal_words([word[0] for word in words], [word[0] for word in known]):
+            start.append(words[a][1] - known[b][1])
+            end.append(words[a][2] - known[b][2])
             recording.append(number)
     return Boundaries(np.array(start), np.array(end), np.array(recording, np.int64))

@@ -1,17 +1,18 @@
 """Scores of a classifier with intervals by patient, and its calibration.
 
 Shapes: N samples, C classes, R draws of a bootstrap, B bins. labels: int (N,), probability: float
-(N, C), rows summing to 1. Everything is a weighted form, so that a draw of the bootstrap is a row
-of whole-number weights and all draws are computed at once. Undefined scores (one class only) are
+(N, C), rows summing to 1. All scores have a weighted form, so that a draw of the bootstrap is a row
+of integer weights and many draws are computed at once. Undefined scores (one class only) are
 NaN."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from .bootstrap import DRAWS, Interval, bootstrap_intervals
+
 NAMES = ("auc", "accuracy", "balanced_accuracy", "macro_f1", "log_loss", "brier", "ece")
-BLOCK_NUMBERS = 1 << 22  # weights in memory at once
-LEAST_PROBABILITY = 1e-7  # below it the log-loss counts no further
+LEAST_PROBABILITY = 1e-7  # smaller probabilities count as this in the log-loss
 
 
 def scores(labels: np.ndarray, probability: np.ndarray, bins: int = 10) -> dict[str, float]:
@@ -21,12 +22,12 @@ def scores(labels: np.ndarray, probability: np.ndarray, bins: int = 10) -> dict[
     accuracy; balanced_accuracy: mean recall of the classes present; macro_f1: mean F1 of the
     classes present or predicted (micro-F1, which some repositories print as "F1", is the accuracy);
     log_loss in nats; brier: mean squared distance to the true corner, from 0 to 2; ece: expected
-    calibration error of the predicted class, equal bins (Guo et al., arXiv 1706.04599).
+    calibration error of the predicted class, bins of equal width (Guo et al., arXiv 1706.04599).
 
     Raises ValueError for shapes that do not fit.
     """
-    found = _weighted(*_checked(labels, probability), np.ones((1, len(labels))), bins)
-    return {name: float(values[0]) for name, values in found.items()}
+    results = _weighted(*_checked(labels, probability), np.ones((1, len(labels))), bins)
+    return {name: float(values[0]) for name, values in results.items()}
 
 
 def bootstrap(
@@ -34,49 +35,30 @@ def bootstrap(
     probability: np.ndarray,
     groups: np.ndarray,
     *,
-    draws: int = 1000,
+    draws: int = DRAWS,
     level: float = 0.95,
     seed: int = 0,
     bins: int = 10,
-) -> dict[str, tuple[float, float]]:
-    """Percentile intervals of all scores, whole groups (patients) drawn with replacement.
+) -> dict[str, Interval]:
+    """Percentile intervals of all scores, entire groups (patients) drawn with replacement.
 
-    groups: any values (N,). A draw in which a score is undefined is left out of its interval; where
-    more than half are, the interval is NaN. Raises ValueError for shapes that do not fit."""
+    groups: any values (N,). Undefined scores: see `bootstrap.percentile_interval`. Raises
+    ValueError for shapes that do not fit."""
     labels, probability = _checked(labels, probability)
     if np.shape(groups) != labels.shape:
         raise ValueError(f"bootstrap: groups {np.shape(groups)} do not fit labels {labels.shape}")
-    _, member = np.unique(groups, return_inverse=True)
-    counts = drawn_groups(member.max() + 1 if len(member) else 0, draws, seed)
-    step = max(1, BLOCK_NUMBERS // max(len(labels), 1))
-    parts = [
-        _weighted(labels, probability, counts[k : k + step, member], bins)
-        for k in range(0, draws, step)
-    ]
-    intervals = {}
-    for name in NAMES:
-        values = np.concatenate([part[name] for part in parts])
-        values = values[~np.isnan(values)]
-        ends = (
-            np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-            if 2 * len(values) >= draws
-            else (np.nan, np.nan)
-        )
-        intervals[name] = float(ends[0]), float(ends[1])
-    return intervals
-
-
-def drawn_groups(groups: int, draws: int, seed: int) -> np.ndarray:
-    """How often each group is in each draw: float (draws, groups), rows summing to `groups`."""
-    generator = np.random.default_rng(seed)
-    return generator.multinomial(groups, np.full(groups, 1 / max(groups, 1)), size=draws).astype(
-        np.float64
+    return bootstrap_intervals(
+        lambda weights: _weighted(labels, probability, weights, bins),
+        groups,
+        draws=draws,
+        ends=((1 - level) / 2, (1 + level) / 2),
+        seed=seed,
     )
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """How sure a model was and how often it was right, bin by bin; NaN for an empty one."""
+    """How confident a model was and how often it was right, bin by bin; NaN for empty bins."""
 
     confidence: np.ndarray  # (B,)
     accuracy: np.ndarray  # (B,)
@@ -84,7 +66,7 @@ class Reliability:
 
 
 def reliability(labels: np.ndarray, probability: np.ndarray, bins: int = 10) -> Reliability:
-    """The reliability diagram of the predicted class, equal bins of its probability."""
+    """The reliability diagram of the predicted class, by bins of equal width of its probability."""
     labels, probability = _checked(labels, probability)
     top, right, place = _top(labels, probability, bins)
     count = np.bincount(place, minlength=bins)
@@ -95,10 +77,9 @@ def reliability(labels: np.ndarray, probability: np.ndarray, bins: int = 10) -> 
 
 
 def weighted_auc(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve for each row of weights (R, N) -> (R,), ties counting half; one sort
-    for all.
+    """Area under the ROC curve for each row of weights (R, N) -> (R,), ties counting half.
 
-    positive: bool (N,); score: (N,), higher = more positive.
+    positive: bool (N,); score: (N,), higher = more positive. One sort serves all rows.
     """
     order = np.argsort(score, kind="stable")
     positive, weights = positive[order], weights[:, order]
@@ -122,34 +103,38 @@ def _weighted(
     pair = np.zeros((len(labels), classes * classes))
     pair[np.arange(len(labels)), labels * classes + predicted] = 1.0
     confusion = (weights @ pair).reshape(-1, classes, classes)  # true by predicted
-    hits, true, said = confusion.diagonal(axis1=1, axis2=2), confusion.sum(2), confusion.sum(1)
-    one = np.eye(classes)[labels]
+    hits, true, called = confusion.diagonal(axis1=1, axis2=2), confusion.sum(2), confusion.sum(1)
+    corners = np.eye(classes)[labels]
     top, right, place = _top(labels, probability, bins)
     gap = np.zeros((len(labels), bins))
     gap[np.arange(len(labels)), place] = right - top
     with np.errstate(divide="ignore", invalid="ignore"):
-        recall, f1 = hits / true, 2 * hits / (true + said)
+        recall, f1 = hits / true, 2 * hits / (true + called)
         if classes == 2:
             auc = weighted_auc(labels == 1, probability[:, 1], weights)
         else:
-            each = [weighted_auc(labels == c, probability[:, c], weights) for c in range(classes)]
-            auc = _mean(np.stack(each, 1))
-        own = np.clip(probability[np.arange(len(labels)), labels], LEAST_PROBABILITY, 1.0)
+            by_class = [
+                weighted_auc(labels == c, probability[:, c], weights) for c in range(classes)
+            ]
+            auc = _mean(np.stack(by_class, 1))
+        true_probability = np.clip(
+            probability[np.arange(len(labels)), labels], LEAST_PROBABILITY, 1.0
+        )
         return {
             "auc": auc,
             "accuracy": hits.sum(1) / total,
             "balanced_accuracy": _mean(recall),
             "macro_f1": _mean(f1),
-            "log_loss": weights @ -np.log(own) / total,
-            "brier": weights @ np.square(probability - one).sum(1) / total,
+            "log_loss": weights @ -np.log(true_probability) / total,
+            "brier": weights @ np.square(probability - corners).sum(1) / total,
             "ece": np.abs(weights @ gap).sum(1) / total,
         }
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
-    """Mean over classes, those without a value left out."""
-    there = ~np.isnan(values)
-    return np.where(there, values, 0.0).sum(1) / there.sum(1)
+    """Mean over classes; classes without a value do not count."""
+    defined = ~np.isnan(values)
+    return np.where(defined, values, 0.0).sum(1) / defined.sum(1)
 
 
 def _top(
@@ -167,7 +152,8 @@ def _checked(labels: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, n
     labels, probability = np.asarray(labels), np.asarray(probability, dtype=np.float64)
     if probability.ndim != 2 or probability.shape[1] < 2 or labels.shape != probability.shape[:1]:
         raise ValueError(
-            f"scores: labels (N,) and probability (N, C), C > 1, got {labels.shape}, {probability.shape}"
+            "scores: labels (N,) and probability (N, C), C > 1, got "
+            f"{labels.shape}, {probability.shape}"
         )
     if labels.dtype.kind not in "iu" or (
         len(labels) and not 0 <= labels.min() <= labels.max() < probability.shape[1]

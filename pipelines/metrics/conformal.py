@@ -4,16 +4,16 @@ trained on.
 If the errors to come are exchangeable with the n calibration errors, an interval of level p holds
 the truth with probability at least p, and at most p + 1/(n + 1) (no ties), whatever the model
 (Papadopoulos et al. 2002, Lei et al. 2018). Errors of a series drift, so coverage must be measured
-on the test part: `Coverage`. Each (step, channel) has its own width, and each is right on its own:
-a whole path lies inside less often.
+on the test part: `Coverage`. Each (step, channel) has a width of its own and is right by itself; an
+entire path lies inside less often.
 
 L levels, H horizon, C channels, B batch.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ def needed(level: float) -> int:
 
 
 def _rank(n: int, level: float) -> int:
-    """ceil((n + 1) level), forgiving the rounding that makes 10 * 0.9 a hair more than 9."""
+    """ceil((n + 1) level), tolerating the rounding that makes 10 * 0.9 slightly more than 9."""
     return math.ceil((n + 1) * level - 1e-9)
 
 
@@ -41,7 +41,7 @@ class ConformalIntervals:
     """Half-widths of the intervals, by level, step and channel.
 
     levels  L numbers in (0, 1)
-    widths  (L, H, C) float64, in the units of the residuals; infinite where n is too small for the level
+    widths  (L, H, C) float64, in the units of the residuals; infinite where n is too small
     n       calibration windows used
     """
 
@@ -74,7 +74,7 @@ class ConformalIntervals:
 
     @property
     def statement(self) -> str:
-        """What to tell the reader when some level has no finite interval; empty if all have."""
+        """A sentence on the levels without a finite interval; empty if all are finite."""
         lacking = [level for level in self.levels if _rank(self.n, level) > self.n]
         if not lacking:
             return ""
@@ -88,43 +88,24 @@ class ConformalIntervals:
         widths = self.widths[:, None].to(forecast)
         return forecast - widths, forecast + widths
 
-    def scaled(self, std: Tensor) -> "ConformalIntervals":
-        """The same intervals in original units, for residuals that were standardised; std (C,)."""
-        return ConformalIntervals(
-            self.levels, self.widths * torch.as_tensor(std, dtype=torch.float64), self.n
-        )
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able; infinite widths are written as None."""
-        widths = [
-            [[w if math.isfinite(w) else None for w in r] for r in m] for m in self.widths.tolist()
-        ]
-        return {"levels": list(self.levels), "n": self.n, "widths": widths}
+class CoverageTable(TypedDict):
+    """What `Coverage` measured; L levels, H steps.
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "ConformalIntervals":
-        """The intervals that `to_dict` wrote. `ValueError` for anything else."""
-        try:
-            filled = [
-                [[math.inf if w is None else float(w) for w in r] for r in m]
-                for m in data["widths"]
-            ]
-            widths, levels, n = (
-                torch.tensor(filled, dtype=torch.float64),
-                tuple(map(float, data["levels"])),
-                data["n"],
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"conformal intervals cannot be read back ({error})") from error
-        if widths.ndim != 3 or len(widths) != len(levels) or not bool((widths >= 0).all()):
-            raise ValueError(
-                "conformal intervals cannot be read back (widths must be (levels, horizon, channels))"
-            )
-        return cls(levels, widths, int(n))
+    coverage          share of the truth inside the intervals, by level
+    mean_width        upper minus lower bound, by level; infinite if any width is
+    coverage_by_step  (L, H)
+    """
+
+    levels: list[float]
+    coverage: list[float]
+    mean_width: list[float]
+    coverage_by_step: list[list[float]]
+    windows: int
 
 
 class Coverage:
-    """Gathers how often the truth lies inside, and how wide the intervals are."""
+    """Counts how often the truth lies inside the intervals, batch by batch."""
 
     def __init__(self, intervals: ConformalIntervals) -> None:
         self.intervals = intervals
@@ -135,18 +116,16 @@ class Coverage:
         """Count a batch, both (B, H, C). `ValueError` for other shapes."""
         if forecast.shape != truth.shape or forecast.shape[1:] != self.inside.shape[1:]:
             horizon, channels = self.inside.shape[1:]
-            given = f"forecast {tuple(forecast.shape)} and truth {tuple(truth.shape)}"
-            raise ValueError(f"{given} must both be (batch, {horizon}, {channels})")
+            shapes = f"forecast {tuple(forecast.shape)} and truth {tuple(truth.shape)}"
+            raise ValueError(f"{shapes} must both be (batch, {horizon}, {channels})")
         error = (forecast.detach().double() - truth.detach().double()).abs().cpu()
         self.windows += len(error)
-        for level, widths in enumerate(
-            self.intervals.widths
-        ):  # level by level: no (L, B, H, C) is ever made
+        # Level by level, so that there is never a tensor (L, B, H, C).
+        for level, widths in enumerate(self.intervals.widths):
             self.inside[level] += (error <= widths).sum(0)
 
-    def compute(self) -> dict[str, Any]:
-        """By level: "coverage" and "mean_width" (upper - lower; infinite if any is), lists of L
-        floats, and by step "coverage_by_step" (L, H). `ValueError` when nothing was counted."""
+    def compute(self) -> CoverageTable:
+        """The shares so far. `ValueError` when nothing was counted."""
         if not self.windows:
             raise ValueError("no forecast has been counted")
         share = self.inside / self.windows

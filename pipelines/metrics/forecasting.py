@@ -1,7 +1,7 @@
-"""Forecast errors gathered batch by batch, and the naive forecasts that every model has to beat.
+"""Forecast errors summed batch by batch, and the naive forecasts that every model has to beat.
 
-B batch, T look-back, H horizon, C channels. Sums are kept in float64 and every window counts once,
-so the batch size changes nothing beyond the last digits."""
+B batch, T look-back, H horizon, C channels. Sums are in float64 and every window counts once, so
+the batch size changes nothing beyond the last digits."""
 
 import re
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# The season people expect of a clock: a day for hours and minutes, a week for days, a year for
-# weeks and months.
+# The natural season of a sampling interval: a day for hours and minutes, a week for days, a year
+# for weeks and months.
 _SEASONS = {"s": 3600, "m": 1440, "h": 24, "d": 7, "w": 52, "mo": 12, "q": 4, "y": 1}
 
 
@@ -18,7 +18,7 @@ _SEASONS = {"s": 3600, "m": 1440, "h": 24, "d": 7, "w": 52, "mo": 12, "q": 4, "y
 class ForecastSummary:
     """Means over all windows, steps and channels, and the same by step and by channel.
 
-    mse, mae                        on the scale of the tensors given (standardised in the papers)
+    mse, mae                        on the scale of the tensors (standardised in the papers)
     mse_by_step, mae_by_step        (H,) float64
     mse_by_channel, mae_by_channel  (C,) float64
     windows                         how many forecasts were counted
@@ -32,14 +32,9 @@ class ForecastSummary:
     mae_by_channel: Tensor
     windows: int
 
-    def in_units(self, std: Tensor) -> dict[str, Tensor]:
-        """ "mae" and "rmse" by channel (C,) in original units, from the scaler's std (C,)."""
-        std = torch.as_tensor(std, dtype=torch.float64)
-        return {"mae": self.mae_by_channel * std, "rmse": self.mse_by_channel.sqrt() * std}
-
 
 class ForecastErrors:
-    """Gathers squared and absolute errors of forecasts (B, H, C) against what came."""
+    """Sums squared and absolute errors of forecasts (B, H, C) against the truth."""
 
     def __init__(self, channels: int, horizon: int) -> None:
         self.squared = torch.zeros(horizon, channels, dtype=torch.float64)
@@ -60,12 +55,6 @@ class ForecastErrors:
         self.absolute += error.abs().sum(0).cpu()
         self.windows += len(error)
 
-    def merge(self, other: "ForecastErrors") -> None:
-        """Add what another accumulator (another process) has counted."""
-        self.squared += other.squared
-        self.absolute += other.absolute
-        self.windows += other.windows
-
     def compute(self) -> ForecastSummary:
         """The means so far. `ValueError` when nothing was counted."""
         if not self.windows:
@@ -83,12 +72,12 @@ class ForecastErrors:
 
 
 def repeat_last(past: Tensor, horizon: int) -> Tensor:
-    """The last value goes on: past (B, T, C) to (B, H, C), a view."""
+    """Repeat the last value: past (B, T, C) to (B, H, C), a view."""
     return past[:, -1:].expand(-1, horizon, -1)
 
 
 def seasonal(past: Tensor, horizon: int, season: int) -> Tensor:
-    """The last season goes on: past (B, T, C) to (B, H, C). `ValueError` when T < season."""
+    """Repeat the last season: past (B, T, C) to (B, H, C). `ValueError` when T < season."""
     if not 1 <= season <= past.shape[1]:
         raise ValueError(
             f"a season of {season} rows does not fit into a look-back of {past.shape[1]}"
@@ -106,10 +95,9 @@ def season_of(frequency: str) -> int:
     match = re.fullmatch(r"(\d+)(us|ms|s|m|h|d|w|mo|q|y)", frequency)
     if not match or int(match[1]) == 0:
         raise ValueError(f"{frequency!r} is not a frequency such as 15m, 1h, 1d, 1w, 1mo")
-    whole, rest = divmod(_SEASONS.get(match[2], 1), int(match[1]))
-    # A step that does not divide its season (7h) never comes back to the same place; nothing to
-    # repeat.
-    return whole if rest == 0 and whole > 1 else 1
+    season, rest = divmod(_SEASONS.get(match[2], 1), int(match[1]))
+    # Where the step does not divide its season (7h), no row has a counterpart to repeat.
+    return season if rest == 0 and season > 1 else 1
 
 
 def naive_scale(history: Tensor, season: int) -> Tensor:

@@ -1,14 +1,15 @@
 """Scores of one class against the rest at an operating point, with intervals by patient;
 temperature.
 
-Shapes: N samples, R draws of a bootstrap, K classes. Everything is a weighted form, so that a draw
-is a row of whole weights and all draws are computed at once. Undefined scores are NaN."""
+Shapes: N samples, R draws of a bootstrap, K classes. All scores have a weighted form, so that a
+draw is a row of integer weights and many draws are computed at once. Undefined scores are NaN."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from .classification import drawn_groups, weighted_auc
+from .bootstrap import DRAWS, Interval, bootstrap_intervals
+from .classification import weighted_auc
 
 NAMES = ("auc", "auprc", "sensitivity", "specificity", "ppv", "npv")
 
@@ -19,8 +20,8 @@ def operating_scores(positive: np.ndarray, score: np.ndarray, threshold: float) 
 
     positive: bool (N,); score: (N,). Raises ValueError where shapes do not fit.
     """
-    found = _weighted(positive, score, threshold, np.ones((1, len(positive))))
-    return {name: float(values[0]) for name, values in found.items()}
+    results = _weighted(positive, score, threshold, np.ones((1, len(positive))))
+    return {name: float(values[0]) for name, values in results.items()}
 
 
 def operating_bootstrap(
@@ -29,29 +30,26 @@ def operating_bootstrap(
     threshold: float,
     groups: np.ndarray,
     *,
-    draws: int = 1000,
+    draws: int = DRAWS,
     seed: int = 0,
-) -> dict[str, tuple[float, float]]:
-    """95 % percentile intervals of `operating_scores`, whole groups (patients) drawn with
-    replacement; NaN where most draws leave a score undefined."""
-    _, member = np.unique(groups, return_inverse=True)
-    counts = drawn_groups(member.max() + 1 if len(member) else 0, draws, seed)
-    found = _weighted(positive, score, threshold, counts[:, member])
-    ends: dict[str, tuple[float, float]] = {}
-    for name, values in found.items():
-        values = values[~np.isnan(values)]
-        pair = np.quantile(values, [0.025, 0.975]) if 2 * len(values) >= draws else (np.nan, np.nan)
-        ends[name] = float(pair[0]), float(pair[1])
-    return ends
+) -> dict[str, Interval]:
+    """95 % percentile intervals of `operating_scores`, entire groups (patients) drawn with
+    replacement. Undefined scores: see `bootstrap.percentile_interval`."""
+    return bootstrap_intervals(
+        lambda weights: _weighted(positive, score, threshold, weights),
+        groups,
+        draws=draws,
+        seed=seed,
+    )
 
 
 def choose_threshold(
     positive: np.ndarray, score: np.ndarray, sensitivity: float | None = None
 ) -> float:
-    """The operating point: of the thresholds with at least this sensitivity that of the highest
-    specificity, or, by default, that of the highest balanced accuracy (Youden's J).
+    """The operating point: of the thresholds with at least this sensitivity the one with the
+    highest specificity or, by default, the one with the highest balanced accuracy (Youden's J).
 
-    It lies in the middle between two scores. Without both classes it is .5.
+    It lies midway between two scores. It is 0.5 unless both classes occur.
     """
     if positive.all() or not positive.any():
         return 0.5
@@ -65,23 +63,23 @@ def choose_threshold(
 
 
 def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
-    """The temperature T of softmax(logits / T) of the least log-loss (Guo et al., arXiv
-    1706.04599), .05 to 20.
+    """The temperature T, from 0.05 to 20, for which softmax(logits / T) has the smallest log-loss
+    (Guo et al., arXiv 1706.04599).
 
-    labels: int (N,); logits: (N, K). 1 where there is nothing to fit by.
+    labels: int (N,); logits: (N, K). Without samples it is 1.
     """
     from scipy.optimize import minimize_scalar
     from scipy.special import log_softmax
 
     if not len(labels):
         return 1.0
-    own = np.arange(len(labels)), labels
-    found = minimize_scalar(
-        lambda t: -log_softmax(logits / np.exp(t), axis=1)[own].mean(),
+    true_class = np.arange(len(labels)), labels
+    fit = minimize_scalar(
+        lambda t: -log_softmax(logits / np.exp(t), axis=1)[true_class].mean(),
         bounds=np.log([0.05, 20.0]),
         method="bounded",
     )
-    return float(np.exp(found.x))  # pyright: ignore[reportAttributeAccessIssue]
+    return float(np.exp(fit.x))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _weighted(
@@ -92,10 +90,10 @@ def _weighted(
         raise ValueError(
             f"operating_scores: positive and score are (N,), got {positive.shape} and {score.shape}"
         )
-    said = score >= threshold
+    called = score >= threshold
     hit, missed, alarm, clear = (
-        weights @ one.astype(np.float64)
-        for one in (positive & said, positive & ~said, ~positive & said, ~positive & ~said)
+        weights @ kind.astype(np.float64)
+        for kind in (positive & called, positive & ~called, ~positive & called, ~positive & ~called)
     )
     with np.errstate(divide="ignore", invalid="ignore"):
         return {
@@ -109,16 +107,15 @@ def _weighted(
 
 
 def _average_precision(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Sum of precision times the rise of recall, from strict to lenient; equal scores come in
-    together.
-    """
+    """Sum of precision times the rise of recall, from strict to lenient thresholds; samples of
+    equal score enter together."""
     if not len(score):
         return np.full(len(weights), np.nan)
     order = np.argsort(-score, kind="stable")
     positive, weights = positive[order], weights[:, order]
     last = np.flatnonzero(np.r_[np.diff(score[order]) != 0, True])
     hits = np.cumsum(weights * positive, 1)[:, last]
-    every = np.cumsum(weights, 1)[:, last]
+    totals = np.cumsum(weights, 1)[:, last]
     with np.errstate(divide="ignore", invalid="ignore"):
-        precision = np.where(every > 0, hits / every, 0.0)
+        precision = np.where(totals > 0, hits / totals, 0.0)
         return (precision * np.diff(hits, axis=1, prepend=0)).sum(1) / hits[:, -1]

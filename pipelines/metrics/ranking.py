@@ -14,9 +14,8 @@ import numpy as np
 
 from .classification import LEAST_PROBABILITY
 
-BLOCK_ROWS = (
-    1 << 15
-)  # rows worked on at once, so that what is derived from them stays in the processor's cache
+# Rows worked on at once, so that what is derived from them stays in the processor's cache.
+BLOCK_ROWS = 1 << 15
 # A sort key of 64 bits is a group, the order of a score (the bits of a float32, or a rank) and a
 # label.
 GROUP_BITS, SCORE_BITS = 31, 32
@@ -32,8 +31,8 @@ def auc(labels: np.ndarray, score: np.ndarray) -> float:
     if not len(up) or not len(down):
         return float("nan")
     few, many = (up, down) if len(up) <= len(down) else (down, up)
-    # Sorted questions walk through memory in order. Those strictly below and those up to a tie:
-    # twice the ranks.
+    # Sorted queries walk through memory in order. Scores strictly below plus scores up to a tie
+    # make twice the rank.
     twice = sum(int(np.searchsorted(many, few, side).sum()) for side in ("left", "right"))
     share = twice / (2 * len(up) * len(down))
     return share if few is up else 1 - share
@@ -66,7 +65,7 @@ def grouped_auc(labels: np.ndarray, score: np.ndarray, group: np.ndarray) -> Gro
     """Area under the ROC curve in every group, ties counting half; one sort for all of them.
 
     group: any integers, or anything else that `np.unique` takes (N,). Counts are whole numbers, so
-    each area is exact but for its last division. Memory beside the arguments, in bytes a row: 16
+    each area is exact but for its last division. Memory besides the arguments, in bytes per row: 16
     for float32 scores, 20 for float64 ones that float32 can hold, 37 for others, which take a
     second sort; up to 41 where one group has nearly all rows; some 20 more for integers further
     apart than 2^31. At most 2^30 rows."""
@@ -85,15 +84,13 @@ def grouped_auc(labels: np.ndarray, score: np.ndarray, group: np.ndarray) -> Gro
     parts = [_areas(part) for part in _blocks(key)]
     code, area, count = (np.concatenate(values) for values in zip(*parts, strict=True))
     ids = decoded(code)
-    ascending = np.argsort(
-        ids, kind="stable"
-    )  # next to nothing where they are in order, as most are
+    ascending = np.argsort(ids, kind="stable")  # fast, since most are in order
     ids, area, count = ids[ascending], area[ascending], count[ascending]
-    there = ~np.isnan(area)
-    rows, groups = int(count[there].sum()), int(there.sum())
+    defined = ~np.isnan(area)
+    rows, groups = int(count[defined].sum()), int(defined.sum())
     return GroupedAuc(
-        gauc=float(area[there] @ count[there] / rows) if groups else np.nan,
-        mean=float(area[there].mean()) if groups else np.nan,
+        gauc=float(area[defined] @ count[defined] / rows) if groups else np.nan,
+        mean=float(area[defined].mean()) if groups else np.nan,
         groups=groups,
         rows=rows,
         group=ids,
@@ -103,21 +100,21 @@ def grouped_auc(labels: np.ndarray, score: np.ndarray, group: np.ndarray) -> Gro
 
 
 def log_loss(labels: np.ndarray, probability: np.ndarray) -> float:
-    """Mean of -log of the probability given to what happened, in nats; it counts no further than
+    """Mean of -log of the probability of what happened, in nats; probabilities below 1e-7 count as
     1e-7.
     """
     positive, probability = _checked(labels, probability, probabilities=True)
     total = 0.0
     for k in range(0, len(positive), BLOCK_ROWS):
         p = probability[k : k + BLOCK_ROWS].astype(np.float64)
-        own = np.where(positive[k : k + BLOCK_ROWS], p, 1 - p)
-        total -= float(np.log(np.maximum(own, LEAST_PROBABILITY)).sum())
+        true_probability = np.where(positive[k : k + BLOCK_ROWS], p, 1 - p)
+        total -= float(np.log(np.maximum(true_probability, LEAST_PROBABILITY)).sum())
     return total / len(positive) if len(positive) else float("nan")
 
 
 def normalised_entropy(labels: np.ndarray, probability: np.ndarray) -> float:
-    """Log-loss over that of always saying the mean label (He et al. 2014): 1 is no better than the
-    click rate.
+    """Log-loss over that of always predicting the mean label (He et al. 2014): 1 is no better than
+    the click rate.
     """
     loss = log_loss(labels, probability)
     rate = float(np.mean(labels)) if np.size(labels) else 0.0
@@ -127,7 +124,7 @@ def normalised_entropy(labels: np.ndarray, probability: np.ndarray) -> float:
 
 
 def calibration_ratio(labels: np.ndarray, probability: np.ndarray) -> float:
-    """Clicks predicted over clicks that happened: above 1 the model promises too much."""
+    """Clicks predicted over clicks that happened: above 1 the model predicts too many."""
     positive, probability = _checked(labels, probability, probabilities=True)
     observed = int(positive.sum())
     return float(probability.sum(dtype=np.float64)) / observed if observed else float("nan")
@@ -135,7 +132,7 @@ def calibration_ratio(labels: np.ndarray, probability: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class CalibrationTable:
-    """What was promised and what came, bin by bin, from the lowest probability to the highest."""
+    """Predicted and observed rates, bin by bin, from the lowest probability to the highest."""
 
     predicted: np.ndarray  # (B,) float64, mean probability
     observed: np.ndarray  # (B,) float64, share of clicks
@@ -147,14 +144,14 @@ def calibration_table(
 ) -> CalibrationTable:
     """Bins of equal counts, for a calibration picture.
 
-    Equal probabilities share a bin, or its rate would hang on the order of the rows; with many of
-    them bins are unequal and fewer. No bins for no rows."""
+    Equal probabilities share a bin, since otherwise its rate would depend on the order of the rows;
+    many equal ones make bins unequal and fewer. Without rows there are no bins."""
     positive, probability = _checked(labels, probability, probabilities=True)
     if bins < 1:
         raise ValueError(f"calibration_table: bins must be at least 1, got {bins}")
     if not len(positive):
         return CalibrationTable(np.zeros(0), np.zeros(0), np.zeros(0, np.int64))
-    # Upper edges, each of them a probability that occurs and belongs to the bin below.
+    # Upper edges, each a probability that occurs and belongs to the bin below.
     edges = np.unique(
         np.quantile(probability, np.arange(1, bins + 1) / bins, method="inverted_cdf")
     )
@@ -310,15 +307,15 @@ def _areas(key: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     code = key >> np.uint64(SCORE_BITS + 1)
     first = np.r_[0, np.flatnonzero(code[1:] != code[:-1]) + 1]
     positive = (key & np.uint64(1)).view(np.int64)
-    seen = np.cumsum(positive ^ 1)  # negatives up to and with a row
+    negatives = np.cumsum(positive ^ 1)  # negatives up to and with a row
     ups = np.add.reduceat(positive, first)
     count = np.diff(first, append=len(key))
     downs = count - ups
     # A positive outranks the negatives before it in its group. The last bit of a key puts the
     # negatives of a tie first, so all pairs of a tie are counted too, and half of them comes off
     # again.
-    before = seen[first] - (positive[first] ^ 1)
-    twice = 2 * (np.add.reduceat(positive * seen, first) - ups * before)
+    before = negatives[first] - (positive[first] ^ 1)
+    twice = 2 * (np.add.reduceat(positive * negatives, first) - ups * before)
     tie = np.flatnonzero((key[1:] ^ key[:-1]) == 1)  # the last negative of a tie that has positives
     pairs = (tie + 1 - np.searchsorted(key, key[tie])) * (
         np.searchsorted(key, key[tie + 1], "right") - tie - 1

@@ -1,8 +1,8 @@
 """Re-ranking by k-reciprocal encoding (Zhong et al., CVPR 2017, arXiv 1701.08398), in blocks.
 
 Shapes: Q queries, G gallery pictures, N = Q + G, D numbers of a vector, K = k1 + 1 neighbours with
-the picture itself. No N x N array is ever made: neighbours are kept (N, K), encodings sparse,
-distances computed where they are needed."""
+the picture itself. There is never an N x N array: neighbours are stored as (N, K), encodings are
+sparse, and distances are computed where they are needed."""
 
 import numpy as np
 from scipy import sparse
@@ -25,8 +25,8 @@ def rerank(
     """Distances after re-ranking, float32 (Q, G): weight * original + (1 - weight) * Jaccard
     (equation 12).
 
-    query (Q, D), gallery (G, D): finite numbers, taken as float32; give unit vectors where the
-    cosine is meant. k1: neighbours of which the reciprocal ones encode a picture; k2: neighbours
+    query (Q, D), gallery (G, D): finite numbers, taken as float32; pass unit vectors for the
+    cosine. k1: neighbours of which the reciprocal ones encode a picture; k2: neighbours
     whose encodings are averaged (equation 11), at most k1 + 1. Both count the picture itself as the
     paper's code does. weight: of the original distance, from 0 to 1. block: rows of distances at
     once.
@@ -37,9 +37,10 @@ def rerank(
     of queries, then gallery."""
     vectors = _joined(query, gallery)
     if k1 < 1 or not 1 <= k2 <= k1 + 1 or not 0 <= weight <= 1 or block < 1:
-        given = f"k1 {k1}, k2 {k2}, weight {weight}, block {block}"
+        values = f"k1 {k1}, k2 {k2}, weight {weight}, block {block}"
         raise ValueError(
-            f"rerank: needs k1 >= 1, k2 from 1 to k1 + 1, weight from 0 to 1, block >= 1; got {given}"
+            "rerank: needs k1 >= 1, k2 from 1 to k1 + 1, weight from 0 to 1, block >= 1; got "
+            f"{values}"
         )
     queries, width = len(query), len(gallery)
     final = np.empty((queries, width), np.float32)
@@ -50,23 +51,22 @@ def rerank(
     if k2 > 1:
         encoding = sparse.csr_array(_incidence(near[:, :k2]).astype(np.float32) @ encoding)
         encoding.data /= min(k2, len(vectors))
-    asked, held = (
+    asked, columns = (
         _rows(encoding, 0, queries),
         sparse.csc_array(_rows(encoding, queries, len(vectors))),
     )
     del encoding, near
-    triples = np.append(0, np.cumsum(np.diff(held.indptr)[asked.indices]))[asked.indptr]
+    triples = np.append(0, np.cumsum(np.diff(columns.indptr)[asked.indices]))[asked.indptr]
     start = 0
     while start < queries:
-        # As many rows as fit, one at least.
+        # As many rows as fit, at least one.
         stop = int(np.searchsorted(triples, triples[start] + TRIPLES, "right")) - 1
         stop = min(max(stop, start + 1), start + block, queries)
-        common = _common(_rows(asked, start, stop), held)
+        common = _common(_rows(asked, start, stop), columns)
         part = squared_euclidean(vectors[start:stop], vectors[queries:])
         part *= weight / farthest[start:stop, None]
-        part += (1 - weight) * (
-            1 - common / (2 - common)
-        )  # each encoding sums to 1: the union is 2 less the common
+        # Each encoding sums to 1, so the union is 2 minus the common part.
+        part += (1 - weight) * (1 - common / (2 - common))
         final[start:stop] = part
         start = stop
     return final
@@ -76,7 +76,8 @@ def _joined(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
     query, gallery = np.asarray(query), np.asarray(gallery)
     if query.ndim != 2 or gallery.ndim != 2 or query.shape[1] != gallery.shape[1]:
         raise ValueError(
-            f"rerank: query and gallery must be (Q, D) and (G, D), got {query.shape}, {gallery.shape}"
+            "rerank: query and gallery must be (Q, D) and (G, D), got "
+            f"{query.shape}, {gallery.shape}"
         )
     if query.dtype.kind not in "fiu" or gallery.dtype.kind not in "fiu":
         raise ValueError(f"rerank: vectors must be numbers, got {query.dtype}, {gallery.dtype}")
@@ -87,7 +88,7 @@ def _joined(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
 
 
 def _neighbours(vectors: np.ndarray, k: int, block: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest of each, the nearest first, int64 (N, k); the largest squared distance of each,
+    """The k nearest of each picture, the nearest first, int64 (N, k); its largest squared distance,
     float32 (N,).
     """
     near = np.empty((len(vectors), k), np.int64)
@@ -95,13 +96,13 @@ def _neighbours(vectors: np.ndarray, k: int, block: int) -> tuple[np.ndarray, np
     for start in range(0, len(vectors), block):
         part = vectors[start : start + block]
         distance = squared_euclidean(part, vectors)
-        own = slice(start, start + len(part))
-        farthest[own] = distance.max(axis=1)
-        if not np.isfinite(farthest[own]).all():
+        block_rows = slice(start, start + len(part))
+        farthest[block_rows] = distance.max(axis=1)
+        if not np.isfinite(farthest[block_rows]).all():
             raise ValueError(
                 "rerank: squared distances must be finite in float32; scale the vectors"
             )
-        # Its own first neighbour, whatever rounding says and however many are identical.
+        # A picture is its own first neighbour despite rounding and identical pictures.
         distance[np.arange(len(part)), np.arange(start, start + len(part))] = -1
         some = np.argpartition(distance, k - 1, axis=1)[:, :k]
         value = np.take_along_axis(distance, some, axis=1)
@@ -110,7 +111,7 @@ def _neighbours(vectors: np.ndarray, k: int, block: int) -> tuple[np.ndarray, np
         crowded = np.flatnonzero(
             np.count_nonzero(distance <= value.max(axis=1, keepdims=True), axis=1) > k
         )
-        near[own] = np.take_along_axis(some, np.lexsort((some, value), axis=1), axis=1)
+        near[block_rows] = np.take_along_axis(some, np.lexsort((some, value), axis=1), axis=1)
         if len(crowded):
             near[start + crowded] = np.argsort(distance[crowded], axis=1, kind="stable")[:, :k]
     return near, np.maximum(farthest, np.finfo(np.float32).tiny)
@@ -126,33 +127,35 @@ def _incidence(near: np.ndarray) -> sparse.csr_array:
 
 
 def _reciprocal(near: np.ndarray) -> sparse.csr_array:
-    """Neighbours that have each other (equation 3), int32 (N, N), symmetric."""
+    """Mutual neighbours (equation 3), int32 (N, N), symmetric."""
     nearest = _incidence(near)
     return _product(nearest, sparse.csr_array(nearest.T))
 
 
 def _expanded(near: np.ndarray, k1: int) -> sparse.csr_array:
     """Expanded k-reciprocal sets (equation 5): above 0 (N, N) for each member of each row's set."""
-    whole = _reciprocal(near)
+    reciprocal = _reciprocal(near)
     half = _reciprocal(near[:, : int(np.around(k1 / 2)) + 1])
     # How much of a member's own half set lies in the row's set; half sets are symmetric.
-    shared = _product(sparse.csr_array(whole @ half), whole)
+    shared = _product(sparse.csr_array(reciprocal @ half), reciprocal)
     shared.data = (3 * shared.data > 2 * np.diff(half.indptr)[shared.indices]).astype(np.int32)
     shared.eliminate_zeros()
-    return sparse.csr_array(whole + shared @ half)
+    return sparse.csr_array(reciprocal + shared @ half)
 
 
 def _product(a: sparse.csr_array, b: sparse.csr_array) -> sparse.csr_array:
-    """Number by number."""
+    """The elementwise product."""
     return sparse.csr_array(a.multiply(b))
 
 
 def _rows(a: sparse.csr_array, start: int, stop: int) -> sparse.csr_array:
     """Rows start to stop, without a copy of their numbers."""
-    own = slice(a.indptr[start], a.indptr[stop])
+    numbers = slice(a.indptr[start], a.indptr[stop])
     indptr = a.indptr[start : stop + 1] - a.indptr[start]
     width = a.shape[1]  # pyright: ignore[reportOptionalSubscript]
-    return sparse.csr_array((a.data[own], a.indices[own], indptr), shape=(stop - start, width))
+    return sparse.csr_array(
+        (a.data[numbers], a.indices[numbers], indptr), shape=(stop - start, width)
+    )
 
 
 def _encoded(
@@ -165,25 +168,25 @@ def _encoded(
     value = np.empty(len(row), np.float32)
     step = max(1, PAIR_NUMBERS // max(1, vectors.shape[1]))
     for k in range(0, len(row), step):
-        apart = vectors[row[k : k + step]]
-        apart -= vectors[column[k : k + step]]
-        value[k : k + step] = np.einsum("pd,pd->p", apart, apart)
+        difference = vectors[row[k : k + step]]
+        difference -= vectors[column[k : k + step]]
+        value[k : k + step] = np.einsum("pd,pd->p", difference, difference)
     value /= farthest[row]
     np.exp(-value, out=value)
     value /= np.bincount(row, value, len(vectors))[row]
     return sparse.csr_array((value, column, expanded.indptr), shape=expanded.shape)
 
 
-def _common(asked: sparse.csr_array, held: sparse.csc_array) -> np.ndarray:
+def _common(asked: sparse.csr_array, columns: sparse.csc_array) -> np.ndarray:
     """Sums of the smaller number of two encodings (equation 10), float64: (rows of asked, rows of
-    held).
+    columns).
     """
-    rows, width = len(asked.indptr) - 1, held.shape[0]  # pyright: ignore[reportOptionalSubscript]
-    begins = held.indptr[asked.indices].astype(np.int64)
-    count = held.indptr[asked.indices + 1] - begins
+    rows, width = len(asked.indptr) - 1, columns.shape[0]  # pyright: ignore[reportOptionalSubscript]
+    begins = columns.indptr[asked.indices].astype(np.int64)
+    count = columns.indptr[asked.indices + 1] - begins
     ends = np.cumsum(count)
     place = np.arange(ends[-1] if len(ends) else 0) + np.repeat(begins - (ends - count), count)
-    smaller = np.minimum(np.repeat(asked.data, count), held.data[place])
+    smaller = np.minimum(np.repeat(asked.data, count), columns.data[place])
     row = np.repeat(np.arange(rows), np.diff(asked.indptr))
-    cell = np.repeat(row * width, count) + held.indices[place]
+    cell = np.repeat(row * width, count) + columns.indices[place]
     return np.bincount(cell, smaller, rows * width).reshape(rows, width)

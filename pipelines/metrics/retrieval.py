@@ -1,23 +1,22 @@
-"""Retrieval metrics of re-identification and metric learning, without sorting the gallery of every
-query by index.
+"""Retrieval metrics of re-identification and metric learning, without an index sort of the gallery
+for every query.
 
-Shapes: Q queries, G gallery pictures, N pictures that all ask each other, D numbers of a vector, P
-pairs of a query and one of its matches, I identities. distance: finite floats (Q, G), smaller is
-nearer; ids, cameras, groups and labels: whole numbers. Equal distances are in the order of the
-gallery, as by a stable sort. Undefined values are NaN. `ValueError` for shapes or numbers that do
-not fit."""
+Shapes: Q queries, G gallery pictures, N pictures that are queries for all others, D numbers of a
+vector, P pairs of a query and one of its matches, I identities. distance: finite floats (Q, G),
+smaller is nearer; ids, cameras, groups and labels: whole numbers. Equal distances are in the order
+of the gallery, as by a stable sort. Undefined values are NaN. `ValueError` for shapes or numbers
+that do not fit."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from .bootstrap import DRAWS, UNDEFINED, Interval, bootstrap_intervals
+
 BLOCK_NUMBERS = 1 << 22  # distances computed at once
-CACHE_NUMBERS = (
-    1 << 20
-)  # distances ranked at once, so that what is derived from them stays in the processor's cache
-MOST_TIES = (
-    64  # tied matches a query, above which one stable sort is cheaper than a comparison for each
-)
+# Distances ranked at once, so that what is derived from them stays in the processor's cache.
+CACHE_NUMBERS = 1 << 20
+MOST_TIES = 64  # tied matches per query, above which a stable sort is cheaper than comparing each
 METRICS = ("cosine", "euclidean")
 
 
@@ -68,13 +67,14 @@ def retrieval_scores(
 
     distance (Q, G), kept in float32 or float64; query_ids, query_cameras (Q,); gallery_ids,
     gallery_cameras (G,). same: (Q,) place of the query's own picture in the gallery, which is left
-    out; -1 for none. junk, distractor: None where every number is an identity. Memory beside the
+    out; -1 for none. junk, distractor: None where every number is an identity. Memory besides the
     arguments: up to 64 MiB, more for galleries above 2^20."""
     distance = np.asarray(distance)
     plan = _planned(query_ids, gallery_ids, query_cameras, gallery_cameras, same, junk, distractor)
     if distance.shape != plan.shape:
         raise ValueError(
-            f"retrieval: distance {distance.shape} does not fit {plan.shape} queries and gallery pictures"
+            f"retrieval: distance {distance.shape} does not fit {plan.shape} queries and gallery "
+            "pictures"
         )
     _check_ranks(ranks)
     return _collected([_ranked(distance, plan, 0)], ranks, plan.gallery_cameras is not None)
@@ -120,11 +120,11 @@ def leave_one_out(
     groups: np.ndarray | None = None,
     ranks: int = 50,
 ) -> Retrieval:
-    """Every picture asks all others; those of its label are the matches.
+    """Every picture is a query for all others; those with its label are the matches.
 
     vectors (N, D), metric: as of `score_vectors`. labels (N,): every number is a label. groups
-    (N,): pictures ask only others of their own group, for instance under one attribute. A picture
-    alone with its label is skipped."""
+    (N,): a picture is a query only for its group, for instance those under one attribute. A picture
+    that is the only one with its label is skipped."""
     vectors, labels = _vectors(vectors, metric, "vectors"), _whole(labels, "labels")
     _check_ranks(ranks)
     groups = np.zeros(len(labels), np.int64) if groups is None else _whole(groups, "groups")
@@ -137,8 +137,8 @@ def leave_one_out(
     parts = []
     for rows in np.split(order, starts):
         plan = _planned(labels[rows], labels[rows], None, None, np.arange(len(rows)), None, None)
-        own = vectors[rows]
-        parts += _by_blocks(own, own, plan, metric, None)
+        members = vectors[rows]
+        parts += _by_blocks(members, members, plan, metric, None)
     back = np.argsort(order)
     ap, inp, first = (np.concatenate(values)[back] for values in zip(*parts, strict=True))
     return _collected([(ap, inp, first)], ranks, False)
@@ -152,10 +152,11 @@ def recall_at(
     metric: str = "cosine",
     groups: np.ndarray | None = None,
 ) -> dict[int, float]:
-    """Recall@K of metric learning by K: share of pictures with one of their label among the K
-    nearest others.
+    """Recall@K of metric learning by K: share of pictures whose K nearest others include one with
+    their label.
 
-    Arguments as of `leave_one_out`. Pictures alone with their label do not count. (Jégou et al.,
+    Arguments as for `leave_one_out`. Pictures that are the only one with their label do not count.
+    (Jégou et al.,
     PAMI 2011; Oh Song et al., CVPR 2016.)"""
     if not ks or min(ks) < 1:
         raise ValueError(f"recall_at: ks must be whole numbers from 1, got {ks}")
@@ -164,45 +165,52 @@ def recall_at(
 
 
 def bootstrap(
-    found: Retrieval, query_ids: np.ndarray, draws: int = 1000, level: float = 0.95, seed: int = 0
-) -> dict[str, tuple[float, float]]:
+    retrieval: Retrieval,
+    query_ids: np.ndarray,
+    draws: int = DRAWS,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Interval]:
     """Intervals of mean_ap, mean_inp and rank_1 by the percentiles of a clustered bootstrap.
 
-    Identities are drawn with replacement, each with all its queries that count: queries of one
-    identity rise and fall together. query_ids (Q,). NaN where fewer than two identities count."""
+    Identities are drawn with replacement, with all their queries that count: queries of one
+    identity depend on each other. query_ids (Q,). NaN where fewer than two identities count."""
     query_ids = _whole(query_ids, "query_ids")
-    if query_ids.shape != found.ap.shape:
+    if query_ids.shape != retrieval.ap.shape:
         raise ValueError(
-            f"bootstrap: query_ids {query_ids.shape} do not fit {found.ap.shape} queries"
+            f"bootstrap: query_ids {query_ids.shape} do not fit {retrieval.ap.shape} queries"
         )
     if draws < 1 or not 0 < level < 1:
         raise ValueError(
-            f"bootstrap: draws must be at least 1 and level between 0 and 1, got {draws} and {level}"
+            "bootstrap: draws must be at least 1 and level between 0 and 1, got "
+            f"{draws} and {level}"
         )
-    there = found.first_rank > 0
-    ids, code = np.unique(query_ids[there], return_inverse=True)
+    counted = retrieval.first_rank > 0
+    ids, code = np.unique(query_ids[counted], return_inverse=True)
     names = ("mean_ap", "mean_inp", "rank_1")
     if len(ids) < 2:
-        return dict.fromkeys(names, (float("nan"), float("nan")))
-    values = (found.ap[there], found.inp[there], found.first_rank[there] == 1, np.ones(len(code)))
-    sums = np.stack(
-        [np.bincount(code, value, len(ids)) for value in values], axis=1
-    )  # (I, 4), the last of them counts
-    rng = np.random.default_rng(seed)
-    chances = np.full(len(ids), 1 / len(ids))
-    step = max(1, BLOCK_NUMBERS // len(ids))
-    drawn = [
-        rng.multinomial(len(ids), chances, min(step, draws - k)) @ sums
-        for k in range(0, draws, step)
-    ]
-    total = np.concatenate(drawn)
-    low, high = np.quantile(total[:, :3] / total[:, 3:], [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return {name: (float(low[i]), float(high[i])) for i, name in enumerate(names)}
+        return dict.fromkeys(names, UNDEFINED)
+    values = (
+        retrieval.ap[counted],
+        retrieval.inp[counted],
+        retrieval.first_rank[counted] == 1,
+        np.ones(len(code)),
+    )
+    # (I, 4); the last column holds the numbers of queries.
+    sums = np.stack([np.bincount(code, value, len(ids)) for value in values], axis=1)
+
+    def means(weights: np.ndarray) -> dict[str, np.ndarray]:
+        totals = weights @ sums
+        return dict(zip(names, (totals[:, :3] / totals[:, 3:]).T, strict=True))
+
+    ends = (1 - level) / 2, (1 + level) / 2
+    return bootstrap_intervals(means, len(ids), draws=draws, ends=ends, seed=seed)
 
 
 def squared_euclidean(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
     """Squared Euclidean distances (Q, G) of float32 vectors by one matrix product, none below 0."""
-    with np.errstate(over="ignore", invalid="ignore"):  # who ranks them refuses what is not finite
+    # Ranking refuses distances that are not finite.
+    with np.errstate(over="ignore", invalid="ignore"):
         distance = query @ gallery.T
         distance *= -2
         distance += np.einsum("qd,qd->q", query, query)[:, None]
@@ -212,7 +220,7 @@ def squared_euclidean(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What does not hang on the distances: pictures of query q's identity are order[start[q] :
+    """What does not depend on the distances: pictures of query q's identity are order[start[q] :
     start[q] + count[q]].
     """
 
@@ -226,9 +234,8 @@ class _Plan:
     same: np.ndarray | None
 
 
-_Scores = tuple[
-    np.ndarray, np.ndarray, np.ndarray
-]  # average precision, inverse negative penalty, first rank
+# Average precision, inverse negative penalty, first rank.
+_Scores = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def _planned(
@@ -255,7 +262,8 @@ def _planned(
             len(same) and not -1 <= same.min() <= same.max() < len(gallery_ids)
         ):
             raise ValueError(
-                f"retrieval: same must be (Q,) places in a gallery of {len(gallery_ids)}, or -1 for none"
+                f"retrieval: same must be (Q,) places in a gallery of {len(gallery_ids)}, or -1 for "
+                "none"
             )
     order = np.argsort(gallery_ids, kind="stable")
     sorted_ids = gallery_ids[order]
@@ -289,29 +297,29 @@ def _by_blocks(
 
 
 def _ranked(distance: np.ndarray, plan: _Plan, first: int) -> _Scores:
-    """Scores of the queries from number `first`, whose distances are given."""
+    """Scores of the queries from number `first`, by their rows of distances."""
     if distance.dtype.kind not in "fiu":
         raise ValueError(f"retrieval: distances must be numbers, got {distance.dtype}")
-    kept = np.float32 if distance.dtype in (np.float16, np.float32) else np.float64
+    dtype = np.float32 if distance.dtype in (np.float16, np.float32) else np.float64
     step = max(1, CACHE_NUMBERS // max(1, plan.shape[1]))
     ap, inp = np.full(len(distance), np.nan), np.full(len(distance), np.nan)
     first_rank = np.zeros(len(distance), np.int64)
     for k in range(0, len(distance), step):
-        part = distance[k : k + step].astype(kept)  # a copy, to write to
+        part = distance[k : k + step].astype(dtype)  # a copy, to write to
         if part.size and not np.isfinite(part).all():
             raise ValueError("retrieval: distances must be finite")
         row, column = _matches(part, plan, first + k)
         count = np.bincount(row, minlength=len(part))
-        there = np.flatnonzero(count)
+        answered = np.flatnonzero(count)
         rank = _ranks(part, row, column)
         stop = np.cumsum(count)
         # Sequential sums, as a plain loop has them, so that both agree to the last bit.
         precision = np.bincount(
             row, (np.arange(len(row)) - (stop - count)[row] + 1) / rank, len(part)
         )
-        ap[k + there] = precision[there] / count[there]
-        inp[k + there] = count[there] / rank[stop[there] - 1]
-        first_rank[k + there] = rank[(stop - count)[there]]
+        ap[k + answered] = precision[answered] / count[answered]
+        inp[k + answered] = count[answered] / rank[stop[answered] - 1]
+        first_rank[k + answered] = rank[(stop - count)[answered]]
     return ap, inp, first_rank
 
 
@@ -328,10 +336,10 @@ def _matches(distance: np.ndarray, plan: _Plan, first: int) -> tuple[np.ndarray,
     if plan.query_cameras is not None and plan.gallery_cameras is not None:
         out |= plan.query_cameras[rows][row] == plan.gallery_cameras[column]
     if plan.same is not None:
-        own = plan.same[rows]
-        out |= own[row] == column
-        owner = np.flatnonzero(own >= 0)
-        distance[owner, own[owner]] = np.inf
+        self_place = plan.same[rows]
+        out |= self_place[row] == column
+        owner = np.flatnonzero(self_place >= 0)
+        distance[owner, self_place[owner]] = np.inf
     distance[row[out], column[out]] = np.inf
     distance[:, plan.junk] = np.inf
     return row[~out], column[~out]
@@ -372,20 +380,21 @@ def _ranks(distance: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndar
             some = tied[k : k + step]
             before = (distance[row[some]] == value[some, None]) & (places < column[some, None])
             rank[some] += np.count_nonzero(before, axis=1)
-    return np.sort(row * (width + 1) + rank) - row * (
-        width + 1
-    )  # ranks within a row differ; rows stay where they are
+    # Ranks within a row differ, so the sort leaves rows where they are.
+    return np.sort(row * (width + 1) + rank) - row * (width + 1)
 
 
 def _collected(parts: list[_Scores], ranks: int, cameras: bool) -> Retrieval:
     ap, inp, first = (np.concatenate(values) for values in zip(*parts, strict=True))
-    there = first > 0
-    queries = int(there.sum())
+    counted = first > 0
+    queries = int(counted.sum())
     if queries:
-        hits = np.bincount(np.minimum(first[there], ranks + 1), minlength=ranks + 2)[1 : ranks + 1]
+        hits = np.bincount(np.minimum(first[counted], ranks + 1), minlength=ranks + 2)[
+            1 : ranks + 1
+        ]
         mean_ap, mean_inp, cmc = (
-            float(ap[there].mean()),
-            float(inp[there].mean()),
+            float(ap[counted].mean()),
+            float(inp[counted].mean()),
             np.cumsum(hits) / queries,
         )
     else:

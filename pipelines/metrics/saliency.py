@@ -2,14 +2,14 @@
 precision and recall.
 
 Shapes: P pictures, Y x X pixels, 256 thresholds. Maps have 8 bits and are stretched to [0, 1]
-before they are scored, as the field's tools do (a constant map is only divided by 255); a mask is
-True where something is salient. Thresholds: a pixel counts at threshold t = 0..255 if int(255 s) >=
-255 - t, s its stretched value, so curves run from strict to lenient. Variants of a metric are
+before they are scored, as the tools of the field do (a constant map is only divided by 255); a mask
+is True where something is salient. Thresholds: a pixel counts at threshold t = 0..255 if int(255 s)
+>= 255 - t, s its stretched value, so curves run from strict to lenient. Variants of a metric are
 always named: max and mean are of the mean curve of all pictures, adaptive is at min(2 mean(s), 1).
 
-Toolboxes disagree about these conventions; these are PySODMetrics', whose values this gives to 1e-6
-(tested). All but weighted F and the quadrants of S are functions of two histograms of 256 bytes;
-weighted F looks for nearest salient pixels, and spares what cannot count."""
+Toolboxes disagree about these conventions; these are PySODMetrics', whose values are matched to
+1e-6 (tested). All but weighted F and the quadrants of S are functions of two histograms of 256
+bytes; weighted F searches for nearest salient pixels only where they can count."""
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from scipy.ndimage import correlate1d, distance_transform_edt
 from torch import Tensor
+
+from .bootstrap import DRAWS, Interval, bootstrap_intervals
 
 BETA2 = 0.3  # of the F-measure (Achanta et al., CVPR 2009)
 ALPHA = 0.5  # of the S-measure
@@ -55,19 +57,19 @@ class SaliencyScores:
         )
 
     def of(self, places: Tensor) -> "SaliencyScores":
-        """Some of the pictures."""
+        """The pictures at these places."""
         return SaliencyScores(**{f.name: getattr(self, f.name)[places] for f in fields(self)})
 
     def table(self) -> dict[str, float]:
-        """Every metric over the set, by its full name; NaN of no pictures."""
+        """Every metric over the set, by its full name; NaN without pictures."""
         return {
             name: float(value)
             for name, value in self.named(lambda x: x.mean(0, keepdim=True)).items()
         }
 
     def named(self, mean: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-        """Every metric by its full name, (W,), of W means over the pictures, (P, ...) -> (W,
-        ...).
+        """Every metric by its full name, (W,), from W means over the pictures; `mean` maps (P, ...)
+        to (W, ...).
         """
         e, f = mean(self.e_curve), mean(self.f_curve)
         return {
@@ -96,12 +98,11 @@ def saliency_scores(prediction: Tensor, mask: Tensor) -> SaliencyScores:
     level, truth = _checked(prediction, mask)
     jobs = list(zip(level, truth))
     if len(jobs) > 1 and torch.get_num_threads() > 1:
-        with ThreadPoolExecutor(
-            torch.get_num_threads()
-        ) as pool:  # most of the time is in scipy, without the lock
-            found = list(pool.map(lambda job: _score(*job), jobs))
+        # Most of the time is spent in scipy, without the interpreter's lock.
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            results = list(pool.map(lambda job: _score(*job), jobs))
     else:
-        found = [_score(*job) for job in jobs]
+        results = [_score(*job) for job in jobs]
     names = [f.name for f in fields(SaliencyScores)]
     empty = {
         name: (0, 256) if name.endswith("curve") or name in ("precision", "recall") else (0,)
@@ -109,8 +110,8 @@ def saliency_scores(prediction: Tensor, mask: Tensor) -> SaliencyScores:
     }
     return SaliencyScores(
         **{
-            name: torch.from_numpy(np.array([one[name] for one in found], np.float64))
-            if found
+            name: torch.from_numpy(np.array([result[name] for result in results], np.float64))
+            if results
             else torch.zeros(empty[name], dtype=torch.float64)
             for name in names
         }
@@ -121,8 +122,8 @@ def _checked(prediction: Tensor, mask: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """uint8 and bool, each (P, Y, X)."""
     if prediction.ndim != 3 or prediction.shape != mask.shape:
         raise ValueError(
-            f"saliency_scores: needs maps and masks (P, Y, X) alike, got {tuple(prediction.shape)} and "
-            f"{tuple(mask.shape)}"
+            "saliency_scores: needs maps and masks of one shape (P, Y, X), got "
+            f"{tuple(prediction.shape)} and {tuple(mask.shape)}"
         )
     if prediction.shape[1] * prediction.shape[2] == 0:
         raise ValueError(
@@ -146,22 +147,24 @@ def _checked(prediction: Tensor, mask: Tensor) -> tuple[np.ndarray, np.ndarray]:
 def _score(level: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray | float]:
     """All scores of one picture: level uint8 and truth bool, (Y, X)."""
     salient = np.bincount(level[truth], minlength=256)
-    other = np.bincount(level.ravel(), minlength=256) - salient
-    value = _stretched(np.flatnonzero(salient + other))
+    background = np.bincount(level.ravel(), minlength=256) - salient
+    value = _stretched(np.flatnonzero(salient + background))
     s = value[level]
     size, positives = level.size, int(salient.sum())
-    mean = float(((salient + other) * value).sum() / size)
+    mean = float(((salient + background) * value).sum() / size)
     byte = (value * 255).astype(np.uint8)  # of the thresholds; cut off, not rounded
-    hits, wrong = (np.cumsum(np.bincount(byte, own, 256)[::-1]) for own in (salient, other))
+    hits, wrong = (
+        np.cumsum(np.bincount(byte, counts, 256)[::-1]) for counts in (salient, background)
+    )
     at = value >= min(2 * float(s.mean()), 1.0)
-    own_hits, own_wrong = float(salient[at].sum()), float(other[at].sum())
+    own_hits, own_wrong = float(salient[at].sum()), float(background[at].sum())
     precision, recall = hits / np.maximum(hits + wrong, 1), hits / max(positives, 1)
     once = _f_measure(
         *(np.array([own_hits / max(n, 1)]) for n in (own_hits + own_wrong, positives))
     )
     return {
-        "s_measure": _s_measure(s, truth, value, salient, other, mean),
-        "mae": float((salient * (1 - value) + other * value).sum() / size),
+        "s_measure": _s_measure(s, truth, value, salient, background, mean),
+        "mae": float((salient * (1 - value) + background * value).sum() / size),
         "weighted_f": _weighted_f(s, truth) if positives else 0.0,
         "e_curve": _e_measure(hits, wrong, positives, size),
         "e_adaptive": float(
@@ -174,10 +177,10 @@ def _score(level: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray | float
     }
 
 
-def _stretched(there: np.ndarray) -> np.ndarray:
-    """The value in [0, 1] of each byte, given the bytes that there are."""
+def _stretched(bytes_present: np.ndarray) -> np.ndarray:
+    """The value in [0, 1] of each byte, stretched between the lowest and highest byte present."""
     value = np.arange(256) / 255
-    low, high = value[there[0]], value[there[-1]]
+    low, high = value[bytes_present[0]], value[bytes_present[-1]]
     return np.clip((value - low) / (high - low), 0, 1) if high > low else value
 
 
@@ -209,7 +212,7 @@ def _s_measure(
     truth: np.ndarray,
     value: np.ndarray,
     salient: np.ndarray,
-    other: np.ndarray,
+    background: np.ndarray,
     mean: float,
 ) -> float:
     positives, size = int(salient.sum()), truth.size
@@ -218,12 +221,12 @@ def _s_measure(
     if positives == size:
         return mean
     share = positives / size
-    alike = share * _object(value, salient) + (1 - share) * _object(1 - value, other)
+    alike = share * _object(value, salient) + (1 - share) * _object(1 - value, background)
     return max(0.0, ALPHA * alike + (1 - ALPHA) * _region(s, truth))
 
 
 def _object(value: np.ndarray, count: np.ndarray) -> float:
-    """How uniformly high the map is where it should be."""
+    """How uniformly high the map is where it should be high."""
     n = count.sum()
     mean = (count * value).sum() / n
     spread = np.sqrt((count * (value - mean) ** 2).sum() / (n - 1)) if n > 1 else 0.0
@@ -289,8 +292,8 @@ def _weighted_f(s: np.ndarray, truth: np.ndarray) -> float:
     near = tuple(slice(max(0, int(p[0]) - FAR), int(p[-1]) + FAR + 1) for p in (rows, columns))
     part, error = truth[near], np.abs(s[near] - truth[near])
     positives = int(np.count_nonzero(part))
-    # The nearest salient pixel of every other one: whose error stands for it beside the edge, and
-    # how far it is.
+    # The nearest salient pixel of each background pixel: its error replaces that of the background
+    # pixel, and its distance sets the weight.
     nearest = distance_transform_edt(~part, return_distances=False, return_indices=True)
     assert isinstance(nearest, np.ndarray)
     down = nearest[0] - np.arange(part.shape[0], dtype=np.int32)[:, None]
@@ -301,17 +304,19 @@ def _weighted_f(s: np.ndarray, truth: np.ndarray) -> float:
     wrong = float((error * weight).sum(where=outside))
     beyond = float(s.sum()) - float(s[near].sum()) if part.size < s.size else 0.0
     wrong += 2 * beyond
-    # The mean error around a salient pixel: only pixels within a window of one are looked at.
+    # The mean error around a salient pixel: only pixels within a window of one matter.
     inner = tuple(
         slice(max(0, int(p[0]) - cut.start - WINDOW), int(p[-1]) - cut.start + WINDOW + 1)
         for p, cut in zip((rows, columns), near)
     )
-    own = part[inner]
-    held = np.where(own, error[inner], error[nearest[0][inner], nearest[1][inner]])
+    salient = part[inner]
+    errors = np.where(salient, error[inner], error[nearest[0][inner], nearest[1][inner]])
     kernel = np.exp(-(np.arange(-WINDOW, WINDOW + 1) ** 2) / (2 * SIGMA**2))
     kernel /= kernel.sum()
-    smooth = correlate1d(correlate1d(held, kernel, 0, mode="constant"), kernel, 1, mode="constant")
-    least = float(np.minimum(smooth, held).sum(where=own))
+    smooth = correlate1d(
+        correlate1d(errors, kernel, 0, mode="constant"), kernel, 1, mode="constant"
+    )
+    least = float(np.minimum(smooth, errors).sum(where=salient))
     right_share = positives - least
     recall = 1 - least / positives
     precision = right_share / (right_share + wrong + TINY)
@@ -322,30 +327,24 @@ def bootstrap_table(
     scores: SaliencyScores,
     groups: Sequence[object] | None = None,
     *,
-    draws: int = 1000,
+    draws: int = DRAWS,
     seed: int = 0,
-) -> Mapping[str, tuple[float, float]]:
-    """95 % percentile intervals of `SaliencyScores.table`, by drawing groups (scenes), by default
-    pictures, again.
+) -> Mapping[str, Interval]:
+    """95 % percentile intervals of `SaliencyScores.table`, groups (scenes, by default pictures)
+    drawn with replacement.
 
-    Raises ValueError where groups are not one a picture, or there are no pictures.
+    Raises ValueError unless there is one group per picture, and at least one picture.
     """
     count = len(scores)
     if not count or (groups is not None and len(groups) != count):
         raise ValueError(
-            f"bootstrap_table: {count} pictures and {'no' if groups is None else len(groups)} groups"
+            f"bootstrap_table: {count} pictures and "
+            f"{'no' if groups is None else len(groups)} groups"
         )
-    place = (
-        np.arange(count)
-        if groups is None
-        else np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)[
-            1
-        ].reshape(-1)
-    )
-    names = int(place.max()) + 1
-    drawn = np.random.default_rng(seed).multinomial(names, np.full(names, 1 / names), size=draws)
-    weight = torch.from_numpy(drawn[:, place].astype(np.float64))
-    weight /= weight.sum(1, keepdim=True)
-    each = scores.named(lambda x: weight @ x)
-    ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
-    return {name: tuple(torch.quantile(values, ends).tolist()) for name, values in each.items()}
+
+    def means(weights: np.ndarray) -> dict[str, np.ndarray]:
+        share = torch.from_numpy(weights / weights.sum(1, keepdims=True))
+        return {name: values.numpy() for name, values in scores.named(lambda x: share @ x).items()}
+
+    names = np.arange(count) if groups is None else np.array([str(group) for group in groups])
+    return bootstrap_intervals(means, names, draws=draws, seed=seed, block=draws)

@@ -1,15 +1,15 @@
-"""Ranking: click models of several tasks, from an event log to scored tables and lists for users."""
+"""Ranking: click models of several tasks, from an event log to scored tables and lists."""
 
 from ..engine.command_line import python_verb
 from ..engine.options import EvaluateOptions, ExportOptions
 from ..engine.task import Task, Verb
-from .checks import check
 from .options import (
     CompareOptions,
     RankingOptions,
     RankingPredictOptions,
     SchemaOptions,
     TopOptions,
+    check,
 )
 
 TASK = Task(
@@ -24,6 +24,16 @@ TASK = Task(
     options=RankingOptions,
     predict_options=RankingPredictOptions,
     check=check,
+    columns={
+        "row": "Number of the row in its file, counted from 0.",
+        "user_id": "User of the row.",
+        "item_id": "Item of the row.",
+        "p_TASK": "Probability that the task's label is 1 (a click, a like, ...).",
+        "seen_user": "Whether the training part has the user.",
+        "seen_item": "Whether the training part has the item.",
+        "unseen": "How many fields hold a value that the training part does not have.",
+        "unread": "How many cells should be numbers and are not; they count as missing.",
+    },
     verbs={
         "top": Verb(
             TopOptions, "headwise.pipelines.ranking.verbs.top:top", "the best items for each user"

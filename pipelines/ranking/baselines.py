@@ -17,7 +17,7 @@ def rates(rows: Rows, which: np.ndarray, users: int, items: int) -> dict[str, np
     assert rows.labels is not None
     labels = rows.labels[which]
     tasks = labels.shape[1]
-    out = {
+    odds = {
         "overall": np.zeros(tasks),
         "user": np.zeros((users, tasks)),
         "item": np.zeros((items, tasks)),
@@ -26,16 +26,16 @@ def rates(rows: Rows, which: np.ndarray, users: int, items: int) -> dict[str, np
         counts = labels[:, task] >= 0
         clicked = labels[counts, task] == 1
         mean = clicked.mean() if len(clicked) else 0.5
-        out["overall"][task] = _odds(mean)
+        odds["overall"][task] = _odds(mean)
         for name, who, size in (("user", rows.user, users), ("item", rows.item, items)):
             ids = who[which][counts]
-            there = ids >= 0
-            total = np.bincount(ids[there], minlength=size)
-            yes = np.bincount(ids[there], clicked[there], minlength=size)
-            out[name][:, task] = (
-                _odds((yes + SMOOTHING * mean) / (total + SMOOTHING)) - out["overall"][task]
+            known = ids >= 0
+            total = np.bincount(ids[known], minlength=size)
+            yes = np.bincount(ids[known], clicked[known], minlength=size)
+            odds[name][:, task] = (
+                _odds((yes + SMOOTHING * mean) / (total + SMOOTHING)) - odds["overall"][task]
             )
-    return out
+    return odds
 
 
 def rate_scores(encoder: ClickEncoder, user: np.ndarray, item: np.ndarray, task: int) -> np.ndarray:

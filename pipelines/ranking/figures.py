@@ -1,24 +1,24 @@
-"""Pictures of click models."""
+"""Figures of click models."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from ...data.clicks.schema import Schema
 from ..engine.pipeline import ReportFigure
 from ..metrics.ranking import calibration_table
 
 
-def pictures(
+def score_figures(
     labels: np.ndarray, probability: np.ndarray, tasks: Sequence[str], schema: Schema
 ) -> list[ReportFigure]:
-    """Calibration of each task, and how far clicked and other rows lie apart. labels: int8 (N, S),
-    -1 = not counted.
-    """
-    from matplotlib.figure import Figure
+    """Calibration of each task, and how well the predictions separate rows of either label.
 
+    labels: int8 (N, S), -1 = not counted.
+    """
     tables, spread = (
         Figure(figsize=(4.2 * len(tasks), 3.6)),
         Figure(figsize=(4.2 * len(tasks), 3.2)),
@@ -29,10 +29,10 @@ def pictures(
         axes = tables.add_subplot(1, len(tasks), place + 1)
         axes.set(xlabel="predicted", ylabel="observed", title=task)
         if len(label):
-            found = calibration_table(label, value)
-            top = float(max(found.predicted.max(), found.observed.max(), 1e-6)) * 1.05
+            bins = calibration_table(label, value)
+            top = float(max(bins.predicted.max(), bins.observed.max(), 1e-6)) * 1.05
             axes.plot([0, top], [0, top], color="0.7", linewidth=1)
-            axes.plot(found.predicted, found.observed, "o-", markersize=3)
+            axes.plot(bins.predicted, bins.observed, "o-", markersize=3)
         axes = spread.add_subplot(1, len(tasks), place + 1)
         for kind, name in ((0, "no"), (1, "yes")):
             if (label == kind).any():

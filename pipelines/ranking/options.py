@@ -1,8 +1,11 @@
 """Options of the ranking task."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
+from ...base.errors import InputError
+from ..engine.command_line.checks import check_attention, check_least
 from ..engine.options import PredictOptions, TrainOptions
 
 Model = Literal["infnet", "infnet-hub", "shared-bottom", "mmoe", "ple", "din", "dcnv2", "tokens"]
@@ -13,7 +16,16 @@ ABLATIONS = {"no-cross": "cross", "no-gated": "gated", "no-task-tokens": "task_t
 
 @dataclass(frozen=True, kw_only=True)
 class RankingOptions(TrainOptions):
-    """Train a click model on an event log: several tasks at once."""
+    """Train a click model on an event log, for several tasks at once."""
+
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "data": ("schema", "from_run"),
+        "model": ("model", "width", "layers", "heads", "proxies", "shared_tasks", "residual",
+                  "task_tokens", "gated", "cross", "experts", "hidden", "towers", "attention",
+                  "ffn", "dropout"),
+        "loss": ("task_weights", "embedding_l2"),
+        "embeddings": ("embedding_optimizer", "embedding_lr", "sparse"),
+    }  # fmt: skip
 
     epochs: int = 8
     """Passes over the training part at most; 1 where later passes only overfit the ids (large
@@ -28,15 +40,16 @@ class RankingOptions(TrainOptions):
     schedule: Literal["cosine", "constant"] = "constant"
     """Learning rate over the epochs: half a cosine down to 0, or constant."""
     schema: str = "auto"
-    """YAML file that says what the columns are, or a layout: movielens, kuairand, aliexpress,
-    criteo. auto: the file beside the log that bears its name, else the layout of the columns."""
+    """YAML file that says what the columns are, or a known layout: movielens, kuairand, aliexpress,
+    criteo. auto: the file of the same name next to the log, else the layout that the columns fit.
+    """
     from_run: str | None = None
-    """Run to go on from (`--from RUN`): its weights, vocabularies and histories, grown by what the
-    new log holds.
+    """Run to continue from (`--from RUN`): its weights, vocabularies and histories, grown by
+    what the new log holds.
     """
     model: Model = "infnet"
-    """INFNet (first version), its hub variant (second version), or a rival; tokens: any mechanism
-    by --attention.
+    """INFNet (first version of the paper), its hub variant (second version), or a rival; tokens:
+    any mechanism of --attention.
     """
     width: int = 32
     """Width of embeddings and tokens."""
@@ -49,17 +62,17 @@ class RankingOptions(TrainOptions):
     shared_tasks: int = 2
     """Task tokens that all tasks share (INFNet)."""
     residual: bool = True
-    """Residual connections and norms in INFNet; without, its formulas as printed."""
+    """Residual connections and norms in INFNet; off: its formulas as printed."""
     task_tokens: bool = True
-    """INFNet's task tokens; without, towers read the proxies (ablation)."""
+    """INFNet's task tokens; off: towers read the proxies (an ablation)."""
     gated: bool = True
-    """INFNet's gated units (ablation)."""
+    """INFNet's gated units (off: an ablation)."""
     cross: bool = True
-    """INFNet's cross-attention; without, proxies take plain means (ablation)."""
+    """INFNet's cross-attention; off: proxies take plain means (an ablation)."""
     experts: int = 4
-    """Experts of MMoE; PLE has half as many for each task and in common."""
+    """Experts of MMoE; PLE has half as many for each task, and as many shared ones."""
     hidden: tuple[int, ...] = (256, 128)
-    """Hidden sizes of the shared network of the rivals; experts are as wide as the first."""
+    """Hidden sizes of the shared network of the rivals; experts are as wide as the first size."""
     towers: tuple[int, ...] = (64,)
     """Hidden sizes of each task's own network."""
     attention: str = "softmax"
@@ -71,22 +84,24 @@ class RankingOptions(TrainOptions):
     task_weights: tuple[float, ...] = ()
     """Weight of each task's loss, in the order of the schema; by default 1 each."""
     embedding_optimizer: Literal["adam", "adagrad"] = "adam"
-    """Optimiser of the embeddings; the rest has Adam (AdamW with --weight-decay, which leaves
-    embeddings alone).
+    """Optimiser of the embeddings. The rest uses Adam, or AdamW with --weight-decay, which does not
+    touch the embeddings.
     """
     embedding_lr: float | None = None
     """Learning rate of the embeddings; by default --lr."""
     embedding_l2: float = 0.01
-    """Weight of the squared embeddings of a batch's rows, a mean over rows."""
+    """Weight of the squared embeddings of a batch, averaged over its rows."""
     sparse: Literal["auto", "yes", "no"] = "auto"
-    """Update only the embeddings that a batch has; auto: where there are more than 100,000, on one
-    device.
+    """Update only the embeddings that occur in a batch. auto: if there are more than 100,000, on
+    one device.
     """
 
 
 @dataclass(frozen=True, kw_only=True)
 class RankingPredictOptions(PredictOptions):
     """Score the rows of tables: parquet out, in their order, resumable."""
+
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {"data": ("log",)}
 
     shard_size: int = 8
     """Items (of 50,000 rows) per shard: the unit of memory, of restarting and of sharing work."""
@@ -100,7 +115,12 @@ class RankingPredictOptions(PredictOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class TopOptions:
-    """The best items for each user, as of now: after all events that the run knows."""
+    """List the best items for each user as of now: after all events that the run knows."""
+
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "data": ("users", "candidates", "log"),
+        "lists": ("k", "task", "seen"),
+    }
 
     run: str
     """Run directory of the trained model."""
@@ -115,7 +135,7 @@ class TopOptions:
     task: str | None = None
     """Task whose probability ranks the items; by default the first."""
     seen: bool = False
-    """Also list items that the user has met in the log."""
+    """Also list items that the user has already met in the log."""
     log: str | None = None
     """Events since the training, added to the histories."""
     batch_size: int = 8192
@@ -123,12 +143,17 @@ class TopOptions:
     overwrite: bool = False
     """Replace an existing output."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Kind of device."""
+    """Device to run on."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions(RankingOptions):
     """Train several models with several seeds on one log; a table of means and deviations."""
+
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        **RankingOptions.GROUPS,
+        "comparison": ("models", "seeds"),
+    }
 
     models: tuple[str, ...] = MODELS
     """Models to train; `infnet:no-cross`, `infnet:no-gated` and `infnet:no-task-tokens` are
@@ -137,16 +162,56 @@ class CompareOptions(RankingOptions):
     seeds: int = 3
     """Seeds of each model, from --seed on."""
     output: str
-    """Folder to write: the table, a picture, and a JSON file a training, which is not trained
-    again.
+    """Folder to write: the table, a figure, and one JSON file per training, so that none is trained
+    twice.
     """
 
 
 @dataclass(frozen=True, kw_only=True)
 class SchemaOptions:
-    """Draft a schema from the columns of a log, to be read and mended."""
+    """Draft a schema from the columns of a log, for you to read and correct."""
 
     data: str
     """The log: a file, folder or pattern."""
     output: str | None = None
-    """YAML file to write; by default beside the log, by its name."""
+    """YAML file to write; by default next to the log, with its name."""
+
+
+def check(options: object) -> None:
+    """Raise `InputError` for values that no data can make right."""
+    if isinstance(options, TopOptions):
+        check_least(options, {"k": 1, "batch_size": 1})
+    if not isinstance(options, RankingOptions):
+        return
+    check_least(
+        options,
+        dict.fromkeys(("width", "layers", "heads", "proxies", "shared_tasks", "experts"), 1),
+    )
+    if not 0 <= options.dropout < 1:
+        raise InputError(f"--dropout {options.dropout}: must be in [0, 1)")
+    if not 0 <= options.embedding_l2 < float("inf"):
+        raise InputError(f"--embedding-l2 {options.embedding_l2}: must be 0 or more")
+    if options.embedding_lr is not None and not 0 < options.embedding_lr <= 1e30:
+        raise InputError(f"--embedding-lr {options.embedding_lr}: must be a positive number")
+    if not options.hidden or min((*options.hidden, *options.towers)) < 1:
+        raise InputError("--hidden and --towers: sizes must be at least 1, and --hidden needs one")
+    if any(not 0 <= weight < float("inf") for weight in options.task_weights):
+        raise InputError("--task-weights: must be 0 or more")
+    if options.sparse == "yes" and (
+        options.clip is not None or options.devices * options.nodes > 1
+    ):
+        raise InputError("--sparse yes: goes with one device and without --clip")
+    check_attention(
+        options.attention, fits=("any tokens", "sequence"), why="tokens of a row are no grid"
+    )
+    if isinstance(options, CompareOptions):
+        known = (*MODELS, *(f"infnet:{part}" for part in ABLATIONS))
+        for name in options.models:
+            if name not in known:
+                raise InputError(f"--models {name}: unknown; there are {', '.join(known)}")
+        if (
+            not options.models
+            or len(set(options.models)) < len(options.models)
+            or options.seeds < 1
+        ):
+            raise InputError("compare: give at least one model and seed, and no model twice")

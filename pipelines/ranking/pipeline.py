@@ -1,116 +1,221 @@
-"""Ranking: click models of several tasks, from an event log to scored tables and lists for users.
-
-The six answers of the task; the log is read in `logs`, scored in `scoring`, new rows in `infer`.
-"""
+"""Ranking: click models of several tasks, from an event log to scored tables and lists."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
+import numpy as np
 import polars as pl
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from ...base.errors import InputError
+from ...data.clicks.batches import ClickRows
 from ...data.clicks.generate import write_sample_clicks
-from ..engine.pipeline import Context, Item, Pipeline, Review, Splits
-from ..engine.spec import DictSpec
-from .build import build, optimizer
-from .data import moved_weights, open_splits
-from .options import RankingOptions
-from .prediction import list_parts, predict_parts, schema
-from .scoring import loss, review, validate
+from ...data.clicks.schema import schema_of
+from ...data.clicks.vocabulary import UNSEEN
+from ...models.clicks.click import DIN, PLE, DCNv2, MMoE, SharedBottom, TokenMixer
+from ...models.clicks.infnet import INFNet
+from ..engine.pipeline import Batch, Context, Metrics, Pipeline, Review, Splits
+from ..engine.runs.checkpoint import load_weights
+from . import figures
+from .data import RankingSpec, open_log_of_run, open_new_log, spec_of_run
+from .optimizers import make_optimizer
+from .options import RankingOptions, RankingPredictOptions
+from .prediction import RowsItem, list_parts, predict_parts, schema
+from .scoring import cold_rows, probabilities, scores_by_task, validation_scores, weighted_loss
+
+SPARSE_FROM = 100_000  # embeddings from which `--sparse auto` updates only those of a batch
+TABLE = "embedding.table.weight"
+INPUTS = ("fields", "events", "ages", "offsets")
 
 
-class RankingPipeline(Pipeline[RankingOptions, DictSpec]):
+class SharedArguments(TypedDict):
+    """What every click model takes."""
+
+    width: int
+    towers: tuple[int, ...]
+    dropout: float
+    sparse: bool
+
+
+class RankingPipeline(Pipeline[RankingOptions, RankingSpec]):
     """Ranking."""
 
     monitor = "one_minus_auc"
-    spec_class = DictSpec
+    spec_class = RankingSpec
 
     def write_sample(self, folder: Path) -> Path:
-        """A generated log of clicks and likes, with its schema beside it."""
-
+        """A generated log of clicks and likes, with its schema next to it."""
         return write_sample_clicks(folder)
 
     def open_data(
-        self, options: RankingOptions, spec: DictSpec | None = None, *, as_test: bool = False
-    ) -> Splits[DictSpec]:
-        """Read, split, make vocabularies and histories, encode."""
+        self, options: RankingOptions, spec: RankingSpec | None = None, *, as_test: bool = False
+    ) -> Splits[RankingSpec]:
+        """Read, split, make vocabularies and histories (or take those of the run), encode."""
+        return open_new_log(options) if spec is None else open_log_of_run(options, spec, as_test)
 
-        return open_splits(options, spec, as_test)
-
-    def build_model(self, options: RankingOptions, spec: DictSpec) -> nn.Module:
-        """INFNet or a rival."""
-
-        return build(options, spec)
+    def build_model(self, options: RankingOptions, spec: RankingSpec) -> nn.Module:
+        """INFNet or a rival; `ValueError` for sizes that do not fit together."""
+        layout, o = spec.layout, options
+        shared = SharedArguments(
+            width=o.width, towers=o.towers, dropout=o.dropout, sparse=is_sparse(options, spec)
+        )
+        match o.model:
+            case "infnet" | "infnet-hub":
+                return INFNet(
+                    layout,
+                    **shared,
+                    blocks=o.layers,
+                    proxies=o.proxies,
+                    shared=o.shared_tasks,
+                    heads=o.heads,
+                    residual=o.residual,
+                    variant="hub" if o.model == "infnet-hub" else "proxy",
+                    gated=o.gated,
+                    cross=o.cross,
+                    task_tokens=o.task_tokens,
+                )
+            case "tokens":
+                mixing = {"heads": o.heads, "attention": o.attention, "ffn": o.ffn}
+                return TokenMixer(layout, **shared, layers=o.layers, **mixing)
+            case "mmoe":
+                return MMoE(layout, **shared, experts=o.experts, hidden=o.hidden[0])
+            case "ple":
+                experts = max(1, o.experts // 2)
+                return PLE(layout, **shared, experts=experts, hidden=o.hidden[0], layers=o.layers)
+            case "din":
+                return DIN(layout, **shared, targets=spec.targets, bottom=o.hidden)
+            case "dcnv2":
+                return DCNv2(layout, **shared, layers=o.layers, bottom=o.hidden)
+            case "shared-bottom":
+                return SharedBottom(layout, **shared, bottom=o.hidden)
 
     def load_initial_weights(
-        self, model: nn.Module, options: RankingOptions, spec: DictSpec
+        self, model: nn.Module, options: RankingOptions, spec: RankingSpec
     ) -> None:
-        """The weights of the run to go on from."""
-        if options.from_run is not None:
-            moved_weights(model, spec, options.from_run)
+        """The weights of the run to go on from, into tables that have grown; new codes begin as the
+        unseen value of their field.
+        """
+        if (run := options.from_run) is None:
+            return
+        before, weights = spec_of_run(run), load_weights(Path(run) / "model.safetensors")
+        state = model.state_dict()
+        if weights.keys() != state.keys():
+            raise InputError(
+                f"--from {run}: is of another model; give the model options of that run"
+            )
+        for name, value in weights.items():
+            free = 1 if name == TABLE else 0  # the first axis of the table has grown
+            if value.shape[free:] != state[name].shape[free:]:
+                raise InputError(
+                    f"--from {run}: {name} has another size; give the model options of that run"
+                )
+        # The fields of the table are one below the other: the codes of each come first in its new
+        # rows.
+        old_start = new_start = 0
+        for old, new in zip(before.fields, spec.fields, strict=True):
+            rows = weights[TABLE][old_start : old_start + old["codes"]]
+            state[TABLE][new_start : new_start + new["codes"]] = rows[UNSEEN]
+            state[TABLE][new_start : new_start + old["codes"]] = rows
+            old_start, new_start = old_start + old["codes"], new_start + new["codes"]
+        for name, value in weights.items():
+            if name != TABLE:
+                state[name].copy_(value)
 
     def optimizer(self, model: nn.Module, options: RankingOptions) -> torch.optim.Optimizer:
         """One for the embeddings, one for the rest."""
+        return make_optimizer(model, options)
 
-        return optimizer(model, options)
-
-    def loss(
-        self, model: nn.Module, batch: dict[str, torch.Tensor], options: RankingOptions
-    ) -> torch.Tensor:
+    def loss(self, model: nn.Module, batch: Batch, options: RankingOptions) -> Tensor:
         """Weighted sum over tasks of the mean log-loss of the rows that count, and the L2 of the
         embeddings.
         """
+        return weighted_loss(model, batch, options)
 
-        return loss(model, batch, options)
-
-    def validate(self, model: nn.Module, batches: Any, options: RankingOptions) -> dict[str, float]:
-        """AUC and log-loss of each task; one minus the mean AUC is watched."""
-
-        return validate(model, batches)
+    def validate(
+        self, model: nn.Module, batches: Iterable[Batch], options: RankingOptions
+    ) -> dict[str, float]:
+        """AUC and log-loss, means over tasks; one minus the mean AUC is watched."""
+        return validation_scores(model, batches)
 
     def review(
-        self, model: nn.Module, dataset: Any, context: Context[RankingOptions, DictSpec]
+        self, model: nn.Module, dataset: ClickRows, context: Context[RankingOptions, RankingSpec]
     ) -> Review:
-        """Scores of each task beside counting baselines; cold users and items; calibration."""
-
-        return review(model, dataset, context.spec, context.options, context.device)
+        """Scores of each task compared with what counting users and items gives; cold users and
+        items; calibration.
+        """
+        spec, rows = context.spec, dataset.rows
+        probability = np.concatenate(list(probabilities(model, dataset, context.device)))
+        by_task = scores_by_task(dataset, probability, spec.tasks)
+        cold = {name: int(part.sum()) for name, part in cold_rows(dataset).items()}
+        metrics: Metrics = {"rows": len(dataset), **cold, **by_task}
+        nan = float("nan")
+        sentences = [
+            f"{task} AUC {scores.get('auc', nan):.4f} (users and items counted: "
+            f"{scores['baseline_auc']:.4f}), gAUC {scores.get('gauc', nan):.4f}"
+            for task, scores in by_task.items()
+        ]
+        headline = f"{context.options.model} on {len(dataset):,} rows: " + "; ".join(sentences)
+        table = pl.DataFrame(
+            [{"task": task, **scores} for task, scores in by_task.items()], strict=False
+        )
+        assert rows.labels is not None
+        pictures = figures.score_figures(
+            rows.labels[dataset.which], probability, spec.tasks, schema_of(spec.schema)
+        )
+        return Review(metrics, headline, pictures, {"scores of each task": table})
 
     def export_example(
-        self, model: nn.Module, splits: Splits[DictSpec]
-    ) -> tuple[tuple[Any, ...], Any]:
-        """Two rows; how many rows and events there are is free."""
-
-        batch = splits.test.__getitems__(range(min(8, len(splits.test))))
+        self, model: nn.Module, splits: Splits[RankingSpec]
+    ) -> tuple[tuple[Tensor, ...], tuple[Mapping[int, object] | None, ...]]:
+        """Eight rows; how many rows and events there are is free."""
         rows, events = torch.export.Dim("rows", min=2), torch.export.Dim("events", min=2)
-        sequences = len(splits.spec["sequences"])
+        sequences = len(splits.spec.sequences)
+        of_events = {0: events} if sequences else None
         ends = {0: sequences * rows + 1} if sequences else None
-        shapes = ({0: rows}, *([{0: events}] * 2 if sequences else [None, None]), ends)
-        return tuple(batch[name] for name in ("fields", "events", "ages", "offsets")), shapes
+        return _inputs(splits.test, 8), ({0: rows}, of_events, of_events, ends)
 
     def other_export_example(
-        self, splits: Splits[DictSpec], arguments: tuple[Any, ...], shapes: Any
-    ) -> tuple[Any, ...]:
-        """Fewer rows, with the events that are theirs."""
-        batch = splits.test.__getitems__(range(min(3, len(splits.test))))
-        return tuple(batch[name] for name in ("fields", "events", "ages", "offsets"))
+        self,
+        splits: Splits[RankingSpec],
+        arguments: tuple[Tensor, ...],
+        shapes: tuple[Mapping[int, object] | None, ...],
+    ) -> tuple[Tensor, ...]:
+        """Fewer rows, with their events."""
+        return _inputs(splits.test, 3)
 
-    def list_items(self, options: Any, spec: DictSpec) -> Sequence[Item]:
+    def list_items(self, options: RankingPredictOptions, spec: RankingSpec) -> Sequence[RowsItem]:
         """Parts of 50,000 rows of the files."""
+        return list_parts(options.input, options.log)
 
-        return list_parts(options.input)
-
-    def prediction_schema(self, options: Any, spec: DictSpec) -> dict[str, Any]:
+    def prediction_schema(
+        self, options: RankingPredictOptions, spec: RankingSpec
+    ) -> dict[str, pl.DataType]:
         """row, user_id, item_id, p_TASK, seen_user, seen_item, unseen, unread."""
-
         return schema(spec)
 
     def predict(
-        self, model: nn.Module, items: Sequence[Item], context: Context[Any, DictSpec]
+        self,
+        model: nn.Module,
+        items: Sequence[RowsItem],
+        context: Context[RankingPredictOptions, RankingSpec],
     ) -> list[pl.DataFrame | ValueError]:
         """Probabilities of the rows, in their order."""
+        return predict_parts(model, items, context)
 
-        return predict_parts(model, items, context.options, context.spec, context.device)
+
+def is_sparse(options: RankingOptions, spec: RankingSpec) -> bool:
+    """Whether the gradient of the embeddings holds only the rows of a batch."""
+    if options.sparse != "auto":
+        return options.sparse == "yes"
+    large = sum(field["codes"] for field in spec.fields) > SPARSE_FROM
+    return large and options.devices * options.nodes == 1 and options.clip is None
+
+
+def _inputs(dataset: ClickRows, most: int) -> tuple[Tensor, ...]:
+    """The inputs of the model for the first rows of a data set."""
+    batch = dataset.__getitems__(range(min(most, len(dataset))))
+    return tuple(batch[name] for name in INPUTS)

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import polars as pl
-import torch
 from torch import nn
 
 from ...base.errors import InputError
@@ -23,33 +22,51 @@ from ...data.clicks.layouts import files_of, log_of
 from ...data.clicks.log import scan_log
 from ...data.clicks.vocabulary import UNSEEN, clean
 from ...data.formats.tables import collect
-from ..engine.pipeline import Item
-from .data import load_encoder
+from ..engine.pipeline import Context
+from .data import RankingSpec, load_encoder
 from .options import RankingPredictOptions
 from .scoring import probabilities
 
 PART = 50_000  # rows of an item
 
 
-def list_parts(path: str) -> list[Item]:
-    """Parts of the files that a path, folder or pattern names. A file that cannot be listed is one
-    item, and fails when it is read, unless it is the only one."""
+class RowsItem(TypedDict):
+    """A part of a file: `rows` rows from row `start` on.
+
+    further_files: of the log of later events, on which the scores depend, too.
+    """
+
+    file: str
+    id: str
+    start: int
+    rows: int
+    further_files: list[str]
+
+
+def list_parts(path: str, log: str | None = None) -> list[RowsItem]:
+    """Parts of the files that a path, folder or pattern names; log: of later events.
+
+    A file that cannot be listed is one item, and fails when it is read, unless it is the only file.
+    """
     files = files_of(path)
-    found: list[Item] = []
+    further = [] if log is None else [str(file) for file in files_of(log)]
+    items: list[RowsItem] = []
+
+    def add(file: str, name: str, start: int, rows: int) -> None:
+        items.append(RowsItem(file=file, id=name, start=start, rows=rows, further_files=further))
+
     for file in files:
+        name = Path(file).name
         try:
             rows = count_rows(file)
         except InputError:
             if len(files) == 1:
                 raise
-            found.append({"file": file, "id": Path(file).name, "start": 0, "rows": 0})
+            add(file, name, 0, 0)
             continue
         for start in range(0, max(rows, 1), PART):
-            count = min(PART, rows - start)
-            found.append(
-                {"file": file, "id": f"{Path(file).name}:{start}", "start": start, "rows": count}
-            )
-    return found
+            add(file, f"{name}:{start}", start, min(PART, rows - start))
+    return items
 
 
 def count_rows(file: str) -> int:
@@ -57,91 +74,97 @@ def count_rows(file: str) -> int:
     return int(collect(file, scan_log(file)[0].select(pl.len())).item())
 
 
-def schema(spec: dict[str, Any]) -> dict[str, Any]:
+def schema(spec: RankingSpec) -> dict[str, pl.DataType]:
     """row: its place in its file; unseen: fields whose value the training part did not have;
     unread: cells that should be numbers and are not, counted as missing."""
-    ids = [pl.Int64 if whole else pl.String for whole in spec["whole_ids"]]
+    user, item = (pl.Int64() if integers else pl.String() for integers in spec.whole_ids)
     return {
-        "row": pl.Int64,
-        "user_id": ids[0],
-        "item_id": ids[1],
-        **{f"p_{task}": pl.Float32 for task in spec["tasks"]},
-        "seen_user": pl.Boolean,
-        "seen_item": pl.Boolean,
-        "unseen": pl.Int32,
-        "unread": pl.Int32,
+        "row": pl.Int64(),
+        "user_id": user,
+        "item_id": item,
+        **{f"p_{task}": pl.Float32() for task in spec.tasks},
+        "seen_user": pl.Boolean(),
+        "seen_item": pl.Boolean(),
+        "unseen": pl.Int32(),
+        "unread": pl.Int32(),
     }
 
 
+def encoder_with_log(spec: RankingSpec, log: str | None) -> ClickEncoder:
+    """The run's encoder, with the later events of a log; a worker keeps it from shard to shard."""
+    return _encoder(log, json.dumps(spec.to_json()), str(spec.assets_folder))
+
+
 @lru_cache(maxsize=2)
-def _encoder(log: str | None, spec: str) -> ClickEncoder:
-    """The run's encoder with later events. spec: as JSON, so that a worker keeps it from shard to
-    shard.
-    """
-    encoder = load_encoder(json.loads(spec))
+def _encoder(log: str | None, spec: str, assets_folder: str) -> ClickEncoder:
+    opened = RankingSpec.from_json(json.loads(spec))
+    encoder = load_encoder(opened.with_assets(opened.assets, Path(assets_folder)))
     return encoder if log is None else encode_log(log_of(log), encoder, split=False)[0]
 
 
 def predict_parts(
     model: nn.Module,
-    items: Sequence[Item],
-    options: RankingPredictOptions,
-    spec: dict[str, Any],
-    device: torch.device,
+    items: Sequence[RowsItem],
+    context: Context[RankingPredictOptions, RankingSpec],
 ) -> list[pl.DataFrame | ValueError]:
     """A table for each part, or the error that says why there is none. Parts that follow each other
-    are one.
+    in a file are read as one.
     """
-    encoder = _encoder(options.log, json.dumps(spec))
-    out: list[pl.DataFrame | ValueError] = []
-    place = 0
-    while place < len(items):
-        end = place + 1
-        while end < len(items) and _follows(items[end - 1], items[end]):
-            end += 1
-        run = items[place:end]
+    encoder = encoder_with_log(context.spec, context.options.log)
+    answers: list[pl.DataFrame | ValueError] = []
+    for block in _blocks(items):
         try:
-            table = _score(model, run, encoder, options, spec, device)
-            sizes = np.cumsum([0, *(one["rows"] for one in run)])
-            out += [table[int(a) : int(b)] for a, b in pairwise(sizes)]
+            table = _scored_rows(model, block, encoder, context)
+            ends = np.cumsum([0, *(item["rows"] for item in block)]).tolist()
+            answers += [table[start:stop] for start, stop in pairwise(ends)]
         except ValueError as error:
-            out += [error] * len(run)
-        place = end
-    return out
+            answers += [error] * len(block)
+    return answers
 
 
-def _follows(one: Item, other: Item) -> bool:
-    return one["file"] == other["file"] and one["start"] + one["rows"] == other["start"]
+def _blocks(items: Sequence[RowsItem]) -> list[list[RowsItem]]:
+    """Items that follow each other in one file, together."""
+    blocks: list[list[RowsItem]] = []
+    for item in items:
+        last = blocks[-1][-1] if blocks else None
+        if (
+            last is not None
+            and last["file"] == item["file"]
+            and last["start"] + last["rows"] == item["start"]
+        ):
+            blocks[-1].append(item)
+        else:
+            blocks.append([item])
+    return blocks
 
 
-def _score(
+def _scored_rows(
     model: nn.Module,
-    items: Sequence[Item],
+    items: Sequence[RowsItem],
     encoder: ClickEncoder,
-    options: RankingPredictOptions,
-    spec: dict[str, Any],
-    device: torch.device,
+    context: Context[RankingPredictOptions, RankingSpec],
 ) -> pl.DataFrame:
-    file, start = items[0]["file"], items[0]["start"]
-    rows = sum(one["rows"] for one in items)
+    """Rows of the output of the items of a block."""
+    file, start, tasks = items[0]["file"], items[0]["start"], context.spec.tasks
+    count = sum(item["rows"] for item in items)
     frame, names = scan_log(file)
-    wanted = [name for name in needed_columns(encoder) if name in names]
-    table = collect(file, frame.select(wanted).slice(start, rows)) if wanted else pl.DataFrame()
+    present = [name for name in needed_columns(encoder) if name in names]
+    table = collect(file, frame.select(present).slice(start, count)) if present else pl.DataFrame()
     coded = encoder.rows(table, file, labels=False)
-    dataset = ClickRows(encoder, coded)
-    found = list(probabilities(model, dataset, device, options.batch_size))
-    probability = np.concatenate(found) if found else np.zeros((0, len(spec["tasks"])), np.float32)
-    ids = schema(spec)
-    named = encoder.schema
+    batches = list(
+        probabilities(model, ClickRows(encoder, coded), context.device, context.options.batch_size)
+    )
+    probability = np.concatenate(batches) if batches else np.zeros((0, len(tasks)), np.float32)
+    types, columns = schema(context.spec), encoder.schema
     return pl.DataFrame(
         {
             "row": np.arange(start, start + len(coded)),
-            "user_id": clean(table[named.user]).cast(ids["user_id"], strict=False),
-            "item_id": clean(table[named.item]).cast(ids["item_id"], strict=False),
-            **{f"p_{task}": probability[:, i] for i, task in enumerate(spec["tasks"])},
+            "user_id": clean(table[columns.user]).cast(types["user_id"], strict=False),
+            "item_id": clean(table[columns.item]).cast(types["item_id"], strict=False),
+            **{f"p_{task}": probability[:, place] for place, task in enumerate(tasks)},
             "seen_user": encoder.trained_on("user", coded.user),
             "seen_item": encoder.trained_on("item", coded.item),
-            "unseen": _unseen(coded),
+            "unseen": _unseen_fields(coded),
             "unread": coded.unread,
         }
     )
@@ -149,17 +172,20 @@ def _score(
 
 def needed_columns(encoder: ClickEncoder) -> list[str]:
     """Columns that a row may be scored by: those of joined tables and the time may be missing."""
-    one = encoder.schema
-    columns = [one.user, one.item, *([one.time] if one.time else [])]
+    schema = encoder.schema
+    columns = [schema.user, schema.item, *([schema.time] if schema.time else [])]
     columns += [
-        one.column(column.name) for column in encoder.columns if column.name not in one.time_fields
+        schema.column(field.name)
+        for field in encoder.columns
+        if field.name not in schema.time_fields
     ]
-    columns += [sequence.column for sequence in one.listed.values() if sequence.column]
+    columns += [sequence.column for sequence in schema.listed.values() if sequence.column]
     return list(dict.fromkeys(columns))
 
 
-def _unseen(coded: Rows) -> np.ndarray:
-    found = (coded.fields == UNSEEN).sum(1)
+def _unseen_fields(coded: Rows) -> np.ndarray:
+    """int32 (N,): how many fields of a row hold a value that the training part did not have."""
+    count = (coded.fields == UNSEEN).sum(1)
     for codes in coded.sides.values():
-        found = found + (codes == UNSEEN).sum(1)
-    return found.astype(np.int32)
+        count = count + (codes == UNSEEN).sum(1)
+    return count.astype(np.int32)

@@ -2,55 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-import polars as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...data.clicks.batches import ClickRows
-from ...data.clicks.schema import schema_of
-from ..engine.pipeline import Review
+from ..engine.pipeline import Batch
 from ..metrics.ranking import auc, log_loss, ranking_scores
 from .baselines import rate_scores
-from .build import embedding_of
+from .optimizers import embedding_of
 from .options import RankingOptions
 
 SMALL = 5  # rows that a score of cold users or items needs to be shown
 
 
-def forward(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+def forward(model: nn.Module, batch: Batch) -> Tensor:
     """Logits (B, S)."""
     return model(batch["fields"], batch["events"], batch["ages"], batch["offsets"])
 
 
-def loss(model: nn.Module, batch: dict[str, Tensor], options: RankingOptions) -> Tensor:
+def weighted_loss(model: nn.Module, batch: Batch, options: RankingOptions) -> Tensor:
     """sum_s weight_s (mean log-loss of the rows that count) + l2 (mean over rows of the squared
     embeddings).
     """
     logits, counts = forward(model, batch), batch["counts"].float()
-    each = F.binary_cross_entropy_with_logits(logits, batch["labels"], reduction="none") * counts
-    mean = each.sum(0) / counts.sum(0).clamp(min=1)
+    losses = F.binary_cross_entropy_with_logits(logits, batch["labels"], reduction="none") * counts
+    mean = losses.sum(0) / counts.sum(0).clamp(min=1)
     weights = mean.new_tensor(options.task_weights or [1.0] * len(mean))
     if len(weights) != len(mean):
         raise ValueError(f"--task-weights: {len(weights)} weights for {len(mean)} tasks")
-    found = (mean * weights).sum()
+    loss = (mean * weights).sum()
     if options.embedding_l2:
         table = embedding_of(model).table
-        found = found + options.embedding_l2 * table(batch["fields"]).square().sum() / len(logits)
-    return found
+        loss = loss + options.embedding_l2 * table(batch["fields"]).square().sum() / len(logits)
+    return loss
 
 
-def validate(model: nn.Module, batches: Any) -> dict[str, float]:
+def validation_scores(model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
     """AUC and log-loss, means over tasks, and one minus that AUC."""
-    found = [
+    columns = [
         (forward(model, batch).sigmoid().float(), batch["labels"], batch["counts"])
         for batch in batches
     ]
-    probability, labels, counts = (torch.cat(part).cpu().numpy() for part in zip(*found))
+    probability, labels, counts = (torch.cat(part).cpu().numpy() for part in zip(*columns))
     aucs, losses = [], []
     for task in range(labels.shape[1]):
         rows = counts[:, task]
@@ -62,17 +59,10 @@ def validate(model: nn.Module, batches: Any) -> dict[str, float]:
 
 
 @torch.no_grad()
-def batch_probability(
-    model: nn.Module, batch: dict[str, Tensor], device: torch.device
-) -> np.ndarray:
+def batch_probability(model: nn.Module, batch: Batch, device: torch.device) -> np.ndarray:
     """float32 (B, S)."""
-    return (
-        forward(model, {name: value.to(device) for name, value in batch.items()})
-        .sigmoid()
-        .float()
-        .cpu()
-        .numpy()
-    )
+    moved = {name: value.to(device) for name, value in batch.items()}
+    return forward(model, moved).sigmoid().float().cpu().numpy()
 
 
 def probabilities(
@@ -84,53 +74,40 @@ def probabilities(
         yield batch_probability(model, batch, device)
 
 
-def review(
-    model: nn.Module,
-    dataset: ClickRows,
-    spec: dict[str, Any],
-    options: RankingOptions,
-    device: torch.device,
-) -> Review:
-    """Scores of each task, beside what counting users and items gives, and for cold users and items
-    apart.
-    """
-    from .figures import pictures
+def scores_by_task(
+    dataset: ClickRows, probability: np.ndarray, tasks: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Scores of each task, with the AUC of what counting users and items gives (`baseline_auc`),
+    and the AUC for cold users and items where there are enough.
 
-    probability = np.concatenate(list(probabilities(model, dataset, device)))
-    rows, which = dataset.rows, dataset.which
+    probability: (N, S) of the rows of the data set.
+    """
+    rows, which, encoder = dataset.rows, dataset.which, dataset.encoder
     assert rows.labels is not None
     user, item, labels = rows.user[which], rows.item[which], rows.labels[which]
-    encoder = dataset.encoder
-    cold = {
-        "cold_users": ~encoder.trained_on("user", user),
-        "cold_items": ~encoder.trained_on("item", item),
-    }
-    metrics: dict[str, Any] = {
-        "rows": len(dataset),
-        **{name: int(part.sum()) for name, part in cold.items()},
-    }
-    table, said = [], []
-    for place, task in enumerate(spec["tasks"]):
+    cold = cold_rows(dataset)
+    by_task = {}
+    for place, task in enumerate(tasks):
         counts = labels[:, place] >= 0
-        found = _scores(labels[counts, place], probability[counts, place], user[counts])
-        base = rate_scores(encoder, user[counts], item[counts], place)
-        found["baseline_auc"] = _scores(labels[counts, place], base, user[counts]).get(
-            "auc", float("nan")
-        )
+        scores = _scores(labels[counts, place], probability[counts, place], user[counts])
+        rate = rate_scores(encoder, user[counts], item[counts], place)
+        baseline = _scores(labels[counts, place], rate, user[counts])
+        scores["baseline_auc"] = baseline.get("auc", float("nan"))
         for name, part in cold.items():
             both = counts & part
             if both.sum() >= SMALL:
-                found[f"auc_{name}"] = auc(labels[both, place], probability[both, place])
-        metrics[task] = found
-        table.append({"task": task, **found})
-        said.append(
-            f"{task} AUC {found.get('auc', float('nan')):.4f} (users and items counted: "
-            f"{found['baseline_auc']:.4f}), gAUC {found.get('gauc', float('nan')):.4f}"
-        )
-    shown = pl.DataFrame(table, strict=False)
-    headline = f"{options.model} on {len(dataset):,} rows: " + "; ".join(said)
-    figures = pictures(labels, probability, spec["tasks"], schema_of(spec["schema"]))
-    return Review(metrics, headline, figures, {"scores of each task": shown})
+                scores[f"auc_{name}"] = auc(labels[both, place], probability[both, place])
+        by_task[task] = scores
+    return by_task
+
+
+def cold_rows(dataset: ClickRows) -> dict[str, np.ndarray]:
+    """bool (N,): the rows whose user, or item, the training part does not have."""
+    rows, which, encoder = dataset.rows, dataset.which, dataset.encoder
+    return {
+        "cold_users": ~encoder.trained_on("user", rows.user[which]),
+        "cold_items": ~encoder.trained_on("item", rows.item[which]),
+    }
 
 
 def _scores(labels: np.ndarray, probability: np.ndarray, users: np.ndarray) -> dict[str, float]:

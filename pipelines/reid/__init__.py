@@ -19,6 +19,13 @@ TASK = Task(
     options=ReidOptions,
     predict_options=ReidPredictOptions,
     check=check,
+    columns={
+        "prediction": "Most probable class; only for runs that name classes.",
+        "probability": "Probability of that class.",
+        "vector": "Embedding of the picture, of length 1; similar pictures have similar vectors.",
+        "vector_ATTRIBUTE": "Embedding under a condition, for runs with attributes.",
+        "model": "Fingerprint of the model; vectors of two models cannot be compared.",
+    },
     verbs={
         "embed": Verb(
             ReidPredictOptions,

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...models.vision.cca import ConditionalEmbedder
-from ..engine.training.calls import call_method
+from ..engine.training.wrapped import call_method
 from .augment import augment
 
 

@@ -17,6 +17,13 @@ TASK = Task(
     options=SaliencyOptions,
     predict_options=SaliencyPredictOptions,
     check=check,
+    columns={
+        "height": "Height of the picture and of its map, in pixels.",
+        "width": "Width of the picture and of its map, in pixels.",
+        "depth": "Whether the picture has a depth map.",
+        "salient": "Share of the picture that is salient, at --threshold.",
+        "box": "Left, top, right and bottom of what is salient, in pixels; null if nothing is.",
+    },
     verbs={
         "crossval": Verb(
             CrossvalOptions,

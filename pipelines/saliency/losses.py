@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..engine.training.calls import call_method
+from ..engine.training.wrapped import call_method
 from .augment import augment
 
 WEIGHTS = (0.8, 0.6, 0.4, 0.2)  # of S_1 to S_4

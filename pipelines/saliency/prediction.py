@@ -24,7 +24,13 @@ def list_inputs(options: Any) -> list[Item]:
     found = list_scenes(options.input, options.depth)
     maps = distinct_names([name for _, name, _ in found], None, ".png")
     return [
-        {"file": file, "id": name, "depth": depth, "map": one}
+        {
+            "file": file,
+            "id": name,
+            "depth": depth,
+            "map": one,
+            **({} if depth is None else {"further_files": [depth]}),
+        }
         for (file, name, depth), one in zip(found, maps)
     ]
 

@@ -25,6 +25,13 @@ TASK = Task(
     options=SpeechOptions,
     predict_options=SpeechPredictOptions,
     check=check,
+    columns={
+        "text": "Transcript.",
+        "seconds": "Length of the recording.",
+        "words": "Words with start and end in seconds and confidence in [0, 1].",
+        "log_probability": "Mean log-probability of a token.",
+        "no_speech": "Largest probability that nobody speaks in a window.",
+    },
     verbs={
         "adopt": Verb(
             AdoptOptions,

@@ -19,7 +19,7 @@ from ...data.formats.audio import AUDIO_SUFFIXES, RATE
 from ...data.speech.recordings import Utterance
 from ..engine.command_line import machine
 from ..engine.command_line.terminal import Progressbar, say
-from ..engine.experiments.trainings import claimed, fingerprint_of, stands
+from ..engine.experiments.jobs import claimed, fingerprint_of, is_done
 from ..engine.pipeline import AnyPipeline, Review
 from ..engine.runs.loaded import load_run
 from ..engine.runs.report import write_page
@@ -89,7 +89,7 @@ def _one(heard: Hearer, one: Utterance, stem: str, options: Any, weights: str, w
         "size": there.stat().st_size if there.is_file() else None,
     }
     fingerprint = fingerprint_of(options, facts, FREE)
-    if stands(path, fingerprint):
+    if is_done(path, fingerprint):
         return Done(one, stem, dict(read_facts(path)))
     try:
         samples = one.samples()

@@ -18,6 +18,14 @@ TASK = Task(
     options=WsiOptions,
     predict_options=WsiPredictOptions,
     check=check,
+    columns={
+        "prediction": "Most probable class.",
+        "p_CLASS": "Probability of the class.",
+        "tiles": "Number of tiles (instances) of the slide.",
+        "top_x": "Left edges of the most attended tiles, in pixels at level 0.",
+        "top_y": "Top edges of the most attended tiles, in pixels at level 0.",
+        "top_attention": "Attention of these tiles; that of all tiles sums to 1.",
+    },
     verbs={
         "features": Verb(
             FeaturesOptions,

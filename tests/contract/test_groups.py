@@ -169,11 +169,11 @@ def test_no_group_is_split_and_no_row_is_lost(
         )
     for name in own:
         assert sorted(found[name]) == [k for k, row in enumerate(rows) if row[2] == name]
-    assert splits.spec["parts"] == {name: len(part) for name, part in found.items()}
+    assert splits.spec.to_json()["parts"] == {name: len(part) for name, part in found.items()}
     for name in PARTS:
         labels = getattr(getattr(splits, name), "labels", None)
         if labels is not None and task in ("medical", "wsi"):
-            assert [splits.spec["classes"][label] for label in labels] == [
+            assert [splits.spec.to_json()["classes"][label] for label in labels] == [
                 rows[k][0] for k in found[name]
             ]
 
@@ -190,7 +190,7 @@ def test_weights_of_classes_and_moments_count_the_training_part_alone(
         for k in range(15)
     ]
     splits = opened(task, tmp_path, rows, class_weights=True)
-    assert splits.spec["classes"] == ["a", "b", "c"]
+    assert splits.spec.to_json()["classes"] == ["a", "b", "c"]
     count = np.array([28, 2, 2])
     weights = splits.train.class_weights
     assert weights is not None
@@ -202,8 +202,8 @@ def test_weights_of_classes_and_moments_count_the_training_part_alone(
     )
     if task == "wsi":
         instances = np.repeat(np.arange(32), 4)[:, None] * [1, 2, 3]
-        np.testing.assert_allclose(splits.spec["mean"], instances.mean(0), rtol=1e-6)
-        np.testing.assert_allclose(splits.spec["deviation"], instances.std(0), rtol=1e-6)
+        np.testing.assert_allclose(splits.spec.to_json()["mean"], instances.mean(0), rtol=1e-6)
+        np.testing.assert_allclose(splits.spec.to_json()["deviation"], instances.std(0), rtol=1e-6)
 
 
 @pytest.mark.parametrize("task", ["medical", "wsi"])
@@ -211,17 +211,17 @@ def test_the_order_of_classes_is_that_of_their_names(tmp_path: Path, task: str) 
     """Whichever comes first in the table; or that of the option, where there is one."""
     rows = [(("z", "b", "a")[k % 3], f"g{k}", PARTS[k // 3 % 3]) for k in range(36)]
     splits = opened(task, _folder(tmp_path / "a"), rows)
-    assert splits.spec["classes"] == ["a", "b", "z"]
+    assert splits.spec.to_json()["classes"] == ["a", "b", "z"]
     assert splits.test.labels.tolist() == [
         ("a", "b", "z").index(rows[k][0]) for k in places(task, splits.test)
     ]
     if task == "medical":
         chosen = opened(task, _folder(tmp_path / "b"), rows, classes=("z", "a"), positive="z")
-        assert (chosen.spec["classes"], chosen.spec["positive"]) == (["z", "a"], 0)
+        assert (chosen.spec.classes, chosen.spec.positive) == (["z", "a"], 0)
         assert sum(len(getattr(chosen, name)) for name in PARTS) == 24
         for name in PARTS:
             part = getattr(chosen, name)
-            assert [chosen.spec["classes"][label] for label in part.labels] == part.of("labels")
+            assert [chosen.spec.classes[label] for label in part.labels] == part.column("labels")
 
 
 def test_what_a_part_hands_out_is_its_own_row(tmp_path: Path) -> None:

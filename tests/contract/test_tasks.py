@@ -15,14 +15,15 @@ import yaml
 from polars.testing import assert_frame_equal
 from safetensors.torch import load_file, save_file
 
+import headwise
 from headwise import pipelines
 from headwise.base.files import checksum
-from headwise.pipelines import TASKS, load_task
 from headwise.pipelines.engine.command_line import options_class, parse
 from headwise.pipelines.engine.command_line.option_help import option_groups, option_texts
 from headwise.pipelines.engine.runs.loaded import load_run
+from headwise.pipelines.engine.task import COMMON_COLUMNS
+from headwise.tests.contract.conftest import STEPS, TELLING
 
-STEPS = 2
 FILES = [
     "config.yaml",
     "metrics.json",
@@ -34,16 +35,6 @@ FILES = [
     "report.html",
     "predictions.parquet",
 ]
-
-
-@pytest.fixture(scope="module", params=list(TASKS))
-def trained(request, tmp_path_factory):
-    """A task, and a run of it: two training steps on its own sample."""
-    path = tmp_path_factory.mktemp(request.param) / "run"
-    verbs = getattr(pipelines, request.param)
-    run = verbs.train(run=path, max_steps=STEPS)
-    assert run.path == path
-    return load_task(request.param), path
 
 
 def sample_of(path: Path) -> Path:
@@ -119,8 +110,14 @@ def test_the_report_needs_nothing_else(trained):
 
 def test_the_config_runs_the_run_again(trained, headwise, tmp_path):
     task, path = trained
-    options = parse(task, "train", [], config=path / "config.yaml")
-    assert parse(task, "train", [], values={"run": str(path), "max_steps": STEPS}) == options
+    options, telling = (
+        parse(task, "train", [], config=path / "config.yaml"),
+        TELLING.get(task.name, {}),
+    )
+    assert (
+        parse(task, "train", [], values={"run": str(path), "max_steps": STEPS, **telling})
+        == options
+    )
     code, _ = headwise(task.name, "train", path / "config.yaml", "--run", tmp_path / "again")
     assert code == 0
     assert checksum(tmp_path / "again" / "model.safetensors") == checksum(
@@ -167,6 +164,14 @@ def test_evaluate_gives_the_figures_of_the_training(trained, headwise):
         json.loads((path / name).read_text()) for name in ("evaluation-test.json", "metrics.json")
     )
     assert {key: again[key] for key in first} == first
+
+
+def test_a_run_opened_from_python_predicts_as_the_verb_does(trained):
+    task, path = trained
+    run = headwise.open(path)
+    assert run.task is task
+    table, expected = run.predict(sample_of(path)), pl.read_parquet(path / "predictions.parquet")
+    assert_frame_equal(table.select(expected.columns), expected)
 
 
 @pytest.fixture(scope="module")
@@ -324,3 +329,11 @@ def test_the_options_are_documented(trained, capsys):
     page = capsys.readouterr().out
     for name in yaml.safe_load((path / "config.yaml").read_text()):
         assert f"--{name.replace('_', '-')}" in page
+
+
+def test_the_columns_of_predictions_are_documented(trained):
+    task, path = trained
+    names = pl.read_parquet_schema(path / "predictions.parquet")
+    documented = {**COMMON_COLUMNS, **task.columns}
+    patterns = [re.sub(r"[A-Z]{2,}", ".+", re.escape(name)) for name in documented]
+    assert [n for n in names if not any(re.fullmatch(p, n) for p in patterns)] == []

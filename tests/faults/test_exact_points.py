@@ -20,7 +20,7 @@ TRAINING = {
     "before old checkpoints are removed": (f"{ENGINE}.runs.checkpoint", "prune", 4),
     "inside epoch 1": (f"{ENGINE}.training.loop", "Trainer._step", 38),
     "inside validation": (f"{FORECAST}.pipeline", "forward", 55),
-    "at the border, before history.csv": (f"{ENGINE}.training.loop", "write_history", 11),
+    "at the border, before history.csv": (f"{ENGINE}.training.storage", "write_history", 11),
     "inside epoch 3": (f"{ENGINE}.training.loop", "Trainer._step", 130),
     "while intervals are calibrated": (f"{FORECAST}.pipeline", "ForecastPipeline.calibrate", 1),
     "in the review": (f"{FORECAST}.pipeline", "ForecastPipeline.review", 1),

@@ -13,7 +13,7 @@ import torch
 from headwise.base.files import checksum
 from headwise.pipelines.engine.runs import checkpoint
 from headwise.pipelines.engine.training.loop import Trainer
-from headwise.pipelines.forecast import Forecast
+from headwise.pipelines.forecast.pipeline import ForecastPipeline
 
 
 @pytest.fixture
@@ -34,13 +34,13 @@ def test_f6_a_worker_dies_in_the_middle_of_a_step(tally, headwise, small, tmp_pa
 
 
 def test_f7_one_bad_batch_is_skipped_and_counted(tally, headwise, small, tmp_path, monkeypatch):
-    loss, calls = Forecast.loss, []
+    loss, calls = ForecastPipeline.loss, []
 
     def poisoned(self, *arguments):
         calls.append(1)
         return loss(self, *arguments) * (math.nan if len(calls) == 4 else 1)
 
-    monkeypatch.setattr(Forecast, "loss", poisoned)
+    monkeypatch.setattr(ForecastPipeline, "loss", poisoned)
     run = tmp_path / "run"
     code, lines = headwise(*small, "--run", run, "--nan", "skip")
     (entry,) = json.loads((run / "nan.json").read_text())

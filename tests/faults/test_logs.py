@@ -130,7 +130,8 @@ def test_f14_kill_between_trainings_of_a_comparison(tally, launch, log, tmp_path
     code, command = launch.run(*words(tmp_path / "whole"))
     assert code == 0, command.text()
     first, _ = launch.run(
-        *words(tmp_path / "o"), die_at=("headwise.pipelines.ranking.verbs.compare", "_do", 3)
+        *words(tmp_path / "o"),
+        die_at=("headwise.pipelines.engine.experiments.jobs", "write_json", 3),
     )
     code, command = launch.run(*words(tmp_path / "o"))
     tables = [

@@ -183,7 +183,8 @@ def test_f13_kill_between_folds(tally, launch, cohort, tmp_path):
     code, command = launch.run(*words(tmp_path / "whole"))
     assert code == 0, command.text()
     first, _ = launch.run(
-        *words(tmp_path / "o"), die_at=("headwise.pipelines.wsi.verbs.crossval", "write_aside", 4)
+        *words(tmp_path / "o"),
+        die_at=("headwise.pipelines.engine.experiments.jobs", "write_json", 4),
     )
     code, command = launch.run(*words(tmp_path / "o"))
     names = ("predictions.parquet", "crossval.json")

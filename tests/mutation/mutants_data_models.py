@@ -31,9 +31,9 @@ DATA: list[Bug] = [
     ),
     (
         "D4",
-        "pipelines/medical/data.py",
-        "for one, other in ((0, 1), (0, 2), (1, 2)):",
-        "for one, other in ((0, 1), (0, 2)):",
+        "pipelines/engine/subsets.py",
+        "for first, second in combinations(members, 2):",
+        'for first, second in [("training", "validation"), ("training", "test")]:',
         (GROUPS, "-k", "refused and medical"),
     ),
     (
@@ -74,8 +74,8 @@ DATA: list[Bug] = [
     (
         "D144",
         "pipelines/medical/data.py",
-        "count = np.bincount(parts[0].labels, minlength=len(classes))",
-        "count = np.bincount(parts[1].labels, minlength=len(classes))",
+        "inverse_frequencies(train.labels, len(classes))",
+        "inverse_frequencies(Xrays(reader, subsets.validation, classes).labels, len(classes))",
         (GROUPS, "-k", "weights and medical"),
     ),
     (
@@ -321,15 +321,15 @@ DATA: list[Bug] = [
     (
         "D135",
         "pipelines/medical/data.py",
-        "found = self.held.get(row)",
-        "found = self.held.get(row % 8)",
+        "self.reader.pictures[int(self.rows[index])]",
+        "self.reader.pictures[int(self.rows[index]) % 8]",
         (GROUPS, "-k", "its_own_row"),
     ),
     (
         "D136",
         "pipelines/medical/data.py",
-        "list(options.classes) or sorted(set(rows.labels))",
-        "list(options.classes) or list(dict.fromkeys(rows.labels))",
+        "list(options.classes) or sorted(set(xrays.labels))",
+        "list(options.classes) or list(dict.fromkeys(xrays.labels))",
         (GROUPS, "-k", "order_of_classes"),
     ),
     (

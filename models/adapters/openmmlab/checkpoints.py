@@ -19,13 +19,13 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     training history."""
     try:
         with checkpoint_types():
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError) as error:
         reason = str(error).splitlines()[0][:200]
         raise ValueError(
             f"{path}: no checkpoint that can be read without running its code: {reason}"
         ) from None
-    weights = found.get("state_dict", found) if isinstance(found, dict) else None
+    weights = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
     if not isinstance(weights, dict) or not all(
         isinstance(value, Tensor) for value in weights.values()
     ):

@@ -92,12 +92,12 @@ class Detector:
         bgr = np.ascontiguousarray(picture[..., ::-1])  # the order in which mmdet loads files
         packed: Any = self.pipeline({"img": bgr, "img_id": 0})
         data = {"inputs": [packed["inputs"]], "data_samples": [packed["data_samples"]]}
-        found = self.model.test_step(data)[0].pred_instances  # pyright: ignore[reportCallIssue]
-        boxes = getattr(found.bboxes, "tensor", found.bboxes)
+        instances = self.model.test_step(data)[0].pred_instances  # pyright: ignore[reportCallIssue]
+        boxes = getattr(instances.bboxes, "tensor", instances.bboxes)
         return Detections(
             boxes.float().cpu().numpy(),
-            found.scores.float().cpu().numpy(),
-            found.labels.long().cpu().numpy(),
+            instances.scores.float().cpu().numpy(),
+            instances.labels.long().cpu().numpy(),
         )
 
 
@@ -110,7 +110,7 @@ def _read_config(config: str | Path | Any) -> Any:
     from mmengine.config import Config
 
     if not isinstance(config, (str, Path)):
-        found = config
+        read = config
     else:
         path = Path(config)
         if (
@@ -120,16 +120,16 @@ def _read_config(config: str | Path | Any) -> Any:
         if not path.is_file():
             raise ValueError(f"{path}: there is no such config")
         try:
-            found = Config.fromfile(path)
+            read = Config.fromfile(path)
         except Exception as error:  # it is a program, which may fail in any way
             raise ValueError(
                 f"{path}: cannot be read as a config of mmengine: {_line(error)}"
             ) from None
-    if not isinstance(found.get("model"), Mapping):
+    if not isinstance(read.get("model"), Mapping):
         raise ValueError(
             f"{config if isinstance(config, (str, Path)) else 'config'}: names no model"
         )
-    return found
+    return read
 
 
 def _read_checkpoint(path: str | Path) -> tuple[dict[str, Any], Mapping[str, Any]]:
@@ -138,10 +138,10 @@ def _read_checkpoint(path: str | Path) -> tuple[dict[str, Any], Mapping[str, Any
         raise ValueError(f"{path}: there is no such checkpoint")
     weights = load_weights(path)
     with checkpoint_types():
-        found = torch.load(
+        checkpoint = torch.load(
             path, map_location="meta", weights_only=True
         )  # the second time without the numbers
-    meta = found.get("meta")
+    meta = checkpoint.get("meta")
     return weights, meta if isinstance(meta, Mapping) else {}
 
 
@@ -201,11 +201,11 @@ def _load(model: nn.Module, weights: dict[str, Any], checkpoint: str | Path) -> 
 
 def _class_names(meta: Mapping[str, Any], settings: Any) -> tuple[str, ...]:
     """Names of classes, in the order of their labels."""
-    said = {
+    meta_by_lower_name = {
         str(key).lower(): value
         for key, value in {**meta, **(meta.get("dataset_meta") or {})}.items()
     }
-    names = said.get("classes")
+    names = meta_by_lower_name.get("classes")
     if names is None:
         dataset = settings.test_dataloader.dataset
         while names is None and isinstance(dataset, Mapping):

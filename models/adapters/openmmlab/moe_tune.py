@@ -106,16 +106,17 @@ def moe_tune(
     layers = [layer for layer in _layers(detector) if isinstance(getattr(layer, "ffn", None), FFN)]
     if not layers:
         raise ValueError(
-            f"moe_tune: {type(detector).__name__} has no decoder whose layers have an FFN; needs a detector like DINO, "
+            f"moe_tune: {type(detector).__name__} has no decoder whose layers have an FFN; needs a "
+            "detector like DINO, "
             "Deformable DETR or Grounding DINO, not yet tuned"
         )
-    made = [MoEFFN(layer.ffn, copies, slices, balance=balance, **options) for layer in layers]
-    for layer, network in zip(layers, made):
+    networks = [MoEFFN(layer.ffn, copies, slices, balance=balance, **options) for layer in layers]
+    for layer, network in zip(layers, networks):
         layer.ffn = network.train(layer.training)
     detector.__class__ = _tuned(type(detector))
     if train == "experts":
         detector.requires_grad_(False)
-        for part in (*made, *_also_trained(detector)):
+        for part in (*networks, *_also_trained(detector)):
             part.requires_grad_(True)
     return detector
 
@@ -144,14 +145,14 @@ def MoETuned(detector: dict[str, Any], checkpoint: str | None = None, **options:
 
     detector: the dense detector's config; checkpoint: its trained weights, as a file of mmengine;
     without it the experts start from its initial weights. options: of `moe_tune`."""
-    made = MODELS.build(detector)
+    model = MODELS.build(detector)
     if checkpoint is None:
-        made.init_weights()
+        model.init_weights()
     else:
         from .checkpoints import load_weights
 
-        made.load_state_dict(load_weights(checkpoint))
-    return moe_tune(made, **options)
+        model.load_state_dict(load_weights(checkpoint))
+    return moe_tune(model, **options)
 
 
 @HOOKS.register_module()
@@ -235,7 +236,7 @@ def _read(network: FFN) -> tuple[nn.Linear, str, nn.Linear]:
         and isinstance(down, nn.Linear)
     ):
         return up, ACTIVATIONS[kind], down
-    names = ", ".join(one.__name__ for one in ACTIVATIONS)
+    names = ", ".join(activation.__name__ for activation in ACTIVATIONS)
     raise ValueError(
         f"moe_tune: needs an FFN of two linear layers with one of {names} between, got {network}"
     )
@@ -246,8 +247,8 @@ def _tuned(kind: type) -> type:
     """The detector's class with the loss of the experts among its losses."""
 
     class Tuned(kind):
-        def loss(self, *given: Any, **more: Any) -> dict[str, Any]:
-            losses = super().loss(*given, **more)
+        def loss(self, *arguments: Any, **named: Any) -> dict[str, Any]:
+            losses = super().loss(*arguments, **named)
             extra = auxiliary_loss(self)
             return losses if extra is None else losses | {"loss_moe": extra}
 

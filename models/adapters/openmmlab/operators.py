@@ -169,11 +169,11 @@ def deformable_backward(
 ) -> None:
     """Write the gradients of value, locations and weights."""
     with torch.enable_grad():
-        given = [part.detach().requires_grad_() for part in (value, locations, weights)]
+        inputs = [part.detach().requires_grad_() for part in (value, locations, weights)]
         out = deformable_forward(
-            given[0], shapes, starts, given[1], given[2], im2col_step=im2col_step
+            inputs[0], shapes, starts, inputs[1], inputs[2], im2col_step=im2col_step
         )
     for place, part in zip(
-        (d_value, d_locations, d_weights), torch.autograd.grad(out, given, grad)
+        (d_value, d_locations, d_weights), torch.autograd.grad(out, inputs, grad)
     ):
         place.copy_(part)

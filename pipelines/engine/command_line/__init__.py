@@ -16,7 +16,7 @@ from ..task import Task
 from .parsing import nearest_hint, options_class, parse, presets
 from .python_api import exit_code, python_verb, run_verb
 
-__all__ = ["main", "options_class", "parse", "presets", "python_verb", "run_verb"]
+__all__ = ["exit_code", "main", "options_class", "parse", "presets", "python_verb", "run_verb"]
 
 COMMON = {
     "train": "train, score on the test part, write predictions and a report",

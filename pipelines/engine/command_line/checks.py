@@ -1,12 +1,11 @@
 """Checks of option values that several tasks make. Nothing here imports torch."""
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
 from ....base.errors import InputError, closest
 
 
-def check_least(options: Any, bounds: Mapping[str, int]) -> None:
+def check_least(options: object, bounds: Mapping[str, int]) -> None:
     """Raise `InputError` for the first option below its bound; options that are None or not there
     are left alone.
     """

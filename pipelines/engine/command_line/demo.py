@@ -15,8 +15,8 @@ def demo(folder: Path) -> Path:
     rows = []
     for name in TASKS:
         task = load_task(name)
-        run = run_verb(task, "train", parse(task, "train", [], values={"run": folder / name}))
-        headline = read_json(run.path / "card.json")["headline"]
+        run_verb(task, "train", parse(task, "train", [], values={"run": folder / name}))
+        headline = read_json(folder / name / "card.json")["headline"]
         link = f'<a href="{name}/report.html">{name}</a>'
         rows.append(
             f"<tr><td>{link}</td><td>{html.escape(task.summary)}</td><td>{html.escape(headline)}</td></tr>"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ....base.errors import InputError
+from .parsing import nearest_hint
 
 
 def run(word: str, rest: Sequence[str]) -> int:
@@ -30,8 +31,10 @@ def _list(rest: Sequence[str]) -> int:
         "moe": [("name", "what"), *((name, row.summary) for name, row in MOE.items())],
         "kernels": [(name, kernel.summary) for name, kernel in KERNELS.items()],
     }
-    if len(rest) != 1 or rest[0] not in tables:
-        raise InputError(f"headwise list: say which of {', '.join(tables)}")
+    if len(rest) != 1:
+        raise InputError(f"list: say which of {', '.join(tables)}")
+    if rest[0] not in tables:
+        raise InputError(f"list {rest[0]}: unknown{nearest_hint(rest[0], list(tables))}")
     table = tables[rest[0]]
     widths = [max(map(len, column)) for column in zip(*table)]
     lines = (
@@ -43,7 +46,7 @@ def _list(rest: Sequence[str]) -> int:
 
 def _data(rest: Sequence[str]) -> int:
     if list(rest) != ["list"] and not (len(rest) == 2 and rest[0] == "get"):
-        raise InputError("headwise data: say `list`, or `get NAME`")
+        raise InputError("data: say `list`, or `get NAME`")
     from ....data import catalogue
 
     if rest[0] == "list":

@@ -6,9 +6,11 @@ import os
 import platform
 import subprocess
 import sys
+import textwrap
 from importlib import metadata, util
 from pathlib import Path
-from typing import Any
+
+from ..spec import JsonValue
 
 PACKAGES = ("torch", "triton", "lightning-fabric", "numpy", "polars", "scikit-learn", "safetensors")
 # optional part -> (module that shows it is there, what it is for)
@@ -51,7 +53,7 @@ def git_commit() -> str | None:
     return commit + (" with changes" if changed.strip() else "")
 
 
-def environment(task: str, seed: int, device: str, world: int) -> dict[str, Any]:
+def environment(task: str, seed: int, device: str, world: int) -> dict[str, JsonValue]:
     """What a run was made with; goes into `environment.json`."""
     from .... import __version__
 
@@ -76,31 +78,23 @@ def doctor() -> list[str]:
 
     from ....kernels import KERNELS
 
-    lines = [f"python      {platform.python_version()} on {platform.platform()}"]
-    lines += [f"{name:<11} {version(name) or 'missing'}" for name in PACKAGES]
-    lines.append(
-        f"cpu         {os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads"
-    )
-    if torch.cuda.is_available():
-        for index in range(torch.cuda.device_count()):
-            gpu = torch.cuda.get_device_properties(index)
-            lines.append(
-                f"gpu {index}       {gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, sm_{gpu.major}{gpu.minor}"
-            )
-    else:
-        lines.append("gpu         none: everything runs on the CPU")
-    ready = torch.cuda.is_available() and version("triton") is not None
-    lines.append(
-        f"kernels     {', '.join(KERNELS)}: {'Triton on the GPU' if ready else 'plain PyTorch on the CPU'}"
-    )
+    rows = [("python", f"{platform.python_version()} on {platform.platform()}")]
+    rows += [(name, version(name) or "missing") for name in PACKAGES]
+    threads = torch.get_num_threads()
+    rows.append(("cpu", f"{os.cpu_count()} cores, torch uses {threads} threads"))
+    cuda = torch.cuda.is_available()
+    for index in range(torch.cuda.device_count() if cuda else 0):
+        gpu = torch.cuda.get_device_properties(index)
+        memory = f"{gpu.total_memory / 2**30:.0f} GiB"
+        rows.append((f"gpu {index}", f"{gpu.name}, {memory}, sm_{gpu.major}{gpu.minor}"))
+    if not cuda:
+        rows.append(("gpu", "none: everything runs on the CPU"))
+    ready = cuda and version("triton") is not None
+    rows.append(("kernels", "Triton on the GPU" if ready else "plain PyTorch on the CPU"))
+    rows += [("", line) for line in textwrap.wrap(", ".join(KERNELS), 80)]
     for extra, (module, purpose) in OPTIONAL.items():
+        missing = f"missing: {purpose}; pip install 'headwise[{extra}]'"
         here = util.find_spec(module) is not None
-        lines.append(
-            f"[{extra}]".ljust(12)
-            + (
-                f"here: {purpose}"
-                if here
-                else f"missing: {purpose}; pip install 'headwise[{extra}]'"
-            )
-        )
-    return lines
+        rows.append((f"[{extra}]", f"here: {purpose}" if here else missing))
+    width = max(len(name) for name, _ in rows)
+    return [f"{name:<{width}} {what}" for name, what in rows]

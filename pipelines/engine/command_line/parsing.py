@@ -5,26 +5,23 @@ A YAML file is flattened into options before the person's own; later ones win.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import difflib
-import io
 import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar, cast
 
-from ....base.errors import InputError
+from ....base.errors import InputError, closest, one_line
 from ..options import EvaluateOptions, ExportOptions
 from ..task import Task
 from .checks import check_least
 
+Options = TypeVar("Options")
+
 # Words of the command line that cannot be names in Python.
 SHORT = {"from": "from_run"}
-
-
-# What tyro says, said plainer.
+# Messages of tyro in plainer words.
 PLAINER = (
     (r"^(Parsing error|Value error|Invalid choice|Unrecognized options|Missing argument)\s*", ""),
     (
@@ -55,46 +52,47 @@ def parse(
     arguments: Sequence[str],
     *,
     config: Path | None = None,
-    values: Mapping[str, Any] | None = None,
-) -> Any:
-    """Options of a verb: defaults, then the preset, then `config`, then `values` and `arguments`.
+    values: Mapping[str, object] | None = None,
+) -> object:
+    """Options of a verb, of the class that `options_class` gives.
 
-    Raises `InputError` with the nearest name for a misspelt option or key, and for a value of the
-    wrong kind."""
+    Defaults come first, then the preset, then `config`, then `values` and `arguments`. Raises
+    `InputError` with the nearest name for a misspelt option or key, and for a value of the wrong
+    kind.
+    """
     kind = options_class(task, verb)
     names = [f.name for f in dataclasses.fields(kind)]
     prog = f"{task.name} {verb}"
-    given = flatten(values or {}, names, "Python call") + _checked(list(arguments), names, prog)
+    call = flatten(values or {}, names, "Python call") + _checked(list(arguments), names, prog)
     stored = read_config(config) if config else {}
     from_file = flatten(stored, names, str(config))
-    if verb == "train" and "--resume" in given and (run := _value(given, "run")):
-        # A resumed run goes on with its own options; those given beside it must agree, which
-        # `train` checks.
+    if verb == "train" and "--resume" in call and (run := _value(call, "run")):
+        # A resumed run goes on with its own options; those of the call must agree, which `train`
+        # checks.
         saved = Path(run) / "config.yaml"
         if not saved.is_file():
             raise InputError(f"{run}: no run to resume (it has no config.yaml)")
         from_file = flatten(read_config(saved), names, str(saved))
-        return _checked_values(task, _tyro(kind, from_file + given, prog))
-    preset = _value(given, "preset") or stored.get("preset")
+        return _checked_values(task, _tyro(kind, from_file + call, prog))
+    preset = _value(call, "preset") or stored.get("preset")
     if preset is not None and "preset" in names:
-        chosen = preset_options(
-            task, str(preset), _value(given, "horizon") or stored.get("horizon")
-        )
+        chosen = preset_options(task, str(preset), _value(call, "horizon") or stored.get("horizon"))
         flags = flatten(chosen, names, f"preset {preset}")
         # A preset named in the call changes what the file says; one named in the file is its
         # ground.
-        from_file = from_file + flags if _value(given, "preset") else flags + from_file
+        from_file = from_file + flags if _value(call, "preset") else flags + from_file
     try:
-        return _checked_values(task, _tyro(kind, from_file + given, prog))
+        return _checked_values(task, _tyro(kind, from_file + call, prog))
     except InputError as error:
         if config is None or str(config) in str(error):
             raise
         raise InputError(
-            f"{error} (given, or in {config})" if given else f"{config}: {error}"
+            f"{error} (given, or in {config})" if call else f"{config}: {error}"
         ) from None
 
 
-def _checked_values(task: Task, options: Any) -> Any:
+def _checked_values(task: Task, options: Options) -> Options:
+    """The options; `InputError` for a value out of its range."""
     least = {
         "epochs": 1,
         "patience": 1,
@@ -125,38 +123,43 @@ def _checked_values(task: Task, options: Any) -> Any:
     return options
 
 
-def _tyro(kind: type, arguments: list[str], prog: str) -> Any:
+def _tyro(kind: type[Options], arguments: list[str], prog: str) -> Options:
+    """The options that tyro reads from words; its messages become one line."""
     if "--help" in arguments:
         from .option_help import help_page
 
         print(help_page(kind, prog))
         raise SystemExit(0)
+    import contextlib
+    import io
+
     import tyro
 
-    there = {word.split("=")[0].replace("_", "-") for word in arguments}
-    needed = [f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(kind) if _is_needed(f)]
-    if missing := [name for name in needed if name not in there]:
+    used = {word.split("=")[0].replace("_", "-") for word in arguments}
+    if missing := [name for name in _needed(kind) if name not in used]:
         raise InputError(f"{prog}: needs {' and '.join(missing)}; --help says what it is")
-    said = io.StringIO()
+    messages = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(messages):
             return tyro.cli(kind, args=arguments, prog=f"headwise {prog}", description=kind.__doc__)
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        lines = [
-            re.sub(r"[│╭╮╰╯─]|\x1b\[[0-9;]*m", " ", line).strip()
-            for line in said.getvalue().splitlines()
-        ]
-        text = " ".join(" ".join(lines).split())
+        text = one_line(re.sub(r"[│╭╮╰╯─]|\x1b\[[0-9;]*m", " ", messages.getvalue()))
         text = re.split(r"Argument helptext|For full helptext", text)[0]
         for pattern, plain in PLAINER:
             text = re.sub(pattern, plain, text)
         raise InputError(f"{prog}: {text.strip()}") from None
 
 
-def _is_needed(field: dataclasses.Field[Any]) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+def _needed(kind: type) -> list[str]:
+    """The options that have no default."""
+    missing = dataclasses.MISSING
+    return [
+        f"--{field.name.replace('_', '-')}"
+        for field in dataclasses.fields(kind)
+        if field.default is missing and field.default_factory is missing
+    ]
 
 
 def _checked(arguments: list[str], names: list[str], prog: str) -> list[str]:
@@ -187,9 +190,10 @@ def _long(word: str) -> str:
 
 
 def nearest_hint(word: str, among: Sequence[str], prefix: str = "") -> str:
-    close = difflib.get_close_matches(word, among, n=1, cutoff=0.5)
-    if close:
-        shown = close[0].replace("_", "-") if prefix == "--" else close[0]
+    """The hint "; did you mean x?" for the closest name, else what the names are."""
+    close = closest(word, among, 0.5)
+    if close is not None:
+        shown = close.replace("_", "-") if prefix == "--" else close
         return f"; did you mean {prefix}{shown}?"
     return (
         "; --help lists them"
@@ -200,16 +204,16 @@ def nearest_hint(word: str, among: Sequence[str], prefix: str = "") -> str:
 
 def _value(arguments: Sequence[str], name: str) -> str | None:
     """The value that flattened arguments give an option, the last one winning."""
-    found = None
+    value = None
     for index, word in enumerate(arguments):
         if word.replace("_", "-") == f"--{name}" and index + 1 < len(arguments):
-            found = arguments[index + 1]
+            value = arguments[index + 1]
         elif word.startswith(f"--{name}="):
-            found = word.split("=", 1)[1]
-    return found
+            value = word.split("=", 1)[1]
+    return value
 
 
-def flatten(values: Mapping[str, Any], names: Sequence[str], where: str) -> list[str]:
+def flatten(values: Mapping[str, object], names: Sequence[str], where: str) -> list[str]:
     """Named values as command line words; nested mappings are joined by an underscore."""
     words: list[str] = []
     for key, value in values.items():
@@ -240,7 +244,7 @@ def flatten(values: Mapping[str, Any], names: Sequence[str], where: str) -> list
     return words
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, object]:
     """A YAML file of options. No tag of YAML makes an object here (safe loader)."""
     import yaml
 
@@ -269,19 +273,19 @@ def read_config(path: Path) -> dict[str, Any]:
     return values
 
 
-def presets(task: Task) -> dict[str, Any]:
+def presets(task: Task) -> dict[str, Mapping[str, object]]:
     """The task's named sets of options."""
     path = Path(__file__).parents[2] / task.name / "presets.yaml"
-    return read_config(path) if path.exists() else {}
+    return cast(dict[str, Mapping[str, object]], read_config(path)) if path.exists() else {}
 
 
-def preset_options(task: Task, name: str, horizon: Any) -> dict[str, Any]:
+def preset_options(task: Task, name: str, horizon: object) -> dict[str, object]:
     """Options of a preset; its `at_horizon` part holds those that differ at some horizons."""
     among = presets(task)
     if name not in among:
         raise InputError(f"no preset {name!r} of {task.name}{nearest_hint(name, list(among))}")
     chosen = dict(among[name])
-    special = chosen.pop("at_horizon", {})
+    special = cast(Mapping[object, Mapping[str, object]], chosen.pop("at_horizon", {}))
     for horizons, values in special.items():
         if horizon is not None and str(horizon) in str(horizons).replace(" ", "").split(","):
             chosen.update(values)

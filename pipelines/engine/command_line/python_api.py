@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import os
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
@@ -36,18 +37,14 @@ class PythonVerb(Protocol[Parameters, Result]):
     ) -> Result: ...
 
 
-def run_verb(task: Task, verb: str, options: Any) -> Any:
+def run_verb(task: Task, verb: str, options: object) -> object:
     """Carry out a verb; returns what its function returns."""
     if verb in task.verbs:
         return task.verbs[verb].run(task, options)
-    if verb == "predict":
-        from ..inference.shards import predict as function
-    elif verb == "export":
-        from ..inference.export import export as function
-    else:
-        from ..training import jobs
-
-        function = getattr(jobs, verb)
+    module = {"predict": "inference.shards", "export": "inference.export"}.get(
+        verb, "training.jobs"
+    )
+    function = getattr(import_module(f"headwise.pipelines.engine.{module}"), verb)
     return function(task.load(), options)
 
 

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from typing import Any
 
 from tqdm import tqdm
 
@@ -22,6 +21,15 @@ def say(line: str) -> None:
 class Progressbar(tqdm):
     """A bar with rate, time left and figures; silent where stderr is no terminal."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        quiet = not sys.stderr.isatty() or not first_process()
-        super().__init__(*args, disable=quiet, dynamic_ncols=True, leave=False, **kwargs)
+    def __init__(
+        self, *, total: int, unit: str, desc: str, initial: int = 0, shown: bool = True
+    ) -> None:
+        super().__init__(
+            total=total,
+            unit=unit,
+            desc=desc,
+            initial=initial,
+            disable=not (shown and sys.stderr.isatty() and first_process()),
+            dynamic_ncols=True,
+            leave=False,
+        )

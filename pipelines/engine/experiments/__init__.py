@@ -1,1 +1,1 @@
-"""Many trainings: variants, seeds, folds."""
+"""Folders of trainings: variants, seeds, repeats and folds, resumable, and their tables."""

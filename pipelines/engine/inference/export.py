@@ -16,37 +16,36 @@ import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import NotImplementedType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ....base.errors import InputError
+from ....base.errors import InputError, one_line
 from ....base.files import ASIDE, flush, write_aside
 from ..command_line.terminal import say
 from ..options import ExportOptions
-from ..pipeline import AnyPipeline
+from ..pipeline import AnyPipeline, ExportInputs, FreeAxes
 from ..runs.loaded import load_run
 from ..training.jobs import with_data
 
-# A protobuf holds 2 GiB at most; above this the weights go into a file of their own beside the
+# A protobuf holds 2 GiB at most; above this the weights go into a file of their own next to the
 # graph.
 LARGEST = 2**31 - 2**24
-
-Arguments = tuple[Any, ...]
 
 
 def _searchsorted(
     row: Tensor,
-    values: Any,
+    values: Tensor | float,
     *,
     out_int32: bool = False,
     right: bool = False,
     side: str | None = None,
-    sorter: Any = None,
-) -> Any:
+    sorter: Tensor | None = None,
+) -> Tensor | NotImplementedType:
     """`torch.searchsorted` of a row by comparing all pairs."""
     if row.ndim != 1 or sorter is not None or not isinstance(values, Tensor):
         return NotImplemented
@@ -59,9 +58,9 @@ def _argsort(x: Tensor, *, stable: bool, dim: int = -1, descending: bool = False
     return torch.topk(x, x.shape[dim], dim, descending)[1]
 
 
-def _view(x: Tensor, size: list[Any]) -> Tensor:
-    """A view without a claim on strides: the exporter's own decompositions may lay x out in another
-    way.
+def _view(x: Tensor, size: list[int | torch.SymInt]) -> Tensor:
+    """A view that assumes nothing about strides: the exporter's own decompositions may lay x out
+    differently.
     """
     return torch.ops.aten._unsafe_view.default(x.clone(memory_format=torch.contiguous_format), size)
 
@@ -96,8 +95,9 @@ def export(pipeline: AnyPipeline, options: ExportOptions) -> str:
     splits = pipeline.open_data(with_data(pipeline, loaded.options, loaded.run), loaded.spec)
     arguments, shapes = pipeline.export_example(loaded.model, splits)
     samples = [arguments]
-    if (other := pipeline.other_export_example(splits, arguments, shapes)) is not None:
-        samples.append(other)
+    resized = pipeline.other_export_example(splits, arguments, shapes)
+    if resized is not None:
+        samples.append(resized)
     try:
         program = torch.export.export(loaded.model, arguments, dynamic_shapes=shapes)
     except Exception as error:  # torch.export's errors share no base class but this
@@ -110,13 +110,13 @@ def export(pipeline: AnyPipeline, options: ExportOptions) -> str:
     program = program.run_decompositions(table)
     difference = 0.0
 
-    def check(run: Callable[..., Any]) -> None:
+    def check(run: Callable[..., object]) -> None:
         nonlocal difference
         difference = largest_difference(loaded.model, run, samples)
         if not difference <= options.tolerance:
             raise InputError(
-                f"{path}: the exported model differs by {difference:.2g}, more than --tolerance {options.tolerance}; "
-                "nothing is written"
+                f"{path}: the exported model differs by {difference:.2g}, more than --tolerance "
+                f"{options.tolerance}; nothing is written"
             )
 
     if onnx:
@@ -136,43 +136,45 @@ def export(pipeline: AnyPipeline, options: ExportOptions) -> str:
 
 @torch.no_grad()
 def largest_difference(
-    model: nn.Module, run: Callable[..., Any], samples: Sequence[Arguments]
+    model: nn.Module, run: Callable[..., object], samples: Sequence[ExportInputs]
 ) -> float:
     """Largest absolute difference of any output on any sample; infinite where names or shapes
     differ.
     """
     largest = 0.0
     for arguments in samples:
-        wanted, got = named_outputs(model(*arguments)), named_outputs(run(*arguments))
-        if wanted.keys() != got.keys() or any(
-            wanted[name].shape != got[name].shape for name in wanted
+        original, exported = named_outputs(model(*arguments)), named_outputs(run(*arguments))
+        if original.keys() != exported.keys() or any(
+            original[name].shape != exported[name].shape for name in original
         ):
             return float("inf")
-        for name, value in wanted.items():
-            # Equal infinities differ by nothing; a NaN that only one has is not equal.
-            same = (value == got[name]) | (value.isnan() & got[name].isnan())
-            apart = torch.where(same, 0.0, (value.double() - got[name].double()).abs())
-            apart = apart.nan_to_num(nan=float("inf"), posinf=float("inf"))
-            largest = max(largest, float(apart.max()) if apart.numel() else 0.0)
+        for name, value in original.items():
+            # Equal infinities differ by nothing; a NaN in only one of them is not equal.
+            same = (value == exported[name]) | (value.isnan() & exported[name].isnan())
+            gap = torch.where(same, 0.0, (value.double() - exported[name].double()).abs())
+            gap = gap.nan_to_num(nan=float("inf"), posinf=float("inf"))
+            largest = max(largest, float(gap.max()) if gap.numel() else 0.0)
     return largest
 
 
-def named_outputs(value: Any) -> dict[str, Tensor]:
-    """What a model gives, by name: a tensor is `output`; a dataclass, named tuple or mapping has
-    names of its own.
+def named_outputs(value: object) -> dict[str, Tensor]:
+    """The outputs of a model by name: a tensor is `output`; the parts of a dataclass, named tuple
+    or mapping have names already.
     """
-    if isinstance(value, Tensor):
-        return {"output": value}
-    if dataclasses.is_dataclass(value):
-        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    elif hasattr(value, "_asdict"):
-        value = value._asdict()
+    if isinstance(value, Mapping):
+        parts = value
+    elif dataclasses.is_dataclass(value):
+        parts = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    elif isinstance(value, tuple) and hasattr(value, "_fields"):
+        parts = dict(zip(value._fields, value))  # pyright: ignore[reportAttributeAccessIssue]
     elif isinstance(value, list | tuple):
-        value = {f"output_{index}": part for index, part in enumerate(value)}
-    return {str(name): part for name, part in value.items() if isinstance(part, Tensor)}
+        parts = {f"output_{index}": part for index, part in enumerate(value)}
+    else:
+        parts = {"output": value}
+    return {str(name): part for name, part in parts.items() if isinstance(part, Tensor)}
 
 
-def input_names(model: nn.Module, arguments: Arguments) -> list[str]:
+def input_names(model: nn.Module, arguments: ExportInputs) -> list[str]:
     """Names of the tensors among the arguments, as the model's `forward` calls them."""
     names = list(inspect.signature(model.forward).parameters)
     return [name for name, value in zip(names, arguments) if isinstance(value, Tensor)]
@@ -182,14 +184,14 @@ def write_onnx(
     path: Path,
     model: nn.Module,
     program: torch.export.ExportedProgram,
-    arguments: Arguments,
-    shapes: Any,
-    check: Callable[[Callable[..., Any]], None],
+    arguments: ExportInputs,
+    shapes: FreeAxes,
+    check: Callable[[Callable[..., object]], None],
 ) -> None:
     """Translate, let `check` compare what onnxruntime gives, then move into place.
 
-    Above 2 GiB the weights stand in `NAME.data` beside it. Written in a folder of its own, since
-    the graph holds the name of that file."""
+    Above 2 GiB the weights are in `NAME.data` next to it. Both are written in a temporary folder,
+    since the graph holds the name of that file."""
     with torch.no_grad():
         outputs = list(named_outputs(model(*arguments)))
     free = [axes or {} for axes, value in zip(shapes or (), arguments) if isinstance(value, Tensor)]
@@ -208,16 +210,15 @@ def write_onnx(
         with _silence():
             graph.save(folder / path.name, external_data=large)
         check(_runner(path, folder / path.name, outputs))
-        files = sorted(
-            folder.iterdir(), key=lambda file: file.name == path.name
-        )  # the graph last: it names the other
+        # The graph comes last: it names the other file.
+        files = sorted(folder.iterdir(), key=lambda file: file.name == path.name)
         for file in files:
             flush(file)
         for file in files:
             os.replace(file, path.parent / file.name)
         flush(path.parent)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({' '.join(str(error).split())})") from None
+        raise InputError(f"{path}: cannot be written ({one_line(error)})") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if large:
@@ -241,9 +242,9 @@ def _translated(
     program: torch.export.ExportedProgram,
     inputs: list[str],
     outputs: list[str],
-    shapes: Sequence[dict[int, Any]],
-) -> Any:
-    """The ONNX program, or `InputError` with the reason why there is none."""
+    shapes: Sequence[Mapping[int, Any]],
+) -> torch.onnx.ONNXProgram:
+    """The ONNX program; `InputError` with the reason if there is none."""
     try:
         with _silence():
             graph = torch.onnx.export(
@@ -251,16 +252,16 @@ def _translated(
             )
     except torch.onnx.errors.OnnxExporterError as error:
         raise InputError(
-            f"{path}: this model cannot be said in ONNX ({_reason(error)}); .pt2 can"
+            f"{path}: this model cannot be written as ONNX ({_reason(error)}); .pt2 can"
         ) from error
     assert graph is not None
-    _name_axes(graph.model, shapes)
+    _name_axes(graph, shapes)
     return graph
 
 
-def _name_axes(model: Any, shapes: Sequence[dict[int, Any]]) -> None:
-    """Give the free axes the names that the task gave them, in place of s1, s2."""
-    words = {}
+def _name_axes(graph: torch.onnx.ONNXProgram, shapes: Sequence[Mapping[int, Any]]) -> None:
+    """Give the free axes the task's names for them, in place of s1, s2."""
+    words, model = {}, graph.model
     for value, axes in zip(model.graph.inputs, shapes):
         for axis, dim in axes.items():
             # Axes that follow from others (2*rows + 1) are written in terms of these.
@@ -270,7 +271,7 @@ def _name_axes(model: Any, shapes: Sequence[dict[int, Any]]) -> None:
         for axis, dim in enumerate(value.shape or ()):
             if not isinstance(dim, int):
                 value.shape[axis] = re.sub(
-                    r"\bs\d+\b", lambda found: words.get(found[0], found[0]), str(dim)
+                    r"\bs\d+\b", lambda match: words.get(match[0], match[0]), str(dim)
                 )
 
 
@@ -298,15 +299,15 @@ def _runner(path: Path, file: Path, outputs: list[str]) -> Callable[..., dict[st
         ) from error
     names = [value.name for value in session.get_inputs()]
 
-    def run(*arguments: Any) -> dict[str, Tensor]:
+    def run(*arguments: object) -> dict[str, Tensor]:
         values = [value.numpy() for value in arguments if isinstance(value, Tensor)]
         try:
-            found = session.run(outputs, dict(zip(names, values, strict=True)))
+            results = session.run(outputs, dict(zip(names, values, strict=True)))
         except Exception as error:
             raise InputError(
                 f"{path}: onnxruntime cannot run this model ({_reason(error)})"
             ) from error
-        return {name: torch.from_numpy(value) for name, value in zip(outputs, found)}
+        return {name: torch.from_numpy(value) for name, value in zip(outputs, results)}
 
     return run
 

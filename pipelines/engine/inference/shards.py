@@ -16,8 +16,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,11 @@ from ... import load_task
 from ..command_line.terminal import Progressbar, say
 from ..options import PredictOptions
 from ..pipeline import AnyPipeline, Item
+from ..processes import map_jobs
 from ..runs.loaded import Loaded, load_run
 from ..runs.run_directory import RunDirectory, read_facts
 
-STAMP, FAILED = "headwise.fingerprint", "headwise.failed"
+STAMP, FAILED, ITEMS = "headwise.fingerprint", "headwise.failed", "headwise.items"
 # Options that do not change the rows.
 FREE = ("run", "output", "engine", "processes", "overwrite", "accelerator", "input")
 
@@ -57,9 +59,11 @@ class Predictor:
     `error`.
     """
 
-    def __init__(self, pipeline: AnyPipeline, options: PredictOptions) -> None:
+    def __init__(
+        self, pipeline: AnyPipeline, options: PredictOptions, loaded: Loaded | None = None
+    ) -> None:
         self.pipeline, self.options = pipeline, options
-        self.loaded: Loaded = load_run(pipeline, options.run, options.accelerator)
+        self.loaded = loaded or load_run(pipeline, options.run, options.accelerator)
 
     def __call__(self, items: Sequence[Item]) -> pl.DataFrame:
         """Rows of all items, in their order; an item that fails has one row that says why."""
@@ -122,29 +126,28 @@ class Plan:
         return self.parts / f"part-{shard:05d}.parquet"
 
     def done(self, shard: int) -> bool:
-        path = self.path(shard)
-        return path.exists() and _stamp(path).get(STAMP) == self.fingerprint
+        stamp = _stamp(self.path(shard))
+        return stamp.get(STAMP) == self.fingerprint and ITEMS in stamp
+
+    def check_complete(self, paths: Sequence[Path]) -> None:
+        """Raise `InputError` if the parts do not hold as many items as the job has."""
+        count = sum(int(_stamp(path).get(ITEMS, 0)) for path in paths)
+        if count != len(self.items):
+            raise InputError(
+                f"{self.parts}: its parts hold {count} of {len(self.items)} items; remove it and start again"
+            )
 
 
 class ShardWorker:
     """Does shards of a plan; one a process. The same class runs locally and under Ray."""
 
     def __init__(
-        self,
-        task: str,
-        options: PredictOptions,
-        plan: Plan,
-        threads: int | None = None,
-        folder: str | None = None,
+        self, task: str, options: PredictOptions, plan: Plan, folder: str | None = None
     ) -> None:
         if (
             folder is not None
         ):  # a worker of a cluster starts elsewhere; the paths are of the caller's folder
             os.chdir(folder)
-        if threads:
-            import torch
-
-            torch.set_num_threads(threads)
         self.plan = plan
         self.predictor = Predictor(load_task(task).load(), options)
 
@@ -154,7 +157,7 @@ class ShardWorker:
         items = plan.items[shard * plan.size : (shard + 1) * plan.size]
         rows = self.predictor(items)
         failed = rows.select("file", "item", "status").filter(pl.col("status") == "error").height
-        stamp = {STAMP: plan.fingerprint, FAILED: str(failed)}
+        stamp = {STAMP: plan.fingerprint, FAILED: str(failed), ITEMS: str(len(items))}
         write_aside(plan.path(shard), lambda path: rows.write_parquet(path, metadata=stamp))
         return len(items)
 
@@ -218,12 +221,14 @@ def make_plan(pipeline: AnyPipeline, options: PredictOptions) -> Plan:
         digest.update(checksum(path).encode() if path.exists() else b"-")
     relevant = {name: value for name, value in asdict(options).items() if name not in FREE}
     digest.update(json.dumps([spec.to_json(), relevant], sort_keys=True, default=str).encode())
-    seen = {}
+    stamps: dict[str, tuple[int, int]] = {}
     for item in items:
-        if (file := item.get("file")) not in seen and file is not None:
-            stat = os.stat(file)
-            seen[file] = (stat.st_size, stat.st_mtime_ns)
-        digest.update(json.dumps([item, seen.get(file)], sort_keys=True).encode())
+        files = [item["file"], *item.get("further_files", ())]
+        for file in files:
+            if file not in stamps:
+                status = os.stat(file)
+                stamps[file] = (status.st_size, status.st_mtime_ns)
+        digest.update(json.dumps([item, *map(stamps.get, files)], sort_keys=True).encode())
     parts = Path(f"{options.output}.parts")
     return Plan(parts, digest.hexdigest(), options.shard_size, items)
 
@@ -257,43 +262,13 @@ def _engine(
         from .ray_engine import map_shards
 
         yield from map_shards(pipeline.task.name, options, plan, shards)
-    elif options.processes == 1:
-        worker = ShardWorker(pipeline.task.name, options, plan)
-        yield from map(worker.do, shards)
     else:
-        yield from _processes(pipeline.task.name, options, plan, shards)
+        make_worker = partial(_shard_worker, pipeline.task.name, options, plan)
+        yield from map_jobs(make_worker, shards, options.processes)
 
 
-_worker: ShardWorker | None = None
-
-
-def _make_worker(*arguments: Any) -> None:
-    global _worker
-    _worker = ShardWorker(*arguments)
-
-
-def _do(shard: int) -> int:
-    assert _worker is not None
-    return _worker.do(shard)
-
-
-def _processes(task: str, options: PredictOptions, plan: Plan, shards: list[int]) -> Iterator[int]:
-    from concurrent.futures import ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import get_context
-
-    count = min(options.processes, len(shards))
-    threads = max(1, (os.cpu_count() or 1) // count)
-    pool = ProcessPoolExecutor(
-        count, get_context("spawn"), _make_worker, (task, options, plan, threads)
-    )
-    try:
-        with pool:
-            yield from pool.map(_do, shards)
-    except BrokenProcessPool:
-        raise InputError(
-            f"one of --processes {options.processes} died (out of memory?); start again, what is done is kept"
-        ) from None
+def _shard_worker(task: str, options: PredictOptions, plan: Plan) -> Callable[[int], int]:
+    return ShardWorker(task, options, plan).do
 
 
 def _join(plan: Plan, output: Path) -> Predicted:
@@ -306,13 +281,14 @@ def _join(plan: Plan, output: Path) -> Predicted:
             )
             return Predicted(output, len(plan.items), 0, False)
         if not missing:
+            paths = [plan.path(shard) for shard in range(len(plan))]
+            plan.check_complete(paths)
             clear_aside(output.parent, output.name)  # of a join that was killed
             for beside in output.parent.glob(
                 f"{glob.escape(output.name)}.*"
             ):  # pictures, texts, maps
                 if beside.is_dir() and beside != plan.parts:
                     clear_below(beside)
-            paths = [plan.path(shard) for shard in range(len(plan))]
             failed = sum(int(_stamp(path)[FAILED]) for path in paths)
             stamp = {STAMP: plan.fingerprint, FAILED: str(failed)}
             rows = pl.scan_parquet(paths)

@@ -3,51 +3,54 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic, TypeVar, cast
 
 import torch
 from torch import nn
 
-from ....base.errors import InputError
+from ....base.errors import InputError, one_line
 from ....base.files import checksum
 from ..command_line.parsing import parse
-from ..pipeline import AnyPipeline, Context
+from ..pipeline import Calibration, Context, OptionsT, Pipeline, SpecT
 from ..training.loop import build
 from .checkpoint import load_weights
 from .run_directory import RunDirectory
 
+VerbOptionsT = TypeVar("VerbOptionsT")
+
 
 @dataclass
-class Loaded:
+class Loaded(Generic[OptionsT, SpecT]):
     """A finished run, ready to be used: model in evaluation mode on its device."""
 
     run: RunDirectory
-    options: Any
-    spec: Any
+    options: OptionsT
+    spec: SpecT
     model: nn.Module
-    calibration: dict[str, torch.Tensor]
+    calibration: Calibration
     device: torch.device
 
-    def context(self, options: Any) -> Context[Any, Any]:
+    def context(self, options: VerbOptionsT) -> Context[VerbOptionsT, SpecT]:
         """What surrounds the model when a verb with these options uses it."""
         return Context(options, self.spec, self.calibration, self.device)
 
 
-def load_run(pipeline: AnyPipeline, path: str, accelerator: str = "auto") -> Loaded:
+def load_run(
+    pipeline: Pipeline[OptionsT, SpecT], path: str, accelerator: str = "auto"
+) -> Loaded[OptionsT, SpecT]:
     """Open a finished run and build its model with its weights; `InputError` for anything that does
     not fit.
     """
     run = RunDirectory.open(path, pipeline.task.name)
     weights = load_weights(run.path / "model.safetensors")
-    options = parse(pipeline.task, "train", [], config=run.path / "config.yaml")
+    options = cast(OptionsT, parse(pipeline.task, "train", [], config=run.path / "config.yaml"))
     spec = open_spec(pipeline.spec_class, run)
     model = build(pipeline, options, spec)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        _, _, reason = " ".join(str(error).split()).partition(
-            ": "
-        )  # behind torch's "Error(s) in loading …"
+        # The reason follows torch's "Error(s) in loading …".
+        _, _, reason = one_line(error).partition(": ")
         reason = reason if len(reason) <= 200 else reason[:199] + "…"
         raise InputError(
             f"{run.path / 'model.safetensors'}: weights of another model: {reason}"
@@ -63,9 +66,9 @@ def load_run(pipeline: AnyPipeline, path: str, accelerator: str = "auto") -> Loa
     return Loaded(run, options, spec, model.to(device).eval(), calibration, device)
 
 
-def open_spec(spec_class: Any, run: RunDirectory) -> Any:
-    """The run's spec, with the folder of its assets; `InputError` for an asset that is not what was
-    written.
+def open_spec(spec_class: type[SpecT], run: RunDirectory) -> SpecT:
+    """The run's spec, with the folder of its assets; `InputError` for an asset that is missing or
+    changed.
     """
     spec = spec_class.from_json(run.spec(), run.path / "spec.json")
     for name, expected in spec.assets.items():
@@ -79,9 +82,10 @@ def pick_device(accelerator: str) -> torch.device:
     """The device of a name; `auto` takes a GPU where there is one."""
     if accelerator == "auto":
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
-    if accelerator in there and not there[accelerator]():
+    usable = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if accelerator in usable and not usable[accelerator]():
         raise InputError(
-            f"--accelerator {accelerator}: this machine has no usable one; `headwise doctor` says what it has"
+            f"--accelerator {accelerator}: this machine has no usable one; `headwise doctor` says "
+            "what it has"
         )
     return torch.device(accelerator)

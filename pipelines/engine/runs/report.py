@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -25,7 +24,7 @@ def write_report(
     """Write `figures/*.png` and `report.html` (or another name, for an evaluation)."""
     prefix = "" if name == "report" else f"{name}-"
     write_sheets(run.path / "tables", review.sheets, prefix)
-    more = _learning_curve(run, pipeline) if name == "report" else []
+    more = _training_figures(run, pipeline.monitor) if name == "report" else []
     write_page(
         run.path / f"{name}.html",
         run.figures,
@@ -57,10 +56,13 @@ def write_page(
     `figures`/{prefix}NAME.png; again: a config.yaml beside it holds the options."""
     import matplotlib.pyplot as plt
 
+    from ...figures.style import DPI, styled
+
     pictures = []
     for picture in review.pictures:
         image = io.BytesIO()
-        picture.figure.savefig(image, format="png", dpi=110, bbox_inches="tight")
+        with styled():
+            picture.figure.savefig(image, format="png", dpi=DPI, bbox_inches="tight")
         plt.close(picture.figure)
         png = image.getvalue()
         if figures is not None:
@@ -134,66 +136,24 @@ def _escaped(text: str) -> str:
     return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
 
 
-def _learning_curve(run: RunDirectory, pipeline: AnyPipeline) -> list[ReportFigure]:
-    """Training loss and validation score by epoch, of the whole run however often it was
-    resumed.
-    """
-    from matplotlib.figure import Figure
+def _training_figures(run: RunDirectory, monitor: str) -> list[ReportFigure]:
+    """The learning curve of all epochs, however often the run was resumed, and the use of its
+    experts, if the model has any."""
+    from ...figures.training import expert_loads, learning_curve
 
-    rows = pl.read_csv(run.path / "history.csv")
-    drawn = Figure(figsize=(6, 2.6), layout="constrained")
-    axis = drawn.subplots()
-    for column, label in (
-        ("train_loss", "training loss"),
-        (f"val_{pipeline.monitor}", f"validation {pipeline.monitor}"),
-    ):
-        axis.plot(rows["epoch"], rows[column], "o-", ms=3, label=label)
-    axis.set_xlabel("epoch")
-    axis.legend(frameon=False)
-    axis.spines[["top", "right"]].set_visible(False)
+    history = pl.read_csv(run.path / "history.csv")
     pictures = [
         ReportFigure(
             "learning-curve",
             "Training loss (with the model's random draws) and validation score",
-            drawn,
+            learning_curve(history, monitor),
         )
     ]
-    return pictures + _routing(rows)
-
-
-def _routing(rows: pl.DataFrame) -> list[ReportFigure]:
-    """How the experts were used on the validation part, epoch by epoch; nothing for a model without
-    experts.
-    """
-    from matplotlib.figure import Figure
-
-    layers = [
-        name.removesuffix("_entropy")
-        for name in rows.columns
-        if name.startswith("moe") and "_entropy" in name
-    ]
-    if not layers:
-        return []
-    drawn = Figure(figsize=(6, 2.2 * len(layers)), layout="constrained")
-    for axis, layer in zip(drawn.subplots(len(layers), squeeze=False)[:, 0], layers):
-        loads = [rows[name].to_numpy() for name in rows.columns if name.startswith(f"{layer}_load")]
-        axis.stackplot(rows["epoch"], loads, alpha=0.7)
-        axis.set(
-            ylim=(0, 1),
-            ylabel="share of the load",
-            title=f"layer {layer.removeprefix('moe')}",
-            xlabel="epoch",
-        )
-        other = axis.twinx()
-        other.plot(rows["epoch"], rows[f"{layer}_entropy"], "k.-", ms=4)
-        other.set(ylim=(0, 1.05 * math.log(len(loads))), ylabel="router entropy, nats")
-    return [
-        ReportFigure(
-            "experts",
-            "Load of each expert (areas) and entropy of the router (line), validation part",
-            drawn,
-        )
-    ]
+    loads = expert_loads(history)
+    if loads is not None:
+        text = "Load of each expert (areas) and entropy of the router (line), validation part"
+        pictures.append(ReportFigure("experts", text, loads))
+    return pictures
 
 
 def _write(content: bytes, path: Path) -> None:

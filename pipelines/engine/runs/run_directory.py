@@ -7,6 +7,8 @@ figures/*.png  report.html  environment.json
 Every file is written aside and renamed, so a reader never sees half of one.
 """
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import os
@@ -14,13 +16,16 @@ import shutil
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import filelock
 import yaml
 
 from ....base.errors import InputError
 from ....base.files import ASIDE, read_json
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 def _of_a_start(name: str) -> bool:
@@ -31,15 +36,16 @@ def _of_a_start(name: str) -> bool:
 
 
 class Facts(dict[str, Any]):
-    """Named values out of a file of a run; asking for one that is not there is an `InputError`
-    naming the file.
+    """Named values from a file of a run.
+
+    Asking for one that the file does not hold is an `InputError` that names the file.
     """
 
     def __init__(self, path: Path, values: Mapping[str, Any]) -> None:
         super().__init__(values)
         self.path = path
 
-    def __missing__(self, key: str) -> Any:
+    def __missing__(self, key: str) -> NoReturn:
         raise InputError(f"{self.path}: holds no {key!r}; the file is damaged")
 
 
@@ -51,7 +57,7 @@ def read_facts(path: Path) -> Facts:
     return Facts(path, values)
 
 
-def dump_options(options: Any) -> str:
+def dump_options(options: DataclassInstance) -> str:
     """The options as YAML; reading the file back as a config gives equal options."""
     values = {
         name: list(v) if isinstance(v, tuple) else v
@@ -74,7 +80,7 @@ class RunDirectory:
         )
 
     @classmethod
-    def create(cls, path: str | None, task: str) -> "RunDirectory":
+    def create(cls, path: str | None, task: str) -> RunDirectory:
         """Make and lock a new run directory; an existing non-empty one is refused."""
         run = cls(path or Path("runs") / f"{task}-{time.strftime('%Y%m%d-%H%M%S')}")
         if run.path.exists() and not run.path.is_dir():
@@ -109,15 +115,15 @@ class RunDirectory:
                 self.path.rmdir()
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], task: str | None = None) -> "RunDirectory":
+    def open(cls, path: str | os.PathLike[str], task: str | None = None) -> RunDirectory:
         """Open an existing run; with `task`, a run of another task is refused."""
         run = cls(path)
         if not run.path.is_dir():
             raise InputError(f"{run.path}: no such run directory")
         if not (run.path / "config.yaml").is_file():
             raise InputError(f"{run.path}: not a run (it has no config.yaml)")
-        if task is not None and (found := run.environment().get("task")) != task:
-            raise InputError(f"{run.path}: a run of the task {found!r}, not of {task!r}")
+        if task is not None and (of := run.environment().get("task")) != task:
+            raise InputError(f"{run.path}: a run of the task {of!r}, not of {task!r}")
         return run
 
     def lock(self) -> None:
@@ -132,7 +138,7 @@ class RunDirectory:
             leftover.unlink(missing_ok=True)
 
     def unlock(self) -> None:
-        """Give the run free."""
+        """Release the lock on the run."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -142,11 +148,11 @@ class RunDirectory:
         folders = (self.path, self.checkpoints, self.figures, self.path / "assets")
         return [left for folder in folders for left in folder.glob(f"{ASIDE}*")]
 
-    def environment(self) -> dict[str, Any]:
+    def environment(self) -> Facts:
         """What the run was made with (versions, device, command, task)."""
         return read_facts(self.path / "environment.json")
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> Facts:
         """The resolved options of the run."""
         try:
             values = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
@@ -156,13 +162,13 @@ class RunDirectory:
             ) from None
         if not isinstance(values, dict):
             raise InputError(f"{self.path / 'config.yaml'}: holds no options; the file is damaged")
-        return values
+        return Facts(self.path / "config.yaml", values)
 
-    def spec(self) -> dict[str, Any]:
+    def spec(self) -> Facts:
         """What the model and its data are: columns, scaling, frequency, ..."""
         return read_facts(self.path / "spec.json")
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> Facts:
         """The figures of the finished run."""
         return read_facts(self.path / "metrics.json")
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
-import warnings
+from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from torch import nn
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from ....base.errors import InputError
 from ....base.files import checksum, read_json, write_aside, write_json, write_text
@@ -15,11 +18,24 @@ from ..command_line import machine
 from ..command_line.terminal import say
 from ..inference.shards import predict
 from ..options import FREE_ON_RESUME, EvaluateOptions, TrainOptions
-from ..pipeline import AnyPipeline, Context, Review, Splits
+from ..pipeline import (
+    AnyPipeline,
+    Context,
+    DataT,
+    Metrics,
+    OptionsT,
+    Pipeline,
+    Review,
+    SpecT,
+    Splits,
+)
 from ..runs.loaded import load_run
 from ..runs.report import write_report
 from ..runs.run_directory import RunDirectory, dump_options
+from ..spec import JsonValue
+from .devices import open_fabric
 from .loop import Trainer
+from .storage import RunStorage
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -27,7 +43,7 @@ if TYPE_CHECKING:
 
 def train(pipeline: AnyPipeline, options: TrainOptions) -> RunDirectory:
     """Train, score on the test part, write the report. Returns the finished run."""
-    fabric = _fabric(options)
+    fabric = open_fabric(options)
     fabric.launch()
     run = _start(pipeline, options, fabric)
     try:
@@ -39,7 +55,10 @@ def train(pipeline: AnyPipeline, options: TrainOptions) -> RunDirectory:
                 splits = _write_assets(run, splits)
                 _check_spec(run, splits.spec.to_json(), options)
             fabric.barrier()
-            trainer = Trainer(pipeline, options, splits, run, fabric)
+            storage = RunStorage(run, options, first_process=fabric.is_global_zero)
+            trainer = Trainer(
+                pipeline, options, splits.train, splits.validation, splits.spec, storage, fabric
+            )
         except InputError:
             run.take_back()
             raise
@@ -53,7 +72,7 @@ def train(pipeline: AnyPipeline, options: TrainOptions) -> RunDirectory:
     return run
 
 
-def with_data(pipeline: AnyPipeline, options: Any, run: RunDirectory) -> Any:
+def with_data(pipeline: AnyPipeline, options: OptionsT, run: RunDirectory) -> OptionsT:
     """The options with the path of their data; without `--data` the sample is generated into the
     run.
     """
@@ -65,37 +84,6 @@ def with_data(pipeline: AnyPipeline, options: Any, run: RunDirectory) -> Any:
         folder.mkdir(exist_ok=True)
         write_text(path, pipeline.write_sample(folder).name)
     return replace(options, data=str(folder / path.read_text()))
-
-
-def _fabric(options: TrainOptions) -> Fabric:
-    from lightning_fabric import Fabric
-
-    devices, nodes = options.devices, options.nodes
-    if (
-        "LOCAL_WORLD_SIZE" in os.environ and devices == 1
-    ):  # started by torchrun, which has counted already
-        devices = int(os.environ["LOCAL_WORLD_SIZE"])
-        nodes = int(os.environ.get("GROUP_WORLD_SIZE", "1"))
-    strategy = options.strategy
-    if strategy == "auto" and devices * nodes > 1:
-        strategy = "ddp"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # Fabric's hints about settings that are chosen here on purpose
-            return Fabric(
-                accelerator=options.accelerator,
-                devices=devices,
-                num_nodes=nodes,
-                strategy=strategy,
-                precision=options.precision,
-            )
-    except (ValueError, RuntimeError) as error:
-        asked = f"--accelerator {options.accelerator}, --devices {devices}, --precision {options.precision}"
-        raise InputError(
-            f"{asked}: cannot be used here ({' '.join(str(error).split())})"
-        ) from error
 
 
 def _start(pipeline: AnyPipeline, options: TrainOptions, fabric: Fabric) -> RunDirectory:
@@ -133,51 +121,45 @@ def _reopen(pipeline: AnyPipeline, options: TrainOptions) -> RunDirectory:
     return run
 
 
-def _check_spec(run: RunDirectory, spec: dict[str, Any], options: TrainOptions) -> None:
+def _check_spec(run: RunDirectory, spec: dict[str, JsonValue], options: TrainOptions) -> None:
     """A resumed run must see the data that it started with."""
     path = run.path / "spec.json"
     if path.exists() and options.resume:
         before = read_json(path)
-        differs = [key for key in spec if before.get(key) != _as_json(spec[key])]
+        differs = [key for key in spec if before.get(key) != json.loads(json.dumps(spec[key]))]
         if differs:
             raise InputError(
-                f"{run.path}: the data changed since the run was started ({', '.join(differs)}); start a new run"
+                f"{run.path}: the data changed since the run was started ({', '.join(differs)}); "
+                "start a new run"
             )
     else:
         write_json(path, spec)
 
 
-def _write_assets(run: RunDirectory, splits: Splits[Any]) -> Splits[Any]:
-    """The task's files into the run, their checksums into the spec; those of a resumed run stand
-    already.
+def _write_assets(run: RunDirectory, splits: Splits[SpecT, DataT]) -> Splits[SpecT, DataT]:
+    """Write the task's files into the run, and their checksums into the spec; a resumed run has
+    the files already.
     """
     if not splits.assets:
         return splits
     folder = run.path / "assets"
-    found = {}
+    checksums = {}
     for name, write in splits.assets.items():
         if not (folder / name).exists():
             write_aside(folder / name, write)
-        found[name] = checksum(folder / name)
-    return replace(splits, spec=splits.spec.with_assets(found))
-
-
-def _as_json(value: object) -> object:
-    import json
-
-    return json.loads(json.dumps(value))
+        checksums[name] = checksum(folder / name)
+    return replace(splits, spec=splits.spec.with_assets(checksums))
 
 
 def _finish(
-    pipeline: AnyPipeline,
-    options: TrainOptions,
-    splits: Any,
+    pipeline: Pipeline[OptionsT, SpecT],
+    options: OptionsT,
+    splits: Splits[SpecT],
     run: RunDirectory,
     model: nn.Module,
-    device: Any,
+    device: torch.device,
 ) -> None:
-    from safetensors.torch import save_file
-
+    """Calibrate, score on the test part, predict for the run's own data, write the report."""
     weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
     calibration = pipeline.calibrate(model, splits, options, device)
     write_aside(run.path / "calibration.safetensors", lambda path: save_file(calibration, path))
@@ -188,14 +170,14 @@ def _finish(
         run.path / "card.json", _card(pipeline, options, splits.spec.to_json(), review, weights)
     )
     write_aside(run.path / "model.safetensors", lambda path: save_file(weights, path))
-    wanted = pipeline.task.predict_options(
+    predict_options = pipeline.task.predict_options(
         run=str(run.path),
         input=str(options.data),
         output=str(run.path / "predictions.parquet"),
         overwrite=True,
-        **pipeline.prediction_options(options),
     )
-    predicted = predict(pipeline, wanted, alone=True)
+    predict_options = replace(predict_options, **pipeline.prediction_options(options))
+    predicted = predict(pipeline, predict_options, alone=True)
     run.failed = predicted.failed
     rows = predicted.table()
     pictures = [*pipeline.prediction_figures(rows, options, splits.spec), *review.pictures]
@@ -206,11 +188,11 @@ def _finish(
 
 def _card(
     pipeline: AnyPipeline,
-    options: Any,
-    spec: dict[str, Any],
+    options: TrainOptions,
+    spec: dict[str, JsonValue],
     review: Review,
-    weights: dict[str, Any],
-) -> dict[str, Any]:
+    weights: Mapping[str, Tensor],
+) -> dict[str, JsonValue]:
     return {
         "task": pipeline.task.name,
         "summary": pipeline.task.summary,
@@ -223,23 +205,26 @@ def _card(
     }
 
 
-def evaluate(pipeline: AnyPipeline, options: EvaluateOptions) -> dict[str, Any]:
+def evaluate(pipeline: AnyPipeline, options: EvaluateOptions) -> Metrics:
     """Score a finished run; returns the metrics and prints where they are written."""
     loaded = load_run(pipeline, options.run, options.accelerator)
-    other = options.data is not None
-    part = options.part if options.part != "auto" else ("all" if other else "test")
-    wanted = (
-        replace(loaded.options, data=options.data)
-        if other
-        else with_data(pipeline, loaded.options, loaded.run)
-    )
-    splits = pipeline.open_data(wanted, loaded.spec, as_test=part == "all")
+    part = options.part
+    if options.data is not None:
+        part = "all" if part == "auto" else part
+        data = replace(loaded.options, data=options.data)
+        name = f"evaluation-{part}-{os.path.basename(options.data).split('.')[0]}"
+    else:
+        part = "test" if part == "auto" else part
+        data = with_data(pipeline, loaded.options, loaded.run)
+        name = f"evaluation-{part}"
+    splits = pipeline.open_data(data, loaded.spec, as_test=part == "all")
     dataset = splits.part("test" if part == "all" else part)
-    review = pipeline.review(loaded.model, dataset, loaded.context(wanted))
-    name = f"evaluation-{part}" + (
-        f"-{os.path.basename(str(options.data)).split('.')[0]}" if other else ""
-    )
-    metrics = {"data": wanted.data or "built-in generated sample", "part": part, **review.metrics}
+    review = pipeline.review(loaded.model, dataset, loaded.context(data))
+    metrics: Metrics = {
+        "data": data.data or "built-in generated sample",
+        "part": part,
+        **review.metrics,
+    }
     write_json(loaded.run.path / f"{name}.json", metrics)
     write_report(loaded.run, pipeline, review, name=name)
     say(review.headline)

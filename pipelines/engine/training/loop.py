@@ -6,35 +6,30 @@ unbroken run, bit for bit on the CPU."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import signal
 import threading
 import time
 import traceback
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from types import FrameType
+from typing import TYPE_CHECKING, Generic
 
 import torch
 from torch import nn
 
-from ....base.errors import InputError
-from ....base.files import read_json, write_json, write_text
+from ....base.errors import InputError, one_line
 from ....models.attention.base import auxiliary_loss
 from ....models.moe.watch import RoutingWatch
 from ..command_line.terminal import Progressbar, say
 from ..options import TrainOptions
-from ..pipeline import AnyPipeline, Splits
-from ..runs import checkpoint
-from ..runs.run_directory import RunDirectory
+from ..pipeline import Batch, DataT, OptionsT, Pipeline, SpecT
 from . import order
+from .storage import Storage
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-
-MOST_SKIPPED = 100
 
 
 class Stopped(BaseException):
@@ -45,29 +40,8 @@ class Stopped(BaseException):
         self.number = number
 
 
-@dataclass
-class Progress:
-    """How far the training is; with weights and optimiser it is all that a checkpoint holds."""
-
-    epoch: int = 0
-    batch: int = 0  # optimiser steps done in this epoch
-    step: int = 0  # optimiser steps done in all
-    loss_sum: float = 0.0
-    finite: int = 0  # optimiser steps of this epoch whose loss was finite
-    best: float | None = None
-    best_step: int | None = None
-    bad_epochs: int = 0
-    skipped: int = 0  # batches whose loss was not finite
-    skipped_in_a_row: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
-
-    def mean_loss(self) -> float:
-        """Mean training loss of this epoch so far, without the skipped batches."""
-        return self.loss_sum / self.finite if self.finite else math.nan
-
-
-def build(pipeline: AnyPipeline, options: TrainOptions, spec: Any) -> nn.Module:
-    """The task's model; options that do not fit together are the person's to mend, in one line."""
+def build(pipeline: Pipeline[OptionsT, SpecT], options: OptionsT, spec: SpecT) -> nn.Module:
+    """The task's model; `InputError` for options that do not fit together."""
     try:
         return pipeline.build_model(options, spec)
     except InputError:
@@ -76,7 +50,7 @@ def build(pipeline: AnyPipeline, options: TrainOptions, spec: Any) -> nn.Module:
         raise InputError(f"{pipeline.task.name}: these options make no model: {error}") from error
 
 
-def set_learning_rate(optimizer: Any, options: TrainOptions, epoch: int) -> float:
+def set_learning_rate(optimizer: torch.optim.Optimizer, options: TrainOptions, epoch: int) -> float:
     """Give each group of parameters its share of the learning rate of an epoch; returns that
     rate.
     """
@@ -90,39 +64,39 @@ def set_learning_rate(optimizer: Any, options: TrainOptions, epoch: int) -> floa
     return lr
 
 
-class Trainer:
-    """One training: `run()` goes on until it is done, wherever it was."""
+class Trainer(Generic[OptionsT, SpecT, DataT]):
+    """One training: `run()` goes on until it is done, wherever it was.
+
+    validation: None if no part is kept for it; then every epoch counts as the best.
+    """
 
     def __init__(
         self,
-        pipeline: AnyPipeline,
-        options: TrainOptions,
-        splits: Splits,
-        run: RunDirectory,
+        pipeline: Pipeline[OptionsT, SpecT],
+        options: OptionsT,
+        train: DataT,
+        validation: DataT | None,
+        spec: SpecT,
+        storage: Storage,
         fabric: Fabric,
     ) -> None:
-        self.pipeline, self.options, self.splits, self.directory, self.fabric = (
-            pipeline,
-            options,
-            splits,
-            run,
-            fabric,
-        )
+        self.pipeline, self.options, self.spec = pipeline, options, spec
+        self.train, self.validation = train, validation
+        self.storage, self.fabric = storage, fabric
         torch.manual_seed(order.mix(options.seed, 0))
-        self.plain = build(pipeline, options, splits.spec)
-        pipeline.load_initial_weights(self.plain, options, splits.spec)
+        self.plain = build(pipeline, options, spec)
+        pipeline.load_initial_weights(self.plain, options, spec)
         self.model = fabric.setup_module(self.plain)
-        self.optimizer: Any = fabric.setup_optimizers(pipeline.optimizer(self.model, options))
-        self.progress = Progress()
-        self.steps = order.count_steps_of(splits.train, options.batch_size)
-        self.log = _logger(options, run) if fabric.is_global_zero else None
-        if options.resume and (found := checkpoint.load_newest(run.checkpoints)):
-            self._restore(found)
-            say(f"resumed at epoch {self.progress.epoch + 1}, step {self.progress.step}")
+        optimizer = fabric.setup_optimizers(pipeline.optimizer(self.plain, options))
+        assert not isinstance(optimizer, tuple)
+        self.optimizer = optimizer
+        self.steps = order.count_steps_of(train, options.batch_size)
+        self.signals = _Signals()
+        self.progress = storage.restore(self.plain, self.optimizer.optimizer)
 
     def run(self) -> nn.Module:
         """Train; returns the plain model with the weights of the best epoch."""
-        with _Signals() as self.signals:
+        with self.signals if self.storage.shown else nullcontext():
             try:
                 while not self._done():
                     self._epoch()
@@ -131,228 +105,186 @@ class Trainer:
                 say(f"stopped by a signal at step {self.progress.step}; continue with --resume")
                 raise
             except (RuntimeError, ConnectionError, EOFError) as error:
-                # The death of a worker arrives as a signal: torch raises wherever the training is
-                # just then, or finds the connection to it broken.
-                broken = isinstance(error, ConnectionError | EOFError) and self.options.workers > 0
-                if (
-                    broken
-                    or "DataLoader worker" in str(error)
-                    or "DataLoader timed out" in str(error)
-                ):
+                if self._loader_died(error):
                     _take_down_loader(error)
                     raise InputError(
-                        f"a loader process died ({_first_line(error)}); continue with --resume, or --workers 0"
+                        f"a loader process died ({one_line(error)[:200]}); continue with --resume, "
+                        "or --workers 0"
                     ) from None
                 raise
-        if self.progress.best_step is None:
-            raise InputError(
-                "no epoch had a finite validation score; try a smaller --lr or --clip 1"
-            )
-        best = checkpoint.load(self.directory.checkpoints / f"step-{self.progress.best_step:09d}")
-        self.plain = build(self.pipeline, self.options, self.splits.spec)
-        self.plain.load_state_dict(best["model"])
-        return self.plain.to(self.fabric.device).eval()
+        weights = self.storage.best_weights(self.progress)
+        model = build(self.pipeline, self.options, self.spec)
+        model.load_state_dict(weights)
+        return model.to(self.fabric.device).eval()
+
+    def _loader_died(self, error: BaseException) -> bool:
+        """The death of a worker arrives as a signal: torch raises wherever the training is just
+        then, or finds the connection to it broken.
+        """
+        message = str(error)
+        broken = isinstance(error, ConnectionError | EOFError) and self.options.workers > 0
+        return broken or "DataLoader worker" in message or "DataLoader timed out" in message
 
     def _done(self) -> bool:
-        p, o = self.progress, self.options
+        progress, options = self.progress, self.options
         return (
-            p.epoch >= o.epochs
-            or p.bad_epochs >= o.patience
-            or (o.max_steps is not None and p.step >= o.max_steps)
+            progress.epoch >= options.epochs
+            or progress.bad_epochs >= options.patience
+            or (options.max_steps is not None and progress.step >= options.max_steps)
         )
 
     def _epoch(self) -> None:
-        p, o, started = self.progress, self.options, time.monotonic()
-        self.pipeline.begin_epoch(self.plain, self.optimizer, o, p.epoch)
-        lr = set_learning_rate(self.optimizer, o, p.epoch)
-        first = p.batch
+        progress, started = self.progress, time.monotonic()
+        optimizer = self.optimizer.optimizer
+        self.pipeline.begin_epoch(self.plain, optimizer, self.options, progress.epoch)
+        lr = set_learning_rate(optimizer, self.options, progress.epoch)
+        first = progress.batch
         self._steps()
         took = time.monotonic() - started
         figures = self._validate()
         row = {
-            "epoch": p.epoch + 1,
-            "step": p.step,
+            "epoch": progress.epoch + 1,
+            "step": progress.step,
             "lr": lr,
-            "train_loss": p.mean_loss(),
+            "train_loss": progress.mean_loss(),
             **figures,
+            "steps_per_second": (progress.batch - first) / took if took > 0 else 0.0,
         }
-        row["steps_per_second"] = (p.batch - first) / took if took > 0 else 0.0
-        p.history.append(row)
-        score = figures[f"val_{self.pipeline.monitor}"]
-        if math.isfinite(score) and (p.best is None or score <= p.best):
-            p.best, p.best_step, p.bad_epochs = score, p.step, 0
-        else:
-            p.bad_epochs += 1
-        p.epoch, p.batch, p.loss_sum, p.finite = p.epoch + 1, 0, 0.0, 0
+        progress.history.append(row)
+        progress.add_score(figures[f"val_{self.pipeline.monitor}"] if figures else None)
         self._save()
-        shown = "  ".join(
+        if self.storage.shown:
+            self._show(row)
+
+    def _show(self, row: dict[str, float]) -> None:
+        progress = self.progress
+        figures = "  ".join(
             f"{name} {value:.4f}"
             for name, value in row.items()
             if name.startswith(("train", "val"))
         )
-        mark = "  best" if p.best_step == p.step else ""
+        mark = "  best" if progress.best_step == progress.step else ""
         say(
-            f"epoch {p.epoch:>3}/{o.epochs}  step {p.step}  {shown}  {row['steps_per_second']:.0f} steps/s{mark}"
+            f"epoch {progress.epoch:>3}/{self.options.epochs}  step {progress.step}  {figures}  "
+            f"{row['steps_per_second']:.0f} steps/s{mark}"
         )
 
     def _steps(self) -> None:
         """The optimiser steps that are left of this epoch."""
-        p, o, fabric = self.progress, self.options, self.fabric
+        progress, options, fabric = self.progress, self.options, self.fabric
+        size, seed, epoch = options.batch_size, options.seed, progress.epoch
         parts = order.plan(
-            len(self.splits.train),
-            o.batch_size,
-            seed=o.seed,
-            epoch=p.epoch,
-            start=p.batch,
-            accumulate=o.accumulate,
+            len(self.train),
+            size,
+            seed=seed,
+            epoch=epoch,
+            start=progress.batch,
+            accumulate=options.accumulate,
             rank=fabric.global_rank,
             world=fabric.world_size,
-            batches=order.batches_of(self.splits.train, o.batch_size, seed=o.seed, epoch=p.epoch),
+            batches=order.batches_of(self.train, size, seed=seed, epoch=epoch),
         )
-        lists = [part.indices for part in parts]
         loader = order.loader(
-            self.splits.train, lists, workers=o.workers, pin=fabric.device.type == "cuda"
+            self.train,
+            [part.indices for part in parts],
+            workers=options.workers,
+            pin=fabric.device.type == "cuda",
         )
         self.model.train()
-        loss_of_step, ids = 0.0, list[order.Indices]()
+        loss_of_step, samples = 0.0, list[order.Indices]()
         with Progressbar(
-            total=self.steps, initial=p.batch, unit="step", desc=f"epoch {p.epoch + 1}/{o.epochs}"
+            total=self.steps,
+            initial=progress.batch,
+            unit="step",
+            desc=f"epoch {epoch + 1}/{options.epochs}",
+            shown=self.storage.shown,
         ) as bar:
             for part, batch in zip(parts, _alive(loader), strict=True):
-                if not ids:  # first part of a step
+                if not samples:  # first part of a step
                     # All randomness of a step follows from seed, step and rank: a resumed run draws
                     # the same.
-                    torch.manual_seed(order.mix(o.seed, p.step, fabric.global_rank, 2))
-                with fabric.no_backward_sync(self.model, enabled=not part.last):
-                    loss = self.pipeline.loss(self.model, fabric.to_device(batch), o)
-                    own = auxiliary_loss(
-                        self.model
-                    )  # of mechanisms that have one, such as the balance of routed heads
-                    loss = (loss if own is None else loss + own) * part.weight
-                    fabric.backward(loss)
-                loss_of_step += loss.item()
-                ids.append(part.indices)
+                    torch.manual_seed(order.mix(seed, progress.step, fabric.global_rank, 2))
+                loss_of_step += self._backward(part, batch)
+                samples.append(part.indices)
                 if part.last:
-                    self._step(loss_of_step, ids)
+                    self._step(loss_of_step, samples)
                     bar.update()
-                    if p.batch % 20 == 0:
-                        bar.set_postfix(loss=f"{p.mean_loss():.4f}")
-                    loss_of_step, ids = 0.0, []
-                    if o.max_steps is not None and p.step >= o.max_steps:
+                    if progress.batch % 20 == 0:
+                        bar.set_postfix(loss=f"{progress.mean_loss():.4f}")
+                    loss_of_step, samples = 0.0, []
+                    if options.max_steps is not None and progress.step >= options.max_steps:
                         return
 
-    def _step(self, loss: float, ids: list[order.Indices]) -> None:
-        p, o, fabric = self.progress, self.options, self.fabric
-        wrong, stop = not math.isfinite(loss), self.signals.received is not None
-        if fabric.world_size > 1:  # all ranks decide alike
-            flags = fabric.all_reduce(
-                torch.tensor([float(wrong), float(stop)], device=fabric.device), reduce_op="max"
-            )
-            wrong, stop = bool(flags[0]), bool(flags[1])  # pyright: ignore[reportIndexIssue]
-            mean = fabric.all_reduce(
-                torch.tensor(loss, device=fabric.device, dtype=torch.float64), reduce_op="mean"
-            )
-            loss = float(mean)  # pyright: ignore[reportArgumentType]
+    def _backward(self, part: order.Part, batch: Batch) -> float:
+        """Gradients of a part of a step; returns its share of the loss."""
+        with self.fabric.no_backward_sync(self.model, enabled=not part.last):
+            loss = self.pipeline.loss(self.model, self.fabric.to_device(batch), self.options)
+            # Of mechanisms that have a loss of their own, such as the balance of routed heads.
+            auxiliary = auxiliary_loss(self.model)
+            loss = (loss if auxiliary is None else loss + auxiliary) * part.weight
+            self.fabric.backward(loss)
+        return loss.item()
+
+    def _step(self, loss: float, samples: list[order.Indices]) -> None:
+        progress, options, fabric = self.progress, self.options, self.fabric
+        wrong, stop, loss = self._agreed(loss)
         if wrong:
-            self._not_finite(loss, ids)
+            numbers = [int(index) for part in samples for index in part]
+            self.storage.add_bad_batch(progress, loss, numbers)
         else:
-            if o.clip is not None:
-                fabric.clip_gradients(self.model, self.optimizer, max_norm=o.clip)
+            if options.clip is not None:
+                fabric.clip_gradients(self.model, self.optimizer, max_norm=options.clip)
             self.optimizer.step()
-            p.loss_sum, p.finite = p.loss_sum + loss, p.finite + 1
-            p.skipped_in_a_row = 0
+            progress.loss_sum, progress.finite = progress.loss_sum + loss, progress.finite + 1
+            progress.skipped_in_a_row = 0
         self.optimizer.zero_grad(set_to_none=True)
-        p.step, p.batch = p.step + 1, p.batch + 1
+        progress.step, progress.batch = progress.step + 1, progress.batch + 1
         if stop:
             raise Stopped(self.signals.received or signal.SIGTERM)
-        if o.checkpoint_every and p.step % o.checkpoint_every == 0 and p.batch < self.steps:
+        every = options.checkpoint_every
+        if every and progress.step % every == 0 and progress.batch < self.steps:
             self._save()
 
-    def _not_finite(self, loss: float, ids: list[order.Indices]) -> None:
-        p = self.progress
-        path = self.directory.path / "nan.json"
-        before = read_json(path) if path.exists() else []
-        # A resumed run goes over some steps again: they are listed once.
-        found = [entry for entry in before if entry["step"] < p.step]
-        found.append(
-            {
-                "epoch": p.epoch + 1,
-                "step": p.step,
-                "samples": [int(i) for part in ids for i in part],
-            }
+    def _agreed(self, loss: float) -> tuple[bool, bool, float]:
+        """Whether the loss is not finite, whether to stop, and the loss: alike in all processes."""
+        fabric = self.fabric
+        wrong, stop = not math.isfinite(loss), self.signals.received is not None
+        if fabric.world_size == 1:
+            return wrong, stop, loss
+        flags = fabric.all_reduce(
+            torch.tensor([float(wrong), float(stop)], device=fabric.device), reduce_op="max"
         )
-        if self.fabric.is_global_zero:
-            write_json(path, found)
-        if self.options.nan == "stop":
-            raise InputError(
-                f"the loss became {loss} at step {p.step}; the samples of this batch are in {path}; "
-                "try a smaller --lr or --clip 1, or --nan skip"
-            )
-        p.skipped, p.skipped_in_a_row = p.skipped + 1, p.skipped_in_a_row + 1
-        if p.skipped_in_a_row == MOST_SKIPPED:
-            raise InputError(
-                f"the loss was not finite for {MOST_SKIPPED} batches in a row: the model itself has broken down; "
-                f"start again with a smaller --lr or --clip 1 (samples in {path})"
-            )
-        say(f"step {p.step}: the loss is {loss}, batch skipped (samples in {path})")
+        mean = fabric.all_reduce(
+            torch.tensor(loss, device=fabric.device, dtype=torch.float64), reduce_op="mean"
+        )
+        assert isinstance(flags, torch.Tensor)
+        assert isinstance(mean, torch.Tensor)
+        return bool(flags[0]), bool(flags[1]), float(mean)
 
     def _validate(self) -> dict[str, float]:
-        """Every process scores the whole validation part, so that all take the same decisions."""
+        """Every process scores the entire validation part, so that all take the same decisions.
+
+        Empty without a validation part."""
+        if self.validation is None:
+            return {}
         self.model.eval()
-        lists = order.sequential(len(self.splits.validation), max(self.options.batch_size, 64))
-        loader = order.loader(self.splits.validation, lists, workers=self.options.workers)
+        lists = order.sequential(len(self.validation), max(self.options.batch_size, 64))
+        loader = order.loader(self.validation, lists, workers=self.options.workers)
         with torch.no_grad(), RoutingWatch(self.model) as watch:
             figures = self.pipeline.validate(
                 self.model, self._interruptible(_alive(loader)), self.options
             )
         return {f"val_{name}": value for name, value in figures.items()} | watch.figures()
 
-    def _interruptible(self, batches: Iterator[Any]) -> Iterator[Any]:
+    def _interruptible(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         for batch in batches:
             if self.signals.received is not None and self.fabric.world_size == 1:
                 raise Stopped(self.signals.received)
             yield self.fabric.to_device(batch)
 
     def _save(self) -> None:
-        from torch.distributed.checkpoint.state_dict import get_state_dict
-
-        p = self.progress
-        model, optimizer = get_state_dict(self.plain, self.optimizer.optimizer, options=_full())
-        if self.fabric.is_global_zero:
-            checkpoint.save(self.directory.checkpoints, p.step, model, optimizer, asdict(p))
-            best = None if p.best_step is None else f"step-{p.best_step:09d}"
-            checkpoint.prune(self.directory.checkpoints, self.options.keep, best)
-            write_history(self.directory, p.history)
-            if self.log is not None and p.batch == 0 and p.history:
-                self.log.log_metrics(p.history[-1], step=p.step)
+        self.storage.save(self.plain, self.optimizer.optimizer, self.progress)
         self.fabric.barrier()
-
-    def _restore(self, found: dict[str, Any]) -> None:
-        from torch.distributed.checkpoint.state_dict import set_state_dict
-
-        try:
-            set_state_dict(
-                self.plain,
-                self.optimizer.optimizer,
-                model_state_dict=found["model"],
-                optim_state_dict=found["optimizer"],
-                options=_full(),
-            )
-        except (RuntimeError, KeyError, ValueError) as error:
-            raise InputError(
-                f"{self.directory.checkpoints}: checkpoint of another model: {_first_line(error)}"
-            ) from error
-        self.progress = Progress(**found["progress"])
-
-
-def _full() -> Any:
-    """How states are gathered: whole, in the memory of the processor.
-
-    torch's module of distributed checkpoints is imported where it is used: it takes most of a
-    second, which prediction need not wait for."""
-    from torch.distributed.checkpoint.state_dict import StateDictOptions
-
-    return StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 def _take_down_loader(error: BaseException) -> None:
@@ -366,18 +298,14 @@ def _take_down_loader(error: BaseException) -> None:
         signal.signal(signal.SIGCHLD, handler)
 
 
-def _first_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
-
-
-def _alive(loader: Any) -> Iterator[Any]:
+def _alive(loader: Iterable[Batch]) -> Iterator[Batch]:
     """The loader's batches; a sample that cannot be read is one clear line instead of a page of
     traceback.
     """
     try:
         yield from loader
     except InputError as error:
-        # A worker's error arrives with its traceback inside; the last line is what it said.
+        # A worker's error arrives with its traceback inside; the last line is its message.
         raise InputError(str(error).strip().splitlines()[-1].split("InputError: ")[-1]) from None
 
 
@@ -388,55 +316,18 @@ class _Signals:
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> _Signals:
+        self._before = {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._before[number] = signal.signal(number, self._note)
         return self
 
-    def _note(self, number: int, frame: object) -> None:
+    def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
         signal.signal(number, signal.SIG_DFL)
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-
-
-def write_history(run: RunDirectory, history: list[dict[str, float]]) -> None:
-    """`history.csv`: a row an epoch, always of this run only, since it is written anew from the
-    checkpoint.
-    """
-    if history:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(history)
-        write_text(run.path / "history.csv", text.getvalue())
-
-
-def _logger(options: TrainOptions, run: RunDirectory) -> Any:
-    if options.logger == "none":
-        return None
-    try:
-        if options.logger == "tensorboard":
-            from lightning_fabric.loggers.tensorboard import TensorBoardLogger
-
-            return TensorBoardLogger(run.path, name="tensorboard", version="")
-        return _WandbLogger(run)
-    except ImportError:
-        raise InputError(
-            f"--logger {options.logger}: not installed; pip install 'headwise[{options.logger}]'"
-        ) from None
-
-
-class _WandbLogger:
-    def __init__(self, run: RunDirectory) -> None:
-        import wandb  # pyright: ignore[reportMissingImports]
-
-        self.run = wandb.init(project="headwise", name=run.path.name, dir=run.path, resume="allow")
-
-    def log_metrics(self, row: dict[str, float], step: int) -> None:
-        self.run.log(row, step=step)

@@ -3,17 +3,49 @@
 Nothing about the order lives in a loader or a random state, so a resumed run continues in the
 middle of an epoch with the same batches, whatever the number of loader workers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ....base.errors import InputError
 
-Indices = Sequence[int] | np.ndarray
+Indices: TypeAlias = Sequence[int] | np.ndarray
+Batch: TypeAlias = dict[str, Tensor]
+
+
+class SingleSamples(Protocol):
+    """A data set that is read one sample at a time."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> object: ...
+
+
+class ManySamples(Protocol):
+    """A data set that reads several samples at once."""
+
+    def __len__(self) -> int: ...
+    def __getitems__(self, indices: list[int], /) -> object: ...
+
+
+@runtime_checkable
+class SampledInBatches(Protocol):
+    """A data set whose own sampler draws the batches of an epoch.
+
+    `steps` is the same for every epoch, and `batches` gives that many arrays of indices (U, ...): U
+    units that stay on one device, such as the pictures of one identity.
+    """
+
+    def steps(self, batch_size: int) -> int: ...
+    def batches(self, batch_size: int, *, seed: int, epoch: int) -> list[np.ndarray]: ...
+
+
+DataSet: TypeAlias = SingleSamples | ManySamples
+"""A torch data set. Its method `collate`, if it has one, makes a batch of samples."""
 
 
 @dataclass(frozen=True)
@@ -37,27 +69,22 @@ def count_steps(samples: int, batch_size: int) -> int:
     return -(-samples // batch_size)
 
 
-def count_steps_of(dataset: Any, batch_size: int) -> int:
-    """Optimiser steps per epoch of a data set, whose own sampler decides where it has one (see
-    `batches_of`).
-    """
-    return (
-        dataset.steps(batch_size)
-        if hasattr(dataset, "batches")
-        else count_steps(len(dataset), batch_size)
-    )
+def count_steps_of(dataset: DataSet, batch_size: int) -> int:
+    """Optimiser steps per epoch of a data set, whose own sampler decides if it has one."""
+    if isinstance(dataset, SampledInBatches):
+        return dataset.steps(batch_size)
+    return count_steps(len(dataset), batch_size)
 
 
-def batches_of(dataset: Any, batch_size: int, *, seed: int, epoch: int) -> list[np.ndarray] | None:
-    """What a data set's own sampler draws for an epoch; None where it has none and the order is a
+def batches_of(
+    dataset: DataSet, batch_size: int, *, seed: int, epoch: int
+) -> list[np.ndarray] | None:
+    """What a data set's own sampler draws for an epoch; None if it has none and the order is a
     plain shuffle.
-
-    Such a data set has `steps(batch_size)`, the same for every epoch, and `batches(batch_size,
-    seed=, epoch=)`, that many arrays of indices (U, ...): U units that stay on one device, such as
-    the pictures of one identity."""
-    return (
-        dataset.batches(batch_size, seed=seed, epoch=epoch) if hasattr(dataset, "batches") else None
-    )
+    """
+    if isinstance(dataset, SampledInBatches):
+        return dataset.batches(batch_size, seed=seed, epoch=epoch)
+    return None
 
 
 def plan(
@@ -95,29 +122,30 @@ def plan(
 
 
 class _Fixed(Sampler[list[int]]):
-    """Yields given lists of indices; each is made a list only when its turn comes."""
+    """Yields lists of indices; each is made a list only when its turn comes."""
 
     def __init__(self, lists: Sequence[Indices]) -> None:
         self.lists = lists
 
     def __iter__(self) -> Iterator[list[int]]:
-        return (np.asarray(one).tolist() for one in self.lists)
+        return (np.asarray(indices).tolist() for indices in self.lists)
 
     def __len__(self) -> int:
         return len(self.lists)
 
 
-class _Named(Dataset[Any]):
+class _Named(Dataset[object]):
     """Names the samples when reading them fails, in this process or in a worker."""
 
-    def __init__(self, dataset: Any) -> None:
+    def __init__(self, dataset: DataSet) -> None:
         self.dataset = dataset
 
-    def __getitems__(self, indices: list[int]) -> Any:
+    def __getitems__(self, indices: list[int]) -> object:
+        dataset = self.dataset
         try:
-            if hasattr(self.dataset, "__getitems__"):
-                return self.dataset.__getitems__(indices)
-            return [self.dataset[index] for index in indices]
+            if hasattr(dataset, "__getitems__"):
+                return dataset.__getitems__(indices)  # pyright: ignore[reportAttributeAccessIssue]
+            return [dataset[index] for index in indices]  # pyright: ignore[reportIndexIssue]
         except Exception as error:
             raise InputError(
                 f"samples {_shorten(indices)} cannot be read: {type(error).__name__}: {error}"
@@ -130,10 +158,18 @@ def _shorten(indices: list[int]) -> str:
 
 
 def loader(
-    dataset: Any, lists: Sequence[Indices], *, workers: int = 0, pin: bool = False
-) -> DataLoader[Any]:
-    """A loader of the given lists of samples. `dataset.collate`, if it has one, makes the batch."""
-    return DataLoader(
+    dataset: DataSet,
+    lists: Sequence[Indices],
+    *,
+    device: torch.device | None = None,
+    workers: int = 0,
+    pin: bool = False,
+) -> Iterable[Batch]:
+    """Batches of the lists of samples, on the device if one is named.
+
+    `dataset.collate`, if it has one, makes the batch.
+    """
+    batches: DataLoader[Any] = DataLoader(
         _Named(dataset),
         batch_sampler=_Fixed(lists),
         num_workers=workers,
@@ -143,6 +179,9 @@ def loader(
         timeout=300 if workers else 0,
         multiprocessing_context="spawn" if workers and torch.cuda.is_available() else None,
     )
+    if device is None:
+        return batches
+    return ({name: value.to(device) for name, value in batch.items()} for batch in batches)
 
 
 def sequential(samples: int, batch_size: int) -> list[range]:

@@ -1,49 +1,54 @@
-"""The attention of MEDUSA beside its ablations, by seeds."""
+"""The verb compare: the attention of MEDUSA compared with its ablations, by seeds."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import polars as pl
-import torch
 from scipy.special import softmax
 
-from ...engine.experiments.variants import Plan, Scores, compare_variants
-from ...engine.pipeline import AnyPipeline, Splits
+from ...engine.experiments.compare import Plan, Trained, compare_variants
+from ...engine.experiments.table import Scores
+from ...engine.pipeline import Splits
 from ...metrics import classification
 from ...metrics.operating import fit_temperature
+from ..data import MedicalSpec
 from ..options import VARIANTS, CompareOptions
+from ..pipeline import MedicalPipeline
 from ..scoring import logits_of
 
 MOST_FREQUENT = "most frequent class"
 
 
-def compare(pipeline: AnyPipeline, options: CompareOptions) -> pl.DataFrame:
+def compare(pipeline: MedicalPipeline, options: CompareOptions) -> pl.DataFrame:
     """Train every variant with every seed, see `compare_variants`; writes into --output, returns
     the table.
     """
-    plan = Plan(VARIANTS, "none", _score, _floor, "MEDUSA-style attention and its ablations")
-    return compare_variants(pipeline, options, plan)
-
-
-def _score(name: str, model: Any, splits: Splits, options: Any, device: torch.device) -> Scores:
-    """Of the test part, calibrated by a temperature fitted on the validation part."""
-    temperature = fit_temperature(
-        splits.validation.labels, logits_of(model, splits.validation, device)
+    plan = Plan(
+        output=options.output,
+        seeds=options.seeds,
+        variants={name: VARIANTS[name] for name in options.models},
+        score=_score,
     )
-    probability = softmax(logits_of(model, splits.test, device) / temperature, axis=1)
-    return {name: _chosen(splits.test.labels, probability)}
+    title = "MEDUSA-style attention and its ablations"
+    return compare_variants(pipeline, options, plan, baseline="none", untrained=_floor, title=title)
 
 
-def _chosen(labels: np.ndarray, probability: np.ndarray) -> dict[str, float]:
-    found = classification.scores(labels, probability.astype(np.float64))
-    return {name: found[name] for name in ("auc", "accuracy", "balanced_accuracy", "ece")}
+def _score(trained: Trained[CompareOptions, MedicalSpec]) -> Scores:
+    """On the test part, calibrated by a temperature fitted on the validation part."""
+    parts, model, device = trained.splits, trained.model, trained.device
+    validation = logits_of(model, parts.validation, device)
+    temperature = fit_temperature(parts.validation.labels, validation)
+    probability = softmax(logits_of(model, parts.test, device) / temperature, axis=1)
+    return {trained.variant: _main_scores(parts.test.labels, probability)}
 
 
-def _floor(splits: Splits, options: Any) -> Scores:
-    """What is said without looking."""
-    share = np.bincount(splits.train.labels, minlength=len(splits.train.classes)) / len(
-        splits.train
-    )
-    return {MOST_FREQUENT: _chosen(splits.test.labels, np.tile(share, (len(splits.test), 1)))}
+def _main_scores(labels: np.ndarray, probability: np.ndarray) -> dict[str, float]:
+    scores = classification.scores(labels, probability.astype(np.float64))
+    return {name: scores[name] for name in ("auc", "accuracy", "balanced_accuracy", "ece")}
+
+
+def _floor(splits: Splits[MedicalSpec]) -> Scores:
+    """The scores of predicting the class shares of the training part for every picture."""
+    train, test = splits.train, splits.test
+    share = np.bincount(train.labels, minlength=len(train.classes)) / len(train)
+    return {MOST_FREQUENT: _main_scores(test.labels, np.tile(share, (len(test), 1)))}

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -27,17 +26,17 @@ from ....data.clicks.log import scan_log
 from ....data.clicks.vocabulary import FIRST, MISSING, are_integers, clean
 from ....data.formats.tables import collect, require_columns
 from ...engine.command_line.terminal import Progressbar, say
-from ...engine.pipeline import AnyPipeline
 from ...engine.runs.loaded import Loaded, load_run
 from ..data import load_encoder
 from ..options import TopOptions
+from ..pipeline import RankingPipeline
 from ..scoring import batch_probability
 
 PART = 1_000_000  # lines of lists held in memory
 
 
 @dataclass(frozen=True)
-class Party:
+class Ids:
     """Users or candidates. ids: as they are written; codes: int32 (n,) places in the run, -1
     unknown.
     """
@@ -49,7 +48,7 @@ class Party:
         return len(self.codes)
 
 
-def top(pipeline: AnyPipeline, options: TopOptions) -> Path:
+def top(pipeline: RankingPipeline, options: TopOptions) -> Path:
     """Write user_id, rank, item_id and p_TASK of the k best candidates of each user; returns the
     path of the table.
 
@@ -61,26 +60,28 @@ def top(pipeline: AnyPipeline, options: TopOptions) -> Path:
     own. Users with fewer candidates get shorter lists."""
     output = Path(options.output)
     if output.exists() and not options.overwrite:
-        raise InputError(f"{output}: stands already; choose another --output, or --overwrite")
+        raise InputError(f"{output}: already exists; choose another --output, or --overwrite")
     if output.is_dir():
         raise InputError(f"{output}: is a folder; give a file")
     loaded = load_run(pipeline, options.run, options.accelerator)
-    names = loaded.spec["tasks"]
+    names = loaded.spec.tasks
     if options.task is not None and options.task not in names:
         raise InputError(f"--task {options.task}: unknown{nearest(options.task, names)}")
     encoder = load_encoder(loaded.spec)
     if options.log is not None:
         encoder, _, _ = encode_log(log_of(options.log), encoder, split=False)
     schema = encoder.schema
-    everyone = Party(encoder.users.keys, np.arange(len(encoder.users.keys), dtype=np.int32))
+    everyone = Ids(encoder.users.keys, np.arange(len(encoder.users.keys), dtype=np.int32))
     users = (
-        everyone if options.users is None else party(options.users, schema.user, encoder, "users")
+        everyone
+        if options.users is None
+        else read_ids(options.users, schema.user, encoder, "users")
     )
     if options.candidates is None:
         met = np.flatnonzero(encoder.trained["item"]).astype(np.int32)
-        candidates = Party(encoder.items.keys.gather(met), met)
+        candidates = Ids(encoder.items.keys.gather(met), met)
     else:
-        candidates = party(options.candidates, schema.item, encoder, "items")
+        candidates = read_ids(options.candidates, schema.item, encoder, "items")
     place = 0 if options.task is None else names.index(options.task)
     started = time.monotonic()
     clear_aside(output.parent, output.name)
@@ -93,13 +94,13 @@ def top(pipeline: AnyPipeline, options: TopOptions) -> Path:
         else ""
     )
     say(
-        f"{len(users):,} lists{unknown} of {len(candidates):,} candidates in {took:.1f} s, {len(users) / took:.0f} "
-        f"lists/s: {output}"
+        f"{len(users):,} lists{unknown} of {len(candidates):,} candidates in {took:.1f} s, "
+        f"{len(users) / took:.0f} lists/s: {output}"
     )
     return output
 
 
-def party(table: str, column: str, encoder: ClickEncoder, side: str) -> Party:
+def read_ids(table: str, column: str, encoder: ClickEncoder, side: str) -> Ids:
     """The distinct ids of a table, in its order."""
     frame, names = scan_log(table)
     require_columns(table, [column], names)
@@ -110,7 +111,7 @@ def party(table: str, column: str, encoder: ClickEncoder, side: str) -> Party:
         raise fail(table, f"column {shown(column)} holds no id")
     known = encoder.users if side == "users" else encoder.items
     codes = np.maximum(known.codes(ids) - FIRST, -1).astype(np.int32)
-    return Party(
+    return Ids(
         ids.cast(pl.Int64) if known.integers and are_integers(ids) else ids.cast(pl.String), codes
     )
 
@@ -118,7 +119,7 @@ def party(table: str, column: str, encoder: ClickEncoder, side: str) -> Party:
 class Pairs:
     """Rows of pairs of users and candidates, with the fields of each side made once."""
 
-    def __init__(self, encoder: ClickEncoder, users: Party, candidates: Party) -> None:
+    def __init__(self, encoder: ClickEncoder, users: Ids, candidates: Ids) -> None:
         self.encoder, self.users, self.candidates = encoder, users, candidates
         self.item_codes, self.of_item = self._side("item", candidates)
         schema, self.order, self.sorted = (
@@ -126,33 +127,33 @@ class Pairs:
             dict[str, np.ndarray](),
             dict[str, np.ndarray](),
         )
-        for name, one in schema.events.items():
-            field = schema.categorical[one.of]
+        for name, sequence in schema.events.items():
+            field = schema.categorical[sequence.of]
             if field.column == schema.item and field.hash is None and field.prefix is None:
-                codes = encoder.codes(one.of, candidates.ids, "ids")[0][:, 0]
+                codes = encoder.codes(sequence.of, candidates.ids, "ids")[0][:, 0]
                 self.order[name] = np.argsort(codes, kind="stable")
                 self.sorted[name] = codes[self.order[name]]
 
-    def _side(self, side: str, who: Party) -> tuple[np.ndarray, np.ndarray]:
+    def _side(self, side: str, who: Ids) -> tuple[np.ndarray, np.ndarray]:
         """int32 (n, M) codes of the log's fields as far as they are of this side; bool (M,) those
         of the item.
         """
         schema = self.encoder.schema
-        own = {"user": schema.user, "item": schema.item}
+        id_column = {"user": schema.user, "item": schema.item}
         codes = codes_of(self.encoder.last[side], who.codes)
         of_item, start = np.zeros(codes.shape[1], bool), 0
-        for one in self.encoder.of_side("row"):
-            part = slice(start, start + one.width)
-            start += one.width
-            if one.name in schema.time_fields:
+        for facts in self.encoder.of_side("row"):
+            part = slice(start, start + facts.width)
+            start += facts.width
+            if facts.name in schema.time_fields:
                 codes[:, part] = MISSING
                 continue
-            field = schema.categorical.get(one.name) or schema.numeric[one.name]
+            field = schema.categorical.get(facts.name) or schema.numeric[facts.name]
             of_item[part] = field.column == schema.item or (
                 field.side == "item" and field.column != schema.user
             )
-            if field.column == own[side]:
-                codes[:, part] = self.encoder.codes(one.name, who.ids, "ids")[0]
+            if field.column == id_column[side]:
+                codes[:, part] = self.encoder.codes(facts.name, who.ids, "ids")[0]
         return codes, of_item
 
     def rows(self, user: np.ndarray, codes: np.ndarray, item: np.ndarray) -> Rows:
@@ -161,7 +162,7 @@ class Pairs:
         """
         fields = np.where(self.of_item, self.item_codes[item], codes)
         n = len(user)
-        none = {
+        no_lists = {
             name: Ragged(np.zeros(0, np.int32), np.zeros(n + 1, np.int64))
             for name in self.encoder.schema.listed
         }
@@ -170,12 +171,12 @@ class Pairs:
             self.users.codes[user],
             self.candidates.codes[item],
             np.full(n, NOW),
-            listed=none,
+            listed=no_lists,
         )
 
     def user_codes(self, start: int, end: int) -> np.ndarray:
         """int32 (n, M) fields of some users."""
-        return self._side("user", Party(self.users.ids[start:end], self.users.codes[start:end]))[0]
+        return self._side("user", Ids(self.users.ids[start:end], self.users.codes[start:end]))[0]
 
     def met(self, start: int, end: int) -> np.ndarray:
         """bool (n, candidates): which candidates some users have met in the histories."""
@@ -186,10 +187,10 @@ class Pairs:
             first = np.searchsorted(events.keys, user * SECONDS)
             last = np.where(user < 0, first, np.searchsorted(events.keys, (user + 1) * SECONDS))
             of = np.repeat(np.arange(len(user)), last - first)
-            found = events.codes[spread(first, last)]
-            of, found = of[found >= FIRST], found[found >= FIRST]
+            items = events.codes[spread(first, last)]
+            of, items = of[items >= FIRST], items[items >= FIRST]
             low, high = (
-                np.searchsorted(self.sorted[name], found, edge) for edge in ("left", "right")
+                np.searchsorted(self.sorted[name], items, edge) for edge in ("left", "right")
             )
             out[np.repeat(of, high - low), order[spread(low, high)]] = True
         return out
@@ -198,8 +199,8 @@ class Pairs:
 def lists(
     loaded: Loaded,
     encoder: ClickEncoder,
-    users: Party,
-    candidates: Party,
+    users: Ids,
+    candidates: Ids,
     options: TopOptions,
     place: int,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
@@ -211,18 +212,18 @@ def lists(
     with Progressbar(total=len(users), unit="list", desc="top") as bar:
         for start in range(0, len(users), block):
             end = min(start + block, len(users))
-            codes, found = pairs.user_codes(start, end), []
+            codes, blocks = pairs.user_codes(start, end), []
             for first in range(0, (end - start) * count, options.batch_size):
                 pair = np.arange(first, min(first + options.batch_size, (end - start) * count))
                 rows = pairs.rows(start + pair // count, codes[pair // count], pair % count)
                 batch = ClickRows(encoder, rows).batch(np.arange(len(pair)))
-                found.append(batch_probability(loaded.model, batch, loaded.device))
-            probability = np.concatenate(found).reshape(end - start, count, -1)
+                blocks.append(batch_probability(loaded.model, batch, loaded.device))
+            probability = np.concatenate(blocks).reshape(end - start, count, -1)
             met = np.zeros((end - start, count), bool) if options.seen else pairs.met(start, end)
             best = [
                 best_of(probability[n, :, place], ~met[n], options.k) for n in range(end - start)
             ]
-            length = np.array([len(one) for one in best])
+            length = np.array([len(places) for places in best])
             who, item = np.repeat(np.arange(end - start), length), np.concatenate(best)
             rank = np.concatenate([np.arange(1, n + 1) for n in length])
             yield start + who, item, rank, probability[who, item]
@@ -243,14 +244,14 @@ def _write(
     path: Path,
     name: str,
     blocks: Iterator[tuple[np.ndarray, ...]],
-    users: Party,
-    candidates: Party,
+    users: Ids,
+    candidates: Ids,
     tasks: list[str],
 ) -> None:
     """The blocks as one parquet file, by way of parts beside it, so that only some blocks are in
     memory.
     """
-    kinds: dict[str, Any] = {
+    kinds: dict[str, pl.DataType] = {
         "user_id": users.ids.dtype,
         "rank": pl.Int32(),
         "item_id": candidates.ids.dtype,

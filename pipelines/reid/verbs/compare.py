@@ -1,16 +1,17 @@
-"""The variants of DCAL by seeds, beside a search by colours alone."""
+"""The variants of DCAL by seeds, compared with a search by colours alone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from functools import partial
 
 import numpy as np
 import polars as pl
-import torch
 
-from ...engine.experiments.variants import Plan, Scores, compare_variants
+from ...engine.experiments.compare import Plan, Trained, compare_variants
+from ...engine.experiments.table import Scores
 from ...engine.pipeline import AnyPipeline, Splits
+from ...engine.spec import DictSpec
 from ...metrics import classification
 from ..options import VARIANTS, CompareOptions
 from ..scoring import COLOURS, ask, colours_of, embed_part
@@ -22,31 +23,39 @@ def compare(pipeline: AnyPipeline, options: CompareOptions) -> pl.DataFrame:
     """Train every variant with every seed, see `compare_variants`; writes into --output, returns
     the table.
     """
-    plan = Plan(VARIANTS, "baseline", _score, _colours, "DCAL", free={"images"})
-    return compare_variants(pipeline, options, plan)
+    plan = Plan(
+        output=options.output,
+        seeds=options.seeds,
+        variants={name: VARIANTS[name] for name in options.models},
+        score=_score,
+        free={"images"},
+    )
+    return compare_variants(
+        pipeline, options, plan, baseline="baseline", untrained=_colours, title="DCAL"
+    )
 
 
-def _score(name: str, model: Any, splits: Splits, options: Any, device: torch.device) -> Scores:
-    """As the model is used, and by its SA head alone."""
-    found = {name: scores(splits, embed_part(model, splits.test, options, device), options)}
+def _score(trained: Trained[CompareOptions, DictSpec]) -> Scores:
+    """Of the model as it is used, and of its SA head alone."""
+    model, options = trained.model, trained.options
+    embed = partial(embed_part, model, trained.splits.test, options, trained.device)
+    rows = {trained.variant: scores(trained.splits, embed())}
     if options.glca and options.embedding == "both":
-        model.heads = "sa"
-        found[ALONE.format(name)] = scores(
-            splits, embed_part(model, splits.test, options, device), options
-        )
-    return found
+        model.heads = "sa"  # pyright: ignore[reportAttributeAccessIssue]
+        rows[ALONE.format(trained.variant)] = scores(trained.splits, embed())
+    return rows
 
 
-def _colours(splits: Splits, options: Any) -> Scores:
-    return {COLOURS: scores(splits, {"vectors": colours_of(splits.test)}, options)}
+def _colours(splits: Splits[DictSpec]) -> Scores:
+    return {COLOURS: scores(splits, {"vectors": colours_of(splits.test)})}
 
 
-def scores(splits: Splits, found: Mapping[str, np.ndarray], options: Any) -> dict[str, float]:
+def scores(splits: Splits[DictSpec], outputs: Mapping[str, np.ndarray]) -> dict[str, float]:
     """mAP and rank 1 of a search, accuracy and log-loss of classes."""
     part = splits.test
-    if "probability" in found:
-        probability = found["probability"].astype(np.float64)
+    if "probability" in outputs:
+        probability = outputs["probability"].astype(np.float64)
         scored = classification.scores(part.labels, probability / probability.sum(1, keepdims=True))
         return {name: scored[name] for name in ("accuracy", "log_loss")}
-    asked = ask(part, found["vectors"]).scores
-    return {"mAP": asked.mean_ap, "rank_1": float(asked.cmc[0])}
+    searched = ask(part, outputs["vectors"]).scores
+    return {"mAP": searched.mean_ap, "rank_1": float(searched.cmc[0])}

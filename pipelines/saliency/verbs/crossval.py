@@ -4,6 +4,7 @@ has not seen them.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ import polars as pl
 from ....base.errors import InputError
 from ....base.files import write_aside, write_json
 from ....data.formats.pictures import read_picture, write_png
-from ...engine.command_line.terminal import Progressbar, say
-from ...engine.experiments.trainings import check_plain, claimed, fingerprint_of, stands
+from ...engine.command_line.terminal import say
+from ...engine.experiments.jobs import Record, check_plain, claimed, fingerprint_of, run_jobs
 from ...engine.pipeline import AnyPipeline
 from ...engine.runs.loaded import pick_device
 from ...engine.runs.report import write_sheets
+from ...engine.spec import DictSpec
 from ...engine.training.order import mix
 from ...engine.training.quick import fit
 from ...metrics.saliency import bootstrap_table
@@ -36,50 +38,48 @@ def crossval(pipeline: AnyPipeline, options: CrossvalOptions) -> pl.DataFrame:
         raise InputError("crossval: name the scenes with --data")
     output = Path(options.output)
     source = read_source(options)
-    scenes, every = source.scenes, source.scenes.rows()
+    scenes, rows = source.scenes, source.scenes.rows()
     names = sorted(set(scenes.groups))
     if len(names) < 2:
         raise InputError(f"{scenes.where}: holds {len(names)} group; leaving one out needs two")
-    inverted = check_polarity(source, every)
-    part, home = Scenes(source, every), output / "trainings"
-    fingerprint = fingerprint_of(options, {"names": scenes.names, "groups": scenes.groups}, FREE)
-    groups = np.array(scenes.groups)
-    with claimed(output):
-        with Progressbar(total=len(names), unit="group", desc="crossval") as bar:
-            for number, name in enumerate(names):
-                record = home / f"group{number:04d}.json"
-                if not stands(record, fingerprint):
-                    _train(
-                        pipeline,
-                        options,
-                        part,
-                        every[groups != name],
-                        every[groups == name],
-                        number,
-                        home,
-                    )
-                    write_json(record, {"fingerprint": fingerprint, "group": name})
-                bar.update()
+    inverted = check_polarity(source, rows)
+    part = Scenes(source, rows)
+    data = {"names": scenes.names, "groups": scenes.groups}
+    with claimed(output) as home:
+        run_jobs(
+            {f"group{number:04d}": number for number in range(len(names))},
+            LeftOut(pipeline, options, part, names, home),
+            home,
+            fingerprint_of(options, data, FREE),
+            title="crossval",
+            unit="group",
+        )
         return _report(part, home, output, inverted, options.seed)
 
 
-def _train(
-    pipeline: AnyPipeline,
-    options: CrossvalOptions,
-    part: Scenes,
-    seen: np.ndarray,
-    unseen: np.ndarray,
-    number: int,
-    home: Path,
-) -> None:
-    """One training; the maps of the group it has not seen."""
-    device = pick_device(options.accelerator)
-    generator = np.random.default_rng(mix(options.seed, number))
-    kept, seen = taken(part.source.scenes, seen, options.validation_share, generator)
-    held = Scenes(part.source, kept) if len(kept) else None
-    model, _ = fit(pipeline, options, Scenes(part.source, seen), {}, device, validation=held)
-    for row, drawn in zip(unseen, maps_of(model, Scenes(part.source, unseen), options, device)):
-        write_png(home / f"map{row:06d}.png", drawn)
+@dataclass(frozen=True)
+class LeftOut:
+    """Does the job of a group, by its number: a training without it, and the maps of its scenes."""
+
+    pipeline: AnyPipeline
+    options: CrossvalOptions
+    part: Scenes
+    names: list[str]
+    home: Path
+
+    def __call__(self, number: int) -> Record:
+        options, source, rows = self.options, self.part.source, self.part.rows
+        out = np.array(source.scenes.groups) == self.names[number]
+        device = pick_device(options.accelerator)
+        generator = np.random.default_rng(mix(options.seed, number))
+        chosen, seen = taken(source.scenes, rows[~out], options.validation_share, generator)
+        validation = Scenes(source, chosen) if len(chosen) else None
+        train, spec = Scenes(source, seen), DictSpec()
+        model, _ = fit(self.pipeline, options, train, spec, device, validation=validation)
+        unseen = Scenes(source, rows[out])
+        for row, saliency in zip(rows[out], maps_of(model, unseen, options, device)):
+            write_png(self.home / f"map{row:06d}.png", saliency)
+        return {"group": self.names[number]}
 
 
 def _report(

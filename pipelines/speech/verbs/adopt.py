@@ -21,7 +21,9 @@ from ..build import build
 from ..options import AdoptOptions, SpeechOptions
 
 NAMED = "whisper-tiny-en"
-LAG = 4  # states by which the alignment heads of Whisper tiny.en look late (docs/reference/speech.md)
+LAG = (
+    4  # states by which the alignment heads of Whisper tiny.en look late (docs/reference/speech.md)
+)
 
 
 def find_weights(given: str) -> Path:

@@ -20,7 +20,7 @@ from ...engine.command_line.terminal import say
 from ...engine.pipeline import AnyPipeline, Review
 from ...engine.runs.report import markdown, write_sheets
 from ...metrics.alignment import equal_words
-from ...metrics.classification import drawn_groups
+from ...metrics.bootstrap import UNDEFINED, interval_of_mean
 from .. import figures
 from ..agreement import area, deletion, summary
 from ..options import CompareOptions
@@ -28,8 +28,6 @@ from ..prediction import Hearer
 from ..probing import failures, probed, write_findings
 from ..saliency import Heard, Saliency
 from ..word_times import chosen_heads
-
-DRAWS = 1000
 
 
 @dataclass(frozen=True)
@@ -101,10 +99,8 @@ def interval(values: np.ndarray, seed: int) -> tuple[float, float]:
     """95 % interval of the mean over recordings, drawn with replacement; NaN of fewer than two."""
     values = values[np.isfinite(values)]
     if len(values) < 2:
-        return float("nan"), float("nan")
-    means = drawn_groups(len(values), DRAWS, seed) @ values / len(values)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
+        return UNDEFINED
+    return interval_of_mean(values, seed=seed)
 
 
 def _mean(values: np.ndarray) -> float:

@@ -1,31 +1,27 @@
-"""Repeated k-fold cross-validation by patient, several models and seeds, scikit-learn beside them;
-resumable.
+"""Repeated k-fold cross-validation by patient: several models and seeds, compared with
+scikit-learn; resumable.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 from matplotlib.figure import Figure
+from torch import nn
 
-from ....base.errors import InputError
-from ....base.files import held, write_aside, write_json
+from ....base.files import write_aside, write_json
 from ....models.bags.acmil import ACMIL
-from ...engine.command_line.terminal import Progressbar, say
+from ...engine.command_line.terminal import say
+from ...engine.experiments.jobs import Job, Record, claimed, fingerprint_of, run_jobs
+from ...engine.experiments.table import draw_values
 from ...engine.pipeline import AnyPipeline
 from ...engine.runs.loaded import pick_device
+from ...engine.spec import DictSpec
 from ...engine.training import order
 from ...engine.training.quick import fit
 from ...metrics.classification import bootstrap, scores
@@ -36,23 +32,19 @@ from ..scoring import probabilities
 
 FLOORS = ("mean, logistic regression", "mean-min-max, logistic regression", "mean-min-max, RBF SVM")
 SHOWN = ("accuracy", "auc", "balanced_accuracy", "macro_f1", "ece")
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training: a model, a seed, a repeat and a fold of it; or the floors of a fold (model
-    "floors").
-    """
-
-    model: str
-    seed: int
-    repeat: int
-    fold: int
-
-    @property
-    def name(self) -> str:
-        """Of its file."""
-        return f"{self.model}-seed{self.seed}-repeat{self.repeat}-fold{self.fold}.parquet"
+# More models, seeds and repeats are added to a folder.
+FREE = ("output", "processes", "run", "accelerator", "models", "seeds", "repeats")
+SCHEMA = {
+    "model": pl.String,
+    "seed": pl.Int64,
+    "repeat": pl.Int64,
+    "fold": pl.Int64,
+    "bag": pl.String,
+    "patient": pl.String,
+    "label": pl.Int64,
+    "probability": pl.List(pl.Float64),
+    "top10": pl.Float64,
+}
 
 
 def crossval(pipeline: AnyPipeline, options: CrossvalOptions) -> pl.DataFrame:
@@ -63,10 +55,9 @@ def crossval(pipeline: AnyPipeline, options: CrossvalOptions) -> pl.DataFrame:
     and each seed is scored alone, too. Returns the table of scores."""
     output = Path(options.output)
     source = find_source(options)
+    rows = np.arange(len(source.cohort))
     folds = [
-        grouped_folds(
-            source.cohort, np.arange(len(source.cohort)), options.folds, repeat, source.where
-        )
+        grouped_folds(source.cohort, rows, options.folds, repeat, source.where)
         for repeat in range(options.repeats)
     ]
     jobs = [
@@ -76,10 +67,22 @@ def crossval(pipeline: AnyPipeline, options: CrossvalOptions) -> pl.DataFrame:
         for repeat in range(options.repeats)
         for fold in range(options.folds)
     ]
-    with _claimed(output, options, source):
-        table = _train_all(pipeline, options, source, folds, jobs)
+    data = {"names": source.cohort.names, "labels": source.cohort.labels}
+    with claimed(output, "folds") as home:
+        records = run_jobs(
+            {job.name: job for job in jobs},
+            Fold(pipeline, options, source, folds),
+            home,
+            fingerprint_of(options, data, FREE),
+            title="crossval",
+            unit="fold",
+            processes=options.processes,
+        )
+    table = pl.concat(
+        [pl.DataFrame(record["predictions"], schema=SCHEMA) for record in records.values()]
+    )
     write_aside(output / "predictions.parquet", lambda path: table.write_parquet(path))
-    found = summarise(table, source, options)
+    summary = summarise(table, options)
     write_json(
         output / "crossval.json",
         {
@@ -87,167 +90,93 @@ def crossval(pipeline: AnyPipeline, options: CrossvalOptions) -> pl.DataFrame:
             "folds": options.folds,
             "repeats": options.repeats,
             "seeds": options.seeds,
-            "scores": found.to_dicts(),
+            "scores": summary.to_dicts(),
         },
     )
-    figure = picture(found)
+    figure = picture(summary)
     write_aside(output / "crossval.png", lambda path: figure.savefig(path, format="png", dpi=110))
-    for row in found.iter_rows(named=True):
+    for row in summary.iter_rows(named=True):
         shown = "  ".join(f"{name} {row[name]:.3f} ± {row[f'{name}_sd']:.3f}" for name in SHOWN[:3])
         say(f"{row['model']:<36} {shown}")
     say(f"scores {output / 'crossval.json'}")
-    return found
+    return summary
 
 
-def _train_all(
-    pipeline: AnyPipeline,
-    options: CrossvalOptions,
-    source: Source,
-    folds: list[list[np.ndarray]],
-    jobs: list[Job],
-) -> pl.DataFrame:
-    """Do what is left of the jobs; the predictions of all of them."""
-    home = Path(options.output) / "folds"
-    left = [job for job in jobs if not (home / job.name).is_file()]
-    if len(left) < len(jobs):
-        say(f"{len(jobs) - len(left)} of {len(jobs)} trainings were done before")
-    with Progressbar(total=len(left), unit="fold", desc="crossval") as bar:
-        for _ in _run(pipeline, options, source, folds, left):
-            bar.update()
-    return pl.concat([pl.read_parquet(home / job.name) for job in jobs])
-
-
-@contextmanager
-def _claimed(output: Path, options: CrossvalOptions, source: Source) -> Iterator[None]:
-    """Hold the folder, which must be of these options and this data, or of nobody, and of no other
-    process now.
+@dataclass(frozen=True)
+class Fold:
+    """Does a job: a training scored on the bags that it has not seen, or the floors of a fold (of
+    the variant "floors").
     """
-    _claim(output, options, source)
-    with held(output / "folds", output):
-        yield
 
+    pipeline: AnyPipeline
+    options: CrossvalOptions
+    source: Source
+    folds: Sequence[Sequence[np.ndarray]]
+    """Rows of each fold of each repeat."""
 
-def _claim(output: Path, options: CrossvalOptions, source: Source) -> None:
-    """The folder is of these options and this data, or of nobody."""
-    free = (
-        "output",
-        "processes",
-        "run",
-        "accelerator",
-        "models",
-        "seeds",
-        "repeats",
-    )  # more of them are added to it
-    said = {name: value for name, value in asdict(options).items() if name not in free}
-    digest = hashlib.sha256(
-        json.dumps([said, source.cohort.names, source.cohort.labels], default=str).encode()
-    )
-    fingerprint = digest.hexdigest()
-    path = output / "folds" / "options.json"
-    if path.is_file():
-        if json.loads(path.read_text()).get("fingerprint") != fingerprint:
-            raise InputError(
-                f"{output}: holds folds of other options or data; choose another --output"
+    def __call__(self, job: Job) -> Record:
+        assert job.repeat is not None
+        assert job.fold is not None
+        cohort = self.source.cohort
+        classes = sorted(set(cohort.labels))
+        test = self.folds[job.repeat][job.fold]
+        train = np.setdiff1d(np.arange(len(cohort)), test)
+        seen, unseen = BagSet(self.source, train, classes), BagSet(self.source, test, classes)
+        if job.variant == "floors":
+            outputs = [(name, values, None) for name, values in floors(seen, unseen).items()]
+        else:
+            outputs = [(job.variant, *self._trained(job, seen, unseen))]
+        tables = [
+            pl.DataFrame(
+                {
+                    "model": name,
+                    "seed": job.seed,
+                    "repeat": job.repeat,
+                    "fold": job.fold,
+                    "bag": unseen.names,
+                    "patient": unseen.patients,
+                    "label": unseen.labels,
+                    "probability": probability.astype(np.float64).tolist(),
+                    "top10": pl.Series(top10 or [None] * len(test), dtype=pl.Float64),
+                }
             )
-    elif output.is_dir() and any(output.iterdir()):
-        raise InputError(f"{output}: is not empty and holds no folds; choose another --output")
-    else:
-        write_json(path, {"fingerprint": fingerprint, "options": said})
+            for name, probability, top10 in outputs
+        ]
+        return {"predictions": pl.concat(tables).to_dict(as_series=False)}
 
-
-def _run(
-    pipeline: AnyPipeline,
-    options: CrossvalOptions,
-    source: Source,
-    folds: list[list[np.ndarray]],
-    jobs: list[Job],
-) -> Iterator[None]:
-    if options.processes == 1 or len(jobs) < 2:
-        for job in jobs:
-            _do(pipeline, options, source, folds, job)
-            yield
-        return
-    count = min(options.processes, len(jobs))
-    threads = max(1, (os.cpu_count() or 1) // count)
-    with ProcessPoolExecutor(
-        count, get_context("spawn"), _start, (pipeline.task.name, options, source, folds, threads)
-    ) as pool:
-        for _ in pool.map(_work, jobs):
-            yield
-
-
-_held: tuple[Any, ...] = ()
-
-
-def _start(
-    task: str, options: CrossvalOptions, source: Source, folds: list[list[np.ndarray]], threads: int
-) -> None:
-    global _held
-    from ... import load_task
-
-    torch.set_num_threads(threads)
-    _held = load_task(task).load(), options, source, folds
-
-
-def _work(job: Job) -> None:
-    pipeline, options, source, folds = _held
-    _do(pipeline, options, source, folds, job)
-
-
-def _do(
-    pipeline: AnyPipeline, options: Any, source: Source, folds: list[list[np.ndarray]], job: Job
-) -> None:
-    """One training, scored on the bags it has not seen, its file written."""
-    classes = sorted(set(source.cohort.labels))
-    test = folds[job.repeat][job.fold]
-    train = np.setdiff1d(np.arange(len(source.cohort)), test)
-    seen, unseen = BagSet(source, train, classes), BagSet(source, test, classes)
-    if job.model == "floors":
-        found = [(name, probability, None) for name, probability in floors(seen, unseen).items()]
-    else:
-        device = pick_device(options.accelerator)
-        wanted = replace(
-            options,
-            model=job.model,
-            seed=order.mix(options.seed, job.seed, job.repeat, job.fold) >> 1,
+    def _trained(
+        self, job: Job, seen: BagSet, unseen: BagSet
+    ) -> tuple[np.ndarray, list[float] | None]:
+        """Probabilities (N, C) of the bags unseen in a training, and the share of the attention on
+        the ten highest instances of each bag.
+        """
+        device = pick_device(self.options.accelerator)
+        assert job.repeat is not None
+        assert job.fold is not None
+        seed = order.mix(self.options.seed, job.seed, job.repeat, job.fold) >> 1
+        spec = DictSpec(
+            classes=seen.classes,
+            width=seen[0][0].shape[1],
+            **moments(seen, self.options.standardise),
         )
-        spec = {
-            "classes": classes,
-            "width": seen[0][0].shape[1],
-            **moments(seen, options.standardise),
-        }
-        model, _ = fit(pipeline, wanted, seen, spec, device)
+        options = replace(self.options, model=job.variant, seed=seed)  # pyright: ignore[reportArgumentType]
+        model, _ = fit(self.pipeline, options, seen, spec, device)
         batches = order.loader(unseen, order.sequential(len(unseen), 32))
         moved = ({name: value.to(device) for name, value in batch.items()} for batch in batches)
         _, probability = probabilities(model, moved)
-        held = None
-        if isinstance(model, ACMIL):
-            held = []
-            with torch.no_grad():
-                for k in range(len(unseen)):
-                    attention = model.attention_of(model.attend(unseen[k][0].to(device)).scores)  # pyright: ignore
-                    held.append(float(concentration(attention.mean(1).cpu().numpy(), 10)[-1]))
-        found = [(job.model, probability, held)]
-    tables = [
-        pl.DataFrame(
-            {
-                "model": name,
-                "seed": job.seed,
-                "repeat": job.repeat,
-                "fold": job.fold,
-                "bag": unseen.names,
-                "patient": unseen.patients,
-                "label": unseen.labels,
-                "probability": probability.astype(np.float64).tolist(),
-                "top10": pl.Series(held or [None] * len(test), dtype=pl.Float64),
-            }
-        )
-        for name, probability, held in found
-    ]
-    write_aside(
-        Path(options.output) / "folds" / job.name,
-        lambda path: pl.concat(tables).write_parquet(path),
-    )
+        return probability, _top10(model, unseen, device)
+
+
+def _top10(model: nn.Module, bags: BagSet, device: torch.device) -> list[float] | None:
+    """The share of the attention on the ten highest instances of each bag, by a model that has it."""
+    if not isinstance(model, ACMIL):
+        return None
+    shares = []
+    with torch.no_grad():
+        for k in range(len(bags)):
+            attention = model.attention_of(model.attend(bags[k][0].to(device)).scores)  # pyright: ignore
+            shares.append(float(concentration(attention.mean(1).cpu().numpy(), 10)[-1]))
+    return shares
 
 
 def floors(train: BagSet, test: BagSet) -> dict[str, np.ndarray]:
@@ -287,34 +216,34 @@ def _all_classes(probability: np.ndarray, there: np.ndarray, count: int) -> np.n
     return full
 
 
-def summarise(table: pl.DataFrame, source: Source, options: CrossvalOptions) -> pl.DataFrame:
+def summarise(table: pl.DataFrame, options: CrossvalOptions) -> pl.DataFrame:
     """Mean and deviation over repeats, the folds of a repeat pooled; the interval by patient is
     that of repeat 0.
     """
-    rows = []
-    order_of = [*options.models, *FLOORS]
-    for model in order_of:
-        own = table.filter(pl.col("model") == model)
-        ensemble = [_pooled(own.filter(pl.col("repeat") == r)) for r in range(options.repeats)]
-        each = [scores(label, probability) for label, probability, _ in ensemble]
-        alone = [
-            scores(*_pooled(own.filter((pl.col("repeat") == r) & (pl.col("seed") == s)))[:2])
-            for r in range(options.repeats)
-            for s in own["seed"].unique().sort().to_list()
+    rows: list[dict[str, object]] = []
+    for model in (*options.models, *FLOORS):
+        of_model = table.filter(pl.col("model") == model)
+        repeats = [of_model.filter(pl.col("repeat") == r) for r in range(options.repeats)]
+        seeds = of_model["seed"].unique().sort().to_list()
+        ensembles = [_pooled(rows_of_repeat) for rows_of_repeat in repeats]
+        of_ensembles = [scores(label, probability) for label, probability, _ in ensembles]
+        of_single_seeds = [
+            scores(*_pooled(rows_of_repeat.filter(pl.col("seed") == seed))[:2])
+            for rows_of_repeat in repeats
+            for seed in seeds
         ]
-        label, probability, patient = ensemble[0]
-        interval = bootstrap(label, probability, patient, seed=options.seed)
-        row: dict[str, Any] = {"model": model}
-        for name in each[0]:
-            values = np.array([found[name] for found in each])
+        interval = bootstrap(*ensembles[0], seed=options.seed)
+        row: dict[str, object] = {"model": model}
+        for name in of_ensembles[0]:
+            values = np.array([scored[name] for scored in of_ensembles])
             row |= {
                 name: values.mean(),
                 f"{name}_sd": values.std(),
                 f"{name}_low": interval[name][0],
                 f"{name}_high": interval[name][1],
-                f"{name}_single_seed": float(np.mean([found[name] for found in alone])),
+                f"{name}_single_seed": float(np.mean([scored[name] for scored in of_single_seeds])),
             }
-        row["top10"] = own["top10"].mean()
+        row["top10"] = of_model["top10"].mean()
         rows.append(row)
     return pl.DataFrame(rows, infer_schema_length=None)
 
@@ -335,15 +264,12 @@ def _pooled(rows: pl.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return mean["label"].to_numpy(), mean.select(columns).to_numpy(), mean["patient"].to_numpy()
 
 
-def picture(found: pl.DataFrame) -> Figure:
+def picture(summary: pl.DataFrame) -> Figure:
     """AUC and accuracy of every model with the deviation over repeats."""
-    drawn = Figure(figsize=(8, 0.45 * len(found) + 1.2), layout="constrained")
-    place = np.arange(len(found))[::-1]
-    for axis, name in zip(drawn.subplots(1, 2, sharey=True), ("accuracy", "auc")):
-        colours = ["0.55" if model in FLOORS else "C0" for model in found["model"]]
-        for y, value, deviation, colour in zip(place, found[name], found[f"{name}_sd"], colours):
-            axis.errorbar(value, y, xerr=deviation, fmt="o", color=colour, capsize=3)
-        axis.set(xlabel=f"{name}, mean and deviation over repeats", yticks=place)
-        axis.set_yticklabels(found["model"].to_list(), fontsize=8)
-        axis.grid(axis="x", alpha=0.3)
-    return drawn
+    figure = Figure(figsize=(8, 0.45 * len(summary) + 1.2), layout="constrained")
+    models = summary["model"].to_list()
+    colours = ["0.55" if model in FLOORS else "C0" for model in models]
+    for axis, name in zip(figure.subplots(1, 2, sharey=True), ("accuracy", "auc")):
+        draw_values(axis, models, summary[name], summary[f"{name}_sd"], colours)
+        axis.set_xlabel(f"{name}, mean and deviation over repeats")
+    return figure

@@ -23,7 +23,7 @@ from ....base.files import clear_aside, write_aside, write_text
 from ....data.slides.features import SlideFeatures, read_features, write_features
 from ....data.slides.slides import Slide, list_slides
 from ....data.slides.tiles import Grid, TileReader, tile_grid
-from ....models.layers.encoders import RANDOM_FILTERS, Encoder, build_encoder
+from ....models.layers.encoders import RANDOM_FILTERS, TileEncoder, build_encoder
 from ...engine.command_line.terminal import Progressbar, say
 from ...engine.runs.loaded import pick_device
 
@@ -52,10 +52,10 @@ class Extractor:
     batch: int = 64
     threads: int = 2
     waited: float = 0.0
-    _encoder: Encoder | None = None
+    _encoder: TileEncoder | None = None
 
     @property
-    def encoder(self) -> Encoder:
+    def encoder(self) -> TileEncoder:
         if self._encoder is None:
             try:
                 self._encoder = build_encoder(

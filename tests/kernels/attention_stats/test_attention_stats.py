@@ -170,6 +170,12 @@ def test_largest_weights(causal: bool) -> None:
         picked = weights.gather(-1, stats.top_indices.clamp_min(0))
         torch.testing.assert_close(picked[shown], stats.top_values[shown])
         assert not stats.top_values.requires_grad
+        allowed, scale = in_four_dimensions(mask), query.shape[-1] ** -0.5
+        *_, values, places = naive.attention_stats(
+            query, key, None, allowed, None, None, scale, causal, False, False, k
+        )
+        torch.testing.assert_close(values, stats.top_values)
+        assert torch.equal(places, stats.top_indices)
 
 
 @pytest.mark.parametrize("want", ["lse", "entropy", "column_mass", "key_mass", "output"])

@@ -30,13 +30,20 @@ def used(kernel, element, width, value_width, turned):
 
 
 if __name__ == "__main__":
+    # Kernels, sizes and types with different resources: products are alike in both half precisions
+    # and from 64 channels on.
+    products = [(16, 32), (64, 128)], ("*fp32", "*bf16")
+    slopes = [(64, 128), (320, 640)], ("*fp32", "*bf16", "*fp16")
     table = {
         f"{kernel.__name__} {element} {width} {value_width} {turned}": used(
             kernel, element, width, value_width, turned
         )
-        for kernel in (device.product_kernel, device.slope_kernel)
-        for width, value_width in [(16, 32), (64, 128), (320, 640)]
-        for element in ("*fp32", "*bf16", "*fp16")
+        for kernel, (sizes, elements) in (
+            (device.product_kernel, products),
+            (device.slope_kernel, slopes),
+        )
+        for width, value_width in sizes
+        for element in elements
         for turned in (False, True)
     }
     print(json.dumps(table))

@@ -191,7 +191,7 @@ class Bessel(nn.Module):
 def test_what_onnx_cannot_say_is_one_line(tmp_path):
     with pytest.raises(
         InputError,
-        match=r"m\.onnx: this model cannot be said in ONNX \(.*bessel_j0.*\); \.pt2 can$",
+        match=r"m\.onnx: this model cannot be written as ONNX \(.*bessel_j0.*\); \.pt2 can$",
     ):
         translate(Bessel(), torch.ones(2), folder=tmp_path)
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""The verbs as a person types them."""
+"""The verbs of medical, called as on the command line."""
 
 import json
 
@@ -38,7 +38,7 @@ def run(home, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("--size", "8", "8"), "32 to 2048"),
         (("--validation-share", "0"), "chosen on the validation part"),
@@ -53,12 +53,12 @@ def run(home, tmp_path_factory):
         (("--body", "nothing.pt"), "there is no such file"),
     ],
 )
-def test_mistakes_get_one_line(headwise, home, tmp_path, words, said):
+def test_mistakes_get_one_line(headwise, home, tmp_path, words, message):
     code, lines = headwise(
         "medical", "train", "--data", home, "--run", tmp_path / "r", *SMALL, *words
     )
     assert code == 2
-    assert said in lines[-1]
+    assert message in lines[-1]
     assert not (tmp_path / "r").exists()
 
 
@@ -184,28 +184,28 @@ def test_dicom_is_predicted_and_says_nothing_of_the_person(headwise, run, tmp_pa
             generate_uid(),
         )
         meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.1.1"
-        given = Dataset()
-        given.file_meta, given.SOPClassUID = meta, meta.MediaStorageSOPClassUID
-        given.SOPInstanceUID, given.Modality = "1.2", modality
-        given.PatientID, given.PatientName = "SECRET-7", "Doe^Jane"
-        given.ViewPosition, given.Rows, given.Columns, given.BitsAllocated, given.BitsStored = (
+        dicom = Dataset()
+        dicom.file_meta, dicom.SOPClassUID = meta, meta.MediaStorageSOPClassUID
+        dicom.SOPInstanceUID, dicom.Modality = "1.2", modality
+        dicom.PatientID, dicom.PatientName = "SECRET-7", "Doe^Jane"
+        dicom.ViewPosition, dicom.Rows, dicom.Columns, dicom.BitsAllocated, dicom.BitsStored = (
             "AP",
             9,
             8,
             16,
             12,
         )
-        given.HighBit, given.PixelRepresentation, given.SamplesPerPixel = 11, 0, 1
-        given.PhotometricInterpretation = "MONOCHROME1"
-        given.PixelData = np.arange(72, dtype=np.uint16).tobytes()
-        given.save_as(tmp_path / "in" / f"{k}.dcm", enforce_file_format=True)
+        dicom.HighBit, dicom.PixelRepresentation, dicom.SamplesPerPixel = 11, 0, 1
+        dicom.PhotometricInterpretation = "MONOCHROME1"
+        dicom.PixelData = np.arange(72, dtype=np.uint16).tobytes()
+        dicom.save_as(tmp_path / "in" / f"{k}.dcm", enforce_file_format=True)
     words = ("medical", "predict", "--run", run, "--input", tmp_path / "in")
     code, lines = headwise(*words, "--output", tmp_path / "a.parquet")
     assert code == 3
-    found = pl.read_parquet(tmp_path / "a.parquet").sort("item")
-    assert found["status"].to_list() == ["ok", "error", "ok"]
-    assert found["view"].to_list() == ["AP", None, "AP"]
-    assert "not a radiograph" in found["error"][1]
+    table = pl.read_parquet(tmp_path / "a.parquet").sort("item")
+    assert table["status"].to_list() == ["ok", "error", "ok"]
+    assert table["view"].to_list() == ["AP", None, "AP"]
+    assert "not a radiograph" in table["error"][1]
     assert (tmp_path / "a.parquet.pictures" / "0.png").is_file()
     everything = b"".join(
         path.read_bytes()

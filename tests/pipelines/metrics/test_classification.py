@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
+from headwise.pipelines.metrics.bootstrap import draw_weights
 from headwise.pipelines.metrics.classification import (
     NAMES,
     bootstrap,
-    drawn_groups,
     reliability,
     scores,
     weighted_auc,
 )
 
 
-def drawn(
+def sample(
     count: int, classes: int, seed: int = 0, *, ties: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
@@ -55,15 +55,15 @@ def by_sklearn(labels: np.ndarray, probability: np.ndarray) -> dict[str, float]:
 @pytest.mark.parametrize("classes", [2, 4])
 @pytest.mark.parametrize("ties", [False, True])
 def test_scores_are_scikit_learns(classes: int, ties: bool) -> None:
-    given = drawn(300, classes, ties=ties)
-    got, expected = scores(*given), by_sklearn(*given)
+    data = sample(300, classes, ties=ties)
+    got, expected = scores(*data), by_sklearn(*data)
     assert tuple(got) == NAMES
     for name in NAMES:
         assert got[name] == pytest.approx(expected[name], abs=1e-12), name
 
 
 def test_weighted_auc_is_scikit_learns() -> None:
-    labels, probability = drawn(120, 2, ties=True)
+    labels, probability = sample(120, 2, ties=True)
     weights = np.random.default_rng(1).integers(0, 4, (5, 120)).astype(float)
     got = weighted_auc(labels == 1, probability[:, 1], weights)
     for row, value in zip(weights, got, strict=True):
@@ -80,18 +80,18 @@ def test_calibration_by_hand() -> None:
     labels = np.array([1, 1, 1, 0, 0, 0])
     probability = np.stack([1 - top, top], 1)
     assert scores(labels, probability)["ece"] == pytest.approx((4 * 0.2 + 2 * 0.6) / 6)
-    found = reliability(labels, probability)
-    assert found.count.tolist() == [0, 0, 0, 0, 0, 2, 0, 0, 0, 4]
-    assert found.accuracy[[5, 9]].tolist() == [0.0, 0.75]
-    np.testing.assert_allclose(found.confidence[[5, 9]], [0.6, 0.95])
-    assert np.isnan(found.accuracy[0])
+    result = reliability(labels, probability)
+    assert result.count.tolist() == [0, 0, 0, 0, 0, 2, 0, 0, 0, 4]
+    assert result.accuracy[[5, 9]].tolist() == [0.0, 0.75]
+    np.testing.assert_allclose(result.confidence[[5, 9]], [0.6, 0.95])
+    assert np.isnan(result.accuracy[0])
 
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_the_bootstrap_is_the_plain_loop_over_groups(classes: int) -> None:
-    labels, probability = drawn(60, classes, seed=3)
+    labels, probability = sample(60, classes, seed=3)
     groups = np.repeat([f"p{k}" for k in range(20)], 3)
-    counts = drawn_groups(20, 40, seed=5)
+    (counts,) = draw_weights(20, 40, seed=5)
     rows = {name: [] for name in NAMES}
     names = np.unique(groups)
     for row in counts:
@@ -108,23 +108,16 @@ def test_the_bootstrap_is_the_plain_loop_over_groups(classes: int) -> None:
 
 
 def test_blocks_of_draws_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    labels, probability = drawn(50, 3)
-    whole = bootstrap(labels, probability, np.arange(50), draws=30)
-    monkeypatch.setattr("headwise.pipelines.metrics.classification.BLOCK_NUMBERS", 100)
+    labels, probability = sample(50, 3)
+    at_once = bootstrap(labels, probability, np.arange(50), draws=30)
+    monkeypatch.setattr("headwise.pipelines.metrics.bootstrap.BLOCK_NUMBERS", 100)
     for name, interval in bootstrap(labels, probability, np.arange(50), draws=30).items():
-        assert interval == pytest.approx(whole[name])
-
-
-def test_draws_are_of_whole_groups() -> None:
-    counts = drawn_groups(7, 500, seed=0)
-    assert (counts.sum(1) == 7).all()
-    assert abs(counts.mean() - 1) < 1e-12
-    assert abs(counts.var() - 6 / 7) < 0.05
+        assert interval == pytest.approx(at_once[name])
 
 
 def test_an_interval_by_patient_is_wider_than_by_slide() -> None:
     """Ten slides of a patient that are alike say no more than one."""
-    labels, probability = drawn(30, 2, seed=2)
+    labels, probability = sample(30, 2, seed=2)
     labels, probability = np.repeat(labels, 10), np.repeat(probability, 10, 0)
     by_patient = bootstrap(labels, probability, np.repeat(np.arange(30), 10))["auc"]
     by_slide = bootstrap(labels, probability, np.arange(300))["auc"]
@@ -137,8 +130,8 @@ def test_an_interval_holds_the_truth_as_often_as_it_says() -> None:
     inside = 0
     for _ in range(200):
         labels = rng.integers(0, 2, 80)
-        said = np.where(rng.random(80) < 0.7, labels, 1 - labels)
-        low, high = bootstrap(labels, np.eye(2)[said] * 0.8 + 0.1, np.arange(80), draws=300)[
+        called = np.where(rng.random(80) < 0.7, labels, 1 - labels)
+        low, high = bootstrap(labels, np.eye(2)[called] * 0.8 + 0.1, np.arange(80), draws=300)[
             "accuracy"
         ]
         inside += low <= 0.7 <= high
@@ -146,10 +139,10 @@ def test_an_interval_holds_the_truth_as_often_as_it_says() -> None:
 
 
 def test_what_one_class_cannot_tell_is_nan() -> None:
-    _, probability = drawn(10, 2)
-    found = scores(np.ones(10, int), probability)
-    assert np.isnan(found["auc"])
-    assert found["balanced_accuracy"] == found["accuracy"]
+    _, probability = sample(10, 2)
+    result = scores(np.ones(10, int), probability)
+    assert np.isnan(result["auc"])
+    assert result["balanced_accuracy"] == result["accuracy"]
     assert all(
         map(np.isnan, bootstrap(np.ones(10, int), probability, np.arange(10), draws=20)["auc"])
     )
@@ -158,7 +151,7 @@ def test_what_one_class_cannot_tell_is_nan() -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "probability", "said"),
+    ("labels", "probability", "message"),
     [
         (np.zeros(3, int), np.ones((3, 1)), "C > 1"),
         (np.zeros(2, int), np.full((3, 2), 0.5), "labels"),
@@ -167,8 +160,8 @@ def test_what_one_class_cannot_tell_is_nan() -> None:
         (np.array([0, 1]), np.full((2, 2), np.nan), "finite"),
     ],
 )
-def test_mistakes_are_named(labels: np.ndarray, probability: np.ndarray, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_mistakes_are_named(labels: np.ndarray, probability: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         scores(labels, probability)
     with pytest.raises(ValueError, match="do not fit"):
         bootstrap(np.zeros(2, int), np.full((2, 2), 0.5), np.arange(3))

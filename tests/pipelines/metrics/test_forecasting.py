@@ -34,36 +34,23 @@ def test_equal_to_scikit_learn_for_every_batch_size(
     pair: tuple[torch.Tensor, torch.Tensor], batch: int
 ) -> None:
     forecast, truth = pair
-    found = gathered(forecast, truth, batch).compute()
+    summary = gathered(forecast, truth, batch).compute()
     flat = truth.reshape(N, -1).double(), forecast.reshape(N, -1).double()
-    assert found.windows == N
-    assert found.mse == pytest.approx(mean_squared_error(*flat), rel=1e-12)
-    assert found.mae == pytest.approx(mean_absolute_error(*flat), rel=1e-12)
+    assert summary.windows == N
+    assert summary.mse == pytest.approx(mean_squared_error(*flat), rel=1e-12)
+    assert summary.mae == pytest.approx(mean_absolute_error(*flat), rel=1e-12)
     for axis, mse, mae in (
-        (1, found.mse_by_step, found.mae_by_step),
-        (2, found.mse_by_channel, found.mae_by_channel),
+        (1, summary.mse_by_step, summary.mae_by_step),
+        (2, summary.mse_by_channel, summary.mae_by_channel),
     ):
         for i in range(truth.shape[axis]):
-            one = [t.double().select(axis, i).reshape(-1) for t in pair]
-            assert mse[i].item() == pytest.approx(mean_squared_error(one[1], one[0]), rel=1e-12)
-            assert mae[i].item() == pytest.approx(mean_absolute_error(one[1], one[0]), rel=1e-12)
-
-
-def test_original_units(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
-    std = torch.tensor([2.0, 0.5, 10.0], dtype=torch.float64)
-    found = gathered(*pair, 32).compute().in_units(std)
-    error = (pair[0].double() - pair[1].double()) * std
-    torch.testing.assert_close(found["mae"], error.abs().mean((0, 1)))
-    torch.testing.assert_close(found["rmse"], error.square().mean((0, 1)).sqrt())
-
-
-def test_merge_is_one_pass(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
-    forecast, truth = pair
-    left, right = gathered(forecast[:40], truth[:40], 8), gathered(forecast[40:], truth[40:], 8)
-    left.merge(right)
-    assert left.compute().mse == pytest.approx(
-        gathered(forecast, truth, 8).compute().mse, rel=1e-12
-    )
+            values = [t.double().select(axis, i).reshape(-1) for t in pair]
+            assert mse[i].item() == pytest.approx(
+                mean_squared_error(values[1], values[0]), rel=1e-12
+            )
+            assert mae[i].item() == pytest.approx(
+                mean_absolute_error(values[1], values[0]), rel=1e-12
+            )
 
 
 def test_low_precision_is_summed_in_float64() -> None:

@@ -14,7 +14,7 @@ from headwise.pipelines.metrics.operating import (
 )
 
 
-def drawn(count=60, seed=0, steps=7):
+def sample(count=60, seed=0, steps=7):
     generator = np.random.default_rng(seed)
     positive = generator.random(count) < 0.4
     return positive, np.round(generator.random(count) * steps + positive) / (steps + 1)
@@ -22,44 +22,44 @@ def drawn(count=60, seed=0, steps=7):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_scores_are_scikit_learns(seed) -> None:
-    positive, score = drawn(seed=seed)
-    found = operating_scores(positive, score, 0.5)
-    assert found["auc"] == pytest.approx(roc_auc_score(positive, score))
-    assert found["auprc"] == pytest.approx(average_precision_score(positive, score))
-    said = score >= 0.5
-    assert found["sensitivity"] == pytest.approx(said[positive].mean())
-    assert found["specificity"] == pytest.approx((~said[~positive]).mean())
-    assert found["ppv"] == pytest.approx(positive[said].mean())
-    assert found["npv"] == pytest.approx((~positive[~said]).mean())
+    positive, score = sample(seed=seed)
+    result = operating_scores(positive, score, 0.5)
+    assert result["auc"] == pytest.approx(roc_auc_score(positive, score))
+    assert result["auprc"] == pytest.approx(average_precision_score(positive, score))
+    called = score >= 0.5
+    assert result["sensitivity"] == pytest.approx(called[positive].mean())
+    assert result["specificity"] == pytest.approx((~called[~positive]).mean())
+    assert result["ppv"] == pytest.approx(positive[called].mean())
+    assert result["npv"] == pytest.approx((~positive[~called]).mean())
 
 
 def test_undefined_scores_are_nan() -> None:
-    found = operating_scores(np.zeros(3, bool), np.array([0.1, 0.2, 0.3]), 0.5)
-    assert np.isnan([found["auc"], found["auprc"], found["sensitivity"], found["ppv"]]).all()
-    assert found["specificity"] == 1
+    result = operating_scores(np.zeros(3, bool), np.array([0.1, 0.2, 0.3]), 0.5)
+    assert np.isnan([result["auc"], result["auprc"], result["sensitivity"], result["ppv"]]).all()
+    assert result["specificity"] == 1
     with pytest.raises(ValueError, match=r"are \(N,\)"):
         operating_scores(np.zeros(3, bool), np.zeros(4), 0.5)
 
 
 def test_intervals_draw_whole_patients() -> None:
-    positive, score = drawn(200)
+    positive, score = sample(200)
     alone = operating_bootstrap(positive, score, 0.5, np.arange(200))
     assert all(low < high for low, high in alone.values())
     fewer = operating_bootstrap(positive, score, 0.5, np.arange(200) // 20)
     point = operating_scores(positive, score, 0.5)
     assert all(low <= point[name] <= high for name, (low, high) in alone.items())
     # One patient: every draw is the data itself.
-    one = operating_bootstrap(positive, score, 0.5, np.zeros(200))
+    single = operating_bootstrap(positive, score, 0.5, np.zeros(200))
     assert all(
         low == pytest.approx(high) == pytest.approx(point[name])
-        for name, (low, high) in one.items()
+        for name, (low, high) in single.items()
     )
     assert fewer != alone
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_threshold_is_the_best_of_all(seed) -> None:
-    positive, score = drawn(seed=seed)
+    positive, score = sample(seed=seed)
 
     def at(cut):
         return (score[positive] >= cut).mean(), (score[~positive] < cut).mean()
@@ -69,7 +69,9 @@ def test_the_threshold_is_the_best_of_all(seed) -> None:
     assert hit + clear == pytest.approx(max(sum(at(cut)) for cut in tried))
     hit, clear = at(choose_threshold(positive, score, 0.9))
     assert hit >= 0.9
-    assert clear == pytest.approx(max(own for one, own in map(at, tried) if one >= 0.9))
+    assert clear == pytest.approx(
+        max(specificity for sensitivity, specificity in map(at, tried) if sensitivity >= 0.9)
+    )
     assert choose_threshold(np.ones(3, bool), np.zeros(3)) == 0.5
 
 

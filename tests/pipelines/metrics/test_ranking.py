@@ -23,7 +23,7 @@ from headwise.pipelines.metrics.ranking import (
 KINDS = ("few", "signed", "float32", "float64", "neighbours")
 
 
-def drawn(
+def sample(
     count: int, users: int, kind: str = "float64", seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
@@ -60,21 +60,23 @@ def plain(
 
 
 def assert_plain(labels: np.ndarray, score: np.ndarray, group: np.ndarray) -> GroupedAuc:
-    found = grouped_auc(labels, score, group)
+    result = grouped_auc(labels, score, group)
     ids, area, count = plain(labels, score, group)
-    np.testing.assert_array_equal(found.group, ids)
-    np.testing.assert_allclose(found.auc, area, rtol=0, atol=1e-12)
-    np.testing.assert_array_equal(found.count, count)
-    assert found.group.dtype == ids.dtype
-    there = ~np.isnan(area)
-    assert (found.groups, found.rows) == (there.sum(), count[there].sum())
-    if there.any():
-        assert found.gauc == pytest.approx(np.average(area[there], weights=count[there]), abs=1e-12)
-        assert found.mean == pytest.approx(area[there].mean(), abs=1e-12)
+    np.testing.assert_array_equal(result.group, ids)
+    np.testing.assert_allclose(result.auc, area, rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(result.count, count)
+    assert result.group.dtype == ids.dtype
+    defined = ~np.isnan(area)
+    assert (result.groups, result.rows) == (defined.sum(), count[defined].sum())
+    if defined.any():
+        assert result.gauc == pytest.approx(
+            np.average(area[defined], weights=count[defined]), abs=1e-12
+        )
+        assert result.mean == pytest.approx(area[defined].mean(), abs=1e-12)
     else:
-        assert np.isnan(found.gauc)
-        assert np.isnan(found.mean)
-    return found
+        assert np.isnan(result.gauc)
+        assert np.isnan(result.mean)
+    return result
 
 
 @given(
@@ -84,7 +86,7 @@ def assert_plain(labels: np.ndarray, score: np.ndarray, group: np.ndarray) -> Gr
     seed=st.integers(0, 999),
 )
 def test_areas_are_shares_of_pairs(count: int, users: int, kind: str, seed: int) -> None:
-    labels, score, group = drawn(count, users, kind, seed)
+    labels, score, group = sample(count, users, kind, seed)
     assert_plain(labels, score, group)
     assert auc(labels, score) == pytest.approx(by_pairs(labels, score), abs=1e-12, nan_ok=True)
 
@@ -113,44 +115,44 @@ def test_any_finite_scores_and_any_ids(rows: list[tuple[int, float, int]]) -> No
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_scikit_learn_user_by_user(kind: str) -> None:
-    labels, score, group = drawn(5000, 300, kind)
-    found = grouped_auc(labels, score, group)
+    labels, score, group = sample(5000, 300, kind)
+    result = grouped_auc(labels, score, group)
     total, weight = 0.0, 0
     for user in np.unique(group):
-        own = group == user
-        if 0 < labels[own].sum() < own.sum():
-            total += metrics.roc_auc_score(labels[own], score[own]) * own.sum()
-            weight += own.sum()
-    assert found.gauc == pytest.approx(total / weight, abs=1e-12)
-    assert found.rows == weight
+        rows = group == user
+        if 0 < labels[rows].sum() < rows.sum():
+            total += metrics.roc_auc_score(labels[rows], score[rows]) * rows.sum()
+            weight += rows.sum()
+    assert result.gauc == pytest.approx(total / weight, abs=1e-12)
+    assert result.rows == weight
     assert auc(labels, score) == pytest.approx(metrics.roc_auc_score(labels, score), abs=1e-12)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_blocks_change_nothing(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = drawn(2000, 30, kind)
-    whole, loss = grouped_auc(*given), log_loss(given[0], np.abs(given[1]) / 4)
+    data = sample(2000, 30, kind)
+    at_once, loss = grouped_auc(*data), log_loss(data[0], np.abs(data[1]) / 4)
     for rows in (1, 64, 1999):
         monkeypatch.setattr(ranking, "BLOCK_ROWS", rows)
-        found = grouped_auc(*given)
-        np.testing.assert_array_equal(found.auc, whole.auc)
-        np.testing.assert_array_equal(found.group, whole.group)
-        assert log_loss(given[0], np.abs(given[1]) / 4) == pytest.approx(loss, rel=1e-12)
+        result = grouped_auc(*data)
+        np.testing.assert_array_equal(result.auc, at_once.auc)
+        np.testing.assert_array_equal(result.group, at_once.group)
+        assert log_loss(data[0], np.abs(data[1]) / 4) == pytest.approx(loss, rel=1e-12)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_order_of_rows_and_monotone_maps_change_nothing(kind: str) -> None:
-    labels, score, group = drawn(1000, 20, kind)
+    labels, score, group = sample(1000, 20, kind)
     expected = grouped_auc(labels, score, group)
     order = np.random.default_rng(1).permutation(1000)
     # The dense rank is a monotone map that is exact.
-    for found in (
+    for result in (
         grouped_auc(labels[order], score[order], group[order]),
         grouped_auc(labels, np.unique(score, return_inverse=True)[1] * 3.0 - 100.0, group),
         grouped_auc(labels, np.unique(score, return_inverse=True)[1], group),
     ):
-        np.testing.assert_array_equal(found.auc, expected.auc)
-        assert found.gauc == expected.gauc
+        np.testing.assert_array_equal(result.auc, expected.auc)
+        assert result.gauc == expected.gauc
     np.testing.assert_allclose(grouped_auc(labels, -score, group).auc, 1 - expected.auc, atol=1e-15)
     assert auc(labels, -score) == pytest.approx(1 - auc(labels, score), abs=1e-15)
 
@@ -177,7 +179,7 @@ def test_both_zeros_tie(dtype: type) -> None:
     "dtype", [np.bool_, np.int8, np.uint8, np.int32, np.uint32, np.int64, np.uint64, np.float64]
 )
 def test_groups_of_any_number_type(dtype: type) -> None:
-    labels, score, group = drawn(300, 9, "few")
+    labels, score, group = sample(300, 9, "few")
     most = np.iinfo(dtype) if np.dtype(dtype).kind in "iu" else None
     ids = np.array([most.min, most.max, 5] if most else [0, 1, 2], dtype)
     assert_plain(labels, score, ids[group % 3])
@@ -187,14 +189,14 @@ def test_groups_of_any_number_type(dtype: type) -> None:
 def test_ids_that_are_far_apart(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a table that is too small most ids lose their place."""
     monkeypatch.setattr(ranking, "TABLE_BITS", bits)
-    labels, score, group = drawn(400, 60, "few")
+    labels, score, group = sample(400, 60, "few")
     ids = np.random.default_rng(2).integers(-(2**63), 2**63 - 1, 60)
     assert_plain(labels, score, ids[group])
     assert_plain(labels, score, ids.astype(np.uint64)[group])
 
 
 def test_groups_of_text() -> None:
-    labels, score, group = drawn(300, 9, "few")
+    labels, score, group = sample(300, 9, "few")
     assert_plain(labels, score, np.array([f"u{k}" for k in "cabfedihg"])[group])
 
 
@@ -205,24 +207,24 @@ def test_by_hand() -> None:
     group = np.array([7, 9, 7, 4, 9, 7, 4])
     labels = np.array([1, 1, 0, 1, 1, 0, 0])
     score = np.array([0.5, 0.1, 0.9, 0.3, 0.2, 0.1, 0.2])
-    found = grouped_auc(labels, score, group)
-    assert found.gauc == pytest.approx(0.7)
-    assert found.mean == pytest.approx(0.75)
-    assert (found.groups, found.rows) == (2, 5)
-    assert found.group.tolist() == [4, 7, 9]
-    assert found.count.tolist() == [2, 3, 2]
-    np.testing.assert_array_equal(found.auc, [1.0, 0.5, np.nan])
+    result = grouped_auc(labels, score, group)
+    assert result.gauc == pytest.approx(0.7)
+    assert result.mean == pytest.approx(0.75)
+    assert (result.groups, result.rows) == (2, 5)
+    assert result.group.tolist() == [4, 7, 9]
+    assert result.count.tolist() == [2, 3, 2]
+    np.testing.assert_array_equal(result.auc, [1.0, 0.5, np.nan])
 
 
 def test_one_group_is_the_whole() -> None:
-    labels, score, _ = drawn(500, 1)
-    found = grouped_auc(labels, score, np.full(500, -3))
-    assert found.gauc == found.mean == pytest.approx(auc(labels, score), abs=1e-15)
+    labels, score, _ = sample(500, 1)
+    result = grouped_auc(labels, score, np.full(500, -3))
+    assert result.gauc == result.mean == pytest.approx(auc(labels, score), abs=1e-15)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_losses_and_calibration_are_scikit_learns(dtype: type) -> None:
-    labels, probability, _ = drawn(1000, 1)
+    labels, probability, _ = sample(1000, 1)
     probability = probability.astype(dtype)
     exact = probability.astype(np.float64)
     loss = metrics.log_loss(labels, exact)
@@ -245,25 +247,25 @@ def test_the_log_loss_of_certain_mistakes_is_clipped() -> None:
 
 
 def test_bins_of_equal_counts() -> None:
-    labels, probability, _ = drawn(1000, 1)
-    found = calibration_table(labels, probability, bins=8)
+    labels, probability, _ = sample(1000, 1)
+    result = calibration_table(labels, probability, bins=8)
     order = np.argsort(probability)
-    assert found.count.tolist() == [125] * 8
-    np.testing.assert_allclose(found.predicted, probability[order].reshape(8, -1).mean(1))
-    np.testing.assert_allclose(found.observed, labels[order].reshape(8, -1).mean(1))
+    assert result.count.tolist() == [125] * 8
+    np.testing.assert_allclose(result.predicted, probability[order].reshape(8, -1).mean(1))
+    np.testing.assert_allclose(result.observed, labels[order].reshape(8, -1).mean(1))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_equal_probabilities_share_a_bin(dtype: type) -> None:
     probability = np.repeat([0.1, 0.7, 0.9], [2, 7, 1]).astype(dtype)
     labels = np.arange(10) % 2
-    found = calibration_table(labels, probability, bins=5)
-    assert found.count.tolist() == [2, 7, 1]
-    np.testing.assert_allclose(found.predicted, [0.1, 0.7, 0.9], rtol=1e-6)
-    np.testing.assert_allclose(found.observed, [0.5, 3 / 7, 1.0])
+    result = calibration_table(labels, probability, bins=5)
+    assert result.count.tolist() == [2, 7, 1]
+    np.testing.assert_allclose(result.predicted, [0.1, 0.7, 0.9], rtol=1e-6)
+    np.testing.assert_allclose(result.observed, [0.5, 3 / 7, 1.0])
     order = np.random.default_rng(0).permutation(10)
     np.testing.assert_array_equal(
-        calibration_table(labels[order], probability[order], bins=5).observed, found.observed
+        calibration_table(labels[order], probability[order], bins=5).observed, result.observed
     )
 
 
@@ -276,17 +278,17 @@ def test_equal_probabilities_share_a_bin(dtype: type) -> None:
 def test_a_table_holds_every_row(count: int, bins: int, values: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     probability, labels = rng.integers(0, values, count) / values, rng.integers(0, 2, count)
-    found = calibration_table(labels, probability, bins)
-    assert len(found.count) <= bins
-    assert found.count.min() > 0
-    assert found.count.sum() == count
-    assert found.count @ found.predicted == pytest.approx(probability.sum())
-    assert found.count @ found.observed == pytest.approx(labels.sum())
-    assert (np.diff(found.predicted) > 0).all()
+    result = calibration_table(labels, probability, bins)
+    assert len(result.count) <= bins
+    assert result.count.min() > 0
+    assert result.count.sum() == count
+    assert result.count @ result.predicted == pytest.approx(probability.sum())
+    assert result.count @ result.observed == pytest.approx(labels.sum())
+    assert (np.diff(result.predicted) > 0).all()
 
 
 def test_all_scores_by_name() -> None:
-    labels, probability, users = drawn(400, 12, "float32")
+    labels, probability, users = sample(400, 12, "float32")
     got = ranking_scores(labels, probability, users)
     within = grouped_auc(labels, probability, users)
     assert got == {
@@ -322,7 +324,7 @@ def test_one_label_only(label: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "score", "said"),
+    ("labels", "score", "message"),
     [
         (np.zeros(2, int), np.zeros(3), r"must both be \(N,\)"),
         (np.zeros((2, 1), int), np.zeros((2, 1)), r"must both be \(N,\)"),
@@ -334,13 +336,13 @@ def test_one_label_only(label: int) -> None:
         (np.array([0, 1]), np.array([0.5, -np.inf], np.float32), "finite"),
     ],
 )
-def test_mistakes_are_named(labels: np.ndarray, score: np.ndarray, said: str) -> None:
+def test_mistakes_are_named(labels: np.ndarray, score: np.ndarray, message: str) -> None:
     group = np.zeros(len(labels), int)
     for call in (auc, log_loss, normalised_entropy, calibration_ratio, calibration_table):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             call(labels, score)
     for call in (grouped_auc, ranking_scores):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             call(labels, score, group)
 
 

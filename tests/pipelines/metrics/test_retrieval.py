@@ -52,23 +52,23 @@ def plain(
                 last = rank
         if matches:
             ap[q], inp[q] = total / matches, matches / last
-    there = first > 0
-    count = int(there.sum())
-    mean = (lambda values: float(np.mean(values[there]))) if count else lambda _: np.nan
+    counted = first > 0
+    count = int(counted.sum())
+    mean = (lambda values: float(np.mean(values[counted]))) if count else lambda _: np.nan
     cmc = np.array(
-        [(first[there] <= k).sum() / count if count else np.nan for k in range(1, ranks + 1)]
+        [(first[counted] <= k).sum() / count if count else np.nan for k in range(1, ranks + 1)]
     )
     return Retrieval(
         mean(ap), mean(inp), cmc, ap, inp, first, count, queries - count, query_cameras is not None
     )
 
 
-def assert_equal(found: Retrieval, expected: Retrieval) -> None:
+def assert_equal(result: Retrieval, expected: Retrieval) -> None:
     for name in SCORES:
-        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
+        np.testing.assert_array_equal(getattr(result, name), getattr(expected, name), err_msg=name)
 
 
-def drawn(
+def sample(
     queries: int, gallery: int, ids: int, values: int, seed: int, dtype: type = np.float32
 ) -> tuple:
     """Distances of `values` different numbers (0: any), ids with junk and distractors, cameras."""
@@ -87,26 +87,26 @@ def drawn(
     ids=st.integers(1, 12),
     values=st.sampled_from([0, 1, 3, 20]),
     cameras=st.booleans(),
-    own=st.booleans(),
+    leave_out=st.booleans(),
     seed=st.integers(0, 999),
 )
 def test_scores_are_those_of_the_plain_loop(
-    queries: int, gallery: int, ids: int, values: int, cameras: bool, own: bool, seed: int
+    queries: int, gallery: int, ids: int, values: int, cameras: bool, leave_out: bool, seed: int
 ) -> None:
-    distance, *pictures = drawn(
+    distance, *pictures = sample(
         queries, gallery, ids, values, seed, np.float32 if seed % 2 else np.float64
     )
     if not cameras:
         pictures = pictures[:2]
-    same = np.random.default_rng(seed).integers(-1, gallery, queries) if own else None
+    same = np.random.default_rng(seed).integers(-1, gallery, queries) if leave_out else None
     numbers = {"junk": None, "distractor": None} if seed % 5 == 0 else {}
-    found = retrieval_scores(distance, *pictures, ranks=7, same=same, **numbers)
-    assert_equal(found, plain(distance, *pictures, ranks=7, same=same, **numbers))
+    result = retrieval_scores(distance, *pictures, ranks=7, same=same, **numbers)
+    assert_equal(result, plain(distance, *pictures, ranks=7, same=same, **numbers))
 
 
 @pytest.mark.parametrize("values", [0, 2, 300])
 def test_larger_galleries_in_several_blocks(values: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = drawn(30, 700, 20, values, seed=1)
+    arguments = sample(30, 700, 20, values, seed=1)
     expected = plain(*arguments)
     assert expected.skipped
     for numbers in (1, 2000, 1 << 20):
@@ -121,14 +121,14 @@ def test_a_small_case_by_hand() -> None:
     # stranger, match.
     gallery_ids, gallery_cameras = np.array([5, 0, 5, -1, 7, 5]), np.array([1, 2, 2, 2, 2, 3])
     distance = np.arange(6, dtype=np.float32)[None] / 10
-    found = retrieval_scores(
+    result = retrieval_scores(
         distance, np.array([5]), gallery_ids, np.array([1]), gallery_cameras, ranks=3
     )
-    assert found.ap[0] == (1 / 2 + 2 / 4) / 2
-    assert found.inp[0] == 2 / 4
-    assert found.first_rank[0] == 2
-    assert found.cmc.tolist() == [0, 1, 1]
-    assert found.cameras
+    assert result.ap[0] == (1 / 2 + 2 / 4) / 2
+    assert result.inp[0] == 2 / 4
+    assert result.first_rank[0] == 2
+    assert result.cmc.tolist() == [0, 1, 1]
+    assert result.cameras
     without = retrieval_scores(distance, np.array([5]), gallery_ids)
     assert without.ap[0] == (1 + 2 / 3 + 3 / 5) / 3
     assert not without.cameras
@@ -136,26 +136,26 @@ def test_a_small_case_by_hand() -> None:
 
 def test_queries_that_are_distractors_or_junk_have_no_match() -> None:
     ids = np.array([0, -1, 4])
-    found = retrieval_scores(np.zeros((3, 3)), ids, ids)
-    assert (found.queries, found.skipped) == (1, 2)
-    assert np.isnan(found.ap[:2]).all()
-    assert found.first_rank.tolist() == [
+    result = retrieval_scores(np.zeros((3, 3)), ids, ids)
+    assert (result.queries, result.skipped) == (1, 2)
+    assert np.isnan(result.ap[:2]).all()
+    assert result.first_rank.tolist() == [
         0,
         0,
         2,
     ]  # the distractor before it counts, the junk does not
-    every = retrieval_scores(np.zeros((3, 3)), ids, ids, junk=None, distractor=None)
-    assert every.first_rank.tolist() == [1, 2, 3]
+    with_all = retrieval_scores(np.zeros((3, 3)), ids, ids, junk=None, distractor=None)
+    assert with_all.first_rank.tolist() == [1, 2, 3]
 
 
 def test_no_query_counts() -> None:
-    found = retrieval_scores(np.ones((2, 3)), np.array([1, 2]), np.array([3, 4, 5]), ranks=4)
-    assert np.isnan([found.mean_ap, found.mean_inp, *found.cmc]).all()
-    assert (found.queries, found.skipped, len(found.cmc)) == (0, 2, 4)
+    result = retrieval_scores(np.ones((2, 3)), np.array([1, 2]), np.array([3, 4, 5]), ranks=4)
+    assert np.isnan([result.mean_ap, result.mean_inp, *result.cmc]).all()
+    assert (result.queries, result.skipped, len(result.cmc)) == (0, 2, 4)
 
 
 def test_arguments_are_left_as_they_are() -> None:
-    arguments = drawn(6, 30, 4, 3, seed=0)
+    arguments = sample(6, 30, 4, 3, seed=0)
     copies = [a.copy() for a in arguments]
     retrieval_scores(*arguments, same=np.arange(6))
     for before, after in zip(copies, arguments, strict=True):
@@ -171,18 +171,18 @@ def whole_vectors(count: int, seed: int, width: int = 5) -> np.ndarray:
 
 @pytest.mark.parametrize("block", [1, 4, 1000, None])
 def test_vectors_in_blocks_of_any_size(block: int | None) -> None:
-    _, *pictures = drawn(25, 90, 8, 0, seed=3)
+    _, *pictures = sample(25, 90, 8, 0, seed=3)
     query, gallery = whole_vectors(25, 1), whole_vectors(90, 2)
     distance = ((query[:, None] - gallery[None]) ** 2).sum(-1)
-    found = score_vectors(query, gallery, *pictures, metric="euclidean", block=block)
-    assert_equal(found, plain(distance, *pictures))
+    result = score_vectors(query, gallery, *pictures, metric="euclidean", block=block)
+    assert_equal(result, plain(distance, *pictures))
 
 
 def test_the_cosine_knows_no_length() -> None:
     rng = np.random.default_rng(0)
     query, gallery = rng.normal(size=(10, 6)), rng.normal(size=(60, 6))
     gallery[3] = 0  # at 1 from all
-    _, *pictures = drawn(10, 60, 6, 0, seed=4)
+    _, *pictures = sample(10, 60, 6, 0, seed=4)
     lengths = np.linalg.norm(gallery, axis=1, keepdims=True)
     cosine = (query / np.linalg.norm(query, axis=1, keepdims=True)) @ (
         gallery / np.where(lengths, lengths, 1)
@@ -194,10 +194,10 @@ def test_the_cosine_knows_no_length() -> None:
 
 def test_squared_distances_are_not_below_zero() -> None:
     vectors = np.random.default_rng(0).normal(size=(40, 30)).astype(np.float32)
-    found = squared_euclidean(vectors, vectors)
+    result = squared_euclidean(vectors, vectors)
     expected = ((vectors[:, None].astype(float) - vectors[None]) ** 2).sum(-1)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
-    assert found.min() >= 0
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-4)
+    assert result.min() >= 0
 
 
 @pytest.mark.parametrize("grouped", [False, True])
@@ -209,19 +209,19 @@ def test_leave_one_out_and_recall(grouped: bool) -> None:
     )  # -1 and 0 are labels as others are
     labels[0] = 99  # alone
     groups = rng.integers(0, 4, 70) if grouped else np.zeros(70, int)
-    found = leave_one_out(
+    result = leave_one_out(
         vectors, labels, metric="euclidean", groups=groups if grouped else None, ranks=8
     )
     ap, inp, first = np.full(70, np.nan), np.full(70, np.nan), np.zeros(70, int)
     for i in range(70):
         others = np.array([j for j in range(70) if j != i and groups[j] == groups[i]])
-        own = ((vectors[others] - vectors[i]) ** 2).sum(-1)[None]
-        one = plain(own, labels[[i]], labels[others], junk=None, distractor=None)
-        ap[i], inp[i], first[i] = one.ap[0], one.inp[0], one.first_rank[0]
-    np.testing.assert_array_equal(found.ap, ap)
-    np.testing.assert_array_equal(found.inp, inp)
-    np.testing.assert_array_equal(found.first_rank, first)
-    assert found.skipped == (first == 0).sum() >= 1
+        ap_values = ((vectors[others] - vectors[i]) ** 2).sum(-1)[None]
+        alone = plain(ap_values, labels[[i]], labels[others], junk=None, distractor=None)
+        ap[i], inp[i], first[i] = alone.ap[0], alone.inp[0], alone.first_rank[0]
+    np.testing.assert_array_equal(result.ap, ap)
+    np.testing.assert_array_equal(result.inp, inp)
+    np.testing.assert_array_equal(result.first_rank, first)
+    assert result.skipped == (first == 0).sum() >= 1
     recall = recall_at(
         vectors, labels, (1, 8), metric="euclidean", groups=groups if grouped else None
     )
@@ -232,45 +232,52 @@ def test_leave_one_out_and_recall(grouped: bool) -> None:
 def test_bootstrap_draws_identities(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(7)
     ids = np.repeat(np.arange(40), 5)
-    own = np.repeat(
+    ap_values = np.repeat(
         rng.random(40), 5
     )  # queries of one identity are alike, so that only identities carry information
-    first = np.where(own > 0.5, 1, 4)
+    first = np.where(ap_values > 0.5, 1, 4)
     first[:5] = 0  # skipped
-    own[:5] = np.nan
-    found = Retrieval(
-        np.nanmean(own), np.nanmean(own), np.zeros(1), own, own / 2, first, 195, 5, False
+    ap_values[:5] = np.nan
+    ranking = Retrieval(
+        np.nanmean(ap_values),
+        np.nanmean(ap_values),
+        np.zeros(1),
+        ap_values,
+        ap_values / 2,
+        first,
+        195,
+        5,
+        False,
     )
-    result = bootstrap(found, ids, draws=4000, level=0.9)
-    assert list(result) == ["mean_ap", "mean_inp", "rank_1"]
-    by_id = own[5::5]
-    low, high = result["mean_ap"]
-    width = (
-        2 * 1.645 * by_id.std() / np.sqrt(39)
-    )  # five times as many independent queries would have it at 45 %
+    intervals = bootstrap(ranking, ids, draws=4000, level=0.9)
+    assert list(intervals) == ["mean_ap", "mean_inp", "rank_1"]
+    by_id = ap_values[5::5]
+    low, high = intervals["mean_ap"]
+    # Five times as many independent queries would have 45 % of this width.
+    width = 2 * 1.645 * by_id.std() / np.sqrt(39)
     assert high - low == pytest.approx(width, rel=0.08)
     assert (low + high) / 2 == pytest.approx(by_id.mean(), abs=0.01)
-    np.testing.assert_allclose(result["mean_inp"], np.array(result["mean_ap"]) / 2)
-    assert result["rank_1"][0] < (by_id > 0.5).mean() < result["rank_1"][1]
-    assert bootstrap(found, ids, draws=4000, level=0.9) == result
-    assert bootstrap(found, ids, draws=4000, level=0.9, seed=1) != result
-    monkeypatch.setattr(retrieval, "BLOCK_NUMBERS", 1000)
-    assert bootstrap(found, ids, draws=4000, level=0.9) == result
+    np.testing.assert_allclose(intervals["mean_inp"], np.array(intervals["mean_ap"]) / 2)
+    assert intervals["rank_1"][0] < (by_id > 0.5).mean() < intervals["rank_1"][1]
+    assert bootstrap(ranking, ids, draws=4000, level=0.9) == intervals
+    assert bootstrap(ranking, ids, draws=4000, level=0.9, seed=1) != intervals
+    monkeypatch.setattr("headwise.pipelines.metrics.bootstrap.BLOCK_NUMBERS", 1000)
+    assert bootstrap(ranking, ids, draws=4000, level=0.9) == intervals
 
 
-def test_bootstrap_weighs_identities_by_their_queries() -> None:
+def test_bootstrap_weights_identities_by_their_queries() -> None:
     """Of two identities a draw is one of three means; the outer percentiles are the means of either
     alone.
     """
     ap = np.array([1.0, 0.0, 0.0, 0.0])
-    found = Retrieval(0.25, 0.25, np.zeros(1), ap, ap, np.array([1, 2, 2, 2]), 4, 0, False)
-    assert bootstrap(found, np.array([3, 8, 8, 8]))["mean_ap"] == (0, 1)
-    assert bootstrap(found, np.array([3, 8, 8, 8]), level=0.01)["mean_ap"] == (0.25, 0.25)
+    result = Retrieval(0.25, 0.25, np.zeros(1), ap, ap, np.array([1, 2, 2, 2]), 4, 0, False)
+    assert bootstrap(result, np.array([3, 8, 8, 8]))["mean_ap"] == (0, 1)
+    assert bootstrap(result, np.array([3, 8, 8, 8]), level=0.01)["mean_ap"] == (0.25, 0.25)
 
 
 def test_bootstrap_of_one_identity_is_undefined() -> None:
-    found = retrieval_scores(np.ones((2, 3)), np.array([1, 2]), np.array([1, 1, 5]))
-    assert np.isnan(list(bootstrap(found, np.array([1, 2])).values())).all()
+    result = retrieval_scores(np.ones((2, 3)), np.array([1, 2]), np.array([1, 1, 5]))
+    assert np.isnan(list(bootstrap(result, np.array([1, 2])).values())).all()
 
 
 def plain_reranking(query, gallery, k1, k2, weight):
@@ -325,10 +332,10 @@ def clustered(queries: int, gallery: int, seed: int, clusters: int = 8, width: i
 )
 def test_reranking_is_that_of_the_paper(k1: int, k2: int, weight: float) -> None:
     query, gallery, *_ = clustered(23, 110, seed=k1)
-    found = rerank(query, gallery, k1=k1, k2=k2, weight=weight, block=40)
-    assert found.dtype == np.float32
+    result = rerank(query, gallery, k1=k1, k2=k2, weight=weight, block=40)
+    assert result.dtype == np.float32
     np.testing.assert_allclose(
-        found, plain_reranking(query, gallery, k1, k2, weight), rtol=0, atol=1e-5
+        result, plain_reranking(query, gallery, k1, k2, weight), rtol=0, atol=1e-5
     )
 
 
@@ -337,23 +344,25 @@ def test_reranking_is_that_of_the_paper(k1: int, k2: int, weight: float) -> None
 )  # pictures twice and more; of width 1 more often than k1
 def test_reranking_with_equal_distances(width: int) -> None:
     query, gallery = whole_vectors(15, 8, width), whole_vectors(80, 9, width)
-    found = rerank(query, gallery, k1=4, k2=2)
-    np.testing.assert_allclose(found, plain_reranking(query, gallery, 4, 2, 0.3), rtol=0, atol=1e-5)
+    result = rerank(query, gallery, k1=4, k2=2)
+    np.testing.assert_allclose(
+        result, plain_reranking(query, gallery, 4, 2, 0.3), rtol=0, atol=1e-5
+    )
 
 
 def test_reranking_of_one_point_only() -> None:
-    found = rerank(np.ones((2, 4)), np.ones((5, 4)))
-    np.testing.assert_allclose(found, 0, atol=1e-6)
+    result = rerank(np.ones((2, 4)), np.ones((5, 4)))
+    np.testing.assert_allclose(result, 0, atol=1e-6)
 
 
 def test_reranking_does_not_hang_on_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     query, gallery = whole_vectors(20, 10), whole_vectors(120, 11)
-    whole = rerank(query, gallery, k1=10, k2=4)
+    at_once = rerank(query, gallery, k1=10, k2=4)
     for block, numbers in ((1, 1), (7, 100), (64, 10_000)):
         monkeypatch.setattr(reranking, "TRIPLES", numbers)
         monkeypatch.setattr(reranking, "PAIR_NUMBERS", numbers)
         np.testing.assert_allclose(
-            rerank(query, gallery, k1=10, k2=4, block=block), whole, rtol=0, atol=1e-6
+            rerank(query, gallery, k1=10, k2=4, block=block), at_once, rtol=0, atol=1e-6
         )
 
 
@@ -420,5 +429,5 @@ def test_what_does_not_fit_is_refused(call, message: str) -> None:
 
 
 def test_no_pictures_at_all() -> None:
-    found = leave_one_out(np.zeros((0, 3)), np.zeros(0, int))
-    assert (found.queries, found.skipped, len(found.ap)) == (0, 0, 0)
+    result = leave_one_out(np.zeros((0, 3)), np.zeros(0, int))
+    assert (result.queries, result.skipped, len(result.ap)) == (0, 0, 0)

@@ -56,23 +56,23 @@ def plain_s(s, g):
         return above / below if abs(above) > 1e-20 else float(abs(below) < 1e-20)
 
     share = g.mean()
-    whole = share * uniform(s[g]) + (1 - share) * uniform(1 - s[~g])
+    at_once = share * uniform(s[g]) + (1 - share) * uniform(1 - s[~g])
     y, x = (int(c) + 1 for c in np.argwhere(g).mean(0).round())
     parts = [(a, b) for a in (slice(0, y), slice(y, None)) for b in (slice(0, x), slice(x, None))]
     region = sum(s[p].size / s.size * alike(s[p], g[p]) for p in parts if s[p].size)
-    return max(0.0, 0.5 * whole + 0.5 * region)
+    return max(0.0, 0.5 * at_once + 0.5 * region)
 
 
 def plain_weighted_f(s, g):
     if not g.any():
         return 0.0
-    there = np.argwhere(g)
+    salient = np.argwhere(g)
     error = np.abs(s - g)
     held, importance = error.copy(), np.ones_like(s)
     ambiguous = False
     for place in np.argwhere(~g):
-        squared = ((there - place) ** 2).sum(1)
-        nearest = there[squared == squared.min()]
+        squared = ((salient - place) ** 2).sum(1)
+        nearest = salient[squared == squared.min()]
         ambiguous |= len(nearest) > 1
         held[tuple(place)] = error[tuple(nearest[0])]
         importance[tuple(place)] = 2 - 0.5 ** (np.sqrt(squared.min()) / 5)
@@ -126,29 +126,29 @@ def ours(p, g):
 def test_every_metric_is_its_definition():
     weighed = 0
     for p, g in pairs(60):
-        found, s = ours(p, g), stretched(p)
+        result, s = ours(p, g), stretched(p)
         cut = (s * 255).astype(int)
         for t in range(0, 256, 17):
             chosen = cut >= 255 - t
-            assert float(found.f_curve[0, t]) == pytest.approx(plain_f(g, chosen), abs=1e-9)
-            assert float(found.e_curve[0, t]) == pytest.approx(plain_e(g, chosen), abs=1e-9)
-            assert float(found.precision[0, t]) == pytest.approx(
+            assert float(result.f_curve[0, t]) == pytest.approx(plain_f(g, chosen), abs=1e-9)
+            assert float(result.e_curve[0, t]) == pytest.approx(plain_e(g, chosen), abs=1e-9)
+            assert float(result.precision[0, t]) == pytest.approx(
                 (chosen & g).sum() / max(chosen.sum(), 1)
             )
-            assert float(found.recall[0, t]) == pytest.approx((chosen & g).sum() / max(g.sum(), 1))
+            assert float(result.recall[0, t]) == pytest.approx((chosen & g).sum() / max(g.sum(), 1))
         chosen = s >= min(2 * s.mean(), 1)
-        assert float(found.f_adaptive[0]) == pytest.approx(plain_f(g, chosen), abs=1e-9)
-        assert float(found.e_adaptive[0]) == pytest.approx(plain_e(g, chosen), abs=1e-9)
-        assert float(found.mae[0]) == pytest.approx(np.abs(s - g).mean(), abs=1e-12)
+        assert float(result.f_adaptive[0]) == pytest.approx(plain_f(g, chosen), abs=1e-9)
+        assert float(result.e_adaptive[0]) == pytest.approx(plain_e(g, chosen), abs=1e-9)
+        assert float(result.mae[0]) == pytest.approx(np.abs(s - g).mean(), abs=1e-12)
         if p.min() < p.max() or p.flat[0] in (
             0,
             255,
         ):  # of other constants rounding decides, see the module
-            assert float(found.s_measure[0]) == pytest.approx(plain_s(s, g), abs=1e-9)
+            assert float(result.s_measure[0]) == pytest.approx(plain_s(s, g), abs=1e-9)
         expected = plain_weighted_f(s, g) if p.size < 1000 else None
         if expected is not None:
             weighed += 1
-            assert float(found.weighted_f[0]) == pytest.approx(expected, abs=1e-9)
+            assert float(result.weighted_f[0]) == pytest.approx(expected, abs=1e-9)
     assert weighed > 15
 
 
@@ -157,8 +157,8 @@ def test_far_from_what_is_salient_an_error_counts_twice():
     g[10:20, 10:20] = True
     p = np.where(g, 255, 0).astype(np.uint8)
     p[300:310, 400:410] = 255
-    found = float(ours(p, g).weighted_f[0])
-    assert found == pytest.approx(2 * (100 / 300) / (1 + 100 / 300), abs=1e-6)
+    result = float(ours(p, g).weighted_f[0])
+    assert result == pytest.approx(2 * (100 / 300) / (1 + 100 / 300), abs=1e-6)
 
 
 def test_golden_values_of_the_field(real_data):
@@ -172,8 +172,8 @@ def test_golden_values_of_the_field(real_data):
     assert len(masks) == 3
     parts = []
     for mask in masks:
-        (found,) = (home / "preds").glob(f"{mask.stem}.*")
-        parts.append(ours(read_picture(found)[0], read_picture(mask)[0] > 128))
+        (result,) = (home / "preds").glob(f"{mask.stem}.*")
+        parts.append(ours(read_picture(result)[0], read_picture(mask)[0] > 128))
     table = SaliencyScores.join(parts).table()
     names = {
         "S-measure": "Smeasure",
@@ -192,24 +192,25 @@ def test_golden_values_of_the_field(real_data):
 
 
 def test_equal_to_pysodmetrics():
-    other = pytest.importorskip(
-        "py_sod_metrics", reason="pysodmetrics is not installed (docs/reference/saliency.md says how)"
+    sod_metrics = pytest.importorskip(
+        "py_sod_metrics",
+        reason="pysodmetrics is not installed (docs/reference/saliency.md says how)",
     )
     compared = 0
     for p, g in pairs(210, seed=5):
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             parts = [
-                other.Smeasure(),
-                other.MAE(),
-                other.WeightedFmeasure(),
-                other.Emeasure(),
-                other.Fmeasure(),
+                sod_metrics.Smeasure(),
+                sod_metrics.MAE(),
+                sod_metrics.WeightedFmeasure(),
+                sod_metrics.Emeasure(),
+                sod_metrics.Fmeasure(),
             ]
             for part in parts:
                 part.step(p, (g * 255).astype(np.uint8))
         s, mae, weighted, e, f = parts
-        found = ours(p, g)
+        result = ours(p, g)
         expected = {
             "mae": mae.maes,
             "weighted_f": weighted.weighted_fms,
@@ -225,7 +226,7 @@ def test_equal_to_pysodmetrics():
             compared += 1
         for name, values in expected.items():
             np.testing.assert_allclose(
-                getattr(found, name)[0].numpy(), values[0], atol=1e-6, rtol=0, err_msg=name
+                getattr(result, name)[0].numpy(), values[0], atol=1e-6, rtol=0, err_msg=name
             )
     assert compared > 180
 
@@ -234,20 +235,20 @@ def test_batches_joins_and_parts_are_the_pictures_one_by_one():
     generator = np.random.default_rng(1)
     p = torch.from_numpy(generator.integers(0, 256, (5, 9, 12)).astype(np.uint8))
     g = torch.from_numpy(generator.random((5, 9, 12)) < 0.4)
-    whole = saliency_scores(p, g)
+    at_once = saliency_scores(p, g)
     joined = SaliencyScores.join([saliency_scores(p[k : k + 1], g[k : k + 1]) for k in range(5)])
-    for name in vars(whole):
-        torch.testing.assert_close(getattr(whole, name), getattr(joined, name), rtol=0, atol=0)
-    some = whole.of(torch.tensor([3, 1]))
-    assert torch.equal(some.mae, whole.mae[[3, 1]])
+    for name in vars(at_once):
+        torch.testing.assert_close(getattr(at_once, name), getattr(joined, name), rtol=0, atol=0)
+    some = at_once.of(torch.tensor([3, 1]))
+    assert torch.equal(some.mae, at_once.mae[[3, 1]])
     assert len(some) == 2
-    table = whole.table()
-    assert table["max F-measure"] == float(whole.f_curve.mean(0).max())
-    assert table["mean E-measure"] == pytest.approx(float(whole.e_curve.mean()))
+    table = at_once.table()
+    assert table["max F-measure"] == float(at_once.f_curve.mean(0).max())
+    assert table["mean E-measure"] == pytest.approx(float(at_once.e_curve.mean()))
     as_floats = saliency_scores(p.double() / 255, g)
-    torch.testing.assert_close(as_floats.s_measure, whole.s_measure, rtol=0, atol=0)
+    torch.testing.assert_close(as_floats.s_measure, at_once.s_measure, rtol=0, atol=0)
     grey = saliency_scores(p, g.to(torch.uint8) * 129)
-    assert torch.equal(grey.weighted_f, whole.weighted_f)
+    assert torch.equal(grey.weighted_f, at_once.weighted_f)
     assert len(saliency_scores(p[:0], g[:0])) == 0
 
 
@@ -273,10 +274,10 @@ def test_intervals_hold_the_value_and_shrink_with_groups_as_pictures():
 
 
 @pytest.mark.parametrize(
-    ("p", "g", "said"),
+    ("p", "g", "message"),
     [
-        (torch.zeros(1, 2, 3), torch.zeros(1, 3, 2, dtype=torch.bool), "alike"),
-        (torch.zeros(2, 3), torch.zeros(2, 3, dtype=torch.bool), "alike"),
+        (torch.zeros(1, 2, 3), torch.zeros(1, 3, 2, dtype=torch.bool), "of one shape"),
+        (torch.zeros(2, 3), torch.zeros(2, 3, dtype=torch.bool), "of one shape"),
         (torch.zeros(1, 0, 3), torch.zeros(1, 0, 3, dtype=torch.bool), "no pixels"),
         (torch.full((1, 2, 2), 1.5), torch.zeros(1, 2, 2, dtype=torch.bool), r"in \[0, 1\]"),
         (torch.full((1, 2, 2), torch.nan), torch.zeros(1, 2, 2, dtype=torch.bool), "finite"),
@@ -288,8 +289,8 @@ def test_intervals_hold_the_value_and_shrink_with_groups_as_pictures():
         ),
     ],
 )
-def test_mistakes_are_named(p, g, said):
-    with pytest.raises(ValueError, match=said):
+def test_mistakes_are_named(p, g, message):
+    with pytest.raises(ValueError, match=message):
         saliency_scores(p, g)
 
 

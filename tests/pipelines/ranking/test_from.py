@@ -77,7 +77,7 @@ def test_old_codes_keep_their_vectors_and_new_ones_begin_as_unseen(first, grown)
         load_weights(run / "model.safetensors")["embedding.table.weight"] for run in (first, grown)
     ]
     starts, more = [0, 0], 0
-    for old, new in zip(*(spec["fields"] for spec in specs), strict=True):
+    for old, new in zip(*(spec.fields for spec in specs), strict=True):
         before, after = (
             table[start : start + one["codes"]]
             for table, start, one in zip(tables, starts, (old, new))

@@ -16,10 +16,10 @@ from headwise.data.clicks.generate import write_sample_clicks
 from headwise.data.clicks.layouts import open_log
 from headwise.data.clicks.schema_file import read_schema
 from headwise.pipelines import load_task
-from headwise.pipelines.engine.experiments.trainings import t_interval
+from headwise.pipelines.engine.experiments.table import t_interval
 from headwise.pipelines.engine.runs.loaded import Loaded
 from headwise.pipelines.engine.training.order import mix
-from headwise.pipelines.ranking.data import load_encoder
+from headwise.pipelines.ranking.data import load_encoder, open_new_log
 from headwise.pipelines.ranking.options import RankingOptions
 from headwise.pipelines.ranking.scoring import forward
 from headwise.pipelines.ranking.verbs import top as best
@@ -45,7 +45,7 @@ def loaded(log, tmp_path_factory) -> Loaded:
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(0.1 * torch.randn_like(weight))
-    spec = {**splits.spec, "folder": str(folder)}
+    spec = splits.spec.with_assets({}, folder)
     return Loaded(None, options, spec, model.eval(), {}, torch.device("cpu"))  # pyright: ignore
 
 
@@ -147,7 +147,7 @@ class TestTop:
         with pytest.raises(InputError, match="no column 'user_id'"):
             top(users=tmp_path / "bad.csv")
         (tmp_path / "there.parquet").write_text("mine")
-        with pytest.raises(InputError, match="stands already"):
+        with pytest.raises(InputError, match="already exists"):
             pipelines.ranking.top(run="r", output=tmp_path / "there.parquet")
         assert (tmp_path / "there.parquet").read_text() == "mine"
 
@@ -222,11 +222,9 @@ class TestSchema:
             "user",
         )
         assert schema.sequences["past_click"].of == "item_id"
-        assert (
-            load_task("ranking").open(RankingOptions(data=str(path), **SMALL)).spec["rows"] == 8000
-        )
+        assert open_new_log(RankingOptions(data=str(path), **SMALL)).spec.rows == 8000
         before = path.read_bytes()
-        with pytest.raises(InputError, match="stands already"):
+        with pytest.raises(InputError, match="already exists"):
             pipelines.ranking.schema(data=log)
         assert path.read_bytes() == before
 
@@ -254,7 +252,7 @@ class TestSchema:
         assert "odd: name #1" in schema.categorical
         assert "no" in schema.numeric
         assert schema.split.by == "user"
-        load_task("ranking").open(RankingOptions(data=log.files[0], **SMALL))
+        open_new_log(RankingOptions(data=log.files[0], **SMALL))
 
     def test_without_a_time_rows_are_split_by_chance(self, tmp_path) -> None:
         path = tmp_path / "t.csv"

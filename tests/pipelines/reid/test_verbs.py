@@ -15,8 +15,11 @@ from safetensors.torch import load_file, save_file
 
 from headwise import pipelines
 from headwise.base.errors import InputError
+from headwise.pipelines import load_task
+from headwise.pipelines.engine.runs.loaded import load_run
 from headwise.pipelines.engine.runs.run_directory import RunDirectory
 from headwise.pipelines.reid import losses
+from headwise.pipelines.reid.scoring import embed_part
 
 WORDS = (
     "--size",
@@ -376,8 +379,31 @@ class TestOthers:
         assert rows.columns[4:] == ["prediction", "probability", "vector", "model"]
         assert set(rows["prediction"]) <= set(done.spec()["classes"])
         assert rows["probability"].is_between(1 / 6, 1).all()
+        self.predicted_as_reviewed(done)
         with pytest.raises(InputError, match="is none of the model's"):
             pipelines.reid.evaluate(run=done.path, data=persons)
+
+    @staticmethod
+    def predicted_as_reviewed(done: RunDirectory) -> None:
+        """Predictions of the test pictures name the classes that the metrics count, and are right
+        as often.
+        """
+        task = load_task("reid")
+        loaded = load_run(task.load(), str(done.path), "cpu")
+        part = task.load().open_data(loaded.options, loaded.spec).test
+        probability = embed_part(loaded.model, part, loaded.options, loaded.device)["probability"]
+        assert done.metrics()["accuracy"] == pytest.approx(
+            (probability.argmax(1) == part.labels).mean()
+        )
+        rows = {
+            row["item"]: row
+            for row in pl.read_parquet(done.path / "predictions.parquet").iter_rows(named=True)
+        }
+        classes = sorted({Path(name).parts[0] for name in rows})
+        for name, label, own in zip(part.names(), part.labels, probability, strict=True):
+            assert classes[label] == Path(name).parts[0]
+            assert rows[name]["prediction"] == classes[own.argmax()]
+            assert rows[name]["probability"] == pytest.approx(own.max(), abs=1e-5)
 
     def test_attributes(self, persons, tmp_path, headwise) -> None:
         lines = ["image,identity,side"]

@@ -4,14 +4,19 @@ cross-validation, resuming.
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from headwise.base.files import checksum
 from headwise.data.scenes.generate import draw_scene
+from headwise.pipelines import load_task
+from headwise.pipelines.engine.runs.loaded import load_run
 
 Image = pytest.importorskip("PIL.Image", reason="the extra `vision` is not installed")
 pytest.importorskip("timm", reason="the extra `vision` is not installed")
@@ -214,3 +219,104 @@ def test_one_group_is_left_out_in_turn(headwise, scenes, tmp_path):
     code, lines = headwise(*words, tmp_path / "o", "--lr", "0.5")
     assert code == 2
     assert "other options or data" in lines[-1]
+
+
+def test_a_group_is_left_out_of_the_training_that_draws_its_maps(scenes, tmp_path, monkeypatch):
+    from headwise import pipelines
+    from headwise.pipelines.saliency.verbs import crossval as folds
+
+    trained, drawn = [], []
+
+    def fit(task, options, dataset, spec, device, *, validation):
+        trained.append((set(dataset.of("names")), set(validation.of("names"))))
+        return None, {}
+
+    def maps_of(model, part, options, device):
+        drawn.append(set(part.of("names")))
+        return [np.full((96, 128), 60 * len(drawn), np.uint8) for _ in range(len(part))]
+
+    monkeypatch.setattr(folds, "fit", fit)
+    monkeypatch.setattr(folds, "maps_of", maps_of)
+    table = tmp_path / "groups.csv"
+    names = [f"s{k}" for k in range(10)]
+    table.write_text(
+        "image,group\n" + "".join(f"{name},g{k // 4}\n" for k, name in enumerate(names))
+    )
+    given = {
+        "groups": str(table),
+        "size": (32, 32),
+        "validation_share": 0.5,
+        "output": tmp_path / "o",
+    }
+    pipelines.saliency.crossval(data=str(scenes), **given)
+    assert [len(one) for one in drawn] == [4, 4, 2]
+    for (seen, held), unseen in zip(trained, drawn):
+        assert seen
+        assert held
+        assert not seen & held
+        assert not unseen & (seen | held)
+        assert len(unseen | seen | held) == 10
+    for number, rows in enumerate(((0, 1, 2, 3), (4, 5, 6, 7), (8, 9)), 1):
+        for row in rows:
+            stored = Image.open(tmp_path / "o" / "trainings" / f"map{row:06d}.png")
+            assert np.unique(np.asarray(stored)).tolist() == [60 * number]
+
+
+@pytest.mark.parametrize(
+    ("trained", "asked", "near"),
+    [("dark", "trained", "dark"), ("bright", "trained", "bright"), ("bright", "dark", "dark")],
+)
+def test_depth_is_read_the_way_round_that_it_was_trained_on(
+    run, scenes, tmp_path, monkeypatch, trained, asked, near
+):
+    from headwise import pipelines
+    from headwise.pipelines.saliency import prediction as infer
+
+    copy = shutil.copytree(
+        run, tmp_path / "run", ignore=shutil.ignore_patterns("sample", "checkpoints")
+    )
+    spec = json.loads((copy / "spec.json").read_text())
+    spec["input"]["near"] = trained
+    (copy / "spec.json").write_text(json.dumps(spec))
+    read, given = infer.read_scene, []
+
+    def watched(file, depth, size, way):
+        given.append(way)
+        return read(file, depth, size, way)
+
+    monkeypatch.setattr(infer, "read_scene", watched)
+    pipelines.saliency.predict(run=copy, input=scenes, output=tmp_path / "o.parquet", near=asked)
+    assert given == [near] * 10
+
+
+def test_maps_of_predictions_give_the_metrics(run, tmp_path):
+    """By a head so steep that the maps of a model that is hardly trained differ from place to
+    place.
+    """
+    from headwise import pipelines
+    from headwise.tests.contract.from_predictions import saliency
+
+    copy = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
+    task = load_task("saliency")
+    loaded = load_run(task.load(), str(copy), "cpu")
+    sample = copy / "sample" / (copy / "sample" / "PATH").read_text()
+    parts = task.load().open_data(replace(loaded.options, data=str(sample)), loaded.spec)
+    arguments, _ = task.load().export_example(loaded.model, parts)
+    with torch.no_grad():
+        middle = torch.logit(loaded.model(*arguments)).mean()
+    weights = load_file(copy / "model.safetensors")
+    weights["heads.0.1.weight"] *= 300
+    weights["heads.0.1.bias"] = 300 * (weights["heads.0.1.bias"] - middle)
+    save_file(weights, copy / "model.safetensors")
+    metrics = pipelines.saliency.evaluate(run=copy)
+    (tmp_path / "in").mkdir()
+    shutil.copytree(sample / "test", tmp_path / "in" / "test")
+    given = {
+        "input": tmp_path / "in",
+        "output": tmp_path / "predictions.parquet",
+        "overwrite": True,
+    }
+    rows = pipelines.saliency.predict(run=copy, **given).table()
+    assert rows["salient"].n_unique() > len(rows) / 2
+    found = saliency(rows, None, tmp_path / "in")
+    assert found == pytest.approx({name: metrics[name] for name in found}, abs=1e-6)

@@ -383,7 +383,7 @@ class TestCrossval:
         assert found.filter(pl.col("model").str.contains("SVM"))["auc"][0] > 0.8
         for name in ("crossval.json", "crossval.png"):
             assert (tmp_path / "a" / name).is_file()
-        (tmp_path / "a" / "folds" / "acmil-seed0-repeat1-fold2.parquet").unlink()
+        (tmp_path / "a" / "folds" / "acmil-seed0-repeat1-fold2.json").unlink()
         assert pipelines.wsi.crossval(output=tmp_path / "a", **wanted).equals(found)
         assert pipelines.wsi.crossval(output=tmp_path / "b", processes=2, **wanted).equals(found)
         more = pipelines.wsi.crossval(

@@ -1,70 +1,17 @@
-"""Models and optimisers by option."""
+"""Two optimisers as one: sparse or adaptive steps for the embeddings, Adam for the rest."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ...models.clicks.click import DIN, PLE, DCNv2, Embedding, MMoE, SharedBottom, TokenMixer
-from ...models.clicks.infnet import INFNet
-from .data import layout_of
+from ...models.clicks.click import Embedding
 from .options import RankingOptions
 
-SPARSE_FROM = 100_000  # embeddings from which `--sparse auto` updates only those of a batch
 
-
-def build(options: RankingOptions, spec: dict[str, Any]) -> nn.Module:
-    """The model; `ValueError` for sizes that do not fit together."""
-    layout, o = layout_of(spec), options
-    shared: dict[str, Any] = {
-        "width": o.width,
-        "towers": o.towers,
-        "dropout": o.dropout,
-        "sparse": is_sparse(options, spec),
-    }
-    if o.model in ("infnet", "infnet-hub"):
-        return INFNet(
-            layout,
-            **shared,
-            blocks=o.layers,
-            proxies=o.proxies,
-            shared=o.shared_tasks,
-            heads=o.heads,
-            residual=o.residual,
-            variant="hub" if o.model == "infnet-hub" else "proxy",
-            gated=o.gated,
-            cross=o.cross,
-            task_tokens=o.task_tokens,
-        )
-    if o.model == "tokens":
-        return TokenMixer(
-            layout, **shared, layers=o.layers, heads=o.heads, attention=o.attention, ffn=o.ffn
-        )
-    if o.model == "mmoe":
-        return MMoE(layout, **shared, experts=o.experts, hidden=o.hidden[0])
-    if o.model == "ple":
-        return PLE(
-            layout, **shared, experts=max(1, o.experts // 2), hidden=o.hidden[0], layers=o.layers
-        )
-    if o.model == "din":
-        return DIN(layout, **shared, targets=spec["targets"], bottom=o.hidden)
-    if o.model == "dcnv2":
-        return DCNv2(layout, **shared, layers=o.layers, bottom=o.hidden)
-    return SharedBottom(layout, **shared, bottom=o.hidden)
-
-
-def is_sparse(options: RankingOptions, spec: dict[str, Any]) -> bool:
-    """Whether the gradient of the embeddings holds only the rows of a batch."""
-    if options.sparse != "auto":
-        return options.sparse == "yes"
-    large = sum(one["codes"] for one in spec["fields"]) > SPARSE_FROM
-    return large and options.devices * options.nodes == 1 and options.clip is None
-
-
-def optimizer(model: nn.Module, options: RankingOptions) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, options: RankingOptions) -> torch.optim.Optimizer:
     """Adam or Adagrad for the embeddings, Adam (AdamW with decay) for the rest."""
     embedding = embedding_of(model).table
     table = [embedding.weight]
@@ -79,22 +26,22 @@ def optimizer(model: nn.Module, options: RankingOptions) -> torch.optim.Optimize
     kind = torch.optim.AdamW if options.weight_decay else torch.optim.Adam
     second = kind(rest, lr=options.lr, weight_decay=options.weight_decay)
     first.param_groups[0]["share"] = share
-    return Both(first, second)
+    return JointOptimizer(first, second)
 
 
 def embedding_of(model: nn.Module) -> Embedding:
     """The table of all fields, also in a model that Fabric has wrapped."""
-    return next(one for one in model.modules() if isinstance(one, Embedding))
+    return next(module for module in model.modules() if isinstance(module, Embedding))
 
 
-class Both(torch.optim.Optimizer):
-    """Two optimisers as one: their groups side by side, their states together."""
+class JointOptimizer(torch.optim.Optimizer):
+    """Two optimisers as one, with the groups and the states of both."""
 
     def __init__(self, first: torch.optim.Optimizer, second: torch.optim.Optimizer) -> None:
         self.parts = (first, second)
         super().__init__([*first.param_groups, *second.param_groups], {})
         for part in self.parts:
-            self.state.update(part.state)  # Adagrad's stands from the start
+            self.state.update(part.state)  # Adagrad has one from the start
         self._share()
         self._begin()
 
@@ -124,14 +71,14 @@ class Both(torch.optim.Optimizer):
             part.param_groups = [group]
             part.state = self.state
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Groups and state anew, shared again with the parts."""
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+        """Load groups and state, and share them with the parts again."""
         super().load_state_dict(state_dict)
         self._share()
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Any:  # type: ignore[override]
-        """A step of each."""
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
+        """One step of both."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

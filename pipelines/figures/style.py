@@ -1,0 +1,76 @@
+"""How figures of reports look: colours, fonts and lines, and how they are written to a file.
+
+Matplotlib reads its settings when it makes a line, a text or a tick, and ticks are made when a
+figure is saved. So draw inside `styled_figure` and save with `save_png` or inside `styled`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+from cycler import cycler
+from matplotlib.figure import Figure
+
+from ...base.files import write_aside
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BLUE, ORANGE, GREEN, RED = "#3b6fb6", "#d9822b", "#3f8f5f", "#c23b33"
+PURPLE, BROWN, TEAL = "#7a5ba6", "#8c6d4f", "#2f8f9d"
+GREY, LIGHT = "#7b8794", "#b8c0c8"  # of what is compared with, and of guides
+COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, TEAL, GREY)
+
+WIDE, MEDIUM, NARROW = 9.5, 7.0, 5.0  # widths of figures, inches
+ROW = 3.1  # height of one row of plots, inches
+SMALL = 7  # font size of names of classes and of captions of small pictures
+DPI = 110
+
+STYLE: Mapping[str, object] = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.prop_cycle": cycler(color=COLOURS),
+    "grid.alpha": 0.25,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+}
+
+
+def styled(*, grid: bool = True) -> AbstractContextManager[Any]:
+    """A context in which matplotlib draws in the style of the package."""
+    return mpl.rc_context({**STYLE, "axes.grid": grid})  # pyright: ignore[reportArgumentType]
+
+
+@contextmanager
+def styled_figure(width: float, height: float, *, grid: bool = True) -> Iterator[Figure]:
+    """A figure of a size in inches; what is drawn inside the context has the style of the package.
+
+    grid: whether plots have grid lines, which lie above images.
+
+    >>> with styled_figure(NARROW, ROW) as figure:
+    ...     lines = figure.subplots().plot([1, 2, 3])
+    """
+    with styled(grid=grid):
+        yield Figure(figsize=(width, height))
+
+
+def bare(axes: Axes) -> None:
+    """Remove ticks, grid and frame from axes that show an image; titles and names stay."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+
+
+def save_png(figure: Figure, path: Path, dpi: int = DPI) -> None:
+    """Write a figure as PNG, aside first. Raises OSError where it cannot be written."""
+    with styled():
+        write_aside(path, lambda aside: figure.savefig(aside, format="png", dpi=dpi))

@@ -1,0 +1,92 @@
+"""A run of every task, trained once for all tests of the contract, while its test part is
+watched.
+"""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headwise import pipelines
+from headwise.pipelines import TASKS, load_task
+
+STEPS = 2
+# Options of the runs by which a mistake shows that the defaults would hide.
+TELLING: dict[str, dict[str, Any]] = {
+    "forecast": {"levels": (0.95, 0.8)},  # not in their order
+    "medical": {"positive": "clear"},  # the first class, not the last
+    "saliency": {"near": "dark"},  # the other way round
+}
+
+
+@dataclass
+class Watched:
+    """A data set that notes what is asked of it before it is released."""
+
+    dataset: Any
+    reads: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: Any) -> Any:
+        self.reads.append(f"row {index}")
+        return self.dataset[index]
+
+    def __iter__(self) -> Any:
+        self.reads.append("all rows")
+        return iter(self.dataset)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name != "__getitems__":
+            raise AttributeError(name)
+        found = getattr(self.dataset, name)
+        self.reads.append(name)
+        return found
+
+
+@dataclass
+class Trained:
+    """A finished run of a task on its own sample."""
+
+    task: Any
+    path: Path
+    early_reads: list[str]
+    """What was read of the test part before the final review."""
+
+
+def train_watched(name: str, path: Path) -> Trained:
+    """Train for a few steps; until the review the test part is a data set that notes what is asked
+    of it.
+    """
+    task, reads = load_task(name), []
+    pipeline_class = type(task.load())
+    opened, reviewed = pipeline_class.open_data, pipeline_class.review
+
+    def open_watched(*arguments: Any, **named: Any) -> Any:
+        splits = opened(*arguments, **named)
+        return replace(splits, test=Watched(splits.test, reads))
+
+    def review_released(pipeline: Any, model: Any, dataset: Any, context: Any) -> Any:
+        released = dataset.dataset if isinstance(dataset, Watched) else dataset
+        return reviewed(pipeline, model, released, context)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline_class, "open_data", open_watched)
+        patch.setattr(pipeline_class, "review", review_released)
+        run = getattr(pipelines, name).train(run=path, max_steps=STEPS, **TELLING.get(name, {}))
+    assert run.path == path
+    return Trained(task, path, reads)
+
+
+@pytest.fixture(scope="session", params=list(TASKS))
+def run_of_task(request, tmp_path_factory) -> Trained:
+    """A run of each task: two training steps on its own sample."""
+    return train_watched(request.param, tmp_path_factory.mktemp(request.param) / "run")
+
+
+@pytest.fixture(scope="session")
+def trained(run_of_task) -> tuple[Any, Path]:
+    """A task, and a run of it."""
+    return run_of_task.task, run_of_task.path

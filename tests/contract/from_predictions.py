@@ -1,0 +1,187 @@
+"""The metrics of every task's test part, from nothing but its predictions and the labels: in plain
+numpy and scikit-learn, row by row, so that a probability, a class, a level or a row in the wrong
+place shows.
+
+A function for each task: (predictions of the sample, the task's splits, the path of the sample) ->
+metrics by name, as in metrics.json; nested names are joined by a slash."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from PIL import Image
+from sklearn.metrics import (
+    average_precision_score,
+    balanced_accuracy_score,
+    f1_score,
+    log_loss,
+    roc_auc_score,
+)
+
+from headwise.pipelines.metrics.saliency import saliency_scores
+
+Found = dict[str, float]
+
+
+def of_classes(rows: pl.DataFrame, labels: list[str]) -> Found:
+    """Of `prediction` and `p_CLASS` of rows whose labels are these; two classes."""
+    classes = sorted(set(labels))
+    truth = np.array(labels)
+    probability = np.stack([rows[f"p_{name}"].to_numpy().astype(float) for name in classes], 1)
+    np.testing.assert_allclose(probability.sum(1), 1, atol=1e-6)
+    said = rows["prediction"].to_numpy()
+    assert said.tolist() == [classes[k] for k in probability.argmax(1)]
+    right = truth[:, None] == np.array(classes)
+    return {
+        "auc": roc_auc_score(right[:, 1], probability[:, 1]),
+        "accuracy": float((said == truth).mean()),
+        "balanced_accuracy": balanced_accuracy_score(truth, said),
+        "macro_f1": f1_score(truth, said, average="macro", labels=classes, zero_division=0),
+        "log_loss": float(-np.log(probability[right]).mean()),
+        "brier": float(((probability - right) ** 2).sum(1).mean()),
+    }
+
+
+def wsi(rows: pl.DataFrame, splits: Any, sample: Path) -> Found:
+    """Slides by their names."""
+    home = sample if sample.is_dir() else sample.parent
+    labels = dict(pl.read_csv(home / "labels.csv").select("slide", "label").rows())
+    labels = {Path(name).stem: label for name, label in labels.items()}
+    names = [Path(name).stem for name in rows["item"]]
+    chosen = [
+        k for k, name in enumerate(names) if name in {Path(one).stem for one in splits.test.names}
+    ]
+    return of_classes(rows[chosen], [labels[names[k]] for k in chosen])
+
+
+def medical(rows: pl.DataFrame, splits: Any, sample: Path) -> Found:
+    """Pictures by their names, and the operating point of the positive class."""
+    home = sample if sample.is_dir() else sample.parent
+    labels = dict(pl.read_csv(home / "labels.csv").select("image", "label").rows())
+    own = rows.filter(pl.col("item").is_in(splits.test.of("names")))
+    truth = np.array([labels[name] for name in own["item"]])
+    positive, called = truth == "clear", own["positive"].to_numpy()
+    point = {
+        "sensitivity": called[positive].mean(),
+        "specificity": (~called[~positive]).mean(),
+        "ppv": positive[called].mean(),
+        "npv": (~positive[~called]).mean(),
+        "auprc": average_precision_score(positive, own["p_clear"].to_numpy()),
+    }
+    return {
+        **of_classes(own, truth.tolist()),
+        **{name: float(value) for name, value in point.items()},
+    }
+
+
+def ranking(rows: pl.DataFrame, splits: Any, sample: Path) -> Found:
+    """Rows by their places in the file; a like counts where there was a click."""
+    log = pl.read_csv(sample.with_suffix(".csv"))
+    assert rows["row"].to_list() == list(range(len(log)))
+    assert rows["user_id"].equals(log["user_id"])
+    assert rows["item_id"].equals(log["item_id"])
+    test = np.zeros(len(log), bool)
+    test[splits.test.which] = True
+    found: Found = {"rows": float(test.sum())}
+    for name, counts in (("click", test), ("like", test & (log["click"].to_numpy() == 1))):
+        labels, probability = log[name].to_numpy()[counts], rows[f"p_{name}"].to_numpy()[counts]
+        found[f"{name}/auc"] = float(roc_auc_score(labels, probability))
+        found[f"{name}/log_loss"] = float(log_loss(labels, probability.astype(float)))
+        found[f"{name}/rows"] = float(counts.sum())
+    return found
+
+
+def reid(rows: pl.DataFrame, splits: Any, sample: Path) -> Found:
+    """Queries against the gallery by the protocol of Market-1501, in a loop over queries."""
+    own = rows.filter(
+        pl.col("item").str.starts_with("query")
+        | pl.col("item").str.starts_with("bounding_box_test")
+    )
+    facts = [re.search(r"(-?\d+)_c(\d+)", Path(name).name) for name in own["item"]]
+    identity = np.array([int(one[1]) for one in facts if one])
+    camera = np.array([int(one[2]) for one in facts if one])
+    asks = own["item"].str.starts_with("query").to_numpy()
+    vectors = np.stack(own["vector"].to_list()).astype(float)
+    precisions, ranks = [], []
+    for query in np.flatnonzero(asks):
+        counts = (
+            ~asks & (identity != -1) & ~((identity == identity[query]) & (camera == camera[query]))
+        )
+        order = np.argsort(-(vectors[counts] @ vectors[query]), kind="stable")
+        hits = np.flatnonzero(identity[counts][order] == identity[query])
+        if len(hits):
+            precisions.append(((np.arange(len(hits)) + 1) / (hits + 1)).mean())
+            ranks.append(hits[0])
+    rank = {f"rank_{k}": float((np.array(ranks) < k).mean()) for k in (1, 5, 10)}
+    return {"mAP": float(np.mean(precisions)), "queries": float(len(precisions)), **rank}
+
+
+def saliency(rows: pl.DataFrame, splits: Any, sample: Path) -> Found:
+    """Maps against masks, as both are on the disk."""
+    own = rows.filter(pl.col("item").str.starts_with("test/"))
+    tables: list[Found] = []
+    for item, salient, box in own.select("item", "salient", "box").iter_rows():
+        drawn = np.array(
+            Image.open(beside(sample) / "predictions.parquet.maps" / Path(item).with_suffix(".png"))
+        )
+        mask = (
+            np.array(
+                Image.open(sample / item.replace("RGB", "GT").replace(".jpg", ".png")).convert("L")
+            )
+            > 127
+        )
+        assert drawn.shape == mask.shape
+        there = drawn >= 128
+        assert salient == there.mean()
+        assert (box is None) == (not there.any())
+        scores = saliency_scores(
+            torch.from_numpy(drawn)[None], torch.from_numpy(mask)[None]
+        ).table()
+        low, high = int(drawn.min()), int(drawn.max())
+        stretched = (drawn - low) / (high - low) if high > low else drawn / 255
+        tables.append(
+            {"MAE": float(np.abs(stretched - mask).mean()), "S-measure": scores["S-measure"]}
+        )
+    mean = {name: float(np.mean([one[name] for one in tables])) for name in tables[0]}
+    return {**mean, "scenes": float(len(own))}
+
+
+def beside(sample: Path) -> Path:
+    """The folder of the predictions: that of the run whose sample it is, else the one above."""
+    return sample.parents[1] if sample.parent.name == "sample" else sample.parent
+
+
+def speech(rows: pl.DataFrame, splits: Any, sample: Path) -> Found:
+    """Error rates of words and letters."""
+    said = dict(rows.select("item", "text").rows())
+    wrong = {"wer": 0, "cer": 0}
+    count = {"wer": 0, "cer": 0}
+    for one in splits.test.utterances:
+        for name, pieces in (("wer", str.split), ("cer", lambda text: list("".join(text.split())))):
+            true = pieces(one.text)
+            wrong[name] += edits(pieces(said[one.name]), true)
+            count[name] += len(true)
+    return {name: wrong[name] / count[name] for name in ("wer",)} | {"words": float(count["wer"])}
+
+
+def edits(one: list[str], other: list[str]) -> int:
+    """Least number of insertions, deletions and replacements."""
+    row = list(range(len(other) + 1))
+    for i, x in enumerate(one, 1):
+        row, before = [i], row
+        for j, y in enumerate(other, 1):
+            row.append(min(row[-1] + 1, before[j] + 1, before[j - 1] + (x != y)))
+    return row[-1]
+
+
+OF = {
+    "wsi": wsi,
+    "medical": medical,
+    "ranking": ranking,
+    "reid": reid,
+    "saliency": saliency,
+    "speech": speech,
+}

@@ -1,0 +1,342 @@
+"""Which rows a training sees, and which numbers leave it: held of every task by one run of each."""
+
+import csv
+import dataclasses
+import json
+import os
+import shutil
+import typing
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from headwise import pipelines
+from headwise.base.errors import InputError
+from headwise.pipelines.engine.command_line import parse
+from headwise.pipelines.engine.inference.shards import make_plan
+from headwise.pipelines.engine.runs.loaded import load_run
+from headwise.tests.contract import from_predictions
+
+CLOSE = 1e-6
+
+
+def sample_of(path: Path) -> Path:
+    return path / "sample" / (path / "sample" / "PATH").read_text()
+
+
+def opened(task, path):
+    """The parts of the run's own data."""
+    loaded = load_run(task.load(), str(path), "cpu")
+    return task.load().open_data(
+        dataclasses.replace(loaded.options, data=str(sample_of(path))), loaded.spec
+    )
+
+
+def fingerprint(task, options):
+    """By which a prediction knows rows that it may keep."""
+    return make_plan(task, options).fingerprint
+
+
+def value_of(metrics, name):
+    for part in name.split("/"):
+        metrics = metrics[part]
+    return float(metrics)
+
+
+def of_tasks(*names):
+    """Mark of a test that is of these tasks alone."""
+    return pytest.mark.parametrize("run_of_task", names, indirect=True)
+
+
+def test_no_row_of_the_test_part_is_read_before_the_final_review(run_of_task):
+    assert run_of_task.early_reads == []
+
+
+@of_tasks(*from_predictions.OF)
+def test_predictions_of_the_test_rows_give_the_metrics(trained):
+    task, path = trained
+    rows = pl.read_parquet(path / "predictions.parquet")
+    assert set(rows["status"]) == {"ok"}
+    metrics = json.loads((path / "metrics.json").read_text())
+    found = from_predictions.OF[task.name](rows, opened(task, path), sample_of(path))
+    given = {name: value_of(metrics, name) for name in found}
+    assert found == pytest.approx(given, abs=CLOSE)
+
+
+@of_tasks("forecast")
+def test_forecasts_of_a_table_cut_short_are_those_of_its_windows(trained, tmp_path):
+    """The table cut at the start of each window's future: its forecasts are as far off as
+    `evaluate` says of them.
+    """
+    _, path = trained
+    spec = json.loads((path / "spec.json").read_text())
+    table = pl.read_csv(sample_of(path))
+    windows = 5
+    last = table[-(spec["lookback"] + spec["horizon"] + windows - 1) :]
+    last.write_csv(tmp_path / "truth.csv")
+    (tmp_path / "cut").mkdir()
+    for start in range(windows):
+        last[: start + spec["lookback"]].write_csv(tmp_path / "cut" / f"{start}.csv")
+    metrics = pipelines.forecast.evaluate(run=path, data=tmp_path / "truth.csv")
+    rows = pipelines.forecast.predict(
+        run=path, input=tmp_path / "cut", output=tmp_path / "o.parquet"
+    ).table()
+    deviation = np.array(spec["scaler"]["std"])
+    errors, inside, widths = [], {80: [], 95: []}, {80: [], 95: []}
+    for start in range(windows):
+        own = rows.filter(pl.col("item") == f"{start}.csv")
+        truth = last[start + spec["lookback"] :][: spec["horizon"]]
+        for place, channel in enumerate(spec["channels"]):
+            given = own.filter(pl.col("channel") == channel).sort("step")
+            assert given["step"].to_list() == list(range(1, spec["horizon"] + 1))
+            assert given["time"].dt.strftime("%Y-%m-%d %H:%M:%S").to_list() == [
+                str(moment)[:19].replace("T", " ") for moment in truth[truth.columns[0]]
+            ]
+            came = truth[channel].to_numpy()
+            errors.append((given["forecast"].to_numpy() - came) / deviation[place])
+            for level in inside:
+                low, high = given[f"lower_{level}"].to_numpy(), given[f"upper_{level}"].to_numpy()
+                np.testing.assert_allclose((low + high) / 2, given["forecast"], rtol=1e-9)
+                inside[level].append((low <= came) & (came <= high))
+                widths[level].append((high - low) / deviation[place])
+    assert metrics["windows"] == windows
+    assert metrics["mse"] == pytest.approx(np.square(errors).mean(), rel=1e-4)
+    assert metrics["mae"] == pytest.approx(np.abs(errors).mean(), rel=1e-4)
+    found = {round(100 * one["level"]): one for one in metrics["intervals"]}
+    assert found.keys() == inside.keys()
+    for level, one in found.items():
+        assert one["coverage"] == pytest.approx(np.mean(inside[level]), abs=1e-3)
+        assert one["mean_width"] == pytest.approx(np.mean(widths[level]), rel=1e-5)
+    assert np.mean(widths[80]) < np.mean(widths[95])
+
+
+VALIDATED = {
+    "forecast": {"val_mse": "mse", "val_mae": "mae"},
+    "wsi": {"val_loss": "log_loss", "val_auc": "auc"},
+    "medical": {"val_auc": "auc"},
+    "ranking": {"val_auc": "click/auc like/auc", "val_log_loss": "click/log_loss like/log_loss"},
+}
+
+
+@of_tasks(*VALIDATED)
+def test_evaluating_the_validation_part_gives_the_score_of_the_best_epoch(trained, headwise):
+    task, path = trained
+    assert headwise(task.name, "evaluate", "--run", path, "--part", "validation")[0] == 0
+    metrics = json.loads((path / "evaluation-validation.json").read_text())
+    with (path / "history.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    for name, of in VALIDATED[task.name].items():
+        expected = np.mean([value_of(metrics, one) for one in of.split()])
+        assert float(row[name]) == pytest.approx(expected, abs=1e-5), name
+
+
+def test_every_item_of_the_input_comes_out_once_and_in_order(trained):
+    task, path = trained
+    sample = sample_of(path)
+    home = sample if sample.is_dir() else sample.parent
+    files = {
+        "forecast": "generated.csv",
+        "medical": "pictures/*.png",
+        "ranking": "generated.csv",
+        "reid": "**/*.jpg",
+        "saliency": "**/RGB/*.jpg",
+        "speech": "*.wav",
+        "wsi": "*.tiff",
+    }
+    expected = sorted(file.relative_to(home).as_posix() for file in home.glob(files[task.name]))
+    found = (
+        pl.read_parquet(path / "predictions.parquet")["item"].unique(maintain_order=True).to_list()
+    )
+    plain = [name.split(":")[0] for name in found]
+    if task.name in ("speech", "wsi"):  # named without their ending
+        plain, expected = ([Path(name).stem for name in names] for names in (plain, expected))
+    assert plain == expected
+
+
+def changed(value, kind):
+    """Another value of an option of this kind; None where none is known."""
+    choices = typing.get_args(kind)
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + (1 if isinstance(value, int) else 0.125)
+    if isinstance(value, str) and choices and value in choices:
+        return next(one for one in choices if one != value)
+    return None
+
+
+def test_the_fingerprint_of_a_prediction_sees_weights_calibration_spec_and_every_option_of_its_rows(
+    trained, tmp_path
+):
+    task, path = trained
+    run = shutil.copytree(
+        path, tmp_path / "run", ignore=shutil.ignore_patterns("sample", "checkpoints", "*.maps")
+    )
+    options = parse(
+        task,
+        "predict",
+        [],
+        values={"run": run, "input": sample_of(path), "output": tmp_path / "o.parquet"},
+    )
+    first = fingerprint(task, options)
+    assert (
+        fingerprint(task, dataclasses.replace(options, run=str(path), processes=2, overwrite=True))
+        == first
+    )
+    hints = typing.get_type_hints(type(options))
+    tried = 0
+    for option in dataclasses.fields(options):
+        other = changed(getattr(options, option.name), hints[option.name])
+        if option.name in ("engine", "processes", "overwrite", "accelerator") or other is None:
+            continue
+        try:
+            seen = fingerprint(task, dataclasses.replace(options, **{option.name: other}))
+        except InputError:  # refused for this run
+            continue
+        assert seen != first, option.name
+        tried += 1
+    assert tried >= 2
+    for name in ("model.safetensors", "calibration.safetensors"):
+        before = (run / name).read_bytes()
+        tensors = load_file(run / name)
+        if not tensors:
+            continue
+        last = list(tensors)[-1]
+        tensors[last] = (tensors[last].double() + 1).to(tensors[last].dtype)
+        save_file(tensors, run / name)
+        assert fingerprint(task, options) != first, name
+        (run / name).write_bytes(before)
+    spec = json.loads((run / "spec.json").read_text())
+    (run / "spec.json").write_text(json.dumps({**spec, "more": 1}))
+    assert fingerprint(task, options) != first
+    (run / "spec.json").write_text(json.dumps(spec))
+    assert fingerprint(task, options) == first
+
+
+def later(file: Path) -> None:
+    """Give a file another time, as a new content of equal size has."""
+    found = file.stat()
+    os.utime(file, ns=(found.st_atime_ns, found.st_mtime_ns + 1_000_000_000))
+
+
+def inputs_of(name: str, sample: Path, home: Path):
+    """Options of a prediction, and the files that its rows come from: those that --input names, and
+    others.
+    """
+    if name in ("forecast", "ranking"):
+        first = Path(shutil.copy(sample.with_suffix(".csv"), home / "one.csv"))
+        second = Path(shutil.copy(first, home / "two.csv"))
+        return (
+            ({"input": first, "log": second}, [first, second])
+            if name == "ranking"
+            else ({"input": first}, [first])
+        )
+    copy = Path(shutil.copytree(sample if sample.is_dir() else sample.parent, home / "in"))
+    if name == "saliency":
+        return {"input": copy}, [next(copy.glob("test/RGB/*")), next(copy.glob("test/depth/*"))]
+    if name == "medical":
+        return {"input": copy / "labels.csv"}, [copy / "pictures" / "generated-002.png"]
+    if name == "reid":
+        pictures = sorted(copy.glob("query/*.jpg"))
+        table = home / "table.csv"
+        table.write_text("\n".join(["image", *(one.name for one in pictures)]))
+        return {"input": table, "images": copy / "query"}, [pictures[1]]
+    if name == "wsi":
+        features = next(copy.glob("features-*")).rename(home / "features")
+        (home / "none").mkdir()
+        return {
+            "input": copy / "labels.csv",
+            "features": features,
+            "slides": home / "none",
+        }, sorted(features.glob("*.h5"))[:1]
+    return {"input": copy}, [next(copy.glob("*.wav"))]
+
+
+def test_the_fingerprint_of_a_prediction_sees_every_file_that_its_rows_come_from(trained, tmp_path):
+    task, path = trained
+    given, files = inputs_of(task.name, sample_of(path), tmp_path)
+    options = parse(
+        task, "predict", [], values={"run": path, "output": tmp_path / "o.parquet", **given}
+    )
+    marks = [fingerprint(task, options)]
+    assert fingerprint(task, options) == marks[0]
+    for file in files:
+        later(file)
+        marks.append(fingerprint(task, options))
+    assert len(set(marks)) == len(files) + 1
+
+
+def test_the_weights_of_the_run_are_those_of_its_best_checkpoint(trained):
+    _, path = trained
+    stored = load_file(path / "checkpoints" / "step-000000002" / "model.safetensors")
+    for name, weight in load_file(path / "model.safetensors").items():
+        torch.testing.assert_close(weight, stored[name], rtol=0, atol=0)
+
+
+# What early stopping goes by, from the other figures of an epoch: smaller is better for each of
+# them.
+MONITORS = {
+    "forecast": lambda row: row["val_mse"],
+    "ranking": lambda row: 1 - row["val_auc"],
+    "reid": lambda row: 1 - row["val_mAP"],
+    "saliency": lambda row: (row["val_mae"] + 1 - row["val_s_measure"]) / 2,
+}
+
+
+@of_tasks(*MONITORS)
+def test_what_early_stopping_goes_by_falls_as_the_model_gets_better(trained):
+    task, path = trained
+    with (path / "history.csv").open() as file:
+        (row,) = (
+            {name: float(value) for name, value in row.items()} for row in csv.DictReader(file)
+        )
+    assert row[f"val_{task.monitor}"] == pytest.approx(MONITORS[task.name](row), abs=1e-9)
+
+
+def rows_and_groups(name, part):
+    """The names of a part's rows, and the groups that must stay together."""
+    if name in ("medical", "saliency"):
+        return part.of("names"), part.of("patients" if name == "medical" else "groups")
+    if name == "reid":
+        return part.names(), [Path(one).name.split("_")[0] for one in part.names()]
+    if name == "speech":
+        return [one.name for one in part.utterances], [one.speaker for one in part.utterances]
+    return (
+        (part.names, part.patients.tolist())
+        if name == "wsi"
+        else (part.which.tolist(), part.which.tolist())
+    )
+
+
+@of_tasks("medical", "ranking", "reid", "saliency", "speech", "wsi")
+def test_every_row_is_in_one_part_and_no_group_is_in_two(trained):
+    task, path = trained
+    splits = opened(task, path)
+    parts = [
+        rows_and_groups(task.name, getattr(splits, name))
+        for name in ("train", "validation", "test")
+    ]
+    rows = [row for names, _ in parts for row in names]
+    assert len(rows) == len(set(rows)) == len(pl.read_parquet(path / "predictions.parquet"))
+    groups = [set(own) for _, own in parts]
+    assert all(groups)
+    assert sum(map(len, groups)) == len(set().union(*groups))
+
+
+@of_tasks("forecast")
+def test_what_is_forecast_in_one_part_comes_after_all_rows_of_the_part_before(trained):
+    task, path = trained
+    splits = opened(task, path)
+    lookback = json.loads((path / "spec.json").read_text())["lookback"]
+    table = pl.read_csv(sample_of(path), try_parse_dates=True)
+    train, validation, test = (
+        part.times[0] for part in (splits.train, splits.validation, splits.test)
+    )
+    futures = np.concatenate([train, validation[lookback:], test[lookback:]])
+    assert (
+        futures.astype("datetime64[s]") == table["date"].to_numpy().astype("datetime64[s]")
+    ).all()

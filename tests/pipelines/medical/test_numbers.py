@@ -1,0 +1,166 @@
+"""Which pictures weights of classes, temperature and operating point are of: by a small set with
+uneven parts.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+pytest.importorskip("timm", reason="the extra `vision` is not installed")
+
+from PIL import Image
+
+from headwise import pipelines
+from headwise.pipelines import load_task
+from headwise.pipelines.engine.command_line import parse
+from headwise.pipelines.engine.runs.loaded import load_run
+from headwise.pipelines.medical.verbs import compare as comparison
+from headwise.pipelines.metrics.operating import choose_threshold, fit_temperature
+
+SMALL = {"size": (32, 32), "body_size": (16, 16), "body_width": 2, "head_width": 4}
+CLASSES = ("ill", "odd", "well")
+# Pictures of each class; the shares of the classes differ from part to part.
+PARTS = {"train": (12, 6, 24), "validation": (8, 12, 4), "test": (9, 3, 6)}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """Pictures of noise, brighter by class, of parts that are named."""
+    generator, folder = np.random.default_rng(2), tmp_path_factory.mktemp("xrays")
+    (folder / "p").mkdir()
+    lines, number = ["image,label,patient,part"], 0
+    for part, counts in PARTS.items():
+        for place, (name, count) in enumerate(zip(CLASSES, counts)):
+            for _ in range(count):
+                pixels = (
+                    100 + 12 * place + generator.normal(0, 10) + generator.normal(0, 40, (32, 32))
+                )
+                Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(
+                    folder / "p" / f"{number:03d}.png"
+                )
+                lines.append(f"p/{number:03d}.png,{name},P{number},{part}")
+                number += 1
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(home, tmp_path_factory):
+    """The positive class is the one in the middle."""
+    path = tmp_path_factory.mktemp("run") / "run"
+    return pipelines.medical.train(
+        data=home, run=path, epochs=2, positive="odd", class_weights=True, lr=0.01, **SMALL
+    )
+
+
+@pytest.fixture(scope="module")
+def splits(run):
+    task = load_task("medical")
+    return task.load().open_data(parse(task, "train", [], config=run.path / "config.yaml"))
+
+
+def probability_of(run, part):
+    """Of the pictures of a part, in its order, as the predictions of the run have them."""
+    rows = {
+        row["item"]: row
+        for row in pl.read_parquet(run.path / "predictions.parquet").iter_rows(named=True)
+    }
+    own = [rows[name] for name in part.of("names")]
+    return np.array([[row[f"p_{name}"] for name in CLASSES] for row in own], float), own
+
+
+def test_class_weights_are_the_inverse_shares_of_the_training_pictures(splits):
+    count = np.array(PARTS["train"])
+    assert np.bincount(splits.train.labels).tolist() == count.tolist()
+    np.testing.assert_allclose(splits.train.class_weights, count.sum() / 3 / count)
+    np.testing.assert_allclose(splits.train[5]["class_weights"], count.sum() / 3 / count)
+    assert splits.validation.class_weights is splits.test.class_weights is None
+
+
+def test_the_loss_is_the_weighted_cross_entropy(splits):
+    task = load_task("medical")
+    still = {
+        "turn": 0.0,
+        "shift": 0.0,
+        "zoom": 0.0,
+        "aspect": 0.0,
+        "brightness": 0.0,
+        "flip": False,
+    }
+    options = parse(task, "train", [], values={**SMALL, **still})
+    torch.manual_seed(0)
+    model = task.load().build_model(options, splits.spec).eval()
+    chosen = [0, 1, 12, 13, 20, 21, 22]
+    batch = {name: torch.stack([splits.train[k][name] for k in chosen]) for name in splits.train[0]}
+    logits = []
+    with torch.no_grad():
+        handle = model.register_forward_hook(
+            lambda module, given, found: logits.append(found.double().numpy())
+        )
+        found = float(task.load().loss(model, batch, options))
+        handle.remove()
+    labels, weights = batch["label"].numpy(), splits.train.class_weights.numpy()
+    assert set(labels.tolist()) == {0, 1, 2}
+    each = np.log(np.exp(logits[0]).sum(1)) - logits[0][np.arange(len(labels)), labels]
+    assert found == pytest.approx(
+        float((weights[labels] * each).sum() / weights[labels].sum()), rel=1e-5
+    )
+
+
+def test_temperature_and_operating_point_are_of_the_validation_pictures(run, splits):
+    """Probabilities that a temperature was fitted to have the best temperature 1."""
+    part = splits.validation
+    probability, _ = probability_of(run, part)
+    assert fit_temperature(part.labels, np.log(probability)) == pytest.approx(1, abs=2e-3)
+    for other in (splits.train, splits.test):
+        assert fit_temperature(
+            other.labels, np.log(probability_of(run, other)[0])
+        ) != pytest.approx(1, abs=2e-3)
+    metrics = run.metrics()
+    assert metrics["temperature"] != pytest.approx(1, abs=1e-2)
+    assert metrics["threshold"] == pytest.approx(
+        choose_threshold(part.labels == 1, probability[:, 1]), abs=1e-6
+    )
+
+
+def test_predictions_of_the_test_pictures_give_the_metrics(run, splits):
+    part, metrics = splits.test, run.metrics()
+    probability, rows = probability_of(run, part)
+    own = probability[np.arange(len(part)), part.labels]
+    assert metrics["log_loss"] == pytest.approx(-np.log(own).mean(), abs=1e-6)
+    said = np.array([CLASSES.index(row["prediction"]) for row in rows])
+    assert metrics["accuracy"] == pytest.approx((said == part.labels).mean())
+    called = np.array([row["positive"] for row in rows])
+    np.testing.assert_array_equal(called, probability[:, 1] >= metrics["threshold"])
+    assert metrics["sensitivity"] == pytest.approx(called[part.labels == 1].mean())
+    assert metrics["specificity"] == pytest.approx((~called[part.labels != 1]).mean())
+
+
+def test_an_asked_sensitivity_moves_the_operating_point(run, splits):
+    task = load_task("medical")
+    loaded = load_run(task.load(), str(run.path), "cpu")
+    alone = replace(splits, train=None, test=None)
+    part, (probability, _) = splits.validation, probability_of(run, splits.validation)
+    found = {}
+    for asked in (0.5, 1.0):
+        options = replace(loaded.options, sensitivity=asked)
+        found[asked] = float(
+            task.load().calibrate(loaded.model, alone, options, loaded.device)["threshold"]
+        )
+        expected = choose_threshold(part.labels == 1, probability[:, 1], asked)
+        assert found[asked] == pytest.approx(expected, abs=1e-6)
+    assert found[0.5] > found[1.0]
+
+
+def test_a_variant_is_scored_on_the_test_part_with_the_temperature_of_the_validation_part(
+    run, splits
+):
+    loaded = load_run(load_task("medical").load(), str(run.path), "cpu")
+    (found,) = comparison._score(
+        "medusa", loaded.model, replace(splits, train=None), loaded.options, loaded.device
+    ).values()
+    for name in ("auc", "accuracy", "ece"):
+        assert found[name] == pytest.approx(run.metrics()[name], abs=1e-5)
