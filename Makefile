@@ -102,7 +102,11 @@ faults: $(DEV) ## the long fault tests: kills, full disks, damaged files; prints
 bench: $(DEV) ## speed and memory beside the published form (CPU)
 	$(BIN)/python benchmarks/softs.py $(ARGS)
 
+docs: $(DEV) ## write the reference pages that are generated from the code
+	$(BIN)/python docs/make_reference.py
+
 clean: ## remove .venv and caches, never a run
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo test check coverage faults bench clean $(TASKS)
+# docs is also a folder.
+.PHONY: docs help setup demo test check coverage faults bench clean $(TASKS)
