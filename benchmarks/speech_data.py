@@ -1,4 +1,4 @@
-"""Manifests of the recordings that docs/reference/speech.md measures, out of the data folder (HEADWISE_DATA).
+"""Manifests of the recordings that docs/measured/speech.md measures, out of the data folder (HEADWISE_DATA).
 
     python benchmarks/speech_data.py FOLDER
 
