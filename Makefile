@@ -3,18 +3,22 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-USER := $(VENV)/.ready
-MEDICAL := $(VENV)/.ready-medical
-WSI := $(VENV)/.ready-wsi
-SPEECH := $(VENV)/.ready-speech
-VISION := $(VENV)/.ready-vision
-DEV := $(VENV)/.ready-dev
+READY := $(VENV)/.ready
+DEV := $(READY)-dev
 ARGS ?=
 WEIGHTS ?=
-TASKS := forecast medical ranking reid saliency speech wsi
+TASKS := $(patsubst pipelines/%/prediction.py,%,$(wildcard pipelines/*/prediction.py))
+# What a task says in its card, such as $(call card,reid,extra).
+card = $(shell sed -n 's/^ *$(2)="\(.*\)",$$/\1/p' pipelines/$(1)/__init__.py)
+EXTRAS := $(sort $(foreach task,$(TASKS),$(call card,$(task),extra)))
+comma := ,
+empty :=
+space := $(empty) $(empty)
+ALL := $(READY)-$(subst $(space),$(comma),$(EXTRAS))
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@$(foreach task,$(TASKS),printf '  make %-12s %s\n' '$(task)' '$(call card,$(task),summary)';)
 	@echo '  DATA=path RUN=path ARGS="--option value" pass through'
 
 setup: $(DEV) ## make .venv with everything the tests need; the tasks need less and set it up themselves
@@ -28,70 +32,53 @@ define install
 	@touch $@
 endef
 
-$(USER): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt
 	$(call install,.)
 
-$(VISION): pyproject.toml constraints.txt
-	$(call install,.[vision])
-	@touch $(USER)
+# One for each extra; `dev` holds all of them.
+$(READY)-%: pyproject.toml constraints.txt
+	$(call install,.[$*])
+	@touch $(READY) $(if $(filter dev,$*),$(ALL) $(EXTRAS:%=$(READY)-%))
 
-$(MEDICAL): pyproject.toml constraints.txt
-	$(call install,.[medical])
-	@touch $(USER) $(VISION)
+# Every task is trained, scored and reported by its name: make reid DATA=folder
+define train
+$(1): $(READY)$(addprefix -,$(call card,$(1),extra))
+	$(BIN)/headwise $(1) train $$(if $$(DATA),--data '$$(DATA)') $$(if $$(RUN),--run '$$(RUN)') $$(ARGS)
+endef
+$(foreach task,$(if $(WEIGHTS),$(filter-out speech,$(TASKS)),$(TASKS)),$(eval $(call train,$(task))))
 
-$(SPEECH): pyproject.toml constraints.txt
-	$(call install,.[speech])
-	@touch $(USER)
-
-$(WSI): pyproject.toml constraints.txt
-	$(call install,.[wsi])
-	@touch $(USER) $(VISION)
-
-$(DEV): pyproject.toml constraints.txt
-	$(call install,.[dev])
-	@touch $(USER) $(VISION) $(MEDICAL) $(SPEECH) $(WSI)
-
-forecast: $(USER) ## train, evaluate and predict series; DATA=my.csv, else a generated sample
-	$(BIN)/headwise $@ train $(if $(DATA),--data '$(DATA)') $(if $(RUN),--run '$(RUN)') $(ARGS)
-
-medical: $(MEDICAL) ## classify chest X-rays and look for shortcuts; DATA=folder, table or .npz, else generated pictures
-	$(BIN)/headwise $@ train $(if $(DATA),--data '$(DATA)') $(if $(RUN),--run '$(RUN)') $(ARGS)
-
-ranking: $(USER) ## train click models on an event log; DATA=log or schema.yaml, else a generated log
-	$(BIN)/headwise $@ train $(if $(DATA),--data '$(DATA)') $(if $(RUN),--run '$(RUN)') $(ARGS)
-
-reid: $(VISION) ## find identities or name classes; DATA=folder or table, else generated persons
-	$(BIN)/headwise $@ train $(if $(DATA),--data '$(DATA)') $(if $(RUN),--run '$(RUN)') $(ARGS)
-
-saliency: $(VISION) ## find what is salient in pictures with depth; DATA=folder or table, else generated scenes
-	$(BIN)/headwise $@ train $(if $(DATA),--data '$(DATA)') $(if $(RUN),--run '$(RUN)') $(ARGS)
-
-# With WEIGHTS nothing is trained: recordings are transcribed, and how far the word times can be trusted is said.
+# With WEIGHTS=whisper-tiny-en nothing is trained: recordings are transcribed, and the report says
+# how far the word times can be trusted.
 SPOKEN = $(or $(RUN),runs/speech-$(notdir $(WEIGHTS)))
 
-speech: $(SPEECH) ## transcribe recordings with word times; DATA=folder or manifest, else generated tones; WEIGHTS=whisper-tiny-en
-ifeq ($(WEIGHTS),)
-	$(BIN)/headwise $@ train $(if $(DATA),--data '$(DATA)') $(if $(RUN),--run '$(RUN)') $(ARGS)
-else
+ifneq ($(WEIGHTS),)
+speech: $(READY)-speech
 	@test -n '$(DATA)' || { echo "WEIGHTS=$(WEIGHTS) needs DATA=recording, folder or manifest"; exit 2; }
 	@test -f '$(SPOKEN)/config.yaml' || $(BIN)/headwise $@ adopt --weights '$(WEIGHTS)' --run '$(SPOKEN)'
 	$(BIN)/headwise $@ predict --run '$(SPOKEN)' --input '$(DATA)' --output '$(SPOKEN)/transcripts.parquet' --formats json srt TextGrid
 	$(BIN)/headwise $@ explain --run '$(SPOKEN)' --input '$(DATA)' --output '$(SPOKEN)/explained' $(ARGS)
 endif
 
-wsi: $(WSI) ## classify slides or bags; DATA=labels.csv or their folder, else generated slides
-	$(BIN)/headwise $@ train $(if $(DATA),--data '$(DATA)') $(if $(RUN),--run '$(RUN)') $(ARGS)
-
-demo: $(WSI) $(SPEECH) ## every pipeline on its sample, and one index page of the reports
+demo: $(ALL) ## every pipeline on its sample, and one index page of the reports
 	$(BIN)/python -m headwise.pipelines.engine.command_line.demo $(if $(RUN),'$(RUN)')
 
-test: $(DEV) ## all tests
+test: $(DEV) ## what a change needs: every task, mechanism and operator, at most 8 minutes on 2 cores
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q -m 'not slow and not full' $(ARGS)
+
+test-all: $(DEV) ## all tests, as CI runs them
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q $(ARGS)
 
-check: $(DEV) ## lint, types, import contract
+check: $(DEV) ## formatter, linter, types, import contract
+	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright
+
+mutation: $(DEV) ## plant known bugs one at a time; prints caught / planted
+	$(BIN)/python tests/mutation/run.py $(ARGS)
+
+docs: $(DEV) ## write the generated reference pages again
+	$(BIN)/python docs/make_reference.py
 
 coverage: $(DEV) ## tests with coverage of the core
 	$(BIN)/python -m pytest -n 2 -q --cov=kernels --cov=models --cov-report=term-missing $(ARGS)
@@ -102,11 +89,7 @@ faults: $(DEV) ## the long fault tests: kills, full disks, damaged files; prints
 bench: $(DEV) ## speed and memory beside the published form (CPU)
 	$(BIN)/python benchmarks/softs.py $(ARGS)
 
-docs: $(DEV) ## write the reference pages that are generated from the code
-	$(BIN)/python docs/make_reference.py
-
 clean: ## remove .venv and caches, never a run
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 
-# docs is also a folder.
-.PHONY: docs help setup demo test check coverage faults bench clean $(TASKS)
+.PHONY: help setup demo test test-all check mutation docs coverage faults bench clean $(TASKS)

@@ -48,7 +48,7 @@ def cell(data: str, form: str, seed: int, folds: int, epochs: int, path: Path) -
     from headwise.pipelines import load_task
     from headwise.pipelines.engine.training.quick import fit
     from headwise.pipelines.metrics.classification import scores
-    from headwise.pipelines.wsi.data import BagSet, find_source, grouped_folds, moments
+    from headwise.pipelines.wsi.data import BagSet, grouped_folds, read_source, spec_of
     from headwise.pipelines.wsi.explain import concentration
     from headwise.pipelines.wsi.options import WsiOptions
     from headwise.pipelines.wsi.prediction import classify
@@ -57,16 +57,12 @@ def cell(data: str, form: str, seed: int, folds: int, epochs: int, path: Path) -
     options = WsiOptions(
         data=str(DATA / SETS[data]), model="acmil", epochs=epochs, seed=seed, **FORMS[form]
     )
-    source = find_source(options)
+    source = read_source(options)
     classes = sorted(set(source.cohort.labels))
     labels, probability, curves, sizes = [], [], [], []
     for test in grouped_folds(source.cohort, np.arange(len(source.cohort)), folds, seed, data):
         train = BagSet(source, np.setdiff1d(np.arange(len(source.cohort)), test), classes)
-        spec = {
-            "classes": classes,
-            "width": train[0][0].shape[1],
-            **moments(train, options.standardise),
-        }
+        spec = spec_of(source, {"train": train}, options)
         model, _ = fit(load_task("wsi").load(), options, train, spec, torch.device("cpu"))
         for bag, label, _ in map(BagSet(source, test, classes).__getitem__, range(len(test))):
             found, attention = classify(model, bag)

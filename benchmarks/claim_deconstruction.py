@@ -46,7 +46,7 @@ def build(plan: tuple[str, ...], kinds: int):
     from torch import nn
 
     from headwise.models.attention import build_attention
-    from headwise.models.layers.vit import Encoder
+    from headwise.models.layers.vit import TransformerEncoder
 
     def options(name: str) -> dict:
         accepted = inspect.signature(type(build_attention(name, WIDTH, 4))).parameters
@@ -58,7 +58,9 @@ def build(plan: tuple[str, ...], kinds: int):
             self.embed = nn.Embedding(kinds, WIDTH)
             self.place = nn.Embedding(LENGTH, WIDTH)
             made = {name: options(name) for name in plan}
-            self.encoder = Encoder(WIDTH, depth=DEPTH, heads=4, attention=plan, options=made)
+            self.encoder = TransformerEncoder(
+                WIDTH, depth=DEPTH, heads=4, attention=plan, options=made
+            )
             self.head = nn.Linear(WIDTH, kinds)
 
         def forward(self, x):

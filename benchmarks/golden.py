@@ -70,6 +70,17 @@ def option_record(help_text: str) -> Json:
     return options
 
 
+# How a default is shown in a box of the parser, and how in a page of plain text.
+SAME_DEFAULT = {"True": "on", "False": "off", "None": "none", "": "none"}
+
+
+def same_defaults(record: Json) -> Json:
+    """A record of options with each default in one spelling."""
+    if isinstance(record, dict):
+        return {name: same_defaults(value) for name, value in record.items()}
+    return SAME_DEFAULT.get(record, record) if isinstance(record, str) else record
+
+
 def record_options(task: str, folder: Path) -> Json:
     """The verbs of a task, and the options of each with their defaults."""
     verbs = re.findall(r"^  ([a-z-]+)  ", headwise([task, "--help"], folder).stdout, re.MULTILINE)
@@ -148,7 +159,10 @@ def differences(before: Path, after: Path, task: str, step: str) -> list[str]:
     paths = [home / "records" / task / f"{step}.json" for home in (before, after)]
     if missing := [str(path) for path in paths if not path.exists()]:
         return [f"not recorded: {' '.join(missing)}"]
-    old, new = (dict(leaves(json.loads(path.read_text()))) for path in paths)
+    records = [json.loads(path.read_text()) for path in paths]
+    if step == "options":
+        records = [same_defaults(entry) for entry in records]
+    old, new = (dict(leaves(entry)) for entry in records)
     lines = []
     for path in [key for key in old | new if old.get(key) != new.get(key)]:
         lines.append(f"{path}: {old.get(path, 'missing')} -> {new.get(path, 'missing')}")

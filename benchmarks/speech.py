@@ -23,7 +23,7 @@ from measure import fastest, peak_bytes, peak_of
 
 from headwise.kernels.attention_maps import attention_maps
 from headwise.kernels.time_warping import time_warp
-from headwise.models.speech.saliency import Divergence, GivenText, StateMasking
+from headwise.models.speech.saliency import Divergence, KnownText, StateMasking
 from headwise.models.speech.speech_to_text import Memory, SpeechToText
 
 LAYERS, HEADS, WIDTH, TOKENS, STATES = 4, 8, 64, 448, 1500
@@ -120,7 +120,7 @@ def masking() -> None:
     torch.manual_seed(0)
     model = SpeechToText(51864, decoder_layers=4, encoder_layers=1).eval()
     memory = Memory(torch.randn(1, 550, 384), None)
-    text = GivenText(torch.randint(0, 50000, (26,)), 2)
+    text = KnownText(torch.randint(0, 50000, (26,)), 2)
     kept = torch.rand(25, 550) < 0.5
     ours = StateMasking(model, memory, text)
     plain = Divergence(model.decoder(text.fed, memory).logits[0, 1:].detach())

@@ -13,13 +13,12 @@ import sys
 
 import ctranslate2
 
+from headwise.data.formats.audio import RATE
 from headwise.data.speech.log_mel import log_mel
 from headwise.data.speech.recordings import list_speech
-from headwise.models.speech.decoding import transcribe
 from headwise.pipelines import load_task
 from headwise.pipelines.engine.runs.loaded import load_run
-from headwise.pipelines.speech.data import rules_of
-from headwise.pipelines.speech.prediction import hearer
+from headwise.pipelines.speech.transcriber import Transcriber
 
 
 def main() -> None:
@@ -30,28 +29,24 @@ def main() -> None:
         arguments.add_argument(name)
     given = arguments.parse_args()
     loaded = load_run(load_task("speech").load(), given.run, "cpu")
-    heard = hearer(loaded.model, loaded.spec, loaded.calibration, loaded.device)
+    transcriber = Transcriber.of_run(loaded.model, loaded.context(None))
     rival = ctranslate2.models.Whisper(given.weights, device="cpu", compute_type="float32")
     listed, equal = list_speech(given.data), 0
     for one in listed:
         samples = one.samples()
         features = log_mel(
-            samples, int(heard.spec["features"]), 2 * int(heard.spec["audio_positions"])
+            samples, transcriber.spec.features, 2 * transcriber.spec.audio_positions
         )[None]
         view = ctranslate2.StorageView.from_array(features.numpy())
         theirs = list(
-            rival.generate(view, [list(heard.tokens.prompt)], beam_size=1)[0].sequences_ids[0]
+            rival.generate(view, [list(transcriber.tokens.prompt)], beam_size=1)[0].sequences_ids[0]
         )
-        ours = list(
-            transcribe(heard.model, heard.encode([samples]), rules_of(heard.spec, heard.tokens))[
-                0
-            ].tokens
-        )
+        memory = transcriber.encode(*transcriber.features([samples]))
+        ours = list(transcriber.transcripts(memory, [len(samples) / RATE])[0].tokens)
         equal += ours == theirs
         if ours != theirs:
-            print(
-                f"{one.name}: ours {heard.tokens.decode(ours)!r}, theirs {heard.tokens.decode(theirs)!r}"
-            )
+            texts = [transcriber.tokens.decode(ids) for ids in (ours, theirs)]
+            print(f"{one.name}: ours {texts[0]!r}, theirs {texts[1]!r}")
     print(f"equal tokens: {equal} of {len(listed)} recordings")
     sys.exit(equal < len(listed))
 

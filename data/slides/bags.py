@@ -41,6 +41,10 @@ class BagTable:
     offsets: np.ndarray  # int64 (B + 1,)
     columns: tuple[str, ...]
 
+    def bag(self, row: int) -> np.ndarray:
+        """The instances of a bag, float32 (n, D)."""
+        return self.features[self.offsets[row] : self.offsets[row + 1]]
+
 
 def is_bag_table(path: str | Path) -> bool:
     """Whether a table has one row per instance, not one per slide.

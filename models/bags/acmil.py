@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ...kernels.gated_scores import gated_scores
 from ...kernels.segments import segment_of
 from ...kernels.softmax_pool import softmax_pool
-from ..layers.vit import Encoder
+from ..layers.vit import TransformerEncoder
 
 PADDED_NUMBERS = (
     1 << 22
@@ -56,7 +56,7 @@ class BagModel(nn.Module):
         dropout: float = 0.0,
         mean: Tensor | None = None,
         deviation: Tensor | None = None,
-        mixing: Encoder | None = None,
+        mixing: TransformerEncoder | None = None,
     ) -> None:
         super().__init__()
         if features < 1 or inner < 1 or classes < 2:

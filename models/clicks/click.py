@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ...kernels.segments import segment_of
 from ..layers.blocks import NetworkKind
-from ..layers.vit import Encoder
+from ..layers.vit import TransformerEncoder
 from ..moe.multi_gate import LayeredExtraction, MultiGate
 
 
@@ -219,10 +219,10 @@ class PLE(ClickModel):
 
 
 class DIN(ClickModel):
-    """Deep interest network (Zhou et al., KDD 2018): each event weighted by a network that also sees
-    the target.
+    """Deep interest network (Zhou et al., KDD 2018): each event weighted by a network that also
+    sees the target.
 
-        w_t = MLP([q, k_t, q - k_t, q * k_t]),   history = sum_t w_t k_t   (no softmax, as published)
+        w_t = MLP([q, k_t, q - k_t, q * k_t]),   history = sum_t w_t k_t   (no softmax)
 
     target: the field that the events are compared with, one for each sequence: the field whose
     embeddings it shares. Reading: ReLU instead of Dice; a tower for each task, since the paper has
@@ -297,7 +297,7 @@ class TokenMixer(ClickModel):
     """Fields, sequences and tasks as tokens, mixed by any mechanism of the core; each task reads
     its own token.
 
-    Options of the encoder as in `vit.Encoder`.
+    Options of the encoder as in `vit.TransformerEncoder`.
     """
 
     def __init__(
@@ -316,7 +316,7 @@ class TokenMixer(ClickModel):
         super().__init__(layout, width=width, sparse=sparse)
         self.tokens = nn.Parameter(0.05 * torch.randn(layout.tasks, width))
         self.place = nn.Parameter(0.05 * torch.randn(layout.fields + layout.sequences, width))
-        self.encoder = Encoder(
+        self.encoder = TransformerEncoder(
             width, depth=layers, heads=heads, attention=attention, ffn=ffn, dropout=dropout
         )
         self.towers = Towers(width, layout.tasks, towers, dropout)

@@ -9,7 +9,7 @@ proxies of X:
 
     C~' = CA(C~, S) + CA(C~, T)      S~' = CA(S~, C) + CA(S~, T)      T~' = CA(T~, C) + CA(T~, S)
     T^  = CA(T, C) + CA(T, S)
-    X'  = X * sigmoid(MLP(flatten X~'))      for C, S, T^; the gate is shared by all tokens of a kind
+    X'  = X * sigmoid(MLP(flatten X~'))      for C, S, T^; one gate for all tokens of a kind
 
 The paper has no public code, and leaves open what follows. Our readings:
 

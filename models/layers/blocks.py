@@ -1,4 +1,4 @@
-"""Blocks that every transformer here is built from.
+"""Blocks that all transformers here are built from.
 
 Shapes: B batch, N tokens, D width, F width of the feed-forward layer.
 """
@@ -45,8 +45,7 @@ class FeedForward(nn.Module):
         if self.gate is not None:
             return self.dropout(self.down(self.dropout(F.gelu(self.gate(x)) * self.up(x))))
         if self.training and self.dropout.p > 0:
-            # With dropout between them GELU and product are no longer one operator, and both inputs
-            # are kept.
+            # With dropout in between, GELU and product are two operators, which store both inputs.
             return self.dropout(self.down(self.dropout(F.gelu(self.up(x)))))
         return gelu_linear(self.up(x), self.down.weight, self.down.bias)
 
@@ -59,10 +58,11 @@ def build_feedforward(
     dropout: float = 0.0,
     moe: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """The feed-forward network of that kind; "convglu" needs tokens on a grid (`ConvGLU`).
+    """A feed-forward network; "convglu" needs tokens on a grid (`ConvGLU`).
 
     "moe": a mixture of experts (`MoE`) with the options `moe`, whose K active experts of width
-    hidden / K are as large together as the dense network."""
+    hidden / K are together as large as the dense network.
+    """
     if kind == "convglu":
         return ConvGLU(width, hidden, dropout=dropout)
     if kind == "moe":
@@ -75,14 +75,16 @@ def build_feedforward(
 
 
 class EncoderLayer(nn.Module):
-    """A transformer layer of any mixer and any feed-forward network.
+    """A transformer layer with any mixer and any feed-forward network.
 
     norm "post": x = norm1(x + mixer(x)); x = norm2(x + feedforward(x)), the order of the first
     transformer, of iTransformer (arXiv 2310.06625) and of SOFTS. "pre": x = x + mixer(norm1(x)); x
     = x + feedforward(norm2(x)), that of vision transformers (Xiong et al., arXiv 2002.04745).
+
     mixer: a mechanism of `attention`, called as `mixer(x, context, mask=mask)` on (B, N, D);
     feedforward: any module on (B, N, D), which gets the mask of tokens (B, N) if its `extras` name
-    it; dropout after the mixer."""
+    it; dropout: after the mixer.
+    """
 
     def __init__(
         self,
@@ -108,22 +110,20 @@ class EncoderLayer(nn.Module):
     ) -> Tensor:
         """x: (B, N, D), context and mask as the mixer takes them -> (B, N, D).
 
-        extras: what some mechanisms or feed-forward networks need besides ("size" of the grid,
-        "static" tokens); each is given only what its `extras` names."""
-        for_mixer = {
-            name: value
-            for name, value in extras.items()
-            if name in getattr(self.mixer, "extras", ())
-        }
+        extras: what some mechanisms or feed-forward networks also need ("size" of the grid,
+        "static" tokens); a module gets only what its `extras` name.
+        """
+        for_mixer = _named_by(self.mixer, extras)
         if context is None and mask is not None and mask.ndim == 2:
-            extras = extras | {"mask": mask}  # it says which tokens are there
-        for_network = {
-            name: value
-            for name, value in extras.items()
-            if name in getattr(self.feedforward, "extras", ())
-        }
+            extras = extras | {"mask": mask}  # which tokens are present
+        for_network = _named_by(self.feedforward, extras)
         if self.pre:
             x = x + self.dropout(self.mixer(self.norm1(x), context, mask=mask, **for_mixer))
             return x + self.feedforward(self.norm2(x), **for_network)
         x = self.norm1(x + self.dropout(self.mixer(x, context, mask=mask, **for_mixer)))
         return self.norm2(x + self.feedforward(x, **for_network))
+
+
+def _named_by(module: nn.Module, extras: Mapping[str, Any]) -> dict[str, Any]:
+    """The extras that a module takes."""
+    return {name: extras[name] for name in getattr(module, "extras", ()) if name in extras}

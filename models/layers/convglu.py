@@ -10,12 +10,12 @@ from ..attention.base import grid_of, to_image, to_tokens
 
 
 class ConvGLU(nn.Module):
-    """down(gelu(conv(gate x)) * up x), conv a depth-wise 3 x 3 one (TransNeXt, Shi, CVPR 2024,
-    arXiv 2311.17132).
+    """down(gelu(conv(gate x)) * up x), where conv is a depth-wise 3 x 3 convolution (TransNeXt,
+    Shi, CVPR 2024, arXiv 2311.17132).
 
-    Between a gated linear unit, which it is with a convolution that keeps the centre alone, and a
-    feed-forward network with a convolution. width: D; hidden: F is two thirds of it, as published,
-    by default of 4 D; dropout as in `FeedForward`."""
+    With a convolution that takes only the centre it is a gated linear unit. width: D; hidden: F is
+    two thirds of it, as published, by default of 4 D; dropout as in `FeedForward`.
+    """
 
     extras = ("size",)
 
@@ -29,8 +29,9 @@ class ConvGLU(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, *, size: tuple[int, int] | None = None) -> Tensor:
-        """x: (B, N, D), size: (Y, X), by default a square -> (B, N, D). Raises ValueError if they
-        do not fit.
+        """x: (B, N, D) -> (B, N, D); size: (Y, X), by default a square.
+
+        Raises ValueError if they do not fit.
         """
         size = grid_of("ConvGLU", x.shape[1], size)
         gate = to_tokens(self.conv(to_image(self.gate(x), size)))

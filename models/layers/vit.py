@@ -4,7 +4,7 @@ Shapes: B batch, C channels, Y x X pixels, N tokens, F features of a token, D wi
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +14,27 @@ from ..attention.base import masked_mean
 from .blocks import EncoderLayer, NetworkKind, build_feedforward
 
 
-class Encoder(nn.Module):
-    """Stack of pre-norm layers, with a last norm.
+class EncoderOptions(TypedDict, total=False):
+    """Options of `TransformerEncoder` that models pass on to it."""
 
-    attention: one name of the table of mechanisms for all layers, or a plan: a sequence of names
-    that is repeated, so ("static", "softmax") gives every second layer to each; options:
-    constructor options of each mechanism by its name; ffn: kind of the feed-forward networks, moe:
-    options of their experts if it is "moe"."""
+    depth: int
+    heads: int
+    attention: str | Sequence[str]
+    options: Mapping[str, Mapping[str, Any]] | None
+    ffn: NetworkKind
+    hidden: int | None
+    dropout: float
+    moe: Mapping[str, Any] | None
+
+
+class TransformerEncoder(nn.Module):
+    """Stack of pre-norm layers, with a norm at the end.
+
+    width: D. attention: the name of a mechanism for all layers, or a plan: a sequence of names that
+    is repeated, so ("static", "softmax") alternates between the two. options: constructor options
+    of each mechanism by its name. ffn: kind of the feed-forward networks; moe: options of their
+    experts if it is "moe". Raises ValueError for no layer and for no mechanism.
+    """
 
     def __init__(
         self,
@@ -39,7 +53,8 @@ class Encoder(nn.Module):
         plan = (attention,) if isinstance(attention, str) else tuple(attention)
         if depth < 1 or not plan:
             raise ValueError(
-                f"Encoder: needs at least one layer and one mechanism, got depth {depth} and {plan}"
+                "TransformerEncoder: needs at least one layer and one mechanism, got depth "
+                f"{depth} and {plan}"
             )
         names = [plan[i % len(plan)] for i in range(depth)]
         self.layers = nn.ModuleList(
@@ -57,8 +72,9 @@ class Encoder(nn.Module):
     def forward(
         self, x: Tensor, *, mask: Tensor | None = None, size: tuple[int, int] | None = None
     ) -> Tensor:
-        """x: (B, N, D) -> (B, N, D); mask: bool (B, N), True = a token; size: (height, width) if x
-        is a grid.
+        """x: (B, N, D) -> (B, N, D).
+
+        mask: bool (B, N), True = a token; size: (height, width) if x is a grid.
         """
         static = x
         for layer in self.layers:
@@ -70,8 +86,9 @@ class TokenModel(nn.Module):
     """Classes or values from a sequence of feature vectors: linear embedding, positions, encoder,
     mean of tokens, head.
 
-    features: F; outputs: K; tokens: longest sequence; positions: learned positions are added;
-    further options as in `Encoder`."""
+    features: F; outputs: K; tokens: longest sequence; positions: whether learned positions are
+    added; further options as in `TransformerEncoder`.
+    """
 
     def __init__(
         self,
@@ -81,17 +98,18 @@ class TokenModel(nn.Module):
         width: int = 64,
         tokens: int = 256,
         positions: bool = True,
-        **encoder: Any,
+        **encoder: Unpack[EncoderOptions],
     ) -> None:
         super().__init__()
         self.embed = nn.Linear(features, width)
         self.positions = nn.Parameter(0.02 * torch.randn(tokens, width)) if positions else None
-        self.encoder = Encoder(width, **encoder)
+        self.encoder = TransformerEncoder(width, **encoder)
         self.head = nn.Linear(width, outputs)
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
-        """x: (B, N, F), mask: bool (B, N), True = a token -> (B, K). Raises ValueError for too long
-        a sequence.
+        """x: (B, N, F) -> (B, K); mask: bool (B, N), True = a token.
+
+        Raises ValueError for a sequence that is too long.
         """
         x = self.embed(x)
         if self.positions is not None:
@@ -108,8 +126,13 @@ class VisionTransformer(nn.Module):
     instead of a class token.
 
     image: (height, width) in pixels, multiples of patch; channels: C; classes: K; further options
-    as in `Encoder`. Positions are learned, one for each patch. Any mechanism serves, those on grids
-    included."""
+    as in `TransformerEncoder`. Positions are learned, one for each patch. It works with any
+    mechanism, also those on grids.
+
+    >>> model = VisionTransformer(image=(32, 32), classes=4, attention="linear", depth=1)
+    >>> model(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 4])
+    """
 
     def __init__(
         self,
@@ -119,7 +142,7 @@ class VisionTransformer(nn.Module):
         channels: int = 3,
         classes: int = 10,
         width: int = 96,
-        **encoder: Any,
+        **encoder: Unpack[EncoderOptions],
     ) -> None:
         super().__init__()
         if patch < 1 or image[0] % patch or image[1] % patch:
@@ -129,17 +152,19 @@ class VisionTransformer(nn.Module):
         self.size = (image[0] // patch, image[1] // patch)
         self.embed = nn.Conv2d(channels, width, patch, stride=patch)
         self.positions = nn.Parameter(0.02 * torch.randn(self.size[0] * self.size[1], width))
-        self.encoder = Encoder(width, **encoder)
+        self.encoder = TransformerEncoder(width, **encoder)
         self.head = nn.Linear(width, classes)
 
     def tokens(self, x: Tensor) -> Tensor:
-        """Images (B, C, Y, X) -> patches with their positions (B, N, D). Raises ValueError for
-        another size.
+        """Images (B, C, Y, X) -> patches with their positions (B, N, D).
+
+        Raises ValueError for images of another size.
         """
         patches = self.embed(x)
         if tuple(patches.shape[2:]) != self.size:
             raise ValueError(
-                f"VisionTransformer: built for {self.size} patches, got an image of {tuple(x.shape)}"
+                f"VisionTransformer: built for {self.size} patches, got an image of "
+                f"{tuple(x.shape)}"
             )
         return patches.flatten(2).transpose(1, 2) + self.positions
 

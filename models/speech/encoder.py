@@ -1,10 +1,10 @@
-"""Encoder of speech: log-mel features to states, for any number of frames, blind to padding.
+"""Encoder of speech: log-mel features to states, for any number of frames, independent of padding.
 
 Shapes: B batch, F mel bands, T frames, N = ceil(T / 2) states, D width.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -25,12 +25,13 @@ def sinusoids(length: int, width: int, longest: float = 10_000.0) -> Tensor:
 
 
 class ConvModule(nn.Module):
-    """The convolution of a Conformer (Gulati et al., arXiv 2005.08100, figure 2), (B, N, D) -> (B,
-    N, D).
+    """The convolution of a Conformer (Gulati et al., arXiv 2005.08100, figure 2), (B, N, D) ->
+    (B, N, D).
 
-    Normalised by layer, not by batch, and with padding held at 0 before it runs along time, so that
-    what a recording is batched with changes nothing (Papi et al., arXiv 2303.16166, on such
-    faults)."""
+    It is normalised by layer, not by batch, and padding is set to 0 before the convolution along
+    time, so that what a recording is batched with changes nothing (Papi et al., arXiv 2303.16166,
+    on such faults).
+    """
 
     def __init__(self, width: int, kernel: int = 15, dropout: float = 0.0) -> None:
         super().__init__()
@@ -44,7 +45,7 @@ class ConvModule(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """mask: bool (B, N), True = a state."""
+        """x: (B, N, D); mask: bool (B, N), True = a state -> (B, N, D)."""
         x = F.glu(self.enter(self.before(x)), -1)
         if mask is not None:
             x = x * mask[..., None].to(x.dtype)
@@ -54,8 +55,10 @@ class ConvModule(nn.Module):
 
 class ConformerLayer(nn.Module):
     """x + f1(x) / 2, + mixer, + convolution, + f2 / 2, normalised (arXiv 2005.08100, equation 1);
-    each on a normalised input. Positions are the encoder's, added once, where the paper has
-    relative ones in the mixer."""
+    each on a normalised input.
+
+    Departure: the encoder adds positions once, where the paper has relative ones in the mixer.
+    """
 
     def __init__(
         self,
@@ -76,7 +79,7 @@ class ConformerLayer(nn.Module):
     def forward(
         self, x: Tensor, *, mask: Tensor | None = None, static: Tensor | None = None
     ) -> Tensor:
-        """(B, N, D), mask: bool (B, N), static: as in `EncoderLayer` -> (B, N, D)."""
+        """x: (B, N, D); mask: bool (B, N); static: as in `EncoderLayer` -> (B, N, D)."""
         x = x + 0.5 * _network(self.first, self.norm1(x), mask)
         extras = {"static": static} if "static" in getattr(self.mixer, "extras", ()) else {}
         x = x + self.dropout(self.mixer(self.norm2(x), mask=mask, **extras))
@@ -86,18 +89,23 @@ class ConformerLayer(nn.Module):
 
 
 def _network(network: nn.Module, x: Tensor, mask: Tensor | None) -> Tensor:
-    """A feed-forward network, with the mask of tokens if it takes one."""
+    """Apply a feed-forward network, with the mask of tokens if it takes one."""
     return network(x, mask=mask) if "mask" in getattr(network, "extras", ()) else network(x)
 
 
 class SpeechEncoder(nn.Module):
-    """Two convolutions, the second of stride 2, sinusoids, layers, a last norm: Whisper's (arXiv
-    2212.04356, figure 1).
+    """Two convolutions, the second of stride 2, sinusoids, layers, a last norm, as in Whisper
+    (arXiv 2212.04356, figure 1).
 
     features: F; width: D, even; positions: most states N; kind: "transformer" or "conformer";
-    attention: a mechanism of the core for tokens in a row; ffn, moe: as in `Encoder` of `vit`.
+    attention: a mechanism of the core for tokens in a row; ffn, hidden, moe: as in
+    `build_feedforward`; kernel: width of the Conformer's convolution.
 
     Raises ValueError for options that do not fit.
+
+    >>> encoder = SpeechEncoder(80, 16, heads=2, depth=1)
+    >>> encoder(torch.zeros(1, 80, 101))[0].shape
+    torch.Size([1, 51, 16])
     """
 
     positions: Tensor
@@ -116,13 +124,13 @@ class SpeechEncoder(nn.Module):
         hidden: int | None = None,
         kernel: int = 15,
         dropout: float = 0.0,
-        moe: Mapping[str, Any] | None = None,
+        moe: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__()
         if kind not in get_args(EncoderKind) or width % 2 or depth < 1:
             raise ValueError(
-                f"SpeechEncoder: needs an even width, a layer, and transformer or conformer, got {width}, "
-                f"{depth}, {kind!r}"
+                "SpeechEncoder: needs an even width, a layer, and transformer or conformer, got "
+                f"{width}, {depth}, {kind!r}"
             )
         self.conv1 = nn.Conv1d(features, width, 3, padding=1)
         self.conv2 = nn.Conv1d(width, width, 3, stride=2, padding=1)
@@ -145,8 +153,10 @@ class SpeechEncoder(nn.Module):
     def forward(
         self, features: Tensor, lengths: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """features: (B, F, T); lengths: int64 (B,), frames of each, None: all count -> states (B,
-        N, D), 0 where there is padding, and which are there, bool (B, N), or None.
+        """The states (B, N, D), 0 in the padding, and which of them are no padding, bool (B, N),
+        None without lengths.
+
+        features: (B, F, T); lengths: int64 (B,), frames of each recording; None: all frames count.
 
         Raises ValueError for more frames than there are positions.
         """
@@ -157,18 +167,17 @@ class SpeechEncoder(nn.Module):
             or size > len(self.positions)
         ):
             raise ValueError(
-                f"SpeechEncoder: needs (batch, {self.conv1.in_channels}, up to {2 * len(self.positions)} "
-                f"frames), got {tuple(features.shape)}"
+                f"SpeechEncoder: needs (batch, {self.conv1.in_channels}, up to "
+                f"{2 * len(self.positions)} frames), got {tuple(features.shape)}"
             )
-        mask = None
-        frames = None
+        mask = present = None
         if lengths is not None:
-            frames = torch.arange(features.shape[2], device=lengths.device) < lengths[:, None]
-            mask = frames[:, ::2]
-            features = features * frames[:, None].to(features.dtype)
+            present = torch.arange(features.shape[2], device=lengths.device) < lengths[:, None]
+            mask = present[:, ::2]
+            features = features * present[:, None].to(features.dtype)
         x = F.gelu(self.conv1(features))
-        if frames is not None:
-            x = x * frames[:, None].to(x.dtype)
+        if present is not None:
+            x = x * present[:, None].to(x.dtype)
         x = F.gelu(self.conv2(x)).transpose(1, 2) + self.positions[:size].to(x.dtype)
         static = x
         for layer in self.layers:

@@ -1,15 +1,16 @@
-"""What a model of speech uses for each token: masked passes by the hundred, and gradients.
+"""What a model of speech uses for each token: many masked passes, and gradients.
 
 Shapes: K masks, F mel bands, T frames, N states, I tokens of a text, D width, V vocabulary.
 
-A text is decoded with its tokens given; its score under a mask is the divergence, token by token,
+A known text is decoded; its score under a mask is the divergence, token by token,
 
-    s_k = KL(P_k || P_k^masked) = sum_v P_k(v) (log P_k(v) - log P_k^masked(v))            (SPES, arXiv 2411.01710)
+    s_k = KL(P_k || P_k^masked) = sum_v P_k(v) (log P_k(v) - log P_k^masked(v))
 
-of the next token's probabilities. Masking states of the encoder needs neither the encoder nor the
-keys and values again: a state of zeros has the bias of the layer as its key and value, the same for
-all, so that the hidden states are one more key with the logarithm of their number added to its
-score. That is exact, and nothing is copied for a mask."""
+of the next token's probabilities (SPES, arXiv 2411.01710). Masking states of the encoder needs
+neither the encoder nor the keys and values again: a state of zeros has the bias of the layer as its
+key and value, the same for all, so that the hidden states are one more key with the logarithm of
+their number added to its score. That is exact, and nothing is copied for a mask.
+"""
 
 from __future__ import annotations
 
@@ -26,20 +27,20 @@ MOST_LOGITS = 60_000_000  # numbers of one pass
 
 
 @dataclass(frozen=True)
-class GivenText:
-    """tokens: int64 (P + I,), prompt and text; prompt: P."""
+class KnownText:
+    """A text to decode. tokens: int64 (P + I,), prompt and text; prompt: P."""
 
     tokens: Tensor
     prompt: int
 
     @property
     def fed(self) -> Tensor:
-        """(1, P + I - 1): what the decoder reads while it says the I tokens."""
+        """What the decoder reads while it writes the I tokens, (1, P + I - 1)."""
         return self.tokens[None, :-1]
 
     @property
     def target(self) -> Tensor:
-        """(I,): what it is to say."""
+        """What it should write, (I,)."""
         return self.tokens[self.prompt :]
 
 
@@ -47,9 +48,10 @@ class StateMasking:
     """Divergence of a text under masks of the states that it is decoded from.
 
     memory: of one recording, without padding; text: with at least one token. Raises ValueError
-    otherwise."""
+    otherwise.
+    """
 
-    def __init__(self, model: SpeechToText, memory: Memory, text: GivenText) -> None:
+    def __init__(self, model: SpeechToText, memory: Memory, text: KnownText) -> None:
         if len(memory.states) != 1 or memory.mask is not None or len(text.target) < 1:
             raise ValueError(
                 "StateMasking: needs one recording without padding and a text with a token"
@@ -60,50 +62,50 @@ class StateMasking:
             if all(isinstance(layer.cross, SoftmaxAttention) for layer in self.decoder.layers):
                 blank = self.decoder.pairs(Memory(torch.zeros_like(memory.states[:, :1]), None))
                 self.pairs = [
-                    (torch.cat([key, zero], 2), torch.cat([value, none], 2))
-                    for (key, value), (zero, none) in zip(self.decoder.pairs(memory), blank)
+                    (torch.cat([key, blank_key], 2), torch.cat([value, blank_value], 2))
+                    for (key, value), (blank_key, blank_value) in zip(
+                        self.decoder.pairs(memory), blank, strict=True
+                    )
                 ]
-            self.divergence = Divergence(
-                self._logits(torch.ones_like(memory.states[:, :, 0], dtype=torch.bool))[0]
-            )
+            visible = torch.ones_like(memory.states[:, :, 0], dtype=torch.bool)
+            self.divergence = Divergence(self._logits(visible)[0])
 
     @torch.no_grad()
-    def __call__(self, kept: Tensor) -> Tensor:
-        """kept: bool (K, N), False = the state is zeroed -> scores (K, I), float32."""
+    def __call__(self, visible: Tensor) -> Tensor:
+        """visible: bool (K, N), False = the state is zeroed -> scores (K, I), float32."""
+        vocabulary = len(self.decoder.tokens.weight)
         return _in_parts(
-            kept,
-            self.text,
-            len(self.decoder.tokens.weight),
-            lambda part: self.divergence(self._logits(part)),
+            visible, self.text, vocabulary, lambda part: self.divergence(self._logits(part))
         )
 
-    def _logits(self, kept: Tensor) -> Tensor:
-        count = len(kept)
+    def _logits(self, visible: Tensor) -> Tensor:
+        count = len(visible)
         fed = self.text.fed.expand(count, -1)
         states = self.memory.states
         if self.pairs is None:  # another mechanism than softmax: masked states themselves
-            found = self.decoder(fed, Memory(states * kept[..., None], None))
+            decoded = self.decoder(fed, Memory(states * visible[..., None], None))
         else:
-            bias = torch.zeros(kept.shape, device=states.device).masked_fill(~kept, -torch.inf)
-            bias = torch.cat([bias, (~kept).sum(1, keepdim=True).float().log()], 1)
+            bias = torch.zeros(visible.shape, device=states.device)
+            bias = bias.masked_fill(~visible, -torch.inf)
+            bias = torch.cat([bias, (~visible).sum(1, keepdim=True).float().log()], 1)
             pairs = [
                 (key.expand(count, -1, -1, -1), value.expand(count, -1, -1, -1))
                 for key, value in self.pairs
             ]
-            found = self.decoder(
-                fed, Memory(states.expand(count, -1, -1), None), pairs=pairs, bias=bias
-            )
-        return found.logits[:, self.text.prompt - 1 :]
+            memory = Memory(states.expand(count, -1, -1), None)
+            decoded = self.decoder(fed, memory, pairs=pairs, bias=bias)
+        return decoded.logits[:, self.text.prompt - 1 :]
 
 
 class FeatureMasking:
     """Divergence of a text under masks of the features: encoder and decoder run for each.
 
     features: (1, F, T), of one recording; fill: (F,), what a masked place becomes. Raises
-    ValueError as `StateMasking`."""
+    ValueError as `StateMasking` does.
+    """
 
     def __init__(
-        self, model: SpeechToText, features: Tensor, fill: Tensor, text: GivenText
+        self, model: SpeechToText, features: Tensor, fill: Tensor, text: KnownText
     ) -> None:
         if len(features) != 1 or len(text.target) < 1:
             raise ValueError("FeatureMasking: needs one recording and a text with a token")
@@ -112,10 +114,10 @@ class FeatureMasking:
             self.divergence = Divergence(self._logits(features)[0])
 
     @torch.no_grad()
-    def __call__(self, kept: Tensor) -> Tensor:
-        """kept: bool (K, F, T) -> scores (K, I), float32."""
+    def __call__(self, visible: Tensor) -> Tensor:
+        """visible: bool (K, F, T), False = the place is filled -> scores (K, I), float32."""
         return _in_parts(
-            kept,
+            visible,
             self.text,
             len(self.model.decoder.tokens.weight),
             lambda part: self.divergence(self._logits(torch.where(part, self.features, self.fill))),
@@ -128,11 +130,11 @@ class FeatureMasking:
 
 
 def _in_parts(
-    kept: Tensor, text: GivenText, vocabulary: int, score: Callable[[Tensor], Tensor]
+    masks: Tensor, text: KnownText, vocabulary: int, score: Callable[[Tensor], Tensor]
 ) -> Tensor:
     """Scores of all masks, no more of them at once than fit into `MOST_LOGITS`."""
     rows = max(1, MOST_LOGITS // (len(text.tokens) * vocabulary))
-    return torch.cat([score(part) for part in kept.split(rows)])
+    return torch.cat([score(part) for part in masks.split(rows)])
 
 
 class Divergence:
@@ -151,18 +153,22 @@ class Divergence:
 
 
 def gradient_times_input(
-    model: SpeechToText, features: Tensor, fill: Tensor, text: GivenText
+    model: SpeechToText, features: Tensor, fill: Tensor, text: KnownText
 ) -> tuple[Tensor, Tensor]:
-    """|gradient x (input - fill)| of the log-probability of each token: (I, F, T) of the features (1, F, T), and (I, N)
-    of the encoder's states, summed over their width (Shrikumar et al., arXiv 1605.01713)."""
+    """|gradient x (input - fill)| of the log-probability of each token (Shrikumar et al., arXiv
+    1605.01713).
+
+    Returns maps (I, F, T) of the features (1, F, T), and (I, N) of the encoder's states, summed
+    over their width.
+    """
     with torch.enable_grad():
         x = features.detach().clone().requires_grad_()
         memory = model.encode(x)
         logits = model.decoder(text.fed, memory).logits[0, text.prompt - 1 :]
-        said = logits.float().log_softmax(-1).gather(-1, text.target[:, None])[:, 0]
+        scores = logits.float().log_softmax(-1).gather(-1, text.target[:, None])[:, 0]
         inputs, states = [], []
-        for one in said:
-            of_input, of_states = torch.autograd.grad(one, (x, memory.states), retain_graph=True)
-            inputs.append((of_input[0] * (x[0] - fill[:, None])).abs().detach())
-            states.append((of_states[0] * memory.states[0]).sum(-1).abs().detach())
+        for score in scores:
+            by_input, by_states = torch.autograd.grad(score, (x, memory.states), retain_graph=True)
+            inputs.append((by_input[0] * (x[0] - fill[:, None])).abs().detach())
+            states.append((by_states[0] * memory.states[0]).sum(-1).abs().detach())
     return torch.stack(inputs), torch.stack(states)

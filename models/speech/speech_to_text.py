@@ -1,35 +1,41 @@
 """Speech to text: an encoder of speech and a decoder of text that attends to it, in Whisper's
 shape.
 
-Shapes: B batch, F mel bands, T frames, N states of the encoder, I tokens, D width, H heads, L
-layers of the decoder, V vocabulary, S maps that are asked for.
+Shapes: B batch, F mel bands, T frames, N states of the encoder, I tokens, D width, H heads, d width
+of a head, L layers of the decoder, V vocabulary, S maps that are asked for.
 
 Source: Whisper (Radford et al., arXiv 2212.04356): pre-normalised layers, learned positions of the
-text, embeddings shared with the output. Every mixer can be another mechanism of the core; the
-decoder's own must be causal."""
+text, embeddings shared with the output. Every mixer can be another mechanism of the core; that
+among the tokens must be causal.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.attention_maps import attention_maps
-from ..attention import ATTENTION, accepts_option, attention_class, build_attention
-from ..attention.base import attend, join_heads, split_heads
+from ..attention import ATTENTION, accepts_option, build_attention
+from ..attention.base import Attention, attend, join_heads, split_heads
 from ..attention.softmax import SoftmaxAttention
 from ..layers.blocks import NetworkKind, build_feedforward
 from .encoder import EncoderKind, SpeechEncoder
 
 Maps = Literal["layers"] | Sequence[tuple[int, int]]
+"""Of the mean of each layer's heads, or of heads as (layer, head)."""
+KeysValues = tuple[Tensor, Tensor]
+"""Keys and values of a layer, (B, H, tokens or states, d) each."""
 
 
 class Memory(NamedTuple):
-    """What the decoder attends to: states (B, N, D) and which are there, bool (B, N), None: all."""
+    """What the decoder attends to: states (B, N, D), and which of them are no padding, bool (B, N);
+    None: all of them.
+    """
 
     states: Tensor
     mask: Tensor | None
@@ -37,20 +43,24 @@ class Memory(NamedTuple):
 
 class Decoded(NamedTuple):
     """logits: (B, I, V); maps: (B, L, I, N), means over the heads of each layer, or (B, S, I, N) of
-    the heads asked for, or None."""
+    the heads that are asked for, or None.
+    """
 
     logits: Tensor
     maps: Tensor | None
 
 
 class DecoderLayer(nn.Module):
-    """x + own(x), + cross(x, memory), + f(x), each on a normalised input."""
+    """x + own(x), + cross(x, memory), + f(x), each on a normalised input.
+
+    mixer: the mechanism among the tokens, `own` in stored weights.
+    """
 
     def __init__(
-        self, width: int, own: nn.Module, cross: nn.Module, feedforward: nn.Module, dropout: float
+        self, width: int, mixer: Attention, cross: Attention, feedforward: nn.Module, dropout: float
     ) -> None:
         super().__init__()
-        self.own, self.cross, self.feedforward = own, cross, feedforward
+        self.own, self.cross, self.feedforward = mixer, cross, feedforward
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
         self.dropout = nn.Dropout(dropout)
 
@@ -62,22 +72,25 @@ class DecoderLayer(nn.Module):
         mask: Tensor | None,
         heads: Tensor | None,
         mean: bool,
-        pair: tuple[Tensor, Tensor] | None = None,
+        pair: KeysValues | None = None,
         bias: Tensor | None = None,
         static: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """(B, I, D) -> the same, and maps (B, S, I, N), or (B, 1, I, N) of a mean; heads: int64
-        (S,), None: no maps; mask: bool (B, I), which tokens are there; pair: keys and values of the
-        memory, where they are known; bias: (B, N), added to the scores of these keys."""
-        extras = {"static": static} if "static" in getattr(self.own, "extras", ()) else {}
+        """(B, I, D) -> the same, and maps (B, S, I, N), or (B, 1, I, N) of a mean.
+
+        mask: bool (B, I), which tokens are no padding; heads: int64 (S,), None: no maps; pair: keys
+        and values of the memory, if they are known; bias: (B, N), added to the scores of these
+        keys; static: the tokens before any layer.
+        """
+        extras = {"static": static} if "static" in self.own.extras else {}
         x = x + self.dropout(self.own(self.norm1(x), **extras))
         mixed, maps = self._cross(self.norm2(x), memory, heads, mean, pair, bias)
         x = x + self.dropout(mixed)
         return x + self._network(self.norm3(x), mask), maps
 
     def _network(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        takes = "mask" in getattr(self.feedforward, "extras", ())
-        return self.feedforward(x, mask=mask) if takes else self.feedforward(x)
+        takes_mask = "mask" in getattr(self.feedforward, "extras", ())
+        return self.feedforward(x, mask=mask) if takes_mask else self.feedforward(x)
 
     def _cross(
         self,
@@ -85,7 +98,7 @@ class DecoderLayer(nn.Module):
         memory: Memory,
         heads: Tensor | None,
         mean: bool,
-        pair: tuple[Tensor, Tensor] | None,
+        pair: KeysValues | None,
         bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         cross = self.cross
@@ -94,25 +107,26 @@ class DecoderLayer(nn.Module):
             key, value = cross.keys_values(memory.states) if pair is None else pair
             if heads is None:
                 mask = None if memory.mask is None else memory.mask[:, None, None]
-                added = None if bias is None else bias[:, None, None]
-                return cross.out(join_heads(attend(query, key, value, mask, bias=added))), None
-            found = attention_maps(query, key, value, heads, mean=mean, mask=memory.mask)
-            return cross.out(join_heads(found.output)), found.maps
+                score_bias = None if bias is None else bias[:, None, None]
+                mixed = attend(query, key, value, mask, bias=score_bias)
+                return cross.out(join_heads(mixed)), None
+            mapped = attention_maps(query, key, value, heads, mean=mean, mask=memory.mask)
+            return cross.out(join_heads(mapped.output)), mapped.maps
         mixed = cross(x, memory.states, mask=memory.mask)
         if heads is None:
             return mixed, None
-        every: Tensor = cross.weights(x, memory.states, mask=memory.mask)  # type: ignore[operator]
-        chosen = every.detach()[:, heads]
-        return mixed, chosen.mean(1, keepdim=True) if mean else chosen
+        weights = cross.weights(x, memory.states, mask=memory.mask).detach()[:, heads]
+        return mixed, weights.mean(1, keepdim=True) if mean else weights
 
     def step(self, x: Tensor, cache: Cache, memory: Memory) -> Tensor:
         """One more token each, (B, 1, D), that sees those in the cache and is added to it."""
         assert isinstance(self.own, SoftmaxAttention)
         query = self.norm1(x)
         key, value = self.own.keys_values(query)
-        if cache.own is not None:
-            key, value = torch.cat([cache.own[0], key], 2), torch.cat([cache.own[1], value], 2)
-        cache.own = key, value
+        if cache.tokens is not None:
+            key = torch.cat([cache.tokens[0], key], 2)
+            value = torch.cat([cache.tokens[1], value], 2)
+        cache.tokens = key, value
         mixed = attend(split_heads(self.own.query(query), self.own.heads), key, value)
         x = x + self.own.out(join_heads(mixed))
         x = x + self._cross(self.norm2(x), memory, None, False, cache.memory)[0]
@@ -121,16 +135,16 @@ class DecoderLayer(nn.Module):
 
 @dataclass
 class Cache:
-    """Keys and values (B, H, ·, d) of a layer: of the tokens so far, and of the memory."""
+    """Keys and values of a layer: of the memory, and of the tokens so far."""
 
-    memory: tuple[Tensor, Tensor]
-    own: tuple[Tensor, Tensor] | None = None
+    memory: KeysValues
+    tokens: KeysValues | None = None
 
     def select(self, rows: Tensor) -> None:
-        """Keep these entries of the batch, in this order."""
+        """Take these entries of the batch, in this order."""
         self.memory = self.memory[0][rows], self.memory[1][rows]
-        if self.own is not None:
-            self.own = self.own[0][rows], self.own[1][rows]
+        if self.tokens is not None:
+            self.tokens = self.tokens[0][rows], self.tokens[1][rows]
 
 
 class TextDecoder(nn.Module):
@@ -149,7 +163,7 @@ class TextDecoder(nn.Module):
         ffn: NetworkKind = "mlp",
         hidden: int | None = None,
         dropout: float = 0.0,
-        moe: Mapping[str, Any] | None = None,
+        moe: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__()
         self.tokens = nn.Embedding(vocabulary, width)
@@ -167,22 +181,36 @@ class TextDecoder(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
 
+    def _layers(self) -> list[DecoderLayer]:
+        return cast("list[DecoderLayer]", list(self.layers))
+
     @property
     def cached(self) -> bool:
-        """Whether tokens can be added one by one to what was kept of those before."""
+        """Whether tokens can be added one by one, from keys and values of those before them."""
         return all(
             isinstance(layer.own, SoftmaxAttention) and isinstance(layer.cross, SoftmaxAttention)
-            for layer in self.layers
+            for layer in self._layers()
         )
 
     @property
     def heads(self) -> int:
         """Heads of the cross-attention."""
-        return self.layers[0].cross.heads  # type: ignore[union-attr, return-value]
+        return self._layers()[0].cross.heads
 
-    def pairs(self, memory: Memory) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values of the memory for each layer, (B, H, N, d); softmax attention only."""
-        return [layer.cross.keys_values(memory.states) for layer in self.layers]  # type: ignore[union-attr, operator]
+    @property
+    def has_attention_weights(self) -> bool:
+        """Whether the cross-attention has weights, from which word times can be read."""
+        x = self.tokens.weight.new_zeros((1, 2, self.tokens.weight.shape[1]))
+        try:
+            self._layers()[0].cross.weights(x, x)
+        except ValueError:
+            return False
+        return True
+
+    def pairs(self, memory: Memory) -> list[KeysValues]:
+        """Keys and values of the memory for each layer; softmax attention only."""
+        crosses = [cast(SoftmaxAttention, layer.cross) for layer in self._layers()]
+        return [cross.keys_values(memory.states) for cross in crosses]
 
     def forward(
         self,
@@ -191,15 +219,18 @@ class TextDecoder(nn.Module):
         *,
         mask: Tensor | None = None,
         maps: Maps | None = None,
-        pairs: Sequence[tuple[Tensor, Tensor]] | None = None,
+        pairs: Sequence[KeysValues] | None = None,
         bias: Tensor | None = None,
     ) -> Decoded:
-        """tokens: int64 (B, I); mask: bool (B, I), which are there, all by default (padding stands
-        at the end); maps: "layers", or pairs (layer, head); pairs: as of `pairs`; bias: (B, N),
-        added to the scores of their keys.
+        """Logits of the tokens after each.
 
-        Raises ValueError for more tokens than positions, heads that are not there, or a bias
-        without pairs."""
+        tokens: int64 (B, I); mask: bool (B, I), which are no padding, by default all (padding comes
+        last); maps: what to return the cross-attention of; pairs: as returned by `pairs`; bias:
+        (B, N), added to the scores of their keys.
+
+        Raises ValueError for more tokens than positions, heads that do not exist, or a bias without
+        pairs.
+        """
         if bias is not None and (pairs is None or maps is not None):
             raise ValueError("TextDecoder: a bias needs pairs, and gives no maps")
         if tokens.shape[1] > len(self.positions):
@@ -207,10 +238,12 @@ class TextDecoder(nn.Module):
                 f"TextDecoder: {tokens.shape[1]} tokens, built for up to {len(self.positions)}"
             )
         x = self.tokens(tokens) + self.positions[: tokens.shape[1]]
-        static, found, order = x, [], []
-        for number, layer in enumerate(self.layers):
-            heads, mean = self._wanted(maps, number)
-            x, drawn = layer(
+        static = x
+        by_layer: list[Tensor] = []
+        order: list[tuple[int, int]] = []  # (layer, head) of each map
+        for number, layer in enumerate(self._layers()):
+            heads, mean = self._heads_of(maps, number)
+            x, layer_maps = layer(
                 x,
                 memory,
                 mask=mask,
@@ -220,41 +253,42 @@ class TextDecoder(nn.Module):
                 pair=None if pairs is None else pairs[number],
                 bias=bias,
             )
-            if drawn is not None:
-                found.append(drawn)
-                order += [number] if mean else [(number, head) for head in heads.tolist()]  # type: ignore[union-attr]
+            if heads is not None and layer_maps is not None:
+                by_layer.append(layer_maps)
+                order += [(number, head) for head in heads.tolist()]
         logits = F.linear(self.norm(x), self.tokens.weight)
         if maps is None:
             return Decoded(logits, None)
-        drawn = torch.cat(found, 1)
-        return Decoded(
-            logits,
-            drawn if maps == "layers" else drawn[:, [order.index(tuple(pair)) for pair in maps]],
-        )
+        chosen = torch.cat(by_layer, 1)
+        if maps != "layers":
+            chosen = chosen[:, [order.index(tuple(pair)) for pair in maps]]
+        return Decoded(logits, chosen)
 
-    def _wanted(self, maps: Maps | None, layer: int) -> tuple[Tensor | None, bool]:
+    def _heads_of(self, maps: Maps | None, layer: int) -> tuple[Tensor | None, bool]:
+        """The heads of a layer whose maps are asked for, and whether their mean is."""
         if maps is None:
             return None, False
         if maps == "layers":
             return torch.arange(self.heads), True
         if not maps or any(
-            not (0 <= at < len(self.layers) and 0 <= head < self.heads) for at, head in maps
+            not (0 <= number < len(self.layers) and 0 <= head < self.heads) for number, head in maps
         ):
             raise ValueError(
-                f"TextDecoder: maps of {len(self.layers)} layers of {self.heads} heads, got {maps!r}"
+                f"TextDecoder: maps of {len(self.layers)} layers of {self.heads} heads, "
+                f"got {maps!r}"
             )
-        heads = [head for at, head in maps if at == layer]
+        heads = [head for number, head in maps if number == layer]
         return (torch.tensor(heads), False) if heads else (None, False)
 
     def begin(self, memory: Memory) -> list[Cache]:
-        """A cache without tokens."""
+        """A cache without tokens for each layer."""
         return [Cache(pair) for pair in self.pairs(memory)]
 
     def step(self, tokens: Tensor, place: int, caches: Sequence[Cache], memory: Memory) -> Tensor:
-        """tokens: int64 (B,), the one at `place` -> logits (B, V) of the next; the caches grow."""
+        """Logits (B, V) after one more token at `place`, int64 (B,); the caches grow."""
         x = (self.tokens(tokens) + self.positions[place])[:, None]
-        for layer, cache in zip(self.layers, caches):
-            x = layer.step(x, cache, memory)  # type: ignore[operator]
+        for layer, cache in zip(self._layers(), caches, strict=True):
+            x = layer.step(x, cache, memory)
         return F.linear(self.norm(x[:, 0]), self.tokens.weight)
 
 
@@ -269,6 +303,10 @@ class SpeechToText(nn.Module):
     on the encoder, with a blank as its class V.
 
     Raises ValueError for options that do not fit.
+
+    >>> model = SpeechToText(11, width=16, heads=2, encoder_layers=1, decoder_layers=1)
+    >>> model(torch.zeros(1, 80, 100), torch.tensor([[0, 1, 2]])).shape
+    torch.Size([1, 3, 11])
     """
 
     def __init__(
@@ -290,67 +328,71 @@ class SpeechToText(nn.Module):
         hidden: int | None = None,
         kernel: int = 15,
         dropout: float = 0.0,
-        moe: Mapping[str, Any] | None = None,
+        moe: Mapping[str, object] | None = None,
         ctc: bool = False,
     ) -> None:
         super().__init__()
-        shared: dict[str, Any] = {
-            "heads": heads,
-            "ffn": ffn,
-            "hidden": hidden,
-            "dropout": dropout,
-            "moe": moe,
-        }
         self.encoder = SpeechEncoder(
             features,
             width,
+            heads=heads,
             depth=encoder_layers,
             positions=audio_positions,
             kind=encoder,
-            kernel=kernel,
             attention=encoder_attention,
-            **shared,
+            ffn=ffn,
+            hidden=hidden,
+            kernel=kernel,
+            dropout=dropout,
+            moe=moe,
         )
         self.decoder = TextDecoder(
             vocabulary,
             width,
+            heads=heads,
             depth=decoder_layers,
             positions=text_positions,
             attention=decoder_attention,
             cross=cross_attention,
-            **shared,
+            ffn=ffn,
+            hidden=hidden,
+            dropout=dropout,
+            moe=moe,
         )
         self.ctc = nn.Linear(width, vocabulary + 1) if ctc else None
 
     def encode(self, features: Tensor, lengths: Tensor | None = None) -> Memory:
-        """As `SpeechEncoder`."""
+        """The states that the decoder attends to; arguments as of `SpeechEncoder`."""
         return Memory(*self.encoder(features, lengths))
 
     def forward(self, features: Tensor, tokens: Tensor) -> Tensor:
-        """Logits (B, I, V) of the tokens after each, of features (B, F, T) that all count."""
+        """Logits (B, I, V) of the tokens after each; all frames of the features (B, F, T) count."""
         return self.decoder(tokens, self.encode(features)).logits
 
 
-def causal_attention(name: str, width: int, heads: int) -> nn.Module:
-    """A mechanism whose tokens are blind to later ones.
-
-    Raises ValueError for a mechanism without a causal form.
+def causal_attention(name: str, width: int, heads: int) -> Attention:
+    """A mechanism in which no token depends on later ones. Raises ValueError if it has no such
+    form.
     """
     if not accepts_option(name, "causal"):
         raise ValueError(
-            f"decoder attention {name!r} has no causal form; "
-            f"take one of {', '.join(causal_names())}"
+            f"decoder attention {name!r} has no causal form; take one of "
+            f"{', '.join(causal_names())}"
         )
+    # Built twice as in the first version: it draws random numbers, and the initial weights that
+    # follow from a seed are to stay the same.
+    build_attention(name, width, heads)
     return build_attention(name, width, heads, causal=True)
 
 
-def crossing_attention(name: str, width: int, heads: int) -> nn.Module:
-    """A mechanism that takes a context. Raises ValueError for one that takes none."""
-    if not attention_class(name).crosses:
+def crossing_attention(name: str, width: int, heads: int) -> Attention:
+    """A mechanism that takes a context. Raises ValueError if it takes none."""
+    attention = build_attention(name, width, heads)
+    if not attention.crosses:
         raise ValueError(
             f"cross-attention {name!r} takes no context; softmax, differential, taylor, ... do"
         )
-    return build_attention(name, width, heads)
+    return attention
 
 
 def causal_names() -> list[str]:

@@ -1,23 +1,23 @@
 """DCAL: dual cross-attention learning (Zhu et al., CVPR 2022, arXiv 2205.02151), for
 re-identification and fine-grained recognition, on any vision transformer.
 
-Shapes: B pictures, N tokens (class token, perhaps further prefix tokens, P patches), D width, R
-chosen patches, K classes.
+Shapes: B pictures, N tokens (class token, possibly more prefix tokens, P patches), D width, R local
+patches, K classes.
 
-Self-attention (SA): the transformer. Global-local cross-attention (GLCA): the R patches that the
-class token's row of attention rollout weighs most, and the class token, ask all tokens of the last
-layer, with weights of its own. Pair-wise cross-attention (PWCA), in training only: the transformer
-once more, its weights shared, where every softmax also runs over the tokens of another picture of
-the batch.
+Self-attention (SA): the transformer. Global-local cross-attention (GLCA): the queries are the class
+token and the R patches with the highest weights in the class token's row of attention rollout, keys
+and values all tokens of the last layer; it has separate weights. Pair-wise cross-attention (PWCA),
+in training only: the transformer with the same weights again, in which each softmax also runs over
+the tokens of another picture of the batch.
 
-Readings where the paper leaves holes: maps are the mean over heads (Abnar and Zuidema, arXiv
+Where the paper leaves the choice: maps are the mean over heads (Abnar and Zuidema, arXiv
 2005.00928); R is the share of the patches rounded down, which gives the paper's 78, 38 and 76; the
-class token is among the queries, since its final value is used; the other picture of a pair goes
+class token is among the queries, because its final value is used; the other picture of a pair goes
 through the PWCA blocks as the picture itself does, so that layer l attends to its layer l; each
-branch has its own classifier. GLCA blocks have a feed-forward network, as all blocks of the
-transformer do."""
+branch has a separate classifier. GLCA blocks have a feed-forward network, as all blocks of the
+transformer do.
+"""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,11 +35,12 @@ Output = Literal["vectors", "probabilities"]
 
 
 class CrossLayer(nn.Module):
-    """Pre-norm layer in which a few tokens ask many: x = x + attention(norm x, norm all); x = x +
-    network(norm x).
+    """Pre-norm layer in which a few tokens attend to many: x = x + attention(norm x, norm context);
+    x = x + network(norm x).
 
-    Queries are gathered before they are projected; the softmax is PyTorch's fused one, which keeps
-    no (R, N) matrix. width: D; heads: H, must divide D; hidden: of the network, by default 4 D."""
+    Queries are gathered before they are projected; the softmax is PyTorch's fused one, which stores
+    no (R, N) matrix. width: D; heads: H, must divide D; hidden: of the network, by default 4 D.
+    """
 
     def __init__(self, width: int, heads: int, hidden: int | None = None) -> None:
         super().__init__()
@@ -69,7 +70,8 @@ class CrossLayer(nn.Module):
 
 class Head(nn.Module):
     """Classifier of a class token; with a neck, batch normalisation without shift before it and no
-    bias in it (BNNeck: Luo et al., arXiv 1903.07071)."""
+    bias in it (BNNeck: Luo et al., arXiv 1903.07071).
+    """
 
     def __init__(self, width: int, classes: int, *, neck: bool) -> None:
         super().__init__()
@@ -88,9 +90,7 @@ class Head(nn.Module):
 
 @dataclass
 class Branches:
-    """What each branch ("sa", "glca", "pwca") says: class tokens (B, D) and logits (B, K), by its
-    name.
-    """
+    """Class tokens (B, D) and logits (B, K) by the name of the branch: "sa", "glca", "pwca"."""
 
     tokens: dict[str, Tensor]
     logits: dict[str, Tensor]
@@ -99,12 +99,12 @@ class Branches:
 class DCAL(nn.Module):
     """A transformer with its two cross-attentions.
 
-    trunk: the transformer; classes: K; local: share of the patches that GLCA asks with; glca:
+    trunk: the transformer; classes: K; local: share of the patches that are queries of GLCA; glca:
     number of GLCA blocks, 0 for none; pwca: whether training has the pair-wise branch; neck: BNNeck
-    in front of the classifiers. With glca 0 and pwca False it is the plain transformer. heads and
-    output say what `forward` gives (see there).
+    before the classifiers. With glca 0 and pwca False it is the plain transformer. heads and output
+    decide what `forward` gives (see there).
 
-    Raises ValueError where a branch needs queries and keys that the trunk does not have.
+    Raises ValueError if a branch needs queries and keys that the trunk does not have.
     """
 
     def __init__(
@@ -122,7 +122,8 @@ class DCAL(nn.Module):
         super().__init__()
         if (glca or pwca) and not trunk.readable:
             raise ValueError(
-                f"GLCA and PWCA read softmax attention, the trunk has {trunk.mixer}; switch both off for a plain model"
+                f"GLCA and PWCA read softmax attention, the trunk has {trunk.mixer}; switch both "
+                "off for a plain model"
             )
         if not 0 < local <= 1 or glca < 0:
             raise ValueError(
@@ -144,19 +145,22 @@ class DCAL(nn.Module):
         self.log_variance = nn.Parameter(torch.zeros(len(names)))
 
     def branches(self, images: Tensor, *, partner: Tensor | None = None) -> Branches:
-        """Class tokens and logits of all branches; PWCA's in training only.
+        """Class tokens and logits of all branches; of PWCA in training only.
 
         images: (B, 3, Y, X); partner: int64 (B,), a permutation, by default a random one without
-        fixed point."""
-        # Outside of training the plain transformer is all that the SA head alone needs.
-        asked = self.glca_norm is not None and (self.training or self.heads == "both")
-        x, pairs = self.trunk(images, read=asked)
+        fixed point.
+        """
+        # Outside of training, the SA head alone needs only the plain transformer.
+        with_glca = self.training or self.heads == "both"
+        x, queries_and_keys = self.trunk(images, read=with_glca and self.glca_norm is not None)
         tokens = {"sa": self.trunk.norm(x)[:, 0]}
-        if self.glca_norm is not None and asked:
-            tokens["glca"] = self.glca_norm(self._ask(x, self._rollout(pairs)))[:, 0]
+        if self.glca_norm is not None and with_glca:
+            local = self._attend_globally(x, rollout_row(queries_and_keys))
+            tokens["glca"] = self.glca_norm(local)[:, 0]
         if self.pwca and self.training:
-            given = random_partners(len(images), images.device) if partner is None else partner
-            tokens["pwca"] = self.trunk.norm(self.trunk.pairs(images, given))[:, 0]
+            if partner is None:
+                partner = random_partners(len(images), images.device)
+            tokens["pwca"] = self.trunk.norm(self.trunk.pairs(images, partner))[:, 0]
         return Branches(
             tokens, {name: self.classifiers[name](token) for name, token in tokens.items()}
         )
@@ -166,14 +170,11 @@ class DCAL(nn.Module):
 
         output "vectors": the final class tokens of SA and GLCA side by side, of length 1 (B, 2 D),
         or with heads "sa" that of SA alone (B, D). output "probabilities": the mean of the class
-        probabilities of SA and GLCA (B, K) (the paper sums them, which ranks alike), or those of
-        SA."""
-        found = self.branches(images)
-        return (
-            vectors(found, self.heads)
-            if self.output == "vectors"
-            else probabilities(found, self.heads)
-        )
+        probabilities of SA and GLCA (B, K) (the paper sums them, which gives the same ranking), or
+        those of SA.
+        """
+        read_out = vectors if self.output == "vectors" else probabilities
+        return read_out(self.branches(images), self.heads)
 
     @torch.no_grad()
     def rollout(self, images: Tensor) -> Tensor:
@@ -184,40 +185,35 @@ class DCAL(nn.Module):
             raise ValueError(
                 f"there is no rollout of {self.trunk.mixer}, only of softmax attention"
             )
-        _, pairs = self.trunk(images, read=True)
-        return self._rollout(pairs)[:, self.trunk.prefix :].unflatten(1, self.trunk.size)
+        _, queries_and_keys = self.trunk(images, read=True)
+        row = rollout_row(queries_and_keys)
+        return row[:, self.trunk.prefix :].unflatten(1, self.trunk.size)
 
-    def _rollout(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-        return rollout_row(pairs)
+    def _attend_globally(self, x: Tensor, row: Tensor) -> Tensor:
+        """GLCA (equation 3): the class token and the local patches attend to all tokens.
 
-    def _ask(self, x: Tensor, row: Tensor) -> Tensor:
-        """GLCA (equation 3): the class token and the chosen patches ask all tokens."""
-        best = (
-            row[:, self.trunk.prefix :].topk(self.chosen, sorted=False).indices + self.trunk.prefix
-        )
-        best = torch.cat([torch.zeros_like(best[:, :1]), best], 1)
-        local = x.gather(1, best[..., None].expand(-1, -1, x.shape[-1]))
-        context = x
+        row: rollout of the class token (B, N).
+        """
+        best = row[:, self.trunk.prefix :].topk(self.chosen, sorted=False).indices
+        queries = torch.cat([torch.zeros_like(best[:, :1]), best + self.trunk.prefix], 1)
+        local = x.gather(1, queries[..., None].expand(-1, -1, x.shape[-1]))
         for layer in self.glca:
-            local = layer(local, context)
+            local = layer(local, x)
         return local
 
 
-def vectors(found: Branches, heads: Heads = "both") -> Tensor:
+def vectors(branches: Branches, heads: Heads = "both") -> Tensor:
     """The vector that pictures are compared by: class tokens side by side, of length 1."""
-    return F.normalize(torch.cat([found.tokens[name].float() for name in _used(found, heads)], 1))
+    tokens = [branches.tokens[name].float() for name in _used(branches, heads)]
+    return F.normalize(torch.cat(tokens, 1))
 
 
-def probabilities(found: Branches, heads: Heads = "both") -> Tensor:
+def probabilities(branches: Branches, heads: Heads = "both") -> Tensor:
     """Mean of the class probabilities of the heads (B, K)."""
-    return torch.stack(
-        [found.logits[name].float().softmax(1) for name in _used(found, heads)]
-    ).mean(0)
+    used = [branches.logits[name].float().softmax(1) for name in _used(branches, heads)]
+    return torch.stack(used).mean(0)
 
 
-def _used(found: Branches, heads: Heads) -> list[str]:
-    return [
-        name
-        for name in ("sa", "glca")
-        if name in found.tokens and (heads == "both" or name == "sa")
-    ]
+def _used(branches: Branches, heads: Heads) -> list[str]:
+    names = ("sa", "glca") if heads == "both" else ("sa",)
+    return [name for name in names if name in branches.tokens]

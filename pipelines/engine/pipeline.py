@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from typing_extensions import TypeVar
 
 from .options import TrainOptions
-from .spec import DictSpec, JsonValue, Spec
+from .spec import JsonValue, Spec
 from .task import Task
 from .training.order import Batch, DataSet
 
@@ -26,12 +26,14 @@ class Item(TypedDict):
     """The file that it comes from."""
     id: NotRequired[str]
     """What the table of predictions calls it; by default the name of its file."""
+    further_files: NotRequired[list[str]]
+    """Other files that its rows depend on."""
 
 
 # The types of a pipeline: `Pipeline[MyOptions, MySpec]`, and the others where the task has its own.
 OptionsT = TypeVar("OptionsT", bound=TrainOptions)
 ContextOptionsT = TypeVar("ContextOptionsT", covariant=True)
-SpecT = TypeVar("SpecT", bound=Spec | DictSpec)
+SpecT = TypeVar("SpecT", bound=Spec)
 PredictOptionsT = TypeVar("PredictOptionsT", default=Any)
 DataT = TypeVar("DataT", bound=DataSet, default=Any)
 ItemT = TypeVar("ItemT", bound=Item, default=Any)
@@ -39,7 +41,8 @@ ItemT = TypeVar("ItemT", bound=Item, default=Any)
 Calibration: TypeAlias = dict[str, Tensor]
 Metrics: TypeAlias = dict[str, JsonValue]
 """What `metrics.json` holds."""
-Schema: TypeAlias = dict[str, "pl.DataType | type[pl.DataType]"]
+Schema: TypeAlias = Mapping[str, "pl.DataType | type[pl.DataType]"]
+"""Names and types of columns."""
 ExportInputs: TypeAlias = "tuple[Tensor | None, ...]"
 """Arguments of the model's `forward`."""
 FreeAxes: TypeAlias = "Sequence[Mapping[int, Any] | None] | None"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, NoReturn, Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 from ...base.errors import InputError
 
@@ -56,33 +56,3 @@ class Spec:
     def with_assets(self, checksums: Mapping[str, str], folder: Path | None = None) -> Self:
         """A copy with the checksums of the run's assets and, once it is opened, their folder."""
         return replace(self, assets=checksums, assets_folder=folder)
-
-
-class DictSpec(dict[str, Any]):
-    """Spec of a task that has no class for it yet."""
-
-    def to_json(self) -> dict[str, Any]:
-        return dict(self)
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any], where: object = "spec.json") -> Self:
-        spec = cls(values)
-        spec.where = where
-        return spec
-
-    where: object = "spec.json"
-
-    def __missing__(self, key: str) -> NoReturn:
-        raise InputError(f"{self.where}: holds no {key!r}; the file is damaged")
-
-    @property
-    def assets(self) -> Mapping[str, str]:
-        return self.get("assets", {})
-
-    def with_assets(self, checksums: Mapping[str, str], folder: Path | None = None) -> Self:
-        values = dict(self)
-        if checksums:
-            values["assets"] = checksums
-        if folder is not None:
-            values["folder"] = str(folder)
-        return type(self).from_json(values, self.where)

@@ -54,8 +54,8 @@ class Task:
 
     pipeline: `module:class` of its pipeline. check: raises `InputError` for option values that no
     data can make right; called with the options of any verb, before torch is imported. extra: the
-    extra of the package that the task needs, None if it needs none. columns: what the columns of its
-    predictions mean, besides `COMMON_COLUMNS`; a word in capitals stands for any name.
+    extra of the package that the task needs, None if it needs none. columns: what the columns of
+    its predictions mean, besides `COMMON_COLUMNS`; a word in capitals stands for any name.
     """
 
     name: str

@@ -85,7 +85,14 @@ def with_interval(scores: Mapping[str, Any], name: str) -> str:
     >>> with_interval({"auc": 0.5, "intervals": {"auc": (0.25, 0.75)}}, "auc")
     '0.500 (0.250 to 0.750)'
     """
-    low, high = scores["intervals"][name]
-    return (
-        "undefined" if np.isnan(scores[name]) else f"{scores[name]:.3f} ({low:.3f} to {high:.3f})"
-    )
+    return interval_text(scores[name], scores["intervals"][name])
+
+
+def interval_text(value: float, interval: Sequence[float]) -> str:
+    """A score and the ends of its interval, as text.
+
+    >>> interval_text(0.5, (0.25, 0.75))
+    '0.500 (0.250 to 0.750)'
+    """
+    low, high = interval
+    return "undefined" if np.isnan(value) else f"{value:.3f} ({low:.3f} to {high:.3f})"

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypedDict
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ...data.formats.pictures import resized
+from ..engine.spec import JsonValue
 from ..engine.subsets import stratified_folds
 from ..metrics.classification import bootstrap, scores
 from .data import XrayReader, Xrays
@@ -46,24 +46,81 @@ class Probe:
     readable: bool
 
 
-Within = TypedDict(
-    "Within",
-    {
-        "within": str,
-        "name": str,
-        "pictures": int,
-        "pictures of each class": str,
-        "every class": bool,
-        "among": str,
-        "AUC": float | None,
-        "low": float | None,
-        "high": float | None,
-    },
-)
-"""The AUC of the model within one source or view, among the classes with enough pictures there."""
+@dataclass(frozen=True)
+class Within:
+    """The AUC of the model within one source or view.
+
+    kind         "source" or "view"
+    by_class     pictures of each class, as text
+    all_classes  whether each class has pictures there
+    among        the classes with enough pictures there, among which the AUC is
+    auc          with the ends of its 95 % interval; None where fewer than two classes have enough
+    """
+
+    kind: str
+    name: str
+    pictures: int
+    by_class: str
+    all_classes: bool
+    among: str
+    auc: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    def row(self) -> dict[str, str | int | float | None]:
+        """The row of the report's table and of metrics.json."""
+        return {
+            "within": self.kind,
+            "name": self.name,
+            "pictures": self.pictures,
+            "pictures of each class": self.by_class,
+            "every class": self.all_classes,
+            "among": self.among,
+            "AUC": self.auc,
+            "low": self.low,
+            "high": self.high,
+        }
 
 
-def probes(reader: XrayReader, classes: Sequence[str], rows: np.ndarray, seed: int) -> list[Probe]:
+@dataclass(frozen=True)
+class Audit:
+    """What the audit found; sentences: in plain words, the first of them says whether to be
+    warned.
+    """
+
+    probes: list[Probe]
+    within: list[Within]
+    sentences: list[str]
+
+    @property
+    def readable(self) -> list[str]:
+        """Names of the probes that tell the label."""
+        return [probe.name for probe in self.probes if probe.readable]
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """What metrics.json holds."""
+        return {
+            "readable": self.readable,
+            "sentences": self.sentences,
+            "within": [row.row() for row in self.within],
+            "probes": {probe.name: [probe.auc, probe.low, probe.high] for probe in self.probes},
+        }
+
+
+def audit(part: Xrays, probability: np.ndarray, auc: float, seed: int) -> Audit:
+    """Probe all pictures of the data that the part is from, and score the model within each source
+    and view of the part.
+
+    probability: (N, K) of the pictures of the part; auc: of the model on all of them.
+    """
+    probes = probe_all(part.reader, part.classes, part.reader.xrays.rows(), seed)
+    rows = within(part, probability, seed)
+    return Audit(probes, rows, sentences(probes, rows, auc))
+
+
+def probe_all(
+    reader: XrayReader, classes: Sequence[str], rows: np.ndarray, seed: int
+) -> list[Probe]:
     """The probes that the data allows, the entire picture last, for comparison."""
     generator = np.random.default_rng(seed)
     if len(rows) > MOST_PICTURES:
@@ -159,27 +216,24 @@ def within(part: Xrays, probability: np.ndarray, seed: int) -> list[Within]:
             members = values == name
             count = np.bincount(part.labels[members], minlength=len(part.classes))
             enough = np.flatnonzero(count >= LEAST_PICTURES)
-            row: Within = {
-                "within": kind,
-                "name": name or "(none)",
-                "pictures": int(members.sum()),
-                "pictures of each class": ", ".join(
-                    f"{pictures} {label}" for pictures, label in zip(count.tolist(), part.classes)
-                ),
-                "every class": bool((count > 0).all()),
-                "among": ", ".join(part.classes[c] for c in enough),
-                "AUC": None,
-                "low": None,
-                "high": None,
-            }
+            by_class = [f"{n} {label}" for n, label in zip(count.tolist(), part.classes)]
+            row = Within(
+                kind,
+                name or "(none)",
+                int(members.sum()),
+                ", ".join(by_class),
+                bool((count > 0).all()),
+                ", ".join(part.classes[c] for c in enough),
+            )
             if len(enough) > 1:
                 members &= np.isin(part.labels, enough)
                 labels = np.searchsorted(enough, part.labels[members])
                 chance = probability[members][:, enough]
                 chance = chance / chance.sum(1, keepdims=True).clip(1e-12)
-                row["AUC"] = scores(labels, chance)["auc"]
+                auc = scores(labels, chance)["auc"]
                 intervals = bootstrap(labels, chance, patients[members], draws=DRAWS, seed=seed)
-                row["low"], row["high"] = intervals["auc"]
+                low, high = intervals["auc"]
+                row = replace(row, auc=auc, low=low, high=high)
             rows.append(row)
     return rows
 
@@ -187,11 +241,11 @@ def within(part: Xrays, probability: np.ndarray, seed: int) -> list[Within]:
 def sentences(results: Sequence[Probe], rows: Sequence[Within], auc: float) -> list[str]:
     """What the audit found, in plain words; the first sentence says whether to be warned.
 
-    results: of `probes`; rows: of `within`; auc: of the model on all pictures of the part.
+    results: of `probe_all`; rows: of `within`; auc: of the model on all pictures of the part.
     """
     lines = [_on_probes(results)]
     for kind in (SOURCE, VIEW):
-        lines += _on_kind(kind, [row for row in rows if row["within"] == kind], auc)
+        lines += _on_kind(kind, [row for row in rows if row.kind == kind], auc)
     if not any(probe.name in (SOURCE, VIEW) for probe in results):
         lines.append(
             "The data names neither source nor view (or only one); add such columns to have them "
@@ -222,7 +276,7 @@ def _on_kind(kind: str, rows: Sequence[Within], auc: float) -> list[str]:
     if not rows:
         return []
     lines = []
-    scored = {row["name"]: row["AUC"] for row in rows if row["AUC"] is not None}
+    scored = {row.name: row.auc for row in rows if row.auc is not None}
     if scored:
         by_name = ", ".join(f"{name} {value:.2f}" for name, value in scored.items())
         lower = min(scored.values()) < auc - 0.03
@@ -235,7 +289,7 @@ def _on_kind(kind: str, rows: Sequence[Within], auc: float) -> list[str]:
             f"No {kind} has {LEAST_PICTURES} pictures of two classes in this part, to score the "
             "model within it."
         )
-    if not any(row["every class"] for row in rows):
+    if not any(row.all_classes for row in rows):
         lines.append(
             f"No {kind} has pictures of every class: {kind} and label cannot be told apart."
         )

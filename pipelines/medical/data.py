@@ -160,7 +160,7 @@ def _repeated(generator: np.random.Generator, places: np.ndarray, count: int) ->
 
 def open_splits(
     options: MedicalOptions, spec: MedicalSpec | None = None, *, as_test: bool = False
-) -> Splits[MedicalSpec]:
+) -> Splits[MedicalSpec, Xrays]:
     """Read the list of pictures and split it by patient.
 
     spec: of the run whose data this is. as_test: everything is the test part, or what the data

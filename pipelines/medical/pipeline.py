@@ -3,10 +3,9 @@ Research software, not for clinical use."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import torch
 import torch.nn.functional as F
@@ -19,10 +18,12 @@ from ...models.layers.encoders import fitting, read_weights
 from ...models.vision.medusa import Medusa, build_medusa
 from ..engine.command_line.terminal import say
 from ..engine.inference.batches import predict_in_batches
-from ..engine.pipeline import Batch, Calibration, Context, Pipeline, Review, Splits
+from ..engine.pipeline import Calibration, Context, Metrics, Pipeline, Review, Schema, Splits
+from ..engine.training.order import Batch
 from ..metrics import classification
 from ..metrics.operating import choose_threshold, fit_temperature
-from . import audit, figures
+from . import figures
+from .audit import audit
 from .augment import augment, normalise
 from .data import MedicalSpec, Xrays, open_splits
 from .explain import measure
@@ -42,13 +43,16 @@ from .scoring import (
     headline_of,
     logits_of,
     patient_scores,
-    score_table,
     shown_picture,
     shown_places,
+    tables_of,
+    uniform_scores,
 )
 
 
-class MedicalPipeline(Pipeline[MedicalOptions, MedicalSpec]):
+class MedicalPipeline(
+    Pipeline[MedicalOptions, MedicalSpec, MedicalPredictOptions, Xrays, XrayItem]
+):
     """Classification of chest X-rays."""
 
     monitor = "loss"
@@ -60,7 +64,7 @@ class MedicalPipeline(Pipeline[MedicalOptions, MedicalSpec]):
 
     def open_data(
         self, options: MedicalOptions, spec: MedicalSpec | None = None, *, as_test: bool = False
-    ) -> Splits[MedicalSpec]:
+    ) -> Splits[MedicalSpec, Xrays]:
         """Read the list of pictures and split it by patient."""
         return open_splits(options, spec, as_test=as_test)
 
@@ -96,7 +100,7 @@ class MedicalPipeline(Pipeline[MedicalOptions, MedicalSpec]):
     def optimizer(self, model: nn.Module, options: MedicalOptions) -> torch.optim.Optimizer:
         """AdamW, or Adam without weight decay; a body with weights of its own learns at its share
         of the learning rate."""
-        plain = medusa(getattr(model, "module", model))
+        plain = medusa(model)
         trained_body = plain.body if options.body is not None else None
         body = [] if trained_body is None else list(trained_body.parameters())
         in_body = set(map(id, body))
@@ -132,7 +136,7 @@ class MedicalPipeline(Pipeline[MedicalOptions, MedicalSpec]):
     def calibrate(
         self,
         model: nn.Module,
-        splits: Splits[MedicalSpec],
+        splits: Splits[MedicalSpec, Xrays],
         options: MedicalOptions,
         device: torch.device,
     ) -> Calibration:
@@ -155,84 +159,54 @@ class MedicalPipeline(Pipeline[MedicalOptions, MedicalSpec]):
     ) -> Review:
         """Scores by patient, calibration, attention, and the audit for shortcuts."""
         options, spec = context.options, context.spec
-        xrays, positive = dataset.reader.xrays, spec.classes[spec.positive]
         temperature = float(context.calibration["temperature"])
         threshold = float(context.calibration["threshold"])
         logits = logits_of(model, dataset, context.device, options.workers)
         raw, probability = softmax(logits, axis=1), softmax(logits / temperature, axis=1)
-        uniform = classification.scores(
-            dataset.labels, np.full_like(probability, 1 / len(spec.classes))
-        )
         scores = patient_scores(dataset, probability, spec.positive, threshold, options.seed)
         # Boxes and lungs are measured on all pictures; the report shows a few of them.
         shown = shown_places(dataset, probability)
         measured = options.boxes is not None or options.lungs is not None
-        maps = explained(
-            model, dataset, probability, range(len(dataset)) if measured else shown, context
-        )
-        looked = measure(
-            xrays, {int(dataset.rows[place]): values for place, values in maps.items()}, options
-        )
-        # The audit: what else tells the label, and the model within one source or view.
-        probes = audit.probes(dataset.reader, spec.classes, xrays.rows(), options.seed)
-        within = audit.within(dataset, probability, options.seed)
-        sentences = audit.sentences(probes, within, scores["auc"])
-        readable = [probe.name for probe in probes if probe.readable]
-        if readable:
-            say(sentences[0])
-        metrics = {
-            **scores,
+        places = range(len(dataset)) if measured else shown
+        maps = explained(model, dataset, probability, places, context)
+        by_row = {int(dataset.rows[place]): values for place, values in maps.items()}
+        looked = measure(dataset.reader.xrays, by_row, options)
+        report = audit(dataset, probability, scores.values["auc"], options.seed)
+        if report.readable:
+            say(report.sentences[0])
+        metrics: Metrics = {
+            **scores.values,
+            "intervals": scores.intervals,
             "pictures": len(dataset),
             "patients": len(set(dataset.column("patients"))),
             "temperature": temperature,
             "threshold": threshold,
             "ece_before": classification.scores(dataset.labels, raw)["ece"],
-            "baselines": {
-                "every class alike": {name: uniform[name] for name in ("log_loss", "brier")}
-            },
+            "baselines": {"every class alike": uniform_scores(dataset, probability)},
             "looked": looked,
-            "audit": {
-                "readable": readable,
-                "sentences": sentences,
-                "within": within,
-                "probes": {probe.name: [probe.auc, probe.low, probe.high] for probe in probes},
-            },
+            "audit": report.to_json(),
         }
-        tables = {
-            "Could it be read without the lung?": pl.DataFrame({"what the audit found": sentences}),
-            "Scores, 95 % intervals by patient": score_table(metrics, positive),
-        }
-        if within:
-            tables["The model within one source or view"] = pl.DataFrame(
-                within, infer_schema_length=None
-            )
-        if looked:
-            tables["Attention in boxes and lungs, compared with a uniform map"] = pl.DataFrame(
-                [{"map": name, **values} for name, values in looked.items()],
-                infer_schema_length=None,
-            )
+        positive = spec.classes[spec.positive]
         pictures = [
             figures.calibration(
                 dataset.labels, raw, probability, spec.classes, spec.positive, threshold
             )
         ]
-        if probes:
-            pictures.append(figures.shortcuts(probes, scores["auc"]))
+        if report.probes:
+            pictures.append(figures.shortcuts(report.probes, scores.values["auc"]))
         if shown:
-            pictures.append(
-                figures.looked(
-                    [shown_picture(dataset, probability, place, maps[place]) for place in shown]
-                )
-            )
-        return Review(metrics, headline_of(metrics, positive), pictures, tables)
+            chosen = [shown_picture(dataset, probability, place, maps[place]) for place in shown]
+            pictures.append(figures.looked(chosen))
+        headline = headline_of(scores, dataset, positive, report.sentences[0])
+        return Review(metrics, headline, pictures, tables_of(scores, positive, looked, report))
 
     def prediction_options(self, options: MedicalOptions) -> dict[str, object]:
         """No explanations, since the report has pictures already."""
         return {"explain": False}
 
     def export_example(
-        self, model: nn.Module, splits: Splits[MedicalSpec]
-    ) -> tuple[tuple[Tensor, Tensor], tuple[dict[int, object], dict[int, object]]]:
+        self, model: nn.Module, splits: Splits[MedicalSpec, Xrays]
+    ) -> tuple[tuple[Tensor, Tensor], tuple[Mapping[int, object], ...]]:
         """Two normalised pictures of the test part at both sizes; their number is free."""
         part = splits.test
         samples = [part[min(k, len(part) - 1)] for k in range(2)]
@@ -245,9 +219,7 @@ class MedicalPipeline(Pipeline[MedicalOptions, MedicalSpec]):
         """Pictures and DICOM files."""
         return list_items(options)
 
-    def prediction_schema(
-        self, options: MedicalPredictOptions, spec: MedicalSpec
-    ) -> dict[str, pl.DataType]:
+    def prediction_schema(self, options: MedicalPredictOptions, spec: MedicalSpec) -> Schema:
         """prediction, p_CLASS, positive, view."""
         return schema(options, spec)
 

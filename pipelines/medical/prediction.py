@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -22,7 +22,7 @@ from ...data.formats.pictures import write_png
 from ...data.formats.tables import TABLE_SUFFIXES, suffix_of
 from ...data.xrays.xrays import list_xrays, read_place, read_xray, read_xray_set, two_sizes
 from ...models.vision.medusa import Medusa
-from ..engine.pipeline import Context
+from ..engine.pipeline import Context, Item, Schema
 from .augment import normalise
 from .data import MedicalSpec
 from .explain import maps_of, maps_of_picture, overlay
@@ -33,11 +33,9 @@ MASKS = ("lungs", "masks", "lung_masks", "lung masks")  # folders that hold no X
 PredictContext = Context[MedicalPredictOptions, MedicalSpec]
 
 
-class XrayItem(TypedDict):
+class XrayItem(Item):
     """A picture to classify."""
 
-    file: str
-    id: str
     place: tuple[str, int] | None  # array and row in a MedMNIST file
     picture: str  # where its explanation is written below OUTPUT.pictures/
 
@@ -95,11 +93,11 @@ def read_item(item: XrayItem, spec: MedicalSpec) -> PreparedXray:
     return PreparedXray(*two_sizes(pixels, spec.size, spec.body_size), view, patient)
 
 
-def schema(options: MedicalPredictOptions, spec: MedicalSpec) -> dict[str, pl.DataType]:
+def schema(options: MedicalPredictOptions, spec: MedicalSpec) -> Schema:
     """prediction: the most probable class; p_CLASS: calibrated; positive: whether the probability
     of the positive class reaches the operating point; view, and patient if asked for: of DICOM.
     """
-    columns: dict[str, pl.DataType] = {"prediction": pl.String()}
+    columns: Schema = {"prediction": pl.String()}
     columns |= {f"p_{name}": pl.Float32() for name in spec.classes}
     columns |= {"positive": pl.Boolean(), "view": pl.String()}
     return {**columns, "patient": pl.String()} if options.keep_identifiers else columns

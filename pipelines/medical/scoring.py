@@ -5,7 +5,7 @@ Shapes: N pictures of a part, K classes, Y x X pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from ..engine.command_line.terminal import Progressbar
-from ..engine.pipeline import Context, Metrics
+from ..engine.pipeline import Context
 from ..engine.training import order
-from ..figures.classifier import with_interval
+from ..figures.classifier import interval_text
 from ..metrics import classification
 from ..metrics.operating import operating_bootstrap, operating_scores
+from .audit import Audit
 from .augment import normalise
 from .data import MedicalSpec, Xrays
 from .explain import maps_of, maps_of_picture
@@ -43,16 +44,28 @@ def logits_of(model: nn.Module, part: Xrays, device: torch.device, workers: int 
     """Logits (N, K) in the order of the part."""
     batches = []
     with Progressbar(total=len(part), unit="picture", desc="scores") as bar:
-        for batch in order.loader(part, order.sequential(len(part), BATCH), workers=workers):
-            inputs = normalise(batch["picture"].to(device), batch["small"].to(device))
-            batches.append(model(*inputs).float().cpu().numpy())
+        lists = order.sequential(len(part), BATCH)
+        for batch in order.loader(part, lists, device=device, workers=workers):
+            logits = model(*normalise(batch["picture"], batch["small"]))
+            batches.append(logits.float().cpu().numpy())
             bar.update(len(batches[-1]))
     return np.concatenate(batches)
 
 
+class PatientScores(NamedTuple):
+    """Scores by name, and the 95 % interval of each by patient, [low, high]."""
+
+    values: dict[str, float]
+    intervals: dict[str, list[float]]
+
+    def text(self, name: str) -> str:
+        """A score with its interval."""
+        return interval_text(self.values[name], self.intervals[name])
+
+
 def patient_scores(
     part: Xrays, probability: np.ndarray, positive: int, threshold: float, seed: int
-) -> Metrics:
+) -> PatientScores:
     """Scores of all classes, and of the positive one at the operating point, with intervals by
     patient.
     """
@@ -63,26 +76,54 @@ def patient_scores(
     }
     intervals = operating_bootstrap(*case, patients, seed=seed)
     intervals |= classification.bootstrap(labels, probability, patients, seed=seed)
-    return {**scores, "intervals": {name: list(intervals[name]) for name in scores}}
+    return PatientScores(scores, {name: list(intervals[name]) for name in scores})
 
 
-def score_table(metrics: Metrics, positive: str) -> pl.DataFrame:
-    """Every score with its interval; positive: the name of the class of the operating point."""
+def uniform_scores(part: Xrays, probability: np.ndarray) -> dict[str, float]:
+    """Scores of predicting the same probability for all classes, in the model's precision."""
+    uniform = np.full_like(probability, 1 / len(part.classes))
+    scores = classification.scores(part.labels, uniform)
+    return {name: scores[name] for name in ("log_loss", "brier")}
+
+
+def tables_of(
+    scores: PatientScores, positive: str, looked: Mapping[str, Mapping[str, float]], report: Audit
+) -> dict[str, pl.DataFrame]:
+    """The tables of the report by caption; positive: the name of the class of the operating
+    point.
+    """
+    sentences = pl.DataFrame({"what the audit found": report.sentences})
+    tables = {
+        "Could it be read without the lung?": sentences,
+        "Scores, 95 % intervals by patient": _score_table(scores, positive),
+    }
+    if report.within:
+        rows = [row.row() for row in report.within]
+        table = pl.DataFrame(rows, infer_schema_length=None)
+        tables["The model within one source or view"] = table
+    if looked:
+        rows = [{"map": name, **values} for name, values in looked.items()]
+        table = pl.DataFrame(rows, infer_schema_length=None)
+        tables["Attention in boxes and lungs, compared with a uniform map"] = table
+    return tables
+
+
+def _score_table(scores: PatientScores, positive: str) -> pl.DataFrame:
     rows = []
-    for name in metrics["intervals"]:
-        title = SCORE_NAMES.get(name, name.replace("_", " "))
+    for name in scores.values:
+        title = SCORE_NAMES[name] if name in SCORE_NAMES else name.replace("_", " ")
         title += f", {positive}" if name in OPERATING_SCORES else ""
-        rows.append({"score": title, "value": with_interval(metrics, name)})
+        rows.append({"score": title, "value": scores.text(name)})
     return pl.DataFrame(rows)
 
 
-def headline_of(metrics: Metrics, positive: str) -> str:
+def headline_of(scores: PatientScores, part: Xrays, positive: str, warning: str) -> str:
     """The main scores in one sentence, and the first sentence of the audit."""
-    auc, balanced, sensitivity, ppv = (with_interval(metrics, name) for name in HEADLINE_SCORES)
+    auc, balanced, sensitivity, ppv = map(scores.text, HEADLINE_SCORES)
     return (
-        f"{metrics['pictures']} pictures of {metrics['patients']} patients: AUC {auc}, balanced "
-        f"accuracy {balanced}; {positive}: sensitivity {sensitivity}, predictive value {ppv}. "
-        f"{metrics['audit']['sentences'][0]}"
+        f"{len(part)} pictures of {len(set(part.column('patients')))} patients: AUC {auc}, "
+        f"balanced accuracy {balanced}; {positive}: sensitivity {sensitivity}, predictive value "
+        f"{ppv}. {warning}"
     )
 
 

@@ -7,7 +7,7 @@ sparse, and distances are computed where they are needed."""
 import numpy as np
 from scipy import sparse
 
-from .retrieval import squared_euclidean
+from .vectors import squared_euclidean
 
 TRIPLES = 1 << 21  # numbers of a query's and a gallery picture's encoding compared at once
 PAIR_NUMBERS = 1 << 22  # numbers of vectors whose distances are computed pair by pair

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from .bootstrap import DRAWS, UNDEFINED, Interval, bootstrap_intervals
+from .vectors import checked_integers, checked_vectors, squared_euclidean
 
 BLOCK_NUMBERS = 1 << 22  # distances computed at once
 # Distances ranked at once, so that what is derived from them stays in the processor's cache.
 CACHE_NUMBERS = 1 << 20
 MOST_TIES = 64  # tied matches per query, above which a stable sort is cheaper than comparing each
-METRICS = ("cosine", "euclidean")
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,10 @@ def score_vectors(
     metric: `cosine`, one minus the cosine (a zero vector is at 1 from all), or `euclidean`,
     squared; in float32. block: queries at once; none: so many that there are at most 2^22
     distances."""
-    query, gallery = _vectors(query, metric, "query"), _vectors(gallery, metric, "gallery")
+    query, gallery = (
+        checked_vectors(query, metric, "query"),
+        checked_vectors(gallery, metric, "gallery"),
+    )
     plan = _planned(query_ids, gallery_ids, query_cameras, gallery_cameras, same, junk, distractor)
     _check_ranks(ranks)
     if (len(query), len(gallery)) != plan.shape or query.shape[1] != gallery.shape[1]:
@@ -125,9 +128,14 @@ def leave_one_out(
     vectors (N, D), metric: as of `score_vectors`. labels (N,): every number is a label. groups
     (N,): a picture is a query only for its group, for instance those under one attribute. A picture
     that is the only one with its label is skipped."""
-    vectors, labels = _vectors(vectors, metric, "vectors"), _whole(labels, "labels")
+    vectors, labels = (
+        checked_vectors(vectors, metric, "vectors"),
+        checked_integers(labels, "labels"),
+    )
     _check_ranks(ranks)
-    groups = np.zeros(len(labels), np.int64) if groups is None else _whole(groups, "groups")
+    groups = (
+        np.zeros(len(labels), np.int64) if groups is None else checked_integers(groups, "groups")
+    )
     if not len(vectors) == len(labels) == len(groups):
         raise ValueError(
             f"retrieval: {len(vectors)} vectors, {len(labels)} labels, {len(groups)} groups"
@@ -175,7 +183,7 @@ def bootstrap(
 
     Identities are drawn with replacement, with all their queries that count: queries of one
     identity depend on each other. query_ids (Q,). NaN where fewer than two identities count."""
-    query_ids = _whole(query_ids, "query_ids")
+    query_ids = checked_integers(query_ids, "query_ids")
     if query_ids.shape != retrieval.ap.shape:
         raise ValueError(
             f"bootstrap: query_ids {query_ids.shape} do not fit {retrieval.ap.shape} queries"
@@ -207,17 +215,6 @@ def bootstrap(
     return bootstrap_intervals(means, len(ids), draws=draws, ends=ends, seed=seed)
 
 
-def squared_euclidean(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
-    """Squared Euclidean distances (Q, G) of float32 vectors by one matrix product, none below 0."""
-    # Ranking refuses distances that are not finite.
-    with np.errstate(over="ignore", invalid="ignore"):
-        distance = query @ gallery.T
-        distance *= -2
-        distance += np.einsum("qd,qd->q", query, query)[:, None]
-        distance += np.einsum("gd,gd->g", gallery, gallery)
-    return np.maximum(distance, 0, out=distance)
-
-
 @dataclass(frozen=True)
 class _Plan:
     """What does not depend on the distances: pictures of query q's identity are order[start[q] :
@@ -247,23 +244,26 @@ def _planned(
     junk: int | None,
     distractor: int | None,
 ) -> _Plan:
-    query_ids, gallery_ids = _whole(query_ids, "query_ids"), _whole(gallery_ids, "gallery_ids")
+    query_ids, gallery_ids = (
+        checked_integers(query_ids, "query_ids"),
+        checked_integers(gallery_ids, "gallery_ids"),
+    )
     if (query_cameras is None) != (gallery_cameras is None):
         raise ValueError("retrieval: cameras of both queries and gallery are needed, or of neither")
     if query_cameras is not None and gallery_cameras is not None:
-        query_cameras = _whole(query_cameras, "query_cameras")
-        gallery_cameras = _whole(gallery_cameras, "gallery_cameras")
+        query_cameras = checked_integers(query_cameras, "query_cameras")
+        gallery_cameras = checked_integers(gallery_cameras, "gallery_cameras")
         if query_cameras.shape != query_ids.shape or gallery_cameras.shape != gallery_ids.shape:
             shapes = query_cameras.shape, gallery_cameras.shape, query_ids.shape, gallery_ids.shape
             raise ValueError("retrieval: cameras {}, {} do not fit ids {}, {}".format(*shapes))
     if same is not None:
-        same = _whole(same, "same")
+        same = checked_integers(same, "same")
         if same.shape != query_ids.shape or (
             len(same) and not -1 <= same.min() <= same.max() < len(gallery_ids)
         ):
             raise ValueError(
-                f"retrieval: same must be (Q,) places in a gallery of {len(gallery_ids)}, or -1 for "
-                "none"
+                f"retrieval: same must be (Q,) places in a gallery of {len(gallery_ids)}, or -1 "
+                "for none"
             )
     order = np.argsort(gallery_ids, kind="stable")
     sorted_ids = gallery_ids[order]
@@ -400,38 +400,6 @@ def _collected(parts: list[_Scores], ranks: int, cameras: bool) -> Retrieval:
     else:
         mean_ap, mean_inp, cmc = float("nan"), float("nan"), np.full(ranks, np.nan)
     return Retrieval(mean_ap, mean_inp, cmc, ap, inp, first, queries, len(first) - queries, cameras)
-
-
-def _vectors(vectors: np.ndarray, metric: str, name: str) -> np.ndarray:
-    """Finite float32 (N, D), of unit length for the cosine."""
-    if metric not in METRICS:
-        raise ValueError(f"retrieval: metric must be one of {', '.join(METRICS)}, got {metric!r}")
-    vectors = np.asarray(vectors)
-    if vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
-        raise ValueError(
-            f"retrieval: {name} must be numbers (N, D), got {vectors.dtype} {vectors.shape}"
-        )
-    vectors = np.ascontiguousarray(vectors, np.float32)
-    if not np.isfinite(vectors).all():
-        raise ValueError(f"retrieval: {name} must be finite")
-    if metric == "cosine":
-        # The largest number first, so that squares neither overflow nor vanish.
-        vectors = vectors / np.maximum(
-            np.abs(vectors).max(axis=1, keepdims=True, initial=0), np.finfo(np.float32).tiny
-        )
-        vectors /= np.maximum(
-            np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny
-        )
-    return vectors
-
-
-def _whole(values: np.ndarray, name: str) -> np.ndarray:
-    values = np.asarray(values)
-    if values.ndim != 1 or (len(values) and values.dtype.kind not in "iu"):
-        raise ValueError(
-            f"retrieval: {name} must be whole numbers in one row, got {values.dtype} {values.shape}"
-        )
-    return values.astype(np.int64, copy=False)
 
 
 def _check_ranks(ranks: int) -> None:

@@ -3,17 +3,22 @@
 from ..engine.command_line import python_verb
 from ..engine.options import EvaluateOptions, ExportOptions
 from ..engine.task import Task, Verb
-from .checks import check
-from .crop_options import CropOptions
-from .options import CompareOptions, ReidOptions, ReidPredictOptions, SearchOptions
+from .options import (
+    CompareOptions,
+    CropOptions,
+    ReidOptions,
+    ReidPredictOptions,
+    SearchOptions,
+    check,
+)
 
 TASK = Task(
     name="reid",
     summary="find an identity in a gallery, or name a fine-grained class",
     intended_use=(
-        "Search and recognition in pictures like those it was trained on. Scores say how alike "
-        "two pictures are to the model, not that they show the same person; do not decide over "
-        "people by them. Other cameras cost much."
+        "Search and recognition in pictures like those it was trained on. Scores say how similar "
+        "two pictures are to the model, not that they show the same person; do not make decisions "
+        "about people by them. Results are much worse with other cameras."
     ),
     pipeline="headwise.pipelines.reid.pipeline:ReidPipeline",
     options=ReidOptions,
@@ -46,7 +51,7 @@ TASK = Task(
         "compare": Verb(
             CompareOptions,
             "headwise.pipelines.reid.verbs.compare:compare",
-            "DCAL beside the plain transformer, by seeds",
+            "DCAL compared with the plain transformer, by seeds",
         ),
     },
     extra="reid",

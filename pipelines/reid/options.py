@@ -1,60 +1,75 @@
 """Options of re-identification and fine-grained recognition."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from math import isfinite
+from pathlib import Path
+from typing import ClassVar, Literal
 
+from ...base.errors import InputError
+from ..engine.command_line.checks import check_attention, check_least
 from ..engine.options import PredictOptions, TrainOptions
 
 # What `compare` trains: the transformer alone, with one of DCAL's branches, with both.
-VARIANTS: dict[str, dict[str, object]] = {
+VARIANTS: Mapping[str, Mapping[str, object]] = {
     "baseline": {"glca": 0, "pwca": False},
     "glca": {"pwca": False},
     "pwca": {"glca": 0},
     "dcal": {},
 }
+Groups = Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReidOptions(TrainOptions):
     """Train DCAL on pictures of identities (to search) or of classes (to recognise)."""
 
+    GROUPS: ClassVar[Groups] = {
+        "data": (
+            "images", "layout", "goal", "attributes", "size", "enlarge", "validation_share",
+            "test_share",
+        ),
+        "model": (
+            "model", "backbone", "weights", "patch", "width", "layers", "heads", "attention", "ffn",
+            "drop_path", "glca", "local", "pwca", "embedding", "neck", "vector",
+        ),
+        "loss": ("balance", "triplet", "margin", "smoothing", "per_identity"),
+        "augmentation": ("flip", "pad", "erase"),
+        "training": ("optimizer",),
+        "scoring": ("rerank",),
+    }  # fmt: skip
+
     data: str | None = None
-    """Folder of a known layout, of one folder an identity or class, or a table (image, identity,
-    camera, split).
-    """
+    """Folder of a known layout, folder with one folder per identity or class, or table (image,
+    identity, camera, split). Without it the built-in generated sample is used."""
     images: str | None = None
-    """Folder that the pictures of a table lie in (default: the folder of the table)."""
+    """Folder of the pictures that a table names; by default the folder of the table."""
     layout: str = "auto"
-    """market1501, dukemtmc, msmt17, veri776, cub200, cars, aircraft, folders, table; auto: by what
-    the folder holds.
-    """
+    """Layout of the data: market1501, dukemtmc, msmt17, veri776, cub200, cars, aircraft, folders or
+    table; auto recognises it by its files."""
     goal: Literal["auto", "search", "classes"] = "auto"
     """search: find an identity among pictures of people never trained on; classes: name the class;
-    auto: by data.
-    """
+    auto: decided by the data."""
     model: Literal["dcal", "cca"] = "dcal"
-    """dcal; or cca, one space of vectors for each attribute of a table (in the spirit of CCA)."""
+    """dcal; or cca, which learns a space of vectors for each attribute of a table (in the spirit of
+    CCA)."""
     attributes: tuple[str, ...] = ()
-    """Columns of the table that cca learns (default: all that are not image, identity, camera and
-    split).
-    """
+    """Columns of the table that cca learns; by default all but image, identity, camera and
+    split."""
     size: tuple[int, int] = (128, 64)
-    """Height and width of a picture, pixels (the papers take 256 128 of persons, 256 256 of
-    vehicles, 448 448 of fine-grained classes: --preset persons, vehicles, fine-grained)."""
+    """Height and width of a picture in pixels (the papers take 256 128 for persons, 256 256 for
+    vehicles, 448 448 for fine-grained classes: --preset persons, vehicles, fine-grained)."""
     enlarge: float = 1.0
-    """Pictures are read larger by this factor, cut at random in training and in the middle after
-    it.
-    """
+    """Pictures are read larger by this factor, and cropped: at random in training, else to the
+    centre."""
     backbone: str = "scratch"
-    """ViT or DeiT of timm (vit_base_patch16_224.augreg_in21k, …), or scratch: a small one without
-    weights.
-    """
+    """ViT or DeiT of timm (vit_base_patch16_224.augreg_in21k, ...), or scratch: a small one without
+    pretrained weights."""
     weights: str = "pretrained"
     """Weights of timm's backbone: pretrained, random, or a file (safetensors, or a plain state
-    dict).
-    """
+    dict)."""
     patch: int = 16
-    """Pixels of a side of a patch (scratch)."""
+    """Side of a patch in pixels (scratch)."""
     width: int = 192
     """Width of a token (scratch)."""
     layers: int = 6
@@ -62,95 +77,97 @@ class ReidOptions(TrainOptions):
     heads: int = 3
     """Attention heads (scratch)."""
     attention: str = "softmax"
-    """Mechanism of `headwise list attention` in every block; another than softmax needs --glca 0
-    and --no-pwca.
-    """
+    """Mechanism of `headwise list attention` in all blocks; any but softmax needs --glca 0 and
+    --no-pwca."""
     ffn: Literal["mlp", "glu", "moe"] = "mlp"
-    """Feed-forward part of every block; moe: 8 experts, of which a token uses 2."""
+    """Feed-forward network of all blocks; moe: 8 experts, of which each token uses 2."""
     drop_path: float = 0.1
-    """Share of blocks' results that training leaves out (stochastic depth)."""
+    """Highest probability, over the blocks, that training skips one (stochastic depth)."""
     glca: int = 1
-    """Blocks of global-local cross-attention; 0: none."""
+    """Blocks of global-local cross-attention (GLCA); 0: none."""
     local: float = 0.3
-    """Share of the patches that ask in it, those of the highest attention rollout (paper: .3 to
-    search, .1 classes).
-    """
+    """Share of the patches that are queries of GLCA, those with the highest attention rollout
+    (paper: 0.3 to search, 0.1 for classes)."""
     pwca: bool = True
-    """Pair-wise cross-attention in training."""
+    """Train with pair-wise cross-attention (PWCA)."""
     embedding: Literal["both", "sa"] = "both"
-    """Heads that count after training: self-attention and GLCA, or self-attention alone, which
-    costs no more than the plain transformer."""
+    """Heads used after training: both (self-attention and GLCA), or sa (self-attention alone, as
+    cheap as the plain transformer)."""
     balance: bool = True
-    """Learn the weights of the branches' losses; else they count alike."""
+    """Learn the weights of the branches' losses; otherwise all have the same weight."""
     triplet: Literal["auto", "yes", "no"] = "auto"
-    """Batch-hard triplet loss beside the cross-entropy; auto: to search."""
+    """Add a batch-hard triplet loss to the cross-entropy; auto: when searching."""
     margin: float | None = None
-    """Margin of the triplet loss; without it the soft one, log(1 + exp(d))."""
+    """Margin of the triplet loss; without it the soft margin, log(1 + exp(d))."""
     smoothing: float = 0.0
     """Label smoothing of the cross-entropy."""
     per_identity: int = 4
-    """Pictures of each identity in a batch, where there is a triplet loss."""
+    """Pictures of each identity in a batch, with a triplet loss."""
     neck: Literal["auto", "yes", "no"] = "auto"
-    """Batch normalisation in front of the classifiers (BNNeck); auto: to search."""
+    """Batch normalisation before the classifiers (BNNeck); auto: when searching."""
     vector: int = 128
-    """Width of a vector of cca."""
+    """Length of the vectors of cca."""
     flip: bool = True
     """Mirror half of the pictures in training."""
     pad: int = 10
-    """Pixels by which pictures are padded before they are cut at random in training."""
+    """Pixels of padding before pictures are cropped at random in training."""
     erase: float = 0.5
-    """Share of the pictures in which training blots out a rectangle."""
+    """Share of the pictures in which training erases a random rectangle."""
     optimizer: Literal["adam", "sgd"] = "adam"
-    """adam (AdamW with --weight-decay), or sgd with momentum .9."""
+    """adam (AdamW with --weight-decay), or sgd with momentum 0.9."""
     validation_share: float = 0.15
-    """Share of the training identities (to search) or pictures that choose the epoch; 0: train on
-    all, keep the last."""
+    """Share of the training identities (to search) or pictures that choose the best epoch; 0: train
+    on all of them and keep the last epoch."""
     test_share: float = 0.3
-    """Share of the identities (to search) or pictures that are kept for the test, where the data
-    has no parts.
-    """
+    """Share of the identities (to search) or pictures that become the test part, if the data names
+    no parts."""
     rerank: int = 20_000
-    """Also score with k-reciprocal re-ranking where no more pictures than this are ranked; 0:
-    never.
-    """
+    """Also score with k-reciprocal re-ranking if at most this many pictures are ranked; 0:
+    never."""
     epochs: int = 60
     """Passes over the training part at most."""
     patience: int = 20
     """Stop after this many epochs without a better validation score."""
     batch_size: int = 64
-    """Pictures per optimiser step, over all devices together; with triplets whole identities, so
-    --per-identity must divide it."""
+    """Pictures per optimiser step, over all devices together; with triplets, a multiple of
+    --per-identity."""
     lr: float = 5e-4
-    """Learning rate at the top of its schedule."""
+    """Highest learning rate of the schedule."""
     warmup: int = 5
     """Epochs at the start over which the learning rate rises to its schedule in equal steps."""
     weight_decay: float = 0.05
-    """Decoupled weight decay of adam, plain weight decay of sgd; not of norms, biases, positions
-    and tokens.
-    """
+    """Weight decay: decoupled for adam, plain for sgd; not for norms, biases, positions and
+    tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReidPredictOptions(PredictOptions):
     """Vectors of pictures (and their classes): a gallery to search in, parquet, resumable."""
 
+    GROUPS: ClassVar[Groups] = {"data": ("images",), "model": ("embedding",), "output": ("maps",)}
+
     input: str
     """Picture, folder of pictures at any depth, quoted pattern, or table with a column image."""
     images: str | None = None
-    """Folder that the pictures of a table lie in (default: the folder of the table)."""
+    """Folder of the pictures that a table names; by default the folder of the table."""
     embedding: Literal["trained", "both", "sa"] = "trained"
-    """Heads that count: both, self-attention alone, or as the run was trained."""
+    """Heads used: both, sa (self-attention alone), or those that the run was trained with."""
     maps: bool = False
-    """Draw the attention rollout over every picture, in OUTPUT.maps/."""
+    """Draw the attention rollout over each picture, in OUTPUT.maps/."""
     shard_size: int = 256
     """Items per shard: the unit of memory, of restarting and of sharing work."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions:
-    """Rank a gallery for query pictures: scores as parquet, and a picture of the ranked lists
-    beside it.
-    """
+    """Rank a gallery for query pictures: scores as parquet, and a picture of the ranked lists."""
+
+    GROUPS: ClassVar[Groups] = {
+        "data": ("query", "gallery"),
+        "search": ("k", "attribute", "rerank", "faiss"),
+        "output": ("shown",),
+        "hardware": ("batch_size",),
+    }
 
     run: str
     """Run directory of the trained model."""
@@ -163,15 +180,13 @@ class SearchOptions:
     k: int = 10
     """Items to list for each query."""
     attribute: str | None = None
-    """Attribute to compare by, of a run of cca."""
+    """Attribute to compare by, for a run of cca."""
     rerank: bool = False
     """Re-rank by k-reciprocal neighbours: better lists for several queries, at the cost of
-    comparing all with all.
-    """
+    comparing all pictures with each other."""
     faiss: str | None = None
-    """Search by FAISS (extra `search`) with such an index (Flat, HNSW32, IVF256,Flat); else the
-    search is exact.
-    """
+    """Search by FAISS (extra `search`) with this index (Flat, HNSW32, IVF256,Flat); otherwise the
+    search is exact."""
     shown: int = 12
     """Queries in the picture at most."""
     batch_size: int = 64
@@ -183,16 +198,162 @@ class SearchOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CropOptions:
+    """Cut people out of a video or a folder of frames: pictures and crops.csv, ready for train and
+    embed; resumable."""
+
+    GROUPS: ClassVar[Groups] = {
+        "data": ("boxes", "classes", "every", "camera"),
+        "detector": ("config", "checkpoint"),
+        "crops": ("least_score", "margin", "least"),
+    }
+
+    input: str
+    """Video file, or folder of frames (pictures in the order of their names; a sequence of
+    MOTChallenge)."""
+    output: str
+    """Folder to write: one picture per crop, their table crops.csv, and crops.png with the first of
+    them."""
+    boxes: str | None = None
+    """Table of boxes: frame, x, y, width, height [score, identity, camera, class]; or gt.txt,
+    det.txt of MOTChallenge. Without it a detector finds them."""
+    config: str | None = None
+    """Config of mmdetection for a detector. It is a program that is run: use one that you trust."""
+    checkpoint: str | None = None
+    """Weights of the detector (.pth of mmdetection)."""
+    classes: tuple[str, ...] = ("person",)
+    """Classes to crop, by name or number; person is also class 0 if classes have no names."""
+    least_score: float = 0.5
+    """Boxes with a lower score are left out; boxes without a score stay."""
+    margin: float = 0.0
+    """Share of its width and height by which a box is widened, half of it on each side."""
+    least: int = 16
+    """Crops with fewer pixels on their shorter side are left out."""
+    every: int = 1
+    """Take one of this many frames."""
+    camera: str | None = None
+    """Name of the camera; by default that of the boxes, else the name of the input. Of a table with
+    cameras, only its boxes are used."""
+    overwrite: bool = False
+    """Replace crops that are in OUTPUT, and begin again if another job was interrupted there."""
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Kind of device of the detector."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CompareOptions(ReidOptions):
     """Train the plain transformer, with each branch of DCAL, and with both, over several seeds: a
-    table.
-    """
+    table."""
+
+    GROUPS: ClassVar[Groups] = {**ReidOptions.GROUPS, "comparison": ("models", "seeds")}
 
     models: tuple[str, ...] = tuple(VARIANTS)
     """Variants to train: baseline, glca, pwca, dcal."""
     seeds: int = 3
-    """Seeds of each, from --seed on."""
+    """Number of seeds of each variant, from --seed on."""
     output: str
-    """Folder to write: the table, a picture, and a JSON file a training, which is not trained
-    again.
-    """
+    """Folder to write: the table, a picture, and one JSON file per training, which is not trained
+    again."""
+
+
+def check(options: object) -> None:
+    """Raise `InputError` for the first option value that no data can make right."""
+    if isinstance(options, SearchOptions):
+        _check_search(options)
+    if isinstance(options, CropOptions):
+        _check_crop(options)
+    if isinstance(options, ReidOptions):
+        _check_numbers(options)
+        _check_model(options)
+    if isinstance(options, CompareOptions):
+        _check_compare(options)
+
+
+def _check_search(options: SearchOptions) -> None:
+    check_least(options, {"k": 1, "shown": 0, "batch_size": 1})
+    if Path(options.output).is_dir():
+        raise InputError(
+            f"{options.output}: is a directory; --output names the parquet file to write"
+        )
+
+
+def _check_crop(options: CropOptions) -> None:
+    check_least(options, {"least": 1, "every": 1})
+    detector = options.config is not None or options.checkpoint is not None
+    if options.boxes is None and (options.config is None or options.checkpoint is None):
+        raise InputError("reid crop: needs --boxes, or --config and --checkpoint of a detector")
+    if options.boxes is not None and detector:
+        raise InputError("reid crop: --boxes and a detector exclude each other; leave out one")
+    if not 0 <= options.margin <= 10:
+        raise InputError(f"--margin {options.margin}: must be in [0, 10]")
+    if not isfinite(options.least_score):
+        raise InputError(f"--least-score {options.least_score}: must be a finite number")
+    if not options.classes:
+        raise InputError("--classes: give at least one")
+    if options.camera is not None and not options.camera.strip():
+        raise InputError("--camera: is empty; give a name or leave it out")
+
+
+def _check_numbers(options: ReidOptions) -> None:
+    at_least_1 = dict.fromkeys(("patch", "width", "layers", "heads", "vector"), 1)
+    check_least(options, {**at_least_1, "per_identity": 2, "glca": 0, "pad": 0, "rerank": 0})
+    if len(options.size) != 2 or not all(8 <= side <= 4096 for side in options.size):
+        raise InputError(
+            f"--size {' '.join(map(str, options.size))}: needs height and width, 8 to 4096 pixels"
+        )
+    if not 1 <= options.enlarge <= 4:
+        raise InputError(f"--enlarge {options.enlarge}: must be in [1, 4]")
+    if not 0 < options.local <= 1:
+        raise InputError(f"--local {options.local}: must be in (0, 1]")
+    for name in ("drop_path", "smoothing", "validation_share", "test_share"):
+        if not 0 <= getattr(options, name) < 1:
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(f"{option} {getattr(options, name)}: must be in [0, 1)")
+    if not 0 <= options.erase <= 1:
+        raise InputError(f"--erase {options.erase}: must be in [0, 1]")
+    if options.margin is not None and not 0 <= options.margin < float("inf"):
+        raise InputError(f"--margin {options.margin}: must be 0 or more")
+
+
+def _check_model(options: ReidOptions) -> None:
+    if options.model == "cca" or (options.triplet != "no" and options.goal != "classes"):
+        check_batch_size(options)
+    check_attention(
+        options.attention,
+        fits=("any tokens", "sequence"),
+        why="a class token stands before the patches",
+    )
+    if options.attention != "softmax" and options.model == "dcal":
+        readers = {"--glca 0": options.glca > 0, "--no-pwca": options.pwca}
+        missing = [words for words, reads_softmax in readers.items() if reads_softmax]
+        if missing and not isinstance(options, CompareOptions):
+            raise InputError(
+                f"--attention {options.attention}: GLCA and PWCA read softmax attention; add "
+                f"{' and '.join(missing)}"
+            )
+    if options.backbone == "scratch" and options.weights not in ("pretrained", "random"):
+        raise InputError(
+            f"--weights {options.weights}: are of a backbone of timm; name it by --backbone"
+        )
+    if options.model == "cca" and options.goal == "classes":
+        raise InputError("--model cca: learns vectors to search by, not --goal classes")
+
+
+def check_batch_size(options: ReidOptions) -> None:
+    """Raise `InputError` unless a batch holds several pictures of entire identities."""
+    if options.batch_size % options.per_identity:
+        raise InputError(
+            f"--batch-size {options.batch_size}: must be a multiple of --per-identity "
+            f"{options.per_identity}"
+        )
+
+
+def _check_compare(options: CompareOptions) -> None:
+    for name in options.models:
+        if name not in VARIANTS:
+            raise InputError(f"--models {name}: unknown; there are {', '.join(VARIANTS)}")
+    repeated = len(set(options.models)) < len(options.models)
+    if not options.models or repeated or options.seeds < 1:
+        raise InputError("compare: give at least one model and seed, and no model twice")
+    if options.model != "dcal":
+        raise InputError("compare: trains the variants of dcal")

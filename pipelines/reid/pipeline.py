@@ -1,119 +1,258 @@
-"""Re-identification and fine-grained recognition with DCAL: train, embed, search, explain.
-
-The six answers of the task; pictures are read and split in `cohort`, scored in `scoring`, drawn in
-`figures`, embedded in `infer`, searched in `gallery`, cut out of frames in `crops`."""
+"""Re-identification and fine-grained recognition with DCAL, or with one space per attribute."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
+import numpy as np
 import polars as pl
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.export import Dim
 
+from ...base.errors import InputError
 from ...data.persons.generate import write_sample_persons
-from ..engine.pipeline import Context, Item, Pipeline, Review, Splits
-from ..engine.spec import DictSpec
-from .build import build, optimizer, warm_start
-from .data import example, open_splits
-from .losses import loss
-from .options import ReidOptions
-from .prediction import check_maps, list_inputs, predict_items, schema
-from .scoring import fit_baseline, review, validate
+from ...models.layers.vit_trunk import SCRATCH, Trunk, build_trunk
+from ...models.vision.cca import ConditionalEmbedder
+from ...models.vision.dcal import DCAL, Branches
+from ..engine.pipeline import (
+    Batch,
+    Calibration,
+    Context,
+    Item,
+    Pipeline,
+    ReportFigure,
+    Review,
+    Schema,
+    Splits,
+)
+from ..engine.training.wrapped import call_method, plain_model
+from ..metrics.linear_baseline import fit_linear_baseline
+from . import figures, prediction, scoring
+from .augment import augment, normalise
+from .data import ReidSpec, open_pictures
+from .options import ReidOptions, ReidPredictOptions
+from .pictures import Pictures
+
+UNDECAYED = ("pos_embed", "cls_token", "reg_token", "dist_token", "conditions")
+MAPS_SHOWN = 8  # pictures with their attention rollout in the report
 
 
-class ReidPipeline(Pipeline[ReidOptions, DictSpec]):
+class ReidPipeline(Pipeline[ReidOptions, ReidSpec, ReidPredictOptions, Pictures, Item]):
     """Re-identification and fine-grained recognition."""
 
     monitor = "error"
-    spec_class = DictSpec
+    spec_class = ReidSpec
 
     def write_sample(self, folder: Path) -> Path:
-        """Generated figures in the layout of Market-1501."""
-
+        """Write generated figures in the layout of Market-1501."""
         return write_sample_persons(folder)
 
     def open_data(
-        self, options: ReidOptions, spec: DictSpec | None = None, *, as_test: bool = False
-    ) -> Splits[DictSpec]:
-        """Read the list of pictures, and split it by identity or by picture."""
+        self, options: ReidOptions, spec: ReidSpec | None = None, *, as_test: bool = False
+    ) -> Splits[ReidSpec, Pictures]:
+        """List the pictures, and split them by identity or by picture."""
+        return open_pictures(options, spec, as_test=as_test)
 
-        return open_splits(options, spec, as_test)
-
-    def build_model(self, options: ReidOptions, spec: DictSpec) -> nn.Module:
-        """DCAL, or the conditional embedder."""
-
-        return build(options, spec)
-
-    def load_initial_weights(self, model: nn.Module, options: ReidOptions, spec: DictSpec) -> None:
-        """The weights of timm's backbone."""
-
-        warm_start(model, options)
-
-    def optimizer(self, model: nn.Module, options: ReidOptions) -> torch.optim.Optimizer:
-        """Weight decay for matrices only."""
-
-        return optimizer(model, options)
-
-    def loss(
-        self, model: nn.Module, batch: dict[str, torch.Tensor], options: ReidOptions
-    ) -> torch.Tensor:
-        """Cross-entropy and triplets of every branch, weighed by what the model learns of their
-        variances.
-        """
-
-        return loss(model, batch, options)
-
-    def validate(self, model: nn.Module, batches: Any, options: ReidOptions) -> dict[str, float]:
-        """One minus mAP (to search) or accuracy."""
-
-        return validate(model, batches, options)
-
-    def calibrate(
-        self, model: nn.Module, splits: Splits[DictSpec], options: ReidOptions, device: torch.device
-    ) -> dict[str, torch.Tensor]:
-        """The baseline on colours, fitted on the training part."""
-
-        return fit_baseline(splits, options.seed)
-
-    def review(
-        self, model: nn.Module, dataset: Any, context: Context[ReidOptions, DictSpec]
-    ) -> Review:
-        """mAP, CMC, mINP or accuracy beside colours alone; ranked lists; attention."""
-
-        return review(
-            model, dataset, context.calibration, context.options, context.spec, context.device
+    def build_model(self, options: ReidOptions, spec: ReidSpec) -> nn.Module:
+        """DCAL, or the conditional embedder; `ValueError` for options that do not fit together."""
+        trunk = _trunk(options, "random")
+        if options.model == "cca":
+            conditions, layers = len(spec.attributes), max(1, options.glca)
+            return ConditionalEmbedder(trunk, conditions, vector=options.vector, layers=layers)
+        search = spec.goal == "search"
+        return DCAL(
+            trunk,
+            len(spec.classes),
+            local=options.local,
+            glca=options.glca,
+            pwca=options.pwca,
+            neck=search if options.neck == "auto" else options.neck == "yes",
+            heads=options.embedding,
+            output="vectors" if search else "probabilities",
         )
 
-    def prediction_options(self, options: ReidOptions) -> dict[str, Any]:
-        """Where the pictures of a table lie."""
+    def load_initial_weights(self, model: nn.Module, options: ReidOptions, spec: ReidSpec) -> None:
+        """Weights of timm's backbone, for a new training only: a finished run has its own, and
+        needs neither the file nor the network again.
+
+        Raises `InputError` for weights that are missing or do not fit.
+        """
+        if options.backbone == SCRATCH or options.weights == "random":
+            return
+        try:
+            trunk = _trunk(options, options.weights)
+        except ValueError as error:
+            raise InputError(f"reid: these options make no model: {error}") from None
+        cast(DCAL | ConditionalEmbedder, model).trunk.load_state_dict(trunk.state_dict())
+
+    def optimizer(self, model: nn.Module, options: ReidOptions) -> torch.optim.Optimizer:
+        """AdamW, or SGD with momentum 0.9; only matrices decay, but no positions and tokens."""
+        decayed, undecayed = [], []
+        for name, weight in model.named_parameters():
+            if weight.requires_grad:
+                plain = weight.ndim < 2 or name.endswith(UNDECAYED)
+                (undecayed if plain else decayed).append(weight)
+        groups = [
+            {"params": decayed, "weight_decay": options.weight_decay},
+            {"params": undecayed, "weight_decay": 0.0},
+        ]
+        if options.optimizer == "sgd":
+            return torch.optim.SGD(groups, lr=options.lr, momentum=0.9)
+        return torch.optim.AdamW(groups, lr=options.lr)
+
+    def loss(self, model: nn.Module, batch: Batch, options: ReidOptions) -> Tensor:
+        """Cross-entropy and triplets of each branch; triplets within conditions for attributes.
+
+        DCAL: 1/2 sum_b (exp(-w_b) L_b + w_b) over the branches b (Zhu et al., arXiv 2205.02151,
+        section 3.4, as FairMOT; w_b the learned logarithm of a variance).
+        """
+        images = augment(batch["image"], options)
+        if isinstance(plain_model(model), ConditionalEmbedder):
+            vectors = call_method(model, "embed", images, batch["condition"])
+            return triplet_loss(vectors, batch["label"], options.margin, batch["condition"])
+        branches: Branches = call_method(model, "branches", images)
+        losses = []
+        for name, logits in branches.logits.items():
+            total = F.cross_entropy(logits, batch["label"], label_smoothing=options.smoothing)
+            if bool(batch["triplet"][0]):
+                total = total + triplet_loss(branches.tokens[name], batch["label"], options.margin)
+            losses.append(total)
+        each_loss = torch.stack(losses)
+        log_variance = cast(Tensor, model.log_variance)
+        if not options.balance:
+            # Several devices wait for the gradient of all weights.
+            return each_loss.sum() + 0 * log_variance.sum()
+        return 0.5 * (torch.exp(-log_variance) * each_loss + log_variance).sum()
+
+    def validate(
+        self, model: nn.Module, batches: Iterable[Batch], options: ReidOptions
+    ) -> dict[str, float]:
+        """One minus mAP (to search) or accuracy."""
+        embedded = scoring.embed(plain_model(model), batches, options.size)
+        return scoring.validation_scores(embedded)
+
+    def calibrate(
+        self,
+        model: nn.Module,
+        splits: Splits[ReidSpec, Pictures],
+        options: ReidOptions,
+        device: torch.device,
+    ) -> Calibration:
+        """A linear model of classes on colours; in a search, colours are compared as they are."""
+        if splits.spec.goal != "classes":
+            return {}
+        return fit_linear_baseline(
+            scoring.colours_of(splits.train),
+            splits.train.labels,
+            len(splits.spec.classes),
+            inverse_penalty=10.0,
+            iterations=1000,
+            seed=options.seed,
+        )
+
+    def review(
+        self, model: nn.Module, dataset: Pictures, context: Context[ReidOptions, ReidSpec]
+    ) -> Review:
+        """mAP, CMC, mINP or accuracy compared with colours alone; ranked lists; attention."""
+        options, spec = context.options, context.spec
+        embedded = scoring.embed_part(model, dataset, options, context.device)
+        maps = _attention_maps(model, dataset, options, context.device)
+        if "probability" in embedded:
+            return scoring.review_recognition(
+                dataset, embedded, context.calibration, options, spec.classes, maps
+            )
+        if isinstance(model, ConditionalEmbedder):
+            return scoring.review_attributes(dataset, embedded, spec.attributes)
+        return scoring.review_search(dataset, embedded, options, maps)
+
+    def prediction_options(self, options: ReidOptions) -> dict[str, str | None]:
+        """The folder of the pictures of a table."""
         return {"images": options.images}
 
     def export_example(
-        self, model: nn.Module, splits: Splits[DictSpec]
-    ) -> tuple[tuple[Any, ...], Any]:
-        """Normalised pictures; their number is free."""
+        self, model: nn.Module, splits: Splits[ReidSpec, Pictures]
+    ) -> tuple[tuple[Tensor], tuple[dict[int, Dim]]]:
+        """Two normalised pictures of the test part; their number is free."""
+        part = splits.test
+        images = torch.stack([part.image(min(index, len(part) - 1)) for index in range(2)])
+        return (normalise(images, splits.spec.size),), ({0: Dim("pictures", min=1)},)
 
-        return example(splits)
+    def list_items(self, options: ReidPredictOptions, spec: ReidSpec) -> Sequence[Item]:
+        """The pictures of --input."""
+        prediction.check_maps(options, spec)
+        return prediction.list_inputs(options.input, options.images)
 
-    def list_items(self, options: Any, spec: DictSpec) -> Sequence[Item]:
-        """Pictures."""
-
-        check_maps(options, spec)
-        return list_inputs(options.input, options.images)
-
-    def prediction_schema(self, options: Any, spec: DictSpec) -> dict[str, Any]:
-        """vector (or vector_ATTRIBUTE), model; prediction and probability of a run that names
-        classes.
-        """
-
-        return schema(options, spec)
+    def prediction_schema(self, options: ReidPredictOptions, spec: ReidSpec) -> Schema:
+        """vector (or vector_ATTRIBUTE), model; of classes also prediction and probability."""
+        return prediction.schema(spec)
 
     def predict(
-        self, model: nn.Module, items: Sequence[Item], context: Context[Any, DictSpec]
+        self,
+        model: nn.Module,
+        items: Sequence[Item],
+        context: Context[ReidPredictOptions, ReidSpec],
     ) -> list[pl.DataFrame | ValueError]:
-        """A row a picture."""
+        """One row per picture."""
+        return prediction.predict_items(model, items, context)
 
-        return predict_items(model, items, context.options, context.spec, context.device)
+
+def _trunk(options: ReidOptions, weights: str) -> Trunk:
+    return build_trunk(
+        options.backbone,
+        image=options.size,
+        weights=weights,
+        patch=options.patch,
+        width=options.width,
+        depth=options.layers,
+        heads=options.heads,
+        drop_path=options.drop_path,
+        attention=options.attention,
+        ffn=options.ffn,
+    )
+
+
+def triplet_loss(
+    vectors: Tensor, labels: Tensor, margin: float | None = None, group: Tensor | None = None
+) -> Tensor:
+    """Batch-hard triplet loss (Hermans et al., arXiv 1703.07737): for each picture the farthest of
+    its identity against the nearest of another one, Euclidean; margin None: the soft margin, log(1
+    + exp(positive - negative)).
+
+    vectors: (B, D); labels: int64 (B,); group: int64 (B,), pictures of other groups are no
+    negatives. Pictures without a positive or a negative do not count; if no picture has both the
+    loss is 0.
+    """
+    x = vectors.float()
+    square = x.square().sum(1)
+    # 16 bits of the product would leave nothing of small distances.
+    with torch.autocast(x.device.type, enabled=False):
+        product = x @ x.T
+    # The square root has no gradient at 0, if a picture is in a batch twice.
+    distance = (square[:, None] + square - 2 * product).clamp_min(1e-12).sqrt()
+    positive = labels[:, None] == labels
+    negative = ~positive if group is None else ~positive & (group[:, None] == group)
+    positive = positive & ~torch.eye(len(x), dtype=torch.bool, device=x.device)
+    far = distance.masked_fill(~positive, -torch.inf).amax(1)
+    near = distance.masked_fill(~negative, torch.inf).amin(1)
+    counts = positive.any(1) & negative.any(1)
+    gap = torch.where(counts, far - near, 0.0)
+    losses = F.softplus(gap) if margin is None else F.relu(gap + margin)
+    return (losses * counts).sum() / counts.sum().clamp_min(1)
+
+
+@torch.no_grad()
+def _attention_maps(
+    model: nn.Module, part: Pictures, options: ReidOptions, device: torch.device
+) -> list[ReportFigure]:
+    """Rollout over a few pictures; none for a mechanism that has no rollout."""
+    if not isinstance(model, DCAL) or not model.trunk.readable or not len(part):
+        return []
+    shown = np.linspace(0, len(part) - 1, min(MAPS_SHOWN, len(part))).round().astype(int)
+    x = normalise(torch.stack([part.image(index) for index in shown]), options.size)
+    maps = model.rollout(x.to(device)).float().cpu().numpy()
+    names = part.names()
+    return [figures.rollout(x, maps, [names[index] for index in shown])]

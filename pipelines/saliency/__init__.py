@@ -1,10 +1,9 @@
-"""RGB-D salient object detection with GL-DMNet: train, evaluate, predict, cross-validate."""
+"""The task of RGB-D salient object detection with GL-DMNet."""
 
 from ..engine.command_line import python_verb
 from ..engine.options import EvaluateOptions, ExportOptions
 from ..engine.task import Task, Verb
-from .checks import check
-from .options import CrossvalOptions, SaliencyOptions, SaliencyPredictOptions
+from .options import CrossvalOptions, SaliencyOptions, SaliencyPredictOptions, check
 
 TASK = Task(
     name="saliency",
@@ -28,7 +27,7 @@ TASK = Task(
         "crossval": Verb(
             CrossvalOptions,
             "headwise.pipelines.saliency.verbs.crossval:crossval",
-            "leave one group of scenes out in turn",
+            "leave out one group of scenes at a time",
         )
     },
     extra="saliency",

@@ -1,5 +1,5 @@
-"""Scenes as the model takes them, and how training varies them: on the device, a batch at once, by
-torch's seed.
+"""Scenes as the model takes them, and their random variation in training: one batch at a time, on
+the device of the batch, by torch's seed.
 
 Shapes: B scenes, Y x X pixels. Colour, depth and mask are moved together.
 """
@@ -7,39 +7,41 @@ Shapes: B scenes, Y x X pixels. Colour, depth and mask are moved together.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MEAN, DEVIATION = (
-    (0.485, 0.456, 0.406),
-    (0.229, 0.224, 0.225),
-)  # of ImageNet, by which timm's weights were trained
+from .options import SaliencyOptions
+
+# Of ImageNet, with which timm's weights were trained.
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BLANK = 0.5  # depth of a scene without any
 
 
 def normalise(image: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
     """uint8 (B, 3, Y, X) and depth in [0, 1] (B, 1, Y, X) to what the model takes."""
-    return _scaled(image.float() / 255), (depth - 0.5) / 0.25
+    return _normalised(image.float() / 255, depth)
 
 
-def _scaled(x: Tensor) -> Tensor:
-    mean, deviation = (x.new_tensor(one)[:, None, None] for one in (MEAN, DEVIATION))
-    return (x - mean) / deviation
+def _normalised(image: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
+    mean, deviation = (image.new_tensor(values)[:, None, None] for values in (MEAN, DEVIATION))
+    return (image - mean) / deviation, (depth - 0.5) / 0.25
 
 
-def augment(batch: dict[str, Tensor], options: Any) -> tuple[Tensor, Tensor, Tensor]:
+def augment(batch: dict[str, Tensor], options: SaliencyOptions) -> tuple[Tensor, Tensor, Tensor]:
     """Colour and depth as the model takes them, and the mask as floats (B, 1, Y, X), varied."""
     mask = batch["mask"][:, None].float()
     image, depth, mask = vary(batch["image"].float() / 255, batch["depth"], mask, options)
-    return _scaled(image), (depth - 0.5) / 0.25, mask
+    return *_normalised(image, depth), mask
 
 
-def vary(image: Tensor, depth: Tensor, mask: Tensor, options: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Colour (B, 3, Y, X), depth and mask (B, 1, Y, X), all in [0, 1]: cut, turned, mirrored
-    together; colours changed; the depth of some scenes blanked."""
+def vary(
+    image: Tensor, depth: Tensor, mask: Tensor, options: SaliencyOptions
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Colour (B, 3, Y, X), depth and mask (B, 1, Y, X), all in [0, 1]: cropped, rotated and
+    mirrored together; colours changed; the depth of some scenes blanked.
+    """
     grid = _grid(len(image), (image.shape[2], image.shape[3]), options, image.device)
     moved = F.grid_sample(
         torch.cat([image, depth, mask], 1),
@@ -51,18 +53,20 @@ def vary(image: Tensor, depth: Tensor, mask: Tensor, options: Any) -> tuple[Tens
     image, depth, mask = moved[:, :3], moved[:, 3:4], (moved[:, 4:] > 0.5).float()
     if options.colour:
         image = _recoloured(image, options.colour)
-    gone = torch.rand(len(image), 1, 1, 1, device=image.device) < options.blank
-    return image, depth.masked_fill(gone, BLANK), mask
+    blanked = torch.rand(len(image), 1, 1, 1, device=image.device) < options.blank
+    return image, depth.masked_fill(blanked, BLANK), mask
 
 
-def _grid(count: int, size: tuple[int, int], options: Any, device: torch.device) -> Tensor:
+def _grid(
+    count: int, size: tuple[int, int], options: SaliencyOptions, device: torch.device
+) -> Tensor:
     """Where each pixel of a varied scene is taken from: (B, Y, X, 2) in [-1, 1]."""
     draw = torch.rand(6, count, device=device)
     side_y, side_x = 1 - options.zoom * draw[0], 1 - options.zoom * draw[1]
     y, x = (2 * draw[2] - 1) * (1 - side_y), (2 * draw[3] - 1) * (1 - side_x)
     turn = (2 * draw[4] - 1) * math.radians(options.turn)
     mirror = torch.where(draw[5] < 0.5, -1.0, 1.0) if options.flip else torch.ones_like(turn)
-    # Turned in pixels, not in shares of unequal sides, so that a square stays a square.
+    # The rotation is in pixels, not in shares of unequal sides, so that a square stays a square.
     ratio = size[0] / size[1]
     cos, sin = turn.cos(), turn.sin()
     rows = [

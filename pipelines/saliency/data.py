@@ -1,80 +1,122 @@
-"""Sets of scenes as data sets: which part they belong to, which way round their depth is."""
+"""Sets of scenes as data sets: their parts, and which way round their depth is.
+
+Shapes: Y x X pixels, the size that the model sees.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from itertools import combinations
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...base.errors import fail
+from ...base.errors import InputError
+from ...data.scenes.pictures import Near
 from ...data.scenes.scenes import (
     INVERTED,
     RgbdSet,
+    Sample,
     depth_polarity,
     describe,
     read_rgbd_set,
     read_sample,
 )
 from ..engine.command_line.terminal import say
-from ..engine.pipeline import Splits
-from ..engine.spec import DictSpec
+from ..engine.spec import Spec
+from ..engine.subsets import (
+    BoundedCache,
+    Subsets,
+    Taken,
+    own_or_shares,
+    refuse_shared_groups,
+    take_groups,
+)
 from ..engine.training.order import mix
-from .augment import normalise
+from .options import SaliencyOptions
 
-HELD_BYTES = 2 << 30  # scenes kept in memory, at the model's size; others are read again each time
-LOOKED = 50  # scenes by which the way round of depth is judged
+POLARITY_SCENES = 50  # scenes by which the way round of depth is judged
 
 
-@dataclass
-class Source:
-    """A set of scenes, read at one size (height, width) in pixels."""
+class SceneInput(TypedDict):
+    """What the scenes of a training were."""
 
-    scenes: RgbdSet
-    size: tuple[int, int]
-    near: Any
-    held: dict[int, dict[str, Any]] = field(default_factory=dict)
+    scenes: int
+    size: list[int]
+    near: Near
 
-    def __post_init__(self) -> None:
-        self.most = HELD_BYTES // (8 * self.size[0] * self.size[1])
 
-    def scene(self, row: int) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class SaliencySpec(Spec):
+    """The spec of a run."""
+
+    input: SceneInput
+    layout: str
+    """The public set, "folders", "several sets" or "table"."""
+    sets: list[str]
+    """Names of the data sets that the scenes come from."""
+    parts: Mapping[str, int]
+    """Scenes in each part."""
+    inverted: float | None
+    """Share of training scenes that are farther in the mask than outside; None if not known."""
+
+
+class SceneSource:
+    """A set of scenes, read at one size (height, width) in pixels and held in memory as far as they
+    fit.
+    """
+
+    def __init__(self, scenes: RgbdSet, size: tuple[int, int], near: Near) -> None:
+        self.scenes, self.size = scenes, size
+        self.near: Near = near
+        self._cache = BoundedCache(self._read)
+
+    def _read(self, row: int) -> Sample:
+        return read_sample(self.scenes, row, self.size, self.near)
+
+    def scene(self, row: int) -> Sample:
         """image uint8 (3, Y, X), depth float32 (1, Y, X), mask bool (Y, X), shape."""
-        found = self.held.get(row)
-        if found is None:
-            found = read_sample(self.scenes, row, self.size, self.near)
-            if len(self.held) < self.most:
-                self.held[row] = found
-        return found
+        return self._cache[row]
 
 
 class Scenes:
-    """Some scenes of a source."""
+    """Some scenes of a source, as a data set."""
 
-    def __init__(self, source: Source, rows: np.ndarray) -> None:
+    def __init__(self, source: SceneSource, rows: np.ndarray) -> None:
         self.source, self.rows = source, np.asarray(rows, np.int64)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        found = self.source.scene(int(self.rows[index]))
-        sample = {name: torch.from_numpy(found[name]) for name in ("image", "depth", "mask")}
-        return {**sample, "shape": torch.tensor(found["shape"]), "index": torch.tensor(index)}
+        scene = self.source.scene(int(self.rows[index]))
+        assert scene["depth"] is not None
+        assert scene["mask"] is not None
+        return {
+            "image": torch.from_numpy(scene["image"]),
+            "depth": torch.from_numpy(scene["depth"]),
+            "mask": torch.from_numpy(scene["mask"]),
+            "shape": torch.tensor(scene["shape"]),
+            "index": torch.tensor(index),
+        }
 
-    def of(self, name: str) -> list[Any]:
-        """A list of the set, such as names, masks, sets or groups, for these scenes."""
-        given = getattr(self.source.scenes, name)
-        return [given[row] for row in self.rows]
+    def column(
+        self, name: Literal["names", "images", "depths", "masks", "sets", "groups"]
+    ) -> list[str]:
+        """A column of the set of scenes, for these scenes."""
+        values = getattr(self.source.scenes, name)
+        return [values[row] for row in self.rows]
 
 
-def read_source(options: Any) -> Source:
-    """The scenes that the options name."""
+def read_source(options: SaliencyOptions) -> SceneSource:
+    """The scenes that the options name.
+
+    Raises `InputError` if no data is named or a scene is incomplete.
+    """
     if options.data is None:
-        raise ValueError("saliency: needs data")
+        raise InputError("saliency: name the scenes with --data")
     scenes = read_rgbd_set(
         options.data,
         depth=options.depth,
@@ -84,104 +126,66 @@ def read_source(options: Any) -> Source:
     )
     if scenes.unmatched:
         say(f"{options.data}: left out {describe(scenes.unmatched)}")
-    return Source(scenes, (options.size[0], options.size[1]), options.near)
+    return SceneSource(scenes, (options.size[0], options.size[1]), options.near)
 
 
-def open_splits(options: Any, spec: dict[str, Any] | None, whole: bool) -> Splits:
-    """Read the list of scenes and split it."""
-    source = read_source(options)
+def describe_source(
+    source: SceneSource, parts: Mapping[str, int], inverted: float | None
+) -> SaliencySpec:
+    """The spec of a training on these scenes; parts: scenes in each part."""
     scenes = source.scenes
-    if whole:
-        rows = scenes.rows("test")
-        part = Scenes(source, rows if len(rows) else scenes.rows())
-        return Splits(part, part, part, spec or DictSpec())
-    train, validation, test = split(options, scenes)
-    if spec is None:
-        inverted = check_polarity(source, train)
-        parts = {"train": len(train), "validation": len(validation), "test": len(test)}
-        spec = {
-            "input": {"scenes": len(scenes), "size": list(source.size), "near": options.near},
-            "layout": scenes.layout,
-            "sets": sorted(set(scenes.sets)),
-            "parts": parts,
-            "inverted": inverted,
-        }
-    return Splits(
-        Scenes(source, train), Scenes(source, validation), Scenes(source, test), DictSpec(spec)
+    return SaliencySpec(
+        input={"scenes": len(scenes), "size": list(source.size), "near": source.near},
+        layout=scenes.layout,
+        sets=sorted(set(scenes.sets)),
+        parts=parts,
+        inverted=inverted,
     )
 
 
-def split(options: Any, scenes: RgbdSet) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of the three parts: the data's own, else shares of the groups."""
+def split(options: SaliencyOptions, scenes: RgbdSet) -> Subsets:
+    """Rows of the three parts: the data's own, else shares of the groups.
+
+    Raises `InputError` for an empty part and for a group in two parts.
+    """
     generator = np.random.default_rng(mix(options.seed, 3))
-    train, validation, test = (scenes.rows(part) for part in ("train", "validation", "test"))
-    free = scenes.rows("")
-    if not len(train):
-        train, free = free, free[:0]
-    if not len(test):
-        test, train = taken(scenes, train, options.test_share, generator)
-        if not len(test):
-            raise fail(
-                scenes.where,
-                f"has no test part, and --test-share {options.test_share} leaves none of it",
-            )
-    if not len(train):
-        raise fail(scenes.where, "has no scenes to train on; `evaluate --data` scores such a set")
-    if not len(validation) and options.validation_share:
-        validation, train = taken(scenes, train, options.validation_share, generator)
-        if not len(validation):
-            raise fail(
-                scenes.where,
-                f"--validation-share {options.validation_share} leaves nothing; raise it, or give "
-                "0 to train on all",
-            )
-    parts = {"training": train, "validation": validation, "test": test}
-    for one, other in combinations(parts, 2):
-        if crossed := {scenes.groups[row] for row in parts[one]} & {
-            scenes.groups[row] for row in parts[other]
-        }:
-            group = sorted(crossed)[0]
-            raise fail(
-                scenes.where, f"group {group!r} stands both in the {one} and in the {other} part"
-            )
-    return train, validation, test
+    subsets = own_or_shares(
+        scenes.where,
+        scenes.parts,
+        lambda rows, share, _: take_scenes(scenes, rows, share, generator),
+        test_share=options.test_share,
+        validation_share=options.validation_share,
+        items="scenes",
+        validation_needed=False,
+    )
+    refuse_shared_groups(scenes.where, subsets, scenes.groups, "group")
+    return subsets
 
 
-def taken(
+def take_scenes(
     scenes: RgbdSet, rows: np.ndarray, share: float, generator: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """(taken, left): a share of the groups, at least one of them where the share is above 0; one is
-    always left.
-    """
-    if not share or not len(rows):
-        return rows[:0], rows
-    names, code = np.unique([scenes.groups[row] for row in rows], return_inverse=True)
-    count = min(max(1, round(share * len(names))), len(names) - 1)
-    chosen = np.isin(code, generator.permutation(len(names))[:count])
-    return rows[chosen], rows[~chosen]
+) -> Taken:
+    """Take a share of the groups among `rows`, as `take_groups` does."""
+    return take_groups(rows, np.array(scenes.groups)[rows], share, generator)
 
 
-def check_polarity(source: Source, rows: np.ndarray) -> float | None:
-    """Share of scenes that are farther in the mask than out of it; a line of warning where that is
-    most of them.
+def check_polarity(source: SceneSource, rows: np.ndarray) -> float | None:
+    """Share of scenes that are farther in the mask than outside, with a warning where most are;
+    None where no scene tells.
     """
-    looked = [source.scene(int(row)) for row in rows[:: max(1, len(rows) // LOOKED)]]
-    found = depth_polarity((one["depth"] for one in looked), (one["mask"] for one in looked))
-    if np.isnan(found):
+    scenes = [source.scene(int(row)) for row in rows[:: max(1, len(rows) // POLARITY_SCENES)]]
+    complete = [
+        (scene["depth"], scene["mask"])
+        for scene in scenes
+        if scene["depth"] is not None and scene["mask"] is not None
+    ]
+    share = depth_polarity((depth for depth, _ in complete), (mask for _, mask in complete))
+    if np.isnan(share):
         return None
-    if found > INVERTED:
-        other = "dark" if source.near == "bright" else "bright"
+    if share > INVERTED:
+        opposite = "dark" if source.near == "bright" else "bright"
         say(
-            f"depth looks inverted: what is salient is farther than the rest in {found:.0%} of the scenes; if near "
-            f"things are {other}, say --near {other}"
+            f"depth looks inverted: what is salient is farther than the rest in {share:.0%} of the "
+            f"scenes; if near things are {opposite}, say --near {opposite}"
         )
-    return found
-
-
-def example(splits: Splits) -> tuple[tuple[Any, ...], Any]:
-    """Two normalised scenes of the test part, their number free, for export."""
-    part = splits.test
-    given = [part[min(k, len(part) - 1)] for k in range(2)]
-    image, depth = (torch.stack([one[name] for one in given]) for name in ("image", "depth"))
-    free = torch.export.Dim("scenes", min=1)
-    return normalise(image, depth), ({0: free}, {0: free})
+    return share

@@ -1,86 +1,113 @@
-"""Options of RGB-D saliency."""
+"""Options of RGB-D saliency, and the check of values that no data can make right."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
+from ...base.errors import InputError
+from ..engine.command_line.checks import check_attention, check_least
 from ..engine.options import PredictOptions, TrainOptions
 
 
 @dataclass(frozen=True, kw_only=True)
 class SaliencyOptions(TrainOptions):
-    """Train GL-DMNet on scenes of colour, depth and a mask of what is salient."""
+    """Train GL-DMNet on scenes of a colour picture, its depth map and a mask of what is salient."""
+
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "data": (
+            "depth", "masks", "groups", "near", "unmatched", "size", "validation_share",
+            "test_share",
+        ),
+        "model": (
+            "backbone", "weights", "transformer", "transformer_weights", "attention", "ffn",
+            "fusion", "position", "recall", "drop_path",
+        ),
+        "stages of training": ("frozen_encoder", "frozen_transformer", "encoder_share"),
+        "augmentation": ("flip", "zoom", "turn", "colour", "blank"),
+    }  # fmt: skip
 
     data: str | None = None
-    """Folder of scenes (RGB, depth and GT, or the names of a public set), of several sets, or a
-    table (image, depth, mask, set, part, group)."""
+    """Folder of scenes (with folders RGB, depth and GT, or named as in a public set), folder of
+    several such sets, or table with the columns image, depth, mask and optionally set, part, group.
+    """
     depth: str | None = None
-    """Folder of the depth maps, where its name does not tell; --data is then the folder of the
+    """Folder of the depth maps, if its name does not tell; --data is then the folder of the
     pictures.
     """
     masks: str | None = None
-    """Folder of the masks, where its name does not tell."""
+    """Folder of the masks, if its name does not tell."""
     groups: str | None = None
-    """Table (image, group) of scenes that show the same things: they never stand in two parts."""
+    """Table (image, group) of scenes that show the same things; a group is never in two parts."""
     near: Literal["bright", "dark"] = "bright"
-    """Whether near things are bright in the depth maps, or dark; it is checked against the
-    masks.
+    """Whether near things are bright or dark in the depth maps. A warning is printed where the
+    masks suggest the opposite.
     """
     unmatched: Literal["error", "skip"] = "error"
-    """Pictures without depth or mask: an error, or left out and counted."""
+    """What to do about pictures without a depth map or mask: stop, or leave them out and count
+    them.
+    """
     size: tuple[int, int] = (128, 128)
-    """Height and width that the model sees, pixels (the paper takes 256 256: --preset paper)."""
+    """Height and width in pixels to which scenes are resized for the model; multiples of 32. The
+    paper uses 256 256 (--preset paper).
+    """
     backbone: str = "small"
-    """Encoder of colour and of depth: a model of timm with maps of strides 4 to 32, or small (1.2
-    million weights).
+    """Encoder of the colour and of the depth: a timm model with feature maps of strides 4 to 32, or
+    small, which has 1.2 million weights.
     """
     weights: str = "random"
-    """Weights of timm's backbone: pretrained, random, or a file (safetensors, or a plain state
-    dict).
+    """Weights of the backbone: pretrained (from timm), random, or a file (safetensors, or a plain
+    state dict).
     """
     transformer: str = "small"
-    """Stages of the decoder: pvt_v2_b0 to pvt_v2_b5, small, or none."""
+    """Transformer stages of the decoder: pvt_v2_b0 to pvt_v2_b5, small, or none."""
     transformer_weights: str = "random"
-    """Weights of the transformer: pretrained, random, or a file."""
+    """Weights of the transformer: pretrained (from timm), random, or a file."""
     attention: str = "spatial-reduction"
-    """Attention of the transformer's blocks: PVTv2's own, or a mechanism of `headwise list
-    attention`.
+    """Attention in the transformer's blocks: spatial-reduction, which is PVTv2's own, or a
+    mechanism from `headwise list attention`.
     """
     ffn: Literal["convolved", "mlp", "glu", "convglu", "moe"] = "convolved"
-    """Feed-forward part of the transformer's blocks: PVTv2's own, or a network of the core."""
+    """Feed-forward network in the transformer's blocks: convolved, which is PVTv2's own, or one of
+    the core's.
+    """
     fusion: Literal["both", "position", "channel", "concat"] = "both"
-    """Mutual fusion of colour and depth: by position and channel, by one of them, or neither."""
+    """How colour and depth are fused: by attention over positions, over channels, both, or plain
+    concatenation.
+    """
     position: str = "signed-root"
-    """Attention of position fusion: the paper's signed-root, or another of the core (agent-grid,
-    coordinate, …).
+    """Attention over positions in the fusion: signed-root as in the paper, or another grid
+    mechanism of the core (agent-grid, coordinate, …).
     """
     recall: str = "squeeze"
-    """Channel attention of the decoder: the paper's squeeze, or another of the core (coordinate,
-    agent-grid, …).
+    """Channel attention in the decoder: squeeze as in the paper, or another of the core
+    (coordinate, agent-grid, …).
     """
     drop_path: float = 0.1
-    """Share of the transformer's blocks that training leaves out (stochastic depth)."""
+    """Share of the transformer's blocks that training skips at random (stochastic depth)."""
     frozen_encoder: int = 0
-    """Epochs at the start in which the encoders are held (paper: 30)."""
+    """Number of epochs at the start in which the encoders are frozen (paper: 30)."""
     frozen_transformer: int = 0
-    """Epochs after these in which the transformer is held (paper: 30)."""
+    """Number of epochs after these in which the transformer is frozen (paper: 30)."""
     encoder_share: float = 1.0
     """Learning rate of the encoders, as a share of --lr."""
     flip: bool = True
-    """Mirror half of the scenes in training."""
+    """Mirror half of the training scenes."""
     zoom: float = 0.3
-    """Training looks at a random part of the scene, of at least 1 minus this share of each side."""
+    """Train on random crops of a scene that keep at least 1 minus this share of each side."""
     turn: float = 10.0
-    """Largest random rotation in training, degrees."""
+    """Largest random rotation in training, in degrees."""
     colour: float = 0.3
     """Largest random change of brightness, contrast and saturation in training, as a share."""
     blank: float = 0.1
-    """Share of the training scenes whose depth is blanked, so that the model can do without."""
+    """Share of the training scenes whose depth is blanked, so that the model can do without it."""
     validation_share: float = 0.15
-    """Share of the training groups that choose the epoch; 0: train on all, keep the last."""
+    """Share of the training groups set aside to choose the best epoch; 0 trains on all of them and
+    keeps the last epoch.
+    """
     test_share: float = 0.25
-    """Share of the groups that are kept for the test, where the data has no parts."""
+    """Share of the groups set aside for the test, if the data names no parts."""
     epochs: int = 60
-    """Passes over the training part at most."""
+    """Largest number of passes over the training part."""
     patience: int = 20
     """Stop after this many epochs without a better validation score."""
     batch_size: int = 8
@@ -93,24 +120,32 @@ class SaliencyOptions(TrainOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class SaliencyPredictOptions(PredictOptions):
-    """Saliency maps of 8 bits at the size of the pictures in OUTPUT.maps/, and a parquet that lists
-    them.
+    """Write saliency maps of 8 bits, in the size of the pictures, into OUTPUT.maps/, and a parquet
+    file that lists them.
     """
+
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "data": ("depth", "near", "missing"),
+        "table": ("threshold",),
+    }
 
     input: str
     """Picture, folder of pictures at any depth, quoted pattern, or table (image, depth). No masks
     are needed.
     """
     depth: str | None = None
-    """Depth map of the picture, or folder of depth maps (default: the folder of depth beside that
-    of the pictures).
+    """Depth map of the picture, or folder of depth maps; without it, the folder of depth next to
+    that of the pictures is used.
     """
     near: Literal["trained", "bright", "dark"] = "trained"
-    """Whether near things are bright in the depth maps, or dark, or as in training."""
+    """Whether near things are bright or dark in the depth maps; trained: as in the training data.
+    """
     missing: Literal["blank", "error"] = "blank"
-    """A picture without depth: by colour alone, or an error."""
+    """What to do about a picture without a depth map: predict from its colour alone, or report an
+    error.
+    """
     threshold: float = 0.5
-    """Saliency from which a pixel counts as salient, for the columns salient and box."""
+    """Saliency from which a pixel counts as salient in the columns salient and box."""
     shard_size: int = 128
     """Items per shard: the unit of memory, of restarting and of sharing work."""
     batch_size: int = 16
@@ -119,11 +154,54 @@ class SaliencyPredictOptions(PredictOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class CrossvalOptions(SaliencyOptions):
-    """Leave one group of scenes out in turn, beside depth alone and the middle of the picture;
-    resumable.
+    """Leave out one group of scenes at a time and score all scenes, compared with the depth alone
+    and with the middle of the picture; resumable.
     """
 
     output: str
-    """Folder to write; started again it does what is left."""
+    """Folder to write; started again, the command does only what is missing."""
     validation_share: float = 0.0
-    """Share of the training groups that choose the epoch; 0: train on all, keep the last."""
+    """Share of the training groups set aside to choose the best epoch; 0 trains on all of them and
+    keeps the last epoch.
+    """
+
+
+def check(options: object) -> None:
+    """Raise `InputError` for the first option value that no data can make right."""
+    if isinstance(options, SaliencyPredictOptions) and not 0 <= options.threshold <= 1:
+        raise InputError(f"--threshold {options.threshold}: must be in [0, 1]")
+    if not isinstance(options, SaliencyOptions):
+        return
+    _check_ranges(options)
+    if options.attention != "spatial-reduction":
+        check_attention(
+            options.attention, fits=("any tokens", "grid"), why="the tokens are the cells of a map"
+        )
+    if options.frozen_encoder + options.frozen_transformer > options.epochs:
+        raise InputError(
+            f"--frozen-encoder {options.frozen_encoder} and --frozen-transformer "
+            f"{options.frozen_transformer}: are more than --epochs {options.epochs}"
+        )
+    if options.transformer == "none" and options.frozen_transformer:
+        raise InputError("--frozen-transformer: there is no transformer to hold; leave it out")
+
+
+def _check_ranges(options: SaliencyOptions) -> None:
+    check_least(options, {"frozen_encoder": 0, "frozen_transformer": 0})
+    sides = [side for side in options.size if 32 <= side <= 2048 and side % 32 == 0]
+    if len(sides) != 2 or len(options.size) != 2:
+        raise InputError(
+            f"--size {' '.join(map(str, options.size))}: needs height and width, multiples of 32 "
+            "from 32 to 2048 pixels"
+        )
+    for name in ("drop_path", "validation_share", "test_share", "zoom", "colour"):
+        if not 0 <= getattr(options, name) < 1:
+            raise InputError(
+                f"--{name.replace('_', '-')} {getattr(options, name)}: must be in [0, 1)"
+            )
+    if not 0 <= options.blank <= 1:
+        raise InputError(f"--blank {options.blank}: must be in [0, 1]")
+    if not 0 <= options.turn <= 180:
+        raise InputError(f"--turn {options.turn}: must be in [0, 180] degrees")
+    if not 0 < options.encoder_share <= 100:
+        raise InputError(f"--encoder-share {options.encoder_share}: must be in (0, 100]")

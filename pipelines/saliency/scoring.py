@@ -1,11 +1,13 @@
-"""What saliency maps are worth: every metric of the field by data set, beside depth alone and the
-middle.
+"""What saliency maps are worth: every metric of the field by data set, compared with the depth
+alone and with the middle of the picture.
+
+Shapes: B scenes, Y x X pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -13,19 +15,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...data.scenes.scenes import read_depth, read_mask
+from ...data.scenes.pictures import read_depth, read_mask
+from ...models.size import model_size
 from ..engine.command_line.terminal import Progressbar
-from ..engine.pipeline import Review
+from ..engine.pipeline import Metrics
 from ..engine.training import order
+from ..metrics.bootstrap import Interval
 from ..metrics.saliency import SaliencyScores, bootstrap_table, saliency_scores
-from . import figures
 from .augment import normalise
 from .data import Scenes
-from .model_size import model_size
+from .options import SaliencyOptions
 
 OURS, DEPTH, MIDDLE = "GL-DMNet", "depth alone", "middle"
 SIGMA = 0.25  # of the middle's Gaussian, as a share of each side
 ALL = "all"
+
+MapScores = Mapping[str, SaliencyScores]
+"""Scores of each kind of map: OURS, DEPTH and MIDDLE."""
 
 
 @torch.no_grad()
@@ -35,135 +41,149 @@ def saliency_of(model: nn.Module, image: Tensor, depth: Tensor) -> Tensor:
 
 
 def to_bytes(saliency: Tensor, shape: tuple[int, int]) -> np.ndarray:
-    """A map (Y, X) in [0, 1] at the size of its picture, in 8 bits."""
-    there = F.interpolate(saliency[None, None], shape, mode="bilinear", align_corners=False)[0, 0]
-    return (255 * there).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+    """A map (Y, X) in [0, 1], resized to `shape`, in 8 bits."""
+    resized = F.interpolate(saliency[None, None], shape, mode="bilinear", align_corners=False)
+    return (255 * resized[0, 0]).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
 
 
-def validate(model: Any, batches: Iterable[dict[str, Tensor]]) -> dict[str, float]:
-    """error: the mean of MAE and 1 - S-measure, at the size of the model; 0 where nothing is kept
-    for validation, so that the last epoch counts as the best."""
-    plain = getattr(model, "module", model)
-    parts = []
-    for batch in batches:
-        found = saliency_of(plain, batch["image"], batch["depth"]).clamp(0, 1).cpu()
-        parts.append(saliency_scores(found, batch["mask"].cpu()))
-    if not parts:
-        return {"error": 0.0}
-    scores = SaliencyScores.join(parts)
-    mae, s = float(scores.mae.mean()), float(scores.s_measure.mean())
-    return {"error": (mae + 1 - s) / 2, "mae": mae, "s_measure": s}
-
-
-def review(
-    model: nn.Module, part: Scenes, options: Any, spec: dict[str, Any], device: torch.device
-) -> Review:
-    """Scores of every data set with intervals beside the floors, and the pictures of the report."""
-    maps = maps_of(model, part, options, device)
-    every = scored(part, maps)
-    found, floors = every[OURS], {who: every[who] for who in (DEPTH, MIDDLE)}
-    groups = part.of("groups")
-    table = found.table()
-    size = model_size(model, tuple(options.size), device)
-    between = bootstrap_table(found, groups, seed=options.seed)
-    metrics: dict[str, Any] = {
-        "scenes": len(part),
-        **table,
-        "intervals": {name: list(ends) for name, ends in between.items()},
-        "sets": {name: scores.table() for name, scores in by_set(part, found).items()},
-        "baselines": {name: scores.table() for name, scores in floors.items()},
-        "model": size,
-    }
-    sheet = table_of(part, every)
-    shown = pl.DataFrame(
-        [
-            {
-                "metric": name,
-                OURS: f"{table[name]:.3f} ({between[name][0]:.3f} to {between[name][1]:.3f})",
-                **{who: f"{metrics['baselines'][who][name]:.3f}" for who in floors},
-            }
-            for name in table
-        ]
-    )
-    headline = (
-        f"{len(part)} scenes: S-measure {table['S-measure']:.3f}, MAE {table['MAE']:.3f}, max F-measure "
-        f"{table['max F-measure']:.3f}; depth alone {metrics['baselines'][DEPTH]['S-measure']:.3f}, "
-        f"{metrics['baselines'][DEPTH]['MAE']:.3f}; {size['parameters'] / 1e6:.2f} million parameters, "
-        f"{size['multiply-accumulates'] / 1e9:.2f} billion multiply-accumulates"
-    )
-    pictures = [figures.sheet(part, maps, found), figures.curves(every)]
-    tables = {"Scores, 95 % intervals by group": shown, "Scores by data set": sheet}
-    return Review(metrics, headline, pictures, tables, {"scores": sheet})
-
-
-def maps_of(model: nn.Module, part: Scenes, options: Any, device: torch.device) -> list[np.ndarray]:
-    """The maps of all scenes, 8 bits, each at the size of its mask."""
-    found = []
-    lists = order.sequential(len(part), options.batch_size)
+def maps_of(
+    model: nn.Module, part: Scenes, options: SaliencyOptions, device: torch.device
+) -> list[np.ndarray]:
+    """The maps of all scenes, 8 bits, each in the size of its picture."""
+    maps: list[np.ndarray] = []
+    batches = order.sequential(len(part), options.batch_size)
     with Progressbar(total=len(part), unit="scene", desc="maps") as bar:
-        for batch in order.loader(part, lists, workers=options.workers):
+        for batch in order.loader(part, batches, workers=options.workers):
             saliency = saliency_of(model, batch["image"].to(device), batch["depth"].to(device))
-            found += [
-                to_bytes(one, (height, width))
-                for one, (height, width) in zip(saliency, batch["shape"].tolist())
+            maps += [
+                to_bytes(values, (height, width))
+                for values, (height, width) in zip(saliency, batch["shape"].tolist())
             ]
             bar.update(len(saliency))
-    return found
+    return maps
 
 
-def scored(part: Scenes, maps: Sequence[np.ndarray]) -> dict[str, SaliencyScores]:
-    """Scores of the maps (uint8, by place) and of the floors, by name, against the masks as they
-    are stored; a map of another size than its mask is brought to it."""
-    ways = {OURS: maps.__getitem__, DEPTH: depth_map(part), MIDDLE: middle_map(part)}
-    parts: dict[str, list[SaliencyScores]] = {who: [] for who in ways}
-    for place, path in enumerate(part.of("masks")):
+def score_maps(part: Scenes, maps: Sequence[np.ndarray]) -> MapScores:
+    """Scores of our maps (uint8, one per scene) and of the two floors against the masks as they are
+    stored; a map of another size than its mask is resized to it.
+    """
+    map_of = {OURS: maps.__getitem__, DEPTH: depth_map(part), MIDDLE: middle_map(part)}
+    parts: dict[str, list[SaliencyScores]] = {name: [] for name in map_of}
+    for place, path in enumerate(part.column("masks")):
         mask = torch.from_numpy(read_mask(path))
-        for who, way in ways.items():
-            given = torch.from_numpy(way(place))
-            if given.shape != mask.shape:
-                given = torch.from_numpy(
-                    to_bytes(given.float() / 255, (mask.shape[0], mask.shape[1]))
-                )
-            parts[who].append(saliency_scores(given[None], mask[None]))
-    return {who: SaliencyScores.join(own) for who, own in parts.items()}
-
-
-def table_of(part: Scenes, every: dict[str, SaliencyScores]) -> pl.DataFrame:
-    """A row for each kind of map and data set."""
-    return pl.DataFrame(
-        [
-            {"data set": name, "map": who, "scenes": len(own), **own.table()}
-            for who, scores in every.items()
-            for name, own in by_set(part, scores).items()
-        ]
-    )
-
-
-def by_set(part: Scenes, scores: SaliencyScores) -> dict[str, SaliencyScores]:
-    """Of each data set, and of all where there are several."""
-    names = np.array(part.of("sets"))
-    every = {
-        name: scores.of(torch.from_numpy(np.flatnonzero(names == name)))
-        for name in sorted(set(names))
-    }
-    return {**every, ALL: scores} if len(every) > 1 else every
+        for name, read_map in map_of.items():
+            levels = torch.from_numpy(read_map(place))
+            if levels.shape != mask.shape:
+                shape = (mask.shape[0], mask.shape[1])
+                levels = torch.from_numpy(to_bytes(levels.float() / 255, shape))
+            parts[name].append(saliency_scores(levels[None], mask[None]))
+    return {name: SaliencyScores.join(scores) for name, scores in parts.items()}
 
 
 def depth_map(part: Scenes) -> Callable[[int], np.ndarray]:
-    """Near things are salient."""
-    depths = part.of("depths")
+    """The map, uint8, by the place of a scene: near things are salient."""
+    depths = part.column("depths")
     return lambda place: (
         (255 * read_depth(depths[place], part.source.near)[0]).round().astype(np.uint8)
     )
 
 
 def middle_map(part: Scenes) -> Callable[[int], np.ndarray]:
-    """What is in the middle of the picture is salient."""
+    """The map, uint8, by the place of a scene: what is in the middle of the picture is salient."""
 
-    def drawn(place: int) -> np.ndarray:
+    def centred_gaussian(place: int) -> np.ndarray:
         height, width = part.source.scene(int(part.rows[place]))["shape"]
         y, x = ((np.arange(n) + 0.5) / n - 0.5 for n in (height, width))
-        far = (y[:, None] ** 2 + x**2) / (2 * SIGMA**2)
-        return (255 * np.exp(-far)).round().astype(np.uint8)
+        distance = (y[:, None] ** 2 + x**2) / (2 * SIGMA**2)
+        return (255 * np.exp(-distance)).round().astype(np.uint8)
 
-    return drawn
+    return centred_gaussian
+
+
+def by_set(part: Scenes, scores: SaliencyScores) -> dict[str, SaliencyScores]:
+    """The scores of each data set, and of all together where there are several."""
+    names = np.array(part.column("sets"))
+    sets = {
+        name: scores.of(torch.from_numpy(np.flatnonzero(names == name)))
+        for name in sorted(set(names))
+    }
+    return {**sets, ALL: scores} if len(sets) > 1 else sets
+
+
+def set_table(part: Scenes, map_scores: MapScores) -> pl.DataFrame:
+    """One row per kind of map and data set."""
+    return pl.DataFrame(
+        [
+            {"data set": name, "map": kind, "scenes": len(of_set), **of_set.table()}
+            for kind, scores in map_scores.items()
+            for name, of_set in by_set(part, scores).items()
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Scores of our maps on one part, by name of the metric, and of the two floors."""
+
+    scenes: int
+    scores: dict[str, float]
+    intervals: Mapping[str, Interval]
+    """Percentile intervals of 95 % of `scores`, by group."""
+    by_set: dict[str, dict[str, float]]
+    floors: dict[str, dict[str, float]]
+    size: dict[str, int]
+
+    def to_json(self) -> Metrics:
+        """What `metrics.json` holds."""
+        return {
+            "scenes": self.scenes,
+            **self.scores,
+            "intervals": {name: list(ends) for name, ends in self.intervals.items()},
+            "sets": {name: dict(scores) for name, scores in self.by_set.items()},
+            "baselines": {name: dict(scores) for name, scores in self.floors.items()},
+            "model": dict(self.size),
+        }
+
+    def table(self) -> pl.DataFrame:
+        """One row per metric: of our maps with its interval, and of the two floors."""
+        return pl.DataFrame(
+            [
+                {
+                    "metric": name,
+                    OURS: f"{self.scores[name]:.3f} ({low:.3f} to {high:.3f})",
+                    **{kind: f"{scores[name]:.3f}" for kind, scores in self.floors.items()},
+                }
+                for name, (low, high) in self.intervals.items()
+            ]
+        )
+
+    def headline(self) -> str:
+        """One sentence with the main figures."""
+        ours, floor, size = self.scores, self.floors[DEPTH], self.size
+        return (
+            f"{self.scenes} scenes: S-measure {ours['S-measure']:.3f}, MAE {ours['MAE']:.3f}, max "
+            f"F-measure {ours['max F-measure']:.3f}; depth alone {floor['S-measure']:.3f}, "
+            f"{floor['MAE']:.3f}; {size['parameters'] / 1e6:.2f} million parameters, "
+            f"{size['multiply-accumulates'] / 1e9:.2f} billion multiply-accumulates"
+        )
+
+
+def summarise(
+    part: Scenes, map_scores: MapScores, size: dict[str, int], options: SaliencyOptions
+) -> Summary:
+    """The scores of a part, with intervals by group."""
+    ours = map_scores[OURS]
+    return Summary(
+        len(part),
+        ours.table(),
+        bootstrap_table(ours, part.column("groups"), seed=options.seed),
+        {name: scores.table() for name, scores in by_set(part, ours).items()},
+        {name: map_scores[name].table() for name in (DEPTH, MIDDLE)},
+        size,
+    )
+
+
+def size_of(model: nn.Module, options: SaliencyOptions, device: torch.device) -> dict[str, int]:
+    """Parameters, and multiply-accumulates of one scene."""
+    colour, depth = (torch.zeros(1, n, *options.size, device=device) for n in (3, 1))
+    return model_size(model, colour, depth)

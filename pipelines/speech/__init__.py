@@ -3,7 +3,6 @@
 from ..engine.command_line import python_verb
 from ..engine.options import EvaluateOptions, ExportOptions
 from ..engine.task import Task, Verb
-from .checks import check
 from .options import (
     AdoptOptions,
     CompareOptions,
@@ -11,6 +10,7 @@ from .options import (
     ExplainOptions,
     SpeechOptions,
     SpeechPredictOptions,
+    check,
 )
 
 TASK = Task(
@@ -52,7 +52,7 @@ TASK = Task(
         "compare": Verb(
             CompareOptions,
             "headwise.pipelines.speech.verbs.compare:compare",
-            "cross-attention beside saliency",
+            "cross-attention compared with saliency",
         ),
     },
     extra="speech",

@@ -1,48 +1,55 @@
-"""Changes of features in training: blanked stretches and bands, another length of the vocal
+"""Random changes of features in training: blanked stretches and bands, another length of the vocal
 tract.
-"""
 
-from typing import Any
+Shapes: B recordings, F mel bands, T frames.
+"""
 
 import torch
 from torch import Tensor
 
 from ...data.formats.audio import RATE
 from ...data.speech.log_mel import hertz_to_mel, mel_to_hertz
+from .options import SpeechOptions
+
+MOST_FRAMES, MOST_BANDS = 20, 12  # of a blanked stretch, of a blanked group of bands
 
 
-def augmented(features: Tensor, lengths: Tensor, options: Any) -> Tensor:
-    """features: (B, F, T), lengths: (B,) frames -> the same shape, changed as the options say."""
+def augment(features: Tensor, lengths: Tensor, options: SpeechOptions) -> Tensor:
+    """Features (B, F, T) of recordings with lengths (B,) in frames, changed as the options say."""
     if options.warp_bands:
-        features = warped(features, options.warp_bands)
-    return masked(features, lengths, options.mask_time, options.mask_bands)
+        features = warp(features, options.warp_bands)
+    return blank(features, lengths, options.mask_time, options.mask_bands)
 
 
-def masked(features: Tensor, lengths: Tensor, times: int, groups: int) -> Tensor:
-    """Stretches of time and groups of bands blanked with the mean (SpecAugment, Park et al., arXiv
-    1904.08779).
+def blank(features: Tensor, lengths: Tensor, stretches: int, groups: int) -> Tensor:
+    """Replace stretches of time and groups of bands by the mean of the recording (SpecAugment, Park
+    et al., arXiv 1904.08779).
     """
-    if not times and not groups:
+    if not stretches and not groups:
         return features
-    found = features.clone()
-    batch, bands, _ = features.shape
-    for row in range(batch):
-        length = int(lengths[row])
-        blank = features[row, :, :length].mean()
-        for _ in range(times):
-            size = int(torch.randint(0, 21, ()))
-            at = int(torch.randint(0, max(1, length - size), ()))
-            found[row, :, at : at + size] = blank
+    blanked = features.clone()
+    bands = features.shape[1]
+    for row, length in enumerate(lengths.tolist()):
+        mean = features[row, :, :length].mean()
+        for _ in range(stretches):
+            first, size = _draw_span(MOST_FRAMES, length)
+            blanked[row, :, first : first + size] = mean
         for _ in range(groups):
-            size = int(torch.randint(0, 13, ()))
-            at = int(torch.randint(0, max(1, bands - size), ()))
-            found[row, at : at + size, :length] = blank
-    return found
+            first, size = _draw_span(MOST_BANDS, bands)
+            blanked[row, first : first + size, :length] = mean
+    return blanked
 
 
-def warped(features: Tensor, most: float) -> Tensor:
-    """Each recording's frequencies multiplied by a factor drawn from 1 - most to 1 + most, as a
-    longer or shorter vocal tract would (Jaitly and Hinton, 2013)."""
+def _draw_span(most: int, length: int) -> tuple[int, int]:
+    """Where a span of up to `most` of `length` places begins, and how many places it has."""
+    size = int(torch.randint(0, most + 1, ()))
+    return int(torch.randint(0, max(1, length - size), ())), size
+
+
+def warp(features: Tensor, most: float) -> Tensor:
+    """Multiply the frequencies of each recording by a random factor from 1 - most to 1 + most, as a
+    longer or shorter vocal tract would (Jaitly and Hinton, 2013).
+    """
     bands = features.shape[1]
     factor = 1 + most * (2 * torch.rand(len(features)) - 1)
     place = warped_bands(bands, factor).to(features)
@@ -54,8 +61,8 @@ def warped(features: Tensor, most: float) -> Tensor:
 
 
 def warped_bands(bands: int, factor: Tensor) -> Tensor:
-    """Where, among the bands, the frequency that each band gets now lies, (B, F), at most the last
-    band.
+    """Where, among the bands, the frequency lies that each band gets, (B, F), at most the last
+    band; factor: (B,).
     """
     top = hertz_to_mel(torch.tensor(RATE / 2))
     spacing = top / (bands + 1)

@@ -1,13 +1,13 @@
-"""Utterances as data sets: which part they belong to, features and tokens, batches of alike
-lengths.
+"""Recordings with their text as data sets: the spec of a run, parts, tokens, padded batches.
+
+Shapes: B recordings of a batch, F mel bands, T frames of 10 ms, I tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -18,300 +18,307 @@ from ...data.formats.audio import audio_facts
 from ...data.speech.log_mel import FRAME_SECONDS, log_mel
 from ...data.speech.recordings import Utterance, list_speech
 from ...data.speech.tokens import TextTokens, read_tokens, train_tokens
+from ...models.weights.whisper import WhisperSizes
 from ..engine.command_line.terminal import say
-from ..engine.pipeline import Splits
-from ..engine.spec import DictSpec
-from ..engine.training.order import count_steps, mix
+from ..engine.spec import JsonValue, Spec
+from ..engine.subsets import BoundedCache, Subsets, Taken, own_or_shares, take_groups
+from ..engine.training.order import Batch, count_steps, mix
+from .options import SpeechOptions
 
 STATE_SECONDS = 2 * FRAME_SECONDS  # of a state of the encoder
-HELD_BYTES = 2 << 30  # features kept in memory; others are made again each time
-ALIKE = 16  # batches whose recordings are sorted by length
+BATCHES_SORTED = 16  # batches whose recordings are sorted by length together
+SOMETIMES = ("sizes", "tokens_per_second", "trained_seconds", "parts")  # written if they are known
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechSpec(Spec):
+    """What a run of speech to text knows of its model and tokens."""
+
+    input: Mapping[str, str]
+    """What it takes, for the card of the run."""
+    vocabulary: int
+    """Number of tokens."""
+    whole_window: bool
+    """Whether each recording is filled up with silence to the longest length, as for Whisper."""
+    alignment_heads: Sequence[Sequence[int]]
+    """[layer, head] that word times are read from; empty: all of the later half of the layers."""
+    never: Sequence[int]
+    """Tokens that are never written."""
+    not_first: Sequence[int]
+    """Tokens that no transcript begins with."""
+    no_speech: int | None
+    """The token that means that nobody speaks."""
+    language: str | None
+    """Language of the tokens, for weights that know several."""
+    sizes: WhisperSizes | None = None
+    """Sizes of adopted weights; None: those of the options."""
+    audio_positions: int
+    """Most states of a recording."""
+    text_positions: int
+    """Most tokens of a transcript."""
+    features: int
+    """Mel bands."""
+    tokens_per_second: float | None = None
+    """Rate of the fastest speaker of the training; None for Whisper."""
+    trained_seconds: float | None = None
+    """Length of the longest recording of the training; None for Whisper."""
+    parts: Mapping[str, int] | None = None
+    """Recordings of each part."""
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """As `Spec`; what is only known of some runs is left out of the others."""
+        values = super().to_json()
+        return {
+            name: value
+            for name, value in values.items()
+            if value is not None or name not in SOMETIMES
+        }
+
+    @property
+    def longest_seconds(self) -> float:
+        """Seconds that the encoder has positions for."""
+        return STATE_SECONDS * self.audio_positions
+
+
+def input_facts(audio_positions: int) -> dict[str, str]:
+    """`SpeechSpec.input` of a model with so many positions."""
+    window = f"{STATE_SECONDS * audio_positions:g} s"
+    return {"sound": "16,000 samples a second, mono", "longest window": window}
+
+
+def spec_from_scratch(
+    options: SpeechOptions, texts: Sequence[str], seconds: Sequence[float]
+) -> tuple[SpeechSpec, TextTokens]:
+    """The spec of a new model and its tokens, which are made of the texts of the recordings.
+
+    seconds: length of each recording.
+    """
+    tokens = train_tokens(texts, options.tokens, options.vocabulary)
+    longest = STATE_SECONDS * options.audio_positions
+    rates = [
+        len(tokens.encode(text)) / max(0.1, length)
+        for text, length in zip(texts, seconds, strict=True)
+    ]
+    spec = SpeechSpec(
+        input=input_facts(options.audio_positions),
+        vocabulary=len(tokens),
+        whole_window=False,
+        alignment_heads=[],
+        never=[],
+        not_first=[],
+        no_speech=None,
+        language=None,
+        audio_positions=options.audio_positions,
+        text_positions=options.text_positions,
+        features=options.features,
+        tokens_per_second=max(rates),
+        trained_seconds=max((length for length in seconds if length <= longest), default=longest),
+    )
+    return spec, tokens
+
+
+def tokens_of_run(spec: SpeechSpec) -> TextTokens:
+    """The tokens that a run has stored."""
+    assert spec.assets_folder is not None, "a run that was opened has a folder of assets"
+    return read_tokens(spec.assets_folder / "tokenizer.json", spec.language)
 
 
 @dataclass
-class Corpus:
-    """Utterances that are short enough, with the tokens of their text; features are made when they
-    are asked for.
+class Recordings:
+    """Recordings with the tokens of their text, as a data set that makes its own batches.
+
+    seconds: length of each. bands: F. most_frames: longest recording. fill_window: every recording
+    is filled up to `most_frames`, and all frames count. Features are computed on first use.
     """
 
-    utterances: list[Utterance]
+    utterances: Sequence[Utterance]
     tokens: TextTokens
+    seconds: Sequence[float]
     bands: int
     most_frames: int
-    whole: bool  # every recording is filled up to most_frames, as Whisper was trained
-    seconds: list[float]
-    held: dict[int, Tensor] = field(default_factory=dict)
-    bytes_held: int = 0
+    fill_window: bool
 
     def __post_init__(self) -> None:
-        ids = [self.tokens.encode(one.text or "") for one in self.utterances]
-        self.ids = [[*self.tokens.prompt, *one, self.tokens.end] for one in ids]
+        self.ids = [
+            [*self.tokens.prompt, *self.tokens.encode(utterance.text or ""), self.tokens.end]
+            for utterance in self.utterances
+        ]
+        self._features = BoundedCache(self._read_features)
+
+    @classmethod
+    def of(
+        cls,
+        spec: SpeechSpec,
+        tokens: TextTokens,
+        utterances: Sequence[Utterance],
+        seconds: Sequence[float],
+        rows: Iterable[int],
+    ) -> Self:
+        """Some rows of a list of recordings."""
+        chosen = list(rows)
+        return cls(
+            [utterances[row] for row in chosen],
+            tokens,
+            [seconds[row] for row in chosen],
+            spec.features,
+            2 * spec.audio_positions,
+            spec.whole_window,
+        )
 
     def __len__(self) -> int:
         return len(self.utterances)
 
-    def features(self, index: int) -> Tensor:
-        """float32 (F, T)."""
-        found = self.held.get(index)
-        if found is None:
-            found = log_mel(
-                self.utterances[index].samples(),
-                self.bands,
-                self.most_frames if self.whole else None,
-            )
-            found = found[:, : self.most_frames]
-            size = found.numel() * 4
-            if self.bytes_held + size <= HELD_BYTES:
-                self.held[index], self.bytes_held = found, self.bytes_held + size
-        return found
+    def _read_features(self, index: int) -> Tensor:
+        length = self.most_frames if self.fill_window else None
+        samples = self.utterances[index].samples()
+        return log_mel(samples, self.bands, length)[:, : self.most_frames]
 
-    def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        found = {
-            **collated([self.features(k) for k in indices]),
-            **_tokens([self.ids[k] for k in indices], self.tokens.end),
+    def padded_features(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        """Features (B, F, T) and their lengths (B,), None where all frames count."""
+        features, frames = pad_features([self._features[index] for index in indices])
+        return features, None if self.fill_window else frames
+
+    def text_ids(self, index: int) -> list[int]:
+        """Tokens of the text, without prompt and end."""
+        return self.ids[index][len(self.tokens.prompt) : -1]
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        features, frames = pad_features([self._features[index] for index in indices])
+        tokens, sizes = pad_tokens([self.ids[index] for index in indices], self.tokens.end)
+        batch = {
+            "features": features,
+            "frames": frames,
+            "tokens": tokens,
+            "sizes": sizes,
             "index": torch.tensor(list(indices)),
             "prompt": torch.full((len(indices),), len(self.tokens.prompt)),
         }
-        found["frames"] = found["lengths"]
-        if self.whole:  # all frames count, silence too
-            found.pop("lengths")
-        return found
+        return batch if self.fill_window else {**batch, "lengths": frames}
 
     @staticmethod
-    def collate(batch: Any) -> Any:
-        """Batches come whole."""
+    def collate(batch: Batch) -> Batch:
+        """`__getitems__` has made the batch already."""
         return batch
 
 
-class Shuffled(Corpus):
-    """Draws its own batches: shuffled, then sorted by length among a few batches, which are
-    shuffled again.
+class TrainingRecordings(Recordings):
+    """Recordings in random batches of similar lengths: shuffled, sorted by length among a few
+    batches, and these batches shuffled again.
     """
 
     def steps(self, batch_size: int) -> int:
-        """Batches an epoch."""
+        """Batches per epoch."""
         return count_steps(len(self), batch_size)
 
     def batches(self, batch_size: int, *, seed: int, epoch: int) -> list[np.ndarray]:
-        """An epoch of batches of places."""
+        """The rows of each batch of an epoch."""
         generator = np.random.default_rng(mix(seed, epoch, 1))
-        order, seconds = generator.permutation(len(self)), np.array(self.seconds)
-        room = ALIKE * batch_size
-        sorted_ = [
-            part[np.argsort(seconds[part], kind="stable")]
-            for part in (order[k : k + room] for k in range(0, len(order), room))
-        ]
-        flat = np.concatenate(sorted_)
-        found = [flat[k : k + batch_size] for k in range(0, len(flat), batch_size)]
-        return [found[k] for k in generator.permutation(len(found))]
+        shuffled, seconds = generator.permutation(len(self)), np.array(self.seconds)
+        size = BATCHES_SORTED * batch_size
+        sections = [shuffled[start : start + size] for start in range(0, len(shuffled), size)]
+        rows = np.concatenate(
+            [section[np.argsort(seconds[section], kind="stable")] for section in sections]
+        )
+        batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+        return [batches[place] for place in generator.permutation(len(batches))]
 
 
-def collated(features: Sequence[Tensor]) -> dict[str, Tensor]:
-    """features (B, F, T), 0 where there is padding, and lengths (B,) in frames."""
-    longest = max(one.shape[1] for one in features)
-    found = features[0].new_zeros((len(features), features[0].shape[0], longest))
-    for row, one in enumerate(features):
-        found[row, :, : one.shape[1]] = one
-    return {"features": found, "lengths": torch.tensor([one.shape[1] for one in features])}
+def pad_features(features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Features (F, T) of several lengths -> (B, F, T), 0 in the padding, and lengths (B,)."""
+    lengths = [feature.shape[1] for feature in features]
+    padded = features[0].new_zeros((len(features), features[0].shape[0], max(lengths)))
+    for row, feature in enumerate(features):
+        padded[row, :, : lengths[row]] = feature
+    return padded, torch.tensor(lengths)
 
 
-def _tokens(ids: Sequence[Sequence[int]], end: int) -> dict[str, Tensor]:
-    """tokens (B, I), padded with the end, and sizes (B,)."""
+def pad_tokens(ids: Sequence[Sequence[int]], end: int) -> tuple[Tensor, Tensor]:
+    """Tokens of several texts -> int64 (B, I), padded with `end`, and how many each has, (B,)."""
     longest = max(map(len, ids))
-    rows = [[*one, *[end] * (longest - len(one))] for one in ids]
-    return {
-        "tokens": torch.tensor(rows, dtype=torch.int64),
-        "sizes": torch.tensor([len(one) for one in ids]),
-    }
+    rows = [[*text, *[end] * (longest - len(text))] for text in ids]
+    return torch.tensor(rows, dtype=torch.int64), torch.tensor([len(text) for text in ids])
 
 
-def open_splits(options: Any, spec: dict[str, Any] | None, whole: bool) -> Splits:
-    """Read the list of utterances, make or read tokens, split."""
-    if options.data is None:
-        raise ValueError("speech: needs data")
-    given = list_speech(options.data)
-    texted = [one for one in given if one.text]
-    if not texted:
+def list_with_text(data: str) -> list[Utterance]:
+    """The recordings that have a transcript. Raises `InputError` where none has."""
+    utterances = list_speech(data)
+    with_text = [utterance for utterance in utterances if utterance.text]
+    if not with_text:
         raise fail(
-            options.data,
+            data,
             "no recording has a transcript (.txt, .lab or .TextGrid beside it, or `text` in a "
             "manifest)",
         )
-    if len(texted) < len(given):
+    if len(with_text) < len(utterances):
         say(
-            f"{len(given) - len(texted)} of {len(given)} recordings have no transcript and are left out"
+            f"{len(utterances) - len(with_text)} of {len(utterances)} recordings have no "
+            "transcript and are left out"
         )
-    if spec is None:
-        spec, tokens = new_spec(options, texted)
-    else:
-        tokens = read_tokens(Path(spec["folder"]) / "tokenizer.json", spec["language"])
-    seconds = [_seconds(one) for one in texted]
-    frames = 2 * int(spec["audio_positions"])
-    fits = [k for k, one in enumerate(seconds) if one <= frames * FRAME_SECONDS]
-    room = int(spec["text_positions"])
-    fits = [
-        k for k in fits if len(tokens.encode(texted[k].text or "")) + len(tokens.prompt) + 1 <= room
+    return with_text
+
+
+def rows_that_fit(
+    data: str,
+    spec: SpeechSpec,
+    tokens: TextTokens,
+    utterances: Sequence[Utterance],
+    seconds: Sequence[float],
+) -> list[int]:
+    """Rows of the recordings whose sound and text the model has positions for.
+
+    Raises `InputError` where there are none.
+    """
+    most_seconds, most_tokens = spec.longest_seconds, spec.text_positions
+    rows = [
+        row
+        for row, utterance in enumerate(utterances)
+        if seconds[row] <= most_seconds
+        and len(tokens.encode(utterance.text or "")) + len(tokens.prompt) + 1 <= most_tokens
     ]
-    if len(fits) < len(texted):
-        say(
-            f"{len(texted) - len(fits)} of {len(texted)} recordings are longer than {frames * FRAME_SECONDS:g} s or "
-            f"{room} tokens and are left out"
-        )
-    if not fits:
-        raise fail(
-            options.data,
-            f"every recording is longer than {frames * FRAME_SECONDS:g} s or {room} tokens; cut "
-            "them, or name stretches by start and end in a manifest",
-        )
-
-    def part(rows: Sequence[int], kind: type[Corpus]) -> Corpus:
-        return kind(
-            [texted[k] for k in rows],
-            tokens,
-            int(spec["features"]),
-            frames,
-            bool(spec["whole_window"]),
-            [seconds[k] for k in rows],
-        )
-
-    if whole:
-        own = [k for k in fits if texted[k].part == "test"] or fits
-        every = part(own, Corpus)
-        return Splits(every, every, every, DictSpec(spec))
-    train, validation, test = split(options, [texted[k] for k in fits])
-    rows = np.array(fits)
-    parts = (
-        part(rows[train].tolist(), Shuffled),
-        part(rows[validation].tolist(), Corpus),
-        part(rows[test].tolist(), Corpus),
-    )
-    text = tokens.to_json()
-    spec.setdefault(
-        "parts", {"train": len(train), "validation": len(validation), "test": len(test)}
-    )
-    return Splits(
-        *parts,
-        DictSpec(spec),
-        assets={"tokenizer.json": lambda path: path.write_text(text, encoding="utf-8")},
-    )
+    limits = f"longer than {most_seconds:g} s or {most_tokens} tokens"
+    if not rows:
+        cure = "cut them, or name stretches by start and end in a manifest"
+        raise fail(data, f"every recording is {limits}; {cure}")
+    if len(rows) < len(utterances):
+        left_out = len(utterances) - len(rows)
+        say(f"{left_out} of {len(utterances)} recordings are {limits} and are left out")
+    return rows
 
 
-def _seconds(one: Utterance) -> float:
-    """Length of an utterance."""
-    return (one.end if one.end is not None else audio_facts(one.file).seconds) - one.start
+def seconds_of(utterance: Utterance) -> float:
+    """Length of a recording, or of a stretch of it."""
+    end = utterance.end if utterance.end is not None else audio_facts(utterance.file).seconds
+    return end - utterance.start
 
 
-def new_spec(options: Any, texted: Sequence[Utterance]) -> tuple[dict[str, Any], TextTokens]:
-    """What a new run knows of its tokens and sizes."""
-    if options.weights is not None:
-        from .verbs.adopt import adopted
+def split_recordings(options: SpeechOptions, utterances: Sequence[Utterance]) -> Subsets:
+    """The parts that the data names; what it lacks is a share of the training speakers, or of the
+    recordings if fewer than four speakers are named.
 
-        spec, tokens, _ = adopted(options)
-        return spec, tokens
-    tokens = train_tokens((one.text or "" for one in texted), options.tokens, options.vocabulary)
-    rates = [len(tokens.encode(one.text or "")) / max(0.1, _seconds(one)) for one in texted]
-    room = STATE_SECONDS * options.audio_positions
-    known = [one for one in map(_seconds, texted) if one <= room]
-    spec = {
-        "input": {
-            "sound": "16,000 samples a second, mono",
-            "longest window": f"{0.02 * options.audio_positions:g} s",
-        },
-        "vocabulary": len(tokens),
-        "whole_window": False,
-        "alignment_heads": [],
-        "never": [],
-        "not_first": [],
-        "no_speech": None,
-        "language": None,
-        "audio_positions": options.audio_positions,
-        "text_positions": options.text_positions,
-        "features": options.features,
-        "tokens_per_second": max(rates),
-        "trained_seconds": max(known, default=room),
-    }
-    return spec, tokens
-
-
-def split(
-    options: Any, utterances: Sequence[Utterance]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Places of the three parts: the data's own, else shares of the speakers, or of the recordings
-    where no speaker (or one) is named."""
-    parts = np.array([one.part for one in utterances])
-    train, validation, test = (
-        np.flatnonzero(parts == name) for name in ("train", "validation", "test")
-    )
-    if not len(train):
-        train = np.flatnonzero(parts == "")
-    elif (parts == "").any():
+    Raises `InputError` for an empty part, and where only some recordings name their part.
+    """
+    parts = [utterance.part for utterance in utterances]
+    if "train" in parts and "" in parts:
         raise fail(
             options.data, "some recordings name a part and some do not; name one for each, or none"
         )
-    speakers = np.array([one.speaker or f"#{k}" for k, one in enumerate(utterances)])
-    if options.split_by == "recording" or len(set(speakers)) < 4:
-        speakers = np.array([f"#{k}" for k in range(len(utterances))])
-    if not len(test):
-        test, train = _share(train, speakers, options.test_share, options.seed)
-    if not len(validation):
-        validation, train = _share(train, speakers, options.validation_share, options.seed + 1)
-    for name, part in (("training", train), ("validation", validation), ("test", test)):
-        if not len(part):
-            raise fail(
-                options.data,
-                f"has no {name} part, and the shares leave none of {len(utterances)} recordings",
-            )
-    return train, validation, test
+    recordings = [f"#{row}" for row in range(len(utterances))]
+    speakers = [
+        utterance.speaker or name for utterance, name in zip(utterances, recordings, strict=True)
+    ]
+    by_recording = options.split_by == "recording" or len(set(speakers)) < 4
+    groups = np.array(recordings if by_recording else speakers)
 
+    def take(rows: np.ndarray, share: float, part: str) -> Taken:
+        seed = options.seed + (part == "validation")
+        generator = np.random.default_rng(mix(seed, 3))
+        return take_groups(rows, groups[rows], share, generator, count_rows=True)
 
-def _share(
-    among: np.ndarray, groups: np.ndarray, share: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """(taken, left): whole groups, at least one, about a share of `among`."""
-    if not share or len(among) < 2:
-        return among[:0], among
-    names = np.unique(groups[among])
-    drawn = np.random.default_rng(mix(seed, 3)).permutation(names)
-    count, taken = 0, []
-    for name in drawn[:-1]:
-        if taken and count >= share * len(among):
-            break
-        taken.append(name)
-        count += int((groups[among] == name).sum())
-    chosen = np.isin(groups[among], taken)
-    return among[chosen], among[~chosen]
-
-
-def rules_of(spec: dict[str, Any], tokens: TextTokens, beams: int = 1) -> Any:
-    """How transcripts of a run are searched for; Whisper's are at most half as long as its
-    positions.
-    """
-    from ...models.speech.decoding import Rules
-
-    most = int(spec["text_positions"]) // 2 if spec["whole_window"] else None
-    return Rules(
-        tokens.prompt,
-        tokens.end,
-        most,
-        tuple(spec["never"]),
-        tuple(spec["not_first"]),
-        spec["no_speech"],
-        beams,
+    return own_or_shares(
+        options.data,
+        parts,
+        take,
+        test_share=options.test_share,
+        validation_share=options.validation_share,
+        items="recordings",
     )
-
-
-def limits_of(spec: dict[str, Any], seconds: Sequence[float]) -> list[int] | None:
-    """Most tokens of recordings of these lengths, half as many again as the fastest talker of the
-    training said; None for Whisper, which has half of its positions."""
-    rate = spec.get("tokens_per_second")
-    return None if rate is None else [10 + round(1.5 * float(rate) * one) for one in seconds]
-
-
-def example(splits: Splits) -> tuple[tuple[Any, ...], Any]:
-    """Features and tokens of two recordings, all of one length, their number free, for export."""
-    part = splits.test
-    batch = part.__getitems__([0, len(part) - 1])
-    length = int(batch["lengths"].min())
-    free = torch.export.Dim("recordings", min=1)
-    size = int(batch["sizes"].min())
-    return (batch["features"][:, :, :length], batch["tokens"][:, :size]), ({0: free}, {0: free})

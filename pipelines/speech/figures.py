@@ -1,5 +1,5 @@
-"""Pictures: a spectrogram with its words, attention and saliency one above the other; errors of
-word times.
+"""Figures: a spectrogram with its words above maps on the same axis of time, errors of word times,
+agreement of attention and saliency, deletion.
 """
 
 from __future__ import annotations
@@ -8,158 +8,169 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 
 from ...data.formats.audio import RATE
-from ...data.speech.log_mel import log_mel
+from ...data.speech.log_mel import FRAME_SECONDS, log_mel
 from ...data.speech.transcripts import Word
 from ..engine.pipeline import ReportFigure
+from ..figures.style import GREEN, LIGHT, MEDIUM, ROW, SMALL, styled_figure
 from ..metrics.alignment import Boundaries
+from .data import STATE_SECONDS
 
 WIDEST = 16.0  # inches
 MOST_LABELS = 40
+MOST_UPRIGHT = 25  # words above a spectrogram before they are rotated
 
 
-def heard(
+def recording_figure(
     name: str,
-    samples: np.ndarray,
-    words: Sequence[Word],
-    known: Sequence[Word] | None,
-    maps: np.ndarray | None,
     caption: str,
-    others: Mapping[str, np.ndarray] | None = None,
+    samples: np.ndarray,
+    maps: Mapping[str, np.ndarray],
+    *,
+    words: Sequence[Word] = (),
+    true_words: Sequence[Word] = (),
     tokens: Sequence[str] = (),
 ) -> ReportFigure:
-    """A recording: its spectrogram with words above (and known ones below), then maps (tokens,
-    states), one above the other on one axis of time; tokens: their texts, beside the maps where
-    they are few enough."""
-    rows = {} if maps is None else {"cross-attention, mean of all heads": maps}
-    rows |= others or {}
+    """A spectrogram with its words above it, the true words below it, and maps under it.
+
+    samples: (S,); maps: (tokens, states) by title; tokens: the text of each token, which is printed
+    next to the maps if they are few enough.
+    """
     seconds = len(samples) / RATE
-    labelled = 0 < len(tokens) <= MOST_LABELS
-    each = max(1.9, 0.11 * len(tokens)) if labelled else 1.9
-    drawn = Figure(
-        figsize=(min(WIDEST, max(6.0, 1.2 * seconds)), 2.2 + each * len(rows)), layout="constrained"
-    )
-    axes = drawn.subplots(1 + len(rows), sharex=True, squeeze=False)[:, 0]
-    spectrogram = log_mel(samples).numpy()
-    axes[0].imshow(
-        spectrogram,
-        origin="lower",
+    labels = tokens if 0 < len(tokens) <= MOST_LABELS else ()
+    width, height = min(WIDEST, max(6.0, 1.2 * seconds)), max(1.9, 0.11 * len(labels))
+    with styled_figure(width, 2.2 + height * len(maps), grid=False) as figure:
+        axes = figure.subplots(1 + len(maps), sharex=True, squeeze=False)[:, 0]
+        _draw_spectrogram(axes[0], samples)
+        _draw_words(axes[0], words, height=1.02, colour="black")
+        _draw_words(axes[0], true_words, height=-0.13, colour=GREEN)
+        for word in words:
+            for time in (word.start, word.end):
+                axes[0].axvline(time, color="white", lw=0.6)
+        for axis, (title, values) in zip(axes[1:], maps.items(), strict=True):
+            _draw_map(axis, title, values, labels)
+        axes[-1].set(xlabel="seconds", xlim=(0, seconds))
+    return ReportFigure(name, caption, figure)
+
+
+def _draw_spectrogram(axis: Axes, samples: np.ndarray) -> None:
+    features = log_mel(samples).numpy()
+    bands, frames = features.shape
+    extent = (0, frames * FRAME_SECONDS, 0, bands)
+    axis.imshow(features, origin="lower", aspect="auto", extent=extent, cmap="magma")
+    axis.set(ylabel="mel band")
+
+
+def _draw_words(axis: Axes, words: Sequence[Word], *, height: float, colour: str) -> None:
+    for word in words:
+        axis.text(
+            (word.start + word.end) / 2,
+            height,
+            word.text,
+            transform=axis.get_xaxis_transform(),
+            ha="center",
+            fontsize=SMALL,
+            color=colour,
+            clip_on=False,
+            parse_math=False,
+            rotation=30 if len(words) > MOST_UPRIGHT else 0,
+        )
+
+
+def _draw_map(axis: Axes, title: str, values: np.ndarray, labels: Sequence[str]) -> None:
+    tokens, states = values.shape
+    axis.imshow(
+        values,
         aspect="auto",
-        extent=(0, spectrogram.shape[1] / 100, 0, 80),
-        cmap="magma",
+        extent=(0, STATE_SECONDS * states, tokens, 0),
+        cmap="viridis",
+        interpolation="nearest",
     )
-    axes[0].set(ylabel="mel band")
-    for place, (own, side) in enumerate(((words, 1.02), (known or (), -0.13))):
-        for word in own:
-            middle = (word.start + word.end) / 2
-            axes[0].text(
-                middle,
-                side,
-                word.text,
-                transform=axes[0].get_xaxis_transform(),
-                ha="center",
-                fontsize=7,
-                color="black" if place == 0 else "tab:green",
-                clip_on=False,
-                parse_math=False,
-                rotation=30 if len(own) > 25 else 0,
-            )
-            if place == 0:
-                for at in (word.start, word.end):
-                    axes[0].axvline(at, color="white", lw=0.6)
-    for axis, (title, values) in zip(axes[1:], rows.items()):
-        axis.imshow(
-            values,
-            aspect="auto",
-            extent=(0, 0.02 * values.shape[1], values.shape[0], 0),
-            cmap="viridis",
-            interpolation="nearest",
-        )
-        axis.set(ylabel="token")
-        if labelled:
-            axis.set_yticks(np.arange(len(tokens)) + 0.5)
-            axis.set_yticklabels([token.strip() for token in tokens], fontsize=6, parse_math=False)
-        axis.set_title(title, fontsize=8)
-    axes[-1].set(xlabel="seconds", xlim=(0, seconds))
-    return ReportFigure(name, caption, drawn)
+    axis.set(ylabel="token")
+    if labels:
+        axis.set_yticks(np.arange(len(labels)) + 0.5)
+        axis.set_yticklabels([label.strip() for label in labels], fontsize=6, parse_math=False)
+    axis.set_title(title, fontsize=8)
 
 
-def times(bounds: Boundaries) -> ReportFigure:
-    """Signed errors of starts and ends."""
-    drawn = Figure(figsize=(6, 2.6), layout="constrained")
-    axis = drawn.subplots()
+def boundary_figure(boundaries: Boundaries) -> ReportFigure:
+    """Signed errors of starts and ends of words."""
     edges = np.linspace(-0.5, 0.5, 51).tolist()
-    for label, values in (("start", bounds.start), ("end", bounds.end)):
-        axis.hist(np.clip(values, -0.5, 0.5), edges, histtype="step", label=f"word {label}")
-    axis.set(xlabel="found - known, seconds (beyond half a second at the edges)", ylabel="words")
-    axis.legend(frameon=False)
-    return ReportFigure("times", "Errors of word times", drawn)
-
-
-def agreement(table: pl.DataFrame) -> ReportFigure:
-    """Correlations of averages of heads with intervals; of single heads with the states, where they
-    are there."""
-    kinds = table["saliency"].unique(maintain_order=True).to_list()
-    heads = table.filter(pl.col("attention").str.contains(" head "))
-    means = table.filter(~pl.col("attention").str.contains(" head "))
-    scopes = means["attention"].unique(maintain_order=True).to_list()
-    drawn = Figure(figsize=(11, 0.5 * len(scopes) + 2.2), layout="constrained")
-    axis, grid = drawn.subplots(1, 2, width_ratios=(3, 2))
-    for number, kind in enumerate(kinds):
-        own = means.filter(pl.col("saliency") == kind)
-        place = np.arange(len(own))[::-1] + 0.6 * (0.5 - (number + 0.5) / len(kinds))
-        bars = np.abs(np.stack([own["pearson"] - own["low"], own["high"] - own["pearson"]]))
-        axis.errorbar(
-            own["pearson"], place, xerr=np.nan_to_num(bars), fmt="o", ms=4, capsize=2, label=kind
+    with styled_figure(MEDIUM, ROW) as figure:
+        axis = figure.subplots()
+        for label, errors in (("start", boundaries.start), ("end", boundaries.end)):
+            axis.hist(np.clip(errors, -0.5, 0.5), edges, histtype="step", label=f"word {label}")
+        axis.set(
+            xlabel="predicted - true, seconds (beyond half a second at the edges)", ylabel="words"
         )
-    axis.set(
-        yticks=np.arange(len(scopes))[::-1],
-        xlabel="Pearson's correlation with the saliency (95 % interval)",
-    )
-    axis.set_yticklabels(scopes)
-    axis.axvline(0, color="0.7", lw=0.8)
-    axis.legend(frameon=False, fontsize=8)
-    own = heads.filter(pl.col("saliency") == kinds[0])
-    layers = own["attention"].str.extract(r"layer (\d+)").n_unique()
-    values = own["pearson"].to_numpy().reshape(layers, -1)
-    shown = grid.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
-    for (y, x), value in np.ndenumerate(values):
+        axis.legend()
+    return ReportFigure("times", "Errors of word times", figure)
+
+
+def agreement_figure(table: pl.DataFrame) -> ReportFigure:
+    """Correlations of averages of heads with intervals; of single heads with the states, or with
+    the first saliency if there is none of the states.
+    """
+    single = pl.col("attention").str.contains(" head ")
+    saliencies = table["saliency"].unique(maintain_order=True).to_list()
+    means = table.filter(~single)
+    scopes = means["attention"].unique(maintain_order=True).to_list()
+    with styled_figure(11, 0.5 * len(scopes) + 2.2, grid=False) as figure:
+        axis, grid = figure.subplots(1, 2, width_ratios=(3, 2))
+        for number, saliency in enumerate(saliencies):
+            rows = means.filter(pl.col("saliency") == saliency)
+            height = np.arange(len(rows))[::-1] + 0.6 * (0.5 - (number + 0.5) / len(saliencies))
+            bars = np.abs(np.stack([rows["pearson"] - rows["low"], rows["high"] - rows["pearson"]]))
+            errors = np.nan_to_num(bars)
+            axis.errorbar(
+                rows["pearson"], height, xerr=errors, fmt="o", ms=4, capsize=2, label=saliency
+            )
+        axis.set(
+            yticks=np.arange(len(scopes))[::-1],
+            xlabel="Pearson's correlation with the saliency (95 % interval)",
+        )
+        axis.set_yticklabels(scopes)
+        axis.axvline(0, color=LIGHT, lw=0.8)
+        axis.legend()
+        _draw_heads(grid, table.filter(single & (pl.col("saliency") == saliencies[0])))
+        grid.set_title(f"single heads, {saliencies[0]}")
+        figure.colorbar(grid.images[0], ax=grid, shrink=0.8)
+    caption = "How far cross-attention agrees with what the model used"
+    return ReportFigure("agreement", caption, figure)
+
+
+def _draw_heads(axis: Axes, rows: pl.DataFrame) -> None:
+    """The correlation of each head of each layer, from rows in the order of layers and heads."""
+    layers = rows["attention"].str.extract(r"layer (\d+)").n_unique()
+    values = rows["pearson"].to_numpy().reshape(layers, -1)
+    axis.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
+    for (layer, head), value in np.ndenumerate(values):
         colour = "white" if abs(value) > 0.6 else "black"
-        grid.text(x, y, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
-    grid.set(
-        xlabel="head",
-        ylabel="layer",
-        title=f"single heads, {kinds[0]}",
-        xticks=range(values.shape[1]),
-        yticks=range(layers),
-    )
-    grid.set_xticklabels(range(1, values.shape[1] + 1))
-    grid.set_yticklabels(range(1, layers + 1))
-    drawn.colorbar(shown, ax=grid, shrink=0.8)
-    return ReportFigure(
-        "agreement", "How far cross-attention agrees with what the model used", drawn
-    )
+        axis.text(
+            head, layer, f"{value:.2f}", ha="center", va="center", fontsize=SMALL, color=colour
+        )
+    axis.set(xlabel="head", ylabel="layer", xticks=range(values.shape[1]), yticks=range(layers))
+    axis.set_xticklabels([str(head) for head in range(1, values.shape[1] + 1)])
+    axis.set_yticklabels([str(layer) for layer in range(1, layers + 1)])
 
 
-def deletion(curves: Mapping[str, np.ndarray]) -> ReportFigure:
-    """Mean word error rate while the most important parts are blanked; curves: (recordings, steps)
+def deletion_figure(curves: Mapping[str, np.ndarray]) -> ReportFigure:
+    """Mean word error rate while the most important places are blanked; curves: (recordings, steps)
     by map.
     """
-    drawn = Figure(figsize=(7, 3.4), layout="constrained")
-    axis, kinds = drawn.subplots(), {"chance": "k:", "chance in full": "k--"}
-    for name, each in curves.items():
-        share = np.linspace(0, 100, each.shape[1])
-        axis.plot(share, 100 * each.mean(0), kinds.get(name, "-"), lw=1.4, label=name)
-    axis.set(
-        xlabel="most important part that is blanked, percent",
-        ylabel="word error rate, percent",
-        xlim=(0, 100),
-    )
-    axis.legend(frameon=False, fontsize=7, bbox_to_anchor=(1.01, 1), loc="upper left")
-    return ReportFigure(
-        "deletion",
-        "Deletion: the sooner the words are lost, the better a map knows what mattered",
-        drawn,
-    )
+    styles = {"chance": "k:", "chance in full": "k--"}
+    with styled_figure(MEDIUM, 3.4) as figure:
+        axis = figure.subplots()
+        for name, rates in curves.items():
+            share = np.linspace(0, 100, rates.shape[1])
+            axis.plot(share, 100 * rates.mean(0), styles.get(name, "-"), lw=1.4, label=name)
+        axis.set(
+            xlabel="most important part that is blanked, percent",
+            ylabel="word error rate, percent",
+            xlim=(0, 100),
+        )
+        axis.legend(bbox_to_anchor=(1.01, 1), loc="upper left")
+    caption = "Deletion: the sooner the words are lost, the better a map knows what mattered"
+    return ReportFigure("deletion", caption, figure)

@@ -1,8 +1,11 @@
-"""Options of speech to text."""
+"""Options of speech to text, and the values of them that no data can make right."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
+from ...base.errors import InputError
+from ..engine.command_line.checks import check_least, check_mechanism
 from ..engine.options import PredictOptions, TrainOptions
 
 Format = Literal["json", "srt", "vtt", "tsv", "ctm", "TextGrid", "txt"]
@@ -11,85 +14,97 @@ Times = Literal["pauses", "dtw", "area"]
 
 @dataclass(frozen=True, kw_only=True)
 class SpeechOptions(TrainOptions):
-    """Train speech to text on recordings with transcripts; word times come out of its
+    """Train speech to text on recordings with transcripts; word times are read from its
     cross-attention.
     """
 
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "data": ("split_by", "validation_share", "test_share"),
+        "pretrained weights": ("weights", "tokenizer", "language"),
+        "text": ("tokens", "vocabulary", "text_positions"),
+        "model": (
+            "features", "width", "heads", "encoder_layers", "decoder_layers", "hidden",
+            "audio_positions", "encoder", "kernel", "encoder_attention", "decoder_attention",
+            "cross_attention", "ffn", "dropout",
+        ),
+        "experts": ("experts", "active", "balance"),
+        "loss": ("ctc", "smoothing"),
+        "augmentation": ("mask_time", "mask_bands", "warp_bands"),
+    }  # fmt: skip
     data: str | None = None
-    """Folder of recordings with text beside them (.txt, .lab, .TextGrid), or a manifest (.jsonl,
-    .csv) with audio, text and perhaps start, end, speaker, part, words."""
+    """Folder of recordings with their text in files of the same name (.txt, .lab, .TextGrid), or a
+    manifest (.jsonl, .csv) with audio, text and, optionally, start, end, speaker, part, words."""
     weights: str | None = None
-    """Begin with weights of Whisper: a folder of CTranslate2 or Hugging Face, a .pt of OpenAI, or
-    whisper-tiny-en; sizes and tokens are then theirs."""
+    """Start from Whisper's weights: a folder in the format of CTranslate2 or Hugging Face, a .pt
+    file of OpenAI, or whisper-tiny-en. They decide the sizes and the tokens."""
     tokenizer: str | None = None
-    """Tokens of the weights, where none lie beside them: tokenizer.json, or a .tiktoken file."""
+    """Tokenizer of the weights (tokenizer.json or a .tiktoken file), if there is none next to
+    them."""
     language: str | None = None
-    """Language, for weights that know many (default: en)."""
+    """Language of the recordings, for weights that know several; without it, en."""
     tokens: Literal["characters", "bpe"] = "characters"
-    """Tokens of a model from scratch: characters, or byte pairs."""
+    """What a model that is trained from scratch writes: characters, or byte pairs."""
     vocabulary: int = 512
-    """Byte pairs at most."""
+    """Largest number of byte pairs."""
     features: int = 80
-    """Mel bands."""
+    """Number of mel bands of the spectrogram."""
     width: int = 96
-    """Width of the model, even."""
+    """Size of the vectors inside the model; even, and a multiple of the heads."""
     heads: int = 4
-    """Heads of attention."""
+    """Attention heads of each layer."""
     encoder_layers: int = 3
-    """Layers of the encoder."""
+    """Layers that read the spectrogram."""
     decoder_layers: int = 2
-    """Layers of the decoder."""
+    """Layers that write the text."""
     hidden: int | None = None
-    """Width inside the feed-forward networks (default: four times the width)."""
+    """Width inside the feed-forward networks; without it, four times the width."""
     audio_positions: int = 1500
-    """Longest recording, in states of 20 ms; longer ones are cut in pauses when predicting, left
-    out in training.
-    """
+    """Longest recording, in states of 20 ms. Longer recordings are left out of the training, and
+    cut at pauses when predicting."""
     text_positions: int = 448
-    """Most tokens of a transcript, with those that begin and end it."""
+    """Most tokens of a transcript, including those that begin and end it."""
     encoder: Literal["transformer", "conformer"] = "transformer"
-    """Layers of the encoder: Whisper's, or Conformer's, with a convolution each."""
+    """Layers of the encoder: Whisper's, or the Conformer's, which have a convolution each."""
     kernel: int = 15
     """Width of the Conformer's convolution, odd."""
     encoder_attention: str = "softmax"
-    """Mechanism of the core in the encoder (`headwise list attention`)."""
+    """Attention mechanism of the encoder (`headwise list attention`)."""
     decoder_attention: str = "softmax"
-    """Mechanism of the core among the tokens; it must have a causal form."""
+    """Attention mechanism among the tokens of the text; it must have a causal form."""
     cross_attention: str = "softmax"
-    """Mechanism of the core from tokens to states; word times and maps need one with weights."""
+    """Attention mechanism from tokens to states. Word times and maps need one that has attention
+    weights."""
     ffn: Literal["mlp", "glu", "moe"] = "mlp"
-    """Feed-forward networks of both sides: plain, gated, or a mixture of experts."""
+    """Feed-forward networks: plain, gated, or a mixture of experts."""
     experts: int = 4
     """Experts of each mixture."""
     active: int = 2
-    """Experts that a token uses."""
+    """Experts that each token uses."""
     balance: float = 0.01
-    """Weight of the load balance loss of the experts."""
+    """Weight of the loss that balances the load of the experts."""
     dropout: float = 0.1
-    """Dropout in all layers."""
+    """Share of values that dropout zeroes in every layer."""
     ctc: float = 0.3
-    """Weight of connectionist temporal classification on the encoder beside the decoder's loss; 0:
-    none.
-    """
+    """Weight of connectionist temporal classification (CTC) on the encoder; the decoder's loss has
+    the rest. 0 leaves it out."""
     smoothing: float = 0.1
     """Label smoothing of the decoder's loss."""
     mask_time: int = 2
-    """Stretches of time that are blanked in training, up to 200 ms each."""
+    """Stretches of time that are blanked in each training recording, up to 200 ms each."""
     mask_bands: int = 2
-    """Groups of mel bands that are blanked in training, up to 12 each."""
+    """Groups of mel bands that are blanked in each training recording, up to 12 bands each."""
     warp_bands: float = 0.0
-    """Change all frequencies of a recording in training by a factor of up to 1 -+ this, as another
-    speaker would; .1 to .2 helps where there are few speakers."""
+    """Multiply all frequencies of a training recording by a random factor between 1 - this and
+    1 + this, as if another person spoke; 0.1 to 0.2 helps if there are few speakers."""
     split_by: Literal["speaker", "recording"] = "speaker"
-    """What the shares below are drawn among: speakers, where four or more are named, or
-    recordings.
-    """
+    """What the validation and test shares are taken of: speakers (if at least four are named) or
+    recordings."""
     validation_share: float = 0.1
-    """Share of the training speakers (or recordings) that choose the epoch, where the data names no
-    part.
-    """
+    """Share of the training speakers (or recordings) set aside to choose the best epoch, if the
+    data names no validation part."""
     test_share: float = 0.15
-    """Share that is kept for the test, where the data names no part."""
+    """Share of the speakers (or recordings) set aside for the test, if the data names no test
+    part."""
     epochs: int = 60
     """Passes over the training part at most."""
     patience: int = 12
@@ -108,65 +123,76 @@ class SpeechOptions(TrainOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class SpeechPredictOptions(PredictOptions):
-    """Transcribe recordings: parquet with words and their times, and other formats in
+    """Transcribe recordings: a parquet file with words and their times, and other formats in
     OUTPUT.texts/.
     """
 
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "transcripts": ("known_text", "beams", "formats"),
+        "word times": ("times", "maps"),
+        "hardware": ("batch_size",),
+    }
     input: str
-    """Recording, folder of them at any depth, or manifest."""
+    """Recording, folder of recordings at any depth, or manifest."""
     formats: tuple[Format, ...] = ()
-    """Also write each transcript as json, srt, vtt, tsv, ctm, TextGrid, txt; several at once."""
+    """Also write each transcript in these formats."""
     times: Times = "pauses"
-    """Word times from cross-attention: pauses belong to no word (pauses), Whisper's time warping
-    (dtw), or splitting by area (area)."""
+    """How word times are read from cross-attention: pauses leaves pauses out of the words, dtw is
+    Whisper's time warping, area splits between words by area."""
     known_text: bool = False
-    """Align the text that the input brings (beside recordings or in the manifest) instead of
-    transcribing.
-    """
+    """Align the text that comes with the input (in text files or the manifest) instead of
+    transcribing."""
     maps: bool = False
-    """Write the cross-attention of each layer, OUTPUT.maps/NAME.npz."""
+    """Write the cross-attention of each layer to OUTPUT.maps/NAME.npz."""
     beams: int = 1
-    """Transcripts that are kept while searching; 1 is greedy."""
+    """Transcripts that the search keeps at a time; 1 always takes the likeliest token."""
     shard_size: int = 32
     """Items per shard: the unit of memory, of restarting and of sharing work."""
     batch_size: int = 8
-    """Windows of up to 30 seconds per forward pass; the words do not depend on it."""
+    """Windows of up to 30 seconds per forward pass; the transcripts do not depend on it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdoptOptions:
     """Make a run of Whisper's weights, without any training: for predict and evaluate."""
 
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "pretrained weights": ("weights", "tokenizer", "language")
+    }
     weights: str = "whisper-tiny-en"
-    """Folder of CTranslate2 or Hugging Face, a .pt of OpenAI, or whisper-tiny-en (fetched once, as
-    by `data get`).
-    """
+    """Folder in the format of CTranslate2 or Hugging Face, a .pt file of OpenAI, or whisper-tiny-en
+    (fetched once, as by `headwise data get`)."""
     run: str
     """Run directory to create."""
     tokenizer: str | None = None
-    """Tokens of the weights, where none lie beside them: tokenizer.json, or a .tiktoken file."""
+    """Tokenizer of the weights (tokenizer.json or a .tiktoken file), if there is none next to
+    them."""
     language: str | None = None
-    """Language, for weights that know many (default: en)."""
+    """Language of the recordings, for weights that know several; without it, en."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DigitsOptions:
-    """Strings of recorded digits with exact word times, from the recordings of the Free Spoken
-    Digit Dataset.
+    """Join recorded digits into strings with exact word times, from the Free Spoken Digit Dataset
+    (FSDD).
     """
 
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "data": ("recordings", "speakers", "validation", "test"),
+        "strings": ("strings", "least", "most", "shortest_pause", "longest_pause", "seed"),
+    }
     recordings: str
-    """Its folder of recordings, {digit}_{speaker}_{take}.wav."""
+    """Folder of FSDD recordings, named {digit}_{speaker}_{take}.wav."""
     output: str
     """Folder to write: recordings and manifest.jsonl."""
     strings: int = 30
-    """How many."""
+    """Number of strings to write."""
     speakers: tuple[str, ...] = ()
-    """Speakers to use (default: all)."""
+    """Speakers to use; without any, all of them."""
     validation: tuple[str, ...] = ()
     """Speakers of the validation part."""
     test: tuple[str, ...] = ()
-    """Speakers of the test part; where any are named, the others train."""
+    """Speakers of the test part; the speakers of no named part are for training."""
     least: int = 4
     """Fewest digits of a string."""
     most: int = 9
@@ -176,60 +202,169 @@ class DigitsOptions:
     longest_pause: float = 0.5
     """Longest pause between digits, seconds."""
     seed: int = 0
-    """Of every draw."""
+    """Seed for all random draws."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SaliencyOptions:
     """What `explain` and `compare` share."""
 
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "data": ("known_text",),
+        "masks": ("masks", "input_masks", "chunk", "segments", "hidden", "margin", "seed"),
+        "other measures": ("gradients", "deletion"),
+        "hardware": ("batch_size",),
+    }
     run: str
-    """Finished run whose model is asked."""
+    """Finished run whose model is examined."""
     output: str
-    """Folder to write; given again, the recordings that are in it already are not done again."""
+    """Folder to write. If it is given again, the recordings that it already holds are not done
+    again."""
     masks: int = 1000
-    """Masks of the encoder's states; the decoder alone runs for each. 0: none."""
+    """Number of masks of the encoder's states; only the decoder runs for each. 0: none."""
     input_masks: int = 500
-    """Masks of the spectrogram; encoder and decoder run for each. 0: none."""
+    """Number of masks of the spectrogram; encoder and decoder run for each. 0: none."""
     chunk: int = 5
-    """States of 20 ms that are hidden together."""
+    """Adjacent states of 20 ms that are hidden together."""
     segments: tuple[int, ...] = (100, 200, 400)
-    """Segments of a spectrogram of 5 s (SLIC); the masks are shared out among these sizes."""
+    """Numbers of segments (SLIC) that 5 s of a spectrogram are divided into; the masks are shared
+    among them."""
     hidden: float = 0.5
-    """Chance of a stretch or segment to be hidden."""
+    """Probability that a stretch of states or a segment is hidden."""
     gradients: bool = True
-    """Gradient x input, too."""
+    """Also compute gradient x input."""
     margin: float = 5.0
-    """Seconds of silence behind a recording under masks, in place of the rest of Whisper's 30 s
-    window, which takes longer; 30 keeps it whole. Models from scratch have no such window."""
+    """Seconds of silence appended before masking. Less than Whisper's full 30 s window is faster;
+    30 uses the full window. Models trained from scratch have no such window."""
     batch_size: int = 25
     """Masks per forward pass."""
     seed: int = 0
-    """Of every draw."""
+    """Seed for all random draws."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Device."""
+    """Kind of device."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainOptions(SaliencyOptions):
-    """What the model used for each token: maps, a picture a recording, and how far its word times
-    can be trusted.
+    """What the model used for each token: maps, a picture of each recording, and how far its word
+    times can be trusted.
     """
 
     input: str
-    """Recording, folder of them, or manifest; up to the model's window (30 s) each."""
+    """Recording, folder of recordings, or manifest; each up to the model's window (30 s)."""
     known_text: bool = False
-    """Explain the text that the input brings instead of a transcript."""
+    """Explain the text that comes with the input instead of a transcript."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions(SaliencyOptions):
-    """Cross-attention beside saliency over a set of recordings: tables with intervals;
+    """Compare cross-attention with saliency over a set of recordings: tables with intervals;
     resumable.
     """
 
     data: str
-    """Recordings: folder or manifest; known `words` in it show whether the warnings about word
-    times are worth anything."""
+    """Folder of recordings or manifest. If it holds the true `words`, the report shows whether the
+    warnings about word times are justified."""
     deletion: bool = True
-    """Also blank the most important parts step by step and transcribe again."""
+    """Also blank the most important places step by step and transcribe again."""
+
+
+# Mechanisms of the core with a causal form, and those that take a context; a test compares the
+# lists with the classes, which only torch could import.
+CAUSAL = (
+    "combiner", "differential", "fixed-sequence", "moh", "position-only", "query-free", "random",
+    "softmax", "static", "taylor",
+)  # fmt: skip
+CROSSING = (
+    "agent-learned", "differential", "induced", "moh", "query-free", "signed-root", "softmax",
+    "star", "taylor", "tensor",
+)  # fmt: skip
+LEAST = {
+    "features": 8, "width": 2, "heads": 1, "encoder_layers": 1, "decoder_layers": 1, "hidden": 1,
+    "kernel": 1, "audio_positions": 10, "text_positions": 8, "experts": 1, "mask_time": 0,
+    "mask_bands": 0, "vocabulary": 258,
+}  # fmt: skip
+
+
+def check(options: object) -> None:
+    """Raise `InputError` for the first value that no data can make right."""
+    if isinstance(options, SpeechOptions):
+        _check_training(options)
+    elif isinstance(options, SpeechPredictOptions):
+        check_least(options, {"beams": 1})
+        if len(set(options.formats)) < len(options.formats):
+            raise InputError(f"--formats {' '.join(options.formats)}: names one twice")
+    elif isinstance(options, SaliencyOptions):
+        _check_saliency(options)
+    elif isinstance(options, DigitsOptions):
+        _check_digits(options)
+
+
+def _check_digits(options: DigitsOptions) -> None:
+    check_least(options, {"strings": 1, "least": 1, "seed": 0})
+    if options.most < options.least:
+        raise InputError(f"--most {options.most}: must be at least --least {options.least}")
+    if not 0 <= options.shortest_pause <= options.longest_pause < 60:
+        raise InputError(
+            f"--shortest-pause {options.shortest_pause:g}, --longest-pause "
+            f"{options.longest_pause:g}: must rise, between 0 and 60 seconds"
+        )
+
+
+def _check_saliency(options: SaliencyOptions) -> None:
+    check_least(options, {"masks": 0, "input_masks": 0, "chunk": 1, "batch_size": 1, "seed": 0})
+    if not options.masks and not options.input_masks and not options.gradients:
+        raise InputError("--masks 0 --input-masks 0 --no-gradients: nothing is left to do")
+    if 0 < options.masks < 2 or 0 < options.input_masks < 2 * len(options.segments):
+        raise InputError(
+            f"--masks {options.masks}, --input-masks {options.input_masks}: take 2 or more (of "
+            "each size of segments), or 0"
+        )
+    if not 0 < options.hidden < 1:
+        raise InputError(f"--hidden {options.hidden:g}: must be between 0 and 1")
+    if not options.segments or min(options.segments) < 2:
+        raise InputError("--segments: needs sizes of 2 or more")
+    if not 0 <= options.margin <= 60:
+        raise InputError(f"--margin {options.margin:g}: must be between 0 and 60 seconds")
+
+
+def _check_training(options: SpeechOptions) -> None:
+    check_least(options, LEAST)
+    if options.width % 2 or options.width % options.heads:
+        raise InputError(
+            f"--width {options.width}: must be even and a multiple of --heads {options.heads}"
+        )
+    if options.kernel % 2 == 0:
+        raise InputError(f"--kernel {options.kernel}: must be odd")
+    if not 1 <= options.active <= options.experts:
+        raise InputError(
+            f"--active {options.active}: must be between 1 and --experts {options.experts}"
+        )
+    for name in ("dropout", "smoothing", "warp_bands", "validation_share", "test_share"):
+        if not 0 <= getattr(options, name) < 1:
+            flag = f"--{name.replace('_', '-')}"
+            raise InputError(f"{flag} {getattr(options, name)}: must be in [0, 1)")
+    for name in ("ctc", "balance"):
+        if not 0 <= getattr(options, name) < float("inf"):
+            raise InputError(f"--{name} {getattr(options, name)}: must be 0 or more")
+    _check_mechanisms(options)
+
+
+def _check_mechanisms(options: SpeechOptions) -> None:
+    from ...models.attention import ATTENTION, REGISTERED, accepts_option
+
+    rows = [name for name, row in ATTENTION.items() if row.fits in ("any tokens", "sequence")]
+    causal = [name for name in REGISTERED if accepts_option(name, "causal")]
+    crossing = [name for name, mechanism in REGISTERED.items() if mechanism.crosses]
+    chosen = (options.encoder_attention, options.decoder_attention, options.cross_attention)
+    for flag, name, fitting, why in (
+        ("--encoder-attention", chosen[0], rows, "does not fit tokens in a row"),
+        ("--decoder-attention", chosen[1], [*CAUSAL, *causal], "has no causal form"),
+        ("--cross-attention", chosen[2], [*CROSSING, *crossing], "takes no context"),
+    ):
+        check_mechanism(flag, name, fitting, why=why)
+    if options.weights is not None and set(chosen) != {"softmax"}:
+        raise InputError(
+            "--weights: are of softmax attention; leave out --encoder-attention, "
+            "--decoder-attention and --cross-attention"
+        )

@@ -1,118 +1,277 @@
-"""Speech to text: transcripts and word times.
-
-The six answers of the task; recordings are read in `corpus`, new ones heard in `infer`, words timed
-in `word_times`."""
+"""Speech to text: transcripts and word times."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, cast
 
 import polars as pl
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from ...base.errors import InputError
 from ...data.speech.generate import write_sample_speech
-from ..engine.pipeline import Context, Item, Pipeline, Review, Splits
-from ..engine.spec import DictSpec
-from .build import build, warm_start
-from .data import example, open_splits
-from .options import SpeechOptions
-from .prediction import list_inputs, predict_items, schema
-from .scoring import finish, loss, review, validate
+from ...data.speech.recordings import Utterance
+from ...data.speech.tokens import TextTokens
+from ...models.speech.speech_to_text import Memory, SpeechToText
+from ..engine.pipeline import (
+    Calibration,
+    Context,
+    ExportInputs,
+    FreeAxes,
+    Pipeline,
+    Review,
+    Schema,
+    Splits,
+)
+from ..engine.training.order import Batch
+from ..engine.training.wrapped import plain_model
+from . import pretrained
+from .augment import augment
+from .data import (
+    Recordings,
+    SpeechSpec,
+    TrainingRecordings,
+    list_with_text,
+    rows_that_fit,
+    seconds_of,
+    spec_from_scratch,
+    split_recordings,
+    tokens_of_run,
+)
+from .options import SpeechOptions, SpeechPredictOptions
+from .prediction import SCHEMA, SpeechItem, list_items, predict_recordings
+from .scoring import review_recordings, words_of_known_texts
+from .transcriber import Transcriber
+from .word_times import fitted_lag
+
+LAG_RECORDINGS = 64  # of the validation part, on which the lag of the maps is fitted
 
 
-class SpeechPipeline(Pipeline[SpeechOptions, DictSpec]):
-    """Speech to text."""
+class SpeechPipeline(
+    Pipeline[SpeechOptions, SpeechSpec, SpeechPredictOptions, Recordings, SpeechItem]
+):
+    """Recordings to text, with word times from the cross-attention."""
 
     monitor = "loss"
-    spec_class = DictSpec
+    spec_class = SpeechSpec
 
     def write_sample(self, folder: Path) -> Path:
-        """Generated tones in place of digits, with exact word times."""
-
+        """Write recordings of generated tones in place of spoken digits, with exact word times."""
         return write_sample_speech(folder)
 
     def open_data(
-        self, options: SpeechOptions, spec: DictSpec | None = None, *, as_test: bool = False
-    ) -> Splits[DictSpec]:
-        """Read the list of recordings, make or read tokens, split by speaker."""
+        self, options: SpeechOptions, spec: SpeechSpec | None = None, *, as_test: bool = False
+    ) -> Splits[SpeechSpec, Recordings]:
+        """List the recordings with text, make or read the tokens, split by speaker.
 
-        return open_splits(options, spec, as_test)
+        as_test: all recordings are `test`, or those of the test part if the data names one.
+        """
+        if options.data is None:
+            raise ValueError("speech: needs data")
+        utterances = list_with_text(options.data)
+        seconds = [seconds_of(utterance) for utterance in utterances]
+        known_spec, tokens = _spec_and_tokens(options, spec, utterances, seconds)
+        rows = rows_that_fit(options.data, known_spec, tokens, utterances, seconds)
+        utterances = [utterances[row] for row in rows]
+        seconds = [seconds[row] for row in rows]
 
-    def build_model(self, options: SpeechOptions, spec: DictSpec) -> nn.Module:
-        """Encoder and decoder."""
+        def part(kind: type[Recordings], chosen: Iterable[int]) -> Recordings:
+            return kind.of(known_spec, tokens, utterances, seconds, chosen)
 
-        return build(options, spec)
+        if as_test:
+            every_row = range(len(utterances))
+            named = [row for row in every_row if utterances[row].part == "test"]
+            tested = part(Recordings, named or every_row)
+            return Splits(tested, tested, tested, known_spec)
+        subsets = split_recordings(options, utterances)
+        sizes = {name: len(chosen) for name, chosen in subsets._asdict().items()}
+        text = tokens.to_json()
+        return Splits(
+            part(TrainingRecordings, subsets.train),
+            part(Recordings, subsets.validation),
+            part(Recordings, subsets.test),
+            known_spec if known_spec.parts else replace(known_spec, parts=sizes),
+            assets={"tokenizer.json": lambda path: path.write_text(text, encoding="utf-8")},
+        )
+
+    def build_model(self, options: SpeechOptions, spec: SpeechSpec) -> SpeechToText:
+        """Encoder and decoder; the sizes of adopted weights come from the spec."""
+        ctc, dropout = options.ctc > 0, options.dropout
+        if spec.sizes is not None:
+            return SpeechToText(**spec.sizes, dropout=dropout, ctc=ctc)
+        moe = {"experts": options.experts, "active": options.active, "balance": options.balance}
+        return SpeechToText(
+            spec.vocabulary,
+            features=options.features,
+            width=options.width,
+            heads=options.heads,
+            encoder_layers=options.encoder_layers,
+            decoder_layers=options.decoder_layers,
+            audio_positions=options.audio_positions,
+            text_positions=options.text_positions,
+            hidden=options.hidden,
+            encoder=options.encoder,
+            kernel=options.kernel,
+            encoder_attention=options.encoder_attention,
+            decoder_attention=options.decoder_attention,
+            cross_attention=options.cross_attention,
+            ffn=options.ffn,
+            dropout=dropout,
+            moe=moe if options.ffn == "moe" else None,
+            ctc=ctc,
+        )
 
     def load_initial_weights(
-        self, model: nn.Module, options: SpeechOptions, spec: DictSpec
+        self, model: nn.Module, options: SpeechOptions, spec: SpeechSpec
     ) -> None:
-        """Weights of Whisper."""
+        """Whisper's weights, for a training with --weights."""
+        if options.weights is not None:
+            pretrained.load_pretrained(model, options.weights)
 
-        warm_start(model, options)
+    def loss(self, model: nn.Module, batch: Batch, options: SpeechOptions) -> Tensor:
+        """Label-smoothed cross-entropy of each token, and connectionist temporal classification
+        (CTC) of the encoder's states, weighted by --ctc.
+        """
+        plain, features = _plain(model), batch["features"]
+        if model.training:
+            features = augment(features, batch["frames"], options)
+        memory = plain.encode(features, batch.get("lengths"))
+        decoded = _decode_batch(plain, memory, batch)
+        entropy = F.cross_entropy(
+            decoded.logits.flatten(0, 1),
+            decoded.tokens.masked_fill(~decoded.present, -100).flatten(),
+            label_smoothing=options.smoothing,
+        )
+        if plain.ctc is None or not options.ctc:
+            return entropy
+        states, sizes = (batch["frames"] + 1) // 2, decoded.present.sum(1) - 1
+        scores = plain.ctc(memory.states).float().log_softmax(-1).transpose(0, 1)
+        blank = scores.shape[-1] - 1
+        ctc = F.ctc_loss(scores, decoded.tokens, states, sizes, blank=blank, zero_infinity=True)
+        return (1 - options.ctc) * entropy + options.ctc * ctc
 
-    def loss(
-        self, model: nn.Module, batch: dict[str, torch.Tensor], options: SpeechOptions
-    ) -> torch.Tensor:
-        """Cross-entropy of the tokens, and connectionist temporal classification of the encoder."""
-
-        return loss(model, batch, options)
-
-    def validate(self, model: nn.Module, batches: Any, options: SpeechOptions) -> dict[str, float]:
-        """Cross-entropy and accuracy of tokens."""
-
-        return validate(model, batches)
+    def validate(
+        self, model: nn.Module, batches: Iterable[Batch], options: SpeechOptions
+    ) -> dict[str, float]:
+        """Mean cross-entropy of a token, and the share of tokens that are the likeliest after the
+        true ones before them.
+        """
+        plain = _plain(model)
+        total = right = count = 0.0
+        for batch in batches:
+            memory = plain.encode(batch["features"], batch.get("lengths"))
+            logits, tokens, present = _decode_batch(plain, memory, batch)
+            scores = logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
+            total -= float(scores[present].double().sum())
+            right += float((logits.argmax(-1) == tokens)[present].sum())
+            count += float(present.sum())
+        return {"loss": total / count, "token_accuracy": right / count}
 
     def calibrate(
         self,
         model: nn.Module,
-        splits: Splits[DictSpec],
+        splits: Splits[SpeechSpec, Recordings],
         options: SpeechOptions,
         device: torch.device,
-    ) -> dict[str, torch.Tensor]:
-        """The lag of the maps."""
+    ) -> Calibration:
+        """The lag of the attention, fitted on words of the validation part with known times;
+        without any, Whisper's for its weights and otherwise 0.
+        """
+        part = splits.validation
+        rows = [row for row, utterance in enumerate(part.utterances) if utterance.words]
+        rows = rows[:LAG_RECORDINGS]
+        transcriber = Transcriber(_plain(model), part.tokens, splits.spec, 0, device)
+        if not rows or not transcriber.model.decoder.has_attention_weights:
+            return {"lag": torch.tensor(pretrained.LAG if splits.spec.whole_window else 0)}
+        lag = fitted_lag(
+            lambda lag: words_of_known_texts(replace(transcriber, lag=lag), part, rows),
+            [part.utterances[row].words or () for row in rows],
+        )
+        return {"lag": torch.tensor(lag)}
 
-        return finish(model, splits, options, device)
-
-    def check_run(self, spec: DictSpec, calibration: dict[str, torch.Tensor]) -> None:
-        """The lag is one number."""
+    def check_run(self, spec: SpeechSpec, calibration: Calibration) -> None:
+        """The lag must be one number."""
         if "lag" not in calibration or calibration["lag"].numel() != 1:
             raise InputError("calibration.safetensors holds no lag")
 
     def review(
-        self, model: nn.Module, dataset: Any, context: Context[SpeechOptions, DictSpec]
+        self, model: nn.Module, dataset: Recordings, context: Context[SpeechOptions, SpeechSpec]
     ) -> Review:
-        """Error rates by speaker, errors of word times, pictures of what was heard."""
-
-        return review(
-            model, dataset, context.calibration, context.options, context.spec, context.device
-        )
+        """Error rates with intervals by speaker, errors of word times, figures of recordings."""
+        lag = int(context.calibration["lag"])
+        transcriber = Transcriber(_plain(model), dataset.tokens, context.spec, lag, context.device)
+        return review_recordings(transcriber, dataset, context.options.seed)
 
     def export_example(
-        self, model: nn.Module, splits: Splits[DictSpec]
-    ) -> tuple[tuple[Any, ...], Any]:
-        """Features and tokens of two recordings; their number is free."""
+        self, model: nn.Module, splits: Splits[SpeechSpec, Recordings]
+    ) -> tuple[ExportInputs, FreeAxes]:
+        """Features and tokens of two recordings, cut to one length; the number of recordings is
+        free.
+        """
+        part = splits.test
+        batch = part.__getitems__([0, len(part) - 1])
+        frames, tokens = int(batch["frames"].min()), int(batch["sizes"].min())
+        recordings = torch.export.Dim("recordings", min=1)
+        inputs = batch["features"][:, :, :frames], batch["tokens"][:, :tokens]
+        return inputs, ({0: recordings}, {0: recordings})
 
-        return example(splits)
+    def list_items(self, options: SpeechPredictOptions, spec: SpeechSpec) -> Sequence[SpeechItem]:
+        """The recordings of --input, or stretches of them."""
+        return list_items(options)
 
-    def list_items(self, options: Any, spec: DictSpec) -> Sequence[Item]:
-        """Recordings, or stretches of them."""
-
-        return list_inputs(options)
-
-    def prediction_schema(self, options: Any, spec: DictSpec) -> dict[str, Any]:
-        """text, seconds, words, log_probability, no_speech."""
-
-        return schema(options, spec)
+    def prediction_schema(self, options: SpeechPredictOptions, spec: SpeechSpec) -> Schema:
+        """text; seconds: length of the recording; words: list of word, start, end (seconds) and
+        confidence; log_probability: mean over the tokens; no_speech: largest probability that
+        nobody speaks in a window.
+        """
+        return SCHEMA
 
     def predict(
-        self, model: nn.Module, items: Sequence[Item], context: Context[Any, DictSpec]
+        self,
+        model: nn.Module,
+        items: Sequence[SpeechItem],
+        context: Context[SpeechPredictOptions, SpeechSpec],
     ) -> list[pl.DataFrame | ValueError]:
-        """A row for each recording, and the other formats that were asked for."""
+        """A row for each recording, and the other files that are asked for."""
+        return predict_recordings(Transcriber.of_run(model, context), items, context.options)
 
-        return predict_items(
-            model, items, context.calibration, context.options, context.spec, context.device
-        )
+
+def _plain(model: nn.Module) -> SpeechToText:
+    return cast(SpeechToText, plain_model(model))
+
+
+def _spec_and_tokens(
+    options: SpeechOptions,
+    spec: SpeechSpec | None,
+    utterances: Sequence[Utterance],
+    seconds: Sequence[float],
+) -> tuple[SpeechSpec, TextTokens]:
+    """Those of a run that was opened, of pretrained weights, or of a new model."""
+    if spec is not None:
+        return spec, tokens_of_run(spec)
+    if options.weights is not None:
+        return pretrained.open_pretrained(options.weights, options)[:2]
+    return spec_from_scratch(options, [utterance.text or "" for utterance in utterances], seconds)
+
+
+class _DecodedBatch(NamedTuple):
+    """What the decoder gives after the prompt.
+
+    logits: float32 (B, I, V). tokens: those that should come, with the end, (B, I). present: which
+    of them are no padding, bool (B, I).
+    """
+
+    logits: Tensor
+    tokens: Tensor
+    present: Tensor
+
+
+def _decode_batch(model: SpeechToText, memory: Memory, batch: Batch) -> _DecodedBatch:
+    tokens, start = batch["tokens"], int(batch["prompt"][0])
+    mask = torch.arange(tokens.shape[1], device=tokens.device) < batch["sizes"][:, None]
+    logits = model.decoder(tokens[:, :-1], memory, mask=mask[:, :-1]).logits[:, start - 1 :]
+    return _DecodedBatch(logits.float(), tokens[:, start:], mask[:, start:])

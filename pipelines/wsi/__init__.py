@@ -1,11 +1,11 @@
-"""Whole-slide images: from slides, feature files or bags to a classified and explained cohort, with
-ACMIL."""
+"""The task of whole-slide images: from slides, feature files or bags to a classified and explained
+cohort, with ACMIL.
+"""
 
 from ..engine.command_line import python_verb
 from ..engine.options import EvaluateOptions, ExportOptions
 from ..engine.task import Task, Verb
-from .checks import check
-from .options import CrossvalOptions, FeaturesOptions, WsiOptions, WsiPredictOptions
+from .options import CrossvalOptions, FeaturesOptions, WsiOptions, WsiPredictOptions, check
 
 TASK = Task(
     name="wsi",
@@ -30,12 +30,12 @@ TASK = Task(
         "features": Verb(
             FeaturesOptions,
             "headwise.pipelines.wsi.verbs.features:features",
-            "slides to feature files of CLAM's layout",
+            "slides to feature files in the layout of CLAM",
         ),
         "crossval": Verb(
             CrossvalOptions,
             "headwise.pipelines.wsi.verbs.crossval:crossval",
-            "repeated k-fold by patient beside baselines",
+            "repeated k-fold by patient, compared with simple models",
         ),
     },
     extra="wsi",

@@ -1,55 +1,94 @@
-"""Whole-slide images: from slides, feature files or bags to a classified and explained cohort, with
-ACMIL.
-
-The six answers of the task; slides become features in `extract`, cohorts in `cohort`, scores in
-`scoring`, heatmaps in `explain`, batch inference in `infer`."""
+"""The pipeline of whole-slide images: bag models on features of tiles."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import polars as pl
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from ...base.errors import InputError
+from ...base.errors import InputError, fail, shown
 from ...data.slides.generate import write_sample_slides
-from ...models.bags.acmil import ACMIL, MaxPool, MeanPool
-from ...models.layers.vit import Encoder
-from ..engine.pipeline import Context, Item, Pipeline, Review, Splits
-from ..engine.spec import DictSpec
-from .data import feature_folder, open_splits
-from .options import WsiOptions
-from .prediction import list_inputs, predict_items, schema
-from .scoring import fit_baseline, loss, review, validate
+from ...models.bags.acmil import ACMIL, BagModel, MaxPool, MeanPool, diversity_loss
+from ...models.layers.vit import TransformerEncoder
+from ..engine.pipeline import (
+    Batch,
+    Calibration,
+    Context,
+    ExportInputs,
+    FreeAxes,
+    Pipeline,
+    Review,
+    Schema,
+    Splits,
+)
+from ..metrics.classification import scores
+from . import figures
+from .data import BagSet, WsiSpec, own_feature_folder, read_source, spec_of, split
+from .explain import concentration
+from .options import WsiOptions, WsiPredictOptions
+from .prediction import BagItem, ItemReader, PredictContext, list_inputs, predict_item, schema
+from .scoring import (
+    attention_of_bags,
+    baseline_probabilities,
+    fit_baseline,
+    headline_of,
+    loader,
+    probabilities,
+    score_table,
+    scores_with_intervals,
+)
 
 
-class WsiPipeline(Pipeline[WsiOptions, DictSpec]):
+class WsiPipeline(Pipeline[WsiOptions, WsiSpec, WsiPredictOptions, BagSet, BagItem]):
     """Whole-slide images."""
 
     monitor = "loss"
-    spec_class = DictSpec
+    spec_class = WsiSpec
 
     def write_sample(self, folder: Path) -> Path:
-        """Generated slides of two classes, two a patient, and their list."""
-
+        """Generated slides of two classes, two per patient, and their list."""
         return write_sample_slides(folder)
 
     def open_data(
-        self, options: WsiOptions, spec: DictSpec | None = None, *, as_test: bool = False
-    ) -> Splits[DictSpec]:
-        """Extract what is missing, split by patient, measure the features."""
+        self, options: WsiOptions, spec: WsiSpec | None = None, *, as_test: bool = False
+    ) -> Splits[WsiSpec, BagSet]:
+        """Extract what is missing, split by patient, measure mean and deviation of the features of
+        the training part.
+        """
+        source = read_source(options, None if spec is None else spec.extraction)
+        classes = sorted(set(source.cohort.labels)) if spec is None else spec.classes
+        if len(classes) < 2:
+            label = shown(classes[0])
+            raise fail(source.where, f"all labels are {label}; a classifier needs two classes")
+        width = source.bag(0).shape[1]
+        if spec is not None and width != spec.width:
+            raise fail(
+                source.where, f"features have width {width}, the model was trained on {spec.width}"
+            )
+        if as_test:
+            bags = BagSet(source, range(len(source.cohort)), classes)
+            return Splits(bags, bags, bags, spec or spec_of(source, {"train": bags}, options))
+        subsets = split(source.cohort, options.seed, source.where)
+        parts = {name: BagSet(source, rows, classes) for name, rows in subsets._asdict().items()}
+        train = parts["train"]
+        if options.class_weights:
+            count = np.bincount(train.labels, minlength=len(classes)).clip(1)
+            weights = (len(train) / len(classes) / count).astype(np.float32)
+            train.class_weights = torch.from_numpy(weights)
+        spec = spec or spec_of(source, parts, options)
+        return Splits(train, parts["validation"], parts["test"], spec)
 
-        return open_splits(options, spec, as_test)
-
-    def build_model(self, options: WsiOptions, spec: DictSpec) -> nn.Module:
+    def build_model(self, options: WsiOptions, spec: WsiSpec) -> BagModel:
         """ACMIL, ABMIL, mean or max pooling."""
-
         shared: dict[str, Any] = {"inner": options.inner, "dropout": options.dropout}
         if options.attention != "none":
-            shared["mixing"] = Encoder(
+            shared["mixing"] = TransformerEncoder(
                 options.inner,
                 depth=options.layers,
                 heads=options.heads,
@@ -59,9 +98,9 @@ class WsiPipeline(Pipeline[WsiOptions, DictSpec]):
                 dropout=options.dropout,
                 moe={"experts": 8, "active": 2} if options.ffn == "moe" else None,
             )
-        for name in ("mean", "deviation"):
-            shared[name] = None if spec[name] is None else torch.tensor(spec[name])
-        sizes = spec["width"], len(spec["classes"])
+        for name, values in (("mean", spec.mean), ("deviation", spec.deviation)):
+            shared[name] = None if values is None else torch.tensor(values)
+        sizes = spec.width, len(spec.classes)
         if options.model in ("mean", "max"):
             return (MeanPool if options.model == "mean" else MaxPool)(*sizes, **shared)
         if options.model == "abmil":
@@ -75,71 +114,114 @@ class WsiPipeline(Pipeline[WsiOptions, DictSpec]):
             **shared,
         )
 
-    def loss(
-        self, model: nn.Module, batch: dict[str, torch.Tensor], options: WsiOptions
-    ) -> torch.Tensor:
-        """Of the slide, of the branches, and of their likeness."""
+    def loss(self, model: nn.Module, batch: Batch, options: WsiOptions) -> Tensor:
+        """Cross-entropy of the slide and of the branches, and the mean cosine of the branches'
+        attentions (arXiv 2311.07125).
+        """
+        output = cast(BagModel, model).attend(batch["x"], batch["offsets"])
+        weights = batch.get("class_weights")
+        total = F.cross_entropy(output.logits, batch["labels"], weights)
+        branch_logits = output.branch_logits
+        if branch_logits is None or branch_logits.shape[1] < 2:
+            return total  # ABMIL and the poolings have one classifier
+        assert output.scores is not None
+        branches = branch_logits.shape[1]
+        labels = batch["labels"].repeat_interleave(branches)
+        branch_loss = F.cross_entropy(branch_logits.flatten(0, 1), labels, weights)
+        total = total + options.branch_loss * branch_loss
+        if options.diversity:
+            heads = output.scores.shape[1] // branches
+            likeness = diversity_loss(output.scores, batch["offsets"], heads=heads)
+            total = total + options.diversity * likeness
+        return total
 
-        return loss(model, batch, options)
-
-    def validate(self, model: nn.Module, batches: Any, options: WsiOptions) -> dict[str, float]:
-        """Log-loss, AUC, balanced accuracy."""
-
-        return validate(model, batches)
+    def validate(
+        self, model: nn.Module, batches: Iterable[Batch], options: WsiOptions
+    ) -> dict[str, float]:
+        """Log-loss (what early stopping goes by), AUC, balanced accuracy."""
+        scored = scores(*probabilities(model, batches))
+        figures_of = {name: scored[name] for name in ("auc", "balanced_accuracy")}
+        return {"loss": scored["log_loss"], **figures_of}
 
     def calibrate(
-        self, model: nn.Module, splits: Splits[DictSpec], options: WsiOptions, device: torch.device
-    ) -> dict[str, torch.Tensor]:
+        self,
+        model: nn.Module,
+        splits: Splits[WsiSpec, BagSet],
+        options: WsiOptions,
+        device: torch.device,
+    ) -> Calibration:
         """The baseline, fitted on the training part."""
-
         return fit_baseline(splits.train, options.seed)
 
-    def check_run(self, spec: DictSpec, calibration: dict[str, torch.Tensor]) -> None:
+    def check_run(self, spec: WsiSpec, calibration: Calibration) -> None:
         """The baseline must be of the run's classes and features."""
-        found = (
-            tuple(calibration["baseline_weight"].shape)
-            if "baseline_weight" in calibration
-            else None
-        )
-        if found != (needed := (len(spec["classes"]), spec["width"])):
+        weight = calibration.get("baseline_weight")
+        shape = None if weight is None else tuple(weight.shape)
+        if shape != (needed := (len(spec.classes), spec.width)):
             raise InputError(
-                f"calibration.safetensors holds a baseline of shape {found}, the run needs {needed}"
+                f"calibration.safetensors holds a baseline of shape {shape}, the run needs {needed}"
             )
 
     def review(
-        self, model: nn.Module, dataset: Any, context: Context[WsiOptions, DictSpec]
+        self, model: nn.Module, dataset: BagSet, context: Context[WsiOptions, WsiSpec]
     ) -> Review:
-        """Scores by patient beside the baseline, calibration, attention."""
+        """Scores with intervals by patient, compared with the baseline; calibration, attention,
+        instances.
+        """
+        options, device, patients = context.options, context.device, dataset.patients
+        batches = loader(dataset, max(options.batch_size, 8), device)
+        labels, probability = probabilities(model, batches)
+        baseline = baseline_probabilities(dataset, context.calibration)
+        metrics = {
+            **scores_with_intervals(labels, probability, patients, options.seed),
+            "bags": len(dataset),
+            "patients": len(set(patients.tolist())),
+        }
+        floor = scores_with_intervals(labels, baseline, patients, options.seed)
+        table, headline = score_table(metrics, floor, options.model), headline_of(metrics, floor)
+        metrics["baselines"] = {"mean instance, logistic regression": floor}
+        pictures = [figures.calibration_figure(labels, probability, baseline, dataset.classes)]
+        if attention := attention_of_bags(model, dataset, device):
+            top10 = [concentration(shares.mean(1), 10)[-1] for shares in attention]
+            metrics["attention_top10"] = float(np.mean(top10))
+            pictures += [
+                figures.concentration_figure(attention),
+                figures.instances_figure(
+                    cast(ACMIL, model), dataset, attention, options.seed, device
+                ),
+                *figures.heatmap_figures(dataset, attention, probability, context.spec.mpp),
+            ]
+        return Review(metrics, headline, pictures, {"Scores, 95 % intervals by patient": table})
 
-        return review(
-            model, dataset, context.calibration, context.options, context.spec, context.device
-        )
-
-    def prediction_options(self, options: WsiOptions) -> dict[str, Any]:
+    def prediction_options(self, options: WsiOptions) -> dict[str, object]:
         """The features that the training has extracted; the report has heatmaps already."""
-
-        return {"features": feature_folder(options), "slides": options.slides, "explain": False}
+        features = own_feature_folder(options)
+        return {"features": features, "slides": options.slides, "explain": False}
 
     def export_example(
-        self, model: nn.Module, splits: Splits[DictSpec]
-    ) -> tuple[tuple[Any, ...], Any]:
+        self, model: nn.Module, splits: Splits[WsiSpec, BagSet]
+    ) -> tuple[ExportInputs, FreeAxes]:
         """One bag; the number of its instances is free."""
-
         return (splits.test[0][0],), ({0: torch.export.Dim("instances", min=2)},)
 
-    def list_items(self, options: Any, spec: DictSpec) -> Sequence[Item]:
+    def list_items(self, options: WsiPredictOptions, spec: WsiSpec) -> Sequence[BagItem]:
         """Slides, feature files, or bags of a table."""
+        return list_inputs(options)
 
-        return list_inputs(options, spec)
-
-    def prediction_schema(self, options: Any, spec: DictSpec) -> dict[str, Any]:
-        """prediction, p_CLASS, tiles, top tiles."""
-
-        return schema(spec)
+    def prediction_schema(self, options: WsiPredictOptions, spec: WsiSpec) -> Schema:
+        """prediction, p_CLASS, tiles, and the top tiles: places at level 0 and shares of the
+        attention.
+        """
+        return schema(spec.classes)
 
     def predict(
-        self, model: nn.Module, items: Sequence[Item], context: Context[Any, DictSpec]
+        self, model: nn.Module, items: Sequence[BagItem], context: PredictContext
     ) -> list[pl.DataFrame | ValueError]:
-        """A row for each item; heatmaps beside the output."""
-
-        return predict_items(model, items, context.options, context.spec, context.device)
+        """A row for each item; heatmaps are written next to the output."""
+        reader, answers = ItemReader(context), []
+        for item in items:
+            try:
+                answers.append(predict_item(cast(BagModel, model), item, reader(item), context))
+            except InputError as error:
+                answers.append(error)
+        return answers

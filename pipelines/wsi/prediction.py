@@ -1,79 +1,94 @@
-"""Batch inference: slides, feature files and bags to probabilities, top tiles and heatmaps."""
+"""Batch prediction: slides, feature files and bags to probabilities, top tiles and heatmaps.
+
+Shapes: n instances of a bag, D width of a feature, C classes, K branches of attention.
+"""
 
 from __future__ import annotations
 
 import glob
 from collections.abc import Sequence
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 import torch
-from torch import nn
+from torch import Tensor
 
-from ...base.errors import InputError, fail
-from ...base.files import clear_aside, walk_folder
+from ...base.errors import fail
+from ...base.files import clear_aside, place_below, walk_folder
 from ...data.formats.tables import TABLE_SUFFIXES, suffix_of
 from ...data.slides.bags import is_bag_table, match_files, read_bag_table, read_cohort
 from ...data.slides.features import SlideFeatures, read_features
 from ...data.slides.slides import SLIDE_SUFFIXES, list_slides, one_of_each_series
-from ...models.bags.acmil import ACMIL
-from ..engine.pipeline import Item
+from ...models.bags.acmil import ACMIL, BagModel
+from ..engine.pipeline import Context, Item, Schema
+from .data import WsiSpec
 from .explain import open_slide, write_explanation
-from .verbs.features import Extractor
+from .extraction import Extractor
+from .options import WsiPredictOptions
 
 FEATURE_SUFFIXES = (".h5", ".hdf5")
 
+PredictContext = Context[WsiPredictOptions, WsiSpec]
 
-def list_inputs(options: Any, spec: dict[str, Any]) -> list[Item]:
+
+BagItem = Item
+"""A bag to predict for: of a table, by its name, or a slide or feature file."""
+
+
+class BagFeatures(NamedTuple):
+    """A bag that was read, and the file of its slide if there is one."""
+
+    features: SlideFeatures
+    slide: str | None
+
+
+def list_inputs(options: WsiPredictOptions) -> list[BagItem]:
     """What --input holds, sorted: a bag of a table, or a file whose id is its path below the folder
-    given.
+    that --input names.
+
+    Raises `InputError` if there is nothing.
     """
     path = Path(options.input)
     if path.is_dir():
-        home, files = path, _below(path)
+        home, files = path, _files_below(path)
     elif glob.has_magic(options.input) and not path.exists():
-        files = one_of_each_series(
-            sorted(f for f in glob.glob(options.input, recursive=True) if Path(f).is_file())
-        )
-        home = _common(files)
+        matches = glob.glob(options.input, recursive=True)
+        files = one_of_each_series(sorted(file for file in matches if Path(file).is_file()))
+        home = _common_folder(files)
+    elif suffix_of(path) in TABLE_SUFFIXES:
+        return _items_of_table(path, options)
+    elif not path.is_file():
+        raise fail(path, "there is no such slide, feature file, table or folder")
+    elif path.suffix.lower() not in (*SLIDE_SUFFIXES, *FEATURE_SUFFIXES):
+        kinds = f"{', '.join(SLIDE_SUFFIXES)}, .h5 or a table"
+        raise fail(path, f"unknown kind of file {path.suffix!r}; give {kinds}")
     else:
-        if suffix_of(path) in TABLE_SUFFIXES:
-            return _listed(path, options)
-        if not path.is_file():
-            raise fail(path, "there is no such slide, feature file, table or folder")
-        if path.suffix.lower() not in (*SLIDE_SUFFIXES, *FEATURE_SUFFIXES):
-            raise fail(
-                path,
-                f"unknown kind of file {path.suffix!r}; give {', '.join(SLIDE_SUFFIXES)}, .h5 or a table",
-            )
-        return [{"file": str(path), "id": path.name}]
+        home, files = path.parent, [str(path)]
     if not files:
         raise fail(options.input, "holds no slide and no feature file")
     return [{"file": file, "id": Path(file).relative_to(home).as_posix()} for file in files]
 
 
-def _listed(path: Path, options: Any) -> list[Item]:
+def _items_of_table(path: Path, options: WsiPredictOptions) -> list[BagItem]:
     """The bags of a table, or the slides (else feature files) that a list of slides names."""
     if is_bag_table(path):
         return [{"file": str(path), "id": name} for name in read_bag_table(path).cohort.names]
     names = read_cohort(path).names
     home = Path(options.slides) if options.slides else path.parent
-    files = (
-        {name: str(Path(options.features) / f"{name}.h5") for name in names}
-        if options.features
-        else {}
-    )
-    found = {name: file for name, file in files.items() if Path(file).is_file()} | match_files(
-        names, list_slides(home), path
-    )
-    return [{"file": found[name], "id": name} for name in names if name in found]
+    file_of: dict[str, str] = {}
+    if options.features:
+        stored = {name: Path(options.features) / f"{name}.h5" for name in names}
+        file_of = {name: str(file) for name, file in stored.items() if file.is_file()}
+    file_of |= match_files(names, list_slides(home), path)
+    return [{"file": file_of[name], "id": name} for name in names if name in file_of]
 
 
-def _below(home: Path) -> list[str]:
-    """Slides below a folder, and feature files where there is no slide of that name: of an
-    extraction's cache, none.
+def _files_below(home: Path) -> list[str]:
+    """Slides below a folder, and feature files of which there is no slide with the same name, such
+    as those that an extraction stored.
     """
     slides = list_slides(home)
     stems = {Path(slide).stem for slide in slides}
@@ -81,7 +96,7 @@ def _below(home: Path) -> list[str]:
     return sorted([*slides, *(str(path) for path in stored if path.stem not in stems)])
 
 
-def _common(files: Sequence[str]) -> Path:
+def _common_folder(files: Sequence[str]) -> Path:
     parents = [Path(file).parent for file in files]
     home = parents[0] if parents else Path()
     while not all(parent.is_relative_to(home) for parent in parents):
@@ -89,128 +104,124 @@ def _common(files: Sequence[str]) -> Path:
     return home
 
 
-def schema(spec: dict[str, Any]) -> dict[str, Any]:
+class ItemReader:
+    """Reads bags of tables, feature files and slides; tables and the encoder are opened once.
+
+    Raises `InputError` for an item that cannot be read.
+    """
+
+    def __init__(self, context: PredictContext) -> None:
+        self.options, self.spec, self.device = context.options, context.spec, context.device
+        self._table = cache(read_bag_table)
+
+    def __call__(self, item: BagItem) -> BagFeatures:
+        """Read an item by the kind of its file."""
+        file = item["file"]
+        if suffix_of(Path(file)) in TABLE_SUFFIXES:
+            return self._bag_of_table(item)
+        if file.lower().endswith(FEATURE_SUFFIXES):
+            return self._feature_file(item)
+        return self._slide(item)
+
+    def _bag_of_table(self, item: BagItem) -> BagFeatures:
+        table = self._table(item["file"])
+        values = table.bag(table.cohort.names.index(name_of(item)))
+        places = np.zeros((len(values), 2), np.int64)
+        return BagFeatures(SlideFeatures(values, places, extent=0), None)
+
+    def _feature_file(self, item: BagItem) -> BagFeatures:
+        stem, folder = Path(item["file"]).stem, self.options.slides
+        slides = [] if folder is None else list_slides(folder)
+        slide = next((path for path in slides if Path(path).stem == stem), None)
+        return BagFeatures(read_features(item["file"], slide=stem), slide)
+
+    def _slide(self, item: BagItem) -> BagFeatures:
+        file = item["file"]
+        if self.spec.extraction is None:
+            raise fail(file, "the model was trained on a table of bags; slides are no input for it")
+        path = slide_folder(item, self.options) / "features.h5"
+        if self.options.features:
+            path = Path(self.options.features) / f"{Path(file).stem}.h5"
+        if not path.is_file():
+            clear_aside(path.parent, path.name)
+        self._extractor.ensure(path, file, mpp_of(self.options, self.spec))
+        return BagFeatures(read_features(path), file)
+
+    @cached_property
+    def _extractor(self) -> Extractor:
+        assert self.spec.extraction is not None
+        return Extractor(self.spec.extraction, self.device)
+
+
+def name_of(item: BagItem) -> str:
+    """What the table of predictions calls an item."""
+    return item.get("id", Path(item["file"]).name)
+
+
+def mpp_of(options: WsiPredictOptions, spec: WsiSpec) -> float | None:
+    """Micrometres per pixel of slides whose file does not say."""
+    return options.mpp if options.mpp is not None else spec.mpp
+
+
+def slide_folder(item: BagItem, options: WsiPredictOptions) -> Path:
+    """The folder of what is written for a slide."""
+    return place_below(Path(f"{options.output}.slides"), name_of(item))
+
+
+def schema(classes: Sequence[str]) -> Schema:
     """prediction, p_CLASS, tiles, and the top tiles: places at level 0 and shares of the
     attention.
     """
-    places, shares = pl.List(pl.Int64), pl.List(pl.Float32)
     return {
-        "prediction": pl.String,
-        **{f"p_{name}": pl.Float32 for name in spec["classes"]},
-        "tiles": pl.Int64,
-        "top_x": places,
-        "top_y": places,
-        "top_attention": shares,
+        "prediction": pl.String(),
+        **{f"p_{name}": pl.Float32() for name in classes},
+        "tiles": pl.Int64(),
+        "top_x": pl.List(pl.Int64),
+        "top_y": pl.List(pl.Int64),
+        "top_attention": pl.List(pl.Float32),
     }
 
 
-def predict_items(
-    model: nn.Module,
-    items: Sequence[Item],
-    options: Any,
-    spec: dict[str, Any],
-    device: torch.device,
-) -> list[pl.DataFrame | ValueError]:
-    """A table of one row for each item, or the error that says why there is none."""
-    rows: list[pl.DataFrame | ValueError] = []
-    tables: dict[str, Any] = {}
-    extractor: Extractor | None = None
-    for item in items:
-        try:
-            file = item["file"]
-            if suffix_of(Path(file)) in TABLE_SUFFIXES:
-                table = tables.setdefault(file, None) or read_bag_table(file)
-                tables[file] = table
-                number = table.cohort.names.index(item["id"])
-                values = table.features[table.offsets[number] : table.offsets[number + 1]]
-                found, slide = SlideFeatures(values, np.zeros((len(values), 2), np.int64), 0), None
-            elif file.lower().endswith(FEATURE_SUFFIXES):
-                found = read_features(file, slide=Path(file).stem)
-                slide = _slide_of(Path(file).stem, options.slides)
-            else:
-                if spec["extraction"] is None:
-                    raise fail(
-                        file, "the model was trained on a table of bags; slides are no input for it"
-                    )
-                extractor = extractor or Extractor(spec["extraction"], device)
-                path = _features_of(item, options)
-                if not path.is_file():
-                    clear_aside(path.parent, path.name)
-                extractor.ensure(path, file, _mpp(options, spec))
-                found, slide = read_features(path), file
-            rows.append(_one(model, item, found, slide, options, spec, device))
-        except InputError as error:
-            rows.append(error)
-    return rows
-
-
-def _mpp(options: Any, spec: dict[str, Any]) -> float | None:
-    return options.mpp if options.mpp is not None else spec["mpp"]
-
-
-def _features_of(item: Item, options: Any) -> Path:
-    """Where the features of a slide are kept: below OUTPUT.slides, or by its name in a folder
-    given.
-    """
-    if options.features:
-        return Path(options.features) / f"{Path(item['file']).stem}.h5"
-    return _home(item, options) / "features.h5"
-
-
-def _home(item: Item, options: Any) -> Path:
-    """The folder of what belongs to a slide; an id never leads out of it."""
-    parts = [part for part in Path(item["id"]).parts if part not in ("..", "/", ".")]
-    return Path(f"{options.output}.slides").joinpath(*parts)
-
-
-def _slide_of(stem: str, folder: str | None) -> str | None:
-    if folder is None:
-        return None
-    return next((path for path in list_slides(folder) if Path(path).stem == stem), None)
-
-
-def _one(
-    model: nn.Module,
-    item: Item,
-    found: SlideFeatures,
-    slide: str | None,
-    options: Any,
-    spec: dict[str, Any],
-    device: torch.device,
+def predict_item(
+    model: BagModel, item: BagItem, bag: BagFeatures, context: PredictContext
 ) -> pl.DataFrame:
-    if found.features.shape[1] != spec["width"]:
-        raise fail(
-            item["file"],
-            f"features have width {found.features.shape[1]}, the model needs {spec['width']}",
-        )
-    probability, attention = classify(model, torch.from_numpy(found.features).to(device))
-    chosen = spec["classes"][int(probability.argmax())]
-    row: dict[str, Any] = {"prediction": chosen, "tiles": len(found.features)}
-    row |= {f"p_{name}": float(p) for name, p in zip(spec["classes"], probability)}
+    """The row of an item; its heatmaps are written with --explain.
+
+    Raises `InputError` for features of another width than the model's.
+    """
+    options, spec, (stored, slide) = context.options, context.spec, bag
+    count, width = stored.features.shape
+    if width != spec.width:
+        raise fail(item["file"], f"features have width {width}, the model needs {spec.width}")
+    probability, attention = classify(model, torch.from_numpy(stored.features).to(context.device))
+    predicted = spec.classes[int(probability.argmax())]
+    row: dict[str, object] = {"prediction": predicted, "tiles": count}
+    row |= {f"p_{name}": float(p) for name, p in zip(spec.classes, probability)}
     if attention is not None:
-        best = np.argsort(-attention.mean(1), kind="stable")[: options.top]
-        row |= {"top_x": found.coords[best, 0].tolist(), "top_y": found.coords[best, 1].tolist()}
-        row["top_attention"] = attention.mean(1)[best].tolist()
-        if options.explain and found.extent:
-            opened = open_slide(slide, _mpp(options, spec))
-            headline = (
-                f"{item['id']}: {chosen} ({probability.max():.0%}), {len(found.features)} tiles"
-            )
+        mean = attention.mean(1)
+        best = np.argsort(-mean, kind="stable")[: options.top]
+        row |= {
+            "top_x": stored.coords[best, 0].tolist(),
+            "top_y": stored.coords[best, 1].tolist(),
+            "top_attention": mean[best].tolist(),
+        }
+        if options.explain and stored.extent:
+            headline = f"{name_of(item)}: {predicted} ({probability.max():.0%}), {count} tiles"
+            opened = open_slide(slide, mpp_of(options, spec))
+            folder = slide_folder(item, options)
             try:
-                write_explanation(
-                    _home(item, options), found, attention, opened, options.top, headline
-                )
+                write_explanation(folder, stored, attention, opened, options.top, headline)
             finally:
                 if opened is not None:
                     opened.close()
-    return pl.DataFrame([row], schema=schema(spec))
+    return pl.DataFrame([row], schema=schema(spec.classes))
 
 
 @torch.inference_mode()
-def classify(model: nn.Module, x: torch.Tensor) -> tuple[np.ndarray, np.ndarray | None]:
-    """Probabilities (C,) of one bag, and attention (n, K), None for a model without."""
-    found = model.attend(x)  # pyright: ignore[reportCallIssue]
-    probability = found.logits[0].float().softmax(0).cpu().numpy()
-    if not isinstance(model, ACMIL):
+def classify(model: BagModel, x: Tensor) -> tuple[np.ndarray, np.ndarray | None]:
+    """Probabilities (C,) of a bag x (n, D), and its attention (n, K), None for a model without."""
+    output = model.attend(x)
+    probability = output.logits[0].float().softmax(0).cpu().numpy()
+    if not isinstance(model, ACMIL) or output.scores is None:
         return probability, None
-    return probability, model.attention_of(found.scores).float().cpu().numpy()
+    return probability, model.attention_of(output.scores).float().cpu().numpy()

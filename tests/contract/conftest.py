@@ -41,9 +41,9 @@ class Watched:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name != "__getitems__":
             raise AttributeError(name)
-        found = getattr(self.dataset, name)
+        value = getattr(self.dataset, name)
         self.reads.append(name)
-        return found
+        return value
 
 
 @dataclass

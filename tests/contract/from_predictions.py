@@ -32,14 +32,14 @@ def of_classes(rows: pl.DataFrame, labels: list[str]) -> Found:
     truth = np.array(labels)
     probability = np.stack([rows[f"p_{name}"].to_numpy().astype(float) for name in classes], 1)
     np.testing.assert_allclose(probability.sum(1), 1, atol=1e-6)
-    said = rows["prediction"].to_numpy()
-    assert said.tolist() == [classes[k] for k in probability.argmax(1)]
+    predicted = rows["prediction"].to_numpy()
+    assert predicted.tolist() == [classes[k] for k in probability.argmax(1)]
     right = truth[:, None] == np.array(classes)
     return {
         "auc": roc_auc_score(right[:, 1], probability[:, 1]),
-        "accuracy": float((said == truth).mean()),
-        "balanced_accuracy": balanced_accuracy_score(truth, said),
-        "macro_f1": f1_score(truth, said, average="macro", labels=classes, zero_division=0),
+        "accuracy": float((predicted == truth).mean()),
+        "balanced_accuracy": balanced_accuracy_score(truth, predicted),
+        "macro_f1": f1_score(truth, predicted, average="macro", labels=classes, zero_division=0),
         "log_loss": float(-np.log(probability[right]).mean()),
         "brier": float(((probability - right) ** 2).sum(1).mean()),
     }
@@ -52,7 +52,7 @@ def wsi(rows: pl.DataFrame, splits: Any, sample: Path) -> Found:
     labels = {Path(name).stem: label for name, label in labels.items()}
     names = [Path(name).stem for name in rows["item"]]
     chosen = [
-        k for k, name in enumerate(names) if name in {Path(one).stem for one in splits.test.names}
+        k for k, name in enumerate(names) if name in {Path(path).stem for path in splits.test.names}
     ]
     return of_classes(rows[chosen], [labels[names[k]] for k in chosen])
 
@@ -61,18 +61,18 @@ def medical(rows: pl.DataFrame, splits: Any, sample: Path) -> Found:
     """Pictures by their names, and the operating point of the positive class."""
     home = sample if sample.is_dir() else sample.parent
     labels = dict(pl.read_csv(home / "labels.csv").select("image", "label").rows())
-    own = rows.filter(pl.col("item").is_in(splits.test.of("names")))
-    truth = np.array([labels[name] for name in own["item"]])
-    positive, called = truth == "clear", own["positive"].to_numpy()
+    of_test = rows.filter(pl.col("item").is_in(splits.test.column("names")))
+    truth = np.array([labels[name] for name in of_test["item"]])
+    positive, called = truth == "clear", of_test["positive"].to_numpy()
     point = {
         "sensitivity": called[positive].mean(),
         "specificity": (~called[~positive]).mean(),
         "ppv": positive[called].mean(),
         "npv": (~positive[~called]).mean(),
-        "auprc": average_precision_score(positive, own["p_clear"].to_numpy()),
+        "auprc": average_precision_score(positive, of_test["p_clear"].to_numpy()),
     }
     return {
-        **of_classes(own, truth.tolist()),
+        **of_classes(of_test, truth.tolist()),
         **{name: float(value) for name, value in point.items()},
     }
 
@@ -85,26 +85,26 @@ def ranking(rows: pl.DataFrame, splits: Any, sample: Path) -> Found:
     assert rows["item_id"].equals(log["item_id"])
     test = np.zeros(len(log), bool)
     test[splits.test.which] = True
-    found: Found = {"rows": float(test.sum())}
+    metrics: Found = {"rows": float(test.sum())}
     for name, counts in (("click", test), ("like", test & (log["click"].to_numpy() == 1))):
         labels, probability = log[name].to_numpy()[counts], rows[f"p_{name}"].to_numpy()[counts]
-        found[f"{name}/auc"] = float(roc_auc_score(labels, probability))
-        found[f"{name}/log_loss"] = float(log_loss(labels, probability.astype(float)))
-        found[f"{name}/rows"] = float(counts.sum())
-    return found
+        metrics[f"{name}/auc"] = float(roc_auc_score(labels, probability))
+        metrics[f"{name}/log_loss"] = float(log_loss(labels, probability.astype(float)))
+        metrics[f"{name}/rows"] = float(counts.sum())
+    return metrics
 
 
 def reid(rows: pl.DataFrame, splits: Any, sample: Path) -> Found:
     """Queries against the gallery by the protocol of Market-1501, in a loop over queries."""
-    own = rows.filter(
+    of_test = rows.filter(
         pl.col("item").str.starts_with("query")
         | pl.col("item").str.starts_with("bounding_box_test")
     )
-    facts = [re.search(r"(-?\d+)_c(\d+)", Path(name).name) for name in own["item"]]
-    identity = np.array([int(one[1]) for one in facts if one])
-    camera = np.array([int(one[2]) for one in facts if one])
-    asks = own["item"].str.starts_with("query").to_numpy()
-    vectors = np.stack(own["vector"].to_list()).astype(float)
+    facts = [re.search(r"(-?\d+)_c(\d+)", Path(name).name) for name in of_test["item"]]
+    identity = np.array([int(match[1]) for match in facts if match])
+    camera = np.array([int(match[2]) for match in facts if match])
+    asks = of_test["item"].str.starts_with("query").to_numpy()
+    vectors = np.stack(of_test["vector"].to_list()).astype(float)
     precisions, ranks = [], []
     for query in np.flatnonzero(asks):
         counts = (
@@ -121,10 +121,10 @@ def reid(rows: pl.DataFrame, splits: Any, sample: Path) -> Found:
 
 def saliency(rows: pl.DataFrame, splits: Any, sample: Path) -> Found:
     """Maps against masks, as both are on the disk."""
-    own = rows.filter(pl.col("item").str.starts_with("test/"))
+    of_test = rows.filter(pl.col("item").str.starts_with("test/"))
     tables: list[Found] = []
-    for item, salient, box in own.select("item", "salient", "box").iter_rows():
-        drawn = np.array(
+    for item, salient, box in of_test.select("item", "salient", "box").iter_rows():
+        pixels = np.array(
             Image.open(beside(sample) / "predictions.parquet.maps" / Path(item).with_suffix(".png"))
         )
         mask = (
@@ -133,20 +133,20 @@ def saliency(rows: pl.DataFrame, splits: Any, sample: Path) -> Found:
             )
             > 127
         )
-        assert drawn.shape == mask.shape
-        there = drawn >= 128
-        assert salient == there.mean()
-        assert (box is None) == (not there.any())
+        assert pixels.shape == mask.shape
+        salient_mask = pixels >= 128
+        assert salient == salient_mask.mean()
+        assert (box is None) == (not salient_mask.any())
         scores = saliency_scores(
-            torch.from_numpy(drawn)[None], torch.from_numpy(mask)[None]
+            torch.from_numpy(pixels)[None], torch.from_numpy(mask)[None]
         ).table()
-        low, high = int(drawn.min()), int(drawn.max())
-        stretched = (drawn - low) / (high - low) if high > low else drawn / 255
+        low, high = int(pixels.min()), int(pixels.max())
+        stretched = (pixels - low) / (high - low) if high > low else pixels / 255
         tables.append(
             {"MAE": float(np.abs(stretched - mask).mean()), "S-measure": scores["S-measure"]}
         )
-    mean = {name: float(np.mean([one[name] for one in tables])) for name in tables[0]}
-    return {**mean, "scenes": float(len(own))}
+    mean = {name: float(np.mean([of_scene[name] for of_scene in tables])) for name in tables[0]}
+    return {**mean, "scenes": float(len(of_test))}
 
 
 def beside(sample: Path) -> Path:
@@ -156,23 +156,23 @@ def beside(sample: Path) -> Path:
 
 def speech(rows: pl.DataFrame, splits: Any, sample: Path) -> Found:
     """Error rates of words and letters."""
-    said = dict(rows.select("item", "text").rows())
+    texts = dict(rows.select("item", "text").rows())
     wrong = {"wer": 0, "cer": 0}
     count = {"wer": 0, "cer": 0}
-    for one in splits.test.utterances:
+    for utterance in splits.test.utterances:
         for name, pieces in (("wer", str.split), ("cer", lambda text: list("".join(text.split())))):
-            true = pieces(one.text)
-            wrong[name] += edits(pieces(said[one.name]), true)
+            true = pieces(utterance.text)
+            wrong[name] += edits(pieces(texts[utterance.name]), true)
             count[name] += len(true)
     return {name: wrong[name] / count[name] for name in ("wer",)} | {"words": float(count["wer"])}
 
 
-def edits(one: list[str], other: list[str]) -> int:
+def edits(words: list[str], reference: list[str]) -> int:
     """Least number of insertions, deletions and replacements."""
-    row = list(range(len(other) + 1))
-    for i, x in enumerate(one, 1):
+    row = list(range(len(reference) + 1))
+    for i, x in enumerate(words, 1):
         row, before = [i], row
-        for j, y in enumerate(other, 1):
+        for j, y in enumerate(reference, 1):
             row.append(min(row[-1] + 1, before[j] + 1, before[j - 1] + (x != y)))
     return row[-1]
 

@@ -111,26 +111,26 @@ def places(task: str, part: object) -> list[int]:
     if task == "wsi":
         return [int(name[1:]) for name in part.names]  # type: ignore[attr-defined]
     if task == "speech":
-        return [round(100 * one.start) for one in part.utterances]  # type: ignore[attr-defined]
+        return [round(100 * utterance.start) for utterance in part.utterances]  # type: ignore[attr-defined]
     return [int(row) for row in part.rows]  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize(("one", "other"), list(combinations(PARTS, 2)))
+@pytest.mark.parametrize(("first_part", "second_part"), list(combinations(PARTS, 2)))
 @pytest.mark.parametrize("task", ["medical", "wsi", "saliency"])
 def test_a_group_in_two_parts_of_the_data_is_refused(
-    tmp_path: Path, task: str, one: str, other: str
+    tmp_path: Path, task: str, first_part: str, second_part: str
 ) -> None:
     rows = [(("a", "b")[k % 2], f"g{k}", PARTS[k // 2 % 3]) for k in range(24)]
     opened(task, _folder(tmp_path / "sound"), rows)
-    for place, part in ((0, one), (13, other)):
+    for place, part in ((0, first_part), (13, second_part)):
         rows[place] = (rows[place][0], "twice", part)
     for name, order in (("a", rows), ("b", rows[::-1])):
         with pytest.raises(InputError) as caught:
             opened(task, _folder(tmp_path / name), order)
-        said = str(caught.value)
-        assert "\n" not in said
-        assert one in said
-        assert other in said
+        message = str(caught.value)
+        assert "\n" not in message
+        assert first_part in message
+        assert second_part in message
 
 
 def _folder(path: Path) -> Path:
@@ -147,34 +147,41 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("task", "own"), CASES)
+@pytest.mark.parametrize(("task", "named_parts"), CASES)
 def test_no_group_is_split_and_no_row_is_lost(
-    tmp_path: Path, task: str, own: tuple[str, ...]
+    tmp_path: Path, task: str, named_parts: tuple[str, ...]
 ) -> None:
     """Where parts are drawn, and where the data names some of them; the data's own parts stay as
     they are.
     """
     rows = []
-    for group in np.random.default_rng(len(own)).integers(0, 20, 90):
-        part = own[group % 3] if group % 3 < len(own) else ("train" if own else "")
+    for group in np.random.default_rng(len(named_parts)).integers(0, 20, 90):
+        part = (
+            named_parts[group % 3]
+            if group % 3 < len(named_parts)
+            else ("train" if named_parts else "")
+        )
         rows.append((("a", "b")[group % 2], f"g{group}", part))
     splits = opened(task, tmp_path, rows, seed=3)
-    found = {name: places(task, getattr(splits, name)) for name in PARTS}
-    assert all(found.values())
-    assert sorted(place for part in found.values() for place in part) == list(range(len(rows)))
-    for one, other in combinations(PARTS, 2):
-        assert not {rows[k][1] for k in found[one]} & {rows[k][1] for k in found[other]}, (
-            one,
-            other,
-        )
-    for name in own:
-        assert sorted(found[name]) == [k for k, row in enumerate(rows) if row[2] == name]
-    assert splits.spec.to_json()["parts"] == {name: len(part) for name, part in found.items()}
+    rows_of_part = {name: places(task, getattr(splits, name)) for name in PARTS}
+    assert all(rows_of_part.values())
+    assert sorted(place for part in rows_of_part.values() for place in part) == list(
+        range(len(rows))
+    )
+    for first_part, second_part in combinations(PARTS, 2):
+        assert not {rows[k][1] for k in rows_of_part[first_part]} & {
+            rows[k][1] for k in rows_of_part[second_part]
+        }, (first_part, second_part)
+    for name in named_parts:
+        assert sorted(rows_of_part[name]) == [k for k, row in enumerate(rows) if row[2] == name]
+    assert splits.spec.to_json()["parts"] == {
+        name: len(part) for name, part in rows_of_part.items()
+    }
     for name in PARTS:
         labels = getattr(getattr(splits, name), "labels", None)
         if labels is not None and task in ("medical", "wsi"):
             assert [splits.spec.to_json()["classes"][label] for label in labels] == [
-                rows[k][0] for k in found[name]
+                rows[k][0] for k in rows_of_part[name]
             ]
 
 

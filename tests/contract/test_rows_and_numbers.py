@@ -38,7 +38,7 @@ def opened(task, path):
 
 def fingerprint(task, options):
     """By which a prediction knows rows that it may keep."""
-    return make_plan(task, options).fingerprint
+    return make_plan(task.load(), options).fingerprint
 
 
 def value_of(metrics, name):
@@ -62,9 +62,9 @@ def test_predictions_of_the_test_rows_give_the_metrics(trained):
     rows = pl.read_parquet(path / "predictions.parquet")
     assert set(rows["status"]) == {"ok"}
     metrics = json.loads((path / "metrics.json").read_text())
-    found = from_predictions.OF[task.name](rows, opened(task, path), sample_of(path))
-    given = {name: value_of(metrics, name) for name in found}
-    assert found == pytest.approx(given, abs=CLOSE)
+    recomputed = from_predictions.OF[task.name](rows, opened(task, path), sample_of(path))
+    stored = {name: value_of(metrics, name) for name in recomputed}
+    assert recomputed == pytest.approx(stored, abs=CLOSE)
 
 
 @of_tasks("forecast")
@@ -88,29 +88,32 @@ def test_forecasts_of_a_table_cut_short_are_those_of_its_windows(trained, tmp_pa
     deviation = np.array(spec["scaler"]["std"])
     errors, inside, widths = [], {80: [], 95: []}, {80: [], 95: []}
     for start in range(windows):
-        own = rows.filter(pl.col("item") == f"{start}.csv")
+        of_file = rows.filter(pl.col("item") == f"{start}.csv")
         truth = last[start + spec["lookback"] :][: spec["horizon"]]
         for place, channel in enumerate(spec["channels"]):
-            given = own.filter(pl.col("channel") == channel).sort("step")
-            assert given["step"].to_list() == list(range(1, spec["horizon"] + 1))
-            assert given["time"].dt.strftime("%Y-%m-%d %H:%M:%S").to_list() == [
+            of_channel = of_file.filter(pl.col("channel") == channel).sort("step")
+            assert of_channel["step"].to_list() == list(range(1, spec["horizon"] + 1))
+            assert of_channel["time"].dt.strftime("%Y-%m-%d %H:%M:%S").to_list() == [
                 str(moment)[:19].replace("T", " ") for moment in truth[truth.columns[0]]
             ]
             came = truth[channel].to_numpy()
-            errors.append((given["forecast"].to_numpy() - came) / deviation[place])
+            errors.append((of_channel["forecast"].to_numpy() - came) / deviation[place])
             for level in inside:
-                low, high = given[f"lower_{level}"].to_numpy(), given[f"upper_{level}"].to_numpy()
-                np.testing.assert_allclose((low + high) / 2, given["forecast"], rtol=1e-9)
+                low, high = (
+                    of_channel[f"lower_{level}"].to_numpy(),
+                    of_channel[f"upper_{level}"].to_numpy(),
+                )
+                np.testing.assert_allclose((low + high) / 2, of_channel["forecast"], rtol=1e-9)
                 inside[level].append((low <= came) & (came <= high))
                 widths[level].append((high - low) / deviation[place])
     assert metrics["windows"] == windows
     assert metrics["mse"] == pytest.approx(np.square(errors).mean(), rel=1e-4)
     assert metrics["mae"] == pytest.approx(np.abs(errors).mean(), rel=1e-4)
-    found = {round(100 * one["level"]): one for one in metrics["intervals"]}
-    assert found.keys() == inside.keys()
-    for level, one in found.items():
-        assert one["coverage"] == pytest.approx(np.mean(inside[level]), abs=1e-3)
-        assert one["mean_width"] == pytest.approx(np.mean(widths[level]), rel=1e-5)
+    intervals = {round(100 * interval["level"]): interval for interval in metrics["intervals"]}
+    assert intervals.keys() == inside.keys()
+    for level, interval in intervals.items():
+        assert interval["coverage"] == pytest.approx(np.mean(inside[level]), abs=1e-3)
+        assert interval["mean_width"] == pytest.approx(np.mean(widths[level]), rel=1e-5)
     assert np.mean(widths[80]) < np.mean(widths[95])
 
 
@@ -130,7 +133,7 @@ def test_evaluating_the_validation_part_gives_the_score_of_the_best_epoch(traine
     with (path / "history.csv").open() as file:
         (row,) = csv.DictReader(file)
     for name, of in VALIDATED[task.name].items():
-        expected = np.mean([value_of(metrics, one) for one in of.split()])
+        expected = np.mean([value_of(metrics, key) for key in of.split()])
         assert float(row[name]) == pytest.approx(expected, abs=1e-5), name
 
 
@@ -148,10 +151,10 @@ def test_every_item_of_the_input_comes_out_once_and_in_order(trained):
         "wsi": "*.tiff",
     }
     expected = sorted(file.relative_to(home).as_posix() for file in home.glob(files[task.name]))
-    found = (
+    items = (
         pl.read_parquet(path / "predictions.parquet")["item"].unique(maintain_order=True).to_list()
     )
-    plain = [name.split(":")[0] for name in found]
+    plain = [name.split(":")[0] for name in items]
     if task.name in ("speech", "wsi"):  # named without their ending
         plain, expected = ([Path(name).stem for name in names] for names in (plain, expected))
     assert plain == expected
@@ -165,7 +168,7 @@ def changed(value, kind):
     if isinstance(value, int | float):
         return value + (1 if isinstance(value, int) else 0.125)
     if isinstance(value, str) and choices and value in choices:
-        return next(one for one in choices if one != value)
+        return next(choice for choice in choices if choice != value)
     return None
 
 
@@ -190,14 +193,19 @@ def test_the_fingerprint_of_a_prediction_sees_weights_calibration_spec_and_every
     hints = typing.get_type_hints(type(options))
     tried = 0
     for option in dataclasses.fields(options):
-        other = changed(getattr(options, option.name), hints[option.name])
-        if option.name in ("engine", "processes", "overwrite", "accelerator") or other is None:
+        other_value = changed(getattr(options, option.name), hints[option.name])
+        if (
+            option.name in ("engine", "processes", "overwrite", "accelerator")
+            or other_value is None
+        ):
             continue
         try:
-            seen = fingerprint(task, dataclasses.replace(options, **{option.name: other}))
+            changed_fingerprint = fingerprint(
+                task, dataclasses.replace(options, **{option.name: other_value})
+            )
         except InputError:  # refused for this run
             continue
-        assert seen != first, option.name
+        assert changed_fingerprint != first, option.name
         tried += 1
     assert tried >= 2
     for name in ("model.safetensors", "calibration.safetensors"):
@@ -211,7 +219,8 @@ def test_the_fingerprint_of_a_prediction_sees_weights_calibration_spec_and_every
         assert fingerprint(task, options) != first, name
         (run / name).write_bytes(before)
     spec = json.loads((run / "spec.json").read_text())
-    (run / "spec.json").write_text(json.dumps({**spec, "more": 1}))
+    facts = {**spec["input"], "more": 1}
+    (run / "spec.json").write_text(json.dumps({**spec, "input": facts}))
     assert fingerprint(task, options) != first
     (run / "spec.json").write_text(json.dumps(spec))
     assert fingerprint(task, options) == first
@@ -219,8 +228,8 @@ def test_the_fingerprint_of_a_prediction_sees_weights_calibration_spec_and_every
 
 def later(file: Path) -> None:
     """Give a file another time, as a new content of equal size has."""
-    found = file.stat()
-    os.utime(file, ns=(found.st_atime_ns, found.st_mtime_ns + 1_000_000_000))
+    status = file.stat()
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000_000))
 
 
 def inputs_of(name: str, sample: Path, home: Path):
@@ -243,7 +252,7 @@ def inputs_of(name: str, sample: Path, home: Path):
     if name == "reid":
         pictures = sorted(copy.glob("query/*.jpg"))
         table = home / "table.csv"
-        table.write_text("\n".join(["image", *(one.name for one in pictures)]))
+        table.write_text("\n".join(["image", *(path.name for path in pictures)]))
         return {"input": table, "images": copy / "query"}, [pictures[1]]
     if name == "wsi":
         features = next(copy.glob("features-*")).rename(home / "features")
@@ -258,9 +267,9 @@ def inputs_of(name: str, sample: Path, home: Path):
 
 def test_the_fingerprint_of_a_prediction_sees_every_file_that_its_rows_come_from(trained, tmp_path):
     task, path = trained
-    given, files = inputs_of(task.name, sample_of(path), tmp_path)
+    inputs, files = inputs_of(task.name, sample_of(path), tmp_path)
     options = parse(
-        task, "predict", [], values={"run": path, "output": tmp_path / "o.parquet", **given}
+        task, "predict", [], values={"run": path, "output": tmp_path / "o.parquet", **inputs}
     )
     marks = [fingerprint(task, options)]
     assert fingerprint(task, options) == marks[0]
@@ -294,17 +303,17 @@ def test_what_early_stopping_goes_by_falls_as_the_model_gets_better(trained):
         (row,) = (
             {name: float(value) for name, value in row.items()} for row in csv.DictReader(file)
         )
-    assert row[f"val_{task.monitor}"] == pytest.approx(MONITORS[task.name](row), abs=1e-9)
+    assert row[f"val_{task.load().monitor}"] == pytest.approx(MONITORS[task.name](row), abs=1e-9)
 
 
 def rows_and_groups(name, part):
     """The names of a part's rows, and the groups that must stay together."""
     if name in ("medical", "saliency"):
-        return part.of("names"), part.of("patients" if name == "medical" else "groups")
+        return part.column("names"), part.column("patients" if name == "medical" else "groups")
     if name == "reid":
-        return part.names(), [Path(one).name.split("_")[0] for one in part.names()]
+        return part.names(), [Path(item).name.split("_")[0] for item in part.names()]
     if name == "speech":
-        return [one.name for one in part.utterances], [one.speaker for one in part.utterances]
+        return [item.name for item in part.utterances], [item.speaker for item in part.utterances]
     return (
         (part.names, part.patients.tolist())
         if name == "wsi"
@@ -322,7 +331,7 @@ def test_every_row_is_in_one_part_and_no_group_is_in_two(trained):
     ]
     rows = [row for names, _ in parts for row in names]
     assert len(rows) == len(set(rows)) == len(pl.read_parquet(path / "predictions.parquet"))
-    groups = [set(own) for _, own in parts]
+    groups = [set(groups_of_part) for _, groups_of_part in parts]
     assert all(groups)
     assert sum(map(len, groups)) == len(set().union(*groups))
 

@@ -99,11 +99,11 @@ class Links(html.parser.HTMLParser):
 def test_the_report_needs_nothing_else(trained):
     _, path = trained
     text = (path / "report.html").read_text()
-    seen = Links()
-    seen.feed(text)
-    assert seen.images >= 2
-    assert not seen.outside
-    assert not seen.open
+    links = Links()
+    links.feed(text)
+    assert links.images >= 2
+    assert not links.outside
+    assert not links.open
     assert "http" not in re.sub(r'"data:[^"]*"', "", text)
     assert len(text) < 4_000_000
 
@@ -193,22 +193,26 @@ def once(trained, tmp_path_factory):
 )
 def test_every_engine_gives_the_same_rows(trained, once, headwise, tmp_path, how):
     task, path = trained
-    (folder, once), other = once, tmp_path / "other.parquet"
+    (folder, once), output = once, tmp_path / "other.parquet"
     assert (
-        headwise(task.name, "predict", "--run", path, "--input", folder, "--output", other, *how)[0]
+        headwise(task.name, "predict", "--run", path, "--input", folder, "--output", output, *how)[
+            0
+        ]
         == 0
     )
     # Another shard size makes other batches, and with them other last digits; all else gives the
     # same bits.
     assert_frame_equal(
         pl.read_parquet(once),
-        pl.read_parquet(other),
+        pl.read_parquet(output),
         check_exact="--shard-size" not in how,
         abs_tol=1e-4,
     )
-    one = pl.read_parquet(once).filter(pl.col("item").str.starts_with("a")).drop("file", "item")
-    assert_frame_equal(one, rows(path / "predictions.parquet").drop("item"), abs_tol=1e-4)
-    assert not Path(f"{other}.parts").exists()
+    of_folder = (
+        pl.read_parquet(once).filter(pl.col("item").str.starts_with("a")).drop("file", "item")
+    )
+    assert_frame_equal(of_folder, rows(path / "predictions.parquet").drop("item"), abs_tol=1e-4)
+    assert not Path(f"{output}.parts").exists()
 
 
 def test_a_broken_item_is_a_row_and_code_3(trained, headwise, tmp_path):
@@ -244,11 +248,13 @@ def test_a_done_output_is_left_alone_and_another_is_not_mixed_in(trained, headwi
     code, lines = headwise(*command, "--output", output)
     assert (code, output.stat().st_mtime_ns) == (0, stamp)
     assert "already done" in lines[-1]
-    other = shutil.copytree(path, tmp_path / "other")
-    weights = {name: value + 1 for name, value in load_file(other / "model.safetensors").items()}
-    save_file(weights, other / "model.safetensors")
+    other_run = shutil.copytree(path, tmp_path / "other")
+    weights = {
+        name: value + 1 for name, value in load_file(other_run / "model.safetensors").items()
+    }
+    save_file(weights, other_run / "model.safetensors")
     code, lines = headwise(
-        task.name, "predict", "--run", other, "--input", sample_of(path), "--output", output
+        task.name, "predict", "--run", other_run, "--input", sample_of(path), "--output", output
     )
     assert (code, len(lines)) == (2, 1)
     assert "another model" in lines[0]
@@ -301,19 +307,19 @@ def test_the_onnx_export_gives_the_same(trained, headwise, tmp_path):
     loaded = load_run(task.load(), str(path))
     splits = task.load().open_data(replace(loaded.options, data=str(sample_of(path))), loaded.spec)
     arguments, shapes = task.load().export_example(loaded.model, splits)
-    other = task.load().other_export_example(splits, arguments, shapes)
+    other_arguments = task.load().other_export_example(splits, arguments, shapes)
     if shapes is not None:
-        assert [x.shape for x in other if x is not None] != [
+        assert [x.shape for x in other_arguments if x is not None] != [
             x.shape for x in arguments if x is not None
         ]
     names = list(inspect.signature(loaded.model.forward).parameters)
-    for given in [arguments] + ([] if other is None else [other]):
-        named = {name: x.numpy() for name, x in zip(names, given) if x is not None}
+    for inputs in [arguments] + ([] if other_arguments is None else [other_arguments]):
+        named = {name: x.numpy() for name, x in zip(names, inputs) if x is not None}
         assert {value.name for value in graph.get_inputs()} == named.keys()
-        (found,) = graph.run(["output"], named)
+        (output,) = graph.run(["output"], named)
         with torch.no_grad():
             torch.testing.assert_close(
-                torch.from_numpy(found), loaded.model(*given), atol=1e-5, rtol=0
+                torch.from_numpy(output), loaded.model(*inputs), atol=1e-5, rtol=0
             )
 
 

@@ -91,9 +91,9 @@ def test_every_reader_turns_every_kind_upright(tmp_path: Path, name: str, mode: 
         exif = Image.Exif()
         exif[0x0112] = orientation
         stored(np.ascontiguousarray(turned(values)), mode).save(tmp_path / "a.png", exif=exif)
-        found = read(tmp_path / "a.png")
+        picture = read(tmp_path / "a.png")
         np.testing.assert_allclose(
-            found, expected(name, values, 255), atol=0.009, err_msg=f"{orientation}"
+            picture, expected(name, values, 255), atol=0.009, err_msg=f"{orientation}"
         )
 
 
@@ -107,12 +107,12 @@ def test_a_red_picture_is_red_and_as_bright_as_red(tmp_path: Path, suffix: str) 
             path, **({"quality": 100} if suffix in (".jpg", ".webp") else {})
         )
         truth = np.broadcast_to(np.array(rgb)[:, None, None], (3, 24, 32))
-        for found in (
+        for picture in (
             read_picture(path),
             read_scene(path, None, (24, 32))["image"],
             read_picture(path, (24, 32)),
         ):
-            np.testing.assert_allclose(found, truth, atol=6)
+            np.testing.assert_allclose(picture, truth, atol=6)
         np.testing.assert_allclose(read_xray(path), grey, atol=0.02)
 
 
@@ -128,9 +128,11 @@ def test_sixteen_bits_are_one_scale_for_every_reader(tmp_path: Path, name: str) 
         np.uint16
     )  # 0 would be a hole of a depth
     Image.fromarray(values).save(tmp_path / "a.png")
-    found = READERS[name][0](tmp_path / "a.png")
+    picture = READERS[name][0](tmp_path / "a.png")
     fine = name in ("x-ray", "depth")
-    np.testing.assert_allclose(found, expected(name, values, 65_535), atol=1e-5 if fine else 0.0021)
+    np.testing.assert_allclose(
+        picture, expected(name, values, 65_535), atol=1e-5 if fine else 0.0021
+    )
 
 
 def test_a_size_is_height_then_width_for_every_reader(tmp_path: Path) -> None:
@@ -140,14 +142,14 @@ def test_a_size_is_height_then_width_for_every_reader(tmp_path: Path) -> None:
     path, size = tmp_path / "a.png", (10, 30)
     scene = read_scene(path, path, size)
     depth, mask = read_depth(path, "bright", size), read_mask(tmp_path / "m.png", size)
-    for found in (
+    for picture in (
         read_picture(path, size)[1],
         scene["image"][2],
         scene["depth"][0],
         depth[0],
         mask,
     ):
-        assert found.shape == size
-        assert (np.diff(found.astype(float), axis=0) >= 0).all()
-        assert (found == found[:, :1]).all()
+        assert picture.shape == size
+        assert (np.diff(picture.astype(float), axis=0) >= 0).all()
+        assert (picture == picture[:, :1]).all()
     assert scene["shape"] == (40, 60)

@@ -202,7 +202,8 @@ DATA: dict[str, tuple[str, Content, str, str]] = {
         "x.csv",
         wide(30),
         "",
-        r"^x\.csv: split ratio: the train|^x\.csv: split ratio: the validation part has .*rows are needed",
+        r"^x\.csv: split ratio: the train|"
+        r"^x\.csv: split ratio: the validation part has .*rows are needed",
     ),
     "too long a horizon": (
         "x.csv",

@@ -143,7 +143,7 @@ RUNS: dict[str, tuple[Maker, str, str, int]] = {
     "a file as new run": (
         run_is_a_file,
         "forecast train --run run",
-        r"^run: a file stands where the run directory",
+        r"^run: is a file, not a run directory",
         2,
     ),
     "not a run": (emptied_run, EVALUATE, r"^run: not a run \(it has no config\.yaml\)", 2),
@@ -204,7 +204,8 @@ RUNS: dict[str, tuple[Maker, str, str, int]] = {
     "calibration of other sizes": (
         weights(lambda w: {**w, "radius": w["radius"][:1, :2].clone()}, "calibration"),
         PREDICT,
-        r"^run: calibration\.safetensors holds intervals of shape \(1, 2, 2\), the run needs \(2, 4, 2\)",
+        r"^run: calibration\.safetensors holds intervals of shape \(1, 2, 2\), "
+        r"the run needs \(2, 4, 2\)",
         2,
     ),
     "config.yaml cut": (
@@ -560,7 +561,8 @@ RUNS: dict[str, tuple[Maker, str, str, int]] = {
     "export: below a file, ONNX": (
         put("m.onnx", ""),
         EXPORT.replace("m.pt2", "m.onnx/p.onnx"),
-        r"^m\.onnx/p\.onnx: (cannot be written \(.*(Not a directory|File exists)|--output \.onnx: .* not installed)",
+        r"^m\.onnx/p\.onnx: (cannot be written \(.*(Not a directory|File exists)|"
+        r"--output \.onnx: .* not installed)",
         2,
     ),
     "resume of no run": (emptied_run, RESUME, r"^run: no run to resume", 2),

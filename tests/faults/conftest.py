@@ -126,18 +126,18 @@ class Launcher:
 
 
 class Kills:
-    """Numbers of tries from 1 on until `done`, which the loop counts up, is `wanted`; most may come
+    """Numbers of tries from 1 on until `done`, which the loop counts up, is `count`; most may come
     too late.
     """
 
-    def __init__(self, wanted: int) -> None:
-        self.wanted, self.done = wanted, 0
+    def __init__(self, count: int) -> None:
+        self.count, self.done = count, 0
 
     def __iter__(self) -> Iterator[int]:
         attempt = 0
-        while self.done < self.wanted:
+        while self.done < self.count:
             attempt += 1
-            assert attempt < 3 * self.wanted + 3, "the kills come too late"
+            assert attempt < 3 * self.count + 3, "the kills come too late"
             yield attempt
 
 

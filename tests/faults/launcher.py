@@ -29,7 +29,7 @@ from headwise.pipelines.forecast import figures, scoring  # noqa: F401
 from headwise.pipelines.ranking import data as logs  # noqa: F401
 from headwise.pipelines.ranking.verbs import top as best  # noqa: F401
 from headwise.pipelines.wsi import data as cohort  # noqa: F401
-from headwise.pipelines.wsi.verbs import features as extract  # noqa: F401
+from headwise.pipelines.wsi import extraction as extract  # noqa: F401
 
 torch.set_num_threads(1)
 
@@ -82,8 +82,8 @@ def start(words: list[str], log: str, file_limit: int | None, die_at: list | Non
 def wait(pid: int, seconds: float) -> int | None:
     until = time.monotonic() + seconds
     while True:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
             return os.waitstatus_to_exitcode(status)
         if time.monotonic() > until:
             return None

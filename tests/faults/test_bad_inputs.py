@@ -22,7 +22,10 @@ from headwise.tests.faults.bad_options import OPTIONS, YAML
 from headwise.tests.faults.bad_runs import RUNS
 from headwise.tests.hostile import Bomb
 
-SMALL = "--horizon 4 --lookback 8 --width 8 --core 4 --feedforward 8 --layers 1 --max-steps 2 --epochs 1"
+SMALL = (
+    "--horizon 4 --lookback 8 --width 8 --core 4 --feedforward 8 --layers 1 "
+    "--max-steps 2 --epochs 1"
+)
 
 
 @pytest.fixture
@@ -32,13 +35,13 @@ def refused(headwise, tmp_path, monkeypatch):
 
     def check(command: str, words: str, code: int = 2) -> str:
         before = everything(tmp_path)
-        found, lines = headwise(*command.split())
-        said = "\n".join(lines)
-        assert found == code, said
-        assert "Traceback" not in said
+        exit_code, lines = headwise(*command.split())
+        output = "\n".join(lines)
+        assert exit_code == code, output
+        assert "Traceback" not in output
         assert not (tmp_path / "unpickled").exists()
         if code == 2:
-            assert len(lines) == 1, said
+            assert len(lines) == 1, output
             assert lines[0].startswith("headwise: ")
             assert everything(tmp_path) == before, "something was left behind"
         message = lines[-1].removeprefix("headwise: ").strip()
@@ -61,8 +64,8 @@ def everything(folder: Path) -> set[Path]:
 @pytest.mark.parametrize("case", DATA)
 def test_data_is_refused(case, refused, tmp_path, monkeypatch):
     file, content, options, words = DATA[case]
-    for module in ("tables", "cells"):
-        monkeypatch.setattr(f"headwise.data.{module}.UNPACKED_CAP", 2 << 20)
+    monkeypatch.setattr("headwise.data.formats.tables.UNPACKED_CAP", 2 << 20)
+    monkeypatch.setattr("headwise.data.series.cells.UNPACKED_CAP", 2 << 20)
     write(tmp_path / file, content)
     refused(f"forecast train --data {file} --run run {SMALL} {options}", words)
 

@@ -67,10 +67,12 @@ def test_f8_kill_at_a_named_point(tally, launch, many, tmp_path, point):
     assert code == -9, f"{point}: never reached: {command.text()}"
     assert not output.exists() or pl.read_parquet(output).equals(pl.read_parquet(once))
     code, command = launch.run(*words, "--output", output)
-    left = [
+    temporaries = [
         path.name for path in tmp_path.iterdir() if path.name not in ("o.parquet", "o.parquet.lock")
     ]
-    ok = code == 3 and output.read_bytes() == once.read_bytes() and not left
+    ok = code == 3 and output.read_bytes() == once.read_bytes() and not temporaries
     tally(
-        "F8 SIGKILL at a named point of predicting", ok, f"{point}: {code} {left} {command.text()}"
+        "F8 SIGKILL at a named point of predicting",
+        ok,
+        f"{point}: {code} {temporaries} {command.text()}",
     )

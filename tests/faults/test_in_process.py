@@ -77,13 +77,13 @@ def test_f5_a_damaged_newest_does_not_outlive_the_next_save(tally, tmp_path):
     (tmp_path / "step-000000020" / "state.json").write_text("")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = checkpoint.load_newest(tmp_path)
-        assert found is not None
-        assert found["step"] == 10
+        state = checkpoint.load_newest(tmp_path)
+        assert state is not None
+        assert state["step"] == 10
     checkpoint.save(tmp_path, 15, *weights(15))  # resumed with another --checkpoint-every
     checkpoint.prune(tmp_path, 1, None)
-    found = checkpoint.load_newest(tmp_path)
-    tally("F5 damaged newest checkpoint", found is not None and found["step"] == 15, found)
+    state = checkpoint.load_newest(tmp_path)
+    tally("F5 damaged newest checkpoint", state is not None and state["step"] == 15, state)
 
 
 @pytest.fixture
@@ -109,12 +109,12 @@ def test_f4_a_small_disk_runs_full(tally, headwise, small, disk):
     """
     run, filler = disk / "run", disk / "filler"
     code, lines = headwise(*small, "--run", run, "--width", "128")
-    found = [line for line in lines if line.startswith("headwise: ")]
+    error_lines = [line for line in lines if line.startswith("headwise: ")]
     ok = (
         code == 2
-        and len(found) == 1
-        and str(run / "checkpoints") in found[0]
-        and "No space left" in found[0]
+        and len(error_lines) == 1
+        and str(run / "checkpoints") in error_lines[0]
+        and "No space left" in error_lines[0]
     )
     names = [path.name for path in (run / "checkpoints").iterdir()]
     tally(
@@ -127,7 +127,7 @@ def test_f4_a_small_disk_runs_full(tally, headwise, small, disk):
         while file.write(b"0" * 512):
             pass
     code, lines = headwise(*small, "--run", disk / "other")
-    found = [line for line in lines if line.startswith("headwise: ")]
-    ok = code == 2 and len(found) == 1 and str(disk / "other") in found[0]
+    error_lines = [line for line in lines if line.startswith("headwise: ")]
+    ok = code == 2 and len(error_lines) == 1 and str(disk / "other") in error_lines[0]
     ok = ok and {path: checksum(path) for path in before} == before
     tally("F4 disk full while a checkpoint is saved", ok, lines)

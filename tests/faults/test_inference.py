@@ -41,13 +41,13 @@ def test_f8_kill_while_predicting(tally, launch, many, tmp_path, dice, engine, t
     more = ENGINES[engine][0]
     for attempt in tries:
         output = tmp_path / f"{attempt}.parquet"
-        parts, wanted = (
+        parts, shards = (
             Path(f"{output}.parts"),
             dice.randint(0, 18),
         )  # shards that stand when the kill comes
         killed = launch.kill_when(
             [*words, "--output", output, *more],
-            lambda: len(list(parts.glob("part-*.parquet"))) >= wanted,  # noqa: B023  (called within the same turn)
+            lambda: len(list(parts.glob("part-*.parquet"))) >= shards,  # noqa: B023  (called within the same turn)
             dice.uniform(0, 0.02),
         )
         if not killed or output.exists():
@@ -148,9 +148,9 @@ def test_ten_thousand_series_in_bounded_memory(launch, many, tmp_path):
     source = tmp_path / "many.csv"
     broken = many_series(10_000, 300, source, broken=5)
     words = ["forecast", "predict", "--run", run, "--input", source]
-    whole, output = tmp_path / "whole.parquet", tmp_path / "o.parquet"
+    expected, output = tmp_path / "whole.parquet", tmp_path / "o.parquet"
     started = time.monotonic()
-    command = launch.start(*words, "--output", whole)
+    command = launch.start(*words, "--output", expected)
     peak = 0
     while command.running():
         try:
@@ -171,7 +171,7 @@ def test_ten_thousand_series_in_bounded_memory(launch, many, tmp_path):
     command.kill()
     command.wait()
     assert launch.run(*words, "--output", output)[0] == 3
-    assert output.read_bytes() == whole.read_bytes()
+    assert output.read_bytes() == expected.read_bytes()
     table = pl.read_parquet(output)
     assert set(table.filter(pl.col("status") == "error")["item"]) == set(broken)
     assert table["item"].n_unique() == 10_000

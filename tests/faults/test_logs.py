@@ -70,20 +70,20 @@ def test_f14_kill_while_scoring_a_table(tally, launch, run, tmp_path, dice, trie
     ]
     code, command = launch.run(*words, "--output", tmp_path / "whole.parquet")
     assert code == 0, command.text()
-    whole = (tmp_path / "whole.parquet").read_bytes()
+    expected = (tmp_path / "whole.parquet").read_bytes()
     for attempt in tries:
         output = tmp_path / f"{attempt}.parquet"
-        parts, wanted = Path(f"{output}.parts"), dice.randint(0, 6)
+        parts, shards = Path(f"{output}.parts"), dice.randint(0, 6)
         killed = launch.kill_when(
             [*words, "--output", output],
-            lambda: len(list(parts.glob("*.parquet"))) >= wanted,  # noqa: B023  (called within the same turn)
+            lambda: len(list(parts.glob("*.parquet"))) >= shards,  # noqa: B023  (called within the same turn)
             dice.uniform(0, 0.1),
         )
         if not killed:
             continue
         tries.done += 1
         code, command = launch.run(*words, "--output", output)
-        ok = code == 0 and output.read_bytes() == whole and not parts.exists()
+        ok = code == 0 and output.read_bytes() == expected and not parts.exists()
         tally("F14 SIGKILL while a table is scored", ok, command.text())
 
 
@@ -97,12 +97,12 @@ def test_f14_kill_while_lists_are_made(tally, launch, run, tmp_path):
     first, _ = launch.run(
         *words, "--output", output, die_at=("polars", "LazyFrame.sink_parquet", 1)
     )
-    left = list(output.parent.glob(".*"))
+    temporaries = list(output.parent.glob(".*"))
     code, command = launch.run(*words, "--output", output)
     ok = (
         (first, code) == (-9, 0)
-        and bool(left)
-        and [one.name for one in output.parent.iterdir()] == [output.name]
+        and bool(temporaries)
+        and [path.name for path in output.parent.iterdir()] == [output.name]
     )
     ok = ok and pl.read_parquet(output).equals(pl.read_parquet(tmp_path / "whole.parquet"))
     tally("F14 SIGKILL while lists are made", ok, command.text())

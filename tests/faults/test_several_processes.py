@@ -76,12 +76,17 @@ def test_f2_another_layout_gives_the_same_training(tally, alone, data, tmp_path,
     command = [*start, *WORDS, "--data", str(data), "--run", str(run), *more]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
-    one, two = load_file(alone / "model.safetensors"), load_file(run / "model.safetensors")
-    apart = max(float((one[name] - two[name]).abs().max()) for name in one)
+    alone_weights, run_weights = (
+        load_file(alone / "model.safetensors"),
+        load_file(run / "model.safetensors"),
+    )
+    difference = max(
+        float((alone_weights[name] - run_weights[name]).abs().max()) for name in alone_weights
+    )
     losses = abs(loss(alone) - loss(run))
-    print(f"{layout}: losses {losses:.1e} apart, weights {apart:.1e} at most")
+    print(f"{layout}: losses {losses:.1e} apart, weights {difference:.1e} at most")
     tally(
         "F2 another layout, same loss and weights",
-        losses < 1e-5 and apart < 1e-4,
-        f"{layout}: {losses} {apart}",
+        losses < 1e-5 and difference < 1e-4,
+        f"{layout}: {losses} {difference}",
     )

@@ -66,12 +66,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def killed(
-    launch, words, folder: Path, pattern: str, wanted: int, pause: float
+    launch, words, folder: Path, pattern: str, count: int, pause: float
 ) -> dict[Path, int] | None:
     """Kill a command when `wanted` files stand; when each of those was written, or None if the kill
     came too late.
     """
-    if not launch.kill_when(words, lambda: len(list(folder.glob(pattern))) >= wanted, pause):
+    if not launch.kill_when(words, lambda: len(list(folder.glob(pattern))) >= count, pause):
         return None
     return {
         path: path.stat().st_mtime_ns
@@ -107,7 +107,7 @@ def test_f13_kill_while_extracting(tally, launch, cohort, tmp_path, dice, tries)
 
 @pytest.mark.parametrize("kills", KILLS)
 def test_f13_kill_while_predicting_slides(tally, launch, cohort, tmp_path, dice, tries):
-    whole = pl.read_parquet(cohort / "whole.parquet")
+    expected = pl.read_parquet(cohort / "whole.parquet")
     for attempt in tries:
         output = tmp_path / f"{attempt}.parquet"
         words = [
@@ -129,7 +129,7 @@ def test_f13_kill_while_predicting_slides(tally, launch, cohort, tmp_path, dice,
         tries.done += 1
         code, command = launch.run(*words)
         same = contents(beside) == contents(cohort / "whole.parquet.slides")
-        same = same and pl.read_parquet(output).equals(whole)
+        same = same and pl.read_parquet(output).equals(expected)
         once = all(path.stat().st_mtime_ns == when for path, when in stood.items())
         clean = not Path(f"{output}.parts").exists()
         tally(
@@ -152,9 +152,13 @@ def test_f13_kill_inside_the_writing_of_features(tally, launch, cohort, tmp_path
         *EXTRACT,
     ]
     code, _ = launch.run(*words, die_at=("headwise.base.files", "flush", 5))
-    left = list(output.glob(".aside-*"))
+    temporaries = list(output.glob(".aside-*"))
     again, command = launch.run(*words)
-    ok = (code, again) == (-9, 0) and bool(left) and contents(output) == contents(cohort / "whole")
+    ok = (
+        (code, again) == (-9, 0)
+        and bool(temporaries)
+        and contents(output) == contents(cohort / "whole")
+    )
     tally("F13 SIGKILL inside the writing of features", ok, command.text())
 
 

@@ -49,7 +49,7 @@ def home(launch, tmp_path_factory):
 
 @pytest.mark.parametrize("kills", KILLS)
 def test_f15_kill_while_training_on_recordings(tally, launch, home, tmp_path, dice, tries):
-    recordings, whole = home
+    recordings, reference = home
     for attempt in tries:
         run = tmp_path / str(attempt)
         words = ["speech", "train", "--data", recordings, "--run", run, *SMALL]
@@ -58,7 +58,9 @@ def test_f15_kill_while_training_on_recordings(tally, launch, home, tmp_path, di
         tries.done += 1
         code, command = launch.run(*words, "--resume")
         names = ("model.safetensors", "calibration.safetensors", "assets/tokenizer.json")
-        same = code == 0 and all(checksum(run / name) == checksum(whole / name) for name in names)
+        same = code == 0 and all(
+            checksum(run / name) == checksum(reference / name) for name in names
+        )
         tally("F15 SIGKILL while trained on recordings", same, command.text())
 
 
@@ -82,23 +84,23 @@ def test_f15_kill_while_transcribing(tally, launch, home, tmp_path, dice, tries)
     ]
     code, command = launch.run(*words, "--output", tmp_path / "whole.parquet")
     assert code == 0, command.text()
-    whole = pl.read_parquet(tmp_path / "whole.parquet")
+    expected = pl.read_parquet(tmp_path / "whole.parquet")
     for attempt in tries:
         output = tmp_path / f"{attempt}.parquet"
         parts = Path(f"{output}.parts")
-        wanted = dice.randint(0, 4)
+        shards = dice.randint(0, 4)
 
-        def stand(parts=parts, wanted=wanted):
-            return parts.exists() and len(list(parts.glob("part-*.parquet"))) >= wanted
+        def stand(parts=parts, shards=shards):
+            return parts.exists() and len(list(parts.glob("part-*.parquet"))) >= shards
 
         if not launch.kill_when([*words, "--output", output], stand, dice.uniform(0, 0.1)):
             continue
         tries.done += 1
         code, command = launch.run(*words, "--output", output)
-        same = code == 0 and pl.read_parquet(output).equals(whole)
+        same = code == 0 and pl.read_parquet(output).equals(expected)
         texts = [
-            {p.name: p.read_bytes() for p in Path(f"{one}.texts").iterdir()}
-            for one in (output, tmp_path / "whole.parquet")
+            {p.name: p.read_bytes() for p in Path(f"{table}.texts").iterdir()}
+            for table in (output, tmp_path / "whole.parquet")
         ]
         tally(
             "F15 SIGKILL while recordings are transcribed",
@@ -131,10 +133,10 @@ def test_f15_kill_while_explaining(tally, launch, home, tmp_path, dice, tries):
     table = (tmp_path / "whole" / "tables" / "agreement.csv").read_bytes()
     for attempt in tries:
         output = tmp_path / str(attempt)
-        wanted = dice.randint(0, 12)
+        count = dice.randint(0, 12)
 
-        def stand(output=output, wanted=wanted):
-            return len(list((output / "recordings").glob("g*.json"))) >= wanted
+        def stand(output=output, count=count):
+            return len(list((output / "recordings").glob("g*.json"))) >= count
 
         if not launch.kill_when([*words, "--output", output], stand, dice.uniform(0, 0.1)):
             continue

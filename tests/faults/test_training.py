@@ -34,8 +34,8 @@ def same_result(run: Path, unbroken: Path) -> str:
     ]
     if histories[0] != histories[1]:
         return "history.csv differs"
-    left = [str(p) for p in run.rglob("*") if p.name.startswith((".aside", ".step"))]
-    return f"left behind: {left}" if left else ""
+    temporaries = [str(p) for p in run.rglob("*") if p.name.startswith((".aside", ".step"))]
+    return f"left behind: {temporaries}" if temporaries else ""
 
 
 def resume(launch, train, run, *more):
@@ -46,7 +46,7 @@ def resume(launch, train, run, *more):
 SAVING = r"""
 import os, random, signal, sys, time, torch
 from pathlib import Path
-from headwise.pipelines.engine import checkpoint
+from headwise.pipelines.engine.runs import checkpoint
 
 folder, tries, plain = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "plain"
 torch.set_num_threads(1)
@@ -109,7 +109,7 @@ def test_f1_kill_inside_a_save(tally, tmp_path, tries):
 
 @pytest.mark.parametrize("kills", [2, pytest.param(8, marks=pytest.mark.slow)])
 def test_f2_kill_while_training(tally, launch, train, unbroken, tmp_path, dice, kills):
-    whole, seconds = unbroken
+    reference, seconds = unbroken
     killed = attempt = 0
     while killed < kills:
         attempt += 1
@@ -123,19 +123,21 @@ def test_f2_kill_while_training(tally, launch, train, unbroken, tmp_path, dice, 
         if command.running():
             command.kill()
         if command.wait() != -9:
-            seconds *= 0.7  # it was done before the kill came: no try, and the machine is quicker than it was
+            # Done before the kill came: no try, and the machine is quicker than it was.
+            seconds *= 0.7
             continue
         killed += 1
         code, command = resume(launch, train, run, *(["--workers", "1"] if killed % 2 else []))
+        why = same_result(run, reference) if code == 0 else command.text()
         tally(
             "F2 SIGKILL while training, resumed bit for bit",
-            code == 0 and not same_result(run, whole),
-            f"killed at {share:.2f}: {same_result(run, whole) if code == 0 else command.text()}",
+            code == 0 and not why,
+            f"killed at {share:.2f}: {why}",
         )
 
 
 def test_f2_killed_again_and_again(tally, launch, train, unbroken, tmp_path, dice):
-    whole, seconds = unbroken
+    reference, seconds = unbroken
     run, killed = tmp_path / "run", 0
     for start in range(12):
         words = [*train, "--run", run, *(["--resume"] if (run / "config.yaml").exists() else [])]
@@ -155,8 +157,8 @@ def test_f2_killed_again_and_again(tally, launch, train, unbroken, tmp_path, dic
     assert code == 0, command.text()
     tally(
         "F2 SIGKILL while training, resumed bit for bit",
-        not same_result(run, whole),
-        same_result(run, whole),
+        not same_result(run, reference),
+        same_result(run, reference),
     )
 
 
@@ -170,11 +172,11 @@ def test_f3_sigterm_writes_a_checkpoint(tally, launch, train, unbroken, tmp_path
     took = time.monotonic() - asked
     assert "continue with --resume" in command.last()
     code_then, _ = resume(launch, train, run)
-    why = f"code {code} after {took:.1f} s; {same_result(run, unbroken[0]) if code_then == 0 else code_then}"
+    why = same_result(run, unbroken[0]) if code_then == 0 else f"code {code_then}"
     tally(
         "F3 SIGTERM",
-        code == 143 and took < 10 and code_then == 0 and not same_result(run, unbroken[0]),
-        why,
+        code == 143 and took < 10 and code_then == 0 and not why,
+        f"code {code} after {took:.1f} s; {why}",
     )
 
 
@@ -301,12 +303,12 @@ def test_f6_dead_loader_worker(tally, launch, train, unbroken, tmp_path):
 def test_f7_loss_that_is_not_finite(tally, launch, train, tmp_path, policy):
     run = tmp_path / "run"
     code, command = launch.run(*train, "--run", run, "--lr", "1e30", "--nan", policy)
-    found = json.loads((run / "nan.json").read_text())
+    bad_batches = json.loads((run / "nan.json").read_text())
     ok = (
         code == 2
         and len(errors(command)) == 1
         and "nan.json" in errors(command)[0]
-        and len(found[0]["samples"]) == 8
+        and len(bad_batches[0]["samples"]) == 8
     )
     if policy == "skip":
         ok = ok and "in a row" in errors(command)[0]

@@ -66,9 +66,9 @@ def assert_evaluation_is_without_dropout(
     assert all(torch.equal(after[name], value) for name, value in before.items()), (
         "evaluation changed the state"
     )
-    left = [
+    layers_with_loss = [
         name
         for name, part in dropping.named_modules()
         if isinstance(getattr(part, "auxiliary", None), Tensor)
     ]
-    assert not left, f"evaluation left a loss in {left}"
+    assert not layers_with_loss, f"evaluation left a loss in {layers_with_loss}"

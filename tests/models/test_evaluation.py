@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from headwise.models.bags.acmil import ACMIL, MaxPool, MeanPool
 from headwise.models.clicks.click import DIN, PLE, DCNv2, Layout, MMoE, SharedBottom, TokenMixer
 from headwise.models.clicks.infnet import INFNet
-from headwise.models.layers.vit import Encoder, TokenModel, VisionTransformer
+from headwise.models.layers.vit import TokenModel, TransformerEncoder, VisionTransformer
 from headwise.models.series.softs import SOFTS
 from headwise.models.speech.speech_to_text import SpeechToText
 from headwise.tests.models.contracts import (
@@ -30,7 +30,7 @@ SPEECH = {
     "text_positions": 8,
     "kernel": 3,
 }
-LAYOUT = Layout([9, 7, 5], [1, 1, 3], 2, 2)
+LAYOUT = Layout([9, 7, 5], [1, 1, 3], sequences=2, tasks=2, ages=10)
 
 
 class Model(NamedTuple):
@@ -122,7 +122,9 @@ def bags(kind: type, **options: Any) -> Callable[[float], nn.Module]:
 
 
 def mixed_bags(dropout: float) -> nn.Module:
-    return ACMIL(6, 3, inner=8, hidden=4, mixing=Encoder(8, depth=1, heads=2, dropout=dropout))
+    return ACMIL(
+        6, 3, inner=8, hidden=4, mixing=TransformerEncoder(8, depth=1, heads=2, dropout=dropout)
+    )
 
 
 def clicks(kind: type, **options: Any) -> Callable[[float], nn.Module]:
@@ -168,7 +170,7 @@ MODELS: dict[str, Model] = {
     "medusa": Model(medusa, (normal(2, 1, 32, 32), normal(2, 1, 24, 24))),
 }
 VISION = {"trunk", "dcal", "cca", "medusa"}
-every = pytest.mark.parametrize("name", MODELS)
+every_model = pytest.mark.parametrize("name", MODELS)
 
 
 def built(name: str, dropout: float = 0.0) -> nn.Module:
@@ -186,13 +188,13 @@ def call(name: str, model: nn.Module) -> Tensor:
     return model(*MODELS[name].inputs)
 
 
-@every
+@every_model
 def test_dropout_is_off_in_evaluation(name: str) -> None:
     dropping, plain = built(name, 0.5), built(name)
     assert_evaluation_is_without_dropout(dropping, plain, lambda model: call(name, model))
 
 
-@every
+@every_model
 @pytest.mark.parametrize("training", [False, True])
 def test_the_gradient_of_the_weights_is_the_derivative(name: str, training: bool) -> None:
     from headwise.models.attention.base import auxiliary_loss
@@ -202,9 +204,9 @@ def test_the_gradient_of_the_weights_is_the_derivative(name: str, training: bool
 
     def loss() -> Tensor:
         out = model(*inputs)
-        found = (out * torch.cos(torch.arange(out.numel())).view_as(out)).sum()
+        projection = (out * torch.cos(torch.arange(out.numel())).view_as(out)).sum()
         auxiliary = auxiliary_loss(model)
-        return found if auxiliary is None else found + auxiliary
+        return projection if auxiliary is None else projection + auxiliary
 
     if MODELS[name].single:
         assert_gradient_is_the_derivative(model, loss, step=1e-3, rtol=2e-3)

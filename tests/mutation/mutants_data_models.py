@@ -12,9 +12,9 @@ LOG = "data/clicks/test_log.py"
 READERS, SERIES, SPEECH = (
     "data/test_readers.py",
     "data/series/test_series.py",
-    "data/test_speech.py",
+    "data/speech/test_recordings.py",
 )
-XRAY, GROUPS = "data/test_xray.py", "contract/test_groups.py"
+XRAY, GROUPS = "data/xrays/test_xrays.py", "contract/test_groups.py"
 MECHANISMS = "models/attention/test_contract.py"
 MODELS, MIXTURES = "models/test_evaluation.py", "models/moe/test_evaluation.py"
 
@@ -38,17 +38,17 @@ DATA: list[Bug] = [
     ),
     (
         "D4b",
-        "pipelines/saliency/data.py",
-        "for one, other in combinations(parts, 2):",
-        'for one, other in [("training", "test")]:',
+        "pipelines/engine/subsets.py",
+        "for first, second in combinations(members, 2):",
+        'for first, second in [("training", "test")]:',
         (GROUPS, "-k", "refused and saliency"),
     ),
     (
         "D4c",
         "data/slides/bags.py",
-        "if parts.setdefault(patient, part) != part:",
-        'if parts.setdefault(patient, part) != part and "test" not in (part, parts[patient]):',
-        ("data/test_bags.py", "-k", "two_parts"),
+        "if part_of.setdefault(patient, part) != part:",
+        'if part_of.setdefault(patient, part) != part and "test" not in (part, part_of[patient]):',
+        ("data/slides/test_bags.py", "-k", "two_parts"),
     ),
     (
         "D6",
@@ -67,8 +67,8 @@ DATA: list[Bug] = [
     (
         "D143",
         "pipelines/wsi/data.py",
-        '**moments(parts["train"], options.standardise),',
-        "**moments(BagSet(source, range(len(cohort)), classes), options.standardise),",
+        "**moments(train, options.standardise),",
+        "**moments(BagSet(source, range(len(source.cohort)), train.classes), options.standardise),",
         (GROUPS, "-k", "moments and wsi"),
     ),
     (
@@ -165,8 +165,8 @@ DATA: list[Bug] = [
     (
         "D113",
         "data/xrays/xrays.py",
-        "_held_array(file, name, os.stat(file).st_mtime)",
-        "_held_array(file, name, 0.0)",
+        "_cached_array(file, name, os.stat(file).st_mtime)",
+        "_cached_array(file, name, 0.0)",
         (XRAY, "-k", "again"),
     ),
     (
@@ -207,16 +207,16 @@ DATA: list[Bug] = [
     (
         "D119",
         "data/scenes/pictures.py",
-        "values = found.mean(2)",
-        "values = found[..., 0]",
-        ("data/test_rgbd.py", "-k", "grey_channels"),
+        "values = pixels.mean(2)",
+        "values = pixels[..., 0]",
+        ("data/scenes/test_scenes.py", "-k", "grey_channels"),
     ),
     (
         "D120",
         "data/scenes/scenes.py",
-        "sorted(zip(found.images, found.names, found.depths)",
-        "sorted(zip(sorted(found.images), found.names, found.depths)",
-        ("data/test_rgbd.py", "-k", "one_scene"),
+        "sorted(zip(scenes.images, scenes.names, scenes.depths)",
+        "sorted(zip(sorted(scenes.images), scenes.names, scenes.depths)",
+        ("data/scenes/test_scenes.py", "-k", "one_scene"),
     ),
     (
         "D121",
@@ -229,30 +229,30 @@ DATA: list[Bug] = [
     (
         "D122",
         "data/xrays/xrays.py",
-        "known.setdefault(patient,",
-        "known.setdefault(view,",
+        "numbers.setdefault(patient,",
+        "numbers.setdefault(view,",
         ("data/formats/test_dicom.py", "-k", "persons"),
     ),
     (
         "D123",
         "data/slides/slides.py",
-        "return sum(found) / 2 if",
-        "return found[0] if",
-        ("data/test_wsi.py", "-k", "both_sides"),
+        "return sum(sides) / 2 if",
+        "return sides[0] if",
+        ("data/slides/test_slides.py", "-k", "both_sides"),
     ),
     (
         "D124",
         "data/slides/slides.py",
         'self.image = opened.convert("RGB")',
         'self.image = Image.merge("RGB", opened.convert("RGB").split()[::-1])',
-        ("data/test_wsi.py", "-k", "colours"),
+        ("data/slides/test_slides.py", "-k", "colours"),
     ),
     (
         "D125",
         "data/slides/tiles.py",
         "blank[:] = is_blank(tiles)",
         "blank[:] = is_blank(tiles[::-1])",
-        ("data/test_tiles.py", "-k", "blank"),
+        ("data/slides/test_tiles.py", "-k", "blank"),
     ),
     (
         "D126",
@@ -264,16 +264,15 @@ DATA: list[Bug] = [
     (
         "D127",
         "data/speech/recordings.py",
-        "if one.end is None and not one.start else",
-        "if one.end is None else",
+        '"" if end is None and not start else',
+        '"" if end is None else',
         (SPEECH, "-k", "manifest_are_seconds"),
     ),
     (
         "D128",
         "data/formats/audio.py",
         "size, remaining = BLOCK_SECONDS * file.samplerate, count\n",
-        "size, remaining = BLOCK_SECONDS * file.samplerate, max(1, count - count % (BLOCK_SECONDS * "
-        "file.samplerate))\n",
+        "size = BLOCK_SECONDS * file.samplerate\n    remaining = max(1, count - count % size)\n",
         (AUDIO, "-k", "blocks"),
     ),
     (
@@ -334,9 +333,10 @@ DATA: list[Bug] = [
     ),
     (
         "D137",
-        "pipelines/speech/data.py",
-        "chosen = np.isin(groups[among], taken)",
-        "chosen = np.isin(np.arange(len(among)), np.flatnonzero(np.isin(groups[among], taken))[1:])",
+        "pipelines/engine/subsets.py",
+        "    return rows[taken], rows[~taken]\n\n\ndef take_stratified",
+        "    taken[np.flatnonzero(taken)[:1]] = False\n"
+        "    return rows[taken], rows[~taken]\n\n\ndef take_stratified",
         (GROUPS, "-k", "split and speech"),
     ),
     (
@@ -356,8 +356,8 @@ DATA: list[Bug] = [
     (
         "D140",
         "data/speech/tokens.py",
-        'chosen = language or "en"',
-        'chosen = "en"',
+        'code = language or "en"',
+        'code = "en"',
         (SPEECH, "-k", "prompt"),
     ),
     (
@@ -370,7 +370,8 @@ DATA: list[Bug] = [
     (
         "D142",
         "data/clicks/vocabulary.py",
-        'int.from_bytes(hashlib.blake2b(value.encode(), digest_size=8).digest(), "little") % buckets',
+        "int.from_bytes(hashlib.blake2b(value.encode(), digest_size=8).digest(), "
+        '"little") % buckets',
         "hash(value) % buckets",
         ("data/clicks/test_vocabulary.py",),
     ),
@@ -389,7 +390,7 @@ MODEL: list[Bug] = [
         "models/speech/speech_to_text.py",
         "logits = F.linear(self.norm(x), self.tokens.weight)",
         "logits = F.linear(self.norm(x), self.tokens.weight.detach())",
-        ("models/test_speech_to_text.py", "-k", "output_layer"),
+        ("models/speech/test_speech_to_text.py", "-k", "output_layer"),
     ),
     (
         "M101",
@@ -471,8 +472,8 @@ MODEL: list[Bug] = [
     (
         "M112",
         "models/bags/acmil.py",
-        "found, feature = pooled, pooled.mean(1)",
-        "found, feature = pooled, pooled.detach().mean(1)",
+        "branches, feature = pooled, pooled.mean(1)",
+        "branches, feature = pooled, pooled.detach().mean(1)",
         (MODELS, "-k", "derivative and gated"),
     ),
     (
@@ -485,8 +486,8 @@ MODEL: list[Bug] = [
     (
         "M114",
         "models/vision/medusa.py",
-        "guide = torch.cat([lungs.sigmoid(), found], 1)",
-        "guide = torch.cat([lungs.sigmoid(), found.detach()], 1)",
+        "guide = torch.cat([lungs.sigmoid(), features], 1)",
+        "guide = torch.cat([lungs.sigmoid(), features.detach()], 1)",
         (MODELS, "-k", "derivative and medusa"),
     ),
     (
@@ -545,21 +546,21 @@ MODEL: list[Bug] = [
         "models/layers/encoders.py",
         "sorted(self.state_dict().items())",
         "sorted(self.model.state_dict().items())",
-        ("models/test_encoders.py", "-k", "fingerprint"),
+        ("models/layers/test_encoders.py", "-k", "fingerprint"),
     ),
     (
         "M123",
         "models/speech/decoding.py",
         "first = logits if place == 0 else first",
         "first = logits",
-        ("models/test_speech_to_text.py", "-k", "no_speech"),
+        ("models/speech/test_speech_to_text.py", "-k", "no_speech"),
     ),
     (
         "M124",
         "models/speech/decoding.py",
-        "max(1, len(one.log_probabilities)) ** rules.length_penalty",
-        "max(1, len(one.log_probabilities))",
-        ("models/test_speech_to_text.py", "-k", "wide_beam"),
+        "sum(transcript.log_probabilities) / length**self.length_penalty",
+        "sum(transcript.log_probabilities) / length",
+        ("models/speech/test_speech_to_text.py", "-k", "wide_beam"),
     ),
 ]
 

@@ -229,7 +229,7 @@ def _all(mutants: list[Mutant], root: Path, timeout: float) -> int:
         )
         results.append((mutant.area, word))
     for area in sorted({area for area, _ in results}):
-        words = [word for each, word in results if each == area]
+        words = [word for of_area, word in results if of_area == area]
         print(f"{area}: {words.count('caught')} caught / {len(words)} planted")
     words = [word for _, word in results]
     print(f"in all: {words.count('caught')} caught / {len(words)} planted")

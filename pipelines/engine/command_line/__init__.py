@@ -30,6 +30,7 @@ PLAIN = {
     "list": "list attention|moe|kernels: what the core holds",
     "data": "data list, data get NAME: public data sets",
     "doctor": "what this machine has, what is missing and what installs it",
+    "new-task": "new-task NAME: the skeleton of a task, in a source checkout",
 }
 
 
@@ -109,7 +110,8 @@ def _usage() -> str:
             "more:",
             *plain,
             "",
-            "exit codes: 0 done; 2 a line says what is wrong; 3 done, but some items failed and are listed",
+            "exit codes: 0 done; 2 a line says what is wrong; 3 done, but some items failed and "
+            "are listed",
         ]
     )
 

@@ -15,19 +15,19 @@ def check_least(options: object, bounds: Mapping[str, int]) -> None:
             raise InputError(f"--{name.replace('_', '-')} {value}: must be at least {bound}")
 
 
-def check_attention(name: str, *, fits: Collection[str], why: str, none: bool = False) -> None:
+def check_attention(name: str, *, fits: Collection[str], why: str, optional: bool = False) -> None:
     """Raise `InputError` where --attention names no mechanism that `fits` such tokens (as in the
     core's table).
 
-    why: what the message says about a mechanism that does not fit; none: "none" is a choice, too,
-    and aliases are not listed.
+    why: what the message says about a mechanism that does not fit; optional: "none" is a choice,
+    too, and aliases are not listed.
     """
-    if none and name == "none":
+    if optional and name == "none":
         return
     from ....models.attention import ALIASES, ATTENTION
 
     fitting = [mechanism for mechanism, row in ATTENTION.items() if row.fits in fits]
-    listed = ("none", *fitting) if none else (*fitting, *ALIASES)
+    listed = ("none", *fitting) if optional else (*fitting, *ALIASES)
     check_mechanism("--attention", name, fitting, why=why, listed=listed)
 
 

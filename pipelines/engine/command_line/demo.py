@@ -26,7 +26,8 @@ def demo(folder: Path) -> Path:
         page,
         (
             '<!doctype html><meta charset="utf-8"><title>Headwise</title>'
-            "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
+            "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;"
+            "padding:0 1rem}"
             "td{padding:.4rem .8rem;border-bottom:1px solid #e5e7eb;vertical-align:top}</style>"
             "<h1>Headwise: every pipeline on its generated sample</h1><table>"
             + "".join(rows)

@@ -1,15 +1,16 @@
-"""The plain words of the command line: list, data, doctor."""
+"""The plain words of the command line: list, data, doctor, new-task."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from ....base.errors import InputError
 from .parsing import nearest_hint
 
 
 def run(word: str, rest: Sequence[str]) -> int:
-    """Carry out `list`, `data` or `doctor`."""
+    """Carry out a word."""
     if word == "doctor":
         from .machine import doctor
 
@@ -17,6 +18,8 @@ def run(word: str, rest: Sequence[str]) -> int:
         return 0
     if word == "list":
         return _list(rest)
+    if word == "new-task":
+        return _new_task(rest)
     return _data(rest)
 
 
@@ -41,6 +44,18 @@ def _list(rest: Sequence[str]) -> int:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in table
     )
     print("\n".join(lines) or "none yet")
+    return 0
+
+
+def _new_task(rest: Sequence[str]) -> int:
+    from ..new_task import new_task
+
+    if len(rest) != 1:
+        raise InputError("new-task: say the name of the task, such as `new-task grading`")
+    root = Path(__file__).resolve().parents[3]
+    for path in new_task(rest[0], root):
+        print(path.relative_to(root))
+    print(f"next: make {rest[0]}; pytest tests/contract tests/pipelines/{rest[0]} -k {rest[0]}")
     return 0
 
 

@@ -78,11 +78,11 @@ def kind_of(hint: object) -> str:
 
 
 def default_of(field: dataclasses.Field[object]) -> str:
-    """The default as a person would type it; "needed" where there is none."""
+    """The default as a person would type it; "required" where there is none."""
     if field.default_factory is not dataclasses.MISSING:
         value = field.default_factory()
     elif field.default is dataclasses.MISSING:
-        return "needed"
+        return "required"
     else:
         value = field.default
     if isinstance(value, bool):
@@ -114,7 +114,7 @@ def help_page(options: type, prog: str) -> str:
                 else f"{flag(name)} {kind_of(hints[name])}"
             )
             default = default_of(fields[name])
-            text = f"{texts[name]} ({default if default == 'needed' else f'default: {default}'})"
+            text = f"{texts[name]} ({default if default == 'required' else f'default: {default}'})"
             lines += [
                 f"  {head}",
                 *textwrap.wrap(text, width - 6, initial_indent=" " * 6, subsequent_indent=" " * 6),

@@ -22,7 +22,7 @@ class Progressbar(tqdm):
     """A bar with rate, time left and figures; silent where stderr is no terminal."""
 
     def __init__(
-        self, *, total: int, unit: str, desc: str, initial: int = 0, shown: bool = True
+        self, *, total: int | None, unit: str, desc: str, initial: int = 0, shown: bool = True
     ) -> None:
         super().__init__(
             total=total,

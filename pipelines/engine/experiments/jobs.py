@@ -122,12 +122,12 @@ def run_jobs(
     that has just been done.
     """
     worker = _Worker(work, home, fingerprint)
-    left = {name: job for name, job in jobs.items() if not is_done(worker.path(name), fingerprint)}
-    if len(left) < len(jobs):
-        say(f"{len(jobs) - len(left)} of {len(jobs)} trainings were done before")
-    with Progressbar(total=len(left), unit=unit, desc=title) as bar:
-        results = map_jobs(worker.start, list(left.items()), processes)
-        for job, record in zip(left.values(), results, strict=True):
+    todo = {name: job for name, job in jobs.items() if not is_done(worker.path(name), fingerprint)}
+    if len(todo) < len(jobs):
+        say(f"{len(jobs) - len(todo)} of {len(jobs)} trainings were done before")
+    with Progressbar(total=len(todo), unit=unit, desc=title) as bar:
+        results = map_jobs(worker.start, list(todo.items()), processes)
+        for job, record in zip(todo.values(), results, strict=True):
             if line is not None:
                 say(line(job, record))
             bar.update()

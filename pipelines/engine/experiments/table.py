@@ -1,4 +1,4 @@
-"""Tables of trainings: mean and deviation over seeds, paired differences with intervals, a picture."""
+"""Tables of trainings: mean and deviation over seeds, paired differences with intervals."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class Training:
         scores = cast(Mapping[str, Mapping[str, float | None]], record["scores"])
         return cls(
             {
-                row: {name: math.nan if value is None else value for name, value in found.items()}
-                for row, found in scores.items()
+                row: {name: math.nan if value is None else value for name, value in named.items()}
+                for row, named in scores.items()
             },
             cast(int, record["epochs"]),
             cast(int, record["weights"]),

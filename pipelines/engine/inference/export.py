@@ -265,12 +265,13 @@ def _name_axes(graph: torch.onnx.ONNXProgram, shapes: Sequence[Mapping[int, Any]
     for value, axes in zip(model.graph.inputs, shapes):
         for axis, dim in axes.items():
             # Axes that follow from others (2*rows + 1) are written in terms of these.
-            if re.fullmatch(r"s\d+", symbol := str(value.shape[axis])):
+            if value.shape and re.fullmatch(r"s\d+", symbol := str(value.shape[axis])):
                 words[symbol] = getattr(dim, "__name__", symbol)
     for value in (*model.graph.inputs, *model.graph.outputs):
-        for axis, dim in enumerate(value.shape or ()):
-            if not isinstance(dim, int):
-                value.shape[axis] = re.sub(
+        sizes = value.shape
+        for axis, dim in enumerate(sizes or ()):
+            if sizes is not None and not isinstance(dim, int):
+                sizes[axis] = re.sub(
                     r"\bs\d+\b", lambda match: words.get(match[0], match[0]), str(dim)
                 )
 

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from ....base.errors import InputError
+from ....base.errors import InputError, one_line
 from ..options import PredictOptions
 from .shards import Plan, ShardWorker
 
@@ -50,11 +50,11 @@ def map_shards(task: str, options: PredictOptions, plan: Plan, shards: list[int]
             yield int(row["items"])
     except ray.exceptions.RayError as error:
         # Ray passes on a worker's exception as text only, in its traceback.
-        if said := re.findall(r"InputError: (.+)", str(error)):
-            raise InputError(said[-1]) from None
+        if messages := re.findall(r"InputError: (.+)", str(error)):
+            raise InputError(messages[-1]) from None
         if isinstance(error, ray.exceptions.RayActorError):
             raise InputError(
-                f"a Ray actor died ({' '.join(str(error).split())[:200]}); start again, what is done is kept"
+                f"a Ray actor died ({one_line(error)[:200]}); start again, what is done is kept"
             ) from None
         raise
     finally:

@@ -16,16 +16,15 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import filelock
 import polars as pl
 
-from ....base.errors import InputError
+from ....base.errors import InputError, one_line
 from ....base.files import checksum, clear_aside, clear_below, write_aside, write_json
 from ... import load_task
 from ..command_line.terminal import Progressbar, say
@@ -42,7 +41,7 @@ FREE = ("run", "output", "engine", "processes", "overwrite", "accelerator", "inp
 
 @dataclass(frozen=True)
 class Predicted:
-    """Outcome of a batch inference. `items` and `failed` count items, not rows."""
+    """Outcome of a batch prediction. `items` and `failed` count items, not rows."""
 
     output: Path
     items: int
@@ -67,45 +66,40 @@ class Predictor:
 
     def __call__(self, items: Sequence[Item]) -> pl.DataFrame:
         """Rows of all items, in their order; an item that fails has one row that says why."""
-        schema = self.pipeline.prediction_schema(self.options, self.loaded.spec)
+        schema = dict(self.pipeline.prediction_schema(self.options, self.loaded.spec))
+        empty = pl.DataFrame({name: [None] for name in schema}, schema=schema)
         tables = []
-        for item, rows in zip(items, self._rows(items), strict=True):
-            failed = isinstance(rows, Exception)
-            values = (
-                pl.DataFrame({name: [None] for name in schema}, schema=schema)
-                if failed
-                else rows.select(list(schema))
-            )
-            head = [
-                pl.lit(str(item.get("file"))).alias("file"),
-                pl.lit(str(item.get("id") or Path(str(item.get("file"))).name)).alias("item"),
-                pl.lit("error" if failed else "ok").alias("status"),
-                pl.lit(" ".join(str(rows).split()) if failed else None, dtype=pl.String).alias(
-                    "error"
-                ),
-            ]
-            tables.append(values.select(*head, pl.all()))
+        for item, answer in zip(items, self._answers(items), strict=True):
+            failed = isinstance(answer, Exception)
+            head = {
+                "file": item["file"],
+                "item": item.get("id") or Path(item["file"]).name,
+                "status": "error" if failed else "ok",
+                "error": one_line(answer) if failed else None,
+            }
+            columns = [pl.lit(text, dtype=pl.String).alias(name) for name, text in head.items()]
+            rows = empty if failed else answer.select(list(schema))
+            tables.append(rows.select(*columns, pl.all()))
         return pl.concat(tables)
 
-    def _rows(self, items: Sequence[Item]) -> list[Any]:
+    def _answers(self, items: Sequence[Item]) -> Sequence[pl.DataFrame | Exception]:
         try:
             return self._predict(items)
         except (MemoryError, OSError):
             raise
         except Exception:
-            # Something in this group upset the whole: find out which one, and let the others
-            # through.
-            rows: list[Any] = []
+            # An item made the group fail: find out which one, and let the others through.
+            answers: list[pl.DataFrame | Exception] = []
             for item in items:
                 try:
-                    rows += self._predict([item])
+                    answers += self._predict([item])
                 except (MemoryError, OSError):
                     raise
                 except Exception as error:
-                    rows.append(error)
-            return rows
+                    answers.append(error)
+            return answers
 
-    def _predict(self, items: Sequence[Item]) -> list[Any]:
+    def _predict(self, items: Sequence[Item]) -> Sequence[pl.DataFrame | Exception]:
         loaded = self.loaded
         return self.pipeline.predict(loaded.model, items, loaded.context(self.options))
 
@@ -134,19 +128,19 @@ class Plan:
         count = sum(int(_stamp(path).get(ITEMS, 0)) for path in paths)
         if count != len(self.items):
             raise InputError(
-                f"{self.parts}: its parts hold {count} of {len(self.items)} items; remove it and start again"
+                f"{self.parts}: its parts hold {count} of {len(self.items)} items; remove it and "
+                "start again"
             )
 
 
 class ShardWorker:
-    """Does shards of a plan; one a process. The same class runs locally and under Ray."""
+    """Does shards of a plan; one per process. The same class runs locally and under Ray."""
 
     def __init__(
         self, task: str, options: PredictOptions, plan: Plan, folder: str | None = None
     ) -> None:
-        if (
-            folder is not None
-        ):  # a worker of a cluster starts elsewhere; the paths are of the caller's folder
+        if folder is not None:
+            # A worker of a cluster starts elsewhere; the paths are relative to the caller's folder.
             os.chdir(folder)
         self.plan = plan
         self.predictor = Predictor(load_task(task).load(), options)
@@ -161,14 +155,13 @@ class ShardWorker:
         write_aside(plan.path(shard), lambda path: rows.write_parquet(path, metadata=stamp))
         return len(items)
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, batch: Mapping[str, Iterable[int]]) -> dict[str, list[int]]:
         """The form that Ray Data maps: a batch of shard numbers."""
         return {"items": [self.do(int(shard)) for shard in batch["shard"]]}
 
 
 def predict(pipeline: AnyPipeline, options: PredictOptions, *, alone: bool = False) -> Predicted:
-    """Predict for `options.input`; returns what was written. Items that fail are rows, never the
-    end.
+    """Predict for `options.input`; returns what was written. An item that fails becomes a row.
 
     alone: do all shards here, also in a process that is one of several.
     """
@@ -179,16 +172,16 @@ def predict(pipeline: AnyPipeline, options: PredictOptions, *, alone: bool = Fal
     if output.exists() and not options.overwrite:
         stamp = _stamp(output)
         if stamp.get(STAMP) == plan.fingerprint:
-            shutil.rmtree(
-                plan.parts, ignore_errors=True
-            )  # killed after the join, before the parts were removed
+            # The job may have been killed after the join, before the parts were removed.
+            shutil.rmtree(plan.parts, ignore_errors=True)
             say(f"{output}: already done")
             return Predicted(output, len(plan.items), int(stamp[FAILED]), True)
         raise InputError(
-            f"{output}: already exists, made by another model or input; choose another --output or --overwrite"
+            f"{output}: already exists, made by another model or input; choose another --output or "
+            "--overwrite"
         )
-    # What is wrong with the run is said here, in one line and before anything is written, and not
-    # by each worker.
+    # Problems of the run are reported here, in one line and before anything is written, not by
+    # each worker.
     load_run(pipeline, options.run, "cpu" if options.engine == "ray" else options.accelerator)
     _claim(plan, options)
     rank, world = (
@@ -197,10 +190,10 @@ def predict(pipeline: AnyPipeline, options: PredictOptions, *, alone: bool = Fal
         else (int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
     )
     mine = [shard for shard in range(len(plan)) if shard % world == rank and not plan.done(shard)]
-    left = sum(min(plan.size, len(plan.items) - shard * plan.size) for shard in mine)
-    if world == 1 and left < len(plan.items):
-        say(f"{len(plan.items) - left} of {len(plan.items)} items were done before")
-    with Progressbar(total=left, unit="item", desc="predict") as bar:
+    todo = sum(min(plan.size, len(plan.items) - shard * plan.size) for shard in mine)
+    if world == 1 and todo < len(plan.items):
+        say(f"{len(plan.items) - todo} of {len(plan.items)} items were done before")
+    with Progressbar(total=todo, unit="item", desc="predict") as bar:
         for count in _engine(pipeline, options, plan, mine):
             bar.update(count)
     return _join(plan, output)
@@ -239,7 +232,8 @@ def _claim(plan: Plan, options: PredictOptions) -> None:
     if plan_file.exists() and read_facts(plan_file)["fingerprint"] != plan.fingerprint:
         if not options.overwrite:
             raise InputError(
-                f"{plan.parts}: parts made by another model, input or shard size; remove them or --overwrite"
+                f"{plan.parts}: parts made by another model, input or shard size; remove them or "
+                "--overwrite"
             )
         shutil.rmtree(plan.parts)
     if not plan_file.exists():
@@ -272,23 +266,23 @@ def _shard_worker(task: str, options: PredictOptions, plan: Plan) -> Callable[[i
 
 
 def _join(plan: Plan, output: Path) -> Predicted:
-    """Join the parts in their order, when all stand."""
+    """Join the parts in their order, once all are done."""
     with filelock.FileLock(f"{output}.lock"):
         missing = [shard for shard in range(len(plan)) if not plan.done(shard)]
         if missing and not (output.exists() and _stamp(output).get(STAMP) == plan.fingerprint):
             say(
-                f"{len(missing)} of {len(plan)} shards are left to other processes; the last one joins {output}"
+                f"{len(missing)} of {len(plan)} shards are left to other processes; the last one "
+                f"joins {output}"
             )
             return Predicted(output, len(plan.items), 0, False)
         if not missing:
             paths = [plan.path(shard) for shard in range(len(plan))]
             plan.check_complete(paths)
             clear_aside(output.parent, output.name)  # of a join that was killed
-            for beside in output.parent.glob(
-                f"{glob.escape(output.name)}.*"
-            ):  # pictures, texts, maps
-                if beside.is_dir() and beside != plan.parts:
-                    clear_below(beside)
+            # Folders next to the output hold pictures, texts or maps.
+            for folder in output.parent.glob(f"{glob.escape(output.name)}.*"):
+                if folder.is_dir() and folder != plan.parts:
+                    clear_below(folder)
             failed = sum(int(_stamp(path)[FAILED]) for path in paths)
             stamp = {STAMP: plan.fingerprint, FAILED: str(failed)}
             rows = pl.scan_parquet(paths)

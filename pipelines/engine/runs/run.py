@@ -21,11 +21,11 @@ from .run_directory import RunDirectory
 if TYPE_CHECKING:
     import polars as pl
 
-    from ..pipeline import AnyPipeline, Metrics
+    from ..pipeline import AnyPipeline, Item, Metrics
     from .loaded import Loaded
 
 Accelerator: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
-ItemOrPath: TypeAlias = str | os.PathLike[str] | Mapping[str, object]
+ItemOrPath: TypeAlias = "str | os.PathLike[str] | Item"
 
 
 class Run:
@@ -100,10 +100,9 @@ class Run:
 
         from ..inference.shards import Predictor
 
-        single = isinstance(items, str | os.PathLike | Mapping)
-        listed = [
-            item for each in ([items] if single else items) for item in self._items(each, options)
-        ]
+        if isinstance(items, str | os.PathLike | Mapping):
+            items = [cast(ItemOrPath, items)]
+        listed = [item for path in items for item in self._items(path, options)]
         if not listed:
             raise InputError("predict: there are no items to predict for")
         predictor = Predictor(self.pipeline, options, self.loaded)
@@ -112,13 +111,13 @@ class Run:
             predictor(listed[start : start + size]) for start in range(0, len(listed), size)
         )
 
-    def _items(self, item: ItemOrPath, options: PredictOptions) -> Iterator[Mapping[str, object]]:
+    def _items(self, item: ItemOrPath, options: PredictOptions) -> Iterator[Item]:
         """An item as it is, or those that a path holds."""
-        if isinstance(item, Mapping):
-            yield item
+        if isinstance(item, str | os.PathLike):
+            chosen = replace(options, input=os.fspath(item))
+            yield from self.pipeline.list_items(chosen, self.loaded.spec)
         else:
-            path = os.fspath(cast(str | os.PathLike[str], item))
-            yield from self.pipeline.list_items(replace(options, input=path), self.loaded.spec)
+            yield item
 
     def evaluate(
         self,

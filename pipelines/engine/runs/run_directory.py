@@ -1,8 +1,8 @@
 """The run directory: one run, one directory, one process.
 
 ```
-config.yaml  metrics.json  history.csv  checkpoints/  model.safetensors  spec.json  card.json  assets/
-figures/*.png  report.html  environment.json
+config.yaml  metrics.json  history.csv  checkpoints/  model.safetensors  spec.json  card.json
+assets/  figures/*.png  report.html  environment.json
 ```
 Every file is written aside and renamed, so a reader never sees half of one.
 """
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 
 def _of_a_start(name: str) -> bool:
-    """Files that a start leaves which was killed before its run stood (config.yaml is written
-    last).
+    """Whether a file is of a start that was killed before its run was complete (config.yaml is
+    written last).
     """
     return name in (".lock", "environment.json") or name.startswith(ASIDE)
 
@@ -67,7 +67,7 @@ def dump_options(options: DataclassInstance) -> str:
 
 
 class RunDirectory:
-    """A run on disk. `create` makes a new one, `open` reads a finished or broken-off one."""
+    """A run on disk. `create` makes a new one, `open` reads a finished or interrupted one."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -75,42 +75,40 @@ class RunDirectory:
         self.figures = self.path / "figures"
         self.failed = 0  # items of the run's own data that could not be predicted for
         self._lock: filelock.BaseFileLock | None = None
-        self._stood: bool | None = (
-            None  # of a run that was created here: whether its directory stood before
-        )
+        # Of a run that was created here: whether its directory existed before.
+        self._existed: bool | None = None
 
     @classmethod
     def create(cls, path: str | None, task: str) -> RunDirectory:
         """Make and lock a new run directory; an existing non-empty one is refused."""
         run = cls(path or Path("runs") / f"{task}-{time.strftime('%Y%m%d-%H%M%S')}")
         if run.path.exists() and not run.path.is_dir():
-            raise InputError(
-                f"{run.path}: a file stands where the run directory should be; choose another --run"
-            )
+            raise InputError(f"{run.path}: is a file, not a run directory; choose another --run")
         if (run.path / "config.yaml").exists():
             raise InputError(
-                f"{run.path}: already holds a run; continue it with --resume or choose another --run"
+                f"{run.path}: already holds a run; continue it with --resume or choose another "
+                "--run"
             )
         if run.path.is_dir() and not all(_of_a_start(entry.name) for entry in run.path.iterdir()):
             raise InputError(f"{run.path}: is not empty; choose another --run")
-        run._stood = run.path.is_dir()
+        run._existed = run.path.is_dir()
         run.path.mkdir(parents=True, exist_ok=True)
         run.lock()
         return run
 
     def take_back(self) -> None:
-        """Undo `create` when nothing could be trained, so that the same command can be given again,
-        mended.
+        """Undo `create` when nothing could be trained, so that the corrected command can use the
+        same directory.
 
-        Removes the files of a start and nothing else; leaves a run alone that was opened, not
+        Removes the files of a start and nothing else; does nothing to a run that was opened, not
         created."""
-        if self._stood is None:
+        if self._existed is None:
             return
         for name in ("sample", "assets"):
             shutil.rmtree(self.path / name, ignore_errors=True)
         for name in ("config.yaml", "spec.json", "environment.json", ".lock"):
             (self.path / name).unlink(missing_ok=True)
-        if not self._stood:
+        if not self._existed:
             with contextlib.suppress(OSError):  # something else was put there meanwhile
                 self.path.rmdir()
 
@@ -146,7 +144,7 @@ class RunDirectory:
     def leftovers(self) -> Iterable[Path]:
         """Temporary files of writers that were killed."""
         folders = (self.path, self.checkpoints, self.figures, self.path / "assets")
-        return [left for folder in folders for left in folder.glob(f"{ASIDE}*")]
+        return [path for folder in folders for path in folder.glob(f"{ASIDE}*")]
 
     def environment(self) -> Facts:
         """What the run was made with (versions, device, command, task)."""

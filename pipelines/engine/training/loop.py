@@ -241,8 +241,8 @@ class Trainer(Generic[OptionsT, SpecT, DataT]):
         progress.step, progress.batch = progress.step + 1, progress.batch + 1
         if stop:
             raise Stopped(self.signals.received or signal.SIGTERM)
-        every = options.checkpoint_every
-        if every and progress.step % every == 0 and progress.batch < self.steps:
+        interval = options.checkpoint_every
+        if interval and progress.step % interval == 0 and progress.batch < self.steps:
             self._save()
 
     def _agreed(self, loss: float) -> tuple[bool, bool, float]:

@@ -11,7 +11,7 @@ from ...engine.experiments.table import Scores
 from ...engine.pipeline import Splits
 from ...metrics import classification
 from ...metrics.operating import fit_temperature
-from ..data import MedicalSpec
+from ..data import MedicalSpec, Xrays
 from ..options import VARIANTS, CompareOptions
 from ..pipeline import MedicalPipeline
 from ..scoring import logits_of
@@ -47,7 +47,7 @@ def _main_scores(labels: np.ndarray, probability: np.ndarray) -> dict[str, float
     return {name: scores[name] for name in ("auc", "accuracy", "balanced_accuracy", "ece")}
 
 
-def _floor(splits: Splits[MedicalSpec]) -> Scores:
+def _floor(splits: Splits[MedicalSpec, Xrays]) -> Scores:
     """The scores of predicting the class shares of the training part for every picture."""
     train, test = splits.train, splits.test
     share = np.bincount(train.labels, minlength=len(train.classes)) / len(train)

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
+from typing import cast
 
 import numpy as np
 import polars as pl
 
+from ....models.vision.dcal import DCAL
 from ...engine.experiments.compare import Plan, Trained, compare_variants
 from ...engine.experiments.table import Scores
-from ...engine.pipeline import AnyPipeline, Splits
-from ...engine.spec import DictSpec
+from ...engine.pipeline import Splits
 from ...metrics import classification
+from ..data import ReidSpec
 from ..options import VARIANTS, CompareOptions
-from ..scoring import COLOURS, ask, colours_of, embed_part
+from ..pictures import Pictures
+from ..pipeline import ReidPipeline
+from ..protocol import search_part
+from ..scoring import COLOURS, Outputs, colours_of, embed_part
 
 ALONE = "{}, SA head alone"  # of a model that has GLCA or PWCA
 
 
-def compare(pipeline: AnyPipeline, options: CompareOptions) -> pl.DataFrame:
+def compare(pipeline: ReidPipeline, options: CompareOptions) -> pl.DataFrame:
     """Train every variant with every seed, see `compare_variants`; writes into --output, returns
     the table.
     """
@@ -35,27 +39,28 @@ def compare(pipeline: AnyPipeline, options: CompareOptions) -> pl.DataFrame:
     )
 
 
-def _score(trained: Trained[CompareOptions, DictSpec]) -> Scores:
+def _score(trained: Trained[CompareOptions, ReidSpec]) -> Scores:
     """Of the model as it is used, and of its SA head alone."""
-    model, options = trained.model, trained.options
-    embed = partial(embed_part, model, trained.splits.test, options, trained.device)
-    rows = {trained.variant: scores(trained.splits, embed())}
+    model, options, part = cast(DCAL, trained.model), trained.options, trained.splits.test
+    embed = partial(embed_part, model, part, options, trained.device)
+    rows = {trained.variant: scores(part, embed())}
     if options.glca and options.embedding == "both":
-        model.heads = "sa"  # pyright: ignore[reportAttributeAccessIssue]
-        rows[ALONE.format(trained.variant)] = scores(trained.splits, embed())
+        model.heads = "sa"
+        rows[ALONE.format(trained.variant)] = scores(part, embed())
     return rows
 
 
-def _colours(splits: Splits[DictSpec]) -> Scores:
-    return {COLOURS: scores(splits, {"vectors": colours_of(splits.test)})}
+def _colours(splits: Splits[ReidSpec]) -> Scores:
+    part: Pictures = splits.test
+    return {COLOURS: scores(part, {"vectors": colours_of(part)})}
 
 
-def scores(splits: Splits[DictSpec], outputs: Mapping[str, np.ndarray]) -> dict[str, float]:
+def scores(part: Pictures, embedded: Outputs) -> dict[str, float]:
     """mAP and rank 1 of a search, accuracy and log-loss of classes."""
-    part = splits.test
-    if "probability" in outputs:
-        probability = outputs["probability"].astype(np.float64)
-        scored = classification.scores(part.labels, probability / probability.sum(1, keepdims=True))
-        return {name: scored[name] for name in ("accuracy", "log_loss")}
-    searched = ask(part, outputs["vectors"]).scores
+    if "probability" in embedded:
+        probability = embedded["probability"].astype(np.float64)
+        probability /= probability.sum(1, keepdims=True)
+        values = classification.scores(part.labels, probability)
+        return {name: values[name] for name in ("accuracy", "log_loss")}
+    searched = search_part(part, embedded["vectors"]).scores
     return {"mAP": searched.mean_ap, "rank_1": float(searched.cmc[0])}

@@ -1,5 +1,5 @@
-"""Search in a gallery: exact in blocks, or by FAISS; re-ranked where asked; a table and a picture
-of ranked lists.
+"""Search in a gallery: exact in blocks, or by FAISS; optionally re-ranked; a table and a picture of
+ranked lists.
 """
 
 from __future__ import annotations
@@ -7,28 +7,31 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 
-from ....base.errors import InputError, fail, nearest, shown
+from ....base.errors import InputError, fail, nearest, one_line, shown
 from ....base.files import write_aside
 from ....data.formats.pictures import read_picture
 from ....data.formats.tables import suffix_of
 from ...engine.command_line.terminal import Progressbar, say
 from ...engine.inference import shards as inference
-from ...engine.pipeline import AnyPipeline
 from ...engine.runs.loaded import open_spec
 from ...engine.runs.run_directory import RunDirectory
-from ..figures import ASKED, mosaic
-from ..options import ReidPredictOptions
-from ..prediction import fingerprint
+from ...figures.style import save_png
+from ...metrics.reranking import rerank
+from ..data import ReidSpec
+from ..figures import QUERY, Tile, mosaic
+from ..options import ReidPredictOptions, SearchOptions
+from ..pipeline import ReidPipeline
+from ..prediction import fingerprint, vector_columns
 
-BLOCK_NUMBERS = 1 << 25  # similarities held at once
-MOST_RERANKED = 100_000  # pictures that are compared all with all
+BLOCK_NUMBERS = 1 << 25  # similarities in memory at once
+MOST_RERANKED = 100_000  # pictures that are all compared with each other
 SHOWN_SIDE = 160  # pixels of a shown picture's height
+SHOWN_ITEMS = 10  # of each list
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,8 @@ class Ranked:
         return pl.read_parquet(self.output)
 
 
-def search(pipeline: AnyPipeline, options: Any) -> Ranked:
-    """Rank the gallery for every query; writes OUTPUT and OUTPUT.png."""
+def search(pipeline: ReidPipeline, options: SearchOptions) -> Ranked:
+    """Rank the gallery for each query; writes OUTPUT and OUTPUT.png."""
     output = Path(options.output)
     if output.exists() and not options.overwrite:
         raise InputError(f"{output}: already exists; choose another --output or --overwrite")
@@ -81,7 +84,7 @@ def search(pipeline: AnyPipeline, options: Any) -> Ranked:
     )
     write_aside(output, lambda path: rows.write_parquet(path, metadata={"headwise.model": mark}))
     if options.shown:
-        _picture(Path(f"{output}.png"), query, gallery, score, place, options)
+        _draw_lists(Path(f"{output}.png"), query, gallery, score, place, options.shown)
     failed = query.failed + gallery.failed
     say(
         f"{output}: {len(query.items)} queries, {k} of {len(gallery.items)} pictures each"
@@ -90,10 +93,10 @@ def search(pipeline: AnyPipeline, options: Any) -> Ranked:
     return Ranked(output, failed)
 
 
-def _column(pipeline: AnyPipeline, options: Any) -> str:
+def _column(pipeline: ReidPipeline, options: SearchOptions) -> str:
     """The column of vectors to search by."""
-    spec = open_spec(pipeline.spec_class, RunDirectory.open(options.run, pipeline.task.name))
-    names = spec["attributes"]
+    spec: ReidSpec = open_spec(ReidSpec, RunDirectory.open(options.run, pipeline.task.name))
+    names = spec.attributes
     if not names:
         if options.attribute is not None:
             raise InputError(
@@ -101,40 +104,42 @@ def _column(pipeline: AnyPipeline, options: Any) -> str:
             )
         return "vector"
     if options.attribute not in names:
+        hint = nearest(str(options.attribute), names) if options.attribute else ""
         raise InputError(
-            f"--attribute {options.attribute}: the run compares by one of {', '.join(names)}"
-            f"{nearest(str(options.attribute), names) if options.attribute else ''}"
+            f"--attribute {options.attribute}: the run compares by one of {', '.join(names)}{hint}"
         )
-    return f"vector_{options.attribute}"
+    return dict(zip(names, vector_columns(names), strict=True))[options.attribute]
 
 
-def _embedded(pipeline: AnyPipeline, options: Any, given: str, column: str, mark: str) -> Embedded:
+def _embedded(
+    pipeline: ReidPipeline, options: SearchOptions, pictures: str, column: str, mark: str
+) -> Embedded:
     """Vectors of a parquet that `embed` wrote, or of pictures, embedded now."""
-    path = Path(given)
-    if (
-        path.is_file()
-        and suffix_of(path) == ".parquet"
-        and (found := _stored(path, column, mark)) is not None
-    ):
-        return found
-    # embed's own parquet is only of use here, so it goes where nobody has to remove it.
+    path = Path(pictures)
+    if path.is_file() and suffix_of(path) == ".parquet":
+        stored = _stored(path, column, mark)
+        if stored is not None:
+            return stored
+    # The parquet of embedded pictures is only needed here, so it goes where nobody has to remove
+    # it.
     with tempfile.TemporaryDirectory(prefix="headwise-search-") as folder:
-        asked = ReidPredictOptions(
+        embed_options = ReidPredictOptions(
             run=options.run,
-            input=given,
+            input=pictures,
             output=str(Path(folder) / "vectors.parquet"),
             batch_size=options.batch_size,
             accelerator=options.accelerator,
         )
-        predicted = inference.predict(pipeline, asked, alone=True)
-        found = _stored(predicted.output, column, mark)
-    assert found is not None
-    return found
+        predicted = inference.predict(pipeline, embed_options, alone=True)
+        stored = _stored(predicted.output, column, mark)
+    assert stored is not None
+    return stored
 
 
 def _stored(path: Path, column: str, mark: str) -> Embedded | None:
-    """The vectors of a parquet; None for a table of something else. Raises InputError for those of
-    another model.
+    """The vectors of a parquet; None for a table of something else.
+
+    Raises InputError for vectors of another model.
     """
     try:
         names = pl.read_parquet_schema(path)
@@ -144,71 +149,63 @@ def _stored(path: Path, column: str, mark: str) -> Embedded | None:
         return None
     if column not in names:
         raise fail(path, f"holds no column {shown(column)}; it was made by another run")
-    wanted = [name for name in ("item", "file", "status", "model", column) if name in names]
-    table = pl.read_parquet(path, columns=wanted)
+    columns = [name for name in ("item", "file", "status", "model", column) if name in names]
+    table = pl.read_parquet(path, columns=columns)
     good = table.filter(pl.col("status") == "ok") if "status" in names else table
     if not len(good):
         raise fail(path, "holds no picture that could be read")
-    others = good.filter(pl.col("model") != mark)
-    if len(others):
-        raise fail(
-            path,
-            f"vectors are of the model {others['model'][0]}, the run is {mark}; embed them with this run",
-        )
-    lengths = good[column].list.len()
-    if lengths.n_unique() != 1:
+    foreign = good.filter(pl.col("model") != mark)["model"]
+    if len(foreign):
+        cure = "embed them with this run"
+        raise fail(path, f"vectors are of the model {foreign[0]}, the run is {mark}; {cure}")
+    if good[column].list.len().n_unique() != 1:
         raise fail(path, "vectors have several lengths")
     vectors = good[column].explode().to_numpy().reshape(len(good), -1)
-    files = good["file"].to_list() if "file" in names else good["item"].to_list()
-    return Embedded(
-        good["item"].to_list(), files, np.array(vectors, np.float32), len(table) - len(good)
-    )
+    items = good["item"].to_list()
+    files = good["file"].to_list() if "file" in names else items
+    return Embedded(items, files, np.array(vectors, np.float32), len(table) - len(good))
 
 
 def _nearest(
-    query: Embedded, gallery: Embedded, k: int, options: Any
+    query: Embedded, gallery: Embedded, k: int, options: SearchOptions
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cosine similarity and place (Q, k) of the nearest, best first; of re-ranking, 1 less its
-    distance.
-    """
+    """Cosine similarity and place (Q, k) of the nearest, best first; with re-ranking, 1 minus its
+    distance."""
     if options.rerank:
-        if len(query.items) + len(gallery.items) > MOST_RERANKED:
+        count = len(query.items) + len(gallery.items)
+        if count > MOST_RERANKED:
             raise InputError(
-                f"--rerank: compares all with all, and {len(query.items) + len(gallery.items):,} pictures "
-                f"are more than {MOST_RERANKED:,}"
+                f"--rerank: compares all with all, and {count:,} pictures are more than "
+                f"{MOST_RERANKED:,}"
             )
-        from ...metrics.reranking import rerank
-
         similarity = 1 - rerank(query.vectors, gallery.vectors)
         place = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(similarity, place, 1), place
     if options.faiss is not None:
-        return _faiss(query.vectors, gallery.vectors, k, options.faiss)
+        return _search_by_faiss(query.vectors, gallery.vectors, k, options.faiss)
     return exact(query.vectors, gallery.vectors, k)
 
 
 def exact(query: np.ndarray, gallery: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Inner products and places (Q, k) of the largest, blocks of the gallery one by one; of equals
-    the first.
-    """
+    """Largest inner products and their places (Q, k), in blocks of the gallery; equal ones in the
+    order of the gallery."""
     step = max(k, BLOCK_NUMBERS // max(1, len(query)))
     score = torch.empty(len(query), 0)
     place = torch.empty(len(query), 0, dtype=torch.int64)
-    given = torch.from_numpy(query)
+    queries = torch.from_numpy(query)
     with Progressbar(total=len(gallery), unit="picture", desc="search") as bar:
         for start in range(0, len(gallery), step):
             block = torch.from_numpy(gallery[start : start + step])
-            found = given @ block.T
-            both = torch.cat([score, found], 1)
-            numbers = torch.arange(start, start + len(block)).expand(len(query), -1)
-            best = both.sort(dim=1, descending=True, stable=True).indices[:, :k]
-            place = torch.cat([place, numbers], 1).gather(1, best)
-            score = both.gather(1, best)
+            candidates = torch.cat([score, queries @ block.T], 1)
+            places = torch.arange(start, start + len(block)).expand(len(query), -1)
+            best = candidates.sort(dim=1, descending=True, stable=True).indices[:, :k]
+            place = torch.cat([place, places], 1).gather(1, best)
+            score = candidates.gather(1, best)
             bar.update(len(block))
     return score.numpy(), place.numpy()
 
 
-def _faiss(
+def _search_by_faiss(
     query: np.ndarray, gallery: np.ndarray, k: int, kind: str
 ) -> tuple[np.ndarray, np.ndarray]:
     try:
@@ -223,34 +220,37 @@ def _faiss(
         index.add(gallery)
         score, place = index.search(query, k)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[-160:]
+        why = one_line(error)[-160:]  # the start names functions of FAISS
         raise InputError(
-            f"--faiss {kind}: FAISS makes no such index of {len(gallery)} pictures ({reason})"
+            f"--faiss {kind}: FAISS makes no such index of {len(gallery)} pictures ({why})"
         ) from None
     if (place < 0).any():
         raise InputError(
-            f"--faiss {kind}: finds fewer than {k} pictures for some query; take a smaller --k or Flat"
+            f"--faiss {kind}: finds fewer than {k} pictures for some query; take a smaller --k or "
+            "Flat"
         )
     return score, place
 
 
-def _picture(
+def _draw_lists(
     path: Path,
     query: Embedded,
     gallery: Embedded,
     score: np.ndarray,
     place: np.ndarray,
-    options: Any,
+    queries: int,
 ) -> None:
-    """Ranked lists of the first queries; what cannot be read any more is left grey."""
+    """Ranked lists of the first queries; a picture that can no longer be read is grey."""
     rows = []
-    for one in range(min(options.shown, len(query.items))):
-        best = place[one, :10]
-        images = [_small(query.files[one]), *(_small(gallery.files[j]) for j in best)]
-        titles = [Path(query.items[one]).name[:16], *(f"{s:.3f}" for s in score[one, :10])]
-        rows.append((images, [ASKED] * len(images), titles))
-    figure = mosaic(rows, 1 + place[:, :10].shape[1])
-    write_aside(path, lambda aside: figure.savefig(aside, format="png", dpi=110))
+    for row in range(min(queries, len(query.items))):
+        name = Path(query.items[row]).name[:16]
+        nearest_tiles = [
+            Tile(_small(gallery.files[j]), QUERY, f"{similarity:.3f}")
+            for j, similarity in zip(place[row, :SHOWN_ITEMS], score[row], strict=False)
+        ]
+        rows.append([Tile(_small(query.files[row]), QUERY, name), *nearest_tiles])
+    figure = mosaic(rows, 1 + place[:, :SHOWN_ITEMS].shape[1])
+    save_png(figure, path)
 
 
 def _small(file: str) -> torch.Tensor:

@@ -1,8 +1,9 @@
 """RGB-D saliency in mmsegmentation (extra `openmmlab`): data set, steps, preprocessor, model,
 metric, stages.
 
-In a config: `custom_imports = dict(imports=["headwise.pipelines.saliency.openmmlab"])`; a whole one
-is the file CONFIG, which `python -m headwise.pipelines.saliency.openmmlab` prints."""
+In a config: `custom_imports = dict(imports=["headwise.pipelines.saliency.openmmlab"])`; a complete
+config is the file CONFIG, which `python -m headwise.pipelines.saliency.openmmlab` prints.
+"""
 
 from pathlib import Path
 

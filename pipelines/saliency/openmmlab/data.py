@@ -1,14 +1,14 @@
 """Scenes for mmsegmentation: a data set, steps of its pipelines, and the preprocessor of batches.
 
-Shapes: Y x X pixels. Depth is the fourth channel of `img`, (Y, X, 4), so that mmsegmentation's own
-steps that move pixels (RandomFlip, RandomCrop, RandomResize, Pad) move it, too; steps that change
-colours take three channels, and `VaryScene` stands for them. Channels are blue, green, red, as mmcv
-has them, and depth, 0 to 255, near things bright."""
+Shapes: Y x X pixels. Depth is the fourth channel of `img`, (Y, X, 4), so that those steps of
+mmsegmentation that move pixels (RandomFlip, RandomCrop, RandomResize, Pad) move it, too; its steps
+that change colours take three channels, and `VaryScene` replaces them. Channels are blue, green,
+red, in the order of mmcv, and depth, 0 to 255, near things bright.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +23,7 @@ from ....base.errors import fail
 from ....data.formats.pictures import as_array, read_picture, resized
 from ....data.scenes.scenes import Near, list_scenes, read_depth, read_mask, read_rgbd_set
 from ..augment import BLANK, DEVIATION, MEAN, vary
+from ..options import SaliencyOptions
 
 Size = tuple[int, int] | None
 
@@ -31,12 +32,12 @@ Size = tuple[int, int] | None
 class RGBDSaliencyDataset(BaseSegDataset):
     """Scenes of RGB, depth and mask in every layout that `headwise saliency train --data` reads.
 
-    data_root: folder or table; depth, masks: folders whose names do not tell; part: "train",
-    "validation" or "test" (a set without parts is taken whole), or None for all; unmatched:
-    "error", or "skip" for what lacks its partner. A sample has img_path, depth_path, seg_map_path
-    and set, the name of its data set.
+    data_root: folder or table; depth, masks: their folders, if the names do not tell; part:
+    "train", "validation" or "test" (scenes of no part belong to each), or None for all; unmatched:
+    what to do about pictures without depth or mask, "error" or "skip". A sample has img_path,
+    depth_path, seg_map_path and set, the name of its data set.
 
-    Raises InputError, one line, for what is missing or does not fit.
+    Raises `InputError`, one line, for what is missing or does not fit.
     """
 
     METAINFO: dict = {"classes": ("background", "salient"), "palette": [[0, 0, 0], [255, 255, 255]]}  # noqa: RUF012
@@ -59,10 +60,10 @@ class RGBDSaliencyDataset(BaseSegDataset):
         super().__init__(data_root=data_root, reduce_zero_label=False, **options)
 
     def _join_prefix(self) -> None:
-        """Paths are whole already."""
+        """Paths are complete already."""
 
     def load_data_list(self) -> list[dict]:
-        """A dict for each scene."""
+        """One dict per scene."""
         s = self.scenes
         return [
             {
@@ -80,10 +81,10 @@ class RGBDSaliencyDataset(BaseSegDataset):
 
 @TRANSFORMS.register_module()
 class LoadPicture(BaseTransform):
-    """`img` (Y, X, 3) from img_path, by Headwise's reader: upright, white behind transparency, of
+    """Read `img` (Y, X, 3) from img_path as Headwise does: upright, white behind transparency, of
     bounded size.
 
-    Raises InputError, one line, for a file that cannot be read.
+    Raises `InputError`, one line, for a file that cannot be read.
     """
 
     def transform(self, results: dict) -> dict:
@@ -97,13 +98,14 @@ class LoadPicture(BaseTransform):
 
 @TRANSFORMS.register_module()
 class LoadDepth(BaseTransform):
-    """Bring `img` to a size and join the depth, (Y, X, 4) float32.
+    """Resize `img` and append the depth, (Y, X, 4) float32.
 
-    The depth is that of depth_path; without one (`inference_model` of a file), it is looked for in
-    the folder of depth beside that of the picture; arrays may bring it as their fourth channel,
-    near things bright. A picture without any gets a blank depth, or is an error with
+    The depth is read from depth_path; without one (`inference_model` of a file), it is looked for
+    in the folder of depth next to that of the picture; arrays may have it as their fourth channel,
+    near things bright. A picture without any gets a blank depth, or raises `InputError` with
     missing="error". near: whether near things are bright or dark in the files; size: (height,
-    width), or None to keep the picture's."""
+    width), or None to keep that of the picture.
+    """
 
     def __init__(
         self, near: Near = "bright", size: Size = None, missing: Literal["blank", "error"] = "blank"
@@ -114,13 +116,14 @@ class LoadDepth(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """See the class."""
-        given = results["img"]
-        if given.ndim != 3 or given.shape[2] not in (3, 4):
-            raise ValueError(f"LoadDepth: img must be (Y, X, 3 or 4), got {given.shape}")
-        size = self.size or given.shape[:2]
-        colour = np.clip(given[:, :, :3], 0, 255).astype(np.uint8)
+        pixels = results["img"]
+        if pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
+            raise ValueError(f"LoadDepth: img must be (Y, X, 3 or 4), got {pixels.shape}")
+        size = self.size or pixels.shape[:2]
+        colour = np.clip(pixels[:, :, :3], 0, 255).astype(np.uint8)
         colour = as_array(Image.fromarray(colour), size).transpose(1, 2, 0)
-        depth = resized(given[:, :, 3], size) if given.shape[2] == 4 else self._depth(results, size)
+        has_depth = pixels.shape[2] == 4
+        depth = resized(pixels[:, :, 3], size) if has_depth else self._depth(results, size)
         results["img"] = np.dstack([colour.astype(np.float32), depth])
         results["img_shape"] = results["img"].shape[:2]
         return results
@@ -138,9 +141,11 @@ class LoadDepth(BaseTransform):
 
 @TRANSFORMS.register_module()
 class LoadSaliencyMask(BaseTransform):
-    """`gt_seg_map` (Y, X), 1 where something is salient, from seg_map_path; size: (height, width),
-    or None to keep its own, as for tests. A sample without a mask, one that is only predicted,
-    passes as it is."""
+    """Read `gt_seg_map` (Y, X), 1 where something is salient, from seg_map_path.
+
+    size: (height, width), or None to keep that of the file, as for tests. A sample without a mask,
+    for which there is only a prediction, passes unchanged.
+    """
 
     def __init__(self, size: Size = None) -> None:
         self.size = None if size is None else (int(size[0]), int(size[1]))
@@ -155,7 +160,9 @@ class LoadSaliencyMask(BaseTransform):
 
 @TRANSFORMS.register_module()
 class VaryScene(BaseTransform):
-    """Headwise's variation of training scenes; options as those of `headwise saliency train`."""
+    """Headwise's random variation of training scenes, with the options of `headwise saliency
+    train`.
+    """
 
     def __init__(
         self,
@@ -165,7 +172,7 @@ class VaryScene(BaseTransform):
         colour: float = 0.3,
         blank: float = 0.1,
     ) -> None:
-        self.options = SimpleNamespace(flip=flip, zoom=zoom, turn=turn, colour=colour, blank=blank)
+        self.options = SaliencyOptions(flip=flip, zoom=zoom, turn=turn, colour=colour, blank=blank)
 
     def transform(self, results: dict) -> dict:
         """`img` (Y, X, 4) and `gt_seg_map`, of one size."""
@@ -181,11 +188,12 @@ class VaryScene(BaseTransform):
 
 @MODELS.register_module()
 class RGBDPreprocessor(SegDataPreProcessor):
-    """Batches (B, 4, Y, X): red, green, blue and depth, normalised as Headwise's models have them.
+    """Batches (B, 4, Y, X): red, green, blue and depth, normalised as for Headwise's models.
 
-    Any model of mmsegmentation takes them whose backbone has in_channels=4. mean, std: of red,
-    green, blue and depth, 0 to 255; others are those of `SegDataPreProcessor`. Without a size,
-    sides are padded to multiples of 32."""
+    Any model of mmsegmentation whose backbone has in_channels=4 takes them. mean, std: of red,
+    green, blue and depth, 0 to 255; options: those of `SegDataPreProcessor`. Without a size, sides
+    are padded to multiples of 32.
+    """
 
     def __init__(
         self,
@@ -194,9 +202,8 @@ class RGBDPreprocessor(SegDataPreProcessor):
         **options: Any,
     ) -> None:
         if len(mean) != 4 or len(std) != 4:
-            raise ValueError(
-                f"RGBDPreprocessor: mean and std are of four channels, got {len(mean)} and {len(std)}"
-            )
+            lengths = f"{len(mean)} and {len(std)}"
+            raise ValueError(f"RGBDPreprocessor: mean and std are of four channels, got {lengths}")
         if "size" not in options and "size_divisor" not in options:
             options |= {
                 "size_divisor": 32,
@@ -204,7 +211,7 @@ class RGBDPreprocessor(SegDataPreProcessor):
             }
         super().__init__(mean=mean, std=std, **options)
 
-    def forward(self, data: dict, training: bool = False) -> dict[str, Any]:
+    def forward(self, data: dict, training: bool = False) -> dict:
         """See the class."""
         inputs = [x[[2, 1, 0, 3]] for x in data["inputs"]]
         return super().forward({**data, "inputs": inputs}, training)

@@ -2,18 +2,17 @@
 
     Runner.from_cfg(Config.fromfile("gldmnet.py")).train()
 
-The paper's: size = (256, 256), backbone="resnet50", transformer="pvt_v2_b2", weights and
-transformer_weights "pretrained", and dict(type="StagesHook", encoder=30, transformer=30) in
-custom_hooks, epochs = 200, lr 1e-4."""
+For the paper's training, set size = (256, 256), backbone="resnet50", transformer="pvt_v2_b2",
+weights and transformer_weights "pretrained", epochs = 200 and lr=1e-4, and add
+dict(type="StagesHook", encoder=30, transformer=30) to custom_hooks.
+"""
 
 # ruff: noqa: C408
 custom_imports = dict(imports=["headwise.pipelines.saliency.openmmlab"], allow_failed_imports=False)
 default_scope = "mmseg"
 
-train_root, test_root = (
-    "scenes/",
-    "scenes/",
-)  # folders of RGB, depth and GT, or of several sets; or a table
+# Folders of RGB, depth and GT, or of several sets; or a table.
+train_root, test_root = "scenes/", "scenes/"
 size = (128, 128)  # height and width that the model sees, in multiples of 32
 near = "bright"  # whether near things are bright or dark in the depth maps
 epochs, batch_size = 60, 8
@@ -28,7 +27,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type="LoadPicture"),
     dict(type="LoadDepth", near=near, size=size),
-    dict(type="LoadSaliencyMask"),  # at its own size; left out where there is none
+    dict(type="LoadSaliencyMask"),  # in the size of its file; skipped without one
     dict(type="PackSegInputs", meta_keys=("img_path", "set", "ori_shape", "img_shape")),
 ]
 train_dataloader = dict(

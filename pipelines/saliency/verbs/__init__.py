@@ -1,1 +1,1 @@
-"""Further verbs of saliency, one a file."""
+"""Further verbs of saliency, one per file."""

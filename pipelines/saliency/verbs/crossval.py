@@ -1,5 +1,5 @@
-"""Leave one group of scenes out in turn: a training for each, all scenes scored by the model that
-has not seen them.
+"""Leave out one group of scenes at a time: each scene is scored by the model that has not been
+trained on its group.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ import numpy as np
 import polars as pl
 
 from ....base.errors import InputError
-from ....base.files import write_aside, write_json
+from ....base.files import write_json
 from ....data.formats.pictures import read_picture, write_png
 from ...engine.command_line.terminal import say
 from ...engine.experiments.jobs import Record, check_plain, claimed, fingerprint_of, run_jobs
 from ...engine.pipeline import AnyPipeline
 from ...engine.runs.loaded import pick_device
 from ...engine.runs.report import write_sheets
-from ...engine.spec import DictSpec
 from ...engine.training.order import mix
 from ...engine.training.quick import fit
+from ...figures.style import save_png
 from ...metrics.saliency import bootstrap_table
-from .. import figures
-from ..data import Scenes, check_polarity, read_source, taken
+from ..data import Scenes, check_polarity, describe_source, read_source, take_scenes
+from ..figures import scenes_figure
 from ..options import CrossvalOptions
-from ..scoring import OURS, maps_of, scored, table_of
+from ..scoring import OURS, maps_of, score_maps, set_table
 
 FREE = ("output", "run", "accelerator", "workers", "keep", "logger", "checkpoint_every")
 
@@ -34,8 +34,6 @@ def crossval(pipeline: AnyPipeline, options: CrossvalOptions) -> pl.DataFrame:
     """Train without each group in turn; writes maps, crossval.json, tables/ and scenes.png into
     --output. Returns the table of scores by data set."""
     check_plain(options, "crossval")
-    if options.data is None:
-        raise InputError("crossval: name the scenes with --data")
     output = Path(options.output)
     source = read_source(options)
     scenes, rows = source.scenes, source.scenes.rows()
@@ -69,16 +67,27 @@ class LeftOut:
 
     def __call__(self, number: int) -> Record:
         options, source, rows = self.options, self.part.source, self.part.rows
-        out = np.array(source.scenes.groups) == self.names[number]
-        device = pick_device(options.accelerator)
+        is_test = np.array(source.scenes.groups) == self.names[number]
         generator = np.random.default_rng(mix(options.seed, number))
-        chosen, seen = taken(source.scenes, rows[~out], options.validation_share, generator)
-        validation = Scenes(source, chosen) if len(chosen) else None
-        train, spec = Scenes(source, seen), DictSpec()
-        model, _ = fit(self.pipeline, options, train, spec, device, validation=validation)
-        unseen = Scenes(source, rows[out])
-        for row, saliency in zip(rows[out], maps_of(model, unseen, options, device)):
-            write_png(self.home / f"map{row:06d}.png", saliency)
+        validation, train = (
+            Scenes(source, chosen)
+            for chosen in take_scenes(
+                source.scenes, rows[~is_test], options.validation_share, generator
+            )
+        )
+        test = Scenes(source, rows[is_test])
+        parts = {"train": len(train), "validation": len(validation), "test": len(test)}
+        spec, device = describe_source(source, parts, None), pick_device(options.accelerator)
+        model, _ = fit(
+            self.pipeline,
+            options,
+            train,
+            spec,
+            device,
+            validation=validation if len(validation) else None,
+        )
+        for row, levels in zip(test.rows, maps_of(model, test, options, device)):
+            write_png(self.home / f"map{row:06d}.png", levels)
         return {"group": self.names[number]}
 
 
@@ -86,30 +95,31 @@ def _report(
     part: Scenes, home: Path, output: Path, inverted: float | None, seed: int
 ) -> pl.DataFrame:
     maps = [read_picture(home / f"map{row:06d}.png")[0] for row in part.rows]
-    found = scored(part, maps)
-    table = table_of(part, found)
-    groups = part.of("groups")
-    intervals = {who: bootstrap_table(scores, groups, seed=seed) for who, scores in found.items()}
-    each = [
+    map_scores = score_maps(part, maps)
+    table = set_table(part, map_scores)
+    groups = part.column("groups")
+    intervals = {
+        kind: bootstrap_table(scores, groups, seed=seed) for kind, scores in map_scores.items()
+    }
+    scenes = [
         {
             "scene": name,
             "group": group,
-            **{f"{who}: S-measure": float(s.s_measure[k]) for who, s in found.items()},
+            **{f"{kind}: S-measure": float(s.s_measure[k]) for kind, s in map_scores.items()},
         }
-        for k, (name, group) in enumerate(zip(part.of("names"), groups))
+        for k, (name, group) in enumerate(zip(part.column("names"), groups))
     ]
     facts = {"data": part.source.scenes.where, "groups": len(set(groups)), "inverted": inverted}
     write_json(
         output / "crossval.json",
-        {**facts, "scores": table.to_dicts(), "intervals": intervals, "scenes": each},
+        {**facts, "scores": table.to_dicts(), "intervals": intervals, "scenes": scenes},
     )
     write_sheets(output / "tables", {"scores": table})
-    drawn = figures.sheet(part, maps, found[OURS]).figure
-    write_aside(output / "scenes.png", lambda path: drawn.savefig(path, format="png", dpi=110))
+    save_png(scenes_figure(part, maps, map_scores[OURS]).figure, output / "scenes.png")
     for row in table.iter_rows(named=True):
         say(
-            f"{row['data set']:<14} {row['map']:<12} S {row['S-measure']:.3f}  MAE {row['MAE']:.3f}  "
-            f"max F {row['max F-measure']:.3f}"
+            f"{row['data set']:<14} {row['map']:<12} S {row['S-measure']:.3f}  MAE "
+            f"{row['MAE']:.3f}  max F {row['max F-measure']:.3f}"
         )
     say(f"scores {output / 'crossval.json'}")
     return table

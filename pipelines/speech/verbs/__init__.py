@@ -1,1 +1,1 @@
-"""Further verbs of speech, one a file."""
+"""Verbs that only speech has, and what only they need."""

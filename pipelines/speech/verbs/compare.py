@@ -1,38 +1,50 @@
-"""The verb compare: cross-attention beside saliency over a set of recordings, with intervals.
+"""The verb compare: cross-attention against saliency over a set of recordings, with intervals.
 
-The comparison of Papi et al. (arXiv 2509.18010), and what its readers asked for besides: ranks,
+The comparison of Papi et al. (arXiv 2509.18010), and what its readers asked for in addition: ranks,
 single heads, gradients, intervals, how reliable the saliency itself is, and whether the warnings
-about word times are worth anything."""
+about word times are justified.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 
-from ....data.speech.recordings import Utterance
+from ....data.speech.transcripts import Word
 from ...engine.command_line.terminal import say
-from ...engine.pipeline import AnyPipeline, Review
+from ...engine.pipeline import Review
 from ...engine.runs.report import markdown, write_sheets
 from ...metrics.alignment import equal_words
-from ...metrics.bootstrap import UNDEFINED, interval_of_mean
-from .. import figures
-from ..agreement import area, deletion, summary
+from ...metrics.bootstrap import UNDEFINED, Interval, interval_of_mean
+from ..figures import agreement_figure, deletion_figure
 from ..options import CompareOptions
-from ..prediction import Hearer
-from ..probing import failures, probed, write_findings
-from ..saliency import Heard, Saliency
-from ..word_times import chosen_heads
+from ..pipeline import SpeechPipeline
+from ..transcriber import Transcriber
+from .agreement import Findings, WordFindings, find_agreement
+from .deletion import area_under, deletion_curves
+from .probing import count_failures, probe_recordings, write_findings
+from .saliency import SaliencyMaps, TranscribedRecording
+
+CAPTIONS = {
+    "agreement": (
+        "Correlation of cross-attention with saliency, mean over recordings (95 % interval)"
+    ),
+    "reliability": "Reliability of the saliency itself (two halves of the masks, stepped up)",
+    "deletion": (
+        "Word error rate under deletion: area under the curve, percent (larger: better map)"
+    ),
+    "word-times": "Errors of word times where what mattered lies at the word, and elsewhere",
+}
 
 
 @dataclass(frozen=True)
 class Compared:
-    """What was written; failed: recordings that gave nothing."""
+    """What was written; failed: recordings without findings."""
 
     output: Path
     agreement: pl.DataFrame
@@ -40,67 +52,49 @@ class Compared:
     failed: int
 
 
-def compare(pipeline: AnyPipeline, options: CompareOptions) -> Compared:
+def compare(pipeline: SpeechPipeline, options: CompareOptions) -> Compared:
     """Compare over --data; writes report.html, tables/ and figures/ into --output."""
-    output = Path(options.output)
-    with probed(pipeline, options, options.data, partial(_measure, options), "compare") as done:
-        good = [one for one in done if one.found is not None]
-        found = [one.found for one in good if one.found is not None]
-        agreed = agreement_table(found, options.seed)
-        sheets = {"agreement": agreed, "reliability": reliability_table(found, options.seed)}
-        curves: dict[str, np.ndarray] = {}
+    output, measure = Path(options.output), partial(_measure, options)
+    with probe_recordings(pipeline, options, options.data, measure, title="compare") as recordings:
+        measured = [(r.utterance, r.findings) for r in recordings if r.findings is not None]
+        findings = [recording_findings for _, recording_findings in measured]
+        agreement = agreement_table(findings, options.seed)
+        sheets = {"agreement": agreement, "reliability": reliability_table(findings, options.seed)}
+        figures = [agreement_figure(agreement)]
         if options.deletion:
-            names = list(found[0]["deletion"])
-            curves = {name: np.array([one["deletion"][name] for one in found]) for name in names}
+            curves = curves_of(findings)
             sheets["deletion"] = deletion_table(curves, options.seed)
-        times = times_table([one.utterance for one in good], found)
+            figures.append(deletion_figure(curves))
+        times = times_table([(u.words or (), f["words"]) for u, f in measured])
         if times is not None:
             sheets["word-times"] = times
-        headline = _headline(agreed, len(found))
-        pictures = [figures.agreement(agreed)]
-        if curves:
-            pictures.append(figures.deletion(curves))
-        captions = {
-            "agreement": "Correlation of cross-attention with saliency, mean over recordings (95 % interval)",
-            "reliability": "Reliability of the saliency itself (two halves of the masks, stepped up)",
-            "deletion": "Word error rate under deletion: area under the curve, percent (larger: better map)",
-            "word-times": "Errors of word times where what mattered lies at the word, and elsewhere",
-        }
-        tables = {captions[name]: table for name, table in sheets.items()}
+        headline = _headline(agreement, len(findings))
+        tables = {CAPTIONS[name]: table for name, table in sheets.items()}
         write_sheets(output / "tables", sheets, "")
-        say(markdown(agreed.filter(~pl.col("attention").str.contains(" head "))))
+        say(markdown(agreement.filter(~pl.col("attention").str.contains(" head "))))
         say(headline)
-        write_findings(
-            pipeline,
-            options,
-            options.data,
-            done,
-            Review({}, headline, pictures, tables),
-            output / "figures",
-        )
-    return Compared(output, agreed, sheets.get("deletion"), failures(done))
+        review = Review({}, headline, figures, tables)
+        write_findings(pipeline, options, options.data, recordings, review, output / "figures")
+    return Compared(output, agreement, sheets.get("deletion"), count_failures(recordings))
 
 
 def _measure(
     options: CompareOptions,
-    heard: Hearer,
-    one: Utterance,
+    transcriber: Transcriber,
+    recording: TranscribedRecording,
+    maps: SaliencyMaps,
     stem: str,
-    own: Heard,
-    saliency: Saliency,
-) -> dict[str, Any]:
-    found = summary(own, saliency, chosen_heads(heard.model, heard.spec))
+) -> Findings:
+    findings = find_agreement(recording, maps, transcriber.alignment_heads)
     if options.deletion:
-        found["deletion"] = deletion(heard, own, saliency, options.seed)
-    return found
+        findings["deletion"] = deletion_curves(transcriber, recording, maps, options.seed)
+    return findings
 
 
-def interval(values: np.ndarray, seed: int) -> tuple[float, float]:
-    """95 % interval of the mean over recordings, drawn with replacement; NaN of fewer than two."""
-    values = values[np.isfinite(values)]
-    if len(values) < 2:
-        return UNDEFINED
-    return interval_of_mean(values, seed=seed)
+def _interval(values: np.ndarray, seed: int) -> Interval:
+    """95 % bootstrap interval of the mean over recordings, without NaN; NaN of fewer than two."""
+    finite = values[np.isfinite(values)]
+    return interval_of_mean(finite, seed=seed) if len(finite) > 1 else UNDEFINED
 
 
 def _mean(values: np.ndarray) -> float:
@@ -108,105 +102,106 @@ def _mean(values: np.ndarray) -> float:
     return float(finite.mean()) if len(finite) else float("nan")
 
 
-def agreement_table(found: Sequence[dict[str, Any]], seed: int) -> pl.DataFrame:
-    """A row for each saliency and average of the attention: Pearson's and Spearman's correlation
-    with intervals.
+def agreement_table(findings: Sequence[Findings], seed: int) -> pl.DataFrame:
+    """One row per saliency and average of the attention: Pearson's and Spearman's correlation with
+    intervals.
     """
     rows = []
-    for name, scopes in found[0]["agreement"].items():
-        for scope in scopes:
-            pearson, spearman = (
-                np.array([one["agreement"][name][scope][k] for one in found], float) for k in (0, 1)
-            )
-            (low, high), (least, most) = interval(pearson, seed), interval(spearman, seed)
+    for saliency, averages in findings[0]["agreement"].items():
+        for average in averages:
+            pearson, spearman = np.array(
+                [recording["agreement"][saliency][average] for recording in findings], float
+            ).T
+            low, high = _interval(pearson, seed)
+            spearman_low, spearman_high = _interval(spearman, seed)
             rows.append(
                 {
-                    "saliency": name,
-                    "attention": scope,
+                    "saliency": saliency,
+                    "attention": average,
                     "pearson": _mean(pearson),
                     "low": low,
                     "high": high,
                     "spearman": _mean(spearman),
-                    "spearman_low": least,
-                    "spearman_high": most,
+                    "spearman_low": spearman_low,
+                    "spearman_high": spearman_high,
                     "recordings": int(np.isfinite(pearson).sum()),
                 }
             )
     return pl.DataFrame(rows)
 
 
-def reliability_table(found: Sequence[dict[str, Any]], seed: int) -> pl.DataFrame:
+def reliability_table(findings: Sequence[Findings], seed: int) -> pl.DataFrame:
     """Mean reliability of each saliency by masks."""
     rows = []
-    for name in found[0]["reliability"]:
-        values = np.array([one["reliability"][name] for one in found], float)
-        low, high = interval(values, seed)
-        rows.append({"saliency": name, "reliability": _mean(values), "low": low, "high": high})
-    return pl.DataFrame(
-        rows,
-        schema={
-            "saliency": pl.String,
-            "reliability": pl.Float64,
-            "low": pl.Float64,
-            "high": pl.Float64,
-        },
-    )
+    for saliency in findings[0]["reliability"]:
+        values = np.array([recording["reliability"][saliency] for recording in findings], float)
+        rows.append((saliency, _mean(values), *_interval(values, seed)))
+    columns = dict.fromkeys(("reliability", "low", "high"), pl.Float64)
+    return pl.DataFrame(rows, schema={"saliency": pl.String, **columns}, orient="row")
 
 
-def deletion_table(curves: dict[str, np.ndarray], seed: int) -> pl.DataFrame:
+def curves_of(findings: Sequence[Findings]) -> dict[str, np.ndarray]:
+    """The deletion curves of all recordings by map, (recordings, steps)."""
+    curves = [recording.get("deletion", {}) for recording in findings]
+    return {name: np.array([curve[name] for curve in curves]) for name in curves[0]}
+
+
+def deletion_table(curves: Mapping[str, np.ndarray], seed: int) -> pl.DataFrame:
     """Area under the curve of each map, mean over recordings, with the difference to the
     cross-attention's.
     """
-    areas = {name: np.array([area(curve) for curve in each]) for name, each in curves.items()}
-    base = areas.get("cross-attention")
+    areas = {name: np.array([area_under(rates) for rates in rows]) for name, rows in curves.items()}
+    attention = areas.get("cross-attention")
     rows = []
     for name, values in areas.items():
-        low, high = interval(values, seed)
+        low, high = _interval(values, seed)
         row = {"map": name, "area": float(values.mean()), "low": low, "high": high}
-        shift = (float("nan"),) * 3
-        if base is not None and name != "cross-attention":
-            shift = (float((values - base).mean()), *interval(values - base, seed))
-        rows.append(row | dict(zip(("more_than_attention", "more_low", "more_high"), shift)))
+        difference = (float("nan"),) * 3
+        if attention is not None and name != "cross-attention":
+            gaps = values - attention
+            difference = (float(gaps.mean()), *_interval(gaps, seed))
+        columns = ("more_than_attention", "more_low", "more_high")
+        rows.append(row | dict(zip(columns, difference, strict=True)))
     return pl.DataFrame(rows).sort("area", descending=True)
 
 
 def times_table(
-    utterances: Sequence[Utterance], found: Sequence[dict[str, Any]]
+    recordings: Sequence[tuple[Sequence[Word], Sequence[WordFindings]]],
 ) -> pl.DataFrame | None:
     """Errors of starts of words whose times are known, by whether what mattered most for a word
-    lies at its time; None where none are known."""
+    lies at its time; None where none are known.
+
+    recordings: the true words of each, and the words that the model found.
+    """
     errors: dict[bool, list[float]] = {True: [], False: []}
-    for one, each in zip(utterances, found):
-        own = each["words"]
-        for a, b in equal_words(
-            [word["word"] for word in own], [word.text for word in one.words or ()]
-        ):
-            errors[own[a]["near"]].append(abs(own[a]["start"] - (one.words or ())[b].start))
+    for true_words, words in recordings:
+        texts, true_texts = [word["word"] for word in words], [word.text for word in true_words]
+        for place, true_place in equal_words(texts, true_texts):
+            word = words[place]
+            errors[word["near"]].append(abs(word["start"] - true_words[true_place].start))
     if not errors[True] and not errors[False]:
         return None
     rows = [
         {
             "what mattered most": "at the word" if near else "elsewhere",
-            "words": len(each),
-            "start_mae_ms": 1000 * float(np.mean(each)) if each else None,
-            "within_100_ms": float(np.mean(np.array(each) <= 0.1)) if each else None,
+            "words": len(gaps),
+            "start_mae_ms": 1000 * float(np.mean(gaps)) if gaps else None,
+            "within_100_ms": float(np.mean(np.array(gaps) <= 0.1)) if gaps else None,
         }
-        for near, each in errors.items()
+        for near, gaps in errors.items()
     ]
     return pl.DataFrame(rows)
 
 
-def _headline(table: pl.DataFrame, recordings: int) -> str:
+def _headline(agreement: pl.DataFrame, recordings: int) -> str:
     parts = []
-    for name in ("states", "spectrogram"):
-        row = table.filter((pl.col("saliency") == name) & (pl.col("attention") == "all heads"))
-        if len(row):
-            one = row.row(0, named=True)
-            parts.append(
-                f"{one['pearson']:.3f} ({one['low']:.3f} to {one['high']:.3f}) with the {name}"
-            )
-    said = " and ".join(parts) or "only gradients were asked for"
+    for saliency in ("states", "spectrogram"):
+        of_all_heads = (pl.col("saliency") == saliency) & (pl.col("attention") == "all heads")
+        for row in agreement.filter(of_all_heads).iter_rows(named=True):
+            interval = f"({row['low']:.3f} to {row['high']:.3f})"
+            parts.append(f"{row['pearson']:.3f} {interval} with the {saliency}")
+    correlations = " and ".join(parts) or "only gradients were asked for"
     return (
-        f"{recordings} recordings: the mean of all heads of the cross-attention correlates {said}; 1 would be all "
-        "of it."
+        f"{recordings} recordings: the mean of all heads of the cross-attention correlates "
+        f"{correlations}; 1 would be all of it."
     )

@@ -1,4 +1,4 @@
-"""Strings of recorded digits, for training and for measuring word times."""
+"""The verb digits: strings of recorded digits, for training and for measuring word times."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ def digits(options: DigitsOptions) -> Path:
     output = Path(options.output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"{output}: is there already; choose another --output")
-    named = {
+    parts = {
         **dict.fromkeys(options.validation, "validation"),
         **dict.fromkeys(options.test, "test"),
     }
-    speakers = tuple(dict.fromkeys((*options.speakers, *named))) if options.speakers else ()
-    home = write_digit_strings(
+    folder = write_digit_strings(
         Path(options.recordings),
         output,
         strings=options.strings,
         seed=options.seed,
-        speakers=speakers,
-        parts=named,
+        speakers=tuple(dict.fromkeys((*options.speakers, *parts))) if options.speakers else (),
+        parts=parts,
         gaps=(options.shortest_pause, options.longest_pause),
         digits=(options.least, options.most),
     )
-    say(f"{options.strings} strings in {home}, listed in {home / 'manifest.jsonl'}")
-    return home
+    say(f"{options.strings} strings in {folder}, listed in {folder / 'manifest.jsonl'}")
+    return folder

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -18,33 +17,43 @@ from torch import Tensor
 from ....base.files import place_below, write_aside
 from ....data.speech.recordings import Utterance
 from ...engine.command_line.terminal import say
-from ...engine.pipeline import AnyPipeline, ReportFigure, Review
-from .. import figures
-from ..agreement import summary
+from ...engine.pipeline import ReportFigure, Review, Schema
+from ...figures.style import DPI, save_png
+from ..figures import recording_figure
 from ..options import ExplainOptions
-from ..prediction import Hearer, write_npz
-from ..probing import Done, failures, probed, write_findings
-from ..saliency import Heard, Saliency, by_token
-from ..word_times import chosen_heads
+from ..pipeline import SpeechPipeline
+from ..prediction import write_npz
+from ..scoring import MEAN_OF_HEADS
+from ..transcriber import Transcriber
+from .agreement import Findings, find_agreement
+from .probing import ProbedRecording, count_failures, probe_recordings, write_findings
+from .saliency import SaliencyMaps, TranscribedRecording, by_token
 
-SHOWN = 20  # recordings with a picture on the page; all have one in figures/
-WORD = pl.Struct(
-    {
-        "word": pl.String,
-        "start": pl.Float64,
-        "end": pl.Float64,
-        "place": pl.Float64,
-        "near": pl.Boolean,
-    }
-)
-SCHEMA = {
+MOST_SHOWN = 20  # recordings with a picture on the page; all have one in figures/
+TITLES = {
+    "states": "saliency of the encoder's states",
+    "spectrogram": "saliency of the spectrogram, largest of bands",
+    "gradient of states": "gradient x states",
+    "gradient of spectrogram": "gradient x spectrogram, largest of bands",
+}
+SCHEMA: Schema = {
     "file": pl.String,
     "item": pl.String,
     "status": pl.String,
     "error": pl.String,
     "text": pl.String,
     "sentence": pl.String,
-    "words": pl.List(WORD),
+    "words": pl.List(
+        pl.Struct(
+            {
+                "word": pl.String,
+                "start": pl.Float64,
+                "end": pl.Float64,
+                "place": pl.Float64,
+                "near": pl.Boolean,
+            }
+        )
+    ),
     "correlation_states": pl.Float64,
     "correlation_spectrogram": pl.Float64,
     "reliability_states": pl.Float64,
@@ -54,115 +63,126 @@ SCHEMA = {
 
 @dataclass(frozen=True)
 class Explained:
-    """What was written. failed: recordings that gave nothing."""
+    """What was written. failed: recordings without an explanation."""
 
     output: Path
     recordings: int
     failed: int
 
     def table(self) -> pl.DataFrame:
-        """A row a recording."""
+        """One row per recording."""
         return pl.read_parquet(self.output / "explanations.parquet")
 
 
-def explain(pipeline: AnyPipeline, options: ExplainOptions) -> Explained:
-    """Explain every recording of --input; writes explanations.parquet, report.html, maps/, figures/
-    into --output.
+def explain(pipeline: SpeechPipeline, options: ExplainOptions) -> Explained:
+    """Explain every recording of --input; writes explanations.parquet, report.html, maps/ and
+    figures/ into --output.
     """
-    output = Path(options.output)
-    with probed(pipeline, options, options.input, partial(_write, output), "explain") as done:
-        table = pl.DataFrame([_row(one) for one in done], schema=SCHEMA)
+    output, known_text = Path(options.output), options.known_text
+    with probe_recordings(
+        pipeline,
+        options,
+        options.input,
+        partial(_explain_recording, output),
+        title="explain",
+        known_text=known_text,
+    ) as recordings:
+        table = pl.DataFrame([_row(recording) for recording in recordings], schema=SCHEMA)
         write_aside(output / "explanations.parquet", table.write_parquet)
-        for one in done[:SHOWN]:
-            if one.found is not None:
-                say(f"{one.utterance.name}: {one.found['sentence']}")
-        _page(pipeline, options, output, done, table)
-    return Explained(output, len(done), failures(done))
+        for recording in recordings[:MOST_SHOWN]:
+            if recording.findings is not None:
+                say(f"{recording.utterance.name}: {recording.findings['sentence']}")
+        review = _review(output, recordings, table)
+        write_findings(pipeline, options, options.input, recordings, review)
+    return Explained(output, len(recordings), count_failures(recordings))
 
 
-def _write(
-    output: Path, heard: Hearer, one: Utterance, stem: str, own: Heard, saliency: Saliency
-) -> dict[str, Any]:
-    found = summary(own, saliency, chosen_heads(heard.model, heard.spec))
-    found["said"] = [heard.tokens.decode([token]) for token in own.ids]
-    arrays = {"tokens": np.array(found["said"])}
-    maps = {
-        "attention": own.attention,
-        "states": saliency.states,
-        "spectrogram": saliency.inputs,
-        "gradient_states": saliency.gradient_states,
-        "gradient_spectrogram": saliency.gradient_inputs,
+def _explain_recording(
+    output: Path,
+    transcriber: Transcriber,
+    recording: TranscribedRecording,
+    maps: SaliencyMaps,
+    stem: str,
+) -> Findings:
+    """Write the maps and the picture of a recording."""
+    findings = find_agreement(recording, maps, transcriber.alignment_heads)
+    token_texts = [transcriber.tokens.decode([token]) for token in recording.ids]
+    arrays = {
+        "attention": recording.attention,
+        "states": maps.states,
+        "spectrogram": maps.spectrogram,
+        "gradient_states": maps.gradient_states,
+        "gradient_spectrogram": maps.gradient_spectrogram,
     }
-    arrays |= {name: drawn.numpy() for name, drawn in maps.items() if drawn is not None}
-    write_npz(place_below(output / "maps", f"{stem}.npz"), arrays)
-    picture = drawn_picture(one, stem, own, saliency, found)
-    place = place_below(output / "figures", f"{stem}.png")
-    write_aside(
-        place, lambda path: picture.figure.savefig(path, format="png", dpi=110, bbox_inches="tight")
+    write_npz(
+        place_below(output / "maps", f"{stem}.npz"),
+        {
+            "tokens": np.array(token_texts),
+            **{name: values.numpy() for name, values in arrays.items() if values is not None},
+        },
     )
-    return found
+    figure = explanation_figure(recording, stem, maps, findings, token_texts).figure
+    save_png(figure, place_below(output / "figures", f"{stem}.png"))
+    return {**findings, "said": token_texts}
 
 
-def drawn_picture(
-    one: Utterance, stem: str, own: Heard, saliency: Saliency, found: dict[str, Any]
+def explanation_figure(
+    recording: TranscribedRecording,
+    stem: str,
+    maps: SaliencyMaps,
+    findings: Findings,
+    token_texts: Sequence[str],
 ) -> ReportFigure:
     """Spectrogram with words, then attention and saliency of every token, each row normalised."""
-    titles = {"states": "saliency of the encoder's states",
-              "spectrogram": "saliency of the spectrogram, largest of bands",
-              "gradient of states": "gradient x states",
-              "gradient of spectrogram": "gradient x spectrogram, largest of bands"}  # fmt: skip
-    maps = saliency.on_states()
-    others = {title: _shades(maps[name]) for name, title in titles.items() if name in maps}
-    attention = _shades(own.attention.mean((0, 1)))
-    return figures.heard(
+    on_states = maps.on_states()
+    shades = {MEAN_OF_HEADS: _shades(recording.attention.mean((0, 1)))}
+    shades |= {
+        title: _shades(on_states[name]) for name, title in TITLES.items() if name in on_states
+    }
+    return recording_figure(
         stem.replace("/", "-"),
-        own.samples,
-        own.words,
-        one.words,
-        attention,
-        _caption(one, found),
-        others,
-        found["said"],
+        _caption(recording.utterance, findings),
+        recording.samples,
+        shades,
+        words=recording.words,
+        true_words=recording.utterance.words or (),
+        tokens=token_texts,
     )
 
 
-def _shades(drawn: Tensor) -> np.ndarray:
-    """A map with each token's row normalised, its few largest values cut."""
-    return by_token(drawn).clamp(-1, 4).numpy()
+def _shades(values: Tensor) -> np.ndarray:
+    """A map with each token's row normalised, and its few largest values cut."""
+    return by_token(values).clamp(-1, 4).numpy()
 
 
-def _row(one: Done) -> dict[str, Any]:
-    row: dict[str, Any] = dict.fromkeys(SCHEMA)
-    row |= {
-        "file": one.utterance.file,
-        "item": one.utterance.name,
-        "status": "ok" if one.found else "error",
-        "error": one.error,
+def _row(recording: ProbedRecording) -> dict[str, object]:
+    findings = recording.findings
+    row: dict[str, object] = {
+        "file": recording.utterance.file,
+        "item": recording.utterance.name,
+        "status": "ok" if findings else "error",
+        "error": recording.error,
     }
-    if one.found is None:
+    if findings is None:
         return row
-    row |= {name: one.found[name] for name in ("text", "sentence", "words")}
+    row |= {"text": findings["text"], "sentence": findings["sentence"], "words": findings["words"]}
     for name in ("states", "spectrogram"):
-        if name in one.found["agreement"]:
-            row[f"correlation_{name}"] = one.found["agreement"][name]["all heads"][0]
-            row[f"reliability_{name}"] = one.found["reliability"][name]
+        if name in findings["agreement"]:
+            row[f"correlation_{name}"] = findings["agreement"][name]["all heads"][0]
+            row[f"reliability_{name}"] = findings["reliability"][name]
     return row
 
 
-def _page(
-    pipeline: AnyPipeline,
-    options: ExplainOptions,
-    output: Path,
-    done: Sequence[Done],
-    table: pl.DataFrame,
-) -> None:
-    pictures = []
-    for one in done:
-        if one.found is not None and len(pictures) < SHOWN:
-            pictures.append(_shown(output, one))
+def _review(output: Path, recordings: Sequence[ProbedRecording], table: pl.DataFrame) -> Review:
+    """What the page shows."""
+    explained = [(r, r.findings) for r in recordings if r.findings is not None]
+    figures = [
+        _written_figure(output, recording, findings)
+        for recording, findings in explained[:MOST_SHOWN]
+    ]
     good = table.filter(pl.col("status") == "ok")
-    near = [word["near"] for one in done if one.found for word in one.found["words"]]
-    parts = [
+    near = [word["near"] for _, findings in explained for word in findings["words"]]
+    correlations = [
         f"{name} {value:.2f}"
         for name in ("states", "spectrogram")
         if (value := good[f"correlation_{name}"].mean()) is not None
@@ -174,26 +194,22 @@ def _page(
     )
     headline = (
         f"{len(good)} recordings: correlation of the cross-attention with what the model used: "
-        f"{', '.join(parts) or 'not asked'} (1 would be all of it){placed}."
+        f"{', '.join(correlations) or 'not asked'} (1 would be all of it){placed}."
     )
-    tables = {
-        "Recordings": table.select(
-            "item", "text", "correlation_states", "correlation_spectrogram", "sentence"
-        )
-    }
-    write_findings(pipeline, options, options.input, done, Review({}, headline, pictures, tables))
+    columns = ("item", "text", "correlation_states", "correlation_spectrogram", "sentence")
+    return Review({}, headline, figures, {"Recordings": table.select(columns)})
 
 
-def _shown(output: Path, one: Done) -> ReportFigure:
-    """The picture that was written when the recording was done."""
+def _written_figure(output: Path, recording: ProbedRecording, findings: Findings) -> ReportFigure:
+    """The picture that was written when the recording was explained."""
     from matplotlib.image import imread
 
-    assert one.found is not None
-    pixels = imread(place_below(output / "figures", f"{one.stem}.png"))
-    drawn = Figure(figsize=(pixels.shape[1] / 110, pixels.shape[0] / 110))
-    drawn.figimage(pixels)
-    return ReportFigure(one.stem.replace("/", "-"), _caption(one.utterance, one.found), drawn)
+    pixels = imread(place_below(output / "figures", f"{recording.stem}.png"))
+    figure = Figure(figsize=(pixels.shape[1] / DPI, pixels.shape[0] / DPI))
+    figure.figimage(pixels)
+    name = recording.stem.replace("/", "-")
+    return ReportFigure(name, _caption(recording.utterance, findings), figure)
 
 
-def _caption(one: Utterance, found: dict[str, Any]) -> str:
-    return f"{one.name}: {found['text']} {found['sentence']}"
+def _caption(utterance: Utterance, findings: Findings) -> str:
+    return f"{utterance.name}: {findings['text']} {findings['sentence']}"

@@ -11,24 +11,22 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
-from matplotlib.figure import Figure
 from torch import nn
 
 from ....base.files import write_aside, write_json
-from ....models.bags.acmil import ACMIL
 from ...engine.command_line.terminal import say
 from ...engine.experiments.jobs import Job, Record, claimed, fingerprint_of, run_jobs
-from ...engine.experiments.table import draw_values
 from ...engine.pipeline import AnyPipeline
 from ...engine.runs.loaded import pick_device
-from ...engine.spec import DictSpec
 from ...engine.training import order
 from ...engine.training.quick import fit
+from ...figures.style import save_png
 from ...metrics.classification import bootstrap, scores
-from ..data import BagSet, Source, find_source, grouped_folds, moments
+from ..data import BagSet, BagSource, grouped_folds, read_source, spec_of
 from ..explain import concentration
+from ..figures import crossval_figure
 from ..options import CrossvalOptions
-from ..scoring import probabilities
+from ..scoring import attention_of_bags, loader, probabilities
 
 FLOORS = ("mean, logistic regression", "mean-min-max, logistic regression", "mean-min-max, RBF SVM")
 SHOWN = ("accuracy", "auc", "balanced_accuracy", "macro_f1", "ece")
@@ -51,10 +49,11 @@ def crossval(pipeline: AnyPipeline, options: CrossvalOptions) -> pl.DataFrame:
     """Train and score every fold; writes folds/, crossval.json, predictions.parquet and
     crossval.png into --output.
 
-    Seeds of a model are averaged into one prediction a bag before they are scored (an ensemble),
-    and each seed is scored alone, too. Returns the table of scores."""
+    The seeds of a model are averaged into one prediction per bag before they are scored (an
+    ensemble), and each seed is scored alone, too. Returns the table of scores.
+    """
     output = Path(options.output)
-    source = find_source(options)
+    source = read_source(options)
     rows = np.arange(len(source.cohort))
     folds = [
         grouped_folds(source.cohort, rows, options.folds, repeat, source.where)
@@ -93,8 +92,7 @@ def crossval(pipeline: AnyPipeline, options: CrossvalOptions) -> pl.DataFrame:
             "scores": summary.to_dicts(),
         },
     )
-    figure = picture(summary)
-    write_aside(output / "crossval.png", lambda path: figure.savefig(path, format="png", dpi=110))
+    save_png(crossval_figure(summary, FLOORS), output / "crossval.png")
     for row in summary.iter_rows(named=True):
         shown = "  ".join(f"{name} {row[name]:.3f} ± {row[f'{name}_sd']:.3f}" for name in SHOWN[:3])
         say(f"{row['model']:<36} {shown}")
@@ -104,13 +102,13 @@ def crossval(pipeline: AnyPipeline, options: CrossvalOptions) -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class Fold:
-    """Does a job: a training scored on the bags that it has not seen, or the floors of a fold (of
-    the variant "floors").
+    """Does a job: a training scored on the test bags of its fold, or (for the variant "floors") the
+    simple models of the fold.
     """
 
     pipeline: AnyPipeline
     options: CrossvalOptions
-    source: Source
+    source: BagSource
     folds: Sequence[Sequence[np.ndarray]]
     """Rows of each fold of each repeat."""
 
@@ -119,13 +117,13 @@ class Fold:
         assert job.fold is not None
         cohort = self.source.cohort
         classes = sorted(set(cohort.labels))
-        test = self.folds[job.repeat][job.fold]
-        train = np.setdiff1d(np.arange(len(cohort)), test)
-        seen, unseen = BagSet(self.source, train, classes), BagSet(self.source, test, classes)
+        test_rows = self.folds[job.repeat][job.fold]
+        train_rows = np.setdiff1d(np.arange(len(cohort)), test_rows)
+        train, test = (BagSet(self.source, rows, classes) for rows in (train_rows, test_rows))
         if job.variant == "floors":
-            outputs = [(name, values, None) for name, values in floors(seen, unseen).items()]
+            outputs = [(name, values, None) for name, values in floors(train, test).items()]
         else:
-            outputs = [(job.variant, *self._trained(job, seen, unseen))]
+            outputs = [(job.variant, *self._trained(job, train, test))]
         tables = [
             pl.DataFrame(
                 {
@@ -133,9 +131,9 @@ class Fold:
                     "seed": job.seed,
                     "repeat": job.repeat,
                     "fold": job.fold,
-                    "bag": unseen.names,
-                    "patient": unseen.patients,
-                    "label": unseen.labels,
+                    "bag": test.names,
+                    "patient": test.patients,
+                    "label": test.labels,
                     "probability": probability.astype(np.float64).tolist(),
                     "top10": pl.Series(top10 or [None] * len(test), dtype=pl.Float64),
                 }
@@ -145,74 +143,74 @@ class Fold:
         return {"predictions": pl.concat(tables).to_dict(as_series=False)}
 
     def _trained(
-        self, job: Job, seen: BagSet, unseen: BagSet
+        self, job: Job, train: BagSet, test: BagSet
     ) -> tuple[np.ndarray, list[float] | None]:
-        """Probabilities (N, C) of the bags unseen in a training, and the share of the attention on
+        """Probabilities (N, C) of the test bags after a training, and the share of the attention on
         the ten highest instances of each bag.
         """
         device = pick_device(self.options.accelerator)
         assert job.repeat is not None
         assert job.fold is not None
         seed = order.mix(self.options.seed, job.seed, job.repeat, job.fold) >> 1
-        spec = DictSpec(
-            classes=seen.classes,
-            width=seen[0][0].shape[1],
-            **moments(seen, self.options.standardise),
-        )
+        spec = spec_of(self.source, {"train": train, "test": test}, self.options)
         options = replace(self.options, model=job.variant, seed=seed)  # pyright: ignore[reportArgumentType]
-        model, _ = fit(self.pipeline, options, seen, spec, device)
-        batches = order.loader(unseen, order.sequential(len(unseen), 32))
-        moved = ({name: value.to(device) for name, value in batch.items()} for batch in batches)
-        _, probability = probabilities(model, moved)
-        return probability, _top10(model, unseen, device)
+        model, _ = fit(self.pipeline, options, train, spec, device)
+        _, probability = probabilities(model, loader(test, 32, device))
+        return probability, _top10(model, test, device)
 
 
 def _top10(model: nn.Module, bags: BagSet, device: torch.device) -> list[float] | None:
-    """The share of the attention on the ten highest instances of each bag, by a model that has it."""
-    if not isinstance(model, ACMIL):
-        return None
-    shares = []
-    with torch.no_grad():
-        for k in range(len(bags)):
-            attention = model.attention_of(model.attend(bags[k][0].to(device)).scores)  # pyright: ignore
-            shares.append(float(concentration(attention.mean(1).cpu().numpy(), 10)[-1]))
-    return shares
+    """The share of the attention on the ten highest instances of each bag; None for a model without
+    attention.
+    """
+    attention = attention_of_bags(model, bags, device)
+    means = [torch.from_numpy(shares).mean(1).numpy() for shares in attention]
+    return [float(concentration(mean, 10)[-1]) for mean in means] or None
 
 
 def floors(train: BagSet, test: BagSet) -> dict[str, np.ndarray]:
     """Probabilities (N, C) of scikit-learn on [mean], and on [mean, min, max], of the instances of
-    a bag; constants are fixed, not tuned (C = 0.05 and C = 3). The SVM's come from its decision
-    function, which a logistic squeezes."""
+    a bag. The constants are fixed, not tuned (C = 0.05 and C = 3). The probabilities of the SVM are
+    the softmax of its decision function.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC
 
-    def statistics(bags: BagSet) -> tuple[np.ndarray, np.ndarray]:
-        given = [bags[k][0].double().numpy() for k in range(len(bags))]
-        mean = np.stack([x.mean(0) for x in given])
-        return mean, np.stack([np.concatenate([x.mean(0), x.min(0), x.max(0)]) for x in given])
-
-    (mean, whole), (test_mean, test_whole) = statistics(train), statistics(test)
+    (mean, all_statistics), (test_mean, test_all) = _statistics(train), _statistics(test)
     count = len(train.classes)
-    found = {}
-    for name, own, other in ((FLOORS[0], mean, test_mean), (FLOORS[1], whole, test_whole)):
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.05, max_iter=5000)).fit(
-            own, train.labels
+    probability_of = {}
+    for name, features, test_features in (
+        (FLOORS[0], mean, test_mean),
+        (FLOORS[1], all_statistics, test_all),
+    ):
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.05, max_iter=5000))
+        model.fit(features, train.labels)
+        probability_of[name] = _all_classes(
+            model.predict_proba(test_features), model.classes_, count
         )
-        found[name] = _all_classes(model.predict_proba(other), model.classes_, count)
-    machine = make_pipeline(StandardScaler(), SVC(C=3.0)).fit(whole, train.labels)
-    margin = machine.decision_function(test_whole)
+    machine = make_pipeline(StandardScaler(), SVC(C=3.0)).fit(all_statistics, train.labels)
+    margin = machine.decision_function(test_all)
     if margin.ndim == 1:
         margin = np.stack([-margin / 2, margin / 2], 1)
     raised = np.exp(margin - margin.max(1, keepdims=True))
-    found[FLOORS[2]] = _all_classes(raised / raised.sum(1, keepdims=True), machine.classes_, count)
-    return found
+    softmax = raised / raised.sum(1, keepdims=True)
+    probability_of[FLOORS[2]] = _all_classes(softmax, machine.classes_, count)
+    return probability_of
 
 
-def _all_classes(probability: np.ndarray, there: np.ndarray, count: int) -> np.ndarray:
+def _statistics(bags: BagSet) -> tuple[np.ndarray, np.ndarray]:
+    """[mean] (N, D) and [mean, min, max] (N, 3 D) of the instances of each bag."""
+    values = [bags[k][0].double().numpy() for k in range(len(bags))]
+    mean = np.stack([x.mean(0) for x in values])
+    return mean, np.stack([np.concatenate([x.mean(0), x.min(0), x.max(0)]) for x in values])
+
+
+def _all_classes(probability: np.ndarray, present: np.ndarray, count: int) -> np.ndarray:
+    """Probabilities of all classes, 0 for those that the training lacked."""
     full = np.zeros((len(probability), count))
-    full[:, there] = probability
+    full[:, present] = probability
     return full
 
 
@@ -262,14 +260,3 @@ def _pooled(rows: pl.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         *(pl.col(name).mean() for name in columns),
     )
     return mean["label"].to_numpy(), mean.select(columns).to_numpy(), mean["patient"].to_numpy()
-
-
-def picture(summary: pl.DataFrame) -> Figure:
-    """AUC and accuracy of every model with the deviation over repeats."""
-    figure = Figure(figsize=(8, 0.45 * len(summary) + 1.2), layout="constrained")
-    models = summary["model"].to_list()
-    colours = ["0.55" if model in FLOORS else "C0" for model in models]
-    for axis, name in zip(figure.subplots(1, 2, sharey=True), ("accuracy", "auc")):
-        draw_values(axis, models, summary[name], summary[f"{name}_sd"], colours)
-        axis.set_xlabel(f"{name}, mean and deviation over repeats")
-    return figure

@@ -140,7 +140,9 @@ def test_a_wheel_without_the_files_is_one_line(tmp_path: Path) -> None:
         get_dataset(entry, folder=tmp_path, downloader=Web(content))
 
 
-def test_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_data_set_is_found_by_its_name_and_the_cache_by_its_variable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     assert find_dataset("etth1").name == "ETTh1"
     with pytest.raises(InputError, match=r"no data set 'ETTh3'; did you mean 'ETTh"):
         get_dataset("ETTh3")

@@ -46,7 +46,7 @@ def test_blocks_are_resampled_as_one(rate):
     ],
 )
 @pytest.mark.parametrize(("rate", "channels"), [(16000, 1), (48000, 2)])
-def test_kinds_of_files(tmp_path, suffix, kind, rate, channels):
+def test_every_kind_of_file_is_read(tmp_path, suffix, kind, rate, channels):
     path = tmp_path / f"a{suffix}"
     soundfile.write(path, tone(rate, channels=channels), rate, subtype=kind)
     samples = read_audio(path)
@@ -92,7 +92,7 @@ def test_a_recording_of_many_blocks_is_complete(tmp_path, monkeypatch, rate):
     np.testing.assert_allclose(middle[200:-200], expected[8_200:43_800], atol=1e-3)
 
 
-def test_a_stretch(tmp_path):
+def test_a_stretch_is_cut_out_by_its_seconds(tmp_path):
     path = tmp_path / "a.wav"
     soundfile.write(path, np.arange(32000) / 32000, 16000, subtype="FLOAT")
     np.testing.assert_allclose(

@@ -57,7 +57,7 @@ def ramp(bits=12):
 
 @pytest.mark.parametrize("bits", [8, 12, 16])
 @pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
-def test_pixels_of_both_interpretations(tmp_path, bits, kind):
+def test_pixels_of_both_interpretations_are_alike(tmp_path, bits, kind):
     stored = ramp(bits)
     radiograph = read_dicom(make(tmp_path / "a.dcm", stored, bits=bits, kind=kind))
     expected = stored / (2**bits - 1)
@@ -69,7 +69,7 @@ def test_pixels_of_both_interpretations(tmp_path, bits, kind):
     assert read_header(tmp_path / "a.dcm") == ("PA", "ID-77")
 
 
-def test_window_rescale_and_padding(tmp_path):
+def test_window_rescale_and_padding_are_applied(tmp_path):
     stored = ramp()
     tags = {"RescaleSlope": "2", "RescaleIntercept": "-1000", "WindowCenter": ["2000", "9"]}
     tags["WindowWidth"] = ["1001", "9"]  # the first of two windows counts
@@ -121,7 +121,7 @@ def test_what_is_no_radiograph_is_one_line(tmp_path, tags, message):
     assert "ID-77" not in text
 
 
-def test_other_files(tmp_path):
+def test_other_files_are_refused(tmp_path):
     (tmp_path / "a.dcm").write_text("no dicom at all" * 20)
     with pytest.raises(InputError, match="is no DICOM file"):
         read_dicom(tmp_path / "a.dcm")

@@ -117,7 +117,7 @@ class TestList:
 
 
 class TestListedPaths:
-    def test_relative_and_absolute_inside(self, tmp_path) -> None:
+    def test_relative_and_absolute_paths_inside_are_read(self, tmp_path) -> None:
         fill(tmp_path, "set/a/1.jpg")
         home = PictureFolder(tmp_path / "set")
         expected = (str(tmp_path / "set" / "a" / "1.jpg"), "a/1.jpg")
@@ -348,7 +348,7 @@ class TestRead:
         with pytest.raises(InputError, match=r"pip install 'headwise\[vision\]'"):
             read_picture(tmp_path / "a.png")
 
-    def test_real_pictures(self, real_data) -> None:
+    def test_real_pictures_are_read(self, real_data) -> None:
         faces = list_pictures(real_data / "reid" / "orl_faces")
         assert len(faces) == 400
         raw = (real_data / "reid" / "orl_faces" / "s1" / "1.pgm").read_bytes()

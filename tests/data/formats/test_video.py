@@ -99,7 +99,7 @@ def video(tmp_path_factory) -> Path:
     return path
 
 
-def test_frames_of_a_video(video) -> None:
+def test_frames_of_a_video_come_in_their_order(video) -> None:
     frames = Frames(video, stride=5)
     read = list(frames)
     assert [(frame.number, frame.name) for frame in read] == [

@@ -53,7 +53,7 @@ def test_motchallenge_counts_pixels_from_one_and_knows_its_classes(tmp_path) -> 
     assert len(detected.of_classes(["person"]).rows) == 2
 
 
-def test_cameras(tmp_path) -> None:
+def test_cameras_are_read(tmp_path) -> None:
     boxes = table(tmp_path, "frame,x,y,width,height,camera\n1,1,1,5,5,left\n1,2,2,5,5,right\n")
     with pytest.raises(InputError, match="several cameras"):
         boxes.of_camera(None)
@@ -79,11 +79,11 @@ def test_mistakes_are_one_line(tmp_path, text, message) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_numbers_of_classes() -> None:
+def test_classes_are_named_or_numbered() -> None:
     assert class_numbers(["Person", "7", "unicorn"], {0: "person", 7: "truck"}) == {0, 7}
 
 
-def test_real_ground_truth(real_data) -> None:
+def test_real_ground_truth_is_read(real_data) -> None:
     home = real_data / "reid" / "mot17_mini" / "raw" / "train" / "MOT17-02-FRCNN"
     if not home.is_dir():
         pytest.skip("no MOT17 frames here")

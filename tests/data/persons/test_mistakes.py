@@ -60,7 +60,7 @@ class TestMistakes:
         assert bad in line
         assert "PPPP_cCsS_FFFFFF_NN.jpg" in line
 
-    def test_empty_parts(self, tmp_path) -> None:
+    def test_empty_parts_are_refused(self, tmp_path) -> None:
         root = market(tmp_path / "m")
         next((root / "query").iterdir()).unlink()
         assert "query: holds no picture" in refusal(root)
@@ -70,7 +70,7 @@ class TestMistakes:
         (tmp_path / "f" / "test" / "a").rmdir()
         assert "test: holds no folder of an identity" in refusal(tmp_path / "f")
 
-    def test_pictures_without_identity(self, tmp_path) -> None:
+    def test_pictures_without_identity_are_refused(self, tmp_path) -> None:
         fill(tmp_path / "a", "1.jpg", "2.jpg")
         assert "no folder or name gives an identity" in refusal(tmp_path / "a")
         fill(tmp_path / "b", "anna/1.jpg", "stray.jpg")

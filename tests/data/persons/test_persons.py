@@ -24,7 +24,7 @@ from .sets import (
 
 
 class TestLayouts:
-    def test_market1501(self, tmp_path) -> None:
+    def test_market1501_is_read(self, tmp_path) -> None:
         pictures = read_picture_set(market(tmp_path))
         assert rows_of(pictures) == [
             ("bounding_box_train/0002_c1s1_000451_03.jpg", "0002", "1", "train"),
@@ -54,7 +54,7 @@ class TestLayouts:
             pictures.rows("tests")
         assert set(pictures.parts) <= set(PART_NAMES)
 
-    def test_dukemtmc(self, tmp_path) -> None:
+    def test_dukemtmc_is_read(self, tmp_path) -> None:
         assert [row[1:] for row in rows_of(read_picture_set(duke(tmp_path)))] == [
             ("0001", "2", "train"),
             ("0005", "2", "query"),
@@ -79,7 +79,7 @@ class TestLayouts:
         )
         assert not pictures.distractor.any()
 
-    def test_veri776(self, tmp_path) -> None:
+    def test_veri776_is_read(self, tmp_path) -> None:
         pictures = read_picture_set(veri(tmp_path))
         assert [row[1:] for row in rows_of(pictures)] == [
             ("0001", "1", "train"),
@@ -90,7 +90,7 @@ class TestLayouts:
         assert not pictures.distractor.any()  # 0000 has a meaning in Market-1501 only
         assert len(set(pictures.names)) == 4  # a query lies in the gallery too, under another id
 
-    def test_cub200(self, tmp_path) -> None:
+    def test_cub200_is_read(self, tmp_path) -> None:
         assert rows_of(read_picture_set(cub(tmp_path))) == [
             (
                 "images/001.Black_footed_Albatross/B_0001.jpg",
@@ -101,7 +101,7 @@ class TestLayouts:
             ("images/002.Laysan_Albatross/L_0002.jpg", "002.Laysan_Albatross", None, "train"),
         ]
 
-    def test_cars_in_both_forms(self, tmp_path) -> None:
+    def test_cars_are_read_in_both_forms(self, tmp_path) -> None:
         hummer, acura = CAR_NAMES[0]
         assert rows_of(read_picture_set(cars(tmp_path / "a"))) == [
             ("cars_train/00001.jpg", acura, None, "train"),
@@ -186,7 +186,7 @@ class TestLayouts:
 
 
 class TestRealData:
-    def test_flowers17(self, real_data) -> None:
+    def test_flowers17_is_read(self, real_data) -> None:
         pictures = read_picture_set(real_data / "reid" / "flowers17")
         assert (pictures.layout, len(pictures), len(set(pictures.identities))) == (
             "folders",
@@ -200,7 +200,7 @@ class TestRealData:
             name: int(identity[1:3]) for name, identity in zip(pictures.names, pictures.identities)
         } == listed
 
-    def test_orl_faces(self, real_data) -> None:
+    def test_orl_faces_are_read(self, real_data) -> None:
         pictures = read_picture_set(real_data / "reid" / "orl_faces")
         assert (pictures.layout, len(pictures), pictures.cameras, set(pictures.parts)) == (
             "folders",
@@ -210,7 +210,7 @@ class TestRealData:
         )
         assert {pictures.identities.count(name) for name in {f"s{k}" for k in range(1, 41)}} == {10}
 
-    def test_market1501_names(self, real_data) -> None:
+    def test_market1501_names_are_read(self, real_data) -> None:
         pictures = read_picture_set(real_data / "reid" / "market1501_fastreid5")
         assert pictures.layout == "market1501"
         assert pictures.identities == ["0022", "0027", "0032", "0048", "0065"]

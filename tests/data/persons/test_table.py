@@ -16,7 +16,7 @@ class TestTable:
         (folder / name).write_text(text)
         return folder / name
 
-    def test_all_columns(self, tmp_path) -> None:
+    def test_all_columns_are_read(self, tmp_path) -> None:
         path = self.write(
             tmp_path,
             "image,identity,camera,split,colour,kind\n"

@@ -111,7 +111,7 @@ def test_several_sets_in_a_folder(tmp_path):
     assert scenes.names == ["NLPR/RGB/a.jpg", "mine/RGB/a.jpg"]
 
 
-def test_words_of_folders():
+def test_words_of_folders_are_understood():
     assert [
         role_of(name) for name in ("RGB", "gt1", "Train_Images", "depth_maps", "results", "train")
     ] == ["image", "mask", "image", "depth", None, None]
@@ -142,7 +142,7 @@ def test_what_does_not_match_is_named_or_left_out(tmp_path):
     assert len(read_rgbd_set(tmp_path, strict=False, need_mask=False)) == 3
 
 
-def test_any_three_folders(tmp_path):
+def test_any_three_folders_are_read(tmp_path):
     scene(tmp_path, "a", "photos", "kinect", "drawn")
     scenes = read_rgbd_set(tmp_path / "photos", depth=tmp_path / "kinect", mask=tmp_path / "drawn")
     assert scenes.names == ["a.jpg"]
@@ -154,7 +154,7 @@ def test_any_three_folders(tmp_path):
         read_rgbd_set(tmp_path / "photos", depth=tmp_path / "kinect")
 
 
-def test_a_table(tmp_path):
+def test_a_table_is_read(tmp_path):
     scene(tmp_path, "a")
     scene(tmp_path, "b")
     table = tmp_path / "scenes.csv"
@@ -183,7 +183,7 @@ def test_a_table(tmp_path):
         read_rgbd_set(table)
 
 
-def test_groups(tmp_path):
+def test_groups_are_read(tmp_path):
     for stem in ("a", "b", "c"):
         scene(tmp_path / "set", stem)
     table = tmp_path / "groups.csv"
@@ -215,7 +215,7 @@ def test_two_folders_of_depth_are_refused(tmp_path):
     ("what", "message"),
     [("nothing", "no such"), ("text", "neither a folder nor"), ("empty", "no folder of pictures")],
 )
-def test_what_is_no_set(tmp_path, what, message):
+def test_what_is_no_set_is_refused(tmp_path, what, message):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").write_text("x")
     with pytest.raises(InputError, match=message):
@@ -254,7 +254,7 @@ def test_depth_drawn_in_colours_is_refused(tmp_path):
         read_depth(save(tmp_path / "a.png", colours))
 
 
-def test_masks_of_every_kind(tmp_path):
+def test_masks_of_every_kind_are_read(tmp_path):
     mask = np.array([[0, 1, 1], [0, 0, 1]], bool)
     grey = mask * np.uint8(255)
     kinds = {
@@ -346,7 +346,7 @@ def test_polarity_is_the_share_of_scenes_that_are_far_inside(tmp_path):
     assert np.isnan(depth_polarity([near], [np.zeros_like(mask)]))
 
 
-def test_scenes_to_predict_for(tmp_path):
+def test_scenes_to_predict_for_are_listed(tmp_path):
     for part in ("a", "b"):
         scene(tmp_path / part, "s0")
         scene(tmp_path / part, "s1", depth=None)
@@ -388,7 +388,7 @@ def test_the_sample_is_generated_the_same_each_time_and_says_so(tmp_path):
     assert depth_polarity((read_depth(path) for path in scenes.depths), masks) < 0.1
 
 
-def test_real_triples(real_data):
+def test_real_triples_are_read(real_data):
     home = real_data / "saliency" / "nju2k_pdnet18"
     if not home.is_dir():
         pytest.skip(f"no NJU2K triples at {home}")
@@ -409,21 +409,21 @@ def numbered(home: Path, count: int = 8) -> None:
         save(home / "GT" / f"s{k}.png", bright.astype(np.uint8))
 
 
-def assert_of_one_scene(found, row: int) -> None:
-    sample = read_sample(found, row, (16, 12))
-    number = int(Path(found.names[row]).stem[1:])
+def assert_of_one_scene(scenes, row: int) -> None:
+    sample = read_sample(scenes, row, (16, 12))
+    number = int(Path(scenes.names[row]).stem[1:])
     assert (sample["image"] == 10 * number + 5).all()
     assert sample["depth"][0, :, 0].sum() == sample["mask"][:, 0].sum() == number + 3
-    assert [Path(one).stem for one in (found.images[row], found.depths[row], found.masks[row])] == [
-        f"s{number}"
-    ] * 3
+    assert [
+        Path(path).stem for path in (scenes.images[row], scenes.depths[row], scenes.masks[row])
+    ] == [f"s{number}"] * 3
 
 
 def test_picture_depth_and_mask_of_a_row_are_of_one_scene(tmp_path):
     """In folders, and in tables in any order with part, group and set."""
     numbered(tmp_path)
-    found = read_rgbd_set(tmp_path)
-    assert len(found) == 8
+    scenes = read_rgbd_set(tmp_path)
+    assert len(scenes) == 8
     order = np.random.default_rng(0).permutation(8)
     parts = ("train", "val", "test")
     lines = [
@@ -438,9 +438,9 @@ def test_picture_depth_and_mask_of_a_row_are_of_one_scene(tmp_path):
         np.concatenate([listed.rows(part) for part in ("train", "validation", "test")])
     ) == list(range(8))
     for row in range(8):
-        assert_of_one_scene(found, row)
+        assert_of_one_scene(scenes, row)
         assert_of_one_scene(listed, row)
-    assert [Path(one[0]).stem for one in list_scenes(tmp_path / "scenes.csv")] == [
+    assert [Path(scene[0]).stem for scene in list_scenes(tmp_path / "scenes.csv")] == [
         f"s{k}" for k in range(8)
     ]
     assert all(

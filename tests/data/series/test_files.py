@@ -92,7 +92,7 @@ def test_order_repeats_and_vanished_ids(tmp_path: Path) -> None:
     assert "is empty; every row needs an id" in str(results[4])
 
 
-def test_folders_and_patterns(tmp_path: Path) -> None:
+def test_folders_and_patterns_are_listed(tmp_path: Path) -> None:
     panel = sample_series(rows=50, channels=2)
     for name in ("b.csv", "a.csv"):
         write_wide(panel, tmp_path / name)

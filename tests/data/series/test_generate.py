@@ -45,7 +45,7 @@ def test_other_channels_help_to_forecast() -> None:
     assert error(slice(None)) < 0.8 * error(slice(-1, None))
 
 
-def test_unknown_kind() -> None:
+def test_an_unknown_kind_is_refused() -> None:
     with pytest.raises(ValueError, match="hourly"):
         sample_series("yearly")
 

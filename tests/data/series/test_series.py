@@ -99,7 +99,9 @@ def test_any_float_on_any_clock_round_trips(
         (["2020-03-31", "2020-06-30", "2020-09-30"], "1q"),
     ],
 )
-def test_ways_to_write_dates(dates: list[str], frequency: str, tmp_path: Path) -> None:
+def test_ways_to_write_dates_are_understood(
+    dates: list[str], frequency: str, tmp_path: Path
+) -> None:
     text = "when,y\n" + "".join(f"{d},{i}\n" for i, d in enumerate(dates))
     panel = read_panel(write(tmp_path / "x.csv", text))
     assert panel.frequency == frequency
@@ -146,7 +148,7 @@ def test_a_column_without_a_zone_is_taken_as_it_is(tmp_path: Path) -> None:
         assert panel.frequency == "1d"
 
 
-def test_tables_without_dates(tmp_path: Path) -> None:
+def test_tables_without_dates_are_read(tmp_path: Path) -> None:
     path = write(tmp_path / "metr.csv", "773869,767541\n1.5,2\n3,4\n")
     panel = read_panel(path, frequency="5m")
     assert panel.channels == ("773869", "767541")
@@ -175,7 +177,7 @@ LONG = (
 )
 
 
-def test_long_apart_and_together(tmp_path: Path) -> None:
+def test_long_tables_are_read_apart_and_together(tmp_path: Path) -> None:
     path = write(tmp_path / "x.csv", LONG)
     separate = read_panel(path)
     assert (separate.layout, separate.channels, [s.name for s in separate.series]) == (
@@ -238,7 +240,7 @@ HOLES = "date,a\n2024-01-01,1\n2024-01-02,2\n2024-01-03,\n2024-01-04,4\n2024-01-
     ("fill", "values"),
     [("forward", [1, 2, 2, 4, 4, 8]), ("linear", [1, 2, 3, 4, 6, 8]), ("zero", [1, 2, 0, 4, 0, 8])],
 )
-def test_fills(fill, values: list[float], tmp_path: Path) -> None:
+def test_holes_are_filled_as_asked_for(fill, values: list[float], tmp_path: Path) -> None:
     (series,) = read_panel(write(tmp_path / "x.csv", HOLES), fill=fill).series
     np.testing.assert_array_equal(series.values[:, 0], values)
     np.testing.assert_array_equal(series.times, clock("2024-01-01", "1d", 6))
@@ -266,7 +268,7 @@ def test_as_is_keeps_repeated_and_missing_steps(tmp_path: Path) -> None:
     np.testing.assert_array_equal(panel.series[0].values[:, 0], [1, 2, 3, 4, 5])
 
 
-def test_frequency_names() -> None:
+def test_frequencies_have_names() -> None:
     for name, text in {
         "60m": "1h",
         "7d": "1w",

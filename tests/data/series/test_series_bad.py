@@ -308,7 +308,7 @@ def test_missing_file_names_the_nearest(tmp_path: Path) -> None:
         read_panel(tmp_path / "sale.csv")
 
 
-def test_folder_and_odd_names(tmp_path: Path) -> None:
+def test_a_folder_and_odd_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a folder"):
         read_panel(tmp_path)
     with pytest.raises(InputError, match=r"no such file|cannot be read") as caught:
@@ -319,7 +319,7 @@ def test_folder_and_odd_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_unreadable_file(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text(wide())
     path.chmod(0)

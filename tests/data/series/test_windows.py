@@ -73,7 +73,7 @@ def test_windows_and_naive_errors_are_the_published_ones(name: str, horizon: int
     np.testing.assert_allclose(errors, PUBLISHED[name, horizon][1:], atol=0.00051)
 
 
-def test_protocols() -> None:
+def test_protocols_split_as_published() -> None:
     assert split_borders(17420, "ett", lookback=96, horizon=96, frequency="1h") == Borders(
         (0, 8640), (8544, 11520), (11424, 14400)
     )
@@ -112,7 +112,7 @@ def test_ratio_is_that_of_the_official_code(rows: int) -> None:
         (5000, (0.9,), r"two positive fractions"),
     ],
 )
-def test_splits_that_cannot_be(rows: int, protocol, words: str) -> None:
+def test_splits_that_cannot_be_are_refused(rows: int, protocol, words: str) -> None:
     with pytest.raises(InputError, match=words) as caught:
         split_borders(rows, protocol, lookback=96, horizon=96, frequency="1h")
     assert "\n" not in str(caught.value)
@@ -202,7 +202,7 @@ def test_a_loader_takes_entire_batches_and_drops_nothing() -> None:
     assert torch.equal(torch.cat([b["future"] for b in batches])[:, 0, 0], torch.arange(4.0, 29))
 
 
-def test_windows_that_cannot_be() -> None:
+def test_windows_that_cannot_be_are_refused() -> None:
     with pytest.raises(InputError, match=r"longest of 2 series has 5 rows.*4 \+ horizon 2 = 6"):
         WindowDataset([(torch.zeros(5, 1), None, None), (torch.zeros(3, 1), None, None)], 4, 2)
     with pytest.raises(InputError, match="at least 1"):

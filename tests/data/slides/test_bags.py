@@ -42,14 +42,16 @@ class TestBags:
         )
         rows = rows.sample(fraction=1, shuffle=True, seed=2)
         rows.write_parquet(tmp_path / "a.parquet")
-        found = read_bag_table(tmp_path / "a.parquet")
-        assert found.columns == ("x", "y")
-        assert len(found.features) == found.offsets[-1] == 60
-        for place, name in enumerate(found.cohort.names):
-            own = rows.filter(pl.col("bag") == name)
-            part = found.features[found.offsets[place] : found.offsets[place + 1]]
-            np.testing.assert_array_equal(part, own.select("x", "y").to_numpy().astype(np.float32))
-            assert found.cohort.labels[place] == str(own["label"][0])
+        bags = read_bag_table(tmp_path / "a.parquet")
+        assert bags.columns == ("x", "y")
+        assert len(bags.features) == bags.offsets[-1] == 60
+        for place, name in enumerate(bags.cohort.names):
+            of_bag = rows.filter(pl.col("bag") == name)
+            part = bags.features[bags.offsets[place] : bags.offsets[place + 1]]
+            np.testing.assert_array_equal(
+                part, of_bag.select("x", "y").to_numpy().astype(np.float32)
+            )
+            assert bags.cohort.labels[place] == str(of_bag["label"][0])
 
     def test_a_header_a_gzip_and_parquet_hold_the_same(self, tmp_path) -> None:
         plain = read_bag_table(table(tmp_path, "1.0,4,0.5,1\n0,5,2.5,3\n"))
@@ -134,37 +136,41 @@ class TestCohort:
         assert message in str(caught.value)
 
     @pytest.mark.parametrize(
-        ("one", "other"), [("train", "validation"), ("train", "test"), ("validation", "test")]
+        ("first_part", "second_part"),
+        [("train", "validation"), ("train", "test"), ("validation", "test")],
     )
-    def test_a_patient_is_in_no_two_parts(self, tmp_path, one: str, other: str) -> None:
+    def test_a_patient_is_in_no_two_parts(
+        self, tmp_path, first_part: str, second_part: str
+    ) -> None:
         rows = [
-            ("a", "x", "p", one),
+            ("a", "x", "p", first_part),
             ("b", "y", "q", "train"),
             ("c", "x", "r", "test"),
-            ("d", "y", "p", other),
+            ("d", "y", "p", second_part),
         ]
         for order in (rows, rows[::-1]):
             path = table(
                 tmp_path,
                 "slide,label,patient,split\n" + "".join(",".join(row) + "\n" for row in order),
             )
-            with pytest.raises(
-                InputError, match=f"patient 'p' is in ({one} and in {other}|{other} and in {one})"
-            ):
+            either = f"{first_part} and in {second_part}|{second_part} and in {first_part}"
+            with pytest.raises(InputError, match=f"patient 'p' is in ({either})"):
                 read_cohort(path)
-        same = table(tmp_path, f"slide,label,patient,split\na,x,p,{one}\nb,y,p,{one}\n")
-        assert read_cohort(same).splits == (one, one)
+        same = table(
+            tmp_path, f"slide,label,patient,split\na,x,p,{first_part}\nb,y,p,{first_part}\n"
+        )
+        assert read_cohort(same).splits == (first_part, first_part)
 
     def test_what_is_known_of_a_slide_stays_with_it(self, tmp_path) -> None:
         order = np.random.default_rng(0).permutation(9)
         parts = ("train", "validation", "test")
         lines = [f"l{k % 2},s{k},{0.25 * (k + 1)},p{k},{parts[k % 3]}" for k in order]
-        found = read_cohort(table(tmp_path, "label,slide,mpp,patient,split\n" + "\n".join(lines)))
-        assert found.names == tuple(f"s{k}" for k in order)
-        assert found.labels == tuple(f"l{k % 2}" for k in order)
-        assert found.mpp == tuple(0.25 * (k + 1) for k in order)
-        assert found.patients == tuple(f"p{k}" for k in order)
-        assert found.splits == tuple(parts[k % 3] for k in order)
+        cohort = read_cohort(table(tmp_path, "label,slide,mpp,patient,split\n" + "\n".join(lines)))
+        assert cohort.names == tuple(f"s{k}" for k in order)
+        assert cohort.labels == tuple(f"l{k % 2}" for k in order)
+        assert cohort.mpp == tuple(0.25 * (k + 1) for k in order)
+        assert cohort.patients == tuple(f"p{k}" for k in order)
+        assert cohort.splits == tuple(parts[k % 3] for k in order)
 
     def test_files_are_found_with_and_without_ending(self) -> None:
         files = ["in/a.svs", "in/b/c.d.tiff", "in/e.png"]

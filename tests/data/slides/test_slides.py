@@ -106,13 +106,13 @@ def test_colours_stay_what_they_are_at_every_level(tmp_path, ending) -> None:
     with Slide(path, mpp=0.5) as slide:
         for factor in (1, 2, 8):
             size = 600 // factor, 400 // factor
-            found = slide.read(0, 0, (600, 400), size).astype(int)
-            inner = np.zeros(found.shape[:2], bool)
+            pixels = slide.read(0, 0, (600, 400), size).astype(int)
+            inner = np.zeros(pixels.shape[:2], bool)
             inner[8:-8, 8:-8] = True
             inner[size[1] // 2 - 8 : size[1] // 2 + 8] = inner[
                 :, size[0] // 2 - 8 : size[0] // 2 + 8
             ] = False
-            assert np.abs(found - quarters(*size))[inner].max() <= 8, factor
+            assert np.abs(pixels - quarters(*size))[inner].max() <= 8, factor
         thumbnail, _ = slide.thumbnail(60)
         assert np.abs(thumbnail[5:15, 5:25].astype(int) - (220, 30, 20)).max() <= 8
         out = np.empty((4, 6, 3), np.uint8)
@@ -168,7 +168,7 @@ class TestMicrometres:
 
 
 class TestDamage:
-    def test_each_has_one_line(self, tmp_path, pyramid) -> None:
+    def test_each_mistake_has_one_line(self, tmp_path, pyramid) -> None:
         (tmp_path / "text.svs").write_text("this is no slide")
         (tmp_path / "empty.tiff").write_bytes(b"")
         reasons = {
@@ -243,7 +243,7 @@ def test_the_generated_slides_are_the_same_each_time_and_differ(tmp_path) -> Non
 
 
 class TestRealSlides:
-    def test_two_aperio_slides(self, real_data) -> None:
+    def test_two_aperio_slides_are_read(self, real_data) -> None:
         folder = real_data / "wsi" / "slides"
         with Slide(folder / "CMU-1-Small-Region.svs") as slide:
             assert (slide.size, slide.mpp, slide.power) == ((2220, 2967), 0.499, "20")

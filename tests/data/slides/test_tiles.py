@@ -39,7 +39,7 @@ def test_tiles_of_the_grid_hold_tissue_and_lie_within_the_slide(slide) -> None:
             assert ((x, y) in taken) == (share >= 0.5) or abs(share - 0.5) < 0.12, (x, y, share)
 
 
-def test_magnification_and_overlap(slide) -> None:
+def test_magnification_and_overlap_place_the_tiles(slide) -> None:
     grid = tile_grid(slide, tile=64, tile_mpp=1.0)
     assert grid.extent == 128
     assert len(tile_grid(slide, tile=64, tile_mpp=1.0, overlap=0.5)) > 3 * len(grid)
@@ -69,9 +69,9 @@ def test_what_is_blank_is_said_of_the_right_tile(tmp_path, batch, threads) -> No
     write_pyramid(tmp_path / "a.tiff", picture, mpp=0.5)
     everywhere = np.array([[x, y] for y in (0, 64) for x in range(0, 384, 64)])
     with Slide(tmp_path / "a.tiff") as opened:
-        found = tile_grid(opened, tile=64, least_tissue=0.5)
-        assert {tuple(place) for place in found.coords.tolist()} == {(64, 64), (128, 64)}
-        grid = replace(found, coords=everywhere)
+        grid_of_tissue = tile_grid(opened, tile=64, least_tissue=0.5)
+        assert {tuple(place) for place in grid_of_tissue.coords.tolist()} == {(64, 64), (128, 64)}
+        grid = replace(grid_of_tissue, coords=everywhere)
         for rows, tiles, blank in TileReader(opened, grid, batch=batch, threads=threads):
             for row, tile, empty in zip(rows, tiles, blank):
                 x, y = everywhere[row]

@@ -67,7 +67,7 @@ def test_otsu_is_the_best_of_all_thresholds() -> None:
     assert otsu(np.full(9, 77, np.uint8)) >= 0
 
 
-def test_blank_tiles() -> None:
+def test_tiles_without_tissue_are_blank() -> None:
     tiles = np.full((4, 32, 32, 3), 235, np.uint8)
     tiles[1] = 5
     tiles[2, :16] = (200, 100, 150)
@@ -91,7 +91,7 @@ class TestRealPictures:
     @pytest.mark.parametrize(
         "name", ["almost-white-1", "almost-white-2", "no-tissue", "no-tissue-green-pen"]
     )
-    def test_next_to_none(self, share, name: str) -> None:
+    def test_there_is_next_to_no_tissue(self, share, name: str) -> None:
         assert share(name)[0] < 0.03
 
     def test_blurred_red_pen_is_mostly_pen(self, share) -> None:

@@ -97,7 +97,7 @@ def test_bad_manifests_are_one_line(tmp_path, line, message):
     assert "\n" not in str(caught.value)
 
 
-def test_every_format(tmp_path):
+def test_every_format_is_written(tmp_path):
     files = {kind: format_transcript(kind, "a b.wav", 3.0, SEGMENTS) for kind in FORMATS}
     assert json.loads(files["json"])["segments"][0]["words"][0]["confidence"] == 0.9
     assert files["srt"].startswith(
@@ -123,7 +123,7 @@ def test_every_format(tmp_path):
 
 
 @pytest.mark.real_data
-def test_textgrids_of_others(real_data):
+def test_textgrids_of_others_are_read(real_data):
     for file in sorted((real_data / "speech" / "mfa").rglob("*cold_corpus3.TextGrid")):
         words = read_textgrid(file)
         assert len(words) > 50
@@ -161,7 +161,7 @@ def test_speech_is_where_sound_is():
 
 
 @pytest.mark.parametrize("kind", ["characters", "bpe"])
-def test_tokens_of_our_own(kind, tmp_path):
+def test_tokens_of_our_own_come_back_as_text(kind, tmp_path):
     tokens = train_tokens(["one two", "three, é"], kind, 300)
     (tmp_path / "tokenizer.json").write_text(tokens.to_json(), encoding="utf-8")
     again = read_tokens(tmp_path)
@@ -173,7 +173,7 @@ def test_tokens_of_our_own(kind, tmp_path):
     assert again.decode([*again.prompt, *ids, again.end]) == "two one, é"
 
 
-def test_tokens_of_ranks(tmp_path):
+def test_tokens_of_ranks_come_back_as_text(tmp_path):
     """A vocabulary of OpenAI: bytes by rank, merged by rank."""
     ranks = [bytes([k]) for k in range(256)] + [b"on", b"one", b" t", b"wo", b" two"]
     (tmp_path / "v.tiktoken").write_text(
@@ -186,7 +186,7 @@ def test_tokens_of_ranks(tmp_path):
     assert tokens.prompt[0] == tokens.tokenizer.token_to_id(START)
 
 
-def test_mistakes_of_tokens(tmp_path):
+def test_mistakes_of_tokens_are_named(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(InputError, match="cannot be read as a tokenizer"):
         read_tokens(tmp_path)
@@ -247,26 +247,26 @@ def test_times_of_a_manifest_are_seconds_of_the_recording(tmp_path):
         for k, row in enumerate(rows)
     ]
     (tmp_path / "m.jsonl").write_text("\n".join(lines))
-    found = list_speech(tmp_path / "m.jsonl")
-    assert len(found) == len(rows)
-    write_manifest(tmp_path / "again.jsonl", found)
-    for one, again, (start, end), k in zip(
-        found, list_speech(tmp_path / "again.jsonl"), spans, range(9), strict=False
+    recordings = list_speech(tmp_path / "m.jsonl")
+    assert len(recordings) == len(rows)
+    write_manifest(tmp_path / "again.jsonl", recordings)
+    for recording, again, (start, end), k in zip(
+        recordings, list_speech(tmp_path / "again.jsonl"), spans, range(9), strict=False
     ):
         expected = ramp[round(start * RATE) : round(end * RATE)]
-        np.testing.assert_array_equal(one.samples(), expected)
+        np.testing.assert_array_equal(recording.samples(), expected)
         np.testing.assert_array_equal(again.samples(), expected)
-        assert (one.text, one.speaker, one.part) == (
+        assert (recording.text, recording.speaker, recording.part) == (
             f"t{k}",
             f"s{k % 3}",
             ("validation", "test")[k % 2],
         )
-        assert one.words == (Word("hi", 0.1, 0.2),)
+        assert recording.words == (Word("hi", 0.1, 0.2),)
         assert (again.text, again.speaker, again.part, again.words) == (
-            one.text,
-            one.speaker,
-            one.part,
-            one.words,
+            recording.text,
+            recording.speaker,
+            recording.part,
+            recording.words,
         )
 
 
@@ -278,16 +278,24 @@ def test_text_stays_with_its_recording(tmp_path):
             tmp_path / f"{name}.wav", np.full(800, 0.1 * k, np.float32), RATE, subtype="FLOAT"
         )
         (tmp_path / f"{name}.lab").write_text(f"level {k}")
-    found = list_speech(tmp_path)
-    assert [one.name for one in found] == ["0.wav", "a/1.wav", "a/2.wav", "b/1.wav", "c/d/1.wav"]
-    lines = [f"s{one.text[-1]},{one.text},{one.name}" for one in found[::-1]]
+    recordings = list_speech(tmp_path)
+    assert [recording.name for recording in recordings] == [
+        "0.wav",
+        "a/1.wav",
+        "a/2.wav",
+        "b/1.wav",
+        "c/d/1.wav",
+    ]
+    lines = [
+        f"s{recording.text[-1]},{recording.text},{recording.name}" for recording in recordings[::-1]
+    ]
     (tmp_path / "m.csv").write_text("speaker,text,audio\n" + "\n".join(lines))
     listed = list_speech(tmp_path / "m.csv")
     assert len(listed) == 5
-    for one in (*found, *listed):
-        level = round(float(one.samples().mean()) * 10)
-        assert one.text == f"level {level}"
-        assert one.speaker in ("", f"s{level}")
+    for recording in (*recordings, *listed):
+        level = round(float(recording.samples().mean()) * 10)
+        assert recording.text == f"level {level}"
+        assert recording.speaker in ("", f"s{level}")
 
 
 def test_features_are_the_published_formula():
@@ -308,27 +316,33 @@ def test_features_are_the_published_formula():
 
 def test_loudness_of_a_long_recording_is_that_of_its_blocks(monkeypatch):
     sound = np.random.default_rng(0).normal(size=RATE).astype(np.float32)
-    whole = voice_activity.loudness(sound)
+    expected = voice_activity.loudness(sound)
     monkeypatch.setattr(voice_activity, "BLOCK_FRAMES", 7)
-    np.testing.assert_allclose(voice_activity.loudness(sound), whole, atol=1e-4)
-    assert len(whole) == 100
+    np.testing.assert_allclose(voice_activity.loudness(sound), expected, atol=1e-4)
+    assert len(expected) == 100
 
 
 def test_times_beyond_an_hour_are_written_in_every_format(tmp_path):
     words = (Word("late", 3723.25, 3723.75), Word("later", 36_000.5, 36_001.0))
     segments = [Segment(3723.25, 36_001.0, "late later", words)]
-    found = {kind: format_transcript(kind, "a.wav", 36_002.0, segments) for kind in FORMATS}
-    assert "01:02:03,250 --> 01:02:03,750\nlate\n" in found["srt"]
-    assert "10:00:00,500 --> 10:00:01,000\nlater\n" in found["srt"]
-    assert "10:00:00.500 --> 10:00:01.000\nlater\n" in found["vtt"]
-    assert found["tsv"].splitlines()[1:] == ["3723250\t3723750\tlate", "36000500\t36001000\tlater"]
-    assert found["ctm"].splitlines() == ["a 1 3723.250 0.500 late", "a 1 36000.500 0.500 later"]
-    said = json.loads(found["json"])["segments"][0]["words"]
-    assert [(word["start"], word["end"]) for word in said] == [
+    transcripts = {kind: format_transcript(kind, "a.wav", 36_002.0, segments) for kind in FORMATS}
+    assert "01:02:03,250 --> 01:02:03,750\nlate\n" in transcripts["srt"]
+    assert "10:00:00,500 --> 10:00:01,000\nlater\n" in transcripts["srt"]
+    assert "10:00:00.500 --> 10:00:01.000\nlater\n" in transcripts["vtt"]
+    assert transcripts["tsv"].splitlines()[1:] == [
+        "3723250\t3723750\tlate",
+        "36000500\t36001000\tlater",
+    ]
+    assert transcripts["ctm"].splitlines() == [
+        "a 1 3723.250 0.500 late",
+        "a 1 36000.500 0.500 later",
+    ]
+    stored_words = json.loads(transcripts["json"])["segments"][0]["words"]
+    assert [(word["start"], word["end"]) for word in stored_words] == [
         (3723.25, 3723.75),
         (36_000.5, 36_001.0),
     ]
-    (tmp_path / "a.TextGrid").write_text(found["TextGrid"], encoding="utf-8")
+    (tmp_path / "a.TextGrid").write_text(transcripts["TextGrid"], encoding="utf-8")
     assert [(word.start, word.end) for word in read_textgrid(tmp_path / "a.TextGrid")] == [
         (3723.25, 3723.75),
         (36_000.5, 36_001.0),
@@ -350,9 +364,9 @@ def test_the_prompt_names_the_language_that_is_asked_for(tmp_path):
     ]
     for name, size in (("many", 50_257), ("one", 300)):
         words = {f"t{k}": k for k in range(size)}
-        made = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="t0"))
-        made.add_special_tokens(special)
-        made.save(str(tmp_path / f"{name}.json"))
+        tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="t0"))
+        tokenizer.add_special_tokens(special)
+        tokenizer.save(str(tmp_path / f"{name}.json"))
     first = 50_257
     many = {
         language: read_tokens(tmp_path / "many.json", language) for language in (None, "en", "de")
@@ -367,6 +381,6 @@ def test_the_prompt_names_the_language_that_is_asked_for(tmp_path):
 
 def test_features_of_other_bands_are_not_those_before():
     sound = np.random.default_rng(0).normal(size=RATE).astype(np.float32)
-    first, other, again = log_mel(sound, 80), log_mel(sound, 128), log_mel(sound, 80)
-    assert (first.shape[0], other.shape[0]) == (80, 128)
+    first, more_bands, again = log_mel(sound, 80), log_mel(sound, 128), log_mel(sound, 80)
+    assert (first.shape[0], more_bands.shape[0]) == (80, 128)
     assert torch.equal(first, again)

@@ -42,7 +42,7 @@ def test_folders_are_classes_and_parts(tmp_path):
         read_xray_set(tmp_path)
 
 
-def test_a_table(tmp_path):
+def test_a_table_is_read(tmp_path):
     for k in range(3):
         save(tmp_path / "pictures" / f"{k}.png", k)
     table = tmp_path / "t.csv"
@@ -71,7 +71,7 @@ def test_a_table(tmp_path):
         assert "\n" not in str(error.value)
 
 
-def test_lists_of_covidx(tmp_path):
+def test_lists_of_covidx_are_read(tmp_path):
     save(tmp_path / "train" / "a b.png")
     save(tmp_path / "test" / "c.png")
     (tmp_path / "train_COVIDx8B.txt").write_text("7 a b.png positive cohen\n\n")
@@ -89,7 +89,7 @@ def test_lists_of_covidx(tmp_path):
         read_xray_set(tmp_path)
 
 
-def test_medmnist(tmp_path):
+def test_medmnist_is_read(tmp_path):
     rng = np.random.default_rng(0)
     arrays = {}
     for word, count in (("train", 5), ("val", 2), ("test", 3)):
@@ -142,23 +142,23 @@ def test_labels_of_medmnist_stay_with_their_pictures(tmp_path, name, shape):
     words = names.get(name, ["0", "1"])
     path = tmp_path / f"{name}.npz"
     arrays = medmnist(path, shape)
-    for wanted in (words, words[::-1], words[1:]):
-        found = read_xray_set(path, classes=wanted)
+    for classes in (words, words[::-1], words[1:]):
+        xrays = read_xray_set(path, classes=classes)
         expected = [
             (part, words[label], image)
             for part, word in (("train", "train"), ("validation", "val"), ("test", "test"))
             for image, label in zip(arrays[f"{word}_images"], arrays[f"{word}_labels"][:, 0])
-            if words[label] in wanted
+            if words[label] in classes
         ]
-        assert len(found) == len(expected)
-        assert [found.rows(part).size for part in ("train", "validation", "test")] == [
-            sum(one[0] == part for one in expected) for part in ("train", "validation", "test")
+        assert len(xrays) == len(expected)
+        assert [xrays.rows(part).size for part in ("train", "validation", "test")] == [
+            sum(truth[0] == part for truth in expected) for part in ("train", "validation", "test")
         ]
         for row in np.random.default_rng(1).permutation(len(expected)):
             part, label, image = expected[row]
-            assert (found.parts[row], found.labels[row]) == (part, label)
+            assert (xrays.parts[row], xrays.labels[row]) == (part, label)
             grey = image.astype(float) if not shape else image.mean(2)
-            np.testing.assert_allclose(read_row(found, row), grey / 255, atol=1e-6)
+            np.testing.assert_allclose(read_row(xrays, row), grey / 255, atol=1e-6)
 
 
 def test_a_file_that_is_written_again_is_read_again(tmp_path):
@@ -167,8 +167,8 @@ def test_a_file_that_is_written_again_is_read_again(tmp_path):
     arrays = {path: medmnist(path, seed=seed) for seed, path in enumerate((first, second))}
     for row, path in ((2, first), (2, second), (1, first), (7, second), (7, first)):
         word, place = ("train", row) if row < 6 else ("val", row - 6)
-        found = read_row(read_xray_set(path), row)
-        np.testing.assert_allclose(found, arrays[path][f"{word}_images"][place] / 255, atol=1e-6)
+        picture = read_row(read_xray_set(path), row)
+        np.testing.assert_allclose(picture, arrays[path][f"{word}_images"][place] / 255, atol=1e-6)
     changed = medmnist(first, seed=9)
     os.utime(first, (1, 1))
     np.testing.assert_allclose(
@@ -189,16 +189,16 @@ def test_labels_of_tables_and_lists_stay_with_their_pictures(tmp_path):
     ]
     lines = ["image,label,patient,view,source,part", *(",".join(row) for row in rows)]
     (tmp_path / "labels.csv").write_text("\n".join(lines))
-    whole = read_xray_set(tmp_path)
+    all_rows = read_xray_set(tmp_path)
     some = read_xray_set(tmp_path, classes=["l2", "l0"])
-    assert (len(whole), len(some)) == (12, 8)
-    for found in (whole, some, whole.of([5, 0, 3])):
-        for row, name in enumerate(found.names):
+    assert (len(all_rows), len(some)) == (12, 8)
+    for xrays in (all_rows, some, all_rows.of([5, 0, 3])):
+        for row, name in enumerate(xrays.names):
             k = int(name.split("/")[1].split(".")[0])
-            np.testing.assert_allclose(read_row(found, row), pixels[k] / 255, atol=1e-6)
-            said = (found.labels, found.patients, found.views, found.sources, found.parts)
+            np.testing.assert_allclose(read_row(xrays, row), pixels[k] / 255, atol=1e-6)
+            columns = (xrays.labels, xrays.patients, xrays.views, xrays.sources, xrays.parts)
             expected = (f"l{k % 3}", f"patient{k}", ("PA", "AP")[k % 2], f"s{k % 4}", parts[k % 3])
-            assert tuple(one[row] for one in said) == expected
+            assert tuple(values[row] for values in columns) == expected
 
 
 def test_pictures_of_every_kind_become_grey(tmp_path):
@@ -229,7 +229,7 @@ def test_pictures_of_every_kind_become_grey(tmp_path):
 
 
 @pytest.mark.real_data
-def test_real_sets(real_data):
+def test_real_sets_are_read(real_data):
     xrays = read_xray_set(real_data / "medical" / "talo_covid_cxr_480" / "metadata.csv")
     assert len(xrays) == 1124
     assert set(xrays.labels) == {"Covid-19", "No_findings", "Pneumonia"}

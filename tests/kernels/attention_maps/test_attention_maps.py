@@ -27,7 +27,7 @@ def random_inputs(batch=2, heads=3, queries=37, keys=51, width=8, value=5, dtype
 @pytest.mark.parametrize("chosen", [None, [1], [2, 0], [0, 1, 2]])
 @pytest.mark.parametrize("mean", [False, True])
 @pytest.mark.parametrize("kind", [None, "keys", "pairs", "heads"])
-def test_output_and_maps(chosen, mean, kind):
+def test_output_and_maps_equal_the_formula(chosen, mean, kind):
     parts = random_inputs()
     shapes = {"keys": (2, 51), "pairs": (2, 37, 51), "heads": (1, 3, 37, 51)}
     mask = torch.rand(shapes[kind]) < 0.5 if kind else None
@@ -60,7 +60,7 @@ def test_output_and_maps(chosen, mean, kind):
         {"batch": 40, "queries": 5},
     ],
 )
-def test_odd_sizes(size):
+def test_odd_sizes_equal_the_formula(size):
     parts = random_inputs(**size)
     output, weights = formula(*parts)
     result = attention_maps(*parts, torch.tensor([2, 1]))
@@ -110,7 +110,7 @@ def test_memory_holds_the_chosen_maps_only():
     assert sizes.most <= 448 * 1500
 
 
-def test_compiled_and_checked():
+def test_it_compiles_and_passes_the_checks_of_operators():
     parts = random_inputs()
     torch.library.opcheck(
         torch.ops.headwise.attention_maps.default,
@@ -128,6 +128,6 @@ def test_compiled_and_checked():
 @pytest.mark.parametrize(
     ("heads", "message"), [([3], "some of 3"), ([1, 1], "none twice"), ([], "some of 3")]
 )
-def test_mistakes(heads, message):
+def test_mistakes_are_named(heads, message):
     with pytest.raises(ValueError, match=message):
         attention_maps(*random_inputs(), torch.tensor(heads, dtype=torch.int64))

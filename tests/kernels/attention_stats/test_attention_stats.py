@@ -376,7 +376,7 @@ def test_gradcheck_of_moments() -> None:
     assert torch.autograd.gradcheck(read, (query, key))
 
 
-def test_mistakes() -> None:
+def test_mistakes_are_named() -> None:
     query, key = torch.zeros(2, 4, 5, 6), torch.zeros(2, 2, 7, 6)
     for message, options in {
         "no read-out 'entrpy'": {"want": ("entrpy",)},

@@ -51,7 +51,7 @@ def test_the_formula_is_a_chain_of_pytorch_operators() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-def test_other_types_and_layouts(dtype: torch.dtype) -> None:
+def test_other_types_and_layouts_equal_the_formula(dtype: torch.dtype) -> None:
     torch.manual_seed(1)
     mixed, lam, weight = torch.randn(2, 5, 9, 6).to(dtype), torch.tensor(0.4), torch.randn(6)
     out = differential_combine(mixed, lam, weight, signal=4)
@@ -108,7 +108,7 @@ def test_decomposed_it_needs_no_operator_of_ours(norm: bool) -> None:
     torch.testing.assert_close(program.module()(mixed), Model()(mixed), rtol=1e-6, atol=1e-6)
 
 
-def test_mistakes() -> None:
+def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match="mixed must be"):
         differential_combine(torch.zeros(1, 5, 2, 2), torch.tensor(1.0), signal=3)
     with pytest.raises(ValueError, match="lam must be one number"):

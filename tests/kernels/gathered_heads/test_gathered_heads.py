@@ -81,7 +81,7 @@ def test_equals_dense_attention_times_the_gate(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_other_types(dtype: torch.dtype) -> None:
+def test_other_types_equal_the_formula(dtype: torch.dtype) -> None:
     torch.manual_seed(1)
     exact = [tensor.detach() for tensor in random_inputs(2, 4, 2, 40, 40, 8)]
     tensors = [tensor.to(dtype).requires_grad_() for tensor in exact[:3]] + [
@@ -166,7 +166,7 @@ def test_decomposed_it_needs_no_operator_of_ours(causal: bool) -> None:
     )
 
 
-def test_mistakes() -> None:
+def test_mistakes_are_named() -> None:
     q, k, gate = torch.zeros(1, 4, 3, 2), torch.zeros(1, 2, 5, 2), torch.ones(1, 4, 3)
     for wrong, message in (
         ((q, k, k, gate[:, :3]), "gate"),

@@ -169,7 +169,7 @@ def test_bf16_sums_in_float32() -> None:
     torch.testing.assert_close(half.float(), exact, rtol=8e-3, atol=8e-3)
 
 
-def test_mistakes_and_forms() -> None:
+def test_mistakes_are_named_and_forms_agree() -> None:
     x = torch.zeros(1, 1, 12, 9)
     for call, message in (
         (lambda: neighbourhood_attention(x, x, (3, 5), 3), "does not hold 12 cells"),

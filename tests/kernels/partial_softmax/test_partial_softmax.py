@@ -105,7 +105,7 @@ def test_the_operators_are_whole() -> None:
     assert half[1].dtype == torch.float32
 
 
-def test_mistakes() -> None:
+def test_mistakes_are_named() -> None:
     q, k, v = inputs()
     with pytest.raises(ValueError, match="do not fit queries"):
         attend_with_lse(q, k[:, :2], v[:, :2])

@@ -158,7 +158,7 @@ def test_its_error_falls_with_the_degree_and_grows_with_the_entries() -> None:
     assert "relative error" in str(small[0])
 
 
-def test_mistakes_and_forms() -> None:
+def test_mistakes_are_named_and_forms_agree() -> None:
     q, k1, v1, k2, v2 = inputs(3, 4, 2)
     with pytest.raises(ValueError, match="do not fit queries"):
         tensor_attention(q, k1[..., :2], v1, k2, v2)

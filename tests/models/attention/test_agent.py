@@ -221,7 +221,7 @@ def test_learned_agents_read_zeros_from_a_context_without_keys() -> None:
     torch.testing.assert_close(out, model.out.bias.expand_as(out))
 
 
-def test_mistakes() -> None:
+def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match="is not a square"):
         GridAgentAttention(8, agents=5)
     with pytest.raises(ValueError, match="at least one agent"):

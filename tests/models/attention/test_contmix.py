@@ -106,7 +106,7 @@ def test_a_large_bias_on_the_centre_is_the_identity_everywhere() -> None:
     torch.testing.assert_close(model(x, size=(6, 7)), x)
 
 
-def test_mistakes() -> None:
+def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match="multiple of twice"):
         ContMix(12, heads=4)
     with pytest.raises(ValueError, match="must be odd"):

@@ -30,7 +30,7 @@ def all_cases() -> list:
     return cases
 
 
-every = pytest.mark.parametrize(("name", "options"), all_cases())
+every_mechanism = pytest.mark.parametrize(("name", "options"), all_cases())
 
 # Variants whose traced program has the operators of another case of the same class, in other sizes.
 # They are not compiled and exported a second time, which is the slow part of the contract.
@@ -111,7 +111,7 @@ def call(
     return mechanism(x, context, mask=mask, **extras)
 
 
-@every
+@every_mechanism
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 16, 31, 64, 129, 257])
 def test_any_number_of_tokens(name: str, options: dict, count: int) -> None:
     mechanism = make(name, options, torch.float64)
@@ -130,7 +130,7 @@ def test_any_number_of_tokens(name: str, options: dict, count: int) -> None:
     assert error < 0.06, error
 
 
-@every
+@every_mechanism
 def test_a_batch_is_its_rows(name: str, options: dict) -> None:
     mechanism, x = (
         make(name, options, torch.float64),
@@ -140,8 +140,8 @@ def test_a_batch_is_its_rows(name: str, options: dict) -> None:
     torch.testing.assert_close(call(mechanism, x), row_by_row, rtol=1e-10, atol=1e-10)
 
 
-@every
-def test_context(name: str, options: dict) -> None:
+@every_mechanism
+def test_a_context_gives_the_keys_or_is_refused(name: str, options: dict) -> None:
     mechanism, x = make(name, options), torch.randn(2, 12, WIDTH)
     if not mechanism.crosses:
         with pytest.raises(ValueError, match="takes no context"):
@@ -167,7 +167,7 @@ def masks(mechanism: Attention, batch: int, count: int) -> dict[str, Tensor]:
     return by_kind
 
 
-@every
+@every_mechanism
 def test_masks(name: str, options: dict) -> None:
     mechanism = make(name, options, torch.float64).train()
     assert "keys" in mechanism.masks
@@ -200,7 +200,7 @@ def test_masks(name: str, options: dict) -> None:
         call(mechanism, x, mask=torch.ones(3, 11, dtype=torch.bool))
 
 
-@every
+@every_mechanism
 def test_padding_changes_nothing(name: str, options: dict) -> None:
     """A sequence that is padded at its end and masked gives the same as without padding."""
     mechanism = make(name, options, torch.float64)
@@ -214,8 +214,8 @@ def test_padding_changes_nothing(name: str, options: dict) -> None:
     )
 
 
-@every
-def test_order(name: str, options: dict) -> None:
+@every_mechanism
+def test_equivariant_mechanisms_follow_the_order_of_tokens(name: str, options: dict) -> None:
     mechanism, x = (
         make(name, options, torch.float64),
         torch.randn(2, 40, WIDTH, dtype=torch.float64),
@@ -237,7 +237,7 @@ def test_order(name: str, options: dict) -> None:
     assert same or not mechanism.causal
 
 
-@every
+@every_mechanism
 def test_gradients(name: str, options: dict) -> None:
     mechanism = make(name, options, torch.float64)
     x = torch.randn(2, 6, WIDTH, dtype=torch.float64, requires_grad=True)
@@ -254,7 +254,7 @@ def test_gradients(name: str, options: dict) -> None:
         assert parameter.grad.isfinite().all(), key
 
 
-@every
+@every_mechanism
 @pytest.mark.parametrize("training", [False, True])
 def test_gradients_of_the_weights(name: str, options: dict, training: bool) -> None:
     mechanism = make(name, options, torch.float64).train(training)
@@ -331,8 +331,8 @@ def test_compiled_and_exported(name: str, options: dict) -> None:
         )
 
 
-@every
-def test_kept_and_copied(name: str, options: dict) -> None:
+@every_mechanism
+def test_a_mechanism_can_be_stored_and_copied(name: str, options: dict) -> None:
     mechanism, x = make(name, options), torch.randn(2, 9, WIDTH)
     out = call(mechanism, x)
     assert torch.equal(call(mechanism, x), out)
@@ -346,8 +346,8 @@ def test_kept_and_copied(name: str, options: dict) -> None:
     torch.testing.assert_close(call(copy.deepcopy(mechanism).eval(), x), call(mechanism.eval(), x))
 
 
-@every
-def test_autocast(name: str, options: dict) -> None:
+@every_mechanism
+def test_autocast_gives_finite_results_and_gradients(name: str, options: dict) -> None:
     mechanism, x = make(name, options).train(), torch.randn(2, 9, WIDTH, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
         out = call(mechanism, x)
@@ -357,7 +357,7 @@ def test_autocast(name: str, options: dict) -> None:
     assert x.grad.isfinite().all()
 
 
-@every
+@every_mechanism
 def test_in_a_layer_it_learns(name: str, options: dict) -> None:
     """A few steps lower the error of a target that needs no mixing at all, in both orders of the
     layer (variants in one).
@@ -378,7 +378,7 @@ def test_in_a_layer_it_learns(name: str, options: dict) -> None:
         assert errors[-1] < 0.9 * errors[0], (norm, errors[0], errors[-1])
 
 
-@every
+@every_mechanism
 def test_explain_and_weights(name: str, options: dict) -> None:
     mechanism, x = (
         make(name, options, torch.float64),
@@ -398,8 +398,8 @@ def test_explain_and_weights(name: str, options: dict) -> None:
     assert (weights[1, :, :, 5] == 0).all()
 
 
-@every
-def test_mistakes(name: str, options: dict) -> None:
+@every_mechanism
+def test_mistakes_are_named(name: str, options: dict) -> None:
     mechanism = make(name, options)
     with pytest.raises(ValueError, match="needs"):
         call(mechanism, torch.zeros(2, 4, WIDTH + 1))

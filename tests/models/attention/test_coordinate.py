@@ -103,7 +103,7 @@ def test_it_equals_timm() -> None:
     )
 
 
-def test_mistakes() -> None:
+def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match="reduction must be positive"):
         CoordinateAttention(8, reduction=0)
     with pytest.raises(ValueError, match="'batch' or 'layer'"):

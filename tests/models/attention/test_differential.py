@@ -230,7 +230,7 @@ def test_masks_of_any_kind_agree() -> None:
         torch.testing.assert_close(model(x, mask=mask), expected, rtol=1e-10, atol=1e-10)
 
 
-def test_mistakes() -> None:
+def test_mistakes_are_named() -> None:
     for options, message in (
         ({"noise_heads": 3}, "must divide heads"),
         ({"kv_heads": 3}, "kv_heads 3"),

@@ -91,7 +91,7 @@ def test_a_constant_and_a_single_token_do_not_change() -> None:
     assert (model(x, mask=torch.zeros(2, 7, dtype=torch.bool)) == 0).all()
 
 
-def test_mistakes() -> None:
+def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match="at least one Gaussian"):
         make(gaussians=0)
     with pytest.raises(ValueError, match="mode 'mixture' or 'product'"):

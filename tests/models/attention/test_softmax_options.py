@@ -119,7 +119,7 @@ def test_a_bias_and_a_mask_together() -> None:
     torch.testing.assert_close(masked_softmax(q @ k.transpose(2, 3) / 2 + bias, mask) @ v, expected)
 
 
-def test_mistakes() -> None:
+def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match="kv_heads 3 must divide heads 4"):
         SoftmaxAttention(16, heads=4, kv_heads=3)
     with pytest.raises(ValueError, match="'none' or 'rotary'"):

@@ -21,7 +21,7 @@ from headwise.models.attention import (
 from headwise.models.layers.vit import VisionTransformer
 from headwise.pipelines.engine.command_line import listings
 from headwise.pipelines.engine.command_line.checks import check_attention
-from headwise.pipelines.speech import checks as speech
+from headwise.pipelines.speech import options as speech
 from headwise.pipelines.speech.options import SpeechOptions
 
 

@@ -12,7 +12,7 @@ from headwise.kernels.decompositions import plain_decompositions
 from headwise.models import ACMIL, MaxPool, MeanPool
 from headwise.models.attention import ATTENTION
 from headwise.models.bags.acmil import BagModel, bag_softmax, diversity_loss, mask_top
-from headwise.models.layers.vit import Encoder
+from headwise.models.layers.vit import TransformerEncoder
 
 LENGTHS = (7, 1, 30, 4)
 
@@ -70,13 +70,13 @@ def test_every_bag_of_a_ragged_batch_is_the_published_formula(attention: str) ->
     if attention == "multihead":  # from 1e-6 on, all branches would be alike
         torch.nn.init.normal_(model.query)
     x = x.double()
-    found = model.attend(x, offsets)
+    attended = model.attend(x, offsets)
     for b in range(len(LENGTHS)):
         rows = slice(int(offsets[b]), int(offsets[b + 1]))
         plain = (plain_gated if attention == "gated" else plain_multihead)(model, x[rows])
-        torch.testing.assert_close(found.logits[b], plain[0])
-        torch.testing.assert_close(found.branch_logits[b], plain[1])
-        got, expected = found.scores[rows], plain[2].T
+        torch.testing.assert_close(attended.logits[b], plain[0])
+        torch.testing.assert_close(attended.branch_logits[b], plain[1])
+        got, expected = attended.scores[rows], plain[2].T
         if (
             attention == "multihead"
         ):  # equal but for the bias of the keys, a shift that the softmax does not see
@@ -97,15 +97,15 @@ def test_gradients_of_a_ragged_batch_are_those_of_its_bags(attention: str) -> No
     x = x.double()
 
     def loss(rows: Tensor, ends: Tensor | None) -> Tensor:
-        found = model.attend(rows, ends)
-        heads = diversity_loss(found.scores, ends, heads=model.heads)
-        bags = found.logits.shape[0]
-        return bags * heads + found.logits.square().sum() + found.branch_logits.exp().sum()
+        attended = model.attend(rows, ends)
+        heads = diversity_loss(attended.scores, ends, heads=model.heads)
+        bags = attended.logits.shape[0]
+        return bags * heads + attended.logits.square().sum() + attended.branch_logits.exp().sum()
 
     together = torch.autograd.grad(loss(x, offsets), list(model.parameters()))
     pieces = [loss(x[a:b], None) for a, b in itertools.pairwise(offsets)]
-    apart = torch.autograd.grad(torch.stack(pieces).sum(), list(model.parameters()))
-    for a, b in zip(together, apart):
+    separate = torch.autograd.grad(torch.stack(pieces).sum(), list(model.parameters()))
+    for a, b in zip(together, separate):
         torch.testing.assert_close(a, b)
 
 
@@ -136,11 +136,11 @@ def test_mixed_instances_of_a_bag_see_no_other_bag(name: str, kind: type[BagMode
     torch.manual_seed(1)
     x, offsets = ragged()
     model = kind(
-        12, 2, inner=16, mixing=Encoder(16, depth=2, heads=4, attention=name, ffn="glu")
+        12, 2, inner=16, mixing=TransformerEncoder(16, depth=2, heads=4, attention=name, ffn="glu")
     ).eval()
     together = model(x, offsets)
-    apart = torch.cat([model(x[a:b]) for a, b in itertools.pairwise(offsets)])
-    torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-5)
+    separate = torch.cat([model(x[a:b]) for a, b in itertools.pairwise(offsets)])
+    torch.testing.assert_close(together, separate, rtol=1e-4, atol=1e-5)
     # Mixing is there: an instance changes what another is embedded as, but not those of another
     # bag.
     before, _ = model.instances(x, offsets)
@@ -155,7 +155,9 @@ def test_mixed_instances_of_a_bag_see_no_other_bag(name: str, kind: type[BagMode
 @pytest.mark.parametrize("name", MIXERS)
 @torch.no_grad()
 def test_a_mixed_bag_exports_for_any_number_of_instances(name: str) -> None:
-    model = ACMIL(12, 2, inner=16, mixing=Encoder(16, depth=1, heads=4, attention=name)).eval()
+    model = ACMIL(
+        12, 2, inner=16, mixing=TransformerEncoder(16, depth=1, heads=4, attention=name)
+    ).eval()
     x = torch.randn(40, 12)
     program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("n", min=2)},))
     plain = program.run_decompositions(plain_decompositions())
@@ -179,11 +181,11 @@ def test_diversity_is_the_mean_cosine_of_pairs() -> None:
         torch.testing.assert_close(got.double(), torch.stack(expected).mean(), rtol=1e-5, atol=1e-6)
     same = torch.randn(20, 1).expand(20, 5)
     torch.testing.assert_close(diversity_loss(same), torch.tensor(1.0))
-    apart = torch.full((6, 3), -1e4).scatter_(0, torch.tensor([[0, 2, 4]]), 0.0)
-    assert diversity_loss(apart) < 1e-6
-    assert diversity_loss(apart.requires_grad_()).backward() is None
-    assert apart.grad is not None
-    assert apart.grad.isfinite().all()
+    disjoint = torch.full((6, 3), -1e4).scatter_(0, torch.tensor([[0, 2, 4]]), 0.0)
+    assert diversity_loss(disjoint) < 1e-6
+    assert diversity_loss(disjoint.requires_grad_()).backward() is None
+    assert disjoint.grad is not None
+    assert disjoint.grad.isfinite().all()
 
 
 class TestMasking:
@@ -199,9 +201,9 @@ class TestMasking:
             assert (hidden[rows].sum(0) == min(int(k * 0.6), max(length - 1, 0))).all()
             rank = scores[rows].argsort(0, descending=True).argsort(0)
             assert (rank[hidden[rows]] < k).all()
-        left = (~mask_top(scores, offsets, 10, 1.0)).sum(0)
+        visible = (~mask_top(scores, offsets, 10, 1.0)).sum(0)
         assert (
-            left.tolist() == [30 + 1 + 1 + 1 + 1] * 5
+            visible.tolist() == [30 + 1 + 1 + 1 + 1] * 5
         )  # 30 behind the top of the first, one of each other
 
     @pytest.mark.parametrize("lengths", [(40, 6, 15, 1), (5,), (3, 3)])
@@ -305,7 +307,7 @@ class TestEveryModel:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"attention": "soft"}, "attention must be"),
         ({"branches": 0}, "needs branches"),
@@ -314,6 +316,6 @@ class TestEveryModel:
         ({"inner": 0}, "needs features"),
     ],
 )
-def test_mistakes_are_named(options: dict, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_mistakes_are_named(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         ACMIL(12, 2, **options)

@@ -42,9 +42,11 @@ Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 
 def batch_of(rows: list[tuple[list[int], list[list[int]]]]) -> Batch:
     """fields and, by sequence, events of each row; an event's age is its code."""
-    parts = [torch.tensor(one, dtype=torch.int64) for _, sequences in rows for one in sequences]
+    parts = [
+        torch.tensor(sequence, dtype=torch.int64) for _, sequences in rows for sequence in sequences
+    ]
     events = torch.cat([*parts, torch.zeros(0, dtype=torch.int64)])
-    offsets = torch.tensor([0, *(len(one) for one in parts)]).cumsum(0)
+    offsets = torch.tensor([0, *(len(sequence) for sequence in parts)]).cumsum(0)
     return torch.tensor([fields for fields, _ in rows]), events, events.clone(), offsets
 
 
@@ -55,17 +57,17 @@ ROWS = [
 ]
 
 
-def made(name: str, layout: Layout = FULL, **options) -> nn.Module:
+def small_model(name: str, layout: Layout = FULL, **options) -> nn.Module:
     torch.manual_seed(0)
     model = MODELS[name](layout, width=8, **options)
-    for one in model.parameters():
-        nn.init.normal_(one, std=0.3)
+    for weight in model.parameters():
+        nn.init.normal_(weight, std=0.3)
     return model
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_batch_is_its_rows_one_by_one(name: str) -> None:
-    model = made(name).eval()
+    model = small_model(name).eval()
     out = model(*batch_of(ROWS))
     assert out.shape == (3, 2)
     assert out.isfinite().all()
@@ -81,14 +83,16 @@ def test_a_batch_is_its_rows_one_by_one(name: str) -> None:
 @pytest.mark.parametrize("layout", [FULL, BARE], ids=["full", "bare"])
 @pytest.mark.parametrize("name", MODELS)
 def test_gradients_are_finite_and_empty_histories_do_no_harm(name: str, layout: Layout) -> None:
-    model = made(name, layout)
+    model = small_model(name, layout)
     rows = [(fields, sequences[: layout.sequences]) for fields, sequences in ROWS]
     for precision in (torch.float32, torch.bfloat16):
         model.zero_grad()
         with torch.autocast("cpu", precision, enabled=precision != torch.float32):
             out = model(*batch_of(rows))
         out.float().square().sum().backward()
-        assert all(one.grad is None or one.grad.isfinite().all() for one in model.parameters())
+        assert all(
+            weight.grad is None or weight.grad.isfinite().all() for weight in model.parameters()
+        )
     if layout.sequences:
         assert model(*batch_of([(ROWS[0][0], [[], []])] * 2)).isfinite().all()
 
@@ -97,35 +101,39 @@ def test_gradients_are_finite_and_empty_histories_do_no_harm(name: str, layout: 
     "name", [name for name in MODELS if name not in INFNETS] + ["infnet", "hub"]
 )
 def test_gradients_reach_every_parameter_that_the_answer_needs(name: str) -> None:
-    model = made(name)
+    model = small_model(name)
     model(*batch_of(ROWS)).square().sum().backward()
-    idle = [key for key, one in model.named_parameters() if one.grad is None or not one.grad.any()]
+    idle = [
+        key
+        for key, weight in model.named_parameters()
+        if weight.grad is None or not weight.grad.any()
+    ]
     assert idle == []
 
 
 @pytest.mark.parametrize("name", ["shared", "din", "infnet"])
 def test_sparse_gradients_are_the_dense_ones(name: str) -> None:
-    found = []
+    gradients = []
     for sparse in (False, True):
-        model = made(name, sparse=sparse)
+        model = small_model(name, sparse=sparse)
         model(*batch_of(ROWS)).square().sum().backward()
         grad = model.embedding.table.weight.grad
         assert grad.is_sparse == sparse
-        found.append(grad.to_dense())
-    torch.testing.assert_close(*found)
+        gradients.append(grad.to_dense())
+    torch.testing.assert_close(*gradients)
 
 
 def test_several_values_are_averaged_without_the_missing() -> None:
     embedding = Embedding(FULL, 4)
     table = embedding.table.weight
-    found = embedding(torch.tensor([[0, 9, 18, 16, 20], [0, 9, 16, 16, 16]]))
-    torch.testing.assert_close(found[0, 2], (table[18] + table[20]) / 2)
-    assert not found[1, 2].any()
-    torch.testing.assert_close(found[:, 0], table[[0, 0]])
+    vectors = embedding(torch.tensor([[0, 9, 18, 16, 20], [0, 9, 16, 16, 16]]))
+    torch.testing.assert_close(vectors[0, 2], (table[18] + table[20]) / 2)
+    assert not vectors[1, 2].any()
+    torch.testing.assert_close(vectors[:, 0], table[[0, 0]])
 
 
 def test_two_printed_blocks_are_their_formulas() -> None:
-    model = made("printed", blocks=2).eval()
+    model = small_model("printed", blocks=2).eval()
     fields, events, ages, offsets = batch_of(ROWS)
     table = model.embedding.table.weight
 
@@ -154,14 +162,14 @@ def test_two_printed_blocks_are_their_formulas() -> None:
         parts, s_ = [], []
         for kind in range(2):
             where = range(int(offsets[2 * row + kind]), int(offsets[2 * row + kind + 1]))
-            own = [
+            sequences_of_row = [
                 table[events[i]] + model.age.weight[ages[i]] + model.kind.weight[kind]
                 for i in where
             ]
-            parts += own
+            parts += sequences_of_row
             s_.append(
-                sum((model.of_sequences(one) for one in own), torch.zeros(8))
-                / math.sqrt(max(len(own), 1))
+                sum((model.of_sequences(vector) for vector in sequences_of_row), torch.zeros(8))
+                / math.sqrt(max(len(sequences_of_row), 1))
             )
         s, s_, t, t_ = (
             torch.stack(parts) if parts else torch.zeros(0, 8),
@@ -183,7 +191,7 @@ def test_two_printed_blocks_are_their_formulas() -> None:
                     s * gate(block, "s", s_new),
                 )
             t, t_ = t_out, t_new
-        expected.append(torch.cat([tower(one) for tower, one in zip(model.towers.towers, t)]))
+        expected.append(torch.cat([tower(vector) for tower, vector in zip(model.towers.towers, t)]))
     torch.testing.assert_close(
         model(fields, events, ages, offsets), torch.stack(expected), rtol=1e-4, atol=1e-5
     )
@@ -191,7 +199,7 @@ def test_two_printed_blocks_are_their_formulas() -> None:
 
 @pytest.mark.parametrize("name", ["infnet", "hub"])
 def test_compiled_infnet_gives_the_same_step(name: str) -> None:
-    model, batch = made(name), batch_of(ROWS)
+    model, batch = small_model(name), batch_of(ROWS)
     results = []
     for call in (model, torch.compile(model, fullgraph=True, backend="aot_eager")):
         out = call(*batch)
@@ -202,10 +210,10 @@ def test_compiled_infnet_gives_the_same_step(name: str) -> None:
 
 
 def test_sizes_that_do_not_fit_are_named() -> None:
-    for options, said in (
+    for options, message in (
         ({"heads": 3}, "heads divide width"),
         ({"blocks": 0}, "positive"),
         ({"variant": "hub", "gated": False}, "hub variant"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             INFNet(FULL, width=8, **options)

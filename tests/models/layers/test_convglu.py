@@ -64,7 +64,7 @@ def test_gradients_on_any_grid(size: tuple[int, int]) -> None:
     torch.manual_seed(3)
     model = ConvGLU(3, 6).double()
     x = torch.randn(2, size[0] * size[1], 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda given: model(given, size=size), (x,), fast_mode=True)
+    assert torch.autograd.gradcheck(lambda x: model(x, size=size), (x,), fast_mode=True)
     model(x, size=size).square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
@@ -73,9 +73,9 @@ def test_gradients_on_any_grid(size: tuple[int, int]) -> None:
 def test_a_cell_reaches_its_eight_neighbours_only() -> None:
     torch.manual_seed(4)
     model, x = ConvGLU(4), torch.randn(1, 30, 4)
-    other = x.clone()
-    other[0, 14] += 1.0  # row 2, column 2 of 5 x 6
-    changed = (model(x, size=(5, 6)) - model(other, size=(5, 6))).abs().amax(-1).view(5, 6) > 0
+    changed_x = x.clone()
+    changed_x[0, 14] += 1.0  # row 2, column 2 of 5 x 6
+    changed = (model(x, size=(5, 6)) - model(changed_x, size=(5, 6))).abs().amax(-1).view(5, 6) > 0
     rows, columns = changed.nonzero(as_tuple=True)
     assert set(zip(rows.tolist(), columns.tolist())) == {
         (r, c) for r in (1, 2, 3) for c in (1, 2, 3)

@@ -25,10 +25,10 @@ def tiles(count: int = 3, side: int = 64) -> torch.Tensor:
 @pytest.mark.parametrize("name", ["random-filters", SMALL, "test_vit.r160_in1k"])
 def test_a_tile_is_encoded_alike_in_any_batch(name: str) -> None:
     encoder = build_encoder(name, "random")
-    found = encoder(tiles())
-    assert found.shape == (3, encoder.width)
-    assert found.std(0).mean() > 0
-    torch.testing.assert_close(encoder(tiles()[1:2]), found[1:2], atol=1e-5, rtol=1e-4)
+    vectors = encoder(tiles())
+    assert vectors.shape == (3, encoder.width)
+    assert vectors.std(0).mean() > 0
+    torch.testing.assert_close(encoder(tiles()[1:2]), vectors[1:2], atol=1e-5, rtol=1e-4)
     assert build_encoder(name, "random").fingerprint() == encoder.fingerprint()
 
 
@@ -79,8 +79,8 @@ class TestWeights:
             "evil.pth": "cannot be read",
             "none.pth": "no such file",
         }
-        for name, said in reasons.items():
-            with pytest.raises(ValueError, match=said) as caught:
+        for name, message in reasons.items():
+            with pytest.raises(ValueError, match=message) as caught:
                 build_encoder(SMALL, str(tmp_path / name))
             assert "\n" not in str(caught.value)
 
@@ -104,9 +104,9 @@ def test_any_change_of_an_encoder_changes_its_fingerprint() -> None:
     encoder = build_encoder(SMALL, "random")
     prints = {encoder.fingerprint()}
     for value in encoder.state_dict().values():
-        kept = value.clone()
+        original = value.clone()
         value.flatten()[-1] += 1  # state_dict shares its memory
         prints.add(encoder.fingerprint())
-        value.copy_(kept)
+        value.copy_(original)
     assert encoder.fingerprint() in prints
     assert len(prints) == 1 + sum(value.numel() > 0 for value in encoder.state_dict().values())

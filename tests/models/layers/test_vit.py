@@ -7,7 +7,7 @@ from headwise.models.attention import ATTENTION
 from headwise.models.attention.softmax import SoftmaxAttention
 from headwise.models.attention.star import STAR
 from headwise.models.layers.blocks import EncoderLayer, FeedForward
-from headwise.models.layers.vit import Encoder, TokenModel, VisionTransformer
+from headwise.models.layers.vit import TokenModel, TransformerEncoder, VisionTransformer
 
 
 def test_pre_norm_layer_equals_the_formula() -> None:
@@ -43,14 +43,14 @@ def test_every_mechanism_serves_a_vision_transformer(name: str) -> None:
 
 
 def test_a_plan_is_repeated_and_takes_options() -> None:
-    encoder = Encoder(
+    encoder = TransformerEncoder(
         8, depth=5, heads=2, attention=("star", "softmax"), options={"softmax": {"causal": True}}
     )
     kinds = [type(layer.mixer) for layer in encoder.layers]  # type: ignore[union-attr]
     assert kinds == [STAR, SoftmaxAttention, STAR, SoftmaxAttention, STAR]
     assert encoder.layers[1].mixer.causal  # type: ignore[union-attr]
     with pytest.raises(ValueError, match="at least one layer"):
-        Encoder(8, depth=0)
+        TransformerEncoder(8, depth=0)
 
 
 def test_the_patches_are_the_grid_row_by_row() -> None:

@@ -1,5 +1,5 @@
-"""Transformers of timm opened at every block: equal to timm's own, weights from files, pairs, what
-is refused.
+"""Transformers of timm with access to all blocks: equal to timm's, weights from files, pairs,
+mistakes.
 """
 
 from pathlib import Path
@@ -54,7 +54,7 @@ def picture(trunk: Trunk, count: int = 3) -> torch.Tensor:
     )
 
 
-MADE = {
+TRUNKS = {
     "scratch": scratch,
     "tiny": lambda: build_trunk(TINY, image=(64, 48), weights="random"),
     "distilled": lambda: build_trunk(
@@ -67,26 +67,26 @@ MADE = {
 }
 
 
-@pytest.mark.parametrize("name", MADE)
-def test_it_is_timms_own_forward(name: str) -> None:
-    trunk = shaken(MADE[name]())
+@pytest.mark.parametrize("name", TRUNKS)
+def test_it_is_the_forward_of_timm(name: str) -> None:
+    trunk = shaken(TRUNKS[name]())
     x = picture(trunk)
     with torch.no_grad():
-        found, pairs = trunk(x, read=True)
+        tokens, pairs = trunk(x, read=True)
         torch.testing.assert_close(
-            trunk.norm(found), trunk.model.forward_features(x), rtol=1e-4, atol=1e-4
+            trunk.norm(tokens), trunk.model.forward_features(x), rtol=1e-4, atol=1e-4
         )
     assert trunk.prefix == {"distilled": 2}.get(name, 4 if "reg" in name else 1)
-    assert found.shape == (3, trunk.prefix + trunk.size[0] * trunk.size[1], trunk.width)
+    assert tokens.shape == (3, trunk.prefix + trunk.size[0] * trunk.size[1], trunk.width)
     assert len(pairs) == len(trunk.blocks)
     assert trunk(x)[1] == []
 
 
-def test_what_is_read_are_queries_and_keys_of_every_block() -> None:
+def test_queries_and_keys_of_all_blocks_are_read() -> None:
     trunk = shaken(scratch())
     x = picture(trunk)
-    found, pairs = trunk(x, read=True)
-    assert found.requires_grad
+    last_tokens, pairs = trunk(x, read=True)
+    assert last_tokens.requires_grad
     tokens = trunk.embed(x)
     for block, (query, key) in zip(trunk.blocks, pairs, strict=True):
         flat = block.attn.qkv(block.norm1(tokens))
@@ -100,43 +100,45 @@ def test_what_is_read_are_queries_and_keys_of_every_block() -> None:
 
 @pytest.mark.parametrize("name", ["scratch", "registers before positions"])
 def test_pairs_with_oneself_are_the_plain_forward(name: str) -> None:
-    trunk = shaken(MADE[name]())
+    trunk = shaken(TRUNKS[name]())
     x = picture(trunk)
-    own = torch.arange(3)
-    torch.testing.assert_close(trunk.pairs(x, own), trunk(x)[0], rtol=1e-4, atol=1e-5)
-    other = trunk.pairs(x, own.roll(1))
-    assert (other - trunk(x)[0]).abs().amax((1, 2)).min() > 1e-3
+    itself = torch.arange(3)
+    torch.testing.assert_close(trunk.pairs(x, itself), trunk(x)[0], rtol=1e-4, atol=1e-5)
+    pairs = trunk.pairs(x, itself.roll(1))
+    assert (pairs - trunk(x)[0]).abs().amax((1, 2)).min() > 1e-3
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "pth"])
 def test_weights_of_another_picture_size_come_from_a_file(tmp_path: Path, kind: str) -> None:
-    whole, file = (
+    state, file = (
         timm.create_model(TINY, img_size=(64, 64), num_classes=5).state_dict(),
         tmp_path / f"w.{kind}",
     )
     if kind == "pth":
-        torch.save({"state_dict": {f"module.{name}": value for name, value in whole.items()}}, file)
+        torch.save({"state_dict": {f"module.{name}": value for name, value in state.items()}}, file)
     else:
-        save_file(whole, file)
-    found = build_trunk(TINY, image=(64, 48), weights=str(file)).model.state_dict()
-    assert found.keys() == whole.keys() - {"head.weight", "head.bias"}
-    for name in found.keys() - {"pos_embed"}:
-        assert torch.equal(found[name], whole[name]), name
-    old = whole["pos_embed"][0, 1:].unflatten(0, (4, 4)).permute(2, 0, 1)[None]
+        save_file(state, file)
+    loaded = build_trunk(TINY, image=(64, 48), weights=str(file)).model.state_dict()
+    assert loaded.keys() == state.keys() - {"head.weight", "head.bias"}
+    for name in loaded.keys() - {"pos_embed"}:
+        assert torch.equal(loaded[name], state[name]), name
+    old = state["pos_embed"][0, 1:].unflatten(0, (4, 4)).permute(2, 0, 1)[None]
     new = F.interpolate(old, (4, 3), mode="bicubic", antialias=True)[0].flatten(1).T
-    torch.testing.assert_close(found["pos_embed"][0, 1:], new)
-    assert torch.equal(found["pos_embed"][0, 0], whole["pos_embed"][0, 0])
+    torch.testing.assert_close(loaded["pos_embed"][0, 1:], new)
+    assert torch.equal(loaded["pos_embed"][0, 0], state["pos_embed"][0, 0])
 
 
 def test_positions_of_upright_pictures_are_resized_as_such(tmp_path: Path) -> None:
-    whole, file = timm.create_model(TINY, img_size=(128, 64)).state_dict(), tmp_path / "upright.pth"
-    torch.save(whole, file)
-    found = build_trunk(TINY, image=(96, 48), weights=str(file)).model.state_dict()["pos_embed"][0]
-    old = whole["pos_embed"][0, 1:].unflatten(0, (8, 4)).permute(2, 0, 1)[None]
+    state, file = timm.create_model(TINY, img_size=(128, 64)).state_dict(), tmp_path / "upright.pth"
+    torch.save(state, file)
+    positions = build_trunk(TINY, image=(96, 48), weights=str(file)).model.state_dict()[
+        "pos_embed"
+    ][0]
+    old = state["pos_embed"][0, 1:].unflatten(0, (8, 4)).permute(2, 0, 1)[None]
     torch.testing.assert_close(
-        found[1:], F.interpolate(old, (6, 3), mode="bicubic", antialias=True)[0].flatten(1).T
+        positions[1:], F.interpolate(old, (6, 3), mode="bicubic", antialias=True)[0].flatten(1).T
     )
-    assert torch.equal(found[0], whole["pos_embed"][0, 0])
+    assert torch.equal(positions[0], state["pos_embed"][0, 0])
 
 
 class Evil:
@@ -156,7 +158,7 @@ def test_weights_that_do_not_fit_are_one_clear_line(tmp_path: Path, monkeypatch)
     )
     torch.save({"a": Evil()}, "evil.pth")
     Path("text.safetensors").write_text("no weights")
-    for file, said in {
+    for file, message in {
         "other.safetensors": f"other.safetensors: weights of another model than '{TINY}'",
         "resnet.safetensors": f"resnet.safetensors: weights of another model than '{TINY}'",
         "odd.safetensors": "odd.safetensors: weights of another model",
@@ -167,7 +169,7 @@ def test_weights_that_do_not_fit_are_one_clear_line(tmp_path: Path, monkeypatch)
     }.items():
         with pytest.raises(ValueError, match="weights") as caught:
             build_trunk(TINY, image=(64, 48), weights=file)
-        assert said in str(caught.value)
+        assert message in str(caught.value)
         assert "\n" not in str(caught.value)
         assert len(str(caught.value)) < 400
     assert not Path("ran").exists()
@@ -190,7 +192,7 @@ def test_names_and_sizes_that_are_no_trunk(monkeypatch) -> None:
     )
     assert "5 heads do not divide width 16" in failed(name="scratch", width=16, heads=5)
 
-    def unreachable(*given, **options):  # type: ignore[no-untyped-def]
+    def unreachable(*arguments, **options):
         raise OSError("no route\nto host")
 
     monkeypatch.setattr(timm, "create_model", unreachable)
@@ -200,30 +202,30 @@ def test_names_and_sizes_that_are_no_trunk(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("attention", ["agent-learned", "differential"])
-def test_another_mechanism_in_every_block(attention: str) -> None:
+def test_another_mechanism_in_all_blocks(attention: str) -> None:
     trunk = shaken(scratch(attention=attention, ffn="glu"))
     x = picture(trunk)
-    found, pairs = trunk(x, read=True)
+    tokens, pairs = trunk(x, read=True)
     assert not trunk.readable
     assert pairs == []
     expected = trunk.embed(x)
     for block in trunk.blocks:
         expected = expected + block.attn(block.norm1(expected))
         expected = expected + block.mlp(block.norm2(expected))
-    torch.testing.assert_close(found, expected)
-    found.square().mean().backward()
+    torch.testing.assert_close(tokens, expected)
+    tokens.square().mean().backward()
     assert all(weight.grad is not None for weight in trunk.blocks.parameters())
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
 def test_partners_are_one_cycle(count: int) -> None:
     torch.manual_seed(count)
-    seen = set()
+    partners = set()
     for _ in range(20):
         partner = random_partners(count, torch.device("cpu"))
         place, steps = int(partner[0]), 1
         while place != 0:
             place, steps = int(partner[place]), steps + 1
         assert steps == count
-        seen.add(tuple(partner.tolist()))
-    assert (len(seen) > 1) == (count > 2)
+        partners.add(tuple(partner.tolist()))
+    assert (len(partners) > 1) == (count > 2)

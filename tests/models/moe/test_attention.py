@@ -109,7 +109,7 @@ def test_parameters_are_those_of_the_paper() -> None:
     assert parameters(4, "dense") == 700_480_512
 
 
-def test_mistakes() -> None:
+def test_mistakes_are_named() -> None:
     for call, message in (
         (lambda: AttentionExperts(8, heads=2, kv_heads=3), "must divide heads"),
         (lambda: AttentionExperts(6, heads=2, positions="rotary"), "no positions"),

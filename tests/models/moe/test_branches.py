@@ -89,7 +89,7 @@ def test_it_trains() -> None:
     assert all(value.grad is not None for name, value in mixed.named_parameters() if "gate" in name)
 
 
-def test_mistakes() -> None:
+def test_mistakes_are_named() -> None:
     single = branches(1)
     for models in ([], single, [single[0], nn.Linear(2, 2)]):
         with pytest.raises(ValueError, match="two models or more of the same parts"):

@@ -37,7 +37,7 @@ def test_labels_split_further_at_each_stage() -> None:
     assert len(np.unique(second)) > 9
 
 
-def test_mistakes() -> None:
+def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match="one length"):
         refine_labels(np.zeros(3, dtype=np.int64), [np.zeros((4, 2))])
     with pytest.raises(ValueError, match="no label has 9"):

@@ -41,7 +41,7 @@ def built(make: Callable[..., nn.Module], **options) -> nn.Module:
     return module
 
 
-def given(layer: str) -> Tensor:
+def sample_input(layer: str) -> Tensor:
     x = torch.randn(3, 10, WIDTH, generator=torch.Generator().manual_seed(4))
     return x if layer == "tokens" else x.transpose(1, 2).unflatten(2, (2, 5))
 
@@ -54,7 +54,7 @@ def test_what_training_adds_is_off_in_evaluation(layer: str, option: str) -> Non
         LAYERS[layer], **{name: value for name, value in options.items() if name == "capacity"}
     )
     assert_evaluation_is_without_dropout(
-        built(LAYERS[layer], **options), plain, lambda module: module(given(layer))
+        built(LAYERS[layer], **options), plain, lambda module: module(sample_input(layer))
     )
 
 
@@ -64,7 +64,9 @@ def test_low_rank_experts_route_without_noise_in_evaluation(option: str) -> None
     linear = nn.Linear(WIDTH, 5)
     plain = built(lambda: MoELoRA(linear))
     dropping = built(lambda: MoELoRA(nn.Linear(WIDTH, 5), **TRAINING_ONLY[option]))
-    assert_evaluation_is_without_dropout(dropping, plain, lambda module: module(given("tokens")))
+    assert_evaluation_is_without_dropout(
+        dropping, plain, lambda module: module(sample_input("tokens"))
+    )
 
 
 GRADIENTS: dict[str, Callable[[], nn.Module]] = {
@@ -86,7 +88,7 @@ GRADIENTS: dict[str, Callable[[], nn.Module]] = {
 @pytest.mark.parametrize("name", GRADIENTS)
 def test_the_gradient_of_the_weights_is_the_derivative(name: str, training: bool) -> None:
     module = built(GRADIENTS[name]).double().train(training)
-    x = given("tokens").double()
+    x = sample_input("tokens").double()
     x = x[0] if name == "diverse" else x
 
     def loss() -> Tensor:
@@ -100,7 +102,7 @@ def test_the_gradient_of_the_weights_is_the_derivative(name: str, training: bool
 
 def test_the_gradient_passes_the_memory_of_tasks() -> None:
     layers = nn.ModuleList([built(lambda: TaskExpertLayer(WIDTH, 2)) for _ in range(2)]).double()
-    x = given("tokens").double()
+    x = sample_input("tokens").double()
 
     def loss() -> Tensor:
         memory, total = None, torch.zeros((), dtype=torch.float64)

@@ -250,7 +250,7 @@ def test_compiled_exported_and_bf16() -> None:
     assert copied.routing is None
 
 
-def test_mistakes() -> None:
+def test_mistakes_are_named() -> None:
     x = torch.randn(2, 3, 8)
     for call, message in (
         (lambda: MoE(8, experts=2, active=3), "1 <= active <= experts"),

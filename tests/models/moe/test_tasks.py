@@ -179,7 +179,7 @@ class TestDiverse:
         assert int(many.argmax()) == 0
         assert int(few.argmax()) == 2
 
-    def test_mistakes(self) -> None:
+    def test_mistakes_are_named(self) -> None:
         with pytest.raises(ValueError, match="has no example"):
             adjusted(self.logits(), torch.tensor([3, 1, 0, 2]))
         with pytest.raises(ValueError, match="needs logits"):
@@ -222,6 +222,6 @@ class TestLoRA:
         nn.init.normal_(single.update.down)
         torch.testing.assert_close(single.merged(0)(x), single(x), rtol=1e-12, atol=1e-12)
 
-    def test_mistakes(self) -> None:
+    def test_mistakes_are_named(self) -> None:
         with pytest.raises(ValueError, match="rank must be positive"):
             MoELoRA(nn.Linear(2, 2), rank=0)

@@ -137,7 +137,7 @@ def test_an_entire_model() -> None:
     torch.testing.assert_close(mixed(x), model(x), rtol=1e-10, atol=1e-10)
 
 
-def test_mistakes() -> None:
+def test_mistakes_are_named() -> None:
     for call, message in (
         (lambda: decompose(network(), slices=3), "must divide the inner width 8"),
         (lambda: assemble([]), "one shape"),

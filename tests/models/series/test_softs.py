@@ -171,12 +171,12 @@ def test_exported_program_runs_without_headwise(tmp_path: Path) -> None:
     plain = program.run_decompositions(plain_decompositions())
     assert "headwise" in program.graph_module.code
     assert "headwise" not in plain.graph_module.code
-    other = (torch.randn(2, 24, 300), torch.randn(2, 24, 4), torch.randn(2, 30, 1))
-    expected = model(*other).detach()
+    inputs = (torch.randn(2, 24, 300), torch.randn(2, 24, 4), torch.randn(2, 30, 1))
+    expected = model(*inputs).detach()
     for form in (program, plain):
-        torch.testing.assert_close(form.module()(*other), expected)
+        torch.testing.assert_close(form.module()(*inputs), expected)
     torch.export.save(plain, tmp_path / "model.pt2")
-    torch.save((other, expected), tmp_path / "sample.pt")
+    torch.save((inputs, expected), tmp_path / "sample.pt")
     code = (
         "import sys, torch; folder = sys.argv[1];"
         "inputs, expected = torch.load(folder + '/sample.pt', weights_only=True);"
@@ -187,7 +187,7 @@ def test_exported_program_runs_without_headwise(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("inputs", "said"),
+    ("inputs", "message"),
     [
         ((torch.zeros(2, 23, 3), None, torch.zeros(2, 30, 1)), "past must be"),
         (
@@ -198,8 +198,8 @@ def test_exported_program_runs_without_headwise(tmp_path: Path) -> None:
         ((torch.zeros(2, 24, 3), None, torch.zeros(2, 24, 1)), "known must be"),
     ],
 )
-def test_mistakes_are_named(inputs: tuple[Tensor | None, ...], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_mistakes_are_named(inputs: tuple[Tensor | None, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         small(known=1)(*inputs)
 
 

@@ -23,12 +23,12 @@ SIZES = {
 }
 
 
-def made(vocabulary=11, **options):
+def build(vocabulary=11, **options):
     torch.manual_seed(0)
     return SpeechToText(vocabulary, **{**SIZES, **options}).eval()
 
 
-def given(batch=3, frames=50):
+def inputs(batch=3, frames=50):
     generator = torch.Generator().manual_seed(1)
     lengths = torch.tensor([frames, frames - 13, frames - 30])[:batch]
     return torch.randn(batch, 8, frames, generator=generator), lengths
@@ -49,7 +49,7 @@ def test_padding_changes_nothing(options):
     """A recording gives the same states alone, cut to its length, or padded in a batch (arXiv
     2303.16166).
     """
-    model, (features, lengths) = made(**options), given()
+    model, (features, lengths) = build(**options), inputs()
     states, mask = model.encode(features, lengths)
     for row in range(3):
         size = int(lengths[row])
@@ -62,32 +62,31 @@ def test_padding_changes_nothing(options):
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("decoder", ["softmax", "taylor"])
 def test_a_batch_is_decoded_as_its_parts(beams, decoder):
-    model, (features, lengths) = made(decoder_attention=decoder), given()
+    model, (features, lengths) = build(decoder_attention=decoder), inputs()
     rules = Rules((0, 1), 2, beams=beams, never=(5,), not_first=(2,))
     memory = model.encode(features, lengths)
-    whole = transcribe(model, memory, rules)
+    together = transcribe(model, memory, rules)
     for row in range(3):
-        one = Memory(memory.states[row : row + 1], memory.mask[row : row + 1])
-        assert transcribe(model, one, rules)[0].tokens == whole[row].tokens
-    assert all(5 not in one.tokens for one in whole)
-    assert [len(one.tokens) for one in transcribe(model, memory, rules, [1, 2, 3])] <= [1, 2, 3]
+        alone = Memory(memory.states[row : row + 1], memory.mask[row : row + 1])
+        assert transcribe(model, alone, rules)[0].tokens == together[row].tokens
+    assert all(5 not in transcript.tokens for transcript in together)
+    limited = transcribe(model, memory, rules, [1, 2, 3])
+    assert all(len(limited[row].tokens) <= row + 1 for row in range(3))
 
 
-def test_steps_equal_the_whole():
-    """The cache gives what the decoder gives on all tokens at once, and greedy takes its
-    largest.
-    """
-    model, (features, lengths) = made(), given()
+def test_steps_equal_all_tokens_at_once():
+    """The cache gives the logits of all tokens at once, and greedy takes the largest."""
+    model, (features, lengths) = build(), inputs()
     memory = model.encode(features, lengths)
-    found = transcribe(model, memory, Rules((0, 1), 2, most=6))
-    for row, one in enumerate(found):
-        said = [0, 1, *one.tokens, *([2] if one.finished else [])]
-        own = Memory(memory.states[[row]], memory.mask[[row]])
-        logits = model.decoder(torch.tensor([said[:-1]]), own).logits[0, 1:]
-        assert logits.argmax(-1).tolist() == said[2:]
-        scores = logits.log_softmax(-1).gather(1, torch.tensor(said[2:])[:, None])[:, 0]
+    transcripts = transcribe(model, memory, Rules((0, 1), 2, most=6))
+    for row, transcript in enumerate(transcripts):
+        ids = [0, 1, *transcript.tokens, *([2] if transcript.finished else [])]
+        alone = Memory(memory.states[[row]], memory.mask[[row]])
+        logits = model.decoder(torch.tensor([ids[:-1]]), alone).logits[0, 1:]
+        assert logits.argmax(-1).tolist() == ids[2:]
+        scores = logits.log_softmax(-1).gather(1, torch.tensor(ids[2:])[:, None])[:, 0]
         torch.testing.assert_close(
-            torch.tensor(one.log_probabilities), scores, atol=1e-5, rtol=1e-4
+            torch.tensor(transcript.log_probabilities), scores, atol=1e-5, rtol=1e-4
         )
 
 
@@ -96,7 +95,7 @@ def test_a_wide_beam_finds_the_best(penalty):
     """As many beams as there are sequences: the best of all, by trying all; lengths count by the
     penalty.
     """
-    model, (features, _) = made(vocabulary=4), given(1)
+    model, (features, _) = build(vocabulary=4), inputs(1)
     memory = model.encode(features[:1])
     rules = Rules((0,), 3, most=3, beams=30, length_penalty=penalty)
     best = -np.inf
@@ -108,33 +107,35 @@ def test_a_wide_beam_finds_the_best(penalty):
             best = max(
                 best, float(scores.gather(1, row[0, 1:, None]).sum()) / (length + 1) ** penalty
             )
-    said = transcribe(model, memory, rules)[0].log_probabilities
-    assert sum(said) / len(said) ** penalty == pytest.approx(best, abs=1e-4)
+    scores = transcribe(model, memory, rules)[0].log_probabilities
+    assert sum(scores) / len(scores) ** penalty == pytest.approx(best, abs=1e-4)
 
 
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("decoder", ["softmax", "taylor"])
 def test_no_speech_is_what_the_first_token_of_the_prompt_says(decoder, beams):
-    model, (features, lengths) = made(decoder_attention=decoder), given()
+    model, (features, lengths) = build(decoder_attention=decoder), inputs()
     memory = model.encode(features, lengths)
-    found = transcribe(model, memory, Rules((0, 1), 2, most=3, beams=beams, no_speech=7))
+    transcripts = transcribe(model, memory, Rules((0, 1), 2, most=3, beams=beams, no_speech=7))
     expected = model.decoder(torch.tensor([[0], [0], [0]]), memory).logits[:, 0].softmax(-1)[:, 7]
-    assert [one.no_speech for one in found] == pytest.approx(expected.tolist(), abs=1e-5)
+    assert [transcript.no_speech for transcript in transcripts] == pytest.approx(
+        expected.tolist(), abs=1e-5
+    )
     assert all(
-        one.no_speech == 0
-        for one in transcribe(model, memory, Rules((0, 1), 2, most=3, beams=beams))
+        transcript.no_speech == 0
+        for transcript in transcribe(model, memory, Rules((0, 1), 2, most=3, beams=beams))
     )
 
 
 def test_maps_are_the_attention():
-    model, (features, lengths) = made(), given()
+    model, (features, lengths) = build(), inputs()
     memory = model.encode(features, lengths)
     tokens = torch.randint(0, 11, (3, 5))
     heads = model.decoder(tokens, memory, maps=[(1, 1), (0, 0), (1, 0)])
     layers = model.decoder(tokens, memory, maps="layers")
     plain = model.decoder(tokens, memory).logits
-    for found in (heads, layers):
-        torch.testing.assert_close(found.logits, plain, atol=1e-5, rtol=1e-4)
+    for decoded in (heads, layers):
+        torch.testing.assert_close(decoded.logits, plain, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(
         heads.maps[:, [2, 0]].mean(1), layers.maps[:, 1], atol=1e-6, rtol=1e-5
     )
@@ -145,30 +146,30 @@ def test_maps_are_the_attention():
 
 
 @pytest.mark.parametrize("name", causal_names())
-def test_tokens_are_blind_to_later_ones(name):
-    model, (features, _) = made(decoder_attention=name), given()
+def test_no_token_depends_on_later_ones(name):
+    model, (features, _) = build(decoder_attention=name), inputs()
     memory = model.encode(features)
     tokens = torch.randint(0, 11, (3, 8))
-    other = tokens.clone()
-    other[:, 5:] = 0
-    one, two = model.decoder(tokens, memory).logits, model.decoder(other, memory).logits
-    torch.testing.assert_close(one[:, :5], two[:, :5], atol=1e-5, rtol=1e-4)
+    changed = tokens.clone()
+    changed[:, 5:] = 0
+    before, after = model.decoder(tokens, memory).logits, model.decoder(changed, memory).logits
+    torch.testing.assert_close(before[:, :5], after[:, :5], atol=1e-5, rtol=1e-4)
 
 
 def test_every_choice_of_the_pipeline_is_there():
     from headwise.models.speech.speech_to_text import crossing_attention
-    from headwise.pipelines.speech.checks import CAUSAL, CROSSING
+    from headwise.pipelines.speech.options import CAUSAL, CROSSING
 
     assert tuple(causal_names()) == CAUSAL
     for name in CROSSING:
-        made(cross_attention=name)(given()[0], torch.zeros(3, 4, dtype=torch.int64))
+        build(cross_attention=name)(inputs()[0], torch.zeros(3, 4, dtype=torch.int64))
     with pytest.raises(ValueError, match="takes no context"):
         crossing_attention("static", 16, 2)
 
 
 def test_gradients_reach_every_weight():
-    model = made(ctc=True, dropout=0.1).train()
-    features, lengths = given()
+    model = build(ctc=True, dropout=0.1).train()
+    features, lengths = inputs()
     memory = model.encode(features, lengths)
     loss = model.decoder(torch.zeros(3, 4, dtype=torch.int64), memory).logits.square().sum()
     (loss + model.ctc(memory.states).square().sum()).backward()
@@ -179,7 +180,7 @@ def test_the_output_layer_is_the_embedding():
     """Its gradient reaches a token that is never read, and both ways to decode see a change of
     it.
     """
-    model, (features, _) = made().double(), given()
+    model, (features, _) = build().double(), inputs()
     memory = model.encode(features.double())
     tokens, unread = torch.tensor([[0, 3, 1], [0, 2, 4], [0, 5, 5]]), 9
     weight = model.decoder.tokens.weight
@@ -187,30 +188,32 @@ def test_the_output_layer_is_the_embedding():
     def loss():
         return model.decoder(tokens, memory).logits.square().sum()
 
-    found = torch.autograd.grad(loss(), weight, retain_graph=True)[0][unread]
-    assert found.abs().min() > 0
+    gradient = torch.autograd.grad(loss(), weight, retain_graph=True)[0][unread]
+    assert gradient.abs().min() > 0
     with torch.no_grad():
-        for place in range(len(found)):
+        for place in range(len(gradient)):
             weight[unread, place] += 1e-6
             above = loss()
             weight[unread, place] -= 2e-6
-            torch.testing.assert_close((above - loss()) / 2e-6, found[place], atol=1e-6, rtol=1e-6)
+            torch.testing.assert_close(
+                (above - loss()) / 2e-6, gradient[place], atol=1e-6, rtol=1e-6
+            )
             weight[unread, place] += 1e-6
         before = model.decoder(tokens, memory).logits
         weight[unread] += torch.arange(16)
         after = model.decoder(tokens, memory).logits
         caches = model.decoder.begin(memory)
         stepped = [model.decoder.step(tokens[:, k], k, caches, memory) for k in range(3)]
-    others = torch.arange(11) != unread
-    torch.testing.assert_close(after[..., others], before[..., others])
+    read = torch.arange(11) != unread
+    torch.testing.assert_close(after[..., read], before[..., read])
     assert ((after - before)[..., unread].abs() > 1e-3).all()
     torch.testing.assert_close(torch.stack(stepped, 1), after)
 
 
 @pytest.mark.parametrize("encoder", ["transformer", "conformer"])
-def test_steps_equal_the_whole_in_a_model_with_dropout_and_experts(encoder):
-    model = made(encoder=encoder, kernel=5, dropout=0.5, ffn="moe", moe={"experts": 3})
-    features, lengths = given()
+def test_steps_equal_all_tokens_at_once_in_a_model_with_dropout_and_experts(encoder):
+    model = build(encoder=encoder, kernel=5, dropout=0.5, ffn="moe", moe={"experts": 3})
+    features, lengths = inputs()
     memory = model.encode(features, lengths)
     tokens = torch.randint(0, 11, (3, 6))
     caches = model.decoder.begin(memory)
@@ -221,7 +224,7 @@ def test_steps_equal_the_whole_in_a_model_with_dropout_and_experts(encoder):
 
 
 def test_compiled_gives_the_same():
-    model, (features, _) = made(), given()
+    model, (features, _) = build(), inputs()
     tokens = torch.randint(0, 11, (3, 5))
     compiled = torch.compile(model, backend="aot_eager")
     torch.testing.assert_close(
@@ -236,7 +239,7 @@ def hugging_face(model):
         "norm2": "encoder_attn_layer_norm",
         "norm3": "final_layer_norm",
     }
-    found = {}
+    renamed = {}
     for key, value in model.state_dict().items():
         side, rest = key.split(".", 1)
         if rest.startswith("layers."):
@@ -244,24 +247,24 @@ def hugging_face(model):
             to = f"model.{side}.layers.{number}."
             if part.startswith("norm"):
                 part = "norm3" if side == "encoder" and part == "norm2" else part
-                found[to + names[part] + "." + inner[0]] = value
+                renamed[to + names[part] + "." + inner[0]] = value
             elif part == "feedforward":
-                found[to + ("fc1." if inner[0] == "up" else "fc2.") + inner[1]] = value
+                renamed[to + ("fc1." if inner[0] == "up" else "fc2.") + inner[1]] = value
             else:
-                own = to + ("encoder_attn." if part == "cross" else "self_attn.")
+                prefix = to + ("encoder_attn." if part == "cross" else "self_attn.")
                 if inner[0] == "key_value":
                     key_part, value_part = value.chunk(2)
-                    found[own + "v_proj." + inner[1]] = value_part.clone()
+                    renamed[prefix + "v_proj." + inner[1]] = value_part.clone()
                     if inner[1] == "weight":
-                        found[own + "k_proj.weight"] = key_part.clone()
+                        renamed[prefix + "k_proj.weight"] = key_part.clone()
                 else:
-                    found[own + {"query": "q_proj.", "out": "out_proj."}[inner[0]] + inner[1]] = (
-                        value
-                    )
+                    renamed[
+                        prefix + {"query": "q_proj.", "out": "out_proj."}[inner[0]] + inner[1]
+                    ] = value
         elif rest.startswith("norm"):
-            found[f"model.{side}.layer_{rest}"] = value
+            renamed[f"model.{side}.layer_{rest}"] = value
         else:
-            found[
+            renamed[
                 "model."
                 + {
                     "encoder.positions": "encoder.embed_positions.weight",
@@ -269,7 +272,7 @@ def hugging_face(model):
                     "decoder.tokens.weight": "decoder.embed_tokens.weight",
                 }.get(key, key)
             ] = value
-    return found
+    return renamed
 
 
 def without_key_bias(model):
@@ -280,24 +283,24 @@ def without_key_bias(model):
 
 
 def test_weights_of_hugging_face(tmp_path):
-    model = without_key_bias(made())
+    model = without_key_bias(build())
     save_file(hugging_face(model), tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(
         json.dumps({"model_type": "whisper", "decoder_attention_heads": 2})
     )
     (tmp_path / "generation_config.json").write_text(json.dumps({"alignment_heads": [[1, 0]]}))
-    found = read_whisper(tmp_path)
-    assert found.options == {"vocabulary": 11, **SIZES}
-    assert found.alignment_heads == ((1, 0),)
-    other = SpeechToText(**found.options)
-    other.load_state_dict(found.state)
+    weights = read_whisper(tmp_path)
+    assert weights.options == {"vocabulary": 11, **SIZES}
+    assert weights.alignment_heads == ((1, 0),)
+    copy = SpeechToText(**weights.options)
+    copy.load_state_dict(weights.state)
     assert all(
-        torch.equal(a, b) for a, b in zip(other.state_dict().values(), model.state_dict().values())
+        torch.equal(a, b) for a, b in zip(copy.state_dict().values(), model.state_dict().values())
     )
 
 
 def test_weights_of_openai(tmp_path):
-    model = without_key_bias(made())
+    model = without_key_bias(build())
     names = (
         ("model.", ""),
         ("encoder_attn_layer_norm", "cross_attn_ln"),
@@ -323,35 +326,37 @@ def test_weights_of_openai(tmp_path):
             key = key.replace(a, b)
         state[key] = value
     torch.save({"dims": {"n_text_head": 2}, "model_state_dict": state}, tmp_path / "tiny.pt")
-    found = read_whisper(tmp_path / "tiny.pt")
-    assert all(torch.equal(found.state[name], value) for name, value in model.state_dict().items())
+    weights = read_whisper(tmp_path / "tiny.pt")
+    assert all(
+        torch.equal(weights.state[name], value) for name, value in model.state_dict().items()
+    )
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32])
 def test_weights_of_ctranslate2(tmp_path, kind):
-    model = made()
+    model = build()
     (tmp_path / "model.bin").write_bytes(ctranslate2(model, kind))
     (tmp_path / "config.json").write_text(json.dumps({"alignment_heads": [[0, 1]]}))
-    found = read_whisper(tmp_path)
-    assert found.options == {"vocabulary": 11, **SIZES}
+    weights = read_whisper(tmp_path)
+    assert weights.options == {"vocabulary": 11, **SIZES}
     for name, value in model.state_dict().items():
         torch.testing.assert_close(
-            found.state[name], value, atol=2e-3 if kind == np.float16 else 0, rtol=0
+            weights.state[name], value, atol=2e-3 if kind == np.float16 else 0, rtol=0
         )
 
 
 def test_damaged_weights_are_one_line(tmp_path):
-    whole = ctranslate2(made())
+    intact = ctranslate2(build())
     file = tmp_path / "model.bin"
-    for content, said in (
-        (whole[: len(whole) // 2], "ends too early"),
-        (b"\x05" + whole[1:], "version 5"),
-        (whole.replace(b"WhisperSpec", b"OtherSpec__"), "not a WhisperSpec"),
-        (whole.replace(b"encoder/conv1/weight", b"encoder/conv9/weight"), "cannot be read"),
+    for content, message in (
+        (intact[: len(intact) // 2], "ends too early"),
+        (b"\x05" + intact[1:], "version 5"),
+        (intact.replace(b"WhisperSpec", b"OtherSpec__"), "not a WhisperSpec"),
+        (intact.replace(b"encoder/conv1/weight", b"encoder/conv9/weight"), "cannot be read"),
         (b"", "ends too early"),
     ):
         file.write_bytes(content)
-        with pytest.raises(ValueError, match=said) as caught:
+        with pytest.raises(ValueError, match=message) as caught:
             read_whisper(tmp_path)
         assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="no such file or folder"):

@@ -13,7 +13,7 @@ from headwise.models.layers.vit_trunk import build_trunk
 from headwise.models.vision.cca import ConditionalEmbedder
 
 
-def made(conditions: int = 3, **options) -> ConditionalEmbedder:
+def shaken_model(conditions: int = 3, **options) -> ConditionalEmbedder:
     torch.manual_seed(0)
     trunk = build_trunk("scratch", image=(32, 16), patch=8, width=16, depth=2, heads=2)
     model = ConditionalEmbedder(trunk, conditions, **{"vector": 6, **options})
@@ -28,27 +28,27 @@ def pictures(count: int = 4) -> torch.Tensor:
 
 
 def test_shape_and_length() -> None:
-    found = made()(pictures())
-    assert found.shape == (4, 3, 6)
-    torch.testing.assert_close(found.norm(dim=-1), torch.ones(4, 3))
+    vectors = shaken_model()(pictures())
+    assert vectors.shape == (4, 3, 6)
+    torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(4, 3))
 
 
 @pytest.mark.parametrize("layers", [1, 3])
-def test_a_condition_alone_is_the_condition_among_others(layers: int) -> None:
-    model, x = made(layers=layers), pictures()
-    every = model(x)
-    for one in range(3):
+def test_a_condition_alone_gives_the_vector_that_it_gives_among_others(layers: int) -> None:
+    model, x = shaken_model(layers=layers), pictures()
+    vectors = model(x)
+    for condition in range(3):
         torch.testing.assert_close(
-            model.embed(x, torch.full((4,), one)), every[:, one], rtol=1e-4, atol=1e-5
+            model.embed(x, torch.full((4,), condition)), vectors[:, condition], rtol=1e-4, atol=1e-5
         )
     mixed = torch.tensor([2, 0, 1, 2])
     torch.testing.assert_close(
-        model.embed(x, mixed), every[torch.arange(4), mixed], rtol=1e-4, atol=1e-5
+        model.embed(x, mixed), vectors[torch.arange(4), mixed], rtol=1e-4, atol=1e-5
     )
 
 
 def test_it_is_the_plain_formula() -> None:
-    model, x = made(), pictures(2)
+    model, x = shaken_model(), pictures(2)
     tokens = model.trunk.model.blocks(model.trunk.embed(x))
     layer = model.layers[0]
     for picture in range(2):
@@ -57,29 +57,29 @@ def test_it_is_the_plain_formula() -> None:
             query, many = layer.query(layer.norm1(start)), layer.norm1(tokens[picture])
             key, value = layer.key_value(many).split(16, -1)
             mixed = [
-                (query[own] @ key[:, own].T / 8**0.5).softmax(-1) @ value[:, own]
-                for own in (slice(0, 8), slice(8, 16))
+                (query[head] @ key[:, head].T / 8**0.5).softmax(-1) @ value[:, head]
+                for head in (slice(0, 8), slice(8, 16))
             ]
-            one = start + layer.out(torch.cat(mixed))
-            one = one + layer.network.down(F.gelu(layer.network.up(layer.norm2(one))))
-            vector = model.project(model.norm(one))
+            token = start + layer.out(torch.cat(mixed))
+            token = token + layer.network.down(F.gelu(layer.network.up(layer.norm2(token))))
+            vector = model.project(model.norm(token))
             torch.testing.assert_close(
                 model(x)[picture, condition], vector / vector.norm(), rtol=1e-4, atol=1e-5
             )
 
 
 def test_conditions_give_different_vectors() -> None:
-    found = made()(pictures())
-    for one, other in ((0, 1), (0, 2), (1, 2)):
-        assert (found[:, one] * found[:, other]).sum(-1).max() < 0.99
+    vectors = shaken_model()(pictures())
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        assert (vectors[:, first] * vectors[:, second]).sum(-1).max() < 0.99
 
 
-def test_gradients_reach_every_weight_and_only_the_conditions_asked() -> None:
-    model = made().train()
+def test_gradients_reach_all_weights_and_only_the_conditions_of_the_batch() -> None:
+    model = shaken_model().train()
     (model.embed(pictures(), torch.tensor([0, 2, 0, 2])) * torch.randn(4, 6)).sum().backward()
     for name, weight in model.named_parameters():
         if not weight.requires_grad:
-            assert name.startswith("trunk.model.norm.")  # the layers have norms of their own
+            assert name.startswith("trunk.model.norm.")  # the layers normalise the tokens
             continue
         assert weight.grad is not None, name
         assert weight.grad.abs().max() > 0, name
@@ -90,7 +90,7 @@ def test_gradients_reach_every_weight_and_only_the_conditions_asked() -> None:
 
 
 def test_graphs() -> None:
-    model, x = made(), pictures()
+    model, x = shaken_model(), pictures()
     expected = model(x)
     with torch.no_grad():
         compiled = torch.compile(model, backend="aot_eager", fullgraph=True)(x)
@@ -106,6 +106,6 @@ def test_graphs() -> None:
 def test_mistakes() -> None:
     for wrong in ({"conditions": 0}, {"layers": 0}, {"vector": 0}):
         with pytest.raises(ValueError, match="must be at least 1"):
-            made(**wrong)
+            shaken_model(**wrong)
     with pytest.raises(IndexError):
-        made().embed(pictures(), torch.full((4,), 3))
+        shaken_model().embed(pictures(), torch.full((4,), 3))

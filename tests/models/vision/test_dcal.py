@@ -30,9 +30,9 @@ def trunk(depth: int = 3, **options) -> Trunk:
     return build_trunk("scratch", **size, **options)
 
 
-def made(seed: int = 0, **options) -> DCAL:
-    """A model whose softmaxes are far from even, so that which patches are chosen is no matter of
-    rounding.
+def shaken_model(seed: int = 0, **options) -> DCAL:
+    """A model whose softmaxes are far from uniform, so that rounding does not decide which patches
+    are chosen.
     """
     torch.manual_seed(seed)
     model = DCAL(trunk(), 5, **{"local": 0.4, **options})
@@ -54,28 +54,29 @@ def pictures(count: int = 4) -> Tensor:
 
 
 def plain_maps(model: Trunk, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Last tokens (B, N, D) by timm's own blocks, and of each layer the mean over heads of its
+    """Last tokens (B, N, D) by timm's blocks, and of each layer the mean over heads of its
     softmax (B, N, N).
     """
     tokens, maps = model.embed(x), []
     for block in model.blocks:
         flat = block.attn.qkv(block.norm1(tokens))
         size = WIDTH // HEADS
-        each = []
+        of_heads = []
         for head in range(HEADS):
             query = flat[..., head * size : (head + 1) * size]
             key = flat[..., WIDTH + head * size : WIDTH + (head + 1) * size]
-            each.append((query @ key.transpose(1, 2) / math.sqrt(size)).softmax(-1))
-        maps.append(torch.stack(each).mean(0))
+            of_heads.append((query @ key.transpose(1, 2) / math.sqrt(size)).softmax(-1))
+        maps.append(torch.stack(of_heads).mean(0))
         tokens = block(tokens)
     return tokens, maps
 
 
 def plain_rollout(maps: list[Tensor]) -> Tensor:
-    """The whole product of Abnar and Zuidema (B, N, N)."""
+    """The full product of Abnar and Zuidema (B, N, N)."""
     product = torch.eye(maps[0].shape[-1], dtype=maps[0].dtype).expand_as(maps[0])
-    for one in maps:
-        product = (0.5 * one + 0.5 * torch.eye(one.shape[-1], dtype=one.dtype)) @ product
+    for attention in maps:
+        identity = torch.eye(attention.shape[-1], dtype=attention.dtype)
+        product = (0.5 * attention + 0.5 * identity) @ product
     return product
 
 
@@ -86,8 +87,11 @@ def plain_cross(layer: CrossLayer, few: Tensor, many: Tensor) -> Tensor:
     size = WIDTH // layer.heads
     mixed = []
     for head in range(layer.heads):
-        own = slice(head * size, (head + 1) * size)
-        mixed.append((query[:, own] @ key[:, own].T / math.sqrt(size)).softmax(-1) @ value[:, own])
+        columns = slice(head * size, (head + 1) * size)
+        mixed.append(
+            (query[:, columns] @ key[:, columns].T / math.sqrt(size)).softmax(-1)
+            @ value[:, columns]
+        )
     few = few + layer.out(torch.cat(mixed, -1))
     return few + layer.network.down(F.gelu(layer.network.up(layer.norm2(few))))
 
@@ -101,9 +105,11 @@ def plain_pairs(model: Trunk, x: Tensor, partner: Tensor) -> Tensor:
         key, value = torch.cat([key, key[partner]], 1), torch.cat([value, value[partner]], 1)
         mixed = []
         for head in range(HEADS):
-            own = slice(head * size, (head + 1) * size)
-            weight = (query[..., own] @ key[..., own].transpose(1, 2) / math.sqrt(size)).softmax(-1)
-            mixed.append(weight @ value[..., own])
+            columns = slice(head * size, (head + 1) * size)
+            weight = (
+                query[..., columns] @ key[..., columns].transpose(1, 2) / math.sqrt(size)
+            ).softmax(-1)
+            mixed.append(weight @ value[..., columns])
         tokens = tokens + block.attn.proj(torch.cat(mixed, -1))
         tokens = tokens + block.mlp(block.norm2(tokens))
     return tokens
@@ -120,111 +126,112 @@ def plain_pairs(model: Trunk, x: Tensor, partner: Tensor) -> Tensor:
         ((160, 160), 0.29, 29),
     ],
 )
-def test_patches_that_ask_are_as_many_as_in_the_paper(
+def test_local_patches_are_as_many_as_in_the_paper(
     image: tuple[int, int], local: float, count: int
 ) -> None:
     model = DCAL(
         build_trunk("scratch", image=image, width=8, depth=1, heads=1), 2, local=local
     ).eval()
-    given: list[Tensor] = []
-    model.glca[0].register_forward_pre_hook(lambda layer, inputs: given.extend(inputs))
+    arguments: list[Tensor] = []
+    model.glca[0].register_forward_pre_hook(lambda layer, inputs: arguments.extend(inputs))
     with torch.no_grad():
         model(torch.randn(2, 3, *image))
     patches = image[0] * image[1] // 256
     assert model.chosen == count
-    assert given[0].shape == (2, count + 1, 8)  # and the class token
-    assert given[1].shape == (2, patches + 1, 8)
+    assert arguments[0].shape == (2, count + 1, 8)  # and the class token
+    assert arguments[1].shape == (2, patches + 1, 8)
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-def test_glca_is_the_plain_formula_with_the_whole_rollout(layers: int) -> None:
-    model, x = made(glca=layers), pictures()
-    found = model.branches(x)
-    assert found.tokens.keys() == found.logits.keys() == {"sa", "glca"}
+def test_glca_is_the_plain_formula_with_the_full_rollout(layers: int) -> None:
+    model, x = shaken_model(glca=layers), pictures()
+    branches = model.branches(x)
+    assert branches.tokens.keys() == branches.logits.keys() == {"sa", "glca"}
     tokens, maps = plain_maps(model.trunk, x)
-    torch.testing.assert_close(found.tokens["sa"], model.trunk.norm(tokens)[:, 0])
+    torch.testing.assert_close(branches.tokens["sa"], model.trunk.norm(tokens)[:, 0])
     row = plain_rollout(maps)[:, 0, 1:].detach()
     chosen = []
-    for one in range(len(x)):
-        ranked = sorted(range(ROWS * COLUMNS), key=lambda patch, one=one: -float(row[one, patch]))[
-            : model.chosen
-        ]
+    for picture in range(len(x)):
+        ranked = (-row[picture]).argsort(stable=True)[: model.chosen].tolist()
         chosen.append(frozenset(ranked))
-        few = tokens[one, [0, *(1 + patch for patch in ranked)]]
+        few = tokens[picture, [0, *(1 + patch for patch in ranked)]]
         for layer in model.glca:
-            few = plain_cross(layer, few, tokens[one])
-        torch.testing.assert_close(found.tokens["glca"][one], model.glca_norm(few[0]))
+            few = plain_cross(layer, few, tokens[picture])
+        torch.testing.assert_close(branches.tokens["glca"][picture], model.glca_norm(few[0]))
     assert len(set(chosen)) > 1  # else the choice would have been tested by chance
     for name in ("sa", "glca"):
         head = model.classifiers[name]
         torch.testing.assert_close(
-            found.logits[name], head.neck(found.tokens[name]) @ head.classify.weight.T
+            branches.logits[name], head.neck(branches.tokens[name]) @ head.classify.weight.T
         )
 
 
 def test_rollout_is_the_row_of_the_product() -> None:
-    model, x = made(), pictures()
-    found = model.rollout(x)
+    model, x = shaken_model(), pictures()
+    rollout = model.rollout(x)
     expected = plain_rollout(plain_maps(model.trunk, x)[1])[:, 0]
-    torch.testing.assert_close(found, expected[:, 1:].unflatten(1, (ROWS, COLUMNS)))
-    assert (found > 0).all()
-    assert (found.sum((1, 2)) < 1).all()  # the rest is the class token's own
+    torch.testing.assert_close(rollout, expected[:, 1:].unflatten(1, (ROWS, COLUMNS)))
+    assert (rollout > 0).all()
+    assert (rollout.sum((1, 2)) < 1).all()  # the rest is the class token's
     torch.testing.assert_close(
-        found.sum((1, 2)) + expected[:, 0], torch.ones(len(x), dtype=torch.float64)
+        rollout.sum((1, 2)) + expected[:, 0], torch.ones(len(x), dtype=torch.float64)
     )
 
 
-def test_pwca_is_the_transformer_with_two_pictures_in_every_softmax() -> None:
-    model, x = made().train(), pictures()
+def test_pwca_is_the_transformer_with_two_pictures_in_each_softmax() -> None:
+    model, x = shaken_model().train(), pictures()
     partner = torch.tensor([2, 0, 3, 1])
-    found = model.branches(x, partner=partner)
+    branches = model.branches(x, partner=partner)
     torch.testing.assert_close(
-        found.tokens["pwca"], model.trunk.norm(plain_pairs(model.trunk, x, partner))[:, 0]
+        branches.tokens["pwca"], model.trunk.norm(plain_pairs(model.trunk, x, partner))[:, 0]
     )
-    assert not torch.allclose(found.tokens["pwca"], found.tokens["sa"], atol=1e-3)
+    assert not torch.allclose(branches.tokens["pwca"], branches.tokens["sa"], atol=1e-3)
     torch.manual_seed(4)
-    drawn = model.branches(x).tokens["pwca"]
+    with_random_partner = model.branches(x).tokens["pwca"]
     torch.manual_seed(4)
     assert torch.equal(
-        drawn, model.branches(x, partner=dcal.random_partners(4, x.device)).tokens["pwca"]
+        with_random_partner,
+        model.branches(x, partner=dcal.random_partners(4, x.device)).tokens["pwca"],
     )
 
 
 def test_pwca_is_in_training_only(monkeypatch) -> None:
-    model, x = made(), pictures()
+    model, x = shaken_model(), pictures()
     assert "pwca" in model.train().branches(x).tokens
-    monkeypatch.setattr(Trunk, "pairs", lambda *given: pytest.fail("PWCA in inference"))
+    monkeypatch.setattr(Trunk, "pairs", lambda *arguments: pytest.fail("PWCA in inference"))
     assert "pwca" not in model.eval().branches(x).tokens
-    assert made(pwca=False).train().branches(x).tokens.keys() == {"sa", "glca"}
-    assert made(glca=0, pwca=False).train().branches(x).tokens.keys() == {"sa"}
+    assert shaken_model(pwca=False).train().branches(x).tokens.keys() == {"sa", "glca"}
+    assert shaken_model(glca=0, pwca=False).train().branches(x).tokens.keys() == {"sa"}
 
 
 def test_sa_alone_is_the_plain_transformer_and_costs_no_more(monkeypatch) -> None:
-    model, x = made(heads="sa"), pictures()
+    model, x = shaken_model(heads="sa"), pictures()
     plain = F.normalize(model.trunk.model.forward_features(x)[:, 0])
-    monkeypatch.setattr(dcal, "rollout_row", lambda *given: pytest.fail("rollout is not needed"))
-    monkeypatch.setattr(CrossLayer, "forward", lambda *given: pytest.fail("GLCA is not needed"))
+    monkeypatch.setattr(
+        dcal, "rollout_row", lambda *arguments: pytest.fail("rollout is not needed")
+    )
+    monkeypatch.setattr(CrossLayer, "forward", lambda *arguments: pytest.fail("GLCA is not needed"))
     torch.testing.assert_close(model(x), plain.float())
     model.output = "probabilities"
     torch.testing.assert_close(model(x), model.branches(x).logits["sa"].float().softmax(1))
 
 
 def test_both_heads_are_side_by_side_of_length_1_or_averaged() -> None:
-    model, x = made(), pictures()
-    found = model.branches(x)
-    both = torch.cat([found.tokens["sa"], found.tokens["glca"]], 1).float()
+    model, x = shaken_model(), pictures()
+    branches = model.branches(x)
+    both = torch.cat([branches.tokens["sa"], branches.tokens["glca"]], 1).float()
     torch.testing.assert_close(model(x), both / both.square().sum(1, keepdim=True).sqrt())
     assert model(x).shape == (4, 2 * WIDTH)
     model.output = "probabilities"
-    each = [
-        found.logits[name].exp() / found.logits[name].exp().sum(1, keepdim=True)
+    of_heads = [
+        branches.logits[name].exp() / branches.logits[name].exp().sum(1, keepdim=True)
         for name in ("sa", "glca")
     ]
-    torch.testing.assert_close(model(x), ((each[0] + each[1]) / 2).float())
+    torch.testing.assert_close(model(x), ((of_heads[0] + of_heads[1]) / 2).float())
 
 
 def test_without_branches_it_is_the_transformer() -> None:
-    model, x = made(glca=0, pwca=False), pictures()
+    model, x = shaken_model(glca=0, pwca=False), pictures()
     torch.testing.assert_close(
         model(x), F.normalize(model.trunk.model.forward_features(x)[:, 0]).float()
     )
@@ -233,11 +240,11 @@ def test_without_branches_it_is_the_transformer() -> None:
 
 
 @pytest.mark.parametrize("neck", [True, False])
-def test_gradients_reach_every_weight(neck: bool) -> None:
-    model = made(neck=neck, glca=2).train()
-    found = model.branches(pictures())
+def test_gradients_reach_all_weights(neck: bool) -> None:
+    model = shaken_model(neck=neck, glca=2).train()
+    branches = model.branches(pictures())
     losses = torch.stack(
-        [logits.logsumexp(1).mean() + logits[:, 0].mean() for logits in found.logits.values()]
+        [logits.logsumexp(1).mean() + logits[:, 0].mean() for logits in branches.logits.values()]
     )
     ((-model.log_variance).exp() * losses + model.log_variance).sum().backward()
     for name, weight in model.named_parameters():
@@ -246,18 +253,18 @@ def test_gradients_reach_every_weight(neck: bool) -> None:
             assert weight.grad.isfinite().all(), name
             assert weight.grad.abs().max() > 0, name
     assert [name for name, weight in model.named_parameters() if not weight.requires_grad] == [
-        f"classifiers.{name}.neck.bias" for name in found.tokens if neck
+        f"classifiers.{name}.neck.bias" for name in branches.tokens if neck
     ]
 
 
 def test_bfloat16_by_autocast() -> None:
-    model, x = made().float(), pictures().float()
+    model, x = shaken_model().float(), pictures().float()
     exact = model(x)
     with torch.autocast("cpu", torch.bfloat16):
-        found = model(x)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found.norm(dim=1), torch.ones(4))
-    assert (found * exact).sum(1).min() > 0.97
+        rounded = model(x)
+    assert rounded.dtype == torch.float32
+    torch.testing.assert_close(rounded.norm(dim=1), torch.ones(4))
+    assert (rounded * exact).sum(1).min() > 0.97
     model.train()
     with torch.autocast("cpu", torch.bfloat16):
         sum(
@@ -267,7 +274,7 @@ def test_bfloat16_by_autocast() -> None:
 
 
 def test_compiled() -> None:
-    model, x = made().float(), pictures().float()
+    model, x = shaken_model().float(), pictures().float()
     with torch.no_grad():
         torch.testing.assert_close(
             torch.compile(model, backend="aot_eager", fullgraph=True)(x),
@@ -281,7 +288,7 @@ def test_compiled() -> None:
 def test_exported_it_is_plain_pytorch_with_a_free_number_of_pictures(
     options: dict[str, str],
 ) -> None:
-    model, x = made(**options).float(), pictures().float()
+    model, x = shaken_model(**options).float(), pictures().float()
     program = torch.export.export(
         model, (x[:2],), dynamic_shapes=({0: torch.export.Dim("b", min=1)},)
     )
@@ -303,7 +310,7 @@ def test_mistakes() -> None:
             DCAL(trunk(1), 2, **wrong)
     with pytest.raises(ValueError, match="3 heads do not divide width 16"):
         CrossLayer(16, 3)
-    other = DCAL(trunk(1, attention="agent-learned"), 2, glca=0, pwca=False).eval()
-    assert other(torch.randn(2, 3, 32, 16)).shape == (2, WIDTH)
+    model = DCAL(trunk(1, attention="agent-learned"), 2, glca=0, pwca=False).eval()
+    assert model(torch.randn(2, 3, 32, 16)).shape == (2, WIDTH)
     with pytest.raises(ValueError, match="no rollout of agent-learned"):
-        other.rollout(torch.randn(2, 3, 32, 16))
+        model.rollout(torch.randn(2, 3, 32, 16))

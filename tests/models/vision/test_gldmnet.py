@@ -41,8 +41,8 @@ def test_position_fusion_is_equations_3_to_11():
     sp, r, d = (x.flatten(2) for x in (joint, rgb, depth))
     m_rgb, m_depth = (root(torch.einsum("bci,bcj->bij", sp, x)) for x in (r, d))
     expected = r @ m_rgb, d @ m_depth, sp @ (m_rgb + m_depth)
-    for found, plain in zip(part(rgb, depth), expected):
-        torch.testing.assert_close(found.flatten(2), unit(plain, 2))
+    for fused, plain in zip(part(rgb, depth), expected):
+        torch.testing.assert_close(fused.flatten(2), unit(plain, 2))
 
 
 def test_channel_fusion_is_equations_12_to_20():
@@ -55,8 +55,8 @@ def test_channel_fusion_is_equations_12_to_20():
     r, d = rgb.flatten(2), depth.flatten(2)
     m_rgb, m_depth = root(r @ ch.mT), root(d @ ch.mT)
     expected = m_rgb @ r, m_depth @ d, (m_rgb + m_depth) @ ch
-    for found, plain in zip(part(rgb, depth), expected):
-        torch.testing.assert_close(found.flatten(2), unit(plain, 2))
+    for fused, plain in zip(part(rgb, depth), expected):
+        torch.testing.assert_close(fused.flatten(2), unit(plain, 2))
 
 
 def test_both_fusions_are_added():
@@ -89,10 +89,10 @@ def test_other_mechanisms_in_place_of_the_signed_root(position):
     torch.manual_seed(0)
     part = PositionFusion(8, attention=position)
     rgb, depth = (x.float().requires_grad_() for x in maps(8, (4, 4)))
-    found = part(rgb, depth)
-    assert [x.shape for x in found] == [rgb.shape] * 3
-    weights = torch.randn_like(found[0])
-    sum((x * weights).sum() for x in found).backward()
+    fused = part(rgb, depth)
+    assert [x.shape for x in fused] == [rgb.shape] * 3
+    weights = torch.randn_like(fused[0])
+    sum((x * weights).sum() for x in fused).backward()
     assert rgb.grad.abs().sum() > 0
     assert depth.grad.abs().sum() > 0
 
@@ -126,8 +126,8 @@ def test_the_decoder_is_equations_24_to_30(small):
         for i in (2, 1, 0):
             out = small.out[i](torch.cat([res[i], up(out, res[i])], 1))
             expected.insert(0, up(small.heads[i](out), image))
-        for found, plain in zip(small.scales(image, depth), expected):
-            torch.testing.assert_close(found, plain)
+        for scale, plain in zip(small.scales(image, depth), expected):
+            torch.testing.assert_close(scale, plain)
         torch.testing.assert_close(small(image, depth), expected[0].sigmoid())
 
 
@@ -159,9 +159,9 @@ def test_a_stage_keeps_the_blocks_of_pvt():
 def test_the_core_in_every_block(options):
     torch.manual_seed(0)
     model = build_gldmnet("small", options.pop("transformer", "small"), **options)
-    found = model.scales(torch.randn(2, 3, 64, 64), torch.randn(2, 1, 64, 64))
-    assert [x.shape for x in found] == [(2, 1, 64, 64)] * 4
-    sum(x.square().mean() for x in found).backward()
+    scales = model.scales(torch.randn(2, 3, 64, 64), torch.randn(2, 1, 64, 64))
+    assert [x.shape for x in scales] == [(2, 1, 64, 64)] * 4
+    sum(x.square().mean() for x in scales).backward()
     unused = [name for name, weight in model.named_parameters() if weight.grad is None]
     assert not unused
 
@@ -217,7 +217,7 @@ def test_weights_of_a_file_reach_both_encoders(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"backbone": "resnet5O"}, "unknown to timm"),
         ({"transformer": "resnet18"}, "no PVTv2"),
@@ -227,8 +227,8 @@ def test_weights_of_a_file_reach_both_encoders(tmp_path):
         ({"fusion": "sum"}, "kind must be"),
     ],
 )
-def test_mistakes_are_named(options, said):
-    with pytest.raises(ValueError, match=said):
+def test_mistakes_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
         build_gldmnet(**{"backbone": "small", "transformer": "small", **options})
 
 

@@ -16,7 +16,7 @@ def model(**options) -> Medusa:
     return build_medusa("small", 3, body_width=4, head_width=8, **options)
 
 
-def given(count: int = 2, side: int = 64, small: int = 48):
+def small_inputs(count: int = 2, side: int = 64, small: int = 48):
     torch.manual_seed(1)
     return torch.randn(count, 1, side, side), torch.randn(count, 1, small, small)
 
@@ -44,7 +44,7 @@ class TestHead:
         torch.testing.assert_close(out, v + v * mask if form == "residual" else v * mask)
 
     def test_what_it_sees(self) -> None:
-        v, other, guide, second = torch.randn(4, 1, 5, 6, 7).split(1)
+        v, other_features, guide, second = torch.randn(4, 1, 5, 6, 7).split(1)
         for sees, by_map, by_body in (
             ("both", True, True),
             ("global", False, True),
@@ -52,7 +52,7 @@ class TestHead:
         ):
             head = Head(5, 5, sees=sees).eval()
             mask = head(v[0], guide[0])[1]
-            assert torch.equal(mask, head(other[0], guide[0])[1]) != by_map
+            assert torch.equal(mask, head(other_features[0], guide[0])[1]) != by_map
             assert torch.equal(mask, head(v[0], second[0])[1]) != by_body
 
 
@@ -76,26 +76,26 @@ def test_the_body_keeps_any_size(size) -> None:
 
 def test_masks_change_what_the_next_stage_sees() -> None:
     net = model().eval()
-    picture, small = given()
-    found = net.attend(picture, small)
-    assert [tuple(m.shape[1:]) for m in found.masks] == [
+    picture, small = small_inputs()
+    attended = net.attend(picture, small)
+    assert [tuple(m.shape[1:]) for m in attended.masks] == [
         (1, 16, 16),
         (1, 8, 8),
         (1, 4, 4),
         (1, 2, 2),
     ]
-    assert all(((m > 0) & (m < 1)).all() for m in found.masks)
-    assert found.lungs.shape == small.shape
+    assert all(((m > 0) & (m < 1)).all() for m in attended.masks)
+    assert attended.lungs.shape == small.shape
     # By hand: each stage of the backbone, then its head.
     x = picture.expand(-1, 3, -1, -1)
-    guide = torch.cat([found.lungs.sigmoid(), net.body(small)[1]], 1)
+    guide = torch.cat([attended.lungs.sigmoid(), net.body(small)[1]], 1)
     stage = 0
     for name, part in net.backbone.model.items():
         x = part(x)
         if name in net.backbone.model.return_layers:
             x = net.heads[stage](x, guide)[0]
             stage += 1
-    torch.testing.assert_close(found.logits, net.classifier(x.mean((2, 3))))
+    torch.testing.assert_close(attended.logits, net.classifier(x.mean((2, 3))))
     # Without attention it is the backbone.
     plain = model(attention="none").eval()
     last = plain.backbone(picture.expand(-1, 3, -1, -1))[-1]
@@ -111,7 +111,7 @@ def test_gradients_reach_every_part() -> None:
         {"attention": "coordinate"},
     ):
         net = model(**options)
-        picture, small = given(4)
+        picture, small = small_inputs(4)
         net(picture, small).square().sum().backward()
         assert all(
             w.grad is not None
@@ -123,11 +123,11 @@ def test_gradients_reach_every_part() -> None:
 
 
 def test_isolated_attentions_are_as_large_as_body_and_heads() -> None:
-    plain, whole = size_of(model(attention="none")), size_of(model())
+    plain, medusa = size_of(model(attention="none")), size_of(model())
     for name in ("squeeze", "cbam", "coordinate"):
-        own = size_of(model(attention=name))
-        assert own - plain == pytest.approx(whole - plain, rel=0.02), name
-    assert size_of(model(sees="local")) < whole
+        isolated = size_of(model(attention=name))
+        assert isolated - plain == pytest.approx(medusa - plain, rel=0.02), name
+    assert size_of(model(sees="local")) < medusa
 
 
 def test_cbam_is_the_formula() -> None:
@@ -142,20 +142,20 @@ def test_cbam_is_the_formula() -> None:
 
 def test_half_precision_compile_and_export() -> None:
     net = model().eval()
-    picture, small = given()
-    whole = net(picture, small)
+    picture, small = small_inputs()
+    expected = net(picture, small)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        torch.testing.assert_close(net(picture, small).float(), whole, atol=0.05, rtol=0.05)
+        torch.testing.assert_close(net(picture, small).float(), expected, atol=0.05, rtol=0.05)
     free = torch.export.Dim("pictures", min=1)
     program = torch.export.export(net, (picture, small), dynamic_shapes=({0: free}, {0: free}))
     three = [torch.cat([x, x[:1]]) for x in (picture, small)]
     torch.testing.assert_close(program.module()(*three), net(*three), atol=1e-5, rtol=1e-5)
     compiled = torch.compile(net, backend="aot_eager", fullgraph=True)
-    torch.testing.assert_close(compiled(picture, small), whole)
+    torch.testing.assert_close(compiled(picture, small), expected)
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"attention": "eyes"}, "must be one of"),
         ({"attention": "none", "form": "pure"}, "attention 'none' has not"),
@@ -163,8 +163,8 @@ def test_half_precision_compile_and_export() -> None:
         ({"form": "odd"}, "residual or pure"),
     ],
 )
-def test_mistakes_are_named(options, said) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_mistakes_are_named(options, message) -> None:
+    with pytest.raises(ValueError, match=message):
         model(**options)
     with pytest.raises(ValueError, match="unknown to timm"):
         build_medusa("resnet5O")
@@ -174,6 +174,6 @@ def test_mistakes_are_named(options, said) -> None:
     sequence = build_medusa("small")
     with pytest.raises(ValueError, match=r"needs \(B, 1 or 3"):
         sequence(two, small)
-    other = build_medusa("mobilenetv3_small_050")
+    network = build_medusa("mobilenetv3_small_050")
     with pytest.raises(ValueError, match="no sequence of stages"):
-        other(small, small)
+        network(small, small)

@@ -48,13 +48,15 @@ def test_forecasts_go_on_where_the_file_ends(trained):
     rows = pl.read_parquet(run.path / "predictions.parquet")
     assert rows["channel"].unique(maintain_order=True).to_list() == told.columns[1:]
     for channel in told.columns[1:]:
-        one = rows.filter(pl.col("channel") == channel)
-        assert one["step"].to_list() == list(range(1, 13))
+        of_channel = rows.filter(pl.col("channel") == channel)
+        assert of_channel["step"].to_list() == list(range(1, 13))
         step = told["date"][1] - told["date"][0]
-        assert one["time"].to_list() == [told["date"][-1] + step * k for k in range(1, 13)]
+        assert of_channel["time"].to_list() == [told["date"][-1] + step * k for k in range(1, 13)]
         mean, spread = told[channel].mean(), told[channel].std()
-        assert ((one["forecast"] - mean).abs() < 6 * spread).all(), "original units"
-        bounds = one.select("lower_95", "lower_80", "forecast", "upper_80", "upper_95").to_numpy()
+        assert ((of_channel["forecast"] - mean).abs() < 6 * spread).all(), "original units"
+        bounds = of_channel.select(
+            "lower_95", "lower_80", "forecast", "upper_80", "upper_95"
+        ).to_numpy()
         assert (np.diff(bounds, axis=1) >= 0).all()
 
 
@@ -107,9 +109,9 @@ def test_metrics_hold_the_naive_forecasts_and_the_intervals(trained):
 
 def test_evaluating_the_same_rows_as_other_data_counts_all_of_them(trained, tmp_path):
     run, data = trained
-    other = tmp_path / "other.csv"
-    pl.read_csv(data).head(300).write_csv(other)
-    assert pipelines.forecast.evaluate(run=run.path, data=other)["windows"] == 300 - 36 + 1
+    same_rows = tmp_path / "other.csv"
+    pl.read_csv(data).head(300).write_csv(same_rows)
+    assert pipelines.forecast.evaluate(run=run.path, data=same_rows)["windows"] == 300 - 36 + 1
 
 
 def test_backtest_compares_with_what_came(trained):
@@ -152,8 +154,8 @@ def test_columns_known_in_the_future_are_used(tmp_path):
 def test_long_tables_apart_and_together(tmp_path):
     data = tmp_path / "long.csv"
     many_series(6, 200, data, broken=0)
-    apart = pipelines.forecast.train(data=data, run=tmp_path / "apart", **SMALL)
-    rows = pl.read_parquet(apart.path / "predictions.parquet")
+    separate = pipelines.forecast.train(data=data, run=tmp_path / "apart", **SMALL)
+    rows = pl.read_parquet(separate.path / "predictions.parquet")
     assert rows["item"].n_unique() == 6
     assert rows["channel"].unique().to_list() == ["y"]
     together = pipelines.forecast.train(
@@ -187,21 +189,21 @@ def test_every_mechanism_serves(tmp_path, name):
         data=table(tmp_path), run=tmp_path / "run", attention=name, heads=4, **SMALL
     )
     assert run.metrics()["mse"] > 0
-    kept = {
+    forms = {
         key.split(".mixer.")[1]
         for key in load_file(run.path / "model.safetensors")
         if ".mixer." in key
     }
-    assert kept == set(
+    assert forms == set(
         build_attention(name, 16, 4, **({"core": 8} if name == "star" else {})).state_dict()
     )
 
 
 def test_a_mechanism_on_grids_is_refused(headwise, tmp_path):
     for name in (name for name, row in ATTENTION.items() if row.fits == "grid"):
-        code, said = headwise("forecast", "train", "--attention", name, "--run", tmp_path / "run")
+        code, lines = headwise("forecast", "train", "--attention", name, "--run", tmp_path / "run")
         assert code == 2
-        assert "channels are no grid" in said[-1]
+        assert "channels are no grid" in lines[-1]
 
 
 @pytest.mark.parametrize("router", ["token", "similarity"])
@@ -227,11 +229,11 @@ def test_experts_serve_and_show_how_they_are_used(tmp_path, router):
 
 
 def test_experts_that_do_not_fit_are_refused(headwise, tmp_path):
-    code, said = headwise(
+    code, lines = headwise(
         "forecast", "train", "--ffn", "moe", "--experts", "2", "--active", "3", "--run", tmp_path
     )
     assert code == 2
-    assert "--active 3: must lie between 1 and --experts 2" in said[-1]
+    assert "--active 3: must lie between 1 and --experts 2" in lines[-1]
 
 
 def test_the_loss_of_a_mechanism_takes_part(tmp_path, monkeypatch):

@@ -42,23 +42,25 @@ def trained(tmp_path_factory):
         part = getattr(splits, name)
         batch = part.__getitems__(list(range(len(part))))
         with torch.no_grad():
-            given = loaded.model(batch["past"], batch.get("past_marks"), batch.get("known"))
-        errors[name] = (given - batch["future"]).double().numpy()
+            forecast = loaded.model(batch["past"], batch.get("past_marks"), batch.get("known"))
+        errors[name] = (forecast - batch["future"]).double().numpy()
     return run, data, loaded, errors
 
 
 def test_intervals_are_quantiles_of_the_validation_windows_by_ascending_level(trained):
     run, _, loaded, errors = trained
-    own = np.sort(np.abs(errors["validation"]), axis=0)
-    count = len(own)
-    expected = [own[int(np.ceil((count + 1) * level)) - 1] for level in (0.5, 0.8, 0.95)]
+    residuals = np.sort(np.abs(errors["validation"]), axis=0)
+    count = len(residuals)
+    expected = [residuals[int(np.ceil((count + 1) * level)) - 1] for level in (0.5, 0.8, 0.95)]
     np.testing.assert_allclose(loaded.calibration["radius"].numpy(), expected, rtol=1e-4, atol=1e-5)
     assert loaded.spec.to_json()["levels"] == [0.5, 0.8, 0.95]
     metrics = run.metrics()
-    assert [one["level"] for one in metrics["intervals"]] == [0.5, 0.8, 0.95]
-    for one, radius in zip(metrics["intervals"], expected):
-        assert one["mean_width"] == pytest.approx(2 * radius.mean(), rel=1e-4)
-        assert one["coverage"] == pytest.approx((np.abs(errors["test"]) <= radius).mean(), abs=2e-3)
+    assert [interval["level"] for interval in metrics["intervals"]] == [0.5, 0.8, 0.95]
+    for interval, radius in zip(metrics["intervals"], expected):
+        assert interval["mean_width"] == pytest.approx(2 * radius.mean(), rel=1e-4)
+        assert interval["coverage"] == pytest.approx(
+            (np.abs(errors["test"]) <= radius).mean(), abs=2e-3
+        )
 
 
 def test_bounds_of_predictions_have_the_width_of_their_own_level(trained, tmp_path):
@@ -76,22 +78,24 @@ def test_bounds_of_predictions_have_the_width_of_their_own_level(trained, tmp_pa
 
 def test_errors_are_those_of_the_test_windows(trained):
     run, _, loaded, errors = trained
-    metrics, own = run.metrics(), errors["test"]
-    assert metrics["windows"] == len(own)
-    assert metrics["mse"] == pytest.approx(np.square(own).mean(), rel=1e-5)
-    assert metrics["mae"] == pytest.approx(np.abs(own).mean(), rel=1e-5)
-    np.testing.assert_allclose(metrics["by_step"]["mae"], np.abs(own).mean((0, 2)), rtol=1e-5)
+    metrics, test_errors = run.metrics(), errors["test"]
+    assert metrics["windows"] == len(test_errors)
+    assert metrics["mse"] == pytest.approx(np.square(test_errors).mean(), rel=1e-5)
+    assert metrics["mae"] == pytest.approx(np.abs(test_errors).mean(), rel=1e-5)
+    np.testing.assert_allclose(
+        metrics["by_step"]["mae"], np.abs(test_errors).mean((0, 2)), rtol=1e-5
+    )
     deviation = np.array(loaded.spec.to_json()["scaler"]["std"])
-    for place, found in enumerate(metrics["original_units"].values()):
-        assert found["mae"] == pytest.approx(
-            np.abs(own[..., place]).mean() * deviation[place], rel=1e-4
+    for place, scores in enumerate(metrics["original_units"].values()):
+        assert scores["mae"] == pytest.approx(
+            np.abs(test_errors[..., place]).mean() * deviation[place], rel=1e-4
         )
-        assert found["rmse"] == pytest.approx(
-            np.sqrt(np.square(own[..., place]).mean()) * deviation[place], rel=1e-4
+        assert scores["rmse"] == pytest.approx(
+            np.sqrt(np.square(test_errors[..., place]).mean()) * deviation[place], rel=1e-4
         )
     # Windows share most of their rows: whole blocks are drawn, as long as the rows that two windows
     # may share.
-    low, high = interval_of_mean(np.square(own).mean((1, 2)), LOOKBACK + HORIZON)
+    low, high = interval_of_mean(np.square(test_errors).mean((1, 2)), LOOKBACK + HORIZON)
     assert metrics["mse_interval_95"] == pytest.approx([low, high], rel=1e-4)
 
 
@@ -106,8 +110,8 @@ def test_the_score_of_an_epoch_is_of_all_validation_windows_alike(trained):
 def test_a_backtest_has_the_errors_of_the_windows_that_begin_at_its_moments(trained):
     run, data, loaded, errors = trained
     rows = pipelines.forecast.backtest(run=run.path, origins=3, step=2)
-    own = np.square(errors["test"]).mean((1, 2))[[-5, -3, -1]]
-    np.testing.assert_allclose(rows["mse"].to_numpy(), own, rtol=1e-4)
+    squared = np.square(errors["test"]).mean((1, 2))[[-5, -3, -1]]
+    np.testing.assert_allclose(rows["mse"].to_numpy(), squared, rtol=1e-4)
     told = pl.read_csv(data, try_parse_dates=True)
     assert rows["origin"].to_list() == [told["date"][-HORIZON - back] for back in (4, 2, 0)]
     widths = loaded.calibration["radius"].numpy()
@@ -115,7 +119,7 @@ def test_a_backtest_has_the_errors_of_the_windows_that_begin_at_its_moments(trai
         inside = [(np.abs(errors["test"][at]) <= widths[place]).mean() for at in (-5, -3, -1)]
         np.testing.assert_allclose(rows[f"coverage_{level}"].to_numpy(), inside, atol=0.03)
     stored = json.loads((run.path / "backtest.json").read_text())
-    assert stored["mse"] == pytest.approx(own.mean(), rel=1e-4)
+    assert stored["mse"] == pytest.approx(squared.mean(), rel=1e-4)
 
 
 def test_the_interval_of_a_mean_of_dependent_values_is_as_wide_as_it_should_be():

@@ -1,6 +1,5 @@
-"""Which pictures weights of classes, temperature and operating point are of: by a small set with
-uneven parts.
-"""
+"""Which pictures decide the class weights, the temperature and the operating point: a small set
+with uneven parts tells."""
 
 from dataclasses import replace
 
@@ -16,6 +15,7 @@ from PIL import Image
 from headwise import pipelines
 from headwise.pipelines import load_task
 from headwise.pipelines.engine.command_line import parse
+from headwise.pipelines.engine.experiments.compare import Trained
 from headwise.pipelines.engine.runs.loaded import load_run
 from headwise.pipelines.medical.verbs import compare as comparison
 from headwise.pipelines.metrics.operating import choose_threshold, fit_temperature
@@ -68,8 +68,8 @@ def probability_of(run, part):
         row["item"]: row
         for row in pl.read_parquet(run.path / "predictions.parquet").iter_rows(named=True)
     }
-    own = [rows[name] for name in part.of("names")]
-    return np.array([[row[f"p_{name}"] for name in CLASSES] for row in own], float), own
+    ordered = [rows[name] for name in part.column("names")]
+    return np.array([[row[f"p_{name}"] for name in CLASSES] for row in ordered], float), ordered
 
 
 def test_class_weights_are_the_inverse_shares_of_the_training_pictures(splits):
@@ -98,16 +98,15 @@ def test_the_loss_is_the_weighted_cross_entropy(splits):
     logits = []
     with torch.no_grad():
         handle = model.register_forward_hook(
-            lambda module, given, found: logits.append(found.double().numpy())
+            lambda module, inputs, output: logits.append(output.double().numpy())
         )
-        found = float(task.load().loss(model, batch, options))
+        loss = float(task.load().loss(model, batch, options))
         handle.remove()
     labels, weights = batch["label"].numpy(), splits.train.class_weights.numpy()
     assert set(labels.tolist()) == {0, 1, 2}
-    each = np.log(np.exp(logits[0]).sum(1)) - logits[0][np.arange(len(labels)), labels]
-    assert found == pytest.approx(
-        float((weights[labels] * each).sum() / weights[labels].sum()), rel=1e-5
-    )
+    losses = np.log(np.exp(logits[0]).sum(1)) - logits[0][np.arange(len(labels)), labels]
+    expected = float((weights[labels] * losses).sum() / weights[labels].sum())
+    assert loss == pytest.approx(expected, rel=1e-5)
 
 
 def test_temperature_and_operating_point_are_of_the_validation_pictures(run, splits):
@@ -115,10 +114,9 @@ def test_temperature_and_operating_point_are_of_the_validation_pictures(run, spl
     part = splits.validation
     probability, _ = probability_of(run, part)
     assert fit_temperature(part.labels, np.log(probability)) == pytest.approx(1, abs=2e-3)
-    for other in (splits.train, splits.test):
-        assert fit_temperature(
-            other.labels, np.log(probability_of(run, other)[0])
-        ) != pytest.approx(1, abs=2e-3)
+    for unused in (splits.train, splits.test):
+        logits = np.log(probability_of(run, unused)[0])
+        assert fit_temperature(unused.labels, logits) != pytest.approx(1, abs=2e-3)
     metrics = run.metrics()
     assert metrics["temperature"] != pytest.approx(1, abs=1e-2)
     assert metrics["threshold"] == pytest.approx(
@@ -129,10 +127,10 @@ def test_temperature_and_operating_point_are_of_the_validation_pictures(run, spl
 def test_predictions_of_the_test_pictures_give_the_metrics(run, splits):
     part, metrics = splits.test, run.metrics()
     probability, rows = probability_of(run, part)
-    own = probability[np.arange(len(part)), part.labels]
-    assert metrics["log_loss"] == pytest.approx(-np.log(own).mean(), abs=1e-6)
-    said = np.array([CLASSES.index(row["prediction"]) for row in rows])
-    assert metrics["accuracy"] == pytest.approx((said == part.labels).mean())
+    true_probability = probability[np.arange(len(part)), part.labels]
+    assert metrics["log_loss"] == pytest.approx(-np.log(true_probability).mean(), abs=1e-6)
+    predicted = np.array([CLASSES.index(row["prediction"]) for row in rows])
+    assert metrics["accuracy"] == pytest.approx((predicted == part.labels).mean())
     called = np.array([row["positive"] for row in rows])
     np.testing.assert_array_equal(called, probability[:, 1] >= metrics["threshold"])
     assert metrics["sensitivity"] == pytest.approx(called[part.labels == 1].mean())
@@ -142,25 +140,25 @@ def test_predictions_of_the_test_pictures_give_the_metrics(run, splits):
 def test_an_asked_sensitivity_moves_the_operating_point(run, splits):
     task = load_task("medical")
     loaded = load_run(task.load(), str(run.path), "cpu")
-    alone = replace(splits, train=None, test=None)
+    validation_only = replace(splits, train=None, test=None)
     part, (probability, _) = splits.validation, probability_of(run, splits.validation)
-    found = {}
+    thresholds = {}
     for asked in (0.5, 1.0):
         options = replace(loaded.options, sensitivity=asked)
-        found[asked] = float(
-            task.load().calibrate(loaded.model, alone, options, loaded.device)["threshold"]
-        )
+        calibration = task.load().calibrate(loaded.model, validation_only, options, loaded.device)
+        thresholds[asked] = float(calibration["threshold"])
         expected = choose_threshold(part.labels == 1, probability[:, 1], asked)
-        assert found[asked] == pytest.approx(expected, abs=1e-6)
-    assert found[0.5] > found[1.0]
+        assert thresholds[asked] == pytest.approx(expected, abs=1e-6)
+    assert thresholds[0.5] > thresholds[1.0]
 
 
 def test_a_variant_is_scored_on_the_test_part_with_the_temperature_of_the_validation_part(
     run, splits
 ):
     loaded = load_run(load_task("medical").load(), str(run.path), "cpu")
-    (found,) = comparison._score(
+    trained = Trained(
         "medusa", loaded.model, replace(splits, train=None), loaded.options, loaded.device
-    ).values()
+    )
+    (scores,) = comparison._score(trained).values()
     for name in ("auc", "accuracy", "ece"):
-        assert found[name] == pytest.approx(run.metrics()[name], abs=1e-5)
+        assert scores[name] == pytest.approx(run.metrics()[name], abs=1e-5)

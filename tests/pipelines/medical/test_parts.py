@@ -165,7 +165,7 @@ def test_boxes_are_read_and_pointed_at(noise) -> None:
 class TestAudit:
     def probes(self, home) -> dict:
         reader = reader_of(home)
-        probes = audit.probes(reader, ["ill", "well"], reader.xrays.rows(), 0)
+        probes = audit.probe_all(reader, ["ill", "well"], reader.xrays.rows(), 0)
         return {probe.name: probe for probe in probes}
 
     def test_a_source_that_tells_the_label_is_flagged_and_noise_is_not(self, noise) -> None:
@@ -210,7 +210,7 @@ class TestAudit:
         assert (by_source == labels).mean() > 0.8
         probability = np.stack([0.2 + 0.6 * by_source, 0.8 - 0.6 * by_source], 1)
         few = audit.within(part, probability, 0)
-        assert all(row["AUC"] is None for row in few)  # four and thirty-six of a source
+        assert all(row.auc is None for row in few)  # four and thirty-six of a source
         assert "No source has 10 pictures of two classes" in audit.sentences([], few, 0.9)[1]
         mixed = SimpleNamespace(
             labels=np.arange(80) % 2,
@@ -219,7 +219,7 @@ class TestAudit:
         )
         half = np.where(np.arange(80) < 40, 0.5, 0.1 + 0.8 * (np.arange(80) % 2))
         rows = audit.within(mixed, np.stack([1 - half, half], 1), 0)
-        assert [row["AUC"] for row in rows[:2]] == [0.5, 1.0]
+        assert [row.auc for row in rows[:2]] == [0.5, 1.0]
         assert "part of what it knows" in audit.sentences([], rows, 0.75)[1]
 
     def test_sources_that_lack_a_class_are_scored_among_the_others(self) -> None:
@@ -232,8 +232,8 @@ class TestAudit:
         probability = np.full((80, 3), 0.05)
         probability[np.arange(80), labels] = 0.9
         first, second = audit.within(part, probability, 0)[:2]
-        assert (first["AUC"], first["among"]) == (1.0, "a, b")
-        assert second["AUC"] is None
+        assert (first.auc, first.among) == (1.0, "a, b")
+        assert second.auc is None
         sentences = audit.sentences([], [first, second], 1.0)
         assert (
             "No source has pictures of every class: source and label cannot be told apart."

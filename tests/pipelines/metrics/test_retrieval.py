@@ -16,8 +16,8 @@ from headwise.pipelines.metrics.retrieval import (
     recall_at,
     retrieval_scores,
     score_vectors,
-    squared_euclidean,
 )
+from headwise.pipelines.metrics.vectors import squared_euclidean
 
 SCORES = ("ap", "inp", "first_rank", "cmc", "mean_ap", "mean_inp", "queries", "skipped", "cameras")
 

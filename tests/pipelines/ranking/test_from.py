@@ -79,8 +79,8 @@ def test_old_codes_keep_their_vectors_and_new_ones_begin_as_unseen(first, grown)
     starts, more = [0, 0], 0
     for old, new in zip(*(spec.fields for spec in specs), strict=True):
         before, after = (
-            table[start : start + one["codes"]]
-            for table, start, one in zip(tables, starts, (old, new))
+            table[start : start + field["codes"]]
+            for table, start, field in zip(tables, starts, (old, new))
         )
         assert (after[: len(before)] - before).abs().max() < 1e-6
         assert (after[len(before) :] - before[UNSEEN]).abs().sum() < 1e-4

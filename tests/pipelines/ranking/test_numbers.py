@@ -13,8 +13,8 @@ from headwise import pipelines
 from headwise.data.clicks.generate import write_sample_clicks
 from headwise.pipelines import load_task
 from headwise.pipelines.engine.command_line import parse
-from headwise.pipelines.ranking import prediction as infer
-from headwise.pipelines.ranking.verbs import compare as comparison
+from headwise.pipelines.engine.experiments import compare as comparison
+from headwise.pipelines.ranking import prediction
 
 SMALL = {
     "width": 8,
@@ -65,33 +65,33 @@ def test_the_loss_is_the_mean_over_the_rows_that_count_for_each_task(model_and_p
         probability_of(model, batch),
     )
     assert 0 < counts[:, 1].sum() < counts[:, 0].sum() == 200
-    each = [log_loss(labels[counts[:, k], k], p[counts[:, k], k]) for k in range(2)]
-    assert loss_of(task, model, batch, data) == pytest.approx(sum(each), rel=1e-5)
+    losses = [log_loss(labels[counts[:, k], k], p[counts[:, k], k]) for k in range(2)]
+    assert loss_of(task, model, batch, data) == pytest.approx(sum(losses), rel=1e-5)
     assert loss_of(task, model, batch, data, task_weights=(0.25, 2.0)) == pytest.approx(
-        0.25 * each[0] + 2.0 * each[1], rel=1e-5
+        0.25 * losses[0] + 2.0 * losses[1], rel=1e-5
     )
 
 
 def test_labels_of_rows_that_do_not_count_change_no_loss(model_and_parts):
     task, model, splits, data = model_and_parts
     batch = splits.train.__getitems__(range(200))
-    other = {
+    relabelled = {
         **batch,
         "labels": torch.where(batch["counts"].bool(), batch["labels"], 1 - batch["labels"]),
     }
-    assert not torch.equal(other["labels"], batch["labels"])
-    assert loss_of(task, model, other, data) == loss_of(task, model, batch, data)
+    assert not torch.equal(relabelled["labels"], batch["labels"])
+    assert loss_of(task, model, relabelled, data) == loss_of(task, model, batch, data)
 
 
 def test_the_squares_of_the_embeddings_are_a_mean_over_rows(model_and_parts):
     task, model, splits, data = model_and_parts
-    one, two = (
+    rows, doubled_rows = (
         splits.train.__getitems__(range(50)),
         splits.train.__getitems__([*range(50), *range(50)]),
     )
     more = [
         loss_of(task, model, batch, data, embedding_l2=0.5) - loss_of(task, model, batch, data)
-        for batch in (one, two)
+        for batch in (rows, doubled_rows)
     ]
     assert more[0] > 0
     assert more[1] == pytest.approx(more[0], rel=1e-4)
@@ -104,15 +104,15 @@ def test_the_score_of_an_epoch_is_of_the_rows_that_count(model_and_parts):
         for start in range(0, len(splits.validation), 100)
     ]
     with torch.no_grad():
-        found = task.load().validate(model, batches, None)
+        figures = task.load().validate(model, batches, None)
     labels, counts = (
-        np.concatenate([one[name].numpy() for one in batches]) for name in ("labels", "counts")
+        np.concatenate([batch[name].numpy() for batch in batches]) for name in ("labels", "counts")
     )
-    p = np.concatenate([probability_of(model, one) for one in batches])
+    p = np.concatenate([probability_of(model, batch) for batch in batches])
     aucs = [roc_auc_score(labels[counts[:, k], k], p[counts[:, k], k]) for k in range(2)]
-    assert found["auc"] == pytest.approx(np.mean(aucs), abs=1e-5)
-    assert found["one_minus_auc"] == pytest.approx(1 - np.mean(aucs), abs=1e-5)
-    assert found["log_loss"] == pytest.approx(
+    assert figures["auc"] == pytest.approx(np.mean(aucs), abs=1e-5)
+    assert figures["one_minus_auc"] == pytest.approx(1 - np.mean(aucs), abs=1e-5)
+    assert figures["log_loss"] == pytest.approx(
         np.mean([log_loss(labels[counts[:, k], k], p[counts[:, k], k]) for k in range(2)]), rel=1e-5
     )
 
@@ -123,15 +123,20 @@ def test_a_comparison_trains_on_the_training_part_and_scores_the_test_part(
     _, model, splits, data = model_and_parts
     asked = []
 
-    def fit(task, options, dataset, spec, device, *, validation):
+    def fit(pipeline, options, dataset, spec, device, *, validation):
         asked.append(
             (dataset.which.tolist(), validation.which.tolist(), options.seed, options.model)
         )
         return model, {"epochs": 1, "steps": 1}
 
     monkeypatch.setattr(comparison, "fit", fit)
-    given = {"models": ("infnet", "din"), "seeds": 2, "seed": 7, "output": tmp_path / "c"}
-    pipelines.ranking.compare(data=data, **given, **SMALL)
+    options_of_compare = {
+        "models": ("infnet", "din"),
+        "seeds": 2,
+        "seed": 7,
+        "output": tmp_path / "c",
+    }
+    pipelines.ranking.compare(data=data, **options_of_compare, **SMALL)
     train, validation = splits.train.which.tolist(), splits.validation.which.tolist()
     assert sorted(asked, key=str) == sorted(
         ((train, validation, seed, name) for seed in (7, 8) for name in ("infnet", "din")), key=str
@@ -145,11 +150,11 @@ def test_a_comparison_trains_on_the_training_part_and_scores_the_test_part(
         batch["counts"].numpy().astype(bool),
         probability_of(model, batch),
     )
-    for one in stored:
+    for training in stored:
         for place, name in enumerate(("click", "like")):
-            own = counts[:, place]
-            expected = roc_auc_score(labels[own, place], p[own, place])
-            assert one["scores"][name]["auc"] == pytest.approx(expected, abs=1e-5)
+            counted = counts[:, place]
+            expected = roc_auc_score(labels[counted, place], p[counted, place])
+            assert training["scores"][name]["auc"] == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_table_in_several_items_is_numbered_and_scored_as_one(
@@ -158,8 +163,8 @@ def test_a_table_in_several_items_is_numbered_and_scored_as_one(
     """Items of 3,000 rows, in shards of one."""
     _, _, _, data = model_and_parts
     run = pipelines.ranking.train(data=data, run=tmp_path / "run", max_steps=1, **SMALL).path
-    whole = pl.read_parquet(run / "predictions.parquet")
-    monkeypatch.setattr(infer, "PART", 3000)
+    expected = pl.read_parquet(run / "predictions.parquet")
+    monkeypatch.setattr(prediction, "PART", 3000)
     for size in (1, 8):
         rows = pipelines.ranking.predict(
             run=run,
@@ -170,4 +175,4 @@ def test_a_table_in_several_items_is_numbered_and_scored_as_one(
         assert rows["item"].unique(maintain_order=True).to_list() == [
             f"generated.csv:{k}" for k in (0, 3000, 6000)
         ]
-        assert_frame_equal(rows.drop("item"), whole.drop("item"), abs_tol=1e-6)
+        assert_frame_equal(rows.drop("item"), expected.drop("item"), abs_tol=1e-6)

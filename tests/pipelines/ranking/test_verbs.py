@@ -58,7 +58,7 @@ def top(loaded, monkeypatch, tmp_path):
         path = pipelines.ranking.top(
             run="r", output=tmp_path / "lists.parquet", overwrite=True, **options
         )
-        assert [one.name for one in tmp_path.iterdir() if one.name.startswith(".")] == []
+        assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")] == []
         return pl.read_parquet(path)
 
     return call
@@ -99,7 +99,7 @@ class TestTop:
         users, items = [7, 3, 9999, 50], [*range(1, 60), 8888]
         pl.DataFrame({"user_id": users}).write_csv(tmp_path / "users.csv")
         pl.DataFrame({"item_id": items}).write_csv(tmp_path / "items.csv")
-        found = top(
+        lists = top(
             users=tmp_path / "users.csv",
             candidates=tmp_path / "items.csv",
             k=5,
@@ -108,25 +108,27 @@ class TestTop:
             batch_size=batch_size,
         )
         expected = brute(loaded, log, users, items)
-        assert found["user_id"].to_list() == np.repeat(users, 5).tolist()
-        assert found["rank"].to_list() == [1, 2, 3, 4, 5] * 4
+        assert lists["user_id"].to_list() == np.repeat(users, 5).tolist()
+        assert lists["rank"].to_list() == [1, 2, 3, 4, 5] * 4
         for n, user in enumerate(users):
-            own = found.filter(pl.col("user_id") == user)
-            place = [items.index(item) for item in own["item_id"]]
-            given = own.select("p_click", "p_like").to_numpy()
-            np.testing.assert_allclose(given, expected[n, place], atol=1e-5)
-            np.testing.assert_allclose(given[:, 1], np.sort(expected[n, :, 1])[::-1][:5], atol=1e-5)
+            of_user = lists.filter(pl.col("user_id") == user)
+            place = [items.index(item) for item in of_user["item_id"]]
+            probabilities = of_user.select("p_click", "p_like").to_numpy()
+            np.testing.assert_allclose(probabilities, expected[n, place], atol=1e-5)
+            np.testing.assert_allclose(
+                probabilities[:, 1], np.sort(expected[n, :, 1])[::-1][:5], atol=1e-5
+            )
 
     def test_met_items_are_left_out_and_all_users_and_items_are_the_default(self, log, top) -> None:
-        found, table = top(k=300), pl.read_csv(log)
+        lists, table = top(k=300), pl.read_csv(log)
         met = set(zip(table["user_id"], table["item_id"]))
-        listed = set(zip(found["user_id"], found["item_id"]))
+        listed = set(zip(lists["user_id"], lists["item_id"]))
         assert not met & listed
-        assert len(found) == len(listed)
+        assert len(lists) == len(listed)
         users, items = table["user_id"].n_unique(), table["item_id"].n_unique()
         # Items without a row in the training part are no candidates.
         assert items - 5 <= (len(listed) + len(met)) / users <= items
-        assert found["user_id"].n_unique() == users
+        assert lists["user_id"].n_unique() == users
 
     def test_newer_events_count(self, top, log, tmp_path) -> None:
         pl.DataFrame({"user_id": [1]}).write_csv(tmp_path / "one.csv")
@@ -154,20 +156,20 @@ class TestTop:
 
 class TestCompare:
     def test_is_resumed_and_deterministic(self, log, tmp_path, monkeypatch, capfd) -> None:
-        given = {"data": log, "max_steps": 2, "models": ("infnet", "infnet:no-cross"), **SMALL}
-        first = pipelines.ranking.compare(output=tmp_path / "a", seeds=1, **given)
+        options = {"data": log, "max_steps": 2, "models": ("infnet", "infnet:no-cross"), **SMALL}
+        first = pipelines.ranking.compare(output=tmp_path / "a", seeds=1, **options)
         before = {
             path.name: path.stat().st_mtime_ns for path in (tmp_path / "a/trainings").glob("*.json")
         }
         assert sorted(before) == ["infnet-no-cross-seed2021.json", "infnet-seed2021.json"]
-        both = pipelines.ranking.compare(output=tmp_path / "a", seeds=2, **given)
+        both = pipelines.ranking.compare(output=tmp_path / "a", seeds=2, **options)
         assert all(
             (tmp_path / "a/trainings" / name).stat().st_mtime_ns == at
             for name, at in before.items()
         )
         assert both["seeds"].to_list() == [2, 2, 2, 2, 0, 0]
         assert "2 of 4 trainings were done before" in capfd.readouterr().err
-        again = pipelines.ranking.compare(output=tmp_path / "b", seeds=1, **given)
+        again = pipelines.ranking.compare(output=tmp_path / "b", seeds=1, **options)
         assert again.drop("seconds").equals(first.drop("seconds"), null_equal=True)
         text = (tmp_path / "a/comparison.md").read_text()
         assert "users and items counted" in text
@@ -176,16 +178,16 @@ class TestCompare:
             path.name for path in (tmp_path / "a").iterdir()
         }
         with pytest.raises(InputError, match="other options or data"):
-            pipelines.ranking.compare(output=tmp_path / "a", seeds=1, **{**given, "width": 16})
-        one = json.loads((tmp_path / "a/trainings/infnet-seed2021.json").read_text())
-        assert first["auc"][0] == one["scores"]["click"]["auc"]
+            pipelines.ranking.compare(output=tmp_path / "a", seeds=1, **{**options, "width": 16})
+        training = json.loads((tmp_path / "a/trainings/infnet-seed2021.json").read_text())
+        assert first["auc"][0] == training["scores"]["click"]["auc"]
 
     def test_a_folder_of_others_is_left_alone(self, log, tmp_path) -> None:
         (tmp_path / "x").write_text("mine")
         with pytest.raises(InputError, match="is not empty"):
             pipelines.ranking.compare(output=tmp_path, data=log)
 
-    def test_interval(self) -> None:
+    def test_the_interval_is_that_of_student(self) -> None:
         low, high = t_interval(np.array([1.0, 2.0, 3.0]))
         assert (low + high) / 2 == pytest.approx(2)
         assert (high - low) / 2 == pytest.approx(

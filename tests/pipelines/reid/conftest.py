@@ -16,14 +16,14 @@ def persons(tmp_path_factory) -> Path:
     """A part of the generated persons: 6 identities to train with, 3 to search, 2 distractors and 2
     of junk.
     """
-    whole = write_sample_persons(tmp_path_factory.mktemp("whole"))
+    sample = write_sample_persons(tmp_path_factory.mktemp("sample"))
     home = tmp_path_factory.mktemp("small") / "persons"
-    wanted = {f"{number + 1:04d}" for number in (*range(6), *range(TRAINED, TRAINED + 3))}
-    for file in sorted(whole.rglob("*.jpg")):
+    identities = {f"{number + 1:04d}" for number in (*range(6), *range(TRAINED, TRAINED + 3))}
+    for file in sorted(sample.rglob("*.jpg")):
         identity, _, rest = file.name.partition("_")
         few = identity in ("0000", "-1") and int(rest.split("_")[1]) % 1000 < 2
-        if identity in wanted or few:
-            place = home / file.relative_to(whole)
+        if identity in identities or few:
+            place = home / file.relative_to(sample)
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, place)
     return home

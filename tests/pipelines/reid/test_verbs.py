@@ -1,5 +1,5 @@
-"""The verbs by the command line, on a part of the generated persons: one small run, and what is
-made with it.
+"""The verbs by the command line, on a part of the generated persons: one small run, and its
+uses.
 """
 
 import json
@@ -18,7 +18,7 @@ from headwise.base.errors import InputError
 from headwise.pipelines import load_task
 from headwise.pipelines.engine.runs.loaded import load_run
 from headwise.pipelines.engine.runs.run_directory import RunDirectory
-from headwise.pipelines.reid import losses
+from headwise.pipelines.reid.pipeline import ReidPipeline
 from headwise.pipelines.reid.scoring import embed_part
 
 WORDS = (
@@ -59,30 +59,30 @@ def run(persons, tmp_path_factory) -> RunDirectory:
 
 @pytest.fixture(scope="module")
 def gallery(run, persons, tmp_path_factory) -> Path:
-    """Vectors of the pictures that are asked."""
+    """Vectors of the gallery."""
     path = tmp_path_factory.mktemp("gallery") / "g.parquet"
     pipelines.reid.embed(run=run.path, input=persons / "bounding_box_test", output=path)
     return path
 
 
-def test_a_run_holds_scores_beside_the_baseline(run, persons) -> None:
-    found, spec = run.metrics(), run.spec()
+def test_a_run_holds_scores_and_those_of_the_baseline(run, persons) -> None:
+    metrics, spec = run.metrics(), run.spec()
     assert spec["goal"] == "search"
     assert spec["layout"] == "market1501"
     assert spec["cameras"] is True
-    assert len(spec["classes"]) == 5  # one of six is kept for validation
-    assert found["queries"] == 6
+    assert len(spec["classes"]) == 5  # one of six is in the validation part
+    assert metrics["queries"] == 6
     assert (
-        found["protocol"]
+        metrics["protocol"]
         == "queries against the gallery; pictures of the query's identity and camera do not count"
     )
-    for scores in (found, found["baselines"]["colours alone"], found["reranked"]):
+    for scores in (metrics, metrics["baselines"]["colours alone"], metrics["reranked"]):
         assert 0 <= scores["mAP"] <= 1
         assert scores["rank_1"] <= scores["rank_5"] <= scores["rank_10"] <= 1
         low, high = scores["intervals"]["mAP"]
         assert low <= scores["mAP"] <= high
-    drawn = {path.stem for path in run.figures.glob("*.png")}
-    assert drawn >= {"cmc", "ranked-lists", "similarities", "rollout"}
+    figures = {path.stem for path in run.figures.glob("*.png")}
+    assert figures >= {"cmc", "ranked-lists", "similarities", "rollout"}
     rows = pl.read_parquet(run.path / "predictions.parquet")
     assert len(rows) == len(list(persons.rglob("*.jpg")))
 
@@ -102,29 +102,29 @@ def test_search_lists_the_nearest_by_cosine(run, persons, gallery, tmp_path, hea
     words = ("reid", "search", "--run", run.path, "--query", persons / "query", "--k", 4)
     code, lines = headwise(*words, "--gallery", gallery, "--output", tmp_path / "a.parquet")
     assert code == 0, lines
-    found = pl.read_parquet(tmp_path / "a.parquet")
-    assert found.columns == ["query", "rank", "item", "file", "score"]
-    held = pl.read_parquet(gallery)
-    asked = pipelines.reid.embed(
+    ranked = pl.read_parquet(tmp_path / "a.parquet")
+    assert ranked.columns == ["query", "rank", "item", "file", "score"]
+    in_gallery = pl.read_parquet(gallery)
+    queries = pipelines.reid.embed(
         run=run.path, input=persons / "query", output=tmp_path / "q.parquet"
     ).table()
-    likeness = np.array(asked["vector"].to_list()) @ np.array(held["vector"].to_list()).T
-    assert found["query"].to_list() == np.repeat(asked["item"], 4).tolist()
-    assert found["rank"].to_list() == [1, 2, 3, 4] * 6
-    np.testing.assert_allclose(found["score"], -np.sort(-likeness, 1)[:, :4].ravel(), atol=1e-5)
-    place = [held["item"].to_list().index(item) for item in found["item"]]
+    similarity = np.array(queries["vector"].to_list()) @ np.array(in_gallery["vector"].to_list()).T
+    assert ranked["query"].to_list() == np.repeat(queries["item"], 4).tolist()
+    assert ranked["rank"].to_list() == [1, 2, 3, 4] * 6
+    np.testing.assert_allclose(ranked["score"], -np.sort(-similarity, 1)[:, :4].ravel(), atol=1e-5)
+    place = [in_gallery["item"].to_list().index(item) for item in ranked["item"]]
     np.testing.assert_allclose(
-        likeness[np.repeat(np.arange(6), 4), place], found["score"], atol=1e-5
+        similarity[np.repeat(np.arange(6), 4), place], ranked["score"], atol=1e-5
     )
     with Image.open(f"{tmp_path / 'a.parquet'}.png") as picture:
         assert min(picture.size) > 100
-    # Pictures in place of vectors are embedded first, and leave nothing behind.
+    # Pictures instead of vectors are embedded first, and their vectors are not stored.
     folder = persons / "bounding_box_test"
     code, _ = headwise(
         *words, "--gallery", folder, "--output", tmp_path / "b.parquet", "--shown", 0
     )
     assert code == 0
-    assert pl.read_parquet(tmp_path / "b.parquet").equals(found)
+    assert pl.read_parquet(tmp_path / "b.parquet").equals(ranked)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "a.parquet",
         "a.parquet.png",
@@ -139,8 +139,8 @@ def test_search_lists_the_nearest_by_cosine(run, persons, gallery, tmp_path, hea
     )
     again = pl.read_parquet(tmp_path / "c.parquet")
     assert code == 0
-    assert again.select("query", "rank").equals(found.select("query", "rank"))
-    assert not again["score"].equals(found["score"])
+    assert again.select("query", "rank").equals(ranked.select("query", "rank"))
+    assert not again["score"].equals(ranked["score"])
     assert (np.diff(again["score"].to_numpy().reshape(6, 4)) <= 0).all()
 
 
@@ -188,9 +188,9 @@ def test_one_broken_picture_stops_nothing(run, persons, tmp_path, headwise) -> N
     assert bad["item"].to_list() == ["broken.jpg"]
     assert bad["vector"].to_list() == [None]
     assert rows.filter(pl.col("status") == "ok")["item"].to_list() == [file.name for file in files]
-    drawn = sorted((tmp_path / "o.parquet.maps").iterdir())
-    assert [path.name for path in drawn] == [f"{file.name}.png" for file in files]
-    with Image.open(drawn[0]) as picture:
+    maps = sorted((tmp_path / "o.parquet.maps").iterdir())
+    assert [path.name for path in maps] == [f"{file.name}.png" for file in files]
+    with Image.open(maps[0]) as picture:
         assert picture.size == (16, 32)
         assert np.asarray(picture).std() > 1
     code, lines = headwise(
@@ -219,13 +219,13 @@ def test_other_data_of_real_names(run, real_data, tmp_path, headwise) -> None:
     names = sorted(path.name for path in home.glob("*.jpg"))
     assert pl.read_parquet(tmp_path / "o.parquet")["item"].to_list() == names
     assert len(names) == 5
-    # Five people, one picture each: nobody has a match, and that is said.
+    # Five people, one picture each: nobody has a match, and the terminal says so.
     code, lines = headwise("reid", "evaluate", "--run", run.path, "--data", home)
     assert code == 0, lines
     assert any("none of 5 queries has a match in the gallery" in line for line in lines)
 
 
-def test_an_identity_that_is_not_in_the_gallery_is_left_out(
+def test_an_identity_without_gallery_pictures_does_not_count(
     run, persons, tmp_path, headwise
 ) -> None:
     home = tmp_path / "less"
@@ -240,7 +240,7 @@ def test_an_identity_that_is_not_in_the_gallery_is_left_out(
     ), lines
 
 
-def test_a_table_without_cameras_is_said_in_the_metrics(persons, tmp_path) -> None:
+def test_metrics_say_that_a_table_has_no_cameras(persons, tmp_path) -> None:
     lines = ["image,identity,split"]
     for folder, part in (
         ("bounding_box_train", "train"),
@@ -253,34 +253,36 @@ def test_a_table_without_cameras_is_said_in_the_metrics(persons, tmp_path) -> No
     done = pipelines.reid.train(
         data=tmp_path / "t.csv", images=persons, run=tmp_path / "r", glca=0, **SMALL
     )
-    found = done.metrics()
-    assert found["cameras"] is False
-    assert "no cameras are known, so pictures of one camera count" in found["protocol"]
+    metrics = done.metrics()
+    assert metrics["cameras"] is False
+    assert "no cameras are known, so pictures of one camera count" in metrics["protocol"]
     assert done.spec()["cameras"] is False
     assert len(pl.read_parquet(done.path / "predictions.parquet")) == len(lines) - 1
 
 
-def test_broken_off_after_a_step_it_ends_with_the_same_weights(
+def test_an_interrupted_training_ends_with_the_same_weights(
     run, persons, tmp_path, monkeypatch, headwise
 ) -> None:
-    real, calls = losses.loss, []
+    real, calls = ReidPipeline.loss, []
 
-    def dying(*given):  # type: ignore[no-untyped-def]
+    def dying(*arguments):
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return real(*given)
+        return real(*arguments)
 
-    monkeypatch.setattr(losses, "loss", dying)
+    monkeypatch.setattr(ReidPipeline, "loss", dying)
     with pytest.raises(KeyboardInterrupt):
         pipelines.reid.train(data=persons, run=tmp_path / "r", checkpoint_every=1, **SMALL)
     assert not (tmp_path / "r" / "model.safetensors").exists()
     code, lines = headwise("reid", "train", "--run", tmp_path / "r", "--resume")
     assert code == 0, lines
     assert len(calls) == 3
-    found, expected = (load_file(one / "model.safetensors") for one in (tmp_path / "r", run.path))
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[name], expected[name]) for name in found)
+    weights, expected = (
+        load_file(path / "model.safetensors") for path in (tmp_path / "r", run.path)
+    )
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], expected[name]) for name in weights)
 
 
 def test_compare_is_resumed_and_tabulates_both_heads(persons, tmp_path, headwise) -> None:
@@ -334,18 +336,18 @@ class TestBackbones:
         assert (code, len(lines)) == (2, 1), lines
         assert "name it by --backbone" in lines[0]
 
-    def test_a_finished_run_needs_the_file_no_more(self, persons, tmp_path, headwise) -> None:
+    def test_a_finished_run_no_longer_needs_the_file(self, persons, tmp_path, headwise) -> None:
         file = tmp_path / "w.safetensors"
-        given = timm.create_model("test_vit", img_size=(32, 16)).state_dict()
-        save_file(given, file)
+        pretrained = timm.create_model("test_vit", img_size=(32, 16)).state_dict()
+        save_file(pretrained, file)
         words = ("--backbone", "test_vit", "--weights", file, "--lr", 1e-9, "--weight-decay", 0)
         code, lines = headwise(
             "reid", "train", "--data", persons, "--run", tmp_path / "r", *self.WORDS, *words
         )
         assert code == 0, lines
-        found = load_file(tmp_path / "r" / "model.safetensors")
+        weights = load_file(tmp_path / "r" / "model.safetensors")
         torch.testing.assert_close(
-            found["trunk.model.blocks.1.mlp.fc1.weight"], given["blocks.1.mlp.fc1.weight"]
+            weights["trunk.model.blocks.1.mlp.fc1.weight"], pretrained["blocks.1.mlp.fc1.weight"]
         )
         file.unlink()
         code, lines = headwise(
@@ -370,40 +372,37 @@ class TestOthers:
         done = pipelines.reid.train(
             data=tmp_path / "data", run=tmp_path / "r", goal="classes", **SMALL
         )
-        found = done.metrics()
+        metrics = done.metrics()
         assert done.spec()["classes"] == [f"{number:04d}" for number in range(1, 7)]
-        assert 0 <= found["accuracy"] <= found["top_5"] <= 1
-        assert {"accuracy", "log_loss"} <= set(found["baselines"]["colours alone"])
-        asked = {"input": tmp_path / "data" / "0001", "output": tmp_path / "o.parquet"}
-        rows = pipelines.reid.predict(run=done.path, **asked).table()
+        assert 0 <= metrics["accuracy"] <= metrics["top_5"] <= 1
+        assert {"accuracy", "log_loss"} <= set(metrics["baselines"]["colours alone"])
+        paths = {"input": tmp_path / "data" / "0001", "output": tmp_path / "o.parquet"}
+        rows = pipelines.reid.predict(run=done.path, **paths).table()
         assert rows.columns[4:] == ["prediction", "probability", "vector", "model"]
         assert set(rows["prediction"]) <= set(done.spec()["classes"])
         assert rows["probability"].is_between(1 / 6, 1).all()
-        self.predicted_as_reviewed(done)
+        self.check_that_predictions_are_those_of_the_review(done)
         with pytest.raises(InputError, match="is none of the model's"):
             pipelines.reid.evaluate(run=done.path, data=persons)
 
     @staticmethod
-    def predicted_as_reviewed(done: RunDirectory) -> None:
+    def check_that_predictions_are_those_of_the_review(run: RunDirectory) -> None:
         """Predictions of the test pictures name the classes that the metrics count, and are right
         as often.
         """
-        task = load_task("reid")
-        loaded = load_run(task.load(), str(done.path), "cpu")
-        part = task.load().open_data(loaded.options, loaded.spec).test
+        pipeline = load_task("reid").load()
+        loaded = load_run(pipeline, str(run.path), "cpu")
+        part = pipeline.open_data(loaded.options, loaded.spec).test
         probability = embed_part(loaded.model, part, loaded.options, loaded.device)["probability"]
-        assert done.metrics()["accuracy"] == pytest.approx(
-            (probability.argmax(1) == part.labels).mean()
-        )
-        rows = {
-            row["item"]: row
-            for row in pl.read_parquet(done.path / "predictions.parquet").iter_rows(named=True)
-        }
+        accuracy = (probability.argmax(1) == part.labels).mean()
+        assert run.metrics()["accuracy"] == pytest.approx(accuracy)
+        table = pl.read_parquet(run.path / "predictions.parquet")
+        rows = {row["item"]: row for row in table.iter_rows(named=True)}
         classes = sorted({Path(name).parts[0] for name in rows})
-        for name, label, own in zip(part.names(), part.labels, probability, strict=True):
+        for name, label, of_classes in zip(part.names(), part.labels, probability, strict=True):
             assert classes[label] == Path(name).parts[0]
-            assert rows[name]["prediction"] == classes[own.argmax()]
-            assert rows[name]["probability"] == pytest.approx(own.max(), abs=1e-5)
+            assert rows[name]["prediction"] == classes[of_classes.argmax()]
+            assert rows[name]["probability"] == pytest.approx(of_classes.max(), abs=1e-5)
 
     def test_attributes(self, persons, tmp_path, headwise) -> None:
         lines = ["image,identity,side"]
@@ -449,7 +448,7 @@ class TestOthers:
         assert "--maps draws the rollout of dcal; this run is of cca" in lines[0]
 
     @pytest.mark.parametrize(
-        ("words", "said"),
+        ("words", "message"),
         [
             (("--attention", "agent-learned"), "add --glca 0 and --no-pwca"),
             (("--batch-size", 10), "must be a multiple of --per-identity 4"),
@@ -464,9 +463,9 @@ class TestOthers:
             (("--backbone", "vit_tinny"), "'vit_tinny' is unknown to timm"),
         ],
     )
-    def test_options_that_cannot_be(self, persons, tmp_path, headwise, words, said) -> None:
+    def test_options_that_cannot_be(self, persons, tmp_path, headwise, words, message) -> None:
         code, lines = headwise(
             "reid", "train", "--data", persons, "--run", tmp_path / "r", *WORDS, *words
         )
         assert (code, len(lines)) == (2, 1), lines
-        assert said in lines[0]
+        assert message in lines[0]

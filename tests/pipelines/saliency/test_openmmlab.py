@@ -68,21 +68,21 @@ def settings(home, folder):
     """The config that ships, made small."""
     from mmengine.config import Config
 
-    found = Config.fromfile(CONFIG)
+    config = Config.fromfile(CONFIG)
     small = (32, 64)
     for name in ("train", "val", "test"):
-        loader = found[f"{name}_dataloader"]
+        loader = config[f"{name}_dataloader"]
         loader.num_workers, loader.persistent_workers, loader.batch_size = 0, False, 4
         loader.dataset.data_root = str(home)
         for step in loader.dataset.pipeline:
             if "size" in step:
                 step["size"] = small
-    found.test_pipeline = found.test_dataloader.dataset.pipeline
-    found.train_cfg.max_epochs = 6
-    found.train_cfg.val_interval = found.default_hooks.checkpoint.interval = 3
-    found.default_hooks.logger.interval = 1
-    found.work_dir, found.log_level = str(folder), "ERROR"
-    return found
+    config.test_pipeline = config.test_dataloader.dataset.pipeline
+    config.train_cfg.max_epochs = 6
+    config.train_cfg.val_interval = config.default_hooks.checkpoint.interval = 3
+    config.default_hooks.logger.interval = 1
+    config.work_dir, config.log_level = str(folder), "ERROR"
+    return config
 
 
 def test_the_runner_trains_and_tests_by_the_config_that_ships(home, tmp_path) -> None:
@@ -90,10 +90,10 @@ def test_the_runner_trains_and_tests_by_the_config_that_ships(home, tmp_path) ->
     from mmengine.runner import Runner
     from mmseg.apis import init_model
 
-    given = settings(home, tmp_path / "work")
-    given.custom_hooks = [{"type": "StagesHook", "encoder": 1, "transformer": 1}]
-    given.test_evaluator = {"type": "SaliencyMetric", "output_dir": str(tmp_path / "maps")}
-    runner = Runner.from_cfg(given)
+    config = settings(home, tmp_path / "work")
+    config.custom_hooks = [{"type": "StagesHook", "encoder": 1, "transformer": 1}]
+    config.test_evaluator = {"type": "SaliencyMetric", "output_dir": str(tmp_path / "maps")}
+    runner = Runner.from_cfg(config)
     start = {name: value.clone() for name, value in runner.model.state_dict().items()}
     moved = {}
 
@@ -115,25 +115,25 @@ def test_the_runner_trains_and_tests_by_the_config_that_ships(home, tmp_path) ->
     losses = scalars["train/loss"].data[0]
     assert len(losses) == 12
     assert losses[-3:].mean() < losses[:3].mean()
-    found = runner.test()
+    scores = runner.test()
     with checkpoint_types():
-        again = init_model(given, str(tmp_path / "work" / "epoch_6.pth"), device="cpu")
+        again = init_model(config, str(tmp_path / "work" / "epoch_6.pth"), device="cpu")
     assert all(
         torch.equal(value, runner.model.state_dict()[name])
         for name, value in again.state_dict().items()
     )
-    assert 0 < found["saliency/S-measure"] < 1
+    assert 0 < scores["saliency/S-measure"] < 1
     # The maps that it wrote have these scores.
     maps = sorted((tmp_path / "maps" / "scenes").glob("*.png"))
     assert len(maps) == 8
     mae = []
     for k, path in enumerate(maps):
         mask = np.asarray(Image.open(home / "GT" / f"s{k}.png").convert("L")) > 128
-        drawn = np.asarray(Image.open(path))
+        levels = np.asarray(Image.open(path))
         mae.append(
-            float(saliency_scores(torch.from_numpy(drawn)[None], torch.from_numpy(mask)[None]).mae)
+            float(saliency_scores(torch.from_numpy(levels)[None], torch.from_numpy(mask)[None]).mae)
         )
-    assert found["saliency/MAE"] == pytest.approx(np.mean(mae), abs=1e-6)
+    assert scores["saliency/MAE"] == pytest.approx(np.mean(mae), abs=1e-6)
 
 
 def test_the_same_weights_give_the_same_maps(home, run, headwise, tmp_path) -> None:
@@ -143,33 +143,32 @@ def test_the_same_weights_give_the_same_maps(home, run, headwise, tmp_path) -> N
     words = ("--run", run, "--input", home / "RGB", "--output", tmp_path / "p.parquet")
     code, lines = headwise("saliency", "predict", *words)
     assert code == 0, lines
-    given = settings(home, tmp_path / "work")
-    given.model = {
+    config = settings(home, tmp_path / "work")
+    config.model = {
         "type": "GLDMNetSegmentor",
         "run": str(run),
         "data_preprocessor": {"type": "RGBDPreprocessor"},
     }
-    model = init_model(given, device="cpu")
+    model = init_model(config, device="cpu")
     rows = pl.read_parquet(tmp_path / "p.parquet")
     assert rows["depth"].all()
     spread = 0
     for name in rows["item"]:
-        found = inference_model(model, str(home / "RGB" / name))
-        saliency = found.seg_logits.data[0]
+        predicted = inference_model(model, str(home / "RGB" / name))
+        saliency = predicted.seg_logits.data[0]
         ours = np.asarray(Image.open(tmp_path / "p.parquet.maps" / name)).astype(np.float32)
         assert tuple(saliency.shape) == ours.shape
-        np.testing.assert_allclose(
-            255 * saliency.numpy(), ours, atol=0.501
-        )  # rounding to 8 bits, and 4e-6
+        # Rounding to 8 bits, and 4e-6.
+        np.testing.assert_allclose(255 * saliency.numpy(), ours, atol=0.501)
         spread = max(spread, int(ours.max() - ours.min()))
-        assert torch.equal(found.pred_sem_seg.data[0] == 1, saliency >= 0.5)
+        assert torch.equal(predicted.pred_sem_seg.data[0] == 1, saliency >= 0.5)
         # As an array with depth as its fourth channel, and several at once.
         colour = np.asarray(Image.open(home / "RGB" / name))[..., ::-1]
         depth = LoadDepth().transform(
             LoadPicture().transform({"img_path": str(home / "RGB" / name)})
         )["img"][..., 3]
         array = np.dstack([colour.astype(np.float32), depth])
-        (again,) = inference_model(init_model(Config(given.to_dict()), device="cpu"), [array])
+        (again,) = inference_model(init_model(Config(config.to_dict()), device="cpu"), [array])
         torch.testing.assert_close(again.seg_logits.data[0], saliency, atol=1e-6, rtol=0)
     assert spread > 3, "the maps say nothing"
 
@@ -180,13 +179,13 @@ def test_a_checkpoint_of_mmengine_holds_the_weights_of_the_run(home, run, tmp_pa
         {"state_dict": model.state_dict(), "meta": {"dataset_meta": model.dataset_meta}},
         tmp_path / "a.pth",
     )
-    given = {"backbone": "small", "transformer": "small", "drop_path": 0.1}
-    other = GLDMNetSegmentor(RGBDPreprocessor(), **given)
-    other.load_state_dict(load_weights(tmp_path / "a.pth"))
+    options = {"backbone": "small", "transformer": "small", "drop_path": 0.1}
+    loaded = GLDMNetSegmentor(RGBDPreprocessor(), **options)
+    loaded.load_state_dict(load_weights(tmp_path / "a.pth"))
     x = torch.randn(1, 4, 32, 32)
-    torch.testing.assert_close(other.eval().encode_decode(x), model.eval().encode_decode(x))
-    colour, depth = other.extract_feat(x)
-    assert [tuple(one.shape[2:]) for one in colour] == [(8, 8), (4, 4), (2, 2), (1, 1)]
+    torch.testing.assert_close(loaded.eval().encode_decode(x), model.eval().encode_decode(x))
+    colour, depth = loaded.extract_feat(x)
+    assert [tuple(level.shape[2:]) for level in colour] == [(8, 8), (4, 4), (2, 2), (1, 1)]
     assert len(depth) == 4
 
 
@@ -252,10 +251,8 @@ def test_the_preprocessor_normalises_as_headwise_does() -> None:
     image, depth = torch.randint(0, 256, (1, 3, 4, 5)), torch.rand(1, 1, 4, 5)
     expected = torch.cat(normalise(image, depth), 1)
     array = torch.cat([image.flip(1).float(), 255 * depth], 1)
-    found = RGBDPreprocessor(size_divisor=32)({"inputs": [array[0]], "data_samples": None})[
-        "inputs"
-    ]
-    torch.testing.assert_close(found, expected)
+    batch = RGBDPreprocessor(size_divisor=32)({"inputs": [array[0]], "data_samples": None})
+    torch.testing.assert_close(batch["inputs"], expected)
     with pytest.raises(ValueError, match="four channels"):
         RGBDPreprocessor(mean=(0, 0, 0))
 
@@ -274,11 +271,11 @@ def test_scores_of_several_sets_are_named() -> None:
         for k in range(4)
     ]
     metric.process({}, samples)
-    found = metric.evaluate(4)
+    scores = metric.evaluate(4)
     expected = saliency_scores(maps[:, 0], masks[:, 0])
-    assert found["saliency/MAE"] == pytest.approx(float(expected.mae.mean()), abs=1e-5)
-    assert found["saliency/NLPR MAE"] == pytest.approx(float(expected.mae[:3].mean()), abs=1e-5)
-    assert found["saliency/SIP max F-measure"] == pytest.approx(
+    assert scores["saliency/MAE"] == pytest.approx(float(expected.mae.mean()), abs=1e-5)
+    assert scores["saliency/NLPR MAE"] == pytest.approx(float(expected.mae[:3].mean()), abs=1e-5)
+    assert scores["saliency/SIP max F-measure"] == pytest.approx(
         float(expected.f_curve[3].max()), abs=1e-5
     )
 

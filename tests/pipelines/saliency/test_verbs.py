@@ -1,4 +1,4 @@
-"""The verbs as a person types them: mistakes, what does not match, polarity, prediction,
+"""The verbs as a person types them: mistakes, missing partners, polarity, prediction,
 cross-validation, resuming.
 """
 
@@ -45,7 +45,7 @@ def run(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("--size", "100", "100"), "multiples of 32"),
         (("--zoom", "1.5"), "--zoom 1.5"),
@@ -59,10 +59,10 @@ def run(tmp_path_factory):
         (("--backbone", "resnet5O"), "unknown to timm"),
     ],
 )
-def test_mistakes_get_one_line(headwise, scenes, tmp_path, words, said):
+def test_mistakes_get_one_line(headwise, scenes, tmp_path, words, message):
     code, lines = headwise("saliency", "train", "--data", scenes, "--run", tmp_path / "r", *words)
     assert code == 2
-    assert said in lines[-1]
+    assert message in lines[-1]
     assert not (tmp_path / "r").exists()
 
 
@@ -98,9 +98,9 @@ def test_groups_are_never_in_two_parts(scenes, tmp_path):
         TASK, "train", [], values={"data": str(scenes), "groups": str(table), "size": (32, 32)}
     )
     splits = TASK.load().open_data(options)
-    found = [set(splits.part(name).of("groups")) for name in ("train", "validation", "test")]
-    assert all(found)
-    assert sum(map(len, found)) == len(set.union(*found))
+    groups = [set(splits.part(name).column("groups")) for name in ("train", "validation", "test")]
+    assert all(groups)
+    assert sum(map(len, groups)) == len(set.union(*groups))
 
 
 def test_three_bad_files_of_fifty_are_listed_and_the_rest_is_done(headwise, run, tmp_path):
@@ -111,8 +111,8 @@ def test_three_bad_files_of_fifty_are_listed_and_the_rest_is_done(headwise, run,
         colour, depth, _ = draw_scene(k)
         Image.fromarray(colour).save(home / "RGB" / f"s{k:02d}.jpg")
         Image.fromarray(depth).save(home / "depth" / f"s{k:02d}.png")
-    whole = (home / "RGB" / "s03.jpg").read_bytes()
-    (home / "RGB" / "s03.jpg").write_bytes(whole[: len(whole) // 2])
+    content = (home / "RGB" / "s03.jpg").read_bytes()
+    (home / "RGB" / "s03.jpg").write_bytes(content[: len(content) // 2])
     (home / "RGB" / "s17.jpg").write_bytes(b"no picture")
     (home / "depth" / "s31.png").write_bytes(b"")
     (home / "depth" / "s40.png").unlink()
@@ -127,8 +127,8 @@ def test_three_bad_files_of_fifty_are_listed_and_the_rest_is_done(headwise, run,
     assert table.filter(~pl.col("depth"))["item"].to_list() == ["RGB/s40.jpg"]
     maps = sorted(path.name for path in Path(f"{output}.maps").rglob("*.png"))
     assert len(maps) == 47
-    drawn = Image.open(Path(f"{output}.maps") / "RGB" / "s00.png")
-    assert (drawn.mode, drawn.size) == ("L", (128, 96))
+    saliency = Image.open(Path(f"{output}.maps") / "RGB" / "s00.png")
+    assert (saliency.mode, saliency.size) == ("L", (128, 96))
 
 
 def test_without_depth_is_an_error_where_it_is_asked(headwise, run, tmp_path):
@@ -150,10 +150,10 @@ def test_without_depth_is_an_error_where_it_is_asked(headwise, run, tmp_path):
 
 
 def test_tables_for_papers(run):
-    found = pl.read_csv(run / "tables" / "scores.csv")
+    table = pl.read_csv(run / "tables" / "scores.csv")
     metrics = json.loads((run / "metrics.json").read_text())
-    own = found.filter(pl.col("map") == "GL-DMNet")
-    assert own["S-measure"][0] == pytest.approx(metrics["S-measure"])
+    ours = table.filter(pl.col("map") == "GL-DMNet")
+    assert ours["S-measure"][0] == pytest.approx(metrics["S-measure"])
     assert {
         "max E-measure",
         "mean E-measure",
@@ -163,8 +163,8 @@ def test_tables_for_papers(run):
         "adaptive F-measure",
         "weighted F-measure",
         "MAE",
-    } <= set(found.columns)
-    assert (run / "tables" / "scores.md").read_text().count("\n") == found.height + 2
+    } <= set(table.columns)
+    assert (run / "tables" / "scores.md").read_text().count("\n") == table.height + 2
     text = (run / "tables" / "scores.tex").read_text()
     assert "\\toprule" in text
     assert f"{metrics['MAE']:.3f}" in text
@@ -208,10 +208,10 @@ def test_one_group_is_left_out_in_turn(headwise, scenes, tmp_path):
         "--output",
     )
     assert headwise(*words, tmp_path / "o")[0] == 0
-    found = json.loads((tmp_path / "o" / "crossval.json").read_text())
-    assert found["groups"] == 3
-    assert {row["map"] for row in found["scores"]} == {"GL-DMNet", "depth alone", "middle"}
-    assert len(found["scenes"]) == 4
+    report = json.loads((tmp_path / "o" / "crossval.json").read_text())
+    assert report["groups"] == 3
+    assert {row["map"] for row in report["scores"]} == {"GL-DMNet", "depth alone", "middle"}
+    assert len(report["scenes"]) == 4
     assert (tmp_path / "o" / "tables" / "scores.tex").is_file()
     first = (tmp_path / "o" / "trainings" / "group0000.json").stat().st_mtime_ns
     assert headwise(*words, tmp_path / "o")[0] == 0
@@ -221,19 +221,19 @@ def test_one_group_is_left_out_in_turn(headwise, scenes, tmp_path):
     assert "other options or data" in lines[-1]
 
 
-def test_a_group_is_left_out_of_the_training_that_draws_its_maps(scenes, tmp_path, monkeypatch):
+def test_a_group_is_left_out_of_the_training_that_gives_its_maps(scenes, tmp_path, monkeypatch):
     from headwise import pipelines
     from headwise.pipelines.saliency.verbs import crossval as folds
 
-    trained, drawn = [], []
+    trained, mapped = [], []
 
     def fit(task, options, dataset, spec, device, *, validation):
-        trained.append((set(dataset.of("names")), set(validation.of("names"))))
+        trained.append((set(dataset.column("names")), set(validation.column("names"))))
         return None, {}
 
     def maps_of(model, part, options, device):
-        drawn.append(set(part.of("names")))
-        return [np.full((96, 128), 60 * len(drawn), np.uint8) for _ in range(len(part))]
+        mapped.append(set(part.column("names")))
+        return [np.full((96, 128), 60 * len(mapped), np.uint8) for _ in range(len(part))]
 
     monkeypatch.setattr(folds, "fit", fit)
     monkeypatch.setattr(folds, "maps_of", maps_of)
@@ -242,20 +242,20 @@ def test_a_group_is_left_out_of_the_training_that_draws_its_maps(scenes, tmp_pat
     table.write_text(
         "image,group\n" + "".join(f"{name},g{k // 4}\n" for k, name in enumerate(names))
     )
-    given = {
+    options = {
         "groups": str(table),
         "size": (32, 32),
         "validation_share": 0.5,
         "output": tmp_path / "o",
     }
-    pipelines.saliency.crossval(data=str(scenes), **given)
-    assert [len(one) for one in drawn] == [4, 4, 2]
-    for (seen, held), unseen in zip(trained, drawn):
-        assert seen
-        assert held
-        assert not seen & held
-        assert not unseen & (seen | held)
-        assert len(unseen | seen | held) == 10
+    pipelines.saliency.crossval(data=str(scenes), **options)
+    assert [len(names) for names in mapped] == [4, 4, 2]
+    for (train, validation), test in zip(trained, mapped):
+        assert train
+        assert validation
+        assert not train & validation
+        assert not test & (train | validation)
+        assert len(test | train | validation) == 10
     for number, rows in enumerate(((0, 1, 2, 3), (4, 5, 6, 7), (8, 9)), 1):
         for row in rows:
             stored = Image.open(tmp_path / "o" / "trainings" / f"map{row:06d}.png")
@@ -263,11 +263,11 @@ def test_a_group_is_left_out_of_the_training_that_draws_its_maps(scenes, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("trained", "asked", "near"),
+    ("trained", "option", "near"),
     [("dark", "trained", "dark"), ("bright", "trained", "bright"), ("bright", "dark", "dark")],
 )
 def test_depth_is_read_the_way_round_that_it_was_trained_on(
-    run, scenes, tmp_path, monkeypatch, trained, asked, near
+    run, scenes, tmp_path, monkeypatch, trained, option, near
 ):
     from headwise import pipelines
     from headwise.pipelines.saliency import prediction as infer
@@ -278,15 +278,15 @@ def test_depth_is_read_the_way_round_that_it_was_trained_on(
     spec = json.loads((copy / "spec.json").read_text())
     spec["input"]["near"] = trained
     (copy / "spec.json").write_text(json.dumps(spec))
-    read, given = infer.read_scene, []
+    read, used = infer.read_scene, []
 
     def watched(file, depth, size, way):
-        given.append(way)
+        used.append(way)
         return read(file, depth, size, way)
 
     monkeypatch.setattr(infer, "read_scene", watched)
-    pipelines.saliency.predict(run=copy, input=scenes, output=tmp_path / "o.parquet", near=asked)
-    assert given == [near] * 10
+    pipelines.saliency.predict(run=copy, input=scenes, output=tmp_path / "o.parquet", near=option)
+    assert used == [near] * 10
 
 
 def test_maps_of_predictions_give_the_metrics(run, tmp_path):
@@ -311,12 +311,12 @@ def test_maps_of_predictions_give_the_metrics(run, tmp_path):
     metrics = pipelines.saliency.evaluate(run=copy)
     (tmp_path / "in").mkdir()
     shutil.copytree(sample / "test", tmp_path / "in" / "test")
-    given = {
+    options = {
         "input": tmp_path / "in",
         "output": tmp_path / "predictions.parquet",
         "overwrite": True,
     }
-    rows = pipelines.saliency.predict(run=copy, **given).table()
+    rows = pipelines.saliency.predict(run=copy, **options).table()
     assert rows["salient"].n_unique() > len(rows) / 2
-    found = saliency(rows, None, tmp_path / "in")
-    assert found == pytest.approx({name: metrics[name] for name in found}, abs=1e-6)
+    scores = saliency(rows, None, tmp_path / "in")
+    assert scores == pytest.approx({name: metrics[name] for name in scores}, abs=1e-6)

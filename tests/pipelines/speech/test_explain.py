@@ -1,4 +1,4 @@
-"""explain and compare as a person types them."""
+"""The verbs explain and compare, as a person types them."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def three(home, tmp_path):
 
 
 def test_explain_writes_maps_pictures_and_a_sentence(headwise, run, three, tmp_path):
-    words = (
+    command = (
         "speech",
         "explain",
         "--run",
@@ -41,7 +41,7 @@ def test_explain_writes_maps_pictures_and_a_sentence(headwise, run, three, tmp_p
         "--known-text",
         *FEW,
     )
-    code, lines = headwise(*words)
+    code, lines = headwise(*command)
     assert code == 0, lines
     rows = pl.read_parquet(tmp_path / "o" / "explanations.parquet")
     assert rows["status"].to_list() == ["ok"] * 3
@@ -57,15 +57,15 @@ def test_explain_writes_maps_pictures_and_a_sentence(headwise, run, three, tmp_p
     assert maps["gradient_states"].shape == (tokens, states)
     assert (tmp_path / "o" / "figures" / "generated-001.png").stat().st_size > 10_000
     assert (tmp_path / "o" / "report.html").read_text().count("<img") == 3
-    # Again: what is there is not done again, and the answer is the same.
+    # Again: recordings that are done are not done again, and the result is the same.
     path = tmp_path / "o" / "recordings" / "generated-002.json"
-    before = {one.name: one.stat().st_mtime_ns for one in path.parent.glob("*.json")}
+    before = {file.name: file.stat().st_mtime_ns for file in path.parent.glob("*.json")}
     path.unlink()
-    assert headwise(*words)[0] == 0
-    after = {one.name: one.stat().st_mtime_ns for one in path.parent.glob("*.json")}
+    assert headwise(*command)[0] == 0
+    after = {file.name: file.stat().st_mtime_ns for file in path.parent.glob("*.json")}
     assert {name for name in before if before[name] != after[name]} == {"generated-002.json"}
     assert pl.read_parquet(tmp_path / "o" / "explanations.parquet").equals(rows)
-    code, lines = headwise(*words, "--seed", 5)
+    code, lines = headwise(*command, "--seed", 5)
     assert code == 2
     assert "other options or data" in lines[-1]
 
@@ -109,8 +109,8 @@ def test_compare_has_tables_with_intervals(headwise, run, three, tmp_path):
         deletion["map"]
     )
     assert deletion["area"].is_between(0, 100).all()
-    done = json.loads((tmp_path / "c" / "recordings" / "generated-001.json").read_text())
-    curves = done["deletion"]
+    findings = json.loads((tmp_path / "c" / "recordings" / "generated-001.json").read_text())
+    curves = findings["deletion"]
     assert all(curve[0] == 0 and len(curve) == 21 for curve in curves.values())
     assert len({curve[-1] for curve in curves.values()}) == 1  # all is blank, whatever the map
     page = (tmp_path / "c" / "report.html").read_text()
@@ -129,26 +129,25 @@ def test_compare_has_tables_with_intervals(headwise, run, three, tmp_path):
 
 
 def test_known_times_show_what_a_warning_is_worth():
-    from headwise.data.speech.recordings import Utterance
     from headwise.data.speech.transcripts import Word
     from headwise.pipelines.speech.verbs.compare import times_table
 
     known = (Word("one", 0.1, 0.3), Word("two", 0.4, 0.6), Word("six", 0.7, 0.8))
-    own = [
+    words = [
         {"word": "One", "start": 0.12, "near": True},
         {"word": "too", "start": 0.4, "near": True},
         {"word": "six.", "start": 0.9, "near": False},
     ]
-    table = times_table([Utterance("a", "a.wav", words=known)], [{"words": own}])
+    table = times_table([(known, words)])
     assert table.rows() == [
         ("at the word", 1, pytest.approx(20), 1.0),
         ("elsewhere", 1, pytest.approx(200), 0.0),
     ]
-    assert times_table([Utterance("a", "a.wav")], [{"words": own}]) is None
+    assert times_table([((), words)]) is None
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("options", "message"),
     [
         (("--hidden", 1), "between 0 and 1"),
         (("--segments", 1), "sizes of 2 or more"),
@@ -159,11 +158,11 @@ def test_known_times_show_what_a_warning_is_worth():
         (("--run", "nowhere"), "no such run"),
     ],
 )
-def test_mistakes_get_one_line(headwise, run, three, tmp_path, words, said):
-    given = ("--run", run, "--input", three, "--output", tmp_path / "o", *words)
-    code, lines = headwise("speech", "explain", *given)
+def test_mistakes_get_one_line(headwise, run, three, tmp_path, options, message):
+    words = ("--run", run, "--input", three, "--output", tmp_path / "o", *options)
+    code, lines = headwise("speech", "explain", *words)
     assert code == 2
-    assert said in lines[-1]
+    assert message in lines[-1]
     assert not (tmp_path / "o").exists()
 
 

@@ -1,5 +1,5 @@
-"""What is said of the test recordings is what `predict` writes of them, and the lag is of the
-validation part.
+"""The scores of a run are those of what `predict` writes for the same recordings, and the lag is
+fitted on the validation part.
 """
 
 import json
@@ -15,72 +15,81 @@ pytest.importorskip("soundfile", reason="the extra `speech` is not installed")
 from headwise.pipelines import load_task
 from headwise.pipelines.engine.runs.loaded import load_run
 from headwise.pipelines.metrics.alignment import boundary_errors, text_errors
-from headwise.pipelines.speech.prediction import hearer
+from headwise.pipelines.speech.transcriber import Transcriber
 
 
 @pytest.fixture(scope="module")
-def parts(run):
-    task = load_task("speech")
-    loaded = load_run(task.load(), str(run), "cpu")
-    return task.load().open_data(loaded.options, loaded.spec)
+def pipeline():
+    return load_task("speech").load()
 
 
-def test_predictions_of_the_test_recordings_give_the_metrics(run, parts):
+@pytest.fixture
+def loaded(pipeline, run):
+    return load_run(pipeline, str(run), "cpu")
+
+
+@pytest.fixture
+def splits(pipeline, loaded):
+    return pipeline.open_data(loaded.options, loaded.spec)
+
+
+def test_predictions_of_the_test_recordings_give_the_metrics(run, splits):
     rows = {
         row["item"]: row
         for row in pl.read_parquet(run / "predictions.parquet").iter_rows(named=True)
     }
     metrics = json.loads((run / "metrics.json").read_text())
-    true = parts.test.utterances
-    own = [rows[one.name] for one in true]
-    said = [row["text"] for row in own]
-    assert len(set(said)) > 1, "a model that says the same of all would show nothing"
-    texts = [one.text for one in true]
-    assert metrics["wer"] == pytest.approx(text_errors(said, texts).rate, abs=1e-9)
-    assert metrics["cer"] == pytest.approx(text_errors(said, texts, characters=True).rate, abs=1e-9)
-    found = boundary_errors(
-        [[(word["word"], word["start"], word["end"]) for word in row["words"]] for row in own],
-        [[(word.text, word.start, word.end) for word in one.words] for one in true],
+    utterances = splits.test.utterances
+    predicted = [rows[utterance.name] for utterance in utterances]
+    texts, true_texts = [row["text"] for row in predicted], [u.text for u in utterances]
+    assert len(set(texts)) > 1, "a model that writes the same text for all would show nothing"
+    assert metrics["wer"] == pytest.approx(text_errors(texts, true_texts).rate, abs=1e-9)
+    characters = text_errors(texts, true_texts, characters=True)
+    assert metrics["cer"] == pytest.approx(characters.rate, abs=1e-9)
+    boundaries = boundary_errors(
+        [
+            [(word["word"], word["start"], word["end"]) for word in row["words"]]
+            for row in predicted
+        ],
+        [[(word.text, word.start, word.end) for word in u.words] for u in utterances],
     )
     times = metrics.get("times", {"words": 0})
-    assert times["words"] == len(found.start)
+    assert times["words"] == len(boundaries.start)
     if times["words"]:  # they are written with four decimals
-        assert times["start_mae_ms"] == pytest.approx(1000 * np.abs(found.start).mean(), abs=0.11)
-        assert times["end_mae_ms"] == pytest.approx(1000 * np.abs(found.end).mean(), abs=0.11)
-    for row, one in zip(own, true):
-        assert row["seconds"] == pytest.approx(len(one.samples()) / 16000)
+        start, end = np.abs(boundaries.start).mean(), np.abs(boundaries.end).mean()
+        assert times["start_mae_ms"] == pytest.approx(1000 * start, abs=0.11)
+        assert times["end_mae_ms"] == pytest.approx(1000 * end, abs=0.11)
+    for row, utterance in zip(predicted, utterances, strict=True):
+        assert row["seconds"] == pytest.approx(len(utterance.samples()) / 16000)
 
 
-def test_the_lag_needs_no_other_part_than_that_of_validation(run, parts):
-    task = load_task("speech")
-    loaded = load_run(task.load(), str(run), "cpu")
-    alone = replace(parts, train=None, test=None)
-    found = task.load().calibrate(loaded.model, alone, loaded.options, loaded.device)
-    assert int(found["lag"]) == int(loaded.calibration["lag"])
-    other = replace(parts, train=None, validation=parts.test, test=None)
-    assert "lag" in task.load().calibrate(loaded.model, other, loaded.options, loaded.device)
+def test_the_lag_needs_no_other_part_than_that_of_validation(pipeline, loaded, splits):
+    def lag(**parts):
+        changed = replace(splits, train=None, **parts)
+        return int(pipeline.calibrate(loaded.model, changed, loaded.options, loaded.device)["lag"])
+
+    assert lag(test=None) == int(loaded.calibration["lag"])
+    assert lag(validation=splits.test, test=None) in range(9)
 
 
-def test_the_score_of_an_epoch_counts_every_token_alike(run, parts):
+def test_the_score_of_an_epoch_counts_every_token_alike(pipeline, loaded, splits):
     """The last batch is smaller, and padding counts nothing."""
-    task = load_task("speech")
-    loaded = load_run(task.load(), str(run), "cpu")
-    part = parts.validation
+    part = splits.validation
 
     def score(size):
-        lists = [range(k, min(k + size, len(part))) for k in range(0, len(part), size)]
+        starts = range(0, len(part), size)
+        batches = [
+            part.__getitems__(list(range(start, min(start + size, len(part))))) for start in starts
+        ]
         with torch.no_grad():
-            return task.load().validate(
-                loaded.model, [part.__getitems__(list(one)) for one in lists], loaded.options
-            )
+            return pipeline.validate(loaded.model, batches, loaded.options)
 
-    whole = score(len(part))
+    at_once = score(len(part))
     for size in (1, 3):
-        assert score(size) == pytest.approx(whole, abs=1e-4)
+        assert score(size) == pytest.approx(at_once, abs=1e-4)
 
 
-def test_a_prediction_reads_word_times_by_the_lag_of_the_run(run):
-    loaded = load_run(load_task("speech").load(), str(run), "cpu")
+def test_a_prediction_reads_word_times_by_the_lag_of_the_run(loaded):
     for lag in (0, 5):
-        given = {"lag": torch.tensor(lag)}
-        assert hearer(loaded.model, loaded.spec, given, loaded.device).lag == lag
+        context = replace(loaded.context(None), calibration={"lag": torch.tensor(lag)})
+        assert Transcriber.of_run(loaded.model, context).lag == lag

@@ -1,4 +1,4 @@
-"""Saliency by masks, its agreement with attention, and what is said of it."""
+"""Saliency by masks, its agreement with attention, and the sentence on both."""
 
 from types import SimpleNamespace
 
@@ -11,12 +11,18 @@ pytest.importorskip("skimage", reason="the extra `speech` is not installed")
 
 from headwise.data.speech.transcripts import Word
 from headwise.pipelines.metrics.alignment import equal_words
-from headwise.pipelines.speech.agreement import area, near, places, scopes, sentence
-from headwise.pipelines.speech.saliency import (
+from headwise.pipelines.speech.verbs.agreement import (
+    averages_of,
+    near_words,
+    places_of_words,
+    sentence_on_times,
+)
+from headwise.pipelines.speech.verbs.deletion import area_under
+from headwise.pipelines.speech.verbs.saliency import (
     correlation,
-    of_spectrogram,
-    of_states,
     pooled,
+    saliency_of_spectrogram,
+    saliency_of_states,
     segments_of,
 )
 
@@ -25,8 +31,8 @@ OPTIONS = SimpleNamespace(
 )
 
 
-def heard(states=30, frames=59, tokens=2):
-    """A recording of which the model's window holds more than is asked for."""
+def transcribed(states=30, frames=59, tokens=2):
+    """A recording that is shorter than the model's window."""
     generator = torch.Generator().manual_seed(0)
     return SimpleNamespace(
         memory=SimpleNamespace(states=torch.zeros(1, states + 10, 4)),
@@ -38,30 +44,29 @@ def heard(states=30, frames=59, tokens=2):
 
 
 def test_states_that_matter_are_found():
-    one, seen = heard(), []
+    recording, counts = transcribed(), []
 
-    def masking(kept):
-        assert kept[:, one.states :].all()  # silence behind the recording is never hidden
-        seen.append(len(kept))
-        return torch.stack([(~kept[:, 12]).float(), (~kept[:, 25]).float()], 1)
+    def masking(visible):
+        assert visible[:, recording.states :].all()  # silence behind the recording is never hidden
+        counts.append(len(visible))
+        return torch.stack([(~visible[:, 12]).float(), (~visible[:, 25]).float()], 1)
 
-    drawn, reliability = of_states(
-        masking, one, OPTIONS, np.random.default_rng(0), lambda count: None
+    values, reliability = saliency_of_states(
+        masking, recording, OPTIONS, np.random.default_rng(0), lambda count: None
     )
-    assert drawn.shape == (2, 30)
-    assert drawn.argmax(1).tolist() == [12, 25]
-    assert sum(seen) == 400
+    assert values.shape == (2, 30)
+    assert values.argmax(1).tolist() == [12, 25]
+    assert sum(counts) == 400
     assert reliability > 0.9
     # Two places closer than a stretch are told apart, since stretches begin anywhere.
-    assert drawn[0, 12] > drawn[0, 13] > drawn[0, 15]
+    assert values[0, 12] > values[0, 13] > values[0, 15]
 
 
 def test_noise_is_not_reliable():
     generator = torch.Generator().manual_seed(0)
-    one = heard()
-    _, reliability = of_states(
-        lambda kept: torch.rand(len(kept), 2, generator=generator),
-        one,
+    _, reliability = saliency_of_states(
+        lambda visible: torch.rand(len(visible), 2, generator=generator),
+        transcribed(),
         OPTIONS,
         np.random.default_rng(0),
         lambda count: None,
@@ -70,35 +75,35 @@ def test_noise_is_not_reliable():
 
 
 def test_places_of_the_spectrogram_that_matter_are_found():
-    one = heard()
+    recording = transcribed()
 
-    def masking(kept):
-        assert kept[:, :, one.frames :].all()
-        return (~kept[:, 3, 20]).float()[:, None].expand(-1, 2)
+    def masking(visible):
+        assert visible[:, :, recording.frames :].all()
+        return (~visible[:, 3, 20]).float()[:, None].expand(-1, 2)
 
-    drawn, reliability = of_spectrogram(
-        masking, one, OPTIONS, np.random.default_rng(0), lambda count: None
+    values, reliability = saliency_of_spectrogram(
+        masking, recording, OPTIONS, np.random.default_rng(0), lambda count: None
     )
-    assert drawn.shape == (2, 8, 59)
-    assert drawn[0, 3, 20] == drawn[0].max()
+    assert values.shape == (2, 8, 59)
+    assert values[0, 3, 20] == values[0].max()
     assert reliability > 0.8
 
 
 @pytest.mark.parametrize("frames", [1, 7, 300])
 def test_segments_cover_the_spectrogram(frames):
     x = np.random.default_rng(0).normal(size=(80, frames)).astype(np.float32)
-    found = segments_of(x, 100)
-    assert found.shape == x.shape
-    assert found.min() == 0
-    assert np.unique(found).tolist() == list(range(found.max() + 1))
+    labels = segments_of(x, 100)
+    assert labels.shape == x.shape
+    assert labels.min() == 0
+    assert np.unique(labels).tolist() == list(range(labels.max() + 1))
 
 
 def test_pooling_takes_the_largest_of_bands_and_frames():
     x = torch.randn(2, 4, 5)
-    found = pooled(x)
-    assert found.shape == (2, 3)
-    torch.testing.assert_close(found[:, 0], x[:, :, :2].flatten(1).amax(1))
-    torch.testing.assert_close(found[:, 2], x[:, :, 4].amax(1))
+    states = pooled(x)
+    assert states.shape == (2, 3)
+    torch.testing.assert_close(states[:, 0], x[:, :, :2].flatten(1).amax(1))
+    torch.testing.assert_close(states[:, 2], x[:, :, 4].amax(1))
 
 
 def test_correlation_is_of_normalised_rows():
@@ -113,37 +118,44 @@ def test_correlation_is_of_normalised_rows():
 
 def test_averages_of_attention():
     attention = torch.rand(2, 3, 5, 40)
-    found = scopes(attention, [(1, 0), (1, 2)])
-    torch.testing.assert_close(found["all heads"], attention.mean((0, 1)))
-    torch.testing.assert_close(found["layer 2"], attention[1].mean(0))
-    torch.testing.assert_close(found["layer 1 head 3"], attention[0, 2])
-    torch.testing.assert_close(found["heads of word times"], attention[1, [0, 2]].mean(0))
-    assert found["map of word times"].shape == (5, 40)
-    assert len(found) == 3 + 2 + 6
+    averages = averages_of(attention, [(1, 0), (1, 2)])
+    torch.testing.assert_close(averages["all heads"], attention.mean((0, 1)))
+    torch.testing.assert_close(averages["layer 2"], attention[1].mean(0))
+    torch.testing.assert_close(averages["layer 1 head 3"], attention[0, 2])
+    torch.testing.assert_close(averages["heads of word times"], attention[1, [0, 2]].mean(0))
+    assert averages["map of word times"].shape == (5, 40)
+    assert len(averages) == 3 + 2 + 6
 
 
-def test_the_place_of_a_word_and_what_is_said_of_it():
-    drawn = torch.zeros(3, 50)
-    drawn[0, 8:12], drawn[1, 9:13], drawn[2, 40:44] = 1, 1, 1
+def test_a_word_far_from_what_mattered_most_gets_a_warning():
+    values = torch.zeros(3, 50)
+    values[0, 8:12], values[1, 9:13], values[2, 40:44] = 1, 1, 1
     words = [Word("one", 0.1, 0.3), Word("two", 0.4, 0.5)]
-    at = places(drawn, [(0, 2), (2, 3)])
-    assert at[0] == pytest.approx(0.22, abs=0.03)
-    assert at[1] == pytest.approx(0.84, abs=0.03)
-    fits = near(words, at)
-    assert fits == [True, False]
-    found = {"states": {"all heads": [0.5, 0.4]}, "spectrogram": {"all heads": [0.25, 0.2]}}
-    line = sentence(found, words, fits, {"states": 0.95, "spectrogram": 0.9})
+    places = places_of_words(values, [(0, 2), (2, 3)])
+    assert places[0] == pytest.approx(0.22, abs=0.03)
+    assert places[1] == pytest.approx(0.84, abs=0.03)
+    near = near_words(words, places)
+    assert near == [True, False]
+    agreement = {"states": {"all heads": [0.5, 0.4]}, "spectrogram": {"all heads": [0.25, 0.2]}}
+    line = sentence_on_times(agreement, words, near, {"states": 0.95, "spectrogram": 0.9})
     assert "0.50 (the states of its encoder) and 0.25 (the spectrogram)" in line
     assert "1 of 2 words" in line
     assert "take the times of two with care" in line
     assert "too few" not in line
-    assert "too few" in sentence(found, words, [True, True], {"states": 0.3, "spectrogram": 0.9})
-    assert "nan" not in sentence(found, [], [], {"states": float("nan")}).split("reliability")[0]
+    assert "too few" in sentence_on_times(
+        agreement, words, [True, True], {"states": 0.3, "spectrogram": 0.9}
+    )
+    assert (
+        "nan"
+        not in sentence_on_times(agreement, [], [], {"states": float("nan")}).split("reliability")[
+            0
+        ]
+    )
 
 
 def test_areas_and_equal_words():
-    assert area([1.0] * 21) == pytest.approx(100)
-    assert area(np.linspace(0, 1, 21)) == pytest.approx(50)
+    assert area_under([1.0] * 21) == pytest.approx(100)
+    assert area_under(np.linspace(0, 1, 21)) == pytest.approx(50)
     assert equal_words(["The", "cat", "sat."], ["the", "big", "cat", "sat"]) == [
         (0, 0),
         (1, 2),

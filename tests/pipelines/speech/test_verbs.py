@@ -1,4 +1,4 @@
-"""The verbs as a person types them."""
+"""The verbs train, predict, evaluate, adopt and digits, as a person types them."""
 
 import json
 from itertools import pairwise
@@ -21,7 +21,7 @@ SMALL = ("--width", 16, "--heads", 2, "--encoder-layers", 1, "--decoder-layers",
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("options", "message"),
     [
         (("--width", "15"), "must be even"),
         (("--decoder-attention", "star"), "has no causal form"),
@@ -35,12 +35,12 @@ SMALL = ("--width", 16, "--heads", 2, "--encoder-layers", 1, "--decoder-layers",
         (("--weights", "x", "--cross-attention", "taylor"), "softmax attention"),
     ],
 )
-def test_mistakes_get_one_line(headwise, home, tmp_path, words, said):
+def test_mistakes_get_one_line(headwise, home, tmp_path, options, message):
     code, lines = headwise(
-        "speech", "train", "--data", home, "--run", tmp_path / "r", *SMALL, *words
+        "speech", "train", "--data", home, "--run", tmp_path / "r", *SMALL, *options
     )
     assert code == 2
-    assert said in lines[-1]
+    assert message in lines[-1]
     assert not (tmp_path / "r").exists()
 
 
@@ -68,10 +68,10 @@ def test_the_batch_does_not_matter(headwise, home, run, tmp_path, beams):
             beams,
         )
         assert headwise("speech", "predict", "--run", run, *words)[0] == 0
-    one = pl.read_parquet(tmp_path / "1.parquet")
+    alone = pl.read_parquet(tmp_path / "1.parquet")
     for size in (10, 100):
-        assert_frame_equal(pl.read_parquet(tmp_path / f"{size}.parquet"), one, abs_tol=1e-4)
-    for row in one["words"]:
+        assert_frame_equal(pl.read_parquet(tmp_path / f"{size}.parquet"), alone, abs_tol=1e-4)
+    for row in alone["words"]:
         assert all(word["start"] <= word["end"] for word in row)
 
 
@@ -96,17 +96,17 @@ def test_every_format_and_known_text(headwise, home, run, tmp_path):
     texts = sorted(p.name for p in (tmp_path / "o.parquet.texts").iterdir())
     assert len(texts) == 24 * 7
     rows = pl.read_parquet(tmp_path / "o.parquet")
-    listed = {
+    manifest = {
         json.loads(line)["id"]: json.loads(line)
         for line in (home / "manifest.jsonl").read_text().splitlines()
     }
     for row in rows.iter_rows(named=True):
-        assert row["text"] == listed[row["item"]]["text"]
+        assert row["text"] == manifest[row["item"]]["text"]
         assert [word["word"] for word in row["words"]] == row["text"].split()
     maps = np.load(tmp_path / "o.parquet.maps" / "generated-001.npz")
     assert maps["maps_0"].shape[0] == 2
     for method in ("dtw", "area"):
-        other = (
+        words = (
             "--input",
             home,
             "--output",
@@ -115,7 +115,7 @@ def test_every_format_and_known_text(headwise, home, run, tmp_path):
             "--times",
             method,
         )
-        assert headwise("speech", "predict", "--run", run, *other)[0] == 0
+        assert headwise("speech", "predict", "--run", run, *words)[0] == 0
         spans = pl.read_parquet(tmp_path / f"{method}.parquet")["words"][0]
         assert all(a["end"] <= b["start"] + 1e-6 for a, b in pairwise(spans))
 
@@ -159,10 +159,10 @@ def test_long_recordings_are_cut_to_what_the_model_knows(headwise, home, run, tm
     pause = np.zeros(8000)
     soundfile.write(
         tmp_path / "long.wav",
-        np.concatenate([part for one in spoken for part in (one, pause)]),
+        np.concatenate([part for digits in spoken for part in (digits, pause)]),
         16000,
     )
-    code, said = headwise(
+    code, output = headwise(
         "speech",
         "predict",
         "--run",
@@ -174,10 +174,10 @@ def test_long_recordings_are_cut_to_what_the_model_knows(headwise, home, run, tm
         "--formats",
         "json",
     )
-    assert code == 0, said
+    assert code == 0, output
     segments = json.loads((tmp_path / "o.parquet.texts" / "long.json").read_text())["segments"]
     assert len(segments) >= len(spoken)
-    assert all(one["end"] - one["start"] <= longest + 0.01 for one in segments)
+    assert all(segment["end"] - segment["start"] <= longest + 0.01 for segment in segments)
 
 
 def test_no_two_items_share_a_file():

@@ -1,5 +1,5 @@
-"""What is measured on the training part alone, and what a slide's row says: by a small table of
-bags.
+"""What is measured on the training part alone, and what the rows of predictions say, on a small
+table of bags.
 """
 
 import dataclasses
@@ -23,8 +23,8 @@ CLASSES = ("a", "b")
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    """40 bags of 2 to 6 instances; of every three, one is of class a; each bag has a mean of its
-    own.
+    """40 bags of 2 to 6 instances; of every three, one is of class a; the bags
+    differ in their means.
     """
     generator, lines = np.random.default_rng(3), ["bag,label,x,y"]
     for bag in range(40):
@@ -54,9 +54,9 @@ def rows_of(table, part):
 
 
 def test_mean_and_deviation_are_those_of_the_training_instances(run, table, splits):
-    own = rows_of(table, splits.train).select("x", "y").to_numpy()
-    np.testing.assert_allclose(run.spec()["mean"], own.mean(0), rtol=1e-5)
-    np.testing.assert_allclose(run.spec()["deviation"], own.std(0), rtol=1e-5)
+    instances = rows_of(table, splits.train).select("x", "y").to_numpy()
+    np.testing.assert_allclose(run.spec()["mean"], instances.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(run.spec()["deviation"], instances.std(0), rtol=1e-5)
 
 
 def test_class_weights_are_the_inverse_shares_of_the_training_bags(splits):
@@ -79,13 +79,12 @@ def test_the_loss_is_the_weighted_cross_entropy(splits):
     batch = splits.train.collate([splits.train[k] for k in range(7)])
     with torch.no_grad():
         logits = model(batch["x"], batch["offsets"]).double().numpy()
-        found = float(task.load().loss(model, batch, options))
+        loss = float(task.load().loss(model, batch, options))
     labels, weights = batch["labels"].numpy(), batch["class_weights"].numpy()
     assert len(set(labels.tolist())) == 2
-    each = np.log(np.exp(logits).sum(1)) - logits[np.arange(7), labels]
-    assert found == pytest.approx(
-        float((weights[labels] * each).sum() / weights[labels].sum()), rel=1e-5
-    )
+    losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(7), labels]
+    expected = float((weights[labels] * losses).sum() / weights[labels].sum())
+    assert loss == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_baseline_is_fitted_on_the_training_bags_alone(run, table, splits):
@@ -93,10 +92,10 @@ def test_the_baseline_is_fitted_on_the_training_bags_alone(run, table, splits):
         name: rows.select("x", "y").to_numpy().mean(0)
         for (name,), rows in pl.read_csv(table).partition_by("bag", as_dict=True).items()
     }
-    given = np.array([means[name] for name in splits.train.names])
-    centre, scale = given.mean(0), given.std(0)
+    features = np.array([means[name] for name in splits.train.names])
+    centre, scale = features.mean(0), features.std(0)
     fitted = LogisticRegression(C=0.05, max_iter=2000).fit(
-        (given - centre) / scale, splits.train.labels
+        (features - centre) / scale, splits.train.labels
     )
     test = np.array([means[name] for name in splits.test.names])
     probability = fitted.predict_proba((test - centre) / scale)[
@@ -114,8 +113,8 @@ def test_predictions_of_the_test_bags_give_the_metrics(run, splits):
     right = [row[f"p_{truth[row['item']]}"] for row in rows.iter_rows(named=True)]
     assert len(right) == len(splits.test)
     assert run.metrics()["log_loss"] == pytest.approx(float(-np.log(right).mean()), abs=1e-6)
-    said = [row["prediction"] == truth[row["item"]] for row in rows.iter_rows(named=True)]
-    assert run.metrics()["accuracy"] == pytest.approx(np.mean(said))
+    correct = [row["prediction"] == truth[row["item"]] for row in rows.iter_rows(named=True)]
+    assert run.metrics()["accuracy"] == pytest.approx(np.mean(correct))
 
 
 def test_a_fold_is_trained_on_the_other_bags_alone(table, tmp_path, monkeypatch):
@@ -140,6 +139,6 @@ def test_a_fold_is_trained_on_the_other_bags_alone(table, tmp_path, monkeypatch)
         ].to_list()
         assert not set(scored) & set(names)
         assert sorted([*scored, *names]) == sorted(set(everything["bag"]))
-        own = everything.filter(pl.col("bag").is_in(names)).select("x", "y").to_numpy()
-        np.testing.assert_allclose(spec["mean"], own.mean(0), rtol=1e-5)
-        np.testing.assert_allclose(spec["deviation"], own.std(0), rtol=1e-5)
+        instances = everything.filter(pl.col("bag").is_in(names)).select("x", "y").to_numpy()
+        np.testing.assert_allclose(spec.mean, instances.mean(0), rtol=1e-5)
+        np.testing.assert_allclose(spec.deviation, instances.std(0), rtol=1e-5)

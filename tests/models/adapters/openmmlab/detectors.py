@@ -47,7 +47,7 @@ def config(kind: str = "DINO") -> dict:
         "loss_bbox": {"type": "L1Loss", "loss_weight": 5.0},
         "loss_iou": {"type": "GIoULoss", "loss_weight": 2.0},
     }
-    made = {
+    settings = {
         "type": kind,
         "num_queries": 20,
         "with_box_refine": True,
@@ -101,15 +101,15 @@ def config(kind: str = "DINO") -> dict:
         "test_cfg": {"max_per_img": 10},
     }
     if dino:
-        made["dn_cfg"] = {
+        settings["dn_cfg"] = {
             "label_noise_scale": 0.5,
             "box_noise_scale": 1.0,
             "group_cfg": {"dynamic": True, "num_groups": None, "num_dn_queries": 10},
         }
-        made["decoder"]["post_norm_cfg"] = None
+        settings["decoder"]["post_norm_cfg"] = None
     else:
-        made["decoder"]["post_norm_cfg"] = None
-    return made
+        settings["decoder"]["post_norm_cfg"] = None
+    return settings
 
 
 def build(kind: str = "DINO", seed: int = 0):
@@ -165,15 +165,15 @@ def write_coco(folder: Path, count: int = 8, side: int = 96) -> Path:
         pixels = draw.integers(0, 40, (side, side, 3), dtype=np.uint8)
         for kind in (0, 1):
             height, width = (24, 24) if kind == 0 else (12, 44)
-            top, left = draw.integers(0, side - 44, 2).tolist()
-            pixels[top : top + height, left : left + width] = 255 if kind == 0 else 160
+            y, x = draw.integers(0, side - 44, 2).tolist()
+            pixels[y : y + height, x : x + width] = 255 if kind == 0 else 160
             boxes.append(
                 {
                     "id": len(boxes) + 1,
                     "image_id": i,
                     "category_id": kind + 1,
                     "iscrowd": 0,
-                    "bbox": [left, top, width, height],
+                    "bbox": [x, y, width, height],
                     "area": width * height,
                 }
             )

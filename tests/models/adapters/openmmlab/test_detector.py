@@ -21,29 +21,71 @@ CONFIG = """
 default_scope = "mmdet"
 model = dict(
     type="RetinaNet",
-    data_preprocessor=dict(type="DetDataPreprocessor", mean=[127.5] * 3, std=[60.0] * 3, bgr_to_rgb=True,
-                           pad_size_divisor=32),
-    backbone=dict(type="ResNet", depth=18, base_channels=8, num_stages=4, out_indices=(0, 1, 2, 3),
-                  norm_cfg=dict(type="BN"), style="pytorch",
-                  init_cfg=dict(type="Pretrained", checkpoint="torchvision://resnet18")),
-    neck=dict(type="FPN", in_channels=[8, 16, 32, 64], out_channels=16, start_level=1, add_extra_convs="on_input",
-              num_outs=5),
-    bbox_head=dict(type="RetinaHead", num_classes=2, in_channels=16, stacked_convs=1, feat_channels=16,
-                   anchor_generator=dict(type="AnchorGenerator", octave_base_scale=4, scales_per_octave=1,
-                                         ratios=[1.0], strides=[8, 16, 32, 64, 128])),
-    test_cfg=dict(nms_pre=100, min_bbox_size=0, score_thr=0.0, nms=dict(type="nms", iou_threshold=0.5), max_per_img=10),
+    data_preprocessor=dict(
+        type="DetDataPreprocessor",
+        mean=[127.5] * 3,
+        std=[60.0] * 3,
+        bgr_to_rgb=True,
+        pad_size_divisor=32,
+    ),
+    backbone=dict(
+        type="ResNet",
+        depth=18,
+        base_channels=8,
+        num_stages=4,
+        out_indices=(0, 1, 2, 3),
+        norm_cfg=dict(type="BN"),
+        style="pytorch",
+        init_cfg=dict(type="Pretrained", checkpoint="torchvision://resnet18"),
+    ),
+    neck=dict(
+        type="FPN",
+        in_channels=[8, 16, 32, 64],
+        out_channels=16,
+        start_level=1,
+        add_extra_convs="on_input",
+        num_outs=5,
+    ),
+    bbox_head=dict(
+        type="RetinaHead",
+        num_classes=2,
+        in_channels=16,
+        stacked_convs=1,
+        feat_channels=16,
+        anchor_generator=dict(
+            type="AnchorGenerator",
+            octave_base_scale=4,
+            scales_per_octave=1,
+            ratios=[1.0],
+            strides=[8, 16, 32, 64, 128],
+        ),
+    ),
+    test_cfg=dict(
+        nms_pre=100,
+        min_bbox_size=0,
+        score_thr=0.0,
+        nms=dict(type="nms", iou_threshold=0.5),
+        max_per_img=10,
+    ),
 )
 steps = [
-    dict(type="LoadImageFromFile"), dict(type="Resize", scale=(160, 128), keep_ratio=True),
+    dict(type="LoadImageFromFile"),
+    dict(type="Resize", scale=(160, 128), keep_ratio=True),
     dict(type="LoadAnnotations", with_bbox=True),
-    dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
+    dict(
+        type="PackDetInputs",
+        meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
+    ),
 ]
-test_dataloader = dict(dataset=dict(type="CocoDataset", metainfo=dict(classes=("car", "person")), pipeline=steps))
+classes = ("car", "person")
+test_dataloader = dict(
+    dataset=dict(type="CocoDataset", metainfo=dict(classes=classes), pipeline=steps)
+)
 """
 
 
 @pytest.fixture(scope="module")
-def given(tmp_path_factory) -> tuple[Path, Path]:
+def config_and_checkpoint(tmp_path_factory) -> tuple[Path, Path]:
     """Config and checkpoint."""
     from mmdet.registry import MODELS
     from mmdet.utils import register_all_modules
@@ -70,30 +112,32 @@ def picture() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (90, 130, 3), dtype=np.uint8)
 
 
-def test_boxes_are_those_of_mmdets_own_inference(given, tmp_path) -> None:
+def test_boxes_are_those_of_mmdets_own_inference(config_and_checkpoint, tmp_path) -> None:
     from mmdet.apis import inference_detector, init_detector
     from mmengine.config import Config
 
-    detector = Detector(*given)
+    detector = Detector(*config_and_checkpoint)
     assert detector.class_names == ("car", "person")
-    found = detector(picture())
-    assert len(found.boxes) == 10
+    detected = detector(picture())
+    assert len(detected.boxes) == 10
     Image.fromarray(picture()).save(tmp_path / "a.png")
-    settings = Config.fromfile(given[0])
+    settings = Config.fromfile(config_and_checkpoint[0])
     settings.model.backbone.init_cfg = None
     theirs = init_detector(settings, None, device="cpu", palette="random")
-    theirs.load_state_dict(torch.load(given[1], weights_only=True)["state_dict"])
+    theirs.load_state_dict(torch.load(config_and_checkpoint[1], weights_only=True)["state_dict"])
     theirs.eval()
-    said = inference_detector(theirs, str(tmp_path / "a.png")).pred_instances
-    torch.testing.assert_close(torch.from_numpy(found.boxes), said.bboxes, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(torch.from_numpy(found.scores), said.scores)
-    assert found.labels.tolist() == said.labels.tolist()
+    expected = inference_detector(theirs, str(tmp_path / "a.png")).pred_instances
+    torch.testing.assert_close(
+        torch.from_numpy(detected.boxes), expected.bboxes, atol=1e-4, rtol=1e-4
+    )
+    torch.testing.assert_close(torch.from_numpy(detected.scores), expected.scores)
+    assert detected.labels.tolist() == expected.labels.tolist()
 
 
-def test_by_the_command_line(given, headwise, tmp_path) -> None:
+def test_by_the_command_line(config_and_checkpoint, headwise, tmp_path) -> None:
     (tmp_path / "in").mkdir()
     Image.fromarray(picture()).save(tmp_path / "in" / "1.png")
-    config, checkpoint = given
+    config, checkpoint = config_and_checkpoint
     command = (
         "reid",
         "crop",
@@ -109,9 +153,9 @@ def test_by_the_command_line(given, headwise, tmp_path) -> None:
     )
     assert code == 0, lines
     table = pl.read_csv(tmp_path / "out" / "crops.csv")
-    found = Detector(*given)(picture())
+    detected = Detector(*config_and_checkpoint)(picture())
     assert table["score"].to_list() == pytest.approx(
-        found.scores[found.labels == 1].tolist(), abs=1e-6
+        detected.scores[detected.labels == 1].tolist(), abs=1e-6
     )
     code, lines = headwise(*command, "--output", tmp_path / "other", "--classes", "persn")
     assert code == 2
@@ -119,25 +163,27 @@ def test_by_the_command_line(given, headwise, tmp_path) -> None:
     assert "person" in lines[-1]
 
 
-def test_a_checkpoint_with_code_or_of_another_model_is_refused(given, tmp_path) -> None:
+def test_a_checkpoint_with_code_or_of_another_model_is_refused(
+    config_and_checkpoint, tmp_path
+) -> None:
     torch.save({"state_dict": Bomb(tmp_path / "ran")}, tmp_path / "evil.pth")
     with pytest.raises(ValueError, match="without running its code"):
-        Detector(given[0], tmp_path / "evil.pth")
+        Detector(config_and_checkpoint[0], tmp_path / "evil.pth")
     assert not (tmp_path / "ran").exists()
-    weights = torch.load(given[1], weights_only=True)["state_dict"]
+    weights = torch.load(config_and_checkpoint[1], weights_only=True)["state_dict"]
     name = next(iter(weights))
     torch.save(
         {"state_dict": {k: v for k, v in weights.items() if k != name}}, tmp_path / "less.pth"
     )
     with pytest.raises(ValueError, match=f"weights of another model.*no {name}"):
-        Detector(given[0], tmp_path / "less.pth")
+        Detector(config_and_checkpoint[0], tmp_path / "less.pth")
     torch.save({"state_dict": weights | {name: torch.zeros(2, 2)}}, tmp_path / "shape.pth")
     with pytest.raises(ValueError, match="weights of another model"):
-        Detector(given[0], tmp_path / "shape.pth")
+        Detector(config_and_checkpoint[0], tmp_path / "shape.pth")
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "message"),
     [
         ("a.yaml", "model: {}", "is a .py or .json file"),
         ("a.py", "model = (", "cannot be read"),
@@ -145,8 +191,8 @@ def test_a_checkpoint_with_code_or_of_another_model_is_refused(given, tmp_path) 
         ("a.py", 'model = dict(type="RetinaNett")', "no detector can be built"),
     ],
 )
-def test_configs_that_cannot_be_used(given, tmp_path, name, text, said) -> None:
+def test_configs_that_cannot_be_used(config_and_checkpoint, tmp_path, name, text, message) -> None:
     (tmp_path / name).write_text(text)
-    with pytest.raises(ValueError, match=said) as error:
-        Detector(tmp_path / name, given[1])
+    with pytest.raises(ValueError, match=message) as error:
+        Detector(tmp_path / name, config_and_checkpoint[1])
     assert "\n" not in str(error.value)

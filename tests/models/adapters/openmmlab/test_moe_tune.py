@@ -36,10 +36,10 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # theirs
 def predictions(model, data: dict) -> list[torch.Tensor]:
     model.eval()
     with torch.no_grad():
-        found = model(**copy.deepcopy(data), mode="predict")
+        samples = model(**copy.deepcopy(data), mode="predict")
     return [
         part
-        for sample in found
+        for sample in samples
         for part in (sample.pred_instances.scores, sample.pred_instances.bboxes)
     ]
 
@@ -54,9 +54,9 @@ class TestFeedForward:
         torch.manual_seed(0)
         network = FFN(12, 20, act_cfg={"type": act}).double()
         tuned = MoEFFN(network, 3, 2, balance=0.0).double()
-        x, other = (torch.randn(2, 9, 12, dtype=torch.float64) for _ in range(2))
+        x, position = (torch.randn(2, 9, 12, dtype=torch.float64) for _ in range(2))
         torch.testing.assert_close(tuned(x), network(x), rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(tuned(x, other), network(x, other), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(tuned(x, position), network(x, position), rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(tuned.dense()(x), network(x), rtol=1e-12, atol=1e-12)
         # Whatever copies a token takes, together they get the gradient of the one network.
         grad = torch.randn(2, 9, 12, dtype=torch.float64)
@@ -188,7 +188,7 @@ def test_grounding_dino_decoder() -> None:
     assert set(model.loss(x)) == {"loss"}
 
 
-def test_mistakes() -> None:
+def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match="Linear has no decoder whose layers have an FFN"):
         moe_tune(nn.Linear(2, 2))
     with pytest.raises(ValueError, match="train must be"):
@@ -271,20 +271,20 @@ def test_mmengine_trains_it_from_a_config_and_a_checkpoint(tmp_path: Path) -> No
     path = tmp_path / "work" / "epoch_15.pth"
     with pytest.raises(Exception, match="Weights only load failed"):
         torch.load(path, weights_only=True)
-    other = moe_tune(detectors.build(seed=1), copies=2)
-    other.load_state_dict(load_weights(path))
+    loaded = moe_tune(detectors.build(seed=1), copies=2)
+    loaded.load_state_dict(load_weights(path))
     torch.testing.assert_close(
-        predictions(other, data), predictions(runner.model, data), rtol=1e-5, atol=1e-5
+        predictions(loaded, data), predictions(runner.model, data), rtol=1e-5, atol=1e-5
     )
 
 
 def test_the_hook_counts_training_alone() -> None:
     from types import SimpleNamespace
 
-    seen: dict[str, float] = {}
+    scalars: dict[str, float] = {}
     layer = MoE(8, 8, experts=4)
     runner = SimpleNamespace(
-        model=layer, iter=0, message_hub=SimpleNamespace(update_scalar=seen.__setitem__)
+        model=layer, iter=0, message_hub=SimpleNamespace(update_scalar=scalars.__setitem__)
     )
     hook = RoutingHook(interval=1)
     x = torch.randn(1, 30, 8)
@@ -296,7 +296,7 @@ def test_the_hook_counts_training_alone() -> None:
     hook.after_train_iter(runner, 0)
     layer(x)
     alone = layer.routing.counts.sum(0)
-    assert seen["train/moe1_top_load"] == pytest.approx(float(alone.max() / alone.sum()))
+    assert scalars["train/moe1_top_load"] == pytest.approx(float(alone.max() / alone.sum()))
     hook.after_train(runner)
     hook.after_val(runner)  # a validation by itself, later
     assert not layer._forward_hooks

@@ -32,13 +32,13 @@ def test_nms_is_the_greedy_loop(offset: int) -> None:
         inter = area(both) if both[2] + offset > both[0] and both[3] + offset > both[1] else 0.0
         return inter / (area(a) + area(b) - inter)
 
-    kept: list[int] = []
+    chosen: list[int] = []
     for i in scores.argsort(descending=True).tolist():
-        if all(overlap(boxes[i].tolist(), boxes[j].tolist()) <= 0.4 for j in kept):
-            kept.append(i)
-    found, indices = nms(boxes, scores, 0.4, offset=offset)
-    assert indices.tolist() == kept
-    torch.testing.assert_close(found, torch.cat([boxes, scores[:, None]], 1)[kept])
+        if all(overlap(boxes[i].tolist(), boxes[j].tolist()) <= 0.4 for j in chosen):
+            chosen.append(i)
+    boxes_and_scores, indices = nms(boxes, scores, 0.4, offset=offset)
+    assert indices.tolist() == chosen
+    torch.testing.assert_close(boxes_and_scores, torch.cat([boxes, scores[:, None]], 1)[chosen])
 
 
 def test_roi_align_of_whole_pixels_is_their_mean_and_has_its_gradient() -> None:
@@ -59,13 +59,13 @@ def test_deformable_attention_with_its_gradients() -> None:
     value = torch.randn(2, 16, 2, 4, dtype=torch.float64, requires_grad=True)
     locations = torch.rand(2, 5, 2, 2, 3, 2, dtype=torch.float64, requires_grad=True)
     weights = torch.rand(2, 5, 2, 2, 3, dtype=torch.float64, requires_grad=True)
-    given = (value, locations, weights)
+    inputs = (value, locations, weights)
     out = MultiScaleDeformableAttnFunction.apply(value, shapes, starts, locations, weights, 64)
     plain = multi_scale_deformable_attn_pytorch(value, shapes, locations, weights)
     torch.testing.assert_close(out, plain)
     grad = torch.randn_like(out)
     torch.testing.assert_close(
-        torch.autograd.grad(out, given, grad), torch.autograd.grad(plain, given, grad)
+        torch.autograd.grad(out, inputs, grad), torch.autograd.grad(plain, inputs, grad)
     )
 
 

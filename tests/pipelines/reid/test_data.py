@@ -1,5 +1,5 @@
-"""Sets of pictures as data sets: parts, labels, what is searched for, samples of attributes,
-mistakes.
+"""Sets of pictures as data sets: parts, labels, what is searched for, samples of
+attributes, mistakes.
 """
 
 from pathlib import Path
@@ -9,8 +9,10 @@ import pytest
 
 from headwise.base.errors import InputError
 from headwise.data.persons.persons import read_picture_set
-from headwise.pipelines.reid.data import IdentityPictures, Pictures, goal_of, open_splits
+from headwise.pipelines.engine.pipeline import Splits
+from headwise.pipelines.reid.data import ReidSpec, goal_of, open_pictures
 from headwise.pipelines.reid.options import ReidOptions
+from headwise.pipelines.reid.pictures import IdentityPictures, Pictures
 
 
 def fill(folder: Path, *names: str) -> Path:
@@ -21,12 +23,14 @@ def fill(folder: Path, *names: str) -> Path:
     return folder
 
 
-def people(root: Path, count: int = 20, each: int = 5, under: str = "") -> Path:
-    return fill(root, *(f"{under}p{one:02d}/{k}.jpg" for one in range(count) for k in range(each)))
+def people(root: Path, count: int = 20, pictures: int = 5, under: str = "") -> Path:
+    return fill(
+        root, *(f"{under}p{person:02d}/{k}.jpg" for person in range(count) for k in range(pictures))
+    )
 
 
-def opened(data: Path, **options):  # type: ignore[no-untyped-def]
-    return open_splits(ReidOptions(data=str(data), **options), None, False)
+def opened(data: Path, **options) -> Splits[ReidSpec]:
+    return open_pictures(ReidOptions(data=str(data), **options))
 
 
 def identities(part: Pictures) -> list[str]:
@@ -39,61 +43,63 @@ class TestParts:
     def test_no_identity_is_in_two_parts_of_a_search(
         self, tmp_path, seed, test, validation
     ) -> None:
-        found = opened(people(tmp_path), seed=seed, test_share=test, validation_share=validation)
-        parts = [set(identities(part)) for part in (found.train, found.validation, found.test)]
+        splits = opened(people(tmp_path), seed=seed, test_share=test, validation_share=validation)
+        parts = [set(identities(part)) for part in (splits.train, splits.validation, splits.test)]
         assert not parts[0] & parts[1]
         assert not parts[0] & parts[2]
         assert not parts[1] & parts[2]
         assert len(set.union(*parts)) == 20
-        assert sum(map(len, (found.train, found.validation, found.test))) == 100
+        assert sum(map(len, (splits.train, splits.validation, splits.test))) == 100
         tested = max(1, round(20 * test))
         assert len(parts[2]) == tested
         assert len(parts[1]) == max(1, round((20 - tested) * validation))
-        assert found.spec["goal"] == "search"
-        assert found.spec["classes"] == sorted(parts[0])
-        assert found.spec["parts"] == {
-            "train": len(found.train),
-            "validation": len(found.validation),
-            "test": len(found.test),
+        assert splits.spec.goal == "search"
+        assert splits.spec.classes == sorted(parts[0])
+        assert splits.spec.parts == {
+            "train": len(splits.train),
+            "validation": len(splits.validation),
+            "test": len(splits.test),
         }
 
     def test_the_seed_alone_decides(self, tmp_path) -> None:
         people(tmp_path)
-        first, again, other = (opened(tmp_path, seed=seed).test.rows.tolist() for seed in (1, 1, 2))
-        assert first == again != other
+        first, again, with_other_seed = (
+            opened(tmp_path, seed=seed).test.rows.tolist() for seed in (1, 1, 2)
+        )
+        assert first == again != with_other_seed
 
     @pytest.mark.parametrize(("test", "validation"), [(0.3, 0.15), (0.2, 0.5)])
     def test_classes_are_shared_out_by_picture(self, tmp_path, test, validation) -> None:
         people(tmp_path, 4, 20)
         fill(tmp_path, "rare/0.jpg")
-        found = opened(tmp_path, goal="classes", test_share=test, validation_share=validation)
-        rows = np.concatenate([found.train.rows, found.validation.rows, found.test.rows])
+        splits = opened(tmp_path, goal="classes", test_share=test, validation_share=validation)
+        rows = np.concatenate([splits.train.rows, splits.validation.rows, splits.test.rows])
         assert sorted(rows) == list(range(81))
-        assert found.spec["classes"] == ["p00", "p01", "p02", "p03", "rare"]
-        assert identities(found.train).count("rare") == 1
-        for one in found.spec["classes"][:4]:
+        assert splits.spec.classes == ["p00", "p01", "p02", "p03", "rare"]
+        assert identities(splits.train).count("rare") == 1
+        for name in splits.spec.classes[:4]:
             tested = round(20 * test)
-            assert identities(found.test).count(one) == tested
-            assert identities(found.validation).count(one) == round((20 - tested) * validation)
-        for part in (found.train, found.test):
-            assert [found.spec["classes"][label] for label in part.labels] == identities(part)
-        assert not isinstance(found.train, IdentityPictures)
+            assert identities(splits.test).count(name) == tested
+            assert identities(splits.validation).count(name) == round((20 - tested) * validation)
+        for part in (splits.train, splits.test):
+            assert [splits.spec.classes[label] for label in part.labels] == identities(part)
+        assert not isinstance(splits.train, IdentityPictures)
         assert isinstance(opened(tmp_path, goal="classes", triplet="yes").train, IdentityPictures)
 
     def test_the_datas_own_parts_are_kept(self, tmp_path) -> None:
         people(tmp_path, 6, 3, "train/")
         people(tmp_path, 2, 2, "val/")
         fill(tmp_path, "query/q/0.jpg", "gallery/q/1.jpg", "gallery/r/0.jpg")
-        found = opened(tmp_path)
-        assert (len(found.train), len(found.validation), len(found.test)) == (18, 4, 3)
-        assert found.test.ranked
-        assert [found.test.names()[k] for k in found.test.query] == ["query/q/0.jpg"]
-        assert len(found.test.gallery) == 2
-        assert not found.validation.ranked
+        splits = opened(tmp_path)
+        assert (len(splits.train), len(splits.validation), len(splits.test)) == (18, 4, 3)
+        assert splits.test.ranked
+        assert [splits.test.names()[k] for k in splits.test.query] == ["query/q/0.jpg"]
+        assert len(splits.test.gallery) == 2
+        assert not splits.validation.ranked
 
     def test_without_validation_all_is_trained_on(self, tmp_path) -> None:
-        found = opened(people(tmp_path, 10), validation_share=0.0)
-        assert (len(found.train), len(found.validation), len(found.test)) == (35, 0, 15)
+        splits = opened(people(tmp_path, 10), validation_share=0.0)
+        assert (len(splits.train), len(splits.validation), len(splits.test)) == (35, 0, 15)
 
 
 @pytest.fixture
@@ -113,40 +119,40 @@ def market(tmp_path) -> Path:
 class TestLabels:
     def test_junk_is_minus_1_distractors_are_0_and_others_are_people(self, market) -> None:
         test = opened(market).test
-        said = dict(zip(identities(test), test.labels.tolist()))
-        assert said.pop("-1") == -1
-        assert said.pop("0000") == 0
-        assert sorted(said) == ["0011", "0012", "0013"]
-        assert len(set(said.values())) == 3
-        assert min(said.values()) > 0
+        label_of = dict(zip(identities(test), test.labels.tolist()))
+        assert label_of.pop("-1") == -1
+        assert label_of.pop("0000") == 0
+        assert sorted(label_of) == ["0011", "0012", "0013"]
+        assert len(set(label_of.values())) == 3
+        assert min(label_of.values()) > 0
         assert (len(test.query), len(test.gallery)) == (3, 4)
 
     def test_junk_is_not_learned(self, market) -> None:
-        found = opened(market)
-        assert "-1" not in found.spec["classes"]
-        assert "-1" not in identities(found.train) + identities(found.validation)
-        assert [found.spec["classes"][label] for label in found.train.labels] == identities(
-            found.train
+        splits = opened(market)
+        assert "-1" not in splits.spec.classes
+        assert "-1" not in identities(splits.train) + identities(splits.validation)
+        assert [splits.spec.classes[label] for label in splits.train.labels] == identities(
+            splits.train
         )
 
     def test_cameras(self, market, tmp_path) -> None:
         test = opened(market).test
-        given = [test.source.pictures.cameras[row] for row in test.rows]
+        cameras = [test.source.pictures.cameras[row] for row in test.rows]
         assert test.cameras is not None
-        assert len(set(zip(given, test.cameras.tolist()))) == len(set(given)) == 3
-        found = opened(people(tmp_path / "p", 8))
-        assert found.train.cameras is None
-        assert found.spec["cameras"] is False
+        assert len(set(zip(cameras, test.cameras.tolist()))) == len(set(cameras)) == 3
+        splits = opened(people(tmp_path / "p", 8))
+        assert splits.train.cameras is None
+        assert splits.spec.cameras is False
 
     def test_a_sample_says_all(self, persons) -> None:
         part = opened(persons, size=(32, 16)).train
-        one = part[3]
-        assert one["image"].shape == (3, 32, 16)
-        assert int(one["label"]) == part.labels[3]
-        assert int(one["camera"]) == part.cameras[3]
-        assert bool(one["triplet"])
-        assert int(one["index"]) == 3
-        assert part[3]["image"] is one["image"]  # held, not read again
+        sample = part[3]
+        assert sample["image"].shape == (3, 32, 16)
+        assert int(sample["label"]) == part.labels[3]
+        assert int(sample["camera"]) == part.cameras[3]
+        assert bool(sample["triplet"])
+        assert int(sample["index"]) == 3
+        assert part[3]["image"] is sample["image"]  # held, not read again
         assert int(Pictures(part.source, part.rows, part.labels)[0]["triplet"]) == 0
 
     def test_pictures_are_read_larger_by_enlarge(self, persons) -> None:
@@ -154,11 +160,12 @@ class TestLabels:
 
     def test_other_data_is_scored_by_its_test_part_or_whole(self, market, tmp_path) -> None:
         spec = opened(market).spec
-        whole = open_splits(ReidOptions(data=str(market)), spec, True)
-        assert len(whole.test) == 7
-        other = open_splits(ReidOptions(data=str(people(tmp_path / "p", 3, 4))), spec, True).test
-        assert len(other) == 12
-        assert sorted(set(other.labels.tolist())) == [1, 2, 3]  # nobody that was trained on
+        scored = open_pictures(ReidOptions(data=str(market)), spec, as_test=True)
+        assert len(scored.test) == 7
+        options = ReidOptions(data=str(people(tmp_path / "p", 3, 4)))
+        test = open_pictures(options, spec, as_test=True).test
+        assert len(test) == 12
+        assert sorted(set(test.labels.tolist())) == [1, 2, 3]  # nobody that was trained on
 
 
 class TestGoal:
@@ -166,8 +173,8 @@ class TestGoal:
         ("tested", "goal"), [(("a", "b"), "classes"), (("a",), "classes"), (("a", "z"), "search")]
     )
     def test_auto_goes_by_who_is_tested(self, tmp_path, tested, goal) -> None:
-        fill(tmp_path, *(f"train/{one}/{k}.jpg" for one in "abc" for k in range(3)))
-        fill(tmp_path, *(f"test/{one}/0.jpg" for one in tested))
+        fill(tmp_path, *(f"train/{name}/{k}.jpg" for name in "abc" for k in range(3)))
+        fill(tmp_path, *(f"test/{name}/0.jpg" for name in tested))
         pictures = read_picture_set(tmp_path)
         assert goal_of(ReidOptions(), pictures) == goal
         assert goal_of(ReidOptions(goal="search"), pictures) == "search"
@@ -195,44 +202,46 @@ def table(folder: Path, count: int = 40) -> Path:
 
 class TestAttributes:
     def test_a_sample_for_each_attribute_that_is_known(self, tmp_path) -> None:
-        found = opened(table(tmp_path), model="cca", per_identity=2, batch_size=8)
-        assert found.spec["attributes"] == ["colour", "kind"]
-        assert found.spec["goal"] == "search"
-        seen: dict[int, tuple[str, str]] = {}
+        splits = opened(table(tmp_path), model="cca", per_identity=2, batch_size=8)
+        assert splits.spec.attributes == ["colour", "kind"]
+        assert splits.spec.goal == "search"
+        value_of: dict[int, tuple[str, str]] = {}
         count = 0
-        for part in (found.train, found.validation, found.test):
+        for part in (splits.train, splits.validation, splits.test):
             for row, label, condition in zip(part.rows, part.labels, part.conditions):
-                name = found.spec["attributes"][condition]
+                name = splits.spec.attributes[condition]
                 value = part.source.pictures.attributes[name][row]
                 assert value is not None
-                assert seen.setdefault(int(label), (name, value)) == (name, value)
+                assert value_of.setdefault(int(label), (name, value)) == (name, value)
                 count += 1
         assert count == 40 + sum(k % 3 < 2 for k in range(40))
-        assert sorted(seen) == list(range(1, 7))  # 0 and -1 would count as nobody
-        assert len(set(seen.values())) == 6
-        assert found.test.cameras is None
+        assert sorted(value_of) == list(range(1, 7))  # 0 and -1 would count as nobody
+        assert len(set(value_of.values())) == 6
+        assert splits.test.cameras is None
 
     def test_batches_are_of_one_condition_each(self, tmp_path) -> None:
         train = opened(table(tmp_path), model="cca", per_identity=2, batch_size=4).train
         batches = train.batches(4, seed=1, epoch=0)
         assert len(batches) == train.steps(4)
         conditions = [set(train.conditions[batch.ravel()].tolist()) for batch in batches]
-        assert all(len(one) == 1 for one in conditions)
+        assert all(len(of_batch) == 1 for of_batch in conditions)
         assert set.union(*conditions) == {0, 1}
         assert (
-            len({min(one) for one in conditions[: len(conditions) // 2]}) == 2
+            len({min(of_batch) for of_batch in conditions[: len(conditions) // 2]}) == 2
         )  # mixed, not one after the other
         again = train.batches(4, seed=1, epoch=0)
         assert all(np.array_equal(a, b) for a, b in zip(batches, again, strict=True))
-        other = train.batches(4, seed=1, epoch=1)
-        assert any(a.shape != b.shape or not np.array_equal(a, b) for a, b in zip(batches, other))
+        next_epoch = train.batches(4, seed=1, epoch=1)
+        assert any(
+            a.shape != b.shape or not np.array_equal(a, b) for a, b in zip(batches, next_epoch)
+        )
 
     def test_some_attributes(self, tmp_path) -> None:
-        found = opened(
+        splits = opened(
             table(tmp_path), model="cca", attributes=("kind",), per_identity=2, batch_size=8
         )
-        assert found.spec["attributes"] == ["kind"]
-        assert len(found.train) + len(found.validation) + len(found.test) == 40
+        assert splits.spec.attributes == ["kind"]
+        assert len(splits.train) + len(splits.validation) + len(splits.test) == 40
 
 
 class TestMistakes:
@@ -249,7 +258,7 @@ class TestMistakes:
         )
         people(tmp_path / "b", 4, 2, "query/")
         people(tmp_path / "b", 4, 2, "gallery/")
-        assert "has no pictures to train on; `evaluate --data` scores such a folder" in self.failed(
+        assert "has no pictures to train on; `evaluate --data` scores such a set" in self.failed(
             tmp_path / "b"
         )
         people(tmp_path / "c", 4, 2)
@@ -259,21 +268,21 @@ class TestMistakes:
 
     def test_too_few_identities(self, tmp_path) -> None:
         people(tmp_path / "a", 2, 4)
-        assert "2 identities are too few to keep a share of them apart" in self.failed(
+        assert "2 identities are too few to set a share of them aside" in self.failed(
             tmp_path / "a"
         )
         fill(tmp_path / "b", "train/x/0.jpg", "train/x/1.jpg", "test/x/0.jpg")
-        said = self.failed(tmp_path / "b", validation_share=0.0)
-        assert "1 identity in the training part; learning needs two" in said
-        fill(tmp_path / "c", *(f"train/{one}/0.jpg" for one in "ab"), "test/a/0.jpg")
-        assert "--validation-share 0.15 leaves nothing; raise it, or give 0" in self.failed(
+        message = self.failed(tmp_path / "b", validation_share=0.0)
+        assert "1 identity in the training part; learning needs two" in message
+        fill(tmp_path / "c", *(f"train/{name}/0.jpg" for name in "ab"), "test/a/0.jpg")
+        assert "--validation-share 0.15 leaves none of it; raise it, or give 0" in self.failed(
             tmp_path / "c"
         )
 
     def test_classes_that_the_model_does_not_know(self, tmp_path) -> None:
         fill(
             tmp_path,
-            *(f"train/{one}/{k}.jpg" for one in ("cat", "dog") for k in range(9)),
+            *(f"train/{name}/{k}.jpg" for name in ("cat", "dog") for k in range(9)),
             "test/cats/0.jpg",
         )
         assert "class 'cats' is none of the model's; did you mean 'cat'" in self.failed(

@@ -13,8 +13,8 @@ from PIL import Image
 
 from headwise.data.formats.pictures import read_picture
 from headwise.data.persons.persons import read_picture_set
-from headwise.pipelines.reid.verbs import crop as crops
-from headwise.pipelines.reid.verbs.crop import inside
+from headwise.pipelines.reid import cropping
+from headwise.pipelines.reid.cropping import inside
 
 BOXES = """frame,x,y,width,height,score,identity
 1,10,20,30,60,0.9,7
@@ -65,14 +65,14 @@ def test_crops_are_the_pixels_of_their_boxes(frames, headwise, tmp_path) -> None
         assert abs(picture[0, :, 3] - (row["x"] + 3)).max() <= 6  # JPEG
         assert abs(picture[1, 7] - (row["y"] + 7)).max() <= 6
         assert abs(picture[2] - 50 * row["frame"]).max() <= 6
-    said = "\n".join(lines)
+    text = "\n".join(lines)
     for part in (
         "3 crops of 3 frames",
         "1 boxes with a score below",
         "1 boxes without area",
         "2 boxes smaller",
     ):
-        assert part in said
+        assert part in text
     assert sorted(p.name for p in tmp_path.iterdir()) == ["boxes.csv", "out", "street"]
     assert sorted(p.suffix for p in (tmp_path / "out").iterdir()) == [
         ".csv",
@@ -91,12 +91,12 @@ def test_the_table_is_one_to_train_on(frames, headwise, tmp_path) -> None:
         )[0]
         == 0
     )
-    found = read_picture_set(output / "crops.csv")
-    assert found.identities == ["7", "7", "9"]
-    assert found.cameras == ["street"] * 3
+    pictures = read_picture_set(output / "crops.csv")
+    assert pictures.identities == ["7", "7", "9"]
+    assert pictures.cameras == ["street"] * 3
 
 
-def test_a_frame_that_cannot_be_read_ends_nothing(frames, headwise, tmp_path) -> None:
+def test_a_frame_that_cannot_be_read_stops_nothing(frames, headwise, tmp_path) -> None:
     (frames / "000002.png").write_bytes(b"nothing")
     code, lines = headwise(
         "reid",
@@ -113,7 +113,7 @@ def test_a_frame_that_cannot_be_read_ends_nothing(frames, headwise, tmp_path) ->
     assert pl.read_csv(tmp_path / "out" / "crops.csv")["frame"].to_list() == [1, 3]
 
 
-def test_a_stopped_job_goes_on(frames, headwise, tmp_path, monkeypatch) -> None:
+def test_an_interrupted_job_continues(frames, headwise, tmp_path, monkeypatch) -> None:
     command = (
         "reid",
         "crop",
@@ -124,14 +124,14 @@ def test_a_stopped_job_goes_on(frames, headwise, tmp_path, monkeypatch) -> None:
         "--output",
         tmp_path / "out",
     )
-    whole = crops._crop_frame
+    crop_frame = cropping.crop_frame
 
-    def stop_at_three(frame, *given):
+    def stop_at_three(frame, *arguments):
         if frame.number == 3:
             raise KeyboardInterrupt
-        return whole(frame, *given)
+        return crop_frame(frame, *arguments)
 
-    monkeypatch.setattr(crops, "_crop_frame", stop_at_three)
+    monkeypatch.setattr(cropping, "crop_frame", stop_at_three)
     assert headwise(*command)[0] == 130
     assert not (tmp_path / "out").exists()
     lines = (tmp_path / "out.part" / "frames.jsonl").read_text()
@@ -139,29 +139,29 @@ def test_a_stopped_job_goes_on(frames, headwise, tmp_path, monkeypatch) -> None:
     (tmp_path / "out.part" / "frames.jsonl").write_text(
         lines + '{"frame": 3, "na'
     )  # killed within a line
-    code, said = headwise(*command, "--margin", "0.5")
-    assert (code, len(said)) == (2, 1)
-    assert "was begun with other options" in said[0]
-    seen = []
+    code, messages = headwise(*command, "--margin", "0.5")
+    assert (code, len(messages)) == (2, 1)
+    assert "was begun with other options" in messages[0]
+    numbers = []
     monkeypatch.setattr(
-        crops,
-        "_crop_frame",
-        lambda frame, *given: seen.append(frame.number) or whole(frame, *given),
+        cropping,
+        "crop_frame",
+        lambda frame, *arguments: numbers.append(frame.number) or crop_frame(frame, *arguments),
     )
     assert headwise(*command)[0] == 0
-    assert seen == [3]
+    assert numbers == [3]
     assert pl.read_csv(tmp_path / "out" / "crops.csv")["frame"].to_list() == [1, 2, 3]
     assert not (tmp_path / "out.part").exists()
 
 
-def test_nothing_of_anyone_else_is_replaced(frames, headwise, tmp_path) -> None:
+def test_foreign_files_are_never_replaced(frames, headwise, tmp_path) -> None:
     command = ("reid", "crop", "--input", frames, "--boxes", tmp_path / "boxes.csv", "--output")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
-    for words, said in (((), "is not empty"), (("--overwrite",), "is no folder of crops")):
+    for words, message in (((), "is not empty"), (("--overwrite",), "is no folder of crops")):
         code, lines = headwise(*command, tmp_path / "mine", *words)
         assert (code, len(lines)) == (2, 1)
-        assert said in lines[0]
+        assert message in lines[0]
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "x"
     assert headwise(*command, tmp_path / "out")[0] == 0
     assert headwise(*command, tmp_path / "out")[0] == 2
@@ -173,7 +173,7 @@ def test_nothing_of_anyone_else_is_replaced(frames, headwise, tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ([], "needs --boxes, or --config and --checkpoint"),
         (["--boxes", "boxes.csv", "--config", "c.py"], "exclude each other"),
@@ -184,7 +184,7 @@ def test_nothing_of_anyone_else_is_replaced(frames, headwise, tmp_path) -> None:
     ],
 )
 def test_mistakes_are_one_line_and_write_nothing(
-    frames, headwise, tmp_path, monkeypatch, words, said
+    frames, headwise, tmp_path, monkeypatch, words, message
 ) -> None:
     monkeypatch.chdir(tmp_path)
     if "--config" in words and "--boxes" not in words:
@@ -194,7 +194,7 @@ def test_mistakes_are_one_line_and_write_nothing(
     (tmp_path / "other.csv").write_text("frame,x,y,width,height\nfoo.jpg,1,1,20,20\n")
     code, lines = headwise("reid", "crop", "--input", frames, "--output", "out", *words)
     assert code == 2
-    assert said in lines[-1]
+    assert message in lines[-1]
     assert not Path("out").exists()
 
 

@@ -1,0 +1,78 @@
+"""Repeated cross-validation: every bag once, resumable, and the floors of scikit-learn."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from headwise import pipelines
+from headwise.base.errors import InputError
+from headwise.pipelines import load_task
+from headwise.pipelines.engine.command_line import parse
+from headwise.pipelines.wsi import data
+from headwise.pipelines.wsi.options import WsiOptions
+
+
+def test_presets_hold_options_of_training_and_of_folds() -> None:
+    task = load_task("wsi")
+    paper = parse(task, "train", [], values={"preset": "paper"})
+    assert (paper.standardise, paper.batch_size, paper.lr) == (False, 1, 1e-4)
+    bags = parse(
+        task, "crossval", [], values={"preset": "bags", "data": "x.csv", "output": "o", "masked": 2}
+    )
+    assert (bags.masked, bags.batch_size, bags.folds, bags.repeats) == (2, 8, 10, 5)
+
+
+def test_every_bag_is_predicted_once_per_repeat_and_compared_with_floors(tmp_path) -> None:
+    rng = np.random.default_rng(1)
+    bag = np.repeat(np.arange(40), 5)
+    rows = np.column_stack([bag % 2, bag, rng.normal(size=(200, 4)) + (bag[:, None] % 2) * 0.8])
+    table = tmp_path / "b.csv"
+    np.savetxt(table, rows, delimiter=",", fmt="%.5g")
+    options = {
+        "data": table,
+        "models": ("acmil", "mean"),
+        "folds": 4,
+        "repeats": 2,
+        "epochs": 3,
+        "inner": 8,
+    }
+    summary = pipelines.wsi.crossval(output=tmp_path / "a", **options)
+    assert summary["model"].to_list()[:2] == ["acmil", "mean"]
+    assert summary.height == 2 + 3
+    rows = pl.read_parquet(tmp_path / "a" / "predictions.parquet").filter(
+        pl.col("model") == "acmil"
+    )
+    assert rows.group_by("repeat", "bag").len()["len"].to_list() == [1] * 80
+    assert summary.filter(pl.col("model").str.contains("SVM"))["auc"][0] > 0.8
+    for name in ("crossval.json", "crossval.png"):
+        assert (tmp_path / "a" / name).is_file()
+    (tmp_path / "a" / "folds" / "acmil-seed0-repeat1-fold2.json").unlink()
+    assert pipelines.wsi.crossval(output=tmp_path / "a", **options).equals(summary)
+    assert pipelines.wsi.crossval(output=tmp_path / "b", processes=2, **options).equals(summary)
+    more = pipelines.wsi.crossval(
+        output=tmp_path / "a", **{**options, "repeats": 3, "models": ("acmil", "max")}
+    )
+    assert more["model"].to_list()[:2] == ["acmil", "max"]
+    rows = pl.read_parquet(tmp_path / "a" / "predictions.parquet").filter(
+        pl.col("model") == "acmil"
+    )
+    assert rows.height == 120
+    with pytest.raises(InputError, match="other options or data"):
+        pipelines.wsi.crossval(output=tmp_path / "a", **{**options, "epochs": 4})
+
+
+def test_the_floors_are_those_of_scikit_learn(real_data, tmp_path) -> None:
+    """The specification's figures of [mean, min, max] on MUSK1: 0.874 / 0.934 and 0.902 / 0.973
+    over 5 repeats.
+    """
+    from headwise.pipelines.wsi.verbs.crossval import floors
+
+    options = WsiOptions(data=str(real_data / "wsi" / "mil" / "musk1.csv.gz"))
+    source = data.read_source(options)
+    folds = data.grouped_folds(source.cohort, np.arange(92), 10, 0, "")
+    right = 0
+    for test in folds:
+        train = np.setdiff1d(np.arange(92), test)
+        bags = [data.BagSet(source, rows, ["0", "1"]) for rows in (train, test)]
+        right += (floors(*bags)["mean-min-max, RBF SVM"].argmax(1) == bags[1].labels).sum()
+    assert 0.87 <= right / 92 <= 0.93

@@ -1,0 +1,92 @@
+"""Extraction of features: killed, broken, with other settings, without micrometres."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+pytest.importorskip("openslide", reason="OpenSlide is optional (extra wsi) and not installed")
+
+from headwise import pipelines
+from headwise.data.slides.generate import draw_slide, write_pyramid
+from headwise.pipelines.wsi import extraction
+
+
+def feature_files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.h5"))}
+
+
+def test_killed_anywhere_and_started_again_it_ends_with_the_same_files(
+    slides, tmp_path, monkeypatch
+) -> None:
+    options = {"slides": slides, "tile": 64, "encoder": "random-filters"}
+    complete = pipelines.wsi.features(output=tmp_path / "complete", **options)
+    assert (complete.failed, len(feature_files(complete.output))) == (0, 16)
+    assert complete.table["tiles"].min() > 0
+    encoded: list[str] = []
+    real = extraction.Extractor.encode
+
+    def dying(self, slide, grid):  # type: ignore[no-untyped-def]
+        encoded.append(Path(slide.path).name)
+        if len(encoded) in (4, 9):
+            raise KeyboardInterrupt
+        return real(self, slide, grid)
+
+    monkeypatch.setattr(extraction.Extractor, "encode", dying)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            pipelines.wsi.features(output=tmp_path / "broken", **options)
+    pipelines.wsi.features(output=tmp_path / "broken", **options)
+    assert feature_files(tmp_path / "broken") == feature_files(complete.output)
+    assert not list((tmp_path / "broken").glob(".aside-*"))
+    assert len(encoded) == 16 + 2  # only the two that were broken off are encoded twice
+
+
+def test_other_settings_are_not_mixed_in(slides, tmp_path) -> None:
+    options = {"slides": slides, "output": tmp_path / "f", "encoder": "random-filters"}
+    pipelines.wsi.features(tile=64, **options)
+    again = pipelines.wsi.features(tile=96, **options)
+    assert again.failed == 16
+    assert "other settings" in again.table["error"][0]
+
+
+def test_broken_slides_are_rows_and_code_3(tmp_path, headwise) -> None:
+    (tmp_path / "in").mkdir()
+    write_pyramid(tmp_path / "in" / "good.tiff", draw_slide(np.random.default_rng(0), 256, True))
+    write_pyramid(tmp_path / "in" / "glass.tiff", np.full((256, 256, 3), 240, np.uint8))
+    (tmp_path / "in" / "broken.svs").write_text("nothing")
+    code, lines = headwise(
+        "wsi",
+        "features",
+        "--slides",
+        tmp_path / "in",
+        "--output",
+        tmp_path / "out",
+        "--encoder",
+        "random-filters",
+        "--tile",
+        64,
+    )
+    status = pl.read_csv(tmp_path / "out" / "status.csv")
+    assert code == 3
+    assert dict(zip(status["slide"], status["status"])) == {
+        "broken": "error",
+        "glass": "error",
+        "good": "ok",
+    }
+    assert any("no tile has enough tissue" in line for line in lines)
+
+
+def test_a_slide_without_micrometres_asks_for_them(tmp_path) -> None:
+    from PIL import Image
+
+    Image.fromarray(draw_slide(np.random.default_rng(0), 256, True)).save(tmp_path / "a.png")
+    options = {
+        "slides": tmp_path,
+        "output": tmp_path / "f",
+        "encoder": "random-filters",
+        "tile": 64,
+    }
+    assert "--mpp" in pipelines.wsi.features(**options).table["error"][0]
+    assert pipelines.wsi.features(mpp=0.5, **options).failed == 0
