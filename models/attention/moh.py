@@ -203,7 +203,7 @@ class MixtureOfHeads(SoftmaxAttention):
         return self._too_little(x.shape[-2], keys, mask)
 
     def _too_little(self, tokens: int, keys: int, mask: Tensor | None) -> str:
-        """Why leaving out heads does not pay on a CPU, by benchmarks/models/moh.py; "" if it does."""
+        """Why leaving out heads does not pay on a CPU (benchmarks/models/moh.py); "" if it does."""
         share = (self.shared + self.active) / self.heads
         if mask is not None and mask.ndim == 3:
             return "a mask of pairs would be gathered again for each head"

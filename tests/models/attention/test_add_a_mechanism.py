@@ -36,8 +36,11 @@ def test_the_file_and_the_row_pass_the_contract(monkeypatch: pytest.MonkeyPatch)
             if name.startswith("test_") and name not in (
                 "test_any_number_of_tokens",
                 "test_every_row_is_complete",
+                "test_gradients_of_the_weights",
             ):
                 check("averaging", options)
+        for training in (False, True):
+            test_contract.test_gradients_of_the_weights("averaging", options, training)
     test_contract.test_every_row_is_complete()
 
 
