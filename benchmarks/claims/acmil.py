@@ -9,7 +9,8 @@ cross-validation, a bag a step, as the paper trains. Of each held-out bag: how m
 (mean over branches, nothing masked) its most attended instance and its ten most attended ones hold.
 A bag of ten instances or fewer always gives all to ten, so ten are read from larger bags; the share
 of the highest tenth of a bag is read from all. Differences to ABMIL seed by seed, with 95 %
-intervals (Student), and the AUC beside them; a picture of the curves. Finished cells are kept."""
+intervals (Student), and the AUC beside them; a picture of the curves. Finished cells are kept.
+"""
 
 import json
 import statistics

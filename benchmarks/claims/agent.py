@@ -5,7 +5,8 @@ attention's is not.
 
 Forward passes at 1,024 to 16,384 tokens, width 64, 4 heads, 49 agents, one thread. The exponent b
 of time = a n^b is fitted to each repeat; printed are its mean and 95 % interval (Student, over
-repeats), and the times."""
+repeats), and the times.
+"""
 
 import statistics
 

@@ -7,7 +7,8 @@ A model of characters (4 causal layers of width 64, 128 characters) on the Engli
 with Python itself (pydoc_data.topics, about 0.7 MB; the last tenth is the test part). Each variant
 alone ("uniform") and in every second layer with softmax attention in the others ("hybrid").
 Perplexity per character on the test part with a 95 % bootstrap interval over its pieces, and the
-range over seeds. A finished cell is a file in OUTPUT and is not run again."""
+range over seeds. A finished cell is a file in OUTPUT and is not run again.
+"""
 
 import inspect
 import json

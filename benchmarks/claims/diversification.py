@@ -9,7 +9,8 @@ average pooling (TAP) without and with it. Measured on the test part: mean cosin
 row with the mean row of its map (averaged over layers), accuracy on clean images, under Gaussian
 noise (deviations .3 and .8 of a range of 2) and under Gaussian blur (deviations 1.5 and 3 pixels);
 the loss with the paper's weight and a fifth of it. Differences to the same form without the loss,
-seed by seed, with 95 % intervals (Student). Finished cells are kept."""
+seed by seed, with 95 % intervals (Student). Finished cells are kept.
+"""
 
 import json
 import statistics

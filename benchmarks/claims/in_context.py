@@ -7,7 +7,8 @@ softmax_i(x W_h x_i) y_i. W_h and m_h are trained at L = 40 (d = 5, noise .1 in 
 I/d)) and judged on fresh tasks: mean squared error against the value without noise, with a 95 %
 bootstrap interval over tasks; then at other lengths. Beside it: attention without softmax, trained
 alike, as a mean over the prompt and as a sum, and the Bayes predictor (ridge), which nothing may
-beat."""
+beat.
+"""
 
 from collections.abc import Callable
 

@@ -11,7 +11,8 @@ three logit-adjusted experts, to tell the ensemble from the idea; three experts 
 -.5, 1, 2.5; and these with consistency of the two views (MDCS). Which class is frequent is drawn
 anew for each seed. Accuracy over all classes and over the thirds of most (6), middle (5) and fewest
 images (6), mean over seeds; differences to plain, seed by seed, with 95 % intervals (Student).
-Finished cells are kept."""
+Finished cells are kept.
+"""
 
 import json
 import statistics

@@ -10,7 +10,8 @@ rating >= 4 and rating = 5, per user in time order 80/10/10; a small encoder ove
 expert is half as wide as the dense network, so that two are as large. Printed: mean of the metric
 over seeds with a 95 % interval (Student); the difference to the dense form of the same seed; and
 for noise on the inputs (Gaussian, a tenth and three tenths of their deviation) the metric and the
-share of tokens whose set of experts changes. Finished cells are kept."""
+share of tokens whose set of experts changes. Finished cells are kept.
+"""
 
 import csv
 import json

@@ -8,7 +8,8 @@ recipe: softmax attention; MoH with 2 shared heads and 4 of 6 routed ones (75 %)
 %). Continued, as the paper does with a language model: the trained softmax attention for a third as
 many epochs again, as it is or turned into MoH. Accuracy over seeds; the ratio to the softmax
 attention of the same seed and the same training with a 95 % interval (Student, over seeds).
-Finished cells are kept."""
+Finished cells are kept.
+"""
 
 import json
 import statistics

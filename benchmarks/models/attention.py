@@ -9,7 +9,8 @@ of its own, from 128 tokens up, until a training step takes more than --patience
 curves.json, curves.png, table.md. `--rivals` sets ours beside the best public forms that run on a
 CPU, at the same sizes in the same run: x-transformers, timm, PyTorch's module,
 flash-linear-attention's plain forms and packages of single papers, as far as they are installed
-(`pip install 'headwise[benchmark]'`)."""
+(`pip install 'headwise[benchmark]'`).
+"""
 
 import argparse
 import json

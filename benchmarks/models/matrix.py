@@ -9,7 +9,8 @@ train`), flowers (17 classes, a small vision transformer from scratch), digits (
 speakers never heard in training). A finished cell is a file in OUTPUT and is not run again, so the
 command goes on where it stopped. Each cell runs on one thread in a process of its own. Steps are
 timed at the end, one mechanism at a time: keep the machine idle then. Data: HEADWISE_DATA, default
-../shared/data."""
+../shared/data.
+"""
 
 import contextlib
 import json

@@ -6,11 +6,11 @@ memory.
 12 layers of 12 heads of width 64, float32. "from q and k": `rollout_row` against the usual code,
 which holds the softmax maps of all layers, takes the mean of the heads, then 0.5 A + 0.5 I,
 multiplies the matrices from the first layer to the last, and reads row 0. "from stored maps": the
-chain alone, given the mean maps: a vector times each matrix against the products of matrices.
-"q k^T alone": the products of all layers but the last, which both ways need and no order of the
-chain avoids; it bounds what the first comparison can show. Both forms must agree to 1e-5 before
-anything is timed. They are called in turn; the median of each counts. Peak memory is the growth of
-a process of its own over one call, with one thread: everything but the inputs.
+chain alone, given the mean maps: a vector times each matrix against the products of matrices. "q
+k^T alone": the products of all layers but the last, which both ways need and no order of the chain
+avoids; it bounds what the first comparison can show. Both forms must agree to 1e-5 before anything
+is timed. They are called in turn; the median of each counts. Peak memory is the growth of a process
+of its own over one call, with one thread: everything but the inputs.
 """
 
 import argparse

@@ -5,10 +5,11 @@ with FuxiCTR.
         [--rows 5000000] [--folder DIR]
 
 --fuxictr: the interpreter of an environment with FuxiCTR (see fuxictr_scoring.py). Both sides get
-the same table, score two tasks with a shared-bottom network of the same sizes (embeddings of 16, 256 and 128, towers of 64), and are timed from the start of their process to the
-written file. Ours takes numbers as buckets, FuxiCTR's as weighted embeddings. The two run in turn,
---repeats times; the fastest of each counts. Peak memory is that of the process; FuxiCTR's runs
-inside its one process with --workers 0.
+the same table, score two tasks with a shared-bottom network of the same sizes (embeddings of 16,
+256 and 128, towers of 64), and are timed from the start of their process to the written file. Ours
+takes numbers as buckets, FuxiCTR's as weighted embeddings. The two run in turn, --repeats times;
+the fastest of each counts. Peak memory is that of the process; FuxiCTR's runs inside its one
+process with --workers 0.
 """
 
 import json
