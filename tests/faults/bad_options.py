@@ -73,7 +73,7 @@ OPTIONS: dict[str, tuple[str, str]] = {
         r"--shard-size 0: must be at least 1",
     ),
     "data set": ("data get ETTh9", r"ETTh9"),
-    "list of nothing": ("list attentions", r"list: say which of attention, moe, kernels"),
+    "list of nothing": ("list attentions", r"list attentions: unknown; did you mean attention\?"),
 }
 
 LAUGHS = "levels:\n- &a [x, x, x, x, x, x, x, x, x]\n" + "".join(

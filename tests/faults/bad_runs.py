@@ -60,7 +60,9 @@ def edit(name: str, **values: Any) -> Maker:
 
     def make(folder: Path) -> None:
         content = {**json.loads((folder / name).read_text()), **values}
-        (folder / name).write_text(json.dumps({k: v for k, v in content.items() if v is not None}))
+        removed = {key for key, value in values.items() if value is None}
+        present = {key: value for key, value in content.items() if key not in removed}
+        (folder / name).write_text(json.dumps(present))
         x(wide())(folder)
 
     return make
