@@ -53,8 +53,8 @@ def options_page(task: Task) -> str:
     lines = [
         f"# {task.name}: all options",
         NOTE,
-        f"The task `{task.name}`: {task.summary}. In Python the options have the same names with `_` "
-        f"in place of `-`: `pipelines.{task.name}.train(batch_size=16)`. What the task reads and "
+        f"The task `{task.name}`: {task.summary}. In Python the options have the same names "
+        f"with `_` in place of `-`: `pipelines.{task.name}.train(batch_size=16)`. What the task reads and "
         f"writes: [{task.name}.md](../{task.name}.md).",
     ]
     if names := presets(task):
@@ -87,8 +87,8 @@ def predictions_page() -> str:
     lines = [
         "# Columns of predictions",
         NOTE,
-        "`predict` writes a parquet file (and so does the end of a training: `predictions.parquet`). A "
-        "word in capitals stands for any name, such as that of a class.",
+        "`predict` writes a parquet file (and so does the end of a training: "
+        "`predictions.parquet`). A word in capitals stands for any name, such as that of a class.",
         "## Every task",
         _table(("column", "meaning"), _columns(COMMON_COLUMNS.items())),
     ]
@@ -130,9 +130,9 @@ def mechanisms_page() -> str:
         [
             "# Mechanisms of attention",
             NOTE,
-            "`build_attention(NAME, width, heads)` in Python, `--attention NAME` in a pipeline. N tokens, M "
-            "tokens of the context, D width. Masks: of `keys` (B, M), of `pairs` (B, N, M), of `heads` "
-            "(B, H, N, M). Context: whether it can attend to other tokens than its own. "
+            "`build_attention(NAME, width, heads)` in Python, `--attention NAME` in a pipeline. "
+            "N tokens, M tokens of the context, D width. Masks: of `keys` (B, M), of `pairs` (B, N, M), "
+            "of `heads` (B, H, N, M). Context: whether it can attend to other tokens than its own. "
             "[attention.md](attention.md) describes each of them.",
             _table(titles, rows),
         ]
@@ -168,9 +168,9 @@ def operators_page() -> str:
     lines = [
         "# Operators",
         NOTE,
-        "Each operator is a folder in `kernels/`: the public function with its maths (`__init__.py`), the "
-        "formula (`naive.py`), the form for the CPU (`cpu.py`) and, where it pays, the form for the GPU "
-        "(`triton.py`).",
+        "Each operator is a folder in `kernels/`: the public function with its maths "
+        "(`__init__.py`), the formula (`naive.py`), the form for the CPU (`cpu.py`) and, where it "
+        "pays, the form for the GPU (`triton.py`).",
         _table(("name", "what"), [(f"`{name}`", row.summary) for name, row in KERNELS.items()]),
     ]
     for name, row in KERNELS.items():
