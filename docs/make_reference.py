@@ -54,8 +54,8 @@ def options_page(task: Task) -> str:
         f"# {task.name}: all options",
         NOTE,
         f"The task `{task.name}`: {task.summary}. In Python the options have the same names "
-        f"with `_` in place of `-`: `pipelines.{task.name}.train(batch_size=16)`. What the task reads and "
-        f"writes: [{task.name}.md](../{task.name}.md).",
+        f"with `_` in place of `-`: `pipelines.{task.name}.train(batch_size=16)`. What the "
+        f"task reads and writes: [{task.name}.md](../{task.name}.md).",
     ]
     if names := presets(task):
         lines.append(
@@ -131,8 +131,8 @@ def mechanisms_page() -> str:
             "# Mechanisms of attention",
             NOTE,
             "`build_attention(NAME, width, heads)` in Python, `--attention NAME` in a pipeline. "
-            "N tokens, M tokens of the context, D width. Masks: of `keys` (B, M), of `pairs` (B, N, M), "
-            "of `heads` (B, H, N, M). Context: whether it can attend to other tokens than its own. "
+            "N tokens, M tokens of the context, D width. Masks: of `keys` (B, M), of `pairs` "
+            "(B, N, M), of `heads` (B, H, N, M). Context: whether it can attend to other tokens than its own. "
             "[attention.md](attention.md) describes each of them.",
             _table(titles, rows),
         ]
