@@ -87,7 +87,7 @@ faults: $(DEV) ## the long fault tests: kills, full disks, damaged files; prints
 	$(BIN)/python -m pytest tests/faults -q -s -m 'slow or not slow' $(ARGS)
 
 bench: $(DEV) ## speed and memory beside the published form (CPU)
-	$(BIN)/python benchmarks/softs.py $(ARGS)
+	$(BIN)/python benchmarks/models/softs.py $(ARGS)
 
 clean: ## remove .venv and caches, never a run
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

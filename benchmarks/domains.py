@@ -1,13 +1,13 @@
 """Two small real tasks for comparing mechanisms: flowers from pixels and digits from log-mel
 frames.
 
-Shared by matrix.py and the claim checks. Both train a small model from scratch on one thread in
-about a minute."""
+Shared by models/matrix.py and the claim checks. Both train a small model from scratch on one thread
+in about a minute.
+"""
 
 import copy
 import csv
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ from PIL import Image
 from scipy.io import wavfile
 from torch import Tensor, nn
 
+from headwise.benchmarks.cells import DATA
 from headwise.models.attention.base import auxiliary_loss
 from headwise.models.layers.vit import TokenModel, VisionTransformer
 
-DATA = Path(os.environ.get("HEADWISE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 SIDE = 64  # pixels of a flower
 RATE, MELS, FRAMES = 8000, 40, 96
 HELD_OUT = ("theo", "yweweler")  # speakers of the digits that are never heard in training
@@ -49,10 +49,9 @@ def flowers(folder: Path = DATA) -> tuple[Split, Split]:
         for row in csv.DictReader(file):
             image = Image.open(root / row["path"]).convert("RGB")
             short = min(image.size)
-            left, top = (image.width - short) // 2, (image.height - short) // 2
-            image = image.crop((left, top, left + short, top + short)).resize(
-                (SIDE, SIDE), Image.Resampling.BICUBIC
-            )
+            x, y = (image.width - short) // 2, (image.height - short) // 2
+            square = image.crop((x, y, x + short, y + short))
+            image = square.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
             images, labels = parts[row["split"]]
             images.append(np.asarray(image))
             labels.append(int(row["class_id"]) - 1)
@@ -79,7 +78,8 @@ def digits(folder: Path = DATA) -> tuple[Split, Split]:
     part.
 
     Frames of 32 ms every 16 ms, the mean level of each recording taken out; longer recordings are
-    cut."""
+    cut.
+    """
     filters, window = mel_filters(), torch.hann_window(256)
     parts: dict[bool, list] = {False: [], True: []}
     for path in sorted((folder / "speech" / "fsdd" / "recordings").glob("*.wav")):
@@ -162,15 +162,16 @@ def fit(
     loss_of: Callable[[nn.Module], Tensor | None] = auxiliary_loss,
     limit: float = 150.0,
     tested: int = 1000,
-) -> dict:
-    """Train with AdamW, one cycle of warm-up and cosine, label smoothing .1. Returns steps, median
-    seconds a step.
+) -> dict[str, float]:
+    """Train with AdamW, one cycle of warm-up and cosine, label smoothing .1. Returns the steps and
+    the median seconds per step.
 
     limit: seconds of training and of a test on `tested` cases together. Where they would take
-    longer, the cycle has fewer steps, as many as fit (`steps` of `planned`), so that it is a whole
-    cycle all the same."""
-    each = len(train) // batch
-    planned = epochs * each
+    longer, the cycle has fewer steps, as many as fit (`steps` of `planned`), so that the cycle is
+    still complete.
+    """
+    per_epoch = len(train) // batch
+    planned = epochs * per_epoch
     torch.manual_seed(seed)
     # A step on a copy tells how long one takes; a forward pass takes about a third of it.
     once = seconds_a_step(copy.deepcopy(model), train, batch=batch)
@@ -180,11 +181,11 @@ def fit(
     optimiser = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.05)
     plan = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=total, pct_start=0.15)
     model.train()
-    times = []
+    times, order = [], torch.empty(0)
     for step in range(total):
-        if step % each == 0:
+        if step % per_epoch == 0:
             order = torch.randperm(len(train), generator=dice)
-        rows = order[step % each * batch : (step % each + 1) * batch]
+        rows = order[step % per_epoch * batch : (step % per_epoch + 1) * batch]
         part = Split(train.x[rows], train.y[rows], None if train.mask is None else train.mask[rows])
         if change is not None:
             part.x = change(part.x, dice)

@@ -14,8 +14,8 @@ from ...kernels.gathered_heads import gathered_heads
 from .base import attend, join_heads, spread_mask
 from .softmax import SoftmaxAttention
 
-# By benchmarks/moh.py, on a CPU: how many scores a head has to save before a separate call pays,
-# and from how many on gathering pays in causal attention, with up to 40 % of heads on.
+# By benchmarks/models/moh.py, on a CPU: how many scores a head has to save before a separate call
+# pays, and from how many on gathering pays in causal attention, with up to 40 % of heads on.
 SAVED = 100_000
 CAUSAL = 1_000_000
 
@@ -203,7 +203,7 @@ class MixtureOfHeads(SoftmaxAttention):
         return self._too_little(x.shape[-2], keys, mask)
 
     def _too_little(self, tokens: int, keys: int, mask: Tensor | None) -> str:
-        """Why leaving out heads does not pay on a CPU, by benchmarks/moh.py; "" if it does."""
+        """Why leaving out heads does not pay on a CPU (benchmarks/models/moh.py); "" if it does."""
         share = (self.shared + self.active) / self.heads
         if mask is not None and mask.ndim == 3:
             return "a mask of pairs would be gathered again for each head"

@@ -40,11 +40,11 @@ class TrainOptions:
     resume: bool = False
     """Continue the run in --run where it stopped, with the options it was started with."""
     preset: str | None = None
-    """Named set of options from the task's presets; options given beside it win."""
+    """Named set of options from the task's presets; options named in the call win."""
     seed: int = 2021
-    """Sets the initial weights, the order of the data and every random draw."""
+    """Seed of the initial weights, the order of the data and all random draws."""
     epochs: int = 20
-    """Passes over the training part at most."""
+    """Passes over the training part, at most."""
     patience: int = 3
     """Stop after this many epochs without a better validation score."""
     max_steps: int | None = None
@@ -68,9 +68,9 @@ class TrainOptions:
     nan.json.
     """
     precision: Precision = "32-true"
-    """Arithmetic of the model."""
+    """Arithmetic of the model: 32 bits, or 16 bits where that is safe (bf16-mixed, 16-mixed)."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Kind of device."""
+    """Kind of device; auto takes a GPU if there is one."""
     devices: int = 1
     """Devices (or, on the CPU, processes) per node."""
     nodes: int = 1
@@ -104,7 +104,7 @@ class EvaluateOptions:
     part: Literal["auto", "train", "validation", "test", "all"] = "auto"
     """Part of the data to score; auto: the test part of the run's own data, all of other data."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Kind of device."""
+    """Kind of device; auto takes a GPU if there is one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +116,7 @@ class PredictOptions:
     input: str
     """File, folder or quoted pattern (`'in/*.csv'`) to predict for."""
     output: str
-    """Parquet file to write. Beside it stands OUTPUT.parts/ until all is done."""
+    """Parquet file to write. OUTPUT.parts/ next to it holds what is done until all is done."""
     engine: Literal["local", "ray"] = "local"
     """Who maps the shards: this machine's processes, or a Ray cluster (extra `ray`)."""
     processes: int = 1
@@ -128,7 +128,7 @@ class PredictOptions:
     overwrite: bool = False
     """Replace an existing OUTPUT, and parts left there by another model or input."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Kind of device."""
+    """Kind of device; auto takes a GPU if there is one."""
 
 
 @dataclass(frozen=True, kw_only=True)

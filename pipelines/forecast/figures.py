@@ -6,30 +6,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import polars as pl
-from matplotlib.figure import Figure
 
 from ...data.series.series import Series
 from ..engine.pipeline import ReportFigure
+from ..figures.style import BLUE, GREEN, GREY, ORANGE, WIDE, styled_figure
 from .data import ForecastSpec
 from .options import ForecastOptions
-
-BLUE, ORANGE, GREY, GREEN = "#3b6fb6", "#d9822b", "#7b8794", "#3f8f5f"
-STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "legend.frameon": False,
-    "figure.constrained_layout.use": True,
-}
 
 
 @dataclass(frozen=True)
@@ -44,20 +29,10 @@ class Window:
     upper: np.ndarray
 
 
-def figure(
-    rows: int, columns: int, width: float = 9.5, height: float = 2.6
-) -> tuple[Figure, np.ndarray]:
-    """A figure in the house's style; axes as a (rows, columns) array."""
-    with mpl.rc_context(STYLE):
-        drawing = Figure(figsize=(width, height * rows))
-        axes = drawing.subplots(rows, columns, squeeze=False)
-    return drawing, axes
-
-
 def windows_figure(windows: Sequence[Window], level: float) -> ReportFigure:
     """Best, median and worst windows below each other."""
-    with mpl.rc_context(STYLE):
-        drawing, axes = figure(len(windows), 1)
+    with styled_figure(WIDE, 2.6 * len(windows)) as figure:
+        axes = figure.subplots(len(windows), 1, squeeze=False)
         for axis, window in zip(axes[:, 0], windows, strict=True):
             past, ahead = np.arange(-len(window.past), 0), np.arange(len(window.truth))
             axis.plot(past, window.past, color=GREY, lw=1)
@@ -79,7 +54,7 @@ def windows_figure(windows: Sequence[Window], level: float) -> ReportFigure:
     return ReportFigure(
         "windows",
         "Best, median and worst test windows by squared error, each in its worst channel",
-        drawing,
+        figure,
     )
 
 
@@ -87,8 +62,8 @@ def steps_figure(errors: dict[str, np.ndarray], coverage: dict[float, np.ndarray
     """Error by step of the horizon for the model and the naive forecasts, and coverage by step
     next to its level.
     """
-    with mpl.rc_context(STYLE):
-        drawing, axes = figure(1, 2, height=3)
+    with styled_figure(WIDE, 3) as figure:
+        axes = figure.subplots(1, 2, squeeze=False)
         for (name, values), color in zip(errors.items(), (BLUE, GREY, ORANGE), strict=False):
             axes[0, 0].plot(np.arange(1, len(values) + 1), values, color=color, label=name)
         axes[0, 0].set(title="mean absolute error (scaled) by step", xlabel="step", ylim=(0, None))
@@ -108,7 +83,7 @@ def steps_figure(errors: dict[str, np.ndarray], coverage: dict[float, np.ndarray
     return ReportFigure(
         "steps",
         "Errors and interval coverage on the test part, by step (dashed: the level asked for)",
-        drawing,
+        figure,
     )
 
 
@@ -119,8 +94,8 @@ def channels_figure(
     many.
     """
     order = np.argsort(-model)[:most][::-1]
-    with mpl.rc_context(STYLE):
-        drawing, axes = figure(1, 1, height=1.2 + 0.22 * len(order))
+    with styled_figure(WIDE, 1.2 + 0.22 * len(order)) as figure:
+        axes = figure.subplots(1, 1, squeeze=False)
         place = np.arange(len(order))
         axes[0, 0].barh(place + 0.2, model[order], 0.38, color=BLUE, label="model")
         axes[0, 0].barh(place - 0.2, naive[order], 0.38, color=GREY, label=naive_name)
@@ -128,13 +103,13 @@ def channels_figure(
         axes[0, 0].set(title="mean absolute error (scaled) by channel")
         axes[0, 0].legend(loc="lower right")
     cut = "" if len(names) <= most else f" (the worst {most} of {len(names)})"
-    return ReportFigure("channels", f"Error of each channel{cut}", drawing)
+    return ReportFigure("channels", f"Error of each channel{cut}", figure)
 
 
 def backtest_figure(moments: Sequence[str], model: np.ndarray, naive: np.ndarray) -> ReportFigure:
     """Error by moment of forecast."""
-    with mpl.rc_context(STYLE):
-        drawing, axes = figure(1, 1, height=3)
+    with styled_figure(WIDE, 3) as figure:
+        axes = figure.subplots(1, 1, squeeze=False)
         place = np.arange(len(moments))
         axes[0, 0].plot(place, model, "o-", color=BLUE, label="model")
         axes[0, 0].plot(place, naive, "o-", color=GREY, label="repeat the last value")
@@ -142,7 +117,7 @@ def backtest_figure(moments: Sequence[str], model: np.ndarray, naive: np.ndarray
         axes[0, 0].set(title="mean absolute error (scaled) by moment of forecast", ylim=(0, None))
         axes[0, 0].legend()
     return ReportFigure(
-        "backtest", "Rolling origins: the same model, asked at several past moments", drawing
+        "backtest", "Rolling origins: the same model, asked at several past moments", figure
     )
 
 
@@ -160,8 +135,8 @@ def future_figure(
         next(name for name in forecast.columns if name.startswith(side))
         for side in ("lower_", "upper_")
     )
-    with mpl.rc_context(STYLE):
-        drawing, axes = figure(len(channels), 1, height=1.7)
+    with styled_figure(WIDE, 1.7 * len(channels)) as figure:
+        axes = figure.subplots(len(channels), 1, squeeze=False)
         for axis, channel in zip(axes[:, 0], channels, strict=True):
             ahead = forecast.filter(pl.col("channel") == channel)
             column = spec.channels.index(channel)
@@ -174,4 +149,4 @@ def future_figure(
     cut = f" (the first {most} of {len(spec.channels)} channels)" if some else ""
     level = low.removeprefix("lower_")
     caption = f"Forecast past the end of the file, with the {level} % interval{cut}"
-    return ReportFigure("future", caption, drawing)
+    return ReportFigure("future", caption, figure)

@@ -78,7 +78,7 @@ def kind_of(hint: object) -> str:
 
 
 def default_of(field: dataclasses.Field[object]) -> str:
-    """The default as a person would type it; "required" where there is none."""
+    """The default as a person would type it; "required" if there is none."""
     if field.default_factory is not dataclasses.MISSING:
         value = field.default_factory()
     elif field.default is dataclasses.MISSING:

@@ -25,7 +25,7 @@ def map_shards(task: str, options: PredictOptions, plan: Plan, shards: list[int]
         raise InputError(
             "--engine ray: Ray is not installed; pip install 'headwise[ray]'"
         ) from None
-    for name in ("ray", "ray.data"):  # its own story of each step; errors still come as exceptions
+    for name in ("ray", "ray.data"):  # errors still come as exceptions
         logging.getLogger(name).setLevel(logging.CRITICAL)
     started = not ray.is_initialized()
     if started:

@@ -1,8 +1,8 @@
 """Batch inference: any number of items to one parquet file, in bounded memory, and safe to kill.
 
-Items are cut into fixed shards. A shard is done when its file stands in `OUTPUT.parts/`; the file
+Items are cut into fixed shards. A shard is done when its file is in `OUTPUT.parts/`; the file
 is written aside, renamed, and stamped with the fingerprint of model, options and input. Started
-again, a job does what is left; it never mixes two models. When all shards stand they are joined
+again, a job does what is left; it never mixes two models. When all shards are done they are joined
 into OUTPUT.
 
 Under torchrun, or in a job array that sets RANK and WORLD_SIZE, shard k belongs to rank k modulo

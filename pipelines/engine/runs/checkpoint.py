@@ -39,7 +39,7 @@ def save(
     except (OSError, SafetensorError) as error:
         sweep(folder)
         raise InputError(
-            f"{target}: the checkpoint cannot be written ({error}); the ones before it stand"
+            f"{target}: the checkpoint cannot be written ({error}); the earlier ones are intact"
         ) from None
     if target.exists():  # written by an earlier try of the same step
         os.rename(target, folder / f".step-{step:09d}.old.aside")

@@ -79,7 +79,7 @@ def open_spec(spec_class: type[SpecT], run: RunDirectory) -> SpecT:
 
 
 def pick_device(accelerator: str) -> torch.device:
-    """The device of a name; `auto` takes a GPU where there is one."""
+    """The device of a name; `auto` takes a GPU if there is one."""
     if accelerator == "auto":
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     usable = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}

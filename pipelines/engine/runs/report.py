@@ -53,7 +53,7 @@ def write_page(
     again: bool = False,
 ) -> None:
     """Write a page at `path` and, where a folder is named, its pictures as
-    `figures`/{prefix}NAME.png; again: a config.yaml beside it holds the options."""
+    `figures`/{prefix}NAME.png; again: a config.yaml next to it holds the options."""
     import matplotlib.pyplot as plt
 
     from ...figures.style import DPI, styled

@@ -102,7 +102,7 @@ def plan(
     """Parts that `rank` of `world` works on from step `start` of `epoch`.
 
     The batch of a step is the same for every `accumulate` and `world`: it is cut into parts, and
-    the weights make the averaged gradient of all ranks the gradient of the mean loss over the whole
+    the weights make the averaged gradient of all ranks the gradient of the mean loss over the full
     batch. A rank with nothing to do in a part takes one sample with weight 0, since all ranks must
     take part in each pass. batches: as `batches_of` draws them, instead of a shuffle; they are cut
     between units."""

@@ -30,6 +30,7 @@ from ...engine.experiments.table import (
     write_comparison,
 )
 from ...engine.pipeline import Splits
+from ...figures.style import GREY, styled_figure
 from ...metrics.ranking import ranking_scores
 from ..baselines import rate_scores
 from ..data import RankingSpec
@@ -199,13 +200,14 @@ def picture(table: pl.DataFrame) -> Figure:
     """
     models = [name for name in table["model"].unique(maintain_order=True) if name != COUNTED]
     tasks = table["task"].unique(maintain_order=True).to_list()
-    figure = Figure(figsize=(3 + 3 * len(tasks), 0.4 * len(models) + 1.4), layout="constrained")
-    for axis, task in zip(figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0], tasks):
-        of_task = table.filter(pl.col("task") == task)
-        trained = of_task.filter(pl.col("model") != COUNTED)
-        draw_values(axis, models, trained["auc"], trained["auc_sd"])
-        counted = of_task.filter(pl.col("model") == COUNTED)["auc"][0]
-        if math.isfinite(counted):
-            axis.axvline(counted, color="0.6", linestyle="--", linewidth=1)
-        axis.set_xlabel(f"{task}: AUC (dashed: counted)")
+    with styled_figure(3 + 3 * len(tasks), 0.4 * len(models) + 1.4) as figure:
+        panels = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
+        for axis, task in zip(panels, tasks, strict=True):
+            of_task = table.filter(pl.col("task") == task)
+            trained = of_task.filter(pl.col("model") != COUNTED)
+            draw_values(axis, models, trained["auc"], trained["auc_sd"])
+            counted = of_task.filter(pl.col("model") == COUNTED)["auc"][0]
+            if math.isfinite(counted):
+                axis.axvline(counted, color=GREY, linestyle="--", linewidth=1)
+            axis.set_xlabel(f"{task}: AUC (dashed: counted)")
     return figure

@@ -177,7 +177,7 @@ class Averages(Pipeline):
             indices += batch["index"].tolist()
         self.asked.append(("validate", indices, model.training, torch.is_grad_enabled()))
         measured = float(torch.cat(squares).mean())
-        epochs = sum(one[0] == "validate" for one in self.asked)
+        epochs = sum(event[0] == "validate" for event in self.asked)
         return {
             "score": measured if self.scores is None else self.scores[epochs - 1],
             "distance": measured,
@@ -200,9 +200,11 @@ class Averages(Pipeline):
         """Of a file of numbers, two rows each; a file that holds none is the sample, whose rows are
         its items.
         """
-        given = json.loads(Path(options.input).read_text())
+        stored = json.loads(Path(options.input).read_text())
         numbers = (
-            given if isinstance(given, list) else [row[0] for name in PARTS for row in given[name]]
+            stored
+            if isinstance(stored, list)
+            else [row[0] for name in PARTS for row in stored[name]]
         )
         return [
             {"file": options.input, "id": f"n{k}", "number": number}
@@ -232,7 +234,7 @@ class Averages(Pipeline):
 
     def losses(self):
         """The indices of every batch that a loss was taken of."""
-        return [one[1] for one in self.asked if one[0] == "loss"]
+        return [event[1] for event in self.asked if event[0] == "loss"]
 
 
 def call(pipeline, verb, **values):

@@ -36,13 +36,13 @@ def write(tmp_path, numbers, name="in.json"):
 
 
 def predict(task, tmp_path, output="o.parquet", **options):
-    given = {
+    values = {
         "run": tmp_path / "run",
         "input": tmp_path / "in.json",
         "output": tmp_path / output,
         **options,
     }
-    return call(task, "predict", **given)
+    return call(task, "predict", **values)
 
 
 def values_of(tmp_path, numbers, factor=1.0):
@@ -58,7 +58,7 @@ def test_every_item_comes_out_once_and_in_its_order(job, tmp_path, size):
     assert table["item"].to_list() == [f"n{k}" for k in range(ITEMS) for _ in range(2)]
     assert table["step"].to_list() == [1, 2] * ITEMS
     assert table["value"].to_list() == pytest.approx(values_of(tmp_path, range(ITEMS)))
-    asked = [name for one in job.asked if one[0] == "predict" for name in one[1]]
+    asked = [name for event in job.asked if event[0] == "predict" for name in event[1]]
     assert asked == [f"n{k}" for k in range(ITEMS)], "no item is predicted twice"
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("o.")) == [
         "o.parquet"
@@ -99,23 +99,23 @@ def test_items_that_fail_are_rows_in_their_place(job, tmp_path):
 
 
 def test_a_job_that_was_killed_does_what_is_left_only(job, tmp_path, capfd):
-    whole = predict(job, tmp_path, "whole.parquet", shard_size=20).table()
+    unbroken = predict(job, tmp_path, "whole.parquet", shard_size=20).table()
     job.asked.clear()
     rows, calls = job._rows, []
 
-    def killed(*given):
+    def killed(*arguments):
         calls.append(1)
         if len(calls) == 30:
             raise KeyboardInterrupt
-        return rows(*given)
+        return rows(*arguments)
 
     job._rows = killed
     with pytest.raises(KeyboardInterrupt):
         predict(job, tmp_path, shard_size=20)
     job._rows = rows
     job.asked.clear()
-    assert_frame_equal(predict(job, tmp_path, shard_size=20).table(), whole)
-    assert [one[1] for one in job.asked] == [[f"n{k}" for k in range(20, 40)], ["n40"]]
+    assert_frame_equal(predict(job, tmp_path, shard_size=20).table(), unbroken)
+    assert [event[1] for event in job.asked] == [[f"n{k}" for k in range(20, 40)], ["n40"]]
     assert "20 of 41 items were done before" in capfd.readouterr().err
 
 
@@ -135,7 +135,7 @@ def test_ranks_share_the_shards(job, tmp_path):
     parts = parts_before_the_join(job, tmp_path)
     assert [path.name for path in parts] == ["part-00000.parquet", "part-00002.parquet"]
     assert predict(job, tmp_path, shard_size=20).complete
-    assert [one[1][0] for one in job.asked] == ["n0", "n40", "n20"]
+    assert [event[1][0] for event in job.asked] == ["n0", "n40", "n20"]
 
 
 def test_parts_that_lost_an_item_are_not_joined(job, tmp_path):
@@ -163,7 +163,7 @@ def test_parts_of_another_model_are_made_again_where_nothing_says_whose_they_are
     another_calibration(tmp_path)
     job.asked.clear()
     predict(job, tmp_path, shard_size=20)
-    assert [len(one[1]) for one in job.asked] == [20, 20, 1]
+    assert [len(event[1]) for event in job.asked] == [20, 20, 1]
 
 
 def other_number(tmp_path):
@@ -269,23 +269,23 @@ def test_a_second_file_that_changes_is_seen(job, tmp_path):
     ],
 )
 def test_evaluate_scores_the_part_that_it_is_asked_for(job, tmp_path, part, name, rows):
-    found = call(job, "evaluate", run=tmp_path / "run", part=part)
-    assert (found["rows"], found["part"], found["bias"]) == (rows, name, 0.25)
-    assert [one for one in job.asked if one[0] == "review"] == [("review", name, False)]
+    metrics = call(job, "evaluate", run=tmp_path / "run", part=part)
+    assert (metrics["rows"], metrics["part"], metrics["bias"]) == (rows, name, 0.25)
+    assert [event for event in job.asked if event[0] == "review"] == [("review", name, False)]
     weight = load_file(tmp_path / "run" / "model.safetensors")["weight"].numpy()
-    own = json.loads((tmp_path / "run" / "sample" / "rows.json").read_text())[name]
-    expected = sum(((weight - row) ** 2).sum() for row in own) / rows
-    assert found["distance"] == pytest.approx(expected, rel=1e-5)
+    part_rows = json.loads((tmp_path / "run" / "sample" / "rows.json").read_text())[name]
+    expected = sum(((weight - row) ** 2).sum() for row in part_rows) / rows
+    assert metrics["distance"] == pytest.approx(expected, rel=1e-5)
     assert json.loads((tmp_path / "run" / f"evaluation-{name}.json").read_text())["rows"] == rows
 
 
 def test_evaluate_scores_all_of_other_data_unless_a_part_is_named(job, tmp_path):
-    other = {"train": [[1, 2]] * 4, "validation": [[3, 4]] * 2, "test": [[5, 6]]}
-    (tmp_path / "other.json").write_text(json.dumps(other))
-    found = call(job, "evaluate", run=tmp_path / "run", data=tmp_path / "other.json")
-    assert (found["rows"], found["part"]) == (7, "all")
-    found = call(
+    data = {"train": [[1, 2]] * 4, "validation": [[3, 4]] * 2, "test": [[5, 6]]}
+    (tmp_path / "other.json").write_text(json.dumps(data))
+    metrics = call(job, "evaluate", run=tmp_path / "run", data=tmp_path / "other.json")
+    assert (metrics["rows"], metrics["part"]) == (7, "all")
+    metrics = call(
         job, "evaluate", run=tmp_path / "run", data=tmp_path / "other.json", part="validation"
     )
-    assert (found["rows"], found["part"]) == (2, "validation")
-    assert found["data"] == str(tmp_path / "other.json")
+    assert (metrics["rows"], metrics["part"]) == (2, "validation")
+    assert metrics["data"] == str(tmp_path / "other.json")

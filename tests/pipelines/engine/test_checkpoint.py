@@ -37,13 +37,13 @@ def equal(a, b):
 def test_round_trip(tmp_path):
     model, optimizer = states(1)
     checkpoint.save(tmp_path, 7, model, optimizer, {"epoch": 3})
-    found = checkpoint.load_newest(tmp_path)
-    assert found["step"] == 7
-    assert found["progress"] == {"epoch": 3}
-    assert equal(found["model"], dict(model))
-    assert equal(found["optimizer"]["state"], optimizer["state"])
+    loaded = checkpoint.load_newest(tmp_path)
+    assert loaded["step"] == 7
+    assert loaded["progress"] == {"epoch": 3}
+    assert equal(loaded["model"], dict(model))
+    assert equal(loaded["optimizer"]["state"], optimizer["state"])
     assert equal(
-        found["optimizer"]["param_groups"], json.loads(json.dumps(optimizer["param_groups"]))
+        loaded["optimizer"]["param_groups"], json.loads(json.dumps(optimizer["param_groups"]))
     )
     assert (tmp_path / "LAST").read_text() == "step-000000007"
 

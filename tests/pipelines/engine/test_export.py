@@ -51,7 +51,7 @@ def windows(rows: int) -> tuple[Tensor, Tensor]:
     return torch.randn(rows, 8, 3), torch.rand(rows, 8, 4) - 0.5
 
 
-def given(graph, values) -> dict[str, np.ndarray]:
+def graph_inputs(graph, values) -> dict[str, np.ndarray]:
     return {entry.name: value.numpy() for entry, value in zip(graph.get_inputs(), values)}
 
 
@@ -74,7 +74,9 @@ def test_the_batch_is_free_and_all_is_named(run, tmp_path, capfd, rows):
     assert [(x.name, x.shape) for x in graph.get_outputs()] == [("output", ["batch", 4, 3])]
     with torch.no_grad():
         expected = model(*windows(rows)).numpy()
-    np.testing.assert_allclose(graph.run(None, given(graph, windows(rows)))[0], expected, atol=1e-5)
+    np.testing.assert_allclose(
+        graph.run(None, graph_inputs(graph, windows(rows)))[0], expected, atol=1e-5
+    )
 
 
 @needs_onnx
@@ -90,7 +92,9 @@ def test_weights_too_large_for_the_graph_stand_beside_it(run, tmp_path, headwise
     )
     with torch.no_grad():
         expected = model(*windows(2)).numpy()
-    np.testing.assert_allclose(graph.run(None, given(graph, windows(2)))[0], expected, atol=1e-5)
+    np.testing.assert_allclose(
+        graph.run(None, graph_inputs(graph, windows(2)))[0], expected, atol=1e-5
+    )
     (tmp_path / "m.onnx.data").unlink()
     with pytest.raises(Exception, match=r"m\.onnx\.data"):
         session(tmp_path / "m.onnx")
@@ -150,20 +154,20 @@ def translate(model: nn.Module, *values: Tensor, folder: Path) -> list[np.ndarra
     )
     export.write_onnx(folder / "m.onnx", model, program, values, None, lambda run: None)
     graph = session(folder / "m.onnx")
-    return graph.run(None, given(graph, values))
+    return graph.run(None, graph_inputs(graph, values))
 
 
 class Sorts(nn.Module):
     def forward(self, x: Tensor, places: Tensor) -> dict[str, Tensor]:
-        left, right = (
+        from_left, from_right = (
             torch.searchsorted(x[x.argsort(stable=True)], places, right=side)
             for side in (False, True)
         )
         return {
             "order": x.argsort(stable=True),
             "back": x.argsort(stable=True, descending=True),
-            "left": left,
-            "right": right,
+            "left": from_left,
+            "right": from_right,
         }
 
 
@@ -171,13 +175,13 @@ class Sorts(nn.Module):
 def test_sorting_keeps_the_order_of_equal_values(tmp_path):
     x = torch.tensor([3, 1, 2, 1, 3, 3, 0, 2, 1] * 9)
     places = torch.tensor([[-1, 0, 1], [2, 3, 4]])
-    order, back, left, right = translate(Sorts(), x, places, folder=tmp_path)
+    order, back, from_left, from_right = translate(Sorts(), x, places, folder=tmp_path)
     assert order.tolist() == sorted(range(len(x)), key=lambda i: x[i].item())
     assert back.tolist() == sorted(range(len(x)), key=lambda i: -x[i].item())
-    assert left.tolist() == [
+    assert from_left.tolist() == [
         [sum(v < p for v in x.tolist()) for p in row] for row in places.tolist()
     ]
-    assert right.tolist() == [
+    assert from_right.tolist() == [
         [sum(v <= p for v in x.tolist()) for p in row] for row in places.tolist()
     ]
 

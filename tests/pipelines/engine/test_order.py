@@ -36,13 +36,13 @@ def test_every_sample_once_with_the_weight_of_the_batch_mean(samples, batch, acc
 
 
 def test_starting_in_the_middle_gives_the_rest():
-    whole = order.plan(100, 7, seed=5, epoch=2, accumulate=2)
+    full = order.plan(100, 7, seed=5, epoch=2, accumulate=2)
     rest = order.plan(100, 7, seed=5, epoch=2, accumulate=2, start=4)
-    for one, other in zip(rest, whole[len(whole) - len(rest) :], strict=True):
-        assert (one.indices.tolist(), one.weight, one.last) == (
-            other.indices.tolist(),
-            other.weight,
-            other.last,
+    for part, expected in zip(rest, full[len(full) - len(rest) :], strict=True):
+        assert (part.indices.tolist(), part.weight, part.last) == (
+            expected.indices.tolist(),
+            expected.weight,
+            expected.last,
         )
     assert sum(part.last for part in rest) == order.count_steps(100, 7) - 4
 
@@ -78,17 +78,17 @@ def test_units_of_a_data_sets_own_sampler_stay_together(world, accumulate):
     assert order.count_steps_of(range(13), 6) == 3
     assert order.batches_of(range(13), 6, seed=0, epoch=0) is None
     batches = order.batches_of(data, 6, seed=4, epoch=1)
-    seen, weight_of = [[], []], np.zeros(12)
+    steps, weight_of = [[], []], np.zeros(12)
     for rank in range(world):
         step = 0
         for part in order.plan(
             12, 6, seed=4, epoch=1, accumulate=accumulate, rank=rank, world=world, batches=batches
         ):
             assert part.indices.reshape(-1, 2).tolist() == [[a, a + 1] for a in part.indices[::2]]
-            seen[step] += part.indices.tolist() if part.weight else []
+            steps[step] += part.indices.tolist() if part.weight else []
             weight_of[part.indices] += part.weight / len(part.indices) / world
             step += part.last
-    assert [sorted(one) for one in seen] == [
+    assert [sorted(indices) for indices in steps] == [
         sorted(batch.reshape(-1).tolist()) for batch in batches
     ]
     np.testing.assert_allclose(weight_of, np.full(12, 1 / 6), rtol=1e-12)

@@ -96,16 +96,18 @@ def test_every_training_row_comes_once_an_epoch_and_no_other_row_comes(averages,
     assert [sorted(epoch) for epoch in epochs] == [list(range(PARTS["train"]))] * 3
     assert len({tuple(epoch) for epoch in epochs}) == 3, "each epoch has an order of its own"
     assert [len(batch) for batch in batches] == [4, 4, 2] * 3
-    assert [one[1] for one in task.asked if one[0] == "epoch"] == [0, 1, 2]
+    assert [event[1] for event in task.asked if event[0] == "epoch"] == [0, 1, 2]
     read = [
-        one[1:] for one in task.asked[: task.asked.index(("calibrate", False))] if one[0] == "row"
+        event[1:]
+        for event in task.asked[: task.asked.index(("calibrate", False))]
+        if event[0] == "row"
     ]
     assert {name for name, _ in read} == {"train", "validation"}
     assert [index for name, index in read if name == "validation"] == [
         *range(PARTS["validation"])
     ] * 3
     reviewed = task.asked[task.asked.index(("calibrate", False)) :]
-    assert [one[1:] for one in reviewed if one[0] == "row"] == [
+    assert [event[1:] for event in reviewed if event[0] == "row"] == [
         ("test", k) for k in range(PARTS["test"])
     ]
 
@@ -196,20 +198,20 @@ def test_a_training_in_memory_without_validation_keeps_its_last_weights(averages
     expected, _ = descent(rows_of(task, tmp_path), task.losses())
     np.testing.assert_allclose(weights, expected[-1], rtol=1e-5)
     assert facts == {"epochs": 4, "steps": 4 * STEPS}
-    assert not [one for one in task.asked if one[0] == "validate"]
+    assert not [event for event in task.asked if event[0] == "validate"]
 
 
 def test_a_loss_is_taken_in_training_mode_and_a_score_in_evaluation_mode(averages, train, tmp_path):
     task = averages()
     train(task)
     fitted(task, tmp_path)
-    modes = {one[0]: set() for one in task.asked}
-    for one in task.asked:
-        modes[one[0]].add(one[2:])
+    modes = {event[0]: set() for event in task.asked}
+    for event in task.asked:
+        modes[event[0]].add(event[2:])
     assert modes["loss"] == {(True, True)}
     assert modes["validate"] == {(False, False)}
     assert modes["review"] == modes["predict"] == {(False,)}
-    assert [one[1] for one in task.asked if one[0] == "calibrate"] == [False]
+    assert [event[1] for event in task.asked if event[0] == "calibrate"] == [False]
 
 
 @pytest.mark.parametrize(
@@ -243,8 +245,10 @@ def test_the_learning_rates_of_a_schedule(averages, train, tmp_path, schedule, w
             assert [row["lr"] for row in rows] == pytest.approx(rates)
         else:
             fitted(task, tmp_path, **options)
-        every = [[rate * share for share in (1, 0.5, 0)] for rate in rates for _ in range(STEPS)]
-        assert np.array(task.rates) == pytest.approx(np.array(every))
+        rates_of_steps = [
+            [rate * share for share in (1, 0.5, 0)] for rate in rates for _ in range(STEPS)
+        ]
+        assert np.array(task.rates) == pytest.approx(np.array(rates_of_steps))
 
 
 def test_a_gradient_is_no_longer_than_the_clip(averages, train, tmp_path):
@@ -267,16 +271,16 @@ def test_the_auxiliary_loss_of_a_model_counts_once(averages, train):
 
 def test_random_draws_follow_from_the_seed_and_the_step(averages, train):
     def draws(name, **options):
-        task, found = averages(), []
+        task, states = averages(), []
         loss = task.loss
 
-        def watched(model, batch, given):
-            found.append(torch.random.get_rng_state().numpy().tobytes())
-            return loss(model, batch, given)
+        def watched(model, batch, options):
+            states.append(torch.random.get_rng_state().numpy().tobytes())
+            return loss(model, batch, options)
 
         task.loss = watched
         train(task, name, **options)
-        return found
+        return states
 
     first = draws("first")
     assert len(set(first)) == len(first), "no two steps draw the same"
@@ -348,8 +352,8 @@ def test_checkpoints_within_an_epoch_change_nothing(averages, train, tmp_path):
     call(again, "train", run=tmp_path / "broken", resume=True)
     np.testing.assert_array_equal(kept(tmp_path / "broken"), weights)
     assert len(again.losses()) == 2 * STEPS - 2
-    for one, other in zip(history(tmp_path / "broken"), rows, strict=True):
-        assert one | {"steps_per_second": 0} == other | {"steps_per_second": 0}
+    for resumed, unbroken in zip(history(tmp_path / "broken"), rows, strict=True):
+        assert resumed | {"steps_per_second": 0} == unbroken | {"steps_per_second": 0}
 
 
 class Paired(Rows):
@@ -374,8 +378,8 @@ def test_a_part_that_draws_its_own_batches_is_asked_for_those_of_each_epoch(
         task = averages()
         opened = task.open_data
 
-        def paired(*given, opened=opened, **more):
-            splits = opened(*given, **more)
+        def paired(*arguments, opened=opened, **more):
+            splits = opened(*arguments, **more)
             return dataclasses.replace(
                 splits, train=Paired("train", splits.train.rows.tolist(), splits.train.asked)
             )
@@ -394,16 +398,18 @@ def test_a_run_is_resumed_with_its_own_options_alone(averages, train, tmp_path):
     tried = 0
     for option in dataclasses.fields(AveragesOptions):
         value = getattr(parse(averages().task, "train", [], values={}), option.name)
-        other = {bool: True, int: 7, float: 0.375, str: "cosine"}.get(type(value))
+        changed = {bool: True, int: 7, float: 0.375, str: "cosine"}.get(type(value))
         several = option.name in ("devices", "nodes")  # which would start processes first
-        if option.name in FREE_ON_RESUME or several or other in (None, value):
+        if option.name in FREE_ON_RESUME or several or changed in (None, value):
             continue
         with contextlib.suppress(InputError):  # no value of this option
-            parse(averages().task, "train", [], values={option.name: other})
+            parse(averages().task, "train", [], values={option.name: changed})
             with pytest.raises(
                 InputError, match=f"cannot resume with other options: {option.name} was"
             ):
-                call(averages(), "train", run=tmp_path / "run", resume=True, **{option.name: other})
+                call(
+                    averages(), "train", run=tmp_path / "run", resume=True, **{option.name: changed}
+                )
             tried += 1
     assert tried >= 10
 
