@@ -53,16 +53,10 @@ def options_page(task: Task) -> str:
     lines = [
         f"# {task.name}: all options",
         NOTE,
-<<<<<<< HEAD
-        f"The task `{task.name}`: {task.summary}. In Python the options have the same names "
-        f"with `_` in place of `-`: `pipelines.{task.name}.train(batch_size=16)`. What the "
-        f"task reads and writes: [{task.name}.md](../{task.name}.md).",
-=======
         f"The task `{task.name}`: {task.summary}. In Python the options have the same names with "
         "`_` "
         f"in place of `-`: `pipelines.{task.name}.train(batch_size=16)`. What the task reads and "
         f"writes: [{task.name}.md](../{task.name}.md).",
->>>>>>> main
     ]
     if names := presets(task):
         lines.append(
@@ -95,12 +89,8 @@ def predictions_page() -> str:
         "# Columns of predictions",
         NOTE,
         "`predict` writes a parquet file (and so does the end of a training: "
-<<<<<<< HEAD
-        "`predictions.parquet`). A word in capitals stands for any name, such as that of a class.",
-=======
         "`predictions.parquet`). A "
         "word in capitals stands for any name, such as that of a class.",
->>>>>>> main
         "## Every task",
         _table(("column", "meaning"), _columns(COMMON_COLUMNS.items())),
     ]
@@ -142,17 +132,11 @@ def mechanisms_page() -> str:
         [
             "# Mechanisms of attention",
             NOTE,
-<<<<<<< HEAD
-            "`build_attention(NAME, width, heads)` in Python, `--attention NAME` in a pipeline. "
-            "N tokens, M tokens of the context, D width. Masks: of `keys` (B, M), of `pairs` "
-            "(B, N, M), of `heads` (B, H, N, M). Context: whether it can attend to other tokens than its own. "
-=======
             "`build_attention(NAME, width, heads)` in Python, `--attention NAME` in a pipeline. N "
             "tokens, M "
             "tokens of the context, D width. Masks: of `keys` (B, M), of `pairs` (B, N, M), of "
             "`heads` "
             "(B, H, N, M). Context: whether it can attend to other tokens than its own. "
->>>>>>> main
             "[attention.md](attention.md) describes each of them.",
             _table(titles, rows),
         ]
@@ -189,15 +173,10 @@ def operators_page() -> str:
         "# Operators",
         NOTE,
         "Each operator is a folder in `kernels/`: the public function with its maths "
-<<<<<<< HEAD
-        "(`__init__.py`), the formula (`naive.py`), the form for the CPU (`cpu.py`) and, where it "
-        "pays, the form for the GPU (`triton.py`).",
-=======
         "(`__init__.py`), the "
         "formula (`naive.py`), the form for the CPU (`cpu.py`) and, where it pays, the form for "
         "the GPU "
         "(`triton.py`).",
->>>>>>> main
         _table(("name", "what"), [(f"`{name}`", row.summary) for name, row in KERNELS.items()]),
     ]
     for name, row in KERNELS.items():
