@@ -1,4 +1,4 @@
-"""Manifests of the recordings that docs/reference/speech.md measures, from the data folder
+"""Manifests of the recordings that docs/measured/speech.md measures, from the data folder
 (HEADWISE_DATA).
 
     python benchmarks/pipelines/speech_data.py FOLDER
