@@ -13,7 +13,7 @@ import polars as pl
 
 START = 1_700_000_000
 SCHEMA = """\
-# A generated log. Every key is explained in docs/ranking.md.
+# A generated log. Every key is explained in docs/reference/ranking.md.
 log: generated.csv
 user: user_id
 item: item_id

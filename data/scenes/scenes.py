@@ -103,7 +103,7 @@ def read_rgbd_set(
         if not homes:
             content = "pictures, but no" if list_folder(source) else "no"
             partners = "folder of pictures (RGB, image, ...) with depth and GT next to it"
-            cure = "name them with --depth and --mask, or give a table"
+            cure = "name them with --depth and --masks, or give a table"
             raise fail(source, f"holds {content} {partners}; {cure}")
         _require_folders(homes, need_depth, need_mask)
         scenes = _from_homes(source, homes, need_depth, need_mask)
@@ -142,7 +142,7 @@ def _named_homes(
     if not list_folder(folder):
         below = [name for name, role in _roles_in(folder).items() if role == IMAGE]
         if len(below) != 1:
-            cure = "with --depth or --mask give the folder of the pictures itself"
+            cure = "with --depth or --masks give the folder of the pictures itself"
             raise fail(folder, f"holds no pictures; {cure}")
         image = folder / below[0]
     partners = {role: image.parent / name for name, role in _roles_in(image.parent).items()}
@@ -159,7 +159,7 @@ def _roles_in(folder: Path) -> dict[str, str]:
 
 def _require_folders(homes: list[Home], need_depth: bool, need_mask: bool) -> None:
     for home in homes:
-        needed = (("depth", need_depth, home.depth), ("mask", need_mask, home.mask))
+        needed = (("depth", need_depth, home.depth), ("masks", need_mask, home.mask))
         for role, is_needed, folder in needed:
             if is_needed and folder is None:
                 raise fail(home.image, f"has no folder of {role} next to it; name it with --{role}")

@@ -15,7 +15,7 @@ from .options import AdoptOptions, SpeechOptions
 
 CATALOGUED = "whisper-tiny-en"
 LAG = (
-    4  # states by which the alignment heads of Whisper tiny.en look late (docs/reference/speech.md)
+    4  # states by which the alignment heads of Whisper tiny.en look late (docs/measured/speech.md)
 )
 NO_SPEECH_TOKENS = ("<|nospeech|>", "<|nocaptions|>")
 

@@ -37,7 +37,7 @@ from .data import STATE_SECONDS, pad_tokens
 from .options import Times
 
 FILTER = 7  # states
-# Of "pauses"; chosen on other recordings than those that docs/reference/speech.md measures.
+# Of "pauses"; chosen on other recordings than those that docs/measured/speech.md measures.
 SOUND, PAUSE, LENGTH = 5.0, 0.5, 10.0  # weights of sound, of a pause as such, of a word's length
 LETTER, LEAST = 0.07, 0.06  # seconds for each letter of a word, and in addition to them
 SPREAD = 0.5  # deviation of the logarithm of a word's length

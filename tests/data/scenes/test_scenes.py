@@ -150,7 +150,7 @@ def test_any_three_folders_are_read(tmp_path):
         read_rgbd_set(tmp_path)
     with pytest.raises(InputError, match="is no folder"):
         read_rgbd_set(tmp_path / "photos", depth=tmp_path / "kinet", mask=tmp_path / "drawn")
-    with pytest.raises(InputError, match="name it with --mask"):
+    with pytest.raises(InputError, match="name it with --masks"):
         read_rgbd_set(tmp_path / "photos", depth=tmp_path / "kinect")
 
 
