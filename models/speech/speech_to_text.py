@@ -261,7 +261,7 @@ class TextDecoder(nn.Module):
             return Decoded(logits, None)
         chosen = torch.cat(by_layer, 1)
         if maps != "layers":
-            chosen = chosen[:, [order.index(tuple(pair)) for pair in maps]]
+            chosen = chosen[:, [order.index((layer, head)) for layer, head in maps]]
         return Decoded(logits, chosen)
 
     def _heads_of(self, maps: Maps | None, layer: int) -> tuple[Tensor | None, bool]:

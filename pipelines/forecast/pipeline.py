@@ -29,6 +29,7 @@ from .scoring import (
     absolute_residuals,
     forward,
     headline_of,
+    interval_of_mean,
     intervals_of,
     metrics_of,
     tables_of,
@@ -150,8 +151,12 @@ class ForecastPipeline(Pipeline[ForecastOptions, ForecastSpec]):
                 naive,
             ),
         ]
-        metrics = metrics_of(scores, spec, intervals, context.options)
-        return Review(metrics, headline_of(metrics, naive), pictures, tables_of(scores, spec))
+        # Neighbouring windows share their rows, as far as a window reaches.
+        window = context.options.horizon + context.options.lookback
+        mse_interval = interval_of_mean(scores.per_window, window)
+        metrics = metrics_of(scores, spec, intervals, mse_interval)
+        headline = headline_of(scores, spec, mse_interval)
+        return Review(metrics, headline, pictures, tables_of(scores, spec))
 
     def export_example(
         self, model: nn.Module, splits: Splits[ForecastSpec]

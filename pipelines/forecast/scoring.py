@@ -124,7 +124,10 @@ def interval_of_mean(values: np.ndarray, block: int, draws: int = 1000) -> tuple
 
 
 def metrics_of(
-    scores: Scores, spec: ForecastSpec, intervals: ConformalIntervals, options: ForecastOptions
+    scores: Scores,
+    spec: ForecastSpec,
+    intervals: ConformalIntervals,
+    mse_interval: tuple[float, float],
 ) -> Metrics:
     """What `metrics.json` holds."""
     errors, coverage, units = scores.errors, scores.coverage, scores.units
@@ -132,9 +135,7 @@ def metrics_of(
     metrics: Metrics = {
         "mse": model.mse,
         "mae": model.mae,
-        "mse_interval_95": list(
-            interval_of_mean(scores.per_window, options.horizon + options.lookback)
-        ),
+        "mse_interval_95": list(mse_interval),
         "windows": model.windows,
         "horizon": spec.horizon,
         "channels": len(spec.channels),
@@ -165,15 +166,15 @@ def metrics_of(
     return metrics
 
 
-def headline_of(metrics: Metrics, naive: str) -> str:
+def headline_of(scores: Scores, spec: ForecastSpec, mse_interval: tuple[float, float]) -> str:
     """One sentence with the main figures."""
-    low, high = metrics["mse_interval_95"]
-    baseline, widest = metrics["baselines"][naive], metrics["intervals"][-1]
+    (low, high), coverage = mse_interval, scores.coverage
+    model, naive = scores.errors["model"], scores.errors[scores.best_naive]
     return (
-        f"MSE {metrics['mse']:.3f} (95 % interval {low:.3f}–{high:.3f}), MAE {metrics['mae']:.3f} "
-        f"over {metrics['windows']:,} windows of {metrics['horizon']} steps, standardised; "
-        f"{naive}: {baseline['mse']:.3f}, {baseline['mae']:.3f}; "
-        f"{widest['level']:.0%} intervals hold {widest['coverage']:.1%}"
+        f"MSE {model.mse:.3f} (95 % interval {low:.3f}–{high:.3f}), MAE {model.mae:.3f} over "
+        f"{model.windows:,} windows of {spec.horizon} steps, standardised; "
+        f"{scores.best_naive}: {naive.mse:.3f}, {naive.mae:.3f}; "
+        f"{coverage['levels'][-1]:.0%} intervals hold {coverage['coverage'][-1]:.1%}"
     )
 
 

@@ -18,7 +18,16 @@ from ...data.clicks.schema import schema_of
 from ...data.clicks.vocabulary import UNSEEN
 from ...models.clicks.click import DIN, PLE, DCNv2, MMoE, SharedBottom, TokenMixer
 from ...models.clicks.infnet import INFNet
-from ..engine.pipeline import Batch, Context, Metrics, Pipeline, Review, Splits
+from ..engine.pipeline import (
+    Batch,
+    Context,
+    ExportInputs,
+    FreeAxes,
+    Metrics,
+    Pipeline,
+    Review,
+    Splits,
+)
 from ..engine.runs.checkpoint import load_weights
 from . import figures
 from .data import RankingSpec, open_log_of_run, open_new_log, spec_of_run
@@ -179,10 +188,7 @@ class RankingPipeline(Pipeline[RankingOptions, RankingSpec]):
         return _inputs(splits.test, 8), ({0: rows}, of_events, of_events, ends)
 
     def other_export_example(
-        self,
-        splits: Splits[RankingSpec],
-        arguments: tuple[Tensor, ...],
-        shapes: tuple[Mapping[int, object] | None, ...],
+        self, splits: Splits[RankingSpec], arguments: ExportInputs, shapes: FreeAxes
     ) -> tuple[Tensor, ...]:
         """Fewer rows, with their events."""
         return _inputs(splits.test, 3)

@@ -219,7 +219,7 @@ def check(options: object) -> None:
             raise InputError("--models: give at least one, and none twice")
     if isinstance(options, WsiOptions):
         check_attention(
-            options.attention, fits=("any tokens",), why="tiles of a slide are a set", none=True
+            options.attention, fits=("any tokens",), why="tiles of a slide are a set", optional=True
         )
     if isinstance(options, WsiOptions | FeaturesOptions):
         _check_ranges(options)
