@@ -28,6 +28,20 @@ def pytest_configure(config: pytest.Config) -> None:
             importlib.import_module("yapf")
 
 
+FULL = Path(__file__).with_name("full.txt")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest deselects by marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what only `make test-all` and CI run: the tests that `full.txt` names, by whole tests or
+    by single cases.
+    """
+    names = {line for line in FULL.read_text().splitlines() if line and not line.startswith("#")}
+    for item in items:
+        if {item.nodeid, item.nodeid.split("[")[0]} & names:
+            item.add_marker(pytest.mark.full)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real data; a test that needs it is skipped, saying so, where it is not."""
