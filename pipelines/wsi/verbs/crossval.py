@@ -34,9 +34,9 @@ SHOWN = ("accuracy", "auc", "balanced_accuracy", "macro_f1", "ece")
 FREE = ("output", "processes", "run", "accelerator", "models", "seeds", "repeats")
 SCHEMA = {
     "model": pl.String,
-    "seed": pl.Int64,
-    "repeat": pl.Int64,
-    "fold": pl.Int64,
+    "seed": pl.Int32,
+    "repeat": pl.Int32,
+    "fold": pl.Int32,
     "bag": pl.String,
     "patient": pl.String,
     "label": pl.Int64,
