@@ -1,5 +1,4 @@
-"""Retrieval metrics of re-identification and metric learning, without an index sort of the gallery
-for every query.
+"""Retrieval metrics of re-identification and metric learning, without a sort for every query.
 
 Shapes: Q queries, G gallery pictures, N pictures that are queries for all others, D numbers of a
 vector, P pairs of a query and one of its matches, I identities. distance: finite floats (Q, G),
@@ -12,11 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from .bootstrap import DRAWS, UNDEFINED, Interval, bootstrap_intervals
-from .vectors import checked_integers, checked_vectors, squared_euclidean
+from .vectors import check_ranks, checked_integers, checked_vectors, squared_euclidean
 
 BLOCK_NUMBERS = 1 << 22  # distances computed at once
-# Distances ranked at once, so that what is derived from them stays in the processor's cache.
-CACHE_NUMBERS = 1 << 20
+CACHE_NUMBERS = 1 << 20  # distances ranked at once: what is derived from them stays in the cache
 MOST_TIES = 64  # tied matches per query, above which a stable sort is cheaper than comparing each
 
 
@@ -76,7 +74,7 @@ def retrieval_scores(
             f"retrieval: distance {distance.shape} does not fit {plan.shape} queries and gallery "
             "pictures"
         )
-    _check_ranks(ranks)
+    check_ranks(ranks)
     return _collected([_ranked(distance, plan, 0)], ranks, plan.gallery_cameras is not None)
 
 
@@ -105,7 +103,7 @@ def score_vectors(
         checked_vectors(gallery, metric, "gallery"),
     )
     plan = _planned(query_ids, gallery_ids, query_cameras, gallery_cameras, same, junk, distractor)
-    _check_ranks(ranks)
+    check_ranks(ranks)
     if (len(query), len(gallery)) != plan.shape or query.shape[1] != gallery.shape[1]:
         raise ValueError(
             f"retrieval: vectors {query.shape} and {gallery.shape} do not fit {plan.shape} ids"
@@ -132,7 +130,7 @@ def leave_one_out(
         checked_vectors(vectors, metric, "vectors"),
         checked_integers(labels, "labels"),
     )
-    _check_ranks(ranks)
+    check_ranks(ranks)
     groups = (
         np.zeros(len(labels), np.int64) if groups is None else checked_integers(groups, "groups")
     )
@@ -400,8 +398,3 @@ def _collected(parts: list[_Scores], ranks: int, cameras: bool) -> Retrieval:
     else:
         mean_ap, mean_inp, cmc = float("nan"), float("nan"), np.full(ranks, np.nan)
     return Retrieval(mean_ap, mean_inp, cmc, ap, inp, first, queries, len(first) - queries, cameras)
-
-
-def _check_ranks(ranks: int) -> None:
-    if ranks < 1:
-        raise ValueError(f"retrieval: ranks must be at least 1, got {ranks}")

@@ -51,3 +51,9 @@ def checked_integers(values: np.ndarray, name: str) -> np.ndarray:
             f"retrieval: {name} must be whole numbers in one row, got {values.dtype} {values.shape}"
         )
     return values.astype(np.int64, copy=False)
+
+
+def check_ranks(ranks: int) -> None:
+    """Refuse a number of ranks below 1."""
+    if ranks < 1:
+        raise ValueError(f"retrieval: ranks must be at least 1, got {ranks}")
