@@ -36,6 +36,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what only `make test-all` and CI run: the tests that `full.txt` names, by whole tests or
     by single cases.
     """
+    if not FULL.is_file():  # a copy of the contract alone, for the skeleton of a task
+        return
     names = {line for line in FULL.read_text().splitlines() if line and not line.startswith("#")}
     for item in items:
         if {item.nodeid, item.nodeid.split("[")[0]} & names:
