@@ -35,6 +35,15 @@ from headwise.pipelines.saliency.openmmlab import (
 pytestmark = pytest.mark.filterwarnings("ignore")  # theirs
 
 
+@pytest.fixture(autouse=True)
+def scope():
+    """Names are looked up in mmsegmentation, whatever ran before in this process."""
+    from mmengine.registry import DefaultScope
+
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        yield
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     """Eight scenes of two sizes, twice as large as the model sees them."""
