@@ -556,9 +556,9 @@ PIPELINES = [
     Mutant(
         "P5",
         "pipelines",
-        "pipelines/forecast/scoring.py",
-        "interval_of_mean(scores.per_window, options.horizon + options.lookback)",
-        "interval_of_mean(scores.per_window, 1)",
+        "pipelines/forecast/pipeline.py",
+        "window = context.options.horizon + context.options.lookback",
+        "window = 1",
         FORECAST,
     ),
     Mutant(
