@@ -24,7 +24,7 @@ from typing import NoReturn
 from mutant import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGE = ROOT.name
+PACKAGE = "headwise"  # whatever the checkout is called
 # Slow to import, and nothing of the package: every run of tests begins with them.
 SLOW = (
     "torch",
@@ -40,9 +40,7 @@ SLOW = (
     "pytest",
 )
 ALWAYS = ("-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--durations=0")
-NOT_COPIED = shutil.ignore_patterns(
-    ".git", ".venv", ".*_cache", "__pycache__", "docs", "runs", "*.egg-info", "build"
-)
+NOT_COPIED = shutil.ignore_patterns(".git", ".venv", ".*_cache", "__pycache__", "*.egg-info")
 
 
 def all_mutants() -> list[Mutant]:
