@@ -283,7 +283,7 @@ ENGINE = [
         ORDER,
         "for i in range(0, samples, batch_size)]",
         "for i in range(0, samples - batch_size + 1, batch_size) or [0]]",
-        SAME,
+        ("pipelines/engine/test_order.py::test_scoring_takes_every_sample_once_in_order",),
     ),
     Mutant(
         "last-batch-untrained",

@@ -116,3 +116,11 @@ def test_a_sample_that_cannot_be_read_is_named(workers):
     ) as caught:
         list(_alive(loader))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 64])
+@pytest.mark.parametrize("samples", [0, 1, 5, 64, 65, 127, 129])
+def test_scoring_takes_every_sample_once_in_order(samples: int, batch_size: int) -> None:
+    lists = order.sequential(samples, batch_size)
+    assert [index for indices in lists for index in indices] == list(range(samples))
+    assert all(0 < len(indices) <= batch_size for indices in lists)
