@@ -24,6 +24,16 @@ def write_cell(path: Path, result: object) -> None:
     path.with_suffix(".part").rename(path)
 
 
+def waiting_cells(
+    path_of: Callable[..., Path], folder: Path, keys: Iterable[tuple[object, ...]]
+) -> list[tuple[object, ...]]:
+    """Make the folder; returns (*key, folder) of each cell whose file `path_of(folder, *key)` is
+    not there yet.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    return [(*key, folder) for key in keys if not path_of(folder, *key).exists()]
+
+
 def run_cells(
     cell: Callable[..., Result],
     cells: Iterable[Sequence[object]],

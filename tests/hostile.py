@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,24 @@ def _header(size: int, text: bytes = b"{}") -> bytes:
 def _tensor(**entry: Any) -> bytes:
     text = json.dumps({"a": entry}).encode().ljust(100)
     return _header(100, text)
+
+
+def png_without_pixels(side: int, colour_type: int = 2) -> bytes:
+    """A PNG whose header says `side` x `side` pixels and that holds none.
+
+    colour_type: 0 grey, 2 red, green and blue.
+    """
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(kind + body))
+        return struct.pack(">I", len(body)) + kind + body + checksum
+
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, colour_type, 0, 0, 0))
+        + chunk(b"IDAT", zlib.compress(b""))
+        + chunk(b"IEND", b"")
+    )
 
 
 # Content of a file that is given as safetensors. The pickle would make the folder "unpickled".

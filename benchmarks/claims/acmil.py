@@ -17,7 +17,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from headwise.benchmarks.cells import DATA, difference, run_cells, write_cell
+from headwise.benchmarks.cells import DATA, difference, run_cells, waiting_cells, write_cell
 from headwise.benchmarks.measure import parser_of, print_header, print_row
 
 BAGS = DATA / "wsi" / "mil"
@@ -31,7 +31,7 @@ FORMS = {
 CURVE = 50  # instances of the curves
 
 
-def cell(data: str, form: str, seed: int, folds: int, epochs: int, path: Path) -> None:
+def cell(data: str, form: str, seed: int, folds: int, epochs: int, folder: Path) -> None:
     """Cross-validate one model by one seed and keep what is measured on the bags held out."""
     import numpy as np
     import torch
@@ -75,7 +75,7 @@ def cell(data: str, form: str, seed: int, folds: int, epochs: int, path: Path) -
         "bags": len(size),
         "curve": shown[large].mean(0).tolist(),
     }
-    write_cell(path, result)
+    write_cell(path_of(folder, data, form, seed, folds, epochs), result)
 
 
 Results = dict[str, dict[str, list[dict[str, Any]]]]  # rows of JSON by data and form
@@ -126,12 +126,9 @@ def main() -> None:
     if arguments.seeds < 2:
         raise SystemExit("--seeds: an interval needs two")
     folder, seeds, size = arguments.output, arguments.seeds, (arguments.folds, arguments.epochs)
-    folder.mkdir(parents=True, exist_ok=True)
     cells = [(data, form, seed) for data in SETS for seed in range(seeds) for form in FORMS]
-    waiting = [key for key in cells if not path_of(folder, *key, *size).exists()]
-    run_cells(
-        cell, [(*key, *size, path_of(folder, *key, *size)) for key in waiting], arguments.jobs
-    )
+    waiting = waiting_cells(path_of, folder, [(*key, *size) for key in cells])
+    run_cells(cell, waiting, arguments.jobs)
 
     def read(data: str, form: str) -> list[dict[str, Any]]:
         paths = [path_of(folder, data, form, seed, *size) for seed in range(seeds)]

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from headwise.benchmarks.cells import run_cells, write_cell
+from headwise.benchmarks.cells import run_cells, waiting_cells, write_cell
 from headwise.benchmarks.measure import parser_of, print_header, print_row
 
 VARIANTS = ("softmax", "no-mixing", "taylor", "query-free", "random", "position-only", "static")
@@ -130,7 +130,6 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks/deconstruction"))
     arguments = parser.parse_args()
     folder, steps = arguments.output, arguments.steps
-    folder.mkdir(parents=True, exist_ok=True)
     cells = [
         (name, hybrid, seed)
         for seed in range(arguments.seeds)
@@ -138,8 +137,8 @@ def main() -> None:
         for hybrid in (False, True)
         if not (hybrid and name == "softmax")
     ]
-    waiting = [key for key in cells if not path_of(folder, *key, steps).exists()]
-    run_cells(cell, [(*key, steps, folder) for key in waiting], arguments.jobs)
+    waiting = waiting_cells(path_of, folder, [(*key, steps) for key in cells])
+    run_cells(cell, waiting, arguments.jobs)
     results: dict[tuple[str, bool], list[dict[str, Any]]] = {}
     for name, hybrid, seed in cells:
         path = path_of(folder, name, hybrid, seed, steps)

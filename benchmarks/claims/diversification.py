@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from headwise.benchmarks import domains
-from headwise.benchmarks.cells import difference, run_cells, write_cell
+from headwise.benchmarks.cells import difference, run_cells, waiting_cells, write_cell
 from headwise.benchmarks.measure import parser_of, print_header, print_row
 from headwise.models.attention.base import Attention
 from headwise.models.layers.vit import VisionTransformer
@@ -106,10 +106,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks/diversification"))
     arguments = parser.parse_args()
     folder, epochs = arguments.output, arguments.epochs
-    folder.mkdir(parents=True, exist_ok=True)
     cells = [(form, seed, epochs) for seed in range(arguments.seeds) for form in FORMS]
-    waiting = [(*key, folder) for key in cells if not path_of(folder, *key).exists()]
-    run_cells(cell, waiting, arguments.jobs)
+    run_cells(cell, waiting_cells(path_of, folder, cells), arguments.jobs)
 
     def read(form: str) -> list[dict[str, float]]:
         paths = [path_of(folder, form, seed, epochs) for seed in range(arguments.seeds)]

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from headwise.benchmarks import domains
-from headwise.benchmarks.cells import difference, run_cells, write_cell
+from headwise.benchmarks.cells import difference, run_cells, waiting_cells, write_cell
 from headwise.benchmarks.measure import parser_of, print_header, print_row
 from headwise.models.moe.diverse import DiverseHead, consistency_loss, diversity_loss
 
@@ -119,10 +119,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks/mdcs"))
     arguments = parser.parse_args()
     folder, steps = arguments.output, arguments.steps
-    folder.mkdir(parents=True, exist_ok=True)
     cells = [(form, seed, steps) for seed in range(arguments.seeds) for form in FORMS]
-    waiting = [(*key, folder) for key in cells if not path_of(folder, *key).exists()]
-    run_cells(cell, waiting, arguments.jobs)
+    run_cells(cell, waiting_cells(path_of, folder, cells), arguments.jobs)
     print_header("head", *GROUPS, *(f"{group} minus plain" for group in GROUPS))
     plain: dict[str, list[float]] = {}
     for form in FORMS:

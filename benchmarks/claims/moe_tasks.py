@@ -23,7 +23,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from headwise.benchmarks.cells import DATA, difference, run_cells, student, write_cell
+from headwise.benchmarks.cells import (
+    DATA,
+    difference,
+    run_cells,
+    student,
+    waiting_cells,
+    write_cell,
+)
 from headwise.benchmarks.measure import parser_of, print_header, print_row
 from headwise.models.attention.base import auxiliary_loss
 from headwise.models.moe.layer import MoE
@@ -284,11 +291,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks/moe_tasks"))
     arguments = parser.parse_args()
     folder, seeds = arguments.output, range(arguments.seeds)
-    folder.mkdir(parents=True, exist_ok=True)
     kinds = ("MovieLens", "ETTh1", "METR-LA")
     cells = [(kind, form, seed) for seed in seeds for kind in kinds for form in FORMS]
-    waiting = [(*key, folder) for key in cells if not path_of(folder, *key).exists()]
-    run_cells(cell, waiting, arguments.jobs)
+    run_cells(cell, waiting_cells(path_of, folder, cells), arguments.jobs)
     shares = [f"{kind} {share}" for share in NOISE for kind in ("noise", "flips")]
     print_header("task", "form", "weights", "test (95 %)", "minus dense", *shares)
     for task, metric in TASKS.items():

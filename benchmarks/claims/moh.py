@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from headwise.benchmarks import domains
-from headwise.benchmarks.cells import run_cells, student, write_cell
+from headwise.benchmarks.cells import run_cells, student, waiting_cells, write_cell
 from headwise.benchmarks.measure import parser_of, print_header, print_row
 from headwise.models.attention.moh import MixtureOfHeads
 
@@ -84,16 +84,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks/moh"))
     arguments = parser.parse_args()
     folder, seeds = arguments.output, range(arguments.seeds)
-    folder.mkdir(parents=True, exist_ok=True)
     cells = [(domain, form, seed) for seed in seeds for domain in DOMAINS for form in FORMS]
     for continued in (False, True):  # what continues needs the models trained from scratch
         forms = [form for form, (_, _, continues) in FORMS.items() if continues == continued]
-        waiting = [
-            (*key, folder)
-            for key in cells
-            if key[1] in forms and not path_of(folder, *key).exists()
-        ]
-        run_cells(cell, waiting, arguments.jobs)
+        keys = [key for key in cells if key[1] in forms]
+        run_cells(cell, waiting_cells(path_of, folder, keys), arguments.jobs)
     print_header("task", "form", "accuracy, mean (lowest–highest)", "share of softmax's (95 %)")
     for domain in DOMAINS:
         dense: list[float] = []

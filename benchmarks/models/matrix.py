@@ -25,7 +25,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from headwise.benchmarks.cells import run_cells, write_cell
+from headwise.benchmarks.cells import run_cells, waiting_cells, write_cell
 from headwise.benchmarks.measure import parser_of, table_header, table_row
 
 DOMAINS = {
@@ -122,6 +122,11 @@ def timed(domain: str, name: str, folder: Path) -> tuple[str, float]:
         return f"{domain} {name}", 1000 * seconds
 
 
+def path_of(folder: Path, domain: str, name: str, seed: int) -> Path:
+    """The file of a cell."""
+    return folder / f"{domain}-{name}-{seed}.json"
+
+
 def cell(domain: str, name: str, seed: int, folder: Path) -> dict:
     """One cell, written aside and renamed."""
     torch.set_num_threads(1)
@@ -132,7 +137,7 @@ def cell(domain: str, name: str, seed: int, folder: Path) -> dict:
             name, seed, folder
         )
     result |= {"domain": domain, "name": name, "seed": seed, "seconds": time.perf_counter() - begun}
-    write_cell(folder / f"{domain}-{name}-{seed}.json", result)
+    write_cell(path_of(folder, domain, name, seed), result)
     return result
 
 
@@ -196,15 +201,14 @@ def main() -> None:
     parser.add_argument("--domains", nargs="+", default=list(DOMAINS), choices=list(DOMAINS))
     parser.add_argument("--write", type=Path, help="page to put the table into, between its marks")
     arguments = parser.parse_args()
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    waiting = [
-        (domain, name, seed, arguments.output)
+    keys = [
+        (domain, name, seed)
         for seed in range(arguments.seeds)
         for name in arguments.names
         for domain in arguments.domains
         if ATTENTION[name].fits in DOMAINS[domain][1:]
-        and not (arguments.output / f"{domain}-{name}-{seed}.json").exists()
     ]
+    waiting = waiting_cells(path_of, arguments.output, keys)
     # One process for each cell: what one leaves behind in memory never slows the next.
     run_cells(cell, waiting, arguments.jobs, unit="cell", per_process=1, report=print_cell)
     times_file = arguments.output / "times.json"

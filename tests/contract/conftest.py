@@ -56,6 +56,11 @@ class Trained:
     """What was read of the test part before the final review."""
 
 
+def sample_of(run: Path) -> Path:
+    """The generated sample that a run was trained on: what --data takes."""
+    return run / "sample" / (run / "sample" / "PATH").read_text()
+
+
 def train_watched(name: str, path: Path) -> Trained:
     """Train for a few steps; until the review the test part is a data set that notes what is asked
     of it.

@@ -20,12 +20,9 @@ from headwise.pipelines.engine.command_line import parse
 from headwise.pipelines.engine.inference.shards import make_plan
 from headwise.pipelines.engine.runs.loaded import load_run
 from headwise.tests.contract import from_predictions
+from headwise.tests.contract.conftest import sample_of
 
 CLOSE = 1e-6
-
-
-def sample_of(path: Path) -> Path:
-    return path / "sample" / (path / "sample" / "PATH").read_text()
 
 
 def opened(task, path):

@@ -22,7 +22,7 @@ from headwise.pipelines.engine.command_line import options_class, parse
 from headwise.pipelines.engine.command_line.option_help import option_groups, option_texts
 from headwise.pipelines.engine.runs.loaded import load_run
 from headwise.pipelines.engine.task import COMMON_COLUMNS
-from headwise.tests.contract.conftest import STEPS, TELLING
+from headwise.tests.contract.conftest import STEPS, TELLING, sample_of
 
 FILES = [
     "config.yaml",
@@ -35,10 +35,6 @@ FILES = [
     "report.html",
     "predictions.parquet",
 ]
-
-
-def sample_of(path: Path) -> Path:
-    return path / "sample" / (path / "sample" / "PATH").read_text()
 
 
 def copied(sample: Path, place: Path) -> Path:

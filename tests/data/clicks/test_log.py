@@ -21,6 +21,7 @@ from headwise.data.clicks.schema import Schema
 from headwise.data.clicks.schema_file import parse_schema
 from headwise.data.clicks.split import TEST, TRAIN
 from headwise.data.clicks.vocabulary import MISSING, UNSEEN
+from headwise.tests.data.clicks.saved import saved
 
 SEQUENCES: dict[str, Any] = {
     "all": {"of": "item", "length": 50},
@@ -87,11 +88,6 @@ RICH: dict[str, Any] = {
     "sequences": SEQUENCES
     | {"listed": {"of": "item", "column": "listed", "split": "|", "length": 3}},
 }
-
-
-def saved(path: Path, frame: pl.DataFrame) -> Log:
-    frame.write_parquet(path) if path.suffix == ".parquet" else frame.write_csv(path)
-    return Log.open(path)
 
 
 def histories(

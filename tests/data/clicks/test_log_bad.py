@@ -1,6 +1,5 @@
 """Event logs that cannot be used: one line that names the file and the cause."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from headwise.data.clicks.fit import fit
 from headwise.data.clicks.log import Log
 from headwise.data.clicks.schema import Schema
 from headwise.data.clicks.schema_file import parse_schema
+from headwise.tests.data.clicks.saved import saved
 
 
 def schema(**changes: Any) -> Schema:
@@ -33,11 +33,6 @@ def table(rows: int = 60) -> pl.DataFrame:
         {name: random.integers(highest, size=rows) for name, highest in names.items()}
     )
     return frame.with_columns(tags=pl.lit("a b"), part=pl.lit("train"))
-
-
-def saved(path: Path, frame: pl.DataFrame) -> Log:
-    frame.write_parquet(path) if path.suffix == ".parquet" else frame.write_csv(path)
-    return Log.open(path)
 
 
 FAULTS: list[tuple[dict[str, Any], dict[str, Any], str]] = [

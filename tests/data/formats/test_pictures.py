@@ -2,10 +2,8 @@
 
 import os
 import re
-import struct
 import sys
 import warnings
-import zlib
 
 import numpy as np
 import pytest
@@ -17,6 +15,8 @@ from PIL import Image
 from headwise.base.errors import InputError
 from headwise.data.formats import pictures
 from headwise.data.formats.pictures import PictureFolder, list_pictures, read_picture
+from headwise.tests.data.persons.sets import fill
+from headwise.tests.hostile import png_without_pixels
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -27,14 +27,6 @@ def line_of(caught) -> str:
     line = str(caught.value)
     assert "\n" not in line
     return line
-
-
-def fill(folder, *names: str) -> None:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(
-            b"x"
-        )  # listing opens nothing, so the bytes need not be a picture
 
 
 class TestList:
@@ -319,23 +311,8 @@ class TestRead:
 
     @pytest.mark.parametrize("side", [9_000, 12_000, 60_000])
     def test_the_header_is_enough_to_refuse_a_huge_picture(self, tmp_path, side) -> None:
-        def chunk(kind: bytes, body: bytes) -> bytes:
-            return (
-                struct.pack(">I", len(body))
-                + kind
-                + body
-                + struct.pack(">I", zlib.crc32(kind + body))
-            )
-
-        head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
         # There is no pixel behind it: a reader that began to decode would say "truncated" instead.
-        content = (
-            b"\x89PNG\r\n\x1a\n"
-            + chunk(b"IHDR", head)
-            + chunk(b"IDAT", zlib.compress(b""))
-            + chunk(b"IEND", b"")
-        )
-        (tmp_path / "a.png").write_bytes(content)
+        (tmp_path / "a.png").write_bytes(png_without_pixels(side))
         with pytest.raises(InputError) as caught:
             read_picture(tmp_path / "a.png")
         assert "is too large" in line_of(caught)

@@ -2,8 +2,6 @@
 hostile files.
 """
 
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +19,7 @@ from headwise.data.scenes.scenes import (
     read_sample,
     read_scene,
 )
+from headwise.tests.hostile import png_without_pixels
 
 Image = pytest.importorskip("PIL.Image", reason="the extra `vision` is not installed")
 
@@ -300,21 +299,6 @@ def test_a_picture_of_one_pixel(tmp_path):
     assert sample["mask"].all()
 
 
-def bomb(path: Path) -> Path:
-    """A PNG whose header says 50,000 x 50,000 pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
-    head = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 0, 0, 0, 0)
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 64))
-    )
-    return path
-
-
 @pytest.mark.parametrize(
     "read", [read_depth, read_mask, lambda path: read_scene(path, None, (4, 4))]
 )
@@ -324,7 +308,7 @@ def test_hostile_files_get_one_line(tmp_path, read):
     (tmp_path / "short.jpg").write_bytes(content[: len(content) // 2])
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "text.png").write_text("no picture")
-    bomb(tmp_path / "bomb.png")
+    (tmp_path / "bomb.png").write_bytes(png_without_pixels(50_000, colour_type=0))
     for name, message in (
         ("short.jpg", "truncated"),
         ("empty.png", "empty"),

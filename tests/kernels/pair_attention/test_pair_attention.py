@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from headwise.kernels.decompositions import plain_decompositions
 from headwise.kernels.pair_attention import cpu, naive, pair_attention
-from headwise.tests.kernels.agreement import assert_agree
+from headwise.tests.kernels.agreement import assert_agree, gradients
 
 
 def formula(
@@ -33,10 +33,6 @@ def random_inputs(
         (batch, heads, keys, value_width),
     )
     return [torch.randn(shape, dtype=dtype).requires_grad_() for shape in shapes]
-
-
-def gradients(out: Tensor, inputs: list[Tensor], weight: Tensor) -> tuple[Tensor, ...]:
-    return torch.autograd.grad((out * weight).sum(), inputs, materialize_grads=True)
 
 
 CASES = {

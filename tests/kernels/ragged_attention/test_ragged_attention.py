@@ -9,7 +9,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from headwise.kernels.decompositions import plain_decompositions
 from headwise.kernels.ragged_attention import cpu, naive, ragged_attention
-from headwise.tests.kernels.agreement import assert_agree
+from headwise.tests.kernels.agreement import assert_agree, gradients
 
 
 def formula(
@@ -36,10 +36,6 @@ def random_inputs(
     )
     tensors = [torch.randn(shape, dtype=dtype).requires_grad_() for shape in shapes]
     return tensors, torch.tensor([0, *lengths]).cumsum(0)
-
-
-def gradients(out: Tensor, inputs: list[Tensor], weight: Tensor) -> tuple[Tensor, ...]:
-    return torch.autograd.grad((out * weight).sum(), inputs, materialize_grads=True)
 
 
 LENGTHS = {

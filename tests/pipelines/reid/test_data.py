@@ -13,14 +13,7 @@ from headwise.pipelines.engine.pipeline import Splits
 from headwise.pipelines.reid.data import ReidSpec, goal_of, open_pictures
 from headwise.pipelines.reid.options import ReidOptions
 from headwise.pipelines.reid.pictures import IdentityPictures, Pictures
-
-
-def fill(folder: Path, *names: str) -> Path:
-    """Files of one byte: parting opens no picture."""
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(b"x")
-    return folder
+from headwise.tests.data.persons.sets import fill
 
 
 def people(root: Path, count: int = 20, pictures: int = 5, under: str = "") -> Path:

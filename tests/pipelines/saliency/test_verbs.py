@@ -294,12 +294,13 @@ def test_maps_of_predictions_give_the_metrics(run, tmp_path):
     place.
     """
     from headwise import pipelines
+    from headwise.tests.contract.conftest import sample_of
     from headwise.tests.contract.from_predictions import saliency
 
     copy = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
     task = load_task("saliency")
     loaded = load_run(task.load(), str(copy), "cpu")
-    sample = copy / "sample" / (copy / "sample" / "PATH").read_text()
+    sample = sample_of(copy)
     parts = task.load().open_data(replace(loaded.options, data=str(sample)), loaded.spec)
     arguments, _ = task.load().export_example(loaded.model, parts)
     with torch.no_grad():
