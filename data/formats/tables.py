@@ -270,6 +270,20 @@ def unreadable(path: object, error: Exception) -> InputError:
     return fail(path, f"it cannot be read ({problem})")
 
 
+def number_column(
+    where: object, column: pl.Series, name: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `numbers`, but a column of another type is an error of the file `where`.
+
+    name: what the file calls the column, by default its own name. Raises InputError.
+    """
+    try:
+        return numbers(column)
+    except TypeError as error:
+        name = column.name if name is None else name
+        raise fail(where, f"column {shown(name)} holds {error}, not numbers") from None
+
+
 def numbers(column: pl.Series) -> tuple[np.ndarray, np.ndarray]:
     """A column (n,) as float64, NaN where missing or infinite, and a mask (n,) of the cells that
     are not numbers.

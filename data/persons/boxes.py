@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from ...base.errors import fail, nearest, shown
-from ..formats.tables import collect, numbers, scan_table
+from ..formats.tables import collect, number_column, scan_table
 
 # Names of columns; the first that the table has is used.
 COLUMNS = {
@@ -212,10 +212,7 @@ def _column(
 
     Raises `InputError` with the first row that has none; rows count from `first`.
     """
-    try:
-        values, bad = numbers(table[name])
-    except TypeError as error:
-        raise fail(path, f"column {shown(name)} holds {error}, not numbers") from None
+    values, bad = number_column(path, table[name])
     if needed:
         bad = bad | np.isnan(values)
     if bad.any():

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from ...base.errors import fail, shown
-from ..formats.tables import collect, numbers, require_columns, scan_table
+from ..formats.tables import collect, number_column, require_columns, scan_table
 from ..parts import read_part
 
 
@@ -95,10 +95,7 @@ def _finite(path: object, table: pl.DataFrame, columns: list[str]) -> np.ndarray
     """float32 (rows, columns)."""
     values = np.empty((table.height, len(columns)), np.float32)
     for k, name in enumerate(columns):
-        try:
-            values[:, k], bad = numbers(table[name])
-        except TypeError as error:
-            raise fail(path, f"column {shown(name)} holds {error}, not numbers") from None
+        values[:, k], bad = number_column(path, table[name])
         if (bad | np.isnan(values[:, k])).any():
             row = int(np.argmax(bad | np.isnan(values[:, k])))
             cell = shown(table[name][row])
@@ -143,7 +140,7 @@ def _read_splits(path: object, table: pl.DataFrame, patients: list[str]) -> tupl
 
 
 def _read_mpp(path: object, table: pl.DataFrame) -> tuple[float | None, ...]:
-    values, bad = numbers(table["mpp"])
+    values, bad = number_column(path, table["mpp"])
     if (bad | (values <= 0)).any():
         row = int(np.argmax(bad | (values <= 0)))
         cell = shown(table["mpp"][row])

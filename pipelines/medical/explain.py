@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...base.errors import InputError, fail
 from ...data.formats.pictures import list_pictures
-from ...data.formats.tables import collect, numbers, scan_table
+from ...data.formats.tables import collect, number_column, scan_table
 from ...data.scenes.scenes import read_mask
 from ...data.xrays.xrays import XraySet, read_xray
 from ...models.vision.medusa import Attended, Medusa, scaled
@@ -113,7 +113,7 @@ def _read_box_table(table: str) -> tuple[list[str | None], list[np.ndarray]]:
     frame = collect(table, lazy.select(cells))
     sides = []
     for name in "xywh":
-        values, bad = numbers(frame[name])
+        values, bad = number_column(table, frame[name], short[name])
         if bad.any():
             row = int(np.flatnonzero(bad)[0]) + 1
             raise fail(f"{table}: column {short[name]!r}, row {row}", "is no number")

@@ -1,6 +1,7 @@
 """Tables of bags and lists of slides."""
 
 import gzip
+from datetime import date
 
 import numpy as np
 import polars as pl
@@ -134,6 +135,12 @@ class TestCohort:
         with pytest.raises(InputError) as caught:
             read_cohort(table(tmp_path, text))
         assert message in str(caught.value)
+
+    def test_a_resolution_that_is_a_date_has_one_line(self, tmp_path) -> None:
+        slides = pl.DataFrame({"slide": ["a"], "label": ["x"], "mpp": [date(2020, 1, 1)]})
+        slides.write_parquet(tmp_path / "slides.parquet")
+        with pytest.raises(InputError, match="column 'mpp' holds Date, not numbers"):
+            read_cohort(tmp_path / "slides.parquet")
 
     @pytest.mark.parametrize(
         ("first_part", "second_part"),

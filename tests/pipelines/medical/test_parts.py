@@ -1,10 +1,12 @@
 """Batches, splits, maps, boxes and the audit of X-rays."""
 
 from dataclasses import replace
+from datetime import date
 from itertools import combinations
 from types import SimpleNamespace
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
@@ -160,6 +162,10 @@ def test_boxes_are_read_and_pointed_at(noise) -> None:
         table.write_text(text)
         with pytest.raises(InputError, match=message):
             read_boxes(xrays, str(table), None)
+    dated = pl.DataFrame({"image": ["0.png"], "x": [date(2020, 1, 1)], "y": 1, "w": 1, "h": 1})
+    dated.write_parquet(noise / "boxes.parquet")
+    with pytest.raises(InputError, match="column 'x' holds Date, not numbers"):
+        read_boxes(xrays, str(noise / "boxes.parquet"), None)
 
 
 class TestAudit:
