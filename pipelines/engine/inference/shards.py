@@ -119,13 +119,14 @@ class Plan:
     def path(self, shard: int) -> Path:
         return self.parts / f"part-{shard:05d}.parquet"
 
-    def done(self, shard: int) -> bool:
+    def stamp(self, shard: int) -> dict[str, str] | None:
+        """The stamp of a shard that this job has done, else None."""
         stamp = _stamp(self.path(shard))
-        return stamp.get(STAMP) == self.fingerprint and ITEMS in stamp
+        return stamp if stamp.get(STAMP) == self.fingerprint and ITEMS in stamp else None
 
-    def check_complete(self, paths: Sequence[Path]) -> None:
+    def check_complete(self, stamps: Iterable[Mapping[str, str]]) -> None:
         """Raise `InputError` if the parts do not hold as many items as the job has."""
-        count = sum(int(_stamp(path).get(ITEMS, 0)) for path in paths)
+        count = sum(int(stamp[ITEMS]) for stamp in stamps)
         if count != len(self.items):
             raise InputError(
                 f"{self.parts}: its parts hold {count} of {len(self.items)} items; remove it and "
@@ -137,13 +138,18 @@ class ShardWorker:
     """Does shards of a plan; one per process. The same class runs locally and under Ray."""
 
     def __init__(
-        self, task: str, options: PredictOptions, plan: Plan, folder: str | None = None
+        self,
+        task: str,
+        options: PredictOptions,
+        plan: Plan,
+        folder: str | None = None,
+        loaded: Loaded | None = None,
     ) -> None:
         if folder is not None:
             # A worker of a cluster starts elsewhere; the paths are relative to the caller's folder.
             os.chdir(folder)
         self.plan = plan
-        self.predictor = Predictor(load_task(task).load(), options)
+        self.predictor = Predictor(load_task(task).load(), options, loaded)
 
     def do(self, shard: int) -> int:
         """Write one shard; returns its number of items."""
@@ -182,19 +188,22 @@ def predict(pipeline: AnyPipeline, options: PredictOptions, *, alone: bool = Fal
         )
     # Problems of the run are reported here, in one line and before anything is written, not by
     # each worker.
-    load_run(pipeline, options.run, "cpu" if options.engine == "ray" else options.accelerator)
+    accelerator = "cpu" if options.engine == "ray" else options.accelerator
+    loaded: Loaded | None = load_run(pipeline, options.run, accelerator)
+    if options.engine == "ray" or options.processes > 1:
+        loaded = None  # each process loads its own
     _claim(plan, options)
     rank, world = (
         (0, 1)
         if alone
         else (int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
     )
-    mine = [shard for shard in range(len(plan)) if shard % world == rank and not plan.done(shard)]
+    mine = [shard for shard in range(len(plan)) if shard % world == rank and not plan.stamp(shard)]
     todo = sum(min(plan.size, len(plan.items) - shard * plan.size) for shard in mine)
     if world == 1 and todo < len(plan.items):
         say(f"{len(plan.items) - todo} of {len(plan.items)} items were done before")
     with Progressbar(total=todo, unit="item", desc="predict") as bar:
-        for count in _engine(pipeline, options, plan, mine):
+        for count in _engine(pipeline, options, plan, mine, loaded):
             bar.update(count)
     return _join(plan, output)
 
@@ -247,9 +256,16 @@ def _claim(plan: Plan, options: PredictOptions) -> None:
 
 
 def _engine(
-    pipeline: AnyPipeline, options: PredictOptions, plan: Plan, shards: list[int]
+    pipeline: AnyPipeline,
+    options: PredictOptions,
+    plan: Plan,
+    shards: list[int],
+    loaded: Loaded | None,
 ) -> Iterator[int]:
-    """Do the shards; yields the number of items of each as it is done."""
+    """Do the shards; yields the number of items of each as it is done.
+
+    loaded: the run, where this process does the shards.
+    """
     if not shards:
         return
     if options.engine == "ray":
@@ -257,33 +273,36 @@ def _engine(
 
         yield from map_shards(pipeline.task.name, options, plan, shards)
     else:
-        make_worker = partial(_shard_worker, pipeline.task.name, options, plan)
+        make_worker = partial(_shard_worker, pipeline.task.name, options, plan, loaded)
         yield from map_jobs(make_worker, shards, options.processes)
 
 
-def _shard_worker(task: str, options: PredictOptions, plan: Plan) -> Callable[[int], int]:
-    return ShardWorker(task, options, plan).do
+def _shard_worker(
+    task: str, options: PredictOptions, plan: Plan, loaded: Loaded | None
+) -> Callable[[int], int]:
+    return ShardWorker(task, options, plan, loaded=loaded).do
 
 
 def _join(plan: Plan, output: Path) -> Predicted:
     """Join the parts in their order, once all are done."""
     with filelock.FileLock(f"{output}.lock"):
-        missing = [shard for shard in range(len(plan)) if not plan.done(shard)]
-        if missing and not (output.exists() and _stamp(output).get(STAMP) == plan.fingerprint):
+        stamps = [stamp for shard in range(len(plan)) if (stamp := plan.stamp(shard))]
+        missing = len(plan) - len(stamps)
+        if missing and _stamp(output).get(STAMP) != plan.fingerprint:
             say(
-                f"{len(missing)} of {len(plan)} shards are left to other processes; the last one "
+                f"{missing} of {len(plan)} shards are left to other processes; the last one "
                 f"joins {output}"
             )
             return Predicted(output, len(plan.items), 0, False)
         if not missing:
             paths = [plan.path(shard) for shard in range(len(plan))]
-            plan.check_complete(paths)
+            plan.check_complete(stamps)
             clear_aside(output.parent, output.name)  # of a join that was killed
             # Folders next to the output hold pictures, texts or maps.
             for folder in output.parent.glob(f"{glob.escape(output.name)}.*"):
                 if folder.is_dir() and folder != plan.parts:
                     clear_below(folder)
-            failed = sum(int(_stamp(path)[FAILED]) for path in paths)
+            failed = sum(int(stamp[FAILED]) for stamp in stamps)
             stamp = {STAMP: plan.fingerprint, FAILED: str(failed)}
             rows = pl.scan_parquet(paths)
             write_aside(

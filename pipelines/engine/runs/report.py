@@ -25,15 +25,16 @@ def write_report(
     prefix = "" if name == "report" else f"{name}-"
     write_sheets(run.path / "tables", review.sheets, prefix)
     more = _training_figures(run, pipeline.monitor) if name == "report" else []
+    options = run.config()
     write_page(
         run.path / f"{name}.html",
         run.figures,
         pipeline,
         replace(review, pictures=[*review.pictures, *more]),
         prefix=prefix,
-        data=run.config().get("data") or "the built-in sample, which is generated",
+        data=options.get("data") or "the built-in sample, which is generated",
         run=run.path.name,
-        options=run.config(),
+        options=options,
         facts=run.environment(),
         again=True,
     )
