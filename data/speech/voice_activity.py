@@ -17,6 +17,7 @@ QUIET_SHARE = 0.3  # where the threshold lies between the quiet (0) and the loud
 MOST_RANGE = 40.0  # decibels below the loudest that can still be speech
 SILENCE = -60.0  # decibels relative to full scale below which a recording is silent
 SLOPE = 1.5  # decibels over which silence turns into speech
+LEAST_PAUSE, LEAST_SOUND = 0.3, 0.1  # seconds
 BLOCK_FRAMES = 30_000  # five minutes
 
 
@@ -56,14 +57,20 @@ def _threshold(level: np.ndarray) -> float:
 
 
 def speech_spans(
-    samples: np.ndarray, *, pause: float = 0.3, least: float = 0.1
+    samples: np.ndarray, *, pause: float = LEAST_PAUSE, least: float = LEAST_SOUND
 ) -> list[tuple[float, float]]:
     """Spans of speech (start, end) in seconds, in order; none in silence.
 
     samples: (S,); pauses shorter than `pause` seconds are bridged, sounds shorter than `least`
     seconds are left out.
     """
-    level = loudness(samples)
+    return _spans_in(loudness(samples), len(samples) / RATE, pause, least)
+
+
+def _spans_in(
+    level: np.ndarray, end: float, pause: float = LEAST_PAUSE, least: float = LEAST_SOUND
+) -> list[tuple[float, float]]:
+    """`speech_spans` of a recording of `end` seconds by its loudness (T,)."""
     if not len(level) or np.percentile(level, 95) < SILENCE:
         return []
     loud = level > _threshold(level)
@@ -74,7 +81,6 @@ def speech_spans(
             merged[-1][1] = stop
         else:
             merged.append([start, stop])
-    end = len(samples) / RATE
     return [
         (start * FRAME_SECONDS, min(end, stop * FRAME_SECONDS))
         for start, stop in merged
@@ -92,12 +98,13 @@ def speech_windows(
     it is quietest in the last third. margin: seconds added around a span where there is room.
     """
     end = len(samples) / RATE
-    spans = speech_spans(samples)
+    level = loudness(samples)
+    spans = _spans_in(level, end)
     if not spans or end <= longest:
         return [(0.0, end)] if spans else []
     room = longest - 2 * margin
     merged: list[list[float]] = []
-    for start, stop in _short_pieces(loudness(samples), spans, room):
+    for start, stop in _short_pieces(level, spans, room):
         if merged and stop - merged[-1][0] <= room:
             merged[-1][1] = stop
         else:

@@ -4,7 +4,8 @@ errors of word times where the true ones are known.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -115,15 +116,19 @@ def transcribe_part(transcriber: Transcriber, part: Recordings) -> Transcripts:
 
 
 def words_of_known_texts(
-    transcriber: Transcriber, part: Recordings, rows: Sequence[int]
-) -> list[list[Word]]:
-    """The words of the true texts of some recordings, with the times that the model gives them."""
-    words: list[list[Word]] = []
+    transcriber: Transcriber, part: Recordings, rows: Sequence[int], lags: Iterable[int]
+) -> dict[int, list[list[Word]]]:
+    """The words of the true texts of some recordings, with the times that the model gives them with
+    each of the lags; a recording is read and encoded once for all of them.
+    """
+    words: dict[int, list[list[Word]]] = {lag: [] for lag in lags}
     for places in sequential(len(rows), 16):
         chosen = [rows[place] for place in places]
         memory = transcriber.encode(*part.padded_features(chosen))
         sounds = [part.utterances[row].samples() for row in chosen]
-        words += transcriber.times(memory, [part.text_ids(row) for row in chosen], sounds).words
+        ids = [part.text_ids(row) for row in chosen]
+        for lag, words_of_lag in words.items():
+            words_of_lag += replace(transcriber, lag=lag).times(memory, ids, sounds).words
     return words
 
 

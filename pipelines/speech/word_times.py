@@ -42,6 +42,7 @@ SOUND, PAUSE, LENGTH = 5.0, 0.5, 10.0  # weights of sound, of a pause as such, o
 LETTER, LEAST = 0.07, 0.06  # seconds for each letter of a word, and in addition to them
 SPREAD = 0.5  # deviation of the logarithm of a word's length
 LONGEST = 100  # states of a word
+MOST_LAG = 8  # states
 
 TokenSpan = tuple[str, int, int]  # a word, its first token, the token after its last
 StateSpan = tuple[int, int]  # the first state of a word, the state after its last
@@ -271,7 +272,9 @@ def _best(
 
 
 def fitted_lag(
-    times: Callable[[int], Sequence[Sequence[Word]]], known: Sequence[Sequence[Word]], most: int = 8
+    times: Callable[[int], Sequence[Sequence[Word]]],
+    known: Sequence[Sequence[Word]],
+    most: int = MOST_LAG,
 ) -> int:
     """The lag, in states, with which `times` gives the smallest mean error of the starts of known
     words. Recordings with another number of words do not count.
