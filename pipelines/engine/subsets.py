@@ -3,7 +3,8 @@
 A data set may name the parts itself (`own_or_shares`); what it leaves open is taken from its
 training part, a share of the groups at a time, by one of two strategies: random groups
 (`take_groups`), or groups with the classes balanced (`take_stratified`). `BoundedCache` keeps items
-that were read in memory, up to a number of bytes.
+that were read in memory, up to a number of bytes; `inverse_frequencies` weights the classes of a
+training part.
 """
 
 from __future__ import annotations
@@ -69,6 +70,19 @@ class Subsets(NamedTuple):
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
+
+    def sizes(self) -> dict[str, int]:
+        """Number of rows by the name of the part."""
+        return {name: len(rows) for name, rows in self._asdict().items()}
+
+
+def inverse_frequencies(labels: np.ndarray, classes: int) -> torch.Tensor:
+    """Weights of the classes in the loss, float32 (K,), whose mean over the samples is 1.
+
+    labels: int (n,) of a training part; classes: K.
+    """
+    count = np.bincount(labels, minlength=classes).clip(1)
+    return torch.from_numpy((len(labels) / classes / count).astype(np.float32))
 
 
 def own_or_shares(

@@ -23,6 +23,7 @@ from ..engine.subsets import (
     BoundedCache,
     Subsets,
     Taken,
+    inverse_frequencies,
     own_or_shares,
     refuse_shared_groups,
     take_stratified,
@@ -211,12 +212,6 @@ def _require_all_classes(train: Xrays) -> None:
         raise fail(train.reader.xrays.where, message)
 
 
-def inverse_frequencies(labels: np.ndarray, classes: int) -> Tensor:
-    """Weights of the classes in the loss, float32 (K,), whose mean over the samples is 1."""
-    count = np.bincount(labels, minlength=classes).clip(1)
-    return torch.from_numpy((len(labels) / classes / count).astype(np.float32))
-
-
 def _new_spec(
     options: MedicalOptions, reader: XrayReader, classes: list[str], subsets: Subsets
 ) -> MedicalSpec:
@@ -230,7 +225,7 @@ def _new_spec(
         classes=classes,
         positive=classes.index(options.positive) if options.positive else len(classes) - 1,
         layout=reader.xrays.layout,
-        parts={name: len(rows) for name, rows in subsets._asdict().items()},
+        parts=subsets.sizes(),
     )
 
 

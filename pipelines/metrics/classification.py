@@ -6,6 +6,7 @@ of integer weights and many draws are computed at once. Undefined scores (one cl
 NaN."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,19 @@ def scores(labels: np.ndarray, probability: np.ndarray, bins: int = 10) -> dict[
     """
     results = _weighted(*_checked(labels, probability), np.ones((1, len(labels))), bins)
     return {name: float(values[0]) for name, values in results.items()}
+
+
+def scores_with_intervals(
+    labels: np.ndarray, probability: np.ndarray, groups: np.ndarray, seed: int
+) -> dict[str, Any]:
+    """All scores by name, and under "intervals" their 95 % intervals by name, [low, high]; see
+    `bootstrap` for groups and errors.
+    """
+    intervals = bootstrap(labels, probability, groups, seed=seed)
+    return {
+        **scores(labels, probability),
+        "intervals": {name: list(ends) for name, ends in intervals.items()},
+    }
 
 
 def bootstrap(

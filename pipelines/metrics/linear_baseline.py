@@ -1,5 +1,7 @@
 """A linear classifier as the simple model that others are compared with, kept as tensors."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -19,7 +21,7 @@ def fit_linear_baseline(
 ) -> dict[str, Tensor]:
     """Logistic regression (scikit-learn): `baseline_weight` (K, D) and `baseline_bias` (K,).
 
-    Class probabilities are softmax(features @ weight.T + bias).
+    Class probabilities: `linear_probabilities`.
 
     features: (n, D); labels: int (n,), at least two of 0 to classes - 1; classes: K.
     inverse_penalty, iterations: C and max_iter of scikit-learn. standardise: fit on features with
@@ -47,3 +49,9 @@ def fit_linear_baseline(
         "baseline_weight": torch.from_numpy(all_weights),
         "baseline_bias": torch.from_numpy(all_biases),
     }
+
+
+def linear_probabilities(features: np.ndarray, fitted: Mapping[str, Tensor]) -> np.ndarray:
+    """softmax(features @ weight.T + bias) of a fitted baseline: (n, D) -> float64 (n, K)."""
+    weight, bias = fitted["baseline_weight"].double(), fitted["baseline_bias"]
+    return (torch.from_numpy(features).double() @ weight.T + bias).softmax(1).numpy()

@@ -107,12 +107,8 @@ def _spec(
         layout=pictures.layout,
         attributes=[],
         cameras=pictures.cameras is not None,
-        parts=_counts(rows),
+        parts=rows.sizes(),
     )
-
-
-def _counts(rows: Subsets) -> dict[str, int]:
-    return {name: len(part) for name, part in rows._asdict().items()}
 
 
 def goal_of(options: ReidOptions, pictures: PictureSet) -> Goal:
@@ -263,7 +259,7 @@ def _open_attributes(
             layout=pictures.layout,
             attributes=names,
             cameras=False,
-            parts=_counts(rows),
+            parts=rows.sizes(),
         )
     train = IdentityPictures(source, *samples(rows.train), per_identity=options.per_identity)
     validation, test = (Pictures(source, *samples(part)) for part in (rows.validation, rows.test))

@@ -4,6 +4,7 @@ colours alone."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -18,6 +19,7 @@ from ..engine.command_line.terminal import Progressbar
 from ..engine.pipeline import Batch, Calibration, Metrics, ReportFigure, Review
 from ..engine.training import order
 from ..metrics import classification, retrieval
+from ..metrics.linear_baseline import linear_probabilities
 from ..metrics.reranking import rerank
 from . import figures
 from .augment import normalise
@@ -253,9 +255,14 @@ def review_recognition(
     """Accuracy and its kin with intervals by picture, compared with a linear model of colours."""
     labels, probability = part.labels, embedded["probability"].astype(np.float64)
     probability /= probability.sum(1, keepdims=True)
-    baseline = _baseline_probability(part, calibration)
-    metrics = _class_metrics(labels, probability, options.seed)
-    colour_metrics = _class_metrics(labels, baseline, options.seed)
+    baseline = linear_probabilities(colours_of(part), calibration)
+    with_intervals = partial(
+        classification.scores_with_intervals,
+        labels,
+        groups=np.arange(len(labels)),
+        seed=options.seed,
+    )
+    metrics, colour_metrics = with_intervals(probability), with_intervals(baseline)
     metrics["pictures"] = len(part)
     best_5 = np.argsort(-probability, 1)[:, :5]
     metrics["top_5"] = float((best_5 == labels[:, None]).any(1).mean())
@@ -274,16 +281,3 @@ def review_recognition(
     names = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "ece")
     table = _score_table(names, {options.model: metrics, COLOURS: colour_metrics})
     return Review(metrics, headline, pictures, {"Scores, 95 % intervals by picture": table})
-
-
-def _baseline_probability(part: Pictures, calibration: Calibration) -> np.ndarray:
-    features = torch.from_numpy(colours_of(part)).double()
-    weight, bias = calibration["baseline_weight"], calibration["baseline_bias"]
-    return F.softmax(features @ weight.double().T + bias, 1).numpy()
-
-
-def _class_metrics(labels: np.ndarray, probability: np.ndarray, seed: int) -> Metrics:
-    pictures = np.arange(len(labels))
-    intervals = classification.bootstrap(labels, probability, pictures, seed=seed)
-    scores = classification.scores(labels, probability)
-    return {**scores, "intervals": {name: list(ends) for name, ends in intervals.items()}}

@@ -69,7 +69,7 @@ class SaliencyPipeline(
         subsets = split(options, source.scenes)
         if spec is None:
             inverted = check_polarity(source, subsets.train)
-            counts = {name: len(rows) for name, rows in subsets._asdict().items()}
+            counts = subsets.sizes()
             spec = describe_source(source, counts, inverted)
         train, validation, test = (Scenes(source, rows) for rows in subsets)
         return Splits(train, validation, test, spec)

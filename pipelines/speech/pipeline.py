@@ -46,7 +46,7 @@ from .options import SpeechOptions, SpeechPredictOptions
 from .prediction import SCHEMA, SpeechItem, list_items, predict_recordings
 from .scoring import review_recordings, words_of_known_texts
 from .transcriber import Transcriber
-from .word_times import fitted_lag
+from .word_times import MOST_LAG, fitted_lag
 
 LAG_RECORDINGS = 64  # of the validation part, on which the lag of the maps is fitted
 
@@ -88,13 +88,12 @@ class SpeechPipeline(
             tested = part(Recordings, named or every_row)
             return Splits(tested, tested, tested, known_spec)
         subsets = split_recordings(options, utterances)
-        sizes = {name: len(chosen) for name, chosen in subsets._asdict().items()}
         text = tokens.to_json()
         return Splits(
             part(TrainingRecordings, subsets.train),
             part(Recordings, subsets.validation),
             part(Recordings, subsets.test),
-            known_spec if known_spec.parts else replace(known_spec, parts=sizes),
+            known_spec if known_spec.parts else replace(known_spec, parts=subsets.sizes()),
             assets={"tokenizer.json": lambda path: path.write_text(text, encoding="utf-8")},
         )
 
@@ -188,7 +187,7 @@ class SpeechPipeline(
         if not rows or not transcriber.model.decoder.has_attention_weights:
             return {"lag": torch.tensor(pretrained.LAG if splits.spec.whole_window else 0)}
         lag = fitted_lag(
-            lambda lag: words_of_known_texts(replace(transcriber, lag=lag), part, rows),
+            words_of_known_texts(transcriber, part, rows, range(MOST_LAG + 1)).__getitem__,
             [part.utterances[row].words or () for row in rows],
         )
         return {"lag": torch.tensor(lag)}

@@ -27,7 +27,9 @@ from ..engine.pipeline import (
     Schema,
     Splits,
 )
-from ..metrics.classification import scores
+from ..engine.subsets import inverse_frequencies
+from ..metrics.classification import scores, scores_with_intervals
+from ..metrics.linear_baseline import linear_probabilities
 from . import figures
 from .data import BagSet, WsiSpec, own_feature_folder, read_source, spec_of, split
 from .explain import concentration
@@ -35,13 +37,12 @@ from .options import WsiOptions, WsiPredictOptions
 from .prediction import BagItem, ItemReader, PredictContext, list_inputs, predict_item, schema
 from .scoring import (
     attention_of_bags,
-    baseline_probabilities,
     fit_baseline,
     headline_of,
     loader,
+    mean_features,
     probabilities,
     score_table,
-    scores_with_intervals,
 )
 
 
@@ -78,9 +79,7 @@ class WsiPipeline(Pipeline[WsiOptions, WsiSpec, WsiPredictOptions, BagSet, BagIt
         parts = {name: BagSet(source, rows, classes) for name, rows in subsets._asdict().items()}
         train = parts["train"]
         if options.class_weights:
-            count = np.bincount(train.labels, minlength=len(classes)).clip(1)
-            weights = (len(train) / len(classes) / count).astype(np.float32)
-            train.class_weights = torch.from_numpy(weights)
+            train.class_weights = inverse_frequencies(train.labels, len(classes))
         spec = spec or spec_of(source, parts, options)
         return Splits(train, parts["validation"], parts["test"], spec)
 
@@ -171,7 +170,7 @@ class WsiPipeline(Pipeline[WsiOptions, WsiSpec, WsiPredictOptions, BagSet, BagIt
         options, device, patients = context.options, context.device, dataset.patients
         batches = loader(dataset, max(options.batch_size, 8), device)
         labels, probability = probabilities(model, batches)
-        baseline = baseline_probabilities(dataset, context.calibration)
+        baseline = linear_probabilities(mean_features(dataset), context.calibration)
         metrics = {
             **scores_with_intervals(labels, probability, patients, options.seed),
             "bags": len(dataset),

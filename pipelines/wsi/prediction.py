@@ -105,14 +105,15 @@ def _common_folder(files: Sequence[str]) -> Path:
 
 
 class ItemReader:
-    """Reads bags of tables, feature files and slides; tables and the encoder are opened once.
+    """Reads bags of tables, feature files and slides; a table, the folder of slides
+    and the encoder are opened once.
 
     Raises `InputError` for an item that cannot be read.
     """
 
     def __init__(self, context: PredictContext) -> None:
         self.options, self.spec, self.device = context.options, context.spec, context.device
-        self._table = cache(read_bag_table)
+        self._table, self._slides = cache(read_bag_table), cache(list_slides)
 
     def __call__(self, item: BagItem) -> BagFeatures:
         """Read an item by the kind of its file."""
@@ -131,7 +132,7 @@ class ItemReader:
 
     def _feature_file(self, item: BagItem) -> BagFeatures:
         stem, folder = Path(item["file"]).stem, self.options.slides
-        slides = [] if folder is None else list_slides(folder)
+        slides = [] if folder is None else self._slides(folder)
         slide = next((path for path in slides if Path(path).stem == stem), None)
         return BagFeatures(read_features(item["file"], slide=stem), slide)
 

@@ -10,14 +10,13 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import polars as pl
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...models.bags.acmil import ACMIL
 from ..engine.pipeline import Batch, Calibration, Metrics
 from ..engine.training import order
 from ..figures.classifier import with_interval
-from ..metrics.classification import NAMES, bootstrap, scores
+from ..metrics.classification import NAMES
 from ..metrics.linear_baseline import fit_linear_baseline
 from .data import BagSet
 
@@ -57,24 +56,6 @@ def fit_baseline(bags: BagSet, seed: int) -> Calibration:
         seed=seed,
         standardise=True,
     )
-
-
-def baseline_probabilities(bags: BagSet, calibration: Calibration) -> np.ndarray:
-    """What the baseline predicts, (N, C)."""
-    features = torch.from_numpy(mean_features(bags))
-    logits = features @ calibration["baseline_weight"].T + calibration["baseline_bias"]
-    return F.softmax(logits, 1).numpy()
-
-
-def scores_with_intervals(
-    labels: np.ndarray, probability: np.ndarray, patients: np.ndarray, seed: int
-) -> Metrics:
-    """All scores by name, and under "intervals" their 95 % intervals by patient."""
-    intervals = bootstrap(labels, probability, patients, seed=seed)
-    return {
-        **scores(labels, probability),
-        "intervals": {name: list(ends) for name, ends in intervals.items()},
-    }
 
 
 def score_table(metrics: Metrics, baseline: Metrics, model: str) -> pl.DataFrame:

@@ -19,17 +19,15 @@ from ....data.clicks.batches import ClickRows
 from ....data.clicks.cells import NOW
 from ....data.clicks.coding import Rows, codes_of
 from ....data.clicks.encoder import ClickEncoder
-from ....data.clicks.fit import encode_log
 from ....data.clicks.history import SECONDS, Ragged, spread
-from ....data.clicks.layouts import log_of
 from ....data.clicks.log import scan_log
 from ....data.clicks.vocabulary import FIRST, MISSING, are_integers, clean
 from ....data.formats.tables import collect, require_columns
 from ...engine.command_line.terminal import Progressbar, say
 from ...engine.runs.loaded import Loaded, load_run
-from ..data import load_encoder
 from ..options import TopOptions
 from ..pipeline import RankingPipeline
+from ..prediction import encoder_with_log
 from ..scoring import batch_probability
 
 PART = 1_000_000  # lines of lists held in memory
@@ -67,9 +65,7 @@ def top(pipeline: RankingPipeline, options: TopOptions) -> Path:
     names = loaded.spec.tasks
     if options.task is not None and options.task not in names:
         raise InputError(f"--task {options.task}: unknown{nearest(options.task, names)}")
-    encoder = load_encoder(loaded.spec)
-    if options.log is not None:
-        encoder, _, _ = encode_log(log_of(options.log), encoder, split=False)
+    encoder = encoder_with_log(loaded.spec, options.log)
     schema = encoder.schema
     everyone = Ids(encoder.users.keys, np.arange(len(encoder.users.keys), dtype=np.int32))
     users = (
