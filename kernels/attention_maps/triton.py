@@ -15,9 +15,9 @@ import triton.language as tl
 from torch import Tensor
 
 from ..attention_stats import triton as stats_form
-from ..attention_stats.triton import bytes_of, power_of_two
+from ..attention_stats.triton import bytes_of
 from ..attention_stats.triton_kernels import HIDDEN, _scores
-from ..launching import launch
+from ..launching import launch, power_of_two
 from .cpu import empty
 
 

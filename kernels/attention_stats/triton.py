@@ -17,7 +17,7 @@ import torch
 import triton
 from torch import Tensor
 
-from ..launching import launch
+from ..launching import launch, power_of_two
 from . import cpu
 from .triton_kernels import column_kernel, read_kernel, top_kernel
 
@@ -28,10 +28,6 @@ def tiles(width: int, single: bool) -> dict[str, int]:
     """
     rows = (32 if width <= 64 else 16) if single else (64 if width <= 128 else 32)
     return {"ROWS": rows, "KEYS": 32, "num_warps": 8, "num_stages": 2}
-
-
-def power_of_two(size: int, least: int = 16) -> int:
-    return max(least, triton.next_power_of_2(size))
 
 
 def bytes_of(

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..launching import launch
+from ..launching import launch, power_of_two
 
 NUMBERS = 1024  # numbers of a tile: 8 a thread, without spills on sm_90
 
@@ -107,7 +107,7 @@ def combine_backward_kernel(
 
 
 def _tile(width: int) -> tuple[int, int]:
-    padded = max(16, triton.next_power_of_2(width))
+    padded = power_of_two(width)
     return max(1, NUMBERS // padded), padded
 
 

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..launching import launch
+from ..launching import launch, power_of_two
 
 NUMBERS = 512  # scores of a program: 4 a thread, without spills on sm_90
 SCORES = {"softmax": 0, "sigmoid": 1, "given": 2}
@@ -172,7 +172,7 @@ def gate_backward_kernel(
 
 def _tile(experts: int) -> tuple[int, int]:
     """Rows and experts, a power of 2, that a program holds."""
-    padded = max(2, triton.next_power_of_2(experts))
+    padded = power_of_two(experts, 2)
     return max(1, NUMBERS // padded), padded
 
 

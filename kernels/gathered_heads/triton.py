@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..launching import launch
+from ..launching import launch, power_of_two
 from .cpu import token_major
 
 QUERIES, KEYS = 64, 32
@@ -279,7 +279,7 @@ def key_backward_kernel(
 
 
 def _flags(query: Tensor, masked: bool, causal: bool, backward: bool) -> dict[str, int]:
-    padded, single = max(16, triton.next_power_of_2(query.shape[-1])), query.dtype == torch.float32
+    padded, single = power_of_two(query.shape[-1]), query.dtype == torch.float32
     # The backward pass holds twice as many tiles, float32 products three of each: these take fewer
     # rows at a time.
     wide = padded > 64

@@ -8,7 +8,6 @@ neighbouring cells are a band matrix (T, K), and the weighted sums of T cells ar
 cells of the row: w products for each tile, in the matrix unit, with (T + w - 1) / w times the flops
 and no copies of the values but one row shift at a time."""
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -48,17 +47,19 @@ def _padded(x: Tensor, where: Layout) -> Tensor:
     return F.pad(grid, (0, 0, *[where.pad] * 4)) if where.pad else grid
 
 
-def _tiles(where: Layout) -> Iterator[tuple[slice, slice, Tensor]]:
+def _tiles(where: Layout) -> list[tuple[slice, slice, Tensor]]:
     """Tiles of columns: their cells, columns of the padded grid that their windows span, index (T,
     w) among those.
     """
     first = where.columns.tolist()
     steps = torch.arange(where.window, device=where.columns.device)
+    tiles = []
     for start in range(0, where.width, TILE):
         cells = slice(start, min(start + TILE, where.width))
         start_column, end = first[cells.start], first[cells.stop - 1] + where.window
         index = where.columns[cells, None] - start_column + steps
-        yield cells, slice(start_column, end), index
+        tiles.append((cells, slice(start_column, end), index))
+    return tiles
 
 
 def _bands(weights: Tensor, index: Tensor, span: int) -> Tensor:
@@ -75,9 +76,10 @@ def _weighted(weights: Tensor, value: Tensor, where: Layout) -> Tensor:
     size = (grid.shape[0], where.height, where.width)
     rows = weights.to(kind).reshape(*size, where.window, where.window)
     out = grid.new_zeros((size[0] * size[1], size[2], grid.shape[3]))
+    tiles = _tiles(where)
     for row in range(where.window):
         slab = grid.index_select(1, where.rows + row).flatten(0, 1)
-        for cells, span, index in _tiles(where):
+        for cells, span, index in tiles:
             band = _bands(rows[:, :, cells, row], index, span.stop - span.start)
             out[:, cells] += torch.bmm(band, slab[:, span])
     return out.view(*value.shape)
@@ -91,9 +93,10 @@ def _products(a: Tensor, b: Tensor, where: Layout) -> Tensor:
     grid, cells_of = _padded(b.to(kind), where), a.to(kind).reshape(-1, where.width, a.shape[-1])
     size = (grid.shape[0], where.height, where.width)
     out = grid.new_empty((*size, where.window, where.window))
+    tiles = _tiles(where)
     for row in range(where.window):
         slab = grid.index_select(1, where.rows + row).flatten(0, 1)
-        for cells, span, index in _tiles(where):
+        for cells, span, index in tiles:
             band = torch.bmm(cells_of[:, cells], slab[:, span].transpose(1, 2)).unflatten(
                 0, size[:2]
             )
@@ -110,9 +113,10 @@ def _scattered(weights: Tensor, a: Tensor, where: Layout) -> Tensor:
     groups = a.shape[0] * a.shape[1]
     rows = weights.to(kind).reshape(groups, where.height, where.width, where.window, where.window)
     grid = cells_of.new_zeros((groups, where.height + 2 * pad, where.width + 2 * pad, a.shape[-1]))
+    tiles = _tiles(where)
     for row in range(where.window):
         slab = grid.new_zeros((groups * where.height, *grid.shape[2:]))
-        for cells, span, index in _tiles(where):
+        for cells, span, index in tiles:
             band = _bands(rows[:, :, cells, row], index, span.stop - span.start)
             slab[:, span] += torch.bmm(band.transpose(1, 2), cells_of[:, cells])
         grid.index_add_(1, where.rows + row, slab.unflatten(0, (groups, where.height)))

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..launching import launch
+from ..launching import launch, power_of_two
 from .cpu import room, rowwise
 
 LOG2E = tl.constexpr(1.4426950408889634)
@@ -227,7 +227,7 @@ def _flags(query: Tensor, value: Tensor, backward: bool) -> dict[str, int]:
     """Sizes of the tiles, chosen so that nothing spills on sm_90; products need 16 rows and
     columns.
     """
-    padded = [max(16, triton.next_power_of_2(x.shape[-1])) for x in (query, value)]
+    padded = [power_of_two(x.shape[-1]) for x in (query, value)]
     single, wide = query.dtype == torch.float32, max(padded) > 64
     # The backward pass holds twice as many tiles, float32 products three of each: these take fewer
     # rows at a time.

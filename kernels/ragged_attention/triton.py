@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..launching import launch
+from ..launching import launch, power_of_two
 
 QUERIES, KEYS = 32, 32
 
@@ -179,11 +179,11 @@ def _flags(query: Tensor, value: Tensor, backward: bool) -> dict[str, int]:
     """Sizes of the tiles, chosen so that nothing spills on sm_90; products need 16 rows and
     columns.
     """
-    padded = [max(16, triton.next_power_of_2(x.shape[-1])) for x in (query, value)]
+    padded = [power_of_two(x.shape[-1]) for x in (query, value)]
     wide, size = max(padded), 2 if query.dtype == torch.float32 else 1
     most = QUERIES if wide <= 128 else QUERIES // 2
     return {
-        "QUERIES": min(most, max(16, triton.next_power_of_2(query.shape[1]))),
+        "QUERIES": min(most, power_of_two(query.shape[1])),
         "KEYS": KEYS // 2 if backward or wide > 64 else KEYS,
         "WIDTH": padded[0],
         "VALUE_WIDTH": padded[1],

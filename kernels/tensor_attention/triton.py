@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..launching import launch
+from ..launching import launch, power_of_two
 from ..precision import compute_type
 
 LOG2E = tl.constexpr(1.4426950408889634)
@@ -260,10 +260,7 @@ def _tiles(width: int, size: int, dtype: torch.dtype, backward: bool) -> dict[st
     """Tiles and warps with which nothing spills; float32 products hold each operand in two pieces,
     so take less.
     """
-    padded, padded_size = (
-        max(16, triton.next_power_of_2(width)),
-        max(16, triton.next_power_of_2(size)),
-    )
+    padded, padded_size = (power_of_two(width), power_of_two(size))
     wide = max(padded, padded_size) > 64
     if dtype == torch.float32:
         rows, columns = (16 if wide or backward else 32), (16 if backward else 32)

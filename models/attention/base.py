@@ -124,6 +124,12 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
+def split_pair(x: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+    """Keys and values side by side (B, M, 2 H d) -> (B, H, M, d) each."""
+    key, value = x.unflatten(-1, (2, heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+    return key, value
+
+
 def join_heads(x: Tensor) -> Tensor:
     """(B, H, N, d) -> (B, N, H d)."""
     return x.transpose(1, 2).flatten(2)

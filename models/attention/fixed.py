@@ -16,6 +16,7 @@ from .base import (
     attend,
     causal_mask,
     join_heads,
+    joint_mask,
     masked_softmax,
     rotary,
     split_heads,
@@ -135,7 +136,7 @@ class FixedAttention(Attention):
         scores = query @ key.transpose(2, 3) * query.shape[-1] ** -0.5
         if self.causal:
             lower = causal_mask(query.shape[2], key.shape[2], query.device)
-            mask = lower if mask is None else mask & lower
+            mask = joint_mask(mask, lower)
         return masked_softmax(scores, mask)
 
     def weights(

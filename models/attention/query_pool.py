@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...kernels.softmax_pool import softmax_pool
-from .base import Attention, attend, join_heads, split_heads
+from .base import Attention, attend, join_heads, split_heads, split_pair
 
 
 class QueryPool(nn.Module):
@@ -105,13 +105,7 @@ class InducedAttention(Attention):
 
     def _read(self, x: Tensor, summary: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         query = split_heads(self.query(x), self.heads)
-        key, value = (
-            self.key_value(summary)
-            .unflatten(-1, (2, self.heads, -1))
-            .permute(2, 0, 3, 1, 4)
-            .unbind()
-        )
-        return query, key, value
+        return query, *split_pair(self.key_value(summary), self.heads)
 
     def forward(
         self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None

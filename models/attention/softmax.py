@@ -22,6 +22,7 @@ from .base import (
     masked_softmax,
     rotary,
     split_heads,
+    split_pair,
     spread_mask,
 )
 from .diversification import diversification_loss
@@ -93,13 +94,7 @@ class SoftmaxAttention(Attention):
 
     def keys_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (B, K, M, d), not turned: what a decoder stores of earlier tokens."""
-        key, value = (
-            self.key_value(source)
-            .unflatten(-1, (2, self.kv_heads, -1))
-            .permute(2, 0, 3, 1, 4)
-            .unbind()
-        )
-        return key, value
+        return split_pair(self.key_value(source), self.kv_heads)
 
     def forward(
         self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None

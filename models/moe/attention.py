@@ -10,7 +10,15 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from ..attention.base import Attention, attend, join_heads, rotary, split_heads, spread_mask
+from ..attention.base import (
+    Attention,
+    attend,
+    join_heads,
+    rotary,
+    split_heads,
+    split_pair,
+    spread_mask,
+)
 from ..attention.softmax import SoftmaxAttention
 
 
@@ -120,9 +128,7 @@ class AttentionExperts(Attention):
         source = self.check(x, context, mask)
         query = split_heads(self.query(x), self.experts * self.heads)
         sets = (1 if self.shared else self.experts) * self.kv_heads
-        key, value = (
-            self.key_value(source).unflatten(-1, (2, sets, -1)).permute(2, 0, 3, 1, 4).unbind()
-        )
+        key, value = split_pair(self.key_value(source), sets)
         if self.rotary:
             query, key = rotary(query), rotary(key)
         if self.shared and self.experts > 1:
