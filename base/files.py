@@ -14,6 +14,7 @@ from typing import Any
 
 import filelock
 
+from .account import accepts, doubt, note
 from .errors import InputError, closest, fail, one_line, reason, shown
 
 ASIDE = ".aside-"  # how the name of a file begins while it is being written
@@ -140,39 +141,59 @@ def read_json(path: Path) -> Any:
 
 
 def walk_folder(
-    folder: str | os.PathLike[str], suffixes: Sequence[str], *, deep: bool = True
+    folder: str | os.PathLike[str],
+    suffixes: Sequence[str],
+    *,
+    deep: bool = True,
+    noted: bool = True,
 ) -> list[str]:
     """Names of the files in a folder, relative to it and with "/", sorted folder by folder.
 
-    suffixes: the endings that count, in lower case; deep: whether to search the folders below, too.
+    suffixes: the endings that count, in lower case; deep: whether to search the folders below, too;
+    noted: whether what is left out goes into the account, False where another walk takes it.
 
-    Hidden files and folders are left out. A link to a folder is not entered. A link to a missing
-    file is listed, and fails when it is read. Raises InputError for a link that leads out of the
-    folder, and where a folder cannot be listed.
+    Left out, and named in the account: hidden files, files of other kinds, what is no plain file,
+    links to folders, and links that lead out of the folder (followed where the doubt "links" is
+    accepted). A link to a missing file is listed, and fails when it is read. Raises InputError
+    where a folder cannot be listed.
     """
     endings, home = tuple(suffixes), os.path.realpath(folder)
     names, waiting = [], [""]
+    left_out: dict[str, list[str]] = {}
+    follow, entered = accepts("links"), {home}
+
+    def leave_out(what: str, entry: os.DirEntry[str]) -> None:
+        left_out.setdefault(what, []).append(os.path.relpath(entry.path, folder))
+
     try:
         while waiting:
             below = waiting.pop()
             with os.scandir(os.path.join(folder, below)) as entries:
                 for entry in entries:
+                    linked = entry.is_symlink()
+                    real = os.path.realpath(entry.path) if linked else ""
+                    inside = not linked or lies_in(real, home)
                     if entry.name.startswith("."):
-                        continue
-                    if entry.is_dir():
-                        if deep and entry.is_symlink():
-                            refuse_link_out(entry.path, home)
+                        leave_out("hidden names", entry)
+                    elif entry.is_dir():
+                        if linked and deep and (inside or not follow or real in entered):
+                            leave_out("links to folders", entry)
                         elif deep:
+                            entered.add(real)  # a followed link may lead in a circle
                             waiting.append(f"{below}{entry.name}/")
-                    elif entry.name.lower().endswith(endings):
-                        if entry.is_symlink():
-                            refuse_link_out(entry.path, home)
-                        elif not entry.is_file():
-                            continue
+                    elif not entry.name.lower().endswith(endings):
+                        leave_out("files of other kinds", entry)
+                    elif linked and not inside and not follow:
+                        leave_out("links that lead out of the folder (--accept links)", entry)
+                    elif linked or entry.is_file():
                         names.append(below + entry.name)
+                    else:
+                        leave_out("names that are no plain files", entry)
     except OSError as error:
         cure = "check the name and the permissions"
         raise fail(folder, f"cannot be listed ({reason(error)}); {cure}") from error
+    for what, entries_left in left_out.items() if noted else ():
+        note("left out", what, sorted(entries_left))
     return sorted(names, key=lambda name: name.split("/"))
 
 
@@ -186,9 +207,13 @@ def similar_file(path: Path) -> str:
 
 
 def refuse_link_out(path: str | os.PathLike[str], home: str) -> None:
-    """Raise InputError for a link that leads out of `home`, the real path of a folder."""
-    if not lies_in(os.path.realpath(path), home):
-        raise fail(path, "is a link that leads out of its folder; put the file itself there")
+    """Raise InputError for a link that leads out of `home`, the real path of a folder, unless the
+    doubt "links" is accepted.
+    """
+    real = os.path.realpath(path)
+    if not lies_in(real, home):
+        cure = "put the file itself there"
+        doubt("links", path, f"is a link that leads out of its folder, to {real}; {cure}")
 
 
 def lies_in(path: str, home: str) -> bool:

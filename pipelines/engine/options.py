@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from ...base.account import Doubt
+
 # Groups of options in help pages, after those of the task itself.
 SHARED_GROUPS: Mapping[str, tuple[str, ...]] = {
-    "data": ("data", "input", "part"),
+    "data": ("data", "input", "part", "accept"),
     "training": (
         "preset", "seed", "epochs", "patience", "max_steps", "batch_size", "accumulate", "lr",
         "schedule", "warmup", "weight_decay", "clip", "nan",
@@ -33,6 +35,11 @@ class TrainOptions:
 
     data: str | None = None
     """Path of the data. Without it the built-in generated sample is used."""
+    accept: tuple[Doubt, ...] = ()
+    """Doubts about the data that are no errors: copies (an item listed twice, or in two parts),
+    two-labels, missing-labels (such rows are left out), label-as-feature, links (links that lead
+    out of their folder are followed).
+    """
     run: str | None = None
     """Run directory to create (default: runs/TASK-DATE-TIME). Nothing existing is ever
     overwritten.
@@ -103,6 +110,11 @@ class EvaluateOptions:
     """Other data with the same columns; without it the data that the run was trained on."""
     part: Literal["auto", "train", "validation", "test", "all"] = "auto"
     """Part of the data to score; auto: the test part of the run's own data, all of other data."""
+    accept: tuple[Doubt, ...] = ()
+    """Doubts about the data that are no errors: copies (an item listed twice, or in two parts),
+    two-labels, missing-labels (such rows are left out), label-as-feature, links (links that lead
+    out of their folder are followed).
+    """
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Kind of device; auto takes a GPU if there is one."""
 
@@ -115,6 +127,11 @@ class PredictOptions:
     """Run directory of the trained model."""
     input: str
     """File, folder or quoted pattern (`'in/*.csv'`) to predict for."""
+    accept: tuple[Doubt, ...] = ()
+    """Doubts about the data that are no errors: copies (an item listed twice, or in two parts),
+    two-labels, missing-labels (such rows are left out), label-as-feature, links (links that lead
+    out of their folder are followed).
+    """
     output: str
     """Parquet file to write. OUTPUT.parts/ next to it holds what is done until all is done."""
     engine: Literal["local", "ray"] = "local"

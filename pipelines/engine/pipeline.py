@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, NotRequired, TypeAlias, TypedDict
+from typing import Any, ClassVar, Generic, NamedTuple, NotRequired, TypeAlias, TypedDict
 
 import polars as pl
 import torch
@@ -15,7 +15,7 @@ from typing_extensions import TypeVar
 
 from .options import TrainOptions
 from .spec import JsonValue, Spec
-from .task import Task
+from .task import COMMON_COLUMNS, Task
 from .training.order import Batch, DataSet
 
 
@@ -49,6 +49,13 @@ FreeAxes: TypeAlias = "Sequence[Mapping[int, Any] | None] | None"
 """The free axes of each argument, as the dynamic_shapes of torch.export."""
 
 
+class Member(NamedTuple):
+    """An item of the data: its file and, where the file holds several, its id."""
+
+    file: str
+    id: str = ""
+
+
 @dataclass(frozen=True)
 class Splits(Generic[SpecT, DataT]):
     """The three parts as torch data sets, and the spec."""
@@ -60,6 +67,9 @@ class Splits(Generic[SpecT, DataT]):
     assets: Mapping[str, Callable[[Path], object]] = field(default_factory=dict)
     """What is too large for the spec, as writers of files by name. The engine writes them into the
     run's `assets/`, and whoever opens the run finds their folder in its spec."""
+    members: Mapping[str, Sequence[Member]] = field(default_factory=dict)
+    """The items of each part, by which later predictions say what part an item was in. A task whose
+    parts are not made of items leaves it empty."""
 
     def part(self, name: str) -> DataT:
         """The data set of a part: train, validation or test."""
@@ -232,6 +242,20 @@ class Pipeline(Generic[OptionsT, SpecT, PredictOptionsT, DataT, ItemT]):
     ) -> Sequence[ReportFigure]:
         """Figures of the predictions that a training ends with."""
         return ()
+
+    def answer_lines(self, rows: pl.DataFrame, spec: SpecT) -> list[str]:
+        """The answer for one item in words, for the terminal. By default what its columns hold."""
+        shown = [name for name in rows.columns if name not in COMMON_COLUMNS]
+        return [
+            ", ".join(f"{name} {value}" for name, value in zip(shown, row, strict=True))
+            for row in rows.select(shown).head(10).rows()
+        ]
+
+    def member(self, item: ItemT) -> Member:
+        """The item of the training data that an item of a prediction would be; see
+        `Splits.members`.
+        """
+        return Member(item["file"])
 
     def prediction_schema(self, options: PredictOptionsT, spec: SpecT) -> Schema:
         """Column names and polars types of the rows that `predict` gives."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from headwise.base.account import opened
 from headwise.base.errors import InputError
 from headwise.base.files import distinct_names, place_below, similar_file, walk_folder
 
@@ -37,12 +38,40 @@ def test_hidden_files_and_folders_are_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["../secret.jpg", "../secret", "../home-2/1.jpg"])
-def test_links_that_lead_out_are_refused(tmp_path: Path, target: str) -> None:
+def test_links_that_lead_out_are_left_out_unless_accepted(tmp_path: Path, target: str) -> None:
     home = write_files(tmp_path / "home", "a/1.jpg")
     write_files(tmp_path, "secret.jpg", "secret/1.jpg", "home-2/1.jpg")
-    (home / ("l.jpg" if target.endswith(".jpg") else "l")).symlink_to(tmp_path / "home" / target)
-    with pytest.raises(InputError, match="leads out of its folder"):
+    name = "l.jpg" if target.endswith(".jpg") else "l"
+    (home / name).symlink_to(tmp_path / "home" / target)
+    with opened() as account:
+        assert walk_folder(home, (".jpg",)) == ["a/1.jpg"]
+    assert account.lines()[0].startswith("left out: 1 links ")
+    with opened(["links"]) as account:
+        assert walk_folder(home, (".jpg",)) == [
+            "a/1.jpg",
+            "l.jpg" if ".jpg" in target else "l/1.jpg",
+        ]
+    assert account.lines() == []
+
+
+def test_followed_links_do_not_lead_in_circles(tmp_path: Path) -> None:
+    home = write_files(tmp_path / "home", "1.jpg")
+    write_files(tmp_path, "out/2.jpg")
+    (home / "l").symlink_to(tmp_path / "out")
+    (tmp_path / "out" / "again").symlink_to(tmp_path / "out")
+    (tmp_path / "out" / "back").symlink_to(home)
+    with opened(["links"]):
+        assert walk_folder(home, (".jpg",)) == ["1.jpg", "l/2.jpg"]
+
+
+def test_the_account_names_what_a_walk_leaves_out(tmp_path: Path) -> None:
+    home = write_files(tmp_path, "a.jpg", "b.txt", "c/d.mp4", "c/.e.jpg")
+    with opened() as account:
         walk_folder(home, (".jpg",))
+        walk_folder(home, (".txt",), noted=False)
+    assert account.lines() == [
+        "left out: 2 files of other kinds (b.txt, c/d.mp4); 1 hidden names (c/.e.jpg)"
+    ]
 
 
 def test_links_within_the_folder_count_and_linked_folders_are_not_entered(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ import jinja2
 import polars as pl
 
 from ....base.files import write_aside, write_text
+from ..accounts import CAPTION, account_table
 from ..pipeline import AnyPipeline, ReportFigure, Review
-from .run_directory import RunDirectory
+from .run_directory import ACCOUNT, RunDirectory
 
 
 def write_report(
@@ -26,11 +27,13 @@ def write_report(
     write_sheets(run.path / "tables", review.sheets, prefix)
     more = _training_figures(run, pipeline.monitor) if name == "report" else []
     options = run.config()
+    read = account_table(run.path / (ACCOUNT if name == "report" else f"{name}-{ACCOUNT}"))
+    tables = {**({CAPTION: read} if read is not None else {}), **review.tables}
     write_page(
         run.path / f"{name}.html",
         run.figures,
         pipeline,
-        replace(review, pictures=[*review.pictures, *more]),
+        replace(review, pictures=[*review.pictures, *more], tables=tables),
         prefix=prefix,
         data=options.get("data") or "the built-in sample, which is generated",
         run=run.path.name,

@@ -1,8 +1,8 @@
 """The run directory: one run, one directory, one process.
 
 ```
-config.yaml  metrics.json  history.csv  checkpoints/  model.safetensors  spec.json  card.json
-assets/  figures/*.png  report.html  environment.json
+config.yaml  account.json  metrics.json  history.csv  checkpoints/  model.safetensors  spec.json
+card.json  members.json  assets/  figures/*.png  report.html  environment.json
 ```
 Every file is written aside and renamed, so a reader never sees half of one.
 """
@@ -26,6 +26,9 @@ from ....base.files import ASIDE, read_json
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+ACCOUNT = "account.json"  # what was read
+MEMBERS = "members.json"  # the part that each item was in
 
 
 def _of_a_start(name: str) -> bool:
@@ -106,7 +109,7 @@ class RunDirectory:
             return
         for name in ("sample", "assets"):
             shutil.rmtree(self.path / name, ignore_errors=True)
-        for name in ("config.yaml", "spec.json", "environment.json", ".lock"):
+        for name in ("config.yaml", "spec.json", "environment.json", ACCOUNT, MEMBERS, ".lock"):
             (self.path / name).unlink(missing_ok=True)
         if not self._existed:
             with contextlib.suppress(OSError):  # something else was put there meanwhile

@@ -12,10 +12,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ....base.account import Account, opened
 from ....base.errors import InputError
 from ....base.files import checksum, read_json, write_aside, write_json, write_text
+from ..accounts import publish
 from ..command_line import machine
 from ..command_line.terminal import say
+from ..inference.members import write_members
 from ..inference.shards import predict
 from ..options import FREE_ON_RESUME, EvaluateOptions, TrainOptions
 from ..pipeline import (
@@ -31,7 +34,7 @@ from ..pipeline import (
 )
 from ..runs.loaded import load_run
 from ..runs.report import write_report
-from ..runs.run_directory import RunDirectory, dump_options
+from ..runs.run_directory import ACCOUNT, MEMBERS, RunDirectory, dump_options
 from ..spec import JsonValue
 from .devices import open_fabric
 from .loop import Trainer
@@ -43,6 +46,11 @@ if TYPE_CHECKING:
 
 def train(pipeline: AnyPipeline, options: TrainOptions) -> RunDirectory:
     """Train, score on the test part, write the report. Returns the finished run."""
+    with opened(options.accept) as account:
+        return _train(pipeline, options, account)
+
+
+def _train(pipeline: AnyPipeline, options: TrainOptions, account: Account) -> RunDirectory:
     fabric = open_fabric(options)
     fabric.launch()
     run = _start(pipeline, options, fabric)
@@ -54,6 +62,8 @@ def train(pipeline: AnyPipeline, options: TrainOptions) -> RunDirectory:
             if fabric.is_global_zero:
                 splits = _write_assets(run, splits)
                 _check_spec(run, splits.spec.to_json(), options)
+                publish(account, run.path / ACCOUNT)
+                write_members(run.path / MEMBERS, splits.members)
             fabric.barrier()
             storage = RunStorage(run, options, first_process=fabric.is_global_zero)
             trainer = Trainer(
@@ -207,6 +217,11 @@ def _card(
 
 def evaluate(pipeline: AnyPipeline, options: EvaluateOptions) -> Metrics:
     """Score a finished run; returns the metrics and prints where they are written."""
+    with opened(options.accept) as account:
+        return _evaluate(pipeline, options, account)
+
+
+def _evaluate(pipeline: AnyPipeline, options: EvaluateOptions, account: Account) -> Metrics:
     loaded = load_run(pipeline, options.run, options.accelerator)
     part = options.part
     if options.data is not None:
@@ -218,6 +233,7 @@ def evaluate(pipeline: AnyPipeline, options: EvaluateOptions) -> Metrics:
         data = with_data(pipeline, loaded.options, loaded.run)
         name = f"evaluation-{part}"
     splits = pipeline.open_data(data, loaded.spec, as_test=part == "all")
+    publish(account, loaded.run.path / f"{name}-{ACCOUNT}")
     dataset = splits.part("test" if part == "all" else part)
     review = pipeline.review(loaded.model, dataset, loaded.context(data))
     metrics: Metrics = {

@@ -1,0 +1,181 @@
+"""Items of a data set and their labels: missing labels, one item listed twice, exact copies."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from ..base.account import accepts, doubt, note
+from ..base.errors import shown
+from .formats.tables import MISSING_WORDS
+
+Group = TypeVar("Group", bound=Hashable)
+
+
+def is_missing(cell: str | None) -> bool:
+    """Whether a cell is empty or says in words that it holds nothing ("nan", "None", "NA")."""
+    return cell is None or cell.strip().lower() in MISSING_WORDS
+
+
+def read_labels(where: object, cells: Sequence[str | None]) -> list[str]:
+    """Labels of the rows of a table, "" for a row without one.
+
+    where: table and column, for messages. Numbers are compared by their value: 1 and 1.0 are one
+    class, written as 1. Classes that differ by case only are named in the account.
+
+    Raises InputError for a row without a label, unless doubts of the kind "missing-labels" are
+    accepted; the caller then leaves out the rows whose label is "".
+    """
+    labels = ["" if is_missing(cell) else str(cell).strip() for cell in cells]
+    rows = [row for row, label in enumerate(labels, 1) if not label]
+    if rows:
+        first = cells[rows[0] - 1]
+        more = f" (and {len(rows) - 1:,} more)" if len(rows) > 1 else ""
+        cell = "is empty" if first is None or not first.strip() else f"holds {shown(first)}"
+        doubt(
+            "missing-labels",
+            f"{where}, row {rows[0]}{more}",
+            f"{cell}, which is no label; fill it or leave the row out",
+        )
+        note("left out", "rows without a label", [f"row {row}" for row in rows])
+    return _one_spelling(where, labels)
+
+
+def _one_spelling(where: object, labels: Sequence[str]) -> list[str]:
+    """The same labels with one spelling of each number."""
+    spellings: dict[str, str] = {}
+    for label in dict.fromkeys(labels):
+        spellings[label] = _number(label)
+    merged = Counter(spellings.values())
+    for label, count in merged.items():
+        if count > 1:
+            same = [shown(text) for text, number in spellings.items() if number == label]
+            note("values", f"{where}: {' and '.join(same)} are one class")
+    # "1.0" alone stays as it is written: only where both forms occur is one of them changed.
+    labels = [spellings[text] if merged[spellings[text]] > 1 else text for text in labels]
+    by_case: dict[str, list[str]] = {}
+    for label in dict.fromkeys(labels):
+        by_case.setdefault(label.lower(), []).append(label)
+    for similar in by_case.values():
+        if len(similar) > 1:
+            named = " and ".join(map(shown, similar))
+            note("values", f"{where}: the classes {named} differ by case only")
+    return labels
+
+
+def _number(label: str) -> str:
+    try:
+        value = float(label)
+    except ValueError:
+        return label
+    if not np.isfinite(value):
+        return label
+    return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
+
+
+def check_items(
+    where: object,
+    noun: str,
+    items: Sequence[str],
+    labels: Sequence[str],
+    parts: Sequence[str | None] = (),
+) -> list[int]:
+    """The rows to use, in their order, of a table in which an item may stand more than once.
+
+    where: the table. noun: what an item is called. items: what tells items apart, such as a path.
+    labels: of each row; parts: of each row, or none.
+
+    Raises InputError for an item with two labels (the doubt "two-labels") and for one that is
+    listed more than once (the doubt "copies"). Where they are accepted, all rows of the item are
+    used in the first case, and the first row of each part in the second.
+    """
+    first: dict[tuple[str, str], int] = {}
+    label_of: dict[str, str] = {}
+    rows_used: list[int] = []
+    repeated: dict[str, None] = {}
+    conflicts: dict[str, None] = {}
+    for row, (item, label) in enumerate(zip(items, labels, strict=True)):
+        part = str(parts[row] or "") if parts else ""
+        if label_of.setdefault(item, label) != label:
+            if item not in conflicts and not accepts("two-labels"):
+                both = f"{shown(label_of[item])} and {shown(label)}"
+                doubt("two-labels", where, f"{noun} {shown(item)} has the labels {both}; keep one")
+            conflicts[item] = None
+        elif (item, part) in first:
+            repeated[item] = None
+            continue
+        first.setdefault((item, part), row)
+        rows_used.append(row)
+    part_of: dict[str, str] = {}
+    for item, part in first:
+        if part_of.setdefault(item, part) != part:
+            repeated[item] = None
+    if repeated:
+        name = next(iter(repeated))
+        doubt(
+            "copies",
+            where,
+            f"{noun} {shown(name)} is listed more than once"
+            + (f", and so are {len(repeated) - 1:,} others" if len(repeated) > 1 else "")
+            + "; list each once, in one part",
+        )
+        note("items", f"{noun}s that are listed more than once", repeated)
+    if conflicts:
+        note("items", f"{noun}s with two labels", conflicts)
+    return rows_used
+
+
+def digest(*arrays: np.ndarray) -> str:
+    """What tells the contents of items apart: equal for equal arrays of equal types and shapes."""
+    state = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        state.update(f"{array.dtype.str}{array.shape}".encode())
+        state.update(np.ascontiguousarray(array).data)
+    return state.hexdigest()
+
+
+def join_copies(
+    where: object,
+    noun: str,
+    names: Sequence[str],
+    digests: Iterable[str],
+    groups: Sequence[Group],
+    labels: Sequence[str],
+    parts: Sequence[str | None] = (),
+) -> list[Group]:
+    """The group of each item, with those of exact copies joined, so that copies share a part.
+
+    digests: what tells the contents of the items apart (`digest`). groups: the groups without
+    regard to copies. labels, parts: of each item, as the data says them.
+
+    Raises InputError for copies with different labels (the doubt "two-labels") and for copies that
+    the data puts into two parts (the doubt "copies").
+    """
+    first: dict[str, int] = {}
+    joined: dict[Group, Group] = {}
+
+    def root(group: Group) -> Group:
+        while joined.get(group, group) != group:
+            group = joined[group]
+        return group
+
+    copies: dict[str, None] = {}
+    for row, content in enumerate(digests):
+        other = first.setdefault(content, row)
+        if other == row:
+            continue
+        copies[names[row]] = None
+        pair = f"{shown(names[other])} and {shown(names[row])} are exact copies"
+        if labels and labels[other] != labels[row]:
+            both = f"{shown(labels[other])} and {shown(labels[row])}"
+            doubt("two-labels", where, f"{pair} with the labels {both}; keep one")
+        if parts and parts[other] and parts[row] and parts[other] != parts[row]:
+            doubt("copies", where, f"{pair} in {parts[other]} and in {parts[row]}; keep one")
+        joined[root(groups[row])] = root(groups[other])
+    if copies:
+        note("items", f"exact copies of other {noun}s; copies share a part", copies)
+    return [root(group) for group in groups]
