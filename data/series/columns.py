@@ -12,7 +12,7 @@ from ...base.errors import fail, shown
 from ..columns import SYNONYMS, plain_name
 from ..formats.tables import collect, require_columns
 from .dates import DateOrder, read_times
-from .ids import ID_NAME, recognised_ids
+from .ids import ID_NAME, present_ids, recognised_ids
 
 DATE_NAMES = ("date", "ds", "timestamp", "time", "datetime")
 _CLOCK_NAMES = ("time", "hour", "time_of_day", "uhrzeit", "hora", "heure")
@@ -24,7 +24,8 @@ _ROW_NUMBER = re.compile(r"__index_level_\d+__|Unnamed: ?\d+|level_0")  # what p
 class ColumnChoice:
     """The columns that the user names; None or empty: to be recognised. As in `series.read_panel`.
 
-    order, local: as in `dates.read_times`.
+    usual_ids: columns of ids where the table has all of them and none is named. order, local: as in
+    `dates.read_times`.
     """
 
     date: str | None = None
@@ -33,6 +34,7 @@ class ColumnChoice:
     known: Sequence[str] = ()
     order: DateOrder = "auto"
     local: bool = False
+    usual_ids: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ def find_columns(
     used = {*(choice.targets or ()), *choice.known}
     clock = _clock_column(where, frame, names, date, {*taken, *choice.ids})
     names = [name for name in names if name != clock]
-    ids = tuple(choice.ids) or recognised_ids(where, frame, names, date, used)
+    ids = present_ids([name for name in names if name not in used], choice.ids, choice.usual_ids)
+    ids = ids or recognised_ids(where, frame, names, date, used)
     if choice.targets is not None:
         targets = tuple(choice.targets)
     else:

@@ -18,7 +18,7 @@ from .cells import NAME, SERIES_SUFFIXES, cells_of, read_dates, with_names
 from .columns import ColumnChoice, Columns, find_columns
 from .dates import DateOrder
 from .frequency import Step, parse_frequency
-from .ids import ID_NAME, id_text
+from .ids import ID_NAME, id_text, present_ids
 from .series import Fill, Panel, Series, id_columns, one_series, read_panel
 from .told import Tally, note_assumptions, note_fills
 
@@ -102,19 +102,6 @@ def list_items(
     return items
 
 
-def present_ids(
-    names: Sequence[str], id_column: Sequence[str], usual_ids: Sequence[str]
-) -> tuple[str, ...]:
-    """The columns of ids that a file with these columns has: those that are named, else the usual
-    ones if it has all of them, else `unique_id`.
-    """
-    if id_column:
-        return tuple(id_column)
-    if usual_ids and set(usual_ids) <= set(names):
-        return tuple(usual_ids)
-    return (ID_NAME,) if ID_NAME in names else ()
-
-
 def _ids(
     file: str, id_column: Sequence[str], usual_ids: Sequence[str], series: str
 ) -> Sequence[str] | None:
@@ -160,7 +147,7 @@ def read_items(
     """
     items = list(items)
     step = parse_frequency(frequency)
-    choice = ColumnChoice(date, id_columns(id_column), targets, known, order, local)
+    choice = ColumnChoice(date, id_columns(id_column), targets, known, order, local, usual_ids)
     results: list[Series | InputError] = [InputError("not read")] * len(items)
     groups: dict[str, list[int]] = {}
     for place, item in enumerate(items):
@@ -170,6 +157,7 @@ def read_items(
                     item["file"],
                     date=date,
                     id_column=id_column,
+                    usual_ids=usual_ids,
                     targets=targets if series == "apart" else None,
                     known=known,
                     frequency=frequency,
@@ -187,7 +175,7 @@ def read_items(
     for file, places in groups.items():
         ids = [str(items[place]["id"]) for place in places]
         try:
-            read = _read_ids(file, ids, choice, usual_ids, step, fill, month_day)
+            read = _read_ids(file, ids, choice, step, fill, month_day)
         except InputError as error:
             read = dict.fromkeys(ids, error)
         for place, name in zip(places, ids, strict=True):
@@ -213,17 +201,11 @@ def _only_series(file: str, panel: Panel, targets: Sequence[str]) -> Series:
 
 
 def _read_ids(
-    file: str,
-    ids: Sequence[str],
-    choice: ColumnChoice,
-    usual_ids: Sequence[str],
-    step: Step,
-    fill: Fill,
-    month_day: int,
+    file: str, ids: Sequence[str], choice: ColumnChoice, step: Step, fill: Fill, month_day: int
 ) -> dict[str, Series | InputError]:
     """The series of one long file with these ids."""
     frame, names = scan_table(file)
-    choice = replace(choice, ids=present_ids(names, choice.ids, usual_ids))
+    choice = replace(choice, ids=present_ids(names, choice.ids, choice.usual_ids))
     if not choice.ids:
         raise fail(file, f"there is no column {ID_NAME!r} any more; list the items again")
     columns = find_columns(file, frame, names, choice, step.text)

@@ -45,16 +45,27 @@ def id_parts(name: str, count: int) -> list[str]:
     return [part.replace("\0", _MARK) for part in text.split(_MARK)]
 
 
+def present_ids(
+    names: Sequence[str], id_column: Sequence[str], usual_ids: Sequence[str]
+) -> tuple[str, ...]:
+    """The columns of ids that a file with these columns has: those that are named, else the usual
+    ones if it has all of them, else `unique_id`.
+    """
+    if id_column:
+        return tuple(id_column)
+    if usual_ids and set(usual_ids) <= set(names):
+        return tuple(usual_ids)
+    return (ID_NAME,) if ID_NAME in names else ()
+
+
 def recognised_ids(
     where: object, frame: pl.LazyFrame, names: Sequence[str], date: str | None, used: set[str]
 ) -> tuple[str, ...]:
     """The columns that name the series of a table, () for a wide one.
 
-    `unique_id` always does. Columns with other usual names do where dates repeat and do not repeat
+    Columns with usual names do where dates repeat and do not repeat
     within the series: as few columns as possible, in the order of the table.
     """
-    if ID_NAME in names and ID_NAME not in used:
-        return (ID_NAME,)
     usual = [n for n in names if n not in used and n != date and plain_name(n) in _USUAL]
     if date is None or not usual:
         return ()

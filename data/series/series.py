@@ -75,6 +75,7 @@ def read_panel(
     *,
     date: str | None = None,
     id_column: str | Sequence[str] | None = None,
+    usual_ids: Sequence[str] = (),
     targets: Sequence[str] | None = None,
     known: Sequence[str] = (),
     frequency: str | None = None,
@@ -94,6 +95,7 @@ def read_panel(
     id_column  makes the table long: one series per value, or per combination of values of several
                columns; None: `unique_id` if there is one, or columns with other usual names where
                dates repeat
+    usual_ids  columns that name the series where the table has all of them and `id_column` is None
     targets    columns to forecast; None: all that have no other role
     known      columns known in advance; their future part is the rows at the end where only they
                are filled
@@ -117,7 +119,7 @@ def read_panel(
     if series not in ("apart", "together"):
         raise fail("series", f"{shown(series)} is none of apart, together")
     stated = None if frequency is None else parse_frequency(frequency)
-    choice = ColumnChoice(date, id_columns(id_column), targets, known, order, local)
+    choice = ColumnChoice(date, id_columns(id_column), targets, known, order, local, usual_ids)
     cells = read_cells(path, choice, frequency)
     step = stated or _common_step(cells, business=fill == "error")
     tally = Tally()

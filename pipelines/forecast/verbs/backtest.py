@@ -93,7 +93,11 @@ def moment_rows(
             for row, index in enumerate(indices):
                 start = index + spec.lookback
                 coverage = {
-                    f"coverage_{level * 100:g}": float((error[row].abs() <= widths).double().mean())
+                    f"coverage_{level * 100:g}": (
+                        float((error[row].abs() <= widths).double().mean())
+                        if bool(widths.isfinite().all())
+                        else None
+                    )
                     for level, widths in zip(intervals.levels, intervals.widths, strict=True)
                 }
                 rows.append(
