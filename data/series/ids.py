@@ -64,7 +64,8 @@ def recognised_ids(
     """The columns that name the series of a table, () for a wide one.
 
     Columns with usual names do where dates repeat and do not repeat
-    within the series: as few columns as possible, in the order of the table.
+    within the series: as few columns as possible, and those that are the same in all rows of each
+    series, in the order of the table.
     """
     usual = [n for n in names if n not in used and n != date and plain_name(n) in _USUAL]
     if date is None or not usual:
@@ -77,8 +78,15 @@ def recognised_ids(
     for count in range(1, len(usual) + 1):
         for columns in combinations(usual, count):
             if not table.select(date, *columns).is_duplicated().any():
-                return tuple(name for name in names if name in columns)
+                steady = _steady(table, columns, usual)
+                return tuple(name for name in names if name in {*columns, *steady})
     return ()
+
+
+def _steady(table: pl.DataFrame, columns: Sequence[str], others: Sequence[str]) -> list[str]:
+    """The other columns that hold one value in all rows of each series."""
+    counts = table.group_by(columns).agg(pl.col(n).n_unique() for n in others if n not in columns)
+    return [name for name in counts.columns if name not in columns and counts[name].max() == 1]
 
 
 def _measured(column: pl.Series) -> bool:

@@ -11,7 +11,7 @@ from ..engine.pipeline import Context
 from ..metrics.conformal import ConformalIntervals
 from .data import ForecastSpec, ForecastWindows
 from .options import ForecastOptions
-from .prediction import forecast_rows, id_names
+from .prediction import forecast_rows, id_cells
 from .scoring import batches, forward, stretch_of
 
 MOST_ROWS = 500_000  # of the table
@@ -43,11 +43,11 @@ def past_forecasts(
                 times = dataset.times[series][start + spec.lookback :][: spec.horizon]
                 reach = intervals.widths.numpy() * stretch.get(name, 1.0) * scaler.std
                 rows = forecast_rows(spec, times, scaler.restore(forecast), reach)
-                parts = zip(id_names(spec), dataset.ids[series], strict=False)
-                head = {"item": name, "part": dataset.part, **dict(parts)}
                 tables.append(
                     rows.select(
-                        *(pl.lit(text).alias(column) for column, text in head.items()),
+                        pl.lit(name).alias("item"),
+                        pl.lit(dataset.part).alias("part"),
+                        *id_cells(spec, dataset.ids[series]),
                         pl.lit(times[0].astype("datetime64[us]")).alias("origin"),
                         pl.all(),
                         pl.Series("truth", scaler.restore(truth).T.reshape(-1)),

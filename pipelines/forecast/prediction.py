@@ -95,14 +95,24 @@ class PreparedSeries:
         values = np.where(self.constant, self.scaler.mean, self.scaler.restore(forecast))
         reach = np.where(self.constant, 0.0, radius * self.scaler.std)
         rows = forecast_rows(spec, self.times, values, reach)
-        parts = dict(zip(id_names(spec), self.parts, strict=False))
-        return rows.select(*(pl.lit(part).alias(name) for name, part in parts.items()), pl.all())
+        return rows.select(*id_cells(spec, self.parts), pl.all())
 
 
 def id_names(spec: ForecastSpec) -> list[str]:
     """Columns of the output for the ids of a table that has several columns of them."""
     ids = spec.reading.get("id_columns", [])
-    return [f"{name}_id" if name in OWN_COLUMNS else name for name in ids] if len(ids) > 1 else []
+    if len(ids) < 2 or spec.reading["series"] == "together":
+        return []
+    return [f"{name}_id" if name in OWN_COLUMNS else name for name in ids]
+
+
+def id_cells(spec: ForecastSpec, parts: Sequence[str]) -> list[pl.Expr]:
+    """What the columns of ids hold for a series; null where its file has no such columns."""
+    cells = [*parts, *[None] * len(id_names(spec))]
+    return [
+        pl.lit(cell, dtype=pl.String).alias(name)
+        for name, cell in zip(id_names(spec), cells, strict=False)
+    ]
 
 
 def forecast_rows(

@@ -113,8 +113,9 @@ def lacking_windows(intervals: ConformalIntervals) -> str:
     if not lacking:
         return ""
     levels = " and ".join(f"{level:.0%}" for level in lacking)
+    windows = "window is" if intervals.n == 1 else "windows are"
     return (
-        f"{intervals.n} validation windows are too few for {levels} intervals "
+        f"{intervals.n} validation {windows} too few for {levels} intervals "
         f"({needed(lacking[0])} are needed for {lacking[0]:.0%})"
     )
 
