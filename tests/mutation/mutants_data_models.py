@@ -81,8 +81,8 @@ DATA: list[Bug] = [
     (
         "D101",
         "data/series/dates.py",
-        'return _in_utc(column).cast(pl.Datetime("us"))',
-        'return _in_utc(column).cast(pl.Int64).cast(pl.Datetime("us"))',
+        'utc = _in_utc(column).cast(pl.Datetime("us"))',
+        'utc = _in_utc(column).cast(pl.Int64).cast(pl.Datetime("us"))',
         (SERIES, "-k", "zone"),
     ),
     (
