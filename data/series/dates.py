@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import polars as pl
 
 from ..formats.tables import MISSING_WORDS
@@ -32,7 +31,7 @@ _ISO_FORMATS = (
 _FOUR_DIGITS = r"^\d{4}[-/.]\d{1,2}[-/.]\d"
 _OFFSET = r":\d{2}(?:\.\d+)?\s*(?:[+-]\d{2}:?\d{2}|[Zz])$"
 _SAMPLE = 1000
-_UNITS = {"s": 10**9, "ms": 10**12, "us": 10**15, "ns": 10**18}
+_NANOSECONDS = 10**18  # since 1970, reached in 2001; smaller numbers count larger units
 
 
 @dataclass(frozen=True)
@@ -155,7 +154,7 @@ def _as_text(column: pl.Series) -> pl.Series:
     if column.dtype.is_decimal():
         column = column.cast(pl.Int64, strict=False)
     largest = column.abs().max()
-    if isinstance(largest, int) and largest >= _UNITS["ns"]:
+    if isinstance(largest, int) and largest >= _NANOSECONDS:
         column = column // 1000
     return column.cast(pl.String)
 
@@ -180,8 +179,3 @@ def _best_format(sample: pl.Series) -> tuple[str, int]:
         if most == len(sample):
             break
     return best, most
-
-
-def date_mask(times: pl.Series) -> np.ndarray:
-    """(n,) whether a cell is a date."""
-    return times.is_not_null().to_numpy()

@@ -21,7 +21,7 @@ from .cells import Cells, parts_of, read_cells
 from .clock import check_anchor, grid, infer_step, month_day_of, synthetic_times
 from .columns import ColumnChoice
 from .dates import ORDER_WORDS, DateOrder
-from .frequency import Step, parse_frequency
+from .frequency import MICROSECONDS, Step, parse_frequency
 from .told import Tally, note_table
 
 Fill = Literal["error", "forward", "linear", "zero", "as-is"]
@@ -197,6 +197,8 @@ def one_series(
             cure = "remove them, or take rows as they are with --fill as-is"
             cure += "" if columns.ids else ", or name the columns of ids with --id-column"
             problem = f"timestamp {_instant(times[same[0]])} appears more than once"
+            if 0 < step.microseconds < MICROSECONDS["d"] and _set_back(times[same]):
+                cure += ", or write times with their offset if a clock was set back"
             raise fail(where, f"{problem} ({_rows(len(same))} too many); {cure}")
         tally.repeated += len(same)
         check_anchor(where, times, step)
@@ -216,6 +218,13 @@ def one_series(
     parts = tuple(parts_of(cells, index)) if len(columns.ids) > 1 else ()
     past, known = values[:end, :channels].copy(), values[:, channels:].copy()
     return Series(name, times[:end], past, known, day, parts)
+
+
+def _set_back(times: np.ndarray) -> bool:
+    """Whether repeated times may be the hour that comes twice when summer time ends."""
+    month = times.astype("datetime64[M]").astype(np.int64) % 12 + 1
+    hour = (times - times.astype("datetime64[D]")) // np.timedelta64(1, "h")
+    return bool(np.isin(month, (3, 4, 9, 10, 11)).all() and (hour <= 3).all())
 
 
 def _instant(time: object) -> str:

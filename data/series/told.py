@@ -7,7 +7,7 @@ import numpy as np
 
 from ...base.account import note
 from .cells import Cells
-from .frequency import Step
+from .frequency import MICROSECONDS, Step
 
 
 @dataclass
@@ -57,6 +57,9 @@ def note_table(
         note("read", f"dates from {_moment(first)} to {_moment(last)} in steps of {step.text}")
         if step.business and not stated:
             note("assumed", "rows are business days, Monday to Friday")
+        zoned = any("offset" in text or "1970" in text for text in cells.assumed)
+        if 0 < step.microseconds < MICROSECONDS["d"] and not zoned:
+            note("assumed", "times without a time zone are taken as they are")
     if cells.blank:
         note("left out", "blank rows", count=cells.blank)
     note_assumptions(cells)

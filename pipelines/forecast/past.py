@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import torch
@@ -32,6 +34,8 @@ def past_forecasts(
     """
     spec, stretch = context.spec, stretch_of(context.calibration, context.spec)
     indices = last_windows(dataset, spec)
+    # A wide table is one item, which predictions call by the name of its file.
+    file = Path(str(context.options.data)).name
     tables = []
     with torch.no_grad():
         for block, batch in batches(dataset, indices, context.device, "test forecasts"):
@@ -45,7 +49,7 @@ def past_forecasts(
                 rows = forecast_rows(spec, times, scaler.restore(forecast), reach)
                 tables.append(
                     rows.select(
-                        pl.lit(name).alias("item"),
+                        pl.lit(name if spec.names else file).alias("item"),
                         pl.lit(dataset.part).alias("part"),
                         *id_cells(spec, dataset.ids[series]),
                         pl.lit(times[0].astype("datetime64[us]")).alias("origin"),

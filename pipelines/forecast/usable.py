@@ -132,6 +132,12 @@ def _scaled(
             late,
         )
         parted = [(series, rows) for series, rows in parted if series.name not in late]
+    elif late:
+        note(
+            "values",
+            "series that move far beyond their training rows and weigh most in the scores",
+            late,
+        )
     constant = [series.name for series, _ in parted if constant_channels(series.values).any()]
     if constant and panel.layout == "long":
         note("values", "constant series: their intervals have no width", constant)
