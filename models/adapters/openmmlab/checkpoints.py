@@ -56,12 +56,12 @@ class _NumberType:
     def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:
         if code not in _NUMBERS:
             raise UnpicklingError(f"a checkpoint may not hold an array of type {code!r}")
-        self.dtype = np.dtype(code)
+        self.code, self.dtype = code, np.dtype(code)
 
     def __setstate__(self, state: tuple[object, ...]) -> None:
         if state[1] not in ("<", ">", "|", "=") or any(part is not None for part in state[2:5]):
             raise UnpicklingError("a checkpoint may hold arrays of plain numbers only")
-        self.dtype = self.dtype.newbyteorder(str(state[1]))
+        self.dtype = np.dtype(f"{state[1]}{self.code}")
 
 
 class _Array(np.ndarray):
