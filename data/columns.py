@@ -36,7 +36,8 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "source": ("source", "site", "hospital", "institution", "dataset", "scanner", "centre"),
     "date": (
         "date", "ds", "timestamp", "time", "datetime", "date_time", "time_stamp", "ts",
-        "datum", "fecha", "zeit", "zeitstempel", "zeitpunkt", "date_utc", "time_utc", "utc_time", "datetime_utc",
+        "datum", "fecha", "zeit", "zeitstempel", "zeitpunkt", "date_utc", "time_utc", "utc_time",
+        "datetime_utc",
         "timestamp_utc", "local_time", "date_local", "day", "week", "month", "quarter", "year",
         "period", "tag", "woche", "monat", "quartal", "jahr", "order_date", "invoice_date",
         "sales_date", "transaction_date", "observation_date", "calendar_date", "week_start",
