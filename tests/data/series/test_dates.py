@@ -136,7 +136,11 @@ def test_durations_count_from_the_beginning_of_the_clock(tmp_path: Path) -> None
 def test_a_time_of_the_day_in_its_own_column_belongs_to_the_date(tmp_path: Path) -> None:
     rows = "".join(f"{hour:%d/%m/%Y},{hour:%H:%M:%S},{i}\n" for i, hour in enumerate(HOURS))
     (tmp_path / "x.csv").write_text("Date,Time,load\n" + rows)
-    panel = read_panel(tmp_path / "x.csv", order="dmy")
+    with opened() as account:
+        panel = read_panel(tmp_path / "x.csv", order="dmy")
+    text = " ".join(account.lines())
+    assert "'Time' is taken as the time of the day" in text
+    assert "dates such as '01/01/2023 00:00:00' are day/month/year" in text
     assert (panel.channels, panel.frequency) == (("load",), "1h")
     assert str(panel.series[0].times[-1]) == "2023-01-03T11:00:00.000000"
 

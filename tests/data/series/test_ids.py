@@ -121,3 +121,16 @@ def test_the_account_counts_repeated_timestamps_and_items(tmp_path: Path) -> Non
         (tmp_path / "z.csv").write_text("a,b\n1,2\n2,3\n")
         read_panel(tmp_path / "z.csv", frequency="1h")
     assert any("begins on 2000-01-01" in line for line in account.lines())
+
+
+def test_the_account_tells_of_series_and_of_times_without_a_zone(tmp_path: Path) -> None:
+    with opened() as account:
+        read_panel(sales(tmp_path / "x.csv"))
+    entries = {e["what"]: e["count"] for e in account.to_json()}
+    assert entries["series"] == 4
+    assert not any("time zone" in line for line in account.lines()), "days have none"
+    hours = "".join(f"2024-01-01 {hour:02d}:00,{hour}\n" for hour in range(9))
+    (tmp_path / "y.csv").write_text("ds,y\n" + hours)
+    with opened() as account:
+        read_panel(tmp_path / "y.csv")
+    assert any("times without a time zone" in line for line in account.lines())

@@ -76,10 +76,22 @@ def test_a_product_launched_late_is_left_out_and_said(late, tmp_path):
 def test_a_channel_of_a_wide_table_that_begins_late_gets_a_scale_of_its_own(tmp_path):
     days = pl.date_range(pl.date(2022, 1, 1), pl.date(2024, 1, 1), eager=True).head(ROWS)
     pl.DataFrame({"ds": days, "a": weekly(0), "b": LAUNCHED}).write_csv(tmp_path / "x.csv")
-    scaler = open_splits(options_of(tmp_path / "x.csv"), None, False).spec.scaler
+    with opened() as account:
+        scaler = open_splits(options_of(tmp_path / "x.csv"), None, False).spec.scaler
+    text = " ".join(account.lines())
+    assert "1 channels constant in the training rows and scaled by all rows (b)" in text
+    assert "series that move far beyond their training rows" in text
     assert scaler is not None
     assert scaler["std"][0] == pytest.approx(weekly(0)[:140].std())
     assert scaler["std"][1] == pytest.approx(LAUNCHED.std())
+
+
+def test_constant_series_are_said(tmp_path):
+    path = panel_file(tmp_path / "x.csv", **ORDINARY, still=np.full(ROWS, 3.0))
+    with opened() as account:
+        splits = open_splits(options_of(path), None, False)
+    assert "still/1" in splits.train.names
+    assert any("1 constant series" in line for line in account.lines())
 
 
 def test_late_channels_are_those_whose_training_rows_give_no_scale():
