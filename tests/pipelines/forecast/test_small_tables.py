@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -11,11 +12,12 @@ import yaml
 
 from headwise import pipelines
 from headwise.base.account import opened
+from headwise.data.series.series import Series
 from headwise.pipelines import load_task
 from headwise.pipelines.engine.runs.loaded import load_run
 from headwise.pipelines.forecast.data import open_splits
 from headwise.pipelines.forecast.options import ForecastOptions
-from headwise.pipelines.forecast.prediction import forecast_lines
+from headwise.pipelines.forecast.prediction import PreparedSeries, forecast_lines
 from headwise.pipelines.forecast.scoring import finite_levels, lacking_windows
 from headwise.pipelines.metrics.conformal import ConformalIntervals
 
@@ -119,6 +121,15 @@ def test_month_ends_stay_month_ends_with_a_look_back_of_two(trained, tmp_path):
     )
     times = pl.read_parquet(tmp_path / "p.parquet")["time"].dt.date()
     assert str(times[0]) == "2023-04-30"
+
+
+def test_rows_that_were_cut_off_still_say_the_day_of_the_month(trained):
+    """Of a clock of the 30th, the end of February and of April alone look like month ends."""
+    spec = load_run(load_task("forecast").load(), str(trained[0].path), "cpu").spec
+    times = np.array(["2023-02-28", "2023-04-30"], dtype="datetime64[us]")
+    series = Series("x", times, np.ones((2, 1)), np.empty((2, 0)), month_day=30)
+    assert str(PreparedSeries(series, spec).times[0])[:10] == "2023-05-30"
+    assert str(PreparedSeries(replace(series, month_day=0), spec).times[0])[:10] == "2023-05-31"
 
 
 def test_runs_of_older_versions_open(trained, tmp_path):
