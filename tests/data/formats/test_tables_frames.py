@@ -9,7 +9,7 @@ import pytest
 
 from headwise.base.account import opened
 from headwise.base.errors import InputError
-from headwise.data.formats.frames import write_frame
+from headwise.data.formats.tables_frames import write_frame
 
 pandas = pytest.importorskip("pandas")
 ROWS = {"name": ["a", "b", "c"], "count": [1, 2, 3], "value": [0.1, None, 1 / 3]}
@@ -64,12 +64,12 @@ def test_times_categories_and_missing_cells_of_pandas_are_kept(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("frame", "words"),
     [
-        (7, "is int, not a polars or pandas"),
+        (7, "a int is no table"),
         ({"a": [1, 2], "b": [1]}, "cannot be taken"),
-        ({"a": [1, "x"]}, "column 'a' is mixed"),
-        (pandas.DataFrame([[1, 2]], columns=["a", "a"]), "'a' appears more than once"),
-        (pandas.DataFrame({"a": [object()]}), "cannot be taken|mixed|cannot be written"),
-        (pandas.DataFrame({"a": [1]}, index=pandas.Index([1], name="a")), "and the index"),
+        ({"a": [1, "x"]}, "column 'a' of the table cannot be read"),
+        (pandas.DataFrame([[1, 2]], columns=["a", "a"]), "two columns 'a'"),
+        (pandas.DataFrame({"a": [object()]}), "cannot be"),
+        (pandas.DataFrame({"a": [1]}, index=pandas.Index([1], name="a")), "and as its index"),
     ],
 )
 def test_what_is_no_table_is_refused_in_one_line(frame: object, words: str, tmp_path: Path) -> None:

@@ -8,17 +8,15 @@ import numpy as np
 import polars as pl
 
 from ...base.account import note
-from ...base.errors import InputError, fail, reason, shown
+from ...base.errors import InputError, reason, shown
 from ...base.files import write_aside
-
-WHERE = "the table"  # how messages call a table that has no file
 
 
 def write_frame(frame: object, path: Path) -> None:
     """Write a table in memory as a parquet file, with its columns in order.
 
-    frame: a polars DataFrame, LazyFrame or Series, a pandas DataFrame or Series, or a mapping of
-    names to arrays or lists of one length. An index of pandas that has a name, or holds dates,
+    frame: a polars DataFrame, LazyFrame, a pandas DataFrame, or a mapping of names
+    to arrays or lists of one length. An index of pandas that has a name, or holds dates,
     becomes the first column; another one is left out (noted in the account unless it only counts
     the rows). Names of columns become text.
 
@@ -34,40 +32,38 @@ def write_frame(frame: object, path: Path) -> None:
     except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
-        raise fail(WHERE, f"cannot be taken ({reason(error)})") from error
+        raise InputError(f"the table cannot be taken ({reason(error)})") from error
+    if not table.width:
+        raise InputError("the table has no columns")
     write_aside(path, lambda temporary: table.write_parquet(temporary))
 
 
 def is_frame(value: object) -> bool:
     """Whether `write_frame` takes a value of this type."""
-    if isinstance(value, pl.DataFrame | pl.LazyFrame | pl.Series | Mapping):
+    if isinstance(value, pl.DataFrame | pl.LazyFrame | Mapping):
         return True
     pandas = sys.modules.get("pandas")
-    return pandas is not None and isinstance(value, pandas.DataFrame | pandas.Series)
+    return pandas is not None and isinstance(value, pandas.DataFrame)
 
 
 def _as_polars(frame: object) -> pl.DataFrame:
     if isinstance(frame, pl.DataFrame):
         return frame
-    if isinstance(frame, pl.Series):
-        return frame.to_frame()
     if isinstance(frame, Mapping):
         return pl.DataFrame({str(name): _column(str(name), frame[name]) for name in frame})
     pandas = sys.modules.get("pandas")
-    if pandas is not None and isinstance(frame, pandas.DataFrame | pandas.Series):
+    if pandas is not None and isinstance(frame, pandas.DataFrame):
         return _from_pandas(frame, pandas)
-    kinds = "a polars or pandas DataFrame, or arrays by name"
-    raise fail(WHERE, f"is {type(frame).__name__}, not {kinds}")
+    kinds = "give a DataFrame of polars or pandas, arrays by name, or a file"
+    raise InputError(f"a {type(frame).__name__} is no table; {kinds}")
 
 
 # pandas is no dependency: its objects are reached through the module that the caller imported.
 def _from_pandas(frame, pandas) -> pl.DataFrame:
-    if isinstance(frame, pandas.Series):
-        frame = frame.to_frame(0 if frame.name is None else frame.name)
     frame = _index_as_columns(frame, pandas)
     names = ["_".join(map(str, n)) if isinstance(n, tuple) else str(n) for n in frame.columns]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise fail(WHERE, f"column {shown(twice[0])} appears more than once; rename one")
+        raise InputError(f"the table has two columns {shown(twice[0])}; rename one of them")
     columns = [_pandas_column(name, frame.iloc[:, k], pandas) for k, name in enumerate(names)]
     return pl.DataFrame(columns)
 
@@ -81,9 +77,12 @@ def _index_as_columns(frame, pandas):
     if index.nlevels > 1 or index.name is not None:
         named = [name for name in index.names if name is not None]
         if twice := [name for name in named if name in frame.columns]:
-            raise fail(WHERE, f"{shown(twice[0])} is a column and the index; rename one")
+            raise InputError(
+                f"the table has {shown(twice[0])} as a column and as its index; rename one"
+            )
         if len(named) < index.nlevels:
-            raise fail(WHERE, "a level of the index has no name; name it or call reset_index()")
+            cure = "name it or call reset_index()"
+            raise InputError(f"the table: a level of its index has no name; {cure}")
         return frame.set_axis(index).reset_index()
     if not isinstance(index, pandas.RangeIndex) and index.dtype.kind not in "iu":
         note("left out", "index without a name; name it to have it read", count=1)
@@ -120,5 +119,5 @@ def _column(name: str, cells: object) -> pl.Series:
             return pl.Series(name, cells, nan_to_null=cells.dtype.kind == "f" and cells.ndim == 1)
         return pl.Series(name, cells.tolist() if array else list(cells))  # type: ignore[call-overload]
     except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError) as error:
-        cure = "give it one kind of cells"
-        raise fail(WHERE, f"column {shown(name)} is mixed ({reason(error)}); {cure}") from error
+        problem = f"column {shown(name)} of the table cannot be read ({reason(error)})"
+        raise InputError(f"{problem}; give all its cells one type") from error
