@@ -20,6 +20,7 @@ from ...base.files import refuse_link_out, similar_file, walk_folder
 from .tables_books import BOOK_SUFFIXES, read_book
 from .tables_columns import distinct_columns, with_names, without_blank_end
 from .tables_numbers import MISSING_WORDS as MISSING_WORDS
+from .tables_numbers import decimal_commas as decimal_commas
 from .tables_numbers import number_column as number_column
 from .tables_numbers import numbers as numbers
 from .tables_packed import PACKED_SUFFIXES, packing_of, packing_problem, unpacked_zip, zip_member
@@ -189,7 +190,10 @@ def _is_binary(suffix: str, head: bytes) -> bool:
     later.
     """
     table = suffix in TABLE_SUFFIXES or suffix in TEXT_SEPARATORS
-    return b"\0" in head[:4] and not (table and head[:4].count(0) == 2)
+    marked = head[:2] in (b"\xff\xfe", b"\xfe\xff")
+    if table:
+        return b"\0" in head[:4] and not marked and head[:4].count(0) != 2
+    return b"\0" in head[:4] or marked
 
 
 def _check_zip(path: object, file: Path) -> None:
@@ -325,9 +329,10 @@ def _note_form(path: object, text: TextSource, form: TextForm, usual: str) -> No
         kind = {"cp1252": "cp1252 (Windows)"}.get(text.encoding, "UTF-16")
         note("assumed", f"files in {kind}, not UTF-8", [path])
     if form.comments:
-        note("left out", "files' comments (#) before the first row", [path])
+        lines = [f"{path}: {form.comments} lines"]
+        note("left out", "comments (#) at the beginning of tables", lines)
     if not form.header:
-        note("assumed", "files without names of columns, which are called 0, 1, ...", [path])
+        note("assumed", "files without names of columns, called 0, 1, ...", [path])
 
 
 def collect(path: object, frame: pl.LazyFrame) -> pl.DataFrame:

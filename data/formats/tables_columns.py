@@ -46,7 +46,7 @@ def without_blank_end(
     kept = 0 if ends[0] is None else ends[0] + 1
     if kept == ends[1]:
         return frame
-    note("left out", "files' blank rows at the end", [path])
+    note("left out", "blank ends of tables", [f"{path}: {ends[1] - kept} rows"])
     return frame.head(kept)
 
 
@@ -81,16 +81,16 @@ def with_names(
         what = None
         if filled == 0:
             what = "columns without values and name" if not names[index] else None
-        elif counts:
+        elif counts and (index == 0 or names[index]):
             what = "columns that only count the rows (an index)"
         if what:
             note("left out", what, [f"{path}: column {index + 1}"])
             del renamed[column]
         elif _NAMELESS.fullmatch(names[index]):
             if index and not names[index] and filled < rows / 2:
-                problem = f"column {index + 1} of {len(names)} has no name and {filled} of {rows}"
+                problem = f"column {index + 1} of {len(names)} has no name, but {filled} values"
                 cure = "name it in the first line, or quote cells that hold the separator"
-                raise fail(path, f"{problem} rows a value there; {cure}")
+                raise fail(path, f"{problem}; {cure}")
             nameless.append((index, column))
     if len(nameless) > 1 and 2 * len(nameless) >= len(renamed):
         listed = ", ".join(str(index + 1) for index, _ in nameless[:40])
@@ -98,14 +98,15 @@ def with_names(
         raise fail(path, f"{problem}; name them in the first line, and leave no title above it")
     front = []
     for index, column in nameless:
-        index_of_pandas = index == 0 or names[index].startswith("__index_level")
+        index_of_pandas = index == 0 or str(names[index]).startswith("__index_level")
         name = "index" if index_of_pandas else f"column {index + 1}"
         while name in renamed.values():
             name += "_"
         renamed[column] = name
         if index_of_pandas:
             front.append(column)
-        note("columns", "have no name and are called", [f"{path}: column {index + 1} {name!r}"])
+        what = "without a name in the file, called index or by their number"
+        note("columns", what, [f"{path}: {name}"])
     order = [*front, *(column for column in renamed if column not in front)]
     chosen = [pl.col(column).alias(renamed[column]) for column in order]
     return frame.select(chosen), [renamed[column] for column in order]

@@ -5,6 +5,7 @@ Which of them a column has is decided from all its cells: `1.234,5` is German, `
 """
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
@@ -28,6 +29,7 @@ _POINT_ONLY = (
 )
 _POINT_THOUSANDS = rf"{_SIGN}\d{{1,3}}(,\d{{3}})+(\.\d*)?{_POWER}"
 _COMMA_NUMBER = rf"{_SIGN}(\d+|\d{{1,3}}(\.\d{{3}})+)?(,\d*)?{_POWER}"
+_GROUPED = rf"{_SIGN}\d{{1,3}}({_BLANKS}\d{{3}})+([.,]\d*)?$"
 _SPELT = re.compile(r"[+-]?[\d.,'\u2019\u00a0\u2009\u202f ]*\d[.,]?([eE][+-]?\d+)?")
 _EITHER = rf"{_SIGN}[1-9]\d{{0,2}}\.\d{{3}}$"
 _SHORT = rf"{_SIGN}\d{{1,3}}$"
@@ -56,12 +58,13 @@ def number_column(
         raise fail(where, f"column {shown(name)} holds {error}, not numbers") from None
 
 
-def numbers(column: pl.Series) -> tuple[np.ndarray, np.ndarray]:
+def numbers(column: pl.Series, *, comma: bool | None = None) -> tuple[np.ndarray, np.ndarray]:
     """A column (n,) as float64, NaN where missing or infinite, and a mask (n,) of the cells that
     are not numbers.
 
     A decimal comma and marks of thousands are read where the cells of the column leave one reading
-    (noted in the account). Raises TypeError with the name of the type for columns that hold neither
+    (noted in the account). comma: what all parts of a column say that is read in parts, as
+    `decimal_commas`. Raises TypeError with the name of the type for columns that hold neither
     numbers nor text.
     """
     kind = column.dtype
@@ -69,12 +72,15 @@ def numbers(column: pl.Series) -> tuple[np.ndarray, np.ndarray]:
         raise TypeError(str(kind))
     cast = column.cast(pl.Float64, strict=False)
     bad = np.zeros(len(column), dtype=bool)
-    if cast.null_count() > column.null_count():  # most columns are clean and skip this
+    if (
+        comma and kind == pl.String
+    ) or cast.null_count() > column.null_count():  # most columns are clean and skip this
         text = column.cast(pl.String).str.strip_chars()
+        text = text.str.replace_all("\u2212", "-", literal=True)  # the minus of typesetters
         missing = text.is_null() | text.str.to_lowercase().is_in(MISSING_WORDS)
         cast = text.cast(pl.Float64, strict=False)
-        if (cast.is_null() & ~missing).any():
-            cast = _spelt(text, cast)
+        if comma or (cast.is_null() & ~missing).any():
+            cast = _spelt(text, cast, comma)
         bad = (cast.is_null() & ~missing).to_numpy().astype(bool)
     elif kind == pl.String and _in_doubt(column):
         note("assumed", "columns whose 1.234 has a decimal point", [column.name])
@@ -87,16 +93,40 @@ def has_decimal_comma(column: pl.Series) -> bool | None:
     """Whether the cells of a column of text have a decimal comma: False for a decimal point, None
     where nothing decides. Where both occur, the more frequent one.
     """
-    text = _bare(column.str.strip_chars())
-    commas = int(text.str.contains(_COMMA_ONLY).sum())
-    points = int(text.str.contains(_POINT_ONLY).sum())
-    return None if commas == points == 0 else commas > points
+    return decimal_commas(column.to_frame("x").lazy(), ["x"]).get("x")
+
+
+def decimal_commas(frame: pl.LazyFrame, names: Sequence[str]) -> dict[str, bool]:
+    """For columns of a table that is read in parts: `has_decimal_comma` of those that decide, from
+    all rows. Raises PolarsError where the table cannot be read.
+    """
+    kinds = frame.collect_schema()
+    texts = [name for name in names if kinds[name] == pl.String]
+    counts = frame.select(
+        mark.name.suffix(ending)
+        for name in texts
+        for mark, ending in zip(_marks(name), ("\x1fcomma", "\x1fpoint"), strict=True)
+    )
+    row = counts.collect(engine="streaming").row(0, named=True) if texts else {}
+    decided = {}
+    for name in texts:
+        commas, points = row[f"{name}\x1fcomma"], row[f"{name}\x1fpoint"]
+        if commas or points:
+            decided[name] = commas > points
+    return decided
+
+
+def _marks(name: str) -> tuple[pl.Expr, pl.Expr]:
+    """How many cells of a column have a decimal comma, and how many a point, beyond doubt."""
+    bare = pl.col(name).str.strip_chars()
+    grouped = bare.str.contains(_GROUPED)
+    bare = pl.when(grouped).then(bare.str.replace_all(_BLANKS, "")).otherwise(bare)
+    return bare.str.contains(_COMMA_ONLY).sum(), bare.str.contains(_POINT_ONLY).sum()
 
 
 def _bare(text: pl.Series) -> pl.Series:
-    """Cells with a plain minus and without blanks or apostrophes between groups of three digits."""
-    text = text.str.replace_all("\u2212", "-", literal=True)
-    grouped = text.str.contains(rf"{_SIGN}\d{{1,3}}({_BLANKS}\d{{3}})+([.,]\d*)?$")
+    """Cells without blanks or apostrophes between groups of three digits."""
+    grouped = text.str.contains(_GROUPED)
     if not grouped.any():
         return text
     return pl.select(
@@ -104,12 +134,12 @@ def _bare(text: pl.Series) -> pl.Series:
     ).to_series()
 
 
-def _spelt(text: pl.Series, plain: pl.Series) -> pl.Series:
+def _spelt(text: pl.Series, plain: pl.Series, comma: bool | None) -> pl.Series:
     """A column with cells that are no plain numbers, read as its spelling says; null where it is
-    none. plain: the column as plain numbers.
+    none. plain: the column as plain numbers; comma: as in `numbers`.
     """
     bare = _bare(text)
-    comma = has_decimal_comma(bare)
+    comma = has_decimal_comma(bare) if comma is None else comma
     if comma:
         fits = bare.str.contains(_COMMA_NUMBER)
         dotted = bare.str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True)

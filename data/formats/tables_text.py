@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
@@ -210,7 +211,10 @@ def _zstd_head(path: object, file: Path) -> bytes:
     except (pl.exceptions.PolarsError, OSError) as error:
         problem = f"cannot be unpacked as UTF-8 text ({reason(error)})"
         raise fail(path, f"{problem}; unpack it, or pack it with gzip") from error
-    return "".join(f"{line}\n" for line in lines).encode()
+    head = "".join(f"{line}\n" for line in lines).encode()
+    if b"\0" in head:
+        raise fail(path, "is binary or UTF-16, or damaged; unpack it and save it as UTF-8 csv")
+    return head
 
 
 def sniff(path: object, head: bytes, usual: str) -> TextForm:
@@ -301,8 +305,8 @@ def _separator(records: Sequence[str], usual: str) -> str:
     if "::" in fitting:
         return "::"
     if len(fitting) > 1:
-        # A stable order: the usual one stays first among equals.
-        fitting.sort(key=lambda mark: -_clean_share(records, mark, fitting))
+        # The usual one is first among equals.
+        return max(fitting, key=lambda mark: _clean_share(records, mark, fitting))
     if fitting:
         return fitting[0]
     if usual in dividing or not dividing:
@@ -330,7 +334,7 @@ def _header_cells(path: object, lines: Sequence[str], separator: str) -> tuple[l
         return [cell.strip() for cell in line.split(separator)], height
     try:
         cells = pl.read_csv(
-            line.encode() + b"\n",
+            codecs.BOM_UTF8 + line.encode() + b"\n",  # so that it is never taken for packed
             has_header=False,
             separator=separator,
             infer_schema=False,
@@ -352,12 +356,14 @@ def _headless(cells: Sequence[str], rows: Sequence[Sequence[str]], separator: st
     integers that are as long as those below them (and do not just count).
     """
     plain = [c.replace(",", ".") if separator != "," else c for c in cells]
+    if separator == "::":  # files of MovieLens, which have no header
+        return any(map(_is_number, plain))
     if not all(map(_is_number, plain)):
         return False
     if len(set(cells)) < len(cells) or not all(c.lstrip("-").isdigit() for c in cells):
         return True
     integers = list(map(int, cells))
-    if len(cells) < 2 or all(b - a == 1 for a, b in zip(integers, integers[1:])):
+    if len(cells) < 2 or all(b - a == 1 for a, b in pairwise(integers)):
         return False
     columns = list(zip(*[row for row in rows[:100] if len(row) == len(cells)]))
     if not columns:
