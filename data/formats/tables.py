@@ -92,7 +92,8 @@ def check_file(path: str | Path, allowed: Sequence[str] = TABLE_SUFFIXES) -> Pat
             raise fail(path, "is not a plain file")
         if suffix_of(file) not in allowed:
             raise fail(
-                path, f"unknown kind of file {suffix_of(file)!r}; headwise reads {_kinds(allowed)}"
+                path,
+                f"unknown kind of file {suffix_of(file)!r}; headwise reads {endings_of(allowed)}",
             )
         with file.open("rb") as opened:
             head = opened.read(_HEAD)
@@ -130,13 +131,13 @@ def list_files(path: str | Path, suffixes: Sequence[str]) -> list[str]:
         return [str(path)]
     if not files:
         raise fail(
-            path, f"there is no file of a kind that headwise reads here ({_kinds(suffixes)})"
+            path, f"there is no file of a kind that headwise reads here ({endings_of(suffixes)})"
         )
     return [str(file) for file in files]
 
 
-def _kinds(suffixes: Sequence[str]) -> str:
-    """Endings for a message: the packed forms of all are named once."""
+def endings_of(suffixes: Sequence[str]) -> str:
+    """Endings for a message; the packed forms of all are named once."""
     packed = [mark for mark in PACKED_SUFFIXES if any(s.endswith(mark) for s in suffixes)]
     plain = [s for s in suffixes if not s.endswith(PACKED_SUFFIXES)]
     return ", ".join(plain) + (f" (text also as {', '.join(packed)})" if packed else "")

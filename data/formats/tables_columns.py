@@ -25,8 +25,8 @@ def distinct_columns(path: object, names: Sequence[str]) -> list[str]:
     twice = [name for name, count in Counter(names).items() if count > 1 and name]
     if twice:
         listed = ", ".join(map(shown, twice[:40]))
-        more = "appears" if len(twice) == 1 else "appear"
-        raise fail(path, f"column {listed} {more} more than once; rename one")
+        what = f"column {listed} appears" if len(twice) == 1 else f"columns {listed} appear"
+        raise fail(path, f"{what} more than once; rename one")
     return [name or f"\x1f{index}" for index, name in enumerate(names)]
 
 
@@ -88,7 +88,8 @@ def with_names(
             del renamed[column]
         elif _NAMELESS.fullmatch(names[index]):
             if index and not names[index] and filled < rows / 2:
-                problem = f"column {index + 1} of {len(names)} has no name, but {filled} values"
+                values = f"{filled} value" + "s" * (filled > 1)
+                problem = f"column {index + 1} of {len(names)} has no name, but {values}"
                 cure = "name it in the first line, or quote cells that hold the separator"
                 raise fail(path, f"{problem}; {cure}")
             nameless.append((index, column))

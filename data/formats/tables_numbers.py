@@ -143,7 +143,8 @@ def _spelt(text: pl.Series, plain: pl.Series, comma: bool | None) -> pl.Series:
     if comma:
         fits = bare.str.contains(_COMMA_NUMBER)
         dotted = bare.str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True)
-        spelt = pl.select(pl.when(fits).then(dotted)).to_series()
+        words = ~bare.str.contains(r"\d")  # inf, nan
+        spelt = pl.select(pl.when(fits).then(dotted).when(words).then(bare)).to_series()
         read = spelt.cast(pl.Float64, strict=False)
         note("assumed", "columns with a decimal comma", [text.name])
         return read
