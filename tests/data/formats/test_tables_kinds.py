@@ -208,7 +208,7 @@ def book(path: Path, *, sheets: int = 1, last: tuple[int, int] | None = None) ->
             hour = datetime(2024, 1, 1) + timedelta(hours=row)
             sheet.write(row, 0, row - 1)
             sheet.write_datetime(row, 1, hour, clock)
-            sheet.write_row(row, 2, [row / 7, 1000 + row])
+            sheet.write_row(row, 2, [row / 8, 1000 + row])
         if last:
             sheet.write(*last, 1)
     return path
@@ -218,7 +218,7 @@ def test_a_spreadsheet_gives_dates_numbers_and_whole_ids_of_its_first_sheet(tmp_
     pytest.importorskip("fastexcel")
     names, rows, account = read(book(tmp_path / "t.xlsx", sheets=3))
     assert names == ["date", "value", "id"]
-    assert rows[12] == (datetime(2024, 1, 1, 13), 13 / 7, 1013)
+    assert rows[12] == (datetime(2024, 1, 1, 13), 13 / 8, 1013)
     assert "2 sheets (only the first is read)" in account
     assert "an index" in account
     assert "Notes 2" in account
