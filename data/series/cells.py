@@ -1,8 +1,8 @@
 """The cells of a file as arrays, not yet checked."""
 
 import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +45,7 @@ class Cells:
     order, local as in `dates.ReadTimes`
     assumed      what was assumed of the dates, in words
     blank        how many rows without any cell were left out
+    commas       whether a column has a decimal comma, where the entire file says so
     """
 
     where: object
@@ -60,6 +61,7 @@ class Cells:
     local: bool = False
     assumed: tuple[str, ...] = ()
     blank: int = 0
+    commas: Mapping[str, bool] = field(default_factory=dict)
 
     def row_label(self, row: int) -> str:
         """A row's name in messages: rows of a file are counted from 1, below its header."""
@@ -108,12 +110,14 @@ def _joined(dates: pl.Series, clock: pl.Series) -> pl.Series:
     return pl.select(both.alias(dates.name)).to_series()
 
 
-def cells_of(where: object, table: pl.DataFrame, columns: Columns) -> Cells:
+def cells_of(
+    where: object, table: pl.DataFrame, columns: Columns, commas: Mapping[str, bool] | None = None
+) -> Cells:
     """The rows of a table (of `with_names`) as arrays, with the rows of each series, in order of
     appearance.
 
-    Rows without any cell are left out where the table has dates. Raises InputError for columns of
-    the wrong kind.
+    commas: the decimal marks of columns that are read in parts (`decimal_commas`). Rows without any
+    cell are left out where the table has dates. Raises InputError for columns of the wrong kind.
     """
     if table.height == 0:
         raise fail(where, "has column names but no rows")
@@ -131,7 +135,7 @@ def cells_of(where: object, table: pl.DataFrame, columns: Columns) -> Cells:
     bad = np.zeros(table.height, dtype=bool)
     for index, name in enumerate((*columns.targets, *columns.known)):
         try:
-            values[:, index], wrong = numbers(table[name])
+            values[:, index], wrong = numbers(table[name], comma=(commas or {}).get(name))
         except TypeError as error:
             problem = f"column {shown(name)} holds {error}, not numbers"
             raise fail(where, f"{problem}; leave it out with --targets") from error

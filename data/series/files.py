@@ -3,9 +3,11 @@
 A broken item never stops the others: `read_items` returns an InputError in its place.
 """
 
+import os
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, TypedDict, overload
 
@@ -13,10 +15,18 @@ import polars as pl
 
 from ...base.account import note
 from ...base.errors import InputError, fail
-from ..formats.tables import collect, list_files, require_columns, scan_table, suffix_of
+from ..formats.tables import (
+    collect,
+    decimal_commas,
+    list_files,
+    require_columns,
+    scan_table,
+    suffix_of,
+    unreadable,
+)
 from .cells import NAME, SERIES_SUFFIXES, cells_of, read_dates, with_names
 from .columns import ColumnChoice, Columns, find_columns
-from .dates import DateOrder
+from .dates import DateOrder, ReadTimes
 from .frequency import Step, parse_frequency
 from .ids import ID_NAME, id_text, present_ids
 from .series import Fill, Panel, Series, id_columns, one_series, read_panel
@@ -209,11 +219,11 @@ def _read_ids(
     if not choice.ids:
         raise fail(file, f"there is no column {ID_NAME!r} any more; list the items again")
     columns = find_columns(file, frame, names, choice, step.text)
-    columns = _with_order(file, frame, columns)
+    columns, commas = _as_in_file(file, columns)
     numbered = with_names(frame.with_row_index(ROW_NUMBER), columns, ROW_NUMBER)
     table = collect(file, numbered.filter(pl.col(NAME).is_in(ids)))
     row_numbers = table[ROW_NUMBER].to_numpy()
-    cells = cells_of(file, table.drop(ROW_NUMBER), columns)
+    cells = cells_of(file, table.drop(ROW_NUMBER), columns, commas)
     if cells.row_numbers is not None:
         row_numbers = row_numbers[cells.row_numbers]
     cells, tally = replace(cells, row_numbers=row_numbers), Tally()
@@ -228,15 +238,35 @@ def _read_ids(
     return read
 
 
-def _with_order(file: str, frame: pl.LazyFrame, columns: Columns) -> Columns:
-    """The columns with the order of day and month, and the kind of clock, that the entire file
-    shows: a group of series is only a part of it, and groups must not disagree.
+def _as_in_file(file: str, columns: Columns) -> tuple[Columns, Mapping[str, bool]]:
+    """The columns with the order of day and month and the kind of clock, and the decimal marks,
+    that the entire file shows: a group of series is only a part of it, and groups must not
+    disagree.
     """
+    status = os.stat(file)
+    read, commas = _entire(file, status.st_mtime_ns, status.st_size, columns)
+    if read is not None and columns.order == "auto":
+        columns = replace(columns, order=read.order, local=read.local)
+    return columns, commas
+
+
+@lru_cache(maxsize=64)
+def _entire(
+    file: str, _changed: int, _size: int, columns: Columns
+) -> tuple[ReadTimes | None, Mapping[str, bool]]:
+    """The dates of a file, and its decimal marks by column."""
+    frame, _ = scan_table(file)
+    try:
+        commas = decimal_commas(frame, [*columns.targets, *columns.known])
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise unreadable(file, error) from error
     if columns.date is None or columns.order != "auto":
-        return columns
+        return None, commas
     names = [name for name in (columns.date, columns.clock) if name is not None]
-    read = read_dates(file, collect(file, frame.select(names).unique(maintain_order=True)), columns)
-    return columns if read is None else replace(columns, order=read.order, local=read.local)
+    dates = collect(file, frame.select(names).unique(maintain_order=True))
+    read = read_dates(file, dates, columns)
+    # Only what it says about all dates is needed, not the dates themselves.
+    return None if read is None else replace(read, times=read.times.head(0)), commas
 
 
 def _trimmed(

@@ -29,8 +29,8 @@ MUTANTS = [
         "order-of-a-group",
         "data",
         "data/series/files.py",
-        "    columns = _with_order(file, frame, columns)\n",
-        "",
+        "columns = replace(columns, order=read.order, local=read.local)",
+        "pass",
         DATES,
     ),
     Mutant(

@@ -167,3 +167,18 @@ def test_a_group_of_series_is_read_in_the_order_of_the_entire_file(tmp_path: Pat
     assert str(by_day.times[-1])[:10] == "2022-03-02"
     (refused,) = read_items(items[1:], targets=["y"], frequency="1d", order="dmy")
     assert "in the order day/month/year; --date-order" in str(refused)
+
+
+def test_a_group_of_series_has_the_decimal_mark_of_the_entire_file(tmp_path: Path) -> None:
+    """1.234 alone could be a decimal number; next to 1.234,5 it is one thousand."""
+    rows = ["a;2024-01-01;1.234", "a;2024-01-02;2.345", "b;2024-01-01;1.234,5", "b;2024-01-02;0,5"]
+    (tmp_path / "x.csv").write_text("unique_id;ds;y\n" + "\n".join(rows) + "\n")
+    items = list_items(tmp_path / "x.csv")
+    values = [
+        result.values[:, 0].tolist()
+        for item in items
+        for result in read_items([item], targets=["y"], frequency="1d")
+        if isinstance(result, Series)
+    ]
+    assert values == [[1234, 2345], [1234.5, 0.5]]
+    assert [s.values[:, 0].tolist() for s in read_panel(tmp_path / "x.csv").series] == values

@@ -86,7 +86,7 @@ def test_whole_numbers_in_a_decimal_column_keep_their_name(tmp_path: Path) -> No
 def test_the_account_tells_what_was_read_filled_and_left_out(tmp_path: Path) -> None:
     text = (
         "Unnamed: 0,date,a,b,remark,spare\n"
-        "0,2024-01-01,1,1,ok,1\n1,2024-01-02,2,,fine,1\n2,2024-01-04,4,4,,1\n,,,,,\n"
+        "7,2024-01-01,1,1,ok,1\n,,,,,\n3,2024-01-02,2,,fine,1\n2,2024-01-04,4,4,,1\n"
     )
     (tmp_path / "x.csv").write_text(text)
     with opened() as account:
