@@ -107,7 +107,7 @@ def read_dicom(path: str | os.PathLike[str]) -> Radiograph:
     for what, holds in (
         ("DICOM files in which dense is dark (MONOCHROME1), inverted", inverted),
         (f"DICOM files shown through {way}", way),
-        ("DICOM files without a window, stretched from their lowest to their highest value", not way),
+        ("DICOM files without a window, stretched from lowest to highest value", not way),
     ):
         if holds:
             note("assumed", what, [path])
@@ -173,7 +173,7 @@ def _opened(path: str | os.PathLike[str], pixels: bool = True) -> FileDataset:
     file = Path(path)
     if not file.is_file():
         raise fail(path, "there is no such file" if not file.exists() else "is not a plain file")
-    tags: list[int | str] = [*_HEADER_TAGS, *(_PIXEL_TAGS if pixels else [])]
+    tags = [*_HEADER_TAGS, *(_PIXEL_TAGS if pixels else [])]
     try:
         if pixels and (size := file.stat().st_size) > DICOM_BYTES:
             raise fail(path, f"is too large ({size:,} bytes; at most {DICOM_BYTES:,})")

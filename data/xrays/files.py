@@ -77,6 +77,10 @@ def is_mask(name: str) -> bool:
     return any(part.lower() in MASKS for part in name.split("/")[:-1])
 
 
+class MissingPicture(InputError):
+    """A list names a picture that is not there."""
+
+
 class XrayFolder:
     """The folders in which the pictures of a list must lie, searched in their order.
 
@@ -93,8 +97,8 @@ class XrayFolder:
     def find(self, where: object, path: str) -> tuple[str, str]:
         """(file, name relative to its folder, with "/") of one listed picture.
 
-        where: the list and line, for the message. Raises InputError where the picture is missing,
-        where several files could be it, and where its path leads out of the folder.
+        where: the list and line, for the message. Raises MissingPicture where there is none, and
+        InputError where several files could be it and where its path leads out of the folder.
         """
         if not path or "\0" in path:
             raise fail(where, f"{shown(path)} is no name of a picture")
@@ -110,7 +114,8 @@ class XrayFolder:
             if name is not None:
                 return folder.find(where, name)
         homes = " or ".join(self.homes)
-        raise fail(where, f"there is no picture {shown(path)} in {homes}; say where with --images")
+        problem = f"there is no picture {shown(path)} in {homes}; --images says where they lie"
+        raise MissingPicture(str(fail(where, problem)))
 
     def _search(self, where: object, place: int, parts: tuple[str, ...]) -> str | None:
         home = self.homes[place]
@@ -146,9 +151,15 @@ def _names_below(home: str) -> dict[str, list[str]]:
         if is_mask(name):
             continue
         file = PurePosixPath(name)
-        for key in {file.name, file.stem if file.suffix.lower() in SUFFIXES else file.name}:
+        for key in {file.name, PurePosixPath(without_ending(name)).name}:
             by_name.setdefault(key, []).append(name)
     return by_name
+
+
+def without_ending(name: str) -> str:
+    """A name up to the ending of a picture or DICOM file; other dots belong to the name."""
+    path = PurePosixPath(name)
+    return str(path.with_suffix("")) if path.suffix.lower() in SUFFIXES else name
 
 
 def by_place_or_stem(names: Iterable[str]) -> dict[str, str]:
@@ -159,8 +170,8 @@ def by_place_or_stem(names: Iterable[str]) -> dict[str, str]:
     places: dict[str, str] = {}
     stems: dict[str, list[str]] = {}
     for name in names:
-        path = PurePosixPath(name)
-        places[str(path.with_suffix(""))] = name
-        stems.setdefault(path.stem, []).append(name)
+        place = without_ending(name)
+        places[place] = name
+        stems.setdefault(PurePosixPath(place).name, []).append(name)
     unique = {stem: listed[0] for stem, listed in stems.items() if len(listed) == 1}
     return {**unique, **places}

@@ -24,9 +24,10 @@ class Reading:
     images      folder of the pictures of a table; by default the table's own
     finding     the finding that is told from all others, where a picture has several labels
     uncertain   what a label of -1 counts as; it must be said where there are any
-    need_label  whether pictures must have labels; not needed for predictions
-    missing     whether pictures of a table that are not there are listed all the same, to fail one
-                by one when they are read
+    strict      whether a finding that no picture has, and a column that does not exist, are errors;
+                not so for other data than that of a training
+    need_label  whether pictures must have labels; without, pictures that a list names and that are
+                not there are listed all the same, with the problem
     """
 
     classes: Sequence[str] = ()
@@ -34,8 +35,8 @@ class Reading:
     images: str | None = None
     finding: str | None = None
     uncertain: Uncertain | None = None
+    strict: bool = True
     need_label: bool = True
-    missing: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Xray:
     view: str = ""
     source: str = ""
     place: tuple[str, int] | None = None
+    problem: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +68,7 @@ class XraySet:
     views: list[str]
     sources: list[str]
     parts: list[str]  # train, validation, test or ""
+    problems: list[str]  # why a picture cannot be read, as far as the list tells
 
     def __len__(self) -> int:
         return len(self.names)
@@ -77,6 +80,7 @@ class XraySet:
     def of(self, rows: Sequence[int]) -> XraySet:
         """The pictures of these rows."""
         lists = ("names", "files", "places", "labels", "patients", "views", "sources", "parts")
+        lists = (*lists, "problems")
         return replace(self, **{name: [getattr(self, name)[row] for row in rows] for name in lists})
 
 
@@ -95,4 +99,5 @@ def xray_set(where: object, layout: str, xrays: Sequence[Xray]) -> XraySet:
         [xray.view for xray in xrays],
         [xray.source for xray in xrays],
         [xray.part for xray in xrays],
+        [xray.problem for xray in xrays],
     )

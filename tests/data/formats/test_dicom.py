@@ -10,7 +10,8 @@ from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, generate_uid
 
 from headwise.base.errors import InputError
 from headwise.data.formats.dicom import is_dicom, read_dicom, read_header
-from headwise.data.xrays.xrays import list_xrays, read_row, read_xray_set
+from headwise.data.xrays.files import list_xrays
+from headwise.data.xrays.xrays import read_row, read_xray_set
 
 SECRET = "Doe^Jane"
 

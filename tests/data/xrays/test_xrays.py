@@ -10,7 +10,8 @@ pytest.importorskip("PIL", reason="the extra `vision` is not installed")
 from PIL import Image
 
 from headwise.base.errors import InputError
-from headwise.data.xrays.xrays import list_xrays, read_row, read_xray, read_xray_set, two_sizes
+from headwise.data.xrays.files import list_xrays
+from headwise.data.xrays.xrays import read_row, read_xray, read_xray_set, two_sizes
 
 
 def save(path, seed=0, side=(10, 12)):
@@ -63,7 +64,7 @@ def test_a_table_is_read(tmp_path):
         ("file\npictures/0.png\n", "label"),
         ("file,label\n../t.csv,ill\n", "leads out"),
         ("file,label,part\npictures/0.png,ill,later\n", "'later' is none of"),
-        ("file,label,part,split\npictures/0.png,ill,test,test\n", "both columns"),
+        ("file,label,split,fold\npictures/0.png,ill,test,test\n", "could both be the part"),
     ]:
         table.write_text(text)
         with pytest.raises(InputError, match=message) as error:
