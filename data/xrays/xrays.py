@@ -104,9 +104,9 @@ def _first_rows(xrays: XraySet) -> list[int]:
 
 
 def _identities(xrays: XraySet) -> list[str]:
-    """What tells the pictures of a set apart."""
-    pairs = zip(xrays.files, xrays.names, xrays.places, strict=True)
-    return [file if place is None else f"{file}/{name}" for file, name, place in pairs]
+    """What tells the pictures of a set apart: their names, or files where they share names."""
+    pairs = set(zip(xrays.names, xrays.files, strict=True))
+    return xrays.names if len(pairs) == len(set(xrays.names)) else xrays.files
 
 
 def _with_labels(xrays: XraySet, reading: Reading) -> XraySet:
