@@ -248,6 +248,9 @@ def _values(path: object, dataset: FileDataset) -> tuple[np.ndarray, np.ndarray,
 def _stored(path: object, dataset: FileDataset) -> np.ndarray:
     syntax = dataset.file_meta.get("TransferSyntaxUID") if hasattr(dataset, "file_meta") else None
     try:
+        if syntax is not None and not syntax.is_compressed and _needs_more_bits(dataset):
+            dataset.BitsStored, dataset.HighBit = 16, 15
+            note("assumed", "DICOM files with more bits than their header says", [path])
         stored = dataset.pixel_array
     except Exception as error:
         if syntax is not None and syntax.is_compressed:
@@ -260,6 +263,21 @@ def _stored(path: object, dataset: FileDataset) -> np.ndarray:
     if stored.shape != (int(dataset.Rows), int(dataset.Columns)):
         raise fail(path, f"its pixels are {stored.shape}, not of one picture")
     return stored
+
+
+def _needs_more_bits(dataset: FileDataset) -> bool:
+    """Whether the values of a file of 16 unsigned bits go beyond the bits that its header says.
+
+    An overlay in an upper bit, of which there may be two, is no such value.
+    """
+    bits = int(dataset.BitsStored)
+    little = dataset.original_encoding[1]
+    signed = int(dataset.get("PixelRepresentation", 0) or 0) == 1
+    if signed or not little or int(dataset.BitsAllocated) != 16 or not 8 <= bits < 16:
+        return False
+    data = bytes(dataset.PixelData)
+    upper = np.frombuffer(data, "<u2", count=len(data) // 2) >> bits
+    return int(np.count_nonzero(np.bincount(upper))) > 4
 
 
 def _padding(stored: np.ndarray, dataset: FileDataset) -> np.ndarray:

@@ -29,12 +29,12 @@ def read_folder(home: Path, reading: Reading) -> tuple[str, list[Xray]]:
     A folder may hold labels.csv; the table of a public set (NIH: Data_Entry_2017.csv with its two
     lists of parts; CheXpert: train.csv and valid.csv); lists of COVIDx; or a folder for each class.
     """
-    if (home / LABELS).is_file():
-        return "table", read_table(home / LABELS, reading)
-    tables = [
-        home / name for name in sorted(os.listdir(home)) if suffix_of(Path(name)) in TABLE_SUFFIXES
-    ]
+    files = _files(home)
+    tables = [home / name for name in files if suffix_of(Path(name)) in TABLE_SUFFIXES]
     tables = [path for path in tables if path.suffix.lower() != ".txt" and path.is_file()]
+    for path in sorted(tables, key=lambda path: path.name != LABELS):
+        if stem_of(path).lower() == LABELS.removesuffix(".csv"):
+            return "table", read_table(path, reading)
     for path in tables:
         if stem_of(path).lower() in _TABLES:
             return "table", _with_part_lists(home, read_table(path, reading))
@@ -42,11 +42,18 @@ def read_folder(home: Path, reading: Reading) -> tuple[str, list[Xray]]:
     if any(part == "train" for part in by_part.values()):
         named = [(path, part) for path, part in by_part.items() if part]
         return "table", [xray for path, part in named for xray in read_table(path, reading, part)]
-    names = [name for name in sorted(os.listdir(home)) if name.lower().endswith(".txt")]
+    names = [name for name in files if name.lower().endswith(".txt")]
     lists = [home / name for name in names if part_of_list(name) and name not in _PART_LISTS]
     if lists:
         return "covidx", read_covidx(home, lists, reading)
-    return "classes", _read_classes(home)
+    return "classes", _read_classes(home, tables)
+
+
+def _files(home: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(home))
+    except OSError as error:
+        raise fail(home, f"cannot be listed ({reason(error)}); check the permissions") from error
 
 
 def _with_part_lists(home: Path, xrays: list[Xray]) -> list[Xray]:
@@ -58,14 +65,14 @@ def _with_part_lists(home: Path, xrays: list[Xray]) -> list[Xray]:
             part_of |= {Path(line).name: part for line in lines if line}
     if not part_of or any(xray.part for xray in xrays):
         return xrays
-    note("columns", "parts are read from", _PART_LISTS)
+    note("columns", f"parts are read from {' and '.join(_PART_LISTS)}")
     pairs = ((xray, part_of.get(Path(xray.name).name, "")) for xray in xrays)
     return [Xray(**{**vars(xray), "part": part}) for xray, part in pairs]
 
 
-def _read_classes(home: Path) -> list[Xray]:
+def _read_classes(home: Path, tables: Sequence[Path]) -> list[Xray]:
     """The folder of a picture is its class; folders above may name a part, folders between class
-    and picture a patient. Folders of masks are left out.
+    and picture a patient. Folders of masks are left out. tables: in the folder, for the message.
     """
     xrays: list[Xray] = []
     listed = list_xrays(home)
@@ -79,6 +86,7 @@ def _read_classes(home: Path) -> list[Xray]:
     for (file, name), (label, patient) in zip(pictures, placed, strict=True):
         if label.lower() in PARTS or not label:
             cure = "put each class into a folder of its name"
+            cure += f", or give the table {tables[0]}" if tables else ""
             raise fail(home, f"{shown(name)} lies in no folder of a class; {cure}")
         above = name.split("/")[:-1]
         part = next((PARTS[word.lower()] for word in above if word.lower() in PARTS), "")

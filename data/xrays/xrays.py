@@ -172,7 +172,7 @@ def _with_headers(xrays: XraySet) -> XraySet:
         note("assumed", what)
         headers = {}
     elif headers:
-        note("groups", "patients come from DICOM headers, for pictures", count=len(headers))
+        note("groups", "pictures whose patients come from DICOM headers", count=len(headers))
     for row, patient in headers.items():
         patients[row] = patient
     return replace(xrays, views=views, patients=patients)

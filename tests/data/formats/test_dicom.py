@@ -96,7 +96,9 @@ def test_window_rescale_and_padding_are_applied(tmp_path):
     table = Dataset()
     table.LUTDescriptor = [4096, 0, 16]
     table.LUTData = (65535 - 16 * np.arange(4096)).astype(np.uint16).tobytes()
-    turned = read_dicom(make(tmp_path / "c.dcm", ramp(), VOILUTSequence=[table])).pixels
+    with opened() as account:
+        turned = read_dicom(make(tmp_path / "c.dcm", ramp(), VOILUTSequence=[table])).pixels
+    assert "shown through the look-up table of their header" in account.lines()[0]
     np.testing.assert_allclose(turned, 1 - ramp() / 4095, atol=1e-6)
     assert (read_dicom(make(tmp_path / "d.dcm", np.full((4, 5), 7))).pixels == 0.5).all()
 
@@ -156,8 +158,12 @@ def test_persons_of_dicom_are_numbered(tmp_path):
     ):
         (tmp_path / label).mkdir(exist_ok=True)
         make(tmp_path / label / name, ramp(), PatientID=person)
-    pictures = read_xray_set(tmp_path)
+    with opened() as account:
+        pictures = read_xray_set(tmp_path)
     assert pictures.patients == ["patient 1", "patient 1", "patient 2"]
+    assert any(
+        "3 pictures whose patients come from DICOM headers" in line for line in account.lines()
+    )
     assert pictures.views == ["PA"] * 3
     assert "X-1" not in repr(pictures)
     np.testing.assert_allclose(read_row(pictures, 0), ramp() / 4095, atol=1e-6)
@@ -377,3 +383,27 @@ def test_how_files_were_displayed_is_in_the_account(tmp_path):
         "DICOM files without a window, stretched from lowest to highest value": 2,
         "DICOM files of one grey value": 1,
     }
+
+
+def test_one_identifier_for_all_is_that_of_an_anonymised_export(tmp_path):
+    for k, label in enumerate(("ill", "well", "ill")):
+        (tmp_path / label).mkdir(exist_ok=True)
+        make(tmp_path / label / f"{k}.dcm", ramp(), PatientID="ANONYMOUS")
+    with opened() as account:
+        pictures = read_xray_set(tmp_path)
+    assert sorted(pictures.patients) == ["picture 1", "picture 2", "picture 3"]
+    assert any("all DICOM headers name one patient" in line for line in account.lines())
+    (tmp_path / "ill" / "3.dcm").write_bytes(b"")  # a header that cannot be read says nothing
+    assert len(read_xray_set(tmp_path).patients) == 4
+
+
+def test_more_bits_than_the_header_says_are_read_and_overlays_are_not(tmp_path):
+    """A ramp of 16 bits is no saw of 12; an overlay in bit 15 is no part of the picture."""
+    with opened() as account:
+        pixels = read_dicom(make(tmp_path / "a.dcm", ramp(16), bits=12)).pixels
+    np.testing.assert_allclose(pixels, ramp(16) / 65535, atol=1e-6)
+    assert any("more bits than their header says" in line for line in account.lines())
+    overlaid = ramp()
+    overlaid[5:, :20] |= 0x8000
+    pixels = read_dicom(make(tmp_path / "b.dcm", overlaid)).pixels
+    np.testing.assert_allclose(pixels, ramp() / 4095, atol=1e-6)

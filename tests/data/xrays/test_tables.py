@@ -102,7 +102,15 @@ def nih(home):
 
 
 def test_the_folder_of_nih_is_read_as_it_is(tmp_path):
-    xrays = read_xray_set(nih(tmp_path), Reading(finding="Effusion"))
+    with opened() as account:
+        xrays = read_xray_set(nih(tmp_path), Reading(finding="Effusion"))
+    assert set(account.lines()) >= {
+        "read: 4 pictures",
+        "values: labels are read as Effusion or no Effusion",
+        "groups: 4 pictures of 2 patients stay together",
+    }
+    lists = "parts are read from train_val_list.txt and test_list.txt"
+    assert any(lists in line for line in account.lines())
     assert xrays.labels == ["Effusion", "no Effusion", "no Effusion", "Effusion"]
     assert xrays.patients == ["0", "0", "1", "1"]
     assert xrays.views == ["PA"] * 4
@@ -112,8 +120,10 @@ def test_the_folder_of_nih_is_read_as_it_is(tmp_path):
         read_xray_set(tmp_path)
     with pytest.raises(InputError, match=r"no picture has .*did you mean 'Effusion'\?"):
         read_xray_set(tmp_path, Reading(finding="Efusion"))
-    alone = read_xray_set(tmp_path, Reading(classes=("No Finding", "Infiltration")))
+    with opened() as account:
+        alone = read_xray_set(tmp_path, Reading(classes=("No Finding", "Infiltration")))
     assert alone.labels == ["No Finding", "Infiltration"]
+    assert "left out: 2 pictures of other classes than --classes" in account.lines()
 
 
 def test_a_bar_in_a_label_that_joins_nothing_is_part_of_its_name(home):
@@ -159,6 +169,7 @@ def test_the_folder_of_chexpert_is_read_as_it_is(tmp_path, uncertain):
     text = "\n".join(account.lines())
     assert "rows in which Pleural Effusion is empty count as no Pleural Effusion" in text
     assert "patients are read from the folders of the pictures" in text
+    assert "'Pleural Effusion' is taken as the finding" in text
     assert "uncertain Pleural Effusion (-1)" in text
 
 
@@ -256,3 +267,12 @@ def test_folders_between_class_and_picture_are_patients_or_no_class(tmp_path):
         ("Normal/patient7/c.png", "Normal", "patient7"),
     ]
     assert "left out: 1 pictures in folders of masks (COVID/masks/a.png)" in account.lines()
+
+
+def test_a_table_that_is_not_named_is_pointed_at(home):
+    (home / "mine.csv").write_text("image,label\n0.png,a\n1.png,b\n")
+    with pytest.raises(InputError, match=r"or give the table .*mine\.csv"):
+        read_xray_set(home)
+    (home / "mine.csv").rename(home / "Labels.tsv")
+    (home / "Labels.tsv").write_text("image\tlabel\n0.png\ta\n1.png\tb\n")
+    assert read_xray_set(home).labels == ["a", "b"]

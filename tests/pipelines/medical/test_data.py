@@ -189,7 +189,10 @@ def test_boxes_ask_each_picture_once_and_may_lie_in_medmnist(home, tmp_path):
     assert asked == [0]
     assert any("rows of" in line and "without a box" in line for line in account.lines())
     table.write_text("image,x,y,w,h\n2.png,0.1,0.2,0.5,0.25\n")
-    assert np.allclose(read_boxes(xrays, str(table), None)[2], [(0.1, 0.2, 0.6, 0.45)])
+    with opened() as account:
+        shares = read_boxes(xrays, str(table), None)[2]
+    assert np.allclose(shares, [(0.1, 0.2, 0.6, 0.45)])
+    assert "are from 0 to 1, as shares of the sides" in account.lines()[0]
     arrays = {}
     for word in ("train", "val", "test"):
         arrays[f"{word}_images"] = np.zeros((2, 8, 8), np.uint8)
@@ -198,6 +201,15 @@ def test_boxes_ask_each_picture_once_and_may_lie_in_medmnist(home, tmp_path):
     table.write_text("image,x,y,w,h\nval/1,0,0,4,8\n")
     packed = read_xray_set(tmp_path / "a.npz")
     assert read_boxes(packed, str(table), None) == {3: [(0.0, 0.0, 0.5, 1.0)]}
+
+
+def test_masks_and_boxes_are_counted(home, tmp_path):
+    for k in range(3):
+        save(tmp_path / "lungs" / f"{k}.png", noise(k))
+    (tmp_path / "b.csv").write_text("image,x,y,w,h\n2.png,0,0,5,5\n2.png,1,1,2,2\n")
+    named = {"lungs": str(tmp_path / "lungs"), "boxes": str(tmp_path / "b.csv")}
+    _, lines = splits_of(home, **named)
+    assert lines[0] == "read: 24 pictures; 3 lung masks; 1 pictures with boxes"
 
 
 def test_masks_belong_to_the_picture_of_their_path_before_that_of_their_name(tmp_path):
@@ -286,5 +298,6 @@ def test_folders_of_masks_are_left_out_of_a_prediction_and_named(home):
     with opened() as account:
         items = predict_items(home)
     assert len(items) == 24
-    assert "1 pictures in folders of masks (lungs/1.png)" in "\n".join(account.lines())
+    assert account.lines()[0] == "read: 24 pictures"
+    assert "1 pictures in folders of masks (lungs/1.png)" in account.lines()[1]
     assert read_xray_set(home / "labels.csv", Reading(need_label=False)).names[0] == "p/0.png"
