@@ -6,6 +6,7 @@ archive are named IM0001 or 1.2.840.113619….
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -102,11 +103,12 @@ class XrayFolder:
         """
         if not path or "\0" in path:
             raise fail(where, f"{shown(path)} is no name of a picture")
+        if os.path.isabs(path):
+            return self._find_absolute(where, path)
         for spelling in dict.fromkeys((path, path.replace("\\", "/"))):
-            parts = PurePosixPath(spelling).parts
             for folder in self._folders:
                 exists = os.path.lexists(os.path.join(folder.home, spelling))
-                if exists or os.path.isabs(spelling) or ".." in parts:
+                if exists or ".." in PurePosixPath(spelling).parts:
                     return folder.find(where, spelling)
         parts = PurePosixPath(path.replace("\\", "/")).parts
         for place, folder in enumerate(self._folders):
@@ -116,6 +118,18 @@ class XrayFolder:
         homes = " or ".join(self.homes)
         problem = f"there is no picture {shown(path)} in {homes}; --images says where they lie"
         raise MissingPicture(str(fail(where, problem)))
+
+    def _find_absolute(self, where: object, path: str) -> tuple[str, str]:
+        """In the first folder that the picture lies in."""
+        if not os.path.lexists(path):
+            raise MissingPicture(str(fail(where, f"there is no picture {shown(path)}")))
+        for folder in self._folders[:-1]:
+            with contextlib.suppress(InputError):
+                return folder.find(where, path)
+        try:
+            return self._folders[-1].find(where, path)
+        except InputError as error:
+            raise InputError(f"{error} with --images") from None
 
     def _search(self, where: object, place: int, parts: tuple[str, ...]) -> str | None:
         home = self.homes[place]

@@ -97,10 +97,10 @@ def _read_classes(home: Path, tables: Sequence[Path]) -> list[Xray]:
 def _class_and_patient(name: str) -> tuple[str, str]:
     """The folder that is the class of a picture, and the folder of its patient, "" for none."""
     folders, patient = name.split("/")[:-1], ""
-    while len(folders) > 1:
+    while len(folders) > 1 and folders[-2].lower() not in PARTS:
         if PATIENT_FOLDER.fullmatch(folders[-1]):
             patient = folders.pop()
-        elif folders[-1].lower() in _PICTURES and folders[-2].lower() not in PARTS:
+        elif folders[-1].lower() in _PICTURES:
             folders.pop()
         else:
             break

@@ -19,7 +19,7 @@ from .findings import finding_column, flags_as_labels, listed_findings
 from .records import Reading, Xray
 
 FIELDS = ("image", "label", "patient", "view", "source", "part")
-PATIENT_FOLDER = re.compile(r"(patient|subject|subj|sub|case|pat|p)[-_ ]?\d+", re.IGNORECASE)
+PATIENT_FOLDER = re.compile(r"(patient|subject|subj|sub|case|pat)[-_ ]?\d+|p\d{4,}", re.IGNORECASE)
 
 
 def read_table(path: Path, reading: Reading, part: str = "") -> list[Xray]:

@@ -88,7 +88,7 @@ def test_a_picture_is_found_by_its_path_or_else_by_its_name(tmp_path):
     for missing in ("4.png", "test/3.png", "images_003/images/1.png"):
         with pytest.raises(InputError, match=r"row 1: there is no picture .*--images"):
             name_of(missing)
-    for outside in ("../3.png", "/etc/passwd"):
+    for outside in ("../3.png", "/etc/hostname"):
         with pytest.raises(InputError, match=r"leads out|does not lie in"):
             name_of(outside)
     save(tmp_path / "images_003" / "images" / "2.png")
@@ -102,6 +102,11 @@ def test_the_first_folder_that_has_a_picture_wins(tmp_path):
     folder = XrayFolder([tmp_path / "a", tmp_path / "b"])
     assert folder.find("t", "1.png")[0] == str(tmp_path / "a" / "1.png")
     assert folder.find("t", "2.png")[0] == str(tmp_path / "b" / "2.png")
+    for name in ("a/1.png", "b/2.png"):
+        assert folder.find("t", str(tmp_path / name))[0] == str(tmp_path / name)
+    save(tmp_path / "c" / "3.png")
+    with pytest.raises(InputError, match=r"does not lie in .*with --images"):
+        folder.find("t", str(tmp_path / "c" / "3.png"))
 
 
 def test_names_belong_together_by_path_or_by_a_unique_last_part():

@@ -269,6 +269,16 @@ def test_folders_between_class_and_picture_are_patients_or_no_class(tmp_path):
     assert "left out: 1 pictures in folders of masks (COVID/masks/a.png)" in account.lines()
 
 
+def test_classes_may_be_called_like_patients(tmp_path):
+    for k, name in enumerate(("train/case1/a.png", "test/case1/b.png", "train/p2/c.png")):
+        save(tmp_path / name, k)
+    assert read_xray_set(tmp_path).labels == ["case1", "case1", "p2"]
+    save(tmp_path / "p1" / "d.png", 4)
+    save(tmp_path / "p1" / "e.png", 5)
+    xrays, _ = read(tmp_path, "image,label\np1/d.png,a\np1/e.png,b\n")
+    assert xrays.patients == ["picture 1", "picture 2"]
+
+
 def test_a_table_that_is_not_named_is_pointed_at(home):
     (home / "mine.csv").write_text("image,label\n0.png,a\n1.png,b\n")
     with pytest.raises(InputError, match=r"or give the table .*mine\.csv"):

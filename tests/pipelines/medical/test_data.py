@@ -22,8 +22,14 @@ from headwise.data.xrays.xrays import read_xray, read_xray_set
 from headwise.pipelines.medical import data as medical_data
 from headwise.pipelines.medical.data import MedicalSpec, member_of, open_splits
 from headwise.pipelines.medical.explain import read_boxes, read_lungs
-from headwise.pipelines.medical.options import MedicalOptions, MedicalPredictOptions, check
+from headwise.pipelines.medical.options import (
+    BodyOptions,
+    MedicalOptions,
+    MedicalPredictOptions,
+    check,
+)
 from headwise.pipelines.medical.prediction import list_items, read_item
+from headwise.pipelines.medical.verbs import body as body_verb
 
 SIZES = {"size": (32, 32), "body_size": (16, 16)}
 PARTS = ("train", "validation", "test")
@@ -301,3 +307,13 @@ def test_folders_of_masks_are_left_out_of_a_prediction_and_named(home):
     assert account.lines()[0] == "read: 24 pictures"
     assert "1 pictures in folders of masks (lungs/1.png)" in account.lines()[1]
     assert read_xray_set(home / "labels.csv", Reading(need_label=False)).names[0] == "p/0.png"
+
+
+def test_the_body_is_trained_on_pictures_with_a_mask_and_says_how_many_have_none(home):
+    for k in range(10):
+        save(home / "lungs" / f"{k}.png", noise(k))
+    options = BodyOptions(data=str(home), lungs=str(home / "lungs"), output="o")
+    with opened() as account:
+        masks = body_verb._read(options)
+    assert masks.names == [f"p/{k}.png" for k in range(10)]
+    assert "left out: 14 pictures without a lung mask" in account.lines()
