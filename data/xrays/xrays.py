@@ -112,12 +112,13 @@ def _identities(xrays: XraySet) -> list[str]:
 def _with_labels(xrays: XraySet, reading: Reading) -> XraySet:
     """With the labels of one finding, and of the chosen classes alone."""
     where, labels = xrays.where, xrays.labels
-    if reading.finding is not None:
-        if not set(labels) <= set(classes_of(reading.finding)):
-            labels = one_against_rest(where, labels, reading.finding, required=reading.strict)
-    elif not reading.classes:
-        refuse_several(where, labels)
-    xrays = replace(xrays, labels=labels)
+    if reading.finding is None:
+        if not reading.classes:
+            refuse_several(where, labels)
+    elif not set(labels) <= set(classes_of(reading.finding)):
+        labels = one_against_rest(where, labels, reading.finding, required=reading.strict)
+        xrays = _joined_rows(replace(xrays, labels=labels), reading.finding)
+    labels = xrays.labels
     if not reading.classes:
         return xrays
     known = sorted(set(labels))
@@ -128,6 +129,24 @@ def _with_labels(xrays: XraySet, reading: Reading) -> XraySet:
     if len(rows) < len(labels):
         note("left out", "pictures of other classes than --classes", count=len(labels) - len(rows))
     return xrays.of(rows)
+
+
+def _joined_rows(xrays: XraySet, finding: str) -> XraySet:
+    """One row for each picture of a table that has a row for each finding: it has the finding if
+    one of its rows has. Rows in two parts stay, and are refused later.
+    """
+    _, with_it = classes_of(finding)
+    items = _identities(xrays)
+    having = {item for item, label in zip(items, xrays.labels) if label == with_it}
+    labels = [with_it if item in having else label for item, label in zip(items, xrays.labels)]
+    first: dict[tuple[str, str], int] = {}
+    for row, key in enumerate(zip(items, xrays.parts)):
+        first.setdefault(key, row)
+    rows = set(first.values())
+    joined = [name for row, name in enumerate(xrays.names) if row not in rows]
+    if joined:
+        note("items", "pictures with several rows, joined by the finding", joined)
+    return replace(xrays, labels=labels).of(list(first.values()))
 
 
 def leave_out_unreadable(xrays: XraySet, problems: dict[int, str]) -> XraySet:

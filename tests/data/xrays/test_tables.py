@@ -191,8 +191,20 @@ def test_cells_of_a_finding_that_mean_nothing_are_refused(home):
 
 def test_labels_as_lists_are_findings(home):
     text = "ImageID,Labels\n0.png,\"['edema', 'mass']\"\n1.png,\"['normal']\"\n"
-    xrays, _ = read(home, text, finding="mass", columns={"image": "ImageID"})
+    xrays, _ = read(home, text, finding="mass")
     assert xrays.labels == ["mass", "no mass"]
+
+
+def test_a_row_for_each_finding_of_a_picture_is_joined(home):
+    """As in VinDr-CXR: a picture has the finding if one of its rows has."""
+    text = "image_id,class_name\n0,Nodule\n0,Mass\n1,Mass\n1,Mass\n2,Mass\n2,Nodule\n"
+    xrays, lines = read(home, text, finding="Nodule")
+    assert list(zip(xrays.names, xrays.labels)) == [
+        ("0.png", "Nodule"),
+        ("1.png", "no Nodule"),
+        ("2.png", "Nodule"),
+    ]
+    assert any("3 pictures with several rows, joined by the finding" in line for line in lines)
 
 
 def test_a_column_of_folds_is_no_part(home):
