@@ -18,7 +18,7 @@ from PIL import Image
 from headwise.base.account import opened
 from headwise.base.errors import InputError
 from headwise.data.xrays.records import Reading
-from headwise.data.xrays.xrays import read_xray, read_xray_set
+from headwise.data.xrays.xrays import read_xray_set
 from headwise.pipelines.medical import data as medical_data
 from headwise.pipelines.medical.data import MedicalSpec, member_of, open_splits
 from headwise.pipelines.medical.explain import read_boxes, read_lungs
@@ -226,27 +226,6 @@ def test_masks_belong_to_the_picture_of_their_path_before_that_of_their_name(tmp
     masks = read_lungs(read_xray_set(tmp_path / "x"), str(tmp_path / "lungs"))
     home = tmp_path / "lungs"
     assert masks == {0: str(home / "a/1.png"), 2: str(home / "2.png")}
-
-
-@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
-def test_sixteen_bits_are_scaled_by_what_the_values_need(tmp_path, bits):
-    values = np.linspace(0, 2**bits - 1, 90).reshape(9, 10).astype(np.uint16)
-    save(tmp_path / "a.png", values)
-    with opened() as account:
-        pixels = read_xray(tmp_path / "a.png")
-    np.testing.assert_allclose(pixels, values / (2**bits - 1), atol=1e-6)
-    assert any(f"need only {bits}" in line for line in account.lines()) == (bits < 16)
-
-
-def test_a_marker_in_sixteen_bits_is_cut_off(tmp_path):
-    values = np.linspace(0, 4095, 900).reshape(30, 30).astype(np.uint16)
-    values[0, :3] = 65535
-    save(tmp_path / "a.png", values)
-    with opened() as account:
-        pixels = read_xray(tmp_path / "a.png")
-    np.testing.assert_allclose(pixels[1:], values[1:] / 4095, atol=1e-6)
-    assert (pixels[0, :3] == 1).all()
-    assert any("burnt-in markers" in line for line in account.lines())
 
 
 def predict_items(path, **options):
