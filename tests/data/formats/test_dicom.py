@@ -385,18 +385,6 @@ def test_how_files_were_displayed_is_in_the_account(tmp_path):
     }
 
 
-def test_one_identifier_for_all_is_that_of_an_anonymised_export(tmp_path):
-    for k, label in enumerate(("ill", "well", "ill")):
-        (tmp_path / label).mkdir(exist_ok=True)
-        make(tmp_path / label / f"{k}.dcm", ramp(), PatientID="ANONYMOUS")
-    with opened() as account:
-        pictures = read_xray_set(tmp_path)
-    assert sorted(pictures.patients) == ["picture 1", "picture 2", "picture 3"]
-    assert any("all DICOM headers name one patient" in line for line in account.lines())
-    (tmp_path / "ill" / "3.dcm").write_bytes(b"")  # a header that cannot be read says nothing
-    assert len(read_xray_set(tmp_path).patients) == 4
-
-
 def test_more_bits_than_the_header_says_are_read_and_overlays_are_not(tmp_path):
     """A ramp of 16 bits is no saw of 12; an overlay in bit 15 is no part of the picture."""
     with opened() as account:
