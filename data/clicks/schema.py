@@ -37,6 +37,7 @@ class Categorical:
     prefix     only this many characters at the beginning count
     split      the mark between several values in a cell; length: how many of them are used
     side       whose it is when lists are made for users: "user", "item" or "row"
+    missing_words  whether NA, NaN, N/A, null and none mean a missing cell; else they are values
     """
 
     column: str
@@ -46,6 +47,7 @@ class Categorical:
     split: str | None = None
     length: int = 8
     side: str = "row"
+    missing_words: bool = True
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Sequence:
 
     Either events of the log (`where`; all of them without a condition), or a list that the table
     holds (`column`, with the mark `split` between its values). At most the last `length` are used.
+    filler: a value that only fills up lists of a fixed length; it is no event.
     """
 
     of: str
@@ -71,6 +74,7 @@ class Sequence:
     column: str | None = None
     split: str = " "
     length: int = 50
+    filler: int | str | None = None
 
 
 @dataclass(frozen=True)
@@ -121,8 +125,17 @@ class Schema:
     log: str | None = None
 
     def as_dict(self) -> dict[str, object]:
-        """The schema as JSON values, for the run; `schema_of` reads them back."""
-        return asdict(self)
+        """The schema as JSON values, for the run; `schema_of` reads them back. Keys that came
+        later are left out at their defaults, so that equal schemas are equal in all versions.
+        """
+        values = asdict(self)
+        for field_values in values["categorical"].values():
+            if field_values["missing_words"]:
+                del field_values["missing_words"]
+        for sequence in values["sequences"].values():
+            if sequence["filler"] is None:
+                del sequence["filler"]
+        return values
 
     @property
     def events(self) -> dict[str, Sequence]:
@@ -142,6 +155,11 @@ class Schema:
     def column(self, name: str) -> str:
         """The table's column of a categorical or numeric field."""
         return (self.categorical.get(name) or self.numeric[name]).column
+
+    def missing_words(self, column: str) -> bool:
+        """Whether words such as NA mean a missing cell in a column of ids."""
+        fields = self.categorical.values()
+        return all(field.missing_words for field in fields if field.column == column)
 
     def width(self, name: str) -> int:
         """How many columns of codes a field has."""

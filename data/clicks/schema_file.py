@@ -14,12 +14,14 @@ categorical:                    # missing cells and unseen values have codes of 
   page: {hash: 10000}           # no vocabulary: a stable hash into so many codes
   zip_code: {prefix: 1}         # its first characters only
   genres: {split: " ", length: 6}           # several values in a cell, averaged
+  country: {missing_words: false}           # NA and null are values, not missing cells
 numeric:
   age: {buckets: 10}            # buckets of equal count on the training part
 time_fields: [hour, weekday]    # of the time, in UTC
 sequences:                      # what a user did before the second of the row
   liked: {of: item_id, where: {column: rating, at_least: 4}, length: 50}
   shown: {of: item_id, column: history, split: "|", length: 20}   # listed in the table
+  padded: {of: item_id, column: last_30, filler: 0}               # 0 only fills up the lists
 tasks:
   like: {column: rating, at_least: 4}
   buy: {column: bought, only_where: {column: click}}        # counted on clicked rows only
@@ -68,12 +70,14 @@ KEYS = (
 # The types of YAML that fit the annotation of a field.
 ACCEPTED: dict[str, tuple[type, ...]] = {
     "str": (str,),
+    "bool": (bool,),
     "int": (int,),
     "float": (int, float),
     "int | None": (int, type(None)),
     "str | None": (str, type(None)),
     "float | None": (int, float, type(None)),
     "float | str | None": (int, float, str, type(None)),
+    "int | str | None": (int, str, type(None)),
 }
 _Part = TypeVar("_Part", Categorical, Condition, Join, Numeric, Sequence, Split)
 
@@ -189,9 +193,11 @@ def _plain(kind: type[_Part], values: object, where: object) -> _Part:
     plain = _mapping(values, where, list(members))
     for key, value in plain.items():
         annotation = str(members[key].type)
-        fits = isinstance(value, ACCEPTED.get(annotation, object)) and not isinstance(value, bool)
+        fits = isinstance(value, ACCEPTED.get(annotation, object)) and (
+            annotation == "bool" or not isinstance(value, bool)
+        )
         if annotation in ACCEPTED and not fits:
-            name = annotation.replace(" | None", "")
+            name = "true or false" if annotation == "bool" else annotation.replace(" | None", "")
             raise fail(where, f"{key} should be {name}, is {shown(value)}")
     needed = [key for key, m in members.items() if m.default is m.default_factory is MISSING]
     if missing := [key for key in needed if key not in plain]:

@@ -16,11 +16,11 @@ import polars as pl
 from ....base.errors import InputError, fail, nearest, shown
 from ....base.files import ASIDE, clear_aside, write_aside
 from ....data.clicks.batches import ClickRows
-from ....data.clicks.cells import NOW
 from ....data.clicks.coding import Rows, codes_of
 from ....data.clicks.encoder import ClickEncoder
 from ....data.clicks.history import SECONDS, Ragged, spread
 from ....data.clicks.log import scan_log
+from ....data.clicks.times import NOW
 from ....data.clicks.vocabulary import FIRST, MISSING, are_integers, clean
 from ....data.formats.tables import collect, require_columns
 from ...engine.command_line.terminal import Progressbar, say
