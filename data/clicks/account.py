@@ -79,7 +79,7 @@ def _note_labels(schema: Schema, rows: Rows, part: np.ndarray | None) -> None:
             if code == TRAIN:  # an error of its own
                 continue
             if why := one_label(labels[part == code], f"{part_name} part"):
-                note("values", f"{name} has no AUC there: {why}")
+                note("values", f"{name} has no AUC on the {part_name} part: {why}")
 
 
 def one_label(labels: np.ndarray, part: str) -> str | None:

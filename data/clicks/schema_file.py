@@ -54,6 +54,7 @@ from .schema import (
 
 COMPARISONS = ("equals", "at_least", "at_most")
 BYTES_CAP = 1_000_000
+GAP = "TODO"  # in place of a column that `headwise ranking schema` could not guess
 KEYS = (
     "log",
     "join",
@@ -105,6 +106,7 @@ def parse_schema(values: object, where: object) -> Schema:
     for needed in ("user", "item", "tasks"):
         if not keys.get(needed):
             raise fail(where, f"has no {needed!r}; every schema names user, item and tasks")
+    _check_gaps(keys, where)
     column, unit = _time(keys.get("time"), f"{where}: time")
     schema = Schema(
         user=_text(keys["user"], f"{where}: user"),
@@ -133,6 +135,17 @@ def parse_schema(values: object, where: object) -> Schema:
     )
     check_schema(schema, where)
     return schema
+
+
+def _check_gaps(keys: Mapping[str, object], where: object) -> None:
+    """Raise InputError for a gap of a draft that is not filled yet."""
+    gaps = [name for name in ("user", "item") if keys[name] == GAP]
+    for name, task, _ in _named(keys, "tasks", where):
+        column = task.get("column") if isinstance(task, Mapping) else task
+        gaps += [f"task {name}"] if column == GAP else []
+    if gaps:
+        listed = " and the ".join(gaps)
+        raise fail(where, f"the {listed} is still a gap ({GAP}); put the name of a column there")
 
 
 def _time(values: object, where: object) -> tuple[str | None, str]:

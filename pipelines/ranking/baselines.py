@@ -2,12 +2,19 @@
 part.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
+from ...base.account import note
 from ...data.clicks.coding import Rows
-from ...data.clicks.encoder import ClickEncoder
+from ...data.clicks.encoder import ClickEncoder, field_codes
+from ...data.clicks.split import TRAIN, VALIDATION
+from ..metrics.ranking import auc
 
 SMOOTHING = 20.0  # rows of the overall rate that each user's and item's rate is mixed with
+TELLING = 0.995  # AUC of a single field from which it seems to be known only after the click
+SAMPLED = 200_000  # rows of the validation part that single fields are scored on
 
 
 def rates(rows: Rows, which: np.ndarray, users: int, items: int) -> dict[str, np.ndarray]:
@@ -44,6 +51,41 @@ def rate_scores(encoder: ClickEncoder, user: np.ndarray, item: np.ndarray, task:
     for name, who in (("user", user), ("item", item)):
         logit += np.where(who < 0, 0.0, encoder.rates[name][np.maximum(who, 0), task])
     return 1 / (1 + np.exp(-logit))
+
+
+def note_telling_fields(encoder: ClickEncoder, rows: Rows, part: np.ndarray) -> None:
+    """Note the fields that alone tell the label of a task: the rate of each value in the training
+    part, scored on the validation part. part: int8 (N,).
+    """
+    assert rows.labels is not None
+    train, held_out = np.flatnonzero(part == TRAIN), np.flatnonzero(part == VALIDATION)
+    held_out = held_out[:: max(1, len(held_out) // SAMPLED)]
+    for name, codes in _single_codes(encoder, rows):
+        for place, task in enumerate(encoder.schema.tasks):
+            score = _auc_of_codes(codes, rows.labels[:, place], train, held_out)
+            if score > TELLING:
+                what = f"{name} alone gives an AUC of {score:.3f} for {task}"
+                note("values", f"{what}; is it known before the {task}?")
+
+
+def _single_codes(encoder: ClickEncoder, rows: Rows) -> Iterator[tuple[str, np.ndarray]]:
+    """Fields with one value in a cell, and their codes (N,)."""
+    for column in encoder.columns:
+        if column.width == 1 and column.name not in encoder.schema.time_fields:
+            yield column.name, field_codes(encoder, encoder.side_codes, rows, column.name)
+
+
+def _auc_of_codes(
+    codes: np.ndarray, labels: np.ndarray, train: np.ndarray, held_out: np.ndarray
+) -> float:
+    """AUC on some rows of the rate of each code in others; NaN where it is not defined."""
+    train, held_out = train[labels[train] >= 0], held_out[labels[held_out] >= 0]
+    size = int(codes.max(initial=0)) + 1
+    total = np.bincount(codes[train], minlength=size)
+    positive = np.bincount(codes[train], labels[train], minlength=size)
+    mean = positive.sum() / max(int(total.sum()), 1)
+    rate = (positive + mean) / (total + 1)
+    return auc(labels[held_out], rate[codes[held_out]])
 
 
 def _odds(share: np.ndarray | float) -> np.ndarray:

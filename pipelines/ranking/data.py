@@ -20,6 +20,7 @@ from ...data.clicks.encoder import ClickEncoder
 from ...data.clicks.fit import encode_log, fit
 from ...data.clicks.history import AGES, Events
 from ...data.clicks.layouts import log_of, open_log
+from ...data.clicks.row_parts import RowParts
 from ...data.clicks.schema import Schema, schema_of
 from ...data.clicks.split import PARTS, TRAIN
 from ...data.clicks.vocabulary import Vocabulary
@@ -28,7 +29,7 @@ from ..engine.pipeline import Splits
 from ..engine.runs.loaded import open_spec
 from ..engine.runs.run_directory import RunDirectory
 from ..engine.spec import Spec
-from .baselines import rates
+from .baselines import note_telling_fields, rates
 from .options import RankingOptions
 
 VOCABULARIES, ARRAYS = "vocabularies.parquet", "arrays.safetensors"
@@ -98,6 +99,7 @@ def open_new_log(options: RankingOptions) -> Splits[RankingSpec]:
     training_rows = np.flatnonzero(part == TRAIN)
     counted = rates(rows, training_rows, len(encoder.users.keys), len(encoder.items.keys))
     encoder = replace(encoder, rates=counted)
+    note_telling_fields(encoder, rows, part)
     spec = make_spec(encoder, rows, part)
     return Splits(*parts_of(encoder, rows, part), spec, assets(encoder))
 
@@ -125,6 +127,16 @@ def grown_schema(old: Schema, new: Schema) -> Schema:
     """The schema of the run to go on from; a new one may differ in where tables are and how rows
     are split.
     """
+    new = replace(
+        new,
+        sequences={
+            # What fills up lists is what filled them up before, unless the new schema says it.
+            name: replace(sequence, filler=sequence.filler or old.sequences[name].filler)
+            if name in old.sequences
+            else sequence
+            for name, sequence in new.sequences.items()
+        },
+    )
     same = replace(new, join=old.join, split=old.split, log=old.log)
     if same != old:
         names = [f.name for f in fields(Schema)]
@@ -184,6 +196,7 @@ def assets(encoder: ClickEncoder) -> Mapping[str, Callable[[Path], object]]:
     arrays |= {f"last.{side}": codes for side, codes in encoder.last.items()}
     for place, events in enumerate(encoder.events.values()):
         arrays |= {f"events.{place}.keys": events.keys, f"events.{place}.codes": events.codes}
+    arrays |= {"parts.keys": encoder.row_parts.keys, "parts.codes": encoder.row_parts.parts}
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     return {VOCABULARIES: table.write_parquet, ARRAYS: lambda path: save_file(arrays, path)}
 
@@ -221,4 +234,8 @@ def load_encoder(spec: RankingSpec) -> ClickEncoder:
         },
         last={side: arrays[f"last.{side}"] for side in ("user", "item")},
         rates={name: arrays[f"rates.{name}"] for name in ("overall", "user", "item")},
+        # Runs of earlier versions do not know which rows they were trained on.
+        row_parts=RowParts(arrays["parts.keys"], arrays["parts.codes"])
+        if "parts.keys" in arrays
+        else RowParts(),
     )

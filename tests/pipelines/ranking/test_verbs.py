@@ -24,7 +24,7 @@ from headwise.pipelines.ranking.options import RankingOptions
 from headwise.pipelines.ranking.scoring import forward
 from headwise.pipelines.ranking.verbs import top as best
 
-SMALL = {"width": 8, "layers": 1, "hidden": (16, 8), "towers": (8,), "accelerator": "cpu"}
+SMALL = {"width": 8, "layers": 1, "towers": (8,), "accelerator": "cpu"}
 
 
 @pytest.fixture(scope="module")
