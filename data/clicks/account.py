@@ -23,12 +23,13 @@ from .vocabulary import MISSING, UNSEEN
 MANY_UNSEEN = 0.5  # share of the values of lists from which it is noted
 
 
-def note_columns(log: Log, schema: Schema, tables: Sequence[JoinedTable]) -> None:
+def note_columns(log: Log, schema: Schema, tables: Sequence[JoinedTable] = ()) -> None:
     """Note the files of a log, and the columns that nothing reads."""
-    if len(log.files) > 1:
-        note("read", "files of the log", count=len(log.files))
+    files: tuple[str, ...] = log.files
+    if len(files) > 1:
+        note("read", "files of the log", count=len(files))
     used = used_columns(schema)
-    unused = [name for name in scan_log(log.files[0])[1] if name not in used]
+    unused = [name for name in scan_log(files[0])[1] if name not in used]
     for table in tables:
         unused += [name for name in table.frame.columns if name not in used and name != table.on]
     if unused:

@@ -90,7 +90,7 @@ def encode_log(
     split: as `fit` splits it; else all rows are the test part.
     """
     schema = encoder.schema
-    note_columns(log, schema, [])
+    note_columns(log, schema)
     _, _, rows, met = _first_pass(log, schema, encoder, [], grow=False)
     part = split_rows(log, schema, rows) if split else np.full(len(rows), TEST, np.int8)
     note_events(log, schema, rows, part if split else None)

@@ -65,8 +65,10 @@ def likely_filler(values: pl.Series, lengths: np.ndarray) -> str | None:
     if not long.any():
         return None
     for place in (ends[long] - 1, (ends - lengths)[long]):
-        at_edge = values.gather(place).cast(pl.String).str.to_lowercase()
+        spelled = values.gather(place).cast(pl.String)
+        at_edge = spelled.str.to_lowercase().to_numpy()
         for filler in _FILLERS:
-            if (at_edge == filler).mean() >= _MOST and (at_edge == filler).sum() > 1:
-                return str(values.gather(place).cast(pl.String).filter(at_edge == filler)[0])
+            filled = at_edge == filler
+            if filled.sum() > 1 and filled.mean() >= _MOST:
+                return str(spelled.filter(pl.Series(filled))[0])
     return None

@@ -1,0 +1,207 @@
+"""What the account says of a log, and what is refused as it would make a result wrong."""
+
+import re
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from headwise.base.account import opened
+from headwise.base.errors import InputError
+from headwise.data.clicks.fit import encode_log, fit
+from headwise.data.clicks.layouts import open_log
+from headwise.data.clicks.log import Log
+from headwise.data.clicks.row_parts import RowParts
+from headwise.data.clicks.schema import Schema
+from headwise.data.clicks.schema_file import parse_schema
+from headwise.data.clicks.split import PARTS
+from headwise.pipelines.ranking.baselines import note_telling_fields
+from headwise.tests.data.clicks.saved import saved
+
+
+def schema(**changes: Any) -> Schema:
+    values: dict[str, Any] = {
+        "user": "user",
+        "item": "item",
+        "time": "time",
+        "categorical": {"user": {}, "item": {}},
+        "tasks": {"click": "click"},
+    }
+    return parse_schema(values | changes, "schema")
+
+
+def table(rows: int = 400, **columns: Any) -> pl.DataFrame:
+    random = np.random.default_rng(0)
+    plain = {
+        "user": random.integers(10, size=rows),
+        "item": random.integers(20, size=rows),
+        "time": np.sort(random.choice(10**6, rows, replace=False)),
+        "click": random.integers(2, size=rows),
+    }
+    return pl.DataFrame(plain | columns)
+
+
+def lines_of(log: Log, plan: Schema) -> str:
+    with opened() as account:
+        encoder, rows, part = fit(log, plan)
+        note_telling_fields(encoder, rows, part)
+    return "\n".join(account.lines())
+
+
+def test_what_was_read_and_what_was_not_used(tmp_path) -> None:
+    frame = table(extra=pl.Series(["x"] * 400), free=pl.Series([1] * 400))
+    lines = lines_of(saved(tmp_path / "a.csv", frame), schema())
+    assert "read: 400 events; 10 users; 20 items" in lines
+    assert "columns: 2 not used (extra, free)" in lines
+    assert "of each user's rows in time, the first 80% train" in lines
+    log = Log((str(tmp_path / "a.csv"),) * 2, tmp_path)
+    assert "read: 2 files of the log; 800 events" in lines_of(log, schema())
+
+
+@pytest.mark.parametrize(
+    ("split", "words"),
+    [
+        ({"by": "time"}, "of all rows in time"),
+        ({"by": "random"}, "at random .*: what came later may help to predict what came before"),
+    ],
+)
+def test_the_split_is_said(tmp_path, split: dict, words: str) -> None:
+    lines = lines_of(saved(tmp_path / "a.csv", table()), schema(split=split))
+    assert re.search(words, lines)
+
+
+def test_missing_and_unseen_values_are_shares_of_fields(tmp_path) -> None:
+    rows = np.arange(400)
+    frame = table(
+        late=np.where(rows < 360, "old", "new"),
+        price=[None if row % 4 == 0 else row % 9 for row in rows],
+    )
+    plan = schema(categorical=["late"], numeric=["price"], split={"by": "time"})
+    lines = lines_of(saved(tmp_path / "a.csv", frame), plan)
+    assert "1 fields with missing cells (price 25.0%)" in lines
+    assert "fields with values that the training part does not have (late 50.0%)" in lines
+
+
+def test_events_that_stand_there_twice_are_counted(tmp_path) -> None:
+    frame = table()
+    twice = pl.concat([frame, frame[:30], frame[30:40].with_columns(click=1 - pl.col("click"))])
+    lines = lines_of(saved(tmp_path / "a.csv", twice), schema(split={"by": "random"}))
+    assert "40 rows that repeat an event" in lines
+    assert "10 such events with two labels" in lines
+    assert "such events in two parts" in lines
+    assert "repeat an event" not in lines_of(saved(tmp_path / "a.csv", frame), schema())
+    no_time = parse_schema(
+        {
+            "user": "user",
+            "item": "item",
+            "categorical": ["item"],
+            "tasks": {"click": "click"},
+            "split": {"by": "random"},
+        },
+        "s",
+    )
+    assert "repeat an event" not in lines_of(saved(tmp_path / "a.csv", twice), no_time)
+
+
+def test_a_part_with_one_label_is_named(tmp_path) -> None:
+    frame = table()
+    only_no = frame.with_columns(click=pl.when(pl.int_range(400) < 360).then("click").otherwise(0))
+    lines = lines_of(saved(tmp_path / "a.csv", only_no), schema(split={"by": "time"}))
+    assert "click has no AUC on the test part: every label of the test part is 0" in lines
+
+
+def test_a_log_of_what_was_taken_alone_says_what_it_lacks(tmp_path) -> None:
+    log = saved(tmp_path / "a.csv", table(click=[1] * 400))
+    with pytest.raises(InputError, match=r"every label .* is 1; .* rows, too, on which nothing"):
+        fit(log, schema())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"categorical": {"item": {}, "click": {}}},
+        {"numeric": {"same": {"column": "click"}}},
+        {"sequences": {"s": {"of": "item", "column": "click"}}},
+    ],
+)
+def test_a_label_among_the_features_is_refused_unless_accepted(tmp_path, changes: dict) -> None:
+    log = saved(tmp_path / "a.csv", table())
+    with (
+        opened(),
+        pytest.raises(InputError, match=r"'click' is the label of task click and a feature, too"),
+    ):
+        fit(log, schema(**changes))
+    with opened(["label-as-feature"]) as account:
+        fit(log, schema(**changes))
+    assert any("a feature, too" in line for line in account.lines())
+
+
+def test_conditions_of_histories_may_read_a_label(tmp_path) -> None:
+    plan = schema(sequences={"clicked": {"of": "item", "where": "click"}})
+    assert "feature, too" not in lines_of(saved(tmp_path / "a.csv", table()), plan)
+
+
+def test_a_field_that_tells_the_label_is_named(tmp_path) -> None:
+    click = table()["click"].to_numpy()
+    random = np.random.default_rng(1)
+    frame = table(dwell=click * 5 + random.random(400), chance=random.random(400))
+    plan = schema(numeric=["dwell", "chance"])
+    lines = lines_of(saved(tmp_path / "a.csv", frame), plan)
+    assert re.search(r"dwell alone gives an AUC of (1\.0|0\.99)\d+ for click", lines)
+    assert "chance alone" not in lines
+    # A name for each row tells nothing of other rows.
+    frame = table(row=[f"r{row}" for row in range(400)])
+    lines = lines_of(saved(tmp_path / "a.csv", frame), schema(categorical=["row"]))
+    assert "alone gives" not in lines
+
+
+def test_rows_are_recognised_by_what_they_hold(tmp_path) -> None:
+    frame = table(400).with_columns(page=pl.lit("p"))
+    log = saved(tmp_path / "a.csv", frame)
+    encoder, _, part = fit(log, schema(categorical=["user", "item", "page"]))
+    names = [list(PARTS)[code] for code in part]
+    shuffled = np.random.default_rng(2).permutation(400)
+    again = encoder.rows(frame[shuffled.tolist()], "t", labels=False)
+    assert encoder.row_parts.names(again).to_list() == [names[row] for row in shuffled]
+    other = frame.with_columns(time=pl.col("time") + 1)
+    assert encoder.row_parts.names(encoder.rows(other, "t")).null_count() > 390
+    assert RowParts().names(again).null_count() == 400
+
+
+def test_a_row_in_two_parts_is_one_of_the_first(tmp_path) -> None:
+    frame = table(200)
+    log = saved(
+        tmp_path / "a.csv",
+        pl.concat([frame, frame]).with_columns(
+            part=pl.Series(["test"] * 100 + ["validation"] * 100 + ["train"] * 200)
+        ),
+    )
+    encoder, rows, _ = fit(log, schema(split={"column": "part"}))
+    assert set(encoder.row_parts.names(rows)) == {"train"}
+
+
+def test_later_events_are_accounted_for(tmp_path) -> None:
+    encoder, _, _ = fit(saved(tmp_path / "a.csv", table()), schema())
+    later = table(50, item=np.arange(50) + 900).with_columns(spare=pl.lit(1))
+    with opened() as account:
+        encode_log(saved(tmp_path / "b.csv", later), encoder, split=False)
+    lines = "\n".join(account.lines())
+    assert "read: 50 events" in lines
+    assert "1 not used (spare)" in lines
+    assert "(item 100.0%)" in lines
+    assert "train," not in lines
+
+
+def test_a_schema_finds_the_log_of_its_name(tmp_path) -> None:
+    saved(tmp_path / "clicks.parquet", table())
+    (tmp_path / "clicks.yaml").write_text(
+        "user: user\nitem: item\ntime: time\ncategorical: [item]\ntasks: {click: click}\n"
+    )
+    with opened() as account:
+        log, _ = open_log(str(tmp_path / "clicks.yaml"))
+    assert log.files == (str(tmp_path / "clicks.parquet"),)
+    assert "clicks.parquet, which lies next to its schema" in "\n".join(account.lines())
+    saved(tmp_path / "clicks.csv", table())
+    with pytest.raises(InputError, match="names no log"):
+        open_log(str(tmp_path / "clicks.yaml"))
