@@ -25,11 +25,10 @@ MANY_UNSEEN = 0.5  # share of the values of lists from which it is noted
 
 def note_columns(log: Log, schema: Schema, tables: Sequence[JoinedTable] = ()) -> None:
     """Note the files of a log, and the columns that nothing reads."""
-    files: tuple[str, ...] = log.files
-    if len(files) > 1:
-        note("read", "files of the log", count=len(files))
     used = used_columns(schema)
-    unused = [name for name in scan_log(files[0])[1] if name not in used]
+    unused = [name for name in scan_log(log.files[0])[1] if name not in used]
+    if len(log.files) > 1:
+        note("read", "files of the log", count=len(log.files))
     for table in tables:
         unused += [name for name in table.frame.columns if name not in used and name != table.on]
     if unused:
@@ -40,7 +39,7 @@ def note_columns(log: Log, schema: Schema, tables: Sequence[JoinedTable] = ()) -
 
 def used_columns(schema: Schema) -> set[str]:
     """All columns that a schema names."""
-    used = {schema.user, schema.item, *(join.on for join in schema.join)}
+    used = {*schema.id_columns, *(join.on for join in schema.join)}
     used |= {schema.column(name) for name in (*schema.categorical, *schema.numeric)}
     for sequence in schema.sequences.values():
         used |= {sequence.column or "", sequence.where.column if sequence.where else ""}
@@ -55,7 +54,10 @@ def note_events(log: Log, schema: Schema, rows: Rows, part: np.ndarray | None) -
     part: int8 (N,), the part of each row; None where the log is not split.
     """
     note("read", "events", count=len(rows))
-    for noun, who in (("user", rows.user), ("item", rows.item)):
+    for noun, column, who in (("user", schema.user, rows.user), ("item", schema.item, rows.item)):
+        if column is None:
+            note("assumed", f"rows are of no {noun}: none is counted, or scored by it")
+            continue
         known = who[who >= 0]
         note("read", f"{noun}s", count=len(np.unique(known)))
         if len(known) < len(rows):
@@ -95,7 +97,7 @@ def one_label(labels: np.ndarray, part: str) -> str | None:
 
 def _note_repeated(schema: Schema, rows: Rows, part: np.ndarray | None) -> None:
     """Note rows with the same user, item and second."""
-    if schema.time is None:
+    if schema.time is None or len(schema.id_columns) < 2:
         return  # without a time a user may well meet an item again
     assert rows.labels is not None
     plain = Rows(np.zeros((len(rows), 0), np.int32), rows.user, rows.item, rows.time)

@@ -145,10 +145,14 @@ class FieldCodes:
             return hashed(column, categorical.hash, missing_words=words)
         return self.vocabularies[name].codes(column, missing_words=words)
 
-    def ids_of(self, side: str, frame: pl.DataFrame, column: str, where: object) -> np.ndarray:
+    def ids_of(
+        self, side: str, frame: pl.DataFrame, column: str | None, where: object
+    ) -> np.ndarray:
         """int32 (n,) places of the users ("user") or items ("item") of a column of a table, -1 for
-        unknown or missing ones.
+        unknown or missing ones, and all of them where there is no such column (None).
         """
+        if column is None:
+            return np.full(frame.height, -1, np.int32)
         words = self.schema.missing_words(getattr(self.schema, side))
         return places(self.ids(side), frame, column, where, missing_words=words)
 

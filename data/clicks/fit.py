@@ -129,9 +129,10 @@ def _first_pass(
     that each row is.
     """
     users, items = (base.users, base.items) if base else (Vocabulary(), Vocabulary())
+    ids = {"user": users, "item": items}
     words = {side: schema.missing_words(getattr(schema, side)) for side in SIDES}
     conditions = [sequence.where for sequence in schema.events.values()]
-    columns = [schema.user, schema.item, *([schema.time] if schema.time else [])]
+    columns = [*schema.id_columns, *([schema.time] if schema.time else [])]
     columns += [condition.column for condition in conditions if condition is not None]
     for task in schema.tasks.values():
         columns += [task.label.column, *([task.only_where.column] if task.only_where else [])]
@@ -140,16 +141,17 @@ def _first_pass(
     parts: list[Rows] = []
     met = []
     for frame, where in log.parts(columns):
-        if grow:
-            users = users.grown(take(frame, schema.user, where), missing_words=words["user"])
-            items = items.grown(take(frame, schema.item, where), missing_words=words["item"])
+        who = {side: np.full(frame.height, -1, np.int32) for side in SIDES}
+        for side, column in (("user", schema.user), ("item", schema.item)):
+            if column is not None:
+                cells = take(frame, column, where)
+                if grow:
+                    ids[side] = ids[side].grown(cells, missing_words=words[side])
+                who[side] = places(ids[side], frame, column, where, missing_words=words[side])
         time, _ = seconds(frame, schema, where, needed=True)
         labels = task_labels(frame, schema, where)
-        user, item = (
-            places(users, frame, schema.user, where, missing_words=words["user"]),
-            places(items, frame, schema.item, where, missing_words=words["item"]),
-        )
-        parts.append(Rows(np.zeros((frame.height, 0), np.int32), user, item, time, labels))
+        no_codes = np.zeros((frame.height, 0), np.int32)
+        parts.append(Rows(no_codes, who["user"], who["item"], time, labels))
         flags = np.ones((frame.height, len(conditions)), bool)
         for place, condition in enumerate(conditions):
             if condition is not None:
@@ -158,16 +160,14 @@ def _first_pass(
     if not parts:
         raise fail(log.files[0], "holds no rows")
     for table in tables:
-        if table.side == "user":
-            users = users.grown(table.frame[table.on], missing_words=words["user"])
-        else:
-            items = items.grown(table.frame[table.on], missing_words=words["item"])
+        cells, side = table.frame[table.on], table.side
+        ids[side] = ids[side].grown(cells, missing_words=words[side])
     user, item, time, labels = (
         np.concatenate([getattr(part, name) for part in parts])
         for name in ("user", "item", "time", "labels")
     )
     rows = Rows(np.zeros((len(user), 0), np.int32), user, item, time, labels)
-    return users, items, rows, np.concatenate(met)
+    return ids["user"], ids["item"], rows, np.concatenate(met)
 
 
 def _side_codes(
@@ -214,7 +214,8 @@ def _encode(log: Log, fields: FieldCodes, rows: Rows) -> None:
     rows.fields = _codes_array((len(rows), sum(column.width for column in columns)))
     listed: dict[str, list[Ragged]] = {name: [] for name in schema.listed}
     start = 0
-    for frame, where in log.parts(needed or [schema.user]):
+    any_column = next(iter(schema.tasks.values())).label.column
+    for frame, where in log.parts(needed or [any_column]):
         part = slice(start, start + frame.height)
         rows.fields[part], _ = fields.fields(frame, rows.time[part], where)
         start += frame.height

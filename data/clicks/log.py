@@ -53,6 +53,11 @@ def scan_log(file: str | Path) -> tuple[pl.LazyFrame, list[str]]:
     return frame, names
 
 
+def count_rows(file: str) -> int:
+    """Rows of a table; of parquet from its last bytes."""
+    return int(collect(file, scan_log(file)[0].select(pl.len())).item())
+
+
 def batches(where: object, frame: pl.LazyFrame) -> Iterator[pl.DataFrame]:
     """A lazy table in parts of PART rows. Raises InputError where it cannot be read."""
     parts = iter(frame.collect_batches(chunk_size=PART, maintain_order=True))
@@ -76,7 +81,7 @@ class JoinedTable(NamedTuple):
     path: str
 
 
-def joined(log: Log, join: Join, user: str) -> JoinedTable:
+def joined(log: Log, join: Join, user: str | None) -> JoinedTable:
     """A table that the schema joins. user: the log's column of users.
 
     Raises InputError where the table cannot be read or has an id twice.

@@ -1,12 +1,13 @@
-"""The part that a row was in when a run was trained, by what the row holds.
+"""The part that a row was in when a run was trained.
 
-Rows are recognised by their codes (user, item, second and the log's fields), not by their place, so
-that they are found again in any table and in any order.
+Rows of a file that the run was trained on are recognised by their place in it, those of any other
+table by what they hold: their codes (user, item, second and the log's fields).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
@@ -20,10 +21,15 @@ _NAMES = np.array([*PARTS, None], object)
 
 @dataclass(frozen=True)
 class RowParts:
-    """The parts of the rows of a training. keys: uint64 (N,), increasing; parts: int8 (N,)."""
+    """The parts of the rows of a training.
+
+    keys: uint64 (N,), increasing, of rows by what they hold; parts: int8 (N,), of these. files: by
+    what tells a file from others, the parts of its rows, int8 (rows,).
+    """
 
     keys: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
     parts: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int8))
+    files: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @staticmethod
     def of(rows: Rows, part: np.ndarray, earlier: RowParts | None = None) -> RowParts:
@@ -37,10 +43,20 @@ class RowParts:
         order = np.lexsort((parts, keys))
         keys, parts = keys[order], parts[order]
         first = np.r_[True, keys[1:] != keys[:-1]] if len(keys) else np.zeros(0, bool)
-        return RowParts(keys[first], parts[first])
+        return RowParts(keys[first], parts[first], earlier.files)
 
-    def names(self, rows: Rows) -> pl.Series:
-        """The part of each row (n,), null for a row that is new."""
+    def with_files(self, files: Mapping[str, np.ndarray]) -> RowParts:
+        """With the parts of the rows of further files."""
+        return replace(self, files={**self.files, **files})
+
+    def names(self, rows: Rows, file: str | None = None, start: int = 0) -> pl.Series:
+        """The part of each row (n,), null for a row that is new.
+
+        file: what tells the file of the rows from others; start: place of the first row in it.
+        """
+        of_file = self.files.get(file or "")
+        if of_file is not None and start + len(rows) <= len(of_file):
+            return pl.Series(_NAMES[of_file[start : start + len(rows)]], dtype=pl.String)
         if not len(self.keys):
             return pl.repeat(None, len(rows), dtype=pl.String, eager=True)
         keys = row_keys(rows)

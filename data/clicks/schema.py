@@ -109,10 +109,13 @@ class Join:
 
 @dataclass(frozen=True)
 class Schema:
-    """All that headwise needs to know of a log's columns."""
+    """All that headwise needs to know of a log's columns.
 
-    user: str
-    item: str
+    user, item: None for a plain table, whose rows are of no user, or of no item.
+    """
+
+    user: str | None
+    item: str | None
     tasks: dict[str, Target]
     time: str | None = None
     unit: str = "s"
@@ -138,6 +141,11 @@ class Schema:
         return values
 
     @property
+    def id_columns(self) -> list[str]:
+        """The columns of users and items, as far as there are."""
+        return [column for column in (self.user, self.item) if column is not None]
+
+    @property
     def events(self) -> dict[str, Sequence]:
         """The sequences that are made from the log."""
         return {name: s for name, s in self.sequences.items() if s.column is None}
@@ -156,7 +164,7 @@ class Schema:
         """The table's column of a categorical or numeric field."""
         return (self.categorical.get(name) or self.numeric[name]).column
 
-    def missing_words(self, column: str) -> bool:
+    def missing_words(self, column: str | None) -> bool:
         """Whether words such as NA mean a missing cell in a column of ids."""
         fields = self.categorical.values()
         return all(field.missing_words for field in fields if field.column == column)
@@ -227,7 +235,7 @@ def check_schema(schema: Schema, where: object) -> None:
             problem = f"side must be user, item or row, not {shown(column.side)}"
             raise fail(where, f"{column.column}: {problem}")
     for join in schema.join:
-        if join.on not in (schema.user, schema.item):
+        if join.on not in schema.id_columns:
             problem = f"on must be the user's or item's id, not {shown(join.on)}"
             raise fail(where, f"join: {join.table}: {problem}")
     _check_split(schema, f"{where}: split")
@@ -241,6 +249,8 @@ def _check_sequence(schema: Schema, sequence: Sequence, where: object) -> None:
         raise fail(where, "of a field with several values in a cell; take one with one")
     if sequence.column is None and schema.time is None:
         raise fail(where, "needs time, or a column that holds the sequence")
+    if sequence.column is None and schema.user is None:
+        raise fail(where, "needs user, or a column that holds the sequence")
     if sequence.length < 1:
         raise fail(where, "length must be at least 1")
 
@@ -251,6 +261,8 @@ def _check_split(schema: Schema, where: object) -> None:
         raise fail(where, f"by must be user, time or random, not {shown(split.by)}")
     if split.column is None and split.by != "random" and schema.time is None:
         raise fail(where, f"by {split.by} needs time; name it, or split by: random")
+    if split.column is None and split.by == "user" and schema.user is None:
+        raise fail(where, "by user needs a user; split by: time or random")
     train, validation = split.train, split.validation
     if not (0 < train < 1 and 0 < validation < 1 and train + validation < 1):
         problem = "train and validation must be shares that leave a rest for the test part"

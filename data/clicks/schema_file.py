@@ -5,7 +5,7 @@ log: clicks.parquet             # file, folder or pattern; or give it with --dat
 join:                           # attributes of users or items, one row per id
   - {table: users.csv, on: user_id}
   - {table: items.csv, on: item_id}
-user: user_id
+user: user_id                   # null for a table whose rows are of no user; item: the same
 item: item_id
 time: {column: timestamp, unit: s}          # s, ms, us, ns
 categorical:                    # missing cells and unseen values have codes of their own
@@ -104,13 +104,15 @@ def parse_schema(values: object, where: object) -> Schema:
     """A schema from the values of its YAML. Raises InputError as `read_schema` does."""
     keys = _mapping(values, where, KEYS)
     for needed in ("user", "item", "tasks"):
-        if not keys.get(needed):
-            raise fail(where, f"has no {needed!r}; every schema names user, item and tasks")
+        plain = needed != "tasks" and needed in keys and keys[needed] is None
+        if not keys.get(needed) and not plain:
+            problem = f"has no {needed!r}; every schema names user, item and tasks"
+            raise fail(where, f"{problem} (user: null, item: null: a table without them)")
     _check_gaps(keys, where)
     column, unit = _time(keys.get("time"), f"{where}: time")
     schema = Schema(
-        user=_text(keys["user"], f"{where}: user"),
-        item=_text(keys["item"], f"{where}: item"),
+        user=None if keys["user"] is None else _text(keys["user"], f"{where}: user"),
+        item=None if keys["item"] is None else _text(keys["item"], f"{where}: item"),
         tasks={name: _target(task, at) for name, task, at in _named(keys, "tasks", where)},
         time=column,
         unit=unit,

@@ -49,7 +49,8 @@ def rate_scores(encoder: ClickEncoder, user: np.ndarray, item: np.ndarray, task:
     """Probability (N,) by the rates of users and items alone; those unknown count as average."""
     logit = np.full(len(user), encoder.rates["overall"][task])
     for name, who in (("user", user), ("item", item)):
-        logit += np.where(who < 0, 0.0, encoder.rates[name][np.maximum(who, 0), task])
+        if len(encoder.rates[name]):
+            logit += np.where(who < 0, 0.0, encoder.rates[name][np.maximum(who, 0), task])
     return 1 / (1 + np.exp(-logit))
 
 

@@ -20,12 +20,14 @@ from ...data.clicks.encoder import ClickEncoder
 from ...data.clicks.fit import encode_log, fit
 from ...data.clicks.history import AGES, Events
 from ...data.clicks.layouts import log_of, open_log
+from ...data.clicks.log import Log, count_rows
 from ...data.clicks.row_parts import RowParts
 from ...data.clicks.schema import Schema, schema_of
 from ...data.clicks.split import PARTS, TRAIN
 from ...data.clicks.vocabulary import Vocabulary
 from ...models.clicks.click import Layout
-from ..engine.pipeline import Splits
+from ..engine.inference.members import member_key
+from ..engine.pipeline import Member, Splits
 from ..engine.runs.loaded import open_spec
 from ..engine.runs.run_directory import RunDirectory
 from ..engine.spec import Spec
@@ -33,6 +35,7 @@ from .baselines import note_telling_fields, rates
 from .options import RankingOptions
 
 VOCABULARIES, ARRAYS = "vocabularies.parquet", "arrays.safetensors"
+FILE = "parts.file."  # begins the name of an array with the parts of the rows of a file
 
 
 class FieldFacts(TypedDict):
@@ -100,6 +103,8 @@ def open_new_log(options: RankingOptions) -> Splits[RankingSpec]:
     counted = rates(rows, training_rows, len(encoder.users.keys), len(encoder.items.keys))
     encoder = replace(encoder, rates=counted)
     note_telling_fields(encoder, rows, part)
+    by_file = encoder.row_parts.with_files(parts_by_file(log, part))
+    encoder = replace(encoder, row_parts=by_file)
     spec = make_spec(encoder, rows, part)
     return Splits(*parts_of(encoder, rows, part), spec, assets(encoder))
 
@@ -111,6 +116,14 @@ def open_log_of_run(
     log = log_of(str(options.data))
     encoder, rows, part = encode_log(log, load_encoder(spec), split=not as_test)
     return Splits(*parts_of(encoder, rows, part), spec)
+
+
+def parts_by_file(log: Log, part: np.ndarray) -> dict[str, np.ndarray]:
+    """By what tells a file from others, the parts of its rows. part: int8 (N,), in their order."""
+    ends = np.cumsum([count_rows(file) for file in log.files])
+    parts = np.split(part.astype(np.int8), ends[:-1])
+    keys = [member_key(Member(file)) for file in log.files]
+    return {key: of_file for key, of_file in zip(keys, parts, strict=True) if key is not None}
 
 
 def parts_of(
@@ -196,7 +209,9 @@ def assets(encoder: ClickEncoder) -> Mapping[str, Callable[[Path], object]]:
     arrays |= {f"last.{side}": codes for side, codes in encoder.last.items()}
     for place, events in enumerate(encoder.events.values()):
         arrays |= {f"events.{place}.keys": events.keys, f"events.{place}.codes": events.codes}
-    arrays |= {"parts.keys": encoder.row_parts.keys, "parts.codes": encoder.row_parts.parts}
+    row_parts = encoder.row_parts
+    arrays |= {"parts.keys": row_parts.keys, "parts.codes": row_parts.parts}
+    arrays |= {f"{FILE}{key}": parts for key, parts in row_parts.files.items()}
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     return {VOCABULARIES: table.write_parquet, ARRAYS: lambda path: save_file(arrays, path)}
 
@@ -235,7 +250,11 @@ def load_encoder(spec: RankingSpec) -> ClickEncoder:
         last={side: arrays[f"last.{side}"] for side in ("user", "item")},
         rates={name: arrays[f"rates.{name}"] for name in ("overall", "user", "item")},
         # Runs of earlier versions do not know which rows they were trained on.
-        row_parts=RowParts(arrays["parts.keys"], arrays["parts.codes"])
+        row_parts=RowParts(
+            arrays["parts.keys"],
+            arrays["parts.codes"],
+            {name.removeprefix(FILE): arrays[name] for name in arrays if name.startswith(FILE)},
+        )
         if "parts.keys" in arrays
         else RowParts(),
     )

@@ -22,11 +22,12 @@ from ...data.clicks.coding import Rows
 from ...data.clicks.encoder import ClickEncoder
 from ...data.clicks.fit import encode_log
 from ...data.clicks.layouts import files_of, log_of
-from ...data.clicks.log import scan_log
+from ...data.clicks.log import count_rows, scan_log
 from ...data.clicks.schema import Schema
 from ...data.clicks.vocabulary import UNSEEN, clean
 from ...data.formats.tables import collect
-from ..engine.pipeline import Context
+from ..engine.inference.members import member_key
+from ..engine.pipeline import Context, Member
 from .data import RankingSpec, load_encoder
 from .options import RankingPredictOptions
 from .scoring import probabilities
@@ -72,11 +73,6 @@ def list_parts(path: str, log: str | None = None) -> list[RowsItem]:
         for start in range(0, max(rows, 1), PART):
             add(file, f"{name}:{start}", start, min(PART, rows - start))
     return items
-
-
-def count_rows(file: str) -> int:
-    """Rows of a table; of parquet from its last bytes."""
-    return int(collect(file, scan_log(file)[0].select(pl.len())).item())
 
 
 def schema(spec: RankingSpec) -> dict[str, pl.DataType]:
@@ -184,15 +180,16 @@ def _scored_rows(
     return pl.DataFrame(
         {
             "row": np.arange(start, start + len(coded)),
-            "part": encoder.row_parts.names(coded),
+            "part": encoder.row_parts.names(coded, member_key(Member(file)), start),
             "user_id": _ids(table, columns, columns.user, types["user_id"]),
             "item_id": _ids(table, columns, columns.item, types["item_id"]),
             **{f"p_{task}": probability[:, place] for place, task in enumerate(tasks)},
-            "seen_user": encoder.trained_on("user", coded.user),
-            "seen_item": encoder.trained_on("item", coded.item),
+            "seen_user": encoder.trained_on("user", coded.user) if columns.user else None,
+            "seen_item": encoder.trained_on("item", coded.item) if columns.item else None,
             "unseen": _unseen_fields(coded),
             "unread": coded.unread,
-        }
+        },
+        schema_overrides={"seen_user": pl.Boolean, "seen_item": pl.Boolean},
     )
 
 
@@ -209,8 +206,10 @@ def _note_table(encoder: ClickEncoder, coded: Rows, names: Sequence[str]) -> Non
     note_unseen_lists(encoder.schema, coded.listed)
 
 
-def _ids(table: pl.DataFrame, columns: Schema, column: str, kind: pl.DataType) -> pl.Series:
-    """A column of ids in the type that the run has them in."""
+def _ids(table: pl.DataFrame, columns: Schema, column: str | None, kind: pl.DataType) -> pl.Series:
+    """A column of ids in the type that the run has them in; nulls where there is none."""
+    if column is None:
+        return pl.repeat(None, table.height, dtype=kind, eager=True)
     ids = clean(table[column], missing_words=columns.missing_words(column))
     if kind == pl.Int64 and ids.dtype == pl.String:
         ids = ids.str.replace(r"\.0+$", "")  # as other programs write whole numbers
@@ -220,7 +219,7 @@ def _ids(table: pl.DataFrame, columns: Schema, column: str, kind: pl.DataType) -
 def needed_columns(encoder: ClickEncoder) -> list[str]:
     """Columns that a row may be scored by: those of joined tables and the time may be missing."""
     schema = encoder.schema
-    columns = [schema.user, schema.item, *([schema.time] if schema.time else [])]
+    columns = [*schema.id_columns, *([schema.time] if schema.time else [])]
     columns += [
         schema.column(field.name)
         for field in encoder.columns

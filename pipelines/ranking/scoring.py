@@ -107,10 +107,12 @@ def scores_by_task(
 def cold_rows(dataset: ClickRows) -> dict[str, np.ndarray]:
     """bool (N,): the rows whose user, or item, the training part does not have."""
     rows, which, encoder = dataset.rows, dataset.which, dataset.encoder
-    return {
+    cold = {
         "cold_users": ~encoder.trained_on("user", rows.user[which]),
         "cold_items": ~encoder.trained_on("item", rows.item[which]),
     }
+    plain = {"cold_users": encoder.schema.user is None, "cold_items": encoder.schema.item is None}
+    return {name: mask for name, mask in cold.items() if not plain[name]}
 
 
 def _scores(labels: np.ndarray, probability: np.ndarray, users: np.ndarray) -> dict[str, float]:

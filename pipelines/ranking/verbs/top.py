@@ -77,6 +77,8 @@ def _top(loaded: Loaded, options: TopOptions) -> Path:
         raise InputError(f"--task {options.task}: unknown{nearest(options.task, names)}")
     encoder = encoder_with_log(loaded.spec, options.log)
     schema = encoder.schema
+    if schema.user is None or schema.item is None:
+        raise InputError(f"{options.run}: its log has no users or no items, so there are no lists")
     everyone = Ids(encoder.users.keys, np.arange(len(encoder.users.keys), dtype=np.int32))
     users = (
         everyone

@@ -205,3 +205,27 @@ def test_a_schema_finds_the_log_of_its_name(tmp_path) -> None:
     saved(tmp_path / "clicks.csv", table())
     with pytest.raises(InputError, match="names no log"):
         open_log(str(tmp_path / "clicks.yaml"))
+
+
+def test_a_plain_table_has_neither_users_nor_items(tmp_path) -> None:
+    frame = table()
+    plan = schema(
+        user=None, item=None, split={"by": "time"}, numeric=["item"], categorical=["user"]
+    )
+    with opened() as account:
+        encoder, rows, _ = fit(saved(tmp_path / "a.csv", frame), plan)
+    assert (rows.user == -1).all()
+    assert (rows.item == -1).all()
+    assert len(encoder.users.keys) == len(encoder.items.keys) == 0
+    lines = "\n".join(account.lines())
+    assert "rows are of no user" in lines
+    assert "read: 400 events\n" in lines + "\n"
+    for changes, words in (
+        ({"split": {"by": "user"}}, "by user needs a user"),
+        ({"sequences": {"s": {"of": "item"}}}, "needs user, or a column"),
+        ({"join": [{"table": "x.csv", "on": "user"}]}, "on must be the user's or item's id"),
+    ):
+        with pytest.raises(InputError, match=words):
+            schema(user=None, item=None, **{"split": {"by": "time"}, **changes})
+    with pytest.raises(InputError, match=r"has no 'user'; .*user: null"):
+        parse_schema({"item": "i", "tasks": {"a": "b"}, "categorical": ["i"]}, "s")

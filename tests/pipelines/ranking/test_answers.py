@@ -14,6 +14,7 @@ from torch import nn
 
 from headwise import pipelines
 from headwise.base.account import opened
+from headwise.base.errors import InputError
 from headwise.data.clicks.generate import write_sample_clicks
 from headwise.pipelines import load_task
 from headwise.pipelines.engine.runs.loaded import load_run
@@ -62,8 +63,7 @@ def test_a_run_of_an_earlier_version_knows_no_parts(run, tmp_path) -> None:
     assert spec.assets_folder is not None
     arrays = load_file(spec.assets_folder / "arrays.safetensors")
     assert len(arrays["parts.keys"]) == 8000
-    for name in ("parts.keys", "parts.codes"):
-        del arrays[name]
+    arrays = {name: array for name, array in arrays.items() if not name.startswith("parts.")}
     for path in spec.assets_folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     save_file(arrays, tmp_path / "arrays.safetensors")
@@ -183,3 +183,30 @@ def test_the_epoch_that_is_kept_is_said(scores: list, losses: list, line: str) -
     shown = trainer._kept_epoch() or ""
     assert shown.startswith(f"kept: {line}")
     assert ("more --epochs may be better" in shown) == ("last one" in line or line.endswith("it"))
+
+
+def test_a_plain_table_is_trained_on_and_scored(tmp_path) -> None:
+    random = np.random.default_rng(0)
+    age, kind = random.integers(20, 70, 600), random.choice(["a", "b"], 600)
+    bought = (age > 45).astype(int) ^ (random.random(600) < 0.1)
+    table = pl.DataFrame({"age": age, "kind": kind, "bought": bought.astype(int)})
+    table.write_csv(tmp_path / "t.csv")
+    (tmp_path / "t.yaml").write_text(
+        "user: null\nitem: null\nnumeric: [age]\ncategorical: [kind]\ntasks: {buy: bought}\n"
+        "split: {by: random}\n"
+    )
+    run = pipelines.ranking.train(
+        data=tmp_path / "t.csv", run=tmp_path / "run", epochs=2, batch_size=64, lr=1e-2,
+        model="dcnv2", width=8, hidden=(16,), towers=(8,), accelerator="cpu",
+    ).path  # fmt: skip
+    rows = pl.read_parquet(run / "predictions.parquet")
+    assert rows["status"].unique().to_list() == ["ok"]
+    # Many rows are alike: the file tells which of them were in which part.
+    assert dict(rows["part"].value_counts().rows()) == {"train": 480, "validation": 60, "test": 60}
+    for name in ("user_id", "item_id", "seen_user", "seen_item"):
+        assert rows[name].null_count() == 600
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["buy"]["auc"] > 0.8
+    assert "cold_users" not in metrics
+    with pytest.raises(InputError, match="no users or no items, so there are no lists"):
+        pipelines.ranking.top(run=run, output=tmp_path / "o.parquet")
