@@ -171,7 +171,7 @@ def _scored_rows(
     present = [name for name in needed_columns(encoder) if name in names]
     table = collect(file, frame.select(present).slice(start, count)) if present else pl.DataFrame()
     coded = encoder.rows(table, file, labels=False)
-    _note_table(encoder, coded, names)
+    note_table(encoder, coded, names)
     batches = list(
         probabilities(model, ClickRows(encoder, coded), context.device, context.options.batch_size)
     )
@@ -193,7 +193,7 @@ def _scored_rows(
     )
 
 
-def _note_table(encoder: ClickEncoder, coded: Rows, names: Sequence[str]) -> None:
+def note_table(encoder: ClickEncoder, coded: Rows, names: Sequence[str]) -> None:
     """Note the columns of a table that are not used, and those that it lacks."""
     needed, time = needed_columns(encoder), encoder.schema.time
     lacking = [name for name in needed if name not in names and name != time]

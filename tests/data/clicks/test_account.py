@@ -16,7 +16,6 @@ from headwise.data.clicks.row_parts import RowParts
 from headwise.data.clicks.schema import Schema
 from headwise.data.clicks.schema_file import parse_schema
 from headwise.data.clicks.split import PARTS
-from headwise.pipelines.ranking.baselines import note_telling_fields
 from headwise.tests.data.clicks.saved import saved
 
 
@@ -44,8 +43,7 @@ def table(rows: int = 400, **columns: Any) -> pl.DataFrame:
 
 def lines_of(log: Log, plan: Schema) -> str:
     with opened() as account:
-        encoder, rows, part = fit(log, plan)
-        note_telling_fields(encoder, rows, part)
+        fit(log, plan)
     return "\n".join(account.lines())
 
 
@@ -140,20 +138,6 @@ def test_a_label_among_the_features_is_refused_unless_accepted(tmp_path, changes
 def test_conditions_of_histories_may_read_a_label(tmp_path) -> None:
     plan = schema(sequences={"clicked": {"of": "item", "where": "click"}})
     assert "feature, too" not in lines_of(saved(tmp_path / "a.csv", table()), plan)
-
-
-def test_a_field_that_tells_the_label_is_named(tmp_path) -> None:
-    click = table()["click"].to_numpy()
-    random = np.random.default_rng(1)
-    frame = table(dwell=click * 5 + random.random(400), chance=random.random(400))
-    plan = schema(numeric=["dwell", "chance"])
-    lines = lines_of(saved(tmp_path / "a.csv", frame), plan)
-    assert re.search(r"dwell alone gives an AUC of (1\.0|0\.99)\d+ for click", lines)
-    assert "chance alone" not in lines
-    # A name for each row tells nothing of other rows.
-    frame = table(row=[f"r{row}" for row in range(400)])
-    lines = lines_of(saved(tmp_path / "a.csv", frame), schema(categorical=["row"]))
-    assert "alone gives" not in lines
 
 
 def test_rows_are_recognised_by_what_they_hold(tmp_path) -> None:

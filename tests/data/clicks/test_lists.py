@@ -11,7 +11,7 @@ from headwise.base.account import Account, opened
 from headwise.base.errors import InputError
 from headwise.data.clicks.coding import Rows
 from headwise.data.clicks.encoder import ClickEncoder
-from headwise.data.clicks.fit import fit
+from headwise.data.clicks.fit import encode_log, fit
 from headwise.data.clicks.lists import values_of
 from headwise.data.clicks.schema import Schema, schema_of
 from headwise.data.clicks.schema_file import parse_schema
@@ -130,9 +130,16 @@ def test_a_filler_that_is_an_item_too_is_named_and_left_alone(tmp_path) -> None:
 def test_lists_whose_values_the_field_does_not_have_are_refused(tmp_path) -> None:
     with pytest.raises(InputError, match=r"shown: 100% of its values are no value of item .*split"):
         fitted(tmp_path / "a.csv", ["1-7-24", "24-3"])
-    half = ["1 77", "7 88", "24 99"]
-    _, _, account = fitted(tmp_path / "a.csv", half)
-    assert "50% of the values of shown" not in "\n".join(account.lines())  # noted where one reads
+
+
+def test_lists_that_are_mostly_unseen_later_are_noted(tmp_path) -> None:
+    encoder, _, account = fitted(tmp_path / "a.csv", ["1 7", "7 24", "24 1"])
+    assert "the lists of lists (shown) are oldest first" in "\n".join(account.lines())
+    for cells, noted in ((["1 77", "7 88"], True), (["1 7", "7 88"], False)):
+        with opened() as account:
+            encode_log(saved(tmp_path / "b.csv", table(cells)), encoder)
+        lines = "\n".join(account.lines())
+        assert ("50% of the values of shown are no value of item" in lines) == noted
 
 
 def test_lists_of_lists_are_one_line(tmp_path) -> None:

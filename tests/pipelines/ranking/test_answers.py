@@ -15,15 +15,17 @@ from torch import nn
 from headwise import pipelines
 from headwise.base.account import opened
 from headwise.base.errors import InputError
+from headwise.data.clicks.fit import fit
 from headwise.data.clicks.generate import write_sample_clicks
+from headwise.data.clicks.layouts import open_log
 from headwise.pipelines import load_task
 from headwise.pipelines.engine.runs.loaded import load_run
 from headwise.pipelines.engine.training.loop import Trainer
 from headwise.pipelines.engine.training.storage import Progress
-from headwise.pipelines.ranking.data import load_encoder, spec_of_run
+from headwise.pipelines.ranking.data import load_encoder, open_new_log, spec_of_run
 from headwise.pipelines.ranking.options import RankingOptions, RankingPredictOptions
 from headwise.pipelines.ranking.pipeline import in_words
-from headwise.pipelines.ranking.prediction import answer_lines
+from headwise.pipelines.ranking.prediction import answer_lines, note_table
 from headwise.pipelines.ranking.scoring import validation_scores
 
 SMALL = {"width": 8, "layers": 1, "towers": (8,), "accelerator": "cpu"}
@@ -210,3 +212,20 @@ def test_a_plain_table_is_trained_on_and_scored(tmp_path) -> None:
     assert "cold_users" not in metrics
     with pytest.raises(InputError, match="no users or no items, so there are no lists"):
         pipelines.ranking.top(run=run, output=tmp_path / "o.parquet")
+
+
+def test_what_a_joined_table_holds_may_be_missing_in_a_prediction(tmp_path) -> None:
+    log = write_sample_clicks(tmp_path)
+    frame = pl.read_csv(log)
+    genders = frame.group_by("user_id").agg(pl.col("gender").first())
+    genders.write_csv(tmp_path / "users.csv")
+    frame.drop("gender").write_csv(log)
+    schema = log.with_suffix(".yaml")
+    schema.write_text(schema.read_text() + "join: [{table: users.csv, on: user_id}]\n")
+    spec = open_new_log(RankingOptions(data=str(log), **SMALL)).spec
+    assert spec.sides == {"gender": "user"}
+    encoder, _, _ = fit(*open_log(str(log)))
+    rows = encoder.rows(frame[:9].drop("gender"), "t", labels=False)
+    with opened() as account:
+        note_table(encoder, rows, frame.drop("gender").columns)
+    assert "1 not in the table; the run's values of users" in "\n".join(account.lines())

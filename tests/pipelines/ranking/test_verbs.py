@@ -130,6 +130,14 @@ class TestTop:
         assert items - 5 <= (len(listed) + len(met)) / users <= items
         assert lists["user_id"].n_unique() == users
 
+    def test_what_was_read_is_said(self, top, tmp_path, capfd) -> None:
+        pl.DataFrame({"user_id": [7, 9999], "age": [1, 2]}).write_csv(tmp_path / "users.csv")
+        top(users=tmp_path / "users.csv", k=1)
+        shown = capfd.readouterr().err
+        assert "read: 2 users" in shown
+        assert "1 not used in users.csv (age)" in shown
+        assert "1 users that the run does not know" in shown
+
     def test_newer_events_count(self, top, log, tmp_path) -> None:
         pl.DataFrame({"user_id": [1]}).write_csv(tmp_path / "one.csv")
         before = top(users=tmp_path / "one.csv", k=3)
@@ -274,6 +282,7 @@ class TestSchema:
         assert "item: TODO" in text
         assert "click: {column: TODO}" in text
         shown = capfd.readouterr().err
+        assert "read: 30 rows" in shown
         assert "gap: the item (" in shown
         assert "gap: the task (" in shown
         with pytest.raises(
