@@ -78,8 +78,11 @@ def holds(
         return (text == condition.equals).fill_null(False).to_numpy(), text.is_null().to_numpy()
     values, bad = _answers(column, where)
     if bad.any():
-        cell = cell_of(column, int(np.flatnonzero(bad)[0]))
-        raise fail(where, f"column {shown(condition.column)}: {cell}, not a number")
+        row = int(np.flatnonzero(bad)[0])
+        problem = f"column {shown(condition.column)}: {cell_of(column, row)}, not a number"
+        if condition == Condition(condition.column):
+            problem += f" and no answer such as yes; say equals: {column[row]} in the schema"
+        raise fail(where, problem)
     empty = np.isnan(values)
     if condition.at_least is not None:
         return values >= condition.at_least, empty

@@ -24,7 +24,7 @@ from .checks import check_labels, check_roles, check_sequences
 from .coding import FieldCodes, Rows
 from .encoder import ClickEncoder, field_codes
 from .history import Events, Ragged
-from .log import JoinedTable, Log, joined, scan_log
+from .log import JoinedTable, Log, joined, scan_log, with_table
 from .padding import with_fillers
 from .row_parts import RowParts
 from .schema import Schema
@@ -160,8 +160,7 @@ def _first_pass(
     if not parts:
         raise fail(log.files[0], "holds no rows")
     for table in tables:
-        cells, side = table.frame[table.on], table.side
-        ids[side] = ids[side].grown(cells, missing_words=words[side])
+        ids[table.side] = with_table(ids[table.side], table, words[table.side])
     user, item, time, labels = (
         np.concatenate([getattr(part, name) for part in parts])
         for name in ("user", "item", "time", "labels")

@@ -77,8 +77,16 @@ def seconds(
     if needed and wrong.any():
         cell = f"time {shown(column.name)}: {cell_of(column, int(np.flatnonzero(wrong)[0]))}"
         problem = f"{cell}, not a time in {schema.unit} since 1970 nor like 2024-01-31 13:00:00"
-        raise fail(where, f"{problem}; mend or remove such rows, or name the unit")
+        unit = _likely_unit(float(values[int(np.flatnonzero(wrong)[0])]) * UNITS[schema.unit])
+        cure = f"mend or remove such rows, or name the unit{f' (unit: {unit})' if unit else ''}"
+        raise fail(where, f"{problem}; {cure}")
     return np.where(wrong, NOW, np.nan_to_num(values)).astype(np.int64), bad
+
+
+def _likely_unit(number: float) -> str | None:
+    """The unit in which a number is a moment from 2001 to 2100."""
+    fitting = (unit for unit, scale in UNITS.items() if 1e9 <= number / scale < 4.1e9)
+    return next(fitting, None)
 
 
 def check_times(time: np.ndarray, schema: Schema, where: object) -> None:
@@ -103,6 +111,9 @@ def check_times(time: np.ndarray, schema: Schema, where: object) -> None:
         for moment in (int(time.min()), int(time.max()))
     )
     unit = "" if schema.unit == "s" else f" (numbers are {schema.unit})"
+    likely = _likely_unit(float(time.max()) * UNITS[schema.unit])
+    if likely not in (None, schema.unit):
+        unit = f" (numbers are {schema.unit}; is that right? In {likely} they would be of our days)"
     note("assumed", f"{schema.time} runs from {first} to {last} in UTC{unit}")
 
 

@@ -213,3 +213,21 @@ def test_a_plain_table_has_neither_users_nor_items(tmp_path) -> None:
             schema(user=None, item=None, **{"split": {"by": "time"}, **changes})
     with pytest.raises(InputError, match=r"has no 'user'; .*user: null"):
         parse_schema({"item": "i", "tasks": {"a": "b"}, "categorical": ["i"]}, "s")
+
+
+def test_joined_tables_are_matched_whatever_the_type_of_their_ids(tmp_path) -> None:
+    ages = {"user": [f"{user}.0" for user in range(8)] + ["77"], "age": list(range(9))}
+    pl.DataFrame(ages).write_csv(tmp_path / "users.csv")
+    plan = schema(join=[{"table": "users.csv", "on": "user"}], numeric=["age"])
+    log = saved(tmp_path / "a.parquet", table())
+    with opened() as account:
+        encoder, rows, _ = fit(log, plan)
+    assert encoder.users.keys.to_list()[-1] == 77
+    assert len(encoder.users.keys) == 11
+    codes = encoder.side("user", rows.user)[:, 0]
+    assert ((codes == 0) == (table()["user"] >= 8).to_numpy()).all()
+    lines = "\n".join(account.lines())
+    assert "2 users have no row in users.csv" in lines
+    pl.DataFrame({"user": ["u1", "u2"], "age": [1, 2]}).write_csv(tmp_path / "users.csv")
+    with pytest.raises(InputError, match=r"users\.csv: column 'user' holds no user of the log"):
+        fit(log, plan)

@@ -106,6 +106,12 @@ def test_answers_in_words_are_labels(yes: str, no: str, kind) -> None:
     assert (f"in click that count as 1 ({yes})" in "\n".join(account.lines())) == (yes != "1")
 
 
+def test_other_words_for_labels_are_asked_for() -> None:
+    frame = pl.DataFrame({"click": ["clicked", "shown"]})
+    with pytest.raises(InputError, match=r"holds 'clicked', .*say equals: clicked in the schema"):
+        task_labels(frame, schema(), "t")
+
+
 def test_rows_without_a_label_are_counted(tmp_path) -> None:
     cells = ["1", "0", "nan", "None", "NA", "", "0", "1"] * 10
     with opened() as account:
@@ -161,6 +167,7 @@ def test_a_log_with_times_in_text_is_that_with_numbers(tmp_path) -> None:
         ([dt.timedelta(seconds=1)] * 80, r"holds Duration.*, which names no day"),
         ([dt.time(1)] * 80, r"holds Time, which names no day"),
         ([20_230_101 + row % 28 for row in range(80)], "looks like a date.*; write 2023-01-01"),
+        ([1_700_000_000_000 + row for row in range(80)], r"name the unit \(unit: ms\)"),
         (["01/31/2022"] * 80, "not a time in s since 1970 nor like 2024-01-31"),
     ],
 )
@@ -168,6 +175,17 @@ def test_times_that_are_no_moments_are_one_line(tmp_path, cells: list, words: st
     with pytest.raises(InputError, match=words) as caught:
         fit(saved(tmp_path / "a.parquet", table(time=cells)), schema())
     assert "\n" not in str(caught.value)
+
+
+def test_a_unit_that_makes_the_log_old_is_asked_about(tmp_path) -> None:
+    plan = schema(time={"column": "time", "unit": "ms"})
+    for factor, asked in ((1, True), (1000, False)):
+        log = saved(tmp_path / "a.csv", table().with_columns(time=pl.col("time") * factor))
+        with opened() as account:
+            fit(log, plan)
+        lines = "\n".join(account.lines())
+        assert ("In s they would be of our days" in lines) == asked
+        assert "numbers are ms" in lines
 
 
 def test_durations_and_nested_columns_as_fields_are_one_line(tmp_path) -> None:
