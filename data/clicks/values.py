@@ -19,6 +19,7 @@ from .coding import Rows
 from .encoder import ClickEncoder
 from .lists import values_of
 from .log import JoinedTable, Log
+from .marks import number_parts
 from .schema import Categorical, Schema
 from .vocabulary import Vocabulary, clean, equal_counts
 
@@ -41,8 +42,9 @@ class TrainingValues:
         rows: Rows,
         training: np.ndarray,
         ids: Mapping[str, Vocabulary],
+        commas: Mapping[str, bool],
     ) -> None:
-        self.schema = schema
+        self.schema, self.commas = schema, commas
         counted = [name for name, field in schema.categorical.items() if field.hash is None]
         self.counts: dict[str, list[pl.DataFrame]] = {name: [] for name in counted}
         self.samples: dict[str, list[np.ndarray]] = {name: [] for name in schema.numeric}
@@ -65,7 +67,9 @@ class TrainingValues:
         schema = self.schema
         share = min(1.0, SAMPLED / max(int(training.sum()), 1))
         generator, start = np.random.default_rng(0), 0
-        for frame, where in log.parts([schema.column(name) for name in names]) if names else ():
+        columns = [schema.column(name) for name in names]
+        parts = number_parts(log, schema, columns, self.commas) if names else ()
+        for frame, where in parts:
             mask = training[start : start + frame.height]
             start += frame.height
             frame = frame.filter(pl.Series(mask))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -30,7 +30,7 @@ from ..engine.inference.members import member_key
 from ..engine.pipeline import Member, Splits
 from ..engine.runs.loaded import open_spec
 from ..engine.runs.run_directory import RunDirectory
-from ..engine.spec import Spec
+from ..engine.spec import JsonValue, Spec
 from .baselines import note_telling_fields, rates
 from .options import RankingOptions
 
@@ -53,7 +53,8 @@ class RankingSpec(Spec):
     items are assets.
 
     targets: places in `fields` that the sequences are histories of; whole, whole_ids: which
-    vocabularies hold whole numbers (of fields; of users and items); log: checksum of the rows.
+    vocabularies hold whole numbers (of fields; of users and items); log: checksum of the rows;
+    decimal_comma: the columns of the log whose numbers have one.
     """
 
     schema: Mapping[str, object]
@@ -70,6 +71,16 @@ class RankingSpec(Spec):
     rows: int
     log: str
     input: dict[str, str | None]
+    decimal_comma: dict[str, bool] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """All values as JSON can hold them; a log of decimal points has the keys of earlier
+        versions.
+        """
+        values = super().to_json()
+        if not self.decimal_comma:
+            del values["decimal_comma"]
+        return values
 
     @property
     def layout(self) -> Layout:
@@ -186,6 +197,7 @@ def make_spec(encoder: ClickEncoder, rows: Rows, part: np.ndarray) -> RankingSpe
         rows=len(rows),
         log=digest.hexdigest(),
         input={"user": schema.user, "item": schema.item, "time": schema.time},
+        decimal_comma={name: True for name, comma in encoder.commas.items() if comma},
     )
 
 
@@ -257,4 +269,5 @@ def load_encoder(spec: RankingSpec) -> ClickEncoder:
         )
         if "parts.keys" in arrays
         else RowParts(),
+        commas=spec.decimal_comma,
     )

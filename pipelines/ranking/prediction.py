@@ -23,6 +23,7 @@ from ...data.clicks.encoder import ClickEncoder
 from ...data.clicks.fit import encode_log
 from ...data.clicks.layouts import files_of, log_of
 from ...data.clicks.log import count_rows, scan_log
+from ...data.clicks.marks import number_columns, with_points
 from ...data.clicks.schema import Schema
 from ...data.clicks.vocabulary import UNSEEN, clean
 from ...data.formats.tables import collect
@@ -170,6 +171,7 @@ def _scored_rows(
     frame, names = scan_log(file)
     present = [name for name in needed_columns(encoder) if name in names]
     table = collect(file, frame.select(present).slice(start, count)) if present else pl.DataFrame()
+    table = with_points(table, number_columns(encoder.schema), file, encoder.commas)
     coded = encoder.rows(table, file, labels=False)
     note_table(encoder, coded, names)
     batches = list(

@@ -9,8 +9,11 @@ import pytest
 
 from headwise.base.account import opened
 from headwise.base.errors import InputError
+from headwise.data.clicks import log as logs
 from headwise.data.clicks.cells import task_labels
 from headwise.data.clicks.fit import fit
+from headwise.data.clicks.log import Log
+from headwise.data.clicks.marks import with_points
 from headwise.data.clicks.schema import Schema, schema_of
 from headwise.data.clicks.schema_file import parse_schema
 from headwise.data.clicks.times import moments, seconds
@@ -252,3 +255,41 @@ def test_fields_that_say_nothing_are_named(tmp_path) -> None:
 def test_columns_of_categories_are_cleaned_as_text() -> None:
     for kind in (pl.Categorical, pl.Enum([" a ", "NaN", "b"])):
         assert clean(pl.Series([" a ", "NaN", "b"]).cast(kind)).to_list() == ["a", None, "b"]
+
+
+GERMAN = [f"{row // 10}.{row % 1000:03d},{row % 100:02d}" for row in range(80)]
+AMERICAN = [f"{row // 10},{row % 1000:03d}.{row % 100:02d}" for row in range(80)]
+PLAIN = [row // 10 * 1000 + row % 1000 + row % 100 / 100 for row in range(80)]
+
+
+@pytest.mark.parametrize("cells", [GERMAN, AMERICAN])
+def test_numbers_are_read_by_the_marks_of_their_file(tmp_path, monkeypatch, cells: list) -> None:
+    plan = schema(numeric={"price": {"buckets": 8}}, categorical={"user": {}})
+    numbers = fit(saved(tmp_path / "a.parquet", table(price=PLAIN)), plan)
+    text = fit(saved(tmp_path / "b.csv", table(price=cells)), plan)
+    np.testing.assert_array_equal(numbers[0].edges["price"], text[0].edges["price"])
+    np.testing.assert_array_equal(numbers[1].fields, text[1].fields)
+    # Read in parts, those that could be both are read as the file is.
+    monkeypatch.setattr(logs, "PART", 3)
+    parts = fit(Log.open(tmp_path / "b.csv"), plan)
+    np.testing.assert_array_equal(numbers[1].fields, parts[1].fields)
+
+
+def test_a_table_that_does_not_say_its_mark_is_read_as_the_log_was(tmp_path) -> None:
+    cells = ["1.234", "0,5", "12", "2.000"] * 20
+    with opened() as account:
+        encoder, _, _ = fit(
+            saved(tmp_path / "a.csv", table(price=cells)), schema(numeric={"price": {}})
+        )
+    assert encoder.commas == {"price": True}
+    assert "decimal comma (price)" in "\n".join(account.lines())
+    unclear = pl.DataFrame({"price": ["1.234", "3"]})
+    saved(tmp_path / "b.csv", unclear)
+    read = with_points(unclear, ["price"], str(tmp_path / "b.csv"), encoder.commas)
+    assert read["price"].cast(pl.Float64).to_list() == [1234, 3]
+    read = with_points(unclear, ["price"], str(tmp_path / "b.csv"), {})
+    assert read["price"].cast(pl.Float64).to_list() == [1.234, 3]
+    clear = pl.DataFrame({"price": ["1.25", "x", None]})
+    saved(tmp_path / "c.csv", clear)
+    read = with_points(clear, ["price"], str(tmp_path / "c.csv"), encoder.commas)
+    assert read["price"].to_list() == ["1.25", "x", None]

@@ -22,7 +22,7 @@ from headwise.pipelines import load_task
 from headwise.pipelines.engine.runs.loaded import load_run
 from headwise.pipelines.engine.training.loop import Trainer
 from headwise.pipelines.engine.training.storage import Progress
-from headwise.pipelines.ranking.data import load_encoder, open_new_log, spec_of_run
+from headwise.pipelines.ranking.data import RankingSpec, load_encoder, open_new_log, spec_of_run
 from headwise.pipelines.ranking.options import RankingOptions, RankingPredictOptions
 from headwise.pipelines.ranking.pipeline import in_words
 from headwise.pipelines.ranking.prediction import answer_lines, note_table
@@ -229,3 +229,18 @@ def test_what_a_joined_table_holds_may_be_missing_in_a_prediction(tmp_path) -> N
     with opened() as account:
         note_table(encoder, rows, frame.drop("gender").columns)
     assert "1 not in the table; the run's values of users" in "\n".join(account.lines())
+
+
+def test_a_run_keeps_which_numbers_have_a_decimal_comma(tmp_path) -> None:
+    log = write_sample_clicks(tmp_path)
+    plain = open_new_log(RankingOptions(data=str(log), **SMALL))
+    assert "decimal_comma" not in plain.spec.to_json()
+    frame = pl.read_csv(log)
+    comma = frame["seconds"].cast(pl.String).str.replace(".", ",", literal=True)
+    frame.with_columns(seconds=comma).write_csv(log)
+    splits = open_new_log(RankingOptions(data=str(log), **SMALL))
+    assert splits.spec.edges == plain.spec.edges
+    for name, write in splits.assets.items():
+        write(tmp_path / name)
+    spec = RankingSpec.from_json(json.loads(json.dumps(splits.spec.to_json())))
+    assert load_encoder(spec.with_assets({}, tmp_path)).commas == {"seconds": True}
