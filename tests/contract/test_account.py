@@ -138,9 +138,8 @@ def test_it_is_said_where_each_item_counts_as_its_own_group(task: str, data: Sma
 
 UNREAD = {
     "forecast": {"experts": 4},
-    "ranking": {"model": "infnet", "attention": "softmax"},
-    "medical": {"model": "none", "body_share": 0.5},
-    "wsi": {"model": "mean", "heads": 7},
+    "ranking": {"model": "infnet", "attention": "moh"},
+    "medical": {"body_share": 0.5},
 }
 
 
