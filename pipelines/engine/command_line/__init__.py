@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ....base.errors import InputError
+from ....base.errors import InputError, one_line, printable
 from ... import TASKS, load_task
 from ..task import Task
 from .parsing import nearest_hint, options_class, parse, presets
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _fail(message: str) -> None:
-    print("headwise: " + " ".join(message.split()), file=sys.stderr)
+    print("headwise: " + printable(one_line(message)), file=sys.stderr)
     sys.exit(2)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from ....base.errors import InputError, closest, one_line
+from ....base.yaml_text import read_yaml
 from ..options import EvaluateOptions, ExportOptions
 from ..task import Task
 from .checks import check_least
@@ -214,17 +215,27 @@ def _value(arguments: Sequence[str], name: str) -> str | None:
 
 
 def flatten(values: Mapping[str, object], names: Sequence[str], where: str) -> list[str]:
-    """Named values as command line words; nested mappings are joined by an underscore."""
+    """Named values as command line words; nested mappings are joined by an underscore. Raises
+    `InputError` for an unknown name, and for one that is there in two spellings.
+    """
+    return _flatten(values, names, where, set())
+
+
+def _flatten(
+    values: Mapping[str, object], names: Sequence[str], where: str, taken: set[str]
+) -> list[str]:
     words: list[str] = []
     for key, value in values.items():
         key = SHORT.get(str(key), str(key).replace("-", "_"))
         if isinstance(value, Mapping) and any(name.startswith(f"{key}_") for name in names):
-            words += flatten(
-                {f"{key}_{inner}": item for inner, item in value.items()}, names, where
-            )
+            inner = {f"{key}_{name}": item for name, item in value.items()}
+            words += _flatten(inner, names, where, taken)
             continue
         if key not in names:
             raise InputError(f"{where}: no option {key!r}{nearest_hint(key, names)}")
+        if key in taken:
+            raise InputError(f"{where}: {key} is there twice; leave one of them out")
+        taken.add(key)
         flag = key.replace("_", "-")
         if isinstance(value, bool):
             words.append(f"--{flag}" if value else f"--no-{flag}")
@@ -245,25 +256,11 @@ def flatten(values: Mapping[str, object], names: Sequence[str], where: str) -> l
 
 
 def read_config(path: Path) -> dict[str, object]:
-    """A YAML file of options. No tag of YAML makes an object here (safe loader)."""
-    import yaml
-
+    """A YAML file of options; see `base.yaml_text` for what of YAML is read."""
     try:
-        if path.stat().st_size > 1_000_000:
-            raise InputError(
-                f"{path}: too large for a file of options ({path.stat().st_size} bytes)"
-            )
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such config file") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = (
-            f"line {mark.line + 1}: {getattr(error, 'problem', error)}" if mark else str(error)
-        )
-        raise InputError(
-            f"{path}: not readable as YAML: {' '.join(problem.split())[:160]}"
-        ) from None
     if values is None:
         return {}
     if not isinstance(values, dict):

@@ -14,7 +14,7 @@ import dataclasses
 import os
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -22,7 +22,8 @@ import filelock
 import yaml
 
 from ....base.errors import InputError
-from ....base.files import ASIDE, read_json
+from ....base.files import ASIDE, clear_aside, read_json
+from ....base.yaml_text import read_yaml
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -128,15 +129,18 @@ class RunDirectory:
         return run
 
     def lock(self) -> None:
-        """Hold the run for this process; the lock ends with the process, however it ends."""
+        """Hold the run for this process, and clear it of half-written files; the lock ends with the
+        process, however it ends.
+        """
+        self.refuse_links()
         lock = filelock.FileLock(self.path / ".lock", timeout=0)
         try:
             lock.acquire()
         except filelock.Timeout:
             raise InputError(f"{self.path}: another process is working on this run") from None
         self._lock = lock
-        for leftover in self.leftovers():
-            leftover.unlink(missing_ok=True)
+        for folder in (self.path, *self._folders()):
+            clear_aside(folder)
 
     def unlock(self) -> None:
         """Release the lock on the run."""
@@ -144,10 +148,17 @@ class RunDirectory:
             self._lock.release()
             self._lock = None
 
-    def leftovers(self) -> Iterable[Path]:
-        """Temporary files of writers that were killed."""
-        folders = (self.path, self.checkpoints, self.figures, self.path / "assets")
-        return [path for folder in folders for path in folder.glob(f"{ASIDE}*")]
+    def refuse_links(self) -> None:
+        """Raise `InputError` where a folder of the run is a link: what is written and removed in it
+        would be so elsewhere.
+        """
+        for folder in self._folders():
+            if folder.is_symlink():
+                raise InputError(f"{folder}: is a link; put the folder itself there")
+
+    def _folders(self) -> list[Path]:
+        names = ("checkpoints", "figures", "tables", "assets", "sample")
+        return [self.path / name for name in names]
 
     def environment(self) -> Facts:
         """What the run was made with (versions, device, command, task)."""
@@ -155,12 +166,7 @@ class RunDirectory:
 
     def config(self) -> Facts:
         """The resolved options of the run."""
-        try:
-            values = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
-            raise InputError(
-                f"{self.path / 'config.yaml'}: not readable as YAML; the file is damaged"
-            ) from None
+        values = read_yaml(self.path / "config.yaml")
         if not isinstance(values, dict):
             raise InputError(f"{self.path / 'config.yaml'}: holds no options; the file is damaged")
         return Facts(self.path / "config.yaml", values)
