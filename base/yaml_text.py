@@ -64,7 +64,7 @@ def _loader() -> type[yaml.SafeLoader]:
             super().__init__(text)
             self.sizes: dict[int, int] = {}  # pairs of each mapping, with those merged into it
 
-        def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        def compose_mapping_node(self, anchor):  # pyright: ignore
             node = super().compose_mapping_node(anchor)
             names, count = set(), 0
             for key, value in node.value:
@@ -81,7 +81,7 @@ def _loader() -> type[yaml.SafeLoader]:
             self.sizes[id(node)] = count
             return node
 
-        def construct_scalar(self, node: yaml.ScalarNode) -> str:
+        def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> str:
             number = node.tag.endswith((":int", ":float"))
             if number and len(node.value) > _NUMBER_CAP:
                 raise _problem(node, f"a number of {len(node.value)} characters")

@@ -6,7 +6,6 @@ stops where the model outgrows them. No network is needed for a finished run, so
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from ....base.errors import InputError, reason
 
 # Models make some parameters that they drop again, such as the classifier of a backbone.
 _SLACK, _TENSORS, _NUMBERS = 4, 1_000, 10_000_000
+_OFFLINE = "HF_HUB_OFFLINE"  # what the hub's client asks before each request
 
 
 @contextmanager
@@ -58,16 +58,14 @@ def build_within(weights: Mapping[str, Tensor], path: Path) -> Iterator[None]:
 @contextmanager
 def _hub_offline() -> Iterator[None]:
     """No request to the Hugging Face hub; files that were fetched before are used."""
-    constants = sys.modules.get("huggingface_hub.constants")
-    if constants is None:
-        try:
-            import huggingface_hub.constants as constants
-        except ImportError:
-            yield
-            return
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = True
+    try:
+        import huggingface_hub.constants as constants
+    except ImportError:
+        yield
+        return
+    before = getattr(constants, _OFFLINE)
+    setattr(constants, _OFFLINE, True)
     try:
         yield
     finally:
-        constants.HF_HUB_OFFLINE = before
+        setattr(constants, _OFFLINE, before)
