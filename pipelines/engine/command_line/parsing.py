@@ -9,6 +9,8 @@ import dataclasses
 import os
 import re
 from collections.abc import Mapping, Sequence
+from datetime import date
+from numbers import Number
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -20,6 +22,8 @@ from .checks import check_least
 
 Options = TypeVar("Options")
 
+# Kinds of values; nests of them have a message of their own.
+_KINDS = (str, os.PathLike, Number, date, type(None), list, tuple, Mapping)
 # Words of the command line that cannot be names in Python.
 SHORT = {"from": "from_run"}
 # Messages of tyro in plainer words.
@@ -237,6 +241,7 @@ def _flatten(
             raise InputError(f"{where}: {key} is there twice; leave one of them out")
         taken.add(key)
         flag = key.replace("_", "-")
+        _check_kind(value, f"{where}: {key}")
         if isinstance(value, bool):
             words.append(f"--{flag}" if value else f"--no-{flag}")
         elif isinstance(value, list | tuple) and not any(
@@ -253,6 +258,17 @@ def _flatten(
                 os.fspath(value) if isinstance(value, os.PathLike) else str(value),
             ]
     return words
+
+
+def _check_kind(value: object, where: str) -> None:
+    """Raise `InputError` for a value that is no option, such as a table: its text may have a
+    thousand lines.
+    """
+    for item in value if isinstance(value, list | tuple) else (value,):
+        if not isinstance(item, _KINDS):
+            raise InputError(
+                f"{where} should be a plain value or a path, not a {type(item).__name__}"
+            )
 
 
 def read_config(path: Path) -> dict[str, object]:

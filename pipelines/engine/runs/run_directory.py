@@ -39,6 +39,11 @@ def _of_a_start(name: str) -> bool:
     return name in (".lock", "environment.json") or name.startswith(ASIDE)
 
 
+def new_path(task: str) -> Path:
+    """Where a run goes that was given no path."""
+    return Path("runs") / f"{task}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
 class Facts(dict[str, Any]):
     """Named values from a file of a run.
 
@@ -83,9 +88,11 @@ class RunDirectory:
         self._existed: bool | None = None
 
     @classmethod
-    def create(cls, path: str | None, task: str) -> RunDirectory:
-        """Make and lock a new run directory; an existing non-empty one is refused."""
-        run = cls(path or Path("runs") / f"{task}-{time.strftime('%Y%m%d-%H%M%S')}")
+    def create(cls, path: str | None, task: str, data: str | None = None) -> RunDirectory:
+        """Make and lock a new run directory; an existing one that holds more than the `data` is
+        refused.
+        """
+        run = cls(path or new_path(task))
         if run.path.exists() and not run.path.is_dir():
             raise InputError(f"{run.path}: is a file, not a run directory; choose another --run")
         if (run.path / "config.yaml").exists():
@@ -93,7 +100,9 @@ class RunDirectory:
                 f"{run.path}: already holds a run; continue it with --resume or choose another "
                 "--run"
             )
-        if run.path.is_dir() and not all(_of_a_start(entry.name) for entry in run.path.iterdir()):
+        inside = list(run.path.iterdir()) if run.path.is_dir() else []
+        own_data = os.path.realpath(data) if data else None
+        if not all(_of_a_start(p.name) or os.path.realpath(p) == own_data for p in inside):
             raise InputError(f"{run.path}: is not empty; choose another --run")
         run._existed = run.path.is_dir()
         run.path.mkdir(parents=True, exist_ok=True)
@@ -178,6 +187,15 @@ class RunDirectory:
     def metrics(self) -> Facts:
         """The figures of the finished run."""
         return read_facts(self.path / "metrics.json")
+
+    def card(self) -> Facts:
+        """A summary of the finished run: task, headline, intended use."""
+        return read_facts(self.path / "card.json")
+
+    def _repr_html_(self) -> str:
+        from .notebook import run_html
+
+        return run_html(self)
 
     def __fspath__(self) -> str:
         return str(self.path)

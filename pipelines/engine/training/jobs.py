@@ -32,7 +32,7 @@ from ..pipeline import (
     SpecT,
     Splits,
 )
-from ..runs.loaded import load_run
+from ..runs.loaded import Loaded, load_run
 from ..runs.report import write_report
 from ..runs.run_directory import ACCOUNT, MEMBERS, RunDirectory, dump_options
 from ..spec import JsonValue
@@ -105,7 +105,7 @@ def _start(pipeline: AnyPipeline, options: TrainOptions, fabric: Fabric) -> RunD
         if options.resume:
             run = _reopen(pipeline, options)
         else:
-            run = RunDirectory.create(options.run, pipeline.task.name)
+            run = RunDirectory.create(options.run, pipeline.task.name, options.data)
             facts = machine.environment(
                 pipeline.task.name, options.seed, str(fabric.device), fabric.world_size
             )
@@ -215,14 +215,21 @@ def _card(
     }
 
 
-def evaluate(pipeline: AnyPipeline, options: EvaluateOptions) -> Metrics:
-    """Score a finished run; returns the metrics and prints where they are written."""
+def evaluate(
+    pipeline: AnyPipeline, options: EvaluateOptions, loaded: Loaded | None = None
+) -> Metrics:
+    """Score a finished run; returns the metrics and prints where they are written.
+
+    loaded: the run, where it is open already.
+    """
     with opened(options.accept) as account:
-        return _evaluate(pipeline, options, account)
+        loaded = loaded or load_run(pipeline, options.run, options.accelerator)
+        return _evaluate(pipeline, options, loaded, account)
 
 
-def _evaluate(pipeline: AnyPipeline, options: EvaluateOptions, account: Account) -> Metrics:
-    loaded = load_run(pipeline, options.run, options.accelerator)
+def _evaluate(
+    pipeline: AnyPipeline, options: EvaluateOptions, loaded: Loaded, account: Account
+) -> Metrics:
     part = options.part
     if options.data is not None:
         part = "all" if part == "auto" else part
