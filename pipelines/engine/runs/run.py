@@ -121,7 +121,7 @@ class Run:
     ) -> pl.DataFrame:
         import polars as pl
 
-        from ..inference.shards import Predictor
+        from ..inference.predictor import Predictor
 
         plain = isinstance(items, str | os.PathLike | Mapping) or not isinstance(items, Iterable)
         single = plain or in_memory(items)
