@@ -30,6 +30,7 @@ PLAIN = {
     "list": "list attention|moe|kernels: what the core holds",
     "data": "data list, data get NAME: public data sets",
     "doctor": "what this machine has, what is missing and what installs it",
+    "serve": "serve --run R: answer requests over HTTP with predictions",
     "new-task": "new-task NAME: the skeleton of a task, in a source checkout",
 }
 

@@ -96,6 +96,18 @@ def parse(
         ) from None
 
 
+def parse_plain(
+    kind: type[Options],
+    word: str,
+    arguments: Sequence[str],
+    values: Mapping[str, object] | None = None,
+) -> Options:
+    """Options of a word of the command line that belongs to no task."""
+    names = [f.name for f in dataclasses.fields(kind)]  # pyright: ignore[reportArgumentType]
+    words = flatten(values or {}, names, "Python call") + _checked(list(arguments), names, word)
+    return _tyro(kind, words, word)
+
+
 def _checked_values(task: Task, options: Options) -> Options:
     """The options; `InputError` for a value out of its range."""
     least = {

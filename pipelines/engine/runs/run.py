@@ -97,11 +97,13 @@ class Run:
         """
         with tempfile.TemporaryDirectory() as folder:
             home = Path(folder).resolve()
-            chosen = self._predict_options(output=output or home / "predictions.parquet", **options)
+            chosen = self.predict_options(output=output or home / "predictions.parquet", **options)
             if output is not None and isinstance(items, str | os.PathLike):
                 from ..inference.shards import predict
 
                 return predict(self.pipeline, replace(chosen, input=os.fspath(items))).table()
+            if output is not None:
+                self._check_output(Path(output), chosen)
             inputs = MemoryInputs(home, sample_rate)
             try:
                 with opened(chosen.accept) as self.account:
@@ -109,10 +111,29 @@ class Run:
             except InputError as error:
                 raise inputs.reworded(error) from None
         if output is not None:
-            write_aside(Path(output), table.write_parquet)
+            self._write(table, Path(output))
         return table
 
-    def _predict_options(self, **values: object) -> PredictOptions:
+    def _check_output(self, output: Path, options: PredictOptions) -> None:
+        """Raise `InputError` for an output that cannot be written, before the work is done."""
+        from ..inference.output import writer_of
+
+        writer_of(output, self.pipeline.further_outputs())
+        if output.exists() and not options.overwrite:
+            raise InputError(f"{output}: already exists; choose another output or overwrite=True")
+
+    def _write(self, table: pl.DataFrame, output: Path) -> None:
+        """Write predictions in the format of the ending, without the stamp of a job."""
+        from ..inference.output import writer_of
+
+        writer = writer_of(output, self.pipeline.further_outputs())
+        if writer is None:
+            write_aside(output, table.write_parquet)
+        else:
+            write_aside(output, lambda path: writer(table.lazy(), path))
+
+    def predict_options(self, **values: object) -> PredictOptions:
+        """Options of the verb `predict` for this run, checked as those of the command line."""
         fixed = {"run": self.directory.path, "input": "items", "accelerator": self.accelerator}
         return cast(PredictOptions, parse(self.task, "predict", [], values={**fixed, **values}))
 
@@ -194,6 +215,18 @@ class Run:
             run=str(self.directory.path), output=os.fspath(output), tolerance=tolerance
         )
         return export(self.pipeline, options)
+
+    def serve(self, **options: object) -> None:
+        """Answer requests with predictions, as `headwise serve` does, until it is stopped.
+
+        options: those of the command, such as `port=8080`.
+        """
+        from ..command_line.parsing import parse_plain
+        from ..serving.options import ServeOptions
+        from ..serving.server import serve
+
+        fixed = {"run": self.directory.path, "accelerator": self.accelerator}
+        serve(parse_plain(ServeOptions, "serve", [], {**fixed, **options}))
 
     def _repr_html_(self) -> str:
         return run_html(self.directory)
