@@ -1,4 +1,4 @@
-"""The plain words of the command line: list, data, doctor, serve, new-task."""
+"""The plain words of the command line: list, data, doctor, serve, completion, new-task."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ def run(word: str, rest: Sequence[str]) -> int:
         return 0
     if word == "serve":
         return _serve(rest)
+    if word == "completion":
+        return _completion(rest)
     if word == "list":
         return _list(rest)
     if word == "new-task":
@@ -57,6 +59,15 @@ def _serve(rest: Sequence[str]) -> int:
     from ..serving.server import serve
 
     serve(options)
+    return 0
+
+
+def _completion(rest: Sequence[str]) -> int:
+    from .completion import SHELLS
+
+    if len(rest) != 1 or rest[0] not in SHELLS:
+        raise InputError(f"completion: say which shell: {', '.join(SHELLS)}")
+    print(SHELLS[rest[0]]())
     return 0
 
 

@@ -214,7 +214,7 @@ def nearest_hint(word: str, among: Sequence[str], prefix: str = "") -> str:
         return f"; did you mean {prefix}{shown}?"
     return (
         "; --help lists them"
-        if prefix == "--" or len(among) > 20
+        if prefix == "--" or len(among) > 40
         else f"; there are: {', '.join(among)}"
     )
 

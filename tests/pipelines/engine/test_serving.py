@@ -141,7 +141,7 @@ FORM_TYPE = {"Content-Type": "multipart/form-data; boundary=B"}
     [
         (FORM, FORM_TYPE, "", {"files": [("a.csv", b"1,\r\n\xff"), ("b.csv", b"2")]}),
         (b"abc", {"X-File-Name": "a%20b.csv"}, "", {"files": [("a b.csv", b"abc")]}),
-        (b"abc", {"Content-Disposition": 'x; filename="c.csv"'}, "", {"files": [("c.csv", b"abc")]}),
+        (b"abc", {"Content-Disposition": 'x; filename="c"'}, "", {"files": [("c", b"abc")]}),
         (b"abc", {}, "name=d.csv", {"files": [("d.csv", b"abc")]}),
         (b'[{"a": 1}]', {"Content-Type": "application/json"}, "", {"rows": [{"a": 1}]}),
         (b'{"rows": [{"a": 1}]}', {"Content-Type": "application/json"}, "", {"rows": [{"a": 1}]}),
