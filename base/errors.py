@@ -8,7 +8,6 @@ from collections.abc import Iterable
 
 # Controls, formats (such as those that turn the direction), halves of pairs, ends of lines.
 _CONTROLLING = ("Cc", "Cf", "Cs", "Zl", "Zp")
-_LISTED = 40  # names in a hint
 
 
 class InputError(ValueError):
@@ -82,11 +81,11 @@ def closest(name: str, names: Iterable[str], cutoff: float = 0.6) -> str | None:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """The hint "; did you mean 'x'?" for the closest of `names`, else the names themselves."""
+    """The hint "; did you mean 'x'?" for the closest of `names`, else all of them (up to forty)."""
     names = list(names)
     close = closest(name, names)
     if close is not None:
         return f"; did you mean {shown(close)}?"
-    more = f", ... ({len(names)} in all)" if len(names) > _LISTED else ""
-    listed = ", ".join(map(shown, names[:_LISTED])) + more
+    more = f", ... ({len(names)} in all)" if len(names) > 40 else ""
+    listed = ", ".join(map(shown, names[:40])) + more
     return f"; it has {listed}" if names else ""

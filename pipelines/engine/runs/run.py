@@ -163,8 +163,8 @@ class Run:
         self, item: Input, options: PredictOptions, inputs: MemoryInputs, place: int | None
     ) -> Iterator[Item]:
         """An item as it is, or those that a path or a value in memory holds."""
-        if isinstance(item, Mapping) and "file" in item:
-            yield item
+        if isinstance(item, Mapping) and isinstance(item.get("file"), str):
+            yield cast("Item", item)
             return
         if in_memory(item):
             item = inputs.write(item, place)

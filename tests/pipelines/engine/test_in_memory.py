@@ -74,7 +74,7 @@ def test_a_list_names_its_items_by_their_place(run, table, tmp_path) -> None:
     ("value", "message"),
     [
         (3, "int is nothing to predict for"),
-        ([{"a": 1}], "a dict is nothing to predict for"),
+        ([{"a": 1}], "^frame 0: column 'a' of the table cannot be read"),
         (np.zeros(9), "^array: samples of a recording need sample_rate="),
         (np.zeros((4, 4, 3), np.uint8), r"^array: unknown kind of file"),
         (pl.DataFrame(), "^frame: the table has no columns"),
