@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from ....base.errors import InputError, one_line
+from ....base.extras import install_line
 from ....base.files import ASIDE, flush, write_aside
 from ..command_line.terminal import say
 from ..options import ExportOptions
@@ -233,7 +234,7 @@ def _need_onnx() -> None:
     ]
     if missing:
         raise InputError(
-            f"--output .onnx: {' and '.join(missing)} not installed; pip install 'headwise[onnx]'"
+            f"--output .onnx: {' and '.join(missing)} not installed; {install_line('onnx')}"
         )
 
 
