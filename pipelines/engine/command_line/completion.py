@@ -14,7 +14,7 @@ from typing import Literal, Union, get_args, get_origin, get_type_hints
 from ... import TASKS, load_task
 from ..serving.options import ServeOptions
 from . import COMMON, PLAIN
-from .option_help import flag
+from .checks import flag
 from .parsing import options_class, presets
 
 _PLAIN_WORDS: Mapping[str, tuple[str, ...]] = {

@@ -18,7 +18,7 @@ from ....base.errors import InputError, closest, one_line
 from ....base.yaml_text import read_yaml
 from ..options import EvaluateOptions, ExportOptions
 from ..task import Task
-from .checks import check_least
+from .checks import check_least, flag
 
 Options = TypeVar("Options")
 
@@ -135,7 +135,7 @@ def _checked_values(task: Task, options: Options) -> Options:
     for name in ("weight_decay", "tolerance"):
         value = getattr(options, name, None)
         if value is not None and not 0 <= value < float("inf"):
-            raise InputError(f"--{name.replace('_', '-')} {value}: must be 0 or more")
+            raise InputError(f"{flag(name)} {value}: must be 0 or more")
     task.check(options)
     return options
 
@@ -173,7 +173,7 @@ def _needed(kind: type) -> list[str]:
     """The options that have no default."""
     missing = dataclasses.MISSING
     return [
-        f"--{field.name.replace('_', '-')}"
+        flag(field.name)
         for field in dataclasses.fields(kind)
         if field.default is missing and field.default_factory is missing
     ]
@@ -200,9 +200,7 @@ def _long(word: str) -> str:
     name, mark, value = word.partition("=")
     short = name.removeprefix("--")
     return (
-        f"--{SHORT[short].replace('_', '-')}{mark}{value}"
-        if name.startswith("--") and short in SHORT
-        else word
+        f"{flag(SHORT[short])}{mark}{value}" if name.startswith("--") and short in SHORT else word
     )
 
 

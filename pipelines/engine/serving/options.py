@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ....base.errors import InputError
+from ..command_line.checks import flag
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -48,6 +49,6 @@ def check(options: ServeOptions) -> None:
     for name, most in bounds.items():
         value = getattr(options, name)
         if not 1 <= value <= most:
-            raise InputError(f"--{name.replace('_', '-')} {value}: must be from 1 to {most}")
+            raise InputError(f"{flag(name)} {value}: must be from 1 to {most}")
     if not 0 <= options.batch_wait <= 10:
         raise InputError(f"--batch-wait {options.batch_wait}: must be from 0 to 10 seconds")
