@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...base.errors import InputError, fail, reason
-from ...base.extras import install_line
 
 if TYPE_CHECKING:
     from soundfile import SoundFile
@@ -85,7 +84,9 @@ def _opened(path: str | os.PathLike[str]) -> SoundFile:
     try:
         import soundfile
     except (ImportError, OSError) as error:  # OSError: without libsndfile
-        raise InputError(f"reading recordings needs soundfile; {install_line('speech')}") from error
+        raise InputError(
+            "reading recordings needs soundfile; pip install 'headwise[speech]'"
+        ) from error
     file = Path(path)
     if not file.is_file():
         raise fail(path, "there is no such file" if not file.exists() else "is not a plain file")

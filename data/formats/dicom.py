@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...base.errors import InputError, fail, reason, shown
-from ...base.extras import install_line
 from .pictures import PICTURE_PIXELS
 
 if TYPE_CHECKING:
@@ -127,7 +126,7 @@ def _opened(path: str | os.PathLike[str], pixels: bool = True) -> FileDataset:
         import pydicom
         from pydicom.errors import InvalidDicomError
     except ImportError as error:
-        raise InputError(f"reading DICOM needs pydicom; {install_line('medical')}") from error
+        raise InputError("reading DICOM needs pydicom; pip install 'headwise[medical]'") from error
     file = Path(path)
     if not file.is_file():
         raise fail(path, "there is no such file" if not file.exists() else "is not a plain file")

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from ...base.errors import InputError, fail, reason
-from ...base.extras import install_line
 
 if TYPE_CHECKING:
     import h5py
@@ -39,7 +38,7 @@ def _h5py() -> ModuleType:
     try:
         import h5py
     except ImportError as error:
-        raise InputError(f"feature files need h5py; {install_line('wsi')}") from error
+        raise InputError("feature files need h5py; pip install 'headwise[wsi]'") from error
     return h5py
 
 

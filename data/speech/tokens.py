@@ -17,7 +17,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
 from ...base.errors import InputError, fail, reason
-from ...base.extras import install_line
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -81,7 +80,7 @@ def _library() -> ModuleType:
     try:
         import tokenizers
     except ImportError as error:
-        raise InputError(f"text needs tokenizers; {install_line('speech')}") from error
+        raise InputError("text needs tokenizers; pip install 'headwise[speech]'") from error
     return tokenizers
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from types import ModuleType
 
 from ...base.errors import InputError, fail, one_line, reason
-from ...base.extras import install_line
 
 FORMATS = ("json", "srt", "vtt", "tsv", "ctm", "TextGrid", "txt")
 FILE_CAP = 64 << 20  # most bytes of a TextGrid
@@ -147,7 +146,7 @@ def _praatio() -> ModuleType:
     try:
         from praatio import textgrid
     except ImportError as error:
-        raise InputError(f"TextGrids need praatio; {install_line('speech')}") from error
+        raise InputError("TextGrids need praatio; pip install 'headwise[speech]'") from error
     return textgrid
 
 

@@ -19,7 +19,6 @@ from ...models.vision.medusa import Medusa, build_medusa
 from ..engine.command_line.terminal import say
 from ..engine.inference.batches import predict_in_batches
 from ..engine.pipeline import Calibration, Context, Metrics, Pipeline, Review, Schema, Splits
-from ..engine.training.optimizer import adam
 from ..engine.training.order import Batch
 from ..metrics import classification
 from ..metrics.operating import choose_threshold, fit_temperature
@@ -109,7 +108,8 @@ class MedicalPipeline(
         groups = [{"params": others, "share": 1.0}]
         if body:
             groups.append({"params": body, "share": options.body_share})
-        return adam(groups, options)
+        kind = torch.optim.AdamW if options.weight_decay else torch.optim.Adam
+        return kind(groups, lr=options.lr, weight_decay=options.weight_decay)
 
     def loss(self, model: nn.Module, batch: Batch, options: MedicalOptions) -> Tensor:
         """Cross-entropy on pictures that are varied at random."""

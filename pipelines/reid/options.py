@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from ...base.errors import InputError
-from ..engine.command_line.checks import check_attention, check_least, check_shares
+from ..engine.command_line.checks import check_attention, check_least
 from ..engine.options import PredictOptions, TrainOptions
 
 # What `compare` trains: the transformer alone, with one of DCAL's branches, with both.
@@ -305,7 +305,10 @@ def _check_numbers(options: ReidOptions) -> None:
         raise InputError(f"--enlarge {options.enlarge}: must be in [1, 4]")
     if not 0 < options.local <= 1:
         raise InputError(f"--local {options.local}: must be in (0, 1]")
-    check_shares(options, ("drop_path", "smoothing", "validation_share", "test_share"))
+    for name in ("drop_path", "smoothing", "validation_share", "test_share"):
+        if not 0 <= getattr(options, name) < 1:
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(f"{option} {getattr(options, name)}: must be in [0, 1)")
     if not 0 <= options.erase <= 1:
         raise InputError(f"--erase {options.erase}: must be in [0, 1]")
     if options.margin is not None and not 0 <= options.margin < float("inf"):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ...base.errors import InputError
-from ..engine.command_line.checks import check_attention, check_least, check_shares, flag
+from ..engine.command_line.checks import check_attention, check_least
 from ..engine.options import PredictOptions, TrainOptions
 
 ModelName = Literal["acmil", "acmil-mha", "abmil", "mean", "max"]
@@ -237,7 +237,9 @@ def _check_ranges(options: WsiOptions | FeaturesOptions) -> None:
     for name in ("mask_share", "least_tissue"):
         if not 0 <= getattr(options, name, 0) <= 1:
             raise _out_of_range(options, name, "in [0, 1]")
-    check_shares(options, ("overlap", "dropout"))
+    for name in ("overlap", "dropout"):
+        if not 0 <= getattr(options, name, 0) < 1:
+            raise _out_of_range(options, name, "in [0, 1)")
     for name in ("diversity", "branch_loss"):
         if not 0 <= getattr(options, name, 0) < float("inf"):
             raise _out_of_range(options, name, "0 or more")
@@ -246,4 +248,4 @@ def _check_ranges(options: WsiOptions | FeaturesOptions) -> None:
 
 
 def _out_of_range(options: object, name: str, range_: str) -> InputError:
-    return InputError(f"{flag(name)} {getattr(options, name)}: must be {range_}")
+    return InputError(f"--{name.replace('_', '-')} {getattr(options, name)}: must be {range_}")
