@@ -16,11 +16,12 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     ),
     "image": (
         "image", "image_index", "image_path", "image_id", "image_name", "img", "file", "filename",
-        "file_name", "filepath", "path", "picture", "dicom", "dicom_path",
+        "file_name", "filepath", "path", "picture", "dicom", "dicom_path", "dicom_id", "imageid",
+        "image_file", "file_path",
     ),
     "label": (
-        "label", "labels", "class", "target", "diagnosis", "category", "finding", "finding_label",
-        "finding_labels", "y",
+        "label", "labels", "class", "class_name", "target", "diagnosis", "category", "finding",
+        "finding_label", "finding_labels", "y",
     ),
     "patient": (
         "patient", "patient_id", "patientid", "patient_name", "pid", "subject", "subject_id",
@@ -32,7 +33,7 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     ),
     "camera": ("camera", "camera_id", "cam", "cam_id", "camid"),
     "part": ("part", "split", "fold", "set", "subset", "partition"),
-    "view": ("view", "view_position", "projection", "ap_pa", "frontal_lateral"),
+    "view": ("view", "view_position", "viewposition", "projection", "ap_pa", "frontal_lateral"),
     "source": ("source", "site", "hospital", "institution", "dataset", "scanner", "centre"),
     "mpp": ("mpp", "microns_per_pixel", "mpp_x", "resolution"),
 }  # fmt: skip
