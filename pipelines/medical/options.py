@@ -302,7 +302,7 @@ def _check_attention(options: MedicalOptions) -> None:
     for name in unread:
         if (value := getattr(options, name)) != getattr(defaults, name):
             words = " ".join(map(str, value)) if isinstance(value, tuple) else value
-            raise InputError(f"{_flag(name)} {words}: this attention has no body that reads it")
+            raise InputError(f"{flag(name)} {words}: this attention has no body that reads it")
     if options.body is None and options.body_share != 0.1:
         raise InputError(f"--body-share {options.body_share}: needs --body")
     if options.body is not None and (not has_heads or options.sees == "local"):
