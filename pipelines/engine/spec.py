@@ -108,7 +108,10 @@ def _misfit_of_mapping(value: object, hint: object, name: str) -> str | None:
         problems = (misfit(item, get_args(hint)[1], f"{name}.{k}") for k, item in value.items())
         return next(filter(None, problems), None)
     hints = get_type_hints(hint)
-    if missing := sorted(cast(Any, hint).__required_keys__ - set(value)):
+    # Not __required_keys__: where annotations are texts, it does not know NotRequired.
+    marked = get_type_hints(hint, include_extras=True)
+    optional = {k for k, part in marked.items() if get_origin(part) is NotRequired}
+    if missing := sorted(cast(Any, hint).__required_keys__ - optional - set(value)):
         return f"{name} holds no {missing[0]!r}"
     problems = (misfit(value[k], part, f"{name}.{k}") for k, part in hints.items() if k in value)
     return next(filter(None, problems), None)

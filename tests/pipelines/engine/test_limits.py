@@ -1,6 +1,9 @@
 """Opening a run that comes from anywhere: bounded by its weights, and without any network."""
 
+from __future__ import annotations
+
 import sys
+from typing import NotRequired, TypedDict
 
 import pytest
 import torch
@@ -89,3 +92,16 @@ def test_a_spec_of_null_lists_and_negative_numbers_is_refused(task) -> None:
 )
 def test_the_first_value_of_another_kind_is_named(value, hint, problem) -> None:
     assert misfit(value, hint, "x") == problem
+
+
+class LaterFacts(TypedDict):
+    """Facts of a spec that gained a key: annotations here are texts, as in the tasks."""
+
+    columns: list[str]
+    order: NotRequired[str]
+
+
+def test_a_key_that_older_runs_lack_is_no_fault() -> None:
+    assert misfit({"columns": ["a"]}, LaterFacts, "input") is None
+    assert misfit({"columns": ["a"], "order": 3}, LaterFacts, "input") is not None
+    assert misfit({"order": "dmy"}, LaterFacts, "input") == "input holds no 'columns'"
