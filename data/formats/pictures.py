@@ -236,7 +236,9 @@ def decode_picture(
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.simplefilter("ignore", UserWarning)  # of damaged EXIF, which is not needed
             Image.init()
-            opened = Image.open(file, formats=[name for name in PICTURE_FORMATS if name in Image.OPEN])
+            opened = Image.open(
+                file, formats=[name for name in PICTURE_FORMATS if name in Image.OPEN]
+            )
         with opened:
             width, height = opened.size
             if width * height > PICTURE_PIXELS:

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     import h5py
 
 FEATURE_CAP = 1 << 33  # bytes of the features of a slide
-_PACKED_BELOW = 64 << 20  # bytes; an array beyond this may not unpack to _MOST_PACKED times its size
+_PACKED_BELOW = (
+    64 << 20
+)  # bytes; an array beyond this may not unpack to _MOST_PACKED times its size
 _MOST_PACKED = 100
 
 
@@ -103,7 +105,8 @@ def read_attributes(path: str | Path) -> dict[str, object]:
             attributes = {key: _plain(value) for key, value in file.attrs.items()}
             coords = _member(path, file, "coords")
             if isinstance(coords, h5py.Dataset):
-                attributes |= {key: _plain(value) for key, value in coords.attrs.items()}
+                stored = cast("h5py.Dataset", coords)
+                attributes |= {key: _plain(value) for key, value in stored.attrs.items()}
             return attributes
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         if isinstance(error, InputError):
@@ -117,8 +120,9 @@ def _read_hdf5(path: Path, slide: str | None) -> SlideFeatures:
         with h5py.File(path, "r") as file:
             below = None
             if slide is not None and "features" not in list(file):
-                below = _member(path, file, slide)
-            group = cast("h5py.Group", below if isinstance(below, h5py.Group) else file)
+                groups = (_member(path, file, name) for name in (slide, path.stem))
+                below = next((g for g in groups if isinstance(g, h5py.Group)), None)
+            group = cast("h5py.Group", file if below is None else below)
             features = _read_array(path, group)
             attributes = {key: _plain(value) for key, value in group.attrs.items()}
             coords = _member(path, group, "coords")
@@ -170,10 +174,11 @@ def _read_array(path: object, group: "h5py.Group") -> np.ndarray:
     """The features of a file or group, float32 (N, D)."""
     h5py = _h5py()
     members = ((name, _member(path, group, name)) for name in ("features", "feat"))
-    name, stored = next(((n, m) for n, m in members if isinstance(m, h5py.Dataset)), ("", None))
-    if stored is None:
+    name, member = next(((n, m) for n, m in members if isinstance(m, h5py.Dataset)), ("", None))
+    if member is None:
         hint = "is it a feature file of CLAM, TRIDENT or Headwise?"
         raise fail(path, f"holds no data set 'features'; {hint}")
+    stored = cast("h5py.Dataset", member)
     shape, kind = stored.shape, stored.dtype.kind
     if kind not in "fiu" or not (len(shape) == 2 or (len(shape) == 3 and shape[0] == 1)):
         raise fail(

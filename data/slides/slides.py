@@ -319,7 +319,9 @@ def one_of_each_series(paths: Iterable[str]) -> list[str]:
         if series is not None:
             known_series.add(series)
     if others:
-        note("read", "further files of DICOM series, each read with the first of its series", others)
+        note(
+            "read", "further files of DICOM series, each read with the first of its series", others
+        )
     return slides
 
 

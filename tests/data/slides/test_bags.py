@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 
 from headwise.base.errors import InputError
-from headwise.data.slides.bags import is_bag_table, match_files, read_bag_table, read_cohort
+from headwise.data.slides.bags import is_bag_table, read_bag_table, read_cohort
+from headwise.data.slides.files import match_files
 
 
 def table(tmp_path, text: str, name: str = "t.csv"):
@@ -118,8 +119,9 @@ class TestCohort:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("slide,lable\na,x\n", "no column 'label'; did you mean 'lable'?"),
-            ("slide,label\na,x\na,y\n", "slide 'a' is listed more than once"),
+            ("slide,lable\na,x\n", "no column 'label'; it has 'slide', 'lable'; name it with"),
+            ("slide,label\na,x\na,x\n", "slide 'a' is listed more than once"),
+            ("slide,label\na,x\na,y\n", "slide 'a' has the labels 'x' and 'y'"),
             ("slide,label\na,\n", "column 'label', row 1: is empty"),
             ("slide,label,split\na,x,later\n", "'later' is none of train, validation, test"),
             (

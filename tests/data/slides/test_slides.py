@@ -9,6 +9,7 @@ from PIL import Image
 
 pytest.importorskip("openslide", reason="OpenSlide is optional (extra wsi) and not installed")
 
+from headwise.base.account import opened
 from headwise.base.errors import InputError
 from headwise.data.slides import slides as wsi
 from headwise.data.slides.generate import draw_slide, write_pyramid, write_sample_slides
@@ -218,15 +219,19 @@ def test_a_slide_travels_closed_and_threads_share_it(pyramid) -> None:
     assert slide.size == (700, 500)
 
 
-def test_lists_go_into_folders_and_refuse_links_that_lead_out(tmp_path, pyramid) -> None:
+def test_lists_go_into_folders_and_leave_out_links_that_lead_out(tmp_path, pyramid) -> None:
     home = tmp_path / "home"
     (home / "b").mkdir(parents=True)
     for name in ("b/2.tiff", "1.PNG", ".hidden.tiff", "notes.txt"):
         (home / name).write_bytes(b"x")
-    assert list_slides(home) == [str(home / "1.PNG"), str(home / "b" / "2.tiff")]
     (home / "out.tiff").symlink_to(pyramid)
-    with pytest.raises(InputError, match="leads out"):
-        list_slides(home)
+    with opened() as account:
+        assert list_slides(home) == [str(home / "1.PNG"), str(home / "b" / "2.tiff")]
+    (line,) = account.lines()
+    for name in ("hidden names (.hidden.tiff)", "other kinds (notes.txt)", "lead out", "out.tiff"):
+        assert name in line
+    with opened(("links",)):
+        assert str(home / "out.tiff") in list_slides(home)
 
 
 def test_the_generated_slides_are_the_same_each_time_and_differ(tmp_path) -> None:

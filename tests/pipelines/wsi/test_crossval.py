@@ -8,7 +8,7 @@ from headwise import pipelines
 from headwise.base.errors import InputError
 from headwise.pipelines import load_task
 from headwise.pipelines.engine.command_line import parse
-from headwise.pipelines.wsi import data
+from headwise.pipelines.wsi import data, sources
 from headwise.pipelines.wsi.options import WsiOptions
 
 
@@ -68,7 +68,7 @@ def test_the_floors_are_those_of_scikit_learn(real_data, tmp_path) -> None:
     from headwise.pipelines.wsi.verbs.crossval import floors
 
     options = WsiOptions(data=str(real_data / "wsi" / "mil" / "musk1.csv.gz"))
-    source = data.read_source(options)
+    source = sources.read_source(options)
     folds = data.grouped_folds(source.cohort, np.arange(92), 10, 0, "")
     right = 0
     for test in folds:

@@ -5,7 +5,7 @@ import pytest
 
 from headwise.base.errors import InputError
 from headwise.data.slides.bags import BagTable, Cohort
-from headwise.pipelines.wsi import data
+from headwise.pipelines.wsi import data, sources
 
 
 def cohort_of(
@@ -56,7 +56,7 @@ def test_moments_are_those_of_all_training_instances() -> None:
     features = np.random.default_rng(0).normal(3, 2, (50, 4)).astype(np.float32)
     features[:, 3] = 7
     table = BagTable(cohort_of([1, 2], ["x", "y"]), features, np.array([0, 20, 50]), ())
-    source = data.TableBags(table, "here")
+    source = sources.TableBags(table, "here")
     moments = data.moments(data.BagSet(source, [0, 1], ["x", "y"]), True)
     np.testing.assert_allclose(moments["mean"], features.mean(0), rtol=1e-5)
     np.testing.assert_allclose(moments["deviation"], [*features.std(0)[:3], 1.0], rtol=1e-4)
