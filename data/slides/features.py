@@ -136,7 +136,7 @@ def _read_hdf5(path: Path, slide: str | None) -> SlideFeatures:
         if isinstance(error, InputError):
             raise
         raise fail(path, f"is no readable HDF5 file ({reason(error, 120)})") from error
-    extent = _extent(path, attributes, places) if has_places else 0
+    extent = _extent(path, attributes, places) if has_places and len(places) else 0
     return SlideFeatures(features, places, extent, attributes, has_places)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -296,14 +296,15 @@ class _PlainImage:
         self.image.close()
 
 
-def list_slides(folder: str | os.PathLike[str], *, noted: bool = True) -> list[str]:
+def list_slides(folder: str | os.PathLike[str], known: Sequence[str] = ()) -> list[str]:
     """The slides below a folder, at any depth, sorted; of the files of a DICOM series the first.
 
-    noted: whether what is left out goes into the account: other files, and links that lead out of
-    the folder (followed where the doubt "links" is accepted).
+    What is left out goes into the account: other files but those whose names end with one of
+    `known`, and links that lead out of the folder (followed where the doubt "links" is accepted).
     """
-    names = walk_folder(folder, SLIDE_SUFFIXES, noted=noted)
-    return one_of_each_series(str(Path(folder, name)) for name in names)
+    names = walk_folder(folder, (*SLIDE_SUFFIXES, *known))
+    slides = (name for name in names if name.lower().endswith(SLIDE_SUFFIXES))
+    return one_of_each_series(str(Path(folder, name)) for name in slides)
 
 
 def one_of_each_series(paths: Iterable[str]) -> list[str]:

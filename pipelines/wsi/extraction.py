@@ -31,6 +31,7 @@ from ..engine.command_line.terminal import Progressbar, say
 from .options import FeaturesOptions, WsiOptions
 
 DEFAULT_ENCODER = "resnet50.a1_in1k"
+STATUS_FILE = "status.csv"
 STATUS = {
     "slide": pl.String,
     "status": pl.String,
@@ -309,7 +310,7 @@ def extract_slides(
                 rows.append(row)
                 bar.update()
         table = pl.DataFrame(rows, schema=STATUS)
-        write_text(folder / "status.csv", table.drop("before").write_csv())
+        write_text(folder / STATUS_FILE, table.drop("before").write_csv())
     _say_outcome(table, folder)
     return table
 
@@ -327,4 +328,4 @@ def _say_outcome(table: pl.DataFrame, folder: Path) -> None:
         say(f"  {error}")
     if len(errors):
         failed = table.filter(pl.col("status") == "error")["slide"]
-        note("left out", f"slides without features, see {folder / 'status.csv'}", failed)
+        note("left out", f"slides without features, see {folder / STATUS_FILE}", failed)

@@ -17,7 +17,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from ...base.account import note
+from ...base.account import accepts, note
 from ...base.errors import fail
 from ...base.files import clear_aside, place_below, walk_folder
 from ...data.columns import parse_columns
@@ -168,7 +168,7 @@ def _files_below(home: Path, written: Path) -> list[str]:
     """Slides below a folder, and feature files of which there is no slide with the same name, such
     as those that an extraction stored; without what this very prediction writes.
     """
-    slides = list_slides(home)
+    slides = list_slides(home, FEATURE_SUFFIXES)
     stems = {Path(slide).stem for slide in slides}
     stored = [home / name for name in walk_folder(home, FEATURE_SUFFIXES, noted=False)]
     stored = [path for path in stored if not path.is_relative_to(written)]
@@ -184,11 +184,13 @@ def _files_below(home: Path, written: Path) -> list[str]:
 
 
 def links_below(folder: Path) -> str:
-    """What to say of an empty folder that holds links, which are not followed."""
+    """What to say of an empty folder that holds links, which lead nowhere or are not followed."""
     for home, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            if Path(home, name).is_symlink():
-                return f"; {Path(home, name)} is a link, which --accept links follows"
+        for path in (Path(home, name) for name in (*folders, *files)):
+            if path.is_symlink() and not path.exists():
+                return f"; {path} is a link to nothing"
+            if path.is_symlink() and not accepts("links"):
+                return f"; {path} is a link, which --accept links follows"
     return ""
 
 

@@ -26,6 +26,7 @@ from ...data.slides.slides import list_slides
 from ..engine.pipeline import Member
 from ..engine.subsets import BoundedCache
 from .extraction import (
+    STATUS_FILE,
     Extraction,
     Extractor,
     extract_slides,
@@ -174,7 +175,8 @@ def read_source(options: WsiOptions, spec: WsiSpec | None = None) -> BagSource:
     columns = parse_columns(options.columns, COLUMN_FIELDS)
     cohort = read_cohort(table, columns, usual_names=joined)
     home = slides_home(options, table)
-    listed = list_slides(home) if home.is_dir() else []
+    known = (*FEATURE_SUFFIXES, STATUS_FILE, table.name.lower())
+    listed = list_slides(home, known) if home.is_dir() else []
     slides = match_files(cohort.names, listed, table)
     if others := sorted(set(listed) - set(slides.values())):
         note("left out", "slides that are not in the list", others)
@@ -197,7 +199,7 @@ def read_source(options: WsiOptions, spec: WsiSpec | None = None) -> BagSource:
         files |= {name: feature_path(folder, name) for name in new if name not in failed}
     rows = [row for row, name in enumerate(cohort.names) if name in files]
     if not rows:
-        raise fail(table, f"no slide of it could be used; {folder / 'status.csv'} says why")
+        raise fail(table, f"no slide of it could be used; {folder / STATUS_FILE} says why")
     cohort = _one_row_a_file(table, cohort.take(rows), files)
     extraction = None if extractor is None else extractor.settings
     source = SlideBags(cohort, str(table), files, slides, extraction)
@@ -283,7 +285,8 @@ def match_features(names: Sequence[str], folder: Path, *, noted: bool = False) -
     """
     if not folder.is_dir():
         return {}
-    files = walk_folder(folder, FEATURE_SUFFIXES, noted=noted)
+    files = walk_folder(folder, (*FEATURE_SUFFIXES, STATUS_FILE), noted=noted)
+    files = [file for file in files if not file.endswith(STATUS_FILE)]
     written = {name: feature_path(folder, name) for name in names}
     matched = {name: str(path) for name, path in written.items() if path.is_file()}
     for candidates in ([file for file in files if "/" not in file], files):

@@ -17,7 +17,7 @@ from ...engine.command_line.terminal import say
 from ...engine.pipeline import AnyPipeline
 from ...engine.runs.loaded import pick_device
 from ...engine.runs.run_directory import ACCOUNT
-from ..extraction import Extractor, extract_slides, extraction_of
+from ..extraction import STATUS_FILE, Extractor, extract_slides, extraction_of
 from ..options import FeaturesOptions
 from ..prediction import links_below
 
@@ -52,7 +52,7 @@ def features(pipeline: AnyPipeline, options: FeaturesOptions) -> Extracted:
             f"{tiles} tiles, {tiles / seconds:.0f} a second; the encoder waited for tiles "
             f"{extractor.waited / seconds:.1%} of the time"
         )
-    say(f"features {output}, status {output / 'status.csv'}")
+    say(f"features {output}, status {output / STATUS_FILE}")
     return Extracted(output, table)
 
 
