@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ...base.account import note
-from ...base.errors import InputError, fail, one_line
+from ...base.account import doubt, note
+from ...base.errors import InputError, fail, one_line, shown
 from ...base.files import walk_folder
 from ...data.columns import parse_columns
 from ...data.formats.tables import TABLE_SUFFIXES, suffix_of
-from ...data.items import check_items, digest
+from ...data.items import digest
 from ...data.slides.bags import BagTable, Cohort, is_bag_table, read_bag_table, read_cohort
 from ...data.slides.features import SlideFeatures, read_attributes, read_features
 from ...data.slides.files import FEATURE_SUFFIXES, match_files, not_matched
@@ -208,11 +208,24 @@ def read_source(options: WsiOptions, spec: WsiSpec | None = None) -> BagSource:
 
 
 def _one_row_a_file(table: Path, cohort: Cohort, files: Mapping[str, Path]) -> Cohort:
-    """Refuse two names of one slide, such as a and a.svs."""
-    paths = [str(files[name]) for name in cohort.names]
-    if len(set(paths)) == len(set(cohort.names)):
-        return cohort  # what the list holds twice was judged when it was read
-    return cohort.take(check_items(table, "slide", paths, cohort.labels, cohort.splits))
+    """Refuse two names of one slide, such as a and a.svs; where that is accepted, names with one
+    label count once.
+    """
+    first: dict[Path, int] = {}
+    rows = []
+    for row, name in enumerate(cohort.names):
+        other = first.setdefault(files[name], row)
+        if cohort.names[other] == name:  # what the list names twice was judged when it was read
+            rows.append(row)
+            continue
+        pair = f"{shown(cohort.names[other])} and {shown(name)} are one slide"
+        if cohort.labels[other] != cohort.labels[row]:
+            both = f"{shown(cohort.labels[other])} and {shown(cohort.labels[row])}"
+            doubt("two-labels", table, f"{pair} with the labels {both}; keep one")
+            rows.append(row)
+        else:
+            doubt("copies", table, f"{pair}; list it once")
+    return cohort.take(rows)
 
 
 def _settings(options: WsiOptions, home: Path, spec: WsiSpec | None) -> Extraction:

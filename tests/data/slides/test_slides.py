@@ -2,6 +2,7 @@
 
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -134,6 +135,45 @@ def test_an_image_with_alpha_or_grey_is_a_slide_in_colours(tmp_path) -> None:
         )
 
 
+class TestPlainImages:
+    def test_transparent_ground_is_white(self, tmp_path) -> None:
+        """Whatever colour is hidden below it."""
+        picture = np.dstack([quarters(40, 20), np.full((20, 40), 255, np.uint8)])
+        picture[:, :10] = 0
+        Image.fromarray(picture).save(tmp_path / "a.png")
+        with Slide(tmp_path / "a.png") as slide:
+            pixels = slide.read(0, 0, (40, 20), (40, 20))
+        assert (pixels[:, :10] == 255).all()
+        np.testing.assert_array_equal(pixels[:, 10:], quarters(40, 20)[:, 10:])
+
+    def test_grey_of_16_bits_is_scaled_not_clipped(self, tmp_path) -> None:
+        values = np.linspace(0, 65535, 800).reshape(20, 40).astype(np.uint16)
+        Image.fromarray(values).save(tmp_path / "a.png")
+        with Slide(tmp_path / "a.png") as slide:
+            pixels = slide.read(0, 0, (40, 20), (40, 20))
+        np.testing.assert_allclose(pixels[..., 0], values / 257, atol=1)
+
+    def test_postscript_with_the_name_of_a_picture_starts_no_program(
+        self, tmp_path, monkeypatch
+    ) -> None:
+        started = []
+        monkeypatch.setattr("subprocess.Popen", lambda *a, **k: started.append(a))
+        monkeypatch.setattr("subprocess.check_call", lambda *a, **k: started.append(a))
+        text = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+        (tmp_path / "a.png").write_text(text)
+        with pytest.raises(InputError, match="neither OpenSlide nor Pillow"):
+            Slide(tmp_path / "a.png").size  # noqa: B018
+        assert started == []
+
+
+def test_the_corner_of_the_scan_is_what_the_file_names(pyramid) -> None:
+    with Slide(pyramid) as slide:
+        assert slide.origin == (0, 0)
+        bounds = {"openslide.bounds-x": "1024", "openslide.bounds-y": "768"}
+        slide.__dict__["_open"] = SimpleNamespace(properties=bounds, close=lambda: None)
+        assert slide.origin == (1024, 768)
+
+
 class TestMicrometres:
     def test_they_are_the_mean_of_both_sides(self, tmp_path) -> None:
         import tifffile
@@ -159,8 +199,22 @@ class TestMicrometres:
             Slide(path).scale(0.5)
         assert Slide(path, mpp=0.25).scale(0.5) == 2.0
 
-    def test_what_the_file_says_comes_first(self, pyramid) -> None:
+    def test_what_the_file_says_comes_first_unless_the_user_says_it(self, pyramid) -> None:
         assert Slide(pyramid, mpp=9.0).mpp == pytest.approx(0.25, rel=1e-4)
+        by_hand = Slide(pyramid, mpp=0.125, mpp_first=True)
+        with opened() as account:
+            assert by_hand.scale(0.5) == 4.0
+        assert "a.tiff: 0.25, taken 0.125" in account.lines()[0]
+        assert pickle.loads(pickle.dumps(by_hand)).mpp == 0.125
+
+    @pytest.mark.parametrize("stated", [1000.0, 352.8, 84.67, 1e-4])
+    def test_what_cannot_be_right_is_not_used(self, tmp_path, stated: float) -> None:
+        write_pyramid(tmp_path / "a.tiff", gradient(256, 256), mpp=stated)
+        with pytest.raises(InputError, match=r"cannot be right; say them with --mpp"):
+            Slide(tmp_path / "a.tiff").scale(0.5)
+        with opened() as account:
+            assert Slide(tmp_path / "a.tiff", mpp=0.25).scale(0.5) == 2.0
+        assert "other micrometres per pixel than --mpp" in account.lines()[0]
 
     def test_a_slide_coarser_than_asked_for_is_refused(self, pyramid) -> None:
         assert Slide(pyramid).scale(0.24) == pytest.approx(0.96, rel=1e-3)
