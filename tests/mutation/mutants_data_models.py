@@ -298,7 +298,7 @@ DATA: list[Bug] = [
     ),
     (
         "D132",
-        "data/formats/tables.py",
+        "data/formats/tables_packed.py",
         "_gzip_problem(str(file), stat.st_mtime_ns, stat.st_size)",
         "_gzip_problem(str(file), 0, stat.st_size)",
         ("data/formats/test_tables.py",),
