@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from ...base.account import note
+from ...base.account import note, opened
 from ...base.errors import fail, shown
 from ..columns import SYNONYMS, find_columns, note_groups, plain_name
 from ..formats.tables import collect, number_column, scan_table
@@ -74,9 +74,30 @@ def is_bag_table(path: str | Path) -> bool:
 
     Raises `InputError` where it cannot be opened.
     """
-    _, names = scan_table(path)
+    _, names = _scan(path)
     slides = {plain_name(name) for name in names} & {"slide", "slide_id", "wsi"}
     return not slides and (names[:2] == ["0", "1"] or _bag_columns(names) is not None)
+
+
+def _scan(path: str | Path) -> tuple[pl.LazyFrame, list[str]]:
+    """A table of bags or slides. A text whose first line holds numbers from the third cell on, and
+    no name that we know, has no header, whatever its label and the name of its bag are.
+    """
+    with opened():  # what is assumed here is not what is assumed in the end
+        frame, _ = scan_table(path, header=False)
+        cells = collect(path, frame.head(1))
+    first = [] if not cells.height else [str(cell).strip() for cell in cells.row(0)]
+    known = {"slide", "slide_id", "wsi", *_BAG_COLUMNS, *_LABEL_COLUMNS}
+    named = known & {plain_name(cell) for cell in first}
+    headless = len(first) > 2 and not named and all(map(_is_number, first[2:]))
+    return scan_table(path, header=False if headless else None)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        return bool(np.isfinite(float(cell.replace(",", "."))))
+    except ValueError:
+        return False
 
 
 def _bag_columns(names: Sequence[str]) -> tuple[str, str] | None:
@@ -98,7 +119,7 @@ def read_bag_table(path: str | Path, *, noted: bool = True, copies_joined: bool 
     none, cells that are not finite numbers, a table without features, and bags that are exact
     copies with different labels.
     """
-    frame, names = scan_table(path)
+    frame, names = _scan(path)
     if len(names) < 3:
         raise fail(path, "holds no bags: needs a label, a name of the bag, and features")
     named = _bag_columns(names)

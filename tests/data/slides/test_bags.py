@@ -68,6 +68,37 @@ class TestBags:
             np.testing.assert_array_equal(bags.features, plain.features)
 
     @pytest.mark.parametrize(
+        ("text", "names"),
+        [
+            ("1,b1,0.5,0.5\n1,b1,2.5,3\n0,b2,4,5\n", ("b1", "b2")),
+            ("tumour,b1,0,0\ntumour,b1,1,2\nnormal,b2,3,4\n", ("b1", "b2")),
+            ("1,7,5,3\n1,7,5,4\n0,9,6,1\n", ("7", "9")),
+            ("1;b1;0,5;0,5\n1;b1;2,5;3\n0;b2;4;5\n", ("b1", "b2")),
+        ],
+    )
+    def test_without_a_header_no_row_is_lost_whatever_the_names_are(
+        self, tmp_path, text: str, names: tuple[str, str]
+    ) -> None:
+        path = table(tmp_path, text)
+        assert is_bag_table(path)
+        with opened() as account:
+            bags = read_bag_table(path)
+        assert bags.cohort.names == names
+        assert bags.offsets.tolist() == [0, 2, 3]
+        assert "the table has no header" in lines_of("assumed", account)
+
+    def test_the_usual_names_of_columns_are_taken(self, tmp_path) -> None:
+        path = table(tmp_path, "Bag ID,class,2,3\nb1,x,0.5,1\nb2,y,2.5,3\n")
+        assert is_bag_table(path)
+        with opened() as account:
+            bags = read_bag_table(path)
+        assert (bags.cohort.names, bags.cohort.labels) == (("b1", "b2"), ("x", "y"))
+        assert bags.columns == ("2", "3")
+        assert "'Bag ID' is taken as the bag" in lines_of("columns", account)
+        assert "no header" not in lines_of("assumed", account)
+        assert not is_bag_table(table(tmp_path, "slide_id,label,mpp\ns1,x,0.5\n", "list.csv"))
+
+    @pytest.mark.parametrize(
         ("text", "message"),
         [
             ("1,4,0.5\n0,4,0.7\n", "bag '4' has the labels '1' and '0'"),
