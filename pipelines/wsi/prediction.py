@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...base.account import accepts, note
 from ...base.errors import fail
-from ...base.files import clear_aside, place_below, walk_folder
+from ...base.files import clear_aside, lies_in, place_below, walk_folder
 from ...data.columns import parse_columns
 from ...data.formats.tables import TABLE_SUFFIXES, suffix_of
 from ...data.slides.bags import BagTable, Cohort, is_bag_table, read_bag_table, read_cohort
@@ -94,8 +94,9 @@ def _files_of(path: Path, options: WsiPredictOptions) -> tuple[Path, list[str]]:
         fitting = [f for f in matches if f.lower().endswith((*SLIDE_SUFFIXES, *FEATURE_SUFFIXES))]
         if other := sorted(set(matches) - set(fitting)):
             note("left out", "files of other kinds", other)
-        files = one_of_each_series(sorted(file for file in fitting if Path(file).is_file()))
+        files = [file for file in sorted(fitting) if Path(file).is_file()]
         home = _common_folder(files)
+        files = one_of_each_series(_without_links_out(files, home))
     elif not path.is_file():
         raise fail(path, "there is no such slide, feature file, table or folder")
     elif path.suffix.lower() not in (*SLIDE_SUFFIXES, *FEATURE_SUFFIXES):
@@ -106,6 +107,16 @@ def _files_of(path: Path, options: WsiPredictOptions) -> tuple[Path, list[str]]:
     if not files:
         raise fail(options.input, f"holds no slide and no feature file{links_below(path)}")
     return home, files
+
+
+def _without_links_out(files: Sequence[str], home: Path) -> list[str]:
+    """The files without links that lead out of a folder, unless these are accepted."""
+    real = os.path.realpath(home)
+    out = [f for f in files if os.path.islink(f) and not lies_in(os.path.realpath(f), real)]
+    if accepts("links") or not out:
+        return list(files)
+    note("left out", "links that lead out of the folder (--accept links)", out)
+    return [file for file in files if file not in out]
 
 
 def _items_of_table(path: Path, options: WsiPredictOptions) -> list[BagItem]:

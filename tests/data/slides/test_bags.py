@@ -86,6 +86,8 @@ class TestBags:
         assert bags.cohort.names == names
         assert bags.offsets.tolist() == [0, 2, 3]
         assert "the table has no header" in lines_of("assumed", account)
+        assert "2 bags of 3 rows and 2 features" in lines_of("read", account)
+        assert "each of the bags counts as its own group" in lines_of("groups", account)
 
     def test_the_usual_names_of_columns_are_taken(self, tmp_path) -> None:
         path = table(tmp_path, "Bag ID,class,2,3\nb1,x,0.5,1\nb2,y,2.5,3\n")
@@ -223,6 +225,7 @@ class TestColumnsOfPeople:
         path = table(tmp_path, f"slide,label,{name}\na,x,P1\nb,x,P1\nc,y,P2\n")
         with opened() as account:
             assert read_cohort(path).patients == ("P1", "P1", "P2")
+        assert "3 slides listed" in lines_of("read", account)
         assert f"{name!r} is taken as the patient" in lines_of("columns", account)
         assert f"3 slides of 2 patients (column {name!r})" in lines_of("groups", account)
 

@@ -44,6 +44,9 @@ def test_every_bag_is_predicted_once_per_repeat_and_compared_with_floors(tmp_pat
     )
     assert rows.group_by("repeat", "bag").len()["len"].to_list() == [1] * 80
     assert summary.filter(pl.col("model").str.contains("SVM"))["auc"][0] > 0.8
+    account = (tmp_path / "a" / "account.json").read_text()
+    assert "a fifth of the bags outside of a fold stops its training early" in account
+    assert {"log_loss", "ece"} < set(summary.columns)
     for name in ("crossval.json", "crossval.png"):
         assert (tmp_path / "a" / name).is_file()
     (tmp_path / "a" / "folds" / "acmil-seed0-repeat1-fold2.json").unlink()

@@ -16,6 +16,7 @@ pytest.importorskip("openslide", reason="OpenSlide is optional (extra wsi) and n
 import h5py
 
 from headwise import pipelines
+from headwise.base.account import opened
 from headwise.base.errors import InputError
 from headwise.data.slides.features import SlideFeatures
 from headwise.data.slides.generate import draw_slide, write_pyramid
@@ -23,6 +24,8 @@ from headwise.data.slides.slides import Slide
 from headwise.pipelines import load_task
 from headwise.pipelines.wsi import explain, extraction
 from headwise.pipelines.wsi.data import WsiSpec
+from headwise.pipelines.wsi.options import WsiPredictOptions
+from headwise.pipelines.wsi.prediction import list_inputs
 
 
 @pytest.fixture(scope="module")
@@ -230,3 +233,55 @@ def test_the_part_of_each_item_is_known(run, slides, tmp_path) -> None:
         run=run, input=moved, output=tmp_path / "o.parquet", explain=False
     ).table()
     assert rows["part"][0] == own.filter(pl.col("item") == "generated-04.tiff")["part"][0]
+
+
+class TestWhatIsRead:
+    """The account of the items, which opens no model."""
+
+    @pytest.fixture
+    def folder(self, tmp_path) -> Path:
+        home = tmp_path / "in"
+        (home / "h5").mkdir(parents=True)
+        for name in ("a.png", "notes.txt", "h5/a.h5", "h5/b.h5", "h5/b.pt", "h5/c.pt"):
+            (home / name).write_bytes(b"x")
+        return home
+
+    @staticmethod
+    def items(path: object, **options: object) -> tuple[list[str], str]:
+        spec = SimpleNamespace(extraction=None)
+        with opened(options.pop("accept", ())) as account:  # type: ignore[arg-type]
+            chosen = {"run": "r", "output": "o.parquet", "input": str(path), **options}
+            items = list_inputs(WsiPredictOptions(**chosen), spec)  # type: ignore[arg-type]
+        return [item["id"] for item in items], "\n".join(account.lines())
+
+    def test_a_folder_gives_each_slide_once_and_names_the_rest(self, folder) -> None:
+        ids, text = self.items(folder)
+        assert ids == ["a.png", "h5/b.h5", "h5/c.pt"]
+        assert "read: 1 slides; 2 feature files" in text
+        assert "files of other kinds (notes.txt)" in text
+        assert "1 feature files of slides that are read themselves (h5/a.h5)" in text
+        assert "1 features as .pt that are there as .h5, too" in text
+
+    def test_what_a_prediction_writes_into_its_input_is_no_input(self, folder) -> None:
+        (folder / "o.parquet.slides" / "a.png").mkdir(parents=True)
+        for name in ("features.h5", "heatmap.png"):
+            (folder / "o.parquet.slides" / "a.png" / name).write_bytes(b"x")
+        ids, _ = self.items(folder, output=str(folder / "o.parquet"))
+        assert ids == ["a.png", "h5/b.h5", "h5/c.pt"]
+
+    def test_a_pattern_takes_slides_and_features_and_no_links_out(self, folder, tmp_path) -> None:
+        (tmp_path / "far.png").write_bytes(b"x")
+        (folder / "far.png").symlink_to(tmp_path / "far.png")
+        ids, text = self.items(folder / "*")
+        assert ids == ["a.png"]
+        assert "files of other kinds" in text
+        assert "1 links that lead out of the folder (--accept links)" in text
+        assert self.items(folder / "*", accept=("links",))[0] == ["a.png", "far.png"]
+
+    def test_a_list_and_a_table_are_counted(self, folder) -> None:
+        (folder / "list.csv").write_text("slide,label\na,x\nlost,y\n")
+        ids, text = self.items(folder / "list.csv")
+        assert (ids, "1 slides that are not in" in text, "(lost)" in text) == (["a"], True, True)
+        (folder / "bags.csv").write_text("bag,label,x\nb1,1,0.5\nb2,0,0.7\n")
+        ids, text = self.items(folder / "bags.csv")
+        assert (ids, text) == (["b1", "b2"], "read: 2 bags of a table")

@@ -1,5 +1,6 @@
 """Where bags come from: features that are stored, of other tools, of other slides, or missing."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,7 @@ class TestStoredFeatures:
                 file["features"][0, 0] = np.nan
         source, account = read(cohort)
         assert len(source.cohort) == 19
+        assert "20 slides listed; 20 feature files of another tool" in text_of(account)
         assert "s5" not in source.cohort.names
         assert "1 slides whose features cannot be used (s5: " in text_of(account)
         for row in range(19):
@@ -119,6 +121,25 @@ class TestStoredFeatures:
         with pytest.raises(InputError, match=r"looked for 'A-1\.svs', there is 's0\.h5'"):
             read(cohort)
 
+    def test_slides_that_are_nowhere_are_left_out_and_named(self, cohort) -> None:
+        (cohort / "f" / "s7.h5").unlink()
+        source, account = read(cohort)
+        assert "s7" not in source.cohort.names
+        assert "1 slides neither in" in text_of(account)
+        assert "(s7)" in text_of(account)
+
+    def test_other_parts_than_those_of_the_training_are_named(self, cohort) -> None:
+        pipeline = load_task("wsi").load()
+        options = WsiOptions(data=str(cohort / "labels.csv"), features=str(cohort / "f"))
+        with opened() as account:
+            spec = pipeline.open_data(options).spec
+            pipeline.open_data(options, spec)
+        assert "not those of the training" not in text_of(account)
+        (cohort / "f" / "s7.h5").unlink()
+        with opened() as account:
+            pipeline.open_data(options, spec)
+        assert "the parts are not those of the training: train 12, now 11" in text_of(account)
+
     def test_a_column_of_any_name_can_be_named(self, cohort) -> None:
         text = (cohort / "labels.csv").read_text().replace("slide,label", "scan,outcome")
         (cohort / "labels.csv").write_text(text)
@@ -151,6 +172,10 @@ class TestExtraction:
             read(slides, slides=str(folder), **OURS)
         status = pipelines.wsi.features(slides=folder, output=slides / "f", **OURS).table
         assert dict(zip(status["slide"], status["status"])) == {"s0": "error", "s1": "ok"}
+        account = json.loads((slides / "f" / "account.json").read_text())
+        lines = {(line["topic"], line["count"]): line for line in account}
+        assert lines["read", 2]["what"] == "slides"
+        assert lines["left out", 1]["names"] == ["s0"]
         first.write_bytes(content)  # the same slide, at another time
         assert len(read(slides, slides=str(folder), **OURS)[0].cohort) == 2
 
