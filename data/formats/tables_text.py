@@ -221,7 +221,7 @@ def sniff(path: object, head: bytes, usual: str, header: bool | None = None) -> 
     """How a text is written, from its first bytes (HEAD_BYTES, or all of it).
 
     usual: what stands between cells in files of this ending; taken where nothing else fits better.
-    header: whether the first line holds names, None where that is to be seen from it.
+    header: whether the first line holds names, None to see it.
     Raises InputError for a text without a first line, and for too many columns.
     """
     text = head.decode("utf-8", errors="replace")
@@ -246,8 +246,7 @@ def sniff(path: object, head: bytes, usual: str, header: bool | None = None) -> 
         raise fail(path, problem)
     cells, height = _header_cells(path, lines[skipped:], separator)
     rows = [record.split(separator) for record in records[1:]]
-    if header is None:
-        header = not _headless(cells, rows, separator)
+    header = not _headless(cells, rows, separator) if header is None else header
     names = _names(cells) if header else [str(i) for i in range(len(cells))]
     body_at = None
     if side := _extra_cell(len(cells), rows) if header else None:

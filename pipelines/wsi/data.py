@@ -5,6 +5,7 @@ Shapes: B bags, n instances of a bag, M instances of all bags of a batch, D widt
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
@@ -138,11 +139,15 @@ def split(cohort: Cohort, seed: int, where: str) -> Subsets:
 def without_validation(
     cohort: Cohort, rows: np.ndarray, seed: int, where: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to train on and rows to stop early by, a fifth, of those that are no test rows.
+    """Rows to train on and rows to stop early by, of those that are no test rows: a fifth of them,
+    or more where there are fewer than five patients.
 
-    Raises `InputError` for too few patients.
+    Raises `InputError` for a single patient.
     """
-    taken = grouped_folds(cohort, rows, FOLDS, seed, where)[0]
+    patients = len({cohort.patients[row] for row in rows})
+    largest_class = Counter(cohort.labels[row] for row in rows).most_common(1)[0][1]
+    folds = max(2, min(FOLDS, patients, largest_class))
+    taken = grouped_folds(cohort, rows, folds, seed, where)[0]
     return np.delete(rows, taken), rows[taken]
 
 

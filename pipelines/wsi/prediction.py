@@ -88,7 +88,7 @@ def is_slide(item: BagItem) -> bool:
 def _files_of(path: Path, options: WsiPredictOptions) -> tuple[Path, list[str]]:
     """The slides and feature files that --input names, and the folder that all are below."""
     if path.is_dir():
-        home, files = path, _files_below(path, Path(f"{options.output}.slides"))
+        home, files = path, _files_below(path, options)
     elif glob.has_magic(options.input) and not path.exists():
         matches = glob.glob(options.input, recursive=True)
         fitting = [f for f in matches if f.lower().endswith((*SLIDE_SUFFIXES, *FEATURE_SUFFIXES))]
@@ -175,16 +175,18 @@ def _check_encoder(items: Sequence[BagItem], options: WsiPredictOptions, spec: W
         _ = extractor_of(options, spec, torch.device("cpu")).encoder
 
 
-def _files_below(home: Path, written: Path) -> list[str]:
+def _files_below(home: Path, options: WsiPredictOptions) -> list[str]:
     """Slides below a folder, and feature files of which there is no slide with the same name, such
     as those that an extraction stored; without what this very prediction writes.
     """
+    written = Path(f"{options.output}.slides")
     slides = list_slides(home, FEATURE_SUFFIXES)
     stems = {Path(slide).stem for slide in slides}
     stored = [home / name for name in walk_folder(home, FEATURE_SUFFIXES, noted=False)]
     stored = [path for path in stored if not path.is_relative_to(written)]
     slides = [slide for slide in slides if not Path(slide).is_relative_to(written)]
-    if of_slides := [path.relative_to(home) for path in stored if path.stem in stems]:
+    of_slides = [path.relative_to(home) for path in stored if path.stem in stems]
+    if of_slides and not options.features:
         note("left out", "feature files of slides that are read themselves", of_slides)
     alone = [str(path) for path in stored if path.stem not in stems]
     stems_of_h5 = {Path(file).stem for file in alone if not file.endswith(".pt")}

@@ -10,7 +10,7 @@ import polars as pl
 
 from ....base.account import note, opened
 from ....base.errors import InputError
-from ....data.slides.files import feature_names
+from ....data.slides.files import FEATURE_SUFFIXES, feature_names
 from ....data.slides.slides import list_slides
 from ...engine.accounts import publish
 from ...engine.command_line.terminal import say
@@ -58,7 +58,8 @@ def features(pipeline: AnyPipeline, options: FeaturesOptions) -> Extracted:
 
 def _named_slides(folder: str, output: Path) -> dict[str, str]:
     """The slides below a folder, each by the name of its feature file."""
-    paths = [path for path in list_slides(folder) if not Path(path).is_relative_to(output)]
+    known = (*FEATURE_SUFFIXES, STATUS_FILE)
+    paths = [path for path in list_slides(folder, known) if not Path(path).is_relative_to(output)]
     if not paths:
         raise InputError(f"{folder}: holds no slide{links_below(Path(folder))}")
     note("read", "slides", count=len(paths))
