@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...base.errors import InputError, fail, reason
+from ...base.extras import install_line
 from .pictures import PICTURE_SUFFIXES, read_picture
 from .tables import list_files
 
@@ -168,7 +169,7 @@ def _open_video(path: Path) -> InputContainer:
         from av.error import FFmpegError
     except ImportError:
         raise InputError(
-            f"{path}: video needs PyAV: pip install 'headwise[video]'; or give a folder of pictures"
+            f"{path}: video needs PyAV: {install_line('video')}; or give a folder of pictures"
         ) from None
     try:
         options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}

@@ -22,6 +22,7 @@ import numpy as np
 
 from ...base.account import note
 from ...base.errors import InputError, fail, reason, shown
+from ...base.extras import install_line
 
 if TYPE_CHECKING:
     import h5py
@@ -53,7 +54,7 @@ def _h5py() -> ModuleType:
     try:
         import h5py
     except ImportError as error:
-        raise InputError("feature files need h5py; pip install 'headwise[wsi]'") from error
+        raise InputError(f"feature files need h5py; {install_line('wsi')}") from error
     return h5py
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 
 from ...base.account import note
 from ...base.errors import InputError, fail, reason
+from ...base.extras import install_line
 from ...base.files import walk_folder
 from ..formats.pictures import PICTURE_FORMATS, to_rgb
 
@@ -231,9 +232,7 @@ def open_openslide(path: str) -> OpenSlide | None:
     try:
         import openslide
     except ImportError as error:
-        raise InputError(
-            "whole-slide images need OpenSlide; pip install 'headwise[wsi]'"
-        ) from error
+        raise InputError(f"whole-slide images need OpenSlide; {install_line('wsi')}") from error
     if not Path(path).is_file():
         raise fail(path, "there is no such slide")
     try:

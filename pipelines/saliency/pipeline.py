@@ -28,6 +28,7 @@ from ..engine.pipeline import (
     Schema,
     Splits,
 )
+from ..engine.training.optimizer import adam
 from ..engine.training.wrapped import call_method, plain_model
 from ..metrics.saliency import SaliencyScores, saliency_scores
 from . import figures
@@ -115,8 +116,7 @@ class SaliencyPipeline(
             for name, weights in weights_of.items()
             if weights
         ]
-        kind = torch.optim.AdamW if options.weight_decay else torch.optim.Adam
-        return kind(groups, lr=options.lr, weight_decay=options.weight_decay)
+        return adam(groups, options)
 
     def begin_epoch(
         self,

@@ -17,7 +17,7 @@ from ...models.bags.acmil import ACMIL
 from ..engine.experiments.table import draw_values
 from ..engine.pipeline import ReportFigure
 from ..figures.classifier import draw_confusion, draw_reliability, draw_roc, finish_roc
-from ..figures.style import BLUE, GREY, MEDIUM, ROW, SMALL, WIDE, bare, styled_figure
+from ..figures.style import BLUE, GREY, MEDIUM, ROW, SMALL, WIDE, bare, plain_ticks, styled_figure
 from .data import BagSet
 from .explain import concentration, heatmap, open_slide
 from .sources import SlideBags
@@ -59,6 +59,7 @@ def concentration_figure(attention: Sequence[np.ndarray]) -> ReportFigure:
             xscale="log",
             ylim=(0, 1.02),
         )
+        plain_ticks(axes.xaxis)
         axes.legend()
     caption = "How many instances hold the attention (ACMIL, figure 1)"
     return ReportFigure("concentration", caption, figure)

@@ -8,6 +8,21 @@ from dataclasses import fields
 from ....base.errors import InputError, closest
 
 
+def flag(name: str) -> str:
+    """The option of a field: "--batch-size" of batch_size."""
+    return "--" + name.replace("_", "-")
+
+
+def check_shares(options: object, names: Collection[str]) -> None:
+    """Raise `InputError` for the first of these options that is not in [0, 1); those that are not
+    there are left alone.
+    """
+    for name in names:
+        value = getattr(options, name, 0)
+        if not 0 <= value < 1:
+            raise InputError(f"{flag(name)} {value}: must be in [0, 1)")
+
+
 def check_least(options: object, bounds: Mapping[str, int]) -> None:
     """Raise `InputError` for the first option below its bound; options that are None or not there
     are left alone.
@@ -15,7 +30,7 @@ def check_least(options: object, bounds: Mapping[str, int]) -> None:
     for name, bound in bounds.items():
         value = getattr(options, name, None)
         if value is not None and value < bound:
-            raise InputError(f"--{name.replace('_', '-')} {value}: must be at least {bound}")
+            raise InputError(f"{flag(name)} {value}: must be at least {bound}")
 
 
 _of_a_run: ContextVar[bool] = ContextVar("of_a_run", default=False)

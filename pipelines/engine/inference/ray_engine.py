@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 
 from ....base.errors import InputError, one_line
+from ....base.extras import install_line
 from ..options import PredictOptions
 from .plan import Plan
 from .shards import ShardWorker
@@ -23,9 +24,7 @@ def map_shards(task: str, options: PredictOptions, plan: Plan, shards: list[int]
         import ray.data
         import ray.exceptions
     except ImportError:
-        raise InputError(
-            "--engine ray: Ray is not installed; pip install 'headwise[ray]'"
-        ) from None
+        raise InputError(f"--engine ray: Ray is not installed; {install_line('ray')}") from None
     for name in ("ray", "ray.data"):  # errors still come as exceptions
         logging.getLogger(name).setLevel(logging.CRITICAL)
     started = not ray.is_initialized()

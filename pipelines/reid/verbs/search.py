@@ -13,6 +13,7 @@ import polars as pl
 import torch
 
 from ....base.errors import InputError, fail, nearest, one_line, shown
+from ....base.extras import install_line
 from ....base.files import write_aside
 from ....data.formats.pictures import read_picture
 from ....data.formats.tables import suffix_of
@@ -212,7 +213,7 @@ def _search_by_faiss(
         import faiss  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise InputError(
-            "--faiss: needs FAISS; pip install 'headwise[search]', or leave --faiss out"
+            f"--faiss: needs FAISS; {install_line('search')}, or leave --faiss out"
         ) from None
     try:
         index = faiss.index_factory(gallery.shape[1], kind, faiss.METRIC_INNER_PRODUCT)
