@@ -27,7 +27,7 @@ PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", "
 PICTURE_PIXELS = 80_000_000  # largest picture; Pillow itself begins to warn a little above
 # Pillow tries only these, whatever the file's name says, so a decoder that starts other programs
 # (EPS) is never reached.
-_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "WEBP", "TIFF", "PPM", "GIF")
+PICTURE_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "WEBP", "TIFF", "PPM", "GIF")
 _ORIENTATION = 0x0112  # the EXIF tag
 _Decoded = TypeVar("_Decoded")
 _FILTERS = threading.Lock()  # warning filters are shared by all threads
@@ -236,7 +236,9 @@ def decode_picture(
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.simplefilter("ignore", UserWarning)  # of damaged EXIF, which is not needed
             Image.init()
-            opened = Image.open(file, formats=[name for name in _FORMATS if name in Image.OPEN])
+            opened = Image.open(
+                file, formats=[name for name in PICTURE_FORMATS if name in Image.OPEN]
+            )
         with opened:
             width, height = opened.size
             if width * height > PICTURE_PIXELS:

@@ -242,8 +242,8 @@ DATA: list[Bug] = [
     (
         "D124",
         "data/slides/slides.py",
-        'self.image = opened.convert("RGB")',
-        'self.image = Image.merge("RGB", opened.convert("RGB").split()[::-1])',
+        "self.image = to_rgb(path, opened)",
+        'self.image = Image.merge("RGB", to_rgb(path, opened).split()[::-1])',
         ("data/slides/test_slides.py", "-k", "colours"),
     ),
     (
