@@ -95,6 +95,8 @@ def read_rgbd_set(
     if not source.exists():
         raise fail(path, "there is no such folder or table")
     if source.is_dir():
+        if columns:
+            raise fail(path, "is a folder; --columns is read with a table")
         named = depth is not None or mask is not None
         homes = _named_homes(source, depth, mask) if named else find_homes(source)
         if not homes:
@@ -105,6 +107,9 @@ def read_rgbd_set(
         _require_folders(homes, need_depth, need_mask)
         scenes = _from_homes(source, homes, need_depth, need_mask)
     elif suffix_of(source) in TABLE_SUFFIXES:
+        for option, folder in (("depth", depth), ("masks", mask)):
+            if folder is not None:
+                raise fail(path, f"is a table, which names its own files; leave out --{option}")
         scenes = scenes_of_table(source, need_depth, need_mask, columns=columns)
     else:
         raise fail(path, f"is neither a folder nor a table ({', '.join(TABLE_SUFFIXES)})")

@@ -1,8 +1,15 @@
 """Checks of option values that several tasks make. Nothing here imports torch."""
 
+from __future__ import annotations
+
 from collections.abc import Collection, Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING
 
 from ....base.errors import InputError, closest
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 def check_least(options: object, bounds: Mapping[str, int]) -> None:
@@ -13,6 +20,18 @@ def check_least(options: object, bounds: Mapping[str, int]) -> None:
         value = getattr(options, name, None)
         if value is not None and value < bound:
             raise InputError(f"--{name.replace('_', '-')} {value}: must be at least {bound}")
+
+
+def check_unread(options: DataclassInstance, names: Collection[str], reader: str) -> None:
+    """Raise `InputError` for the first of these options that is not at its default: nothing would
+    read it. reader: what does read it, in words that follow "is read by".
+    """
+    defaults = {field.name: field.default for field in fields(options)}
+    for name in names:
+        value = getattr(options, name)
+        if value != defaults[name]:
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(f"{option}: is read by {reader}; leave it out")
 
 
 def check_attention(name: str, *, fits: Collection[str], why: str, optional: bool = False) -> None:

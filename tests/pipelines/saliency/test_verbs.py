@@ -280,9 +280,9 @@ def test_depth_is_read_the_way_round_that_it_was_trained_on(
     (copy / "spec.json").write_text(json.dumps(spec))
     read, used = infer.read_scene, []
 
-    def watched(file, depth, size, way):
-        used.append(way)
-        return read(file, depth, size, way)
+    def watched(file, depth, size, reading):
+        used.append(reading.near)
+        return read(file, depth, size, reading)
 
     monkeypatch.setattr(infer, "read_scene", watched)
     pipelines.saliency.predict(run=copy, input=scenes, output=tmp_path / "o.parquet", near=option)
