@@ -46,7 +46,12 @@ def _list(
     source = Path(path)
     if depth is not None and not Path(depth).exists():
         raise fail(depth, "there is no such depth map or folder")
-    if source.is_file() and suffix_of(source) in TABLE_SUFFIXES:
+    table = source.is_file() and suffix_of(source) in TABLE_SUFFIXES
+    if columns and not table:
+        raise fail(path, "is no table; --columns is read with a table")
+    if depth is not None and table:
+        raise fail(path, "is a table, which names its own files; leave out --depth")
+    if table:
         scenes = scenes_of_table(source, False, False, columns=columns, present=False)
         return sorted(zip(scenes.images, scenes.names, scenes.depths), key=lambda scene: scene[1])
     pictures, others, arrays = [], [], []
