@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
@@ -22,10 +24,25 @@ def check_least(options: object, bounds: Mapping[str, int]) -> None:
             raise InputError(f"--{name.replace('_', '-')} {value}: must be at least {bound}")
 
 
+_STORED: ContextVar[bool] = ContextVar("stored", default=False)
+
+
+@contextmanager
+def stored_options() -> Iterator[None]:
+    """Within it, options that nothing reads are no error: a run that was trained with them opens."""
+    token = _STORED.set(True)
+    try:
+        yield
+    finally:
+        _STORED.reset(token)
+
+
 def check_unread(options: DataclassInstance, names: Collection[str], reader: str) -> None:
     """Raise `InputError` for the first of these options that is not at its default: nothing would
     read it. reader: what does read it, in words that follow "is read by".
     """
+    if _STORED.get():
+        return
     defaults = {field.name: field.default for field in fields(options)}
     for name in names:
         value = getattr(options, name)

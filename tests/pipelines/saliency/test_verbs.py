@@ -145,26 +145,24 @@ def test_copies_of_a_scene_share_a_part_or_are_refused(scenes, tmp_path):
     Image.open(scenes / "RGB" / "s7.png").save(scenes / "RGB" / "t7.bmp")
     for name in ("depth", "GT"):
         shutil.copyfile(scenes / name / "s7.png", scenes / name / "t7.png")
+    everything = sorted(f"RGB/{file.name}" for file in (scenes / "RGB").iterdir())
     for seed in range(6):
         options = SaliencyOptions(data=str(scenes), size=(32, 32), seed=seed)
         with opened() as account:
             splits = TASK.load().open_data(options)
         parts = [splits.part(name).column("names") for name in ("train", "validation", "test")]
-        assert sorted(sum(parts, [])) == sorted(
-            f"RGB/{file.name}" for file in (scenes / "RGB").iterdir()
-        )
+        assert sorted(name for names in parts for name in names) == everything
         assert sum({"RGB/s7.png", "RGB/t7.bmp"} <= set(names) for names in parts) == 1
         assert any("exact copies" in line and "RGB/t7.bmp" in line for line in account.lines())
         assert [len(splits.members[name]) for name in ("train", "validation", "test")] == [
             len(names) for names in parts
         ]
-    rows = [
-        f"RGB/s{k}.png,depth/s{k}.png,GT/s{k}.png,{'test' if k > 6 else 'train'}" for k in range(10)
-    ]
+    row = "RGB/s{0}.png,depth/s{0}.png,GT/s{0}.png,{1}"
+    rows = [row.format(k, "test" if k > 6 else "train") for k in range(10)]
     rows.append("RGB/t7.bmp,depth/t7.png,GT/t7.png,train")
     (scenes / "t.csv").write_text("image,depth,mask,part\n" + "\n".join(rows))
     options = SaliencyOptions(data=str(scenes / "t.csv"), size=(32, 32))
-    with pytest.raises(InputError, match="exact copies in test and in train.*--accept copies"):
+    with pytest.raises(InputError, match=r"exact copies in test and in train.*--accept copies"):
         TASK.load().open_data(options)
     with opened(["copies"]):
         assert len(TASK.load().open_data(options).test) == 3
@@ -200,6 +198,18 @@ def test_old_runs_are_read_by_the_defaults(run, tmp_path):
         del spec["input"][name]
     old = SaliencySpec.from_json(spec, tmp_path / "spec.json")
     assert reading_of(old.input) == Reading("bright")
+
+
+def test_a_run_with_an_option_that_nothing_reads_is_opened(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
+    config = (copy / "config.yaml").read_text()
+    spatial = "attention: spatial-reduction"
+    assert spatial in config
+    # The weights still have a transformer: what matters is that the options are not the obstacle.
+    config = config.replace("transformer: small", "transformer: none")
+    (copy / "config.yaml").write_text(config.replace(spatial, "attention: moh"))
+    with pytest.raises(ValueError, match=r"weights of another model"):
+        load_run(load_task("saliency").load(), str(copy), "cpu")
 
 
 def test_without_depth_is_an_error_where_it_is_asked(headwise, run, tmp_path):
