@@ -29,7 +29,7 @@ _STORED: ContextVar[bool] = ContextVar("stored", default=False)
 
 @contextmanager
 def stored_options() -> Iterator[None]:
-    """Within it, options that nothing reads are no error: a run that was trained with them opens."""
+    """Within it, options that nothing reads are no error: a run that has them is opened."""
     token = _STORED.set(True)
     try:
         yield

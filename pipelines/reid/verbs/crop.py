@@ -26,8 +26,9 @@ from ....data.persons.boxes import BoxTable
 from ...engine.command_line.terminal import Progressbar, say
 from ...engine.runs.run_directory import read_facts
 from .. import cropping
+from ..checks import check
 from ..cropping import SCHEMA, BoxFinder, FrameRecord
-from ..options import CropOptions, check
+from ..options import CropOptions
 
 TABLE, SHEET, DONE, JOB = "crops.csv", "crops.png", "frames.jsonl", "job.json"
 FREE = ("output", "overwrite", "accelerator")  # options that two starts of one job may differ in
