@@ -273,14 +273,20 @@ def _take_of_each(
     classes, groups: of each of the rows.
     """
     chosen = np.zeros(len(rows), bool)
+    _, group = np.unique(groups, return_inverse=True)
+    places = np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))[:-1])
     for name in np.unique(classes):
         members = generator.permutation(np.flatnonzero(classes == name))
-        chosen[members[: min(round(share * len(members)), len(members) - 1)]] = True
-    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
-    chosen = chosen[first][group]
-    for name in np.unique(classes):
-        if chosen[classes == name].all():  # all of the class are copies of one picture
-            chosen[classes == name] = False
+        count = min(round(share * len(members)), len(members) - 1)
+        taken = int(chosen[members].sum())
+        for member in members:
+            if taken >= count:
+                break
+            copies = places[group[member]]
+            size = int((classes[copies] == name).sum())
+            if not chosen[member] and taken + size < len(members):
+                chosen[copies] = True
+                taken += size
     return rows[chosen], rows[~chosen]
 
 
