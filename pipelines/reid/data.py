@@ -22,7 +22,7 @@ from ..engine.pipeline import Member, Splits
 from ..engine.spec import Spec
 from ..engine.subsets import Subsets, Taken, own_or_shares, take_groups
 from ..engine.training.order import mix
-from .checks import check_batch_size
+from .option_rules import check_batch_size
 from .options import ReidOptions
 from .pictures import DISTRACTOR, JUNK, IdentityPictures, Pictures, PictureSource, Size
 

@@ -113,15 +113,12 @@ class SceneSource:
         self.scenes = replace(scenes, groups=groups)
 
     def _digests(self) -> Iterator[str]:
-        """What tells the pictures apart; one that cannot be read is like no other, and fails when
-        it is used.
+        """What tells the pictures apart. So all files of a training are read, and what is wrong
+        with one is said, before the training begins.
         """
         with Progressbar(total=len(self.scenes), unit="scene", desc="read") as bar:
-            for row, name in enumerate(self.scenes.names):
-                try:
-                    yield digest(self.scene(row)["image"])
-                except InputError:
-                    yield f"{row} {name}"
+            for row in range(len(self.scenes)):
+                yield digest(self.scene(row)["image"])
                 bar.update()
 
 

@@ -29,8 +29,8 @@ from ...engine.accounts import publish
 from ...engine.command_line.terminal import Progressbar, say
 from ...engine.runs.run_directory import ACCOUNT, read_facts
 from .. import cropping
-from ..checks import check
 from ..cropping import SCHEMA, BoxFinder, FrameRecord
+from ..option_rules import check
 from ..options import CropOptions
 
 TABLE, SHEET, DONE, JOB = "crops.csv", "crops.png", "frames.jsonl", "job.json"
