@@ -18,6 +18,7 @@ from .account import accepts, doubt, note
 from .errors import InputError, closest, fail, one_line, reason, shown
 
 ASIDE = ".aside-"  # how the name of a file begins while it is being written
+_LONG_NAME = 230  # bytes
 
 
 def write_aside(path: Path, write: Callable[[Path], object]) -> None:
@@ -27,7 +28,9 @@ def write_aside(path: Path, write: Callable[[Path], object]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=ASIDE, suffix=f"-{path.name}", dir=path.parent)
+        # A name may have 255 bytes; one near that leaves no room for more.
+        ending = f"-{path.name}" if len(os.fsencode(path.name)) < _LONG_NAME else ""
+        handle, name = tempfile.mkstemp(prefix=ASIDE, suffix=ending, dir=path.parent)
     except OSError as error:
         raise InputError(
             f"{path}: cannot be written ({error.filename}: {error.strerror})"
@@ -227,6 +230,11 @@ def refuse_link_out(path: str | os.PathLike[str], home: str) -> None:
 def lies_in(path: str, home: str) -> bool:
     """Whether `path` is the folder `home` or is in it; both are real paths."""
     return path == home or path.startswith(home.rstrip(os.sep) + os.sep)
+
+
+def printable(name: str) -> str:
+    """A name of a file that any table can hold: bytes that are not UTF-8 are written as escapes."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def checksum(path: Path) -> str:

@@ -19,7 +19,14 @@ import numpy as np
 
 from ...base.account import accepts, doubt, note
 from ...base.errors import InputError, fail, reason, shown
-from ...base.files import lies_in, refuse_link_out, similar_file, walk_folder, write_aside
+from ...base.files import (
+    lies_in,
+    printable,
+    refuse_link_out,
+    similar_file,
+    walk_folder,
+    write_aside,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -63,7 +70,7 @@ def list_pictures(
         raise fail(path, f"cannot be listed ({reason(error)}); {cure}") from error
     if not pictures:
         raise fail(path, f"there is no picture here ({', '.join(suffixes)}){_link_hint(source)}")
-    return sorted(((file, _printable(name)) for file, name in pictures), key=lambda pair: pair[1])
+    return sorted(((file, printable(name)) for file, name in pictures), key=lambda pair: pair[1])
 
 
 def _link_hint(folder: Path) -> str:
@@ -124,12 +131,7 @@ def _single_picture(path: Path, suffixes: Sequence[str]) -> tuple[str, str]:
         raise fail(
             path, f"unknown kind of picture {path.suffix!r}; headwise reads {', '.join(suffixes)}"
         )
-    return str(path), _printable(path.name)
-
-
-def _printable(name: str) -> str:
-    """A name that any table can hold: bytes that are not UTF-8 are written as escapes."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    return str(path), printable(path.name)
 
 
 def visible_folders(folder: str | os.PathLike[str]) -> list[str]:

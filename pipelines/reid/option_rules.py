@@ -28,9 +28,7 @@ def _check_search(options: SearchOptions) -> None:
     if options.faiss is not None and options.rerank:
         raise InputError("--faiss: --rerank compares all pictures and asks no index; leave out one")
     if Path(options.output).is_dir():
-        raise InputError(
-            f"{options.output}: is a directory; --output names the parquet file to write"
-        )
+        raise InputError(f"{options.output}: is a directory; --output names the file to write")
 
 
 def _check_crop(options: CropOptions) -> None:

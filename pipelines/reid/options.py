@@ -182,8 +182,8 @@ class SearchOptions:
     gallery: str
     """Parquet that `embed` wrote, or pictures as for --query, which are embedded first."""
     output: str
-    """Parquet file to write: query, rank, item, file, score, identity; OUTPUT.png shows the
-    lists."""
+    """File to write, .parquet, .csv, .tsv, .jsonl or .xlsx: query, rank, item, file, score,
+    identity; OUTPUT.png shows the lists."""
     k: int = 10
     """Items to list for each query."""
     attribute: str | None = None

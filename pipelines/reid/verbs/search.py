@@ -20,7 +20,8 @@ from ....data.formats.tables import suffix_of
 from ....data.persons.identity_sets import identity_in
 from ...engine.accounts import publish
 from ...engine.command_line.terminal import Progressbar, say
-from ...engine.inference.shards import Predictor
+from ...engine.inference.output import read_output, writer_of
+from ...engine.inference.predictor import Predictor
 from ...engine.runs.loaded import Loaded, load_run, open_spec
 from ...engine.runs.run_directory import ACCOUNT, RunDirectory
 from ...figures.style import save_png
@@ -61,12 +62,13 @@ class Ranked:
 
     def table(self) -> pl.DataFrame:
         """query, rank, item, file, score, identity."""
-        return pl.read_parquet(self.output)
+        return read_output(self.output)
 
 
 def search(pipeline: ReidPipeline, options: SearchOptions) -> Ranked:
     """Rank the gallery for each query; writes OUTPUT and OUTPUT.png."""
     output = Path(options.output)
+    writer_of(output, {})
     if output.exists() and not options.overwrite:
         raise InputError(f"{output}: already exists; choose another --output or --overwrite")
     with opened(options.accept) as account:
@@ -100,7 +102,7 @@ def _search(
             "identity": pl.Series([gallery.identities[j] for j in place.ravel()], dtype=pl.String),
         }
     )
-    write_aside(output, lambda path: rows.write_parquet(path, metadata={"headwise.model": mark}))
+    _write(output, rows, mark)
     if options.shown:
         _draw_lists(Path(f"{output}.png"), query, gallery, score, place, options.shown)
     failed = query.failed + gallery.failed
@@ -129,6 +131,16 @@ def _column(pipeline: ReidPipeline, options: SearchOptions) -> str:
             f"--attribute {options.attribute}: the run compares by one of {', '.join(names)}{hint}"
         )
     return dict(zip(names, vector_columns(names), strict=True))[options.attribute]
+
+
+def _write(output: Path, rows: pl.DataFrame, mark: str) -> None:
+    """Write the lists in the format that the ending of the output names."""
+    writer = writer_of(output, {})
+    if writer is None:
+        stamp = {"headwise.model": mark}
+        write_aside(output, lambda path: rows.write_parquet(path, metadata=stamp))
+    else:
+        write_aside(output, lambda path: writer(rows.lazy(), path))
 
 
 def best_lines(rows: pl.DataFrame) -> Iterator[str]:

@@ -90,7 +90,7 @@ def test_a_run_holds_scores_and_those_of_the_baseline(run, persons) -> None:
 
 def test_embed_writes_vectors_and_the_mark_of_the_model(run, gallery) -> None:
     rows = pl.read_parquet(gallery)
-    assert rows.columns == ["file", "item", "status", "error", "vector", "model"]
+    assert rows.columns == ["file", "item", "part", "status", "error", "vector", "model"]
     assert rows["vector"].list.len().unique().to_list() == [32]
     np.testing.assert_allclose(np.linalg.norm(rows["vector"].to_list(), axis=1), 1, rtol=1e-5)
     assert rows["model"].n_unique() == 1
@@ -139,6 +139,7 @@ def test_search_lists_the_nearest_by_cosine(run, persons, gallery, tmp_path, hea
         "b.parquet",
         "b.parquet.account.json",
         "q.parquet",
+        "q.parquet.account.json",
     ]
     code, lines = headwise(*words, "--gallery", gallery, "--output", tmp_path / "a.parquet")
     assert (code, len(lines)) == (2, 1)
@@ -177,6 +178,13 @@ def test_a_search_names_identities_of_folders_and_tables_and_broken_pictures(
     # A picture whose identity the table does not say has that of its folder.
     identities = pl.read_parquet(tmp_path / "o.parquet")["identity"].to_list()
     assert identities == ["anna", "cleo", "cleo", "cleo"]
+    output = words.index(tmp_path / "o.parquet")
+    words = (*words[:output], tmp_path / "o.csv", *words[output + 1 :])
+    assert headwise(*words, tmp_path / "home")[0] == 0
+    assert pl.read_csv(tmp_path / "o.csv").columns == ranked.columns
+    code, lines = headwise(*words[:output], tmp_path / "o.doc", *words[output + 1 :], "g")
+    assert (code, len(lines)) == (2, 1)
+    assert "unknown ending '.doc'" in lines[0]
     account = json.loads((tmp_path / "o.parquet.account.json").read_text())
     assert {"topic": "read", "what": "pictures", "count": 5, "names": []} in account
 
@@ -448,7 +456,7 @@ class TestOthers:
         assert {"accuracy", "log_loss"} <= set(metrics["baselines"]["colours alone"])
         paths = {"input": tmp_path / "data" / "0001", "output": tmp_path / "o.parquet"}
         rows = pipelines.reid.predict(run=done.path, **paths).table()
-        assert rows.columns[4:] == ["prediction", "probability", "vector", "model"]
+        assert rows.columns[5:] == ["prediction", "probability", "vector", "model"]
         assert set(rows["prediction"]) <= set(done.spec()["classes"])
         assert rows["probability"].is_between(1 / 6, 1).all()
         self.check_that_predictions_are_those_of_the_review(done)

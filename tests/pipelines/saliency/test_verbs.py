@@ -3,6 +3,7 @@ cross-validation, resuming.
 """
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -210,6 +211,29 @@ def test_a_run_with_an_option_that_nothing_reads_is_opened(run, tmp_path):
     (copy / "config.yaml").write_text(config.replace(spatial, "attention: moh"))
     with pytest.raises(ValueError, match=r"weights of another model"):
         load_run(load_task("saliency").load(), str(copy), "cpu")
+
+
+def test_a_link_to_nothing_and_odd_names_stop_nothing(headwise, run, tmp_path):
+    home = tmp_path / "in"
+    home.mkdir()
+    Image.fromarray(draw_scene(1)[0]).save(home / "ok.png")
+    content = (home / "ok.png").read_bytes()
+    names = [b"caf\xe9.png", b"x" * 251 + b".png", b"a[1].png"]
+    for name in names:
+        with open(os.path.join(os.fsencode(home), name), "wb") as file:
+            file.write(content)
+    (home / "gone.png").symlink_to("nowhere.png")
+    (home / "self.png").symlink_to("self.png")
+    words = ("saliency", "predict", "--run", run, "--input", home)
+    code, lines = headwise(*words, "--output", tmp_path / "o.parquet")
+    assert code == 3, lines
+    rows = pl.read_parquet(tmp_path / "o.parquet")
+    failed = rows.filter(pl.col("status") == "error")
+    assert failed["item"].to_list() == ["gone.png", "self.png"]
+    assert rows.filter(pl.col("item") == "caf\\xe9.png")["status"].to_list() == ["ok"]
+    assert any("6 of 6 pictures without a depth map" in line for line in lines)
+    maps = {os.fsencode(path.name) for path in (tmp_path / "o.parquet.maps").iterdir()}
+    assert maps == {b"ok.png", b"caf\\xe9.png", *names[1:]}
 
 
 def test_without_depth_is_an_error_where_it_is_asked(headwise, run, tmp_path):
