@@ -16,8 +16,8 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     ),
     "image": (
         "image", "image_index", "image_path", "image_id", "image_name", "img", "file", "filename",
-        "file_name", "filepath", "path", "picture", "dicom", "dicom_path", "image_file", "img_path",
-        "photo", "rgb", "rgb_path",
+        "file_name", "filepath", "path", "picture", "dicom", "dicom_path", "dicom_id", "imageid",
+        "image_file", "file_path", "img_path", "photo", "rgb", "rgb_path",
     ),
     "depth": (
         "depth", "depth_path", "depth_map", "depth_image", "depth_file", "disparity",
@@ -29,8 +29,8 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "set": ("set", "data_set", "dataset"),
     "group": ("group", "group_id", "sequence", "sequence_id", "video", "video_id"),
     "label": (
-        "label", "labels", "class", "target", "diagnosis", "category", "finding", "finding_label",
-        "finding_labels", "y",
+        "label", "labels", "class", "class_name", "target", "diagnosis", "category", "finding",
+        "finding_label", "finding_labels", "y",
     ),
     "patient": (
         "patient", "patient_id", "patientid", "patient_name", "pid", "subject", "subject_id",
@@ -42,7 +42,7 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     ),
     "camera": ("camera", "camera_id", "cam", "cam_id", "camid"),
     "part": ("part", "split", "fold", "set", "subset", "partition"),
-    "view": ("view", "view_position", "projection", "ap_pa", "frontal_lateral"),
+    "view": ("view", "view_position", "viewposition", "projection", "ap_pa", "frontal_lateral"),
     "source": ("source", "site", "hospital", "institution", "dataset", "scanner", "centre"),
     "mpp": ("mpp", "microns_per_pixel", "mpp_x", "resolution"),
 }  # fmt: skip

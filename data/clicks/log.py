@@ -10,12 +10,19 @@ from typing import NamedTuple
 import polars as pl
 
 from ...base.errors import fail, shown
-from ..formats.tables import collect, list_files, require_columns, scan_table, unreadable
+from ..formats.tables import (
+    TABLE_SUFFIXES,
+    collect,
+    list_files,
+    require_columns,
+    scan_table,
+    unreadable,
+)
 from .schema import Join
 from .vocabulary import clean
 
 PART = 500_000  # rows read at once
-LOG_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz", ".parquet", ".inter")
+LOG_SUFFIXES = (*TABLE_SUFFIXES, ".inter", ".inter.gz")
 
 
 @dataclass(frozen=True)

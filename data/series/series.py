@@ -175,7 +175,7 @@ def _refuse_text(cells: Cells, rows: np.ndarray, where: object) -> None:
         return
     row = int(rows[cells.bad[rows]][0])
     for name in (*columns.targets, *columns.known):
-        if numbers(table[name][row : row + 1])[1][0]:
+        if numbers(table[name])[1][row]:  # a decimal mark is that of the entire column
             time = "" if cells.times is None else f" ({_instant(cells.times[row])})"
             cell = f"column {shown(name)}, {cells.row_label(row)}{time}"
             raise fail(

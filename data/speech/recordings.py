@@ -20,13 +20,13 @@ import numpy as np
 from ...base.errors import fail, reason, shown
 from ...base.files import walk_folder
 from ..formats.audio import AUDIO_SUFFIXES, read_audio
-from ..formats.tables import collect, scan_table, suffix_of
+from ..formats.tables import TABLE_SUFFIXES, collect, scan_table, suffix_of
 from ..parts import read_part
 from .transcripts import Word, read_textgrid
 
 AUDIO_NAMES = ("audio", "audio_filepath", "audio_path", "path", "file", "wav")
 TEXT_NAMES = ("text", "transcript", "transcription", "sentence")
-LINE_SUFFIXES, MANIFEST_SUFFIXES = (".jsonl", ".ndjson"), (".csv", ".tsv", ".parquet")
+LINE_SUFFIXES = (".jsonl", ".ndjson")
 FILE_CAP = 512 << 20  # most bytes of a manifest
 MOST_FILES = 1_000_000
 SOME_SUFFIXES = f"{', '.join(AUDIO_SUFFIXES[:4])}, ..."
@@ -65,11 +65,11 @@ def list_speech(path: str | os.PathLike[str]) -> list[Utterance]:
         return [_with_text(source, source.name)]
     if source.suffix.lower() in LINE_SUFFIXES:
         return _json_lines(source)
-    if suffix_of(source) in MANIFEST_SUFFIXES:
+    if suffix_of(source) in TABLE_SUFFIXES:
         frame, _ = scan_table(source)
         rows = collect(source, frame).iter_rows(named=True)
         return [_utterance(source, number, row) for number, row in enumerate(rows, 2)]
-    kinds = f"no recording ({SOME_SUFFIXES}) and no manifest (.jsonl, .csv, .parquet)"
+    kinds = f"no recording ({SOME_SUFFIXES}) and no manifest (.jsonl, .csv, .xlsx, .parquet)"
     raise fail(path, f"is {kinds}")
 
 

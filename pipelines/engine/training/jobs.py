@@ -231,6 +231,8 @@ def _evaluate(pipeline: AnyPipeline, options: EvaluateOptions, account: Account)
     else:
         part = "test" if part == "auto" else part
         data = with_data(pipeline, loaded.options, loaded.run)
+        # What the training accepted of this data is no doubt now.
+        account.accept |= set(loaded.options.accept)
         name = f"evaluation-{part}"
     splits = pipeline.open_data(data, loaded.spec, as_test=part == "all")
     publish(account, loaded.run.path / f"{name}-{ACCOUNT}")
