@@ -1,17 +1,11 @@
 """Checks of option values that several tasks make. Nothing here imports torch."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import fields
-from typing import TYPE_CHECKING
 
 from ....base.errors import InputError, closest
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 
 def check_least(options: object, bounds: Mapping[str, int]) -> None:
@@ -24,31 +18,50 @@ def check_least(options: object, bounds: Mapping[str, int]) -> None:
             raise InputError(f"--{name.replace('_', '-')} {value}: must be at least {bound}")
 
 
-_STORED: ContextVar[bool] = ContextVar("stored", default=False)
+_of_a_run: ContextVar[bool] = ContextVar("of_a_run", default=False)
 
 
 @contextmanager
-def stored_options() -> Iterator[None]:
-    """Within it, options that nothing reads are no error: a run that has them is opened."""
-    token = _STORED.set(True)
+def options_of_a_run() -> Iterator[None]:
+    """Options checked within are those of a run that exists: versions before this one took options
+    that the model does not read, and their runs must still open.
+    """
+    token = _of_a_run.set(True)
     try:
         yield
     finally:
-        _STORED.reset(token)
+        _of_a_run.reset(token)
 
 
-def check_unread(options: DataclassInstance, names: Collection[str], reader: str) -> None:
+def refuse_unread(
+    options: object, readers: Mapping[str, Collection[str]], models: Collection[str]
+) -> None:
+    """Raise `InputError` for an option with another value than its default that none of the chosen
+    models reads.
+
+    readers: by option, the models that read it; options that all models read are not in it.
+    """
+    if _of_a_run.get():
+        return
+    for option in fields(options):  # pyright: ignore[reportArgumentType]
+        value, reading = getattr(options, option.name), readers.get(option.name)
+        if reading is None or value == option.default or any(name in reading for name in models):
+            continue
+        flag = ("--no-" if value is False else "--") + option.name.replace("_", "-")
+        chosen = f"--model {' or '.join(models)}"
+        raise InputError(f"{flag}: is not read by {chosen}, but by {', '.join(reading)}")
+
+
+def check_unread(options: object, names: Collection[str], reader: str) -> None:
     """Raise `InputError` for the first of these options that is not at its default: nothing would
     read it. reader: what does read it, in words that follow "is read by".
     """
-    if _STORED.get():
+    if _of_a_run.get():
         return
-    defaults = {field.name: field.default for field in fields(options)}
+    defaults = {field.name: field.default for field in fields(options)}  # pyright: ignore[reportArgumentType]
     for name in names:
-        value = getattr(options, name)
-        if value != defaults[name]:
-            option = f"--{name.replace('_', '-')}"
-            raise InputError(f"{option}: is read by {reader}; leave it out")
+        if getattr(options, name) != defaults[name]:
+            raise InputError(f"--{name.replace('_', '-')}: is read by {reader}; leave it out")
 
 
 def check_attention(name: str, *, fits: Collection[str], why: str, optional: bool = False) -> None:

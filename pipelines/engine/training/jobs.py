@@ -62,7 +62,6 @@ def _train(pipeline: AnyPipeline, options: TrainOptions, account: Account) -> Ru
             if fabric.is_global_zero:
                 splits = _write_assets(run, splits)
                 _check_spec(run, splits.spec.to_json(), options)
-                publish(account, run.path / ACCOUNT)
                 write_members(run.path / MEMBERS, splits.members)
             fabric.barrier()
             storage = RunStorage(run, options, first_process=fabric.is_global_zero)
@@ -73,6 +72,8 @@ def _train(pipeline: AnyPipeline, options: TrainOptions, account: Account) -> Ru
             run.take_back()
             raise
         say(f"run {run.path}")
+        if fabric.is_global_zero:
+            publish(account, run.path / ACCOUNT)
         model = trainer.run()
         if fabric.is_global_zero:
             _finish(pipeline, data, splits, run, model, fabric.device)

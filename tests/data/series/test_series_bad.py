@@ -119,7 +119,7 @@ CASES: dict[str, tuple[str, Content, dict[str, Any], str]] = {
     "very long cell": ("x.csv", wide(a3="x" * 10_000), {}, r"xxx\.\.\., not a number"),
     "text column": (
         "x.csv",
-        "date,a,city\n2024-01-01,1,Paris\n2024-01-02,2,Paris\n",
+        "date,a,city\n2024-01-01,1,Paris\n2024-01-02,2,Paris 2\n",
         {},
         r"'city'.*--targets",
     ),
@@ -152,7 +152,7 @@ CASES: dict[str, tuple[str, Content, dict[str, Any], str]] = {
         "x.parquet",
         lambda p: parquet(p, date=[1, 2], a=[1.0, 2.0]),
         {},
-        r"'date' holds Int64, not dates",
+        r"column 'date' holds 1, not a date.*--frequency",
     ),
     "same time twice": (
         "x.csv",
