@@ -22,7 +22,6 @@ TASK = Task(
         "depth": "Whether the picture has a depth map.",
         "salient": "Share of the picture that is salient, at --threshold.",
         "box": "Left, top, right and bottom of what is salient, in pixels; null if nothing is.",
-        "map": "Where its map is, below OUTPUT.maps/.",
     },
     verbs={
         "crossval": Verb(

@@ -31,11 +31,10 @@ SCHEMA: Schema = {
     "depth": pl.Boolean(),
     "salient": pl.Float64(),
     "box": pl.List(pl.Int64),
-    "map": pl.String(),
 }
 """height, width: of the picture and its map, in pixels; depth: whether it had a depth map; salient:
 share of the picture that is; box: left, top, right and bottom of what is salient, in pixels, null
-where nothing is; map: where its map is, below OUTPUT.maps/."""
+where nothing is."""
 
 
 class SceneItem(Item):
@@ -102,7 +101,7 @@ def predict_batch(
         if options.overlays:
             over = place_below(Path(f"{options.output}.overlays"), item["map"])
             write_png(over, overlay(read_picture(item["file"]), levels))
-        rows.append(_row(levels, scene["depth"] is not None, item["map"], options.threshold))
+        rows.append(_row(levels, scene["depth"] is not None, options.threshold))
     return rows
 
 
@@ -125,11 +124,12 @@ def answer_lines(rows: pl.DataFrame) -> list[str]:
             left, top, right, bottom = row["box"]
             where = f"salient from x {left} to {right} and y {top} to {bottom}"
         lines.append(f"{row['salient']:.1%} of the picture, {where}{depth}")
-        lines.append(f"map: {row['map']} in OUTPUT.maps/")
+        (place,) = distinct_names([row["item"]], None, ".png")
+        lines.append(f"map: {place} in OUTPUT.maps/")
     return lines
 
 
-def _row(levels: np.ndarray, has_depth: bool, place: str, threshold: float) -> pl.DataFrame:
+def _row(levels: np.ndarray, has_depth: bool, threshold: float) -> pl.DataFrame:
     """levels: the map, uint8 (Y, X)."""
     salient = levels >= max(1, round(255 * threshold))
     box = None
@@ -142,6 +142,5 @@ def _row(levels: np.ndarray, has_depth: bool, place: str, threshold: float) -> p
         "depth": has_depth,
         "salient": float(salient.mean()),
         "box": box,
-        "map": place,
     }
     return pl.DataFrame([row], schema=SCHEMA)
