@@ -20,6 +20,7 @@ from .errors import InputError, closest, fail, one_line, reason, shown
 
 JSON_CAP = 1 << 30  # bytes
 ASIDE = ".aside-"  # how the name of a file begins while it is being written
+_LONG_NAME = 230  # bytes
 
 
 def write_aside(path: Path, write: Callable[[Path], object]) -> None:
@@ -29,7 +30,9 @@ def write_aside(path: Path, write: Callable[[Path], object]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=ASIDE, suffix=f"-{path.name}", dir=path.parent)
+        # A name may have 255 bytes; one near that leaves no room for more.
+        ending = f"-{path.name}" if len(os.fsencode(path.name)) < _LONG_NAME else ""
+        handle, name = tempfile.mkstemp(prefix=ASIDE, suffix=ending, dir=path.parent)
     except OSError as error:
         raise InputError(
             f"{path}: cannot be written ({error.filename}: {error.strerror})"
@@ -195,7 +198,7 @@ def walk_folder(
                     inside = not linked or lies_in(real, home)
                     if entry.name.startswith("."):
                         leave_out("hidden names", entry)
-                    elif entry.is_dir():
+                    elif _is_folder(entry):
                         if linked and deep and (inside or not follow or real in entered):
                             leave_out("links to folders", entry)
                         elif deep:
@@ -215,6 +218,14 @@ def walk_folder(
     for what, entries_left in left_out.items() if noted else ():
         note("left out", what, sorted(entries_left))
     return sorted(names, key=lambda name: name.split("/"))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or leads to one; a link to itself leads nowhere."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def similar_file(path: Path) -> str:
@@ -239,6 +250,11 @@ def refuse_link_out(path: str | os.PathLike[str], home: str) -> None:
 def lies_in(path: str, home: str) -> bool:
     """Whether `path` is the folder `home` or is in it; both are real paths."""
     return path == home or path.startswith(home.rstrip(os.sep) + os.sep)
+
+
+def printable(name: str) -> str:
+    """A name of a file that any table can hold: bytes that are not UTF-8 are written as escapes."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def checksum(path: Path) -> str:

@@ -67,6 +67,18 @@ def refuse_unread(
         raise InputError(f"{flag}: is not read by {chosen}, but by {', '.join(reading)}")
 
 
+def check_unread(options: object, names: Collection[str], reader: str) -> None:
+    """Raise `InputError` for the first of these options that is not at its default: nothing would
+    read it. reader: what does read it, in words that follow "is read by".
+    """
+    if _of_a_run.get():
+        return
+    defaults = {field.name: field.default for field in fields(options)}  # pyright: ignore[reportArgumentType]
+    for name in names:
+        if getattr(options, name) != defaults[name]:
+            raise InputError(f"--{name.replace('_', '-')}: is read by {reader}; leave it out")
+
+
 def check_attention(name: str, *, fits: Collection[str], why: str, optional: bool = False) -> None:
     """Raise `InputError` where --attention names no mechanism that `fits` such tokens (as in the
     core's table).
