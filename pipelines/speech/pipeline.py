@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ...base.errors import InputError
 from ...data.speech.generate import write_sample_speech
-from ...data.speech.recordings import Utterance
+from ...data.speech.manifests import Utterance
 from ...data.speech.tokens import TextTokens
 from ...models.speech.speech_to_text import Memory, SpeechToText
 from ..engine.pipeline import (

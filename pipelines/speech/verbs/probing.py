@@ -16,7 +16,7 @@ import polars as pl
 from ....base.errors import InputError, fail
 from ....base.files import checksum, clear_below, distinct_names, place_below, write_json
 from ....data.formats.audio import AUDIO_SUFFIXES, RATE
-from ....data.speech.recordings import Utterance
+from ....data.speech.manifests import Utterance
 from ...engine.command_line import machine
 from ...engine.command_line.terminal import Progressbar, say
 from ...engine.experiments.jobs import claimed, fingerprint_of, is_done
