@@ -60,13 +60,18 @@ class Utterance:
 
     @property
     def stretch(self) -> str:
-        """Which stretch of its file it is, "" for all of it."""
-        end = "" if self.end is None else f"{self.end:g}"
-        return f"{self.start:g}-{end}" if self.start or end else ""
+        """As `stretch_name`."""
+        return stretch_name(self.start, self.end)
 
     def samples(self) -> np.ndarray:
         """float32 (S,) at 16,000 per second. Raises `InputError` as `read_audio`."""
         return read_audio(self.file, self.start, self.end)
+
+
+def stretch_name(start: float, end: float | None) -> str:
+    """A name for a stretch of a recording in seconds, "" for all of it."""
+    last = "" if end is None else f"{end:.4f}"
+    return f"{start:.4f}-{last}" if start or last else ""
 
 
 def is_manifest(path: Path) -> bool:

@@ -117,6 +117,11 @@ class Activity:
             return 0.0
         return float(10 ** ((USUAL_LEVEL - peak) / 20))
 
+    @property
+    def is_rare(self) -> bool:
+        """Whether what stands out of silence is so short that a click could be all of it."""
+        return bool(self.gain) and float(np.percentile(self.level, 95)) < SILENCE
+
     def spans(
         self, pause: float = LEAST_PAUSE, least: float = LEAST_SOUND
     ) -> list[tuple[float, float]]:

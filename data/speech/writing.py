@@ -18,6 +18,11 @@ _COMBINING = re.compile(
 )
 
 
+def has_no_spaces(letter: str) -> bool:
+    """Whether a letter is of a script without spaces between words."""
+    return bool(_BEGINS.match(letter))
+
+
 def begins_word(before: str, text: str) -> bool:
     """Whether `text` begins a new word behind `before`: after a space, and in a script without
     spaces at each letter.

@@ -13,13 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...base.errors import fail
-from ...data.formats.audio import audio_facts
+from ...base.account import note
+from ...base.errors import InputError, fail
+from ...data.columns import note_groups
+from ...data.formats.audio import RATE, AudioFacts, audio_facts, raw_blocks
+from ...data.items import check_items, digest, join_copies
 from ...data.speech.log_mel import FRAME_SECONDS, log_mel
-from ...data.speech.recordings import Utterance, list_speech
+from ...data.speech.manifests import Utterance
+from ...data.speech.recordings import list_speech
 from ...data.speech.tokens import TextTokens, read_tokens, train_tokens
 from ...models.weights.whisper import WhisperSizes
-from ..engine.command_line.terminal import say
+from ..engine.command_line.terminal import Progressbar
+from ..engine.pipeline import Member
 from ..engine.spec import JsonValue, Spec
 from ..engine.subsets import BoundedCache, Subsets, Taken, own_or_shares, take_groups
 from ..engine.training.order import Batch, count_steps, mix
@@ -239,9 +244,16 @@ def pad_tokens(ids: Sequence[Sequence[int]], end: int) -> tuple[Tensor, Tensor]:
     return torch.tensor(rows, dtype=torch.int64), torch.tensor([len(text) for text in ids])
 
 
-def list_with_text(data: str) -> list[Utterance]:
-    """The recordings that have a transcript. Raises `InputError` where none has."""
-    utterances = list_speech(data)
+def list_with_text(data: str, columns: Sequence[str] = ()) -> list[Utterance]:
+    """The recordings that have a transcript, each once. Raises `InputError` where none has, for a
+    transcript that cannot be read, and for a recording that is listed twice.
+
+    columns: of a manifest, as of the option --columns.
+    """
+    utterances = list_speech(data, columns)
+    for utterance in utterances:
+        if utterance.problem:
+            raise InputError(utterance.problem)
     with_text = [utterance for utterance in utterances if utterance.text]
     if not with_text:
         raise fail(
@@ -250,11 +262,16 @@ def list_with_text(data: str) -> list[Utterance]:
             "manifest)",
         )
     if len(with_text) < len(utterances):
-        say(
-            f"{len(utterances) - len(with_text)} of {len(utterances)} recordings have no "
-            "transcript and are left out"
-        )
-    return with_text
+        without = [utterance.name for utterance in utterances if not utterance.text]
+        note("left out", "recordings without a transcript", without)
+    rows = check_items(
+        data,
+        "recording",
+        [f"{utterance.file} {utterance.stretch}".strip() for utterance in with_text],
+        [utterance.text or "" for utterance in with_text],
+        [utterance.part for utterance in with_text],
+    )
+    return [with_text[row] for row in rows]
 
 
 def rows_that_fit(
@@ -280,15 +297,39 @@ def rows_that_fit(
         cure = "cut them, or name stretches by start and end in a manifest"
         raise fail(data, f"every recording is {limits}; {cure}")
     if len(rows) < len(utterances):
-        left_out = len(utterances) - len(rows)
-        say(f"{left_out} of {len(utterances)} recordings are {limits} and are left out")
+        left_out = sorted(set(range(len(utterances))) - set(rows))
+        note("left out", f"recordings {limits}", [utterances[row].name for row in left_out])
     return rows
 
 
-def seconds_of(utterance: Utterance) -> float:
-    """Length of a recording, or of a stretch of it."""
-    end = utterance.end if utterance.end is not None else audio_facts(utterance.file).seconds
-    return end - utterance.start
+def seconds_of(utterances: Sequence[Utterance]) -> list[float]:
+    """Length of each recording, or of the stretch of it. Raises `InputError` for a recording whose
+    header cannot be read, and for a stretch that begins behind its end.
+    """
+    facts: dict[str, AudioFacts] = {}
+    seconds: list[float] = []
+    for utterance in utterances:
+        file = utterance.file
+        if file not in facts:
+            facts[file] = audio_facts(file)
+            _note_facts(file, facts[file])
+        length = facts[file].seconds
+        end = length if utterance.end is None else utterance.end
+        if utterance.start >= length:
+            raise fail(file, f"is {length:.2f} s long; a stretch begins at {utterance.start:g} s")
+        if end > length + STATE_SECONDS:
+            note("values", "stretches that end behind their recording", [utterance.name])
+        seconds.append(end - utterance.start)
+    return seconds
+
+
+def _note_facts(file: str, facts: AudioFacts) -> None:
+    if facts.rate != RATE:
+        note(
+            "assumed", f"recordings at {facts.rate:,} samples a second, changed to {RATE:,}", [file]
+        )
+    if facts.channels > 1:
+        note("assumed", "recordings of several channels, which are averaged", [file])
 
 
 def split_recordings(options: SpeechOptions, utterances: Sequence[Utterance]) -> Subsets:
@@ -302,12 +343,25 @@ def split_recordings(options: SpeechOptions, utterances: Sequence[Utterance]) ->
         raise fail(
             options.data, "some recordings name a part and some do not; name one for each, or none"
         )
-    recordings = [f"#{row}" for row in range(len(utterances))]
+    # Stretches of one file are one recording.
+    first: dict[str, str] = {}
+    recordings = [first.setdefault(u.file, f"#{row}") for row, u in enumerate(utterances)]
     speakers = [
         utterance.speaker or name for utterance, name in zip(utterances, recordings, strict=True)
     ]
     by_recording = options.split_by == "recording" or len(set(speakers)) < 4
-    groups = np.array(recordings if by_recording else speakers)
+    _note_speakers(options, [utterance.speaker for utterance in utterances], by_recording)
+    groups = np.array(
+        join_copies(
+            options.data,
+            "recording",
+            [utterance.name for utterance in utterances],
+            _digests(utterances),
+            recordings if by_recording else speakers,
+            [utterance.text or "" for utterance in utterances],
+            parts,
+        )
+    )
 
     def take(rows: np.ndarray, share: float, part: str) -> Taken:
         seed = options.seed + (part == "validation")
@@ -322,3 +376,33 @@ def split_recordings(options: SpeechOptions, utterances: Sequence[Utterance]) ->
         validation_share=options.validation_share,
         items="recordings",
     )
+
+
+def _digests(utterances: Sequence[Utterance]) -> Iterable[str]:
+    """What tells the sound of each recording from that of others."""
+    with Progressbar(total=len(utterances), unit="recording", desc="compare") as bar:
+        for utterance in utterances:
+            yield digest(*raw_blocks(utterance.file, utterance.start, utterance.end))
+            bar.update()
+
+
+def _note_speakers(options: SpeechOptions, speakers: Sequence[str], by_recording: bool) -> None:
+    named = set(speakers) - {""}
+    if not named:
+        note_groups("speaker", "recordings", None, speakers)
+    elif by_recording and options.split_by == "speaker":
+        note("groups", "fewer than four speakers are named: each recording is its own group")
+    elif by_recording:
+        note("groups", "--split-by recording: each recording is its own group")
+    else:
+        note_groups("speaker", "recordings", "speaker", [name for name in speakers if name])
+        if "" in speakers:
+            count = speakers.count("")
+            note("groups", "recordings without a speaker, each its own group", count=count)
+
+
+def members_of(parts: Mapping[str, Recordings]) -> dict[str, list[Member]]:
+    """The recordings, or stretches of them, of each part."""
+    return {
+        name: [Member(u.file, u.stretch) for u in part.utterances] for name, part in parts.items()
+    }

@@ -1,9 +1,11 @@
 """Options of speech to text, and the values of them that no data can make right."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import ClassVar, Literal
 
+from ...base.account import Doubt
 from ...base.errors import InputError
 from ..engine.command_line.checks import check_least, check_mechanism
 from ..engine.options import PredictOptions, TrainOptions
@@ -19,7 +21,7 @@ class SpeechOptions(TrainOptions):
     """
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "data": ("split_by", "validation_share", "test_share"),
+        "data": ("columns", "split_by", "validation_share", "test_share"),
         "pretrained weights": ("weights", "tokenizer", "language"),
         "text": ("tokens", "vocabulary", "text_positions"),
         "model": (
@@ -34,6 +36,9 @@ class SpeechOptions(TrainOptions):
     data: str | None = None
     """Folder of recordings with their text in files of the same name (.txt, .lab, .TextGrid), or a
     manifest (.jsonl, .csv) with audio, text and, optionally, start, end, speaker, part, words."""
+    columns: tuple[str, ...] = ()
+    """Columns of the manifest with unusual names, as audio=COLUMN; also text, start, end, duration,
+    speaker, part, utterance, words."""
     weights: str | None = None
     """Start from Whisper's weights: a folder in the format of CTranslate2 or Hugging Face, a .pt
     file of OpenAI, or whisper-tiny-en. They decide the sizes and the tokens."""
@@ -128,12 +133,19 @@ class SpeechPredictOptions(PredictOptions):
     """
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "data": ("columns", "channels"),
         "transcripts": ("known_text", "beams", "formats"),
         "word times": ("times", "maps"),
         "hardware": ("batch_size",),
     }
     input: str
     """Recording, folder of recordings at any depth, or manifest."""
+    columns: tuple[str, ...] = ()
+    """Columns of a manifest with unusual names, as audio=COLUMN; also text, start, end, duration,
+    utterance."""
+    channels: Literal["mix", "each"] = "mix"
+    """Recordings of several channels: mix averages them; each transcribes every channel by itself,
+    such as the two sides of a telephone call."""
     formats: tuple[Format, ...] = ()
     """Also write each transcript in these formats."""
     times: Times = "pauses"
@@ -141,7 +153,8 @@ class SpeechPredictOptions(PredictOptions):
     Whisper's time warping, area splits between words by area."""
     known_text: bool = False
     """Align the text that comes with the input (in text files or the manifest) instead of
-    transcribing."""
+    transcribing. Text of a recording that is longer than the model's window is distributed over
+    windows by what is heard in each."""
     maps: bool = False
     """Write the cross-attention of each layer to OUTPUT.maps/NAME.npz."""
     beams: int = 1
@@ -210,7 +223,7 @@ class SaliencyOptions:
     """What `explain` and `compare` share."""
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "data": ("known_text",),
+        "data": ("known_text", "columns", "accept"),
         "masks": ("masks", "input_masks", "chunk", "segments", "hidden", "margin", "seed"),
         "other measures": ("gradients", "deletion"),
         "hardware": ("batch_size",),
@@ -220,6 +233,11 @@ class SaliencyOptions:
     output: str
     """Folder to write. If it is given again, the recordings that it already holds are not done
     again."""
+    columns: tuple[str, ...] = ()
+    """Columns of a manifest with unusual names, as audio=COLUMN."""
+    accept: tuple[Doubt, ...] = ()
+    """Doubts about the data that are no errors: links (links and manifests that lead out of their
+    folder are followed)."""
     masks: int = 1000
     """Number of masks of the encoder's states; only the decoder runs for each. 0: none."""
     input_masks: int = 500
@@ -284,6 +302,13 @@ LEAST = {
     "kernel": 1, "audio_positions": 10, "text_positions": 8, "experts": 1, "mask_time": 0,
     "mask_bands": 0, "vocabulary": 258,
 }  # fmt: skip
+# Options of a new model, which weights decide.
+OF_WEIGHTS = (
+    "features", "width", "heads", "encoder_layers", "decoder_layers", "hidden", "audio_positions",
+    "text_positions", "encoder", "kernel", "ffn", "experts", "active", "balance", "tokens",
+    "vocabulary",
+)  # fmt: skip
+ONE_RECORDING = (".srt", ".vtt", ".textgrid")  # outputs that hold the words of one recording
 
 
 def check(options: object) -> None:
@@ -292,6 +317,10 @@ def check(options: object) -> None:
         _check_training(options)
     elif isinstance(options, SpeechPredictOptions):
         check_least(options, {"beams": 1})
+        if options.known_text:
+            _refuse_unread(options, ("beams",), "read where there is no --known-text")
+            each = "known text is that of a recording, not of a channel"
+            _refuse_unread(options, ("channels",), f"read where there is no --known-text; {each}")
         if len(set(options.formats)) < len(options.formats):
             raise InputError(f"--formats {' '.join(options.formats)}: names one twice")
     elif isinstance(options, SaliencyOptions):
@@ -311,6 +340,31 @@ def _check_digits(options: DigitsOptions) -> None:
         )
 
 
+def _refuse_unread(options: object, names: Sequence[str], reader: str) -> None:
+    """Raise `InputError` for the first of these options that is not at its default."""
+    defaults = {field.name: field.default for field in fields(options)}  # pyright: ignore[reportArgumentType]
+    for name in names:
+        value = getattr(options, name)
+        if value != defaults[name]:
+            raise InputError(f"--{name.replace('_', '-')} {value}: is only {reader}")
+
+
+def _refuse_unread_of_training(options: SpeechOptions) -> None:
+    """A finished run may hold such options from an earlier version, and still opens."""
+    if options.run is not None and (Path(options.run) / "config.yaml").is_file():
+        return
+    if options.weights is not None:
+        _refuse_unread(options, OF_WEIGHTS, "read without --weights, which decide it")
+        return
+    _refuse_unread(options, ("tokenizer", "language"), "read with --weights")
+    if options.encoder != "conformer":
+        _refuse_unread(options, ("kernel",), "read by --encoder conformer")
+    if options.ffn != "moe":
+        _refuse_unread(options, ("experts", "active", "balance"), "read by --ffn moe")
+    if options.tokens != "bpe":
+        _refuse_unread(options, ("vocabulary",), "read by --tokens bpe")
+
+
 def _check_saliency(options: SaliencyOptions) -> None:
     check_least(options, {"masks": 0, "input_masks": 0, "chunk": 1, "batch_size": 1, "seed": 0})
     if not options.masks and not options.input_masks and not options.gradients:
@@ -322,6 +376,10 @@ def _check_saliency(options: SaliencyOptions) -> None:
         )
     if not 0 < options.hidden < 1:
         raise InputError(f"--hidden {options.hidden:g}: must be between 0 and 1")
+    if not options.masks:
+        _refuse_unread(options, ("chunk",), "read with --masks")
+    if not options.input_masks:
+        _refuse_unread(options, ("segments",), "read with --input-masks")
     if not options.segments or min(options.segments) < 2:
         raise InputError("--segments: needs sizes of 2 or more")
     if not 0 <= options.margin <= 60:
@@ -347,6 +405,7 @@ def _check_training(options: SpeechOptions) -> None:
     for name in ("ctc", "balance"):
         if not 0 <= getattr(options, name) < float("inf"):
             raise InputError(f"--{name} {getattr(options, name)}: must be 0 or more")
+    _refuse_unread_of_training(options)
     _check_mechanisms(options)
 
 

@@ -24,9 +24,9 @@ from ...engine.pipeline import Review
 from ...engine.runs.loaded import load_run
 from ...engine.runs.report import write_page
 from ...engine.runs.run_directory import read_facts
+from ..items import list_recordings
 from ..options import SaliencyOptions
 from ..pipeline import SpeechPipeline
-from ..prediction import list_recordings
 from ..transcriber import Transcriber
 from .agreement import Findings
 from .saliency import SaliencyMaps, TranscribedRecording, saliency_of, transcribe_recording
