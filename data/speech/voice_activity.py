@@ -19,7 +19,8 @@ QUIET_SHARE = 0.3  # where the threshold lies between the quiet (0) and the loud
 MOST_RANGE = 40.0  # decibels below the loudest that can still be speech
 SILENCE = -60.0  # decibels below which a recording is quiet: there, speech must stand out
 LEAST_LEVEL = -95.0  # decibels below which there is nothing but the rounding of 16-bit samples
-CONTRAST = 12.0  # decibels by which speech stands out in a quiet recording
+CONTRAST = 12.0  # decibels by which the loudest tenth of a second of quiet speech stands out
+LEAST_VARIATION = 5.0  # decibels by which quiet speech without a background varies; noise does less
 USUAL_LEVEL = -20.0  # decibels of the loudest tenth of a second, to which quiet speech is raised
 # Speech in a long, even background: the background varies less than this, and speech stands out
 # from it by so much, and ends so far below the loudest; decibels.
@@ -105,15 +106,16 @@ class Activity:
         one in which nobody speaks.
 
         Below -60 dB a recording counts as speech if its loudest tenth of a second stands out from
-        its background.
+        its background, or if it varies as noise does not.
         """
         level = self.level
         if not len(level):
             return 0.0
-        peak, loud = peak_level(level), np.percentile(level, 95)
+        peak, (quiet, loud) = peak_level(level), np.percentile(level, [10, 95])
         if max(peak, loud) >= SILENCE:
             return 1.0
-        if peak < LEAST_LEVEL or peak - np.percentile(level, 10) < CONTRAST:
+        stands_out = peak - quiet >= CONTRAST or loud - quiet >= LEAST_VARIATION
+        if peak < LEAST_LEVEL or not stands_out:
             return 0.0
         return float(10 ** ((USUAL_LEVEL - peak) / 20))
 
