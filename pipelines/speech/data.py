@@ -379,10 +379,11 @@ def split_recordings(options: SpeechOptions, utterances: Sequence[Utterance]) ->
 
 
 def _digests(utterances: Sequence[Utterance]) -> Iterable[str]:
-    """What tells the sound of each recording from that of others."""
+    """What tells the sound of each recording from that of others; silence is a copy of nothing."""
     with Progressbar(total=len(utterances), unit="recording", desc="compare") as bar:
-        for utterance in utterances:
-            yield digest(*raw_blocks(utterance.file, utterance.start, utterance.end))
+        for row, utterance in enumerate(utterances):
+            blocks = list(raw_blocks(utterance.file, utterance.start, utterance.end))
+            yield digest(*blocks) if any(map(np.any, blocks)) else f"silence {row}"
             bar.update()
 
 

@@ -405,8 +405,8 @@ def _check_training(options: SpeechOptions) -> None:
     for name in ("ctc", "balance"):
         if not 0 <= getattr(options, name) < float("inf"):
             raise InputError(f"--{name} {getattr(options, name)}: must be 0 or more")
-    _refuse_unread_of_training(options)
     _check_mechanisms(options)
+    _refuse_unread_of_training(options)
 
 
 def _check_mechanisms(options: SpeechOptions) -> None:
