@@ -15,11 +15,11 @@ What could make a result wrong is a doubt: an error, unless the user accepts dou
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, cast, get_args
 
 from .errors import InputError, one_line
 
@@ -81,6 +81,17 @@ class Account:
             entry = self._entries.setdefault((topic, what), Entry(topic, what))
             entry.names.update(dict.fromkeys(map(str, names)))
             entry.counted = max(entry.counted, count or 0)
+
+    def merge(self, entries: Iterable[Mapping[str, object]]) -> None:
+        """Add the statements of another account, as its `to_json` gives them; counts add up."""
+        for other in entries:
+            topic, what = cast(Topic, other["topic"]), str(other["what"])
+            names = cast(list[str], other["names"])
+            with self._lock:
+                entry = self._entries.setdefault((topic, what), Entry(topic, what))
+                entry.names.update(dict.fromkeys(names))
+                if not names:
+                    entry.counted += cast(int, other["count"])
 
     def entries(self) -> list[Entry]:
         """All statements, by topic."""

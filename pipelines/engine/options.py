@@ -121,7 +121,7 @@ class EvaluateOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictOptions:
-    """Predict for a file, a folder or a pattern of files; parquet out, resumable."""
+    """Predict for a file, a folder or a pattern of files; one table out, resumable."""
 
     run: str
     """Run directory of the trained model."""
@@ -133,7 +133,9 @@ class PredictOptions:
     out of their folder are followed).
     """
     output: str
-    """Parquet file to write. OUTPUT.parts/ next to it holds what is done until all is done."""
+    """File to write; its ending is the format: .parquet, .csv, .tsv, .jsonl or .xlsx.
+    OUTPUT.account.json says what was read; OUTPUT.parts/ holds what is done until all is done.
+    """
     engine: Literal["local", "ray"] = "local"
     """Who maps the shards: this machine's processes, or a Ray cluster (extra `ray`)."""
     processes: int = 1

@@ -243,6 +243,12 @@ class Pipeline(Generic[OptionsT, SpecT, PredictOptionsT, DataT, ItemT]):
         """Figures of the predictions that a training ends with."""
         return ()
 
+    def further_outputs(self) -> Mapping[str, Callable[[pl.LazyFrame, Path], None]]:
+        """Formats of `--output` that only this task has: by ending, what writes the joined rows to
+        a file.
+        """
+        return {}
+
     def answer_lines(self, rows: pl.DataFrame, spec: SpecT) -> list[str]:
         """The answer for one item in words, for the terminal. By default what its columns hold."""
         shown = [name for name in rows.columns if name not in COMMON_COLUMNS]

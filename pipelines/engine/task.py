@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 COMMON_COLUMNS: Mapping[str, str] = {
     "file": "File that the item is in, as it was given.",
     "item": "Name of the item; unique in the output for most inputs.",
+    "part": "Part that the item was in when the run was trained: train, validation, test; null for "
+    "an item that is new, and for tasks whose parts are not made of items.",
     "status": "ok, or error.",
     "error": "Why there is no prediction, on one line; null if there is one.",
 }

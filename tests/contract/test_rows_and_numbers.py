@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from headwise import pipelines
 from headwise.base.errors import InputError
 from headwise.pipelines.engine.command_line import parse
-from headwise.pipelines.engine.inference.shards import make_plan
+from headwise.pipelines.engine.inference.plan import make_plan
 from headwise.pipelines.engine.runs.loaded import load_run
 from headwise.tests.contract import from_predictions
 from headwise.tests.contract.conftest import sample_of

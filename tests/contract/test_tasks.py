@@ -268,7 +268,14 @@ def test_a_run_of_another_task_or_model_is_refused(trained, headwise, tmp_path):
     facts = json.loads((copy / "environment.json").read_text())
     (copy / "environment.json").write_text(json.dumps({**facts, "task": "cooking"}))
     code, lines = headwise(
-        task.name, "predict", "--run", copy, "--input", sample_of(path), "--output", tmp_path / "o"
+        task.name,
+        "predict",
+        "--run",
+        copy,
+        "--input",
+        sample_of(path),
+        "--output",
+        tmp_path / "o.csv",
     )
     assert (code, len(lines)) == (2, 1)
     assert "a run of the task 'cooking'" in lines[0]

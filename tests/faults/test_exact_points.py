@@ -52,10 +52,10 @@ def test_f2_kill_at_a_named_point(tally, launch, train, unbroken, tmp_path, poin
 
 
 PREDICTING = {
-    "before the plan": (f"{ENGINE}.inference.shards", "_claim", 1),
+    "before the plan": (f"{ENGINE}.inference.plan", "Plan.claimed", 1),
     "before a shard is renamed": ("headwise.base.files", "os.replace", 4),
     "before the joined file is renamed": ("headwise.base.files", "os.replace", 22),
-    "before the parts are removed": (f"{ENGINE}.inference.shards", "shutil.rmtree", 1),
+    "before the parts are removed": (f"{ENGINE}.inference.plan", "Plan.remove", 1),
 }
 
 
@@ -68,7 +68,9 @@ def test_f8_kill_at_a_named_point(tally, launch, many, tmp_path, point):
     assert not output.exists() or pl.read_parquet(output).equals(pl.read_parquet(once))
     code, command = launch.run(*words, "--output", output)
     temporaries = [
-        path.name for path in tmp_path.iterdir() if path.name not in ("o.parquet", "o.parquet.lock")
+        path.name
+        for path in tmp_path.iterdir()
+        if path.name not in ("o.parquet", "o.parquet.lock", "o.parquet.account.json")
     ]
     ok = code == 3 and output.read_bytes() == once.read_bytes() and not temporaries
     tally(

@@ -56,7 +56,8 @@ def test_f8_kill_while_predicting(tally, launch, many, tmp_path, dice, engine, t
         code, _ = finish(launch, [*words, *more], output)
         same = output.read_bytes() == once.read_bytes()
         clean = sorted(p.name for p in tmp_path.glob(f"{attempt}.parquet*")) == [
-            f"{attempt}.parquet"
+            f"{attempt}.parquet",
+            f"{attempt}.parquet.account.json",
         ]
         tally(
             f"F8 SIGKILL while predicting ({engine})",

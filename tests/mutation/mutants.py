@@ -11,7 +11,8 @@ LOOP, QUICK, ORDER = (
     "pipelines/engine/training/order.py",
 )
 STORAGE = "pipelines/engine/training/storage.py"
-INFERENCE, JOBS = "pipelines/engine/inference/shards.py", "pipelines/engine/training/jobs.py"
+SHARDS, PLAN = "pipelines/engine/inference/shards.py", "pipelines/engine/inference/plan.py"
+PREDICTOR, JOBS = "pipelines/engine/inference/predictor.py", "pipelines/engine/training/jobs.py"
 COMPARE, TABLE = (
     "pipelines/engine/experiments/compare.py",
     "pipelines/engine/experiments/table.py",
@@ -79,7 +80,7 @@ ENGINE = [
     Mutant(
         "E4",
         "engine",
-        INFERENCE,
+        PLAN,
         "-(-len(self.items) // self.size)",
         "max(1, len(self.items) // self.size)",
         ONCE,
@@ -87,7 +88,7 @@ ENGINE = [
     Mutant(
         "E5",
         "engine",
-        INFERENCE,
+        PLAN,
         'for path in (weights, run.path / "calibration.safetensors"):',
         'for path in (run.path / "calibration.safetensors",):',
         STALE,
@@ -116,19 +117,26 @@ ENGINE = [
         "wrong, stop = math.isnan(loss),",
         INFINITE,
     ),
-    Mutant("X7", "engine", INFERENCE, "(status.st_size, status.st_mtime_ns)", "(0, 0)", STALE),
+    Mutant(
+        "X7",
+        "engine",
+        PLAN,
+        "status.st_size, status.st_mtime_ns, status.st_ctime_ns",
+        "0, 0, 0",
+        STALE,
+    ),
     Mutant(
         "X7b",
         "engine",
-        INFERENCE,
-        "(status.st_size, status.st_mtime_ns)",
-        "(0, status.st_mtime_ns)",
-        STALE,
+        PLAN,
+        "status.st_mtime_ns, status.st_ctime_ns",
+        "status.st_mtime_ns, 0",
+        ("pipelines/engine/test_output.py", "-k", "keep_size_and_time"),
     ),
     Mutant(
         "X7c",
         "engine",
-        INFERENCE,
+        PLAN,
         '[item["file"], *item.get("further_files", ())]',
         '[item["file"]]',
         _batch("test_a_second_file_that_changes_is_seen"),
@@ -377,7 +385,7 @@ ENGINE = [
     Mutant(
         "item-of-each-shard-lost",
         "engine",
-        INFERENCE,
+        SHARDS,
         "(shard + 1) * plan.size]",
         "(shard + 1) * plan.size - 1]",
         ONCE,
@@ -385,7 +393,7 @@ ENGINE = [
     Mutant(
         "join-checks-nothing",
         "engine",
-        INFERENCE,
+        PLAN,
         "if count != len(self.items):",
         "if count > len(self.items):",
         _batch("test_parts_that_lost_an_item_are_not_joined"),
@@ -393,7 +401,7 @@ ENGINE = [
     Mutant(
         "calibration-unseen",
         "engine",
-        INFERENCE,
+        PLAN,
         'for path in (weights, run.path / "calibration.safetensors"):',
         "for path in (weights,):",
         STALE,
@@ -401,7 +409,7 @@ ENGINE = [
     Mutant(
         "spec-unseen",
         "engine",
-        INFERENCE,
+        PLAN,
         "json.dumps([spec.to_json(), relevant]",
         "json.dumps([relevant]",
         STALE,
@@ -409,15 +417,15 @@ ENGINE = [
     Mutant(
         "items-unseen",
         "engine",
-        INFERENCE,
+        PLAN,
         "json.dumps([item, *map(stamps.get, files)]",
         "json.dumps([*map(stamps.get, files)]",
-        STALE,
+        ("pipelines/engine/test_output.py", "-k", "keep_size_and_time"),
     ),
     Mutant(
         "option-unseen",
         "engine",
-        INFERENCE,
+        PLAN,
         'FREE = ("run",',
         'FREE = ("batch_size", "run",',
         _batch("test_other_options_of_the_rows_are_never_taken_for_done"),
@@ -425,15 +433,15 @@ ENGINE = [
     Mutant(
         "parts-in-reverse",
         "engine",
-        INFERENCE,
-        "paths = [plan.path(shard) for shard in range(len(plan))]",
-        "paths = [plan.path(shard) for shard in reversed(range(len(plan)))]",
+        SHARDS,
+        "[plan.path(shard) for shard in range(len(plan))]",
+        "[plan.path(shard) for shard in reversed(range(len(plan)))]",
         ONCE,
     ),
     Mutant(
         "parts-of-others",
         "engine",
-        INFERENCE,
+        PLAN,
         "stamp.get(STAMP) == self.fingerprint and ITEMS in stamp",
         "ITEMS in stamp",
         _batch("test_parts_of_another_model_are_made_again_where_nothing_says_whose_they_are"),
@@ -441,7 +449,7 @@ ENGINE = [
     Mutant(
         "all-made-again",
         "engine",
-        INFERENCE,
+        SHARDS,
         "shard % world == rank and not plan.stamp(shard)",
         "shard % world == rank",
         _batch("test_a_job_that_was_killed_does_what_is_left_only"),
@@ -449,7 +457,7 @@ ENGINE = [
     Mutant(
         "failed-is-ok",
         "engine",
-        INFERENCE,
+        PREDICTOR,
         '"status": "error" if failed else "ok",',
         '"status": "ok",',
         _batch("test_items_that_fail_are_rows_in_their_place"),
@@ -457,7 +465,7 @@ ENGINE = [
     Mutant(
         "failed-not-counted",
         "engine",
-        INFERENCE,
+        SHARDS,
         "failed = sum(int(stamp[FAILED]) for stamp in stamps)",
         "failed = max(int(stamp[FAILED]) for stamp in stamps)",
         _batch("test_items_that_fail_are_rows_in_their_place"),

@@ -19,6 +19,7 @@ OPTIONAL = {
     "wsi": ("openslide", "whole-slide images"),
     "medical": ("pydicom", "DICOM radiographs"),
     "speech": ("soundfile", "speech to text"),
+    "excel": ("fastexcel", "tables in .xlsx and .ods"),
     "openmmlab": ("mmseg", "mmsegmentation and mmdetection adapters"),
     "onnx": ("onnxruntime", "export as ONNX (export --output model.onnx)"),
     "ray": ("ray", "batch inference over a cluster (--engine ray)"),

@@ -2,6 +2,9 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from tqdm import tqdm
 
@@ -33,3 +36,23 @@ class Progressbar(tqdm):
             dynamic_ncols=True,
             leave=False,
         )
+
+
+_bar: ContextVar[Progressbar | None] = ContextVar("bar", default=None)
+
+
+@contextmanager
+def advancing(bar: Progressbar) -> Iterator[None]:
+    """Let `advance` move this bar in all that is called within."""
+    token = _bar.set(bar)
+    try:
+        yield
+    finally:
+        _bar.reset(token)
+
+
+def advance(items: int = 1) -> None:
+    """Move the bar of the job that is under way, if there is one."""
+    bar = _bar.get()
+    if bar is not None:
+        bar.update(items)

@@ -8,6 +8,7 @@ from typing import TypeVar
 import polars as pl
 
 from ....base.errors import InputError
+from ..command_line.terminal import advance
 
 ItemT = TypeVar("ItemT")
 InputsT = TypeVar("InputsT")
@@ -34,6 +35,7 @@ def predict_in_batches(
             tables = predict([items[place] for place in batch], list(batch.values()))
             for place, table in zip(batch, tables, strict=True):
                 answers[place] = table
+            advance(len(batch))
             batch.clear()
 
     for place, item in enumerate(items):
@@ -41,6 +43,7 @@ def predict_in_batches(
             batch[place] = read(item)
         except InputError as error:
             answers[place] = error
+            advance()
         if len(batch) == batch_size:
             finish_batch()
     finish_batch()

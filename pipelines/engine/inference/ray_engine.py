@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 from ....base.errors import InputError, one_line
 from ..options import PredictOptions
-from .shards import Plan, ShardWorker
+from .plan import Plan
+from .shards import ShardWorker
 
 
 def map_shards(task: str, options: PredictOptions, plan: Plan, shards: list[int]) -> Iterator[int]:
@@ -29,7 +30,13 @@ def map_shards(task: str, options: PredictOptions, plan: Plan, shards: list[int]
         logging.getLogger(name).setLevel(logging.CRITICAL)
     started = not ray.is_initialized()
     if started:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        # A cluster of our own answers this machine only: Ray asks nobody who they are.
+        ray.init(
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _node_ip_address="127.0.0.1",
+        )
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
         mapped = ray.data.from_items(

@@ -98,7 +98,7 @@ class Run:
     ) -> pl.DataFrame:
         import polars as pl
 
-        from ..inference.shards import Predictor
+        from ..inference.predictor import Predictor
 
         if isinstance(items, str | os.PathLike | Mapping):
             items = [cast(ItemOrPath, items)]

@@ -61,7 +61,8 @@ def test_every_item_comes_out_once_and_in_its_order(job, tmp_path, size):
     asked = [name for event in job.asked if event[0] == "predict" for name in event[1]]
     assert asked == [f"n{k}" for k in range(ITEMS)], "no item is predicted twice"
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("o.")) == [
-        "o.parquet"
+        "o.parquet",
+        "o.parquet.account.json",
     ]
 
 
