@@ -175,7 +175,7 @@ def walk_folder(
                     inside = not linked or lies_in(real, home)
                     if entry.name.startswith("."):
                         leave_out("hidden names", entry)
-                    elif entry.is_dir():
+                    elif _is_folder(entry):
                         if linked and deep and (inside or not follow or real in entered):
                             leave_out("links to folders", entry)
                         elif deep:
@@ -195,6 +195,14 @@ def walk_folder(
     for what, entries_left in left_out.items() if noted else ():
         note("left out", what, sorted(entries_left))
     return sorted(names, key=lambda name: name.split("/"))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry, or what it links to, is a folder; a link to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def similar_file(path: Path) -> str:
