@@ -198,7 +198,7 @@ def walk_folder(
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry, or what it links to, is a folder; a link to itself is none."""
+    """Whether an entry is a folder or leads to one; a link to itself leads nowhere."""
     try:
         return entry.is_dir()
     except OSError:
@@ -227,6 +227,11 @@ def refuse_link_out(path: str | os.PathLike[str], home: str) -> None:
 def lies_in(path: str, home: str) -> bool:
     """Whether `path` is the folder `home` or is in it; both are real paths."""
     return path == home or path.startswith(home.rstrip(os.sep) + os.sep)
+
+
+def printable(name: str) -> str:
+    """A name of a file that any table can hold: bytes that are not UTF-8 are written as escapes."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def checksum(path: Path) -> str:
