@@ -47,7 +47,7 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
         "participant", "participant_id", "subject", "subject_id", "patient", "patient_id", "case",
         "case_id",
     ),
-    "utterance": ("id", "name", "utt_id", "utterance", "utterance_id", "utt", "segment_id"),
+    "id": ("id", "name", "utt_id", "utterance", "utterance_id", "utt", "segment_id"),
     "words": ("words",),
     "mpp": ("mpp", "microns_per_pixel", "mpp_x", "resolution"),
 }  # fmt: skip

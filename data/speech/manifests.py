@@ -26,7 +26,7 @@ from ..items import is_missing
 from ..parts import PARTS, read_part
 from .transcripts import Word
 
-FIELDS = ("audio", "text", "start", "end", "duration", "speaker", "part", "utterance", "words")
+FIELDS = ("audio", "text", "start", "end", "duration", "speaker", "part", "id", "words")
 # Where a manifest has several of these, the first is taken.
 PREFERRED: Mapping[str, tuple[str, ...]] = {
     "audio": ("audio", "audio_filepath", "audio_path", "path", "file", "wav"),
@@ -34,7 +34,7 @@ PREFERRED: Mapping[str, tuple[str, ...]] = {
     "start": ("start", "offset"),
     "speaker": ("speaker", "spk_id"),
     "part": ("part", "split"),
-    "utterance": ("id", "name", "utt_id"),
+    "id": ("id", "name", "utt_id"),
 }
 LINE_SUFFIXES, TABLE_SUFFIXES = (".jsonl", ".ndjson"), (".csv", ".tsv", ".parquet")
 FILE_CAP = 512 << 20  # most bytes of a manifest
@@ -182,7 +182,7 @@ def _utterance(
         end = start + duration if duration is not None and offset is not None else None
     if end is not None and end <= start:
         raise fail(path, f"{where} ends at {end:g} s, before it starts at {start:g} s")
-    part, name = str(cell("part") or "").strip(), cell("utterance")
+    part, name = str(cell("part") or "").strip(), cell("id")
     stretch = "" if end is None and not start else f"@{start:.2f}"
     return Utterance(
         str(name) if name is not None else f"{audio}{stretch}",

@@ -38,7 +38,7 @@ class SpeechOptions(TrainOptions):
     manifest (.jsonl, .csv) with audio, text and, optionally, start, end, speaker, part, words."""
     columns: tuple[str, ...] = ()
     """Columns of the manifest with unusual names, as audio=COLUMN; also text, start, end, duration,
-    speaker, part, utterance, words."""
+    speaker, part, id, words."""
     weights: str | None = None
     """Start from Whisper's weights: a folder in the format of CTranslate2 or Hugging Face, a .pt
     file of OpenAI, or whisper-tiny-en. They decide the sizes and the tokens."""
@@ -142,7 +142,7 @@ class SpeechPredictOptions(PredictOptions):
     """Recording, folder of recordings at any depth, or manifest."""
     columns: tuple[str, ...] = ()
     """Columns of a manifest with unusual names, as audio=COLUMN; also text, start, end, duration,
-    utterance."""
+    id."""
     channels: Literal["mix", "each"] = "mix"
     """Recordings of several channels: mix averages them; each transcribes every channel by itself,
     such as the two sides of a telephone call."""
