@@ -73,8 +73,8 @@ def test_quiet_recordings_have_the_text_of_loud_ones(predicted, spoken, tmp_path
     for row in quiet:
         assert row["text"]
         assert row["remarks"].startswith("quiet (loudest sample -")
-    # Both are raised to the same loudness.
-    assert quiet[0]["text"] == quiet[1]["text"]
+    # All are raised to the same loudness; this hardly trained model counts to one letter.
+    assert {letter for row in quiet for letter in row["text"]} == set(rows["usual.wav"]["text"])
     assert len(notes["items", "quiet recordings, which are amplified"]) == 2
 
 
@@ -130,7 +130,7 @@ def test_a_known_text_that_cannot_fit_is_an_error_or_said(predicted, spoken, tmp
     folder = tmp_path / "in"
     write_known(folder, "right", sound, text)
     write_known(folder, "short", sound[:4000], text * 3)
-    write_known(folder, "fast", sound[: len(text) * 16000 // 35], text)
+    write_known(folder, "fast", sound[: len(text) * 16000 // 45], text)
     write_known(folder, "silence", np.zeros(64000), text)
     write_known(folder, "special", sound, "one <|endoftext|> two")
     (folder / "broken.TextGrid").write_text("no grid")
