@@ -265,7 +265,7 @@ def _sndfile(path: object, file: Path) -> _Source:
         raise fail(path, f"is cut off: {problem}; fetch or write it again")
     unsized = UnsizedWave.of(file)
     try:
-        source = soundfile.SoundFile(unsized or file)  # pyright: ignore[reportArgumentType]
+        source = soundfile.SoundFile(unsized or os.fsencode(file))  # pyright: ignore[reportArgumentType]
         return _Sndfile(path, source, unsized)
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
         if has_pyav() and (stream := _other_codec(file)) is not None:

@@ -43,6 +43,9 @@ def list_speech(
     if is_folder:
         utterances = _folder(source, columns, texts)
     elif not is_file:
+        if os.path.lexists(source):
+            kind = "a link to nothing" if source.is_symlink() else "not a plain file"
+            raise fail(path, f"is {kind}")
         raise fail(path, f"there is no such file or folder{similar_file(source)}")
     elif source.suffix.lower() in AUDIO_SUFFIXES:
         utterances = [_with_text(source, source.name, _texts_beside(source) if texts else {})]

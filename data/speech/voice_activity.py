@@ -34,7 +34,8 @@ def loudness(samples: np.ndarray) -> np.ndarray:
     """Decibels, float32 (T,): the mean over 80 mel bands. samples: (S,)."""
     filters, window = filters_and_window(80)
     x = np.ascontiguousarray(samples, np.float32)
-    frames, levels = len(x) // HOP + (len(x) % HOP > 0), []
+    frames = len(x) // HOP + (len(x) % HOP > 0)
+    level = np.empty(frames, np.float32)
     for start in range(0, frames, BLOCK_FRAMES):
         count = min(BLOCK_FRAMES, frames - start)
         # Silence lies before and behind the recording; only a block is copied.
@@ -43,8 +44,9 @@ def loudness(samples: np.ndarray) -> np.ndarray:
         part = torch.nn.functional.pad(part, (max(0, -first), max(0, last - len(x))))
         spectrum = torch.stft(part, WINDOW, HOP, window=window, center=False, return_complex=True)
         power = filters @ spectrum.abs().square()
-        levels.append((10 * power.clamp_min(1e-10).log10()).mean(0)[:count])
-    return torch.cat(levels).numpy() if levels else np.zeros(0, np.float32)
+        decibels = (10 * power.clamp_min(1e-10).log10()).mean(0)[:count]
+        level[start : start + count] = decibels.numpy()
+    return level
 
 
 def speech_share(samples: np.ndarray, frames: int | None = None) -> np.ndarray:

@@ -182,7 +182,7 @@ def _read(
     if gain > 1:
         remarks.append(f"quiet (loudest sample {_decibels(samples)}), amplified")
         note("items", "quiet recordings, which are amplified", [_name(item)])
-        samples = samples * np.float32(min(gain, 1 / np.abs(samples).max()))
+        samples *= np.float32(min(gain, 1 / _peak(samples)))
     pieces = [
         Piece(place, start, samples[round(start * RATE) : round(stop * RATE)], None)
         for start, stop in activity.windows(transcriber.window_seconds)
@@ -195,8 +195,13 @@ def _name(item: SpeechItem) -> str:
     return item.get("id") or PurePosixPath(item["file"]).name
 
 
+def _peak(samples: np.ndarray) -> float:
+    """The largest magnitude; a long recording is not copied for it."""
+    return float(max(samples.max(), -samples.min()))
+
+
 def _decibels(samples: np.ndarray) -> str:
-    peak = float(np.abs(samples).max())
+    peak = _peak(samples)
     return f"{20 * np.log10(peak):.0f} dB" if peak else "0"
 
 

@@ -1,6 +1,7 @@
 """Which recordings and texts are listed, what is left out, and what is noted of it."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -152,6 +153,10 @@ def test_links_in_circles_and_long_names_stop_nothing(tmp_path):
         with pytest.raises(InputError):
             utterance.samples()
     assert len(list_speech(tmp_path / f"{'b' * 251}.wav")) == 1
-    for name in ("round.wav", "c" * 300, "aa.wav"):
+    for name in ("c" * 300, "aa.wav"):
         with pytest.raises(InputError, match="there is no such file or folder"):
+            list_speech(tmp_path / name)
+    os.mkfifo(tmp_path / "pipe.wav")
+    for name, kind in (("round.wav", "a link to nothing"), ("pipe.wav", "not a plain file")):
+        with pytest.raises(InputError, match=f"is {kind}"):
             list_speech(tmp_path / name)

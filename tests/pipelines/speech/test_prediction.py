@@ -1,6 +1,7 @@
 """Rows of unusual recordings: what is heard, what is refused, and what is said of the rest."""
 
 import json
+import os
 from itertools import pairwise
 
 import numpy as np
@@ -220,6 +221,13 @@ def test_a_file_that_cannot_be_written_is_the_error_of_its_recording(predicted, 
     rows, _ = predicted(folder, formats=("srt",))
     assert "cannot be written" in str(rows[f"{'b' * 251}.wav"])
     assert rows["a.wav"]["text"] is not None
+
+
+def test_a_name_that_is_not_utf_8_is_written_as_escapes(predicted, spoken, tmp_path):
+    soundfile.write(tmp_path / "a.wav", spoken[0][0], 16000)
+    os.rename(tmp_path / "a.wav", os.fsencode(tmp_path) + b"/\xff.wav")
+    rows, _ = predicted(tmp_path)
+    assert list(rows) == ["\\xff.wav"]
 
 
 def test_what_is_listed_twice_is_noted(predicted, spoken, tmp_path):
