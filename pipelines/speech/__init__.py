@@ -3,6 +3,7 @@
 from ..engine.command_line import python_verb
 from ..engine.options import EvaluateOptions, ExportOptions
 from ..engine.task import Task, Verb
+from .checks import check
 from .options import (
     AdoptOptions,
     CompareOptions,
@@ -10,7 +11,6 @@ from .options import (
     ExplainOptions,
     SpeechOptions,
     SpeechPredictOptions,
-    check,
 )
 
 TASK = Task(

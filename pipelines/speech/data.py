@@ -15,18 +15,15 @@ from torch import Tensor
 
 from ...base.account import note
 from ...base.errors import InputError, fail
-from ...data.columns import note_groups
-from ...data.formats.audio import RATE, AudioFacts, audio_facts, raw_blocks
-from ...data.items import check_items, digest, join_copies
+from ...data.formats.audio import RATE, AudioFacts, audio_facts
+from ...data.items import check_items
 from ...data.speech.log_mel import FRAME_SECONDS, log_mel
 from ...data.speech.manifests import Utterance
 from ...data.speech.recordings import list_speech
 from ...data.speech.tokens import TextTokens, read_tokens, train_tokens
 from ...models.weights.whisper import WhisperSizes
-from ..engine.command_line.terminal import Progressbar
-from ..engine.pipeline import Member
 from ..engine.spec import JsonValue, Spec
-from ..engine.subsets import BoundedCache, Subsets, Taken, own_or_shares, take_groups
+from ..engine.subsets import BoundedCache
 from ..engine.training.order import Batch, count_steps, mix
 from .options import SpeechOptions
 
@@ -126,6 +123,12 @@ def tokens_of_run(spec: SpeechSpec) -> TextTokens:
     """The tokens that a run has stored."""
     assert spec.assets_folder is not None, "a run that was opened has a folder of assets"
     return read_tokens(spec.assets_folder / "tokenizer.json", spec.language)
+
+
+def note_language(tokens: TextTokens, language: str | None) -> None:
+    """Note that English is assumed where a model knows several languages and none was named."""
+    if tokens.languages and language is None:
+        note("assumed", "the language is en, of several that the weights know (--language)")
 
 
 @dataclass
@@ -330,80 +333,3 @@ def _note_facts(file: str, facts: AudioFacts) -> None:
         )
     if facts.channels > 1:
         note("assumed", "recordings of several channels, which are averaged", [file])
-
-
-def split_recordings(options: SpeechOptions, utterances: Sequence[Utterance]) -> Subsets:
-    """The parts that the data names; what it lacks is a share of the training speakers, or of the
-    recordings if fewer than four speakers are named.
-
-    Raises `InputError` for an empty part, and where only some recordings name their part.
-    """
-    parts = [utterance.part for utterance in utterances]
-    if "train" in parts and "" in parts:
-        raise fail(
-            options.data, "some recordings name a part and some do not; name one for each, or none"
-        )
-    # Stretches of one file are one recording.
-    first: dict[str, str] = {}
-    recordings = [first.setdefault(u.file, f"#{row}") for row, u in enumerate(utterances)]
-    speakers = [
-        utterance.speaker or name for utterance, name in zip(utterances, recordings, strict=True)
-    ]
-    by_recording = options.split_by == "recording" or len(set(speakers)) < 4
-    _note_speakers(options, [utterance.speaker for utterance in utterances], by_recording)
-    groups = np.array(
-        join_copies(
-            options.data,
-            "recording",
-            [utterance.name for utterance in utterances],
-            _digests(utterances),
-            recordings if by_recording else speakers,
-            [utterance.text or "" for utterance in utterances],
-            parts,
-        )
-    )
-
-    def take(rows: np.ndarray, share: float, part: str) -> Taken:
-        seed = options.seed + (part == "validation")
-        generator = np.random.default_rng(mix(seed, 3))
-        return take_groups(rows, groups[rows], share, generator, count_rows=True)
-
-    return own_or_shares(
-        options.data,
-        parts,
-        take,
-        test_share=options.test_share,
-        validation_share=options.validation_share,
-        items="recordings",
-    )
-
-
-def _digests(utterances: Sequence[Utterance]) -> Iterable[str]:
-    """What tells the sound of each recording from that of others; silence is a copy of nothing."""
-    with Progressbar(total=len(utterances), unit="recording", desc="compare") as bar:
-        for row, utterance in enumerate(utterances):
-            blocks = list(raw_blocks(utterance.file, utterance.start, utterance.end))
-            yield digest(*blocks) if any(map(np.any, blocks)) else f"silence {row}"
-            bar.update()
-
-
-def _note_speakers(options: SpeechOptions, speakers: Sequence[str], by_recording: bool) -> None:
-    named = set(speakers) - {""}
-    if not named:
-        note_groups("speaker", "recordings", None, speakers)
-    elif by_recording and options.split_by == "speaker":
-        note("groups", "fewer than four speakers are named: each recording is its own group")
-    elif by_recording:
-        note("groups", "--split-by recording: each recording is its own group")
-    else:
-        note_groups("speaker", "recordings", "speaker", [name for name in speakers if name])
-        if "" in speakers:
-            count = speakers.count("")
-            note("groups", "recordings without a speaker, each its own group", count=count)
-
-
-def members_of(parts: Mapping[str, Recordings]) -> dict[str, list[Member]]:
-    """The recordings, or stretches of them, of each part."""
-    return {
-        name: [Member(u.file, u.stretch) for u in part.utterances] for name, part in parts.items()
-    }

@@ -37,16 +37,15 @@ from .data import (
     SpeechSpec,
     TrainingRecordings,
     list_with_text,
-    members_of,
     rows_that_fit,
     seconds_of,
     spec_from_scratch,
-    split_recordings,
     tokens_of_run,
 )
 from .items import list_items
 from .options import SpeechOptions, SpeechPredictOptions
 from .outputs import WRITERS, transcript_lines
+from .parts import members_of, split_recordings
 from .prediction import SCHEMA, SpeechItem, predict_recordings
 from .scoring import review_recordings, words_of_known_texts
 from .transcriber import Transcriber

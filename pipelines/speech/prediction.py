@@ -22,6 +22,7 @@ from ...data.speech.transcripts import Segment, Word, format_transcript
 from ...data.speech.voice_activity import Activity
 from ...data.speech.writing import joined
 from ..engine.pipeline import Item, Schema
+from .data import note_language
 from .known_texts import FAST_RATE, FITTING, IMPOSSIBLE_RATE, RECOGNISED, distribute, letters_of
 from .options import SpeechPredictOptions
 from .transcriber import Transcriber
@@ -103,6 +104,7 @@ def predict_recordings(
     transcriber: Transcriber, items: Sequence[SpeechItem], options: SpeechPredictOptions
 ) -> list[Answer]:
     """A row for each item, or why there is none, and the files that are asked for."""
+    note_language(transcriber.tokens, transcriber.spec.language)
     answers: list[Answer] = [InputError("not read")] * len(items)
     group: dict[int, _Recording] = {}
     for place, item in enumerate(items):

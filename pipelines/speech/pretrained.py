@@ -6,12 +6,11 @@ from pathlib import Path
 
 from torch import nn
 
-from ...base.account import note
 from ...base.errors import InputError, fail, reason
 from ...data.catalogue import get_dataset
 from ...data.speech.tokens import TextTokens, read_tokens, suppressed_tokens
 from ...models.weights.whisper import WhisperWeights, read_whisper
-from .data import SpeechSpec, input_facts
+from .data import SpeechSpec, input_facts, note_language
 from .options import AdoptOptions, SpeechOptions
 
 CATALOGUED = "whisper-tiny-en"
@@ -61,8 +60,7 @@ def open_pretrained(
             options.tokenizer or folder,
             f"is not the tokenizer of these weights, which know {size} tokens",
         )
-    if tokens.languages and options.language is None:
-        note("assumed", "the language is en, of several that the weights know; --language says it")
+    note_language(tokens, options.language)
     never, not_first = suppressed_tokens(folder)
     no_speech = [tokens.tokenizer.token_to_id(name) for name in NO_SPEECH_TOKENS]
     spec = SpeechSpec(

@@ -28,7 +28,6 @@ from headwise.data.speech.transcripts import (
     read_textgrid,
 )
 from headwise.data.speech.voice_activity import speech_share, speech_spans, speech_windows
-from headwise.data.speech.writing import joined, split_words
 
 WORDS = (Word("hello", 0.1, 0.5, 0.9), Word("<b>", 0.5, 0.8), Word("world", 2.9, 3.0, 0.5))
 SEGMENTS = (Segment(0.0, 3.0, "hello <b> world", WORDS),)
@@ -386,32 +385,3 @@ def test_features_of_other_bands_are_not_those_before():
     first, more_bands, again = log_mel(sound, 80), log_mel(sound, 128), log_mel(sound, 80)
     assert (first.shape[0], more_bands.shape[0]) == (80, 128)
     assert torch.equal(first, again)
-
-
-@pytest.mark.parametrize("kind", ["characters", "bpe"])
-def test_names_of_special_tokens_in_a_text_are_text(kind):
-    text = f"one {END} two {START}{END} a"
-    tokens = train_tokens([text], kind, 300)
-    ids = tokens.encode(text)
-    assert tokens.end not in ids
-    assert tokens.decode(ids) == text
-    assert " ".join(word for word, _, _ in tokens.words(ids)) == text
-
-
-def test_words_of_scripts_without_spaces_are_their_letters():
-    text = "今天OK吗？ 好 yes コーヒー สวัสดี"
-    tokens = train_tokens([text], "characters")
-    words = [word for word, _, _ in tokens.words(tokens.encode(text))]
-    assert words == ["今", "天", "OK", "吗？", "好", "yes", "コー", "ヒー", "ส", "วั", "ส", "ดี"]
-    assert [text[first:last] for first, last in split_words(text)] == words
-    spans = [span for _, *span in tokens.words(tokens.encode(text))]
-    assert all(a[1] <= b[0] for a, b in pairwise(spans))
-
-
-def test_subtitles_put_no_spaces_where_there_are_none():
-    words = tuple(
-        Word(text, k / 2, k / 2 + 0.4) for k, text in enumerate(["今", "天，", "OK", "好"])
-    )
-    segment = Segment(0.0, 2.0, "今天，OK好", words)
-    assert "今天，OK好\n" in format_transcript("srt", "a.wav", 2.0, [segment])
-    assert (joined("one", "two"), joined("", "b"), joined("a", "")) == ("one two", "b", "a")

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -228,6 +229,20 @@ def test_a_name_that_is_not_utf_8_is_written_as_escapes(predicted, spoken, tmp_p
     os.rename(tmp_path / "a.wav", os.fsencode(tmp_path) + b"/\xff.wav")
     rows, _ = predicted(tmp_path)
     assert list(rows) == ["\\xff.wav"]
+
+
+def test_a_language_that_nobody_named_is_noted(predicted, spoken, tmp_path, monkeypatch):
+    soundfile.write(tmp_path / "a.wav", spoken[0][0], 16000)
+    of_run = Transcriber.of_run
+
+    def several(model, context):
+        transcriber = of_run(model, context)
+        return replace(transcriber, tokens=replace(transcriber.tokens, languages={"en": 1}))
+
+    assumed = "the language is en, of several that the weights know (--language)"
+    assert ("assumed", assumed) not in predicted(tmp_path / "a.wav")[1]
+    monkeypatch.setattr(Transcriber, "of_run", several)
+    assert ("assumed", assumed) in predicted(tmp_path / "a.wav")[1]
 
 
 def test_what_is_listed_twice_is_noted(predicted, spoken, tmp_path):
