@@ -3,7 +3,6 @@
 from ..engine.command_line import python_verb
 from ..engine.options import EvaluateOptions, ExportOptions
 from ..engine.task import Task, Verb
-from .checks import check
 from .options import (
     AdoptOptions,
     CompareOptions,
@@ -11,6 +10,7 @@ from .options import (
     ExplainOptions,
     SpeechOptions,
     SpeechPredictOptions,
+    check,
 )
 
 TASK = Task(
