@@ -58,10 +58,10 @@ def closest(name: str, names: Iterable[str], cutoff: float = 0.6) -> str | None:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """The hint "; did you mean 'x'?" for the closest of `names`, else the first few names."""
+    """The hint "; did you mean 'x'?" for the closest of `names`, else all of them (up to forty)."""
     names = list(names)
     close = closest(name, names)
     if close is not None:
         return f"; did you mean {shown(close)}?"
-    listed = ", ".join(shown(n) for n in names[:8]) + (", ..." if len(names) > 8 else "")
+    listed = ", ".join(shown(n) for n in names[:40]) + (", ..." if len(names) > 40 else "")
     return f"; it has {listed}" if names else ""

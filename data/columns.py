@@ -16,11 +16,12 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     ),
     "image": (
         "image", "image_index", "image_path", "image_id", "image_name", "img", "file", "filename",
-        "file_name", "filepath", "path", "picture", "dicom", "dicom_path",
+        "file_name", "filepath", "path", "picture", "dicom", "dicom_path", "dicom_id", "imageid",
+        "image_file", "file_path",
     ),
     "label": (
-        "label", "labels", "class", "target", "diagnosis", "category", "finding", "finding_label",
-        "finding_labels", "y",
+        "label", "labels", "class", "class_name", "target", "diagnosis", "category", "finding",
+        "finding_label", "finding_labels", "y",
     ),
     "patient": (
         "patient", "patient_id", "patientid", "patient_name", "pid", "subject", "subject_id",
@@ -32,7 +33,7 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     ),
     "camera": ("camera", "camera_id", "cam", "cam_id", "camid"),
     "part": ("part", "split", "fold", "set", "subset", "partition"),
-    "view": ("view", "view_position", "projection", "ap_pa", "frontal_lateral"),
+    "view": ("view", "view_position", "viewposition", "projection", "ap_pa", "frontal_lateral"),
     "source": ("source", "site", "hospital", "institution", "dataset", "scanner", "centre"),
     "audio": (
         "audio", "audio_filepath", "audio_path", "audio_file", "path", "file", "wav", "filename",
@@ -49,6 +50,27 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     ),
     "id": ("id", "name", "utt_id", "utterance", "utterance_id", "utt", "segment_id"),
     "words": ("words",),
+    "date": (
+        "date", "ds", "timestamp", "time", "datetime", "date_time", "time_stamp", "ts",
+        "datum", "fecha", "zeit", "zeitstempel", "zeitpunkt", "date_utc", "time_utc", "utc_time",
+        "datetime_utc",
+        "timestamp_utc", "local_time", "date_local", "day", "week", "month", "quarter", "year",
+        "period", "tag", "woche", "monat", "quartal", "jahr", "order_date", "invoice_date",
+        "sales_date", "transaction_date", "observation_date", "calendar_date", "week_start",
+        "week_ending", "month_end", "month_start", "business_date", "trading_date", "trade_date",
+        "start_date", "end_date", "created_at",
+    ),
+    "series": (
+        "unique_id", "series", "series_id", "series_name", "ts_id", "tsid", "item_id", "item",
+        "sku", "sku_id", "product", "product_id", "article", "article_id", "store", "store_id",
+        "store_nbr", "shop", "shop_id", "outlet", "warehouse", "customer", "customer_id", "client",
+        "client_id", "account", "account_id", "household", "household_id", "meter", "meter_id",
+        "sensor", "sensor_id", "station", "station_id", "device", "device_id", "machine",
+        "machine_id", "site", "site_id", "location", "location_id", "region", "state", "country",
+        "city", "ticker", "symbol", "stock", "asset", "family", "category", "dept", "department",
+        "channel", "brand", "segment", "group", "group_id", "node", "node_id", "line", "id",
+        "artikel", "filiale", "kunde", "produkt",
+    ),
     "mpp": ("mpp", "microns_per_pixel", "mpp_x", "resolution"),
 }  # fmt: skip
 """Names of columns in lower case with "_", by what they hold; the first is our own."""

@@ -72,8 +72,9 @@ def _number(label: str) -> str:
         value = float(label)
     except ValueError:
         return label
-    if not np.isfinite(value):
-        return label
+    digits = label.lstrip("+-")
+    if not np.isfinite(value) or (digits[:1] == "0" and digits[1:2].isdigit()):
+        return label  # "01" is a code, not the number 1
     return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
 
 

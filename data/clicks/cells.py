@@ -1,4 +1,4 @@
-"""Cells of a click log as numbers, times, lists, labels and places of ids.
+"""Cells of a click log as numbers, labels and places of ids.
 
 Shapes: n rows of a table, S tasks. All functions take `where`, the file for the error message, and
 raise InputError for cells that cannot be what they should be.
@@ -7,46 +7,42 @@ raise InputError for cells that cannot be what they should be.
 import numpy as np
 import polars as pl
 
+from ...base.account import note
 from ...base.errors import fail, nearest, shown
 from ..formats.tables import numbers
-from .schema import UNITS, Categorical, Condition, Schema
-from .vocabulary import FIRST, MISSING, Vocabulary, clean
+from .schema import Categorical, Condition, Schema
+from .vocabulary import FIRST, Vocabulary, clean
 
-NOW = (1 << 32) - 1  # the second of a row without a time: after all events
+# Answers in words to a question whose answer is 1 or 0.
+ANSWERS = {"true": 1.0, "yes": 1.0, "t": 1.0, "y": 1.0, "false": 0.0, "no": 0.0, "f": 0.0, "n": 0.0}
 
 
-def take(frame: pl.DataFrame, column: str, where: object) -> pl.Series:
-    """A column that the table must have."""
+def take(
+    frame: pl.DataFrame, column: str, where: object, *, lists_allowed: bool = False
+) -> pl.Series:
+    """A column that the table must have, of a type that cells can be read from."""
     if column not in frame.columns:
         raise fail(where, f"there is no column {shown(column)}{nearest(column, frame.columns)}")
+    kind = frame[column].dtype
+    listed = isinstance(kind, pl.List | pl.Array)
+    if (kind.is_nested() and not (lists_allowed and listed)) or kind in (pl.Binary, pl.Object):
+        cure = "; say split in the schema" if listed else ""
+        raise fail(where, f"column {shown(column)} holds {kind}, not one value a cell{cure}")
     return frame[column]
 
 
 def texts(field: Categorical, column: pl.Series) -> pl.Series:
     """The column, cut to its first characters where the field has a prefix."""
-    return clean(column).cast(pl.String).str.slice(0, field.prefix) if field.prefix else column
-
-
-def lists_of(column: pl.Series, mark: str) -> pl.Series:
-    """Lists of a column that holds lists, or text with `mark` between the values."""
-    if isinstance(column.dtype, pl.List | pl.Array):
-        return column.cast(pl.List(column.dtype.inner))  # type: ignore[attr-defined]
-    lists = clean(column).cast(pl.String).str.split(mark)
-    return lists.list.eval(pl.element().filter(pl.element() != ""))
-
-
-def lengths_of(lists: pl.Series) -> np.ndarray:
-    """int64 (n,): how many values each list has."""
-    return lists.list.len().fill_null(0).to_numpy().astype(np.int64)
-
-
-def flat(lists: pl.Series) -> pl.Series:
-    """The values of all lists, one list after the other."""
-    return lists.explode(empty_as_null=False, keep_nulls=False)
+    if not field.prefix:
+        return column
+    text = clean(column, missing_words=field.missing_words).cast(pl.String)
+    return text.str.slice(0, field.prefix)
 
 
 def read_numbers(column: pl.Series, where: object, name: str) -> tuple[np.ndarray, np.ndarray]:
     """float64 (n,), NaN where missing, and a mask (n,) of the cells that are not numbers."""
+    if isinstance(column.dtype, pl.Categorical | pl.Enum):
+        column = column.cast(pl.String)
     try:
         return numbers(column)
     except TypeError as error:
@@ -54,54 +50,22 @@ def read_numbers(column: pl.Series, where: object, name: str) -> tuple[np.ndarra
         raise fail(where, problem) from None
 
 
-def places(vocabulary: Vocabulary, frame: pl.DataFrame, column: str, where: object) -> np.ndarray:
+def places(
+    vocabulary: Vocabulary,
+    frame: pl.DataFrame,
+    column: str,
+    where: object,
+    *,
+    missing_words: bool = True,
+) -> np.ndarray:
     """int32 (n,) places of ids in a vocabulary, -1 for unknown or missing ones."""
-    return np.maximum(vocabulary.codes(take(frame, column, where)) - FIRST, -1)
+    codes = vocabulary.codes(take(frame, column, where), missing_words=missing_words)
+    return np.maximum(codes - FIRST, -1)
 
 
-def seconds(
-    frame: pl.DataFrame, schema: Schema, where: object, *, needed: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """int64 (n,) seconds since 1970, and a mask (n,) of the cells that are not times.
-
-    A row without a time is NOW. needed: raise InputError for such rows instead.
-    """
-    rows = frame.height
-    if schema.time is None or (schema.time not in frame.columns and not needed):
-        return np.full(rows, NOW), np.zeros(rows, bool)
-    column = take(frame, schema.time, where)
-    if column.dtype.is_temporal():
-        column = column.cast(pl.Datetime("us")).dt.epoch("s")
-        values, bad = numbers(column)
-    elif column.dtype.is_integer():
-        values, bad = column.cast(pl.Int64).to_numpy(), np.zeros(rows, bool)
-        integers = values // UNITS[schema.unit] if column.null_count() == 0 else None
-        if integers is not None and len(integers) and integers.min() >= 0 and integers.max() < NOW:
-            return integers, bad
-        values = values / UNITS[schema.unit]
-    else:
-        values, bad = read_numbers(column, where, "time")
-        values = np.floor(values / UNITS[schema.unit])
-    wrong = bad | np.isnan(values) | (values < 0) | (values >= NOW)
-    if needed and wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
-        cell = f"time {shown(column.name)}: {_cell(column, row)}"
-        problem = f"{cell}, not a time in {schema.unit} since 1970"
-        raise fail(where, f"{problem}; mend or remove such rows, or name the unit")
-    return np.where(wrong, NOW, np.nan_to_num(values)).astype(np.int64), bad
-
-
-def _cell(column: pl.Series, row: int) -> str:
+def cell_of(column: pl.Series, row: int) -> str:
+    """What a row holds, for an error message."""
     return f"row {row + 1} of this part holds {shown(column[row])}"
-
-
-def time_codes(name: str, time: np.ndarray) -> np.ndarray:
-    """int32 codes (n,) of the hour, weekday or month of seconds (n,), in UTC."""
-    moment = pl.from_epoch(pl.Series(time), "s")
-    part = {"hour": moment.dt.hour, "weekday": moment.dt.weekday, "month": moment.dt.month}[name]()
-    codes = part.to_numpy().astype(np.int32) + FIRST - (0 if name == "hour" else 1)
-    codes[time == NOW] = MISSING
-    return codes
 
 
 def holds(
@@ -112,10 +76,13 @@ def holds(
     if isinstance(condition.equals, str):
         text = clean(column).cast(pl.String)
         return (text == condition.equals).fill_null(False).to_numpy(), text.is_null().to_numpy()
-    values, bad = read_numbers(column, where, "a condition")
+    values, bad = _answers(column, where)
     if bad.any():
-        cell = _cell(column, int(np.flatnonzero(bad)[0]))
-        raise fail(where, f"column {shown(condition.column)}: {cell}, not a number")
+        row = int(np.flatnonzero(bad)[0])
+        problem = f"column {shown(condition.column)}: {cell_of(column, row)}, not a number"
+        if condition == Condition(condition.column):
+            problem += f" and no answer such as yes; say equals: {column[row]} in the schema"
+        raise fail(where, problem)
     empty = np.isnan(values)
     if condition.at_least is not None:
         return values >= condition.at_least, empty
@@ -133,6 +100,24 @@ def holds(
             "say at_least or equals in the schema",
         )
     return values == 1, empty
+
+
+def _answers(column: pl.Series, where: object) -> tuple[np.ndarray, np.ndarray]:
+    """As `read_numbers`; true and yes are 1, false and no are 0."""
+    values, bad = read_numbers(column, where, "a condition")
+    if bad.any():
+        words = column.cast(pl.String).str.strip_chars()
+        lower = words.str.to_lowercase()
+        answers = lower.replace_strict(ANSWERS, default=None, return_dtype=pl.Float64)
+        answered = bad & answers.is_not_null().to_numpy()
+        values[answered] = answers.to_numpy()[answered]
+        for answer in (1, 0):
+            used = answered & (values == answer)
+            if used.any():
+                spelled = words.filter(pl.Series(used)).unique().sort()
+                note("values", f"words in {column.name} that count as {answer}", spelled)
+        bad = bad & ~answered
+    return values, bad
 
 
 def task_labels(frame: pl.DataFrame, schema: Schema, where: object) -> np.ndarray:

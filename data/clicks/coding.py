@@ -13,20 +13,11 @@ from functools import cached_property
 import numpy as np
 import polars as pl
 
-from .cells import (
-    flat,
-    lengths_of,
-    lists_of,
-    places,
-    read_numbers,
-    seconds,
-    take,
-    task_labels,
-    texts,
-    time_codes,
-)
+from .cells import places, read_numbers, take, task_labels, texts
 from .history import Ragged
+from .lists import SPACE, values_of, without
 from .schema import TIME_FIELDS, Categorical, Schema
+from .times import seconds, time_codes
 from .vocabulary import FIRST, MISSING, Vocabulary, bucketed, hashed
 
 
@@ -125,19 +116,45 @@ class FieldCodes:
         column = texts(categorical, column)
         if categorical.split is None:
             return self._coded(categorical, name, column)[:, None], None
-        lists = lists_of(column, categorical.split)
-        length = lengths_of(lists)
-        values = self._coded(categorical, name, flat(lists))
+        listed, length = values_of(
+            column,
+            categorical.split,
+            where,
+            brackets=name not in self._with_brackets,
+            missing_words=categorical.missing_words,
+        )
+        values = self._coded(categorical, name, listed)
         codes = np.full((len(column), categorical.length), MISSING, np.int32)
         place = np.arange(len(values)) - np.repeat(np.cumsum(length) - length, length)
         fits = place < categorical.length
         codes[np.repeat(np.arange(len(column)), length)[fits], place[fits]] = values[fits]
         return codes, None
 
+    @cached_property
+    def _with_brackets(self) -> frozenset[str]:
+        """Fields of older runs, which took text in brackets for words between spaces."""
+        return frozenset(
+            name
+            for name, words in self.vocabularies.items()
+            if not words.integers and words.keys.str.contains(r"^[\[({][^\])}]*$").any()
+        )
+
     def _coded(self, categorical: Categorical, name: str, column: pl.Series) -> np.ndarray:
+        words = categorical.missing_words
         if categorical.hash:
-            return hashed(column, categorical.hash)
-        return self.vocabularies[name].codes(column)
+            return hashed(column, categorical.hash, missing_words=words)
+        return self.vocabularies[name].codes(column, missing_words=words)
+
+    def ids_of(
+        self, side: str, frame: pl.DataFrame, column: str | None, where: object
+    ) -> np.ndarray:
+        """int32 (n,) places of the users ("user") or items ("item") of a column of a table, -1 for
+        unknown or missing ones, and all of them where there is no such column (None).
+        """
+        if column is None:
+            return np.full(frame.height, -1, np.int32)
+        words = self.schema.missing_words(getattr(self.schema, side))
+        return places(self.ids(side), frame, column, where, missing_words=words)
 
     def rows(self, frame: pl.DataFrame, where: object, *, labels: bool = True) -> Rows:
         """Encode a part of a table.
@@ -148,8 +165,8 @@ class FieldCodes:
         a column of the wrong kind.
         """
         schema = self.schema
-        user = places(self.users, frame, schema.user, where)
-        item = places(self.items, frame, schema.item, where)
+        user = self.ids_of("user", frame, schema.user, where)
+        item = self.ids_of("item", frame, schema.item, where)
         time, unread = seconds(frame, schema, where, needed=labels)
         unread = unread.astype(np.int32)
         fields, bad = self.fields(frame, time, where)
@@ -175,7 +192,9 @@ class FieldCodes:
             if column.name in self.schema.time_fields:
                 parts.append(time_codes(column.name, time)[:, None])
                 continue
-            cells = take(frame, self.schema.column(column.name), where)
+            categorical = self.schema.categorical.get(column.name)
+            listed = categorical is not None and categorical.split is not None
+            cells = take(frame, self.schema.column(column.name), where, lists_allowed=listed)
             codes, bad = self.codes(column.name, cells, where)
             unread += 0 if bad is None else bad
             parts.append(codes)
@@ -185,10 +204,18 @@ class FieldCodes:
         """A sequence that the table holds as lists."""
         sequence = self.schema.sequences[name]
         assert sequence.column is not None
-        lists = lists_of(take(frame, sequence.column, where), sequence.split)
+        cells = take(frame, sequence.column, where, lists_allowed=True)
         categorical = self.schema.categorical[sequence.of]
-        values = self._coded(categorical, sequence.of, texts(categorical, flat(lists)))
-        return Ragged(values, np.r_[0, np.cumsum(lengths_of(lists))])
+        listed, lengths = values_of(
+            cells,
+            sequence.split,
+            where,
+            any_mark=sequence.split == SPACE,
+            missing_words=categorical.missing_words,
+        )
+        listed, lengths = without(listed, lengths, sequence.filler)
+        values = self._coded(categorical, sequence.of, texts(categorical, listed))
+        return Ragged(values, np.r_[0, np.cumsum(lengths)])
 
 
 def codes_of(table: np.ndarray, who: np.ndarray) -> np.ndarray:

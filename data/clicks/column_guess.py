@@ -10,24 +10,35 @@ import numpy as np
 import polars as pl
 
 from ..formats.tables import numbers
+from .cells import ANSWERS
 from .schema import UNITS
+from .times import moments
 from .vocabulary import clean
 
 USERS = (
     "user_id", "userid", "user", "uid", "visitorid", "visitor_id", "customer_id", "customerid",
-    "client_id", "member_id", "account_id", "reviewerid", "reviewer_id", "session_id",
-    "search_id",
+    "client_id", "member_id", "account_id", "reviewerid", "reviewer_id", "customer",
+    "customer_no", "customer_number", "client", "member", "visitor", "shopper", "buyer",
+    "account", "person_id", "person", "household_id", "reader_id", "reader", "subscriber_id",
+    "subscriber", "reviewer", "session_id", "sessionid", "session", "search_id",
 )  # fmt: skip
 ITEMS = (
     "item_id", "itemid", "item", "iid", "video_id", "movie_id", "movieid", "product_id",
     "productid", "ad_id", "adid", "article_id", "news_id", "book_id", "song_id", "track_id",
     "photo_id", "content_id", "doc_id", "goods_id", "sku", "parent_asin", "asin", "listing_id",
-    "feed_id", "creative_id", "business_id",
+    "feed_id", "creative_id", "business_id", "stock_code", "stockcode", "article_no",
+    "item_no", "product_code", "item_code", "isbn", "ean", "product", "article", "movie",
+    "video", "book", "song", "track", "artist_id", "artistid", "news", "recipe_id", "course_id",
+    "offer_id", "campaign_id", "banner_id", "restaurant_id", "title",
 )  # fmt: skip
 TIMES = (
     "timestamp", "time", "ts", "time_ms", "event_time", "unix_time", "unixtime", "datetime",
-    "created_at", "date",
+    "created_at", "date", "t_dat", "date_time", "event_date", "event_timestamp", "purchase_date",
+    "order_date", "invoice_date", "invoicedate", "clicked_at", "viewed_at", "occurred_at",
 )  # fmt: skip
+# Words in the names of moments of users and items, which are no times of events.
+TRAITS = ("birth", "release", "upload", "regist", "signup", "joined", "publish", "launch", "expir")
+HISTORIES = ("hist", "seq", "past", "recent", "previous", "last")  # in names of lists of items
 RATINGS = (
     "rating", "ratings", "stars", "score", "overall", "review_score",
 )  # fmt: skip
@@ -58,6 +69,7 @@ class ColumnFacts:
     kind: str  # "number", "text", "list" or "moment"
     distinct: int
     values: np.ndarray | None = None
+    answers: bool = False  # words such as yes and no
 
     @property
     def plain(self) -> str:
@@ -71,8 +83,8 @@ class ColumnFacts:
 
     @property
     def binary(self) -> bool:
-        """Whether it holds 0 and 1, both of them, and nothing else."""
-        return (
+        """Whether it holds 0 and 1, both of them, and nothing else; or such words as yes and no."""
+        return self.answers or (
             self.values is not None
             and self.distinct == 2
             and set(np.unique(self.values)) == {0.0, 1.0}
@@ -102,15 +114,33 @@ def facts_of(column: pl.Series) -> ColumnFacts:
         return ColumnFacts(
             column.name, "moment" if values is not None else "other", column.n_unique(), values
         )
-    distinct = clean(column).drop_nulls().n_unique()
+    text = clean(column).drop_nulls()
+    distinct = text.n_unique()
     try:
         values, bad = numbers(column)
     except TypeError:
-        return ColumnFacts(column.name, "text", distinct)
+        return _text_facts(column.name, text.cast(pl.String), distinct)
     if bad.any() or np.isnan(values).all():
-        return ColumnFacts(column.name, "text", distinct)
+        return _text_facts(column.name, text.cast(pl.String), distinct)
     values = values[~np.isnan(values)]
     return ColumnFacts(column.name, "number", len(np.unique(values)), values)
+
+
+def _text_facts(name: str, text: pl.Series, distinct: int) -> ColumnFacts:
+    """What a column of words holds: moments, answers to a question, lists, or names."""
+    if not len(text):
+        return ColumnFacts(name, "text", distinct)
+    head = text.head(1000)
+    if moments(head).null_count() == 0:
+        seconds = moments(text).drop_nulls()
+        if len(seconds) == len(text):
+            return ColumnFacts(name, "moment", distinct, seconds.to_numpy().astype(np.float64))
+    words = set(head.str.to_lowercase().unique())
+    if len(words) == 2 and words <= ANSWERS.keys() and distinct == 2:
+        return ColumnFacts(name, "text", distinct, answers=True)
+    if head.str.contains(r"^\[.*\]$").all():
+        return ColumnFacts(name, "list", distinct)
+    return ColumnFacts(name, "text", distinct)
 
 
 def column_named(columns: Sequence[ColumnFacts], names: Sequence[str]) -> ColumnFacts | None:
@@ -152,6 +182,9 @@ def time_column(columns: Sequence[ColumnFacts]) -> tuple[ColumnFacts | None, str
             for unit, scale in UNITS.items():
                 if top < 2**32 * scale:
                     return column, unit
+    of_rows = [c for c in columns if c.kind == "moment" and not any(t in c.plain for t in TRAITS)]
+    if len(of_rows) == 1:
+        return of_rows[0], "s"
     return None, "s"
 
 

@@ -15,21 +15,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 
-from ...base.errors import fail, shown
+from ...base.errors import fail
 from ..formats.tables import require_columns
-from .cells import holds, lists_of, places, read_numbers, seconds, task_labels, texts
+from .account import note_columns, note_events, note_fields, note_unseen_lists
+from .cells import holds, places, take, task_labels
+from .checks import check_labels, check_roles, check_sequences
 from .coding import FieldCodes, Rows
 from .encoder import ClickEncoder, field_codes
 from .history import Events, Ragged
-from .log import JoinedTable, Log, joined, scan_log
-from .schema import Categorical, Schema
+from .lists import with_fillers
+from .log import JoinedTable, Log, joined, scan_log, with_table
+from .marks import commas_of, number_columns, number_parts
+from .row_parts import RowParts
+from .schema import Schema
 from .split import TEST, TRAIN, split_rows
-from .vocabulary import MISSING, Vocabulary, clean, equal_counts
+from .times import check_times, seconds
+from .values import TrainingValues
+from .vocabulary import MISSING, Vocabulary
 
 CODES_IN_MEMORY = 1 << 29  # bytes
-SAMPLED = 1_000_000  # numbers that the edges of buckets are computed from
 SIDES = ("user", "item")
 
 
@@ -41,20 +46,27 @@ def fit(
     Vocabularies and buckets come from the training part. base: an encoder to grow; all its codes
     stay as they are. Raises InputError for a log that cannot be trained on.
     """
+    check_roles(log, schema)
     tables = [joined(log, join, schema.user) for join in schema.join]
     sides = _sides(log, schema, tables)
-    users, items, rows, met = _first_pass(log, schema, base, tables)
+    note_columns(log, schema, tables)
+    commas = {**(base.commas if base else {}), **commas_of(log.files, number_columns(schema))}
+    users, items, rows, met = _first_pass(log, schema, base, tables, commas)
+    check_times(rows.time, schema, log.files[0])
     part = split_rows(log, schema, rows)
-    _check_labels(rows, part, schema, log)
+    check_labels(rows, part, schema, log)
+    note_events(log, schema, rows, part)
     training = part == TRAIN
-    values = _Values(log, schema, sides, tables, rows, training, {"user": users, "item": items})
+    ids = {"user": users, "item": items}
+    values = TrainingValues(log, schema, sides, tables, rows, training, ids, commas)
     vocabularies, edges = values.vocabularies(base), values.edges(base)
+    schema = with_fillers(log, schema, vocabularies)
     fields = FieldCodes(schema, vocabularies, edges, sides, users, items)
     side_codes = {side: _side_codes(fields, side, tables, base) for side in SIDES}
-    _encode(log, fields, rows)
+    _encode(log, fields, rows, commas)
     newer = _events(fields, side_codes, rows, met)
     events = {n: base.events[n].merged(e) if base else e for n, e in newer.items()}
-    _check_sequences(log, events, rows.listed)
+    check_sequences(log, schema, events, rows.listed)
     encoder = ClickEncoder(
         schema,
         vocabularies,
@@ -66,7 +78,10 @@ def fit(
         trained={side: _trained(fields, side, rows, training, base) for side in SIDES},
         events=events,
         last={side: _last(fields, side, rows, base) for side in SIDES},
+        row_parts=RowParts.of(rows, part, base.row_parts if base else None),
+        commas=commas,
     )
+    note_fields(encoder, rows, part)
     return encoder, rows, part
 
 
@@ -78,9 +93,14 @@ def encode_log(
     split: as `fit` splits it; else all rows are the test part.
     """
     schema = encoder.schema
-    _, _, rows, met = _first_pass(log, schema, encoder, [], grow=False)
+    note_columns(log, schema)
+    commas = {**encoder.commas, **commas_of(log.files, number_columns(schema))}
+    _, _, rows, met = _first_pass(log, schema, encoder, [], commas, grow=False)
     part = split_rows(log, schema, rows) if split else np.full(len(rows), TEST, np.int8)
-    _encode(log, encoder, rows)
+    note_events(log, schema, rows, part if split else None)
+    _encode(log, encoder, rows, commas)
+    note_fields(encoder, rows, part)
+    note_unseen_lists(schema, rows.listed)
     newer = _events(encoder, encoder.side_codes, rows, met)
     return encoder.with_events(newer), rows, part
 
@@ -106,6 +126,7 @@ def _first_pass(
     schema: Schema,
     base: ClickEncoder | None,
     tables: Sequence[JoinedTable],
+    commas: Mapping[str, bool],
     *,
     grow: bool = True,
 ) -> tuple[Vocabulary, Vocabulary, Rows, np.ndarray]:
@@ -113,8 +134,10 @@ def _first_pass(
     that each row is.
     """
     users, items = (base.users, base.items) if base else (Vocabulary(), Vocabulary())
+    ids = {"user": users, "item": items}
+    words = {side: schema.missing_words(getattr(schema, side)) for side in SIDES}
     conditions = [sequence.where for sequence in schema.events.values()]
-    columns = [schema.user, schema.item, *([schema.time] if schema.time else [])]
+    columns = [*schema.id_columns, *([schema.time] if schema.time else [])]
     columns += [condition.column for condition in conditions if condition is not None]
     for task in schema.tasks.values():
         columns += [task.label.column, *([task.only_where.column] if task.only_where else [])]
@@ -122,16 +145,18 @@ def _first_pass(
         columns.append(schema.split.column)
     parts: list[Rows] = []
     met = []
-    for frame, where in log.parts(columns):
-        if grow:
-            users, items = users.grown(frame[schema.user]), items.grown(frame[schema.item])
+    for frame, where in number_parts(log, schema, columns, commas):
+        who = {side: np.full(frame.height, -1, np.int32) for side in SIDES}
+        for side, column in (("user", schema.user), ("item", schema.item)):
+            if column is not None:
+                cells = take(frame, column, where)
+                if grow:
+                    ids[side] = ids[side].grown(cells, missing_words=words[side])
+                who[side] = places(ids[side], frame, column, where, missing_words=words[side])
         time, _ = seconds(frame, schema, where, needed=True)
         labels = task_labels(frame, schema, where)
-        user, item = (
-            places(users, frame, schema.user, where),
-            places(items, frame, schema.item, where),
-        )
-        parts.append(Rows(np.zeros((frame.height, 0), np.int32), user, item, time, labels))
+        no_codes = np.zeros((frame.height, 0), np.int32)
+        parts.append(Rows(no_codes, who["user"], who["item"], time, labels))
         flags = np.ones((frame.height, len(conditions)), bool)
         for place, condition in enumerate(conditions):
             if condition is not None:
@@ -140,144 +165,13 @@ def _first_pass(
     if not parts:
         raise fail(log.files[0], "holds no rows")
     for table in tables:
-        if table.side == "user":
-            users = users.grown(table.frame[table.on])
-        else:
-            items = items.grown(table.frame[table.on])
+        ids[table.side] = with_table(ids[table.side], table, words[table.side])
     user, item, time, labels = (
         np.concatenate([getattr(part, name) for part in parts])
         for name in ("user", "item", "time", "labels")
     )
     rows = Rows(np.zeros((len(user), 0), np.int32), user, item, time, labels)
-    return users, items, rows, np.concatenate(met)
-
-
-def _check_labels(rows: Rows, part: np.ndarray, schema: Schema, log: Log) -> None:
-    assert rows.labels is not None
-    for place, (name, task) in enumerate(schema.tasks.items()):
-        labels = rows.labels[part == TRAIN, place]
-        labels = labels[labels >= 0]
-        if not len(labels) or labels.min() == labels.max():
-            problem = (
-                f"every label of the training part is {labels[0]}"
-                if len(labels)
-                else "no row of the training part counts"
-            )
-            where = f"task {name} ({task.label.column})"
-            raise fail(log.files[0], f"{where}: {problem}; nothing can be learned from it")
-
-
-def _check_sequences(log: Log, events: Mapping[str, Events], listed: Mapping[str, Ragged]) -> None:
-    codes = {name: sequence.codes for name, sequence in events.items()}
-    codes |= {name: sequence.values for name, sequence in listed.items()}
-    for name, values in codes.items():
-        if not len(values):
-            problem = f"sequence {name}: is empty on every row"
-            raise fail(log.files[0], f"{problem}; mend its condition or take it away")
-
-
-class _Values:
-    """Second pass: values of the fields in the training part.
-
-    counts: of each vocabulary, tables of values and how often they occur; samples: of each numeric
-    field, some of its numbers.
-    """
-
-    def __init__(
-        self,
-        log: Log,
-        schema: Schema,
-        sides: Mapping[str, str],
-        tables: Sequence[JoinedTable],
-        rows: Rows,
-        training: np.ndarray,
-        ids: Mapping[str, Vocabulary],
-    ) -> None:
-        self.schema = schema
-        counted = [name for name, field in schema.categorical.items() if field.hash is None]
-        self.counts: dict[str, list[pl.DataFrame]] = {name: [] for name in counted}
-        self.samples: dict[str, list[np.ndarray]] = {name: [] for name in schema.numeric}
-        self._read_log(log, [n for n in (*counted, *schema.numeric) if n not in sides], training)
-        who = {"user": rows.user, "item": rows.item}
-        for name, side in sides.items():
-            known = who[side][training & (who[side] >= 0)]
-            weight = np.bincount(known, minlength=len(ids[side].keys))
-            for table in tables:
-                if table.side == side and schema.column(name) in table.frame.columns:
-                    self._read_table(table, name, ids[side], weight)
-
-    def _read_log(self, log: Log, names: Sequence[str], training: np.ndarray) -> None:
-        schema = self.schema
-        share = min(1.0, SAMPLED / max(int(training.sum()), 1))
-        generator, start = np.random.default_rng(0), 0
-        for frame, where in log.parts([schema.column(name) for name in names]) if names else ():
-            mask = training[start : start + frame.height]
-            start += frame.height
-            frame = frame.filter(pl.Series(mask))
-            for name in names:
-                column = frame[schema.column(name)]
-                if name in self.counts:
-                    self.counts[name].append(_counted(schema.categorical[name], column))
-                else:
-                    values = _only_numbers(column, where, name)
-                    self.samples[name].append(values[generator.random(len(values)) < share])
-
-    def _read_table(
-        self, table: JoinedTable, name: str, ids: Vocabulary, weight: np.ndarray
-    ) -> None:
-        """Values of a joined table, each as often as its user or item is in the training part."""
-        column = table.frame[self.schema.column(name)]
-        place = places(ids, table.frame, table.on, table.path)
-        times = np.where(place < 0, 0, weight[place])  # a row without an id has no owner
-        if name in self.counts:
-            self.counts[name].append(_counted(self.schema.categorical[name], column, times))
-        elif name in self.samples:
-            values = np.repeat(_only_numbers(column, table.path, name), times)
-            self.samples[name].append(values[:SAMPLED])
-
-    def vocabularies(self, base: ClickEncoder | None) -> dict[str, Vocabulary]:
-        """The vocabularies of `base`, or new ones, grown by the values that are frequent enough."""
-        vocabularies = {}
-        for name, tables in self.counts.items():
-            total = pl.concat(tables).group_by("value").agg(pl.col("count").sum())
-            total = total.filter(pl.col("count") >= self.schema.categorical[name].min_count)
-            values = total.sort(["count", "value"], descending=[True, False])["value"]
-            vocabularies[name] = (base.vocabularies[name] if base else Vocabulary()).grown(values)
-        return vocabularies
-
-    def edges(self, base: ClickEncoder | None) -> dict[str, np.ndarray]:
-        """The edges of the buckets of `base`, or new ones of equal count."""
-        if base:
-            return {name: base.edges[name] for name in self.samples}
-        return {
-            name: equal_counts(np.concatenate(samples), self.schema.numeric[name].buckets)
-            for name, samples in self.samples.items()
-        }
-
-
-def _only_numbers(column: pl.Series, where: object, name: str) -> np.ndarray:
-    values, bad = read_numbers(column, where, name)
-    if bad.any():
-        cell = shown(column.filter(pl.Series(bad))[0])
-        problem = f"numeric field {name}: column {shown(column.name)} holds {cell}, not a number"
-        raise fail(where, f"{problem}; clean it, or make it categorical")
-    return values
-
-
-def _counted(
-    field: Categorical, column: pl.Series, times: np.ndarray | None = None
-) -> pl.DataFrame:
-    """Values of a column as text, and how often they occur; times: how often each row counts."""
-    frame = pl.DataFrame({"value": texts(field, column)})
-    frame = frame.with_columns(
-        count=pl.lit(1, pl.Int64) if times is None else pl.Series(times.astype(np.int64))
-    )
-    frame = frame.filter(pl.col("count") > 0)
-    if field.split is not None:
-        frame = frame.with_columns(lists_of(frame["value"], field.split))
-        frame = frame.explode("value", empty_as_null=False)
-    frame = frame.group_by("value").agg(pl.col("count").sum())
-    return frame.with_columns(clean(frame["value"]).cast(pl.String)).drop_nulls()
+    return ids["user"], ids["item"], rows, np.concatenate(met)
 
 
 def _side_codes(
@@ -293,7 +187,7 @@ def _side_codes(
     for table in tables:
         if table.side != side:
             continue
-        who, place = places(ids, table.frame, table.on, table.path), 0
+        who, place = fields.ids_of(side, table.frame, table.on, table.path), 0
         for column in columns:
             name = fields.schema.column(column.name)
             if name in table.frame.columns:
@@ -315,7 +209,7 @@ def _trained(
     return trained
 
 
-def _encode(log: Log, fields: FieldCodes, rows: Rows) -> None:
+def _encode(log: Log, fields: FieldCodes, rows: Rows, commas: Mapping[str, bool]) -> None:
     """Third pass: write the codes of the log's fields into `rows`."""
     schema = fields.schema
     columns = fields.of_side("row")
@@ -324,7 +218,8 @@ def _encode(log: Log, fields: FieldCodes, rows: Rows) -> None:
     rows.fields = _codes_array((len(rows), sum(column.width for column in columns)))
     listed: dict[str, list[Ragged]] = {name: [] for name in schema.listed}
     start = 0
-    for frame, where in log.parts(needed or [schema.user]):
+    any_column = next(iter(schema.tasks.values())).label.column
+    for frame, where in number_parts(log, schema, needed or [any_column], commas):
         part = slice(start, start + frame.height)
         rows.fields[part], _ = fields.fields(frame, rows.time[part], where)
         start += frame.height

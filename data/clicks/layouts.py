@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from ...base.account import note
 from ...base.errors import fail, nearest, shown
 from ..formats.tables import check_file, list_files, stem_of
 from .log import LOG_SUFFIXES, Log, scan_log
@@ -182,8 +183,12 @@ def open_log(data: str, schema: str = "auto") -> tuple[Log, Schema]:
     if data.lower().endswith(SCHEMA_SUFFIXES):
         described = read_schema(data)
         if described.log is None:
-            cure = "put `log: FILE` into it, or give --data FILE --schema this"
-            raise fail(data, f"names no log; {cure}")
+            beside = _log_beside(Path(data))
+            if beside is None:
+                cure = "put `log: FILE` into it, or give --data FILE --schema this"
+                raise fail(data, f"names no log; {cure}")
+            note("assumed", f"the log is {beside.name}, which lies next to its schema")
+            return Log.open(beside), described
         return Log.open(Path(data).parent / described.log, Path(data).parent), described
     files = _log_files(data)
     columns, folder = scan_log(files[0])[1], Path(files[0]).parent
@@ -206,6 +211,13 @@ def open_log(data: str, schema: str = "auto") -> tuple[Log, Schema]:
         hint = nearest(schema, LAYOUTS)
         raise fail(f"--schema {schema}", f"neither a .yaml file nor a layout{hint}")
     return log, _laid_out(name, files[0], columns, folder)
+
+
+def _log_beside(schema: Path) -> Path | None:
+    """The log with the name of its schema, where there is one alone."""
+    names = (schema.with_name(f"{schema.stem}{ending}") for ending in LOG_SUFFIXES)
+    logs = [path for path in names if path.is_file()]
+    return logs[0] if len(logs) == 1 else None
 
 
 def _recognised(columns: list[str]) -> str | None:

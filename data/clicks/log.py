@@ -7,15 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 
+from ...base.account import note
 from ...base.errors import fail, shown
-from ..formats.tables import collect, list_files, require_columns, scan_table, unreadable
+from ..formats.tables import (
+    TABLE_SUFFIXES,
+    collect,
+    list_files,
+    require_columns,
+    scan_table,
+    unreadable,
+)
 from .schema import Join
-from .vocabulary import clean
+from .vocabulary import FIRST, UNSEEN, Vocabulary, clean
 
 PART = 500_000  # rows read at once
-LOG_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz", ".parquet", ".inter")
+LOG_SUFFIXES = (*TABLE_SUFFIXES, ".inter", ".inter.gz")
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,11 @@ def scan_log(file: str | Path) -> tuple[pl.LazyFrame, list[str]]:
     return frame, names
 
 
+def count_rows(file: str) -> int:
+    """Rows of a table; of parquet from its last bytes."""
+    return int(collect(file, scan_log(file)[0].select(pl.len())).item())
+
+
 def batches(where: object, frame: pl.LazyFrame) -> Iterator[pl.DataFrame]:
     """A lazy table in parts of PART rows. Raises InputError where it cannot be read."""
     parts = iter(frame.collect_batches(chunk_size=PART, maintain_order=True))
@@ -76,7 +90,7 @@ class JoinedTable(NamedTuple):
     path: str
 
 
-def joined(log: Log, join: Join, user: str) -> JoinedTable:
+def joined(log: Log, join: Join, user: str | None) -> JoinedTable:
     """A table that the schema joins. user: the log's column of users.
 
     Raises InputError where the table cannot be read or has an id twice.
@@ -90,3 +104,22 @@ def joined(log: Log, join: Join, user: str) -> JoinedTable:
         problem = f"{join.on} {shown(repeated[0])} appears more than once; keep one row each"
         raise fail(path, problem)
     return JoinedTable(join.on, "user" if join.on == user else "item", table, path)
+
+
+def with_table(ids: Vocabulary, table: JoinedTable, missing_words: bool) -> Vocabulary:
+    """The users or items of a log, with those that only a joined table has at the end.
+
+    An id that the table spells as another type of column would (7.0 for 7) is not a new one. Raises
+    InputError where the table has none of the log's.
+    """
+    cells = table.frame[table.on]
+    codes = ids.codes(cells, missing_words=missing_words)
+    matched = np.unique(codes[codes >= FIRST])
+    name = Path(table.path).name
+    if len(ids.keys) and not len(matched):
+        first = shown(ids.keys[0])
+        problem = f"column {shown(table.on)} holds no {table.side} of the log, such as {first}"
+        raise fail(table.path, f"{problem}; write the ids alike in both")
+    if len(matched) < len(ids.keys):
+        note("values", f"{table.side}s have no row in {name}", count=len(ids.keys) - len(matched))
+    return ids.grown(cells.filter(pl.Series(codes == UNSEEN)), missing_words=missing_words)

@@ -37,6 +37,7 @@ class Categorical:
     prefix     only this many characters at the beginning count
     split      the mark between several values in a cell; length: how many of them are used
     side       whose it is when lists are made for users: "user", "item" or "row"
+    missing_words  whether NA, NaN, N/A, null and none mean a missing cell; else they are values
     """
 
     column: str
@@ -46,6 +47,7 @@ class Categorical:
     split: str | None = None
     length: int = 8
     side: str = "row"
+    missing_words: bool = True
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Sequence:
 
     Either events of the log (`where`; all of them without a condition), or a list that the table
     holds (`column`, with the mark `split` between its values). At most the last `length` are used.
+    filler: a value that only fills up lists of a fixed length; it is no event.
     """
 
     of: str
@@ -71,6 +74,7 @@ class Sequence:
     column: str | None = None
     split: str = " "
     length: int = 50
+    filler: int | str | None = None
 
 
 @dataclass(frozen=True)
@@ -105,10 +109,13 @@ class Join:
 
 @dataclass(frozen=True)
 class Schema:
-    """All that headwise needs to know of a log's columns."""
+    """All that headwise needs to know of a log's columns.
 
-    user: str
-    item: str
+    user, item: None for a plain table, whose rows are of no user, or of no item.
+    """
+
+    user: str | None
+    item: str | None
     tasks: dict[str, Target]
     time: str | None = None
     unit: str = "s"
@@ -121,8 +128,22 @@ class Schema:
     log: str | None = None
 
     def as_dict(self) -> dict[str, object]:
-        """The schema as JSON values, for the run; `schema_of` reads them back."""
-        return asdict(self)
+        """The schema as JSON values, for the run; `schema_of` reads them back. Keys that came
+        later are left out at their defaults, so that equal schemas are equal in all versions.
+        """
+        values = asdict(self)
+        for field_values in values["categorical"].values():
+            if field_values["missing_words"]:
+                del field_values["missing_words"]
+        for sequence in values["sequences"].values():
+            if sequence["filler"] is None:
+                del sequence["filler"]
+        return values
+
+    @property
+    def id_columns(self) -> list[str]:
+        """The columns of users and items, as far as there are."""
+        return [column for column in (self.user, self.item) if column is not None]
 
     @property
     def events(self) -> dict[str, Sequence]:
@@ -142,6 +163,11 @@ class Schema:
     def column(self, name: str) -> str:
         """The table's column of a categorical or numeric field."""
         return (self.categorical.get(name) or self.numeric[name]).column
+
+    def missing_words(self, column: str | None) -> bool:
+        """Whether words such as NA mean a missing cell in a column of ids."""
+        fields = self.categorical.values()
+        return all(field.missing_words for field in fields if field.column == column)
 
     def width(self, name: str) -> int:
         """How many columns of codes a field has."""
@@ -209,7 +235,7 @@ def check_schema(schema: Schema, where: object) -> None:
             problem = f"side must be user, item or row, not {shown(column.side)}"
             raise fail(where, f"{column.column}: {problem}")
     for join in schema.join:
-        if join.on not in (schema.user, schema.item):
+        if join.on not in schema.id_columns:
             problem = f"on must be the user's or item's id, not {shown(join.on)}"
             raise fail(where, f"join: {join.table}: {problem}")
     _check_split(schema, f"{where}: split")
@@ -223,6 +249,8 @@ def _check_sequence(schema: Schema, sequence: Sequence, where: object) -> None:
         raise fail(where, "of a field with several values in a cell; take one with one")
     if sequence.column is None and schema.time is None:
         raise fail(where, "needs time, or a column that holds the sequence")
+    if sequence.column is None and schema.user is None:
+        raise fail(where, "needs user, or a column that holds the sequence")
     if sequence.length < 1:
         raise fail(where, "length must be at least 1")
 
@@ -233,6 +261,8 @@ def _check_split(schema: Schema, where: object) -> None:
         raise fail(where, f"by must be user, time or random, not {shown(split.by)}")
     if split.column is None and split.by != "random" and schema.time is None:
         raise fail(where, f"by {split.by} needs time; name it, or split by: random")
+    if split.column is None and split.by == "user" and schema.user is None:
+        raise fail(where, "by user needs a user; split by: time or random")
     train, validation = split.train, split.validation
     if not (0 < train < 1 and 0 < validation < 1 and train + validation < 1):
         problem = "train and validation must be shares that leave a rest for the test part"

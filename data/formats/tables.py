@@ -1,37 +1,56 @@
-"""Tables in files: csv, tsv and txt (plain or gzip) and parquet, opened by polars within limits.
+"""Tables in files, opened by polars within limits: text (plain or packed), parquet, Arrow, lines of
+JSON and spreadsheets.
 
 Text files are read as text. Whoever uses a column decides its type (`numbers`,
-`series.clock.read_times`), so that a bad cell can be named and does not spoil the entire file.
+`series.dates.read_times`), so that a bad cell can be named and does not spoil the entire file.
 """
 
 import glob
 import gzip
 import os
-import zlib
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from contextlib import nullcontext
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
+from ...base.account import note
 from ...base.errors import InputError, fail, nearest, reason, shown
 from ...base.files import refuse_link_out, similar_file, walk_folder
+from .tables_books import BOOK_SUFFIXES, read_book
+from .tables_columns import distinct_columns, with_names, without_blank_end
+from .tables_numbers import MISSING_WORDS as MISSING_WORDS
+from .tables_numbers import decimal_commas as decimal_commas
+from .tables_numbers import number_column as number_column
+from .tables_numbers import numbers as numbers
+from .tables_packed import PACKED_SUFFIXES, packing_of, packing_problem, unpacked_zip, zip_member
+from .tables_packed import UNPACKED_CAP as UNPACKED_CAP
+from .tables_parquet import parquet_problem
+from .tables_text import COLUMN_CAP, TextForm, TextSource, ends_blank, open_text, sniff
 
 TEXT_SEPARATORS = {
     ".csv": ",",
     ".txt": ",",
+    ".dat": ",",
+    ".data": ",",
     ".tsv": "\t",
+    ".tab": "\t",
     ".inter": "\t",
     ".user": "\t",
     ".item": "\t",
 }
-TABLE_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz", ".parquet")
-COLUMN_CAP = 100_000
-UNPACKED_CAP = 4 << 30  # bytes
-MISSING_WORDS = ("", "na", "nan", "n/a", "null", "none", "-nan")
-_HEAD_BYTES = 4 << 20  # enough for a header of COLUMN_CAP names of forty letters
+"""What usually stands between cells, by ending; what really does is seen in the file."""
+JSON_SUFFIXES = (".jsonl", ".ndjson")
+ARROW_SUFFIXES = (".feather", ".arrow", ".ipc")
+_TEXTS = (".csv", ".tsv", ".txt", ".dat", ".data", ".tab", *JSON_SUFFIXES)
+TABLE_SUFFIXES = (
+    *(text + packed for text in _TEXTS for packed in ("", *PACKED_SUFFIXES)),
+    ".parquet",
+    *ARROW_SUFFIXES,
+    *BOOK_SUFFIXES,
+    ".zip",
+)
+_HEAD = 64 << 10  # bytes that tell what a file is
 
 
 def require_columns(where: object, required: Iterable[str], columns: Sequence[str]) -> None:
@@ -45,7 +64,10 @@ def require_columns(where: object, required: Iterable[str], columns: Sequence[st
 def suffix_of(path: Path) -> str:
     """The lower-case ending that names the format: ".csv.gz" for "a.CSV.gz"."""
     suffixes = [s.lower() for s in path.suffixes[-2:]]
-    return "".join(suffixes) if suffixes[-1:] == [".gz"] else (suffixes[-1] if suffixes else "")
+    if suffixes[-1:] == [".gz"]:
+        return "".join(suffixes)
+    both = "".join(suffixes)
+    return both if both in TABLE_SUFFIXES else (suffixes[-1] if suffixes else "")
 
 
 def stem_of(path: str | Path) -> str:
@@ -71,10 +93,10 @@ def check_file(path: str | Path, allowed: Sequence[str] = TABLE_SUFFIXES) -> Pat
         if suffix_of(file) not in allowed:
             raise fail(
                 path,
-                f"unknown kind of file {suffix_of(file)!r}; headwise reads {', '.join(allowed)}",
+                f"unknown kind of file {suffix_of(file)!r}; headwise reads {endings_of(allowed)}",
             )
         with file.open("rb") as opened:
-            head = opened.read(4)
+            head = opened.read(_HEAD)
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -95,7 +117,9 @@ def list_files(path: str | Path, suffixes: Sequence[str]) -> list[str]:
     """
     source = Path(path)
     if source.is_dir():
-        files = [source / name for name in walk_folder(source, suffixes, deep=False)]
+        # Whatever lies in a folder may be packed as .zip: such a file is read when it is named.
+        endings = [suffix for suffix in suffixes if suffix != ".zip"]
+        files = [source / name for name in walk_folder(source, endings, deep=False)]
     elif not source.exists() and glob.has_magic(str(path)):
         files = sorted(map(Path, glob.glob(str(path))))
         files = [file for file in files if suffix_of(file) in suffixes and not file.is_dir()]
@@ -107,144 +131,209 @@ def list_files(path: str | Path, suffixes: Sequence[str]) -> list[str]:
         return [str(path)]
     if not files:
         raise fail(
-            path, f"there is no file of a kind that headwise reads here ({', '.join(suffixes)})"
+            path, f"there is no file of a kind that headwise reads here ({endings_of(suffixes)})"
         )
     return [str(file) for file in files]
+
+
+def endings_of(suffixes: Sequence[str]) -> str:
+    """Endings for a message; the packed forms of all are named once."""
+    packed = [mark for mark in PACKED_SUFFIXES if any(s.endswith(mark) for s in suffixes)]
+    plain = [s for s in suffixes if not s.endswith(PACKED_SUFFIXES)]
+    return ", ".join(plain) + (f" (text also as {', '.join(packed)})" if packed else "")
 
 
 def _check_magic(path: object, file: Path, head: bytes) -> None:
     """Refuse a file whose first bytes are not those of the format that its name says."""
     suffix = suffix_of(file)
+    packing = packing_of(head)
     if suffix == ".parquet":
-        if head != b"PAR1":
+        if head[:4] != b"PAR1":
             cure = "give it the right ending or write it again"
             raise fail(path, f"is not parquet although its name says so; {cure}")
     elif suffix == ".npz":
-        if head != b"PK\x03\x04":
+        if packing != "zip":
             cure = "write it again with numpy.savez"
             raise fail(path, f"is not an .npz archive although its name says so; {cure}")
-    elif head[:2] == b"\x1f\x8b":
-        stat = file.stat()
-        problem = _gzip_problem(str(file), stat.st_mtime_ns, stat.st_size)
-        if problem:
+    elif suffix in BOOK_SUFFIXES:
+        if head[:4] == b"\xd0\xcf\x11\xe0":
+            cure = "save it as .xlsx without a password"
+            raise fail(path, f"is an old or protected spreadsheet; {cure}")
+        if packing != "zip":
+            raise fail(path, f"is no spreadsheet although its name says {suffix}; save it again")
+    elif suffix in ARROW_SUFFIXES:
+        if head[:6] != b"ARROW1" and head[:4] != b"\xff" * 4:
+            cure = "write it again with write_ipc, or as parquet"
+            raise fail(path, f"is not an Arrow file although its name says {suffix}; {cure}")
+    elif packing in ("gzip", "zstd"):
+        if problem := packing_problem(file, packing):
             raise fail(path, problem)
-    elif suffix.endswith(".gz"):
-        raise fail(path, "is not gzip although its name ends with .gz; rename it or pack it again")
-    elif head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise fail(path, "is UTF-16 text; save it as UTF-8")
-    elif head[:2] == b"PK":
-        raise fail(path, "is a zip archive (a spreadsheet?); save it as csv")
-    elif head == b"PAR1":
+    elif suffix.endswith((".gz", ".zst")):
+        kind = "gzip" if suffix.endswith(".gz") else "zst"
+        cure = "rename it or pack it again"
+        raise fail(
+            path, f"is not {kind} although its name ends with {suffix[-4:].strip('n')}; {cure}"
+        )
+    elif packing == "zip":
+        _check_zip(path, file)
+    elif suffix.endswith(".zip"):
+        raise fail(path, "is not a zip archive although its name says so; pack it again")
+    elif head[:4] == b"PAR1":
         raise fail(path, "is parquet; rename it to .parquet")
-    elif b"\0" in head:
+    elif head[:6] == b"ARROW1":
+        raise fail(path, "is an Arrow file; rename it to .arrow")
+    elif _is_binary(suffix, head):
         raise fail(path, "is binary, not text; save it as csv or parquet")
 
 
-@lru_cache(maxsize=4096)
-def _gzip_problem(file: str, _changed: int, _size: int) -> str | None:
-    """Unpack once without storing anything, to find damaged or huge files before polars unpacks
-    them into memory.
+def _is_binary(suffix: str, head: bytes) -> bool:
+    """Whether a text has a zero byte at its very beginning; tables may be UTF-16, which is told
+    later.
     """
-    total = 0
+    table = suffix in TABLE_SUFFIXES or suffix in TEXT_SEPARATORS
+    marked = head[:2] in (b"\xff\xfe", b"\xfe\xff")
+    if table:
+        return b"\0" in head[:4] and not marked and head[:4].count(0) != 2
+    return b"\0" in head[:4] or marked
+
+
+def _check_zip(path: object, file: Path) -> None:
+    """Refuse an archive that is no table: a spreadsheet with a wrong name, or several files."""
     try:
-        with gzip.open(file, "rb") as opened:
-            while chunk := opened.read(1 << 20):
-                total += len(chunk)
-                if total > UNPACKED_CAP:
-                    size = f"{UNPACKED_CAP / 2**30:g} GiB"
-                    return f"unpacks to more than {size}; unpack or split it yourself"
-    except (OSError, EOFError, zlib.error) as error:
-        return f"is damaged gzip ({reason(error)}); fetch or pack it again"
-    return None if total else "is empty (0 bytes unpacked)"
-
-
-def _header(path: object, file: Path, separator: str) -> list[str]:
-    """The cells of the first line of a text table, as polars reads them."""
-    with file.open("rb") as opened:
-        packed = opened.read(2) == b"\x1f\x8b"
-    with gzip.open(file, "rb") if packed else file.open("rb") as opened:
-        head = opened.read(_HEAD_BYTES)
-    if b"\0" in head:
-        raise fail(path, "is binary or UTF-16, not UTF-8 text; save it as UTF-8 csv")
-    line = head.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n").split(b"\n", 1)[0].rstrip(b"\r")
-    if line.count(separator.encode()) >= COLUMN_CAP:
-        raise fail(
-            path, f"has more than {COLUMN_CAP:,} columns in its first line; is it transposed?"
-        )
-    if not line.strip():
-        raise fail(path, "holds no table; its first line is blank")
-    try:
-        cells = pl.read_csv(
-            line + b"\n",
-            has_header=False,
-            separator=separator,
-            infer_schema=False,
-            truncate_ragged_lines=True,
-        ).row(0)
-    except pl.exceptions.PolarsError as error:
-        raise fail(path, f"its first line cannot be read ({reason(error)})") from error
-    names = [(cell or "").strip() for cell in cells]
-    for mark, spelling in ((";", "semicolons"), ("\t", "tabs"), (",", "commas")):
-        if len(names) == 1 and mark in names[0]:
-            cure = f"save it with {shown(separator)} between cells"
-            raise fail(path, f"seems to be separated by {spelling}; {cure}")
-    return names
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+        zip_member(path, file)
+    except InputError as error:
+        for mark, kind in (("xl/", ".xlsx"), ("mimetype", ".ods")):
+            if mark in str(error):
+                raise fail(path, f"is a spreadsheet; rename it to {kind}") from None
+        raise
 
 
 def scan_table(
     path: str | Path, allowed: Sequence[str] = TABLE_SUFFIXES
 ) -> tuple[pl.LazyFrame, list[str]]:
-    """A lazy table and its column names; none of its rows are read yet.
+    """A lazy table and its column names; none of its rows are read yet, unless the file had to be
+    converted (spreadsheets, zip, text that is not UTF-8 or has `::` between cells).
 
-    Cells of text files stay text. A text file whose first line is numbers that are not distinct
-    integers has no header (Solar, Exchange): its columns are then named "0", "1", ... Errors of
-    polars appear when the table is collected: use `collect`. Raises InputError for a file that is
-    missing, empty, damaged, too wide or of an unknown kind.
+    Cells of text files stay text; what stands between them is seen in the first lines. A text file
+    whose first line is values has no header (Solar, Exchange): its columns are then named "0",
+    "1", ... Blank rows at the end and columns without a name are treated as `tables_columns` says.
+    What is assumed or left out goes into the account.
+
+    Errors of polars appear when the table is collected: use `collect`. Raises InputError for a file
+    that is missing, empty, damaged, too large, too wide or of an unknown kind.
     """
     file = check_file(path, allowed)
-    if suffix_of(file) == ".parquet":
-        frame = pl.scan_parquet(file)
-        try:
-            names = frame.collect_schema().names()
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise fail(path, f"is damaged parquet ({reason(error)}); write it again") from error
-        if len(names) > COLUMN_CAP:
-            raise fail(path, f"has more than {COLUMN_CAP:,} columns; is it transposed?")
-        return frame, names
-    separator = TEXT_SEPARATORS[suffix_of(file).removesuffix(".gz")]
-    names = _header(path, file, separator)
-    headless = all(map(_is_number, names)) and (
-        len(set(names)) < len(names) or not all(n.lstrip("-").isdigit() for n in names)
-    )
-    if headless:
-        names = [str(i) for i in range(len(names))]
+    source: Path | bytes = file
+    ending = suffix_of(file)
+    if ending.endswith(".zip"):
+        inner = suffix_of(Path(zip_member(path, file)))
+        ending = inner if inner in TABLE_SUFFIXES and inner != ".zip" else ending[:-4]
+        if ending not in TABLE_SUFFIXES:
+            raise fail(path, f"holds an unknown kind of file {inner!r}; unpack it")
+    ending = ending.removesuffix(".gz").removesuffix(".zst")
+    if ending in TEXT_SEPARATORS:
+        return _scan_text(path, file, ending)
+    if suffix_of(file).endswith(".zip"):
+        source = unpacked_zip(path, file)
+    if ending in BOOK_SUFFIXES:
+        table, names = read_book(path, source)
+        frame = table.lazy()
+        columns = table.columns
+        frame = without_blank_end(path, frame, columns, collect) if table.height else frame
     else:
-        for index, name in enumerate(names):
-            if not name:
-                raise fail(
-                    path,
-                    f"column {index + 1} of {len(names)} has no name; name it in the first line",
-                )
-        repeated = [name for name, count in Counter(names).items() if count > 1]
-        if repeated:
-            raise fail(path, f"column {shown(repeated[0])} appears more than once; rename one")
+        frame = _scan_typed(path, source, ending)
+        columns = names = _columns_of(path, frame, ending)
+        if ending in ARROW_SUFFIXES or ending == ".parquet":
+            size = len(source) if isinstance(source, bytes) else source.stat().st_size
+            if problem := parquet_problem(frame, size):
+                raise fail(path, problem)
+    if len(columns) > COLUMN_CAP:
+        raise fail(path, f"has more than {COLUMN_CAP:,} columns; is it transposed?")
+    return with_names(path, frame, columns, names, collect)
+
+
+def _scan_typed(path: object, source: Path | bytes, ending: str) -> pl.LazyFrame:
+    """A file whose columns have types. Names are never patterns: `[1].parquet` is a file."""
+    try:
+        if ending == ".parquet":
+            return pl.scan_parquet(source, glob=False, hive_partitioning=False)
+        if ending in ARROW_SUFFIXES:
+            with source.open("rb") if isinstance(source, Path) else nullcontext() as opened:
+                stream = (opened.read(6) if opened else source[:6]) != b"ARROW1"  # pyright: ignore
+            if stream:
+                return pl.read_ipc_stream(source).lazy()
+            return pl.scan_ipc(source, glob=False, hive_partitioning=False)
+        if isinstance(source, Path) and glob.has_magic(str(source)):
+            source = source.read_bytes()  # scan_ndjson has no option to take a name as it is
+        return pl.scan_ndjson(source, infer_schema_length=None, low_memory=True)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise fail(path, f"is damaged {ending[1:]} ({reason(error)}); write it again") from error
+
+
+def _columns_of(path: object, frame: pl.LazyFrame, ending: str) -> list[str]:
+    try:
+        return frame.collect_schema().names()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise fail(path, f"is damaged {ending[1:]} ({reason(error)}); write it again") from error
+
+
+def _scan_text(path: object, file: Path, ending: str) -> tuple[pl.LazyFrame, list[str]]:
+    """A text table: as its first lines say that it is written."""
+    text = open_text(path, file)
+    form = sniff(path, text.head, TEXT_SEPARATORS[ending])
+    source, separator, quote = text.source, form.separator, '"'
+    if separator == "::":  # polars takes one byte: a control character stands in for the two
+        content = source if isinstance(source, bytes) else _all_bytes(path, source)
+        source, separator, quote = content.replace(b"::", b"\x1f"), "\x1f", None
+    elif len(separator.encode()) > 1:
+        raise fail(path, f"has {separator!r} between its cells; use one of , ; | or a tab")
+    _note_form(path, text, form, TEXT_SEPARATORS[ending])
+    columns = distinct_columns(path, form.names)
+    whole = form.body_at is None
     frame = pl.scan_csv(
-        file,
+        source,
         separator=separator,
-        has_header=not headless,
-        new_columns=names,
+        quote_char=quote,
+        has_header=form.header and whole,
+        skip_lines=form.skipped if whole else form.body_at or 0,
+        new_columns=columns if whole else None,
+        schema=None if whole else dict.fromkeys(columns, pl.String()),
         infer_schema=False,
         low_memory=True,
+        eol_char=form.line_end,
+        glob=False,
     )
-    return frame, names
+    if text.end is None or ends_blank(text.end, form.separator):
+        frame = without_blank_end(path, frame, columns, collect)
+    return with_names(path, frame, columns, form.names, collect)
+
+
+def _all_bytes(path: object, file: Path) -> bytes:
+    """The text of a plain or gzip file, whose size unpacked is checked already."""
+    with file.open("rb") as opened:
+        packing = packing_of(opened.read(4))
+    if packing == "zstd":
+        raise fail(path, "has :: between its cells and is packed as .zst; unpack it")
+    with gzip.open(file, "rb") if packing == "gzip" else file.open("rb") as opened:
+        content = opened.read(UNPACKED_CAP + 1)
+    if len(content) > UNPACKED_CAP:
+        raise fail(path, "has :: between its cells and is too large; write it with commas")
+    return content
+
+
+def _note_form(path: object, text: TextSource, form: TextForm, usual: str) -> None:
+    """Note what was seen in a text and is not usual for its ending."""
+    if form.separator != usual:
+        spelling = {"\t": "tabs"}.get(form.separator, form.separator)
+        note("assumed", f"files with {spelling} between cells", [path])
+    if text.encoding != "utf-8":
+        kind = {"cp1252": "cp1252 (Windows)"}.get(text.encoding, "UTF-16")
+        note("assumed", f"files in {kind}, not UTF-8", [path])
+    if form.comments:
+        lines = [f"{path}: {form.comments} lines"]
+        note("left out", "comments (#) at the beginning of tables", lines)
+    if not form.header:
+        note("assumed", "files without names of columns, called 0, 1, ...", [path])
 
 
 def collect(path: object, frame: pl.LazyFrame) -> pl.DataFrame:
@@ -268,38 +357,3 @@ def unreadable(path: object, error: Exception) -> InputError:
     if "utf-8" in problem.lower():
         return fail(path, "it is not UTF-8 text; save it as UTF-8")
     return fail(path, f"it cannot be read ({problem})")
-
-
-def number_column(
-    where: object, column: pl.Series, name: str | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """As `numbers`, but a column of another type is an error of the file `where`.
-
-    name: what the file calls the column, by default its own name. Raises InputError.
-    """
-    try:
-        return numbers(column)
-    except TypeError as error:
-        name = column.name if name is None else name
-        raise fail(where, f"column {shown(name)} holds {error}, not numbers") from None
-
-
-def numbers(column: pl.Series) -> tuple[np.ndarray, np.ndarray]:
-    """A column (n,) as float64, NaN where missing or infinite, and a mask (n,) of the cells that
-    are not numbers.
-
-    Raises TypeError with the name of the type for columns that hold neither numbers nor text.
-    """
-    kind = column.dtype
-    if not (kind == pl.String or kind.is_numeric() or kind == pl.Boolean or kind == pl.Null):
-        raise TypeError(str(kind))
-    cast = column.cast(pl.Float64, strict=False)
-    bad = np.zeros(len(column), dtype=bool)
-    if cast.null_count() > column.null_count():  # most columns are clean and skip this
-        text = column.cast(pl.String).str.strip_chars()
-        missing = text.is_null() | text.str.to_lowercase().is_in(MISSING_WORDS)
-        cast = text.cast(pl.Float64, strict=False)
-        bad = (cast.is_null() & ~missing).to_numpy().astype(bool)
-    values = cast.to_numpy().astype(np.float64)
-    values[~np.isfinite(values)] = np.nan
-    return values, bad

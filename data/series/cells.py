@@ -1,15 +1,17 @@
 """The cells of a file as arrays, not yet checked."""
 
 import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from ...base.account import note
 from ...base.errors import InputError, fail, reason, shown
 from ..formats.tables import (
+    MISSING_WORDS,
     TABLE_SUFFIXES,
     UNPACKED_CAP,
     check_file,
@@ -21,8 +23,10 @@ from ..formats.tables import (
     suffix_of,
 )
 from .columns import ColumnChoice, Columns, find_columns
-from .dates import read_times
+from .dates import DateOrder, ReadTimes, read_times
+from .ids import id_parts, id_text
 
+NAME = "\x1fname"  # a column that no header has: nobody types a control character
 SERIES_SUFFIXES = (*TABLE_SUFFIXES, ".npz")
 
 
@@ -31,13 +35,17 @@ class Cells:
     """A table of n rows as arrays.
 
     where        the file, for messages
-    names        of the series
+    names        of the series; several columns of ids are joined (`ids.id_text`)
     rows         of each series: the rows of the table, in its order
     times        (n,) datetime64[us], NaT where a cell is no date; None for a table without dates
     values       (n, C + K), targets and known columns, NaN where a cell is no number
     bad          (n,), whether a cell of the row is text
     table        the cells themselves
     row_numbers  (n,) rows of the file, where the table has only some of them
+    order, local as in `dates.ReadTimes`
+    assumed      what was assumed of the dates, in words
+    blank        how many rows without any cell were left out
+    commas       whether a column has a decimal comma, where the entire file says so
     """
 
     where: object
@@ -49,6 +57,11 @@ class Cells:
     bad: np.ndarray
     table: pl.DataFrame
     row_numbers: np.ndarray | None = None
+    order: DateOrder = "auto"
+    local: bool = False
+    assumed: tuple[str, ...] = ()
+    blank: int = 0
+    commas: Mapping[str, bool] = field(default_factory=dict)
 
     def row_label(self, row: int) -> str:
         """A row's name in messages: rows of a file are counted from 1, below its header."""
@@ -61,44 +74,118 @@ def read_cells(path: str | Path, choice: ColumnChoice, frequency: str | None) ->
         return _read_npz(path, choice.targets, choice.known, frequency)
     frame, names = scan_table(check_file(path, SERIES_SUFFIXES))
     columns = find_columns(path, frame, names, choice, frequency)
-    return cells_of(path, collect(path, frame.select(columns.names)), columns)
+    return cells_of(path, collect(path, with_names(frame, columns)), columns)
+
+
+def with_names(frame: pl.LazyFrame, columns: Columns, *others: str) -> pl.LazyFrame:
+    """The columns to read, other ones and, for a long table, the name of each row's series as
+    `NAME`.
+    """
+    names = [id_text(frame, columns.ids).alias(NAME)] if columns.ids else []
+    return frame.select(*others, *columns.names, *names)
+
+
+def read_dates(where: object, table: pl.DataFrame, columns: Columns) -> ReadTimes | None:
+    """The instants of the rows; None for a table without dates. Raises InputError for a column that
+    cannot hold dates or could be read in two ways.
+    """
+    if columns.date is None:
+        return None
+    column = table[columns.date]
+    if columns.clock is not None:
+        column = _joined(column, table[columns.clock])
+    try:
+        return read_times(column, order=columns.order, local=columns.local)
+    except TypeError as error:
+        raise fail(where, f"column {shown(columns.date)} {error}") from error
+
+
+def _joined(dates: pl.Series, clock: pl.Series) -> pl.Series:
+    """Dates with their time of the day, as text."""
+    written = dates if dates.dtype == pl.String else dates.cast(pl.Date, strict=False)
+    text = written.cast(pl.String).str.strip_chars()
+    both = pl.concat_str(
+        pl.lit(text), pl.lit(clock.cast(pl.String).str.strip_chars()), separator=" "
+    )
+    return pl.select(both.alias(dates.name)).to_series()
 
 
 def cells_of(
-    where: object, table: pl.DataFrame, columns: Columns, *, slashed: bool = True
+    where: object, table: pl.DataFrame, columns: Columns, commas: Mapping[str, bool] | None = None
 ) -> Cells:
-    """The rows of a table as arrays, with the rows of each series, in order of appearance.
+    """The rows of a table (of `with_names`) as arrays, with the rows of each series, in order of
+    appearance.
 
-    slashed: as in `dates.read_times`. Raises InputError for columns of the wrong kind.
+    commas: the decimal marks of columns that are read in parts (`decimal_commas`). Rows without any
+    cell are left out where the table has dates. Raises InputError for columns of the wrong kind.
     """
     if table.height == 0:
         raise fail(where, "has column names but no rows")
-    times = None
+    row_numbers, blank = None, 0
     if columns.date is not None:
-        try:
-            instants = read_times(table[columns.date], slashed=slashed)
-            times = instants.to_numpy().astype("datetime64[us]")
-        except TypeError as error:
-            raise fail(where, f"column {shown(columns.date)} {error}") from error
+        empty = table.select(pl.all_horizontal(pl.col(columns.names).is_null())).to_series()
+        blank = int(empty.sum())
+        if 0 < blank < table.height:
+            row_numbers = np.flatnonzero(~empty.to_numpy())
+            table = table.filter(~empty)
+    read = read_dates(where, table, columns)
+    times = None if read is None else read.times.to_numpy().astype("datetime64[us]")
+    columns = _without_words(where, table, columns)
     values = np.empty((table.height, len(columns.targets) + len(columns.known)))
     bad = np.zeros(table.height, dtype=bool)
     for index, name in enumerate((*columns.targets, *columns.known)):
         try:
-            values[:, index], wrong = numbers(table[name])
+            values[:, index], wrong = numbers(table[name], comma=(commas or {}).get(name))
         except TypeError as error:
             problem = f"column {shown(name)} holds {error}, not numbers"
             raise fail(where, f"{problem}; leave it out with --targets") from error
         bad |= wrong
-    if columns.id is None:
-        name, rows = stem_of(str(where)), np.arange(table.height)
-        return Cells(where, columns, [name], [rows], times, values, bad, table)
-    ids = table[columns.id].cast(pl.String).fill_null("")
+    series, by_id = [stem_of(str(where))], [np.arange(table.height)]
+    if columns.ids:
+        series, by_id = _grouped(table[NAME])
+    cells = Cells(
+        where, columns, series, by_id, times, values, bad, table, row_numbers, blank=blank
+    )
+    if read is not None:
+        cells = replace(cells, order=read.order, local=read.local, assumed=read.assumed)
+    return cells
+
+
+def _grouped(ids: pl.Series) -> tuple[list[str], list[np.ndarray]]:
+    """Names and rows of the series, in order of appearance."""
     codes = ids.rank("dense").to_numpy()
     order = np.argsort(codes, kind="stable")
     by_id = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
     by_id.sort(key=lambda rows: int(rows[0]))
-    series = [ids[int(rows[0])] for rows in by_id]
-    return Cells(where, columns, series, by_id, times, values, bad, table)
+    return [ids[int(rows[0])] for rows in by_id], by_id
+
+
+def _without_words(where: object, table: pl.DataFrame, columns: Columns) -> Columns:
+    """The columns without those that hold words only (remarks, names of weekdays), where the user
+    did not choose the targets. A column with a digit in any cell is not left out.
+    """
+    if not columns.free:
+        return columns
+    words = [name for name in columns.targets if _only_words(table[name])]
+    if not words or len(words) == len(columns.targets):
+        return columns
+    note("columns", "with words instead of numbers, not used", words)
+    return replace(columns, targets=tuple(name for name in columns.targets if name not in words))
+
+
+def _only_words(column: pl.Series) -> bool:
+    if column.dtype != pl.String:
+        return column.dtype in (pl.Categorical, pl.Enum)
+    text = column.str.strip_chars().str.to_lowercase()
+    cells = text.filter(text.is_not_null() & ~text.is_in(MISSING_WORDS))
+    # An infinite value is a word to the eye only.
+    digits = cells.str.contains(r"\d|^[+-]?inf(?:inity)?$")
+    return len(cells) > 0 and not digits.any()
+
+
+def parts_of(cells: Cells, index: int) -> list[str]:
+    """What each column of ids holds for a series."""
+    return id_parts(cells.names[index], len(cells.columns.ids))
 
 
 def _read_npz(
@@ -136,6 +223,6 @@ def _read_npz(
     chosen = tuple(targets or names)
     flow = flow[:, [int(name) for name in chosen]]
     flow[~np.isfinite(flow)] = np.nan
-    columns, rows = Columns(None, None, chosen, ()), np.arange(len(flow))
+    columns, rows = Columns(None, (), chosen, ()), np.arange(len(flow))
     bad = np.zeros(len(flow), dtype=bool)
     return Cells(path, columns, [stem_of(path)], [rows], None, flow, bad, pl.DataFrame())

@@ -1,82 +1,47 @@
-"""Clocks: the step between rows, the full grid of instants, and the instants after the end.
+"""Clocks: the full grid of instants of a step, its inference, and the instants after the end.
 
-A frequency is written as polars writes a duration: "15m", "1h", "1d", "1w", and by the calendar
-"1mo", "1q", "1y". Instants are numpy datetime64[us] without a time zone.
+Instants are numpy datetime64[us] without a time zone.
 """
 
-import re
 from collections import Counter
-from dataclasses import dataclass
 
 import numpy as np
 
-from ...base.errors import fail, shown
+from ...base.errors import fail
+from .frequency import MICROSECONDS, MONTH_END, WEEKDAYS, Step, parse_frequency
 
-_MICROSECONDS = {
-    "us": 1,
-    "ms": 10**3,
-    "s": 10**6,
-    "m": 60 * 10**6,
-    "h": 3600 * 10**6,
-    "d": 86400 * 10**6,
-}
-_MICROSECONDS["w"] = 7 * _MICROSECONDS["d"]
-_MONTHS = {"mo": 1, "q": 3, "y": 12}
-_ALIASES = {
-    "min": "m",
-    "t": "m",
-    "hour": "h",
-    "day": "d",
-    "week": "w",
-    "month": "mo",
-    "ms": "ms",
-    "a": "y",
-}
+__all__ = [
+    "Step",
+    "check_anchor",
+    "future_times",
+    "grid",
+    "infer_step",
+    "month_day_of",
+    "parse_frequency",
+    "synthetic_times",
+]
+
 EPOCH = np.datetime64("2000-01-01", "us")  # where the clock of a table without dates begins
+_DAY = MICROSECONDS["d"]
 
 
-@dataclass(frozen=True)
-class Step:
-    """One step of a clock, in microseconds or in calendar months (the other one is 0)."""
+def infer_step(times: np.ndarray, *, business: bool = False) -> Step | None:
+    """The most common step of sorted, distinct instants (T,); None for fewer than two.
 
-    microseconds: int
-    months: int
-
-    @property
-    def text(self) -> str:
-        """The step in the largest unit that divides it: 60 minutes are "1h"."""
-        units, size = (_MONTHS, self.months) if self.months else (_MICROSECONDS, self.microseconds)
-        unit = max((u for u, length in units.items() if size % length == 0), key=units.__getitem__)
-        return f"{size // units[unit]}{unit}"
-
-
-def parse_frequency(text: str, where: object = "--frequency") -> Step:
-    """The step that "15m", "1h", "D", "1mo", ... name. Raises InputError for anything else.
-
-    >>> parse_frequency("60min").text
-    '1h'
+    business: whether days that are all from Monday to Friday are a clock of business days.
     """
-    match = re.fullmatch(r"\s*(\d{0,6})\s*([A-Za-z]+)\s*", text)
-    if match and text.strip() != "M":  # months in pandas, minutes to others: never guessed
-        count, unit = int(match[1] or 1), match[2].lower()
-        unit = _ALIASES.get(unit, unit)
-        if count and unit in _MICROSECONDS:
-            return Step(count * _MICROSECONDS[unit], 0)
-        if count and unit in _MONTHS:
-            return Step(0, count * _MONTHS[unit])
-    raise fail(where, f"{shown(text)} is not a frequency; write 5m, 15m, 1h, 1d, 1w, 1mo, 1q or 1y")
-
-
-def infer_step(times: np.ndarray) -> Step | None:
-    """The most common step of sorted, distinct instants (T,); None for fewer than two."""
     if len(times) < 2:
         return None
     gap = _most_common(np.diff(times.astype("datetime64[us]")).astype(np.int64))
-    if gap >= 28 * _MICROSECONDS["d"]:
+    if gap >= 28 * _DAY:
         months = _month_index(times)
         common = _most_common(np.diff(months))
         if common > 0 and bool(np.all(times == _on_calendar(times, months))):
             return Step(0, common)
+    if business and gap == _DAY and times[-1] - times[0] >= np.timedelta64(7, "D"):
+        days = times.astype("datetime64[D]")
+        if bool(np.is_busday(days).all()) and len(np.unique(times - days)) == 1:
+            return Step(0, 0, business=1)
     return Step(gap, 0)
 
 
@@ -93,38 +58,74 @@ def _month_days(months: np.ndarray) -> np.ndarray:
     return ((start + 1).astype("datetime64[D]") - start.astype("datetime64[D]")).astype(np.int64)
 
 
-def _on_calendar(times: np.ndarray, months: np.ndarray) -> np.ndarray:
+def _day_of_month(times: np.ndarray) -> np.ndarray:
+    first = times.astype("datetime64[M]").astype("datetime64[D]")
+    return (times.astype("datetime64[D]") - first).astype(np.int64) + 1
+
+
+def month_day_of(times: np.ndarray, stated: int = 0) -> int:
+    """The day of the month of a calendar clock through `times`: the latest one that occurs, and 31
+    if all are the last days of their months.
+
+    stated: the day that the clock is known to have; it holds where `times` fit it, so that two rows
+    in February do not change a clock of the 30th.
+    """
+    day = _day_of_month(times)
+    if stated and bool(np.all(day == np.minimum(stated, _month_days(_month_index(times))))):
+        return stated
+    month_end = bool(np.all(day == _month_days(_month_index(times))))
+    return MONTH_END if month_end else int(day.max())
+
+
+def _on_calendar(times: np.ndarray, months: np.ndarray, month_day: int = 0) -> np.ndarray:
     """The instants of the calendar clock of `times` in these months (counted from 1970-01).
 
-    The day of the month is the latest one in `times` (the 31st if all are the last days of their
-    months), cut to the length of shorter months: 31 January, 29 February, 31 March.
+    month_day: the day of the month, 0 for that of `times`. It is cut to the length of shorter
+    months: 31 January, 29 February, 31 March.
     """
-    day = times.astype("datetime64[D]")
-    day_of_month = (day - times.astype("datetime64[M]").astype("datetime64[D]")).astype(
-        np.int64
-    ) + 1
-    month_end = bool(np.all(day_of_month == _month_days(_month_index(times))))
-    latest = 31 if month_end else int(day_of_month.max())
-    days = np.minimum(latest, _month_days(months)) - 1
+    days = np.minimum(month_day or month_day_of(times), _month_days(months)) - 1
     return (
         months.astype("datetime64[M]").astype("datetime64[us]")
         + days.astype("timedelta64[D]")
-        + (times[0] - day[0])
+        + (times[0] - times[0].astype("datetime64[D]"))
     )
 
 
-def grid(times: np.ndarray, step: Step) -> tuple[np.ndarray, np.ndarray]:
+def check_anchor(where: object, times: np.ndarray, step: Step) -> None:
+    """Raise InputError where the dates are not those that the name of the step says: MS with days
+    other than the 1st, W-MON with Sundays.
+    """
+    if step.weekday is not None:
+        weekday = (times.astype("datetime64[D]").astype(np.int64) + 3) % 7
+        off = np.flatnonzero(weekday != step.weekday)
+        name, other = f"W-{WEEKDAYS[step.weekday]}", "1w"
+    elif step.month_day:
+        day = np.minimum(step.month_day, _month_days(_month_index(times)))
+        off = np.flatnonzero(_day_of_month(times) != day)
+        name = "a clock of month " + ("ends" if step.month_day == MONTH_END else "starts")
+        other = step.text
+    else:
+        return
+    if len(off):
+        date = str(times[off[0]])[:10]
+        raise fail(where, f"{date} is not on {name}; write --frequency {other} for the days it has")
+
+
+def grid(times: np.ndarray, step: Step, month_day: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """The full clock from the first to the last of `times` (T,), and the places (T,) of `times` on
     it, -1 for those that are off it.
 
-    Raises OverflowError for more than a thousand steps per row.
+    month_day: of a calendar clock, 0 for that of `times`. Raises OverflowError for more than a
+    thousand steps per row.
     """
     if step.months:
         months = _month_index(times)
         places = months - months[0]
-        full = _on_calendar(times, np.arange(months[0], months[-1] + 1, step.months))
+        full = _on_calendar(times, np.arange(months[0], months[-1] + 1, step.months), month_day)
         places = np.where(places % step.months == 0, places // step.months, 0)
         return full, np.where(full[places] == times, places, -1)
+    if step.business:
+        return _business_grid(times, step.business)
     gaps = (times - times[0]).astype(np.int64)
     count = int(gaps[-1]) // step.microseconds + 1
     if count > 1000 * len(times) + 1000:  # before memory is taken for them
@@ -134,19 +135,46 @@ def grid(times: np.ndarray, step: Step) -> tuple[np.ndarray, np.ndarray]:
     return full, np.where(gaps % step.microseconds == 0, gaps // step.microseconds, -1)
 
 
+def _business_grid(times: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    days = times.astype("datetime64[D]")
+    first = np.busday_offset(days[0], 0, roll="forward")
+    start = first.astype("datetime64[us]") + (times[0] - days[0])
+    passed = np.busday_count(first, days)
+    steps = np.arange(0, max(int(passed[-1]), 0) + 1, count)
+    full = np.busday_offset(first, steps).astype("datetime64[us]") + (times[0] - days[0])
+    places = np.where((passed >= 0) & (passed % count == 0), passed // count, 0)
+    assert full[0] == start
+    return full, np.where(full[np.minimum(places, len(full) - 1)] == times, places, -1)
+
+
 def synthetic_times(rows: int, step: Step) -> np.ndarray:
-    """(rows,) instants from 2000-01-01: the clock of a table without dates."""
-    return np.concatenate([[EPOCH], future_times(np.array([EPOCH]), step.text, rows - 1)])[:rows]
+    """(rows,) instants from 2000-01-01 (or the first instant after it that the step's name allows):
+    the clock of a table without dates.
+    """
+    first = EPOCH
+    if step.month_day == MONTH_END:
+        first = np.datetime64("2000-01-31", "us")
+    elif step.business:
+        first = np.datetime64("2000-01-03", "us")
+    elif step.weekday is not None:  # 2000-01-03 was a Monday
+        first = np.datetime64("2000-01-03", "us") + np.timedelta64(step.weekday, "D")
+    return np.concatenate([[first], future_times(np.array([first]), step.text, rows - 1)])[:rows]
 
 
-def future_times(times: np.ndarray, frequency: str, horizon: int) -> np.ndarray:
+def future_times(times: np.ndarray, frequency: str, horizon: int, month_day: int = 0) -> np.ndarray:
     """The instants after `times` (T,), T >= 1, on the clock `frequency`: (horizon,) datetime64[us].
 
-    Months keep their day, and month ends stay month ends; all of `times` decide which it is.
+    Months keep their day, and month ends stay month ends. month_day: the day of the month, if it is
+    known; 0: all of `times` decide which it is.
     """
     times = times.astype("datetime64[us]")
     step = parse_frequency(frequency)
     ahead = np.arange(1, horizon + 1)
     if step.months:
-        return _on_calendar(times, _month_index(times[-1:])[0] + ahead * step.months)
+        months = _month_index(times[-1:])[0] + ahead * step.months
+        return _on_calendar(times, months, month_day_of(times, month_day))
+    if step.business:
+        day = times[-1].astype("datetime64[D]")
+        later = np.busday_offset(day, ahead * step.business, roll="backward")
+        return later.astype("datetime64[us]") + (times[-1] - day)
     return times[-1] + (ahead * step.microseconds).astype("timedelta64[us]")

@@ -1,42 +1,64 @@
 """Which column of a table is what."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
+from ...base.account import note
 from ...base.errors import fail, shown
+from ..columns import SYNONYMS, plain_name
 from ..formats.tables import collect, require_columns
-from .dates import read_times
+from .dates import DateOrder, read_times
+from .ids import ID_NAME, present_ids, recognised_ids
 
 DATE_NAMES = ("date", "ds", "timestamp", "time", "datetime")
-ID_NAME = "unique_id"
+_CLOCK_NAMES = ("time", "hour", "time_of_day", "uhrzeit", "hora", "heure")
+_TIME_OF_DAY = r"^\s*\d{1,2}:\d{2}(?::\d{2})?\s*(?:[AaPp]\.?[Mm]\.?)?$"
+_ROW_NUMBER = re.compile(r"__index_level_\d+__|Unnamed: ?\d+|level_0")  # what pandas adds
 
 
 @dataclass(frozen=True)
 class ColumnChoice:
-    """The columns that the user names; None: to be recognised. As in `series.read_panel`."""
+    """The columns that the user names; None or empty: to be recognised. As in `series.read_panel`.
+
+    usual_ids: columns of ids where the table has all of them and none is named. order, local: as in
+    `dates.read_times`.
+    """
 
     date: str | None = None
-    id: str | None = None
+    ids: Sequence[str] = ()
     targets: Sequence[str] | None = None
     known: Sequence[str] = ()
+    order: DateOrder = "auto"
+    local: bool = False
+    usual_ids: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The role of each column. date None: the table has no dates; id None: the table is wide."""
+    """The role of each column. date None: the table has no dates; no ids: the table is wide.
+
+    clock: a column of times of the day next to the one of dates. free: whether the targets are all
+    columns that have no other role, not chosen ones.
+    """
 
     date: str | None
-    id: str | None
+    ids: tuple[str, ...]
     targets: tuple[str, ...]
     known: tuple[str, ...]
+    order: DateOrder = "auto"
+    local: bool = False
+    clock: str | None = None
+    free: bool = False
 
     @property
     def names(self) -> list[str]:
         """All columns to read."""
-        return [n for n in (self.id, self.date) if n is not None] + [*self.targets, *self.known]
+        dates = [name for name in (self.date, self.clock) if name is not None]
+        return [*self.ids, *dates, *self.targets, *self.known]
 
 
 def find_columns(
@@ -46,16 +68,16 @@ def find_columns(
     choice: ColumnChoice,
     frequency: str | None,
 ) -> Columns:
-    """Decide what each column is.
+    """Decide what each column is, and note what is taken under another name or not used.
 
     frequency: None where a table must have dates. Raises InputError for columns that are missing,
     have two roles or cannot be recognised.
     """
-    names = [n for n in names if not n.startswith("__index_level_")]  # what pandas adds to parquet
-    named = [name for name in (choice.date, choice.id) if name is not None]
+    named = [*([] if choice.date is None else [choice.date]), *choice.ids]
     require_columns(where, [*named, *(choice.targets or ()), *choice.known], names)
-    id_column = ID_NAME if choice.id is None and ID_NAME in names else choice.id
-    taken = {id_column, *(choice.targets or ()), *choice.known}
+    taken = {*choice.ids, *(choice.targets or ()), *choice.known}
+    if not choice.ids and ID_NAME in names:
+        taken.add(ID_NAME)
     date = choice.date or _date_column(where, frame, names, taken)
     if date is None and frequency is None:
         raise fail(
@@ -63,36 +85,85 @@ def find_columns(
             f"there is no column of dates ({', '.join(DATE_NAMES)}); name it with --date, or state "
             "the clock of a table without dates with --frequency 5m",
         )
+    row_numbers = [n for n in names if _ROW_NUMBER.fullmatch(n) and n not in {date, *taken}]
+    names = [name for name in names if name not in row_numbers]
+    used = {*(choice.targets or ()), *choice.known}
+    clock = _clock_column(where, frame, names, date, {*taken, *choice.ids})
+    names = [name for name in names if name != clock]
+    ids = present_ids([name for name in names if name not in used], choice.ids, choice.usual_ids)
+    ids = ids or recognised_ids(where, frame, names, date, used)
     if choice.targets is not None:
         targets = tuple(choice.targets)
     else:
-        targets = tuple(n for n in names if n not in {date, id_column, *choice.known})
+        targets = tuple(n for n in names if n not in {date, *ids, *choice.known})
     if not targets:
         raise fail(where, "there is no column left to forecast; name some with --targets")
-    roles = Counter([date, id_column, *choice.known, *targets])
+    roles = Counter([date, *ids, *choice.known, *targets])
     for name, count in roles.items():
         if count > 1 and name is not None:
             raise fail(where, f"column {shown(name)} is asked for twice, in two roles; use it once")
-    return Columns(date, id_column, targets, tuple(choice.known))
+    free = choice.targets is None
+    columns = Columns(
+        date, ids, targets, tuple(choice.known), choice.order, choice.local, clock, free
+    )
+    _note_columns(choice, columns, [*names, *row_numbers])
+    return columns
+
+
+def _note_columns(choice: ColumnChoice, columns: Columns, names: Sequence[str]) -> None:
+    if choice.date is None and columns.date and plain_name(columns.date) not in DATE_NAMES:
+        note("columns", f"{shown(columns.date)} is taken as the date")
+    if not choice.ids and columns.ids and columns.ids != (ID_NAME,):
+        listed = " and ".join(map(shown, columns.ids))
+        verb = "is" if len(columns.ids) == 1 else "are"
+        note("columns", f"{listed} {verb} taken as the name of the series")
+    if columns.clock is not None:
+        note("columns", f"{shown(columns.clock)} is taken as the time of the day")
+    unused = [name for name in names if name not in columns.names]
+    if unused:
+        note("columns", "not used", unused)
 
 
 def _date_column(
-    where: object, frame: pl.LazyFrame, names: Sequence[str], taken: set[str | None]
+    where: object, frame: pl.LazyFrame, names: Sequence[str], taken: set[str]
 ) -> str | None:
-    """The column with a usual name for dates, else the first one if it holds dates."""
-    by_lower = {name.lower(): name for name in reversed(names)}
+    """The column with a usual name for dates, else the first one if it holds dates, else one with a
+    name such as "month" if it does.
+    """
+    by_plain = {plain_name(name): name for name in reversed(names) if name not in taken}
     for usual in DATE_NAMES:
-        if usual in by_lower and by_lower[usual] not in taken:
-            return by_lower[usual]
-    if names and names[0] not in taken and _holds_dates(where, frame, names[0]):
+        if usual in by_plain:
+            return by_plain[usual]
+    if names and names[0] not in taken and _holds_dates(where, frame, names[0], digits=False):
         return names[0]
+    for usual in SYNONYMS["date"]:
+        if usual in by_plain and _holds_dates(where, frame, by_plain[usual], digits=True):
+            return by_plain[usual]
     return None
 
 
-def _holds_dates(where: object, frame: pl.LazyFrame, name: str) -> bool:
-    """Whether the first rows of a column are all dates (digits alone are a number, not a date)."""
+def _clock_column(
+    where: object, frame: pl.LazyFrame, names: Sequence[str], date: str | None, taken: set[str]
+) -> str | None:
+    """A column "time" with times of the day, next to a column of dates."""
+    if date is None or plain_name(date) == "time":
+        return None
+    for name in names:
+        if plain_name(name) in _CLOCK_NAMES and name not in taken and name != date:
+            column = collect(where, frame.select(name).head(100))[name].drop_nulls()
+            if column.dtype == pl.Time:
+                return name
+            is_text = len(column) > 0 and column.dtype == pl.String
+            if is_text and column.str.contains(_TIME_OF_DAY).all():
+                return name
+    return None
+
+
+def _holds_dates(where: object, frame: pl.LazyFrame, name: str, *, digits: bool) -> bool:
+    """Whether the first rows of a column are all dates."""
     column = collect(where, frame.select(name).head(100))[name].drop_nulls()
     try:
-        return len(column) > 0 and read_times(column).null_count() == 0
+        times = read_times(column, digits=digits).times
+        return len(column) > 0 and times.null_count() == 0
     except TypeError as error:
         return "month/day" in str(error)  # dates with two readings: refused when they are read

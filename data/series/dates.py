@@ -1,8 +1,16 @@
 """Dates in the cells of a table, as instants."""
 
+from dataclasses import dataclass
+
 import polars as pl
 
-# Orders that cannot be confused.
+from ..formats.tables import MISSING_WORDS
+from .clock import EPOCH
+from .date_text import ORDER_WORDS, DateOrder, parse_text
+
+__all__ = ["ORDER_WORDS", "DateOrder", "ReadTimes", "read_times"]
+
+# Orders that cannot be confused, and that polars reads at once for a whole column.
 _ISO_FORMATS = (
     "%Y-%m-%d %H:%M:%S",
     "%Y-%m-%dT%H:%M:%S",
@@ -17,45 +25,138 @@ _ISO_FORMATS = (
     "%Y.%m.%d %H:%M:%S",
     "%Y.%m.%d %H:%M",
     "%Y.%m.%d",
-    "%d.%m.%Y %H:%M:%S",
-    "%d.%m.%Y %H:%M",
-    "%d.%m.%Y",
     "%+",
     "%Y-%m-%d %H:%M:%S%#z",
 )
-# Day-month-year is read only where the numbers allow a single reading.
-_SLASHED = tuple((f"%d/%m/%Y{t}", f"%m/%d/%Y{t}") for t in ("", " %H:%M", " %H:%M:%S"))
+_FOUR_DIGITS = r"^\d{4}[-/.]\d{1,2}[-/.]\d"
+_OFFSET = r":\d{2}(?:\.\d+)?\s*(?:[+-]\d{2}:?\d{2}|[Zz])$"
 _SAMPLE = 1000
+_NANOSECONDS = 10**18  # since 1970, reached in 2001; smaller numbers count larger units
 
 
-def read_times(column: pl.Series, *, slashed: bool = True) -> pl.Series:
-    """A column of dates as Datetime("us"), in UTC where they have an offset; null for other cells.
+@dataclass(frozen=True)
+class ReadTimes:
+    """A column of dates, read.
 
-    Text is tried in the year-first orders, as day.month.year, and (with `slashed`) as
-    day/month/year or month/day/year where only one of the two fits all cells. Raises TypeError with
-    a reason when the column cannot hold dates, or could be read in two ways.
+    times    Datetime("us"), in UTC where the cells have an offset; null for what is no date
+    order    of day, month and year where the cells left a choice, else "auto"
+    local    whether `times` are what a clock on the wall showed, because the offset changes
+    assumed  what was assumed on the way, in words
+    """
+
+    times: pl.Series
+    order: DateOrder = "auto"
+    local: bool = False
+    assumed: tuple[str, ...] = ()
+
+
+def read_times(
+    column: pl.Series, *, order: DateOrder = "auto", local: bool = False, digits: bool = True
+) -> ReadTimes:
+    """Read a column of dates.
+
+    order: of day, month and year in cells such as 01/02/2024; "auto" reads them where only one
+    order fits all cells. local: take the time on the wall where cells have an offset; it is also
+    taken where the offset changes and all rows are at one time of the day. digits: whether numbers
+    (20240131, 2024, seconds since 1970) are dates.
+
+    Raises TypeError with a reason when the column cannot hold dates, or could be read in two ways.
     """
     kind = column.dtype
+    if kind == pl.Duration:
+        if not digits:
+            raise TypeError("holds durations, not dates")
+        times = pl.select(pl.lit(EPOCH.item()) + column.cast(pl.Duration("us"))).to_series()
+        read = times.cast(pl.Datetime("us")).alias(column.name)
+        return ReadTimes(read, assumed=("durations are counted from 2000-01-01",))
     if kind == pl.Date or isinstance(kind, pl.Datetime):
-        return _in_utc(column).cast(pl.Datetime("us"))
-    if kind != pl.String:
+        return _typed(column, local)
+    if kind.is_numeric() and digits:
+        column = _as_text(column)
+    elif kind in (pl.Categorical, pl.Enum) or isinstance(kind, pl.Categorical | pl.Enum):
+        column = column.cast(pl.String)
+    elif kind != pl.String:
         raise TypeError(f"holds {kind}, not dates; write them as 2024-01-31 13:00:00")
     text = column.str.strip_chars()
+    text = text.set(text.str.to_lowercase().is_in(MISSING_WORDS), None)
     best, count = _best_format(text.drop_nulls().head(_SAMPLE))
     times = _parse(text, best)
-    if slashed and count == 0 and (pair := _slashed_pair(text)) is not None:
-        return pair
-    if times.null_count() > text.null_count():
-        # A few cells in another order (midnight written without its time, ...): all orders are
-        # tried on the remaining cells.
-        rest = text.filter(times.is_null()).unique()
-        parsed = pl.DataFrame({"text": rest}).with_columns(
-            pl.coalesce([_parse(rest, form) for form in _ISO_FORMATS]).alias("time")
-        )
-        cells = pl.DataFrame({"text": text})
-        more = cells.join(parsed, on="text", how="left", maintain_order="left")["time"]
-        times = pl.select(pl.coalesce(times, more)).to_series()
-    return times.alias(column.name)
+    complete = count > 0 and times.null_count() == text.null_count()
+    if complete and text.str.contains(_FOUR_DIGITS).all():
+        return _with_zone(text, times, local).named(column.name)
+    return _by_cell(text, order, local, digits).named(column.name)
+
+
+@dataclass(frozen=True)
+class _Read(ReadTimes):
+    def named(self, name: str) -> ReadTimes:
+        return ReadTimes(self.times.alias(name), self.order, self.local, self.assumed)
+
+
+def _by_cell(text: pl.Series, order: DateOrder, local: bool, digits: bool) -> _Read:
+    """Dates in other orders, or in several: each distinct cell is taken apart."""
+    cells = text.drop_nulls().unique(maintain_order=True)
+    parsed = parse_text(cells, order, digits=digits)
+    table = pl.DataFrame({"text": cells, "time": parsed.times, "wall": parsed.walls})
+    rows = text.to_frame("text").join(table, on="text", how="left", maintain_order="left")
+    times, walls = rows["time"], rows["wall"]
+    assumed = parsed.assumed
+    if cells.str.contains(_OFFSET).any():
+        times, local, zone = _chosen_clock(times, walls, local)
+        assumed = (*assumed, zone)
+    else:
+        local = False
+    return _Read(times, parsed.order, local, assumed)
+
+
+def _with_zone(text: pl.Series, times: pl.Series, local: bool) -> _Read:
+    """Year-first dates, of which some may have an offset."""
+    if not text.str.contains(_OFFSET).any():
+        return _Read(times)
+    ahead = text.str.extract_groups(r"([+-])(\d{2}):?(\d{2})$")
+    sign, hours, minutes = (ahead.struct.field(name) for name in ahead.struct.fields)
+    total = hours.cast(pl.Int64).fill_null(0) * 60 + minutes.cast(pl.Int64).fill_null(0)
+    signed = pl.when(sign == "-").then(-total).otherwise(total)
+    walls = pl.select(times + pl.duration(minutes=signed)).to_series()
+    times, local, zone = _chosen_clock(times, walls, local)
+    return _Read(times, local=local, assumed=(zone,))
+
+
+def _chosen_clock(times: pl.Series, walls: pl.Series, local: bool) -> tuple[pl.Series, bool, str]:
+    """Instants in UTC, or those on the wall where days and months are meant: the offset changes,
+    and all rows are at one time of the day.
+    """
+    ahead = (walls - times).drop_nulls()
+    # Two rows at one time on the wall are two instants: such a column means hours, not days.
+    changes = ahead.n_unique() > 1 and walls.n_unique() == times.n_unique()
+    if local or (changes and walls.drop_nulls().dt.time().n_unique() == 1):
+        return walls, True, "dates with an offset that changes are local days"
+    return times, False, "dates with an offset are in UTC"
+
+
+def _typed(column: pl.Series, local: bool) -> ReadTimes:
+    kind = column.dtype
+    utc = _in_utc(column).cast(pl.Datetime("us"))
+    if not isinstance(kind, pl.Datetime) or not kind.time_zone:
+        return ReadTimes(utc)
+    walls = column.dt.replace_time_zone(None).cast(pl.Datetime("us"))
+    times, local, zone = _chosen_clock(utc, walls, local)
+    return ReadTimes(times, local=local, assumed=(zone,))
+
+
+def _as_text(column: pl.Series) -> pl.Series:
+    """Numbers as the digits that a text file would hold; nanoseconds are cut to microseconds."""
+    if column.dtype.is_float():
+        whole = column.cast(pl.Int64, strict=False)
+        if not (whole.cast(pl.Float64) == column).fill_null(True).all():
+            return column.cast(pl.String)
+        column = whole
+    if column.dtype.is_decimal():
+        column = column.cast(pl.Int64, strict=False)
+    largest = column.abs().max()
+    if isinstance(largest, int) and largest >= _NANOSECONDS:
+        column = column // 1000
+    return column.cast(pl.String)
 
 
 def _parse(text: pl.Series, form: str) -> pl.Series:
@@ -78,16 +179,3 @@ def _best_format(sample: pl.Series) -> tuple[str, int]:
         if most == len(sample):
             break
     return best, most
-
-
-def _slashed_pair(text: pl.Series) -> pl.Series | None:
-    """Days and months with slashes, only if exactly one order fits the entire column."""
-    for forms in _SLASHED:
-        day_first, month_first = (_parse(text, form) for form in forms)
-        fit_both = day_first.null_count() == month_first.null_count() == text.null_count()
-        if fit_both and len(text) > text.null_count():
-            raise TypeError("could be day/month or month/day; write dates as 2024-01-31")
-        better = min(day_first, month_first, key=lambda times: times.null_count())
-        if better.null_count() == text.null_count() and better.null_count() < len(text):
-            return better
-    return None

@@ -3,20 +3,34 @@
 A broken item never stops the others: `read_items` returns an InputError in its place.
 """
 
+import os
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, TypedDict, overload
 
 import polars as pl
 
+from ...base.account import note
 from ...base.errors import InputError, fail
-from ..formats.tables import collect, list_files, require_columns, scan_table, suffix_of
-from .cells import SERIES_SUFFIXES, cells_of
-from .clock import Step, parse_frequency
-from .columns import ID_NAME, ColumnChoice, find_columns
-from .series import Fill, Panel, Series, one_series, read_panel
+from ..formats.tables import (
+    collect,
+    decimal_commas,
+    list_files,
+    require_columns,
+    scan_table,
+    suffix_of,
+    unreadable,
+)
+from .cells import NAME, SERIES_SUFFIXES, cells_of, read_dates, with_names
+from .columns import ColumnChoice, Columns, find_columns
+from .dates import DateOrder, ReadTimes
+from .frequency import Step, parse_frequency
+from .ids import ID_NAME, id_text, present_ids
+from .series import Fill, Panel, Series, id_columns, one_series, read_panel
+from .told import Tally, note_assumptions, note_fills
 
 ROW_NUMBER = "\x1frow"  # a name that no header has: nobody types a control character
 
@@ -67,15 +81,17 @@ class ItemList(Sequence[SeriesItem]):
 def list_items(
     path: str | Path,
     *,
-    id_column: str | None = None,
+    id_column: str | Sequence[str] | None = None,
+    usual_ids: Sequence[str] = (),
     series: Literal["apart", "together"] = "apart",
 ) -> ItemList:
     """List what there is to forecast, in a fixed order, without reading values.
 
     path       a file; a folder (its files of a readable kind, by name, without its sub-folders); or
                a pattern with * or ?
-    id_column  as in `read_panel`; a file with it holds one item per id, in order of appearance;
-               other files are one item
+    id_column  as in `read_panel`; a file with it holds one item per id, in order of appearance
+    usual_ids  columns of ids that a file may have, where `id_column` is None; `unique_id` always is
+               one. Files without them are one item
     series     "together": a long file, too, is one item
 
     A file that cannot be listed is an item that fails when read, unless it is the only one. Then
@@ -85,29 +101,30 @@ def list_items(
     listed: list[tuple[str, Sequence[str] | None]] = []
     for file in files:
         try:
-            listed.append((file, _ids(file, id_column, series)))
+            listed.append((file, _ids(file, id_columns(id_column), usual_ids, series)))
         except InputError:
             if len(files) == 1:
                 raise
             listed.append((file, None))
-    return ItemList(listed)
+    items = ItemList(listed)
+    note("read", "files", count=len(listed))
+    note("read", "series to forecast", count=len(items))
+    return items
 
 
-def _ids(file: str, id_column: str | None, series: str) -> Sequence[str] | None:
+def _ids(
+    file: str, id_column: Sequence[str], usual_ids: Sequence[str], series: str
+) -> Sequence[str] | None:
     """The ids of a long file in order of appearance; None for a file that is one item."""
     if suffix_of(Path(file)) == ".npz":
         return None
     frame, names = scan_table(file)
-    if id_column is not None:
-        require_columns(file, [id_column], names)
-    elif ID_NAME not in names:
+    require_columns(file, id_column, names)
+    columns = present_ids(names, id_column, usual_ids)
+    if not columns or series == "together":
         return None
-    if series == "together":
-        return None
-    name = id_column or ID_NAME
-    ids = collect(
-        file, frame.select(pl.col(name).cast(pl.String).fill_null("")).unique(maintain_order=True)
-    )[name]
+    named = frame.select(id_text(frame, columns).alias(NAME)).unique(maintain_order=True)
+    ids = collect(file, named)[NAME]
     if not len(ids):
         raise fail(file, "has column names but no rows")
     return ids.to_list()
@@ -120,22 +137,27 @@ def read_items(
     frequency: str,
     known: Sequence[str] = (),
     date: str | None = None,
-    id_column: str | None = None,
+    id_column: str | Sequence[str] | None = None,
+    usual_ids: Sequence[str] = (),
     fill: Fill = "error",
     series: Literal["apart", "together"] = "apart",
+    order: DateOrder = "auto",
+    local: bool = False,
+    month_day: int = 0,
     last: int | None = None,
     minimum: int = 1,
 ) -> list[Series | InputError]:
     """Read a group of items, in their order; a broken one becomes the InputError that says why.
 
-    The options are those of `read_panel`; `frequency` is that of the model, and is checked. All
+    The options are those of `read_panel` and `list_items`; `frequency` is that of the model, and is
+    checked. All
     rows of an item are checked, then only the `last` rows of its values stay (with the known rows
     next to and after them). Fewer than `minimum` rows are an error. Each file is scanned once, and
     only the rows of the group come into memory.
     """
     items = list(items)
     step = parse_frequency(frequency)
-    choice = ColumnChoice(date, id_column, targets, known)
+    choice = ColumnChoice(date, id_columns(id_column), targets, known, order, local, usual_ids)
     results: list[Series | InputError] = [InputError("not read")] * len(items)
     groups: dict[str, list[int]] = {}
     for place, item in enumerate(items):
@@ -145,11 +167,15 @@ def read_items(
                     item["file"],
                     date=date,
                     id_column=id_column,
+                    usual_ids=usual_ids,
                     targets=targets if series == "apart" else None,
                     known=known,
                     frequency=frequency,
                     fill=fill,
                     series=series,
+                    order=order,
+                    local=local,
+                    month_day=month_day,
                 )
                 results[place] = _only_series(item["file"], panel, targets)
             except InputError as error:
@@ -159,7 +185,7 @@ def read_items(
     for file, places in groups.items():
         ids = [str(items[place]["id"]) for place in places]
         try:
-            read = _read_ids(file, ids, choice, step, fill)
+            read = _read_ids(file, ids, choice, step, fill, month_day)
         except InputError as error:
             read = dict.fromkeys(ids, error)
         for place, name in zip(places, ids, strict=True):
@@ -185,27 +211,62 @@ def _only_series(file: str, panel: Panel, targets: Sequence[str]) -> Series:
 
 
 def _read_ids(
-    file: str, ids: Sequence[str], choice: ColumnChoice, step: Step, fill: Fill
+    file: str, ids: Sequence[str], choice: ColumnChoice, step: Step, fill: Fill, month_day: int
 ) -> dict[str, Series | InputError]:
     """The series of one long file with these ids."""
     frame, names = scan_table(file)
-    columns = find_columns(file, frame, names, choice, step.text)
-    if columns.id is None:
+    choice = replace(choice, ids=present_ids(names, choice.ids, choice.usual_ids))
+    if not choice.ids:
         raise fail(file, f"there is no column {ID_NAME!r} any more; list the items again")
-    in_group = pl.col(columns.id).cast(pl.String).fill_null("").is_in(ids)
-    numbered = frame.select(columns.names).with_row_index(ROW_NUMBER)
-    table = collect(file, numbered.filter(in_group))
+    columns = find_columns(file, frame, names, choice, step.text)
+    columns, commas = _as_in_file(file, columns)
+    numbered = with_names(frame.with_row_index(ROW_NUMBER), columns, ROW_NUMBER)
+    table = collect(file, numbered.filter(pl.col(NAME).is_in(ids)))
     row_numbers = table[ROW_NUMBER].to_numpy()
-    # The order of day and month depends on the entire file. A group is only a part of it, and
-    # groups must not disagree.
-    cells = replace(cells_of(file, table, columns, slashed=False), row_numbers=row_numbers)
+    cells = cells_of(file, table.drop(ROW_NUMBER), columns, commas)
+    if cells.row_numbers is not None:
+        row_numbers = row_numbers[cells.row_numbers]
+    cells, tally = replace(cells, row_numbers=row_numbers), Tally()
     read: dict[str, Series | InputError] = {}
     for index, name in enumerate(cells.names):
         try:
-            read[name] = one_series(cells, index, step, fill)
+            read[name] = one_series(cells, index, step, fill, month_day=month_day, tally=tally)
         except InputError as error:
             read[name] = error
+    note_assumptions(cells)
+    note_fills(tally, fill)
     return read
+
+
+def _as_in_file(file: str, columns: Columns) -> tuple[Columns, Mapping[str, bool]]:
+    """The columns with the order of day and month and the kind of clock, and the decimal marks,
+    that the entire file shows: a group of series is only a part of it, and groups must not
+    disagree.
+    """
+    status = os.stat(file)
+    read, commas = _entire(file, status.st_mtime_ns, status.st_size, columns)
+    if read is not None and columns.order == "auto":
+        columns = replace(columns, order=read.order, local=read.local)
+    return columns, commas
+
+
+@lru_cache(maxsize=64)
+def _entire(
+    file: str, _changed: int, _size: int, columns: Columns
+) -> tuple[ReadTimes | None, Mapping[str, bool]]:
+    """The dates of a file, and its decimal marks by column."""
+    frame, _ = scan_table(file)
+    try:
+        commas = decimal_commas(frame, [*columns.targets, *columns.known])
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise unreadable(file, error) from error
+    if columns.date is None or columns.order != "auto":
+        return None, commas
+    names = [name for name in (columns.date, columns.clock) if name is not None]
+    dates = collect(file, frame.select(names).unique(maintain_order=True))
+    read = read_dates(file, dates, columns)
+    # Only what it says about all dates is needed, not the dates themselves.
+    return None if read is None else replace(read, times=read.times.head(0)), commas
 
 
 def _trimmed(
@@ -222,4 +283,5 @@ def _trimmed(
         return result
     # Copies, so that the memory of a group can be released while a few of its rows are in use.
     arrays = (result.times, result.values, result.known)
-    return Series(result.name, *(array[rows - last :].copy() for array in arrays))
+    times, values, known = (array[rows - last :].copy() for array in arrays)
+    return replace(result, times=times, values=values, known=known)

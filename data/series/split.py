@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...base.errors import InputError
-from .clock import parse_frequency
+from .frequency import parse_frequency
 
 _ETT_MONTHS = (12, 16, 20)  # ends of train, validation and test, in months of 30 days
 _DAY = 86400 * 10**6  # microseconds

@@ -19,6 +19,18 @@ if TYPE_CHECKING:
 _Batch = TypeVar("_Batch")
 
 
+def is_flat(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """Which channels are constant: their deviation is not exactly 0, but rounding noise in the last
+    digits of their mean.
+    """
+    return std <= 10 * np.finfo(np.float64).eps * np.abs(mean)
+
+
+def constant_channels(values: np.ndarray) -> np.ndarray:
+    """Which channels of (T, C) rows hold one value only, (C,)."""
+    return is_flat(values.mean(axis=0), values.std(axis=0))
+
+
 @dataclass(frozen=True)
 class Scaler:
     """Standardisation by channel, (values - mean) / std; both are (C,) float64, original units."""
@@ -35,10 +47,7 @@ class Scaler:
         if len(values) == 0:
             raise InputError("scaler: there are no training rows to fit on")
         mean, std = values.mean(axis=0), values.std(axis=0)
-        # The deviation of a constant column is not exactly 0, but rounding noise in the last digits
-        # of its mean.
-        flat = std <= 10 * np.finfo(np.float64).eps * np.abs(mean)
-        return cls(mean, np.where(flat, 1.0, std))
+        return cls(mean, np.where(is_flat(mean, std), 1.0, std))
 
     def scale(self, values: np.ndarray) -> np.ndarray:
         """Original units (..., C) to standardised float64."""

@@ -21,7 +21,7 @@ from ...base.errors import fail, reason, shown
 from ...base.files import lies_in
 from ..columns import find_columns, parse_columns
 from ..formats.audio import read_audio
-from ..formats.tables import collect, scan_table, suffix_of
+from ..formats.tables import TABLE_SUFFIXES, collect, scan_table, suffix_of
 from ..items import is_missing
 from ..parts import PARTS, read_part
 from .transcripts import Word
@@ -36,7 +36,7 @@ PREFERRED: Mapping[str, tuple[str, ...]] = {
     "part": ("part", "split"),
     "id": ("id", "name", "utt_id"),
 }
-LINE_SUFFIXES, TABLE_SUFFIXES = (".jsonl", ".ndjson"), (".csv", ".tsv", ".parquet")
+LINE_SUFFIXES = (".jsonl", ".ndjson")
 FILE_CAP = 512 << 20  # most bytes of a manifest
 # "none", "null" and "na" in lower case may have been said.
 NO_TEXT = ("nan", "NaN", "None", "NA", "N/A", "n/a", "<NA>", "NULL", "#N/A")

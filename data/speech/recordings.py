@@ -52,7 +52,7 @@ def list_speech(
     elif is_manifest(source):
         utterances = read_manifest(source, columns)
     else:
-        kinds = f"no recording ({SOME_SUFFIXES}) and no manifest (.jsonl, .csv, .parquet)"
+        kinds = f"no recording ({SOME_SUFFIXES}) and no manifest (.jsonl, .csv, .xlsx, .parquet)"
         raise fail(path, f"is {kinds}")
     note("read", "recordings", count=len(utterances))
     if count := sum(utterance.text is not None for utterance in utterances):

@@ -107,6 +107,8 @@ class Review:
     """Tables of the report by caption."""
     sheets: Mapping[str, pl.DataFrame] = field(default_factory=dict)
     """Tables that are also written as tables/NAME.csv, .md and .tex, as papers print them."""
+    records: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    """Long tables that are written as NAME.parquet into the run, and do not stand in the report."""
 
 
 class Pipeline(Generic[OptionsT, SpecT, PredictOptionsT, DataT, ItemT]):

@@ -60,7 +60,8 @@ def finish_roc(axes: Axes) -> None:
     """Add the diagonal of chance, the names of the axes and the legend after all curves."""
     axes.plot([0, 1], [0, 1], ":", color=GREY)
     axes.set(xlabel="false positive rate", ylabel="true positive rate")
-    axes.legend(fontsize=SMALL)
+    if axes.get_legend_handles_labels()[0]:  # none where all samples are of one class
+        axes.legend(fontsize=SMALL)
 
 
 def draw_confusion(

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, TypedDict
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ...base.account import note
 from ...base.errors import InputError
-from ...data.series.series import Panel, Series, read_panel
-from ...data.series.split import split_borders
+from ...data.series.dates import DateOrder
+from ...data.series.series import Panel, Series, id_columns, read_panel
 from ...data.series.windows import Scaler, WindowDataset, time_marks
 from ..engine.pipeline import Splits
 from ..engine.spec import Spec
-from .options import ForecastOptions
+from .options import ForecastOptions, unread_sizes
+from .usable import PartedSeries, parted_series, sizes, with_sizes
 
 LARGEST = 1e18  # its square is a float32
 
@@ -29,9 +31,18 @@ class Reading(TypedDict):
     """How the training data was read; new data is read in the same way."""
 
     date: str | None
-    id_column: str | None
+    id_column: str | list[str] | None
+    """What the user named; older runs hold one name."""
     fill: Fill
     series: Literal["apart", "together"]
+    date_order: NotRequired[DateOrder]
+    """The order of day, month and year that training read."""
+    local_days: NotRequired[bool]
+    """Whether dates with an offset are days on the wall."""
+    month_day: NotRequired[int]
+    """The day of the month of a clock in months, 0 where the series differ in it."""
+    id_columns: NotRequired[list[str]]
+    """The columns that named the series."""
 
 
 class InputFacts(TypedDict):
@@ -62,6 +73,8 @@ class ForecastSpec(Spec):
     reading: Reading
     data_sha256: str
     input: InputFacts
+    names: list[str] = field(default_factory=list)
+    """Of the series of a long table, in the order of the calibration; older runs have none."""
 
 
 class SeriesPart:
@@ -76,6 +89,7 @@ class SeriesPart:
         marks: bool,
     ) -> None:
         cut = slice(*rows)
+        self.name, self.ids = series.name, series.parts
         self.scaler, self.times = scaler, series.times[cut]
         values = torch.from_numpy(scaler.scale(series.values[cut]).astype(np.float32))
         known = None
@@ -89,14 +103,21 @@ class ForecastWindows(WindowDataset):
 
     scalers  of the channels, one per series
     times    instants of the rows, one array per series, on the same rows as the values
+    names    of the series; ids: what each column of ids holds, where there are several
+    part     train, validation or test
     """
 
     def __init__(
-        self, parts: Sequence[SeriesPart], options: ForecastOptions, stride: int = 1
+        self,
+        parts: Sequence[SeriesPart],
+        lookback: int,
+        horizon: int,
+        part: str = "test",
+        stride: int = 1,
     ) -> None:
-        super().__init__(
-            [part.tensors for part in parts], options.lookback, options.horizon, stride
-        )
+        super().__init__([part.tensors for part in parts], lookback, horizon, stride)
+        self.part = part
+        self.names, self.ids = [part.name for part in parts], [part.ids for part in parts]
         self.scalers = [part.scaler for part in parts]
         self.times = [part.times for part in parts]
         self._mean = _stacked([scaler.mean for scaler in self.scalers])
@@ -133,6 +154,7 @@ def read_data(options: ForecastOptions, spec: ForecastSpec | None = None) -> Pan
     """The series of `options.data`; with `spec`, columns and clock must be the run's own."""
     assert options.data is not None
     targets, known = options.targets, options.known
+    reading = RunReading(options.date_order) if spec is None else reading_of(spec)
     together = spec is not None and spec.layout == "long" and options.series == "together"
     if spec is not None and not together:
         targets, known = tuple(spec.channels), tuple(spec.known)
@@ -145,12 +167,36 @@ def read_data(options: ForecastOptions, spec: ForecastSpec | None = None) -> Pan
         frequency=options.frequency,
         fill=options.fill,
         series=options.series,
+        order=reading.order,
+        local=reading.local,
+        month_day=reading.month_day,
+        usual_ids=reading.usual_ids,
     )
     if spec is not None:
         _check_same(panel, spec, options.data)
     for series in panel.series:
         refuse_huge(options.data, series, panel.channels, panel.known)
     return panel
+
+
+class RunReading(NamedTuple):
+    """What new data of a run is read with, besides what the user named."""
+
+    order: DateOrder = "auto"
+    local: bool = False
+    month_day: int = 0
+    usual_ids: Sequence[str] = ()
+
+
+def reading_of(spec: ForecastSpec) -> RunReading:
+    """How a run read its dates and ids; runs of older versions stored nothing about it."""
+    reading = spec.reading
+    return RunReading(
+        reading.get("date_order", "auto"),
+        reading.get("local_days", False),
+        reading.get("month_day", 0),
+        reading.get("id_columns", ()),
+    )
 
 
 def _check_same(panel: Panel, spec: ForecastSpec, where: str) -> None:
@@ -176,55 +222,63 @@ def open_splits(
     rows are the test part.
     """
     panel = read_data(options, spec)
-    parts: tuple[list[SeriesPart], list[SeriesPart], list[SeriesPart]] = ([], [], [])
-    scaler: Scaler | None = None
-    known_scaler: Scaler | None = None
-    for series in panel.series:
-        borders = [(0, len(series.values))] * 3 if as_test else _borders(series, panel, options)
-        scaler, known_scaler = _scalers(series, borders[0], spec, bool(panel.known))
-        for part, rows in zip(parts, borders, strict=True):
-            part.append(SeriesPart(series, rows, scaler, known_scaler, options.marks))
+    if unread := unread_sizes(options):
+        note("assumed", f"options that --attention {options.attention} does not read", unread)
+    if spec is None:
+        options = with_sizes(options, panel)
+        lookback, horizon = sizes(options)
+    else:
+        lookback, horizon = spec.lookback, spec.horizon
+        options = replace(options, lookback=lookback, horizon=horizon)
+    if as_test:
+        chosen = [_entire(series, spec, bool(panel.known)) for series in panel.series]
+    else:
+        chosen = [_with_scalers(series, spec) for series in parted_series(panel, options)]
+    names = ("train", "validation", "test")
     try:
-        train, validation, test = (ForecastWindows(part, options) for part in parts)
+        train, validation, test = (
+            ForecastWindows(
+                [
+                    SeriesPart(
+                        parted.series,
+                        parted.rows[place],
+                        parted.scaler,
+                        parted.known_scaler,
+                        options.marks,
+                    )
+                    for parted in chosen
+                ],
+                lookback,
+                horizon,
+                name,
+            )
+            for place, name in enumerate(names)
+        )
     except InputError as error:  # a table that is too short as a whole
         raise InputError(f"{options.data}: {error}") from None
     if spec is None:
-        shared = panel.layout == "wide" or options.series == "together"
-        spec = _new_spec(
-            panel, options, scaler if shared else None, known_scaler if shared else None
-        )
+        spec = _new_spec(panel, options, chosen)
     return Splits(train, validation, test, spec)
 
 
-def _scalers(
-    series: Series, training_rows: tuple[int, int], spec: ForecastSpec | None, with_known: bool
-) -> tuple[Scaler, Scaler | None]:
-    """Scalers of channels and known columns: those of the run, or fitted on the training rows."""
-    if spec is not None and spec.scaler is not None:
-        known = Scaler.from_dict(spec.known_scaler or {}) if with_known else None
-        return Scaler.from_dict(spec.scaler), known
-    train = slice(*training_rows)
-    return Scaler.fit(series.values[train]), Scaler.fit(series.known[train]) if with_known else None
+def _entire(series: Series, spec: ForecastSpec | None, with_known: bool) -> PartedSeries:
+    """A series all of whose rows are the test part, scaled as the run does."""
+    rows = (0, len(series.values))
+    known = Scaler.fit(series.known[slice(*rows)]) if with_known else None
+    parted = PartedSeries(series, (rows, rows, rows), Scaler.fit(series.values), known)
+    return _with_scalers(parted, spec)
 
 
-def _borders(series: Series, panel: Panel, options: ForecastOptions) -> list[tuple[int, int]]:
-    """Rows of the three parts of a series."""
-    try:
-        borders = split_borders(
-            len(series.values),
-            options.split,
-            lookback=options.lookback,
-            horizon=options.horizon,
-            frequency=panel.frequency,
-        )
-    except InputError as error:
-        name = "" if panel.layout == "wide" else f" series {series.name!r}:"
-        raise InputError(f"{options.data}:{name} {error}") from None
-    return list(borders)
+def _with_scalers(parted: PartedSeries, spec: ForecastSpec | None) -> PartedSeries:
+    """The series with the scalers of the run, where it has them."""
+    if spec is None or spec.scaler is None:
+        return parted
+    known = None if parted.known_scaler is None else Scaler.from_dict(spec.known_scaler or {})
+    return replace(parted, scaler=Scaler.from_dict(spec.scaler), known_scaler=known)
 
 
 def _new_spec(
-    panel: Panel, options: ForecastOptions, scaler: Scaler | None, known_scaler: Scaler | None
+    panel: Panel, options: ForecastOptions, chosen: Sequence[PartedSeries]
 ) -> ForecastSpec:
     digest = hashlib.sha256()
     for series in panel.series:
@@ -232,6 +286,10 @@ def _new_spec(
         for values in (series.times, series.values, series.known):
             digest.update(np.ascontiguousarray(values).tobytes())
     channels, known = list(panel.channels), list(panel.known)
+    lookback, horizon = sizes(options)
+    shared = panel.layout == "wide" or options.series == "together"
+    scaler, known_scaler = (chosen[-1].scaler, chosen[-1].known_scaler) if shared else (None, None)
+    month_days = {series.month_day for series in panel.series}
     return ForecastSpec(
         layout=panel.layout,
         channels=channels,
@@ -239,16 +297,22 @@ def _new_spec(
         frequency=panel.frequency,
         scaler=scaler.to_dict() if scaler else None,
         known_scaler=known_scaler.to_dict() if known_scaler else None,
-        series=len(panel.series),
-        lookback=options.lookback,
-        horizon=options.horizon,
+        series=len(chosen),
+        lookback=lookback,
+        horizon=horizon,
         levels=sorted(options.levels),
         marks=options.marks,
         reading=Reading(
-            date=options.date, id_column=options.id_column, fill=options.fill, series=options.series
+            date=options.date,
+            id_column=list(id_columns(options.id_column)) or None,
+            fill=options.fill,
+            series=options.series,
+            date_order=panel.order,
+            local_days=panel.local,
+            month_day=month_days.pop() if len(month_days) == 1 else 0,
+            id_columns=list(panel.ids),
         ),
         data_sha256=digest.hexdigest(),
-        input=InputFacts(
-            columns=channels, known=known, step=panel.frequency, rows_needed=options.lookback
-        ),
+        input=InputFacts(columns=channels, known=known, step=panel.frequency, rows_needed=lookback),
+        names=[] if shared else [parted.series.name for parted in chosen],
     )

@@ -14,7 +14,6 @@ from ...data.series.series import Series
 from ..engine.pipeline import ReportFigure
 from ..figures.style import BLUE, GREEN, GREY, ORANGE, WIDE, styled_figure
 from .data import ForecastSpec
-from .options import ForecastOptions
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,8 @@ class Window:
     upper: np.ndarray
 
 
-def windows_figure(windows: Sequence[Window], level: float) -> ReportFigure:
-    """Best, median and worst windows below each other."""
+def windows_figure(windows: Sequence[Window], level: float | None) -> ReportFigure:
+    """Best, median and worst windows below each other. level: of the interval, None without one."""
     with styled_figure(WIDE, 2.6 * len(windows)) as figure:
         axes = figure.subplots(len(windows), 1, squeeze=False)
         for axis, window in zip(axes[:, 0], windows, strict=True):
@@ -38,15 +37,16 @@ def windows_figure(windows: Sequence[Window], level: float) -> ReportFigure:
             axis.plot(past, window.past, color=GREY, lw=1)
             axis.plot(ahead, window.truth, color=GREY, lw=1.2, label="what came")
             axis.plot(ahead, window.forecast, color=BLUE, lw=1.5, label="forecast")
-            axis.fill_between(
-                ahead,
-                window.lower,
-                window.upper,
-                color=BLUE,
-                alpha=0.15,
-                lw=0,
-                label=f"{level:.0%} interval",
-            )
+            if level is not None:
+                axis.fill_between(
+                    ahead,
+                    window.lower,
+                    window.upper,
+                    color=BLUE,
+                    alpha=0.15,
+                    lw=0,
+                    label=f"{level:.0%} interval",
+                )
             axis.axvline(-0.5, color="black", lw=0.6)
             axis.set_title(window.title)
         axes[0, 0].legend(loc="upper left", ncols=3)
@@ -78,8 +78,10 @@ def steps_figure(errors: dict[str, np.ndarray], coverage: dict[float, np.ndarray
                 label=f"measured for {level:.0%}",
             )
             axes[0, 1].axhline(level, color=color, lw=0.8, ls="--")
-        axes[0, 1].set(title="coverage of the intervals by step", xlabel="step", ylim=(0, 1.02))
-        axes[0, 1].legend(loc="lower right")
+        title = "coverage of the intervals by step" if coverage else "too few windows for intervals"
+        axes[0, 1].set(title=title, xlabel="step", ylim=(0, 1.02))
+        if coverage:
+            axes[0, 1].legend(loc="lower right")
     return ReportFigure(
         "steps",
         "Errors and interval coverage on the test part, by step (dashed: the level asked for)",
@@ -122,19 +124,18 @@ def backtest_figure(moments: Sequence[str], model: np.ndarray, naive: np.ndarray
 
 
 def future_figure(
-    forecast: pl.DataFrame,
-    series: Series,
-    options: ForecastOptions,
-    spec: ForecastSpec,
-    most: int = 6,
+    forecast: pl.DataFrame, series: Series, spec: ForecastSpec, most: int = 6
 ) -> ReportFigure:
     """The forecast of a series past its end, after its last rows, by channel."""
     channels = spec.channels[:most]
-    past = slice(-2 * options.lookback, None)
-    low, high = (
-        next(name for name in forecast.columns if name.startswith(side))
-        for side in ("lower_", "upper_")
-    )
+    past = slice(-2 * spec.lookback, None)
+    lows = [
+        name
+        for name in forecast.columns
+        if name.startswith("lower_") and forecast[name].null_count() == 0
+    ]
+    low = lows[0] if lows else ""
+    high = low.replace("lower_", "upper_")
     with styled_figure(WIDE, 1.7 * len(channels)) as figure:
         axes = figure.subplots(len(channels), 1, squeeze=False)
         for axis, channel in zip(axes[:, 0], channels, strict=True):
@@ -143,10 +144,12 @@ def future_figure(
             axis.plot(series.times[past], series.values[past, column], color=GREY, lw=1)
             times = ahead["time"].to_numpy()
             axis.plot(times, ahead["forecast"], color=BLUE, lw=1.5)
-            axis.fill_between(times, ahead[low], ahead[high], color=BLUE, alpha=0.15, lw=0)
+            if low:
+                axis.fill_between(times, ahead[low], ahead[high], color=BLUE, alpha=0.15, lw=0)
             axis.set_title(channel)
     some = len(spec.channels) > most
     cut = f" (the first {most} of {len(spec.channels)} channels)" if some else ""
     level = low.removeprefix("lower_")
-    caption = f"Forecast past the end of the file, with the {level} % interval{cut}"
+    interval = f", with the {level} % interval" if low else " (too few windows for an interval)"
+    caption = f"Forecast past the end of the file{interval}{cut}"
     return ReportFigure("future", caption, figure)

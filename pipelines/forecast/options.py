@@ -8,6 +8,17 @@ from ...base.errors import InputError
 from ..engine.command_line.checks import check_attention, check_least
 from ..engine.options import PredictOptions, TrainOptions
 
+DateOrder = Literal["auto", "dmy", "mdy", "ymd"]
+# Options that only one choice of another option reads.
+READ_BY = {
+    "experts": ("ffn", "moe"),
+    "active": ("ffn", "moe"),
+    "router": ("ffn", "moe"),
+    "balance": ("ffn", "moe"),
+    "router_temperature": ("router", "similarity"),
+}
+STAR_ONLY = ("core", "stochastic")  # named in the account, since comparisons hold them fixed
+
 
 @dataclass(frozen=True, kw_only=True)
 class ForecastOptions(TrainOptions):
@@ -16,26 +27,32 @@ class ForecastOptions(TrainOptions):
     """
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "data": ("horizon", "lookback", "split", "date", "id_column", "targets", "known",
-                 "frequency", "fill", "series"),
+        "data": ("horizon", "lookback", "split", "date", "date_order", "id_column", "targets",
+                 "known", "frequency", "fill", "series", "short"),
         "model": ("attention", "layers", "width", "core", "feedforward", "heads", "dropout",
                   "stochastic", "normalise", "marks"),
         "experts": ("ffn", "experts", "active", "router", "router_temperature", "balance"),
         "intervals": ("levels",),
     }  # fmt: skip
 
-    horizon: int = 96
-    """Steps to forecast."""
-    lookback: int = 96
-    """Past steps that the model sees."""
+    horizon: int | None = None
+    """Steps to forecast. none: 96, or what a shorter table allows."""
+    lookback: int | None = None
+    """Past steps that the model sees. none: 96, or what a shorter table allows."""
     split: Literal["ratio", "ett", "pems"] = "ratio"
     """Train/validation/test: 70/10/20 % of the rows; 12/4/4 months of 30 days (ETT); 60/20/20 %
     (PEMS).
     """
     date: str | None = None
     """Column of dates. It is recognised if it has a usual name or comes first."""
-    id_column: str | None = None
-    """Column that names the series of a long table (usually unique_id)."""
+    date_order: DateOrder = "auto"
+    """Order of day, month and year in dates such as 01/02/2024; auto reads them where only one
+    order fits all. Predictions of the run read dates in the same order.
+    """
+    id_column: tuple[str, ...] | None = None
+    """Column that names the series of a long table (usually unique_id), or several such columns
+    (store item). It is recognised if it has a usual name.
+    """
     targets: tuple[str, ...] = ()
     """Columns to forecast; all numeric ones if none is named."""
     known: tuple[str, ...] = ()
@@ -52,6 +69,10 @@ class ForecastOptions(TrainOptions):
     """
     series: Literal["apart", "together"] = "apart"
     """Long tables: each series on its own, or all of them as channels of one series."""
+    short: Literal["skip", "error"] = "skip"
+    """Series of a long table that are too short for the look-back and the horizon: leave them out
+    and say so, or stop with an error.
+    """
     attention: str = "star"
     """What mixes the channels: any mechanism of `headwise list attention`
     except those on grids.
@@ -102,8 +123,10 @@ class ForecastOptions(TrainOptions):
 class ForecastPredictOptions(PredictOptions):
     """Forecast past the end of every series of the input, in original units, with intervals."""
 
-    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {"data": ("fill",)}
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {"data": ("fill", "date_order")}
 
+    date_order: Literal["run", "auto", "dmy", "mdy", "ymd"] = "run"
+    """Order of day, month and year in dates such as 01/02/2024; run: as training read them."""
     fill: Literal["run", "error", "forward", "linear", "zero", "as-is"] = "run"
     """What to do with missing steps and values; run: as in training."""
 
@@ -143,6 +166,7 @@ def check(options: object) -> None:
         check_attention(
             options.attention, fits=("any tokens", "sequence"), why="channels are no grid"
         )
+        _check_read(options)
         if not 1 <= options.active <= options.experts:
             raise InputError(
                 f"--active {options.active}: must lie between 1 and --experts {options.experts}"
@@ -153,3 +177,23 @@ def check(options: object) -> None:
             raise InputError(f"--router-temperature {options.router_temperature}: must be positive")
     if isinstance(options, BacktestOptions) and (options.origins < 1 or (options.step or 1) < 1):
         raise InputError("backtest: --origins and --step must be at least 1")
+
+
+def _check_read(options: ForecastOptions) -> None:
+    """Raise `InputError` for an option that the chosen model does not read."""
+    for name, (chooser, choice) in READ_BY.items():
+        if not _is_default(options, name) and getattr(options, chooser) != choice:
+            flag = "--" + name.replace("_", "-")
+            chosen = f"--{chooser} {getattr(options, chooser)}"
+            raise InputError(f"{flag}: is not read with {chosen}; add --{chooser} {choice}")
+
+
+def unread_sizes(options: ForecastOptions) -> list[str]:
+    """Options that only STAR reads and that were set with another mechanism."""
+    if options.attention == "star":
+        return []
+    return [f"--{name}" for name in STAR_ONLY if not _is_default(options, name)]
+
+
+def _is_default(options: ForecastOptions, name: str) -> bool:
+    return getattr(options, name) == ForecastOptions.__dataclass_fields__[name].default

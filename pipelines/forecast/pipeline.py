@@ -21,17 +21,28 @@ from ..engine.inference.batches import predict_in_batches
 from ..engine.pipeline import Batch, Calibration, Context, Pipeline, ReportFigure, Review, Splits
 from ..metrics.conformal import ConformalIntervals
 from . import figures
-from .data import ForecastSpec, ForecastWindows, open_splits, read_data
+from .data import ForecastSpec, ForecastWindows, open_splits, read_data, reading_of
 from .options import ForecastOptions, ForecastPredictOptions
-from .prediction import PreparedSeries, bound_names, forecast_batch, read_series
+from .past import past_forecasts
+from .prediction import (
+    PreparedSeries,
+    bound_names,
+    forecast_batch,
+    forecast_lines,
+    id_names,
+    read_series,
+)
 from .scoring import (
+    Certainty,
     Scores,
     absolute_residuals,
+    finite_levels,
     forward,
     headline_of,
-    interval_of_mean,
     intervals_of,
     metrics_of,
+    stretch_by_series,
+    stretch_of,
     tables_of,
     windows_to_draw,
 )
@@ -58,8 +69,8 @@ class ForecastPipeline(Pipeline[ForecastOptions, ForecastSpec]):
     def build_model(self, options: ForecastOptions, spec: ForecastSpec) -> nn.Module:
         """SOFTS, or its encoder with another mechanism."""
         return SOFTS(
-            lookback=options.lookback,
-            horizon=options.horizon,
+            lookback=spec.lookback,
+            horizon=spec.horizon,
             width=options.width,
             core=options.core,
             feedforward=options.feedforward,
@@ -104,11 +115,17 @@ class ForecastPipeline(Pipeline[ForecastOptions, ForecastSpec]):
         device: torch.device,
     ) -> Calibration:
         """Half-widths of the intervals (levels, H, C) on the scaled values, from the validation
-        windows.
+        windows. "stretch" (series,), if there: how much wider those of each series are.
         """
-        residuals = absolute_residuals(model, splits.validation, device)
-        intervals = ConformalIntervals.fit(residuals, sorted(options.levels))
-        return {"radius": intervals.widths.float(), "windows": torch.tensor(len(residuals))}
+        residuals, series = absolute_residuals(model, splits.validation, device)
+        stretch = stretch_by_series(residuals, series, len(splits.validation.names))
+        intervals = ConformalIntervals.fit(
+            residuals / stretch[series][:, None, None], sorted(options.levels)
+        )
+        fitted = {"radius": intervals.widths.float(), "windows": torch.tensor(len(residuals))}
+        if bool((stretch != 1).any()):
+            fitted["stretch"] = stretch
+        return fitted
 
     def check_run(self, spec: ForecastSpec, calibration: Calibration) -> None:
         """The scaler and the intervals must be of the run's channels, horizon and levels."""
@@ -124,6 +141,12 @@ class ForecastPipeline(Pipeline[ForecastOptions, ForecastSpec]):
                 f"calibration.safetensors holds intervals of shape {shape}, the run needs "
                 f"{expected}"
             )
+        stretched = len(calibration["stretch"]) if "stretch" in calibration else len(spec.names)
+        if stretched != len(spec.names):
+            raise InputError(
+                f"calibration.safetensors holds intervals of {stretched} series, the run has "
+                f"{len(spec.names)}"
+            )
 
     def review(
         self,
@@ -135,14 +158,17 @@ class ForecastPipeline(Pipeline[ForecastOptions, ForecastSpec]):
         windows.
         """
         spec, intervals = context.spec, intervals_of(context.calibration, context.spec)
-        scores = Scores(model, dataset, intervals, spec, context.device)
+        stretch = stretch_of(context.calibration, spec)
+        scores = Scores(model, dataset, intervals, spec, context.device, stretch)
         errors, coverage, naive = scores.errors, scores.coverage, scores.best_naive
         windows = windows_to_draw(model, dataset, scores, intervals, context)
+        finite = finite_levels(intervals)
+        steps = dict(zip(coverage["levels"], map(np.array, coverage["coverage_by_step"])))
         pictures = [
-            figures.windows_figure(windows, coverage["levels"][-1]),
+            figures.windows_figure(windows, finite[-1] if finite else None),
             figures.steps_figure(
                 {name: summary.mae_by_step.numpy() for name, summary in errors.items()},
-                dict(zip(coverage["levels"], map(np.array, coverage["coverage_by_step"]))),
+                {level: steps[level] for level in finite},
             ),
             figures.channels_figure(
                 spec.channels,
@@ -152,11 +178,16 @@ class ForecastPipeline(Pipeline[ForecastOptions, ForecastSpec]):
             ),
         ]
         # Neighbouring windows share their rows, as far as a window reaches.
-        window = context.options.horizon + context.options.lookback
-        mse_interval = interval_of_mean(scores.per_window, window)
-        metrics = metrics_of(scores, spec, intervals, mse_interval)
-        headline = headline_of(scores, spec, mse_interval)
-        return Review(metrics, headline, pictures, tables_of(scores, spec))
+        window = spec.horizon + spec.lookback
+        certainty = Certainty(scores, window)
+        records = past_forecasts(model, dataset, intervals, context)
+        return Review(
+            metrics_of(scores, spec, intervals, certainty),
+            headline_of(scores, spec, intervals, certainty),
+            pictures,
+            tables_of(scores, spec, intervals),
+            records={f"{dataset.part}_forecasts": records},
+        )
 
     def export_example(
         self, model: nn.Module, splits: Splits[ForecastSpec]
@@ -174,7 +205,12 @@ class ForecastPipeline(Pipeline[ForecastOptions, ForecastSpec]):
         id.
         """
         reading = spec.reading
-        return list_items(options.input, id_column=reading["id_column"], series=reading["series"])
+        return list_items(
+            options.input,
+            id_column=reading["id_column"],
+            usual_ids=reading_of(spec).usual_ids,
+            series=reading["series"],
+        )
 
     def prediction_schema(
         self, options: ForecastPredictOptions, spec: ForecastSpec
@@ -182,6 +218,7 @@ class ForecastPipeline(Pipeline[ForecastOptions, ForecastSpec]):
         """channel, step, time, forecast, and a lower and an upper bound for each level."""
         bounds = {name: pl.Float64() for pair in bound_names(spec.levels) for name in pair}
         return {
+            **{name: pl.String() for name in id_names(spec)},
             "channel": pl.String(),
             "step": pl.Int32(),
             "time": pl.Datetime("us"),
@@ -219,4 +256,10 @@ class ForecastPipeline(Pipeline[ForecastOptions, ForecastSpec]):
         if predicted.is_empty():
             return []
         first = predicted.filter(pl.col("item") == pl.lit(predicted["item"][0]))
-        return [figures.future_figure(first, read_data(options, spec).series[0], options, spec)]
+        panel = read_data(options, spec)
+        named = [series for series in panel.series if series.name == first["item"][0]]
+        return [figures.future_figure(first, (named or panel.series)[0], spec)]
+
+    def answer_lines(self, rows: pl.DataFrame, spec: ForecastSpec) -> list[str]:
+        """The first steps of the forecast as a small table, with the widest interval."""
+        return forecast_lines(rows, spec)

@@ -4,7 +4,7 @@ windows to look at.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -15,7 +15,7 @@ from ..engine.command_line.terminal import Progressbar
 from ..engine.pipeline import Batch, Calibration, Context, Metrics
 from ..engine.training import order
 from ..metrics.bootstrap import draw_places, percentile_interval
-from ..metrics.conformal import ConformalIntervals, Coverage
+from ..metrics.conformal import ConformalIntervals, Coverage, needed
 from ..metrics.forecasting import ForecastErrors, repeat_last, season_of, seasonal
 from .data import ForecastSpec, ForecastWindows
 from .figures import Window
@@ -23,6 +23,8 @@ from .options import ForecastOptions
 
 BATCH = 256
 CALIBRATION_NUMBERS = 100_000_000  # residuals kept for the quantiles: 400 MB
+ORDINARY = 3.0  # ratio of a series' mean error to the median one, up to which intervals are shared
+LEAST_BLOCKS = 8  # of an interval by a bootstrap over blocks; fewer cover the truth too seldom
 MOST_CHANNELS = 50  # rows of the table of channels
 
 
@@ -43,8 +45,10 @@ def batches(
             bar.update(len(block))
 
 
-def absolute_residuals(model: nn.Module, dataset: ForecastWindows, device: torch.device) -> Tensor:
-    """Absolute errors (windows, H, C) on the scaled values.
+def absolute_residuals(
+    model: nn.Module, dataset: ForecastWindows, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Absolute errors (windows, H, C) on the scaled values, and the series (windows,) they are of.
 
     Evenly spaced windows stand for all of them where those of all would not fit into memory.
     """
@@ -57,13 +61,62 @@ def absolute_residuals(model: nn.Module, dataset: ForecastWindows, device: torch
             errors = (forward(model, batch) - batch["future"]).abs()
             residuals[done : done + len(block)] = errors.cpu()
             done += len(block)
-    return residuals
+    return residuals, dataset.series_of(torch.tensor(indices))
+
+
+def stretch_by_series(residuals: Tensor, series: Tensor, count: int) -> Tensor:
+    """How many times wider the intervals of each series must be than those of the panel, (count,).
+
+    1 for a series whose mean error is between a third and three times that of the median series, so
+    that an ordinary panel shares its intervals; else the ratio of the two. So one series that moves
+    as no other does widens its own intervals only.
+
+    residuals: (windows, H, C); series: (windows,), the series of each window.
+    """
+    stretch = torch.ones(count)
+    if count < 2:
+        return stretch
+    windows = torch.bincount(series, minlength=count)
+    totals = torch.zeros(count, dtype=torch.float64)
+    totals.index_add_(0, series, residuals.double().mean((1, 2)))
+    errors = totals / windows
+    median = errors[windows > 0].median()
+    ratio = errors / median
+    unusual = (windows > 0) & (median > 0) & ((ratio > ORDINARY) | (ratio < 1 / ORDINARY))
+    return torch.where(unusual, ratio.clamp(min=1e-6), 1.0).float()
+
+
+def stretch_of(calibration: Calibration, spec: ForecastSpec) -> dict[str, float]:
+    """The series whose intervals are not those of the panel: how many times wider theirs are."""
+    if "stretch" not in calibration:
+        return {}
+    factors = zip(spec.names, calibration["stretch"].tolist(), strict=True)
+    return {name: factor for name, factor in factors if factor != 1}
 
 
 def intervals_of(calibration: Calibration, spec: ForecastSpec) -> ConformalIntervals:
     """The intervals that a run was calibrated to."""
     return ConformalIntervals(
         tuple(spec.levels), calibration["radius"].double(), int(calibration["windows"])
+    )
+
+
+def finite_levels(intervals: ConformalIntervals) -> list[float]:
+    """The levels for which there were enough validation windows."""
+    finite = intervals.widths.isfinite().all(-1).all(-1).tolist()
+    return [level for level, is_finite in zip(intervals.levels, finite, strict=True) if is_finite]
+
+
+def lacking_windows(intervals: ConformalIntervals) -> str:
+    """A sentence on the levels that have no interval; empty if all have one."""
+    lacking = [level for level in intervals.levels if level not in finite_levels(intervals)]
+    if not lacking:
+        return ""
+    levels = " and ".join(f"{level:.0%}" for level in lacking)
+    windows = "window is" if intervals.n == 1 else "windows are"
+    return (
+        f"{intervals.n} validation {windows} too few for {levels} intervals "
+        f"({needed(lacking[0])} are needed for {lacking[0]:.0%})"
     )
 
 
@@ -74,7 +127,7 @@ class Scores:
     best_naive  name of the naive forecast with the smallest MSE
     units       errors of the model in original units
     coverage    how often the intervals hold, and how wide they are
-    per_window  squared error of each window
+    per_window  squared error of each window; naive_per_window: that of the best naive forecast
     """
 
     def __init__(
@@ -84,6 +137,7 @@ class Scores:
         intervals: ConformalIntervals,
         spec: ForecastSpec,
         device: torch.device,
+        stretch: Mapping[str, float] | None = None,
     ) -> None:
         horizon, channels = spec.horizon, len(spec.channels)
         season = season_of(spec.frequency)
@@ -91,24 +145,51 @@ class Scores:
         names = ["model", "repeat last", *([seasonal_name] if seasonal_name else [])]
         scaled = {name: ForecastErrors(channels, horizon) for name in names}
         units, coverage, per_window = ForecastErrors(channels, horizon), Coverage(intervals), []
+        naive_windows: dict[str, list[Tensor]] = {name: [] for name in names[1:]}
+        wider = torch.tensor([(stretch or {}).get(name, 1.0) for name in dataset.names])
         with torch.no_grad():
             for indices, batch in batches(dataset, range(len(dataset)), device, "score"):
                 past, truth, forecast = batch["past"], batch["future"], forward(model, batch)
                 scaled["model"].update(forecast, truth)
-                scaled["repeat last"].update(repeat_last(past, horizon), truth)
+                naive = {"repeat last": repeat_last(past, horizon)}
                 if seasonal_name:
-                    scaled[seasonal_name].update(seasonal(past, horizon, season), truth)
+                    naive[seasonal_name] = seasonal(past, horizon, season)
+                for name, values in naive.items():
+                    scaled[name].update(values, truth)
+                    naive_windows[name].append(_squared_by_window(values, truth))
                 mean, std = dataset.units(indices)
                 units.update(
                     forecast.cpu().double() * std + mean, truth.cpu().double() * std + mean
                 )
-                coverage.update(forecast, truth)
-                per_window.append((forecast - truth).double().square().mean((1, 2)).cpu())
+                series = dataset.series_of(torch.as_tensor(indices))
+                coverage.update(forecast, truth, wider[series] if stretch else None)
+                per_window.append(_squared_by_window(forecast, truth))
         self.errors = {name: errors.compute() for name, errors in scaled.items()}
         self.best_naive = min(names[1:], key=lambda name: self.errors[name].mse)
         self.units = units.compute()
         self.coverage = coverage.compute()
         self.per_window = torch.cat(per_window).numpy()
+        self.naive_per_window = torch.cat(naive_windows[self.best_naive]).numpy()
+
+
+def _squared_by_window(forecast: Tensor, truth: Tensor) -> Tensor:
+    return (forecast - truth).double().square().mean((1, 2)).cpu()
+
+
+class Certainty:
+    """How sure the error of the model and its difference to the best naive forecast are.
+
+    blocks      windows that share no rows, on which both intervals rest
+    error       95 % interval of the MSE; None where there are fewer than `LEAST_BLOCKS` blocks
+    difference  of the MSE of the model less that of the naive forecast, window by window
+    """
+
+    def __init__(self, scores: Scores, block: int) -> None:
+        self.blocks = -(-len(scores.per_window) // block)
+        difference = scores.per_window - scores.naive_per_window
+        enough = self.blocks >= LEAST_BLOCKS
+        self.error = interval_of_mean(scores.per_window, block) if enough else None
+        self.difference = interval_of_mean(difference, block) if enough else None
 
 
 def interval_of_mean(values: np.ndarray, block: int, draws: int = 1000) -> tuple[float, float]:
@@ -124,18 +205,16 @@ def interval_of_mean(values: np.ndarray, block: int, draws: int = 1000) -> tuple
 
 
 def metrics_of(
-    scores: Scores,
-    spec: ForecastSpec,
-    intervals: ConformalIntervals,
-    mse_interval: tuple[float, float],
+    scores: Scores, spec: ForecastSpec, intervals: ConformalIntervals, certainty: Certainty
 ) -> Metrics:
     """What `metrics.json` holds."""
-    errors, coverage, units = scores.errors, scores.coverage, scores.units
+    errors, units = scores.errors, scores.units
     model, naive = errors["model"], errors[scores.best_naive]
     metrics: Metrics = {
         "mse": model.mse,
         "mae": model.mae,
-        "mse_interval_95": list(mse_interval),
+        "mse_interval_95": list(certainty.error) if certainty.error else None,
+        "mse_blocks": certainty.blocks,
         "windows": model.windows,
         "horizon": spec.horizon,
         "channels": len(spec.channels),
@@ -146,12 +225,12 @@ def metrics_of(
             if name != "model"
         },
         "mae_share_of_best_baseline": model.mae / naive.mae if naive.mae else None,
-        "intervals": [
-            {"level": level, "coverage": share, "mean_width": width}
-            for level, share, width in zip(
-                coverage["levels"], coverage["coverage"], coverage["mean_width"], strict=True
-            )
-        ],
+        "difference_to_baseline": {
+            "baseline": scores.best_naive,
+            "mse": model.mse - naive.mse,
+            "interval_95": list(certainty.difference) if certainty.difference else None,
+        },
+        "intervals": interval_metrics(scores, intervals, spec),
         "original_units": {
             name: {
                 "mae": float(units.mae_by_channel[channel]),
@@ -161,28 +240,70 @@ def metrics_of(
         },
         "by_step": {"mse": model.mse_by_step.tolist(), "mae": model.mae_by_step.tolist()},
     }
-    if intervals.statement:
-        metrics["intervals_note"] = intervals.statement
+    if note := lacking_windows(intervals):
+        metrics["intervals_note"] = note
     return metrics
 
 
-def headline_of(scores: Scores, spec: ForecastSpec, mse_interval: tuple[float, float]) -> str:
+def interval_metrics(
+    scores: Scores, intervals: ConformalIntervals, spec: ForecastSpec
+) -> list[Metrics]:
+    """Measured coverage and width by level; null for a level without an interval."""
+    coverage, finite = scores.coverage, finite_levels(intervals)
+    entries: list[Metrics] = []
+    for place, level in enumerate(coverage["levels"]):
+        by_channel = dict(zip(spec.channels, coverage["coverage_by_channel"][place], strict=True))
+        measured: Metrics = {
+            "coverage": coverage["coverage"][place],
+            "mean_width": coverage["mean_width"][place],
+            "coverage_of_paths": coverage["paths"][place],
+            "coverage_by_channel": by_channel,
+        }
+        present = level in finite
+        entries.append(
+            {"level": level} | {name: v if present else None for name, v in measured.items()}
+        )
+    return entries
+
+
+def headline_of(
+    scores: Scores, spec: ForecastSpec, intervals: ConformalIntervals, certainty: Certainty
+) -> str:
     """One sentence with the main figures."""
-    (low, high), coverage = mse_interval, scores.coverage
+    coverage, finite = scores.coverage, finite_levels(intervals)
     model, naive = scores.errors["model"], scores.errors[scores.best_naive]
+    if certainty.error is None or certainty.difference is None:
+        blocks = (
+            f"{certainty.blocks} separate block{'s' if certainty.blocks > 1 else ''} of windows"
+        )
+        sure, difference = f"{blocks}: too few for an interval", ""
+    else:
+        sure = f"95 % interval {certainty.error[0]:.3f}–{certainty.error[1]:.3f}"
+        low, high = certainty.difference
+        difference = f", 95 % interval {low:+.3f} to {high:+.3f} from {certainty.blocks} blocks"
+    held = lacking_windows(intervals) or "no interval"
+    if finite:
+        place = coverage["levels"].index(finite[-1])
+        held = f"{finite[-1]:.0%} intervals hold {coverage['coverage'][place]:.1%}"
+        held += f"; {lacking}" if (lacking := lacking_windows(intervals)) else ""
+    verdict = "better" if model.mse < naive.mse else "WORSE"
     return (
-        f"MSE {model.mse:.3f} (95 % interval {low:.3f}–{high:.3f}), MAE {model.mae:.3f} over "
+        f"MSE {model.mse:.3f} ({sure}), MAE {model.mae:.3f} over "
         f"{model.windows:,} windows of {spec.horizon} steps, standardised; "
-        f"{scores.best_naive}: {naive.mse:.3f}, {naive.mae:.3f}; "
-        f"{coverage['levels'][-1]:.0%} intervals hold {coverage['coverage'][-1]:.1%}"
+        f"{scores.best_naive}: {naive.mse:.3f}, {naive.mae:.3f} (the model is {verdict} by "
+        f"{abs(model.mse - naive.mse):.3f} in MSE{difference}); {held}"
     )
 
 
-def tables_of(scores: Scores, spec: ForecastSpec) -> dict[str, pl.DataFrame]:
+def tables_of(
+    scores: Scores, spec: ForecastSpec, intervals: ConformalIntervals
+) -> dict[str, pl.DataFrame]:
     """Tables of the report, by caption."""
-    channels, coverage = spec.channels[:MOST_CHANNELS], scores.coverage
+    channels = spec.channels[:MOST_CHANNELS]
     some = len(spec.channels) > MOST_CHANNELS
     cut = f" (the first {MOST_CHANNELS} of {len(spec.channels)})" if some else ""
+    held = pl.DataFrame(interval_metrics(scores, intervals, spec), infer_schema_length=None)
+    lacking = lacking_windows(intervals)
     return {
         "Errors on the standardised values": pl.DataFrame(
             [
@@ -190,18 +311,24 @@ def tables_of(scores: Scores, spec: ForecastSpec) -> dict[str, pl.DataFrame]:
                 for name, summary in scores.errors.items()
             ]
         ),
-        "Prediction intervals": pl.DataFrame(
-            {
-                "level": coverage["levels"],
-                "measured coverage": coverage["coverage"],
-                "mean width (standardised)": coverage["mean_width"],
-            }
+        f"Prediction intervals{f': {lacking}' if lacking else ''}": held.select(
+            "level",
+            pl.col("coverage").alias("measured coverage"),
+            pl.col("coverage_of_paths").alias("entire paths inside"),
+            pl.col("mean_width").alias("mean width (standardised)"),
         ),
         f"Errors in original units{cut}": pl.DataFrame(
             {
                 "channel": channels,
                 "MAE": scores.units.mae_by_channel[: len(channels)].numpy(),
                 "RMSE": scores.units.mse_by_channel[: len(channels)].sqrt().numpy(),
+                **{
+                    f"{level:.0%} intervals hold": scores.coverage["coverage_by_channel"][place][
+                        : len(channels)
+                    ]
+                    for place, level in enumerate(scores.coverage["levels"])
+                    if level in finite_levels(intervals)
+                },
             }
         ),
     }
@@ -216,6 +343,7 @@ def windows_to_draw(
 ) -> list[Window]:
     """Best, median and worst window, each in the channel with its largest error."""
     spec, device = context.spec, context.device
+    stretch, finite = stretch_of(context.calibration, spec), finite_levels(intervals)
     ranked = np.argsort(scores.per_window)
     indices = [int(ranked[0]), int(ranked[len(ranked) // 2]), int(ranked[-1])]
     batch = {key: value.to(device) for key, value in dataset.__getitems__(indices).items()}
@@ -230,7 +358,9 @@ def windows_to_draw(
         scale, shift = std[unit, 0, channel], mean[unit, 0, channel]
         series, start = dataset.locate(index)
         moment = str(dataset.times[series][start + spec.lookback])[:16].replace("T", " ")
-        reach = intervals.widths[-1, :, channel]
+        place = intervals.levels.index(finite[-1]) if finite else 0
+        reach = intervals.widths[place, :, channel] if finite else torch.zeros(spec.horizon)
+        reach = reach * stretch.get(dataset.names[series], 1.0)
         curves = (
             batch["past"][row, :, channel].cpu().double(),
             truth[:, channel],

@@ -19,7 +19,7 @@ TASK = Task(
     predict_options=MedicalPredictOptions,
     check=check,
     columns={
-        "prediction": "Most probable class.",
+        "prediction": "Positive class at its operating point, else the likeliest of the others.",
         "p_CLASS": "Calibrated probability of the class.",
         "positive": "Whether the probability of the positive class reaches the operating point.",
         "view": "View position in the DICOM header (PA, AP, ...).",

@@ -8,16 +8,23 @@ size.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import NotRequired, TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...base.errors import fail, nearest, shown
-from ...data.xrays.xrays import XraySet, read_row, read_xray_set, two_sizes
-from ..engine.pipeline import Splits
+from ...base.account import note
+from ...base.errors import InputError, fail, nearest, shown
+from ...data.columns import parse_columns
+from ...data.items import digest, join_copies
+from ...data.xrays.findings import classes_of
+from ...data.xrays.records import Reading, XraySet
+from ...data.xrays.table import FIELDS
+from ...data.xrays.xrays import leave_out_unreadable, read_row, read_xray_set, two_sizes
+from ..engine.command_line.terminal import Progressbar
+from ..engine.pipeline import Member, Splits
 from ..engine.spec import Spec
 from ..engine.subsets import (
     BoundedCache,
@@ -44,6 +51,9 @@ class MedicalSpec(Spec):
 
     positive  number of the class that the operating point is for
     parts     pictures of each part
+    copies    names of pictures that are exact copies of each other, which share a part
+    unread    names of pictures that could not be read
+    rule      what `prediction` is: the "most probable" class, or that of the "operating point"
     """
 
     input: InputFacts
@@ -51,6 +61,9 @@ class MedicalSpec(Spec):
     positive: int
     layout: str
     parts: dict[str, int]
+    copies: list[list[str]] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+    rule: str = "most probable"
 
     @property
     def size(self) -> tuple[int, int]:
@@ -80,16 +93,56 @@ Picture = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class XrayReader:
-    """The pictures of a set at two sizes (height, width) in pixels, cached in memory."""
+    """The pictures of a set at two sizes (height, width) in pixels, cached in memory.
 
-    def __init__(self, xrays: XraySet, size: tuple[int, int], body_size: tuple[int, int]) -> None:
-        self.xrays, self.size, self.body_size = xrays, size, body_size
-        self.pictures = BoundedCache(self._read)
+    source: a reader that has these pictures, and its row of each of them; its memory is used.
+    """
+
+    def __init__(
+        self,
+        xrays: XraySet,
+        size: tuple[int, int],
+        body_size: tuple[int, int],
+        source: tuple[XrayReader, Sequence[int]] | None = None,
+    ) -> None:
+        self.xrays, self.size, self.body_size, self._source = xrays, size, body_size, source
+        self.pictures = (
+            BoundedCache(self._read) if source is None else BoundedCache(self._of_source, 0)
+        )
+        self._digests: dict[int, str] = {}
+        self._sides: dict[int, tuple[int, int]] = {}
+
+    def of(self, rows: Sequence[int]) -> XrayReader:
+        """A reader of these rows, with what this one has in memory."""
+        return XrayReader(self.xrays.of(rows), self.size, self.body_size, (self, list(rows)))
+
+    def sides(self, row: int) -> tuple[int, int]:
+        """Height and width of the file of a row, pixels."""
+        if self._source is not None:
+            return self._source[0].sides(self._source[1][row])
+        if row not in self._sides:
+            self._read(row)
+        return self._sides[row]
+
+    def content(self, row: int) -> str:
+        """What tells the pixels of the file of a row from others."""
+        if self._source is not None:
+            return self._source[0].content(self._source[1][row])
+        if row not in self._digests:
+            self._read(row)
+        return self._digests[row]
 
     def _read(self, row: int) -> Picture:
         pixels = read_row(self.xrays, row)
         picture, small = two_sizes(pixels, self.size, self.body_size)
-        return picture, small, np.array(pixels.shape[:2])
+        self._digests[row] = digest(pixels)
+        self._sides[row] = height, width = pixels.shape[0], pixels.shape[1]
+        return picture, small, np.array([height, width])
+
+    def _of_source(self, row: int) -> Picture:
+        assert self._source is not None
+        reader, rows = self._source
+        return reader.pictures[rows[row]]
 
 
 class Xrays:
@@ -162,21 +215,30 @@ def _repeated(generator: np.random.Generator, places: np.ndarray, count: int) ->
 def open_splits(
     options: MedicalOptions, spec: MedicalSpec | None = None, *, as_test: bool = False
 ) -> Splits[MedicalSpec, Xrays]:
-    """Read the list of pictures and split it by patient.
+    """Read the list of pictures and split it by patient; exact copies share a part.
 
-    spec: of the run whose data this is. as_test: everything is the test part, or what the data
-    calls its test part. Raises `InputError` for data that does not fit."""
-    if options.data is None:
-        raise ValueError("medical: needs data")
-    xrays = read_xray_set(options.data, classes=() if as_test and spec else options.classes)
+    All pictures are read once, for copies and for those that cannot be read, unless `spec` knows
+    them. spec: of the run whose data this is. as_test: everything is the test part, or what the
+    data calls its test part. Raises `InputError` for data that does not fit."""
+    xrays = read_xray_set(*_reading(options, as_test=as_test and spec is not None))
     size, body_size = options.size, options.body_size
     reader = XrayReader(xrays, (size[0], size[1]), (body_size[0], body_size[1]))
-    classes = _classes(options, xrays) if spec is None else spec.classes
     if as_test and spec is not None:
         named = xrays.rows("test")
-        part = Xrays(reader, named if len(named) else xrays.rows(), classes)
+        reader = _readable(reader, named if len(named) else xrays.rows())
+        part = Xrays(reader, reader.xrays.rows(), spec.classes)
         return Splits(part, part, part, spec)
-    subsets = split_by_patient(options, xrays)
+    unread: list[str] = []
+    if spec is None:
+        reader = _readable(reader, xrays.rows())
+        unread = sorted(set(xrays.names) - set(reader.xrays.names))
+    elif spec.unread:
+        rows = [row for row, name in enumerate(xrays.names) if name not in set(spec.unread)]
+        reader = reader.of(rows)
+    xrays = reader.xrays
+    classes = _classes(options, xrays) if spec is None else spec.classes
+    copies = _copies(reader) if spec is None else spec.copies
+    subsets = split_by_patient(options, xrays, copies)
     train = (BalancedXrays if options.balanced else Xrays)(reader, subsets.train, classes)
     _require_all_classes(train)
     if options.class_weights:
@@ -184,16 +246,81 @@ def open_splits(
     if spec is None:
         # A folder or table that does not fit is reported now, not after the training.
         if options.lungs is not None:
-            read_lungs(xrays, options.lungs)
+            masks = read_lungs(xrays, options.lungs)
+            note("read", "lung masks", count=len(masks))
         if options.boxes is not None:
-            read_boxes(xrays, options.boxes, options.box_frame)
+            boxes = read_boxes(xrays, options.boxes, options.box_frame, reader.sides)
+            note("read", "pictures with boxes", count=len(boxes))
         spec = _new_spec(options, reader, classes, subsets)
+        spec = replace(spec, copies=copies, unread=unread, rule="operating point")
     validation, test = (Xrays(reader, rows, classes) for rows in subsets[1:])
-    return Splits(train, validation, test, spec)
+    return Splits(train, validation, test, spec, members=_members(xrays, subsets))
+
+
+def _reading(options: MedicalOptions, *, as_test: bool) -> tuple[str, Reading]:
+    """The path of the data and how to read it.
+
+    as_test: whether it is other data than that of the training, which may lack a class, a finding
+    or a column that was named for the training's table.
+    """
+    if options.data is None:
+        raise ValueError("medical: needs data")
+    reading = Reading(
+        classes=() if as_test else options.classes,
+        columns=parse_columns(options.columns, FIELDS),
+        images=options.images,
+        finding=options.finding,
+        uncertain=options.uncertain,
+        strict=not as_test,
+    )
+    return options.data, reading
+
+
+def _readable(reader: XrayReader, rows: np.ndarray) -> XrayReader:
+    """The pictures of these rows that can be read; all of them are, and are then in memory as far
+    as they fit. Those that cannot be read go into the account.
+    """
+    if len(rows) < len(reader.xrays):
+        reader = reader.of(rows.tolist())
+    problems: dict[int, str] = {}
+    with Progressbar(total=len(rows), unit="picture", desc="reading") as bar:
+        for row in range(len(rows)):
+            try:
+                reader.pictures[row]
+            except InputError as error:
+                problems[row] = str(error)
+            bar.update()
+    readable = leave_out_unreadable(reader.xrays, problems)
+    if len(readable) == len(rows):
+        return reader
+    return reader.of([row for row in range(len(rows)) if row not in problems])
+
+
+def _copies(reader: XrayReader) -> list[list[str]]:
+    """Names of the pictures that are exact copies of each other, in the order of the data."""
+    by_content: dict[str, list[str]] = {}
+    for row, name in enumerate(reader.xrays.names):
+        by_content.setdefault(reader.content(row), []).append(name)
+    return [names for names in by_content.values() if len(names) > 1]
+
+
+def _members(xrays: XraySet, subsets: Subsets) -> dict[str, list[Member]]:
+    """The pictures of each part, by which later predictions name it."""
+    return {
+        part: [member_of(xrays.files[row], xrays.names[row], xrays.places[row]) for row in rows]
+        for part, rows in subsets._asdict().items()
+    }
+
+
+def member_of(file: str, name: str, place: tuple[str, int] | None) -> Member:
+    """A picture as an item of the data: its file, and its name where the file holds several."""
+    return Member(file, "" if place is None else name)
 
 
 def _classes(options: MedicalOptions, xrays: XraySet) -> list[str]:
     """The classes in the order of the option, or else of their names."""
+    if options.finding is not None:
+        return list(classes_of(options.finding))
     classes = list(options.classes) or sorted(set(xrays.labels))
     if len(classes) < 2:
         message = f"all labels are {shown(classes[0])}; a classifier needs two classes"
@@ -229,13 +356,24 @@ def _new_spec(
     )
 
 
-def split_by_patient(options: MedicalOptions, xrays: XraySet) -> Subsets:
+def split_by_patient(
+    options: MedicalOptions, xrays: XraySet, copies: Sequence[Sequence[str]] = ()
+) -> Subsets:
     """Rows of the three parts: those that the data names, or else shares of the patients, with the
     classes balanced as far as possible.
 
-    Raises `InputError` where a part is empty or a patient is in two parts.
+    copies: names of pictures that are exact copies of each other, whose patients stay together.
+    Raises `InputError` where a part is empty, a patient is in two parts, and for copies with two
+    labels or in two parts.
     """
-    labels, patients = np.array(xrays.labels), np.array(xrays.patients)
+    labels = np.array(xrays.labels)
+    content_of = {name: str(k) for k, names in enumerate(copies) for name in names}
+    contents = [content_of.get(name, f"only {name}") for name in xrays.names]
+    patients = np.array(
+        join_copies(
+            xrays.where, "picture", xrays.names, contents, xrays.patients, xrays.labels, xrays.parts
+        )
+    )
 
     def take(rows: np.ndarray, share: float, part: str) -> Taken:
         seed = options.seed + (part == "validation")

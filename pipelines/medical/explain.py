@@ -5,7 +5,7 @@ Shapes: B pictures, Y x X pixels, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...base.account import note
 from ...base.errors import InputError, fail
+from ...data.columns import find_columns
 from ...data.formats.pictures import list_pictures
 from ...data.formats.tables import collect, number_column, scan_table
 from ...data.scenes.scenes import read_mask
-from ...data.xrays.xrays import XraySet, read_xray
+from ...data.xrays.files import by_place_or_stem, without_ending
+from ...data.xrays.records import XraySet
+from ...data.xrays.xrays import read_row
 from ...models.vision.medusa import Attended, Medusa, scaled
 from ..engine.command_line.terminal import say
 from .options import MedicalOptions
@@ -61,40 +65,80 @@ def _resized(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def read_lungs(xrays: XraySet, folder: str) -> dict[int, str]:
-    """The lung mask of each row that has one; it has the name of the picture up to the ending.
+    """The lung mask of each row that has one.
 
-    Raises InputError if there is no such folder or no mask in it belongs to a picture.
+    A mask has the path of the picture up to the ending, or its name alone where that is unique in
+    both folders. Raises InputError if there is no such folder or no mask in it belongs to a
+    picture.
     """
     if not Path(folder).is_dir():
         raise fail(folder, "is no folder of lung masks")
-    by_stem = {Path(name).stem: file for file, name in list_pictures(folder)}
-    stems = [Path(name).stem for name in xrays.names]
-    masks = {row: by_stem[stem] for row, stem in enumerate(stems) if stem in by_stem}
+    files = {name: file for file, name in list_pictures(folder)}
+    masks: dict[int, str] = {}
+    for name, row in _rows_by_name(xrays, files).items():
+        masks.setdefault(row, files[name])
     if not masks:
         raise fail(folder, "holds no mask of the name of a picture")
     return masks
 
 
-def read_boxes(xrays: XraySet, table: str, frame: tuple[int, int] | None) -> dict[int, list[Box]]:
+def _rows_by_name(xrays: XraySet, names: Iterable[str | None]) -> dict[str, int]:
+    """The row of the picture that each name means: that of its path up to the ending, or else of
+    the last part alone. Names that several pictures or several names share mean none.
+    """
+    rows = {name: row for row, name in enumerate(xrays.names)}
+    pictures = by_place_or_stem(xrays.names)
+    listed = list(dict.fromkeys(name for name in names if name))
+    by_name: dict[str, int] = {}
+    for name in listed:
+        picture = pictures.get(without_ending(name))
+        if picture is not None:
+            by_name[name] = rows[picture]
+    unmatched = [name for name in listed if name not in by_name]
+    taken = set(by_name.values())
+    for stem, name in by_place_or_stem(unmatched).items():
+        picture = pictures.get(stem)
+        if picture is not None and rows[picture] not in taken:
+            by_name[name] = rows[picture]
+    return by_name
+
+
+def read_boxes(
+    xrays: XraySet,
+    table: str,
+    frame: tuple[int, int] | None,
+    sides: Callable[[int], tuple[int, int]] | None = None,
+) -> dict[int, list[Box]]:
     """The boxes of each row that has any.
 
-    table: columns image, x, y, w, h, or those of NIH's list. frame: (width, height) of the pictures
-    in which the boxes were drawn; by default that of the picture's file. Raises InputError for
-    columns that are missing or cells that are no number.
+    table: columns image, x, y, w (width), h (height), or those of NIH's list; in pixels, or from 0
+    to 1 as shares of the picture's sides. frame: (width, height) of the pictures in which the boxes
+    were drawn; by default that of the picture's file. sides: gives height and width of the picture
+    of a row; by default it is read. Raises InputError for columns that are missing or cells that
+    are no number.
     """
     names, columns = _read_box_table(table)
-    by_stem = {Path(name).stem: row for row, name in enumerate(xrays.names)}
+    row_of = _rows_by_name(xrays, names)
+    sides = sides or (lambda row: read_row(xrays, row).shape[:2])
+    x, y, w, h = columns
+    boxed = [k for k in range(len(names)) if np.isfinite([x[k], y[k], w[k], h[k]]).all()]
+    if len(boxed) < len(names):
+        note("left out", f"rows of {table} without a box", count=len(names) - len(boxed))
+    extents = [max(x[k] + w[k], y[k] + h[k]) for k in boxed]
+    shares = frame is None and bool(extents) and max(extents) <= 1
+    if shares:
+        note("assumed", f"boxes of {table} are from 0 to 1, as shares of the sides")
     boxes: dict[int, list[Box]] = {}
-    frames: dict[int, tuple[int, int]] = {}  # a picture is opened once, however many boxes it has
-    for name, x, y, w, h in zip(names, *columns, strict=True):
-        row = by_stem.get(Path(name or "").stem)
+    frames: dict[int, tuple[int, int]] = {}  # a picture is asked once, however many boxes it has
+    for k in boxed:
+        row = row_of.get(names[k] or "")
         if row is None:
             continue
         if row not in frames:
-            height, width = read_xray(xrays.files[row]).shape if frame is None else frame[::-1]
+            height, width = (1, 1) if shares else sides(row) if frame is None else frame[::-1]
             frames[row] = width, height
         width, height = frames[row]
-        box = (x / width, y / height, (x + w) / width, (y + h) / height)
+        box = (x[k] / width, y[k] / height, (x[k] + w[k]) / width, (y[k] + h[k]) / height)
         boxes.setdefault(row, []).append(box)
     if not boxes:
         raise fail(table, "holds no box of a picture of the data")
@@ -105,10 +149,13 @@ def _read_box_table(table: str) -> tuple[list[str | None], list[np.ndarray]]:
     """Names of pictures, and the four columns x, y, w, h."""
     lazy, columns = scan_table(table)
     short = {name.replace("Bbox [", "").rstrip("]").strip().lower(): name for name in columns}
-    image = next((short[name] for name in ("image", "file", "image index") if name in short), None)
-    if image is None or any(name not in short for name in "xywh"):
+    for plain, letter in (("width", "w"), ("height", "h")):
+        if plain in short:
+            short.setdefault(letter, short[plain])
+    known = find_columns(table, columns, ("image",), unused_noted=False)
+    if "image" not in known or any(name not in short for name in "xywh"):
         raise fail(table, f"needs columns image, x, y, w, h; it has {', '.join(columns)}")
-    cells = [pl.col(image).cast(pl.String).alias("image")]
+    cells = [pl.col(known["image"]).cast(pl.String).alias("image")]
     cells += [pl.col(short[name]).alias(name) for name in "xywh"]
     frame = collect(table, lazy.select(cells))
     sides = []
@@ -139,18 +186,25 @@ def share_inside(values: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
 
 
 def measure(
-    xrays: XraySet, maps: Mapping[int, Maps], options: MedicalOptions
+    xrays: XraySet,
+    maps: Mapping[int, Maps],
+    options: MedicalOptions,
+    sides: Callable[[int], tuple[int, int]],
 ) -> dict[str, dict[str, float]]:
     """How the attention and Grad-CAM fit the boxes and lungs that the options name, by map and
-    figure; maps: by row.
+    figure; maps: by row; sides: height and width of the picture of a row.
 
     Boxes or lungs that have no picture of this data are left out with a line on the terminal, since
     other data than that of the training may have none.
     """
     figures: dict[str, dict[str, float]] = {}
-    for part in (_in_boxes, _in_lungs):
+    parts = (
+        lambda: _in_boxes(xrays, maps, options, sides),
+        lambda: _in_lungs(xrays, maps, options),
+    )
+    for part in parts:
         try:
-            for name, values in part(xrays, maps, options).items():
+            for name, values in part().items():
                 figures.setdefault(name, {}).update(values)
         except InputError as error:
             say(f"left out: {error}")
@@ -158,14 +212,17 @@ def measure(
 
 
 def _in_boxes(
-    xrays: XraySet, maps: Mapping[int, Maps], options: MedicalOptions
+    xrays: XraySet,
+    maps: Mapping[int, Maps],
+    options: MedicalOptions,
+    sides: Callable[[int], tuple[int, int]],
 ) -> dict[str, dict[str, float]]:
     """Share of the pictures with boxes whose highest place lies in a box, and the share by
     chance.
     """
     if options.boxes is None:
         return {}
-    boxes = read_boxes(xrays, options.boxes, options.box_frame)
+    boxes = read_boxes(xrays, options.boxes, options.box_frame, sides)
     rows = [row for row in maps if row in boxes]
     hits: dict[str, list[bool]] = {}
     for row in rows:

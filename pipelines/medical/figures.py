@@ -11,7 +11,7 @@ from ..figures.classifier import draw_confusion, draw_reliability, draw_roc, fin
 from ..figures.style import BLUE, GREY, MEDIUM, RED, ROW, SMALL, WIDE, bare, styled_figure
 from .audit import Probe
 from .explain import ATTENTION, CAM, overlay
-from .scoring import ShownPicture
+from .scoring import ShownPicture, decided
 
 SIDE = 192  # pixels of a picture in the strip
 
@@ -26,7 +26,8 @@ def calibration(
 ) -> ReportFigure:
     """Reliability before and after the temperature, ROC with the operating point, confusion.
 
-    labels: int (N,); raw, calibrated: probabilities (N, K).
+    labels: int (N,); raw, calibrated: probabilities (N, K). The confusion is that of the operating
+    point.
     """
     with styled_figure(WIDE, ROW) as figure:
         first, middle, last = figure.subplots(1, 3)
@@ -39,8 +40,9 @@ def calibration(
             point = called[~ill].mean(), called[ill].mean()
             middle.plot(*point, "ko", ms=5, label="operating point")
         finish_roc(middle)
-        draw_confusion(last, labels, calibrated, classes)
-    text = "Reliability, ROC curves with the operating point, and confusion on this part"
+        certain = np.eye(len(classes))[decided(calibrated, positive, threshold)]
+        draw_confusion(last, labels, certain, classes)
+    text = "Reliability, ROC curves, and confusion at the operating point, on this part"
     return ReportFigure("calibration", text, figure)
 
 

@@ -28,8 +28,9 @@ class MedicalOptions(TrainOptions):
     """
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "data": ("classes", "positive", "lungs", "boxes", "box_frame", "size", "body_size",
-                 "balanced", "validation_share", "test_share"),
+        "data": ("columns", "images", "classes", "finding", "uncertain", "positive", "lungs",
+                 "boxes", "box_frame", "size", "body_size", "balanced", "validation_share",
+                 "test_share"),
         "model": ("backbone", "weights", "attention", "sees", "form", "body_width", "head_width",
                   "body", "body_share", "dropout"),
         "augmentation": ("turn", "shift", "zoom", "aspect", "brightness", "flip"),
@@ -38,9 +39,21 @@ class MedicalOptions(TrainOptions):
 
     data: str | None = None
     """Folder with one folder per class, table (image, label and, if known, patient, view, source,
-    part), .npz of MedMNIST, or lists of COVIDx; pictures of 8 and 16 bits, and DICOM."""
+    part), folder or table of NIH, CheXpert or PadChest, .npz of MedMNIST, or lists of COVIDx;
+    pictures of 8 and 16 bits, and DICOM."""
+    columns: tuple[str, ...] = ()
+    """Columns of the table by what they hold, such as image=dicom_id label=diagnosis
+    patient=case; usual names are known."""
+    images: str | None = None
+    """Folder of the pictures that a table or list names, searched at any depth; none: the folder of
+    the table."""
     classes: tuple[str, ...] = ()
     """Classes to use, in this order; without names, all in alphabetical order."""
+    finding: str | None = None
+    """Finding to tell from all others, where a picture has several labels: in one cell, separated
+    by "|" (NIH), or in a column for each finding (CheXpert)."""
+    uncertain: Literal["positive", "negative", "leave-out"] | None = None
+    """What a label of -1 in the column of a finding (uncertain, CheXpert) counts as."""
     positive: str | None = None
     """Class whose sensitivity and predictive value are reported. none: the last one."""
     lungs: str | None = None
@@ -129,10 +142,19 @@ class MedicalPredictOptions(PredictOptions):
     OUTPUT.pictures/.
     """
 
-    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {"output": ("explain", "keep_identifiers")}
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "data": ("columns", "images"),
+        "output": ("explain", "keep_identifiers"),
+    }
 
     input: str
-    """Picture, DICOM file, folder of them at any depth, or quoted pattern."""
+    """Picture, DICOM file, folder of them at any depth or of a CD, quoted pattern, or table."""
+    columns: tuple[str, ...] = ()
+    """Column of a table that holds the paths of the pictures, as image=NAME; usual names are
+    known."""
+    images: str | None = None
+    """Folder of the pictures that a table names, searched at any depth; none: the folder of the
+    table."""
     explain: bool = True
     """Write a PNG for each picture with the attention at each scale and Grad-CAM."""
     keep_identifiers: bool = False
@@ -256,10 +278,21 @@ def _check_training(options: MedicalOptions) -> None:
         raise InputError(f"--body-share {options.body_share}: must be in (0, 100]")
     if len(set(options.classes)) < len(options.classes) or len(options.classes) == 1:
         raise InputError("--classes: give at least two, and none twice")
+    _check_finding(options)
     if options.positive is not None and options.classes and options.positive not in options.classes:
         raise InputError(f"--positive {options.positive}: is none of --classes")
     if options.box_frame is not None and (options.boxes is None or min(options.box_frame) < 1):
         raise InputError("--box-frame: needs --boxes, and a width and a height in pixels")
+
+
+def _check_finding(options: MedicalOptions) -> None:
+    if options.uncertain is not None and options.finding is None:
+        raise InputError(f"--uncertain {options.uncertain}: needs --finding")
+    if options.finding is not None and (options.classes or options.positive is not None):
+        raise InputError(
+            "--finding: makes two classes of its own, of which the finding is the positive one; "
+            "leave out --classes and --positive"
+        )
 
 
 def _check_attention(options: MedicalOptions) -> None:
@@ -268,5 +301,15 @@ def _check_attention(options: MedicalOptions) -> None:
         value = getattr(options, name)
         if not has_heads and value != plain:
             raise InputError(f"--{name} {value}: is of the heads of --attention medusa")
+    unread = {"none": ("body_width", "head_width", "body_size")}.get(options.attention, ())
+    if options.sees == "local":
+        unread = ("body_width", "body_size")
+    defaults = MedicalOptions()
+    for name in unread:
+        if (value := getattr(options, name)) != getattr(defaults, name):
+            words = " ".join(map(str, value)) if isinstance(value, tuple) else value
+            raise InputError(f"{_flag(name)} {words}: this attention has no body that reads it")
+    if options.body is None and options.body_share != 0.1:
+        raise InputError(f"--body-share {options.body_share}: needs --body")
     if options.body is not None and (not has_heads or options.sees == "local"):
         raise InputError("--body: this attention has no body; leave it out")

@@ -18,20 +18,30 @@ from ...models.layers.encoders import fitting, read_weights
 from ...models.vision.medusa import Medusa, build_medusa
 from ..engine.command_line.terminal import say
 from ..engine.inference.batches import predict_in_batches
-from ..engine.pipeline import Calibration, Context, Metrics, Pipeline, Review, Schema, Splits
+from ..engine.pipeline import (
+    Calibration,
+    Context,
+    Member,
+    Metrics,
+    Pipeline,
+    Review,
+    Schema,
+    Splits,
+)
 from ..engine.training.order import Batch
 from ..metrics import classification
 from ..metrics.operating import choose_threshold, fit_temperature
 from . import figures
 from .audit import audit
 from .augment import augment, normalise
-from .data import MedicalSpec, Xrays, open_splits
+from .data import MedicalSpec, Xrays, member_of, open_splits
 from .explain import measure
 from .options import MedicalOptions, MedicalPredictOptions
 from .prediction import (
     PredictContext,
     PreparedXray,
     XrayItem,
+    answer,
     list_items,
     medusa,
     predict_batch,
@@ -39,6 +49,7 @@ from .prediction import (
     schema,
 )
 from .scoring import (
+    decided,
     explained,
     headline_of,
     logits_of,
@@ -170,7 +181,7 @@ class MedicalPipeline(
         places = range(len(dataset)) if measured else shown
         maps = explained(model, dataset, probability, places, context)
         by_row = {int(dataset.rows[place]): values for place, values in maps.items()}
-        looked = measure(dataset.reader.xrays, by_row, options)
+        looked = measure(dataset.reader.xrays, by_row, options, dataset.reader.sides)
         report = audit(dataset, probability, scores.values["auc"], options.seed)
         if report.readable:
             say(report.sentences[0])
@@ -195,7 +206,11 @@ class MedicalPipeline(
         if report.probes:
             pictures.append(figures.shortcuts(report.probes, scores.values["auc"]))
         if shown:
-            chosen = [shown_picture(dataset, probability, place, maps[place]) for place in shown]
+            predicted = decided(probability, spec.positive, threshold)
+            chosen = [
+                shown_picture(dataset, probability, predicted, place, maps[place])
+                for place in shown
+            ]
             pictures.append(figures.looked(chosen))
         headline = headline_of(scores, dataset, positive, report.sentences[0])
         return Review(metrics, headline, pictures, tables_of(scores, positive, looked, report))
@@ -214,6 +229,14 @@ class MedicalPipeline(
         small = torch.stack([sample["small"] for sample in samples])
         count = torch.export.Dim("pictures", min=1)
         return normalise(picture, small), ({0: count}, {0: count})
+
+    def member(self, item: XrayItem) -> Member:
+        """The picture of the training's data that an item would be."""
+        return member_of(item["file"], item.get("id", ""), item["place"])
+
+    def answer_lines(self, rows: pl.DataFrame, spec: MedicalSpec) -> list[str]:
+        """Class and probabilities of one picture."""
+        return answer(rows, spec)
 
     def list_items(self, options: MedicalPredictOptions, spec: MedicalSpec) -> Sequence[XrayItem]:
         """Pictures and DICOM files."""

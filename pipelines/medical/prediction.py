@@ -6,21 +6,27 @@ Shapes: B pictures, K classes.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NotRequired
 
 import numpy as np
 import polars as pl
 import torch
 from torch import nn
 
-from ...base.errors import fail
+from ...base.account import note
+from ...base.errors import InputError, fail
 from ...base.files import distinct_names, place_below
+from ...data.columns import parse_columns
 from ...data.formats.dicom import is_dicom, read_dicom
 from ...data.formats.pictures import write_png
 from ...data.formats.tables import TABLE_SUFFIXES, suffix_of
-from ...data.xrays.xrays import list_xrays, read_place, read_xray, read_xray_set, two_sizes
+from ...data.xrays.files import is_mask, list_xrays
+from ...data.xrays.medmnist import read_place
+from ...data.xrays.records import Reading
+from ...data.xrays.xrays import read_xray, read_xray_set, two_sizes
 from ...models.vision.medusa import Medusa
 from ..engine.pipeline import Context, Item, Schema
 from .augment import normalise
@@ -28,7 +34,7 @@ from .data import MedicalSpec
 from .explain import maps_of, maps_of_picture, overlay
 from .options import MedicalPredictOptions
 
-MASKS = ("lungs", "masks", "lung_masks", "lung masks")  # folders that hold no X-rays
+LONGEST_NAME = 200  # bytes; files are written under a name with a few more, of which 255 may be
 
 PredictContext = Context[MedicalPredictOptions, MedicalSpec]
 
@@ -38,6 +44,7 @@ class XrayItem(Item):
 
     place: tuple[str, int] | None  # array and row in a MedMNIST file
     picture: str  # where its explanation is written below OUTPUT.pictures/
+    problem: NotRequired[str]  # why it cannot be read, where the list tells that already
 
 
 class PreparedXray(NamedTuple):
@@ -56,30 +63,60 @@ def medusa(model: nn.Module) -> Medusa:
 
 
 def list_items(options: MedicalPredictOptions) -> list[XrayItem]:
-    """What --input holds, sorted; folders of masks are left out."""
+    """What --input holds, sorted; folders of masks are left out.
+
+    Raises InputError where there is nothing, and for --columns and --images without a table.
+    """
     path = Path(options.input)
-    names: Sequence[tuple[str, str, tuple[str, int] | None]]
     suffix = path.suffix.lower()
     if path.is_file() and (suffix in (".npz", ".txt") or suffix_of(path) in TABLE_SUFFIXES):
-        xrays = read_xray_set(path, need_label=False)
-        names = sorted(zip(xrays.names, xrays.files, xrays.places))
+        columns = parse_columns(options.columns, ("image",))
+        reading = Reading(columns=columns, images=options.images, need_label=False)
+        xrays = read_xray_set(path, reading)
+        rows = zip(xrays.names, xrays.files, xrays.places, xrays.problems, strict=True)
+        listed = sorted(rows, key=lambda row: row[:2])
     else:
-        names = [(name, file, None) for file, name in list_xrays(path) if not _is_mask(name)]
-        if not names:
-            raise fail(path, "holds masks only; give the folder of the pictures")
-    pictures = distinct_names([name for name, _, _ in names], None, ".png")
-    return [
-        {"file": file, "id": name, "place": place, "picture": picture}
-        for (name, file, place), picture in zip(names, pictures)
-    ]
+        for name in ("columns", "images"):
+            if getattr(options, name):
+                raise fail(path, f"--{name} is read with a table of pictures; leave it out")
+        listed = [(name, file, None, "") for file, name in _pictures_of(path)]
+    pictures = distinct_names([_short(name) for name, *_ in listed], None, ".png")
+    items: list[XrayItem] = []
+    for (name, file, place, problem), picture in zip(listed, pictures, strict=True):
+        item: XrayItem = {"file": file, "id": name, "place": place, "picture": picture}
+        items.append({**item, "problem": problem} if problem else item)
+    return items
 
 
-def _is_mask(name: str) -> bool:
-    return any(part.lower() in MASKS for part in name.split("/")[:-1])
+def _pictures_of(path: Path) -> list[tuple[str, str]]:
+    """(file, id) of the pictures of a folder or pattern, without those in folders of masks."""
+    listed = list_xrays(path)
+    masks = [name for _, name in listed if is_mask(name)]
+    if masks:
+        note("left out", "pictures in folders of masks", masks)
+    pictures = [(file, name) for file, name in listed if not is_mask(name)]
+    if not pictures:
+        raise fail(path, "holds masks only; give the folder of the pictures")
+    note("read", "pictures", count=len(pictures))
+    return pictures
+
+
+def _short(name: str) -> str:
+    """A name whose last part leaves room for an ending and for the name that it is written under
+    first; a long one is cut, and ends in a checksum instead.
+    """
+    *folders, last = name.split("/")
+    encoded = last.encode("utf-8", "replace")
+    if len(encoded) > LONGEST_NAME:
+        mark = hashlib.blake2b(encoded, digest_size=6).hexdigest()
+        last = f"{encoded[: LONGEST_NAME - 20].decode('utf-8', 'ignore')}-{mark}"
+    return "/".join([*folders, last])
 
 
 def read_item(item: XrayItem, spec: MedicalSpec) -> PreparedXray:
     """Read one picture. Raises InputError if it cannot be read or is no radiograph."""
+    if problem := item.get("problem"):
+        raise InputError(problem)
     view = patient = None
     if item["place"] is not None:
         name, row = item["place"]
@@ -94,7 +131,8 @@ def read_item(item: XrayItem, spec: MedicalSpec) -> PreparedXray:
 
 
 def schema(options: MedicalPredictOptions, spec: MedicalSpec) -> Schema:
-    """prediction: the most probable class; p_CLASS: calibrated; positive: whether the probability
+    """prediction: the positive class at the operating point, else the most probable of the others
+    (in older runs the most probable class); p_CLASS: calibrated; positive: whether the probability
     of the positive class reaches the operating point; view, and patient if asked for: of DICOM.
     """
     columns: Schema = {"prediction": pl.String()}
@@ -131,10 +169,26 @@ def predict_batch(
 
 def _row(probability: Sequence[float], xray: PreparedXray, context: PredictContext) -> pl.DataFrame:
     options, spec = context.options, context.spec
-    row: dict[str, object] = {"prediction": spec.classes[int(np.argmax(probability))]}
-    row |= {f"p_{name}": value for name, value in zip(spec.classes, probability)}
     threshold = float(context.calibration["threshold"])
-    row |= {"positive": probability[spec.positive] >= threshold, "view": xray.view}
+    positive = probability[spec.positive] >= threshold
+    number = int(np.argmax(probability))
+    if spec.rule == "operating point":
+        others = [k for k in range(len(probability)) if k != spec.positive]
+        number = spec.positive if positive else max(others, key=probability.__getitem__)
+    row: dict[str, object] = {"prediction": spec.classes[number]}
+    row |= {f"p_{name}": value for name, value in zip(spec.classes, probability)}
+    row |= {"positive": positive, "view": xray.view}
     if options.keep_identifiers:
         row["patient"] = xray.patient
     return pl.DataFrame([row], schema=schema(options, spec))
+
+
+def answer(rows: pl.DataFrame, spec: MedicalSpec) -> list[str]:
+    """The answer for one picture in words: its class, and the probability of each class."""
+    lines = []
+    for row in rows.iter_rows(named=True):
+        chances = ", ".join(f"{name} {row[f'p_{name}']:.1%}" for name in spec.classes)
+        reached = "reached" if row["positive"] else "not reached"
+        operating = f"operating point of {spec.classes[spec.positive]} {reached}"
+        lines.append(f"{row['prediction']} ({chances}; {operating}). Not for clinical use")
+    return lines

@@ -6,7 +6,7 @@ Shapes: N pictures of a part, K classes, Y x X pixels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import polars as pl
@@ -26,9 +26,12 @@ from .explain import maps_of, maps_of_picture
 from .options import MedicalOptions
 from .prediction import medusa
 
+Score = TypeVar("Score", float, classification.Interval)
+
 BATCH = 32
 SHOWN = 2  # pictures of each class in the report
-HEADLINE_SCORES = ("auc", "balanced_accuracy", "sensitivity", "ppv")
+HEADLINE_SCORES = ("auc", "balanced_accuracy", "sensitivity", "specificity", "ppv")
+DECISION_SCORES = ("accuracy", "balanced_accuracy", "macro_f1")  # of `decided`
 OPERATING_SCORES = ("auprc", "sensitivity", "specificity", "ppv", "npv")
 SCORE_NAMES = {
     "auc": "AUC",
@@ -52,6 +55,18 @@ def logits_of(model: nn.Module, part: Xrays, device: torch.device, workers: int 
     return np.concatenate(batches)
 
 
+def decided(probability: np.ndarray, positive: int, threshold: float) -> np.ndarray:
+    """The class of each picture by one rule for all scores, int64 (N,): the positive class where
+    its probability reaches the operating point, else the most probable of the others.
+
+    >>> decided(np.array([[0.6, 0.4], [0.8, 0.2]]), 1, 0.3).tolist()
+    [1, 0]
+    """
+    others = probability.copy()
+    others[:, positive] = -1.0
+    return np.where(probability[:, positive] >= threshold, positive, others.argmax(1))
+
+
 class PatientScores(NamedTuple):
     """Scores by name, and the 95 % interval of each by patient, [low, high]."""
 
@@ -66,8 +81,8 @@ class PatientScores(NamedTuple):
 def patient_scores(
     part: Xrays, probability: np.ndarray, positive: int, threshold: float, seed: int
 ) -> PatientScores:
-    """Scores of all classes, and of the positive one at the operating point, with intervals by
-    patient.
+    """Scores of all classes, and of the positive one, with intervals by patient. All that need a
+    decision take it at the operating point.
     """
     labels, patients = part.labels, np.array(part.column("patients"))
     case = labels == positive, probability[:, positive], threshold
@@ -76,7 +91,14 @@ def patient_scores(
     }
     intervals = operating_bootstrap(*case, patients, seed=seed)
     intervals |= classification.bootstrap(labels, probability, patients, seed=seed)
+    certain = np.eye(probability.shape[1])[decided(probability, positive, threshold)]
+    scores |= _decisions(classification.scores(labels, certain))
+    intervals |= _decisions(classification.bootstrap(labels, certain, patients, seed=seed))
     return PatientScores(scores, {name: list(intervals[name]) for name in scores})
+
+
+def _decisions(scores: Mapping[str, Score]) -> dict[str, Score]:
+    return {name: scores[name] for name in DECISION_SCORES}
 
 
 def uniform_scores(part: Xrays, probability: np.ndarray) -> dict[str, float]:
@@ -119,11 +141,11 @@ def _score_table(scores: PatientScores, positive: str) -> pl.DataFrame:
 
 def headline_of(scores: PatientScores, part: Xrays, positive: str, warning: str) -> str:
     """The main scores in one sentence, and the first sentence of the audit."""
-    auc, balanced, sensitivity, ppv = map(scores.text, HEADLINE_SCORES)
+    auc, balanced, sensitivity, specificity, ppv = map(scores.text, HEADLINE_SCORES)
     return (
         f"{len(part)} pictures of {len(set(part.column('patients')))} patients: AUC {auc}, "
-        f"balanced accuracy {balanced}; {positive}: sensitivity {sensitivity}, predictive value "
-        f"{ppv}. {warning}"
+        f"balanced accuracy {balanced}; {positive}: sensitivity {sensitivity}, specificity "
+        f"{specificity}, predictive value {ppv}. {warning}"
     )
 
 
@@ -166,12 +188,16 @@ def explained(
 
 
 def shown_picture(
-    part: Xrays, probability: np.ndarray, place: int, maps: dict[str, np.ndarray]
+    part: Xrays,
+    probability: np.ndarray,
+    predicted: np.ndarray,
+    place: int,
+    maps: dict[str, np.ndarray],
 ) -> ShownPicture:
-    """One picture for the report."""
-    predicted = part.classes[int(probability[place].argmax())]
+    """One picture for the report. predicted: the class of each picture of the part."""
+    number = int(predicted[place])
     headline = (
         f"{part.column('names')[place]}: labelled {part.classes[part.labels[place]]}, predicted "
-        f"{predicted} ({probability[place].max():.0%})"
+        f"{part.classes[number]} ({probability[place, number]:.0%})"
     )
     return ShownPicture(headline, part[place]["picture"][0].numpy(), maps)

@@ -94,13 +94,16 @@ class CoverageTable(TypedDict):
 
     coverage          share of the truth inside the intervals, by level
     mean_width        upper minus lower bound, by level; infinite if any width is
-    coverage_by_step  (L, H)
+    coverage_by_step  (L, H); coverage_by_channel  (L, C)
+    paths             share of the windows and channels whose steps all lie inside, by level
     """
 
     levels: list[float]
     coverage: list[float]
     mean_width: list[float]
     coverage_by_step: list[list[float]]
+    coverage_by_channel: list[list[float]]
+    paths: list[float]
     windows: int
 
 
@@ -110,19 +113,29 @@ class Coverage:
     def __init__(self, intervals: ConformalIntervals) -> None:
         self.intervals = intervals
         self.inside = torch.zeros(intervals.widths.shape, dtype=torch.float64)
+        self.paths = torch.zeros(intervals.widths.shape[::2], dtype=torch.float64)
         self.windows = 0
+        self.stretched = 0.0  # sum of the factors of the windows
 
-    def update(self, forecast: Tensor, truth: Tensor) -> None:
-        """Count a batch, both (B, H, C). `ValueError` for other shapes."""
+    def update(self, forecast: Tensor, truth: Tensor, stretch: Tensor | None = None) -> None:
+        """Count a batch, both (B, H, C). stretch: factors (B,) by which the intervals of the
+        windows are wider. `ValueError` for other shapes.
+        """
         if forecast.shape != truth.shape or forecast.shape[1:] != self.inside.shape[1:]:
             horizon, channels = self.inside.shape[1:]
             shapes = f"forecast {tuple(forecast.shape)} and truth {tuple(truth.shape)}"
             raise ValueError(f"{shapes} must both be (batch, {horizon}, {channels})")
         error = (forecast.detach().double() - truth.detach().double()).abs().cpu()
         self.windows += len(error)
+        factor = torch.ones(len(error), 1, 1, dtype=torch.float64)
+        if stretch is not None:
+            factor = stretch.double().cpu().reshape(-1, 1, 1)
+        self.stretched += float(factor.sum())
         # Level by level, so that there is never a tensor (L, B, H, C).
         for level, widths in enumerate(self.intervals.widths):
-            self.inside[level] += (error <= widths).sum(0)
+            inside = error <= widths * factor
+            self.inside[level] += inside.sum(0)
+            self.paths[level] += inside.all(1).sum(0)
 
     def compute(self) -> CoverageTable:
         """The shares so far. `ValueError` when nothing was counted."""
@@ -132,7 +145,11 @@ class Coverage:
         return {
             "levels": list(self.intervals.levels),
             "coverage": share.mean((1, 2)).tolist(),
-            "mean_width": (2 * self.intervals.widths).mean((1, 2)).tolist(),
+            "mean_width": (
+                2 * self.intervals.widths.mean((1, 2)) * self.stretched / self.windows
+            ).tolist(),
             "coverage_by_step": share.mean(2).tolist(),
+            "coverage_by_channel": share.mean(1).tolist(),
+            "paths": (self.paths / self.windows).mean(1).tolist(),
             "windows": self.windows,
         }

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# The natural season of a sampling interval: a day for hours and minutes, a week for days, a year
-# for weeks and months.
-_SEASONS = {"s": 3600, "m": 1440, "h": 24, "d": 7, "w": 52, "mo": 12, "q": 4, "y": 1}
+# The natural season of a sampling interval: a day for hours and minutes, a week for days (five of
+# them for business days), a year for weeks and months.
+_SEASONS = {"s": 3600, "m": 1440, "h": 24, "d": 7, "b": 5, "w": 52, "mo": 12, "q": 4, "y": 1}
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def season_of(frequency: str) -> int:
 
     Seconds have an hour, minutes and hours a day, days a week, and the rest a year. `ValueError`
     for no frequency."""
-    match = re.fullmatch(r"(\d+)(us|ms|s|m|h|d|w|mo|q|y)", frequency)
+    match = re.fullmatch(r"(\d+)(us|ms|s|m|h|d|b|w|mo|q|y)", frequency)
     if not match or int(match[1]) == 0:
         raise ValueError(f"{frequency!r} is not a frequency such as 15m, 1h, 1d, 1w, 1mo")
     season, rest = divmod(_SEASONS.get(match[2], 1), int(match[1]))

@@ -26,6 +26,8 @@ TASK = Task(
     check=check,
     columns={
         "row": "Number of the row in its file, counted from 0.",
+        "part": "Part that the row was in when the run was trained: train, validation, test; null "
+        "for a row that is new.",
         "user_id": "User of the row.",
         "item_id": "Item of the row.",
         "p_TASK": "Probability that the task's label is 1 (a click, a like, ...).",

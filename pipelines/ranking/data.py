@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -20,18 +20,22 @@ from ...data.clicks.encoder import ClickEncoder
 from ...data.clicks.fit import encode_log, fit
 from ...data.clicks.history import AGES, Events
 from ...data.clicks.layouts import log_of, open_log
+from ...data.clicks.log import Log, count_rows
+from ...data.clicks.row_parts import RowParts
 from ...data.clicks.schema import Schema, schema_of
 from ...data.clicks.split import PARTS, TRAIN
 from ...data.clicks.vocabulary import Vocabulary
 from ...models.clicks.click import Layout
-from ..engine.pipeline import Splits
+from ..engine.inference.members import member_key
+from ..engine.pipeline import Member, Splits
 from ..engine.runs.loaded import open_spec
 from ..engine.runs.run_directory import RunDirectory
-from ..engine.spec import Spec
-from .baselines import rates
+from ..engine.spec import JsonValue, Spec
+from .baselines import note_telling_fields, rates
 from .options import RankingOptions
 
 VOCABULARIES, ARRAYS = "vocabularies.parquet", "arrays.safetensors"
+FILE = "parts.file."  # begins the name of an array with the parts of the rows of a file
 
 
 class FieldFacts(TypedDict):
@@ -49,7 +53,8 @@ class RankingSpec(Spec):
     items are assets.
 
     targets: places in `fields` that the sequences are histories of; whole, whole_ids: which
-    vocabularies hold whole numbers (of fields; of users and items); log: checksum of the rows.
+    vocabularies hold whole numbers (of fields; of users and items); log: checksum of the rows;
+    decimal_comma: the columns of the log whose numbers have one.
     """
 
     schema: Mapping[str, object]
@@ -66,6 +71,16 @@ class RankingSpec(Spec):
     rows: int
     log: str
     input: dict[str, str | None]
+    decimal_comma: dict[str, bool] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """All values as JSON can hold them; a log of decimal points has the keys of earlier
+        versions.
+        """
+        values = super().to_json()
+        if not self.decimal_comma:
+            del values["decimal_comma"]
+        return values
 
     @property
     def layout(self) -> Layout:
@@ -98,6 +113,9 @@ def open_new_log(options: RankingOptions) -> Splits[RankingSpec]:
     training_rows = np.flatnonzero(part == TRAIN)
     counted = rates(rows, training_rows, len(encoder.users.keys), len(encoder.items.keys))
     encoder = replace(encoder, rates=counted)
+    note_telling_fields(encoder, rows, part)
+    by_file = encoder.row_parts.with_files(parts_by_file(log, part))
+    encoder = replace(encoder, row_parts=by_file)
     spec = make_spec(encoder, rows, part)
     return Splits(*parts_of(encoder, rows, part), spec, assets(encoder))
 
@@ -109,6 +127,14 @@ def open_log_of_run(
     log = log_of(str(options.data))
     encoder, rows, part = encode_log(log, load_encoder(spec), split=not as_test)
     return Splits(*parts_of(encoder, rows, part), spec)
+
+
+def parts_by_file(log: Log, part: np.ndarray) -> dict[str, np.ndarray]:
+    """By what tells a file from others, the parts of its rows. part: int8 (N,), in their order."""
+    ends = np.cumsum([count_rows(file) for file in log.files])
+    parts = np.split(part.astype(np.int8), ends[:-1])
+    keys = [member_key(Member(file)) for file in log.files]
+    return {key: of_file for key, of_file in zip(keys, parts, strict=True) if key is not None}
 
 
 def parts_of(
@@ -125,6 +151,16 @@ def grown_schema(old: Schema, new: Schema) -> Schema:
     """The schema of the run to go on from; a new one may differ in where tables are and how rows
     are split.
     """
+    new = replace(
+        new,
+        sequences={
+            # What fills up lists is what filled them up before, unless the new schema says it.
+            name: replace(sequence, filler=sequence.filler or old.sequences[name].filler)
+            if name in old.sequences
+            else sequence
+            for name, sequence in new.sequences.items()
+        },
+    )
     same = replace(new, join=old.join, split=old.split, log=old.log)
     if same != old:
         names = [f.name for f in fields(Schema)]
@@ -161,6 +197,7 @@ def make_spec(encoder: ClickEncoder, rows: Rows, part: np.ndarray) -> RankingSpe
         rows=len(rows),
         log=digest.hexdigest(),
         input={"user": schema.user, "item": schema.item, "time": schema.time},
+        decimal_comma={name: True for name, comma in encoder.commas.items() if comma},
     )
 
 
@@ -184,6 +221,9 @@ def assets(encoder: ClickEncoder) -> Mapping[str, Callable[[Path], object]]:
     arrays |= {f"last.{side}": codes for side, codes in encoder.last.items()}
     for place, events in enumerate(encoder.events.values()):
         arrays |= {f"events.{place}.keys": events.keys, f"events.{place}.codes": events.codes}
+    row_parts = encoder.row_parts
+    arrays |= {"parts.keys": row_parts.keys, "parts.codes": row_parts.parts}
+    arrays |= {f"{FILE}{key}": parts for key, parts in row_parts.files.items()}
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     return {VOCABULARIES: table.write_parquet, ARRAYS: lambda path: save_file(arrays, path)}
 
@@ -221,4 +261,13 @@ def load_encoder(spec: RankingSpec) -> ClickEncoder:
         },
         last={side: arrays[f"last.{side}"] for side in ("user", "item")},
         rates={name: arrays[f"rates.{name}"] for name in ("overall", "user", "item")},
+        # Runs of earlier versions do not know which rows they were trained on.
+        row_parts=RowParts(
+            arrays["parts.keys"],
+            arrays["parts.codes"],
+            {name.removeprefix(FILE): arrays[name] for name in arrays if name.startswith(FILE)},
+        )
+        if "parts.keys" in arrays
+        else RowParts(),
+        commas=spec.decimal_comma,
     )

@@ -5,13 +5,26 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 from ...base.errors import InputError
-from ..engine.command_line.checks import check_attention, check_least
+from ..engine.command_line.checks import check_attention, check_least, refuse_unread
 from ..engine.options import PredictOptions, TrainOptions
 
 Model = Literal["infnet", "infnet-hub", "shared-bottom", "mmoe", "ple", "din", "dcnv2", "tokens"]
 MODELS: tuple[Model, ...] = get_args(Model)
 # Parts of INFNet that `compare` can train it without, and the options that switch them off.
 ABLATIONS = {"no-cross": "cross", "no-gated": "gated", "no-task-tokens": "task_tokens"}
+INFNET = ("infnet", "infnet-hub")
+# Options that only some models read, and these models.
+READ_BY: Mapping[str, tuple[str, ...]] = {
+    "layers": (*INFNET, "tokens", "ple", "dcnv2"),
+    "heads": (*INFNET, "tokens"),
+    **dict.fromkeys(
+        ("proxies", "shared_tasks", "residual", "task_tokens", "gated", "cross"), INFNET
+    ),
+    "experts": ("mmoe", "ple"),
+    "hidden": ("shared-bottom", "mmoe", "ple", "din", "dcnv2"),
+    "attention": ("tokens",),
+    "ffn": ("tokens",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,10 +184,33 @@ class CompareOptions(RankingOptions):
 class SchemaOptions:
     """Draft a schema from the columns of a log, for you to read and correct."""
 
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {"columns": ("user", "item", "task")}
+
     data: str
     """The log: a file, folder or pattern."""
+    user: str | None = None
+    """Column of the user's id; by default one with a usual name."""
+    item: str | None = None
+    """Column of the item's id; by default one with a usual name."""
+    task: tuple[str, ...] = ()
+    """Columns of the labels (0 and 1, true and false, yes and no), or conditions such as
+    'rating>=4'; by default those with usual names.
+    """
     output: str | None = None
     """YAML file to write; by default next to the log, with its name."""
+
+
+def _check_read(options: RankingOptions) -> None:
+    """Raise `InputError` for an option that the chosen models do not read."""
+    models = [options.model]
+    if isinstance(options, CompareOptions):
+        if options.model != CompareOptions.model:
+            raise InputError(f"--model {options.model}: compare trains those of --models")
+        models = [name.partition(":")[0] for name in options.models]
+    refuse_unread(options, READ_BY, models)
+    of_experts = {*models} <= {"mmoe", "ple"}
+    if of_experts and len(options.hidden) > 1 and options.hidden != RankingOptions.hidden:
+        raise InputError(f"--hidden: {models[0]} reads one size, the width of its experts")
 
 
 def check(options: object) -> None:
@@ -201,6 +237,7 @@ def check(options: object) -> None:
         options.clip is not None or options.devices * options.nodes > 1
     ):
         raise InputError("--sparse yes: goes with one device and without --clip")
+    _check_read(options)
     check_attention(
         options.attention, fits=("any tokens", "sequence"), why="tokens of a row are no grid"
     )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ...base.errors import InputError
+from ...data.clicks.account import one_label
 from ...data.clicks.batches import ClickRows
 from ...data.clicks.generate import write_sample_clicks
 from ...data.clicks.schema import schema_of
@@ -33,7 +34,7 @@ from . import figures
 from .data import RankingSpec, open_log_of_run, open_new_log, spec_of_run
 from .optimizers import make_optimizer
 from .options import RankingOptions, RankingPredictOptions
-from .prediction import RowsItem, list_parts, predict_parts, schema
+from .prediction import RowsItem, answer_lines, list_parts, predict_parts, schema
 from .scoring import cold_rows, probabilities, scores_by_task, validation_scores, weighted_loss
 
 SPARSE_FROM = 100_000  # embeddings from which `--sparse auto` updates only those of a batch
@@ -161,17 +162,15 @@ class RankingPipeline(Pipeline[RankingOptions, RankingSpec]):
         by_task = scores_by_task(dataset, probability, spec.tasks)
         cold = {name: int(part.sum()) for name, part in cold_rows(dataset).items()}
         metrics: Metrics = {"rows": len(dataset), **cold, **by_task}
-        nan = float("nan")
+        assert rows.labels is not None
         sentences = [
-            f"{task} AUC {scores.get('auc', nan):.4f} (users and items counted: "
-            f"{scores['baseline_auc']:.4f}), gAUC {scores.get('gauc', nan):.4f}"
-            for task, scores in by_task.items()
+            in_words(task, scores, rows.labels[dataset.which, place])
+            for place, (task, scores) in enumerate(by_task.items())
         ]
         headline = f"{context.options.model} on {len(dataset):,} rows: " + "; ".join(sentences)
         table = pl.DataFrame(
             [{"task": task, **scores} for task, scores in by_task.items()], strict=False
         )
-        assert rows.labels is not None
         pictures = figures.score_figures(
             rows.labels[dataset.which], probability, spec.tasks, schema_of(spec.schema)
         )
@@ -200,8 +199,12 @@ class RankingPipeline(Pipeline[RankingOptions, RankingSpec]):
     def prediction_schema(
         self, options: RankingPredictOptions, spec: RankingSpec
     ) -> dict[str, pl.DataType]:
-        """row, user_id, item_id, p_TASK, seen_user, seen_item, unseen, unread."""
+        """row, part, user_id, item_id, p_TASK, seen_user, seen_item, unseen, unread."""
         return schema(spec)
+
+    def answer_lines(self, rows: pl.DataFrame, spec: RankingSpec) -> list[str]:
+        """The probabilities of each task, of a single user by item."""
+        return answer_lines(rows, spec.tasks)
 
     def predict(
         self,
@@ -211,6 +214,16 @@ class RankingPipeline(Pipeline[RankingOptions, RankingSpec]):
     ) -> list[pl.DataFrame | ValueError]:
         """Probabilities of the rows, in their order."""
         return predict_parts(model, items, context)
+
+
+def in_words(task: str, scores: Mapping[str, float], labels: np.ndarray) -> str:
+    """The scores of a task in a few words. labels: (N,), -1 where they do not count."""
+    if why := one_label(labels, "part that is scored"):
+        return f"{task} has no AUC, as {why}"
+    return (
+        f"{task} AUC {scores['auc']:.4f} (users and items counted: "
+        f"{scores['baseline_auc']:.4f}), gAUC {scores['gauc']:.4f}"
+    )
 
 
 def is_sparse(options: RankingOptions, spec: RankingSpec) -> bool:

@@ -42,7 +42,9 @@ def weighted_loss(model: nn.Module, batch: Batch, options: RankingOptions) -> Te
 
 
 def validation_scores(model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
-    """AUC and log-loss, means over tasks, and one minus that AUC."""
+    """AUC and log-loss, means over tasks, and what epochs are compared by: one minus that AUC, or
+    the log-loss where no task has rows of both labels.
+    """
     columns = [
         (forward(model, batch).sigmoid().float(), batch["labels"], batch["counts"])
         for batch in batches
@@ -55,7 +57,8 @@ def validation_scores(model: nn.Module, batches: Iterable[Batch]) -> dict[str, f
             aucs.append(auc(labels[rows, task].astype(np.int8), probability[rows, task]))
             losses.append(log_loss(labels[rows, task].astype(np.int8), probability[rows, task]))
     mean = float(np.nanmean(aucs)) if np.isfinite(aucs).any() else float("nan")
-    return {"auc": mean, "log_loss": float(np.mean(losses)), "one_minus_auc": 1 - mean}
+    scores = {"auc": mean, "log_loss": float(np.mean(losses)), "one_minus_auc": 1 - mean}
+    return scores if np.isfinite(mean) else {**scores, "one_minus_auc": scores["log_loss"]}
 
 
 @torch.no_grad()
@@ -104,10 +107,12 @@ def scores_by_task(
 def cold_rows(dataset: ClickRows) -> dict[str, np.ndarray]:
     """bool (N,): the rows whose user, or item, the training part does not have."""
     rows, which, encoder = dataset.rows, dataset.which, dataset.encoder
-    return {
+    cold = {
         "cold_users": ~encoder.trained_on("user", rows.user[which]),
         "cold_items": ~encoder.trained_on("item", rows.item[which]),
     }
+    plain = {"cold_users": encoder.schema.user is None, "cold_items": encoder.schema.item is None}
+    return {name: mask for name, mask in cold.items() if not plain[name]}
 
 
 def _scores(labels: np.ndarray, probability: np.ndarray, users: np.ndarray) -> dict[str, float]:

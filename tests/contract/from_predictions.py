@@ -26,14 +26,22 @@ from headwise.pipelines.metrics.saliency import saliency_scores
 Found = dict[str, float]
 
 
-def of_classes(rows: pl.DataFrame, labels: list[str]) -> Found:
-    """Of `prediction` and `p_CLASS` of rows whose labels are these; two classes."""
+def of_classes(rows: pl.DataFrame, labels: list[str], positive: str | None = None) -> Found:
+    """Of `prediction` and `p_CLASS` of rows whose labels are these; two classes.
+
+    positive: the class that is predicted where the column `positive` says so; by default the most
+    probable class is.
+    """
     classes = sorted(set(labels))
     truth = np.array(labels)
     probability = np.stack([rows[f"p_{name}"].to_numpy().astype(float) for name in classes], 1)
     np.testing.assert_allclose(probability.sum(1), 1, atol=1e-6)
     predicted = rows["prediction"].to_numpy()
-    assert predicted.tolist() == [classes[k] for k in probability.argmax(1)]
+    chosen = probability.argmax(1)
+    if positive is not None:
+        number = classes.index(positive)
+        chosen = np.where(rows["positive"].to_numpy(), number, 1 - number)
+    assert predicted.tolist() == [classes[k] for k in chosen]
     right = truth[:, None] == np.array(classes)
     return {
         "auc": roc_auc_score(right[:, 1], probability[:, 1]),
@@ -72,7 +80,7 @@ def medical(rows: pl.DataFrame, splits: Any, sample: Path) -> Found:
         "auprc": average_precision_score(positive, of_test["p_clear"].to_numpy()),
     }
     return {
-        **of_classes(of_test, truth.tolist()),
+        **of_classes(of_test, truth.tolist(), "clear"),
         **{name: float(value) for name, value in point.items()},
     }
 

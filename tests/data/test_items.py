@@ -19,7 +19,7 @@ def test_a_missing_label_is_no_class(word: str | None) -> None:
 
 def test_numbers_are_compared_by_value() -> None:
     with opened() as account:
-        assert read_labels("t.csv", ["1", "1.0", "0", "01"]) == ["1", "1", "0", "1"]
+        assert read_labels("t.csv", ["1", "1.0", "0", "01"]) == ["1", "1", "0", "01"]
     assert "are one class" in account.lines()[0]
     assert read_labels("t.csv", ["1.0", "0.0"]) == ["1.0", "0.0"]
     assert read_labels("t.csv", ["1e400", "inf"]) == ["1e400", "inf"]

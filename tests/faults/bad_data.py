@@ -3,6 +3,7 @@ message.
 """
 
 import gzip
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -128,11 +129,11 @@ DATA: dict[str, tuple[str, Content, str, str]] = {
         r"'a', row 8 \(2024-01-01 07:00:00\) holds 'oops', not a number",
     ),
     "formula": ("x.csv", wide(b3="=SUM(A1:A9)"), "", r"'=SUM\(A1:A9\)', not a number"),
-    "decimal commas": (
+    "thousands or decimals": (
         "x.csv",
-        TEXT.replace(",", ";").replace(".", ","),
+        re.sub(r",([^,\n]*)$", r',"1,234"', TEXT, flags=re.M).replace(',"1,234"', ",b", 1),
         "",
-        r"separated by semicolons",
+        r"holds '1,234', not a number",
     ),
     "missing value": ("x.csv", wide(a9=""), "", r"'a' has no finite value at 2024-01-01 09:00:00"),
     "NaN": (
@@ -255,8 +256,13 @@ DATA: dict[str, tuple[str, Content, str, str]] = {
         "--split pems",
         r"split pems: the validation part has 8 of 40 rows",
     ),
-    "Latin-1": ("x.csv", wide(a4="\xe9").encode("latin-1"), "", r"not UTF-8 text"),
-    "UTF-16": ("x.csv", TEXT.encode("utf-16"), "", r"UTF-16 text; save it as UTF-8"),
+    "two encodings": (
+        "x.csv",
+        wide(a4="\xe9").encode() + wide(a4="\xe9").encode("latin-1"),
+        "",
+        r"neither UTF-8 nor cp1252",
+    ),
+    "UTF-16, cut off": ("x.csv", TEXT.encode("utf-16")[:-1], "", r"damaged UTF-16 text"),
     "random bytes": (
         "x.csv",
         BINARY,
@@ -292,14 +298,20 @@ DATA: dict[str, tuple[str, Content, str, str]] = {
     ),
     "open quote": ("x.csv", wide(a5='"4'), "", r"^x\.csv: "),
     "column twice": ("x.csv", TEXT.replace("a,b", "a,a"), "", r"column 'a' appears more than once"),
-    "column without a name": ("x.csv", TEXT.replace("a,b", "a,"), "", r"column 3 of 3 has no name"),
+    "columns without names": (
+        "x.csv",
+        TEXT.replace("date,a,b", "report,,"),
+        "",
+        r"columns 2, 3 of 3 have no name",
+    ),
     "a million columns": (
         "x.csv",
         ",".join(map(str, range(10**6))) + "\n",
         "",
         r"more than 100,000 columns",
     ),
-    "spreadsheet": ("x.xlsx", b"PK\x03\x04", "", r"unknown kind of file '\.xlsx'"),
+    "damaged spreadsheet": ("x.xlsx", b"PK\x03\x04", "", r"is a damaged spreadsheet"),
+    "old spreadsheet": ("x.xls", BINARY, "", r"unknown kind of file '\.xls'"),
     "npz with a pickle in it": (
         "x.npz",
         npz_of_objects,

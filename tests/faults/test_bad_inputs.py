@@ -64,7 +64,7 @@ def everything(folder: Path) -> set[Path]:
 @pytest.mark.parametrize("case", DATA)
 def test_data_is_refused(case, refused, tmp_path, monkeypatch):
     file, content, options, words = DATA[case]
-    monkeypatch.setattr("headwise.data.formats.tables.UNPACKED_CAP", 2 << 20)
+    monkeypatch.setattr("headwise.data.formats.tables_packed.UNPACKED_CAP", 2 << 20)
     monkeypatch.setattr("headwise.data.series.cells.UNPACKED_CAP", 2 << 20)
     write(tmp_path / file, content)
     refused(f"forecast train --data {file} --run run {SMALL} {options}", words)

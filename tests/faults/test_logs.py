@@ -7,7 +7,7 @@ import pytest
 
 from headwise.data.clicks.generate import click_log, write_sample_clicks
 
-SMALL = ["--width", "8", "--layers", "1", "--hidden", "16", "--towers", "8", "--batch-size", "512"]
+SMALL = ["--width", "8", "--layers", "1", "--towers", "8", "--batch-size", "512"]
 # Each with a state of its own: two optimisers, rows of embeddings updated alone, a form without one
 # part.
 RECIPES = {
@@ -124,6 +124,8 @@ def test_f14_kill_between_trainings_of_a_comparison(tally, launch, log, tmp_path
             "2",
             "--epochs",
             "1",
+            "--hidden",
+            "16",
             *SMALL,
         ]
 

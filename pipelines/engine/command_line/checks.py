@@ -1,6 +1,9 @@
 """Checks of option values that several tasks make. Nothing here imports torch."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import fields
 
 from ....base.errors import InputError, closest
 
@@ -13,6 +16,40 @@ def check_least(options: object, bounds: Mapping[str, int]) -> None:
         value = getattr(options, name, None)
         if value is not None and value < bound:
             raise InputError(f"--{name.replace('_', '-')} {value}: must be at least {bound}")
+
+
+_of_a_run: ContextVar[bool] = ContextVar("of_a_run", default=False)
+
+
+@contextmanager
+def options_of_a_run() -> Iterator[None]:
+    """Options checked within are those of a run that exists: versions before this one took options
+    that the model does not read, and their runs must still open.
+    """
+    token = _of_a_run.set(True)
+    try:
+        yield
+    finally:
+        _of_a_run.reset(token)
+
+
+def refuse_unread(
+    options: object, readers: Mapping[str, Collection[str]], models: Collection[str]
+) -> None:
+    """Raise `InputError` for an option with another value than its default that none of the chosen
+    models reads.
+
+    readers: by option, the models that read it; options that all models read are not in it.
+    """
+    if _of_a_run.get():
+        return
+    for option in fields(options):  # pyright: ignore[reportArgumentType]
+        value, reading = getattr(options, option.name), readers.get(option.name)
+        if reading is None or value == option.default or any(name in reading for name in models):
+            continue
+        flag = ("--no-" if value is False else "--") + option.name.replace("_", "-")
+        chosen = f"--model {' or '.join(models)}"
+        raise InputError(f"{flag}: is not read by {chosen}, but by {', '.join(reading)}")
 
 
 def check_attention(name: str, *, fits: Collection[str], why: str, optional: bool = False) -> None:

@@ -15,7 +15,7 @@ from typing import TypeVar, cast
 from ....base.errors import InputError, closest, one_line
 from ..options import EvaluateOptions, ExportOptions
 from ..task import Task
-from .checks import check_least
+from .checks import check_least, options_of_a_run
 
 Options = TypeVar("Options")
 
@@ -73,7 +73,8 @@ def parse(
         if not saved.is_file():
             raise InputError(f"{run}: no run to resume (it has no config.yaml)")
         from_file = flatten(read_config(saved), names, str(saved))
-        return _checked_values(task, _tyro(kind, from_file + call, prog))
+        with options_of_a_run():
+            return _checked_values(task, _tyro(kind, from_file + call, prog))
     preset = _value(call, "preset") or stored.get("preset")
     if preset is not None and "preset" in names:
         chosen = preset_options(task, str(preset), _value(call, "horizon") or stored.get("horizon"))

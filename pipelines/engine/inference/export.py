@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ....base.account import opened
 from ....base.errors import InputError, one_line
 from ....base.files import ASIDE, flush, write_aside
 from ..command_line.terminal import say
@@ -92,7 +93,8 @@ def export(pipeline: AnyPipeline, options: ExportOptions) -> str:
     if onnx:
         _need_onnx()
     loaded = load_run(pipeline, options.run, "cpu")
-    splits = pipeline.open_data(with_data(pipeline, loaded.options, loaded.run), loaded.spec)
+    with opened(loaded.options.accept):  # what the training accepted of this data
+        splits = pipeline.open_data(with_data(pipeline, loaded.options, loaded.run), loaded.spec)
     arguments, shapes = pipeline.export_example(loaded.model, splits)
     samples = [arguments]
     resized = pipeline.other_export_example(splits, arguments, shapes)

@@ -104,13 +104,13 @@ def predict(pipeline: AnyPipeline, options: PredictOptions, *, alone: bool = Fal
         plan = make_plan(pipeline, options)
         if output.exists() and not options.overwrite:
             return _done_before(plan, output)
-        publish(account, shown=not alone)
         # Problems of the run are reported here, in one line and before anything is written, not by
         # each worker.
         accelerator = "cpu" if options.engine == "ray" else options.accelerator
         loaded = load_run(pipeline, options.run, accelerator)
         rank, world = (0, 1) if alone else _rank_and_world()
         with plan.claimed(options, rank):
+            publish(account, shown=not alone)
             elsewhere = options.engine == "ray" or options.processes > 1
             mine = [
                 shard
@@ -120,10 +120,10 @@ def predict(pipeline: AnyPipeline, options: PredictOptions, *, alone: bool = Fal
             # Processes load the run themselves.
             _do(pipeline, options, plan, mine, None if elsewhere else loaded, shown=world == 1)
             predicted = _join(pipeline, plan, output, account, shown=not alone)
+            if predicted.complete and not alone and first_process():
+                _print_answer(pipeline, plan, predicted, loaded)
         if predicted.complete:
             plan.remove()
-        if predicted.complete and not alone and first_process():
-            _print_answer(pipeline, predicted, loaded)
         return predicted
 
 
@@ -279,8 +279,8 @@ def _failures(rows: pl.LazyFrame, failed: int, output: Path, most: int = 20) -> 
             yield f"  … {failed - most} more: rows with status = 'error' in {output}"
 
 
-def _print_answer(pipeline: AnyPipeline, predicted: Predicted, loaded: Loaded) -> None:
+def _print_answer(pipeline: AnyPipeline, plan: Plan, predicted: Predicted, loaded: Loaded) -> None:
     """Print the answer itself where there is one item."""
-    if predicted.items == 1 and not predicted.failed and predicted.output.suffix == ".parquet":
-        for line in pipeline.answer_lines(predicted.table(), loaded.spec):
+    if predicted.items == 1 and not predicted.failed and plan.path(0).exists():
+        for line in pipeline.answer_lines(pl.read_parquet(plan.path(0)), loaded.spec):
             print(line)

@@ -10,6 +10,7 @@ from torch import nn
 
 from ....base.errors import InputError, one_line
 from ....base.files import checksum
+from ..command_line.checks import options_of_a_run
 from ..command_line.parsing import parse
 from ..pipeline import Calibration, Context, OptionsT, Pipeline, SpecT
 from ..training.loop import build
@@ -43,7 +44,8 @@ def load_run(
     """
     run = RunDirectory.open(path, pipeline.task.name)
     weights = load_weights(run.path / "model.safetensors")
-    options = cast(OptionsT, parse(pipeline.task, "train", [], config=run.path / "config.yaml"))
+    with options_of_a_run():
+        options = cast(OptionsT, parse(pipeline.task, "train", [], config=run.path / "config.yaml"))
     spec = open_spec(pipeline.spec_class, run)
     model = build(pipeline, options, spec)
     try:

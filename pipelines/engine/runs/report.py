@@ -25,6 +25,8 @@ def write_report(
     """Write `figures/*.png` and `report.html` (or another name, for an evaluation)."""
     prefix = "" if name == "report" else f"{name}-"
     write_sheets(run.path / "tables", review.sheets, prefix)
+    for record, rows in review.records.items():
+        write_aside(run.path / f"{prefix}{record}.parquet", rows.write_parquet)
     more = _training_figures(run, pipeline.monitor) if name == "report" else []
     options = run.config()
     read = account_table(run.path / (ACCOUNT if name == "report" else f"{name}-{ACCOUNT}"))

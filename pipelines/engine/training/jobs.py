@@ -62,7 +62,6 @@ def _train(pipeline: AnyPipeline, options: TrainOptions, account: Account) -> Ru
             if fabric.is_global_zero:
                 splits = _write_assets(run, splits)
                 _check_spec(run, splits.spec.to_json(), options)
-                publish(account, run.path / ACCOUNT)
                 write_members(run.path / MEMBERS, splits.members)
             fabric.barrier()
             storage = RunStorage(run, options, first_process=fabric.is_global_zero)
@@ -73,6 +72,8 @@ def _train(pipeline: AnyPipeline, options: TrainOptions, account: Account) -> Ru
             run.take_back()
             raise
         say(f"run {run.path}")
+        if fabric.is_global_zero:
+            publish(account, run.path / ACCOUNT)
         model = trainer.run()
         if fabric.is_global_zero:
             _finish(pipeline, data, splits, run, model, fabric.device)
@@ -231,6 +232,8 @@ def _evaluate(pipeline: AnyPipeline, options: EvaluateOptions, account: Account)
     else:
         part = "test" if part == "auto" else part
         data = with_data(pipeline, loaded.options, loaded.run)
+        # What the training accepted of this data is no doubt now.
+        account.accept |= set(loaded.options.accept)
         name = f"evaluation-{part}"
     splits = pipeline.open_data(data, loaded.spec, as_test=part == "all")
     publish(account, loaded.run.path / f"{name}-{ACCOUNT}")

@@ -113,9 +113,26 @@ class Trainer(Generic[OptionsT, SpecT, DataT]):
                     ) from None
                 raise
         weights = self.storage.best_weights(self.progress)
+        if self.storage.shown and (line := self._kept_epoch()):
+            say(line)
         model = build(self.pipeline, self.options, self.spec)
         model.load_state_dict(weights)
         return model.to(self.fabric.device).eval()
+
+    def _kept_epoch(self) -> str | None:
+        """Which epoch's weights the run keeps, by which score, and whether more could be better."""
+        progress, name = self.progress, f"val_{self.pipeline.monitor}"
+        rows = [row for row in progress.history if math.isfinite(row.get(name, math.nan))]
+        best = next((row for row in rows if row["step"] == progress.best_step), None)
+        if best is None:
+            return None
+        line = f"kept: epoch {best['epoch']} of {len(progress.history)}, the lowest {name}"
+        losses = {row["epoch"]: row["val_log_loss"] for row in rows if "val_log_loss" in row}
+        if losses and (lowest := min(losses, key=losses.__getitem__)) != best["epoch"]:
+            line += f" (val_log_loss was lowest in epoch {lowest})"
+        if best["epoch"] == self.options.epochs > 1:
+            line += "; it was the last one: more --epochs may be better"
+        return line
 
     def _loader_died(self, error: BaseException) -> bool:
         """The death of a worker arrives as a signal: torch raises wherever the training is just

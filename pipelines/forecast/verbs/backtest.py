@@ -11,17 +11,19 @@ import polars as pl
 import torch
 from torch import nn
 
+from ....base.account import opened
 from ....base.errors import InputError
 from ....base.files import write_aside, write_json
+from ...engine.accounts import publish
 from ...engine.command_line.terminal import say
 from ...engine.pipeline import Calibration, Review
-from ...engine.runs.loaded import load_run
+from ...engine.runs.loaded import Loaded, load_run
 from ...engine.runs.report import write_report
 from ...engine.training.jobs import with_data
 from ...metrics.forecasting import repeat_last
 from .. import figures
 from ..data import ForecastSpec, ForecastWindows, open_splits
-from ..options import BacktestOptions
+from ..options import BacktestOptions, ForecastOptions
 from ..pipeline import ForecastPipeline
 from ..scoring import batches, forward, intervals_of
 
@@ -34,18 +36,10 @@ def backtest(pipeline: ForecastPipeline, options: BacktestOptions) -> pl.DataFra
     training part of the run's own data are marked, because the model has seen what came.
     """
     loaded = load_run(pipeline, options.run, options.accelerator)
-    spec: ForecastSpec = loaded.spec
-    if options.data is None:
-        data_options = with_data(pipeline, loaded.options, loaded.run)
-        training_rows = len(open_splits(data_options, spec, as_test=False).train.times[0])
-    else:
-        data_options, training_rows = replace(loaded.options, data=options.data), 0
-    dataset = open_splits(data_options, spec, as_test=True).test
-    if len(dataset.scalers) > 1:
-        raise InputError(
-            "backtest: goes through one table at a time; give a wide file, or --series together in "
-            "training"
-        )
+    with opened() as account:
+        dataset, training_rows = _windows(pipeline, options, loaded)
+    publish(account, loaded.run.path / "backtest-account.json")
+    spec = loaded.spec
     step = options.step or spec.horizon
     windows = list(range(len(dataset) - 1, -1, -step))[: options.origins][::-1]
     if len(windows) < options.origins:
@@ -74,6 +68,27 @@ def backtest(pipeline: ForecastPipeline, options: BacktestOptions) -> pl.DataFra
     return table
 
 
+def _windows(
+    pipeline: ForecastPipeline,
+    options: BacktestOptions,
+    loaded: Loaded[ForecastOptions, ForecastSpec],
+) -> tuple[ForecastWindows, int]:
+    """All windows of the one series, and how many of its rows the model has seen."""
+    spec = loaded.spec
+    if options.data is None:
+        data_options = with_data(pipeline, loaded.options, loaded.run)
+        training_rows = len(open_splits(data_options, spec, as_test=False).train.times[0])
+    else:
+        data_options, training_rows = replace(loaded.options, data=options.data), 0
+    dataset = open_splits(data_options, spec, as_test=True).test
+    if len(dataset.scalers) > 1:
+        raise InputError(
+            "backtest: goes through one table at a time; give a wide file, or --series together in "
+            "training"
+        )
+    return dataset, training_rows
+
+
 def moment_rows(
     model: nn.Module,
     dataset: ForecastWindows,
@@ -93,7 +108,11 @@ def moment_rows(
             for row, index in enumerate(indices):
                 start = index + spec.lookback
                 coverage = {
-                    f"coverage_{level * 100:g}": float((error[row].abs() <= widths).double().mean())
+                    f"coverage_{level * 100:g}": (
+                        float((error[row].abs() <= widths).double().mean())
+                        if bool(widths.isfinite().all())
+                        else None
+                    )
                     for level, widths in zip(intervals.levels, intervals.widths, strict=True)
                 }
                 rows.append(

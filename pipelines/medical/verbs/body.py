@@ -16,12 +16,14 @@ from matplotlib.figure import Figure
 from safetensors.torch import save
 from torch import Tensor
 
+from ....base.account import note, opened
 from ....base.errors import InputError, fail
 from ....base.files import write_aside, write_json
 from ....data.formats.pictures import resized
 from ....data.scenes.scenes import read_mask
 from ....data.xrays.xrays import read_row, read_xray_set
 from ....models.vision.medusa import Body
+from ...engine.accounts import publish
 from ...engine.command_line.terminal import Progressbar, say
 from ...engine.experiments.jobs import claimed
 from ...engine.runs.loaded import pick_device
@@ -67,7 +69,9 @@ def body(pipeline: MedicalPipeline, options: BodyOptions) -> BodyFacts:
     Raises InputError for options and data that do not fit.
     """
     check(options)
-    data = _read(options)
+    with opened() as account:
+        data = _read(options)
+        publish(account)
     device = pick_device(options.accelerator)
     output = Path(options.output)
     with claimed(output), Progressbar(total=options.folds + 1, unit="training", desc="body") as bar:
@@ -99,6 +103,8 @@ def _read(options: BodyOptions) -> LungMasks:
     xrays = read_xray_set(options.data)
     masks = read_lungs(xrays, options.lungs)
     rows = sorted(masks)
+    if len(rows) < len(xrays):
+        note("left out", "pictures without a lung mask", count=len(xrays) - len(rows))
     patients = np.array([xrays.patients[row] for row in rows])
     if (count := len(set(patients))) < options.folds:
         message = f"masks of {count} patients are too few for --folds {options.folds}"

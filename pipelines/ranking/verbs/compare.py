@@ -12,6 +12,8 @@ import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
+from ....base.account import opened
+from ...engine.accounts import publish
 from ...engine.command_line.terminal import say
 from ...engine.experiments.compare import Plan, Trained, trained_variants
 from ...engine.experiments.jobs import Job
@@ -30,6 +32,7 @@ from ...engine.experiments.table import (
     write_comparison,
 )
 from ...engine.pipeline import Splits
+from ...engine.runs.run_directory import ACCOUNT
 from ...figures.style import GREY, styled_figure
 from ...metrics.ranking import ranking_scores
 from ..baselines import rate_scores
@@ -56,7 +59,8 @@ def compare(pipeline: RankingPipeline, options: CompareOptions) -> pl.DataFrame:
         label="AUC ",
         free={"model"},
     )
-    with trained_variants(pipeline, options, plan) as compared:
+    with opened(options.accept) as account, trained_variants(pipeline, options, plan) as compared:
+        publish(account, Path(options.output) / ACCOUNT)
         splits = compared.splits
         table = summarise(compared.trainings, baseline(splits), splits.spec.tasks)
         shifts = differences(compared.trainings, splits.spec.tasks)

@@ -13,16 +13,18 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from ....base.account import note, opened
 from ....base.errors import InputError, fail, nearest, shown
 from ....base.files import ASIDE, clear_aside, write_aside
 from ....data.clicks.batches import ClickRows
-from ....data.clicks.cells import NOW
 from ....data.clicks.coding import Rows, codes_of
 from ....data.clicks.encoder import ClickEncoder
 from ....data.clicks.history import SECONDS, Ragged, spread
 from ....data.clicks.log import scan_log
+from ....data.clicks.times import NOW
 from ....data.clicks.vocabulary import FIRST, MISSING, are_integers, clean
 from ....data.formats.tables import collect, require_columns
+from ...engine.accounts import publish
 from ...engine.command_line.terminal import Progressbar, say
 from ...engine.runs.loaded import Loaded, load_run
 from ..options import TopOptions
@@ -61,12 +63,22 @@ def top(pipeline: RankingPipeline, options: TopOptions) -> Path:
         raise InputError(f"{output}: already exists; choose another --output, or --overwrite")
     if output.is_dir():
         raise InputError(f"{output}: is a folder; give a file")
-    loaded = load_run(pipeline, options.run, options.accelerator)
+    with opened() as account:
+        written = _top(load_run(pipeline, options.run, options.accelerator), options)
+        publish(account)
+    return written
+
+
+def _top(loaded: Loaded, options: TopOptions) -> Path:
+    """Write the lists of a run that is open, and say so."""
+    output = Path(options.output)
     names = loaded.spec.tasks
     if options.task is not None and options.task not in names:
         raise InputError(f"--task {options.task}: unknown{nearest(options.task, names)}")
     encoder = encoder_with_log(loaded.spec, options.log)
     schema = encoder.schema
+    if schema.user is None or schema.item is None:
+        raise InputError(f"{options.run}: its log has no users or no items, so there are no lists")
     everyone = Ids(encoder.users.keys, np.arange(len(encoder.users.keys), dtype=np.int32))
     users = (
         everyone
@@ -100,13 +112,18 @@ def read_ids(table: str, column: str, encoder: ClickEncoder, side: str) -> Ids:
     """The distinct ids of a table, in its order."""
     frame, names = scan_log(table)
     require_columns(table, [column], names)
-    ids = (
-        clean(collect(table, frame.select(column))[column]).drop_nulls().unique(maintain_order=True)
-    )
+    words = encoder.schema.missing_words(column)
+    cells = clean(collect(table, frame.select(column))[column], missing_words=words)
+    ids = cells.drop_nulls().unique(maintain_order=True)
     if not len(ids):
         raise fail(table, f"column {shown(column)} holds no id")
     known = encoder.users if side == "users" else encoder.items
-    codes = np.maximum(known.codes(ids) - FIRST, -1).astype(np.int32)
+    codes = np.maximum(known.codes(ids, missing_words=words) - FIRST, -1).astype(np.int32)
+    note("read", side, count=len(ids))
+    if len(names) > 1:
+        note("columns", f"not used in {Path(table).name}", [n for n in names if n != column])
+    if (codes < 0).any():
+        note("values", f"{side} that the run does not know", count=int((codes < 0).sum()))
     return Ids(
         ids.cast(pl.Int64) if known.integers and are_integers(ids) else ids.cast(pl.String), codes
     )

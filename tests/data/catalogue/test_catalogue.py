@@ -128,7 +128,7 @@ def test_of_a_wheel_only_the_named_files_are_taken(tmp_path: Path) -> None:
     )
     folder = get_dataset(entry, folder=tmp_path / "home", downloader=Web(content))
     assert folder == tmp_path / "home" / entry.name
-    assert {f.name for f in folder.iterdir()} == {"tiny.inter"}
+    assert {f.name for f in folder.iterdir()} == {"tiny.inter", ".headwise"}
     assert (folder / "tiny.inter").read_bytes() == b"a\n1\n"
     assert {f.name for f in (tmp_path / "home").iterdir()} == {"t.whl", entry.name}
     assert not (tmp_path / "evil").exists()
@@ -177,3 +177,30 @@ def test_checksums_are_those_of_the_real_files(name: str, tmp_path: Path) -> Non
         get_dataset(entry, folder=tmp_path, downloader=Web(ConnectionError()))
         == tmp_path / entry.file
     )
+
+
+def test_what_the_user_has_under_the_same_name_is_neither_deleted_nor_changed(
+    tmp_path: Path,
+) -> None:
+    content, entry = wheel_of({"pack/age/tiny.inter": b"a\n1\n"})
+    own = tmp_path / entry.name
+    own.mkdir()
+    (own / "tiny.inter").write_bytes(b"mine")
+    (own / "notes.txt").write_bytes(b"mine, too")
+    (tmp_path / "t.whl").write_bytes(b"my wheel")
+    for _ in range(2):
+        folder = get_dataset(entry, folder=tmp_path, downloader=Web(content))
+        assert folder.name == f"{entry.name}-{str(entry.sha256)[:12]}"
+        assert (folder / "tiny.inter").read_bytes() == b"a\n1\n"
+    assert (own / "tiny.inter").read_bytes() == b"mine"
+    assert {file.name for file in own.iterdir()} == {"tiny.inter", "notes.txt"}
+    assert (tmp_path / "t.whl.before-1").read_bytes() == b"my wheel"
+    (tmp_path / "tiny.csv").write_bytes(b"my table")
+    get_dataset(ENTRY, folder=tmp_path, downloader=Web(BYTES))
+    assert (tmp_path / "tiny.csv.before-1").read_bytes() == b"my table"
+
+
+def test_a_name_that_is_no_data_set_is_answered_with_all_of_them() -> None:
+    with pytest.raises(InputError) as caught:
+        find_dataset("nothere")
+    assert all(repr(entry.name) in str(caught.value) for entry in DATASETS)

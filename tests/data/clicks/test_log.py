@@ -12,7 +12,6 @@ from headwise.base.errors import InputError
 from headwise.data.clicks import fit as fitting
 from headwise.data.clicks import log as logs
 from headwise.data.clicks.batches import ClickRows
-from headwise.data.clicks.cells import NOW
 from headwise.data.clicks.coding import Rows
 from headwise.data.clicks.encoder import ClickEncoder
 from headwise.data.clicks.fit import encode_log, fit
@@ -20,6 +19,7 @@ from headwise.data.clicks.log import Log
 from headwise.data.clicks.schema import Schema
 from headwise.data.clicks.schema_file import parse_schema
 from headwise.data.clicks.split import TEST, TRAIN
+from headwise.data.clicks.times import NOW
 from headwise.data.clicks.vocabulary import MISSING, UNSEEN
 from headwise.tests.data.clicks.saved import saved
 
@@ -77,6 +77,7 @@ def table(rows: int = 240) -> pl.DataFrame:
 
 
 RICH: dict[str, Any] = {
+    "tasks": {"click": "click"},  # the rating is a field
     "categorical": {
         "user": {"hash": 50},
         "item": {},

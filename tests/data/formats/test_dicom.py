@@ -5,12 +5,20 @@ import pytest
 
 pytest.importorskip("pydicom", reason="pydicom is optional (extra medical) and not installed")
 
+import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, generate_uid
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    generate_uid,
+)
 
+from headwise.base.account import opened
 from headwise.base.errors import InputError
-from headwise.data.formats.dicom import is_dicom, read_dicom, read_header
-from headwise.data.xrays.xrays import list_xrays, read_row, read_xray_set
+from headwise.data.formats.dicom import is_dicom, read_dicom, read_header, windowed
+from headwise.data.xrays.files import list_xrays
+from headwise.data.xrays.xrays import read_row, read_xray, read_xray_set
 
 SECRET = "Doe^Jane"
 
@@ -88,7 +96,9 @@ def test_window_rescale_and_padding_are_applied(tmp_path):
     table = Dataset()
     table.LUTDescriptor = [4096, 0, 16]
     table.LUTData = (65535 - 16 * np.arange(4096)).astype(np.uint16).tobytes()
-    turned = read_dicom(make(tmp_path / "c.dcm", ramp(), VOILUTSequence=[table])).pixels
+    with opened() as account:
+        turned = read_dicom(make(tmp_path / "c.dcm", ramp(), VOILUTSequence=[table])).pixels
+    assert "shown through the look-up table of their header" in account.lines()[0]
     np.testing.assert_allclose(turned, 1 - ramp() / 4095, atol=1e-6)
     assert (read_dicom(make(tmp_path / "d.dcm", np.full((4, 5), 7))).pixels == 0.5).all()
 
@@ -148,8 +158,12 @@ def test_persons_of_dicom_are_numbered(tmp_path):
     ):
         (tmp_path / label).mkdir(exist_ok=True)
         make(tmp_path / label / name, ramp(), PatientID=person)
-    pictures = read_xray_set(tmp_path)
+    with opened() as account:
+        pictures = read_xray_set(tmp_path)
     assert pictures.patients == ["patient 1", "patient 1", "patient 2"]
+    assert any(
+        "3 pictures whose patients come from DICOM headers" in line for line in account.lines()
+    )
     assert pictures.views == ["PA"] * 3
     assert "X-1" not in repr(pictures)
     np.testing.assert_allclose(read_row(pictures, 0), ramp() / 4095, atol=1e-6)
@@ -174,8 +188,6 @@ def test_a_broken_number_in_a_header_is_a_line(tmp_path, old, new):
 
 @pytest.mark.filterwarnings("error")
 def test_an_identifier_against_the_rules_is_not_quoted(tmp_path):
-    import pydicom
-
     with pydicom.config.disable_value_validation():
         path = make(tmp_path / "a.dcm", ramp(), PatientID="ID-77" * 20)
     assert read_header(path) == ("PA", "ID-77" * 20)
@@ -233,3 +245,153 @@ def test_labels_stay_with_their_files_and_persons(tmp_path):
         values = pixels[k].astype(float)
         expected = (values - values.min()) / (values.max() - values.min())
         np.testing.assert_allclose(read_row(pictures, row), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("slope", [10, -10])
+def test_a_window_rises_with_the_values_whatever_the_sign_of_the_slope(tmp_path, kind, slope):
+    """PS3.3 C.11.2.1.2: a window of all modality values leaves the picture as it is without one."""
+    ends = np.array([3000, 3000 + slope * 4095])
+    tags = {"RescaleSlope": str(slope), "RescaleIntercept": "3000"}
+    tags |= {"WindowCenter": str(ends.mean() + 0.5), "WindowWidth": str(np.ptp(ends) + 1)}
+    rising = (slope > 0) == (kind == "MONOCHROME2")
+    expected = ramp() / 4095 if rising else 1 - ramp() / 4095
+    for name, some in (("a.dcm", tags), ("b.dcm", dict(list(tags.items())[:2]))):
+        pixels = read_dicom(make(tmp_path / name, ramp(), kind=kind, **some)).pixels
+        np.testing.assert_allclose(pixels, expected, atol=1e-5)
+
+
+def test_the_three_functions_of_a_window_are_those_of_the_standard():
+    values = np.array([-10.0, 0, 2, 4, 5, 20])
+    linear = np.clip((values - 3.5) / 9 + 0.5, 0, 1)
+    np.testing.assert_allclose(windowed(values, 4, 10, "LINEAR"), linear)
+    exact = np.clip((values - 4) / 10 + 0.5, 0, 1)
+    np.testing.assert_allclose(windowed(values, 4, 10, "LINEAR_EXACT"), exact)
+    sigmoid = 1 / (1 + np.exp(-4 * (values - 4) / 10))
+    np.testing.assert_allclose(windowed(values, 4, 10, "SIGMOID"), sigmoid)
+    assert windowed(values, 4, 1, "LINEAR").tolist() == [0, 0, 0, 1, 1, 1]
+    for width, function in ((0.5, "LINEAR"), (0, "SIGMOID"), (4, "CUBIC")):
+        with pytest.raises(ValueError, match=r"width|unknown"):
+            windowed(values, 4, width, function)
+
+
+def test_a_presentation_that_is_inverse_is_inverted_once(tmp_path):
+    for kind in ("MONOCHROME1", "MONOCHROME2"):
+        path = make(tmp_path / f"{kind}.dcm", ramp(), kind=kind, PresentationLUTShape="INVERSE")
+        np.testing.assert_allclose(read_dicom(path).pixels, 1 - ramp() / 4095, atol=1e-6)
+
+
+@pytest.mark.parametrize("padding", [-2000, 63536])
+def test_padding_is_left_out_however_its_sign_is_written(tmp_path, padding):
+    stored = (ramp().astype(np.int32) - 1000).astype(np.int16)
+    stored[:, :4] = -2000
+    tags = {"PixelRepresentation": 1, "BitsStored": 16, "HighBit": 15}
+    path = make(tmp_path / "a.dcm", stored, **tags, PixelData=stored.tobytes())
+    dataset = pydicom.dcmread(path)
+    dataset.add_new(0x00280120, "US" if padding > 0 else "SS", padding)
+    dataset.save_as(path)
+    with opened() as account:
+        pixels = read_dicom(path).pixels
+    inside = stored[:, 4:].astype(float)
+    expected = (inside - inside.min()) / np.ptp(inside)
+    np.testing.assert_allclose(pixels[:, 4:], expected, atol=1e-6)
+    assert (pixels[:, :4] == 0).all()
+    assert any("padding, which is black" in line for line in account.lines())
+
+
+@pytest.mark.parametrize("marker", [0, 65535])
+def test_a_burnt_in_marker_does_not_darken_the_picture(tmp_path, marker):
+    stored = ramp() + 20000
+    stored[:2, :4] = marker
+    with opened() as account:
+        pixels = read_dicom(make(tmp_path / "a.dcm", stored, bits=16)).pixels
+    inside = stored[2:].astype(float)
+    low, high = (stored[stored != marker].min(), stored.max() if not marker else inside.max())
+    np.testing.assert_allclose(pixels[2:], (inside - low) / (high - low), atol=1e-6)
+    assert set(pixels[:2, :4].ravel()) == {float(marker > 0)}
+    assert any("1 DICOM files with burnt-in markers" in line for line in account.lines())
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+def test_files_without_preamble_are_read(tmp_path, implicit):
+    dataset = pydicom.dcmread(make(tmp_path / "a.dcm", ramp()))
+    plain = pydicom.Dataset()
+    for element in dataset:
+        plain.add(element)
+    bare = tmp_path / "1.2.840.113619"
+    pydicom.dcmwrite(
+        bare, plain, implicit_vr=implicit, little_endian=True, enforce_file_format=False
+    )
+    assert bare.read_bytes()[128:132] != b"DICM"
+    assert is_dicom(bare)
+    with opened() as account:
+        radiograph = read_dicom(bare)
+    np.testing.assert_allclose(radiograph.pixels, ramp() / 4095, atol=1e-6)
+    assert (radiograph.view, radiograph.patient) == ("PA", "ID-77")
+    assert any("without preamble" in line for line in account.lines())
+
+
+def test_what_a_file_is_shows_in_its_contents_not_in_its_name(tmp_path):
+    from PIL import Image
+
+    content = make(tmp_path / "a.dcm", ramp()).read_bytes()
+    for name in ("1.2.840.113619.2.171", "b.png", "IM0001", "c.dat"):
+        (tmp_path / name).write_bytes(content)
+        assert is_dicom(tmp_path / name)
+        np.testing.assert_allclose(read_xray(tmp_path / name), ramp() / 4095, atol=1e-6)
+    grey = np.arange(120, dtype=np.uint8).reshape(10, 12)
+    Image.fromarray(grey).save(tmp_path / "d.png")
+    (tmp_path / "d.dcm").write_bytes((tmp_path / "d.png").read_bytes())
+    assert not is_dicom(tmp_path / "d.dcm")
+    np.testing.assert_allclose(read_xray(tmp_path / "d.dcm"), grey / np.float32(255), atol=1e-7)
+    (tmp_path / "notes.txt").write_text("nothing of the kind, at more than 132 bytes" * 9)
+    assert not is_dicom(tmp_path / "notes.txt")
+
+
+def test_a_deflated_file_is_read_and_a_bomb_is_a_line(tmp_path, monkeypatch):
+    from headwise.data.formats import dicom
+
+    dataset = pydicom.dcmread(make(tmp_path / "a.dcm", ramp()))
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    dataset.save_as(tmp_path / "b.dcm")
+    np.testing.assert_allclose(read_dicom(tmp_path / "b.dcm").pixels, ramp() / 4095, atol=1e-6)
+    dataset.add_new(0x00990010, "LO", "x")
+    dataset.add_new(0x00991001, "OB", bytes(3 << 20))
+    dataset.save_as(tmp_path / "c.dcm")
+    assert (tmp_path / "c.dcm").stat().st_size < 20000
+    monkeypatch.setattr(dicom, "DICOM_BYTES", 1 << 20)
+    for read in (read_dicom, read_header):
+        with pytest.raises(InputError, match="unpacks to more than 1,048,576 bytes"):
+            read(tmp_path / "c.dcm")
+    read_dicom(tmp_path / "b.dcm")
+
+
+def test_how_files_were_displayed_is_in_the_account(tmp_path):
+    window = {"WindowCenter": "2000", "WindowWidth": "4000"}
+    files = [
+        make(tmp_path / "a.dcm", ramp(), kind="MONOCHROME1", **window),
+        make(tmp_path / "b.dcm", ramp()),
+        make(tmp_path / "c.dcm", np.full((4, 5), 7)),
+    ]
+    with opened() as account:
+        for file in files:
+            read_dicom(file)
+    counts = {entry.what: entry.count for entry in account.entries()}
+    assert counts == {
+        "DICOM files in which dense is dark (MONOCHROME1), inverted": 1,
+        "DICOM files shown through the window of their header": 1,
+        "DICOM files without a window, stretched from lowest to highest value": 2,
+        "DICOM files of one grey value": 1,
+    }
+
+
+def test_more_bits_than_the_header_says_are_read_and_overlays_are_not(tmp_path):
+    """A ramp of 16 bits is no saw of 12; an overlay in bit 15 is no part of the picture."""
+    with opened() as account:
+        pixels = read_dicom(make(tmp_path / "a.dcm", ramp(16), bits=12)).pixels
+    np.testing.assert_allclose(pixels, ramp(16) / 65535, atol=1e-6)
+    assert any("more bits than their header says" in line for line in account.lines())
+    overlaid = ramp()
+    overlaid[5:, :20] |= 0x8000
+    pixels = read_dicom(make(tmp_path / "b.dcm", overlaid)).pixels
+    np.testing.assert_allclose(pixels, ramp() / 4095, atol=1e-6)

@@ -9,8 +9,10 @@ pytest.importorskip("PIL", reason="the extra `vision` is not installed")
 
 from PIL import Image
 
+from headwise.base.account import opened
 from headwise.base.errors import InputError
-from headwise.data.xrays.xrays import list_xrays, read_row, read_xray, read_xray_set, two_sizes
+from headwise.data.xrays.files import list_xrays
+from headwise.data.xrays.xrays import read_row, read_xray, read_xray_set, two_sizes
 
 
 def save(path, seed=0, side=(10, 12)):
@@ -63,7 +65,7 @@ def test_a_table_is_read(tmp_path):
         ("file\npictures/0.png\n", "label"),
         ("file,label\n../t.csv,ill\n", "leads out"),
         ("file,label,part\npictures/0.png,ill,later\n", "'later' is none of"),
-        ("file,label,part,split\npictures/0.png,ill,test,test\n", "both columns"),
+        ("file,label,split,fold\npictures/0.png,ill,test,test\n", "could both be the part"),
     ]:
         table.write_text(text)
         with pytest.raises(InputError, match=message) as error:
@@ -226,6 +228,27 @@ def test_pictures_of_every_kind_become_grey(tmp_path):
         "d.tif",
         "deep.png",
     ]
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_sixteen_bits_are_scaled_by_what_the_values_need(tmp_path, bits):
+    values = np.linspace(0, 2**bits - 1, 90).reshape(9, 10).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    with opened() as account:
+        pixels = read_xray(tmp_path / "a.png")
+    np.testing.assert_allclose(pixels, values / (2**bits - 1), atol=1e-6)
+    assert any(f"need only {bits}" in line for line in account.lines()) == (bits < 16)
+
+
+def test_a_marker_in_sixteen_bits_is_cut_off(tmp_path):
+    values = np.linspace(0, 4095, 900).reshape(30, 30).astype(np.uint16)
+    values[0, :3] = 65535
+    Image.fromarray(values).save(tmp_path / "a.png")
+    with opened() as account:
+        pixels = read_xray(tmp_path / "a.png")
+    np.testing.assert_allclose(pixels[1:], values[1:] / 4095, atol=1e-6)
+    assert (pixels[0, :3] == 1).all()
+    assert any("burnt-in markers" in line for line in account.lines())
 
 
 @pytest.mark.real_data

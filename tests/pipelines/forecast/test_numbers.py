@@ -30,7 +30,7 @@ def trained(tmp_path_factory):
     """A run whose levels do not ascend, and the errors (N, H, C) of its windows by part."""
     folder = tmp_path_factory.mktemp("forecast")
     data = folder / "wide.csv"
-    write_wide(sample_series(rows=600, channels=3), data)
+    write_wide(sample_series(rows=1600, channels=3), data)
     run = pipelines.forecast.train(
         data=data, run=folder / "run", epochs=1, levels=(0.95, 0.5, 0.8), **SMALL
     )

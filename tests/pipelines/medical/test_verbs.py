@@ -223,3 +223,28 @@ def test_dicom_is_predicted_and_says_nothing_of_the_person(headwise, run, tmp_pa
         None,
         "SECRET-7",
     ]
+
+
+def test_doubts_that_a_training_accepted_do_not_come_back(headwise, home, tmp_path):
+    """A copy in two parts: the run is scored and exported without asking again."""
+    lines = (home / "labels.csv").read_text().splitlines()
+    parts = ("train", "train", "val", "test")
+    table = [f"{line},{parts[k // 4 % 4]}" for k, line in enumerate(lines[1:])]
+    copy = home / "pictures" / "copy.png"
+    copy.write_bytes((home / "pictures" / "generated-001.png").read_bytes())
+    *_, view, source = lines[1].split(",")
+    table.append(f"pictures/copy.png,clear,PX,{view},{source},test")
+    (home / "copies.csv").write_text("\n".join([f"{lines[0]},part", *table]) + "\n")
+    words = ("medical", "train", "--data", home / "copies.csv", "--run", tmp_path / "r", *SMALL)
+    try:
+        code, lines = headwise(*words, "--max-steps", 1)
+        assert code == 2
+        assert "exact copies in train and in test" in lines[-1]
+        code, lines = headwise(*words, "--max-steps", 1, "--accept", "copies")
+        assert code == 0, lines
+        assert any(line.startswith("accepted: ") for line in lines)
+        for verb in (("evaluate",), ("export", "--output", tmp_path / "m.pt2")):
+            code, lines = headwise("medical", verb[0], "--run", tmp_path / "r", *verb[1:])
+            assert code == 0, lines
+    finally:
+        copy.unlink()

@@ -17,7 +17,6 @@ from headwise.pipelines.engine.runs.loaded import load_run
 SMALL = {
     "width": 8,
     "layers": 1,
-    "hidden": (16, 8),
     "towers": (8,),
     "accelerator": "cpu",
     "epochs": 1,

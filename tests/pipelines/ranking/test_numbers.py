@@ -16,14 +16,7 @@ from headwise.pipelines.engine.command_line import parse
 from headwise.pipelines.engine.experiments import compare as comparison
 from headwise.pipelines.ranking import prediction
 
-SMALL = {
-    "width": 8,
-    "layers": 1,
-    "hidden": (16, 8),
-    "towers": (8,),
-    "dropout": 0.0,
-    "embedding_l2": 0.0,
-}
+SMALL = {"width": 8, "layers": 1, "towers": (8,), "dropout": 0.0, "embedding_l2": 0.0}
 
 
 @pytest.fixture(scope="module")

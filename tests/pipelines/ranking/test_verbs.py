@@ -24,7 +24,7 @@ from headwise.pipelines.ranking.options import RankingOptions
 from headwise.pipelines.ranking.scoring import forward
 from headwise.pipelines.ranking.verbs import top as best
 
-SMALL = {"width": 8, "layers": 1, "hidden": (16, 8), "towers": (8,), "accelerator": "cpu"}
+SMALL = {"width": 8, "layers": 1, "towers": (8,), "accelerator": "cpu"}
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +129,14 @@ class TestTop:
         # Items without a row in the training part are no candidates.
         assert items - 5 <= (len(listed) + len(met)) / users <= items
         assert lists["user_id"].n_unique() == users
+
+    def test_what_was_read_is_said(self, top, tmp_path, capfd) -> None:
+        pl.DataFrame({"user_id": [7, 9999], "age": [1, 2]}).write_csv(tmp_path / "users.csv")
+        top(users=tmp_path / "users.csv", k=1)
+        shown = capfd.readouterr().err
+        assert "read: 2 users" in shown
+        assert "1 not used in users.csv (age)" in shown
+        assert "1 users that the run does not know" in shown
 
     def test_newer_events_count(self, top, log, tmp_path) -> None:
         pl.DataFrame({"user_id": [1]}).write_csv(tmp_path / "one.csv")
@@ -266,9 +274,79 @@ class TestSchema:
         assert (schema.split.by, schema.time, list(schema.tasks)) == ("random", None, ["click"])
         assert "is_vip" in schema.categorical
 
-    def test_what_cannot_be_guessed_is_named(self, tmp_path) -> None:
+    def test_what_cannot_be_guessed_is_a_gap_to_fill(self, tmp_path, capfd) -> None:
         path = tmp_path / "t.csv"
-        path.write_text("user_id,a,b\n1,x,2\n2,y,3\n")
-        with pytest.raises(InputError, match=r"the item \(write `item: COLUMN`.* and the task"):
-            pipelines.ranking.schema(data=path)
-        assert not path.with_suffix(".yaml").exists()
+        path.write_text("user_id,a,b,done\n" + "".join(f"{n},x,{n},yes\n" for n in range(30)))
+        draft = pipelines.ranking.schema(data=path)
+        text = draft.read_text()
+        assert "item: TODO" in text
+        assert "click: {column: TODO}" in text
+        shown = capfd.readouterr().err
+        assert "read: 30 rows" in shown
+        assert "gap: the item (" in shown
+        assert "gap: the task (" in shown
+        with pytest.raises(
+            InputError, match=r"the item and the task click is still a gap \(TODO\)"
+        ):
+            read_schema(draft)
+        # Named, they fill the draft that nobody has touched.
+        with pytest.raises(InputError, match="--item aa: there is no column 'aa'"):
+            pipelines.ranking.schema(data=path, item="aa")
+        pipelines.ranking.schema(data=path, item="a", task=("b>=15",))
+        schema = read_schema(draft)
+        assert (schema.item, schema.tasks["b"].label.at_least) == ("a", 15)
+        draft.write_text(text + "# mine\n")
+        with pytest.raises(InputError, match="already exists"):
+            pipelines.ranking.schema(data=path, item="a")
+        assert draft.read_text() == text + "# mine\n"
+
+    def test_people_and_things_of_a_shop_are_recognised(self, tmp_path) -> None:
+        path = tmp_path / "sales.csv"
+        path.write_text(
+            "Customer,SKU,Invoice Date,bought,viewed before\n"
+            + "".join(
+                f"c{n % 7},s{n % 9},2023-11-{n % 28 + 1:02d} 10:{n % 60:02d}:00,"
+                f'{("no", "yes")[n % 2]},"[{n % 9}, {n % 5}]"\n'
+                for n in range(200)
+            )
+        )
+        schema = read_schema(pipelines.ranking.schema(data=path))
+        assert (schema.user, schema.item, schema.time) == ("Customer", "SKU", "Invoice Date")
+        assert schema.tasks["bought"].label.column == "bought"
+        assert schema.split.by == "user"
+        assert schema.time_fields == ("hour", "weekday")
+        assert schema.categorical["viewed before"].split == " "
+        assert open_new_log(RankingOptions(data=str(path), **SMALL)).spec.rows == 200
+
+    def test_columns_can_be_named(self, tmp_path) -> None:
+        path = tmp_path / "t.csv"
+        path.write_text(
+            "who,what,stars,ok,clicked\n"
+            + "".join(f"{n % 9},{n % 7},{n % 5 + 1},{n % 2},{n % 2}\n" for n in range(90))
+        )
+        drafted = pipelines.ranking.schema(
+            data=path, user="who", item="what", task=("ok", "stars >= 4", "stars==5")
+        )
+        schema = read_schema(drafted)
+        assert (schema.user, schema.item) == ("who", "what")
+        assert schema.tasks["ok"].label.column == "ok"
+        assert schema.tasks["stars"].label.equals == 5
+        with pytest.raises(
+            InputError, match=r"--task stars: .* 5 values, not 0 and 1; .*'stars>=4'"
+        ):
+            pipelines.ranking.schema(data=path, output=tmp_path / "o.yaml", task=("stars",))
+
+    def test_lists_of_what_came_before_are_histories(self, tmp_path) -> None:
+        path = tmp_path / "t.parquet"
+        pl.DataFrame(
+            {
+                "user_id": [n % 9 for n in range(90)],
+                "item_id": [n % 7 for n in range(90)],
+                "hist_item": [[n % 7, n % 3] for n in range(90)],
+                "click": [n % 2 for n in range(90)],
+            }
+        ).write_parquet(path)
+        schema = read_schema(pipelines.ranking.schema(data=path))
+        assert schema.sequences["hist_item"].column == "hist_item"
+        assert schema.sequences["hist_item"].of == "item_id"
+        assert "hist_item" not in schema.categorical

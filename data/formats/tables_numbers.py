@@ -1,0 +1,178 @@
+"""Numbers in the cells of a table, with a decimal point or comma and with marks of thousands.
+
+Which of them a column has is decided from all its cells: `1.234,5` is German, `1,234.5` American,
+`1'234.5` Swiss. Where nothing decides, the point is the decimal mark.
+"""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+
+from ...base.account import note
+from ...base.errors import fail, shown
+
+MISSING_WORDS = ("", "na", "nan", "n/a", "null", "none", "-nan")
+
+_BLANKS = "[\u0020\u00a0\u2009\u202f'\u2019]"  # marks of thousands in France, Switzerland, by SI
+_SIGN = r"^[+-]?"
+_POWER = r"([eE][+-]?\d+)?$"
+# A cell of one of these has one reading only.
+_COMMA_ONLY = (
+    rf"{_SIGN}(\d*,\d{{1,2}}|\d*,\d{{4,}}|0+,\d+|\d{{4,}},\d+|,\d+|\d+,|\d{{1,3}}(\.\d{{3}})+,\d+"
+    rf"|\d{{1,3}}(\.\d{{3}}){{2,}}){_POWER}"
+)
+_POINT_ONLY = (
+    rf"{_SIGN}(\d*\.\d{{1,2}}|\d*\.\d{{4,}}|0+\.\d+|\d{{4,}}\.\d+|\.\d+|\d+\.|\d{{1,3}}(,\d{{3}})+\.\d+"
+    rf"|\d{{1,3}}(,\d{{3}}){{2,}}){_POWER}"
+)
+_POINT_THOUSANDS = rf"{_SIGN}\d{{1,3}}(,\d{{3}})+(\.\d*)?{_POWER}"
+_COMMA_NUMBER = rf"{_SIGN}(\d+|\d{{1,3}}(\.\d{{3}})+)?(,\d*)?{_POWER}"
+_GROUPED = rf"{_SIGN}\d{{1,3}}({_BLANKS}\d{{3}})+([.,]\d*)?$"
+_SPELT = re.compile(r"[+-]?[\d.,'\u2019\u00a0\u2009\u202f ]*\d[.,]?([eE][+-]?\d+)?")
+_EITHER = rf"{_SIGN}[1-9]\d{{0,2}}\.\d{{3}}$"
+_SHORT = rf"{_SIGN}\d{{1,3}}$"
+
+
+def is_spelt_number(cell: str) -> bool:
+    """Whether a cell looks like a number, whatever its decimal mark.
+
+    >>> [is_spelt_number(cell) for cell in ("1.234,5", "-2", "x1", "")]
+    [True, True, False, False]
+    """
+    return _SPELT.fullmatch(cell.strip()) is not None
+
+
+def number_column(
+    where: object, column: pl.Series, name: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `numbers`, but a column of another type is an error of the file `where`.
+
+    name: what the file calls the column, by default its own name. Raises InputError.
+    """
+    try:
+        return numbers(column)
+    except TypeError as error:
+        name = column.name if name is None else name
+        raise fail(where, f"column {shown(name)} holds {error}, not numbers") from None
+
+
+def numbers(column: pl.Series, *, comma: bool | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """A column (n,) as float64, NaN where missing or infinite, and a mask (n,) of the cells that
+    are not numbers.
+
+    A decimal comma and marks of thousands are read where the cells of the column leave one reading
+    (noted in the account). comma: what all parts of a column say that is read in parts, as
+    `decimal_commas`. Raises TypeError with the name of the type for columns that hold neither
+    numbers nor text.
+    """
+    kind = column.dtype
+    if not (kind == pl.String or kind.is_numeric() or kind == pl.Boolean or kind == pl.Null):
+        raise TypeError(str(kind))
+    cast = column.cast(pl.Float64, strict=False)
+    bad = np.zeros(len(column), dtype=bool)
+    if (
+        comma and kind == pl.String
+    ) or cast.null_count() > column.null_count():  # most columns are clean and skip this
+        text = column.cast(pl.String).str.strip_chars()
+        text = text.str.replace_all("\u2212", "-", literal=True)  # the minus of typesetters
+        missing = text.is_null() | text.str.to_lowercase().is_in(MISSING_WORDS)
+        cast = text.cast(pl.Float64, strict=False)
+        if comma or (cast.is_null() & ~missing).any():
+            cast = _spelt(text, cast, comma)
+        bad = (cast.is_null() & ~missing).to_numpy().astype(bool)
+    elif kind == pl.String and _in_doubt(column):
+        note("assumed", "columns whose 1.234 has a decimal point", [column.name])
+    values = cast.to_numpy().astype(np.float64)
+    values[~np.isfinite(values)] = np.nan
+    return values, bad
+
+
+def has_decimal_comma(column: pl.Series) -> bool | None:
+    """Whether the cells of a column of text have a decimal comma: False for a decimal point, None
+    where nothing decides. Where both occur, the more frequent one.
+    """
+    return decimal_commas(column.to_frame("x").lazy(), ["x"]).get("x")
+
+
+def decimal_commas(frame: pl.LazyFrame, names: Sequence[str]) -> dict[str, bool]:
+    """For columns of a table that is read in parts: `has_decimal_comma` of those that decide, from
+    all rows. Raises PolarsError where the table cannot be read.
+    """
+    kinds = frame.collect_schema()
+    texts = [name for name in names if kinds[name] == pl.String]
+    counts = frame.select(
+        mark.name.suffix(ending)
+        for name in texts
+        for mark, ending in zip(_marks(name), ("\x1fcomma", "\x1fpoint"), strict=True)
+    )
+    row = counts.collect(engine="streaming").row(0, named=True) if texts else {}
+    decided = {}
+    for name in texts:
+        commas, points = row[f"{name}\x1fcomma"], row[f"{name}\x1fpoint"]
+        if commas or points:
+            decided[name] = commas > points
+    return decided
+
+
+def _marks(name: str) -> tuple[pl.Expr, pl.Expr]:
+    """How many cells of a column have a decimal comma, and how many a point, beyond doubt."""
+    bare = pl.col(name).str.strip_chars()
+    grouped = bare.str.contains(_GROUPED)
+    bare = pl.when(grouped).then(bare.str.replace_all(_BLANKS, "")).otherwise(bare)
+    return bare.str.contains(_COMMA_ONLY).sum(), bare.str.contains(_POINT_ONLY).sum()
+
+
+def _bare(text: pl.Series) -> pl.Series:
+    """Cells without blanks or apostrophes between groups of three digits."""
+    grouped = text.str.contains(_GROUPED)
+    if not grouped.any():
+        return text
+    return pl.select(
+        pl.when(grouped).then(text.str.replace_all(_BLANKS, "")).otherwise(text)
+    ).to_series()
+
+
+def _spelt(text: pl.Series, plain: pl.Series, comma: bool | None) -> pl.Series:
+    """A column with cells that are no plain numbers, read as its spelling says; null where it is
+    none. plain: the column as plain numbers; comma: as in `numbers`.
+    """
+    bare = _bare(text)
+    comma = has_decimal_comma(bare) if comma is None else comma
+    if comma:
+        fits = bare.str.contains(_COMMA_NUMBER)
+        dotted = bare.str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True)
+        words = ~bare.str.contains(r"\d")  # inf, nan
+        spelt = pl.select(pl.when(fits).then(dotted).when(words).then(bare)).to_series()
+        read = spelt.cast(pl.Float64, strict=False)
+        note("assumed", "columns with a decimal comma", [text.name])
+        return read
+    joined = bare
+    thousands = bare.str.contains(_POINT_THOUSANDS)
+    if thousands.any() and (comma is False or _short_ones(bare, thousands)):
+        without = bare.str.replace_all(",", "", literal=True)
+        joined = pl.select(pl.when(thousands).then(without).otherwise(bare)).to_series()
+    elif thousands.any():
+        what = "columns whose 1,234 could be 1234 or 1.234; write them without a comma"
+        note("values", what, [text.name])
+    read = joined.cast(pl.Float64, strict=False)
+    if (read.is_not_null() & plain.is_null()).any():
+        note("assumed", "columns with marks of thousands (1,234.5 is 1234.5)", [text.name])
+    return read
+
+
+def _short_ones(bare: pl.Series, thousands: pl.Series) -> bool:
+    """Whether the cells without a mark of thousands are whole numbers below 1000, and there are
+    some: then 1,234 can be one thousand only.
+    """
+    others = bare.filter(~thousands)
+    others = others.filter(~others.str.to_lowercase().is_in(MISSING_WORDS))
+    return len(others) > 0 and bool(others.str.contains(_SHORT).all())
+
+
+def _in_doubt(column: pl.Series) -> bool:
+    """Whether all cells are such as 1.234, which could be thousands."""
+    cells = column.drop_nulls().str.strip_chars()
+    fits = cells.head(50).str.contains(_EITHER)
+    return len(cells) > 0 and bool(fits.all()) and bool(cells.str.contains(_EITHER).all())

@@ -1,0 +1,103 @@
+"""Listed X-rays: one by one as a layout gives them, and as the lists of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from ...base.errors import fail
+from ..parts import rows_in
+
+Uncertain: TypeAlias = Literal["positive", "negative", "leave-out"]
+"""What a label of -1 (uncertain, as in CheXpert) counts as."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a data set is to be read.
+
+    classes     the classes to use; by default all
+    columns     columns of a table by the field that they hold, where their names do not say it
+    images      folder of the pictures of a table; by default the table's own
+    finding     the finding that is told from all others, where a picture has several labels
+    uncertain   what a label of -1 counts as; it must be said where there are any
+    strict      whether a finding that no picture has, and a column that does not exist, are errors;
+                not so for other data than that of a training
+    need_label  whether pictures must have labels; without, pictures that a list names and that are
+                not there are listed all the same, with the problem
+    """
+
+    classes: Sequence[str] = ()
+    columns: Mapping[str, str] = field(default_factory=dict)
+    images: str | None = None
+    finding: str | None = None
+    uncertain: Uncertain | None = None
+    strict: bool = True
+    need_label: bool = True
+
+
+@dataclass(frozen=True)
+class Xray:
+    """A picture as a layout lists it; "" where the layout does not say."""
+
+    name: str
+    file: str
+    label: str
+    part: str = ""
+    patient: str = ""
+    view: str = ""
+    source: str = ""
+    place: tuple[str, int] | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class XraySet:
+    """N pictures; all lists have N entries, "" where the data does not say."""
+
+    where: str  # for messages
+    layout: str  # "classes", "table", "medmnist" or "covidx"
+    names: list[str]  # item ids
+    files: list[str]
+    places: list[tuple[str, int] | None]  # array and row in a MedMNIST file
+    labels: list[str]
+    patients: list[str]  # from the table, or numbers; by default each picture is its own patient
+    views: list[str]
+    sources: list[str]
+    parts: list[str]  # train, validation, test or ""
+    problems: list[str]  # why a picture cannot be read, as far as the list tells
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def rows(self, *parts: str) -> np.ndarray:
+        """Rows of these parts in their order, int64 (n,); all rows where none is named."""
+        return rows_in(self.parts, parts)
+
+    def of(self, rows: Sequence[int]) -> XraySet:
+        """The pictures of these rows."""
+        lists = ("names", "files", "places", "labels", "patients", "views", "sources", "parts")
+        lists = (*lists, "problems")
+        return replace(self, **{name: [getattr(self, name)[row] for row in rows] for name in lists})
+
+
+def xray_set(where: object, layout: str, xrays: Sequence[Xray]) -> XraySet:
+    """The pictures of a layout as lists. Raises InputError where there are none."""
+    if not xrays:
+        raise fail(where, "holds no pictures")
+    return XraySet(
+        str(where),
+        layout,
+        [xray.name for xray in xrays],
+        [xray.file for xray in xrays],
+        [xray.place for xray in xrays],
+        [xray.label for xray in xrays],
+        [xray.patient for xray in xrays],
+        [xray.view for xray in xrays],
+        [xray.source for xray in xrays],
+        [xray.part for xray in xrays],
+        [xray.problem for xray in xrays],
+    )

@@ -1,0 +1,111 @@
+"""Options that the chosen model does not read are refused; those of finished runs are not."""
+
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from headwise.base.errors import InputError
+from headwise.pipelines import load_task
+from headwise.pipelines.engine.command_line import parse
+from headwise.pipelines.engine.command_line.checks import options_of_a_run
+from headwise.pipelines.ranking.data import RankingSpec
+from headwise.pipelines.ranking.options import MODELS, READ_BY, RankingOptions, check
+from headwise.pipelines.ranking.pipeline import RankingPipeline
+
+OTHER: dict[str, Any] = {
+    "layers": 1,
+    "heads": 4,
+    "proxies": 3,
+    "shared_tasks": 1,
+    "residual": False,
+    "task_tokens": False,
+    "gated": False,
+    "cross": False,
+    "experts": 6,
+    "hidden": (40,),
+    "attention": "moh",
+    "ffn": "glu",
+}
+
+
+def options_of(verb: str = "train", **values: Any) -> Any:
+    return parse(load_task("ranking"), verb, [], values=values)
+
+
+@pytest.mark.parametrize("name", READ_BY)
+def test_an_option_is_read_or_refused(name: str) -> None:
+    flag = name.replace("_", "-")
+    for model in MODELS:
+        values: dict[str, Any] = {"model": model, name: OTHER[name]}
+        if model in READ_BY[name]:
+            check(RankingOptions(**values))
+            continue
+        refusal = rf"--(no-)?{flag}: is not read by --model {model}, but by"
+        with pytest.raises(InputError, match=refusal):
+            check(RankingOptions(**values))
+
+
+def test_the_table_of_readers_names_options_and_models() -> None:
+    assert READ_BY.keys() == OTHER.keys() <= {field.name for field in fields(RankingOptions)}
+    assert {model for models in READ_BY.values() for model in models} == set(MODELS)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_what_is_read_changes_the_model(model: str) -> None:
+    """An option that is said to be read makes another model; one that is refused does not."""
+    spec = RankingSpec(
+        schema={},
+        sides={},
+        fields=[{"name": f"f{n}", "codes": 5, "width": 1, "side": "row"} for n in range(3)],
+        tasks=["a", "b"],
+        sequences=["s"],
+        targets=[0],
+        edges={},
+        whole={},
+        whole_ids=[],
+        users=1,
+        items=1,
+        rows=1,
+        log="",
+        input={},
+    )
+    pipeline = RankingPipeline(load_task("ranking"))
+
+    def model_of(**values: Any) -> str:
+        options: Any = {"model": model, "width": 8, **values}
+        return repr(pipeline.build_model(RankingOptions(**options), spec))
+
+    plain = model_of()
+    # These change numbers, or parts that a repr does not show.
+    silent = {"heads", "shared_tasks", "residual", "cross"}
+    silent |= {"gated", "task_tokens"} if model == "infnet-hub" else set()
+    for name in READ_BY.keys() - silent:
+        assert (plain != model_of(**{name: OTHER[name]})) == (model in READ_BY[name]), name
+
+
+def test_a_run_that_was_made_with_such_an_option_opens(tmp_path) -> None:
+    stored = tmp_path / "config.yaml"
+    stored.write_text("attention: moh\n")
+    task = load_task("ranking")
+    with pytest.raises(InputError, match="--attention: is not read"):
+        parse(task, "train", [], config=stored)
+    with options_of_a_run():
+        options = parse(task, "train", [], config=stored)
+    assert isinstance(options, RankingOptions)
+    assert options.attention == "moh"
+
+
+def test_a_comparison_takes_what_any_of_its_models_reads() -> None:
+    some = {"output": "o", "models": ("din", "infnet:no-cross")}
+    assert options_of("compare", **some, hidden=(8,), proxies=2).proxies == 2
+    with pytest.raises(InputError, match="--experts: is not read by --model din or infnet"):
+        options_of("compare", **some, experts=3)
+    with pytest.raises(InputError, match="--model din: compare trains those of --models"):
+        options_of("compare", **some, model="din")
+
+
+def test_experts_have_one_size() -> None:
+    with pytest.raises(InputError, match="--hidden: mmoe reads one size"):
+        options_of(model="mmoe", hidden=(8, 4))
+    assert options_of(model="ple", hidden=(8,)).hidden == (8,)
