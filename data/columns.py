@@ -44,6 +44,21 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "part": ("part", "split", "fold", "set", "subset", "partition"),
     "view": ("view", "view_position", "viewposition", "projection", "ap_pa", "frontal_lateral"),
     "source": ("source", "site", "hospital", "institution", "dataset", "scanner", "centre"),
+    "audio": (
+        "audio", "audio_filepath", "audio_path", "audio_file", "path", "file", "wav", "filename",
+        "file_name", "file_path", "filepath", "wav_path", "recording", "clip",
+    ),
+    "text": ("text", "transcript", "transcription", "sentence", "transcript_text"),
+    "start": ("start", "offset", "start_time", "begin", "onset"),
+    "end": ("end", "end_time", "stop", "offset_end"),
+    "duration": ("duration", "dur", "length"),
+    "speaker": (
+        "speaker", "spk_id", "speaker_id", "spk", "speakerid", "speaker_name", "client_id",
+        "participant", "participant_id", "subject", "subject_id", "patient", "patient_id", "case",
+        "case_id",
+    ),
+    "id": ("id", "name", "utt_id", "utterance", "utterance_id", "utt", "segment_id"),
+    "words": ("words",),
     "date": (
         "date", "ds", "timestamp", "time", "datetime", "date_time", "time_stamp", "ts",
         "datum", "fecha", "zeit", "zeitstempel", "zeitpunkt", "date_utc", "time_utc", "utc_time",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from headwise.benchmarks.cells import DATA
 from headwise.benchmarks.measure import parser_of
-from headwise.data.speech.recordings import Utterance, write_manifest
+from headwise.data.speech.manifests import Utterance, write_manifest
 from headwise.data.speech.transcripts import read_textgrid
 
 HOME = DATA.resolve() / "speech"

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...base.errors import fail, reason
 from ..formats.audio import RATE, read_audio
-from .recordings import Utterance, write_manifest
+from .manifests import Utterance, write_manifest
 from .transcripts import Word
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

@@ -12,11 +12,13 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
 from ...base.errors import InputError, fail, reason
+from .writing import begins_word
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -43,8 +45,21 @@ class TextTokens:
         return self.tokenizer.get_vocab_size()
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, without special tokens."""
-        return self.tokenizer.encode(text, add_special_tokens=False).ids
+        """The ids of a text. What looks like a special token, such as <|endoftext|>, is text."""
+        ids: list[int] = []
+        for piece in self._plain_pieces(text):
+            ids += self.tokenizer.encode(piece, add_special_tokens=False).ids
+        return ids
+
+    def _plain_pieces(self, text: str) -> list[str]:
+        """The text, cut within the names of tokens, which the tokenizer would take for them."""
+        names = [token.content for token in self.tokenizer.get_added_tokens_decoder().values()]
+        names = [name for name in names if len(name) > 1 and name in text]
+        if not names:
+            return [text]
+        listed = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+        cuts = [match.start() + 1 for match in re.finditer(listed, text)]
+        return [text[first:last] for first, last in pairwise([0, *cuts, len(text)])]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; special tokens are left out."""
@@ -53,8 +68,9 @@ class TextTokens:
     def words(self, ids: Sequence[int]) -> list[tuple[str, int, int]]:
         """The words of ids as (word, first token, token after the last).
 
-        A word begins with a token that starts with a space. A character of several tokens is not
-        split, and punctuation belongs to the word before it.
+        A word begins with a token that starts with a space, and in scripts without spaces (Chinese,
+        Japanese, Thai, ...) with each token. A character of several tokens is not split, and
+        punctuation belongs to the word before it.
         """
         words: list[tuple[str, int, int]] = []
         begin, text = 0, ""
@@ -63,7 +79,7 @@ class TextTokens:
             if longer.endswith("\ufffd") and place + 1 < len(ids):
                 continue  # in the middle of a character
             new = longer[len(text) :]
-            if not words or new[:1].isspace():
+            if begins_word(words[-1][0] if words else "", new):
                 words.append((new, begin, place + 1))
             else:
                 word, first, _ = words[-1]

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from ...base.errors import InputError, fail, one_line, reason
+from .writing import joined
 
 FORMATS = ("json", "srt", "vtt", "tsv", "ctm", "TextGrid", "txt")
 FILE_CAP = 64 << 20  # most bytes of a TextGrid
@@ -116,10 +117,11 @@ def _fits(words: Sequence[Word]) -> bool:
 def _wrapped(words: Sequence[Word]) -> str:
     lines = [""]
     for word in words:
-        if lines[-1] and len(lines[-1]) + 1 + len(word.text) > LINE:
+        longer = joined(lines[-1], word.text)
+        if lines[-1] and len(longer) > LINE:
             lines.append(word.text)
         else:
-            lines[-1] = f"{lines[-1]} {word.text}".strip()
+            lines[-1] = longer
     return "\n".join(lines)
 
 

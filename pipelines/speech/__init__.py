@@ -31,6 +31,8 @@ TASK = Task(
         "words": "Words with start and end in seconds and confidence in [0, 1].",
         "log_probability": "Mean log-probability of a token.",
         "no_speech": "Largest probability that nobody speaks in a window.",
+        "channel": "Channel, from 1, with --channels each; null: all, mixed.",
+        "remarks": "What may be wrong with the text or the sound; null: nothing.",
     },
     verbs={
         "adopt": Verb(

@@ -13,15 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...base.errors import fail
-from ...data.formats.audio import audio_facts
+from ...base.account import note
+from ...base.errors import InputError, fail
+from ...data.formats.audio import RATE, AudioFacts, audio_facts
+from ...data.items import check_items
 from ...data.speech.log_mel import FRAME_SECONDS, log_mel
-from ...data.speech.recordings import Utterance, list_speech
+from ...data.speech.manifests import Utterance
+from ...data.speech.recordings import list_speech
 from ...data.speech.tokens import TextTokens, read_tokens, train_tokens
 from ...models.weights.whisper import WhisperSizes
-from ..engine.command_line.terminal import say
 from ..engine.spec import JsonValue, Spec
-from ..engine.subsets import BoundedCache, Subsets, Taken, own_or_shares, take_groups
+from ..engine.subsets import BoundedCache
 from ..engine.training.order import Batch, count_steps, mix
 from .options import SpeechOptions
 
@@ -121,6 +123,12 @@ def tokens_of_run(spec: SpeechSpec) -> TextTokens:
     """The tokens that a run has stored."""
     assert spec.assets_folder is not None, "a run that was opened has a folder of assets"
     return read_tokens(spec.assets_folder / "tokenizer.json", spec.language)
+
+
+def note_language(tokens: TextTokens, language: str | None) -> None:
+    """Note that English is assumed where a model knows several languages and none was named."""
+    if tokens.languages and language is None:
+        note("assumed", "the language is en, of several that the weights know (--language)")
 
 
 @dataclass
@@ -239,9 +247,16 @@ def pad_tokens(ids: Sequence[Sequence[int]], end: int) -> tuple[Tensor, Tensor]:
     return torch.tensor(rows, dtype=torch.int64), torch.tensor([len(text) for text in ids])
 
 
-def list_with_text(data: str) -> list[Utterance]:
-    """The recordings that have a transcript. Raises `InputError` where none has."""
-    utterances = list_speech(data)
+def list_with_text(data: str, columns: Sequence[str] = ()) -> list[Utterance]:
+    """The recordings that have a transcript, each once. Raises `InputError` where none has, for a
+    transcript that cannot be read, and for a recording that is listed twice.
+
+    columns: of a manifest, as of the option --columns.
+    """
+    utterances = list_speech(data, columns)
+    for utterance in utterances:
+        if utterance.problem:
+            raise InputError(utterance.problem)
     with_text = [utterance for utterance in utterances if utterance.text]
     if not with_text:
         raise fail(
@@ -250,11 +265,16 @@ def list_with_text(data: str) -> list[Utterance]:
             "manifest)",
         )
     if len(with_text) < len(utterances):
-        say(
-            f"{len(utterances) - len(with_text)} of {len(utterances)} recordings have no "
-            "transcript and are left out"
-        )
-    return with_text
+        without = [utterance.name for utterance in utterances if not utterance.text]
+        note("left out", "recordings without a transcript", without)
+    rows = check_items(
+        data,
+        "recording",
+        [f"{utterance.file} {utterance.stretch}".strip() for utterance in with_text],
+        [utterance.text or "" for utterance in with_text],
+        [utterance.part for utterance in with_text],
+    )
+    return [with_text[row] for row in rows]
 
 
 def rows_that_fit(
@@ -280,45 +300,36 @@ def rows_that_fit(
         cure = "cut them, or name stretches by start and end in a manifest"
         raise fail(data, f"every recording is {limits}; {cure}")
     if len(rows) < len(utterances):
-        left_out = len(utterances) - len(rows)
-        say(f"{left_out} of {len(utterances)} recordings are {limits} and are left out")
+        left_out = sorted(set(range(len(utterances))) - set(rows))
+        note("left out", f"recordings {limits}", [utterances[row].name for row in left_out])
     return rows
 
 
-def seconds_of(utterance: Utterance) -> float:
-    """Length of a recording, or of a stretch of it."""
-    end = utterance.end if utterance.end is not None else audio_facts(utterance.file).seconds
-    return end - utterance.start
-
-
-def split_recordings(options: SpeechOptions, utterances: Sequence[Utterance]) -> Subsets:
-    """The parts that the data names; what it lacks is a share of the training speakers, or of the
-    recordings if fewer than four speakers are named.
-
-    Raises `InputError` for an empty part, and where only some recordings name their part.
+def seconds_of(utterances: Sequence[Utterance]) -> list[float]:
+    """Length of each recording, or of the stretch of it. Raises `InputError` for a recording whose
+    header cannot be read, and for a stretch that begins behind its end.
     """
-    parts = [utterance.part for utterance in utterances]
-    if "train" in parts and "" in parts:
-        raise fail(
-            options.data, "some recordings name a part and some do not; name one for each, or none"
+    facts: dict[str, AudioFacts] = {}
+    seconds: list[float] = []
+    for utterance in utterances:
+        file = utterance.file
+        if file not in facts:
+            facts[file] = audio_facts(file)
+            _note_facts(file, facts[file])
+        length = facts[file].seconds
+        end = length if utterance.end is None else utterance.end
+        if utterance.start >= length:
+            raise fail(file, f"is {length:.2f} s long; a stretch begins at {utterance.start:g} s")
+        if end > length + STATE_SECONDS:
+            note("values", "stretches that end behind their recording", [utterance.name])
+        seconds.append(end - utterance.start)
+    return seconds
+
+
+def _note_facts(file: str, facts: AudioFacts) -> None:
+    if facts.rate != RATE:
+        note(
+            "assumed", f"recordings at {facts.rate:,} samples a second, changed to {RATE:,}", [file]
         )
-    recordings = [f"#{row}" for row in range(len(utterances))]
-    speakers = [
-        utterance.speaker or name for utterance, name in zip(utterances, recordings, strict=True)
-    ]
-    by_recording = options.split_by == "recording" or len(set(speakers)) < 4
-    groups = np.array(recordings if by_recording else speakers)
-
-    def take(rows: np.ndarray, share: float, part: str) -> Taken:
-        seed = options.seed + (part == "validation")
-        generator = np.random.default_rng(mix(seed, 3))
-        return take_groups(rows, groups[rows], share, generator, count_rows=True)
-
-    return own_or_shares(
-        options.data,
-        parts,
-        take,
-        test_share=options.test_share,
-        validation_share=options.validation_share,
-        items="recordings",
-    )
+    if facts.channels > 1:
+        note("assumed", "recordings of several channels, which are averaged", [file])

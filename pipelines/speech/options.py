@@ -4,12 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from ...base.account import Doubt
 from ...base.errors import InputError
 from ..engine.command_line.checks import check_least, check_mechanism, check_shares
 from ..engine.options import PredictOptions, TrainOptions
+from .unread import refuse_unread, refuse_unread_of_training
 
 Format = Literal["json", "srt", "vtt", "tsv", "ctm", "TextGrid", "txt"]
 Times = Literal["pauses", "dtw", "area"]
+ONE_RECORDING = (".srt", ".vtt", ".textgrid")  # outputs that hold the words of one recording
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +22,7 @@ class SpeechOptions(TrainOptions):
     """
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "data": ("split_by", "validation_share", "test_share"),
+        "data": ("columns", "split_by", "validation_share", "test_share"),
         "pretrained weights": ("weights", "tokenizer", "language"),
         "text": ("tokens", "vocabulary", "text_positions"),
         "model": (
@@ -34,6 +37,9 @@ class SpeechOptions(TrainOptions):
     data: str | None = None
     """Folder of recordings with their text in files of the same name (.txt, .lab, .TextGrid), or a
     manifest (.jsonl, .csv) with audio, text and, optionally, start, end, speaker, part, words."""
+    columns: tuple[str, ...] = ()
+    """Columns of the manifest with unusual names, as audio=COLUMN; also text, start, end, duration,
+    speaker, part, id, words."""
     weights: str | None = None
     """Start from Whisper's weights: a folder in the format of CTranslate2 or Hugging Face, a .pt
     file of OpenAI, or whisper-tiny-en. They decide the sizes and the tokens."""
@@ -128,12 +134,19 @@ class SpeechPredictOptions(PredictOptions):
     """
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "data": ("columns", "channels"),
         "transcripts": ("known_text", "beams", "formats"),
         "word times": ("times", "maps"),
         "hardware": ("batch_size",),
     }
     input: str
     """Recording, folder of recordings at any depth, or manifest."""
+    columns: tuple[str, ...] = ()
+    """Columns of a manifest with unusual names, as audio=COLUMN; also text, start, end, duration,
+    id."""
+    channels: Literal["mix", "each"] = "mix"
+    """Recordings of several channels: mix averages them; each transcribes every channel by itself,
+    such as the two sides of a telephone call."""
     formats: tuple[Format, ...] = ()
     """Also write each transcript in these formats."""
     times: Times = "pauses"
@@ -141,7 +154,8 @@ class SpeechPredictOptions(PredictOptions):
     Whisper's time warping, area splits between words by area."""
     known_text: bool = False
     """Align the text that comes with the input (in text files or the manifest) instead of
-    transcribing."""
+    transcribing. Text of a recording that is longer than the model's window is distributed over
+    windows by what is heard in each."""
     maps: bool = False
     """Write the cross-attention of each layer to OUTPUT.maps/NAME.npz."""
     beams: int = 1
@@ -210,7 +224,7 @@ class SaliencyOptions:
     """What `explain` and `compare` share."""
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "data": ("known_text",),
+        "data": ("known_text", "columns", "accept"),
         "masks": ("masks", "input_masks", "chunk", "segments", "hidden", "margin", "seed"),
         "other measures": ("gradients", "deletion"),
         "hardware": ("batch_size",),
@@ -220,6 +234,11 @@ class SaliencyOptions:
     output: str
     """Folder to write. If it is given again, the recordings that it already holds are not done
     again."""
+    columns: tuple[str, ...] = ()
+    """Columns of a manifest with unusual names, as audio=COLUMN."""
+    accept: tuple[Doubt, ...] = ()
+    """Doubts about the data that are no errors: links (links and manifests that lead out of their
+    folder are followed)."""
     masks: int = 1000
     """Number of masks of the encoder's states; only the decoder runs for each. 0: none."""
     input_masks: int = 500
@@ -292,6 +311,10 @@ def check(options: object) -> None:
         _check_training(options)
     elif isinstance(options, SpeechPredictOptions):
         check_least(options, {"beams": 1})
+        if options.known_text:
+            refuse_unread(options, ("beams",), "read where there is no --known-text")
+            each = "known text is that of a recording, not of a channel"
+            refuse_unread(options, ("channels",), f"read where there is no --known-text; {each}")
         if len(set(options.formats)) < len(options.formats):
             raise InputError(f"--formats {' '.join(options.formats)}: names one twice")
     elif isinstance(options, SaliencyOptions):
@@ -322,6 +345,10 @@ def _check_saliency(options: SaliencyOptions) -> None:
         )
     if not 0 < options.hidden < 1:
         raise InputError(f"--hidden {options.hidden:g}: must be between 0 and 1")
+    if not options.masks:
+        refuse_unread(options, ("chunk",), "read with --masks")
+    if not options.input_masks:
+        refuse_unread(options, ("segments",), "read with --input-masks")
     if not options.segments or min(options.segments) < 2:
         raise InputError("--segments: needs sizes of 2 or more")
     if not 0 <= options.margin <= 60:
@@ -346,6 +373,7 @@ def _check_training(options: SpeechOptions) -> None:
         if not 0 <= getattr(options, name) < float("inf"):
             raise InputError(f"--{name} {getattr(options, name)}: must be 0 or more")
     _check_mechanisms(options)
+    refuse_unread_of_training(options)
 
 
 def _check_mechanisms(options: SpeechOptions) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ...base.errors import InputError
 from ...data.speech.generate import write_sample_speech
-from ...data.speech.recordings import Utterance
+from ...data.speech.manifests import Utterance, stretch_name
 from ...data.speech.tokens import TextTokens
 from ...models.speech.speech_to_text import Memory, SpeechToText
 from ..engine.pipeline import (
@@ -22,6 +22,7 @@ from ..engine.pipeline import (
     Context,
     ExportInputs,
     FreeAxes,
+    Member,
     Pipeline,
     Review,
     Schema,
@@ -39,11 +40,13 @@ from .data import (
     rows_that_fit,
     seconds_of,
     spec_from_scratch,
-    split_recordings,
     tokens_of_run,
 )
+from .items import list_items
 from .options import SpeechOptions, SpeechPredictOptions
-from .prediction import SCHEMA, SpeechItem, list_items, predict_recordings
+from .outputs import WRITERS, transcript_lines
+from .parts import members_of, split_recordings
+from .prediction import SCHEMA, SpeechItem, predict_recordings
 from .scoring import review_recordings, words_of_known_texts
 from .transcriber import Transcriber
 from .word_times import MOST_LAG, fitted_lag
@@ -72,8 +75,8 @@ class SpeechPipeline(
         """
         if options.data is None:
             raise ValueError("speech: needs data")
-        utterances = list_with_text(options.data)
-        seconds = [seconds_of(utterance) for utterance in utterances]
+        utterances = list_with_text(options.data, options.columns)
+        seconds = seconds_of(utterances)
         known_spec, tokens = _spec_and_tokens(options, spec, utterances, seconds)
         rows = rows_that_fit(options.data, known_spec, tokens, utterances, seconds)
         utterances = [utterances[row] for row in rows]
@@ -89,12 +92,15 @@ class SpeechPipeline(
             return Splits(tested, tested, tested, known_spec)
         subsets = split_recordings(options, utterances)
         text = tokens.to_json()
+        train = part(TrainingRecordings, subsets.train)
+        validation, test = (part(Recordings, rows) for rows in subsets[1:])
         return Splits(
-            part(TrainingRecordings, subsets.train),
-            part(Recordings, subsets.validation),
-            part(Recordings, subsets.test),
+            train,
+            validation,
+            test,
             known_spec if known_spec.parts else replace(known_spec, parts=subsets.sizes()),
             assets={"tokenizer.json": lambda path: path.write_text(text, encoding="utf-8")},
+            members=members_of({"train": train, "validation": validation, "test": test}),
         )
 
     def build_model(self, options: SpeechOptions, spec: SpeechSpec) -> SpeechToText:
@@ -225,7 +231,7 @@ class SpeechPipeline(
     def prediction_schema(self, options: SpeechPredictOptions, spec: SpeechSpec) -> Schema:
         """text; seconds: length of the recording; words: list of word, start, end (seconds) and
         confidence; log_probability: mean over the tokens; no_speech: largest probability that
-        nobody speaks in a window.
+        nobody speaks in a window; channel: from 1, null for all; remarks: what may be wrong.
         """
         return SCHEMA
 
@@ -237,6 +243,18 @@ class SpeechPipeline(
     ) -> list[pl.DataFrame | ValueError]:
         """A row for each recording, and the other files that are asked for."""
         return predict_recordings(Transcriber.of_run(model, context), items, context.options)
+
+    def further_outputs(self) -> Mapping[str, Callable[[pl.LazyFrame, Path], None]]:
+        """Subtitles and files of words, by the ending of --output."""
+        return WRITERS
+
+    def answer_lines(self, rows: pl.DataFrame, spec: SpeechSpec) -> list[str]:
+        """The transcript, and the remarks on it."""
+        return transcript_lines(rows)
+
+    def member(self, item: SpeechItem) -> Member:
+        """The recording, or the stretch of it."""
+        return Member(item["file"], stretch_name(item["start"], item["end"]))
 
 
 def _plain(model: nn.Module) -> SpeechToText:

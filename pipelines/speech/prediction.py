@@ -1,24 +1,29 @@
 """Batch inference: recordings of any length to text with word times.
 
-Long recordings are cut at pauses, and pieces of all items share batches by their length.
+Long recordings are cut at pauses, and pieces of several items share batches by their length.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, NotRequired, TypeAlias
 
 import numpy as np
 import polars as pl
 
+from ...base.account import note
 from ...base.errors import InputError, fail
-from ...base.files import distinct_names, place_below, write_aside, write_text
-from ...data.formats.audio import AUDIO_SUFFIXES, RATE, read_audio
-from ...data.speech.recordings import Utterance, list_speech
+from ...base.files import place_below, write_aside, write_text
+from ...data.formats.audio import RATE, read_sound
 from ...data.speech.transcripts import Segment, Word, format_transcript
-from ...data.speech.voice_activity import speech_windows
+from ...data.speech.voice_activity import Activity
+from ...data.speech.writing import joined
 from ..engine.pipeline import Item, Schema
+from .data import note_language
+from .known_texts import FAST_RATE, FITTING, IMPOSSIBLE_RATE, RECOGNISED, distribute, letters_of
 from .options import SpeechPredictOptions
 from .transcriber import Transcriber
 from .word_times import decode_known, states_of
@@ -33,7 +38,13 @@ SCHEMA: Schema = {
     ),
     "log_probability": pl.Float64,
     "no_speech": pl.Float64,
+    "channel": pl.Int64,
+    "remarks": pl.String,
 }
+GROUP_SECONDS = 1800  # of sound in memory together
+REPEATS = 2.4  # Whisper's limit of the compression ratio of a transcript
+# Whisper's rule for what is no speech, here for recordings that are nearly silent.
+NO_SPEECH, UNLIKELY = 0.6, -1.0
 
 
 class SpeechItem(Item):
@@ -43,14 +54,21 @@ class SpeechItem(Item):
     end: float | None
     text: str | None
     stem: str
+    channel: NotRequired[int | None]
+    """From 1; None: all channels, mixed."""
+    problem: NotRequired[str]
+    """Why its text cannot be read."""
 
 
 class Piece(NamedTuple):
-    """A stretch of a recording. item: the place of its item; start: in seconds."""
+    """A stretch of a recording. place: of its recording in the group; start: in seconds; text: what
+    is said in it, None where that is to be found out.
+    """
 
-    item: int
+    place: int
     start: float
     samples: np.ndarray
+    text: str | None
 
 
 class TranscribedPiece(NamedTuple):
@@ -60,106 +78,204 @@ class TranscribedPiece(NamedTuple):
     maps: np.ndarray | None
 
 
+@dataclass
+class _Recording:
+    """An item whose sound was read."""
+
+    item: SpeechItem
+    seconds: float
+    pieces: list[Piece]
+    remarks: list[str]
+    is_long: bool = False
+    """Its known text is to be distributed over its pieces."""
+    is_faint: bool = False
+    """What was heard in it may be no speech."""
+    results: list[TranscribedPiece] = field(default_factory=list)
+    error: ValueError | None = None
+
+    def segments(self) -> list[Segment]:
+        return [result.segment for result in self.results]
+
+
 Answer: TypeAlias = pl.DataFrame | ValueError
-
-
-def list_recordings(source: str, known_text: bool) -> list[Utterance]:
-    """The recordings of --input. Raises `InputError` if --known-text is given but the input has no
-    text.
-    """
-    utterances = list_speech(source)
-    if known_text and not any(utterance.text for utterance in utterances):
-        raise fail(source, "brings no text; leave out --known-text to have it transcribed")
-    return utterances
-
-
-def list_items(options: SpeechPredictOptions) -> list[SpeechItem]:
-    """The items of --input, each with a stem of its own."""
-    utterances = list_recordings(options.input, options.known_text)
-    stems = distinct_names([utterance.name for utterance in utterances], AUDIO_SUFFIXES, "")
-    return [
-        SpeechItem(
-            file=utterance.file,
-            id=utterance.name,
-            start=utterance.start,
-            end=utterance.end,
-            text=utterance.text if options.known_text else None,
-            stem=stem,
-        )
-        for utterance, stem in zip(utterances, stems, strict=True)
-    ]
 
 
 def predict_recordings(
     transcriber: Transcriber, items: Sequence[SpeechItem], options: SpeechPredictOptions
 ) -> list[Answer]:
     """A row for each item, or why there is none, and the files that are asked for."""
+    note_language(transcriber.tokens, transcriber.spec.language)
     answers: list[Answer] = [InputError("not read")] * len(items)
-    pieces: list[Piece] = []
-    seconds: dict[int, float] = {}  # of the items that could be read
+    group: dict[int, _Recording] = {}
     for place, item in enumerate(items):
         try:
-            samples = read_audio(item["file"], item["start"], item["end"])
-            pieces += _cut(transcriber, place, item, samples)
-            seconds[place] = len(samples) / RATE
+            group[place] = _read(transcriber, place, item, options)
         except InputError as error:
             answers[place] = error
-    transcribed: dict[int, list[TranscribedPiece]] = {place: [] for place in seconds}
+        if sum(recording.seconds for recording in group.values()) >= GROUP_SECONDS:
+            answers = _finished(transcriber, group, options, answers)
+            group = {}
+    return _finished(transcriber, group, options, answers)
+
+
+def _finished(
+    transcriber: Transcriber,
+    group: Mapping[int, _Recording],
+    options: SpeechPredictOptions,
+    answers: Sequence[Answer],
+) -> list[Answer]:
+    """The answers, with those of a group of recordings, by their places."""
+    pieces = [piece for recording in group.values() for piece in recording.pieces]
+    _run(transcriber, group, [piece for piece in pieces if piece.text is None], options)
+    aligned = [piece for piece in pieces if piece.text is not None]
+    for place, recording in group.items():
+        if recording.is_long and recording.error is None:
+            aligned += _distributed(place, recording)
+    _run(transcriber, group, aligned, options)
+    finished = list(answers)
+    for place, recording in group.items():
+        finished[place] = recording.error or _answer(recording, options)
+    return finished
+
+
+def _answer(recording: _Recording, options: SpeechPredictOptions) -> Answer:
+    """The row of a recording, once its files are written."""
+    recording.results.sort(key=lambda result: result.segment.start)
+    if recording.is_faint:
+        recording.results = [r for r in recording.results if not _is_no_speech(r.segment)]
+    _remark_on_text(recording)
+    try:
+        _write_files(recording, options)
+    except InputError as error:
+        return error
+    return _row(recording)
+
+
+def _read(
+    transcriber: Transcriber, place: int, item: SpeechItem, options: SpeechPredictOptions
+) -> _Recording:
+    """Read an item and cut it into the pieces that speech is in, or one piece if its text is known
+    and fits the model's window.
+
+    Raises `InputError` for a recording, or a known text, that cannot be read, and for a text that
+    cannot have been said in it.
+    """
+    if item.get("problem"):
+        raise InputError(item.get("problem", ""))
+    channel = item.get("channel")
+    sound = read_sound(
+        item["file"], item["start"], item["end"], None if channel is None else channel - 1
+    )
+    samples, text, remarks = sound.samples, item["text"], list(sound.remarks)
+    seconds, activity = len(samples) / RATE, Activity.of(samples)
+    gain = activity.gain
+    if not gain:
+        remarks.append(f"no speech was found in it (loudest sample {_decibels(samples)})")
+        note("items", "recordings in which no speech was found", [_name(item)])
+    if text is not None:
+        remarks += _remarks_on_length(item, text, seconds)
+        if seconds <= transcriber.spec.longest_seconds:
+            return _Recording(item, seconds, [Piece(place, 0.0, samples, text)], remarks)
+        if not gain:
+            raise fail(item["file"], "no speech was found in it to align its text with")
+    elif options.known_text:
+        remarks.append("it came without a text and was transcribed")
+        note("items", "recordings without a known text, which are transcribed", [_name(item)])
+    if gain > 1:
+        remarks.append(f"quiet (loudest sample {_decibels(samples)}), amplified")
+        note("items", "quiet recordings, which are amplified", [_name(item)])
+        samples *= np.float32(min(gain, 1 / _peak(samples)))
+    pieces = [
+        Piece(place, start, samples[round(start * RATE) : round(stop * RATE)], None)
+        for start, stop in activity.windows(transcriber.window_seconds)
+    ]
+    is_faint = gain > 1 or activity.is_rare
+    return _Recording(item, seconds, pieces, remarks, text is not None, is_faint)
+
+
+def _name(item: SpeechItem) -> str:
+    return item.get("id") or PurePosixPath(item["file"]).name
+
+
+def _peak(samples: np.ndarray) -> float:
+    """The largest magnitude; a long recording is not copied for it."""
+    return float(max(samples.max(), -samples.min()))
+
+
+def _decibels(samples: np.ndarray) -> str:
+    peak = _peak(samples)
+    return f"{20 * np.log10(peak):.0f} dB" if peak else "0"
+
+
+def _remarks_on_length(item: SpeechItem, text: str, seconds: float) -> list[str]:
+    """What is to be said of a text by its length. Raises `InputError` where nobody can say it in
+    this time.
+    """
+    letters = letters_of(text)
+    if letters > IMPOSSIBLE_RATE * seconds:
+        problem = f"its text has {letters} letters, which nobody can say in {seconds:.2f} s"
+        raise fail(item["file"], f"{problem}; is it the text of another recording?")
+    if letters > FAST_RATE * seconds:
+        return [f"its text hardly fits: {letters} letters in {seconds:.2f} s"]
+    return []
+
+
+def _run(
+    transcriber: Transcriber,
+    group: Mapping[int, _Recording],
+    pieces: Sequence[Piece],
+    options: SpeechPredictOptions,
+) -> None:
+    """Add the results of pieces, all with a known text or none, to their recordings."""
     # Pieces of similar lengths together: less padding. Which pieces share a batch changes nothing
     # but the time.
-    pieces.sort(key=lambda piece: len(piece.samples))
-    for start in range(0, len(pieces), options.batch_size):
-        batch = pieces[start : start + options.batch_size]
-        results = _transcribe(transcriber, batch, items, options)
+    ordered = sorted(pieces, key=lambda piece: len(piece.samples))
+    for start in range(0, len(ordered), options.batch_size):
+        batch = ordered[start : start + options.batch_size]
+        results = _transcribe(transcriber, batch, group, options)
         for piece, result in zip(batch, results, strict=True):
+            recording = group[piece.place]
             if isinstance(result, ValueError):
-                answers[piece.item] = result
-                transcribed.pop(piece.item, None)
-            elif piece.item in transcribed:
-                transcribed[piece.item].append(result)
-    for place, results in transcribed.items():
-        results.sort(key=lambda result: result.segment.start)
-        answers[place] = _row(seconds[place], [result.segment for result in results])
-        _write_files(items[place], seconds[place], results, options)
-    return answers
+                recording.error = result
+            else:
+                recording.results.append(result)
 
 
-def _cut(
-    transcriber: Transcriber, place: int, item: SpeechItem, samples: np.ndarray
-) -> list[Piece]:
-    """The pieces that speech is in, or one piece if the text is known.
-
-    Raises `InputError` for a recording with known text that is longer than the model's window.
+def _distributed(place: int, recording: _Recording) -> list[Piece]:
+    """The pieces of a long recording with their shares of its known text; what was heard in them is
+    forgotten.
     """
-    if item["text"] is None:
-        return [
-            Piece(place, start, samples[round(start * RATE) : round(stop * RATE)])
-            for start, stop in speech_windows(samples, transcriber.window_seconds)
-        ]
-    longest = transcriber.spec.longest_seconds
-    if len(samples) / RATE > longest:
-        raise fail(item["file"], f"is longer than {longest:g} s, in which known text is aligned")
-    return [Piece(place, 0.0, samples)]
+    recording.results.sort(key=lambda result: result.segment.start)
+    shares = distribute(recording.item["text"] or "", [s.text for s in recording.segments()])
+    recording.results = []
+    if shares.recognised < RECOGNISED:
+        share = f"{100 * shares.recognised:.0f} % of its words were recognised"
+        recording.remarks.append(f"its text hardly fits what is heard: {share}")
+    pieces = sorted(recording.pieces, key=lambda piece: piece.start)
+    return [
+        Piece(place, piece.start, piece.samples, text)
+        for piece, text in zip(pieces, shares.texts, strict=True)
+        if text
+    ]
 
 
 def _transcribe(
     transcriber: Transcriber,
     batch: Sequence[Piece],
-    items: Sequence[SpeechItem],
+    group: Mapping[int, _Recording],
     options: SpeechPredictOptions,
 ) -> list[TranscribedPiece | ValueError]:
     """A segment for each piece, or why there is none."""
     sounds = [piece.samples for piece in batch]
     memory = transcriber.encode(*transcriber.features(sounds))
-    texts = [items[piece.item]["text"] for piece in batch]
     errors: dict[int, ValueError] = {}
-    if any(text is not None for text in texts):
-        ids = [transcriber.text_ids(text or "") for text in texts]
+    if batch[0].text is not None:
+        ids = [transcriber.text_ids(piece.text or "") for piece in batch]
         most = transcriber.most_text_tokens - 1
         for place, text_ids in enumerate(ids):
             if len(text_ids) > most:
                 reason = f"its text has {len(text_ids)} tokens; {most} at most"
-                errors[place] = fail(items[batch[place].item]["file"], reason)
+                errors[place] = fail(group[batch[place].place].item["file"], reason)
                 ids[place] = text_ids[:most]
         no_speech = [0.0] * len(batch)
     else:
@@ -196,8 +312,41 @@ def _later(word: Word, seconds: float) -> Word:
     return Word(word.text, word.start + seconds, word.end + seconds, word.confidence)
 
 
-def _row(seconds: float, segments: Sequence[Segment]) -> pl.DataFrame:
-    """The row of a recording of this length; `SCHEMA` has its columns."""
+def _is_no_speech(segment: Segment) -> bool:
+    unlikely = segment.log_probability is not None and segment.log_probability < UNLIKELY
+    return unlikely and (segment.no_speech or 0.0) > NO_SPEECH
+
+
+def _remark_on_text(recording: _Recording) -> None:
+    """Remarks on a known text that hardly fits, and on a transcript that repeats itself."""
+    segments = [segment for segment in recording.segments() if segment.text]
+    if recording.item["text"] is not None:
+        scores = [s.log_probability for s in segments if s.log_probability is not None]
+        if scores and (mean := float(np.mean(scores))) < FITTING:
+            recording.remarks.append(
+                f"its text hardly fits what is heard: mean log-probability {mean:.1f}"
+            )
+        return
+    for segment in segments:
+        content = segment.text.encode()
+        if (ratio := len(content) / len(zlib.compress(content))) > REPEATS:
+            recording.remarks.append(
+                f"the text from {segment.start:.1f} s to {segment.end:.1f} s repeats itself "
+                f"(compression ratio {ratio:.1f}); listen to it"
+            )
+
+
+def joined_text(segments: Sequence[Segment]) -> str:
+    """The text of all segments."""
+    text = ""
+    for segment in segments:
+        text = joined(text, segment.text)
+    return text
+
+
+def _row(recording: _Recording) -> pl.DataFrame:
+    """The row of a recording; `SCHEMA` has its columns."""
+    segments = recording.segments()
     words = [
         {
             "word": word.text,
@@ -211,32 +360,28 @@ def _row(seconds: float, segments: Sequence[Segment]) -> pl.DataFrame:
     scores = [s.log_probability for s in segments if s.log_probability is not None]
     no_speech = [s.no_speech for s in segments if s.no_speech is not None]
     row = {
-        "text": " ".join(segment.text for segment in segments if segment.text),
-        "seconds": seconds,
+        "text": joined_text(segments),
+        "seconds": recording.seconds,
         "words": words,
         "log_probability": round(float(np.mean(scores)), 4) if scores else None,
         "no_speech": round(max(no_speech), 4) if no_speech else None,
+        "channel": recording.item.get("channel"),
+        "remarks": "; ".join(recording.remarks) or None,
     }
     return pl.DataFrame([row], schema=SCHEMA)
 
 
-def _write_files(
-    item: SpeechItem,
-    seconds: float,
-    results: Sequence[TranscribedPiece],
-    options: SpeechPredictOptions,
-) -> None:
-    segments = [result.segment for result in results]
+def _write_files(recording: _Recording, options: SpeechPredictOptions) -> None:
+    item, segments = recording.item, recording.segments()
     for kind in options.formats:
         path = place_below(Path(f"{options.output}.texts"), f"{item['stem']}.{kind}")
-        write_text(
-            path, format_transcript(kind, PurePosixPath(item.get("id", "")).name, seconds, segments)
-        )
+        name = PurePosixPath(item.get("id", "")).name
+        write_text(path, format_transcript(kind, name, recording.seconds, segments))
     if options.maps:
         path = place_below(Path(f"{options.output}.maps"), f"{item['stem']}.npz")
         arrays = {
             f"maps_{number}": result.maps
-            for number, result in enumerate(results)
+            for number, result in enumerate(recording.results)
             if result.maps is not None
         }
         write_npz(path, {**arrays, "starts": np.array([segment.start for segment in segments])})

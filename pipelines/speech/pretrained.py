@@ -10,7 +10,7 @@ from ...base.errors import InputError, fail, reason
 from ...data.catalogue import get_dataset
 from ...data.speech.tokens import TextTokens, read_tokens, suppressed_tokens
 from ...models.weights.whisper import WhisperWeights, read_whisper
-from .data import SpeechSpec, input_facts
+from .data import SpeechSpec, input_facts, note_language
 from .options import AdoptOptions, SpeechOptions
 
 CATALOGUED = "whisper-tiny-en"
@@ -21,9 +21,21 @@ NO_SPEECH_TOKENS = ("<|nospeech|>", "<|nocaptions|>")
 
 
 def find_weights(name: str) -> Path:
-    """The file or folder of weights; the name of the catalogue is fetched once."""
-    in_catalogue = name == CATALOGUED and not Path(name).exists()
-    return get_dataset(CATALOGUED) if in_catalogue else Path(name)
+    """The file or folder of weights; the name of the catalogue is fetched once.
+
+    Raises `InputError` for what is neither, with what there is and how to get other weights.
+    """
+    path = Path(name)
+    if path.exists():
+        return path
+    if name == CATALOGUED:
+        return get_dataset(CATALOGUED)
+    raise InputError(
+        f"--weights {name}: there is no such file or folder of weights; the only ones with a name "
+        f"are {CATALOGUED} (English). For others, such as whisper-small or large-v3, fetch a "
+        "folder of Hugging Face (model.safetensors, config.json, tokenizer.json), such as "
+        "openai/whisper-small, or one of CTranslate2, and name it: --weights FOLDER --language en"
+    )
 
 
 def open_pretrained(
@@ -48,6 +60,7 @@ def open_pretrained(
             options.tokenizer or folder,
             f"is not the tokenizer of these weights, which know {size} tokens",
         )
+    note_language(tokens, options.language)
     never, not_first = suppressed_tokens(folder)
     no_speech = [tokens.tokenizer.token_to_id(name) for name in NO_SPEECH_TOKENS]
     spec = SpeechSpec(

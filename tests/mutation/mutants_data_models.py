@@ -255,14 +255,14 @@ DATA: list[Bug] = [
     ),
     (
         "D126",
-        "data/speech/recordings.py",
+        "data/speech/manifests.py",
         "end = start + duration",
         "end = duration",
         (SPEECH, "-k", "manifest_are_seconds"),
     ),
     (
         "D127",
-        "data/speech/recordings.py",
+        "data/speech/manifests.py",
         '"" if end is None and not start else',
         '"" if end is None else',
         (SPEECH, "-k", "manifest_are_seconds"),
@@ -270,15 +270,16 @@ DATA: list[Bug] = [
     (
         "D128",
         "data/formats/audio.py",
-        "size, remaining = BLOCK_SECONDS * file.samplerate, count\n",
-        "size = BLOCK_SECONDS * file.samplerate\n    remaining = max(1, count - count % size)\n",
+        "size, remaining = min(most, BLOCK_SECONDS * self.samplerate), count\n",
+        "size = BLOCK_SECONDS * self.samplerate\n"
+        "        remaining = max(1, count - count % size)\n",
         (AUDIO, "-k", "blocks"),
     ),
     (
         "D129",
         "data/formats/audio.py",
-        "min(file.frames, round(stop * rate))",
-        "min(file.frames, round(stop * RATE))",
+        "min(frames, round(stop * rate))",
+        "min(frames, round(stop * RATE))",
         (AUDIO, "-k", "blocks"),
     ),
     (

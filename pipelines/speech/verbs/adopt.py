@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from safetensors.torch import save_file
 
+from ....base.account import opened
 from ....base.files import checksum, write_aside, write_json, write_text
+from ...engine.accounts import publish
 from ...engine.command_line import machine
 from ...engine.command_line.terminal import say
 from ...engine.runs.run_directory import RunDirectory, dump_options
@@ -16,7 +18,8 @@ from ..pretrained import LAG, open_pretrained
 
 def adopt(pipeline: SpeechPipeline, options: AdoptOptions) -> RunDirectory:
     """Write a run that holds the weights; returns it."""
-    spec, tokens, pretrained = open_pretrained(options.weights, options)
+    with opened() as account:
+        spec, tokens, pretrained = open_pretrained(options.weights, options)
     task = pipeline.task
     training = SpeechOptions(
         weights=options.weights,
@@ -53,6 +56,7 @@ def adopt(pipeline: SpeechPipeline, options: AdoptOptions) -> RunDirectory:
         write_json(run.path / "card.json", card)
         write_aside(run.path / "model.safetensors", lambda path: save_file(state, path))
         write_text(run.path / "config.yaml", dump_options(training))
+        publish(account, run.path / "account.json")
     finally:
         run.unlock()
     say(f"run {run.path}: {count:,} weights")

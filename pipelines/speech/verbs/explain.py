@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ....base.files import place_below, write_aside
-from ....data.speech.recordings import Utterance
+from ....data.speech.manifests import Utterance
 from ...engine.command_line.terminal import say
 from ...engine.pipeline import ReportFigure, Review, Schema
 from ...figures.style import DPI, save_png

@@ -13,10 +13,12 @@ from typing import cast
 
 import polars as pl
 
+from ....base.account import opened
 from ....base.errors import InputError, fail
 from ....base.files import checksum, clear_below, distinct_names, place_below, write_json
 from ....data.formats.audio import AUDIO_SUFFIXES, RATE
-from ....data.speech.recordings import Utterance
+from ....data.speech.manifests import Utterance
+from ...engine.accounts import publish
 from ...engine.command_line import machine
 from ...engine.command_line.terminal import Progressbar, say
 from ...engine.experiments.jobs import claimed, fingerprint_of, is_done
@@ -24,15 +26,15 @@ from ...engine.pipeline import Review
 from ...engine.runs.loaded import load_run
 from ...engine.runs.report import write_page
 from ...engine.runs.run_directory import read_facts
+from ..items import list_recordings
 from ..options import SaliencyOptions
 from ..pipeline import SpeechPipeline
-from ..prediction import list_recordings
 from ..transcriber import Transcriber
 from .agreement import Findings
 from .saliency import SaliencyMaps, TranscribedRecording, saliency_of, transcribe_recording
 
 INSIDE = "recordings"
-FREE = ("run", "output", "input", "data", "accelerator")
+FREE = ("run", "output", "input", "data", "columns", "accept", "accelerator")
 
 Measure = Callable[[Transcriber, TranscribedRecording, SaliencyMaps, str], Findings]
 """(transcriber, recording, its maps, stem of its files) -> what its JSON file shall hold."""
@@ -65,29 +67,38 @@ def probe_recordings(
     error of its own. Raises `InputError` where none is left.
     """
     pipeline.task.check(options)
-    utterances = list_recordings(source, known_text)
     loaded = load_run(pipeline, options.run, options.accelerator)
     transcriber = Transcriber.of_run(loaded.model, loaded.context(options))
     if not transcriber.model.decoder.has_attention_weights:
         raise InputError(f"{options.run}: its cross-attention has no weights to compare")
     weights = checksum(loaded.run.path / "model.safetensors")
     output = Path(options.output)
-    with claimed(output, INSIDE) as home:
-        clear_below(output)
-        probe = _Probe(transcriber, options, weights, measure, known_text, home)
-        stems = distinct_names([utterance.name for utterance in utterances], AUDIO_SUFFIXES, "")
-        recordings: list[ProbedRecording] = []
-        with Progressbar(total=len(utterances), unit="recording", desc=title) as bar:
-            for utterance, stem in zip(utterances, stems, strict=True):
-                recordings.append(probe.do(utterance, stem))
-                bar.update()
-        if all(recording.findings is None for recording in recordings):
-            raise fail(
-                source,
-                f"{len(recordings)} recordings, none of which can be used; the first: "
-                f"{recordings[0].error}",
-            )
-        yield recordings
+    with opened(options.accept) as account:
+        utterances = list_recordings(source, known_text, options.columns)
+        publish(account)
+        with claimed(output, INSIDE) as home:
+            clear_below(output)
+            probe = _Probe(transcriber, options, weights, measure, known_text, home)
+            recordings = _probed(probe, utterances, title)
+            publish(account, output / "account.json", shown=False)
+            if all(recording.findings is None for recording in recordings):
+                raise fail(
+                    source,
+                    f"{len(recordings)} recordings, none of which can be used; the first: "
+                    f"{recordings[0].error}",
+                )
+            yield recordings
+
+
+def _probed(probe: _Probe, utterances: Sequence[Utterance], title: str) -> list[ProbedRecording]:
+    """Every recording with its findings, or the error that says why there are none."""
+    stems = distinct_names([utterance.name for utterance in utterances], AUDIO_SUFFIXES, "")
+    recordings: list[ProbedRecording] = []
+    with Progressbar(total=len(utterances), unit="recording", desc=title) as bar:
+        for utterance, stem in zip(utterances, stems, strict=True):
+            recordings.append(probe.do(utterance, stem))
+            bar.update()
+    return recordings
 
 
 @dataclass(frozen=True)
@@ -120,17 +131,21 @@ class _Probe:
 
     def _fingerprint(self, utterance: Utterance) -> str:
         file = Path(utterance.file)
+        # Without the folder, which may move, and the problem of a text that is not used.
+        recording = asdict(replace(utterance, file=file.name))
+        del recording["problem"]
         facts = {
             "weights": self.weights,
             "lag": self.transcriber.lag,
-            # Without the folder, which may move.
-            "recording": json.dumps(asdict(replace(utterance, file=file.name))),
+            "recording": json.dumps(recording),
             "size": file.stat().st_size if file.is_file() else None,
         }
         return fingerprint_of(self.options, facts, FREE)
 
     def _transcribe(self, utterance: Utterance) -> TranscribedRecording:
         """Raises `InputError` for a recording that cannot be measured."""
+        if self.known_text and utterance.problem:
+            raise InputError(utterance.problem)
         samples = utterance.samples()
         longest = self.transcriber.spec.longest_seconds
         if len(samples) / RATE > longest:

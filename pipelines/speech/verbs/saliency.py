@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ....data.formats.audio import RATE
 from ....data.speech.log_mel import FRAME_SECONDS, log_mel
-from ....data.speech.recordings import Utterance
+from ....data.speech.manifests import Utterance
 from ....data.speech.transcripts import Word
 from ....models.speech.saliency import FeatureMasking, KnownText, StateMasking, gradient_times_input
 from ....models.speech.speech_to_text import Memory

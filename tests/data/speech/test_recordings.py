@@ -17,7 +17,8 @@ from headwise.data.formats.audio import RATE
 from headwise.data.speech import voice_activity
 from headwise.data.speech.generate import write_digit_strings, write_sample_speech
 from headwise.data.speech.log_mel import log_mel, mel_filters
-from headwise.data.speech.recordings import list_speech, write_manifest
+from headwise.data.speech.manifests import write_manifest
+from headwise.data.speech.recordings import list_speech
 from headwise.data.speech.tokens import END, START, TextTokens, read_tokens, train_tokens
 from headwise.data.speech.transcripts import (
     FORMATS,

@@ -1,6 +1,7 @@
 """The verbs train, predict, evaluate, adopt and digits, as a person types them."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -13,8 +14,10 @@ pytest.importorskip("soundfile", reason="the extra `speech` is not installed")
 import soundfile
 import torch
 
+from headwise.base.account import opened
 from headwise.data.speech.tokens import train_tokens
 from headwise.models.speech.speech_to_text import SpeechToText
+from headwise.pipelines.speech.options import AdoptOptions
 from headwise.tests.whisper_files import ctranslate2
 
 SMALL = ("--width", 16, "--heads", 2, "--encoder-layers", 1, "--decoder-layers", 1)
@@ -36,8 +39,9 @@ SMALL = ("--width", 16, "--heads", 2, "--encoder-layers", 1, "--decoder-layers",
     ],
 )
 def test_mistakes_get_one_line(headwise, home, tmp_path, options, message):
+    sizes = () if "--weights" in options else SMALL  # which weights decide
     code, lines = headwise(
-        "speech", "train", "--data", home, "--run", tmp_path / "r", *SMALL, *options
+        "speech", "train", "--data", home, "--run", tmp_path / "r", *sizes, *options
     )
     assert code == 2
     assert message in lines[-1]
@@ -191,10 +195,9 @@ def test_no_two_items_share_a_file():
     assert stems(["m.Headset-0", "m.Headset-1.wav"]) == ["m.Headset-0", "m.Headset-1"]
 
 
-def test_weights_are_adopted(headwise, home, tmp_path):
-    """A small model in Whisper's shape, as CTranslate2 would store it, from adoption to words."""
+def write_weights(folder):
+    """A small model in Whisper's shape, as CTranslate2 would store it."""
     tokens = train_tokens(["zero one two three four five six seven eight nine"], "bpe", 300)
-    folder = tmp_path / "weights"
     folder.mkdir()
     (folder / "tokenizer.json").write_text(tokens.to_json(), encoding="utf-8")
     torch.manual_seed(0)
@@ -211,6 +214,29 @@ def test_weights_are_adopted(headwise, home, tmp_path):
     (folder / "config.json").write_text(
         json.dumps({"alignment_heads": [[1, 0]], "suppress_ids": [1, 2]})
     )
+    return folder
+
+
+def test_a_language_that_nobody_named_is_noted(tmp_path, monkeypatch):
+    from headwise.pipelines.speech import pretrained
+
+    folder = write_weights(tmp_path / "weights")
+    read_tokens = pretrained.read_tokens
+
+    def several(path, language):
+        return replace(read_tokens(path), languages={"en": 1, "de": 2})
+
+    monkeypatch.setattr(pretrained, "read_tokens", several)
+    for language, noted in ((None, True), ("de", False)):
+        with opened() as account:
+            options = AdoptOptions(weights=str(folder), run="r", language=language)
+            pretrained.open_pretrained(str(folder), options)
+        assert ("the language is en" in "".join(account.lines())) == noted
+
+
+def test_weights_are_adopted(headwise, home, tmp_path):
+    """From adoption to words."""
+    folder = write_weights(tmp_path / "weights")
     code, lines = headwise("speech", "adopt", "--weights", folder, "--run", tmp_path / "run")
     assert code == 0, lines
     words = (
@@ -303,3 +329,38 @@ def test_strings_of_recorded_digits(headwise, real_data, tmp_path):
     assert {line["part"] for line in lines if line["speaker"] == "theo"} == {"test"}
     assert {line["part"] for line in lines if line["speaker"] != "theo"} == {"train"}
     assert headwise("speech", "digits", *words)[0] == 2
+
+
+def test_weights_without_a_name_are_explained(headwise, tmp_path):
+    words = ("--weights", "whisper-small", "--run", tmp_path / "r")
+    code, lines = headwise("speech", "adopt", *words)
+    assert code == 2
+    for part in ("whisper-small", "whisper-tiny-en", "Hugging Face", "openai/whisper-small"):
+        assert part in lines[-1]
+
+
+@pytest.mark.parametrize("ending", [".srt", ".vtt", ".TextGrid", ".ctm", ".txt", ".csv", ".jsonl"])
+def test_the_ending_of_the_output_decides(headwise, home, run, tmp_path, ending):
+    output = tmp_path / f"o{ending}"
+    words = ("--run", run, "--input", home / "generated-001.wav", "--output", output)
+    code, lines = headwise("speech", "predict", *words)
+    assert code == 0, lines
+    begin = output.read_bytes()[:12]
+    assert begin[:4] != b"PAR1"
+    expected = {
+        ".vtt": b"WEBVTT",
+        ".TextGrid": b"File type",
+        ".csv": b"file,item",
+        ".srt": b"1\n00",
+    }
+    assert begin.startswith(expected.get(ending, b""))
+
+
+def test_what_is_explained_has_an_account(headwise, home, run, tmp_path):
+    few = ("--masks", 2, "--input-masks", 2, "--segments", 10, "--no-gradients")
+    words = ("--run", run, "--input", home / "generated-001.wav", "--output", tmp_path / "e")
+    code, lines = headwise("speech", "explain", *words, *few)
+    assert code == 0, lines
+    assert "read: 1 recordings" in "\n".join(lines)
+    entries = json.loads((tmp_path / "e" / "account.json").read_text())
+    assert entries[0]["what"] == "recordings"
