@@ -294,4 +294,6 @@ def _write(
                 put()
         if held or not parts:
             put()
-        pl.scan_parquet(parts).sink_parquet(path, maintain_order=True, row_group_size=100_000)
+        pl.scan_parquet(parts, glob=False).sink_parquet(
+            path, maintain_order=True, row_group_size=100_000
+        )
