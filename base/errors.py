@@ -3,7 +3,11 @@
 `InputError` means that the input is at fault, not the program. The other functions word its line.
 """
 
+import unicodedata
 from collections.abc import Iterable
+
+# Controls, formats (such as those that turn the direction), halves of pairs, ends of lines.
+_CONTROLLING = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 class InputError(ValueError):
@@ -22,6 +26,25 @@ def fail(where: object, what: str) -> InputError:
 def one_line(text: object) -> str:
     """A text, or the message of an exception, with single blanks for all white space."""
     return " ".join(str(text).split())
+
+
+def printable(text: str) -> str:
+    """A text for the terminal, in which characters that would control it are written as escapes.
+
+    Names of files and columns come from others: they may hold sequences that rename the window,
+    hide a line, start a new one or turn the direction of writing.
+
+    >>> printable("a\x1b[2Kb")
+    'a\\x1b[2Kb'
+    """
+    if text.isprintable():
+        return text
+    return "".join(repr(letter)[1:-1] if _controls(letter) else letter for letter in text)
+
+
+def _controls(letter: str) -> bool:
+    """Whether a character does something to a terminal other than being shown."""
+    return not letter.isprintable() and unicodedata.category(letter) in _CONTROLLING
 
 
 def reason(error: BaseException, limit: int = 160) -> str:
@@ -63,5 +86,6 @@ def nearest(name: str, names: Iterable[str]) -> str:
     close = closest(name, names)
     if close is not None:
         return f"; did you mean {shown(close)}?"
-    listed = ", ".join(shown(n) for n in names[:40]) + (", ..." if len(names) > 40 else "")
+    more = f", ... ({len(names)} in all)" if len(names) > 40 else ""
+    listed = ", ".join(map(shown, names[:40])) + more
     return f"; it has {listed}" if names else ""

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,7 +18,9 @@ import filelock
 from .account import accepts, doubt, note
 from .errors import InputError, closest, fail, one_line, reason, shown
 
+JSON_CAP = 1 << 30  # bytes
 ASIDE = ".aside-"  # how the name of a file begins while it is being written
+_LONG_NAME = 230  # bytes
 
 
 def write_aside(path: Path, write: Callable[[Path], object]) -> None:
@@ -27,7 +30,9 @@ def write_aside(path: Path, write: Callable[[Path], object]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=ASIDE, suffix=f"-{path.name}", dir=path.parent)
+        # A name may have 255 bytes; one near that leaves no room for more.
+        ending = f"-{path.name}" if len(os.fsencode(path.name)) < _LONG_NAME else ""
+        handle, name = tempfile.mkstemp(prefix=ASIDE, suffix=ending, dir=path.parent)
     except OSError as error:
         raise InputError(
             f"{path}: cannot be written ({error.filename}: {error.strerror})"
@@ -64,7 +69,7 @@ def clear_below(folder: Path) -> None:
 
 def _remove(leftovers: Iterable[Path]) -> None:
     for path in leftovers:
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
@@ -133,11 +138,29 @@ def _finite(value: object) -> object:
 def read_json(path: Path) -> Any:
     """Read a JSON file of a run; `InputError` names the file if it is missing or damaged."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(read_plain(path, JSON_CAP).decode())
     except FileNotFoundError:
         raise InputError(f"{path}: missing; is {path.parent} a finished run?") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, too
         raise InputError(f"{path}: not readable as JSON ({error}); the file is damaged") from None
+
+
+def read_plain(path: Path, most: int) -> bytes:
+    """The bytes of a plain file of at most `most` bytes.
+
+    Raises FileNotFoundError where there is none, and InputError for a larger file and for what is
+    no plain file: a pipe or a device may never end.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise fail(path, "is not a plain file")
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise fail(path, f"too large for such a file ({status.st_size} bytes, {most} at most)")
+    return content
 
 
 def walk_folder(

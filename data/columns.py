@@ -17,8 +17,17 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "image": (
         "image", "image_index", "image_path", "image_id", "image_name", "img", "file", "filename",
         "file_name", "filepath", "path", "picture", "dicom", "dicom_path", "dicom_id", "imageid",
-        "image_file", "file_path",
+        "image_file", "file_path", "img_path", "photo", "rgb", "rgb_path",
     ),
+    "depth": (
+        "depth", "depth_path", "depth_map", "depth_image", "depth_file", "disparity",
+    ),
+    "mask": (
+        "mask", "mask_path", "mask_file", "gt", "gt_path", "ground_truth", "groundtruth",
+        "annotation", "segmentation",
+    ),
+    "set": ("set", "data_set", "dataset"),
+    "group": ("group", "group_id", "sequence", "sequence_id", "video", "video_id"),
     "label": (
         "label", "labels", "class", "class_name", "target", "diagnosis", "category", "finding",
         "finding_label", "finding_labels", "y",

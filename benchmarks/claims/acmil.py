@@ -39,10 +39,11 @@ def cell(data: str, form: str, seed: int, folds: int, epochs: int, folder: Path)
     from headwise.pipelines import load_task
     from headwise.pipelines.engine.training.quick import fit
     from headwise.pipelines.metrics.classification import scores
-    from headwise.pipelines.wsi.data import BagSet, grouped_folds, read_source, spec_of
+    from headwise.pipelines.wsi.data import BagSet, grouped_folds, spec_of
     from headwise.pipelines.wsi.explain import concentration
     from headwise.pipelines.wsi.options import WsiOptions
     from headwise.pipelines.wsi.prediction import classify
+    from headwise.pipelines.wsi.sources import read_source
 
     torch.set_num_threads(1)
     options = WsiOptions(

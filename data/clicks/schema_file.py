@@ -36,9 +36,8 @@ from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import TypeVar
 
-import yaml
-
 from ...base.errors import fail, nearest, reason, shown
+from ...base.yaml_text import read_yaml
 from .schema import (
     UNITS,
     Categorical,
@@ -53,7 +52,6 @@ from .schema import (
 )
 
 COMPARISONS = ("equals", "at_least", "at_most")
-BYTES_CAP = 1_000_000
 GAP = "TODO"  # in place of a column that `headwise ranking schema` could not guess
 KEYS = (
     "log",
@@ -88,15 +86,10 @@ def read_schema(path: str | Path) -> Schema:
 
     Raises InputError, with the first key that does not fit and the nearest one that would.
     """
-    file = Path(path)
     try:
-        if file.stat().st_size > BYTES_CAP:
-            raise fail(path, "too large for a schema")
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        values = read_yaml(Path(path))
     except OSError as error:
         raise fail(path, f"cannot be read ({reason(error)})") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise fail(path, f"is not readable as YAML ({reason(error)})") from error
     return parse_schema(values, path)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from ...base.account import note
 from ...base.errors import InputError, fail, reason, shown
+from ...base.extras import install_line
 from .dicom_bytes import check_deflated, is_bare, starts_as_dicom, starts_as_picture
 from .grey_range import value_range
 from .pictures import PICTURE_PIXELS
@@ -169,7 +170,7 @@ def _opened(path: str | os.PathLike[str], pixels: bool = True) -> FileDataset:
         import pydicom
         from pydicom.errors import InvalidDicomError
     except ImportError as error:
-        raise InputError("reading DICOM needs pydicom; pip install 'headwise[medical]'") from error
+        raise InputError(f"reading DICOM needs pydicom; {install_line('medical')}") from error
     file = Path(path)
     if not file.is_file():
         raise fail(path, "there is no such file" if not file.exists() else "is not a plain file")

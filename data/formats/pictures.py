@@ -13,12 +13,20 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
+from ...base.account import accepts, doubt, note
 from ...base.errors import InputError, fail, reason, shown
-from ...base.files import lies_in, refuse_link_out, similar_file, walk_folder, write_aside
+from ...base.files import (
+    lies_in,
+    printable,
+    refuse_link_out,
+    similar_file,
+    walk_folder,
+    write_aside,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,7 +35,7 @@ PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", "
 PICTURE_PIXELS = 80_000_000  # largest picture; Pillow itself begins to warn a little above
 # Pillow tries only these, whatever the file's name says, so a decoder that starts other programs
 # (EPS) is never reached.
-_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "WEBP", "TIFF", "PPM", "GIF")
+PICTURE_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "WEBP", "TIFF", "PPM", "GIF")
 _ORIENTATION = 0x0112  # the EXIF tag
 _Decoded = TypeVar("_Decoded")
 _FILTERS = threading.Lock()  # warning filters are shared by all threads
@@ -43,8 +51,9 @@ def list_pictures(
               the first of these)
     suffixes  endings of names that are pictures, lower case
 
-    Hidden names are left out. Raises InputError where there is nothing, and for links that lead out
-    of the folder.
+    Left out, and named in the account: hidden names, other kinds of files, and links that lead out
+    of the folder, unless the doubt "links" is accepted. A link to nothing is listed, and fails when
+    it is read. Raises InputError where there is nothing.
     """
     source = Path(path)
     try:
@@ -60,8 +69,14 @@ def list_pictures(
         cure = "check the name and the permissions"
         raise fail(path, f"cannot be listed ({reason(error)}); {cure}") from error
     if not pictures:
-        raise fail(path, f"there is no picture here ({', '.join(suffixes)})")
-    return sorted(((file, _printable(name)) for file, name in pictures), key=lambda pair: pair[1])
+        raise fail(path, f"there is no picture here ({', '.join(suffixes)}){_link_hint(source)}")
+    return sorted(((file, printable(name)) for file, name in pictures), key=lambda pair: pair[1])
+
+
+def _link_hint(folder: Path) -> str:
+    """What to say where nothing but links may lie in a folder."""
+    linked = folder.is_dir() and any(entry.is_symlink() for entry in folder.iterdir())
+    return "; it holds links, which --accept links follows" if linked else ""
 
 
 def list_folder(
@@ -69,7 +84,7 @@ def list_folder(
 ) -> list[tuple[str, str]]:
     """The pictures directly in a folder, as (file, name), sorted by name; the list may be empty.
 
-    Raises InputError where the folder cannot be listed, and for links that lead out of it.
+    What is left out is as in `list_pictures`. Raises InputError where the folder cannot be listed.
     """
     names = walk_folder(folder, suffixes, deep=False)
     return [(os.path.join(folder, name), name) for name in names]
@@ -82,16 +97,28 @@ def _matches(pattern: str, suffixes: Sequence[str]) -> list[tuple[str, str]]:
     base = os.path.join(*parts[:fixed]) if fixed else "."
     home = os.path.realpath(base)
     pictures = []
-    for file in set(glob.glob(pattern, recursive=True)):
-        name = os.path.basename(file)
-        if name.startswith(".") or not name.lower().endswith(tuple(suffixes)):
-            continue
+    left_out: dict[str, list[str]] = {}
+    for file in sorted(set(glob.glob(pattern, recursive=True))):
+        name = os.path.relpath(file, base).replace(os.sep, "/")
+        # With ".." behind the first *, leaving the folder is what the pattern asks for.
+        leads_out = (os.path.islink(file) or ".." not in parts) and not lies_in(
+            os.path.realpath(file), home
+        )
         if os.path.isdir(file):
             continue
-        # With ".." behind the first *, leaving the folder is what the pattern asks for.
-        if os.path.islink(file) or ".." not in parts:
-            refuse_link_out(file, home)
-        pictures.append((file, os.path.relpath(file, base).replace(os.sep, "/")))
+        if os.path.basename(file).startswith("."):
+            left_out.setdefault("hidden names", []).append(name)
+        elif not name.lower().endswith(tuple(suffixes)):
+            left_out.setdefault("files of other kinds", []).append(name)
+        elif leads_out and not accepts("links"):
+            links = "links that lead out of the folder (--accept links)"
+            left_out.setdefault(links, []).append(name)
+        else:
+            pictures.append((file, name))
+    for what, names in left_out.items():
+        note("left out", what, names)
+    if not pictures and (linked := [what for what in left_out if what.startswith("links")]):
+        raise fail(pattern, f"matches nothing but {linked[0]}")
     return pictures
 
 
@@ -104,31 +131,36 @@ def _single_picture(path: Path, suffixes: Sequence[str]) -> tuple[str, str]:
         raise fail(
             path, f"unknown kind of picture {path.suffix!r}; headwise reads {', '.join(suffixes)}"
         )
-    return str(path), _printable(path.name)
-
-
-def _printable(name: str) -> str:
-    """A name that any table can hold: bytes that are not UTF-8 are written as escapes."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    return str(path), printable(path.name)
 
 
 def visible_folders(folder: str | os.PathLike[str]) -> list[str]:
-    """Names of the folders in a folder, sorted, without hidden ones; links to folders count.
+    """Names of the folders in a folder, sorted, without hidden ones; links to folders count, and
+    those that lead out of the folder are named in the account.
 
     Raises InputError where the folder cannot be listed.
     """
+    home = os.path.realpath(folder)
+    names, leading_out = [], []
     try:
         with os.scandir(folder) as entries:
-            return sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
+            for entry in entries:
+                if not entry.name.startswith(".") and entry.is_dir():
+                    names.append(entry.name)
+                    if entry.is_symlink() and not lies_in(os.path.realpath(entry.path), home):
+                        leading_out.append(entry.path)
     except OSError as error:
         raise fail(folder, f"cannot be listed ({reason(error)}); check the permissions") from error
+    if leading_out:
+        note("assumed", "linked folders, whose contents are read", sorted(leading_out))
+    return sorted(names)
 
 
 class PictureFolder:
     """The folder in which the pictures of a list must lie; the list itself is not trusted.
 
     A path is relative to the folder, or absolute and in it. Paths with ".." are refused, and so are
-    links that lead out of the folder.
+    links that lead out of the folder, unless the doubt "links" is accepted.
     """
 
     def __init__(self, home: str | os.PathLike[str]) -> None:
@@ -136,11 +168,12 @@ class PictureFolder:
         self._real = os.path.realpath(home)
         self._checked: dict[str, bool] = {}  # one look per folder, not one per picture
 
-    def find(self, where: object, path: str) -> tuple[str, str]:
+    def find(self, where: object, path: str, *, needed: bool = True) -> tuple[str, str]:
         """(file, name relative to the folder, with "/") of one listed picture.
 
-        where: the list and line, for the message. Raises InputError where the picture is missing or
-        its path leads out of the folder.
+        where: the list and line, for the message. needed: whether the picture must be there; else
+        one that is missing fails when it is read. Raises InputError where a needed picture is
+        missing or its path leads out of the folder.
         """
         if not path or "\0" in path:
             raise fail(where, f"{shown(path)} is no name of a picture")
@@ -150,15 +183,21 @@ class PictureFolder:
         folder = os.path.dirname(file)
         if folder not in self._checked:
             self._checked[folder] = lies_in(os.path.realpath(folder), self._real)
-        if ".." in parts or not self._checked[folder]:
+        if ".." in parts:
             cure = "list only pictures that lie in it"
             raise fail(where, f"{shown(name)} leads out of {self.home}; {cure}")
+        if not self._checked[folder]:
+            place = os.path.realpath(folder)
+            linked = f"{shown(name)} lies in a linked folder that leads out of {self.home}"
+            doubt("links", where, f"{linked}, to {place}; put the pictures themselves there")
         try:
             mode = os.lstat(file).st_mode
             if stat.S_ISLNK(mode):
                 refuse_link_out(file, self._real)
                 mode = os.stat(file).st_mode
         except OSError as error:
+            if not needed:
+                return file, "/".join(parts)
             hint = "; write / between folders" if "\\" in name else ""
             raise fail(where, f"there is no picture {shown(name)} in {self.home}{hint}") from error
         if not stat.S_ISREG(mode):
@@ -236,7 +275,9 @@ def decode_picture(
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.simplefilter("ignore", UserWarning)  # of damaged EXIF, which is not needed
             Image.init()
-            opened = Image.open(file, formats=[name for name in _FORMATS if name in Image.OPEN])
+            opened = Image.open(
+                file, formats=[name for name in PICTURE_FORMATS if name in Image.OPEN]
+            )
         with opened:
             width, height = opened.size
             if width * height > PICTURE_PIXELS:
@@ -281,17 +322,50 @@ def to_rgb(path: object, opened: Image.Image) -> Image.Image:
     return opened.convert("RGB")
 
 
-def upright(picture: Image.Image, opened: Image.Image) -> Image.Image:
-    """The picture turned and mirrored as the EXIF orientation of the opened file says.
-
-    Damaged EXIF is ignored.
+class PictureHeader(NamedTuple):
+    """What a file says of its picture before anything is decoded: rows and columns of the stored
+    pixels, and the EXIF orientation, 1 to 8; 1 is upright.
     """
-    from PIL import Image
 
+    height: int
+    width: int
+    orientation: int
+
+    @property
+    def stored(self) -> tuple[int, int]:
+        """Height and width as stored."""
+        return self.height, self.width
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """Height and width after the turn that the orientation asks for."""
+        return (self.width, self.height) if self.orientation > 4 else (self.height, self.width)
+
+
+def read_header(path: str | os.PathLike[str]) -> PictureHeader:
+    """The header of a picture. Raises InputError as `read_picture` does."""
+    return decode_picture(
+        path, lambda opened: PictureHeader(opened.height, opened.width, orientation_of(opened))
+    )
+
+
+def orientation_of(opened: Image.Image) -> int:
+    """The EXIF orientation of an opened file, 1 to 8; 1 for none and for damaged EXIF."""
     try:
         orientation = opened.getexif().get(_ORIENTATION, 1)
     except Exception:  # the parser raises many kinds of errors for damaged bytes
-        return picture
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+def upright(
+    picture: Image.Image, opened: Image.Image, orientation: int | None = None
+) -> Image.Image:
+    """The picture turned and mirrored as the EXIF orientation of the opened file says, or as the
+    `orientation` that another picture of the same scene has.
+    """
+    from PIL import Image
+
     turn = Image.Transpose
     turns = {
         2: turn.FLIP_LEFT_RIGHT,
@@ -302,7 +376,8 @@ def upright(picture: Image.Image, opened: Image.Image) -> Image.Image:
         7: turn.TRANSVERSE,
         8: turn.ROTATE_90,
     }
-    return picture.transpose(turns[orientation]) if orientation in turns else picture
+    number = orientation_of(opened) if orientation is None else orientation
+    return picture.transpose(turns[number]) if number in turns else picture
 
 
 def write_png(path: Path, picture: np.ndarray) -> None:

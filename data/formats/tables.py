@@ -209,7 +209,7 @@ def _check_zip(path: object, file: Path) -> None:
 
 
 def scan_table(
-    path: str | Path, allowed: Sequence[str] = TABLE_SUFFIXES
+    path: str | Path, allowed: Sequence[str] = TABLE_SUFFIXES, *, header: bool | None = None
 ) -> tuple[pl.LazyFrame, list[str]]:
     """A lazy table and its column names; none of its rows are read yet, unless the file had to be
     converted (spreadsheets, zip, text that is not UTF-8 or has `::` between cells).
@@ -217,7 +217,8 @@ def scan_table(
     Cells of text files stay text; what stands between them is seen in the first lines. A text file
     whose first line is values has no header (Solar, Exchange): its columns are then named "0",
     "1", ... Blank rows at the end and columns without a name are treated as `tables_columns` says.
-    What is assumed or left out goes into the account.
+    What is assumed or left out goes into the account. header: whether the first line of a text file
+    holds names, None where that is to be seen from it.
 
     Errors of polars appear when the table is collected: use `collect`. Raises InputError for a file
     that is missing, empty, damaged, too large, too wide or of an unknown kind.
@@ -232,7 +233,7 @@ def scan_table(
             raise fail(path, f"holds an unknown kind of file {inner!r}; unpack it")
     ending = ending.removesuffix(".gz").removesuffix(".zst")
     if ending in TEXT_SEPARATORS:
-        return _scan_text(path, file, ending)
+        return _scan_text(path, file, ending, header)
     if suffix_of(file).endswith(".zip"):
         source = unpacked_zip(path, file)
     if ending in BOOK_SUFFIXES:
@@ -277,10 +278,12 @@ def _columns_of(path: object, frame: pl.LazyFrame, ending: str) -> list[str]:
         raise fail(path, f"is damaged {ending[1:]} ({reason(error)}); write it again") from error
 
 
-def _scan_text(path: object, file: Path, ending: str) -> tuple[pl.LazyFrame, list[str]]:
+def _scan_text(
+    path: object, file: Path, ending: str, header: bool | None
+) -> tuple[pl.LazyFrame, list[str]]:
     """A text table: as its first lines say that it is written."""
     text = open_text(path, file)
-    form = sniff(path, text.head, TEXT_SEPARATORS[ending])
+    form = sniff(path, text.head, TEXT_SEPARATORS[ending], header)
     source, separator, quote = text.source, form.separator, '"'
     if separator == "::":  # polars takes one byte: a control character stands in for the two
         content = source if isinstance(source, bytes) else _all_bytes(path, source)

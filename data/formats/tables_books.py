@@ -15,6 +15,7 @@ import polars as pl
 
 from ...base.account import note
 from ...base.errors import InputError, fail, reason, shown
+from ...base.extras import install_line
 from .tables_packed import UNPACKED_CAP, too_large
 
 BOOK_SUFFIXES = (".xlsx", ".xlsm", ".ods")
@@ -32,7 +33,7 @@ def read_book(path: object, source: Path | bytes) -> tuple[pl.DataFrame, list[st
     extra `excel` is missing, and for a file that is damaged, too large or has no cells.
     """
     if importlib.util.find_spec("fastexcel") is None:
-        cure = "pip install 'headwise[excel]', or save it as csv"
+        cure = f"{install_line('excel')}, or save it as csv"
         raise fail(path, f"is a spreadsheet, and fastexcel is not installed; {cure}")
     try:
         if isinstance(source, Path):

@@ -217,10 +217,11 @@ def _zstd_head(path: object, file: Path) -> bytes:
     return head
 
 
-def sniff(path: object, head: bytes, usual: str) -> TextForm:
+def sniff(path: object, head: bytes, usual: str, header: bool | None = None) -> TextForm:
     """How a text is written, from its first bytes (HEAD_BYTES, or all of it).
 
     usual: what stands between cells in files of this ending; taken where nothing else fits better.
+    header: whether the first line holds names, None to see it.
     Raises InputError for a text without a first line, and for too many columns.
     """
     text = head.decode("utf-8", errors="replace")
@@ -245,7 +246,7 @@ def sniff(path: object, head: bytes, usual: str) -> TextForm:
         raise fail(path, problem)
     cells, height = _header_cells(path, lines[skipped:], separator)
     rows = [record.split(separator) for record in records[1:]]
-    header = not _headless(cells, rows, separator)
+    header = not _headless(cells, rows, separator) if header is None else header
     names = _names(cells) if header else [str(i) for i in range(len(cells))]
     body_at = None
     if side := _extra_cell(len(cells), rows) if header else None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...base.errors import InputError, fail, reason
+from ...base.extras import install_line
 from .pictures import PICTURE_SUFFIXES, read_picture
 from .tables import list_files
 
@@ -98,10 +99,15 @@ class Frames:
         self.numbers = _numbers(self.files) if self.files is not None else None
         self.total = len(range(0, len(self.files), stride)) if self.files is not None else None
         """How many frames there will be; None where a video does not say."""
+        self.span = (1, len(self.files or ()) or None)
+        """The lowest and the highest number of a frame; None where a video does not say."""
         if self.files is None:
             with _open_video(self.path) as container:
                 count = container.streams.video[0].frames
             self.total = len(range(0, count, stride)) if count > 0 else None
+            self.span = (1, count if count > 0 else None)
+        elif self.numbers:
+            self.span = (min(self.numbers), max(self.numbers))
 
     @property
     def camera(self) -> str:
@@ -168,7 +174,7 @@ def _open_video(path: Path) -> InputContainer:
         from av.error import FFmpegError
     except ImportError:
         raise InputError(
-            f"{path}: video needs PyAV: pip install 'headwise[video]'; or give a folder of pictures"
+            f"{path}: video needs PyAV: {install_line('video')}; or give a folder of pictures"
         ) from None
     try:
         options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}

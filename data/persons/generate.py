@@ -16,6 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from ...base.errors import InputError, fail, reason
+from ...base.extras import install_line
 
 HEIGHT, WIDTH = 128, 64  # pixels
 TRAINED, SEARCHED = 24, 12  # identities of the training part, and of the search
@@ -281,6 +282,6 @@ def _save(folder: Path, identity: str, camera: int, frame: int, picture: np.ndar
     try:
         from PIL import Image
     except ImportError as error:
-        raise InputError("writing pictures needs Pillow; pip install 'headwise[vision]'") from error
+        raise InputError(f"writing pictures needs Pillow; {install_line('vision')}") from error
     name = f"{identity}_c{camera}s1_{frame:06d}_00.jpg"
     Image.fromarray(picture).save(folder / name, quality=QUALITY)

@@ -36,6 +36,19 @@ def named_layout(names: list[str]) -> str | None:
     return "dukemtmc" if _DUKE.fullmatch(first) else None
 
 
+def identity_in(name: str) -> str | None:
+    """The identity that the name of an item tells: that of Market-1501 and DukeMTMC-reID, else the
+    first folder that names no part; None where there is none.
+
+    >>> [identity_in(name) for name in ("0007_c3s3_077419_03.jpg", "gallery/anna/1.jpg", "1.jpg")]
+    ['0007', 'anna', None]
+    """
+    *folders, file = name.split("/")
+    if match := _MARKET.fullmatch(file) or _DUKE.fullmatch(file):
+        return match[1]
+    return next((folder for folder in folders if folder not in SEARCH_PARTS), None)
+
+
 def boxes_layout(root: Path) -> str | None:
     """Which of the two sets lies in the three folders, judged by the first name in them."""
     for folder, _ in _BOXES:

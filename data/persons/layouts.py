@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...base.account import note
 from ...base.errors import fail
 from ..formats.pictures import list_pictures, visible_folders
 from ..parts import SEARCH_PARTS
@@ -27,10 +28,13 @@ def read_folders(root: Path) -> Listing:
     those named as parts (train/, val/, dev/, test/, query/, gallery/, ...), and other folders are
     ignored. An identity named -1 is junk.
     """
-    folders = [name for name in visible_folders(root) if name in SEARCH_PARTS]
+    present = visible_folders(root)
+    folders = [name for name in present if name in SEARCH_PARTS]
     parts = {SEARCH_PARTS[name] for name in folders}
     if "train" not in parts and not {"query", "gallery"} <= parts:
         folders = [""]
+    elif other := [name for name in present if name not in SEARCH_PARTS]:
+        note("left out", "folders that are called like no part", other)
     listing = Listing()
     for folder in folders:
         home = root / folder

@@ -1,10 +1,17 @@
 """The list of pictures that every reader of a data set returns, and what the readers share."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
+from ...base.account import note
 from ...base.errors import fail, reason, shown
+from ..items import check_items
+
+Cell = TypeVar("Cell")
 
 JUNK = "-1"  # identity of a picture that counts neither for nor against a search
 LIST_BYTES = 256 << 20  # largest list of pictures
@@ -42,18 +49,40 @@ class Listing:
             self.cameras = self.cameras if self.cameras is not None else []
             self.cameras.append(camera)
 
-    def check(self, where: object) -> None:
-        """Raise `InputError` for a picture that is listed twice in a part, and where only some
-        pictures have a camera.
+    def checked(self, where: object) -> Listing:
+        """The list without what is listed twice.
+
+        Raises `InputError` for a picture that is listed more than once or in two parts (the doubt
+        "copies"), for one with two identities (the doubt "two-labels"), and where only some
+        pictures have a camera. A picture may be both query and gallery.
         """
-        rows: set[tuple[str, str]] = set()
-        for name, part in zip(self.names, self.parts, strict=True):
-            if (name, part) in rows:
-                place = f" in {part}" if part else ""
-                raise fail(where, f"picture {shown(name)} is listed more than once{place}")
-            rows.add((name, part))
         if self.cameras is not None and len(self.cameras) != len(self.names):
             raise fail(where, "some pictures have a camera and some have none")
+        queries = {name for name, part in zip(self.names, self.parts) if part == "query"}
+        both = [n for n, part in zip(self.names, self.parts) if part == "gallery" and n in queries]
+        if both:
+            note("items", "pictures that are both query and gallery", both)
+        asked = set(both)
+        keys = [
+            f"{name} (gallery)" if part == "gallery" and name in asked else name
+            for name, part in zip(self.names, self.parts, strict=True)
+        ]
+        rows = check_items(where, "picture", keys, self.identities, self.parts)
+        return self if len(rows) == len(self.names) else self._of(rows)
+
+    def _of(self, rows: list[int]) -> Listing:
+        def chosen(values: list[Cell]) -> list[Cell]:
+            return [values[row] for row in rows]
+
+        return Listing(
+            chosen(self.paths),
+            chosen(self.names),
+            chosen(self.identities),
+            None if self.cameras is None else chosen(self.cameras),
+            chosen(self.parts),
+            chosen(self.distractor),
+            {name: chosen(values) for name, values in self.attributes.items()},
+        )
 
 
 def needed_folder(root: Path, name: str, layout: str) -> Path:

@@ -6,11 +6,13 @@ identity identities[r]. An "identity" is a person, a vehicle, or a class of a fi
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ...base.account import note
 from ...base.errors import fail, nearest, shown
 from ..formats.pictures import list_folder, visible_folders
 from ..formats.tables import TABLE_SUFFIXES, suffix_of
@@ -60,6 +62,7 @@ def read_picture_set(
     layout: str = "auto",
     *,
     images: str | os.PathLike[str] | None = None,
+    columns: Sequence[str] = (),
 ) -> PictureSet:
     """List the pictures of a data set with identity, camera and part.
 
@@ -67,6 +70,7 @@ def read_picture_set(
     layout  one of LAYOUTS; "auto" recognises a public set by its folders and files, else takes one
             folder per identity
     images  folder of the pictures of a table (see `table.read_table`); only for tables
+    columns names of columns by field, "identity=who"; only for tables
 
     Raises `InputError`, one line, for what is missing or does not fit.
     """
@@ -79,20 +83,26 @@ def read_picture_set(
         if source.is_dir():
             suffixes = ", ".join(TABLE_SUFFIXES)
             raise fail(path, f"is a folder; layout table needs the table itself ({suffixes})")
-        return _picture_set(read_table(path, images), "table", path)
+        return _picture_set(read_table(path, images, columns), "table", path)
     if images is not None:
         cure = "and only a table has a separate folder of images; leave images out"
         raise fail(path, f"is no table, {cure}")
+    if columns:
+        raise fail(path, "is no table; --columns is read with a table")
     if not source.is_dir():
         hint = "; for a table say layout table" if suffix_of(source) in TABLE_SUFFIXES else ""
         raise fail(path, f"is no folder, which layout {layout} needs{hint}")
     name, root = _recognise(source) if layout == "auto" else (layout, _root(source, layout))
+    if layout == "auto":
+        note("assumed", f"layout {name} (--layout)")
     return _picture_set(FOLDER_LAYOUTS[name].read(root), name, root)
 
 
 def _picture_set(listing: Listing, layout: str, where: str | os.PathLike[str]) -> PictureSet:
-    listing.check(where)
-    return PictureSet(
+    listing = listing.checked(where)
+    if not listing.names:
+        raise fail(where, "holds no picture with an identity")
+    pictures = PictureSet(
         listing.paths,
         listing.names,
         listing.identities,
@@ -104,6 +114,22 @@ def _picture_set(listing: Listing, layout: str, where: str | os.PathLike[str]) -
         layout,
         str(where),
     )
+    _note(pictures)
+    return pictures
+
+
+def _note(pictures: PictureSet) -> None:
+    """Put into the account what was read."""
+    people = ~(pictures.junk | pictures.distractor)
+    identities = {pictures.identities[row] for row in np.flatnonzero(people)}
+    note("read", "pictures", count=len(pictures))
+    note("read", "identities", count=len(identities))
+    if pictures.junk.any():
+        what = f"pictures of identity {JUNK}, which count neither for nor against a search"
+        note("items", what, count=int(pictures.junk.sum()))
+    if pictures.distractor.any():
+        what = "pictures of nobody in the query, which count against a search"
+        note("items", what, count=int(pictures.distractor.sum()))
 
 
 def _children(folder: Path) -> list[Path]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ...base.errors import InputError, fail, reason
+from ...base.extras import install_line
 
 HEIGHT, WIDTH = 96, 128  # pixels
 TRAINED, TESTED = 64, 24
@@ -132,7 +133,7 @@ def write_sample_scenes(folder: Path) -> Path:
     try:
         from PIL import Image
     except ImportError as error:
-        raise InputError("writing pictures needs Pillow; pip install 'headwise[vision]'") from error
+        raise InputError(f"writing pictures needs Pillow; {install_line('vision')}") from error
     try:
         for part in ("train", "test"):
             for name in ("RGB", "depth", "GT"):

@@ -2,8 +2,8 @@
 
 Every such set has pictures, depth maps and masks in three folders side by side, whose names differ
 between sets and mirrors: RGB, Image, LeftImg, train_images; depth, Depth, depth1, train_depth; GT,
-Mask, gt1, train_masks. Files with the same stem belong together; an ending that all files of a
-folder share, such as _Depth, is ignored.
+Mask, gt1, train_masks. Files with the same stem belong together; a beginning or an ending that all
+files of a folder share, such as rgb_ or _Depth, is ignored.
 
 Sets: NJU2K (Ju et al., ICIP 2014), NLPR (Peng et al., ECCV 2014), STERE (Niu et al., CVPR 2012),
 DES, also called RGBD135 (Cheng et al., ICIMCS 2014), SIP (Fan et al., TNNLS 2020), LFSD (Li et al.,
@@ -13,12 +13,13 @@ CVPR 2014), SSD (Zhu and Li, ICCVW 2017), DUT-RGBD (Piao et al., ICCV 2019).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...base.account import note
 from ...base.errors import fail, shown
-from ..formats.pictures import list_folder, visible_folders
+from ..formats.pictures import PICTURE_SUFFIXES, list_folder, visible_folders
 from ..parts import PARTS
 
 IMAGE, DEPTH, MASK = "image", "depth", "mask"
@@ -173,13 +174,13 @@ def _paired(
         yield Home(folder / image, partners[DEPTH], partners[MASK], name, part_of(path))
 
 
-def by_stem(folder: Path) -> dict[str, str]:
+def by_stem(folder: Path, suffixes: Sequence[str] = PICTURE_SUFFIXES) -> dict[str, str]:
     """The pictures of a folder by the stem that pairs them, without the ending that all of them
     share.
 
-    Raises `InputError` for two pictures with the same stem.
+    suffixes: endings of names that count. Raises `InputError` for two files with the same stem.
     """
-    files = list_folder(folder)
+    files = list_folder(folder, suffixes)
     stems = [Path(name).stem for _, name in files]
     ends = [_ENDINGS.search(stem) for stem in stems]
     endings = {end.group().lower() if end else "" for end in ends}
@@ -192,3 +193,42 @@ def by_stem(folder: Path) -> dict[str, str]:
             raise fail(folder, f"holds {both}, which cannot be told apart; keep one")
         pictures[stem] = file
     return pictures
+
+
+def pair_stems(images: Mapping[str, str], partners: Mapping[str, str]) -> dict[str, str]:
+    """The depth map or mask of each picture by the picture's stem, as far as there is one.
+
+    images, partners: files by stem (`by_stem`). Equal stems belong together. Where no two are equal
+    (rgb_0001 and depth_0001), what all files of a folder begin and end with is left out, if the
+    rest still tells them apart; the account says so.
+    """
+    paired = {stem: partners[stem] for stem in images if stem in partners}
+    if paired or not images or not partners:
+        return paired
+    short_images, short_partners = _told_apart(images), _told_apart(partners)
+    for short, stem in short_images.items():
+        if short in short_partners:
+            paired[stem] = partners[short_partners[short]]
+    if paired:
+        stem, partner = next(iter(paired.items()))
+        pair = f"{Path(images[stem]).name} and {Path(partner).name}"
+        common = "names are compared without what all files of a folder share"
+        note("assumed", f"{pair} belong together: {common}")
+    return paired
+
+
+def _told_apart(stems: Mapping[str, str]) -> dict[str, str]:
+    """Stems by what remains of them without their common beginning and end; no digit is cut."""
+    names = list(stems)
+    begin = _common_beginning(names).rstrip("0123456789")
+    rests = [name[len(begin) :] for name in names]
+    end = _common_beginning([rest[::-1] for rest in rests])[::-1].lstrip("0123456789")
+    short = [rest.removesuffix(end) if end else rest for rest in rests]
+    distinct = len(set(short)) == len(short) and all(short)
+    return dict(zip(short, names)) if distinct else {}
+
+
+def _common_beginning(words: Sequence[str]) -> str:
+    first, last = min(words), max(words)
+    length = next((k for k, pair in enumerate(zip(first, last)) if pair[0] != pair[1]), None)
+    return first[:length]

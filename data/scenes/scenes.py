@@ -8,30 +8,38 @@ depths[r] and masks[r].
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
+from ...base.account import note
 from ...base.errors import fail, shown
-from ..formats.pictures import (
-    PictureFolder,
-    as_array,
-    decode_picture,
-    list_folder,
-    list_pictures,
-    to_rgb,
-    upright,
+from ..columns import find_columns, parse_columns
+from ..formats.pictures import PictureFolder, list_folder
+from ..formats.tables import TABLE_SUFFIXES, collect, scan_table, suffix_of
+from ..items import check_items
+from ..parts import read_part, rows_in, without_other_parts
+from .depths import DEPTH_SUFFIXES
+from .layouts import (
+    DEPTH,
+    IMAGE,
+    MASK,
+    Home,
+    by_stem,
+    find_homes,
+    pair_stems,
+    part_of,
+    role_of,
+    set_of,
 )
-from ..formats.tables import TABLE_SUFFIXES, collect, require_columns, scan_table, suffix_of
-from ..parts import read_part, rows_in
-from .layouts import DEPTH, IMAGE, MASK, Home, by_stem, find_homes, part_of, role_of, set_of
-from .pictures import Near, read_depth, read_mask
+from .masks import read_mask as read_mask
 
-INVERTED = 0.5  # share of scenes that are farther in the mask from which depth counts as inverted
+FIELDS = ("image", "depth", "mask", "set", "part", "group")
+"""What a table of scenes may hold."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,20 +65,6 @@ class RgbdSet:
         return rows_in(self.parts, parts)
 
 
-class SceneArrays(TypedDict):
-    """A scene in memory, resized to (height, width) = *size."""
-
-    image: np.ndarray  # uint8 (3, *size)
-    depth: np.ndarray | None  # float32 (1, *size)
-    shape: tuple[int, int]  # (height, width) of the file, pixels
-
-
-class Sample(SceneArrays):
-    """A scene with its mask."""
-
-    mask: np.ndarray | None  # bool (*size)
-
-
 def read_rgbd_set(
     path: str | os.PathLike[str],
     *,
@@ -80,6 +74,7 @@ def read_rgbd_set(
     strict: bool = True,
     need_depth: bool = True,
     need_mask: bool = True,
+    columns: Sequence[str] = (),
 ) -> RgbdSet:
     """List the scenes of a data set.
 
@@ -91,6 +86,8 @@ def read_rgbd_set(
                 name of an item
     strict      whether a file without its partner is an error; else it is left out and listed in
                 `unmatched`
+    columns     columns of the table by field, "depth=kinect", where `columns.SYNONYMS` has not
+                their names
 
     Raises `InputError`, one line, for what is missing or does not fit.
     """
@@ -98,6 +95,8 @@ def read_rgbd_set(
     if not source.exists():
         raise fail(path, "there is no such folder or table")
     if source.is_dir():
+        if columns:
+            raise fail(path, "is a folder; --columns is read with a table")
         named = depth is not None or mask is not None
         homes = _named_homes(source, depth, mask) if named else find_homes(source)
         if not homes:
@@ -108,7 +107,10 @@ def read_rgbd_set(
         _require_folders(homes, need_depth, need_mask)
         scenes = _from_homes(source, homes, need_depth, need_mask)
     elif suffix_of(source) in TABLE_SUFFIXES:
-        scenes = _from_table(source, need_depth, need_mask)
+        for option, folder in (("depth", depth), ("masks", mask)):
+            if folder is not None:
+                raise fail(path, f"is a table, which names its own files; leave out --{option}")
+        scenes = scenes_of_table(source, need_depth, need_mask, columns=columns)
     else:
         raise fail(path, f"is neither a folder nor a table ({', '.join(TABLE_SUFFIXES)})")
     if scenes.unmatched and strict:
@@ -117,7 +119,21 @@ def read_rgbd_set(
     if not len(scenes):
         why = f" ({describe(scenes.unmatched)})" if scenes.unmatched else ""
         raise fail(path, f"holds no complete scene{why}")
-    return scenes if groups is None else replace(scenes, groups=_groups(groups, scenes))
+    for why, names in scenes.unmatched.items():
+        note("left out", why, names)
+    note("read", "scenes", count=len(scenes))
+    if groups is not None:
+        scenes = replace(scenes, groups=_groups(groups, scenes))
+    _note_groups(scenes)
+    return scenes
+
+
+def _note_groups(scenes: RgbdSet) -> None:
+    count = len(set(scenes.groups))
+    if count == len(scenes):
+        note("groups", "no groups are named: each scene counts as its own group")
+    else:
+        note("groups", f"{len(scenes):,} scenes of {count:,} groups")
 
 
 def describe(unmatched: Mapping[str, list[str]]) -> str:
@@ -140,18 +156,18 @@ def _named_homes(
             raise fail(partner, f"is no folder; --{name} names the folder of the {name} pictures")
     image = folder
     if not list_folder(folder):
-        below = [name for name, role in _roles_in(folder).items() if role == IMAGE]
+        below = [name for name, role in roles_in(folder).items() if role == IMAGE]
         if len(below) != 1:
             cure = "with --depth or --masks give the folder of the pictures itself"
             raise fail(folder, f"holds no pictures; {cure}")
         image = folder / below[0]
-    partners = {role: image.parent / name for name, role in _roles_in(image.parent).items()}
+    partners = {role: image.parent / name for name, role in roles_in(image.parent).items()}
     depths = Path(depth) if depth is not None else partners.get(DEPTH)
     masks = Path(mask) if mask is not None else partners.get(MASK)
     return [Home(image, depths, masks, set_of([folder.name], folder.name), "")]
 
 
-def _roles_in(folder: Path) -> dict[str, str]:
+def roles_in(folder: Path) -> dict[str, str]:
     """The role of each folder in a folder whose name tells it, sorted by name."""
     names = (name for name in sorted(os.listdir(folder)) if (folder / name).is_dir())
     return {name: role for name in names if (role := role_of(name))}
@@ -197,8 +213,9 @@ def _from_homes(folder: Path, homes: list[Home], need_depth: bool, need_mask: bo
     unmatched: dict[str, list[str]] = {}
     for home in homes:
         images = by_stem(home.image)
-        depths = by_stem(home.depth) if home.depth is not None else {}
-        masks = by_stem(home.mask) if home.mask is not None else {}
+        depth_files = by_stem(home.depth, DEPTH_SUFFIXES) if home.depth is not None else {}
+        mask_files = by_stem(home.mask) if home.mask is not None else {}
+        depths, masks = pair_stems(images, depth_files), pair_stems(images, mask_files)
         partners = (("depth", depths, need_depth), ("mask", masks, need_mask))
         for stem, image in sorted(images.items()):
             name = os.path.relpath(image, folder).replace(os.sep, "/")
@@ -207,53 +224,80 @@ def _from_homes(folder: Path, homes: list[Home], need_depth: bool, need_mask: bo
                 continue
             depth, mask = depths.get(stem), masks.get(stem)
             scenes.append(_Scene(name, image, depth, mask, home.name, home.part, name))
-        for role, files, _ in partners:
-            if alone := sorted(set(files) - set(images)):
-                unmatched.setdefault(f"{role} without picture", []).extend(alone)
+        for role, files, used in (("depth", depth_files, depths), ("mask", mask_files, masks)):
+            if alone := sorted(set(files.values()) - set(used.values())):
+                stems = [Path(file).stem for file in alone]
+                unmatched.setdefault(f"{role} without picture", []).extend(stems)
     public = sorted({scene.home for scene in scenes})
     layout = "several sets" if len(public) > 1 else public[0] if public else "folders"
     return _rgbd_set(folder, layout, scenes, unmatched)
 
 
-def _from_table(path: Path, need_depth: bool, need_mask: bool) -> RgbdSet:
+def scenes_of_table(
+    path: Path,
+    need_depth: bool,
+    need_mask: bool,
+    *,
+    columns: Sequence[str] = (),
+    present: bool = True,
+) -> RgbdSet:
     """One row per scene. Paths are relative to the folder of the table; nothing outside of it is
-    read.
+    read. present: whether all files must be there; else those that are missing fail when read.
     """
-    frame, names = scan_table(path)
+    table, fields = _read_cells(path, need_depth, need_mask, columns)
     needed = ["image", *(["depth"] if need_depth else []), *(["mask"] if need_mask else [])]
-    require_columns(path, needed, names)
-    columns = [n for n in ("image", "depth", "mask", "set", "part", "group") if n in names]
-    table = collect(
-        path, frame.select(pl.col(name).cast(pl.String).str.strip_chars() for name in columns)
-    )
-    if not table.height:
-        raise fail(path, "has column names but no rows")
     home, set_name = PictureFolder(path.parent), path.parent.resolve().name
     scenes: list[_Scene] = []
     for row, cells in enumerate(table.iter_rows(named=True), 1):
         files: dict[str, tuple[str, str]] = {}
-        for column in ("image", "depth", "mask"):
-            where = f"{path}: column {column!r}, row {row}"
-            if cells.get(column):
-                files[column] = home.find(where, cells[column])
-            elif column in needed:
+        for field in ("image", "depth", "mask"):
+            where = f"{path}: column {fields.get(field, field)!r}, row {row}"
+            if cells.get(field):
+                files[field] = home.find(where, cells[field], needed=present)
+            elif field in needed:
                 raise fail(where, "is empty; fill it")
         image, name = files["image"]
         depth, mask = (files[role][0] if role in files else None for role in ("depth", "mask"))
+        part = _part(f"{path}: column {fields.get('part')!r}, row {row}", cells.get("part"))
         group = cells.get("group") or name
-        scenes.append(_Scene(name, image, depth, mask, cells.get("set") or set_name, "", group))
-    parts = [
-        (part_of([cell]) or read_part(f"{path}: column 'part', row {row}", cell)) if cell else ""
-        for row, cell in enumerate(table["part"] if "part" in columns else [""] * table.height, 1)
-    ]
-    return replace(_rgbd_set(path, "table", scenes, {}), parts=parts)
+        scenes.append(_Scene(name, image, depth, mask, cells.get("set") or set_name, part, group))
+    names, parts = [scene.name for scene in scenes], [scene.part for scene in scenes]
+    rows = check_items(path, "picture", names, [scene.mask or "" for scene in scenes], parts)
+    return _rgbd_set(path, "table", [scenes[row] for row in rows], {})
+
+
+def _read_cells(
+    path: Path, need_depth: bool, need_mask: bool, columns: Sequence[str]
+) -> tuple[pl.DataFrame, dict[str, str]]:
+    """The cells of a table as text, under the names of the fields, and the column of each field."""
+    frame, names = scan_table(path)
+    kinds = frame.collect_schema()
+    plain = [n for n in names if not (kinds[n].is_nested() or kinds[n] in (pl.Binary, pl.Object))]
+    cells = frame.select(pl.col(name).cast(pl.String).str.strip_chars() for name in plain)
+    table = collect(path, cells)
+    required = ["image", *(["depth"] if need_depth else []), *(["mask"] if need_mask else [])]
+    fields = find_columns(
+        path,
+        without_other_parts(table, plain, fields=FIELDS),
+        FIELDS,
+        required=required,
+        chosen=parse_columns(columns, FIELDS),
+    )
+    if not table.height:
+        raise fail(path, "has column names but no rows")
+    return table.select(pl.col(column).alias(field) for field, column in fields.items()), fields
+
+
+def _part(where: str, cell: str | None) -> str:
+    return (part_of([cell]) or read_part(where, cell)) if cell else ""
 
 
 def _groups(path: str | os.PathLike[str], scenes: RgbdSet) -> list[str]:
     """The group of each scene; a scene that the table does not name is its own group."""
-    frame, columns = scan_table(Path(path))
-    require_columns(path, ("image", "group"), columns)
-    table = collect(path, frame.select(pl.col("image", "group").cast(pl.String).str.strip_chars()))
+    frame, names = scan_table(Path(path))
+    fields = find_columns(path, names, ("image", "group"), required=("image", "group"))
+    chosen = (pl.col(fields[field]).alias(field) for field in ("image", "group"))
+    table = collect(path, frame.select(cell.cast(pl.String).str.strip_chars() for cell in chosen))
     row_of_name = {name: row for row, name in enumerate(scenes.names)}
     row_of_stem = {Path(name).stem: row for name, row in row_of_name.items()}
     groups = list(scenes.names)
@@ -265,110 +309,3 @@ def _groups(path: str | os.PathLike[str], scenes: RgbdSet) -> list[str]:
             raise fail(f"{path}: row {line}", "the group is empty; name it, or leave the row out")
         groups[row] = group
     return groups
-
-
-def read_scene(
-    image: str | os.PathLike[str],
-    depth: str | os.PathLike[str] | None,
-    size: tuple[int, int],
-    near: Near = "bright",
-) -> SceneArrays:
-    """Read a picture and its depth map, resized to `size` (height, width) in pixels.
-
-    Raises `InputError` for a file that cannot be read.
-    """
-    picture = decode_picture(image, lambda opened: upright(to_rgb(image, opened), opened))
-    return {
-        "image": as_array(picture, size),
-        "depth": None if depth is None else read_depth(depth, near, size),
-        "shape": (picture.height, picture.width),
-    }
-
-
-def read_sample(scenes: RgbdSet, row: int, size: tuple[int, int], near: Near = "bright") -> Sample:
-    """`read_scene` of a row, with its mask."""
-    mask = scenes.masks[row]
-    return {
-        **read_scene(scenes.images[row], scenes.depths[row], size, near),
-        "mask": None if mask is None else read_mask(mask, size),
-    }
-
-
-def depth_polarity(depths: Iterable[np.ndarray], masks: Iterable[np.ndarray]) -> float:
-    """Share of scenes whose depth is farther in the mask than outside; NaN where no scene has both.
-
-    Salient things are mostly near: a share above `INVERTED` means that `near` is the wrong way
-    round.
-    """
-    wrong = []
-    for depth, mask in zip(depths, masks):
-        if mask.any() and not mask.all():
-            wrong.append(float(depth[0][mask].mean() < depth[0][~mask].mean()))
-    return float(np.mean(wrong)) if wrong else float("nan")
-
-
-def list_scenes(
-    path: str | os.PathLike[str], depth: str | os.PathLike[str] | None = None
-) -> list[tuple[str, str, str | None]]:
-    """Pictures to predict for, as (file, item id, depth map or None), sorted by id; none is opened.
-
-    path: a picture, a quoted pattern, a table with the columns image and optionally depth, or a
-    folder at any depth, in which folders of depth maps and masks are left out. depth: the depth map
-    of a picture, or the folder in which depth maps have the names of the pictures; by default the
-    one next to the folder of pictures.
-
-    Raises `InputError` where there is nothing, or a depth that was named does not exist.
-    """
-    source = Path(path)
-    if depth is not None and not Path(depth).exists():
-        raise fail(depth, "there is no such depth map or folder")
-    if source.is_file() and suffix_of(source) in TABLE_SUFFIXES:
-        scenes = _from_table(source, False, False)
-        return sorted(zip(scenes.images, scenes.names, scenes.depths), key=lambda scene: scene[1])
-    pictures = [
-        (file, name)
-        for file, name in list_pictures(path)
-        if "/" not in name or role_of(name.split("/")[-2]) not in (DEPTH, MASK)
-    ]
-    if not pictures:
-        raise fail(path, "holds depth maps or masks only; give the folder of the pictures")
-    if depth is not None and Path(depth).is_file():
-        if len(pictures) > 1:
-            raise fail(depth, f"is one depth map for {len(pictures)} pictures; give their folder")
-        return [(file, name, str(depth)) for file, name in pictures]
-    known: dict[str, dict[str, str]] = {}  # depth maps by picture, of each folder
-    inputs: list[tuple[str, str, str | None]] = []
-    for file, name in pictures:
-        home = os.path.dirname(file)
-        if home not in known:
-            known[home] = _depth_maps(home, _depth_folders(home, name, depth))
-        inputs.append((file, name, known[home].get(os.path.join(home, os.path.basename(file)))))
-    return inputs
-
-
-def _depth_folders(home: str, name: str, depth: str | os.PathLike[str] | None) -> list[Path]:
-    """Where the depth maps of a folder of pictures may lie: in the same place below the named
-    folder, else in the folder of depth next to it.
-    """
-    if depth is not None:
-        return [Path(depth, *name.split("/")[:-1]), Path(depth)]
-    image = Path(os.path.abspath(home))
-    if role_of(image.name) != IMAGE:
-        return []
-    part = part_of([image.name])
-    roles = _roles_in(image.parent)
-    return [
-        image.parent / folder
-        for folder, role in roles.items()
-        if role == DEPTH and part_of([folder]) == part
-    ]
-
-
-def _depth_maps(home: str, folders: list[Path]) -> dict[str, str]:
-    """The depth map of each picture in a folder, from the first folder that holds any."""
-    folder = next((place for place in folders if place.is_dir() and list_folder(place)), None)
-    if folder is None:
-        return {}
-    depths = by_stem(folder)
-    images = by_stem(Path(home))
-    return {image: depths[stem] for stem, image in images.items() if stem in depths}

@@ -13,6 +13,7 @@ from PIL import Image
 from scipy import ndimage
 
 from ...base.errors import InputError
+from ...base.extras import install_line
 
 GLASS, STROMA, NUCLEUS = (243, 242, 244), (228, 168, 200), (112, 66, 140)
 TILE = 128  # side of a tile of the TIFF, pixels
@@ -83,7 +84,7 @@ def write_pyramid(path: Path, picture: np.ndarray, *, mpp: float = MPP) -> None:
     try:
         import tifffile
     except ImportError as error:
-        raise InputError("writing slides needs tifffile; pip install 'headwise[wsi]'") from error
+        raise InputError(f"writing slides needs tifffile; {install_line('wsi')}") from error
     levels = [Image.fromarray(picture)]
     while max(levels[-1].size) > 2 * TILE:
         levels.append(levels[-1].reduce(2))

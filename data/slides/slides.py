@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from ...base.account import note
 from ...base.errors import InputError, fail, reason
+from ...base.extras import install_line
 from ...base.files import walk_folder
+from ..formats.pictures import PICTURE_FORMATS, to_rgb
 
 if TYPE_CHECKING:
     from openslide import OpenSlide
@@ -44,6 +47,7 @@ SLIDE_SUFFIXES = (
 IMAGE_PIXELS = 400_000_000  # largest plain image: it has no levels and is read into memory at once
 REGION_PIXELS = 1 << 26  # largest region read at once
 CACHE_BYTES = 64 << 20  # decoded tiles in the cache of a slide
+LEAST_MPP, MOST_MPP = 0.01, 20.0  # of level 0; what a file says beyond is an error of its writer
 MOST_ENLARGED = 1.1  # how much a tile may be enlarged where the slide is slightly too coarse
 
 
@@ -51,14 +55,17 @@ class Slide:
     """A slide that is opened when it is first used, and again in each process that it is sent to.
 
     Several threads may read it. mpp: micrometres per pixel at level 0 to use where the file holds
-    none.
+    none, or none that can be right. mpp_first: mpp counts whatever the file says.
     """
 
-    def __init__(self, path: str | os.PathLike[str], mpp: float | None = None) -> None:
-        self.path, self.default_mpp = str(path), mpp
+    def __init__(
+        self, path: str | os.PathLike[str], mpp: float | None = None, *, mpp_first: bool = False
+    ) -> None:
+        self.path, self.default_mpp, self.mpp_first = str(path), mpp, mpp_first
 
     def __getstate__(self) -> dict[str, object]:
-        return {"path": self.path, "default_mpp": self.default_mpp}
+        state = ("path", "default_mpp", "mpp_first")
+        return {name: getattr(self, name) for name in state}
 
     @cached_property
     def _open(self) -> OpenSlide | _PlainImage:
@@ -75,14 +82,39 @@ class Slide:
         return self._open.dimensions
 
     @cached_property
-    def mpp(self) -> float | None:
-        """Micrometres per pixel at level 0: the mean of x and y in the file, else the default."""
+    def stated_mpp(self) -> float | None:
+        """Micrometres per pixel at level 0 as the file says them, the mean of x and y, right or
+        not.
+        """
         properties = self._open.properties
         try:
             sides = [float(properties[f"openslide.mpp-{axis}"]) for axis in "xy"]
         except (KeyError, ValueError):
+            return None
+        return sum(sides) / 2 if all(np.isfinite(sides)) and min(sides) > 0 else None
+
+    @property
+    def mpp(self) -> float | None:
+        """Micrometres per pixel at level 0: what the file says if that can be right, else the
+        default; the default first with `mpp_first`.
+        """
+        stated = self.stated_mpp
+        if self.mpp_first and self.default_mpp is not None:
             return self.default_mpp
-        return sum(sides) / 2 if all(np.isfinite(sides)) and min(sides) > 0 else self.default_mpp
+        usable = stated is not None and LEAST_MPP <= stated <= MOST_MPP
+        return stated if usable else self.default_mpp
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        """Left and upper edge (x, y) of the scanned area at level 0, (0, 0) where the file names
+        none. Viewers such as QuPath show this area alone and count from its corner.
+        """
+        properties = self._open.properties
+        try:
+            x, y = (int(properties[f"openslide.bounds-{axis}"]) for axis in "xy")
+        except (KeyError, ValueError):
+            return 0, 0
+        return x, y
 
     @property
     def power(self) -> str | None:
@@ -92,26 +124,29 @@ class Slide:
     def scale(self, target_mpp: float) -> float:
         """How many pixels of level 0 make one pixel at `target_mpp`.
 
-        Raises `InputError` where the micrometres per pixel are unknown, and where the slide is
-        coarser than `target_mpp`.
+        Raises `InputError` where the micrometres per pixel are unknown or cannot be right, and
+        where the slide is coarser than `target_mpp`.
         """
-        if self.mpp is None:
-            hint = (
-                f" (its objective magnifies {self.power} times, which is no measure)"
-                if self.power
-                else ""
-            )
-            raise fail(
-                self.path,
-                f"holds no micrometres a pixel{hint}; say them with --mpp, or in a column mpp",
-            )
-        scale = target_mpp / self.mpp
+        mpp, stated = self.mpp, self.stated_mpp
+        if mpp is None:
+            raise fail(self.path, f"{self._why_unknown()}; say them with --mpp, or in a column mpp")
+        scale = target_mpp / mpp
         if scale * MOST_ENLARGED < 1:
             raise fail(
                 self.path,
-                f"has {self.mpp:.4g} micrometres a pixel, coarser than --tile-mpp {target_mpp:g}",
+                f"has {mpp:.4g} micrometres a pixel, coarser than --tile-mpp {target_mpp:g}; if "
+                "that is not so, say what it has with --mpp",
             )
+        if stated is not None and abs(mpp - stated) > 0.01 * stated:
+            what = "slides whose file says other micrometres per pixel than --mpp, which is taken"
+            note("assumed", what, [f"{Path(self.path).name}: {stated:.4g}, taken {mpp:.4g}"])
         return scale
+
+    def _why_unknown(self) -> str:
+        if self.stated_mpp is not None:
+            return f"says {self.stated_mpp:.4g} micrometres a pixel, which cannot be right"
+        hint = f" (its objective magnifies {self.power} times, which is no measure)"
+        return f"holds no micrometres a pixel{hint if self.power else ''}"
 
     def read(
         self,
@@ -180,7 +215,7 @@ class Slide:
         """Close the file; the slide opens it again when it is next used."""
         if "_open" in self.__dict__:
             self.__dict__.pop("_open").close()
-            self.__dict__.pop("mpp", None)
+            self.__dict__.pop("stated_mpp", None)
 
     def __enter__(self) -> Slide:
         return self
@@ -197,9 +232,7 @@ def open_openslide(path: str) -> OpenSlide | None:
     try:
         import openslide
     except ImportError as error:
-        raise InputError(
-            "whole-slide images need OpenSlide; pip install 'headwise[wsi]'"
-        ) from error
+        raise InputError(f"whole-slide images need OpenSlide; {install_line('wsi')}") from error
     if not Path(path).is_file():
         raise fail(path, "there is no such slide")
     try:
@@ -224,8 +257,10 @@ class _PlainImage:
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
                 # No limit while opening: the size is checked below.
                 limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+                Image.init()
+                formats = [name for name in PICTURE_FORMATS if name in Image.OPEN]
                 try:
-                    opened = Image.open(path)
+                    opened = Image.open(path, formats=formats)
                 finally:
                     Image.MAX_IMAGE_PIXELS = limit
             with opened:
@@ -233,7 +268,7 @@ class _PlainImage:
                 if width * height > IMAGE_PIXELS:
                     size = f"{width} x {height} pixels"
                     raise fail(path, f"{size} are too many for a plain image; make a pyramid of it")
-                self.image = opened.convert("RGB")
+                self.image = to_rgb(path, opened)
         except InputError:
             raise
         except Exception as error:
@@ -260,13 +295,15 @@ class _PlainImage:
         self.image.close()
 
 
-def list_slides(folder: str | os.PathLike[str]) -> list[str]:
+def list_slides(folder: str | os.PathLike[str], known: Sequence[str] = ()) -> list[str]:
     """The slides below a folder, at any depth, sorted; of the files of a DICOM series the first.
 
-    Raises `InputError` for links that lead out of the folder.
+    What is left out goes into the account: other files but those whose names end with one of
+    `known`, and links that lead out of the folder (followed where the doubt "links" is accepted).
     """
-    names = walk_folder(folder, SLIDE_SUFFIXES)
-    return one_of_each_series(str(Path(folder, name)) for name in names)
+    names = walk_folder(folder, (*SLIDE_SUFFIXES, *known))
+    slides = (name for name in names if name.lower().endswith(SLIDE_SUFFIXES))
+    return one_of_each_series(str(Path(folder, name)) for name in slides)
 
 
 def one_of_each_series(paths: Iterable[str]) -> list[str]:
@@ -274,13 +311,17 @@ def one_of_each_series(paths: Iterable[str]) -> list[str]:
     of them.
     """
     slides: list[str] = []
+    others: list[str] = []
     known_series: set[str] = set()
     for path in paths:
         series = _series_of(path) if path.lower().endswith(".dcm") else None
-        if series is None or series not in known_series:
-            slides.append(path)
+        (others if series is not None and series in known_series else slides).append(path)
         if series is not None:
             known_series.add(series)
+    if others:
+        note(
+            "read", "further files of DICOM series, each read with the first of its series", others
+        )
     return slides
 
 

@@ -38,7 +38,8 @@ def tile_grid(
     overlap: float = 0.0,
     least_tissue: float = 0.25,
 ) -> Grid:
-    """The tiles with enough tissue, row by row.
+    """The tiles with enough tissue, row by row. The last column and row reach beyond a slide whose
+    size is no multiple of a tile; what lies beyond it is white, and no tissue.
 
     tile: side in pixels; tile_mpp: micrometres per pixel; overlap: share of a side that neighbours
     have in common; least_tissue: share of a tile that must be tissue. Tiles of which more than a
@@ -54,13 +55,26 @@ def tile_grid(
     picture, factor = slide.thumbnail(max(longest, min(512, max(width, height))))
     tissue = find_tissue(picture)
     step = max(1, round(extent * (1 - overlap)))
-    xs = np.arange(0, max(width - extent, 0) + 1, step)
-    ys = np.arange(0, max(height - extent, 0) + 1, step)
+    xs, ys = _starts(width, extent, step), _starts(height, extent, step)
     x, y = (a.ravel() for a in np.meshgrid(xs, ys))
-    inside = _mean(tissue.mask, x, y, extent, factor) >= max(least_tissue, 1e-9)
+    share = _mean(tissue.mask, x, y, extent, factor)
+    share *= _covered(x, width, extent) * _covered(y, height, extent)
+    inside = share >= max(least_tissue, 1e-9)
     inside &= _mean(tissue.pen, x, y, extent, factor) <= 0.1
     coords = np.stack([x[inside], y[inside]], 1).astype(np.int64)
     return Grid(coords, tile, extent, slide.mpp, tile_mpp, tissue)
+
+
+def _starts(size: int, extent: int, step: int) -> np.ndarray:
+    """Where tiles begin along a side, so that the last of them reaches its end."""
+    return np.arange(1 + max(0, -(-(size - extent) // step))) * step
+
+
+def _covered(start: np.ndarray, size: int, extent: int) -> np.ndarray:
+    """The share of each tile that lies on the slide, along one side; 1 for the first tile, which
+    may be larger than the slide.
+    """
+    return np.where(start > 0, np.minimum(size - start, extent) / extent, 1.0)
 
 
 def _mean(mask: np.ndarray, x: np.ndarray, y: np.ndarray, extent: int, factor: float) -> np.ndarray:

@@ -16,6 +16,7 @@ from scipy import ndimage
 # Bounds of the threshold, of 255: the noise of white glass, and the palest stain that must count.
 LEAST_SATURATION, MOST_SATURATION = 15, 60
 BLACK = 85  # most of the brightest channel of black ink
+GREY_CHROMA, GREY_CONTRAST = 8, 6  # least colour of a stain, most deviation of empty glass
 BLANK_SHARE = 0.95  # share of empty pixels above which a tile is blank
 
 
@@ -26,6 +27,7 @@ class Tissue:
     mask: np.ndarray  # bool (h, w), tissue without pen marks
     pen: np.ndarray  # bool (h, w)
     threshold: int  # of saturation, 0 to 255
+    grey: bool = False  # whether there is something to see, but no colour by which to find tissue
 
     @property
     def share(self) -> float:
@@ -56,7 +58,13 @@ def find_tissue(picture: np.ndarray, *, smallest: float = 0.0005, hole: float = 
     mask = ndimage.binary_closing((saturation > threshold) & ~pen, iterations=2) & ~pen
     mask = _without_small(mask, smallest * mask.size)
     mask = ~_without_small(~mask, hole * mask.size) & ~pen
-    return Tissue(mask, pen, threshold)
+    return Tissue(mask, pen, threshold, _is_grey(picture))
+
+
+def _is_grey(picture: np.ndarray) -> bool:
+    """Whether a picture uint8 (h, w, 3) has contrasts but no colours, such as fluorescence."""
+    chroma = picture.max(2).astype(np.int16) - picture.min(2)
+    return bool(np.quantile(chroma, 0.999) < GREY_CHROMA and picture.std() > GREY_CONTRAST)
 
 
 def find_pen(picture: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ Shapes: n tiles, T pixels of a side, D width of a feature.
 
 import difflib
 import hashlib
+import zipfile
 from pathlib import Path
 
 import torch
@@ -13,6 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 RANDOM_FILTERS = "random-filters"
+HUB = "hf-hub:"  # begins the names of encoders in repositories of anybody
+_SECONDS = 5  # that the hub has to answer
+_OFFLINE = "--weights FILE, --weights random and --encoder random-filters need no network"
 
 
 class RandomFilters(nn.Module):
@@ -101,21 +105,28 @@ def build_encoder(name: str, weights: str = "pretrained") -> TileEncoder:
         from timm.data import resolve_model_data_config  # pyright: ignore[reportPrivateImportUsage]
     except ImportError:
         raise ValueError("encoders need timm; pip install 'headwise[wsi]'") from None
-    if not name.startswith("hf-hub:") and not timm.is_model(name):
+    if not name.startswith(HUB) and not timm.is_model(name):
         close = timm.list_models(f"*{name.split('.')[0][:8]}*")[:5]
         raise ValueError(
             f"encoder {name!r} is unknown to timm"
             + (f"; near it: {', '.join(close)}" if close else "")
+            + "; encoders of the hub are named hf-hub:OWNER/NAME"
         )
+    file = _file_without_network(name) if weights == "pretrained" else None
+    overlay = None if file is None else {"file": file}
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            model = timm.create_model(name, pretrained=weights == "pretrained", num_classes=0)
+            model = timm.create_model(
+                name,
+                pretrained=weights == "pretrained",
+                num_classes=0,
+                pretrained_cfg_overlay=overlay,
+            )
     except Exception as error:  # of the network, the hub, or timm
         reason = " ".join(str(error).split())[:160]
         raise ValueError(
-            f"encoder {name!r}: its weights cannot be fetched ({reason}); give a file, or the "
-            "weights 'random'"
+            f"encoder {name!r}: its weights cannot be fetched ({reason}); {_OFFLINE}"
         ) from None
     if weights not in ("pretrained", "random"):
         _load(model, Path(weights))
@@ -126,13 +137,62 @@ def build_encoder(name: str, weights: str = "pretrained") -> TileEncoder:
     return TileEncoder(model, width, side=side, mean=config["mean"], deviation=config["std"]).eval()
 
 
+def _file_without_network(name: str) -> str | None:
+    """The file of an encoder's weights that was fetched before, if the hub cannot be reached now;
+    None where it can be reached, or is not needed.
+
+    timm itself would try for most of a minute. Raises ValueError where there is neither.
+    """
+    import timm
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if name.startswith(HUB):
+        repository = name.removeprefix(HUB)
+    else:
+        config = timm.get_pretrained_cfg(name)
+        repository = getattr(config, "hf_hub_id", None)
+    if not repository or _answers(constants.ENDPOINT):
+        return None
+    for file in ("model.safetensors", "pytorch_model.bin"):
+        cached = try_to_load_from_cache(repository.split("@")[0], file)
+        if isinstance(cached, str):
+            return cached
+    raise ValueError(
+        f"encoder {name!r}: its weights were never fetched, and {constants.ENDPOINT} cannot be "
+        f"reached; {_OFFLINE}"
+    )
+
+
+def _answers(address: str) -> bool:
+    """Whether a server answers within a few seconds, whatever it says; by a proxy where the
+    environment names one.
+    """
+    from urllib.error import HTTPError, URLError
+    from urllib.request import Request, urlopen
+
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        urlopen(Request(address, method="HEAD"), timeout=_SECONDS).close()
+    except HTTPError:
+        return True
+    except URLError as error:
+        # Certificates are not judged here: whoever fetches has a list of its own.
+        return "CERTIFICATE" in str(error.reason).upper()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def require_timm(name: str, what: str) -> None:
     """Raise ValueError, naming near ones, for a name that timm does not know. what: how to call it,
     name included.
     """
     import timm
 
-    if not name.startswith("hf-hub:") and not timm.is_model(name):
+    if not name.startswith(HUB) and not timm.is_model(name):
         close = difflib.get_close_matches(name.split(".")[0], timm.list_models(), 5)
         raise ValueError(
             f"{what} is unknown to timm" + (f"; near it: {', '.join(close)}" if close else "")
@@ -168,6 +228,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file of weights")
+    if path.suffix != ".safetensors" and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            packed = any(e.compress_type != zipfile.ZIP_STORED for e in archive.infolist())
+        if packed:  # torch writes none; unpacked it may fill the memory
+            raise ValueError(f"{path}: is a packed archive; save the weights with torch.save")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

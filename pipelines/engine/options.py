@@ -6,7 +6,7 @@ Nothing here imports torch: the command line must answer `--help` and every miss
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from ...base.account import Doubt
 
@@ -95,6 +95,8 @@ class TrainOptions:
     logger: Literal["none", "tensorboard", "wandb"] = "none"
     """Also log the history to TensorBoard or Weights & Biases (extras of the same name)."""
 
+
+TrainOptionsT = TypeVar("TrainOptionsT", bound=TrainOptions)
 
 # Options that say where and how fast, not what: a resumed run may change them.
 FREE_ON_RESUME = frozenset({"run", "resume", "workers", "checkpoint_every", "keep", "logger"})

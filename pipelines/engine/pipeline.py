@@ -16,6 +16,7 @@ from typing_extensions import TypeVar
 from .options import TrainOptions
 from .spec import JsonValue, Spec
 from .task import COMMON_COLUMNS, Task
+from .training.optimizer import adam
 from .training.order import Batch, DataSet
 
 
@@ -154,8 +155,7 @@ class Pipeline(Generic[OptionsT, SpecT, PredictOptionsT, DataT, ItemT]):
         """Adam, or AdamW with weight decay. A group of parameters may have a `share` of the
         learning rate.
         """
-        kind = torch.optim.AdamW if options.weight_decay else torch.optim.Adam
-        return kind(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+        return adam(model.parameters(), options)
 
     def begin_epoch(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, options: OptionsT, epoch: int

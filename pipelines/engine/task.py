@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ...base.errors import InputError
+from ...base.extras import check_extra, install_line
 from .options import PredictOptions, TrainOptions
 
 if TYPE_CHECKING:
@@ -76,12 +77,13 @@ class Task:
 
         Raises `InputError` with the line that installs what is missing.
         """
+        if self.extra is not None:
+            check_extra(self.extra, self.name)
         module, name = self.pipeline.split(":")
         try:
             return getattr(import_module(module), name)(self)
         except ModuleNotFoundError as error:
             if self.extra is None or (error.name or "").startswith("headwise"):
                 raise
-            raise InputError(
-                f"{self.name} needs the package {error.name}; pip install 'headwise[{self.extra}]'"
-            ) from error
+            line = install_line(self.extra)
+            raise InputError(f"{self.name} needs the package {error.name}; {line}") from error

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 from cycler import cycler
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from ...base.files import write_aside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 BLUE, ORANGE, GREEN, RED = "#3b6fb6", "#d9822b", "#3f8f5f", "#c23b33"
 PURPLE, BROWN, TEAL = "#7a5ba6", "#8c6d4f", "#2f8f9d"
@@ -30,6 +32,7 @@ SMALL = 7  # font size of names of classes and of captions of small pictures
 DPI = 110
 
 STYLE: Mapping[str, object] = {
+    "text.parse_math": False,  # names of columns and classes may hold any $
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
@@ -60,6 +63,14 @@ def styled_figure(width: float, height: float, *, grid: bool = True) -> Iterator
     """
     with styled(grid=grid):
         yield Figure(figsize=(width, height))
+
+
+def plain_ticks(axis: Axis) -> None:
+    """Plain numbers on a logarithmic axis: matplotlib's own are formulas, which are not drawn as
+    such in this style.
+    """
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def bare(axes: Axes) -> None:

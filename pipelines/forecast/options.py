@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ...base.errors import InputError
-from ..engine.command_line.checks import check_attention, check_least
+from ..engine.command_line.checks import check_attention, check_least, check_shares
 from ..engine.options import PredictOptions, TrainOptions
 
 DateOrder = Literal["auto", "dmy", "mdy", "ymd"]
@@ -154,8 +154,7 @@ def check(options: object) -> None:
     if isinstance(options, ForecastOptions):
         at_least_one = ("horizon", "lookback", "layers", "width", "core", "feedforward", "heads")
         check_least(options, dict.fromkeys(at_least_one, 1))
-        if not 0 <= options.dropout < 1:
-            raise InputError(f"--dropout {options.dropout}: must be in [0, 1)")
+        check_shares(options, ("dropout",))
         levels = " ".join(["--levels", *map(str, options.levels)])
         if any(not 0 < level < 1 for level in options.levels):
             raise InputError(f"{levels}: each must lie between 0 and 1")

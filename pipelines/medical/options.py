@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ...base.errors import InputError
-from ..engine.command_line.checks import check_least
+from ..engine.command_line.checks import check_least, check_shares, flag
 from ..engine.options import PredictOptions, TrainOptions
 
 VARIANTS: dict[str, dict[str, object]] = {
@@ -239,13 +239,9 @@ def check(options: object) -> None:
 def _check_size(name: str, size: tuple[int, ...], least: int, most: int) -> None:
     if len(size) != 2 or not all(least <= side <= most for side in size):
         raise InputError(
-            f"{_flag(name)} {' '.join(map(str, size))}: needs height and width, {least} to {most} "
+            f"{flag(name)} {' '.join(map(str, size))}: needs height and width, {least} to {most} "
             "pixels"
         )
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 def _check_comparison(options: CompareOptions) -> None:
@@ -262,9 +258,7 @@ def _check_comparison(options: CompareOptions) -> None:
 
 def _check_training(options: MedicalOptions) -> None:
     shares = ("dropout", "validation_share", "test_share", "zoom", "aspect", "brightness", "shift")
-    for name in shares:
-        if not 0 <= getattr(options, name) < 1:
-            raise InputError(f"{_flag(name)} {getattr(options, name)}: must be in [0, 1)")
+    check_shares(options, shares)
     if not options.validation_share:
         raise InputError(
             "--validation-share 0: temperature and operating point are chosen on the validation "
@@ -308,7 +302,7 @@ def _check_attention(options: MedicalOptions) -> None:
     for name in unread:
         if (value := getattr(options, name)) != getattr(defaults, name):
             words = " ".join(map(str, value)) if isinstance(value, tuple) else value
-            raise InputError(f"{_flag(name)} {words}: this attention has no body that reads it")
+            raise InputError(f"{flag(name)} {words}: this attention has no body that reads it")
     if options.body is None and options.body_share != 0.1:
         raise InputError(f"--body-share {options.body_share}: needs --body")
     if options.body is not None and (not has_heads or options.sees == "local"):

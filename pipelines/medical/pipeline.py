@@ -28,6 +28,7 @@ from ..engine.pipeline import (
     Schema,
     Splits,
 )
+from ..engine.training.optimizer import adam
 from ..engine.training.order import Batch
 from ..metrics import classification
 from ..metrics.operating import choose_threshold, fit_temperature
@@ -119,8 +120,7 @@ class MedicalPipeline(
         groups = [{"params": others, "share": 1.0}]
         if body:
             groups.append({"params": body, "share": options.body_share})
-        kind = torch.optim.AdamW if options.weight_decay else torch.optim.Adam
-        return kind(groups, lr=options.lr, weight_decay=options.weight_decay)
+        return adam(groups, options)
 
     def loss(self, model: nn.Module, batch: Batch, options: MedicalOptions) -> Tensor:
         """Cross-entropy on pictures that are varied at random."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...models.clicks.click import Embedding
+from ..engine.training.optimizer import adam
 from .options import RankingOptions
 
 
@@ -23,8 +24,7 @@ def make_optimizer(model: nn.Module, options: RankingOptions) -> torch.optim.Opt
         first = (torch.optim.SparseAdam if embedding.sparse else torch.optim.Adam)(
             table, lr=options.lr * share
         )
-    kind = torch.optim.AdamW if options.weight_decay else torch.optim.Adam
-    second = kind(rest, lr=options.lr, weight_decay=options.weight_decay)
+    second = adam(rest, options)
     first.param_groups[0]["share"] = share
     return JointOptimizer(first, second)
 

@@ -3,14 +3,8 @@
 from ..engine.command_line import python_verb
 from ..engine.options import EvaluateOptions, ExportOptions
 from ..engine.task import Task, Verb
-from .options import (
-    CompareOptions,
-    CropOptions,
-    ReidOptions,
-    ReidPredictOptions,
-    SearchOptions,
-    check,
-)
+from .option_rules import check
+from .options import CompareOptions, CropOptions, ReidOptions, ReidPredictOptions, SearchOptions
 
 TASK = Task(
     name="reid",

@@ -12,8 +12,9 @@ from typing import NotRequired, TypedDict
 import numpy as np
 import polars as pl
 
-from ...base.errors import InputError, nearest
-from ...data.formats.video import Frame
+from ...base.account import note
+from ...base.errors import InputError, fail, nearest
+from ...data.formats.video import Frame, Frames
 from ...data.persons.boxes import COCO_PERSON, BoxTable, class_numbers, read_boxes
 from .options import CropOptions
 
@@ -29,7 +30,8 @@ SCHEMA = {
     "identity": pl.String,
 }
 BoxFinder = Callable[[Frame], pl.DataFrame]
-"""Gives the boxes of a frame: x, y, width, height, score, identity, camera."""
+"""Gives the boxes of a frame: x, y, width, height, score, identity, camera, and visibility if it
+knows it."""
 Edges = tuple[int, int, int, int]
 
 
@@ -58,14 +60,62 @@ class FrameRecord(TypedDict):
     error: NotRequired[str | None]
 
 
-def read_box_table(options: CropOptions) -> BoxTable:
-    """The boxes of the camera and the classes that the options name."""
-    return read_boxes(str(options.boxes)).of_camera(options.camera).of_classes(options.classes)
+def read_box_table(options: CropOptions, frames: Frames) -> BoxTable:
+    """The boxes of the camera and the classes that the options name, with the numbers that the
+    frames have.
+    """
+    table = read_boxes(str(options.boxes), columns=options.columns, centre=options.centre)
+    table = table.of_camera(options.camera).of_classes(options.classes)
+    return numbered_as(table, frames.span, options.first_frame)
+
+
+def numbered_as(table: BoxTable, span: tuple[int, int | None], first_frame: int | None) -> BoxTable:
+    """The boxes with the numbers that the frames have, where the table counts from another number.
+
+    span: the lowest and the highest number of the frames, None if not known. first_frame: the
+    number that the table gives to the first frame; None: 0 if it names a frame 0 that there is not,
+    else as the frames are numbered.
+
+    Raises `InputError` where it is not clear which frame is meant.
+    """
+    present = table.frame_numbers()
+    lowest, highest = span
+    if present is None:
+        if first_frame is not None:
+            raise fail(table.path, "names its frames by file; --first-frame is of numbers")
+        return table
+    if first_frame is not None:
+        by = lowest - first_frame
+    elif present[0] == 0 and lowest > 0:
+        if lowest != 1:
+            cure = "if its frame 0 is the first of them, say --first-frame 0"
+            numbers = f"counts frames from 0, and those of the input are numbered from {lowest}"
+            raise fail(table.path, f"{numbers}; {cure}")
+        by = 1
+    else:
+        # Files from 000000 on, and boxes that end one frame after the last file.
+        by = -1 if lowest == 0 and present[0] >= 1 and present[1] == (highest or 0) + 1 else 0
+    if by == 0:
+        if present[0] >= 1 and lowest == 1 and present[1] != highest:
+            note("assumed", "the boxes count frames from 1 (--first-frame 0: from 0)")
+        return table
+    first = f"frame {lowest - by} of the boxes is the first of the input"
+    note("assumed", f"{first} (--first-frame)")
+    return table.counted_later(by)
 
 
 def boxes_of(table: BoxTable) -> BoxFinder:
-    """The finder that looks boxes up in a table."""
-    return lambda frame: table.of(frame.name, frame.number)
+    """The finder that looks boxes up in a table; in pixels."""
+
+    def find(frame: Frame) -> pl.DataFrame:
+        boxes = table.of(frame.name, frame.number)
+        if not table.relative or frame.pixels is None:
+            return boxes
+        rows, columns = frame.pixels.shape[:2]
+        scale = {"x": columns, "width": columns, "y": rows, "height": rows}
+        return boxes.with_columns(pl.col(name) * side for name, side in scale.items())
+
+    return find
 
 
 def detector(options: CropOptions) -> BoxFinder:
@@ -156,6 +206,10 @@ def _edges_of(
     """The edges of a crop, or None; counts why there is none, and the boxes that are cut."""
     if box["score"] is not None and box["score"] < options.least_score:
         counts["score"] += 1
+        return None
+    visibility = box.get("visibility")
+    if visibility is not None and (visibility <= 0 or visibility < options.least_visibility):
+        counts["hidden"] += 1
         return None
     edges, cut = inside(box, options.margin, pixels.shape[1], pixels.shape[0])
     if edges is None:

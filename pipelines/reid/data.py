@@ -13,14 +13,17 @@ from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 
+from ...base.account import doubt, note
 from ...base.errors import fail, nearest, shown
 from ...data.formats.tables import require_columns
+from ...data.items import join_copies
 from ...data.persons.persons import PictureSet, read_picture_set
-from ..engine.pipeline import Splits
+from ..engine.pipeline import Member, Splits
 from ..engine.spec import Spec
 from ..engine.subsets import Subsets, Taken, own_or_shares, take_groups
 from ..engine.training.order import mix
-from .options import ReidOptions, check_batch_size
+from .option_rules import check_batch_size
+from .options import ReidOptions
 from .pictures import DISTRACTOR, JUNK, IdentityPictures, Pictures, PictureSource, Size
 
 CLASS_LAYOUTS = ("cub200", "cars", "aircraft")
@@ -64,18 +67,24 @@ def open_pictures(
     spec: of the run that the data is scored or exported with. as_test: all parts are the pictures
     that are scored of other data; needs a spec. Raises `InputError` for data that cannot be used.
     """
-    pictures = read_picture_set(str(options.data), options.layout, images=options.images)
+    pictures = read_picture_set(
+        str(options.data), options.layout, images=options.images, columns=options.columns
+    )
     height, width = options.size
     size = round(height * options.enlarge), round(width * options.enlarge)
     source = PictureSource(pictures, size)
     if options.model == "cca":
         return _open_attributes(options, spec, source, as_test)
+    if pictures.attributes:
+        note("columns", "not used", pictures.attributes)
     goal = goal_of(options, pictures) if spec is None else spec.goal
     if as_test and spec is not None:
         rows = rows_to_score(pictures)
         part = _labelled(source, rows, goal, spec.classes)
         return Splits(part, part, part, spec)
-    rows = split_rows(options, pictures, goal)
+    rows = split_rows(options, source, goal)
+    if goal == "search":
+        refuse_known_people(pictures, rows)
     if spec is None:
         classes = sorted({pictures.identities[row] for row in rows.train})
         spec = _spec(options, pictures, goal, rows, classes=classes)
@@ -89,7 +98,31 @@ def open_pictures(
             source, rows.train, train.labels, per_identity=options.per_identity
         )
     validation = _labelled(source, rows.validation, goal, spec.classes)
-    return Splits(train, validation, _labelled(source, rows.test, goal, spec.classes), spec)
+    test = _labelled(source, rows.test, goal, spec.classes)
+    return Splits(train, validation, test, spec, members=_members(pictures, rows))
+
+
+def _members(pictures: PictureSet, rows: Subsets) -> dict[str, list[Member]]:
+    """The items of each part, by which a prediction knows them again."""
+    return {
+        part: [Member(pictures.paths[row]) for row in chosen]
+        for part, chosen in rows._asdict().items()
+    }
+
+
+def refuse_known_people(pictures: PictureSet, rows: Subsets) -> None:
+    """Raise `InputError` where identities of the test part are trained on (the doubt "copies"): a
+    search is scored on others.
+    """
+    nobody = pictures.junk | pictures.distractor
+    trained_on = {pictures.identities[row] for row in np.concatenate([rows.train, rows.validation])}
+    tested = {pictures.identities[row] for row in rows.test if not nobody[row]}
+    if both := sorted(trained_on & tested):
+        more = f", and so are {len(both) - 1:,} others" if both[1:] else ""
+        what = f"identity {shown(both[0])} is in the training and in the test part{more}"
+        cure = "a search is scored on others; give each identity one part, or say --goal classes"
+        doubt("copies", pictures.where, f"{what}; {cure}")
+        note("items", "identities in the training and in the test part", both)
 
 
 def _spec(
@@ -134,24 +167,38 @@ def rows_to_score(pictures: PictureSet) -> np.ndarray:
     return pictures.rows()
 
 
-def split_rows(options: ReidOptions, pictures: PictureSet, unit: Goal | Literal["any"]) -> Subsets:
+Unit = Literal["search", "classes", "any"]
+_NOUN = {"search": "identities", "classes": "pictures of each class", "any": "pictures"}
+
+
+def split_rows(options: ReidOptions, source: PictureSource, unit: Unit) -> Subsets:
     """Rows of the three parts: the data's own, else random shares; junk and distractors are not
-    trained on.
+    trained on. Exact copies share a part.
 
     unit: what a share is of: of the identities ("search"), of the pictures of each class
     ("classes"), or of all pictures ("any").
+
+    Raises `InputError` for copies in two parts of the data, and for copies with two identities.
     """
+    pictures = source.pictures
     parts = ["test" if part in ("query", "gallery") else part for part in pictures.parts]
     if any(parts) and "test" not in parts:
         cure = "name them test, or query and gallery"
         raise fail(pictures.where, f"has no pictures to test by; {cure}")
+    groups = join_copies_of(source, unit, parts)
     generator = np.random.default_rng(mix(options.seed, 3))
     nobody = pictures.junk | pictures.distractor
-    take = {"search": _take_identities, "classes": _take_of_each_class, "any": _take_pictures}[unit]
 
     def take_share(rows: np.ndarray, share: float, part: str) -> Taken:
         rows = rows if part == "test" else rows[~nobody[rows]]
-        return take(pictures, rows, share, generator) if share else (rows[:0], rows)
+        if not share:
+            return rows[:0], rows
+        note("groups", f"parts are shares of the {_NOUN[unit]}; exact copies stay together")
+        if unit == "search":
+            return _take_identities(pictures, rows, share, generator, groups[rows])
+        identities = pictures.identities if unit == "classes" else [""] * len(pictures)
+        classes = np.array([identities[row] for row in rows])
+        return _take_of_each(classes, rows, share, generator, groups[rows])
 
     train, validation, test = own_or_shares(
         pictures.where,
@@ -165,44 +212,81 @@ def split_rows(options: ReidOptions, pictures: PictureSet, unit: Goal | Literal[
     return Subsets(train[~nobody[train]], validation, test)
 
 
+def join_copies_of(source: PictureSource, unit: Unit, parts: Sequence[str]) -> np.ndarray:
+    """What must not be in two parts, for each picture, (n,): its identity in a search, else the
+    picture itself; those of exact copies are joined.
+
+    parts: of each picture, train, validation, test or "". Raises `InputError` as `split_rows`.
+    """
+    pictures = source.pictures
+    digests = source.digests()
+    groups = list(pictures.identities) if unit == "search" else list(map(str, range(len(pictures))))
+    people = np.flatnonzero(~(pictures.junk | pictures.distractor)).tolist()
+    identities = [] if unit == "any" else [pictures.identities[row] for row in people]
+    joined = join_copies(
+        pictures.where,
+        "picture",
+        [pictures.names[row] for row in people],
+        [digests[row] for row in people],
+        [groups[row] for row in people],
+        identities,
+        [parts[row] for row in people],
+    )
+    for row, group in zip(people, joined, strict=True):
+        groups[row] = group
+    asked = {digests[row] for row in pictures.rows("query")}
+    if easy := [pictures.names[r] for r in pictures.rows("gallery") if digests[r] in asked]:
+        note("items", "pictures of the gallery that are exact copies of a query", easy)
+    return np.array(groups)
+
+
 def _take_identities(
-    pictures: PictureSet, rows: np.ndarray, share: float, generator: np.random.Generator
+    pictures: PictureSet,
+    rows: np.ndarray,
+    share: float,
+    generator: np.random.Generator,
+    groups: np.ndarray,
 ) -> Taken:
-    """A share of the identities; junk and distractors go with them: they make the search harder."""
-    names = np.array([pictures.identities[row] for row in rows])
+    """A share of the identities; junk and distractors go with them: they make the search harder.
+
+    groups: of each of the rows.
+    """
     nobody = (pictures.junk | pictures.distractor)[rows]
     people = rows[~nobody]
-    taken, _ = take_groups(people, names[~nobody], share, generator, remaining=2)
+    taken, _ = take_groups(people, groups[~nobody], share, generator, remaining=2)
     if not len(taken):
-        count = len(np.unique(names))
+        count = len(np.unique(groups))
         raise fail(pictures.where, f"{count} identities are too few to set a share of them aside")
-    chosen = nobody | np.isin(names, names[np.isin(rows, taken)])
+    chosen = nobody | np.isin(groups, groups[np.isin(rows, taken)])
     return rows[chosen], rows[~chosen]
 
 
-def _take_of_each_class(
-    pictures: PictureSet, rows: np.ndarray, share: float, generator: np.random.Generator
-) -> Taken:
-    """A share of the pictures of each class, of which at least one remains."""
-    return _take_of_each(
-        np.array([pictures.identities[row] for row in rows]), rows, share, generator
-    )
-
-
-def _take_pictures(
-    pictures: PictureSet, rows: np.ndarray, share: float, generator: np.random.Generator
-) -> Taken:
-    """A share of all pictures, of which at least one remains."""
-    return _take_of_each(np.zeros(len(rows)), rows, share, generator)
-
-
 def _take_of_each(
-    classes: np.ndarray, rows: np.ndarray, share: float, generator: np.random.Generator
+    classes: np.ndarray,
+    rows: np.ndarray,
+    share: float,
+    generator: np.random.Generator,
+    groups: np.ndarray,
 ) -> Taken:
+    """A share of the pictures of each class, of which at least one remains; groups stay together.
+
+    classes, groups: of each of the rows.
+    """
     chosen = np.zeros(len(rows), bool)
+    _, group = np.unique(groups, return_inverse=True)
+    places = np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))[:-1])
     for name in np.unique(classes):
         members = generator.permutation(np.flatnonzero(classes == name))
-        chosen[members[: min(round(share * len(members)), len(members) - 1)]] = True
+        count = min(round(share * len(members)), len(members) - 1)
+        taken = int(chosen[members].sum())
+        for member in members:
+            if taken >= count:
+                break
+            copies = places[group[member]]
+            size = int((classes[copies] == name).sum())
+            if not chosen[member] and taken + size < len(members):
+                chosen[copies] = True
+                taken += size
     return rows[chosen], rows[~chosen]
 
 
@@ -244,12 +328,14 @@ def _open_attributes(
         cure = "give a table with them"
         what = f"has no attributes, and --model cca learns a space for each; {cure}"
         raise fail(pictures.where, what)
+    if unused := [name for name in pictures.attributes if name not in names]:
+        note("columns", "not used", unused)
     samples = _samples_of_attributes(source, names)
     if as_test and spec is not None:
         part = _without_cameras(Pictures(source, *samples(rows_to_score(pictures))))
         return Splits(part, part, part, spec)
     # Attributes are of kinds of things, not of a single one: any picture may be in any part.
-    rows = split_rows(options, pictures, "any")
+    rows = split_rows(options, source, "any")
     if spec is None:
         facts: InputFacts = {"pictures": len(pictures.paths), "size": list(options.size)}
         spec = ReidSpec(
@@ -265,7 +351,7 @@ def _open_attributes(
     validation, test = (Pictures(source, *samples(part)) for part in (rows.validation, rows.test))
     for part in (train, validation, test):
         _without_cameras(part)
-    return Splits(train, validation, test, spec)
+    return Splits(train, validation, test, spec, members=_members(pictures, rows))
 
 
 def _samples_of_attributes(

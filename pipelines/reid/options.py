@@ -2,12 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite
-from pathlib import Path
 from typing import ClassVar, Literal
 
-from ...base.errors import InputError
-from ..engine.command_line.checks import check_attention, check_least
+from ...base.account import Doubt
 from ..engine.options import PredictOptions, TrainOptions
 
 # What `compare` trains: the transformer alone, with one of DCAL's branches, with both.
@@ -26,8 +23,8 @@ class ReidOptions(TrainOptions):
 
     GROUPS: ClassVar[Groups] = {
         "data": (
-            "images", "layout", "goal", "attributes", "size", "enlarge", "validation_share",
-            "test_share",
+            "images", "columns", "layout", "goal", "attributes", "size", "enlarge",
+            "validation_share", "test_share",
         ),
         "model": (
             "model", "backbone", "weights", "patch", "width", "layers", "heads", "attention", "ffn",
@@ -44,6 +41,9 @@ class ReidOptions(TrainOptions):
     identity, camera, split). Without it the built-in generated sample is used."""
     images: str | None = None
     """Folder of the pictures that a table names; by default the folder of the table."""
+    columns: tuple[str, ...] = ()
+    """Columns of the table by what they hold, for names that are not usual: identity=who
+    image=shot."""
     layout: str = "auto"
     """Layout of the data: market1501, dukemtmc, msmt17, veri776, cub200, cars, aircraft, folders or
     table; auto recognises it by its files."""
@@ -144,12 +144,18 @@ class ReidOptions(TrainOptions):
 class ReidPredictOptions(PredictOptions):
     """Vectors of pictures (and their classes): a gallery to search in, parquet, resumable."""
 
-    GROUPS: ClassVar[Groups] = {"data": ("images",), "model": ("embedding",), "output": ("maps",)}
+    GROUPS: ClassVar[Groups] = {
+        "data": ("images", "columns"),
+        "model": ("embedding",),
+        "output": ("maps",),
+    }
 
     input: str
     """Picture, folder of pictures at any depth, quoted pattern, or table with a column image."""
     images: str | None = None
     """Folder of the pictures that a table names; by default the folder of the table."""
+    columns: tuple[str, ...] = ()
+    """Columns of the table by what they hold, for names that are not usual: image=shot."""
     embedding: Literal["trained", "both", "sa"] = "trained"
     """Heads used: both, sa (self-attention alone), or those that the run was trained with."""
     maps: bool = False
@@ -176,7 +182,8 @@ class SearchOptions:
     gallery: str
     """Parquet that `embed` wrote, or pictures as for --query, which are embedded first."""
     output: str
-    """Parquet file to write: query, rank, item, file, score; OUTPUT.png shows the lists."""
+    """File to write, .parquet, .csv, .tsv, .jsonl or .xlsx: query, rank, item, file, score,
+    identity; OUTPUT.png shows the lists."""
     k: int = 10
     """Items to list for each query."""
     attribute: str | None = None
@@ -191,6 +198,9 @@ class SearchOptions:
     """Queries in the picture at most."""
     batch_size: int = 64
     """Pictures per forward pass."""
+    accept: tuple[Doubt, ...] = ()
+    """Doubts about the data that are no errors: links (links that lead out of their folder are
+    followed)."""
     overwrite: bool = False
     """Replace an existing output."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -203,9 +213,9 @@ class CropOptions:
     embed; resumable."""
 
     GROUPS: ClassVar[Groups] = {
-        "data": ("boxes", "classes", "every", "camera"),
+        "data": ("boxes", "columns", "first_frame", "centre", "classes", "every", "camera"),
         "detector": ("config", "checkpoint"),
-        "crops": ("least_score", "margin", "least"),
+        "crops": ("least_score", "least_visibility", "margin", "least"),
     }
 
     input: str
@@ -215,8 +225,15 @@ class CropOptions:
     """Folder to write: one picture per crop, their table crops.csv, and crops.png with the first of
     them."""
     boxes: str | None = None
-    """Table of boxes: frame, x, y, width, height [score, identity, camera, class]; or gt.txt,
-    det.txt of MOTChallenge. Without it a detector finds them."""
+    """Table of boxes: frame, x, y, width, height [score, identity, camera, class, visibility]; or
+    gt.txt, det.txt of MOTChallenge. Without it a detector finds them."""
+    columns: tuple[str, ...] = ()
+    """Columns of the boxes by what they hold, for names that are not usual: frame=shot x=left."""
+    first_frame: int | None = None
+    """Number that the boxes give to the first frame, 0 or 1; by default 0 where they name a frame 0
+    that the input has not, else 1."""
+    centre: bool = False
+    """x and y are the middle of a box, not its upper left corner."""
     config: str | None = None
     """Config of mmdetection for a detector. It is a program that is run: use one that you trust."""
     checkpoint: str | None = None
@@ -225,6 +242,9 @@ class CropOptions:
     """Classes to crop, by name or number; person is also class 0 if classes have no names."""
     least_score: float = 0.5
     """Boxes with a lower score are left out; boxes without a score stay."""
+    least_visibility: float = 0.0
+    """Boxes of which a smaller share is visible are left out, and those of which nothing is; boxes
+    without a visibility stay."""
     margin: float = 0.0
     """Share of its width and height by which a box is widened, half of it on each side."""
     least: int = 16
@@ -234,6 +254,9 @@ class CropOptions:
     camera: str | None = None
     """Name of the camera; by default that of the boxes, else the name of the input. Of a table with
     cameras, only its boxes are used."""
+    accept: tuple[Doubt, ...] = ()
+    """Doubts about the data that are no errors: links (links that lead out of their folder are
+    followed)."""
     overwrite: bool = False
     """Replace crops that are in OUTPUT, and begin again if another job was interrupted there."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -254,106 +277,3 @@ class CompareOptions(ReidOptions):
     output: str
     """Folder to write: the table, a picture, and one JSON file per training, which is not trained
     again."""
-
-
-def check(options: object) -> None:
-    """Raise `InputError` for the first option value that no data can make right."""
-    if isinstance(options, SearchOptions):
-        _check_search(options)
-    if isinstance(options, CropOptions):
-        _check_crop(options)
-    if isinstance(options, ReidOptions):
-        _check_numbers(options)
-        _check_model(options)
-    if isinstance(options, CompareOptions):
-        _check_compare(options)
-
-
-def _check_search(options: SearchOptions) -> None:
-    check_least(options, {"k": 1, "shown": 0, "batch_size": 1})
-    if Path(options.output).is_dir():
-        raise InputError(
-            f"{options.output}: is a directory; --output names the parquet file to write"
-        )
-
-
-def _check_crop(options: CropOptions) -> None:
-    check_least(options, {"least": 1, "every": 1})
-    detector = options.config is not None or options.checkpoint is not None
-    if options.boxes is None and (options.config is None or options.checkpoint is None):
-        raise InputError("reid crop: needs --boxes, or --config and --checkpoint of a detector")
-    if options.boxes is not None and detector:
-        raise InputError("reid crop: --boxes and a detector exclude each other; leave out one")
-    if not 0 <= options.margin <= 10:
-        raise InputError(f"--margin {options.margin}: must be in [0, 10]")
-    if not isfinite(options.least_score):
-        raise InputError(f"--least-score {options.least_score}: must be a finite number")
-    if not options.classes:
-        raise InputError("--classes: give at least one")
-    if options.camera is not None and not options.camera.strip():
-        raise InputError("--camera: is empty; give a name or leave it out")
-
-
-def _check_numbers(options: ReidOptions) -> None:
-    at_least_1 = dict.fromkeys(("patch", "width", "layers", "heads", "vector"), 1)
-    check_least(options, {**at_least_1, "per_identity": 2, "glca": 0, "pad": 0, "rerank": 0})
-    if len(options.size) != 2 or not all(8 <= side <= 4096 for side in options.size):
-        raise InputError(
-            f"--size {' '.join(map(str, options.size))}: needs height and width, 8 to 4096 pixels"
-        )
-    if not 1 <= options.enlarge <= 4:
-        raise InputError(f"--enlarge {options.enlarge}: must be in [1, 4]")
-    if not 0 < options.local <= 1:
-        raise InputError(f"--local {options.local}: must be in (0, 1]")
-    for name in ("drop_path", "smoothing", "validation_share", "test_share"):
-        if not 0 <= getattr(options, name) < 1:
-            option = f"--{name.replace('_', '-')}"
-            raise InputError(f"{option} {getattr(options, name)}: must be in [0, 1)")
-    if not 0 <= options.erase <= 1:
-        raise InputError(f"--erase {options.erase}: must be in [0, 1]")
-    if options.margin is not None and not 0 <= options.margin < float("inf"):
-        raise InputError(f"--margin {options.margin}: must be 0 or more")
-
-
-def _check_model(options: ReidOptions) -> None:
-    if options.model == "cca" or (options.triplet != "no" and options.goal != "classes"):
-        check_batch_size(options)
-    check_attention(
-        options.attention,
-        fits=("any tokens", "sequence"),
-        why="a class token stands before the patches",
-    )
-    if options.attention != "softmax" and options.model == "dcal":
-        readers = {"--glca 0": options.glca > 0, "--no-pwca": options.pwca}
-        missing = [words for words, reads_softmax in readers.items() if reads_softmax]
-        if missing and not isinstance(options, CompareOptions):
-            raise InputError(
-                f"--attention {options.attention}: GLCA and PWCA read softmax attention; add "
-                f"{' and '.join(missing)}"
-            )
-    if options.backbone == "scratch" and options.weights not in ("pretrained", "random"):
-        raise InputError(
-            f"--weights {options.weights}: are of a backbone of timm; name it by --backbone"
-        )
-    if options.model == "cca" and options.goal == "classes":
-        raise InputError("--model cca: learns vectors to search by, not --goal classes")
-
-
-def check_batch_size(options: ReidOptions) -> None:
-    """Raise `InputError` unless a batch holds several pictures of entire identities."""
-    if options.batch_size % options.per_identity:
-        raise InputError(
-            f"--batch-size {options.batch_size}: must be a multiple of --per-identity "
-            f"{options.per_identity}"
-        )
-
-
-def _check_compare(options: CompareOptions) -> None:
-    for name in options.models:
-        if name not in VARIANTS:
-            raise InputError(f"--models {name}: unknown; there are {', '.join(VARIANTS)}")
-    repeated = len(set(options.models)) < len(options.models)
-    if not options.models or repeated or options.seeds < 1:
-        raise InputError("compare: give at least one model and seed, and no model twice")
-    if options.model != "dcal":
-        raise InputError("compare: trains the variants of dcal")

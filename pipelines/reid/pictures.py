@@ -8,8 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...base.errors import InputError
 from ...data.formats.pictures import read_picture
+from ...data.items import digest
 from ...data.persons.persons import PictureSet
+from ..engine.command_line.terminal import Progressbar
 from ..engine.subsets import BoundedCache
 from ..engine.training.order import mix
 from .sampling import count_batches, identity_batches
@@ -28,6 +31,20 @@ class PictureSource:
     def read(self, row: int) -> Tensor:
         """Read a picture from its file, uint8 (3, Y, X)."""
         return torch.from_numpy(read_picture(self.pictures.paths[row], self.size))
+
+    def digests(self) -> list[str]:
+        """What tells the contents of the pictures apart, the same for exact copies. One that cannot
+        be read is like no other, and fails when it is used.
+        """
+        values = []
+        with Progressbar(total=len(self.pictures), unit="picture", desc="read") as bar:
+            for row, name in enumerate(self.pictures.names):
+                try:
+                    values.append(digest(self.cache[row].numpy()))
+                except InputError:
+                    values.append(f"{row} {name}")
+                bar.update()
+        return values
 
 
 class Pictures:

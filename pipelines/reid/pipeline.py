@@ -169,9 +169,9 @@ class ReidPipeline(Pipeline[ReidOptions, ReidSpec, ReidPredictOptions, Pictures,
             return scoring.review_attributes(dataset, embedded, spec.attributes)
         return scoring.review_search(dataset, embedded, options, maps)
 
-    def prediction_options(self, options: ReidOptions) -> dict[str, str | None]:
-        """The folder of the pictures of a table."""
-        return {"images": options.images}
+    def prediction_options(self, options: ReidOptions) -> dict[str, object]:
+        """The folder of the pictures of a table, and its columns."""
+        return {"images": options.images, "columns": options.columns}
 
     def export_example(
         self, model: nn.Module, splits: Splits[ReidSpec, Pictures]
@@ -183,8 +183,12 @@ class ReidPipeline(Pipeline[ReidOptions, ReidSpec, ReidPredictOptions, Pictures,
 
     def list_items(self, options: ReidPredictOptions, spec: ReidSpec) -> Sequence[Item]:
         """The pictures of --input."""
-        prediction.check_maps(options, spec)
-        return prediction.list_inputs(options.input, options.images)
+        prediction.check_run(options, spec)
+        return prediction.list_inputs(options.input, options.images, options.columns)
+
+    def answer_lines(self, rows: pl.DataFrame, spec: ReidSpec) -> list[str]:
+        """The class of the picture, or how its vector is used."""
+        return prediction.answer_lines(rows, spec)
 
     def prediction_schema(self, options: ReidPredictOptions, spec: ReidSpec) -> Schema:
         """vector (or vector_ATTRIBUTE), model; of classes also prediction and probability."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
@@ -12,10 +14,14 @@ import polars as pl
 import torch
 from torch import Tensor, nn
 
+from ...base.account import note
 from ...base.errors import fail
 from ...base.files import checksum, place_below
+from ...data.columns import find_columns, parse_columns
 from ...data.formats.pictures import PictureFolder, list_pictures, read_picture, write_png
-from ...data.formats.tables import TABLE_SUFFIXES, collect, require_columns, scan_table, suffix_of
+from ...data.formats.tables import TABLE_SUFFIXES, suffix_of
+from ...data.items import is_missing
+from ...data.persons.table import FIELDS, read_cells
 from ...models.vision.dcal import DCAL
 from ..engine.inference.batches import predict_in_batches
 from ..engine.inference.shards import Predicted
@@ -33,34 +39,88 @@ MODEL_LETTERS = 12  # of the checksum of the weights, by which vectors of one mo
 PredictContext: TypeAlias = Context[ReidPredictOptions, ReidSpec]
 
 
-def list_inputs(path: str, images: str | None) -> list[Item]:
-    """The pictures of a table, or files whose id is their path below the folder; sorted."""
+def list_inputs(path: str, images: str | None, columns: Sequence[str] = ()) -> list[Item]:
+    """The pictures of a table, or files whose id is their path below the folder; sorted.
+
+    images, columns: of a table, see `read_picture_set`.
+    """
     table = Path(path)
     if table.is_file() and suffix_of(table) in TABLE_SUFFIXES:
-        return _pictures_of_table(table, images)
-    return [{"file": file, "id": name} for file, name in list_pictures(path)]
+        items = _pictures_of_table(table, images, columns)
+    else:
+        for option, value in (("images", images), ("columns", columns)):
+            if value:
+                raise fail(path, f"is no table; --{option} is read with a table")
+        items = [Item(file=file, id=name) for file, name in list_pictures(path)]
+    note("read", "pictures", count=len(items))
+    return items
 
 
-def _pictures_of_table(path: Path, images: str | None) -> list[Item]:
-    """The pictures of a table, without repetitions, in its order; all lie in their folder."""
-    frame, names = scan_table(path)
-    require_columns(path, ("image",), names)
-    cells = collect(path, frame.select(pl.col("image").cast(pl.String).str.strip_chars()))["image"]
+def _pictures_of_table(path: Path, images: str | None, columns: Sequence[str]) -> list[Item]:
+    """The pictures of a table, without repetitions, in its order; all lie in their folder. One that
+    is missing fails when it is read.
+    """
+    table, column = _cells_of(path, columns)
     folder = PictureFolder(images if images is not None else path.parent)
     items: dict[str, Item] = {}
-    for row, cell in enumerate(cells.to_list(), 1):
-        file, name = folder.find(f"{path}: column 'image', row {row}", cell or "")
+    repeated = []
+    for row, cell in enumerate(table[column["image"]].to_list(), 1):
+        where = f"{path}: column {column['image']!r}, row {row}"
+        file, name = folder.find(where, cell or "", needed=False)
+        if name in items:
+            repeated.append(name)
         items[name] = {"file": file, "id": name}
+    if repeated:
+        note("items", "pictures that the table lists more than once, predicted once", repeated)
     return list(items.values())
+
+
+def _cells_of(path: Path, columns: Sequence[str]) -> tuple[pl.DataFrame, dict[str, str]]:
+    table, names = read_cells(path)
+    chosen = {
+        field: name
+        for field, name in parse_columns(columns, FIELDS).items()
+        if name in names or field == "image"  # of a training on another table
+    }
+    column = find_columns(
+        path, names, FIELDS, required=("image",), chosen=chosen, unused_noted=False
+    )
+    return table, column
+
+
+def identities_of(path: str) -> dict[str, str]:
+    """The identity of each picture of a table by its name, as far as the table says it."""
+    table = Path(path)
+    if not table.is_file() or suffix_of(table) not in TABLE_SUFFIXES:
+        return {}
+    cells, column = _cells_of(table, ())
+    if "identity" not in column:
+        return {}
+    folder = PictureFolder(table.parent)
+    return {
+        folder.find(path, image or "", needed=False)[1]: identity
+        for image, identity in cells.select(column["image"], column["identity"]).iter_rows()
+        if not is_missing(identity)
+    }
 
 
 def fingerprint(run: str) -> str:
     """The mark of a run's weights in the parquet of its vectors."""
-    return checksum(RunDirectory.open(run, "reid").path / "model.safetensors")[:MODEL_LETTERS]
+    weights = RunDirectory.open(run, "reid").path / "model.safetensors"
+    status = os.stat(weights)
+    return _mark(str(weights), status.st_size, status.st_mtime_ns)
 
 
-def check_maps(options: ReidPredictOptions, spec: ReidSpec) -> None:
-    """Refuse --maps for a run without rollout, before all pictures fail one by one."""
+@lru_cache(maxsize=16)
+def _mark(weights: str, _size: int, _changed: int) -> str:
+    """The beginning of the checksum of a file, read once as long as it stays as it is."""
+    return checksum(Path(weights))[:MODEL_LETTERS]
+
+
+def check_run(options: ReidPredictOptions, spec: ReidSpec) -> None:
+    """Refuse options that the run does not read, before all pictures fail one by one."""
+    if spec.attributes and options.embedding != "trained":
+        raise fail(options.run, "--embedding chooses heads of dcal; this run is of cca")
     if not options.maps:
         return
     if spec.attributes:
@@ -69,6 +129,18 @@ def check_maps(options: ReidPredictOptions, spec: ReidSpec) -> None:
     if mixer != "softmax":
         what = f"--maps draws the rollout of softmax attention; this run has {mixer}"
         raise fail(options.run, what)
+
+
+def answer_lines(rows: pl.DataFrame, spec: ReidSpec) -> list[str]:
+    """The class of each picture, or how its vector is used."""
+    if spec.goal == "classes":
+        cells = rows.select("prediction", "probability").iter_rows()
+        return [f"{name}, probability {probability:.3f}" for name, probability in cells]
+    column = vector_columns(spec.attributes)[0]
+    return [
+        f"a vector of {len(vector)} numbers of the model {mark}; `headwise reid search` compares it"
+        for vector, mark in rows.select(column, "model").iter_rows()
+    ]
 
 
 def vector_columns(attributes: Sequence[str]) -> list[str]:
@@ -127,8 +199,15 @@ def _with_heads(model: nn.Module, options: ReidPredictOptions) -> Iterator[None]
 
 def _read_size(size: Size, run: str) -> Size:
     """The size that pictures are read at; the model takes its centre."""
-    share = float(RunDirectory.open(run, "reid").config().get("enlarge", 1.0))
+    config = RunDirectory.open(run, "reid").path / "config.yaml"
+    share = _enlarge(run, os.stat(config).st_mtime_ns)
     return round(size[0] * share), round(size[1] * share)
+
+
+@lru_cache(maxsize=16)
+def _enlarge(run: str, _changed: int) -> float:
+    """--enlarge of a training, read once as long as its options stay as they are."""
+    return float(RunDirectory.open(run, "reid").config().get("enlarge", 1.0))
 
 
 def _row(values: Mapping[str, Tensor], mark: str, spec: ReidSpec) -> pl.DataFrame:

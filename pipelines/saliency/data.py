@@ -5,26 +5,31 @@ Shapes: Y x X pixels, the size that the model sees.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, TypedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ...base.errors import InputError
-from ...data.scenes.pictures import Near
-from ...data.scenes.scenes import (
+from ...data.items import digest, join_copies
+from ...data.scenes.depths import AUTO, Near
+from ...data.scenes.reading import (
     INVERTED,
-    RgbdSet,
+    Reading,
     Sample,
+    Turn,
     depth_polarity,
-    describe,
-    read_rgbd_set,
     read_sample,
+    read_scene_depth,
+    read_scene_mask,
+    usual_turn,
 )
-from ..engine.command_line.terminal import say
+from ...data.scenes.scenes import RgbdSet, describe, read_rgbd_set
+from ..engine.command_line.terminal import Progressbar, say
+from ..engine.pipeline import Member
 from ..engine.spec import Spec
 from ..engine.subsets import (
     BoundedCache,
@@ -46,6 +51,19 @@ class SceneInput(TypedDict):
     scenes: int
     size: list[int]
     near: Near
+    invalid: NotRequired[list[str]]
+    turn: NotRequired[Turn]
+    stretch: NotRequired[bool]
+
+
+def reading_of(facts: SceneInput) -> Reading:
+    """How the scenes of a training were read; older runs read by the defaults."""
+    return Reading(
+        facts["near"],
+        tuple(facts.get("invalid", (AUTO,))),
+        facts.get("turn", "own"),
+        facts.get("stretch", False),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,19 +84,42 @@ class SaliencySpec(Spec):
 class SceneSource:
     """A set of scenes, read at one size (height, width) in pixels and held in memory as far as they
     fit.
+
+    own_groups: the groups that the data names; those of `scenes` also join exact copies.
     """
 
-    def __init__(self, scenes: RgbdSet, size: tuple[int, int], near: Near) -> None:
-        self.scenes, self.size = scenes, size
-        self.near: Near = near
+    def __init__(self, scenes: RgbdSet, size: tuple[int, int], reading: Reading) -> None:
+        self.scenes, self.size, self.reading = scenes, size, reading
+        self.own_groups = scenes.groups
         self._cache = BoundedCache(self._read)
 
     def _read(self, row: int) -> Sample:
-        return read_sample(self.scenes, row, self.size, self.near)
+        return read_sample(self.scenes, row, self.size, self.reading)
 
     def scene(self, row: int) -> Sample:
         """image uint8 (3, Y, X), depth float32 (1, Y, X), mask bool (Y, X), shape."""
         return self._cache[row]
+
+    def join_copies(self) -> None:
+        """Give scenes whose colour pictures are exact copies one group.
+
+        Raises `InputError` for copies in two parts of the data (the doubt "copies").
+        """
+        scenes = self.scenes
+        digests = self._digests()
+        groups = join_copies(
+            scenes.where, "scene", scenes.names, digests, scenes.groups, [], scenes.parts
+        )
+        self.scenes = replace(scenes, groups=groups)
+
+    def _digests(self) -> Iterator[str]:
+        """What tells the pictures apart. So all files of a training are read, and what is wrong
+        with one is said, before the training begins.
+        """
+        with Progressbar(total=len(self.scenes), unit="scene", desc="read") as bar:
+            for row in range(len(self.scenes)):
+                yield digest(self.scene(row)["image"])
+                bar.update()
 
 
 class Scenes:
@@ -102,6 +143,24 @@ class Scenes:
             "index": torch.tensor(index),
         }
 
+    def depth(self, index: int) -> np.ndarray:
+        """The depth map of a scene in its own size, float32 (Y, X)."""
+        scenes, row = self.source.scenes, int(self.rows[index])
+        depth = scenes.depths[row]
+        assert depth is not None
+        return read_scene_depth(scenes.images[row], depth, None, self.source.reading)[0]
+
+    def mask(self, index: int) -> np.ndarray:
+        """The mask of a scene in its own size, bool (Y, X)."""
+        scenes, row = self.source.scenes, int(self.rows[index])
+        mask = scenes.masks[row]
+        assert mask is not None
+        return read_scene_mask(scenes.images[row], mask, None, self.source.reading)
+
+    def members(self) -> list[Member]:
+        """The items of these scenes, by which a prediction knows them again."""
+        return [Member(file) for file in self.column("images")]
+
     def column(
         self, name: Literal["names", "images", "depths", "masks", "sets", "groups"]
     ) -> list[str]:
@@ -110,9 +169,10 @@ class Scenes:
         return [values[row] for row in self.rows]
 
 
-def read_source(options: SaliencyOptions) -> SceneSource:
+def read_source(options: SaliencyOptions, *, divided: bool = True) -> SceneSource:
     """The scenes that the options name.
 
+    divided: whether they will be divided into parts, so that exact copies must stay together.
     Raises `InputError` if no data is named or a scene is incomplete.
     """
     if options.data is None:
@@ -123,19 +183,33 @@ def read_source(options: SaliencyOptions) -> SceneSource:
         mask=options.masks,
         groups=options.groups,
         strict=options.unmatched == "error",
+        columns=options.columns,
     )
     if scenes.unmatched:
         say(f"{options.data}: left out {describe(scenes.unmatched)}")
-    return SceneSource(scenes, (options.size[0], options.size[1]), options.near)
+    turn = usual_turn(scenes) if options.orientation == "auto" else options.orientation
+    reading = Reading(options.near, options.invalid, turn, options.stretch)
+    source = SceneSource(scenes, (options.size[0], options.size[1]), reading)
+    if divided:
+        source.join_copies()
+    return source
 
 
 def describe_source(
     source: SceneSource, parts: Mapping[str, int], inverted: float | None
 ) -> SaliencySpec:
     """The spec of a training on these scenes; parts: scenes in each part."""
-    scenes = source.scenes
+    scenes, reading = source.scenes, source.reading
+    facts: SceneInput = {
+        "scenes": len(scenes),
+        "size": list(source.size),
+        "near": reading.near,
+        "invalid": list(reading.invalid),
+        "turn": reading.turn,
+        "stretch": reading.stretch,
+    }
     return SaliencySpec(
-        input={"scenes": len(scenes), "size": list(source.size), "near": source.near},
+        input=facts,
         layout=scenes.layout,
         sets=sorted(set(scenes.sets)),
         parts=parts,
@@ -143,11 +217,12 @@ def describe_source(
     )
 
 
-def split(options: SaliencyOptions, scenes: RgbdSet) -> Subsets:
+def split(options: SaliencyOptions, source: SceneSource) -> Subsets:
     """Rows of the three parts: the data's own, else shares of the groups.
 
     Raises `InputError` for an empty part and for a group in two parts.
     """
+    scenes = source.scenes
     generator = np.random.default_rng(mix(options.seed, 3))
     subsets = own_or_shares(
         scenes.where,
@@ -158,7 +233,7 @@ def split(options: SaliencyOptions, scenes: RgbdSet) -> Subsets:
         items="scenes",
         validation_needed=False,
     )
-    refuse_shared_groups(scenes.where, subsets, scenes.groups, "group")
+    refuse_shared_groups(scenes.where, subsets, source.own_groups, "group")
     return subsets
 
 
@@ -183,7 +258,7 @@ def check_polarity(source: SceneSource, rows: np.ndarray) -> float | None:
     if np.isnan(share):
         return None
     if share > INVERTED:
-        opposite = "dark" if source.near == "bright" else "bright"
+        opposite = "dark" if source.reading.near == "bright" else "bright"
         say(
             f"depth looks inverted: what is salient is farther than the rest in {share:.0%} of the "
             f"scenes; if near things are {opposite}, say --near {opposite}"

@@ -9,7 +9,6 @@ import torch
 from matplotlib.axes import Axes
 
 from ...data.formats.pictures import read_picture
-from ...data.scenes.pictures import read_depth, read_mask
 from ..engine.pipeline import ReportFigure
 from ..figures.style import MEDIUM, ROW, SMALL, WIDE, bare, styled_figure
 from ..metrics.saliency import SaliencyScores
@@ -22,14 +21,14 @@ LONGEST = 240  # pixels of a shown picture
 def scenes_figure(part: Scenes, maps: Sequence[np.ndarray], scores: SaliencyScores) -> ReportFigure:
     """Colour, depth, mask and map of the best, median and worst scenes by S-measure."""
     kind_of_place = _best_median_worst(scores)
-    images, depths, masks = part.column("images"), part.column("depths"), part.column("masks")
+    images = part.column("images")
     with styled_figure(MEDIUM, 1.4 * len(kind_of_place), grid=False) as figure:
         rows = figure.subplots(len(kind_of_place), 4, squeeze=False)
         for row, (place, kind) in zip(rows, kind_of_place.items()):
             pictures = [
                 read_picture(images[place]).transpose(1, 2, 0),
-                read_depth(depths[place], part.source.near)[0],
-                read_mask(masks[place]),
+                part.depth(place),
+                part.mask(place),
                 maps[place],
             ]
             for axes, picture in zip(row, pictures):

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ...base.errors import InputError
-from ..engine.command_line.checks import check_attention, check_least
+from ..engine.command_line.checks import check_attention, check_least, check_unread
 from ..engine.options import PredictOptions, TrainOptions
+
+TRAINED = "trained"  # as in the training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,8 +17,8 @@ class SaliencyOptions(TrainOptions):
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "data": (
-            "depth", "masks", "groups", "near", "unmatched", "size", "validation_share",
-            "test_share",
+            "columns", "depth", "masks", "groups", "near", "invalid", "orientation", "stretch",
+            "unmatched", "size", "validation_share", "test_share",
         ),
         "model": (
             "backbone", "weights", "transformer", "transformer_weights", "attention", "ffn",
@@ -30,6 +32,9 @@ class SaliencyOptions(TrainOptions):
     """Folder of scenes (with folders RGB, depth and GT, or named as in a public set), folder of
     several such sets, or table with the columns image, depth, mask and optionally set, part, group.
     """
+    columns: tuple[str, ...] = ()
+    """Columns of the table by what they hold, for names that are not usual: image=photo depth=d1.
+    """
     depth: str | None = None
     """Folder of the depth maps, if its name does not tell; --data is then the folder of the
     pictures.
@@ -41,6 +46,18 @@ class SaliencyOptions(TrainOptions):
     near: Literal["bright", "dark"] = "bright"
     """Whether near things are bright or dark in the depth maps. A warning is printed where the
     masks suggest the opposite.
+    """
+    invalid: tuple[str, ...] = ("auto",)
+    """Numbers in the depth maps that mean that nothing was measured, or none; auto: 0 and the
+    largest number of more than 8 bits, and of 8 bits where it clearly is so. The account says which
+    were found.
+    """
+    orientation: Literal["auto", "own", "picture"] = "auto"
+    """How depth maps and masks are turned where their shape does not tell: as their own EXIF says,
+    or as that of their picture; auto: as the other scenes of the set.
+    """
+    stretch: bool = False
+    """Stretch depth maps and masks of another shape than their picture, instead of refusing them.
     """
     unmatched: Literal["error", "skip"] = "error"
     """What to do about pictures without a depth map or mask: stop, or leave them out and count
@@ -125,8 +142,9 @@ class SaliencyPredictOptions(PredictOptions):
     """
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "data": ("depth", "near", "missing"),
+        "data": ("columns", "depth", "near", "invalid", "orientation", "stretch", "missing"),
         "table": ("threshold",),
+        "output": ("overlays",),
     }
 
     input: str
@@ -140,6 +158,21 @@ class SaliencyPredictOptions(PredictOptions):
     near: Literal["trained", "bright", "dark"] = "trained"
     """Whether near things are bright or dark in the depth maps; trained: as in the training data.
     """
+    columns: tuple[str, ...] = ()
+    """Columns of the table by what they hold, for names that are not usual: image=photo depth=d1.
+    """
+    invalid: tuple[str, ...] = (TRAINED,)
+    """Numbers in the depth maps that mean that nothing was measured, auto, none, or trained: as in
+    the training data.
+    """
+    orientation: Literal["trained", "own", "picture"] = "trained"
+    """How depth maps are turned where their shape does not tell: as their own EXIF says, or as that
+    of their picture; trained: as in the training data.
+    """
+    stretch: bool = False
+    """Stretch depth maps of another shape than their picture, instead of refusing them."""
+    overlays: bool = False
+    """Also write each picture with what is not salient darkened, into OUTPUT.overlays/."""
     missing: Literal["blank", "error"] = "blank"
     """What to do about a picture without a depth map: predict from its colour alone, or report an
     error.
@@ -168,11 +201,16 @@ class CrossvalOptions(SaliencyOptions):
 
 def check(options: object) -> None:
     """Raise `InputError` for the first option value that no data can make right."""
-    if isinstance(options, SaliencyPredictOptions) and not 0 <= options.threshold <= 1:
-        raise InputError(f"--threshold {options.threshold}: must be in [0, 1]")
+    if isinstance(options, SaliencyPredictOptions):
+        if not 0 <= options.threshold <= 1:
+            raise InputError(f"--threshold {options.threshold}: must be in [0, 1]")
+        if options.invalid != (TRAINED,):
+            check_invalid(options.invalid)
     if not isinstance(options, SaliencyOptions):
         return
+    check_invalid(options.invalid)
     _check_ranges(options)
+    _check_unread(options)
     if options.attention != "spatial-reduction":
         check_attention(
             options.attention, fits=("any tokens", "grid"), why="the tokens are the cells of a map"
@@ -184,6 +222,29 @@ def check(options: object) -> None:
         )
     if options.transformer == "none" and options.frozen_transformer:
         raise InputError("--frozen-transformer: there is no transformer to hold; leave it out")
+
+
+def check_invalid(words: tuple[str, ...]) -> None:
+    """Raise `InputError` for a value of --invalid that is no number, auto or none."""
+    from ...data.scenes.depths import AUTO, NONE, invalid_number
+
+    if not words:
+        raise InputError(f"--invalid: give numbers, {AUTO} or {NONE}")
+    for word in words:
+        if word not in (AUTO, NONE):
+            invalid_number(word)
+
+
+def _check_unread(options: SaliencyOptions) -> None:
+    """Raise `InputError` for options that the chosen parts of the model do not read."""
+    if options.transformer == "none":
+        names = ("attention", "ffn", "transformer_weights", "drop_path")
+        check_unread(options, names, "a transformer; this is --transformer none")
+    if options.fusion not in ("both", "position"):
+        check_unread(options, ("position",), f"--fusion both or position, not {options.fusion}")
+    if isinstance(options, CrossvalOptions):
+        reader = "a training with a test part; crossval tests all groups"
+        check_unread(options, ("test_share",), reader)
 
 
 def _check_ranges(options: SaliencyOptions) -> None:

@@ -28,13 +28,22 @@ from ..engine.pipeline import (
     Schema,
     Splits,
 )
+from ..engine.training.optimizer import adam
 from ..engine.training.wrapped import call_method, plain_model
 from ..metrics.saliency import SaliencyScores, saliency_scores
 from . import figures
 from .augment import augment, normalise
 from .data import SaliencySpec, Scenes, check_polarity, describe_source, read_source, split
 from .options import SaliencyOptions, SaliencyPredictOptions
-from .prediction import SCHEMA, PredictContext, SceneItem, list_inputs, predict_batch, read_item
+from .prediction import (
+    SCHEMA,
+    PredictContext,
+    SceneItem,
+    answer_lines,
+    list_inputs,
+    predict_batch,
+    read_item,
+)
 from .scoring import OURS, maps_of, saliency_of, score_maps, set_table, size_of, summarise
 
 LOSS_WEIGHTS = (0.8, 0.6, 0.4, 0.2)  # of S_1 to S_4
@@ -60,19 +69,22 @@ class SaliencyPipeline(
 
         as_test: the test part where the data names one, else all of it.
         """
-        source = read_source(options)
+        source = read_source(options, divided=not as_test)
         if as_test:
             rows = source.scenes.rows("test")
             part = Scenes(source, rows if len(rows) else source.scenes.rows())
             spec = spec or describe_source(source, {"test": len(part)}, None)
             return Splits(part, part, part, spec)
-        subsets = split(options, source.scenes)
+        subsets = split(options, source)
         if spec is None:
             inverted = check_polarity(source, subsets.train)
             counts = subsets.sizes()
             spec = describe_source(source, counts, inverted)
         train, validation, test = (Scenes(source, rows) for rows in subsets)
-        return Splits(train, validation, test, spec)
+        members = {
+            "train": train.members(), "validation": validation.members(), "test": test.members()
+        }  # fmt: skip
+        return Splits(train, validation, test, spec, members=members)
 
     def build_model(self, options: SaliencyOptions, spec: SaliencySpec) -> GLDMNet:
         """GL-DMNet with random weights.
@@ -115,8 +127,7 @@ class SaliencyPipeline(
             for name, weights in weights_of.items()
             if weights
         ]
-        kind = torch.optim.AdamW if options.weight_decay else torch.optim.Adam
-        return kind(groups, lr=options.lr, weight_decay=options.weight_decay)
+        return adam(groups, options)
 
     def begin_epoch(
         self,
@@ -190,8 +201,12 @@ class SaliencyPipeline(
         )
 
     def prediction_options(self, options: SaliencyOptions) -> dict[str, object]:
-        """Where the depth maps are, if their folder was named."""
-        return {"depth": options.depth}
+        """Where the depth maps are, if their folder was named, and the columns of a table."""
+        return {"depth": options.depth, "columns": options.columns}
+
+    def answer_lines(self, rows: pl.DataFrame, spec: SaliencySpec) -> list[str]:
+        """How much of the picture is salient and where, and where its map is."""
+        return answer_lines(rows)
 
     def export_example(
         self, model: nn.Module, splits: Splits[SaliencySpec, Scenes]

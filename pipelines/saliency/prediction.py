@@ -13,14 +13,16 @@ from torch import nn
 
 from ...base.errors import fail
 from ...base.files import distinct_names, place_below
-from ...data.formats.pictures import write_png
-from ...data.scenes.scenes import SceneArrays, list_scenes, read_scene
+from ...data.formats.pictures import read_picture, write_png
+from ...data.scenes.inputs import list_scenes
+from ...data.scenes.reading import Reading, SceneArrays, read_scene
 from ..engine.pipeline import Context, Item, Schema
 from .augment import BLANK
-from .data import SaliencySpec
-from .options import SaliencyPredictOptions
+from .data import SaliencySpec, reading_of
+from .options import TRAINED, SaliencyPredictOptions
 from .scoring import saliency_of, to_bytes
 
+DARKEST = 0.25  # brightness of what is not salient, in an overlay
 PredictContext = Context[SaliencyPredictOptions, SaliencySpec]
 
 SCHEMA: Schema = {
@@ -48,7 +50,7 @@ class SceneItem(Item):
 
 def list_inputs(options: SaliencyPredictOptions) -> list[SceneItem]:
     """What --input holds, sorted."""
-    scenes = list_scenes(options.input, options.depth)
+    scenes = list_scenes(options.input, options.depth, options.columns)
     maps = distinct_names([name for _, name, _ in scenes], None, ".png")
     items: list[SceneItem] = []
     for (file, name, depth), place in zip(scenes, maps):
@@ -68,8 +70,15 @@ def read_item(item: SceneItem, context: PredictContext) -> SceneArrays:
     if item["depth"] is None and options.missing == "error":
         raise fail(item["file"], "has no depth map; add it, or say --missing blank")
     height, width = trained["size"]
-    near = trained["near"] if options.near == "trained" else options.near
-    return read_scene(item["file"], item["depth"], (height, width), near)
+    near = trained["near"] if options.near == TRAINED else options.near
+    before = reading_of(trained)
+    reading = Reading(
+        near,
+        before.invalid if options.invalid == (TRAINED,) else options.invalid,
+        before.turn if options.orientation == TRAINED else options.orientation,
+        before.stretch or options.stretch,
+    )
+    return read_scene(item["file"], item["depth"], (height, width), reading)
 
 
 def predict_batch(
@@ -89,8 +98,35 @@ def predict_batch(
     for item, scene, saliency in zip(items, scenes, saliency_of(model, image, depth).cpu()):
         levels = to_bytes(saliency, scene["shape"])
         write_png(place_below(Path(f"{options.output}.maps"), item["map"]), levels)
+        if options.overlays:
+            over = place_below(Path(f"{options.output}.overlays"), item["map"])
+            write_png(over, overlay(read_picture(item["file"]), levels))
         rows.append(_row(levels, scene["depth"] is not None, options.threshold))
     return rows
+
+
+def overlay(picture: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """A picture, uint8 (3, Y, X), that is darker the less salient it is: uint8 (Y, X, 3).
+
+    levels: its map, uint8 (Y, X).
+    """
+    bright = DARKEST + (1 - DARKEST) * levels[..., None].astype(np.float32) / 255
+    return (picture.transpose(1, 2, 0) * bright).round().astype(np.uint8)
+
+
+def answer_lines(rows: pl.DataFrame) -> list[str]:
+    """How much of each picture is salient and where, and where its map is."""
+    lines = []
+    for row in rows.iter_rows(named=True):
+        depth = "" if row["depth"] else " (no depth map: from colour alone)"
+        where = "nothing is salient"
+        if row["box"] is not None:
+            left, top, right, bottom = row["box"]
+            where = f"salient from x {left} to {right} and y {top} to {bottom}"
+        lines.append(f"{row['salient']:.1%} of the picture, {where}{depth}")
+        (place,) = distinct_names([row["item"]], None, ".png")
+        lines.append(f"map: {place} in OUTPUT.maps/")
+    return lines
 
 
 def _row(levels: np.ndarray, has_depth: bool, threshold: float) -> pl.DataFrame:

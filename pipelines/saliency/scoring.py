@@ -6,7 +6,7 @@ Shapes: B scenes, Y x X pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...data.scenes.pictures import read_depth, read_mask
 from ...models.size import model_size
 from ..engine.command_line.terminal import Progressbar
 from ..engine.pipeline import Metrics
@@ -67,12 +66,12 @@ def score_maps(part: Scenes, maps: Sequence[np.ndarray]) -> MapScores:
     """Scores of our maps (uint8, one per scene) and of the two floors against the masks as they are
     stored; a map of another size than its mask is resized to it.
     """
-    map_of = {OURS: maps.__getitem__, DEPTH: depth_map(part), MIDDLE: middle_map(part)}
-    parts: dict[str, list[SaliencyScores]] = {name: [] for name in map_of}
-    for place, path in enumerate(part.column("masks")):
-        mask = torch.from_numpy(read_mask(path))
-        for name, read_map in map_of.items():
-            levels = torch.from_numpy(read_map(place))
+    parts: dict[str, list[SaliencyScores]] = {OURS: [], DEPTH: [], MIDDLE: []}
+    for place, ours in enumerate(maps):
+        mask = torch.from_numpy(part.mask(place))
+        floors = {DEPTH: depth_map(part, place), MIDDLE: middle_map(ours.shape)}
+        for name, values in {OURS: ours, **floors}.items():
+            levels = torch.from_numpy(values)
             if levels.shape != mask.shape:
                 shape = (mask.shape[0], mask.shape[1])
                 levels = torch.from_numpy(to_bytes(levels.float() / 255, shape))
@@ -80,24 +79,16 @@ def score_maps(part: Scenes, maps: Sequence[np.ndarray]) -> MapScores:
     return {name: SaliencyScores.join(scores) for name, scores in parts.items()}
 
 
-def depth_map(part: Scenes) -> Callable[[int], np.ndarray]:
-    """The map, uint8, by the place of a scene: near things are salient."""
-    depths = part.column("depths")
-    return lambda place: (
-        (255 * read_depth(depths[place], part.source.near)[0]).round().astype(np.uint8)
-    )
+def depth_map(part: Scenes, place: int) -> np.ndarray:
+    """The map, uint8, of a scene by its place: near things are salient."""
+    return (255 * part.depth(place)).round().astype(np.uint8)
 
 
-def middle_map(part: Scenes) -> Callable[[int], np.ndarray]:
-    """The map, uint8, by the place of a scene: what is in the middle of the picture is salient."""
-
-    def centred_gaussian(place: int) -> np.ndarray:
-        height, width = part.source.scene(int(part.rows[place]))["shape"]
-        y, x = ((np.arange(n) + 0.5) / n - 0.5 for n in (height, width))
-        distance = (y[:, None] ** 2 + x**2) / (2 * SIGMA**2)
-        return (255 * np.exp(-distance)).round().astype(np.uint8)
-
-    return centred_gaussian
+def middle_map(shape: tuple[int, ...]) -> np.ndarray:
+    """The map, uint8, of a picture of this (height, width): what is in its middle is salient."""
+    y, x = ((np.arange(n) + 0.5) / n - 0.5 for n in shape)
+    distance = (y[:, None] ** 2 + x**2) / (2 * SIGMA**2)
+    return (255 * np.exp(-distance)).round().astype(np.uint8)
 
 
 def by_set(part: Scenes, scores: SaliencyScores) -> dict[str, SaliencyScores]:

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from ...base.account import Doubt
 from ...base.errors import InputError
-from ..engine.command_line.checks import check_least, check_mechanism
+from ..engine.command_line.checks import check_least, check_mechanism, check_shares
 from ..engine.options import PredictOptions, TrainOptions
 from .unread import refuse_unread, refuse_unread_of_training
 
@@ -367,10 +367,8 @@ def _check_training(options: SpeechOptions) -> None:
         raise InputError(
             f"--active {options.active}: must be between 1 and --experts {options.experts}"
         )
-    for name in ("dropout", "smoothing", "warp_bands", "validation_share", "test_share"):
-        if not 0 <= getattr(options, name) < 1:
-            flag = f"--{name.replace('_', '-')}"
-            raise InputError(f"{flag} {getattr(options, name)}: must be in [0, 1)")
+    shares = ("dropout", "smoothing", "warp_bands", "validation_share", "test_share")
+    check_shares(options, shares)
     for name in ("ctc", "balance"):
         if not 0 <= getattr(options, name) < float("inf"):
             raise InputError(f"--{name} {getattr(options, name)}: must be 0 or more")

@@ -36,7 +36,8 @@ def write_explanation(
     tiles of highest attention.
     """
     clear_aside(folder)
-    write_text(folder / "heatmap.geojson", geojson(tiles, attention))
+    origin = _origin(tiles) if slide is None else slide.origin
+    write_text(folder / "heatmap.geojson", geojson(tiles, attention, origin))
     pictures = {"heatmap.png": heatmap(tiles, attention, slide, headline)}
     if slide is not None:
         pictures["tiles.png"] = top_tiles(tiles, attention.mean(1), slide, top)
@@ -44,9 +45,17 @@ def write_explanation(
         write_aside(folder / name, lambda path, sheet=picture: sheet.save(path, format="PNG"))
 
 
-def geojson(tiles: SlideFeatures, attention: np.ndarray) -> str:
+def _origin(tiles: SlideFeatures) -> tuple[int, int]:
+    """The corner of the scanned area that a feature file of ours names."""
+    x, y = (tiles.attributes.get(f"bounds_{axis}") for axis in "xy")
+    return (x, y) if isinstance(x, int) and isinstance(y, int) else (0, 0)
+
+
+def geojson(tiles: SlideFeatures, attention: np.ndarray, origin: tuple[int, int] = (0, 0)) -> str:
     """One square per tile, in pixels of level 0, as QuPath's File > Import objects reads it;
     attention as measurements, relative to an even attention, of which each tile has 1.
+
+    origin: corner of the scanned area, from which QuPath counts.
     """
     relative = attention * len(attention)
     mean = relative.mean(1)
@@ -58,7 +67,8 @@ def geojson(tiles: SlideFeatures, attention: np.ndarray) -> str:
     )
     features = []
     side = tiles.extent
-    for (x, y), branches, average in zip(tiles.coords.tolist(), relative.tolist(), mean.tolist()):
+    places = (tiles.coords - np.array(origin)).tolist()
+    for (x, y), branches, average in zip(places, relative.tolist(), mean.tolist()):
         name, colour = names[int(average > levels[0]) + int(average > levels[1])]
         ring = [[x, y], [x + side, y], [x + side, y + side], [x, y + side], [x, y]]
         measured = {
@@ -167,11 +177,11 @@ def concentration(attention: np.ndarray, most: int = 100) -> np.ndarray:
     return np.minimum(np.concatenate([share.cumsum(), np.ones(max(0, most - len(share)))]), 1.0)
 
 
-def open_slide(path: str | None, mpp: float | None) -> Slide | None:
+def open_slide(path: str | None) -> Slide | None:
     """The slide, or None if it is not at hand or cannot be opened: a heatmap needs none."""
     if path is None:
         return None
-    slide = Slide(path, mpp)
+    slide = Slide(path)
     try:
         slide.size  # noqa: B018  (opens it)
     except InputError:

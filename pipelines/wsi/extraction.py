@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TypedDict
 
@@ -19,16 +19,19 @@ import numpy as np
 import polars as pl
 import torch
 
-from ...base.errors import InputError
-from ...base.files import clear_aside, write_aside, write_text
-from ...data.slides.features import SlideFeatures, read_features, write_features
+from ...base.account import note
+from ...base.errors import InputError, fail
+from ...base.files import clear_aside, place_below, write_aside, write_text
+from ...data.slides.features import read_attributes, read_features, write_features
+from ...data.slides.files import slide_digest
 from ...data.slides.slides import Slide
 from ...data.slides.tiles import Grid, TileReader, tile_grid
-from ...models.layers.encoders import RANDOM_FILTERS, TileEncoder, build_encoder
+from ...models.layers.encoders import HUB, RANDOM_FILTERS, TileEncoder, build_encoder
 from ..engine.command_line.terminal import Progressbar, say
 from .options import FeaturesOptions, WsiOptions
 
 DEFAULT_ENCODER = "resnet50.a1_in1k"
+STATUS_FILE = "status.csv"
 STATUS = {
     "slide": pl.String,
     "status": pl.String,
@@ -68,27 +71,65 @@ def extraction_of(options: WsiOptions | FeaturesOptions, generated: bool = False
     }
 
 
+def is_own(attributes: Mapping[str, object]) -> bool:
+    """Whether a feature file with these attributes was written by `Extractor`."""
+    return "fingerprint" in attributes
+
+
+def extraction_in(attributes: Mapping[str, object], settings: Extraction) -> Extraction:
+    """The settings that a feature file of ours was made with; what it does not say is as in
+    `settings`.
+    """
+    tile = int(str(attributes["patch_size"]))
+    return {
+        "encoder": str(attributes["encoder"]),
+        "weights": str(attributes["weights"]),
+        "tile": tile,
+        "tile_mpp": float(str(attributes["target_mpp"])),
+        "overlap": float(str(attributes["overlap"])) / tile,
+        "least_tissue": float(str(attributes.get("least_tissue", settings["least_tissue"]))),
+    }
+
+
+@lru_cache(maxsize=2)
+def _encoder(name: str, weights: str, device: torch.device) -> TileEncoder:
+    """The encoder, built once for all slides and shards of a process."""
+    try:
+        return build_encoder(name, weights).to(device)
+    except ValueError as error:
+        raise InputError(f"--encoder {name}: {error}") from None
+
+
 @dataclass
 class Extractor:
     """Slides to features by fixed settings. The encoder is built when it is first needed: stored
-    files without a fingerprint need none.
+    files need none.
     """
 
     settings: Extraction
     device: torch.device
     batch: int = 64
     threads: int = 2
+    mpp_first: bool = False
+    """Whether the micrometres per pixel that the user gives count more than what a file says."""
+    mpp_checked: bool = True
+    """Whether stored features must be of the same micrometres per pixel."""
+    fetch: bool = True
+    """Whether an encoder may be fetched from a repository of anybody; a run may name any."""
     waited: float = 0.0
     """Seconds that the encoder has waited for tiles."""
 
     @cached_property
     def encoder(self) -> TileEncoder:
         """The encoder; `InputError` if timm does not know it or its weights do not fit."""
-        name = self.settings["encoder"]
-        try:
-            return build_encoder(name, self.settings["weights"]).to(self.device)
-        except ValueError as error:
-            raise InputError(f"--encoder {name}: {error}") from None
+        name, weights = self.settings["encoder"], self.settings["weights"]
+        if name.startswith(HUB) and not self.fetch:
+            raise InputError(
+                f"the run names the encoder {name}, which would be fetched from the repository of "
+                "whoever made the run; if you trust it, give --fetch-encoder, or extract the "
+                f"features with `headwise wsi features --encoder {name}` first"
+            )
+        return _encoder(name, weights, self.device)
 
     def fingerprint(self, mpp: float | None) -> str:
         """What the feature file of these settings is stamped with."""
@@ -100,20 +141,17 @@ class Extractor:
         number of tiles, and whether it was there.
 
         Raises `InputError` for a slide that cannot be read or shows no tissue, and for an existing
-        file of other settings.
+        file of other settings or another slide.
         """
         if path.is_file():
-            stored = read_features(path)
-            stamp = stored.attributes.get("fingerprint")
-            if stamp is not None and stamp != self.fingerprint(mpp):
-                raise InputError(
-                    f"{path}: features made with other settings; choose another --features or "
-                    "remove it"
-                )
-            return len(stored.features), True
-        with Slide(slide, mpp) as opened:
+            if not is_own(read_attributes(path)):
+                raise fail(path, "is a feature file of another tool; choose another folder")
+            self.check(path, slide, mpp)
+            return len(read_features(path).features), True
+        with Slide(slide, mpp, mpp_first=self.mpp_first) as opened:
             grid = self.grid(opened)
             features, coords = self.encode(opened, grid)
+            x, y = opened.origin
             attributes = {
                 "name": Path(slide).stem,
                 "patch_size": grid.tile,
@@ -121,14 +159,81 @@ class Extractor:
                 "level0_mpp": grid.mpp,
                 "target_mpp": grid.tile_mpp,
                 "overlap": round(self.settings["overlap"] * grid.tile),
+                "least_tissue": self.settings["least_tissue"],
                 "level0_width": opened.size[0],
                 "level0_height": opened.size[1],
+                "bounds_x": x,
+                "bounds_y": y,
                 "encoder": self.settings["encoder"],
                 "weights": self.settings["weights"],
                 "fingerprint": self.fingerprint(mpp),
+                "slide_digest": slide_digest(slide),
             }
         write_aside(path, lambda part: write_features(part, features, coords, attributes))
         return len(features), False
+
+    def check(
+        self, path: Path, slide: str | None, mpp: float | None, *, tiles_only: bool = False
+    ) -> None:
+        """Raise `InputError` for a feature file of other settings or of another slide than `slide`;
+        files of other tools say neither, and pass.
+
+        tiles_only: whether it is enough that the tiles were encoded alike, wherever they lie.
+
+        Files of older versions do not name their slide; of those the size is compared.
+        """
+        attributes = read_attributes(path)
+        if not is_own(attributes):
+            return
+        cure = "choose another --features or remove it"
+        expected = self._expected()
+        for name in ("overlap", "least_tissue") if tiles_only else ():
+            del expected[name]
+        for name, value in expected.items():
+            if name in attributes and attributes[name] != value:
+                other = f"{name} {attributes[name]} instead of {value}"
+                raise fail(path, f"features made with other settings ({other}); {cure}")
+        by_file = self.settings["weights"] not in ("pretrained", "random")
+        if by_file and self.mpp_checked and attributes["fingerprint"] != self.fingerprint(mpp):
+            raise fail(path, f"features made with other settings (--weights or --mpp); {cure}")
+        if slide is not None:
+            self._check_slide(path, attributes, slide, mpp, cure)
+
+    def _expected(self) -> dict[str, object]:
+        """What the attributes of a file of these settings hold."""
+        settings, tile = self.settings, self.settings["tile"]
+        by_file = settings["weights"] not in ("pretrained", "random")
+        return {
+            "encoder": settings["encoder"],
+            **({} if by_file else {"weights": settings["weights"]}),
+            "patch_size": tile,
+            "target_mpp": settings["tile_mpp"],
+            "overlap": round(settings["overlap"] * tile),
+            "least_tissue": settings["least_tissue"],
+        }
+
+    def _check_slide(
+        self, path: Path, attributes: Mapping[str, object], slide: str, mpp: float | None, cure: str
+    ) -> None:
+        digest = attributes.get("slide_digest")
+        try:
+            same = digest is None or digest == slide_digest(slide)
+        except OSError:
+            return  # the features are at hand all the same
+        if not same:
+            raise fail(path, f"holds the features of another slide than {slide}; {cure}")
+        try:
+            with Slide(slide, mpp, mpp_first=self.mpp_first) as opened:
+                size, now = opened.size, opened.mpp
+        except InputError:
+            return
+        before = attributes.get("level0_width"), attributes.get("level0_height")
+        if None not in before and before != size:
+            raise fail(path, f"holds the features of another slide than {slide}; {cure}")
+        stored = attributes.get("level0_mpp")
+        differs = isinstance(stored, float) and now is not None and abs(stored - now) > 0.01 * now
+        if self.mpp_checked and differs:
+            raise fail(path, f"features made with other settings (mpp {stored:.4g}); {cure}")
 
     def grid(self, slide: Slide) -> Grid:
         """The tiles of a slide; `InputError` if there are none."""
@@ -140,6 +245,12 @@ class Extractor:
             overlap=settings["overlap"],
             least_tissue=settings["least_tissue"],
         )
+        if not len(grid) and grid.tissue.grey:
+            raise fail(
+                slide.path,
+                "is grey, and tissue is told from glass by its colour; extract its features with "
+                "another tool",
+            )
         if not len(grid):
             raise InputError(
                 f"{slide.path}: no tile has enough tissue ({grid.tissue.share:.1%} of the slide is "
@@ -167,32 +278,39 @@ class Extractor:
         return np.concatenate(features), grid.coords[np.concatenate(rows)]
 
 
+def feature_path(folder: Path, name: str) -> Path:
+    """Where the features of a slide are written, by its name."""
+    return place_below(folder, f"{name}.h5")
+
+
 def extract_slides(
     extractor: Extractor, folder: Path, slides: Mapping[str, str], mpp: Mapping[str, float | None]
 ) -> pl.DataFrame:
     """Write the feature file NAME.h5 of each slide into `folder`, and status.csv with one row per
     slide. Files that are there already are left as they are.
 
-    slides: the file of each name; mpp: micrometres per pixel by name, for slides whose file does
-    not say. Returns a table with the columns `STATUS`.
+    slides: the file of each name; mpp: micrometres per pixel by name, that the user gives. Returns
+    a table with the columns `STATUS`. Raises `InputError` where the encoder cannot be built.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, object]] = []
     # Of several processes one extracts, and the others find it done.
     with filelock.FileLock(folder / ".lock"):
         clear_aside(folder)
+        if not all(feature_path(folder, name).is_file() for name in slides):
+            _ = extractor.encoder  # what is wrong with it is no fault of a slide
         with Progressbar(total=len(slides), unit="slide", desc="features") as bar:
             for name, slide in slides.items():
                 row: dict[str, object] = {"slide": name, "status": "ok", "tiles": 0, "error": None}
                 try:
-                    path = folder / f"{name}.h5"
+                    path = feature_path(folder, name)
                     row["tiles"], row["before"] = extractor.ensure(path, slide, mpp[name])
                 except InputError as error:
                     row |= {"status": "error", "error": str(error), "before": False}
                 rows.append(row)
                 bar.update()
         table = pl.DataFrame(rows, schema=STATUS)
-        write_text(folder / "status.csv", table.drop("before").write_csv())
+        write_text(folder / STATUS_FILE, table.drop("before").write_csv())
     _say_outcome(table, folder)
     return table
 
@@ -208,8 +326,6 @@ def _say_outcome(table: pl.DataFrame, folder: Path) -> None:
         )
     for error in errors:
         say(f"  {error}")
-
-
-def stored_features(folder: Path, name: str) -> SlideFeatures:
-    """The features of a slide, by its name."""
-    return read_features(folder / f"{name}.h5", slide=name)
+    if len(errors):
+        failed = table.filter(pl.col("status") == "error")["slide"]
+        note("left out", f"slides without features, see {folder / STATUS_FILE}", failed)

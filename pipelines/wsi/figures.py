@@ -17,10 +17,10 @@ from ...models.bags.acmil import ACMIL
 from ..engine.experiments.table import draw_values
 from ..engine.pipeline import ReportFigure
 from ..figures.classifier import draw_confusion, draw_reliability, draw_roc, finish_roc
-from ..figures.style import BLUE, GREY, MEDIUM, ROW, SMALL, WIDE, bare, styled_figure
-from .data import BagSet, SlideBags
+from ..figures.style import BLUE, GREY, MEDIUM, ROW, SMALL, WIDE, bare, plain_ticks, styled_figure
+from .data import BagSet
 from .explain import concentration, heatmap, open_slide
-from .extraction import stored_features
+from .sources import SlideBags
 
 SHOWN_INSTANCES = 1000  # of the map of instances
 SHOWN_SLIDES = 4  # with heatmaps in the report
@@ -59,13 +59,14 @@ def concentration_figure(attention: Sequence[np.ndarray]) -> ReportFigure:
             xscale="log",
             ylim=(0, 1.02),
         )
+        plain_ticks(axes.xaxis)
         axes.legend()
     caption = "How many instances hold the attention (ACMIL, figure 1)"
     return ReportFigure("concentration", caption, figure)
 
 
 def heatmap_figures(
-    bags: BagSet, attention: Sequence[np.ndarray], probability: np.ndarray, mpp: float | None
+    bags: BagSet, attention: Sequence[np.ndarray], probability: np.ndarray
 ) -> list[ReportFigure]:
     """Some slides with what the model looked at; none for bags of a table."""
     source = bags.source
@@ -74,10 +75,13 @@ def heatmap_figures(
     pictures = []
     for number, k in enumerate(_surest_of_each_class(bags, probability), 1):
         name, label = bags.names[k], bags.classes[bags.labels[k]]
+        stored = source.stored(name)
+        if not stored.can_be_drawn:
+            continue
         predicted = bags.classes[int(probability[k].argmax())]
         headline = f"{name}: labelled {label}, predicted {predicted} ({probability[k].max():.0%})"
-        slide = open_slide(source.slides.get(name), mpp)
-        sheet = heatmap(stored_features(source.folder, name), attention[k], slide, headline)
+        slide = open_slide(source.slides.get(name))
+        sheet = heatmap(stored, attention[k], slide, headline)
         if slide is not None:
             slide.close()
         with styled_figure(MEDIUM, MEDIUM * sheet.height / sheet.width) as figure:

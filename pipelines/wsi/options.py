@@ -1,16 +1,28 @@
 """Options of whole-slide images, and the check of values that no data can make right."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
+from ...base.account import Doubt
 from ...base.errors import InputError
+from ...data.columns import parse_columns
 from ..engine.command_line.checks import check_attention, check_least
 from ..engine.options import PredictOptions, TrainOptions
 
 ModelName = Literal["acmil", "acmil-mha", "abmil", "mean", "max"]
 TILE_OPTIONS = (
     "encoder", "weights", "tile", "tile_mpp", "overlap", "least_tissue", "encode_batch", "threads",
+)  # fmt: skip
+COLUMN_FIELDS = ("slide", "label", "patient", "part", "mpp")
+"""What --columns may name."""
+# Options that only some models read, and which.
+ACMIL_ONLY = ("branches", "masked", "mask_share", "diversity", "branch_loss")
+MIXING_ONLY = ("layers", "heads", "ffn")
+# Options of train that a cross-validation has no use for.
+NOT_OF_FOLDS = (
+    "run", "resume", "checkpoint_every", "keep", "logger", "nodes", "devices", "strategy",
+    "precision", "nan", "model",
 )  # fmt: skip
 
 
@@ -21,7 +33,7 @@ class WsiOptions(TrainOptions):
     """
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "data": ("slides", "features", "mpp", "standardise"),
+        "data": ("slides", "features", "columns", "mpp", "standardise"),
         "tiles and features": TILE_OPTIONS,
         "model": (
             "model", "inner", "branches", "masked", "mask_share", "dropout", "attention", "layers",
@@ -37,8 +49,12 @@ class WsiOptions(TrainOptions):
     slides: str | None = None
     """Folder of the slides; without it, the folder of the list."""
     features: str | None = None
-    """Folder of feature files (HDF5 from Headwise, CLAM or TRIDENT). Features that it lacks are
-    extracted into it.
+    """Folder of feature files, at any depth (HDF5 from Headwise, CLAM or TRIDENT, or CLAM's .pt).
+    Features that it lacks are extracted into it, unless it holds those of another tool.
+    """
+    columns: tuple[str, ...] = ()
+    """Columns of the list that have other names than usual, such as slide=scan label=outcome;
+    fields are slide, label, patient, part and mpp.
     """
     encoder: str = "auto"
     """timm model that turns a tile into features. auto is resnet50.a1_in1k, or random-filters for
@@ -57,7 +73,9 @@ class WsiOptions(TrainOptions):
     least_tissue: float = 0.25
     """Smallest share of a tile that must be tissue."""
     mpp: float | None = None
-    """Micrometres per pixel at level 0, for slides whose file does not say."""
+    """Micrometres per pixel at level 0 of the slides, whatever their files say; without it, what
+    the file says. A column mpp of the list gives it for each slide.
+    """
     encode_batch: int = 64
     """Tiles that are encoded at once."""
     threads: int = 2
@@ -115,7 +133,7 @@ class WsiPredictOptions(PredictOptions):
     """
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "data": ("features", "slides", "mpp"),
+        "data": ("features", "slides", "columns", "mpp", "fetch_encoder"),
         "explanation": ("explain", "top"),
     }
 
@@ -124,14 +142,22 @@ class WsiPredictOptions(PredictOptions):
     or quoted pattern.
     """
     features: str | None = None
-    """Folder of feature files; features that it lacks are extracted into it. Without it, they are
-    stored in OUTPUT.slides/.
+    """Folder of feature files; features that it lacks are extracted into it. Without it, those of
+    each slide are stored as OUTPUT.slides/SLIDE/features.h5.
     """
     slides: str | None = None
     """Folder of the slides that feature files belong to, to draw heatmaps on them."""
+    columns: tuple[str, ...] = ()
+    """Columns of a list of slides that have other names than usual, such as slide=scan; fields are
+    slide and mpp.
+    """
     mpp: float | None = None
-    """Micrometres per pixel at level 0, for slides whose file does not say; without it, the value
-    of the training.
+    """Micrometres per pixel at level 0 of the slides, whatever their files say; without it, what
+    the file says, and the value of the training where it says nothing.
+    """
+    fetch_encoder: bool = False
+    """Fetch an encoder that the run names as hf-hub:OWNER/NAME, which may be anybody's, from its
+    repository.
     """
     explain: bool = True
     """Write heatmap.png, heatmap.geojson (for QuPath) and tiles.png for each slide."""
@@ -148,7 +174,7 @@ class CrossvalOptions(WsiOptions):
     """
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "folds": ("models", "folds", "repeats", "seeds"),
+        "folds": ("models", "folds", "repeats", "seeds", "last_epoch"),
         **WsiOptions.GROUPS,
     }
 
@@ -164,6 +190,11 @@ class CrossvalOptions(WsiOptions):
     """How often the folds are drawn anew."""
     seeds: int = 1
     """Trainings per fold, averaged into one prediction."""
+    last_epoch: bool = False
+    """Train on all other bags for all --epochs and keep the last weights, as many published
+    protocols do. Without it a fold is trained as `train` does: part of the other bags stops it
+    early, and the weights of the best epoch are kept.
+    """
     processes: int = 1
     """Processes that share the folds."""
 
@@ -181,6 +212,10 @@ class FeaturesOptions:
 
     slides: str
     """Folder of slides, searched at any depth."""
+    accept: tuple[Doubt, ...] = ()
+    """Doubts about the data that are no errors: links (links that lead out of their folder are
+    followed); the others do not occur here.
+    """
     output: str
     """Folder to write: NAME.h5 for each slide, and status.csv."""
     encoder: str = "resnet50.a1_in1k"
@@ -200,7 +235,9 @@ class FeaturesOptions:
     least_tissue: float = 0.25
     """Smallest share of a tile that must be tissue."""
     mpp: float | None = None
-    """Micrometres per pixel at level 0, for slides whose file does not say."""
+    """Micrometres per pixel at level 0 of the slides, whatever their files say; without it, what
+    the file says. A column mpp of the list gives it for each slide.
+    """
     encode_batch: int = 64
     """Tiles that are encoded at once."""
     threads: int = 2
@@ -217,6 +254,8 @@ def check(options: object) -> None:
             raise InputError("wsi crossval: needs --data, a list of slides or a table of bags")
         if not options.models or len(set(options.models)) < len(options.models):
             raise InputError("--models: give at least one, and none twice")
+    if isinstance(options, WsiOptions | WsiPredictOptions):
+        parse_columns(options.columns, COLUMN_FIELDS)
     if isinstance(options, WsiOptions):
         check_attention(
             options.attention, fits=("any tokens",), why="tiles of a slide are a set", optional=True
@@ -228,6 +267,50 @@ def check(options: object) -> None:
         raise InputError(f"--mpp {mpp}: must be positive, in micrometres per pixel")
     if isinstance(options, WsiPredictOptions) and options.top < 1:
         raise InputError(f"--top {options.top}: must be at least 1")
+
+
+def check_read(options: WsiOptions) -> None:
+    """Raise `InputError` for an option that was given and that nothing reads. Only a training asks
+    for that: older runs may hold such options, and open all the same.
+    """
+    crossval = isinstance(options, CrossvalOptions)
+    models: Sequence[str] = options.models if crossval else (options.model,)
+    changed = changed_options(options)
+    if not {"acmil", "acmil-mha"} & set(models):
+        _refuse_unread(changed, ACMIL_ONLY, f"--model {models[0]} does not read it, acmil does")
+    elif not options.masked:
+        _refuse_unread(changed, ("mask_share",), "nothing is masked with --masked 0")
+    if options.attention == "none":
+        _refuse_unread(changed, MIXING_ONLY, "it is of --attention, which is none")
+    if crossval:
+        what = "it is of train; a cross-validation trains in memory, in 32 bits on a device"
+        _refuse_unread(changed, NOT_OF_FOLDS, what)
+        if options.last_epoch:
+            _refuse_unread(changed, ("patience",), "--last-epoch stops no training early")
+
+
+def check_of_bags(options: WsiOptions) -> None:
+    """Raise `InputError` for an option of slides that was given for a table of bags."""
+    names = ("slides", "features", "columns", "mpp", *TILE_OPTIONS)
+    _refuse_unread(changed_options(options), names, "--data is a table of bags, not of slides")
+
+
+def changed_options(options: WsiOptions) -> set[str]:
+    """Names of the options that have another value than their default or that of the preset."""
+    preset: Mapping[str, object] = {}
+    if options.preset is not None:
+        from ..engine.command_line.parsing import preset_options
+        from . import TASK
+
+        preset = preset_options(TASK, options.preset, None)
+    usual = {f.name: preset.get(f.name, f.default) for f in fields(options)}
+    return {name for name, value in usual.items() if getattr(options, name) != value}
+
+
+def _refuse_unread(changed: set[str], names: Sequence[str], why: str) -> None:
+    for name in names:
+        if name in changed:
+            raise InputError(f"--{name.replace('_', '-')}: {why}; leave it out")
 
 
 def _check_ranges(options: WsiOptions | FeaturesOptions) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...base.account import note
 from ...base.errors import InputError, fail, shown
+from ...data.formats.tables import TABLE_SUFFIXES, suffix_of
 from ...data.slides.generate import write_sample_slides
 from ...models.bags.acmil import ACMIL, BagModel, MaxPool, MeanPool, diversity_loss
 from ...models.layers.vit import TransformerEncoder
@@ -22,18 +24,18 @@ from ..engine.pipeline import (
     Context,
     ExportInputs,
     FreeAxes,
+    Member,
     Pipeline,
     Review,
     Schema,
     Splits,
 )
-from ..engine.subsets import inverse_frequencies
 from ..metrics.classification import scores, scores_with_intervals
 from ..metrics.linear_baseline import linear_probabilities
 from . import figures
-from .data import BagSet, WsiSpec, own_feature_folder, read_source, spec_of, split
+from .data import BagSet, WsiSpec, spec_of, split
 from .explain import concentration
-from .options import WsiOptions, WsiPredictOptions
+from .options import WsiOptions, WsiPredictOptions, check_read
 from .prediction import BagItem, ItemReader, PredictContext, list_inputs, predict_item, schema
 from .scoring import (
     attention_of_bags,
@@ -44,6 +46,14 @@ from .scoring import (
     probabilities,
     score_table,
 )
+from .sources import own_feature_folder, read_source
+
+
+def _note_other_parts(spec: WsiSpec, parts: Mapping[str, BagSet]) -> None:
+    sizes = {name: len(part) for name, part in parts.items()}
+    if sizes != dict(spec.parts):
+        words = ", ".join(f"{name} {spec.parts.get(name, 0)}, now {n}" for name, n in sizes.items())
+        note("items", f"the parts are not those of the training: {words}")
 
 
 class WsiPipeline(Pipeline[WsiOptions, WsiSpec, WsiPredictOptions, BagSet, BagItem]):
@@ -62,7 +72,9 @@ class WsiPipeline(Pipeline[WsiOptions, WsiSpec, WsiPredictOptions, BagSet, BagIt
         """Extract what is missing, split by patient, measure mean and deviation of the features of
         the training part.
         """
-        source = read_source(options, None if spec is None else spec.extraction)
+        if spec is None:
+            check_read(options)
+        source = read_source(options, spec)
         classes = sorted(set(source.cohort.labels)) if spec is None else spec.classes
         if len(classes) < 2:
             label = shown(classes[0])
@@ -79,9 +91,11 @@ class WsiPipeline(Pipeline[WsiOptions, WsiSpec, WsiPredictOptions, BagSet, BagIt
         parts = {name: BagSet(source, rows, classes) for name, rows in subsets._asdict().items()}
         train = parts["train"]
         if options.class_weights:
-            train.class_weights = inverse_frequencies(train.labels, len(classes))
+            train.weigh_classes()
         spec = spec or spec_of(source, parts, options)
-        return Splits(train, parts["validation"], parts["test"], spec)
+        _note_other_parts(spec, parts)
+        members = {name: part.members() for name, part in parts.items()}
+        return Splits(train, parts["validation"], parts["test"], spec, members=members)
 
     def build_model(self, options: WsiOptions, spec: WsiSpec) -> BagModel:
         """ACMIL, ABMIL, mean or max pooling."""
@@ -188,14 +202,20 @@ class WsiPipeline(Pipeline[WsiOptions, WsiSpec, WsiPredictOptions, BagSet, BagIt
                 figures.instances_figure(
                     cast(ACMIL, model), dataset, attention, options.seed, device
                 ),
-                *figures.heatmap_figures(dataset, attention, probability, context.spec.mpp),
+                *figures.heatmap_figures(dataset, attention, probability),
             ]
         return Review(metrics, headline, pictures, {"Scores, 95 % intervals by patient": table})
 
     def prediction_options(self, options: WsiOptions) -> dict[str, object]:
         """The features that the training has extracted; the report has heatmaps already."""
-        features = own_feature_folder(options)
-        return {"features": features, "slides": options.slides, "explain": False}
+        return {
+            "features": own_feature_folder(options),
+            "slides": options.slides,
+            "columns": options.columns,
+            "accept": options.accept,
+            "fetch_encoder": True,  # the user has named it
+            "explain": False,
+        }
 
     def export_example(
         self, model: nn.Module, splits: Splits[WsiSpec, BagSet]
@@ -205,7 +225,21 @@ class WsiPipeline(Pipeline[WsiOptions, WsiSpec, WsiPredictOptions, BagSet, BagIt
 
     def list_items(self, options: WsiPredictOptions, spec: WsiSpec) -> Sequence[BagItem]:
         """Slides, feature files, or bags of a table."""
-        return list_inputs(options)
+        return list_inputs(options, spec)
+
+    def member(self, item: BagItem) -> Member:
+        """A bag of a table by its name, a slide or feature file by its contents."""
+        is_table = suffix_of(Path(item["file"])) in TABLE_SUFFIXES
+        return Member(item["file"], item.get("id", "") if is_table else "")
+
+    def answer_lines(self, rows: pl.DataFrame, spec: WsiSpec) -> list[str]:
+        """The class of a slide with its probability, then those of the other classes."""
+        lines = []
+        for row in rows.iter_rows(named=True):
+            shares = sorted(((row[f"p_{c}"], c) for c in spec.classes), reverse=True)
+            listed = ", ".join(f"{name} {share:.1%}" for share, name in shares)
+            lines.append(f"{row['prediction']} ({listed}), from {row['tiles']:,} tiles")
+        return lines
 
     def prediction_schema(self, options: WsiPredictOptions, spec: WsiSpec) -> Schema:
         """prediction, p_CLASS, tiles, and the top tiles: places at level 0 and shares of the

@@ -6,36 +6,44 @@ Shapes: n instances of a bag, D width of a feature, C classes, K branches of att
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Sequence
 from functools import cache, cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NotRequired
 
 import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
 
+from ...base.account import accepts, note
 from ...base.errors import fail
-from ...base.files import clear_aside, place_below, walk_folder
+from ...base.files import clear_aside, lies_in, place_below, walk_folder
+from ...data.columns import parse_columns
 from ...data.formats.tables import TABLE_SUFFIXES, suffix_of
-from ...data.slides.bags import is_bag_table, match_files, read_bag_table, read_cohort
+from ...data.slides.bags import BagTable, Cohort, is_bag_table, read_bag_table, read_cohort
 from ...data.slides.features import SlideFeatures, read_features
+from ...data.slides.files import FEATURE_SUFFIXES, feature_names, match_files, not_matched
 from ...data.slides.slides import SLIDE_SUFFIXES, list_slides, one_of_each_series
 from ...models.bags.acmil import ACMIL, BagModel
 from ..engine.pipeline import Context, Item, Schema
 from .data import WsiSpec
 from .explain import open_slide, write_explanation
 from .extraction import Extractor
-from .options import WsiPredictOptions
-
-FEATURE_SUFFIXES = (".h5", ".hdf5")
+from .options import COLUMN_FIELDS, WsiPredictOptions
+from .sources import match_features
 
 PredictContext = Context[WsiPredictOptions, WsiSpec]
 
 
-BagItem = Item
-"""A bag to predict for: of a table, by its name, or a slide or feature file."""
+class BagItem(Item):
+    """A bag to predict for: of a table, by its name, or a slide or feature file."""
+
+    features: NotRequired[str]
+    """Of a slide: its file in the folder of --features, be it there or not."""
+    mpp: NotRequired[float]
+    """Micrometres per pixel that the list gives for a slide."""
 
 
 class BagFeatures(NamedTuple):
@@ -45,55 +53,158 @@ class BagFeatures(NamedTuple):
     slide: str | None
 
 
-def list_inputs(options: WsiPredictOptions) -> list[BagItem]:
+def list_inputs(options: WsiPredictOptions, spec: WsiSpec) -> list[BagItem]:
     """What --input holds, sorted: a bag of a table, or a file whose id is its path below the folder
     that --input names.
 
-    Raises `InputError` if there is nothing.
+    Raises `InputError` if there is nothing, and where slides need an encoder that cannot be built.
     """
     path = Path(options.input)
+    if not path.is_dir() and suffix_of(path) in TABLE_SUFFIXES and path.exists():
+        items = _items_of_table(path, options)
+    else:
+        home, files = _files_of(path, options)
+        items = [BagItem(file=file, id=Path(file).relative_to(home).as_posix()) for file in files]
+        slides = [item for item in items if is_slide(item)]
+        if options.features and slides:
+            names = feature_names([item["file"] for item in slides], home)
+            _name_features(slides, names, options.features)
+    kinds = {"slides": 0, "feature files": 0, "bags of a table": 0}
+    for item in items:
+        is_bag = suffix_of(Path(item["file"])) in TABLE_SUFFIXES
+        kinds["slides" if is_slide(item) else "bags of a table" if is_bag else "feature files"] += 1
+    for kind, count in kinds.items():
+        if count:
+            note("read", kind, count=count)
+    _check_encoder(items, options, spec)
+    return items
+
+
+def is_slide(item: BagItem) -> bool:
+    """Whether an item is a slide, not features."""
+    return item["file"].lower().endswith(SLIDE_SUFFIXES)
+
+
+def _files_of(path: Path, options: WsiPredictOptions) -> tuple[Path, list[str]]:
+    """The slides and feature files that --input names, and the folder that all are below."""
     if path.is_dir():
-        home, files = path, _files_below(path)
+        home, files = path, _files_below(path, options)
     elif glob.has_magic(options.input) and not path.exists():
         matches = glob.glob(options.input, recursive=True)
-        files = one_of_each_series(sorted(file for file in matches if Path(file).is_file()))
+        fitting = [f for f in matches if f.lower().endswith((*SLIDE_SUFFIXES, *FEATURE_SUFFIXES))]
+        if other := sorted(set(matches) - set(fitting)):
+            note("left out", "files of other kinds", other)
+        files = [file for file in sorted(fitting) if Path(file).is_file()]
         home = _common_folder(files)
-    elif suffix_of(path) in TABLE_SUFFIXES:
-        return _items_of_table(path, options)
+        files = one_of_each_series(_without_links_out(files, home))
     elif not path.is_file():
         raise fail(path, "there is no such slide, feature file, table or folder")
     elif path.suffix.lower() not in (*SLIDE_SUFFIXES, *FEATURE_SUFFIXES):
-        kinds = f"{', '.join(SLIDE_SUFFIXES)}, .h5 or a table"
+        kinds = f"{', '.join((*SLIDE_SUFFIXES, *FEATURE_SUFFIXES))} or a table"
         raise fail(path, f"unknown kind of file {path.suffix!r}; give {kinds}")
     else:
         home, files = path.parent, [str(path)]
     if not files:
-        raise fail(options.input, "holds no slide and no feature file")
-    return [{"file": file, "id": Path(file).relative_to(home).as_posix()} for file in files]
+        raise fail(options.input, f"holds no slide and no feature file{links_below(path)}")
+    return home, files
+
+
+def _without_links_out(files: Sequence[str], home: Path) -> list[str]:
+    """The files without links that lead out of a folder, unless these are accepted."""
+    real = os.path.realpath(home)
+    out = [f for f in files if os.path.islink(f) and not lies_in(os.path.realpath(f), real)]
+    if accepts("links") or not out:
+        return list(files)
+    note("left out", "links that lead out of the folder (--accept links)", out)
+    return [file for file in files if file not in out]
 
 
 def _items_of_table(path: Path, options: WsiPredictOptions) -> list[BagItem]:
     """The bags of a table, or the slides (else feature files) that a list of slides names."""
     if is_bag_table(path):
-        return [{"file": str(path), "id": name} for name in read_bag_table(path).cohort.names]
-    names = read_cohort(path).names
+        names = read_bag_table(path, noted=False, copies_joined=False).cohort.names
+        return [BagItem(file=str(path), id=name) for name in names]
+    columns = parse_columns(options.columns, COLUMN_FIELDS)
+    cohort = read_cohort(path, columns, labelled=False, noted=False)
     home = Path(options.slides) if options.slides else path.parent
-    file_of: dict[str, str] = {}
+    listed = list_slides(home) if home.is_dir() else []
+    stored = match_features(cohort.names, Path(options.features)) if options.features else {}
+    slides = match_files(cohort.names, listed, path)
+    items = [
+        BagItem(file=slides.get(name) or str(stored[name]), id=name)
+        for name in cohort.names
+        if name in slides or name in stored
+    ]
+    missing = [name for name in cohort.names if name not in slides and name not in stored]
+    if missing:
+        folder = f" nor with features in {options.features}" if options.features else ""
+        if not items:
+            hint = "" if options.slides else "; say where with --slides"
+            examples = not_matched(missing, listed)
+            raise fail(path, f"no slide of it is in {home}{folder} ({examples}){hint}")
+        note("left out", f"slides that are not in {home}{folder}", missing)
+    _give_mpp(items, cohort)
     if options.features:
-        stored = {name: Path(options.features) / f"{name}.h5" for name in names}
-        file_of = {name: str(file) for name, file in stored.items() if file.is_file()}
-    file_of |= match_files(names, list_slides(home), path)
-    return [{"file": file_of[name], "id": name} for name in names if name in file_of]
+        in_list = [item for item in items if is_slide(item)]
+        _name_features(in_list, [name_of(item) for item in in_list], options.features)
+    return items
 
 
-def _files_below(home: Path) -> list[str]:
-    """Slides below a folder, and feature files of which there is no slide with the same name, such
-    as those that an extraction stored.
+def _give_mpp(items: Sequence[BagItem], cohort: Cohort) -> None:
+    known = dict(zip(cohort.names, cohort.mpp))
+    for item in items:
+        if (mpp := known[name_of(item)]) is not None:
+            item["mpp"] = mpp
+
+
+def _name_features(slides: Sequence[BagItem], names: Sequence[str], folder: str) -> None:
+    """Give each slide its file in the folder of --features: the one that is there, or a new one."""
+    stored = match_features(names, Path(folder))
+    for item, name in zip(slides, names, strict=True):
+        item["features"] = str(stored.get(name, place_below(Path(folder), f"{name}.h5")))
+
+
+def _check_encoder(items: Sequence[BagItem], options: WsiPredictOptions, spec: WsiSpec) -> None:
+    """Build the encoder, which is kept for the slides, if one of them has no features yet: what is
+    wrong with it is no fault of the slides.
     """
-    slides = list_slides(home)
+    if spec.extraction is None:
+        return
+    new = [item for item in items if is_slide(item) and not feature_file(item, options).is_file()]
+    if new:
+        _ = extractor_of(options, spec, torch.device("cpu")).encoder
+
+
+def _files_below(home: Path, options: WsiPredictOptions) -> list[str]:
+    """Slides below a folder, and feature files of which there is no slide with the same name, such
+    as those that an extraction stored; without what this very prediction writes.
+    """
+    written = Path(f"{options.output}.slides")
+    slides = list_slides(home, FEATURE_SUFFIXES)
     stems = {Path(slide).stem for slide in slides}
-    stored = [home / name for name in walk_folder(home, FEATURE_SUFFIXES)]
-    return sorted([*slides, *(str(path) for path in stored if path.stem not in stems)])
+    stored = [home / name for name in walk_folder(home, FEATURE_SUFFIXES, noted=False)]
+    stored = [path for path in stored if not path.is_relative_to(written)]
+    slides = [slide for slide in slides if not Path(slide).is_relative_to(written)]
+    of_slides = [path.relative_to(home) for path in stored if path.stem in stems]
+    if of_slides and not options.features:
+        note("left out", "feature files of slides that are read themselves", of_slides)
+    alone = [str(path) for path in stored if path.stem not in stems]
+    stems_of_h5 = {Path(file).stem for file in alone if not file.endswith(".pt")}
+    twice = [file for file in alone if file.endswith(".pt") and Path(file).stem in stems_of_h5]
+    if twice:
+        note("left out", "features as .pt that are there as .h5, too", twice)
+    return sorted([*slides, *(file for file in alone if file not in twice)])
+
+
+def links_below(folder: Path) -> str:
+    """What to say of an empty folder that holds links, which lead nowhere or are not followed."""
+    for home, folders, files in os.walk(folder):
+        for path in (Path(home, name) for name in (*folders, *files)):
+            if path.is_symlink() and not path.exists():
+                return f"; {path} is a link to nothing"
+            if path.is_symlink() and not accepts("links"):
+                return f"; {path} is a link, which --accept links follows"
+    return ""
 
 
 def _common_folder(files: Sequence[str]) -> Path:
@@ -102,6 +213,10 @@ def _common_folder(files: Sequence[str]) -> Path:
     while not all(parent.is_relative_to(home) for parent in parents):
         home = home.parent
     return home
+
+
+def _read_table(path: str) -> BagTable:
+    return read_bag_table(path, noted=False, copies_joined=False)
 
 
 class ItemReader:
@@ -113,7 +228,7 @@ class ItemReader:
 
     def __init__(self, context: PredictContext) -> None:
         self.options, self.spec, self.device = context.options, context.spec, context.device
-        self._table, self._slides = cache(read_bag_table), cache(list_slides)
+        self._table, self._slides = cache(_read_table), cache(list_slides)
 
     def __call__(self, item: BagItem) -> BagFeatures:
         """Read an item by the kind of its file."""
@@ -128,30 +243,52 @@ class ItemReader:
         table = self._table(item["file"])
         values = table.bag(table.cohort.names.index(name_of(item)))
         places = np.zeros((len(values), 2), np.int64)
-        return BagFeatures(SlideFeatures(values, places, extent=0), None)
+        return BagFeatures(SlideFeatures(values, places, extent=0, has_places=False), None)
 
     def _feature_file(self, item: BagItem) -> BagFeatures:
         stem, folder = Path(item["file"]).stem, self.options.slides
-        slides = [] if folder is None else self._slides(folder)
-        slide = next((path for path in slides if Path(path).stem == stem), None)
-        return BagFeatures(read_features(item["file"], slide=stem), slide)
+        slides = match_files([stem], [] if folder is None else self._slides(folder), folder)
+        if self.spec.extraction is not None:
+            path, slide = Path(item["file"]), slides.get(stem)
+            self._extractor.check(path, slide, self.options.mpp, tiles_only=True)
+        return BagFeatures(read_features(item["file"], slide=stem), slides.get(stem))
 
     def _slide(self, item: BagItem) -> BagFeatures:
-        file = item["file"]
+        file, path = item["file"], feature_file(item, self.options)
         if self.spec.extraction is None:
-            raise fail(file, "the model was trained on a table of bags; slides are no input for it")
-        path = slide_folder(item, self.options) / "features.h5"
-        if self.options.features:
-            path = Path(self.options.features) / f"{Path(file).stem}.h5"
-        if not path.is_file():
+            if "features" in item and path.is_file():
+                return BagFeatures(read_features(path, slide=name_of(item)), file)
+            raise fail(
+                file,
+                "the model was trained on a table of bags or on features of another tool; slides "
+                "are no input for it",
+            )
+        if path.is_file():
+            self._extractor.check(path, file, mpp_of(item, self.options, self.spec))
+        else:
             clear_aside(path.parent, path.name)
-        self._extractor.ensure(path, file, mpp_of(self.options, self.spec))
-        return BagFeatures(read_features(path), file)
+            self._extractor.ensure(path, file, mpp_of(item, self.options, self.spec))
+        return BagFeatures(read_features(path, slide=name_of(item)), file)
 
     @cached_property
     def _extractor(self) -> Extractor:
-        assert self.spec.extraction is not None
-        return Extractor(self.spec.extraction, self.device)
+        return extractor_of(self.options, self.spec, self.device)
+
+
+def extractor_of(options: WsiPredictOptions, spec: WsiSpec, device: torch.device) -> Extractor:
+    """What extracts features as the run did."""
+    assert spec.extraction is not None
+    by_hand = options.mpp is not None
+    return Extractor(
+        spec.extraction, device, mpp_first=by_hand, mpp_checked=by_hand, fetch=options.fetch_encoder
+    )
+
+
+def feature_file(item: BagItem, options: WsiPredictOptions) -> Path:
+    """Where the features of a slide are, or will be."""
+    if "features" in item:
+        return Path(item["features"])
+    return slide_folder(item, options) / "features.h5"
 
 
 def name_of(item: BagItem) -> str:
@@ -159,9 +296,9 @@ def name_of(item: BagItem) -> str:
     return item.get("id", Path(item["file"]).name)
 
 
-def mpp_of(options: WsiPredictOptions, spec: WsiSpec) -> float | None:
-    """Micrometres per pixel of slides whose file does not say."""
-    return options.mpp if options.mpp is not None else spec.mpp
+def mpp_of(item: BagItem, options: WsiPredictOptions, spec: WsiSpec) -> float | None:
+    """Micrometres per pixel of a slide, from its list, the options or the training."""
+    return item.get("mpp", options.mpp if options.mpp is not None else spec.mpp)
 
 
 def slide_folder(item: BagItem, options: WsiPredictOptions) -> Path:
@@ -186,7 +323,8 @@ def schema(classes: Sequence[str]) -> Schema:
 def predict_item(
     model: BagModel, item: BagItem, bag: BagFeatures, context: PredictContext
 ) -> pl.DataFrame:
-    """The row of an item; its heatmaps are written with --explain.
+    """The row of an item; its heatmaps are written with --explain where the places of its tiles are
+    known.
 
     Raises `InputError` for features of another width than the model's.
     """
@@ -201,14 +339,13 @@ def predict_item(
     if attention is not None:
         mean = attention.mean(1)
         best = np.argsort(-mean, kind="stable")[: options.top]
-        row |= {
-            "top_x": stored.coords[best, 0].tolist(),
-            "top_y": stored.coords[best, 1].tolist(),
-            "top_attention": mean[best].tolist(),
-        }
-        if options.explain and stored.extent:
+        row["top_attention"] = mean[best].tolist()
+        if stored.has_places:
+            row["top_x"] = stored.coords[best, 0].tolist()
+            row["top_y"] = stored.coords[best, 1].tolist()
+        if options.explain and stored.can_be_drawn:
             headline = f"{name_of(item)}: {predicted} ({probability.max():.0%}), {count} tiles"
-            opened = open_slide(slide, mpp_of(options, spec))
+            opened = open_slide(slide)
             folder = slide_folder(item, options)
             try:
                 write_explanation(folder, stored, attention, opened, options.top, headline)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from headwise.base.errors import closest, fail, nearest, reason, shown
+from headwise.base.errors import closest, fail, nearest, printable, reason, shown
 
 
 def test_a_message_is_one_line_whatever_a_file_put_into_it() -> None:
@@ -35,3 +35,14 @@ def test_the_nearest_name_is_found_by_letters_then_without_case() -> None:
     assert nearest("tine", ["date", "time"]) == "; did you mean 'time'?"
     assert nearest("zzz", ["date", "time"]) == "; it has 'date', 'time'"
     assert nearest("zzz", []) == ""
+
+
+def test_what_would_control_a_terminal_is_escaped() -> None:
+    assert printable("plain é 日本") == "plain é 日本"
+    assert printable("a\x1b]0;title\x07\nb\u202ec\x9b") == r"a\x1b]0;title\x07\nb\u202ec\x9b"
+
+
+def test_up_to_forty_names_are_listed() -> None:
+    names = [f"set{k:02d}" for k in range(50)]
+    assert nearest("zzz", names[:13]).count("set") == 13
+    assert nearest("zzz", names).endswith("'set39', ... (50 in all)")

@@ -55,7 +55,8 @@ def table_of_scenes(home: Path, rows: Rows) -> str:
     lines = ["image,depth,mask,group,part"]
     for k, (_, group, part) in enumerate(rows):
         for name in ("i", "d", "m"):
-            picture = np.zeros((8, 8), np.uint8)
+            # No two colour pictures alike: copies of a scene would have to share a part.
+            picture = np.full((8, 8), k if name == "i" else 0, np.uint8)
             picture[2:5, 2:6] = 255
             Image.fromarray(picture).save(home / f"{name}{k}.png")
         lines.append(f"i{k}.png,d{k}.png,m{k}.png,{group},{part}")

@@ -14,8 +14,9 @@ from PIL import Image
 
 from headwise.data.formats.pictures import read_picture
 from headwise.data.formats.video import Frames
-from headwise.data.scenes.pictures import read_depth, read_mask
-from headwise.data.scenes.scenes import read_scene
+from headwise.data.scenes.depths import read_depth
+from headwise.data.scenes.masks import read_mask
+from headwise.data.scenes.reading import read_scene
 from headwise.data.xrays.xrays import read_xray
 
 RAMP = np.linspace(1, 255, 20).reshape(4, 5).round().astype(np.uint8)

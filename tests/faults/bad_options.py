@@ -118,6 +118,19 @@ YAML: dict[str, tuple[str | bytes | None, str]] = {
     "tab": ("horizon: 4\n\tepochs: 2\n", r"^c\.yaml: not readable as YAML: .*'\\t'"),
     "open bracket": ("levels: [0.8, 0.9\n", r"^c\.yaml: not readable as YAML: .*line 2"),
     "two documents": ("horizon: 4\n---\nhorizon: 5\n", r"^c\.yaml: not readable as YAML"),
+    "merge keys": (
+        "a: &a {<<: *a}\n",
+        r"^c\.yaml: not readable as YAML: line 1: merge keys \(<<\) that unfold to too many",
+    ),
+    "twice": ("epochs: 3\nepochs: 4\n", r"^c\.yaml: .*line 2: 'epochs' is there twice"),
+    "twice, in two spellings": (
+        "batch_size: 3\nbatch: {size: 4}\n",
+        r"^c\.yaml: batch_size is there twice",
+    ),
+    "a number of 5,000 digits": ("seed: 1" + "0" * 5000, r"^c\.yaml: .*a number of 5001 charac"),
+    "no number": ("seed: !!int abc\n", r"^c\.yaml: not readable as YAML: invalid literal"),
+    "no truth": ("marks: !!bool perhaps\n", r"^c\.yaml: not readable as YAML"),
+    "a date by a tag": ("run: !!timestamp x\n", r"^c\.yaml: .*could not determine a constructor"),
     "unknown anchor": ("horizon: *h\n", r"^c\.yaml: not readable as YAML: .*undefined alias"),
     "Python object": (
         "run: !!python/object/apply:os.mkdir [unpickled]\n",
@@ -129,7 +142,7 @@ YAML: dict[str, tuple[str | bytes | None, str]] = {
     ),
     "Latin-1": ("data: \xe9.csv\n".encode("latin-1"), r"^c\.yaml: not readable as YAML"),
     "random bytes": (bytes(range(256)), r"^c\.yaml: not readable as YAML"),
-    "huge": ("# " + "x" * 1_000_000 + "\n", r"^c\.yaml: too large for a file of options"),
+    "huge": ("# " + "x" * 1_000_000 + "\n", r"^c\.yaml: too large for such a file"),
     "deep": ("epochs: " + "[" * 20_000, r"^c\.yaml: not readable as YAML"),
     "deep mappings": ("epochs: " + "{a: " * 20_000, r"^c\.yaml: not readable as YAML"),
     "a billion laughs": (LAUGHS, r"^c\.yaml: levels should be a value or a list of values"),

@@ -5,6 +5,9 @@ and b; the command; the words of the message; the exit code (3: done, and the br
 of the output)."""
 
 import json
+import math
+import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -111,6 +114,37 @@ def columns(*names: str) -> str:
             *(",".join(row[:1] + ["1.5"] * len(names)) for row in table(60)[1:]),
         ]
     )
+
+
+def pipe(name: str) -> Maker:
+    """A maker that puts a pipe, which never ends, in the place of a file."""
+
+    def make(folder: Path) -> None:
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+        x(wide())(folder)
+
+    return make
+
+
+def option(name: str, value: object) -> Maker:
+    """A maker that changes an option of the run."""
+
+    def make(folder: Path) -> None:
+        path = folder / "run" / "config.yaml"
+        text, count = re.subn(rf"(?m)^{name}: .*", f"{name}: {value}", path.read_text())
+        assert count == 1
+        path.write_text(text)
+        x(wide())(folder)
+
+    return make
+
+
+def linked_checkpoints(folder: Path) -> None:
+    """A folder of the run that leads to what is not the run's."""
+    (folder / "run" / "checkpoints").rename(folder / "mine")
+    (folder / "mine" / ".step-000000001.aside").mkdir()
+    (folder / "run" / "checkpoints").symlink_to(folder / "mine")
 
 
 def of_another_run(folder: Path) -> None:
@@ -307,6 +341,60 @@ RUNS: dict[str, tuple[Maker, str, str, int]] = {
         edit("run/spec.json", scaler={"mean": [1.0], "std": [1.0]}),
         PREDICT,
         r"^run: the scaler in spec\.json is not of 2 channels",
+        2,
+    ),
+    **{
+        f"spec.json: {name} {value!r}": (
+            edit("run/spec.json", **{name: value}),
+            PREDICT,
+            rf"^run/spec\.json: {name}(\[\d\])? is .*; the file is damaged",
+            2,
+        )
+        for name, value in {
+            "assets": [1],
+            "channels": [None],
+            "known": "a",
+            "lookback": -1,
+            "horizon": 10**30,
+            "levels": [math.inf],
+            "marks": 1,
+            "reading": [],
+        }.items()
+    },
+    "spec.json with a number of 5,000 digits": (
+        put("run/spec.json", '{"lookback": 1' + "0" * 5000 + "}"),
+        EVALUATE,
+        r"^run/spec\.json: not readable as JSON",
+        2,
+    ),
+    **{
+        f"config.yaml: {name} {value}": (
+            option(name, value),
+            PREDICT,
+            r"^run/model\.safetensors: weights of another model|"
+            r"^run: no model can be made of its config\.yaml and spec\.json",
+            2,
+        )
+        for name, value in {"layers": 10**6, "width": 10**6, "lookback": 10**12}.items()
+    },
+    "config.yaml of merge keys": (
+        put("run/config.yaml", "a: &a {<<: *a}\n"),
+        EVALUATE,
+        r"^run/config\.yaml: not readable as YAML: line 1: merge keys",
+        2,
+    ),
+    **{
+        f"a pipe as {name}": (pipe(f"run/{name}"), EVALUATE, message, 2)
+        for name, message in {
+            "config.yaml": r"^run: not a run",
+            "spec.json": r"^run/spec\.json: is not a plain file",
+            "model.safetensors": r"^run/model\.safetensors: is not a plain file",
+        }.items()
+    },
+    "a link as folder of checkpoints": (
+        linked_checkpoints,
+        RESUME,
+        r"^run/checkpoints: is a link; put the folder itself there",
         2,
     ),
     "environment.json missing": (

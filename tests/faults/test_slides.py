@@ -57,11 +57,11 @@ def cohort(launch, tmp_path_factory):
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder; locks hold nothing."""
+    """Every file below a folder; locks hold nothing, and an account names what else lay there."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.name != ".lock"
+        if path.is_file() and path.name not in (".lock", "account.json")
     }
 
 

@@ -170,7 +170,7 @@ def test_f3_sigterm_writes_a_checkpoint(tally, launch, train, unbroken, tmp_path
     command.kill(signal.SIGTERM)
     code = command.wait()
     took = time.monotonic() - asked
-    assert "continue with --resume" in command.last()
+    assert "continue with: headwise " in command.last()
     code_then, _ = resume(launch, train, run)
     why = same_result(run, unbroken[0]) if code_then == 0 else f"code {code_then}"
     tally(

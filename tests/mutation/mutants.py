@@ -613,8 +613,9 @@ PIPELINES = [
         "X11b",
         "pipelines",
         "pipelines/wsi/pipeline.py",
-        "inverse_frequencies(train.labels, len(classes))",
-        'inverse_frequencies(parts["validation"].labels, len(classes))',
+        "train.weigh_classes()",
+        'parts["validation"].weigh_classes(); '
+        'train.class_weights = parts["validation"].class_weights',
         WSI,
     ),
     Mutant(
@@ -833,8 +834,8 @@ PIPELINES = [
         "moments-of-the-fold",
         "pipelines",
         "pipelines/wsi/verbs/crossval.py",
-        'spec_of(self.source, {"train": train, "test": test}, self.options)',
-        'spec_of(self.source, {"train": test, "test": test}, self.options)',
+        'spec_of(self.source, {"train": train, "test": test}, options)',
+        'spec_of(self.source, {"train": test, "test": test}, options)',
         WSI,
     ),
     Mutant(

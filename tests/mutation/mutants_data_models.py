@@ -199,21 +199,21 @@ DATA: list[Bug] = [
     ),
     (
         "D118",
-        "data/scenes/pictures.py",
-        "place = np.asarray(upright(opened.copy(), opened))",
+        "data/scenes/masks.py",
+        "place = np.asarray(upright(opened.copy(), opened, orientation))",
         "place = np.asarray(opened)",
         (READERS, "-k", "upright"),
     ),
     (
         "D119",
-        "data/scenes/pictures.py",
+        "data/scenes/depths.py",
         "values = pixels.mean(2)",
         "values = pixels[..., 0]",
         ("data/scenes/test_scenes.py", "-k", "grey_channels"),
     ),
     (
         "D120",
-        "data/scenes/scenes.py",
+        "data/scenes/inputs.py",
         "sorted(zip(scenes.images, scenes.names, scenes.depths)",
         "sorted(zip(sorted(scenes.images), scenes.names, scenes.depths)",
         ("data/scenes/test_scenes.py", "-k", "one_scene"),
@@ -242,8 +242,8 @@ DATA: list[Bug] = [
     (
         "D124",
         "data/slides/slides.py",
-        'self.image = opened.convert("RGB")',
-        'self.image = Image.merge("RGB", opened.convert("RGB").split()[::-1])',
+        "self.image = to_rgb(path, opened)",
+        'self.image = Image.merge("RGB", to_rgb(path, opened).split()[::-1])',
         ("data/slides/test_slides.py", "-k", "colours"),
     ),
     (

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ....base.extras import install_line
 from .checkpoints import checkpoint_types, load_weights
 from .operators import use_torch_operators
 
@@ -63,7 +64,7 @@ class Detector:
             from mmengine.registry import DefaultScope
         except ImportError as error:
             raise ImportError(
-                f"mmdetection cannot be imported ({error}): pip install 'headwise[openmmlab]'"
+                f"mmdetection cannot be imported ({error}): {install_line('openmmlab')}"
             ) from None
         settings = _read_config(config)
         weights, meta = _read_checkpoint(checkpoint)

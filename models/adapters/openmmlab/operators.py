@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ....base.extras import install_line
+
 NAME = "mmcv._ext"
 
 
@@ -29,7 +31,7 @@ def use_torch_operators() -> bool:
     if NAME in sys.modules:
         return isinstance(sys.modules[NAME], _StandIn)
     if find_spec("mmcv") is None:
-        raise ImportError("mmcv is not installed: pip install 'headwise[openmmlab]'")
+        raise ImportError(f"mmcv is not installed: {install_line('openmmlab')}")
     if find_spec(NAME) is not None:
         return False
     sys.modules[NAME] = _StandIn(NAME)

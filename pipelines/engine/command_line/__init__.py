@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ....base.errors import InputError
+from ....base.errors import InputError, one_line, printable
 from ... import TASKS, load_task
 from ..task import Task
 from .parsing import nearest_hint, options_class, parse, presets
@@ -30,6 +30,8 @@ PLAIN = {
     "list": "list attention|moe|kernels: what the core holds",
     "data": "data list, data get NAME: public data sets",
     "doctor": "what this machine has, what is missing and what installs it",
+    "serve": "serve --run R: answer requests over HTTP with predictions",
+    "completion": "completion bash|zsh|fish: a script that completes words in your shell",
     "new-task": "new-task NAME: the skeleton of a task, in a source checkout",
 }
 
@@ -58,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _fail(message: str) -> None:
-    print("headwise: " + " ".join(message.split()), file=sys.stderr)
+    print("headwise: " + printable(one_line(message)), file=sys.stderr)
     sys.exit(2)
 
 
@@ -76,6 +78,8 @@ def _run(words: list[str]) -> int:
         from . import listings
 
         return listings.run(name, rest)
+    if rest and name not in TASKS and rest[0] in TASKS and name in _verbs(rest[0]):
+        raise InputError(f"no task {name!r}; did you mean `headwise {rest[0]} {name}`?")
     task = load_task(_known(name, [*TASKS, *PLAIN], "task"))
     verbs = {**COMMON, **{verb: entry.summary for verb, entry in task.verbs.items()}}
     if not rest or rest[0] in ("-h", "--help"):
@@ -87,6 +91,10 @@ def _run(words: list[str]) -> int:
         config, rest = Path(rest[0]), rest[1:]
     options = parse(task, verb, rest, config=config)
     return exit_code(run_verb(task, verb, options))
+
+
+def _verbs(task: str) -> list[str]:
+    return [*COMMON, *load_task(task).verbs]
 
 
 def _known(word: str, among: Sequence[str], what: str) -> str:

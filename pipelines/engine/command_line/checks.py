@@ -8,6 +8,21 @@ from dataclasses import fields
 from ....base.errors import InputError, closest
 
 
+def flag(name: str) -> str:
+    """The option of a field: "--batch-size" of batch_size."""
+    return "--" + name.replace("_", "-")
+
+
+def check_shares(options: object, names: Collection[str]) -> None:
+    """Raise `InputError` for the first of these options that is not in [0, 1); those that are not
+    there are left alone.
+    """
+    for name in names:
+        value = getattr(options, name, 0)
+        if not 0 <= value < 1:
+            raise InputError(f"{flag(name)} {value}: must be in [0, 1)")
+
+
 def check_least(options: object, bounds: Mapping[str, int]) -> None:
     """Raise `InputError` for the first option below its bound; options that are None or not there
     are left alone.
@@ -15,7 +30,7 @@ def check_least(options: object, bounds: Mapping[str, int]) -> None:
     for name, bound in bounds.items():
         value = getattr(options, name, None)
         if value is not None and value < bound:
-            raise InputError(f"--{name.replace('_', '-')} {value}: must be at least {bound}")
+            raise InputError(f"{flag(name)} {value}: must be at least {bound}")
 
 
 _of_a_run: ContextVar[bool] = ContextVar("of_a_run", default=False)
@@ -50,6 +65,18 @@ def refuse_unread(
         flag = ("--no-" if value is False else "--") + option.name.replace("_", "-")
         chosen = f"--model {' or '.join(models)}"
         raise InputError(f"{flag}: is not read by {chosen}, but by {', '.join(reading)}")
+
+
+def check_unread(options: object, names: Collection[str], reader: str) -> None:
+    """Raise `InputError` for the first of these options that is not at its default: nothing would
+    read it. reader: what does read it, in words that follow "is read by".
+    """
+    if _of_a_run.get():
+        return
+    defaults = {field.name: field.default for field in fields(options)}  # pyright: ignore[reportArgumentType]
+    for name in names:
+        if getattr(options, name) != defaults[name]:
+            raise InputError(f"--{name.replace('_', '-')}: is read by {reader}; leave it out")
 
 
 def check_attention(name: str, *, fits: Collection[str], why: str, optional: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""The plain words of the command line: list, data, doctor, new-task."""
+"""The plain words of the command line: list, data, doctor, serve, completion, new-task."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ....base.errors import InputError
-from .parsing import nearest_hint
+from .parsing import nearest_hint, parse_plain
 
 
 def run(word: str, rest: Sequence[str]) -> int:
@@ -16,6 +16,10 @@ def run(word: str, rest: Sequence[str]) -> int:
 
         print("\n".join(doctor()))
         return 0
+    if word == "serve":
+        return _serve(rest)
+    if word == "completion":
+        return _completion(rest)
     if word == "list":
         return _list(rest)
     if word == "new-task":
@@ -44,6 +48,26 @@ def _list(rest: Sequence[str]) -> int:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in table
     )
     print("\n".join(lines) or "none yet")
+    return 0
+
+
+def _serve(rest: Sequence[str]) -> int:
+    from ..serving.options import ServeOptions, check
+
+    options = parse_plain(ServeOptions, "serve", rest)
+    check(options)
+    from ..serving.server import serve
+
+    serve(options)
+    return 0
+
+
+def _completion(rest: Sequence[str]) -> int:
+    from .completion import SHELLS
+
+    if len(rest) != 1 or rest[0] not in SHELLS:
+        raise InputError(f"completion: say which shell: {', '.join(SHELLS)}")
+    print(SHELLS[rest[0]]())
     return 0
 
 

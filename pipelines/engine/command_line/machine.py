@@ -10,6 +10,7 @@ import textwrap
 from importlib import metadata, util
 from pathlib import Path
 
+from ....base.extras import install_line
 from ..spec import JsonValue
 
 PACKAGES = ("torch", "triton", "lightning-fabric", "numpy", "polars", "scikit-learn", "safetensors")
@@ -22,7 +23,9 @@ OPTIONAL = {
     "excel": ("fastexcel", "tables in .xlsx and .ods"),
     "openmmlab": ("mmseg", "mmsegmentation and mmdetection adapters"),
     "onnx": ("onnxruntime", "export as ONNX (export --output model.onnx)"),
-    "ray": ("ray", "batch inference over a cluster (--engine ray)"),
+    "ray": ("ray", "batch inference over a cluster (--engine ray), and headwise serve"),
+    "search": ("faiss", "search in large galleries (reid search --faiss)"),
+    "video": ("av", "videos, and recordings in m4a, mp4 and webm"),
     "tensorboard": ("tensorboard", "--logger tensorboard"),
     "wandb": ("wandb", "--logger wandb"),
 }
@@ -94,7 +97,7 @@ def doctor() -> list[str]:
     rows.append(("kernels", "Triton on the GPU" if ready else "plain PyTorch on the CPU"))
     rows += [("", line) for line in textwrap.wrap(", ".join(KERNELS), 80)]
     for extra, (module, purpose) in OPTIONAL.items():
-        missing = f"missing: {purpose}; pip install 'headwise[{extra}]'"
+        missing = f"missing: {purpose}; {install_line(extra)}"
         here = util.find_spec(module) is not None
         rows.append((f"[{extra}]", f"here: {purpose}" if here else missing))
     width = max(len(name) for name, _ in rows)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal, Union, get_args, get_origin, get_type_hints
 
 from ..options import SHARED_GROUPS
+from .checks import flag
 
 # A field of a dataclass with its docstring, as the source has them.
 FIELD = re.compile(
@@ -90,11 +91,6 @@ def default_of(field: dataclasses.Field[object]) -> str:
     if isinstance(value, tuple):
         return " ".join(map(str, value)) or "none"
     return "none" if value is None else str(value)
-
-
-def flag(name: str) -> str:
-    """The option of a field: "--batch-size" of batch_size."""
-    return "--" + name.replace("_", "-")
 
 
 def help_page(options: type, prog: str) -> str:

@@ -9,16 +9,21 @@ import dataclasses
 import os
 import re
 from collections.abc import Mapping, Sequence
+from datetime import date
+from numbers import Number
 from pathlib import Path
 from typing import TypeVar, cast
 
 from ....base.errors import InputError, closest, one_line
+from ....base.yaml_text import read_yaml
 from ..options import EvaluateOptions, ExportOptions
 from ..task import Task
-from .checks import check_least, options_of_a_run
+from .checks import check_least, flag, options_of_a_run
 
 Options = TypeVar("Options")
 
+# Kinds of values; nests of them have a message of their own.
+_KINDS = (str, os.PathLike, Number, date, type(None), list, tuple, Mapping)
 # Words of the command line that cannot be names in Python.
 SHORT = {"from": "from_run"}
 # Messages of tyro in plainer words.
@@ -92,6 +97,18 @@ def parse(
         ) from None
 
 
+def parse_plain(
+    kind: type[Options],
+    word: str,
+    arguments: Sequence[str],
+    values: Mapping[str, object] | None = None,
+) -> Options:
+    """Options of a word of the command line that belongs to no task."""
+    names = [f.name for f in dataclasses.fields(kind)]  # pyright: ignore[reportArgumentType]
+    words = flatten(values or {}, names, "Python call") + _checked(list(arguments), names, word)
+    return _tyro(kind, words, word)
+
+
 def _checked_values(task: Task, options: Options) -> Options:
     """The options; `InputError` for a value out of its range."""
     least = {
@@ -119,7 +136,7 @@ def _checked_values(task: Task, options: Options) -> Options:
     for name in ("weight_decay", "tolerance"):
         value = getattr(options, name, None)
         if value is not None and not 0 <= value < float("inf"):
-            raise InputError(f"--{name.replace('_', '-')} {value}: must be 0 or more")
+            raise InputError(f"{flag(name)} {value}: must be 0 or more")
     task.check(options)
     return options
 
@@ -157,7 +174,7 @@ def _needed(kind: type) -> list[str]:
     """The options that have no default."""
     missing = dataclasses.MISSING
     return [
-        f"--{field.name.replace('_', '-')}"
+        flag(field.name)
         for field in dataclasses.fields(kind)
         if field.default is missing and field.default_factory is missing
     ]
@@ -184,9 +201,7 @@ def _long(word: str) -> str:
     name, mark, value = word.partition("=")
     short = name.removeprefix("--")
     return (
-        f"--{SHORT[short].replace('_', '-')}{mark}{value}"
-        if name.startswith("--") and short in SHORT
-        else word
+        f"{flag(SHORT[short])}{mark}{value}" if name.startswith("--") and short in SHORT else word
     )
 
 
@@ -198,7 +213,7 @@ def nearest_hint(word: str, among: Sequence[str], prefix: str = "") -> str:
         return f"; did you mean {prefix}{shown}?"
     return (
         "; --help lists them"
-        if prefix == "--" or len(among) > 20
+        if prefix == "--" or len(among) > 40
         else f"; there are: {', '.join(among)}"
     )
 
@@ -215,18 +230,29 @@ def _value(arguments: Sequence[str], name: str) -> str | None:
 
 
 def flatten(values: Mapping[str, object], names: Sequence[str], where: str) -> list[str]:
-    """Named values as command line words; nested mappings are joined by an underscore."""
+    """Named values as command line words; nested mappings are joined by an underscore. Raises
+    `InputError` for an unknown name, and for one that is there in two spellings.
+    """
+    return _flatten(values, names, where, set())
+
+
+def _flatten(
+    values: Mapping[str, object], names: Sequence[str], where: str, taken: set[str]
+) -> list[str]:
     words: list[str] = []
     for key, value in values.items():
         key = SHORT.get(str(key), str(key).replace("-", "_"))
         if isinstance(value, Mapping) and any(name.startswith(f"{key}_") for name in names):
-            words += flatten(
-                {f"{key}_{inner}": item for inner, item in value.items()}, names, where
-            )
+            inner = {f"{key}_{name}": item for name, item in value.items()}
+            words += _flatten(inner, names, where, taken)
             continue
         if key not in names:
             raise InputError(f"{where}: no option {key!r}{nearest_hint(key, names)}")
+        if key in taken:
+            raise InputError(f"{where}: {key} is there twice; leave one of them out")
+        taken.add(key)
         flag = key.replace("_", "-")
+        _check_kind(value, f"{where}: {key}")
         if isinstance(value, bool):
             words.append(f"--{flag}" if value else f"--no-{flag}")
         elif isinstance(value, list | tuple) and not any(
@@ -245,26 +271,23 @@ def flatten(values: Mapping[str, object], names: Sequence[str], where: str) -> l
     return words
 
 
-def read_config(path: Path) -> dict[str, object]:
-    """A YAML file of options. No tag of YAML makes an object here (safe loader)."""
-    import yaml
-
-    try:
-        if path.stat().st_size > 1_000_000:
+def _check_kind(value: object, where: str) -> None:
+    """Raise `InputError` for a value that is no option, such as a table: its text may have a
+    thousand lines.
+    """
+    for item in value if isinstance(value, list | tuple) else (value,):
+        if not isinstance(item, _KINDS):
             raise InputError(
-                f"{path}: too large for a file of options ({path.stat().st_size} bytes)"
+                f"{where} should be a plain value or a path, not a {type(item).__name__}"
             )
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def read_config(path: Path) -> dict[str, object]:
+    """A YAML file of options; see `base.yaml_text` for what of YAML is read."""
+    try:
+        values = read_yaml(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such config file") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = (
-            f"line {mark.line + 1}: {getattr(error, 'problem', error)}" if mark else str(error)
-        )
-        raise InputError(
-            f"{path}: not readable as YAML: {' '.join(problem.split())[:160]}"
-        ) from None
     if values is None:
         return {}
     if not isinstance(values, dict):

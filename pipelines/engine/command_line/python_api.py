@@ -85,6 +85,10 @@ def python_verb(
         from .parsing import parse
 
         config = Path(options_file) if options_file else None
+        if verb == "train" and not isinstance(values.get("data"), str | os.PathLike | None):
+            from ..training.frames import train_on_frame
+
+            return train_on_frame(task, config, values)
         chosen = parse(task, verb, [], config=config, values=values)
         return run_verb(task, verb, chosen)
 

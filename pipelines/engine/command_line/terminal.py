@@ -8,6 +8,8 @@ from contextvars import ContextVar
 
 from tqdm import tqdm
 
+from ....base.errors import printable
+
 
 def first_process() -> bool:
     """True in the process that speaks for all."""
@@ -15,10 +17,10 @@ def first_process() -> bool:
 
 
 def say(line: str) -> None:
-    """One line of progress."""
+    """One line of progress; characters that control a terminal are escaped."""
     if first_process():
         with tqdm.external_write_mode(file=sys.stderr):
-            print(line, file=sys.stderr, flush=True)
+            print(printable(line), file=sys.stderr, flush=True)
 
 
 class Progressbar(tqdm):

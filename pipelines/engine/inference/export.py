@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from ....base.account import opened
 from ....base.errors import InputError, one_line
+from ....base.extras import install_line
 from ....base.files import ASIDE, flush, write_aside
 from ..command_line.terminal import say
 from ..options import ExportOptions
@@ -235,7 +236,7 @@ def _need_onnx() -> None:
     ]
     if missing:
         raise InputError(
-            f"--output .onnx: {' and '.join(missing)} not installed; pip install 'headwise[onnx]'"
+            f"--output .onnx: {' and '.join(missing)} not installed; {install_line('onnx')}"
         )
 
 

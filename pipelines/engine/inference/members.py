@@ -17,6 +17,7 @@ import polars as pl
 
 from ....base.files import write_aside
 from ..pipeline import Member
+from ..runs.run_directory import read_facts
 
 _SAMPLED = 64 << 10  # bytes of the beginning and of the end
 
@@ -60,7 +61,7 @@ def write_members(path: Path, members: Mapping[str, Sequence[Member]]) -> None:
 
 def read_members(path: Path) -> dict[str, str]:
     """The part by key, {} where the run names none."""
-    return json.loads(path.read_text()) if path.exists() else {}
+    return dict(read_facts(path)) if path.exists() else {}
 
 
 def parts_column(members: Mapping[str, str], items: Sequence[Member]) -> pl.Series:

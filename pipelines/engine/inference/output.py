@@ -17,6 +17,7 @@ import polars as pl
 
 from ....base.account import note
 from ....base.errors import InputError, fail
+from ....base.extras import install_line
 
 Writer: TypeAlias = Callable[[pl.LazyFrame, Path], None]
 """Writes all rows to a file."""
@@ -46,8 +47,8 @@ def writer_of(output: str | Path, further: Mapping[str, Writer]) -> Writer | Non
             import xlsxwriter  # noqa: F401
         except ImportError:
             raise InputError(
-                f"--output {output}: a workbook needs the package XlsxWriter; pip install "
-                "'headwise[excel]'"
+                f"--output {output}: a workbook needs the package XlsxWriter; "
+                f"{install_line('excel')}"
             ) from None
     return writers[suffix]
 

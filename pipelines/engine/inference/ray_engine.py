@@ -8,9 +8,14 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 
 from ....base.errors import InputError, one_line
+from ....base.extras import install_line
+from ..cluster import own_cluster
 from ..options import PredictOptions
 from .plan import Plan
 from .shards import ShardWorker
@@ -18,25 +23,39 @@ from .shards import ShardWorker
 
 def map_shards(task: str, options: PredictOptions, plan: Plan, shards: list[int]) -> Iterator[int]:
     """Do `shards` with `options.processes` actors; yields the number of items of each shard."""
-    try:
+    if find_spec("ray") is None:
+        raise InputError(f"--engine ray: Ray is not installed; {install_line('ray')}")
+    with _cluster():
+        yield from _mapped(task, options, plan, shards)
+
+
+@contextmanager
+def _cluster() -> Iterator[None]:
+    """The cluster that this process is connected to, or that RAY_ADDRESS names; else one of our
+    own on this machine.
+    """
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        yield
+    elif "RAY_ADDRESS" not in os.environ:
+        with own_cluster("--engine ray"):
+            yield
+    else:
         import ray
-        import ray.data
-        import ray.exceptions
-    except ImportError:
-        raise InputError(
-            "--engine ray: Ray is not installed; pip install 'headwise[ray]'"
-        ) from None
+
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _mapped(task: str, options: PredictOptions, plan: Plan, shards: list[int]) -> Iterator[int]:
+    import ray
+    import ray.data
+    import ray.exceptions
+
     for name in ("ray", "ray.data"):  # errors still come as exceptions
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    started = not ray.is_initialized()
-    if started:
-        # A cluster of our own answers this machine only: Ray asks nobody who they are.
-        ray.init(
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _node_ip_address="127.0.0.1",
-        )
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
         mapped = ray.data.from_items(
@@ -64,6 +83,3 @@ def map_shards(task: str, options: PredictOptions, plan: Plan, shards: list[int]
                 f"a Ray actor died ({one_line(error)[:200]}); start again, what is done is kept"
             ) from None
         raise
-    finally:
-        if started:
-            ray.shutdown()

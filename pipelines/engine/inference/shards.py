@@ -23,7 +23,7 @@ import filelock
 import polars as pl
 
 from ....base.account import Account, opened
-from ....base.errors import InputError
+from ....base.errors import InputError, printable
 from ....base.files import clear_aside, clear_below, write_aside, write_json
 from ... import load_task
 from ..accounts import publish
@@ -283,4 +283,4 @@ def _print_answer(pipeline: AnyPipeline, plan: Plan, predicted: Predicted, loade
     """Print the answer itself where there is one item."""
     if predicted.items == 1 and not predicted.failed and plan.path(0).exists():
         for line in pipeline.answer_lines(pl.read_parquet(plan.path(0)), loaded.spec):
-            print(line)
+            print(printable(line))

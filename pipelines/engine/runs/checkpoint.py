@@ -171,6 +171,8 @@ def _unflatten(tensors: dict[str, torch.Tensor], rest: dict[str, Any]) -> dict[s
 
 def load_weights(path: Path) -> dict[str, torch.Tensor]:
     """Model weights from a safetensors file; anything else is refused without being unpickled."""
+    if path.exists() and not path.is_file():  # a pipe may never end
+        raise InputError(f"{path}: is not a plain file")
     try:
         return load_file(path)
     except FileNotFoundError:

@@ -15,6 +15,7 @@ from ..command_line.parsing import parse
 from ..pipeline import Calibration, Context, OptionsT, Pipeline, SpecT
 from ..training.loop import build
 from .checkpoint import load_weights
+from .limits import build_within
 from .run_directory import RunDirectory
 
 VerbOptionsT = TypeVar("VerbOptionsT")
@@ -47,7 +48,8 @@ def load_run(
     with options_of_a_run():
         options = cast(OptionsT, parse(pipeline.task, "train", [], config=run.path / "config.yaml"))
     spec = open_spec(pipeline.spec_class, run)
-    model = build(pipeline, options, spec)
+    with build_within(weights, run.path / "model.safetensors"):
+        model = build(pipeline, options, spec)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

@@ -23,6 +23,7 @@ def write_report(
     run: RunDirectory, pipeline: AnyPipeline, review: Review, name: str = "report"
 ) -> None:
     """Write `figures/*.png` and `report.html` (or another name, for an evaluation)."""
+    run.refuse_links()
     prefix = "" if name == "report" else f"{name}-"
     write_sheets(run.path / "tables", review.sheets, prefix)
     for record, rows in review.records.items():

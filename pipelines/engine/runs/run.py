@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
+from ....base.account import Account, opened
 from ....base.errors import InputError
 from ....base.files import write_aside
+from ....data.formats.tables_frames import write_frame
 from ... import TASKS, load_task
 from ..command_line.parsing import parse
 from ..options import EvaluateOptions, ExportOptions, PredictOptions
 from ..task import Task
+from .inputs import MemoryInputs, in_memory
+from .notebook import run_html
 from .run_directory import RunDirectory
 
 if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
     import polars as pl
 
     from ..pipeline import AnyPipeline, Item, Metrics
     from .loaded import Loaded
 
 Accelerator: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
-ItemOrPath: TypeAlias = "str | os.PathLike[str] | Item"
+Input: TypeAlias = (
+    "str | os.PathLike[str] | Item | pl.DataFrame | pl.LazyFrame | pd.DataFrame | np.ndarray"
+)
+"""What `Run.predict` takes: a path, an item, a table, a picture, or samples."""
 
 
 class Run:
@@ -33,6 +42,7 @@ class Run:
 
     >>> run = headwise.open("runs/reid-20260801-120000")  # doctest: +SKIP
     >>> run.predict("new_pictures/")                      # doctest: +SKIP
+    >>> run.predict(picture)                              # doctest: +SKIP
     >>> run.evaluate(data="other_pictures/")["mAP"]       # doctest: +SKIP
     >>> run.export("model.onnx")                          # doctest: +SKIP
 
@@ -47,6 +57,8 @@ class Run:
             raise InputError(f"{self.directory.path}: a run of the task {name!r}, which is unknown")
         self.task: Task = load_task(name)
         self.accelerator: Accelerator = accelerator
+        self.account = Account()
+        """What the last prediction read and left out."""
 
     @cached_property
     def pipeline(self) -> AnyPipeline:
@@ -62,81 +74,134 @@ class Run:
 
     def predict(
         self,
-        items: ItemOrPath | Sequence[ItemOrPath],
+        items: Input | Sequence[Input],
         output: str | os.PathLike[str] | None = None,
+        *,
+        sample_rate: int | None = None,
         **options: object,
     ) -> pl.DataFrame:
-        """Predictions, one table for all items, with columns file, item, status and error first.
+        """Predictions, one polars table for all items, with columns file, item, status and error
+        first.
 
-        items: a file, folder or pattern as for `--input`; or a list of those; or items as the
-        task's pipeline lists them. output: a parquet file to write; without it the table is only
-        returned, and pictures that the task writes next to its output are not kept. options:
-        further options of the verb `predict`, such as `batch_size=8`.
+        items: a file, folder or pattern as for `--input`; a table of polars or pandas; a picture
+        (Y, X) or (Y, X, 3) of uint8; the samples (n,) of a recording; an item as the task's
+        pipeline lists it; or a list of those. What is in memory is called "frame" or "array" in the
+        table, in a list with its place in it. output: a file to write; without it the table is only
+        returned, and pictures that the task writes next to its output are not kept. sample_rate:
+        samples per second of recordings in memory. options: further options of the verb `predict`,
+        such as `batch_size=8`.
 
-        An item that fails is a row with status "error". Raises `InputError` for an input that holds
-        nothing and for an unknown option.
+        An item that fails is a row with status "error". What was read and left out is in
+        `self.account`. Raises `InputError` for an input that holds nothing and for an unknown
+        option.
         """
         with tempfile.TemporaryDirectory() as folder:
-            chosen = self._predict_options(
-                output=output or Path(folder) / "predictions.parquet", **options
-            )
+            home = Path(folder).resolve()
+            chosen = self.predict_options(output=output or home / "predictions.parquet", **options)
             if output is not None and isinstance(items, str | os.PathLike):
                 from ..inference.shards import predict
 
                 return predict(self.pipeline, replace(chosen, input=os.fspath(items))).table()
-            table = self._predicted(items, chosen)
+            if output is not None:
+                self._check_output(Path(output), chosen)
+            inputs = MemoryInputs(home, sample_rate)
+            try:
+                with opened(chosen.accept) as self.account:
+                    table = self._predicted(items, chosen, inputs)
+            except InputError as error:
+                raise inputs.reworded(error) from None
         if output is not None:
-            write_aside(Path(output), table.write_parquet)
+            self._write(table, Path(output))
         return table
 
-    def _predict_options(self, **values: object) -> PredictOptions:
+    def _check_output(self, output: Path, options: PredictOptions) -> None:
+        """Raise `InputError` for an output that cannot be written, before the work is done."""
+        from ..inference.output import writer_of
+
+        writer_of(output, self.pipeline.further_outputs())
+        if output.exists() and not options.overwrite:
+            raise InputError(f"{output}: already exists; choose another output or overwrite=True")
+
+    def _write(self, table: pl.DataFrame, output: Path) -> None:
+        """Write predictions in the format of the ending, without the stamp of a job."""
+        from ..inference.output import writer_of
+
+        writer = writer_of(output, self.pipeline.further_outputs())
+        if writer is None:
+            write_aside(output, table.write_parquet)
+        else:
+            write_aside(output, lambda path: writer(table.lazy(), path))
+
+    def predict_options(self, **values: object) -> PredictOptions:
+        """Options of the verb `predict` for this run, checked as those of the command line."""
         fixed = {"run": self.directory.path, "input": "items", "accelerator": self.accelerator}
         return cast(PredictOptions, parse(self.task, "predict", [], values={**fixed, **values}))
 
     def _predicted(
-        self, items: ItemOrPath | Sequence[ItemOrPath], options: PredictOptions
+        self, items: Input | Sequence[Input], options: PredictOptions, inputs: MemoryInputs
     ) -> pl.DataFrame:
         import polars as pl
 
         from ..inference.predictor import Predictor
 
-        if isinstance(items, str | os.PathLike | Mapping):
-            items = [cast(ItemOrPath, items)]
-        listed = [item for path in items for item in self._items(path, options)]
+        plain = isinstance(items, str | os.PathLike | Mapping) or not isinstance(items, Iterable)
+        single = plain or in_memory(items)
+        groups = [cast(Input, items)] if single else list(cast(Sequence[Input], items))
+        listed: list[Item] = []
+        for place, group in enumerate(groups):
+            listed += self._items(group, options, inputs, None if single else place)
         if not listed:
             raise InputError("predict: there are no items to predict for")
         predictor = Predictor(self.pipeline, options, self.loaded)
         size = options.shard_size
-        return pl.concat(
+        rows = pl.concat(
             predictor(listed[start : start + size]) for start in range(0, len(listed), size)
         )
+        return inputs.renamed(rows)
 
-    def _items(self, item: ItemOrPath, options: PredictOptions) -> Iterator[Item]:
-        """An item as it is, or those that a path holds."""
-        if isinstance(item, str | os.PathLike):
-            chosen = replace(options, input=os.fspath(item))
-            yield from self.pipeline.list_items(chosen, self.loaded.spec)
-        else:
-            yield item
+    def _items(
+        self, item: Input, options: PredictOptions, inputs: MemoryInputs, place: int | None
+    ) -> Iterator[Item]:
+        """An item as it is, or those that a path or a value in memory holds."""
+        if isinstance(item, Mapping) and isinstance(item.get("file"), str):
+            yield cast("Item", item)
+            return
+        if in_memory(item):
+            item = inputs.write(item, place)
+        if not isinstance(item, str | os.PathLike):
+            raise InputError(
+                f"predict: a {type(item).__name__} is nothing to predict for; give paths, tables "
+                "of polars or pandas, or arrays of numpy"
+            )
+        yield from self.pipeline.list_items(
+            replace(options, input=os.fspath(item)), self.loaded.spec
+        )
 
     def evaluate(
         self,
-        data: str | os.PathLike[str] | None = None,
+        data: str | os.PathLike[str] | pl.DataFrame | pd.DataFrame | None = None,
         part: Literal["auto", "train", "validation", "test", "all"] = "auto",
     ) -> Metrics:
         """Score the run, on a part of its own data or on other data; also writes a report.
 
-        data: other data with the same columns; without it, the data that the run was trained on.
+        data: other data with the same columns: a path, or a table of polars or pandas, which is
+        kept in the run as frame.parquet; without it, the data that the run was trained on.
         part: the part to score; auto: the test part of the run's own data, all of other data.
         Returns the metrics by name.
         """
         from ..training.jobs import evaluate
 
-        path = None if data is None else os.fspath(data)
+        if data is not None and not isinstance(data, str | os.PathLike):
+            path = self.directory.path / "frame.parquet"
+            write_frame(data, path)
+            data = path
         options = EvaluateOptions(
-            run=str(self.directory.path), data=path, part=part, accelerator=self.accelerator
+            run=str(self.directory.path),
+            data=None if data is None else os.fspath(data),
+            part=part,
+            accelerator=self.accelerator,
         )
-        return evaluate(self.pipeline, options)
+        return evaluate(self.pipeline, options, self.loaded)
 
     def export(self, output: str | os.PathLike[str], tolerance: float = 1e-5) -> str:
         """Write the model as one file that runs without Headwise; returns its path.
@@ -150,6 +215,21 @@ class Run:
             run=str(self.directory.path), output=os.fspath(output), tolerance=tolerance
         )
         return export(self.pipeline, options)
+
+    def serve(self, **options: object) -> None:
+        """Answer requests with predictions, as `headwise serve` does, until it is stopped.
+
+        options: those of the command, such as `port=8080`.
+        """
+        from ..command_line.parsing import parse_plain
+        from ..serving.options import ServeOptions
+        from ..serving.server import serve
+
+        fixed = {"run": self.directory.path, "accelerator": self.accelerator}
+        serve(parse_plain(ServeOptions, "serve", [], {**fixed, **options}))
+
+    def _repr_html_(self) -> str:
+        return run_html(self.directory)
 
     def __repr__(self) -> str:
         return f"<run of {self.task.name} in {self.directory.path}>"

@@ -14,7 +14,7 @@ import dataclasses
 import os
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -22,7 +22,8 @@ import filelock
 import yaml
 
 from ....base.errors import InputError
-from ....base.files import ASIDE, read_json
+from ....base.files import ASIDE, clear_aside, read_json
+from ....base.yaml_text import read_yaml
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -36,6 +37,11 @@ def _of_a_start(name: str) -> bool:
     written last).
     """
     return name in (".lock", "environment.json") or name.startswith(ASIDE)
+
+
+def new_path(task: str) -> Path:
+    """Where a run goes that was given no path."""
+    return Path("runs") / f"{task}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 class Facts(dict[str, Any]):
@@ -82,9 +88,11 @@ class RunDirectory:
         self._existed: bool | None = None
 
     @classmethod
-    def create(cls, path: str | None, task: str) -> RunDirectory:
-        """Make and lock a new run directory; an existing non-empty one is refused."""
-        run = cls(path or Path("runs") / f"{task}-{time.strftime('%Y%m%d-%H%M%S')}")
+    def create(cls, path: str | None, task: str, data: str | None = None) -> RunDirectory:
+        """Make and lock a new run directory; an existing one that holds more than the `data` is
+        refused.
+        """
+        run = cls(path or new_path(task))
         if run.path.exists() and not run.path.is_dir():
             raise InputError(f"{run.path}: is a file, not a run directory; choose another --run")
         if (run.path / "config.yaml").exists():
@@ -92,7 +100,9 @@ class RunDirectory:
                 f"{run.path}: already holds a run; continue it with --resume or choose another "
                 "--run"
             )
-        if run.path.is_dir() and not all(_of_a_start(entry.name) for entry in run.path.iterdir()):
+        inside = list(run.path.iterdir()) if run.path.is_dir() else []
+        own_data = os.path.realpath(data) if data else None
+        if not all(_of_a_start(p.name) or os.path.realpath(p) == own_data for p in inside):
             raise InputError(f"{run.path}: is not empty; choose another --run")
         run._existed = run.path.is_dir()
         run.path.mkdir(parents=True, exist_ok=True)
@@ -128,15 +138,18 @@ class RunDirectory:
         return run
 
     def lock(self) -> None:
-        """Hold the run for this process; the lock ends with the process, however it ends."""
+        """Hold the run for this process, and clear it of half-written files; the lock ends with the
+        process, however it ends.
+        """
+        self.refuse_links()
         lock = filelock.FileLock(self.path / ".lock", timeout=0)
         try:
             lock.acquire()
         except filelock.Timeout:
             raise InputError(f"{self.path}: another process is working on this run") from None
         self._lock = lock
-        for leftover in self.leftovers():
-            leftover.unlink(missing_ok=True)
+        for folder in (self.path, *self._folders()):
+            clear_aside(folder)
 
     def unlock(self) -> None:
         """Release the lock on the run."""
@@ -144,10 +157,17 @@ class RunDirectory:
             self._lock.release()
             self._lock = None
 
-    def leftovers(self) -> Iterable[Path]:
-        """Temporary files of writers that were killed."""
-        folders = (self.path, self.checkpoints, self.figures, self.path / "assets")
-        return [path for folder in folders for path in folder.glob(f"{ASIDE}*")]
+    def refuse_links(self) -> None:
+        """Raise `InputError` where a folder of the run is a link: what is written and removed in it
+        would be so elsewhere.
+        """
+        for folder in self._folders():
+            if folder.is_symlink():
+                raise InputError(f"{folder}: is a link; put the folder itself there")
+
+    def _folders(self) -> list[Path]:
+        names = ("checkpoints", "figures", "tables", "assets", "sample")
+        return [self.path / name for name in names]
 
     def environment(self) -> Facts:
         """What the run was made with (versions, device, command, task)."""
@@ -155,12 +175,7 @@ class RunDirectory:
 
     def config(self) -> Facts:
         """The resolved options of the run."""
-        try:
-            values = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
-            raise InputError(
-                f"{self.path / 'config.yaml'}: not readable as YAML; the file is damaged"
-            ) from None
+        values = read_yaml(self.path / "config.yaml")
         if not isinstance(values, dict):
             raise InputError(f"{self.path / 'config.yaml'}: holds no options; the file is damaged")
         return Facts(self.path / "config.yaml", values)
@@ -172,6 +187,15 @@ class RunDirectory:
     def metrics(self) -> Facts:
         """The figures of the finished run."""
         return read_facts(self.path / "metrics.json")
+
+    def card(self) -> Facts:
+        """A summary of the finished run: task, headline, intended use."""
+        return read_facts(self.path / "card.json")
+
+    def _repr_html_(self) -> str:
+        from .notebook import run_html
+
+        return run_html(self)
 
     def __fspath__(self) -> str:
         return str(self.path)

@@ -32,7 +32,8 @@ from ..pipeline import (
     SpecT,
     Splits,
 )
-from ..runs.loaded import load_run
+from ..runs.loaded import Loaded, load_run
+from ..runs.paths import as_typed, same_option, with_absolute_paths
 from ..runs.report import write_report
 from ..runs.run_directory import ACCOUNT, MEMBERS, RunDirectory, dump_options
 from ..spec import JsonValue
@@ -46,8 +47,12 @@ if TYPE_CHECKING:
 
 def train(pipeline: AnyPipeline, options: TrainOptions) -> RunDirectory:
     """Train, score on the test part, write the report. Returns the finished run."""
-    with opened(options.accept) as account:
-        return _train(pipeline, options, account)
+    absolute = with_absolute_paths(options)
+    try:
+        with opened(options.accept) as account:
+            return _train(pipeline, absolute, account)
+    except InputError as error:
+        raise as_typed(error, options, absolute) from error
 
 
 def _train(pipeline: AnyPipeline, options: TrainOptions, account: Account) -> RunDirectory:
@@ -106,7 +111,7 @@ def _start(pipeline: AnyPipeline, options: TrainOptions, fabric: Fabric) -> RunD
         if options.resume:
             run = _reopen(pipeline, options)
         else:
-            run = RunDirectory.create(options.run, pipeline.task.name)
+            run = RunDirectory.create(options.run, pipeline.task.name, options.data)
             facts = machine.environment(
                 pipeline.task.name, options.seed, str(fabric.device), fabric.world_size
             )
@@ -122,7 +127,8 @@ def _reopen(pipeline: AnyPipeline, options: TrainOptions) -> RunDirectory:
     run = RunDirectory.open(options.run, pipeline.task.name)
     before, now = run.config(), asdict(options)
     now = {name: list(value) if isinstance(value, tuple) else value for name, value in now.items()}
-    changed = [k for k in now if k not in FREE_ON_RESUME and before.get(k) != now[k]]
+    free = FREE_ON_RESUME
+    changed = [k for k in now if k not in free and not same_option(k, before.get(k), now[k])]
     if changed:
         pairs = ", ".join(f"{name} was {before.get(name)}, now {now[name]}" for name in changed)
         raise InputError(
@@ -216,14 +222,21 @@ def _card(
     }
 
 
-def evaluate(pipeline: AnyPipeline, options: EvaluateOptions) -> Metrics:
-    """Score a finished run; returns the metrics and prints where they are written."""
+def evaluate(
+    pipeline: AnyPipeline, options: EvaluateOptions, loaded: Loaded | None = None
+) -> Metrics:
+    """Score a finished run; returns the metrics and prints where they are written.
+
+    loaded: the run, where it is open already.
+    """
     with opened(options.accept) as account:
-        return _evaluate(pipeline, options, account)
+        loaded = loaded or load_run(pipeline, options.run, options.accelerator)
+        return _evaluate(pipeline, options, loaded, account)
 
 
-def _evaluate(pipeline: AnyPipeline, options: EvaluateOptions, account: Account) -> Metrics:
-    loaded = load_run(pipeline, options.run, options.accelerator)
+def _evaluate(
+    pipeline: AnyPipeline, options: EvaluateOptions, loaded: Loaded, account: Account
+) -> Metrics:
     part = options.part
     if options.data is not None:
         part = "all" if part == "auto" else part

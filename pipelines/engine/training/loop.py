@@ -96,20 +96,21 @@ class Trainer(Generic[OptionsT, SpecT, DataT]):
 
     def run(self) -> nn.Module:
         """Train; returns the plain model with the weights of the best epoch."""
+        resume = self.storage.resumed_by(self.pipeline.task.name)
         with self.signals if self.storage.shown else nullcontext():
             try:
                 while not self._done():
                     self._epoch()
             except Stopped:
                 self._save()
-                say(f"stopped by a signal at step {self.progress.step}; continue with --resume")
+                say(f"stopped by a signal at step {self.progress.step}; continue with: {resume}")
                 raise
             except (RuntimeError, ConnectionError, EOFError) as error:
                 if self._loader_died(error):
                     _take_down_loader(error)
                     raise InputError(
-                        f"a loader process died ({one_line(error)[:200]}); continue with --resume, "
-                        "or --workers 0"
+                        f"a loader process died ({one_line(error)[:200]}); continue with: {resume} "
+                        "--workers 0"
                     ) from None
                 raise
         weights = self.storage.best_weights(self.progress)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, NoReturn, Protocol
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ....base.errors import InputError, one_line
+from ....base.extras import install_line
 from ....base.files import read_json, write_json, write_text
 from ..command_line.terminal import say
 from ..options import TrainOptions
@@ -64,6 +66,10 @@ class Storage(Protocol):
     shown: bool
     """Whether the terminal shows how the training goes, and signals end it at the next step."""
 
+    def resumed_by(self, task: str) -> str:
+        """The command that goes on with what was saved; empty where nothing is saved."""
+        ...
+
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
         """Load what was saved before into model and optimiser; a new `Progress` if nothing was."""
         ...
@@ -88,6 +94,9 @@ class MemoryStorage:
 
     def __init__(self) -> None:
         self._best: dict[str, Tensor] = {}
+
+    def resumed_by(self, task: str) -> str:
+        return ""
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
         return Progress()
@@ -116,6 +125,9 @@ class RunStorage:
     def __init__(self, run: RunDirectory, options: TrainOptions, *, first_process: bool) -> None:
         self.run, self.options, self.first_process = run, options, first_process
         self.logger = _logger(options, run) if first_process else None
+
+    def resumed_by(self, task: str) -> str:
+        return f"headwise {task} train --run {shlex.quote(str(self.run.path))} --resume"
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
         from torch.distributed.checkpoint.state_dict import set_state_dict
@@ -227,7 +239,7 @@ def _logger(options: TrainOptions, run: RunDirectory) -> HistoryLogger | None:
         return _WandbLogger(run)
     except ImportError:
         raise InputError(
-            f"--logger {options.logger}: not installed; pip install 'headwise[{options.logger}]'"
+            f"--logger {options.logger}: not installed; {install_line(options.logger)}"
         ) from None
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import cast
 
 import numpy as np
 import polars as pl
 
+from ....base.account import opened
 from ....models.vision.dcal import DCAL
+from ...engine.accounts import publish
 from ...engine.experiments.compare import Plan, Trained, compare_variants
 from ...engine.experiments.table import Scores
 from ...engine.pipeline import Splits
+from ...engine.runs.run_directory import ACCOUNT
 from ...metrics import classification
 from ..data import ReidSpec
 from ..options import VARIANTS, CompareOptions
@@ -34,9 +38,12 @@ def compare(pipeline: ReidPipeline, options: CompareOptions) -> pl.DataFrame:
         score=_score,
         free={"images"},
     )
-    return compare_variants(
-        pipeline, options, plan, baseline="baseline", untrained=_colours, title="DCAL"
-    )
+    with opened(options.accept) as account:
+        table = compare_variants(
+            pipeline, options, plan, baseline="baseline", untrained=_colours, title="DCAL"
+        )
+        publish(account, Path(options.output) / ACCOUNT)
+    return table
 
 
 def _score(trained: Trained[CompareOptions, ReidSpec]) -> Scores:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,22 +19,26 @@ from pathlib import Path
 
 import polars as pl
 
+from ....base.account import Account, note, opened
 from ....base.errors import InputError
-from ....base.files import held, write_json, write_text
+from ....base.files import ASIDE, held, write_json, write_text
 from ....data.formats.pictures import read_picture
 from ....data.formats.video import Frames
 from ....data.persons.boxes import BoxTable
+from ...engine.accounts import publish
 from ...engine.command_line.terminal import Progressbar, say
-from ...engine.runs.run_directory import read_facts
+from ...engine.runs.run_directory import ACCOUNT, read_facts
 from .. import cropping
 from ..cropping import SCHEMA, BoxFinder, FrameRecord
-from ..options import CropOptions, check
+from ..option_rules import check
+from ..options import CropOptions
 
 TABLE, SHEET, DONE, JOB = "crops.csv", "crops.png", "frames.jsonl", "job.json"
 FREE = ("output", "overwrite", "accelerator")  # options that two starts of one job may differ in
 SHOWN = 40  # crops of the contact sheet
 REASONS = {
     "score": "with a score below --least-score",
+    "hidden": "of people that are hidden (--least-visibility)",
     "outside": "without area inside the frame",
     "small": "smaller than --least",
     "cut": "cut at the edge of the frame",
@@ -47,7 +52,7 @@ class Cropped:
 
     output: the folder. table: image, frame, camera, x, y, width, height, score, and identity if the
     boxes have it. failed: frames that could not be read. counts: boxes left out by reason (score,
-    outside, small), and those cut at the edge (cut).
+    hidden, outside, small), and those cut at the edge (cut).
     """
 
     output: Path
@@ -64,10 +69,17 @@ def crop(options: CropOptions) -> Cropped:
     is written.
     """
     check(options)
+    with opened(options.accept) as account:
+        return _crop(options, account)
+
+
+def _crop(options: CropOptions, account: Account) -> Cropped:
     frames = Frames(options.input, stride=options.every)
+    if frames.total is not None:
+        note("read", "frames", count=frames.total)
     output = Path(os.path.realpath(options.output))
     _check_output(output, options)
-    boxes = None if options.boxes is None else cropping.read_box_table(options)
+    boxes = None if options.boxes is None else cropping.read_box_table(options, frames)
     part = output.with_name(f"{output.name}.part")
     fingerprint = _fingerprint(options, frames)
     try:
@@ -76,6 +88,7 @@ def crop(options: CropOptions) -> Cropped:
         raise InputError(f"{part}: cannot be written ({error.strerror})") from None
     with held(part, Path(options.output)):
         records = _claim(part, fingerprint, options.overwrite)
+        publish(account)
         finder = cropping.detector(options) if boxes is None else cropping.boxes_of(boxes)
         with Progressbar(
             total=frames.total, initial=len(records), unit="frame", desc="crop"
@@ -86,6 +99,10 @@ def crop(options: CropOptions) -> Cropped:
         table, counts = _summary(records)
         if not len(table):
             raise _no_crop(counts, records, boxes, options)
+        for why, text in REASONS.items():
+            if counts.get(why) and why != "cut":
+                note("left out", f"boxes {text}", count=counts[why])
+        publish(account, part / ACCOUNT, shown=False)
         write_text(part / TABLE, table.write_csv())
         _write_contact_sheet(part, table)
         (part / DONE).unlink()
@@ -113,7 +130,7 @@ def _check_output(output: Path, options: CropOptions) -> None:
     foreign = [
         file.name
         for file in output.iterdir()
-        if file.is_dir() or not (file.suffix == ".jpg" or file.name in (TABLE, SHEET))
+        if file.is_dir() or not (file.suffix == ".jpg" or file.name in (TABLE, SHEET, ACCOUNT))
     ]
     if foreign or not (output / TABLE).is_file():
         why = f"holds {foreign[0]!r}" if foreign else f"has no {TABLE}"
@@ -253,14 +270,17 @@ def _write_contact_sheet(folder: Path, table: pl.DataFrame) -> None:
 
 
 def _replace(part: Path, output: Path) -> None:
-    """Give the finished folder its name; the previous one is removed after that."""
-    old = output.with_name(f"{output.name}.old")
+    """Give the finished folder its name; the previous one is removed after that.
+
+    Until then it has a name of this program's own, so that nothing of the user's is in the way.
+    """
+    aside = None
     if output.is_dir() and any(output.iterdir()):
-        if old.exists():
-            shutil.rmtree(old)
-        output.rename(old)
+        aside = tempfile.mkdtemp(prefix=ASIDE, suffix=f"-{output.name}", dir=output.parent)
+        os.replace(output, aside)
     os.replace(part, output)
-    shutil.rmtree(old, ignore_errors=True)
+    if aside is not None:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _report(

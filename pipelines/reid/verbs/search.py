@@ -4,7 +4,7 @@ ranked lists.
 
 from __future__ import annotations
 
-import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,36 +12,46 @@ import numpy as np
 import polars as pl
 import torch
 
+from ....base.account import Account, note, opened
 from ....base.errors import InputError, fail, nearest, one_line, shown
+from ....base.extras import install_line
 from ....base.files import write_aside
 from ....data.formats.pictures import read_picture
 from ....data.formats.tables import suffix_of
+from ....data.persons.identity_sets import identity_in
+from ...engine.accounts import publish
 from ...engine.command_line.terminal import Progressbar, say
-from ...engine.inference import shards as inference
-from ...engine.runs.loaded import open_spec
-from ...engine.runs.run_directory import RunDirectory
+from ...engine.inference.output import read_output, writer_of
+from ...engine.inference.predictor import Predictor
+from ...engine.runs.loaded import Loaded, load_run, open_spec
+from ...engine.runs.run_directory import ACCOUNT, RunDirectory
 from ...figures.style import save_png
 from ...metrics.reranking import rerank
 from ..data import ReidSpec
 from ..figures import QUERY, Tile, mosaic
-from ..options import ReidPredictOptions, SearchOptions
+from ..options import ReidOptions, ReidPredictOptions, SearchOptions
 from ..pipeline import ReidPipeline
-from ..prediction import fingerprint, vector_columns
+from ..prediction import fingerprint, identities_of, vector_columns
 
 BLOCK_NUMBERS = 1 << 25  # similarities in memory at once
 MOST_RERANKED = 100_000  # pictures that are all compared with each other
 SHOWN_SIDE = 160  # pixels of a shown picture's height
 SHOWN_ITEMS = 10  # of each list
+SAID, SAID_QUERIES = 3, 5  # hits and queries that the terminal names
+MOST_FAILURES = 20  # pictures that the terminal names
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """Pictures with their vectors (n, E), and how many could not be read."""
+    """Pictures with their vectors (n, E), how many could not be read, and the identities that are
+    known.
+    """
 
     items: list[str]
     files: list[str]
     vectors: np.ndarray
     failed: int
+    identities: Sequence[str | None] = ()
 
 
 @dataclass(frozen=True)
@@ -52,19 +62,29 @@ class Ranked:
     failed: int
 
     def table(self) -> pl.DataFrame:
-        """query, rank, item, file, score."""
-        return pl.read_parquet(self.output)
+        """query, rank, item, file, score, identity."""
+        return read_output(self.output)
 
 
 def search(pipeline: ReidPipeline, options: SearchOptions) -> Ranked:
     """Rank the gallery for each query; writes OUTPUT and OUTPUT.png."""
     output = Path(options.output)
+    writer_of(output, {})
     if output.exists() and not options.overwrite:
         raise InputError(f"{output}: already exists; choose another --output or --overwrite")
+    with opened(options.accept) as account:
+        return _search(pipeline, options, output, account)
+
+
+def _search(
+    pipeline: ReidPipeline, options: SearchOptions, output: Path, account: Account
+) -> Ranked:
     column = _column(pipeline, options)
     mark = fingerprint(options.run)
-    gallery = _embedded(pipeline, options, options.gallery, column, mark)
-    query = _embedded(pipeline, options, options.query, column, mark)
+    embedder = Embedder(pipeline, options)
+    gallery = _embedded(embedder, options.gallery, column, mark)
+    query = _embedded(embedder, options.query, column, mark)
+    publish(account, Path(f"{output}.{ACCOUNT}"))
     if query.vectors.shape[1] != gallery.vectors.shape[1]:
         raise fail(
             options.gallery,
@@ -80,12 +100,15 @@ def search(pipeline: ReidPipeline, options: SearchOptions) -> Ranked:
             "item": [gallery.items[j] for j in place.ravel()],
             "file": [gallery.files[j] for j in place.ravel()],
             "score": score.ravel().astype(np.float32),
+            "identity": pl.Series([gallery.identities[j] for j in place.ravel()], dtype=pl.String),
         }
     )
-    write_aside(output, lambda path: rows.write_parquet(path, metadata={"headwise.model": mark}))
+    _write(output, rows, mark)
     if options.shown:
         _draw_lists(Path(f"{output}.png"), query, gallery, score, place, options.shown)
     failed = query.failed + gallery.failed
+    for line in best_lines(rows):
+        say(line)
     say(
         f"{output}: {len(query.items)} queries, {k} of {len(gallery.items)} pictures each"
         + (f"; {failed} pictures could not be read" if failed else "")
@@ -111,29 +134,77 @@ def _column(pipeline: ReidPipeline, options: SearchOptions) -> str:
     return dict(zip(names, vector_columns(names), strict=True))[options.attribute]
 
 
-def _embedded(
-    pipeline: ReidPipeline, options: SearchOptions, pictures: str, column: str, mark: str
-) -> Embedded:
+def _write(output: Path, rows: pl.DataFrame, mark: str) -> None:
+    """Write the lists in the format that the ending of the output names."""
+    writer = writer_of(output, {})
+    if writer is None:
+        stamp = {"headwise.model": mark}
+        write_aside(output, lambda path: rows.write_parquet(path, metadata=stamp))
+    else:
+        write_aside(output, lambda path: writer(rows.lazy(), path))
+
+
+def best_lines(rows: pl.DataFrame) -> Iterator[str]:
+    """The best hits of the first queries in words."""
+    for number, (query, hits) in enumerate(rows.group_by("query", maintain_order=True)):
+        if number == SAID_QUERIES:
+            yield "…"
+            break
+        texts = []
+        for item, score, identity in (
+            hits.select("item", "score", "identity").head(SAID).iter_rows()
+        ):
+            named = f"{identity} ({item})" if identity else item
+            texts.append(f"{named} {score:.3f}")
+        yield f"{query[0]}: {', '.join(texts)}"
+    yield (
+        "scores rank the gallery; they do not say that two pictures show the same, and the best "
+        "hit is listed also where nobody fits"
+    )
+
+
+class Embedder:
+    """Gives the rows of pictures by a run, which is opened when it is first needed."""
+
+    def __init__(self, pipeline: ReidPipeline, options: SearchOptions) -> None:
+        self.pipeline, self.options = pipeline, options
+        self._loaded: Loaded[ReidOptions, ReidSpec] | None = None
+
+    def __call__(self, pictures: str) -> pl.DataFrame:
+        """One row for each picture that a path names, as `embed` writes it."""
+        options = self.options
+        embed_options = ReidPredictOptions(
+            run=options.run,
+            input=pictures,
+            output=options.output,
+            batch_size=options.batch_size,
+            accelerator=options.accelerator,
+        )
+        self._loaded = self._loaded or load_run(self.pipeline, options.run, options.accelerator)
+        items = self.pipeline.list_items(embed_options, self._loaded.spec)
+        predictor = Predictor(self.pipeline, embed_options, self._loaded)
+        tables = []
+        with Progressbar(total=len(items), unit="picture", desc="embed") as bar:
+            for start in range(0, len(items), embed_options.shard_size):
+                some = items[start : start + embed_options.shard_size]
+                tables.append(predictor(some))
+                bar.update(len(some))
+        rows = pl.concat(tables)
+        failures = rows.filter(pl.col("status") == "error").select("item", "error")
+        for item, error in failures.head(MOST_FAILURES).iter_rows():
+            say(f"  {item}: {error}")
+        return rows
+
+
+def _embedded(embedder: Embedder, pictures: str, column: str, mark: str) -> Embedded:
     """Vectors of a parquet that `embed` wrote, or of pictures, embedded now."""
     path = Path(pictures)
     if path.is_file() and suffix_of(path) == ".parquet":
         stored = _stored(path, column, mark)
         if stored is not None:
+            note("read", "vectors", count=len(stored.items))
             return stored
-    # The parquet of embedded pictures is only needed here, so it goes where nobody has to remove
-    # it.
-    with tempfile.TemporaryDirectory(prefix="headwise-search-") as folder:
-        embed_options = ReidPredictOptions(
-            run=options.run,
-            input=pictures,
-            output=str(Path(folder) / "vectors.parquet"),
-            batch_size=options.batch_size,
-            accelerator=options.accelerator,
-        )
-        predicted = inference.predict(pipeline, embed_options, alone=True)
-        stored = _stored(predicted.output, column, mark)
-    assert stored is not None
-    return stored
+    return _of_rows(path, embedder(pictures), column, mark, identities_of(pictures))
 
 
 def _stored(path: Path, column: str, mark: str) -> Embedded | None:
@@ -150,7 +221,17 @@ def _stored(path: Path, column: str, mark: str) -> Embedded | None:
     if column not in names:
         raise fail(path, f"holds no column {shown(column)}; it was made by another run")
     columns = [name for name in ("item", "file", "status", "model", column) if name in names]
-    table = pl.read_parquet(path, columns=columns)
+    return _of_rows(path, pl.read_parquet(path, columns=columns), column, mark, {})
+
+
+def _of_rows(
+    path: Path, table: pl.DataFrame, column: str, mark: str, identities: Mapping[str, str]
+) -> Embedded:
+    """The vectors in the rows of `embed`.
+
+    path: where they come from, for messages. identities: of items, where a table says it.
+    """
+    names = table.columns
     good = table.filter(pl.col("status") == "ok") if "status" in names else table
     if not len(good):
         raise fail(path, "holds no picture that could be read")
@@ -163,7 +244,8 @@ def _stored(path: Path, column: str, mark: str) -> Embedded | None:
     vectors = good[column].explode().to_numpy().reshape(len(good), -1)
     items = good["item"].to_list()
     files = good["file"].to_list() if "file" in names else items
-    return Embedded(items, files, np.array(vectors, np.float32), len(table) - len(good))
+    told = [identities.get(item) or identity_in(item) for item in items]
+    return Embedded(items, files, np.array(vectors, np.float32), len(table) - len(good), told)
 
 
 def _nearest(
@@ -212,7 +294,7 @@ def _search_by_faiss(
         import faiss  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise InputError(
-            "--faiss: needs FAISS; pip install 'headwise[search]', or leave --faiss out"
+            f"--faiss: needs FAISS; {install_line('search')}, or leave --faiss out"
         ) from None
     try:
         index = faiss.index_factory(gallery.shape[1], kind, faiss.METRIC_INNER_PRODUCT)

@@ -21,7 +21,10 @@ from PIL import Image
 
 from ....base.errors import fail
 from ....data.formats.pictures import as_array, read_picture, resized
-from ....data.scenes.scenes import Near, list_scenes, read_depth, read_mask, read_rgbd_set
+from ....data.scenes.depths import Near, read_depth
+from ....data.scenes.inputs import list_scenes
+from ....data.scenes.masks import read_mask
+from ....data.scenes.scenes import read_rgbd_set
 from ..augment import BLANK, DEVIATION, MEAN, vary
 from ..options import SaliencyOptions
 

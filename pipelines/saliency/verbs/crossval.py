@@ -10,14 +10,17 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from ....base.account import Account, opened
 from ....base.errors import InputError
 from ....base.files import write_json
 from ....data.formats.pictures import read_picture, write_png
+from ...engine.accounts import publish
 from ...engine.command_line.terminal import say
 from ...engine.experiments.jobs import Record, check_plain, claimed, fingerprint_of, run_jobs
 from ...engine.pipeline import AnyPipeline
 from ...engine.runs.loaded import pick_device
 from ...engine.runs.report import write_sheets
+from ...engine.runs.run_directory import ACCOUNT
 from ...engine.training.order import mix
 from ...engine.training.quick import fit
 from ...figures.style import save_png
@@ -34,6 +37,11 @@ def crossval(pipeline: AnyPipeline, options: CrossvalOptions) -> pl.DataFrame:
     """Train without each group in turn; writes maps, crossval.json, tables/ and scenes.png into
     --output. Returns the table of scores by data set."""
     check_plain(options, "crossval")
+    with opened(options.accept) as account:
+        return _crossval(pipeline, options, account)
+
+
+def _crossval(pipeline: AnyPipeline, options: CrossvalOptions, account: Account) -> pl.DataFrame:
     output = Path(options.output)
     source = read_source(options)
     scenes, rows = source.scenes, source.scenes.rows()
@@ -42,8 +50,10 @@ def crossval(pipeline: AnyPipeline, options: CrossvalOptions) -> pl.DataFrame:
         raise InputError(f"{scenes.where}: holds {len(names)} group; leaving one out needs two")
     inverted = check_polarity(source, rows)
     part = Scenes(source, rows)
+    publish(account)
     data = {"names": scenes.names, "groups": scenes.groups}
     with claimed(output) as home:
+        publish(account, output / ACCOUNT, shown=False)
         run_jobs(
             {f"group{number:04d}": number for number in range(len(names))},
             LeftOut(pipeline, options, part, names, home),

@@ -13,25 +13,30 @@ import polars as pl
 import torch
 from torch import nn
 
+from ....base.account import note, opened
 from ....base.files import write_aside, write_json
+from ....data.items import digest
+from ...engine.accounts import publish
 from ...engine.command_line.terminal import say
 from ...engine.experiments.jobs import Job, Record, claimed, fingerprint_of, run_jobs
 from ...engine.pipeline import AnyPipeline
 from ...engine.runs.loaded import pick_device
+from ...engine.runs.run_directory import ACCOUNT
 from ...engine.training import order
 from ...engine.training.quick import fit
 from ...figures.style import save_png
 from ...metrics.classification import bootstrap, scores
-from ..data import BagSet, BagSource, grouped_folds, read_source, spec_of
+from ..data import BagSet, grouped_folds, spec_of, without_validation
 from ..explain import concentration
 from ..figures import crossval_figure
-from ..options import CrossvalOptions
+from ..options import CrossvalOptions, check_read
 from ..scoring import attention_of_bags, loader, probabilities
+from ..sources import BagSource, read_source
 
 FLOORS = ("mean, logistic regression", "mean-min-max, logistic regression", "mean-min-max, RBF SVM")
-SHOWN = ("accuracy", "auc", "balanced_accuracy", "macro_f1", "ece")
+SHOWN = ("accuracy", "auc", "balanced_accuracy", "log_loss", "ece")
 # More models, seeds and repeats are added to a folder.
-FREE = ("output", "processes", "run", "accelerator", "models", "seeds", "repeats")
+FREE = ("output", "processes", "run", "accelerator", "models", "seeds", "repeats", "workers")
 SCHEMA = {
     "model": pl.String,
     "seed": pl.Int32,
@@ -46,14 +51,19 @@ SCHEMA = {
 
 
 def crossval(pipeline: AnyPipeline, options: CrossvalOptions) -> pl.DataFrame:
-    """Train and score every fold; writes folds/, crossval.json, predictions.parquet and
-    crossval.png into --output.
+    """Train and score every fold, by the recipe of `train`; writes folds/, crossval.json,
+    predictions.parquet, account.json and crossval.png into --output.
 
     The seeds of a model are averaged into one prediction per bag before they are scored (an
     ensemble), and each seed is scored alone, too. Returns the table of scores.
     """
+    check_read(options)
     output = Path(options.output)
-    source = read_source(options)
+    with opened(options.accept) as account:
+        source = read_source(options)
+        if not options.last_epoch:
+            what = "a fifth of the bags outside of a fold stops its training early, as in train"
+            note("assumed", what)
     rows = np.arange(len(source.cohort))
     folds = [
         grouped_folds(source.cohort, rows, options.folds, repeat, source.where)
@@ -66,8 +76,11 @@ def crossval(pipeline: AnyPipeline, options: CrossvalOptions) -> pl.DataFrame:
         for repeat in range(options.repeats)
         for fold in range(options.folds)
     ]
-    data = {"names": source.cohort.names, "labels": source.cohort.labels}
+    cohort = source.cohort
+    contents = digest(np.array(source.digests))
+    data = {"names": cohort.names, "labels": cohort.labels, "contents": contents}
     with claimed(output, "folds") as home:
+        publish(account, output / ACCOUNT)
         records = run_jobs(
             {job.name: job for job in jobs},
             Fold(pipeline, options, source, folds),
@@ -94,7 +107,7 @@ def crossval(pipeline: AnyPipeline, options: CrossvalOptions) -> pl.DataFrame:
     )
     save_png(crossval_figure(summary, FLOORS), output / "crossval.png")
     for row in summary.iter_rows(named=True):
-        shown = "  ".join(f"{name} {row[name]:.3f} ± {row[f'{name}_sd']:.3f}" for name in SHOWN[:3])
+        shown = "  ".join(f"{name} {row[name]:.3f} ± {row[f'{name}_sd']:.3f}" for name in SHOWN)
         say(f"{row['model']:<36} {shown}")
     say(f"scores {output / 'crossval.json'}")
     return summary
@@ -119,11 +132,11 @@ class Fold:
         classes = sorted(set(cohort.labels))
         test_rows = self.folds[job.repeat][job.fold]
         train_rows = np.setdiff1d(np.arange(len(cohort)), test_rows)
-        train, test = (BagSet(self.source, rows, classes) for rows in (train_rows, test_rows))
+        test = BagSet(self.source, test_rows, classes)
         if job.variant == "floors":
-            outputs = [(name, values, None) for name, values in floors(train, test).items()]
+            outputs = self._floors(BagSet(self.source, train_rows, classes), test)
         else:
-            outputs = [(job.variant, *self._trained(job, train, test))]
+            outputs = [(job.variant, *self._trained(job, train_rows, test))]
         tables = [
             pl.DataFrame(
                 {
@@ -142,8 +155,13 @@ class Fold:
         ]
         return {"predictions": pl.concat(tables).to_dict(as_series=False)}
 
+    def _floors(
+        self, train: BagSet, test: BagSet
+    ) -> list[tuple[str, np.ndarray, list[float] | None]]:
+        return [(name, values, None) for name, values in floors(train, test).items()]
+
     def _trained(
-        self, job: Job, train: BagSet, test: BagSet
+        self, job: Job, train_rows: np.ndarray, test: BagSet
     ) -> tuple[np.ndarray, list[float] | None]:
         """Probabilities (N, C) of the test bags after a training, and the share of the attention on
         the ten highest instances of each bag.
@@ -152,9 +170,17 @@ class Fold:
         assert job.repeat is not None
         assert job.fold is not None
         seed = order.mix(self.options.seed, job.seed, job.repeat, job.fold) >> 1
-        spec = spec_of(self.source, {"train": train, "test": test}, self.options)
         options = replace(self.options, model=job.variant, seed=seed)  # pyright: ignore[reportArgumentType]
-        model, _ = fit(self.pipeline, options, train, spec, device)
+        validation: BagSet | None = None
+        if not options.last_epoch:
+            cohort, where = self.source.cohort, self.source.where
+            train_rows, rows = without_validation(cohort, train_rows, seed % (1 << 32), where)
+            validation = BagSet(self.source, rows, test.classes)
+        train = BagSet(self.source, train_rows, test.classes)
+        if options.class_weights:
+            train.weigh_classes()
+        spec = spec_of(self.source, {"train": train, "test": test}, options)
+        model, _ = fit(self.pipeline, options, train, spec, device, validation=validation)
         _, probability = probabilities(model, loader(test, 32, device))
         return probability, _top10(model, test, device)
 

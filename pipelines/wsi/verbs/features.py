@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
+from ....base.account import note, opened
 from ....base.errors import InputError
+from ....data.slides.files import FEATURE_SUFFIXES, feature_names
 from ....data.slides.slides import list_slides
+from ...engine.accounts import publish
 from ...engine.command_line.terminal import say
 from ...engine.pipeline import AnyPipeline
 from ...engine.runs.loaded import pick_device
-from ..extraction import Extractor, extract_slides, extraction_of
+from ...engine.runs.run_directory import ACCOUNT
+from ..extraction import STATUS_FILE, Extractor, extract_slides, extraction_of
 from ..options import FeaturesOptions
+from ..prediction import links_below
 
 
 @dataclass(frozen=True)
@@ -32,32 +36,31 @@ class Extracted:
 
 
 def features(pipeline: AnyPipeline, options: FeaturesOptions) -> Extracted:
-    """Write a feature file per slide and status.csv into --output."""
-    slides, output = _named_slides(options.slides), Path(options.output)
-    device = pick_device(options.accelerator)
-    extractor = Extractor(extraction_of(options), device, options.encode_batch, options.threads)
-    began = time.perf_counter()
-    table = extract_slides(extractor, output, slides, dict.fromkeys(slides, options.mpp))
-    seconds = time.perf_counter() - began
+    """Write a feature file per slide, status.csv and account.json into --output."""
+    with opened(options.accept) as account:
+        slides, output = _named_slides(options.slides, Path(options.output)), Path(options.output)
+        device = pick_device(options.accelerator)
+        extractor = Extractor(
+            extraction_of(options), device, options.encode_batch, options.threads, mpp_first=True
+        )
+        began = time.perf_counter()
+        table = extract_slides(extractor, output, slides, dict.fromkeys(slides, options.mpp))
+        seconds = time.perf_counter() - began
+        publish(account, output / ACCOUNT)
     if tiles := int(table.filter(~pl.col("before"))["tiles"].sum()):
         say(
             f"{tiles} tiles, {tiles / seconds:.0f} a second; the encoder waited for tiles "
             f"{extractor.waited / seconds:.1%} of the time"
         )
-    say(f"features {output}, status {output / 'status.csv'}")
+    say(f"features {output}, status {output / STATUS_FILE}")
     return Extracted(output, table)
 
 
-def _named_slides(folder: str) -> dict[str, str]:
-    """The slides below a folder, each by the name of its feature file.
-
-    Slides with the same name, in two folders or two formats, keep their folder and ending.
-    """
-    paths = [Path(path) for path in list_slides(folder)]
+def _named_slides(folder: str, output: Path) -> dict[str, str]:
+    """The slides below a folder, each by the name of its feature file."""
+    known = (*FEATURE_SUFFIXES, STATUS_FILE)
+    paths = [path for path in list_slides(folder, known) if not Path(path).is_relative_to(output)]
     if not paths:
-        raise InputError(f"{folder}: holds no slide")
-    count = Counter(path.stem for path in paths)
-    return {
-        path.stem if count[path.stem] == 1 else "__".join(path.relative_to(folder).parts): str(path)
-        for path in paths
-    }
+        raise InputError(f"{folder}: holds no slide{links_below(Path(folder))}")
+    note("read", "slides", count=len(paths))
+    return dict(zip(feature_names(paths, folder), paths, strict=True))

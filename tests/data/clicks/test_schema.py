@@ -27,7 +27,7 @@ GOOD = "user: u\nitem: i\ntime: t\ncategorical: [u, i]\ntasks: {a: c}\n"
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("user: [", "is not readable as YAML"),
+        ("user: [", "not readable as YAML"),
         ("[1, 2]", "should hold names and values"),
         ("user: u\nitem: i\n", "has no 'tasks'"),
         (GOOD + "numerics: {}", "no key 'numerics'; did you mean 'numeric'"),

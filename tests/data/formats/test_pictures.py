@@ -12,6 +12,7 @@ pytest.importorskip("PIL", reason="Pillow is optional (extra vision) and not ins
 
 from PIL import Image
 
+from headwise.base import account
 from headwise.base.errors import InputError
 from headwise.data.formats import pictures
 from headwise.data.formats.pictures import PictureFolder, list_pictures, read_picture
@@ -68,13 +69,43 @@ class TestList:
         assert [name for _, name in list_pictures(tmp_path / "run [1]")] == ["a.jpg"]
 
     @pytest.mark.parametrize("how", ["file", "folder", "pattern"])
-    def test_links_that_lead_out_are_refused(self, tmp_path, how) -> None:
-        fill(tmp_path, "secret/x.jpg", "set/a.jpg")
+    def test_links_that_lead_out_are_left_out_and_named_unless_accepted(
+        self, tmp_path, how
+    ) -> None:
+        fill(tmp_path, "secret/x.jpg", "set/a.jpg", "set/b/x.jpg")
         target = "secret/x.jpg" if how == "file" else "secret"
         (tmp_path / "set" / ("l.jpg" if how == "file" else "l")).symlink_to(tmp_path / target)
-        with pytest.raises(InputError) as caught:
-            list_pictures(f"{tmp_path}/set/*/x.jpg" if how == "pattern" else tmp_path / "set")
-        assert "leads out of its folder" in line_of(caught)
+        source = f"{tmp_path}/set/*/x.jpg" if how == "pattern" else tmp_path / "set"
+        inside = ["b/x.jpg"] if how == "pattern" else ["a.jpg", "b/x.jpg"]
+        with account.opened() as opened:
+            assert [name for _, name in list_pictures(source)] == inside
+        assert any("link" in line for line in opened.lines()), opened.lines()
+        with account.opened(["links"]):
+            linked = "l.jpg" if how == "file" else "l/x.jpg"
+            assert [name for _, name in list_pictures(source)] == sorted([*inside, linked])
+
+    def test_nothing_but_links_is_said(self, tmp_path) -> None:
+        fill(tmp_path, "secret/x.jpg")
+        (tmp_path / "set").mkdir()
+        (tmp_path / "set" / "l").symlink_to(tmp_path / "secret")
+        for source in (tmp_path / "set", f"{tmp_path}/set/*/x.jpg"):
+            with pytest.raises(InputError, match="--accept links") as caught:
+                list_pictures(source)
+            line_of(caught)
+
+    def test_a_link_to_nothing_and_one_to_itself_are_listed_and_fail_when_read(
+        self, tmp_path
+    ) -> None:
+        fill(tmp_path, "a.jpg")
+        (tmp_path / "gone.jpg").symlink_to("nowhere.jpg")
+        (tmp_path / "self.jpg").symlink_to("self.jpg")
+        listed = list_pictures(tmp_path)
+        assert [name for _, name in listed] == ["a.jpg", "gone.jpg", "self.jpg"]
+        assert list_pictures(f"{tmp_path}/*.jpg") == listed
+        for file, _ in listed[1:]:
+            with pytest.raises(InputError, match="there is no such picture") as caught:
+                read_picture(file)
+            line_of(caught)
 
     def test_links_inside_are_kept_and_loops_end(self, tmp_path) -> None:
         fill(tmp_path, "a/1.jpg")

@@ -6,6 +6,7 @@ import zlib
 import numpy as np
 import pytest
 
+from headwise.base.account import opened
 from headwise.base.errors import InputError
 from headwise.data.formats import matlab
 from headwise.data.persons.persons import LAYOUTS, read_picture_set
@@ -110,7 +111,19 @@ class TestMistakes:
                 "aircraft",
                 "data/images_variant_train.txt",
                 "1025794 A\n1025794 B\n",
-                "listed more than once in train",
+                "has the labels 'A' and 'B'",
+            ),
+            (
+                "aircraft",
+                "data/images_variant_train.txt",
+                "1025794 A\n1025794 A\n",
+                "listed more than once",
+            ),
+            (
+                "aircraft",
+                "data/images_variant_test.txt",
+                "1025794 707-320\n",
+                "listed more than once; list each once, in one part; --accept copies",
             ),
         ],
     )
@@ -128,7 +141,11 @@ class TestMistakes:
         root = market(tmp_path / "m")
         fill(tmp_path, "secret.jpg")
         (root / "query" / "0005_c1s1_000001_00.jpg").symlink_to(tmp_path / "secret.jpg")
-        assert "leads out of its folder" in refusal(root)
+        with opened() as account:
+            assert "0005" not in read_picture_set(root).identities
+        assert any("0005_c1s1_000001_00.jpg" in line for line in account.lines())
+        with opened(["links"]):
+            assert "0005" in read_picture_set(root).identities
 
     def test_folders_that_cannot_be_listed(self, tmp_path, monkeypatch) -> None:
         root = market(tmp_path)

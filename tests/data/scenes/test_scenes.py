@@ -8,17 +8,13 @@ import numpy as np
 import pytest
 
 from headwise.base.errors import InputError
+from headwise.data.scenes.depths import read_depth
 from headwise.data.scenes.generate import TESTED, TRAINED, write_sample_scenes
+from headwise.data.scenes.inputs import list_scenes
 from headwise.data.scenes.layouts import part_of, role_of, set_of
-from headwise.data.scenes.scenes import (
-    depth_polarity,
-    list_scenes,
-    read_depth,
-    read_mask,
-    read_rgbd_set,
-    read_sample,
-    read_scene,
-)
+from headwise.data.scenes.masks import read_mask
+from headwise.data.scenes.reading import depth_polarity, read_sample, read_scene
+from headwise.data.scenes.scenes import read_rgbd_set
 from headwise.tests.hostile import png_without_pixels
 
 Image = pytest.importorskip("PIL.Image", reason="the extra `vision` is not installed")

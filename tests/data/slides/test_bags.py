@@ -7,8 +7,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from headwise.base.account import opened
 from headwise.base.errors import InputError
-from headwise.data.slides.bags import is_bag_table, match_files, read_bag_table, read_cohort
+from headwise.data.slides.bags import is_bag_table, read_bag_table, read_cohort
 
 
 def table(tmp_path, text: str, name: str = "t.csv"):
@@ -67,6 +68,39 @@ class TestBags:
             np.testing.assert_array_equal(bags.features, plain.features)
 
     @pytest.mark.parametrize(
+        ("text", "names"),
+        [
+            ("1,b1,0.5,0.5\n1,b1,2.5,3\n0,b2,4,5\n", ("b1", "b2")),
+            ("tumour,b1,0,0\ntumour,b1,1,2\nnormal,b2,3,4\n", ("b1", "b2")),
+            ("1,7,5,3\n1,7,5,4\n0,9,6,1\n", ("7", "9")),
+            ("1;b1;0,5;0,5\n1;b1;2,5;3\n0;b2;4;5\n", ("b1", "b2")),
+        ],
+    )
+    def test_without_a_header_no_row_is_lost_whatever_the_names_are(
+        self, tmp_path, text: str, names: tuple[str, str]
+    ) -> None:
+        path = table(tmp_path, text)
+        assert is_bag_table(path)
+        with opened() as account:
+            bags = read_bag_table(path)
+        assert bags.cohort.names == names
+        assert bags.offsets.tolist() == [0, 2, 3]
+        assert "the table has no header" in lines_of("assumed", account)
+        assert "2 bags of 3 rows and 2 features" in lines_of("read", account)
+        assert "each of the bags counts as its own group" in lines_of("groups", account)
+
+    def test_the_usual_names_of_columns_are_taken(self, tmp_path) -> None:
+        path = table(tmp_path, "Bag ID,class,2,3\nb1,x,0.5,1\nb2,y,2.5,3\n")
+        assert is_bag_table(path)
+        with opened() as account:
+            bags = read_bag_table(path)
+        assert (bags.cohort.names, bags.cohort.labels) == (("b1", "b2"), ("x", "y"))
+        assert bags.columns == ("2", "3")
+        assert "'Bag ID' is taken as the bag" in lines_of("columns", account)
+        assert "no header" not in lines_of("assumed", account)
+        assert not is_bag_table(table(tmp_path, "slide_id,label,mpp\ns1,x,0.5\n", "list.csv"))
+
+    @pytest.mark.parametrize(
         ("text", "message"),
         [
             ("1,4,0.5\n0,4,0.7\n", "bag '4' has the labels '1' and '0'"),
@@ -118,8 +152,9 @@ class TestCohort:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("slide,lable\na,x\n", "no column 'label'; did you mean 'lable'?"),
-            ("slide,label\na,x\na,y\n", "slide 'a' is listed more than once"),
+            ("slide,lable\na,x\n", "no column 'label'; it has 'slide', 'lable'; name it with"),
+            ("slide,label\na,x\na,x\n", "slide 'a' is listed more than once"),
+            ("slide,label\na,x\na,y\n", "slide 'a' has the labels 'x' and 'y'"),
             ("slide,label\na,\n", "column 'label', row 1: is empty"),
             ("slide,label,split\na,x,later\n", "'later' is none of train, validation, test"),
             (
@@ -179,10 +214,90 @@ class TestCohort:
         assert cohort.patients == tuple(f"p{k}" for k in order)
         assert cohort.splits == tuple(parts[k % 3] for k in order)
 
-    def test_files_are_found_with_and_without_ending(self) -> None:
-        files = ["in/a.svs", "in/b/c.d.tiff", "in/e.png"]
-        matched = match_files(("a", "c.d.tiff", "f"), files, "labels.csv")
-        assert matched == {"a": "in/a.svs", "c.d.tiff": "in/b/c.d.tiff"}
-        with pytest.raises(InputError, match="could be"):
-            match_files(("a",), ["x/a.svs", "y/a.tiff"], "labels.csv")
-        assert match_files(("e",), ["x/a.svs", "y/a.tiff", "e.png"], "labels.csv") == {"e": "e.png"}
+
+def lines_of(topic: str, account) -> str:
+    return " ".join(line for line in account.lines() if line.startswith(f"{topic}:"))
+
+
+class TestColumnsOfPeople:
+    @pytest.mark.parametrize("name", ["patient_id", "case_id", "Patient ID", "subject_id", "PID"])
+    def test_patients_are_found_under_their_usual_names(self, tmp_path, name: str) -> None:
+        path = table(tmp_path, f"slide,label,{name}\na,x,P1\nb,x,P1\nc,y,P2\n")
+        with opened() as account:
+            assert read_cohort(path).patients == ("P1", "P1", "P2")
+        assert "3 slides listed" in lines_of("read", account)
+        assert f"{name!r} is taken as the patient" in lines_of("columns", account)
+        assert f"3 slides of 2 patients (column {name!r})" in lines_of("groups", account)
+
+    def test_without_patients_it_is_said_that_each_slide_counts_alone(self, tmp_path) -> None:
+        with opened() as account:
+            read_cohort(table(tmp_path, "slide,label,stain\na,x,he\nb,y,he\n"))
+        assert "each of the slides counts as its own group" in lines_of("groups", account)
+        assert "not used (stain)" in lines_of("columns", account)
+
+    def test_the_lists_of_other_tools_are_read(self, tmp_path) -> None:
+        clam = read_cohort(table(tmp_path, "case_id,slide_id,label\nC1,s1,a\nC1,s2,a\n"))
+        assert (clam.names, clam.patients) == (("s1", "s2"), ("C1", "C1"))
+        plain = read_cohort(table(tmp_path, "filename,diagnosis\ns1.svs,a\ns2.svs,b\n"))
+        assert (plain.names, plain.labels) == (("s1.svs", "s2.svs"), ("a", "b"))
+        text = "scan,outcome,who\ns1,a,P\ns2,b,P\n"
+        chosen = {"slide": "scan", "label": "outcome", "patient": "who"}
+        named = read_cohort(table(tmp_path, text), chosen)
+        assert (named.names, named.labels, named.patients) == (("s1", "s2"), ("a", "b"), ("P", "P"))
+
+    def test_numbers_of_folds_are_no_parts_and_40x_is_no_resolution(self, tmp_path) -> None:
+        path = table(tmp_path, "slide,label,fold,resolution\na,x,0,40x\nb,y,1,20x\n")
+        with opened() as account:
+            cohort = read_cohort(path)
+        assert cohort.splits == cohort.mpp == (None, None)
+        assert "fold" in lines_of("columns", account)
+        assert "resolution" in lines_of("columns", account)
+
+    def test_older_runs_keep_their_parts(self, tmp_path) -> None:
+        path = table(tmp_path, "slide,label,case_id\na,x,P1\nb,x,P1\n")
+        assert read_cohort(path, usual_names=False).patients == ("a", "b")
+
+    def test_a_list_to_predict_for_needs_no_labels(self, tmp_path) -> None:
+        cohort = read_cohort(table(tmp_path, "slide_id,mpp\na,0.25\nb,\n"), labelled=False)
+        assert (cohort.names, cohort.labels, cohort.mpp) == (("a", "b"), ("", ""), (0.25, None))
+
+
+class TestLabels:
+    @pytest.mark.parametrize("word", ["NaN", "None", "NA", "nan", "n/a", "null"])
+    def test_a_missing_word_is_no_class(self, tmp_path, word: str) -> None:
+        path = table(tmp_path, f"slide,label\na,x\nb,{word}\nc,y\n")
+        with pytest.raises(InputError, match=rf"row 2: holds '{word}', which is no label"):
+            read_cohort(path)
+        with opened(("missing-labels",)) as account:
+            assert read_cohort(path).names == ("a", "c")
+        assert "rows without a label (row 2)" in lines_of("left out", account)
+        bags = table(tmp_path, f"bag,label,x\nb1,1,0.5\nb2,{word},0.5\nb3,0,1\n", "bags.csv")
+        with pytest.raises(InputError, match="which is no label"):
+            read_bag_table(bags)
+        with opened(("missing-labels",)):
+            assert read_bag_table(bags).cohort.names == ("b1", "b3")
+
+    def test_one_and_one_point_nought_are_one_class(self, tmp_path) -> None:
+        with opened() as account:
+            cohort = read_cohort(table(tmp_path, "slide,label\na,1\nb,1.0\nc,0\nd,Sick\ne,sick\n"))
+        assert cohort.labels == ("1", "1", "0", "Sick", "sick")
+        assert "'1' and '1.0' are one class" in lines_of("values", account)
+        assert "'Sick' and 'sick' differ by case only" in lines_of("values", account)
+
+
+class TestCopies:
+    def test_bags_that_are_exact_copies_share_a_part(self, tmp_path) -> None:
+        text = "bag,label,x\na,1,0.5\na,1,0.7\nb,0,3\nc,1,0.5\nc,1,0.7\n"
+        with opened() as account:
+            bags = read_bag_table(table(tmp_path, text))
+        assert bags.cohort.patients == ("a", "b", "a")
+        assert "exact copies of other bags" in lines_of("items", account)
+        alone = read_bag_table(table(tmp_path, text), copies_joined=False)
+        assert alone.cohort.patients == ("a", "b", "c")
+        with pytest.raises(InputError, match="'a' and 'c' are exact copies with the labels"):
+            read_bag_table(table(tmp_path, text.replace("c,1", "c,0")))
+
+    def test_a_slide_in_two_parts_is_refused(self, tmp_path) -> None:
+        path = table(tmp_path, "slide,label,split\na,x,train\na,x,test\nb,y,test\n")
+        with pytest.raises(InputError, match="slide 'a' is listed more than once"):
+            read_cohort(path)

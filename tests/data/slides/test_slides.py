@@ -2,6 +2,7 @@
 
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 pytest.importorskip("openslide", reason="OpenSlide is optional (extra wsi) and not installed")
 
+from headwise.base.account import opened
 from headwise.base.errors import InputError
 from headwise.data.slides import slides as wsi
 from headwise.data.slides.generate import draw_slide, write_pyramid, write_sample_slides
@@ -133,6 +135,45 @@ def test_an_image_with_alpha_or_grey_is_a_slide_in_colours(tmp_path) -> None:
         )
 
 
+class TestPlainImages:
+    def test_transparent_ground_is_white(self, tmp_path) -> None:
+        """Whatever colour is hidden below it."""
+        picture = np.dstack([quarters(40, 20), np.full((20, 40), 255, np.uint8)])
+        picture[:, :10] = 0
+        Image.fromarray(picture).save(tmp_path / "a.png")
+        with Slide(tmp_path / "a.png") as slide:
+            pixels = slide.read(0, 0, (40, 20), (40, 20))
+        assert (pixels[:, :10] == 255).all()
+        np.testing.assert_array_equal(pixels[:, 10:], quarters(40, 20)[:, 10:])
+
+    def test_grey_of_16_bits_is_scaled_not_clipped(self, tmp_path) -> None:
+        values = np.linspace(0, 65535, 800).reshape(20, 40).astype(np.uint16)
+        Image.fromarray(values).save(tmp_path / "a.png")
+        with Slide(tmp_path / "a.png") as slide:
+            pixels = slide.read(0, 0, (40, 20), (40, 20))
+        np.testing.assert_allclose(pixels[..., 0], values / 257, atol=1)
+
+    def test_postscript_with_the_name_of_a_picture_starts_no_program(
+        self, tmp_path, monkeypatch
+    ) -> None:
+        started = []
+        monkeypatch.setattr("subprocess.Popen", lambda *a, **k: started.append(a))
+        monkeypatch.setattr("subprocess.check_call", lambda *a, **k: started.append(a))
+        text = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+        (tmp_path / "a.png").write_text(text)
+        with pytest.raises(InputError, match="neither OpenSlide nor Pillow"):
+            Slide(tmp_path / "a.png").size  # noqa: B018
+        assert started == []
+
+
+def test_the_corner_of_the_scan_is_what_the_file_names(pyramid) -> None:
+    with Slide(pyramid) as slide:
+        assert slide.origin == (0, 0)
+        bounds = {"openslide.bounds-x": "1024", "openslide.bounds-y": "768"}
+        slide.__dict__["_open"] = SimpleNamespace(properties=bounds, close=lambda: None)
+        assert slide.origin == (1024, 768)
+
+
 class TestMicrometres:
     def test_they_are_the_mean_of_both_sides(self, tmp_path) -> None:
         import tifffile
@@ -158,8 +199,22 @@ class TestMicrometres:
             Slide(path).scale(0.5)
         assert Slide(path, mpp=0.25).scale(0.5) == 2.0
 
-    def test_what_the_file_says_comes_first(self, pyramid) -> None:
+    def test_what_the_file_says_comes_first_unless_the_user_says_it(self, pyramid) -> None:
         assert Slide(pyramid, mpp=9.0).mpp == pytest.approx(0.25, rel=1e-4)
+        by_hand = Slide(pyramid, mpp=0.125, mpp_first=True)
+        with opened() as account:
+            assert by_hand.scale(0.5) == 4.0
+        assert "a.tiff: 0.25, taken 0.125" in account.lines()[0]
+        assert pickle.loads(pickle.dumps(by_hand)).mpp == 0.125
+
+    @pytest.mark.parametrize("stated", [1000.0, 352.8, 84.67, 1e-4])
+    def test_what_cannot_be_right_is_not_used(self, tmp_path, stated: float) -> None:
+        write_pyramid(tmp_path / "a.tiff", gradient(256, 256), mpp=stated)
+        with pytest.raises(InputError, match=r"cannot be right; say them with --mpp"):
+            Slide(tmp_path / "a.tiff").scale(0.5)
+        with opened() as account:
+            assert Slide(tmp_path / "a.tiff", mpp=0.25).scale(0.5) == 2.0
+        assert "other micrometres per pixel than --mpp" in account.lines()[0]
 
     def test_a_slide_coarser_than_asked_for_is_refused(self, pyramid) -> None:
         assert Slide(pyramid).scale(0.24) == pytest.approx(0.96, rel=1e-3)
@@ -218,15 +273,19 @@ def test_a_slide_travels_closed_and_threads_share_it(pyramid) -> None:
     assert slide.size == (700, 500)
 
 
-def test_lists_go_into_folders_and_refuse_links_that_lead_out(tmp_path, pyramid) -> None:
+def test_lists_go_into_folders_and_leave_out_links_that_lead_out(tmp_path, pyramid) -> None:
     home = tmp_path / "home"
     (home / "b").mkdir(parents=True)
     for name in ("b/2.tiff", "1.PNG", ".hidden.tiff", "notes.txt"):
         (home / name).write_bytes(b"x")
-    assert list_slides(home) == [str(home / "1.PNG"), str(home / "b" / "2.tiff")]
     (home / "out.tiff").symlink_to(pyramid)
-    with pytest.raises(InputError, match="leads out"):
-        list_slides(home)
+    with opened() as account:
+        assert list_slides(home) == [str(home / "1.PNG"), str(home / "b" / "2.tiff")]
+    (line,) = account.lines()
+    for name in ("hidden names (.hidden.tiff)", "other kinds (notes.txt)", "lead out", "out.tiff"):
+        assert name in line
+    with opened(("links",)):
+        assert str(home / "out.tiff") in list_slides(home)
 
 
 def test_the_generated_slides_are_the_same_each_time_and_differ(tmp_path) -> None:
@@ -263,7 +322,9 @@ class TestRealSlides:
                 Slide(real_data / "wsi" / "slides" / name).size  # noqa: B018
 
     def test_two_files_of_a_dicom_series_are_one_slide(self, real_data) -> None:
-        files = list_slides(real_data / "wsi" / "slides" / "openslide_fixtures")
+        with opened() as account:
+            files = list_slides(real_data / "wsi" / "slides" / "openslide_fixtures")
+        assert any("further files of DICOM series" in line for line in account.lines())
         assert [path for path in files if path.endswith(".dcm")] == [
             str(real_data / "wsi" / "slides" / "openslide_fixtures" / "boxes_0.dcm")
         ]

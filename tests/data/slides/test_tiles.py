@@ -99,6 +99,30 @@ def test_a_slide_smaller_than_a_tile_and_one_without_tissue(tmp_path) -> None:
     assert len(tile_grid(Slide(tmp_path / "w.tiff"), tile=100)) == 0
 
 
+def test_the_last_row_and_column_reach_the_end_of_the_slide(tmp_path) -> None:
+    """Tissue at the edge of a slide whose sides are no multiples of a tile."""
+    picture = np.full((200, 300, 3), 245, np.uint8)
+    noise = np.random.default_rng(0).integers(0, 60, (90, 90, 3), dtype=np.uint8)
+    picture[110:, 210:] = noise + np.uint8([150, 40, 120])
+    write_pyramid(tmp_path / "a.tiff", picture, mpp=0.5)
+    with Slide(tmp_path / "a.tiff") as opened:
+        grid = tile_grid(opened, tile=64)
+        assert [256, 128] in grid.coords.tolist()
+        assert [256, 192] not in grid.coords.tolist()  # eight pixels of tissue, the rest is beyond
+        for rows, tiles, _ in TileReader(opened, grid):
+            for (x, y), tile in zip(grid.coords[rows], tiles):
+                beyond = np.full((64, 64, 3), 255, np.uint8)
+                inside = picture[y : y + 64, x : x + 64]
+                beyond[: inside.shape[0], : inside.shape[1]] = inside
+                np.testing.assert_array_equal(tile, beyond)
+
+
+def test_a_slide_of_full_tiles_has_no_others(tmp_path) -> None:
+    write_pyramid(tmp_path / "a.tiff", draw_slide(np.random.default_rng(4), 256, True), mpp=0.5)
+    grid = tile_grid(Slide(tmp_path / "a.tiff"), tile=64, overlap=0.5, least_tissue=0)
+    assert grid.coords.max() <= 192
+
+
 class TestFeatureFiles:
     def test_what_is_written_is_read(self, tmp_path) -> None:
         features, coords = np.random.default_rng(0).normal(size=(5, 3)), np.arange(10).reshape(5, 2)

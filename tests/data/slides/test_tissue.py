@@ -146,3 +146,12 @@ class TestRealPictures:
             False,
             False,
         ]
+
+
+def test_a_picture_without_colours_is_grey_and_empty_glass_is_not() -> None:
+    green = slide_with(None)[..., 1]
+    assert find_tissue(np.stack([green] * 3, 2)).grey
+    assert not find_tissue(slide_with(None)).grey
+    glass = np.random.default_rng(0).normal(243, 2, (200, 300, 3)).clip(0, 255).astype(np.uint8)
+    assert not find_tissue(glass).grey
+    assert not find_tissue(np.full((200, 300, 3), 240, np.uint8)).grey

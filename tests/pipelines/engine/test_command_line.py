@@ -61,6 +61,11 @@ HEAVY = ("torch", "lightning_fabric", "matplotlib", "sklearn", "polars")
         ["forecast", "predict"],
         ["forecast", "train", "--attention", "sta"],
         ["list", "attention"],
+        ["completion", "bash"],
+        ["completion"],
+        ["serve"],
+        ["serve", "--port", "0", "--run", "run"],
+        ["train", "forecast"],
         ["data"],
         ["forecast", "train", "--epochs", "0"],
     ],
@@ -82,6 +87,14 @@ def test_help_and_mistakes_answer_without_torch(words):
     else:
         assert "CODE 0" in done.stdout
         assert not lines
+
+
+def test_verb_and_task_in_the_wrong_order_are_put_right(headwise) -> None:
+    assert headwise("train", "forecast") == (
+        2,
+        ["headwise: no task 'train'; did you mean `headwise forecast train`?"],
+    )
+    assert headwise("crossval", "wsi", "--data", "x")[1][0].endswith("`headwise wsi crossval`?")
 
 
 def test_every_option_misspelt_by_one_letter_is_met_with_its_name():

@@ -93,3 +93,26 @@ def test_a_confusion_counts_true_by_predicted_classes() -> None:
 def test_the_examples_run() -> None:
     assert doctest.testmod(style).failed == 0
     assert doctest.testmod(classifier).failed == 0
+
+
+def test_names_with_dollar_signs_are_drawn_as_they_are(tmp_path: Path) -> None:
+    with style.styled_figure(4, 3) as figure:
+        axes = figure.subplots()
+        axes.plot([1, 2], label=r"$\frac{$")
+        axes.set(title="$^$", xlabel="US$_to_AU$", xticks=[0, 1], xticklabels=["$^$", "a$b$"])
+        axes.legend()
+    style.save_png(figure, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 1000
+    assert not axes.title.get_parse_math()
+
+
+def test_a_logarithmic_axis_has_plain_numbers() -> None:
+    with style.styled_figure(4, 3) as figure:
+        axes = figure.subplots()
+        axes.plot([1, 1000], [0, 1])
+        axes.set(xscale="log")
+        style.plain_ticks(axes.xaxis)
+        figure.draw_without_rendering()
+        texts = [label.get_text() for label in axes.get_xticklabels(which="both")]
+    assert {"1", "10", "100", "1000"} <= set(texts)
+    assert not any("$" in text for text in texts)

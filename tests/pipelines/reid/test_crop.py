@@ -11,10 +11,12 @@ pytest.importorskip("PIL", reason="Pillow is optional (extra vision) and not ins
 
 from PIL import Image
 
+from headwise.base.errors import InputError
 from headwise.data.formats.pictures import read_picture
+from headwise.data.persons.boxes import BoxTable
 from headwise.data.persons.persons import read_picture_set
 from headwise.pipelines.reid import cropping
-from headwise.pipelines.reid.cropping import inside
+from headwise.pipelines.reid.cropping import inside, numbered_as
 
 BOXES = """frame,x,y,width,height,score,identity
 1,10,20,30,60,0.9,7
@@ -79,6 +81,7 @@ def test_crops_are_the_pixels_of_their_boxes(frames, headwise, tmp_path) -> None
         ".jpg",
         ".jpg",
         ".jpg",
+        ".json",
         ".png",
     ]
 
@@ -181,13 +184,15 @@ def test_foreign_files_are_never_replaced(frames, headwise, tmp_path) -> None:
         (["--boxes", "other.csv"], "none of its boxes belongs to a frame"),
         (["--boxes", "none.csv"], "none.csv"),
         (["--config", "none.py", "--checkpoint", "none.pth"], "none.py"),
+        (["--config", "c", "--checkpoint", "c", "--first-frame", "0"], "is read by --boxes"),
+        (["--boxes", "boxes.csv", "--first-frame", "2"], "--first-frame 2: must be 0 or 1"),
     ],
 )
 def test_mistakes_are_one_line_and_write_nothing(
     frames, headwise, tmp_path, monkeypatch, words, message
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    if "--config" in words and "--boxes" not in words:
+    if "none.pth" in words:
         pytest.importorskip(
             "mmdet", reason="mmdetection is optional (extra openmmlab) and not installed"
         )
@@ -196,6 +201,144 @@ def test_mistakes_are_one_line_and_write_nothing(
     assert code == 2
     assert message in lines[-1]
     assert not Path("out").exists()
+
+
+def crops(headwise, frames, tmp_path, boxes: str, *words, name="b.csv") -> tuple[int, list[str]]:
+    (tmp_path / name).write_text(boxes)
+    command = ("reid", "crop", "--input", frames, "--boxes", tmp_path / name, "--overwrite")
+    return headwise(*command, "--output", tmp_path / "out", *words)
+
+
+def table_of(tmp_path) -> list[tuple]:
+    columns = ("frame", "x", "y", "width", "height")
+    return pl.read_csv(tmp_path / "out" / "crops.csv").select(columns).rows()
+
+
+class TestNumbersOfFrames:
+    """A box that moves by 10 from frame to frame, so that it tells which one it was made for."""
+
+    @pytest.fixture
+    def film(self, tmp_path) -> Path:
+        av = pytest.importorskip("av", reason="PyAV is optional (extra video) and not installed")
+        with av.open(str(tmp_path / "film.mp4"), "w") as container:
+            stream = container.add_stream("mpeg4", rate=10)
+            stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
+            for number in range(4):
+                pixels = np.full((96, 160, 3), 40, np.uint8)
+                pixels[20:60, 20 * number : 20 * number + 20] = 230
+                for packet in stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")):
+                    container.mux(packet)
+            for packet in stream.encode():
+                container.mux(packet)
+        return tmp_path / "film.mp4"
+
+    def boxes(self, first: int, count: int = 4) -> str:
+        rows = [f"{first + k},{20 * k},20,20,40" for k in range(count)]
+        return "frame,x,y,width,height\n" + "\n".join(rows)
+
+    @pytest.mark.parametrize(
+        ("first", "words", "said"),
+        [
+            (0, (), "frame 0 of the boxes is the first"),
+            (1, (), ""),
+            (0, ("--first-frame", 0), "frame 0 of the boxes is the first"),
+            (1, ("--first-frame", 1), ""),
+        ],
+    )
+    def test_boxes_are_cut_from_their_own_frame(
+        self, film, headwise, tmp_path, first, words, said
+    ) -> None:
+        code, lines = crops(headwise, film, tmp_path, self.boxes(first), *words)
+        assert code == 0, lines
+        assert [row[:2] for row in table_of(tmp_path)] == [(k + 1, 20 * k) for k in range(4)]
+        for image in pl.read_csv(tmp_path / "out" / "crops.csv")["image"]:
+            assert read_picture(tmp_path / "out" / image).mean() > 200
+        assumed = [line for line in lines if "--first-frame" in line]
+        assert (said in assumed[0]) if said else not assumed
+
+    def test_what_the_boxes_do_not_tell_is_said(self, film, headwise, tmp_path) -> None:
+        code, lines = crops(headwise, film, tmp_path, self.boxes(1, 2))
+        assert code == 0
+        assert any("count frames from 1 (--first-frame 0: from 0)" in line for line in lines)
+        code, lines = crops(headwise, film, tmp_path, self.boxes(1, 2), "--first-frame", 0)
+        assert [row[0] for row in table_of(tmp_path)] == [2, 3]
+
+    def test_numbers_in_names_of_files(self) -> None:
+        def numbers(first: int, last: int, span: tuple[int, int], first_frame=None) -> list[str]:
+            rows = pl.DataFrame({"frame": [str(first), str(last), "a.jpg"]})
+            return numbered_as(BoxTable("b", rows, {}), span, first_frame).rows["frame"].to_list()
+
+        assert numbers(0, 9, (0, 9)) == ["0", "9", "a.jpg"]
+        assert numbers(17, 20, (17, 30)) == ["17", "20", "a.jpg"]
+        assert numbers(1, 10, (0, 9)) == ["0", "9", "a.jpg"]
+        assert numbers(1, 9, (0, 9)) == ["1", "9", "a.jpg"]
+        assert numbers(0, 5, (17, 30), 0) == ["17", "22", "a.jpg"]
+        with pytest.raises(InputError, match=r"numbered from 17; .*--first-frame 0"):
+            numbers(0, 5, (17, 30))
+        with pytest.raises(InputError, match="names its frames by file"):
+            numbered_as(BoxTable("b", pl.DataFrame({"frame": ["a"]}), {}), (1, 9), 0)
+
+
+def test_boxes_as_shares_of_the_frame(frames, headwise, tmp_path) -> None:
+    corner = "frame,x,y,width,height\n1,0.05,0.2,0.15,0.4\n"
+    code, lines = crops(headwise, frames, tmp_path, corner)
+    assert code == 0, lines
+    assert table_of(tmp_path) == [(1, 10, 30, 30, 60)]
+    assert any("shares of the frame" in line and "--centre" in line for line in lines)
+    middle = "frame,xc,yc,w,h\n1,0.125,0.4,0.15,0.4\n"
+    assert crops(headwise, frames, tmp_path, middle)[0] == 0
+    assert table_of(tmp_path) == [(1, 10, 30, 30, 60)]
+    middle = "frame,x,y,width,height\n1,0.925,0.8,0.15,0.4\n"
+    code, lines = crops(headwise, frames, tmp_path, middle)
+    assert code == 2
+    assert "end outside of the frame; if x and y are the middle" in lines[-1]
+    assert crops(headwise, frames, tmp_path, middle, "--centre")[0] == 0
+    assert table_of(tmp_path) == [(1, 170, 90, 30, 60)]
+
+
+def test_people_that_are_hidden_are_left_out(frames, headwise, tmp_path) -> None:
+    truth = "".join(f"1,{k},11,21,30,60,1,1,{v}\n" for k, v in enumerate((1, 0.3, 0.0, -1), 1))
+    code, lines = crops(headwise, frames, tmp_path, truth, name="gt.txt")
+    assert code == 0
+    assert pl.read_csv(tmp_path / "out" / "crops.csv")["identity"].to_list() == [1, 2, 4]
+    assert any("1 boxes of people that are hidden" in line for line in lines)
+    words = ("--least-visibility", 0.5)
+    assert crops(headwise, frames, tmp_path, truth, *words, name="gt.txt")[0] == 0
+    assert pl.read_csv(tmp_path / "out" / "crops.csv")["identity"].to_list() == [1, 4]
+
+
+def test_other_names_of_columns_are_taken_and_said(frames, headwise, tmp_path) -> None:
+    text = "frame_number,bb_left,bb_top,bb_width,bb_height,track_id,note\n1,10,20,30,60,nan,x\n"
+    code, lines = crops(headwise, frames, tmp_path, text)
+    assert code == 0, lines
+    assert table_of(tmp_path) == [(1, 10, 20, 30, 60)]
+    assert "identity" not in pl.read_csv(tmp_path / "out" / "crops.csv").columns
+    (columns,) = (line for line in lines if line.startswith("columns"))
+    assert "'bb_left' is taken as the x" in columns
+    assert "not used (note)" in columns
+    text = "shot,a,b,c,d\n1,10,20,40,80\n"
+    words = ("--columns", "frame=shot", "x1=a", "y1=b", "x2=c", "y2=d")
+    assert crops(headwise, frames, tmp_path, text, *words)[0] == 0
+    assert table_of(tmp_path) == [(1, 10, 20, 30, 60)]
+    code, lines = crops(headwise, frames, tmp_path, text, "--columns", "frame=shoot")
+    assert code == 2
+    assert "no column 'shoot'; did you mean 'shot'" in lines[-1]
+
+
+def test_a_folder_of_the_user_next_to_the_crops_is_left_alone(frames, headwise, tmp_path) -> None:
+    for name in ("out.old", ".aside-mine-out"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.txt").write_text("x")
+    for _ in range(2):
+        assert crops(headwise, frames, tmp_path, BOXES)[0] == 0
+    for name in ("out.old", ".aside-mine-out"):
+        assert (tmp_path / name / "thesis.txt").read_text() == "x"
+    present = sorted(path.name for path in tmp_path.iterdir())
+    assert present == [".aside-mine-out", "b.csv", "boxes.csv", "out", "out.old", "street"]
+    account = json.loads((tmp_path / "out" / "account.json").read_text())
+    counted = {entry["what"]: entry["count"] for entry in account}
+    assert (counted["frames"], counted["boxes"]) == (3, 7)
+    assert counted["boxes smaller than --least"] == 2
 
 
 def test_boxes_are_widened_and_cut() -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from headwise.base import account
 from headwise.base.errors import InputError
 from headwise.data.persons.persons import read_picture_set
 from headwise.pipelines.engine.pipeline import Splits
-from headwise.pipelines.reid.data import ReidSpec, goal_of, open_pictures
+from headwise.pipelines.reid.data import ReidSpec, _take_of_each, goal_of, open_pictures
 from headwise.pipelines.reid.options import ReidOptions
 from headwise.pipelines.reid.pictures import IdentityPictures, Pictures
 from headwise.tests.data.persons.sets import fill
@@ -107,6 +108,100 @@ def market(tmp_path) -> Path:
     names += [f"bounding_box_test/{n}_c3s1_000003_00.jpg" for n in ("0000", "-1")]
     names += ["bounding_box_train/-1_c1s1_000009_01.jpg"]
     return fill(tmp_path / "m", *names)
+
+
+def picture(path: Path, seed: int) -> None:
+    Image = pytest.importorskip("PIL.Image", reason="Pillow is optional and not installed")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (16, 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+class TestCopies:
+    """Pictures that are the same pixels under other names."""
+
+    def split(self, home: Path, **options) -> list[set[str]]:
+        splits = opened(home, size=(16, 8), **options)
+        return [set(part.names()) for part in (splits.train, splits.validation, splits.test)]
+
+    def test_copies_of_a_class_share_a_part(self, tmp_path) -> None:
+        for name in "ab":
+            for number in range(10):
+                picture(tmp_path / name / f"{number}.png", ord(name) * 100 + number % 5)
+        for seed in range(5):
+            with account.opened() as notes:
+                parts = self.split(
+                    tmp_path, goal="classes", seed=seed, test_share=0.4, validation_share=0.3
+                )
+            assert sum(map(len, parts)) == 20
+            for name in "ab":
+                for number in range(5):
+                    pair = {f"{name}/{number}.png", f"{name}/{number + 5}.png"}
+                    assert sum(pair <= part for part in parts) == 1
+            assert any("10 exact copies of other pictures" in line for line in notes.lines())
+
+    def test_without_copies_the_parts_are_as_they_were(self, tmp_path) -> None:
+        classes = np.repeat(["a", "b"], 10)
+        rows = np.arange(20)
+        drawn = [
+            _take_of_each(classes, rows, 0.3, np.random.default_rng(1), groups)[0].tolist()
+            for groups in (rows, rows.astype(str))
+        ]
+        generator, chosen = np.random.default_rng(1), []
+        for start in (0, 10):
+            chosen += (start + generator.permutation(10)[:3]).tolist()
+        assert drawn[0] == drawn[1] == sorted(chosen)
+
+    def test_a_class_of_copies_alone_stays_in_training(self) -> None:
+        rows = np.arange(6)
+        groups = np.array([0, 0, 0, 3, 4, 5])
+        for seed in range(9):
+            generator = np.random.default_rng(seed)
+            taken, rest = _take_of_each(np.repeat(["a", "b"], 3), rows, 0.4, generator, groups)
+            assert {0, 1, 2} <= set(rest.tolist())
+            assert len(taken) == 1
+
+    def test_copies_in_two_parts_or_of_two_people_are_refused_unless_accepted(
+        self, tmp_path
+    ) -> None:
+        for number in range(6):
+            picture(tmp_path / "train" / f"p{number // 2}" / f"{number}.png", number)
+        picture(tmp_path / "query" / "q" / "0.png", 90)
+        picture(tmp_path / "gallery" / "q" / "1.png", 90)
+        picture(tmp_path / "gallery" / "r" / "2.png", 92)
+        with account.opened() as notes:
+            self.split(tmp_path)
+        assert any("gallery that are exact copies of a query" in line for line in notes.lines())
+        picture(tmp_path / "gallery" / "r" / "3.png", 4)
+        with pytest.raises(InputError, match=r"exact copies with the labels .*--accept two-labels"):
+            self.split(tmp_path)
+        (tmp_path / "gallery" / "r" / "3.png").unlink()
+        picture(tmp_path / "gallery" / "p2" / "3.png", 4)
+        with pytest.raises(InputError, match=r"exact copies in test and in train.*--accept copies"):
+            self.split(tmp_path)
+        with account.opened(["copies"]) as notes:
+            self.split(tmp_path)
+        assert any(
+            "identities in the training and in the test part (p2)" in x for x in notes.lines()
+        )
+
+    def test_an_identity_in_training_and_test_is_refused_in_a_search(self, tmp_path) -> None:
+        people(tmp_path, 4, 3, "train/")
+        fill(tmp_path, "query/p01/8.jpg", "gallery/p01/9.jpg")
+        with pytest.raises(InputError, match="identity 'p01' is in the training and in the test"):
+            opened(tmp_path)
+        known = opened(tmp_path, goal="classes", validation_share=0.0)
+        assert known.spec.goal == "classes"
+        with account.opened(["copies"]):
+            assert len(opened(tmp_path).test) == 2
+
+    def test_members_are_the_pictures_of_each_part(self, tmp_path) -> None:
+        splits = opened(people(tmp_path))
+        for name in ("train", "validation", "test"):
+            part = splits.part(name)
+            assert [Path(member.file) for member in splits.members[name]] == [
+                tmp_path / item for item in part.names()
+            ]
 
 
 class TestLabels:

@@ -40,6 +40,7 @@ WORDS = (
     "--accelerator",
     "cpu",
 )
+DEFAULT_SIZES = ("--patch", 16, "--width", 192, "--layers", 6, "--heads", 3)
 SMALL = {
     "size": (32, 16),
     "patch": 8,
@@ -89,7 +90,7 @@ def test_a_run_holds_scores_and_those_of_the_baseline(run, persons) -> None:
 
 def test_embed_writes_vectors_and_the_mark_of_the_model(run, gallery) -> None:
     rows = pl.read_parquet(gallery)
-    assert rows.columns == ["file", "item", "status", "error", "vector", "model"]
+    assert rows.columns == ["file", "item", "part", "status", "error", "vector", "model"]
     assert rows["vector"].list.len().unique().to_list() == [32]
     np.testing.assert_allclose(np.linalg.norm(rows["vector"].to_list(), axis=1), 1, rtol=1e-5)
     assert rows["model"].n_unique() == 1
@@ -103,7 +104,13 @@ def test_search_lists_the_nearest_by_cosine(run, persons, gallery, tmp_path, hea
     code, lines = headwise(*words, "--gallery", gallery, "--output", tmp_path / "a.parquet")
     assert code == 0, lines
     ranked = pl.read_parquet(tmp_path / "a.parquet")
-    assert ranked.columns == ["query", "rank", "item", "file", "score"]
+    assert ranked.columns == ["query", "rank", "item", "file", "score", "identity"]
+    # The names of the layout say who is found; the terminal, too, and no path but the user's.
+    assert ranked["identity"].to_list() == [item.split("_")[0] for item in ranked["item"]]
+    first = ranked.row(0, named=True)
+    hit = f"{first['query']}: {first['identity']} ({first['item']}) {first['score']:.3f}"
+    assert any(line.startswith(hit) for line in lines), lines
+    assert not any("headwise-search" in line for line in lines)
     in_gallery = pl.read_parquet(gallery)
     queries = pipelines.reid.embed(
         run=run.path, input=persons / "query", output=tmp_path / "q.parquet"
@@ -127,9 +134,12 @@ def test_search_lists_the_nearest_by_cosine(run, persons, gallery, tmp_path, hea
     assert pl.read_parquet(tmp_path / "b.parquet").equals(ranked)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "a.parquet",
+        "a.parquet.account.json",
         "a.parquet.png",
         "b.parquet",
+        "b.parquet.account.json",
         "q.parquet",
+        "q.parquet.account.json",
     ]
     code, lines = headwise(*words, "--gallery", gallery, "--output", tmp_path / "a.parquet")
     assert (code, len(lines)) == (2, 1)
@@ -142,6 +152,73 @@ def test_search_lists_the_nearest_by_cosine(run, persons, gallery, tmp_path, hea
     assert again.select("query", "rank").equals(ranked.select("query", "rank"))
     assert not again["score"].equals(ranked["score"])
     assert (np.diff(again["score"].to_numpy().reshape(6, 4)) <= 0).all()
+
+
+def test_a_search_names_identities_of_folders_and_tables_and_broken_pictures(
+    run, persons, tmp_path, headwise
+) -> None:
+    files = sorted((persons / "query").glob("*.jpg"))[:4]
+    lines = ["image,person_id"]
+    for number, file in enumerate(files):
+        place = tmp_path / "home" / ("anna", "ben")[number % 2] / f"{number}.jpg"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(file.read_bytes())
+        lines.append(f"{place.parent.name}/{place.name},{'cleo' if number else 'nan'}")
+    lines.append("anna/gone.jpg,cleo")
+    (tmp_path / "home" / "t.csv").write_text("\n".join(lines))
+    words = ("reid", "search", "--run", run.path, "--query", tmp_path / "home", "--shown", 0)
+    words = (*words, "--k", 1, "--output", tmp_path / "o.parquet", "--overwrite", "--gallery")
+    assert headwise(*words, tmp_path / "home")[0] == 0
+    ranked = pl.read_parquet(tmp_path / "o.parquet")
+    assert ranked["query"].to_list() == ranked["item"].to_list()
+    assert ranked["identity"].to_list() == ["anna", "anna", "ben", "ben"]
+    code, lines = headwise(*words, tmp_path / "home" / "t.csv")
+    assert code == 3
+    assert any("anna/gone.jpg" in line and "no such picture" in line for line in lines)
+    # A picture whose identity the table does not say has that of its folder.
+    identities = pl.read_parquet(tmp_path / "o.parquet")["identity"].to_list()
+    assert identities == ["anna", "cleo", "cleo", "cleo"]
+    output = words.index(tmp_path / "o.parquet")
+    words = (*words[:output], tmp_path / "o.csv", *words[output + 1 :])
+    assert headwise(*words, tmp_path / "home")[0] == 0
+    assert pl.read_csv(tmp_path / "o.csv").columns == ranked.columns
+    code, lines = headwise(*words[:output], tmp_path / "o.doc", *words[output + 1 :], "g")
+    assert (code, len(lines)) == (2, 1)
+    assert "unknown ending '.doc'" in lines[0]
+    account = json.loads((tmp_path / "o.parquet.account.json").read_text())
+    assert {"topic": "read", "what": "pictures", "count": 5, "names": []} in account
+
+
+def test_the_weights_are_read_once_for_their_mark(run, monkeypatch) -> None:
+    from headwise.pipelines.reid import prediction
+
+    prediction._mark.cache_clear()
+    reads = []
+    whole = prediction.checksum
+    monkeypatch.setattr(prediction, "checksum", lambda path: reads.append(path) or whole(path))
+    marks = {prediction.fingerprint(str(run.path)) for _ in range(3)}
+    assert marks == {whole(run.path / "model.safetensors")[:12]}
+    assert len(reads) == 1
+
+
+def test_the_answer_of_one_picture(run) -> None:
+    pipeline = load_task("reid").load()
+    rows = pl.read_parquet(run.path / "predictions.parquet").head(1)
+    (line,) = pipeline.answer_lines(rows, load_run(pipeline, str(run.path), "cpu").spec)
+    assert line.startswith("a vector of 32 numbers of the model ")
+
+
+def test_options_that_a_table_or_one_of_two_ways_reads(run, persons, tmp_path, headwise) -> None:
+    output = ("--output", tmp_path / "o.parquet")
+    words = ("reid", "predict", "--run", run.path, "--input", persons / "query", *output)
+    for option in (("--images", persons), ("--columns", "image=a")):
+        code, lines = headwise(*words, *option)
+        assert code == 2
+        assert f"{option[0]} is read with a table" in lines[-1]
+    words = ("reid", "search", "--run", run.path, "--query", persons / "query", *output)
+    code, lines = headwise(*words, "--gallery", persons / "query", "--rerank", "--faiss", "Flat")
+    assert (code, len(lines)) == (2, 1)
+    assert "leave out one" in lines[0]
 
 
 def test_vectors_of_another_model_or_head_are_refused(
@@ -330,8 +407,9 @@ class TestBackbones:
         save_file(timm.create_model("test_vit").state_dict(), tmp_path / "other.safetensors")
         words = ("reid", "train", "--data", persons, "--run", tmp_path / "r")
         code, lines = headwise(*words, *self.WORDS, "--weights", tmp_path / "other.safetensors")
-        assert (code, len(lines)) == (2, 1), lines
-        assert "other.safetensors: weights of another model than 'vit_tiny_patch16_224'" in lines[0]
+        assert code == 2, lines
+        message = "other.safetensors: weights of another model than 'vit_tiny_patch16_224'"
+        assert message in lines[-1]
         code, lines = headwise(*words, *WORDS, "--weights", tmp_path / "other.safetensors")
         assert (code, len(lines)) == (2, 1), lines
         assert "name it by --backbone" in lines[0]
@@ -378,7 +456,7 @@ class TestOthers:
         assert {"accuracy", "log_loss"} <= set(metrics["baselines"]["colours alone"])
         paths = {"input": tmp_path / "data" / "0001", "output": tmp_path / "o.parquet"}
         rows = pipelines.reid.predict(run=done.path, **paths).table()
-        assert rows.columns[4:] == ["prediction", "probability", "vector", "model"]
+        assert rows.columns[5:] == ["prediction", "probability", "vector", "model"]
         assert set(rows["prediction"]) <= set(done.spec()["classes"])
         assert rows["probability"].is_between(1 / 6, 1).all()
         self.check_that_predictions_are_those_of_the_review(done)
@@ -460,12 +538,20 @@ class TestOthers:
             (("--local", 0), "--local 0.0: must be in (0, 1]"),
             (("--enlarge", 9), "--enlarge 9.0: must be in [1, 4]"),
             (("--model", "cca", "--goal", "classes"), "learns vectors to search by"),
-            (("--backbone", "vit_tinny"), "'vit_tinny' is unknown to timm"),
+            (("--backbone", "vit_tinny", *DEFAULT_SIZES), "'vit_tinny' is unknown to timm"),
+            (("--backbone", "test_vit"), "--patch: is read by --backbone scratch"),
+            (("--vector", 64), "--vector: is read by --model cca, not by dcal"),
+            (("--model", "cca", "--smoothing", 0.1), "--smoothing: is read by --model dcal"),
+            (("--glca", 0, "--local", 0.5), "--local: is read by GLCA"),
+            (("--goal", "classes", "--margin", 0.3), "--margin: is read by a triplet loss"),
+            (("--goal", "classes", "--rerank", 9), "--rerank: is read by --goal search"),
+            (("--columns", "identity=who"), "--columns is read with a table"),
         ],
     )
     def test_options_that_cannot_be(self, persons, tmp_path, headwise, words, message) -> None:
         code, lines = headwise(
             "reid", "train", "--data", persons, "--run", tmp_path / "r", *WORDS, *words
         )
-        assert (code, len(lines)) == (2, 1), lines
-        assert message in lines[0]
+        assert code == 2, lines
+        assert message in lines[-1]
+        assert not (tmp_path / "r").exists()

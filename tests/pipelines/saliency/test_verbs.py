@@ -3,6 +3,7 @@ cross-validation, resuming.
 """
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +58,10 @@ def run(tmp_path_factory):
         (("--encoder-share", "0"), "--encoder-share"),
         (("--position", "nothing"), "nothing"),
         (("--backbone", "resnet5O"), "unknown to timm"),
+        (("--transformer", "none", "--attention", "moh"), "--attention: is read by a transformer"),
+        (("--fusion", "channel", "--position", "coordinate"), "--position: is read by --fusion"),
+        (("--invalid", "black"), "--invalid black: give numbers"),
+        (("--columns", "image=photo"), "--columns is read with a table"),
     ],
 )
 def test_mistakes_get_one_line(headwise, scenes, tmp_path, words, message):
@@ -129,6 +134,105 @@ def test_three_bad_files_of_fifty_are_listed_and_the_rest_is_done(headwise, run,
     assert len(maps) == 47
     saliency = Image.open(Path(f"{output}.maps") / "RGB" / "s00.png")
     assert (saliency.mode, saliency.size) == ("L", (128, 96))
+
+
+def test_copies_of_a_scene_share_a_part_or_are_refused(scenes, tmp_path):
+    from headwise.base.account import opened
+    from headwise.base.errors import InputError
+    from headwise.pipelines.saliency import TASK
+    from headwise.pipelines.saliency.options import SaliencyOptions
+
+    # The same pixels in another kind of file.
+    Image.open(scenes / "RGB" / "s7.png").save(scenes / "RGB" / "t7.bmp")
+    for name in ("depth", "GT"):
+        shutil.copyfile(scenes / name / "s7.png", scenes / name / "t7.png")
+    everything = sorted(f"RGB/{file.name}" for file in (scenes / "RGB").iterdir())
+    for seed in range(6):
+        options = SaliencyOptions(data=str(scenes), size=(32, 32), seed=seed)
+        with opened() as account:
+            splits = TASK.load().open_data(options)
+        parts = [splits.part(name).column("names") for name in ("train", "validation", "test")]
+        assert sorted(name for names in parts for name in names) == everything
+        assert sum({"RGB/s7.png", "RGB/t7.bmp"} <= set(names) for names in parts) == 1
+        assert any("exact copies" in line and "RGB/t7.bmp" in line for line in account.lines())
+        assert [len(splits.members[name]) for name in ("train", "validation", "test")] == [
+            len(names) for names in parts
+        ]
+    row = "RGB/s{0}.png,depth/s{0}.png,GT/s{0}.png,{1}"
+    rows = [row.format(k, "test" if k > 6 else "train") for k in range(10)]
+    rows.append("RGB/t7.bmp,depth/t7.png,GT/t7.png,train")
+    (scenes / "t.csv").write_text("image,depth,mask,part\n" + "\n".join(rows))
+    options = SaliencyOptions(data=str(scenes / "t.csv"), size=(32, 32))
+    with pytest.raises(InputError, match=r"exact copies in test and in train.*--accept copies"):
+        TASK.load().open_data(options)
+    with opened(["copies"]):
+        assert len(TASK.load().open_data(options).test) == 3
+
+
+def test_the_answer_says_where_the_map_is_and_overlays_darken_the_rest(headwise, run, tmp_path):
+    from headwise.pipelines.saliency.prediction import overlay
+
+    picture = draw_scene(1)[0]
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    words = ("saliency", "predict", "--run", run, "--input", tmp_path / "a.png", "--overlays")
+    code, lines = headwise(*words, "--output", tmp_path / "o.parquet")
+    assert code == 0, lines
+    rows = pl.read_parquet(tmp_path / "o.parquet")
+    levels = np.asarray(Image.open(tmp_path / "o.parquet.maps" / "a.png"))
+    over = np.asarray(Image.open(tmp_path / "o.parquet.overlays" / "a.png"))
+    np.testing.assert_array_equal(over, overlay(picture.transpose(2, 0, 1), levels))
+    ends = overlay(np.full((3, 1, 2), 200, np.uint8), np.array([[0, 255]], np.uint8))
+    assert ends[0, :, 0].tolist() == [50, 200]
+    first, second = load_task("saliency").load().answer_lines(rows, None)
+    assert "of the picture" in first
+    assert "from colour alone" in first
+    assert second == "map: a.png in OUTPUT.maps/"
+
+
+def test_old_runs_are_read_by_the_defaults(run, tmp_path):
+    from headwise.data.scenes.reading import Reading
+    from headwise.pipelines.saliency.data import SaliencySpec, reading_of
+
+    spec = json.loads((run / "spec.json").read_text())
+    for name in ("invalid", "turn", "stretch"):
+        del spec["input"][name]
+    old = SaliencySpec.from_json(spec, tmp_path / "spec.json")
+    assert reading_of(old.input) == Reading("bright")
+
+
+def test_a_run_with_an_option_that_nothing_reads_is_opened(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
+    config = (copy / "config.yaml").read_text()
+    spatial = "attention: spatial-reduction"
+    assert spatial in config
+    # The weights still have a transformer: what matters is that the options are not the obstacle.
+    config = config.replace("transformer: small", "transformer: none")
+    (copy / "config.yaml").write_text(config.replace(spatial, "attention: moh"))
+    with pytest.raises(ValueError, match=r"weights of another model"):
+        load_run(load_task("saliency").load(), str(copy), "cpu")
+
+
+def test_a_link_to_nothing_and_odd_names_stop_nothing(headwise, run, tmp_path):
+    home = tmp_path / "in"
+    home.mkdir()
+    Image.fromarray(draw_scene(1)[0]).save(home / "ok.png")
+    content = (home / "ok.png").read_bytes()
+    names = [b"caf\xe9.png", b"x" * 251 + b".png", b"a[1].png"]
+    for name in names:
+        with open(os.path.join(os.fsencode(home), name), "wb") as file:
+            file.write(content)
+    (home / "gone.png").symlink_to("nowhere.png")
+    (home / "self.png").symlink_to("self.png")
+    words = ("saliency", "predict", "--run", run, "--input", home)
+    code, lines = headwise(*words, "--output", tmp_path / "o.parquet")
+    assert code == 3, lines
+    rows = pl.read_parquet(tmp_path / "o.parquet")
+    failed = rows.filter(pl.col("status") == "error")
+    assert failed["item"].to_list() == ["gone.png", "self.png"]
+    assert rows.filter(pl.col("item") == "caf\\xe9.png")["status"].to_list() == ["ok"]
+    assert any("6 of 6 pictures without a depth map" in line for line in lines)
+    maps = {os.fsencode(path.name) for path in (tmp_path / "o.parquet.maps").iterdir()}
+    assert maps == {b"ok.png", b"caf\\xe9.png", *names[1:]}
 
 
 def test_without_depth_is_an_error_where_it_is_asked(headwise, run, tmp_path):
@@ -280,9 +384,9 @@ def test_depth_is_read_the_way_round_that_it_was_trained_on(
     (copy / "spec.json").write_text(json.dumps(spec))
     read, used = infer.read_scene, []
 
-    def watched(file, depth, size, way):
-        used.append(way)
-        return read(file, depth, size, way)
+    def watched(file, depth, size, reading):
+        used.append(reading.near)
+        return read(file, depth, size, reading)
 
     monkeypatch.setattr(infer, "read_scene", watched)
     pipelines.saliency.predict(run=copy, input=scenes, output=tmp_path / "o.parquet", near=option)

@@ -8,7 +8,7 @@ from headwise import pipelines
 from headwise.base.errors import InputError
 from headwise.pipelines import load_task
 from headwise.pipelines.engine.command_line import parse
-from headwise.pipelines.wsi import data
+from headwise.pipelines.wsi import data, sources
 from headwise.pipelines.wsi.options import WsiOptions
 
 
@@ -44,6 +44,9 @@ def test_every_bag_is_predicted_once_per_repeat_and_compared_with_floors(tmp_pat
     )
     assert rows.group_by("repeat", "bag").len()["len"].to_list() == [1] * 80
     assert summary.filter(pl.col("model").str.contains("SVM"))["auc"][0] > 0.8
+    account = (tmp_path / "a" / "account.json").read_text()
+    assert "a fifth of the bags outside of a fold stops its training early" in account
+    assert {"log_loss", "ece"} < set(summary.columns)
     for name in ("crossval.json", "crossval.png"):
         assert (tmp_path / "a" / name).is_file()
     (tmp_path / "a" / "folds" / "acmil-seed0-repeat1-fold2.json").unlink()
@@ -68,7 +71,7 @@ def test_the_floors_are_those_of_scikit_learn(real_data, tmp_path) -> None:
     from headwise.pipelines.wsi.verbs.crossval import floors
 
     options = WsiOptions(data=str(real_data / "wsi" / "mil" / "musk1.csv.gz"))
-    source = data.read_source(options)
+    source = sources.read_source(options)
     folds = data.grouped_folds(source.cohort, np.arange(92), 10, 0, "")
     right = 0
     for test in folds:

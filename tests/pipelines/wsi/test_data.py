@@ -5,7 +5,7 @@ import pytest
 
 from headwise.base.errors import InputError
 from headwise.data.slides.bags import BagTable, Cohort
-from headwise.pipelines.wsi import data
+from headwise.pipelines.wsi import data, sources
 
 
 def cohort_of(
@@ -47,6 +47,18 @@ class TestSplits:
         with pytest.raises(InputError, match="leaves no slide for test"):
             data.split(cohort_of(list(range(9)), ["x"] * 9, ["train"] * 9), 1, "here")
 
+    def test_validation_is_a_fifth_or_a_patient_of_few(self) -> None:
+        rows = np.arange(40)
+        cohort = cohort_of([k // 2 for k in rows], ["x", "y"] * 20)
+        train, validation = data.without_validation(cohort, rows[4:], 1, "here")
+        assert set(train) | set(validation) == set(range(4, 40))
+        assert len(validation) == pytest.approx(36 / 5, abs=1)
+        assert not {k // 2 for k in train} & {k // 2 for k in validation}
+        for patients in (2, 3, 4):
+            few = cohort_of(list(range(patients)) * 2, ["x", "y"] * patients)
+            train, validation = data.without_validation(few, np.arange(2 * patients), 1, "here")
+            assert (len(train), len(validation)) == (2 * patients - 2, 2)
+
     def test_too_few_patients_are_refused(self) -> None:
         with pytest.raises(InputError, match="has 3 patients, too few"):
             data.split(cohort_of([1, 2, 3], ["x", "y", "x"]), 1, "here")
@@ -56,7 +68,7 @@ def test_moments_are_those_of_all_training_instances() -> None:
     features = np.random.default_rng(0).normal(3, 2, (50, 4)).astype(np.float32)
     features[:, 3] = 7
     table = BagTable(cohort_of([1, 2], ["x", "y"]), features, np.array([0, 20, 50]), ())
-    source = data.TableBags(table, "here")
+    source = sources.TableBags(table, "here")
     moments = data.moments(data.BagSet(source, [0, 1], ["x", "y"]), True)
     np.testing.assert_allclose(moments["mean"], features.mean(0), rtol=1e-5)
     np.testing.assert_allclose(moments["deviation"], [*features.std(0)[:3], 1.0], rtol=1e-4)

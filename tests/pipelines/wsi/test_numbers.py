@@ -117,28 +117,36 @@ def test_predictions_of_the_test_bags_give_the_metrics(run, splits):
     assert run.metrics()["accuracy"] == pytest.approx(np.mean(correct))
 
 
-def test_a_fold_is_trained_on_the_other_bags_alone(table, tmp_path, monkeypatch):
-    """Its model, and the mean and deviation that it is given."""
+@pytest.mark.parametrize("last_epoch", [False, True])
+def test_a_fold_is_trained_on_the_other_bags_alone(table, tmp_path, monkeypatch, last_epoch):
+    """Its model, and the mean and deviation that it is given; a fifth of them stops it early."""
     trained, fit = [], folds.fit
 
-    def watched(task, options, bags, spec, device, **more):
-        trained.append((bags.names, spec, options.seed))
-        return fit(task, options, bags, spec, device, **more)
+    def watched(task, options, bags, spec, device, *, validation):
+        held = [] if validation is None else validation.names
+        trained.append((bags.names, held, spec, options.seed, bags.class_weights))
+        return fit(task, options, bags, spec, device, validation=validation)
 
     monkeypatch.setattr(folds, "fit", watched)
     how = {"folds": 3, "repeats": 2, "models": ("mean",), "epochs": 1, "inner": 4}
+    how |= {"class_weights": True, "last_epoch": last_epoch}
     pipelines.wsi.crossval(data=table, output=tmp_path / "o", **how)
     rows = pl.read_parquet(tmp_path / "o" / "predictions.parquet").filter(pl.col("model") == "mean")
     assert len(trained) == 6
-    assert len({seed for *_, seed in trained}) == 6
+    assert len({seed for *_, seed, _ in trained}) == 6
     everything = pl.read_csv(table)
+    label_of = dict(everything.select("bag", "label").unique().iter_rows())
     jobs = [(repeat, fold) for repeat in range(2) for fold in range(3)]
-    for (names, spec, _), (repeat, fold) in zip(trained, jobs):
+    for (names, held, spec, _, weights), (repeat, fold) in zip(trained, jobs):
         scored = rows.filter((pl.col("repeat") == repeat) & (pl.col("fold") == fold))[
             "bag"
         ].to_list()
-        assert not set(scored) & set(names)
-        assert sorted([*scored, *names]) == sorted(set(everything["bag"]))
+        assert not set(scored) & {*names, *held}
+        assert not set(names) & set(held)
+        assert len(held) == (0 if last_epoch else pytest.approx(40 * 2 / 3 / 5, abs=1.5))
+        assert sorted([*scored, *names, *held]) == sorted(set(everything["bag"]))
+        count = np.array([sum(label_of[name] == label for name in names) for label in CLASSES])
+        np.testing.assert_allclose(weights, len(names) / 2 / count)
         instances = everything.filter(pl.col("bag").is_in(names)).select("x", "y").to_numpy()
         np.testing.assert_allclose(spec.mean, instances.mean(0), rtol=1e-5)
         np.testing.assert_allclose(spec.deviation, instances.std(0), rtol=1e-5)

@@ -1,0 +1,47 @@
+"""Options that are paths: kept absolute in a run, so that it can be used from any folder."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from ....base.errors import InputError
+from ..options import TrainOptions, TrainOptionsT
+
+# Options of trainings that name a file or folder; some of them have words, too.
+PATHS = (
+    "data", "schema", "from_run", "images", "depth", "masks", "groups", "lungs", "boxes", "body",
+    "slides", "features", "tokenizer", "weights", "transformer_weights",
+)  # fmt: skip
+WORDS = ("pretrained", "random", "auto", "none")
+
+
+def with_absolute_paths(options: TrainOptionsT) -> TrainOptionsT:
+    """The options with absolute paths. A word and a name of weights stay as they are."""
+    values = asdict(options)
+    changed = {name: _absolute(name, value) for name, value in values.items() if name in PATHS}
+    return replace(options, **{k: v for k, v in changed.items() if v != values[k]})
+
+
+def same_option(name: str, before: object, now: object) -> bool:
+    """Whether an option has the same value as before, in a run that may hold a relative path."""
+    return before == now or (
+        name in PATHS and before is not None and _absolute(name, before) == _absolute(name, now)
+    )
+
+
+def _absolute(name: str, value: object) -> object:
+    if not isinstance(value, str) or not value or value in WORDS:
+        return value
+    return os.path.abspath(value) if name == "data" or Path(value).exists() else value
+
+
+def as_typed(error: InputError, typed: TrainOptions, absolute: TrainOptions) -> InputError:
+    """An error with the paths as they were typed."""
+    text = str(error)
+    for name in PATHS:
+        path, word = getattr(absolute, name, None), getattr(typed, name, None)
+        if path and word != path:
+            text = text.replace(str(path), str(word))
+    return InputError(text)

@@ -1,0 +1,1 @@
+"""A trained run behind an address: files or rows in by HTTP, predictions out as JSON."""
