@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from ....base.errors import InputError, one_line
+from ....base.errors import InputError, one_line, printable
 from ....base.files import printable
 from ..options import PredictOptions
 from ..pipeline import AnyPipeline, Item
@@ -46,7 +46,7 @@ class Predictor:
                 "item": item.get("id") or Path(item["file"]).name,
                 "part": part,
                 "status": "error" if failed else "ok",
-                "error": one_line(answer) if failed else None,
+                "error": printable(one_line(answer)) if failed else None,
             }
             if "part" in schema:  # the task says it of each row
                 del head["part"]
