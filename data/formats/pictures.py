@@ -19,7 +19,7 @@ import numpy as np
 
 from ...base.account import accepts, doubt, note
 from ...base.errors import InputError, fail, reason, shown
-from ...base.files import lies_in, storable, refuse_link_out, similar_file, walk_folder, write_aside
+from ...base.files import lies_in, refuse_link_out, similar_file, storable, walk_folder, write_aside
 
 if TYPE_CHECKING:
     from PIL import Image
