@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from ....base.errors import InputError, one_line, printable
-from ....base.files import printable
+from ....base.files import encodable
 from ..options import PredictOptions
 from ..pipeline import AnyPipeline, Item
 from ..runs.loaded import Loaded, load_run
@@ -42,7 +42,7 @@ class Predictor:
         for item, part, answer in zip(items, parts, self._answers(items), strict=True):
             failed = isinstance(answer, Exception)
             head = {
-                "file": printable(item["file"]),
+                "file": encodable(item["file"]),
                 "item": item.get("id") or Path(item["file"]).name,
                 "part": part,
                 "status": "error" if failed else "ok",
