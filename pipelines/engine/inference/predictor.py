@@ -43,10 +43,10 @@ class Predictor:
             failed = isinstance(answer, Exception)
             head = {
                 "file": printable(item["file"]),
-                "item": item.get("id") or Path(item["file"]).name,
+                "item": printable(item.get("id") or Path(item["file"]).name),
                 "part": part,
                 "status": "error" if failed else "ok",
-                "error": one_line(answer) if failed else None,
+                "error": printable(one_line(answer)) if failed else None,
             }
             if "part" in schema:  # the task says it of each row
                 del head["part"]
