@@ -252,7 +252,7 @@ def lies_in(path: str, home: str) -> bool:
     return path == home or path.startswith(home.rstrip(os.sep) + os.sep)
 
 
-def printable(name: str) -> str:
+def storable(name: str) -> str:
     """A name of a file that any table can hold: bytes that are not UTF-8 are written as escapes."""
     try:
         return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -19,14 +19,7 @@ import numpy as np
 
 from ...base.account import accepts, doubt, note
 from ...base.errors import InputError, fail, reason, shown
-from ...base.files import (
-    lies_in,
-    printable,
-    refuse_link_out,
-    similar_file,
-    walk_folder,
-    write_aside,
-)
+from ...base.files import lies_in, refuse_link_out, similar_file, storable, walk_folder, write_aside
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -70,7 +63,7 @@ def list_pictures(
         raise fail(path, f"cannot be listed ({reason(error)}); {cure}") from error
     if not pictures:
         raise fail(path, f"there is no picture here ({', '.join(suffixes)}){_link_hint(source)}")
-    return sorted(((file, printable(name)) for file, name in pictures), key=lambda pair: pair[1])
+    return sorted(((file, storable(name)) for file, name in pictures), key=lambda pair: pair[1])
 
 
 def _link_hint(folder: Path) -> str:
@@ -131,7 +124,7 @@ def _single_picture(path: Path, suffixes: Sequence[str]) -> tuple[str, str]:
         raise fail(
             path, f"unknown kind of picture {path.suffix!r}; headwise reads {', '.join(suffixes)}"
         )
-    return str(path), printable(path.name)
+    return str(path), storable(path.name)
 
 
 def visible_folders(folder: str | os.PathLike[str]) -> list[str]:

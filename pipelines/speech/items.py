@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 from ...base.account import note
 from ...base.errors import InputError, fail
-from ...base.files import distinct_names, printable
+from ...base.files import distinct_names, storable
 from ...data.formats.audio import AUDIO_SUFFIXES, audio_facts
 from ...data.speech.manifests import Utterance
 from ...data.speech.recordings import list_speech
@@ -43,7 +43,7 @@ def list_items(options: SpeechPredictOptions) -> list[SpeechItem]:
     for utterance, stem in zip(utterances, stems, strict=True):
         item = SpeechItem(
             file=utterance.file,
-            id=printable(utterance.name),
+            id=storable(utterance.name),
             start=utterance.start,
             end=utterance.end,
             text=utterance.text if known else None,

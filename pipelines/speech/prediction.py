@@ -42,6 +42,7 @@ SCHEMA: Schema = {
     "remarks": pl.String,
 }
 GROUP_SECONDS = 1800  # of sound in memory together
+LEAST_FACTOR = 2.0  # of amplification; a loud click leaves no room for more
 REPEATS = 2.4  # Whisper's limit of the compression ratio of a transcript
 # Whisper's rule for what is no speech, here for recordings that are nearly silent.
 NO_SPEECH, UNLIKELY = 0.6, -1.0
@@ -181,10 +182,11 @@ def _read(
     elif options.known_text:
         remarks.append("it came without a text and was transcribed")
         note("items", "recordings without a known text, which are transcribed", [_name(item)])
-    if gain > 1:
+    factor = min(gain, 1 / _peak(samples)) if gain > 1 else 1.0
+    if factor > LEAST_FACTOR:
         remarks.append(f"quiet (loudest sample {_decibels(samples)}), amplified")
         note("items", "quiet recordings, which are amplified", [_name(item)])
-        samples *= np.float32(min(gain, 1 / _peak(samples)))
+        samples *= np.float32(factor)
     pieces = [
         Piece(place, start, samples[round(start * RATE) : round(stop * RATE)], None)
         for start, stop in activity.windows(transcriber.window_seconds)

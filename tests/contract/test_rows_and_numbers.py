@@ -216,7 +216,7 @@ def test_the_fingerprint_of_a_prediction_sees_weights_calibration_spec_and_every
         assert fingerprint(task, options) != first, name
         (run / name).write_bytes(before)
     spec = json.loads((run / "spec.json").read_text())
-    facts = {**spec["input"], "more": 1}
+    facts = {**spec["input"], "more": "1"}
     (run / "spec.json").write_text(json.dumps({**spec, "input": facts}))
     assert fingerprint(task, options) != first
     (run / "spec.json").write_text(json.dumps(spec))

@@ -375,8 +375,15 @@ RUNS: dict[str, tuple[Maker, str, str, int]] = {
             r"^run: no model can be made of its config\.yaml and spec\.json",
             2,
         )
-        for name, value in {"layers": 10**6, "width": 10**6, "lookback": 10**12}.items()
+        for name, value in {"layers": 10**6, "width": 10**6}.items()
     },
+    "spec.json: look-back of 10^12 rows": (
+        edit("run/spec.json", lookback=10**12),
+        PREDICT,
+        r"^run/model\.safetensors: weights of another model|"
+        r"^run: no model can be made of its config\.yaml and spec\.json",
+        2,
+    ),
     "config.yaml of merge keys": (
         put("run/config.yaml", "a: &a {<<: *a}\n"),
         EVALUATE,

@@ -1,6 +1,7 @@
 """Every statement of the account taken out, one at a time: the calls of `note` and `doubt`.
 
-The tests of a call are those of the folder that mirrors its file, and the contract of the account.
+The tests of a call are those of the folder that mirrors its file; what belongs to no task is tried
+with the contract of the account, too.
 """
 
 import ast
@@ -10,32 +11,18 @@ from mutant import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
 CALLS = ("note", "doubt", "note_groups")
-# Which tests see what a domain of data notes: its own, and the contract for its task.
-TASK_OF = {
-    "series": "forecast",
-    "clicks": "ranking",
-    "slides": "wsi",
-    "persons": "reid",
-    "scenes": "saliency",
-    "xrays": "medical",
-    "speech": "speech",
-}
 CONTRACT = "contract/test_account.py"
 
 
 def _tests(file: Path) -> tuple[str, ...]:
     room, name = file.parts[0], file.parts[1]
-    if room == "data" and name in TASK_OF:
-        tests = [f"data/{name}", f"{CONTRACT}::test_{TASK_OF[name]}"]
-    elif room == "data":
+    if room == "data" and name.endswith(".py"):
         tests = ["data", CONTRACT]
-    elif room == "pipelines" and name != "engine":
-        tests = [f"pipelines/{name}", f"{CONTRACT}::test_{name}"]
-    elif room == "pipelines":
+    elif room == "pipelines" and name == "engine":
         tests = ["pipelines/engine/test_output.py", "pipelines/engine/test_run.py", CONTRACT]
     else:
-        tests = ["base", CONTRACT]
-    return tuple(test for test in tests if (ROOT / "tests" / test.split("::")[0]).exists())
+        tests = ["base", CONTRACT] if room == "base" else [f"{room}/{name}"]
+    return tuple(test for test in tests if (ROOT / "tests" / test).exists())
 
 
 def _calls(tree: ast.AST) -> list[ast.Expr]:

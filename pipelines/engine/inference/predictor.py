@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from ....base.errors import InputError, one_line
-from ....base.files import printable
+from ....base.files import storable
 from ..options import PredictOptions
 from ..pipeline import AnyPipeline, Item
 from ..runs.loaded import Loaded, load_run
@@ -42,11 +42,11 @@ class Predictor:
         for item, part, answer in zip(items, parts, self._answers(items), strict=True):
             failed = isinstance(answer, Exception)
             head = {
-                "file": printable(item["file"]),
-                "item": printable(item.get("id") or Path(item["file"]).name),
+                "file": storable(item["file"]),
+                "item": storable(item.get("id") or Path(item["file"]).name),
                 "part": part,
                 "status": "error" if failed else "ok",
-                "error": printable(one_line(answer)) if failed else None,
+                "error": storable(one_line(answer)) if failed else None,
             }
             if "part" in schema:  # the task says it of each row
                 del head["part"]

@@ -250,6 +250,8 @@ def test_times_of_a_manifest_are_seconds_of_the_recording(tmp_path):
     (tmp_path / "m.jsonl").write_text("\n".join(lines))
     recordings = list_speech(tmp_path / "m.jsonl")
     assert len(recordings) == len(rows)
+    stretches = ["a.wav@0.50"] * 5 + ["a.wav", "a.wav"]
+    assert [recording.name for recording in recordings] == stretches, "two stretches, two names"
     write_manifest(tmp_path / "again.jsonl", recordings)
     for recording, again, (start, end), k in zip(
         recordings, list_speech(tmp_path / "again.jsonl"), spans, range(9), strict=False
