@@ -254,7 +254,10 @@ def lies_in(path: str, home: str) -> bool:
 
 def storable(name: str) -> str:
     """A name of a file that any table can hold: bytes that are not UTF-8 are written as escapes."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    try:
+        return os.fsencode(name).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half of a pair, which stands for no byte: "\ud800" in JSON
+        return name.encode("utf-8", "backslashreplace").decode()
 
 
 def file_stamp(file: str | Path) -> tuple[int, ...] | None:

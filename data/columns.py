@@ -34,7 +34,9 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     ),
     "patient": (
         "patient", "patient_id", "patientid", "patient_name", "pid", "subject", "subject_id",
-        "subjectid", "case", "case_id", "caseid", "case_submitter_id",
+        "subjectid", "case", "case_id", "caseid", "case_submitter_id", "mrn",
+        "medical_record_number", "patient_number", "patient_no", "patient_nr", "patient_code",
+        "pat_id", "participant", "participant_id", "bcr_patient_barcode",
     ),
     "identity": (
         "identity", "id", "identity_id", "person", "person_id", "pid", "individual", "label",

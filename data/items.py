@@ -13,12 +13,14 @@ from ..base.account import accepts, doubt, note
 from ..base.errors import shown
 from .formats.tables import MISSING_WORDS
 
+_NO_LABEL = (*MISSING_WORDS, "#n/a", "#na", "<na>", "nat", "?")  # also of Excel, pandas and UCI
+
 Group = TypeVar("Group", bound=Hashable)
 
 
 def is_missing(cell: str | None) -> bool:
     """Whether a cell is empty or says in words that it holds nothing ("nan", "None", "NA")."""
-    return cell is None or cell.strip().lower() in MISSING_WORDS
+    return cell is None or cell.strip().lower() in _NO_LABEL
 
 
 def read_labels(where: object, cells: Sequence[str | None]) -> list[str]:

@@ -92,6 +92,13 @@ def test_no_page_names_a_file_or_module_that_does_not_exist(name: str) -> None:
         assert resolves(module.rstrip(".").split(".")[1:]), module
 
 
+def test_the_tests_of_the_table_of_cases_exist() -> None:
+    listed = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text_of("docs/measured/cases.md"))
+    assert len(listed) > 150
+    for path, name in listed:
+        assert f"def test_{name}" in (ROOT / path).read_text(encoding="utf-8"), f"{path}::{name}"
+
+
 def resolves(parts: list[str]) -> bool:
     """Whether a dotted name is a module, or the name of something in the text of a module."""
     path = ROOT

@@ -87,6 +87,8 @@ def check_file(path: str | Path, allowed: Sequence[str] = TABLE_SUFFIXES) -> Pat
         if file.is_dir():
             raise fail(path, "is a folder; give a file")
         if not file.exists():
+            if file.is_symlink():
+                raise fail(path, "is a link to nothing; mend or remove it")
             raise fail(path, f"there is no such file{similar_file(file)}")
         if not file.is_file():
             raise fail(path, "is not a plain file")
@@ -224,7 +226,7 @@ def scan_table(
     that is missing, empty, damaged, too large, too wide or of an unknown kind.
     """
     file = check_file(path, allowed)
-    source: Path | bytes = file
+    source = _openable(path, file)
     ending = suffix_of(file)
     if ending.endswith(".zip"):
         inner = suffix_of(Path(zip_member(path, file)))
@@ -251,6 +253,17 @@ def scan_table(
     if len(columns) > COLUMN_CAP:
         raise fail(path, f"has more than {COLUMN_CAP:,} columns; is it transposed?")
     return with_names(path, frame, columns, names, collect)
+
+
+def _openable(path: object, file: Path) -> Path | bytes:
+    """The file, or its bytes where its name is not UTF-8, which polars does not open."""
+    try:
+        str(file).encode()
+    except UnicodeEncodeError:
+        if file.stat().st_size > UNPACKED_CAP:
+            raise fail(path, "has a name that is not UTF-8; rename it") from None
+        return file.read_bytes()
+    return file
 
 
 def _scan_typed(path: object, source: Path | bytes, ending: str) -> pl.LazyFrame:
@@ -285,6 +298,8 @@ def _scan_text(
     text = open_text(path, file)
     form = sniff(path, text.head, TEXT_SEPARATORS[ending], header)
     source, separator, quote = text.source, form.separator, '"'
+    if isinstance(source, Path):
+        source = _openable(path, source)
     if separator == "::":  # polars takes one byte: a control character stands in for the two
         content = source if isinstance(source, bytes) else _all_bytes(path, source)
         source, separator, quote = content.replace(b"::", b"\x1f"), "\x1f", None

@@ -112,7 +112,7 @@ class RankingOptions(TrainOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class RankingPredictOptions(PredictOptions):
-    """Score the rows of tables: parquet out, in their order, resumable."""
+    """Score the rows of tables: one row out for each, in their order, resumable."""
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {"data": ("log",)}
 
@@ -138,7 +138,7 @@ class TopOptions:
     run: str
     """Run directory of the trained model."""
     output: str
-    """Parquet file to write: user, rank, item, score of each task."""
+    """File to write, .parquet, .csv, .tsv, .jsonl or .xlsx: user, rank, item, scores of tasks."""
     users: str | None = None
     """Table with a column of user ids; by default all users of the run."""
     candidates: str | None = None

@@ -21,7 +21,7 @@ import torch
 
 from ...base.account import note
 from ...base.errors import InputError, fail
-from ...base.files import clear_aside, place_below, write_aside, write_text
+from ...base.files import clear_aside, place_below, storable, write_aside, write_text
 from ...data.slides.features import read_attributes, read_features, write_features
 from ...data.slides.files import slide_digest
 from ...data.slides.slides import Slide
@@ -153,7 +153,7 @@ class Extractor:
             features, coords = self.encode(opened, grid)
             x, y = opened.origin
             attributes = {
-                "name": Path(slide).stem,
+                "name": storable(Path(slide).stem),
                 "patch_size": grid.tile,
                 "patch_size_level0": grid.extent,
                 "level0_mpp": grid.mpp,
@@ -301,12 +301,13 @@ def extract_slides(
             _ = extractor.encoder  # what is wrong with it is no fault of a slide
         with Progressbar(total=len(slides), unit="slide", desc="features") as bar:
             for name, slide in slides.items():
-                row: dict[str, object] = {"slide": name, "status": "ok", "tiles": 0, "error": None}
+                row: dict[str, object] = {"slide": storable(name), "status": "ok"}
+                row |= {"tiles": 0, "error": None}
                 try:
                     path = feature_path(folder, name)
                     row["tiles"], row["before"] = extractor.ensure(path, slide, mpp[name])
                 except InputError as error:
-                    row |= {"status": "error", "error": str(error), "before": False}
+                    row |= {"status": "error", "error": storable(str(error)), "before": False}
                 rows.append(row)
                 bar.update()
         table = pl.DataFrame(rows, schema=STATUS)

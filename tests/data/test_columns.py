@@ -7,7 +7,10 @@ from headwise.base.errors import InputError
 from headwise.data.columns import find_columns, note_groups, parse_columns
 
 
-@pytest.mark.parametrize("name", ["patient", "Patient ID", "subject_id", "case_id", "PatientID"])
+@pytest.mark.parametrize(
+    "name",
+    ["patient", "Patient ID", "subject_id", "case_id", "PatientID", "MRN", "bcr_patient_barcode"],
+)
 def test_usual_names_of_a_group_are_taken_and_said(name: str) -> None:
     with opened() as account:
         found = find_columns("t.csv", ["image", name, "age"], ["image", "patient"])

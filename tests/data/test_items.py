@@ -8,7 +8,9 @@ from headwise.base.errors import InputError
 from headwise.data.items import check_items, digest, join_copies, read_labels
 
 
-@pytest.mark.parametrize("word", ["", " ", "nan", "NaN", "None", "NA", "N/A", "null", None])
+@pytest.mark.parametrize(
+    "word", ["", " ", "nan", "NaN", "None", "NA", "N/A", "null", "#N/A", "<NA>", "NaT", "?", None]
+)
 def test_a_missing_label_is_no_class(word: str | None) -> None:
     with pytest.raises(InputError, match=r"t.csv, row 2: .*no label; fill it"):
         read_labels("t.csv", ["a", word, "b"])

@@ -43,7 +43,7 @@ class Predictor:
             failed = isinstance(answer, Exception)
             head = {
                 "file": storable(item["file"]),
-                "item": item.get("id") or Path(item["file"]).name,
+                "item": storable(item.get("id") or Path(item["file"]).name),
                 "part": part,
                 "status": "error" if failed else "ok",
                 "error": storable(one_line(answer)) if failed else None,

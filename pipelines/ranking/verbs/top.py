@@ -26,6 +26,7 @@ from ....data.clicks.vocabulary import FIRST, MISSING, are_integers, clean
 from ....data.formats.tables import collect, require_columns
 from ...engine.accounts import publish
 from ...engine.command_line.terminal import Progressbar, say
+from ...engine.inference.output import Writer, writer_of
 from ...engine.runs.loaded import Loaded, load_run
 from ..options import TopOptions
 from ..pipeline import RankingPipeline
@@ -72,6 +73,7 @@ def top(pipeline: RankingPipeline, options: TopOptions) -> Path:
 def _top(loaded: Loaded, options: TopOptions) -> Path:
     """Write the lists of a run that is open, and say so."""
     output = Path(options.output)
+    writer = writer_of(output, {})
     names = loaded.spec.tasks
     if options.task is not None and options.task not in names:
         raise InputError(f"--task {options.task}: unknown{nearest(options.task, names)}")
@@ -94,7 +96,9 @@ def _top(loaded: Loaded, options: TopOptions) -> Path:
     started = time.monotonic()
     clear_aside(output.parent, output.name)
     blocks = lists(loaded, encoder, users, candidates, options, place)
-    write_aside(output, lambda path: _write(path, output.name, blocks, users, candidates, names))
+    write_aside(
+        output, lambda path: _write(path, output.name, blocks, users, candidates, names, writer)
+    )
     took = max(time.monotonic() - started, 1e-9)
     unknown = (
         f", {int((users.codes < 0).sum()):,} of them unknown to the run"
@@ -260,9 +264,11 @@ def _write(
     users: Ids,
     candidates: Ids,
     tasks: list[str],
+    writer: Writer | None,
 ) -> None:
-    """The blocks as one parquet file, by way of parts beside it, so that only some blocks are in
-    memory.
+    """The blocks as one file, by way of parts beside it, so that only some blocks are in memory.
+
+    writer: of the format; None writes parquet.
     """
     kinds: dict[str, pl.DataType] = {
         "user_id": users.ids.dtype,
@@ -282,18 +288,20 @@ def _write(
             rows = 0
 
         for user, item, rank, probability in blocks:
-            table = {
+            columns = {
                 "user_id": users.ids.gather(user),
                 "rank": rank,
                 "item_id": candidates.ids.gather(item),
             }
-            table |= {f"p_{task}": probability[:, place] for place, task in enumerate(tasks)}
-            held.append(pl.DataFrame(table, schema=kinds))
+            columns |= {f"p_{task}": probability[:, place] for place, task in enumerate(tasks)}
+            held.append(pl.DataFrame(columns, schema=kinds))
             rows += len(user)
             if rows >= PART:
                 put()
         if held or not parts:
             put()
-        pl.scan_parquet(parts, glob=False).sink_parquet(
-            path, maintain_order=True, row_group_size=100_000
-        )
+        lists = pl.scan_parquet(parts, glob=False)
+        if writer is None:
+            lists.sink_parquet(path, maintain_order=True, row_group_size=100_000)
+        else:
+            writer(lists, path)

@@ -1,6 +1,7 @@
 """Batch inference: listing and reading items; a broken one does not stop the others."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -154,3 +155,17 @@ def test_item_list_is_a_sequence() -> None:
     assert [i["id"] for i in items] == [None, "x", "y"]
     with pytest.raises(IndexError):
         items[3]
+
+
+def test_names_that_are_not_utf8_and_links_to_nothing_stop_no_other_file(tmp_path):
+    table = "date,a\n" + "".join(f"2024-01-{day:02d},{day}\n" for day in range(1, 9))
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/n\xff.csv")
+    Path(odd).write_text(table)
+    (tmp_path / "plain.csv").write_text(table)
+    (tmp_path / "gone.csv").symlink_to("nowhere")
+    items = list_items(tmp_path)
+    answers = read_items(items, targets=["a"], frequency="1d")
+    read = dict(zip([item["file"] for item in items], answers, strict=True))
+    assert isinstance(read[str(tmp_path / "gone.csv")], InputError)
+    assert "is a link to nothing" in str(read[str(tmp_path / "gone.csv")])
+    assert np.array_equal(read[odd].values, read[str(tmp_path / "plain.csv")].values)

@@ -259,6 +259,15 @@ def test_a_file_that_vanished_is_an_item_that_fails(job, tmp_path, monkeypatch):
     assert predict(job, tmp_path).failed == 1
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_a_name_that_is_not_utf8_is_written_as_escapes(job, tmp_path, monkeypatch, named):
+    name = os.fsdecode(b"n\xff.json")
+    item = {"file": str(tmp_path / name), "id": name if named else None, "number": None}
+    monkeypatch.setattr(job, "list_items", lambda *a: [item])
+    row = predict(job, tmp_path).table().row(0, named=True)
+    assert (row["status"], row["item"]) == ("error", "n\\xff.json")
+
+
 def test_items_are_recognised_by_their_contents(tmp_path):
     for name, content in {"a": b"1" * 300_000, "b": b"2" * 10, "c": b"3"}.items():
         (tmp_path / name).write_bytes(content)

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from polars.testing import assert_frame_equal
 
 from headwise import pipelines
 from headwise.base.errors import InputError
@@ -149,6 +150,16 @@ class TestTop:
         newer.write_csv(tmp_path / "newer.csv")
         after = top(users=tmp_path / "one.csv", k=3, log=tmp_path / "newer.csv")
         assert not set(before["item_id"]) & set(after["item_id"])
+
+    @pytest.mark.parametrize("ending", ["csv", "jsonl"])
+    def test_the_ending_of_the_lists_is_their_format(self, top, tmp_path, ending) -> None:
+        expected = top(k=3)
+        path = tmp_path / f"lists.{ending}"
+        pipelines.ranking.top(run="r", output=path, k=3)
+        table = pl.read_csv(path) if ending == "csv" else pl.read_ndjson(path)
+        assert_frame_equal(table, expected, check_dtypes=False, abs_tol=1e-6)
+        with pytest.raises(InputError, match="unknown ending '\\.doc'"):
+            pipelines.ranking.top(run="r", output=tmp_path / "lists.doc", k=3)
 
     def test_what_cannot_be_done_is_said(self, top, tmp_path) -> None:
         with pytest.raises(InputError, match="--task clik: unknown; did you mean 'click'"):

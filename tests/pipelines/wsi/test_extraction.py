@@ -1,5 +1,6 @@
 """Extraction of features: killed, broken, with other settings, without micrometres."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,8 @@ def test_other_settings_are_not_mixed_in(slides, tmp_path) -> None:
 def test_broken_slides_are_rows_and_code_3(tmp_path, headwise) -> None:
     (tmp_path / "in").mkdir()
     write_pyramid(tmp_path / "in" / "good.tiff", draw_slide(np.random.default_rng(0), 256, True))
+    odd = os.fsdecode(b"not utf-8 \xff.tiff")
+    (tmp_path / "in" / odd).write_bytes((tmp_path / "in" / "good.tiff").read_bytes())
     write_pyramid(tmp_path / "in" / "glass.tiff", np.full((256, 256, 3), 240, np.uint8))
     (tmp_path / "in" / "broken.svs").write_text("nothing")
     code, lines = headwise(
@@ -74,6 +77,7 @@ def test_broken_slides_are_rows_and_code_3(tmp_path, headwise) -> None:
         "broken": "error",
         "glass": "error",
         "good": "ok",
+        "not utf-8 \\xff": "ok",
     }
     assert any("no tile has enough tissue" in line for line in lines)
 
