@@ -45,14 +45,15 @@ def is_spelt_number(cell: str) -> bool:
 
 
 def number_column(
-    where: object, column: pl.Series, name: str | None = None
+    where: object, column: pl.Series, name: str | None = None, *, comma: bool | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """As `numbers`, but a column of another type is an error of the file `where`.
 
-    name: what the file calls the column, by default its own name. Raises InputError.
+    name: what the file calls the column, by default its own name; comma: as in `numbers`. Raises
+    InputError.
     """
     try:
-        return numbers(column)
+        return numbers(column, comma=comma)
     except TypeError as error:
         name = column.name if name is None else name
         raise fail(where, f"column {shown(name)} holds {error}, not numbers") from None
@@ -63,8 +64,8 @@ def numbers(column: pl.Series, *, comma: bool | None = None) -> tuple[np.ndarray
     are not numbers.
 
     A decimal comma and marks of thousands are read where the cells of the column leave one reading
-    (noted in the account). comma: what all parts of a column say that is read in parts, as
-    `decimal_commas`. Raises TypeError with the name of the type for columns that hold neither
+    (noted in the account). comma: what the entire table says of the column, as `decimal_commas`.
+    Raises TypeError with the name of the type for columns that hold neither
     numbers nor text.
     """
     kind = column.dtype
@@ -82,7 +83,7 @@ def numbers(column: pl.Series, *, comma: bool | None = None) -> tuple[np.ndarray
         if comma or (cast.is_null() & ~missing).any():
             cast = _spelt(text, cast, comma)
         bad = (cast.is_null() & ~missing).to_numpy().astype(bool)
-    elif kind == pl.String and _in_doubt(column):
+    elif kind == pl.String and comma is None and _in_doubt(column):
         note("assumed", "columns whose 1.234 has a decimal point", [column.name])
     values = cast.to_numpy().astype(np.float64)
     values[~np.isfinite(values)] = np.nan
@@ -97,8 +98,11 @@ def has_decimal_comma(column: pl.Series) -> bool | None:
 
 
 def decimal_commas(frame: pl.LazyFrame, names: Sequence[str]) -> dict[str, bool]:
-    """For columns of a table that is read in parts: `has_decimal_comma` of those that decide, from
-    all rows. Raises PolarsError where the table cannot be read.
+    """`has_decimal_comma` of columns of a table, from all rows.
+
+    A column that does not decide it itself (`1.234` could be thousands) has the mark of the columns
+    that do, if these agree: a program writes one table with one decimal mark. Where no column
+    decides, nothing is returned. Raises PolarsError where the table cannot be read.
     """
     kinds = frame.collect_schema()
     texts = [name for name in names if kinds[name] == pl.String]
@@ -113,6 +117,9 @@ def decimal_commas(frame: pl.LazyFrame, names: Sequence[str]) -> dict[str, bool]
         commas, points = row[f"{name}\x1fcomma"], row[f"{name}\x1fpoint"]
         if commas or points:
             decided[name] = commas > points
+    if len(set(decided.values())) == 1:
+        (mark,) = set(decided.values())
+        decided |= {name: mark for name in texts if name not in decided}
     return decided
 
 

@@ -16,6 +16,7 @@ from ..formats.tables import (
     UNPACKED_CAP,
     check_file,
     collect,
+    decimal_commas,
     numbers,
     require_columns,
     scan_table,
@@ -116,8 +117,9 @@ def cells_of(
     """The rows of a table (of `with_names`) as arrays, with the rows of each series, in order of
     appearance.
 
-    commas: the decimal marks of columns that are read in parts (`decimal_commas`). Rows without any
-    cell are left out where the table has dates. Raises InputError for columns of the wrong kind.
+    commas: the decimal marks of the columns of a table that is read in parts (`decimal_commas`), by
+    default what this table says. Rows without any cell are left out where the table has dates.
+    Raises InputError for columns of the wrong kind.
     """
     if table.height == 0:
         raise fail(where, "has column names but no rows")
@@ -131,11 +133,13 @@ def cells_of(
     read = read_dates(where, table, columns)
     times = None if read is None else read.times.to_numpy().astype("datetime64[us]")
     columns = _without_words(where, table, columns)
+    if commas is None:
+        commas = decimal_commas(table.lazy(), [*columns.targets, *columns.known])
     values = np.empty((table.height, len(columns.targets) + len(columns.known)))
     bad = np.zeros(table.height, dtype=bool)
     for index, name in enumerate((*columns.targets, *columns.known)):
         try:
-            values[:, index], wrong = numbers(table[name], comma=(commas or {}).get(name))
+            values[:, index], wrong = numbers(table[name], comma=commas.get(name))
         except TypeError as error:
             problem = f"column {shown(name)} holds {error}, not numbers"
             raise fail(where, f"{problem}; leave it out with --targets") from error
@@ -144,7 +148,17 @@ def cells_of(
     if columns.ids:
         series, by_id = _grouped(table[NAME])
     cells = Cells(
-        where, columns, series, by_id, times, values, bad, table, row_numbers, blank=blank
+        where,
+        columns,
+        series,
+        by_id,
+        times,
+        values,
+        bad,
+        table,
+        row_numbers,
+        blank=blank,
+        commas=commas,
     )
     if read is not None:
         cells = replace(cells, order=read.order, local=read.local, assumed=read.assumed)

@@ -17,7 +17,7 @@ import polars as pl
 from ...base.account import note, opened
 from ...base.errors import fail, shown
 from ..columns import SYNONYMS, find_columns, note_groups, plain_name
-from ..formats.tables import collect, number_column, scan_table
+from ..formats.tables import collect, decimal_commas, number_column, scan_table
 from ..items import check_items, digest, is_missing, join_copies, read_labels
 from ..parts import read_part, without_other_parts
 
@@ -169,8 +169,9 @@ def _note_bags(table: BagTable, columns: tuple[str, str] | None) -> None:
 def _finite(path: object, table: pl.DataFrame, columns: list[str]) -> np.ndarray:
     """float32 (rows, columns)."""
     values = np.empty((table.height, len(columns)), np.float32)
+    commas = decimal_commas(table.lazy(), columns)
     for k, name in enumerate(columns):
-        values[:, k], bad = number_column(path, table[name])
+        values[:, k], bad = number_column(path, table[name], comma=commas.get(name))
         if (bad | np.isnan(values[:, k])).any():
             row = int(np.argmax(bad | np.isnan(values[:, k])))
             cell = shown(table[name][row])

@@ -67,3 +67,30 @@ def test_parts_of_a_column_are_read_as_the_entire_column() -> None:
     assert numbers(frame["a"][:1], comma=marks["a"])[0][0] == 1234
     assert numbers(frame["a"][:1])[0][0] == 1.234
     assert has_decimal_comma(frame["c"]) is None
+
+
+@pytest.mark.parametrize(
+    ("telling", "expected", "mark"),
+    [(["2,5", "0,75"], [1234.0, 5678.0], True), (["2.5", "0.75"], [1.234, 5.678], False)],
+)
+def test_a_column_that_leaves_it_open_has_the_decimal_mark_of_the_others(
+    telling: list[str], expected: list[float], mark: bool
+) -> None:
+    table = pl.DataFrame({"price": telling, "units": ["1.234", "5.678"], "name": ["a", "b"]})
+    commas = decimal_commas(table.lazy(), table.columns)
+    assert commas == {"price": mark, "units": mark, "name": mark}
+    assert numbers(table["units"], comma=commas["units"])[0].tolist() == expected
+
+
+def test_three_digits_behind_a_comma_are_decimals_beside_other_decimal_commas() -> None:
+    table = pl.DataFrame({"price": ["2.500,12", "2,5"], "units": ["2,892", "3,104"]})
+    commas = decimal_commas(table.lazy(), table.columns)
+    assert numbers(table["units"], comma=commas["units"])[0].tolist() == [2.892, 3.104]
+    american = pl.DataFrame({"price": ["2,500.12", "2.5"], "units": ["2,892", "3,104"]})
+    commas = decimal_commas(american.lazy(), american.columns)
+    assert numbers(american["units"], comma=commas["units"])[0].tolist() == [2892.0, 3104.0]
+
+
+def test_columns_that_disagree_decide_for_themselves_only() -> None:
+    table = pl.DataFrame({"a": ["2,5"], "b": ["2.5"], "c": ["1.234"]})
+    assert decimal_commas(table.lazy(), table.columns) == {"a": True, "b": False}
