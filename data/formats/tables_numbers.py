@@ -109,26 +109,38 @@ def decimal_commas(frame: pl.LazyFrame, names: Sequence[str]) -> dict[str, bool]
     counts = frame.select(
         mark.name.suffix(ending)
         for name in texts
-        for mark, ending in zip(_marks(name), ("\x1fcomma", "\x1fpoint"), strict=True)
+        for mark, ending in zip(_marks(name), _ENDINGS, strict=True)
     )
     row = counts.collect(engine="streaming").row(0, named=True) if texts else {}
-    decided = {}
+    decided: dict[str, bool] = {}
+    open_ones: list[str] = []
     for name in texts:
-        commas, points = row[f"{name}\x1fcomma"], row[f"{name}\x1fpoint"]
+        commas, points, marked = (row[f"{name}{ending}"] for ending in _ENDINGS)
         if commas or points:
             decided[name] = commas > points
+        elif marked:
+            open_ones.append(name)
     if len(set(decided.values())) == 1:
-        (mark,) = set(decided.values())
-        decided |= {name: mark for name in texts if name not in decided}
+        decided |= dict.fromkeys(open_ones, next(iter(decided.values())))
     return decided
 
 
-def _marks(name: str) -> tuple[pl.Expr, pl.Expr]:
-    """How many cells of a column have a decimal comma, and how many a point, beyond doubt."""
+_ENDINGS = ("\x1fcomma", "\x1fpoint", "\x1fmarked")
+
+
+def _marks(name: str) -> tuple[pl.Expr, pl.Expr, pl.Expr]:
+    """How many cells of a column have a decimal comma, and how many a point, beyond doubt; how many
+    numbers have either.
+    """
     bare = pl.col(name).str.strip_chars()
     grouped = bare.str.contains(_GROUPED)
     bare = pl.when(grouped).then(bare.str.replace_all(_BLANKS, "")).otherwise(bare)
-    return bare.str.contains(_COMMA_ONLY).sum(), bare.str.contains(_POINT_ONLY).sum()
+    marked = bare.str.contains(rf"{_SIGN}\d+[.,]\d")
+    return (
+        bare.str.contains(_COMMA_ONLY).sum(),
+        bare.str.contains(_POINT_ONLY).sum(),
+        marked.sum(),
+    )
 
 
 def _bare(text: pl.Series) -> pl.Series:

@@ -281,7 +281,7 @@ def test_a_table_that_does_not_say_its_mark_is_read_as_the_log_was(tmp_path) -> 
         encoder, _, _ = fit(
             saved(tmp_path / "a.csv", table(price=cells)), schema(numeric={"price": {}})
         )
-    assert encoder.commas == {"price": True, "click": True}
+    assert encoder.commas == {"price": True}
     assert "decimal comma (price)" in "\n".join(account.lines())
     unclear = pl.DataFrame({"price": ["1.234", "3"]})
     saved(tmp_path / "b.csv", unclear)

@@ -76,9 +76,9 @@ def test_parts_of_a_column_are_read_as_the_entire_column() -> None:
 def test_a_column_that_leaves_it_open_has_the_decimal_mark_of_the_others(
     telling: list[str], expected: list[float], mark: bool
 ) -> None:
-    table = pl.DataFrame({"price": telling, "units": ["1.234", "5.678"], "name": ["a", "b"]})
+    table = pl.DataFrame({"price": telling, "units": ["1.234", "5.678"], "name": ["a", "1"]})
     commas = decimal_commas(table.lazy(), table.columns)
-    assert commas == {"price": mark, "units": mark, "name": mark}
+    assert commas == {"price": mark, "units": mark}
     assert numbers(table["units"], comma=commas["units"])[0].tolist() == expected
 
 
