@@ -182,8 +182,21 @@ def make_plan(pipeline: AnyPipeline, options: PredictOptions) -> Plan:
             if file not in stamps:
                 stamps[file] = _file_stamp(file)
         digest.update(json.dumps([item, *map(stamps.get, files)], sort_keys=True).encode())
+    _refuse_input_as_output(options.output, stamps)
     parts = Path(f"{options.output}.parts")
     return Plan(parts, digest.hexdigest(), options.shard_size, items)
+
+
+def _refuse_input_as_output(output: str, files: Iterable[str]) -> None:
+    """Raise InputError where the output is a file that the prediction reads: --overwrite would
+    replace what belongs to the user.
+    """
+    if not os.path.exists(output):
+        return
+    for file in files:
+        with contextlib.suppress(OSError, ValueError):  # a file that is gone fails when it is read
+            if os.path.samefile(file, output):
+                raise InputError(f"--output {output}: is read by this prediction; name another")
 
 
 def _file_stamp(file: str) -> tuple[int, ...] | None:
