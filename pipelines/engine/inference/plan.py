@@ -191,12 +191,15 @@ def _refuse_input_as_output(output: str, files: Iterable[str]) -> None:
     """Raise InputError where the output is a file that the prediction reads: --overwrite would
     replace what belongs to the user.
     """
-    if not os.path.exists(output):
-        return
-    for file in files:
-        with contextlib.suppress(OSError, ValueError):  # a file that is gone fails when it is read
-            if os.path.samefile(file, output):
-                raise InputError(f"--output {output}: is read by this prediction; name another")
+    if os.path.exists(output) and any(_same_file(file, output) for file in files):
+        raise InputError(f"--output {output}: is read by this prediction; name another")
+
+
+def _same_file(file: str, output: str) -> bool:
+    try:
+        return os.path.samefile(file, output)
+    except (OSError, ValueError):  # a file that is gone fails when it is read
+        return False
 
 
 def _file_stamp(file: str) -> tuple[int, ...] | None:
