@@ -260,6 +260,17 @@ def storable(name: str) -> str:
         return name.encode("utf-8", "backslashreplace").decode()
 
 
+def file_stamp(file: str | Path) -> tuple[int, ...] | None:
+    """Size and times of a file: an edit that keeps the time of change (`cp -p`) still shows in the
+    time of the entry. None for a file that is gone, which fails when it is read.
+    """
+    try:
+        status = os.stat(file)
+    except (OSError, ValueError):
+        return None
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
 def checksum(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:

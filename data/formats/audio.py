@@ -20,6 +20,7 @@ import numpy as np
 
 from ...base.account import note
 from ...base.errors import InputError, fail, reason
+from ...base.extras import install_line
 from .audio_sizes import UnsizedWave, missing_sound
 from .audio_streams import STREAM_SUFFIXES, StreamedSound, has_pyav, is_stream
 
@@ -257,9 +258,7 @@ def _sndfile(path: object, file: Path) -> _Source:
     try:
         import soundfile
     except (ImportError, OSError) as error:  # OSError: without libsndfile
-        raise InputError(
-            "reading recordings needs soundfile; pip install 'headwise[speech]'"
-        ) from error
+        raise InputError(f"reading recordings needs soundfile; {install_line('speech')}") from error
     if (sizes := missing_sound(file)) is not None:
         problem = f"{sizes[1]:,} bytes of sound are there of the {sizes[0]:,} that it names"
         raise fail(path, f"is cut off: {problem}; fetch or write it again")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...base.errors import fail, reason
+from ...base.extras import install_line
 
 if TYPE_CHECKING:
     from av import AudioFrame
@@ -145,7 +146,7 @@ def _open(path: Path) -> InputContainer:
         from av.error import FFmpegError
     except ImportError:
         cure = f"or convert it: ffmpeg -i {path.name} {path.stem}.wav"
-        needed = "needs PyAV to be read: pip install 'headwise[video]'"
+        needed = f"needs PyAV to be read: {install_line('video')}"
         raise fail(path, f"{needed}; {cure}") from None
     try:
         options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}

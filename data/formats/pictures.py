@@ -19,6 +19,7 @@ import numpy as np
 
 from ...base.account import accepts, doubt, note
 from ...base.errors import InputError, fail, reason, shown
+from ...base.extras import install_line
 from ...base.files import lies_in, refuse_link_out, similar_file, storable, walk_folder, write_aside
 
 if TYPE_CHECKING:
@@ -255,7 +256,7 @@ def decode_picture(
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError as error:
-        raise InputError("reading pictures needs Pillow; pip install 'headwise[vision]'") from error
+        raise InputError(f"reading pictures needs Pillow; {install_line('vision')}") from error
     file = Path(path)
     try:
         if not file.is_file():

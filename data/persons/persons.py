@@ -15,7 +15,7 @@ import numpy as np
 from ...base.account import note
 from ...base.errors import fail, nearest, shown
 from ..formats.pictures import list_folder, visible_folders
-from ..formats.tables import TABLE_SUFFIXES, suffix_of
+from ..formats.tables import TABLE_SUFFIXES, endings_of, suffix_of
 from ..parts import SEARCH_PARTS, rows_in
 from .identity_sets import named_layout
 from .layouts import FOLDER_LAYOUTS
@@ -81,7 +81,7 @@ def read_picture_set(
         raise fail(path, "there is no such folder or table")
     if layout == "table" or (layout == "auto" and not source.is_dir()):
         if source.is_dir():
-            suffixes = ", ".join(TABLE_SUFFIXES)
+            suffixes = endings_of(TABLE_SUFFIXES)
             raise fail(path, f"is a folder; layout table needs the table itself ({suffixes})")
         return _picture_set(read_table(path, images, columns), "table", path)
     if images is not None:

@@ -20,7 +20,7 @@ from ...base.account import note
 from ...base.errors import fail, shown
 from ..columns import find_columns, parse_columns
 from ..formats.pictures import PictureFolder, list_folder
-from ..formats.tables import TABLE_SUFFIXES, collect, scan_table, suffix_of
+from ..formats.tables import TABLE_SUFFIXES, collect, endings_of, scan_table, suffix_of
 from ..items import check_items
 from ..parts import read_part, rows_in, without_other_parts
 from .depths import DEPTH_SUFFIXES
@@ -112,7 +112,7 @@ def read_rgbd_set(
                 raise fail(path, f"is a table, which names its own files; leave out --{option}")
         scenes = scenes_of_table(source, need_depth, need_mask, columns=columns)
     else:
-        raise fail(path, f"is neither a folder nor a table ({', '.join(TABLE_SUFFIXES)})")
+        raise fail(path, f"is neither a folder nor a table ({endings_of(TABLE_SUFFIXES)})")
     if scenes.unmatched and strict:
         cure = "add or remove them, or leave out what does not match"
         raise fail(path, f"{describe(scenes.unmatched)}; {cure}")

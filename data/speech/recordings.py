@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ...base.account import note
 from ...base.errors import InputError, fail
+from ...base.extras import install_line
 from ...base.files import similar_file, walk_folder
 from ..formats.audio import AUDIO_SUFFIXES
 from ..formats.audio_streams import STREAM_SUFFIXES, has_pyav
@@ -21,7 +22,7 @@ MANIFESTS = ("manifest.jsonl", "manifest.csv")  # of a folder
 TEXT_CAP = 1 << 20  # most bytes of a transcript
 MOST_FILES = 1_000_000
 SOME_SUFFIXES = f"{', '.join(AUDIO_SUFFIXES[:4])}, ..."
-NEEDS_PYAV = "recordings that only PyAV reads (pip install 'headwise[video]')"
+NEEDS_PYAV = f"recordings that only PyAV reads ({install_line('video')})"
 
 
 def list_speech(

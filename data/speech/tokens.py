@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
 from ...base.errors import InputError, fail, reason
+from ...base.extras import install_line
 from .writing import begins_word
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def _library() -> ModuleType:
     try:
         import tokenizers
     except ImportError as error:
-        raise InputError("text needs tokenizers; pip install 'headwise[speech]'") from error
+        raise InputError(f"text needs tokenizers; {install_line('speech')}") from error
     return tokenizers
 
 

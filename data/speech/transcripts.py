@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from ...base.errors import InputError, fail, one_line, reason
+from ...base.extras import install_line
 from .writing import joined
 
 FORMATS = ("json", "srt", "vtt", "tsv", "ctm", "TextGrid", "txt")
@@ -148,7 +149,7 @@ def _praatio() -> ModuleType:
     try:
         from praatio import textgrid
     except ImportError as error:
-        raise InputError("TextGrids need praatio; pip install 'headwise[speech]'") from error
+        raise InputError(f"TextGrids need praatio; {install_line('speech')}") from error
     return textgrid
 
 

@@ -78,6 +78,18 @@ def is_mask(name: str) -> bool:
     return any(part.lower() in MASKS for part in name.split("/")[:-1])
 
 
+def without_masks(where: object, listed: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Those of the listed files, as (file, id), that lie in no folder of masks. The others go into
+    the account. Raises InputError where there are only those.
+    """
+    masks = [name for _, name in listed if is_mask(name)]
+    if masks:
+        note("left out", "pictures in folders of masks", masks)
+    if len(masks) == len(listed):
+        raise fail(where, "holds masks only; give the folder of the pictures")
+    return [(file, name) for file, name in listed if not is_mask(name)]
+
+
 class MissingPicture(InputError):
     """A list names a picture that is not there."""
 

@@ -13,7 +13,7 @@ from ...base.errors import fail, reason, shown
 from ..formats.tables import TABLE_SUFFIXES, stem_of, suffix_of
 from ..items import read_labels
 from ..parts import PARTS
-from .files import MissingPicture, XrayFolder, is_mask, list_xrays
+from .files import MissingPicture, XrayFolder, list_xrays, without_masks
 from .records import Reading, Xray
 from .table import PATIENT_FOLDER, read_table
 
@@ -75,13 +75,7 @@ def _read_classes(home: Path, tables: Sequence[Path]) -> list[Xray]:
     and picture a patient. Folders of masks are left out. tables: in the folder, for the message.
     """
     xrays: list[Xray] = []
-    listed = list_xrays(home)
-    masks = [name for _, name in listed if is_mask(name)]
-    if masks:
-        note("left out", "pictures in folders of masks", masks)
-    pictures = [(file, name) for file, name in listed if not is_mask(name)]
-    if not pictures:
-        raise fail(home, "holds masks only; give the folder of the pictures")
+    pictures = without_masks(home, list_xrays(home))
     placed = [_class_and_patient(name) for _, name in pictures]
     for (file, name), (label, patient) in zip(pictures, placed, strict=True):
         if label.lower() in PARTS or not label:

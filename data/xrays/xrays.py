@@ -21,7 +21,7 @@ from ..columns import note_groups
 from ..formats.dicom import is_dicom, read_dicom, read_header
 from ..formats.grey_range import bits_for, value_range
 from ..formats.pictures import decode_picture, resized, upright
-from ..formats.tables import TABLE_SUFFIXES, suffix_of
+from ..formats.tables import TABLE_SUFFIXES, endings_of, suffix_of
 from ..items import check_items
 from .findings import classes_of, one_against_rest, refuse_several
 from .layouts import read_covidx, read_folder
@@ -79,7 +79,7 @@ def _read(source: Path, reading: Reading) -> tuple[str, list[Xray]]:
     elif is_table:
         layout, xrays = "table", read_table(source, reading)
     else:
-        tables = f"a table ({', '.join(TABLE_SUFFIXES)})"
+        tables = f"a table ({endings_of(TABLE_SUFFIXES)})"
         raise fail(source, f"is neither a folder, {tables}, an .npz of MedMNIST nor a .txt")
     for name, value in (("columns", reading.columns), ("uncertain", reading.uncertain)):
         if value and layout != "table":

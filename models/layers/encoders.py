@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...base.extras import install_line
+
 RANDOM_FILTERS = "random-filters"
 HUB = "hf-hub:"  # begins the names of encoders in repositories of anybody
 _SECONDS = 5  # that the hub has to answer
@@ -104,7 +106,7 @@ def build_encoder(name: str, weights: str = "pretrained") -> TileEncoder:
         import timm
         from timm.data import resolve_model_data_config  # pyright: ignore[reportPrivateImportUsage]
     except ImportError:
-        raise ValueError("encoders need timm; pip install 'headwise[wsi]'") from None
+        raise ValueError(f"encoders need timm; {install_line('wsi')}") from None
     if not name.startswith(HUB) and not timm.is_model(name):
         close = timm.list_models(f"*{name.split('.')[0][:8]}*")[:5]
         raise ValueError(

@@ -5,7 +5,13 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ...base.errors import InputError
-from ..engine.command_line.checks import check_attention, check_least, check_shares
+from ..engine.command_line.checks import (
+    changed_options,
+    check_attention,
+    check_least,
+    check_shares,
+    check_unread,
+)
 from ..engine.options import PredictOptions, TrainOptions
 
 DateOrder = Literal["auto", "dmy", "mdy", "ymd"]
@@ -181,18 +187,14 @@ def check(options: object) -> None:
 def _check_read(options: ForecastOptions) -> None:
     """Raise `InputError` for an option that the chosen model does not read."""
     for name, (chooser, choice) in READ_BY.items():
-        if not _is_default(options, name) and getattr(options, chooser) != choice:
-            flag = "--" + name.replace("_", "-")
-            chosen = f"--{chooser} {getattr(options, chooser)}"
-            raise InputError(f"{flag}: is not read with {chosen}; add --{chooser} {choice}")
+        chosen = getattr(options, chooser)
+        if chosen != choice:
+            check_unread(options, (name,), f"--{chooser} {choice}, not by --{chooser} {chosen}")
 
 
 def unread_sizes(options: ForecastOptions) -> list[str]:
     """Options that only STAR reads and that were set with another mechanism."""
     if options.attention == "star":
         return []
-    return [f"--{name}" for name in STAR_ONLY if not _is_default(options, name)]
-
-
-def _is_default(options: ForecastOptions, name: str) -> bool:
-    return getattr(options, name) == ForecastOptions.__dataclass_fields__[name].default
+    changed = changed_options(options)
+    return [f"--{name}" for name in STAR_ONLY if name in changed]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ...base.errors import InputError
-from ..engine.command_line.checks import check_least, check_shares, flag
+from ..engine.command_line.checks import check_least, check_shares, check_unread, flag
 from ..engine.options import PredictOptions, TrainOptions
 
 VARIANTS: dict[str, dict[str, object]] = {
@@ -291,19 +291,13 @@ def _check_finding(options: MedicalOptions) -> None:
 
 def _check_attention(options: MedicalOptions) -> None:
     has_heads = options.attention == "medusa"
-    for name, plain in (("sees", "both"), ("form", "residual")):
-        value = getattr(options, name)
-        if not has_heads and value != plain:
-            raise InputError(f"--{name} {value}: is of the heads of --attention medusa")
+    if not has_heads:
+        check_unread(options, ("sees", "form"), "the heads of --attention medusa")
     unread = {"none": ("body_width", "head_width", "body_size")}.get(options.attention, ())
     if options.sees == "local":
         unread = ("body_width", "body_size")
-    defaults = MedicalOptions()
-    for name in unread:
-        if (value := getattr(options, name)) != getattr(defaults, name):
-            words = " ".join(map(str, value)) if isinstance(value, tuple) else value
-            raise InputError(f"{flag(name)} {words}: this attention has no body that reads it")
-    if options.body is None and options.body_share != 0.1:
-        raise InputError(f"--body-share {options.body_share}: needs --body")
+    check_unread(options, unread, "attention with a body, which this has not")
+    if options.body is None:
+        check_unread(options, ("body_share",), "a training that starts from --body")
     if options.body is not None and (not has_heads or options.sees == "local"):
         raise InputError("--body: this attention has no body; leave it out")

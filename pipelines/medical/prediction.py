@@ -23,7 +23,7 @@ from ...data.columns import parse_columns
 from ...data.formats.dicom import is_dicom, read_dicom
 from ...data.formats.pictures import write_png
 from ...data.formats.tables import TABLE_SUFFIXES, suffix_of
-from ...data.xrays.files import is_mask, list_xrays
+from ...data.xrays.files import list_xrays, without_masks
 from ...data.xrays.medmnist import read_place
 from ...data.xrays.records import Reading
 from ...data.xrays.xrays import read_xray, read_xray_set, two_sizes
@@ -90,13 +90,7 @@ def list_items(options: MedicalPredictOptions) -> list[XrayItem]:
 
 def _pictures_of(path: Path) -> list[tuple[str, str]]:
     """(file, id) of the pictures of a folder or pattern, without those in folders of masks."""
-    listed = list_xrays(path)
-    masks = [name for _, name in listed if is_mask(name)]
-    if masks:
-        note("left out", "pictures in folders of masks", masks)
-    pictures = [(file, name) for file, name in listed if not is_mask(name)]
-    if not pictures:
-        raise fail(path, "holds masks only; give the folder of the pictures")
+    pictures = without_masks(path, list_xrays(path))
     note("read", "pictures", count=len(pictures))
     return pictures
 

@@ -232,7 +232,8 @@ def load_encoder(spec: RankingSpec) -> ClickEncoder:
     """The encoder of a run that was opened."""
     assert spec.assets_folder is not None
     schema, folder = schema_of(spec.schema), spec.assets_folder
-    keys = dict(pl.read_parquet(folder / VOCABULARIES).partition_by("of", as_dict=True))
+    table = pl.read_parquet(folder / VOCABULARIES, glob=False)
+    keys = dict(table.partition_by("of", as_dict=True))
 
     def vocabulary(name: str, integers: bool) -> Vocabulary:
         words = keys[(name,)]["key"] if (name,) in keys else pl.Series("key", [], pl.String)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 from ...base.errors import InputError
-from ..engine.command_line.checks import check_attention, check_least, refuse_unread
+from ..engine.command_line.checks import check_attention, check_least, check_shares, refuse_unread
 from ..engine.options import PredictOptions, TrainOptions
 
 Model = Literal["infnet", "infnet-hub", "shared-bottom", "mmoe", "ple", "din", "dcnv2", "tokens"]
@@ -223,8 +223,7 @@ def check(options: object) -> None:
         options,
         dict.fromkeys(("width", "layers", "heads", "proxies", "shared_tasks", "experts"), 1),
     )
-    if not 0 <= options.dropout < 1:
-        raise InputError(f"--dropout {options.dropout}: must be in [0, 1)")
+    check_shares(options, ("dropout",))
     if not 0 <= options.embedding_l2 < float("inf"):
         raise InputError(f"--embedding-l2 {options.embedding_l2}: must be 0 or more")
     if options.embedding_lr is not None and not 0 < options.embedding_lr <= 1e30:

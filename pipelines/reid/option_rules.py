@@ -4,7 +4,7 @@ from math import isfinite
 from pathlib import Path
 
 from ...base.errors import InputError
-from ..engine.command_line.checks import check_attention, check_least, check_unread
+from ..engine.command_line.checks import check_attention, check_least, check_shares, check_unread
 from .options import VARIANTS, CompareOptions, CropOptions, ReidOptions, SearchOptions
 
 
@@ -66,10 +66,7 @@ def _check_numbers(options: ReidOptions) -> None:
         raise InputError(f"--enlarge {options.enlarge}: must be in [1, 4]")
     if not 0 < options.local <= 1:
         raise InputError(f"--local {options.local}: must be in (0, 1]")
-    for name in ("drop_path", "smoothing", "validation_share", "test_share"):
-        if not 0 <= getattr(options, name) < 1:
-            option = f"--{name.replace('_', '-')}"
-            raise InputError(f"{option} {getattr(options, name)}: must be in [0, 1)")
+    check_shares(options, ("drop_path", "smoothing", "validation_share", "test_share"))
     if not 0 <= options.erase <= 1:
         raise InputError(f"--erase {options.erase}: must be in [0, 1]")
     if options.margin is not None and not 0 <= options.margin < float("inf"):
@@ -110,7 +107,7 @@ def _check_unread(options: ReidOptions) -> None:
     if options.backbone != "scratch":
         names = ("patch", "width", "layers", "heads")
         check_unread(options, names, "--backbone scratch; a backbone of timm has its own sizes")
-    if options.glca == 0 and options.preset is None:
+    if options.glca == 0:
         check_unread(options, ("local",), "GLCA, which --glca 0 leaves out")
     if options.triplet == "no" or (options.triplet == "auto" and options.goal == "classes"):
         check_unread(options, ("margin",), "a triplet loss (--triplet yes)")

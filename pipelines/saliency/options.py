@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ...base.errors import InputError
-from ..engine.command_line.checks import check_attention, check_least, check_unread
+from ..engine.command_line.checks import check_attention, check_least, check_shares, check_unread
 from ..engine.options import PredictOptions, TrainOptions
 
 TRAINED = "trained"  # as in the training
@@ -255,11 +255,7 @@ def _check_ranges(options: SaliencyOptions) -> None:
             f"--size {' '.join(map(str, options.size))}: needs height and width, multiples of 32 "
             "from 32 to 2048 pixels"
         )
-    for name in ("drop_path", "validation_share", "test_share", "zoom", "colour"):
-        if not 0 <= getattr(options, name) < 1:
-            raise InputError(
-                f"--{name.replace('_', '-')} {getattr(options, name)}: must be in [0, 1)"
-            )
+    check_shares(options, ("drop_path", "validation_share", "test_share", "zoom", "colour"))
     if not 0 <= options.blank <= 1:
         raise InputError(f"--blank {options.blank}: must be in [0, 1]")
     if not 0 <= options.turn <= 180:

@@ -6,9 +6,9 @@ from typing import ClassVar, Literal
 
 from ...base.account import Doubt
 from ...base.errors import InputError
-from ..engine.command_line.checks import check_least, check_mechanism, check_shares
+from ..engine.command_line.checks import check_least, check_mechanism, check_shares, check_unread
 from ..engine.options import PredictOptions, TrainOptions
-from .unread import refuse_unread, refuse_unread_of_training
+from .unread import check_unread_of_training
 
 Format = Literal["json", "srt", "vtt", "tsv", "ctm", "TextGrid", "txt"]
 Times = Literal["pauses", "dtw", "area"]
@@ -312,9 +312,10 @@ def check(options: object) -> None:
     elif isinstance(options, SpeechPredictOptions):
         check_least(options, {"beams": 1})
         if options.known_text:
-            refuse_unread(options, ("beams",), "read where there is no --known-text")
+            reader = "predictions without --known-text"
+            check_unread(options, ("beams",), reader)
             each = "known text is that of a recording, not of a channel"
-            refuse_unread(options, ("channels",), f"read where there is no --known-text; {each}")
+            check_unread(options, ("channels",), f"{reader}: {each}")
         if len(set(options.formats)) < len(options.formats):
             raise InputError(f"--formats {' '.join(options.formats)}: names one twice")
     elif isinstance(options, SaliencyOptions):
@@ -346,9 +347,9 @@ def _check_saliency(options: SaliencyOptions) -> None:
     if not 0 < options.hidden < 1:
         raise InputError(f"--hidden {options.hidden:g}: must be between 0 and 1")
     if not options.masks:
-        refuse_unread(options, ("chunk",), "read with --masks")
+        check_unread(options, ("chunk",), "--masks")
     if not options.input_masks:
-        refuse_unread(options, ("segments",), "read with --input-masks")
+        check_unread(options, ("segments",), "--input-masks")
     if not options.segments or min(options.segments) < 2:
         raise InputError("--segments: needs sizes of 2 or more")
     if not 0 <= options.margin <= 60:
@@ -373,7 +374,7 @@ def _check_training(options: SpeechOptions) -> None:
         if not 0 <= getattr(options, name) < float("inf"):
             raise InputError(f"--{name} {getattr(options, name)}: must be 0 or more")
     _check_mechanisms(options)
-    refuse_unread_of_training(options)
+    check_unread_of_training(options)
 
 
 def _check_mechanisms(options: SpeechOptions) -> None:

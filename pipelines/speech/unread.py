@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...base.errors import InputError
+from ..engine.command_line.checks import check_unread
 
 if TYPE_CHECKING:
     from .options import SpeechOptions
@@ -20,26 +17,15 @@ OF_WEIGHTS = (
 )  # fmt: skip
 
 
-def refuse_unread(options: object, names: Sequence[str], reader: str) -> None:
-    """Raise `InputError` for the first of these options that is not at its default."""
-    defaults = {field.name: field.default for field in fields(options)}  # pyright: ignore[reportArgumentType]
-    for name in names:
-        value = getattr(options, name)
-        if value != defaults[name]:
-            raise InputError(f"--{name.replace('_', '-')} {value}: is only {reader}")
-
-
-def refuse_unread_of_training(options: SpeechOptions) -> None:
-    """A finished run may hold such options from an earlier version, and still opens."""
-    if options.run is not None and (Path(options.run) / "config.yaml").is_file():
-        return
+def check_unread_of_training(options: SpeechOptions) -> None:
+    """Raise `InputError` for an option of a training that the others leave without a reader."""
     if options.weights is not None:
-        refuse_unread(options, OF_WEIGHTS, "read without --weights, which decide it")
+        check_unread(options, OF_WEIGHTS, "a new model, while --weights decide it")
         return
-    refuse_unread(options, ("tokenizer", "language"), "read with --weights")
+    check_unread(options, ("tokenizer", "language"), "--weights")
     if options.encoder != "conformer":
-        refuse_unread(options, ("kernel",), "read by --encoder conformer")
+        check_unread(options, ("kernel",), "--encoder conformer")
     if options.ffn != "moe":
-        refuse_unread(options, ("experts", "active", "balance"), "read by --ffn moe")
+        check_unread(options, ("experts", "active", "balance"), "--ffn moe")
     if options.tokens != "bpe":
-        refuse_unread(options, ("vocabulary",), "read by --tokens bpe")
+        check_unread(options, ("vocabulary",), "--tokens bpe")

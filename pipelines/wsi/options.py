@@ -1,13 +1,21 @@
 """Options of whole-slide images, and the check of values that no data can make right."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ...base.account import Doubt
 from ...base.errors import InputError
 from ...data.columns import parse_columns
-from ..engine.command_line.checks import check_attention, check_least
+from ..engine.command_line.checks import (
+    check_attention,
+    check_least,
+    check_shares,
+    check_unread,
+    flag,
+    options_of_a_preset,
+)
 from ..engine.options import PredictOptions, TrainOptions
 
 ModelName = Literal["acmil", "acmil-mha", "abmil", "mean", "max"]
@@ -260,6 +268,7 @@ def check(options: object) -> None:
         check_attention(
             options.attention, fits=("any tokens",), why="tiles of a slide are a set", optional=True
         )
+        _check_read(options)
     if isinstance(options, WsiOptions | FeaturesOptions):
         _check_ranges(options)
     mpp: float | None = getattr(options, "mpp", None)
@@ -269,48 +278,41 @@ def check(options: object) -> None:
         raise InputError(f"--top {options.top}: must be at least 1")
 
 
-def check_read(options: WsiOptions) -> None:
-    """Raise `InputError` for an option that was given and that nothing reads. Only a training asks
-    for that: older runs may hold such options, and open all the same.
-    """
+def _check_read(options: WsiOptions) -> None:
+    """Raise `InputError` for an option that nothing reads."""
     crossval = isinstance(options, CrossvalOptions)
     models: Sequence[str] = options.models if crossval else (options.model,)
-    changed = changed_options(options)
     if not {"acmil", "acmil-mha"} & set(models):
-        _refuse_unread(changed, ACMIL_ONLY, f"--model {models[0]} does not read it, acmil does")
+        check_unread(options, ACMIL_ONLY, f"acmil and acmil-mha, not by {models[0]}")
     elif not options.masked:
-        _refuse_unread(changed, ("mask_share",), "nothing is masked with --masked 0")
+        check_unread(options, ("mask_share",), "the masking of tiles, which --masked 0 leaves out")
     if options.attention == "none":
-        _refuse_unread(changed, MIXING_ONLY, "it is of --attention, which is none")
+        check_unread(options, MIXING_ONLY, "the layers of --attention, which is none")
     if crossval:
-        what = "it is of train; a cross-validation trains in memory, in 32 bits on a device"
-        _refuse_unread(changed, NOT_OF_FOLDS, what)
+        what = "train; a cross-validation trains in memory, in 32 bits on a device"
+        check_unread(options, NOT_OF_FOLDS, what)
         if options.last_epoch:
-            _refuse_unread(changed, ("patience",), "--last-epoch stops no training early")
+            check_unread(options, ("patience",), "early stopping, which --last-epoch leaves out")
 
 
 def check_of_bags(options: WsiOptions) -> None:
     """Raise `InputError` for an option of slides that was given for a table of bags."""
     names = ("slides", "features", "columns", "mpp", *TILE_OPTIONS)
-    _refuse_unread(changed_options(options), names, "--data is a table of bags, not of slides")
+    with preset_of(options):
+        check_unread(options, names, "slides; --data is a table of bags")
 
 
-def changed_options(options: WsiOptions) -> set[str]:
-    """Names of the options that have another value than their default or that of the preset."""
+@contextmanager
+def preset_of(options: WsiOptions) -> Iterator[None]:
+    """Within, the values of the preset do not count as changed, as while options are parsed."""
     preset: Mapping[str, object] = {}
     if options.preset is not None:
         from ..engine.command_line.parsing import preset_options
         from . import TASK
 
         preset = preset_options(TASK, options.preset, None)
-    usual = {f.name: preset.get(f.name, f.default) for f in fields(options)}
-    return {name for name, value in usual.items() if getattr(options, name) != value}
-
-
-def _refuse_unread(changed: set[str], names: Sequence[str], why: str) -> None:
-    for name in names:
-        if name in changed:
-            raise InputError(f"--{name.replace('_', '-')}: {why}; leave it out")
+    with options_of_a_preset(preset):
+        yield
 
 
 def _check_ranges(options: WsiOptions | FeaturesOptions) -> None:
@@ -320,9 +322,7 @@ def _check_ranges(options: WsiOptions | FeaturesOptions) -> None:
     for name in ("mask_share", "least_tissue"):
         if not 0 <= getattr(options, name, 0) <= 1:
             raise _out_of_range(options, name, "in [0, 1]")
-    for name in ("overlap", "dropout"):
-        if not 0 <= getattr(options, name, 0) < 1:
-            raise _out_of_range(options, name, "in [0, 1)")
+    check_shares(options, ("overlap", "dropout"))
     for name in ("diversity", "branch_loss"):
         if not 0 <= getattr(options, name, 0) < float("inf"):
             raise _out_of_range(options, name, "0 or more")
@@ -331,4 +331,4 @@ def _check_ranges(options: WsiOptions | FeaturesOptions) -> None:
 
 
 def _out_of_range(options: object, name: str, range_: str) -> InputError:
-    return InputError(f"--{name.replace('_', '-')} {getattr(options, name)}: must be {range_}")
+    return InputError(f"{flag(name)} {getattr(options, name)}: must be {range_}")

@@ -35,7 +35,7 @@ from ..metrics.linear_baseline import linear_probabilities
 from . import figures
 from .data import BagSet, WsiSpec, spec_of, split
 from .explain import concentration
-from .options import WsiOptions, WsiPredictOptions, check_read
+from .options import WsiOptions, WsiPredictOptions
 from .prediction import BagItem, ItemReader, PredictContext, list_inputs, predict_item, schema
 from .scoring import (
     attention_of_bags,
@@ -72,8 +72,6 @@ class WsiPipeline(Pipeline[WsiOptions, WsiSpec, WsiPredictOptions, BagSet, BagIt
         """Extract what is missing, split by patient, measure mean and deviation of the features of
         the training part.
         """
-        if spec is None:
-            check_read(options)
         source = read_source(options, spec)
         classes = sorted(set(source.cohort.labels)) if spec is None else spec.classes
         if len(classes) < 2:

@@ -23,6 +23,7 @@ from ...data.slides.features import SlideFeatures, read_attributes, read_feature
 from ...data.slides.files import FEATURE_SUFFIXES, match_files, not_matched
 from ...data.slides.generate import SAMPLE
 from ...data.slides.slides import list_slides
+from ..engine.command_line.checks import changed_options
 from ..engine.pipeline import Member
 from ..engine.subsets import BoundedCache
 from .extraction import (
@@ -35,7 +36,7 @@ from .extraction import (
     feature_path,
     is_own,
 )
-from .options import COLUMN_FIELDS, WsiOptions, changed_options, check_of_bags
+from .options import COLUMN_FIELDS, WsiOptions, check_of_bags, preset_of
 
 if TYPE_CHECKING:
     from .data import WsiSpec
@@ -169,7 +170,7 @@ def read_source(options: WsiOptions, spec: WsiSpec | None = None) -> BagSource:
     """
     table, joined = table_of(options), spec is None or spec.groups_joined
     if suffix_of(table) in TABLE_SUFFIXES and is_bag_table(table):
-        if spec is None:
+        if spec is None and not options.resume:  # an older run may hold such options
             check_of_bags(options)
         return TableBags(read_bag_table(table, copies_joined=joined), str(table))
     columns = parse_columns(options.columns, COLUMN_FIELDS)
@@ -278,7 +279,8 @@ def _attributes(path: Path) -> dict[str, object]:
 
 def _adopted(options: WsiOptions, settings: Extraction, stored: Extraction) -> Extraction:
     """The settings of stored features, but for those that the options name."""
-    changed = changed_options(options)
+    with preset_of(options):
+        changed = changed_options(options)
     adopted = {
         name: settings[name] if name in changed else stored[name]  # pyright: ignore
         for name in Extraction.__annotations__

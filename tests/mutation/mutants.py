@@ -120,7 +120,7 @@ ENGINE = [
     Mutant(
         "X7",
         "engine",
-        PLAN,
+        "base/files.py",
         "status.st_size, status.st_mtime_ns, status.st_ctime_ns",
         "0, 0, 0",
         STALE,
@@ -128,7 +128,7 @@ ENGINE = [
     Mutant(
         "X7b",
         "engine",
-        PLAN,
+        "base/files.py",
         "status.st_mtime_ns, status.st_ctime_ns",
         "status.st_mtime_ns, 0",
         ("pipelines/engine/test_output.py", "-k", "keep_size_and_time"),

@@ -43,9 +43,9 @@ MUTANTS = [
     Mutant(
         "masks-are-a-class",
         "data",
-        "data/xrays/layouts.py",
-        "pictures = [(file, name) for file, name in listed if not is_mask(name)]",
-        "pictures = list(listed)",
+        "data/xrays/files.py",
+        "return [(file, name) for file, name in listed if not is_mask(name)]",
+        "return list(listed)",
         TABLES,
     ),
     Mutant(

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import fields
+from dataclasses import Field, fields
 
 from ....base.errors import InputError, closest
 
@@ -34,6 +34,7 @@ def check_least(options: object, bounds: Mapping[str, int]) -> None:
 
 
 _of_a_run: ContextVar[bool] = ContextVar("of_a_run", default=False)
+_of_a_preset: ContextVar[Mapping[str, object] | None] = ContextVar("of_a_preset", default=None)
 
 
 @contextmanager
@@ -48,6 +49,37 @@ def options_of_a_run() -> Iterator[None]:
         _of_a_run.reset(token)
 
 
+@contextmanager
+def options_of_a_preset(values: Mapping[str, object]) -> Iterator[None]:
+    """Options checked within may have these values, which their preset gives: nobody asked for one
+    of them by its name, so that nothing has to read it.
+    """
+    token = _of_a_preset.set(values)
+    try:
+        yield
+    finally:
+        _of_a_preset.reset(token)
+
+
+def changed_options(options: object) -> list[str]:
+    """Names of the options that have neither their default nor the value of the preset."""
+    preset = _of_a_preset.get() or {}
+    return [
+        option.name
+        for option in _fields(options)
+        if getattr(options, option.name) not in (option.default, _plain(preset, option))
+    ]
+
+
+def _fields(options: object) -> tuple[Field[object], ...]:
+    return fields(options)  # pyright: ignore[reportArgumentType]
+
+
+def _plain(preset: Mapping[str, object], option: Field[object]) -> object:
+    value = preset.get(option.name, option.default)
+    return tuple(value) if isinstance(value, list) else value
+
+
 def refuse_unread(
     options: object, readers: Mapping[str, Collection[str]], models: Collection[str]
 ) -> None:
@@ -58,25 +90,32 @@ def refuse_unread(
     """
     if _of_a_run.get():
         return
-    for option in fields(options):  # pyright: ignore[reportArgumentType]
-        value, reading = getattr(options, option.name), readers.get(option.name)
-        if reading is None or value == option.default or any(name in reading for name in models):
+    for name in changed_options(options):
+        reading = readers.get(name)
+        if reading is None or any(model in reading for model in models):
             continue
-        flag = ("--no-" if value is False else "--") + option.name.replace("_", "-")
         chosen = f"--model {' or '.join(models)}"
-        raise InputError(f"{flag}: is not read by {chosen}, but by {', '.join(reading)}")
+        raise InputError(
+            f"{_switch(options, name)}: is not read by {chosen}, but by {', '.join(reading)}"
+        )
 
 
 def check_unread(options: object, names: Collection[str], reader: str) -> None:
-    """Raise `InputError` for the first of these options that is not at its default: nothing would
-    read it. reader: what does read it, in words that follow "is read by".
+    """Raise `InputError` for the first of these options that was changed: nothing would read it.
+
+    reader: what does read it, in words that follow "is read by".
     """
     if _of_a_run.get():
         return
-    defaults = {field.name: field.default for field in fields(options)}  # pyright: ignore[reportArgumentType]
+    changed = changed_options(options)
     for name in names:
-        if getattr(options, name) != defaults[name]:
-            raise InputError(f"--{name.replace('_', '-')}: is read by {reader}; leave it out")
+        if name in changed:
+            raise InputError(f"{_switch(options, name)}: is read by {reader}; leave it out")
+
+
+def _switch(options: object, name: str) -> str:
+    """The option as it was given: "--no-pwca" of pwca where that is false."""
+    return f"--no-{flag(name)[2:]}" if getattr(options, name) is False else flag(name)
 
 
 def check_attention(name: str, *, fits: Collection[str], why: str, optional: bool = False) -> None:

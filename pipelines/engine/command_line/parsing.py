@@ -18,7 +18,7 @@ from ....base.errors import InputError, closest, one_line
 from ....base.yaml_text import read_yaml
 from ..options import EvaluateOptions, ExportOptions
 from ..task import Task
-from .checks import check_least, flag, options_of_a_run
+from .checks import check_least, flag, options_of_a_preset, options_of_a_run
 
 Options = TypeVar("Options")
 
@@ -81,6 +81,7 @@ def parse(
         with options_of_a_run():
             return _checked_values(task, _tyro(kind, from_file + call, prog))
     preset = _value(call, "preset") or stored.get("preset")
+    chosen: Mapping[str, object] = {}
     if preset is not None and "preset" in names:
         chosen = preset_options(task, str(preset), _value(call, "horizon") or stored.get("horizon"))
         flags = flatten(chosen, names, f"preset {preset}")
@@ -88,7 +89,8 @@ def parse(
         # ground.
         from_file = from_file + flags if _value(call, "preset") else flags + from_file
     try:
-        return _checked_values(task, _tyro(kind, from_file + call, prog))
+        with options_of_a_preset(chosen):
+            return _checked_values(task, _tyro(kind, from_file + call, prog))
     except InputError as error:
         if config is None or str(config) in str(error):
             raise

@@ -62,7 +62,8 @@ def read_output(path: Path) -> pl.DataFrame:
         separator = "\t" if suffix == ".tsv" else ","
         return pl.read_csv(path, separator=separator, infer_schema_length=None, glob=False)
     if suffix == ".jsonl":
-        return pl.read_ndjson(path, infer_schema_length=None)
+        # It has no option to take a name with [ as it is.
+        return pl.read_ndjson(path.read_bytes(), infer_schema_length=None)
     if suffix == ".xlsx":
         return pl.read_excel(path)
     raise fail(path, "is no table; write one with --output NAME.parquet or NAME.csv")

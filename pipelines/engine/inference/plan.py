@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import filelock
 import polars as pl
 
 from ....base.errors import InputError, reason
-from ....base.files import ASIDE, checksum, write_json
+from ....base.files import ASIDE, checksum, file_stamp, write_json
 from ..options import FREE_ON_RESUME, PredictOptions
 from ..pipeline import AnyPipeline, Item
 from ..runs.run_directory import RunDirectory, read_facts
@@ -180,7 +179,7 @@ def make_plan(pipeline: AnyPipeline, options: PredictOptions) -> Plan:
         files = [item["file"], *item.get("further_files", ())]
         for file in files:
             if file not in stamps:
-                stamps[file] = _file_stamp(file)
+                stamps[file] = file_stamp(file)
         digest.update(json.dumps([item, *map(stamps.get, files)], sort_keys=True).encode())
     _refuse_input_as_output(options.output, stamps)
     parts = Path(f"{options.output}.parts")
@@ -200,14 +199,3 @@ def _same_file(file: str, output: str) -> bool:
         return os.path.samefile(file, output)
     except (OSError, ValueError):  # a file that is gone fails when it is read
         return False
-
-
-def _file_stamp(file: str) -> tuple[int, ...] | None:
-    """Size and times of a file: an edit that keeps the time of change (`cp -p`) still shows in the
-    time of the entry. None for a file that is gone, which fails when it is read.
-    """
-    try:
-        status = os.stat(file)
-    except (OSError, ValueError):
-        return None
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns

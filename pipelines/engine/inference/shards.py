@@ -91,10 +91,17 @@ class ShardWorker:
         return {"items": [self.do(int(shard)) for shard in batch["shard"]]}
 
 
-def predict(pipeline: AnyPipeline, options: PredictOptions, *, alone: bool = False) -> Predicted:
+def predict(
+    pipeline: AnyPipeline,
+    options: PredictOptions,
+    *,
+    alone: bool = False,
+    load: Callable[[], Loaded] | None = None,
+) -> Predicted:
     """Predict for `options.input`; returns what was written. An item that fails becomes a row.
 
     alone: do all shards here, also in a process that is one of several, and print only the outcome.
+    load: gives the run, by default read from its files; called only where there is work to do.
     """
     output = Path(options.output)
     if output.is_dir():
@@ -107,7 +114,7 @@ def predict(pipeline: AnyPipeline, options: PredictOptions, *, alone: bool = Fal
         # Problems of the run are reported here, in one line and before anything is written, not by
         # each worker.
         accelerator = "cpu" if options.engine == "ray" else options.accelerator
-        loaded = load_run(pipeline, options.run, accelerator)
+        loaded = load() if load else load_run(pipeline, options.run, accelerator)
         rank, world = (0, 1) if alone else _rank_and_world()
         with plan.claimed(options, rank):
             publish(account, shown=not alone)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ....base.errors import InputError, one_line
-from ....base.files import checksum
+from ....base.files import checksum, file_stamp
 from ..command_line.checks import options_of_a_run
 from ..command_line.parsing import parse
 from ..pipeline import Calibration, Context, OptionsT, Pipeline, SpecT
@@ -19,6 +19,8 @@ from .limits import build_within
 from .run_directory import RunDirectory
 
 VerbOptionsT = TypeVar("VerbOptionsT")
+# Files that a training writes anew, and that predictions follow from.
+_FILES = ("config.yaml", "spec.json", "model.safetensors", "calibration.safetensors")
 
 
 @dataclass
@@ -31,6 +33,12 @@ class Loaded(Generic[OptionsT, SpecT]):
     model: nn.Module
     calibration: Calibration
     device: torch.device
+    stamps: tuple[tuple[int, ...] | None, ...] = ()
+    """Sizes and times of the run's files when they were read."""
+
+    def is_current(self) -> bool:
+        """Whether the files of the run are still those that were read."""
+        return self.stamps == _stamps(self.run)
 
     def context(self, options: VerbOptionsT) -> Context[VerbOptionsT, SpecT]:
         """What surrounds the model when a verb with these options uses it."""
@@ -44,6 +52,7 @@ def load_run(
     not fit.
     """
     run = RunDirectory.open(path, pipeline.task.name)
+    stamps = _stamps(run)
     weights = load_weights(run.path / "model.safetensors")
     with options_of_a_run():
         options = cast(OptionsT, parse(pipeline.task, "train", [], config=run.path / "config.yaml"))
@@ -67,7 +76,11 @@ def load_run(
             str(error) if str(error).startswith(str(run.path)) else f"{run.path}: {error}"
         ) from None
     device = pick_device(accelerator)
-    return Loaded(run, options, spec, model.to(device).eval(), calibration, device)
+    return Loaded(run, options, spec, model.to(device).eval(), calibration, device, stamps)
+
+
+def _stamps(run: RunDirectory) -> tuple[tuple[int, ...] | None, ...]:
+    return tuple(file_stamp(run.path / name) for name in _FILES)
 
 
 def open_spec(spec_class: type[SpecT], run: RunDirectory) -> SpecT:

@@ -148,7 +148,7 @@ def _training_figures(run: RunDirectory, monitor: str) -> list[ReportFigure]:
     experts, if the model has any."""
     from ...figures.training import expert_loads, learning_curve
 
-    history = pl.read_csv(run.path / "history.csv")
+    history = pl.read_csv(run.path / "history.csv", glob=False)
     pictures = [
         ReportFigure(
             "learning-curve",

@@ -101,7 +101,11 @@ class Run:
             if output is not None and isinstance(items, str | os.PathLike):
                 from ..inference.shards import predict
 
-                return predict(self.pipeline, replace(chosen, input=os.fspath(items))).table()
+                chosen = replace(chosen, input=os.fspath(items))
+                # Ray and another device than that of this object take a model of their own.
+                other = chosen.engine == "ray" or chosen.accelerator != self.accelerator
+                load = None if other else self._current
+                return predict(self.pipeline, chosen, load=load).table()
             if output is not None:
                 self._check_output(Path(output), chosen)
             inputs = MemoryInputs(home, sample_rate)
@@ -113,6 +117,13 @@ class Run:
         if output is not None:
             self._write(table, Path(output))
         return table
+
+    def _current(self) -> Loaded:
+        """What is loaded; anew where the run was trained further, since the output says which model
+        it is of."""
+        if not self.loaded.is_current():
+            del self.loaded
+        return self.loaded
 
     def _check_output(self, output: Path, options: PredictOptions) -> None:
         """Raise `InputError` for an output that cannot be written, before the work is done."""

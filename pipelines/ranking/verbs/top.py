@@ -290,20 +290,20 @@ def _write(
             rows = 0
 
         for user, item, rank, probability in blocks:
-            table = {
+            columns = {
                 "user_id": users.ids.gather(user),
                 "rank": rank,
                 "item_id": candidates.ids.gather(item),
             }
-            table |= {f"p_{task}": probability[:, place] for place, task in enumerate(tasks)}
-            held.append(pl.DataFrame(table, schema=kinds))
+            columns |= {f"p_{task}": probability[:, place] for place, task in enumerate(tasks)}
+            held.append(pl.DataFrame(columns, schema=kinds))
             rows += len(user)
             if rows >= PART:
                 put()
         if held or not parts:
             put()
-        rows = pl.scan_parquet(parts)
+        lists = pl.scan_parquet(parts, glob=False)
         if writer is None:
-            rows.sink_parquet(path, maintain_order=True, row_group_size=100_000)
+            lists.sink_parquet(path, maintain_order=True, row_group_size=100_000)
         else:
-            writer(rows, path)
+            writer(lists, path)

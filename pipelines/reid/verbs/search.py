@@ -213,7 +213,7 @@ def _stored(path: Path, column: str, mark: str) -> Embedded | None:
     Raises InputError for vectors of another model.
     """
     try:
-        names = pl.read_parquet_schema(path)
+        names = pl.scan_parquet(path, glob=False).collect_schema().names()
     except Exception as error:
         raise fail(path, f"cannot be read as parquet ({error})") from None
     if "model" not in names or not any(name.startswith("vector") for name in names):
@@ -221,7 +221,7 @@ def _stored(path: Path, column: str, mark: str) -> Embedded | None:
     if column not in names:
         raise fail(path, f"holds no column {shown(column)}; it was made by another run")
     columns = [name for name in ("item", "file", "status", "model", column) if name in names]
-    return _of_rows(path, pl.read_parquet(path, columns=columns), column, mark, {})
+    return _of_rows(path, pl.read_parquet(path, columns=columns, glob=False), column, mark, {})
 
 
 def _of_rows(

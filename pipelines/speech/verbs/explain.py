@@ -71,7 +71,7 @@ class Explained:
 
     def table(self) -> pl.DataFrame:
         """One row per recording."""
-        return pl.read_parquet(self.output / "explanations.parquet")
+        return pl.read_parquet(self.output / "explanations.parquet", glob=False)
 
 
 def explain(pipeline: SpeechPipeline, options: ExplainOptions) -> Explained:

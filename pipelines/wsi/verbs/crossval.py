@@ -29,7 +29,7 @@ from ...metrics.classification import bootstrap, scores
 from ..data import BagSet, grouped_folds, spec_of, without_validation
 from ..explain import concentration
 from ..figures import crossval_figure
-from ..options import CrossvalOptions, check_read
+from ..options import CrossvalOptions
 from ..scoring import attention_of_bags, loader, probabilities
 from ..sources import BagSource, read_source
 
@@ -57,7 +57,6 @@ def crossval(pipeline: AnyPipeline, options: CrossvalOptions) -> pl.DataFrame:
     The seeds of a model are averaged into one prediction per bag before they are scored (an
     ensemble), and each seed is scored alone, too. Returns the table of scores.
     """
-    check_read(options)
     output = Path(options.output)
     with opened(options.accept) as account:
         source = read_source(options)

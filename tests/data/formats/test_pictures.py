@@ -353,7 +353,7 @@ class TestRead:
         Image.fromarray(noise(4, 4)).save(tmp_path / "a.png")
         monkeypatch.setitem(sys.modules, "PIL", None)
         assert list_pictures(tmp_path)[0][1] == "a.png"
-        with pytest.raises(InputError, match=r"pip install 'headwise\[vision\]'"):
+        with pytest.raises(InputError, match=r"pip install .*\[vision\]'"):
             read_picture(tmp_path / "a.png")
 
     def test_real_pictures_are_read(self, real_data) -> None:

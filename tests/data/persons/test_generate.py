@@ -106,5 +106,5 @@ def test_bad_folders_and_no_pillow_are_one_line(tmp_path, monkeypatch) -> None:
     with pytest.raises(InputError, match="cannot be written"):
         write_sample_persons(tmp_path / "file")
     monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(InputError, match=r"pip install .*headwise\[vision\]'"):
+    with pytest.raises(InputError, match=r"pip install .*\[vision\]'"):
         write_sample_persons(tmp_path / "b")

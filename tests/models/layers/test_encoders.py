@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from headwise.models.layers import encoders
 from headwise.models.layers.encoders import build_encoder
 
 timm = pytest.importorskip("timm", reason="timm is optional (extra vision) and not installed")
@@ -93,7 +94,8 @@ class TestWeights:
             raise OSError("no route to host")
 
         monkeypatch.setattr(timm, "create_model", offline)
-        with pytest.raises(ValueError, match=r"no route to host.*give a file"):
+        monkeypatch.setattr(encoders, "_answers", lambda _: True)
+        with pytest.raises(ValueError, match=r"no route to host.*--weights FILE"):
             build_encoder(SMALL)
 
 

@@ -30,6 +30,16 @@ def test_the_data_of_a_run_are_met_from_another_folder(trained, tmp_path, monkey
     assert (tmp_path / "run" / "predictions.parquet").read_bytes() == before
 
 
+@pytest.mark.parametrize("ending", [".parquet", ".csv", ".jsonl", ".xlsx"])
+def test_brackets_in_a_path_are_no_pattern(trained, tmp_path, ending) -> None:
+    call(trained, "train", data="rows.json", run="run [1]")
+    assert call(trained, "evaluate", run="run [1]")["rows"] == 3
+    (tmp_path / "in[1].json").write_text("[1, 2]")
+    files = {"input": "in[1].json", "output": f"o[1]{ending}"}
+    rows = call(trained, "predict", run="run [1]", **files).table()
+    assert rows["item"].n_unique() == 2
+
+
 @pytest.mark.parametrize("data", ["rows.json", "./rows.json", "run/../rows.json"])
 def test_a_resumed_run_takes_its_data_however_they_are_typed(trained, data) -> None:
     call(trained, "train", run="run", resume=True, data=data)

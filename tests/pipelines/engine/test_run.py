@@ -1,6 +1,7 @@
 """A run opened from Python, and trainings in memory, which must be those of `train`."""
 
 import json
+import os
 
 import polars as pl
 import pytest
@@ -12,6 +13,9 @@ import headwise
 from headwise import pipelines
 from headwise.base.errors import InputError
 from headwise.data.series.generate import sample_series, write_wide
+from headwise.pipelines.engine.inference import shards
+from headwise.pipelines.engine.runs import loaded
+from headwise.pipelines.engine.runs.loaded import load_run
 from headwise.pipelines.engine.training.quick import fit
 from headwise.pipelines.forecast.options import ForecastOptions
 
@@ -62,6 +66,29 @@ def test_a_path_with_an_output_is_the_verb_predict(run, trained, tmp_path):
     run.predict(trained.config()["data"], tmp_path / "o.parquet", shard_size=7)  # done already
     with pytest.raises(InputError, match="made by another model or input"):
         run.predict(trained.config()["data"], tmp_path / "o.parquet", shard_size=8)
+
+
+def test_a_path_with_an_output_loads_the_run_once(run, trained, tmp_path, monkeypatch):
+    loads = []
+
+    def counting(*arguments):
+        loads.append(arguments)
+        return load_run(*arguments)
+
+    for module in (loaded, shards):
+        monkeypatch.setattr(module, "load_run", counting)
+    data = trained.config()["data"]
+    first, second = (run.predict(data, tmp_path / f"{name}.parquet") for name in "ab")
+    assert_frame_equal(first, second)
+    assert len(loads) == 1
+    os.utime(trained.path / "model.safetensors")  # as after further training
+    run.predict(data, tmp_path / "c.parquet")
+    run.predict(data, tmp_path / "c.parquet")  # done already
+    assert len(loads) == 2
+    headwise.open(trained.path).predict(data, tmp_path / "c.parquet")  # nothing to load for
+    assert len(loads) == 2
+    run.predict(data, tmp_path / "d.parquet", accelerator="cpu")
+    assert len(loads) == 3
 
 
 def test_evaluate_and_export_are_the_verbs(run, trained, tmp_path):

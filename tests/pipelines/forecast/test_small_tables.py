@@ -173,7 +173,7 @@ def test_one_item_is_answered_with_the_first_steps(trained):
 @pytest.mark.parametrize(
     ("words", "option"),
     [
-        (["--experts", "4"], "--experts: is not read with --ffn mlp; add --ffn moe"),
+        (["--experts", "4"], "--experts: is read by --ffn moe, not by --ffn mlp"),
         (["--active", "1"], "--active"),
         (["--balance", "0.5"], "--balance"),
         (["--router", "similarity", "--ffn", "glu"], "--router"),

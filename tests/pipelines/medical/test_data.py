@@ -158,9 +158,9 @@ def test_a_finding_makes_two_classes_of_which_it_is_the_positive_one(home):
         ({"finding": "Mass", "classes": ("a", "b")}, "leave out --classes"),
         ({"finding": "Mass", "positive": "Mass"}, "leave out --classes and --positive"),
         ({"uncertain": "positive"}, "needs --finding"),
-        ({"body_share": 0.5}, "needs --body"),
-        ({"attention": "none", "head_width": 4}, "has no body"),
-        ({"sees": "local", "body_size": (32, 32)}, "has no body"),
+        ({"body_share": 0.5}, "--body-share: is read by .* --body;"),
+        ({"attention": "none", "head_width": 4}, "--head-width: is read by .* with a body"),
+        ({"sees": "local", "body_size": (32, 32)}, "--body-size: is read by .* with a body"),
     ):
         with pytest.raises(InputError, match=message):
             check(MedicalOptions(**options))

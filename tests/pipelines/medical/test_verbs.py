@@ -42,7 +42,7 @@ def run(home, tmp_path_factory):
     [
         (("--size", "8", "8"), "32 to 2048"),
         (("--validation-share", "0"), "chosen on the validation part"),
-        (("--attention", "none", "--form", "pure"), "is of the heads"),
+        (("--attention", "none", "--form", "pure"), "--form: is read by the heads"),
         (("--sensitivity", "2"), "--sensitivity"),
         (("--attention", "cbam", "--body", "b.safetensors"), "has no body"),
         (("--positive", "cloudy"), "did you mean"),

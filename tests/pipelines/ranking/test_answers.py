@@ -66,10 +66,12 @@ def test_a_run_of_an_earlier_version_knows_no_parts(run, tmp_path) -> None:
     arrays = load_file(spec.assets_folder / "arrays.safetensors")
     assert len(arrays["parts.keys"]) == 8000
     arrays = {name: array for name, array in arrays.items() if not name.startswith("parts.")}
+    folder = tmp_path / "run [1]"  # a name, no pattern
+    folder.mkdir()
     for path in spec.assets_folder.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    save_file(arrays, tmp_path / "arrays.safetensors")
-    assert len(load_encoder(spec.with_assets({}, tmp_path)).row_parts.keys) == 0
+        (folder / path.name).write_bytes(path.read_bytes())
+    save_file(arrays, folder / "arrays.safetensors")
+    assert len(load_encoder(spec.with_assets({}, folder)).row_parts.keys) == 0
 
 
 def test_a_clean_schema_has_the_keys_of_earlier_versions(run) -> None:

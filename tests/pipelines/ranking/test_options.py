@@ -1,4 +1,4 @@
-"""Options that the chosen model does not read are refused; those of finished runs are not."""
+"""Options that the chosen model does not read are refused."""
 
 from dataclasses import fields
 from typing import Any
@@ -8,7 +8,6 @@ import pytest
 from headwise.base.errors import InputError
 from headwise.pipelines import load_task
 from headwise.pipelines.engine.command_line import parse
-from headwise.pipelines.engine.command_line.checks import options_of_a_run
 from headwise.pipelines.ranking.data import RankingSpec
 from headwise.pipelines.ranking.options import MODELS, READ_BY, RankingOptions, check
 from headwise.pipelines.ranking.pipeline import RankingPipeline
@@ -82,18 +81,6 @@ def test_what_is_read_changes_the_model(model: str) -> None:
     silent |= {"gated", "task_tokens"} if model == "infnet-hub" else set()
     for name in READ_BY.keys() - silent:
         assert (plain != model_of(**{name: OTHER[name]})) == (model in READ_BY[name]), name
-
-
-def test_a_run_that_was_made_with_such_an_option_opens(tmp_path) -> None:
-    stored = tmp_path / "config.yaml"
-    stored.write_text("attention: moh\n")
-    task = load_task("ranking")
-    with pytest.raises(InputError, match="--attention: is not read"):
-        parse(task, "train", [], config=stored)
-    with options_of_a_run():
-        options = parse(task, "train", [], config=stored)
-    assert isinstance(options, RankingOptions)
-    assert options.attention == "moh"
 
 
 def test_a_comparison_takes_what_any_of_its_models_reads() -> None:

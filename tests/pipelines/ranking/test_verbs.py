@@ -57,10 +57,10 @@ def top(loaded, monkeypatch, tmp_path):
 
     def call(**options) -> pl.DataFrame:
         path = pipelines.ranking.top(
-            run="r", output=tmp_path / "lists.parquet", overwrite=True, **options
+            run="r", output=tmp_path / "lists[1].parquet", overwrite=True, **options
         )
         assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")] == []
-        return pl.read_parquet(path)
+        return pl.read_parquet(path, glob=False)
 
     return call
 

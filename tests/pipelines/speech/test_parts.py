@@ -146,18 +146,13 @@ def test_a_text_that_cannot_be_read_stops_a_training(pipeline, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kernel": 31}, "--kernel 31: is only read by --encoder conformer"),
-        ({"experts": 8}, "--experts 8: is only read by --ffn moe"),
-        ({"vocabulary": 300}, "--vocabulary 300: is only read by --tokens bpe"),
-        ({"language": "de"}, "--language de: is only read with --weights"),
-        ({"weights": "x", "width": 32}, "--width 32: is only read without --weights"),
+        ({"kernel": 31}, "--kernel: is read by --encoder conformer"),
+        ({"experts": 8}, "--experts: is read by --ffn moe"),
+        ({"vocabulary": 300}, "--vocabulary: is read by --tokens bpe"),
+        ({"language": "de"}, "--language: is read by --weights"),
+        ({"weights": "x", "width": 32}, "--width: is read by a new model, while --weights"),
     ],
 )
-def test_options_that_nothing_reads_are_refused(tmp_path, options, message):
-    """But a run that was trained with such an option still opens."""
-    check = load_task("speech").check
+def test_options_that_nothing_reads_are_refused(options, message):
     with pytest.raises(InputError, match=message):
-        check(SpeechOptions(run=str(tmp_path / "new"), **options))
-    (tmp_path / "old").mkdir()
-    (tmp_path / "old" / "config.yaml").write_text("")
-    check(SpeechOptions(run=str(tmp_path / "old"), **options))
+        load_task("speech").check(SpeechOptions(**options))

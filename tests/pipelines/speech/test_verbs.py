@@ -18,6 +18,7 @@ from headwise.base.account import opened
 from headwise.data.speech.tokens import train_tokens
 from headwise.models.speech.speech_to_text import SpeechToText
 from headwise.pipelines.speech.options import AdoptOptions
+from headwise.pipelines.speech.verbs.explain import Explained
 from headwise.tests.whisper_files import ctranslate2
 
 SMALL = ("--width", 16, "--heads", 2, "--encoder-layers", 1, "--decoder-layers", 1)
@@ -358,9 +359,10 @@ def test_the_ending_of_the_output_decides(headwise, home, run, tmp_path, ending)
 
 def test_what_is_explained_has_an_account(headwise, home, run, tmp_path):
     few = ("--masks", 2, "--input-masks", 2, "--segments", 10, "--no-gradients")
-    words = ("--run", run, "--input", home / "generated-001.wav", "--output", tmp_path / "e")
+    words = ("--run", run, "--input", home / "generated-001.wav", "--output", tmp_path / "e [1]")
     code, lines = headwise("speech", "explain", *words, *few)
     assert code == 0, lines
     assert "read: 1 recordings" in "\n".join(lines)
-    entries = json.loads((tmp_path / "e" / "account.json").read_text())
+    entries = json.loads((tmp_path / "e [1]" / "account.json").read_text())
     assert entries[0]["what"] == "recordings"
+    assert Explained(tmp_path / "e [1]", 1, 0).table().height == 1

@@ -17,8 +17,9 @@ from headwise.base.errors import InputError
 from headwise.data.slides.features import read_features
 from headwise.data.slides.generate import draw_slide, write_pyramid
 from headwise.pipelines import load_task
+from headwise.pipelines.engine.command_line import parse
 from headwise.pipelines.wsi import extraction, sources
-from headwise.pipelines.wsi.options import CrossvalOptions, WsiOptions, check_read
+from headwise.pipelines.wsi.options import CrossvalOptions, WsiOptions, check
 
 OURS = {"encoder": "random-filters", "tile": 64}
 
@@ -297,25 +298,26 @@ class TestOptionsThatNothingReads:
         ],
     )
     def test_they_are_refused(self, options, name) -> None:
-        with pytest.raises(InputError, match=f"{name}: .*leave it out"):
-            check_read(WsiOptions(**options))
+        with pytest.raises(InputError, match=f"{name}: is read by .*; leave it out"):
+            check(WsiOptions(**options))
 
     def test_those_of_a_preset_are_not(self) -> None:
-        check_read(WsiOptions(preset="bags", model="mean", masked=0, diversity=0.1))
+        task = load_task("wsi")
+        assert parse(task, "train", ["--preset", "bags", "--model", "mean"]).masked == 0
         with pytest.raises(InputError, match="--masked"):
-            check_read(WsiOptions(preset="bags", model="mean", masked=3, diversity=0.1))
+            parse(task, "train", ["--preset", "bags", "--model", "mean", "--masked", "3"])
 
     @pytest.mark.parametrize(
         "options", [{"precision": "bf16-mixed"}, {"devices": 2}, {"model": "abmil"}, {"keep": 5}]
     )
     def test_a_cross_validation_refuses_what_it_does_not_do(self, options) -> None:
-        with pytest.raises(InputError, match="it is of train"):
-            check_read(CrossvalOptions(data="x.csv", output="o", **options))
-        check_read(CrossvalOptions(data="x", output="o", patience=3, class_weights=True))
+        with pytest.raises(InputError, match="is read by train"):
+            check(CrossvalOptions(data="x.csv", output="o", **options))
+        check(CrossvalOptions(data="x", output="o", patience=3, class_weights=True))
         with pytest.raises(InputError, match="--patience"):
-            check_read(CrossvalOptions(data="x", output="o", patience=3, last_epoch=True))
+            check(CrossvalOptions(data="x", output="o", patience=3, last_epoch=True))
 
     def test_a_table_of_bags_needs_no_slides(self, tmp_path) -> None:
         (tmp_path / "b.csv").write_text("bag,label,x\na,1,0.5\nb,0,3\n")
-        with pytest.raises(InputError, match="--encoder: --data is a table of bags"):
+        with pytest.raises(InputError, match="--encoder: is read by slides; --data is a table"):
             sources.read_source(WsiOptions(data=str(tmp_path / "b.csv"), encoder="uni"))
