@@ -11,7 +11,7 @@ import polars as pl
 import torch
 from torch import nn
 
-from ...base.errors import fail
+from ...base.errors import InputError, fail
 from ...base.files import distinct_names, place_below
 from ...data.formats.pictures import read_picture, write_png
 from ...data.scenes.inputs import list_scenes
@@ -86,16 +86,19 @@ def predict_batch(
     items: Sequence[SceneItem],
     scenes: Sequence[SceneArrays],
     context: PredictContext,
-) -> list[pl.DataFrame]:
-    """Write the map of each picture, and give its row."""
+) -> list[pl.DataFrame | ValueError]:
+    """Write the map of each picture, and give its row, or the error of one without a finite map."""
     options = context.options
     height, width = context.spec.input["size"]
     blank = np.full((1, height, width), BLANK, np.float32)
     depths = [blank if scene["depth"] is None else scene["depth"] for scene in scenes]
     depth = torch.from_numpy(np.stack(depths)).to(context.device)
     image = torch.from_numpy(np.stack([scene["image"] for scene in scenes])).to(context.device)
-    rows = []
+    rows: list[pl.DataFrame | ValueError] = []
     for item, scene, saliency in zip(items, scenes, saliency_of(model, image, depth).cpu()):
+        if not torch.isfinite(saliency).all():  # bytes would hide it
+            rows.append(InputError("the model gives no finite number (map)"))
+            continue
         levels = to_bytes(saliency, scene["shape"])
         write_png(place_below(Path(f"{options.output}.maps"), item["map"]), levels)
         if options.overlays:

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...base.errors import InputError
 from ...data.formats.audio import RATE
 from ...data.speech.log_mel import HOP
 from ...data.speech.tokens import TextTokens
@@ -166,8 +167,11 @@ def smoothed(maps: Tensor, sizes: Tensor, states: Tensor) -> Tensor:
     """Maps (B, S, I, N) of ragged tokens and states -> their mean over heads, normalised over the
     tokens and smoothed, float32 (B, I, N), 0 in the padding.
 
-    sizes, states: how many tokens and states each recording has, (B,).
+    sizes, states: how many tokens and states each recording has, (B,). Raises InputError for maps
+    that are not finite: of such weights, or of an overflow in half precision.
     """
+    if not maps.isfinite().all():
+        raise InputError("the model gives no finite number (attention)")
     most_tokens, most_states = maps.shape[2:]
     present = (torch.arange(most_tokens) < sizes[:, None])[:, None, :, None]
     inside = (torch.arange(most_states) < states[:, None])[:, None, None]

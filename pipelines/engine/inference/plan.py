@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -181,5 +182,21 @@ def make_plan(pipeline: AnyPipeline, options: PredictOptions) -> Plan:
             if file not in stamps:
                 stamps[file] = file_stamp(file)
         digest.update(json.dumps([item, *map(stamps.get, files)], sort_keys=True).encode())
+    _refuse_input_as_output(options.output, stamps)
     parts = Path(f"{options.output}.parts")
     return Plan(parts, digest.hexdigest(), options.shard_size, items)
+
+
+def _refuse_input_as_output(output: str, files: Iterable[str]) -> None:
+    """Raise InputError where the output is a file that the prediction reads: --overwrite would
+    replace what belongs to the user.
+    """
+    if os.path.exists(output) and any(_same_file(file, output) for file in files):
+        raise InputError(f"--output {output}: is read by this prediction; name another")
+
+
+def _same_file(file: str, output: str) -> bool:
+    try:
+        return os.path.samefile(file, output)
+    except (OSError, ValueError):  # a file that is gone fails when it is read
+        return False

@@ -235,6 +235,8 @@ def lists(
                 rows = pairs.rows(start + pair // count, codes[pair // count], pair % count)
                 batch = ClickRows(encoder, rows).batch(np.arange(len(pair)))
                 blocks.append(batch_probability(loaded.model, batch, loaded.device))
+                if not np.isfinite(blocks[-1]).all():
+                    raise InputError(f"{options.run}: the model gives no finite probability")
             probability = np.concatenate(blocks).reshape(end - start, count, -1)
             met = np.zeros((end - start, count), bool) if options.seen else pairs.met(start, end)
             best = [

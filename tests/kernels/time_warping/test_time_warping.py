@@ -90,3 +90,14 @@ def test_operators_keep_their_promises_to_pytorch():
 def test_arguments_that_do_not_fit_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.usefixtures("form")
+def test_a_number_that_is_nan_stays_in_its_windows():
+    x = torch.arange(40.0).view(1, 2, 20)
+    x[0, 0, 10] = torch.nan
+    filtered = median_filter(x, 5)
+    expected = median_filter(torch.arange(40.0).view(1, 2, 20), 5)
+    assert torch.equal(filtered[0, 1], expected[0, 1])
+    assert torch.equal(filtered[0, 0, :8], expected[0, 0, :8])
+    assert torch.equal(filtered[0, 0, 13:], expected[0, 0, 13:])

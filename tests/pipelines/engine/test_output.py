@@ -159,6 +159,14 @@ def test_a_folder_of_parts_that_is_not_ours_stays(job, tmp_path):
     assert [path.name for path in folder.iterdir() if path.suffix != ".lock"] == ["thesis.txt"]
 
 
+def test_an_output_that_is_an_input_is_refused(job, tmp_path):
+    (tmp_path / "link.csv").symlink_to("in.json")
+    before = (tmp_path / "in.json").read_bytes()
+    with pytest.raises(InputError, match="is read by this prediction; name another"):
+        predict(job, tmp_path, "link.csv", overwrite=True)
+    assert (tmp_path / "in.json").read_bytes() == before
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_what_is_put_among_the_parts_later_stays(job, tmp_path, monkeypatch, overwrite):
     monkeypatch.setenv("WORLD_SIZE", "2")

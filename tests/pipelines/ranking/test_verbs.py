@@ -161,6 +161,13 @@ class TestTop:
         with pytest.raises(InputError, match="unknown ending '\\.doc'"):
             pipelines.ranking.top(run="r", output=tmp_path / "lists.doc", k=3)
 
+    def test_a_model_without_finite_numbers_has_no_best_items(self, top, monkeypatch) -> None:
+        monkeypatch.setattr(
+            best, "batch_probability", lambda m, b, d: np.full((len(b["offsets"]), 9), np.nan)
+        )
+        with pytest.raises(InputError, match="gives no finite probability"):
+            top(k=3)
+
     def test_what_cannot_be_done_is_said(self, top, tmp_path) -> None:
         with pytest.raises(InputError, match="--task clik: unknown; did you mean 'click'"):
             top(task="clik")

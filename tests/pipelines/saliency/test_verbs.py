@@ -235,6 +235,23 @@ def test_a_link_to_nothing_and_odd_names_stop_nothing(headwise, run, tmp_path):
     assert maps == {b"ok.png", b"caf\\xe9.png", *names[1:]}
 
 
+def test_a_map_without_finite_numbers_is_an_error(headwise, run, scenes, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(run, broken)
+    weights = load_file(broken / "model.safetensors")
+    for value in weights.values():
+        if value.is_floating_point():
+            value.fill_(torch.nan)
+    save_file(weights, broken / "model.safetensors")
+    code, _ = headwise(
+        *("saliency", "predict", "--run", broken, "--input", scenes / "RGB"),
+        *("--output", tmp_path / "o.parquet"),
+    )
+    table = pl.read_parquet(tmp_path / "o.parquet")
+    assert code == 3
+    assert set(table["error"]) == {"the model gives no finite number (map)"}
+
+
 def test_without_depth_is_an_error_where_it_is_asked(headwise, run, tmp_path):
     Image.fromarray(draw_scene(1)[0]).save(tmp_path / "a.png")
     code, _ = headwise(

@@ -8,6 +8,7 @@ import torch
 
 pytest.importorskip("numba", reason="the extra `speech` is not installed")
 
+from headwise.base.errors import InputError
 from headwise.data.speech.transcripts import Word
 from headwise.pipelines.metrics.alignment import boundary_errors, plain, text_errors
 from headwise.pipelines.speech import word_times as wt
@@ -57,6 +58,13 @@ def test_pauses_belong_to_no_word():
     result = wt.intervals(weights, words, share)
     assert np.abs(np.array(result) - np.array(spans)).max() <= 1
     assert wt.intervals(weights, [], share) == []
+
+
+def test_maps_that_are_not_finite_are_one_line():
+    maps = torch.rand(1, 2, 3, 20)
+    maps[0, 0, 0, 0] = torch.nan
+    with pytest.raises(InputError, match="no finite number"):
+        wt.smoothed(maps, torch.tensor([3]), torch.tensor([20]))
 
 
 def test_a_late_map_is_moved():
