@@ -98,10 +98,13 @@ class Account:
         order = {topic: number for number, topic in enumerate(get_args(Topic))}
         return sorted(self._entries.values(), key=lambda entry: order[entry.topic])
 
-    def lines(self) -> list[str]:
-        """A line for each topic, for the terminal."""
+    def lines(self, before: Collection[Entry] = ()) -> list[str]:
+        """A line for each topic, for the terminal. before: statements that were shown already."""
+        shown = {entry.line() for entry in before}
         by_topic: dict[str, list[str]] = {}
         for entry in self.entries():
+            if entry.line() in shown:
+                continue
             by_topic.setdefault(entry.topic, []).append(entry.line())
         return [f"{topic}: {'; '.join(texts)}" for topic, texts in by_topic.items()]
 

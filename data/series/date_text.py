@@ -54,6 +54,7 @@ _EPOCHS = {
 }
 _UNIT_WORDS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 _FIRST_YEAR, _LAST_YEAR = 1500, 2300  # of digits alone; others are numbers
+_MONTH_YEARS = 1850, 2100
 _NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _FULL = ("january", "february", "march", "april", "may", "june", "july", "august", "september",
          "october", "november", "december")  # fmt: skip
@@ -323,9 +324,10 @@ def _digits(cells: pl.DataFrame) -> tuple[pl.DataFrame, str]:
         fields = _fields(text, pattern)
         times = _instants(fields)
         year = times.dt.year()
+        # Six digits may be a day without its century, 220101; a month that far off is none.
+        years = _MONTH_YEARS if name == "month" else (_FIRST_YEAR, _LAST_YEAR)
         times = times.zip_with(
-            year.is_between(_FIRST_YEAR, _LAST_YEAR).fill_null(False),
-            pl.Series([None], dtype=pl.Datetime("us")),
+            year.is_between(*years).fill_null(False), pl.Series([None], dtype=pl.Datetime("us"))
         )
         if times.null_count() < best.null_count():
             best, kind = times, ""

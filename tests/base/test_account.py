@@ -17,6 +17,7 @@ def test_statements_are_joined_by_topic_and_counted_once() -> None:
         "left out: 4 files of other kinds (a.txt, b.txt, c.txt, …)",
     ]
     assert account.to_json()[1]["names"] == ["a.txt", "b.txt", "c.txt", "d.txt"]
+    assert account.lines(account.entries()[:1]) == account.lines()[1:]
 
 
 def test_a_doubt_is_an_error_unless_it_is_accepted() -> None:

@@ -11,6 +11,7 @@ the world; the last one to finish joins. `--engine ray` maps the same `ShardWork
 
 from __future__ import annotations
 
+import copy
 import glob
 import json
 import os
@@ -251,7 +252,7 @@ def _write(
     for folder in output.parent.glob(f"{glob.escape(output.name)}.*"):
         if folder.is_dir() and folder != plan.parts:
             clear_below(folder)
-    before = set(account.lines())
+    before = copy.deepcopy(account.entries())
     for stamp in stamps:
         account.merge(json.loads(stamp.get(NOTES, "[]")))
     rows = pl.scan_parquet([plan.path(shard) for shard in range(len(plan))], glob=False)
@@ -267,9 +268,8 @@ def _write(
         )
     else:
         write_aside(output, lambda path: writer(rows, path))
-    for line in account.lines() if shown else ():
-        if line not in before:
-            say(line)
+    for line in account.lines(before) if shown else ():
+        say(line)
     facts = {"stamp": {**stamp, "bytes": output.stat().st_size}, "account": account.to_json()}
     write_json(stamp_file(output), facts)
     return list(_failures(rows, failed, output))

@@ -182,3 +182,10 @@ def test_a_group_of_series_has_the_decimal_mark_of_the_entire_file(tmp_path: Pat
     ]
     assert values == [[1234, 2345], [1234.5, 0.5]]
     assert [s.values[:, 0].tolist() for s in read_panel(tmp_path / "x.csv").series] == values
+
+
+def test_days_of_six_digits_are_no_months_of_a_far_century(tmp_path: Path) -> None:
+    rows = [f"{date(2022, 1, 1) + timedelta(i):%y%m%d},{i}" for i in range(12)]
+    (tmp_path / "a.csv").write_text("\n".join(["date,a", *rows]))
+    with pytest.raises(InputError, match="column 'date' holds '220101', not a date like"):
+        read_panel(tmp_path / "a.csv")
