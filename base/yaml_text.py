@@ -87,11 +87,11 @@ def _loader() -> type[yaml.SafeLoader]:
                 raise _problem(node, f"a number of {len(node.value)} characters")
             return super().construct_scalar(node)
 
-    kept = {f"tag:yaml.org,2002:{tag}" for tag in _TAGS}
+    plain_tags = {f"tag:yaml.org,2002:{tag}" for tag in _TAGS}
     Loader.yaml_constructors = {
         tag: make
         for tag, make in yaml.SafeLoader.yaml_constructors.items()
-        if tag is None or tag in kept  # None: says that the tag is unknown
+        if tag is None or tag in plain_tags  # None: says that the tag is unknown
     }
     plain = {"tag:yaml.org,2002:int": _INT, "tag:yaml.org,2002:float": _FLOAT}
     Loader.yaml_implicit_resolvers = {

@@ -99,9 +99,9 @@ def parse_text(cells: pl.Series, order: DateOrder, *, digits: bool) -> ParsedTex
         walls, offset = _either(walls, more), _either(offset, _offsets(fields))
         times = walls
     if digits and walls.null_count():
-        more, said = _digits(text.filter(walls.is_null()).to_frame("text"))
-        if said:
-            assumed = (*assumed, said)
+        more, reading = _digits(text.filter(walls.is_null()).to_frame("text"))
+        if reading:
+            assumed = (*assumed, reading)
         joined = text.to_frame("text").join(more, on="text", how="left", maintain_order="left")
         walls = _either(walls, joined["time"])
     utc = walls - offset.fill_null(0).cast(pl.Duration("us"))
@@ -331,12 +331,12 @@ def _digits(cells: pl.DataFrame) -> tuple[pl.DataFrame, str]:
         )
         if times.null_count() < best.null_count():
             best, kind = times, ""
-            said = f"numbers such as {text.filter(times.is_not_null())[0]!r} are {name}s"
-            kind = f"{said} of the calendar" if name != "moment" else said
+            reading = f"numbers such as {text.filter(times.is_not_null())[0]!r} are {name}s"
+            kind = f"{reading} of the calendar" if name != "moment" else reading
     for unit, (pattern, length) in _EPOCHS.items():
         groups = text.str.extract_groups(pattern)
-        whole = groups.struct.field(groups.struct.fields[0]).cast(pl.Int64, strict=False)
-        times = (whole * length).cast(pl.Datetime("us"))
+        ticks = groups.struct.field(groups.struct.fields[0]).cast(pl.Int64, strict=False)
+        times = (ticks * length).cast(pl.Datetime("us"))
         if times.null_count() < best.null_count():
             best = times
             kind = (

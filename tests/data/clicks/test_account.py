@@ -16,18 +16,8 @@ from headwise.data.clicks.row_parts import RowParts
 from headwise.data.clicks.schema import Schema
 from headwise.data.clicks.schema_file import parse_schema
 from headwise.data.clicks.split import PARTS
+from headwise.tests.data.clicks.saved import click_schema as schema
 from headwise.tests.data.clicks.saved import saved
-
-
-def schema(**changes: Any) -> Schema:
-    values: dict[str, Any] = {
-        "user": "user",
-        "item": "item",
-        "time": "time",
-        "categorical": {"user": {}, "item": {}},
-        "tasks": {"click": "click"},
-    }
-    return parse_schema(values | changes, "schema")
 
 
 def table(rows: int = 400, **columns: Any) -> pl.DataFrame:

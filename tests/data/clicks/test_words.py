@@ -15,24 +15,15 @@ from headwise.data.clicks.fit import fit
 from headwise.data.clicks.log import Log
 from headwise.data.clicks.marks import with_points
 from headwise.data.clicks.schema import Schema, schema_of
-from headwise.data.clicks.schema_file import parse_schema
 from headwise.data.clicks.times import moments, seconds
 from headwise.data.clicks.vocabulary import Vocabulary, bucketed, clean, equal_counts
-from headwise.tests.data.clicks.saved import saved
+from headwise.tests.data.clicks.saved import click_schema, saved
 
 COUNTRIES = ["DE", "NA", "FR", "null", "None", "nan", "US", "n/a"]
 
 
 def schema(**changes: Any) -> Schema:
-    values: dict[str, Any] = {
-        "user": "user",
-        "item": "item",
-        "time": "time",
-        "categorical": {"user": {}, "item": {}},
-        "tasks": {"click": "click"},
-        "split": {"by": "time"},
-    }
-    return parse_schema(values | changes, "schema")
+    return click_schema(**{"split": {"by": "time"}, **changes})
 
 
 def table(rows: int = 80, **columns: Any) -> pl.DataFrame:

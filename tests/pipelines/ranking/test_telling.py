@@ -10,20 +10,9 @@ from headwise.base.account import opened
 from headwise.data.clicks.fit import fit
 from headwise.data.clicks.log import Log
 from headwise.data.clicks.schema import Schema
-from headwise.data.clicks.schema_file import parse_schema
 from headwise.pipelines.ranking.baselines import note_telling_fields
+from headwise.tests.data.clicks.saved import click_schema as schema
 from headwise.tests.data.clicks.saved import saved
-
-
-def schema(**changes: Any) -> Schema:
-    values: dict[str, Any] = {
-        "user": "user",
-        "item": "item",
-        "time": "time",
-        "categorical": {"user": {}, "item": {}},
-        "tasks": {"click": "click"},
-    }
-    return parse_schema(values | changes, "schema")
 
 
 def table(rows: int = 400, **columns: Any) -> pl.DataFrame:
