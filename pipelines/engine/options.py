@@ -6,16 +6,20 @@ Nothing here imports torch: the command line must answer `--help` and every miss
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 from ...base.account import Doubt
+
+RungName: TypeAlias = str
+"""A rung of the ladder: naive, simple, model or blend."""
+Choose: TypeAlias = Literal["auto", "naive", "simple", "model", "blend"]
 
 # Groups of options in help pages, after those of the task itself.
 SHARED_GROUPS: Mapping[str, tuple[str, ...]] = {
     "data": ("data", "input", "part", "accept"),
     "training": (
-        "preset", "seed", "epochs", "patience", "max_steps", "batch_size", "accumulate", "lr",
-        "schedule", "warmup", "weight_decay", "clip", "nan",
+        "preset", "choose", "seed", "epochs", "patience", "max_steps", "batch_size", "accumulate",
+        "lr", "schedule", "warmup", "weight_decay", "clip", "nan",
     ),
     "hardware": (
         "precision", "accelerator", "devices", "nodes", "strategy", "workers", "engine",
@@ -94,6 +98,16 @@ class TrainOptions:
     """Newest checkpoints to keep; the best one is always kept."""
     logger: Literal["none", "tensorboard", "wandb"] = "none"
     """Also log the history to TensorBoard or Weights & Biases (extras of the same name)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LadderOptions(TrainOptions):
+    """What the training of a task with simple models beside its own shares."""
+
+    choose: Choose = "auto"
+    """What predicts: the naive answer, the simple model, the domain model, the blend of both, or
+    (auto) the one that the validation part is for. All are scored in the report.
+    """
 
 
 TrainOptionsT = TypeVar("TrainOptionsT", bound=TrainOptions)

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from typing_extensions import TypeVar
 
-from .options import TrainOptions
+from .ladder import LadderScores, Rung
+from .options import RungName, TrainOptions
 from .spec import JsonValue, Spec
 from .task import COMMON_COLUMNS, Task
 from .training.optimizer import adam
@@ -174,6 +175,56 @@ class Pipeline(Generic[OptionsT, SpecT, PredictOptionsT, DataT, ItemT]):
     ) -> dict[str, float]:
         """Figures on the validation part after each epoch, `monitor` among them."""
         raise NotImplementedError
+
+    def simple_rungs(
+        self, splits: Splits[SpecT, DataT], options: OptionsT, device: torch.device
+    ) -> dict[RungName, Rung]:
+        """The rungs below the domain model, "naive" and "simple", fitted on the training part and
+        chosen among their own forms on the validation part. {} for a task without a ladder.
+        """
+        return {}
+
+    def blend_rung(
+        self,
+        model: nn.Module,
+        simple: nn.Module,
+        splits: Splits[SpecT, DataT],
+        options: OptionsT,
+        device: torch.device,
+    ) -> Rung:
+        """The blend of the domain model and the simple one, fitted on the validation part. Its
+        module holds the two as `model` and `simple`.
+        """
+        raise NotImplementedError
+
+    def rung_model(
+        self,
+        name: RungName,
+        facts: Mapping[str, object],
+        models: Mapping[RungName, nn.Module],
+        context: Context[OptionsT, SpecT],
+    ) -> nn.Module:
+        """A rung without its tensors. facts: as `Rung.facts`; models: the rungs before it, "model"
+        before "blend".
+        """
+        raise NotImplementedError
+
+    def ladder_scores(
+        self,
+        models: Mapping[RungName, nn.Module],
+        dataset: DataT,
+        context: Context[OptionsT, SpecT],
+    ) -> LadderScores:
+        """Score each rung on one part of the data, all on the same rows."""
+        raise NotImplementedError
+
+    def answer_words(self, options: OptionsT, spec: SpecT) -> str:
+        """What the user came for, with which the first sentence of a report begins."""
+        return "prediction"
+
+    def model_words(self, options: OptionsT) -> str:
+        """What the domain model is called in a sentence."""
+        return f"the {self.task.name} model"
 
     def calibrate(
         self,

@@ -12,7 +12,7 @@ from ..engine.command_line.checks import (
     check_shares,
     check_unread,
 )
-from ..engine.options import PredictOptions, TrainOptions
+from ..engine.options import LadderOptions, PredictOptions
 
 DateOrder = Literal["auto", "dmy", "mdy", "ymd"]
 # Options that only one choice of another option reads.
@@ -27,7 +27,7 @@ STAR_ONLY = ("core", "stochastic")  # named in the account, since comparisons ho
 
 
 @dataclass(frozen=True, kw_only=True)
-class ForecastOptions(TrainOptions):
+class ForecastOptions(LadderOptions):
     """Train SOFTS on a table of series: test errors compared with naive baselines, prediction
     intervals, and forecasts past the end of the table.
     """

@@ -184,21 +184,32 @@ class Certainty:
     difference  of the MSE of the model less that of the naive forecast, window by window
     """
 
-    def __init__(self, scores: Scores, block: int) -> None:
-        self.blocks = -(-len(scores.per_window) // block)
+    def __init__(self, scores: Scores, starts: np.ndarray) -> None:
+        self.blocks = len(starts)
         difference = scores.per_window - scores.naive_per_window
         enough = self.blocks >= LEAST_BLOCKS
-        self.error = interval_of_mean(scores.per_window, block) if enough else None
-        self.difference = interval_of_mean(difference, block) if enough else None
+        self.error = interval_of_mean(scores.per_window, starts) if enough else None
+        self.difference = interval_of_mean(difference, starts) if enough else None
 
 
-def interval_of_mean(values: np.ndarray, block: int, draws: int = 1000) -> tuple[float, float]:
+def block_starts(dataset: ForecastWindows, block: int) -> np.ndarray:
+    """The windows at which blocks begin: of `block` windows each, and none of two series."""
+    series = dataset.series_of(torch.arange(len(dataset))).numpy()
+    first = np.flatnonzero(np.diff(series, prepend=-1))
+    begin = np.zeros(len(series), dtype=int)
+    begin[first] = first
+    place = np.arange(len(series)) - np.maximum.accumulate(begin)
+    return np.flatnonzero(place % block == 0)
+
+
+def interval_of_mean(
+    values: np.ndarray, starts: np.ndarray, draws: int = 1000
+) -> tuple[float, float]:
     """95 % interval of the mean of per-window errors, by a bootstrap over blocks.
 
-    Neighbouring windows share most of their rows, so blocks of `block` windows are drawn, not
-    single windows.
+    Neighbouring windows share most of their rows, so blocks of windows, which begin at `starts`,
+    are drawn, not single windows.
     """
-    starts = np.arange(0, len(values), block)
     sums, counts = np.add.reduceat(values, starts), np.diff(np.append(starts, len(values)))
     places = draw_places(len(starts), draws, seed=0)
     return percentile_interval(sums[places].sum(1) / counts[places].sum(1))

@@ -19,6 +19,7 @@ from ....base.errors import InputError, reason
 from ....base.files import ASIDE, checksum, file_stamp, write_json
 from ..options import FREE_ON_RESUME, PredictOptions
 from ..pipeline import AnyPipeline, Item
+from ..runs.ladder_files import FACTS as LADDER_FACTS
 from ..runs.run_directory import RunDirectory, read_facts
 
 STAMP, FAILED, ITEMS, NOTES = (
@@ -169,7 +170,7 @@ def make_plan(pipeline: AnyPipeline, options: PredictOptions) -> Plan:
     if not items:
         raise InputError(f"{options.input}: holds nothing to predict for")
     digest = hashlib.sha256()
-    for path in (weights, run.path / "calibration.safetensors"):
+    for path in (weights, run.path / "calibration.safetensors", run.path / LADDER_FACTS):
         digest.update(checksum(path).encode() if path.exists() else b"-")
     trained = {name: value for name, value in run.config().items() if name not in FREE_ON_RESUME}
     digest.update(json.dumps(trained, sort_keys=True, default=str).encode())

@@ -12,15 +12,20 @@ from ....base.errors import InputError, one_line
 from ....base.files import checksum, file_stamp
 from ..command_line.checks import options_of_a_run
 from ..command_line.parsing import parse
+from ..ladder import Ladder
 from ..pipeline import Calibration, Context, OptionsT, Pipeline, SpecT
 from ..training.loop import build
 from .checkpoint import load_weights
+from .ladder_files import FACTS as LADDER_FACTS
+from .ladder_files import open_ladder
 from .limits import build_within
 from .run_directory import RunDirectory
 
 VerbOptionsT = TypeVar("VerbOptionsT")
 # Files that a training writes anew, and that predictions follow from.
-_FILES = ("config.yaml", "spec.json", "model.safetensors", "calibration.safetensors")
+_FILES = (
+    "config.yaml", "spec.json", "model.safetensors", "calibration.safetensors", LADDER_FACTS,
+)  # fmt: skip
 
 
 @dataclass
@@ -31,8 +36,11 @@ class Loaded(Generic[OptionsT, SpecT]):
     options: OptionsT
     spec: SpecT
     model: nn.Module
+    """What predicts: the rung of the ladder that was chosen, in evaluation mode."""
     calibration: Calibration
     device: torch.device
+    ladder: Ladder | None = None
+    """All rungs; None for a task or a run without them."""
     stamps: tuple[tuple[int, ...] | None, ...] = ()
     """Sizes and times of the run's files when they were read."""
 
@@ -76,7 +84,10 @@ def load_run(
             str(error) if str(error).startswith(str(run.path)) else f"{run.path}: {error}"
         ) from None
     device = pick_device(accelerator)
-    return Loaded(run, options, spec, model.to(device).eval(), calibration, device, stamps)
+    model = model.to(device).eval()
+    ladder = open_ladder(pipeline, run, model, Context(options, spec, calibration, device))
+    predictor = model if ladder is None else ladder.predictor
+    return Loaded(run, options, spec, predictor, calibration, device, ladder, stamps)
 
 
 def _stamps(run: RunDirectory) -> tuple[tuple[int, ...] | None, ...]:

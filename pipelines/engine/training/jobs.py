@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from ....base.account import Account, opened
 from ....base.errors import InputError
 from ....base.files import checksum, read_json, write_aside, write_json, write_text
+from ...figures.ladder import ladder_figure
 from ..accounts import publish
 from ..command_line import machine
 from ..command_line.terminal import say
 from ..inference.members import write_members
 from ..inference.shards import predict
+from ..ladder import Ladder, ladder_metrics, ladder_rows, ladder_table, verdict
 from ..options import FREE_ON_RESUME, EvaluateOptions, TrainOptions
 from ..pipeline import (
     AnyPipeline,
@@ -28,10 +30,12 @@ from ..pipeline import (
     Metrics,
     OptionsT,
     Pipeline,
+    ReportFigure,
     Review,
     SpecT,
     Splits,
 )
+from ..runs.ladder_files import fit_ladder, save_ladder
 from ..runs.loaded import Loaded, load_run
 from ..runs.paths import as_typed, same_option, with_absolute_paths
 from ..runs.report import write_report
@@ -178,10 +182,15 @@ def _finish(
 ) -> None:
     """Calibrate, score on the test part, predict for the run's own data, write the report."""
     weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+    # Choose by the validation part what predicts; all that follows is of the one chosen.
+    ladder = fit_ladder(pipeline, model, splits, Context(options, splits.spec, {}, device))
+    if ladder is not None:
+        save_ladder(run, ladder)
+        model = ladder.predictor
     calibration = pipeline.calibrate(model, splits, options, device)
     write_aside(run.path / "calibration.safetensors", lambda path: save_file(calibration, path))
     context = Context(options, splits.spec, calibration, device)
-    review = pipeline.review(model, splits.test, context)
+    review = _reviewed(pipeline, model, ladder, splits.test, context)
     write_json(run.path / "metrics.json", review.metrics)
     write_json(
         run.path / "card.json", _card(pipeline, options, splits.spec.to_json(), review, weights)
@@ -201,6 +210,32 @@ def _finish(
     write_report(run, pipeline, replace(review, pictures=pictures))
     say(review.headline)
     say(f"report {run.path / 'report.html'}")
+
+
+def _reviewed(
+    pipeline: Pipeline[OptionsT, SpecT],
+    model: nn.Module,
+    ladder: Ladder | None,
+    dataset: DataT,
+    context: Context[OptionsT, SpecT],
+) -> Review:
+    """The review of what predicts, with the scores of all rungs on the same rows."""
+    review = pipeline.review(model, dataset, context)
+    if ladder is None:
+        return review
+    with torch.no_grad():
+        scores = pipeline.ladder_scores(ladder.models, dataset, context)
+    answer = pipeline.answer_words(context.options, context.spec)
+    caption = "What predicts, beside the other models on the same rows, with 95 % intervals"
+    figure = ladder_figure(scores.metric, ladder_rows(ladder, scores))
+    picture = ReportFigure("ladder", caption, figure)
+    return replace(
+        review,
+        metrics={**review.metrics, "ladder": ladder_metrics(ladder, scores)},
+        headline=f"{verdict(ladder, scores, answer)}. {review.headline}",
+        tables={"Compared with simpler models": ladder_table(ladder, scores), **review.tables},
+        pictures=[*review.pictures, picture],
+    )
 
 
 def _card(
@@ -251,7 +286,7 @@ def _evaluate(
     splits = pipeline.open_data(data, loaded.spec, as_test=part == "all")
     publish(account, loaded.run.path / f"{name}-{ACCOUNT}")
     dataset = splits.part("test" if part == "all" else part)
-    review = pipeline.review(loaded.model, dataset, loaded.context(data))
+    review = _reviewed(pipeline, loaded.model, loaded.ladder, dataset, loaded.context(data))
     metrics: Metrics = {
         "data": data.data or "built-in generated sample",
         "part": part,
