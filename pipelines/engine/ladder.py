@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, TypedDict
 
 import numpy as np
@@ -45,7 +45,8 @@ class LadderScores:
     """How good each rung is on one part of the data.
 
     score: by rung, over the whole part; draws: by rung, (R,) the score in each draw of a bootstrap,
-    of which all rungs share the drawn rows; blocks: groups of rows that are drawn as one.
+    of which all rungs share the drawn rows; blocks: groups of rows that are drawn as one; further:
+    other scores by name and rung, which are shown and decide nothing.
     """
 
     metric: str
@@ -53,6 +54,7 @@ class LadderScores:
     score: Mapping[RungName, float]
     draws: Mapping[RungName, np.ndarray]
     blocks: int
+    further: Mapping[str, Mapping[RungName, float]] = field(default_factory=dict)
 
     def gain(self, rung: RungName, over: RungName) -> float:
         """By how much a rung is better than another; below 0 where it is worse."""
@@ -135,7 +137,8 @@ def choose(scores: LadderScores) -> tuple[RungName, str]:
     """The rung to predict with, by its scores on the validation part, and why.
 
     A rung must be better than the naive one, beyond doubt where there are enough blocks to tell. Of
-    those that are, the best is chosen, or the simplest that is as good.
+    those that are, the best is chosen, or the simplest that is as good; the blend where there are
+    too few blocks to tell.
 
     >>> draws = {"naive": np.ones(9), "simple": np.zeros(9)}
     >>> choose(LadderScores("MSE", False, {"naive": 1.0, "simple": 0.0}, draws, 9))
@@ -148,6 +151,9 @@ def choose(scores: LadderScores) -> tuple[RungName, str]:
         able = [rung for rung in present[1:] if _beats_naive(scores, rung)]
         if not able:
             return "naive", "no other is better beyond doubt on the validation part"
+    if "blend" in able and scores.blocks < LEAST_BLOCKS:
+        # A mean of two is the safe choice where the better one cannot be told.
+        return "blend", f"as {scores.blocks} blocks of validation rows cannot tell its parts apart"
     best = max(able, key=lambda rung: scores.gain(rung, able[0]))
     reach = abs(scores.gain(best, "naive")) if "naive" in present else abs(scores.score[best])
     for rung in able:
@@ -179,6 +185,7 @@ def ladder_metrics(ladder: Ladder, scores: LadderScores) -> dict[str, JsonValue]
             scores.metric: scores.score[rung],
             "interval_95": list(interval) if interval else None,
         }
+        entry |= {name: values[rung] for name, values in scores.further.items()}
         if rung != chosen:
             entry["gain_of_chosen"] = scores.gain(chosen, rung)
             entry["gain_interval_95"] = list(gain) if gain else None
@@ -201,6 +208,7 @@ def ladder_table(ladder: Ladder, scores: LadderScores) -> pl.DataFrame:
                 "95 % interval": _span(scores.interval(rung)),
                 "gain of the chosen one": None if rung == chosen else scores.gain(chosen, rung),
                 "95 % interval of the gain": None if rung == chosen else _span(gain),
+                **{name: values[rung] for name, values in scores.further.items()},
             }
         )
     return pl.DataFrame(rows)

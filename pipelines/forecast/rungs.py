@@ -20,7 +20,9 @@ from .scoring import batches, block_starts, forward
 
 MOST_PRODUCTS = 2e11  # multiplications of the sums; more windows are thinned out evenly
 BLOCKS = 4  # of the horizon, each with its own share of the model in the blend
-DOUBT = 0.25  # how strongly the shares of a blend are drawn towards one half
+DOUBT = 4.0
+"""How strongly the shares of a blend are drawn towards one half, as blocks of validation windows:
+the best share of a block is taken to scatter twice as much as that of a data set."""
 SPANS = {
     "us": "microsecond", "ms": "millisecond",
     "s": "second", "m": "minute", "h": "hour", "d": "day", "b": "business day", "w": "week",
@@ -122,19 +124,20 @@ def blend_rung(
             aligned += (error * apart).sum((0, 2)).cpu()
             distance += apart.square().sum((0, 2)).cpu()
     blend = BlendedForecaster(model, simple, horizon)
-    blend.share = blend_shares(aligned, distance).float()
+    blocks = len(block_starts(dataset, splits.spec.lookback + horizon))
+    blend.share = blend_shares(aligned, distance, DOUBT / blocks).float()
     shares = sorted({round(float(share), 2) for share in blend.share})
     span = f"{shares[0]:.0%}" if len(shares) == 1 else f"{shares[0]:.0%} to {shares[-1]:.0%}"
     words = f"weighted mean of the two, {span} of the model"
     return Rung("the blend of the two", words, blend)
 
 
-def blend_shares(aligned: Tensor, distance: Tensor) -> Tensor:
+def blend_shares(aligned: Tensor, distance: Tensor, doubt: float) -> Tensor:
     """The share of the model at each step (H,), the same within a block of the horizon.
 
     aligned: sums (H,) over windows and channels of (truth - simple) (model - simple); distance: of
-    (model - simple)². Their ratio is the best share; it is drawn towards one half, since it
-    is fitted.
+    (model - simple)². Their ratio is the best share; it is drawn towards one half, the more the
+    larger the doubt.
     """
     horizon = len(aligned)
     shares = torch.empty(horizon, dtype=torch.float64)
@@ -142,7 +145,7 @@ def blend_shares(aligned: Tensor, distance: Tensor) -> Tensor:
     for steps in torch.arange(horizon).chunk(count):
         far = distance[steps].sum()
         best = aligned[steps].sum() / far if far > 0 else torch.tensor(0.5)
-        shares[steps] = ((best + DOUBT / 2) / (1 + DOUBT)).clamp(0, 1)
+        shares[steps] = ((best + doubt / 2) / (1 + doubt)).clamp(0, 1)
     return shares
 
 

@@ -33,14 +33,14 @@ def rates(rows: Rows, which: np.ndarray, users: int, items: int) -> dict[str, np
         counts = labels[:, task] >= 0
         clicked = labels[counts, task] == 1
         mean = clicked.mean() if len(clicked) else 0.5
-        odds["overall"][task] = _odds(mean)
+        odds["overall"][task] = log_odds(mean)
         for name, who, size in (("user", rows.user, users), ("item", rows.item, items)):
             ids = who[which][counts]
             known = ids >= 0
             total = np.bincount(ids[known], minlength=size)
             yes = np.bincount(ids[known], clicked[known], minlength=size)
             odds[name][:, task] = (
-                _odds((yes + SMOOTHING * mean) / (total + SMOOTHING)) - odds["overall"][task]
+                log_odds((yes + SMOOTHING * mean) / (total + SMOOTHING)) - odds["overall"][task]
             )
     return odds
 
@@ -100,6 +100,6 @@ def _auc_of_codes(
     return area, (area - tied / 2) / (1 - tied) if tied < 0.1 else 0.0
 
 
-def _odds(share: np.ndarray | float) -> np.ndarray:
+def log_odds(share: np.ndarray | float) -> np.ndarray:
     share = np.clip(share, 1e-6, 1 - 1e-6)
     return np.log(share / (1 - share))

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, get_args
 
 from ...base.errors import InputError
 from ..engine.command_line.checks import check_attention, check_least, check_shares, refuse_unread
-from ..engine.options import PredictOptions, TrainOptions
+from ..engine.options import LadderOptions, PredictOptions
 
 Model = Literal["infnet", "infnet-hub", "shared-bottom", "mmoe", "ple", "din", "dcnv2", "tokens"]
 MODELS: tuple[Model, ...] = get_args(Model)
@@ -28,7 +28,7 @@ READ_BY: Mapping[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class RankingOptions(TrainOptions):
+class RankingOptions(LadderOptions):
     """Train a click model on an event log, for several tasks at once."""
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {

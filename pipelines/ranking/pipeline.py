@@ -19,6 +19,8 @@ from ...data.clicks.schema import schema_of
 from ...data.clicks.vocabulary import UNSEEN
 from ...models.clicks.click import DIN, PLE, DCNv2, MMoE, SharedBottom, TokenMixer
 from ...models.clicks.infnet import INFNet
+from ..engine.ladder import LadderScores, Rung
+from ..engine.options import RungName
 from ..engine.pipeline import (
     Batch,
     Context,
@@ -30,7 +32,7 @@ from ..engine.pipeline import (
     Splits,
 )
 from ..engine.runs.checkpoint import load_weights
-from . import figures
+from . import figures, rungs
 from .data import RankingSpec, open_log_of_run, open_new_log, spec_of_run
 from .optimizers import make_optimizer
 from .options import RankingOptions, RankingPredictOptions
@@ -150,6 +152,50 @@ class RankingPipeline(Pipeline[RankingOptions, RankingSpec]):
     ) -> dict[str, float]:
         """AUC and log-loss, means over tasks; one minus the mean AUC is watched."""
         return validation_scores(model, batches)
+
+    def answer_words(self, options: RankingOptions, spec: RankingSpec) -> str:
+        """What is predicted."""
+        return f"probability of {' and '.join(spec.tasks)}"
+
+    def model_words(self, options: RankingOptions) -> str:
+        """The name of the model."""
+        return options.model
+
+    def simple_rungs(
+        self, splits: Splits[RankingSpec], options: RankingOptions, device: torch.device
+    ) -> dict[RungName, Rung]:
+        """Counted users and items, and the best of trees, crosses and factors."""
+        return rungs.simple_rungs(splits, options.seed)
+
+    def blend_rung(
+        self,
+        model: nn.Module,
+        simple: nn.Module,
+        splits: Splits[RankingSpec],
+        options: RankingOptions,
+        device: torch.device,
+    ) -> Rung:
+        """The two, stacked by logistic regression."""
+        return rungs.blend_rung(model, simple, splits, device)
+
+    def rung_model(
+        self,
+        name: RungName,
+        facts: Mapping[str, object],
+        models: Mapping[RungName, nn.Module],
+        context: Context[RankingOptions, RankingSpec],
+    ) -> nn.Module:
+        """See `rungs`."""
+        return rungs.rung_model(name, facts, models, context.spec)
+
+    def ladder_scores(
+        self,
+        models: Mapping[RungName, nn.Module],
+        dataset: ClickRows,
+        context: Context[RankingOptions, RankingSpec],
+    ) -> LadderScores:
+        """AUC, with draws of users."""
+        return rungs.ladder_scores(models, dataset, context.spec, context.device)
 
     def review(
         self, model: nn.Module, dataset: ClickRows, context: Context[RankingOptions, RankingSpec]

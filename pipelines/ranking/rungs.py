@@ -1,0 +1,262 @@
+"""The rungs of ranking: counted rates, the best of three simple models, and the blend with it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...data.clicks.batches import ClickRows
+from ...models.clicks.simple import AdditiveClicks, BlendedClicks
+from ..engine.command_line.terminal import Progressbar
+from ..engine.ladder import LadderScores, Rung
+from ..engine.options import RungName
+from ..engine.pipeline import Batch, Splits
+from ..metrics.bootstrap import DRAWS, draw_weights
+from ..metrics.classification import weighted_auc
+from ..metrics.ranking import ranking_scores
+from .baselines import log_odds
+from .data import RankingSpec
+from .scoring import forward, validation_scores
+from .trees import ForestSizes, batches_of, count_codes, empty_trees, fit_trees, smoothed_rates
+
+CROSSES = 1 << 18  # rows of the table of hashed pairs
+FACTORS = 8
+BATCH, LEARNING_RATE, EPOCHS = 2048, 0.005, 12
+PENALTY = 0.02  # of the squared weights of a batch
+MOST_CODES = 2_000_000  # of models whose tables are updated as a whole
+MANY_ROWS = 200_000  # from which fewer draws are made
+SHORT = {
+    "trees": "boosted trees",
+    "crossed": "logistic regression",
+    "factors": "a factorisation machine",
+}
+WORDS = {
+    "trees": "boosted trees (LightGBM) on codes, counted rates and histories",
+    "crossed": "logistic regression on codes, events and hashed pairs of codes",
+    "factors": f"factorisation machine with {FACTORS} factors on codes and events",
+}
+
+
+def simple_rungs(splits: Splits[RankingSpec], seed: int) -> dict[RungName, Rung]:
+    """Counted rates of users and items, and the simple model with the best validation score."""
+    spec, train, validation = splits.spec, splits.train, splits.validation
+    candidates: dict[str, tuple[nn.Module, dict[str, object]]] = {}
+    trees = fit_trees(train, validation, spec, seed)
+    candidates["trees"] = trees.model, {"sizes": trees.sizes}
+    if sum(spec.layout.codes) <= MOST_CODES:
+        for kind in ("crossed", "factors"):
+            model = _additive(kind, spec)
+            _fit_additive(model, train, validation, seed, kind)
+            candidates[kind] = model, {}
+    scores = {name: _score(model, validation) for name, (model, _) in candidates.items()}
+    best = min(scores, key=lambda name: scores[name])
+    model, facts = candidates[best]
+    naive = Rung("users and items counted", "clicked shares of users and items", _counted(splits))
+    simple = Rung(SHORT[best], WORDS[best], model, {"kind": best, **facts})
+    return {"naive": naive, "simple": simple}
+
+
+def _additive(kind: str, spec: RankingSpec) -> AdditiveClicks:
+    if kind == "crossed":
+        return AdditiveClicks(spec.layout, crosses=CROSSES)
+    return AdditiveClicks(spec.layout, factors=FACTORS)
+
+
+@torch.no_grad()
+def _score(model: nn.Module, dataset: ClickRows) -> float:
+    rows = np.arange(len(dataset))
+    return validation_scores(model, batches_of(dataset, rows))["one_minus_auc"]
+
+
+def _counted(splits: Splits[RankingSpec]) -> AdditiveClicks:
+    """The rates of users and items as far as they are fields, added to that of all rows."""
+    spec, train = splits.spec, splits.train
+    model = AdditiveClicks(spec.layout, sequences=False)
+    clicks, seen = (t[0] for t in count_codes(train, np.zeros(len(train), int), spec))
+    rates = smoothed_rates(clicks, seen, len(spec.layout.widths))
+    names = [f["name"] for f in spec.fields]
+    starts = np.cumsum([0, *spec.layout.codes])
+    overall = log_odds(clicks.sum(0) / np.maximum(seen.sum(0), 1))
+    with torch.no_grad():
+        model.bias.copy_(torch.from_numpy(overall))
+        for column in (spec.input["user"], spec.input["item"]):
+            if column in names:
+                place = names.index(column)
+                rows = slice(int(starts[place]), int(starts[place + 1]))
+                shifted = np.where(seen[rows] > 0, rates[rows] - overall, 0.0)
+                model.table.weight[rows] = torch.from_numpy(shifted.astype(np.float32))
+    return model
+
+
+def _fit_additive(
+    model: AdditiveClicks, train: ClickRows, validation: ClickRows, seed: int, name: str
+) -> None:
+    """Train with Adam, and keep the weights of the epoch with the smallest validation log-loss."""
+    generator = np.random.default_rng(seed)
+    optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
+    best, kept, worse = float("inf"), copy.deepcopy(model.state_dict()), 0
+    with torch.enable_grad(), Progressbar(total=EPOCHS, unit="epoch", desc=SHORT[name]) as bar:
+        for _ in range(EPOCHS):
+            for batch in batches_of(train, generator.permutation(len(train)), BATCH):
+                loss = _loss(model, batch) + PENALTY * _squares(model, batch)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            bar.update(1)
+            with torch.no_grad():
+                rows = np.arange(len(validation))
+                loss = validation_scores(model, batches_of(validation, rows))["log_loss"]
+            if loss < best:
+                best, kept, worse = loss, copy.deepcopy(model.state_dict()), 0
+            else:
+                worse += 1
+                if worse == 2:
+                    break
+    model.load_state_dict(kept)
+
+
+def _loss(model: nn.Module, batch: Batch) -> Tensor:
+    counts = batch["counts"].float()
+    losses = F.binary_cross_entropy_with_logits(
+        forward(model, batch), batch["labels"], reduction="none"
+    )
+    return ((losses * counts).sum(0) / counts.sum(0).clamp(min=1)).sum()
+
+
+def _squares(model: AdditiveClicks, batch: Batch) -> Tensor:
+    """Mean squared weights of the codes of a batch."""
+    return model.table(batch["fields"]).square().sum() / len(batch["fields"])
+
+
+def rung_model(
+    name: RungName,
+    facts: Mapping[str, object],
+    models: Mapping[RungName, nn.Module],
+    spec: RankingSpec,
+) -> nn.Module:
+    """A rung without its tensors."""
+    if name == "naive":
+        return AdditiveClicks(spec.layout, sequences=False)
+    if name == "blend":
+        return BlendedClicks(models["model"], models["simple"], len(spec.tasks))
+    kind = str(facts["kind"])
+    if kind == "trees":
+        return empty_trees(spec, cast("list[ForestSizes]", facts["sizes"]))
+    return _additive(kind, spec)
+
+
+def blend_rung(
+    model: nn.Module, simple: nn.Module, splits: Splits[RankingSpec], device: torch.device
+) -> Rung:
+    """The two stacked by logistic regression on the validation part, for each task."""
+    from sklearn.linear_model import LogisticRegression
+
+    dataset, tasks = splits.validation, len(splits.spec.tasks)
+    logits = logits_of({"model": model, "simple": simple.to(device)}, dataset, device)
+    labels = dataset.rows.labels
+    assert labels is not None
+    labels = labels[dataset.which]
+    blend = BlendedClicks(model, simple, tasks)
+    for task in range(tasks):
+        known = labels[:, task] >= 0
+        x = np.stack([logits["model"][known, task], logits["simple"][known, task]], 1)
+        share = (0.5, 0.5, 0.0)
+        if len(np.unique(labels[known, task])) == 2:
+            fitted = LogisticRegression(C=100.0).fit(x, labels[known, task])
+            share = (*fitted.coef_[0], fitted.intercept_[0])
+        blend.share[:, task] = torch.tensor(share)
+    words = "sum of the logits of the two, stacked by logistic regression on the validation part"
+    return Rung("the blend of the two", words, blend)
+
+
+@torch.no_grad()
+def logits_of(
+    models: Mapping[RungName, nn.Module], dataset: ClickRows, device: torch.device
+) -> dict[RungName, np.ndarray]:
+    """float64 (N, S) of each rung."""
+    parts: dict[RungName, list[Tensor]] = {name: [] for name in models}
+    with Progressbar(total=len(dataset), unit="row", desc="compare") as bar:
+        for batch in batches_of(dataset, np.arange(len(dataset))):
+            moved = {name: value.to(device) for name, value in batch.items()}
+            logits: dict[RungName, Tensor] = {}
+            for name, model in models.items():
+                if isinstance(model, BlendedClicks):
+                    logits[name] = model.blend(logits["model"], logits["simple"])
+                else:
+                    logits[name] = forward(model, moved)
+                parts[name].append(logits[name].cpu())
+            bar.update(len(batch["fields"]))
+    return {name: torch.cat(values).double().numpy() for name, values in parts.items()}
+
+
+def ladder_scores(
+    models: Mapping[RungName, nn.Module],
+    dataset: ClickRows,
+    spec: RankingSpec,
+    device: torch.device,
+) -> LadderScores:
+    """AUC, the mean over tasks, with draws of users, or of rows where there are no users.
+
+    Where no task has both labels, log-loss.
+    """
+    logits = logits_of(models, dataset, device)
+    rows, which = dataset.rows, dataset.which
+    assert rows.labels is not None
+    labels, users = rows.labels[which], rows.user[which]
+    groups = len(which) if spec.input["user"] is None else users
+    further: dict[str, dict[RungName, float]] = {}
+    for place, task in enumerate(spec.tasks):
+        known = labels[:, place] >= 0
+        for name in models:
+            probability = 1 / (1 + np.exp(-logits[name][known, place]))
+            scores = ranking_scores(labels[known, place], probability, users[known])
+            for score, words in (("auc", "AUC"), ("gauc", "gAUC"), ("log_loss", "log-loss")):
+                further.setdefault(f"{words} {task}", {})[name] = scores[score]
+    draws = DRAWS if len(which) < MANY_ROWS else DRAWS // 5
+    drawn: dict[RungName, list[np.ndarray]] = {name: [] for name in models}
+    both = [p for p in range(len(spec.tasks)) if {0, 1} <= set(labels[:, p].tolist())]
+    for weights in draw_weights(groups, draws, seed=0):
+        for name in models:
+            by_task = [
+                _weighted(labels[:, p], logits[name][:, p], weights, bool(both))
+                for p in (both or range(len(spec.tasks)))
+            ]
+            drawn[name].append(np.mean(by_task, axis=0))
+    ones = np.ones((1, len(which)))
+    score = {
+        name: float(
+            np.mean(
+                [
+                    _weighted(labels[:, p], logits[name][:, p], ones, bool(both))[0]
+                    for p in (both or range(len(spec.tasks)))
+                ]
+            )
+        )
+        for name in models
+    }
+    blocks = len(which) if isinstance(groups, int) else len(np.unique(groups))
+    return LadderScores(
+        "AUC" if both else "log-loss",
+        bool(both),
+        score,
+        {name: np.concatenate(parts) for name, parts in drawn.items()},
+        blocks,
+        further,
+    )
+
+
+def _weighted(
+    labels: np.ndarray, logits: np.ndarray, weights: np.ndarray, area: bool
+) -> np.ndarray:
+    """AUC or log-loss of a task for each row of weights (R, N) -> (R,)."""
+    known = labels >= 0
+    if area:
+        return weighted_auc(labels[known] == 1, logits[known], weights[:, known])
+    losses = np.logaddexp(0, np.where(labels[known] == 1, -logits[known], logits[known]))
+    return weights[:, known] @ losses / weights[:, known].sum(1)
