@@ -16,7 +16,7 @@ from ...kernels.segments import segment_of
 from .click import Layout
 
 RECENT = 4.0  # classes of age (powers of two) in which the weight of an event falls to 1 / e
-PRIMES = (7919, 104_729, 611_953)  # of the hash of a pair of codes and of their fields
+PRIMES = (7919, 104_729)  # of the hash of a pair of codes
 
 
 class AdditiveClicks(nn.Module):
@@ -79,7 +79,7 @@ class AdditiveClicks(nn.Module):
         single = single_columns(self.layout)
         first, second = torch.triu_indices(len(single), len(single), 1, device=fields.device)
         codes = fields[:, single]
-        hashed = codes[:, first] * PRIMES[0] + codes[:, second] * PRIMES[1] + first * PRIMES[2]
+        hashed = codes[:, first] * PRIMES[0] + codes[:, second] * PRIMES[1]
         return self.pairs(hashed % self.crosses).sum(1)
 
 

@@ -16,6 +16,7 @@ from .data import RankingSpec
 
 FOLDS = 5  # rates of a training row are counted in the others' folds, or they would hold its label
 MOST_NUMBERS = 300_000_000  # in the table that the trees are fitted to; more rows are thinned out
+MANY_NUMBERS = 20_000_000  # in that table from which several threads are worth their waiting
 BATCH = 8192
 ROUNDS, PATIENCE = 500, 25  # trees at most, and without a better validation loss
 LEAVES = (8, 32)
@@ -170,7 +171,7 @@ def _fit_forest(
                 "num_leaves": leaves,
                 "learning_rate": 0.1,
                 "seed": seed,
-                "num_threads": torch.get_num_threads(),
+                "num_threads": torch.get_num_threads() if x.size > MANY_NUMBERS else 1,
             },
             training,
             ROUNDS,

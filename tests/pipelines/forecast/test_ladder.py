@@ -1,5 +1,5 @@
-"""The ladder of forecasting: what is chosen where it is known what is right, and that what is chosen
-is what predicts."""
+"""The ladder of forecasting: what is chosen where the right answer is known, and that it is what
+predicts."""
 
 from pathlib import Path
 

@@ -1,0 +1,135 @@
+"""Simple click models against plain loops, their blend, and trees against LightGBM."""
+
+import math
+
+import lightgbm
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from headwise.models.clicks.click import Layout
+from headwise.models.clicks.simple import (
+    PRIMES,
+    RECENT,
+    AdditiveClicks,
+    BlendedClicks,
+    ClickStatistics,
+)
+from headwise.pipelines.ranking.trees import _forest_of
+
+LAYOUT = Layout([9, 7, 5], [1, 1, 3], 2, 2, 32)
+# fields of each row, and the events of its two sequences; an event's age is its code.
+ROWS = [
+    ([1, 10, 17, 16, 20], [[1, 2, 3], [9]]),
+    ([8, 9, 16, 16, 16], [[], []]),
+    ([0, 15, 19, 18, 17], [[5], [10, 15, 9, 9]]),
+]
+
+
+def inputs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    parts = [torch.tensor(s, dtype=torch.int64) for _, sequences in ROWS for s in sequences]
+    events = torch.cat(parts)
+    offsets = torch.tensor([0, *(len(part) for part in parts)]).cumsum(0)
+    return torch.tensor([fields for fields, _ in ROWS]), events, events.clone(), offsets
+
+
+def with_random_weights(model: nn.Module) -> nn.Module:
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for tensor in [*model.parameters(), *(b for b in model.buffers() if b.is_floating_point())]:
+            tensor.normal_()
+    return model.eval()
+
+
+def mean(rows: list[Tensor], like: Tensor) -> Tensor:
+    return torch.stack(rows).mean(0) if rows else torch.zeros_like(like)
+
+
+@pytest.mark.parametrize("factors", [0, 3])
+@pytest.mark.parametrize("sequences", [True, False])
+def test_additive_clicks_are_sums_over_codes_and_pairs(factors: int, sequences: bool) -> None:
+    model = with_random_weights(AdditiveClicks(LAYOUT, factors=factors, sequences=sequences))
+    table, of_events = model.table.weight, model.event_table.weight
+    for (fields, events), logits in zip(ROWS, model(*inputs()), strict=True):
+        vectors = [table[fields[0]], table[fields[1]], table[fields[2:]].mean(0)]
+        if sequences:
+            vectors += [mean([of_events[e] for e in s], table[0]) for s in events]
+        for task in range(2):
+            expected = model.bias[task] + sum(vector[task] for vector in vectors)
+            latent = [vector[2 + task * factors : 2 + (task + 1) * factors] for vector in vectors]
+            for k, first in enumerate(latent):
+                for second in latent[k + 1 :]:
+                    expected = expected + first @ second
+            torch.testing.assert_close(logits[task], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_crosses_are_weights_of_hashed_pairs_of_single_fields() -> None:
+    model = with_random_weights(AdditiveClicks(LAYOUT, crosses=11))
+    bare = AdditiveClicks(LAYOUT)
+    bare.load_state_dict({k: v for k, v in model.state_dict().items() if k != "pairs.weight"},
+                         strict=False)  # fmt: skip
+    crossed = model(*inputs()) - bare.eval()(*inputs())
+    for (fields, _), logits in zip(ROWS, crossed, strict=True):
+        code = fields[0] * PRIMES[0] + fields[1] * PRIMES[1]
+        torch.testing.assert_close(logits, model.pairs.weight[code % 11], rtol=1e-4, atol=1e-4)
+
+
+def test_statistics_are_those_of_a_plain_loop() -> None:
+    model = with_random_weights(ClickStatistics(LAYOUT, [0, 1]))
+    rates, counts = model.rates, model.counts
+    for (fields, sequences), row in zip(ROWS, model(*inputs()), strict=True):
+        expected = [float(fields[0]), float(fields[1])]
+        for columns in ([fields[0]], [fields[1]], fields[2:]):
+            both = [[*rates[c].tolist(), float(counts[c])] for c in columns]
+            expected += np.mean(both, axis=0).tolist()
+        for target, events in zip(fields[:2], sequences, strict=True):
+            weight = [math.exp(-event / RECENT) for event in events]
+            for how in ([1.0] * len(events), weight):
+                total = max(sum(how), 1e-6)
+                for task in range(2):
+                    summed = sum(w * float(rates[e, task]) for w, e in zip(how, events))
+                    expected.append(summed / total if events else 0.0)
+            expected += [math.log1p(len(events)), sum(weight), float(events.count(target))]
+        np.testing.assert_allclose(row.numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_forest_is_lightgbm_s() -> None:
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(400, 5)).astype(np.float32).round(1)  # values on thresholds, too
+    y = (x[:, 0] * x[:, 1] + 0.3 * generator.normal(size=400) > 0).astype(int)
+    booster = lightgbm.train(
+        {"objective": "binary", "verbosity": -1, "num_leaves": 7, "num_threads": 1},
+        lightgbm.Dataset(x, y),
+        30,
+    )
+    trees = [tree["tree_structure"] for tree in booster.dump_model()["tree_info"]]
+    forest, sizes = _forest_of(trees, 0.0)
+    raw = booster.predict(x, raw_score=True)
+    np.testing.assert_allclose(forest(torch.from_numpy(x)).numpy(), raw, rtol=1e-5, atol=1e-6)
+    assert sizes["trees"] == 30
+    assert sizes["leaves"] == sum(tree.num_leaves for tree in [_Count(t) for t in trees])
+
+
+class _Count:
+    """Leaves of a tree of LightGBM."""
+
+    def __init__(self, tree: dict) -> None:
+        children = [tree[side] for side in ("left_child", "right_child") if side in tree]
+        self.num_leaves = sum(_Count(child).num_leaves for child in children) or 1
+
+
+def test_a_forest_without_trees_is_a_constant() -> None:
+    forest, _ = _forest_of([], -0.7)
+    assert forest(torch.zeros(2, 3)).tolist() == pytest.approx([-0.7, -0.7])
+
+
+def test_a_blend_is_a_weighted_sum_for_each_task() -> None:
+    first, second = (with_random_weights(AdditiveClicks(LAYOUT)) for _ in range(2))
+    with torch.no_grad():
+        second.bias += 1
+    blend = BlendedClicks(first, second, 2)
+    blend.share = torch.tensor([[0.5, 2.0], [0.25, -1.0], [3.0, 4.0]])
+    a, b = first(*inputs()), second(*inputs())
+    expected = torch.stack([0.5 * a[:, 0] + 0.25 * b[:, 0] + 3, 2 * a[:, 1] - b[:, 1] + 4], 1)
+    torch.testing.assert_close(blend(*inputs()), expected)

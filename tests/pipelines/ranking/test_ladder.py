@@ -1,0 +1,151 @@
+"""The ladder of ranking: what is chosen where the right answer is known."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from headwise.base.account import opened
+from headwise.pipelines import load_task
+from headwise.pipelines.engine.command_line import parse
+from headwise.pipelines.engine.pipeline import Context
+from headwise.pipelines.engine.runs.ladder_files import fit_ladder
+from headwise.pipelines.ranking.rungs import _counted, ladder_scores
+from headwise.pipelines.ranking.scoring import rate_scores
+from headwise.pipelines.ranking.trees import FOLDS, count_codes, fit_trees, smoothed_rates
+
+SCHEMA = """\
+log: log.csv
+user: user
+item: item
+categorical: {user: {}, item: {}, a: {}, b: {}}
+tasks: {click: {column: click}}
+split: {by: random, train: 0.6, validation: 0.2}
+"""
+
+
+def opened_log(folder: Path, click: np.ndarray, a: np.ndarray, b: np.ndarray):
+    user, item = pairs(len(click))
+    pl.DataFrame(
+        {"user": user, "item": item, "a": a, "b": b, "click": click.astype(int)}
+    ).write_csv(folder / "log.csv")
+    (folder / "log.yaml").write_text(SCHEMA)
+    task = load_task("ranking")
+    words = ["--data", str(folder / "log.csv"), "--schema", str(folder / "log.yaml")]
+    options = parse(task, "train", [*words, "--width", "4", "--layers", "1"])
+    pipeline = task.load()
+    with opened():
+        return pipeline, options, pipeline.open_data(options)
+
+
+def pairs(rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Users and items of the rows of every log."""
+    generator = np.random.default_rng(5)
+    return generator.integers(300, size=rows), generator.integers(50, size=rows)
+
+
+def fields(rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    return generator.integers(6, size=rows), generator.integers(6, size=rows)
+
+
+def chosen(pipeline, options, splits, model: torch.nn.Module):
+    context = Context(options, splits.spec, {}, torch.device("cpu"))
+    ladder = fit_ladder(pipeline, model, splits, context)
+    assert ladder is not None
+    return ladder
+
+
+class Constant(torch.nn.Module):
+    """A model that was not trained: the same logit for all rows."""
+
+    def forward(self, fields, events, ages, offsets):
+        return torch.zeros(len(fields), 1)
+
+
+class Knows(torch.nn.Module):
+    """A model that knows the labels, which are a hidden function of the row's codes."""
+
+    def __init__(self, logit_of: dict[tuple[int, ...], float]) -> None:
+        super().__init__()
+        self.logit_of = logit_of
+
+    def forward(self, fields, events, ages, offsets):
+        return torch.tensor([[self.logit_of[tuple(row)]] for row in fields[:, :2].tolist()])
+
+
+def test_of_noise_the_counted_rates_predict(tmp_path: Path) -> None:
+    """Codes of users and items tell nothing: rates of other folds do not hold a row's own label."""
+    a, b = fields(4000)
+    click = np.random.default_rng(1).random(4000) < 0.3
+    pipeline, options, splits = opened_log(tmp_path, click, a, b)
+    assert chosen(pipeline, options, splits, Constant()).chosen == "naive"
+
+
+def test_what_the_fields_tell_together_the_simple_model_knows(tmp_path: Path) -> None:
+    a, b = fields(4000)
+    click = np.random.default_rng(1).random(4000) < np.where((a + b) % 2, 0.9, 0.1)
+    pipeline, options, splits = opened_log(tmp_path, click, a, b)
+    ladder = chosen(pipeline, options, splits, Constant())
+    assert ladder.chosen == "simple"
+    scores = ladder_scores(ladder.models, splits.test, splits.spec, torch.device("cpu"))
+    assert scores.score["simple"] > 0.85
+    assert scores.score["naive"] < 0.6
+
+
+def test_what_only_the_model_knows_the_model_predicts(tmp_path: Path) -> None:
+    """The label is a random function of user and item, most pairs of which are new."""
+    a, b = fields(4000)
+    user, item = pairs(4000)
+    click = (np.random.default_rng(7).random((300, 50)) < 0.4)[user, item]
+    pipeline, options, splits = opened_log(tmp_path, click, a, b)
+    logit_of = {
+        tuple(row): 2.0 * float(label) - 1.0
+        for part in (splits.train, splits.validation, splits.test)
+        for batch in [part.__getitems__(range(len(part)))]
+        for row, label in zip(batch["fields"][:, :2].tolist(), batch["labels"][:, 0], strict=True)
+    }
+    assert chosen(pipeline, options, splits, Knows(logit_of)).chosen == "model"
+
+
+class TestRates:
+    def test_the_naive_rung_is_the_baseline_of_the_report(self, tmp_path: Path) -> None:
+        a, b = fields(1500)
+        click = np.random.default_rng(1).random(1500) < 0.4
+        _, _, splits = opened_log(tmp_path, click, a, b)
+        batch = splits.test.__getitems__(range(len(splits.test)))
+        logits = _counted(splits)(*(batch[n] for n in ("fields", "events", "ages", "offsets")))
+        rows, which = splits.test.rows, splits.test.which
+        expected = rate_scores(splits.test.encoder, rows.user[which], rows.item[which], 0)
+        assert logits.sigmoid()[:, 0].detach().numpy() == pytest.approx(expected, rel=1e-4)
+
+    def test_codes_are_counted_by_fold(self, tmp_path: Path) -> None:
+        a, b = fields(1500)
+        click = np.random.default_rng(1).random(1500) < 0.4
+        _, _, splits = opened_log(tmp_path, click, a, b)
+        fold = np.arange(len(splits.train)) % FOLDS
+        clicks, seen = count_codes(splits.train, fold, splits.spec)
+        batch = splits.train.__getitems__(range(len(splits.train)))
+        for code in (0, 5, 310, int(batch["fields"].max())):
+            holds = (batch["fields"] == code).any(1).numpy()
+            for part in range(FOLDS):
+                rows = holds & (fold == part)
+                assert seen[part, code, 0] == rows.sum()
+                assert clicks[part, code, 0] == batch["labels"][rows, 0].sum()
+        mean = clicks.sum((0, 1)) / seen.sum((0, 1))
+        empty = smoothed_rates(clicks[0] * 0, seen[0] * 0, 4)
+        assert empty.shape == clicks[0].shape
+        rates = smoothed_rates(clicks.sum(0), seen.sum(0), 4)
+        share = (clicks.sum(0) + 20 * mean) / (seen.sum(0) + 20)
+        assert rates == pytest.approx(np.log(share / (1 - share)), rel=1e-4)
+
+
+def test_trees_are_fitted_alike_twice(tmp_path: Path) -> None:
+    a, b = fields(1000)
+    click = np.random.default_rng(1).random(1000) < np.where((a + b) % 2, 0.9, 0.1)
+    _, _, splits = opened_log(tmp_path, click, a, b)
+    first, second = (fit_trees(splits.train, splits.validation, splits.spec, 3) for _ in range(2))
+    for name, value in first.model.state_dict().items():
+        assert torch.equal(value, second.model.state_dict()[name]), name
