@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.segments import segment_of
+from ..layers.forest import Forest
 from .click import Layout
 
 RECENT = 4.0  # classes of age (powers of two) in which the weight of an event falls to 1 / e
@@ -125,8 +126,8 @@ class ClickStatistics(nn.Module):
         self, table: Tensor, fields: Tensor, events: Tensor, ages: Tensor, offsets: Tensor
     ) -> Tensor:
         sequences, tasks = self.layout.sequences, self.layout.tasks
-        segments = segment_of(offsets, len(events))
-        bags = len(fields) * sequences
+        segments = segment_of(offsets, events.shape[0])
+        bags = fields.shape[0] * sequences
         lengths = (offsets[1:] - offsets[:-1]).to(table.dtype)
         weight = torch.exp(-ages.to(table.dtype) / RECENT)
         rates = table[events][:, :tasks]
@@ -145,43 +146,7 @@ class ClickStatistics(nn.Module):
         plain = sums[:, :tasks] / lengths.clamp(min=1)[:, None]
         recent = sums[:, tasks : 2 * tasks] / sums[:, 2 * tasks, None].clamp(min=1e-6)
         rest = torch.stack([lengths.log1p(), sums[:, 2 * tasks], sums[:, 2 * tasks + 1]], 1)
-        return torch.cat([plain, recent, rest], 1).view(len(fields), -1)
-
-
-class Forest(nn.Module):
-    """Boosted trees as tensors: (B, P) -> the sum of the leaves that a row falls into, (B,).
-
-    feature, threshold, left, right: of each inner node of all trees, one after the other; a row
-    goes left where its feature is at most the threshold; a negative child is the leaf -child - 1.
-    root: of each tree; values: of all leaves; depth: most decisions on a way.
-    """
-
-    feature: Tensor
-    threshold: Tensor
-    left: Tensor
-    right: Tensor
-    root: Tensor
-    values: Tensor
-
-    def __init__(self, nodes: int, leaves: int, trees: int, depth: int) -> None:
-        super().__init__()
-        self.depth = depth
-        for name in ("feature", "left", "right"):
-            self.register_buffer(name, torch.zeros(nodes, dtype=torch.int64))
-        self.register_buffer("threshold", torch.zeros(nodes, dtype=torch.float64))
-        self.register_buffer("root", torch.zeros(trees, dtype=torch.int64))
-        self.register_buffer("values", torch.zeros(leaves, dtype=torch.float64))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """float32 (B,)."""
-        place = self.root.expand(len(x), -1)
-        x = x.double()
-        for _ in range(self.depth):
-            node = place.clamp(min=0)
-            goes_left = x.gather(1, self.feature[node]) <= self.threshold[node]
-            child = torch.where(goes_left, self.left[node], self.right[node])
-            place = torch.where(place < 0, place, child)
-        return self.values[-place - 1].sum(1).float()
+        return torch.cat([plain, recent, rest], 1).view(fields.shape[0], -1)
 
 
 class BoostedClicks(nn.Module):
@@ -194,7 +159,7 @@ class BoostedClicks(nn.Module):
     def forward(self, fields: Tensor, events: Tensor, ages: Tensor, offsets: Tensor) -> Tensor:
         """Logits (B, S)."""
         x = self.statistics(fields, events, ages, offsets)
-        return torch.stack([forest(x) for forest in self.forests], 1)
+        return torch.cat([forest(x) for forest in self.forests], 1)
 
 
 class BlendedClicks(nn.Module):

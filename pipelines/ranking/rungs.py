@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ...data.clicks.batches import ClickRows
 from ...models.clicks.simple import AdditiveClicks, BlendedClicks
+from ...models.layers.forest import ForestSizes
 from ..engine.command_line.terminal import Progressbar
 from ..engine.ladder import LadderScores, Rung
 from ..engine.options import RungName
@@ -23,7 +24,7 @@ from ..metrics.ranking import ranking_scores
 from .baselines import log_odds
 from .data import RankingSpec
 from .scoring import forward, validation_scores
-from .trees import ForestSizes, batches_of, count_codes, empty_trees, fit_trees, smoothed_rates
+from .trees import batches_of, count_codes, empty_trees, fit_trees, smoothed_rates
 
 CROSSES = 1 << 18  # rows of the table of hashed pairs
 FACTORS = 8

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Required, TypedDict
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from ...data.clicks.batches import ClickRows
-from ...models.clicks.simple import BoostedClicks, ClickStatistics, Forest
+from ...models.clicks.simple import BoostedClicks, ClickStatistics
+from ...models.layers.forest import Forest, ForestSizes, boosted_forest
 from ..engine.pipeline import Batch
 from .baselines import SMOOTHING, log_odds
 from .data import RankingSpec
@@ -32,25 +33,6 @@ SETTINGS = {
     "force_row_wise": True,
     "verbosity": -1,
 }
-
-
-class ForestSizes(TypedDict):
-    """What is needed to build a forest without its tensors."""
-
-    nodes: int
-    leaves: int
-    trees: int
-    depth: int
-
-
-class Tree(TypedDict, total=False):
-    """A node of a tree as LightGBM describes it: a leaf, or a decision with two children."""
-
-    leaf_value: float
-    split_feature: Required[int]
-    threshold: Required[float]
-    left_child: Required[Tree]
-    right_child: Required[Tree]
 
 
 class Trees(NamedTuple):
@@ -80,14 +62,11 @@ def fit_trees(train: ClickRows, validation: ClickRows, spec: RankingSpec, seed: 
     held = np.concatenate(
         [_statistics(statistics, b) for b in batches_of(validation, np.arange(len(validation)))]
     )
-    forests, sizes = [], []
-    for task in range(len(spec.tasks)):
-        forest, size = _fit_forest(
-            x, _labels(train, places, task), held, _labels(validation, None, task), seed
-        )
-        forests.append(forest)
-        sizes.append(size)
-    return Trees(BoostedClicks(statistics, forests), sizes)
+    forests = [
+        _fit_forest(x, _labels(train, places, task), held, _labels(validation, None, task), seed)
+        for task in range(len(spec.tasks))
+    ]
+    return Trees(BoostedClicks(statistics, forests), [forest.sizes for forest in forests])
 
 
 def empty_trees(spec: RankingSpec, sizes: Sequence[ForestSizes]) -> BoostedClicks:
@@ -149,7 +128,7 @@ def _labels(dataset: ClickRows, places: np.ndarray | None, task: int) -> np.ndar
 
 def _fit_forest(
     x: np.ndarray, labels: np.ndarray, held: np.ndarray, held_labels: np.ndarray, seed: int
-) -> tuple[Forest, ForestSizes]:
+) -> Forest:
     """The forest with the smallest validation loss; a single leaf where there is nothing to fit."""
     import lightgbm
 
@@ -161,7 +140,7 @@ def _fit_forest(
         held_labels[held_known],
     )
     if len(np.unique(labels)) < 2 or not len(held_labels):
-        return _forest_of([], float(log_odds(labels.mean() if len(labels) else 0.5)))
+        return boosted_forest([], float(log_odds(labels.mean() if len(labels) else 0.5)))
     training = lightgbm.Dataset(x, labels, free_raw_data=False)
     best: tuple[float, lightgbm.Booster] | None = None
     for leaves in LEAVES:
@@ -184,39 +163,4 @@ def _fit_forest(
     assert best is not None
     booster = best[1]
     described = booster.dump_model(num_iteration=booster.best_iteration)
-    return _forest_of([tree["tree_structure"] for tree in described["tree_info"]], 0.0)
-
-
-def _forest_of(trees: Sequence[Tree], constant: float) -> tuple[Forest, ForestSizes]:
-    """LightGBM's trees as tensors. constant: the value of a forest without trees."""
-    feature, threshold, left, right, roots, values = [], [], [], [], [], []
-    deepest = 0
-
-    def place_of(tree: Tree, depth: int) -> int:
-        nonlocal deepest
-        if "leaf_value" in tree:
-            values.append(tree["leaf_value"])
-            return -len(values)
-        deepest = max(deepest, depth + 1)
-        node = len(feature)
-        feature.append(tree["split_feature"])
-        threshold.append(tree["threshold"])
-        left.append(0)
-        right.append(0)
-        left[node] = place_of(tree["left_child"], depth + 1)
-        right[node] = place_of(tree["right_child"], depth + 1)
-        return node
-
-    roots = [place_of(tree, 0) for tree in trees]
-    if not roots:
-        roots, values = [-1], [constant]
-    sizes = ForestSizes(
-        nodes=max(len(feature), 1), leaves=len(values), trees=len(roots), depth=deepest
-    )
-    forest = Forest(**sizes)
-    for name, numbers in (("feature", feature), ("left", left), ("right", right)):
-        getattr(forest, name)[: len(numbers)] = torch.tensor(numbers, dtype=torch.int64)
-    forest.threshold[: len(threshold)] = torch.tensor(threshold, dtype=torch.float64)
-    forest.root[:] = torch.tensor(roots)
-    forest.values[:] = torch.tensor(values, dtype=torch.float64)
-    return forest, sizes
+    return boosted_forest([tree["tree_structure"] for tree in described["tree_info"]])

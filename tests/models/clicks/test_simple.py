@@ -1,8 +1,7 @@
-"""Simple click models against plain loops, their blend, and trees against LightGBM."""
+"""Simple click models against plain loops, and their blend."""
 
 import math
 
-import lightgbm
 import numpy as np
 import pytest
 import torch
@@ -16,7 +15,6 @@ from headwise.models.clicks.simple import (
     BlendedClicks,
     ClickStatistics,
 )
-from headwise.pipelines.ranking.trees import _forest_of
 
 LAYOUT = Layout([9, 7, 5], [1, 1, 3], 2, 2, 32)
 # fields of each row, and the events of its two sequences; an event's age is its code.
@@ -92,36 +90,6 @@ def test_statistics_are_those_of_a_plain_loop() -> None:
                     expected.append(summed / total if events else 0.0)
             expected += [math.log1p(len(events)), sum(weight), float(events.count(target))]
         np.testing.assert_allclose(row.numpy(), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_a_forest_is_lightgbm_s() -> None:
-    generator = np.random.default_rng(0)
-    x = generator.normal(size=(400, 5)).astype(np.float32).round(1)  # values on thresholds, too
-    y = (x[:, 0] * x[:, 1] + 0.3 * generator.normal(size=400) > 0).astype(int)
-    booster = lightgbm.train(
-        {"objective": "binary", "verbosity": -1, "num_leaves": 7, "num_threads": 1},
-        lightgbm.Dataset(x, y),
-        30,
-    )
-    trees = [tree["tree_structure"] for tree in booster.dump_model()["tree_info"]]
-    forest, sizes = _forest_of(trees, 0.0)
-    raw = booster.predict(x, raw_score=True)
-    np.testing.assert_allclose(forest(torch.from_numpy(x)).numpy(), raw, rtol=1e-5, atol=1e-6)
-    assert sizes["trees"] == 30
-    assert sizes["leaves"] == sum(tree.num_leaves for tree in [_Count(t) for t in trees])
-
-
-class _Count:
-    """Leaves of a tree of LightGBM."""
-
-    def __init__(self, tree: dict) -> None:
-        children = [tree[side] for side in ("left_child", "right_child") if side in tree]
-        self.num_leaves = sum(_Count(child).num_leaves for child in children) or 1
-
-
-def test_a_forest_without_trees_is_a_constant() -> None:
-    forest, _ = _forest_of([], -0.7)
-    assert forest(torch.zeros(2, 3)).tolist() == pytest.approx([-0.7, -0.7])
 
 
 def test_a_blend_is_a_weighted_sum_for_each_task() -> None:
