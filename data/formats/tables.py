@@ -227,13 +227,7 @@ def scan_table(
     """
     file = check_file(path, allowed)
     source = _openable(path, file)
-    ending = suffix_of(file)
-    if ending.endswith(".zip"):
-        inner = suffix_of(Path(zip_member(path, file)))
-        ending = inner if inner in TABLE_SUFFIXES and inner != ".zip" else ending[:-4]
-        if ending not in TABLE_SUFFIXES:
-            raise fail(path, f"holds an unknown kind of file {inner!r}; unpack it")
-    ending = ending.removesuffix(".gz").removesuffix(".zst")
+    ending = _plain_ending(path, file)
     if ending in TEXT_SEPARATORS:
         return _scan_text(path, file, ending, header)
     if suffix_of(file).endswith(".zip"):
@@ -253,6 +247,26 @@ def scan_table(
     if len(columns) > COLUMN_CAP:
         raise fail(path, f"has more than {COLUMN_CAP:,} columns; is it transposed?")
     return with_names(path, frame, columns, names, collect)
+
+
+def has_semicolons(path: object) -> bool:
+    """Whether `;` stands between the cells of a table of text that `scan_table` reads."""
+    file = Path(str(path))
+    ending = _plain_ending(path, file)
+    if ending not in TEXT_SEPARATORS:
+        return False
+    return sniff(path, open_text(path, file).head, TEXT_SEPARATORS[ending]).separator == ";"
+
+
+def _plain_ending(path: object, file: Path) -> str:
+    """The ending of a table without those of packing, of what is in it for a zip."""
+    ending = suffix_of(file)
+    if ending.endswith(".zip"):
+        inner = suffix_of(Path(zip_member(path, file)))
+        ending = inner if inner in TABLE_SUFFIXES and inner != ".zip" else ending[:-4]
+        if ending not in TABLE_SUFFIXES:
+            raise fail(path, f"holds an unknown kind of file {inner!r}; unpack it")
+    return ending.removesuffix(".gz").removesuffix(".zst")
 
 
 def _openable(path: object, file: Path) -> Path | bytes:

@@ -234,7 +234,8 @@ def _spelt(text: pl.Series, plain: pl.Series, comma: bool | None) -> pl.Series:
         words = ~bare.str.contains(r"\d")  # inf, nan
         spelt = pl.select(pl.when(fits).then(dotted).when(words).then(bare)).to_series()
         read = spelt.cast(pl.Float64, strict=False)
-        note("assumed", "columns with a decimal comma", [text.name])
+        if bare.str.contains(r"\d[.,]|[.,]\d").any():
+            note("assumed", "columns with a decimal comma", [text.name])
         return read
     joined = bare
     thousands = bare.str.contains(_POINT_THOUSANDS)

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import polars as pl
 
@@ -13,6 +13,7 @@ from ..columns import SYNONYMS, plain_name
 from ..formats.tables import collect, require_columns
 from .dates import DateOrder, read_times
 from .ids import ID_NAME, present_ids, recognised_ids
+from .number_form import NumberForm
 
 DATE_NAMES = ("date", "ds", "timestamp", "time", "datetime")
 _CLOCK_NAMES = ("time", "hour", "time_of_day", "uhrzeit", "hora", "heure")
@@ -25,7 +26,7 @@ class ColumnChoice:
     """The columns that the user names; None or empty: to be recognised. As in `series.read_panel`.
 
     usual_ids: columns of ids where the table has all of them and none is named. order, local: as in
-    `dates.read_times`.
+    `dates.read_times`. form: how numbers are written.
     """
 
     date: str | None = None
@@ -35,6 +36,7 @@ class ColumnChoice:
     order: DateOrder = "auto"
     local: bool = False
     usual_ids: Sequence[str] = ()
+    form: NumberForm = field(default_factory=NumberForm)
 
 
 @dataclass(frozen=True)
