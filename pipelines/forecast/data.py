@@ -163,7 +163,7 @@ def read_data(options: ForecastOptions, spec: ForecastSpec | None = None) -> Pan
     """The series of `options.data`; with `spec`, columns and clock must be the run's own."""
     assert options.data is not None
     targets, known = options.targets, options.known
-    form = NumberForm(options.decimal, missing=options.missing, accepted=accepts("missing-codes"))
+    form = NumberForm(options.decimal, missing=options.missing)
     reading = RunReading(options.date_order, form=form) if spec is None else reading_of(spec)
     together = spec is not None and spec.layout == "long" and options.series == "together"
     if spec is not None and not together:
@@ -200,18 +200,20 @@ class RunReading(NamedTuple):
     form: NumberForm = NumberForm()
 
 
-def reading_of(spec: ForecastSpec, decimal: Decimal = "auto") -> RunReading:
+def reading_of(
+    spec: ForecastSpec, decimal: Decimal = "auto", missing: Sequence[str] = ()
+) -> RunReading:
     """How a run read its dates, ids and numbers; runs of older versions stored nothing about it.
 
-    decimal: the mark that the user names for new data.
+    decimal, missing: what the user names for new data.
     """
     reading = spec.reading
     form = NumberForm(
         decimal,
         reading.get("decimal_comma", {}),
         reading.get("units", {}),
-        tuple(reading.get("missing", ())),
-        accepted=reading.get("codes_accepted", False) or accepts("missing-codes"),
+        (*reading.get("missing", ()), *missing),
+        accepted=reading.get("codes_accepted", False),
     )
     return RunReading(
         reading.get("date_order", "auto"),

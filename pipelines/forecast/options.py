@@ -137,7 +137,9 @@ class ForecastOptions(TrainOptions):
 class ForecastPredictOptions(PredictOptions):
     """Forecast past the end of every series of the input, in original units, with intervals."""
 
-    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {"data": ("fill", "date_order", "decimal")}
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "data": ("fill", "date_order", "decimal", "missing")
+    }
 
     date_order: Literal["run", "auto", "dmy", "mdy", "ymd"] = "run"
     """Order of day, month and year in dates such as 01/02/2024; run: as training read them."""
@@ -145,6 +147,8 @@ class ForecastPredictOptions(PredictOptions):
     """Decimal mark of the numbers of a text table; run: as its cells show it, else as training read
     them.
     """
+    missing: tuple[str, ...] = ()
+    """Numbers and words that mean a missing value, besides those that training was told."""
     fill: Literal["run", "error", "forward", "linear", "zero", "as-is"] = "run"
     """What to do with missing steps and values; run: as in training."""
 

@@ -32,7 +32,7 @@ def read_series(
 ) -> list[Series | InputError]:
     """Read a group of series; a broken one is an error of its own."""
     decimal = "auto" if options.decimal == "run" else options.decimal
-    reading, dates = spec.reading, reading_of(spec, decimal)
+    reading, dates = spec.reading, reading_of(spec, decimal, options.missing)
     return read_items(
         items,
         date=reading["date"],
