@@ -22,6 +22,7 @@ from ..formats.tables import (
     suffix_of,
 )
 from .columns import ColumnChoice, Columns, find_columns
+from .date_parts import joined_parts
 from .dates import DateOrder, ReadTimes, read_times
 from .ids import id_parts, id_text
 from .number_form import NumberForm, form_of_file, read_column, resolved
@@ -95,6 +96,8 @@ def read_dates(where: object, table: pl.DataFrame, columns: Columns) -> ReadTime
     if columns.date is None:
         return None
     column = table[columns.date]
+    if columns.parts:
+        column = table.select(joined_parts(columns.parts).alias(columns.date)).to_series()
     if columns.clock is not None:
         column = _joined(column, table[columns.clock])
     try:

@@ -11,6 +11,7 @@ from ...base.account import note
 from ...base.errors import fail, shown
 from ..columns import SYNONYMS, plain_name
 from ..formats.tables import collect, require_columns
+from .date_parts import Parts, date_parts, joined_parts, note_parts
 from .dates import DateOrder, read_times
 from .ids import ID_NAME, present_ids, recognised_ids
 from .number_form import NumberForm
@@ -44,7 +45,8 @@ class Columns:
     """The role of each column. date None: the table has no dates; no ids: the table is wide.
 
     clock: a column of times of the day next to the one of dates. free: whether the targets are all
-    columns that have no other role, not chosen ones.
+    columns that have no other role, not chosen ones. parts: the columns that the date is spread
+    over; `date` is that of the years.
     """
 
     date: str | None
@@ -55,12 +57,19 @@ class Columns:
     local: bool = False
     clock: str | None = None
     free: bool = False
+    parts: Parts = ()
+
+    @property
+    def dates(self) -> list[str]:
+        """The columns of dates and times of the day."""
+        if self.parts:
+            return [name for _, name in self.parts] + [self.clock] * (self.clock is not None)
+        return [name for name in (self.date, self.clock) if name is not None]
 
     @property
     def names(self) -> list[str]:
         """All columns to read."""
-        dates = [name for name in (self.date, self.clock) if name is not None]
-        return [*self.ids, *dates, *self.targets, *self.known]
+        return [*self.ids, *self.dates, *self.targets, *self.known]
 
 
 def find_columns(
@@ -80,7 +89,15 @@ def find_columns(
     taken = {*choice.ids, *(choice.targets or ()), *choice.known}
     if not choice.ids and ID_NAME in names:
         taken.add(ID_NAME)
+    parts: Parts = ()
     date = choice.date or _date_column(where, frame, names, taken)
+    if choice.date is None and (date is None or plain_name(date) not in DATE_NAMES):
+        parts = _spread_date(where, frame, names, taken, date)
+    if parts:
+        date = parts[0][1]
+        frame = frame.with_columns(joined_parts(parts).alias(date))
+        others = {name for _, name in parts[1:]}
+        names = [name for name in names if name not in others]
     if date is None and frequency is None:
         raise fail(
             where,
@@ -106,14 +123,16 @@ def find_columns(
             raise fail(where, f"column {shown(name)} is asked for twice, in two roles; use it once")
     free = choice.targets is None
     columns = Columns(
-        date, ids, targets, tuple(choice.known), choice.order, choice.local, clock, free
+        date, ids, targets, tuple(choice.known), choice.order, choice.local, clock, free, parts
     )
     _note_columns(choice, columns, [*names, *row_numbers])
     return columns
 
 
 def _note_columns(choice: ColumnChoice, columns: Columns, names: Sequence[str]) -> None:
-    if choice.date is None and columns.date and plain_name(columns.date) not in DATE_NAMES:
+    if columns.parts:
+        note_parts(columns.parts)
+    elif choice.date is None and columns.date and plain_name(columns.date) not in DATE_NAMES:
         note("columns", f"{shown(columns.date)} is taken as the date")
     if not choice.ids and columns.ids and columns.ids != (ID_NAME,):
         listed = " and ".join(map(shown, columns.ids))
@@ -134,7 +153,9 @@ def _date_column(
     """
     by_plain = {plain_name(name): name for name in reversed(names) if name not in taken}
     for usual in DATE_NAMES:
-        if usual in by_plain:
+        if usual in by_plain and not (
+            usual == "time" and "year" in by_plain and _is_clock(where, frame, by_plain[usual])
+        ):
             return by_plain[usual]
     if names and names[0] not in taken and _holds_dates(where, frame, names[0], digits=False):
         return names[0]
@@ -144,6 +165,14 @@ def _date_column(
     return None
 
 
+def _spread_date(
+    where: object, frame: pl.LazyFrame, names: Sequence[str], taken: set[str], date: str | None
+) -> Parts:
+    """The columns that the date is spread over, unless another column holds all of it."""
+    parts = date_parts(where, frame, names, taken)
+    return parts if date is None or date in {name for _, name in parts} else ()
+
+
 def _clock_column(
     where: object, frame: pl.LazyFrame, names: Sequence[str], date: str | None, taken: set[str]
 ) -> str | None:
@@ -151,14 +180,17 @@ def _clock_column(
     if date is None or plain_name(date) == "time":
         return None
     for name in names:
-        if plain_name(name) in _CLOCK_NAMES and name not in taken and name != date:
-            column = collect(where, frame.select(name).head(100))[name].drop_nulls()
-            if column.dtype == pl.Time:
-                return name
-            is_text = len(column) > 0 and column.dtype == pl.String
-            if is_text and column.str.contains(_TIME_OF_DAY).all():
-                return name
+        usual = plain_name(name) in _CLOCK_NAMES and name not in taken and name != date
+        if usual and _is_clock(where, frame, name):
+            return name
     return None
+
+
+def _is_clock(where: object, frame: pl.LazyFrame, name: str) -> bool:
+    """Whether the first rows of a column are times of the day."""
+    column = collect(where, frame.select(name).head(100))[name].drop_nulls()
+    is_text = len(column) > 0 and column.dtype == pl.String
+    return column.dtype == pl.Time or (is_text and bool(column.str.contains(_TIME_OF_DAY).all()))
 
 
 def _holds_dates(where: object, frame: pl.LazyFrame, name: str, *, digits: bool) -> bool:

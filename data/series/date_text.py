@@ -80,11 +80,14 @@ class ParsedText:
     assumed: tuple[str, ...]
 
 
-def parse_text(cells: pl.Series, order: DateOrder, *, digits: bool) -> ParsedText:
+def parse_text(
+    cells: pl.Series, order: DateOrder, *, digits: bool, serials: bool = True
+) -> ParsedText:
     """Distinct cells without nulls as instants.
 
     order: of day, month and year, "auto" to decide it by the cells. digits: whether digits alone
-    (20240131, 2024, seconds since 1970) are dates. Raises TypeError where two orders fit.
+    (20240131, 2024, seconds since 1970) are dates; serials: also days as Excel counts them. Raises
+    TypeError where two orders fit.
     """
     text = cells.str.replace(WEEKDAY, "")
     triple = _fields(text, _TRIPLE)
@@ -99,7 +102,7 @@ def parse_text(cells: pl.Series, order: DateOrder, *, digits: bool) -> ParsedTex
         walls, offset = _either(walls, more), _either(offset, _offsets(fields))
         times = walls
     if digits and walls.null_count():
-        more, reading = _digits(text.filter(walls.is_null()).to_frame("text"))
+        more, reading = _digits(text.filter(walls.is_null()).to_frame("text"), serials)
         if reading:
             assumed = (*assumed, reading)
         joined = text.to_frame("text").join(more, on="text", how="left", maintain_order="left")
@@ -314,7 +317,7 @@ def _ambiguous(example: object, orders: list[DateOrder], two_digits: bool) -> st
     return f"holds dates such as {example!r} that could be {words}, or say --date-order"
 
 
-def _digits(cells: pl.DataFrame) -> tuple[pl.DataFrame, str]:
+def _digits(cells: pl.DataFrame, serials: bool) -> tuple[pl.DataFrame, str]:
     """Cells of digits alone as instants, and how they were read. All cells are of one kind, the one
     that fits most of them.
     """
@@ -344,7 +347,7 @@ def _digits(cells: pl.DataFrame) -> tuple[pl.DataFrame, str]:
                 f"{_UNIT_WORDS[unit]} since 1970 (UTC)"
             )
     serial = _serials(text)
-    if serial.null_count() < best.null_count():
+    if serials and serial.null_count() < best.null_count():
         best = serial
         example, day = text.filter(serial.is_not_null())[0], serial.drop_nulls().dt.date()[0]
         kind = f"numbers such as {example!r} are days as Excel counts them ({day})"

@@ -258,8 +258,7 @@ def _entire(
     in_file = form_of_file(file, frame, [*columns.targets, *columns.known])
     if columns.date is None or columns.order != "auto":
         return None, in_file
-    names = [name for name in (columns.date, columns.clock) if name is not None]
-    dates = collect(file, frame.select(names).unique(maintain_order=True))
+    dates = collect(file, frame.select(columns.dates).unique(maintain_order=True))
     read = read_dates(file, dates, columns)
     # Only what it says about all dates is needed, not the dates themselves.
     return None if read is None else replace(read, times=read.times.head(0)), in_file

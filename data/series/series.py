@@ -257,8 +257,8 @@ def _refuse_date(cells: Cells, row: int, where: object) -> None:
     """Raise for a cell that is no date."""
     columns = cells.columns
     cell = cells.table[columns.date][row] if columns.date else None
-    if columns.clock and cell is not None:
-        cell = f"{cell} {cells.table[columns.clock][row]}"
+    if len(columns.dates) > 1 and cell is not None:
+        cell = " ".join(str(cells.table[name][row]) for name in columns.dates)
     problem = f"{cells.row_label(row)}: column {shown(columns.date)} holds {shown(cell)}"
     problem += ", not a date like 2024-01-31 13:00:00"
     if cells.order != "auto":
