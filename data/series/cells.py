@@ -110,9 +110,9 @@ def _joined(dates: pl.Series, clock: pl.Series) -> pl.Series:
     """Dates with their time of the day, as text."""
     written = dates if dates.dtype == pl.String else dates.cast(pl.Date, strict=False)
     text = written.cast(pl.String).str.strip_chars()
-    both = pl.concat_str(
-        pl.lit(text), pl.lit(clock.cast(pl.String).str.strip_chars()), separator=" "
-    )
+    time = clock.cast(pl.String).str.strip_chars()
+    time = time.str.replace(r"^(\d{1,2})(?:\.0)?$", "$1:00")  # hours alone
+    both = pl.concat_str(pl.lit(text), pl.lit(time), separator=" ")
     return pl.select(both.alias(dates.name)).to_series()
 
 

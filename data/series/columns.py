@@ -17,7 +17,11 @@ from .ids import ID_NAME, present_ids, recognised_ids
 from .number_form import NumberForm
 
 DATE_NAMES = ("date", "ds", "timestamp", "time", "datetime")
-_CLOCK_NAMES = ("time", "hour", "time_of_day", "uhrzeit", "hora", "heure")
+_CLOCK_NAMES = (
+    "time", "hour", "time_of_day", "uhrzeit", "zeit", "stunde", "hora", "heure", "ora", "uur",
+    "tijd", "hr",
+)  # fmt: skip
+_MOST_HOURS = 0.8  # of the hours of all days
 _TIME_OF_DAY = r"^\s*\d{1,2}:\d{2}(?::\d{2})?\s*(?:[AaPp]\.?[Mm]\.?)?$"
 _ROW_NUMBER = re.compile(r"__index_level_\d+__|Unnamed: ?\d+|level_0")  # what pandas adds
 
@@ -62,9 +66,8 @@ class Columns:
     @property
     def dates(self) -> list[str]:
         """The columns of dates and times of the day."""
-        if self.parts:
-            return [name for _, name in self.parts] + [self.clock] * (self.clock is not None)
-        return [name for name in (self.date, self.clock) if name is not None]
+        days = [name for _, name in self.parts] or [self.date]
+        return [name for name in (*days, self.clock) if name is not None]
 
     @property
     def names(self) -> list[str]:
@@ -109,6 +112,9 @@ def find_columns(
     used = {*(choice.targets or ()), *choice.known}
     clock = _clock_column(where, frame, names, date, {*taken, *choice.ids})
     names = [name for name in names if name != clock]
+    if date is not None and clock is not None:
+        moment = pl.concat_str(pl.col(date, clock).cast(pl.String), separator=" ")
+        frame = frame.with_columns(moment.alias(date))
     ids = present_ids([name for name in names if name not in used], choice.ids, choice.usual_ids)
     ids = ids or recognised_ids(where, frame, names, date, used)
     if choice.targets is not None:
@@ -181,9 +187,20 @@ def _clock_column(
         return None
     for name in names:
         usual = plain_name(name) in _CLOCK_NAMES and name not in taken and name != date
-        if usual and _is_clock(where, frame, name):
+        if usual and (_is_clock(where, frame, name) or _is_hour(where, frame, date, name)):
             return name
     return None
+
+
+def _is_hour(where: object, frame: pl.LazyFrame, date: str, name: str) -> bool:
+    """Whether a column holds the hours of days: the same ones on nearly all days."""
+    pairs = collect(where, frame.select(pl.col(date, name).cast(pl.String)).unique())
+    hours, days = pairs[name].str.strip_chars(), pairs[date]
+    if days.str.contains(":[0-5]").any() or not hours.str.contains(r"^\d{1,2}(\.0)?$").all():
+        return False
+    count, full_days = hours.n_unique(), max(days.n_unique() - 2, 1)
+    covered = len(pairs) >= max(_MOST_HOURS * count * full_days, 1.5 * days.n_unique())
+    return count > 1 and covered and bool(hours.cast(pl.Float64).is_between(0, 24).all())
 
 
 def _is_clock(where: object, frame: pl.LazyFrame, name: str) -> bool:
