@@ -84,12 +84,12 @@ def with_points(
         return frame
     of_file = marks_of([file], sorted(texts))
     for name, unit in of_file.units.items():
-        if usual.units.get(name, unit) != unit:
+        if unit and (usual.units.get(name) or unit) != unit:
             problem = f"column {shown(name)} is in {shown(unit)}, not in {shown(usual.units[name])}"
             raise fail(file, f"{problem} as the other rows of the log; convert it")
     decided, changed = of_file.before(usual), []
     for name in texts:
-        column, comma, unit = frame[name], decided.commas.get(name), decided.units.get(name)
+        column, comma, unit = frame[name], decided.commas.get(name), of_file.units.get(name)
         plain_ones = not comma and not unit
         if plain_ones and not column.str.contains(r"\d[,.\s'\u2019]\d|[()]|\d-").any():
             continue

@@ -384,7 +384,8 @@ def unreadable(path: object, error: Exception) -> InputError:
     if "more fields than defined" in problem:
         return fail(
             path,
-            "a row has more cells than the header has names; quote cells that hold the separator",
+            "a row has more cells than the header has names; quote cells that hold the separator, "
+            "and leave no title above the names",
         )
     if "utf-8" in problem.lower():
         return fail(path, "it is not UTF-8 text; save it as UTF-8")

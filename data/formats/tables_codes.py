@@ -67,6 +67,10 @@ def odd_numbers(values: np.ndarray) -> list[float]:
     return odd
 
 
+def _spelt(number: float) -> str:
+    return f"{number:.0f}" if number.is_integer() else f"{number:.6g}"
+
+
 def doubt_codes(where: object, column: str, values: np.ndarray, cure: str) -> None:
     """Raise InputError for numbers that nearly certainly mean a missing value, unless doubts of
     them are accepted; note those that may mean one.
@@ -77,13 +81,15 @@ def doubt_codes(where: object, column: str, values: np.ndarray, cure: str) -> No
     for code, count in codes.items():
         others = values[np.isfinite(values) & ~np.isin(values, list(codes))]
         rows = f"{count:,} row" + "s" * (count > 1)
-        problem = f"column {shown(column)} holds {code:.12g} in {rows}, far from all other values"
+        problem = (
+            f"column {shown(column)} holds {_spelt(code)} in {rows}, far from all other values"
+        )
         problem += f" ({others.min():.6g} to {others.max():.6g})"
-        remedy = f"if it means missing, say {cure.format(f'{code:.12g}')}"
+        remedy = f"if it means missing, say {cure.format(_spelt(code))}"
         doubt("missing-codes", where, f"{problem}; {remedy}")
     for number in odd_numbers(values) if not codes else ():
         what = "columns with a repeated number far from all others, which may mean missing"
-        note("values", what, [f"{column}: {number:.12g}"])
+        note("values", what, [f"{column}: {_spelt(number)}"])
 
 
 def code_numbers(words: Sequence[str]) -> list[float]:

@@ -48,8 +48,8 @@ def unframed(cell: pl.Expr) -> pl.Expr:
 
 
 def column_units(frame: pl.LazyFrame, names: Sequence[str]) -> dict[str, str]:
-    """The unit of those columns of text that have one, from all rows. Raises PolarsError where the
-    table cannot be read.
+    """The unit of those columns of text with numbers that something stands around, from all rows;
+    "" where most have none. Raises PolarsError where the table cannot be read.
     """
     kinds = frame.collect_schema()
     texts = [name for name in names if kinds[name] == pl.String]
@@ -64,7 +64,7 @@ def column_units(frame: pl.LazyFrame, names: Sequence[str]) -> dict[str, str]:
             counted = frame.select(_unit_of(cell).alias(name)).group_by(name).len()
             counts = dict(counted.collect(engine="streaming").iter_rows())
             units[name] = _most_frequent(counts)
-    return {name: unit for name, unit in units.items() if unit}
+    return units
 
 
 def without_units(text: pl.Series, unit: str | None = None) -> tuple[pl.Series, pl.Series]:
@@ -79,7 +79,6 @@ def without_units(text: pl.Series, unit: str | None = None) -> tuple[pl.Series, 
     cells, cell = pl.DataFrame({"cell": text}), pl.col("cell")
     fields = cells.select(_part(cell, name).alias(name) for name in _PARTS)
     units = cells.select(_unit_of(cell)).to_series()
-    stated = unit is not None
     if unit is None:
         counts = units.value_counts()
         unit = _most_frequent(dict(counts.iter_rows()))
@@ -99,10 +98,6 @@ def without_units(text: pl.Series, unit: str | None = None) -> tuple[pl.Series, 
         pl.when(pl.lit(sound)).then(sign + pl.lit(fields["number"])).otherwise(pl.lit(text))
     ).to_series()
     differs = (units != unit).fill_null(False) & sound
-    if stated:  # a table of bare numbers has the unit of the run
-        differs = differs & (units != "")
-    elif unit:
-        differs = differs & ~((units == "") & fields["number"].str.contains(_ZERO)).fill_null(False)
     _note(text.name, unit, bool((brackets & sound).any()), bool((minus[2] & sound).any()))
     return bare.alias(text.name), differs
 

@@ -26,6 +26,7 @@ from .date_parts import joined_parts
 from .dates import DateOrder, ReadTimes, read_times
 from .ids import id_parts, id_text
 from .number_form import NumberForm, form_of_file, read_column, resolved
+from .rows import data_rows
 
 NAME = "\x1fname"  # a column that no header has: nobody types a control character
 SERIES_SUFFIXES = (*TABLE_SUFFIXES, ".npz")
@@ -45,7 +46,6 @@ class Cells:
     row_numbers  (n,) rows of the file, where the table has only some of them
     order, local as in `dates.ReadTimes`
     assumed      what was assumed of the dates, in words
-    blank        how many rows without any cell were left out
     form         how numbers are written, as the entire file says
     """
 
@@ -61,7 +61,6 @@ class Cells:
     order: DateOrder = "auto"
     local: bool = False
     assumed: tuple[str, ...] = ()
-    blank: int = 0
     form: NumberForm = field(default_factory=NumberForm)
 
     def row_label(self, row: int) -> str:
@@ -120,18 +119,16 @@ def cells_of(where: object, table: pl.DataFrame, columns: Columns, form: NumberF
     """The rows of a table (of `with_names`) as arrays, with the rows of each series, in order of
     appearance.
 
-    form: how the entire table writes numbers (`number_form.resolved`). Rows without any cell are
-    left out where the table has dates. Raises InputError for columns of the wrong kind.
+    form: how the entire table writes numbers (`number_form.resolved`). Rows that are no data
+    (`rows.data_rows`) are left out where the table has dates. Raises InputError for columns of the
+    wrong kind.
     """
     if table.height == 0:
         raise fail(where, "has column names but no rows")
-    row_numbers, blank = None, 0
-    if columns.date is not None:
-        empty = table.select(pl.all_horizontal(pl.col(columns.names).is_null())).to_series()
-        blank = int(empty.sum())
-        if 0 < blank < table.height:
-            row_numbers = np.flatnonzero(~empty.to_numpy())
-            table = table.filter(~empty)
+    row_numbers = None
+    if columns.date is not None and not (mask := data_rows(table, columns)).all():
+        row_numbers = np.flatnonzero(mask)
+        table = table.filter(mask)
     read = read_dates(where, table, columns)
     times = None if read is None else read.times.to_numpy().astype("datetime64[us]")
     columns = _without_words(where, table, columns)
@@ -147,19 +144,7 @@ def cells_of(where: object, table: pl.DataFrame, columns: Columns, form: NumberF
     series, by_id = [stem_of(str(where))], [np.arange(table.height)]
     if columns.ids:
         series, by_id = _grouped(table[NAME])
-    cells = Cells(
-        where,
-        columns,
-        series,
-        by_id,
-        times,
-        values,
-        bad,
-        table,
-        row_numbers,
-        blank=blank,
-        form=form,
-    )
+    cells = Cells(where, columns, series, by_id, times, values, bad, table, row_numbers, form=form)
     if read is not None:
         cells = replace(cells, order=read.order, local=read.local, assumed=read.assumed)
     return cells

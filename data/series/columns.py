@@ -11,7 +11,7 @@ from ...base.account import note
 from ...base.errors import fail, shown
 from ..columns import SYNONYMS, plain_name
 from ..formats.tables import collect, require_columns
-from .date_parts import Parts, date_parts, joined_parts, note_parts
+from .date_parts import Parts, date_parts, joined_parts, note_parts, refuse_turned
 from .dates import DateOrder, read_times
 from .ids import ID_NAME, present_ids, recognised_ids
 from .number_form import NumberForm
@@ -21,8 +21,13 @@ _CLOCK_NAMES = (
     "time", "hour", "time_of_day", "uhrzeit", "zeit", "stunde", "hora", "heure", "ora", "uur",
     "tijd", "hr",
 )  # fmt: skip
+_STRANGE = 0.1  # of the cells of a column of dates that may be none
 _MOST_HOURS = 0.8  # of the hours of all days
 _TIME_OF_DAY = r"^\s*\d{1,2}:\d{2}(?::\d{2})?\s*(?:[AaPp]\.?[Mm]\.?)?$"
+_ROW_NAMES = (
+    "id", "index", "idx", "row", "row_id", "row_number", "row_num", "rownum", "rownames", "no",
+    "nr", "lfd_nr", "obs", "record", "record_id",
+)  # fmt: skip
 _ROW_NUMBER = re.compile(r"__index_level_\d+__|Unnamed: ?\d+|level_0")  # what pandas adds
 
 
@@ -101,6 +106,8 @@ def find_columns(
         frame = frame.with_columns(joined_parts(parts).alias(date))
         others = {name for _, name in parts[1:]}
         names = [name for name in names if name not in others]
+    if choice.targets is None:
+        refuse_turned(where, names, date)
     if date is None and frequency is None:
         raise fail(
             where,
@@ -120,7 +127,10 @@ def find_columns(
     if choice.targets is not None:
         targets = tuple(choice.targets)
     else:
-        targets = tuple(n for n in names if n not in {date, *ids, *choice.known})
+        others = [n for n in names if n not in {date, *ids, *choice.known}]
+        counting = _counters(where, frame, others)
+        targets = tuple(name for name in others if name not in counting)
+        names = [name for name in names if name not in counting]
     if not targets:
         raise fail(where, "there is no column left to forecast; name some with --targets")
     roles = Counter([date, *ids, *choice.known, *targets])
@@ -133,6 +143,23 @@ def find_columns(
     )
     _note_columns(choice, columns, [*names, *row_numbers])
     return columns
+
+
+def _counters(where: object, frame: pl.LazyFrame, names: Sequence[str]) -> list[str]:
+    """Columns named like a number of the row that count the rows (noted), unless there are no
+    others.
+    """
+    usual = [name for name in names if plain_name(name) in _ROW_NAMES]
+    if not usual or len(usual) == len(names):
+        return []
+    table = collect(
+        where, frame.select(pl.col(usual).cast(pl.String).cast(pl.Float64, strict=False))
+    )
+    counting = [name for name in usual if bool((table[name].diff().drop_nulls() == 1).all())]
+    counting = [name for name in counting if table[name].null_count() == 0 and table.height > 1]
+    if counting:
+        note("columns", "that only count the rows, not used", counting)
+    return counting
 
 
 def _note_columns(choice: ColumnChoice, columns: Columns, names: Sequence[str]) -> None:
@@ -211,10 +238,11 @@ def _is_clock(where: object, frame: pl.LazyFrame, name: str) -> bool:
 
 
 def _holds_dates(where: object, frame: pl.LazyFrame, name: str, *, digits: bool) -> bool:
-    """Whether the first rows of a column are all dates."""
+    """Whether the first rows of a column are dates."""
     column = collect(where, frame.select(name).head(100))[name].drop_nulls()
     try:
         times = read_times(column, digits=digits).times
-        return len(column) > 0 and times.null_count() == 0
+        # A few that are none, such as a total, are named when all are read.
+        return times.null_count() <= _STRANGE * len(column) < len(column)
     except TypeError as error:
         return "month/day" in str(error)  # dates with two readings: refused when they are read

@@ -1,14 +1,16 @@
 """Dates that a table spreads over columns: year, month, day, hour; year and quarter or week."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 import polars as pl
 
 from ...base.account import note
-from ...base.errors import shown
+from ...base.errors import fail, shown
 from ..columns import plain_name
 from ..formats.tables import collect
 from .date_words import MONTH_OF
+from .dates import read_times
 
 Parts = tuple[tuple[str, str], ...]
 """Pairs of a unit (year, month, ...) and the column that holds it, the year first."""
@@ -29,6 +31,7 @@ _RANGES = {
     "year": (1500, 2300), "month": (1, 12), "day": (1, 31), "hour": (0, 24), "minute": (0, 59),
     "quarter": (1, 4), "week": (1, 53), "yearday": (1, 366),
 }  # fmt: skip
+_TURN = "turn the table, so that each row is a date (columns unique_id, ds, y)"
 _CHAINS = (
     ("month", "day", "hour", "minute"),
     ("yearday", "hour", "minute"),
@@ -62,6 +65,31 @@ def date_parts(where: object, frame: pl.LazyFrame, names: Sequence[str], taken: 
         if all(_fits(unit, head[name]) for unit, name in parts):
             return parts
     return ()
+
+
+def refuse_turned(where: object, names: Sequence[str], date: str | None) -> None:
+    """Raise InputError for a table whose columns are dates: years, days, or the months of a year in
+    each row.
+    """
+    months = [name for name in names if plain_name(name) in MONTH_OF]
+    if date is not None and len({MONTH_OF[plain_name(name)] for name in months}) == 12:
+        problem = f"columns {shown(months[0])} to {shown(months[-1])} are the months of a year"
+        raise fail(where, f"{problem}; {_TURN}, or name columns with --targets")
+    if date is not None:
+        return
+    try:
+        times = read_times(pl.Series([str(name) for name in names])).times
+    except TypeError:
+        return
+    dates = [name for name, time in zip(names, times, strict=True) if _is_recent(time)]
+    distinct = times.drop_nulls().unique()
+    if len(dates) >= 3 and len(dates) == len(distinct) and 2 * len(dates) >= len(names):
+        problem = f"columns {shown(dates[0])} to {shown(dates[-1])} are dates, and series are rows"
+        raise fail(where, f"{problem}; {_TURN}")
+
+
+def _is_recent(time: datetime | None) -> bool:
+    return time is not None and 1900 <= time.year <= 2100
 
 
 def _fits(unit: str, cells: pl.Series) -> bool:

@@ -120,7 +120,8 @@ def _ids(
     ids = collect(file, named)[NAME]
     if not len(ids):
         raise fail(file, "has column names but no rows")
-    return ids.to_list()
+    header = "/".join(columns)  # as a row that repeats the header has it
+    return [name for name in ids.to_list() if name != header]
 
 
 def read_items(

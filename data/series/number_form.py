@@ -12,7 +12,7 @@ from ...base.errors import fail, shown
 from ..formats.tables import MISSING_WORDS, has_semicolons, numbers, unreadable
 from ..formats.tables_codes import doubt_codes, without_codes
 from ..formats.tables_numbers import decimal_marks
-from ..formats.tables_units import column_units
+from ..formats.tables_units import column_units, without_units
 
 Decimal = Literal["auto", "point", "comma"]
 CURE = "--missing {}"
@@ -24,7 +24,8 @@ class NumberForm:
 
     decimal   the decimal mark of all columns; "auto": the one that their cells show
     commas    whether columns have a decimal comma, where a table leaves it open: as a run read it
-    units     of columns, as a run read them; those of a table must not be others
+    units     of columns, as a run read them; those of a table must not be others. Of a table: those
+              of its columns, "" for numbers without one
     missing   words and numbers that count as missing, besides the usual words
     accepted  whether numbers that look like codes for a missing value are numbers
     """
@@ -78,10 +79,10 @@ def resolved(where: object, form: NumberForm, file: FileForm, names: Sequence[st
         commas = dict.fromkeys(names, form.decimal == "comma")
     for name, unit in file.units.items():
         usual = form.units.get(name)
-        if usual and usual != unit:
+        if usual and unit and usual != unit:
             problem = f"column {shown(name)} is in {shown(unit)}, but the run was trained on"
             raise fail(where, f"{problem} {shown(usual)}; convert it")
-    return replace(form, commas=commas, units={**form.units, **file.units})
+    return replace(form, commas=commas, units=file.units)
 
 
 def stored_commas(form: NumberForm, names: Sequence[str]) -> dict[str, bool]:
@@ -108,6 +109,16 @@ def read_column(column: pl.Series, form: NumberForm) -> tuple[np.ndarray, np.nda
     if count + coded:
         note("values", f"cells of {name} that --missing counts as missing", count=count + coded)
     return values, bad
+
+
+def why_not(column: pl.Series, row: int, form: NumberForm) -> str:
+    """Why a cell is no number of its column."""
+    cell = column[row : row + 1].cast(pl.String).str.strip_chars()
+    bare, _ = without_units(cell)
+    if numbers(bare, comma=form.commas.get(column.name))[1][0] or bare[0] is None:
+        return "not a number"
+    unit = form.units.get(column.name)
+    return "a number of another unit than the others" + (f" ({shown(unit)})" if unit else "")
 
 
 def check_codes(where: object, names: Sequence[str], values: np.ndarray, form: NumberForm) -> None:

@@ -22,7 +22,7 @@ from .clock import check_anchor, grid, infer_step, month_day_of, synthetic_times
 from .columns import ColumnChoice
 from .dates import ORDER_WORDS, DateOrder
 from .frequency import MICROSECONDS, Step, parse_frequency
-from .number_form import NumberForm, check_codes, read_column
+from .number_form import NumberForm, check_codes, read_column, why_not
 from .told import Tally, note_table
 
 Fill = Literal["error", "forward", "linear", "zero", "as-is"]
@@ -259,7 +259,8 @@ def _refuse_date(cells: Cells, row: int, where: object) -> None:
     cell = cells.table[columns.date][row] if columns.date else None
     if len(columns.dates) > 1 and cell is not None:
         cell = " ".join(str(cells.table[name][row]) for name in columns.dates)
-    problem = f"{cells.row_label(row)}: column {shown(columns.date)} holds {shown(cell)}"
+    problem = f"{cells.row_label(row)}: column {shown(columns.date)} "
+    problem += "is empty" if cell is None else f"holds {shown(cell)}"
     problem += ", not a date like 2024-01-31 13:00:00"
     if cells.order != "auto":
         problem += f" (or in the order {ORDER_WORDS[cells.order]}; --date-order names another)"
@@ -281,11 +282,13 @@ def _refuse_text(cells: Cells, rows: np.ndarray, where: object) -> None:
         if read_column(table[name], cells.form)[1][row]:
             time = "" if cells.times is None else f" ({_instant(cells.times[row])})"
             cell = f"column {shown(name)}, {cells.row_label(row)}{time}"
-            raise fail(
-                where,
-                f"{cell} holds {shown(table[name][row])}, not a number; "
-                "correct it, or choose the columns to use with --targets",
+            problem = (
+                f"{cell} holds {shown(table[name][row])}, {why_not(table[name], row, cells.form)}"
             )
+            cure = (
+                "correct it, name what means missing with --missing, or choose the columns to use"
+            )
+            raise fail(where, f"{problem}; {cure} with --targets")
 
 
 def _on_clock(

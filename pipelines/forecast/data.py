@@ -337,7 +337,7 @@ def _new_spec(
             month_day=month_days.pop() if len(month_days) == 1 else 0,
             id_columns=list(panel.ids),
             decimal_comma=stored_commas(panel.form, panel.columns),
-            units=dict(panel.form.units),
+            units={name: unit for name, unit in panel.form.units.items() if unit},
             missing=list(options.missing),
             codes_accepted=accepts("missing-codes"),
         ),

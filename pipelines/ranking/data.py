@@ -201,7 +201,7 @@ def make_spec(encoder: ClickEncoder, rows: Rows, part: np.ndarray) -> RankingSpe
         log=digest.hexdigest(),
         input={"user": schema.user, "item": schema.item, "time": schema.time},
         decimal_comma={name: True for name, comma in encoder.marks.commas.items() if comma},
-        units=dict(encoder.marks.units),
+        units={name: unit for name, unit in encoder.marks.units.items() if unit},
     )
 
 
