@@ -55,12 +55,13 @@ def field_numbers(
     field: Numeric, column: pl.Series, where: object, name: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """`read_numbers` of a field, NaN for what its schema counts as missing, too."""
-    words = [str(word) for word in field.missing]
+    words, named = [str(word) for word in field.missing], 0
     if words and column.dtype == pl.String:
-        column = column.set(column.str.strip_chars().is_in(words).fill_null(False), None)
+        mask = column.str.strip_chars().is_in(words).fill_null(False)
+        column, named = column.set(mask, None), int(mask.sum())
     values, bad = read_numbers(column, where, name)
     values, coded = without_codes(values, words)
-    if coded:
+    if named + coded:
         note("values", f"fields with numbers that count as missing ({', '.join(words)})", [name])
     return values, bad
 
