@@ -285,9 +285,7 @@ def _refuse_text(cells: Cells, rows: np.ndarray, where: object) -> None:
             problem = (
                 f"{cell} holds {shown(table[name][row])}, {why_not(table[name], row, cells.form)}"
             )
-            cure = (
-                "correct it, name what means missing with --missing, or choose the columns to use"
-            )
+            cure = "correct it, say --missing if it means missing, or choose columns"
             raise fail(where, f"{problem}; {cure} with --targets")
 
 
