@@ -18,7 +18,7 @@ from ...base.account import note
 from ...base.errors import InputError, fail, nearest, reason, shown
 from ...base.files import refuse_link_out, similar_file, walk_folder
 from .tables_books import BOOK_SUFFIXES, read_book
-from .tables_columns import distinct_columns, with_names, without_blank_end
+from .tables_columns import distinct_columns, refuse_blanks_between, with_names, without_blank_end
 from .tables_numbers import MISSING_WORDS as MISSING_WORDS
 from .tables_numbers import decimal_commas as decimal_commas
 from .tables_numbers import number_column as number_column
@@ -311,6 +311,7 @@ def _scan_text(
     """A text table: as its first lines say that it is written."""
     text = open_text(path, file)
     form = sniff(path, text.head, TEXT_SEPARATORS[ending], header)
+    refuse_blanks_between(path, form.names, text.head)
     source, separator, quote = text.source, form.separator, '"'
     if isinstance(source, Path):
         source = _openable(path, source)

@@ -109,6 +109,7 @@ def find_columns(
     if choice.targets is None:
         refuse_turned(where, names, date)
     if date is None and frequency is None:
+        _refuse_strange(where, frame, [name for name in names if name not in taken])
         raise fail(
             where,
             f"there is no column of dates ({', '.join(DATE_NAMES)}); name it with --date, or state "
@@ -196,6 +197,18 @@ def _date_column(
         if usual in by_plain and _holds_dates(where, frame, by_plain[usual], digits=True):
             return by_plain[usual]
     return None
+
+
+def _refuse_strange(where: object, frame: pl.LazyFrame, names: Sequence[str]) -> None:
+    """Raise InputError for a column that is named like one of dates and holds something else."""
+    for name in names:
+        if plain_name(name) in SYNONYMS["date"]:
+            cells = collect(where, frame.select(name).head(100))[name].drop_nulls()
+            if len(cells):
+                problem = (
+                    f"column {shown(name)} holds {shown(cells[0])}, not a date like 2024-01-31"
+                )
+                raise fail(where, f"{problem}; write it so, or name another column with --date")
 
 
 def _spread_date(

@@ -32,6 +32,7 @@ _NAMED = (
     rf"^{_NAME}[\s.,\-/]+(?:de\s+)?(?P<year>\d{{4}})$",
     rf"^(?P<year>\d{{4}})[\s.,\-/]+{_NAME}$",
 )
+_SHORT_MONTH = rf"^{_NAME}[\s\-/.]*'?(?P<year>\d{{2}})$"
 _PERIODS = (
     r"^(?P<year>\d{4})\s?[-/.]\s?(?P<month>\d{1,2})$",
     r"^(?P<year>\d{4})[Mm](?P<month>\d{1,2})$",
@@ -101,6 +102,9 @@ def parse_text(
         more = _instants(fields)
         walls, offset = _either(walls, more), _either(offset, _offsets(fields))
         times = walls
+    if walls.null_count() == len(walls) > 0:
+        walls, reading = _short_months(text)
+        assumed = (*assumed, reading) if reading else assumed
     if digits and walls.null_count():
         more, reading = _digits(text.filter(walls.is_null()).to_frame("text"), serials)
         if reading:
@@ -109,6 +113,18 @@ def parse_text(
         walls = _either(walls, joined["time"])
     utc = walls - offset.fill_null(0).cast(pl.Duration("us"))
     return ParsedText(utc, walls, resolved, assumed)
+
+
+def _short_months(text: pl.Series) -> tuple[pl.Series, str]:
+    """Cells such as Jan-24 as months, and what was assumed; null where they are no clock of months
+    or quarters without holes: 24 could be a day.
+    """
+    times = _instants(_fields(text, _SHORT_MONTH))
+    months = np.unique(times.drop_nulls().to_numpy().astype("datetime64[M]").astype(int))
+    steps = np.unique(np.diff(months))
+    if times.null_count() or len(months) < 3 or len(steps) != 1 or steps[0] not in (1, 3):
+        return pl.repeat(None, len(text), dtype=pl.Datetime("us"), eager=True), ""
+    return times, f"{text[0]!r} is {times[0]:%Y-%m}"
 
 
 def _fields(text: pl.Series, pattern: str) -> Mapping[str, pl.Series]:

@@ -85,6 +85,7 @@ WAYS: dict[str, tuple[list[object], str, str]] = {
                "2010-01-01", "2014-12-01")
         for name, (text, names) in OTHER_MONTHS.items()
     },
+    "short months": (list(months("%b-%y")), "2010-01-01", "2014-12-01"),
     "days as Excel counts them": ([44562 + i for i in range(40)], "2022-01-01", "2022-02-09"),
     "hours as Excel counts them": ([f"{44562 + i / 24:.5f}" for i in range(60)], "2022-01-01",
                                    "2022-01-03T11:00"),
@@ -132,7 +133,17 @@ def test_an_order_is_never_changed_for_single_cells() -> None:
     assert read_times(pl.Series("d", ["31/02/2022", "13/03/2022"])).times[0] is None
 
 
-@pytest.mark.parametrize("cells", [["20205", "20206"], [0, 1, 2], ["a", "b"], ["Jan-23", "Feb-23"]])
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["20205", "20206"],
+        [0, 1, 2],
+        ["a", "b"],
+        ["Jan-23", "Feb-23"],
+        ["Jan-01", "Jan-02", "Jan-03"],
+        ["Jan-31", "Feb-28", "Mar-31"],
+    ],
+)
 def test_what_is_no_date_stays_none(cells: list[object]) -> None:
     assert read_times(pl.Series("d", cells)).times.null_count() == len(cells)
 
