@@ -35,6 +35,8 @@ def with_codes(*codes: float, rest: np.ndarray = REST) -> np.ndarray:
         (with_codes(999), {}),
         (with_codes(-99, -99, rest=np.linspace(-200, 200, 90)), {}),
         (with_codes(-999, -999, rest=np.linspace(-9000, 9000, 90)), {}),
+        (with_codes(-99, -99, rest=np.linspace(-90, 200, 90)), {}),
+        (with_codes(-999, rest=np.arange(50_000.0)), {}),
         (with_codes(999, 999, rest=np.arange(2000.0)), {}),
         (with_codes(9999, 9999, rest=np.arange(5000.0)), {}),
         (np.array([1.0, -999, -999]), {}),
