@@ -1,5 +1,7 @@
 """Rows of a table that are no data: blank ones, the header once more, a total at the end."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import polars as pl
 
@@ -11,33 +13,27 @@ _TOTALS = (
     "gesamtergebnis", "insgesamt", "total général", "total general", "somme", "suma", "suma total",
     "totale", "totaal",
 )  # fmt: skip
+_MOST_TOTALS = 10  # rows
 
 
 def data_rows(table: pl.DataFrame, columns: Columns) -> np.ndarray:
     """(n,) whether the rows of a table with dates are data. What is left out goes into the account.
 
-    A total is a row at the end whose date, or name of the series, is such a word.
+    A total is a row at the end with such a word in place of the date, or as the name of a series
+    where the date is empty.
     """
-    cells = table.select(_text(name, table[name].dtype) for name in columns.names)
-    blank = (
-        cells.select(pl.all_horizontal(pl.all().is_null() | (pl.all() == "")))
-        .to_series()
-        .to_numpy()
-    )
-    header = (
-        cells.select(
-            pl.all_horizontal(pl.col(name) == name for name in cells.columns).fill_null(False)
-        )
-        .to_series()
-        .to_numpy()
-    )
-    mask = ~(blank | header)
-    words = cells.select(pl.col([*columns.ids, *columns.dates]).str.to_lowercase())
+    blank = table.select(
+        pl.all_horizontal(_is_blank(name, table[name].dtype) for name in columns.names)
+    ).to_series()
+    header = pl.repeat(False, table.height, eager=True)
+    if all(table[name].dtype == pl.String for name in columns.names):
+        names = (pl.col(name).str.strip_chars() == name for name in columns.names)
+        header = table.select(pl.all_horizontal(names).fill_null(False)).to_series()
+    mask = ~(blank | header).to_numpy()
     totals = 0
-    for row in np.flatnonzero(mask)[::-1].tolist():
-        if not any(str(cell).rstrip(":") in _TOTALS for cell in words.row(row)):
-            break
-        if not mask[:row].any():
+    last = np.flatnonzero(mask)[-_MOST_TOTALS:]
+    for row in last[:0:-1].tolist():
+        if not _is_total(table.row(row, named=True), columns):
             break
         mask[row] = False
         totals += 1
@@ -52,9 +48,17 @@ def data_rows(table: pl.DataFrame, columns: Columns) -> np.ndarray:
     return mask if mask.any() else np.ones(len(mask), dtype=bool)
 
 
-def _text(name: str, kind: pl.DataType) -> pl.Expr:
-    """Cells as text; what has no text of its own is a mark."""
-    cell = pl.col(name)
-    if kind == pl.String or kind.is_numeric() or isinstance(kind, pl.Categorical | pl.Enum):
-        return cell.cast(pl.String).str.strip_chars()
-    return pl.when(cell.is_not_null()).then(pl.lit("*")).alias(name)
+def _is_blank(name: str, kind: pl.DataType) -> pl.Expr:
+    null = pl.col(name).is_null()
+    return null | (pl.col(name).str.strip_chars() == "") if kind == pl.String else null
+
+
+def _is_total(row: Mapping[str, object], columns: Columns) -> bool:
+    dates, names = ([row[name] for name in among] for among in (columns.dates, columns.ids))
+    return any(map(_is_word, dates)) or (
+        any(map(_is_word, names)) and all(str(cell or "").strip() == "" for cell in dates)
+    )
+
+
+def _is_word(cell: object) -> bool:
+    return isinstance(cell, str) and cell.strip().rstrip(":").lower() in _TOTALS

@@ -83,8 +83,8 @@ MUTANTS = [
     Mutant("hour-of-no-day", "data", _COLUMNS, "count > 1 and covered", "count > 1", PARTS),
     Mutant("turned-tables", "data", _COLUMNS, "        refuse_turned(where, names, date)\n",
            "        pass\n", PARTS),
-    Mutant("totals-anywhere", "data", "data/series/rows.py", "            break\n        if",
-           "            continue\n        if", ROWS),
+    Mutant("totals-anywhere", "data", "data/series/rows.py", "            break\n        mask",
+           "            continue\n        mask", ROWS),
     Mutant(
         "lists-over-their-users",
         "pipelines",

@@ -62,6 +62,13 @@ def test_totals_and_headers_of_a_long_table_are_no_series(tmp_path: Path) -> Non
     assert [item["id"] for item in list_items(tmp_path / "y.csv")] == ["a", "b"]
 
 
+def test_a_series_called_total_is_a_series(tmp_path: Path) -> None:
+    rows = [f"{name},{row}" for name in ("a", "Total") for row in ROWS]
+    panel, account = read(tmp_path / "x.csv", "unique_id,ds,y", *rows)
+    assert [len(series.times) for series in panel.series] == [20, 20]
+    assert "totals" not in " ".join(account.lines())
+
+
 def test_a_column_that_counts_the_rows_is_no_series(tmp_path: Path) -> None:
     rows = [f"{i + 100},{row}" for i, row in enumerate(ROWS)]
     panel, account = read(tmp_path / "x.csv", "id,date,v", *rows)
