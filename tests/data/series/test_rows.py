@@ -41,7 +41,7 @@ def test_rows_that_are_no_data_are_left_out_and_said(
     ("lines", "words"),
     [
         (["Datum,v", *ROWS, "Mittel,190"], "row 21: column 'Datum' holds 'Mittel', not a date"),
-        (["Datum,v", *ROWS[:9], "Summe,3", *ROWS[9:]], "row 10: column 'Datum' holds 'Summe'"),
+        (["Datum,v", *ROWS[:15], "Summe,3", *ROWS[15:]], "row 16: column 'Datum' holds 'Summe'"),
         (["Datum,v", *ROWS, ",190"], "row 21: column 'Datum' is empty, not a date"),
         (["Datum,v", ",kg", *ROWS], "row 1: column 'Datum' is empty, not a date"),
         (["Report", "Datum,v", *ROWS], "leave no title above the names"),
