@@ -31,6 +31,7 @@ class Reading:
     uncertain   what a label of -1 counts as; it must be said where there are any
     strict      whether a finding that no picture has, and a column that does not exist, are errors;
                 not so for other data than that of a training
+    use_labels  whether anything is to be learned of the labels; if not, no label is refused
     need_label  whether pictures must have labels; without, pictures that a list names and that are
                 not there are listed all the same, with the problem
     """
@@ -42,6 +43,7 @@ class Reading:
     findings: tuple[str, ...] = ()
     uncertain: Uncertain | None = None
     strict: bool = True
+    use_labels: bool = True
     need_label: bool = True
 
 

@@ -19,6 +19,7 @@ from .finding_columns import finding_columns, labels_of_flags, reader_column
 from .findings import finding_column, flags_as_labels, listed_findings
 from .records import Reading, Xray
 from .several import joined_labels
+from .studies import has_studies, pictures_of_studies
 
 FIELDS = ("image", "label", "patient", "view", "source", "part")
 PATIENT_FOLDER = re.compile(r"(patient|subject|subj|sub|case|pat)[-_ ]?\d+|p\d{4,}", re.IGNORECASE)
@@ -31,11 +32,14 @@ def read_table(path: Path, reading: Reading, part: str = "") -> list[Xray]:
     missing, cells that do not fit and pictures outside of the folder.
     """
     frame, names = scan_table(path)
+    if reading.need_label and "image" not in reading.columns and has_studies(names):
+        frame, names = pictures_of_studies(path, frame, names, reading.images)
     columns = _columns(path, names, reading)
     if not reading.need_label:
         return _pictures_alone(path, frame, columns["image"], reading)
     flags = finding_columns(path, names, columns, reading)
-    labelled_by = "" if flags else _label_column(path, names, columns, reading)
+    use_labels = reading.use_labels and not flags
+    labelled_by = _label_column(path, names, columns, reading) if use_labels else ""
     texts = {field: columns[field] for field in FIELDS if field in columns and field != "label"}
     if labelled_by:
         texts["label"] = labelled_by
@@ -54,8 +58,10 @@ def read_table(path: Path, reading: Reading, part: str = "") -> list[Xray]:
     parts = _parts(path, columns, cells, part)
     if flags:
         labels = labels_of_flags(path, _cells(path, frame, flags), flags, reading)
-    else:
+    elif labelled_by:
         labels = _labels(path, cells, labelled_by, columns, reading)
+    else:
+        labels = ["(not read)"] * count
     if reading.findings and (not flags or reader_column(names)):
         labels = joined_labels(list(zip(cells["image"], parts, strict=True)), labels)
     views = _views(cells, count)
@@ -157,7 +163,7 @@ def _labels(
     if column != columns.get("label") and reading.finding is not None:
         note("columns", f"{shown(column)} is taken as the finding")
         return flags_as_labels(where, cells["label"], reading.finding, reading.uncertain)
-    if reading.uncertain is not None:
+    if reading.uncertain is not None and reading.strict:
         problem = "--uncertain is read with a column for each finding (1, 0, -1), not with labels"
         raise fail(path, f"{problem}; leave it out")
     return read_labels(where, cells["label"])

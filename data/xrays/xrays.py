@@ -62,7 +62,8 @@ def read_xray_set(
     note("read", "pictures", count=len(listed))
     if not reading.need_label:
         return listed.of(_first_rows(listed))
-    listed = _with_labels(listed, reading)
+    if reading.use_labels:
+        listed = _with_labels(listed, reading)
     listed = leave_out_unreadable(listed, dict(enumerate(listed.problems)))
     rows = check_items(listed.where, "picture", _identities(listed), listed.labels, listed.parts)
     return _with_patients(_with_headers(listed.of(rows)))
@@ -83,7 +84,7 @@ def _read(source: Path, reading: Reading) -> tuple[str, list[Xray]]:
         tables = f"a table ({endings_of(TABLE_SUFFIXES)})"
         raise fail(source, f"is neither a folder, {tables}, an .npz of MedMNIST nor a .txt")
     for name, value in (("columns", reading.columns), ("uncertain", reading.uncertain)):
-        if value and layout != "table":
+        if value and layout != "table" and reading.strict:
             raise fail(source, f"--{name} is read with a table; leave it out")
     if reading.images and layout not in ("table", "covidx"):
         raise fail(source, "--images is read with a table or list; leave it out")

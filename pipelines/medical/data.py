@@ -211,7 +211,7 @@ def _repeated(generator: np.random.Generator, places: np.ndarray, count: int) ->
 
 def open_splits(
     options: MedicalOptions, spec: MedicalSpec | None = None, *, as_test: bool = False
-) -> Splits[MedicalSpec, Xrays]:
+) -> Splits[MedicalSpec, XrayPart]:
     """Read the list of pictures and split it by patient; exact copies share a part.
 
     All pictures are read once, for copies and for those that cannot be read, unless `spec` knows
@@ -221,10 +221,10 @@ def open_splits(
     xrays = read_xray_set(*_reading(options, findings, as_test=as_test and spec is not None))
     size, body_size = options.size, options.body_size
     reader = XrayReader(xrays, (size[0], size[1]), (body_size[0], body_size[1]))
-    kind = SeveralXrays if options.findings else Xrays
+    kind: type[XrayPart] = SeveralXrays if options.findings else Xrays
     if as_test and spec is not None:
-        named = xrays.rows("test")
-        reader = _readable(reader, named if len(named) else xrays.rows())
+        test_rows = xrays.rows("test")
+        reader = _readable(reader, test_rows if len(test_rows) else xrays.rows())
         part = kind(reader, reader.xrays.rows(), spec.classes)
         return Splits(part, part, part, spec)
     unread: list[str] = []
@@ -269,7 +269,8 @@ def _reading(
         images=options.images,
         finding=options.finding,
         findings=tuple(findings) if as_test else options.findings,
-        uncertain=options.uncertain,
+        # Nobody was asked about the uncertain labels of other data: they are scored nowhere.
+        uncertain=options.uncertain or ("ignore" if as_test else None),
         strict=not as_test,
     )
     return options.data, reading

@@ -95,14 +95,11 @@ def learnable(
     learned = [name for name in findings if name not in few]
     if few and (named or len(learned) < 2):
         name, problem = next(iter(few.items()))
-        least = (
-            f"needs {LEAST['train']} in the training and {LEAST['validation']} in the validation"
-        )
+        least = f"at least {LEAST['train']} and, in the validation part, {LEAST['validation']}"
         cure = "leave it out of --findings, raise --validation-share, or add pictures"
         others = f" (and {len(few) - 1} more findings)" if len(few) > 1 else ""
-        raise fail(
-            where, f"finding {shown(name)} has {problem}{others}; needed are {least}; {cure}"
-        )
+        problem = f"finding {shown(name)} has {problem}{others}; needed are {least}"
+        raise fail(where, f"{problem}; {cure}")
     if few:
         what = "findings with too few pictures, which are not learned"
         note("left out", what, [f"{name}: {problem}" for name, problem in few.items()])
