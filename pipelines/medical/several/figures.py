@@ -13,6 +13,7 @@ from ...metrics.multilabel import LabelScores
 from ..data import SeveralXrays
 
 BINS = 10  # of the calibration curve
+MOST_NAMED = 16  # ROC curves that have room for their names
 
 
 def areas(findings: Sequence[str], scores: LabelScores) -> ReportFigure:
@@ -58,6 +59,8 @@ def curves(part: SeveralXrays, raw: np.ndarray, calibrated: np.ndarray) -> Repor
             draw_roc(second, part.truth[rows, k].astype(np.int64), pair, ["", name])
         finish_roc(second)
         if (legend := second.get_legend()) is not None:
+            if len(part.classes) > MOST_NAMED:
+                legend.remove()
             for text in legend.get_texts():
                 text.set_fontsize(SMALL - 1)
     text = "Calibration over all findings, and ROC curve of each, on this part"

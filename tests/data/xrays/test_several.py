@@ -120,6 +120,7 @@ def test_uncertain_labels_of_chexpert_count_as_it_is_said(tmp_path, uncertain, t
     assert said in lines
     assert "empty cells (not mentioned) count as without the finding: Pleural Effusion 1" in lines
     assert "findings whose columns are empty (Fracture)" in lines
+    assert "4 taken as findings (No Finding, Pleural Effusion, Edema, …)" in lines
     assert "a picture has no finding, not learned (No Finding)" in lines
 
 
@@ -187,6 +188,7 @@ def test_studies_of_mimic_give_their_labels_to_their_pictures(tmp_path, merged):
         assert xrays.views == ["PA", "LATERAL", "AP"]
         assert "2 studies whose pictures all get the labels of the study" in lines
         assert "1 studies without a picture" in lines
+        assert "split is read from mimic-cxr-2.0.0-split.csv" in lines
         for path in (tmp_path / "files").rglob("*.jpg"):
             path.unlink()
         with pytest.raises(InputError, match=r"no study has pictures in .*--images says where"):
