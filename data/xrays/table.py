@@ -32,7 +32,7 @@ def read_table(path: Path, reading: Reading, part: str = "") -> list[Xray]:
     missing, cells that do not fit and pictures outside of the folder.
     """
     frame, names = scan_table(path)
-    if reading.need_label and "image" not in reading.columns and has_studies(names):
+    if "image" not in reading.columns and has_studies(names):
         frame, names = pictures_of_studies(path, frame, names, reading.images)
     columns = _columns(path, names, reading)
     if not reading.need_label:

@@ -45,6 +45,7 @@ from .prediction import (
     answer,
     list_items,
     medusa,
+    own_prediction,
     predict_batch,
     read_item,
     schema,
@@ -234,8 +235,8 @@ class MedicalPipeline(
         return Review(metrics, headline, pictures, tables_of(scores, positive, looked, report))
 
     def prediction_options(self, options: MedicalOptions) -> dict[str, object]:
-        """No explanations, since the report has pictures already."""
-        return {"explain": False}
+        """No explanations, since the report has pictures already; and where the pictures lie."""
+        return own_prediction(options)
 
     def export_example(
         self, model: nn.Module, splits: Splits[MedicalSpec, XrayPart]

@@ -31,7 +31,7 @@ from ...models.vision.medusa import Medusa
 from ..engine.pipeline import Context, Item, Schema
 from .augment import normalise
 from .explain import maps_of, maps_of_picture, overlay
-from .options import MedicalPredictOptions
+from .options import MedicalOptions, MedicalPredictOptions
 from .spec import MedicalSpec
 
 LONGEST_NAME = 200  # bytes; files are written under a name with a few more, of which 255 may be
@@ -86,6 +86,17 @@ def list_items(options: MedicalPredictOptions) -> list[XrayItem]:
         item: XrayItem = {"file": file, "id": name, "place": place, "picture": picture}
         items.append({**item, "problem": problem} if problem else item)
     return items
+
+
+def own_prediction(options: MedicalOptions) -> dict[str, object]:
+    """Options of the prediction that a training ends with: its pictures, without explanations."""
+    values: dict[str, object] = {"explain": False}
+    if options.data is not None and Path(options.data).is_file():
+        values["columns"] = tuple(pair for pair in options.columns if pair.startswith("image="))
+        values["images"] = options.images
+    elif options.images is not None:
+        values["input"] = options.images  # a folder that holds a table, but not its pictures
+    return values
 
 
 def _pictures_of(path: Path) -> list[tuple[str, str]]:

@@ -23,6 +23,7 @@ from headwise.base.account import opened
 from headwise.base.errors import InputError
 from headwise.data.xrays.several import truth_of
 from headwise.pipelines import load_task
+from headwise.pipelines.engine.serving.service import Service, Upload
 from headwise.pipelines.engine.subsets import Subsets
 from headwise.pipelines.medical.data import MedicalSpec, open_splits
 from headwise.pipelines.medical.options import MedicalOptions, check
@@ -393,6 +394,18 @@ def test_new_pictures_are_predicted_and_explained(run, home, tmp_path, headwise)
     (line,) = opened_run.pipeline.answer_lines(stored, opened_run.loaded.spec)
     for name in ("Edema", "Effusion", "Mass"):
         assert f"{name} {stored[f'probability_{name}'][0]:.1%}" in line
+
+
+def test_a_service_answers_with_the_same_rows(run, home):
+    content = (home / "p" / "05.png").read_bytes()
+    (reply,) = Service(hw.open(run.path), 4).answer([Upload(files=[("05.png", content)])])
+    assert reply.status == 200
+    (row,) = json.loads(reply.rows)
+    stored = pl.read_parquet(run.path / "predictions.parquet").filter(pl.col("item") == "p/05.png")
+    for name in ("Edema", "Effusion", "Mass"):
+        column = f"probability_{name}"
+        assert row[column] == pytest.approx(stored[column][0], rel=1e-4)
+    assert row["prediction"] == stored["prediction"][0]
 
 
 def test_the_model_gives_a_logit_of_each_finding_to_an_export(run, home, splits):
