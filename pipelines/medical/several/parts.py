@@ -31,13 +31,11 @@ def take_balanced(
     names, member = np.unique(groups, return_inverse=True)
     if not share or len(names) < 2:
         return rows[:0], rows
-    size = np.bincount(member)
     count = np.zeros((len(names), truth.shape[1] + 1), np.int64)  # of each finding; of pictures
     np.add.at(count[:, :-1], member, truth)
-    count[:, -1] = size
+    count[:, -1] = np.bincount(member)
     lacking = np.array([[share], [1 - share]]) * count.sum(0)
     order = np.random.default_rng(seed).permutation(len(names))
-    order = order[np.argsort(-size[order], kind="stable")]  # large ones while there is room
     side = np.full(len(names), -1)
     while (side < 0).any():
         remaining = count[side < 0].sum(0)

@@ -138,6 +138,9 @@ def test_rare_findings_are_dealt_first():
     share = truth[taken - 7].sum(0) / truth.sum(0)
     assert np.abs(share - 0.2).max() < 0.06
     assert abs(len(taken) / len(rows) - 0.2) < 0.02
+    sizes = np.bincount(groups)  # patients with many pictures are in both
+    in_taken, in_rest = np.unique(groups[taken - 7]), np.unique(groups[rest - 7])
+    assert abs(sizes[in_taken].mean() - sizes[in_rest].mean()) < 0.4
     again, _ = take_balanced(rows, truth, groups, 0.2, 0)
     assert again.tolist() == taken.tolist()
     assert take_balanced(rows, truth, groups, 0.2, 1)[0].tolist() != taken.tolist()
