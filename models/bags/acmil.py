@@ -89,7 +89,7 @@ class BagModel(nn.Module):
     def instances(self, x: Tensor, offsets: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What is pooled (M, H), embedded and mixed within bags, and the offsets."""
         h = self.embed(x)
-        ends = _ends(h, offsets)
+        ends = ends_of(h, offsets)
         if self.mixing is None or not h.shape[0]:
             return h, ends
         if ends.shape[0] == 2:
@@ -213,7 +213,7 @@ class ACMIL(BagModel):
         within a bag.
         """
         return (
-            bag_softmax(scores, _ends(scores, offsets))
+            bag_softmax(scores, ends_of(scores, offsets))
             .unflatten(1, (self.branches, self.heads))
             .mean(2)
         )
@@ -264,7 +264,7 @@ class MaxPool(MeanPool):
         return Bags(self.classifier(pooled), features=pooled)
 
 
-def _ends(x: Tensor, offsets: Tensor | None) -> Tensor:
+def ends_of(x: Tensor, offsets: Tensor | None) -> Tensor:
     if offsets is not None:
         return offsets
     rows = torch.scalar_tensor(x.shape[0], dtype=torch.int64, device=x.device)
@@ -307,7 +307,7 @@ def diversity_loss(scores: Tensor, offsets: Tensor | None = None, *, heads: int 
     for one branch. 1: all branches attend alike; 0: to different instances. The sums of a softmax
     cancel in a cosine, so the exponentials are enough, and one K x K product a bag holds all pairs.
     """
-    ends = _ends(scores, offsets)
+    ends = ends_of(scores, offsets)
     branches = scores.shape[1] // heads
     if branches < 2:
         return scores.new_zeros(())

@@ -16,7 +16,7 @@ from ..engine.command_line.checks import (
     flag,
     options_of_a_preset,
 )
-from ..engine.options import PredictOptions, TrainOptions
+from ..engine.options import LadderOptions, PredictOptions
 
 ModelName = Literal["acmil", "acmil-mha", "abmil", "mean", "max"]
 TILE_OPTIONS = (
@@ -35,7 +35,7 @@ NOT_OF_FOLDS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class WsiOptions(TrainOptions):
+class WsiOptions(LadderOptions):
     """Train ACMIL on slides, on stored features or on a table of bags: scores by patient, compared
     with a simple model, and heatmaps.
     """

@@ -26,12 +26,13 @@ from ...data.slides.bags import BagTable, Cohort, is_bag_table, read_bag_table, 
 from ...data.slides.features import SlideFeatures, read_features
 from ...data.slides.files import FEATURE_SUFFIXES, feature_names, match_files, not_matched
 from ...data.slides.slides import SLIDE_SUFFIXES, list_slides, one_of_each_series
-from ...models.bags.acmil import ACMIL, BagModel
+from ...models.bags.acmil import BagModel
 from ..engine.pipeline import Context, Item, Schema
 from .data import WsiSpec
 from .explain import open_slide, write_explanation
 from .extraction import Extractor
 from .options import COLUMN_FIELDS, WsiPredictOptions
+from .scoring import attending
 from .sources import match_features
 
 PredictContext = Context[WsiPredictOptions, WsiSpec]
@@ -360,6 +361,7 @@ def classify(model: BagModel, x: Tensor) -> tuple[np.ndarray, np.ndarray | None]
     """Probabilities (C,) of a bag x (n, D), and its attention (n, K), None for a model without."""
     output = model.attend(x)
     probability = output.logits[0].float().softmax(0).cpu().numpy()
-    if not isinstance(model, ACMIL) or output.scores is None:
+    attentive = attending(model)
+    if attentive is None or output.scores is None:
         return probability, None
-    return probability, model.attention_of(output.scores).float().cpu().numpy()
+    return probability, attentive.attention_of(output.scores).float().cpu().numpy()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...models.bags.acmil import ACMIL
+from ...models.bags.simple import BlendedBags
 from ..engine.pipeline import Batch, Calibration, Metrics
 from ..engine.training import order
 from ..figures.classifier import with_interval
@@ -82,14 +83,23 @@ def headline_of(metrics: Metrics, baseline: Metrics) -> str:
     )
 
 
+def attending(model: nn.Module) -> ACMIL | None:
+    """The model whose attention explains a prediction: itself, or the part of a blend that has
+    one.
+    """
+    part = model.model if isinstance(model, BlendedBags) else model
+    return part if isinstance(part, ACMIL) else None
+
+
 @torch.no_grad()
 def attention_of_bags(model: nn.Module, bags: BagSet, device: torch.device) -> list[np.ndarray]:
     """Attention (n, K) of each bag; an empty list for a model without."""
-    if not isinstance(model, ACMIL):
+    attentive = attending(model)
+    if attentive is None:
         return []
     attention: list[np.ndarray] = []
     for k in range(len(bags)):
-        bag_scores = model.attend(bags[k][0].to(device)).scores
+        bag_scores = attentive.attend(bags[k][0].to(device)).scores
         assert isinstance(bag_scores, Tensor)
-        attention.append(model.attention_of(bag_scores).float().cpu().numpy())
+        attention.append(attentive.attention_of(bag_scores).float().cpu().numpy())
     return attention

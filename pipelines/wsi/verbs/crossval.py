@@ -19,7 +19,8 @@ from ....data.items import digest
 from ...engine.accounts import publish
 from ...engine.command_line.terminal import say
 from ...engine.experiments.jobs import Job, Record, claimed, fingerprint_of, run_jobs
-from ...engine.pipeline import AnyPipeline
+from ...engine.pipeline import AnyPipeline, Context, Splits
+from ...engine.runs.ladder_files import fit_ladder
 from ...engine.runs.loaded import pick_device
 from ...engine.runs.run_directory import ACCOUNT
 from ...engine.training import order
@@ -34,6 +35,7 @@ from ..scoring import attention_of_bags, loader, probabilities
 from ..sources import BagSource, read_source
 
 FLOORS = ("mean, logistic regression", "mean-min-max, logistic regression", "mean-min-max, RBF SVM")
+CHOSEN = ", chosen"  # ends the name of what the ladder of a model chooses
 SHOWN = ("accuracy", "auc", "balanced_accuracy", "log_loss", "ece")
 # More models, seeds and repeats are added to a folder.
 FREE = ("output", "processes", "run", "accelerator", "models", "seeds", "repeats", "workers")
@@ -135,7 +137,7 @@ class Fold:
         if job.variant == "floors":
             outputs = self._floors(BagSet(self.source, train_rows, classes), test)
         else:
-            outputs = [(job.variant, *self._trained(job, train_rows, test))]
+            outputs = self._trained(job, train_rows, test)
         tables = [
             pl.DataFrame(
                 {
@@ -161,9 +163,9 @@ class Fold:
 
     def _trained(
         self, job: Job, train_rows: np.ndarray, test: BagSet
-    ) -> tuple[np.ndarray, list[float] | None]:
+    ) -> list[tuple[str, np.ndarray, list[float] | None]]:
         """Probabilities (N, C) of the test bags after a training, and the share of the attention on
-        the ten highest instances of each bag.
+        the ten highest instances of each bag: of the bag model, and of what its ladder chooses.
         """
         device = pick_device(self.options.accelerator)
         assert job.repeat is not None
@@ -180,8 +182,16 @@ class Fold:
             train.weigh_classes()
         spec = spec_of(self.source, {"train": train, "test": test}, options)
         model, _ = fit(self.pipeline, options, train, spec, device, validation=validation)
+        top10 = _top10(model, test, device)
         _, probability = probabilities(model, loader(test, 32, device))
-        return probability, _top10(model, test, device)
+        outputs = [(job.variant, probability, top10)]
+        if validation is not None:
+            splits = Splits(train, validation, test, spec)
+            ladder = fit_ladder(self.pipeline, model, splits, Context(options, spec, {}, device))
+            assert ladder is not None
+            _, probability = probabilities(ladder.predictor, loader(test, 32, device))
+            outputs.append((f"{job.variant}{CHOSEN}", probability, None))
+        return outputs
 
 
 def _top10(model: nn.Module, bags: BagSet, device: torch.device) -> list[float] | None:
@@ -244,7 +254,9 @@ def summarise(table: pl.DataFrame, options: CrossvalOptions) -> pl.DataFrame:
     that of repeat 0.
     """
     rows: list[dict[str, object]] = []
-    for model in (*options.models, *FLOORS):
+    present = set(table["model"].unique())
+    chosen = [f"{model}{CHOSEN}" for model in options.models]
+    for model in (*options.models, *(name for name in chosen if name in present), *FLOORS):
         of_model = table.filter(pl.col("model") == model)
         repeats = [of_model.filter(pl.col("repeat") == r) for r in range(options.repeats)]
         seeds = of_model["seed"].unique().sort().to_list()

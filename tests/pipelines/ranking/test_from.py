@@ -21,6 +21,7 @@ SMALL = {
     "accelerator": "cpu",
     "epochs": 1,
     "batch_size": 256,
+    "choose": "model",  # the simple models are fitted anew to the new days
 }
 
 

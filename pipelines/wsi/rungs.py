@@ -1,0 +1,254 @@
+"""The rungs of slides: the shares of the classes, the best of a few models of statistics of a bag,
+and its blend with the bag model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.special import log_softmax
+from torch import nn
+
+from ...models.bags.simple import (
+    BlendedBags,
+    ForestBags,
+    KernelBags,
+    LinearBags,
+    PriorBags,
+    SimpleBags,
+)
+from ...models.layers.forest import Forest, ForestSizes, random_forest
+from ..engine.class_ladder import class_scores, fit_blend, prior_logits
+from ..engine.ladder import LadderScores, Rung
+from ..engine.options import RungName
+from ..engine.subsets import stratified_folds
+from .data import BagSet, WsiSpec
+
+FOLDS = 5
+TREES = 500
+PENALTIES = (0.005, 0.05, 0.5)  # inverse ones, C of scikit-learn
+MACHINES = (1.0, 3.0)
+
+
+class Form(NamedTuple):
+    """A simple model before it is fitted."""
+
+    kind: str
+    extremes: bool
+    strength: float = 0.0
+
+    @property
+    def words(self) -> str:
+        of = "the mean, least and largest instance" if self.extremes else "the mean instance"
+        kind = {
+            "linear": f"logistic regression (C = {self.strength:g})",
+            "forest": f"random forest of {TREES} trees",
+            "kernel": f"support vector machine (C = {self.strength:g})",
+        }[self.kind]
+        return f"{kind} on {of}"
+
+    @property
+    def short(self) -> str:
+        return {
+            "linear": "logistic regression",
+            "forest": "a random forest",
+            "kernel": "a support vector machine",
+        }[self.kind]
+
+
+def simple_rungs(
+    train: BagSet, validation: BagSet, spec: WsiSpec, seed: int
+) -> dict[RungName, Rung]:
+    """The shares of the classes, and the form with the smallest log-loss, over folds of the
+    training part and over the validation part together.
+    """
+    naive = PriorBags(spec.width, len(spec.classes))
+    naive.logits = prior_logits(train.labels, len(spec.classes))
+    rungs = {"naive": Rung("the shares of the classes", "shares of the classes", naive)}
+    if len(np.unique(train.labels)) < 2:
+        return rungs
+    statistics = Statistics(train, validation)
+    losses = {form: _loss(form, statistics, spec, seed) for form in forms(len(spec.classes))}
+    best = min(losses, key=lambda form: losses[form])
+    model = fit_form(best, statistics.train, train.labels, spec, seed)
+    rungs["simple"] = Rung(best.short, best.words, model, _facts(best, model))
+    return rungs
+
+
+def forms(classes: int) -> list[Form]:
+    """What is tried."""
+    linear = [Form("linear", extremes, c) for extremes in (False, True) for c in PENALTIES]
+    kernel = [Form("kernel", True, c) for c in MACHINES] if classes == 2 else []
+    return [*linear, Form("forest", True), *kernel]
+
+
+class Statistics:
+    """Mean, least and largest instance of the bags (N, 3 D) of two parts, in float64."""
+
+    def __init__(self, train: BagSet, validation: BagSet) -> None:
+        self.train, self.validation = _statistics(train), _statistics(validation)
+        self.labels, self.groups = train.labels, train.patients
+        self.held_labels = validation.labels
+
+
+def _statistics(bags: BagSet) -> np.ndarray:
+    model = SimpleBags(bags[0][0].shape[1], extremes=True)
+    return np.concatenate([model.statistics(bags[k][0].float()).numpy() for k in range(len(bags))])
+
+
+def _loss(form: Form, statistics: Statistics, spec: WsiSpec, seed: int) -> float:
+    """Mean log-loss over samples that the form was not fitted on."""
+    labels, groups = statistics.labels, statistics.groups
+    losses = []
+    count = min(FOLDS, len(set(groups.tolist())))
+    for held_out in stratified_folds(labels, groups, count, seed) if count > 1 else []:
+        rest = np.setdiff1d(np.arange(len(labels)), held_out)
+        if len(np.unique(labels[rest])) > 1:
+            model = fit_form(form, statistics.train[rest], labels[rest], spec, seed)
+            losses.append(_losses(model, statistics.train[held_out], labels[held_out]))
+    model = fit_form(form, statistics.train, labels, spec, seed)
+    losses.append(_losses(model, statistics.validation, statistics.held_labels))
+    return float(np.concatenate(losses).mean())
+
+
+@torch.no_grad()
+def _losses(model: SimpleBags, statistics: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    rows = torch.from_numpy(statistics[:, : model.size]).float()
+    logits = model.classify((rows - model.mean) / model.deviation).double().numpy()
+    return -log_softmax(logits, axis=1)[np.arange(len(labels)), labels]
+
+
+def fit_form(
+    form: Form, statistics: np.ndarray, labels: np.ndarray, spec: WsiSpec, seed: int
+) -> SimpleBags:
+    """Fit with scikit-learn and keep the tensors. statistics (N, 3 D); labels of two classes or
+    more.
+    """
+    classes = len(spec.classes)
+    x = statistics if form.extremes else statistics[:, : spec.width]
+    mean, deviation = x.mean(0), x.std(0)
+    deviation[deviation < 1e-6 * (1 + np.abs(mean))] = 1.0
+    standardised = ((x - mean) / deviation).astype(np.float32)
+    if form.kind == "linear":
+        model = _fit_linear(form, standardised, labels, spec, seed)
+    elif form.kind == "forest":
+        model = _fit_forest(standardised, labels, spec.width, classes, seed)
+    else:
+        model = _fit_machine(form, standardised, labels, spec.width, seed)
+    model.mean, model.deviation = (
+        torch.from_numpy(mean).float(),
+        torch.from_numpy(deviation).float(),
+    )
+    return model
+
+
+def _fit_linear(
+    form: Form, x: np.ndarray, labels: np.ndarray, spec: WsiSpec, seed: int
+) -> LinearBags:
+    from ..metrics.linear_baseline import fit_linear_baseline
+
+    fitted = fit_linear_baseline(
+        x, labels, len(spec.classes), inverse_penalty=form.strength, iterations=2000, seed=seed
+    )
+    model = LinearBags(spec.width, len(spec.classes), extremes=form.extremes)
+    model.weight = fitted["baseline_weight"].float()
+    model.bias = fitted["baseline_bias"].float()
+    return model
+
+
+def _fit_forest(
+    x: np.ndarray, labels: np.ndarray, width: int, classes: int, seed: int
+) -> ForestBags:
+    from sklearn.ensemble import RandomForestClassifier
+
+    fitted = RandomForestClassifier(TREES, random_state=seed % (1 << 32), min_samples_leaf=2)
+    fitted.fit(x, labels)
+    return ForestBags(width, random_forest(fitted, classes), extremes=True)
+
+
+def _fit_machine(
+    form: Form, x: np.ndarray, labels: np.ndarray, width: int, seed: int
+) -> KernelBags:
+    """The slope of the logit is fitted to margins of rows that the machine was not fitted on."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import cross_val_predict
+    from sklearn.svm import SVC
+
+    machine = SVC(C=form.strength, gamma="scale").fit(x, labels)
+    model = KernelBags(width, len(machine.support_vectors_), extremes=True)
+    model.vectors = torch.from_numpy(machine.support_vectors_).float()
+    model.weights = torch.from_numpy(machine.dual_coef_[0]).float()
+    model.bias = torch.tensor(float(machine.intercept_[0]))
+    model.gamma = torch.tensor(float(machine._gamma))
+    folds = min(FOLDS, int(np.bincount(labels).min()))
+    if folds >= 2:
+        margins = np.asarray(
+            cross_val_predict(machine, x, labels, cv=folds, method="decision_function")
+        )
+        slope = LogisticRegression(C=1.0).fit(margins[:, None], labels).coef_[0, 0]
+        model.slope = torch.tensor(max(float(slope), 0.1))
+    return model
+
+
+def _facts(form: Form, model: SimpleBags) -> dict[str, object]:
+    facts: dict[str, object] = {"kind": form.kind, "extremes": form.extremes}
+    if isinstance(model, ForestBags):
+        facts["sizes"] = model.forest.sizes
+    if isinstance(model, KernelBags):
+        facts["vectors"] = len(model.vectors)
+    return facts
+
+
+def rung_model(
+    name: RungName, facts: Mapping[str, object], models: Mapping[RungName, nn.Module], spec: WsiSpec
+) -> nn.Module:
+    """A rung without its tensors."""
+    width, classes, extremes = spec.width, len(spec.classes), bool(facts.get("extremes"))
+    if name == "naive":
+        return PriorBags(width, classes)
+    if name == "blend":
+        return BlendedBags(models["model"], models["simple"])
+    if facts["kind"] == "linear":
+        return LinearBags(width, classes, extremes=extremes)
+    if facts["kind"] == "kernel":
+        return KernelBags(width, int(str(facts["vectors"])), extremes=extremes)
+    sizes: ForestSizes = facts["sizes"]  # pyright: ignore[reportAssignmentType]
+    return ForestBags(width, Forest(**sizes), extremes=extremes)
+
+
+def blend_rung(
+    model: nn.Module, simple: nn.Module, validation: BagSet, device: torch.device
+) -> Rung:
+    """The mean of the probabilities of the two."""
+    blend = BlendedBags(model, simple.to(device))
+    logits = logits_of({"model": model, "simple": blend.simple}, validation, device)
+    groups = len(set(validation.patients.tolist()))
+    words = fit_blend(blend, validation.labels, logits["model"], logits["simple"], groups)
+    return Rung("the blend of the two", words, blend)
+
+
+@torch.no_grad()
+def logits_of(
+    models: Mapping[RungName, nn.Module], bags: BagSet, device: torch.device
+) -> dict[RungName, np.ndarray]:
+    """float64 (N, C) of each rung; a blend is made of its parts, not computed again."""
+    rows: dict[RungName, list[torch.Tensor]] = {name: [] for name in models}
+    for k in range(len(bags)):
+        x = bags[k][0].to(device)
+        for name, model in models.items():
+            if isinstance(model, BlendedBags) and {"model", "simple"} <= set(models):
+                logits = model.blend(rows["model"][-1], rows["simple"][-1])
+            else:
+                logits = model(x)
+            rows[name].append(logits)
+    return {name: torch.cat(values).double().cpu().numpy() for name, values in rows.items()}
+
+
+def ladder_scores(
+    models: Mapping[RungName, nn.Module], bags: BagSet, device: torch.device
+) -> LadderScores:
+    """Log-loss, with draws of patients."""
+    return class_scores(bags.labels, logits_of(models, bags, device), bags.patients)
