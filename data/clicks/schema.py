@@ -54,12 +54,13 @@ class Categorical:
 class Numeric:
     """A field of numbers, cut into buckets of equal count.
 
+    buckets  None: as many as leave 20 rows to each, from 10 to 255
     side     as in `Categorical`
     missing  numbers and words that mean a missing cell, such as -999
     """
 
     column: str
-    buckets: int = 10
+    buckets: int | None = None
     side: str = "row"
     missing: tuple[float | str, ...] = ()
 
@@ -239,7 +240,7 @@ def check_schema(schema: Schema, where: object) -> None:
             if value is not None and value < 1:
                 raise fail(where, f"categorical: {name}: {key} must be at least 1")
     for name, numeric in schema.numeric.items():
-        if not 2 <= numeric.buckets <= 10_000:
+        if numeric.buckets is not None and not 2 <= numeric.buckets <= 10_000:
             raise fail(where, f"numeric: {name}: buckets must be 2 to 10000")
     for column in (*schema.categorical.values(), *schema.numeric.values()):
         if column.side not in ("user", "item", "row"):

@@ -16,7 +16,7 @@ categorical:                    # missing cells and unseen values have codes of 
   genres: {split: " ", length: 6}           # several values in a cell, averaged
   country: {missing_words: false}           # NA and null are values, not missing cells
 numeric:
-  age: {buckets: 10}            # buckets of equal count on the training part
+  age: {buckets: 10}            # buckets of equal count; {}: 10 to 255, as the rows allow
   income: {missing: [-999, -1]} # numbers (or words) that mean a missing cell
 time_fields: [hour, weekday]    # of the time, in UTC
 sequences:                      # what a user did before the second of the row

@@ -16,6 +16,7 @@ from ..formats.tables import MISSING_WORDS
 MISSING, UNSEEN, FIRST = 0, 1, 2
 EXACT = 1 << 53  # floats below hold every integer
 LARGEST = (1 << 63) - 1  # of int64
+FEWEST_BUCKETS, MOST_BUCKETS, ROWS_OF_BUCKET = 10, 255, 20  # where a schema does not say it
 DENSE = 4  # a table of integer keys by value has at most this many places per key
 
 
@@ -210,8 +211,10 @@ def bucketed(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return codes
 
 
-def equal_counts(values: np.ndarray, buckets: int) -> np.ndarray:
+def equal_counts(values: np.ndarray, buckets: int | None) -> np.ndarray:
     """Increasing edges, at most buckets - 1, that cut numbers into buckets of equal count.
+
+    buckets: None for as many as leave ROWS_OF_BUCKET numbers to each, from 10 to 255.
 
     Edges that coincide count once. Where half of the numbers or more are equal, these have a bucket
     of their own, and the rest is cut into buckets of equal count.
@@ -219,6 +222,8 @@ def equal_counts(values: np.ndarray, buckets: int) -> np.ndarray:
     values = values[~np.isnan(values)]
     if not len(values):
         return np.zeros(0)
+    if buckets is None:
+        buckets = min(max(len(values) // ROWS_OF_BUCKET, FEWEST_BUCKETS), MOST_BUCKETS)
     edges = _quantiles(values, buckets)
     distinct, counts = np.unique(values, return_counts=True)
     if len(distinct) == 1 or (2 * counts.max() < len(values) and len(edges)):

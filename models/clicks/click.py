@@ -20,11 +20,15 @@ from ..layers.blocks import NetworkKind
 from ..layers.vit import TransformerEncoder
 from ..moe.multi_gate import LayeredExtraction, MultiGate
 
+FIRST = 2  # codes below are no values: 0 a missing one, 1 one that training did not have
+KNOTS = 16  # of an ordered field with more buckets
+
 
 @dataclass(frozen=True)
 class Layout:
     """What the columns are. codes: of each field; widths: columns of each; sequences: their number
-    F; tasks: S; ages: number of classes of an event's age.
+    F; tasks: S; ages: number of classes of an event's age; ordered: whether the codes of each field
+    from FIRST on are buckets of a number, in its order; () for no field.
     """
 
     codes: Sequence[int]
@@ -32,6 +36,7 @@ class Layout:
     sequences: int
     tasks: int
     ages: int
+    ordered: Sequence[bool] = ()
 
     @property
     def fields(self) -> int:
@@ -39,9 +44,50 @@ class Layout:
         return len(self.codes)
 
 
+class Knots(nn.Module):
+    """Where the vectors of codes come from: the code itself or, for the buckets of an ordered field
+    with more than KNOTS of them, the two nearest of KNOTS evenly spaced buckets, between whose
+    vectors those of the others lie (piecewise linear, as in Gorishniy et al., arXiv 2203.05556).
+
+    So a number may be cut finely without each bucket having to learn a vector of its own.
+    """
+
+    lower: Tensor
+    upper: Tensor
+    share: Tensor
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__()
+        lower = torch.arange(sum(layout.codes))
+        upper, share = lower.clone(), torch.zeros(len(lower))
+        start = 0
+        for codes, ordered in zip(layout.codes, layout.ordered):
+            buckets = codes - FIRST
+            if ordered and buckets > KNOTS:
+                first = start + FIRST
+                knots = torch.linspace(0, buckets - 1, KNOTS).round().long()
+                place = torch.arange(buckets)
+                right = torch.searchsorted(knots, place).clamp(1, KNOTS - 1)
+                below, above = knots[right - 1], knots[right]
+                lower[first : first + buckets] = first + below
+                upper[first : first + buckets] = first + above
+                share[first : first + buckets] = (place - below) / (above - below)
+            start += codes
+        self.any = bool((share > 0).any())
+        for name, value in (("lower", lower), ("upper", upper), ("share", share)):
+            self.register_buffer(name, value, persistent=False)
+
+    def forward(self, table: nn.Embedding, codes: Tensor) -> Tensor:
+        """Vectors (…, D) of codes (…)."""
+        if not self.any:
+            return table(codes)
+        share = self.share[codes][..., None]
+        return (1 - share) * table(self.lower[codes]) + share * table(self.upper[codes])
+
+
 class Embedding(nn.Module):
     """One table for all fields, so that a row is one look-up; several values of a field are
-    averaged.
+    averaged, and buckets of numbers share their vectors (`Knots`).
 
     sparse: the gradient holds the rows of the batch only (for optimisers that take such gradients).
     scale: standard deviation of the initial values."""
@@ -53,6 +99,7 @@ class Embedding(nn.Module):
         self.layout = layout
         self.table = nn.Embedding(sum(layout.codes), width, sparse=sparse)
         nn.init.normal_(self.table.weight, std=scale)
+        self.knots = Knots(layout)
         self.missing: Tensor
         missing = (
             torch.tensor([0, *layout.codes[:-1]])
@@ -64,7 +111,7 @@ class Embedding(nn.Module):
 
     def forward(self, fields: Tensor) -> Tensor:
         """fields: int64 (B, C) -> (B, M, D)."""
-        vectors = self.table(fields)
+        vectors = self.knots(self.table, fields)
         if not self.several:
             return vectors
         present = (fields != self.missing)[..., None].to(vectors.dtype)

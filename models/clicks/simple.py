@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ...kernels.segments import segment_of
 from ..layers.forest import Forest
-from .click import Layout
+from .click import Knots, Layout
 
 RECENT = 4.0  # classes of age (powers of two) in which the weight of an event falls to 1 / e
 PRIMES = (7919, 104_729)  # of the hash of a pair of codes
@@ -26,7 +26,7 @@ class AdditiveClicks(nn.Module):
     `factors` > 0 (Rendle, ICDM 2010), for each task on its own.
 
     The values of a field, and the events of a sequence, are averaged; a sequence has weights of its
-    own.
+    own. Buckets of a number lie between the weights of its `Knots`.
 
     sequences: whether the events are read; crosses: rows of the table of pairs.
     """
@@ -39,7 +39,7 @@ class AdditiveClicks(nn.Module):
         self.size = layout.tasks * (1 + factors)
         codes = sum(layout.codes)
         self.read_events = sequences and layout.sequences > 0
-        self.table = nn.Embedding(codes, self.size)
+        self.table, self.knots = nn.Embedding(codes, self.size), Knots(layout)
         self.event_table = nn.Embedding(codes if self.read_events else 0, self.size)
         self.pairs = nn.Embedding(crosses, layout.tasks)
         self.bias = nn.Parameter(torch.zeros(layout.tasks))
@@ -52,7 +52,7 @@ class AdditiveClicks(nn.Module):
     def forward(self, fields: Tensor, events: Tensor, ages: Tensor, offsets: Tensor) -> Tensor:
         """Logits (B, S) from fields (B, C), events (T,), ages (T,) and offsets (B F + 1,)."""
         tasks = self.layout.tasks
-        vectors = self._by_field(self.table(fields))  # (B, M, size)
+        vectors = self._by_field(self.knots(self.table, fields))  # (B, M, size)
         if self.read_events:
             pooled = F.embedding_bag(
                 events, self.event_table.weight, offsets, mode="mean", include_last_offset=True
@@ -79,7 +79,7 @@ class AdditiveClicks(nn.Module):
         """The sum over pairs of single-valued fields of the weight of their hashed codes."""
         single = single_columns(self.layout)
         first, second = torch.triu_indices(len(single), len(single), 1, device=fields.device)
-        codes = fields[:, single]
+        codes = self.knots.lower[fields[:, single]]
         hashed = codes[:, first] * PRIMES[0] + codes[:, second] * PRIMES[1]
         return self.pairs(hashed % self.crosses).sum(1)
 
@@ -94,9 +94,9 @@ class ClickStatistics(nn.Module):
     """What trees read of a row, (B, P): codes, and how often each code was seen and clicked.
 
     rates (N, S): log-odds of each code; counts (N,): logarithm of one plus its rows. Besides those
-    of each field there are, for each sequence, its length, the rates of its events as a mean and as
-    a mean in which recent ones weigh more, the least age, and how many events are the row's own
-    value of the field that the sequence is of.
+    of each field that is no number there are, for each sequence, the rates of its events as a mean
+    and as a mean in which recent ones weigh more, its length, the sum of those weights, and how
+    many events are the row's own value of the field that the sequence is of.
 
     targets: the field of each sequence.
     """
@@ -108,6 +108,7 @@ class ClickStatistics(nn.Module):
         super().__init__()
         self.layout, self.targets = layout, list(targets)
         self.single = single_columns(layout)
+        self.ordered = layout.ordered or [False] * layout.fields
         codes = sum(layout.codes)
         self.register_buffer("rates", torch.zeros(codes, layout.tasks))
         self.register_buffer("counts", torch.zeros(codes))
@@ -116,8 +117,11 @@ class ClickStatistics(nn.Module):
         """The statistics of the rows, float32."""
         table = torch.cat([self.rates, self.counts[:, None]], 1)
         parts = table[fields].split(list(self.layout.widths), 1)
-        by_field = torch.stack([part.mean(1) for part in parts], 1)
-        columns = [fields[:, self.single].to(table.dtype), by_field.flatten(1)]
+        columns = [fields[:, self.single].to(table.dtype)]
+        # The buckets of a number are in its order already.
+        columns += [
+            part.mean(1) for part, ordered in zip(parts, self.ordered, strict=True) if not ordered
+        ]
         if self.layout.sequences:
             columns.append(self._of_events(table, fields, events, ages, offsets))
         return torch.cat(columns, 1)

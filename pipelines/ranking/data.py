@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import polars as pl
@@ -46,6 +46,8 @@ class FieldFacts(TypedDict):
     codes: int
     width: int
     side: str
+    ordered: NotRequired[bool]
+    """Whether it is a number, whose buckets share their vectors; earlier runs have none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +96,7 @@ class RankingSpec(Spec):
             len(self.sequences),
             len(self.tasks),
             AGES,
+            [field.get("ordered", False) for field in self.fields],
         )
 
 
@@ -186,7 +189,13 @@ def make_spec(encoder: ClickEncoder, rows: Rows, part: np.ndarray) -> RankingSpe
         schema=schema.as_dict(),
         sides=dict(encoder.sides),
         fields=[
-            FieldFacts(name=c.name, codes=c.codes, width=c.width, side=c.side)
+            FieldFacts(
+                name=c.name,
+                codes=c.codes,
+                width=c.width,
+                side=c.side,
+                ordered=c.name in schema.numeric,
+            )
             for c in encoder.columns
         ],
         tasks=list(schema.tasks),

@@ -132,7 +132,7 @@ def _loss(model: nn.Module, batch: Batch) -> Tensor:
 
 def _squares(model: AdditiveClicks, batch: Batch) -> Tensor:
     """Mean squared weights of the codes of a batch."""
-    return model.table(batch["fields"]).square().sum() / len(batch["fields"])
+    return model.knots(model.table, batch["fields"]).square().sum() / len(batch["fields"])
 
 
 def rung_model(

@@ -36,8 +36,9 @@ def weighted_loss(model: nn.Module, batch: Batch, options: RankingOptions) -> Te
         raise ValueError(f"--task-weights: {len(weights)} weights for {len(mean)} tasks")
     loss = (mean * weights).sum()
     if options.embedding_l2:
-        table = embedding_of(model).table
-        loss = loss + options.embedding_l2 * table(batch["fields"]).square().sum() / len(logits)
+        embedding = embedding_of(model)
+        vectors = embedding.knots(embedding.table, batch["fields"])
+        loss = loss + options.embedding_l2 * vectors.square().sum() / len(logits)
     return loss
 
 

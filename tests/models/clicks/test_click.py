@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,9 +10,11 @@ from torch import Tensor, nn
 
 from headwise.models.clicks.click import (
     DIN,
+    KNOTS,
     PLE,
     DCNv2,
     Embedding,
+    Knots,
     Layout,
     MMoE,
     SharedBottom,
@@ -217,3 +220,26 @@ def test_sizes_that_do_not_fit_are_named() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             INFNet(FULL, width=8, **options)
+
+
+class TestKnots:
+    LAYOUT = Layout([40, 7, 12], [1, 1, 1], 0, 1, 32, ordered=[True, False, True])
+
+    def test_buckets_of_a_number_lie_between_the_vectors_of_their_knots(self) -> None:
+        knots, table = Knots(self.LAYOUT), nn.Embedding(59, 3)
+        vectors = knots(table, torch.arange(59)).detach()
+        places = np.linspace(0, 37, KNOTS).round().astype(int)
+        for column in range(3):
+            at_knots = table.weight[2 + places, column].detach().numpy()
+            expected = np.interp(np.arange(38), places, at_knots)
+            np.testing.assert_allclose(
+                vectors[2:40, column].numpy(), expected, rtol=1e-5, atol=1e-6
+            )
+        # Missing and unseen numbers, other fields, and numbers with few buckets have their own.
+        for code in (0, 1, *range(40, 59)):
+            assert torch.equal(vectors[code], table.weight[code])
+
+    def test_without_numbers_it_is_the_table(self) -> None:
+        knots, table = Knots(FULL), nn.Embedding(21, 3)
+        codes = torch.tensor([[3, 20], [0, 9]])
+        assert torch.equal(knots(table, codes), table(codes))
