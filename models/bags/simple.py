@@ -136,6 +136,10 @@ class BlendedBags(BlendedClassifier):
     first.
     """
 
+    def forward(self, x: Tensor, offsets: Tensor | None = None) -> Tensor:
+        """Logits (B, C)."""
+        return self.blend(self.model(x, offsets), self.simple(x, offsets))
+
     def attend(self, x: Tensor, offsets: Tensor | None = None) -> Bags:
         """The blended logits with the scores of the bag model."""
         bags: Bags = self.model.attend(x, offsets)  # pyright: ignore[reportCallIssue]

@@ -23,9 +23,9 @@ class BlendedClassifier(nn.Module):
         self.register_buffer("share", torch.tensor(0.5))
         self.register_buffer("temperatures", torch.ones(2))
 
-    def forward(self, *inputs: Tensor | None) -> Tensor:
-        """Logits (B, C) of what both models take."""
-        return self.blend(self.model(*inputs), self.simple(*inputs))
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, C)."""
+        return self.blend(self.model(x), self.simple(x))
 
     def blend(self, first: Tensor, second: Tensor) -> Tensor:
         """Of the logits (B, C) of the two; what comes out are logarithms of probabilities."""

@@ -169,7 +169,8 @@ class WsiPipeline(Pipeline[WsiOptions, WsiSpec, WsiPredictOptions, BagSet, BagIt
         self, splits: Splits[WsiSpec, BagSet], options: WsiOptions, device: torch.device
     ) -> dict[RungName, Rung]:
         """Shares of the classes, and the best of a few models of statistics of a bag."""
-        return rungs.simple_rungs(splits.train, splits.validation, splits.spec, options.seed)
+        seed = options.seed % (1 << 32)  # as scikit-learn takes it
+        return rungs.simple_rungs(splits.train, splits.validation, splits.spec, seed)
 
     def blend_rung(
         self,

@@ -164,7 +164,7 @@ def _fit_forest(
 ) -> ForestBags:
     from sklearn.ensemble import RandomForestClassifier
 
-    fitted = RandomForestClassifier(TREES, random_state=seed % (1 << 32), min_samples_leaf=2)
+    fitted = RandomForestClassifier(TREES, random_state=seed, min_samples_leaf=2)
     fitted.fit(x, labels)
     return ForestBags(width, random_forest(fitted, classes), extremes=True)
 

@@ -3,6 +3,7 @@ encoder of a stranger is not fetched.
 """
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -187,10 +188,7 @@ class TestEncoderOfARun:
         extraction._encoder.cache_clear()
         monkeypatch.setattr(extraction, "build_encoder", build)
         target = tmp_path / "run"
-        target.mkdir()
-        for path in Path(run.path).iterdir():
-            if path.is_file():
-                (target / path.name).write_bytes(path.read_bytes())
+        shutil.copytree(run.path, target, ignore=shutil.ignore_patterns("checkpoints", "sample"))
         spec = json.loads((target / "spec.json").read_text())
         spec["extraction"] |= {"encoder": "hf-hub:stranger/model", "weights": "pretrained"}
         (target / "spec.json").write_text(json.dumps(spec))
