@@ -27,8 +27,9 @@ from ..engine.options import RungName
 from ..engine.subsets import stratified_folds
 from .data import BagSet, WsiSpec
 
-FOLDS = 5
-TREES = 500
+FOLDS = 3
+TREES = 300
+TRIAL_TREES = 60  # while forms are compared
 PENALTIES = (0.005, 0.05, 0.5)  # inverse ones, C of scikit-learn
 MACHINES = (1.0, 3.0)
 
@@ -107,9 +108,9 @@ def _loss(form: Form, statistics: Statistics, spec: WsiSpec, seed: int) -> float
     for held_out in stratified_folds(labels, groups, count, seed) if count > 1 else []:
         rest = np.setdiff1d(np.arange(len(labels)), held_out)
         if len(np.unique(labels[rest])) > 1:
-            model = fit_form(form, statistics.train[rest], labels[rest], spec, seed)
+            model = fit_form(form, statistics.train[rest], labels[rest], spec, seed, trial=True)
             losses.append(_losses(model, statistics.train[held_out], labels[held_out]))
-    model = fit_form(form, statistics.train, labels, spec, seed)
+    model = fit_form(form, statistics.train, labels, spec, seed, trial=True)
     losses.append(_losses(model, statistics.validation, statistics.held_labels))
     return float(np.concatenate(losses).mean())
 
@@ -122,12 +123,17 @@ def _losses(model: SimpleBags, statistics: np.ndarray, labels: np.ndarray) -> np
 
 
 def fit_form(
-    form: Form, statistics: np.ndarray, labels: np.ndarray, spec: WsiSpec, seed: int
+    form: Form,
+    statistics: np.ndarray,
+    labels: np.ndarray,
+    spec: WsiSpec,
+    seed: int,
+    *,
+    trial: bool = False,
 ) -> SimpleBags:
     """Fit with scikit-learn and keep the tensors. statistics (N, 3 D); labels of two classes or
-    more.
+    more; trial: a smaller forest, to compare forms.
     """
-    classes = len(spec.classes)
     x = statistics if form.extremes else statistics[:, : spec.width]
     mean, deviation = x.mean(0), x.std(0)
     deviation[deviation < 1e-6 * (1 + np.abs(mean))] = 1.0
@@ -135,7 +141,7 @@ def fit_form(
     if form.kind == "linear":
         model = _fit_linear(form, standardised, labels, spec, seed)
     elif form.kind == "forest":
-        model = _fit_forest(standardised, labels, spec.width, classes, seed)
+        model = _fit_forest(standardised, labels, spec, seed, TRIAL_TREES if trial else TREES)
     else:
         model = _fit_machine(form, standardised, labels, spec.width, seed)
     model.mean, model.deviation = (
@@ -160,13 +166,13 @@ def _fit_linear(
 
 
 def _fit_forest(
-    x: np.ndarray, labels: np.ndarray, width: int, classes: int, seed: int
+    x: np.ndarray, labels: np.ndarray, spec: WsiSpec, seed: int, trees: int
 ) -> ForestBags:
     from sklearn.ensemble import RandomForestClassifier
 
-    fitted = RandomForestClassifier(TREES, random_state=seed, min_samples_leaf=2)
+    fitted = RandomForestClassifier(trees, random_state=seed, min_samples_leaf=2)
     fitted.fit(x, labels)
-    return ForestBags(width, random_forest(fitted, classes), extremes=True)
+    return ForestBags(spec.width, random_forest(fitted, len(spec.classes)), extremes=True)
 
 
 def _fit_machine(
