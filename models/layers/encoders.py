@@ -102,9 +102,7 @@ class TileEncoder(nn.Module):
         return digest.hexdigest()[:16]
 
 
-def build_encoder(
-    name: str, weights: str = "pretrained", size: Size | None = None
-) -> TileEncoder:
+def build_encoder(name: str, weights: str = "pretrained", size: Size | None = None) -> TileEncoder:
     """An encoder in evaluation mode.
 
     name: "random-filters" or a model of timm, also "hf-hub:OWNER/NAME"; weights: "pretrained" (timm

@@ -137,7 +137,10 @@ def in_order(architecture: str, classes: int) -> Callable[[Path], dict[str, Tens
     """
 
     def read(path: Path) -> dict[str, Tensor]:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises many kinds for damaged files
+            raise ValueError(f"{path}: cannot be read as weights ({reason(error)})") from None
         expected = _expected(architecture, classes)
         if not isinstance(state, dict) or len(state) != len(expected):
             raise ValueError(f"{path}: not the weights of {architecture}")
@@ -146,7 +149,8 @@ def in_order(architecture: str, classes: int) -> Callable[[Path], dict[str, Tens
             if not same_kind or tuple(value.shape) != shape:
                 raise ValueError(f"{path}: {other} does not fit {name} of {architecture}")
         return {
-            name: value.contiguous().clone() for name, value in zip(expected, state.values(), strict=True)
+            name: value.contiguous().clone()
+            for name, value in zip(expected, state.values(), strict=True)
         }
 
     return read
@@ -196,7 +200,8 @@ def _dinov2(
         "cls_token": tensors[f"{embeddings}cls_token"],
         "pos_embed": torch.cat(
             # Of the class token, and of the patches before they are resized.
-            [second("/backbone/embeddings/Concat_6", 0), _patch_positions(tensors, inputs)], 1
+            [second("/backbone/embeddings/Concat_6", 0), _patch_positions(tensors, inputs)],
+            1,
         ),
         "norm.weight": tensors["backbone.layernorm.weight"],
         "norm.bias": tensors["backbone.layernorm.bias"],
