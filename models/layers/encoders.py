@@ -54,7 +54,8 @@ class TileEncoder(nn.Module):
     """A model with what it expects of a picture.
 
     size: height and width that tiles are resized to, pixels, None for any; side: the same of a
-    square; mean and deviation: of the three colours, 0 to 1."""
+    square; mean and deviation: of the three colours, 0 to 1; name: what `build_encoder` calls it.
+    """
 
     mean: Tensor
     deviation: Tensor
@@ -68,9 +69,10 @@ class TileEncoder(nn.Module):
         size: Size | None = None,
         mean: tuple[float, ...],
         deviation: tuple[float, ...],
+        name: str = "",
     ) -> None:
         super().__init__()
-        self.model, self.width = model, width
+        self.model, self.width, self.name = model, width, name
         self.size: Size | None = (side, side) if side is not None else size
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("deviation", torch.tensor(deviation).view(3, 1, 1))
@@ -116,8 +118,9 @@ def build_encoder(name: str, weights: str = "pretrained", size: Size | None = No
     do not fit."""
     if name == RANDOM_FILTERS:
         model = RandomFilters()
+        mean, deviation, width = (0.5,) * 3, (0.25,) * 3, model.num_features
         return TileEncoder(
-            model, model.num_features, side=None, mean=(0.5,) * 3, deviation=(0.25,) * 3
+            model, width, size=size, mean=mean, deviation=deviation, name=name
         ).eval()
     try:
         import timm
@@ -147,6 +150,7 @@ def build_encoder(name: str, weights: str = "pretrained", size: Size | None = No
         size=size if grid is None else (grid[0], grid[1]),
         mean=config["mean"] if facts is None else facts.mean,
         deviation=config["std"] if facts is None else facts.deviation,
+        name=name,
     ).eval()
 
 
