@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,6 +23,8 @@ METADATA = "headwise"
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
 Triple = tuple[float, float, float]
+Normalisation = tuple[float | Sequence[float], float | Sequence[float]]
+"""Mean and deviation that pictures are normalised by: one number, or one for each colour."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,33 @@ def is_sound(path: Path, facts: BackboneFacts) -> bool:
         return backbone_facts(path) == facts and digest_of(load_file(path)) == facts.digest
     except Exception:  # a damaged file, of which safetensors raises several kinds
         return False
+
+
+def for_normalisation(
+    state: dict[str, Tensor], path: str | Path, normalised_by: Normalisation | None
+) -> dict[str, Tensor]:
+    """Weights that see a picture, which the caller normalises in its way, as they would see it
+    normalised in theirs: the first convolution is changed.
+
+    It is exact for patches; a convolution with a border of zeros sees another shade there.
+    `state` itself where the file `path` says nothing, or has no such convolution.
+    """
+    facts = None if normalised_by is None else backbone_facts(path)
+    if facts is None or normalised_by is None:
+        return state
+    mean, deviation = (torch.tensor(v, dtype=torch.float32).expand(3) for v in normalised_by)
+    own_mean, own_deviation = torch.tensor(facts.mean), torch.tensor(facts.deviation)
+    scale, shift = deviation / own_deviation, (mean - own_mean) / own_deviation
+    changed = dict(state)
+    for name, moved, sign in (
+        ("patch_embed.proj.weight", "patch_embed.proj.bias", 1.0),
+        ("conv_stem.weight", "bn1.running_mean", -1.0),  # which the normalisation takes off
+    ):
+        if name in state and moved in state:
+            weight = state[name]
+            changed[name] = weight * scale.view(3, 1, 1)
+            changed[moved] = state[moved] + sign * (weight.sum((2, 3)) @ shift)
+    return changed
 
 
 def _triple(values: object) -> Triple:
