@@ -27,6 +27,7 @@ from .findings import classes_of, one_against_rest, refuse_several
 from .layouts import read_covidx, read_folder
 from .medmnist import read_medmnist, read_place
 from .records import Reading, Xray, XraySet, xray_set
+from .several import several_findings
 from .table import read_table
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ def read_xray_set(
     note("read", "pictures", count=len(listed))
     if not reading.need_label:
         return listed.of(_first_rows(listed))
-    listed = _with_labels(listed, reading)
+    if reading.use_labels:
+        listed = _with_labels(listed, reading)
     listed = leave_out_unreadable(listed, dict(enumerate(listed.problems)))
     rows = check_items(listed.where, "picture", _identities(listed), listed.labels, listed.parts)
     return _with_patients(_with_headers(listed.of(rows)))
@@ -82,7 +84,7 @@ def _read(source: Path, reading: Reading) -> tuple[str, list[Xray]]:
         tables = f"a table ({endings_of(TABLE_SUFFIXES)})"
         raise fail(source, f"is neither a folder, {tables}, an .npz of MedMNIST nor a .txt")
     for name, value in (("columns", reading.columns), ("uncertain", reading.uncertain)):
-        if value and layout != "table":
+        if value and layout != "table" and reading.strict:
             raise fail(source, f"--{name} is read with a table; leave it out")
     if reading.images and layout not in ("table", "covidx"):
         raise fail(source, "--images is read with a table or list; leave it out")
@@ -110,8 +112,11 @@ def _identities(xrays: XraySet) -> list[str]:
 
 
 def _with_labels(xrays: XraySet, reading: Reading) -> XraySet:
-    """With the labels of one finding, and of the chosen classes alone."""
+    """With the labels of one finding or of several, and of the chosen classes alone."""
     where, labels = xrays.where, xrays.labels
+    if reading.findings:
+        findings, labels = several_findings(where, labels, reading.findings, strict=reading.strict)
+        return replace(xrays, labels=labels, findings=findings)
     if reading.finding is None:
         if not reading.classes:
             refuse_several(where, labels)

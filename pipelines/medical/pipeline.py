@@ -35,7 +35,7 @@ from ..metrics.operating import choose_threshold, fit_temperature
 from . import figures
 from .audit import audit
 from .augment import augment, normalise
-from .data import MedicalSpec, Xrays, member_of, open_splits
+from .data import SeveralXrays, XrayPart, Xrays, member_of, open_splits
 from .explain import measure
 from .options import MedicalOptions, MedicalPredictOptions
 from .prediction import (
@@ -45,6 +45,7 @@ from .prediction import (
     answer,
     list_items,
     medusa,
+    own_prediction,
     predict_batch,
     read_item,
     schema,
@@ -60,10 +61,14 @@ from .scoring import (
     tables_of,
     uniform_scores,
 )
+from .several.learning import calibrate_findings, check_calibration, epoch_figures, findings_loss
+from .several.prediction import findings_answer, predict_findings
+from .several.scoring import review_findings
+from .spec import MedicalSpec
 
 
 class MedicalPipeline(
-    Pipeline[MedicalOptions, MedicalSpec, MedicalPredictOptions, Xrays, XrayItem]
+    Pipeline[MedicalOptions, MedicalSpec, MedicalPredictOptions, XrayPart, XrayItem]
 ):
     """Classification of chest X-rays."""
 
@@ -76,7 +81,7 @@ class MedicalPipeline(
 
     def open_data(
         self, options: MedicalOptions, spec: MedicalSpec | None = None, *, as_test: bool = False
-    ) -> Splits[MedicalSpec, Xrays]:
+    ) -> Splits[MedicalSpec, XrayPart]:
         """Read the list of pictures and split it by patient."""
         return open_splits(options, spec, as_test=as_test)
 
@@ -123,15 +128,21 @@ class MedicalPipeline(
         return adam(groups, options)
 
     def loss(self, model: nn.Module, batch: Batch, options: MedicalOptions) -> Tensor:
-        """Cross-entropy on pictures that are varied at random."""
+        """Cross-entropy on pictures that are varied at random; of several findings, of each."""
         logits = model(*augment(batch["picture"], batch["small"], options))
+        if options.findings:
+            return findings_loss(logits, batch)
         weights = batch["class_weights"][0] if "class_weights" in batch else None
         return F.cross_entropy(logits.float(), batch["label"], weights)
 
     def validate(
         self, model: nn.Module, batches: Iterable[Batch], options: MedicalOptions
     ) -> dict[str, float]:
-        """Log-loss, AUC and balanced accuracy."""
+        """Log-loss, AUC and balanced accuracy; of several findings, the means of the first two."""
+        if options.findings:
+            return epoch_figures(
+                (model(*normalise(batch["picture"], batch["small"])), batch) for batch in batches
+            )
         logits, labels = [], []
         for batch in batches:
             logits.append(model(*normalise(batch["picture"], batch["small"])).float().cpu())
@@ -147,28 +158,36 @@ class MedicalPipeline(
     def calibrate(
         self,
         model: nn.Module,
-        splits: Splits[MedicalSpec, Xrays],
+        splits: Splits[MedicalSpec, XrayPart],
         options: MedicalOptions,
         device: torch.device,
     ) -> Calibration:
-        """Temperature and operating point, chosen on the validation part."""
+        """Temperature and operating point, chosen on the validation part; of each finding."""
         part, positive = splits.validation, splits.spec.positive
         logits = logits_of(model, part, device, options.workers)
+        if isinstance(part, SeveralXrays):
+            return calibrate_findings(part.truth, part.known, logits, options.sensitivity)
+        assert isinstance(part, Xrays)
         temperature = fit_temperature(part.labels, logits)
         probability = softmax(logits / temperature, axis=1)[:, positive]
         threshold = choose_threshold(part.labels == positive, probability, options.sensitivity)
         return {"temperature": torch.tensor(temperature), "threshold": torch.tensor(threshold)}
 
     def check_run(self, spec: MedicalSpec, calibration: Calibration) -> None:
-        """Temperature and operating point must be one number each."""
+        """Temperature and operating point must be one number each, or one for each finding."""
+        if spec.several:
+            return check_calibration(calibration, len(spec.classes))
         for name in ("temperature", "threshold"):
             if name not in calibration or calibration[name].numel() != 1:
                 raise InputError(f"calibration.safetensors holds no {name}")
 
     def review(
-        self, model: nn.Module, dataset: Xrays, context: Context[MedicalOptions, MedicalSpec]
+        self, model: nn.Module, dataset: XrayPart, context: Context[MedicalOptions, MedicalSpec]
     ) -> Review:
         """Scores by patient, calibration, attention, and the audit for shortcuts."""
+        if isinstance(dataset, SeveralXrays):
+            return review_findings(model, dataset, context)
+        assert isinstance(dataset, Xrays)
         options, spec = context.options, context.spec
         temperature = float(context.calibration["temperature"])
         threshold = float(context.calibration["threshold"])
@@ -216,11 +235,11 @@ class MedicalPipeline(
         return Review(metrics, headline, pictures, tables_of(scores, positive, looked, report))
 
     def prediction_options(self, options: MedicalOptions) -> dict[str, object]:
-        """No explanations, since the report has pictures already."""
-        return {"explain": False}
+        """No explanations, since the report has pictures already; and where the pictures lie."""
+        return own_prediction(options)
 
     def export_example(
-        self, model: nn.Module, splits: Splits[MedicalSpec, Xrays]
+        self, model: nn.Module, splits: Splits[MedicalSpec, XrayPart]
     ) -> tuple[tuple[Tensor, Tensor], tuple[Mapping[int, object], ...]]:
         """Two normalised pictures of the test part at both sizes; their number is free."""
         part = splits.test
@@ -235,15 +254,15 @@ class MedicalPipeline(
         return member_of(item["file"], item.get("id", ""), item["place"])
 
     def answer_lines(self, rows: pl.DataFrame, spec: MedicalSpec) -> list[str]:
-        """Class and probabilities of one picture."""
-        return answer(rows, spec)
+        """Class and probabilities of one picture, or findings and theirs."""
+        return findings_answer(rows, spec) if spec.several else answer(rows, spec)
 
     def list_items(self, options: MedicalPredictOptions, spec: MedicalSpec) -> Sequence[XrayItem]:
         """Pictures and DICOM files."""
         return list_items(options)
 
     def prediction_schema(self, options: MedicalPredictOptions, spec: MedicalSpec) -> Schema:
-        """prediction, p_CLASS, positive, view."""
+        """prediction, p_CLASS, positive, view; or prediction, probability_FINDING, view."""
         return schema(options, spec)
 
     def predict(
@@ -255,6 +274,8 @@ class MedicalPipeline(
             return read_item(item, context.spec)
 
         def predict(items: Sequence[XrayItem], xrays: Sequence[PreparedXray]) -> list[pl.DataFrame]:
+            if context.spec.several:
+                return predict_findings(model, items, xrays, context)
             return predict_batch(model, items, xrays, context)
 
         return predict_in_batches(items, read, predict, context.options.batch_size)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -51,6 +52,21 @@ def writer_of(output: str | Path, further: Mapping[str, Writer]) -> Writer | Non
                 f"{install_line('excel')}"
             ) from None
     return writers[suffix]
+
+
+def refuse_input_as_output(output: str | Path, files: Iterable[str | os.PathLike[str]]) -> None:
+    """Raise InputError where the output is a file that a command reads: --overwrite would replace
+    what belongs to the user.
+    """
+    if os.path.exists(output) and any(_same_file(file, output) for file in files):
+        raise InputError(f"--output {output}: is read by this command; name another")
+
+
+def _same_file(file: str | os.PathLike[str], output: str | Path) -> bool:
+    try:
+        return os.path.samefile(file, output)
+    except (OSError, ValueError):  # a file that is gone fails when it is read
+        return False
 
 
 def read_output(path: Path) -> pl.DataFrame:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from ....base.files import ASIDE, checksum, file_stamp, write_json
 from ..options import FREE_ON_RESUME, PredictOptions
 from ..pipeline import AnyPipeline, Item
 from ..runs.run_directory import RunDirectory, read_facts
+from .output import refuse_input_as_output
 
 STAMP, FAILED, ITEMS, NOTES = (
     f"headwise.{name}" for name in ("fingerprint", "failed", "items", "account")
@@ -182,21 +182,6 @@ def make_plan(pipeline: AnyPipeline, options: PredictOptions) -> Plan:
             if file not in stamps:
                 stamps[file] = file_stamp(file)
         digest.update(json.dumps([item, *map(stamps.get, files)], sort_keys=True).encode())
-    _refuse_input_as_output(options.output, stamps)
+    refuse_input_as_output(options.output, stamps)
     parts = Path(f"{options.output}.parts")
     return Plan(parts, digest.hexdigest(), options.shard_size, items)
-
-
-def _refuse_input_as_output(output: str, files: Iterable[str]) -> None:
-    """Raise InputError where the output is a file that the prediction reads: --overwrite would
-    replace what belongs to the user.
-    """
-    if os.path.exists(output) and any(_same_file(file, output) for file in files):
-        raise InputError(f"--output {output}: is read by this prediction; name another")
-
-
-def _same_file(file: str, output: str) -> bool:
-    try:
-        return os.path.samefile(file, output)
-    except (OSError, ValueError):  # a file that is gone fails when it is read
-        return False

@@ -21,7 +21,7 @@ from ....data.formats.tables import suffix_of
 from ....data.persons.identity_sets import identity_in
 from ...engine.accounts import publish
 from ...engine.command_line.terminal import Progressbar, say
-from ...engine.inference.output import read_output, writer_of
+from ...engine.inference.output import read_output, refuse_input_as_output, writer_of
 from ...engine.inference.predictor import Predictor
 from ...engine.runs.loaded import Loaded, load_run, open_spec
 from ...engine.runs.run_directory import ACCOUNT, RunDirectory
@@ -72,6 +72,7 @@ def search(pipeline: ReidPipeline, options: SearchOptions) -> Ranked:
     writer_of(output, {})
     if output.exists() and not options.overwrite:
         raise InputError(f"{output}: already exists; choose another --output or --overwrite")
+    refuse_input_as_output(output, (options.gallery, options.query))
     with opened(options.accept) as account:
         return _search(pipeline, options, output, account)
 
@@ -84,6 +85,7 @@ def _search(
     embedder = Embedder(pipeline, options)
     gallery = _embedded(embedder, options.gallery, column, mark)
     query = _embedded(embedder, options.query, column, mark)
+    refuse_input_as_output(output, (*gallery.files, *query.files))
     publish(account, Path(f"{output}.{ACCOUNT}"))
     if query.vectors.shape[1] != gallery.vectors.shape[1]:
         raise fail(

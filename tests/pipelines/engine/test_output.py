@@ -162,7 +162,7 @@ def test_a_folder_of_parts_that_is_not_ours_stays(job, tmp_path):
 def test_an_output_that_is_an_input_is_refused(job, tmp_path):
     (tmp_path / "link.csv").symlink_to("in.json")
     before = (tmp_path / "in.json").read_bytes()
-    with pytest.raises(InputError, match="is read by this prediction; name another"):
+    with pytest.raises(InputError, match="is read by this command; name another"):
         predict(job, tmp_path, "link.csv", overwrite=True)
     assert (tmp_path / "in.json").read_bytes() == before
 
