@@ -87,7 +87,7 @@ def flowers(folder: Path, weights: Weights, side: int, seed: int) -> dict[str, f
     splits = open_pictures(options)
     train, held, test = splits.train, splits.validation, splits.test
     fit = frozen_classes(
-        open_encoder(weights, options.size), weights, Images(train), train.labels, Images(held),
+        open_encoder(weights, options.size, side), weights, Images(train), train.labels, Images(held),
         held.labels, len(splits.spec.classes), normalisation=COLOURS, seed=seed,
         output="probabilities",
     )  # fmt: skip
@@ -137,7 +137,7 @@ def nih(folder: Path, weights: Weights, side: int, seed: int) -> dict[str, float
     patients, labels = np.array(part.column("patients")), part.labels
     folds = stratified_folds(labels, patients, FOLDS, seed)
     probability = np.zeros((len(part), 2))
-    encoder = open_encoder(weights, options.size)
+    encoder = open_encoder(weights, options.size, side)
     for k, test in enumerate(folds):
         held = folds[(k + 1) % FOLDS]
         train = np.setdiff1d(np.arange(len(part)), np.concatenate([test, held]))

@@ -16,7 +16,14 @@ from ...base.errors import InputError, nearest, reason
 from ...base.extras import check_extra
 from ...data.catalogue import Downloader, cache_folder, find_dataset, get_dataset
 from ...models.layers.encoders import HUB, cached_hub_file
-from ...models.weights.adopted import ADOPTED, Published, backbone_facts, convert, is_sound
+from ...models.weights.adopted import (
+    ADOPTED,
+    BackboneFacts,
+    Published,
+    backbone_facts,
+    convert,
+    is_sound,
+)
 from .command_line.terminal import say
 
 AUTO, PRETRAINED, RANDOM = "auto", "pretrained", "random"
@@ -45,6 +52,23 @@ NEEDS: Mapping[Use, str] = {
 }
 
 
+def is_name(weights: str) -> bool:
+    """Whether the option names weights that say of which model they are: published, of the hub, or
+    a file that says it.
+
+    Raises `InputError` for a damaged file.
+    """
+    return weights in ADOPTED or weights.startswith(HUB) or _facts(weights) is not None
+
+
+def _facts(name: str) -> BackboneFacts | None:
+    """What a file says of its weights; None where it says nothing, or there is none."""
+    try:
+        return backbone_facts(name) if Path(name).is_file() else None
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
 @dataclass(frozen=True)
 class Weights:
     """What a name stands for.
@@ -71,13 +95,14 @@ def resolve_weights(
     backbone: str,
     scratch: str,
     prefer: Sequence[str] = tuple(ADOPTED),
+    option: str = "--backbone",
     downloader: Downloader | None = None,
 ) -> Weights:
     """What `--weights NAME` means beside `--backbone`; the account says what was taken.
 
     backbone: the value of the option; scratch: the value that names no model of timm, for which the
-    weights decide. prefer: the published ones that `auto` tries, best first. downloader: stands for
-    the network in tests.
+    weights decide. prefer: the published ones that `auto` tries, best first. option: what the
+    option of the backbone is called. downloader: stands for the network in tests.
 
     Raises `InputError`, one line, for a name that is nothing, weights that cannot be fetched or do
     not fit the use, and weights of another model than the backbone.
@@ -93,16 +118,33 @@ def resolve_weights(
     elif name.startswith(HUB):
         weights = Weights(name, name, PRETRAINED)
     elif Path(name).is_file():
-        weights = _of_file(name, backbone, scratch)
+        weights = _of_file(name, backbone, scratch, option)
     else:
         raise InputError(f"--weights {name}: there is no such file{_names(name)}")
     if backbone not in (scratch, weights.architecture):
         raise InputError(
-            f"--weights {name}: are of {weights.architecture}, not of --backbone {backbone}; leave "
-            "out --backbone"
+            f"--weights {name}: are of {weights.architecture}, not of {option} {backbone}; leave "
+            f"out {option}"
         )
     _note_read(weights)
     return weights
+
+
+def initial_weights(
+    name: str, use: Use, *, built: str, scratch: str, prefer: Sequence[str] = tuple(ADOPTED)
+) -> Weights:
+    """`resolve_weights` for a model that is built: no weights where `auto` took none before.
+
+    built: its backbone. Raises `InputError` also where the name is of another model.
+    """
+    weights = resolve_weights(name, use, backbone=built, scratch=scratch, prefer=prefer)
+    if weights.architecture == built:
+        return weights
+    if name != AUTO:
+        raise InputError(
+            f"--weights {name}: are of {weights.architecture}, and the model was built on {built}"
+        )
+    return Weights("none", built, RANDOM)
 
 
 def _names(name: str) -> str:
@@ -131,16 +173,13 @@ def _fits(published: Published, use: Use) -> bool:
     return use == "features" or published.vision_transformer == (use == "trunk")
 
 
-def _of_file(name: str, backbone: str, scratch: str) -> Weights:
-    try:
-        facts = backbone_facts(name)
-    except ValueError as error:
-        raise InputError(str(error)) from None
+def _of_file(name: str, backbone: str, scratch: str, option: str) -> Weights:
+    facts = _facts(name)
     if facts is not None:
         return Weights(name, facts.architecture, name)
     if backbone == scratch:
         raise InputError(
-            f"--weights {name}: the file does not say of which model; name it by --backbone"
+            f"--weights {name}: the file does not say of which model; name it by {option}"
         )
     return Weights(name, backbone, name)
 

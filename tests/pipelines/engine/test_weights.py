@@ -15,7 +15,12 @@ from headwise.data.catalogue import Dataset
 from headwise.models.layers.encoders import build_encoder
 from headwise.models.weights.adopted import ADOPTED, BackboneFacts, Published, digest_of, in_order
 from headwise.pipelines.engine import weights as module
-from headwise.pipelines.engine.weights import Weights, published_file, resolve_weights
+from headwise.pipelines.engine.weights import (
+    Weights,
+    initial_weights,
+    published_file,
+    resolve_weights,
+)
 
 timm = pytest.importorskip("timm", reason="timm is optional (extra vision) and not installed")
 SMALL = "test_resnet.r160_in1k"
@@ -136,6 +141,16 @@ def test_auto_never_takes_weights_of_another_model_than_the_backbone(web: Web) -
     assert weights == Weights("none", "resnet18", "random")
     assert web.calls == 0
     assert resolved("auto", web, backbone=SMALL)[0].name == "tiny"
+
+
+def test_a_built_model_gets_weights_of_its_own_backbone_or_an_error(web: Web) -> None:
+    published_file("tiny", downloader=web)
+    arguments = {"scratch": "small", "prefer": ("tiny",)}
+    assert initial_weights("tiny", "pyramid", built=SMALL, **arguments).pretrained
+    none = initial_weights("auto", "pyramid", built="small", **arguments)
+    assert none == Weights("none", "small", "random")
+    with pytest.raises(InputError, match="the model was built on small"):
+        initial_weights("tiny", "pyramid", built="small", **arguments)
 
 
 @pytest.mark.parametrize("word", ["none", "random", "scratch"])
