@@ -4,9 +4,9 @@
         [--sets flowers orl nih pneumonia] [--weights efficientnet-lite0 mobilenetv2]
 
 DATA holds reid/flowers17, reid/orl_faces, medical/talo_covid_cxr_480 and medical/medmnist. Penalty
-and whitening are chosen without the test part: on the validation part of the pipeline's own split
-or, of `nih`, on another fold of patients. Features are kept on disk, so that a second call takes
-seconds.
+and whitening are chosen without the test part: by folds of the training part (of patients in `nih`,
+of people in `orl`), or by the official validation part of `pneumonia`. Features are kept on disk,
+so that a second call takes seconds.
 """
 
 import argparse
@@ -82,14 +82,15 @@ def outputs(model: FrozenLinear, images: Images) -> np.ndarray:
 def flowers(folder: Path, weights: Weights, side: int, seed: int) -> dict[str, float]:
     """Accuracy and log-loss on the test part of the folder's split."""
     options = ReidOptions(
-        data=str(folder / "reid/flowers17"), goal="classes", size=(side, side), seed=seed
-    )
+        data=str(folder / "reid/flowers17"), goal="classes", size=(side, side), seed=seed,
+        validation_share=0,
+    )  # fmt: skip
     splits = open_pictures(options)
     train, held, test = splits.train, splits.validation, splits.test
+    encoder = open_encoder(weights, options.size, side)
     fit = frozen_classes(
-        open_encoder(weights, options.size, side), weights, Images(train), train.labels, Images(held),
-        held.labels, len(splits.spec.classes), normalisation=COLOURS, seed=seed,
-        output="probabilities",
+        encoder, weights, Images(train), train.labels, Images(held), held.labels,
+        len(splits.spec.classes), normalisation=COLOURS, seed=seed, output="probabilities",
     )  # fmt: skip
     print(f"  {fit.words}", flush=True)
     scores = classification.scores(test.labels, outputs(fit.model, Images(test)).astype(float))
@@ -103,7 +104,7 @@ def orl(folder: Path, weights: Weights, side: int, seed: int) -> dict[str, float
     for draw in range(DRAWS):
         options = ReidOptions(
             data=str(folder / "reid/orl_faces"), goal="search", size=(112, 92), seed=seed + draw,
-            test_share=0.5, validation_share=0.15,
+            test_share=0.5, validation_share=0,
         )  # fmt: skip
         splits = open_pictures(options)
         encoder = encoder or open_encoder(weights, options.size, side)
@@ -124,8 +125,8 @@ def orl(folder: Path, weights: Weights, side: int, seed: int) -> dict[str, float
 
 
 def nih(folder: Path, weights: Weights, side: int, seed: int) -> dict[str, float]:
-    """AUC and balanced accuracy of no finding or pneumonia, in five folds of patients: one is the
-    test part, the next one chooses the penalty, three are fitted on.
+    """AUC and balanced accuracy of no finding or pneumonia, in five folds of patients, of which
+    each is the test part once.
     """
     options = MedicalOptions(
         data=str(folder / "medical/talo_covid_cxr_480/metadata.csv"),
@@ -138,15 +139,15 @@ def nih(folder: Path, weights: Weights, side: int, seed: int) -> dict[str, float
     folds = stratified_folds(labels, patients, FOLDS, seed)
     probability = np.zeros((len(part), 2))
     encoder = open_encoder(weights, options.size, side)
-    for k, test in enumerate(folds):
-        held = folds[(k + 1) % FOLDS]
-        train = np.setdiff1d(np.arange(len(part)), np.concatenate([test, held]))
+    nothing = np.zeros(0, np.int64)
+    for k, test_rows in enumerate(folds):
+        train = np.setdiff1d(np.arange(len(part)), test_rows)
         fit = frozen_classes(
-            encoder, weights, Images(part, train), labels[train], Images(part, held), labels[held],
-            2, normalisation=GREYS, seed=seed, output="probabilities",
+            encoder, weights, Images(part, train), labels[train], Images(part, nothing), nothing,
+            2, normalisation=GREYS, seed=seed, output="probabilities", groups=patients[train],
         )  # fmt: skip
         print(f"  fold {k}: {fit.words}", flush=True)
-        probability[test] = outputs(fit.model, Images(part, test))
+        probability[test_rows] = outputs(fit.model, Images(part, test_rows))
     scores = classification.scores(labels, probability)
     intervals = classification.bootstrap(labels, probability, patients, seed=seed)
     low, high = intervals["auc"]

@@ -67,9 +67,10 @@ class FrozenLinear(nn.Module):
         """Stay in evaluation mode: nothing here is trained."""
         return self
 
-    def forward(self, picture: Tensor, *_: Tensor) -> Tensor:
-        """(B, 1 or 3, Y, X), normalised by the pipeline -> (B, E). Further inputs of the domain
-        model are not read."""
+    def forward(self, picture: Tensor, small: Tensor | None = None) -> Tensor:
+        """(B, 1 or 3, Y, X), normalised by the pipeline -> (B, E). small: a second input that a
+        domain model may have, which is not read.
+        """
         return self.read_out(self.features(picture))
 
     def features(self, picture: Tensor) -> Tensor:

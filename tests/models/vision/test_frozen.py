@@ -88,6 +88,16 @@ def test_it_is_rebuilt_from_facts_and_safetensors(name: str, tmp_path: Path) -> 
     torch.testing.assert_close(again(pictures()), model(pictures()))
 
 
+def test_it_is_exported_with_the_inputs_of_the_medical_model() -> None:
+    model = fitted("logits", colours=False)
+    model.encoder.size = (24, 24)  # so that pictures are resized, too
+    count = torch.export.Dim("pictures", min=1)
+    two = torch.rand(2, 1, 32, 24), torch.rand(2, 1, 8, 8)
+    program = torch.export.export(model, two, dynamic_shapes=({0: count}, {0: count}))
+    three = torch.rand(3, 1, 32, 24), torch.rand(3, 1, 8, 8)
+    torch.testing.assert_close(program.module()(*three), model(*three))
+
+
 def test_facts_that_make_no_model_are_refused() -> None:
     facts = {**fitted("logits").facts(), "output": "anything"}
     with pytest.raises(ValueError, match="no output 'anything'"):
