@@ -180,8 +180,10 @@ def build_trunk(
 
 def _check_grid(image: Size, patch: Size) -> None:
     if image[0] % patch[0] or image[1] % patch[1]:
+        near = [max(1, round(side / step)) * step for side, step in zip(image, patch, strict=True)]
         raise ValueError(
-            f"patches of {patch[0]} pixels do not fill a picture of {image[0]} x {image[1]}"
+            f"patches of {patch[0]} pixels do not fill a picture of {image[0]} x {image[1]}; "
+            f"{near[0]} x {near[1]} would do"
         )
 
 
