@@ -68,18 +68,26 @@ def train_watched(name: str, path: Path) -> Trained:
     task, reads = load_task(name), []
     pipeline_class = type(task.load())
     opened, reviewed = pipeline_class.open_data, pipeline_class.review
+    scored, done = pipeline_class.ladder_scores, []
 
     def open_watched(*arguments: Any, **named: Any) -> Any:
         splits = opened(*arguments, **named)
         return replace(splits, test=Watched(splits.test, reads))
 
     def review_released(pipeline: Any, model: Any, dataset: Any, context: Any) -> Any:
+        done.append("review")
         released = dataset.dataset if isinstance(dataset, Watched) else dataset
         return reviewed(pipeline, model, released, context)
+
+    def scored_released(pipeline: Any, models: Any, dataset: Any, context: Any) -> Any:
+        """The rungs are scored on the test part after the review, never before."""
+        released = dataset.dataset if done and isinstance(dataset, Watched) else dataset
+        return scored(pipeline, models, released, context)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline_class, "open_data", open_watched)
         patch.setattr(pipeline_class, "review", review_released)
+        patch.setattr(pipeline_class, "ladder_scores", scored_released)
         run = getattr(pipelines, name).train(run=path, max_steps=STEPS, **TELLING.get(name, {}))
     assert run.path == path
     return Trained(task, path, reads)

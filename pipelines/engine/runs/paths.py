@@ -14,7 +14,7 @@ PATHS = (
     "data", "schema", "from_run", "images", "depth", "masks", "groups", "lungs", "boxes", "body",
     "slides", "features", "tokenizer", "weights", "transformer_weights",
 )  # fmt: skip
-WORDS = ("pretrained", "random", "auto", "none")
+WORDS = ("pretrained", "random", "auto", "none", "scratch")
 
 
 def with_absolute_paths(options: TrainOptionsT) -> TrainOptionsT:
