@@ -47,7 +47,7 @@ def calibration(
 
 
 def shortcuts(probes: Sequence[Probe], auc: float) -> ReportFigure:
-    """AUC of each probe with its interval, compared with the model's."""
+    """AUC of each probe with its interval, compared with that of what predicts."""
     with styled_figure(MEDIUM, 0.45 * len(probes) + 1.4, grid=False) as figure:
         axes = figure.subplots()
         places = np.arange(len(probes))[::-1]
@@ -56,7 +56,7 @@ def shortcuts(probes: Sequence[Probe], auc: float) -> ReportFigure:
             axes.plot([probe.low, probe.high], [place, place], color=colour)
             axes.plot(probe.auc, place, "o", color=colour)
         axes.axvline(0.5, color=GREY, ls=":")
-        axes.axvline(auc, color=BLUE, label=f"the model on this part ({auc:.2f})")
+        axes.axvline(auc, color=BLUE, label=f"what predicts, on this part ({auc:.2f})")
         axes.set_yticks(places, [probe.name for probe in probes], fontsize=8)
         least = min(0.35, *(probe.low for probe in probes))
         text = "AUC of a linear model in five folds by patient, 95 % interval"
@@ -66,8 +66,8 @@ def shortcuts(probes: Sequence[Probe], auc: float) -> ReportFigure:
     return ReportFigure("shortcuts", text, figure)
 
 
-def looked(shown: Sequence[ShownPicture]) -> ReportFigure:
-    """Pictures with their maps."""
+def looked(shown: Sequence[ShownPicture], *, is_part: bool) -> ReportFigure:
+    """Pictures with their maps. is_part: whether these are of a part of what predicts, a blend."""
     names = ["picture", *(name for name in shown[0].maps if name != ATTENTION)]
     with styled_figure(1.5 * len(names), 1.75 * len(shown), grid=False) as figure:
         for axes, picture in zip(figure.subplots(len(shown), 1, squeeze=False)[:, 0], shown):
@@ -77,4 +77,6 @@ def looked(shown: Sequence[ShownPicture]) -> ReportFigure:
             centres = [SIDE / 2 + SIDE * k for k in range(len(names))]
             axes.set_xticks(centres, names, fontsize=SMALL)
     text = f"Attention at each scale, the map of the body, and {CAM}"
+    if is_part:
+        text += "; of the attention model, which is one part of the blend that predicts"
     return ReportFigure("attention", text, figure)

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from ...base.errors import InputError
 from ..engine.command_line.checks import check_least, check_shares, check_unread, flag
-from ..engine.options import PredictOptions, TrainOptions
+from ..engine.options import LadderOptions, PredictOptions
 
 VARIANTS: dict[str, dict[str, object]] = {
     "medusa": {},
@@ -22,7 +22,7 @@ VARIANTS: dict[str, dict[str, object]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class MedicalOptions(TrainOptions):
+class MedicalOptions(LadderOptions):
     """Train a classifier of chest X-rays with MEDUSA-style attention, and look for what it could
     read other than the lung.
     """
@@ -253,6 +253,7 @@ def _check_size(name: str, size: tuple[int, ...], least: int, most: int) -> None
 
 def _check_comparison(options: CompareOptions) -> None:
     check_least(options, {"seeds": 1})
+    check_unread(options, ("choose",), "train; compare scores the attention models by themselves")
     if unknown := [name for name in options.models if name not in VARIANTS]:
         raise InputError(f"--models {unknown[0]}: unknown; there are {', '.join(VARIANTS)}")
     if not options.models or len(set(options.models)) < len(options.models):

@@ -20,6 +20,8 @@ from ...models.layers.pyramid import SMALL
 from ...models.vision.medusa import Medusa, build_medusa
 from ..engine.command_line.terminal import say
 from ..engine.inference.batches import predict_in_batches
+from ..engine.ladder import LadderScores, Rung
+from ..engine.options import RungName
 from ..engine.pipeline import (
     Calibration,
     Context,
@@ -35,17 +37,19 @@ from ..engine.training.order import Batch
 from ..engine.weights import initial_weights, resolve_weights
 from ..metrics import classification
 from ..metrics.operating import choose_threshold, fit_temperature
-from . import figures
+from . import figures, rungs
 from .audit import audit
 from .augment import DEVIATION, MEAN, augment, normalise
 from .data import SeveralXrays, XrayPart, Xrays, member_of, open_splits
 from .explain import measure
-from .options import MedicalOptions, MedicalPredictOptions
+from .options import CompareOptions, MedicalOptions, MedicalPredictOptions
 from .prediction import (
     PredictContext,
     PreparedXray,
     XrayItem,
     answer,
+    attending,
+    is_part,
     list_items,
     medusa,
     own_prediction,
@@ -53,6 +57,7 @@ from .prediction import (
     read_item,
     schema,
 )
+from .rungs import PREFERRED
 from .scoring import (
     decided,
     explained,
@@ -68,8 +73,6 @@ from .several.learning import calibrate_findings, check_calibration, epoch_figur
 from .several.prediction import findings_answer, predict_findings
 from .several.scoring import review_findings
 from .spec import MedicalSpec
-
-PREFERRED = ("mobilenetv2", "efficientnet-lite0")  # by --weights auto; docs/measured/medical.md
 
 
 class MedicalPipeline(
@@ -94,6 +97,8 @@ class MedicalPipeline(
             options.weights, "pyramid", backbone=options.backbone, scratch=SMALL, prefer=PREFERRED
         )
         splits = open_splits(options, as_test=as_test)
+        if not isinstance(options, CompareOptions):
+            rungs.note_features(options)
         if weights.architecture == options.backbone:
             return splits
         return replace(splits, spec=replace(splits.spec, backbone=weights.architecture))
@@ -172,6 +177,58 @@ class MedicalPipeline(
             "balanced_accuracy": scores["balanced_accuracy"],
         }
 
+    def answer_words(self, options: MedicalOptions, spec: MedicalSpec) -> str:
+        """What is told of a picture."""
+        of = ", ".join(spec.classes[:4]) + ", …" * (len(spec.classes) > 4)
+        return f"{'findings' if spec.several else 'class'} of a chest X-ray ({of})"
+
+    def model_words(self, options: MedicalOptions) -> str:
+        """The network and its attention."""
+        if options.attention == "medusa":
+            return "the attention model"
+        return f"the network with attention {options.attention}"
+
+    def simple_rungs(
+        self, splits: Splits[MedicalSpec, XrayPart], options: MedicalOptions, device: torch.device
+    ) -> dict[RungName, Rung]:
+        """Shares of the classes, and a linear model of frozen features or of pixels."""
+        train, validation = splits.train, splits.validation
+        if not isinstance(train, Xrays) or not isinstance(validation, Xrays):
+            return {}
+        return rungs.simple_rungs(train, validation, splits.spec, options, device)
+
+    def blend_rung(
+        self,
+        model: nn.Module,
+        simple: nn.Module,
+        splits: Splits[MedicalSpec, XrayPart],
+        options: MedicalOptions,
+        device: torch.device,
+    ) -> Rung:
+        """The mean of the probabilities of the two."""
+        assert isinstance(splits.validation, Xrays)
+        return rungs.blend_rung(model, simple, splits.validation, device)
+
+    def rung_model(
+        self,
+        name: RungName,
+        facts: Mapping[str, object],
+        models: Mapping[RungName, nn.Module],
+        context: Context[MedicalOptions, MedicalSpec],
+    ) -> nn.Module:
+        """See `rungs`."""
+        return rungs.rung_model(name, facts, models, context.spec)
+
+    def ladder_scores(
+        self,
+        models: Mapping[RungName, nn.Module],
+        dataset: XrayPart,
+        context: Context[MedicalOptions, MedicalSpec],
+    ) -> LadderScores:
+        """Log-loss, with draws of patients."""
+        assert isinstance(dataset, Xrays)
+        return rungs.ladder_scores(models, dataset, context.device)
+
     def calibrate(
         self,
         model: nn.Module,
@@ -241,15 +298,17 @@ class MedicalPipeline(
         ]
         if report.probes:
             pictures.append(figures.shortcuts(report.probes, scores.values["auc"]))
-        if shown:
+        if shown and maps:
             predicted = decided(probability, spec.positive, threshold)
             chosen = [
                 shown_picture(dataset, probability, predicted, place, maps[place])
                 for place in shown
             ]
-            pictures.append(figures.looked(chosen))
+            pictures.append(figures.looked(chosen, is_part=is_part(model)))
         headline = headline_of(scores, dataset, positive, report.sentences[0])
-        return Review(metrics, headline, pictures, tables_of(scores, positive, looked, report))
+        has_maps = attending(model) is not None
+        tables = tables_of(scores, positive, looked, report, has_maps=has_maps)
+        return Review(metrics, headline, pictures, tables)
 
     def prediction_options(self, options: MedicalOptions) -> dict[str, object]:
         """No explanations, since the report has pictures already; and where the pictures lie."""

@@ -27,7 +27,8 @@ from ...data.xrays.files import list_xrays, without_masks
 from ...data.xrays.medmnist import read_place
 from ...data.xrays.records import Reading
 from ...data.xrays.xrays import read_xray, read_xray_set, two_sizes
-from ...models.vision.medusa import Medusa
+from ...models.vision.medusa import Attended, Medusa
+from ...models.vision.simple import BlendedPictures
 from ..engine.pipeline import Context, Item, Schema
 from .augment import normalise
 from .explain import maps_of, maps_of_picture, overlay
@@ -56,10 +57,55 @@ class PreparedXray(NamedTuple):
     patient: str | None
 
 
+NO_MAPS = (
+    "what predicts in this run is not the attention model (ladder.json says what it is) and has no "
+    "maps of where it looked; train with --choose model or blend for them"
+)
+
+
 def medusa(model: nn.Module) -> Medusa:
     """The model as its class, which also explains itself."""
     assert isinstance(model, Medusa)
     return model
+
+
+def attending(model: nn.Module) -> Medusa | None:
+    """The model whose attention explains a prediction: what predicts, or the part of a blend that
+    has one; None where there is none.
+    """
+    part = model.model if isinstance(model, BlendedPictures) else model
+    return part if isinstance(part, Medusa) else None
+
+
+def is_part(model: nn.Module) -> bool:
+    """Whether the attention is that of a part of what predicts."""
+    return isinstance(model, BlendedPictures)
+
+
+class Answers(NamedTuple):
+    """Logits (B, K) of what predicts, and what its attention model gives; None without one, and
+    where no maps are asked for.
+    """
+
+    logits: Tensor
+    attended: Attended | None
+
+
+def answers_of(model: nn.Module, picture: Tensor, small: Tensor, *, explain: bool) -> Answers:
+    """Answers to pictures in [0, 1]: (B, 1, Y, X) and (B, 1, y, x); explain: whether maps are asked
+    for. Where there are none, the account says so.
+    """
+    inputs = normalise(picture, small)
+    attentive = attending(model) if explain else None
+    if attentive is None:
+        if explain:
+            note("left out", f"explanations: {NO_MAPS}")
+        return Answers(model(*inputs).float(), None)
+    attended = attentive.attend(*inputs)
+    logits = attended.logits
+    if isinstance(model, BlendedPictures):
+        logits = model.blend(logits, model.simple(*inputs))
+    return Answers(logits.float(), attended)
 
 
 def list_items(options: MedicalPredictOptions) -> list[XrayItem]:
@@ -158,16 +204,17 @@ def predict_batch(
     xrays: Sequence[PreparedXray],
     context: PredictContext,
 ) -> list[pl.DataFrame]:
-    """One row for each picture of a batch; writes the explanations, unless --no-explain."""
+    """One row for each picture of a batch; writes the explanations, unless --no-explain, and where
+    what predicts has none."""
     options, spec, device = context.options, context.spec, context.device
     picture = torch.from_numpy(np.stack([xray.picture for xray in xrays])).to(device)
     small = torch.from_numpy(np.stack([xray.small for xray in xrays])).to(device)
-    plain = medusa(model)
-    attended = plain.attend(*normalise(picture, small))
-    logits = attended.logits.float()
+    logits, attended = answers_of(model, picture, small, explain=options.explain)
     probability = (logits / float(context.calibration["temperature"])).softmax(1).cpu()
-    if options.explain:
-        maps = maps_of(plain, attended, spec.size, attended.logits.argmax(1))
+    if attended is not None:
+        plain = attending(model)
+        assert plain is not None
+        maps = maps_of(plain, attended, spec.size, logits.argmax(1))
         write_explanations(items, xrays, maps, options)
     return [
         _row(values, xray, context)

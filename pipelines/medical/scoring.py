@@ -24,7 +24,7 @@ from .augment import normalise
 from .data import MedicalSpec, XrayPart, Xrays
 from .explain import maps_of, maps_of_picture
 from .options import MedicalOptions
-from .prediction import medusa
+from .prediction import NO_MAPS, attending
 
 Score = TypeVar("Score", float, classification.Interval)
 
@@ -111,10 +111,15 @@ def uniform_scores(part: Xrays, probability: np.ndarray) -> dict[str, float]:
 
 
 def tables_of(
-    scores: PatientScores, positive: str, looked: Mapping[str, Mapping[str, float]], report: Audit
+    scores: PatientScores,
+    positive: str,
+    looked: Mapping[str, Mapping[str, float]],
+    report: Audit,
+    *,
+    has_maps: bool,
 ) -> dict[str, pl.DataFrame]:
-    """The tables of the report by caption; positive: the name of the class of the operating
-    point.
+    """The tables of the report by caption; positive: the name of the class of the operating point;
+    has_maps: whether what predicts has maps of where it looked.
     """
     sentences = pl.DataFrame({"what the audit found": report.sentences})
     tables = {
@@ -125,11 +130,17 @@ def tables_of(
         rows = [row.row() for row in report.within]
         table = pl.DataFrame(rows, infer_schema_length=None)
         tables["The model within one source or view"] = table
-    return {**tables, **attention_table(looked)}
+    return {**tables, **attention_table(looked, has_maps=has_maps)}
 
 
-def attention_table(looked: Mapping[str, Mapping[str, float]]) -> dict[str, pl.DataFrame]:
-    """The table of `measure`, by its caption; none where nothing was measured."""
+def attention_table(
+    looked: Mapping[str, Mapping[str, float]], *, has_maps: bool
+) -> dict[str, pl.DataFrame]:
+    """The table of `measure`, by its caption; none where nothing was measured. has_maps: whether
+    what predicts has any.
+    """
+    if not has_maps:
+        return {"Where it looked": pl.DataFrame({"no maps": [NO_MAPS]})}
     if not looked:
         return {}
     rows = [{"map": name, **values} for name, values in looked.items()]
@@ -179,9 +190,13 @@ def explained(
     places: Sequence[int],
     context: Context[MedicalOptions, MedicalSpec],
 ) -> dict[int, dict[str, np.ndarray]]:
-    """Maps (Y, X) by name, of the most probable class of each of these places of the part."""
-    plain = medusa(model)
+    """Maps (Y, X) by name, of the most probable class of each of these places of the part; none of
+    a model that has no attention.
+    """
+    plain = attending(model)
     maps: dict[int, dict[str, np.ndarray]] = {}
+    if plain is None:
+        return maps
     for start in np.array_split(np.array(places, np.int64), max(1, -(-len(places) // BATCH))):
         batch = [part[int(place)] for place in start]
         picture = torch.stack([sample["picture"] for sample in batch]).to(context.device)

@@ -13,9 +13,16 @@ import polars as pl
 import torch
 from torch import nn
 
-from ..augment import normalise
 from ..explain import maps_of
-from ..prediction import PredictContext, PreparedXray, XrayItem, medusa, schema, write_explanations
+from ..prediction import (
+    PredictContext,
+    PreparedXray,
+    XrayItem,
+    answers_of,
+    attending,
+    schema,
+    write_explanations,
+)
 from ..spec import MedicalSpec
 from .scoring import NO_FINDING, reached
 
@@ -35,11 +42,12 @@ def predict_findings(
     options, spec, device = context.options, context.spec, context.device
     picture = torch.from_numpy(np.stack([xray.picture for xray in xrays])).to(device)
     small = torch.from_numpy(np.stack([xray.small for xray in xrays])).to(device)
-    plain = medusa(model)
-    attended = plain.attend(*normalise(picture, small))
+    logits, attended = answers_of(model, picture, small, explain=options.explain)
     temperature = context.calibration["temperature"].to(device)
-    probability = (attended.logits.float() / temperature).sigmoid()
-    if options.explain:
+    probability = (logits / temperature).sigmoid()
+    if attended is not None:
+        plain = attending(model)
+        assert plain is not None
         maps = maps_of(plain, attended, spec.size, probability.argmax(1))
         write_explanations(items, xrays, maps, options)
     thresholds = context.calibration["threshold"].tolist()

@@ -21,6 +21,7 @@ from .. import figures
 from ..data import SeveralXrays
 from ..explain import measure
 from ..options import MedicalOptions
+from ..prediction import attending, is_part
 from ..scoring import SCORE_NAMES, ShownPicture, attention_table, explained, logits_of
 from ..spec import MedicalSpec
 from .audit import SeveralAudit, audit_findings
@@ -70,16 +71,16 @@ def review_findings(
     if report.probes:
         best = [row.probe for row in report.strongest]
         pictures.append(figures.shortcuts(best, scores.means["auc"]))
-    if shown:
+    if shown and maps:
         chosen = [_shown(part, probability, thresholds, k, maps[k]) for k in shown]
-        pictures.append(figures.looked(chosen))
+        pictures.append(figures.looked(chosen, is_part=is_part(model)))
     tables = {
         "Could it be read without the lung?": pl.DataFrame(
             {"what the audit found": report.sentences}
         ),
         "Scores of each finding, 95 % intervals by patient": score_table(part, scores, each),
         **_further_tables(report),
-        **attention_table(looked),
+        **attention_table(looked, has_maps=attending(model) is not None),
     }
     return Review(metrics, _headline(part, scores, report.sentences[0]), pictures, tables)
 
