@@ -69,6 +69,7 @@ from .scoring import (
     tables_of,
     uniform_scores,
 )
+from .several import rungs as of_several
 from .several.learning import calibrate_findings, check_calibration, epoch_figures, findings_loss
 from .several.prediction import findings_answer, predict_findings
 from .several.scoring import review_findings
@@ -193,8 +194,10 @@ class MedicalPipeline(
     ) -> dict[RungName, Rung]:
         """Shares of the classes, and a linear model of frozen features or of pixels."""
         train, validation = splits.train, splits.validation
-        if not isinstance(train, Xrays) or not isinstance(validation, Xrays):
-            return {}
+        if isinstance(train, SeveralXrays) and isinstance(validation, SeveralXrays):
+            return of_several.simple_rungs(train, validation, splits.spec, options, device)
+        assert isinstance(train, Xrays)
+        assert isinstance(validation, Xrays)
         return rungs.simple_rungs(train, validation, splits.spec, options, device)
 
     def blend_rung(
@@ -206,8 +209,11 @@ class MedicalPipeline(
         device: torch.device,
     ) -> Rung:
         """The mean of the probabilities of the two."""
-        assert isinstance(splits.validation, Xrays)
-        return rungs.blend_rung(model, simple, splits.validation, device)
+        part = splits.validation
+        if isinstance(part, SeveralXrays):
+            return of_several.blend_rung(model, simple, part, device)
+        assert isinstance(part, Xrays)
+        return rungs.blend_rung(model, simple, part, device)
 
     def rung_model(
         self,
@@ -226,6 +232,8 @@ class MedicalPipeline(
         context: Context[MedicalOptions, MedicalSpec],
     ) -> LadderScores:
         """Log-loss, with draws of patients."""
+        if isinstance(dataset, SeveralXrays):
+            return of_several.ladder_scores(models, dataset, context.device)
         assert isinstance(dataset, Xrays)
         return rungs.ladder_scores(models, dataset, context.device)
 

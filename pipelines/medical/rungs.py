@@ -92,7 +92,7 @@ class Pictures:
 
 
 def open_simple_encoder(options: MedicalOptions, weights: Weights) -> TileEncoder:
-    """The encoder of the frozen features."""
+    """The encoder of the frozen features. Raises `InputError` as `open_encoder` does."""
     size = options.size
     return open_encoder(weights, picture=(size[0], size[1]), side=side_of(size))
 
@@ -143,25 +143,36 @@ def simple_rungs(
 
 
 def _of_pixels(train: Xrays, validation: Xrays, spec: MedicalSpec, seed: int) -> Rung:
-    model = LinearPixels(spec.size, reduced_side(spec), len(spec.classes))
+    model, device = pixel_model(spec), torch.device("cpu")
     fitted = fit_classes(
-        features_of(model, train, torch.device("cpu")),
+        features_of(model, train, device),
         train.labels,
-        features_of(model, validation, torch.device("cpu")),
+        features_of(model, validation, device),
         validation.labels,
         len(spec.classes),
         seed=seed,
         groups=np.array(train.column("patients")),
     )
     model.weight, model.bias = torch.from_numpy(fitted.weight), torch.from_numpy(fitted.bias)
+    return pixel_rung(model, fitted.words)
+
+
+def pixel_model(spec: MedicalSpec) -> LinearPixels:
+    """A linear model of pixels, not fitted."""
+    return LinearPixels(spec.size, min(MOST_PIXELS, *spec.size), len(spec.classes))
+
+
+def pixel_rung(model: LinearPixels, words: str) -> Rung:
+    """A linear model of pixels as a rung; words: how it was fitted."""
     side = model.reduced
-    words = f"{fitted.words} of the pixels, {side} x {side}"
+    words = f"{words} of the pixels, {side} x {side}"
     return Rung("a linear model of pixels", words, model, {"pixels": side})
 
 
-def reduced_side(spec: MedicalSpec) -> int:
-    """Pixels of a side of what the linear model of pixels sees."""
-    return min(MOST_PIXELS, *spec.size)
+def empty_frozen(options: MedicalOptions, weights: Weights, outputs: int) -> FrozenLinear:
+    """A linear model of frozen features, not fitted."""
+    encoder = open_simple_encoder(options, weights)
+    return FrozenLinear(encoder, outputs, mean=MEAN, deviation=DEVIATION)
 
 
 @torch.no_grad()

@@ -130,8 +130,8 @@ MUTANTS += [
         "findings-without-temperatures",
         "pipelines",
         "pipelines/medical/several/prediction.py",
-        "(attended.logits.float() / temperature).sigmoid()",
-        "attended.logits.float().sigmoid()",
+        "(logits / temperature).sigmoid()",
+        "logits.sigmoid()",
         SEVERAL,
     ),
     Mutant(

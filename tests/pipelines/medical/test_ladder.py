@@ -29,6 +29,7 @@ from headwise.pipelines.engine.runs.ladder_files import fit_ladder
 from headwise.pipelines.engine.runs.loaded import load_run
 from headwise.pipelines.medical.options import CompareOptions, check
 from headwise.pipelines.medical.rungs import logits_of, side_of
+from headwise.pipelines.medical.several.rungs import ladder_scores
 
 SIDE = 32
 WORDS = ["--size", "32", "32", "--body-size", "16", "16", "--body-width", "2", "--head-width", "4"]
@@ -131,6 +132,57 @@ class TestChoice:
         }
         assert len(label_of) == 300
         assert chosen(pipeline, options, splits, Knows(label_of)).chosen == "model"
+
+
+class TestFindings:
+    """Two findings: one is told by the place of a brighter corner, the other by nothing."""
+
+    def opened_findings(self, folder: Path, known: float = 1.0):
+        pixels, corner = noise(300), drawn_labels(300)
+        other = np.random.default_rng(9).random(300) < 0.3
+        pixels[:, :8, :8] += 25 * (2 * corner - 1)[:, None, None]
+        pixels[:, :8, -8:] -= 25 * (2 * corner - 1)[:, None, None]
+        (folder / "p").mkdir()
+        lines = ["Path,patient,part,corner,other"]
+        unknown = np.random.default_rng(10).random((300, 2)) >= known
+        for k, picture in enumerate(pixels):
+            file = folder / "p" / f"{k}.png"
+            Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(file)
+            part = ("train", "train", "train", "validation", "test")[k % 5]
+            cells = np.where(unknown[k], -1.0, [corner[k], other[k]])
+            lines.append(f"p/{k}.png,P{k},{part},{cells[0]:.1f},{cells[1]:.1f}")
+        (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+        task = load_task("medical")
+        words = ["--findings", "corner", "other", "--uncertain", "ignore"]
+        options = parse(task, "train", ["--data", str(folder / "labels.csv"), *WORDS, *words])
+        pipeline = task.load()
+        with opened():
+            return pipeline, options, pipeline.open_data(options)
+
+    def test_each_has_its_regression(self, tmp_path: Path) -> None:
+        data = self.opened_findings(tmp_path)
+        ladder = chosen(*data, Constant())
+        assert ladder.chosen == "simple"
+        part = data[2].test
+        logits = logits_of(ladder.models, part, torch.device("cpu"))
+        assert ((logits["simple"][:, 0] > 0) == part.truth[:, 0]).mean() > 0.9
+        share = (data[2].train.truth.sum(0) + 1) / (180 + 2)
+        assert logits["naive"][0] == pytest.approx(np.log(share / (1 - share)), abs=1e-5)
+        scores = ladder_scores(ladder.models, part, torch.device("cpu"))
+        chance = 1 / (1 + np.exp(-logits["simple"]))
+        losses = -np.log(np.where(part.truth, chance, 1 - chance))
+        assert scores.score["simple"] == pytest.approx(losses.mean(), rel=1e-6)
+
+    def test_what_is_not_known_is_in_no_fit_and_no_score(self, tmp_path: Path) -> None:
+        pipeline, options, splits = self.opened_findings(tmp_path, known=0.6)
+        ladder = chosen(pipeline, options, splits, Constant())
+        before = ladder.facts["rungs"]
+        for part in (splits.train, splits.validation):
+            assert not part.known.all()
+            part.truth = part.truth ^ ~part.known
+        after = chosen(pipeline, options, splits, Constant()).facts["rungs"]
+        for name in ("naive", "simple", "model"):
+            assert after[name]["validation"] == before[name]["validation"], name
 
 
 @pytest.fixture(scope="module")

@@ -78,7 +78,13 @@ def home(tmp_path_factory):
 def run(home, tmp_path_factory):
     path = tmp_path_factory.mktemp("run") / "run"
     return pipelines.medical.train(
-        data=home, run=path, findings="all", uncertain="ignore", max_steps=2, **SMALL
+        data=home,
+        run=path,
+        findings="all",
+        uncertain="ignore",
+        max_steps=2,
+        choose="blend",
+        **SMALL,
     )
 
 

@@ -34,6 +34,7 @@ def run(home, tmp_path_factory):
         head_width=4,
         lungs=str(home / "lungs"),
         boxes=str(home / "boxes.csv"),
+        choose="model",
     )
     return path
 
