@@ -13,8 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ...data.formats.pictures import resized
+from ...models.layers.encoders import TileEncoder
+from ..engine.frozen import frozen_features
 from ..engine.spec import JsonValue
 from ..engine.subsets import stratified_folds
 from ..metrics.classification import bootstrap, scores
@@ -31,6 +35,9 @@ DRAWS = 500  # of the bootstrap
 SOURCE, VIEW, FILE_SIZE = "source", "view", "size of the file"
 BORDERS, WITHOUT_LUNGS = "border pixels", "picture without lungs"
 ENTIRE = "whole picture (for comparison)"
+FROZEN = "picture without lungs, frozen features"
+FROZEN_ENTIRE = "whole picture, frozen features (for comparison)"
+COMPARED = (ENTIRE, FROZEN_ENTIRE)  # see the lungs, too, and are no probes of shortcuts
 
 
 @dataclass(frozen=True)
@@ -107,40 +114,49 @@ class Audit:
         }
 
 
-def audit(part: Xrays, probability: np.ndarray, auc: float, seed: int) -> Audit:
+def audit(
+    part: Xrays, probability: np.ndarray, auc: float, seed: int, encoder: TileEncoder | None = None
+) -> Audit:
     """Probe all pictures of the data that the part is from, and score the model within each source
     and view of the part.
 
-    probability: (N, K) of the pictures of the part; auc: of the model on all of them.
+    probability: (N, K) of the pictures of the part; auc: of the model on all of them; encoder: of
+    the frozen features that what predicts is of.
     """
-    probes = probe_all(part.reader, part.classes, part.reader.xrays.rows(), seed)
+    probes = probe_all(part.reader, part.classes, part.reader.xrays.rows(), seed, encoder)
     rows = within(part, probability, seed)
     return Audit(probes, rows, sentences(probes, rows, auc))
 
 
 def probe_all(
-    reader: XrayReader, classes: Sequence[str], rows: np.ndarray, seed: int
+    reader: XrayReader,
+    classes: Sequence[str],
+    rows: np.ndarray,
+    seed: int,
+    encoder: TileEncoder | None = None,
 ) -> list[Probe]:
-    """The probes that the data allows, the entire picture last, for comparison."""
+    """The probes that the data allows, the entire picture last, for comparison; with an encoder
+    also of its features."""
     generator = np.random.default_rng(seed)
     if len(rows) > MOST_PICTURES:
         rows = np.sort(generator.permutation(rows)[:MOST_PICTURES])
     part = Xrays(reader, rows, classes)
     patients = np.array(part.column("patients"))
     results = []
-    for name, features in features_of(part).items():
+    for name, features in features_of(part, encoder).items():
         probability = _cross_predicted(features, part.labels, patients, len(classes), seed)
         if probability is None:
             continue
         auc = scores(part.labels, probability)["auc"]
         low, high = bootstrap(part.labels, probability, patients, draws=DRAWS, seed=seed)["auc"]
-        results.append(Probe(name, auc, low, high, name != ENTIRE and bool(low > READABLE)))
+        readable = name not in COMPARED and bool(low > READABLE)
+        results.append(Probe(name, auc, low, high, readable))
     return results
 
 
-def features_of(part: XrayPart) -> dict[str, np.ndarray]:
+def features_of(part: XrayPart, encoder: TileEncoder | None = None) -> dict[str, np.ndarray]:
     """(N, D) of each probe; a probe without information (one source, one view, one size) is left
-    out.
+    out. encoder: whose features are probed, too, of pictures with and without their lungs.
     """
     features: dict[str, np.ndarray] = {}
     for name, column in ((SOURCE, "sources"), (VIEW, "views")):
@@ -159,19 +175,41 @@ def features_of(part: XrayPart) -> dict[str, np.ndarray]:
     edge = np.ones((SIDE, SIDE), bool)
     edge[BORDER:-BORDER, BORDER:-BORDER] = False
     features[BORDERS] = x[:, edge].astype(np.float64)
-    features[WITHOUT_LUNGS] = x[:, ~lung_fields(SIDE)].astype(np.float64)
+    features[WITHOUT_LUNGS] = x[:, ~lung_fields((SIDE, SIDE))].astype(np.float64)
+    if encoder is not None:
+        for name, without in ((FROZEN, True), (FROZEN_ENTIRE, False)):
+            pictures = Pictures(part, without_lungs=without)
+            seen = frozen_features(pictures, encoder, device=encoder.mean.device)
+            features[name] = seen.astype(np.float64)
     features[ENTIRE] = x.reshape(len(x), -1).astype(np.float64)
     return features
 
 
-def lung_fields(side: int) -> np.ndarray:
-    """Where lungs lie in a frontal picture, bool (side, side): two generous ellipses, so that
+def lung_fields(size: tuple[int, int]) -> np.ndarray:
+    """Where lungs lie in a frontal picture, bool (height, width): two generous ellipses, so that
     little lung remains outside. They are the same for all pictures: blacking out each picture's own
     mask would tell the shape of its lungs."""
-    place = (np.arange(side) + 0.5) / side
-    down = ((place[:, None] - 0.47) / 0.42) ** 2
-    first, second = (down + ((place - middle) / 0.24) ** 2 <= 1 for middle in (0.28, 0.72))
+    y, x = ((np.arange(length) + 0.5) / length for length in size)
+    down = ((y[:, None] - 0.47) / 0.42) ** 2
+    first, second = (down + ((x - middle) / 0.24) ** 2 <= 1 for middle in (0.28, 0.72))
     return first | second
+
+
+class Pictures:
+    """The larger pictures of a part, float32 (1, Y, X) in [0, 1]; without_lungs: black there."""
+
+    def __init__(self, part: XrayPart, *, without_lungs: bool = False) -> None:
+        self.part, self.without_lungs = part, without_lungs
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def __getitem__(self, index: int, /) -> Tensor:
+        picture = self.part[index]["picture"]
+        if not self.without_lungs:
+            return picture
+        outside = ~lung_fields((picture.shape[1], picture.shape[2]))
+        return picture * torch.from_numpy(outside)
 
 
 def _cross_predicted(
@@ -263,7 +301,9 @@ def _on_probes(results: Sequence[Probe]) -> str:
         )
     if not results:
         return "The data is too small to look for shortcuts."
-    best = max((probe for probe in results if probe.name != ENTIRE), key=lambda probe: probe.auc)
+    best = max(
+        (probe for probe in results if probe.name not in COMPARED), key=lambda probe: probe.auc
+    )
     return (
         f"No probe told the label without the lung; the best was {best.name} with an AUC of "
         f"{best.auc:.2f} ({best.low:.2f} to {best.high:.2f}; .5 is chance). This is no proof that "

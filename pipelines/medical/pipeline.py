@@ -283,7 +283,8 @@ class MedicalPipeline(
         maps = explained(model, dataset, probability, places, context)
         by_row = {int(dataset.rows[place]): values for place, values in maps.items()}
         looked = measure(dataset.reader.xrays, by_row, options, dataset.reader.sides)
-        report = audit(dataset, probability, scores.values["auc"], options.seed)
+        encoder = rungs.probed_encoder(model)
+        report = audit(dataset, probability, scores.values["auc"], options.seed, encoder)
         if report.readable:
             say(report.sentences[0])
         metrics: Metrics = {

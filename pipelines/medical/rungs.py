@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ...base.account import note, opened
 from ...base.errors import InputError, reason
 from ...data.catalogue import find_dataset
-from ...models.layers.encoders import TileEncoder
+from ...models.layers.encoders import RANDOM_FILTERS, TileEncoder
 from ...models.layers.pyramid import SMALL
 from ...models.vision.frozen import FrozenLinear, rebuilt_frozen
 from ...models.vision.simple import BlendedFindings, BlendedPictures, LinearPixels, PriorPictures
@@ -31,6 +31,7 @@ from ..engine.options import RungName
 from ..engine.training import order
 from ..engine.weights import NO_WEIGHTS, Weights, resolve_weights
 from ..metrics.frozen_fit import fit_classes
+from .audit import Pictures
 from .augment import DEVIATION, MEAN, normalise
 from .data import MedicalSpec, XrayPart, Xrays
 from .options import MedicalOptions
@@ -78,17 +79,12 @@ def note_features(options: MedicalOptions) -> None:
     note("assumed", f"the simple model is of pixels or of frozen features of {seen}")
 
 
-class Pictures:
-    """The larger pictures of a part, float32 (1, Y, X) in [0, 1]."""
-
-    def __init__(self, part: XrayPart) -> None:
-        self.part = part
-
-    def __len__(self) -> int:
-        return len(self.part)
-
-    def __getitem__(self, index: int, /) -> Tensor:
-        return self.part[index]["picture"]
+def probed_encoder(model: nn.Module) -> TileEncoder | None:
+    """The encoder whose pretrained features what predicts is of, for the audit."""
+    part = model.simple if isinstance(model, BlendedPictures) else model
+    if not isinstance(part, FrozenLinear) or part.encoder.name == RANDOM_FILTERS:
+        return None
+    return part.encoder
 
 
 def open_simple_encoder(options: MedicalOptions, weights: Weights) -> TileEncoder:

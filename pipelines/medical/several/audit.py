@@ -11,14 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ....models.layers.encoders import TileEncoder
 from ...engine.spec import JsonValue
 from ...engine.subsets import stratified_folds
 from ...metrics.bootstrap import bootstrap_intervals
 from ...metrics.classification import weighted_auc
 from ...metrics.multilabel import label_scores
 from ..audit import (
+    COMPARED,
     DRAWS,
-    ENTIRE,
     FOLDS,
     LEAST_PICTURES,
     MOST_PICTURES,
@@ -80,16 +81,18 @@ class SeveralAudit:
         }
 
 
-def audit_findings(part: SeveralXrays, probability: np.ndarray, seed: int) -> SeveralAudit:
+def audit_findings(
+    part: SeveralXrays, probability: np.ndarray, seed: int, encoder: TileEncoder | None = None
+) -> SeveralAudit:
     """Probe all pictures of the data that the part is from, and score the model within each source
-    and view of the part; probability: (N, K) of the pictures of the part.
+    and view of the part; probability: (N, K) of the pictures of the part; encoder: as of `audit`.
     """
-    probes = _probe_all(part, seed)
+    probes = _probe_all(part, seed, encoder)
     within = _within(part, probability, seed)
     return SeveralAudit(probes, within, _sentences(probes, within))
 
 
-def _probe_all(part: SeveralXrays, seed: int) -> list[FindingProbe]:
+def _probe_all(part: SeveralXrays, seed: int, encoder: TileEncoder | None) -> list[FindingProbe]:
     rows = part.reader.xrays.rows()
     if len(rows) > MOST_PICTURES:
         generator = np.random.default_rng(seed)
@@ -106,13 +109,13 @@ def _probe_all(part: SeveralXrays, seed: int) -> list[FindingProbe]:
     stratum = np.where(truth.any(1), rarest.argmin(1), len(enough))
     folds = stratified_folds(stratum, patients, FOLDS, seed)
     results = []
-    for name, features in features_of(probed).items():
+    for name, features in features_of(probed, encoder).items():
         told = np.zeros(truth.shape)
         for test in folds:
             train = np.setdiff1d(np.arange(len(truth)), test)
             told[test] = ridge(features[train], truth[train], known[train], features[test])
         for place, (area, low, high) in enumerate(_areas((truth, known, told), patients, seed)):
-            readable = name != ENTIRE and bool(low > READABLE)
+            readable = name not in COMPARED and bool(low > READABLE)
             probe = Probe(name, area, low, high, readable)
             results.append(FindingProbe(part.classes[enough[place]], probe))
     return results
@@ -231,7 +234,7 @@ def _on_probes(probes: Sequence[FindingProbe]) -> str:
             f"Warning: findings can be told without the lung: {names} (AUC; .5 is chance). "
             "A model may be reading the hospital or the way the picture was taken."
         )
-    without = [row for row in probes if row.probe.name != ENTIRE]
+    without = [row for row in probes if row.probe.name not in COMPARED]
     if not without:
         return "The data is too small to look for shortcuts."
     best = max(without, key=lambda row: row.probe.auc)

@@ -22,6 +22,7 @@ from ..data import SeveralXrays
 from ..explain import measure
 from ..options import MedicalOptions
 from ..prediction import attending, is_part
+from ..rungs import probed_encoder
 from ..scoring import SCORE_NAMES, ShownPicture, attention_table, explained, logits_of
 from ..spec import MedicalSpec
 from .audit import SeveralAudit, audit_findings
@@ -51,7 +52,7 @@ def review_findings(
     maps = explained(model, part, probability, places, context)
     by_row = {int(part.rows[place]): values for place, values in maps.items()}
     looked = measure(part.reader.xrays, by_row, options, part.reader.sides)
-    report = audit_findings(part, probability, options.seed)
+    report = audit_findings(part, probability, options.seed, probed_encoder(model))
     if report.readable:
         say(report.sentences[0])
     temperatures = calibration["temperature"].cpu().double().tolist()

@@ -15,9 +15,11 @@ pytest.importorskip("timm", reason="the extra `vision` is not installed")
 from headwise.base.account import opened
 from headwise.base.errors import InputError
 from headwise.data.xrays.generate import write_sample_xrays
+from headwise.models.layers.encoders import RANDOM_FILTERS, build_encoder
 from headwise.models.vision.frozen import FrozenLinear
 from headwise.models.vision.simple import (
     BlendedFindings,
+    BlendedPictures,
     LinearPixels,
     PriorPictures,
     covered_means,
@@ -28,7 +30,7 @@ from headwise.pipelines.engine.pipeline import Context
 from headwise.pipelines.engine.runs.ladder_files import fit_ladder
 from headwise.pipelines.engine.runs.loaded import load_run
 from headwise.pipelines.medical.options import CompareOptions, check
-from headwise.pipelines.medical.rungs import logits_of, side_of
+from headwise.pipelines.medical.rungs import logits_of, probed_encoder, side_of
 from headwise.pipelines.medical.several.rungs import ladder_scores
 
 SIDE = 32
@@ -293,3 +295,11 @@ def test_small_pictures_are_seen_at_twice_their_size() -> None:
     assert side_of((32, 32)) == 64
     assert side_of((64, 36)) == 96
     assert side_of((128, 128)) is None
+
+
+def test_the_audit_probes_the_pretrained_features_of_what_predicts() -> None:
+    frozen = FrozenLinear(build_encoder("test_efficientnet", "random"), 2)
+    assert probed_encoder(frozen) is frozen.encoder
+    assert probed_encoder(BlendedPictures(PriorPictures(2), frozen)) is frozen.encoder
+    assert probed_encoder(BlendedPictures(frozen, PriorPictures(2))) is None
+    assert probed_encoder(FrozenLinear(build_encoder(RANDOM_FILTERS), 2)) is None

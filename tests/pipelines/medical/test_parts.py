@@ -17,6 +17,7 @@ from PIL import Image
 
 from headwise.base.errors import InputError
 from headwise.data.xrays.xrays import read_xray_set
+from headwise.models.layers.encoders import RANDOM_FILTERS, build_encoder
 from headwise.models.vision.medusa import build_medusa
 from headwise.pipelines.medical import audit
 from headwise.pipelines.medical.augment import augment, normalise
@@ -200,6 +201,22 @@ class TestAudit:
         start = "Warning" if place == "border" else "No probe told the label"
         assert sentences[0].startswith(start)
         assert "names neither source nor view" in sentences[-1]
+
+    def test_frozen_features_are_probed_with_and_without_the_lungs(
+        self, tmp_path, monkeypatch
+    ) -> None:
+        monkeypatch.setenv("HEADWISE_CACHE", str(tmp_path / "cache"))
+        pixels = 0.5 * np.random.default_rng(0).random((3, SIDE, SIDE))
+        pixels[1] = pixels[0]
+        pixels[1, 12:20, 6:12] += 0.4  # in a lung
+        reader = reader_of(write(tmp_path / "marked", pixels, ["ill", "well", "well"]))
+        part = Xrays(reader, np.arange(3), ["ill", "well"])
+        seen = audit.features_of(part, build_encoder(RANDOM_FILTERS))
+        assert seen[audit.FROZEN].shape == (3, 102)
+        assert (seen[audit.FROZEN][0] == seen[audit.FROZEN][1]).all()
+        assert (seen[audit.FROZEN][0] != seen[audit.FROZEN][2]).any()
+        assert (seen[audit.FROZEN_ENTIRE][0] != seen[audit.FROZEN_ENTIRE][1]).any()
+        assert not {audit.FROZEN, audit.FROZEN_ENTIRE} & set(audit.features_of(part))
 
     def test_a_label_in_the_size_of_the_file_is_flagged(self, tmp_path) -> None:
         home = write(
