@@ -28,12 +28,14 @@ class PriorPictures(nn.Module):
 
 
 class LinearPixels(nn.Module):
-    """A linear map of the pixels of a reduced picture: weight (K, R²), bias (K,).
+    """A linear map of the pixels of a reduced picture, of their difference to `centre` (R²,):
+    weight (K, R²), bias (K,).
 
     size: Y and X; reduced: R, the pixels of a side, each the mean of those of the picture that it
     covers.
     """
 
+    centre: Tensor
     weight: Tensor
     bias: Tensor
     down: Tensor
@@ -42,6 +44,7 @@ class LinearPixels(nn.Module):
     def __init__(self, size: tuple[int, int], reduced: int, outputs: int) -> None:
         super().__init__()
         self.size, self.reduced = size, reduced
+        self.register_buffer("centre", torch.zeros(reduced * reduced))
         self.register_buffer("weight", torch.zeros(outputs, reduced * reduced))
         self.register_buffer("bias", torch.zeros(outputs))
         for name, length in (("down", size[0]), ("across", size[1])):
@@ -57,7 +60,12 @@ class LinearPixels(nn.Module):
 
     def read_out(self, features: Tensor) -> Tensor:
         """Features (B, R²) -> (B, K)."""
-        return F.linear(features, self.weight, self.bias)
+        return F.linear(features - self.centre, self.weight, self.bias)
+
+    def set_map(self, centre: Tensor, weight: Tensor, bias: Tensor) -> None:
+        """Take the tensors of a fitted map, of any precision."""
+        for own, fitted in ((self.centre, centre), (self.weight, weight), (self.bias, bias)):
+            own.copy_(fitted)
 
 
 def covered_means(length: int, reduced: int) -> Tensor:

@@ -149,7 +149,7 @@ def _of_pixels(train: Xrays, validation: Xrays, spec: MedicalSpec, seed: int) ->
         seed=seed,
         groups=np.array(train.column("patients")),
     )
-    model.weight, model.bias = torch.from_numpy(fitted.weight), torch.from_numpy(fitted.bias)
+    model.set_map(*map(torch.from_numpy, fitted[:3]))
     return pixel_rung(model, fitted.words)
 
 

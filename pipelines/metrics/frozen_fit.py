@@ -79,10 +79,13 @@ def fit_classes(
         losses[penalty] = total
     best = min(losses, key=lambda penalty: losses[penalty])
     tensors = candidates[best] if len(held_labels) and parts else fitted(all_rows, best)
+    weight, centre = tensors["baseline_weight"].astype(np.float32), features.mean(0)
+    # About the mean, the sum loses fewer digits than about 0.
+    bias = tensors["baseline_bias"] + tensors["baseline_weight"] @ centre
     return LinearMap(
-        np.zeros(features.shape[1], np.float32),
-        tensors["baseline_weight"].astype(np.float32),
-        tensors["baseline_bias"].astype(np.float32),
+        centre.astype(np.float32),
+        weight,
+        bias.astype(np.float32),
         f"logistic regression (C {best:g})",
     )
 

@@ -6,6 +6,7 @@ DICOM = ("data/formats/test_dicom.py",)
 TABLES = ("data/xrays/test_tables.py",)
 DATA = ("pipelines/medical/test_data.py",)
 DECISION = ("pipelines/medical/test_decision.py",)
+LADDER = ("pipelines/medical/test_ladder.py",)
 
 MUTANTS = [
     Mutant(
@@ -197,5 +198,37 @@ MUTANTS += [
         "for plain, name in usual.items() if not is_no_finding(name)}",
         "for plain, name in usual.items()}",
         READ_SEVERAL,
+    ),
+    Mutant(
+        "xrays-worse-simple-model",
+        "pipelines",
+        "pipelines/medical/rungs.py",
+        "forms[int(np.argmin(losses))]",
+        "forms[int(np.argmax(losses))]",
+        LADDER,
+    ),
+    Mutant(
+        "findings-learned-from-unknown-labels",
+        "pipelines",
+        "pipelines/medical/several/rungs.py",
+        "rows, held = train.known[:, k], validation.known[:, k]",
+        "rows, held = train.known[:, k] | True, validation.known[:, k]",
+        LADDER,
+    ),
+    Mutant(
+        "xrays-blend-explained-predicts-the-model",
+        "pipelines",
+        "pipelines/medical/prediction.py",
+        "logits = model.blend(logits, model.simple(*inputs))",
+        "logits = logits * 1",
+        LADDER,
+    ),
+    Mutant(
+        "xrays-pixels-of-the-other-axis",
+        "models",
+        "models/vision/simple.py",
+        "(self.down @ picture[:, 0] @ self.across.T).flatten(1)",
+        "(self.down @ picture[:, 0] @ self.across.T).mT.flatten(1)",
+        LADDER,
     ),
 ]

@@ -68,7 +68,8 @@ def _fit(
 ) -> None:
     """Set the weights, with a penalty for each finding by the validation part."""
     seen, other = features_of(model, train, device), features_of(model, validation, device)
-    patients, weight, bias = np.array(train.column("patients")), [], []
+    patients, centre = np.array(train.column("patients")), seen.mean(0)
+    weight, bias = [], []
     for k in range(len(train.classes)):
         rows, held = train.known[:, k], validation.known[:, k]
         fitted = fit_classes(
@@ -82,9 +83,9 @@ def _fit(
         )
         # Of two classes, the logit of the finding is the difference of theirs.
         weight.append(fitted.weight[1] - fitted.weight[0])
-        bias.append(fitted.bias[1] - fitted.bias[0])
-    model.weight = torch.from_numpy(np.stack(weight)).float()
-    model.bias = torch.from_numpy(np.array(bias)).float()
+        moved = weight[-1].astype(np.float64) @ (centre - fitted.centre)
+        bias.append(fitted.bias[1] - fitted.bias[0] + moved)
+    model.set_map(*map(torch.from_numpy, (centre, np.stack(weight), np.array(bias))))
 
 
 def losses_of(part: SeveralXrays, logits: np.ndarray) -> np.ndarray:

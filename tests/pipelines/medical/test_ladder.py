@@ -204,7 +204,7 @@ def run(home, tmp_path_factory):
     return path
 
 
-@pytest.fixture(params=["naive", "simple", "model", "blend"])
+@pytest.fixture(params=["naive", "simple", "blend"])
 def choice(request, run):
     facts = json.loads((run / "ladder.json").read_text())
     (run / "ladder.json").write_text(json.dumps({**facts, "chosen": request.param}))
