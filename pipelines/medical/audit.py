@@ -322,12 +322,12 @@ def _on_kind(kind: str, rows: Sequence[Within], auc: float) -> list[str]:
         lower = min(scored.values()) < auc - 0.03
         hint = "; part of what it knows is which one it is" if lower else ""
         lines.append(
-            f"Within one {kind} the model has an AUC of {by_name}, over all {auc:.2f}{hint}."
+            f"Within one {kind} this run has an AUC of {by_name}, over all {auc:.2f}{hint}."
         )
     else:
         lines.append(
-            f"No {kind} has {LEAST_PICTURES} pictures of two classes in this part, to score the "
-            "model within it."
+            f"No {kind} has {LEAST_PICTURES} pictures of two classes in this part, to score this "
+            "run within it."
         )
     if not any(row.all_classes for row in rows):
         lines.append(

@@ -56,7 +56,7 @@ def shortcuts(probes: Sequence[Probe], auc: float) -> ReportFigure:
             axes.plot([probe.low, probe.high], [place, place], color=colour)
             axes.plot(probe.auc, place, "o", color=colour)
         axes.axvline(0.5, color=GREY, ls=":")
-        axes.axvline(auc, color=BLUE, label=f"what predicts, on this part ({auc:.2f})")
+        axes.axvline(auc, color=BLUE, label=f"this run, on this part ({auc:.2f})")
         axes.set_yticks(places, [probe.name for probe in probes], fontsize=8)
         least = min(0.35, *(probe.low for probe in probes))
         text = "AUC of a linear model in five folds by patient, 95 % interval"

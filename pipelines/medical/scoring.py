@@ -129,7 +129,7 @@ def tables_of(
     if report.within:
         rows = [row.row() for row in report.within]
         table = pl.DataFrame(rows, infer_schema_length=None)
-        tables["The model within one source or view"] = table
+        tables["This run within one source or view"] = table
     return {**tables, **attention_table(looked, has_maps=has_maps)}
 
 

@@ -206,13 +206,13 @@ def _sentences(probes: Sequence[FindingProbe], within: Sequence[Within]) -> list
         scored = [f"{row.name} {row.auc:.2f}" for row in rows if row.auc is not None]
         if scored:
             lines.append(
-                f"Within one {kind} the model has a mean AUC of {', '.join(scored)}, over the "
+                f"Within one {kind} this run has a mean AUC of {', '.join(scored)}, over the "
                 "findings with enough pictures there."
             )
         elif rows:
             lines.append(
                 f"No {kind} has {LEAST_PICTURES} pictures with and without a finding in this part, "
-                "to score the model within it."
+                "to score this run within it."
             )
     if not any(row.probe.name in (SOURCE, VIEW) for row in probes):
         lines.append(

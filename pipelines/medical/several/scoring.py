@@ -175,7 +175,7 @@ def _further_tables(report: SeveralAudit) -> dict[str, pl.DataFrame]:
     if report.within:
         rows = [row.row() for row in report.within]
         table = pl.DataFrame(rows, infer_schema_length=None)
-        tables["The model within one source or view"] = table
+        tables["This run within one source or view"] = table
     return tables
 
 
