@@ -20,7 +20,16 @@ import numpy as np
 from ...base.account import accepts, doubt, note
 from ...base.errors import InputError, fail, reason, shown
 from ...base.extras import install_line
-from ...base.files import lies_in, refuse_link_out, similar_file, storable, walk_folder, write_aside
+from ...base.files import (
+    lies_in,
+    pattern_home,
+    refuse_link_out,
+    similar_file,
+    storable,
+    walk_folder,
+    write_aside,
+)
+from ...base.own_files import RESULTS, OwnFiles, holds_results, own_names
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -86,12 +95,11 @@ def list_folder(
 
 def _matches(pattern: str, suffixes: Sequence[str]) -> list[tuple[str, str]]:
     """Pictures that a pattern matches, named relative to the folder before its first * or ?."""
-    parts = Path(pattern).parts
-    fixed = next(k for k, part in enumerate(parts) if glob.has_magic(part))
-    base = os.path.join(*parts[:fixed]) if fixed else "."
+    base, parts = pattern_home(pattern), Path(pattern).parts
     home = os.path.realpath(base)
     pictures = []
     left_out: dict[str, list[str]] = {}
+    own = OwnFiles(base)
     for file in sorted(set(glob.glob(pattern, recursive=True))):
         name = os.path.relpath(file, base).replace(os.sep, "/")
         # With ".." behind the first *, leaving the folder is what the pattern asks for.
@@ -100,7 +108,9 @@ def _matches(pattern: str, suffixes: Sequence[str]) -> list[tuple[str, str]]:
         )
         if os.path.isdir(file):
             continue
-        if os.path.basename(file).startswith("."):
+        if own.holds(file):
+            left_out.setdefault(RESULTS, []).append(name)
+        elif os.path.basename(file).startswith("."):
             left_out.setdefault("hidden names", []).append(name)
         elif not name.lower().endswith(tuple(suffixes)):
             left_out.setdefault("files of other kinds", []).append(name)
@@ -129,20 +139,26 @@ def _single_picture(path: Path, suffixes: Sequence[str]) -> tuple[str, str]:
 
 
 def visible_folders(folder: str | os.PathLike[str]) -> list[str]:
-    """Names of the folders in a folder, sorted, without hidden ones; links to folders count, and
-    those that lead out of the folder are named in the account.
+    """Names of the folders in a folder, sorted, without hidden ones and results of the program;
+    links to folders count, and those that lead out of the folder are named in the account.
 
     Raises InputError where the folder cannot be listed.
     """
     home = os.path.realpath(folder)
     names, leading_out = [], []
     try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if not entry.name.startswith(".") and entry.is_dir():
-                    names.append(entry.name)
-                    if entry.is_symlink() and not lies_in(os.path.realpath(entry.path), home):
-                        leading_out.append(entry.path)
+        with os.scandir(folder) as scanned:
+            entries = list(scanned)
+        own = own_names(folder, {entry.name for entry in entries})
+        for entry in entries:
+            if entry.name.startswith(".") or not entry.is_dir():
+                continue
+            if entry.name in own or holds_results(entry.path):
+                note("left out", RESULTS, [entry.name])
+                continue
+            names.append(entry.name)
+            if entry.is_symlink() and not lies_in(os.path.realpath(entry.path), home):
+                leading_out.append(entry.path)
     except OSError as error:
         raise fail(folder, f"cannot be listed ({reason(error)}); check the permissions") from error
     if leading_out:

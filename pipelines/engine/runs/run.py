@@ -107,7 +107,7 @@ class Run:
                 load = None if other else self._current
                 return predict(self.pipeline, chosen, load=load).table()
             if output is not None:
-                self._check_output(Path(output), chosen)
+                self._check_output(Path(output), chosen, items)
             inputs = MemoryInputs(home, sample_rate)
             try:
                 with opened(chosen.accept) as self.account:
@@ -125,11 +125,15 @@ class Run:
             del self.loaded
         return self.loaded
 
-    def _check_output(self, output: Path, options: PredictOptions) -> None:
+    def _check_output(
+        self, output: Path, options: PredictOptions, items: Input | Sequence[Input]
+    ) -> None:
         """Raise `InputError` for an output that cannot be written, before the work is done."""
-        from ..inference.output import writer_of
+        from ..inference.output import check_output, writer_of
 
         writer_of(output, self.pipeline.further_outputs())
+        listed = items if isinstance(items, Sequence) else []
+        check_output(output, [item for item in listed if isinstance(item, str | os.PathLike)])
         if output.exists() and not options.overwrite:
             raise InputError(f"{output}: already exists; choose another output or overwrite=True")
 

@@ -21,7 +21,7 @@ from ....data.formats.tables import suffix_of
 from ....data.persons.identity_sets import identity_in
 from ...engine.accounts import publish
 from ...engine.command_line.terminal import Progressbar, say
-from ...engine.inference.output import read_output, writer_of
+from ...engine.inference.output import check_output, read_output, writer_of
 from ...engine.inference.predictor import Predictor
 from ...engine.runs.loaded import Loaded, load_run, open_spec
 from ...engine.runs.run_directory import ACCOUNT, RunDirectory
@@ -70,6 +70,7 @@ def search(pipeline: ReidPipeline, options: SearchOptions) -> Ranked:
     """Rank the gallery for each query; writes OUTPUT and OUTPUT.png."""
     output = Path(options.output)
     writer_of(output, {})
+    check_output(output, [options.query, options.gallery])
     if output.exists() and not options.overwrite:
         raise InputError(f"{output}: already exists; choose another --output or --overwrite")
     with opened(options.accept) as account:
