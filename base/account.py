@@ -82,6 +82,11 @@ class Account:
             entry.names.update(dict.fromkeys(map(str, names)))
             entry.counted = max(entry.counted, count or 0)
 
+    def recount(self, topic: Topic, what: str, count: int) -> None:
+        """See the function `recount`."""
+        with self._lock:
+            self._entries.setdefault((topic, what), Entry(topic, what)).counted = count
+
     def merge(self, entries: Iterable[Mapping[str, object]]) -> None:
         """Add the statements of another account, as its `to_json` gives them; counts add up."""
         for other in entries:
@@ -150,6 +155,15 @@ def note(
     account = _current.get()
     if account is not None:
         account.note(topic, what, names, count=count)
+
+
+def recount(topic: Topic, what: str, count: int) -> None:
+    """Correct the count of a statement without names, where less is used than was listed: the
+    account says what is used.
+    """
+    account = _current.get()
+    if account is not None:
+        account.recount(topic, what, count)
 
 
 def accepts(kind: Doubt) -> bool:

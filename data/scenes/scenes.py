@@ -19,10 +19,11 @@ import polars as pl
 from ...base.account import note
 from ...base.errors import fail, shown
 from ..columns import find_columns, parse_columns
-from ..formats.pictures import PictureFolder, list_folder
+from ..formats.pictures import PICTURE_SUFFIXES, PictureFolder, list_folder
 from ..formats.tables import TABLE_SUFFIXES, collect, endings_of, scan_table, suffix_of
 from ..items import check_items
-from ..parts import read_part, rows_in, without_other_parts
+from ..listed import fitting_table, note_unlisted
+from ..parts import read_part, rows_in, text_of, without_other_parts
 from .depths import DEPTH_SUFFIXES
 from .layouts import (
     DEPTH,
@@ -80,7 +81,7 @@ def read_rgbd_set(
 
     path        folder of a public set or of several, or of any three folders with telling names; a
                 folder of pictures, with `depth` and `mask`; or a table (image, depth, mask, and
-                optionally set, part, group)
+                optionally set, part, group), or the folder that holds it as labels.csv
     depth, mask folders of depth and masks, where their names do not tell
     groups      table (image, group) of scenes that must not be in two parts; image is a stem or the
                 name of an item
@@ -94,6 +95,8 @@ def read_rgbd_set(
     source = Path(path)
     if not source.exists():
         raise fail(path, "there is no such folder or table")
+    if source.is_dir() and depth is None and mask is None:
+        source = table_in(source, need_depth, need_mask, columns) or source
     if source.is_dir():
         if columns:
             raise fail(path, "is a folder; --columns is read with a table")
@@ -111,6 +114,8 @@ def read_rgbd_set(
             if folder is not None:
                 raise fail(path, f"is a table, which names its own files; leave out --{option}")
         scenes = scenes_of_table(source, need_depth, need_mask, columns=columns)
+        listed = [*scenes.images, *filter(None, (*scenes.depths, *scenes.masks))]
+        note_unlisted(source, listed, PICTURE_SUFFIXES, "pictures")
     else:
         raise fail(path, f"is neither a folder nor a table ({endings_of(TABLE_SUFFIXES)})")
     if scenes.unmatched and strict:
@@ -126,6 +131,17 @@ def read_rgbd_set(
         scenes = replace(scenes, groups=_groups(groups, scenes))
     _note_groups(scenes)
     return scenes
+
+
+def table_in(
+    folder: Path, need_depth: bool, need_mask: bool, columns: Sequence[str]
+) -> Path | None:
+    """The table of scenes in a folder, None where there is none with the columns that are needed."""
+    return fitting_table(folder, _required(need_depth, need_mask), parse_columns(columns, FIELDS))
+
+
+def _required(need_depth: bool, need_mask: bool) -> list[str]:
+    return ["image", *(["depth"] if need_depth else []), *(["mask"] if need_mask else [])]
 
 
 def _note_groups(scenes: RgbdSet) -> None:
@@ -245,7 +261,7 @@ def scenes_of_table(
     read. present: whether all files must be there; else those that are missing fail when read.
     """
     table, fields = _read_cells(path, need_depth, need_mask, columns)
-    needed = ["image", *(["depth"] if need_depth else []), *(["mask"] if need_mask else [])]
+    needed = _required(need_depth, need_mask)
     home, set_name = PictureFolder(path.parent), path.parent.resolve().name
     scenes: list[_Scene] = []
     for row, cells in enumerate(table.iter_rows(named=True), 1):
@@ -275,13 +291,10 @@ def _read_cells(
     plain = [n for n in names if not (kinds[n].is_nested() or kinds[n] in (pl.Binary, pl.Object))]
     cells = frame.select(pl.col(name).cast(pl.String).str.strip_chars() for name in plain)
     table = collect(path, cells)
-    required = ["image", *(["depth"] if need_depth else []), *(["mask"] if need_mask else [])]
+    chosen = parse_columns(columns, FIELDS)
+    usable = without_other_parts(plain, text_of(table), fields=FIELDS, chosen=chosen.values())
     fields = find_columns(
-        path,
-        without_other_parts(table, plain, fields=FIELDS),
-        FIELDS,
-        required=required,
-        chosen=parse_columns(columns, FIELDS),
+        path, usable, FIELDS, required=_required(need_depth, need_mask), chosen=chosen
     )
     if not table.height:
         raise fail(path, "has column names but no rows")

@@ -23,7 +23,7 @@ from ..columns import find_columns, parse_columns
 from ..formats.audio import read_audio
 from ..formats.tables import TABLE_SUFFIXES, collect, scan_table, suffix_of
 from ..items import is_missing
-from ..parts import PARTS, read_part
+from ..parts import read_part, without_other_parts
 from .transcripts import Word
 
 FIELDS = ("audio", "text", "start", "end", "duration", "speaker", "part", "id", "words")
@@ -95,15 +95,19 @@ def read_manifest(
     chosen = {field: next((n for n in row if n in names), "") for field, row in PREFERRED.items()}
     chosen = {field: name for field, name in chosen.items() if name}
     chosen |= parse_columns(columns, FIELDS)
-    named = find_columns(path, names, FIELDS, chosen=chosen, unused_noted=False)
+    columns_left = without_other_parts(
+        names,
+        lambda name: (str(row.get(name) or "") for row in rows),
+        fields=FIELDS,
+        chosen=chosen.values(),
+    )
+    named = find_columns(path, columns_left, FIELDS, chosen=chosen, unused_noted=False)
     if "audio" not in named:
         raise fail(
             path,
             f"line {numbered[0][0] if numbered else 1} names no recording; columns like audio, "
             "text, start, end, or --columns audio=COLUMN",
         )
-    if named.get("part") not in (None, "part", "split") and not _holds_parts(rows, named["part"]):
-        note("columns", f"{shown(named.pop('part'))} names no parts and is not used")
     # Each line may have keys of its own.
     has_keys = path.suffix.lower() in LINE_SUFFIXES
     taken = set(named.values())
@@ -112,7 +116,7 @@ def read_manifest(
         for field, name in named.items()
     }
     used = {name for row in fields.values() for name in row}
-    if unused := [name for name in names if name not in used]:
+    if unused := [name for name in columns_left if name not in used]:
         note("columns", "not used", unused)
     real_home = None if home is None else os.path.realpath(home)
     return [_utterance(path, number, row, fields, real_home) for number, row in numbered]
@@ -148,11 +152,6 @@ def _json_rows(path: Path) -> list[tuple[int, Row]]:
     if not rows:
         raise fail(path, "has no lines")
     return rows
-
-
-def _holds_parts(rows: Sequence[Row], column: str) -> bool:
-    cells = {str(row.get(column) or "").strip().lower() for row in rows} - {""}
-    return bool(cells) and cells <= set(PARTS)
 
 
 def _utterance(

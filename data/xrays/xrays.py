@@ -23,6 +23,8 @@ from ..formats.grey_range import bits_for, value_range
 from ..formats.pictures import decode_picture, resized, upright
 from ..formats.tables import TABLE_SUFFIXES, endings_of, suffix_of
 from ..items import check_items
+from ..listed import note_unlisted
+from .files import SUFFIXES, is_mask
 from .findings import classes_of, one_against_rest, refuse_several
 from .layouts import read_covidx, read_folder
 from .medmnist import read_medmnist, read_place
@@ -57,14 +59,22 @@ def read_xray_set(
     reading = reading or Reading()
     reading = replace(reading, classes=tuple(classes) or tuple(reading.classes))
     layout, xrays = _read(source, reading)
+    if layout in ("table", "covidx"):
+        files = [xray.file for xray in xrays if not xray.problem]
+        note_unlisted(source, files, SUFFIXES, "pictures", belongs=lambda file: not is_mask(file))
+    if reading.need_label:  # rows without a label were judged when the table was read
+        xrays = [xray for xray in xrays if xray.label]
     listed = xray_set(source, layout, xrays)
+    if reading.need_label:
+        listed = _with_labels(listed, reading)
+        listed = leave_out_unreadable(listed, dict(enumerate(listed.problems)))
+        items = _identities(listed)
+        rows = check_items(listed.where, "picture", items, listed.labels, listed.parts)
+        listed = _with_patients(_with_headers(listed.of(rows)))
+    else:
+        listed = listed.of(_first_rows(listed))
     note("read", "pictures", count=len(listed))
-    if not reading.need_label:
-        return listed.of(_first_rows(listed))
-    listed = _with_labels(listed, reading)
-    listed = leave_out_unreadable(listed, dict(enumerate(listed.problems)))
-    rows = check_items(listed.where, "picture", _identities(listed), listed.labels, listed.parts)
-    return _with_patients(_with_headers(listed.of(rows)))
+    return listed
 
 
 def _read(source: Path, reading: Reading) -> tuple[str, list[Xray]]:

@@ -195,8 +195,8 @@ class Pipeline(Generic[OptionsT, SpecT, PredictOptionsT, DataT, ItemT]):
         raise NotImplementedError
 
     def prediction_options(self, options: OptionsT) -> Mapping[str, object]:
-        """Options of the prediction on its own data that a training ends with, other than run,
-        input and output.
+        """Options of the prediction on its own data that a training ends with, other than run and
+        output; input is --data unless it is given here.
         """
         return {}
 

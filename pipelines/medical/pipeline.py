@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ...base.errors import InputError
 from ...data.xrays.generate import write_sample_xrays
+from ...data.xrays.layouts import listing_tables
 from ...models.layers.encoders import fitting, read_weights
 from ...models.vision.medusa import Medusa, build_medusa
 from ..engine.command_line.terminal import say
@@ -216,8 +217,16 @@ class MedicalPipeline(
         return Review(metrics, headline, pictures, tables_of(scores, positive, looked, report))
 
     def prediction_options(self, options: MedicalOptions) -> dict[str, object]:
-        """No explanations, since the report has pictures already."""
-        return {"explain": False}
+        """No explanations, since the report has pictures already; where the folder of the pictures
+        or their column is named, the table that it belongs to.
+        """
+        data = Path(str(options.data))
+        tables = [path for path, _ in listing_tables(data)] if data.is_dir() else [data]
+        image = tuple(pair for pair in options.columns if pair.startswith("image="))
+        if len(tables) != 1 or not (options.images or image):
+            return {"explain": False}
+        named = {"input": str(tables[0]), "images": options.images, "columns": image}
+        return {"explain": False, **named}
 
     def export_example(
         self, model: nn.Module, splits: Splits[MedicalSpec, Xrays]

@@ -23,6 +23,7 @@ from ...data.columns import parse_columns
 from ...data.formats.dicom import is_dicom, read_dicom
 from ...data.formats.pictures import write_png
 from ...data.formats.tables import TABLE_SUFFIXES, suffix_of
+from ...data.listed import note_whole_folder
 from ...data.xrays.files import list_xrays, without_masks
 from ...data.xrays.medmnist import read_place
 from ...data.xrays.records import Reading
@@ -90,6 +91,7 @@ def list_items(options: MedicalPredictOptions) -> list[XrayItem]:
 
 def _pictures_of(path: Path) -> list[tuple[str, str]]:
     """(file, id) of the pictures of a folder or pattern, without those in folders of masks."""
+    note_whole_folder(path, "pictures")
     pictures = without_masks(path, list_xrays(path))
     note("read", "pictures", count=len(pictures))
     return pictures

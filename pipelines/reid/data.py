@@ -17,6 +17,7 @@ from ...base.account import doubt, note
 from ...base.errors import fail, nearest, shown
 from ...data.formats.tables import require_columns
 from ...data.items import join_copies
+from ...data.parts import called_like_parts
 from ...data.persons.persons import PictureSet, read_picture_set
 from ..engine.pipeline import Member, Splits
 from ..engine.spec import Spec
@@ -75,8 +76,8 @@ def open_pictures(
     source = PictureSource(pictures, size)
     if options.model == "cca":
         return _open_attributes(options, spec, source, as_test)
-    if pictures.attributes:
-        note("columns", "not used", pictures.attributes)
+    if unused := [name for name in pictures.attributes if not called_like_parts(name)]:
+        note("columns", "not used", unused)  # of the others it was said that they are no parts
     goal = goal_of(options, pictures) if spec is None else spec.goal
     if as_test and spec is not None:
         rows = rows_to_score(pictures)

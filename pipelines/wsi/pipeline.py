@@ -210,7 +210,6 @@ class WsiPipeline(Pipeline[WsiOptions, WsiSpec, WsiPredictOptions, BagSet, BagIt
             "features": own_feature_folder(options),
             "slides": options.slides,
             "columns": options.columns,
-            "accept": options.accept,
             "fetch_encoder": True,  # the user has named it
             "explain": False,
         }

@@ -18,6 +18,7 @@ from ...base.files import walk_folder
 from ...data.columns import parse_columns
 from ...data.formats.tables import TABLE_SUFFIXES, suffix_of
 from ...data.items import digest
+from ...data.listed import labels_table
 from ...data.slides.bags import BagTable, Cohort, is_bag_table, read_bag_table, read_cohort
 from ...data.slides.features import SlideFeatures, read_attributes, read_features
 from ...data.slides.files import FEATURE_SUFFIXES, match_files, not_matched
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from .data import WsiSpec
 
 MEMORY_BYTES = 8 << 30  # of features; what is more is read again each time
-LABELS = "labels.csv"
 
 
 class BagSource:
@@ -344,12 +344,12 @@ def table_of(options: WsiOptions) -> Path:
     if options.data is None:
         raise InputError("wsi: name a list of slides or a table of bags with --data")
     path = Path(options.data)
-    if path.is_dir() and not (path / LABELS).is_file():
-        raise fail(
-            path,
-            f"holds no {LABELS}; it lists the slides (slide,label and perhaps patient,split,mpp)",
-        )
-    return path / LABELS if path.is_dir() else path
+    if not path.is_dir():
+        return path
+    if (table := labels_table(path)) is None:
+        listed = "it lists the slides (slide,label and perhaps patient,split,mpp)"
+        raise fail(path, f"holds no labels.csv; {listed}")
+    return table
 
 
 def slides_home(options: WsiOptions, table: Path) -> Path:

@@ -192,6 +192,7 @@ def _finish(
         input=str(options.data),
         output=str(run.path / "predictions.parquet"),
         overwrite=True,
+        accept=options.accept,
     )
     predict_options = replace(predict_options, **pipeline.prediction_options(options))
     predicted = predict(pipeline, predict_options, alone=True)
