@@ -105,5 +105,7 @@ def note_unlisted(
             and belongs(os.path.join(folder, name))
         )
     if unlisted:
-        table = os.path.basename(where) if not os.path.isdir(where) else "the table"
-        note("left out", f"{items} that {table} does not list", sorted(unlisted))
+        table = "no table of the folder lists"
+        if not os.path.isdir(where):
+            table = f"{os.path.basename(where)} does not list"
+        note("left out", f"{items} that {table}", sorted(unlisted))

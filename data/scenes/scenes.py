@@ -136,7 +136,7 @@ def read_rgbd_set(
 def table_in(
     folder: Path, need_depth: bool, need_mask: bool, columns: Sequence[str]
 ) -> Path | None:
-    """The table of scenes in a folder, None where there is none with the columns that are needed."""
+    """The table of scenes in a folder; None for none with the columns that are needed."""
     return fitting_table(folder, _required(need_depth, need_mask), parse_columns(columns, FIELDS))
 
 

@@ -194,7 +194,10 @@ def split_rows(options: ReidOptions, source: PictureSource, unit: Unit) -> Subse
         rows = rows if part == "test" else rows[~nobody[rows]]
         if not share:
             return rows[:0], rows
-        note("groups", f"parts are shares of the {_NOUN[unit]}; exact copies stay together")
+        what = f"the {part} part is a share of the {_NOUN[unit]}"
+        note("groups", f"{what}; exact copies stay together")
+            "groups", f"the {part} part is a share of the {_NOUN[unit]}; exact copies stay together"
+        )
         if unit == "search":
             return _take_identities(pictures, rows, share, generator, groups[rows])
         identities = pictures.identities if unit == "classes" else [""] * len(pictures)

@@ -202,8 +202,8 @@ class SaliencyPipeline(
         )
 
     def prediction_options(self, options: SaliencyOptions) -> dict[str, object]:
-        """Where the depth maps are, if their folder was named; the columns of a table; and the table
-        itself, where it is that of the folder.
+        """Where the depth maps are, if their folder was named; the columns of a table; and the
+        table itself, where it is that of the folder.
         """
         values: dict[str, object] = {"depth": options.depth, "columns": options.columns}
         data = Path(str(options.data))

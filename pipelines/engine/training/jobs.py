@@ -33,7 +33,7 @@ from ..pipeline import (
     Splits,
 )
 from ..runs.loaded import Loaded, load_run
-from ..runs.paths import as_typed, same_option, with_absolute_paths
+from ..runs.paths import as_typed, homes_of, same_option, with_absolute_paths
 from ..runs.report import write_report
 from ..runs.run_directory import ACCOUNT, MEMBERS, RunDirectory, dump_options
 from ..spec import JsonValue
@@ -49,7 +49,7 @@ def train(pipeline: AnyPipeline, options: TrainOptions) -> RunDirectory:
     """Train, score on the test part, write the report. Returns the finished run."""
     absolute = with_absolute_paths(options)
     try:
-        with opened(options.accept) as account:
+        with opened(options.accept, homes_of(absolute)) as account:
             return _train(pipeline, absolute, account)
     except InputError as error:
         raise as_typed(error, options, absolute) from error
@@ -230,8 +230,8 @@ def evaluate(
 
     loaded: the run, where it is open already.
     """
-    with opened(options.accept) as account:
-        loaded = loaded or load_run(pipeline, options.run, options.accelerator)
+    loaded = loaded or load_run(pipeline, options.run, options.accelerator)
+    with opened(options.accept, [*homes_of(options), *homes_of(loaded.options)]) as account:
         return _evaluate(pipeline, options, loaded, account)
 
 

@@ -24,6 +24,7 @@ from ...engine.command_line.terminal import Progressbar, say
 from ...engine.inference.output import check_output, read_output, writer_of
 from ...engine.inference.predictor import Predictor
 from ...engine.runs.loaded import Loaded, load_run, open_spec
+from ...engine.runs.paths import homes_of
 from ...engine.runs.run_directory import ACCOUNT, RunDirectory
 from ...figures.style import save_png
 from ...metrics.reranking import rerank
@@ -73,7 +74,7 @@ def search(pipeline: ReidPipeline, options: SearchOptions) -> Ranked:
     check_output(output, [options.query, options.gallery])
     if output.exists() and not options.overwrite:
         raise InputError(f"{output}: already exists; choose another --output or --overwrite")
-    with opened(options.accept) as account:
+    with opened(options.accept, homes_of(options)) as account:
         return _search(pipeline, options, output, account)
 
 

@@ -21,6 +21,7 @@ from ...engine.command_line.terminal import say
 from ...engine.experiments.jobs import Job, Record, claimed, fingerprint_of, run_jobs
 from ...engine.pipeline import AnyPipeline
 from ...engine.runs.loaded import pick_device
+from ...engine.runs.paths import homes_of
 from ...engine.runs.run_directory import ACCOUNT
 from ...engine.training import order
 from ...engine.training.quick import fit
@@ -58,7 +59,7 @@ def crossval(pipeline: AnyPipeline, options: CrossvalOptions) -> pl.DataFrame:
     ensemble), and each seed is scored alone, too. Returns the table of scores.
     """
     output = Path(options.output)
-    with opened(options.accept) as account:
+    with opened(options.accept, homes_of(options)) as account:
         source = read_source(options)
         if not options.last_epoch:
             what = "a fifth of the bags outside of a fold stops its training early, as in train"

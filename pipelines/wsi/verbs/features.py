@@ -16,6 +16,7 @@ from ...engine.accounts import publish
 from ...engine.command_line.terminal import say
 from ...engine.pipeline import AnyPipeline
 from ...engine.runs.loaded import pick_device
+from ...engine.runs.paths import homes_of
 from ...engine.runs.run_directory import ACCOUNT
 from ..extraction import STATUS_FILE, Extractor, extract_slides, extraction_of
 from ..options import FeaturesOptions
@@ -37,7 +38,7 @@ class Extracted:
 
 def features(pipeline: AnyPipeline, options: FeaturesOptions) -> Extracted:
     """Write a feature file per slide, status.csv and account.json into --output."""
-    with opened(options.accept) as account:
+    with opened(options.accept, homes_of(options)) as account:
         slides, output = _named_slides(options.slides, Path(options.output)), Path(options.output)
         device = pick_device(options.accelerator)
         extractor = Extractor(
