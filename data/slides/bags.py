@@ -222,7 +222,7 @@ def read_cohort(
     if "patient" in columns and labelled:
         _refuse_shared_patients(path, cohort)
     if noted:
-        note("read", "slides listed", count=len(slides))
+        note("read", "slides listed", count=len(cohort))
         note_groups("patient", "slides", columns.get("patient"), cohort.patients)
     return cohort
 

@@ -196,8 +196,6 @@ def split_rows(options: ReidOptions, source: PictureSource, unit: Unit) -> Subse
             return rows[:0], rows
         what = f"the {part} part is a share of the {_NOUN[unit]}"
         note("groups", f"{what}; exact copies stay together")
-            "groups", f"the {part} part is a share of the {_NOUN[unit]}; exact copies stay together"
-        )
         if unit == "search":
             return _take_identities(pictures, rows, share, generator, groups[rows])
         identities = pictures.identities if unit == "classes" else [""] * len(pictures)

@@ -198,6 +198,7 @@ def read_source(options: WsiOptions, spec: WsiSpec | None = None) -> BagSource:
         status = extract_slides(extractor, folder, new, mpp)
         failed = set(status.filter(status["status"] == "error")["slide"])
         files |= {name: feature_path(folder, name) for name in new if name not in failed}
+    listed_count = len(cohort)
     rows = [row for row, name in enumerate(cohort.names) if name in files]
     if not rows:
         raise fail(table, f"no slide of it could be used; {folder / STATUS_FILE} says why")
@@ -205,6 +206,8 @@ def read_source(options: WsiOptions, spec: WsiSpec | None = None) -> BagSource:
     extraction = None if extractor is None else extractor.settings
     source = SlideBags(cohort, str(table), files, slides, extraction)
     source.leave_out_unusable(copies_joined=joined)
+    if len(source.cohort) < listed_count:
+        note("read", "slides used", count=len(source.cohort))
     return source
 
 
