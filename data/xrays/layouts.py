@@ -33,11 +33,19 @@ def read_folder(home: Path, reading: Reading) -> tuple[str, list[Xray]]:
         xrays = [xray for path, part in tables for xray in read_table(path, reading, part)]
         is_nih = any(stem_of(path).lower() in _TABLES for path, _ in tables)
         return "table", _with_part_lists(home, xrays) if is_nih else xrays
-    names = [name for name in _files(home) if name.lower().endswith(".txt")]
-    lists = [home / name for name in names if part_of_list(name) and name not in _PART_LISTS]
-    if lists:
+    if lists := _covidx_lists(home):
         return "covidx", read_covidx(home, lists, reading)
     return "classes", _read_classes(home, _all_tables(home))
+
+
+def has_lists(home: Path) -> bool:
+    """Whether tables or lists of a folder name its pictures, which else lie in folders by class."""
+    return bool(listing_tables(home)) or bool(_covidx_lists(home))
+
+
+def _covidx_lists(home: Path) -> list[Path]:
+    names = [name for name in _files(home) if name.lower().endswith(".txt")]
+    return [home / name for name in names if part_of_list(name) and name not in _PART_LISTS]
 
 
 def listing_tables(home: Path) -> list[tuple[Path, str]]:

@@ -92,7 +92,7 @@ def _read(source: Path, reading: Reading) -> tuple[str, list[Xray]]:
         tables = f"a table ({endings_of(TABLE_SUFFIXES)})"
         raise fail(source, f"is neither a folder, {tables}, an .npz of MedMNIST nor a .txt")
     for name, value in (("columns", reading.columns), ("uncertain", reading.uncertain)):
-        if value and layout != "table":
+        if value and layout != "table" and reading.strict:
             raise fail(source, f"--{name} is read with a table; leave it out")
     if reading.images and layout not in ("table", "covidx"):
         raise fail(source, "--images is read with a table or list; leave it out")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ...base.errors import InputError
 from ...data.xrays.generate import write_sample_xrays
-from ...data.xrays.layouts import listing_tables
+from ...data.xrays.layouts import has_lists, listing_tables
 from ...models.layers.encoders import fitting, read_weights
 from ...models.vision.medusa import Medusa, build_medusa
 from ..engine.command_line.terminal import say
@@ -215,6 +215,11 @@ class MedicalPipeline(
             pictures.append(figures.looked(chosen))
         headline = headline_of(scores, dataset, positive, report.sentences[0])
         return Review(metrics, headline, pictures, tables_of(scores, positive, looked, report))
+
+    def unused_for(self, data: str) -> tuple[str, ...]:
+        """Folders by class have neither columns nor another folder of pictures."""
+        by_class = Path(data).is_dir() and not has_lists(Path(data))
+        return ("columns", "images") if by_class else ()
 
     def prediction_options(self, options: MedicalOptions) -> dict[str, object]:
         """No explanations, since the report has pictures already; where the folder of the pictures

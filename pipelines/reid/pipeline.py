@@ -170,6 +170,11 @@ class ReidPipeline(Pipeline[ReidOptions, ReidSpec, ReidPredictOptions, Pictures,
             return scoring.review_attributes(dataset, embedded, spec.attributes)
         return scoring.review_search(dataset, embedded, options, maps)
 
+    def unused_for(self, data: str) -> tuple[str, ...]:
+        """A folder without a table has neither columns nor another folder of pictures."""
+        alone = Path(data).is_dir() and labels_table(data) is None
+        return ("columns", "images") if alone else ()
+
     def prediction_options(self, options: ReidOptions) -> dict[str, object]:
         """The folder of the pictures of a table, its columns and, where these are named, the table
         itself.

@@ -18,6 +18,7 @@ from ...data.formats.tables import TABLE_SUFFIXES, suffix_of
 from ...data.slides.generate import write_sample_slides
 from ...models.bags.acmil import ACMIL, BagModel, MaxPool, MeanPool, diversity_loss
 from ...models.layers.vit import TransformerEncoder
+from ..engine.options import EvaluateOptions
 from ..engine.pipeline import (
     Batch,
     Calibration,
@@ -35,7 +36,7 @@ from ..metrics.linear_baseline import linear_probabilities
 from . import figures
 from .data import BagSet, WsiSpec, spec_of, split
 from .explain import concentration
-from .options import WsiOptions, WsiPredictOptions
+from .options import WsiEvaluateOptions, WsiOptions, WsiPredictOptions
 from .prediction import BagItem, ItemReader, PredictContext, list_inputs, predict_item, schema
 from .scoring import (
     attention_of_bags,
@@ -46,7 +47,7 @@ from .scoring import (
     probabilities,
     score_table,
 )
-from .sources import own_feature_folder, read_source
+from .sources import EvaluatedOptions, own_feature_folder, read_source
 
 
 def _note_other_parts(spec: WsiSpec, parts: Mapping[str, BagSet]) -> None:
@@ -203,6 +204,12 @@ class WsiPipeline(Pipeline[WsiOptions, WsiSpec, WsiPredictOptions, BagSet, BagIt
                 *figures.heatmap_figures(dataset, attention, probability),
             ]
         return Review(metrics, headline, pictures, {"Scores, 95 % intervals by patient": table})
+
+    def evaluation_options(self, options: EvaluateOptions, trained: WsiOptions) -> WsiOptions:
+        """As of every pipeline, and whether the encoder may be fetched."""
+        assert isinstance(options, WsiEvaluateOptions)
+        values = vars(super().evaluation_options(options, trained))
+        return EvaluatedOptions(**{**values, "fetch_encoder": options.fetch_encoder})
 
     def prediction_options(self, options: WsiOptions) -> dict[str, object]:
         """The features that the training has extracted; the report has heatmaps already."""

@@ -6,6 +6,7 @@ Shapes: n instances of a bag, D width of a feature.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -162,6 +163,14 @@ class SlideBags(BagSource):
             self.cohort = self.cohort.joined(self.where, "slide", digests)
 
 
+@dataclass(frozen=True, kw_only=True)
+class EvaluatedOptions(WsiOptions):
+    """The options of a training by which a run is evaluated."""
+
+    fetch_encoder: bool = False
+    """Whether the encoder of the run may be fetched from a repository of anybody."""
+
+
 def read_source(options: WsiOptions, spec: WsiSpec | None = None) -> BagSource:
     """The bags that --data names; features that are missing are extracted.
 
@@ -269,7 +278,7 @@ def _extractor_for(
         options.threads,
         mpp_first=training,
         mpp_checked=training,
-        fetch=training,
+        fetch=training or (isinstance(options, EvaluatedOptions) and options.fetch_encoder),
     )
 
 

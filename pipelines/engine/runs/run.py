@@ -196,13 +196,15 @@ class Run:
         self,
         data: str | os.PathLike[str] | pl.DataFrame | pd.DataFrame | None = None,
         part: Literal["auto", "train", "validation", "test", "all"] = "auto",
+        **options: object,
     ) -> Metrics:
         """Score the run, on a part of its own data or on other data; also writes a report.
 
         data: other data with the same columns: a path, or a table of polars or pandas, which is
         kept in the run as frame.parquet; without it, the data that the run was trained on.
         part: the part to score; auto: the test part of the run's own data, all of other data.
-        Returns the metrics by name.
+        options: further ones of the verb `evaluate`, such as the folder of the pictures. Returns
+        the metrics by name.
         """
         from ..training.jobs import evaluate
 
@@ -210,13 +212,10 @@ class Run:
             path = self.directory.path / "frame.parquet"
             write_frame(data, path)
             data = path
-        options = EvaluateOptions(
-            run=str(self.directory.path),
-            data=None if data is None else os.fspath(data),
-            part=part,
-            accelerator=self.accelerator,
-        )
-        return evaluate(self.pipeline, options, self.loaded)
+        fixed = {"run": self.directory.path, "accelerator": self.accelerator}
+        values = {**options, **fixed, "data": data, "part": part}
+        chosen = parse(self.task, "evaluate", [], values=values)
+        return evaluate(self.pipeline, cast(EvaluateOptions, chosen), self.loaded)
 
     def export(self, output: str | os.PathLike[str], tolerance: float = 1e-5) -> str:
         """Write the model as one file that runs without Headwise; returns its path.

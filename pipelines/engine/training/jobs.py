@@ -241,11 +241,12 @@ def _evaluate(
     part = options.part
     if options.data is not None:
         part = "all" if part == "auto" else part
-        data = replace(loaded.options, data=options.data)
+        data = pipeline.evaluation_options(options, loaded.options)
         name = f"evaluation-{part}-{os.path.basename(options.data).split('.')[0]}"
     else:
         part = "test" if part == "auto" else part
-        data = with_data(pipeline, loaded.options, loaded.run)
+        own = with_data(pipeline, loaded.options, loaded.run)
+        data = pipeline.evaluation_options(options, own)
         # What the training accepted of this data is no doubt now.
         account.accept |= set(loaded.options.accept)
         name = f"evaluation-{part}"
