@@ -14,7 +14,7 @@ import polars as pl
 from ...base.account import note
 from ...base.errors import fail
 from ..columns import find_columns, parse_columns
-from ..formats.pictures import PictureFolder
+from ..formats.picture_folder import PictureFolder
 from ..formats.tables import collect, scan_table
 from ..items import is_missing, read_labels
 from ..parts import SEARCH_PARTS, read_part, text_of, without_other_parts

@@ -19,7 +19,8 @@ import polars as pl
 from ...base.account import note
 from ...base.errors import fail, shown
 from ..columns import find_columns, parse_columns
-from ..formats.pictures import PICTURE_SUFFIXES, PictureFolder, list_folder
+from ..formats.picture_folder import PictureFolder
+from ..formats.pictures import PICTURE_SUFFIXES, list_folder
 from ..formats.tables import TABLE_SUFFIXES, collect, endings_of, scan_table, suffix_of
 from ..items import check_items
 from ..listed import fitting_table, note_unlisted

@@ -15,7 +15,8 @@ from ...base.account import note
 from ...base.errors import InputError, fail, shown
 from ...base.files import walk_folder
 from ..formats.dicom import DICOM_SUFFIXES, is_dicom
-from ..formats.pictures import PICTURE_SUFFIXES, PictureFolder, list_pictures
+from ..formats.picture_folder import PictureFolder
+from ..formats.pictures import PICTURE_SUFFIXES, list_pictures
 
 SUFFIXES = (*PICTURE_SUFFIXES, *DICOM_SUFFIXES)
 MASKS = ("lungs", "masks", "lung_masks", "lung masks", "mask")  # folders that hold no X-rays

@@ -19,7 +19,7 @@ from ...base.account import note
 from ...base.errors import InputError, fail, nearest, shown
 from ..columns import note_groups
 from ..formats.dicom import is_dicom, read_dicom, read_header
-from ..formats.grey_range import bits_for, value_range
+from ..formats.grey_range import unit_range
 from ..formats.pictures import decode_picture, resized, upright
 from ..formats.tables import TABLE_SUFFIXES, endings_of, suffix_of
 from ..items import check_items
@@ -247,31 +247,13 @@ def _grey(path: object, opened: Image) -> np.ndarray:
         values = np.asarray(upright(opened.copy(), opened)).astype(np.float32)
         if values.min() < 0 or values.max() > 65535:
             raise fail(path, "holds numbers beyond 16 bits; save it with 8 or 16 bits")
-        return _scaled(path, values)
+        return unit_range(path, values)
     if opened.mode == "F":
         raise fail(path, "holds fractions, not 8 or 16 bit numbers; save it as png")
     if "A" in opened.mode or "transparency" in opened.info:
         clear = np.asarray(upright(opened.convert("LA"), opened)).astype(np.float32)
         return clear[..., 0] * clear[..., 1] / 65025
     return np.asarray(upright(opened.convert("L"), opened)).astype(np.float32) / 255
-
-
-def _scaled(path: object, values: np.ndarray) -> np.ndarray:
-    """Values of a file of 16 bits from 0 to 1, by the bits that they need."""
-    _, high, marked = value_range(values)
-    bits = bits_for(high)
-    if bits == 16:
-        return values / 65535
-    note(
-        "assumed",
-        f"files of 16 bits whose values need only {bits}, scaled by {2**bits - 1}",
-        [path],
-    )
-    if marked:
-        note(
-            "values", "files with burnt-in markers far outside of the other values, cut off", [path]
-        )
-    return np.minimum(values / (2**bits - 1), 1)
 
 
 def two_sizes(

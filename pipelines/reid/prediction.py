@@ -18,7 +18,8 @@ from ...base.account import note
 from ...base.errors import fail
 from ...base.files import checksum, place_below
 from ...data.columns import find_columns, parse_columns
-from ...data.formats.pictures import PictureFolder, list_pictures, read_picture, write_png
+from ...data.formats.picture_folder import PictureFolder
+from ...data.formats.pictures import list_pictures, read_picture, write_png
 from ...data.formats.tables import TABLE_SUFFIXES, suffix_of
 from ...data.items import is_missing
 from ...data.listed import note_whole_folder

@@ -305,7 +305,7 @@ DATA: list[Bug] = [
     ),
     (
         "D133",
-        "data/formats/pictures.py",
+        "data/formats/picture_folder.py",
         "folder = os.path.dirname(file)\n",
         "folder = self.home\n",
         ("data/formats/test_pictures.py", "-k", "leads_out"),
