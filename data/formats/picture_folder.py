@@ -6,9 +6,12 @@ import os
 import stat
 from pathlib import PurePosixPath
 
-from ...base.account import doubt
+from ...base.account import doubt, note
 from ...base.errors import fail, shown
 from ...base.files import lies_in, refuse_link_out
+from ...base.spellings import SPELT_OTHERWISE, Spellings
+from .arrays import ARRAY_SUFFIXES
+from .pictures import PICTURE_SUFFIXES
 
 
 class PictureFolder:
@@ -22,6 +25,7 @@ class PictureFolder:
         self.home = str(home)
         self._real = os.path.realpath(home)
         self._checked: dict[str, bool] = {}  # one look per folder, not one per picture
+        self._spellings = Spellings(self.home, (*PICTURE_SUFFIXES, *ARRAY_SUFFIXES))
 
     def find(self, where: object, path: str, *, needed: bool = True) -> tuple[str, str]:
         """(file, name relative to the folder, with "/") of one listed picture.
@@ -51,6 +55,8 @@ class PictureFolder:
                 refuse_link_out(file, self._real)
                 mode = os.stat(file).st_mode
         except OSError as error:
+            if (spelled := self.spelled(name)) is not None:
+                return self.find(where, spelled, needed=needed)
             if not needed:
                 return file, "/".join(parts)
             hint = "; write / between folders" if "\\" in name else ""
@@ -58,6 +64,15 @@ class PictureFolder:
         if not stat.S_ISREG(mode):
             raise fail(where, f"{shown(name)} in {self.home} is not a plain file")
         return file, "/".join(parts)
+
+    def spelled(self, name: str) -> str | None:
+        """The picture that a name means which is spelt otherwise (case, accents, backslashes,
+        ending), None where there is none or several are alike.
+        """
+        spelled = self._spellings.find(name)
+        if spelled is not None:
+            note("assumed", SPELT_OTHERWISE, [f"{name}: {spelled}"])
+        return spelled
 
     def _relative(self, where: object, path: str) -> str:
         real = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))

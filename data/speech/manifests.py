@@ -19,8 +19,9 @@ import numpy as np
 from ...base.account import doubt, note
 from ...base.errors import fail, reason, shown
 from ...base.files import lies_in
+from ...base.spellings import SPELT_OTHERWISE, Spellings
 from ..columns import find_columns, parse_columns
-from ..formats.audio import read_audio
+from ..formats.audio import AUDIO_SUFFIXES, read_audio
 from ..formats.tables import TABLE_SUFFIXES, collect, scan_table, suffix_of
 from ..items import is_missing
 from ..parts import read_part, without_other_parts
@@ -119,7 +120,8 @@ def read_manifest(
     if unused := [name for name in columns_left if name not in used]:
         note("columns", "not used", unused)
     real_home = None if home is None else os.path.realpath(home)
-    return [_utterance(path, number, row, fields, real_home) for number, row in numbered]
+    spellings = Spellings(path.parent, AUDIO_SUFFIXES)
+    return [_utterance(path, number, row, fields, real_home, spellings) for number, row in numbered]
 
 
 def _rows(path: Path) -> list[tuple[int, Row]]:
@@ -155,7 +157,12 @@ def _json_rows(path: Path) -> list[tuple[int, Row]]:
 
 
 def _utterance(
-    path: Path, number: int, row: Row, fields: Mapping[str, Sequence[str]], home: str | None
+    path: Path,
+    number: int,
+    row: Row,
+    fields: Mapping[str, Sequence[str]],
+    home: str | None,
+    spellings: Spellings,
 ) -> Utterance:
     """The utterance in a row of a manifest. fields: the columns that hold each field, of which the
     first that is filled counts.
@@ -169,8 +176,11 @@ def _utterance(
     audio = cell("audio")
     if not isinstance(audio, str):
         raise fail(path, f"{where} names no recording; columns like audio, text, start, end")
-    file = Path(audio)
-    file = file if file.is_absolute() else path.parent / file
+    audio = audio.strip()
+    file = path.parent / audio
+    if not os.path.lexists(file) and (spelled := spellings.find(audio)) is not None:
+        note("assumed", SPELT_OTHERWISE, [f"{audio}: {spelled}"])
+        file = path.parent / spelled
     if home is not None and not lies_in(os.path.realpath(file), home):
         cure = "put the recording there, or name the manifest itself"
         doubt("links", f"{path}: {where}", f"{shown(audio)} leads out of the folder; {cure}")

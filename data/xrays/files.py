@@ -128,6 +128,9 @@ class XrayFolder:
             name = self._search(where, place, parts)
             if name is not None:
                 return folder.find(where, name)
+        for folder in self._folders:
+            if (spelled := folder.spelled(path)) is not None:
+                return folder.find(where, spelled)
         homes = " or ".join(self.homes)
         problem = f"there is no picture {shown(path)} in {homes}; --images says where they lie"
         raise MissingPicture(str(fail(where, problem)))

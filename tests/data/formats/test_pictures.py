@@ -162,7 +162,7 @@ class TestListedPaths:
         ("path", "message"),
         [
             ("b.jpg", "there is no picture"),
-            ("a\\1.jpg", "write / between"),
+            ("a\\2.jpg", "write / between"),
             ("a", "not a plain file"),
             ("", "no name"),
             ("a\0.jpg", "no name"),
