@@ -31,10 +31,13 @@ Topic: TypeAlias = Literal[
 """read, left out: files, rows and items. columns: used under another name, or not used. values:
 missing, unknown, merged. items: duplicates, conflicts. groups: what is kept together in one part.
 assumed: conventions such as a time zone or a unit. accepted: doubts that the user accepts."""
-Doubt: TypeAlias = Literal["copies", "two-labels", "missing-labels", "label-as-feature", "links"]
+Doubt: TypeAlias = Literal[
+    "copies", "two-labels", "missing-labels", "label-as-feature", "links", "missing-codes"
+]
 """copies: one item listed more than once, or in two parts. two-labels: one item with two labels.
 missing-labels: rows without a label, which are left out. label-as-feature: a column of labels among
-the features. links: links that lead out of their folder, which are followed."""
+the features. links: links that lead out of their folder, which are followed. missing-codes: numbers
+such as -999 that look like codes for a missing value, which are taken as numbers."""
 
 _EXAMPLES = 3  # names in a line for the terminal; the file has all of them
 

@@ -15,6 +15,7 @@ PARTS: Mapping[str, str] = {
     "val": "validation",
     "valid": "validation",
     "validation": "validation",
+    "validate": "validation",
     "dev": "validation",
     "test": "test",
     "testing": "test",

@@ -10,7 +10,8 @@ import polars as pl
 from ...base.account import note
 from ...base.errors import fail, nearest, shown
 from ..formats.tables import numbers
-from .schema import Categorical, Condition, Schema
+from ..formats.tables_codes import without_codes
+from .schema import Categorical, Condition, Numeric, Schema
 from .vocabulary import FIRST, Vocabulary, clean
 
 # Answers in words to a question whose answer is 1 or 0.
@@ -48,6 +49,21 @@ def read_numbers(column: pl.Series, where: object, name: str) -> tuple[np.ndarra
     except TypeError as error:
         problem = f"column {shown(column.name)} of {name} holds {error}, not numbers"
         raise fail(where, problem) from None
+
+
+def field_numbers(
+    field: Numeric, column: pl.Series, where: object, name: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """`read_numbers` of a field, NaN for what its schema counts as missing, too."""
+    words, named = [str(word) for word in field.missing], 0
+    if words and column.dtype == pl.String:
+        mask = column.str.strip_chars().is_in(words).fill_null(False)
+        column, named = column.set(mask, None), int(mask.sum())
+    values, bad = read_numbers(column, where, name)
+    values, coded = without_codes(values, words)
+    if named + coded:
+        note("values", f"fields with numbers that count as missing ({', '.join(words)})", [name])
+    return values, bad
 
 
 def places(

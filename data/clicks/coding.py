@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 import polars as pl
 
-from .cells import places, read_numbers, take, task_labels, texts
+from .cells import field_numbers, places, take, task_labels, texts
 from .history import Ragged
 from .lists import SPACE, values_of, without
 from .schema import TIME_FIELDS, Categorical, Schema
@@ -110,7 +110,7 @@ class FieldCodes:
         numbers and are not.
         """
         if name in self.schema.numeric:
-            values, bad = read_numbers(column, where, name)
+            values, bad = field_numbers(self.schema.numeric[name], column, where, name)
             return bucketed(values, self.edges[name])[:, None], bad
         categorical = self.schema.categorical[name]
         column = texts(categorical, column)

@@ -12,6 +12,7 @@ import numpy as np
 
 from .coding import FieldCodes, Rows, codes_of
 from .history import Events
+from .marks import NumberMarks
 from .row_parts import RowParts
 
 
@@ -25,7 +26,7 @@ class ClickEncoder(FieldCodes):
     last        int32 (U, M) and (I, M), codes of the log's fields in the last row of each
     rates       what counting the training part gives, for a baseline
     row_parts   which rows were in which part
-    commas      whether numbers of columns have a decimal comma, where a text file does not say it
+    marks       how numbers of columns are written, where a text file does not say it
     """
 
     side_codes: Mapping[str, np.ndarray]
@@ -34,7 +35,7 @@ class ClickEncoder(FieldCodes):
     last: Mapping[str, np.ndarray]
     rates: Mapping[str, np.ndarray] = field(default_factory=dict)
     row_parts: RowParts = field(default_factory=RowParts)
-    commas: Mapping[str, bool] = field(default_factory=dict)
+    marks: NumberMarks = field(default_factory=NumberMarks)
 
     def side(self, side: str, who: np.ndarray) -> np.ndarray:
         """Codes (n, ·) of the joined fields of users or items by place; missing if unknown."""

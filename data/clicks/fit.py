@@ -26,7 +26,7 @@ from .encoder import ClickEncoder, field_codes
 from .history import Events, Ragged
 from .lists import with_fillers
 from .log import JoinedTable, Log, joined, scan_log, with_table
-from .marks import commas_of, number_columns, number_parts
+from .marks import NumberMarks, marks_of, number_columns, number_parts, with_points
 from .row_parts import RowParts
 from .schema import Schema
 from .split import TEST, TRAIN, split_rows
@@ -50,20 +50,22 @@ def fit(
     tables = [joined(log, join, schema.user) for join in schema.join]
     sides = _sides(log, schema, tables)
     note_columns(log, schema, tables)
-    commas = {**(base.commas if base else {}), **commas_of(log.files, number_columns(schema))}
-    users, items, rows, met = _first_pass(log, schema, base, tables, commas)
+    in_log = marks_of(log.files, number_columns(schema))
+    marks = in_log.before(base.marks) if base else in_log
+    tables = [_with_points(table, schema, marks) for table in tables]
+    users, items, rows, met = _first_pass(log, schema, base, tables, marks)
     check_times(rows.time, schema, log.files[0])
     part = split_rows(log, schema, rows)
     check_labels(rows, part, schema, log)
     note_events(log, schema, rows, part)
     training = part == TRAIN
     ids = {"user": users, "item": items}
-    values = TrainingValues(log, schema, sides, tables, rows, training, ids, commas)
+    values = TrainingValues(log, schema, sides, tables, rows, training, ids, marks)
     vocabularies, edges = values.vocabularies(base), values.edges(base)
     schema = with_fillers(log, schema, vocabularies)
     fields = FieldCodes(schema, vocabularies, edges, sides, users, items)
     side_codes = {side: _side_codes(fields, side, tables, base) for side in SIDES}
-    _encode(log, fields, rows, commas)
+    _encode(log, fields, rows, marks)
     newer = _events(fields, side_codes, rows, met)
     events = {n: base.events[n].merged(e) if base else e for n, e in newer.items()}
     check_sequences(log, schema, events, rows.listed)
@@ -79,7 +81,7 @@ def fit(
         events=events,
         last={side: _last(fields, side, rows, base) for side in SIDES},
         row_parts=RowParts.of(rows, part, base.row_parts if base else None),
-        commas=commas,
+        marks=marks,
     )
     note_fields(encoder, rows, part)
     return encoder, rows, part
@@ -94,15 +96,21 @@ def encode_log(
     """
     schema = encoder.schema
     note_columns(log, schema)
-    commas = {**encoder.commas, **commas_of(log.files, number_columns(schema))}
-    _, _, rows, met = _first_pass(log, schema, encoder, [], commas, grow=False)
+    marks = marks_of(log.files, number_columns(schema)).before(encoder.marks)
+    _, _, rows, met = _first_pass(log, schema, encoder, [], marks, grow=False)
     part = split_rows(log, schema, rows) if split else np.full(len(rows), TEST, np.int8)
     note_events(log, schema, rows, part if split else None)
-    _encode(log, encoder, rows, commas)
+    _encode(log, encoder, rows, marks)
     note_fields(encoder, rows, part)
     note_unseen_lists(schema, rows.listed)
     newer = _events(encoder, encoder.side_codes, rows, met)
     return encoder.with_events(newer), rows, part
+
+
+def _with_points(table: JoinedTable, schema: Schema, marks: NumberMarks) -> JoinedTable:
+    """A joined table whose numbers have decimal points."""
+    columns = [name for name in number_columns(schema) if name != table.on]
+    return table._replace(frame=with_points(table.frame, columns, table.path, marks))
 
 
 def _sides(log: Log, schema: Schema, tables: Sequence[JoinedTable]) -> dict[str, str]:
@@ -126,7 +134,7 @@ def _first_pass(
     schema: Schema,
     base: ClickEncoder | None,
     tables: Sequence[JoinedTable],
-    commas: Mapping[str, bool],
+    marks: NumberMarks,
     *,
     grow: bool = True,
 ) -> tuple[Vocabulary, Vocabulary, Rows, np.ndarray]:
@@ -145,7 +153,7 @@ def _first_pass(
         columns.append(schema.split.column)
     parts: list[Rows] = []
     met = []
-    for frame, where in number_parts(log, schema, columns, commas):
+    for frame, where in number_parts(log, schema, columns, marks):
         who = {side: np.full(frame.height, -1, np.int32) for side in SIDES}
         for side, column in (("user", schema.user), ("item", schema.item)):
             if column is not None:
@@ -209,7 +217,7 @@ def _trained(
     return trained
 
 
-def _encode(log: Log, fields: FieldCodes, rows: Rows, commas: Mapping[str, bool]) -> None:
+def _encode(log: Log, fields: FieldCodes, rows: Rows, marks: NumberMarks) -> None:
     """Third pass: write the codes of the log's fields into `rows`."""
     schema = fields.schema
     columns = fields.of_side("row")
@@ -219,7 +227,7 @@ def _encode(log: Log, fields: FieldCodes, rows: Rows, commas: Mapping[str, bool]
     listed: dict[str, list[Ragged]] = {name: [] for name in schema.listed}
     start = 0
     any_column = next(iter(schema.tasks.values())).label.column
-    for frame, where in number_parts(log, schema, needed or [any_column], commas):
+    for frame, where in number_parts(log, schema, needed or [any_column], marks):
         part = slice(start, start + frame.height)
         rows.fields[part], _ = fields.fields(frame, rows.time[part], where)
         start += frame.height

@@ -52,11 +52,16 @@ class Categorical:
 
 @dataclass(frozen=True)
 class Numeric:
-    """A field of numbers, cut into buckets of equal count. side: as in `Categorical`."""
+    """A field of numbers, cut into buckets of equal count.
+
+    side     as in `Categorical`
+    missing  numbers and words that mean a missing cell, such as -999
+    """
 
     column: str
     buckets: int = 10
     side: str = "row"
+    missing: tuple[float | str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,9 @@ class Schema:
         for field_values in values["categorical"].values():
             if field_values["missing_words"]:
                 del field_values["missing_words"]
+        for field_values in values["numeric"].values():
+            if not field_values["missing"]:
+                del field_values["missing"]
         for sequence in values["sequences"].values():
             if sequence["filler"] is None:
                 del sequence["filler"]
@@ -193,7 +201,10 @@ def schema_of(values: Mapping[str, Any]) -> Schema:
                 for name, task in values["tasks"].items()
             },
             categorical={name: Categorical(**f) for name, f in values["categorical"].items()},
-            numeric={name: Numeric(**f) for name, f in values["numeric"].items()},
+            numeric={
+                name: Numeric(**{**f, "missing": tuple(f.get("missing", ()))})
+                for name, f in values["numeric"].items()
+            },
             time_fields=tuple(values["time_fields"]),
             sequences={
                 name: Sequence(**{**sequence, "where": condition(sequence["where"])})

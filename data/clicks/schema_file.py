@@ -17,6 +17,7 @@ categorical:                    # missing cells and unseen values have codes of 
   country: {missing_words: false}           # NA and null are values, not missing cells
 numeric:
   age: {buckets: 10}            # buckets of equal count on the training part
+  income: {missing: [-999, -1]} # numbers (or words) that mean a missing cell
 time_fields: [hour, weekday]    # of the time, in UTC
 sequences:                      # what a user did before the second of the row
   liked: {of: item_id, where: {column: rating, at_least: 4}, length: 50}
@@ -114,7 +115,7 @@ def parse_schema(values: object, where: object) -> Schema:
             for name, field, at in _named(keys, "categorical", where)
         },
         numeric={
-            name: _plain(Numeric, {"column": name, **_mapping(field or {}, at)}, at)
+            name: _plain(Numeric, {"column": name, **_with_missing(field, at)}, at)
             for name, field, at in _named(keys, "numeric", where)
         },
         time_fields=tuple(map(str, _list(keys.get("time_fields"), f"{where}: time_fields"))),
@@ -171,6 +172,17 @@ def _with_on(values: object) -> object:
     if not isinstance(values, Mapping):
         return values
     return {"on" if key is True else key: value for key, value in values.items()}
+
+
+def _with_missing(field: object, where: object) -> dict[str, object]:
+    """The keys of a numeric field; `missing` may be one number or word, or a list of them."""
+    keys = _mapping(field or {}, where)
+    if "missing" in keys:
+        words = keys["missing"] if isinstance(keys["missing"], list) else [keys["missing"]]
+        if any(isinstance(word, bool) or not isinstance(word, int | float | str) for word in words):
+            raise fail(where, f"missing should be numbers or words, is {shown(keys['missing'])}")
+        keys["missing"] = tuple(words)
+    return keys
 
 
 def _named(keys: Mapping[str, object], key: str, where: object) -> list[tuple[str, object, str]]:

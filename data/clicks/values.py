@@ -14,13 +14,14 @@ import polars as pl
 from ...base.account import note
 from ...base.errors import fail, shown
 from ..formats.tables import MISSING_WORDS
-from .cells import places, read_numbers, take, texts
+from ..formats.tables_codes import doubt_codes
+from .cells import field_numbers, places, take, texts
 from .coding import Rows
 from .encoder import ClickEncoder
 from .lists import values_of
 from .log import JoinedTable, Log
-from .marks import number_parts
-from .schema import Categorical, Schema
+from .marks import NumberMarks, number_parts
+from .schema import Categorical, Numeric, Schema
 from .vocabulary import Vocabulary, clean, equal_counts
 
 SAMPLED = 1_000_000  # numbers that the edges of buckets are computed from
@@ -42,9 +43,9 @@ class TrainingValues:
         rows: Rows,
         training: np.ndarray,
         ids: Mapping[str, Vocabulary],
-        commas: Mapping[str, bool],
+        marks: NumberMarks,
     ) -> None:
-        self.schema, self.commas = schema, commas
+        self.schema, self.marks = schema, marks
         counted = [name for name, field in schema.categorical.items() if field.hash is None]
         self.counts: dict[str, list[pl.DataFrame]] = {name: [] for name in counted}
         self.samples: dict[str, list[np.ndarray]] = {name: [] for name in schema.numeric}
@@ -57,6 +58,9 @@ class TrainingValues:
             for table in tables:
                 if table.side == side and schema.column(name) in table.frame.columns:
                     self._read_table(table, name, ids[side], weight)
+        for name, samples in self.samples.items():
+            cure = f"`missing: {{}}` of {name} under numeric in the schema"
+            doubt_codes(log.files[0], schema.column(name), np.concatenate(samples), cure)
         for name, words in self.words.items():
             if words:
                 what = f"cells of {name} hold a word that counts as missing"
@@ -68,7 +72,7 @@ class TrainingValues:
         share = min(1.0, SAMPLED / max(int(training.sum()), 1))
         generator, start = np.random.default_rng(0), 0
         columns = [schema.column(name) for name in names]
-        parts = number_parts(log, schema, columns, self.commas) if names else ()
+        parts = number_parts(log, schema, columns, self.marks) if names else ()
         for frame, where in parts:
             mask = training[start : start + frame.height]
             start += frame.height
@@ -80,7 +84,7 @@ class TrainingValues:
                     self.counts[name].append(_counted(schema.categorical[name], column, where))
                     self._count_words(name, column)
                 else:
-                    values = _only_numbers(column, where, name)
+                    values = _only_numbers(schema.numeric[name], column, where, name)
                     self.samples[name].append(values[generator.random(len(values)) < share])
 
     def _count_words(self, name: str, column: pl.Series) -> None:
@@ -106,7 +110,8 @@ class TrainingValues:
             field = self.schema.categorical[name]
             self.counts[name].append(_counted(field, column, table.path, times))
         elif name in self.samples:
-            values = np.repeat(_only_numbers(column, table.path, name), times)
+            values = _only_numbers(self.schema.numeric[name], column, table.path, name)
+            values = np.repeat(values, times)
             self.samples[name].append(values[:SAMPLED])
 
     def vocabularies(self, base: ClickEncoder | None) -> dict[str, Vocabulary]:
@@ -131,8 +136,8 @@ class TrainingValues:
         }
 
 
-def _only_numbers(column: pl.Series, where: object, name: str) -> np.ndarray:
-    values, bad = read_numbers(column, where, name)
+def _only_numbers(field: Numeric, column: pl.Series, where: object, name: str) -> np.ndarray:
+    values, bad = field_numbers(field, column, where, name)
     if bad.any():
         cell = shown(column.filter(pl.Series(bad))[0])
         problem = f"numeric field {name}: column {shown(column.name)} holds {cell}, not a number"

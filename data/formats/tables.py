@@ -19,7 +19,7 @@ from ...base.errors import InputError, fail, nearest, reason, shown
 from ...base.files import pattern_home, refuse_link_out, similar_file, walk_folder
 from ...base.own_files import RESULTS, OwnFiles
 from .tables_books import BOOK_SUFFIXES, read_book
-from .tables_columns import distinct_columns, with_names, without_blank_end
+from .tables_columns import distinct_columns, refuse_blanks_between, with_names, without_blank_end
 from .tables_numbers import MISSING_WORDS as MISSING_WORDS
 from .tables_numbers import decimal_commas as decimal_commas
 from .tables_numbers import number_column as number_column
@@ -232,13 +232,7 @@ def scan_table(
     """
     file = check_file(path, allowed)
     source = _openable(path, file)
-    ending = suffix_of(file)
-    if ending.endswith(".zip"):
-        inner = suffix_of(Path(zip_member(path, file)))
-        ending = inner if inner in TABLE_SUFFIXES and inner != ".zip" else ending[:-4]
-        if ending not in TABLE_SUFFIXES:
-            raise fail(path, f"holds an unknown kind of file {inner!r}; unpack it")
-    ending = ending.removesuffix(".gz").removesuffix(".zst")
+    ending = _plain_ending(path, file)
     if ending in TEXT_SEPARATORS:
         return _scan_text(path, file, ending, header)
     if suffix_of(file).endswith(".zip"):
@@ -258,6 +252,26 @@ def scan_table(
     if len(columns) > COLUMN_CAP:
         raise fail(path, f"has more than {COLUMN_CAP:,} columns; is it transposed?")
     return with_names(path, frame, columns, names, collect)
+
+
+def has_semicolons(path: object) -> bool:
+    """Whether `;` stands between the cells of a table of text that `scan_table` reads."""
+    file = Path(str(path))
+    ending = _plain_ending(path, file)
+    if ending not in TEXT_SEPARATORS:
+        return False
+    return sniff(path, open_text(path, file).head, TEXT_SEPARATORS[ending]).separator == ";"
+
+
+def _plain_ending(path: object, file: Path) -> str:
+    """The ending of a table without those of packing, of what is in it for a zip."""
+    ending = suffix_of(file)
+    if ending.endswith(".zip"):
+        inner = suffix_of(Path(zip_member(path, file)))
+        ending = inner if inner in TABLE_SUFFIXES and inner != ".zip" else ending[:-4]
+        if ending not in TABLE_SUFFIXES:
+            raise fail(path, f"holds an unknown kind of file {inner!r}; unpack it")
+    return ending.removesuffix(".gz").removesuffix(".zst")
 
 
 def _openable(path: object, file: Path) -> Path | bytes:
@@ -302,6 +316,7 @@ def _scan_text(
     """A text table: as its first lines say that it is written."""
     text = open_text(path, file)
     form = sniff(path, text.head, TEXT_SEPARATORS[ending], header)
+    refuse_blanks_between(path, form.names, text.head)
     source, separator, quote = text.source, form.separator, '"'
     if isinstance(source, Path):
         source = _openable(path, source)
@@ -375,7 +390,8 @@ def unreadable(path: object, error: Exception) -> InputError:
     if "more fields than defined" in problem:
         return fail(
             path,
-            "a row has more cells than the header has names; quote cells that hold the separator",
+            "a row has more cells than the header has names; quote cells that hold the separator, "
+            "and leave no title above the names",
         )
     if "utf-8" in problem.lower():
         return fail(path, "it is not UTF-8 text; save it as UTF-8")

@@ -10,6 +10,7 @@ import polars as pl
 
 from ...base.account import note
 from ...base.errors import fail, shown
+from .tables_numbers import is_spelt_number
 
 Collect = Callable[[object, pl.LazyFrame], pl.DataFrame]
 
@@ -28,6 +29,22 @@ def distinct_columns(path: object, names: Sequence[str]) -> list[str]:
         what = f"column {listed} appears" if len(twice) == 1 else f"columns {listed} appear"
         raise fail(path, f"{what} more than once; rename one")
     return [name or f"\x1f{index}" for index, name in enumerate(names)]
+
+
+def refuse_blanks_between(path: object, names: Sequence[str], head: bytes) -> None:
+    """Raise InputError for a text of one column whose rows are words with blanks between them, one
+    of which is a number in all rows.
+
+    names: of its columns; head: its first bytes.
+    """
+    width = len(names[0].split()) if len(names) == 1 else 0
+    lines = [line.split() for line in head[:20_000].decode(errors="replace").splitlines()]
+    rows = [words for words in lines[1:50] if words]
+    if width < 2 or len(rows) < 2 or any(len(words) not in (width, width + 1) for words in rows):
+        return
+    places = range(1, min(map(len, rows)) + 1)
+    if any(all(is_spelt_number(words[-place]) for words in rows[:-1]) for place in places):
+        raise fail(path, "has blanks between its cells; write it with commas, ; or tabs")
 
 
 def without_blank_end(

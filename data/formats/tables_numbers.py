@@ -5,15 +5,22 @@ Which of them a column has is decided from all its cells: `1.234,5` is German, `
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
 from ...base.account import note
 from ...base.errors import fail, shown
+from .tables_units import is_money, unframed, without_units
 
-MISSING_WORDS = ("", "na", "nan", "n/a", "null", "none", "-nan")
+EXCEL_ERRORS = ("#n/a", "#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!")
+MISSING_WORDS = (
+    "", "na", "nan", "n/a", "null", "none", "-nan", "<na>", "nat", "\\n", *EXCEL_ERRORS,
+)  # fmt: skip
+MISSING_MARKS = (".", "..", "?")
+"""A missing number as Stata and SAS, the World Bank and the UCI write it."""
 
 _BLANKS = "[\u0020\u00a0\u2009\u202f'\u2019]"  # marks of thousands in France, Switzerland, by SI
 _SIGN = r"^[+-]?"
@@ -33,6 +40,12 @@ _GROUPED = rf"{_SIGN}\d{{1,3}}({_BLANKS}\d{{3}})+([.,]\d*)?$"
 _SPELT = re.compile(r"[+-]?[\d.,'\u2019\u00a0\u2009\u202f ]*\d[.,]?([eE][+-]?\d+)?")
 _EITHER = rf"{_SIGN}[1-9]\d{{0,2}}\.\d{{3}}$"
 _SHORT = rf"{_SIGN}\d{{1,3}}$"
+_SHAPES = {
+    "numbers": rf"{_SIGN}[.,]?\d",
+    "short": _SHORT,
+    "after_point": _EITHER,
+    "after_comma": _EITHER.replace(r"\.", ","),
+}
 
 
 def is_spelt_number(cell: str) -> bool:
@@ -59,14 +72,16 @@ def number_column(
         raise fail(where, f"column {shown(name)} holds {error}, not numbers") from None
 
 
-def numbers(column: pl.Series, *, comma: bool | None = None) -> tuple[np.ndarray, np.ndarray]:
+def numbers(
+    column: pl.Series, *, comma: bool | None = None, unit: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """A column (n,) as float64, NaN where missing or infinite, and a mask (n,) of the cells that
-    are not numbers.
+    are not numbers of the column.
 
-    A decimal comma and marks of thousands are read where the cells of the column leave one reading
-    (noted in the account). comma: what the entire table says of the column, as `decimal_commas`.
-    Raises TypeError with the name of the type for columns that hold neither
-    numbers nor text.
+    A decimal comma, marks of thousands and units are read where the cells of the column leave one
+    reading (noted in the account). comma, unit: what the entire table says of the column, as
+    `decimal_commas` and `column_units`. Raises TypeError with the name of the type for columns that
+    hold neither numbers nor text.
     """
     kind = column.dtype
     if not (kind == pl.String or kind.is_numeric() or kind == pl.Boolean or kind == pl.Null):
@@ -79,9 +94,14 @@ def numbers(column: pl.Series, *, comma: bool | None = None) -> tuple[np.ndarray
         text = column.cast(pl.String).str.strip_chars()
         text = text.str.replace_all("\u2212", "-", literal=True)  # the minus of typesetters
         missing = text.is_null() | text.str.to_lowercase().is_in(MISSING_WORDS)
+        if (marks := text.is_in(MISSING_MARKS)).any():
+            listed = text.filter(marks).unique().sort()
+            note("values", f"cells of {column.name} that count as missing", listed)
+            missing = missing | marks.fill_null(False)
         cast = text.cast(pl.Float64, strict=False)
         if comma or (cast.is_null() & ~missing).any():
-            cast = _spelt(text, cast, comma)
+            bare, strange = without_units(text, unit)
+            cast = _spelt(bare, bare.cast(pl.Float64, strict=False), comma).set(strange, None)
         bad = (cast.is_null() & ~missing).to_numpy().astype(bool)
     elif kind == pl.String and comma is None and _in_doubt(column):
         note("assumed", "columns whose 1.234 has a decimal point", [column.name])
@@ -97,50 +117,99 @@ def has_decimal_comma(column: pl.Series) -> bool | None:
     return decimal_commas(column.to_frame("x").lazy(), ["x"]).get("x")
 
 
+class DecimalMarks(NamedTuple):
+    """What the cells of a table say of its numbers.
+
+    commas  whether columns have a decimal comma; columns that leave it open are not in it
+    open    columns whose marks are all such as that of 1.234
+    """
+
+    commas: dict[str, bool]
+    open: tuple[str, ...]
+
+
 def decimal_commas(frame: pl.LazyFrame, names: Sequence[str]) -> dict[str, bool]:
-    """`has_decimal_comma` of columns of a table, from all rows.
+    """`DecimalMarks.commas` of columns of a table. Raises PolarsError where it cannot be read."""
+    return decimal_marks(frame, names).commas
+
+
+def decimal_marks(
+    frame: pl.LazyFrame, names: Sequence[str], *, semicolons: bool = False
+) -> DecimalMarks:
+    """The decimal marks of columns of a table, from all rows.
+
+    semicolons: whether `;` stands between the cells, as programs write where the comma is the
+    decimal mark. There, and in amounts of money, 1.234 beside 950 is a thousand.
 
     A column that does not decide it itself (`1.234` could be thousands) has the mark of the columns
-    that do, if these agree: a program writes one table with one decimal mark. Where no column
-    decides, nothing is returned. Raises PolarsError where the table cannot be read.
+    that do, if these agree: a program writes one table with one decimal mark. Raises PolarsError
+    where the table cannot be read.
     """
     kinds = frame.collect_schema()
     texts = [name for name in names if kinds[name] == pl.String]
-    counts = frame.select(
-        mark.name.suffix(ending)
-        for name in texts
-        for mark, ending in zip(_marks(name), _ENDINGS, strict=True)
+    framed = _counted(frame, {name: {"framed": _framed(name)} for name in texts})
+    bare = {name: _bare_cells(name, framed[name]["framed"] > 0) for name in texts}
+    sure = {"commas": _COMMA_ONLY, "points": _POINT_ONLY, "marked": rf"{_SIGN}\d+[.,]\d"}
+    counts = _counted(frame, {name: _matches(bare[name], sure) for name in texts})
+    decided = {
+        name: of["commas"] > of["points"]
+        for name, of in counts.items()
+        if of["commas"] or of["points"]
+    }
+    open_ones = [name for name, of in counts.items() if of["marked"] and name not in decided]
+    shapes = _counted(
+        frame,
+        {
+            name: {**_matches(bare[name], _SHAPES), "money": is_money(_cells(name)).sum()}
+            for name in open_ones
+        },
     )
-    row = counts.collect(engine="streaming").row(0, named=True) if texts else {}
-    decided: dict[str, bool] = {}
-    open_ones: list[str] = []
-    for name in texts:
-        commas, points, marked = (row[f"{name}{ending}"] for ending in _ENDINGS)
-        if commas or points:
-            decided[name] = commas > points
-        elif marked:
-            open_ones.append(name)
+    for name, of in shapes.items():
+        marked = counts[name]["marked"]
+        beside = 0 < of["short"] == of["numbers"] - marked
+        if beside and of["after_comma"] == marked:
+            decided[name] = False
+        elif beside and of["after_point"] == marked and (semicolons or of["money"]):
+            decided[name] = True
     if len(set(decided.values())) == 1:
-        decided |= dict.fromkeys(open_ones, next(iter(decided.values())))
-    return decided
+        decided = dict.fromkeys(open_ones, next(iter(decided.values()))) | decided
+    points_only = (n for n in open_ones if shapes[n]["after_point"] == counts[n]["marked"])
+    return DecimalMarks(decided, tuple(name for name in points_only if name not in decided))
 
 
-_ENDINGS = ("\x1fcomma", "\x1fpoint", "\x1fmarked")
-
-
-def _marks(name: str) -> tuple[pl.Expr, pl.Expr, pl.Expr]:
-    """How many cells of a column have a decimal comma, and how many a point, beyond doubt; how many
-    numbers have either.
-    """
-    bare = pl.col(name).str.strip_chars()
-    grouped = bare.str.contains(_GROUPED)
-    bare = pl.when(grouped).then(bare.str.replace_all(_BLANKS, "")).otherwise(bare)
-    marked = bare.str.contains(rf"{_SIGN}\d+[.,]\d")
-    return (
-        bare.str.contains(_COMMA_ONLY).sum(),
-        bare.str.contains(_POINT_ONLY).sum(),
-        marked.sum(),
+def _counted(
+    frame: pl.LazyFrame, counts: Mapping[str, Mapping[str, pl.Expr]]
+) -> dict[str, dict[str, int]]:
+    """Counts of cells by column and by what they count."""
+    if not counts:
+        return {}
+    table = frame.select(
+        count.alias(f"{name}\x1f{what}")
+        for name, of in counts.items()
+        for what, count in of.items()
     )
+    row = table.collect(engine="streaming").row(0, named=True)
+    return {name: {what: row[f"{name}\x1f{what}"] for what in of} for name, of in counts.items()}
+
+
+def _cells(name: str) -> pl.Expr:
+    return pl.col(name).str.strip_chars()
+
+
+def _framed(name: str) -> pl.Expr:
+    """How many cells of a column may have a unit or brackets."""
+    return pl.col(name).str.contains(r"[^\d.,eE+\-'\u2019\u2212\s]|-\s*$").sum()
+
+
+def _bare_cells(name: str, framed: bool) -> pl.Expr:
+    """Numbers without what stands around them and without blanks between thousands."""
+    bare = unframed(_cells(name)) if framed else _cells(name)
+    grouped = bare.str.contains(_GROUPED)
+    return pl.when(grouped).then(bare.str.replace_all(_BLANKS, "")).otherwise(bare)
+
+
+def _matches(cells: pl.Expr, patterns: Mapping[str, str]) -> dict[str, pl.Expr]:
+    return {what: cells.str.contains(pattern).sum() for what, pattern in patterns.items()}
 
 
 def _bare(text: pl.Series) -> pl.Series:
@@ -165,7 +234,8 @@ def _spelt(text: pl.Series, plain: pl.Series, comma: bool | None) -> pl.Series:
         words = ~bare.str.contains(r"\d")  # inf, nan
         spelt = pl.select(pl.when(fits).then(dotted).when(words).then(bare)).to_series()
         read = spelt.cast(pl.Float64, strict=False)
-        note("assumed", "columns with a decimal comma", [text.name])
+        if bare.str.contains(r"\d[.,]|[.,]\d").any():
+            note("assumed", "columns with a decimal comma", [text.name])
         return read
     joined = bare
     thousands = bare.str.contains(_POINT_THOUSANDS)

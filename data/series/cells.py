@@ -1,7 +1,7 @@
 """The cells of a file as arrays, not yet checked."""
 
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,16 +16,17 @@ from ..formats.tables import (
     UNPACKED_CAP,
     check_file,
     collect,
-    decimal_commas,
-    numbers,
     require_columns,
     scan_table,
     stem_of,
     suffix_of,
 )
 from .columns import ColumnChoice, Columns, find_columns
+from .date_parts import joined_parts
 from .dates import DateOrder, ReadTimes, read_times
 from .ids import id_parts, id_text
+from .number_form import NumberForm, form_of_file, read_column, resolved
+from .rows import data_rows
 
 NAME = "\x1fname"  # a column that no header has: nobody types a control character
 SERIES_SUFFIXES = (*TABLE_SUFFIXES, ".npz")
@@ -45,8 +46,7 @@ class Cells:
     row_numbers  (n,) rows of the file, where the table has only some of them
     order, local as in `dates.ReadTimes`
     assumed      what was assumed of the dates, in words
-    blank        how many rows without any cell were left out
-    commas       whether a column has a decimal comma, where the entire file says so
+    form         how numbers are written, as the entire file says
     """
 
     where: object
@@ -61,8 +61,7 @@ class Cells:
     order: DateOrder = "auto"
     local: bool = False
     assumed: tuple[str, ...] = ()
-    blank: int = 0
-    commas: Mapping[str, bool] = field(default_factory=dict)
+    form: NumberForm = field(default_factory=NumberForm)
 
     def row_label(self, row: int) -> str:
         """A row's name in messages: rows of a file are counted from 1, below its header."""
@@ -75,7 +74,10 @@ def read_cells(path: str | Path, choice: ColumnChoice, frequency: str | None) ->
         return _read_npz(path, choice.targets, choice.known, frequency)
     frame, names = scan_table(check_file(path, SERIES_SUFFIXES))
     columns = find_columns(path, frame, names, choice, frequency)
-    return cells_of(path, collect(path, with_names(frame, columns)), columns)
+    table = collect(path, with_names(frame, columns))
+    of_numbers = [*columns.targets, *columns.known]
+    in_file = form_of_file(path, table.lazy(), of_numbers)
+    return cells_of(path, table, columns, resolved(path, choice.form, in_file, of_numbers))
 
 
 def with_names(frame: pl.LazyFrame, columns: Columns, *others: str) -> pl.LazyFrame:
@@ -93,6 +95,8 @@ def read_dates(where: object, table: pl.DataFrame, columns: Columns) -> ReadTime
     if columns.date is None:
         return None
     column = table[columns.date]
+    if columns.parts:
+        column = table.select(joined_parts(columns.parts).alias(columns.date)).to_series()
     if columns.clock is not None:
         column = _joined(column, table[columns.clock])
     try:
@@ -105,41 +109,34 @@ def _joined(dates: pl.Series, clock: pl.Series) -> pl.Series:
     """Dates with their time of the day, as text."""
     written = dates if dates.dtype == pl.String else dates.cast(pl.Date, strict=False)
     text = written.cast(pl.String).str.strip_chars()
-    both = pl.concat_str(
-        pl.lit(text), pl.lit(clock.cast(pl.String).str.strip_chars()), separator=" "
-    )
+    time = clock.cast(pl.String).str.strip_chars()
+    time = time.str.replace(r"^(\d{1,2})(?:\.0)?$", "$1:00")  # hours alone
+    both = pl.concat_str(pl.lit(text), pl.lit(time), separator=" ")
     return pl.select(both.alias(dates.name)).to_series()
 
 
-def cells_of(
-    where: object, table: pl.DataFrame, columns: Columns, commas: Mapping[str, bool] | None = None
-) -> Cells:
+def cells_of(where: object, table: pl.DataFrame, columns: Columns, form: NumberForm) -> Cells:
     """The rows of a table (of `with_names`) as arrays, with the rows of each series, in order of
     appearance.
 
-    commas: the decimal marks of the columns of a table that is read in parts (`decimal_commas`), by
-    default what this table says. Rows without any cell are left out where the table has dates.
-    Raises InputError for columns of the wrong kind.
+    form: how the entire table writes numbers (`number_form.resolved`). Rows that are no data
+    (`rows.data_rows`) are left out where the table has dates. Raises InputError for columns of the
+    wrong kind.
     """
     if table.height == 0:
         raise fail(where, "has column names but no rows")
-    row_numbers, blank = None, 0
-    if columns.date is not None:
-        empty = table.select(pl.all_horizontal(pl.col(columns.names).is_null())).to_series()
-        blank = int(empty.sum())
-        if 0 < blank < table.height:
-            row_numbers = np.flatnonzero(~empty.to_numpy())
-            table = table.filter(~empty)
+    row_numbers = None
+    if columns.date is not None and not (mask := data_rows(table, columns)).all():
+        row_numbers = np.flatnonzero(mask)
+        table = table.filter(mask)
     read = read_dates(where, table, columns)
     times = None if read is None else read.times.to_numpy().astype("datetime64[us]")
     columns = _without_words(where, table, columns)
-    if commas is None:
-        commas = decimal_commas(table.lazy(), [*columns.targets, *columns.known])
     values = np.empty((table.height, len(columns.targets) + len(columns.known)))
     bad = np.zeros(table.height, dtype=bool)
     for index, name in enumerate((*columns.targets, *columns.known)):
         try:
-            values[:, index], wrong = numbers(table[name], comma=commas.get(name))
+            values[:, index], wrong = read_column(table[name], form)
         except TypeError as error:
             problem = f"column {shown(name)} holds {error}, not numbers"
             raise fail(where, f"{problem}; leave it out with --targets") from error
@@ -147,19 +144,7 @@ def cells_of(
     series, by_id = [stem_of(str(where))], [np.arange(table.height)]
     if columns.ids:
         series, by_id = _grouped(table[NAME])
-    cells = Cells(
-        where,
-        columns,
-        series,
-        by_id,
-        times,
-        values,
-        bad,
-        table,
-        row_numbers,
-        blank=blank,
-        commas=commas,
-    )
+    cells = Cells(where, columns, series, by_id, times, values, bad, table, row_numbers, form=form)
     if read is not None:
         cells = replace(cells, order=read.order, local=read.local, assumed=read.assumed)
     return cells

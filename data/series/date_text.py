@@ -11,6 +11,8 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
+from .date_words import MONTH_OF, MONTH_WORD, WEEKDAY
+
 DateOrder = Literal["auto", "ymd", "dmy", "mdy"]
 ORDER_WORDS = {"ymd": "year/month/day", "dmy": "day/month/year", "mdy": "month/day/year"}
 
@@ -19,23 +21,27 @@ _TIME = (
     r"(?:[.,](?P<fraction>\d{1,9}))?)?(?:\s*(?P<half>[AaPp])\.?\s?[Mm]\.?)?)?"
     r"\s*(?P<offset>Z|z|UTC|GMT|[+-]\d{2}:?\d{2})?$"
 )
-_WEEKDAY = r"(?i)^(?:mon|tue|tues|wed|thu|thur|thurs|fri|sat|sun)(?:day|nesday|sday|urday)?\.?,?\s+"
 # Three numbers of which at least one is a year; which one is decided for the column.
 _TRIPLE = r"^(?P<a>\d{1,4})[-/.](?P<b>\d{1,2})(?P<mark>[-/.])(?P<c>\d{1,4})" + _TIME
+_NAME = rf"(?P<name>{MONTH_WORD})\.?"
 _NAMED = (
-    r"^(?P<day>\d{1,2})[\s.\-/]+(?P<name>[A-Za-z]{3,9})\.?[\s,.\-/]+(?P<year>\d{4}|\d{2})" + _TIME,
-    r"^(?P<name>[A-Za-z]{3,9})\.?\s+(?P<day>\d{1,2})(?:st|nd|rd|th)?,?\s+(?P<year>\d{4})" + _TIME,
-    r"^(?P<year>\d{4})[\s.\-/]+(?P<name>[A-Za-z]{3,9})\.?[\s.\-/]+(?P<day>\d{1,2})" + _TIME,
-    r"^(?P<name>[A-Za-z]{3,9})\.?[\s.,\-/]+(?P<year>\d{4})$",
-    r"^(?P<year>\d{4})[\s.,\-/]+(?P<name>[A-Za-z]{3,9})\.?$",
+    rf"^(?P<day>\d{{1,2}})(?:st|nd|rd|th|er|º|°)?[\s.\-/]+(?:de\s+|of\s+)?{_NAME}[\s,.\-/]+"
+    rf"(?:de\s+)?(?P<year>\d{{4}}|\d{{2}}){_TIME}",
+    rf"^{_NAME}\s+(?P<day>\d{{1,2}})(?:st|nd|rd|th)?,?\s+(?P<year>\d{{4}}){_TIME}",
+    rf"^(?P<year>\d{{4}})[\s.\-/]+{_NAME}[\s.\-/]+(?P<day>\d{{1,2}}){_TIME}",
+    rf"^{_NAME}[\s.,\-/]+(?:de\s+)?(?P<year>\d{{4}})$",
+    rf"^(?P<year>\d{{4}})[\s.,\-/]+{_NAME}$",
 )
+_SHORT_MONTH = rf"^{_NAME}[\s\-/.]*'?(?P<year>\d{{2}})$"
 _PERIODS = (
     r"^(?P<year>\d{4})\s?[-/.]\s?(?P<month>\d{1,2})$",
     r"^(?P<year>\d{4})[Mm](?P<month>\d{1,2})$",
     r"^(?P<month>\d{1,2})[-/.](?P<year>\d{4})$",
-    r"^(?P<year>\d{4})[\s\-/]?[Qq](?P<quarter>[1-4])$",
-    r"^[Qq](?P<quarter>[1-4])[\s\-/]?(?P<year>\d{4})$",
-    r"^(?P<year>\d{4})-?W(?P<week>\d{1,2})(?:-?(?P<weekday>[1-7]))?$",
+    r"^(?P<year>\d{4})[\s\-/.]?[QqTt](?P<quarter>[1-4])$",
+    r"^[QqTt](?P<quarter>[1-4])[\s\-/.]?(?P<year>\d{4})$",
+    r"^(?P<quarter>[1-4])(?:[QqTt]|\. ?Quartal)[\s\-/.]?(?P<year>\d{4})$",
+    r"^(?P<year>\d{4})[\s\-/]?(?:W|KW)(?P<week>\d{1,2})(?:-?(?P<weekday>[1-7]))?$",
+    r"^(?:W|KW|CW)\s?(?P<week>\d{1,2})[\s\-/]+(?P<year>\d{4})$",
     r"^(?P<year>\d{4})(?P<month>\d{2})(?P<day>\d{2})[T\s](?P<hour>\d{2}):?(?P<minute>\d{2})"
     r"(?::?(?P<second>\d{2}))?Z?$",
 )
@@ -52,17 +58,12 @@ _EPOCHS = {
     "ms": (r"^(\d{12,13})(?:\.(\d{1,3}))?$", 10**3),
     "us": (r"^(\d{15,16})(?:\.0)?$", 1),
 }
+# Days since the end of 1899, as spreadsheets count them. Weeks (20205) and counters are smaller.
+_SERIAL = r"^(\d{5})(?:[.,](\d{1,12}))?$"
+_SERIALS = 25569, 62091  # 1970 to 2069
 _UNIT_WORDS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 _FIRST_YEAR, _LAST_YEAR = 1500, 2300  # of digits alone; others are numbers
 _MONTH_YEARS = 1850, 2100
-_NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_FULL = ("january", "february", "march", "april", "may", "june", "july", "august", "september",
-         "october", "november", "december")  # fmt: skip
-_MONTH_OF = {
-    **dict(zip(_FULL, range(1, 13), strict=True)),
-    **dict(zip(_NAMES, range(1, 13), strict=True)),
-    "sept": 9,
-}
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,16 @@ class ParsedText:
     assumed: tuple[str, ...]
 
 
-def parse_text(cells: pl.Series, order: DateOrder, *, digits: bool) -> ParsedText:
+def parse_text(
+    cells: pl.Series, order: DateOrder, *, digits: bool, serials: bool = True
+) -> ParsedText:
     """Distinct cells without nulls as instants.
 
     order: of day, month and year, "auto" to decide it by the cells. digits: whether digits alone
-    (20240131, 2024, seconds since 1970) are dates. Raises TypeError where two orders fit.
+    (20240131, 2024, seconds since 1970) are dates; serials: also days as Excel counts them. Raises
+    TypeError where two orders fit.
     """
-    text = cells.str.replace(_WEEKDAY, "")
+    text = cells.str.replace(WEEKDAY, "")
     triple = _fields(text, _TRIPLE)
     resolved, times, assumed = _triples(cells, triple, order)
     walls = times
@@ -98,14 +102,29 @@ def parse_text(cells: pl.Series, order: DateOrder, *, digits: bool) -> ParsedTex
         more = _instants(fields)
         walls, offset = _either(walls, more), _either(offset, _offsets(fields))
         times = walls
+    if walls.null_count() == len(walls) > 0:
+        walls, reading = _short_months(text)
+        assumed = (*assumed, reading) if reading else assumed
     if digits and walls.null_count():
-        more, reading = _digits(text.filter(walls.is_null()).to_frame("text"))
+        more, reading = _digits(text.filter(walls.is_null()).to_frame("text"), serials)
         if reading:
             assumed = (*assumed, reading)
         joined = text.to_frame("text").join(more, on="text", how="left", maintain_order="left")
         walls = _either(walls, joined["time"])
     utc = walls - offset.fill_null(0).cast(pl.Duration("us"))
     return ParsedText(utc, walls, resolved, assumed)
+
+
+def _short_months(text: pl.Series) -> tuple[pl.Series, str]:
+    """Cells such as Jan-24 as months, and what was assumed; null where they are no clock of months
+    or quarters without holes: 24 could be a day.
+    """
+    times = _instants(_fields(text, _SHORT_MONTH))
+    months = np.unique(times.drop_nulls().to_numpy().astype("datetime64[M]").astype(int))
+    steps = np.unique(np.diff(months))
+    if times.null_count() or len(months) < 3 or len(steps) != 1 or steps[0] not in (1, 3):
+        return pl.repeat(None, len(text), dtype=pl.Datetime("us"), eager=True), ""
+    return times, f"{text[0]!r} is {times[0]:%Y-%m}"
 
 
 def _fields(text: pl.Series, pattern: str) -> Mapping[str, pl.Series]:
@@ -137,7 +156,7 @@ def _instants(fields: Mapping[str, pl.Series]) -> pl.Series:
     month, day = _number(fields, "month"), _number(fields, "day")
     if "name" in fields:
         names = fields["name"].str.to_lowercase()
-        month = names.replace_strict(_MONTH_OF, default=None, return_dtype=pl.Int64)
+        month = names.replace_strict(MONTH_OF, default=None, return_dtype=pl.Int64)
     elif "quarter" in fields:
         month = 3 * fields["quarter"].cast(pl.Int64, strict=False) - 2
     return _joined(year, month, day, fields)
@@ -214,7 +233,7 @@ def _offsets(fields: Mapping[str, pl.Series]) -> pl.Series:
 def _weeks(year: pl.Series, fields: Mapping[str, pl.Series]) -> pl.Series:
     """The Monday of a week of ISO 8601, or the day of it that the cell names."""
     week = fields["week"].str.zfill(2)
-    day = fields["weekday"].fill_null("1")
+    day = fields["weekday"].fill_null("1") if "weekday" in fields else pl.lit("1")
     written = pl.format("{}-W{}-{}", year.cast(pl.String), week, day)
     return pl.select(written.str.to_datetime("%G-W%V-%u", time_unit="us", strict=False)).to_series()
 
@@ -314,7 +333,7 @@ def _ambiguous(example: object, orders: list[DateOrder], two_digits: bool) -> st
     return f"holds dates such as {example!r} that could be {words}, or say --date-order"
 
 
-def _digits(cells: pl.DataFrame) -> tuple[pl.DataFrame, str]:
+def _digits(cells: pl.DataFrame, serials: bool) -> tuple[pl.DataFrame, str]:
     """Cells of digits alone as instants, and how they were read. All cells are of one kind, the one
     that fits most of them.
     """
@@ -343,4 +362,22 @@ def _digits(cells: pl.DataFrame) -> tuple[pl.DataFrame, str]:
                 f"numbers such as {text.filter(times.is_not_null())[0]!r} are "
                 f"{_UNIT_WORDS[unit]} since 1970 (UTC)"
             )
+    serial = _serials(text)
+    if serials and serial.null_count() < best.null_count():
+        best = serial
+        example, day = text.filter(serial.is_not_null())[0], serial.drop_nulls().dt.date()[0]
+        kind = f"numbers such as {example!r} are days as Excel counts them ({day})"
     return pl.DataFrame({"text": text, "time": best}), kind
+
+
+def _serials(text: pl.Series) -> pl.Series:
+    """Days as Excel counts them as instants, to the second; null where one of them is too early or
+    too late.
+    """
+    none = pl.repeat(None, len(text), dtype=pl.Datetime("us"), eager=True)
+    fits = text.str.contains(_SERIAL)
+    days = text.str.replace(",", ".", literal=True).cast(pl.Float64, strict=False)
+    if not fits.any() or not days.filter(fits).is_between(*_SERIALS).all():
+        return none
+    seconds = ((days - _SERIALS[0]) * 86400).round(0).cast(pl.Int64, strict=False)
+    return (seconds * 10**6).cast(pl.Datetime("us")).zip_with(fits, none)

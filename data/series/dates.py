@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from ..columns import plain_name
 from ..formats.tables import MISSING_WORDS
 from .clock import EPOCH
 from .date_text import ORDER_WORDS, DateOrder, parse_text
@@ -31,6 +32,7 @@ _ISO_FORMATS = (
 _FOUR_DIGITS = r"^\d{4}[-/.]\d{1,2}[-/.]\d"
 _OFFSET = r":\d{2}(?:\.\d+)?\s*(?:[+-]\d{2}:?\d{2}|[Zz])$"
 _SAMPLE = 1000
+_COUNTERS = ("time", "t", "step", "index", "period", "ts")
 _NANOSECONDS = 10**18  # since 1970, reached in 2001; smaller numbers count larger units
 
 
@@ -84,7 +86,9 @@ def read_times(
     complete = count > 0 and times.null_count() == text.null_count()
     if complete and text.str.contains(_FOUR_DIGITS).all():
         return _with_zone(text, times, local).named(column.name)
-    return _by_cell(text, order, local, digits).named(column.name)
+    # Five digits in a column of that name are rather a counter of steps than days.
+    serials = plain_name(column.name) not in _COUNTERS
+    return _by_cell(text, order, local, digits, serials).named(column.name)
 
 
 @dataclass(frozen=True)
@@ -93,10 +97,10 @@ class _Read(ReadTimes):
         return ReadTimes(self.times.alias(name), self.order, self.local, self.assumed)
 
 
-def _by_cell(text: pl.Series, order: DateOrder, local: bool, digits: bool) -> _Read:
+def _by_cell(text: pl.Series, order: DateOrder, local: bool, digits: bool, serials: bool) -> _Read:
     """Dates in other orders, or in several: each distinct cell is taken apart."""
     cells = text.drop_nulls().unique(maintain_order=True)
-    parsed = parse_text(cells, order, digits=digits)
+    parsed = parse_text(cells, order, digits=digits, serials=serials)
     table = pl.DataFrame({"text": cells, "time": parsed.times, "wall": parsed.walls})
     rows = text.to_frame("text").join(table, on="text", how="left", maintain_order="left")
     times, walls = rows["time"], rows["wall"]

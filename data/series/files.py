@@ -5,7 +5,7 @@ A broken item never stops the others: `read_items` returns an InputError in its 
 
 import os
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -14,21 +14,14 @@ from typing import Literal, TypedDict, overload
 import polars as pl
 
 from ...base.account import note
-from ...base.errors import InputError, fail
-from ..formats.tables import (
-    collect,
-    decimal_commas,
-    list_files,
-    require_columns,
-    scan_table,
-    suffix_of,
-    unreadable,
-)
+from ...base.errors import InputError, fail, shown
+from ..formats.tables import collect, list_files, require_columns, scan_table, suffix_of
 from .cells import NAME, SERIES_SUFFIXES, cells_of, read_dates, with_names
 from .columns import ColumnChoice, Columns, find_columns
 from .dates import DateOrder, ReadTimes
 from .frequency import Step, parse_frequency
 from .ids import ID_NAME, id_text, present_ids
+from .number_form import FileForm, NumberForm, check_codes, form_of_file, resolved
 from .series import Fill, Panel, Series, id_columns, one_series, read_panel
 from .told import Tally, note_assumptions, note_fills
 
@@ -127,7 +120,8 @@ def _ids(
     ids = collect(file, named)[NAME]
     if not len(ids):
         raise fail(file, "has column names but no rows")
-    return ids.to_list()
+    header = "/".join(columns)  # as a row that repeats the header has it
+    return [name for name in ids.to_list() if name != header]
 
 
 def read_items(
@@ -144,6 +138,7 @@ def read_items(
     order: DateOrder = "auto",
     local: bool = False,
     month_day: int = 0,
+    form: NumberForm | None = None,
     last: int | None = None,
     minimum: int = 1,
 ) -> list[Series | InputError]:
@@ -158,6 +153,7 @@ def read_items(
     items = list(items)
     step = parse_frequency(frequency)
     choice = ColumnChoice(date, id_columns(id_column), targets, known, order, local, usual_ids)
+    choice = replace(choice, form=form or NumberForm())
     results: list[Series | InputError] = [InputError("not read")] * len(items)
     groups: dict[str, list[int]] = {}
     for place, item in enumerate(items):
@@ -176,6 +172,7 @@ def read_items(
                     order=order,
                     local=local,
                     month_day=month_day,
+                    form=form,
                 )
                 results[place] = _only_series(item["file"], panel, targets)
             except InputError as error:
@@ -219,17 +216,20 @@ def _read_ids(
     if not choice.ids:
         raise fail(file, f"there is no column {ID_NAME!r} any more; list the items again")
     columns = find_columns(file, frame, names, choice, step.text)
-    columns, commas = _as_in_file(file, columns)
+    columns, form = _as_in_file(file, columns, choice.form)
     numbered = with_names(frame.with_row_index(ROW_NUMBER), columns, ROW_NUMBER)
     table = collect(file, numbered.filter(pl.col(NAME).is_in(ids)))
     row_numbers = table[ROW_NUMBER].to_numpy()
-    cells = cells_of(file, table.drop(ROW_NUMBER), columns, commas)
+    cells = cells_of(file, table.drop(ROW_NUMBER), columns, form)
     if cells.row_numbers is not None:
         row_numbers = row_numbers[cells.row_numbers]
     cells, tally = replace(cells, row_numbers=row_numbers), Tally()
     read: dict[str, Series | InputError] = {}
     for index, name in enumerate(cells.names):
         try:
+            values = cells.values[cells.rows[index]]
+            place = f"{file}: series {shown(name)}"
+            check_codes(place, [*columns.targets, *columns.known], values, form)
             read[name] = one_series(cells, index, step, fill, month_day=month_day, tally=tally)
         except InputError as error:
             read[name] = error
@@ -238,35 +238,31 @@ def _read_ids(
     return read
 
 
-def _as_in_file(file: str, columns: Columns) -> tuple[Columns, Mapping[str, bool]]:
-    """The columns with the order of day and month and the kind of clock, and the decimal marks,
+def _as_in_file(file: str, columns: Columns, form: NumberForm) -> tuple[Columns, NumberForm]:
+    """The columns with the order of day and month and the kind of clock, and the form of numbers,
     that the entire file shows: a group of series is only a part of it, and groups must not
     disagree.
     """
     status = os.stat(file)
-    read, commas = _entire(file, status.st_mtime_ns, status.st_size, columns)
+    read, in_file = _entire(file, status.st_mtime_ns, status.st_size, columns)
     if read is not None and columns.order == "auto":
         columns = replace(columns, order=read.order, local=read.local)
-    return columns, commas
+    return columns, resolved(file, form, in_file, [*columns.targets, *columns.known])
 
 
 @lru_cache(maxsize=64)
 def _entire(
     file: str, _changed: int, _size: int, columns: Columns
-) -> tuple[ReadTimes | None, Mapping[str, bool]]:
-    """The dates of a file, and its decimal marks by column."""
+) -> tuple[ReadTimes | None, FileForm]:
+    """The dates of a file, and how it writes numbers."""
     frame, _ = scan_table(file)
-    try:
-        commas = decimal_commas(frame, [*columns.targets, *columns.known])
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise unreadable(file, error) from error
+    in_file = form_of_file(file, frame, [*columns.targets, *columns.known])
     if columns.date is None or columns.order != "auto":
-        return None, commas
-    names = [name for name in (columns.date, columns.clock) if name is not None]
-    dates = collect(file, frame.select(names).unique(maintain_order=True))
+        return None, in_file
+    dates = collect(file, frame.select(columns.dates).unique(maintain_order=True))
     read = read_dates(file, dates, columns)
     # Only what it says about all dates is needed, not the dates themselves.
-    return None if read is None else replace(read, times=read.times.head(0)), commas
+    return None if read is None else replace(read, times=read.times.head(0)), in_file
 
 
 def _trimmed(

@@ -9,19 +9,20 @@ Shapes: T rows, C target columns, K known columns.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 
 from ...base.errors import fail, shown
-from ..formats.tables import numbers, stem_of
+from ..formats.tables import stem_of
 from .cells import Cells, parts_of, read_cells
 from .clock import check_anchor, grid, infer_step, month_day_of, synthetic_times
 from .columns import ColumnChoice
 from .dates import ORDER_WORDS, DateOrder
 from .frequency import MICROSECONDS, Step, parse_frequency
+from .number_form import NumberForm, check_codes, read_column, why_not
 from .told import Tally, note_table
 
 Fill = Literal["error", "forward", "linear", "zero", "as-is"]
@@ -58,6 +59,8 @@ class Panel:
     frequency        duration between rows: "15m", "1h", "1d", "1b", "1w", "1mo", "1q", "1y"
     ids              columns that name the series of a long table
     order, local     how dates were read, as in `dates.ReadTimes`
+    form             how numbers were read
+    columns          of the table that hold numbers
     """
 
     channels: tuple[str, ...]
@@ -68,6 +71,8 @@ class Panel:
     ids: tuple[str, ...] = ()
     order: DateOrder = "auto"
     local: bool = False
+    form: NumberForm = field(default_factory=NumberForm)
+    columns: tuple[str, ...] = ()
 
 
 def read_panel(
@@ -84,6 +89,7 @@ def read_panel(
     order: DateOrder = "auto",
     local: bool = False,
     month_day: int = 0,
+    form: NumberForm | None = None,
 ) -> Panel:
     """Read the series of one file.
 
@@ -111,6 +117,7 @@ def read_panel(
     order      of day, month and year in dates such as 01/02/2024; "auto": the only one that fits
     local      take the time on the wall where dates have an offset, as a run on local days does
     month_day  the day of the month that a clock in months is known to have; 0: that of the dates
+    form       how numbers are written and which of them are missing; None: as the file says
 
     Raises InputError (one line: what, where, what to do).
     """
@@ -120,7 +127,9 @@ def read_panel(
         raise fail("series", f"{shown(series)} is none of apart, together")
     stated = None if frequency is None else parse_frequency(frequency)
     choice = ColumnChoice(date, id_columns(id_column), targets, known, order, local, usual_ids)
+    choice = replace(choice, form=form or NumberForm())
     cells = read_cells(path, choice, frequency)
+    check_codes(path, [*cells.columns.targets, *cells.columns.known], cells.values, cells.form)
     step = stated or _common_step(cells, business=fill == "error")
     tally = Tally()
     members = tuple(
@@ -134,7 +143,16 @@ def read_panel(
         channels, members = _together(cells, members)
     layout = "long" if columns.ids else "wide"
     return Panel(
-        channels, columns.known, step.text, layout, members, columns.ids, cells.order, cells.local
+        channels,
+        columns.known,
+        step.text,
+        layout,
+        members,
+        columns.ids,
+        cells.order,
+        cells.local,
+        cells.form,
+        (*columns.targets, *columns.known),
     )
 
 
@@ -239,9 +257,10 @@ def _refuse_date(cells: Cells, row: int, where: object) -> None:
     """Raise for a cell that is no date."""
     columns = cells.columns
     cell = cells.table[columns.date][row] if columns.date else None
-    if columns.clock and cell is not None:
-        cell = f"{cell} {cells.table[columns.clock][row]}"
-    problem = f"{cells.row_label(row)}: column {shown(columns.date)} holds {shown(cell)}"
+    if len(columns.dates) > 1 and cell is not None:
+        cell = " ".join(str(cells.table[name][row]) for name in columns.dates)
+    problem = f"{cells.row_label(row)}: column {shown(columns.date)} "
+    problem += "is empty" if cell is None else f"holds {shown(cell)}"
     problem += ", not a date like 2024-01-31 13:00:00"
     if cells.order != "auto":
         problem += f" (or in the order {ORDER_WORDS[cells.order]}; --date-order names another)"
@@ -259,16 +278,15 @@ def _refuse_text(cells: Cells, rows: np.ndarray, where: object) -> None:
         return
     row = int(rows[cells.bad[rows]][0])
     for name in (*columns.targets, *columns.known):
-        if numbers(table[name], comma=cells.commas.get(name))[1][
-            row
-        ]:  # a decimal mark is that of the entire column
+        # A decimal mark and a unit are those of the entire column.
+        if read_column(table[name], cells.form)[1][row]:
             time = "" if cells.times is None else f" ({_instant(cells.times[row])})"
             cell = f"column {shown(name)}, {cells.row_label(row)}{time}"
-            raise fail(
-                where,
-                f"{cell} holds {shown(table[name][row])}, not a number; "
-                "correct it, or choose the columns to use with --targets",
+            problem = (
+                f"{cell} holds {shown(table[name][row])}, {why_not(table[name], row, cells.form)}"
             )
+            cure = "correct it, say --missing if it means missing, or choose columns"
+            raise fail(where, f"{problem}; {cure} with --targets")
 
 
 def _on_clock(

@@ -60,8 +60,6 @@ def note_table(
         zoned = any("offset" in text or "1970" in text for text in cells.assumed)
         if 0 < step.microseconds < MICROSECONDS["d"] and not zoned:
             note("assumed", "times without a time zone are taken as they are")
-    if cells.blank:
-        note("left out", "blank rows", count=cells.blank)
     note_assumptions(cells)
     note_fills(tally, fill)
 

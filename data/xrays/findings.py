@@ -1,4 +1,4 @@
-"""Several labels a picture: one finding told from all others.
+"""Several labels a picture: one finding told from all others; `several` keeps them all.
 
 Public sets write them in two ways: one cell with all labels (NIH: `Effusion|Infiltration`), or a
 column for each finding with 1, 0, -1 for uncertain, or nothing (CheXpert, MIMIC-CXR).
@@ -7,6 +7,7 @@ column for each finding with 1, 0, -1 for uncertain, or nothing (CheXpert, MIMIC
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 
 from ...base.account import note
 from ...base.errors import fail, nearest, shown
@@ -20,6 +21,14 @@ CHEXPERT = (
     "Pleural Other", "Fracture", "Support Devices",
 )  # fmt: skip
 """The columns of CheXpert and MIMIC-CXR."""
+_OTHERS = (
+    "Effusion", "Infiltration", "Mass", "Nodule", "Emphysema", "Fibrosis", "Pleural Thickening",
+    "Hernia", "Aortic enlargement", "Calcification", "Clavicle fracture", "Enlarged PA", "ILD",
+    "Lung cavity", "Lung cyst", "Mediastinal shift", "Nodule/Mass", "Pulmonary fibrosis",
+    "Rib fracture", "Other lesion", "COPD", "Lung tumor", "Tuberculosis", "Other diseases",
+    "Other disease",
+)  # fmt: skip
+"""Further findings that have columns in tables made of NIH's, and in VinDr-CXR's."""
 _POSITIVE = ("1", "1.0", "true", "yes", "positive")
 _NEGATIVE = ("0", "0.0", "false", "no", "negative")
 _UNCERTAIN = ("-1", "-1.0", "uncertain")
@@ -55,9 +64,41 @@ def finding_column(columns: Sequence[str], finding: str) -> str | None:
 
 
 def listed_findings(columns: Sequence[str]) -> list[str]:
-    """The columns of a table that are findings of CheXpert."""
-    plain = {plain_name(name) for name in CHEXPERT}
+    """The columns of a table that are findings of CheXpert, NIH or VinDr-CXR."""
+    plain = {plain_name(name) for name in (*CHEXPERT, *_OTHERS)}
     return [column for column in columns if plain_name(column) in plain]
+
+
+class Flag(Enum):
+    """What a cell in the column of a finding says."""
+
+    YES = "1"
+    NO = "0"
+    UNSURE = "-1"
+    EMPTY = ""
+
+
+def flags_of(where: object, cells: Sequence[str]) -> list[Flag]:
+    """What the cells in the column of a finding say: 1, 0, -1 or nothing.
+
+    where: table and column. Raises InputError for other cells, and for a column without any.
+    """
+    flags = []
+    for row, cell in enumerate(cells, 1):
+        word = cell.strip().lower()
+        if word in _POSITIVE:
+            flags.append(Flag.YES)
+        elif word in _NEGATIVE:
+            flags.append(Flag.NO)
+        elif word in _UNCERTAIN:
+            flags.append(Flag.UNSURE)
+        elif is_missing(cell):
+            flags.append(Flag.EMPTY)
+        else:
+            raise fail(f"{where}, row {row}", f"{shown(cell)} is none of 1, 0, -1 and empty")
+    if flags.count(Flag.EMPTY) == len(flags):
+        raise fail(where, "is empty in all rows")
+    return flags
 
 
 def flags_as_labels(
@@ -70,28 +111,19 @@ def flags_as_labels(
     that counts as.
     """
     without, with_it = classes_of(finding)
-    choice = {"positive": with_it, "negative": without, "leave-out": "", None: ""}[uncertain]
-    labels, empty, unsure = [], 0, 0
-    for row, cell in enumerate(cells, 1):
-        word = cell.strip().lower()
-        if word in _POSITIVE:
-            labels.append(with_it)
-        elif word in _NEGATIVE:
-            labels.append(without)
-        elif word in _UNCERTAIN:
-            unsure += 1
+    choice = {"positive": with_it, "negative": without}.get(uncertain or "", "")
+    labels = []
+    flags = flags_of(where, cells)
+    for flag in flags:
+        if flag is Flag.UNSURE:
             labels.append(choice)
-        elif is_missing(cell):
-            empty += 1
-            labels.append(without)
         else:
-            raise fail(f"{where}, row {row}", f"{shown(cell)} is none of 1, 0, -1 and empty")
-    if empty == len(labels):
-        raise fail(where, "is empty in all rows")
+            labels.append(with_it if flag is Flag.YES else without)
+    unsure, empty = flags.count(Flag.UNSURE), flags.count(Flag.EMPTY)
     if unsure and uncertain is None:
         cure = "say --uncertain positive, negative or leave-out"
         raise fail(where, f"{unsure:,} rows are uncertain (-1); {cure}")
-    if unsure and uncertain != "leave-out":
+    if unsure and choice:
         note("values", f"rows with uncertain {finding} (-1) that count as {choice}", count=unsure)
     elif unsure:
         note("left out", f"rows with uncertain {finding} (-1)", count=unsure)
@@ -134,6 +166,7 @@ def refuse_several(where: object, labels: Sequence[str]) -> None:
         if len(names) > 1 and any(count[name] > 1 for name in names):
             problem = f"{shown(label)} is several labels of one picture"
             cure = (
-                f"--finding {shown(names[0])} tells one from the rest, --classes takes some alone"
+                f"--findings all learns all of them, --finding {shown(names[0])} tells one from "
+                "the rest, --classes takes some alone"
             )
             raise fail(where, f"{problem}; {cure}")

@@ -19,7 +19,10 @@ from .records import Reading, Xray
 from .table import PATIENT_FOLDER, read_table
 
 _PICTURES = ("images", "image", "pictures", "xrays")  # folders inside of a class that are no class
-_TABLES = ("data_entry_2017", "data_entry_2017_v2020", "metadata")  # of NIH, and of others
+_TABLES = (
+    "data_entry_2017", "data_entry_2017_v2020", "metadata",  # of NIH, and of others
+    "mimic-cxr-2.0.0-chexpert", "mimic-cxr-2.0.0-negbio",
+)  # fmt: skip
 _PART_LISTS = {"train_val_list.txt": "train", "test_list.txt": "test"}  # of NIH
 
 
@@ -27,7 +30,8 @@ def read_folder(home: Path, reading: Reading) -> tuple[str, list[Xray]]:
     """The layout of a folder and its pictures.
 
     A folder may hold labels.csv; the table of a public set (NIH: Data_Entry_2017.csv with its two
-    lists of parts; CheXpert: train.csv and valid.csv); lists of COVIDx; or a folder for each class.
+    lists of parts; CheXpert: train.csv and valid.csv; MIMIC-CXR: that of its labels); lists of
+    COVIDx; or a folder for each class.
     """
     if tables := listing_tables(home):
         xrays = [xray for path, part in tables for xray in read_table(path, reading, part)]

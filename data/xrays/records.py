@@ -11,8 +11,11 @@ import numpy as np
 from ...base.errors import fail
 from ..parts import rows_in
 
-Uncertain: TypeAlias = Literal["positive", "negative", "leave-out"]
-"""What a label of -1 (uncertain, as in CheXpert) counts as."""
+Uncertain: TypeAlias = Literal["positive", "negative", "ignore", "leave-out"]
+"""What a label of -1 (uncertain, as in CheXpert) counts as; to ignore it leaves out the label of
+this finding, and the picture only where it has no other."""
+ALL = "all"
+"""In place of the names of findings: all that the data has."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +26,12 @@ class Reading:
     columns     columns of a table by the field that they hold, where their names do not say it
     images      folder of the pictures of a table; by default the table's own
     finding     the finding that is told from all others, where a picture has several labels
+    findings    the findings that are told of each picture, by name or `ALL`, where a picture has
+                several labels; none: a picture has one label
     uncertain   what a label of -1 counts as; it must be said where there are any
     strict      whether a finding that no picture has, and a column that does not exist, are errors;
                 not so for other data than that of a training
+    use_labels  whether anything is to be learned of the labels; if not, no label is refused
     need_label  whether pictures must have labels; without, pictures that a list names and that are
                 not there are listed all the same, with the problem
     """
@@ -34,8 +40,10 @@ class Reading:
     columns: Mapping[str, str] = field(default_factory=dict)
     images: str | None = None
     finding: str | None = None
+    findings: tuple[str, ...] = ()
     uncertain: Uncertain | None = None
     strict: bool = True
+    use_labels: bool = True
     need_label: bool = True
 
 
@@ -69,6 +77,7 @@ class XraySet:
     sources: list[str]
     parts: list[str]  # train, validation, test or ""
     problems: list[str]  # why a picture cannot be read, as far as the list tells
+    findings: list[str] = field(default_factory=list)  # of which a label holds several, not by row
 
     def __len__(self) -> int:
         return len(self.names)

@@ -15,8 +15,11 @@ from ..formats.tables import collect, scan_table
 from ..items import is_missing, read_labels
 from ..parts import called_like_parts, read_part, without_other_parts
 from .files import MissingPicture, XrayFolder
+from .finding_columns import finding_columns, labels_of_flags, reader_column
 from .findings import finding_column, flags_as_labels, listed_findings
 from .records import Reading, Xray
+from .several import joined_labels
+from .studies import has_studies, pictures_of_studies
 
 FIELDS = ("image", "label", "patient", "view", "source", "part")
 PATIENT_FOLDER = re.compile(r"(patient|subject|subj|sub|case|pat)[-_ ]?\d+|p\d{4,}", re.IGNORECASE)
@@ -30,22 +33,38 @@ def read_table(path: Path, reading: Reading, part: str = "") -> list[Xray]:
     missing, cells that do not fit and pictures outside of the folder.
     """
     frame, names = scan_table(path)
+    if "image" not in reading.columns and has_studies(names):
+        frame, names = pictures_of_studies(path, frame, names, reading.images)
     columns = _columns(path, frame, names, reading)
     if not reading.need_label:
         return _pictures_alone(path, frame, columns["image"], reading)
-    labelled_by = _label_column(path, names, columns, reading)
+    flags = finding_columns(path, names, columns, reading)
+    use_labels = reading.use_labels and not flags
+    labelled_by = _label_column(path, names, columns, reading) if use_labels else ""
     texts = {field: columns[field] for field in FIELDS if field in columns and field != "label"}
-    texts["label"] = labelled_by
+    if labelled_by:
+        texts["label"] = labelled_by
     if (frontal := _named(names, "frontal_lateral")) and frontal != columns.get("view"):
         texts["frontal"] = frontal
+    if reading.findings:
+        used = {*columns.values(), *flags.values(), *texts.values()}
+        if unused := [name for name in names if name not in used]:
+            note("columns", "not used", unused)
     cells = _cells(path, frame, texts)
     count = len(cells["image"])
     for row, name in enumerate(cells["image"], 1):
         if not name:
             where = f"{path}: column {columns['image']!r}, row {row}"
             raise fail(where, "is empty; fill it")
-    labels = _labels(path, cells, labelled_by, columns, reading)
     parts = _parts(path, columns, cells, part)
+    if flags:
+        labels = labels_of_flags(path, _cells(path, frame, flags), flags, reading)
+    elif labelled_by:
+        labels = _labels(path, cells, labelled_by, columns, reading)
+    else:
+        labels = ["(not read)"] * count
+    if reading.findings and (not flags or reader_column(names)):
+        labels = joined_labels(list(zip(cells["image"], parts, strict=True)), labels)
     views = _views(cells, count)
     patients = cells.get("patient") or _patients_of_folders(cells["image"])
     sources = cells.get("source", [""] * count)
@@ -101,7 +120,7 @@ def _columns(
         FIELDS if reading.need_label else FIELDS[:1],
         required=("image",),
         chosen=chosen if reading.need_label else {k: v for k, v in chosen.items() if k == "image"},
-        unused_noted=reading.need_label,
+        unused_noted=reading.need_label and not reading.findings,
     )
 
 
@@ -121,7 +140,7 @@ def _label_column(
         if len(findings := listed_findings(names)) > 1:
             listed = ", ".join(findings)
             problem = f"has no column of labels, but one for each finding ({listed})"
-            raise fail(path, f"{problem}; name one with --finding")
+            raise fail(path, f"{problem}; learn all with --findings all, or name one: --finding")
         find_columns(path, names, FIELDS, required=("label",), chosen=reading.columns)
     return columns["label"]
 
@@ -154,7 +173,7 @@ def _labels(
     if column != columns.get("label") and reading.finding is not None:
         note("columns", f"{shown(column)} is taken as the finding")
         return flags_as_labels(where, cells["label"], reading.finding, reading.uncertain)
-    if reading.uncertain is not None:
+    if reading.uncertain is not None and reading.strict:
         problem = "--uncertain is read with a column for each finding (1, 0, -1), not with labels"
         raise fail(path, f"{problem}; leave it out")
     return read_labels(where, cells["label"])

@@ -29,6 +29,7 @@ from .findings import classes_of, one_against_rest, refuse_several
 from .layouts import read_covidx, read_folder
 from .medmnist import read_medmnist, read_place
 from .records import Reading, Xray, XraySet, xray_set
+from .several import several_findings
 from .table import read_table
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ def read_xray_set(
         xrays = [xray for xray in xrays if xray.label]
     listed = xray_set(source, layout, xrays)
     if reading.need_label:
-        listed = _with_labels(listed, reading)
+        if reading.use_labels:
+            listed = _with_labels(listed, reading)
         listed = leave_out_unreadable(listed, dict(enumerate(listed.problems)))
         items = _identities(listed)
         rows = check_items(listed.where, "picture", items, listed.labels, listed.parts)
@@ -120,8 +122,11 @@ def _identities(xrays: XraySet) -> list[str]:
 
 
 def _with_labels(xrays: XraySet, reading: Reading) -> XraySet:
-    """With the labels of one finding, and of the chosen classes alone."""
+    """With the labels of one finding or of several, and of the chosen classes alone."""
     where, labels = xrays.where, xrays.labels
+    if reading.findings:
+        findings, labels = several_findings(where, labels, reading.findings, strict=reading.strict)
+        return replace(xrays, labels=labels, findings=findings)
     if reading.finding is None:
         if not reading.classes:
             refuse_several(where, labels)

@@ -38,7 +38,7 @@ class TrainOptions:
     accept: tuple[Doubt, ...] = ()
     """Doubts about the data that are no errors: copies (an item listed twice, or in two parts),
     two-labels, missing-labels (such rows are left out), label-as-feature, links (links that lead
-    out of their folder are followed).
+    out of their folder are followed), missing-codes (numbers such as -999 are numbers).
     """
     run: str | None = None
     """Run directory to create (default: runs/TASK-DATE-TIME). Nothing existing is ever
@@ -115,7 +115,7 @@ class EvaluateOptions:
     accept: tuple[Doubt, ...] = ()
     """Doubts about the data that are no errors: copies (an item listed twice, or in two parts),
     two-labels, missing-labels (such rows are left out), label-as-feature, links (links that lead
-    out of their folder are followed).
+    out of their folder are followed), missing-codes (numbers such as -999 are numbers).
     """
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Kind of device; auto takes a GPU if there is one."""
@@ -132,7 +132,7 @@ class PredictOptions:
     accept: tuple[Doubt, ...] = ()
     """Doubts about the data that are no errors: copies (an item listed twice, or in two parts),
     two-labels, missing-labels (such rows are left out), label-as-feature, links (links that lead
-    out of their folder are followed).
+    out of their folder are followed), missing-codes (numbers such as -999 are numbers).
     """
     output: str
     """File to write; its ending is the format: .parquet, .csv, .tsv, .jsonl or .xlsx.

@@ -222,7 +222,7 @@ class Pipeline(Generic[OptionsT, SpecT, PredictOptionsT, DataT, ItemT]):
 
     def prediction_options(self, options: OptionsT) -> Mapping[str, object]:
         """Options of the prediction on its own data that a training ends with, other than run and
-        output; input is --data unless it is given here.
+        output; the input is --data, unless it is among them.
         """
         return {}
 

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...base.account import note
+from ...base.account import accepts, note
 from ...base.errors import InputError
 from ...data.series.dates import DateOrder
+from ...data.series.number_form import Decimal, NumberForm, stored_commas
 from ...data.series.series import Panel, Series, id_columns, read_panel
 from ...data.series.windows import Scaler, WindowDataset, time_marks
 from ..engine.pipeline import Splits
@@ -43,6 +44,14 @@ class Reading(TypedDict):
     """The day of the month of a clock in months, 0 where the series differ in it."""
     id_columns: NotRequired[list[str]]
     """The columns that named the series."""
+    decimal_comma: NotRequired[dict[str, bool]]
+    """Whether columns had a decimal comma, as far as the table said it."""
+    units: NotRequired[dict[str, str]]
+    """Units of columns."""
+    missing: NotRequired[list[str]]
+    """Words and numbers that count as missing, as the user named them."""
+    codes_accepted: NotRequired[bool]
+    """Whether numbers such as -999 are numbers."""
 
 
 class InputFacts(TypedDict):
@@ -154,7 +163,8 @@ def read_data(options: ForecastOptions, spec: ForecastSpec | None = None) -> Pan
     """The series of `options.data`; with `spec`, columns and clock must be the run's own."""
     assert options.data is not None
     targets, known = options.targets, options.known
-    reading = RunReading(options.date_order) if spec is None else reading_of(spec)
+    form = NumberForm(options.decimal, missing=options.missing)
+    reading = RunReading(options.date_order, form=form) if spec is None else reading_of(spec)
     together = spec is not None and spec.layout == "long" and options.series == "together"
     if spec is not None and not together:
         targets, known = tuple(spec.channels), tuple(spec.known)
@@ -171,6 +181,7 @@ def read_data(options: ForecastOptions, spec: ForecastSpec | None = None) -> Pan
         local=reading.local,
         month_day=reading.month_day,
         usual_ids=reading.usual_ids,
+        form=reading.form,
     )
     if spec is not None:
         _check_same(panel, spec, options.data)
@@ -186,16 +197,30 @@ class RunReading(NamedTuple):
     local: bool = False
     month_day: int = 0
     usual_ids: Sequence[str] = ()
+    form: NumberForm = NumberForm()
 
 
-def reading_of(spec: ForecastSpec) -> RunReading:
-    """How a run read its dates and ids; runs of older versions stored nothing about it."""
+def reading_of(
+    spec: ForecastSpec, decimal: Decimal = "auto", missing: Sequence[str] = ()
+) -> RunReading:
+    """How a run read its dates, ids and numbers; runs of older versions stored nothing about it.
+
+    decimal, missing: what the user names for new data.
+    """
     reading = spec.reading
+    form = NumberForm(
+        decimal,
+        reading.get("decimal_comma", {}),
+        reading.get("units", {}),
+        (*reading.get("missing", ()), *missing),
+        accepted=reading.get("codes_accepted", False),
+    )
     return RunReading(
         reading.get("date_order", "auto"),
         reading.get("local_days", False),
         reading.get("month_day", 0),
         reading.get("id_columns", ()),
+        form,
     )
 
 
@@ -311,6 +336,10 @@ def _new_spec(
             local_days=panel.local,
             month_day=month_days.pop() if len(month_days) == 1 else 0,
             id_columns=list(panel.ids),
+            decimal_comma=stored_commas(panel.form, panel.columns),
+            units={name: unit for name, unit in panel.form.units.items() if unit},
+            missing=list(options.missing),
+            codes_accepted=accepts("missing-codes"),
         ),
         data_sha256=digest.hexdigest(),
         input=InputFacts(columns=channels, known=known, step=panel.frequency, rows_needed=lookback),

@@ -34,7 +34,7 @@ class ForecastOptions(TrainOptions):
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "data": ("horizon", "lookback", "split", "date", "date_order", "id_column", "targets",
-                 "known", "frequency", "fill", "series", "short"),
+                 "known", "frequency", "decimal", "missing", "fill", "series", "short"),
         "model": ("attention", "layers", "width", "core", "feedforward", "heads", "dropout",
                   "stochastic", "normalise", "marks"),
         "experts": ("ffn", "experts", "active", "router", "router_temperature", "balance"),
@@ -68,6 +68,14 @@ class ForecastOptions(TrainOptions):
     frequency: str | None = None
     """Time between two rows, such as 15m, 1h, 1d, 1mo. It is inferred from the dates; a table
     without dates needs it.
+    """
+    decimal: Literal["auto", "point", "comma"] = "auto"
+    """Decimal mark of the numbers of a text table; auto: as its cells show it. Predictions of the
+    run read what a file leaves open in the same way.
+    """
+    missing: tuple[str, ...] = ()
+    """Numbers and words that mean a missing value, besides the usual words: -999 -. Predictions of
+    the run read them in the same way.
     """
     fill: Literal["error", "forward", "linear", "zero", "as-is"] = "error"
     """What to do with missing rows and values: stop with an error, repeat the last value, draw a
@@ -129,10 +137,18 @@ class ForecastOptions(TrainOptions):
 class ForecastPredictOptions(PredictOptions):
     """Forecast past the end of every series of the input, in original units, with intervals."""
 
-    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {"data": ("fill", "date_order")}
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "data": ("fill", "date_order", "decimal", "missing")
+    }
 
     date_order: Literal["run", "auto", "dmy", "mdy", "ymd"] = "run"
     """Order of day, month and year in dates such as 01/02/2024; run: as training read them."""
+    decimal: Literal["run", "point", "comma"] = "run"
+    """Decimal mark of the numbers of a text table; run: as its cells show it, else as training read
+    them.
+    """
+    missing: tuple[str, ...] = ()
+    """Numbers and words that mean a missing value, besides those that training was told."""
     fill: Literal["run", "error", "forward", "linear", "zero", "as-is"] = "run"
     """What to do with missing steps and values; run: as in training."""
 

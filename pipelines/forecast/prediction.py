@@ -31,7 +31,8 @@ def read_series(
     items: Sequence[SeriesItem], options: ForecastPredictOptions, spec: ForecastSpec
 ) -> list[Series | InputError]:
     """Read a group of series; a broken one is an error of its own."""
-    reading, dates = spec.reading, reading_of(spec)
+    decimal = "auto" if options.decimal == "run" else options.decimal
+    reading, dates = spec.reading, reading_of(spec, decimal, options.missing)
     return read_items(
         items,
         date=reading["date"],
@@ -40,6 +41,7 @@ def read_series(
         order=dates.order if options.date_order == "run" else options.date_order,
         local=dates.local,
         month_day=dates.month_day,
+        form=dates.form,
         targets=spec.channels,
         known=spec.known,
         frequency=spec.frequency,

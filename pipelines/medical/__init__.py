@@ -27,9 +27,13 @@ TASK = Task(
     evaluate_options=MedicalEvaluateOptions,
     check=check,
     columns={
-        "prediction": "Positive class at its operating point, else the likeliest of the others.",
+        "prediction": "Positive class at its operating point, else the likeliest of the others; "
+        "of several findings (train --findings) those at their operating points, joined by |, or "
+        "none.",
         "p_CLASS": "Calibrated probability of the class.",
         "positive": "Whether the probability of the positive class reaches the operating point.",
+        "probability_FINDING": "Calibrated probability of the finding, in place of p_CLASS and "
+        "positive for a run of several findings.",
         "view": "View position in the DICOM header (PA, AP, ...).",
         "patient": "Patient in the DICOM header; only with --keep-identifiers.",
     },

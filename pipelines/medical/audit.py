@@ -18,7 +18,7 @@ from ...data.formats.pictures import resized
 from ..engine.spec import JsonValue
 from ..engine.subsets import stratified_folds
 from ..metrics.classification import bootstrap, scores
-from .data import XrayReader, Xrays
+from .data import XrayPart, XrayReader, Xrays
 
 MOST_PICTURES = 2000  # that are probed
 SIDE = 48  # pixels of the pictures that are probed
@@ -128,7 +128,7 @@ def probe_all(
     part = Xrays(reader, rows, classes)
     patients = np.array(part.column("patients"))
     results = []
-    for name, features in _features(part).items():
+    for name, features in features_of(part).items():
         probability = _cross_predicted(features, part.labels, patients, len(classes), seed)
         if probability is None:
             continue
@@ -138,7 +138,7 @@ def probe_all(
     return results
 
 
-def _features(part: Xrays) -> dict[str, np.ndarray]:
+def features_of(part: XrayPart) -> dict[str, np.ndarray]:
     """(N, D) of each probe; a probe without information (one source, one view, one size) is left
     out.
     """

@@ -8,7 +8,7 @@ size.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import NotRequired, TypedDict
 
 import numpy as np
@@ -18,64 +18,21 @@ from torch import Tensor
 from ...base.account import note, recount
 from ...base.errors import InputError, fail, nearest, shown
 from ...data.columns import parse_columns
-from ...data.items import digest, join_copies
+from ...data.items import digest
 from ...data.xrays.findings import classes_of
-from ...data.xrays.records import Reading, XraySet
+from ...data.xrays.records import ALL, Reading, XraySet
+from ...data.xrays.several import truth_of
 from ...data.xrays.table import FIELDS
 from ...data.xrays.xrays import leave_out_unreadable, read_row, read_xray_set, two_sizes
 from ..engine.command_line.terminal import Progressbar
 from ..engine.pipeline import Member, Splits
-from ..engine.spec import Spec
-from ..engine.subsets import (
-    BoundedCache,
-    Subsets,
-    Taken,
-    inverse_frequencies,
-    own_or_shares,
-    refuse_shared_groups,
-    take_stratified,
-)
+from ..engine.subsets import BoundedCache, Subsets, inverse_frequencies
 from ..engine.training.order import count_steps, mix
 from .explain import read_boxes, read_lungs
 from .options import MedicalOptions
-
-InputFacts = TypedDict(
-    "InputFacts", {"pictures": int, "patients": int, "size": list[int], "body size": list[int]}
-)
-"""What the model was trained on, as the run's card says it; sizes are (height, width)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class MedicalSpec(Spec):
-    """What a classifier of X-rays needs to meet new pictures.
-
-    positive  number of the class that the operating point is for
-    parts     pictures of each part
-    copies    names of pictures that are exact copies of each other, which share a part
-    unread    names of pictures that could not be read
-    rule      what `prediction` is: the "most probable" class, or that of the "operating point"
-    """
-
-    input: InputFacts
-    classes: list[str]
-    positive: int
-    layout: str
-    parts: dict[str, int]
-    copies: list[list[str]] = field(default_factory=list)
-    unread: list[str] = field(default_factory=list)
-    rule: str = "most probable"
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the classifier's picture, pixels."""
-        height, width = self.input["size"]
-        return height, width
-
-    @property
-    def body_size(self) -> tuple[int, int]:
-        """Height and width of the body's picture, pixels."""
-        height, width = self.input["body size"]
-        return height, width
+from .parts import split_by_patient
+from .several.parts import learnable, note_counts
+from .spec import MedicalSpec
 
 
 class XraySample(TypedDict):
@@ -83,9 +40,10 @@ class XraySample(TypedDict):
 
     picture: Tensor  # float32 (1, Y, X) in [0, 1]
     small: Tensor  # float32 (1, y, x) in [0, 1]
-    label: Tensor  # int64 ()
+    label: Tensor  # int64 (), or of several findings float32 (K,)
     index: Tensor  # int64 ()
-    class_weights: NotRequired[Tensor]  # float32 (K,)
+    known: NotRequired[Tensor]  # float32 (K,): 1 where it is known whether there is the finding
+    class_weights: NotRequired[Tensor]  # float32 (K,), or of several findings (2, K)
 
 
 Picture = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -145,21 +103,11 @@ class XrayReader:
         return reader.pictures[rows[row]]
 
 
-class Xrays:
-    """Some X-rays of a set with the numbers of their classes.
-
-    Raises `InputError` for a picture whose class is not one of `classes`.
-    """
+class XrayPart:
+    """Some X-rays of a set, without what is to be told of them."""
 
     def __init__(self, reader: XrayReader, rows: np.ndarray, classes: Sequence[str]) -> None:
         self.reader, self.rows, self.classes = reader, np.asarray(rows, np.int64), list(classes)
-        number = {name: k for k, name in enumerate(classes)}
-        labels = self.column("labels")
-        if unknown := sorted(set(labels) - set(classes)):
-            hint = nearest(unknown[0], classes)
-            where = reader.xrays.where
-            raise fail(where, f"class {shown(unknown[0])} is none of the model's{hint}")
-        self.labels = np.array([number[label] for label in labels], np.int64)
         self.class_weights: Tensor | None = None
 
     def __len__(self) -> int:
@@ -170,17 +118,66 @@ class Xrays:
         sample: XraySample = {
             "picture": torch.from_numpy(picture),
             "small": torch.from_numpy(small),
-            "label": torch.tensor(self.labels[index]),
+            "label": self.label(index),
             "index": torch.tensor(index),
         }
         if self.class_weights is not None:
             sample["class_weights"] = self.class_weights
         return sample
 
+    def label(self, index: int) -> Tensor:
+        """What is to be told of a picture."""
+        raise NotImplementedError
+
     def column(self, name: str) -> list[str]:
         """A column of the set, such as names, patients, views or sources, for these pictures."""
         values = getattr(self.reader.xrays, name)
         return [values[row] for row in self.rows]
+
+
+class Xrays(XrayPart):
+    """X-rays with the numbers of their classes.
+
+    Raises `InputError` for a picture whose class is not one of `classes`.
+    """
+
+    def __init__(self, reader: XrayReader, rows: np.ndarray, classes: Sequence[str]) -> None:
+        super().__init__(reader, rows, classes)
+        number = {name: k for k, name in enumerate(classes)}
+        labels = self.column("labels")
+        if unknown := sorted(set(labels) - set(classes)):
+            hint = nearest(unknown[0], classes)
+            where = reader.xrays.where
+            raise fail(where, f"class {shown(unknown[0])} is none of the model's{hint}")
+        self.labels = np.array([number[label] for label in labels], np.int64)
+
+    def label(self, index: int) -> Tensor:
+        """The number of the class."""
+        return torch.tensor(self.labels[index])
+
+
+class SeveralXrays(XrayPart):
+    """X-rays with several findings each. truth, known: bool (N, K), see `truth_of`."""
+
+    def __init__(self, reader: XrayReader, rows: np.ndarray, classes: Sequence[str]) -> None:
+        super().__init__(reader, rows, classes)
+        self.truth, self.known = truth_of(self.column("labels"), classes)
+
+    def __getitem__(self, index: int) -> XraySample:
+        known = torch.from_numpy(self.known[index].astype(np.float32))
+        return {**super().__getitem__(index), "known": known}
+
+    def label(self, index: int) -> Tensor:
+        """1 for each finding that the picture has."""
+        return torch.from_numpy(self.truth[index].astype(np.float32))
+
+    def weigh(self) -> None:
+        """Weight those without and with each finding by the inverse of their number."""
+        weights = [
+            inverse_frequencies(self.truth[self.known[:, k], k].astype(np.int64), 2)
+            for k in range(len(self.classes))
+        ]
+        self.class_weights = torch.stack(weights, 1)
 
 
 class BalancedXrays(Xrays):
@@ -214,19 +211,21 @@ def _repeated(generator: np.random.Generator, places: np.ndarray, count: int) ->
 
 def open_splits(
     options: MedicalOptions, spec: MedicalSpec | None = None, *, as_test: bool = False
-) -> Splits[MedicalSpec, Xrays]:
+) -> Splits[MedicalSpec, XrayPart]:
     """Read the list of pictures and split it by patient; exact copies share a part.
 
     All pictures are read once, for copies and for those that cannot be read, unless `spec` knows
     them. spec: of the run whose data this is. as_test: everything is the test part, or what the
     data calls its test part. Raises `InputError` for data that does not fit."""
-    xrays = read_xray_set(*_reading(options, as_test=as_test and spec is not None))
+    findings = spec.classes if spec is not None and spec.several else ()
+    xrays = read_xray_set(*_reading(options, findings, as_test=as_test and spec is not None))
     size, body_size = options.size, options.body_size
     reader = XrayReader(xrays, (size[0], size[1]), (body_size[0], body_size[1]))
+    kind: type[XrayPart] = SeveralXrays if options.findings else Xrays
     if as_test and spec is not None:
-        named = xrays.rows("test")
-        reader = _readable(reader, named if len(named) else xrays.rows())
-        part = Xrays(reader, reader.xrays.rows(), spec.classes)
+        test_rows = xrays.rows("test")
+        reader = _readable(reader, test_rows if len(test_rows) else xrays.rows())
+        part = kind(reader, reader.xrays.rows(), spec.classes)
         return Splits(part, part, part, spec)
     unread: list[str] = []
     if spec is None:
@@ -236,13 +235,10 @@ def open_splits(
         rows = [row for row, name in enumerate(xrays.names) if name not in set(spec.unread)]
         reader = reader.of(rows)
     xrays = reader.xrays
-    classes = _classes(options, xrays) if spec is None else spec.classes
     copies = _copies(reader) if spec is None else spec.copies
     subsets = split_by_patient(options, xrays, copies)
-    train = (BalancedXrays if options.balanced else Xrays)(reader, subsets.train, classes)
-    _require_all_classes(train)
-    if options.class_weights:
-        train.class_weights = inverse_frequencies(train.labels, len(classes))
+    classes = _classes(options, xrays, subsets) if spec is None else spec.classes
+    train = _training_part(options, reader, subsets, classes)
     if spec is None:
         # A folder or table that does not fit is reported now, not after the training.
         if options.lungs is not None:
@@ -253,12 +249,14 @@ def open_splits(
             note("read", "pictures with boxes", count=len(boxes))
         spec = _new_spec(options, reader, classes, subsets)
         spec = replace(spec, copies=copies, unread=unread, rule="operating point")
-    validation, test = (Xrays(reader, rows, classes) for rows in subsets[1:])
+    validation, test = (kind(reader, rows, classes) for rows in subsets[1:])
     return Splits(train, validation, test, spec, members=_members(xrays, subsets))
 
 
-def _reading(options: MedicalOptions, *, as_test: bool) -> tuple[str, Reading]:
-    """The path of the data and how to read it.
+def _reading(
+    options: MedicalOptions, findings: Sequence[str], *, as_test: bool
+) -> tuple[str, Reading]:
+    """The path of the data and how to read it; findings: of the model, where there is one.
 
     as_test: whether it is other data than that of the training, which may lack a class, a finding
     or a column that was named for the training's table.
@@ -270,7 +268,9 @@ def _reading(options: MedicalOptions, *, as_test: bool) -> tuple[str, Reading]:
         columns=parse_columns(options.columns, FIELDS),
         images=options.images,
         finding=options.finding,
-        uncertain=options.uncertain,
+        findings=tuple(findings) if as_test else options.findings,
+        # Nobody was asked about the uncertain labels of other data: they are scored nowhere.
+        uncertain=options.uncertain or ("ignore" if as_test else None),
         strict=not as_test,
     )
     return options.data, reading
@@ -318,8 +318,31 @@ def member_of(file: str, name: str, place: tuple[str, int] | None) -> Member:
     return Member(file, "" if place is None else name)
 
 
-def _classes(options: MedicalOptions, xrays: XraySet) -> list[str]:
-    """The classes in the order of the option, or else of their names."""
+def _training_part(
+    options: MedicalOptions, reader: XrayReader, subsets: Subsets, classes: Sequence[str]
+) -> XrayPart:
+    """Weighted as the options say. Raises `InputError` for a class without a picture."""
+    if options.findings:
+        train = SeveralXrays(reader, subsets.train, classes)
+        if options.class_weights:
+            train.weigh()
+        return train
+    train = (BalancedXrays if options.balanced else Xrays)(reader, subsets.train, classes)
+    _require_all_classes(train)
+    if options.class_weights:
+        train.class_weights = inverse_frequencies(train.labels, len(classes))
+    return train
+
+
+def _classes(options: MedicalOptions, xrays: XraySet, subsets: Subsets) -> list[str]:
+    """The classes in the order of the option, or else of their names; of several findings, those
+    that all parts have enough pictures of.
+    """
+    if options.findings:
+        truth, known = truth_of(xrays.labels, xrays.findings)
+        note_counts(xrays.findings, truth, known, subsets)
+        named = options.findings != (ALL,)
+        return learnable(xrays.where, xrays.findings, truth, known, subsets, named=named)
     if options.finding is not None:
         return list(classes_of(options.finding))
     classes = list(options.classes) or sorted(set(xrays.labels))
@@ -354,39 +377,5 @@ def _new_spec(
         positive=classes.index(options.positive) if options.positive else len(classes) - 1,
         layout=reader.xrays.layout,
         parts=subsets.sizes(),
+        several=bool(options.findings),
     )
-
-
-def split_by_patient(
-    options: MedicalOptions, xrays: XraySet, copies: Sequence[Sequence[str]] = ()
-) -> Subsets:
-    """Rows of the three parts: those that the data names, or else shares of the patients, with the
-    classes balanced as far as possible.
-
-    copies: names of pictures that are exact copies of each other, whose patients stay together.
-    Raises `InputError` where a part is empty, a patient is in two parts, and for copies with two
-    labels or in two parts.
-    """
-    labels = np.array(xrays.labels)
-    content_of = {name: str(k) for k, names in enumerate(copies) for name in names}
-    contents = [content_of.get(name, f"only {name}") for name in xrays.names]
-    patients = np.array(
-        join_copies(
-            xrays.where, "picture", xrays.names, contents, xrays.patients, xrays.labels, xrays.parts
-        )
-    )
-
-    def take(rows: np.ndarray, share: float, part: str) -> Taken:
-        seed = options.seed + (part == "validation")
-        return take_stratified(xrays.where, rows, labels[rows], patients[rows], share, seed)
-
-    subsets = own_or_shares(
-        xrays.where,
-        xrays.parts,
-        take,
-        test_share=options.test_share,
-        validation_share=options.validation_share,
-        items="pictures",
-    )
-    refuse_shared_groups(xrays.where, subsets, xrays.patients, "patient")
-    return subsets

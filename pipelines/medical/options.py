@@ -28,8 +28,8 @@ class MedicalOptions(TrainOptions):
     """
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "data": ("columns", "images", "classes", "finding", "uncertain", "positive", "lungs",
-                 "boxes", "box_frame", "size", "body_size", "balanced", "validation_share",
+        "data": ("columns", "images", "classes", "finding", "findings", "uncertain", "positive",
+                 "lungs", "boxes", "box_frame", "size", "body_size", "balanced", "validation_share",
                  "test_share"),
         "model": ("backbone", "weights", "attention", "sees", "form", "body_width", "head_width",
                   "body", "body_share", "dropout"),
@@ -52,8 +52,12 @@ class MedicalOptions(TrainOptions):
     finding: str | None = None
     """Finding to tell from all others, where a picture has several labels: in one cell, separated
     by "|" (NIH), or in a column for each finding (CheXpert)."""
-    uncertain: Literal["positive", "negative", "leave-out"] | None = None
-    """What a label of -1 in the column of a finding (uncertain, CheXpert) counts as."""
+    findings: tuple[str, ...] = ()
+    """Findings to learn at once, each with a probability of its own, where a picture has several
+    labels: names, or all."""
+    uncertain: Literal["positive", "negative", "ignore", "leave-out"] | None = None
+    """What a label of -1 in the column of a finding (uncertain, CheXpert) counts as; ignore: this
+    label is in no loss and no score; leave-out: the picture is left out."""
     positive: str | None = None
     """Class whose sensitivity and predictive value are reported. none: the last one."""
     lungs: str | None = None
@@ -100,9 +104,10 @@ class MedicalOptions(TrainOptions):
     dropout: float = 0.0
     """Share of features that are set to 0 in training before the last layer."""
     balanced: bool = True
-    """Draw batches in which all classes are equally frequent."""
+    """Draw batches in which all classes are equally frequent; not so for several findings."""
     class_weights: bool = False
-    """Weight each class in the loss by the inverse of its frequency."""
+    """Weight each class in the loss by the inverse of its frequency; of several findings, the
+    pictures with and without each."""
     turn: float = 10.0
     """Largest random rotation in training, degrees."""
     shift: float = 0.1
@@ -298,13 +303,27 @@ def _check_training(options: MedicalOptions) -> None:
 
 
 def _check_finding(options: MedicalOptions) -> None:
-    if options.uncertain is not None and options.finding is None:
-        raise InputError(f"--uncertain {options.uncertain}: needs --finding")
+    if options.uncertain is not None and options.finding is None and not options.findings:
+        raise InputError(f"--uncertain {options.uncertain}: needs --finding or --findings")
     if options.finding is not None and (options.classes or options.positive is not None):
         raise InputError(
             "--finding: makes two classes of its own, of which the finding is the positive one; "
             "leave out --classes and --positive"
         )
+    if not options.findings:
+        return
+    for name in ("finding", "classes", "positive"):
+        if getattr(options, name):
+            raise InputError(f"--findings: learns each finding by itself; leave out {flag(name)}")
+    if options.data is None:
+        raise InputError("--findings: the generated sample has one label a picture; give --data")
+    if len(options.findings) == 1 and options.findings != ("all",):
+        name = options.findings[0]
+        raise InputError(f"--findings {name}: give at least two, or all; of one: --finding {name}")
+    repeated = len(set(options.findings)) < len(options.findings)
+    if repeated or ("all" in options.findings and len(options.findings) > 1):
+        raise InputError("--findings: give each once, or all alone")
+    check_unread(options, ("balanced",), "a training of classes or of one finding")
 
 
 def _check_attention(options: MedicalOptions) -> None:

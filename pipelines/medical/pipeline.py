@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ...base.errors import InputError
 from ...data.xrays.generate import write_sample_xrays
-from ...data.xrays.layouts import has_lists, listing_tables
+from ...data.xrays.layouts import has_lists
 from ...models.layers.encoders import fitting, read_weights
 from ...models.vision.medusa import Medusa, build_medusa
 from ..engine.command_line.terminal import say
@@ -36,7 +36,7 @@ from ..metrics.operating import choose_threshold, fit_temperature
 from . import figures
 from .audit import audit
 from .augment import augment, normalise
-from .data import MedicalSpec, Xrays, member_of, open_splits
+from .data import SeveralXrays, XrayPart, Xrays, member_of, open_splits
 from .explain import measure
 from .options import MedicalOptions, MedicalPredictOptions
 from .prediction import (
@@ -46,6 +46,7 @@ from .prediction import (
     answer,
     list_items,
     medusa,
+    own_prediction,
     predict_batch,
     read_item,
     schema,
@@ -61,10 +62,14 @@ from .scoring import (
     tables_of,
     uniform_scores,
 )
+from .several.learning import calibrate_findings, check_calibration, epoch_figures, findings_loss
+from .several.prediction import findings_answer, predict_findings
+from .several.scoring import review_findings
+from .spec import MedicalSpec
 
 
 class MedicalPipeline(
-    Pipeline[MedicalOptions, MedicalSpec, MedicalPredictOptions, Xrays, XrayItem]
+    Pipeline[MedicalOptions, MedicalSpec, MedicalPredictOptions, XrayPart, XrayItem]
 ):
     """Classification of chest X-rays."""
 
@@ -77,7 +82,7 @@ class MedicalPipeline(
 
     def open_data(
         self, options: MedicalOptions, spec: MedicalSpec | None = None, *, as_test: bool = False
-    ) -> Splits[MedicalSpec, Xrays]:
+    ) -> Splits[MedicalSpec, XrayPart]:
         """Read the list of pictures and split it by patient."""
         return open_splits(options, spec, as_test=as_test)
 
@@ -124,15 +129,21 @@ class MedicalPipeline(
         return adam(groups, options)
 
     def loss(self, model: nn.Module, batch: Batch, options: MedicalOptions) -> Tensor:
-        """Cross-entropy on pictures that are varied at random."""
+        """Cross-entropy on pictures that are varied at random; of several findings, of each."""
         logits = model(*augment(batch["picture"], batch["small"], options))
+        if options.findings:
+            return findings_loss(logits, batch)
         weights = batch["class_weights"][0] if "class_weights" in batch else None
         return F.cross_entropy(logits.float(), batch["label"], weights)
 
     def validate(
         self, model: nn.Module, batches: Iterable[Batch], options: MedicalOptions
     ) -> dict[str, float]:
-        """Log-loss, AUC and balanced accuracy."""
+        """Log-loss, AUC and balanced accuracy; of several findings, the means of the first two."""
+        if options.findings:
+            return epoch_figures(
+                (model(*normalise(batch["picture"], batch["small"])), batch) for batch in batches
+            )
         logits, labels = [], []
         for batch in batches:
             logits.append(model(*normalise(batch["picture"], batch["small"])).float().cpu())
@@ -148,28 +159,36 @@ class MedicalPipeline(
     def calibrate(
         self,
         model: nn.Module,
-        splits: Splits[MedicalSpec, Xrays],
+        splits: Splits[MedicalSpec, XrayPart],
         options: MedicalOptions,
         device: torch.device,
     ) -> Calibration:
-        """Temperature and operating point, chosen on the validation part."""
+        """Temperature and operating point, chosen on the validation part; of each finding."""
         part, positive = splits.validation, splits.spec.positive
         logits = logits_of(model, part, device, options.workers)
+        if isinstance(part, SeveralXrays):
+            return calibrate_findings(part.truth, part.known, logits, options.sensitivity)
+        assert isinstance(part, Xrays)
         temperature = fit_temperature(part.labels, logits)
         probability = softmax(logits / temperature, axis=1)[:, positive]
         threshold = choose_threshold(part.labels == positive, probability, options.sensitivity)
         return {"temperature": torch.tensor(temperature), "threshold": torch.tensor(threshold)}
 
     def check_run(self, spec: MedicalSpec, calibration: Calibration) -> None:
-        """Temperature and operating point must be one number each."""
+        """Temperature and operating point must be one number each, or one for each finding."""
+        if spec.several:
+            return check_calibration(calibration, len(spec.classes))
         for name in ("temperature", "threshold"):
             if name not in calibration or calibration[name].numel() != 1:
                 raise InputError(f"calibration.safetensors holds no {name}")
 
     def review(
-        self, model: nn.Module, dataset: Xrays, context: Context[MedicalOptions, MedicalSpec]
+        self, model: nn.Module, dataset: XrayPart, context: Context[MedicalOptions, MedicalSpec]
     ) -> Review:
         """Scores by patient, calibration, attention, and the audit for shortcuts."""
+        if isinstance(dataset, SeveralXrays):
+            return review_findings(model, dataset, context)
+        assert isinstance(dataset, Xrays)
         options, spec = context.options, context.spec
         temperature = float(context.calibration["temperature"])
         threshold = float(context.calibration["threshold"])
@@ -222,19 +241,11 @@ class MedicalPipeline(
         return ("columns", "images") if by_class else ()
 
     def prediction_options(self, options: MedicalOptions) -> dict[str, object]:
-        """No explanations, since the report has pictures already; where the folder of the pictures
-        or their column is named, the table that it belongs to.
-        """
-        data = Path(str(options.data))
-        tables = [path for path, _ in listing_tables(data)] if data.is_dir() else [data]
-        image = tuple(pair for pair in options.columns if pair.startswith("image="))
-        if len(tables) != 1 or not (options.images or image):
-            return {"explain": False}
-        named = {"input": str(tables[0]), "images": options.images, "columns": image}
-        return {"explain": False, **named}
+        """No explanations, since the report has pictures already; and where the pictures lie."""
+        return own_prediction(options)
 
     def export_example(
-        self, model: nn.Module, splits: Splits[MedicalSpec, Xrays]
+        self, model: nn.Module, splits: Splits[MedicalSpec, XrayPart]
     ) -> tuple[tuple[Tensor, Tensor], tuple[Mapping[int, object], ...]]:
         """Two normalised pictures of the test part at both sizes; their number is free."""
         part = splits.test
@@ -249,15 +260,15 @@ class MedicalPipeline(
         return member_of(item["file"], item.get("id", ""), item["place"])
 
     def answer_lines(self, rows: pl.DataFrame, spec: MedicalSpec) -> list[str]:
-        """Class and probabilities of one picture."""
-        return answer(rows, spec)
+        """Class and probabilities of one picture, or findings and theirs."""
+        return findings_answer(rows, spec) if spec.several else answer(rows, spec)
 
     def list_items(self, options: MedicalPredictOptions, spec: MedicalSpec) -> Sequence[XrayItem]:
         """Pictures and DICOM files."""
         return list_items(options)
 
     def prediction_schema(self, options: MedicalPredictOptions, spec: MedicalSpec) -> Schema:
-        """prediction, p_CLASS, positive, view."""
+        """prediction, p_CLASS, positive, view; or prediction, probability_FINDING, view."""
         return schema(options, spec)
 
     def predict(
@@ -269,6 +280,8 @@ class MedicalPipeline(
             return read_item(item, context.spec)
 
         def predict(items: Sequence[XrayItem], xrays: Sequence[PreparedXray]) -> list[pl.DataFrame]:
+            if context.spec.several:
+                return predict_findings(model, items, xrays, context)
             return predict_batch(model, items, xrays, context)
 
         return predict_in_batches(items, read, predict, context.options.batch_size)

@@ -7,14 +7,14 @@ Shapes: B pictures, K classes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, NotRequired
 
 import numpy as np
 import polars as pl
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...base.account import note
 from ...base.errors import InputError, fail
@@ -25,15 +25,16 @@ from ...data.formats.pictures import write_png
 from ...data.formats.tables import TABLE_SUFFIXES, suffix_of
 from ...data.listed import note_whole_folder
 from ...data.xrays.files import list_xrays, without_masks
+from ...data.xrays.layouts import listing_tables
 from ...data.xrays.medmnist import read_place
 from ...data.xrays.records import Reading
 from ...data.xrays.xrays import read_xray, read_xray_set, two_sizes
 from ...models.vision.medusa import Medusa
 from ..engine.pipeline import Context, Item, Schema
 from .augment import normalise
-from .data import MedicalSpec
 from .explain import maps_of, maps_of_picture, overlay
-from .options import MedicalPredictOptions
+from .options import MedicalOptions, MedicalPredictOptions
+from .spec import MedicalSpec
 
 LONGEST_NAME = 200  # bytes; files are written under a name with a few more, of which 255 may be
 
@@ -89,6 +90,22 @@ def list_items(options: MedicalPredictOptions) -> list[XrayItem]:
     return items
 
 
+def own_prediction(options: MedicalOptions) -> dict[str, object]:
+    """Options of the prediction that a training ends with: its pictures, without explanations.
+
+    Where the folder of the pictures or their column is named, they are those of the table.
+    """
+    values: dict[str, object] = {"explain": False}
+    data = Path(str(options.data))
+    tables = [path for path, _ in listing_tables(data)] if data.is_dir() else [data]
+    image = tuple(pair for pair in options.columns if pair.startswith("image="))
+    if len(tables) == 1 and (options.images or image):
+        values |= {"input": str(tables[0]), "images": options.images, "columns": image}
+    elif options.images is not None:
+        values["input"] = options.images  # a folder that holds a table, but not its pictures
+    return values
+
+
 def _pictures_of(path: Path) -> list[tuple[str, str]]:
     """(file, id) of the pictures of a folder or pattern, without those in folders of masks."""
     note_whole_folder(path, "pictures")
@@ -130,8 +147,13 @@ def schema(options: MedicalPredictOptions, spec: MedicalSpec) -> Schema:
     """prediction: the positive class at the operating point, else the most probable of the others
     (in older runs the most probable class); p_CLASS: calibrated; positive: whether the probability
     of the positive class reaches the operating point; view, and patient if asked for: of DICOM.
+    Of several findings: those that reach their operating points, and probability_FINDING of each.
     """
     columns: Schema = {"prediction": pl.String()}
+    if spec.several:
+        columns |= {f"probability_{name}": pl.Float32() for name in spec.classes}
+        columns |= {"view": pl.String()}
+        return {**columns, "patient": pl.String()} if options.keep_identifiers else columns
     columns |= {f"p_{name}": pl.Float32() for name in spec.classes}
     columns |= {"positive": pl.Boolean(), "view": pl.String()}
     return {**columns, "patient": pl.String()} if options.keep_identifiers else columns
@@ -154,13 +176,23 @@ def predict_batch(
     probability = (logits / float(context.calibration["temperature"])).softmax(1).cpu()
     if options.explain:
         maps = maps_of(plain, attended, spec.size, attended.logits.argmax(1))
-        for k, (item, xray) in enumerate(zip(items, xrays, strict=True)):
-            path = place_below(Path(f"{options.output}.pictures"), item["picture"])
-            write_png(path, overlay(xray.picture[0], maps_of_picture(maps, k)))
+        write_explanations(items, xrays, maps, options)
     return [
         _row(values, xray, context)
         for values, xray in zip(probability.tolist(), xrays, strict=True)
     ]
+
+
+def write_explanations(
+    items: Sequence[XrayItem],
+    xrays: Sequence[PreparedXray],
+    maps: Mapping[str, Tensor],
+    options: MedicalPredictOptions,
+) -> None:
+    """Write the strip of each picture of a batch below OUTPUT.pictures/; maps: of `maps_of`."""
+    for k, (item, xray) in enumerate(zip(items, xrays, strict=True)):
+        path = place_below(Path(f"{options.output}.pictures"), item["picture"])
+        write_png(path, overlay(xray.picture[0], maps_of_picture(maps, k)))
 
 
 def _row(probability: Sequence[float], xray: PreparedXray, context: PredictContext) -> pl.DataFrame:

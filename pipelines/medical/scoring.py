@@ -21,7 +21,7 @@ from ..metrics import classification
 from ..metrics.operating import operating_bootstrap, operating_scores
 from .audit import Audit
 from .augment import normalise
-from .data import MedicalSpec, Xrays
+from .data import MedicalSpec, XrayPart, Xrays
 from .explain import maps_of, maps_of_picture
 from .options import MedicalOptions
 from .prediction import medusa
@@ -43,7 +43,9 @@ SCORE_NAMES = {
 
 
 @torch.no_grad()
-def logits_of(model: nn.Module, part: Xrays, device: torch.device, workers: int = 0) -> np.ndarray:
+def logits_of(
+    model: nn.Module, part: XrayPart, device: torch.device, workers: int = 0
+) -> np.ndarray:
     """Logits (N, K) in the order of the part."""
     batches = []
     with Progressbar(total=len(part), unit="picture", desc="scores") as bar:
@@ -123,11 +125,16 @@ def tables_of(
         rows = [row.row() for row in report.within]
         table = pl.DataFrame(rows, infer_schema_length=None)
         tables["The model within one source or view"] = table
-    if looked:
-        rows = [{"map": name, **values} for name, values in looked.items()]
-        table = pl.DataFrame(rows, infer_schema_length=None)
-        tables["Attention in boxes and lungs, compared with a uniform map"] = table
-    return tables
+    return {**tables, **attention_table(looked)}
+
+
+def attention_table(looked: Mapping[str, Mapping[str, float]]) -> dict[str, pl.DataFrame]:
+    """The table of `measure`, by its caption; none where nothing was measured."""
+    if not looked:
+        return {}
+    rows = [{"map": name, **values} for name, values in looked.items()]
+    table = pl.DataFrame(rows, infer_schema_length=None)
+    return {"Attention in boxes and lungs, compared with a uniform map": table}
 
 
 def _score_table(scores: PatientScores, positive: str) -> pl.DataFrame:
@@ -167,12 +174,12 @@ def shown_places(part: Xrays, probability: np.ndarray) -> list[int]:
 @torch.no_grad()
 def explained(
     model: nn.Module,
-    part: Xrays,
+    part: XrayPart,
     probability: np.ndarray,
     places: Sequence[int],
     context: Context[MedicalOptions, MedicalSpec],
 ) -> dict[int, dict[str, np.ndarray]]:
-    """Maps (Y, X) by name, of the class predicted for each of these places of the part."""
+    """Maps (Y, X) by name, of the most probable class of each of these places of the part."""
     plain = medusa(model)
     maps: dict[int, dict[str, np.ndarray]] = {}
     for start in np.array_split(np.array(places, np.int64), max(1, -(-len(places) // BATCH))):

@@ -20,7 +20,7 @@ def operating_scores(positive: np.ndarray, score: np.ndarray, threshold: float) 
 
     positive: bool (N,); score: (N,). Raises ValueError where shapes do not fit.
     """
-    results = _weighted(positive, score, threshold, np.ones((1, len(positive))))
+    results = weighted_scores(positive, score, threshold, np.ones((1, len(positive))))
     return {name: float(values[0]) for name, values in results.items()}
 
 
@@ -36,7 +36,7 @@ def operating_bootstrap(
     """95 % percentile intervals of `operating_scores`, entire groups (patients) drawn with
     replacement. Undefined scores: see `bootstrap.percentile_interval`."""
     return bootstrap_intervals(
-        lambda weights: _weighted(positive, score, threshold, weights),
+        lambda weights: weighted_scores(positive, score, threshold, weights),
         groups,
         draws=draws,
         seed=seed,
@@ -82,9 +82,12 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
     return float(np.exp(fit.x))  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _weighted(
+def weighted_scores(
     positive: np.ndarray, score: np.ndarray, threshold: float, weights: np.ndarray
 ) -> dict[str, np.ndarray]:
+    """The scores of `operating_scores` for each row of weights (R, N), each (R,). Raises ValueError
+    where shapes do not fit.
+    """
     positive, score = np.asarray(positive, bool), np.asarray(score, np.float64)
     if positive.ndim != 1 or positive.shape != score.shape:
         raise ValueError(

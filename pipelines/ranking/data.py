@@ -21,6 +21,7 @@ from ...data.clicks.fit import encode_log, fit
 from ...data.clicks.history import AGES, Events
 from ...data.clicks.layouts import log_of, open_log
 from ...data.clicks.log import Log, count_rows
+from ...data.clicks.marks import NumberMarks, number_columns
 from ...data.clicks.row_parts import RowParts
 from ...data.clicks.schema import Schema, schema_of
 from ...data.clicks.split import PARTS, TRAIN
@@ -54,7 +55,7 @@ class RankingSpec(Spec):
 
     targets: places in `fields` that the sequences are histories of; whole, whole_ids: which
     vocabularies hold whole numbers (of fields; of users and items); log: checksum of the rows;
-    decimal_comma: the columns of the log whose numbers have one.
+    decimal_comma: the columns of the log whose numbers have one; units: of columns that have one.
     """
 
     schema: Mapping[str, object]
@@ -72,14 +73,16 @@ class RankingSpec(Spec):
     log: str
     input: dict[str, str | None]
     decimal_comma: dict[str, bool] = field(default_factory=dict)
+    units: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, JsonValue]:
-        """All values as JSON can hold them; a log of decimal points has the keys of earlier
-        versions.
+        """All values as JSON can hold them; a log of decimal points without units has the keys of
+        earlier versions.
         """
         values = super().to_json()
-        if not self.decimal_comma:
-            del values["decimal_comma"]
+        for key in ("decimal_comma", "units"):
+            if not values[key]:
+                del values[key]
         return values
 
     @property
@@ -197,7 +200,8 @@ def make_spec(encoder: ClickEncoder, rows: Rows, part: np.ndarray) -> RankingSpe
         rows=len(rows),
         log=digest.hexdigest(),
         input={"user": schema.user, "item": schema.item, "time": schema.time},
-        decimal_comma={name: True for name, comma in encoder.commas.items() if comma},
+        decimal_comma={name: True for name, comma in encoder.marks.commas.items() if comma},
+        units={name: unit for name, unit in encoder.marks.units.items() if unit},
     )
 
 
@@ -270,5 +274,8 @@ def load_encoder(spec: RankingSpec) -> ClickEncoder:
         )
         if "parts.keys" in arrays
         else RowParts(),
-        commas=spec.decimal_comma,
+        # What had no decimal comma had a decimal point, or whole numbers.
+        marks=NumberMarks(
+            {**dict.fromkeys(number_columns(schema), False), **spec.decimal_comma}, spec.units
+        ),
     )

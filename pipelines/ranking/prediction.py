@@ -171,7 +171,7 @@ def _scored_rows(
     frame, names = scan_log(file)
     present = [name for name in needed_columns(encoder) if name in names]
     table = collect(file, frame.select(present).slice(start, count)) if present else pl.DataFrame()
-    table = with_points(table, number_columns(encoder.schema), file, encoder.commas)
+    table = with_points(table, number_columns(encoder.schema), file, encoder.marks)
     coded = encoder.rows(table, file, labels=False)
     note_table(encoder, coded, names)
     batches = list(

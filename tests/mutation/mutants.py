@@ -905,9 +905,9 @@ PIPELINES = [
     Mutant(
         "patients-in-two-parts",
         "pipelines",
-        "pipelines/medical/data.py",
-        "patients[rows], share, seed)",
-        "rows.astype(str), share, seed)",
+        "pipelines/medical/parts.py",
+        "labels[rows], patients[rows], share, seed)",
+        "labels[rows], rows.astype(str), share, seed)",
         only(PARTS, "medical"),
     ),
     Mutant(

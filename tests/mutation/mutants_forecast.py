@@ -125,7 +125,6 @@ MUTANTS = [
     _unsaid("files", "data/series/files.py", """note("read", "files\"""", IDS),
     _unsaid("rows", TOLD, """note("read", "rows\"""", IDS),
     _unsaid("range", TOLD, """note("read", f"dates from""", IDS),
-    _unsaid("blank", TOLD, """note("left out", "blank rows\"""", IDS),
     _unsaid("steps", TOLD, """note("values", f"missing steps""", IDS),
     _unsaid("fills", TOLD, """note("values", f"missing values""", IDS),
     _unsaid("repeats", TOLD, """note("items", "rows with""", IDS),

@@ -71,7 +71,7 @@ def read_output(path: Path) -> pl.DataFrame:
     raise fail(path, "is no table; write one with --output NAME.parquet or NAME.csv")
 
 
-def check_output(output: str | Path, read: Iterable[str | os.PathLike[str]]) -> None:
+def refuse_input_as_output(output: str | Path, read: Iterable[str | os.PathLike[str]]) -> None:
     """Raise `InputError` where writing an output would replace what the same command reads.
 
     output: a file, beside which OUTPUT.png, OUTPUT.maps/ and others may be written, or a folder.

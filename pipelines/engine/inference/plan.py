@@ -21,7 +21,7 @@ from ....base.own_files import ASIDE
 from ..options import FREE_ON_RESUME, PredictOptions
 from ..pipeline import AnyPipeline, Item
 from ..runs.run_directory import RunDirectory, read_facts
-from .output import check_output, read_stamp
+from .output import read_stamp, refuse_input_as_output
 
 STAMP, FAILED, ITEMS, NOTES = (
     f"headwise.{name}" for name in ("fingerprint", "failed", "items", "account")
@@ -185,7 +185,7 @@ def make_plan(pipeline: AnyPipeline, options: PredictOptions) -> Plan:
                 stamps[file] = file_stamp(file)
         digest.update(json.dumps([item, *map(stamps.get, files)], sort_keys=True).encode())
     _refuse_file_of_run(options.output, run)
-    check_output(options.output, [options.input, *stamps])
+    refuse_input_as_output(options.output, [options.input, *stamps])
     parts = Path(f"{options.output}.parts")
     return Plan(parts, digest.hexdigest(), options.shard_size, items)
 

@@ -129,11 +129,13 @@ class Run:
         self, output: Path, options: PredictOptions, items: Input | Sequence[Input]
     ) -> None:
         """Raise `InputError` for an output that cannot be written, before the work is done."""
-        from ..inference.output import check_output, writer_of
+        from ..inference.output import refuse_input_as_output, writer_of
 
         writer_of(output, self.pipeline.further_outputs())
-        listed = items if isinstance(items, Sequence) else []
-        check_output(output, [item for item in listed if isinstance(item, str | os.PathLike)])
+        listed = items if isinstance(items, list | tuple) else []
+        refuse_input_as_output(
+            output, [item for item in listed if isinstance(item, str | os.PathLike)]
+        )
         if output.exists() and not options.overwrite:
             raise InputError(f"{output}: already exists; choose another output or overwrite=True")
 

@@ -21,6 +21,7 @@ from ....base.errors import InputError, fail
 from ....base.files import write_aside, write_json
 from ....data.formats.pictures import resized
 from ....data.scenes.scenes import read_mask
+from ....data.xrays.records import Reading
 from ....data.xrays.xrays import read_row, read_xray_set
 from ....models.vision.medusa import Body
 from ...engine.accounts import publish
@@ -100,7 +101,7 @@ def body(pipeline: MedicalPipeline, options: BodyOptions) -> BodyFacts:
 
 
 def _read(options: BodyOptions) -> LungMasks:
-    xrays = read_xray_set(options.data)
+    xrays = read_xray_set(options.data, Reading(use_labels=False))
     masks = read_lungs(xrays, options.lungs)
     rows = sorted(masks)
     if len(rows) < len(xrays):

@@ -21,13 +21,14 @@ from ....data.clicks.batches import ClickRows
 from ....data.clicks.coding import Rows, codes_of
 from ....data.clicks.encoder import ClickEncoder
 from ....data.clicks.history import SECONDS, Ragged, spread
+from ....data.clicks.layouts import log_of
 from ....data.clicks.log import scan_log
 from ....data.clicks.times import NOW
 from ....data.clicks.vocabulary import FIRST, MISSING, are_integers, clean
 from ....data.formats.tables import collect, require_columns
 from ...engine.accounts import publish
 from ...engine.command_line.terminal import Progressbar, say
-from ...engine.inference.output import Writer, writer_of
+from ...engine.inference.output import Writer, refuse_input_as_output, writer_of
 from ...engine.runs.loaded import Loaded, load_run
 from ..options import TopOptions
 from ..pipeline import RankingPipeline
@@ -75,6 +76,9 @@ def _top(loaded: Loaded, options: TopOptions) -> Path:
     """Write the lists of a run that is open, and say so."""
     output = Path(options.output)
     writer = writer_of(output, {})
+    log = () if options.log is None else log_of(options.log).files
+    tables = (table for table in (options.users, options.candidates) if table is not None)
+    refuse_input_as_output(output, (*tables, *log))
     names = loaded.spec.tasks
     if options.task is not None and options.task not in names:
         raise InputError(f"--task {options.task}: unknown{nearest(options.task, names)}")

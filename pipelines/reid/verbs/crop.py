@@ -28,7 +28,7 @@ from ....data.formats.video import Frames
 from ....data.persons.boxes import BoxTable
 from ...engine.accounts import publish
 from ...engine.command_line.terminal import Progressbar, say
-from ...engine.inference.output import check_output
+from ...engine.inference.output import refuse_input_as_output
 from ...engine.runs.run_directory import ACCOUNT, read_facts
 from .. import cropping
 from ..cropping import SCHEMA, BoxFinder, FrameRecord
@@ -119,7 +119,7 @@ def _crop(options: CropOptions, account: Account) -> Cropped:
 def _check_output(output: Path, options: CropOptions) -> None:
     """Refuse a folder that holds anything but crops that are to be replaced."""
     read = (options.input, options.boxes, options.config, options.checkpoint)
-    check_output(options.output, filter(None, read))
+    refuse_input_as_output(options.output, filter(None, read))
     if output.is_file():
         raise InputError(f"{options.output}: is a file; --output names a folder")
     if not output.is_dir() or not any(output.iterdir()):

@@ -21,7 +21,7 @@ from ....data.formats.tables import suffix_of
 from ....data.persons.identity_sets import identity_in
 from ...engine.accounts import publish
 from ...engine.command_line.terminal import Progressbar, say
-from ...engine.inference.output import check_output, read_output, writer_of
+from ...engine.inference.output import read_output, refuse_input_as_output, writer_of
 from ...engine.inference.predictor import Predictor
 from ...engine.runs.loaded import Loaded, load_run, open_spec
 from ...engine.runs.paths import homes_of
@@ -71,7 +71,7 @@ def search(pipeline: ReidPipeline, options: SearchOptions) -> Ranked:
     """Rank the gallery for each query; writes OUTPUT and OUTPUT.png."""
     output = Path(options.output)
     writer_of(output, {})
-    check_output(output, [options.query, options.gallery])
+    refuse_input_as_output(output, (options.gallery, options.query))
     if output.exists() and not options.overwrite:
         raise InputError(f"{output}: already exists; choose another --output or --overwrite")
     with opened(options.accept, homes_of(options)) as account:
@@ -86,6 +86,7 @@ def _search(
     embedder = Embedder(pipeline, options)
     gallery = _embedded(embedder, options.gallery, column, mark)
     query = _embedded(embedder, options.query, column, mark)
+    refuse_input_as_output(output, (*gallery.files, *query.files))
     publish(account, Path(f"{output}.{ACCOUNT}"))
     if query.vectors.shape[1] != gallery.vectors.shape[1]:
         raise fail(

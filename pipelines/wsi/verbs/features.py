@@ -14,7 +14,7 @@ from ....data.slides.files import FEATURE_SUFFIXES, feature_names
 from ....data.slides.slides import list_slides
 from ...engine.accounts import publish
 from ...engine.command_line.terminal import say
-from ...engine.inference.output import check_output
+from ...engine.inference.output import refuse_input_as_output
 from ...engine.pipeline import AnyPipeline
 from ...engine.runs.loaded import pick_device
 from ...engine.runs.paths import homes_of
@@ -40,7 +40,7 @@ class Extracted:
 def features(pipeline: AnyPipeline, options: FeaturesOptions) -> Extracted:
     """Write a feature file per slide, status.csv and account.json into --output."""
     with opened(options.accept, homes_of(options)) as account:
-        check_output(options.output, [options.slides])
+        refuse_input_as_output(options.output, [options.slides])
         slides, output = _named_slides(options.slides, Path(options.output)), Path(options.output)
         device = pick_device(options.accelerator)
         extractor = Extractor(

@@ -13,7 +13,7 @@ from headwise.data.clicks import log as logs
 from headwise.data.clicks.cells import task_labels
 from headwise.data.clicks.fit import fit
 from headwise.data.clicks.log import Log
-from headwise.data.clicks.marks import with_points
+from headwise.data.clicks.marks import NumberMarks, with_points
 from headwise.data.clicks.schema import Schema, schema_of
 from headwise.data.clicks.times import moments, seconds
 from headwise.data.clicks.vocabulary import Vocabulary, bucketed, clean, equal_counts
@@ -272,15 +272,15 @@ def test_a_table_that_does_not_say_its_mark_is_read_as_the_log_was(tmp_path) -> 
         encoder, _, _ = fit(
             saved(tmp_path / "a.csv", table(price=cells)), schema(numeric={"price": {}})
         )
-    assert encoder.commas == {"price": True}
+    assert encoder.marks.commas == {"price": True}
     assert "decimal comma (price)" in "\n".join(account.lines())
     unclear = pl.DataFrame({"price": ["1.234", "3"]})
     saved(tmp_path / "b.csv", unclear)
-    read = with_points(unclear, ["price"], str(tmp_path / "b.csv"), encoder.commas)
+    read = with_points(unclear, ["price"], str(tmp_path / "b.csv"), encoder.marks)
     assert read["price"].cast(pl.Float64).to_list() == [1234, 3]
-    read = with_points(unclear, ["price"], str(tmp_path / "b.csv"), {})
+    read = with_points(unclear, ["price"], str(tmp_path / "b.csv"), NumberMarks())
     assert read["price"].cast(pl.Float64).to_list() == [1.234, 3]
     clear = pl.DataFrame({"price": ["1.25", "x", None]})
     saved(tmp_path / "c.csv", clear)
-    read = with_points(clear, ["price"], str(tmp_path / "c.csv"), encoder.commas)
+    read = with_points(clear, ["price"], str(tmp_path / "c.csv"), encoder.marks)
     assert read["price"].to_list() == ["1.25", "x", None]

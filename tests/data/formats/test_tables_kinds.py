@@ -398,3 +398,12 @@ def test_a_folder_gives_no_zip_but_a_named_one_is_read(tmp_path: Path) -> None:
         assert list_files(tmp_path, tables.TABLE_SUFFIXES) == [str(tmp_path / "t.csv")]
     assert "pictures.zip" in account.lines()[0]
     assert list_files(tmp_path / "pictures.zip", tables.TABLE_SUFFIXES)
+
+
+@pytest.mark.parametrize(
+    "text", ["date v\n2020-01-01 5\n2020-01-02 6\n", '"date" "v"\n"1" "2020-01-01" 5\n"2" "x" 6\n']
+)
+def test_blanks_between_cells_are_named(text: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has blanks between its cells; write it with commas"):
+        read(tmp_path / "t.txt", text)
+    assert read(tmp_path / "t.csv", "file name\na b.png\nc 2.png\n")[0] == ["file name"]

@@ -27,6 +27,32 @@ def months(form: str) -> list[str]:
     return [f"{date(2010 + i // 12, i % 12 + 1, 1):{form}}" for i in range(60)]
 
 
+WEEKDAYS = ["Mo.", "Di.", "Mi.", "Do.", "Fr.", "Sa.", "So."]
+OTHER_MONTHS = {
+    "German months": (
+        "1. {name} {year}",
+        "Januar Februar März April Mai Juni Juli August September Oktober November Dezember",
+    ),
+    "short German months": ("{name} {year}", "Jan Feb Mrz Apr Mai Jun Jul Aug Sep Okt Nov Dez"),
+    "French months": (
+        "1er {name} {year}",
+        "janv. févr. mars avr. mai juin juil. août sept. oct. nov. déc.",
+    ),
+    "Spanish months": (
+        "1 de {name} de {year}",
+        "enero febrero marzo abril mayo junio julio agosto septiembre octubre noviembre diciembre",
+    ),
+    "Italian months": ("1 {name} {year}", "gen feb mar apr mag giu lug ago set ott nov dic"),
+    "Portuguese months": (
+        "{name} de {year}",
+        "janeiro fevereiro março abril maio junho julho agosto setembro outubro novembro dezembro",
+    ),
+    "Dutch months": (
+        "1-{name}-{year}",
+        "jan. feb. mrt. apr. mei jun. jul. aug. sep. okt. nov. dec.",
+    ),
+}
+
 # cells, first and last instant
 WAYS: dict[str, tuple[list[object], str, str]] = {
     **{
@@ -54,6 +80,22 @@ WAYS: dict[str, tuple[list[object], str, str]] = {
     "quarters first": ([f"Q{i % 4 + 1} {2010 + i // 4}" for i in range(8)], "2010-01-01",
                        "2011-10-01"),
     "weeks": ([f"2020-W{i:02d}" for i in range(1, 41)], "2019-12-30", "2020-09-28"),
+    **{
+        name: ([text.format(year=2010 + i // 12, name=names.split()[i % 12]) for i in range(60)],
+               "2010-01-01", "2014-12-01")
+        for name, (text, names) in OTHER_MONTHS.items()
+    },
+    "short months": (list(months("%b-%y")), "2010-01-01", "2014-12-01"),
+    "days as Excel counts them": ([44562 + i for i in range(40)], "2022-01-01", "2022-02-09"),
+    "hours as Excel counts them": ([f"{44562 + i / 24:.5f}" for i in range(60)], "2022-01-01",
+                                   "2022-01-03T11:00"),
+    "quarters in French": ([f"T{i % 4 + 1} {2010 + i // 4}" for i in range(8)], "2010-01-01",
+                           "2011-10-01"),
+    "quarters, number first": ([f"{i % 4 + 1}. Quartal {2010 + i // 4}" for i in range(8)],
+                               "2010-01-01", "2011-10-01"),
+    "German weeks": ([f"KW {i:02d}/2020" for i in range(1, 41)], "2019-12-30", "2020-09-28"),
+    "German weekdays": ([f"{WEEKDAYS[day.weekday()]}, {day:%d.%m.%Y}" for day in DAYS],
+                        "2022-12-20", "2023-02-17"),
     "seconds": ([str(seconds(hour)) for hour in HOURS], "2023-01-01", "2023-01-03T11:00"),
     "numbers of milliseconds": ([1000 * seconds(hour) for hour in HOURS], "2023-01-01",
                                 "2023-01-03T11:00"),
@@ -91,9 +133,26 @@ def test_an_order_is_never_changed_for_single_cells() -> None:
     assert read_times(pl.Series("d", ["31/02/2022", "13/03/2022"])).times[0] is None
 
 
-@pytest.mark.parametrize("cells", [["44927", "44928"], [0, 1, 2], ["a", "b"], ["Jan-23", "Feb-23"]])
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["20205", "20206"],
+        [0, 1, 2],
+        ["a", "b"],
+        ["Jan-23", "Feb-23"],
+        ["Jan-01", "Jan-02", "Jan-03"],
+        ["Jan-31", "Feb-28", "Mar-31"],
+    ],
+)
 def test_what_is_no_date_stays_none(cells: list[object]) -> None:
     assert read_times(pl.Series("d", cells)).times.null_count() == len(cells)
+
+
+def test_days_of_excel_are_no_counter_of_steps() -> None:
+    days = [44562, 44563]
+    assert read_times(pl.Series("time", days)).times.null_count() == 2
+    read = read_times(pl.Series("date", days))
+    assert read.assumed == ("numbers such as '44562' are days as Excel counts them (2022-01-01)",)
 
 
 @pytest.mark.parametrize("typed", [False, True])

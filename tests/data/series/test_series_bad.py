@@ -141,7 +141,7 @@ CASES: dict[str, tuple[str, Content, dict[str, Any], str]] = {
         r"row 4: column 'date' holds 'yesterday', not a date",
     ),
     "30 February": ("x.csv", wide(d3="2024-02-30 03:00:00"), {}, r"row 4.*not a date"),
-    "no date in a row": ("x.csv", wide(d3=""), {}, r"row 4.*holds None, not a date"),
+    "no date in a row": ("x.csv", wide(d3=""), {}, r"row 4.*is empty, not a date"),
     "day or month": (
         "x.csv",
         "date,a\n01/02/2024,1\n02/02/2024,2\n",

@@ -340,13 +340,17 @@ def test_no_output_replaces_what_its_command_reads(tmp_path):
     (tmp_path / "in" / "a.png").write_text("x")
     for output in ("in", "in/a.png", ".", "in/../in/a.png"):
         with pytest.raises(InputError, match=r"is read by this command|would be replaced with it"):
-            formats.check_output(tmp_path / output, [tmp_path / "in" / "a.png", tmp_path / "in"])
+            formats.refuse_input_as_output(
+                tmp_path / output, [tmp_path / "in" / "a.png", tmp_path / "in"]
+            )
     # OUTPUT.maps/ is written next to OUTPUT.
     (tmp_path / "o.csv.maps").mkdir()
     with pytest.raises(InputError, match=r"--output .*o.csv: .*o.csv.maps, which is read, would"):
-        formats.check_output(tmp_path / "o.csv", [tmp_path / "o.csv.maps"])
-    formats.check_output(tmp_path / "in" / "o.csv", [tmp_path / "in", tmp_path / "in" / "a.png"])
-    formats.check_output(tmp_path / "o.csv", [tmp_path / "gone.csv", "d/*.csv"])
+        formats.refuse_input_as_output(tmp_path / "o.csv", [tmp_path / "o.csv.maps"])
+    formats.refuse_input_as_output(
+        tmp_path / "in" / "o.csv", [tmp_path / "in", tmp_path / "in" / "a.png"]
+    )
+    formats.refuse_input_as_output(tmp_path / "o.csv", [tmp_path / "gone.csv", "d/*.csv"])
 
 
 def test_a_file_of_the_run_is_not_replaced(job, tmp_path):

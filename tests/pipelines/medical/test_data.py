@@ -28,7 +28,7 @@ from headwise.pipelines.medical.options import (
     MedicalPredictOptions,
     check,
 )
-from headwise.pipelines.medical.prediction import list_items, read_item
+from headwise.pipelines.medical.prediction import list_items, own_prediction, read_item
 from headwise.pipelines.medical.verbs import body as body_verb
 
 SIZES = {"size": (32, 32), "body_size": (16, 16)}
@@ -296,3 +296,30 @@ def test_the_body_is_trained_on_pictures_with_a_mask_and_says_how_many_have_none
         masks = body_verb._read(options)
     assert masks.names == [f"p/{k}.png" for k in range(10)]
     assert "left out: 14 pictures without a lung mask" in account.lines()
+
+
+def test_a_training_ends_with_the_pictures_that_it_was_given(home, tmp_path):
+    """Wherever they lie and whatever their column is called."""
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    table = (home / "labels.csv").read_text().replace("p/", "").replace("image,", "scan,")
+    (lists / "labels.csv").write_text(table)
+    columns = ("image=scan", "label=label")
+    for data in (lists / "labels.csv", lists):
+        options = MedicalOptions(data=str(data), images=str(home / "p"), columns=columns, **SIZES)
+        values = {"run": "r", "output": "o", "input": options.data, **own_prediction(options)}
+        items = list_items(MedicalPredictOptions(**values))
+        with opened():
+            splits = open_splits(options)
+        members = {member.file for part in PARTS for member in splits.members[part]}
+        assert {item["file"] for item in items} == members
+        assert not any("problem" in item for item in items)
+        assert not values["explain"]
+
+
+def test_studies_are_predicted_picture_by_picture(tmp_path):
+    for study, stem in ((5, "a"), (5, "b"), (6, "c")):
+        save(tmp_path / "files" / "p10" / f"s{study}" / f"{stem}.png", noise(study))
+    (tmp_path / "t.csv").write_text("subject_id,study_id,Edema\n1,5,1\n2,6,0\n3,7,1\n")
+    items = predict_items(tmp_path / "t.csv")
+    assert [item["id"][-5:] for item in items] == ["a.png", "b.png", "c.png"]

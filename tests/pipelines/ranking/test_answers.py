@@ -245,4 +245,4 @@ def test_a_run_keeps_which_numbers_have_a_decimal_comma(tmp_path) -> None:
     for name, write in splits.assets.items():
         write(tmp_path / name)
     spec = RankingSpec.from_json(json.loads(json.dumps(splits.spec.to_json())))
-    assert load_encoder(spec.with_assets({}, tmp_path)).commas == {"seconds": True}
+    assert load_encoder(spec.with_assets({}, tmp_path)).marks.commas["seconds"]

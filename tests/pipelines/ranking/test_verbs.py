@@ -368,3 +368,13 @@ class TestSchema:
         assert schema.sequences["hist_item"].column == "hist_item"
         assert schema.sequences["hist_item"].of == "item_id"
         assert "hist_item" not in schema.categorical
+
+
+@pytest.mark.parametrize("option", ["users", "candidates", "log"])
+def test_lists_never_replace_a_table_that_they_are_made_from(top, log, tmp_path, option) -> None:
+    path = tmp_path / "lists[1].parquet"
+    pl.read_csv(log).write_parquet(path)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="is read by this command; name another"):
+        top(**{option: path})
+    assert path.read_bytes() == before

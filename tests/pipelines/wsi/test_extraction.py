@@ -53,8 +53,9 @@ def test_other_settings_are_not_mixed_in(slides, tmp_path) -> None:
 
 
 def test_features_replace_no_table_and_do_not_lie_among_their_slides(tmp_path, headwise) -> None:
+    for name in ("in", "out"):
+        (tmp_path / name).mkdir()
     write_pyramid(tmp_path / "in" / "a.tiff", draw_slide(np.random.default_rng(0), 256, True))
-    (tmp_path / "out").mkdir()
     (tmp_path / "out" / "status.csv").write_text("ward,status\n")
     words = ("wsi", "features", "--slides", tmp_path / "in", "--tile", 64)
     code, lines = headwise(*words, "--encoder", "random-filters", "--output", tmp_path / "out")
