@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import polars as pl
 
 from ...base.account import note
@@ -22,9 +21,10 @@ from ..columns import find_columns, parse_columns
 from ..formats.picture_folder import PictureFolder
 from ..formats.pictures import PICTURE_SUFFIXES, list_folder
 from ..formats.tables import TABLE_SUFFIXES, collect, endings_of, scan_table, suffix_of
+from ..item_sets import ItemSet, of_record
 from ..items import check_items
 from ..listed import fitting_table, note_unlisted
-from ..parts import read_part, rows_in, text_of, without_other_parts
+from ..parts import read_part, text_of, without_other_parts
 from .depths import DEPTH_SUFFIXES
 from .layouts import (
     DEPTH,
@@ -45,26 +45,18 @@ FIELDS = ("image", "depth", "mask", "set", "part", "group")
 
 
 @dataclass(frozen=True, eq=False)
-class RgbdSet:
-    """N scenes; all lists have N entries."""
+class RgbdSet(ItemSet):
+    """N scenes; all lists have N entries. The layout is the public set, "folders", "several sets"
+    or "table".
+    """
 
-    where: str  # the folder or table, for messages
-    layout: str  # the public set, "folders", "several sets" or "table"
-    names: list[str]  # item ids: relative to the folder, with "/"
-    images: list[str]
-    depths: list[str | None]
-    masks: list[str | None]
-    sets: list[str]  # the data set of each scene
-    parts: list[str]  # train, validation, test; "" where the data has none
-    groups: list[str]  # scenes that show the same things; by default each is its own group
-    unmatched: dict[str, list[str]]  # names that were left out, by reason
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def rows(self, *parts: str) -> np.ndarray:
-        """Rows of these parts in their order, int64 (n,); all rows where none is named."""
-        return rows_in(self.parts, parts)
+    images: list[str] = field(metadata=of_record("image"))
+    depths: list[str | None] = field(metadata=of_record("depth"))
+    masks: list[str | None] = field(metadata=of_record("mask"))
+    sets: list[str] = field(metadata=of_record("home"))  # the data set of each scene
+    # Scenes that show the same things; by default each is its own group.
+    groups: list[str] = field(metadata=of_record("group"))
+    unmatched: dict[str, list[str]] = field(default_factory=dict)  # names left out, by reason
 
 
 def read_rgbd_set(
@@ -208,23 +200,6 @@ class _Scene(NamedTuple):
     group: str
 
 
-def _rgbd_set(
-    where: Path, layout: str, scenes: list[_Scene], unmatched: dict[str, list[str]]
-) -> RgbdSet:
-    return RgbdSet(
-        str(where),
-        layout,
-        [scene.name for scene in scenes],
-        [scene.image for scene in scenes],
-        [scene.depth for scene in scenes],
-        [scene.mask for scene in scenes],
-        [scene.home for scene in scenes],
-        [scene.part for scene in scenes],
-        [scene.group for scene in scenes],
-        unmatched,
-    )
-
-
 def _from_homes(folder: Path, homes: list[Home], need_depth: bool, need_mask: bool) -> RgbdSet:
     scenes: list[_Scene] = []
     unmatched: dict[str, list[str]] = {}
@@ -247,7 +222,7 @@ def _from_homes(folder: Path, homes: list[Home], need_depth: bool, need_mask: bo
                 unmatched.setdefault(f"{role} without picture", []).extend(stems)
     public = sorted({scene.home for scene in scenes})
     layout = "several sets" if len(public) > 1 else public[0] if public else "folders"
-    return _rgbd_set(folder, layout, scenes, unmatched)
+    return RgbdSet.of_records(folder, layout, scenes, unmatched=unmatched)
 
 
 def scenes_of_table(
@@ -267,11 +242,11 @@ def scenes_of_table(
     scenes: list[_Scene] = []
     for row, cells in enumerate(table.iter_rows(named=True), 1):
         files: dict[str, tuple[str, str]] = {}
-        for field in ("image", "depth", "mask"):
-            where = f"{path}: column {fields.get(field, field)!r}, row {row}"
-            if cells.get(field):
-                files[field] = home.find(where, cells[field], needed=present)
-            elif field in needed:
+        for role in ("image", "depth", "mask"):
+            where = f"{path}: column {fields.get(role, role)!r}, row {row}"
+            if cells.get(role):
+                files[role] = home.find(where, cells[role], needed=present)
+            elif role in needed:
                 raise fail(where, "is empty; fill it")
         image, name = files["image"]
         depth, mask = (files[role][0] if role in files else None for role in ("depth", "mask"))
@@ -280,7 +255,7 @@ def scenes_of_table(
         scenes.append(_Scene(name, image, depth, mask, cells.get("set") or set_name, part, group))
     names, parts = [scene.name for scene in scenes], [scene.part for scene in scenes]
     rows = check_items(path, "picture", names, [scene.mask or "" for scene in scenes], parts)
-    return _rgbd_set(path, "table", [scenes[row] for row in rows], {})
+    return RgbdSet.of_records(path, "table", [scenes[row] for row in rows])
 
 
 def _read_cells(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TypedDict, cast
 
 import numpy as np
 import polars as pl
@@ -57,6 +57,16 @@ def _note_other_parts(spec: WsiSpec, parts: Mapping[str, BagSet]) -> None:
         note("items", f"the parts are not those of the training: {words}")
 
 
+class SharedParts(TypedDict):
+    """What all models of bags are built with."""
+
+    inner: int
+    dropout: float
+    mixing: nn.Module | None
+    mean: Tensor | None
+    deviation: Tensor | None
+
+
 class WsiPipeline(Pipeline[WsiOptions, WsiSpec, WsiPredictOptions, BagSet, BagItem]):
     """Whole-slide images."""
 
@@ -98,9 +108,9 @@ class WsiPipeline(Pipeline[WsiOptions, WsiSpec, WsiPredictOptions, BagSet, BagIt
 
     def build_model(self, options: WsiOptions, spec: WsiSpec) -> BagModel:
         """ACMIL, ABMIL, mean or max pooling."""
-        shared: dict[str, Any] = {"inner": options.inner, "dropout": options.dropout}
+        mixing = None
         if options.attention != "none":
-            shared["mixing"] = TransformerEncoder(
+            mixing = TransformerEncoder(
                 options.inner,
                 depth=options.layers,
                 heads=options.heads,
@@ -110,8 +120,13 @@ class WsiPipeline(Pipeline[WsiOptions, WsiSpec, WsiPredictOptions, BagSet, BagIt
                 dropout=options.dropout,
                 moe={"experts": 8, "active": 2} if options.ffn == "moe" else None,
             )
-        for name, values in (("mean", spec.mean), ("deviation", spec.deviation)):
-            shared[name] = None if values is None else torch.tensor(values)
+        shared: SharedParts = {
+            "inner": options.inner,
+            "dropout": options.dropout,
+            "mixing": mixing,
+            "mean": None if spec.mean is None else torch.tensor(spec.mean),
+            "deviation": None if spec.deviation is None else torch.tensor(spec.deviation),
+        }
         sizes = spec.width, len(spec.classes)
         if options.model in ("mean", "max"):
             return (MeanPool if options.model == "mean" else MaxPool)(*sizes, **shared)
