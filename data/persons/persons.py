@@ -7,7 +7,7 @@ identity identities[r]. An "identity" is a person, a vehicle, or a class of a fi
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +46,25 @@ class PictureSet:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def of(self, rows: Sequence[int]) -> "PictureSet":
+        """The pictures of these rows."""
+        chosen = np.asarray(rows, np.int64)
+        columns = {
+            name: [values[row] for row in chosen]
+            for name, values in vars(self).items()
+            if isinstance(values, list)
+        }
+        attributes = {
+            name: [values[row] for row in chosen] for name, values in self.attributes.items()
+        }
+        return replace(
+            self,
+            **columns,
+            attributes=attributes,
+            junk=self.junk[chosen],
+            distractor=self.distractor[chosen],
+        )
 
     def rows(self, *parts: str) -> np.ndarray:
         """Rows of these parts in their order, int64 (n,), junk and distractors included; all rows

@@ -22,7 +22,7 @@ from ..formats.dicom import is_dicom, read_dicom, read_header
 from ..formats.grey_range import unit_range
 from ..formats.pictures import decode_picture, resized, upright
 from ..formats.tables import TABLE_SUFFIXES, endings_of, suffix_of
-from ..items import check_items
+from ..items import check_items, readable_rows
 from ..listed import note_unlisted
 from .files import SUFFIXES, is_mask
 from .findings import classes_of, one_against_rest, refuse_several
@@ -34,8 +34,6 @@ from .table import read_table
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-MOST_UNREADABLE = 0.1  # share of the pictures of a data set
 
 
 def read_xray_set(
@@ -165,23 +163,9 @@ def _joined_rows(xrays: XraySet, finding: str) -> XraySet:
 
 
 def leave_out_unreadable(xrays: XraySet, problems: dict[int, str]) -> XraySet:
-    """Without the pictures that are missing or cannot be read, which go into the account.
-
-    problems: by row; "" for none. Raises InputError where they are more than `MOST_UNREADABLE` of
-    all: then something else is wrong than a few files.
-    """
-    bad = {row: problem for row, problem in problems.items() if problem}
-    if not bad:
-        return xrays
-    first = next(iter(bad.values()))
-    if len(bad) > MOST_UNREADABLE * len(xrays):
-        if len(bad) == 1:
-            raise InputError(first)
-        share = f"{len(bad):,} of {len(xrays):,} pictures cannot be read"
-        raise InputError(f"{first} ({share}; at most {MOST_UNREADABLE:.0%} are left out)")
-    names = [f"{xrays.names[row]}: {problem}" for row, problem in bad.items()]
-    note("left out", "pictures that are missing or cannot be read", names)
-    return xrays.of([row for row in range(len(xrays)) if row not in bad])
+    """Without the pictures that are missing or cannot be read; see `readable_rows`."""
+    rows = readable_rows("pictures", xrays.names, problems)
+    return xrays if len(rows) == len(xrays) else xrays.of(rows)
 
 
 def _with_headers(xrays: XraySet) -> XraySet:

@@ -73,7 +73,10 @@ def open_pictures(
     )
     height, width = options.size
     size = round(height * options.enlarge), round(width * options.enlarge)
-    source = PictureSource(pictures, size)
+    if as_test and spec is not None:
+        pictures = pictures.of(rows_to_score(pictures).tolist())
+    source = PictureSource(pictures, size).readable()
+    pictures = source.pictures
     if options.model == "cca":
         return _open_attributes(options, spec, source, as_test)
     if unused := [name for name in pictures.attributes if not called_like_parts(name)]:
