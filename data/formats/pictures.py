@@ -75,13 +75,17 @@ def _link_hint(folder: Path) -> str:
 
 
 def list_folder(
-    folder: str | os.PathLike[str], suffixes: Sequence[str] = PICTURE_SUFFIXES
+    folder: str | os.PathLike[str],
+    suffixes: Sequence[str] = PICTURE_SUFFIXES,
+    *,
+    noted: bool = True,
 ) -> list[tuple[str, str]]:
     """The pictures directly in a folder, as (file, name), sorted by name; the list may be empty.
 
-    What is left out is as in `list_pictures`. Raises InputError where the folder cannot be listed.
+    What is left out is as in `list_pictures`; noted: whether it goes into the account. Raises
+    InputError where the folder cannot be listed.
     """
-    names = walk_folder(folder, suffixes, deep=False)
+    names = walk_folder(folder, suffixes, deep=False, noted=noted)
     return [(os.path.join(folder, name), name) for name in names]
 
 

@@ -106,6 +106,7 @@ def _depth_maps(home: str, folders: list[Path]) -> dict[str, str]:
     """The depth map of each picture in a folder, from the first folder that holds any."""
     for folder in folders:
         if folder.is_dir() and (depths := by_stem(folder, DEPTH_SUFFIXES)):
-            images = by_stem(Path(home), PICTURE_SUFFIXES)
+            # What is no picture here has been noted when the input was listed.
+            images = by_stem(Path(home), PICTURE_SUFFIXES, noted=False)
             return {images[stem]: depth for stem, depth in pair_stems(images, depths).items()}
     return {}

@@ -174,13 +174,16 @@ def _paired(
         yield Home(folder / image, partners[DEPTH], partners[MASK], name, part_of(path))
 
 
-def by_stem(folder: Path, suffixes: Sequence[str] = PICTURE_SUFFIXES) -> dict[str, str]:
+def by_stem(
+    folder: Path, suffixes: Sequence[str] = PICTURE_SUFFIXES, *, noted: bool = True
+) -> dict[str, str]:
     """The pictures of a folder by the stem that pairs them, without the ending that all of them
     share.
 
-    suffixes: endings of names that count. Raises `InputError` for two files with the same stem.
+    suffixes: endings of names that count. noted: whether what is left out goes into the account.
+    Raises `InputError` for two files with the same stem.
     """
-    files = list_folder(folder, suffixes)
+    files = list_folder(folder, suffixes, noted=noted)
     stems = [Path(name).stem for _, name in files]
     ends = [_ENDINGS.search(stem) for stem in stems]
     endings = {end.group().lower() if end else "" for end in ends}

@@ -6,6 +6,7 @@ Shapes: n tiles, T pixels of a side, D width of a feature.
 
 import difflib
 import hashlib
+import math
 import zipfile
 from pathlib import Path
 
@@ -14,9 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...base.extras import install_line
+from ..weights.adopted import BackboneFacts, backbone_facts
 
 RANDOM_FILTERS = "random-filters"
 HUB = "hf-hub:"  # begins the names of encoders in repositories of anybody
+Size = tuple[int, int]
 _SECONDS = 5  # that the hub has to answer
 _OFFLINE = "--weights FILE, --weights random and --encoder random-filters need no network"
 
@@ -50,8 +53,9 @@ class RandomFilters(nn.Module):
 class TileEncoder(nn.Module):
     """A model with what it expects of a picture.
 
-    side: pixels that tiles are resized to, None for any; mean and deviation: of the three colours,
-    0 to 1."""
+    size: height and width that tiles are resized to, pixels, None for any; side: the same of a
+    square; mean and deviation: of the three colours, 0 to 1; name: what `build_encoder` calls it.
+    """
 
     mean: Tensor
     deviation: Tensor
@@ -61,20 +65,32 @@ class TileEncoder(nn.Module):
         model: nn.Module,
         width: int,
         *,
-        side: int | None,
+        side: int | None = None,
+        size: Size | None = None,
         mean: tuple[float, ...],
         deviation: tuple[float, ...],
+        name: str = "",
     ) -> None:
         super().__init__()
-        self.model, self.width, self.side = model, width, side
+        self.model, self.width, self.name = model, width, name
+        self.size: Size | None = (side, side) if side is not None else size
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("deviation", torch.tensor(deviation).view(3, 1, 1))
 
     def forward(self, tiles: Tensor) -> Tensor:
         """uint8 (n, T, T, 3) -> (n, D)."""
-        x = tiles.permute(0, 3, 1, 2).float() / 255
-        if self.side is not None and tuple(x.shape[2:]) != (self.side, self.side):
-            x = F.interpolate(x, (self.side, self.side), mode="bicubic", antialias=True).clamp(0, 1)
+        return self.features(tiles.permute(0, 3, 1, 2).float() / 255)
+
+    @property
+    def side(self) -> int | None:
+        """Pixels of a side that tiles are resized to."""
+        return None if self.size is None else self.size[0]
+
+    def features(self, pictures: Tensor) -> Tensor:
+        """Floats (n, 1 or 3, Y, X) in [0, 1] -> (n, D); grey counts as three equal colours."""
+        x = pictures.expand(-1, 3, -1, -1)
+        if self.size is not None and tuple(x.shape[2:]) != self.size:
+            x = F.interpolate(x, self.size, mode="bicubic", antialias=True).clamp(0, 1)
         return self.model((x - self.mean) / self.deviation)
 
     def fingerprint(self) -> str:
@@ -88,19 +104,23 @@ class TileEncoder(nn.Module):
         return digest.hexdigest()[:16]
 
 
-def build_encoder(name: str, weights: str = "pretrained") -> TileEncoder:
+def build_encoder(name: str, weights: str = "pretrained", size: Size | None = None) -> TileEncoder:
     """An encoder in evaluation mode.
 
     name: "random-filters" or a model of timm, also "hf-hub:OWNER/NAME"; weights: "pretrained" (timm
     fetches them once), "random" (always the same ones), or the path of a file, safetensors or a
-    state dict that torch reads without unpickling code.
+    state dict that torch reads without unpickling code; what a file says of the pictures that it
+    expects counts more than what timm says. size: height and width in pixels that pictures are
+    resized to; without it a transformer with a fixed grid has the size it was trained with, and
+    others take any.
 
     Raises ValueError for an unknown name, and for weights that are missing, cannot be fetched, or
     do not fit."""
     if name == RANDOM_FILTERS:
         model = RandomFilters()
+        mean, deviation, width = (0.5,) * 3, (0.25,) * 3, model.num_features
         return TileEncoder(
-            model, model.num_features, side=None, mean=(0.5,) * 3, deviation=(0.25,) * 3
+            model, width, size=size, mean=mean, deviation=deviation, name=name
         ).eval()
     try:
         import timm
@@ -114,29 +134,58 @@ def build_encoder(name: str, weights: str = "pretrained") -> TileEncoder:
             + (f"; near it: {', '.join(close)}" if close else "")
             + "; encoders of the hub are named hf-hub:OWNER/NAME"
         )
-    file = _file_without_network(name) if weights == "pretrained" else None
-    overlay = None if file is None else {"file": file}
-    try:
+    if weights in ("pretrained", "random"):
+        facts, file = None, _file_without_network(name) if weights == "pretrained" else None
+    else:
+        facts, file = backbone_facts(weights), None
+    options: dict[str, object] = {} if file is None else {"pretrained_cfg_overlay": {"file": file}}
+    model = _timm_encoder(name, weights == "pretrained", size, facts, options)
+    if weights not in ("pretrained", "random"):
+        _load(model, Path(weights))
+    config = resolve_model_data_config(model)
+    grid: tuple[int, int] | None = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    return TileEncoder(
+        model,
+        int(model.num_features),  # pyright: ignore[reportArgumentType]
+        size=size if grid is None else (grid[0], grid[1]),
+        mean=config["mean"] if facts is None else facts.mean,
+        deviation=config["std"] if facts is None else facts.deviation,
+        name=name,
+    ).eval()
+
+
+def _timm_encoder(
+    name: str,
+    pretrained: bool,
+    size: Size | None,
+    facts: BackboneFacts | None,
+    options: dict[str, object],
+) -> nn.Module:
+    """The model of timm, always with the same random weights where it is not pretrained. ValueError
+    where it cannot be made.
+    """
+    import timm
+
+    if size is None and facts is not None:
+        size = (facts.side, facts.side)
+
+    def create(more: dict[str, object]) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            model = timm.create_model(
-                name,
-                pretrained=weights == "pretrained",
-                num_classes=0,
-                pretrained_cfg_overlay=overlay,
-            )
+            return timm.create_model(name, pretrained=pretrained, num_classes=0, **more)  # pyright: ignore[reportArgumentType]
+
+    try:
+        if size is not None:
+            try:
+                return create({**options, "img_size": size})
+            except TypeError:  # a network without a grid, which takes any size
+                pass
+        return create(options)
     except Exception as error:  # of the network, the hub, or timm
         reason = " ".join(str(error).split())[:160]
         raise ValueError(
             f"encoder {name!r}: its weights cannot be fetched ({reason}); {_OFFLINE}"
         ) from None
-    if weights not in ("pretrained", "random"):
-        _load(model, Path(weights))
-    config = resolve_model_data_config(model)
-    fixed = getattr(getattr(model, "patch_embed", None), "img_size", None)
-    side = config["input_size"][-1] if fixed is not None else None
-    width = int(model.num_features)  # pyright: ignore[reportArgumentType]
-    return TileEncoder(model, width, side=side, mean=config["mean"], deviation=config["std"]).eval()
 
 
 def _file_without_network(name: str) -> str | None:
@@ -145,24 +194,39 @@ def _file_without_network(name: str) -> str | None:
 
     timm itself would try for most of a minute. Raises ValueError where there is neither.
     """
-    import timm
-    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub import constants
 
-    if name.startswith(HUB):
-        repository = name.removeprefix(HUB)
-    else:
-        config = timm.get_pretrained_cfg(name)
-        repository = getattr(config, "hf_hub_id", None)
-    if not repository or _answers(constants.ENDPOINT):
+    if not _repository(name) or _answers(constants.ENDPOINT):
         return None
-    for file in ("model.safetensors", "pytorch_model.bin"):
-        cached = try_to_load_from_cache(repository.split("@")[0], file)
-        if isinstance(cached, str):
-            return cached
+    if (cached := cached_hub_file(name)) is not None:
+        return cached
     raise ValueError(
         f"encoder {name!r}: its weights were never fetched, and {constants.ENDPOINT} cannot be "
         f"reached; {_OFFLINE}"
     )
+
+
+def cached_hub_file(name: str) -> str | None:
+    """The file of a model's weights that was fetched from the hub before, without asking it; None
+    where there is none. name: of timm, or "hf-hub:OWNER/NAME".
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    repository = _repository(name)
+    for file in ("model.safetensors", "pytorch_model.bin") if repository else ():
+        cached = try_to_load_from_cache(str(repository).split("@")[0], file)
+        if isinstance(cached, str):
+            return cached
+    return None
+
+
+def _repository(name: str) -> str | None:
+    """The repository of the hub that has a model's weights."""
+    import timm
+
+    if name.startswith(HUB):
+        return name.removeprefix(HUB)
+    return getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None)
 
 
 def _answers(address: str) -> bool:
@@ -261,10 +325,28 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def _load(model: nn.Module, path: Path) -> None:
     """Weights from a file; those of a classifier that is not there are left out."""
-    matching, missing = fitting(model, read_weights(path))
+    matching, missing = fitting(model, _with_positions(read_weights(path), model))
     if missing:
         count = len(model.state_dict())
         raise ValueError(
             f"{path}: lacks {len(missing)} of {count} weights, or in other shapes; {missing[0]}"
         )
     model.load_state_dict(matching, strict=False)
+
+
+def _with_positions(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Weights whose positions of a square grid of patches are resized to the model's grid, as timm
+    does.
+    """
+    from timm.layers.pos_embed import resample_abs_pos_embed
+
+    positions, own = state.get("pos_embed"), getattr(model, "pos_embed", None)
+    grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
+    if grid is None or positions is None or not isinstance(own, Tensor):
+        return state
+    prefix = own.shape[1] - grid[0] * grid[1]
+    side = math.isqrt(max(0, positions.shape[1] - prefix))
+    if positions.shape == own.shape or side * side != positions.shape[1] - prefix:
+        return state
+    resized = resample_abs_pos_embed(positions, list(grid), num_prefix_tokens=prefix)
+    return {**state, "pos_embed": resized}

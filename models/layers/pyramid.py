@@ -5,12 +5,13 @@ Shapes: B batch, Y x X pixels, stage j = 1..4 of strides 4, 8, 16, 32 with C_j c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from ..weights.adopted import Normalisation, for_normalisation
 from .encoders import fitting, not_made, read_weights, require_timm
 
 SMALL = "small"
@@ -34,27 +35,42 @@ class Pyramid(nn.Module):
 
         change: (0..3, map) -> map of the same shape. Raises ValueError for a backbone that is no
         sequence of stages."""
-        from timm.models._features import FeatureListNet
-
-        if not isinstance(self.model, FeatureListNet):
-            raise ValueError(
-                "this backbone is no sequence of stages; take a resnet, resnext, densenet or "
-                "convnext"
-            )
         stage = 0
-        for name, part in self.model.items():
+        for part, is_end in self._steps():
             x = part(x)
-            if name in self.model.return_layers:
+            if is_end:
                 x = change(stage, x)
                 stage += 1
         return x
 
+    def _steps(self) -> Iterator[tuple[nn.Module, bool]]:
+        """The parts of the backbone in order, and whether a stage ends with each."""
+        from timm.models._features import FeatureListNet
+        from timm.models.efficientnet import EfficientNetFeatures
 
-def build_pyramid(name: str, weights: str) -> Pyramid:
+        if isinstance(self.model, FeatureListNet):
+            for name, part in self.model.items():
+                yield part, name in self.model.return_layers
+        elif isinstance(self.model, EfficientNetFeatures) and self.model.feature_hooks is None:
+            ends = self.model._stage_out_idx
+            yield self.model.conv_stem, False
+            yield self.model.bn1, 0 in ends
+            for number, block in enumerate(self.model.blocks, 1):
+                yield block, number in ends
+        else:
+            raise ValueError(
+                "this backbone is no sequence of stages; take a resnet, resnext, densenet, "
+                "convnext, efficientnet or mobilenetv2"
+            )
+
+
+def build_pyramid(name: str, weights: str, normalised_by: Normalisation | None = None) -> Pyramid:
     """A backbone by its name in timm, or "small", a residual network of 1.2 million parameters.
 
     weights: "pretrained" (timm fetches them once), "random", or a file, safetensors or a state dict
-    that torch reads without unpickling code. Raises ValueError for unknown names, backbones without
+    that torch reads without unpickling code. normalised_by: mean and deviation of the colours by
+    which the caller normalises pictures; weights of a file that says another one are changed for
+    it. Raises ValueError for unknown names, backbones without
     such maps, and weights that are missing or do not fit."""
     if name == SMALL:
         from timm.models._features import FeatureListNet
@@ -73,7 +89,7 @@ def build_pyramid(name: str, weights: str) -> Pyramid:
         # Where two maps have one stride, the later one has seen more.
         places = tuple(len(strides) - 1 - strides[::-1].index(stride) for stride in STRIDES)
         model = make_timm(name, weights == "pretrained", features_only=True, out_indices=places)
-    load_timm(model, weights, name)
+    load_timm(model, weights, name, normalised_by)
     return Pyramid(model)
 
 
@@ -90,12 +106,14 @@ def make_timm(name: str, pretrained: bool, **options: Any) -> Any:
         raise not_made(repr(name), error) from None
 
 
-def load_timm(model: nn.Module, weights: str, name: str) -> None:
+def load_timm(
+    model: nn.Module, weights: str, name: str, normalised_by: Normalisation | None = None
+) -> None:
     """Weights from a file, unless they are "pretrained" or "random"; those of a classifier are left
     out. ValueError where they do not fit."""
     if weights in ("pretrained", "random"):
         return
-    state = read_weights(Path(weights))
+    state = for_normalisation(read_weights(Path(weights)), weights, normalised_by)
     # Backbones of maps name their parts with underscores in place of dots.
     matching, missing = fitting(
         model, state | {key.replace(".", "_", 1): value for key, value in state.items()}

@@ -18,6 +18,7 @@ from ...base.errors import one_line
 from ...kernels.pair_attention import pair_attention
 from ..attention import build_attention
 from ..attention.base import join_heads, split_heads
+from ..weights.adopted import Normalisation, for_normalisation
 from .blocks import NetworkKind, build_feedforward
 from .encoders import not_made, read_weights, require_timm
 
@@ -153,13 +154,16 @@ def build_trunk(
     drop_path: float = 0.0,
     attention: str = "softmax",
     ffn: NetworkKind = "mlp",
+    normalised_by: Normalisation | None = None,
 ) -> Trunk:
     """A trunk for pictures of image = (height, width) pixels.
 
     name: "scratch", a ViT without pretrained weights with this patch, width, depth and heads, or a
     ViT or DeiT of timm, which has its own sizes. weights (of timm's): "pretrained" (timm downloads
     them once), "random", or a file, safetensors or a state dict that torch reads without unpickling
-    code; position embeddings are resized to the picture's grid.
+    code; position embeddings are resized to the picture's grid. normalised_by: mean and deviation
+    of the colours by which the caller normalises pictures; weights of a file that says another one
+    are changed for it.
 
     Raises ValueError for an unknown name, weights that are missing or do not fit, and pictures that
     are no multiple of the patch.
@@ -169,15 +173,17 @@ def build_trunk(
     else:
         model = _timm_model(name, image, weights, drop_path)
         if weights not in ("pretrained", "random"):
-            _load(model, name, weights)
+            _load(model, name, weights, normalised_by)
     moe = {"experts": 8, "active": 2} if ffn == "moe" else None
     return Trunk(model, attention=attention, ffn=ffn, moe=moe)
 
 
 def _check_grid(image: Size, patch: Size) -> None:
     if image[0] % patch[0] or image[1] % patch[1]:
+        near = [max(1, round(side / step)) * step for side, step in zip(image, patch, strict=True)]
         raise ValueError(
-            f"patches of {patch[0]} pixels do not fill a picture of {image[0]} x {image[1]}"
+            f"patches of {patch[0]} pixels do not fill a picture of {image[0]} x {image[1]}; "
+            f"{near[0]} x {near[1]} would do"
         )
 
 
@@ -223,11 +229,11 @@ def _timm_model(name: str, image: Size, weights: str, drop_path: float) -> nn.Mo
     return model
 
 
-def _load(model: Any, name: str, file: str) -> None:
+def _load(model: Any, name: str, file: str, normalised_by: Normalisation | None) -> None:
     """Load the weights of a file into a model of timm, without those of a classifier."""
     from timm.models.vision_transformer import checkpoint_filter_fn
 
-    state = read_weights(Path(file))
+    state = for_normalisation(read_weights(Path(file)), file, normalised_by)
     classifier = ("head.", "head_dist.", "fc_norm.")
     state = {key: value for key, value in state.items() if not key.startswith(classifier)}
     try:

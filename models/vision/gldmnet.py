@@ -31,6 +31,7 @@ from ..attention.base import to_image, to_tokens
 from ..layers.blocks import NetworkKind, build_feedforward
 from ..layers.mutual_fusion import FusionKind, MutualFusion, conv, conv13, on_grid
 from ..layers.pyramid import SMALL, build_pyramid, load_timm, make_timm
+from ..weights.adopted import Normalisation
 
 SPATIAL_REDUCTION = "spatial-reduction"
 PARTS = ("encoder", "transformer")
@@ -255,19 +256,21 @@ def build_gldmnet(
     recall: str = "squeeze",
     eps: float = 1e-4,
     drop_path: float = 0.0,
+    normalised_by: Normalisation | None = None,
 ) -> GLDMNet:
     """GL-DMNet on backbones of timm; its defaults are the paper's.
 
     backbone: a model of timm with maps of strides 4 to 32, or "small", a residual network of 1.2
     million parameters; transformer: pvt_v2_b0 to b5, "small", or "none" (the paper's ablation
     without it). weights, transformer_weights: "pretrained" (timm fetches them once), "random", or a
-    file, safetensors or a state dict that torch reads without unpickling code.
+    file, safetensors or a state dict that torch reads without unpickling code. normalised_by: of
+    `build_pyramid`, for both encoders.
 
     Raises ValueError for unknown names, backbones without such maps, and weights that are missing
     or do not fit."""
     from timm.models.pvt_v2 import PyramidVisionTransformerV2
 
-    encoders = [build_pyramid(backbone, weights) for _ in range(2)]
+    encoders = [build_pyramid(backbone, weights, normalised_by) for _ in range(2)]
     if transformer == "none":
         channels, stages = (64, 128, 320, 512) if backbone != SMALL else (32, 64, 96, 128), None
     else:

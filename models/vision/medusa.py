@@ -32,6 +32,7 @@ from ..attention import build_attention
 from ..attention.base import to_image, to_tokens
 from ..layers.mutual_fusion import conv, on_grid
 from ..layers.pyramid import Pyramid, build_pyramid
+from ..weights.adopted import Normalisation
 
 AttentionName = Literal["medusa", "none", "squeeze", "cbam", "coordinate"]
 Sees = Literal["both", "global", "local"]
@@ -275,9 +276,14 @@ def _isolated(name: str, widths: Sequence[int], size: int) -> list[nn.Module]:
 
 
 def build_medusa(
-    backbone: str = "resnet50", classes: int = 2, *, weights: str = "random", **options: Any
+    backbone: str = "resnet50",
+    classes: int = 2,
+    *,
+    weights: str = "random",
+    normalised_by: Normalisation | None = None,
+    **options: Any,
 ) -> Medusa:
-    """`Medusa` on a backbone of timm, or "small"; options: its own. Raises ValueError for what
-    makes no model.
+    """`Medusa` on a backbone of timm, or "small"; normalised_by: of `build_pyramid`; options: its
+    own. Raises ValueError for what makes no model.
     """
-    return Medusa(build_pyramid(backbone, weights), classes, **options)
+    return Medusa(build_pyramid(backbone, weights, normalised_by), classes, **options)

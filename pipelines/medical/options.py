@@ -77,11 +77,13 @@ class MedicalOptions(TrainOptions):
     """Height and width of the picture that the body sees, in pixels (256 256 in the paper)."""
     backbone: str = "small"
     """Network of the classifier: a model of timm that is a sequence of stages (resnet, resnext,
-    densenet, convnext), or small.
+    densenet, convnext, efficientnet, mobilenetv2), or small.
     """
     weights: str = "random"
-    """Initial weights of the backbone: pretrained, random, or a file (safetensors, or a plain state
-    dict).
+    """Weights of the backbone: a name of `headwise data list` (efficientnet-lite0, mobilenetv2),
+    which is fetched on first use and says which model it is; pretrained (timm's, of --backbone);
+    hf-hub:OWNER/NAME; a file (safetensors, or a plain state dict); none or random; or auto, the
+    best at hand.
     """
     attention: Literal["medusa", "none", "squeeze", "cbam", "coordinate"] = "medusa"
     """What weights the maps of the classifier: one body with a head at each scale (medusa),

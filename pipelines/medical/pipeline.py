@@ -4,6 +4,7 @@ Research software, not for clinical use."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -16,6 +17,7 @@ from ...base.errors import InputError
 from ...data.xrays.generate import write_sample_xrays
 from ...data.xrays.layouts import has_lists
 from ...models.layers.encoders import fitting, read_weights
+from ...models.layers.pyramid import SMALL
 from ...models.vision.medusa import Medusa, build_medusa
 from ..engine.command_line.terminal import say
 from ..engine.inference.batches import predict_in_batches
@@ -31,11 +33,12 @@ from ..engine.pipeline import (
 )
 from ..engine.training.optimizer import adam
 from ..engine.training.order import Batch
+from ..engine.weights import initial_weights, resolve_weights
 from ..metrics import classification
 from ..metrics.operating import choose_threshold, fit_temperature
 from . import figures
 from .audit import audit
-from .augment import augment, normalise
+from .augment import DEVIATION, MEAN, augment, normalise
 from .data import SeveralXrays, XrayPart, Xrays, member_of, open_splits
 from .explain import measure
 from .options import MedicalOptions, MedicalPredictOptions
@@ -67,6 +70,8 @@ from .several.prediction import findings_answer, predict_findings
 from .several.scoring import review_findings
 from .spec import MedicalSpec
 
+PREFERRED = ("mobilenetv2", "efficientnet-lite0")  # by --weights auto; docs/measured/medical.md
+
 
 class MedicalPipeline(
     Pipeline[MedicalOptions, MedicalSpec, MedicalPredictOptions, XrayPart, XrayItem]
@@ -84,7 +89,15 @@ class MedicalPipeline(
         self, options: MedicalOptions, spec: MedicalSpec | None = None, *, as_test: bool = False
     ) -> Splits[MedicalSpec, XrayPart]:
         """Read the list of pictures and split it by patient."""
-        return open_splits(options, spec, as_test=as_test)
+        if spec is not None:
+            return open_splits(options, spec, as_test=as_test)
+        weights = resolve_weights(
+            options.weights, "pyramid", backbone=options.backbone, scratch=SMALL, prefer=PREFERRED
+        )
+        splits = open_splits(options, as_test=as_test)
+        if weights.architecture == options.backbone:
+            return splits
+        return replace(splits, spec=replace(splits.spec, backbone=weights.architecture))
 
     def build_model(self, options: MedicalOptions, spec: MedicalSpec) -> Medusa:
         """The classifier with its attention; `ValueError` for options that do not fit together."""
@@ -99,8 +112,12 @@ class MedicalPipeline(
         """
         plain = medusa(model)
         try:
-            if options.weights != "random":
-                state = _build(options, spec, options.weights).backbone.state_dict()
+            backbone = spec.backbone or options.backbone
+            resolved = initial_weights(
+                options.weights, "pyramid", built=backbone, scratch=SMALL, prefer=PREFERRED
+            )
+            if resolved.pretrained:
+                state = _build(options, spec, resolved.argument).backbone.state_dict()
                 plain.backbone.load_state_dict(state)
             if options.body is not None and plain.body is not None:
                 weights, missing = fitting(plain.body, read_weights(Path(options.body)))
@@ -289,9 +306,10 @@ class MedicalPipeline(
 
 def _build(options: MedicalOptions, spec: MedicalSpec, weights: str) -> Medusa:
     return build_medusa(
-        options.backbone,
+        spec.backbone or options.backbone,
         len(spec.classes),
         weights=weights,
+        normalised_by=(MEAN, DEVIATION),
         attention=options.attention,
         sees=options.sees,
         form=options.form,

@@ -22,6 +22,7 @@ class MedicalSpec(Spec):
     copies    names of pictures that are exact copies of each other, which share a part
     unread    names of pictures that could not be read
     rule      what `prediction` is: the "most probable" class, or that of the "operating point"
+    backbone  network that the weights decided; "": the one of the options
     several   whether a picture may have several of the classes, which then are findings with a
               probability and an operating point each
     """
@@ -34,6 +35,7 @@ class MedicalSpec(Spec):
     copies: list[list[str]] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
     rule: str = "most probable"
+    backbone: str = ""
     several: bool = False
 
     @property

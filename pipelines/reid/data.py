@@ -52,6 +52,8 @@ class ReidSpec(Spec):
     """Whether the data names cameras."""
     parts: Mapping[str, int]
     """Number of pictures of each part."""
+    backbone: str = ""
+    """Model of timm that the weights decided, or "scratch"; "": the one of the options."""
 
     @property
     def size(self) -> Size:

@@ -4,6 +4,7 @@ from math import isfinite
 from pathlib import Path
 
 from ...base.errors import InputError
+from ...data.catalogue import DATASETS
 from ..engine.command_line.checks import check_attention, check_least, check_shares, check_unread
 from .options import VARIANTS, CompareOptions, CropOptions, ReidOptions, SearchOptions
 
@@ -89,10 +90,6 @@ def _check_model(options: ReidOptions) -> None:
                 f"--attention {options.attention}: GLCA and PWCA read softmax attention; add "
                 f"{' and '.join(missing)}"
             )
-    if options.backbone == "scratch" and options.weights not in ("pretrained", "random"):
-        raise InputError(
-            f"--weights {options.weights}: are of a backbone of timm; name it by --backbone"
-        )
     if options.model == "cca" and options.goal == "classes":
         raise InputError("--model cca: learns vectors to search by, not --goal classes")
 
@@ -104,7 +101,8 @@ def _check_unread(options: ReidOptions) -> None:
         check_unread(options, names, "--model dcal, not by cca")
     else:
         check_unread(options, ("attributes", "vector"), "--model cca, not by dcal")
-    if options.backbone != "scratch":
+    names_model = options.weights in {entry.name for entry in DATASETS}
+    if options.backbone != "scratch" or names_model or options.weights.startswith("hf-hub:"):
         names = ("patch", "width", "layers", "heads")
         check_unread(options, names, "--backbone scratch; a backbone of timm has its own sizes")
     if options.glca == 0:

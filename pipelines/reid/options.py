@@ -66,8 +66,9 @@ class ReidOptions(TrainOptions):
     """ViT or DeiT of timm (vit_base_patch16_224.augreg_in21k, ...), or scratch: a small one without
     pretrained weights."""
     weights: str = "pretrained"
-    """Weights of timm's backbone: pretrained, random, or a file (safetensors, or a plain state
-    dict)."""
+    """Weights of the backbone: a name of `headwise data list` (dinov2-small-focus), which is
+    fetched on first use and says which model it is; pretrained (timm's, of --backbone); hf-hub:
+    OWNER/NAME; a file (safetensors, or a plain state dict); none; or auto, the best at hand."""
     patch: int = 16
     """Side of a patch in pixels (scratch)."""
     width: int = 192

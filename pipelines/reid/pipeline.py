@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -31,9 +32,10 @@ from ..engine.pipeline import (
     Splits,
 )
 from ..engine.training.wrapped import call_method, plain_model
+from ..engine.weights import initial_weights, resolve_weights
 from ..metrics.linear_baseline import fit_linear_baseline
 from . import figures, prediction, scoring
-from .augment import augment, normalise
+from .augment import DEVIATION, MEAN, augment, normalise
 from .data import ReidSpec, open_pictures
 from .options import ReidOptions, ReidPredictOptions
 from .pictures import Pictures
@@ -56,11 +58,19 @@ class ReidPipeline(Pipeline[ReidOptions, ReidSpec, ReidPredictOptions, Pictures,
         self, options: ReidOptions, spec: ReidSpec | None = None, *, as_test: bool = False
     ) -> Splits[ReidSpec, Pictures]:
         """List the pictures, and split them by identity or by picture."""
-        return open_pictures(options, spec, as_test=as_test)
+        if spec is not None:
+            return open_pictures(options, spec, as_test=as_test)
+        weights = resolve_weights(
+            options.weights, "trunk", backbone=options.backbone, scratch=SCRATCH
+        )
+        splits = open_pictures(options)
+        if weights.architecture == options.backbone:
+            return splits
+        return replace(splits, spec=replace(splits.spec, backbone=weights.architecture))
 
     def build_model(self, options: ReidOptions, spec: ReidSpec) -> nn.Module:
         """DCAL, or the conditional embedder; `ValueError` for options that do not fit together."""
-        trunk = _trunk(options, "random")
+        trunk = _trunk(options, spec, "random")
         if options.model == "cca":
             conditions, layers = len(spec.attributes), max(1, options.glca)
             return ConditionalEmbedder(trunk, conditions, vector=options.vector, layers=layers)
@@ -82,10 +92,12 @@ class ReidPipeline(Pipeline[ReidOptions, ReidSpec, ReidPredictOptions, Pictures,
 
         Raises `InputError` for weights that are missing or do not fit.
         """
-        if options.backbone == SCRATCH or options.weights == "random":
+        backbone = spec.backbone or options.backbone
+        weights = initial_weights(options.weights, "trunk", built=backbone, scratch=SCRATCH)
+        if backbone == SCRATCH or not weights.pretrained:
             return
         try:
-            trunk = _trunk(options, options.weights)
+            trunk = _trunk(options, spec, weights.argument)
         except ValueError as error:
             raise InputError(f"reid: these options make no model: {error}") from None
         cast(DCAL | ConditionalEmbedder, model).trunk.load_state_dict(trunk.state_dict())
@@ -216,9 +228,9 @@ class ReidPipeline(Pipeline[ReidOptions, ReidSpec, ReidPredictOptions, Pictures,
         return prediction.predict_items(model, items, context)
 
 
-def _trunk(options: ReidOptions, weights: str) -> Trunk:
+def _trunk(options: ReidOptions, spec: ReidSpec, weights: str) -> Trunk:
     return build_trunk(
-        options.backbone,
+        spec.backbone or options.backbone,
         image=options.size,
         weights=weights,
         patch=options.patch,
@@ -228,6 +240,7 @@ def _trunk(options: ReidOptions, weights: str) -> Trunk:
         drop_path=options.drop_path,
         attention=options.attention,
         ffn=options.ffn,
+        normalised_by=(MEAN, DEVIATION),
     )
 
 

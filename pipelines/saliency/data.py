@@ -79,6 +79,8 @@ class SaliencySpec(Spec):
     """Scenes in each part."""
     inverted: float | None
     """Share of training scenes that are farther in the mask than outside; None if not known."""
+    backbone: str = ""
+    """Encoder that the weights decided; "": the one of the options."""
 
 
 class SceneSource:
@@ -196,9 +198,11 @@ def read_source(options: SaliencyOptions, *, divided: bool = True) -> SceneSourc
 
 
 def describe_source(
-    source: SceneSource, parts: Mapping[str, int], inverted: float | None
+    source: SceneSource, parts: Mapping[str, int], inverted: float | None, backbone: str = ""
 ) -> SaliencySpec:
-    """The spec of a training on these scenes; parts: scenes in each part."""
+    """The spec of a training on these scenes; parts: scenes in each part; backbone: the one that
+    the weights decided.
+    """
     scenes, reading = source.scenes, source.reading
     facts: SceneInput = {
         "scenes": len(scenes),
@@ -214,6 +218,7 @@ def describe_source(
         sets=sorted(set(scenes.sets)),
         parts=parts,
         inverted=inverted,
+        backbone=backbone,
     )
 
 

@@ -72,8 +72,10 @@ class SaliencyOptions(TrainOptions):
     small, which has 1.2 million weights.
     """
     weights: str = "random"
-    """Weights of the backbone: pretrained (from timm), random, or a file (safetensors, or a plain
-    state dict).
+    """Weights of the backbone: a name of `headwise data list` (efficientnet-lite0, mobilenetv2),
+    which is fetched on first use and says which model it is; pretrained (timm's, of --backbone);
+    hf-hub:OWNER/NAME; a file (safetensors, or a plain state dict); none or random; or auto, the
+    best at hand.
     """
     transformer: str = "small"
     """Transformer stages of the decoder: pvt_v2_b0 to pvt_v2_b5, small, or none."""

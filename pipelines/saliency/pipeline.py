@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ...base.errors import InputError
 from ...data.scenes.generate import write_sample_scenes
 from ...data.scenes.scenes import table_in
+from ...models.layers.pyramid import SMALL
 from ...models.vision.gldmnet import GLDMNet, build_gldmnet
 from ..engine.inference.batches import predict_in_batches
 from ..engine.pipeline import (
@@ -31,9 +32,10 @@ from ..engine.pipeline import (
 )
 from ..engine.training.optimizer import adam
 from ..engine.training.wrapped import call_method, plain_model
+from ..engine.weights import initial_weights, resolve_weights
 from ..metrics.saliency import SaliencyScores, saliency_scores
 from . import figures
-from .augment import augment, normalise
+from .augment import DEVIATION, MEAN, augment, normalise
 from .data import SaliencySpec, Scenes, check_polarity, describe_source, read_source, split
 from .options import SaliencyOptions, SaliencyPredictOptions
 from .prediction import (
@@ -80,7 +82,7 @@ class SaliencyPipeline(
         if spec is None:
             inverted = check_polarity(source, subsets.train)
             counts = subsets.sizes()
-            spec = describe_source(source, counts, inverted)
+            spec = describe_source(source, counts, inverted, decided_backbone(options))
         train, validation, test = (Scenes(source, rows) for rows in subsets)
         members = {
             "train": train.members(), "validation": validation.members(), "test": test.members()
@@ -92,7 +94,7 @@ class SaliencyPipeline(
 
         Raises `ValueError` for options that do not fit together.
         """
-        return _build(options)
+        return _build(options, spec)
 
     def load_initial_weights(
         self, model: nn.Module, options: SaliencyOptions, spec: SaliencySpec
@@ -102,11 +104,13 @@ class SaliencyPipeline(
 
         Raises `InputError` for weights that are missing or do not fit.
         """
-        weights_of = {"encoder": options.weights, "transformer": options.transformer_weights}
+        backbone = spec.backbone or options.backbone
+        encoder = initial_weights(options.weights, "pyramid", built=backbone, scratch=SMALL)
+        weights_of = {"encoder": encoder.argument, "transformer": options.transformer_weights}
         if set(weights_of.values()) == {"random"}:
             return
         try:
-            pretrained = _build(options, options.weights, options.transformer_weights)
+            pretrained = _build(options, spec, weights_of["encoder"], weights_of["transformer"])
         except ValueError as error:
             raise InputError(f"saliency: these options make no model: {error}") from None
         for name, weights in weights_of.items():
@@ -265,11 +269,20 @@ def saliency_loss(logits: Tensor, mask: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, mask) + (1 - both / either).mean()
 
 
+def decided_backbone(options: SaliencyOptions) -> str:
+    """The backbone that the weights decide; "" where it is that of the options."""
+    weights = resolve_weights(options.weights, "pyramid", backbone=options.backbone, scratch=SMALL)
+    return "" if weights.architecture == options.backbone else weights.architecture
+
+
 def _build(
-    options: SaliencyOptions, weights: str = "random", transformer_weights: str = "random"
+    options: SaliencyOptions,
+    spec: SaliencySpec,
+    weights: str = "random",
+    transformer_weights: str = "random",
 ) -> GLDMNet:
     return build_gldmnet(
-        options.backbone,
+        spec.backbone or options.backbone,
         options.transformer,
         weights=weights,
         transformer_weights=transformer_weights,
@@ -279,6 +292,7 @@ def _build(
         position=options.position,
         recall=options.recall,
         drop_path=options.drop_path,
+        normalised_by=(MEAN, DEVIATION),
     )
 
 

@@ -28,6 +28,7 @@ from ...data.slides.slides import Slide
 from ...data.slides.tiles import Grid, TileReader, tile_grid
 from ...models.layers.encoders import HUB, RANDOM_FILTERS, TileEncoder, build_encoder
 from ..engine.command_line.terminal import Progressbar, say
+from ..engine.weights import AUTO, NO_WEIGHTS, Weights, is_name, resolve_weights
 from .options import FeaturesOptions, WsiOptions
 
 DEFAULT_ENCODER = "resnet50.a1_in1k"
@@ -57,6 +58,11 @@ class Extraction(TypedDict):
 def extraction_of(options: WsiOptions | FeaturesOptions, generated: bool = False) -> Extraction:
     """The settings that the options name; generated: for the slides of the built-in sample."""
     encoder, weights = options.encoder, options.weights
+    if encoder == "auto" and (weights == AUTO or is_name(weights)):
+        resolved = _resolved(encoder, weights)
+        encoder = resolved.architecture if resolved.pretrained else RANDOM_FILTERS
+        of_hub = resolved.name.startswith(HUB) or not is_name(resolved.name)
+        weights = "pretrained" if of_hub else resolved.name
     if encoder == "auto":
         encoder = RANDOM_FILTERS if generated else DEFAULT_ENCODER
     if encoder == RANDOM_FILTERS:
@@ -91,9 +97,19 @@ def extraction_in(attributes: Mapping[str, object], settings: Extraction) -> Ext
     }
 
 
+def _resolved(encoder: str, weights: str) -> Weights:
+    return resolve_weights(
+        weights, "features", backbone=encoder, scratch="auto", option="--encoder"
+    )
+
+
 @lru_cache(maxsize=2)
 def _encoder(name: str, weights: str, device: torch.device) -> TileEncoder:
     """The encoder, built once for all slides and shards of a process."""
+    if is_name(weights):
+        weights = _resolved(name, weights).argument
+    elif weights in NO_WEIGHTS:
+        weights = "random"
     try:
         return build_encoder(name, weights).to(device)
     except ValueError as error:

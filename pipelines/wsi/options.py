@@ -65,12 +65,14 @@ class WsiOptions(TrainOptions):
     fields are slide, label, patient, part and mpp.
     """
     encoder: str = "auto"
-    """timm model that turns a tile into features. auto is resnet50.a1_in1k, or random-filters for
-    the generated sample.
+    """timm model that turns a tile into features. auto is the model of the weights, or
+    resnet50.a1_in1k, or random-filters for the generated sample.
     """
     weights: str = "pretrained"
-    """Weights of the encoder: pretrained, random, or a file (safetensors, or a plain state
-    dict).
+    """Weights of the encoder: pretrained (timm's), a name of `headwise data list`
+    (efficientnet-lite0, mobilenetv2, dinov2-small-focus), which is fetched on first use and says
+    which encoder it is; random; a file (safetensors, or a plain state dict); or auto, the best at
+    hand.
     """
     tile: int = 256
     """Side of a tile, in pixels."""
@@ -247,13 +249,15 @@ class FeaturesOptions:
     """
     output: str
     """Folder to write: NAME.h5 for each slide, and status.csv."""
-    encoder: str = "resnet50.a1_in1k"
+    encoder: str = "auto"
     """timm model that turns a tile into features, or random-filters, which needs no weights and
-    knows nothing about tissue.
+    knows nothing about tissue. auto is the model of the weights, or resnet50.a1_in1k.
     """
     weights: str = "pretrained"
-    """Weights of the encoder: pretrained, random, or a file (safetensors, or a plain state
-    dict).
+    """Weights of the encoder: pretrained (timm's), a name of `headwise data list`
+    (efficientnet-lite0, mobilenetv2, dinov2-small-focus), which is fetched on first use and says
+    which encoder it is; random; a file (safetensors, or a plain state dict); or auto, the best at
+    hand.
     """
     tile: int = 256
     """Side of a tile, in pixels."""

@@ -7,7 +7,13 @@ import pytest
 
 from headwise.base.account import opened
 from headwise.base.errors import InputError
-from headwise.base.files import distinct_names, place_below, similar_file, walk_folder
+from headwise.base.files import (
+    distinct_names,
+    place_below,
+    refuse_link_out,
+    similar_file,
+    walk_folder,
+)
 
 
 def write_files(folder: Path, *names: str) -> Path:
@@ -107,3 +113,22 @@ def test_no_two_items_share_a_name() -> None:
     names = ["a.jpg", "a.png", "b.jpg", "c.x", "c.x"]
     chosen = ["a.jpg.csv", "a.png.csv", "b.csv", "c.x.csv", "c.x-2.csv"]
     assert distinct_names(names, (".jpg", ".png"), ".csv") == chosen
+
+
+def test_a_link_that_leads_out_is_refused_or_accepted_and_said(tmp_path: Path) -> None:
+    home = write_files(tmp_path / "home", "1.jpg")
+    write_files(tmp_path, "secret.jpg")
+    (home / "in.jpg").symlink_to("1.jpg")
+    (home / "out.jpg").symlink_to(tmp_path / "secret.jpg")
+    real = os.path.realpath(home)
+    with opened() as account:
+        refuse_link_out(home / "in.jpg", real)
+        with pytest.raises(InputError, match=r"out.jpg: is a link that leads out .*--accept links"):
+            refuse_link_out(home / "out.jpg", real)
+    assert not account.entries()
+    with opened(["links"]) as account:
+        refuse_link_out(home / "out.jpg", real)
+    (entry,) = account.entries()
+    target = os.path.realpath(tmp_path / "secret.jpg")
+    assert entry.topic == "accepted"
+    assert f"out.jpg: is a link that leads out of its folder, to {target}" in entry.what

@@ -90,8 +90,18 @@ def _data(rest: Sequence[str]) -> int:
 
     if rest[0] == "list":
         for entry in catalogue.DATASETS:
-            print(f"{entry.name:<16}{entry.task:<10}{entry.what}")
-            print(f"{'':<26}licence: {entry.licence}; checked by: {entry.checked_by}")
+            print(f"{entry.name:<20}{entry.task:<10}{entry.what}")
+            print(f"{'':<30}licence: {entry.licence}; checked by: {entry.checked_by}")
         return 0
-    print(catalogue.get_dataset(catalogue.find_dataset(rest[1])))
+    from .terminal import say
+
+    entry = catalogue.find_dataset(rest[1])
+    say(f"{entry.name}: {entry.what}; from {entry.url}")
+    say(f"licence: {entry.licence}; cite: {entry.citation}")
+    if entry.task == "pictures":
+        from ..weights import published_file
+
+        print(published_file(entry.name))
+    else:
+        print(catalogue.get_dataset(entry))
     return 0

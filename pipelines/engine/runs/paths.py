@@ -19,7 +19,7 @@ PATHS = (
     "slides", "features", "tokenizer", "weights", "transformer_weights",
 )  # fmt: skip
 INPUTS = ("input", "query", "gallery")  # of predictions and searches
-WORDS = ("pretrained", "random", "auto", "none")
+WORDS = ("pretrained", "random", "auto", "none", "scratch")
 
 
 def with_absolute_paths(options: TrainOptionsT) -> TrainOptionsT:

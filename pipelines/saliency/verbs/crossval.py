@@ -29,6 +29,7 @@ from ...metrics.saliency import bootstrap_table
 from ..data import Scenes, check_polarity, describe_source, read_source, take_scenes
 from ..figures import scenes_figure
 from ..options import CrossvalOptions
+from ..pipeline import decided_backbone
 from ..scoring import OURS, maps_of, score_maps, set_table
 
 FREE = ("output", "run", "accelerator", "workers", "keep", "logger", "checkpoint_every")
@@ -88,7 +89,8 @@ class LeftOut:
         )
         test = Scenes(source, rows[is_test])
         parts = {"train": len(train), "validation": len(validation), "test": len(test)}
-        spec, device = describe_source(source, parts, None), pick_device(options.accelerator)
+        spec = describe_source(source, parts, None, decided_backbone(options))
+        device = pick_device(options.accelerator)
         model, _ = fit(
             self.pipeline,
             options,

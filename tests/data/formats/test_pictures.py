@@ -19,6 +19,7 @@ from headwise.data.formats.picture_folder import PictureFolder
 from headwise.data.formats.pictures import list_pictures, read_picture
 from headwise.tests.data.persons.sets import fill
 from headwise.tests.hostile import png_without_pixels
+from headwise.tests.statements import statements
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -138,6 +139,16 @@ class TestList:
         [(listed, name)] = list_pictures(tmp_path)
         assert name == "caf\\xe9.jpg"
         assert os.path.exists(listed)
+
+    def test_linked_folders_that_lead_out_are_listed_and_said(self, tmp_path) -> None:
+        fill(tmp_path, "set/a/1.jpg", "set/.hidden/1.jpg", "store/b/1.jpg")
+        home = tmp_path / "set"
+        (home / "b").symlink_to(tmp_path / "store" / "b")
+        (home / "c").symlink_to(home / "a")
+        with account.opened() as opened:
+            assert pictures.visible_folders(home) == ["a", "b", "c"]
+        what = "linked folders, whose contents are read"
+        assert statements(opened) == {("assumed", what): (1, [str(home / "b")])}
 
 
 class TestListedPaths:

@@ -8,8 +8,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from headwise.base.account import opened
 from headwise.base.errors import InputError
 from headwise.data.formats.tables import check_file, collect, list_files, numbers, scan_table
+from headwise.tests.statements import statements
 
 TEXT = "a,b\n" + "".join(f"{k},{k * 2}\n" for k in range(500))
 
@@ -78,3 +80,12 @@ def test_files_of_a_folder_are_those_of_its_kinds_in_order(tmp_path: Path) -> No
     (tmp_path / "e.csv").mkdir()
     names = [Path(file).name for file in list_files(tmp_path, (".csv", ".csv.gz", ".parquet"))]
     assert names == ["10.csv", "9.csv", "a.parquet", "b.csv", "c.csv.gz"]
+
+
+def test_columns_without_a_name_are_in_the_account_by_their_new_name(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(",a,b,,c\n2024-01-01,1,5,4,1\n2024-01-02,2,7,4,1\n")
+    with opened() as account:
+        assert scan_table(path)[1] == ["index", "a", "b", "column 4", "c"]
+    what = "without a name in the file, called index or by their number"
+    assert statements(account) == {("columns", what): (2, [f"{path}: index", f"{path}: column 4"])}

@@ -6,6 +6,7 @@ import pytest
 
 from headwise.base.account import opened
 from headwise.data.formats.tables_numbers import decimal_commas, has_decimal_comma, numbers
+from headwise.tests.statements import statements
 
 NAN = np.nan
 
@@ -94,3 +95,10 @@ def test_three_digits_behind_a_comma_are_decimals_beside_other_decimal_commas() 
 def test_columns_that_disagree_decide_for_themselves_only() -> None:
     table = pl.DataFrame({"a": ["2,5"], "b": ["2.5"], "c": ["1.234"]})
     assert decimal_commas(table.lazy(), table.columns) == {"a": True, "b": False}
+
+
+def test_a_column_that_could_be_thousands_or_decimals_is_named() -> None:
+    with opened() as account:
+        numbers(pl.Series("load", ["1,234", "2,345"]))
+    what = "columns whose 1,234 could be 1234 or 1.234; write them without a comma"
+    assert statements(account) == {("values", what): (1, ["load"])}

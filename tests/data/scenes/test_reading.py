@@ -10,6 +10,7 @@ from headwise.base.errors import InputError
 from headwise.data.scenes.inputs import list_scenes
 from headwise.data.scenes.reading import Reading, read_sample, usual_turn
 from headwise.data.scenes.scenes import read_rgbd_set
+from headwise.tests.statements import statements
 
 Image = pytest.importorskip("PIL.Image", reason="the extra `vision` is not installed")
 NAMES = ("RGB", "depth", "GT")
@@ -230,3 +231,26 @@ def test_a_linked_folder_of_depth_is_read_and_said(tmp_path) -> None:
     with opened() as account:
         assert len(read_rgbd_set(tmp_path / "set")) == 1
     assert any("linked folders" in line for line in account.lines())
+
+
+def test_arrays_and_files_in_folders_of_depth_or_masks_are_no_pictures_and_that_is_said(
+    tmp_path,
+) -> None:
+    for stem in ("a", "b"):
+        write(tmp_path, stem, arrays())
+    np.save(tmp_path / "RGB" / "heat.npy", arrays()[1])
+    with opened() as account:
+        assert len(list_scenes(tmp_path)) == 2
+    assert statements(account, "left out") == {
+        ("left out", "files in folders of depth maps or masks"): (4, []),
+        ("left out", "arrays, which are no pictures"): (1, ["RGB/heat.npy"]),
+    }
+
+
+def test_scenes_of_groups_are_counted_in_the_account(tmp_path) -> None:
+    for stem in ("a", "b", "c"):
+        write(tmp_path / "set", stem, arrays())
+    (tmp_path / "groups.csv").write_text("image,group\na,g\nb,g\n")
+    with opened() as account:
+        read_rgbd_set(tmp_path / "set", groups=tmp_path / "groups.csv")
+    assert statements(account, "groups") == {("groups", "3 scenes of 2 groups"): (0, [])}

@@ -23,6 +23,7 @@ from headwise.pipelines.engine.inference.members import (
 from headwise.pipelines.engine.inference.plan import make_plan
 from headwise.pipelines.engine.pipeline import Member
 from headwise.tests.pipelines.engine.averages import call
+from headwise.tests.statements import statements
 
 ENDINGS = [".parquet", ".csv", ".tsv", ".jsonl", ".xlsx"]
 
@@ -102,7 +103,10 @@ def test_columns_of_all_kinds_survive(tmp_path, ending):
     path = tmp_path / f"t{ending}"
     writer = formats.writer_of(path, {})
     assert writer is not None
-    writer(rows.lazy(), path)
+    with account.opened() as notes:
+        writer(rows.lazy(), path)
+    nested = {("assumed", "columns of lists, written as JSON text"): (1, ["list"])}
+    assert statements(notes) == ({} if ending == ".jsonl" else nested)
     table = formats.read_output(path)
     for name in ("text", "number", "whole", "flag"):
         assert table[name].to_list() == rows[name].to_list()

@@ -1,6 +1,7 @@
 """The verbs of medical, called as on the command line."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import polars as pl
@@ -35,6 +36,40 @@ def run(home, tmp_path_factory):
         boxes=str(home / "boxes.csv"),
     )
     return path
+
+
+@pytest.mark.parametrize("task", ["medical", "saliency"])
+def test_weights_that_say_their_model_need_no_backbone(headwise, home, tmp_path, task):
+    """Neither to train nor, once the file is gone, to use the run. (The test of saliency is here,
+    too: it is the same.)
+    """
+    import timm
+    from safetensors.torch import load_file, save_file
+
+    from headwise.data.scenes.generate import write_sample_scenes
+    from headwise.models.weights.adopted import METADATA, BackboneFacts
+
+    name, file = "test_efficientnet", tmp_path / "w.safetensors"
+    state = timm.create_model(name, num_classes=0).state_dict()
+    facts = BackboneFacts("tiny", name, 32, (0.5,) * 3, (0.5,) * 3, 64, "")
+    save_file(state, file, {METADATA: json.dumps(asdict(facts))})
+    data = home if task == "medical" else write_sample_scenes(tmp_path / "scenes")
+    words = SMALL if task == "medical" else ("--size", "32", "32", "--transformer", "none")
+    code, lines = headwise(
+        task, "train", "--data", data, "--run", tmp_path / "r", *words, "--weights", file,
+        "--max-steps", "1", "--batch-size", "4", "--lr", "1e-9",
+    )  # fmt: skip
+    assert code == 0, lines
+    assert any("weights of" in line and name in line for line in lines)
+    assert json.loads((tmp_path / "r" / "spec.json").read_text())["backbone"] == name
+    trained = load_file(tmp_path / "r" / "model.safetensors")
+    ending = "blocks.3.0.conv_pw.weight"
+    stored = [value for key, value in trained.items() if key.endswith(ending)]
+    assert len(stored) == (1 if task == "medical" else 2)
+    assert all(np.allclose(value, state[ending], atol=1e-6) for value in stored)
+    file.unlink()
+    code, lines = headwise(task, "evaluate", "--run", tmp_path / "r")
+    assert code == 0, lines
 
 
 @pytest.mark.parametrize(

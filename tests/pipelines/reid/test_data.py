@@ -16,6 +16,7 @@ from headwise.pipelines.reid.data import ReidSpec, _take_of_each, goal_of, open_
 from headwise.pipelines.reid.options import ReidOptions
 from headwise.pipelines.reid.pictures import IdentityPictures, Pictures
 from headwise.tests.data.persons.sets import fill
+from headwise.tests.statements import statements
 
 
 @pytest.fixture(autouse=True)
@@ -370,6 +371,24 @@ class TestAttributes:
         )
         assert splits.spec.attributes == ["kind"]
         assert len(splits.train) + len(splits.validation) + len(splits.test) == 40
+
+    @pytest.mark.parametrize(
+        ("options", "unused", "unit"),
+        [
+            ({}, ["colour", "kind"], "identities"),
+            ({"goal": "classes"}, ["colour", "kind"], "pictures of each class"),
+            ({"model": "cca", "attributes": ("kind",)}, ["colour"], "pictures"),
+        ],
+    )
+    def test_columns_that_are_not_used_and_what_parts_are_shares_of_are_in_the_account(
+        self, tmp_path, options, unused, unit
+    ) -> None:
+        path = table(tmp_path)
+        with account.opened() as notes:
+            opened(path, per_identity=2, batch_size=8, validation_share=0.4, **options)
+        assert statements(notes, "columns") == {("columns", "not used"): (len(unused), unused)}
+        what = f"parts are shares of the {unit}; exact copies stay together"
+        assert statements(notes, "groups")["groups", what] == (0, [])
 
 
 class TestMistakes:

@@ -8,12 +8,14 @@ import numpy as np
 import polars as pl
 import pytest
 
+from headwise.base.account import opened
 from headwise.base.errors import InputError
 from headwise.pipelines.reid import TASK
 from headwise.pipelines.reid.options import SearchOptions
 from headwise.pipelines.reid.pipeline import ReidPipeline
 from headwise.pipelines.reid.verbs import search as searching
 from headwise.pipelines.reid.verbs.search import Embedded, exact
+from headwise.tests.statements import statements
 
 
 def unit(count: int, width: int = 5, seed: int = 0) -> np.ndarray:
@@ -169,3 +171,15 @@ class TestStored:
         (tmp_path / "bad.parquet").write_text("no")
         with pytest.raises(InputError, match="cannot be read as parquet"):
             searching._stored(tmp_path / "bad.parquet", "vector", "m1")
+
+    def test_vectors_that_are_read_are_counted_in_the_account(self, tmp_path) -> None:
+        path = stored(tmp_path / "v.parquet")
+        with opened() as account:
+            embedded = searching._embedded(refuse_to_embed, str(path), "vector", "m1")
+        count = len(embedded.items)
+        assert count > 1
+        assert statements(account) == {("read", "vectors"): (count, [])}
+
+
+def refuse_to_embed(pictures: str) -> pl.DataFrame:
+    raise AssertionError(f"{pictures} is embedded again")

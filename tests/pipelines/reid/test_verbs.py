@@ -3,6 +3,7 @@ uses.
 """
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from headwise import pipelines
 from headwise.base.errors import InputError
+from headwise.models.weights.adopted import METADATA, BackboneFacts
 from headwise.pipelines import load_task
 from headwise.pipelines.engine.runs.loaded import load_run
 from headwise.pipelines.engine.runs.run_directory import RunDirectory
@@ -413,6 +415,29 @@ class TestBackbones:
         code, lines = headwise(*words, *WORDS, "--weights", tmp_path / "other.safetensors")
         assert (code, len(lines)) == (2, 1), lines
         assert "name it by --backbone" in lines[0]
+
+    def test_weights_that_say_their_model_need_no_backbone(
+        self, persons, tmp_path, headwise
+    ) -> None:
+        """Neither to train nor, once the file is gone, to use the run."""
+        file = tmp_path / "w.safetensors"
+        model = timm.create_model("test_vit", img_size=(32, 32), num_classes=0)
+        facts = BackboneFacts("tiny", "test_vit", 32, (0.5,) * 3, (0.5,) * 3, 64, "")
+        save_file(model.state_dict(), file, {METADATA: json.dumps(asdict(facts))})
+        words = ("--weights", file, "--lr", 1e-9, "--weight-decay", 0, *self.WORDS[2:])
+        code, lines = headwise("reid", "train", "--data", persons, "--run", tmp_path / "r", *words)
+        assert code == 0, lines
+        assert any("weights of" in line and "test_vit" in line for line in lines)
+        assert json.loads((tmp_path / "r" / "spec.json").read_text())["backbone"] == "test_vit"
+        weights = load_file(tmp_path / "r" / "model.safetensors")
+        name = "blocks.1.mlp.fc1.weight"
+        torch.testing.assert_close(weights[f"trunk.model.{name}"], model.state_dict()[name])
+        file.unlink()
+        source, output = persons / "query", tmp_path / "o.parquet"
+        code, lines = headwise(
+            "reid", "embed", "--run", tmp_path / "r", "--input", source, "--output", output
+        )
+        assert code == 0, lines
 
     def test_a_finished_run_no_longer_needs_the_file(self, persons, tmp_path, headwise) -> None:
         file = tmp_path / "w.safetensors"

@@ -253,6 +253,34 @@ class TestEncoder:
             pipelines.wsi.features(slides=slides / "slides", output=slides / "o")
         assert asked == ["resnet50.a1_in1k"] * 2
 
+    def test_weights_that_say_their_model_are_the_encoder(
+        self, slides, monkeypatch, tmp_path
+    ) -> None:
+        timm = pytest.importorskip("timm", reason="timm is optional (extra wsi)")
+        import json
+        from dataclasses import asdict
+
+        from safetensors.torch import save_file
+
+        from headwise.models.weights.adopted import METADATA, BackboneFacts
+        from headwise.pipelines.wsi.options import FeaturesOptions
+
+        name, file = "test_resnet.r160_in1k", tmp_path / "w.safetensors"
+        facts = BackboneFacts("tiny", name, 32, (0.1,) * 3, (0.2,) * 3, 64, "")
+        state = timm.create_model(name, num_classes=0).state_dict()
+        save_file(state, file, {METADATA: json.dumps(asdict(facts))})
+        options = FeaturesOptions(slides="s", output="o", weights=str(file))
+        settings = extraction.extraction_of(options)
+        assert (settings["encoder"], settings["weights"]) == (name, str(file))
+        extraction._encoder.cache_clear()
+        encoder = extraction.Extractor(settings, extraction.torch.device("cpu")).encoder
+        assert encoder.mean.flatten().tolist() == pytest.approx([0.1] * 3)
+        hub = FeaturesOptions(slides="s", output="o", weights="hf-hub:a/b")
+        settings = extraction.extraction_of(hub)
+        assert (settings["encoder"], settings["weights"]) == ("hf-hub:a/b", "pretrained")
+        default = extraction.extraction_of(FeaturesOptions(slides="s", output="o"))
+        assert (default["encoder"], default["weights"]) == ("resnet50.a1_in1k", "pretrained")
+
     def test_without_network_it_fails_at_once_and_names_what_works(self, monkeypatch) -> None:
         pytest.importorskip("timm", reason="timm is optional (extra wsi) and not installed")
         from huggingface_hub import constants
