@@ -387,8 +387,9 @@ class TestAttributes:
         with account.opened() as notes:
             opened(path, per_identity=2, batch_size=8, validation_share=0.4, **options)
         assert statements(notes, "columns") == {("columns", "not used"): (len(unused), unused)}
-        what = f"parts are shares of the {unit}; exact copies stay together"
-        assert statements(notes, "groups")["groups", what] == (0, [])
+        for part in ("validation", "test"):
+            what = f"the {part} part is a share of the {unit}; exact copies stay together"
+            assert statements(notes, "groups")["groups", what] == (0, [])
 
 
 class TestMistakes:
