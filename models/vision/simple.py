@@ -84,7 +84,10 @@ class BlendedPictures(BlendedClassifier):
     """The mean of the probabilities of an attention model and a simple one, of classes that exclude
     each other."""
 
-    def forward(self, picture: Tensor, small: Tensor) -> Tensor:
+    # The names are those of the inputs of an export, as of the attention model.
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, picture: Tensor, small: Tensor
+    ) -> Tensor:
         """Logits (B, K)."""
         return self.blend(self.model(picture, small), self.simple(picture, small))
 
