@@ -56,8 +56,9 @@ class Range:
 
     def holds(self, value: Value) -> bool:
         """Whether the value lies in the range."""
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and self.low <= value <= self.high
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return self.low <= value <= self.high
 
     def samples(self) -> tuple[Value, ...]:
         """Some of its values."""
@@ -109,7 +110,7 @@ def shared_space(options: TrainOptions) -> dict[str, Searched]:
     """The options of training that every task searches, around the values of these options."""
     size = options.batch_size
     decays = sorted({0.0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, options.weight_decay})
-    sizes = dict.fromkeys([max(1, size // 2), size, 2 * size, *([4] if size == 1 else [])])
+    sizes = sorted({max(1, size // 2), size, 2 * size, 4 if size == 1 else size})
     return {
         "lr": Range(options.lr / 10, options.lr * 10, log=True),
         "batch_size": Choices(tuple(sizes)),

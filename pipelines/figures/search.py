@@ -60,9 +60,7 @@ def _history(axes: Axes, points: Sequence[SearchPoint], score: str) -> None:
 
 def _slice(axes: Axes, points: Sequence[SearchPoint], name: str, *, log: bool) -> None:
     values = [point.values.get(name) for point in points]
-    numbers = all(
-        isinstance(value, int | float) and not isinstance(value, bool) for value in values
-    )
+    numbers = all(type(value) in (int, float) for value in values)
     if numbers:
         _dots(axes, points, values)
     else:

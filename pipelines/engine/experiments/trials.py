@@ -182,9 +182,8 @@ class Trainings(Generic[OptionsT]):
         """
         from optuna.trial import TrialState
 
-        study = open_study(
-            self.home, mix(self.options.seed, number, 5) % 2**32, self.options.warmup
-        )
+        seed = mix(self.options.seed, number, 5) % 2**32  # Optuna takes 32 bits
+        study = open_study(self.home, seed, self.options.warmup)
         trial = study.ask()
         started, score, state = time.monotonic(), None, TrialState.FAIL
         facts: dict[str, float] = {}

@@ -68,6 +68,7 @@ def _tune(pipeline: AnyPipeline, trained: TrainOptions, options: TuneOptions, ho
         raise InputError("tune: all options are set; say with --space what is searched")
     located = trained
     if trained.data is None:
+        (output / "sample").mkdir(exist_ok=True)
         located = replace(trained, data=str(pipeline.write_sample(output / "sample").resolve()))
     with opened(trained.accept, homes_of(located)) as account:
         splits = pipeline.open_data(located)
@@ -80,12 +81,8 @@ def _tune(pipeline: AnyPipeline, trained: TrainOptions, options: TuneOptions, ho
     fingerprint = fingerprint_of(trained, facts, _FREE)
     if not is_done(home / "search.json", fingerprint):
         write_json(home / "search.json", {"fingerprint": fingerprint, "space": shown})
-    own = {
-        name: getattr(trained, name) for name, s in space.items() if s.holds(getattr(trained, name))
-    }
-    _train_all(
-        Trainings(task, located, space, home, _until(options)), own, options, pipeline.monitor
-    )
+    trainings = Trainings(task, located, space, home, _until(options))
+    _train_all(trainings, options, pipeline.monitor)
     return _finish(pipeline, trained, space, output, tried(open_study(home, 0)))
 
 

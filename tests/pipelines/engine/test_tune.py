@@ -1,7 +1,8 @@
-"""The search for options: what it finds, what it stores and goes on with, and what it never reads."""
+"""The search for options: what it finds, what it stores, how it goes on, what it never reads."""
 
 import csv
 import json
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -171,8 +172,10 @@ def test_another_space_or_other_options_need_another_folder(tmp_path):
 
 
 def test_no_trial_begins_after_the_timeout(tmp_path, monkeypatch):
-    times = iter([0.0, 1.0, 100.0, 200.0, 300.0])
-    monkeypatch.setattr("headwise.pipelines.engine.experiments.tune.time.time", lambda: next(times))
+    times = iter([0.0, 1.0, 100.0])  # of the beginning and of each trial
+    clock = SimpleNamespace(time=lambda: next(times), monotonic=lambda: 0.0)
+    for module in ("tune", "trials"):
+        monkeypatch.setattr(f"headwise.pipelines.engine.experiments.{module}.time", clock)
     call(
         Parabola(),
         "tune",
