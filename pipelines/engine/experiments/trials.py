@@ -194,7 +194,7 @@ class Trainings(Generic[OptionsT]):
             facts["weights"] = sum(weight.numel() for weight in model.parameters())
             score, state = facts.pop(f"validation_{pipeline.monitor}"), TrialState.COMPLETE
         except Pruned:
-            facts, state = {"epochs": storage.epochs}, TrialState.PRUNED
+            facts, state = {"epochs": float(storage.epochs)}, TrialState.PRUNED
         except (InputError, torch.OutOfMemoryError) as error:
             trial.set_user_attr("error", one_line(error)[:300])
         trial.set_user_attr("facts", {**facts, "seconds": time.monotonic() - started})

@@ -90,11 +90,11 @@ def _until(options: TuneOptions) -> float | None:
     return None if options.timeout is None else time.time() + options.timeout
 
 
-def _train_all(
-    trainings: Trainings[TrainOptions], own: dict[str, object], options: TuneOptions, monitor: str
-) -> None:
+def _train_all(trainings: Trainings[TrainOptions], options: TuneOptions, monitor: str) -> None:
     """Do the trials that are left, with a line for each."""
     study = open_study(trainings.home, 0)
+    values = {name: getattr(trainings.options, name) for name in trainings.space}
+    own = {name: value for name, value in values.items() if trainings.space[name].holds(value)}
     take_up(study, own)
     before = len(tried(study))
     if before:
