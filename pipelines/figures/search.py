@@ -18,8 +18,8 @@ _COLUMNS = 3
 
 
 class SearchPoint(NamedTuple):
-    """A trial: the values of its options, its score (None where it failed), its state (done, pruned
-    or failed), and whether it is the best.
+    """A trial: the values of its options (words where there are choices), its score (None where it
+    failed), its state (done, pruned or failed), and whether it is the best.
     """
 
     values: Mapping[str, Value]
@@ -29,19 +29,28 @@ class SearchPoint(NamedTuple):
 
 
 def search_figure(
-    points: Sequence[SearchPoint], names: Sequence[str], score: str, logs: Collection[str] = ()
+    points: Sequence[SearchPoint],
+    score: str,
+    choices: Mapping[str, Sequence[str] | None],
+    logs: Collection[str] = (),
 ) -> Figure:
     """First the scores of all trials with the best one so far, then a plot for each option.
 
-    Pruned trials are hollow, the best one is blue. logs: options with a logarithmic axis.
+    Pruned trials are hollow, the best one is blue. choices: for each option the words of its
+    values, which stand side by side; None for a range of numbers. logs: options with a logarithmic
+    axis.
     """
+    names = list(choices)
     rows = 1 + -(-len(names) // _COLUMNS)
     with styled_figure(MEDIUM, 2.2 * rows + 0.4) as figure:
         grid = figure.add_gridspec(rows, _COLUMNS)
         _history(figure.add_subplot(grid[0, :]), points, score)
         for place, name in enumerate(names):
             axes = figure.add_subplot(grid[1 + place // _COLUMNS, place % _COLUMNS])
-            _slice(axes, points, name, log=name in logs)
+            _slice(axes, points, name, choices[name])
+            if name in logs:
+                axes.set_xscale("log")
+                plain_ticks(axes.xaxis)
             if place % _COLUMNS == 0:
                 axes.set_ylabel(score)
     return figure
@@ -58,18 +67,17 @@ def _history(axes: Axes, points: Sequence[SearchPoint], score: str) -> None:
     axes.set_ylabel(score)
 
 
-def _slice(axes: Axes, points: Sequence[SearchPoint], name: str, *, log: bool) -> None:
-    values = [point.values.get(name) for point in points]
-    numbers = all(type(value) in (int, float) for value in values)
-    if numbers:
-        _dots(axes, points, values)
+def _slice(
+    axes: Axes, points: Sequence[SearchPoint], name: str, words: Sequence[str] | None
+) -> None:
+    """The score by the value of an option."""
+    if words is None:
+        _dots(axes, points, [point.values.get(name) for point in points])
     else:
-        labels = sorted({str(value) for value in values})
-        _dots(axes, points, [labels.index(str(value)) for value in values])
-        axes.set_xticks(range(len(labels)), [label.lower() for label in labels])
-    if numbers and log:
-        axes.set_xscale("log")
-        plain_ticks(axes.xaxis)
+        places = [words.index(str(point.values[name])) for point in points]
+        _dots(axes, points, places)
+        axes.set_xticks(range(len(words)), words, fontsize=8)
+        axes.set_xlim(-0.5, len(words) - 0.5)
     axes.set_xlabel(name)
 
 

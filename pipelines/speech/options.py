@@ -35,13 +35,7 @@ class SpeechOptions(TrainOptions):
         "loss": ("ctc", "smoothing"),
         "augmentation": ("mask_time", "mask_bands", "warp_bands"),
     }  # fmt: skip
-    SEARCH: ClassVar[Space] = {
-        "width": Choices((64, 96, 144)),
-        "encoder_layers": Range(2, 5),
-        "dropout": Range(0.0, 0.3),
-        "ctc": Range(0.0, 0.6),
-    }
-
+    SEARCH: ClassVar[Space] = {"width": Choices((64, 96, 144)), "dropout": Range(0.0, 0.3)}
     data: str | None = None
     """Folder of recordings with their text in files of the same name (.txt, .lab, .TextGrid), or a
     manifest (.jsonl, .csv) with audio, text and, optionally, start, end, speaker, part, words."""

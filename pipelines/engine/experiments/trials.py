@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Generic, cast
 import torch
 from torch import nn
 
+from ....base.account import opened
 from ....base.errors import InputError, one_line
 from ..command_line.checks import options_of_a_preset
 from ..command_line.parsing import preset_options
@@ -165,16 +166,22 @@ class Trainings(Generic[OptionsT]):
     def start(self) -> Callable[[int], Tried | None]:
         """The function that trains the trial of a number; None where the time is over."""
         pipeline = self.task.load()
-        splits = None
-        if not reopens(self.space, self.task.options):
-            splits = pipeline.open_data(self.options)
+        return self.start_with(pipeline, self._open(pipeline, self.options))
+
+    def start_with(self, pipeline: AnyPipeline, splits: Splits) -> Callable[[int], Tried | None]:
+        """As `start`, where the data is open."""
+        again = reopens(self.space, self.task.options)
 
         def work(number: int) -> Tried | None:
             if self.until is not None and time.time() >= self.until:
                 return None
-            return self._try(pipeline, splits, number)
+            return self._try(pipeline, None if again else splits, number)
 
         return work
+
+    def _open(self, pipeline: AnyPipeline, options: OptionsT) -> Splits:
+        with opened(options.accept):
+            return pipeline.open_data(options)
 
     def _try(self, pipeline: AnyPipeline, splits: Splits | None, number: int) -> Tried | None:
         """The next trial of the study. Its values follow from seed, number and the trials before,
@@ -210,7 +217,7 @@ class Trainings(Generic[OptionsT]):
         """Train with these values; the test part is not touched."""
         options = cast(OptionsT, replace(self.options, **values))
         check_options(self.task, options)
-        parts = splits or pipeline.open_data(options)
+        parts = splits or self._open(pipeline, options)
         return fit(
             pipeline,
             options,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -21,11 +24,14 @@ from ..pipeline import AnyPipeline
 from ..processes import map_jobs
 from ..runs.paths import as_typed, homes_of, with_absolute_paths
 from ..runs.run_directory import dump_options
-from ..search_space import Space, parse_space, written
+from ..search_space import Choices, Range, Space, parse_space, written
 from ..tune_options import TuneOptions, training_options
 from .jobs import check_plain, claimed, fingerprint_of, is_done
 from .table import table_lines
 from .trials import Trainings, Tried, default_space, open_study, take_up, tried
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # What may differ between two calls that fill one folder.
 _FREE = FREE_ON_RESUME | {"accelerator", "data", "preset"}
@@ -82,7 +88,10 @@ def _tune(pipeline: AnyPipeline, trained: TrainOptions, options: TuneOptions, ho
     if not is_done(home / "search.json", fingerprint):
         write_json(home / "search.json", {"fingerprint": fingerprint, "space": shown})
     trainings = Trainings(task, located, space, home, _until(options))
-    _train_all(trainings, options, pipeline.monitor)
+    start = trainings.start
+    if options.processes == 1:  # other processes read the data themselves
+        start = partial(trainings.start_with, pipeline, splits)
+    _train_all(trainings, start, options, pipeline.monitor)
     return _finish(pipeline, trained, space, output, tried(open_study(home, 0)))
 
 
@@ -90,7 +99,12 @@ def _until(options: TuneOptions) -> float | None:
     return None if options.timeout is None else time.time() + options.timeout
 
 
-def _train_all(trainings: Trainings[TrainOptions], options: TuneOptions, monitor: str) -> None:
+def _train_all(
+    trainings: Trainings[TrainOptions],
+    start: Callable[[], Callable[[int], Tried | None]],
+    options: TuneOptions,
+    monitor: str,
+) -> None:
     """Do the trials that are left, with a line for each."""
     study = open_study(trainings.home, 0)
     values = {name: getattr(trainings.options, name) for name in trainings.space}
@@ -101,7 +115,7 @@ def _train_all(trainings: Trainings[TrainOptions], options: TuneOptions, monitor
         say(f"{before} of {options.trials} trials were done before")
     numbers = range(before, options.trials)
     with Progressbar(total=len(numbers), unit="trial", desc="tune") as bar:
-        for number, trial in zip(numbers, map_jobs(trainings.start, numbers, options.processes)):
+        for number, trial in zip(numbers, map_jobs(start, numbers, options.processes)):
             if trial is None:
                 say(f"--timeout: stopped before trial {number + 1}")
                 break
@@ -137,15 +151,29 @@ def _finish(
     write_text(config, dump_options(chosen))
     number = trials.index(best) + 1
     write_text(output / "trials.md", _markdown(table, number, monitor, pipeline.task.name, config))
-    points = [
-        SearchPoint(trial.values, trial.score, trial.state, trial is best) for trial in trials
-    ]
-    logs = [name for name, searched in space.items() if getattr(searched, "log", False)]
-    save_png(search_figure(points, list(space), monitor, logs), output / "trials.png")
+    save_png(_figure(trials, best, space, monitor), output / "trials.png")
     say(f"best: trial {number} of {len(trials)}: {_words(best, pipeline.monitor)}")
     say(f"table {output / 'trials.md'}")
     say(f"train the best: headwise {pipeline.task.name} train {config}")
     return Tuned(chosen, best.score, table, config)
+
+
+def _figure(trials: list[Tried], best: Tried, space: Space, monitor: str) -> Figure:
+    choices = {
+        name: [written(value) for value in searched.values]
+        for name, searched in space.items()
+        if isinstance(searched, Choices)
+    }
+    logs = [name for name, s in space.items() if isinstance(s, Range) and s.log]
+    points = []
+    for trial in trials:
+        values = {
+            name: written(value) if name in choices else value
+            for name, value in trial.values.items()
+        }
+        points.append(SearchPoint(values, trial.score, trial.state, trial is best))
+    by_name = {name: choices.get(name) for name in space}
+    return search_figure(points, monitor, by_name, logs)
 
 
 def trial_table(trials: list[Tried], names: list[str], monitor: str) -> pl.DataFrame:

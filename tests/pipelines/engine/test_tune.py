@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from headwise.base import extras
+from headwise.base.account import doubt
 from headwise.base.errors import InputError
 from headwise.pipelines import TASKS, load_task
 from headwise.pipelines.engine.command_line import parse
@@ -131,6 +132,36 @@ def test_the_best_options_train_to_the_same_score(tmp_path, averages):
         scores = [float(row["val_score"]) for row in csv.DictReader(file)]
     assert min(scores) == pytest.approx(tuned.score, rel=1e-9)
     assert yaml.safe_load(tuned.config.read_text())["data"] == str(sample)
+
+
+@pytest.mark.parametrize("space", ["lr=0.01:1", "bias=0:1"])
+def test_doubts_that_are_accepted_are_accepted_in_every_trial(tmp_path, space):
+    class Doubtful(Guarded):
+        def open_data(self, options, spec=None, *, as_test=False):
+            doubt("copies", "rows.json", "a row is there twice")
+            return super().open_data(options, spec, as_test=as_test)
+
+    common = {"trials": 3, "epochs": 1, "space": [space]}
+    with pytest.raises(InputError, match="--accept copies goes on"):
+        call(Doubtful(), "tune", output=tmp_path / "refused", **common)
+    call(Doubtful(), "tune", output=tmp_path / "taken", accept=["copies"], **common)
+    assert [row["state"] for row in rows_of(tmp_path / "taken")] == ["done"] * 3
+    (entry,) = json.loads((tmp_path / "taken" / "account.json").read_text())
+    assert entry["topic"] == "accepted"
+
+
+def test_data_is_read_once_unless_the_searched_options_change_it(tmp_path):
+    class Counting(Guarded):
+        reads = 0
+
+        def open_data(self, options, spec=None, *, as_test=False):
+            self.reads += 1
+            return super().open_data(options, spec, as_test=as_test)
+
+    for space, reads in (("lr=0.01:1", 1), ("bias=0:1", 4)):
+        task = Counting()
+        call(task, "tune", output=tmp_path / space[:2], trials=3, epochs=1, space=[space])
+        assert task.reads == reads
 
 
 def test_the_terminal_says_what_trains_the_best(tmp_path, capfd):
