@@ -1,7 +1,10 @@
 """The search for options: what it finds, what it stores, how it goes on, what it never reads."""
 
 import csv
+import inspect
 import json
+from dataclasses import fields
+from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +14,8 @@ from headwise.base import extras
 from headwise.base.account import doubt
 from headwise.base.errors import InputError
 from headwise.pipelines import TASKS, load_task
-from headwise.pipelines.engine.command_line import parse
+from headwise.pipelines.engine.command_line import options_class, parse, run_verb
+from headwise.pipelines.engine.command_line.option_help import option_groups, option_texts
 from headwise.pipelines.engine.pipeline import Splits
 from headwise.pipelines.engine.search_space import Choices, Range, parse_space, reopens
 from headwise.tests.pipelines.engine.averages import Averages, AveragesOptions, call
@@ -125,8 +129,6 @@ def test_the_best_options_train_to_the_same_score(tmp_path, averages):
     )
     assert options.lr == tuned.options.lr
     assert type(options) is AveragesOptions
-    from headwise.pipelines.engine.command_line import run_verb
-
     run = run_verb(task.task, "train", options)
     with open(run.path / "history.csv") as file:
         scores = [float(row["val_score"]) for row in csv.DictReader(file)]
@@ -285,6 +287,22 @@ def test_what_a_task_searches_are_options_that_it_takes(name):
         assert searched.holds(own), option
         again = parse_space([f"{option}={searched.words()}"], task.options)[option]
         assert all(again.holds(value) or isinstance(value, float) for value in searched.samples())
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_options_of_tune_are_those_of_training_and_documented(name):
+    task = load_task(name)
+    options = options_class(task, "tune")
+    names = [field.name for field in fields(options)]
+    assert {*names} == {
+        *(field.name for field in fields(task.options)),
+        *("output", "trials", "space", "timeout", "processes"),
+    }
+    assert [option for option, text in option_texts(options).items() if not text] == []
+    grouped = [option for members in option_groups(options).values() for option in members]
+    assert sorted(grouped) == sorted(names)
+    verb = import_module(f"headwise.pipelines.{name}").tune
+    assert "space" in inspect.signature(verb).parameters
 
 
 def test_options_that_the_model_does_not_read_are_not_searched():
