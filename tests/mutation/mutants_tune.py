@@ -45,7 +45,7 @@ MUTANTS = [
         TRIALS,
         "mix(self.options.seed, number, 5)",
         "mix(self.options.seed, 5)",
-        FOUND,
+        RESUMED,
     ),
     Mutant(
         "own-values-not-tried",

@@ -89,6 +89,7 @@ def test_a_search_goes_on_and_ends_as_the_unbroken_one(tmp_path, capfd):
     assert [row["trial"] for row in broken] == [str(number) for number in range(1, 8)]
     for name in ("momentum", "lr", "val_score", "state"):
         assert [row[name] for row in broken] == [row[name] for row in unbroken]
+    assert len({row["lr"] for row in unbroken}) == 7, "each trial draws values of its own"
     task = Parabola()
     call(task, "tune", output=tmp_path / "broken", trials=7, **common)
     assert not task.losses(), "all trials were done before"
