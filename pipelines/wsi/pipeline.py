@@ -252,7 +252,7 @@ class WsiPipeline(Pipeline[WsiOptions, WsiSpec, WsiPredictOptions, BagSet, BagIt
             "patients": len(set(patients.tolist())),
         }
         floor = scores_with_intervals(labels, baseline, patients, options.seed)
-        table, headline = score_table(metrics, floor, options.model), headline_of(metrics, floor)
+        table, headline = score_table(metrics, floor, "this run"), headline_of(metrics, floor)
         metrics["baselines"] = {"mean instance, logistic regression": floor}
         pictures = [figures.calibration_figure(labels, probability, baseline, dataset.classes)]
         if attention := attention_of_bags(model, dataset, device):
