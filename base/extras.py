@@ -19,6 +19,7 @@ MODULES = {
     "saliency": _VISION,
     "medical": (*_VISION, "pydicom"),
     "wsi": (*_VISION, "openslide", "h5py", "tifffile"),
+    "tune": ("optuna",),
     "speech": ("soundfile", "jiwer", "tokenizers", "numba", "praatio", "skimage"),
 }
 

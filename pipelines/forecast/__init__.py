@@ -4,6 +4,7 @@ of the file."""
 from ..engine.command_line import python_verb
 from ..engine.options import EvaluateOptions, ExportOptions
 from ..engine.task import Task, Verb
+from ..engine.tune_options import tune_options
 from .options import BacktestOptions, ForecastOptions, ForecastPredictOptions, check
 
 TASK = Task(
@@ -39,4 +40,5 @@ train = python_verb(TASK, "train", ForecastOptions)
 evaluate = python_verb(TASK, "evaluate", EvaluateOptions)
 predict = python_verb(TASK, "predict", ForecastPredictOptions)
 export = python_verb(TASK, "export", ExportOptions)
+tune = python_verb(TASK, "tune", tune_options(ForecastOptions))
 backtest = python_verb(TASK, "backtest", BacktestOptions)

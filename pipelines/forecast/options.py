@@ -13,6 +13,7 @@ from ..engine.command_line.checks import (
     check_unread,
 )
 from ..engine.options import LadderOptions, PredictOptions
+from ..engine.search_space import Choices, Range, Space
 
 DateOrder = Literal["auto", "dmy", "mdy", "ymd"]
 # Options that only one choice of another option reads.
@@ -40,6 +41,12 @@ class ForecastOptions(LadderOptions):
         "experts": ("ffn", "experts", "active", "router", "router_temperature", "balance"),
         "intervals": ("levels",),
     }  # fmt: skip
+    SEARCH: ClassVar[Space] = {
+        "width": Choices((128, 256, 512)),
+        "layers": Range(1, 4),
+        "dropout": Range(0.0, 0.4),
+        "lookback": Choices((None, 48, 192, 336), reopens=True),
+    }
 
     horizon: int | None = None
     """Steps to forecast. none: 96, or what a shorter table allows."""

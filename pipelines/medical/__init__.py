@@ -4,6 +4,7 @@ Research software, not for clinical use."""
 from ..engine.command_line import python_verb
 from ..engine.options import ExportOptions
 from ..engine.task import Task, Verb
+from ..engine.tune_options import tune_options
 from .options import (
     BodyOptions,
     CompareOptions,
@@ -56,5 +57,6 @@ train = python_verb(TASK, "train", MedicalOptions)
 evaluate = python_verb(TASK, "evaluate", MedicalEvaluateOptions)
 predict = python_verb(TASK, "predict", MedicalPredictOptions)
 export = python_verb(TASK, "export", ExportOptions)
+tune = python_verb(TASK, "tune", tune_options(MedicalOptions))
 compare = python_verb(TASK, "compare", CompareOptions)
 body = python_verb(TASK, "body", BodyOptions)

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from ...base.errors import InputError
 from ..engine.command_line.checks import check_least, check_shares, check_unread, flag
 from ..engine.options import EvaluateOptions, LadderOptions, PredictOptions
+from ..engine.search_space import Choices, Range, Space
 
 VARIANTS: dict[str, dict[str, object]] = {
     "medusa": {},
@@ -36,6 +37,7 @@ class MedicalOptions(LadderOptions):
         "augmentation": ("turn", "shift", "zoom", "aspect", "brightness", "flip"),
         "scores": ("class_weights", "sensitivity"),
     }  # fmt: skip
+    SEARCH: ClassVar[Space] = {"head_width": Choices((16, 32, 64)), "dropout": Range(0.0, 0.5)}
 
     data: str | None = None
     """Folder with one folder per class, table (image, label and, if known, patient, view, source,

@@ -3,6 +3,7 @@
 from ..engine.command_line import python_verb
 from ..engine.options import EvaluateOptions, ExportOptions
 from ..engine.task import Task, Verb
+from ..engine.tune_options import tune_options
 from .options import (
     CompareOptions,
     RankingOptions,
@@ -58,6 +59,7 @@ train = python_verb(TASK, "train", RankingOptions)
 evaluate = python_verb(TASK, "evaluate", EvaluateOptions)
 predict = python_verb(TASK, "predict", RankingPredictOptions)
 export = python_verb(TASK, "export", ExportOptions)
+tune = python_verb(TASK, "tune", tune_options(RankingOptions))
 top = python_verb(TASK, "top", TopOptions)
 compare = python_verb(TASK, "compare", CompareOptions)
 schema = python_verb(TASK, "schema", SchemaOptions)

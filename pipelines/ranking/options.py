@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, get_args
 from ...base.errors import InputError
 from ..engine.command_line.checks import check_attention, check_least, check_shares, refuse_unread
 from ..engine.options import LadderOptions, PredictOptions
+from ..engine.search_space import Choices, Range, Space
 
 Model = Literal["infnet", "infnet-hub", "shared-bottom", "mmoe", "ple", "din", "dcnv2", "tokens"]
 MODELS: tuple[Model, ...] = get_args(Model)
@@ -39,6 +40,12 @@ class RankingOptions(LadderOptions):
         "loss": ("task_weights", "embedding_l2"),
         "embeddings": ("embedding_optimizer", "embedding_lr", "sparse"),
     }  # fmt: skip
+    SEARCH: ClassVar[Space] = {
+        "width": Choices((16, 32, 64)),
+        "layers": Range(1, 4),
+        "dropout": Range(0.0, 0.5),
+        "embedding_l2": Range(1e-4, 1e-1, log=True),
+    }
 
     epochs: int = 8
     """Passes over the training part at most; 1 where later passes only overfit the ids (large

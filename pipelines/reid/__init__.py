@@ -3,6 +3,7 @@
 from ..engine.command_line import python_verb
 from ..engine.options import ExportOptions
 from ..engine.task import Task, Verb
+from ..engine.tune_options import tune_options
 from .option_rules import check
 from .options import (
     CompareOptions,
@@ -63,6 +64,7 @@ train = python_verb(TASK, "train", ReidOptions)
 evaluate = python_verb(TASK, "evaluate", ReidEvaluateOptions)
 predict = python_verb(TASK, "predict", ReidPredictOptions)
 export = python_verb(TASK, "export", ExportOptions)
+tune = python_verb(TASK, "tune", tune_options(ReidOptions))
 embed = python_verb(TASK, "embed", ReidPredictOptions)
 search = python_verb(TASK, "search", SearchOptions)
 crop = python_verb(TASK, "crop", CropOptions)

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from ...base.account import Doubt
 from ..engine.options import EvaluateOptions, PredictOptions, TrainOptions
+from ..engine.search_space import Choices, Range, Space
 
 # What `compare` trains: the transformer alone, with one of DCAL's branches, with both.
 VARIANTS: Mapping[str, Mapping[str, object]] = {
@@ -35,6 +36,12 @@ class ReidOptions(TrainOptions):
         "training": ("optimizer",),
         "scoring": ("rerank",),
     }  # fmt: skip
+    SEARCH: ClassVar[Space] = {
+        "width": Choices((96, 192, 288)),
+        "layers": Range(3, 8),
+        "drop_path": Range(0.0, 0.3),
+        "smoothing": Range(0.0, 0.2),
+    }
 
     data: str | None = None
     """Folder of a known layout, folder with one folder per identity or class, or table (image,

@@ -3,6 +3,7 @@
 from ..engine.command_line import python_verb
 from ..engine.options import ExportOptions
 from ..engine.task import Task, Verb
+from ..engine.tune_options import tune_options
 from .options import (
     CrossvalOptions,
     SaliencyEvaluateOptions,
@@ -44,4 +45,5 @@ train = python_verb(TASK, "train", SaliencyOptions)
 evaluate = python_verb(TASK, "evaluate", SaliencyEvaluateOptions)
 predict = python_verb(TASK, "predict", SaliencyPredictOptions)
 export = python_verb(TASK, "export", ExportOptions)
+tune = python_verb(TASK, "tune", tune_options(SaliencyOptions))
 crossval = python_verb(TASK, "crossval", CrossvalOptions)

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from ...base.errors import InputError
 from ..engine.command_line.checks import check_attention, check_least, check_shares, check_unread
 from ..engine.options import EvaluateOptions, PredictOptions, TrainOptions
+from ..engine.search_space import Range, Space
 
 TRAINED = "trained"  # as in the training
 
@@ -27,6 +28,10 @@ class SaliencyOptions(TrainOptions):
         "stages of training": ("frozen_encoder", "frozen_transformer", "encoder_share"),
         "augmentation": ("flip", "zoom", "turn", "colour", "blank"),
     }  # fmt: skip
+    SEARCH: ClassVar[Space] = {
+        "drop_path": Range(0.0, 0.3),
+        "encoder_share": Range(0.1, 1.0, log=True),
+    }
 
     data: str | None = None
     """Folder of scenes (with folders RGB, depth and GT, or named as in a public set), folder of

@@ -3,6 +3,7 @@
 from ..engine.command_line import python_verb
 from ..engine.options import EvaluateOptions, ExportOptions
 from ..engine.task import Task, Verb
+from ..engine.tune_options import tune_options
 from .options import (
     AdoptOptions,
     CompareOptions,
@@ -64,6 +65,7 @@ train = python_verb(TASK, "train", SpeechOptions)
 evaluate = python_verb(TASK, "evaluate", EvaluateOptions)
 predict = python_verb(TASK, "predict", SpeechPredictOptions)
 export = python_verb(TASK, "export", ExportOptions)
+tune = python_verb(TASK, "tune", tune_options(SpeechOptions))
 adopt = python_verb(TASK, "adopt", AdoptOptions)
 digits = python_verb(TASK, "digits", DigitsOptions)
 explain = python_verb(TASK, "explain", ExplainOptions)

@@ -8,6 +8,7 @@ from ...base.account import Doubt
 from ...base.errors import InputError
 from ..engine.command_line.checks import check_least, check_mechanism, check_shares, check_unread
 from ..engine.options import PredictOptions, TrainOptions
+from ..engine.search_space import Choices, Range, Space
 from .unread import check_unread_of_training
 
 Format = Literal["json", "srt", "vtt", "tsv", "ctm", "TextGrid", "txt"]
@@ -34,6 +35,7 @@ class SpeechOptions(TrainOptions):
         "loss": ("ctc", "smoothing"),
         "augmentation": ("mask_time", "mask_bands", "warp_bands"),
     }  # fmt: skip
+    SEARCH: ClassVar[Space] = {"width": Choices((64, 96, 144)), "dropout": Range(0.0, 0.3)}
     data: str | None = None
     """Folder of recordings with their text in files of the same name (.txt, .lab, .TextGrid), or a
     manifest (.jsonl, .csv) with audio, text and, optionally, start, end, speaker, part, words."""

@@ -5,6 +5,7 @@ cohort, with ACMIL.
 from ..engine.command_line import python_verb
 from ..engine.options import ExportOptions
 from ..engine.task import Task, Verb
+from ..engine.tune_options import tune_options
 from .options import (
     CrossvalOptions,
     FeaturesOptions,
@@ -53,5 +54,6 @@ train = python_verb(TASK, "train", WsiOptions)
 evaluate = python_verb(TASK, "evaluate", WsiEvaluateOptions)
 predict = python_verb(TASK, "predict", WsiPredictOptions)
 export = python_verb(TASK, "export", ExportOptions)
+tune = python_verb(TASK, "tune", tune_options(WsiOptions))
 features = python_verb(TASK, "features", FeaturesOptions)
 crossval = python_verb(TASK, "crossval", CrossvalOptions)

@@ -17,6 +17,7 @@ from ..engine.command_line.checks import (
     options_of_a_preset,
 )
 from ..engine.options import EvaluateOptions, LadderOptions, PredictOptions
+from ..engine.search_space import Choices, Range, Space
 
 ModelName = Literal["acmil", "acmil-mha", "abmil", "mean", "max"]
 TILE_OPTIONS = (
@@ -49,6 +50,12 @@ class WsiOptions(LadderOptions):
         ),
         "loss": ("diversity", "branch_loss", "class_weights"),
     }  # fmt: skip
+    SEARCH: ClassVar[Space] = {
+        "inner": Choices((128, 256, 512)),
+        "branches": Range(1, 8),
+        "diversity": Range(0.0, 2.0),
+        "dropout": Range(0.0, 0.5),
+    }
 
     data: str | None = None
     """List of slides (table with the columns slide, label and optionally patient, split, mpp), a

@@ -23,6 +23,7 @@ COMMON = {
     "evaluate": "score a trained run, on its test part or on other data",
     "predict": "predict for a file or folder: parquet out, resumable",
     "export": "write the model as one torch.export program (.pt2) or ONNX graph (.onnx)",
+    "tune": "search for better options by their validation score (extra `tune`)",
 }
 
 

@@ -18,6 +18,7 @@ from ....base.errors import InputError, closest, one_line
 from ....base.yaml_text import read_yaml
 from ..options import ExportOptions
 from ..task import Task
+from ..tune_options import check_tuning, tune_class
 from .checks import check_least, flag, options_of_a_preset, options_of_a_run
 
 Options = TypeVar("Options")
@@ -48,6 +49,7 @@ def options_class(task: Task, verb: str) -> type:
         "evaluate": task.evaluate_options,
         "predict": task.predict_options,
         "export": ExportOptions,
+        "tune": tune_class(task.options),
     }[verb]
 
 
@@ -140,6 +142,7 @@ def _checked_values(task: Task, options: Options) -> Options:
         if value is not None and not 0 <= value < float("inf"):
             raise InputError(f"{flag(name)} {value}: must be 0 or more")
     task.check(options)
+    check_tuning(options, task.options)
     return options
 
 

@@ -14,6 +14,7 @@ from ..task import Task
 from .option_help import option_groups, option_texts
 
 if TYPE_CHECKING:
+    from ..experiments.tune import Tuned
     from ..inference.shards import Predicted
     from ..pipeline import Metrics
     from ..runs.run_directory import RunDirectory
@@ -41,9 +42,12 @@ def run_verb(task: Task, verb: str, options: object) -> object:
     """Carry out a verb; returns what its function returns."""
     if verb in task.verbs:
         return task.verbs[verb].run(task, options)
-    module = {"predict": "inference.shards", "export": "inference.export"}.get(
-        verb, "training.jobs"
-    )
+    modules = {
+        "predict": "inference.shards",
+        "export": "inference.export",
+        "tune": "experiments.tune",
+    }
+    module = modules.get(verb, "training.jobs")
     function = getattr(import_module(f"headwise.pipelines.engine.{module}"), verb)
     return function(task.load(), options)
 
@@ -69,6 +73,10 @@ def python_verb(
 def python_verb(
     task: Task, verb: Literal["export"], options: Callable[Parameters, object]
 ) -> PythonVerb[Parameters, str]: ...
+@overload
+def python_verb(
+    task: Task, verb: Literal["tune"], options: Callable[Parameters, object]
+) -> PythonVerb[Parameters, Tuned]: ...
 @overload
 def python_verb(
     task: Task, verb: str, options: Callable[Parameters, object]

@@ -16,6 +16,7 @@ from pathlib import Path
 from ....base.errors import InputError
 from ..command_line import PLAIN
 from ..options import EvaluateOptions, ExportOptions, PredictOptions, TrainOptions
+from ..tune_options import TuneOptions
 
 SKELETON = Path(__file__).parent / "skeleton"
 
@@ -67,9 +68,11 @@ def _options() -> dict[str, list[str]]:
     def names(options: type) -> list[str]:
         return [field.name for field in dataclasses.fields(options)]
 
+    train = [*names(TrainOptions), "hidden", "validation_share", "test_share"]
     return {
-        "train": [*names(TrainOptions), "hidden", "validation_share", "test_share"],
+        "train": train,
         "evaluate": names(EvaluateOptions),
         "predict": names(PredictOptions),
         "export": names(ExportOptions),
+        "tune": [*train, *names(TuneOptions)],
     }

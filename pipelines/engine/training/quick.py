@@ -8,7 +8,7 @@ from torch import nn
 from ..pipeline import DataT, OptionsT, Pipeline, SpecT
 from .devices import one_device
 from .loop import Trainer
-from .storage import MemoryStorage
+from .storage import MemoryStorage, Storage
 
 
 def fit(
@@ -19,18 +19,21 @@ def fit(
     device: torch.device,
     *,
     validation: DataT | None = None,
+    storage: Storage | None = None,
 ) -> tuple[nn.Module, dict[str, float]]:
     """Train the task's model on a data set, as `train` does but without files.
 
     validation: a data set to stop early by; the weights are then those of the best epoch. Without
     it, as for a fold that has none, all of `options.epochs` are done and the last weights kept.
 
+    storage: hears of every epoch; by default one that keeps the best weights in memory.
+
     Returns the model in evaluation mode, and how the training went: epochs, steps, best_epoch and
     the best score as validation_NAME. Raises InputError where the loss is not finite, or no epoch
     had a finite score.
     """
     trainer = Trainer(
-        pipeline, options, dataset, validation, spec, MemoryStorage(), one_device(device)
+        pipeline, options, dataset, validation, spec, storage or MemoryStorage(), one_device(device)
     )
     model = trainer.run()
     progress = trainer.progress

@@ -39,7 +39,7 @@ def test_a_field_that_tells_the_label_is_named(tmp_path) -> None:
     frame = table(dwell=click * 5 + random.random(400), chance=random.random(400))
     plan = schema(numeric=["dwell", "chance"])
     lines = lines_of(saved(tmp_path / "a.csv", frame), plan)
-    assert re.search(r"dwell alone gives an AUC of (1\.0|0\.99)\d+ for click", lines)
+    assert re.search(r"dwell alone gives an AUC of (1\.0|0\.9[89])\d+ for click", lines)
     assert "chance alone" not in lines
     # A name for each row tells nothing of other rows.
     frame = table(row=[f"r{row}" for row in range(400)])
