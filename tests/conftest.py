@@ -6,10 +6,14 @@ import contextlib
 import importlib
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # inherited by every process that a test starts
 os.environ["HEADWISE_OFFLINE"] = "1"
+# Weights that this machine has fetched change no result: without them, `--weights auto` is none.
+_CACHE = tempfile.TemporaryDirectory(prefix="headwise-cache-")
+os.environ["HEADWISE_CACHE"] = _CACHE.name
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 
 import pytest

@@ -141,14 +141,34 @@ def blend_rung(
     if _mean_ap(part, first) < _mean_ap(part, _centred(first, centre := spread.mean(0))):
         blend.centre = torch.from_numpy(centre)
         first = _centred(first, centre)
-    scores = [_mean_ap(part, _joined(first, second, share)) for share in SHARES]
+    deviations = _deviation(part, first), _deviation(part, second)
+    weights = [_weight(share, *deviations) for share in SHARES]
+    scores = [_mean_ap(part, _joined(first, second, weight)) for weight in weights]
     identities = len(np.unique(part.labels[part.labels > 0]))
     certainty = identities / (identities + PRIOR_GROUPS)
     best = float(SHARES[int(np.argmax(scores))])
-    share = min(max(certainty * best + (1 - certainty) * 0.5, 0.01), 0.99)
-    blend.share = torch.tensor(share)
-    words = f"mean of the cosines of the two, {share:.0%} of the model"
+    share = certainty * best + (1 - certainty) * 0.5
+    blend.share = torch.tensor(min(max(_weight(share, *deviations), 1e-3), 1 - 1e-3))
+    words = f"mean of the standardised cosines of the two, {share:.0%} of the model"
     return Rung("the blend of the two", words, blend, {"width": first.shape[1]})
+
+
+def _deviation(part: Pictures, vectors: np.ndarray) -> float:
+    """Standard deviation of the cosines between pictures of different identities.
+
+    Those of a whitened space are near 0, those of an untrained network all near another value: by
+    themselves, they say little of how much a cosine tells.
+    """
+    people = np.flatnonzero(part.labels > 0)[:CENTRING_PICTURES]
+    labels, some = part.labels[people], vectors[people]
+    cosines = (some @ some.T)[labels[:, None] != labels]
+    return max(float(cosines.std()), 1e-6) if len(cosines) else 1.0
+
+
+def _weight(share: float, first: float, second: float) -> float:
+    """The weight of the first of two cosines that has a share after division by the deviations."""
+    one, other = share / first, (1 - share) / second
+    return one / (one + other)
 
 
 def _some(part: Pictures) -> Pictures:
