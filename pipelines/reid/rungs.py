@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from ...base.account import note
-from ...base.errors import InputError
+from ...base.errors import InputError, reason
+from ...models.layers.encoders import TileEncoder
 from ...models.layers.vit_trunk import SCRATCH
 from ...models.vision.frozen import FrozenLinear, rebuilt_frozen
 from ...models.vision.picture_rungs import (
@@ -42,12 +43,24 @@ PREFERRED = ("efficientnet-lite0", "mobilenetv2")
 CENTRING_PICTURES = 2000  # of the training part, by which vectors are centred
 
 
-def simple_weights(options: ReidOptions) -> Weights:
-    """The weights of the simple model: those that the options name, else the best at hand."""
+def simple_encoder(options: ReidOptions) -> tuple[TileEncoder, Weights]:
+    """The encoder of the simple model: of the weights that the options name, where they can be used
+    alone, else of the best at hand.
+    """
     name, backbone = options.weights, options.backbone
-    if name in NO_WEIGHTS or (name == PRETRAINED and backbone == SCRATCH):
-        name, backbone = AUTO, SCRATCH
-    return resolve_weights(name, "features", backbone=backbone, scratch=SCRATCH, prefer=PREFERRED)
+    if name not in NO_WEIGHTS and not (name == PRETRAINED and backbone == SCRATCH):
+        try:
+            return _opened(name, backbone, options)
+        except InputError as error:  # such as positions of another size
+            note("assumed", f"the simple model has other weights than dcal ({reason(error, 200)})")
+    return _opened(AUTO, SCRATCH, options)
+
+
+def _opened(name: str, backbone: str, options: ReidOptions) -> tuple[TileEncoder, Weights]:
+    weights = resolve_weights(
+        name, "features", backbone=backbone, scratch=SCRATCH, prefer=PREFERRED
+    )
+    return open_encoder(weights, picture=options.size, side=SIDE), weights
 
 
 def can_choose(validation: Pictures, goal: str) -> bool:
@@ -67,7 +80,7 @@ def prepare(options: ReidOptions, splits: Splits[ReidSpec, Pictures]) -> None:
     if options.model == "cca":
         return
     if can_choose(splits.validation, splits.spec.goal):
-        if not simple_weights(options).pretrained:
+        if not simple_encoder(options)[1].pretrained:
             note("assumed", "the simple model beside dcal has random filters: no weights at hand")
         return
     what = "no validation part by which models are compared"
@@ -85,8 +98,7 @@ def simple_rungs(
     train, held, spec = splits.train, splits.validation, splits.spec
     if options.model == "cca" or not can_choose(held, spec.goal):
         return {}
-    weights = simple_weights(options)
-    encoder = open_encoder(weights, picture=options.size, side=SIDE)
+    encoder, weights = simple_encoder(options)
     pictures = Centres(train, options.size), Centres(held, options.size)
     normalisation, seed = Normalisation(MEAN, DEVIATION), options.seed % (1 << 32)
     if spec.goal == "search":
@@ -234,15 +246,14 @@ def ladder_scores(
     counted = next(iter(scores.values())).first_rank > 0  # which depends on no model
     groups = labels[counted]
     drawn: dict[RungName, list[np.ndarray]] = {name: [] for name in scores}
-    for weights in draw_weights(groups, 1000, seed=0):
+    for weights in draw_weights(groups, 1000, seed=0) if counted.any() else ():
         for name, result in scores.items():
-            with np.errstate(invalid="ignore"):  # no query that counts
-                drawn[name].append(weights @ result.ap[counted] / weights.sum(1))
+            drawn[name].append(weights @ result.ap[counted] / weights.sum(1))
     return LadderScores(
         "mAP",
         True,
         {name: result.mean_ap for name, result in scores.items()},
-        {name: np.concatenate(values) for name, values in drawn.items()},
+        {name: np.concatenate([[np.nan], *values]) for name, values in drawn.items()},
         len(np.unique(groups)),
         {"rank 1": {name: float(result.cmc[0]) for name, result in scores.items()}},
     )
