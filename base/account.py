@@ -14,6 +14,8 @@ What could make a result wrong is a doubt: an error, unless the user accepts dou
 
 from __future__ import annotations
 
+import os
+import re
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -66,13 +68,16 @@ class Entry:
 class Account:
     """Statements by topic. Noting the same thing twice counts it once.
 
-    accept: the kinds of doubt that are no errors here.
+    accept: the kinds of doubt that are no errors here. homes: absolute paths of folders that the
+    user named; what lies in them is called as in there, since the same path before every name says
+    nothing.
     """
 
-    def __init__(self, accept: Collection[str] = ()) -> None:
+    def __init__(self, accept: Collection[str] = (), homes: Collection[str] = ()) -> None:
         if unknown := [kind for kind in accept if kind not in get_args(Doubt)]:
             raise InputError(f"--accept {unknown[0]}: there are {', '.join(get_args(Doubt))}")
         self.accept = frozenset(accept)
+        self._homes = sorted(homes, key=len, reverse=True)
         self._entries: dict[tuple[Topic, str], Entry] = {}
         self._lock = threading.Lock()
 
@@ -80,10 +85,23 @@ class Account:
         self, topic: Topic, what: str, names: Iterable[object] = (), *, count: int | None = None
     ) -> None:
         """See the function `note`."""
+        what, short = self._within(what), [self._within(str(name)) for name in names]
         with self._lock:
             entry = self._entries.setdefault((topic, what), Entry(topic, what))
-            entry.names.update(dict.fromkeys(map(str, names)))
+            entry.names.update(dict.fromkeys(short))
             entry.counted = max(entry.counted, count or 0)
+
+    def _within(self, text: str) -> str:
+        """A text without the folders that the user named before the names of what lies in them."""
+        for home in self._homes:
+            # Not within another path: /data is no part of /mnt/data/a.png.
+            text = re.sub(rf"(?<![^\s('\"]){re.escape(home + os.sep)}", "", text)
+        return text
+
+    def recount(self, topic: Topic, what: str, count: int) -> None:
+        """See the function `recount`."""
+        with self._lock:
+            self._entries.setdefault((topic, what), Entry(topic, what)).counted = count
 
     def merge(self, entries: Iterable[Mapping[str, object]]) -> None:
         """Add the statements of another account, as its `to_json` gives them; counts add up."""
@@ -128,12 +146,13 @@ _current: ContextVar[Account | None] = ContextVar("account", default=None)
 
 
 @contextmanager
-def opened(accept: Collection[str] = ()) -> Iterator[Account]:
+def opened(accept: Collection[str] = (), homes: Collection[str] = ()) -> Iterator[Account]:
     """An account that all readers called within note in.
 
-    accept: the kinds of doubt that are no errors here. Raises InputError for an unknown kind.
+    accept: the kinds of doubt that are no errors here. homes: see `Account`. Raises InputError for
+    an unknown kind.
     """
-    account = Account(accept)
+    account = Account(accept, homes)
     token = _current.set(account)
     try:
         yield account
@@ -153,6 +172,15 @@ def note(
     account = _current.get()
     if account is not None:
         account.note(topic, what, names, count=count)
+
+
+def recount(topic: Topic, what: str, count: int) -> None:
+    """Correct the count of a statement without names, where less is used than was listed: the
+    account says what is used.
+    """
+    account = _current.get()
+    if account is not None:
+        account.recount(topic, what, count)
 
 
 def accepts(kind: Doubt) -> bool:

@@ -17,9 +17,9 @@ import filelock
 
 from .account import accepts, doubt, note
 from .errors import InputError, closest, fail, one_line, reason, shown
+from .own_files import ASIDE, RESULTS, holds_results, own_names
 
 JSON_CAP = 1 << 30  # bytes
-ASIDE = ".aside-"  # how the name of a file begins while it is being written
 _LONG_NAME = 230  # bytes
 
 
@@ -175,10 +175,10 @@ def walk_folder(
     suffixes: the endings that count, in lower case; deep: whether to search the folders below, too;
     noted: whether what is left out goes into the account, False where another walk takes it.
 
-    Left out, and named in the account: hidden files, files of other kinds, what is no plain file,
-    links to folders, and links that lead out of the folder (followed where the doubt "links" is
-    accepted). A link to a missing file is listed, and fails when it is read. Raises InputError
-    where a folder cannot be listed.
+    Left out, and named in the account: hidden files, files of other kinds, results that the program
+    wrote there, what is no plain file, links to folders, and links that lead out of the folder
+    (followed where the doubt "links" is accepted). A link to a missing file is listed, and fails
+    when it is read. Raises InputError where a folder cannot be listed.
     """
     endings, home = tuple(suffixes), os.path.realpath(folder)
     names, waiting = [], [""]
@@ -191,33 +191,47 @@ def walk_folder(
     try:
         while waiting:
             below = waiting.pop()
-            with os.scandir(os.path.join(folder, below)) as entries:
-                for entry in entries:
-                    linked = entry.is_symlink()
-                    real = os.path.realpath(entry.path) if linked else ""
-                    inside = not linked or lies_in(real, home)
-                    if entry.name.startswith("."):
-                        leave_out("hidden names", entry)
-                    elif _is_folder(entry):
-                        if linked and deep and (inside or not follow or real in entered):
-                            leave_out("links to folders", entry)
-                        elif deep:
-                            entered.add(real)  # a followed link may lead in a circle
-                            waiting.append(f"{below}{entry.name}/")
-                    elif not entry.name.lower().endswith(endings):
-                        leave_out("files of other kinds", entry)
-                    elif linked and not inside and not follow:
-                        leave_out("links that lead out of the folder (--accept links)", entry)
-                    elif linked or entry.is_file():
-                        names.append(below + entry.name)
-                    else:
-                        leave_out("names that are no plain files", entry)
+            with os.scandir(os.path.join(folder, below)) as scanned:
+                entries = list(scanned)
+            own = own_names(os.path.join(folder, below), {entry.name for entry in entries})
+            for entry in entries:
+                linked = entry.is_symlink()
+                real = os.path.realpath(entry.path) if linked else ""
+                inside = not linked or lies_in(real, home)
+                if entry.name in own:
+                    if what := own[entry.name]:
+                        leave_out(what, entry)
+                elif entry.name.startswith("."):
+                    leave_out("hidden names", entry)
+                elif _is_folder(entry):
+                    if linked and deep and (inside or not follow or real in entered):
+                        leave_out("links to folders", entry)
+                    elif deep and holds_results(entry.path):
+                        leave_out(RESULTS, entry)
+                    elif deep:
+                        entered.add(real)  # a followed link may lead in a circle
+                        waiting.append(f"{below}{entry.name}/")
+                elif not entry.name.lower().endswith(endings):
+                    leave_out("files of other kinds", entry)
+                elif linked and not inside and not follow:
+                    leave_out("links that lead out of the folder (--accept links)", entry)
+                elif linked or entry.is_file():
+                    names.append(below + entry.name)
+                else:
+                    leave_out("names that are no plain files", entry)
     except OSError as error:
         cure = "check the name and the permissions"
         raise fail(folder, f"cannot be listed ({reason(error)}); {cure}") from error
     for what, entries_left in left_out.items() if noted else ():
         note("left out", what, sorted(entries_left))
     return sorted(names, key=lambda name: name.split("/"))
+
+
+def pattern_home(pattern: str) -> str:
+    """The last folder before the first part of a pattern that has *, ? or [; "." for none."""
+    parts = Path(pattern).parts
+    fixed = next((k for k, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+    return os.path.join(*parts[:fixed]) if fixed else "."
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
 
 from ..base.account import accepts, doubt, note
-from ..base.errors import shown
+from ..base.errors import InputError, shown
 from .formats.tables import MISSING_WORDS
 
 _NO_LABEL = (*MISSING_WORDS, "#n/a", "#na", "<na>", "nat", "?")  # also of Excel, pandas and UCI
+
+MOST_UNREADABLE = 0.1  # share of the items of a data set
 
 Group = TypeVar("Group", bound=Hashable)
 
@@ -130,6 +132,27 @@ def check_items(
     if conflicts:
         note("items", f"{noun}s with two labels", conflicts)
     return rows_used
+
+
+def readable_rows(items: str, names: Sequence[str], problems: Mapping[int, str]) -> list[int]:
+    """The rows of a data set without those that are missing or cannot be read, which go into the
+    account.
+
+    items: what they are called, in the plural. problems: by row; "" for none. Raises InputError
+    where they are more than `MOST_UNREADABLE` of all: then something else is wrong than a few
+    files.
+    """
+    bad = {row: problem for row, problem in problems.items() if problem}
+    if len(bad) > MOST_UNREADABLE * len(names):
+        first = next(iter(bad.values()))
+        if len(bad) == 1:
+            raise InputError(first)
+        share = f"{len(bad):,} of {len(names):,} {items} cannot be read"
+        raise InputError(f"{first} ({share}; at most {MOST_UNREADABLE:.0%} are left out)")
+    if bad:
+        what = f"{items} that are missing or cannot be read"
+        note("left out", what, [f"{names[row]}: {problem}" for row, problem in bad.items()])
+    return [row for row in range(len(names)) if row not in bad]
 
 
 def digest(*arrays: np.ndarray) -> str:

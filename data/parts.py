@@ -1,6 +1,6 @@
 """The names that people give to the parts of a data set, in folders, file names and columns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -42,27 +42,41 @@ def read_part(where: object, cell: str, parts: Mapping[str, str] = PARTS) -> str
 
 
 def without_other_parts(
-    table: pl.DataFrame,
     names: Sequence[str],
+    cells: Callable[[str], Iterable[str | None]],
     parts: Mapping[str, str] = PARTS,
     *,
     fields: Sequence[str] = (),
+    chosen: Collection[str] = (),
 ) -> list[str]:
-    """The names of columns without those that are called like parts (fold, set, ...) but hold other
-    words; they go into the account as not used. Columns called part or split always stay.
+    """The names of columns without those that are called like parts (fold, set, ...) but hold
+    mostly other words; they go into the account as not used. Columns called part or split always
+    stay.
 
-    table: the cells as text. names: of its columns. fields: names that mean something else.
+    cells: gives those of a column, as text. fields: names that mean something else. chosen: columns
+    that the user named, which stay.
     """
     remaining, other = [], []
     for name in names:
-        called = plain_name(name) in SYNONYMS["part"]
-        doubtful = called and plain_name(name) not in (*_PART_NAMES, *fields)
-        cells = table[name].drop_nulls().unique().to_list() if doubtful else []
-        fits = not doubtful or all(cell.lower() in parts for cell in cells if cell)
+        settled = name in chosen or plain_name(name) in (*_PART_NAMES, *fields)
+        doubtful = called_like_parts(name) and not settled
+        words = {cell.strip().lower() for cell in cells(name) if cell} - {""} if doubtful else set()
+        # One wrong word among those of parts is a mistake, which is said when the parts are read.
+        fits = not doubtful or len(words & set(parts)) * 2 >= max(1, len(words))
         (remaining if fits else other).append(name)
     if other:
         note("columns", "not used as parts, since they hold other words", other)
     return remaining
+
+
+def called_like_parts(name: str) -> bool:
+    """Whether a column has one of the names that columns of parts have."""
+    return plain_name(name) in SYNONYMS["part"]
+
+
+def text_of(table: pl.DataFrame) -> Callable[[str], list[str | None]]:
+    """The distinct cells of a column of text, for `without_other_parts`."""
+    return lambda name: table[name].unique().to_list()
 
 
 def rows_in(parts: Sequence[str], names: Sequence[str]) -> np.ndarray:

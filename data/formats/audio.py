@@ -311,7 +311,12 @@ class _Sndfile:
         size, remaining = min(most, BLOCK_SECONDS * self.samplerate), count
         # The header of an MP3 counts samples that no decoder returns.
         spare = MP3_FRAME if file.format == "MP3" else 0
-        file.seek(first)
+        if file.seekable():
+            file.seek(first)
+        else:  # GSM 6.10 of telephones: what lies before the stretch is read, too
+            skipped = 0
+            while skipped < first and len(file.read(min(size, first - skipped))):
+                skipped += min(size, first - skipped)
         while remaining:
             expected = min(size, remaining)
             try:

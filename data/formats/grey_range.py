@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...base.account import note
+
 MARKER_SHARE = 0.02  # most of the pixels that markers may cover
 _BINS = 64
 _EMPTY = 31  # empty bins in a row, half of the range, that separate markers from the picture
@@ -50,6 +52,24 @@ def value_range(values: np.ndarray) -> ValueRange:
         if share <= most and inside.min() < inside.max():
             return ValueRange(float(inside.min()), float(inside.max()), True)
     return ValueRange(low, high, False)
+
+
+def unit_range(path: object, values: np.ndarray) -> np.ndarray:
+    """Values of a picture of 16 bits, float32 from 0 to 1, by the bits that they need: detectors
+    and thermal cameras write 8, 10, 12 or 14 bits into files of 16. Burnt-in markers do not count.
+
+    path: the file, which is named in the account where it uses fewer bits.
+    """
+    _, high, marked = value_range(values)
+    bits = bits_for(high)
+    if bits == 16:
+        return values / np.float32(65535)
+    what = f"files of 16 bits whose values need only {bits}, scaled by {2**bits - 1}"
+    note("assumed", what, [path])
+    if marked:
+        what = "files with burnt-in markers far outside of the other values, cut off"
+        note("values", what, [path])
+    return np.minimum(values / np.float32(2**bits - 1), 1)
 
 
 def bits_for(highest: float) -> int:

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import glob
 import os
-import stat
 import threading
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
-from ...base.account import accepts, doubt, note
-from ...base.errors import InputError, fail, reason, shown
+from ...base.account import accepts, note
+from ...base.errors import InputError, fail, reason
 from ...base.extras import install_line
-from ...base.files import lies_in, refuse_link_out, similar_file, storable, walk_folder, write_aside
+from ...base.files import lies_in, pattern_home, similar_file, storable, walk_folder, write_aside
+from ...base.own_files import RESULTS, OwnFiles, holds_results, own_names
+from .grey_range import unit_range
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -90,12 +91,11 @@ def list_folder(
 
 def _matches(pattern: str, suffixes: Sequence[str]) -> list[tuple[str, str]]:
     """Pictures that a pattern matches, named relative to the folder before its first * or ?."""
-    parts = Path(pattern).parts
-    fixed = next(k for k, part in enumerate(parts) if glob.has_magic(part))
-    base = os.path.join(*parts[:fixed]) if fixed else "."
+    base, parts = pattern_home(pattern), Path(pattern).parts
     home = os.path.realpath(base)
     pictures = []
     left_out: dict[str, list[str]] = {}
+    own = OwnFiles(base)
     for file in sorted(set(glob.glob(pattern, recursive=True))):
         name = os.path.relpath(file, base).replace(os.sep, "/")
         # With ".." behind the first *, leaving the folder is what the pattern asks for.
@@ -104,7 +104,9 @@ def _matches(pattern: str, suffixes: Sequence[str]) -> list[tuple[str, str]]:
         )
         if os.path.isdir(file):
             continue
-        if os.path.basename(file).startswith("."):
+        if own.holds(file):
+            left_out.setdefault(RESULTS, []).append(name)
+        elif os.path.basename(file).startswith("."):
             left_out.setdefault("hidden names", []).append(name)
         elif not name.lower().endswith(tuple(suffixes)):
             left_out.setdefault("files of other kinds", []).append(name)
@@ -133,20 +135,26 @@ def _single_picture(path: Path, suffixes: Sequence[str]) -> tuple[str, str]:
 
 
 def visible_folders(folder: str | os.PathLike[str]) -> list[str]:
-    """Names of the folders in a folder, sorted, without hidden ones; links to folders count, and
-    those that lead out of the folder are named in the account.
+    """Names of the folders in a folder, sorted, without hidden ones and results of the program;
+    links to folders count, and those that lead out of the folder are named in the account.
 
     Raises InputError where the folder cannot be listed.
     """
     home = os.path.realpath(folder)
     names, leading_out = [], []
     try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if not entry.name.startswith(".") and entry.is_dir():
-                    names.append(entry.name)
-                    if entry.is_symlink() and not lies_in(os.path.realpath(entry.path), home):
-                        leading_out.append(entry.path)
+        with os.scandir(folder) as scanned:
+            entries = list(scanned)
+        own = own_names(folder, {entry.name for entry in entries})
+        for entry in entries:
+            if entry.name.startswith(".") or not entry.is_dir():
+                continue
+            if entry.name in own or holds_results(entry.path):
+                note("left out", RESULTS, [entry.name])
+                continue
+            names.append(entry.name)
+            if entry.is_symlink() and not lies_in(os.path.realpath(entry.path), home):
+                leading_out.append(entry.path)
     except OSError as error:
         raise fail(folder, f"cannot be listed ({reason(error)}); check the permissions") from error
     if leading_out:
@@ -154,68 +162,13 @@ def visible_folders(folder: str | os.PathLike[str]) -> list[str]:
     return sorted(names)
 
 
-class PictureFolder:
-    """The folder in which the pictures of a list must lie; the list itself is not trusted.
-
-    A path is relative to the folder, or absolute and in it. Paths with ".." are refused, and so are
-    links that lead out of the folder, unless the doubt "links" is accepted.
-    """
-
-    def __init__(self, home: str | os.PathLike[str]) -> None:
-        self.home = str(home)
-        self._real = os.path.realpath(home)
-        self._checked: dict[str, bool] = {}  # one look per folder, not one per picture
-
-    def find(self, where: object, path: str, *, needed: bool = True) -> tuple[str, str]:
-        """(file, name relative to the folder, with "/") of one listed picture.
-
-        where: the list and line, for the message. needed: whether the picture must be there; else
-        one that is missing fails when it is read. Raises InputError where a needed picture is
-        missing or its path leads out of the folder.
-        """
-        if not path or "\0" in path:
-            raise fail(where, f"{shown(path)} is no name of a picture")
-        name = self._relative(where, path) if os.path.isabs(path) else path
-        parts = PurePosixPath(name).parts
-        file = os.path.join(self.home, *parts)
-        folder = os.path.dirname(file)
-        if folder not in self._checked:
-            self._checked[folder] = lies_in(os.path.realpath(folder), self._real)
-        if ".." in parts:
-            cure = "list only pictures that lie in it"
-            raise fail(where, f"{shown(name)} leads out of {self.home}; {cure}")
-        if not self._checked[folder]:
-            place = os.path.realpath(folder)
-            linked = f"{shown(name)} lies in a linked folder that leads out of {self.home}"
-            doubt("links", where, f"{linked}, to {place}; put the pictures themselves there")
-        try:
-            mode = os.lstat(file).st_mode
-            if stat.S_ISLNK(mode):
-                refuse_link_out(file, self._real)
-                mode = os.stat(file).st_mode
-        except OSError as error:
-            if not needed:
-                return file, "/".join(parts)
-            hint = "; write / between folders" if "\\" in name else ""
-            raise fail(where, f"there is no picture {shown(name)} in {self.home}{hint}") from error
-        if not stat.S_ISREG(mode):
-            raise fail(where, f"{shown(name)} in {self.home} is not a plain file")
-        return file, "/".join(parts)
-
-    def _relative(self, where: object, path: str) -> str:
-        real = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
-        if not lies_in(real, self._real):
-            cure = "give the folder of the pictures"
-            raise fail(where, f"{shown(path)} does not lie in {self.home}; {cure}")
-        return os.path.relpath(real, self._real).replace(os.sep, "/")
-
-
 def read_picture(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> np.ndarray:
     """One picture as RGB: uint8 (3, Y, X), turned upright as its EXIF orientation says.
 
     size: (height, width) in pixels to resize to, bicubic with the antialiasing of Pillow; None
     keeps the size of the file. Grey and palette become RGB, transparent pixels are laid on white,
-    16 bits are scaled to 8 (65535 becomes 255), and only the first of several pages is read.
+    16 bits are scaled to 8 by the bits that their values need (65535 or 4095 becomes 255), and only
+    the first of several pages or frames is read, which the account says.
 
     Raises InputError for a picture that is missing, empty, truncated, unreadable, or has more than
     PICTURE_PIXELS pixels (read from its header, before anything is decoded), and where Pillow is
@@ -280,6 +233,9 @@ def decode_picture(
             width, height = opened.size
             if width * height > PICTURE_PIXELS:
                 raise fail(path, _too_large(f"{width} x {height} pixels"))
+            if _has_more(opened):
+                what = "pictures of several pages or frames, of which the first is read"
+                note("assumed", what, [path])
             return convert(opened)
     except InputError:
         raise
@@ -291,6 +247,23 @@ def decode_picture(
     except Exception as error:  # decoders raise many kinds of errors for damaged bytes
         cure = "it may be truncated: fetch or save it again"
         raise fail(path, f"cannot be read ({reason(error)}); {cure}") from error
+
+
+def _has_more(opened: Image.Image) -> bool:
+    """Whether a file holds further pictures. No more than the second is looked at: a file may say
+    that it has any number. Those of phones (MPO) are previews of the first.
+    """
+    if opened.format not in ("TIFF", "GIF", "WEBP", "PNG"):
+        return False
+    if opened.format != "TIFF":
+        return bool(getattr(opened, "is_animated", False))
+    try:
+        opened.seek(1)
+    except Exception:  # there is none, or a damaged one, which is not needed
+        return False
+    finally:
+        opened.seek(0)
+    return True
 
 
 def _too_large(size: str) -> str:
@@ -308,7 +281,7 @@ def to_rgb(path: object, opened: Image.Image) -> Image.Image:
         values = np.asarray(opened)
         if values.min() < 0 or values.max() > 65535:
             raise fail(path, "holds numbers beyond 16 bits; save it with 8 or 16 bits a channel")
-        eight_bits = ((values.astype(np.int64) + 128) // 257).astype(np.uint8)
+        eight_bits = np.rint(unit_range(path, values) * 255).astype(np.uint8)
         return Image.fromarray(eight_bits).convert("RGB")
     if opened.mode == "F":
         raise fail(path, "holds fractions, not 8 or 16 bit numbers; save it as png")

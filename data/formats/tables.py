@@ -16,7 +16,8 @@ import polars as pl
 
 from ...base.account import note
 from ...base.errors import InputError, fail, nearest, reason, shown
-from ...base.files import refuse_link_out, similar_file, walk_folder
+from ...base.files import pattern_home, refuse_link_out, similar_file, walk_folder
+from ...base.own_files import RESULTS, OwnFiles
 from .tables_books import BOOK_SUFFIXES, read_book
 from .tables_columns import distinct_columns, refuse_blanks_between, with_names, without_blank_end
 from .tables_numbers import MISSING_WORDS as MISSING_WORDS
@@ -125,6 +126,10 @@ def list_files(path: str | Path, suffixes: Sequence[str]) -> list[str]:
     elif not source.exists() and glob.has_magic(str(path)):
         files = sorted(map(Path, glob.glob(str(path))))
         files = [file for file in files if suffix_of(file) in suffixes and not file.is_dir()]
+        own = OwnFiles(pattern_home(str(path)))
+        if results := [file for file in files if own.holds(file)]:
+            note("left out", RESULTS, results)
+            files = [file for file in files if file not in results]
         for file in files:
             if file.is_symlink():
                 refuse_link_out(file, os.path.realpath(file.parent))

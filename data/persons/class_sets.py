@@ -11,7 +11,7 @@ import numpy as np
 
 from ...base.errors import fail, shown
 from ..formats.matlab import read_variable
-from ..formats.pictures import PictureFolder
+from ..formats.picture_folder import PictureFolder
 from ..parts import PARTS
 from .listing import Listing, list_pairs, needed_file, needed_folder
 

@@ -9,7 +9,8 @@ import re
 from pathlib import Path
 
 from ...base.errors import fail, shown
-from ..formats.pictures import PictureFolder, list_folder
+from ..formats.picture_folder import PictureFolder
+from ..formats.pictures import list_folder
 from ..parts import SEARCH_PARTS
 from .listing import Listing, list_lines, needed_file, needed_folder
 

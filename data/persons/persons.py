@@ -7,20 +7,22 @@ identity identities[r]. An "identity" is a person, a vehicle, or a class of a fi
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ...base.account import note
 from ...base.errors import fail, nearest, shown
-from ..formats.pictures import list_folder, visible_folders
+from ..columns import parse_columns
+from ..formats.pictures import PICTURE_SUFFIXES, list_folder, visible_folders
 from ..formats.tables import TABLE_SUFFIXES, endings_of, suffix_of
+from ..listed import fitting_table, note_unlisted
 from ..parts import SEARCH_PARTS, rows_in
 from .identity_sets import named_layout
 from .layouts import FOLDER_LAYOUTS
 from .listing import JUNK, Listing
-from .table import read_table
+from .table import FIELDS, read_table
 
 LAYOUTS = ("auto", *FOLDER_LAYOUTS, "table")
 PART_NAMES = (*dict.fromkeys(SEARCH_PARTS.values()), "")
@@ -45,6 +47,25 @@ class PictureSet:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def of(self, rows: Sequence[int]) -> "PictureSet":
+        """The pictures of these rows."""
+        chosen = np.asarray(rows, np.int64)
+        columns = {
+            name: [values[row] for row in chosen]
+            for name, values in vars(self).items()
+            if isinstance(values, list)
+        }
+        attributes = {
+            name: [values[row] for row in chosen] for name, values in self.attributes.items()
+        }
+        return replace(
+            self,
+            **columns,
+            attributes=attributes,
+            junk=self.junk[chosen],
+            distractor=self.distractor[chosen],
+        )
+
     def rows(self, *parts: str) -> np.ndarray:
         """Rows of these parts in their order, int64 (n,), junk and distractors included; all rows
         where none is named.
@@ -66,7 +87,8 @@ def read_picture_set(
 ) -> PictureSet:
     """List the pictures of a data set with identity, camera and part.
 
-    path    folder of the set, or the folder above it; or a table (CSV, Parquet)
+    path    folder of the set, or the folder above it; or a table, or the folder that holds it as
+            labels.csv
     layout  one of LAYOUTS; "auto" recognises a public set by its folders and files, else takes one
             folder per identity
     images  folder of the pictures of a table (see `table.read_table`); only for tables
@@ -79,11 +101,18 @@ def read_picture_set(
     source = Path(path)
     if not source.exists():
         raise fail(path, "there is no such folder or table")
+    if layout in ("auto", "table") and source.is_dir():
+        table = fitting_table(source, ("image", "identity"), parse_columns(columns, FIELDS))
+        if table is not None:
+            note("assumed", f"{table.name} lists the pictures (--layout)")
+            layout, path, source = "table", table, table
     if layout == "table" or (layout == "auto" and not source.is_dir()):
         if source.is_dir():
             suffixes = endings_of(TABLE_SUFFIXES)
             raise fail(path, f"is a folder; layout table needs the table itself ({suffixes})")
-        return _picture_set(read_table(path, images, columns), "table", path)
+        listing = read_table(path, images, columns)
+        note_unlisted(path, listing.paths, PICTURE_SUFFIXES, "pictures")
+        return _picture_set(listing, "table", path)
     if images is not None:
         cure = "and only a table has a separate folder of images; leave images out"
         raise fail(path, f"is no table, {cure}")

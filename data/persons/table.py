@@ -14,10 +14,10 @@ import polars as pl
 from ...base.account import note
 from ...base.errors import fail
 from ..columns import find_columns, parse_columns
-from ..formats.pictures import PictureFolder
+from ..formats.picture_folder import PictureFolder
 from ..formats.tables import collect, scan_table
 from ..items import is_missing, read_labels
-from ..parts import SEARCH_PARTS, read_part, without_other_parts
+from ..parts import SEARCH_PARTS, read_part, text_of, without_other_parts
 from .listing import JUNK, Listing
 
 FIELDS = ("image", "identity", "camera", "part")
@@ -59,14 +59,12 @@ def read_table(
     table, names = read_cells(path)
     if "split" in names and "part" in names:
         raise fail(path, "has both columns 'split' and 'part'; keep one")
-    candidates = without_other_parts(table, names, SEARCH_PARTS, fields=FIELDS)
+    chosen = parse_columns(columns, FIELDS)
+    candidates = without_other_parts(
+        names, text_of(table), SEARCH_PARTS, fields=FIELDS, chosen=chosen.values()
+    )
     column = find_columns(
-        path,
-        candidates,
-        FIELDS,
-        required=("image", "identity"),
-        chosen=parse_columns(columns, FIELDS),
-        unused_noted=False,
+        path, candidates, FIELDS, required=("image", "identity"), chosen=chosen, unused_noted=False
     )
     if images is not None and not Path(images).is_dir():
         raise fail(images, "is no folder; give the folder in which the pictures of the table lie")

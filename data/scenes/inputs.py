@@ -13,6 +13,7 @@ from ...base.errors import fail
 from ..formats.arrays import ARRAY_SUFFIXES
 from ..formats.pictures import PICTURE_SUFFIXES, list_pictures
 from ..formats.tables import TABLE_SUFFIXES, suffix_of
+from ..listed import note_whole_folder
 from .depths import DEPTH_SUFFIXES
 from .layouts import DEPTH, IMAGE, MASK, by_stem, pair_stems, part_of, role_of
 from .scenes import roles_in, scenes_of_table
@@ -54,6 +55,7 @@ def _list(
     if table:
         scenes = scenes_of_table(source, False, False, columns=columns, present=False)
         return sorted(zip(scenes.images, scenes.names, scenes.depths), key=lambda scene: scene[1])
+    note_whole_folder(path, "pictures")
     pictures, others, arrays = [], [], []
     for file, name in list_pictures(path, DEPTH_SUFFIXES):
         if "/" in name and role_of(name.split("/")[-2]) in (DEPTH, MASK):

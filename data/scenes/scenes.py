@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import polars as pl
 
 from ...base.account import note
 from ...base.errors import fail, shown
 from ..columns import find_columns, parse_columns
-from ..formats.pictures import PictureFolder, list_folder
+from ..formats.picture_folder import PictureFolder
+from ..formats.pictures import PICTURE_SUFFIXES, list_folder
 from ..formats.tables import TABLE_SUFFIXES, collect, endings_of, scan_table, suffix_of
+from ..item_sets import ItemSet, of_record
 from ..items import check_items
-from ..parts import read_part, rows_in, without_other_parts
+from ..listed import fitting_table, note_unlisted
+from ..parts import read_part, text_of, without_other_parts
 from .depths import DEPTH_SUFFIXES
 from .layouts import (
     DEPTH,
@@ -43,26 +45,18 @@ FIELDS = ("image", "depth", "mask", "set", "part", "group")
 
 
 @dataclass(frozen=True, eq=False)
-class RgbdSet:
-    """N scenes; all lists have N entries."""
+class RgbdSet(ItemSet):
+    """N scenes; all lists have N entries. The layout is the public set, "folders", "several sets"
+    or "table".
+    """
 
-    where: str  # the folder or table, for messages
-    layout: str  # the public set, "folders", "several sets" or "table"
-    names: list[str]  # item ids: relative to the folder, with "/"
-    images: list[str]
-    depths: list[str | None]
-    masks: list[str | None]
-    sets: list[str]  # the data set of each scene
-    parts: list[str]  # train, validation, test; "" where the data has none
-    groups: list[str]  # scenes that show the same things; by default each is its own group
-    unmatched: dict[str, list[str]]  # names that were left out, by reason
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def rows(self, *parts: str) -> np.ndarray:
-        """Rows of these parts in their order, int64 (n,); all rows where none is named."""
-        return rows_in(self.parts, parts)
+    images: list[str] = field(metadata=of_record("image"))
+    depths: list[str | None] = field(metadata=of_record("depth"))
+    masks: list[str | None] = field(metadata=of_record("mask"))
+    sets: list[str] = field(metadata=of_record("home"))  # the data set of each scene
+    # Scenes that show the same things; by default each is its own group.
+    groups: list[str] = field(metadata=of_record("group"))
+    unmatched: dict[str, list[str]] = field(default_factory=dict)  # names left out, by reason
 
 
 def read_rgbd_set(
@@ -80,7 +74,7 @@ def read_rgbd_set(
 
     path        folder of a public set or of several, or of any three folders with telling names; a
                 folder of pictures, with `depth` and `mask`; or a table (image, depth, mask, and
-                optionally set, part, group)
+                optionally set, part, group), or the folder that holds it as labels.csv
     depth, mask folders of depth and masks, where their names do not tell
     groups      table (image, group) of scenes that must not be in two parts; image is a stem or the
                 name of an item
@@ -94,6 +88,8 @@ def read_rgbd_set(
     source = Path(path)
     if not source.exists():
         raise fail(path, "there is no such folder or table")
+    if source.is_dir() and depth is None and mask is None:
+        source = table_in(source, need_depth, need_mask, columns) or source
     if source.is_dir():
         if columns:
             raise fail(path, "is a folder; --columns is read with a table")
@@ -111,6 +107,8 @@ def read_rgbd_set(
             if folder is not None:
                 raise fail(path, f"is a table, which names its own files; leave out --{option}")
         scenes = scenes_of_table(source, need_depth, need_mask, columns=columns)
+        listed = [*scenes.images, *filter(None, (*scenes.depths, *scenes.masks))]
+        note_unlisted(source, listed, PICTURE_SUFFIXES, "pictures")
     else:
         raise fail(path, f"is neither a folder nor a table ({endings_of(TABLE_SUFFIXES)})")
     if scenes.unmatched and strict:
@@ -126,6 +124,17 @@ def read_rgbd_set(
         scenes = replace(scenes, groups=_groups(groups, scenes))
     _note_groups(scenes)
     return scenes
+
+
+def table_in(
+    folder: Path, need_depth: bool, need_mask: bool, columns: Sequence[str]
+) -> Path | None:
+    """The table of scenes in a folder; None for none with the columns that are needed."""
+    return fitting_table(folder, _required(need_depth, need_mask), parse_columns(columns, FIELDS))
+
+
+def _required(need_depth: bool, need_mask: bool) -> list[str]:
+    return ["image", *(["depth"] if need_depth else []), *(["mask"] if need_mask else [])]
 
 
 def _note_groups(scenes: RgbdSet) -> None:
@@ -191,23 +200,6 @@ class _Scene(NamedTuple):
     group: str
 
 
-def _rgbd_set(
-    where: Path, layout: str, scenes: list[_Scene], unmatched: dict[str, list[str]]
-) -> RgbdSet:
-    return RgbdSet(
-        str(where),
-        layout,
-        [scene.name for scene in scenes],
-        [scene.image for scene in scenes],
-        [scene.depth for scene in scenes],
-        [scene.mask for scene in scenes],
-        [scene.home for scene in scenes],
-        [scene.part for scene in scenes],
-        [scene.group for scene in scenes],
-        unmatched,
-    )
-
-
 def _from_homes(folder: Path, homes: list[Home], need_depth: bool, need_mask: bool) -> RgbdSet:
     scenes: list[_Scene] = []
     unmatched: dict[str, list[str]] = {}
@@ -230,7 +222,7 @@ def _from_homes(folder: Path, homes: list[Home], need_depth: bool, need_mask: bo
                 unmatched.setdefault(f"{role} without picture", []).extend(stems)
     public = sorted({scene.home for scene in scenes})
     layout = "several sets" if len(public) > 1 else public[0] if public else "folders"
-    return _rgbd_set(folder, layout, scenes, unmatched)
+    return RgbdSet.of_records(folder, layout, scenes, unmatched=unmatched)
 
 
 def scenes_of_table(
@@ -245,16 +237,16 @@ def scenes_of_table(
     read. present: whether all files must be there; else those that are missing fail when read.
     """
     table, fields = _read_cells(path, need_depth, need_mask, columns)
-    needed = ["image", *(["depth"] if need_depth else []), *(["mask"] if need_mask else [])]
+    needed = _required(need_depth, need_mask)
     home, set_name = PictureFolder(path.parent), path.parent.resolve().name
     scenes: list[_Scene] = []
     for row, cells in enumerate(table.iter_rows(named=True), 1):
         files: dict[str, tuple[str, str]] = {}
-        for field in ("image", "depth", "mask"):
-            where = f"{path}: column {fields.get(field, field)!r}, row {row}"
-            if cells.get(field):
-                files[field] = home.find(where, cells[field], needed=present)
-            elif field in needed:
+        for role in ("image", "depth", "mask"):
+            where = f"{path}: column {fields.get(role, role)!r}, row {row}"
+            if cells.get(role):
+                files[role] = home.find(where, cells[role], needed=present)
+            elif role in needed:
                 raise fail(where, "is empty; fill it")
         image, name = files["image"]
         depth, mask = (files[role][0] if role in files else None for role in ("depth", "mask"))
@@ -263,7 +255,7 @@ def scenes_of_table(
         scenes.append(_Scene(name, image, depth, mask, cells.get("set") or set_name, part, group))
     names, parts = [scene.name for scene in scenes], [scene.part for scene in scenes]
     rows = check_items(path, "picture", names, [scene.mask or "" for scene in scenes], parts)
-    return _rgbd_set(path, "table", [scenes[row] for row in rows], {})
+    return RgbdSet.of_records(path, "table", [scenes[row] for row in rows])
 
 
 def _read_cells(
@@ -275,13 +267,10 @@ def _read_cells(
     plain = [n for n in names if not (kinds[n].is_nested() or kinds[n] in (pl.Binary, pl.Object))]
     cells = frame.select(pl.col(name).cast(pl.String).str.strip_chars() for name in plain)
     table = collect(path, cells)
-    required = ["image", *(["depth"] if need_depth else []), *(["mask"] if need_mask else [])]
+    chosen = parse_columns(columns, FIELDS)
+    usable = without_other_parts(plain, text_of(table), fields=FIELDS, chosen=chosen.values())
     fields = find_columns(
-        path,
-        without_other_parts(table, plain, fields=FIELDS),
-        FIELDS,
-        required=required,
-        chosen=parse_columns(columns, FIELDS),
+        path, usable, FIELDS, required=_required(need_depth, need_mask), chosen=chosen
     )
     if not table.height:
         raise fail(path, "has column names but no rows")

@@ -19,7 +19,7 @@ from ...base.errors import fail, shown
 from ..columns import SYNONYMS, find_columns, note_groups, plain_name
 from ..formats.tables import collect, decimal_commas, number_column, scan_table
 from ..items import check_items, digest, is_missing, join_copies, read_labels
-from ..parts import read_part, without_other_parts
+from ..parts import read_part, text_of, without_other_parts
 
 FIELDS = ("slide", "label", "patient", "part", "mpp")
 """What the columns of a list of slides may hold."""
@@ -222,7 +222,7 @@ def read_cohort(
     if "patient" in columns and labelled:
         _refuse_shared_patients(path, cohort)
     if noted:
-        note("read", "slides listed", count=len(slides))
+        note("read", "slides listed", count=len(cohort))
         note_groups("patient", "slides", columns.get("patient"), cohort.patients)
     return cohort
 
@@ -240,7 +240,7 @@ def _columns(
     named = set((chosen or {}).values())
     text = table.select(pl.exclude(pl.List, pl.Struct, pl.Array).cast(pl.String, strict=False))
     doubtful = [name for name in text.columns if name not in named]
-    other = set(doubtful) - set(without_other_parts(text, doubtful))
+    other = set(doubtful) - set(without_other_parts(doubtful, text_of(text)))
     usable = [name for name in names if name not in other]
     unfit = [
         name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -88,7 +89,8 @@ def match_files(names: Sequence[str], files: Sequence[str], where: object) -> di
 
 def _keys(name: str) -> list[str]:
     """What a name or file may be called, the nearest to it first."""
-    path = PurePosixPath(Path(name).as_posix())
+    name = unicodedata.normalize("NFC", name)  # a disk of macOS has letters with accents in parts
+    path = PurePosixPath(name.replace("\\", "/"))
     keys = [path.name]
     while (suffix := PurePosixPath(keys[-1]).suffix).lower() in _ENDINGS and len(keys) < 3:
         keys.append(keys[-1][: -len(suffix)])

@@ -19,11 +19,12 @@ import numpy as np
 from ...base.account import doubt, note
 from ...base.errors import fail, reason, shown
 from ...base.files import lies_in
+from ...base.spellings import SPELT_OTHERWISE, Spellings
 from ..columns import find_columns, parse_columns
-from ..formats.audio import read_audio
+from ..formats.audio import AUDIO_SUFFIXES, read_audio
 from ..formats.tables import TABLE_SUFFIXES, collect, scan_table, suffix_of
 from ..items import is_missing
-from ..parts import PARTS, read_part
+from ..parts import read_part, without_other_parts
 from .transcripts import Word
 
 FIELDS = ("audio", "text", "start", "end", "duration", "speaker", "part", "id", "words")
@@ -95,15 +96,19 @@ def read_manifest(
     chosen = {field: next((n for n in row if n in names), "") for field, row in PREFERRED.items()}
     chosen = {field: name for field, name in chosen.items() if name}
     chosen |= parse_columns(columns, FIELDS)
-    named = find_columns(path, names, FIELDS, chosen=chosen, unused_noted=False)
+    columns_left = without_other_parts(
+        names,
+        lambda name: (str(row.get(name) or "") for row in rows),
+        fields=FIELDS,
+        chosen=chosen.values(),
+    )
+    named = find_columns(path, columns_left, FIELDS, chosen=chosen, unused_noted=False)
     if "audio" not in named:
         raise fail(
             path,
             f"line {numbered[0][0] if numbered else 1} names no recording; columns like audio, "
             "text, start, end, or --columns audio=COLUMN",
         )
-    if named.get("part") not in (None, "part", "split") and not _holds_parts(rows, named["part"]):
-        note("columns", f"{shown(named.pop('part'))} names no parts and is not used")
     # Each line may have keys of its own.
     has_keys = path.suffix.lower() in LINE_SUFFIXES
     taken = set(named.values())
@@ -112,10 +117,11 @@ def read_manifest(
         for field, name in named.items()
     }
     used = {name for row in fields.values() for name in row}
-    if unused := [name for name in names if name not in used]:
+    if unused := [name for name in columns_left if name not in used]:
         note("columns", "not used", unused)
     real_home = None if home is None else os.path.realpath(home)
-    return [_utterance(path, number, row, fields, real_home) for number, row in numbered]
+    spellings = Spellings(path.parent, AUDIO_SUFFIXES)
+    return [_utterance(path, number, row, fields, real_home, spellings) for number, row in numbered]
 
 
 def _rows(path: Path) -> list[tuple[int, Row]]:
@@ -150,13 +156,13 @@ def _json_rows(path: Path) -> list[tuple[int, Row]]:
     return rows
 
 
-def _holds_parts(rows: Sequence[Row], column: str) -> bool:
-    cells = {str(row.get(column) or "").strip().lower() for row in rows} - {""}
-    return bool(cells) and cells <= set(PARTS)
-
-
 def _utterance(
-    path: Path, number: int, row: Row, fields: Mapping[str, Sequence[str]], home: str | None
+    path: Path,
+    number: int,
+    row: Row,
+    fields: Mapping[str, Sequence[str]],
+    home: str | None,
+    spellings: Spellings,
 ) -> Utterance:
     """The utterance in a row of a manifest. fields: the columns that hold each field, of which the
     first that is filled counts.
@@ -170,8 +176,11 @@ def _utterance(
     audio = cell("audio")
     if not isinstance(audio, str):
         raise fail(path, f"{where} names no recording; columns like audio, text, start, end")
-    file = Path(audio)
-    file = file if file.is_absolute() else path.parent / file
+    audio = audio.strip()
+    file = path.parent / audio
+    if not os.path.lexists(file) and (spelled := spellings.find(audio)) is not None:
+        note("assumed", SPELT_OTHERWISE, [f"{audio}: {spelled}"])
+        file = path.parent / spelled
     if home is not None and not lies_in(os.path.realpath(file), home):
         cure = "put the recording there, or name the manifest itself"
         doubt("links", f"{path}: {where}", f"{shown(audio)} leads out of the folder; {cure}")

@@ -15,7 +15,8 @@ from ...base.account import note
 from ...base.errors import InputError, fail, shown
 from ...base.files import walk_folder
 from ..formats.dicom import DICOM_SUFFIXES, is_dicom
-from ..formats.pictures import PICTURE_SUFFIXES, PictureFolder, list_pictures
+from ..formats.picture_folder import PictureFolder
+from ..formats.pictures import PICTURE_SUFFIXES, list_pictures
 
 SUFFIXES = (*PICTURE_SUFFIXES, *DICOM_SUFFIXES)
 MASKS = ("lungs", "masks", "lung_masks", "lung masks", "mask")  # folders that hold no X-rays
@@ -127,6 +128,9 @@ class XrayFolder:
             name = self._search(where, place, parts)
             if name is not None:
                 return folder.find(where, name)
+        for folder in self._folders:
+            if (spelled := folder.spelled(path)) is not None:
+                return folder.find(where, spelled)
         homes = " or ".join(self.homes)
         problem = f"there is no picture {shown(path)} in {homes}; --images says where they lie"
         raise MissingPicture(str(fail(where, problem)))

@@ -12,12 +12,12 @@ from ...base.account import note
 from ...base.errors import fail, reason, shown
 from ..formats.tables import TABLE_SUFFIXES, stem_of, suffix_of
 from ..items import read_labels
+from ..listed import labels_table
 from ..parts import PARTS
 from .files import MissingPicture, XrayFolder, list_xrays, without_masks
 from .records import Reading, Xray
 from .table import PATIENT_FOLDER, read_table
 
-LABELS = "labels.csv"
 _PICTURES = ("images", "image", "pictures", "xrays")  # folders inside of a class that are no class
 _TABLES = (
     "data_entry_2017", "data_entry_2017_v2020", "metadata",  # of NIH, and of others
@@ -33,24 +33,44 @@ def read_folder(home: Path, reading: Reading) -> tuple[str, list[Xray]]:
     lists of parts; CheXpert: train.csv and valid.csv; MIMIC-CXR: that of its labels); lists of
     COVIDx; or a folder for each class.
     """
-    files = _files(home)
-    tables = [home / name for name in files if suffix_of(Path(name)) in TABLE_SUFFIXES]
-    tables = [path for path in tables if path.suffix.lower() != ".txt" and path.is_file()]
-    for path in sorted(tables, key=lambda path: path.name != LABELS):
-        if stem_of(path).lower() == LABELS.removesuffix(".csv"):
-            return "table", read_table(path, reading)
+    if tables := listing_tables(home):
+        xrays = [xray for path, part in tables for xray in read_table(path, reading, part)]
+        is_nih = any(stem_of(path).lower() in _TABLES for path, _ in tables)
+        return "table", _with_part_lists(home, xrays) if is_nih else xrays
+    if lists := _covidx_lists(home):
+        return "covidx", read_covidx(home, lists, reading)
+    return "classes", _read_classes(home, _all_tables(home))
+
+
+def has_lists(home: Path) -> bool:
+    """Whether tables or lists of a folder name its pictures, which else lie in folders by class."""
+    return bool(listing_tables(home)) or bool(_covidx_lists(home))
+
+
+def _covidx_lists(home: Path) -> list[Path]:
+    names = [name for name in _files(home) if name.lower().endswith(".txt")]
+    return [home / name for name in names if part_of_list(name) and name not in _PART_LISTS]
+
+
+def listing_tables(home: Path) -> list[tuple[Path, str]]:
+    """The tables of a folder that list its pictures, each with its part ("" where it has all or
+    says it itself); none for folders by class and for lists of COVIDx.
+    """
+    if (labels := labels_table(home)) is not None:
+        return [(labels, "")]
+    tables = _all_tables(home)
     for path in tables:
         if stem_of(path).lower() in _TABLES:
-            return "table", _with_part_lists(home, read_table(path, reading))
+            return [(path, "")]
     by_part = {path: PARTS.get(stem_of(path).lower(), "") for path in tables}
-    if any(part == "train" for part in by_part.values()):
-        named = [(path, part) for path, part in by_part.items() if part]
-        return "table", [xray for path, part in named for xray in read_table(path, reading, part)]
-    names = [name for name in files if name.lower().endswith(".txt")]
-    lists = [home / name for name in names if part_of_list(name) and name not in _PART_LISTS]
-    if lists:
-        return "covidx", read_covidx(home, lists, reading)
-    return "classes", _read_classes(home, tables)
+    if "train" not in by_part.values():
+        return []
+    return [(path, part) for path, part in by_part.items() if part]
+
+
+def _all_tables(home: Path) -> list[Path]:
+    tables = [home / name for name in _files(home) if suffix_of(Path(name)) in TABLE_SUFFIXES]
+    return [path for path in tables if path.suffix.lower() != ".txt" and path.is_file()]
 
 
 def _files(home: Path) -> list[str]:

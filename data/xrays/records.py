@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-import numpy as np
-
 from ...base.errors import fail
-from ..parts import rows_in
+from ..item_sets import ItemSet, of_record
 
 Uncertain: TypeAlias = Literal["positive", "negative", "ignore", "leave-out"]
 """What a label of -1 (uncertain, as in CheXpert) counts as; to ignore it leaves out the label of
@@ -63,50 +61,26 @@ class Xray:
 
 
 @dataclass(frozen=True, eq=False)
-class XraySet:
-    """N pictures; all lists have N entries, "" where the data does not say."""
+class XraySet(ItemSet):
+    """N pictures; all lists have N entries, "" where the data does not say. The layout is
+    "classes", "table", "medmnist" or "covidx".
+    """
 
-    where: str  # for messages
-    layout: str  # "classes", "table", "medmnist" or "covidx"
-    names: list[str]  # item ids
-    files: list[str]
-    places: list[tuple[str, int] | None]  # array and row in a MedMNIST file
-    labels: list[str]
-    patients: list[str]  # from the table, or numbers; by default each picture is its own patient
-    views: list[str]
-    sources: list[str]
-    parts: list[str]  # train, validation, test or ""
-    problems: list[str]  # why a picture cannot be read, as far as the list tells
+    files: list[str] = field(metadata=of_record("file"))
+    # Array and row in a MedMNIST file.
+    places: list[tuple[str, int] | None] = field(metadata=of_record("place"))
+    labels: list[str] = field(metadata=of_record("label"))
+    # From the table, or numbers; by default each picture is its own patient.
+    patients: list[str] = field(metadata=of_record("patient"))
+    views: list[str] = field(metadata=of_record("view"))
+    sources: list[str] = field(metadata=of_record("source"))
+    # Why a picture cannot be read, as far as the list tells.
+    problems: list[str] = field(metadata=of_record("problem"))
     findings: list[str] = field(default_factory=list)  # of which a label holds several, not by row
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def rows(self, *parts: str) -> np.ndarray:
-        """Rows of these parts in their order, int64 (n,); all rows where none is named."""
-        return rows_in(self.parts, parts)
-
-    def of(self, rows: Sequence[int]) -> XraySet:
-        """The pictures of these rows."""
-        lists = ("names", "files", "places", "labels", "patients", "views", "sources", "parts")
-        lists = (*lists, "problems")
-        return replace(self, **{name: [getattr(self, name)[row] for row in rows] for name in lists})
 
 
 def xray_set(where: object, layout: str, xrays: Sequence[Xray]) -> XraySet:
     """The pictures of a layout as lists. Raises InputError where there are none."""
     if not xrays:
         raise fail(where, "holds no pictures")
-    return XraySet(
-        str(where),
-        layout,
-        [xray.name for xray in xrays],
-        [xray.file for xray in xrays],
-        [xray.place for xray in xrays],
-        [xray.label for xray in xrays],
-        [xray.patient for xray in xrays],
-        [xray.view for xray in xrays],
-        [xray.source for xray in xrays],
-        [xray.part for xray in xrays],
-        [xray.problem for xray in xrays],
-    )
+    return XraySet.of_records(where, layout, xrays)

@@ -13,7 +13,7 @@ from ...base.errors import InputError, fail, shown
 from ..columns import find_columns, plain_name
 from ..formats.tables import collect, scan_table
 from ..items import is_missing, read_labels
-from ..parts import PARTS, read_part
+from ..parts import called_like_parts, read_part, without_other_parts
 from .files import MissingPicture, XrayFolder
 from .finding_columns import finding_columns, labels_of_flags, reader_column
 from .findings import finding_column, flags_as_labels, listed_findings
@@ -26,7 +26,8 @@ PATIENT_FOLDER = re.compile(r"(patient|subject|subj|sub|case|pat)[-_ ]?\d+|p\d{4
 
 
 def read_table(path: Path, reading: Reading, part: str = "") -> list[Xray]:
-    """The pictures that a table lists, in its order, without rows that have no label.
+    """The pictures that a table lists, in its order; the label is "" in rows that have none, where
+    that is accepted.
 
     part: that of the table itself, where it has no column. Raises InputError for columns that are
     missing, cells that do not fit and pictures outside of the folder.
@@ -34,7 +35,7 @@ def read_table(path: Path, reading: Reading, part: str = "") -> list[Xray]:
     frame, names = scan_table(path)
     if "image" not in reading.columns and has_studies(names):
         frame, names = pictures_of_studies(path, frame, names, reading.images)
-    columns = _columns(path, names, reading)
+    columns = _columns(path, frame, names, reading)
     if not reading.need_label:
         return _pictures_alone(path, frame, columns["image"], reading)
     flags = finding_columns(path, names, columns, reading)
@@ -69,8 +70,6 @@ def read_table(path: Path, reading: Reading, part: str = "") -> list[Xray]:
     sources = cells.get("source", [""] * count)
     folder, xrays = _folder(path, reading), []
     for row, name in enumerate(cells["image"]):
-        if not labels[row]:
-            continue
         where = f"{path}: column {columns['image']!r}, row {row + 1}"
         file, item, problem = _find(folder, where, name, reading)
         known = (labels[row], parts[row], patients[row], views[row], sources[row])
@@ -94,8 +93,12 @@ def _folder(path: Path, reading: Reading) -> XrayFolder:
     return XrayFolder([reading.images, path.parent] if reading.images else [path.parent])
 
 
-def _columns(path: Path, names: Sequence[str], reading: Reading) -> dict[str, str]:
-    """Columns by field; of CheXpert's two columns of views, the one that tells AP from PA."""
+def _columns(
+    path: Path, frame: pl.LazyFrame, names: Sequence[str], reading: Reading
+) -> dict[str, str]:
+    """Columns by field, without those that are called like parts but hold other words; of
+    CheXpert's two columns of views, the one that tells AP from PA.
+    """
     chosen = {
         field: column
         for field, column in reading.columns.items()
@@ -104,9 +107,16 @@ def _columns(path: Path, names: Sequence[str], reading: Reading) -> dict[str, st
     both = _named(names, "frontal_lateral"), _named(names, "ap_pa")
     if "view" not in chosen and "view" not in names and all(both):
         chosen["view"] = str(both[1])
+    usable = names
+    if reading.need_label:
+        doubtful = {name: name for name in names if called_like_parts(name)}
+        cells = _cells(path, frame, doubtful) if doubtful else {}
+        usable = without_other_parts(
+            names, cells.__getitem__, fields=FIELDS, chosen=chosen.values()
+        )
     return find_columns(
         path,
-        names,
+        usable,
         FIELDS if reading.need_label else FIELDS[:1],
         required=("image",),
         chosen=chosen if reading.need_label else {k: v for k, v in chosen.items() if k == "image"},
@@ -172,17 +182,11 @@ def _labels(
 def _parts(
     path: Path, columns: dict[str, str], cells: dict[str, list[str]], part: str
 ) -> list[str]:
-    """The part of each row; a column of folds or subsets that names no parts is not used."""
+    """The part of each row."""
     count = len(cells["image"])
     if "part" not in cells:
         return [part] * count
     column = columns["part"]
-    named = {cell for cell in cells["part"] if cell}
-    if plain_name(column) not in ("part", "split") and not any(
-        cell.lower() in PARTS for cell in named
-    ):
-        note("columns", f"{shown(column)} names no part (train, val, test) and is not used")
-        return [part] * count
     return [
         read_part(f"{path}: column {column!r}, row {row}", cell) if cell else ""
         for row, cell in enumerate(cells["part"], 1)

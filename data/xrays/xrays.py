@@ -19,10 +19,12 @@ from ...base.account import note
 from ...base.errors import InputError, fail, nearest, shown
 from ..columns import note_groups
 from ..formats.dicom import is_dicom, read_dicom, read_header
-from ..formats.grey_range import bits_for, value_range
+from ..formats.grey_range import unit_range
 from ..formats.pictures import decode_picture, resized, upright
 from ..formats.tables import TABLE_SUFFIXES, endings_of, suffix_of
-from ..items import check_items
+from ..items import check_items, readable_rows
+from ..listed import note_unlisted
+from .files import SUFFIXES, is_mask
 from .findings import classes_of, one_against_rest, refuse_several
 from .layouts import read_covidx, read_folder
 from .medmnist import read_medmnist, read_place
@@ -32,8 +34,6 @@ from .table import read_table
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-MOST_UNREADABLE = 0.1  # share of the pictures of a data set
 
 
 def read_xray_set(
@@ -58,15 +58,23 @@ def read_xray_set(
     reading = reading or Reading()
     reading = replace(reading, classes=tuple(classes) or tuple(reading.classes))
     layout, xrays = _read(source, reading)
+    if layout in ("table", "covidx"):
+        files = [xray.file for xray in xrays if not xray.problem]
+        note_unlisted(source, files, SUFFIXES, "pictures", belongs=lambda file: not is_mask(file))
+    if reading.need_label:  # rows without a label were judged when the table was read
+        xrays = [xray for xray in xrays if xray.label]
     listed = xray_set(source, layout, xrays)
+    if reading.need_label:
+        if reading.use_labels:
+            listed = _with_labels(listed, reading)
+        listed = leave_out_unreadable(listed, dict(enumerate(listed.problems)))
+        items = _identities(listed)
+        rows = check_items(listed.where, "picture", items, listed.labels, listed.parts)
+        listed = _with_patients(_with_headers(listed.of(rows)))
+    else:
+        listed = listed.of(_first_rows(listed))
     note("read", "pictures", count=len(listed))
-    if not reading.need_label:
-        return listed.of(_first_rows(listed))
-    if reading.use_labels:
-        listed = _with_labels(listed, reading)
-    listed = leave_out_unreadable(listed, dict(enumerate(listed.problems)))
-    rows = check_items(listed.where, "picture", _identities(listed), listed.labels, listed.parts)
-    return _with_patients(_with_headers(listed.of(rows)))
+    return listed
 
 
 def _read(source: Path, reading: Reading) -> tuple[str, list[Xray]]:
@@ -155,23 +163,9 @@ def _joined_rows(xrays: XraySet, finding: str) -> XraySet:
 
 
 def leave_out_unreadable(xrays: XraySet, problems: dict[int, str]) -> XraySet:
-    """Without the pictures that are missing or cannot be read, which go into the account.
-
-    problems: by row; "" for none. Raises InputError where they are more than `MOST_UNREADABLE` of
-    all: then something else is wrong than a few files.
-    """
-    bad = {row: problem for row, problem in problems.items() if problem}
-    if not bad:
-        return xrays
-    first = next(iter(bad.values()))
-    if len(bad) > MOST_UNREADABLE * len(xrays):
-        if len(bad) == 1:
-            raise InputError(first)
-        share = f"{len(bad):,} of {len(xrays):,} pictures cannot be read"
-        raise InputError(f"{first} ({share}; at most {MOST_UNREADABLE:.0%} are left out)")
-    names = [f"{xrays.names[row]}: {problem}" for row, problem in bad.items()]
-    note("left out", "pictures that are missing or cannot be read", names)
-    return xrays.of([row for row in range(len(xrays)) if row not in bad])
+    """Without the pictures that are missing or cannot be read; see `readable_rows`."""
+    rows = readable_rows("pictures", xrays.names, problems)
+    return xrays if len(rows) == len(xrays) else xrays.of(rows)
 
 
 def _with_headers(xrays: XraySet) -> XraySet:
@@ -242,31 +236,13 @@ def _grey(path: object, opened: Image) -> np.ndarray:
         values = np.asarray(upright(opened.copy(), opened)).astype(np.float32)
         if values.min() < 0 or values.max() > 65535:
             raise fail(path, "holds numbers beyond 16 bits; save it with 8 or 16 bits")
-        return _scaled(path, values)
+        return unit_range(path, values)
     if opened.mode == "F":
         raise fail(path, "holds fractions, not 8 or 16 bit numbers; save it as png")
     if "A" in opened.mode or "transparency" in opened.info:
         clear = np.asarray(upright(opened.convert("LA"), opened)).astype(np.float32)
         return clear[..., 0] * clear[..., 1] / 65025
     return np.asarray(upright(opened.convert("L"), opened)).astype(np.float32) / 255
-
-
-def _scaled(path: object, values: np.ndarray) -> np.ndarray:
-    """Values of a file of 16 bits from 0 to 1, by the bits that they need."""
-    _, high, marked = value_range(values)
-    bits = bits_for(high)
-    if bits == 16:
-        return values / 65535
-    note(
-        "assumed",
-        f"files of 16 bits whose values need only {bits}, scaled by {2**bits - 1}",
-        [path],
-    )
-    if marked:
-        note(
-            "values", "files with burnt-in markers far outside of the other values, cut off", [path]
-        )
-    return np.minimum(values / (2**bits - 1), 1)
 
 
 def two_sizes(

@@ -68,6 +68,75 @@ class LinearForecaster(nn.Module):
         return forecast.transpose(1, 2)
 
 
+class SmoothedForecaster(nn.Module):
+    """Exponential smoothing of level and damped trend (Gardner and McKenzie 1985) with a fixed
+    season, fitted to each look-back window and channel on its own.
+
+    The season, if there are two in the window, is the mean of each of its phases less a straight
+    line; it is taken off and put back. Of `SETTINGS` (alpha, beta, phi) the one that would have
+    forecast the next value of the window best is used.
+
+    season: rows; below 2 for none. Raises ValueError for a look-back of fewer than 3 rows.
+    """
+
+    SETTINGS = tuple(
+        (alpha, beta, phi)
+        for alpha in (0.05, 0.2, 0.4, 0.6, 0.8, 0.95)
+        for beta, phi in ((0.0, 1.0), (0.1, 0.9), (0.3, 0.9), (0.1, 0.98))
+    )
+    """With beta 0 there is no trend: simple exponential smoothing."""
+
+    settings: Tensor
+
+    def __init__(self, lookback: int, horizon: int, season: int) -> None:
+        super().__init__()
+        if lookback < 3:
+            raise ValueError(f"exponential smoothing needs 3 rows or more, not {lookback}")
+        self.lookback, self.horizon = lookback, horizon
+        self.season = season if season >= 2 and 2 * season <= lookback else 0
+        self.register_buffer("settings", torch.tensor(self.SETTINGS), persistent=False)
+
+    def forward(
+        self, past: Tensor, past_marks: Tensor | None = None, known: Tensor | None = None
+    ) -> Tensor:
+        """Forecast (B, H, C) from past (B, T, C)."""
+        shape, steps = past.new_zeros(()), torch.arange(self.horizon, device=past.device)
+        if self.season:
+            shape = self._season(past)
+            past = past - shape[:, torch.arange(self.lookback, device=past.device) % self.season]
+        level, trend, phi = self._smooth(past)
+        damped = phi[..., None] ** (steps + 1)
+        forecast = level[..., None] + trend[..., None] * damped.cumsum(-1)
+        forecast = forecast.transpose(1, 2)
+        if self.season:
+            forecast = forecast + shape[:, (self.lookback + steps) % self.season]
+        return forecast
+
+    def _season(self, past: Tensor) -> Tensor:
+        """(B, season, C): the mean of each phase of the window less its straight line."""
+        rows = torch.arange(self.lookback, device=past.device, dtype=past.dtype)
+        centred = rows - rows.mean()
+        slope = (centred[:, None] * past).sum(1, keepdim=True) / centred.square().sum()
+        rest = past - past.mean(1, keepdim=True) - slope * centred[:, None]
+        phases = [rest[:, phase :: self.season].mean(1) for phase in range(self.season)]
+        shape = torch.stack(phases, 1)
+        return shape - shape.mean(1, keepdim=True)
+
+    def _smooth(self, past: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Level, trend and phi (B, C) at the end of the window, of the setting that fits best."""
+        alpha, beta, phi = self.settings.to(past.dtype).unbind(1)
+        level = past[:, 0, :, None].expand(-1, -1, len(alpha))
+        trend, error = torch.zeros_like(level), torch.zeros_like(level)
+        for row in range(1, self.lookback):
+            value = past[:, row, :, None]
+            expected = level + phi * trend
+            error = error + (value - expected).square()
+            before, level = level, expected + alpha * (value - expected)
+            trend = (1 - beta) * phi * trend + beta * (level - before)
+        best = error.argmin(-1, keepdim=True)
+        return (level.gather(-1, best)[..., 0], trend.gather(-1, best)[..., 0], phi[best[..., 0]])
+
+
 class BlendedForecaster(nn.Module):
     """A weighted mean of two forecasters: share (H,) of the first at each step of the horizon."""
 

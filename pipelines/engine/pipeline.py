@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, NotRequired, TypeAlias, TypedDict
 
@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from typing_extensions import TypeVar
 
+from ...base.account import note
 from .ladder import LadderScores, Rung
-from .options import RungName, TrainOptions
+from .options import EvaluateOptions, RungName, TrainOptions
 from .spec import JsonValue, Spec
 from .task import COMMON_COLUMNS, Task
 from .training.optimizer import adam
@@ -244,6 +245,31 @@ class Pipeline(Generic[OptionsT, SpecT, PredictOptionsT, DataT, ItemT]):
     def review(self, model: nn.Module, dataset: DataT, context: Context[OptionsT, SpecT]) -> Review:
         """Score the model on one part of the data and draw the figures."""
         raise NotImplementedError
+
+    def evaluation_options(self, options: EvaluateOptions, trained: OptionsT) -> OptionsT:
+        """The options by which the data of `evaluate` is read: those of the training but for what
+        the user gives. Folders of the training that other data is read with are noted.
+        """
+        known = {field.name for field in fields(trained)}
+        common = {field.name for field in fields(EvaluateOptions)}
+        own = [f.name for f in fields(options) if f.name in known and f.name not in common]
+        changed = {name: value for name in own if (value := getattr(options, name))}
+        if options.data is not None:
+            changed["data"] = options.data
+            plain, unused = type(trained)(), self.unused_for(options.data)
+            for name in own:
+                if name in unused:
+                    changed.setdefault(name, getattr(plain, name))
+                elif name not in changed and (value := getattr(trained, name)):
+                    shown = " ".join(value) if isinstance(value, tuple) else value
+                    note("assumed", f"--{name} {shown}, as in the training")
+        return replace(trained, **changed)
+
+    def unused_for(self, data: str) -> Collection[str]:
+        """Options of a training that say nothing of this other data, such as the folder of the
+        pictures of a table where it is a folder itself.
+        """
+        return ()
 
     def prediction_options(self, options: OptionsT) -> Mapping[str, object]:
         """Options of the prediction on its own data that a training ends with, other than run and

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ...base.errors import InputError
 from ...base.extras import check_extra, install_line
-from .options import PredictOptions, TrainOptions
+from .options import EvaluateOptions, PredictOptions, TrainOptions
 
 if TYPE_CHECKING:
     from .pipeline import AnyPipeline
@@ -55,10 +55,12 @@ class Verb:
 class Task:
     """The card of a task.
 
-    pipeline: `module:class` of its pipeline. check: raises `InputError` for option values that no
-    data can make right; called with the options of any verb, before torch is imported. extra: the
-    extra of the package that the task needs, None if it needs none. columns: what the columns of
-    its predictions mean, besides `COMMON_COLUMNS`; a word in capitals stands for any name.
+    pipeline: `module:class` of its pipeline. evaluate_options: further fields are options of the
+    training that may be others for other data; None or () are those of the training. check: raises
+    `InputError` for option values that no data can make right; called with the options of any verb,
+    before torch is imported. extra: the extra of the package that the task needs, None if it needs
+    none. columns: what the columns of its predictions mean, besides `COMMON_COLUMNS`; a word in
+    capitals stands for any name.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Task:
     pipeline: str
     options: type[TrainOptions]
     predict_options: type[PredictOptions] = PredictOptions
+    evaluate_options: type[EvaluateOptions] = EvaluateOptions
     check: Callable[[object], None]
     columns: Mapping[str, str] = field(default_factory=dict)
     verbs: Mapping[str, Verb] = field(default_factory=dict)

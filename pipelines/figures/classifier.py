@@ -6,7 +6,7 @@ Shapes: N samples, K classes. labels: int (N,); probability: (N, K).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -80,13 +80,14 @@ def draw_confusion(
     axes.set(xlabel="predicted", ylabel="true")
 
 
-def with_interval(scores: Mapping[str, Any], name: str) -> str:
+def with_interval(scores: Mapping[str, object], name: str) -> str:
     """A score and the ends of its interval, scores["intervals"][name], as text.
 
     >>> with_interval({"auc": 0.5, "intervals": {"auc": (0.25, 0.75)}}, "auc")
     '0.500 (0.250 to 0.750)'
     """
-    return interval_text(scores[name], scores["intervals"][name])
+    intervals = cast(Mapping[str, Sequence[float]], scores["intervals"])
+    return interval_text(cast(float, scores[name]), intervals[name])
 
 
 def interval_text(value: float, interval: Sequence[float]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 from cycler import cycler
@@ -47,7 +47,7 @@ STYLE: Mapping[str, object] = {
 }
 
 
-def styled(*, grid: bool = True) -> AbstractContextManager[Any]:
+def styled(*, grid: bool = True) -> AbstractContextManager[object]:
     """A context in which matplotlib draws in the style of the package."""
     return mpl.rc_context({**STYLE, "axes.grid": grid})  # pyright: ignore[reportArgumentType]
 

@@ -99,7 +99,7 @@ def channels_figure(
     with styled_figure(WIDE, 1.2 + 0.22 * len(order)) as figure:
         axes = figure.subplots(1, 1, squeeze=False)
         place = np.arange(len(order))
-        axes[0, 0].barh(place + 0.2, model[order], 0.38, color=BLUE, label="model")
+        axes[0, 0].barh(place + 0.2, model[order], 0.38, color=BLUE, label="this run")
         axes[0, 0].barh(place - 0.2, naive[order], 0.38, color=GREY, label=naive_name)
         axes[0, 0].set_yticks(place, [names[index] for index in order])
         axes[0, 0].set(title="mean absolute error (scaled) by channel")
@@ -113,7 +113,7 @@ def backtest_figure(moments: Sequence[str], model: np.ndarray, naive: np.ndarray
     with styled_figure(WIDE, 3) as figure:
         axes = figure.subplots(1, 1, squeeze=False)
         place = np.arange(len(moments))
-        axes[0, 0].plot(place, model, "o-", color=BLUE, label="model")
+        axes[0, 0].plot(place, model, "o-", color=BLUE, label="this run")
         axes[0, 0].plot(place, naive, "o-", color=GREY, label="repeat the last value")
         axes[0, 0].set_xticks(place, moments, rotation=30, ha="right")
         axes[0, 0].set(title="mean absolute error (scaled) by moment of forecast", ylim=(0, None))

@@ -214,7 +214,10 @@ class ForecastPipeline(Pipeline[ForecastOptions, ForecastSpec]):
         pictures = [
             figures.windows_figure(windows, finite[-1] if finite else None),
             figures.steps_figure(
-                {name: summary.mae_by_step.numpy() for name, summary in errors.items()},
+                {
+                    "this run" if name == "model" else name: summary.mae_by_step.numpy()
+                    for name, summary in errors.items()
+                },
                 {level: steps[level] for level in finite},
             ),
             figures.channels_figure(

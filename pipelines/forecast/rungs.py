@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...models.series.simple import BlendedForecaster, LinearForecaster, RepeatPast
+from ...models.series.simple import (
+    BlendedForecaster,
+    LinearForecaster,
+    RepeatPast,
+    SmoothedForecaster,
+)
 from ..engine.ladder import LadderScores, Rung
 from ..engine.options import RungName
 from ..engine.pipeline import Batch, Splits
@@ -19,6 +25,8 @@ from .ridge import MOST_OWN, WindowSums, best_ridge, naive_map, season_by_autoco
 from .scoring import batches, block_starts, forward
 
 MOST_PRODUCTS = 2e11  # multiplications of the sums; more windows are thinned out evenly
+LEAST_SMOOTHED = 4  # rows of a window that is smoothed
+MOST_SMOOTHED = 20_000_000  # numbers in the windows that smoothing is scored on
 BLOCKS = 4  # of the horizon, each with its own share of the model in the blend
 DOUBT = 4.0
 """How strongly the shares of a blend are drawn towards one half, as blocks of validation windows:
@@ -49,12 +57,41 @@ def simple_rungs(splits: Splits[ForecastSpec], device: torch.device) -> dict[Run
     )
     naive = _best_naive(spec, training, validation)
     ridge = best_ridge(training, weighted, validation, lookback, channels)
+    naive_season = season_by_autocorrelation(training, lookback) or season_of(spec.frequency)
+    smoothed = _smoothed(spec, splits.validation, naive_season, device)
+    if smoothed is not None and smoothed.mse < ridge.mse:
+        return {"naive": naive, "simple": smoothed.rung}
     module = ridge.map.module(lookback)
     known = len(spec.known) if module.known_weight.shape[1] else 0
     simple = Rung(
         "ridge regression", ridge.words, module, {"maps": len(module.weight), "known": known}
     )
     return {"naive": naive, "simple": simple}
+
+
+class _Scored(NamedTuple):
+    rung: Rung
+    mse: float
+
+
+def _smoothed(
+    spec: ForecastSpec, dataset: ForecastWindows, season: int, device: torch.device
+) -> _Scored | None:
+    """Exponential smoothing with its validation error; None for a look-back that is too short."""
+    if spec.lookback < LEAST_SMOOTHED:
+        return None
+    model = SmoothedForecaster(spec.lookback, spec.horizon, season).to(device)
+    count = min(len(dataset), max(200, MOST_SMOOTHED // (spec.lookback * len(spec.channels))))
+    places = np.unique(np.linspace(0, len(dataset) - 1, count).astype(int)).tolist()
+    squared = total = 0.0
+    with torch.no_grad():
+        for _, batch in batches(dataset, places, device, "smoothing"):
+            error = (forward(model, batch) - batch["future"]).double()
+            squared, total = squared + float(error.square().sum()), total + error.numel()
+    of = f" with a season of {model.season} rows" if model.season else ""
+    words = f"exponential smoothing of the last {spec.lookback} rows{of}"
+    rung = Rung("exponential smoothing", words, model, {"kind": "smoothed", "season": model.season})
+    return _Scored(rung, squared / total)
 
 
 def _thinned(dataset: ForecastWindows, inputs: int, name: str) -> Iterator[Batch]:
@@ -128,7 +165,7 @@ def blend_rung(
     blend.share = blend_shares(aligned, distance, DOUBT / blocks).float()
     shares = sorted({round(float(share), 2) for share in blend.share})
     span = f"{shares[0]:.0%}" if len(shares) == 1 else f"{shares[0]:.0%} to {shares[-1]:.0%}"
-    words = f"weighted mean of the two, {span} of the model"
+    words = f"weighted mean of the forecasts of the two, {span} of the model"
     return Rung("the blend of the two", words, blend)
 
 
@@ -159,6 +196,8 @@ def rung_model(
     if name == "naive":
         season = facts["season"]
         return RepeatPast(spec.lookback, spec.horizon, None if season is None else int(str(season)))
+    if name == "simple" and facts.get("kind") == "smoothed":
+        return SmoothedForecaster(spec.lookback, spec.horizon, int(str(facts["season"])))
     if name == "simple":
         return LinearForecaster(
             spec.lookback, spec.horizon, int(str(facts["maps"])), int(str(facts["known"]))

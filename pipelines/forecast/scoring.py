@@ -301,7 +301,7 @@ def headline_of(
     return (
         f"MSE {model.mse:.3f} ({sure}), MAE {model.mae:.3f} over "
         f"{model.windows:,} windows of {spec.horizon} steps, standardised; "
-        f"{scores.best_naive}: {naive.mse:.3f}, {naive.mae:.3f} (the model is {verdict} by "
+        f"{scores.best_naive}: {naive.mse:.3f}, {naive.mae:.3f} (this forecast is {verdict} by "
         f"{abs(model.mse - naive.mse):.3f} in MSE{difference}); {held}"
     )
 
@@ -318,7 +318,11 @@ def tables_of(
     return {
         "Errors on the standardised values": pl.DataFrame(
             [
-                {"forecast": name, "MSE": summary.mse, "MAE": summary.mae}
+                {
+                    "forecast": "this run" if name == "model" else name,
+                    "MSE": summary.mse,
+                    "MAE": summary.mae,
+                }
                 for name, summary in scores.errors.items()
             ]
         ),

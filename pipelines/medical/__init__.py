@@ -2,9 +2,16 @@
 Research software, not for clinical use."""
 
 from ..engine.command_line import python_verb
-from ..engine.options import EvaluateOptions, ExportOptions
+from ..engine.options import ExportOptions
 from ..engine.task import Task, Verb
-from .options import BodyOptions, CompareOptions, MedicalOptions, MedicalPredictOptions, check
+from .options import (
+    BodyOptions,
+    CompareOptions,
+    MedicalEvaluateOptions,
+    MedicalOptions,
+    MedicalPredictOptions,
+    check,
+)
 
 TASK = Task(
     name="medical",
@@ -17,6 +24,7 @@ TASK = Task(
     pipeline="headwise.pipelines.medical.pipeline:MedicalPipeline",
     options=MedicalOptions,
     predict_options=MedicalPredictOptions,
+    evaluate_options=MedicalEvaluateOptions,
     check=check,
     columns={
         "prediction": "Positive class at its operating point, else the likeliest of the others; "
@@ -45,7 +53,7 @@ TASK = Task(
 )
 
 train = python_verb(TASK, "train", MedicalOptions)
-evaluate = python_verb(TASK, "evaluate", EvaluateOptions)
+evaluate = python_verb(TASK, "evaluate", MedicalEvaluateOptions)
 predict = python_verb(TASK, "predict", MedicalPredictOptions)
 export = python_verb(TASK, "export", ExportOptions)
 compare = python_verb(TASK, "compare", CompareOptions)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...base.account import note
+from ...base.account import note, recount
 from ...base.errors import InputError, fail, nearest, shown
 from ...data.columns import parse_columns
 from ...data.items import digest
@@ -291,6 +291,7 @@ def _readable(reader: XrayReader, rows: np.ndarray) -> XrayReader:
                 problems[row] = str(error)
             bar.update()
     readable = leave_out_unreadable(reader.xrays, problems)
+    recount("read", "pictures", len(readable))
     if len(readable) == len(rows):
         return reader
     return reader.of([row for row in range(len(rows)) if row not in problems])

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from ...base.errors import InputError
 from ..engine.command_line.checks import check_least, check_shares, check_unread, flag
-from ..engine.options import PredictOptions, TrainOptions
+from ..engine.options import EvaluateOptions, PredictOptions, TrainOptions
 
 VARIANTS: dict[str, dict[str, object]] = {
     "medusa": {},
@@ -141,6 +141,24 @@ class MedicalOptions(TrainOptions):
     """Epochs at the start over which the learning rate rises to its schedule in equal steps."""
     weight_decay: float = 1e-4
     """Decoupled weight decay (AdamW); 0 is plain Adam."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MedicalEvaluateOptions(EvaluateOptions):
+    """Score a trained run, on its own test part or on other data."""
+
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "data": ("columns", "images", "lungs", "boxes")
+    }
+
+    columns: tuple[str, ...] = ()
+    """Columns of a table by what they hold; without it, as in the training."""
+    images: str | None = None
+    """Folder of the pictures that a table or list names; without it, as in the training."""
+    lungs: str | None = None
+    """Folder of lung masks with the names of the pictures; without it, as in the training."""
+    boxes: str | None = None
+    """Table of boxes around findings; without it, as in the training."""
 
 
 @dataclass(frozen=True, kw_only=True)

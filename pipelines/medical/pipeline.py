@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ...base.errors import InputError
 from ...data.xrays.generate import write_sample_xrays
+from ...data.xrays.layouts import has_lists
 from ...models.layers.encoders import fitting, read_weights
 from ...models.layers.pyramid import SMALL
 from ...models.vision.medusa import Medusa, build_medusa
@@ -250,6 +251,11 @@ class MedicalPipeline(
             pictures.append(figures.looked(chosen))
         headline = headline_of(scores, dataset, positive, report.sentences[0])
         return Review(metrics, headline, pictures, tables_of(scores, positive, looked, report))
+
+    def unused_for(self, data: str) -> tuple[str, ...]:
+        """Folders by class have neither columns nor another folder of pictures."""
+        by_class = Path(data).is_dir() and not has_lists(Path(data))
+        return ("columns", "images") if by_class else ()
 
     def prediction_options(self, options: MedicalOptions) -> dict[str, object]:
         """No explanations, since the report has pictures already; and where the pictures lie."""

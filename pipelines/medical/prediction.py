@@ -23,7 +23,9 @@ from ...data.columns import parse_columns
 from ...data.formats.dicom import is_dicom, read_dicom
 from ...data.formats.pictures import write_png
 from ...data.formats.tables import TABLE_SUFFIXES, suffix_of
+from ...data.listed import note_whole_folder
 from ...data.xrays.files import list_xrays, without_masks
+from ...data.xrays.layouts import listing_tables
 from ...data.xrays.medmnist import read_place
 from ...data.xrays.records import Reading
 from ...data.xrays.xrays import read_xray, read_xray_set, two_sizes
@@ -89,11 +91,16 @@ def list_items(options: MedicalPredictOptions) -> list[XrayItem]:
 
 
 def own_prediction(options: MedicalOptions) -> dict[str, object]:
-    """Options of the prediction that a training ends with: its pictures, without explanations."""
+    """Options of the prediction that a training ends with: its pictures, without explanations.
+
+    Where the folder of the pictures or their column is named, they are those of the table.
+    """
     values: dict[str, object] = {"explain": False}
-    if options.data is not None and Path(options.data).is_file():
-        values["columns"] = tuple(pair for pair in options.columns if pair.startswith("image="))
-        values["images"] = options.images
+    data = Path(str(options.data))
+    tables = [path for path, _ in listing_tables(data)] if data.is_dir() else [data]
+    image = tuple(pair for pair in options.columns if pair.startswith("image="))
+    if len(tables) == 1 and (options.images or image):
+        values |= {"input": str(tables[0]), "images": options.images, "columns": image}
     elif options.images is not None:
         values["input"] = options.images  # a folder that holds a table, but not its pictures
     return values
@@ -101,6 +108,7 @@ def own_prediction(options: MedicalOptions) -> dict[str, object]:
 
 def _pictures_of(path: Path) -> list[tuple[str, str]]:
     """(file, id) of the pictures of a folder or pattern, without those in folders of masks."""
+    note_whole_folder(path, "pictures")
     pictures = without_masks(path, list_xrays(path))
     note("read", "pictures", count=len(pictures))
     return pictures

@@ -213,7 +213,7 @@ class RankingPipeline(Pipeline[RankingOptions, RankingSpec]):
             in_words(task, scores, rows.labels[dataset.which, place])
             for place, (task, scores) in enumerate(by_task.items())
         ]
-        headline = f"{context.options.model} on {len(dataset):,} rows: " + "; ".join(sentences)
+        headline = f"{len(dataset):,} rows: " + "; ".join(sentences)
         table = pl.DataFrame(
             [{"task": task, **scores} for task, scores in by_task.items()], strict=False
         )

@@ -1,10 +1,17 @@
 """Re-identification and fine-grained recognition with DCAL: train, embed, search, explain."""
 
 from ..engine.command_line import python_verb
-from ..engine.options import EvaluateOptions, ExportOptions
+from ..engine.options import ExportOptions
 from ..engine.task import Task, Verb
 from .option_rules import check
-from .options import CompareOptions, CropOptions, ReidOptions, ReidPredictOptions, SearchOptions
+from .options import (
+    CompareOptions,
+    CropOptions,
+    ReidEvaluateOptions,
+    ReidOptions,
+    ReidPredictOptions,
+    SearchOptions,
+)
 
 TASK = Task(
     name="reid",
@@ -17,6 +24,7 @@ TASK = Task(
     pipeline="headwise.pipelines.reid.pipeline:ReidPipeline",
     options=ReidOptions,
     predict_options=ReidPredictOptions,
+    evaluate_options=ReidEvaluateOptions,
     check=check,
     columns={
         "prediction": "Most probable class; only for runs that name classes.",
@@ -52,7 +60,7 @@ TASK = Task(
 )
 
 train = python_verb(TASK, "train", ReidOptions)
-evaluate = python_verb(TASK, "evaluate", EvaluateOptions)
+evaluate = python_verb(TASK, "evaluate", ReidEvaluateOptions)
 predict = python_verb(TASK, "predict", ReidPredictOptions)
 export = python_verb(TASK, "export", ExportOptions)
 embed = python_verb(TASK, "embed", ReidPredictOptions)

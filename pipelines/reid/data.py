@@ -17,6 +17,7 @@ from ...base.account import doubt, note
 from ...base.errors import fail, nearest, shown
 from ...data.formats.tables import require_columns
 from ...data.items import join_copies
+from ...data.parts import called_like_parts
 from ...data.persons.persons import PictureSet, read_picture_set
 from ..engine.pipeline import Member, Splits
 from ..engine.spec import Spec
@@ -74,11 +75,14 @@ def open_pictures(
     )
     height, width = options.size
     size = round(height * options.enlarge), round(width * options.enlarge)
-    source = PictureSource(pictures, size)
+    if as_test and spec is not None:
+        pictures = pictures.of(rows_to_score(pictures).tolist())
+    source = PictureSource(pictures, size).readable()
+    pictures = source.pictures
     if options.model == "cca":
         return _open_attributes(options, spec, source, as_test)
-    if pictures.attributes:
-        note("columns", "not used", pictures.attributes)
+    if unused := [name for name in pictures.attributes if not called_like_parts(name)]:
+        note("columns", "not used", unused)  # of the others it was said that they are no parts
     goal = goal_of(options, pictures) if spec is None else spec.goal
     if as_test and spec is not None:
         rows = rows_to_score(pictures)
@@ -195,7 +199,8 @@ def split_rows(options: ReidOptions, source: PictureSource, unit: Unit) -> Subse
         rows = rows if part == "test" else rows[~nobody[rows]]
         if not share:
             return rows[:0], rows
-        note("groups", f"parts are shares of the {_NOUN[unit]}; exact copies stay together")
+        what = f"the {part} part is a share of the {_NOUN[unit]}"
+        note("groups", f"{what}; exact copies stay together")
         if unit == "search":
             return _take_identities(pictures, rows, share, generator, groups[rows])
         identities = pictures.identities if unit == "classes" else [""] * len(pictures)

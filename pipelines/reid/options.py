@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ...base.account import Doubt
-from ..engine.options import LadderOptions, PredictOptions
+from ..engine.options import EvaluateOptions, LadderOptions, PredictOptions
 
 # What `compare` trains: the transformer alone, with one of DCAL's branches, with both.
 VARIANTS: Mapping[str, Mapping[str, object]] = {
@@ -139,6 +139,18 @@ class ReidOptions(LadderOptions):
     weight_decay: float = 0.05
     """Weight decay: decoupled for adam, plain for sgd; not for norms, biases, positions and
     tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReidEvaluateOptions(EvaluateOptions):
+    """Score a trained run, on its own test part or on other data."""
+
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {"data": ("images", "columns")}
+
+    images: str | None = None
+    """Folder of the pictures that a table or list names; without it, as in the training."""
+    columns: tuple[str, ...] = ()
+    """Columns of a table by what they hold; without it, as in the training."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...base.account import recount
 from ...base.errors import InputError
 from ...data.formats.pictures import read_picture
-from ...data.items import digest
+from ...data.items import digest, readable_rows
 from ...data.persons.persons import PictureSet
 from ..engine.command_line.terminal import Progressbar
 from ..engine.subsets import BoundedCache
@@ -22,29 +23,50 @@ Size = tuple[int, int]
 
 
 class PictureSource:
-    """A set of pictures, read at one size (height, width) in pixels and kept in memory."""
+    """A set of pictures, read at one size (height, width) in pixels and kept in memory.
 
-    def __init__(self, pictures: PictureSet, size: Size) -> None:
-        self.pictures, self.size = pictures, size
-        self.cache = BoundedCache(self.read)
+    whole: a source that has these pictures, and its row of each of them; its memory is used.
+    """
+
+    def __init__(
+        self,
+        pictures: PictureSet,
+        size: Size,
+        whole: tuple[PictureSource, Sequence[int]] | None = None,
+    ) -> None:
+        self.pictures, self.size, self._whole = pictures, size, whole
+        self.cache = BoundedCache(self.read) if whole is None else BoundedCache(self.read, 0)
 
     def read(self, row: int) -> Tensor:
         """Read a picture from its file, uint8 (3, Y, X)."""
+        if self._whole is not None:
+            source, rows = self._whole
+            return source.cache[rows[row]]
         return torch.from_numpy(read_picture(self.pictures.paths[row], self.size))
 
-    def digests(self) -> list[str]:
-        """What tells the contents of the pictures apart, the same for exact copies. One that cannot
-        be read is like no other, and fails when it is used.
+    def readable(self) -> PictureSource:
+        """The source of the pictures that can be read; all are read for it, and are then in memory
+        as far as they fit. The others go into the account.
+
+        Raises InputError where too many cannot be read.
         """
-        values = []
-        with Progressbar(total=len(self.pictures), unit="picture", desc="read") as bar:
-            for row, name in enumerate(self.pictures.names):
+        pictures, problems = self.pictures, dict[int, str]()
+        with Progressbar(total=len(pictures), unit="picture", desc="read") as bar:
+            for row in range(len(pictures)):
                 try:
-                    values.append(digest(self.cache[row].numpy()))
-                except InputError:
-                    values.append(f"{row} {name}")
+                    _ = self.cache[row]
+                except InputError as error:
+                    problems[row] = str(error)
                 bar.update()
-        return values
+        rows = readable_rows("pictures", pictures.names, problems)
+        if len(rows) == len(pictures):
+            return self
+        recount("read", "pictures", len(rows))
+        return PictureSource(pictures.of(rows), self.size, (self, rows))
+
+    def digests(self) -> list[str]:
+        """What tells the contents of the pictures apart, the same for exact copies."""
+        return [digest(self.cache[row].numpy()) for row in range(len(self.pictures))]
 
 
 class Pictures:

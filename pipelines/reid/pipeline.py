@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from ...base.errors import InputError
+from ...data.listed import labels_table
 from ...data.persons.generate import write_sample_persons
 from ...models.layers.vit_trunk import SCRATCH, Trunk, build_trunk
 from ...models.vision.cca import ConditionalEmbedder
@@ -240,9 +241,20 @@ class ReidPipeline(Pipeline[ReidOptions, ReidSpec, ReidPredictOptions, Pictures,
         missing = pl.DataFrame({"figure": "attention rollout", "why": f"{name}: no attention"})
         return replace(review, tables={**review.tables, "What the report cannot show": missing})
 
+    def unused_for(self, data: str) -> tuple[str, ...]:
+        """A folder without a table has neither columns nor another folder of pictures."""
+        alone = Path(data).is_dir() and labels_table(data) is None
+        return ("columns", "images") if alone else ()
+
     def prediction_options(self, options: ReidOptions) -> dict[str, object]:
-        """The folder of the pictures of a table, and its columns."""
-        return {"images": options.images, "columns": options.columns}
+        """The folder of the pictures of a table, its columns and, where these are named, the table
+        itself.
+        """
+        values: dict[str, object] = {"images": options.images, "columns": options.columns}
+        data = Path(str(options.data))
+        if any(values.values()) and data.is_dir() and (table := labels_table(data)):
+            values["input"] = str(table)
+        return values
 
     def export_example(
         self, model: nn.Module, splits: Splits[ReidSpec, Pictures]

@@ -19,9 +19,11 @@ from ...base.account import note
 from ...base.errors import fail
 from ...base.files import checksum, place_below
 from ...data.columns import find_columns, parse_columns
-from ...data.formats.pictures import PictureFolder, list_pictures, read_picture, write_png
+from ...data.formats.picture_folder import PictureFolder
+from ...data.formats.pictures import list_pictures, read_picture, write_png
 from ...data.formats.tables import TABLE_SUFFIXES, suffix_of
 from ...data.items import is_missing
+from ...data.listed import note_whole_folder
 from ...data.persons.table import FIELDS, read_cells
 from ...models.vision.dcal import DCAL
 from ...models.vision.picture_rungs import attending
@@ -55,6 +57,7 @@ def list_inputs(path: str, images: str | None, columns: Sequence[str] = ()) -> l
         for option, value in (("images", images), ("columns", columns)):
             if value:
                 raise fail(path, f"is no table; --{option} is read with a table")
+        note_whole_folder(path, "pictures")
         items = [Item(file=file, id=name) for file, name in list_pictures(path)]
     note("read", "pictures", count=len(items))
     return items

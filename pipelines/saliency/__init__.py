@@ -1,9 +1,15 @@
 """The task of RGB-D salient object detection with GL-DMNet."""
 
 from ..engine.command_line import python_verb
-from ..engine.options import EvaluateOptions, ExportOptions
+from ..engine.options import ExportOptions
 from ..engine.task import Task, Verb
-from .options import CrossvalOptions, SaliencyOptions, SaliencyPredictOptions, check
+from .options import (
+    CrossvalOptions,
+    SaliencyEvaluateOptions,
+    SaliencyOptions,
+    SaliencyPredictOptions,
+    check,
+)
 
 TASK = Task(
     name="saliency",
@@ -15,6 +21,7 @@ TASK = Task(
     pipeline="headwise.pipelines.saliency.pipeline:SaliencyPipeline",
     options=SaliencyOptions,
     predict_options=SaliencyPredictOptions,
+    evaluate_options=SaliencyEvaluateOptions,
     check=check,
     columns={
         "height": "Height of the picture and of its map, in pixels.",
@@ -34,7 +41,7 @@ TASK = Task(
 )
 
 train = python_verb(TASK, "train", SaliencyOptions)
-evaluate = python_verb(TASK, "evaluate", EvaluateOptions)
+evaluate = python_verb(TASK, "evaluate", SaliencyEvaluateOptions)
 predict = python_verb(TASK, "predict", SaliencyPredictOptions)
 export = python_verb(TASK, "export", ExportOptions)
 crossval = python_verb(TASK, "crossval", CrossvalOptions)

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from ...base.errors import InputError
 from ..engine.command_line.checks import check_attention, check_least, check_shares, check_unread
-from ..engine.options import PredictOptions, TrainOptions
+from ..engine.options import EvaluateOptions, PredictOptions, TrainOptions
 
 TRAINED = "trained"  # as in the training
 
@@ -135,6 +135,24 @@ class SaliencyOptions(TrainOptions):
     """Learning rate at the top of its schedule."""
     warmup: int = 2
     """Epochs at the start over which the learning rate rises to its schedule in equal steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaliencyEvaluateOptions(EvaluateOptions):
+    """Score a trained run, on its own test part or on other data."""
+
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "data": ("columns", "depth", "masks", "groups")
+    }
+
+    columns: tuple[str, ...] = ()
+    """Columns of a table by what they hold; without it, as in the training."""
+    depth: str | None = None
+    """Folder of depth maps; without it, as in the training."""
+    masks: str | None = None
+    """Folder of masks; without it, as in the training."""
+    groups: str | None = None
+    """Table (image, group) of scenes that belong together; without it, as in the training."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ...base.errors import InputError
 from ...data.scenes.generate import write_sample_scenes
+from ...data.scenes.scenes import table_in
 from ...models.layers.pyramid import SMALL
 from ...models.vision.gldmnet import GLDMNet, build_gldmnet
 from ..engine.inference.batches import predict_in_batches
@@ -204,9 +205,20 @@ class SaliencyPipeline(
             {"scores": sheet},
         )
 
+    def unused_for(self, data: str) -> tuple[str, ...]:
+        """A table names its own depth and masks, a folder has no columns; groups are of parts."""
+        return ("columns", "groups") if Path(data).is_dir() else ("depth", "masks", "groups")
+
     def prediction_options(self, options: SaliencyOptions) -> dict[str, object]:
-        """Where the depth maps are, if their folder was named, and the columns of a table."""
-        return {"depth": options.depth, "columns": options.columns}
+        """Where the depth maps are, if their folder was named; the columns of a table; and the
+        table itself, where it is that of the folder.
+        """
+        values: dict[str, object] = {"depth": options.depth, "columns": options.columns}
+        data = Path(str(options.data))
+        alone = data.is_dir() and options.depth is None and options.masks is None
+        if alone and (table := table_in(data, True, True, options.columns)) is not None:
+            values["input"] = str(table)
+        return values
 
     def answer_lines(self, rows: pl.DataFrame, spec: SaliencySpec) -> list[str]:
         """How much of the picture is salient and where, and where its map is."""

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...base.account import note
+from ...base.account import note, recount
 from ...base.errors import InputError, fail
 from ...data.formats.audio import RATE, AudioFacts, audio_facts
 from ...data.items import check_items
@@ -274,7 +274,14 @@ def list_with_text(data: str, columns: Sequence[str] = ()) -> list[Utterance]:
         [utterance.text or "" for utterance in with_text],
         [utterance.part for utterance in with_text],
     )
+    _recount(len(rows))
     return [with_text[row] for row in rows]
+
+
+def _recount(used: int) -> None:
+    """Have the account say how many recordings and texts are used."""
+    recount("read", "recordings", used)
+    recount("read", "texts of recordings", used)
 
 
 def rows_that_fit(
@@ -302,6 +309,7 @@ def rows_that_fit(
     if len(rows) < len(utterances):
         left_out = sorted(set(range(len(utterances))) - set(rows))
         note("left out", f"recordings {limits}", [utterances[row].name for row in left_out])
+        _recount(len(rows))
     return rows
 
 

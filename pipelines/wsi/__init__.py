@@ -3,9 +3,16 @@ cohort, with ACMIL.
 """
 
 from ..engine.command_line import python_verb
-from ..engine.options import EvaluateOptions, ExportOptions
+from ..engine.options import ExportOptions
 from ..engine.task import Task, Verb
-from .options import CrossvalOptions, FeaturesOptions, WsiOptions, WsiPredictOptions, check
+from .options import (
+    CrossvalOptions,
+    FeaturesOptions,
+    WsiEvaluateOptions,
+    WsiOptions,
+    WsiPredictOptions,
+    check,
+)
 
 TASK = Task(
     name="wsi",
@@ -17,6 +24,7 @@ TASK = Task(
     pipeline="headwise.pipelines.wsi.pipeline:WsiPipeline",
     options=WsiOptions,
     predict_options=WsiPredictOptions,
+    evaluate_options=WsiEvaluateOptions,
     check=check,
     columns={
         "prediction": "Most probable class.",
@@ -42,7 +50,7 @@ TASK = Task(
 )
 
 train = python_verb(TASK, "train", WsiOptions)
-evaluate = python_verb(TASK, "evaluate", EvaluateOptions)
+evaluate = python_verb(TASK, "evaluate", WsiEvaluateOptions)
 predict = python_verb(TASK, "predict", WsiPredictOptions)
 export = python_verb(TASK, "export", ExportOptions)
 features = python_verb(TASK, "features", FeaturesOptions)

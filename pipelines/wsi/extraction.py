@@ -308,6 +308,7 @@ def extract_slides(
     slides: the file of each name; mpp: micrometres per pixel by name, that the user gives. Returns
     a table with the columns `STATUS`. Raises `InputError` where the encoder cannot be built.
     """
+    _refuse_other_table(folder / STATUS_FILE)
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, object]] = []
     # Of several processes one extracts, and the others find it done.
@@ -330,6 +331,13 @@ def extract_slides(
         write_text(folder / STATUS_FILE, table.drop("before").write_csv())
     _say_outcome(table, folder)
     return table
+
+
+def _refuse_other_table(path: Path) -> None:
+    """Raise `InputError` for a status.csv that is not of an extraction: it would be replaced."""
+    header = ",".join(name for name in STATUS if name != "before")
+    if path.is_file() and not path.read_bytes().startswith(header.encode()):
+        raise fail(path, "is not of an extraction; move it, or choose another folder")
 
 
 def _say_outcome(table: pl.DataFrame, folder: Path) -> None:

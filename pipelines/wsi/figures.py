@@ -30,7 +30,7 @@ def calibration_figure(
     labels: np.ndarray, probability: np.ndarray, baseline: np.ndarray, classes: Sequence[str]
 ) -> ReportFigure:
     """Reliability and ROC curves of the model and of the baseline, and the model's confusion."""
-    curves = {"model": (probability, BLUE), "baseline": (baseline, GREY)}
+    curves = {"this run": (probability, BLUE), "baseline": (baseline, GREY)}
     with styled_figure(WIDE, ROW) as figure:
         reliability_axes, roc_axes, confusion_axes = figure.subplots(1, 3)
         draw_reliability(reliability_axes, labels, curves)

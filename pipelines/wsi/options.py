@@ -16,7 +16,7 @@ from ..engine.command_line.checks import (
     flag,
     options_of_a_preset,
 )
-from ..engine.options import LadderOptions, PredictOptions
+from ..engine.options import EvaluateOptions, LadderOptions, PredictOptions
 
 ModelName = Literal["acmil", "acmil-mha", "abmil", "mean", "max"]
 TILE_OPTIONS = (
@@ -134,6 +134,27 @@ class WsiOptions(LadderOptions):
     """Learning rate at the start."""
     weight_decay: float = 1e-5
     """Decoupled weight decay (AdamW); 0 is plain Adam."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WsiEvaluateOptions(EvaluateOptions):
+    """Score a trained run, on its own test part or on other data."""
+
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "data": ("slides", "features", "columns", "fetch_encoder")
+    }
+
+    slides: str | None = None
+    """Folder of the slides that a list names; without it, as in the training."""
+    features: str | None = None
+    """Folder of their features; those that it lacks are extracted into it. Without it, as in the
+    training."""
+    columns: tuple[str, ...] = ()
+    """Columns of a table by what they hold; without it, as in the training."""
+    fetch_encoder: bool = False
+    """Fetch an encoder that the run names as hf-hub:OWNER/NAME, which may be anybody's, from its
+    repository.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)

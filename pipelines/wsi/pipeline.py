@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TypedDict, cast
 
 import numpy as np
 import polars as pl
@@ -19,7 +19,7 @@ from ...data.slides.generate import write_sample_slides
 from ...models.bags.acmil import ACMIL, BagModel, MaxPool, MeanPool, diversity_loss
 from ...models.layers.vit import TransformerEncoder
 from ..engine.ladder import LadderScores, Rung
-from ..engine.options import RungName
+from ..engine.options import EvaluateOptions, RungName
 from ..engine.pipeline import (
     Batch,
     Calibration,
@@ -37,7 +37,7 @@ from ..metrics.linear_baseline import linear_probabilities
 from . import figures, rungs
 from .data import BagSet, WsiSpec, spec_of, split
 from .explain import concentration
-from .options import WsiOptions, WsiPredictOptions
+from .options import WsiEvaluateOptions, WsiOptions, WsiPredictOptions
 from .prediction import BagItem, ItemReader, PredictContext, list_inputs, predict_item, schema
 from .scoring import (
     attending,
@@ -49,7 +49,7 @@ from .scoring import (
     probabilities,
     score_table,
 )
-from .sources import own_feature_folder, read_source
+from .sources import EvaluatedOptions, own_feature_folder, read_source
 
 
 def _note_other_parts(spec: WsiSpec, parts: Mapping[str, BagSet]) -> None:
@@ -57,6 +57,16 @@ def _note_other_parts(spec: WsiSpec, parts: Mapping[str, BagSet]) -> None:
     if sizes != dict(spec.parts):
         words = ", ".join(f"{name} {spec.parts.get(name, 0)}, now {n}" for name, n in sizes.items())
         note("items", f"the parts are not those of the training: {words}")
+
+
+class SharedParts(TypedDict):
+    """What all models of bags are built with."""
+
+    inner: int
+    dropout: float
+    mixing: nn.Module | None
+    mean: Tensor | None
+    deviation: Tensor | None
 
 
 class WsiPipeline(Pipeline[WsiOptions, WsiSpec, WsiPredictOptions, BagSet, BagItem]):
@@ -100,9 +110,9 @@ class WsiPipeline(Pipeline[WsiOptions, WsiSpec, WsiPredictOptions, BagSet, BagIt
 
     def build_model(self, options: WsiOptions, spec: WsiSpec) -> BagModel:
         """ACMIL, ABMIL, mean or max pooling."""
-        shared: dict[str, Any] = {"inner": options.inner, "dropout": options.dropout}
+        mixing = None
         if options.attention != "none":
-            shared["mixing"] = TransformerEncoder(
+            mixing = TransformerEncoder(
                 options.inner,
                 depth=options.layers,
                 heads=options.heads,
@@ -112,8 +122,13 @@ class WsiPipeline(Pipeline[WsiOptions, WsiSpec, WsiPredictOptions, BagSet, BagIt
                 dropout=options.dropout,
                 moe={"experts": 8, "active": 2} if options.ffn == "moe" else None,
             )
-        for name, values in (("mean", spec.mean), ("deviation", spec.deviation)):
-            shared[name] = None if values is None else torch.tensor(values)
+        shared: SharedParts = {
+            "inner": options.inner,
+            "dropout": options.dropout,
+            "mixing": mixing,
+            "mean": None if spec.mean is None else torch.tensor(spec.mean),
+            "deviation": None if spec.deviation is None else torch.tensor(spec.deviation),
+        }
         sizes = spec.width, len(spec.classes)
         if options.model in ("mean", "max"):
             return (MeanPool if options.model == "mean" else MaxPool)(*sizes, **shared)
@@ -237,7 +252,7 @@ class WsiPipeline(Pipeline[WsiOptions, WsiSpec, WsiPredictOptions, BagSet, BagIt
             "patients": len(set(patients.tolist())),
         }
         floor = scores_with_intervals(labels, baseline, patients, options.seed)
-        table, headline = score_table(metrics, floor, options.model), headline_of(metrics, floor)
+        table, headline = score_table(metrics, floor, "this run"), headline_of(metrics, floor)
         metrics["baselines"] = {"mean instance, logistic regression": floor}
         pictures = [figures.calibration_figure(labels, probability, baseline, dataset.classes)]
         if attention := attention_of_bags(model, dataset, device):
@@ -252,13 +267,18 @@ class WsiPipeline(Pipeline[WsiOptions, WsiSpec, WsiPredictOptions, BagSet, BagIt
             ]
         return Review(metrics, headline, pictures, {"Scores, 95 % intervals by patient": table})
 
+    def evaluation_options(self, options: EvaluateOptions, trained: WsiOptions) -> WsiOptions:
+        """As of every pipeline, and whether the encoder may be fetched."""
+        assert isinstance(options, WsiEvaluateOptions)
+        values = vars(super().evaluation_options(options, trained))
+        return EvaluatedOptions(**{**values, "fetch_encoder": options.fetch_encoder})
+
     def prediction_options(self, options: WsiOptions) -> dict[str, object]:
         """The features that the training has extracted; the report has heatmaps already."""
         return {
             "features": own_feature_folder(options),
             "slides": options.slides,
             "columns": options.columns,
-            "accept": options.accept,
             "fetch_encoder": True,  # the user has named it
             "explain": False,
         }

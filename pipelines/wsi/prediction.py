@@ -22,6 +22,7 @@ from ...base.errors import fail
 from ...base.files import clear_aside, lies_in, place_below, walk_folder
 from ...data.columns import parse_columns
 from ...data.formats.tables import TABLE_SUFFIXES, suffix_of
+from ...data.listed import note_whole_folder
 from ...data.slides.bags import BagTable, Cohort, is_bag_table, read_bag_table, read_cohort
 from ...data.slides.features import SlideFeatures, read_features
 from ...data.slides.files import FEATURE_SUFFIXES, feature_names, match_files, not_matched
@@ -89,6 +90,7 @@ def is_slide(item: BagItem) -> bool:
 def _files_of(path: Path, options: WsiPredictOptions) -> tuple[Path, list[str]]:
     """The slides and feature files that --input names, and the folder that all are below."""
     if path.is_dir():
+        note_whole_folder(path, "slides and feature files")
         home, files = path, _files_below(path, options)
     elif glob.has_magic(options.input) and not path.exists():
         matches = glob.glob(options.input, recursive=True)

@@ -6,6 +6,7 @@ Shapes: n instances of a bag, D width of a feature.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from ...base.files import walk_folder
 from ...data.columns import parse_columns
 from ...data.formats.tables import TABLE_SUFFIXES, suffix_of
 from ...data.items import digest
+from ...data.listed import labels_table
 from ...data.slides.bags import BagTable, Cohort, is_bag_table, read_bag_table, read_cohort
 from ...data.slides.features import SlideFeatures, read_attributes, read_features
 from ...data.slides.files import FEATURE_SUFFIXES, match_files, not_matched
@@ -42,7 +44,6 @@ if TYPE_CHECKING:
     from .data import WsiSpec
 
 MEMORY_BYTES = 8 << 30  # of features; what is more is read again each time
-LABELS = "labels.csv"
 
 
 class BagSource:
@@ -162,6 +163,14 @@ class SlideBags(BagSource):
             self.cohort = self.cohort.joined(self.where, "slide", digests)
 
 
+@dataclass(frozen=True, kw_only=True)
+class EvaluatedOptions(WsiOptions):
+    """The options of a training by which a run is evaluated."""
+
+    fetch_encoder: bool = False
+    """Whether the encoder of the run may be fetched from a repository of anybody."""
+
+
 def read_source(options: WsiOptions, spec: WsiSpec | None = None) -> BagSource:
     """The bags that --data names; features that are missing are extracted.
 
@@ -176,46 +185,55 @@ def read_source(options: WsiOptions, spec: WsiSpec | None = None) -> BagSource:
     columns = parse_columns(options.columns, COLUMN_FIELDS)
     cohort = read_cohort(table, columns, usual_names=joined)
     home = slides_home(options, table)
-    known = (*FEATURE_SUFFIXES, STATUS_FILE, table.name.lower())
-    listed = list_slides(home, known) if home.is_dir() else []
+    used_endings = (*FEATURE_SUFFIXES, STATUS_FILE, table.name.lower())
+    listed = list_slides(home, used_endings) if home.is_dir() else []
     slides = match_files(cohort.names, listed, table)
     if others := sorted(set(listed) - set(slides.values())):
         note("left out", "slides that are not in the list", others)
     folder = _feature_folder(options, home, _settings(options, home, spec))
-    files = match_features(cohort.names, folder, noted=options.features is not None)
-    missing = [name for name in cohort.names if name not in slides and name not in files]
+    feature_files = match_features(cohort.names, folder, noted=options.features is not None)
+    missing = [name for name in cohort.names if name not in slides and name not in feature_files]
     if missing:
         _report_missing(missing, cohort, options, table, home, folder, listed)
-    extractor = _extractor_for(options, home, folder, files, spec)
-    mpp = {name: known or options.mpp for name, known in zip(cohort.names, cohort.mpp)}
+    extractor = _extractor_for(options, home, folder, feature_files, spec)
+    mpp = {name: listed_mpp or options.mpp for name, listed_mpp in zip(cohort.names, cohort.mpp)}
     if extractor is not None:
-        for name, path in files.items():
+        for name, path in feature_files.items():
             extractor.check(path, slides.get(name), mpp[name])
-    new = {name: path for name, path in slides.items() if name not in files}
-    if new and extractor is None:
-        note("left out", f"slides without features in {folder}, which are of another tool", new)
-    elif new and extractor is not None:
-        status = extract_slides(extractor, folder, new, mpp)
+    to_extract = {name: path for name, path in slides.items() if name not in feature_files}
+    if to_extract and extractor is None:
+        note(
+            "left out",
+            f"slides without features in {folder}, which are of another tool",
+            to_extract,
+        )
+    elif to_extract and extractor is not None:
+        status = extract_slides(extractor, folder, to_extract, mpp)
         failed = set(status.filter(status["status"] == "error")["slide"])
-        files |= {name: feature_path(folder, name) for name in new if name not in failed}
-    rows = [row for row, name in enumerate(cohort.names) if name in files]
+        feature_files |= {
+            name: feature_path(folder, name) for name in to_extract if name not in failed
+        }
+    listed_count = len(cohort)
+    rows = [row for row, name in enumerate(cohort.names) if name in feature_files]
     if not rows:
         raise fail(table, f"no slide of it could be used; {folder / STATUS_FILE} says why")
-    cohort = _one_row_a_file(table, cohort.take(rows), files)
+    cohort = _one_row_a_file(table, cohort.take(rows), feature_files)
     extraction = None if extractor is None else extractor.settings
-    source = SlideBags(cohort, str(table), files, slides, extraction)
+    source = SlideBags(cohort, str(table), feature_files, slides, extraction)
     source.leave_out_unusable(copies_joined=joined)
+    if len(source.cohort) < listed_count:
+        note("read", "slides used", count=len(source.cohort))
     return source
 
 
-def _one_row_a_file(table: Path, cohort: Cohort, files: Mapping[str, Path]) -> Cohort:
+def _one_row_a_file(table: Path, cohort: Cohort, feature_files: Mapping[str, Path]) -> Cohort:
     """Refuse two names of one slide, such as a and a.svs; where that is accepted, names with one
     label count once.
     """
     first: dict[Path, int] = {}
     rows = []
     for row, name in enumerate(cohort.names):
-        other = first.setdefault(files[name], row)
+        other = first.setdefault(feature_files[name], row)
         if cohort.names[other] == name:  # what the list names twice was judged when it was read
             rows.append(row)
             continue
@@ -246,18 +264,18 @@ def _extractor_for(
     """
     settings = _settings(options, home, spec)
     attributes = {name: _attributes(path) for name, path in files.items()}
-    own = [name for name, values in attributes.items() if is_own(values)]
-    foreign = [name for name in files if name not in own]
-    if own and foreign:
-        both = f"of Headwise ({files[own[0]]}) and of another tool ({files[foreign[0]]})"
+    ours = [name for name, values in attributes.items() if is_own(values)]
+    foreign = [name for name in files if name not in ours]
+    if ours and foreign:
+        both = f"of Headwise ({files[ours[0]]}) and of another tool ({files[foreign[0]]})"
         raise fail(folder, f"holds features {both}; give each a folder of its own")
     if foreign:
         note("read", "feature files of another tool", [files[name] for name in foreign])
         return None
     if spec is not None and spec.extraction is None:
         return None
-    if own and spec is None and options.features:
-        settings = _adopted(options, settings, extraction_in(attributes[own[0]], settings))
+    if ours and spec is None and options.features:
+        settings = _adopted(options, settings, extraction_in(attributes[ours[0]], settings))
     training = spec is None  # a run's settings are the words of whoever made the run
     return Extractor(
         settings,
@@ -266,7 +284,7 @@ def _extractor_for(
         options.threads,
         mpp_first=training,
         mpp_checked=training,
-        fetch=training,
+        fetch=training or (isinstance(options, EvaluatedOptions) and options.fetch_encoder),
     )
 
 
@@ -344,12 +362,12 @@ def table_of(options: WsiOptions) -> Path:
     if options.data is None:
         raise InputError("wsi: name a list of slides or a table of bags with --data")
     path = Path(options.data)
-    if path.is_dir() and not (path / LABELS).is_file():
-        raise fail(
-            path,
-            f"holds no {LABELS}; it lists the slides (slide,label and perhaps patient,split,mpp)",
-        )
-    return path / LABELS if path.is_dir() else path
+    if not path.is_dir():
+        return path
+    if (table := labels_table(path)) is None:
+        listed = "it lists the slides (slide,label and perhaps patient,split,mpp)"
+        raise fail(path, f"holds no labels.csv; {listed}")
+    return table
 
 
 def slides_home(options: WsiOptions, table: Path) -> Path:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from headwise.base.account import Account, accepts, doubt, note, opened
+from headwise.base.account import Account, accepts, doubt, note, opened, recount
 from headwise.base.errors import InputError
 
 
@@ -46,3 +46,20 @@ def test_accounts_do_not_mix() -> None:
         note("read", "tables", count=1)
     assert outer.lines() == ["read: 1 runs; 1 tables"]
     assert inner.lines() == ["read: 2 pictures"]
+
+
+def test_what_lies_in_a_named_folder_is_called_as_in_there() -> None:
+    with opened(homes=["/data", "/data/slides"]) as account:
+        account.note("left out", "slides neither in /data/slides nor in /data/b", ["/data/a.png"])
+        account.note("read", "files", ["/data/slides/b.png: cut", "/mnt/data/c.png", "/database/d"])
+    assert account.lines() == [
+        "read: 3 files (b.png: cut, /mnt/data/c.png, /database/d)",
+        "left out: 1 slides neither in slides nor in b (a.png)",
+    ]
+
+
+def test_a_count_can_be_corrected() -> None:
+    with opened() as account:
+        note("read", "pictures", count=160)
+        recount("read", "pictures", 40)
+    assert account.lines() == ["read: 40 pictures"]

@@ -16,7 +16,7 @@ from typing import TypeVar, cast
 
 from ....base.errors import InputError, closest, one_line
 from ....base.yaml_text import read_yaml
-from ..options import EvaluateOptions, ExportOptions
+from ..options import ExportOptions
 from ..task import Task
 from .checks import check_least, flag, options_of_a_preset, options_of_a_run
 
@@ -45,7 +45,7 @@ def options_class(task: Task, verb: str) -> type:
         return task.verbs[verb].options
     return {
         "train": task.options,
-        "evaluate": EvaluateOptions,
+        "evaluate": task.evaluate_options,
         "predict": task.predict_options,
         "export": ExportOptions,
     }[verb]

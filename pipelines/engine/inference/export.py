@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from ....base.account import opened
 from ....base.errors import InputError, one_line
 from ....base.extras import install_line
-from ....base.files import ASIDE, flush, write_aside
+from ....base.files import flush, write_aside
+from ....base.own_files import ASIDE
 from ..command_line.terminal import say
 from ..options import ExportOptions
 from ..pipeline import AnyPipeline, ExportInputs, FreeAxes

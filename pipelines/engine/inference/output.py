@@ -19,6 +19,7 @@ import polars as pl
 from ....base.account import note
 from ....base.errors import InputError, fail
 from ....base.extras import install_line
+from ....base.files import lies_in
 
 Writer: TypeAlias = Callable[[pl.LazyFrame, Path], None]
 """Writes all rows to a file."""
@@ -54,21 +55,6 @@ def writer_of(output: str | Path, further: Mapping[str, Writer]) -> Writer | Non
     return writers[suffix]
 
 
-def refuse_input_as_output(output: str | Path, files: Iterable[str | os.PathLike[str]]) -> None:
-    """Raise InputError where the output is a file that a command reads: --overwrite would replace
-    what belongs to the user.
-    """
-    if os.path.exists(output) and any(_same_file(file, output) for file in files):
-        raise InputError(f"--output {output}: is read by this command; name another")
-
-
-def _same_file(file: str | os.PathLike[str], output: str | Path) -> bool:
-    try:
-        return os.path.samefile(file, output)
-    except (OSError, ValueError):  # a file that is gone fails when it is read
-        return False
-
-
 def read_output(path: Path) -> pl.DataFrame:
     """A table of predictions that was written before; text formats as polars reads them."""
     suffix = path.suffix.lower()
@@ -83,6 +69,29 @@ def read_output(path: Path) -> pl.DataFrame:
     if suffix == ".xlsx":
         return pl.read_excel(path)
     raise fail(path, "is no table; write one with --output NAME.parquet or NAME.csv")
+
+
+def refuse_input_as_output(output: str | Path, read: Iterable[str | os.PathLike[str]]) -> None:
+    """Raise `InputError` where writing an output would replace what the same command reads.
+
+    output: a file, beside which OUTPUT.png, OUTPUT.maps/ and others may be written, or a folder.
+    read: files, folders and patterns that the command reads. Results within a folder that is read
+    are no harm: who lists a folder leaves them out (`base.own_files`).
+    """
+    real = os.path.realpath(output)
+    for path in (os.fspath(path) for path in read):
+        place = os.path.realpath(path)
+        if place == real or _same_file(path, str(output)):
+            raise InputError(f"--output {output}: is read by this command; name another")
+        if lies_in(place, real) or place.startswith(f"{real}."):
+            raise InputError(f"--output {output}: {path}, which is read, would be replaced with it")
+
+
+def _same_file(path: str, output: str) -> bool:
+    try:
+        return os.path.samefile(path, output)
+    except (OSError, ValueError):  # a file that is gone fails when it is read
+        return False
 
 
 def plain_text(rows: pl.LazyFrame) -> pl.LazyFrame:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,12 +16,13 @@ import filelock
 import polars as pl
 
 from ....base.errors import InputError, reason
-from ....base.files import ASIDE, checksum, file_stamp, write_json
+from ....base.files import checksum, file_stamp, lies_in, write_json
+from ....base.own_files import ASIDE
 from ..options import FREE_ON_RESUME, PredictOptions
 from ..pipeline import AnyPipeline, Item
 from ..runs.ladder_files import FACTS as LADDER_FACTS
 from ..runs.run_directory import RunDirectory, read_facts
-from .output import refuse_input_as_output
+from .output import read_stamp, refuse_input_as_output
 
 STAMP, FAILED, ITEMS, NOTES = (
     f"headwise.{name}" for name in ("fingerprint", "failed", "items", "account")
@@ -183,6 +185,15 @@ def make_plan(pipeline: AnyPipeline, options: PredictOptions) -> Plan:
             if file not in stamps:
                 stamps[file] = file_stamp(file)
         digest.update(json.dumps([item, *map(stamps.get, files)], sort_keys=True).encode())
-    refuse_input_as_output(options.output, stamps)
+    _refuse_file_of_run(options.output, run)
+    refuse_input_as_output(options.output, [options.input, *stamps])
     parts = Path(f"{options.output}.parts")
     return Plan(parts, digest.hexdigest(), options.shard_size, items)
+
+
+def _refuse_file_of_run(output: str, run: RunDirectory) -> None:
+    """Raise InputError where the output is a file of the run, such as history.csv."""
+    path = Path(os.path.realpath(output))
+    of_run = path.is_file() and lies_in(str(path), os.path.realpath(run.path))
+    if of_run and not (read_stamp(path) or STAMP in parquet_stamp(path)):
+        raise InputError(f"--output {output}: is a file of the run; name another")

@@ -33,6 +33,7 @@ from ..options import PredictOptions
 from ..pipeline import AnyPipeline
 from ..processes import map_jobs
 from ..runs.loaded import Loaded, load_run
+from ..runs.paths import homes_of
 from .output import read_output, read_stamp, stamp_file, writer_of
 from .plan import FAILED, ITEMS, NOTES, STAMP, Plan, make_plan, parquet_stamp
 from .predictor import Predictor
@@ -75,7 +76,8 @@ class ShardWorker:
         """Write one shard; returns its number of items."""
         plan = self.plan
         items = plan.items[shard * plan.size : (shard + 1) * plan.size]
-        with opened(self.predictor.options.accept) as account:
+        options = self.predictor.options
+        with opened(options.accept, homes_of(options)) as account:
             rows = self.predictor(items)
         failed = rows.select("file", "item", "status").filter(pl.col("status") == "error").height
         stamp = {
@@ -108,7 +110,7 @@ def predict(
     if output.is_dir():
         raise InputError(f"{output}: is a directory; --output names the file to write")
     writer_of(output, pipeline.further_outputs())
-    with opened(options.accept) as account:
+    with opened(options.accept, homes_of(options)) as account:
         plan = make_plan(pipeline, options)
         if output.exists() and not options.overwrite:
             return _done_before(plan, output)

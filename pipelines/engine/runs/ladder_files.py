@@ -45,7 +45,9 @@ def fit_ladder(
     rungs["model"] = Rung(pipeline.model_words(options), pipeline.model_words(options), model)
     if "simple" in rungs:
         watch.seconds()
-        rungs["blend"] = pipeline.blend_rung(model, rungs["simple"].model, splits, options, device)
+        blend = pipeline.blend_rung(model, rungs["simple"].model, splits, options, device)
+        of = f"the blend of {rungs['simple'].short} and {rungs['model'].short}"
+        rungs["blend"] = blend._replace(short=of)
         seconds["blend"] = watch.seconds()
     models = {name: rungs[name].model.to(device).eval() for name in RUNGS if name in rungs}
     with torch.no_grad():

@@ -5,15 +5,20 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ....base.errors import InputError
 from ..options import TrainOptions, TrainOptionsT
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 # Options of trainings that name a file or folder; some of them have words, too.
 PATHS = (
     "data", "schema", "from_run", "images", "depth", "masks", "groups", "lungs", "boxes", "body",
     "slides", "features", "tokenizer", "weights", "transformer_weights",
 )  # fmt: skip
+INPUTS = ("input", "query", "gallery")  # of predictions and searches
 WORDS = ("pretrained", "random", "auto", "none", "scratch")
 
 
@@ -22,6 +27,16 @@ def with_absolute_paths(options: TrainOptionsT) -> TrainOptionsT:
     values = asdict(options)
     changed = {name: _absolute(name, value) for name, value in values.items() if name in PATHS}
     return replace(options, **{k: v for k, v in changed.items() if v != values[k]})
+
+
+def homes_of(options: DataclassInstance) -> list[str]:
+    """The folders that options name by absolute paths, or that hold the files which they name."""
+    homes = set[str]()
+    for name, value in asdict(options).items():
+        if name in (*PATHS, *INPUTS) and isinstance(value, str) and os.path.isabs(value):
+            path = value.rstrip(os.sep)
+            homes.add(path if os.path.isdir(path) else os.path.dirname(path))
+    return sorted(homes - {"", os.sep})
 
 
 def same_option(name: str, before: object, now: object) -> bool:

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import polars as pl
@@ -54,8 +53,8 @@ def write_page(
     *,
     data: str,
     run: str,
-    options: Mapping[str, Any],
-    facts: Mapping[str, Any],
+    options: Mapping[str, object],
+    facts: Mapping[str, object],
     prefix: str = "",
     again: bool = False,
 ) -> None:
@@ -173,7 +172,7 @@ def _cell(value: object) -> str:
     return "–" if value is None else str(value)
 
 
-def _flat(values: dict[str, Any]) -> dict[str, str]:
+def _flat(values: Mapping[str, object]) -> dict[str, str]:
     flat: dict[str, str] = {}
     for key, value in values.items():
         if isinstance(value, dict):

@@ -125,16 +125,19 @@ class Run:
             del self.loaded
         return self.loaded
 
-    def _check_output(self, output: Path, options: PredictOptions, items: object) -> None:
+    def _check_output(
+        self, output: Path, options: PredictOptions, items: Input | Sequence[Input]
+    ) -> None:
         """Raise `InputError` for an output that cannot be written, before the work is done."""
         from ..inference.output import refuse_input_as_output, writer_of
 
         writer_of(output, self.pipeline.further_outputs())
+        listed = items if isinstance(items, list | tuple) else []
+        refuse_input_as_output(
+            output, [item for item in listed if isinstance(item, str | os.PathLike)]
+        )
         if output.exists() and not options.overwrite:
             raise InputError(f"{output}: already exists; choose another output or overwrite=True")
-        listed = items if isinstance(items, list) else []
-        files = [item for item in listed if isinstance(item, str | os.PathLike)]
-        refuse_input_as_output(output, files)
 
     def _write(self, table: pl.DataFrame, output: Path) -> None:
         """Write predictions in the format of the ending, without the stamp of a job."""
@@ -195,13 +198,15 @@ class Run:
         self,
         data: str | os.PathLike[str] | pl.DataFrame | pd.DataFrame | None = None,
         part: Literal["auto", "train", "validation", "test", "all"] = "auto",
+        **options: object,
     ) -> Metrics:
         """Score the run, on a part of its own data or on other data; also writes a report.
 
         data: other data with the same columns: a path, or a table of polars or pandas, which is
         kept in the run as frame.parquet; without it, the data that the run was trained on.
         part: the part to score; auto: the test part of the run's own data, all of other data.
-        Returns the metrics by name.
+        options: further ones of the verb `evaluate`, such as the folder of the pictures. Returns
+        the metrics by name.
         """
         from ..training.jobs import evaluate
 
@@ -209,13 +214,10 @@ class Run:
             path = self.directory.path / "frame.parquet"
             write_frame(data, path)
             data = path
-        options = EvaluateOptions(
-            run=str(self.directory.path),
-            data=None if data is None else os.fspath(data),
-            part=part,
-            accelerator=self.accelerator,
-        )
-        return evaluate(self.pipeline, options, self.loaded)
+        fixed = {"run": self.directory.path, "accelerator": self.accelerator}
+        values = {**options, **fixed, "data": data, "part": part}
+        chosen = parse(self.task, "evaluate", [], values=values)
+        return evaluate(self.pipeline, cast(EvaluateOptions, chosen), self.loaded)
 
     def export(self, output: str | os.PathLike[str], tolerance: float = 1e-5) -> str:
         """Write the model as one file that runs without Headwise; returns its path.

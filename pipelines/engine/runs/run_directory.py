@@ -22,7 +22,8 @@ import filelock
 import yaml
 
 from ....base.errors import InputError
-from ....base.files import ASIDE, clear_aside, read_json
+from ....base.files import clear_aside, read_json
+from ....base.own_files import ASIDE
 from ....base.yaml_text import read_yaml
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ....base.account import Account, opened
+from ....base.account import Account, note, opened
 from ....base.errors import InputError
 from ....base.files import checksum, read_json, write_aside, write_json, write_text
 from ...figures.ladder import ladder_figure
@@ -38,9 +38,9 @@ from ..pipeline import (
 )
 from ..runs.ladder_files import fit_ladder, save_ladder
 from ..runs.loaded import Loaded, load_run
-from ..runs.paths import as_typed, same_option, with_absolute_paths
+from ..runs.paths import as_typed, homes_of, same_option, with_absolute_paths
 from ..runs.report import write_report
-from ..runs.run_directory import ACCOUNT, MEMBERS, RunDirectory, dump_options
+from ..runs.run_directory import ACCOUNT, MEMBERS, RunDirectory, dump_options, read_facts
 from ..spec import JsonValue
 from .devices import open_fabric
 from .loop import Trainer
@@ -54,7 +54,7 @@ def train(pipeline: AnyPipeline, options: TrainOptions) -> RunDirectory:
     """Train, score on the test part, write the report. Returns the finished run."""
     absolute = with_absolute_paths(options)
     try:
-        with opened(options.accept) as account:
+        with opened(options.accept, homes_of(absolute)) as account:
             return _train(pipeline, absolute, account)
     except InputError as error:
         raise as_typed(error, options, absolute) from error
@@ -68,7 +68,7 @@ def _train(pipeline: AnyPipeline, options: TrainOptions, account: Account) -> Ru
         try:
             data = with_data(pipeline, options, run)
             fabric.barrier()
-            splits = pipeline.open_data(data)
+            splits = _open_data(pipeline, data, run)
             if fabric.is_global_zero:
                 splits = _write_assets(run, splits)
                 _check_spec(run, splits.spec.to_json(), options)
@@ -133,9 +133,11 @@ def _reopen(pipeline: AnyPipeline, options: TrainOptions) -> RunDirectory:
     before, now = run.config(), asdict(options)
     now = {name: list(value) if isinstance(value, tuple) else value for name, value in now.items()}
     free = FREE_ON_RESUME
-    changed = [k for k in now if k not in free and not same_option(k, before.get(k), now[k])]
+    # An option that an older version did not have was at its default.
+    before = {**_defaults_of(options), **before}
+    changed = [k for k in now if k not in free and not same_option(k, before[k], now[k])]
     if changed:
-        pairs = ", ".join(f"{name} was {before.get(name)}, now {now[name]}" for name in changed)
+        pairs = ", ".join(f"{name} was {before[name]}, now {now[name]}" for name in changed)
         raise InputError(
             f"{run.path}: cannot resume with other options: {pairs}; start a new run for them"
         )
@@ -143,12 +145,38 @@ def _reopen(pipeline: AnyPipeline, options: TrainOptions) -> RunDirectory:
     return run
 
 
+def _defaults_of(options: TrainOptions) -> dict[str, object]:
+    values = asdict(type(options)())
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+
+def _open_data(
+    pipeline: Pipeline[OptionsT, SpecT], options: OptionsT, run: RunDirectory
+) -> Splits[SpecT]:
+    """The data in its parts. A run that an older version has started, which wrote less into its
+    spec, goes on with the parts that it had.
+    """
+    splits = pipeline.open_data(options)
+    path = run.path / "spec.json"
+    before = read_facts(path) if options.resume and path.exists() else None
+    if before is None or set(splits.spec.to_json()) <= set(before):
+        return splits
+    spec = pipeline.spec_class.from_json(before, path)
+    older = pipeline.open_data(options, spec)
+    sizes = {name: len(older.part(name)) for name in ("train", "validation", "test")}
+    if before.get("parts", sizes) != sizes:
+        return splits  # what differs is said when the specs are compared
+    note("assumed", "the run was started by an older version; its parts stay as they were")
+    return older
+
+
 def _check_spec(run: RunDirectory, spec: dict[str, JsonValue], options: TrainOptions) -> None:
     """A resumed run must see the data that it started with."""
     path = run.path / "spec.json"
     if path.exists() and options.resume:
         before = read_json(path)
-        differs = [key for key in spec if before.get(key) != json.loads(json.dumps(spec[key]))]
+        now = json.loads(json.dumps(spec))
+        differs = [key for key in now if key in before and before[key] != now[key]]
         if differs:
             raise InputError(
                 f"{run.path}: the data changed since the run was started ({', '.join(differs)}); "
@@ -202,6 +230,7 @@ def _finish(
         input=str(options.data),
         output=str(run.path / "predictions.parquet"),
         overwrite=True,
+        accept=options.accept,
     )
     predict_options = replace(predict_options, **pipeline.prediction_options(options))
     predicted = predict(pipeline, predict_options, alone=True)
@@ -267,8 +296,8 @@ def evaluate(
 
     loaded: the run, where it is open already.
     """
-    with opened(options.accept) as account:
-        loaded = loaded or load_run(pipeline, options.run, options.accelerator)
+    loaded = loaded or load_run(pipeline, options.run, options.accelerator)
+    with opened(options.accept, [*homes_of(options), *homes_of(loaded.options)]) as account:
         return _evaluate(pipeline, options, loaded, account)
 
 
@@ -278,11 +307,12 @@ def _evaluate(
     part = options.part
     if options.data is not None:
         part = "all" if part == "auto" else part
-        data = replace(loaded.options, data=options.data)
+        data = pipeline.evaluation_options(options, loaded.options)
         name = f"evaluation-{part}-{os.path.basename(options.data).split('.')[0]}"
     else:
         part = "test" if part == "auto" else part
-        data = with_data(pipeline, loaded.options, loaded.run)
+        own = with_data(pipeline, loaded.options, loaded.run)
+        data = pipeline.evaluation_options(options, own)
         # What the training accepted of this data is no doubt now.
         account.accept |= set(loaded.options.accept)
         name = f"evaluation-{part}"

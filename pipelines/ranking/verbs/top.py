@@ -15,7 +15,8 @@ import polars as pl
 
 from ....base.account import note, opened
 from ....base.errors import InputError, fail, nearest, shown
-from ....base.files import ASIDE, clear_aside, write_aside
+from ....base.files import clear_aside, write_aside
+from ....base.own_files import ASIDE
 from ....data.clicks.batches import ClickRows
 from ....data.clicks.coding import Rows, codes_of
 from ....data.clicks.encoder import ClickEncoder

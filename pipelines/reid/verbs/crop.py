@@ -21,12 +21,14 @@ import polars as pl
 
 from ....base.account import Account, note, opened
 from ....base.errors import InputError
-from ....base.files import ASIDE, held, write_json, write_text
+from ....base.files import held, write_json, write_text
+from ....base.own_files import ASIDE
 from ....data.formats.pictures import read_picture
 from ....data.formats.video import Frames
 from ....data.persons.boxes import BoxTable
 from ...engine.accounts import publish
 from ...engine.command_line.terminal import Progressbar, say
+from ...engine.inference.output import refuse_input_as_output
 from ...engine.runs.run_directory import ACCOUNT, read_facts
 from .. import cropping
 from ..cropping import SCHEMA, BoxFinder, FrameRecord
@@ -116,8 +118,8 @@ def _crop(options: CropOptions, account: Account) -> Cropped:
 
 def _check_output(output: Path, options: CropOptions) -> None:
     """Refuse a folder that holds anything but crops that are to be replaced."""
-    if output == Path(os.path.realpath(options.input)):
-        raise InputError(f"{options.output}: is also --input; choose another --output")
+    read = (options.input, options.boxes, options.config, options.checkpoint)
+    refuse_input_as_output(options.output, filter(None, read))
     if output.is_file():
         raise InputError(f"{options.output}: is a file; --output names a folder")
     if not output.is_dir() or not any(output.iterdir()):

@@ -24,6 +24,7 @@ from ...engine.command_line.terminal import Progressbar, say
 from ...engine.inference.output import read_output, refuse_input_as_output, writer_of
 from ...engine.inference.predictor import Predictor
 from ...engine.runs.loaded import Loaded, load_run, open_spec
+from ...engine.runs.paths import homes_of
 from ...engine.runs.run_directory import ACCOUNT, RunDirectory
 from ...figures.style import save_png
 from ...metrics.reranking import rerank
@@ -70,10 +71,10 @@ def search(pipeline: ReidPipeline, options: SearchOptions) -> Ranked:
     """Rank the gallery for each query; writes OUTPUT and OUTPUT.png."""
     output = Path(options.output)
     writer_of(output, {})
+    refuse_input_as_output(output, (options.gallery, options.query))
     if output.exists() and not options.overwrite:
         raise InputError(f"{output}: already exists; choose another --output or --overwrite")
-    refuse_input_as_output(output, (options.gallery, options.query))
-    with opened(options.accept) as account:
+    with opened(options.accept, homes_of(options)) as account:
         return _search(pipeline, options, output, account)
 
 

@@ -19,6 +19,7 @@ from ...engine.command_line.terminal import say
 from ...engine.experiments.jobs import Record, check_plain, claimed, fingerprint_of, run_jobs
 from ...engine.pipeline import AnyPipeline
 from ...engine.runs.loaded import pick_device
+from ...engine.runs.paths import homes_of
 from ...engine.runs.report import write_sheets
 from ...engine.runs.run_directory import ACCOUNT
 from ...engine.training.order import mix
@@ -38,7 +39,7 @@ def crossval(pipeline: AnyPipeline, options: CrossvalOptions) -> pl.DataFrame:
     """Train without each group in turn; writes maps, crossval.json, tables/ and scenes.png into
     --output. Returns the table of scores by data set."""
     check_plain(options, "crossval")
-    with opened(options.accept) as account:
+    with opened(options.accept, homes_of(options)) as account:
         return _crossval(pipeline, options, account)
 
 

@@ -22,6 +22,7 @@ from ...engine.accounts import publish
 from ...engine.command_line import machine
 from ...engine.command_line.terminal import Progressbar, say
 from ...engine.experiments.jobs import claimed, fingerprint_of, is_done
+from ...engine.inference.output import refuse_input_as_output
 from ...engine.pipeline import Review
 from ...engine.runs.loaded import load_run
 from ...engine.runs.report import write_page
@@ -67,6 +68,7 @@ def probe_recordings(
     error of its own. Raises `InputError` where none is left.
     """
     pipeline.task.check(options)
+    refuse_input_as_output(options.output, [source])
     loaded = load_run(pipeline, options.run, options.accelerator)
     transcriber = Transcriber.of_run(loaded.model, loaded.context(options))
     if not transcriber.model.decoder.has_attention_weights:

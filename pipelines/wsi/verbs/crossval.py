@@ -22,6 +22,7 @@ from ...engine.experiments.jobs import Job, Record, claimed, fingerprint_of, run
 from ...engine.pipeline import AnyPipeline, Context, Splits
 from ...engine.runs.ladder_files import fit_ladder
 from ...engine.runs.loaded import pick_device
+from ...engine.runs.paths import homes_of
 from ...engine.runs.run_directory import ACCOUNT
 from ...engine.training import order
 from ...engine.training.quick import fit
@@ -60,7 +61,7 @@ def crossval(pipeline: AnyPipeline, options: CrossvalOptions) -> pl.DataFrame:
     ensemble), and each seed is scored alone, too. Returns the table of scores.
     """
     output = Path(options.output)
-    with opened(options.accept) as account:
+    with opened(options.accept, homes_of(options)) as account:
         source = read_source(options)
         if not options.last_epoch:
             what = "a fifth of the bags outside of a fold stops its training early, as in train"

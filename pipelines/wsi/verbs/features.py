@@ -14,8 +14,10 @@ from ....data.slides.files import FEATURE_SUFFIXES, feature_names
 from ....data.slides.slides import list_slides
 from ...engine.accounts import publish
 from ...engine.command_line.terminal import say
+from ...engine.inference.output import refuse_input_as_output
 from ...engine.pipeline import AnyPipeline
 from ...engine.runs.loaded import pick_device
+from ...engine.runs.paths import homes_of
 from ...engine.runs.run_directory import ACCOUNT
 from ..extraction import STATUS_FILE, Extractor, extract_slides, extraction_of
 from ..options import FeaturesOptions
@@ -37,7 +39,8 @@ class Extracted:
 
 def features(pipeline: AnyPipeline, options: FeaturesOptions) -> Extracted:
     """Write a feature file per slide, status.csv and account.json into --output."""
-    with opened(options.accept) as account:
+    with opened(options.accept, homes_of(options)) as account:
+        refuse_input_as_output(options.output, [options.slides])
         slides, output = _named_slides(options.slides, Path(options.output)), Path(options.output)
         device = pick_device(options.accelerator)
         extractor = Extractor(

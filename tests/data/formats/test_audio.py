@@ -336,3 +336,14 @@ def test_channels_share_the_memory_of_a_block(tmp_path, monkeypatch):
     monkeypatch.setattr(audio, "BLOCK_SAMPLES", 4000)
     assert {len(block) for block in audio.raw_blocks(tmp_path / "a.wav")} == {1000}
     np.testing.assert_allclose(read_audio(tmp_path / "a.wav"), noise(), atol=1e-6)
+
+
+@pytest.mark.parametrize("subtype", ["GSM610", "IMA_ADPCM", "ULAW", "ALAW", "PCM_U8", "PCM_24"])
+def test_the_codes_of_telephones_and_recorders_are_read_from_any_second(tmp_path, subtype):
+    soundfile.write(tmp_path / "a.wav", tone(8000), 8000, subtype=subtype)
+    whole = read_audio(tmp_path / "a.wav")
+    expected = resample_poly(tone(8000)[:, 0], 2, 1)
+    assert np.sqrt(np.square(whole[: len(expected)] - expected).mean()) < 0.05
+    late = read_audio(tmp_path / "a.wav", 0.25, 0.5)
+    assert len(late) == 4000
+    np.testing.assert_allclose(late[200:-200], whole[4200:7800], atol=0.02)

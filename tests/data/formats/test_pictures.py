@@ -15,7 +15,8 @@ from PIL import Image
 from headwise.base import account
 from headwise.base.errors import InputError
 from headwise.data.formats import pictures
-from headwise.data.formats.pictures import PictureFolder, list_pictures, read_picture
+from headwise.data.formats.picture_folder import PictureFolder
+from headwise.data.formats.pictures import list_pictures, read_picture
 from headwise.tests.data.persons.sets import fill
 from headwise.tests.hostile import png_without_pixels
 from headwise.tests.statements import statements
@@ -172,7 +173,7 @@ class TestListedPaths:
         ("path", "message"),
         [
             ("b.jpg", "there is no picture"),
-            ("a\\1.jpg", "write / between"),
+            ("a\\2.jpg", "write / between"),
             ("a", "not a plain file"),
             ("", "no name"),
             ("a\0.jpg", "no name"),
@@ -376,3 +377,29 @@ class TestRead:
         width, height = int(header[1]), int(header[2])
         plain = np.frombuffer(raw[header.end() :], np.uint8).reshape(height, width)
         np.testing.assert_array_equal(read_picture(faces[0][0]), np.stack([plain] * 3))
+
+
+@pytest.mark.parametrize(("bits", "kind"), [(8, "TIFF"), (12, "PNG"), (14, "PNG"), (16, "PNG")])
+def test_16_bits_are_scaled_by_what_their_values_need(tmp_path, bits: int, kind: str) -> None:
+    """As of thermal cameras and microscopes: 4095 is white where no value is larger."""
+    levels = np.linspace(0, 2**bits - 1, 64).reshape(8, 8).round()
+    path = tmp_path / "a.img"
+    Image.fromarray(levels.astype(np.uint16)).save(path, kind)
+    with account.opened() as opened:
+        grey = read_picture(path)[0]
+    np.testing.assert_allclose(grey, levels * 255 / (2**bits - 1), atol=0.51)
+    scaled = f"assumed: 1 files of 16 bits whose values need only {bits}, scaled by {2**bits - 1}"
+    assert [line.split(" (")[0] for line in opened.lines()] == ([scaled] if bits < 16 else [])
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "GIF", "WEBP", "PNG"])
+def test_further_pages_and_frames_are_not_read_and_that_is_said(tmp_path, kind: str) -> None:
+    first, second = (np.full((8, 9, 3), level, np.uint8) for level in (40, 200))
+    more = {"save_all": True, "append_images": [Image.fromarray(second)]}
+    for name, options in (("one", {}), ("two", more)):
+        Image.fromarray(first).save(tmp_path / name, kind, **options)
+        with account.opened() as opened:
+            assert abs(read_picture(tmp_path / name).astype(int) - 40).max() <= 2
+        lines = [line.split(" (")[0] for line in opened.lines()]
+        what = "assumed: 1 pictures of several pages or frames, of which the first is read"
+        assert lines == ([what] if name == "two" else [])

@@ -24,6 +24,8 @@ UUID = "0A1B2C3D-0000-1111-2222-333344445555"
         ("batch1/s01.svs", "f/batch1__s01.svs.h5"),
         ("batch1/s01", "slides/batch1/s01.svs"),
         ("s.01", "f/s.01.h5"),
+        ("batch1\\s01.svs", "slides/batch1/s01.svs"),
+        ("M\u00fcller", "f/Mu\u0308ller.h5"),
         ("TCGA-AA-1000-01Z-00-DX1", f"f/TCGA-AA-1000-01Z-00-DX1.{UUID}.svs"),
         (f"TCGA-AA-1000-01Z-00-DX1.{UUID}", "f/TCGA-AA-1000-01Z-00-DX1.h5"),
     ],

@@ -69,7 +69,8 @@ def test_a_column_that_names_no_parts_is_not_used(tmp_path):
     (tmp_path / "m.csv").write_text("audio,fold\na.wav,3\n")
     (utterance,), notes, _ = listed(tmp_path / "m.csv")
     assert utterance.part == ""
-    assert ("columns", "'fold' names no parts and is not used") in notes
+    assert notes["columns", "not used as parts, since they hold other words"] == ["fold"]
+    assert ("columns", "not used") not in notes
     (tmp_path / "m.csv").write_text("audio,subset\na.wav,dev\n")
     assert list_speech(tmp_path / "m.csv")[0].part == "validation"
 
@@ -160,3 +161,15 @@ def test_links_in_circles_and_long_names_stop_nothing(tmp_path):
     for name, kind in (("round.wav", "a link to nothing"), ("pipe.wav", "not a plain file")):
         with pytest.raises(InputError, match=f"is {kind}"):
             list_speech(tmp_path / name)
+
+
+def test_recordings_whose_names_are_spelt_otherwise_are_found(tmp_path):
+    write_sounds(tmp_path, "in/a.wav")
+    (tmp_path / "m.csv").write_text("audio,text\nIN\\A.WAV,yes\nin/a ,no\ngone.wav,no\n")
+    utterances, notes, _ = listed(tmp_path / "m.csv")
+    assert [u.file for u in utterances[:2]] == [str(tmp_path / "in" / "a.wav")] * 2
+    assert utterances[2].file == str(tmp_path / "gone.wav")
+    assert notes["assumed", "names of a list that are spelt otherwise than their files"] == [
+        "IN\\A.WAV: in/a.wav",
+        "in/a: in/a.wav",
+    ]

@@ -223,11 +223,11 @@ def test_sizes_that_do_not_fit_are_named() -> None:
 
 
 class TestKnots:
-    LAYOUT = Layout([40, 7, 12], [1, 1, 1], 0, 1, 32, ordered=[True, False, True])
+    LAYOUT = Layout([40, 30, 12], [1, 1, 1], 0, 1, 32, ordered=[True, False, True])
 
     def test_buckets_of_a_number_lie_between_the_vectors_of_their_knots(self) -> None:
-        knots, table = Knots(self.LAYOUT), nn.Embedding(59, 3)
-        vectors = knots(table, torch.arange(59)).detach()
+        knots, table = Knots(self.LAYOUT), nn.Embedding(82, 3)
+        vectors = knots(table, torch.arange(82)).detach()
         places = np.linspace(0, 37, KNOTS).round().astype(int)
         for column in range(3):
             at_knots = table.weight[2 + places, column].detach().numpy()
@@ -236,7 +236,7 @@ class TestKnots:
                 vectors[2:40, column].numpy(), expected, rtol=1e-5, atol=1e-6
             )
         # Missing and unseen numbers, other fields, and numbers with few buckets have their own.
-        for code in (0, 1, *range(40, 59)):
+        for code in (0, 1, *range(40, 82)):
             assert torch.equal(vectors[code], table.weight[code])
 
     def test_without_numbers_it_is_the_table(self) -> None:

@@ -197,6 +197,13 @@ def another_spec(tmp_path):
     path.write_text(json.dumps({**json.loads(path.read_text()), "width": 3}))
 
 
+def another_ladder(tmp_path):
+    """Of the model alone, so that the rows are the same."""
+    rung = {"short": "m", "words": "m", "facts": {}, "validation": 1.0, "seconds": 0.0}
+    facts = {"chosen": "model", "why": "w", "metric": "MSE", "rungs": {"model": rung}}
+    (tmp_path / "run" / "ladder.json").write_text(json.dumps({**facts, "sha256": {}}))
+
+
 CHANGES = [
     other_number,
     another_time,
@@ -204,6 +211,7 @@ CHANGES = [
     another_weight,
     another_calibration,
     another_spec,
+    another_ladder,
 ]
 
 

@@ -17,17 +17,7 @@ from headwise.data.series.generate import sample_series, write_wide
 from headwise.pipelines.engine.runs.inputs import MemoryInputs
 from headwise.pipelines.engine.runs.notebook import run_html
 from headwise.pipelines.engine.runs.run_directory import RunDirectory
-
-SMALL = {
-    "horizon": 6,
-    "lookback": 12,
-    "width": 8,
-    "core": 4,
-    "feedforward": 8,
-    "layers": 1,
-    "epochs": 1,
-    "accelerator": "cpu",
-}
+from headwise.tests.pipelines.engine.small_forecast import SMALL
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +74,15 @@ def test_what_cannot_be_predicted_for_is_one_line(run, value, message) -> None:
     with pytest.raises(InputError, match=message) as caught:
         run.predict(value)
     assert "/" not in str(caught.value)
+
+
+def test_no_output_in_python_replaces_what_is_read(run, table, tmp_path) -> None:
+    table.write_csv(tmp_path / "x.csv")
+    before = (tmp_path / "x.csv").read_bytes()
+    for items in (tmp_path / "x.csv", [tmp_path / "x.csv"]):
+        with pytest.raises(InputError, match=r"x\.csv: is read by this command"):
+            run.predict(items, output=tmp_path / "x.csv", overwrite=True)
+    assert (tmp_path / "x.csv").read_bytes() == before
 
 
 def test_no_table_is_printed_in_a_message(table, tmp_path) -> None:

@@ -337,3 +337,31 @@ def test_what_readers_note_while_they_predict_is_in_the_account(job, tmp_path, c
         {"topic": "values", "what": "numbers that are odd", "count": 2, "names": ["1", "3"]}
     ]
     assert "values: 2 numbers that are odd (1, 3)" in capsys.readouterr().err
+
+
+def test_no_output_replaces_what_its_command_reads(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_text("x")
+    for output in ("in", "in/a.png", ".", "in/../in/a.png"):
+        with pytest.raises(InputError, match=r"is read by this command|would be replaced with it"):
+            formats.refuse_input_as_output(
+                tmp_path / output, [tmp_path / "in" / "a.png", tmp_path / "in"]
+            )
+    # OUTPUT.maps/ is written next to OUTPUT.
+    (tmp_path / "o.csv.maps").mkdir()
+    with pytest.raises(InputError, match=r"--output .*o.csv: .*o.csv.maps, which is read, would"):
+        formats.refuse_input_as_output(tmp_path / "o.csv", [tmp_path / "o.csv.maps"])
+    formats.refuse_input_as_output(
+        tmp_path / "in" / "o.csv", [tmp_path / "in", tmp_path / "in" / "a.png"]
+    )
+    formats.refuse_input_as_output(tmp_path / "o.csv", [tmp_path / "gone.csv", "d/*.csv"])
+
+
+def test_a_file_of_the_run_is_not_replaced(job, tmp_path):
+    history = tmp_path / "run" / "history.csv"
+    history.write_text("x")
+    with pytest.raises(InputError, match=r"history\.csv: is a file of the run; name another"):
+        predict(job, tmp_path, "run/history.csv", overwrite=True)
+    assert history.read_text() == "x"
+    for _ in range(2):  # predictions may lie there, and be replaced
+        assert predict(job, tmp_path, "run/o.csv", overwrite=True).complete

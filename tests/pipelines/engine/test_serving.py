@@ -20,17 +20,7 @@ from headwise.base.errors import InputError
 from headwise.data.series.generate import sample_series, write_wide
 from headwise.pipelines.engine.serving.options import ServeOptions, check
 from headwise.pipelines.engine.serving.service import Service, Upload, safe_name
-
-SMALL = {
-    "horizon": 6,
-    "lookback": 12,
-    "width": 8,
-    "core": 4,
-    "feedforward": 8,
-    "layers": 1,
-    "epochs": 1,
-    "accelerator": "cpu",
-}
+from headwise.tests.pipelines.engine.small_forecast import SMALL
 
 
 @pytest.fixture(scope="module")

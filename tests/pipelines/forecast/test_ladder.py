@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 import torch
 
+from headwise.models.series.simple import SmoothedForecaster
 from headwise.pipelines import load_task
 from headwise.pipelines.engine.command_line import parse
 from headwise.pipelines.engine.runs.loaded import load_run
@@ -224,3 +225,56 @@ def test_spans_are_said_in_the_largest_unit() -> None:
     assert span_words(5, "1b") == "5 business days"
     assert season_words(24, "1h") == "repeating the last day (24 rows)"
     assert season_words(1, "1h") == "repeating the last value"
+
+
+class TestSmoothing:
+    def smoothed(self, values: np.ndarray, alpha: float, beta: float, phi: float):
+        """Level, trend and squared one-step errors, row by row."""
+        level, trend, error = values[0], 0.0, 0.0
+        for value in values[1:]:
+            expected = level + phi * trend
+            error += (value - expected) ** 2
+            level, before = expected + alpha * (value - expected), level
+            trend = (1 - beta) * phi * trend + beta * (level - before)
+        return level, trend, error
+
+    def test_it_is_the_best_setting_of_a_plain_loop(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        past = torch.randn(4, 20, 2, generator=generator).double().cumsum(1)
+        forecast = SmoothedForecaster(20, 3, 0)(past)
+        for row in range(4):
+            for channel in range(2):
+                values = past[row, :, channel].numpy()
+                level, trend, _, phi = min(
+                    ((*self.smoothed(values, *setting), setting[2])
+                     for setting in SmoothedForecaster.SETTINGS),
+                    key=lambda fitted: fitted[2],
+                )  # fmt: skip
+                expected = [
+                    level + trend * sum(phi ** (k + 1) for k in range(h + 1)) for h in range(3)
+                ]
+                np.testing.assert_allclose(forecast[row, :, channel], expected, rtol=1e-5)
+
+    def test_a_season_on_a_line_goes_on(self) -> None:
+        steps = torch.arange(34).double()
+        values = 0.0 * steps + torch.tensor([3.0, -1.0, -2.0, 0.0])[torch.arange(34) % 4]
+        forecast = SmoothedForecaster(30, 4, 4)(values[None, :30, None])
+        np.testing.assert_allclose(forecast[0, :, 0], values[30:], atol=0.3)
+
+    def test_a_season_that_does_not_fit_twice_is_left_out(self) -> None:
+        assert SmoothedForecaster(10, 2, 6).season == 0
+        assert SmoothedForecaster(12, 2, 6).season == 6
+
+    def test_short_series_with_a_drifting_level_are_smoothed(self, tmp_path: Path) -> None:
+        """Two hundred rows are too few for ridge regression to find that the last value is all."""
+        drifting = noise(260).cumsum() + 0.8 * np.random.default_rng(1).normal(size=260)
+        _, loaded = trained(tmp_path, drifting, "--max-steps", "2", "--lookback", "24")
+        assert loaded.ladder is not None
+        facts = loaded.ladder.facts["rungs"]["simple"]["facts"]
+        assert facts["kind"] in ("smoothed", "ridge")
+        past = torch.randn(2, 24, 1)
+        again = load_run(load_task("forecast").load(), str(tmp_path / "run"), "cpu")
+        assert again.ladder is not None
+        assert torch.equal(
+            again.ladder.models["simple"](past), loaded.ladder.models["simple"](past)
+        )

@@ -172,7 +172,7 @@ def test_foreign_files_are_never_replaced(frames, headwise, tmp_path) -> None:
     assert len(pl.read_csv(tmp_path / "out" / "crops.csv")) == 4
     code, lines = headwise(*command, frames)
     assert code == 2
-    assert "is also --input" in lines[0]
+    assert "is read by this command" in lines[0]
 
 
 @pytest.mark.parametrize(

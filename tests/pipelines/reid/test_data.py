@@ -11,11 +11,26 @@ from headwise.base import account
 from headwise.base.errors import InputError
 from headwise.data.persons.persons import read_picture_set
 from headwise.pipelines.engine.pipeline import Splits
+from headwise.pipelines.reid import pictures
 from headwise.pipelines.reid.data import ReidSpec, _take_of_each, goal_of, open_pictures
 from headwise.pipelines.reid.options import ReidOptions
 from headwise.pipelines.reid.pictures import IdentityPictures, Pictures
 from headwise.tests.data.persons.sets import fill
 from headwise.tests.statements import statements
+
+
+@pytest.fixture(autouse=True)
+def files_of_one_byte_are_pictures(monkeypatch) -> None:
+    """Files of `fill` show noise that is different for each."""
+    read_file = pictures.read_picture
+
+    def read(path, size) -> np.ndarray:
+        if Path(path).read_bytes() != b"x":
+            return read_file(path, size)
+        seed = list(str(path).encode())
+        return np.random.default_rng(seed).integers(0, 256, (3, *size), dtype=np.uint8)
+
+    monkeypatch.setattr(pictures, "read_picture", read)
 
 
 def people(root: Path, count: int = 20, pictures: int = 5, under: str = "") -> Path:
@@ -205,6 +220,31 @@ class TestCopies:
             ]
 
 
+class TestUnreadable:
+    def test_a_few_pictures_are_left_out_and_named_and_many_are_refused(self, tmp_path) -> None:
+        people(tmp_path)
+        (tmp_path / "p03" / "1.jpg").write_bytes(b"no picture")
+        with account.opened() as open_account:
+            splits = opened(tmp_path)
+        parts = (splits.train, splits.validation, splits.test)
+        names = sorted(name for part in parts for name in part.names())
+        assert len(names) == 99
+        assert "p03/1.jpg" not in names
+        # Each picture still has its own identity and pixels.
+        part = next(part for part in parts if "p03/2.jpg" in part.names())
+        place = part.names().index("p03/2.jpg")
+        assert identities(part)[place] == "p03"
+        expected = pictures.read_picture(str(tmp_path / "p03" / "2.jpg"), (128, 64))
+        np.testing.assert_array_equal(part.image(place).numpy(), expected)
+        lines = open_account.lines()
+        assert lines[0] == "read: 99 pictures; 20 identities"
+        assert "1 pictures that are missing or cannot be read (p03/1.jpg: " in lines[1]
+        for k in range(12):
+            (tmp_path / f"p{k:02d}" / "0.jpg").write_bytes(b"no picture")
+        with pytest.raises(InputError, match=r"13 of 100 pictures cannot be read; at most 10%"):
+            opened(tmp_path)
+
+
 class TestLabels:
     def test_junk_is_minus_1_distractors_are_0_and_others_are_people(self, market) -> None:
         test = opened(market).test
@@ -347,8 +387,9 @@ class TestAttributes:
         with account.opened() as notes:
             opened(path, per_identity=2, batch_size=8, validation_share=0.4, **options)
         assert statements(notes, "columns") == {("columns", "not used"): (len(unused), unused)}
-        what = f"parts are shares of the {unit}; exact copies stay together"
-        assert statements(notes, "groups")["groups", what] == (0, [])
+        for part in ("validation", "test"):
+            what = f"the {part} part is a share of the {unit}; exact copies stay together"
+            assert statements(notes, "groups")["groups", what] == (0, [])
 
 
 class TestMistakes:

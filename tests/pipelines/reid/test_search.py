@@ -10,7 +10,9 @@ import pytest
 
 from headwise.base.account import opened
 from headwise.base.errors import InputError
+from headwise.pipelines.reid import TASK
 from headwise.pipelines.reid.options import SearchOptions
+from headwise.pipelines.reid.pipeline import ReidPipeline
 from headwise.pipelines.reid.verbs import search as searching
 from headwise.pipelines.reid.verbs.search import Embedded, exact
 from headwise.tests.statements import statements
@@ -28,6 +30,17 @@ def search_options(**values) -> SearchOptions:
 def embedded(vectors: np.ndarray) -> Embedded:
     names = [f"{k}.jpg" for k in range(len(vectors))]
     return Embedded(names, names, vectors, 0)
+
+
+@pytest.mark.parametrize("role", ["query", "gallery"])
+def test_vectors_that_are_searched_are_not_replaced(tmp_path: Path, role: str) -> None:
+    vectors = tmp_path / "vectors.parquet"
+    vectors.write_bytes(b"mine")
+    values = {"query": "q", "gallery": "g", role: str(vectors)}
+    options = SearchOptions(run="r", output=str(vectors), overwrite=True, **values)
+    with pytest.raises(InputError, match=r"--output .*vectors\.parquet: is read by this command"):
+        searching.search(ReidPipeline(TASK), options)
+    assert vectors.read_bytes() == b"mine"
 
 
 class TestExact:

@@ -38,6 +38,14 @@ def opened_data(pipeline, data, accept=(), **options):
     return splits, {(entry.topic, entry.what): list(entry.names) for entry in account.entries()}
 
 
+def test_the_counts_are_of_the_recordings_that_are_used(pipeline, tmp_path):
+    rows = [{} for _ in range(8)] + [{"text": ""}, {"text": "long " * 40}, {"audio": "0.wav"}]
+    data = write_manifest(tmp_path, rows)
+    with opened(["copies", "two-labels"]) as account:
+        pipeline.open_data(SpeechOptions(data=data, text_positions=50))
+    assert account.lines()[0] == "read: 8 recordings; 8 texts of recordings"
+
+
 def names(part):
     return {utterance.name for utterance in part.utterances}
 

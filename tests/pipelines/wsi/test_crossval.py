@@ -31,7 +31,7 @@ def test_every_bag_is_predicted_once_per_repeat_and_compared_with_floors(tmp_pat
     options = {
         "data": table,
         "models": ("acmil", "mean"),
-        "folds": 4,
+        "folds": 3,
         "repeats": 2,
         "epochs": 3,
         "inner": 8,

@@ -52,6 +52,19 @@ def test_other_settings_are_not_mixed_in(slides, tmp_path) -> None:
     assert "other settings" in again.table["error"][0]
 
 
+def test_features_replace_no_table_and_do_not_lie_among_their_slides(tmp_path, headwise) -> None:
+    for name in ("in", "out"):
+        (tmp_path / name).mkdir()
+    write_pyramid(tmp_path / "in" / "a.tiff", draw_slide(np.random.default_rng(0), 256, True))
+    (tmp_path / "out" / "status.csv").write_text("ward,status\n")
+    words = ("wsi", "features", "--slides", tmp_path / "in", "--tile", 64)
+    code, lines = headwise(*words, "--encoder", "random-filters", "--output", tmp_path / "out")
+    assert (code, "status.csv: is not of an extraction; move it" in lines[-1]) == (2, True)
+    assert (tmp_path / "out" / "status.csv").read_text() == "ward,status\n"
+    code, lines = headwise(*words, "--encoder", "random-filters", "--output", tmp_path / "in")
+    assert (code, "is read by this command; name another" in lines[-1]) == (2, True)
+
+
 def test_broken_slides_are_rows_and_code_3(tmp_path, headwise) -> None:
     (tmp_path / "in").mkdir()
     write_pyramid(tmp_path / "in" / "good.tiff", draw_slide(np.random.default_rng(0), 256, True))

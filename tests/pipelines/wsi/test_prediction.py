@@ -206,6 +206,11 @@ class TestEncoderOfARun:
         with pytest.raises(InputError, match="not here"):
             pipelines.wsi.predict(output=tmp_path / "o.parquet", fetch_encoder=True, **options)
         assert stranger == ["hf-hub:stranger/model"]
+        extraction._encoder.cache_clear()
+        options = {"run": tmp_path / "run", "data": slides, "features": tmp_path / "f"}
+        with pytest.raises(InputError, match="not here"):
+            pipelines.wsi.evaluate(fetch_encoder=True, **options)
+        assert stranger == ["hf-hub:stranger/model"] * 2
 
 
 def test_the_answer_for_one_slide_is_its_class_and_the_probabilities() -> None:

@@ -87,6 +87,7 @@ class TestStoredFeatures:
         source, account = read(cohort)
         assert len(source.cohort) == 19
         assert "20 slides listed; 20 feature files of another tool" in text_of(account)
+        assert "; 19 slides used" in text_of(account)
         assert "s5" not in source.cohort.names
         assert "1 slides whose features cannot be used (s5: " in text_of(account)
         for row in range(19):

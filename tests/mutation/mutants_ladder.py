@@ -1,0 +1,106 @@
+"""Bugs of the ladder: what is chosen by what, and whether it is what predicts."""
+
+from mutant import Mutant
+
+CHOICE = ("pipelines/engine/test_ladder.py",)
+FORECAST = ("pipelines/forecast/test_ladder.py",)
+RANKING = ("pipelines/ranking/test_ladder.py",)
+CLASSES = ("pipelines/engine/test_class_ladder.py",)
+CLICKS = ("models/clicks/test_click.py", "models/clicks/test_simple.py")
+EARLY = (
+    "contract/test_rows_and_numbers.py::test_no_row_of_the_test_part_is_read_before_the_final_review",
+    "-k",
+    "forecast",
+)
+FILES = "pipelines/engine/runs/ladder_files.py"
+LADDER = "pipelines/engine/ladder.py"
+
+MUTANTS = [
+    Mutant(
+        "chosen-by-test",
+        "ladder",
+        FILES,
+        "pipeline.ladder_scores(models, splits.validation, context)",
+        "pipeline.ladder_scores(models, splits.test, context)",
+        EARLY,
+    ),
+    Mutant(
+        "model-predicts-anyway",
+        "ladder",
+        "pipelines/engine/training/jobs.py",
+        "model = ladder.predictor",
+        "pass",
+        FORECAST,
+    ),
+    Mutant(
+        "opened-as-model",
+        "ladder",
+        "pipelines/engine/runs/loaded.py",
+        "predictor = model if ladder is None else ladder.predictor",
+        "predictor = model",
+        FORECAST,
+    ),
+    Mutant(
+        "damage-unseen",
+        "ladder",
+        FILES,
+        'checksum(file) != stored["sha256"].get(name)',
+        "False",
+        FORECAST,
+    ),
+    Mutant(
+        "gain-by-chance", "ladder", LADDER, "(interval is None or interval[0] > 0)", "True", CHOICE
+    ),
+    Mutant(
+        "few-blocks-trusted", "ladder", LADDER, "if self.blocks < LEAST_BLOCKS or", "if", CHOICE
+    ),
+    Mutant(
+        "worse-is-better",
+        "ladder",
+        LADDER,
+        "return difference if self.larger_is_better else -difference",
+        "return difference",
+        CHOICE,
+    ),
+    Mutant("not-the-simplest", "ladder", LADDER, "<= TIE * reach", "<= 0", CHOICE),
+    Mutant(
+        "rates-of-own-label",
+        "ladder",
+        "pipelines/ranking/trees.py",
+        "if f != held_out]",
+        "]",
+        RANKING,
+    ),
+    Mutant(
+        "blend-of-one",
+        "ladder",
+        "pipelines/forecast/rungs.py",
+        "((best + doubt / 2) / (1 + doubt))",
+        "(best)",
+        FORECAST,
+    ),
+    Mutant(
+        "patients-drawn-apart",
+        "ladder",
+        "pipelines/engine/class_ladder.py",
+        "draw_weights(groups, 1000, seed=0)",
+        "draw_weights(len(labels), 1000, seed=0)",
+        CLASSES,
+    ),
+    Mutant(
+        "knots-of-other-fields",
+        "ladder",
+        "models/clicks/click.py",
+        "if ordered and buckets > KNOTS:",
+        "if buckets > KNOTS:",
+        CLICKS,
+    ),
+    Mutant(
+        "ladder-unseen",
+        "ladder",
+        "pipelines/engine/inference/plan.py",
+        'run.path / "calibration.safetensors", run.path / LADDER_FACTS):',
+        'run.path / "calibration.safetensors"):',
+        ("pipelines/engine/test_batch_inference.py",),
+    ),
+]
