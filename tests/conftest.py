@@ -5,11 +5,15 @@ data is.
 import contextlib
 import importlib
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # inherited by every process that a test starts
 os.environ["HEADWISE_OFFLINE"] = "1"
+# Weights that this machine has fetched change no result: without them, `--weights auto` is none.
+os.environ["HEADWISE_CACHE"] = tempfile.mkdtemp(prefix="headwise-cache-")
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 
 import pytest
@@ -27,6 +31,11 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         with contextlib.suppress(ImportError):
             importlib.import_module("yapf")
+
+
+def pytest_unconfigure() -> None:
+    """Remove the cache of this process."""
+    shutil.rmtree(os.environ["HEADWISE_CACHE"], ignore_errors=True)
 
 
 FULL = Path(__file__).with_name("full.txt")

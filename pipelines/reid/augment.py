@@ -21,8 +21,13 @@ ERASED_AREA, ERASED_SHAPE = (0.02, 0.4), 0.3
 
 def normalise(images: Tensor, size: tuple[int, int]) -> Tensor:
     """uint8 (B, 3, Y, X) to floats (B, 3, *size), cropped to the centre."""
-    y, x = (images.shape[2] - size[0]) // 2, (images.shape[3] - size[1]) // 2
-    return _scaled(images[:, :, y : y + size[0], x : x + size[1]])
+    return _scaled(centre_of(images, size))
+
+
+def centre_of(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Pictures (..., Y, X) cropped to their centre, (..., *size)."""
+    y, x = (images.shape[-2] - size[0]) // 2, (images.shape[-1] - size[1]) // 2
+    return images[..., y : y + size[0], x : x + size[1]]
 
 
 def denormalised(image: Tensor) -> np.ndarray:

@@ -99,6 +99,8 @@ def _check_unread(options: ReidOptions) -> None:
     if options.model == "cca":
         names = ("local", "pwca", "embedding", "neck", "balance", "triplet", "smoothing", "rerank")
         check_unread(options, names, "--model dcal, not by cca")
+        if options.choose not in ("auto", "model"):
+            check_unread(options, ("choose",), "--model dcal, not by cca")
     else:
         check_unread(options, ("attributes", "vector"), "--model cca, not by dcal")
     names_model = options.weights in {entry.name for entry in DATASETS}
@@ -131,3 +133,4 @@ def _check_compare(options: CompareOptions) -> None:
         raise InputError("compare: give at least one model and seed, and no model twice")
     if options.model != "dcal":
         raise InputError("compare: trains the variants of dcal")
+    check_unread(options, ("choose",), "train; compare scores the variants of dcal")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ...base.account import Doubt
-from ..engine.options import EvaluateOptions, PredictOptions, TrainOptions
+from ..engine.options import EvaluateOptions, LadderOptions, PredictOptions
 from ..engine.search_space import Choices, Range, Space
 
 # What `compare` trains: the transformer alone, with one of DCAL's branches, with both.
@@ -19,7 +19,7 @@ Groups = Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReidOptions(TrainOptions):
+class ReidOptions(LadderOptions):
     """Train DCAL on pictures of identities (to search) or of classes (to recognise)."""
 
     GROUPS: ClassVar[Groups] = {
@@ -177,9 +177,10 @@ class ReidPredictOptions(PredictOptions):
     columns: tuple[str, ...] = ()
     """Columns of the table by what they hold, for names that are not usual: image=shot."""
     embedding: Literal["trained", "both", "sa"] = "trained"
-    """Heads used: both, sa (self-attention alone), or those that the run was trained with."""
+    """Heads of dcal used: both, sa (self-attention alone), or those that the run was trained
+    with."""
     maps: bool = False
-    """Draw the attention rollout over each picture, in OUTPUT.maps/."""
+    """Draw the attention rollout of dcal over each picture, in OUTPUT.maps/."""
     shard_size: int = 256
     """Items per shard: the unit of memory, of restarting and of sharing work."""
 

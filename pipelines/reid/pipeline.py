@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -20,6 +20,9 @@ from ...data.persons.generate import write_sample_persons
 from ...models.layers.vit_trunk import SCRATCH, Trunk, build_trunk
 from ...models.vision.cca import ConditionalEmbedder
 from ...models.vision.dcal import DCAL, Branches
+from ...models.vision.picture_rungs import attending
+from ..engine.ladder import LadderScores, Rung
+from ..engine.options import RungName
 from ..engine.pipeline import (
     Batch,
     Calibration,
@@ -34,10 +37,10 @@ from ..engine.pipeline import (
 from ..engine.training.wrapped import call_method, plain_model
 from ..engine.weights import initial_weights, resolve_weights
 from ..metrics.linear_baseline import fit_linear_baseline
-from . import figures, prediction, scoring
+from . import embedding, figures, prediction, rungs, scoring
 from .augment import DEVIATION, MEAN, augment, normalise
 from .data import ReidSpec, open_pictures
-from .options import ReidOptions, ReidPredictOptions
+from .options import CompareOptions, ReidOptions, ReidPredictOptions
 from .pictures import Pictures
 
 UNDECAYED = ("pos_embed", "cls_token", "reg_token", "dist_token", "conditions")
@@ -64,6 +67,8 @@ class ReidPipeline(Pipeline[ReidOptions, ReidSpec, ReidPredictOptions, Pictures,
             options.weights, "trunk", backbone=options.backbone, scratch=SCRATCH
         )
         splits = open_pictures(options)
+        if not isinstance(options, CompareOptions):
+            rungs.prepare(options, splits)
         if weights.architecture == options.backbone:
             return splits
         return replace(splits, spec=replace(splits.spec, backbone=weights.architecture))
@@ -145,8 +150,56 @@ class ReidPipeline(Pipeline[ReidOptions, ReidSpec, ReidPredictOptions, Pictures,
         self, model: nn.Module, batches: Iterable[Batch], options: ReidOptions
     ) -> dict[str, float]:
         """One minus mAP (to search) or accuracy."""
-        embedded = scoring.embed(plain_model(model), batches, options.size)
+        embedded = embedding.embed(plain_model(model), batches, options.size)
         return scoring.validation_scores(embedded)
+
+    def answer_words(self, options: ReidOptions, spec: ReidSpec) -> str:
+        """What is told of a picture."""
+        if spec.goal == "search":
+            return "pictures of the same identity in a gallery"
+        more = ", …" * (len(spec.classes) > 4)
+        return f"class of a picture ({', '.join(spec.classes[:4])}{more})"
+
+    def model_words(self, options: ReidOptions) -> str:
+        """The name of the model."""
+        return "DCAL" if options.model == "dcal" else options.model
+
+    def simple_rungs(
+        self, splits: Splits[ReidSpec, Pictures], options: ReidOptions, device: torch.device
+    ) -> dict[RungName, Rung]:
+        """Colours or the shares of the classes, and a linear map of frozen features."""
+        return rungs.simple_rungs(splits, options, device)
+
+    def blend_rung(
+        self,
+        model: nn.Module,
+        simple: nn.Module,
+        splits: Splits[ReidSpec, Pictures],
+        options: ReidOptions,
+        device: torch.device,
+    ) -> Rung:
+        """The mean of the two cosines, or of the two probabilities."""
+        return rungs.blend_rung(model, simple, splits, options, device)
+
+    def rung_model(
+        self,
+        name: RungName,
+        facts: Mapping[str, object],
+        models: Mapping[RungName, nn.Module],
+        context: Context[ReidOptions, ReidSpec],
+    ) -> nn.Module:
+        """See `rungs`."""
+        return rungs.rung_model(name, facts, models, context.spec)
+
+    def ladder_scores(
+        self,
+        models: Mapping[RungName, nn.Module],
+        dataset: Pictures,
+        context: Context[ReidOptions, ReidSpec],
+    ) -> LadderScores:
+        """mAP with draws of identities, or log-loss with draws of pictures."""
+        options, goal = context.options, context.spec.goal
+        return rungs.ladder_scores(models, dataset, options, goal, context.device)
 
     def calibrate(
         self,
@@ -172,15 +225,21 @@ class ReidPipeline(Pipeline[ReidOptions, ReidSpec, ReidPredictOptions, Pictures,
     ) -> Review:
         """mAP, CMC, mINP or accuracy compared with colours alone; ranked lists; attention."""
         options, spec = context.options, context.spec
-        embedded = scoring.embed_part(model, dataset, options, context.device)
-        maps = _attention_maps(model, dataset, options, context.device)
-        if "probability" in embedded:
-            return scoring.review_recognition(
-                dataset, embedded, context.calibration, options, spec.classes, maps
-            )
+        embedded = embedding.embed_part(model, dataset, options, context.device)
         if isinstance(model, ConditionalEmbedder):
             return scoring.review_attributes(dataset, embedded, spec.attributes)
-        return scoring.review_search(dataset, embedded, options, maps)
+        maps = _attention_maps(model, dataset, options, context.device)
+        name = rungs.name_of(model, options)
+        if "probability" in embedded:
+            review = scoring.review_recognition(
+                dataset, embedded, context.calibration, options, spec.classes, maps, name
+            )
+        else:
+            review = scoring.review_search(dataset, embedded, options, maps, name)
+        if attending(model) is not None:
+            return review
+        missing = pl.DataFrame({"figure": "attention rollout", "why": f"{name}: no attention"})
+        return replace(review, tables={**review.tables, "What the report cannot show": missing})
 
     def unused_for(self, data: str) -> tuple[str, ...]:
         """A folder without a table has neither columns nor another folder of pictures."""
@@ -277,11 +336,12 @@ def triplet_loss(
 def _attention_maps(
     model: nn.Module, part: Pictures, options: ReidOptions, device: torch.device
 ) -> list[ReportFigure]:
-    """Rollout over a few pictures; none for a mechanism that has no rollout."""
-    if not isinstance(model, DCAL) or not model.trunk.readable or not len(part):
+    """Rollout over a few pictures; none for a model or mechanism that has no rollout."""
+    dcal = attending(model)
+    if dcal is None or not dcal.trunk.readable or not len(part):
         return []
     shown = np.linspace(0, len(part) - 1, min(MAPS_SHOWN, len(part))).round().astype(int)
     x = normalise(torch.stack([part.image(index) for index in shown]), options.size)
-    maps = model.rollout(x.to(device)).float().cpu().numpy()
+    maps = dcal.rollout(x.to(device)).float().cpu().numpy()
     names = part.names()
     return [figures.rollout(x, maps, [names[index] for index in shown])]

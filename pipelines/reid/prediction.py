@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,17 +26,20 @@ from ...data.items import is_missing
 from ...data.listed import note_whole_folder
 from ...data.persons.table import FIELDS, read_cells
 from ...models.vision.dcal import DCAL
+from ...models.vision.picture_rungs import attending
 from ..engine.inference.batches import predict_in_batches
 from ..engine.inference.shards import Predicted
 from ..engine.inference.shards import predict as predict_shards
+from ..engine.options import RungName
 from ..engine.pipeline import AnyPipeline, Context, Item, Schema
-from ..engine.runs.run_directory import RunDirectory
+from ..engine.runs.ladder_files import FACTS as LADDER
+from ..engine.runs.run_directory import RunDirectory, read_facts
 from .augment import denormalised, normalise
 from .data import ReidSpec
+from .embedding import outputs
 from .figures import blended
 from .options import ReidPredictOptions
 from .pictures import Size
-from .scoring import outputs
 
 MODEL_LETTERS = 12  # of the checksum of the weights, by which vectors of one model are known
 PredictContext: TypeAlias = Context[ReidPredictOptions, ReidSpec]
@@ -108,22 +112,56 @@ def identities_of(path: str) -> dict[str, str]:
 
 
 def fingerprint(run: str) -> str:
-    """The mark of a run's weights in the parquet of its vectors."""
-    weights = RunDirectory.open(run, "reid").path / "model.safetensors"
-    status = os.stat(weights)
-    return _mark(str(weights), status.st_size, status.st_mtime_ns)
+    """The mark of what predicts in the parquet of its vectors: of the run's weights, and, where its
+    domain model does not predict, of the rung that does.
+    """
+    home = RunDirectory.open(run, "reid").path
+    return _mark(str(home), *_stamp(home / "model.safetensors"), *_stamp(home / LADDER))
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    """Size and time of change of a file; zeros where there is none."""
+    try:
+        status = os.stat(file)
+    except FileNotFoundError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
 
 
 @lru_cache(maxsize=16)
-def _mark(weights: str, _size: int, _changed: int) -> str:
-    """The beginning of the checksum of a file, read once as long as it stays as it is."""
-    return checksum(Path(weights))[:MODEL_LETTERS]
+def _mark(home: str, *_stamps: int) -> str:
+    """The beginning of the checksum of the weights, read once as long as the files stay as they
+    are; or of the checksums of all that the rung that predicts is made of.
+    """
+    weights = checksum(Path(home) / "model.safetensors")
+    if (chosen := chosen_rung(home)) == "model":
+        return weights[:MODEL_LETTERS]
+    rungs = read_facts(Path(home) / LADDER)["sha256"]
+    marks = " ".join([chosen, weights, *(f"{name} {rungs[name]}" for name in sorted(rungs))])
+    return hashlib.sha256(marks.encode()).hexdigest()[:MODEL_LETTERS]
+
+
+def chosen_rung(run: str) -> RungName:
+    """The rung of a run that predicts."""
+    path = Path(run) / LADDER
+    return str(read_facts(path)["chosen"]) if path.exists() else "model"
 
 
 def check_run(options: ReidPredictOptions, spec: ReidSpec) -> None:
     """Refuse options that the run does not read, before all pictures fail one by one."""
     if spec.attributes and options.embedding != "trained":
         raise fail(options.run, "--embedding chooses heads of dcal; this run is of cca")
+    rung = chosen_rung(options.run)
+    if options.embedding != "trained" and rung != "model":
+        cure = "train with --choose model for it"
+        raise fail(
+            options.run, f"--embedding chooses heads of dcal; in this run predicts {rung}; {cure}"
+        )
+    if options.maps and rung in ("naive", "simple"):
+        cure = "train with --choose model or blend for it"
+        raise fail(
+            options.run, f"--maps draws the rollout of dcal; in this run predicts {rung}; {cure}"
+        )
     if not options.maps:
         return
     if spec.attributes:
@@ -228,8 +266,9 @@ def _row(values: Mapping[str, Tensor], mark: str, spec: ReidSpec) -> pl.DataFram
 
 def _draw_maps(model: nn.Module, x: Tensor, items: Sequence[Item], context: PredictContext) -> None:
     """The rollout over each picture, OUTPUT.maps/ID.png; an id never leads out of it."""
-    assert isinstance(model, DCAL)
-    maps = model.rollout(x.to(context.device)).float().cpu().numpy()
+    dcal = attending(model)
+    assert dcal is not None
+    maps = dcal.rollout(x.to(context.device)).float().cpu().numpy()
     for image, heat, item in zip(x, maps, items, strict=True):
         picture = (blended(denormalised(image), heat) * 255).round().astype(np.uint8)
         path = place_below(Path(f"{context.options.output}.maps"), item.get("id", item["file"]))

@@ -32,18 +32,28 @@ class SearchScores:
 def search_part(part: Pictures, vectors: np.ndarray) -> SearchScores:
     """Compare queries with the gallery, or each picture with all others; across cameras where
     possible."""
+    scores, crossed = score_part(part, vectors)
+    if not part.ranked:
+        return SearchScores(scores, cosine_distances(vectors, vectors), part.labels, crossed)
+    query, gallery = part.query, part.gallery
+    distance = cosine_distances(vectors[query], vectors[gallery])
+    return SearchScores(scores, distance, part.labels[query], crossed)
+
+
+def score_part(part: Pictures, vectors: np.ndarray) -> tuple[Retrieval, bool]:
+    """The scores of `search_part` without the distances, and whether only pictures of other cameras
+    counted.
+    """
     labels, cameras = part.labels, part.cameras
     if not part.ranked:
-        scores, crossed = search_all(vectors, labels, cameras, part.conditions)
-        return SearchScores(scores, cosine_distances(vectors, vectors), labels, crossed)
+        return search_all(vectors, labels, cameras, part.conditions)
     query, gallery = part.query, part.gallery
     arguments = (vectors[query], vectors[gallery], labels[query], labels[gallery])
-    distance = cosine_distances(vectors[query], vectors[gallery])
     if cameras is not None:
         scores = score_vectors(*arguments, cameras[query], cameras[gallery])
         if scores.queries:
-            return SearchScores(scores, distance, labels[query], True)
-    return SearchScores(score_vectors(*arguments), distance, labels[query], False)
+            return scores, True
+    return score_vectors(*arguments), False
 
 
 def search_all(

@@ -3,79 +3,29 @@ colours alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import cast
 
 import numpy as np
 import polars as pl
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...models.vision.cca import ConditionalEmbedder
-from ...models.vision.dcal import DCAL, probabilities, vectors
-from ..engine.command_line.terminal import Progressbar
-from ..engine.pipeline import Batch, Calibration, Metrics, ReportFigure, Review
+from ...models.vision.picture_rungs import BINS, COLOUR_WIDTH, stripe_histograms
+from ..engine.pipeline import Calibration, Metrics, ReportFigure, Review
 from ..engine.training import order
 from ..metrics import classification, retrieval
 from ..metrics.linear_baseline import linear_probabilities
 from ..metrics.reranking import rerank
 from . import figures
-from .augment import normalise
+from .embedding import Outputs
 from .options import ReidOptions
-from .pictures import DISTRACTOR, JUNK, Pictures, Size
+from .pictures import DISTRACTOR, JUNK, Pictures
 from .protocol import NOBODY, SearchScores, protocol, search_all, search_part
 
 RANKS = (1, 5, 10)
-STRIPES, BINS = 6, 8  # of the colour histograms
 COLOURS = "colours alone"
-Outputs = Mapping[str, np.ndarray]
-
-
-@torch.no_grad()
-def outputs(model: nn.Module, images: Tensor, condition: Tensor | None = None) -> dict[str, Tensor]:
-    """`vectors` of normalised pictures (B, E), and `probability` (B, K) if the model names classes.
-
-    condition: int64 (B,), for a model of attributes; without it vectors are of all conditions.
-    """
-    if isinstance(model, ConditionalEmbedder):
-        return {"vectors": model(images) if condition is None else model.embed(images, condition)}
-    dcal = cast(DCAL, model)
-    branches = dcal.branches(images)
-    values = {"vectors": vectors(branches, dcal.heads)}
-    if dcal.output == "probabilities":
-        values["probability"] = probabilities(branches, dcal.heads)
-    return values
-
-
-@torch.no_grad()
-def embed(model: nn.Module, batches: Iterable[Batch], size: Size) -> dict[str, np.ndarray]:
-    """vectors (n, E), label, camera, condition and index (n,), and probability (n, K) of a model of
-    classes; nothing for no batches."""
-    columns: dict[str, list[Tensor]] = {}
-    for batch in batches:
-        values = {name: batch[name] for name in ("label", "camera", "condition", "index")}
-        values |= outputs(model, normalise(batch["image"], size), batch["condition"])
-        for name, value in values.items():
-            columns.setdefault(name, []).append(value.cpu())
-    return {name: torch.cat(values).numpy() for name, values in columns.items()}
-
-
-def embed_part(
-    model: nn.Module, part: Pictures, options: ReidOptions, device: torch.device
-) -> dict[str, np.ndarray]:
-    """`embed` over a part, with a progress bar."""
-    lists = order.sequential(len(part), options.batch_size)
-    loader = order.loader(part, lists, device=device, workers=options.workers)
-
-    def batches() -> Iterator[Batch]:
-        with Progressbar(total=len(part), unit="picture", desc="embed") as bar:
-            for batch in loader:
-                yield batch
-                bar.update(len(batch["index"]))
-
-    return embed(model, batches(), options.size)
 
 
 def validation_scores(embedded: Outputs) -> dict[str, float]:
@@ -95,13 +45,9 @@ def validation_scores(embedded: Outputs) -> dict[str, float]:
 
 
 def colours(images: Tensor) -> Tensor:
-    """Square roots of the colour histograms of six stripes, of length 1 (Hellinger): uint8 (B, 3,
-    Y, X) -> (B, E)."""
-    histograms = []
-    for stripe in images.tensor_split(STRIPES, 2):
-        level = (stripe.flatten(2) // (256 // BINS)).long()
-        histograms.append(F.one_hot(level, BINS).float().mean(2).flatten(1))
-    return F.normalize(torch.cat(histograms, 1).sqrt())
+    """Histograms of the colours of six stripes, see `stripe_histograms`: uint8 (B, 3, Y, X) -> (B,
+    144)."""
+    return stripe_histograms(images // (256 // BINS))
 
 
 def colours_of(part: Pictures) -> np.ndarray:
@@ -110,13 +56,21 @@ def colours_of(part: Pictures) -> np.ndarray:
         colours(torch.stack([part.image(index) for index in block]))
         for block in order.sequential(len(part), 64)
     ]
-    return torch.cat(blocks).numpy() if blocks else np.zeros((0, 1), np.float32)
+    return torch.cat(blocks).numpy() if blocks else np.zeros((0, COLOUR_WIDTH), np.float32)
 
 
 def review_search(
-    part: Pictures, embedded: Outputs, options: ReidOptions, maps: Sequence[ReportFigure]
+    part: Pictures,
+    embedded: Outputs,
+    options: ReidOptions,
+    maps: Sequence[ReportFigure],
+    name: str | None = None,
 ) -> Review:
-    """Scores of a search with intervals by identity, compared with a search by colours."""
+    """Scores of a search with intervals by identity, compared with a search by colours.
+
+    name: of the model, by default --model.
+    """
+    name = name or options.model
     model_scores = search_part(part, embedded["vectors"])
     colour_scores = search_part(part, colours_of(part))
     skipped = model_scores.scores.skipped
@@ -130,8 +84,8 @@ def review_search(
         "protocol": protocol(part, model_scores),
         "baselines": {COLOURS: search_metrics(colour_scores, options.seed)},
     }
-    rows = {options.model: metrics, COLOURS: metrics["baselines"][COLOURS]}
-    curves = {options.model: model_scores.scores.cmc, COLOURS: colour_scores.scores.cmc}
+    rows = {name: metrics, COLOURS: metrics["baselines"][COLOURS]}
+    curves = {name: model_scores.scores.cmc, COLOURS: colour_scores.scores.cmc}
     if part.ranked and len(part) <= options.rerank:
         reranked = _reranked(part, embedded["vectors"], model_scores)
         metrics["reranked"] = rows["re-ranked"] = search_metrics(reranked, options.seed)
@@ -251,8 +205,12 @@ def review_recognition(
     options: ReidOptions,
     classes: list[str],
     maps: Sequence[ReportFigure],
+    name: str | None = None,
 ) -> Review:
-    """Accuracy and its kin with intervals by picture, compared with a linear model of colours."""
+    """Accuracy and its kin with intervals by picture, compared with a linear model of colours.
+
+    name: of the model, by default --model.
+    """
     labels, probability = part.labels, embedded["probability"].astype(np.float64)
     probability /= probability.sum(1, keepdims=True)
     baseline = linear_probabilities(colours_of(part), calibration)
@@ -279,5 +237,5 @@ def review_recognition(
         f"{score_text(metrics, 'accuracy')}; colours alone {score_text(colour_metrics, 'accuracy')}"
     )
     names = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "ece")
-    table = _score_table(names, {options.model: metrics, COLOURS: colour_metrics})
+    table = _score_table(names, {name or options.model: metrics, COLOURS: colour_metrics})
     return Review(metrics, headline, pictures, {"Scores, 95 % intervals by picture": table})

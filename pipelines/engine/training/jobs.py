@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -254,6 +255,8 @@ def _reviewed(
         return review
     with torch.no_grad():
         scores = pipeline.ladder_scores(ladder.models, dataset, context)
+    if not math.isfinite(scores.score[ladder.chosen]):  # a part in which nothing can be scored
+        return review
     answer = pipeline.answer_words(context.options, context.spec)
     caption = "What predicts, beside the other models on the same rows, with 95 % intervals"
     figure = ladder_figure(scores.metric, ladder_rows(ladder, scores))

@@ -18,11 +18,12 @@ from ...engine.pipeline import Splits
 from ...engine.runs.run_directory import ACCOUNT
 from ...metrics import classification
 from ..data import ReidSpec
+from ..embedding import Outputs, embed_part
 from ..options import VARIANTS, CompareOptions
 from ..pictures import Pictures
 from ..pipeline import ReidPipeline
 from ..protocol import search_part
-from ..scoring import COLOURS, Outputs, colours_of, embed_part
+from ..scoring import COLOURS, colours_of
 
 ALONE = "{}, SA head alone"  # of a model that has GLCA or PWCA
 

@@ -191,10 +191,11 @@ def test_what_does_not_fit_is_refused(web: Web) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(ADOPTED))
-def test_the_real_packages_are_as_they_are_described(name: str) -> None:
+def test_the_real_packages_are_as_they_are_described(name: str, monkeypatch) -> None:
     """Only where they were fetched before."""
     from headwise.data.catalogue import cache_folder
 
+    monkeypatch.delenv("HEADWISE_CACHE")
     file = cache_folder() / name / f"{name}.safetensors"
     if not file.is_file():
         pytest.skip(f"{name} was not fetched (headwise data get {name})")

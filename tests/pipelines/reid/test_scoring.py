@@ -1,7 +1,6 @@
 """Protocols of search against plain loops, what they say of cameras, baselines on colours."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Literal
 
 import numpy as np
@@ -200,12 +199,10 @@ class TestReview:
 
     def test_validation(self) -> None:
         class FlatPictures(torch.nn.Module):
-            """The pixels of the pictures as vectors, in the form that `scoring.outputs` reads."""
+            """The pixels of the pictures as vectors."""
 
-            heads, output = "both", "vectors"
-
-            def branches(self, images):  # type: ignore[no-untyped-def]
-                return SimpleNamespace(tokens={"sa": images.flatten(1)})
+            def forward(self, images: torch.Tensor) -> torch.Tensor:
+                return torch.nn.functional.normalize(images.flatten(1))
 
         part = part_of(LABELS, CAMERAS)
         items = [part[k] for k in range(14)]

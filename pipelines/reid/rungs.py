@@ -1,0 +1,270 @@
+"""The rungs of pictures: colours (or the shares of the classes), frozen features of published
+weights, and their blend with the domain model.
+
+A search is scored by mAP with draws of identities, classes by log-loss with draws of pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from ...base.account import note
+from ...base.errors import InputError, reason
+from ...models.layers.encoders import TileEncoder
+from ...models.layers.vit_trunk import SCRATCH
+from ...models.vision.frozen import FrozenLinear, rebuilt_frozen
+from ...models.vision.picture_rungs import (
+    LEAST,
+    BlendedPictures,
+    BlendedVectors,
+    ClassShares,
+    ColourVectors,
+)
+from ..engine.class_ladder import PRIOR_GROUPS, SHARES, class_scores, fit_blend, prior_logits
+from ..engine.frozen import Normalisation, frozen_classes, frozen_vectors, open_encoder
+from ..engine.ladder import LadderScores, Rung
+from ..engine.options import RungName
+from ..engine.pipeline import Splits
+from ..engine.weights import AUTO, NO_WEIGHTS, PRETRAINED, Weights, resolve_weights
+from ..metrics.bootstrap import draw_weights
+from .augment import DEVIATION, MEAN
+from .data import ReidSpec
+from .embedding import Centres, embed_part, embed_rungs
+from .options import ReidOptions
+from .pictures import Pictures
+from .protocol import score_part
+
+SIDE = 256  # of a square with as many pixels as the frozen encoder sees
+PREFERRED = ("efficientnet-lite0", "mobilenetv2")
+CENTRING_PICTURES = 2000  # of the training part, by which vectors are centred
+
+
+def simple_encoder(options: ReidOptions) -> tuple[TileEncoder, Weights]:
+    """The encoder of the simple model: of the weights that the options name, where they can be used
+    alone, else of the best at hand.
+    """
+    name, backbone = options.weights, options.backbone
+    if name not in NO_WEIGHTS and not (name == PRETRAINED and backbone == SCRATCH):
+        try:
+            return _opened(name, backbone, options)
+        except InputError as error:  # such as positions of another size
+            note("assumed", f"the simple model has other weights than dcal ({reason(error, 200)})")
+    return _opened(AUTO, SCRATCH, options)
+
+
+def _opened(name: str, backbone: str, options: ReidOptions) -> tuple[TileEncoder, Weights]:
+    weights = resolve_weights(
+        name, "features", backbone=backbone, scratch=SCRATCH, prefer=PREFERRED
+    )
+    return open_encoder(weights, picture=options.size, side=SIDE), weights
+
+
+def can_choose(validation: Pictures, goal: str) -> bool:
+    """Whether there is a validation part that models can be compared on."""
+    if goal == "classes" or not len(validation):
+        return len(validation) > 0
+    of_people = validation.labels[validation.labels > 0]
+    return bool((np.bincount(of_people) > 1).any()) if len(of_people) else False
+
+
+def prepare(options: ReidOptions, splits: Splits[ReidSpec, Pictures]) -> None:
+    """Fetch the weights of the simple model before the training, and say in the account which they
+    are, or why there is no choice.
+
+    Raises `InputError` where --choose asks for what cannot be fitted.
+    """
+    if options.model == "cca":
+        return
+    if can_choose(splits.validation, splits.spec.goal):
+        if not simple_encoder(options)[1].pretrained:
+            note("assumed", "the simple model beside dcal has random filters: no weights at hand")
+        return
+    what = "no validation part by which models are compared"
+    if options.choose not in ("auto", "model"):
+        raise InputError(f"--choose {options.choose}: there is {what} (--validation-share)")
+    note("assumed", f"dcal predicts: there is {what}")
+
+
+def simple_rungs(
+    splits: Splits[ReidSpec, Pictures], options: ReidOptions, device: torch.device
+) -> dict[RungName, Rung]:
+    """Colours or shares of the classes, and a linear map of frozen features. {} where nothing could
+    choose among them.
+    """
+    train, held, spec = splits.train, splits.validation, splits.spec
+    if options.model == "cca" or not can_choose(held, spec.goal):
+        return {}
+    encoder, weights = simple_encoder(options)
+    pictures = Centres(train, options.size), Centres(held, options.size)
+    normalisation, seed = Normalisation(MEAN, DEVIATION), options.seed % (1 << 32)
+    if spec.goal == "search":
+        naive = Rung("colours alone", "colour histograms of six stripes", colour_vectors())
+        # Labels of the training part are places from 0; there, 0 is no distractor.
+        fitted = frozen_vectors(
+            encoder, weights, pictures[0], train.labels + 1, pictures[1], held.labels,
+            normalisation=normalisation, seed=seed, device=device,
+        )  # fmt: skip
+    else:
+        model = class_shares(len(spec.classes))
+        model.logits = prior_logits(train.labels, len(spec.classes))
+        naive = Rung("the shares of the classes", "shares of the classes", model)
+        fitted = frozen_classes(
+            encoder, weights, pictures[0], train.labels, pictures[1], held.labels,
+            len(spec.classes), normalisation=normalisation, seed=seed, device=device,
+            output="probabilities",
+        )  # fmt: skip
+    simple = Rung("frozen features", fitted.words, fitted.model, dict(fitted.facts))
+    return {"naive": naive, "simple": simple}
+
+
+def colour_vectors() -> ColourVectors:
+    """The naive model of a search."""
+    return ColourVectors(MEAN, DEVIATION)
+
+
+def class_shares(classes: int) -> ClassShares:
+    """The naive model of classes, not counted yet."""
+    return ClassShares(classes, MEAN, DEVIATION)
+
+
+def blend_rung(
+    model: nn.Module,
+    simple: nn.Module,
+    splits: Splits[ReidSpec, Pictures],
+    options: ReidOptions,
+    device: torch.device,
+) -> Rung:
+    """The mean of the two cosines, or of the two probabilities."""
+    part, spec = splits.validation, splits.spec
+    simple = simple.to(device)
+    both = embed_rungs({"model": model, "simple": simple}, part, options, device)
+    if spec.goal == "classes":
+        blend = BlendedPictures(model, simple)
+        first, second = (_logarithm(both[name]["probability"]) for name in ("model", "simple"))
+        words = fit_blend(blend, part.labels, first, second, len(part))
+        return Rung("the blend of the two", words, blend)
+    first, second = (both[name]["vectors"] for name in ("model", "simple"))
+    blend = BlendedVectors(model, simple, first.shape[1])
+    spread = embed_part(model, _some(splits.train), options, device)["vectors"]
+    if _mean_ap(part, first) < _mean_ap(part, _centred(first, centre := spread.mean(0))):
+        blend.centre = torch.from_numpy(centre)
+        first = _centred(first, centre)
+    deviations = _deviation(part, first), _deviation(part, second)
+    weights = [_weight(share, *deviations) for share in SHARES]
+    scores = [_mean_ap(part, _joined(first, second, weight)) for weight in weights]
+    identities = len(np.unique(part.labels[part.labels > 0]))
+    certainty = identities / (identities + PRIOR_GROUPS)
+    best = float(SHARES[int(np.argmax(scores))])
+    share = certainty * best + (1 - certainty) * 0.5
+    blend.share = torch.tensor(min(max(_weight(share, *deviations), 1e-3), 1 - 1e-3))
+    words = f"mean of the standardised cosines of the two, {share:.0%} of the model"
+    return Rung("the blend of the two", words, blend, {"width": first.shape[1]})
+
+
+def _deviation(part: Pictures, vectors: np.ndarray) -> float:
+    """Standard deviation of the cosines between pictures of different identities.
+
+    Those of a whitened space are near 0, those of an untrained network all near another value: by
+    themselves, they say little of how much a cosine tells.
+    """
+    people = np.flatnonzero(part.labels > 0)[:CENTRING_PICTURES]
+    labels, some = part.labels[people], vectors[people]
+    cosines = (some @ some.T)[labels[:, None] != labels]
+    return max(float(cosines.std()), 1e-6) if len(cosines) else 1.0
+
+
+def _weight(share: float, first: float, second: float) -> float:
+    """The weight of the first of two cosines that has a share after division by the deviations."""
+    one, other = share / first, (1 - share) / second
+    return one / (one + other)
+
+
+def _some(part: Pictures) -> Pictures:
+    """A part, or pictures evenly spaced in it."""
+    if len(part) <= CENTRING_PICTURES:
+        places = np.arange(len(part))
+    else:
+        places = np.linspace(0, len(part) - 1, CENTRING_PICTURES).astype(int)
+    return Pictures(part.source, part.rows[places], part.labels[places])
+
+
+def _centred(vectors: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    rest = vectors - centre
+    return rest / np.maximum(np.linalg.norm(rest, axis=1, keepdims=True), 1e-12)
+
+
+def _joined(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarray:
+    return np.concatenate([np.sqrt(share) * first, np.sqrt(1 - share) * second], 1)
+
+
+def _mean_ap(part: Pictures, vectors: np.ndarray) -> float:
+    return score_part(part, vectors.astype(np.float32))[0].mean_ap
+
+
+def _logarithm(probability: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(probability.astype(np.float64), LEAST))
+
+
+def rung_model(
+    name: RungName,
+    facts: Mapping[str, object],
+    models: Mapping[RungName, nn.Module],
+    spec: ReidSpec,
+) -> nn.Module:
+    """A rung without its tensors. `InputError` for facts that make none."""
+    search = spec.goal == "search"
+    if name == "naive":
+        return colour_vectors() if search else class_shares(len(spec.classes))
+    try:
+        if name == "simple":
+            return rebuilt_frozen(facts)
+        if not search:
+            return BlendedPictures(models["model"], models["simple"])
+        return BlendedVectors(models["model"], models["simple"], int(str(facts["width"])))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"ladder.json: facts of no {name} model ({error}); damaged") from None
+
+
+def ladder_scores(
+    models: Mapping[RungName, nn.Module],
+    part: Pictures,
+    options: ReidOptions,
+    goal: str,
+    device: torch.device,
+) -> LadderScores:
+    """mAP and rank 1, with draws of identities; or log-loss, with draws of pictures."""
+    embedded = embed_rungs(models, part, options, device)
+    if goal == "classes":
+        logits = {name: _logarithm(values["probability"]) for name, values in embedded.items()}
+        return class_scores(part.labels, logits, len(part))
+    scores = {name: score_part(part, values["vectors"])[0] for name, values in embedded.items()}
+    labels = part.labels[part.query] if part.ranked else part.labels
+    counted = next(iter(scores.values())).first_rank > 0  # which depends on no model
+    groups = labels[counted]
+    drawn: dict[RungName, list[np.ndarray]] = {name: [] for name in scores}
+    for weights in draw_weights(groups, 1000, seed=0) if counted.any() else ():
+        for name, result in scores.items():
+            drawn[name].append(weights @ result.ap[counted] / weights.sum(1))
+    return LadderScores(
+        "mAP",
+        True,
+        {name: result.mean_ap for name, result in scores.items()},
+        {name: np.concatenate([[np.nan], *values]) for name, values in drawn.items()},
+        len(np.unique(groups)),
+        {"rank 1": {name: float(result.cmc[0]) for name, result in scores.items()}},
+    )
+
+
+def name_of(model: nn.Module, options: ReidOptions) -> str:
+    """What predicts, in a few words."""
+    if isinstance(model, FrozenLinear):
+        return "frozen features"
+    if isinstance(model, BlendedVectors | BlendedPictures):
+        return f"{options.model} and frozen features"
+    if isinstance(model, ColourVectors):
+        return "colours"
+    return "shares of the classes" if isinstance(model, ClassShares) else options.model
