@@ -322,7 +322,7 @@ def test_the_onnx_export_gives_the_same(trained, headwise, tmp_path):
         (output,) = graph.run(["output"], named)
         with torch.no_grad():
             torch.testing.assert_close(
-                torch.from_numpy(output), loaded.model(*inputs), atol=1e-5, rtol=0
+                torch.from_numpy(output), loaded.model(*inputs), atol=5e-5, rtol=5e-5
             )
 
 

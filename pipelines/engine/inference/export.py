@@ -142,8 +142,8 @@ def export(pipeline: AnyPipeline, options: ExportOptions) -> str:
 def largest_difference(
     model: nn.Module, run: Callable[..., object], samples: Sequence[ExportInputs]
 ) -> float:
-    """Largest absolute difference of any output on any sample; infinite where names or shapes
-    differ.
+    """Largest difference of any output on any sample, as a share of it where it is above 1, since
+    32 bits hold seven digits of it; infinite where names or shapes differ.
     """
     largest = 0.0
     for arguments in samples:
@@ -155,7 +155,8 @@ def largest_difference(
         for name, value in original.items():
             # Equal infinities differ by nothing; a NaN in only one of them is not equal.
             same = (value == exported[name]) | (value.isnan() & exported[name].isnan())
-            gap = torch.where(same, 0.0, (value.double() - exported[name].double()).abs())
+            gap = (value.double() - exported[name].double()).abs()
+            gap = torch.where(same, 0.0, gap / value.double().abs().clamp(min=1))
             gap = gap.nan_to_num(nan=float("inf"), posinf=float("inf"))
             largest = max(largest, float(gap.max()) if gap.numel() else 0.0)
     return largest

@@ -109,7 +109,7 @@ def test_a_model_that_differs_leaves_what_was_there(run, tmp_path, headwise, mon
             output.write_bytes(before)
         code, lines = headwise("forecast", "export", "--run", run, "--output", output)
         assert (code, len(lines)) == (2, 1)
-        assert "differs by 0.5, more than --tolerance 1e-05; nothing is written" in lines[0]
+        assert "differs by 0.5, more than --tolerance 5e-05; nothing is written" in lines[0]
         assert [file.read_bytes() for file in tmp_path.iterdir()] == ([before] if before else [])
     assert (
         headwise("forecast", "export", "--run", run, "--output", output, "--tolerance", 0.6)[0] == 0
@@ -125,7 +125,12 @@ class Pair:
 def test_a_difference_is_the_largest_of_any_output_and_sample():
     zero, x = nn.Identity(), torch.tensor([[1.0, -2.0], [3.0, float("inf")]])
     assert export.largest_difference(zero, lambda x: x, [(x,)]) == 0
-    assert export.largest_difference(zero, lambda x: x * 0.5, [(x[:1],), (x[1:, :1],)]) == 1.5
+    parts = [(x[:1],), (x[1:, :1],)]
+    assert export.largest_difference(zero, lambda x: x * 0.5, parts) == 0.5
+    # Above 1 it is a share: 3 of 3 here, and 1 of 1 there.
+    assert export.largest_difference(zero, lambda x: x * 0 + 6 * (x == 3), parts) == 1
+    small = torch.tensor([0.5, 100.0])
+    assert export.largest_difference(zero, lambda x: x - 0.25, [(small,)]) == 0.25
     assert export.largest_difference(zero, lambda x: x.nan_to_num(posinf=0.0), [(x,)]) == float(
         "inf"
     )
