@@ -4,7 +4,7 @@ from pathlib import Path
 
 from headwise.base.account import opened
 from headwise.base.files import walk_folder
-from headwise.base.own_files import OwnFiles, holds_results
+from headwise.base.own_files import RESULTS, OwnFiles, holds_results
 from headwise.data.formats.pictures import list_pictures, visible_folders
 from headwise.data.formats.tables import list_files
 
@@ -75,3 +75,23 @@ def test_crops_are_data_and_their_contact_sheet_is_not(tmp_path: Path) -> None:
     assert walk_folder(home, (".jpg", ".png")) == ["1.jpg"]
     (home / "account.json").unlink()
     assert walk_folder(home, (".jpg", ".png")) == ["1.jpg", "crops.png"]
+
+
+def test_results_that_a_pattern_fits_are_left_out_and_said(tmp_path: Path) -> None:
+    home = write_files(tmp_path, "a.csv", "out.csv", "out.csv.account.json")
+    with opened() as account:
+        assert [Path(file).name for file in list_files(str(home / "*.csv"), (".csv",))] == ["a.csv"]
+    (entry,) = account.entries()
+    assert (entry.topic, entry.what, entry.count) == ("left out", RESULTS, 1)
+    assert Path(entry.names[0]).name == "out.csv"
+
+
+def test_folders_of_results_are_no_folders_of_pictures_and_said(tmp_path: Path) -> None:
+    home = write_files(
+        tmp_path, "cats/a.jpg", "out.csv.account.json", "out.csv", "out.csv.maps/a.jpg"
+    )
+    with opened() as account:
+        assert visible_folders(home) == ["cats"]
+    (entry,) = account.entries()
+    assert (entry.topic, entry.what, entry.count) == ("left out", RESULTS, 1)
+    assert list(entry.names) == ["out.csv.maps"]
