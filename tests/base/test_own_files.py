@@ -83,7 +83,7 @@ def test_results_that_a_pattern_fits_are_left_out_and_said(tmp_path: Path) -> No
         assert [Path(file).name for file in list_files(str(home / "*.csv"), (".csv",))] == ["a.csv"]
     (entry,) = account.entries()
     assert (entry.topic, entry.what, entry.count) == ("left out", RESULTS, 1)
-    assert Path(entry.names[0]).name == "out.csv"
+    assert Path(next(iter(entry.names))).name == "out.csv"
 
 
 def test_folders_of_results_are_no_folders_of_pictures_and_said(tmp_path: Path) -> None:
