@@ -90,3 +90,11 @@ def test_folders_that_are_called_like_no_part(tmp_path: Path) -> None:
         assert len(read_picture_set(home, "folders")) == 4
     what = "folders that are called like no part"
     assert statements(account)["left out", what] == (2, ["masks", "sketches"])
+
+
+def test_the_table_of_a_folder_that_lists_its_pictures(tmp_path: Path) -> None:
+    home = fill(tmp_path, "1.png", "2.png", "3.png")
+    (home / "labels.csv").write_text("image,identity\n1.png,anna\n2.png,ben\n")
+    with opened() as account:
+        assert len(read_picture_set(home)) == 2
+    assert statements(account)["assumed", "labels.csv lists the pictures (--layout)"] == (0, [])
