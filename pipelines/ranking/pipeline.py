@@ -38,6 +38,7 @@ from .optimizers import make_optimizer
 from .options import RankingOptions, RankingPredictOptions
 from .prediction import RowsItem, answer_lines, list_parts, predict_parts, schema
 from .scoring import cold_rows, probabilities, scores_by_task, validation_scores, weighted_loss
+from .trees import check_trees
 
 SPARSE_FROM = 100_000  # embeddings from which `--sparse auto` updates only those of a batch
 TABLE = "embedding.table.weight"
@@ -67,7 +68,10 @@ class RankingPipeline(Pipeline[RankingOptions, RankingSpec]):
         self, options: RankingOptions, spec: RankingSpec | None = None, *, as_test: bool = False
     ) -> Splits[RankingSpec]:
         """Read, split, make vocabularies and histories (or take those of the run), encode."""
-        return open_new_log(options) if spec is None else open_log_of_run(options, spec, as_test)
+        if spec is None:
+            check_trees()
+            return open_new_log(options)
+        return open_log_of_run(options, spec, as_test)
 
     def build_model(self, options: RankingOptions, spec: RankingSpec) -> nn.Module:
         """INFNet or a rival; `ValueError` for sizes that do not fit together."""

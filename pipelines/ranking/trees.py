@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from ...base.errors import InputError, one_line
 from ...data.clicks.batches import ClickRows
 from ...models.clicks.simple import BoostedClicks, ClickStatistics
 from ...models.layers.forest import Forest, ForestSizes, boosted_forest
@@ -40,6 +41,15 @@ class Trees(NamedTuple):
 
     model: BoostedClicks
     sizes: list[ForestSizes]
+
+
+def check_trees() -> None:
+    """Raise `InputError` where LightGBM cannot be loaded: before a training, not after it."""
+    try:
+        import lightgbm  # noqa: F401
+    except OSError as error:  # its wheel takes the OpenMP library of the system
+        remedy = "install the OpenMP library of the system (Debian: apt install libgomp1)"
+        raise InputError(f"LightGBM cannot be loaded ({one_line(error)[:120]}); {remedy}") from None
 
 
 def fit_trees(train: ClickRows, validation: ClickRows, spec: RankingSpec, seed: int) -> Trees:

@@ -8,13 +8,20 @@ import pytest
 import torch
 
 from headwise.base.account import opened
+from headwise.base.errors import InputError
 from headwise.pipelines import load_task
 from headwise.pipelines.engine.command_line import parse
 from headwise.pipelines.engine.pipeline import Context
 from headwise.pipelines.engine.runs.ladder_files import fit_ladder
 from headwise.pipelines.ranking.rungs import _counted, ladder_scores
 from headwise.pipelines.ranking.scoring import rate_scores
-from headwise.pipelines.ranking.trees import FOLDS, count_codes, fit_trees, smoothed_rates
+from headwise.pipelines.ranking.trees import (
+    FOLDS,
+    check_trees,
+    count_codes,
+    fit_trees,
+    smoothed_rates,
+)
 
 SCHEMA = """\
 log: log.csv
@@ -149,3 +156,18 @@ def test_trees_are_fitted_alike_twice(tmp_path: Path) -> None:
     first, second = (fit_trees(splits.train, splits.validation, splits.spec, 3) for _ in range(2))
     for name, value in first.model.state_dict().items():
         assert torch.equal(value, second.model.state_dict()[name]), name
+
+
+def test_a_missing_library_of_the_system_is_one_line_before_the_training(monkeypatch) -> None:
+    import builtins
+
+    real = builtins.__import__
+
+    def without(name: str, *rest: object, **named: object) -> object:
+        if name == "lightgbm":
+            raise OSError("libgomp.so.1: cannot open shared object file")
+        return real(name, *rest, **named)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(InputError, match=r"LightGBM cannot be loaded .*apt install libgomp1"):
+        check_trees()
