@@ -193,13 +193,13 @@ def walk_folder(
             below = waiting.pop()
             with os.scandir(os.path.join(folder, below)) as scanned:
                 entries = list(scanned)
-            own = own_names(os.path.join(folder, below), {entry.name for entry in entries})
+            results = own_names(os.path.join(folder, below), {entry.name for entry in entries})
             for entry in entries:
                 linked = entry.is_symlink()
                 real = os.path.realpath(entry.path) if linked else ""
                 inside = not linked or lies_in(real, home)
-                if entry.name in own:
-                    if what := own[entry.name]:
+                if entry.name in results:
+                    if what := results[entry.name]:
                         leave_out(what, entry)
                 elif entry.name.startswith("."):
                     leave_out("hidden names", entry)

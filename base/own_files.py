@@ -33,15 +33,15 @@ def own_names(folder: str | os.PathLike[str], names: Collection[str]) -> dict[st
         for name in names
         if name.endswith(_PARTS) and os.path.isfile(os.path.join(folder, name, "plan.json"))
     ]
-    own: dict[str, str] = {}
+    results: dict[str, str] = {}
     for name in names:
         if name == _LOCK or name.startswith(ASIDE):
-            own[name] = ""
+            results[name] = ""
         elif any(name == output or name.startswith(f"{output}.") for output in outputs if output):
-            own[name] = "" if name.endswith(_LOCK) else RESULTS
+            results[name] = "" if name.endswith(_LOCK) else RESULTS
         elif name == _SHEET and all(other in names for other in _OF_CROPS):
-            own[name] = RESULTS
-    return own
+            results[name] = RESULTS
+    return results
 
 
 def holds_results(folder: str | os.PathLike[str]) -> bool:

@@ -94,14 +94,14 @@ def note_unlisted(
             names = os.listdir(folder or ".")
         except OSError:
             continue  # what is listed there fails when it is read
-        own = own_names(folder or ".", names)
+        results = own_names(folder or ".", names)
         unlisted += (
             os.path.relpath(os.path.join(folder, name), base).replace(os.sep, "/")
             for name in names
             if name.lower().endswith(tuple(suffixes))
             and not name.startswith(".")
             and name not in listed
-            and name not in own
+            and name not in results
             and belongs(os.path.join(folder, name))
         )
     if unlisted:

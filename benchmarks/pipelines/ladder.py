@@ -55,8 +55,8 @@ def row_of(runs: Sequence[dict[str, dict]], score: str) -> list[str]:
     names = [run["metrics"]["chosen"] for run in runs]
     cells = [f"{np.mean(values[rung]):.3f}" if values[rung] else "–" for rung in RUNGS]
     deviation = f" ± {np.std(chosen):.3f}" if len(runs) > 1 else ""
-    said = ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names))
-    return [*cells, f"**{np.mean(chosen):.3f}**{deviation}", said]
+    choices = ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names))
+    return [*cells, f"**{np.mean(chosen):.3f}**{deviation}", choices]
 
 
 def _spent(run: dict[str, dict]) -> float:
@@ -65,7 +65,7 @@ def _spent(run: dict[str, dict]) -> float:
 
 
 def main() -> None:
-    own, _, further = " ".join(sys.argv[1:]).partition(" -- ")
+    before, _, further = " ".join(sys.argv[1:]).partition(" -- ")
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--vary", help="an option and its values, such as horizon=96,192")
     parser.add_argument("--output", type=Path, required=True)
-    arguments = parser.parse_args(own.split())
+    arguments = parser.parse_args(before.split())
     option, _, values = (arguments.vary or "").partition("=")
     lines, home = [], Path(os.path.abspath(arguments.output))
     for value in values.split(","):
@@ -90,9 +90,9 @@ def main() -> None:
         for score in scores:
             lines.append(table_row(value or arguments.task, score, *row_of(runs, score)))
         spent = np.mean([_spent(run) for run in runs])
-        whole = np.mean([run["seconds"]["training"] for run in runs])
+        training = np.mean([run["seconds"]["training"] for run in runs])
         print(
-            f"{value}: fitting the rungs took {spent:.0f} s, the training {whole:.0f} s",
+            f"{value}: fitting the rungs took {spent:.0f} s, the training {training:.0f} s",
             file=sys.stderr,
         )
     (home / "table.md").write_text("\n".join(lines) + "\n")

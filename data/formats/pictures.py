@@ -95,7 +95,7 @@ def _matches(pattern: str, suffixes: Sequence[str]) -> list[tuple[str, str]]:
     home = os.path.realpath(base)
     pictures = []
     left_out: dict[str, list[str]] = {}
-    own = OwnFiles(base)
+    result_files = OwnFiles(base)
     for file in sorted(set(glob.glob(pattern, recursive=True))):
         name = os.path.relpath(file, base).replace(os.sep, "/")
         # With ".." behind the first *, leaving the folder is what the pattern asks for.
@@ -104,7 +104,7 @@ def _matches(pattern: str, suffixes: Sequence[str]) -> list[tuple[str, str]]:
         )
         if os.path.isdir(file):
             continue
-        if own.holds(file):
+        if result_files.holds(file):
             left_out.setdefault(RESULTS, []).append(name)
         elif os.path.basename(file).startswith("."):
             left_out.setdefault("hidden names", []).append(name)
@@ -145,11 +145,11 @@ def visible_folders(folder: str | os.PathLike[str]) -> list[str]:
     try:
         with os.scandir(folder) as scanned:
             entries = list(scanned)
-        own = own_names(folder, {entry.name for entry in entries})
+        results = own_names(folder, {entry.name for entry in entries})
         for entry in entries:
             if entry.name.startswith(".") or not entry.is_dir():
                 continue
-            if entry.name in own or holds_results(entry.path):
+            if entry.name in results or holds_results(entry.path):
                 note("left out", RESULTS, [entry.name])
                 continue
             names.append(entry.name)

@@ -126,8 +126,8 @@ def list_files(path: str | Path, suffixes: Sequence[str]) -> list[str]:
     elif not source.exists() and glob.has_magic(str(path)):
         files = sorted(map(Path, glob.glob(str(path))))
         files = [file for file in files if suffix_of(file) in suffixes and not file.is_dir()]
-        own = OwnFiles(pattern_home(str(path)))
-        if results := [file for file in files if own.holds(file)]:
+        result_files = OwnFiles(pattern_home(str(path)))
+        if results := [file for file in files if result_files.holds(file)]:
             note("left out", RESULTS, results)
             files = [file for file in files if file not in results]
         for file in files:

@@ -136,13 +136,13 @@ class ClickStatistics(nn.Module):
         weight = torch.exp(-ages.to(table.dtype) / RECENT)
         rates = table[events][:, :tasks]
         starts = [sum(self.layout.widths[:field]) for field in self.targets]
-        own = fields[:, starts].flatten()  # (B F,)
+        row_codes = fields[:, starts].flatten()  # (B F,)
         values = torch.cat(
             [
                 rates,
                 rates * weight[:, None],
                 weight[:, None],
-                (own[segments] == events).to(table.dtype)[:, None],
+                (row_codes[segments] == events).to(table.dtype)[:, None],
             ],
             1,
         )

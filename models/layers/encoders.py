@@ -340,13 +340,13 @@ def _with_positions(state: dict[str, Tensor], model: nn.Module) -> dict[str, Ten
     """
     from timm.layers.pos_embed import resample_abs_pos_embed
 
-    positions, own = state.get("pos_embed"), getattr(model, "pos_embed", None)
+    positions, built = state.get("pos_embed"), getattr(model, "pos_embed", None)
     grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
-    if grid is None or positions is None or not isinstance(own, Tensor):
+    if grid is None or positions is None or not isinstance(built, Tensor):
         return state
-    prefix = own.shape[1] - grid[0] * grid[1]
+    prefix = built.shape[1] - grid[0] * grid[1]
     side = math.isqrt(max(0, positions.shape[1] - prefix))
-    if positions.shape == own.shape or side * side != positions.shape[1] - prefix:
+    if positions.shape == built.shape or side * side != positions.shape[1] - prefix:
         return state
     resized = resample_abs_pos_embed(positions, list(grid), num_prefix_tokens=prefix)
     return {**state, "pos_embed": resized}

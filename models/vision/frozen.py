@@ -27,21 +27,42 @@ class FrozenFacts(TypedDict):
     output: str
 
 
-class FrozenLinear(nn.Module):
+class FeatureMap(nn.Module):
+    """A linear map of features, (f - centre) W' + b: tensors `centre` (D,), `weight` (E, D) and
+    `bias` (E,), which are set by whoever fits it.
+    """
+
+    centre: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, width: int, outputs: int) -> None:
+        super().__init__()
+        self.register_buffer("centre", torch.zeros(width))
+        self.register_buffer("weight", torch.zeros(outputs, width))
+        self.register_buffer("bias", torch.zeros(outputs))
+
+    def read_out(self, features: Tensor) -> Tensor:
+        """Features (B, D) -> (B, E)."""
+        return F.linear(features - self.centre, self.weight, self.bias)
+
+    def set_map(self, centre: Tensor, weight: Tensor, bias: Tensor) -> None:
+        """Take the tensors of a fitted map, of any precision."""
+        self.centre.copy_(centre)
+        self.weight.copy_(weight)
+        self.bias.copy_(bias)
+
+
+class FrozenLinear(FeatureMap):
     """Called as a model of a domain is: pictures that its pipeline has normalised.
 
     encoder: of `build_encoder`; outputs: E; mean, deviation: what the pipeline normalises by, one
     number or one for each colour, which is undone, since the encoder normalises by itself.
     output: what `forward` gives: "logits", "probabilities", or "vectors" of length 1.
 
-    The map is (f - centre) W' + b, of features f, with vectors of length 1 before and after it. Its
-    tensors `centre` (D,), `weight` (E, D) and `bias` (E,) are set by whoever fits it. It is always
-    in evaluation mode.
+    Vectors have length 1 before and after the map. It is always in evaluation mode.
     """
 
-    centre: Tensor
-    weight: Tensor
-    bias: Tensor
     mean: Tensor
     deviation: Tensor
 
@@ -54,13 +75,10 @@ class FrozenLinear(nn.Module):
         deviation: float | Sequence[float] = 1.0,
         output: Output = "logits",
     ) -> None:
-        super().__init__()
+        super().__init__(encoder.width, outputs)
         self.encoder, self.output = encoder.requires_grad_(False), output
         self.register_buffer("mean", _colours(mean))
         self.register_buffer("deviation", _colours(deviation))
-        self.register_buffer("centre", torch.zeros(encoder.width))
-        self.register_buffer("weight", torch.zeros(outputs, encoder.width))
-        self.register_buffer("bias", torch.zeros(outputs))
         super().train(False)
 
     def train(self, mode: bool = True) -> FrozenLinear:
@@ -81,15 +99,10 @@ class FrozenLinear(nn.Module):
         """Features (B, D) -> (B, E)."""
         if self.output == "vectors":
             features = F.normalize(features)
-        mapped = F.linear(features - self.centre, self.weight, self.bias)
+        mapped = super().read_out(features)
         if self.output == "vectors":
             return F.normalize(mapped)
         return mapped.softmax(1) if self.output == "probabilities" else mapped
-
-    def set_map(self, centre: Tensor, weight: Tensor, bias: Tensor) -> None:
-        """Take the tensors of a fitted map, of any precision."""
-        for own, fitted in ((self.centre, centre), (self.weight, weight), (self.bias, bias)):
-            own.copy_(fitted)
 
     def facts(self) -> FrozenFacts:
         """What `rebuilt_frozen` needs."""

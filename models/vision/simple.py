@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers.blend import BlendedClassifier
+from .frozen import FeatureMap
 
 
 class PriorPictures(nn.Module):
@@ -27,26 +28,19 @@ class PriorPictures(nn.Module):
         return self.logits.expand(picture.shape[0], -1)
 
 
-class LinearPixels(nn.Module):
-    """A linear map of the pixels of a reduced picture, of their difference to `centre` (R²,):
-    weight (K, R²), bias (K,).
+class LinearPixels(FeatureMap):
+    """A linear map of the R² pixels of a reduced picture.
 
     size: Y and X; reduced: R, the pixels of a side, each the mean of those of the picture that it
     covers.
     """
 
-    centre: Tensor
-    weight: Tensor
-    bias: Tensor
     down: Tensor
     across: Tensor
 
     def __init__(self, size: tuple[int, int], reduced: int, outputs: int) -> None:
-        super().__init__()
+        super().__init__(reduced * reduced, outputs)
         self.size, self.reduced = size, reduced
-        self.register_buffer("centre", torch.zeros(reduced * reduced))
-        self.register_buffer("weight", torch.zeros(outputs, reduced * reduced))
-        self.register_buffer("bias", torch.zeros(outputs))
         for name, length in (("down", size[0]), ("across", size[1])):
             self.register_buffer(name, covered_means(length, reduced), persistent=False)
 
@@ -57,15 +51,6 @@ class LinearPixels(nn.Module):
     def features(self, picture: Tensor) -> Tensor:
         """The same -> (B, R²)."""
         return (self.down @ picture[:, 0] @ self.across.T).flatten(1)
-
-    def read_out(self, features: Tensor) -> Tensor:
-        """Features (B, R²) -> (B, K)."""
-        return F.linear(features - self.centre, self.weight, self.bias)
-
-    def set_map(self, centre: Tensor, weight: Tensor, bias: Tensor) -> None:
-        """Take the tensors of a fitted map, of any precision."""
-        for own, fitted in ((self.centre, centre), (self.weight, weight), (self.bias, bias)):
-            own.copy_(fitted)
 
 
 def covered_means(length: int, reduced: int) -> Tensor:

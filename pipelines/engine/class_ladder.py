@@ -5,7 +5,8 @@ Shapes: N samples, C classes, G groups of samples (patients).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,9 +14,9 @@ from scipy.special import log_softmax
 
 from ...models.layers.blend import BlendedClassifier
 from ..metrics import classification
-from ..metrics.bootstrap import Groups, draw_weights
+from ..metrics.bootstrap import Groups
 from ..metrics.operating import fit_temperature
-from .ladder import LadderScores
+from .ladder import LadderScores, drawn_scores, weighted_mean
 from .options import RungName
 
 PRIOR_GROUPS = 20
@@ -37,17 +38,12 @@ def class_scores(
         scores = classification.scores(labels, np.exp(logarithm))
         further["AUC"][name] = scores["auc"]
         further["balanced accuracy"][name] = scores["balanced_accuracy"]
-    drawn: dict[RungName, list[np.ndarray]] = {name: [] for name in logits}
-    for weights in draw_weights(groups, 1000, seed=0):
-        for name, values in losses.items():
-            drawn[name].append(weights @ values / weights.sum(1))
-    return LadderScores(
+    return drawn_scores(
         "log-loss",
-        False,
         {name: float(values.mean()) for name, values in losses.items()},
-        {name: np.concatenate(parts) for name, parts in drawn.items()},
-        groups if isinstance(groups, int) else len(np.unique(np.asarray(groups))),
-        further,
+        {name: partial(weighted_mean, values) for name, values in losses.items()},
+        groups,
+        further=further,
     )
 
 
@@ -59,7 +55,7 @@ def fit_blend(
 
     first, second: logits (N, C) of the model and of the simple one.
     """
-    certainty = groups / (groups + PRIOR_GROUPS)
+    certainty = certainty_of(groups)
     temperatures = [fit_temperature(labels, logits) ** certainty for logits in (first, second)]
     blend.temperatures = torch.tensor(temperatures)
     true_class = np.arange(len(labels)), labels
@@ -68,10 +64,25 @@ def fit_blend(
         for logits, temperature in zip((first, second), temperatures, strict=True)
     )
     losses = [-np.log(np.maximum(s * p + (1 - s) * q, 1e-12)).mean() for s in SHARES]
-    best = float(SHARES[int(np.argmin(losses))])
-    share = min(max(certainty * best + (1 - certainty) * 0.5, 0.01), 0.99)
+    share = min(max(cautious_share(float(SHARES[int(np.argmin(losses))]), groups), 0.01), 0.99)
     blend.share = torch.tensor(share)
     return f"mean of the probabilities of the two, {share:.0%} of the model"
+
+
+def certainty_of(groups: int) -> float:
+    """How far values that were fitted to so many groups are trusted, from 0 to 1."""
+    return groups / (groups + PRIOR_GROUPS)
+
+
+def cautious_share(best: float, groups: int) -> float:
+    """The share of a blend: the best one, drawn towards one half, the more the fewer groups."""
+    certainty = certainty_of(groups)
+    return certainty * best + (1 - certainty) * 0.5
+
+
+def class_list(classes: Sequence[str]) -> str:
+    """The first classes, for a sentence: "a, b, c, d, …"."""
+    return ", ".join(classes[:4]) + ", …" * (len(classes) > 4)
 
 
 def prior_logits(labels: np.ndarray, classes: int) -> torch.Tensor:

@@ -6,18 +6,19 @@ the validation part only; the test part then says how good the choice was.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypedDict
+from typing import Any, Generic, NamedTuple, TypeAlias, TypedDict, TypeVar
 
 import numpy as np
 import polars as pl
+import torch
 from torch import nn
 
 from ..figures.ladder import LadderRow
-from ..metrics.bootstrap import percentile_interval
+from ..metrics.bootstrap import DRAWS, Groups, draw_weights, percentile_interval
 from .options import RungName
+from .pipeline import Context, DataT, OptionsT, SpecT, Splits
 from .spec import JsonValue
 
 RUNGS: tuple[RungName, ...] = ("naive", "simple", "model", "blend")
@@ -30,14 +31,19 @@ chosen nevertheless."""
 class Rung(NamedTuple):
     """A rung as it was fitted.
 
-    short: what a sentence calls it; words: what it is, for tables; model: called as the domain
-    model is; facts: what `Pipeline.rung_model` needs to build it again.
+    words: what it is, for tables; model: called as the domain model is; facts: what `Rungs.empty`
+    needs to build it again; short: what a sentence calls it, the words where it is empty.
     """
 
-    short: str
     words: str
     model: nn.Module
     facts: Mapping[str, object] = {}
+    short: str = ""
+
+    @property
+    def name(self) -> str:
+        """What a sentence calls it."""
+        return self.short or self.words
 
 
 @dataclass(frozen=True)
@@ -121,16 +127,119 @@ class Ladder:
         return self.facts["rungs"][rung]["short"]
 
 
-class Stopwatch:
-    """Seconds since it was made or asked last."""
+class Rungs(Generic[OptionsT, SpecT, DataT]):
+    """What a task tells the ladder: the models beside its own, and how all of them are scored.
 
-    def __init__(self) -> None:
-        self._since = time.perf_counter()
+    Every rung is called as the domain model is, so what comes after the choice knows nothing of it.
+    """
 
-    def seconds(self) -> float:
-        now = time.perf_counter()
-        passed, self._since = now - self._since, now
-        return passed
+    def answer_words(self, options: OptionsT, spec: SpecT) -> str:
+        """What the user came for, with which the first sentence of a report begins."""
+        raise NotImplementedError
+
+    def model_words(self, options: OptionsT) -> str:
+        """What the domain model is called in a sentence."""
+        raise NotImplementedError
+
+    def prepare(self, splits: Splits[SpecT, DataT], options: OptionsT) -> None:
+        """Before a training: get what the simple models need, and say it in the account.
+
+        Raises `InputError` for what could not be fitted after the training.
+        """
+
+    def simple(
+        self, splits: Splits[SpecT, DataT], options: OptionsT, device: torch.device
+    ) -> dict[RungName, Rung]:
+        """The rungs below the domain model, "naive" and "simple", fitted on the training part and
+        chosen among their own forms on the validation part. {} where nothing could be compared.
+        """
+        raise NotImplementedError
+
+    def blend(
+        self,
+        model: nn.Module,
+        simple: nn.Module,
+        splits: Splits[SpecT, DataT],
+        options: OptionsT,
+        device: torch.device,
+    ) -> Rung:
+        """The blend of the domain model and the simple one, fitted on the validation part. Its
+        module holds the two as `model` and `simple`.
+        """
+        raise NotImplementedError
+
+    def empty(
+        self,
+        name: RungName,
+        facts: Mapping[str, object],
+        models: Mapping[RungName, nn.Module],
+        spec: SpecT,
+    ) -> nn.Module:
+        """A rung other than the model, without its tensors. facts: as `Rung.facts`; models: the
+        rungs before it. Raises KeyError, TypeError or ValueError for facts that make none.
+        """
+        raise NotImplementedError
+
+    def scores(
+        self,
+        models: Mapping[RungName, nn.Module],
+        dataset: DataT,
+        context: Context[OptionsT, SpecT],
+    ) -> LadderScores:
+        """Score each rung on one part of the data, all on the same rows."""
+        raise NotImplementedError
+
+
+AnyRungs: TypeAlias = Rungs[Any, Any, Any]
+OutputT = TypeVar("OutputT")
+
+
+def rung_outputs(
+    models: Mapping[RungName, nn.Module], run: Callable[[nn.Module], OutputT]
+) -> dict[RungName, OutputT]:
+    """What each rung gives; a blend is made of what its parts gave, not computed again.
+
+    run: the output of a model. A blend has a method `blend` of the outputs of its two parts.
+    """
+    outputs: dict[RungName, OutputT] = {}
+    for name, model in models.items():
+        if name == "blend" and {"model", "simple"} <= outputs.keys():
+            blend: Callable[[OutputT, OutputT], OutputT] = getattr(model, name)
+            outputs[name] = blend(outputs["model"], outputs["simple"])
+        else:
+            outputs[name] = run(model)
+    return outputs
+
+
+def weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The mean of values (N,) for each row of weights (B, N) -> (B,)."""
+    return weights @ values / weights.sum(1)
+
+
+def drawn_scores(
+    metric: str,
+    score: Mapping[RungName, float],
+    statistics: Mapping[RungName, Callable[[np.ndarray], np.ndarray]],
+    groups: Groups,
+    *,
+    larger_is_better: bool = False,
+    draws: int = DRAWS,
+    further: Mapping[str, Mapping[RungName, float]] | None = None,
+) -> LadderScores:
+    """Scores with the draws of a bootstrap over groups.
+
+    statistics: by rung, from weights of the samples (B, N) to scores (B,); groups: of each sample.
+    """
+    count = groups if isinstance(groups, int) else len(np.unique(np.asarray(groups)))
+    parts = [
+        {name: statistic(weights) for name, statistic in statistics.items()}
+        for weights in (draw_weights(groups, draws, seed=0) if count else ())
+    ]
+    by_rung = {
+        name: np.concatenate([part[name] for part in parts]) if parts else np.array([np.nan])
+        for name in statistics
+    }
+    return LadderScores(metric, larger_is_better, score, by_rung, count, further or {})
 
 
 def choose(scores: LadderScores) -> tuple[RungName, str]:
@@ -172,53 +281,12 @@ def _beats_naive(scores: LadderScores, rung: RungName) -> bool:
     return scores.gain(rung, "naive") > 0 and (interval is None or interval[0] > 0)
 
 
-def ladder_metrics(ladder: Ladder, scores: LadderScores) -> dict[str, JsonValue]:
-    """What `metrics.json` holds of the ladder: every rung's score with its interval, and the paired
-    gain of the chosen one over each other.
-    """
-    chosen = ladder.chosen
-    rungs: dict[str, JsonValue] = {}
-    for rung in scores.score:
-        interval, gain = scores.interval(rung), scores.gain_interval(chosen, rung)
-        entry: dict[str, JsonValue] = {
-            "what": ladder.words(rung),
-            scores.metric: scores.score[rung],
-            "interval_95": list(interval) if interval else None,
-        }
-        entry |= {name: values[rung] for name, values in scores.further.items()}
-        if rung != chosen:
-            entry["gain_of_chosen"] = scores.gain(chosen, rung)
-            entry["gain_interval_95"] = list(gain) if gain else None
-        rungs[rung] = entry
-    return {"chosen": chosen, "why": ladder.facts["why"], "blocks": scores.blocks, "rungs": rungs}
-
-
-def ladder_table(ladder: Ladder, scores: LadderScores) -> pl.DataFrame:
-    """The table of the report: a row for each rung."""
-    chosen = ladder.chosen
-    rows = []
-    for rung in scores.score:
-        gain = scores.gain_interval(chosen, rung)
-        rows.append(
-            {
-                "rung": f"{rung} (chosen)" if rung == chosen else rung,
-                "what it is": ladder.words(rung),
-                f"{scores.metric}, validation part": ladder.facts["rungs"][rung]["validation"],
-                f"{scores.metric}, this part": scores.score[rung],
-                "95 % interval": _span(scores.interval(rung)),
-                "gain of the chosen one": None if rung == chosen else scores.gain(chosen, rung),
-                "95 % interval of the gain": None if rung == chosen else _span(gain),
-                **{name: values[rung] for name, values in scores.further.items()},
-            }
-        )
-    return pl.DataFrame(rows)
-
-
 def ladder_rows(ladder: Ladder, scores: LadderScores) -> list[LadderRow]:
-    """The same for the figure."""
+    """Each rung with its score, and the paired gain of the chosen one over it."""
     chosen = ladder.chosen
     return [
         LadderRow(
+            rung,
             ladder.words(rung),
             scores.score[rung],
             scores.interval(rung),
@@ -228,6 +296,50 @@ def ladder_rows(ladder: Ladder, scores: LadderScores) -> list[LadderRow]:
         )
         for rung in scores.score
     ]
+
+
+def ladder_metrics(ladder: Ladder, scores: LadderScores) -> dict[str, JsonValue]:
+    """What `metrics.json` holds of the ladder: every rung's score with its interval, and the paired
+    gain of the chosen one over each other.
+    """
+    rungs: dict[str, JsonValue] = {}
+    for row in ladder_rows(ladder, scores):
+        entry: dict[str, JsonValue] = {
+            "what": row.words,
+            scores.metric: row.score,
+            "interval_95": list(row.interval) if row.interval else None,
+        }
+        entry |= {name: values[row.rung] for name, values in scores.further.items()}
+        if not row.chosen:
+            entry["gain_of_chosen"] = row.gain
+            entry["gain_interval_95"] = list(row.gain_interval) if row.gain_interval else None
+        rungs[row.rung] = entry
+    return {
+        "chosen": ladder.chosen,
+        "why": ladder.facts["why"],
+        "blocks": scores.blocks,
+        "rungs": rungs,
+    }
+
+
+def ladder_table(ladder: Ladder, scores: LadderScores) -> pl.DataFrame:
+    """The table of the report: a row for each rung."""
+    validation = {rung: facts["validation"] for rung, facts in ladder.facts["rungs"].items()}
+    return pl.DataFrame(
+        [
+            {
+                "rung": f"{row.rung} (chosen)" if row.chosen else row.rung,
+                "what it is": row.words,
+                f"{scores.metric}, validation part": validation[row.rung],
+                f"{scores.metric}, this part": row.score,
+                "95 % interval": _span(row.interval),
+                "gain of the chosen one": None if row.chosen else row.gain,
+                "95 % interval of the gain": None if row.chosen else _span(row.gain_interval),
+                **{name: values[row.rung] for name, values in scores.further.items()},
+            }
+            for row in ladder_rows(ladder, scores)
+        ]
+    )
 
 
 def _span(interval: tuple[float, float] | None) -> str | None:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Generic, NamedTuple, NotRequired, TypeAlias, TypedDict
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Generic,
+    NamedTuple,
+    NotRequired,
+    TypeAlias,
+    TypedDict,
+)
 
 import polars as pl
 import torch
@@ -14,12 +23,14 @@ from torch import Tensor, nn
 from typing_extensions import TypeVar
 
 from ...base.account import note
-from .ladder import LadderScores, Rung
-from .options import EvaluateOptions, RungName, TrainOptions
+from .options import EvaluateOptions, TrainOptions
 from .spec import JsonValue, Spec
 from .task import COMMON_COLUMNS, Task
 from .training.optimizer import adam
 from .training.order import Batch, DataSet
+
+if TYPE_CHECKING:
+    from .ladder import AnyRungs
 
 
 class Item(TypedDict):
@@ -177,55 +188,9 @@ class Pipeline(Generic[OptionsT, SpecT, PredictOptionsT, DataT, ItemT]):
         """Figures on the validation part after each epoch, `monitor` among them."""
         raise NotImplementedError
 
-    def simple_rungs(
-        self, splits: Splits[SpecT, DataT], options: OptionsT, device: torch.device
-    ) -> dict[RungName, Rung]:
-        """The rungs below the domain model, "naive" and "simple", fitted on the training part and
-        chosen among their own forms on the validation part. {} for a task without a ladder.
-        """
-        return {}
-
-    def blend_rung(
-        self,
-        model: nn.Module,
-        simple: nn.Module,
-        splits: Splits[SpecT, DataT],
-        options: OptionsT,
-        device: torch.device,
-    ) -> Rung:
-        """The blend of the domain model and the simple one, fitted on the validation part. Its
-        module holds the two as `model` and `simple`.
-        """
-        raise NotImplementedError
-
-    def rung_model(
-        self,
-        name: RungName,
-        facts: Mapping[str, object],
-        models: Mapping[RungName, nn.Module],
-        context: Context[OptionsT, SpecT],
-    ) -> nn.Module:
-        """A rung without its tensors. facts: as `Rung.facts`; models: the rungs before it, "model"
-        before "blend".
-        """
-        raise NotImplementedError
-
-    def ladder_scores(
-        self,
-        models: Mapping[RungName, nn.Module],
-        dataset: DataT,
-        context: Context[OptionsT, SpecT],
-    ) -> LadderScores:
-        """Score each rung on one part of the data, all on the same rows."""
-        raise NotImplementedError
-
-    def answer_words(self, options: OptionsT, spec: SpecT) -> str:
-        """What the user came for, with which the first sentence of a report begins."""
-        return "prediction"
-
-    def model_words(self, options: OptionsT) -> str:
-        """What the domain model is called in a sentence."""
-        return f"the {self.task.name} model"
+    def rungs(self, spec: SpecT) -> AnyRungs | None:
+        """The models beside the domain model, for the ladder; None for a task without one."""
+        return None
 
     def calibrate(
         self,
@@ -252,12 +217,12 @@ class Pipeline(Generic[OptionsT, SpecT, PredictOptionsT, DataT, ItemT]):
         """
         known = {field.name for field in fields(trained)}
         common = {field.name for field in fields(EvaluateOptions)}
-        own = [f.name for f in fields(options) if f.name in known and f.name not in common]
-        changed = {name: value for name in own if (value := getattr(options, name))}
+        of_task = [f.name for f in fields(options) if f.name in known and f.name not in common]
+        changed = {name: value for name in of_task if (value := getattr(options, name))}
         if options.data is not None:
             changed["data"] = options.data
             plain, unused = type(trained)(), self.unused_for(options.data)
-            for name in own:
+            for name in of_task:
                 if name in unused:
                     changed.setdefault(name, getattr(plain, name))
                 elif name not in changed and (value := getattr(trained, name)):

@@ -15,9 +15,11 @@ Interval = tuple[float, float]
 
 
 class LadderRow(NamedTuple):
-    """A rung: its name, score, 95 % interval, and the paired gain of the chosen one over it."""
+    """A rung: what it is, its score and 95 % interval, and the paired gain of the chosen one over
+    it."""
 
-    name: str
+    rung: str
+    words: str
     score: float
     interval: Interval | None
     gain: float
@@ -42,7 +44,7 @@ def ladder_figure(metric: str, rows: Sequence[LadderRow]) -> Figure:
                     gains.plot(row.gain_interval, [place, place], color=colour, lw=1.5)
                 gains.plot(row.gain, place, "o", color=colour)
         gains.axvline(0, color="black", lw=0.8)
-        names = [f"{row.name} (chosen)" if row.chosen else row.name for row in rows]
+        names = [f"{row.words} (chosen)" if row.chosen else row.words for row in rows]
         scores.set_yticks(list(places), [textwrap.fill(name, 32) for name in names])
         scores.invert_yaxis()
         scores.set_xlabel(metric)

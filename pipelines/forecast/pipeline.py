@@ -18,11 +18,9 @@ from ...data.series.series import Series
 from ...data.series.windows import Scaler
 from ...models.series.softs import SOFTS
 from ..engine.inference.batches import predict_in_batches
-from ..engine.ladder import LadderScores, Rung
-from ..engine.options import RungName
 from ..engine.pipeline import Batch, Calibration, Context, Pipeline, ReportFigure, Review, Splits
 from ..metrics.conformal import ConformalIntervals
-from . import figures, rungs
+from . import figures
 from .data import ForecastSpec, ForecastWindows, open_splits, read_data, reading_of
 from .options import ForecastOptions, ForecastPredictOptions
 from .past import past_forecasts
@@ -34,6 +32,7 @@ from .prediction import (
     id_names,
     read_series,
 )
+from .rungs import ForecastRungs
 from .scoring import (
     Certainty,
     Scores,
@@ -110,49 +109,9 @@ class ForecastPipeline(Pipeline[ForecastOptions, ForecastSpec]):
             count += error.numel()
         return {"mse": squared / count, "mae": absolute / count}
 
-    def answer_words(self, options: ForecastOptions, spec: ForecastSpec) -> str:
-        """The forecast, and how far it reaches."""
-        return f"forecast for {rungs.span_words(spec.horizon, spec.frequency)} ahead"
-
-    def model_words(self, options: ForecastOptions) -> str:
-        """SOFTS, or what is built like it."""
-        return "SOFTS" if options.attention == "star" else f"SOFTS with {options.attention}"
-
-    def simple_rungs(
-        self, splits: Splits[ForecastSpec], options: ForecastOptions, device: torch.device
-    ) -> dict[RungName, Rung]:
-        """A naive forecast, and ridge regression on the look-back window."""
-        return rungs.simple_rungs(splits, device)
-
-    def blend_rung(
-        self,
-        model: nn.Module,
-        simple: nn.Module,
-        splits: Splits[ForecastSpec],
-        options: ForecastOptions,
-        device: torch.device,
-    ) -> Rung:
-        """A weighted mean of the two, with weights by block of the horizon."""
-        return rungs.blend_rung(model, simple, splits, device)
-
-    def rung_model(
-        self,
-        name: RungName,
-        facts: Mapping[str, object],
-        models: Mapping[RungName, nn.Module],
-        context: Context[ForecastOptions, ForecastSpec],
-    ) -> nn.Module:
-        """See `rungs`."""
-        return rungs.rung_model(name, facts, models, context.spec)
-
-    def ladder_scores(
-        self,
-        models: Mapping[RungName, nn.Module],
-        dataset: ForecastWindows,
-        context: Context[ForecastOptions, ForecastSpec],
-    ) -> LadderScores:
-        """MSE, with draws of blocks of windows."""
-        return rungs.ladder_scores(models, dataset, context.spec, context.device)
+    def rungs(self, spec: ForecastSpec) -> ForecastRungs:
+        """A naive and a simple forecast, and the blend."""
+        return ForecastRungs()
 
     def calibrate(
         self,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..engine.command_line.terminal import Progressbar
+from ..engine.ladder import LEAST_BLOCKS
 from ..engine.pipeline import Batch, Calibration, Context, Metrics
 from ..engine.training import order
 from ..metrics.bootstrap import draw_places, percentile_interval
@@ -24,7 +25,6 @@ from .options import ForecastOptions
 BATCH = 256
 CALIBRATION_NUMBERS = 100_000_000  # residuals kept for the quantiles: 400 MB
 ORDINARY = 3.0  # ratio of a series' mean error to the median one, up to which intervals are shared
-LEAST_BLOCKS = 8  # of an interval by a bootstrap over blocks; fewer cover the truth too seldom
 MOST_CHANNELS = 50  # rows of the table of channels
 
 
@@ -53,8 +53,8 @@ def absolute_residuals(
     Evenly spaced windows stand for all of them where those of all would not fit into memory.
     """
     horizon, channels = dataset[0]["future"].shape
-    most = min(max(200, CALIBRATION_NUMBERS // (horizon * channels)), len(dataset))
-    indices = np.unique(np.linspace(0, len(dataset) - 1, most).astype(int)).tolist()
+    most = max(200, CALIBRATION_NUMBERS // (horizon * channels))
+    indices = evenly_spaced(len(dataset), most)
     residuals, done = torch.empty(len(indices), horizon, channels), 0
     with torch.no_grad():
         for block, batch in batches(dataset, indices, device, "calibrate"):
@@ -62,6 +62,11 @@ def absolute_residuals(
             residuals[done : done + len(block)] = errors.cpu()
             done += len(block)
     return residuals, dataset.series_of(torch.tensor(indices))
+
+
+def evenly_spaced(count: int, most: int) -> list[int]:
+    """Places from 0 to count - 1: all of them, or about `most`."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int)).tolist()
 
 
 def stretch_by_series(residuals: Tensor, series: Tensor, count: int) -> Tensor:

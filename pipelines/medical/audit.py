@@ -9,7 +9,7 @@ the data. Shapes: N pictures, D numbers of a probe, K classes.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -239,6 +239,17 @@ def _cross_predicted(
     return probability
 
 
+def sources_and_views(part: XrayPart) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Each source and view of a part with more than one: its kind, its name and which pictures are
+    of it, bool (N,).
+    """
+    for kind, column in ((SOURCE, "sources"), (VIEW, "views")):
+        values = np.array(part.column(column))
+        names = np.unique(values)
+        for name in names if len(names) > 1 else []:
+            yield kind, name or "(none)", values == name
+
+
 def within(part: Xrays, probability: np.ndarray, seed: int) -> list[Within]:
     """The AUC of the model in each source and view by itself, with its interval by patient, among
     the classes that have enough pictures there; None where fewer than two have.
@@ -247,32 +258,28 @@ def within(part: Xrays, probability: np.ndarray, seed: int) -> list[Within]:
     """
     rows: list[Within] = []
     patients = np.array(part.column("patients"))
-    for kind, column in ((SOURCE, "sources"), (VIEW, "views")):
-        values = np.array(part.column(column))
-        names = np.unique(values)
-        for name in names if len(names) > 1 else []:
-            members = values == name
-            count = np.bincount(part.labels[members], minlength=len(part.classes))
-            enough = np.flatnonzero(count >= LEAST_PICTURES)
-            by_class = [f"{n} {label}" for n, label in zip(count.tolist(), part.classes)]
-            row = Within(
-                kind,
-                name or "(none)",
-                int(members.sum()),
-                ", ".join(by_class),
-                bool((count > 0).all()),
-                ", ".join(part.classes[c] for c in enough),
-            )
-            if len(enough) > 1:
-                members &= np.isin(part.labels, enough)
-                labels = np.searchsorted(enough, part.labels[members])
-                chance = probability[members][:, enough]
-                chance = chance / chance.sum(1, keepdims=True).clip(1e-12)
-                auc = scores(labels, chance)["auc"]
-                intervals = bootstrap(labels, chance, patients[members], draws=DRAWS, seed=seed)
-                low, high = intervals["auc"]
-                row = replace(row, auc=auc, low=low, high=high)
-            rows.append(row)
+    for kind, name, members in sources_and_views(part):
+        count = np.bincount(part.labels[members], minlength=len(part.classes))
+        enough = np.flatnonzero(count >= LEAST_PICTURES)
+        by_class = [f"{n} {label}" for n, label in zip(count.tolist(), part.classes)]
+        row = Within(
+            kind,
+            name,
+            int(members.sum()),
+            ", ".join(by_class),
+            bool((count > 0).all()),
+            ", ".join(part.classes[c] for c in enough),
+        )
+        if len(enough) > 1:
+            members &= np.isin(part.labels, enough)
+            labels = np.searchsorted(enough, part.labels[members])
+            chance = probability[members][:, enough]
+            chance = chance / chance.sum(1, keepdims=True).clip(1e-12)
+            auc = scores(labels, chance)["auc"]
+            intervals = bootstrap(labels, chance, patients[members], draws=DRAWS, seed=seed)
+            low, high = intervals["auc"]
+            row = replace(row, auc=auc, low=low, high=high)
+        rows.append(row)
     return rows
 
 

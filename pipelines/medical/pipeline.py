@@ -21,8 +21,6 @@ from ...models.layers.pyramid import SMALL
 from ...models.vision.medusa import Medusa, build_medusa
 from ..engine.command_line.terminal import say
 from ..engine.inference.batches import predict_in_batches
-from ..engine.ladder import LadderScores, Rung
-from ..engine.options import RungName
 from ..engine.pipeline import (
     Calibration,
     Context,
@@ -38,12 +36,11 @@ from ..engine.training.order import Batch
 from ..engine.weights import initial_weights, resolve_weights
 from ..metrics import classification
 from ..metrics.operating import choose_threshold, fit_temperature
-from . import figures, rungs
+from . import figures
 from .audit import audit
 from .augment import DEVIATION, MEAN, augment, normalise
 from .data import SeveralXrays, XrayPart, Xrays, member_of, open_splits
-from .explain import measure
-from .options import CompareOptions, MedicalOptions, MedicalPredictOptions
+from .options import MedicalOptions, MedicalPredictOptions
 from .prediction import (
     PredictContext,
     PreparedXray,
@@ -58,21 +55,21 @@ from .prediction import (
     read_item,
     schema,
 )
-from .rungs import PREFERRED
+from .rungs import PREFERRED, ClassRungs, probed_encoder
 from .scoring import (
     decided,
-    explained,
     headline_of,
     logits_of,
+    looked_at,
     patient_scores,
     shown_picture,
     shown_places,
     tables_of,
     uniform_scores,
 )
-from .several import rungs as of_several
 from .several.learning import calibrate_findings, check_calibration, epoch_figures, findings_loss
 from .several.prediction import findings_answer, predict_findings
+from .several.rungs import FindingRungs
 from .several.scoring import review_findings
 from .spec import MedicalSpec
 
@@ -99,8 +96,6 @@ class MedicalPipeline(
             options.weights, "pyramid", backbone=options.backbone, scratch=SMALL, prefer=PREFERRED
         )
         splits = open_splits(options, as_test=as_test)
-        if not isinstance(options, CompareOptions):
-            rungs.note_features(options)
         if weights.architecture == options.backbone:
             return splits
         return replace(splits, spec=replace(splits.spec, backbone=weights.architecture))
@@ -179,64 +174,9 @@ class MedicalPipeline(
             "balanced_accuracy": scores["balanced_accuracy"],
         }
 
-    def answer_words(self, options: MedicalOptions, spec: MedicalSpec) -> str:
-        """What is told of a picture."""
-        of = ", ".join(spec.classes[:4]) + ", …" * (len(spec.classes) > 4)
-        return f"{'findings' if spec.several else 'class'} of a chest X-ray ({of})"
-
-    def model_words(self, options: MedicalOptions) -> str:
-        """The network and its attention."""
-        if options.attention == "medusa":
-            return "the attention model"
-        return f"the network with attention {options.attention}"
-
-    def simple_rungs(
-        self, splits: Splits[MedicalSpec, XrayPart], options: MedicalOptions, device: torch.device
-    ) -> dict[RungName, Rung]:
-        """Shares of the classes, and a linear model of frozen features or of pixels."""
-        train, validation = splits.train, splits.validation
-        if isinstance(train, SeveralXrays) and isinstance(validation, SeveralXrays):
-            return of_several.simple_rungs(train, validation, splits.spec, options, device)
-        assert isinstance(train, Xrays)
-        assert isinstance(validation, Xrays)
-        return rungs.simple_rungs(train, validation, splits.spec, options, device)
-
-    def blend_rung(
-        self,
-        model: nn.Module,
-        simple: nn.Module,
-        splits: Splits[MedicalSpec, XrayPart],
-        options: MedicalOptions,
-        device: torch.device,
-    ) -> Rung:
-        """The mean of the probabilities of the two."""
-        part = splits.validation
-        if isinstance(part, SeveralXrays):
-            return of_several.blend_rung(model, simple, part, device)
-        assert isinstance(part, Xrays)
-        return rungs.blend_rung(model, simple, part, device)
-
-    def rung_model(
-        self,
-        name: RungName,
-        facts: Mapping[str, object],
-        models: Mapping[RungName, nn.Module],
-        context: Context[MedicalOptions, MedicalSpec],
-    ) -> nn.Module:
-        """See `rungs`."""
-        return rungs.rung_model(name, facts, models, context.spec)
-
-    def ladder_scores(
-        self,
-        models: Mapping[RungName, nn.Module],
-        dataset: XrayPart,
-        context: Context[MedicalOptions, MedicalSpec],
-    ) -> LadderScores:
-        """Log-loss, with draws of patients."""
-        if isinstance(dataset, SeveralXrays):
-            return of_several.ladder_scores(models, dataset, context.device)
-        assert isinstance(dataset, Xrays)
-        return rungs.ladder_scores(models, dataset, context.device)
+    def rungs(self, spec: MedicalSpec) -> ClassRungs | FindingRungs:
+        """Shares, a linear model of frozen features or of pixels, and the blend."""
+        return FindingRungs() if spec.several else ClassRungs()
 
     def calibrate(
         self,
@@ -277,14 +217,9 @@ class MedicalPipeline(
         logits = logits_of(model, dataset, context.device, options.workers)
         raw, probability = softmax(logits, axis=1), softmax(logits / temperature, axis=1)
         scores = patient_scores(dataset, probability, spec.positive, threshold, options.seed)
-        # Boxes and lungs are measured on all pictures; the report shows a few of them.
         shown = shown_places(dataset, probability)
-        measured = options.boxes is not None or options.lungs is not None
-        places = range(len(dataset)) if measured else shown
-        maps = explained(model, dataset, probability, places, context)
-        by_row = {int(dataset.rows[place]): values for place, values in maps.items()}
-        looked = measure(dataset.reader.xrays, by_row, options, dataset.reader.sides)
-        encoder = rungs.probed_encoder(model)
+        maps, looked = looked_at(model, dataset, probability, shown, context)
+        encoder = probed_encoder(model)
         report = audit(dataset, probability, scores.values["auc"], options.seed, encoder)
         if report.readable:
             say(report.sentences[0])

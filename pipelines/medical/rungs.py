@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import cache
-from typing import cast
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -24,10 +24,11 @@ from ...models.layers.pyramid import SMALL
 from ...models.vision.frozen import FrozenLinear, rebuilt_frozen
 from ...models.vision.simple import BlendedFindings, BlendedPictures, LinearPixels, PriorPictures
 from ...models.weights.adopted import ADOPTED
-from ..engine.class_ladder import class_scores, fit_blend, prior_logits
+from ..engine.class_ladder import class_list, class_scores, fit_blend, prior_logits
 from ..engine.frozen import Normalisation, frozen_classes, frozen_features, open_encoder
-from ..engine.ladder import LadderScores, Rung
+from ..engine.ladder import LadderScores, Rung, Rungs, rung_outputs
 from ..engine.options import RungName
+from ..engine.pipeline import Context, Splits
 from ..engine.training import order
 from ..engine.weights import NO_WEIGHTS, Weights, resolve_weights
 from ..metrics.frozen_fit import fit_classes
@@ -102,40 +103,104 @@ def side_of(size: tuple[int, ...]) -> int | None:
     return side if side < LEAST_SIDE else None
 
 
-def simple_rungs(
-    train: Xrays,
-    validation: Xrays,
-    spec: MedicalSpec,
-    options: MedicalOptions,
-    device: torch.device,
-) -> dict[RungName, Rung]:
-    """The shares of the classes; and a linear model of frozen features or of pixels, whichever has
-    the smaller log-loss on the validation part.
-    """
-    classes, seed = len(spec.classes), options.seed % (1 << 32)  # as scikit-learn takes it
-    naive = PriorPictures(classes)
-    naive.logits = prior_logits(train.labels, classes)
-    weights = feature_weights(options)
-    fitted = frozen_classes(
-        open_simple_encoder(options, weights),
-        weights,
-        Pictures(train),
-        train.labels,
-        Pictures(validation),
-        validation.labels,
-        classes,
-        normalisation=Normalisation(MEAN, DEVIATION),
-        seed=seed,
-        groups=np.array(train.column("patients")),
-        device=device,
-    )
-    frozen = Rung("frozen features", fitted.words, fitted.model, dict(fitted.facts))
-    forms = [frozen, _of_pixels(train, validation, spec, seed)]
-    losses = [_loss(form.model, validation, device) for form in forms]
-    return {
-        "naive": Rung("the shares of the classes", "shares of the classes", naive),
-        "simple": forms[int(np.argmin(losses))],
-    }
+PartT = TypeVar("PartT", bound=XrayPart)
+
+
+class PictureRungs(Rungs[MedicalOptions, MedicalSpec, PartT]):
+    """What the rungs of one class and of several findings have in common."""
+
+    def answer_words(self, options: MedicalOptions, spec: MedicalSpec) -> str:
+        """What is told of a picture."""
+        told = "findings" if spec.several else "class"
+        return f"{told} of a chest X-ray ({class_list(spec.classes)})"
+
+    def model_words(self, options: MedicalOptions) -> str:
+        """The network and its attention."""
+        if options.attention == "medusa":
+            return "the attention model"
+        return f"the network with attention {options.attention}"
+
+    def prepare(self, splits: Splits[MedicalSpec, PartT], options: MedicalOptions) -> None:
+        """Say in the account what the simple model sees, which may fetch it."""
+        note_features(options)
+
+    def empty(
+        self,
+        name: RungName,
+        facts: Mapping[str, object],
+        models: Mapping[RungName, nn.Module],
+        spec: MedicalSpec,
+    ) -> nn.Module:
+        """Shares, a linear model of pixels or of frozen features, or the blend."""
+        if name == "naive":
+            return PriorPictures(len(spec.classes))
+        if name == "blend":
+            kind = BlendedFindings if spec.several else BlendedPictures
+            return kind(models["model"], models["simple"])
+        if "pixels" in facts:
+            return LinearPixels(spec.size, int(cast(int, facts["pixels"])), len(spec.classes))
+        return rebuilt_frozen(facts)
+
+
+class ClassRungs(PictureRungs[Xrays]):
+    """The rungs of classes that exclude each other."""
+
+    def simple(
+        self, splits: Splits[MedicalSpec, Xrays], options: MedicalOptions, device: torch.device
+    ) -> dict[RungName, Rung]:
+        """The shares of the classes; and a linear model of frozen features or of pixels, whichever
+        has the smaller log-loss on the validation part.
+        """
+        train, validation, spec = splits.train, splits.validation, splits.spec
+        classes, seed = len(spec.classes), options.seed % (1 << 32)  # as scikit-learn takes it
+        naive = PriorPictures(classes)
+        naive.logits = prior_logits(train.labels, classes)
+        weights = feature_weights(options)
+        fitted = frozen_classes(
+            open_simple_encoder(options, weights),
+            weights,
+            Pictures(train),
+            train.labels,
+            Pictures(validation),
+            validation.labels,
+            classes,
+            normalisation=Normalisation(MEAN, DEVIATION),
+            seed=seed,
+            groups=np.array(train.column("patients")),
+            device=device,
+        )
+        frozen = Rung(fitted.words, fitted.model, dict(fitted.facts), short="frozen features")
+        candidates = [frozen, _of_pixels(train, validation, spec, seed)]
+        losses = [_loss(rung.model, validation, device) for rung in candidates]
+        return {
+            "naive": Rung("shares of the classes", naive, short="the shares of the classes"),
+            "simple": candidates[int(np.argmin(losses))],
+        }
+
+    def blend(
+        self,
+        model: nn.Module,
+        simple: nn.Module,
+        splits: Splits[MedicalSpec, Xrays],
+        options: MedicalOptions,
+        device: torch.device,
+    ) -> Rung:
+        """The mean of the probabilities of the two."""
+        validation, blend = splits.validation, BlendedPictures(model, simple.to(device))
+        logits = logits_of({"model": model, "simple": blend.simple}, validation, device)
+        groups = len(set(validation.column("patients")))
+        words = fit_blend(blend, validation.labels, logits["model"], logits["simple"], groups)
+        return Rung(words, blend)
+
+    def scores(
+        self,
+        models: Mapping[RungName, nn.Module],
+        dataset: Xrays,
+        context: Context[MedicalOptions, MedicalSpec],
+    ) -> LadderScores:
+        """Log-loss, with draws of patients."""
+        logits = logits_of(models, dataset, context.device)
+        return class_scores(dataset.labels, logits, np.array(dataset.column("patients")))
 
 
 def _of_pixels(train: Xrays, validation: Xrays, spec: MedicalSpec, seed: int) -> Rung:
@@ -162,7 +227,7 @@ def pixel_rung(model: LinearPixels, words: str) -> Rung:
     """A linear model of pixels as a rung; words: how it was fitted."""
     side = model.reduced
     words = f"{words} of the pixels, {side} x {side}"
-    return Rung("a linear model of pixels", words, model, {"pixels": side})
+    return Rung(words, model, {"pixels": side}, short="a linear model of pixels")
 
 
 def empty_frozen(options: MedicalOptions, weights: Weights, outputs: int) -> FrozenLinear:
@@ -192,60 +257,16 @@ def _loss(model: nn.Module, part: Xrays, device: torch.device) -> float:
 def logits_of(
     models: Mapping[RungName, nn.Module], part: XrayPart, device: torch.device
 ) -> dict[RungName, np.ndarray]:
-    """float64 (N, K) of each rung. Frozen features are looked up where they were computed before,
-    and a blend is made of its parts, not computed again.
+    """float64 (N, K) of each rung. Frozen features are looked up where they were computed
+    before.
     """
-    rows: dict[RungName, Tensor] = {}
-    for name, model in models.items():
-        if isinstance(model, BlendedPictures) and {"model", "simple"} <= set(rows):
-            rows[name] = model.blend(rows["model"], rows["simple"])
-        elif isinstance(model, FrozenLinear):
+
+    def logits(model: nn.Module) -> Tensor:
+        if isinstance(model, FrozenLinear):
             features = torch.from_numpy(features_of(model, part, device))
-            rows[name] = model.read_out(features.to(device))
-        else:
-            batches = order.loader(part, order.sequential(len(part), BATCH), device=device)
-            logits = [model(*normalise(b["picture"], b["small"])).float() for b in batches]
-            rows[name] = torch.cat(logits)
-    return {name: values.double().cpu().numpy() for name, values in rows.items()}
+            return model.read_out(features.to(device))
+        batches = order.loader(part, order.sequential(len(part), BATCH), device=device)
+        return torch.cat([model(*normalise(b["picture"], b["small"])).float() for b in batches])
 
-
-def blend_rung(
-    model: nn.Module, simple: nn.Module, validation: Xrays, device: torch.device
-) -> Rung:
-    """The mean of the probabilities of the two."""
-    blend = BlendedPictures(model, simple.to(device))
-    logits = logits_of({"model": model, "simple": blend.simple}, validation, device)
-    groups = len(set(validation.column("patients")))
-    words = fit_blend(blend, validation.labels, logits["model"], logits["simple"], groups)
-    return Rung("the blend of the two", words, blend)
-
-
-def rung_model(
-    name: RungName,
-    facts: Mapping[str, object],
-    models: Mapping[RungName, nn.Module],
-    spec: MedicalSpec,
-) -> nn.Module:
-    """A rung without its tensors.
-
-    Raises `InputError` for facts that make no model.
-    """
-    if name == "naive":
-        return PriorPictures(len(spec.classes))
-    if name == "blend":
-        kind = BlendedFindings if spec.several else BlendedPictures
-        return kind(models["model"], models["simple"])
-    if "pixels" in facts:
-        return LinearPixels(spec.size, int(cast(int, facts["pixels"])), len(spec.classes))
-    try:
-        return rebuilt_frozen(facts)
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"ladder.json: the simple model cannot be built ({error})") from None
-
-
-def ladder_scores(
-    models: Mapping[RungName, nn.Module], part: Xrays, device: torch.device
-) -> LadderScores:
-    """Log-loss, with draws of patients."""
-    logits = logits_of(models, part, device)
-    return class_scores(part.labels, logits, np.array(part.column("patients")))
+    outputs = rung_outputs(models, logits)
+    return {name: values.double().cpu().numpy() for name, values in outputs.items()}

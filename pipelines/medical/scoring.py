@@ -22,7 +22,7 @@ from ..metrics.operating import operating_bootstrap, operating_scores
 from .audit import Audit
 from .augment import normalise
 from .data import MedicalSpec, XrayPart, Xrays
-from .explain import maps_of, maps_of_picture
+from .explain import maps_of, maps_of_picture, measure
 from .options import MedicalOptions
 from .prediction import NO_MAPS, attending
 
@@ -180,6 +180,25 @@ def shown_places(part: Xrays, probability: np.ndarray) -> list[int]:
     confident = np.argsort(-probability.max(1), kind="stable")
     by_class = [confident[part.labels[confident] == c][:SHOWN] for c in range(len(part.classes))]
     return np.concatenate(by_class).tolist()
+
+
+def looked_at(
+    model: nn.Module,
+    part: XrayPart,
+    probability: np.ndarray,
+    shown: Sequence[int],
+    context: Context[MedicalOptions, MedicalSpec],
+) -> tuple[dict[int, dict[str, np.ndarray]], dict[str, dict[str, float]]]:
+    """The maps of pictures by their place, `shown` among them, and how well the maps fit the boxes
+    and lungs that the options name, as `measure` gives it.
+    """
+    options = context.options
+    # Boxes and lungs are measured on all pictures; the report shows a few of them.
+    measured = options.boxes is not None or options.lungs is not None
+    places = range(len(part)) if measured else shown
+    maps = explained(model, part, probability, places, context)
+    by_row = {int(part.rows[place]): values for place, values in maps.items()}
+    return maps, measure(part.reader.xrays, by_row, options, part.reader.sides)
 
 
 @torch.no_grad()

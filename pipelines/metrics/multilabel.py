@@ -76,13 +76,13 @@ def _named(
     by_label = []
     for k in range(truth.shape[1]):
         rows = known[:, k]
-        positive, score, drawn = truth[rows, k], probability[rows, k], weights[:, rows]
-        scores = weighted_scores(positive, score, float(thresholds[k]), drawn)
+        positive, score, weight = truth[rows, k], probability[rows, k], weights[:, rows]
+        scores = weighted_scores(positive, score, float(thresholds[k]), weight)
         of_truth = np.where(positive, score, 1 - score).clip(LEAST_PROBABILITY, 1)
-        total = drawn.sum(1)
+        total = weight.sum(1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            scores["log_loss"] = drawn @ -np.log(of_truth) / total
-            scores["brier"] = drawn @ np.square(score - positive) / total
+            scores["log_loss"] = weight @ -np.log(of_truth) / total
+            scores["brier"] = weight @ np.square(score - positive) / total
         by_label.append(scores)
     named = {f"{k} {name}": row[name] for k, row in enumerate(by_label) for name in NAMES}
     for name in NAMES:

@@ -19,8 +19,6 @@ from ...data.clicks.schema import schema_of
 from ...data.clicks.vocabulary import UNSEEN
 from ...models.clicks.click import DIN, PLE, DCNv2, MMoE, SharedBottom, TokenMixer
 from ...models.clicks.infnet import INFNet
-from ..engine.ladder import LadderScores, Rung
-from ..engine.options import RungName
 from ..engine.pipeline import (
     Batch,
     Context,
@@ -32,13 +30,13 @@ from ..engine.pipeline import (
     Splits,
 )
 from ..engine.runs.checkpoint import load_weights
-from . import figures, rungs
+from . import figures
 from .data import RankingSpec, open_log_of_run, open_new_log, spec_of_run
 from .optimizers import make_optimizer
 from .options import RankingOptions, RankingPredictOptions
 from .prediction import RowsItem, answer_lines, list_parts, predict_parts, schema
+from .rungs import RankingRungs
 from .scoring import cold_rows, probabilities, scores_by_task, validation_scores, weighted_loss
-from .trees import check_trees
 
 SPARSE_FROM = 100_000  # embeddings from which `--sparse auto` updates only those of a batch
 TABLE = "embedding.table.weight"
@@ -68,10 +66,7 @@ class RankingPipeline(Pipeline[RankingOptions, RankingSpec]):
         self, options: RankingOptions, spec: RankingSpec | None = None, *, as_test: bool = False
     ) -> Splits[RankingSpec]:
         """Read, split, make vocabularies and histories (or take those of the run), encode."""
-        if spec is None:
-            check_trees()
-            return open_new_log(options)
-        return open_log_of_run(options, spec, as_test)
+        return open_new_log(options) if spec is None else open_log_of_run(options, spec, as_test)
 
     def build_model(self, options: RankingOptions, spec: RankingSpec) -> nn.Module:
         """INFNet or a rival; `ValueError` for sizes that do not fit together."""
@@ -157,49 +152,9 @@ class RankingPipeline(Pipeline[RankingOptions, RankingSpec]):
         """AUC and log-loss, means over tasks; one minus the mean AUC is watched."""
         return validation_scores(model, batches)
 
-    def answer_words(self, options: RankingOptions, spec: RankingSpec) -> str:
-        """What is predicted."""
-        return f"probability of {' and '.join(spec.tasks)}"
-
-    def model_words(self, options: RankingOptions) -> str:
-        """The name of the model."""
-        return options.model
-
-    def simple_rungs(
-        self, splits: Splits[RankingSpec], options: RankingOptions, device: torch.device
-    ) -> dict[RungName, Rung]:
-        """Counted users and items, and the best of trees, crosses and factors."""
-        return rungs.simple_rungs(splits, options.seed)
-
-    def blend_rung(
-        self,
-        model: nn.Module,
-        simple: nn.Module,
-        splits: Splits[RankingSpec],
-        options: RankingOptions,
-        device: torch.device,
-    ) -> Rung:
-        """The two, stacked by logistic regression."""
-        return rungs.blend_rung(model, simple, splits, device)
-
-    def rung_model(
-        self,
-        name: RungName,
-        facts: Mapping[str, object],
-        models: Mapping[RungName, nn.Module],
-        context: Context[RankingOptions, RankingSpec],
-    ) -> nn.Module:
-        """See `rungs`."""
-        return rungs.rung_model(name, facts, models, context.spec)
-
-    def ladder_scores(
-        self,
-        models: Mapping[RungName, nn.Module],
-        dataset: ClickRows,
-        context: Context[RankingOptions, RankingSpec],
-    ) -> LadderScores:
-        """AUC, with draws of users."""
-        return rungs.ladder_scores(models, dataset, context.spec, context.device)
+    def rungs(self, spec: RankingSpec) -> RankingRungs:
+        """Counted rates, a simple model, and the blend."""
+        return RankingRungs()
 
     def review(
         self, model: nn.Module, dataset: ClickRows, context: Context[RankingOptions, RankingSpec]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -12,19 +13,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...data.clicks.batches import ClickRows
-from ...models.clicks.simple import AdditiveClicks, BlendedClicks
+from ...models.clicks.simple import AdditiveClicks, BlendedClicks, BoostedClicks
 from ...models.layers.forest import ForestSizes
 from ..engine.command_line.terminal import Progressbar
-from ..engine.ladder import LadderScores, Rung
+from ..engine.ladder import LadderScores, Rung, Rungs, drawn_scores, rung_outputs
 from ..engine.options import RungName
-from ..engine.pipeline import Batch, Splits
-from ..metrics.bootstrap import DRAWS, draw_weights
+from ..engine.pipeline import Batch, Context, Splits
+from ..metrics.bootstrap import DRAWS
 from ..metrics.classification import weighted_auc
 from ..metrics.ranking import ranking_scores
 from .baselines import log_odds
 from .data import RankingSpec
+from .options import RankingOptions
 from .scoring import forward, validation_scores
-from .trees import batches_of, count_codes, empty_trees, fit_trees, smoothed_rates
+from .trees import batches_of, check_trees, count_codes, empty_trees, fit_trees, smoothed_rates
 
 CROSSES = 1 << 18  # rows of the table of hashed pairs
 FACTORS = 8
@@ -44,23 +46,120 @@ WORDS = {
 }
 
 
-def simple_rungs(splits: Splits[RankingSpec], seed: int) -> dict[RungName, Rung]:
-    """Counted rates of users and items, and the simple model with the best validation score."""
-    spec, train, validation = splits.spec, splits.train, splits.validation
-    candidates: dict[str, tuple[nn.Module, dict[str, object]]] = {}
-    trees = fit_trees(train, validation, spec, seed)
-    candidates["trees"] = trees.model, {"sizes": trees.sizes}
-    if sum(spec.layout.codes) <= MOST_CODES:
-        for kind in ("crossed", "factors"):
-            model = _additive(kind, spec)
-            _fit_additive(model, train, validation, seed, kind)
-            candidates[kind] = model, {}
-    scores = {name: _score(model, validation) for name, (model, _) in candidates.items()}
-    best = min(scores, key=lambda name: scores[name])
-    model, facts = candidates[best]
-    naive = Rung("users and items counted", "clicked shares of users and items", _counted(splits))
-    simple = Rung(SHORT[best], WORDS[best], model, {"kind": best, **facts})
-    return {"naive": naive, "simple": simple}
+class RankingRungs(Rungs[RankingOptions, RankingSpec, ClickRows]):
+    """Counted rates, the best of three simple models, and its logits stacked with the network's."""
+
+    def answer_words(self, options: RankingOptions, spec: RankingSpec) -> str:
+        """What is predicted."""
+        return f"probability of {' and '.join(spec.tasks)}"
+
+    def model_words(self, options: RankingOptions) -> str:
+        """The name of the model."""
+        return options.model
+
+    def prepare(self, splits: Splits[RankingSpec, ClickRows], options: RankingOptions) -> None:
+        """LightGBM must be there."""
+        check_trees()
+
+    def simple(
+        self, splits: Splits[RankingSpec, ClickRows], options: RankingOptions, device: torch.device
+    ) -> dict[RungName, Rung]:
+        """Counted rates of users and items, and the simple model with the best validation score."""
+        seed, spec, train, validation = options.seed, splits.spec, splits.train, splits.validation
+        models: dict[str, nn.Module] = {"trees": fit_trees(train, validation, spec, seed)}
+        if sum(spec.layout.codes) <= MOST_CODES:
+            for kind in ("crossed", "factors"):
+                models[kind] = model = _additive(kind, spec)
+                _fit_additive(model, train, validation, seed, kind)
+        losses = {kind: _score(model, validation) for kind, model in models.items()}
+        best = min(losses, key=lambda kind: losses[kind])
+        model, facts = models[best], dict[str, object](kind=best)
+        if isinstance(model, BoostedClicks):
+            facts["sizes"] = [forest.sizes for forest in model.forests]
+        naive = "clicked shares of users and items"
+        return {
+            "naive": Rung(naive, _counted(splits), short="users and items counted"),
+            "simple": Rung(WORDS[best], model, facts, short=SHORT[best]),
+        }
+
+    def blend(
+        self,
+        model: nn.Module,
+        simple: nn.Module,
+        splits: Splits[RankingSpec, ClickRows],
+        options: RankingOptions,
+        device: torch.device,
+    ) -> Rung:
+        """The two stacked by logistic regression on the validation part, for each task."""
+        from sklearn.linear_model import LogisticRegression
+
+        dataset, tasks = splits.validation, len(splits.spec.tasks)
+        logits = logits_of({"model": model, "simple": simple.to(device)}, dataset, device)
+        labels = dataset.rows.labels
+        assert labels is not None
+        labels = labels[dataset.which]
+        blend = BlendedClicks(model, simple, tasks)
+        for task in range(tasks):
+            known = labels[:, task] >= 0
+            x = np.stack([logits["model"][known, task], logits["simple"][known, task]], 1)
+            share = (0.5, 0.5, 0.0)
+            if len(np.unique(labels[known, task])) == 2:
+                fitted = LogisticRegression(C=100.0).fit(x, labels[known, task])
+                share = (*fitted.coef_[0], fitted.intercept_[0])
+            blend.share[:, task] = torch.tensor(share)
+        of = "sum of the logits of the two, stacked by logistic regression on the validation part"
+        return Rung(of, blend)
+
+    def empty(
+        self,
+        name: RungName,
+        facts: Mapping[str, object],
+        models: Mapping[RungName, nn.Module],
+        spec: RankingSpec,
+    ) -> nn.Module:
+        """Counted rates, trees or a sum over codes, or the blend."""
+        if name == "naive":
+            return AdditiveClicks(spec.layout, sequences=False)
+        if name == "blend":
+            return BlendedClicks(models["model"], models["simple"], len(spec.tasks))
+        if facts["kind"] == "trees":
+            return empty_trees(spec, cast("list[ForestSizes]", facts["sizes"]))
+        return _additive(str(facts["kind"]), spec)
+
+    def scores(
+        self,
+        models: Mapping[RungName, nn.Module],
+        dataset: ClickRows,
+        context: Context[RankingOptions, RankingSpec],
+    ) -> LadderScores:
+        """AUC, the mean over tasks, with draws of users, or of rows where there are no users.
+
+        Where no task has both labels, log-loss.
+        """
+        spec, rows, which = context.spec, dataset.rows, dataset.which
+        logits = logits_of(models, dataset, context.device)
+        assert rows.labels is not None
+        labels, users = rows.labels[which], rows.user[which]
+        further: dict[str, dict[RungName, float]] = {}
+        for place, task in enumerate(spec.tasks):
+            known = labels[:, place] >= 0
+            for name in models:
+                probability = 1 / (1 + np.exp(-logits[name][known, place]))
+                scores = ranking_scores(labels[known, place], probability, users[known])
+                for score, words in (("auc", "AUC"), ("gauc", "gAUC"), ("log_loss", "log-loss")):
+                    further.setdefault(f"{words} {task}", {})[name] = scores[score]
+        statistics = {name: partial(_mean_over_tasks, labels, logits[name]) for name in models}
+        ones = np.ones((1, len(which)))
+        ranked = bool(_tasks_of_both_labels(labels))
+        return drawn_scores(
+            "AUC" if ranked else "log-loss",
+            {name: float(statistic(ones)[0]) for name, statistic in statistics.items()},
+            statistics,
+            len(which) if spec.input["user"] is None else users,
+            larger_is_better=ranked,
+            draws=DRAWS if len(which) < MANY_ROWS else DRAWS // 5,
+            further=further,
+        )
 
 
 def _additive(kind: str, spec: RankingSpec) -> AdditiveClicks:
@@ -80,7 +179,7 @@ def _counted(splits: Splits[RankingSpec]) -> AdditiveClicks:
     spec, train = splits.spec, splits.train
     model = AdditiveClicks(spec.layout, sequences=False)
     clicks, seen = (t[0] for t in count_codes(train, np.zeros(len(train), int), spec))
-    rates = smoothed_rates(clicks, seen, len(spec.layout.widths))
+    rates = smoothed_rates(clicks, seen)
     names = [f["name"] for f in spec.fields]
     starts = np.cumsum([0, *spec.layout.codes])
     overall = log_odds(clicks.sum(0) / np.maximum(seen.sum(0), 1))
@@ -101,7 +200,7 @@ def _fit_additive(
     """Train with Adam, and keep the weights of the epoch with the smallest validation log-loss."""
     generator = np.random.default_rng(seed)
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
-    best, kept, worse = float("inf"), copy.deepcopy(model.state_dict()), 0
+    best, weights, worse = float("inf"), copy.deepcopy(model.state_dict()), 0
     with torch.enable_grad(), Progressbar(total=EPOCHS, unit="epoch", desc=SHORT[name]) as bar:
         for _ in range(EPOCHS):
             for batch in batches_of(train, generator.permutation(len(train)), BATCH):
@@ -114,12 +213,12 @@ def _fit_additive(
                 rows = np.arange(len(validation))
                 loss = validation_scores(model, batches_of(validation, rows))["log_loss"]
             if loss < best:
-                best, kept, worse = loss, copy.deepcopy(model.state_dict()), 0
+                best, weights, worse = loss, copy.deepcopy(model.state_dict()), 0
             else:
                 worse += 1
                 if worse == 2:
                     break
-    model.load_state_dict(kept)
+    model.load_state_dict(weights)
 
 
 def _loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -135,47 +234,6 @@ def _squares(model: AdditiveClicks, batch: Batch) -> Tensor:
     return model.knots(model.table, batch["fields"]).square().sum() / len(batch["fields"])
 
 
-def rung_model(
-    name: RungName,
-    facts: Mapping[str, object],
-    models: Mapping[RungName, nn.Module],
-    spec: RankingSpec,
-) -> nn.Module:
-    """A rung without its tensors."""
-    if name == "naive":
-        return AdditiveClicks(spec.layout, sequences=False)
-    if name == "blend":
-        return BlendedClicks(models["model"], models["simple"], len(spec.tasks))
-    kind = str(facts["kind"])
-    if kind == "trees":
-        return empty_trees(spec, cast("list[ForestSizes]", facts["sizes"]))
-    return _additive(kind, spec)
-
-
-def blend_rung(
-    model: nn.Module, simple: nn.Module, splits: Splits[RankingSpec], device: torch.device
-) -> Rung:
-    """The two stacked by logistic regression on the validation part, for each task."""
-    from sklearn.linear_model import LogisticRegression
-
-    dataset, tasks = splits.validation, len(splits.spec.tasks)
-    logits = logits_of({"model": model, "simple": simple.to(device)}, dataset, device)
-    labels = dataset.rows.labels
-    assert labels is not None
-    labels = labels[dataset.which]
-    blend = BlendedClicks(model, simple, tasks)
-    for task in range(tasks):
-        known = labels[:, task] >= 0
-        x = np.stack([logits["model"][known, task], logits["simple"][known, task]], 1)
-        share = (0.5, 0.5, 0.0)
-        if len(np.unique(labels[known, task])) == 2:
-            fitted = LogisticRegression(C=100.0).fit(x, labels[known, task])
-            share = (*fitted.coef_[0], fitted.intercept_[0])
-        blend.share[:, task] = torch.tensor(share)
-    words = "sum of the logits of the two, stacked by logistic regression on the validation part"
-    return Rung("the blend of the two", words, blend)
-
-
 @torch.no_grad()
 def logits_of(
     models: Mapping[RungName, nn.Module], dataset: ClickRows, device: torch.device
@@ -185,71 +243,28 @@ def logits_of(
     with Progressbar(total=len(dataset), unit="row", desc="compare") as bar:
         for batch in batches_of(dataset, np.arange(len(dataset))):
             moved = {name: value.to(device) for name, value in batch.items()}
-            logits: dict[RungName, Tensor] = {}
-            for name, model in models.items():
-                if isinstance(model, BlendedClicks):
-                    logits[name] = model.blend(logits["model"], logits["simple"])
-                else:
-                    logits[name] = forward(model, moved)
-                parts[name].append(logits[name].cpu())
+            outputs = rung_outputs(models, lambda model, moved=moved: forward(model, moved))
+            for name, logits in outputs.items():
+                parts[name].append(logits.cpu())
             bar.update(len(batch["fields"]))
     return {name: torch.cat(values).double().numpy() for name, values in parts.items()}
 
 
-def ladder_scores(
-    models: Mapping[RungName, nn.Module],
-    dataset: ClickRows,
-    spec: RankingSpec,
-    device: torch.device,
-) -> LadderScores:
-    """AUC, the mean over tasks, with draws of users, or of rows where there are no users.
+def _tasks_of_both_labels(labels: np.ndarray) -> list[int]:
+    """Places of the tasks (S) of labels (N, S) that have an AUC."""
+    return [task for task in range(labels.shape[1]) if {0, 1} <= set(labels[:, task].tolist())]
 
-    Where no task has both labels, log-loss.
+
+def _mean_over_tasks(labels: np.ndarray, logits: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """AUC for each row of weights (R, N) -> (R,), the mean over the tasks that have one; log-loss
+    over all tasks where none has. labels, logits: (N, S).
     """
-    logits = logits_of(models, dataset, device)
-    rows, which = dataset.rows, dataset.which
-    assert rows.labels is not None
-    labels, users = rows.labels[which], rows.user[which]
-    groups = len(which) if spec.input["user"] is None else users
-    further: dict[str, dict[RungName, float]] = {}
-    for place, task in enumerate(spec.tasks):
-        known = labels[:, place] >= 0
-        for name in models:
-            probability = 1 / (1 + np.exp(-logits[name][known, place]))
-            scores = ranking_scores(labels[known, place], probability, users[known])
-            for score, words in (("auc", "AUC"), ("gauc", "gAUC"), ("log_loss", "log-loss")):
-                further.setdefault(f"{words} {task}", {})[name] = scores[score]
-    draws = DRAWS if len(which) < MANY_ROWS else DRAWS // 5
-    drawn: dict[RungName, list[np.ndarray]] = {name: [] for name in models}
-    both = [p for p in range(len(spec.tasks)) if {0, 1} <= set(labels[:, p].tolist())]
-    for weights in draw_weights(groups, draws, seed=0):
-        for name in models:
-            by_task = [
-                _weighted(labels[:, p], logits[name][:, p], weights, bool(both))
-                for p in (both or range(len(spec.tasks)))
-            ]
-            drawn[name].append(np.mean(by_task, axis=0))
-    ones = np.ones((1, len(which)))
-    score = {
-        name: float(
-            np.mean(
-                [
-                    _weighted(labels[:, p], logits[name][:, p], ones, bool(both))[0]
-                    for p in (both or range(len(spec.tasks)))
-                ]
-            )
-        )
-        for name in models
-    }
-    blocks = len(which) if isinstance(groups, int) else len(np.unique(groups))
-    return LadderScores(
-        "AUC" if both else "log-loss",
-        bool(both),
-        score,
-        {name: np.concatenate(parts) for name, parts in drawn.items()},
-        blocks,
-        further,
-    )
+    ranked = _tasks_of_both_labels(labels)
+    by_task = [
+        _weighted(labels[:, task], logits[:, task], weights, bool(ranked))
+        for task in ranked or range(labels.shape[1])
+    ]
+    return np.mean(by_task, axis=0)
 
 
 def _weighted(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -36,13 +35,6 @@ SETTINGS = {
 }
 
 
-class Trees(NamedTuple):
-    """Fitted trees, and the sizes of their forests."""
-
-    model: BoostedClicks
-    sizes: list[ForestSizes]
-
-
 def check_trees() -> None:
     """Raise `InputError` where LightGBM cannot be loaded: before a training, not after it."""
     try:
@@ -52,7 +44,9 @@ def check_trees() -> None:
         raise InputError(f"LightGBM cannot be loaded ({one_line(error)[:120]}); {remedy}") from None
 
 
-def fit_trees(train: ClickRows, validation: ClickRows, spec: RankingSpec, seed: int) -> Trees:
+def fit_trees(
+    train: ClickRows, validation: ClickRows, spec: RankingSpec, seed: int
+) -> BoostedClicks:
     """A forest for each task, of the size that the validation part is for."""
     statistics = ClickStatistics(spec.layout, spec.targets)
     rows = np.arange(len(train))
@@ -76,7 +70,7 @@ def fit_trees(train: ClickRows, validation: ClickRows, spec: RankingSpec, seed: 
         _fit_forest(x, _labels(train, places, task), held, _labels(validation, None, task), seed)
         for task in range(len(spec.tasks))
     ]
-    return Trees(BoostedClicks(statistics, forests), [forest.sizes for forest in forests])
+    return BoostedClicks(statistics, forests)
 
 
 def empty_trees(spec: RankingSpec, sizes: Sequence[ForestSizes]) -> BoostedClicks:
@@ -111,14 +105,14 @@ def count_codes(
     return clicks, seen
 
 
-def smoothed_rates(clicks: np.ndarray, seen: np.ndarray, columns: int) -> np.ndarray:
-    """Log-odds of each code (N, S), drawn towards the rate of all rows; columns: of a row."""
-    mean = clicks.sum(0) / np.maximum(seen.sum(0), 1) if columns else np.zeros(clicks.shape[1])
+def smoothed_rates(clicks: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Log-odds of each code (N, S), drawn towards the rate of all rows."""
+    mean = clicks.sum(0) / np.maximum(seen.sum(0), 1)
     return log_odds((clicks + SMOOTHING * mean) / (seen + SMOOTHING))
 
 
 def _set_rates(statistics: ClickStatistics, clicks: np.ndarray, seen: np.ndarray) -> None:
-    rates = smoothed_rates(clicks, seen, len(statistics.layout.widths))
+    rates = smoothed_rates(clicks, seen)
     statistics.rates = torch.from_numpy(rates.astype(np.float32))
     statistics.counts = torch.from_numpy(np.log1p(seen.max(1)).astype(np.float32))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -21,8 +21,6 @@ from ...models.layers.vit_trunk import SCRATCH, Trunk, build_trunk
 from ...models.vision.cca import ConditionalEmbedder
 from ...models.vision.dcal import DCAL, Branches
 from ...models.vision.picture_rungs import attending
-from ..engine.ladder import LadderScores, Rung
-from ..engine.options import RungName
 from ..engine.pipeline import (
     Batch,
     Calibration,
@@ -37,11 +35,12 @@ from ..engine.pipeline import (
 from ..engine.training.wrapped import call_method, plain_model
 from ..engine.weights import initial_weights, resolve_weights
 from ..metrics.linear_baseline import fit_linear_baseline
-from . import embedding, figures, prediction, rungs, scoring
+from . import embedding, figures, prediction, scoring
 from .augment import DEVIATION, MEAN, augment, normalise
 from .data import ReidSpec, open_pictures
-from .options import CompareOptions, ReidOptions, ReidPredictOptions
+from .options import ReidOptions, ReidPredictOptions
 from .pictures import Pictures
+from .rungs import ReidRungs, name_of
 
 UNDECAYED = ("pos_embed", "cls_token", "reg_token", "dist_token", "conditions")
 MAPS_SHOWN = 8  # pictures with their attention rollout in the report
@@ -67,8 +66,6 @@ class ReidPipeline(Pipeline[ReidOptions, ReidSpec, ReidPredictOptions, Pictures,
             options.weights, "trunk", backbone=options.backbone, scratch=SCRATCH
         )
         splits = open_pictures(options)
-        if not isinstance(options, CompareOptions):
-            rungs.prepare(options, splits)
         if weights.architecture == options.backbone:
             return splits
         return replace(splits, spec=replace(splits.spec, backbone=weights.architecture))
@@ -153,53 +150,9 @@ class ReidPipeline(Pipeline[ReidOptions, ReidSpec, ReidPredictOptions, Pictures,
         embedded = embedding.embed(plain_model(model), batches, options.size)
         return scoring.validation_scores(embedded)
 
-    def answer_words(self, options: ReidOptions, spec: ReidSpec) -> str:
-        """What is told of a picture."""
-        if spec.goal == "search":
-            return "pictures of the same identity in a gallery"
-        more = ", …" * (len(spec.classes) > 4)
-        return f"class of a picture ({', '.join(spec.classes[:4])}{more})"
-
-    def model_words(self, options: ReidOptions) -> str:
-        """The name of the model."""
-        return "DCAL" if options.model == "dcal" else options.model
-
-    def simple_rungs(
-        self, splits: Splits[ReidSpec, Pictures], options: ReidOptions, device: torch.device
-    ) -> dict[RungName, Rung]:
-        """Colours or the shares of the classes, and a linear map of frozen features."""
-        return rungs.simple_rungs(splits, options, device)
-
-    def blend_rung(
-        self,
-        model: nn.Module,
-        simple: nn.Module,
-        splits: Splits[ReidSpec, Pictures],
-        options: ReidOptions,
-        device: torch.device,
-    ) -> Rung:
-        """The mean of the two cosines, or of the two probabilities."""
-        return rungs.blend_rung(model, simple, splits, options, device)
-
-    def rung_model(
-        self,
-        name: RungName,
-        facts: Mapping[str, object],
-        models: Mapping[RungName, nn.Module],
-        context: Context[ReidOptions, ReidSpec],
-    ) -> nn.Module:
-        """See `rungs`."""
-        return rungs.rung_model(name, facts, models, context.spec)
-
-    def ladder_scores(
-        self,
-        models: Mapping[RungName, nn.Module],
-        dataset: Pictures,
-        context: Context[ReidOptions, ReidSpec],
-    ) -> LadderScores:
-        """mAP with draws of identities, or log-loss with draws of pictures."""
-        options, goal = context.options, context.spec.goal
-        return rungs.ladder_scores(models, dataset, options, goal, context.device)
+    def rungs(self, spec: ReidSpec) -> ReidRungs:
+        """Colours or shares, frozen features, and the blend."""
+        return ReidRungs()
 
     def calibrate(
         self,
@@ -229,7 +182,7 @@ class ReidPipeline(Pipeline[ReidOptions, ReidSpec, ReidPredictOptions, Pictures,
         if isinstance(model, ConditionalEmbedder):
             return scoring.review_attributes(dataset, embedded, spec.attributes)
         maps = _attention_maps(model, dataset, options, context.device)
-        name = rungs.name_of(model, options)
+        name = name_of(model, options)
         if "probability" in embedded:
             review = scoring.review_recognition(
                 dataset, embedded, context.calibration, options, spec.classes, maps, name

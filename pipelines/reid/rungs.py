@@ -7,6 +7,7 @@ A search is scored by mAP with draws of identities, classes by log-loss with dra
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import torch
@@ -24,13 +25,19 @@ from ...models.vision.picture_rungs import (
     ClassShares,
     ColourVectors,
 )
-from ..engine.class_ladder import PRIOR_GROUPS, SHARES, class_scores, fit_blend, prior_logits
+from ..engine.class_ladder import (
+    SHARES,
+    cautious_share,
+    class_list,
+    class_scores,
+    fit_blend,
+    prior_logits,
+)
 from ..engine.frozen import Normalisation, frozen_classes, frozen_vectors, open_encoder
-from ..engine.ladder import LadderScores, Rung
+from ..engine.ladder import LadderScores, Rung, Rungs, drawn_scores, weighted_mean
 from ..engine.options import RungName
-from ..engine.pipeline import Splits
+from ..engine.pipeline import Context, Splits
 from ..engine.weights import AUTO, NO_WEIGHTS, PRETRAINED, Weights, resolve_weights
-from ..metrics.bootstrap import draw_weights
 from .augment import DEVIATION, MEAN
 from .data import ReidSpec
 from .embedding import Centres, embed_part, embed_rungs
@@ -71,54 +78,143 @@ def can_choose(validation: Pictures, goal: str) -> bool:
     return bool((np.bincount(of_people) > 1).any()) if len(of_people) else False
 
 
-def prepare(options: ReidOptions, splits: Splits[ReidSpec, Pictures]) -> None:
-    """Fetch the weights of the simple model before the training, and say in the account which they
-    are, or why there is no choice.
+class ReidRungs(Rungs[ReidOptions, ReidSpec, Pictures]):
+    """Colours or shares of the classes, frozen features, and their blend with DCAL."""
 
-    Raises `InputError` where --choose asks for what cannot be fitted.
-    """
-    if options.model == "cca":
-        return
-    if can_choose(splits.validation, splits.spec.goal):
-        if not simple_encoder(options)[1].pretrained:
-            note("assumed", "the simple model beside dcal has random filters: no weights at hand")
-        return
-    what = "no validation part by which models are compared"
-    if options.choose not in ("auto", "model"):
-        raise InputError(f"--choose {options.choose}: there is {what} (--validation-share)")
-    note("assumed", f"dcal predicts: there is {what}")
+    def answer_words(self, options: ReidOptions, spec: ReidSpec) -> str:
+        """What is told of a picture."""
+        if spec.goal == "search":
+            return "pictures of the same identity in a gallery"
+        return f"class of a picture ({class_list(spec.classes)})"
 
+    def model_words(self, options: ReidOptions) -> str:
+        """The name of the model."""
+        return "DCAL" if options.model == "dcal" else options.model
 
-def simple_rungs(
-    splits: Splits[ReidSpec, Pictures], options: ReidOptions, device: torch.device
-) -> dict[RungName, Rung]:
-    """Colours or shares of the classes, and a linear map of frozen features. {} where nothing could
-    choose among them.
-    """
-    train, held, spec = splits.train, splits.validation, splits.spec
-    if options.model == "cca" or not can_choose(held, spec.goal):
-        return {}
-    encoder, weights = simple_encoder(options)
-    pictures = Centres(train, options.size), Centres(held, options.size)
-    normalisation, seed = Normalisation(MEAN, DEVIATION), options.seed % (1 << 32)
-    if spec.goal == "search":
-        naive = Rung("colours alone", "colour histograms of six stripes", colour_vectors())
-        # Labels of the training part are places from 0; there, 0 is no distractor.
-        fitted = frozen_vectors(
-            encoder, weights, pictures[0], train.labels + 1, pictures[1], held.labels,
-            normalisation=normalisation, seed=seed, device=device,
-        )  # fmt: skip
-    else:
-        model = class_shares(len(spec.classes))
-        model.logits = prior_logits(train.labels, len(spec.classes))
-        naive = Rung("the shares of the classes", "shares of the classes", model)
-        fitted = frozen_classes(
-            encoder, weights, pictures[0], train.labels, pictures[1], held.labels,
-            len(spec.classes), normalisation=normalisation, seed=seed, device=device,
-            output="probabilities",
-        )  # fmt: skip
-    simple = Rung("frozen features", fitted.words, fitted.model, dict(fitted.facts))
-    return {"naive": naive, "simple": simple}
+    def prepare(self, splits: Splits[ReidSpec, Pictures], options: ReidOptions) -> None:
+        """Fetch the weights of the simple model, and say in the account which they are, or why
+        there is no choice.
+
+        Raises `InputError` where --choose asks for what cannot be fitted.
+        """
+        if options.model == "cca":
+            return
+        if can_choose(splits.validation, splits.spec.goal):
+            if not simple_encoder(options)[1].pretrained:
+                note(
+                    "assumed", "the simple model beside dcal has random filters: no weights at hand"
+                )
+            return
+        what = "no validation part by which models are compared"
+        if options.choose not in ("auto", "model"):
+            raise InputError(f"--choose {options.choose}: there is {what} (--validation-share)")
+        note("assumed", f"dcal predicts: there is {what}")
+
+    def simple(
+        self, splits: Splits[ReidSpec, Pictures], options: ReidOptions, device: torch.device
+    ) -> dict[RungName, Rung]:
+        """Colours or shares of the classes, and a linear map of frozen features. {} where nothing
+        could choose among them.
+        """
+        train, held, spec = splits.train, splits.validation, splits.spec
+        if options.model == "cca" or not can_choose(held, spec.goal):
+            return {}
+        encoder, weights = simple_encoder(options)
+        pictures = Centres(train, options.size), Centres(held, options.size)
+        normalisation, seed = Normalisation(MEAN, DEVIATION), options.seed % (1 << 32)
+        if spec.goal == "search":
+            words = "colour histograms of six stripes"
+            naive = Rung(words, colour_vectors(), short="colours alone")
+            # Labels of the training part are places from 0; there, 0 is no distractor.
+            fitted = frozen_vectors(
+                encoder, weights, pictures[0], train.labels + 1, pictures[1], held.labels,
+                normalisation=normalisation, seed=seed, device=device,
+            )  # fmt: skip
+        else:
+            model = class_shares(len(spec.classes))
+            model.logits = prior_logits(train.labels, len(spec.classes))
+            naive = Rung("shares of the classes", model, short="the shares of the classes")
+            fitted = frozen_classes(
+                encoder, weights, pictures[0], train.labels, pictures[1], held.labels,
+                len(spec.classes), normalisation=normalisation, seed=seed, device=device,
+                output="probabilities",
+            )  # fmt: skip
+        simple = Rung(fitted.words, fitted.model, dict(fitted.facts), short="frozen features")
+        return {"naive": naive, "simple": simple}
+
+    def blend(
+        self,
+        model: nn.Module,
+        simple: nn.Module,
+        splits: Splits[ReidSpec, Pictures],
+        options: ReidOptions,
+        device: torch.device,
+    ) -> Rung:
+        """The mean of the two cosines, or of the two probabilities."""
+        part, spec = splits.validation, splits.spec
+        simple = simple.to(device)
+        both = embed_rungs({"model": model, "simple": simple}, part, options, device)
+        if spec.goal == "classes":
+            blend = BlendedPictures(model, simple)
+            first, second = (_logarithm(both[name]["probability"]) for name in ("model", "simple"))
+            words = fit_blend(blend, part.labels, first, second, len(part))
+            return Rung(words, blend)
+        first, second = (both[name]["vectors"] for name in ("model", "simple"))
+        blend = BlendedVectors(model, simple, first.shape[1])
+        spread = embed_part(model, _some(splits.train), options, device)["vectors"]
+        if _mean_ap(part, first) < _mean_ap(part, _centred(first, centre := spread.mean(0))):
+            blend.centre = torch.from_numpy(centre)
+            first = _centred(first, centre)
+        deviations = _deviation(part, first), _deviation(part, second)
+        weights = [_weight(share, *deviations) for share in SHARES]
+        scores = [_mean_ap(part, _joined(first, second, weight)) for weight in weights]
+        identities = len(np.unique(part.labels[part.labels > 0]))
+        share = cautious_share(float(SHARES[int(np.argmax(scores))]), identities)
+        blend.share = torch.tensor(min(max(_weight(share, *deviations), 1e-3), 1 - 1e-3))
+        words = f"mean of the standardised cosines of the two, {share:.0%} of the model"
+        return Rung(words, blend, {"width": first.shape[1]})
+
+    def empty(
+        self,
+        name: RungName,
+        facts: Mapping[str, object],
+        models: Mapping[RungName, nn.Module],
+        spec: ReidSpec,
+    ) -> nn.Module:
+        """Colours or shares, frozen features, or the blend."""
+        search = spec.goal == "search"
+        if name == "naive":
+            return colour_vectors() if search else class_shares(len(spec.classes))
+        if name == "simple":
+            return rebuilt_frozen(facts)
+        if search:
+            return BlendedVectors(models["model"], models["simple"], int(str(facts["width"])))
+        return BlendedPictures(models["model"], models["simple"])
+
+    def scores(
+        self,
+        models: Mapping[RungName, nn.Module],
+        dataset: Pictures,
+        context: Context[ReidOptions, ReidSpec],
+    ) -> LadderScores:
+        """mAP and rank 1, with draws of identities; or log-loss, with draws of pictures."""
+        embedded = embed_rungs(models, dataset, context.options, context.device)
+        if context.spec.goal == "classes":
+            logits = {name: _logarithm(values["probability"]) for name, values in embedded.items()}
+            return class_scores(dataset.labels, logits, len(dataset))
+        results = {
+            name: score_part(dataset, values["vectors"])[0] for name, values in embedded.items()
+        }
+        labels = dataset.labels[dataset.query] if dataset.ranked else dataset.labels
+        counted = next(iter(results.values())).first_rank > 0  # which depends on no model
+        return drawn_scores(
+            "mAP",
+            {name: result.mean_ap for name, result in results.items()},
+            {name: partial(weighted_mean, result.ap[counted]) for name, result in results.items()},
+            labels[counted],
+            larger_is_better=True,
+            further={"rank 1": {name: float(result.cmc[0]) for name, result in results.items()}},
+        )
 
 
 def colour_vectors() -> ColourVectors:
@@ -129,40 +225,6 @@ def colour_vectors() -> ColourVectors:
 def class_shares(classes: int) -> ClassShares:
     """The naive model of classes, not counted yet."""
     return ClassShares(classes, MEAN, DEVIATION)
-
-
-def blend_rung(
-    model: nn.Module,
-    simple: nn.Module,
-    splits: Splits[ReidSpec, Pictures],
-    options: ReidOptions,
-    device: torch.device,
-) -> Rung:
-    """The mean of the two cosines, or of the two probabilities."""
-    part, spec = splits.validation, splits.spec
-    simple = simple.to(device)
-    both = embed_rungs({"model": model, "simple": simple}, part, options, device)
-    if spec.goal == "classes":
-        blend = BlendedPictures(model, simple)
-        first, second = (_logarithm(both[name]["probability"]) for name in ("model", "simple"))
-        words = fit_blend(blend, part.labels, first, second, len(part))
-        return Rung("the blend of the two", words, blend)
-    first, second = (both[name]["vectors"] for name in ("model", "simple"))
-    blend = BlendedVectors(model, simple, first.shape[1])
-    spread = embed_part(model, _some(splits.train), options, device)["vectors"]
-    if _mean_ap(part, first) < _mean_ap(part, _centred(first, centre := spread.mean(0))):
-        blend.centre = torch.from_numpy(centre)
-        first = _centred(first, centre)
-    deviations = _deviation(part, first), _deviation(part, second)
-    weights = [_weight(share, *deviations) for share in SHARES]
-    scores = [_mean_ap(part, _joined(first, second, weight)) for weight in weights]
-    identities = len(np.unique(part.labels[part.labels > 0]))
-    certainty = identities / (identities + PRIOR_GROUPS)
-    best = float(SHARES[int(np.argmax(scores))])
-    share = certainty * best + (1 - certainty) * 0.5
-    blend.share = torch.tensor(min(max(_weight(share, *deviations), 1e-3), 1 - 1e-3))
-    words = f"mean of the standardised cosines of the two, {share:.0%} of the model"
-    return Rung("the blend of the two", words, blend, {"width": first.shape[1]})
 
 
 def _deviation(part: Pictures, vectors: np.ndarray) -> float:
@@ -207,56 +269,6 @@ def _mean_ap(part: Pictures, vectors: np.ndarray) -> float:
 
 def _logarithm(probability: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(probability.astype(np.float64), LEAST))
-
-
-def rung_model(
-    name: RungName,
-    facts: Mapping[str, object],
-    models: Mapping[RungName, nn.Module],
-    spec: ReidSpec,
-) -> nn.Module:
-    """A rung without its tensors. `InputError` for facts that make none."""
-    search = spec.goal == "search"
-    if name == "naive":
-        return colour_vectors() if search else class_shares(len(spec.classes))
-    try:
-        if name == "simple":
-            return rebuilt_frozen(facts)
-        if not search:
-            return BlendedPictures(models["model"], models["simple"])
-        return BlendedVectors(models["model"], models["simple"], int(str(facts["width"])))
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"ladder.json: facts of no {name} model ({error}); damaged") from None
-
-
-def ladder_scores(
-    models: Mapping[RungName, nn.Module],
-    part: Pictures,
-    options: ReidOptions,
-    goal: str,
-    device: torch.device,
-) -> LadderScores:
-    """mAP and rank 1, with draws of identities; or log-loss, with draws of pictures."""
-    embedded = embed_rungs(models, part, options, device)
-    if goal == "classes":
-        logits = {name: _logarithm(values["probability"]) for name, values in embedded.items()}
-        return class_scores(part.labels, logits, len(part))
-    scores = {name: score_part(part, values["vectors"])[0] for name, values in embedded.items()}
-    labels = part.labels[part.query] if part.ranked else part.labels
-    counted = next(iter(scores.values())).first_rank > 0  # which depends on no model
-    groups = labels[counted]
-    drawn: dict[RungName, list[np.ndarray]] = {name: [] for name in scores}
-    for weights in draw_weights(groups, 1000, seed=0) if counted.any() else ():
-        for name, result in scores.items():
-            drawn[name].append(weights @ result.ap[counted] / weights.sum(1))
-    return LadderScores(
-        "mAP",
-        True,
-        {name: result.mean_ap for name, result in scores.items()},
-        {name: np.concatenate([[np.nan], *values]) for name, values in drawn.items()},
-        len(np.unique(groups)),
-        {"rank 1": {name: float(result.cmc[0]) for name, result in scores.items()}},
-    )
 
 
 def name_of(model: nn.Module, options: ReidOptions) -> str:

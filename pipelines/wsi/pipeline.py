@@ -18,8 +18,7 @@ from ...data.formats.tables import TABLE_SUFFIXES, suffix_of
 from ...data.slides.generate import write_sample_slides
 from ...models.bags.acmil import ACMIL, BagModel, MaxPool, MeanPool, diversity_loss
 from ...models.layers.vit import TransformerEncoder
-from ..engine.ladder import LadderScores, Rung
-from ..engine.options import EvaluateOptions, RungName
+from ..engine.options import EvaluateOptions
 from ..engine.pipeline import (
     Batch,
     Calibration,
@@ -34,11 +33,12 @@ from ..engine.pipeline import (
 )
 from ..metrics.classification import scores, scores_with_intervals
 from ..metrics.linear_baseline import linear_probabilities
-from . import figures, rungs
+from . import figures
 from .data import BagSet, WsiSpec, spec_of, split
 from .explain import concentration
 from .options import WsiEvaluateOptions, WsiOptions, WsiPredictOptions
 from .prediction import BagItem, ItemReader, PredictContext, list_inputs, predict_item, schema
+from .rungs import SlideRungs
 from .scoring import (
     attending,
     attention_of_bags,
@@ -172,50 +172,9 @@ class WsiPipeline(Pipeline[WsiOptions, WsiSpec, WsiPredictOptions, BagSet, BagIt
         figures_of = {name: scored[name] for name in ("auc", "balanced_accuracy")}
         return {"loss": scored["log_loss"], **figures_of}
 
-    def answer_words(self, options: WsiOptions, spec: WsiSpec) -> str:
-        """What is told of a slide."""
-        return f"class of a slide ({', '.join(spec.classes[:4])}{', …' * (len(spec.classes) > 4)})"
-
-    def model_words(self, options: WsiOptions) -> str:
-        """The name of the bag model."""
-        return options.model
-
-    def simple_rungs(
-        self, splits: Splits[WsiSpec, BagSet], options: WsiOptions, device: torch.device
-    ) -> dict[RungName, Rung]:
-        """Shares of the classes, and the best of a few models of statistics of a bag."""
-        seed = options.seed % (1 << 32)  # as scikit-learn takes it
-        return rungs.simple_rungs(splits.train, splits.validation, splits.spec, seed)
-
-    def blend_rung(
-        self,
-        model: nn.Module,
-        simple: nn.Module,
-        splits: Splits[WsiSpec, BagSet],
-        options: WsiOptions,
-        device: torch.device,
-    ) -> Rung:
-        """The mean of the probabilities of the two."""
-        return rungs.blend_rung(model, simple, splits.validation, device)
-
-    def rung_model(
-        self,
-        name: RungName,
-        facts: Mapping[str, object],
-        models: Mapping[RungName, nn.Module],
-        context: Context[WsiOptions, WsiSpec],
-    ) -> nn.Module:
-        """See `rungs`."""
-        return rungs.rung_model(name, facts, models, context.spec)
-
-    def ladder_scores(
-        self,
-        models: Mapping[RungName, nn.Module],
-        dataset: BagSet,
-        context: Context[WsiOptions, WsiSpec],
-    ) -> LadderScores:
-        """Log-loss, with draws of patients."""
-        return rungs.ladder_scores(models, dataset, context.device)
+    def rungs(self, spec: WsiSpec) -> SlideRungs:
+        """Shares of the classes, a model of statistics of a bag, and the blend."""
+        return SlideRungs()
 
     def calibrate(
         self,

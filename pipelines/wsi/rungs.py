@@ -5,7 +5,7 @@ and its blend with the bag model.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -21,11 +21,13 @@ from ...models.bags.simple import (
     SimpleBags,
 )
 from ...models.layers.forest import Forest, ForestSizes, random_forest
-from ..engine.class_ladder import class_scores, fit_blend, prior_logits
-from ..engine.ladder import LadderScores, Rung
+from ..engine.class_ladder import class_list, class_scores, fit_blend, prior_logits
+from ..engine.ladder import LadderScores, Rung, Rungs, rung_outputs
 from ..engine.options import RungName
+from ..engine.pipeline import Context, Splits
 from ..engine.subsets import stratified_folds
 from .data import BagSet, WsiSpec
+from .options import WsiOptions
 
 FOLDS = 3
 TREES = 300
@@ -60,23 +62,81 @@ class Form(NamedTuple):
         }[self.kind]
 
 
-def simple_rungs(
-    train: BagSet, validation: BagSet, spec: WsiSpec, seed: int
-) -> dict[RungName, Rung]:
-    """The shares of the classes, and the form with the smallest log-loss, over folds of the
-    training part and over the validation part together.
-    """
-    naive = PriorBags(spec.width, len(spec.classes))
-    naive.logits = prior_logits(train.labels, len(spec.classes))
-    rungs = {"naive": Rung("the shares of the classes", "shares of the classes", naive)}
-    if len(np.unique(train.labels)) < 2:
+class SlideRungs(Rungs[WsiOptions, WsiSpec, BagSet]):
+    """The shares of the classes, the best of a few models of statistics of a bag, and the blend."""
+
+    def answer_words(self, options: WsiOptions, spec: WsiSpec) -> str:
+        """What is told of a slide."""
+        return f"class of a slide ({class_list(spec.classes)})"
+
+    def model_words(self, options: WsiOptions) -> str:
+        """The name of the bag model."""
+        return options.model
+
+    def simple(
+        self, splits: Splits[WsiSpec, BagSet], options: WsiOptions, device: torch.device
+    ) -> dict[RungName, Rung]:
+        """The shares of the classes, and the form with the smallest log-loss, over folds of the
+        training part and over the validation part together.
+        """
+        train, spec = splits.train, splits.spec
+        seed = options.seed % (1 << 32)  # as scikit-learn takes it
+        naive = PriorBags(spec.width, len(spec.classes))
+        naive.logits = prior_logits(train.labels, len(spec.classes))
+        rungs = {"naive": Rung("shares of the classes", naive, short="the shares of the classes")}
+        if len(np.unique(train.labels)) < 2:
+            return rungs
+        statistics = Statistics(train, splits.validation)
+        losses = {form: _loss(form, statistics, spec, seed) for form in forms(len(spec.classes))}
+        best = min(losses, key=lambda form: losses[form])
+        model = fit_form(best, statistics.train, train.labels, spec, seed)
+        rungs["simple"] = Rung(best.words, model, _facts(best, model), short=best.short)
         return rungs
-    statistics = Statistics(train, validation)
-    losses = {form: _loss(form, statistics, spec, seed) for form in forms(len(spec.classes))}
-    best = min(losses, key=lambda form: losses[form])
-    model = fit_form(best, statistics.train, train.labels, spec, seed)
-    rungs["simple"] = Rung(best.short, best.words, model, _facts(best, model))
-    return rungs
+
+    def blend(
+        self,
+        model: nn.Module,
+        simple: nn.Module,
+        splits: Splits[WsiSpec, BagSet],
+        options: WsiOptions,
+        device: torch.device,
+    ) -> Rung:
+        """The mean of the probabilities of the two."""
+        validation, blend = splits.validation, BlendedBags(model, simple.to(device))
+        logits = logits_of({"model": model, "simple": blend.simple}, validation, device)
+        groups = len(set(validation.patients.tolist()))
+        words = fit_blend(blend, validation.labels, logits["model"], logits["simple"], groups)
+        return Rung(words, blend)
+
+    def empty(
+        self,
+        name: RungName,
+        facts: Mapping[str, object],
+        models: Mapping[RungName, nn.Module],
+        spec: WsiSpec,
+    ) -> nn.Module:
+        """Shares, a regression, a forest or a machine, or the blend."""
+        width, classes, extremes = spec.width, len(spec.classes), bool(facts.get("extremes"))
+        if name == "naive":
+            return PriorBags(width, classes)
+        if name == "blend":
+            return BlendedBags(models["model"], models["simple"])
+        if facts["kind"] == "linear":
+            return LinearBags(width, classes, extremes=extremes)
+        if facts["kind"] == "kernel":
+            return KernelBags(width, int(str(facts["vectors"])), extremes=extremes)
+        forest = Forest(**cast(ForestSizes, facts["sizes"]))
+        return ForestBags(width, forest, extremes=extremes)
+
+    def scores(
+        self,
+        models: Mapping[RungName, nn.Module],
+        dataset: BagSet,
+        context: Context[WsiOptions, WsiSpec],
+    ) -> LadderScores:
+        """Log-loss, with draws of patients."""
+        logits = logits_of(models, dataset, context.device)
+        return class_scores(dataset.labels, logits, dataset.patients)
 
 
 def forms(classes: int) -> list[Form]:
@@ -208,53 +268,14 @@ def _facts(form: Form, model: SimpleBags) -> dict[str, object]:
     return facts
 
 
-def rung_model(
-    name: RungName, facts: Mapping[str, object], models: Mapping[RungName, nn.Module], spec: WsiSpec
-) -> nn.Module:
-    """A rung without its tensors."""
-    width, classes, extremes = spec.width, len(spec.classes), bool(facts.get("extremes"))
-    if name == "naive":
-        return PriorBags(width, classes)
-    if name == "blend":
-        return BlendedBags(models["model"], models["simple"])
-    if facts["kind"] == "linear":
-        return LinearBags(width, classes, extremes=extremes)
-    if facts["kind"] == "kernel":
-        return KernelBags(width, int(str(facts["vectors"])), extremes=extremes)
-    sizes: ForestSizes = facts["sizes"]  # pyright: ignore[reportAssignmentType]
-    return ForestBags(width, Forest(**sizes), extremes=extremes)
-
-
-def blend_rung(
-    model: nn.Module, simple: nn.Module, validation: BagSet, device: torch.device
-) -> Rung:
-    """The mean of the probabilities of the two."""
-    blend = BlendedBags(model, simple.to(device))
-    logits = logits_of({"model": model, "simple": blend.simple}, validation, device)
-    groups = len(set(validation.patients.tolist()))
-    words = fit_blend(blend, validation.labels, logits["model"], logits["simple"], groups)
-    return Rung("the blend of the two", words, blend)
-
-
 @torch.no_grad()
 def logits_of(
     models: Mapping[RungName, nn.Module], bags: BagSet, device: torch.device
 ) -> dict[RungName, np.ndarray]:
-    """float64 (N, C) of each rung; a blend is made of its parts, not computed again."""
+    """float64 (N, C) of each rung."""
     rows: dict[RungName, list[torch.Tensor]] = {name: [] for name in models}
     for k in range(len(bags)):
         x = bags[k][0].to(device)
-        for name, model in models.items():
-            if isinstance(model, BlendedBags) and {"model", "simple"} <= set(models):
-                logits = model.blend(rows["model"][-1], rows["simple"][-1])
-            else:
-                logits = model(x)
+        for name, logits in rung_outputs(models, lambda model, x=x: model(x)).items():
             rows[name].append(logits)
     return {name: torch.cat(values).double().cpu().numpy() for name, values in rows.items()}
-
-
-def ladder_scores(
-    models: Mapping[RungName, nn.Module], bags: BagSet, device: torch.device
-) -> LadderScores:
-    """Log-loss, with draws of patients."""
-    return class_scores(bags.labels, logits_of(models, bags, device), bags.patients)

@@ -68,7 +68,7 @@ def train_watched(name: str, path: Path) -> Trained:
     task, reads = load_task(name), []
     pipeline_class = type(task.load())
     opened, reviewed = pipeline_class.open_data, pipeline_class.review
-    scored, done = pipeline_class.ladder_scores, []
+    rungs_of, done = pipeline_class.rungs, []
 
     def open_watched(*arguments: Any, **named: Any) -> Any:
         splits = opened(*arguments, **named)
@@ -79,15 +79,23 @@ def train_watched(name: str, path: Path) -> Trained:
         released = dataset.dataset if isinstance(dataset, Watched) else dataset
         return reviewed(pipeline, model, released, context)
 
-    def scored_released(pipeline: Any, models: Any, dataset: Any, context: Any) -> Any:
+    def rungs_released(pipeline: Any, spec: Any) -> Any:
         """The rungs are scored on the test part after the review, never before."""
-        released = dataset.dataset if done and isinstance(dataset, Watched) else dataset
-        return scored(pipeline, models, released, context)
+        rungs = rungs_of(pipeline, spec)
+        if rungs is not None:
+            scored = rungs.scores
+
+            def scored_released(models: Any, dataset: Any, context: Any) -> Any:
+                released = dataset.dataset if done and isinstance(dataset, Watched) else dataset
+                return scored(models, released, context)
+
+            rungs.scores = scored_released
+        return rungs
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline_class, "open_data", open_watched)
         patch.setattr(pipeline_class, "review", review_released)
-        patch.setattr(pipeline_class, "ladder_scores", scored_released)
+        patch.setattr(pipeline_class, "rungs", rungs_released)
         run = getattr(pipelines, name).train(run=path, max_steps=STEPS, **TELLING.get(name, {}))
     assert run.path == path
     return Trained(task, path, reads)

@@ -12,6 +12,8 @@ from mutant import Mutant
 ROOT = Path(__file__).resolve().parents[2]
 CALLS = ("note", "doubt", "note_groups")
 CONTRACT = "contract/test_account.py"
+# What several readers of files state is tested for all of them at once, or by one that reads so.
+SHARED = ("base/test_own_files.py", "base/test_spellings.py", "data/xrays/test_xrays.py")
 
 
 def _tests(file: Path) -> tuple[str, ...]:
@@ -22,6 +24,7 @@ def _tests(file: Path) -> tuple[str, ...]:
         tests = ["pipelines/engine/test_output.py", "pipelines/engine/test_run.py", CONTRACT]
     else:
         tests = ["base", CONTRACT] if room == "base" else [f"{room}/{name}"]
+        tests += SHARED if room == "data" else ()
     return tuple(test for test in tests if (ROOT / "tests" / test).exists())
 
 

@@ -20,8 +20,8 @@ MUTANTS = [
         "chosen-by-test",
         "ladder",
         FILES,
-        "pipeline.ladder_scores(models, splits.validation, context)",
-        "pipeline.ladder_scores(models, splits.test, context)",
+        "of_task.scores(models, splits.validation, context)",
+        "of_task.scores(models, splits.test, context)",
         EARLY,
     ),
     Mutant(
@@ -82,9 +82,9 @@ MUTANTS = [
     Mutant(
         "patients-drawn-apart",
         "ladder",
-        "pipelines/engine/class_ladder.py",
-        "draw_weights(groups, 1000, seed=0)",
-        "draw_weights(len(labels), 1000, seed=0)",
+        LADDER,
+        "draw_weights(groups, draws, seed=0)",
+        "draw_weights(groups if isinstance(groups, int) else len(groups), draws, seed=0)",
         CLASSES,
     ),
     Mutant(

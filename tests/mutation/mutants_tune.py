@@ -51,7 +51,7 @@ MUTANTS = [
         "own-values-not-tried",
         "tune",
         TRIALS,
-        "study.enqueue_trial(dict(own))",
+        "study.enqueue_trial(dict(defaults))",
         "pass",
         _test("test_the_values_of_the_task_are_the_first_trial"),
     ),

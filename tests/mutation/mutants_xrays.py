@@ -203,8 +203,8 @@ MUTANTS += [
         "xrays-worse-simple-model",
         "pipelines",
         "pipelines/medical/rungs.py",
-        "forms[int(np.argmin(losses))]",
-        "forms[int(np.argmax(losses))]",
+        "candidates[int(np.argmin(losses))]",
+        "candidates[int(np.argmax(losses))]",
         LADDER,
     ),
     Mutant(

@@ -82,7 +82,7 @@ def open_study(home: Path, seed: int, warmup: int = 0) -> Study:
         ) from None
 
 
-def take_up(study: Study, own: Mapping[str, Value]) -> None:
+def take_up(study: Study, defaults: Mapping[str, Value]) -> None:
     """Let a new study begin with the task's own values, and one that was killed with the trials
     that were under way.
     """
@@ -90,7 +90,7 @@ def take_up(study: Study, own: Mapping[str, Value]) -> None:
 
     trials = study.get_trials(deepcopy=False)
     if not trials:
-        study.enqueue_trial(dict(own))
+        study.enqueue_trial(dict(defaults))
     for trial in trials:
         if trial.state == TrialState.RUNNING:
             study.tell(trial.number, state=TrialState.FAIL)

@@ -108,8 +108,8 @@ def _train_all(
     """Do the trials that are left, with a line for each."""
     study = open_study(trainings.home, 0)
     values = {name: getattr(trainings.options, name) for name in trainings.space}
-    own = {name: value for name, value in values.items() if trainings.space[name].holds(value)}
-    take_up(study, own)
+    defaults = {name: value for name, value in values.items() if trainings.space[name].holds(value)}
+    take_up(study, defaults)
     before = len(tried(study))
     if before:
         say(f"{before} of {options.trials} trials were done before")

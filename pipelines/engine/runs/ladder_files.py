@@ -7,16 +7,18 @@ domain model.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import cast
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ....base.errors import InputError
+from ....base.errors import InputError, one_line
 from ....base.files import checksum, write_aside, write_json
-from ..ladder import RUNGS, Ladder, LadderFacts, LadderScores, Rung, RungFacts, Stopwatch, choose
+from ..ladder import RUNGS, Ladder, LadderFacts, LadderScores, Rung, RungFacts, choose
 from ..options import Choose, LadderOptions, RungName
 from ..pipeline import Context, DataT, OptionsT, Pipeline, SpecT, Splits
 from ..spec import misfit
@@ -37,25 +39,26 @@ def fit_ladder(
     without a ladder.
     """
     options, device = context.options, context.device
-    watch = Stopwatch()
-    rungs = pipeline.simple_rungs(splits, options, device)
-    if not rungs:
+    of_task = pipeline.rungs(splits.spec)
+    started = time.perf_counter()
+    rungs = of_task.simple(splits, options, device) if of_task is not None else {}
+    if of_task is None or not rungs:
         return None
-    seconds: dict[RungName, float] = dict.fromkeys(rungs, watch.seconds() / len(rungs))
-    rungs["model"] = Rung(pipeline.model_words(options), pipeline.model_words(options), model)
+    fitted = time.perf_counter()
+    seconds: dict[RungName, float] = dict.fromkeys(rungs, (fitted - started) / len(rungs))
+    rungs["model"] = Rung(of_task.model_words(options), model)
     if "simple" in rungs:
-        watch.seconds()
-        blend = pipeline.blend_rung(model, rungs["simple"].model, splits, options, device)
-        of = f"the blend of {rungs['simple'].short} and {rungs['model'].short}"
-        rungs["blend"] = blend._replace(short=of)
-        seconds["blend"] = watch.seconds()
+        blend = of_task.blend(model, rungs["simple"].model, splits, options, device)
+        parts = f"the blend of {rungs['simple'].name} and {rungs['model'].name}"
+        rungs["blend"] = blend._replace(short=parts)
+        seconds["blend"] = time.perf_counter() - fitted
     models = {name: rungs[name].model.to(device).eval() for name in RUNGS if name in rungs}
     with torch.no_grad():
-        scores = pipeline.ladder_scores(models, splits.validation, context)
+        scores = of_task.scores(models, splits.validation, context)
     chosen, why = _chosen(scores, options.choose if isinstance(options, LadderOptions) else "auto")
     facts: dict[RungName, RungFacts] = {
         name: RungFacts(
-            short=rungs[name].short,
+            short=rungs[name].name,
             words=rungs[name].words,
             facts=dict(rungs[name].facts),
             validation=scores.score[name],
@@ -122,10 +125,29 @@ def open_ladder(
         file = run.path / FOLDER / f"{name}.safetensors"
         if not file.is_file() or checksum(file) != stored["sha256"].get(name):
             raise InputError(f"{file}: missing or damaged; restore it from a copy of the run")
-        rung = pipeline.rung_model(name, facts["rungs"][name]["facts"], models, context)
+        rung = _empty(pipeline, name, facts["rungs"][name]["facts"], models, context.spec, path)
         _load(rung, load_weights(file), str(file))
         models[name] = rung.to(context.device).eval()
     return Ladder(models, facts)
+
+
+def _empty(
+    pipeline: Pipeline[OptionsT, SpecT],
+    name: RungName,
+    facts: Mapping[str, object],
+    models: Mapping[RungName, nn.Module],
+    spec: SpecT,
+    path: Path,
+) -> nn.Module:
+    """A rung without its tensors; `InputError` for facts that make none."""
+    of_task = pipeline.rungs(spec)
+    try:
+        if of_task is None:
+            raise ValueError("the task has no ladder")
+        return of_task.empty(name, facts, models, spec)
+    except (KeyError, TypeError, ValueError) as error:
+        problem = f"facts of no {name} model ({one_line(error)})"
+        raise InputError(f"{path}: {problem}; the file is damaged") from None
 
 
 def _load(rung: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:

@@ -251,13 +251,14 @@ def _reviewed(
 ) -> Review:
     """The review of what predicts, with the scores of all rungs on the same rows."""
     review = pipeline.review(model, dataset, context)
-    if ladder is None:
+    rungs = pipeline.rungs(context.spec)
+    if ladder is None or rungs is None:
         return review
     with torch.no_grad():
-        scores = pipeline.ladder_scores(ladder.models, dataset, context)
+        scores = rungs.scores(ladder.models, dataset, context)
     if not math.isfinite(scores.score[ladder.chosen]):  # a part in which nothing can be scored
         return review
-    answer = pipeline.answer_words(context.options, context.spec)
+    answer = rungs.answer_words(context.options, context.spec)
     caption = "What predicts, beside the other models on the same rows, with 95 % intervals"
     figure = ladder_figure(scores.metric, ladder_rows(ladder, scores))
     picture = ReportFigure("ladder", caption, figure)
@@ -311,8 +312,8 @@ def _evaluate(
         name = f"evaluation-{part}-{os.path.basename(options.data).split('.')[0]}"
     else:
         part = "test" if part == "auto" else part
-        own = with_data(pipeline, loaded.options, loaded.run)
-        data = pipeline.evaluation_options(options, own)
+        of_run = with_data(pipeline, loaded.options, loaded.run)
+        data = pipeline.evaluation_options(options, of_run)
         # What the training accepted of this data is no doubt now.
         account.accept |= set(loaded.options.accept)
         name = f"evaluation-{part}"

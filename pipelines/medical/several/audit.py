@@ -29,6 +29,7 @@ from ..audit import (
     Probe,
     Within,
     features_of,
+    sources_and_views,
 )
 from ..data import SeveralXrays
 
@@ -159,43 +160,39 @@ def _within(part: SeveralXrays, probability: np.ndarray, seed: int) -> list[With
     """
     rows: list[Within] = []
     patients = np.array(part.column("patients"))
-    for kind, column in ((SOURCE, "sources"), (VIEW, "views")):
-        values = np.array(part.column(column))
-        names = np.unique(values)
-        for name in names if len(names) > 1 else []:
-            members = values == name
-            truth, known = part.truth[members], part.known[members]
-            having = truth.sum(0)
-            enough = (having >= LEAST_PICTURES) & ((known & ~truth).sum(0) >= LEAST_PICTURES)
-            area = low = high = None
-            if enough.any():
-                chance = probability[members][:, enough]
-                scores = label_scores(
-                    truth[:, enough],
-                    known[:, enough],
-                    chance,
-                    np.full(int(enough.sum()), 0.5),
-                    patients[members],
-                    draws=DRAWS,
-                    seed=seed,
-                )
-                area, (low, high) = scores.means["auc"], scores.mean_intervals["auc"]
-            counts = [f"{n} {label}" for n, label in zip(having.tolist(), part.classes)]
-            among = ", ".join(part.classes[k] for k in np.flatnonzero(enough))
-            every_finding = bool((having > 0).all())
-            rows.append(
-                Within(
-                    kind,
-                    name or "(none)",
-                    int(members.sum()),
-                    ", ".join(counts),
-                    every_finding,
-                    among,
-                    auc=area,
-                    low=low,
-                    high=high,
-                )
+    for kind, name, members in sources_and_views(part):
+        truth, known = part.truth[members], part.known[members]
+        having = truth.sum(0)
+        enough = (having >= LEAST_PICTURES) & ((known & ~truth).sum(0) >= LEAST_PICTURES)
+        area = low = high = None
+        if enough.any():
+            chance = probability[members][:, enough]
+            scores = label_scores(
+                truth[:, enough],
+                known[:, enough],
+                chance,
+                np.full(int(enough.sum()), 0.5),
+                patients[members],
+                draws=DRAWS,
+                seed=seed,
             )
+            area, (low, high) = scores.means["auc"], scores.mean_intervals["auc"]
+        counts = [f"{n} {label}" for n, label in zip(having.tolist(), part.classes)]
+        among = ", ".join(part.classes[k] for k in np.flatnonzero(enough))
+        every_finding = bool((having > 0).all())
+        rows.append(
+            Within(
+                kind,
+                name,
+                int(members.sum()),
+                ", ".join(counts),
+                every_finding,
+                among,
+                auc=area,
+                low=low,
+                high=high,
+            )
+        )
     return rows
 
 

@@ -7,56 +7,114 @@ Shapes: N pictures of a part, D width of a feature, K findings.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import torch
-from scipy.special import expit, log_expit
+from scipy.special import log_expit
 from torch import nn
 
 from ....models.vision.frozen import FrozenLinear
 from ....models.vision.simple import BlendedFindings, LinearPixels, PriorPictures
-from ...engine.class_ladder import PRIOR_GROUPS, SHARES
-from ...engine.ladder import LadderScores, Rung
+from ...engine.class_ladder import fit_blend
+from ...engine.ladder import LadderScores, Rung, drawn_scores
 from ...engine.options import RungName
-from ...metrics.bootstrap import draw_weights
+from ...engine.pipeline import Context, Splits
 from ...metrics.classification import weighted_auc
 from ...metrics.frozen_fit import fit_classes
-from ...metrics.operating import fit_temperature
 from ..data import MedicalSpec, SeveralXrays
 from ..options import MedicalOptions
-from ..rungs import empty_frozen, feature_weights, features_of, logits_of, pixel_model, pixel_rung
+from ..rungs import (
+    PictureRungs,
+    empty_frozen,
+    feature_weights,
+    features_of,
+    logits_of,
+    pixel_model,
+    pixel_rung,
+)
 
 
-def simple_rungs(
-    train: SeveralXrays,
-    validation: SeveralXrays,
-    spec: MedicalSpec,
-    options: MedicalOptions,
-    device: torch.device,
-) -> dict[RungName, Rung]:
-    """The share of each finding; and a logistic regression for each, all of frozen features or all
-    of pixels, whichever has the smaller log-loss on the validation part.
-    """
-    naive = PriorPictures(len(spec.classes))
-    having = (train.truth & train.known).sum(0)
-    share = (having + 1) / (train.known.sum(0) + 2)
-    naive.logits = torch.from_numpy(np.log(share / (1 - share))).float()
-    seed = options.seed % (1 << 32)  # as scikit-learn takes it
-    weights = feature_weights(options)
-    frozen, pixels = empty_frozen(options, weights, len(spec.classes)), pixel_model(spec)
-    _fit(frozen, train, validation, seed, device)
-    _fit(pixels, train, validation, seed, device)
-    name = weights.name if weights.pretrained else "random filters"
-    words = f"a logistic regression of frozen features ({name}) for each finding"
-    forms = [
-        Rung("frozen features", words, frozen, dict(frozen.facts())),
-        pixel_rung(pixels, "a logistic regression for each finding"),
-    ]
-    losses = [_loss(form.model, validation, device) for form in forms]
-    return {
-        "naive": Rung("the shares of the findings", "shares of the findings", naive),
-        "simple": forms[int(np.argmin(losses))],
-    }
+class FindingRungs(PictureRungs[SeveralXrays]):
+    """The rungs of several findings."""
+
+    def simple(
+        self,
+        splits: Splits[MedicalSpec, SeveralXrays],
+        options: MedicalOptions,
+        device: torch.device,
+    ) -> dict[RungName, Rung]:
+        """The share of each finding; and a logistic regression for each, all of frozen features or
+        all of pixels, whichever has the smaller log-loss on the validation part.
+        """
+        train, validation, spec = splits.train, splits.validation, splits.spec
+        naive = PriorPictures(len(spec.classes))
+        having = (train.truth & train.known).sum(0)
+        share = (having + 1) / (train.known.sum(0) + 2)
+        naive.logits = torch.from_numpy(np.log(share / (1 - share))).float()
+        seed = options.seed % (1 << 32)  # as scikit-learn takes it
+        weights = feature_weights(options)
+        frozen, pixels = empty_frozen(options, weights, len(spec.classes)), pixel_model(spec)
+        _fit(frozen, train, validation, seed, device)
+        _fit(pixels, train, validation, seed, device)
+        name = weights.name if weights.pretrained else "random filters"
+        words = f"a logistic regression of frozen features ({name}) for each finding"
+        candidates = [
+            Rung(words, frozen, dict(frozen.facts()), short="frozen features"),
+            pixel_rung(pixels, "a logistic regression for each finding"),
+        ]
+        losses = [_loss(rung.model, validation, device) for rung in candidates]
+        return {
+            "naive": Rung("shares of the findings", naive, short="the shares of the findings"),
+            "simple": candidates[int(np.argmin(losses))],
+        }
+
+    def blend(
+        self,
+        model: nn.Module,
+        simple: nn.Module,
+        splits: Splits[MedicalSpec, SeveralXrays],
+        options: MedicalOptions,
+        device: torch.device,
+    ) -> Rung:
+        """The mean of the probabilities of the two, with one share and a temperature of each for
+        all findings.
+        """
+        validation, blend = splits.validation, BlendedFindings(model, simple.to(device))
+        logits = logits_of({"model": model, "simple": blend.simple}, validation, device)
+        known = validation.known
+        truth = validation.truth[known].astype(np.int64)
+        # Of two classes with the logits 0 and z, softmax is the sigmoid of z.
+        first, second = (
+            np.stack([np.zeros(len(truth)), logits[name][known]], 1) for name in ("model", "simple")
+        )
+        groups = len(set(validation.column("patients")))
+        return Rung(fit_blend(blend, truth, first, second, groups), blend)
+
+    def scores(
+        self,
+        models: Mapping[RungName, nn.Module],
+        dataset: SeveralXrays,
+        context: Context[MedicalOptions, MedicalSpec],
+    ) -> LadderScores:
+        """Log-loss, the mean over pictures and findings whose truth is known, with draws of
+        patients; the mean AUC of the findings beside it.
+        """
+        logits = logits_of(models, dataset, context.device)
+        known = dataset.known.sum(1)
+        sums = {name: losses_of(dataset, values).sum(1) for name, values in logits.items()}
+        return drawn_scores(
+            "log-loss",
+            {name: float(values.sum() / known.sum()) for name, values in sums.items()},
+            {name: partial(_mean_of_known, values, known) for name, values in sums.items()},
+            np.array(dataset.column("patients")),
+            further={"mean AUC": {name: _mean_auc(dataset, v) for name, v in logits.items()}},
+        )
+
+
+def _mean_of_known(sums: np.ndarray, known: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The mean over what is known, of sums (N,) over as many findings, for each row of weights."""
+    return weights @ sums / np.maximum(weights @ known, 1)
 
 
 def _fit(
@@ -96,57 +154,6 @@ def losses_of(part: SeveralXrays, logits: np.ndarray) -> np.ndarray:
 def _loss(model: nn.Module, part: SeveralXrays, device: torch.device) -> float:
     logits = logits_of({"simple": model.to(device)}, part, device)["simple"]
     return float(losses_of(part, logits).sum() / part.known.sum())
-
-
-def blend_rung(
-    model: nn.Module, simple: nn.Module, validation: SeveralXrays, device: torch.device
-) -> Rung:
-    """The mean of the probabilities of the two, with one share and a temperature of each for all
-    findings, drawn towards one half and 1 as `fit_blend` draws those of classes.
-    """
-    blend = BlendedFindings(model, simple.to(device))
-    logits = logits_of({"model": model, "simple": blend.simple}, validation, device)
-    groups, known = len(set(validation.column("patients"))), validation.known
-    certainty = groups / (groups + PRIOR_GROUPS)
-    truth = validation.truth[known].astype(np.int64)
-    chances, temperatures = [], []
-    for name in ("model", "simple"):
-        score = logits[name][known]
-        # Of two classes with the logits 0 and z, softmax is the sigmoid of z.
-        pair = np.stack([np.zeros_like(score), score], 1)
-        temperatures.append(fit_temperature(truth, pair) ** certainty)
-        chance = expit(score / temperatures[-1])
-        chances.append(np.where(truth > 0, chance, 1 - chance))
-    p, q = chances
-    losses = [-np.log(np.maximum(s * p + (1 - s) * q, 1e-12)).mean() for s in SHARES]
-    share = certainty * float(SHARES[int(np.argmin(losses))]) + (1 - certainty) * 0.5
-    share = min(max(share, 0.01), 0.99)
-    blend.temperatures, blend.share = torch.tensor(temperatures), torch.tensor(share)
-    words = f"mean of the probabilities of the two, {share:.0%} of the model"
-    return Rung("the blend of the two", words, blend)
-
-
-def ladder_scores(
-    models: Mapping[RungName, nn.Module], part: SeveralXrays, device: torch.device
-) -> LadderScores:
-    """Log-loss, the mean over pictures and findings whose truth is known, with draws of patients;
-    the mean AUC of the findings beside it.
-    """
-    logits = logits_of(models, part, device)
-    patients, known = np.array(part.column("patients")), part.known.sum(1)
-    sums = {name: losses_of(part, values).sum(1) for name, values in logits.items()}
-    drawn: dict[RungName, list[np.ndarray]] = {name: [] for name in logits}
-    for weights in draw_weights(patients, 1000, seed=0):
-        for name, values in sums.items():
-            drawn[name].append(weights @ values / np.maximum(weights @ known, 1))
-    return LadderScores(
-        "log-loss",
-        False,
-        {name: float(values.sum() / known.sum()) for name, values in sums.items()},
-        {name: np.concatenate(parts) for name, parts in drawn.items()},
-        len(set(patients.tolist())),
-        {"mean AUC": {name: _mean_auc(part, values) for name, values in logits.items()}},
-    )
 
 
 def _mean_auc(part: SeveralXrays, logits: np.ndarray) -> float:

@@ -19,11 +19,10 @@ from ...figures.classifier import interval_text
 from ...metrics.multilabel import NAMES, LabelScores, label_scores
 from .. import figures
 from ..data import SeveralXrays
-from ..explain import measure
 from ..options import MedicalOptions
 from ..prediction import attending, is_part
 from ..rungs import probed_encoder
-from ..scoring import SCORE_NAMES, ShownPicture, attention_table, explained, logits_of
+from ..scoring import SCORE_NAMES, ShownPicture, attention_table, logits_of, looked_at
 from ..spec import MedicalSpec
 from .audit import SeveralAudit, audit_findings
 from .figures import areas, curves
@@ -47,11 +46,7 @@ def review_findings(
         part.truth, part.known, probability, thresholds, patients, seed=options.seed
     )
     shown = shown_places(part, probability)
-    measured = options.boxes is not None or options.lungs is not None
-    places = range(len(part)) if measured else shown
-    maps = explained(model, part, probability, places, context)
-    by_row = {int(part.rows[place]): values for place, values in maps.items()}
-    looked = measure(part.reader.xrays, by_row, options, part.reader.sides)
+    maps, looked = looked_at(model, part, probability, shown, context)
     report = audit_findings(part, probability, options.seed, probed_encoder(model))
     if report.readable:
         say(report.sentences[0])

@@ -31,7 +31,7 @@ from headwise.pipelines.engine.runs.ladder_files import fit_ladder
 from headwise.pipelines.engine.runs.loaded import load_run
 from headwise.pipelines.medical.options import CompareOptions, check
 from headwise.pipelines.medical.rungs import logits_of, probed_encoder, side_of
-from headwise.pipelines.medical.several.rungs import ladder_scores
+from headwise.pipelines.medical.several.rungs import FindingRungs
 
 SIDE = 32
 WORDS = ["--size", "32", "32", "--body-size", "16", "16", "--body-width", "2", "--head-width", "4"]
@@ -170,7 +170,8 @@ class TestFindings:
         assert ((logits["simple"][:, 0] > 0) == part.truth[:, 0]).mean() > 0.9
         share = (data[2].train.truth.sum(0) + 1) / (180 + 2)
         assert logits["naive"][0] == pytest.approx(np.log(share / (1 - share)), abs=1e-5)
-        scores = ladder_scores(ladder.models, part, torch.device("cpu"))
+        context = Context(data[1], data[2].spec, {}, torch.device("cpu"))
+        scores = FindingRungs().scores(ladder.models, part, context)
         chance = 1 / (1 + np.exp(-logits["simple"]))
         losses = -np.log(np.where(part.truth, chance, 1 - chance))
         assert scores.score["simple"] == pytest.approx(losses.mean(), rel=1e-6)

@@ -13,7 +13,7 @@ from headwise.pipelines import load_task
 from headwise.pipelines.engine.command_line import parse
 from headwise.pipelines.engine.pipeline import Context
 from headwise.pipelines.engine.runs.ladder_files import fit_ladder
-from headwise.pipelines.ranking.rungs import _counted, ladder_scores
+from headwise.pipelines.ranking.rungs import RankingRungs, _counted
 from headwise.pipelines.ranking.scoring import rate_scores
 from headwise.pipelines.ranking.trees import (
     FOLDS,
@@ -97,7 +97,8 @@ def test_what_the_fields_tell_together_the_simple_model_knows(tmp_path: Path) ->
     pipeline, options, splits = opened_log(tmp_path, click, a, b)
     ladder = chosen(pipeline, options, splits, Constant())
     assert ladder.chosen == "simple"
-    scores = ladder_scores(ladder.models, splits.test, splits.spec, torch.device("cpu"))
+    context = Context(options, splits.spec, {}, torch.device("cpu"))
+    scores = RankingRungs().scores(ladder.models, splits.test, context)
     assert scores.score["simple"] > 0.85
     assert scores.score["naive"] < 0.6
 
@@ -142,9 +143,9 @@ class TestRates:
                 assert seen[part, code, 0] == rows.sum()
                 assert clicks[part, code, 0] == batch["labels"][rows, 0].sum()
         mean = clicks.sum((0, 1)) / seen.sum((0, 1))
-        empty = smoothed_rates(clicks[0] * 0, seen[0] * 0, 4)
+        empty = smoothed_rates(clicks[0] * 0, seen[0] * 0)
         assert empty.shape == clicks[0].shape
-        rates = smoothed_rates(clicks.sum(0), seen.sum(0), 4)
+        rates = smoothed_rates(clicks.sum(0), seen.sum(0))
         share = (clicks.sum(0) + 20 * mean) / (seen.sum(0) + 20)
         assert rates == pytest.approx(np.log(share / (1 - share)), rel=1e-4)
 
@@ -154,8 +155,8 @@ def test_trees_are_fitted_alike_twice(tmp_path: Path) -> None:
     click = np.random.default_rng(1).random(1000) < np.where((a + b) % 2, 0.9, 0.1)
     _, _, splits = opened_log(tmp_path, click, a, b)
     first, second = (fit_trees(splits.train, splits.validation, splits.spec, 3) for _ in range(2))
-    for name, value in first.model.state_dict().items():
-        assert torch.equal(value, second.model.state_dict()[name]), name
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name]), name
 
 
 def test_a_missing_library_of_the_system_is_one_line_before_the_training(monkeypatch) -> None:

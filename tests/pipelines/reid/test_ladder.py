@@ -25,7 +25,7 @@ from headwise.pipelines.engine.runs.ladder_files import fit_ladder
 from headwise.pipelines.engine.runs.loaded import load_run
 from headwise.pipelines.reid.embedding import embed_part, embed_rungs
 from headwise.pipelines.reid.prediction import fingerprint
-from headwise.pipelines.reid.rungs import ladder_scores
+from headwise.pipelines.reid.rungs import ReidRungs
 from headwise.pipelines.reid.scoring import colours_of
 
 CPU = torch.device("cpu")
@@ -76,13 +76,20 @@ def opened_data(data: Path, goal: str, *words: str):
     options = parse(task, "train", ["--data", str(data), "--goal", goal, *SMALL, *shares, *words])
     pipeline = task.load()
     with opened() as account:
-        return pipeline, options, pipeline.open_data(options), account
+        splits = pipeline.open_data(options)
+        ReidRungs().prepare(splits, options)
+        return pipeline, options, splits, account
 
 
 def ladder_of(pipeline, options, splits, model: torch.nn.Module):
     ladder = fit_ladder(pipeline, model, splits, Context(options, splits.spec, {}, CPU))
     assert ladder is not None
     return ladder
+
+
+def scores_of(ladder, options, splits):
+    context = Context(options, splits.spec, {}, CPU)
+    return ReidRungs().scores(ladder.models, splits.test, context)
 
 
 class Same(torch.nn.Module):
@@ -155,7 +162,7 @@ class TestSearch:
         ladder = ladder_of(pipeline, options, splits, Same())
         assert ladder.chosen in ("simple", "blend")
         assert isinstance(ladder.models["simple"], FrozenLinear)
-        scores = ladder_scores(ladder.models, splits.test, options, "search", CPU)
+        scores = scores_of(ladder, options, splits)
         assert scores.score["simple"] > scores.score["naive"] + 0.1
         assert scores.metric == "mAP"
         assert scores.blocks == 9  # identities
@@ -164,7 +171,7 @@ class TestSearch:
         pipeline, options, splits, _ = opened_data(noise, "search")
         ladder = ladder_of(pipeline, options, splits, Knows(labels_of(splits)))
         assert ladder.chosen == "model"
-        scores = ladder_scores(ladder.models, splits.test, options, "search", CPU)
+        scores = scores_of(ladder, options, splits)
         assert scores.score["model"] == 1
         assert scores.further["rank 1"]["model"] == 1
 
@@ -194,8 +201,8 @@ class TestSearch:
 
     def test_without_a_validation_part_dcal_predicts(self, stripes: Path) -> None:
         words = ("--validation-share", "0")
-        pipeline, options, splits, account = opened_data(stripes, "search", *words)
-        assert pipeline.simple_rungs(splits, options, CPU) == {}
+        _, options, splits, account = opened_data(stripes, "search", *words)
+        assert ReidRungs().simple(splits, options, CPU) == {}
         assert any("dcal predicts" in line for line in account.lines())
         with pytest.raises(ValueError, match="--choose simple: there is no validation part"):
             opened_data(stripes, "search", *words, "--choose", "simple")
@@ -206,7 +213,7 @@ class TestClasses:
         pipeline, options, splits, _ = opened_data(six_classes, "classes")
         ladder = ladder_of(pipeline, options, splits, ClassShares(6, 0.5, 0.5))
         assert ladder.chosen in ("simple", "blend")
-        scores = ladder_scores(ladder.models, splits.test, options, "classes", CPU)
+        scores = scores_of(ladder, options, splits)
         assert scores.score["simple"] < 0.7 * scores.score["naive"]
         probability = embed_part(ladder.models["blend"], splits.test, options, CPU)["probability"]
         np.testing.assert_allclose(probability.sum(1), 1, atol=1e-5)
