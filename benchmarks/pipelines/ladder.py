@@ -25,6 +25,7 @@ from headwise.pipelines.engine.command_line import parse
 from headwise.pipelines.engine.training.jobs import train
 
 RUNGS = ("naive", "simple", "model", "blend")
+SPENT = ("rungs", "training")
 
 
 def finished(task_name: str, path: Path, words: Sequence[str]) -> dict[str, dict]:
@@ -38,8 +39,10 @@ def finished(task_name: str, path: Path, words: Sequence[str]) -> dict[str, dict
     steps = np.diff([0, *(step for step, _ in rows)])
     return {
         "metrics": json.loads((path / "metrics.json").read_text())["ladder"],
-        "ladder": json.loads((path / "ladder.json").read_text()),
-        "seconds": {"training": float((steps / [rate for _, rate in rows]).sum())},
+        "seconds": {
+            "training": float((steps / [rate for _, rate in rows]).sum()),
+            "rungs": sum(json.loads((path / "ladder" / "seconds.json").read_text()).values()),
+        },
     }
 
 
@@ -57,11 +60,6 @@ def row_of(runs: Sequence[dict[str, dict]], score: str) -> list[str]:
     deviation = f" ± {np.std(chosen):.3f}" if len(runs) > 1 else ""
     choices = ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names))
     return [*cells, f"**{np.mean(chosen):.3f}**{deviation}", choices]
-
-
-def _spent(run: dict[str, dict]) -> float:
-    """Seconds that fitting the rungs around the model took."""
-    return sum(rung["seconds"] for rung in run["ladder"]["rungs"].values())
 
 
 def main() -> None:
@@ -89,10 +87,10 @@ def main() -> None:
             lines.append(table_header(option or "score", "score", *RUNGS, "chosen", "what it is"))
         for score in scores:
             lines.append(table_row(value or arguments.task, score, *row_of(runs, score)))
-        spent = np.mean([_spent(run) for run in runs])
-        training = np.mean([run["seconds"]["training"] for run in runs])
+        spent = {part: np.mean([run["seconds"][part] for run in runs]) for part in SPENT}
         print(
-            f"{value}: fitting the rungs took {spent:.0f} s, the training {training:.0f} s",
+            f"{value}: fitting the rungs took {spent['rungs']:.0f} s, "
+            f"the training {spent['training']:.0f} s",
             file=sys.stderr,
         )
     (home / "table.md").write_text("\n".join(lines) + "\n")

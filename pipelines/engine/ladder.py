@@ -90,7 +90,6 @@ class RungFacts(TypedDict):
     words: str
     facts: dict[str, object]
     validation: float
-    seconds: float
 
 
 class LadderFacts(TypedDict):
@@ -108,6 +107,8 @@ class Ladder:
 
     models: Mapping[RungName, nn.Module]
     facts: LadderFacts
+    seconds: Mapping[RungName, float] = field(default_factory=dict)
+    """What fitting each rung around the model took; empty for a ladder opened from files."""
 
     @property
     def chosen(self) -> RungName:

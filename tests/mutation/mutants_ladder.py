@@ -103,4 +103,12 @@ MUTANTS = [
         'run.path / "calibration.safetensors"):',
         ("pipelines/engine/test_batch_inference.py",),
     ),
+    Mutant(
+        "ladder-clock",
+        "ladder",
+        "pipelines/engine/runs/ladder_files.py",
+        "why=why, metric=scores.metric, rungs=facts)",
+        'why=f"{why}, in {fitted - started:.6f} s", metric=scores.metric, rungs=facts)',
+        ("contract/test_tasks.py",),
+    ),
 ]

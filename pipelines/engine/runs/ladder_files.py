@@ -2,7 +2,8 @@
 
 `ladder.json` says what each rung is and which one predicts; `ladder/NAME.safetensors` holds the
 tensors of the naive, the simple and the blended one. A run without these files predicts with its
-domain model.
+domain model. `ladder/seconds.json` says what fitting took; it is apart because predictions carry
+the mark of `ladder.json`, and two equal trainings must give the same mark.
 """
 
 from __future__ import annotations
@@ -62,11 +63,11 @@ def fit_ladder(
             words=rungs[name].words,
             facts=dict(rungs[name].facts),
             validation=scores.score[name],
-            seconds=round(seconds.get(name, 0.0), 3),
         )
         for name in models
     }
-    return Ladder(models, LadderFacts(chosen=chosen, why=why, metric=scores.metric, rungs=facts))
+    stored = LadderFacts(chosen=chosen, why=why, metric=scores.metric, rungs=facts)
+    return Ladder(models, stored, seconds)
 
 
 def _chosen(scores: LadderScores, asked: Choose) -> tuple[RungName, str]:
@@ -86,6 +87,8 @@ def save_ladder(run: RunDirectory, ladder: Ladder) -> None:
             path, tensors = run.path / FOLDER / f"{name}.safetensors", _tensors(model)
             write_aside(path, lambda aside, tensors=tensors: save_file(tensors, aside))
             checksums[name] = checksum(path)
+    spent = {name: round(seconds, 3) for name, seconds in ladder.seconds.items()}
+    write_json(run.path / FOLDER / "seconds.json", spent)
     write_json(run.path / FACTS, {**ladder.facts, "sha256": checksums})
 
 

@@ -199,7 +199,7 @@ def another_spec(tmp_path):
 
 def another_ladder(tmp_path):
     """Of the model alone, so that the rows are the same."""
-    rung = {"short": "m", "words": "m", "facts": {}, "validation": 1.0, "seconds": 0.0}
+    rung = {"short": "m", "words": "m", "facts": {}, "validation": 1.0}
     facts = {"chosen": "model", "why": "w", "metric": "MSE", "rungs": {"model": rung}}
     (tmp_path / "run" / "ladder.json").write_text(json.dumps({**facts, "sha256": {}}))
 

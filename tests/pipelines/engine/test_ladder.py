@@ -74,8 +74,7 @@ class TestChoice:
 
 def ladder(chosen: str, names: list[str]) -> Ladder:
     rungs = {
-        name: RungFacts(short=f"the {name}", words=name, facts={}, validation=1.0, seconds=0.0)
-        for name in names
+        name: RungFacts(short=f"the {name}", words=name, facts={}, validation=1.0) for name in names
     }
     return Ladder({}, LadderFacts(chosen=chosen, why="the best", metric="MSE", rungs=rungs))
 
