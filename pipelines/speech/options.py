@@ -281,6 +281,8 @@ class ExplainOptions(SaliencyOptions):
 class CompareOptions(SaliencyOptions):
     """Compare cross-attention with saliency over a set of recordings: tables with intervals;
     resumable.
+
+    With --vary OPTION=a,b it compares settings of train instead (`compare --vary --help`).
     """
 
     data: str
