@@ -94,7 +94,7 @@ def _setting(changes: Mapping[str, Value]) -> Setting:
 
 
 def _written(value: Value) -> str:
-    """A value as --vary takes it, with all its digits, since two settings may differ in the last."""
+    """A value as --vary takes it, with all digits: two settings may differ in the last."""
     if isinstance(value, bool):
         return "on" if value else "off"
     return "none" if value is None else str(value)

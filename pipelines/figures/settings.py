@@ -53,7 +53,7 @@ def settings_figure(metric: str, rows: Sequence[SettingPoint], reference: str, o
         scores.set_ylim(len(rows) - 0.5, -0.5)
         scores.set_xlabel(f"{metric}, test part")
         short = textwrap.shorten(reference, 40)
-        gains.set_xlabel(f"gain over {short} (bars: 95 % over {over})")
+        gains.set_xlabel(f"gain over {short}, test part\n(bars: 95 % over {over})")
     return figure
 
 

@@ -39,8 +39,9 @@ class Row:
     by_seed: np.ndarray
     gain_interval: Interval | None
     seed_interval: Interval | None
-    predicts: int
-    """Trainings whose ladder chose this rung."""
+    chosen: int
+    """Trainings whose ladder chose this rung, of `trainings`."""
+    trainings: int
     seconds: float
     further: Mapping[str, np.ndarray]
     reference: bool
@@ -68,6 +69,8 @@ class Compared:
     blocks: int | None
     """Blocks of rows behind the intervals; None where settings have other ones."""
     rows: Sequence[Row]
+    chosen: Mapping[str, Sequence[RungName]]
+    """By setting, the rung that predicts after each of its trainings."""
 
     @property
     def over_blocks(self) -> bool:
@@ -109,7 +112,8 @@ def compare_trainings(
         for (setting, rung), among in means.items()
         if (setting, rung) not in repeated
     ]
-    rows = [replace(row, setting=ALL) if row.rung in shared else row for row in rows]
+    chosen = {setting: [done.chosen for done in among] for setting, among in trainings.items()}
+    rows = [_of_all(row, chosen) if row.rung in shared else row for row in rows]
     sign = -1 if first.larger_is_better else 1
     order = [MODEL, *(rung for rung in RUNGS if rung != MODEL)]
     rows.sort(key=lambda row: (order.index(row.rung), _last_if_nan(sign * row.validation.mean())))
@@ -119,7 +123,14 @@ def compare_trainings(
         list(seeds),
         counts.pop() if len(counts) == 1 else None,
         rows,
+        chosen,
     )
+
+
+def _of_all(row: Row, chosen: Mapping[str, Sequence[RungName]]) -> Row:
+    """The row of a rung that all settings share."""
+    among = [rung for rungs in chosen.values() for rung in rungs]
+    return replace(row, setting=ALL, chosen=among.count(row.rung), trainings=len(among))
 
 
 def _last_if_nan(value: float) -> float:
@@ -201,6 +212,7 @@ def _row(
         joined.gain_interval(name, reference) if joined and not itself else None,
         within if math.isfinite(within[0]) and not itself else None,
         sum(done.chosen == rung for done in among),
+        len(among),
         float(np.mean([done.facts["seconds"] for done in among])),
         {
             title: np.array([done.test.further[title][rung] for done in among])
@@ -236,7 +248,7 @@ def finding(row: Row, compared: Compared) -> str:
         return f"{pair} cannot be told apart: one seed, and {_few(compared)}"
     if _holds_zero(row.seed_interval):
         return f"{pair} are level: the interval over {seeds} seeds holds 0"
-    return f"{head} on these rows, whatever the seed; {_few(compared)} cannot say more"
+    return f"{head} on these rows, whatever the seed; how it is on others is open: {_few(compared)}"
 
 
 def findings_of(compared: Compared) -> list[str]:
@@ -248,6 +260,19 @@ def findings_of(compared: Compared) -> list[str]:
         for row in compared.rows
         if not row.reference and (row.rung == MODEL or row.setting in (ALL, compared.best.setting))
     ]
+
+
+def best_words(compared: Compared) -> str:
+    """Which setting is the best, and what predicts after its trainings."""
+    best, chosen = compared.best, compared.chosen[compared.best.setting]
+    text = f"best on the validation part: {best.name}"
+    others = [row for row in compared.rows if row.rung != MODEL and row.rung in chosen]
+    names = {row.rung: row.words for row in others if row.setting in (ALL, best.setting)}
+    counts = [
+        f"{words} in {chosen.count(rung)} of {len(chosen)} trainings"
+        for rung, words in names.items()
+    ]
+    return f"{text}; its ladder predicts with {', '.join(counts)}" if counts else text
 
 
 def _few(compared: Compared) -> str:
@@ -279,7 +304,8 @@ def comparison_table(compared: Compared) -> pl.DataFrame:
             **_ends("gain_blocks", row.gain_interval),
             **_ends("gain_seeds", row.seed_interval),
             "better_seeds": int((row.by_seed > 0).sum()),
-            "chosen_by_ladder": row.predicts,
+            "chosen": row.chosen,
+            "trainings": row.trainings,
             "seconds": row.seconds,
         }
         for title, values in row.further.items():
@@ -328,12 +354,13 @@ def written_rows(compared: Compared) -> list[list[str]]:
         lines.append(
             [
                 row.name,
-                *(with_deviation(cells["x"], cells["x_sd"]) for cells in spreads),
+                # A rung without any chance in it has no deviation.
+                *(with_deviation(cells["x"], cells["x_sd"] or None) for cells in spreads),
                 "reference" if row.reference else f"{row.gain:+.4f}",
                 _span(row.gain_interval if over_blocks else row.seed_interval, sign=True),
                 *([_span(row.seed_interval, sign=True)] if over_blocks else []),
                 "" if row.reference else f"{int((row.by_seed > 0).sum())} of {len(row.test)}",
-                f"{row.predicts} of {len(row.test)}",
+                f"{row.chosen} of {row.trainings}",
                 _span(row.interval),
             ]
         )

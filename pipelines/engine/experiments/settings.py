@@ -28,6 +28,7 @@ from ..tune_options import training_options
 from .differences import (
     Compared,
     Row,
+    best_words,
     compare_trainings,
     comparison_table,
     explanation,
@@ -172,11 +173,11 @@ def _write(
     write_text(output / "trainings.csv", trainings.write_csv())
     write_text(config, dump_options(chosen))
     cells, names = written_rows(compared), header(compared)
-    best = f"Best on the validation part: {compared.best.name}."
+    best = best_words(compared)
     lines = [
         f"# Comparison of settings of {task}",
         "",
-        best,
+        f"{best[0].upper()}{best[1:]}.",
         "",
         *(f"- {text}." for text in findings),
         "",
@@ -192,7 +193,7 @@ def _write(
     widths = [max(map(len, column)) for column in zip(*narrow)]
     for row in narrow:
         say("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
-    for text in (best.rstrip("."), *findings):
+    for text in (best, *findings):
         say(text)
     say(f"table {output / 'comparison.md'}")
     say(f"train the best: headwise {task} train {config}")
