@@ -12,7 +12,6 @@ from functools import lru_cache
 from typing import TypeVar, cast
 
 from ...base.errors import InputError
-from .command_line.checks import check_least, check_unread
 from .options import TrainOptions
 from .search_space import Value, parse_settings
 from .tune_options import UNREAD, training_options
@@ -133,6 +132,9 @@ def check_comparison(
     options: those of the verb. kind: the class of the options of training; check: the check of
     those, which is made for every setting.
     """
+    # Not above: the package command_line imports this module.
+    from .command_line.checks import check_least, check_unread
+
     assert isinstance(options, ComparisonOptions)
     check_least(options, {"seeds": 1, "processes": 1})
     check_unread(options, UNREAD, "train; compare writes to --output and goes on by itself")

@@ -4,6 +4,7 @@ from mutant import Mutant
 
 SEEDED = "pipelines/engine/experiments/seeded.py"
 DIFFERENCES = "pipelines/engine/experiments/differences.py"
+FINDINGS = "pipelines/engine/experiments/findings.py"
 SETTINGS = "pipelines/engine/experiments/settings.py"
 
 
@@ -69,7 +70,7 @@ MUTANTS = [
     Mutant(
         "certain-against-a-seed",
         "compare",
-        DIFFERENCES,
+        FINDINGS,
         "if not (np.sign(row.by_seed) == np.sign(row.gain)).all():",
         "if not (np.sign(row.by_seed) == np.sign(row.gain)).any():",
         _found("test_a_difference_that_turns_with_the_seed_is_not_beyond_doubt"),

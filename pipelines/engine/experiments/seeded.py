@@ -165,6 +165,10 @@ class SeededTrainings(Generic[OptionsT]):
         options = replace(job.setting.of(self.options), seed=job.seed)
         device, started = pick_device(options.accelerator), time.monotonic()
         try:
+            if (rungs := pipeline.rungs(splits.spec)) is not None:
+                rungs.prepare(
+                    splits, options
+                )  # what could not be fitted afterwards is an error now
             model, facts = fit(
                 pipeline, options, splits.train, splits.spec, device, validation=splits.validation
             )

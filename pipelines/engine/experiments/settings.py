@@ -25,11 +25,9 @@ from ..runs.paths import as_typed, homes_of, with_absolute_paths
 from ..runs.run_directory import ACCOUNT, Facts, dump_options
 from ..search_space import parse_settings, reopening
 from ..tune_options import training_options
-from .differences import (
-    Compared,
-    Row,
+from .differences import Compared, Row, compare_trainings
+from .findings import (
     best_words,
-    compare_trainings,
     comparison_table,
     explanation,
     findings_of,

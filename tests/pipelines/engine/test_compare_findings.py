@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from headwise.pipelines.engine.experiments.differences import (
+from headwise.pipelines.engine.experiments.differences import compare_trainings
+from headwise.pipelines.engine.experiments.findings import (
     best_words,
-    compare_trainings,
     comparison_table,
     finding,
     findings_of,

@@ -15,7 +15,7 @@ import yaml
 from scipy.stats import t as student
 from torch import nn
 
-from headwise.base.account import doubt
+from headwise.base.account import doubt, note
 from headwise.base.errors import InputError
 from headwise.pipelines import TASKS, load_task
 from headwise.pipelines.engine.command_line import options_class, parse, run_verb
@@ -69,6 +69,9 @@ class AverageRungs(Rungs):
 
     def model_words(self, options):
         return "vector"
+
+    def prepare(self, splits, options):
+        note("assumed", "the first row is typical")
 
     def simple(self, splits, options, device):
         return {
@@ -159,7 +162,8 @@ def test_every_setting_is_trained_with_every_seed_on_the_parts_of_the_first_seed
     assert len(result.trainings) == 3 * 2 * 4, "seeds, settings, rungs"
     assert (tmp_path / "comparison.png").exists()
     assert len(list((tmp_path / "trainings").glob("*.json"))) == 6
-    assert json.loads((tmp_path / "account.json").read_text()) == []
+    (noted,) = json.loads((tmp_path / "account.json").read_text())
+    assert noted["what"] == "the first row is typical", "what the trainings note, once"
 
 
 def test_rungs_that_no_setting_changes_are_one_row_and_blends_stay_beside_their_setting(tmp_path):
@@ -326,8 +330,8 @@ def test_doubts_that_are_accepted_are_accepted_in_every_training(tmp_path):
     with pytest.raises(InputError, match="--accept copies goes on"):
         compared(Doubtful(), tmp_path / "refused", vary=["bias=0,1"])
     compared(Doubtful(), tmp_path / "taken", accept=["copies"], vary=["bias=0,1"])
-    (entry,) = json.loads((tmp_path / "taken" / "account.json").read_text())
-    assert entry["topic"] == "accepted"
+    entries = json.loads((tmp_path / "taken" / "account.json").read_text())
+    assert [entry["topic"] for entry in entries] == ["assumed", "accepted"]
 
 
 def test_data_without_a_validation_part_is_one_line(tmp_path):
