@@ -150,7 +150,7 @@ def parse_space(words: Sequence[str], options: type[TrainOptions]) -> dict[str, 
     is none of these, an unknown name, and values that the option cannot have.
     """
     space = dict[str, Searched]()
-    fixed = FIXED | _of_the_data(options) - declared_space(options).keys()
+    fixed = FIXED | data_options(options) - declared_space(options).keys()
     for word in words:
         where = f"--space {word}"
         name, text = _named(word, where, "name=low:high or name=value,value", options)
@@ -170,7 +170,7 @@ def parse_settings(words: Sequence[str], options: type[TrainOptions]) -> dict[st
     """
     settings = dict[str, Choices]()
     free = {"epochs", "max_steps", *declared_space(options), *getattr(options, "SAME_ROWS", ())}
-    fixed = (FIXED | _of_the_data(options)) - free
+    fixed = (FIXED | data_options(options)) - free
     for word in words:
         where = f"--vary {word}"
         name, text = _named(word, where, "name=value,value", options)
@@ -187,7 +187,7 @@ def parse_settings(words: Sequence[str], options: type[TrainOptions]) -> dict[st
     return settings
 
 
-def _of_the_data(options: type[TrainOptions]) -> frozenset[str]:
+def data_options(options: type[TrainOptions]) -> frozenset[str]:
     """The options by which the data is read."""
     groups: Mapping[str, tuple[str, ...]] = getattr(options, "GROUPS", {})
     return frozenset(groups.get("data", ()))

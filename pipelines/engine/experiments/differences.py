@@ -199,14 +199,14 @@ def _row(
     name = f"{setting}\n{rung}"
     by_seed = sign * (test - of_reference)
     within = t_interval(by_seed)
-    itself = name == reference
+    itself, alone = name == reference, _joined({(setting, rung): among}, among[0].test)
     return Row(
         setting,
         rung,
         among[0].words[rung],
         np.array([done.validation[rung] for done in among]),
         test,
-        joined.interval(name) if joined else None,
+        alone.interval(name) if alone else None,
         by_seed,
         joined.gain_interval(name, reference) if joined and not itself else None,
         within if math.isfinite(within[0]) and not itself else None,

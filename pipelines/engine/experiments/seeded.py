@@ -25,10 +25,11 @@ from ..pipeline import AnyPipeline, Context, DataSet, OptionsT, Splits
 from ..runs.ladder_files import fit_ladder
 from ..runs.loaded import pick_device
 from ..runs.paths import homes_of
-from ..search_space import reopening
+from ..search_space import data_options, reopening
 from ..task import Task
 from ..training import order
 from ..training.devices import one_device
+from ..training.loop import build
 from ..training.quick import fit
 from .jobs import Record
 
@@ -145,6 +146,19 @@ class SeededTrainings(Generic[OptionsT]):
             self.parts[key] = pipeline.open_data(setting.of(self.options))
         return self.parts[key]
 
+    def check_models(self, pipeline: AnyPipeline, settings: Sequence[Setting]) -> None:
+        """Build the model of each setting that reads the data as the first one does, so that
+        options which make no model are an error before hours of training.
+        """
+        of_data = data_options(self.task.options)
+        splits = self.opened(pipeline, settings[0])
+        for setting in settings:
+            if of_data.isdisjoint(setting.changes):
+                try:
+                    build(pipeline, setting.of(self.options), splits.spec)
+                except InputError as error:
+                    raise InputError(f"{setting.name}: {error}") from None
+
     def __call__(self, job: SeededJob) -> Record:
         """Train a setting with a seed; gives the record of its file."""
         pipeline = self.task.load()
@@ -166,9 +180,8 @@ class SeededTrainings(Generic[OptionsT]):
         device, started = pick_device(options.accelerator), time.monotonic()
         try:
             if (rungs := pipeline.rungs(splits.spec)) is not None:
-                rungs.prepare(
-                    splits, options
-                )  # what could not be fitted afterwards is an error now
+                # What could not be fitted after the training is an error now.
+                rungs.prepare(splits, options)
             model, facts = fit(
                 pipeline, options, splits.train, splits.spec, device, validation=splits.validation
             )

@@ -90,7 +90,7 @@ def _compare(
         (output / "sample").mkdir(exist_ok=True)
         located = replace(given, data=str(pipeline.write_sample(output / "sample").resolve()))
     trainings = SeededTrainings(task, located, varied)
-    account, trainings, fingerprint = _open(pipeline, trainings, given, settings[0])
+    account, trainings, fingerprint = _open(pipeline, trainings, given, settings)
     # All settings with one seed first, so that what is there early can be compared; setting by
     # setting where each reads the data anew.
     jobs = [SeededJob(setting, seed) for seed in seeds for setting in settings]
@@ -123,16 +123,17 @@ def _open(
     pipeline: AnyPipeline,
     trainings: SeededTrainings[TrainOptions],
     given: TrainOptions,
-    first: Setting,
+    settings: Sequence[Setting],
 ) -> tuple[Account, SeededTrainings[TrainOptions], str]:
     """Read the data as the first setting does: the account of it, what trains, and the fingerprint
     of all that the trainings share.
     """
     with opened(given.accept, homes_of(trainings.options)) as account:
-        splits = trainings.opened(pipeline, first)
+        splits = trainings.opened(pipeline, settings[0])
         if not len(splits.validation):
             raise InputError("compare: the data has no validation part, which settings go by")
         publish(account)
+        trainings.check_models(pipeline, settings)
     rows = scored_rows(splits)
     # Values of the options that are varied stand in the names of the jobs.
     free = {*_FREE, *trainings.varied}

@@ -268,6 +268,19 @@ def test_settings_that_are_scored_on_other_rows_are_refused(tmp_path):
         compared(Shrinking(), tmp_path, vary=["bias=0,1"])
 
 
+def test_options_that_make_no_model_are_one_line_before_any_training(tmp_path):
+    class Fragile(Laddered):
+        def build_model(self, options, spec):
+            if options.momentum == 0.5:
+                raise ValueError("momentum cannot be 0.5")
+            return super().build_model(options, spec)
+
+    pipeline = Fragile()
+    with pytest.raises(InputError, match=r"^momentum=0.5: .* make no model: momentum cannot be"):
+        compared(pipeline, tmp_path, vary=["momentum=0,0.5"])
+    assert not pipeline.trained
+
+
 def test_data_is_read_once_for_each_value_of_an_option_of_the_data(tmp_path):
     pipeline = Laddered()
     compared(pipeline, tmp_path, vary=["bias=0,1", "lr=0.1,0.2"], seeds=2)
