@@ -73,7 +73,7 @@ class AverageRungs(Rungs):
     def prepare(self, splits, options):
         note("assumed", "the first row is typical")
 
-    def simple(self, splits, options, device):
+    def simple(self, model, splits, options, device):
         return {
             "naive": Rung("zero", Fixed([0.0, 0.0])),
             "simple": Rung("first row", Fixed(splits.train.rows[0])),

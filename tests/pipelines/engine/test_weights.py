@@ -147,6 +147,32 @@ def test_auto_never_takes_weights_of_another_model_than_the_backbone(web: Web) -
     assert resolved("auto", web, backbone=SMALL)[0].name == "tiny"
 
 
+def test_auto_asks_the_hub_for_a_backbone_that_was_named_and_for_no_other(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(module, "on_hub", lambda name: not asked.append(name))
+    assert resolved("auto", web, backbone="resnet18")[0].argument == "pretrained"
+    monkeypatch.setenv("HEADWISE_OFFLINE", "1")
+    assert resolved("auto", web, backbone="resnet18")[0].argument == "random"
+    monkeypatch.delenv("HEADWISE_OFFLINE")
+    web.answer = ConnectionError("no route to host")
+    assert resolved("auto", web)[0].argument == "random"
+    assert asked == ["resnet18"]
+
+
+def test_auto_without_timm_is_none_and_the_account_says_so(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(extra: str, what: str) -> None:
+        raise InputError(f"{what} needs the package timm")
+
+    monkeypatch.setattr(module, "check_extra", missing)
+    weights, account = resolved("auto", web)
+    assert weights == Weights("none", "small", "random")
+    assert any("needs the package timm" in line for line in account.lines())
+
+
 def test_a_built_model_gets_weights_of_its_own_backbone_or_an_error(web: Web) -> None:
     published_file("tiny", downloader=web)
     arguments = {"scratch": "small", "prefer": ("tiny",)}
