@@ -41,6 +41,9 @@ class Row:
     chosen: int
     """Trainings whose ladder chose this rung, of `trainings`."""
     trainings: int
+    stopped_by: float
+    """Mean score that stops the trainings early, smaller is better: where the metric is the same
+    for two settings, such as a share of wrong words after a short training, this is not."""
     seconds: float
     further: Mapping[str, np.ndarray]
     reference: bool
@@ -115,7 +118,13 @@ def compare_trainings(
     rows = [_of_all(row, chosen) if row.rung in shared else row for row in rows]
     sign = -1 if first.larger_is_better else 1
     order = [MODEL, *(rung for rung in RUNGS if rung != MODEL)]
-    rows.sort(key=lambda row: (order.index(row.rung), _last_if_nan(sign * row.validation.mean())))
+    rows.sort(
+        key=lambda row: (
+            order.index(row.rung),
+            _last_if_nan(sign * row.validation.mean()),
+            row.stopped_by,
+        )
+    )
     return Compared(
         first.metric,
         first.larger_is_better,
@@ -212,6 +221,7 @@ def _row(
         within if math.isfinite(within[0]) and not itself else None,
         sum(done.chosen == rung for done in among),
         len(among),
+        float(np.mean([done.stopped_by for done in among])),
         float(np.mean([done.facts["seconds"] for done in among])),
         {
             title: np.array([done.test.further[title][rung] for done in among])

@@ -177,7 +177,8 @@ def header(compared: Compared) -> list[str]:
 def _span(interval: Interval | None, *, sign: bool = False) -> str:
     if interval is None:
         return ""
-    low, high = (f"{end:+.4f}" if sign else f"{end:.4f}" for end in interval)
+    rounded = (round(end, 4) + 0.0 for end in interval)  # no minus before 0
+    low, high = (f"{end:+.4f}" if sign else f"{end:.4f}" for end in rounded)
     return f"{low} to {high}"
 
 

@@ -64,7 +64,12 @@ class Seeded:
     validation: Scores
     test: LadderScores
     facts: Mapping[str, float]
-    """Epochs, best_epoch, weights of the model and seconds."""
+    """Epochs, best_epoch, validation_NAME of early stopping, weights of the model and seconds."""
+
+    @property
+    def stopped_by(self) -> float:
+        """The validation score that early stopping goes by, that of the epoch which was kept."""
+        return next(value for name, value in self.facts.items() if name.startswith("validation_"))
 
     def to_record(self) -> dict[str, object]:
         """As the file of a job holds it. Draws are texts: a file has thousands of them."""

@@ -21,7 +21,15 @@ WORDS = {"naive": "the mean", "simple": "ridge", "model": "net", "blend": "blend
 
 
 def trained(
-    score, *, validation=None, spread=0.001, blocks=20, larger=False, chosen="model", **others
+    score,
+    *,
+    loss=1.0,
+    validation=None,
+    spread=0.001,
+    blocks=20,
+    larger=False,
+    chosen="model",
+    **others,
 ):
     """A training whose model has this test score; others: the test scores of further rungs."""
     generator = np.random.default_rng(int(1000 * abs(score)))
@@ -33,7 +41,9 @@ def trained(
     }
     test = LadderScores("error", larger, values, draws, blocks)
     on_validation = {**values, "model": score if validation is None else validation}
-    return Seeded(WORDS, chosen, on_validation, test, {"seconds": 1.0, "epochs": 2.0})
+    return Seeded(
+        WORDS, chosen, on_validation, test, {"seconds": 1.0, "epochs": 2.0, "validation_loss": loss}
+    )
 
 
 def said(first, second, **changes):
@@ -108,6 +118,11 @@ def test_the_best_is_the_best_of_the_validation_part_whatever_the_test_part_says
     assert compared.best.setting == "b"
     assert compared.reference.setting == "c"
     assert compared.best.gain == pytest.approx(-0.4)
+
+
+def test_of_settings_with_the_same_score_the_one_with_the_smaller_loss_is_the_best():
+    trainings = {"a": [trained(1.0, loss=2.5)], "b": [trained(1.0, loss=2.4)]}
+    assert compare_trainings(trainings, [1], "a").best.setting == "b"
 
 
 def test_what_predicts_after_the_trainings_of_the_best_is_said():
