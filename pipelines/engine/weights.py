@@ -139,6 +139,8 @@ def initial_weights(
 
     built: its backbone. Raises `InputError` also where the name is of another model.
     """
+    if name == AUTO and built == scratch:
+        return Weights("none", built, RANDOM)
     weights = resolve_weights(name, use, backbone=built, scratch=scratch, prefer=prefer)
     if weights.architecture == built:
         return weights
@@ -147,6 +149,17 @@ def initial_weights(
             f"--weights {name}: are of {weights.architecture}, and the model was built on {built}"
         )
     return Weights("none", built, RANDOM)
+
+
+def weights_for(name: str, data: str | None, sample: str) -> str:
+    """`--weights` for some data: what `auto` would fetch, the generated sample does not need.
+
+    sample: the name of the sample's folder or file.
+    """
+    if name == AUTO and data is not None and Path(data).name == sample:
+        note("assumed", "no pretrained weights: the generated sample needs none (--weights auto)")
+        return NO_WEIGHTS[0]
+    return name
 
 
 def tune_backbone(backbone: TunedBackbone, part: Tune, *, pretrained: bool) -> None:

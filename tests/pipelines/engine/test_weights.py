@@ -20,6 +20,7 @@ from headwise.pipelines.engine.weights import (
     initial_weights,
     published_file,
     resolve_weights,
+    weights_for,
 )
 
 timm = pytest.importorskip("timm", reason="timm is optional (extra vision) and not installed")
@@ -159,6 +160,20 @@ def test_auto_asks_the_hub_for_a_backbone_that_was_named_and_for_no_other(
     web.answer = ConnectionError("no route to host")
     assert resolved("auto", web)[0].argument == "random"
     assert asked == ["resnet18"]
+
+
+def test_the_generated_sample_needs_no_weights(web: Web) -> None:
+    with opened() as account:
+        assert weights_for("auto", "runs/a/sample/generated", "generated") == "none"
+        assert any("the generated sample needs none" in line for line in account.lines())
+    assert weights_for("auto", "runs/a/sample/mine", "generated") == "auto"
+    assert weights_for("tiny", "runs/a/sample/generated", "generated") == "tiny"
+
+
+def test_what_auto_did_not_take_is_not_looked_for_again(web: Web) -> None:
+    weights = initial_weights("auto", "pyramid", built="small", scratch="small", prefer=("tiny",))
+    assert weights == Weights("none", "small", "random")
+    assert web.calls == 0
 
 
 def test_auto_without_timm_is_none_and_the_account_says_so(
