@@ -37,6 +37,8 @@ class MedicalOptions(LadderOptions):
         "augmentation": ("turn", "shift", "zoom", "aspect", "brightness", "flip"),
         "scores": ("class_weights", "sensitivity"),
     }  # fmt: skip
+    # Of the data, but the rows that are scored stay the same: `compare` may vary them.
+    SAME_ROWS: ClassVar[tuple[str, ...]] = ("balanced",)
     SEARCH: ClassVar[Space] = {"head_width": Choices((16, 32, 64)), "dropout": Range(0.0, 0.5)}
 
     data: str | None = None
@@ -232,7 +234,10 @@ class BodyOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions(MedicalOptions):
-    """Train MEDUSA-style attention and its ablations over several seeds: a table; resumable."""
+    """Train MEDUSA-style attention and its ablations over several seeds: a table; resumable.
+
+    With --vary OPTION=a,b it compares settings of train instead (`compare --vary --help`).
+    """
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
         **MedicalOptions.GROUPS,

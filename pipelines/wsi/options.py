@@ -51,6 +51,8 @@ class WsiOptions(LadderOptions):
         ),
         "loss": ("diversity", "branch_loss", "class_weights"),
     }  # fmt: skip
+    # Of the data, but the rows that are scored stay the same: `compare` may vary them.
+    SAME_ROWS: ClassVar[tuple[str, ...]] = ("standardise",)
     SEARCH: ClassVar[Space] = {
         "inner": Choices((128, 256, 512)),
         "branches": Range(1, 8),
