@@ -246,9 +246,14 @@ def _repository(name: str) -> str | None:
 
 def on_hub(name: str) -> bool:
     """Whether the hub has weights of a model, by its name in timm, and can be reached now."""
+    return bool(_repository(name)) and hub_answers()
+
+
+def hub_answers() -> bool:
+    """Whether the hub can be reached now; takes a few seconds at most."""
     from huggingface_hub import constants
 
-    return bool(_repository(name)) and _answers(constants.ENDPOINT)
+    return _answers(constants.ENDPOINT)
 
 
 def _answers(address: str) -> bool:

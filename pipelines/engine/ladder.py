@@ -32,13 +32,16 @@ class Rung(NamedTuple):
     """A rung as it was fitted.
 
     words: what it is, for tables; model: called as the domain model is; facts: what `Rungs.empty`
-    needs to build it again; short: what a sentence calls it, the words where it is empty.
+    needs to build it again; short: what a sentence calls it, the words where it is empty; proven:
+    whether it was better than the naive answer beyond doubt on rows that it was not fitted on, of
+    the training part, too.
     """
 
     words: str
     model: nn.Module
     facts: Mapping[str, object] = {}
     short: str = ""
+    proven: bool = False
 
     @property
     def name(self) -> str:
@@ -249,12 +252,16 @@ def drawn_scores(
     return LadderScores(metric, larger_is_better, score, by_rung, count, further or {})
 
 
-def choose(scores: LadderScores) -> tuple[RungName, str]:
+def choose(scores: LadderScores, *, proven: bool = False) -> tuple[RungName, str]:
     """The rung to predict with, by its scores on the validation part, and why.
 
     A rung must be better than the naive one, beyond doubt where there are enough blocks to tell. Of
     those that are, the best is chosen, or the simplest that is as good; the blend where there are
     too few blocks to tell.
+
+    proven: whether the simple rung is known to be better than the naive one from more rows than
+    these; then it, and the blend of which it is a part, need not show it again, but may not be
+    worse here beyond doubt.
 
     >>> draws = {"naive": np.ones(9), "simple": np.zeros(9)}
     >>> choose(LadderScores("MSE", False, {"naive": 1.0, "simple": 0.0}, draws, 9))
@@ -264,7 +271,12 @@ def choose(scores: LadderScores) -> tuple[RungName, str]:
     if "naive" not in present:
         able = present
     else:
-        able = [rung for rung in present[1:] if _beats_naive(scores, rung)]
+        able = [
+            rung
+            for rung in present[1:]
+            if _beats_naive(scores, rung)
+            or (proven and rung in ("simple", "blend") and not _loses_to_naive(scores, rung))
+        ]
         if not able:
             return "naive", "no other is better beyond doubt on the validation part"
     if "blend" in able and scores.blocks < LEAST_BLOCKS:
@@ -286,6 +298,11 @@ def choose(scores: LadderScores) -> tuple[RungName, str]:
 def _beats_naive(scores: LadderScores, rung: RungName) -> bool:
     interval = scores.gain_interval(rung, "naive")
     return scores.gain(rung, "naive") > 0 and (interval is None or interval[0] > 0)
+
+
+def _loses_to_naive(scores: LadderScores, rung: RungName) -> bool:
+    interval = scores.gain_interval(rung, "naive")
+    return interval is not None and interval[1] < 0
 
 
 def ladder_rows(ladder: Ladder, scores: LadderScores) -> list[LadderRow]:

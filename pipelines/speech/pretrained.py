@@ -6,12 +6,13 @@ from pathlib import Path
 
 from torch import nn
 
-from ...base.errors import InputError, fail, reason
+from ...base.errors import InputError, closest, fail, reason
 from ...data.catalogue import get_dataset
 from ...data.speech.tokens import TextTokens, read_tokens, suppressed_tokens
 from ...models.weights.whisper import WhisperWeights, read_whisper
 from .data import SpeechSpec, input_facts, note_language
 from .options import AdoptOptions, SpeechOptions
+from .whisper_names import SIZES, find_published, size_named
 
 CATALOGUED = "whisper-tiny-en"
 LAG = (
@@ -30,11 +31,13 @@ def find_weights(name: str) -> Path:
         return path
     if name == CATALOGUED:
         return get_dataset(CATALOGUED)
+    if (size := size_named(name)) is not None:
+        return find_published(size)
+    close = closest(name, (CATALOGUED, *SIZES))
+    hint = "" if close is None else f", did you mean {close}?"
     raise InputError(
-        f"--weights {name}: there is no such file or folder of weights; the only ones with a name "
-        f"are {CATALOGUED} (English). For others, such as whisper-small or large-v3, fetch a "
-        "folder of Hugging Face (model.safetensors, config.json, tokenizer.json), such as "
-        "openai/whisper-small, or one of CTranslate2, and name it: --weights FOLDER --language en"
+        f"--weights {name}: there is no such file or folder of weights{hint}; names are "
+        f"{CATALOGUED} (from a package) and {', '.join(SIZES)} (from Hugging Face's hub)"
     )
 
 

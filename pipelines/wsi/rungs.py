@@ -4,7 +4,7 @@ and its blend with the bag model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -22,10 +22,11 @@ from ...models.bags.simple import (
 )
 from ...models.layers.forest import Forest, ForestSizes, random_forest
 from ..engine.class_ladder import class_list, class_scores, fit_blend, prior_logits
-from ..engine.ladder import LadderScores, Rung, Rungs, rung_outputs
+from ..engine.ladder import LEAST_BLOCKS, LadderScores, Rung, Rungs, rung_outputs, weighted_mean
 from ..engine.options import RungName
 from ..engine.pipeline import Context, Splits
 from ..engine.subsets import stratified_folds
+from ..metrics.bootstrap import DRAWS, draw_weights, percentile_interval
 from .data import BagSet, WsiSpec
 from .options import WsiOptions
 
@@ -93,10 +94,19 @@ class SlideRungs(Rungs[WsiOptions, WsiSpec, BagSet]):
         if len(np.unique(train.labels)) < 2:
             return rungs
         statistics = Statistics(train, splits.validation)
-        losses = {form: _loss(form, statistics, spec, seed) for form in forms(len(spec.classes))}
-        best = min(losses, key=lambda form: losses[form])
+        held_out = statistics.held_out(seed)
+        losses = {form: _losses_of(form, held_out, spec, seed) for form in forms(len(spec.classes))}
+        best = min(losses, key=lambda form: losses[form].mean())
         model = fit_form(best, statistics.train, train.labels, spec, seed)
-        rungs["simple"] = Rung(best.words, model, _facts(best, model), short=best.short)
+        gains = np.concatenate([_prior_losses(part) for part in held_out]) - losses[best]
+        groups = np.concatenate([part.held_groups for part in held_out])
+        rungs["simple"] = Rung(
+            best.words,
+            model,
+            _facts(best, model),
+            short=best.short,
+            proven=_above_zero(gains, groups),
+        )
         return rungs
 
     def blend(
@@ -152,13 +162,42 @@ def forms(classes: int) -> list[Form]:
     return [*linear, Form("forest", True), *kernel]
 
 
+class HeldOut(NamedTuple):
+    """Statistics that a form is fitted to, with their labels, and others that judge it, with their
+    labels and patients.
+    """
+
+    fitted: np.ndarray
+    labels: np.ndarray
+    held: np.ndarray
+    held_labels: np.ndarray
+    held_groups: np.ndarray
+
+
 class Statistics:
     """Mean, least and largest instance of the bags (N, 3 D) of two parts, in float64."""
 
     def __init__(self, train: BagSet, validation: BagSet) -> None:
         self.train, self.validation = _statistics(train), _statistics(validation)
         self.labels, self.groups = train.labels, train.patients
-        self.held_labels = validation.labels
+        self.held_labels, self.held_groups = validation.labels, validation.patients
+
+    def held_out(self, seed: int) -> list[HeldOut]:
+        """Folds of the training part, each held out from a fit of the others, and the validation
+        part, held out from a fit of all of it.
+        """
+        parts: list[HeldOut] = []
+        count = min(FOLDS, len(set(self.groups.tolist())))
+        folds = stratified_folds(self.labels, self.groups, count, seed) if count > 1 else []
+        for rows in folds:
+            rest = np.setdiff1d(np.arange(len(self.labels)), rows)
+            if len(np.unique(self.labels[rest])) > 1:
+                fitted, held = (self.train[rest], self.train[rows]), self.labels[rows]
+                parts.append(
+                    HeldOut(fitted[0], self.labels[rest], fitted[1], held, self.groups[rows])
+                )
+        held = self.validation, self.held_labels, self.held_groups
+        return [*parts, HeldOut(self.train, self.labels, *held)]
 
 
 def _statistics(bags: BagSet) -> np.ndarray:
@@ -166,19 +205,33 @@ def _statistics(bags: BagSet) -> np.ndarray:
     return np.concatenate([model.statistics(bags[k][0].float()).numpy() for k in range(len(bags))])
 
 
-def _loss(form: Form, statistics: Statistics, spec: WsiSpec, seed: int) -> float:
-    """Mean log-loss over samples that the form was not fitted on."""
-    labels, groups = statistics.labels, statistics.groups
-    losses = []
-    count = min(FOLDS, len(set(groups.tolist())))
-    for held_out in stratified_folds(labels, groups, count, seed) if count > 1 else []:
-        rest = np.setdiff1d(np.arange(len(labels)), held_out)
-        if len(np.unique(labels[rest])) > 1:
-            model = fit_form(form, statistics.train[rest], labels[rest], spec, seed, trial=True)
-            losses.append(_losses(model, statistics.train[held_out], labels[held_out]))
-    model = fit_form(form, statistics.train, labels, spec, seed, trial=True)
-    losses.append(_losses(model, statistics.validation, statistics.held_labels))
-    return float(np.concatenate(losses).mean())
+def _losses_of(form: Form, parts: Sequence[HeldOut], spec: WsiSpec, seed: int) -> np.ndarray:
+    """Log-losses of samples that the form was not fitted on, (N,)."""
+    return np.concatenate(
+        [
+            _losses(
+                fit_form(form, part.fitted, part.labels, spec, seed, trial=True),
+                part.held,
+                part.held_labels,
+            )
+            for part in parts
+        ]
+    )
+
+
+def _prior_losses(part: HeldOut) -> np.ndarray:
+    """Log-losses of the shares of the classes, (N,)."""
+    classes = 1 + max(int(part.labels.max()), int(part.held_labels.max(initial=0)))
+    logits = prior_logits(part.labels, classes).double().numpy()
+    return -log_softmax(logits)[part.held_labels]
+
+
+def _above_zero(gains: np.ndarray, groups: np.ndarray) -> bool:
+    """Whether the mean gain is above 0 beyond doubt, groups drawn with replacement."""
+    if len(np.unique(groups)) < LEAST_BLOCKS:
+        return False
+    means = [weighted_mean(gains, weights) for weights in draw_weights(groups, DRAWS, seed=0)]
+    return percentile_interval(np.concatenate(means))[0] > 0
 
 
 @torch.no_grad()
@@ -244,7 +297,7 @@ def _fit_forest(
 def _fit_machine(
     form: Form, x: np.ndarray, labels: np.ndarray, width: int, seed: int
 ) -> KernelBags:
-    """The logit of the margin is fitted to rows that the machine was not fitted on (Platt, 1999)."""
+    """The logit of the margin is fitted to rows that the machine was not fitted on (Platt 1999)."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import cross_val_predict
     from sklearn.svm import SVC

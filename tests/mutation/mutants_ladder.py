@@ -104,6 +104,22 @@ MUTANTS = [
         ("pipelines/engine/test_batch_inference.py",),
     ),
     Mutant(
+        "proven-by-nothing",
+        "ladder",
+        "pipelines/wsi/rungs.py",
+        "percentile_interval(np.concatenate(means))[0] > 0",
+        "percentile_interval(np.concatenate(means))[1] > 0",
+        ("pipelines/wsi/test_rungs.py",),
+    ),
+    Mutant(
+        "proven-model",
+        "ladder",
+        LADDER,
+        'or (proven and rung in ("simple", "blend") and',
+        "or (proven and",
+        CHOICE,
+    ),
+    Mutant(
         "ladder-clock",
         "ladder",
         "pipelines/engine/runs/ladder_files.py",

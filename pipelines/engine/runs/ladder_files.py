@@ -56,7 +56,8 @@ def fit_ladder(
     models = {name: rungs[name].model.to(device).eval() for name in RUNGS if name in rungs}
     with torch.no_grad():
         scores = of_task.scores(models, splits.validation, context)
-    chosen, why = _chosen(scores, options.choose if isinstance(options, LadderOptions) else "auto")
+    asked = options.choose if isinstance(options, LadderOptions) else "auto"
+    chosen, why = _chosen(scores, asked, proven="simple" in rungs and rungs["simple"].proven)
     facts: dict[RungName, RungFacts] = {
         name: RungFacts(
             short=rungs[name].name,
@@ -70,9 +71,9 @@ def fit_ladder(
     return Ladder(models, stored, seconds)
 
 
-def _chosen(scores: LadderScores, asked: Choose) -> tuple[RungName, str]:
+def _chosen(scores: LadderScores, asked: Choose, *, proven: bool) -> tuple[RungName, str]:
     if asked == "auto":
-        return choose(scores)
+        return choose(scores, proven=proven)
     if asked not in scores.score:
         raise InputError(f"--choose {asked}: this run has no such model")
     return asked, f"asked for by --choose {asked}"

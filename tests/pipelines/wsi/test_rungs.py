@@ -1,11 +1,17 @@
 """The simple models of slides: how sure they are."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from headwise.pipelines.wsi.data import WsiSpec
-from headwise.pipelines.wsi.rungs import Form, fit_form
+from headwise.pipelines.engine.pipeline import Splits
+from headwise.pipelines.wsi.data import BagSet, WsiSpec, spec_of
+from headwise.pipelines.wsi.options import WsiOptions
+from headwise.pipelines.wsi.rungs import Form, SlideRungs, fit_form
+from headwise.pipelines.wsi.sources import read_source
 
 WIDTH = 3
 
@@ -16,6 +22,27 @@ def bags() -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(0)
     labels = np.repeat([0, 1, 1], 20)
     return random.normal(size=(60, 3 * WIDTH)) + labels[:, None] * 0.6, labels
+
+
+@pytest.mark.parametrize(("signal", "proven"), [(2.0, True), (0.0, False)])
+def test_few_validation_bags_need_not_prove_what_the_training_part_does(
+    tmp_path: Path, signal: float, proven: bool
+) -> None:
+    """40 bags to fit, 4 to validate: which model is right shows in folds of the 40."""
+    random = np.random.default_rng(1)
+    lines = ["label,bag,x,y,z"]
+    for bag in range(44):
+        for _ in range(3):
+            values = random.normal(signal * (bag % 2), 1, 3)
+            lines.append(f"{bag % 2},b{bag},{','.join(f'{v:.4f}' for v in values)}")
+    (tmp_path / "bags.csv").write_text("\n".join(lines) + "\n")
+    options = WsiOptions(run=str(tmp_path / "run"), data=str(tmp_path / "bags.csv"))
+    source = read_source(options)
+    train, validation = (BagSet(source, rows, ["0", "1"]) for rows in (range(40), range(40, 44)))
+    spec = spec_of(source, {"train": train}, options)
+    splits = Splits(train, validation, validation, spec)
+    simple = SlideRungs().simple(nn.Identity(), splits, options, torch.device("cpu"))["simple"]
+    assert simple.proven is proven
 
 
 def test_the_machine_is_as_sure_as_platt_would_be(bags: tuple[np.ndarray, np.ndarray]) -> None:
