@@ -248,13 +248,15 @@ def choose(scores: LadderScores) -> tuple[RungName, str]:
 
     A rung must be better than the naive one, beyond doubt where there are enough blocks to tell. Of
     those that are, the best is chosen, or the simplest that is as good; the blend where there are
-    too few blocks to tell.
+    too few blocks to tell, or no validation part.
 
     >>> draws = {"naive": np.ones(9), "simple": np.zeros(9)}
     >>> choose(LadderScores("MSE", False, {"naive": 1.0, "simple": 0.0}, draws, 9))
     ('simple', 'the best on the validation part')
     """
     present = [rung for rung in RUNGS if rung in scores.score]
+    if not scores.blocks and "blend" in present:
+        return "blend", "as no validation part can tell its parts apart"
     if "naive" not in present:
         able = present
     else:
