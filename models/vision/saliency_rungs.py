@@ -119,7 +119,8 @@ class LinearSaliency(FeatureMap):
         encoder = self.encoder
         if encoder is None:
             return {"architecture": "", "size": None}
-        return {"architecture": encoder.name, "size": list(encoder.size or ())}
+        size = None if encoder.size is None else list(encoder.size)
+        return {"architecture": encoder.name, "size": size}
 
 
 def rebuilt_pixels(facts: Mapping[str, object], scale: SceneNormalisation) -> LinearSaliency:
@@ -130,7 +131,9 @@ def rebuilt_pixels(facts: Mapping[str, object], scale: SceneNormalisation) -> Li
     stored = cast(PixelFacts, facts)
     if not stored["architecture"]:
         return LinearSaliency(None, scale)
-    height, width = stored["size"] or ()
+    if stored["size"] is None:
+        raise ValueError("LinearSaliency: an encoder of patches has a size")
+    height, width = stored["size"]
     size = (int(height), int(width))
     return LinearSaliency(build_encoder(stored["architecture"], "random", size), scale)
 
