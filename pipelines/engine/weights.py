@@ -16,6 +16,7 @@ from ...base.errors import InputError, nearest, reason
 from ...base.extras import check_extra
 from ...data.catalogue import Downloader, cache_folder, find_dataset, get_dataset
 from ...models.layers.encoders import HUB, cached_hub_file
+from ...models.layers.tuning import Tune, TunedBackbone
 from ...models.weights.adopted import (
     ADOPTED,
     BackboneFacts,
@@ -145,6 +146,22 @@ def initial_weights(
             f"--weights {name}: are of {weights.architecture}, and the model was built on {built}"
         )
     return Weights("none", built, RANDOM)
+
+
+def tune_backbone(backbone: TunedBackbone, part: Tune, *, pretrained: bool) -> None:
+    """`--tune`: what of a backbone a training changes; call it before the optimizer is made.
+
+    Raises `InputError` where it would leave weights as they are that nobody trained.
+    """
+    if part != "all" and not pretrained:
+        raise InputError(
+            f"--tune {part}: would leave weights as they are that are random; name others by "
+            "--weights, such as efficientnet-lite0 or dinov2-small-focus"
+        )
+    try:
+        backbone.tune(part)
+    except ValueError as error:
+        raise InputError(f"--tune {part}: {error}") from None
 
 
 def _names(name: str) -> str:

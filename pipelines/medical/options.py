@@ -32,8 +32,8 @@ class MedicalOptions(LadderOptions):
         "data": ("columns", "images", "classes", "finding", "findings", "uncertain", "positive",
                  "lungs", "boxes", "box_frame", "size", "body_size", "balanced", "validation_share",
                  "test_share"),
-        "model": ("backbone", "weights", "attention", "sees", "form", "body_width", "head_width",
-                  "body", "body_share", "dropout"),
+        "model": ("backbone", "weights", "tune", "attention", "sees", "form", "body_width",
+                  "head_width", "body", "body_share", "dropout"),
         "augmentation": ("turn", "shift", "zoom", "aspect", "brightness", "flip"),
         "scores": ("class_weights", "sensitivity"),
     }  # fmt: skip
@@ -87,6 +87,9 @@ class MedicalOptions(LadderOptions):
     hf-hub:OWNER/NAME; a file (safetensors, or a plain state dict); none or random; or auto, the
     best at hand.
     """
+    tune: Literal["all", "last", "none"] = "all"
+    """What of a backbone with pretrained weights a training changes: all, the last stage, or
+    none (a frozen backbone, of which everything around it learns to make use)."""
     attention: Literal["medusa", "none", "squeeze", "cbam", "coordinate"] = "medusa"
     """What weights the maps of the classifier: one body with a head at each scale (medusa),
     nothing, or separate gates in each stage that are together as large as body and heads. """

@@ -33,7 +33,7 @@ from ..engine.pipeline import (
 )
 from ..engine.training.optimizer import adam
 from ..engine.training.order import Batch
-from ..engine.weights import initial_weights, resolve_weights
+from ..engine.weights import initial_weights, resolve_weights, tune_backbone
 from ..metrics import classification
 from ..metrics.operating import choose_threshold, fit_temperature
 from . import figures
@@ -120,6 +120,7 @@ class MedicalPipeline(
             if resolved.pretrained:
                 state = _build(options, spec, resolved.argument).backbone.state_dict()
                 plain.backbone.load_state_dict(state)
+            tune_backbone(plain.backbone, options.tune, pretrained=resolved.pretrained)
             if options.body is not None and plain.body is not None:
                 weights, missing = fitting(plain.body, read_weights(Path(options.body)))
                 if missing:

@@ -28,8 +28,8 @@ class ReidOptions(LadderOptions):
             "validation_share", "test_share",
         ),
         "model": (
-            "model", "backbone", "weights", "patch", "width", "layers", "heads", "attention", "ffn",
-            "drop_path", "glca", "local", "pwca", "embedding", "neck", "vector",
+            "model", "backbone", "weights", "tune", "patch", "width", "layers", "heads",
+            "attention", "ffn", "drop_path", "glca", "local", "pwca", "embedding", "neck", "vector",
         ),
         "loss": ("balance", "triplet", "margin", "smoothing", "per_identity"),
         "augmentation": ("flip", "pad", "erase"),
@@ -76,6 +76,9 @@ class ReidOptions(LadderOptions):
     """Weights of the backbone: a name of `headwise data list` (dinov2-small-focus), which is
     fetched on first use and says which model it is; pretrained (timm's, of --backbone); hf-hub:
     OWNER/NAME; a file (safetensors, or a plain state dict); none; or auto, the best at hand."""
+    tune: Literal["all", "last", "none"] = "all"
+    """What of a backbone with pretrained weights a training changes: all, the last two blocks of
+    twelve, or none (a frozen backbone, of which everything around it learns to make use)."""
     patch: int = 16
     """Side of a patch in pixels (scratch)."""
     width: int = 192

@@ -22,7 +22,7 @@ class SaliencyOptions(LadderOptions):
             "unmatched", "size", "validation_share", "test_share",
         ),
         "model": (
-            "backbone", "weights", "transformer", "transformer_weights", "attention", "ffn",
+            "backbone", "weights", "tune", "transformer", "transformer_weights", "attention", "ffn",
             "fusion", "position", "recall", "drop_path",
         ),
         "stages of training": ("frozen_encoder", "frozen_transformer", "encoder_share"),
@@ -82,6 +82,9 @@ class SaliencyOptions(LadderOptions):
     hf-hub:OWNER/NAME; a file (safetensors, or a plain state dict); none or random; or auto, the
     best at hand.
     """
+    tune: Literal["all", "last", "none"] = "all"
+    """What of the encoders with pretrained weights a training changes: all, the last stage, or
+    none (a frozen backbone, of which everything around it learns to make use)."""
     transformer: str = "small"
     """Transformer stages of the decoder: pvt_v2_b0 to pvt_v2_b5, small, or none."""
     transformer_weights: str = "random"

@@ -21,7 +21,8 @@ from ..engine.search_space import Choices, Range, Space
 
 ModelName = Literal["acmil", "acmil-mha", "abmil", "mean", "max"]
 TILE_OPTIONS = (
-    "encoder", "weights", "tile", "tile_mpp", "overlap", "least_tissue", "encode_batch", "threads",
+    "encoder", "weights", "encoder_side", "tile", "tile_mpp", "overlap", "least_tissue",
+    "encode_batch", "threads",
 )  # fmt: skip
 COLUMN_FIELDS = ("slide", "label", "patient", "part", "mpp")
 """What --columns may name."""
@@ -80,6 +81,11 @@ class WsiOptions(LadderOptions):
     (efficientnet-lite0, mobilenetv2, dinov2-small-focus), which is fetched on first use and says
     which encoder it is; random; a file (safetensors, or a plain state dict); or auto, the best at
     hand.
+    """
+    encoder_side: int | None = None
+    """Pixels of a side that tiles are resized to before the encoder, a multiple of its patch. none:
+    what a vision transformer was trained with (dinov2: 518, which makes 1,369 tokens of each tile;
+    224 makes 256), and the tile as it is for others.
     """
     tile: int = 256
     """Side of a tile, in pixels."""
@@ -266,6 +272,11 @@ class FeaturesOptions:
     which encoder it is; random; a file (safetensors, or a plain state dict); or auto, the best at
     hand.
     """
+    encoder_side: int | None = None
+    """Pixels of a side that tiles are resized to before the encoder, a multiple of its patch. none:
+    what a vision transformer was trained with (dinov2: 518, which makes 1,369 tokens of each tile;
+    224 makes 256), and the tile as it is for others.
+    """
     tile: int = 256
     """Side of a tile, in pixels."""
     tile_mpp: float = 0.5
@@ -351,6 +362,8 @@ def _check_ranges(options: WsiOptions | FeaturesOptions) -> None:
     """Options that the verb does not have are left alone."""
     ones = ("inner", "branches", "encode_batch", "threads", "layers", "heads")
     check_least(options, {"tile": 8, "masked": 0, **dict.fromkeys(ones, 1)})
+    if options.encoder_side is not None and not 16 <= options.encoder_side <= 2048:
+        raise InputError(f"--encoder-side {options.encoder_side}: must be 16 to 2048 pixels")
     for name in ("mask_share", "least_tissue"):
         if not 0 <= getattr(options, name, 0) <= 1:
             raise _out_of_range(options, name, "in [0, 1]")

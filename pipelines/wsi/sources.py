@@ -299,10 +299,9 @@ def _adopted(options: WsiOptions, settings: Extraction, stored: Extraction) -> E
     """The settings of stored features, but for those that the options name."""
     with preset_of(options):
         changed = changed_options(options)
-    adopted = {
-        name: settings[name] if name in changed else stored[name]  # pyright: ignore
-        for name in Extraction.__annotations__
-    }
+    sources = {name: settings if name in changed else stored for name in Extraction.__annotations__}
+    # Not every extraction has every entry.
+    adopted = {name: source[name] for name, source in sources.items() if name in source}  # pyright: ignore
     if adopted != settings:
         words = ", ".join(f"{name} {value}" for name, value in adopted.items())
         note("assumed", f"slides are encoded as the stored features were: {words}")
@@ -379,4 +378,5 @@ def _feature_folder(options: WsiOptions, home: Path, extraction: Extraction) -> 
     if options.features:
         return Path(options.features)
     encoder = extraction["encoder"].replace("/", "-").replace(":", "-")
-    return home / f"features-{encoder}-{extraction['tile']}px-{extraction['tile_mpp']:g}um"
+    side = f"-at-{extraction['encoder_side']}px" if "encoder_side" in extraction else ""
+    return home / f"features-{encoder}{side}-{extraction['tile']}px-{extraction['tile_mpp']:g}um"

@@ -242,7 +242,7 @@ class TestEncoder:
     ) -> None:
         asked = []
 
-        def failing(name: str, weights: str) -> None:
+        def failing(name: str, weights: str, size: object) -> None:
             asked.append(name)
             raise ValueError("no network")
 
