@@ -99,7 +99,11 @@ class SaliencyRungs(Rungs[SaliencyOptions, SaliencySpec, Scenes]):
             note("assumed", "no validation part compares the models: their blend predicts")
 
     def simple(
-        self, splits: Splits[SaliencySpec, Scenes], options: SaliencyOptions, device: torch.device
+        self,
+        model: nn.Module,
+        splits: Splits[SaliencySpec, Scenes],
+        options: SaliencyOptions,
+        device: torch.device,
     ) -> dict[RungName, Rung]:
         """The mean mask; and the readout of each pixel with frozen patches or without, whichever
         has the smaller log-loss on the validation part.
@@ -116,15 +120,15 @@ class SaliencyRungs(Rungs[SaliencyOptions, SaliencySpec, Scenes]):
         candidates = [LinearSaliency(None, SCALE)]
         if full.encoder is not None:
             candidates.append(full.cpu())
-        words = [_fit(model, rows, held_rows, options.seed) for model in candidates]
+        words = [_fit(candidate, rows, held_rows, options.seed) for candidate in candidates]
         if len(held):
-            losses = [_loss(model, held_rows) for model in candidates]
+            losses = [_loss(candidate, held_rows) for candidate in candidates]
             best = int(np.argmin(losses))
         else:
             best = len(candidates) - 1  # nothing compares them
-        model = candidates[best]
-        short = "a linear model of pixels" if model.encoder is None else "frozen features"
-        rungs["simple"] = Rung(words[best], model, dict(model.facts()), short=short)
+        chosen = candidates[best]
+        short = "a linear model of pixels" if chosen.encoder is None else "frozen features"
+        rungs["simple"] = Rung(words[best], chosen, dict(chosen.facts()), short=short)
         return rungs
 
     def blend(
