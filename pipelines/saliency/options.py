@@ -133,7 +133,7 @@ class SaliencyOptions(LadderOptions):
     """
     test_share: float = 0.25
     """Share of the groups set aside for the test, if the data names no parts."""
-    epochs: int = 60
+    epochs: int = 30
     """Largest number of passes over the training part."""
     patience: int = 20
     """Stop after this many epochs without a better validation score."""
