@@ -259,6 +259,13 @@ def _repository(name: str) -> str | None:
     return getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None)
 
 
+def on_hub(name: str) -> bool:
+    """Whether the hub has weights of a model, by its name in timm, and can be reached now."""
+    from huggingface_hub import constants
+
+    return bool(_repository(name)) and _answers(constants.ENDPOINT)
+
+
 def _answers(address: str) -> bool:
     """Whether a server answers within a few seconds, whatever it says; by a proxy where the
     environment names one.

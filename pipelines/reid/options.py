@@ -36,6 +36,8 @@ class ReidOptions(LadderOptions):
         "training": ("optimizer",),
         "scoring": ("rerank",),
     }  # fmt: skip
+    # Of the data, but the rows that are scored stay the same: `compare` may vary them.
+    SAME_ROWS: ClassVar[tuple[str, ...]] = ("enlarge",)
     SEARCH: ClassVar[Space] = {
         "width": Choices((96, 192, 288)),
         "layers": Range(3, 8),
@@ -290,7 +292,10 @@ class CropOptions:
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions(ReidOptions):
     """Train the plain transformer, with each branch of DCAL, and with both, over several seeds: a
-    table."""
+    table.
+
+    With --vary OPTION=a,b it compares settings of train instead (`compare --vary --help`).
+    """
 
     GROUPS: ClassVar[Groups] = {**ReidOptions.GROUPS, "comparison": ("models", "seeds")}
 

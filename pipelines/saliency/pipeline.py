@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...base.errors import InputError
-from ...data.scenes.generate import write_sample_scenes
+from ...data.scenes.generate import SAMPLE, write_sample_scenes
 from ...data.scenes.scenes import table_in
 from ...models.layers.pyramid import SMALL
 from ...models.layers.tuning import TunedBackbone
@@ -33,7 +33,7 @@ from ..engine.pipeline import (
 )
 from ..engine.training.optimizer import adam
 from ..engine.training.wrapped import call_method, plain_model
-from ..engine.weights import initial_weights, resolve_weights, tune_backbone
+from ..engine.weights import initial_weights, resolve_weights, tune_backbone, weights_for
 from ..metrics.saliency import SaliencyScores, saliency_scores
 from . import figures
 from .augment import DEVIATION, MEAN, augment, normalise
@@ -281,7 +281,8 @@ def saliency_loss(logits: Tensor, mask: Tensor) -> Tensor:
 
 def decided_backbone(options: SaliencyOptions) -> str:
     """The backbone that the weights decide; "" where it is that of the options."""
-    weights = resolve_weights(options.weights, "pyramid", backbone=options.backbone, scratch=SMALL)
+    name = weights_for(options.weights, options.data, SAMPLE)
+    weights = resolve_weights(name, "pyramid", backbone=options.backbone, scratch=SMALL)
     return "" if weights.architecture == options.backbone else weights.architecture
 
 

@@ -279,8 +279,9 @@ class ExplainOptions(SaliencyOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions(SaliencyOptions):
-    """Compare cross-attention with saliency over a set of recordings: tables with intervals;
-    resumable.
+    """Compare cross-attention with saliency over recordings: tables with intervals; resumable.
+
+    With --vary OPTION=a,b it compares settings of train instead (`compare --vary --help`).
     """
 
     data: str

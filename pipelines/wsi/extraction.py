@@ -64,15 +64,21 @@ class Extraction(EncoderSide):
 def extraction_of(options: WsiOptions | FeaturesOptions, generated: bool = False) -> Extraction:
     """The settings that the options name; generated: for the slides of the built-in sample."""
     encoder, weights = options.encoder, options.weights
-    if encoder == "auto" and (weights == AUTO or is_name(weights)):
+    if encoder == "auto" and weights == AUTO and generated:
+        encoder = RANDOM_FILTERS  # its textures need no more
+    elif encoder == "auto" and (weights == AUTO or is_name(weights)):
         resolved = _resolved(encoder, weights)
-        encoder = resolved.architecture if resolved.pretrained else RANDOM_FILTERS
+        # Without any weights at hand the default is asked for: random filters know nothing of
+        # tissue, and are for those who name them.
+        encoder = resolved.architecture if resolved.pretrained else DEFAULT_ENCODER
         of_hub = resolved.name.startswith(HUB) or not is_name(resolved.name)
         weights = "pretrained" if of_hub else resolved.name
-    if encoder == "auto":
+    elif encoder == "auto":
         encoder = RANDOM_FILTERS if generated else DEFAULT_ENCODER
     if encoder == RANDOM_FILTERS:
         weights = "random"
+    elif weights == AUTO:
+        weights = "pretrained"
     return {
         "encoder": encoder,
         "weights": weights,

