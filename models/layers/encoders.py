@@ -88,10 +88,25 @@ class TileEncoder(nn.Module):
 
     def features(self, pictures: Tensor) -> Tensor:
         """Floats (n, 1 or 3, Y, X) in [0, 1] -> (n, D); grey counts as three equal colours."""
+        return self.model(self._prepared(pictures))
+
+    def patches(self, pictures: Tensor) -> Tensor:
+        """The same pictures -> a feature of each patch (n, D, y, x), of the last block.
+
+        Raises ValueError for a model that is no vision transformer of timm.
+        """
+        grid = getattr(getattr(self.model, "patch_embed", None), "grid_size", None)
+        if grid is None:
+            raise ValueError(f"encoder {self.name!r}: has no patches")
+        tokens = self.model.forward_features(self._prepared(pictures))  # pyright: ignore
+        first: int = self.model.num_prefix_tokens  # pyright: ignore[reportAssignmentType]
+        return tokens[:, first:].transpose(1, 2).unflatten(2, (grid[0], grid[1]))
+
+    def _prepared(self, pictures: Tensor) -> Tensor:
         x = pictures.expand(-1, 3, -1, -1)
         if self.size is not None and tuple(x.shape[2:]) != self.size:
             x = F.interpolate(x, self.size, mode="bicubic", antialias=True).clamp(0, 1)
-        return self.model((x - self.mean) / self.deviation)
+        return (x - self.mean) / self.deviation
 
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that any change of a weight changes."""

@@ -257,7 +257,7 @@ def choose(scores: LadderScores, *, proven: bool = False) -> tuple[RungName, str
 
     A rung must be better than the naive one, beyond doubt where there are enough blocks to tell. Of
     those that are, the best is chosen, or the simplest that is as good; the blend where there are
-    too few blocks to tell.
+    too few blocks to tell, or no validation part.
 
     proven: whether the simple rung is known to be better than the naive one from more rows than
     these; then it, and the blend of which it is a part, need not show it again, but may not be
@@ -268,6 +268,8 @@ def choose(scores: LadderScores, *, proven: bool = False) -> tuple[RungName, str
     ('simple', 'the best on the validation part')
     """
     present = [rung for rung in RUNGS if rung in scores.score]
+    if not scores.blocks and "blend" in present:
+        return "blend", "as no validation part can tell its parts apart"
     if "naive" not in present:
         able = present
     else:

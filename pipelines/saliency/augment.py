@@ -16,6 +16,7 @@ from .options import SaliencyOptions
 
 # Of ImageNet, with which timm's weights were trained.
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+DEPTH_MEAN, DEPTH_DEVIATION = 0.5, 0.25
 BLANK = 0.5  # depth of a scene without any
 
 
@@ -26,7 +27,7 @@ def normalise(image: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
 
 def _normalised(image: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
     mean, deviation = (image.new_tensor(values)[:, None, None] for values in (MEAN, DEVIATION))
-    return (image - mean) / deviation, (depth - 0.5) / 0.25
+    return (image - mean) / deviation, (depth - DEPTH_MEAN) / DEPTH_DEVIATION
 
 
 def augment(batch: dict[str, Tensor], options: SaliencyOptions) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,14 +6,14 @@ from typing import ClassVar, Literal
 
 from ...base.errors import InputError
 from ..engine.command_line.checks import check_attention, check_least, check_shares, check_unread
-from ..engine.options import EvaluateOptions, PredictOptions, TrainOptions
+from ..engine.options import EvaluateOptions, LadderOptions, PredictOptions
 from ..engine.search_space import Range, Space
 
 TRAINED = "trained"  # as in the training
 
 
 @dataclass(frozen=True, kw_only=True)
-class SaliencyOptions(TrainOptions):
+class SaliencyOptions(LadderOptions):
     """Train GL-DMNet on scenes of a colour picture, its depth map and a mask of what is salient."""
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -134,7 +134,7 @@ class SaliencyOptions(TrainOptions):
     """
     test_share: float = 0.25
     """Share of the groups set aside for the test, if the data names no parts."""
-    epochs: int = 60
+    epochs: int = 30
     """Largest number of passes over the training part."""
     patience: int = 20
     """Stop after this many epochs without a better validation score."""

@@ -48,7 +48,8 @@ from .prediction import (
     predict_batch,
     read_item,
 )
-from .scoring import OURS, maps_of, saliency_of, score_maps, set_table, size_of, summarise
+from .rungs import SaliencyRungs
+from .scoring import maps_of, name_of, saliency_of, score_maps, set_table, size_of, summarise
 
 LOSS_WEIGHTS = (0.8, 0.6, 0.4, 0.2)  # of S_1 to S_4
 FROZEN_PARTS = ("encoder", "transformer")  # that a stage of the training may freeze
@@ -187,6 +188,10 @@ class SaliencyPipeline(
         mae, s_measure = float(scores.mae.mean()), float(scores.s_measure.mean())
         return {"error": (mae + 1 - s_measure) / 2, "mae": mae, "s_measure": s_measure}
 
+    def rungs(self, spec: SaliencySpec) -> SaliencyRungs:
+        """The mean mask, a linear readout of every pixel, and the blend."""
+        return SaliencyRungs()
+
     def review(
         self, model: nn.Module, dataset: Scenes, context: Context[SaliencyOptions, SaliencySpec]
     ) -> Review:
@@ -194,15 +199,16 @@ class SaliencyPipeline(
         picture.
         """
         options, device = context.options, context.device
-        maps = maps_of(model, dataset, options, device)
-        map_scores = score_maps(dataset, maps)
-        summary = summarise(dataset, map_scores, size_of(model, options, device), options)
+        maps, name = maps_of(model, dataset, options, device), name_of(model)
+        map_scores = score_maps(dataset, {name: maps})
+        size = size_of(model, options, device)
+        summary = summarise(dataset, map_scores, name, size, options)
         sheet = set_table(dataset, map_scores)
         return Review(
             summary.to_json(),
             summary.headline(),
             [
-                figures.scenes_figure(dataset, maps, map_scores[OURS]),
+                figures.scenes_figure(dataset, maps, map_scores[name]),
                 figures.curves_figure(map_scores),
             ],
             {"Scores, 95 % intervals by group": summary.table(), "Scores by data set": sheet},

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...models.size import model_size
+from ...models.vision.saliency_rungs import BlendedSaliency, LinearSaliency, MeanMask
 from ..engine.command_line.terminal import Progressbar
 from ..engine.pipeline import Metrics
 from ..engine.training import order
@@ -25,12 +26,21 @@ from .augment import normalise
 from .data import Scenes
 from .options import SaliencyOptions
 
-OURS, DEPTH, MIDDLE = "GL-DMNet", "depth alone", "middle"
+MODEL, DEPTH, MIDDLE = "GL-DMNet", "depth alone", "middle"
 SIGMA = 0.25  # of the middle's Gaussian, as a share of each side
 ALL = "all"
 
 MapScores = Mapping[str, SaliencyScores]
-"""Scores of each kind of map: OURS, DEPTH and MIDDLE."""
+"""Scores of each kind of map: those of models by name, then DEPTH and MIDDLE."""
+
+
+def name_of(model: nn.Module) -> str:
+    """What predicts, in a few words."""
+    if isinstance(model, BlendedSaliency):
+        return "blend"
+    if isinstance(model, LinearSaliency):
+        return "pixels" if model.encoder is None else "frozen features"
+    return "mean mask" if isinstance(model, MeanMask) else MODEL
 
 
 @torch.no_grad()
@@ -62,15 +72,17 @@ def maps_of(
     return maps
 
 
-def score_maps(part: Scenes, maps: Sequence[np.ndarray]) -> MapScores:
-    """Scores of our maps (uint8, one per scene) and of the two floors against the masks as they are
-    stored; a map of another size than its mask is resized to it.
+def score_maps(part: Scenes, maps_by_name: Mapping[str, Sequence[np.ndarray]]) -> MapScores:
+    """Scores of the maps of models (uint8, one per scene) and of the two floors against the masks
+    as they are stored; a map of another size than its mask is resized to it.
     """
-    parts: dict[str, list[SaliencyScores]] = {OURS: [], DEPTH: [], MIDDLE: []}
-    for place, ours in enumerate(maps):
+    parts: dict[str, list[SaliencyScores]] = {name: [] for name in (*maps_by_name, DEPTH, MIDDLE)}
+    for place in range(len(part)):
         mask = torch.from_numpy(part.mask(place))
-        floors = {DEPTH: depth_map(part, place), MIDDLE: middle_map(ours.shape)}
-        for name, values in {OURS: ours, **floors}.items():
+        of_models = {name: maps[place] for name, maps in maps_by_name.items()}
+        shape = next(iter(of_models.values())).shape
+        floors = {DEPTH: depth_map(part, place), MIDDLE: middle_map(shape)}
+        for name, values in {**of_models, **floors}.items():
             levels = torch.from_numpy(values)
             if levels.shape != mask.shape:
                 shape = (mask.shape[0], mask.shape[1])
@@ -114,8 +126,12 @@ def set_table(part: Scenes, map_scores: MapScores) -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class Summary:
-    """Scores of our maps on one part, by name of the metric, and of the two floors."""
+    """Scores of the maps of what predicts on one part, by name of the metric, and of the two
+    floors.
+    """
 
+    name: str
+    """What predicts."""
     scenes: int
     scores: dict[str, float]
     intervals: Mapping[str, Interval]
@@ -136,12 +152,12 @@ class Summary:
         }
 
     def table(self) -> pl.DataFrame:
-        """One row per metric: of our maps with its interval, and of the two floors."""
+        """One row per metric: of what predicts with its interval, and of the two floors."""
         return pl.DataFrame(
             [
                 {
                     "metric": name,
-                    OURS: f"{self.scores[name]:.3f} ({low:.3f} to {high:.3f})",
+                    self.name: f"{self.scores[name]:.3f} ({low:.3f} to {high:.3f})",
                     **{kind: f"{scores[name]:.3f}" for kind, scores in self.floors.items()},
                 }
                 for name, (low, high) in self.intervals.items()
@@ -160,16 +176,17 @@ class Summary:
 
 
 def summarise(
-    part: Scenes, map_scores: MapScores, size: dict[str, int], options: SaliencyOptions
+    part: Scenes, map_scores: MapScores, name: str, size: dict[str, int], options: SaliencyOptions
 ) -> Summary:
-    """The scores of a part, with intervals by group."""
-    ours = map_scores[OURS]
+    """The scores of a part by what predicts, with intervals by group."""
+    ours = map_scores[name]
     return Summary(
+        name,
         len(part),
         ours.table(),
         bootstrap_table(ours, part.column("groups"), seed=options.seed),
-        {name: scores.table() for name, scores in by_set(part, ours).items()},
-        {name: map_scores[name].table() for name in (DEPTH, MIDDLE)},
+        {of_set: scores.table() for of_set, scores in by_set(part, ours).items()},
+        {floor: map_scores[floor].table() for floor in (DEPTH, MIDDLE)},
         size,
     )
 

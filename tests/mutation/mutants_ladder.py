@@ -7,6 +7,7 @@ FORECAST = ("pipelines/forecast/test_ladder.py",)
 RANKING = ("pipelines/ranking/test_ladder.py",)
 CLASSES = ("pipelines/engine/test_class_ladder.py",)
 CLICKS = ("models/clicks/test_click.py", "models/clicks/test_simple.py")
+MAPS = "pipelines/saliency/test_ladder.py"
 EARLY = (
     "contract/test_rows_and_numbers.py::test_no_row_of_the_test_part_is_read_before_the_final_review",
     "-k",
@@ -126,5 +127,37 @@ MUTANTS = [
         "why=why, metric=scores.metric, rungs=facts)",
         'why=f"{why}, in {fitted - started:.6f} s", metric=scores.metric, rungs=facts)',
         ("contract/test_tasks.py",),
+    ),
+    Mutant(
+        "pixel-beside",
+        "ladder",
+        "models/vision/saliency_rungs.py",
+        "x = (places % width + 0.5) / width * 2 - 1",
+        "x = (places % width) / width * 2 - 1",
+        (MAPS, "-k", "readout_of_what_is_sampled"),
+    ),
+    Mutant(
+        "threshold-of-each-scene",
+        "ladder",
+        "pipelines/saliency/rungs.py",
+        "return (weights @ curves).max(1) / weights.sum(1)",
+        "return weights @ curves.max(1) / weights.sum(1)",
+        (MAPS, "-k", "by_max_f"),
+    ),
+    Mutant(
+        "no-part-no-model",
+        "ladder",
+        LADDER,
+        'if not scores.blocks and "blend" in present:',
+        "if False:",
+        (MAPS, "-k", "equal_shares"),
+    ),
+    Mutant(
+        "nothing-prepared",
+        "ladder",
+        "pipelines/engine/training/jobs.py",
+        "rungs.prepare(splits, data)",
+        "pass",
+        (MAPS, "-k", "account_of_a_training"),
     ),
 ]

@@ -70,6 +70,8 @@ def _train(pipeline: AnyPipeline, options: TrainOptions, account: Account) -> Ru
             fabric.barrier()
             splits = _open_data(pipeline, data, run)
             if fabric.is_global_zero:
+                if (rungs := pipeline.rungs(splits.spec)) is not None:
+                    rungs.prepare(splits, data)
                 splits = _write_assets(run, splits)
                 _check_spec(run, splits.spec.to_json(), options)
                 write_members(run.path / MEMBERS, splits.members)
