@@ -90,21 +90,22 @@ def _search(
     pipeline: ReidPipeline, options: SearchOptions, output: Path, account: Account
 ) -> Ranked:
     column = _column(pipeline, options)
+    answering = _answering(options)
     mark = fingerprint(options.run)
     embedder = Embedder(pipeline, options)
     gallery = _embedded(embedder, options.gallery, column, mark)
     query = _embedded(embedder, options.query, column, mark)
     refuse_input_as_output(output, (*gallery.files, *query.files))
-    publish(account, Path(f"{output}.{ACCOUNT}"))
     if query.vectors.shape[1] != gallery.vectors.shape[1]:
         raise fail(
             options.gallery,
             f"vectors have {gallery.vectors.shape[1]} numbers, those of the queries "
             f"{query.vectors.shape[1]}: they are of other --embedding heads",
         )
+    answering = _fitting(options, answering, gallery.vectors.shape[1])
+    publish(account, Path(f"{output}.{ACCOUNT}"))
     score, place = _nearest(query, gallery, min(options.k, len(gallery.items)), options)
     rows = _rows(query, gallery, score, place)
-    answering = _answering(options, gallery.vectors.shape[1])
     if answering is not None:
         cosine = np.einsum("qe,qke->qk", query.vectors, gallery.vectors[place])
         rows = with_answers(rows, cosine, answering)
@@ -138,20 +139,28 @@ def _rows(query: Embedded, gallery: Embedded, score: np.ndarray, place: np.ndarr
     )
 
 
-def _answering(options: SearchOptions, width: int) -> Answering | None:
-    """How the run answers vectors of that many numbers; None where it has no threshold for them.
+def _answering(options: SearchOptions) -> Answering | None:
+    """How the run answers; None where it has no threshold.
 
-    Raises InputError for a --false-match that could not be read.
+    Raises InputError for a --false-match that nothing can be done with.
     """
     path = RunDirectory.open(options.run, "reid").path / "calibration.safetensors"
     answering = stored_answering(load_weights(path))
-    if answering is None or answering.width != width:
-        if options.false_match is None:
-            return None
-        why = "has no threshold for these vectors: it was trained by an older version, by cca, "
-        why += "without a validation part, or they are of other --embedding heads"
+    if answering is None and options.false_match is not None:
+        why = "has no threshold, as it is of an older version, of cca or had no validation part"
         raise fail(options.run, f"--false-match {options.false_match:g}: the run {why}")
-    return answering.at(options.false_match)
+    return None if answering is None else answering.at(options.false_match)
+
+
+def _fitting(options: SearchOptions, answering: Answering | None, width: int) -> Answering | None:
+    """The same for vectors of that many numbers: there is no threshold for those of other heads."""
+    if answering is None or answering.width == width:
+        return answering
+    why = "have no threshold, which is for vectors of the heads of the training"
+    if options.false_match is not None:
+        raise fail(options.gallery, f"--false-match: vectors of {width} numbers {why}")
+    note("assumed", f"no answers: vectors of {width} numbers {why}")
+    return None
 
 
 def _column(pipeline: ReidPipeline, options: SearchOptions) -> str:
