@@ -26,7 +26,15 @@ from .baselines import log_odds
 from .data import RankingSpec
 from .options import RankingOptions
 from .scoring import forward, validation_scores
-from .trees import batches_of, check_trees, count_codes, empty_trees, fit_trees, smoothed_rates
+from .trees import (
+    CodeCounts,
+    batches_of,
+    check_trees,
+    count_in_folds,
+    empty_trees,
+    fit_trees,
+    smoothed_rates,
+)
 
 CROSSES = 1 << 18  # rows of the table of hashed pairs
 FACTORS = 8
@@ -66,7 +74,8 @@ class RankingRungs(Rungs[RankingOptions, RankingSpec, ClickRows]):
     ) -> dict[RungName, Rung]:
         """Counted rates of users and items, and the simple model with the best validation score."""
         seed, spec, train, validation = options.seed, splits.spec, splits.train, splits.validation
-        models: dict[str, nn.Module] = {"trees": fit_trees(train, validation, spec, seed)}
+        counts = count_in_folds(train, spec, seed)
+        models: dict[str, nn.Module] = {"trees": fit_trees(train, validation, spec, seed, counts)}
         if sum(spec.layout.codes) <= MOST_CODES:
             for kind in ("crossed", "factors"):
                 models[kind] = model = _additive(kind, spec)
@@ -78,7 +87,7 @@ class RankingRungs(Rungs[RankingOptions, RankingSpec, ClickRows]):
             facts["sizes"] = [forest.sizes for forest in model.forests]
         naive = "clicked shares of users and items"
         return {
-            "naive": Rung(naive, _counted(splits), short="users and items counted"),
+            "naive": Rung(naive, _counted(spec, counts), short="users and items counted"),
             "simple": Rung(WORDS[best], model, facts, short=SHORT[best]),
         }
 
@@ -174,11 +183,10 @@ def _score(model: nn.Module, dataset: ClickRows) -> float:
     return validation_scores(model, batches_of(dataset, rows))["one_minus_auc"]
 
 
-def _counted(splits: Splits[RankingSpec]) -> AdditiveClicks:
+def _counted(spec: RankingSpec, counts: CodeCounts) -> AdditiveClicks:
     """The rates of users and items as far as they are fields, added to that of all rows."""
-    spec, train = splits.spec, splits.train
     model = AdditiveClicks(spec.layout, sequences=False)
-    clicks, seen = (t[0] for t in count_codes(train, np.zeros(len(train), int), spec))
+    clicks, seen = counts.clicks.sum(0), counts.seen.sum(0)
     rates = smoothed_rates(clicks, seen)
     names = [f["name"] for f in spec.fields]
     starts = np.cumsum([0, *spec.layout.codes])

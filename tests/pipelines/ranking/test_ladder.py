@@ -19,6 +19,7 @@ from headwise.pipelines.ranking.trees import (
     FOLDS,
     check_trees,
     count_codes,
+    count_in_folds,
     fit_trees,
     smoothed_rates,
 )
@@ -124,7 +125,8 @@ class TestRates:
         click = np.random.default_rng(1).random(1500) < 0.4
         _, _, splits = opened_log(tmp_path, click, a, b)
         batch = splits.test.__getitems__(range(len(splits.test)))
-        logits = _counted(splits)(*(batch[n] for n in ("fields", "events", "ages", "offsets")))
+        model = _counted(splits.spec, count_in_folds(splits.train, splits.spec, 0))
+        logits = model(*(batch[n] for n in ("fields", "events", "ages", "offsets")))
         rows, which = splits.test.rows, splits.test.which
         expected = rate_scores(splits.test.encoder, rows.user[which], rows.item[which], 0)
         assert logits.sigmoid()[:, 0].detach().numpy() == pytest.approx(expected, rel=1e-4)
@@ -154,7 +156,11 @@ def test_trees_are_fitted_alike_twice(tmp_path: Path) -> None:
     a, b = fields(1000)
     click = np.random.default_rng(1).random(1000) < np.where((a + b) % 2, 0.9, 0.1)
     _, _, splits = opened_log(tmp_path, click, a, b)
-    first, second = (fit_trees(splits.train, splits.validation, splits.spec, 3) for _ in range(2))
+    spec = splits.spec
+    first, second = (
+        fit_trees(splits.train, splits.validation, spec, 3, count_in_folds(splits.train, spec, 3))
+        for _ in range(2)
+    )
     for name, value in first.state_dict().items():
         assert torch.equal(value, second.state_dict()[name]), name
 
