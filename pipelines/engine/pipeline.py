@@ -195,9 +195,9 @@ class Pipeline(Generic[OptionsT, SpecT, PredictOptionsT, DataT, ItemT]):
         options: OptionsT,
         device: torch.device,
     ) -> None:
-        """Give a trained model what it takes from the training part besides its weights, such as
-        the mean of its vectors: tensors of its state, which are stored with it. Called before the
-        rungs are fitted.
+        """Give a trained model what it takes from the training or the validation part besides its
+        training, such as the mean of its vectors or the scale of its logits: tensors of its state,
+        which are stored with it. Called before the rungs are fitted.
         """
 
     def rungs(self, spec: SpecT) -> AnyRungs | None:

@@ -4,7 +4,7 @@ The nearest picture names the query where its similarity reaches a threshold. Tw
 it: a name for somebody who is not in the gallery (false positive identification, ISO/IEC 19795-1),
 and no or a wrong name for somebody who is.
 
-Shapes: Q queries, G gallery pictures, P pairs. similarity: (Q, G), larger is nearer; identities:
+Shapes: Q queries, G gallery pictures. similarity: (Q, G), larger is nearer; identities:
 whole numbers.
 """
 
@@ -13,8 +13,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-
-INVERSE_PENALTY = 100.0  # C of scikit-learn; pairs that a cosine tells apart have no other end
 
 
 class Nearest(NamedTuple):
@@ -77,19 +75,3 @@ def choose_open_threshold(nearest: Nearest, false_match: float | None = None) ->
     worse = np.maximum(named, missed)
     best = np.flatnonzero(worse <= worse.min() + 1e-12)
     return float(cuts[best[len(best) // 2]])
-
-
-def fit_pair_probability(similarity: np.ndarray, same: np.ndarray) -> tuple[float, float]:
-    """Slope and intercept of the log-odds that a pair shows one identity, by logistic regression on
-    its similarity; the slope is 0 where pairs of one kind are all there are.
-
-    similarity: (P,); same: bool (P,).
-    """
-    from sklearn.linear_model import LogisticRegression
-
-    if same.all() or not same.any():
-        share = (same.sum() + 1) / (len(same) + 2)
-        return 0.0, float(np.log(share / (1 - share)))
-    fitted = LogisticRegression(C=INVERSE_PENALTY, tol=1e-8, max_iter=1000)
-    fitted.fit(similarity.astype(np.float64)[:, None], same)
-    return float(np.ravel(fitted.coef_)[0]), float(np.ravel(fitted.intercept_)[0])

@@ -13,7 +13,8 @@ import torch
 from ...base.account import note
 from ..engine.pipeline import Calibration, Metrics
 from ..metrics.bootstrap import interval_of_mean
-from ..metrics.open_set import Nearest, choose_open_threshold, fit_pair_probability, nearest_of
+from ..metrics.open_set import Nearest, choose_open_threshold, nearest_of
+from ..metrics.operating import fit_logistic
 from .pictures import JUNK, Pictures
 from .protocol import SearchScores, search_part
 
@@ -90,7 +91,7 @@ def fit_answering(
     if np.isnan(nearest.match).all() or np.isnan(nearest.other).all():
         return None
     same = (query_ids[:, None] == gallery_ids)[counted]
-    slope, intercept = fit_pair_probability(similarity[counted], same)
+    slope, intercept = fit_logistic(similarity[counted], same)
     threshold = _threshold(nearest, false_match)
     size = int(np.median(counted.sum(1)))
     return Answering(threshold, slope, intercept, nearest, size, vectors.shape[1])

@@ -3,12 +3,8 @@
 import numpy as np
 import pytest
 
-from headwise.pipelines.metrics.open_set import (
-    Nearest,
-    choose_open_threshold,
-    fit_pair_probability,
-    nearest_of,
-)
+from headwise.pipelines.metrics.open_set import Nearest, choose_open_threshold, nearest_of
+from headwise.pipelines.metrics.operating import fit_logistic
 
 NAN = float("nan")
 
@@ -81,7 +77,7 @@ def test_probabilities_of_pairs_are_those_that_they_were_drawn_with() -> None:
     generator = np.random.default_rng(0)
     similarity = generator.uniform(-1, 1, 60_000)
     same = generator.random(60_000) < 1 / (1 + np.exp(-(6 * similarity - 3)))
-    slope, intercept = fit_pair_probability(similarity, same)
+    slope, intercept = fit_logistic(similarity, same)
     assert slope == pytest.approx(6, abs=0.2)
     assert intercept == pytest.approx(-3, abs=0.1)
     # Where the likelihood is largest, its two derivatives are 0.
@@ -91,6 +87,6 @@ def test_probabilities_of_pairs_are_those_that_they_were_drawn_with() -> None:
 
 
 def test_pairs_of_one_kind_have_one_probability() -> None:
-    slope, intercept = fit_pair_probability(np.array([0.1, 0.2]), np.array([False, False]))
+    slope, intercept = fit_logistic(np.array([0.1, 0.2]), np.array([False, False]))
     assert slope == 0
     assert 1 / (1 + np.exp(-intercept)) == pytest.approx(0.25)  # (0 + 1) / (2 + 2)
