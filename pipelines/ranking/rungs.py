@@ -49,8 +49,8 @@ SHORT = {
 }
 WORDS = {
     "trees": "boosted trees (LightGBM) on codes, counted rates and histories",
-    "crossed": "logistic regression on codes, events and hashed pairs of codes",
-    "factors": f"factorisation machine with {FACTORS} factors on codes and events",
+    "crossed": "logistic regression on codes, events with their ages, and hashed pairs of codes",
+    "factors": f"factorisation machine with {FACTORS} factors on codes, and events with their ages",
 }
 
 
@@ -78,13 +78,15 @@ class RankingRungs(Rungs[RankingOptions, RankingSpec, ClickRows]):
         models: dict[str, nn.Module] = {"trees": fit_trees(train, validation, spec, seed, counts)}
         if sum(spec.layout.codes) <= MOST_CODES:
             for kind in ("crossed", "factors"):
-                models[kind] = model = _additive(kind, spec)
+                models[kind] = model = _additive(kind, spec, ages=True)
                 _fit_additive(model, train, validation, seed, kind)
         losses = {kind: _score(model, validation) for kind, model in models.items()}
         best = min(losses, key=lambda kind: losses[kind])
         model, facts = models[best], dict[str, object](kind=best)
         if isinstance(model, BoostedClicks):
             facts["sizes"] = [forest.sizes for forest in model.forests]
+        else:
+            facts["ages"] = True  # which those of older runs do not read
         naive = "clicked shares of users and items"
         return {
             "naive": Rung(naive, _counted(spec, counts), short="users and items counted"),
@@ -133,7 +135,7 @@ class RankingRungs(Rungs[RankingOptions, RankingSpec, ClickRows]):
             return BlendedClicks(models["model"], models["simple"], len(spec.tasks))
         if facts["kind"] == "trees":
             return empty_trees(spec, cast("list[ForestSizes]", facts["sizes"]))
-        return _additive(str(facts["kind"]), spec)
+        return _additive(str(facts["kind"]), spec, ages=bool(facts.get("ages")))
 
     def scores(
         self,
@@ -171,10 +173,10 @@ class RankingRungs(Rungs[RankingOptions, RankingSpec, ClickRows]):
         )
 
 
-def _additive(kind: str, spec: RankingSpec) -> AdditiveClicks:
+def _additive(kind: str, spec: RankingSpec, *, ages: bool) -> AdditiveClicks:
     if kind == "crossed":
-        return AdditiveClicks(spec.layout, crosses=CROSSES)
-    return AdditiveClicks(spec.layout, factors=FACTORS)
+        return AdditiveClicks(spec.layout, crosses=CROSSES, ages=ages)
+    return AdditiveClicks(spec.layout, factors=FACTORS, ages=ages)
 
 
 @torch.no_grad()
