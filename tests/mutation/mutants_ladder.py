@@ -143,4 +143,28 @@ MUTANTS = [
         "for head in HEADS):",
         ("models/vision/test_dcal.py", "-k", "Centres"),
     ),
+    Mutant(
+        "surer-by-few-rows",
+        "ladder",
+        "pipelines/ranking/scoring.py",
+        "slope**certainty, shift * certainty)",
+        "slope, shift)",
+        RANKING,
+    ),
+    Mutant(
+        "shift-of-the-other-label",
+        "ladder",
+        "models/clicks/click.py",
+        "last.bias.mul_(slope).add_(shift)",
+        "last.bias.mul_(slope).sub_(shift)",
+        RANKING,
+    ),
+    Mutant(
+        "old-events-count-more",
+        "ladder",
+        "models/clicks/simple.py",
+        "weight = torch.exp(-ages.to(table.weight.dtype) / RECENT)[:, None]",
+        "weight = torch.exp(ages.to(table.weight.dtype) / RECENT)[:, None]",
+        CLICKS,
+    ),
 ]

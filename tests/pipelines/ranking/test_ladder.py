@@ -1,6 +1,7 @@
 """The ladder of ranking: what is chosen where the right answer is known."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -224,3 +225,13 @@ class TestCalibration:
         calibrate(model, np.array([[9.0], [-9.0]]), np.array([[1], [0]], np.int8))
         slope = (logits_of_codes(model)[0] - logits_of_codes(model)[1]) / (before[0] - before[1])
         assert 0.8 < slope[0] < 1  # 1 / 21 of the way to the fitted one
+
+
+@pytest.mark.parametrize("kind", ["crossed", "factors"])
+def test_additive_models_read_ages_and_those_of_older_runs_do_not(kind: str) -> None:
+    spec = SimpleNamespace(layout=Layout([9, 7], [1, 1], 2, 1, 32))
+    older, newer = (
+        RankingRungs().empty("simple", facts, {}, spec)  # type: ignore[arg-type]
+        for facts in ({"kind": kind}, {"kind": kind, "ages": True})
+    )
+    assert newer.state_dict().keys() - older.state_dict().keys() == {"recent_table.weight"}
