@@ -14,6 +14,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # inherited by every process that a test st
 os.environ["HEADWISE_OFFLINE"] = "1"
 # Weights that this machine has fetched change no result: without them, `--weights auto` is none.
 os.environ["HEADWISE_CACHE"] = tempfile.mkdtemp(prefix="headwise-cache-")
+os.environ["HF_HUB_CACHE"] = os.path.join(os.environ["HEADWISE_CACHE"], "hub")
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 
 import pytest

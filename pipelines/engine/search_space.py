@@ -1,4 +1,5 @@
-"""Which values of which options `tune` tries: ranges and choices, from a task or from --space.
+"""Which values of which options `tune` tries and `compare` sets side by side: ranges and choices,
+from a task, from --space or from --vary.
 
 Nothing here imports torch.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 import math
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
@@ -31,8 +32,11 @@ FIXED = frozenset(
 )  # fmt: skip
 # Options of training that the reading of data does not depend on.
 _OF_TRAINING = frozenset(
-    {"patience", "batch_size", "accumulate", "lr", "schedule", "warmup", "weight_decay", "clip"}
-)
+    {
+        "epochs", "max_steps", "patience", "batch_size", "accumulate", "lr", "schedule", "warmup",
+        "weight_decay", "clip",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -120,10 +124,17 @@ def shared_space(options: TrainOptions) -> dict[str, Searched]:
 
 def reopens(space: Space, options: type[TrainOptions]) -> bool:
     """Whether the data has to be read again for every trial."""
+    return bool(reopening(space, options))
+
+
+def reopening(names: Iterable[str], options: type[TrainOptions]) -> list[str]:
+    """Those of the options with other values of which the data has to be read again."""
     declared = declared_space(options)
-    return any(
-        declared[name].reopens if name in declared else name not in _OF_TRAINING for name in space
-    )
+    return [
+        name
+        for name in names
+        if (declared[name].reopens if name in declared else name not in _OF_TRAINING)
+    ]
 
 
 def declared_space(options: type[TrainOptions]) -> Space:
@@ -138,25 +149,62 @@ def parse_space(words: Sequence[str], options: type[TrainOptions]) -> dict[str, 
     options: the class of the options of training. Raises InputError, on one line, for a word that
     is none of these, an unknown name, and values that the option cannot have.
     """
-    hints, space = get_type_hints(options), dict[str, Searched]()
-    groups: Mapping[str, tuple[str, ...]] = getattr(options, "GROUPS", {})
-    fixed = FIXED.union(groups.get("data", ())) - declared_space(options).keys()
-    names = [field.name for field in fields(options) if field.name not in fixed]
+    space = dict[str, Searched]()
+    fixed = FIXED | data_options(options) - declared_space(options).keys()
     for word in words:
-        name, mark, text = word.partition("=")
-        name = name.strip().removeprefix("--").replace("-", "_")
-        if not mark or not text.strip():
-            raise InputError(f"--space {word}: should be name=low:high or name=value,value")
-        if name in fixed and name in hints:
-            raise InputError(f"--space {word}: {name} is the same for all trials")
-        if name not in names:
-            near = closest(name, names, 0.5)
-            hint = f"did you mean {near}?" if near else "train --help lists them"
-            raise InputError(f"--space {word}: no option {name!r}; {hint}")
+        where = f"--space {word}"
+        name, text = _named(word, where, "name=low:high or name=value,value", options)
+        if name in fixed:
+            raise InputError(f"{where}: {name} is the same for all trials")
         if name in space:
             raise InputError(f"--space: {name} is there twice; leave one of them out")
-        space[name] = _searched(text.strip(), hints[name], f"--space {word}")
+        space[name] = _searched(text, get_type_hints(options)[name], where)
     return space
+
+
+def parse_settings(words: Sequence[str], options: type[TrainOptions]) -> dict[str, Choices]:
+    """The values that --vary states: `attention=star,softmax`, `lr=1e-3,1e-4`, `normalise=on,off`.
+
+    options: the class of the options of training. Raises InputError as `parse_space`, and for a
+    range, which names no values.
+    """
+    settings = dict[str, Choices]()
+    free = {"epochs", "max_steps", *declared_space(options), *getattr(options, "SAME_ROWS", ())}
+    fixed = (FIXED | data_options(options)) - free
+    for word in words:
+        where = f"--vary {word}"
+        name, text = _named(word, where, "name=value,value", options)
+        if name == "seed":
+            raise InputError(f"{where}: all settings are trained with the same seeds, see --seeds")
+        if name in fixed:
+            raise InputError(f"{where}: {name} is the same for all settings")
+        if name in settings:
+            raise InputError(f"--vary: {name} is there twice; leave one of them out")
+        searched = _searched(text, get_type_hints(options)[name], where)
+        if isinstance(searched, Range):
+            raise InputError(f"{where}: a range names no values; write them as {name}=value,value")
+        settings[name] = searched
+    return settings
+
+
+def data_options(options: type[TrainOptions]) -> frozenset[str]:
+    """The options by which the data is read."""
+    groups: Mapping[str, tuple[str, ...]] = getattr(options, "GROUPS", {})
+    return frozenset(groups.get("data", ()))
+
+
+def _named(word: str, where: str, form: str, options: type[TrainOptions]) -> tuple[str, str]:
+    """The name of the option and the text of its values in a word such as "width=64,128"."""
+    name, mark, text = word.partition("=")
+    name, text = name.strip().removeprefix("--").replace("-", "_"), text.strip()
+    if not mark or not text:
+        raise InputError(f"{where}: should be {form}")
+    names = [field.name for field in fields(options)]
+    if name not in names:
+        near = closest(name, names, 0.5)
+        hint = f"did you mean {near}?" if near else "train --help lists them"
+        raise InputError(f"{where}: no option {name!r}; {hint}")
+    return name, text
 
 
 def _searched(text: str, hint: object, where: str) -> Searched:

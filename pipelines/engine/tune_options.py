@@ -6,11 +6,10 @@ from functools import lru_cache
 from typing import TypeVar, cast
 
 from ...base.errors import InputError
-from .command_line.checks import check_least, check_unread
 from .options import TrainOptions
 from .search_space import parse_space
 
-_UNREAD = ("run", "resume", "checkpoint_every", "keep", "logger")
+UNREAD = ("run", "resume", "checkpoint_every", "keep", "logger")
 OptionsT = TypeVar("OptionsT", bound=TrainOptions)
 
 
@@ -68,8 +67,11 @@ def check_tuning(options: object, kind: type[TrainOptions]) -> None:
     """
     if not isinstance(options, TuneOptions):
         return
+    # Not above: the package command_line imports this module.
+    from .command_line.checks import check_least, check_unread
+
     check_least(options, {"trials": 1, "processes": 1})
     if options.timeout is not None and not 0 < options.timeout < float("inf"):
         raise InputError(f"--timeout {options.timeout}: must be a positive number of seconds")
-    check_unread(options, _UNREAD, "train; tune writes to --output and goes on by itself")
+    check_unread(options, UNREAD, "train; tune writes to --output and goes on by itself")
     parse_space(options.space, kind)

@@ -6,6 +6,7 @@ word: `none` (also `random`, `scratch`), `pretrained` (timm's, of the backbone),
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,9 @@ from typing import Literal
 from ...base.account import note
 from ...base.errors import InputError, nearest, reason
 from ...base.extras import check_extra
-from ...data.catalogue import Downloader, cache_folder, find_dataset, get_dataset
-from ...models.layers.encoders import HUB, cached_hub_file
+from ...data.catalogue import OFFLINE, Downloader, cache_folder, find_dataset, get_dataset
+from ...models.layers.encoders import HUB, cached_hub_file, on_hub
+from ...models.layers.tuning import Tune, TunedBackbone
 from ...models.weights.adopted import (
     ADOPTED,
     BackboneFacts,
@@ -137,6 +139,8 @@ def initial_weights(
 
     built: its backbone. Raises `InputError` also where the name is of another model.
     """
+    if name == AUTO and built == scratch:
+        return Weights("none", built, RANDOM)
     weights = resolve_weights(name, use, backbone=built, scratch=scratch, prefer=prefer)
     if weights.architecture == built:
         return weights
@@ -145,6 +149,33 @@ def initial_weights(
             f"--weights {name}: are of {weights.architecture}, and the model was built on {built}"
         )
     return Weights("none", built, RANDOM)
+
+
+def weights_for(name: str, data: str | None, sample: str) -> str:
+    """`--weights` for some data: what `auto` would fetch, the generated sample does not need.
+
+    sample: the name of the sample's folder or file.
+    """
+    if name == AUTO and data is not None and Path(data).name == sample:
+        note("assumed", "no pretrained weights: the generated sample needs none (--weights auto)")
+        return NO_WEIGHTS[0]
+    return name
+
+
+def tune_backbone(backbone: TunedBackbone, part: Tune, *, pretrained: bool) -> None:
+    """`--tune`: what of a backbone a training changes; call it before the optimizer is made.
+
+    Raises `InputError` where it would leave weights as they are that nobody trained.
+    """
+    if part != "all" and not pretrained:
+        raise InputError(
+            f"--tune {part}: would leave weights as they are that are random; name others by "
+            "--weights, such as efficientnet-lite0 or dinov2-small-focus"
+        )
+    try:
+        backbone.tune(part)
+    except ValueError as error:
+        raise InputError(f"--tune {part}: {error}") from None
 
 
 def _names(name: str) -> str:
@@ -187,8 +218,14 @@ def _of_file(name: str, backbone: str, scratch: str, option: str) -> Weights:
 def _best_at_hand(
     use: Use, backbone: str, scratch: str, prefer: Sequence[str], downloader: Downloader | None
 ) -> Weights:
-    """A model of the hub that was fetched before, else the small package, else no weights."""
-    check_extra("vision", "--weights auto")
+    """A model of the hub that was fetched before, else the small package; else, of a backbone that
+    was named, the hub's, if it can be reached; else no weights, as without timm.
+    """
+    try:
+        check_extra("vision", "--weights auto")
+    except InputError as error:
+        note("assumed", f"no pretrained weights: {error}")
+        return Weights("none", backbone, RANDOM)
     candidates = HUB_MODELS[use] if backbone == scratch else (backbone,)
     for model in candidates:
         if (file := cached_hub_file(model)) is not None:
@@ -210,6 +247,9 @@ def _best_at_hand(
                 f"{licence})",
             )
             return weights
+    if backbone != scratch and not os.environ.get(OFFLINE) and on_hub(backbone):
+        note("assumed", f"weights of {backbone}, fetched from the hub (--weights auto)")
+        return Weights(f"{backbone}, pretrained", backbone, PRETRAINED)
     note("assumed", f"no pretrained weights (--weights auto): {why}")
     return Weights("none", backbone, RANDOM)
 

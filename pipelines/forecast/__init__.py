@@ -1,7 +1,8 @@
 """Forecasting: SOFTS on wide or long tables, with baselines, intervals and forecasts past the end
 of the file."""
 
-from ..engine.command_line import python_verb
+from ..engine.command_line import comparison_verb, python_verb
+from ..engine.compare_options import comparison_options
 from ..engine.options import EvaluateOptions, ExportOptions
 from ..engine.task import Task, Verb
 from ..engine.tune_options import tune_options
@@ -41,4 +42,5 @@ evaluate = python_verb(TASK, "evaluate", EvaluateOptions)
 predict = python_verb(TASK, "predict", ForecastPredictOptions)
 export = python_verb(TASK, "export", ExportOptions)
 tune = python_verb(TASK, "tune", tune_options(ForecastOptions))
+compare = comparison_verb(TASK, comparison_options(ForecastOptions))
 backtest = python_verb(TASK, "backtest", BacktestOptions)

@@ -55,6 +55,7 @@ def windows_figure(windows: Sequence[Window], level: float | None) -> ReportFigu
         "windows",
         "Best, median and worst test windows by squared error, each in its worst channel",
         figure,
+        is_answer=True,
     )
 
 
@@ -152,4 +153,4 @@ def future_figure(
     level = low.removeprefix("lower_")
     interval = f", with the {level} % interval" if low else " (too few windows for an interval)"
     caption = f"Forecast past the end of the file{interval}{cut}"
-    return ReportFigure("future", caption, figure)
+    return ReportFigure("future", caption, figure, is_answer=True)

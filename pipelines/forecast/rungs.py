@@ -57,6 +57,7 @@ class ForecastRungs(Rungs[ForecastOptions, ForecastSpec, ForecastWindows]):
 
     def simple(
         self,
+        model: nn.Module,
         splits: Splits[ForecastSpec, ForecastWindows],
         options: ForecastOptions,
         device: torch.device,

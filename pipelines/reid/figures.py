@@ -84,7 +84,7 @@ def ranked_lists(part: Pictures, searched: SearchScores) -> list[ReportFigure]:
         "similarities. Green: the same identity, red: another. The lower half are the worst "
         "queries."
     )
-    return [ReportFigure("ranked-lists", text, mosaic(rows, LENGTH + 1))]
+    return [ReportFigure("ranked-lists", text, mosaic(rows, LENGTH + 1), is_answer=True)]
 
 
 def _ranked_list(part: Pictures, searched: SearchScores, query: int) -> list[Tile]:

@@ -28,14 +28,16 @@ class ReidOptions(LadderOptions):
             "validation_share", "test_share",
         ),
         "model": (
-            "model", "backbone", "weights", "patch", "width", "layers", "heads", "attention", "ffn",
-            "drop_path", "glca", "local", "pwca", "embedding", "neck", "vector",
+            "model", "backbone", "weights", "tune", "patch", "width", "layers", "heads",
+            "attention", "ffn", "drop_path", "glca", "local", "pwca", "embedding", "neck", "vector",
         ),
         "loss": ("balance", "triplet", "margin", "smoothing", "per_identity"),
         "augmentation": ("flip", "pad", "erase"),
         "training": ("optimizer",),
         "scoring": ("false_match", "rerank"),
     }  # fmt: skip
+    # Of the data, but the rows that are scored stay the same: `compare` may vary them.
+    SAME_ROWS: ClassVar[tuple[str, ...]] = ("enlarge",)
     SEARCH: ClassVar[Space] = {
         "width": Choices((96, 192, 288)),
         "layers": Range(3, 8),
@@ -76,6 +78,9 @@ class ReidOptions(LadderOptions):
     """Weights of the backbone: a name of `headwise data list` (dinov2-small-focus), which is
     fetched on first use and says which model it is; pretrained (timm's, of --backbone); hf-hub:
     OWNER/NAME; a file (safetensors, or a plain state dict); none; or auto, the best at hand."""
+    tune: Literal["all", "last", "none"] = "all"
+    """What of a backbone with pretrained weights a training changes: all, the last two blocks of
+    twelve, or none (a frozen backbone, of which everything around it learns to make use)."""
     patch: int = 16
     """Side of a patch in pixels (scratch)."""
     width: int = 192
@@ -294,7 +299,10 @@ class CropOptions:
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions(ReidOptions):
     """Train the plain transformer, with each branch of DCAL, and with both, over several seeds: a
-    table."""
+    table.
+
+    With --vary OPTION=a,b it compares settings of train instead (`compare --vary --help`).
+    """
 
     GROUPS: ClassVar[Groups] = {**ReidOptions.GROUPS, "comparison": ("models", "seeds")}
 

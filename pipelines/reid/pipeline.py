@@ -34,7 +34,7 @@ from ..engine.pipeline import (
     Splits,
 )
 from ..engine.training.wrapped import call_method, plain_model
-from ..engine.weights import initial_weights, resolve_weights
+from ..engine.weights import initial_weights, resolve_weights, tune_backbone
 from ..metrics.linear_baseline import fit_linear_baseline
 from . import embedding, figures, prediction, scoring
 from .answers import fit_answering, stored_answering
@@ -98,13 +98,15 @@ class ReidPipeline(Pipeline[ReidOptions, ReidSpec, ReidPredictOptions, Pictures,
         """
         backbone = spec.backbone or options.backbone
         weights = initial_weights(options.weights, "trunk", built=backbone, scratch=SCRATCH)
-        if backbone == SCRATCH or not weights.pretrained:
-            return
-        try:
-            trunk = _trunk(options, spec, weights.argument)
-        except ValueError as error:
-            raise InputError(f"reid: these options make no model: {error}") from None
-        cast(DCAL | ConditionalEmbedder, model).trunk.load_state_dict(trunk.state_dict())
+        pretrained = backbone != SCRATCH and weights.pretrained
+        trunk = cast(DCAL | ConditionalEmbedder, model).trunk
+        if pretrained:
+            try:
+                source = _trunk(options, spec, weights.argument)
+            except ValueError as error:
+                raise InputError(f"reid: these options make no model: {error}") from None
+            trunk.load_state_dict(source.state_dict())
+        tune_backbone(trunk, options.tune, pretrained=pretrained)
 
     def optimizer(self, model: nn.Module, options: ReidOptions) -> torch.optim.Optimizer:
         """AdamW, or SGD with momentum 0.9; only matrices decay, but no positions and tokens."""

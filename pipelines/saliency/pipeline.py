@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...base.errors import InputError
-from ...data.scenes.generate import write_sample_scenes
+from ...data.scenes.generate import SAMPLE, write_sample_scenes
 from ...data.scenes.scenes import table_in
 from ...models.layers.pyramid import SMALL
+from ...models.layers.tuning import TunedBackbone
 from ...models.vision.gldmnet import GLDMNet, build_gldmnet
 from ..engine.inference.batches import predict_in_batches
 from ..engine.pipeline import (
@@ -32,7 +33,7 @@ from ..engine.pipeline import (
 )
 from ..engine.training.optimizer import adam
 from ..engine.training.wrapped import call_method, plain_model
-from ..engine.weights import initial_weights, resolve_weights
+from ..engine.weights import initial_weights, resolve_weights, tune_backbone, weights_for
 from ..metrics.saliency import SaliencyScores, saliency_scores
 from . import figures
 from .augment import DEVIATION, MEAN, augment, normalise
@@ -107,6 +108,9 @@ class SaliencyPipeline(
         backbone = spec.backbone or options.backbone
         encoder = initial_weights(options.weights, "pyramid", built=backbone, scratch=SMALL)
         weights_of = {"encoder": encoder.argument, "transformer": options.transformer_weights}
+        network = _network(model)
+        for pyramid in (network.rgb, network.depth):
+            tune_backbone(cast(TunedBackbone, pyramid), options.tune, pretrained=encoder.pretrained)
         if set(weights_of.values()) == {"random"}:
             return
         try:
@@ -115,7 +119,7 @@ class SaliencyPipeline(
             raise InputError(f"saliency: these options make no model: {error}") from None
         for name, weights in weights_of.items():
             if weights != "random":
-                for part, source in zip(_network(model).parts(name), pretrained.parts(name)):
+                for part, source in zip(network.parts(name), pretrained.parts(name)):
                     part.load_state_dict(source.state_dict())
 
     def optimizer(self, model: nn.Module, options: SaliencyOptions) -> torch.optim.Optimizer:
@@ -271,7 +275,8 @@ def saliency_loss(logits: Tensor, mask: Tensor) -> Tensor:
 
 def decided_backbone(options: SaliencyOptions) -> str:
     """The backbone that the weights decide; "" where it is that of the options."""
-    weights = resolve_weights(options.weights, "pyramid", backbone=options.backbone, scratch=SMALL)
+    name = weights_for(options.weights, options.data, SAMPLE)
+    weights = resolve_weights(name, "pyramid", backbone=options.backbone, scratch=SMALL)
     return "" if weights.architecture == options.backbone else weights.architecture
 
 

@@ -55,7 +55,7 @@ TASK = Task(
         "compare": Verb(
             CompareOptions,
             "headwise.pipelines.speech.verbs.compare:compare",
-            "cross-attention compared with saliency",
+            "cross-attention compared with saliency; or settings (--vary)",
         ),
     },
     extra="speech",

@@ -52,7 +52,7 @@ def recording_figure(
         for axis, (title, values) in zip(axes[1:], maps.items(), strict=True):
             _draw_map(axis, title, values, labels)
         axes[-1].set(xlabel="seconds", xlim=(0, seconds))
-    return ReportFigure(name, caption, figure)
+    return ReportFigure(name, caption, figure, is_answer=True)
 
 
 def _draw_spectrogram(axis: Axes, samples: np.ndarray) -> None:

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from ...base.account import Doubt
 from ...base.errors import InputError
 from ..engine.command_line.checks import check_least, check_mechanism, check_shares, check_unread
-from ..engine.options import PredictOptions, TrainOptions
+from ..engine.options import LadderOptions, PredictOptions
 from ..engine.search_space import Choices, Range, Space
 from .unread import check_unread_of_training
 
@@ -17,7 +17,7 @@ ONE_RECORDING = (".srt", ".vtt", ".textgrid")  # outputs that hold the words of 
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpeechOptions(TrainOptions):
+class SpeechOptions(LadderOptions):
     """Train speech to text on recordings with transcripts; word times are read from its
     cross-attention.
     """
@@ -279,8 +279,9 @@ class ExplainOptions(SaliencyOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions(SaliencyOptions):
-    """Compare cross-attention with saliency over a set of recordings: tables with intervals;
-    resumable.
+    """Compare cross-attention with saliency over recordings: tables with intervals; resumable.
+
+    With --vary OPTION=a,b it compares settings of train instead (`compare --vary --help`).
     """
 
     data: str

@@ -47,6 +47,7 @@ from .options import SpeechOptions, SpeechPredictOptions
 from .outputs import WRITERS, transcript_lines
 from .parts import members_of, split_recordings
 from .prediction import SCHEMA, SpeechItem, predict_recordings
+from .rungs import SpeechRungs
 from .scoring import review_recordings, words_of_known_texts
 from .transcriber import Transcriber
 from .word_times import MOST_LAG, fitted_lag
@@ -202,6 +203,12 @@ class SpeechPipeline(
         """The lag must be one number."""
         if "lag" not in calibration or calibration["lag"].numel() != 1:
             raise InputError("calibration.safetensors holds no lag")
+
+    def rungs(self, spec: SpeechSpec) -> SpeechRungs | None:
+        """The same text for all, beside a model that was trained from scratch; none for adopted
+        weights, whose publisher has compared them.
+        """
+        return None if spec.sizes is not None else SpeechRungs()
 
     def review(
         self, model: nn.Module, dataset: Recordings, context: Context[SpeechOptions, SpeechSpec]

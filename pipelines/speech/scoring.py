@@ -93,11 +93,20 @@ def review_recordings(transcriber: Transcriber, part: Recordings, seed: int) -> 
     return Review(metrics, headline, figures, tables)
 
 
-def transcribe_part(transcriber: Transcriber, part: Recordings) -> Transcripts:
-    """The text and words of every recording, in batches of similar lengths."""
+def texts_of(transcriber: Transcriber, part: Recordings) -> list[str]:
+    """The text of every recording."""
+    return transcribe_part(transcriber, part, with_times=False).texts
+
+
+def transcribe_part(
+    transcriber: Transcriber, part: Recordings, *, with_times: bool = True
+) -> Transcripts:
+    """The text and words of every recording, in batches of similar lengths; no words without
+    times.
+    """
     texts, words = [""] * len(part), [list[Word]() for _ in range(len(part))]
     order = sorted(range(len(part)), key=lambda row: part.seconds[row])
-    with_times = transcriber.model.decoder.has_attention_weights
+    with_times = with_times and transcriber.model.decoder.has_attention_weights
     with Progressbar(total=len(part), unit="recording", desc="scores") as bar:
         for places in sequential(len(order), 8):
             rows = [order[place] for place in places]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ...base.errors import InputError
 from ..engine.command_line.checks import check_unread
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 OF_WEIGHTS = (
     "features", "width", "heads", "encoder_layers", "decoder_layers", "hidden", "audio_positions",
     "text_positions", "encoder", "kernel", "ffn", "experts", "active", "balance", "tokens",
-    "vocabulary",
+    "vocabulary", "choose",
 )  # fmt: skip
 
 
@@ -23,6 +24,11 @@ def check_unread_of_training(options: SpeechOptions) -> None:
         check_unread(options, OF_WEIGHTS, "a new model, while --weights decide it")
         return
     check_unread(options, ("tokenizer", "language"), "--weights")
+    if options.choose in ("simple", "blend"):
+        raise InputError(
+            f"--choose {options.choose}: speech has no simple model; there are naive (the same "
+            "text for all) and model"
+        )
     if options.encoder != "conformer":
         check_unread(options, ("kernel",), "--encoder conformer")
     if options.ffn != "moe":

@@ -2,7 +2,8 @@
 cohort, with ACMIL.
 """
 
-from ..engine.command_line import python_verb
+from ..engine.command_line import comparison_verb, python_verb
+from ..engine.compare_options import comparison_options
 from ..engine.options import ExportOptions
 from ..engine.task import Task, Verb
 from ..engine.tune_options import tune_options
@@ -55,5 +56,6 @@ evaluate = python_verb(TASK, "evaluate", WsiEvaluateOptions)
 predict = python_verb(TASK, "predict", WsiPredictOptions)
 export = python_verb(TASK, "export", ExportOptions)
 tune = python_verb(TASK, "tune", tune_options(WsiOptions))
+compare = comparison_verb(TASK, comparison_options(WsiOptions))
 features = python_verb(TASK, "features", FeaturesOptions)
 crossval = python_verb(TASK, "crossval", CrossvalOptions)

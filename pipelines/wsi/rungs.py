@@ -74,7 +74,11 @@ class SlideRungs(Rungs[WsiOptions, WsiSpec, BagSet]):
         return options.model
 
     def simple(
-        self, splits: Splits[WsiSpec, BagSet], options: WsiOptions, device: torch.device
+        self,
+        model: nn.Module,
+        splits: Splits[WsiSpec, BagSet],
+        options: WsiOptions,
+        device: torch.device,
     ) -> dict[RungName, Rung]:
         """The shares of the classes, and the form with the smallest log-loss, over folds of the
         training part and over the validation part together.

@@ -6,7 +6,7 @@ Shapes: n instances of a bag, D width of a feature.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -190,7 +190,7 @@ def read_source(options: WsiOptions, spec: WsiSpec | None = None) -> BagSource:
     slides = match_files(cohort.names, listed, table)
     if others := sorted(set(listed) - set(slides.values())):
         note("left out", "slides that are not in the list", others)
-    folder = _feature_folder(options, home, _settings(options, home, spec))
+    folder = _feature_folder(options, home, spec)
     feature_files = match_features(cohort.names, folder, noted=options.features is not None)
     missing = [name for name in cohort.names if name not in slides and name not in feature_files]
     if missing:
@@ -262,7 +262,6 @@ def _extractor_for(
 
     Raises `InputError` for a folder in which files of several tools are mixed.
     """
-    settings = _settings(options, home, spec)
     attributes = {name: _attributes(path) for name, path in files.items()}
     ours = [name for name, values in attributes.items() if is_own(values)]
     foreign = [name for name in files if name not in ours]
@@ -274,7 +273,11 @@ def _extractor_for(
         return None
     if spec is not None and spec.extraction is None:
         return None
-    if ours and spec is None and options.features:
+    adopts = bool(ours) and spec is None and options.features is not None
+    if adopts:
+        options = _with_stored_encoder(options, attributes[ours[0]])
+    settings = _settings(options, home, spec)
+    if adopts:
         settings = _adopted(options, settings, extraction_in(attributes[ours[0]], settings))
     training = spec is None  # a run's settings are the words of whoever made the run
     return Extractor(
@@ -295,17 +298,27 @@ def _attributes(path: Path) -> dict[str, object]:
         return {}  # it fails when its features are read
 
 
+def _with_stored_encoder(options: WsiOptions, attributes: Mapping[str, object]) -> WsiOptions:
+    """The options with the encoder of stored features, unless they name one: no weights are looked
+    for, or fetched, that nothing needs.
+    """
+    with preset_of(options):
+        changed = changed_options(options)
+    if {"encoder", "weights"} & set(changed):
+        return options
+    encoder, weights = str(attributes["encoder"]), str(attributes["weights"])
+    return replace(options, encoder=encoder, weights=weights)
+
+
 def _adopted(options: WsiOptions, settings: Extraction, stored: Extraction) -> Extraction:
     """The settings of stored features, but for those that the options name."""
     with preset_of(options):
         changed = changed_options(options)
-    adopted = {
-        name: settings[name] if name in changed else stored[name]  # pyright: ignore
-        for name in Extraction.__annotations__
-    }
-    if adopted != settings:
-        words = ", ".join(f"{name} {value}" for name, value in adopted.items())
-        note("assumed", f"slides are encoded as the stored features were: {words}")
+    sources = {name: settings if name in changed else stored for name in Extraction.__annotations__}
+    # Not every extraction has every entry.
+    adopted = {name: source[name] for name, source in sources.items() if name in source}  # pyright: ignore
+    words = ", ".join(f"{name} {value}" for name, value in adopted.items())
+    note("assumed", f"slides are encoded as the stored features were: {words}")
     return Extraction(**adopted)  # pyright: ignore[reportArgumentType]
 
 
@@ -354,7 +367,7 @@ def own_feature_folder(options: WsiOptions) -> str | None:
     if suffix_of(table) in TABLE_SUFFIXES and is_bag_table(table):
         return None
     home = slides_home(options, table)
-    return str(_feature_folder(options, home, _settings(options, home, None)))
+    return str(_feature_folder(options, home, None))
 
 
 def table_of(options: WsiOptions) -> Path:
@@ -375,8 +388,10 @@ def slides_home(options: WsiOptions, table: Path) -> Path:
     return Path(options.slides) if options.slides else table.parent
 
 
-def _feature_folder(options: WsiOptions, home: Path, extraction: Extraction) -> Path:
+def _feature_folder(options: WsiOptions, home: Path, spec: WsiSpec | None) -> Path:
     if options.features:
         return Path(options.features)
+    extraction = _settings(options, home, spec)
     encoder = extraction["encoder"].replace("/", "-").replace(":", "-")
-    return home / f"features-{encoder}-{extraction['tile']}px-{extraction['tile_mpp']:g}um"
+    side = f"-at-{extraction['encoder_side']}px" if "encoder_side" in extraction else ""
+    return home / f"features-{encoder}{side}-{extraction['tile']}px-{extraction['tile_mpp']:g}um"

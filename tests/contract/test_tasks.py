@@ -133,6 +133,19 @@ def test_a_run_is_never_overwritten(trained, headwise):
     assert checksum(path / "model.safetensors") == before
 
 
+# Tasks whose report has a picture of what the user came for here.
+SHOWN = ("forecast", "reid", "saliency", "speech", "wsi")
+
+
+def test_the_report_shows_what_the_user_came_for_before_any_table(trained):
+    task, path = trained
+    text = (path / "report.html").read_text()
+    assert text.startswith("<!doctype html>")
+    headline, table = text.index('class="headline"'), text.index("<table>")
+    assert headline < table
+    assert (text.index("<figure>") < table) == (task.name in SHOWN)
+
+
 # Files whose content the mark of a prediction is made of.
 PREDICTS = ("spec.json", "model.safetensors", "calibration.safetensors", "ladder.json")
 

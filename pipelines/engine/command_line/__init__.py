@@ -14,9 +14,18 @@ from ....base.errors import InputError, one_line, printable
 from ... import TASKS, load_task
 from ..task import Task
 from .parsing import nearest_hint, options_class, parse, presets
-from .python_api import exit_code, python_verb, run_verb
+from .python_api import comparison_verb, exit_code, python_verb, run_verb
 
-__all__ = ["exit_code", "main", "options_class", "parse", "presets", "python_verb", "run_verb"]
+__all__ = [
+    "comparison_verb",
+    "exit_code",
+    "main",
+    "options_class",
+    "parse",
+    "presets",
+    "python_verb",
+    "run_verb",
+]
 
 COMMON = {
     "train": "train, score on the test part, write predictions and a report",
@@ -24,6 +33,7 @@ COMMON = {
     "predict": "predict for a file or folder: parquet out, resumable",
     "export": "write the model as one torch.export program (.pt2) or ONNX graph (.onnx)",
     "tune": "search for better options by their validation score (extra `tune`)",
+    "compare": "settings with several seeds beside simpler models: paired differences, a picture",
 }
 
 

@@ -49,6 +49,8 @@ def _options() -> Iterator[tuple[str, str, dict[str, list[str]]]]:
                 options[flag(f.name)] = _choices(hints[f.name])
                 if hints[f.name] is bool:
                     options[f"--no-{flag(f.name)[2:]}"] = []
+            if verb == "compare":  # also where the task has one of its own
+                options.setdefault("--vary", [])
             if "--preset" in options:
                 options["--preset"] = list(presets(task))
             yield name, verb, options

@@ -8,14 +8,16 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date
+from functools import partial
 from numbers import Number
 from pathlib import Path
 from typing import TypeVar, cast
 
 from ....base.errors import InputError, closest, one_line
 from ....base.yaml_text import read_yaml
+from ..compare_options import ComparisonOptions, check_comparison, comparison_class
 from ..options import ExportOptions
 from ..task import Task
 from ..tune_options import check_tuning, tune_class
@@ -50,7 +52,36 @@ def options_class(task: Task, verb: str) -> type:
         "predict": task.predict_options,
         "export": ExportOptions,
         "tune": tune_class(task.options),
+        "compare": comparison_class(task.options),
     }[verb]
+
+
+def _class_of_call(
+    task: Task, verb: str, arguments: Sequence[str], values: Mapping[str, object]
+) -> type:
+    """As `options_class`; with --vary the verb `compare` is the engine's for every task, also for
+    those that have one of their own.
+    """
+    varies = "vary" in values or any(word.split("=")[0] == "--vary" for word in arguments)
+    if verb == "compare" and varies:
+        return comparison_class(task.options)
+    return options_class(task, verb)
+
+
+def _gathered(arguments: Sequence[str], options: Collection[str]) -> list[str]:
+    """Words in which each of these options is there once, with the values of all its places."""
+    kept, values, current = list[str](), dict[str, list[str]](), None
+    for word in arguments:
+        head, mark, text = word.partition("=")
+        if word.startswith("--"):
+            current = head if head in options else None
+            if current is not None:
+                values.setdefault(current, []).extend([text] if mark else [])
+        elif current is not None:
+            values[current].append(word)
+        if current is None:
+            kept.append(word)
+    return kept + [word for option, among in values.items() for word in (option, *among)]
 
 
 def parse(
@@ -67,11 +98,12 @@ def parse(
     `InputError` with the nearest name for a misspelt option or key, and for a value of the wrong
     kind.
     """
-    kind = options_class(task, verb)
+    stored = read_config(config) if config else {}
+    kind = _class_of_call(task, verb, arguments, {**stored, **(values or {})})
     names = [f.name for f in dataclasses.fields(kind)]
     prog = f"{task.name} {verb}"
-    call = flatten(values or {}, names, "Python call") + _checked(list(arguments), names, prog)
-    stored = read_config(config) if config else {}
+    words = _gathered(arguments, ("--vary", "--against", "--space"))
+    call = flatten(values or {}, names, "Python call") + _checked(words, names, prog)
     from_file = flatten(stored, names, str(config))
     if verb == "train" and "--resume" in call and (run := _value(call, "run")):
         # A resumed run goes on with its own options; those of the call must agree, which `train`
@@ -115,6 +147,18 @@ def parse_plain(
 
 def _checked_values(task: Task, options: Options) -> Options:
     """The options; `InputError` for a value out of its range."""
+    _check_numbers(options)
+    if isinstance(options, ComparisonOptions):
+        # What is trained are the settings: what one of them lacks, another may bring.
+        check_comparison(options, task.options, partial(_checked_values, task))
+        return options
+    task.check(options)
+    check_tuning(options, task.options)
+    return options
+
+
+def _check_numbers(options: object) -> None:
+    """Raise `InputError` for a number of the options that all tasks share out of its range."""
     least = {
         "epochs": 1,
         "patience": 1,
@@ -141,9 +185,6 @@ def _checked_values(task: Task, options: Options) -> Options:
         value = getattr(options, name, None)
         if value is not None and not 0 <= value < float("inf"):
             raise InputError(f"{flag(name)} {value}: must be 0 or more")
-    task.check(options)
-    check_tuning(options, task.options)
-    return options
 
 
 def _tyro(kind: type[Options], arguments: list[str], prog: str) -> Options:

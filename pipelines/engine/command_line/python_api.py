@@ -10,10 +10,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
+from ..compare_options import ComparisonOptions
 from ..task import Task
 from .option_help import option_groups, option_texts
 
 if TYPE_CHECKING:
+    from ..experiments.settings import ComparedSettings
     from ..experiments.tune import Tuned
     from ..inference.shards import Predicted
     from ..pipeline import Metrics
@@ -40,6 +42,10 @@ class PythonVerb(Protocol[Parameters, Result]):
 
 def run_verb(task: Task, verb: str, options: object) -> object:
     """Carry out a verb; returns what its function returns."""
+    if isinstance(options, ComparisonOptions):  # also where the task has a `compare` of its own
+        from ..experiments.settings import compare_settings
+
+        return compare_settings(task.load(), options)
     if verb in task.verbs:
         return task.verbs[verb].run(task, options)
     modules = {
@@ -116,6 +122,13 @@ def python_verb(
     ]
     call.__signature__ = inspect.Signature([first, *fields])  # pyright: ignore[reportFunctionMemberAccess]
     return cast(PythonVerb[Parameters, Any], call)
+
+
+def comparison_verb(
+    task: Task, options: Callable[Parameters, object]
+) -> PythonVerb[Parameters, ComparedSettings]:
+    """The Python form of the verb `compare` of a task that has none of its own."""
+    return python_verb(task, "compare", options)
 
 
 def _documentation(task: Task, verb: str, options: type) -> str:

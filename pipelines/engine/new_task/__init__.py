@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ....base.errors import InputError
 from ..command_line import PLAIN
+from ..compare_options import ComparisonOptions
 from ..options import EvaluateOptions, ExportOptions, PredictOptions, TrainOptions
 from ..tune_options import TuneOptions
 
@@ -75,4 +76,5 @@ def _options() -> dict[str, list[str]]:
         "predict": names(PredictOptions),
         "export": names(ExportOptions),
         "tune": [*train, *names(TuneOptions)],
+        "compare": [*train, *names(ComparisonOptions)],
     }

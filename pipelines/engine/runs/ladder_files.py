@@ -42,7 +42,7 @@ def fit_ladder(
     options, device = context.options, context.device
     of_task = pipeline.rungs(splits.spec)
     started = time.perf_counter()
-    rungs = of_task.simple(splits, options, device) if of_task is not None else {}
+    rungs = of_task.simple(model, splits, options, device) if of_task is not None else {}
     if of_task is None or not rungs:
         return None
     fitted = time.perf_counter()
@@ -128,7 +128,8 @@ def open_ladder(
         file = run.path / FOLDER / f"{name}.safetensors"
         if not file.is_file() or checksum(file) != stored["sha256"].get(name):
             raise InputError(f"{file}: missing or damaged; restore it from a copy of the run")
-        rung = _empty(pipeline, name, facts["rungs"][name]["facts"], models, context.spec, path)
+        parts = {**models, "model": model}
+        rung = _empty(pipeline, name, facts["rungs"][name]["facts"], parts, context.spec, path)
         _load(rung, load_weights(file), str(file))
         models[name] = rung.to(context.device).eval()
     return Ladder(models, facts)

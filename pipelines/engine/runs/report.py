@@ -64,7 +64,7 @@ def write_page(
 
     from ...figures.style import DPI, styled
 
-    pictures = []
+    page_pictures: dict[bool, list[dict[str, str]]] = {True: [], False: []}
     for picture in review.pictures:
         image = io.BytesIO()
         with styled():
@@ -73,7 +73,9 @@ def write_page(
         png = image.getvalue()
         if figures is not None:
             write_aside(figures / f"{prefix}{picture.name}.png", partial(_write, png))
-        pictures.append({"caption": picture.caption, "png": base64.b64encode(png).decode()})
+        page_pictures[picture.is_answer].append(
+            {"caption": picture.caption, "png": base64.b64encode(png).decode()}
+        )
     tables = [
         {
             "caption": caption,
@@ -91,7 +93,8 @@ def write_page(
         name=run,
         headline=review.headline,
         tables=tables,
-        pictures=pictures,
+        answers=page_pictures[True],
+        pictures=page_pictures[False],
         options=dict(options),
         again=again,
         facts=_flat(dict(facts)),

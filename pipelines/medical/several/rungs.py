@@ -40,6 +40,7 @@ class FindingRungs(PictureRungs[SeveralXrays]):
 
     def simple(
         self,
+        model: nn.Module,
         splits: Splits[MedicalSpec, SeveralXrays],
         options: MedicalOptions,
         device: torch.device,

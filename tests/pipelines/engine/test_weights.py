@@ -20,6 +20,7 @@ from headwise.pipelines.engine.weights import (
     initial_weights,
     published_file,
     resolve_weights,
+    weights_for,
 )
 
 timm = pytest.importorskip("timm", reason="timm is optional (extra vision) and not installed")
@@ -145,6 +146,46 @@ def test_auto_never_takes_weights_of_another_model_than_the_backbone(web: Web) -
     assert weights == Weights("none", "resnet18", "random")
     assert web.calls == 0
     assert resolved("auto", web, backbone=SMALL)[0].name == "tiny"
+
+
+def test_auto_asks_the_hub_for_a_backbone_that_was_named_and_for_no_other(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(module, "on_hub", lambda name: not asked.append(name))
+    assert resolved("auto", web, backbone="resnet18")[0].argument == "pretrained"
+    monkeypatch.setenv("HEADWISE_OFFLINE", "1")
+    assert resolved("auto", web, backbone="resnet18")[0].argument == "random"
+    monkeypatch.delenv("HEADWISE_OFFLINE")
+    web.answer = ConnectionError("no route to host")
+    assert resolved("auto", web)[0].argument == "random"
+    assert asked == ["resnet18"]
+
+
+def test_the_generated_sample_needs_no_weights(web: Web) -> None:
+    with opened() as account:
+        assert weights_for("auto", "runs/a/sample/generated", "generated") == "none"
+        assert any("the generated sample needs none" in line for line in account.lines())
+    assert weights_for("auto", "runs/a/sample/mine", "generated") == "auto"
+    assert weights_for("tiny", "runs/a/sample/generated", "generated") == "tiny"
+
+
+def test_what_auto_did_not_take_is_not_looked_for_again(web: Web) -> None:
+    weights = initial_weights("auto", "pyramid", built="small", scratch="small", prefer=("tiny",))
+    assert weights == Weights("none", "small", "random")
+    assert web.calls == 0
+
+
+def test_auto_without_timm_is_none_and_the_account_says_so(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(extra: str, what: str) -> None:
+        raise InputError(f"{what} needs the package timm")
+
+    monkeypatch.setattr(module, "check_extra", missing)
+    weights, account = resolved("auto", web)
+    assert weights == Weights("none", "small", "random")
+    assert any("needs the package timm" in line for line in account.lines())
 
 
 def test_a_built_model_gets_weights_of_its_own_backbone_or_an_error(web: Web) -> None:

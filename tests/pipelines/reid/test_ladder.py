@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from headwise import pipelines
 from headwise.base.account import opened
@@ -203,7 +204,7 @@ class TestSearch:
     def test_without_a_validation_part_dcal_predicts(self, stripes: Path) -> None:
         words = ("--validation-share", "0")
         _, options, splits, account = opened_data(stripes, "search", *words)
-        assert ReidRungs().simple(splits, options, CPU) == {}
+        assert ReidRungs().simple(nn.Identity(), splits, options, CPU) == {}
         assert any("dcal predicts" in line for line in account.lines())
         with pytest.raises(ValueError, match="--choose simple: there is no validation part"):
             opened_data(stripes, "search", *words, "--choose", "simple")

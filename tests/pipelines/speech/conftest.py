@@ -24,5 +24,6 @@ def run(home, tmp_path_factory):
         encoder_layers=1,
         decoder_layers=2,
         seed=3,
+        choose="model",
     )
     return path

@@ -10,7 +10,10 @@ import pytest
 pytest.importorskip("openslide", reason="OpenSlide is optional (extra wsi) and not installed")
 
 from headwise import pipelines
+from headwise.base.errors import InputError
+from headwise.data.slides.features import read_attributes
 from headwise.data.slides.generate import draw_slide, write_pyramid
+from headwise.models.layers.encoders import TileEncoder
 from headwise.pipelines.wsi import extraction
 
 
@@ -50,6 +53,41 @@ def test_other_settings_are_not_mixed_in(slides, tmp_path) -> None:
     again = pipelines.wsi.features(tile=96, **options)
     assert again.failed == 16
     assert "other settings" in again.table["error"][0]
+
+
+VIT = {"tile": 64, "encoder": "vit_tiny_patch16_224", "weights": "random"}
+
+
+def test_tiles_are_resized_to_the_side_that_is_asked_for(tmp_path, monkeypatch) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_pyramid(folder / "a.tiff", draw_slide(np.random.default_rng(0), 256, True))
+    options = {**VIT, "slides": folder, "tile_mpp": 0.5, "mpp": 0.5}
+    seen: list[tuple[int, ...]] = []
+    real = TileEncoder.features
+
+    def watched(self, pictures):  # type: ignore[no-untyped-def]
+        hook = self.model.patch_embed.register_forward_pre_hook(
+            lambda _, inputs: seen.append(tuple(inputs[0].shape[2:]))
+        )
+        result = real(self, pictures)
+        hook.remove()
+        return result
+
+    monkeypatch.setattr(TileEncoder, "features", watched)
+    for side in (32, 48):
+        made = pipelines.wsi.features(output=tmp_path / f"f{side}", encoder_side=side, **options)
+        assert made.failed == 0
+        assert set(seen) == {(side, side)}
+        seen.clear()
+        assert read_attributes(tmp_path / f"f{side}" / "a.h5")["encoder_side"] == side
+    mixed = pipelines.wsi.features(output=tmp_path / "f32", encoder_side=48, **options)
+    assert "encoder_side 32 instead of 48" in mixed.table["error"][0]
+
+
+def test_a_side_that_cuts_patches_is_refused_with_the_nearest_ones(slides, tmp_path) -> None:
+    with pytest.raises(InputError, match="100 is no multiple; take 96 or 112"):
+        pipelines.wsi.features(slides=slides, output=tmp_path / "f", encoder_side=100, **VIT)
 
 
 def test_features_replace_no_table_and_do_not_lie_among_their_slides(tmp_path, headwise) -> None:

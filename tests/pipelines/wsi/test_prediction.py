@@ -181,7 +181,7 @@ class TestEncoderOfARun:
         """The run as a stranger could hand it on; the encoders that were asked for."""
         asked: list[str] = []
 
-        def build(name: str, weights: str) -> None:
+        def build(name: str, weights: str, size: object) -> None:
             asked.append(name)
             raise ValueError("not here")
 

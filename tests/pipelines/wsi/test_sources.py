@@ -242,7 +242,7 @@ class TestEncoder:
     ) -> None:
         asked = []
 
-        def failing(name: str, weights: str) -> None:
+        def failing(name: str, weights: str, size: object) -> None:
             asked.append(name)
             raise ValueError("no network")
 
@@ -280,6 +280,37 @@ class TestEncoder:
         assert (settings["encoder"], settings["weights"]) == ("hf-hub:a/b", "pretrained")
         default = extraction.extraction_of(FeaturesOptions(slides="s", output="o"))
         assert (default["encoder"], default["weights"]) == ("resnet50.a1_in1k", "pretrained")
+
+    def test_without_a_name_it_is_the_best_at_hand_else_the_default(self, monkeypatch) -> None:
+        from headwise.pipelines.engine.weights import Weights
+        from headwise.pipelines.wsi.options import FeaturesOptions
+
+        def encoder_of(generated: bool = False, **options: str) -> tuple[str, str]:
+            settings = extraction.extraction_of(
+                FeaturesOptions(slides="s", output="o", **options), generated
+            )
+            return settings["encoder"], settings["weights"]
+
+        def at_hand(*weights: str) -> None:
+            monkeypatch.setattr(extraction, "resolve_weights", lambda *_, **__: Weights(*weights))
+
+        at_hand("none", "auto", "random")
+        assert encoder_of() == ("resnet50.a1_in1k", "pretrained")
+        at_hand("efficientnet-lite0", "tf_efficientnet_lite0", "/cache/file.safetensors")
+        assert encoder_of() == ("tf_efficientnet_lite0", "efficientnet-lite0")
+        assert encoder_of(generated=True) == ("random-filters", "random")
+        monkeypatch.setattr(extraction, "resolve_weights", lambda *_, **__: pytest.fail("asked"))
+        assert encoder_of(encoder="resnet18.a1_in1k") == ("resnet18.a1_in1k", "pretrained")
+        assert encoder_of(weights="pretrained") == ("resnet50.a1_in1k", "pretrained")
+        assert encoder_of(encoder="random-filters") == ("random-filters", "random")
+
+    def test_weights_that_stored_features_do_not_need_are_not_looked_for(
+        self, slides, tmp_path, monkeypatch
+    ) -> None:
+        where = {"slides": str(slides / "slides"), "features": str(tmp_path / "f")}
+        read(slides, **where, **OURS)
+        monkeypatch.setattr(extraction, "resolve_weights", lambda *_, **__: pytest.fail("asked"))
+        assert len(read(slides, **where)[0].cohort) == 2
 
     def test_without_network_it_fails_at_once_and_names_what_works(self, monkeypatch) -> None:
         pytest.importorskip("timm", reason="timm is optional (extra wsi) and not installed")
