@@ -90,8 +90,8 @@ def test_old_codes_keep_their_vectors_and_new_ones_begin_as_unseen(first, grown)
 
 
 def test_earlier_rows_are_scored_as_before(folder, first, grown):
-    """Codes, buckets and what a row sees of its user's past have not changed: all that differs is the
-    scale of the logits, which the new days calibrate.
+    """Codes, buckets and what a row sees of its user's past have not changed: all that differs is
+    the scale of the logits, which the new days calibrate.
     """
     before, after = (scored(folder, run, "old") for run in (first, grown))
     tasks = [name for name in before.columns if name.startswith("p_")]
