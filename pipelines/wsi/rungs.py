@@ -34,6 +34,8 @@ TREES = 300
 TRIAL_TREES = 60  # while forms are compared
 PENALTIES = (0.005, 0.05, 0.5)  # inverse ones, C of scikit-learn
 MACHINES = (1.0, 3.0)
+PLATT_FOLDS = 5
+PLATT_PENALTY = 10.0  # an inverse one; 1 flattens the logit of a hundred bags
 
 
 class Form(NamedTuple):
@@ -242,7 +244,7 @@ def _fit_forest(
 def _fit_machine(
     form: Form, x: np.ndarray, labels: np.ndarray, width: int, seed: int
 ) -> KernelBags:
-    """The slope of the logit is fitted to margins of rows that the machine was not fitted on."""
+    """The logit of the margin is fitted to rows that the machine was not fitted on (Platt, 1999)."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import cross_val_predict
     from sklearn.svm import SVC
@@ -251,15 +253,18 @@ def _fit_machine(
     model = KernelBags(width, len(machine.support_vectors_), extremes=True)
     model.vectors = torch.from_numpy(machine.support_vectors_).float()
     model.weights = torch.from_numpy(machine.dual_coef_[0]).float()
-    model.bias = torch.tensor(float(machine.intercept_[0]))
+    bias = float(machine.intercept_[0])
     model.gamma = torch.tensor(float(machine._gamma))
-    folds = min(FOLDS, int(np.bincount(labels).min()))
+    folds = min(PLATT_FOLDS, int(np.bincount(labels).min()))
     if folds >= 2:
         margins = np.asarray(
             cross_val_predict(machine, x, labels, cv=folds, method="decision_function")
         )
-        slope = LogisticRegression(C=1.0).fit(margins[:, None], labels).coef_[0, 0]
-        model.slope = torch.tensor(max(float(slope), 0.1))
+        logit = LogisticRegression(C=PLATT_PENALTY).fit(margins[:, None], labels)
+        slope = max(float(logit.coef_[0, 0]), 0.1)
+        model.slope = torch.tensor(slope)
+        bias += float(logit.intercept_[0]) / slope
+    model.bias = torch.tensor(bias)
     return model
 
 
