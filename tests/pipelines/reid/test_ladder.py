@@ -309,7 +309,7 @@ def searched(headwise, run: Path, query: Path, gallery: Path, output: Path, *wor
         "reid", "search", "--run", run, "--query", query, "--gallery", gallery,
         "--output", output, "--overwrite", "--shown", 0, "--k", 4, *words,
     )  # fmt: skip
-    return code, lines, pl.read_parquet(output) if code == 0 else None
+    return code, lines, pl.read_parquet(output) if code == 0 else pl.DataFrame()
 
 
 def test_a_search_says_who_it_is_or_nobody(runs, stripes, tmp_path, headwise) -> None:
