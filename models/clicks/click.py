@@ -170,9 +170,21 @@ class Towers(nn.Module):
         by_task = x.unbind(1) if x.ndim == 3 else [x] * len(self.towers)
         return torch.cat([tower(part) for tower, part in zip(self.towers, by_task)], 1)
 
+    @torch.no_grad()
+    def rescale(self, task: int, slope: float, shift: float) -> None:
+        """Make the logits of a task slope times what they were, plus shift, by its last layer."""
+        last = self.towers[task].get_submodule("1")
+        assert isinstance(last, nn.Linear)
+        last.weight.mul_(slope)
+        last.bias.mul_(slope).add_(shift)
+
 
 class ClickModel(nn.Module):
-    """Base: embeddings of fields, and means of the sequences, side by side."""
+    """Base: embeddings of fields, and means of the sequences, side by side. All models end with
+    `towers`, one for each task.
+    """
+
+    towers: Towers
 
     def __init__(self, layout: Layout, *, width: int, sparse: bool, scale: float = 0.05) -> None:
         super().__init__()

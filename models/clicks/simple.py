@@ -28,11 +28,19 @@ class AdditiveClicks(nn.Module):
     The values of a field, and the events of a sequence, are averaged; a sequence has weights of its
     own. Buckets of a number lie between the weights of its `Knots`.
 
-    sequences: whether the events are read; crosses: rows of the table of pairs.
+    sequences: whether the events are read; ages: whether they also count by how recent they are: a
+    second mean, of other weights, in which an event counts exp(-age / RECENT); crosses: rows of the
+    table of pairs.
     """
 
     def __init__(
-        self, layout: Layout, *, factors: int = 0, crosses: int = 0, sequences: bool = True
+        self,
+        layout: Layout,
+        *,
+        factors: int = 0,
+        crosses: int = 0,
+        sequences: bool = True,
+        ages: bool = False,
     ) -> None:
         super().__init__()
         self.layout, self.factors, self.crosses = layout, factors, crosses
@@ -41,13 +49,15 @@ class AdditiveClicks(nn.Module):
         self.read_events = sequences and layout.sequences > 0
         self.table, self.knots = nn.Embedding(codes, self.size), Knots(layout)
         self.event_table = nn.Embedding(codes if self.read_events else 0, self.size)
+        by_age = ages and self.read_events
+        self.recent_table = nn.Embedding(codes, self.size) if by_age else None
         self.pairs = nn.Embedding(crosses, layout.tasks)
         self.bias = nn.Parameter(torch.zeros(layout.tasks))
-        for table in (self.table, self.event_table, self.pairs):
+        events = [self.event_table, *([self.recent_table] if self.recent_table is not None else [])]
+        for table in (self.table, self.pairs, *events):
             nn.init.zeros_(table.weight)
-        if factors:
-            nn.init.normal_(self.table.weight[:, layout.tasks :], std=0.05)
-            nn.init.normal_(self.event_table.weight[:, layout.tasks :], std=0.05)
+        for table in (self.table, *events) if factors else ():
+            nn.init.normal_(table.weight[:, layout.tasks :], std=0.05)
 
     def forward(self, fields: Tensor, events: Tensor, ages: Tensor, offsets: Tensor) -> Tensor:
         """Logits (B, S) from fields (B, C), events (T,), ages (T,) and offsets (B F + 1,)."""
@@ -59,6 +69,9 @@ class AdditiveClicks(nn.Module):
             )
             pooled = pooled.view(-1, self.layout.sequences, self.size)
             vectors = torch.cat([vectors, pooled], 1)
+        if self.recent_table is not None:
+            recent = self._recent(self.recent_table, events, ages, offsets)
+            vectors = torch.cat([vectors, recent], 1)
         logits = self.bias + vectors[..., :tasks].sum(1)
         if self.factors:
             latent = vectors[..., tasks:].unflatten(-1, (tasks, self.factors))
@@ -67,6 +80,16 @@ class AdditiveClicks(nn.Module):
         if self.crosses:
             logits = logits + self._crossed(fields)
         return logits
+
+    def _recent(self, table: nn.Embedding, events: Tensor, ages: Tensor, offsets: Tensor) -> Tensor:
+        """Means of the events of each sequence, weighed by their ages: (B, F, size)."""
+        segments = segment_of(offsets, events.shape[0])
+        weight = torch.exp(-ages.to(table.weight.dtype) / RECENT)[:, None]
+        values = torch.cat([table(events) * weight, weight], 1)
+        sums = values.new_zeros(offsets.shape[0] - 1, values.shape[1])
+        sums = sums.index_add(0, segments, values)
+        means = sums[:, :-1] / sums[:, -1:].clamp(min=1e-6)
+        return means.view(-1, self.layout.sequences, self.size)
 
     def _by_field(self, vectors: Tensor) -> Tensor:
         """Means of the columns of each field: (B, C, size) -> (B, M, size)."""

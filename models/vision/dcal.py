@@ -18,6 +18,7 @@ branch has a separate classifier. GLCA blocks have a feed-forward network, as al
 transformer do.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,6 +33,7 @@ from ..layers.vit_trunk import Trunk, random_partners
 
 Heads = Literal["both", "sa"]
 Output = Literal["vectors", "probabilities"]
+HEADS: tuple[Heads, ...] = ("both", "sa")
 
 
 class CrossLayer(nn.Module):
@@ -104,6 +106,10 @@ class DCAL(nn.Module):
     before the classifiers. With glca 0 and pwca False it is the plain transformer. heads and output
     decide what `forward` gives (see there).
 
+    Vectors of a trained model all point nearly the same way, so that their cosines say little.
+    `set_centres` takes their mean off: the buffers `centre_both` (2 D,) and `centre_sa` (D,), which
+    a model has from then on. Without them vectors are as they are.
+
     Raises ValueError if a branch needs queries and keys that the trunk does not have.
     """
 
@@ -143,6 +149,34 @@ class DCAL(nn.Module):
         # Logarithms of the variances of the branches' losses (Kendall et al., arXiv 1705.07115, in
         # FairMOT's form).
         self.log_variance = nn.Parameter(torch.zeros(len(names)))
+        for head in HEADS:
+            self.register_buffer(f"centre_{head}", None)
+
+    def set_centres(self, centres: Mapping[Heads, Tensor | None]) -> None:
+        """The mean of the vectors of each choice of heads, by its name; None: as they are."""
+        for heads, centre in centres.items():
+            device = self.log_variance.device
+            setattr(self, f"centre_{heads}", None if centre is None else centre.to(device))
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Tensor],
+        prefix: str,
+        local_metadata: dict[str, object],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Weights have centres or, those of a model in training or of an older run, none. Tensors
+        of a blend, which are none of this model's, leave them as they are.
+        """
+        of_this = any(key.startswith(prefix) for key in state_dict)
+        for name in (f"centre_{head}" for head in HEADS) if of_this else ():
+            centre = state_dict.get(prefix + name)
+            setattr(self, name, None if centre is None else torch.empty_like(centre))
+        keys = missing_keys, unexpected_keys, error_msgs
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *keys)
 
     def branches(self, images: Tensor, *, partner: Tensor | None = None) -> Branches:
         """Class tokens and logits of all branches; of PWCA in training only.
@@ -169,12 +203,22 @@ class DCAL(nn.Module):
         """images: (B, 3, Y, X), normalised.
 
         output "vectors": the final class tokens of SA and GLCA side by side, of length 1 (B, 2 D),
-        or with heads "sa" that of SA alone (B, D). output "probabilities": the mean of the class
-        probabilities of SA and GLCA (B, K) (the paper sums them, which gives the same ranking), or
-        those of SA.
+        or with heads "sa" that of SA alone (B, D); less their centre, see `vectors`. output
+        "probabilities": the mean of the class probabilities of SA and GLCA (B, K) (the paper sums
+        them, which gives the same ranking), or those of SA.
         """
-        read_out = vectors if self.output == "vectors" else probabilities
-        return read_out(self.branches(images), self.heads)
+        branches = self.branches(images)
+        if self.output == "vectors":
+            return self.vectors(branches)
+        return probabilities(branches, self.heads)
+
+    def vectors(self, branches: Branches) -> Tensor:
+        """The vectors of the heads, of length 1, less their centre where there is one, and then of
+        length 1 again.
+        """
+        centre = getattr(self, f"centre_{self.heads}")
+        values = vectors(branches, self.heads)
+        return values if centre is None else F.normalize(values - centre)
 
     @torch.no_grad()
     def rollout(self, images: Tensor) -> Tensor:

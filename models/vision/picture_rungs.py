@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers.blend import BlendedClassifier
-from .dcal import DCAL, probabilities, vectors
+from .dcal import DCAL, probabilities
 from .frozen import FrozenLinear
 
 STRIPES, BINS = 6, 8  # of the colour histograms
@@ -73,8 +73,8 @@ class BlendedVectors(nn.Module):
     """The vectors of a model and of a simple one side by side, so that their cosine is the weighted
     mean of the two cosines.
 
-    share: weight of the model's; centre (E,): taken off its vectors, which then have length 1
-    again. Both are set by whoever fits them.
+    share: weight of the model's, set by whoever fits it; centre (E,): taken off its vectors, which
+    then have length 1 again. It is 0 but in runs of before models had centres themselves.
     """
 
     share: Tensor
@@ -133,7 +133,7 @@ def outputs(model: nn.Module, images: Tensor) -> Outputs:
     if not isinstance(model, DCAL):
         return {"vectors": model(images)}
     branches = model.branches(images)
-    values = {"vectors": vectors(branches, model.heads)}
+    values = {"vectors": model.vectors(branches)}
     if model.output == "probabilities":
         values["probability"] = probabilities(branches, model.heads)
     return values

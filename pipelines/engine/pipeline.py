@@ -193,6 +193,18 @@ class Pipeline(Generic[OptionsT, SpecT, PredictOptionsT, DataT, ItemT]):
         """Figures on the validation part after each epoch, `monitor` among them."""
         raise NotImplementedError
 
+    def complete(
+        self,
+        model: nn.Module,
+        splits: Splits[SpecT, DataT],
+        options: OptionsT,
+        device: torch.device,
+    ) -> None:
+        """Give a trained model what it takes from the training or the validation part besides its
+        training, such as the mean of its vectors or the scale of its logits: tensors of its state,
+        which are stored with it. Called before the rungs are fitted.
+        """
+
     def rungs(self, spec: SpecT) -> AnyRungs | None:
         """The models beside the domain model, for the ladder; None for a task without one."""
         return None

@@ -11,6 +11,7 @@ import numpy as np
 from .bootstrap import DRAWS, Interval, bootstrap_intervals
 from .classification import weighted_auc
 
+INVERSE_PENALTY = 100.0  # C of scikit-learn: classes that a score tells apart have no other end
 NAMES = ("auc", "auprc", "sensitivity", "specificity", "ppv", "npv")
 
 
@@ -80,6 +81,22 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
         method="bounded",
     )
     return float(np.exp(fit.x))  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def fit_logistic(score: np.ndarray, positive: np.ndarray) -> tuple[float, float]:
+    """Slope and intercept of the log-odds of the positive class by logistic regression on one score
+    (Platt, 1999); where one class is all there is, its smoothed log-odds with a slope of 0.
+
+    score: (N,); positive: bool (N,).
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    if positive.all() or not positive.any():
+        share = (positive.sum() + 1) / (len(positive) + 2)
+        return 0.0, float(np.log(share / (1 - share)))
+    fitted = LogisticRegression(C=INVERSE_PENALTY, tol=1e-8, max_iter=1000)
+    fitted.fit(score.astype(np.float64)[:, None], positive)
+    return float(np.ravel(fitted.coef_)[0]), float(np.ravel(fitted.intercept_)[0])
 
 
 def weighted_scores(

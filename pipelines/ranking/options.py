@@ -47,11 +47,11 @@ class RankingOptions(LadderOptions):
         "embedding_l2": Range(1e-4, 1e-1, log=True),
     }
 
-    epochs: int = 8
+    epochs: int = 50
     """Passes over the training part at most; 1 where later passes only overfit the ids (large
     logs).
     """
-    patience: int = 2
+    patience: int = 3
     """Stop after this many epochs without a better validation score."""
     batch_size: int = 1024
     """Rows per optimiser step, over all devices together."""

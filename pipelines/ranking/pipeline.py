@@ -17,7 +17,7 @@ from ...data.clicks.batches import ClickRows
 from ...data.clicks.generate import write_sample_clicks
 from ...data.clicks.schema import schema_of
 from ...data.clicks.vocabulary import UNSEEN
-from ...models.clicks.click import DIN, PLE, DCNv2, MMoE, SharedBottom, TokenMixer
+from ...models.clicks.click import DIN, PLE, ClickModel, DCNv2, MMoE, SharedBottom, TokenMixer
 from ...models.clicks.infnet import INFNet
 from ..engine.pipeline import (
     Batch,
@@ -35,8 +35,15 @@ from .data import RankingSpec, open_log_of_run, open_new_log, spec_of_run
 from .optimizers import make_optimizer
 from .options import RankingOptions, RankingPredictOptions
 from .prediction import RowsItem, answer_lines, list_parts, predict_parts, schema
-from .rungs import RankingRungs
-from .scoring import cold_rows, probabilities, scores_by_task, validation_scores, weighted_loss
+from .rungs import RankingRungs, logits_of
+from .scoring import (
+    calibrate,
+    cold_rows,
+    probabilities,
+    scores_by_task,
+    validation_scores,
+    weighted_loss,
+)
 
 SPARSE_FROM = 100_000  # embeddings from which `--sparse auto` updates only those of a batch
 TABLE = "embedding.table.weight"
@@ -151,6 +158,20 @@ class RankingPipeline(Pipeline[RankingOptions, RankingSpec]):
     ) -> dict[str, float]:
         """AUC and log-loss, means over tasks; one minus the mean AUC is watched."""
         return validation_scores(model, batches)
+
+    def complete(
+        self,
+        model: nn.Module,
+        splits: Splits[RankingSpec],
+        options: RankingOptions,
+        device: torch.device,
+    ) -> None:
+        """Calibrated probabilities, by the validation part."""
+        part: ClickRows = splits.validation
+        assert isinstance(model, ClickModel)
+        assert part.rows.labels is not None
+        logits = logits_of({"model": model}, part, device)["model"]
+        calibrate(model, logits, part.rows.labels[part.which])
 
     def rungs(self, spec: RankingSpec) -> RankingRungs:
         """Counted rates, a simple model, and the blend."""

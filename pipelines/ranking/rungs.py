@@ -26,7 +26,15 @@ from .baselines import log_odds
 from .data import RankingSpec
 from .options import RankingOptions
 from .scoring import forward, validation_scores
-from .trees import batches_of, check_trees, count_codes, empty_trees, fit_trees, smoothed_rates
+from .trees import (
+    CodeCounts,
+    batches_of,
+    check_trees,
+    count_in_folds,
+    empty_trees,
+    fit_trees,
+    smoothed_rates,
+)
 
 CROSSES = 1 << 18  # rows of the table of hashed pairs
 FACTORS = 8
@@ -41,8 +49,8 @@ SHORT = {
 }
 WORDS = {
     "trees": "boosted trees (LightGBM) on codes, counted rates and histories",
-    "crossed": "logistic regression on codes, events and hashed pairs of codes",
-    "factors": f"factorisation machine with {FACTORS} factors on codes and events",
+    "crossed": "logistic regression on codes, events with their ages, and hashed pairs of codes",
+    "factors": f"factorisation machine with {FACTORS} factors on codes, and events with their ages",
 }
 
 
@@ -70,19 +78,22 @@ class RankingRungs(Rungs[RankingOptions, RankingSpec, ClickRows]):
     ) -> dict[RungName, Rung]:
         """Counted rates of users and items, and the simple model with the best validation score."""
         seed, spec, train, validation = options.seed, splits.spec, splits.train, splits.validation
-        models: dict[str, nn.Module] = {"trees": fit_trees(train, validation, spec, seed)}
+        counts = count_in_folds(train, spec, seed)
+        models: dict[str, nn.Module] = {"trees": fit_trees(train, validation, spec, seed, counts)}
         if sum(spec.layout.codes) <= MOST_CODES:
             for kind in ("crossed", "factors"):
-                models[kind] = model = _additive(kind, spec)
+                models[kind] = model = _additive(kind, spec, ages=True)
                 _fit_additive(model, train, validation, seed, kind)
         losses = {kind: _score(model, validation) for kind, model in models.items()}
         best = min(losses, key=lambda kind: losses[kind])
         model, facts = models[best], dict[str, object](kind=best)
         if isinstance(model, BoostedClicks):
             facts["sizes"] = [forest.sizes for forest in model.forests]
+        else:
+            facts["ages"] = True  # which those of older runs do not read
         naive = "clicked shares of users and items"
         return {
-            "naive": Rung(naive, _counted(splits), short="users and items counted"),
+            "naive": Rung(naive, _counted(spec, counts), short="users and items counted"),
             "simple": Rung(WORDS[best], model, facts, short=SHORT[best]),
         }
 
@@ -128,7 +139,7 @@ class RankingRungs(Rungs[RankingOptions, RankingSpec, ClickRows]):
             return BlendedClicks(models["model"], models["simple"], len(spec.tasks))
         if facts["kind"] == "trees":
             return empty_trees(spec, cast("list[ForestSizes]", facts["sizes"]))
-        return _additive(str(facts["kind"]), spec)
+        return _additive(str(facts["kind"]), spec, ages=bool(facts.get("ages")))
 
     def scores(
         self,
@@ -166,10 +177,10 @@ class RankingRungs(Rungs[RankingOptions, RankingSpec, ClickRows]):
         )
 
 
-def _additive(kind: str, spec: RankingSpec) -> AdditiveClicks:
+def _additive(kind: str, spec: RankingSpec, *, ages: bool) -> AdditiveClicks:
     if kind == "crossed":
-        return AdditiveClicks(spec.layout, crosses=CROSSES)
-    return AdditiveClicks(spec.layout, factors=FACTORS)
+        return AdditiveClicks(spec.layout, crosses=CROSSES, ages=ages)
+    return AdditiveClicks(spec.layout, factors=FACTORS, ages=ages)
 
 
 @torch.no_grad()
@@ -178,11 +189,10 @@ def _score(model: nn.Module, dataset: ClickRows) -> float:
     return validation_scores(model, batches_of(dataset, rows))["one_minus_auc"]
 
 
-def _counted(splits: Splits[RankingSpec]) -> AdditiveClicks:
+def _counted(spec: RankingSpec, counts: CodeCounts) -> AdditiveClicks:
     """The rates of users and items as far as they are fields, added to that of all rows."""
-    spec, train = splits.spec, splits.train
     model = AdditiveClicks(spec.layout, sequences=False)
-    clicks, seen = (t[0] for t in count_codes(train, np.zeros(len(train), int), spec))
+    clicks, seen = counts.clicks.sum(0), counts.seen.sum(0)
     rates = smoothed_rates(clicks, seen)
     names = [f["name"] for f in spec.fields]
     starts = np.cumsum([0, *spec.layout.codes])

@@ -10,7 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...data.clicks.batches import ClickRows
+from ...models.clicks.click import ClickModel
+from ..engine.class_ladder import certainty_of
 from ..engine.pipeline import Batch
+from ..metrics.operating import fit_logistic
 from ..metrics.ranking import auc, log_loss, ranking_scores
 from .baselines import rate_scores
 from .optimizers import embedding_of
@@ -60,6 +63,22 @@ def validation_scores(model: nn.Module, batches: Iterable[Batch]) -> dict[str, f
     mean = float(np.nanmean(aucs)) if np.isfinite(aucs).any() else float("nan")
     scores = {"auc": mean, "log_loss": float(np.mean(losses)), "one_minus_auc": 1 - mean}
     return scores if np.isfinite(mean) else {**scores, "one_minus_auc": scores["log_loss"]}
+
+
+def calibrate(model: ClickModel, logits: np.ndarray, labels: np.ndarray) -> None:
+    """Scale the logits of each task by logistic regression on the validation part. The epoch is
+    chosen by AUC, and a network goes on to order rows better when it is too sure already.
+
+    logits: (N, S) of the model; labels: (N, S), -1 where they do not count. The fewer rows of one
+    label there are, the less is changed; logits that tell nothing stay as they are.
+    """
+    for task in range(labels.shape[1]):
+        known = labels[:, task] >= 0
+        positive = labels[known, task] == 1
+        slope, shift = fit_logistic(logits[known, task], positive)
+        if slope > 0:
+            certainty = certainty_of(int(min(positive.sum(), (~positive).sum())))
+            model.towers.rescale(task, slope**certainty, shift * certainty)
 
 
 @torch.no_grad()

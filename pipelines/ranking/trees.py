@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -44,14 +45,29 @@ def check_trees() -> None:
         raise InputError(f"LightGBM cannot be loaded ({one_line(error)[:120]}); {remedy}") from None
 
 
+class CodeCounts(NamedTuple):
+    """How often each code was clicked and seen, (FOLDS, N, S), in each fold of the training part;
+    fold: of each row.
+    """
+
+    fold: np.ndarray
+    clicks: np.ndarray
+    seen: np.ndarray
+
+
+def count_in_folds(train: ClickRows, spec: RankingSpec, seed: int) -> CodeCounts:
+    """The counts of random folds, by one pass over the rows."""
+    fold = np.random.default_rng(seed).integers(0, FOLDS, len(train))
+    return CodeCounts(fold, *count_codes(train, fold, spec))
+
+
 def fit_trees(
-    train: ClickRows, validation: ClickRows, spec: RankingSpec, seed: int
+    train: ClickRows, validation: ClickRows, spec: RankingSpec, seed: int, counts: CodeCounts
 ) -> BoostedClicks:
-    """A forest for each task, of the size that the validation part is for."""
+    """A forest for each task, of the size that the validation part is for. counts: of `train`."""
     statistics = ClickStatistics(spec.layout, spec.targets)
     rows = np.arange(len(train))
-    fold = np.random.default_rng(seed).integers(0, FOLDS, len(train))
-    clicks, seen = count_codes(train, fold, spec)
+    fold, clicks, seen = counts
     width = spec.layout.fields * (2 + len(spec.tasks)) + 6 * spec.layout.sequences
     rows = rows[:: max(1, -(-len(rows) * width // MOST_NUMBERS))]
     parts, order = [], []
@@ -88,8 +104,8 @@ def batches_of(dataset: ClickRows, rows: np.ndarray, size: int = BATCH) -> Itera
 def count_codes(
     dataset: ClickRows, fold: np.ndarray, spec: RankingSpec
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How often each code was clicked and seen, (folds, N, S), by fold of the rows."""
-    folds, codes, tasks = int(fold.max(initial=0)) + 1, sum(spec.layout.codes), len(spec.tasks)
+    """How often each code was clicked and seen, (FOLDS, N, S), by fold of the rows."""
+    folds, codes, tasks = FOLDS, sum(spec.layout.codes), len(spec.tasks)
     clicks = np.zeros((folds, codes, tasks), np.float32)
     seen = np.zeros((folds, codes, tasks), np.float32)
     for held_out in range(folds):

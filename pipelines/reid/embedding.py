@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ...models.vision.cca import ConditionalEmbedder
+from ...models.vision.dcal import DCAL, HEADS, Heads
 from ...models.vision.frozen import FrozenLinear
 from ...models.vision.picture_rungs import BLENDS, frozen_outputs
 from ...models.vision.picture_rungs import outputs as outputs_of_any
@@ -24,6 +25,7 @@ from .options import ReidOptions
 from .pictures import Pictures, Size
 
 Outputs = Mapping[str, np.ndarray]
+CENTRING_PICTURES = 2000  # of the training part, by which vectors are centred
 
 
 class Centres:
@@ -97,6 +99,26 @@ def embed_part(
         return embed_rungs({"model": model}, part, options, device)["model"]
     models = {"model": model.model, "simple": model.simple, "blend": model}
     return embed_rungs(models, part, options, device)["blend"]
+
+
+@torch.no_grad()
+def mean_vectors(
+    model: DCAL, part: Pictures, options: ReidOptions, device: torch.device
+) -> dict[Heads, Tensor]:
+    """The mean vector of a part for each choice of heads, by pictures evenly spaced in it."""
+    places = np.arange(len(part))
+    if len(part) > CENTRING_PICTURES:
+        places = np.linspace(0, len(part) - 1, CENTRING_PICTURES).astype(int)
+    some = Pictures(part.source, part.rows[places], part.labels[places])
+    trained, means = model.heads, dict[Heads, Tensor]()
+    model.set_centres(dict.fromkeys(HEADS))  # of a model that had some already
+    try:
+        for model.heads in HEADS:
+            vectors = embed_part(model, some, options, device)["vectors"]
+            means[model.heads] = torch.from_numpy(vectors.mean(0))
+    finally:
+        model.heads = trained
+    return means
 
 
 def embed_rungs(

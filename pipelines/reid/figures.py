@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from ..engine.pipeline import ReportFigure
@@ -108,8 +109,10 @@ def _ranked_list(part: Pictures, searched: SearchScores, query: int) -> list[Til
     return tiles
 
 
-def similarities(part: Pictures, searched: SearchScores) -> ReportFigure:
-    """Similarities of pairs of one identity and of two."""
+def similarities(
+    part: Pictures, searched: SearchScores, threshold: float | None = None
+) -> ReportFigure:
+    """Similarities of pairs of one identity and of two, and the threshold of the run."""
     query = part.labels[part.query] if part.ranked else part.labels
     gallery = part.labels[part.gallery] if part.ranked else part.labels
     same = (query[:, None] == gallery) & (query[:, None] > 0)
@@ -122,7 +125,10 @@ def similarities(part: Pictures, searched: SearchScores) -> ReportFigure:
             if pairs.any():
                 values = 1 - searched.distance[pairs]
                 axes.hist(values, bins=60, density=True, histtype="step", label=name)
+        if threshold is not None:
+            axes.axvline(threshold, color=QUERY, linestyle="--", linewidth=1, label="threshold")
         axes.set(xlabel="cosine similarity", ylabel="density")
+        axes.xaxis.set_major_locator(MaxNLocator(6))  # more labels than that overlap
         axes.legend()
     text = (
         "Cosine similarities of pairs of pictures. Where the two overlap, a threshold errs in one "

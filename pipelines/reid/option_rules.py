@@ -26,10 +26,16 @@ def check(options: object) -> None:
 
 def _check_search(options: SearchOptions) -> None:
     check_least(options, {"k": 1, "shown": 0, "batch_size": 1})
+    _check_false_match(options.false_match)
     if options.faiss is not None and options.rerank:
         raise InputError("--faiss: --rerank compares all pictures and asks no index; leave out one")
     if Path(options.output).is_dir():
         raise InputError(f"{options.output}: is a directory; --output names the file to write")
+
+
+def _check_false_match(share: float | None) -> None:
+    if share is not None and not 0 < share < 1:
+        raise InputError(f"--false-match {share}: must be above 0 and below 1")
 
 
 def _check_crop(options: CropOptions) -> None:
@@ -70,6 +76,7 @@ def _check_numbers(options: ReidOptions) -> None:
     check_shares(options, ("drop_path", "smoothing", "validation_share", "test_share"))
     if not 0 <= options.erase <= 1:
         raise InputError(f"--erase {options.erase}: must be in [0, 1]")
+    _check_false_match(options.false_match)
     if options.margin is not None and not 0 <= options.margin < float("inf"):
         raise InputError(f"--margin {options.margin}: must be 0 or more")
 
@@ -97,7 +104,17 @@ def _check_model(options: ReidOptions) -> None:
 def _check_unread(options: ReidOptions) -> None:
     """Raise `InputError` for options that the chosen model does not read."""
     if options.model == "cca":
-        names = ("local", "pwca", "embedding", "neck", "balance", "triplet", "smoothing", "rerank")
+        names = (
+            "local",
+            "pwca",
+            "embedding",
+            "neck",
+            "balance",
+            "triplet",
+            "smoothing",
+            "rerank",
+            "false_match",
+        )
         check_unread(options, names, "--model dcal, not by cca")
         if options.choose not in ("auto", "model"):
             check_unread(options, ("choose",), "--model dcal, not by cca")
@@ -112,7 +129,7 @@ def _check_unread(options: ReidOptions) -> None:
     if options.triplet == "no" or (options.triplet == "auto" and options.goal == "classes"):
         check_unread(options, ("margin",), "a triplet loss (--triplet yes)")
     if options.goal == "classes":
-        check_unread(options, ("rerank",), "--goal search, not by classes")
+        check_unread(options, ("false_match", "rerank"), "--goal search, not by classes")
 
 
 def check_batch_size(options: ReidOptions) -> None:
@@ -133,4 +150,5 @@ def _check_compare(options: CompareOptions) -> None:
         raise InputError("compare: give at least one model and seed, and no model twice")
     if options.model != "dcal":
         raise InputError("compare: trains the variants of dcal")
-    check_unread(options, ("choose",), "train; compare scores the variants of dcal")
+    names = ("choose", "false_match")
+    check_unread(options, names, "train; compare scores the variants of dcal")

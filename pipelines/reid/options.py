@@ -34,7 +34,7 @@ class ReidOptions(LadderOptions):
         "loss": ("balance", "triplet", "margin", "smoothing", "per_identity"),
         "augmentation": ("flip", "pad", "erase"),
         "training": ("optimizer",),
-        "scoring": ("rerank",),
+        "scoring": ("false_match", "rerank"),
     }  # fmt: skip
     # Of the data, but the rows that are scored stay the same: `compare` may vary them.
     SAME_ROWS: ClassVar[tuple[str, ...]] = ("enlarge",)
@@ -134,6 +134,10 @@ class ReidOptions(LadderOptions):
     test_share: float = 0.3
     """Share of the identities (to search) or pictures that become the test part, if the data names
     no parts."""
+    false_match: float | None = None
+    """Share of the searches for somebody who is not in the gallery that may end with a name: it
+    sets the threshold, on the validation part. Without it, as many end so as searches for somebody
+    who is there end without a name or with another."""
     rerank: int = 20_000
     """Also score with k-reciprocal re-ranking if at most this many pictures are ranked; 0:
     never."""
@@ -196,7 +200,7 @@ class SearchOptions:
 
     GROUPS: ClassVar[Groups] = {
         "data": ("query", "gallery"),
-        "search": ("k", "attribute", "rerank", "faiss"),
+        "search": ("k", "false_match", "attribute", "rerank", "faiss"),
         "output": ("shown",),
         "hardware": ("batch_size",),
     }
@@ -209,9 +213,12 @@ class SearchOptions:
     """Parquet that `embed` wrote, or pictures as for --query, which are embedded first."""
     output: str
     """File to write, .parquet, .csv, .tsv, .jsonl or .xlsx: query, rank, item, file, score,
-    identity; OUTPUT.png shows the lists."""
+    identity, probability, answer; OUTPUT.png shows the lists."""
     k: int = 10
     """Items to list for each query."""
+    false_match: float | None = None
+    """Share of the searches for somebody who is not in the gallery that may end with a name, as
+    counted on the validation part; without it, the threshold of the training."""
     attribute: str | None = None
     """Attribute to compare by, for a run of cca."""
     rerank: bool = False

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim
 
+from ...base.account import note
 from ...base.errors import InputError
 from ...data.listed import labels_table
 from ...data.persons.generate import write_sample_persons
@@ -36,11 +37,12 @@ from ..engine.training.wrapped import call_method, plain_model
 from ..engine.weights import initial_weights, resolve_weights, tune_backbone
 from ..metrics.linear_baseline import fit_linear_baseline
 from . import embedding, figures, prediction, scoring
+from .answers import fit_answering, stored_answering
 from .augment import DEVIATION, MEAN, augment, normalise
 from .data import ReidSpec, open_pictures
 from .options import ReidOptions, ReidPredictOptions
 from .pictures import Pictures
-from .rungs import ReidRungs, name_of
+from .rungs import ReidRungs, can_choose, name_of
 
 UNDECAYED = ("pos_embed", "cls_token", "reg_token", "dist_token", "conditions")
 MAPS_SHOWN = 8  # pictures with their attention rollout in the report
@@ -152,6 +154,17 @@ class ReidPipeline(Pipeline[ReidOptions, ReidSpec, ReidPredictOptions, Pictures,
         embedded = embedding.embed(plain_model(model), batches, options.size)
         return scoring.validation_scores(embedded)
 
+    def complete(
+        self,
+        model: nn.Module,
+        splits: Splits[ReidSpec, Pictures],
+        options: ReidOptions,
+        device: torch.device,
+    ) -> None:
+        """Of a search by DCAL: the mean vectors of pictures of the training part."""
+        if splits.spec.goal == "search" and isinstance(model, DCAL):
+            model.set_centres(embedding.mean_vectors(model, splits.train, options, device))
+
     def rungs(self, spec: ReidSpec) -> ReidRungs:
         """Colours or shares, frozen features, and the blend."""
         return ReidRungs()
@@ -163,9 +176,11 @@ class ReidPipeline(Pipeline[ReidOptions, ReidSpec, ReidPredictOptions, Pictures,
         options: ReidOptions,
         device: torch.device,
     ) -> Calibration:
-        """A linear model of classes on colours; in a search, colours are compared as they are."""
+        """Of classes a linear model of colours; of a search the threshold from which a picture
+        names somebody, and what a cosine says.
+        """
         if splits.spec.goal != "classes":
-            return {}
+            return _fitted_answering(model, splits, options, device)
         return fit_linear_baseline(
             scoring.colours_of(splits.train),
             splits.train.labels,
@@ -190,7 +205,8 @@ class ReidPipeline(Pipeline[ReidOptions, ReidSpec, ReidPredictOptions, Pictures,
                 dataset, embedded, context.calibration, options, spec.classes, maps, name
             )
         else:
-            review = scoring.review_search(dataset, embedded, options, maps, name)
+            answering = stored_answering(context.calibration)
+            review = scoring.review_search(dataset, embedded, options, maps, name, answering)
         if attending(model) is not None:
             return review
         missing = pl.DataFrame({"figure": "attention rollout", "why": f"{name}: no attention"})
@@ -240,6 +256,21 @@ class ReidPipeline(Pipeline[ReidOptions, ReidSpec, ReidPredictOptions, Pictures,
     ) -> list[pl.DataFrame | ValueError]:
         """One row per picture."""
         return prediction.predict_items(model, items, context)
+
+
+def _fitted_answering(
+    model: nn.Module, splits: Splits[ReidSpec, Pictures], options: ReidOptions, device: torch.device
+) -> Calibration:
+    """The tensors of `Answering`; none for cca and where no validation part could tell."""
+    part = splits.validation
+    if isinstance(model, ConditionalEmbedder):
+        return {}
+    if can_choose(part, "search"):
+        vectors = embedding.embed_part(model, part, options, device)["vectors"]
+        if answering := fit_answering(part, vectors, options.false_match):
+            return answering.tensors()
+    note("assumed", "a search names the nearest pictures only: no validation part for a threshold")
+    return {}
 
 
 def _trunk(options: ReidOptions, spec: ReidSpec, weights: str) -> Trunk:

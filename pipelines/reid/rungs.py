@@ -40,14 +40,14 @@ from ..engine.pipeline import Context, Splits
 from ..engine.weights import AUTO, NO_WEIGHTS, PRETRAINED, Weights, resolve_weights
 from .augment import DEVIATION, MEAN
 from .data import ReidSpec
-from .embedding import Centres, embed_part, embed_rungs
+from .embedding import Centres, embed_rungs
 from .options import ReidOptions
 from .pictures import Pictures
 from .protocol import score_part
 
 SIDE = 256  # of a square with as many pixels as the frozen encoder sees
 PREFERRED = ("efficientnet-lite0", "mobilenetv2")
-CENTRING_PICTURES = 2000  # of the training part, by which vectors are centred
+COMPARED_PICTURES = 2000  # whose cosines with each other give a deviation
 
 
 def simple_encoder(options: ReidOptions) -> tuple[TileEncoder, Weights]:
@@ -165,10 +165,6 @@ class ReidRungs(Rungs[ReidOptions, ReidSpec, Pictures]):
             return Rung(words, blend)
         first, second = (both[name]["vectors"] for name in ("model", "simple"))
         blend = BlendedVectors(model, simple, first.shape[1])
-        spread = embed_part(model, _some(splits.train), options, device)["vectors"]
-        if _mean_ap(part, first) < _mean_ap(part, _centred(first, centre := spread.mean(0))):
-            blend.centre = torch.from_numpy(centre)
-            first = _centred(first, centre)
         deviations = _deviation(part, first), _deviation(part, second)
         weights = [_weight(share, *deviations) for share in SHARES]
         scores = [_mean_ap(part, _joined(first, second, weight)) for weight in weights]
@@ -237,7 +233,7 @@ def _deviation(part: Pictures, vectors: np.ndarray) -> float:
     Those of a whitened space are near 0, those of an untrained network all near another value: by
     themselves, they say little of how much a cosine tells.
     """
-    people = np.flatnonzero(part.labels > 0)[:CENTRING_PICTURES]
+    people = np.flatnonzero(part.labels > 0)[:COMPARED_PICTURES]
     labels, some = part.labels[people], vectors[people]
     cosines = (some @ some.T)[labels[:, None] != labels]
     return max(float(cosines.std()), 1e-6) if len(cosines) else 1.0
@@ -247,20 +243,6 @@ def _weight(share: float, first: float, second: float) -> float:
     """The weight of the first of two cosines that has a share after division by the deviations."""
     one, other = share / first, (1 - share) / second
     return one / (one + other)
-
-
-def _some(part: Pictures) -> Pictures:
-    """A part, or pictures evenly spaced in it."""
-    if len(part) <= CENTRING_PICTURES:
-        places = np.arange(len(part))
-    else:
-        places = np.linspace(0, len(part) - 1, CENTRING_PICTURES).astype(int)
-    return Pictures(part.source, part.rows[places], part.labels[places])
-
-
-def _centred(vectors: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    rest = vectors - centre
-    return rest / np.maximum(np.linalg.norm(rest, axis=1, keepdims=True), 1e-12)
 
 
 def _joined(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarray:

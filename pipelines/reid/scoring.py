@@ -19,6 +19,7 @@ from ..metrics import classification, retrieval
 from ..metrics.linear_baseline import linear_probabilities
 from ..metrics.reranking import rerank
 from . import figures
+from .answers import Answering, answer_scores, answer_words
 from .embedding import Outputs
 from .options import ReidOptions
 from .pictures import DISTRACTOR, JUNK, Pictures
@@ -65,10 +66,11 @@ def review_search(
     options: ReidOptions,
     maps: Sequence[ReportFigure],
     name: str | None = None,
+    answering: Answering | None = None,
 ) -> Review:
     """Scores of a search with intervals by identity, compared with a search by colours.
 
-    name: of the model, by default --model.
+    name: of the model, by default --model; answering: how the run answers, if it has a threshold.
     """
     name = name or options.model
     model_scores = search_part(part, embedded["vectors"])
@@ -92,19 +94,25 @@ def review_search(
         curves["re-ranked"] = reranked.scores.cmc
     if not part.ranked:
         metrics["recall_at"] = _recall_of_people(part, embedded["vectors"])
-    pictures = [
-        figures.match_curves(curves),
-        *figures.ranked_lists(part, model_scores),
-        figures.similarities(part, model_scores),
-        *maps,
-    ]
     headline = (
         f"{model_scores.scores.queries} queries: mAP {score_text(metrics, 'mAP')}, rank 1 "
         f"{score_text(metrics, 'rank_1')}; colours alone mAP {score_text(rows[COLOURS], 'mAP')}; "
         f"{metrics['protocol']}"
     )
     table = _score_table(("mAP", *(f"rank_{k}" for k in RANKS), "mINP"), rows)
-    return Review(metrics, headline, pictures, {"Scores, 95 % intervals by identity": table})
+    tables = {"Scores, 95 % intervals by identity": table}
+    if answering is not None:
+        metrics["answers"] = answers = answer_scores(part, model_scores, answering, options.seed)
+        headline += f"; {answer_words(answers)}"
+        tables[f"Answers from a cosine of {answering.threshold:.3f} on"] = answer_table(answers)
+    threshold = None if answering is None else answering.threshold
+    pictures = [
+        figures.match_curves(curves),
+        *figures.ranked_lists(part, model_scores),
+        figures.similarities(part, model_scores, threshold),
+        *maps,
+    ]
+    return Review(metrics, headline, pictures, tables)
 
 
 def _reranked(part: Pictures, vectors: np.ndarray, searched: SearchScores) -> SearchScores:
@@ -162,6 +170,27 @@ def _score_table(names: Sequence[str], rows: Mapping[str, Metrics]) -> pl.DataFr
         [
             {"score": name} | {model: score_text(row, name) for model, row in rows.items()}
             for name in names
+        ]
+    )
+
+
+# What a row of the table is of, and what its share is of.
+_ROWS = (
+    ("named_rightly", "queries", "query, identity in the gallery", "named rightly"),
+    ("named_wrongly", "queries", "query, identity in the gallery", "named wrongly"),
+    ("missed", "queries", "query, identity in the gallery", "nobody"),
+    ("strangers_named", "strangers", "the same without its identity in the gallery", "named"),
+    ("missed_matches", "pairs_of_one_identity", "pair of one identity", "below the threshold"),
+    ("false_matches", "pairs_of_two_identities", "pair of two identities", "above the threshold"),
+)
+
+
+def answer_table(scores: Metrics) -> pl.DataFrame:
+    """The scores in words, a row for each kind of answer."""
+    return pl.DataFrame(
+        [
+            {"of": of, "number": scores[count], "answer": answer, "share": score_text(scores, name)}
+            for name, count, of, answer in _ROWS
         ]
     )
 

@@ -208,6 +208,8 @@ class SeededTrainings(Generic[OptionsT]):
     ) -> Seeded:
         device = pick_device(options.accelerator)
         context = Context(options, splits.spec, {}, device)
+        with torch.no_grad():
+            pipeline.complete(model, splits, options, device)
         ladder = fit_ladder(pipeline, model, splits, context)
         rungs = pipeline.rungs(splits.spec)
         if ladder is None or rungs is None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from ....base.errors import InputError
 from ..command_line import PLAIN
 from ..compare_options import ComparisonOptions
-from ..options import EvaluateOptions, ExportOptions, PredictOptions, TrainOptions
+from ..options import EvaluateOptions, ExportOptions, LadderOptions, PredictOptions
 from ..tune_options import TuneOptions
 
 SKELETON = Path(__file__).parent / "skeleton"
@@ -69,7 +69,7 @@ def _options() -> dict[str, list[str]]:
     def names(options: type) -> list[str]:
         return [field.name for field in dataclasses.fields(options)]
 
-    train = [*names(TrainOptions), "hidden", "validation_share", "test_share"]
+    train = [*names(LadderOptions), "hidden", "validation_share", "test_share"]
     return {
         "train": train,
         "evaluate": names(EvaluateOptions),

@@ -212,6 +212,8 @@ def _finish(
     device: torch.device,
 ) -> None:
     """Calibrate, score on the test part, predict for the run's own data, write the report."""
+    with torch.no_grad():
+        pipeline.complete(model, splits, options, device)
     weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
     # Choose by the validation part what predicts; all that follows is of the one chosen.
     ladder = fit_ladder(pipeline, model, splits, Context(options, splits.spec, {}, device))

@@ -23,11 +23,13 @@ from ...engine.accounts import publish
 from ...engine.command_line.terminal import Progressbar, say
 from ...engine.inference.output import read_output, refuse_input_as_output, writer_of
 from ...engine.inference.predictor import Predictor
+from ...engine.runs.checkpoint import load_weights
 from ...engine.runs.loaded import Loaded, load_run, open_spec
 from ...engine.runs.paths import homes_of
 from ...engine.runs.run_directory import ACCOUNT, RunDirectory
 from ...figures.style import save_png
 from ...metrics.reranking import rerank
+from ..answers import Answering, answer_line, stored_answering, threshold_line, with_answers
 from ..data import ReidSpec
 from ..figures import QUERY, Tile, mosaic
 from ..options import ReidOptions, ReidPredictOptions, SearchOptions
@@ -40,6 +42,10 @@ SHOWN_SIDE = 160  # pixels of a shown picture's height
 SHOWN_ITEMS = 10  # of each list
 SAID, SAID_QUERIES = 3, 5  # hits and queries that the terminal names
 MOST_FAILURES = 20  # pictures that the terminal names
+NO_THRESHOLD = (
+    "scores rank the gallery; they do not say that two pictures show the same, and the best hit is "
+    "listed also where nobody fits"
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,9 @@ class Ranked:
     failed: int
 
     def table(self) -> pl.DataFrame:
-        """query, rank, item, file, score, identity."""
+        """query, rank, item, file, score, identity; of a run with a threshold also the probability
+        that the item shows the same identity, and the answer to the query.
+        """
         return read_output(self.output)
 
 
@@ -82,21 +90,44 @@ def _search(
     pipeline: ReidPipeline, options: SearchOptions, output: Path, account: Account
 ) -> Ranked:
     column = _column(pipeline, options)
+    answering = _answering(options)
     mark = fingerprint(options.run)
     embedder = Embedder(pipeline, options)
     gallery = _embedded(embedder, options.gallery, column, mark)
     query = _embedded(embedder, options.query, column, mark)
     refuse_input_as_output(output, (*gallery.files, *query.files))
-    publish(account, Path(f"{output}.{ACCOUNT}"))
     if query.vectors.shape[1] != gallery.vectors.shape[1]:
         raise fail(
             options.gallery,
             f"vectors have {gallery.vectors.shape[1]} numbers, those of the queries "
             f"{query.vectors.shape[1]}: they are of other --embedding heads",
         )
-    k = min(options.k, len(gallery.items))
-    score, place = _nearest(query, gallery, k, options)
-    rows = pl.DataFrame(
+    answering = _fitting(options, answering, gallery.vectors.shape[1])
+    publish(account, Path(f"{output}.{ACCOUNT}"))
+    score, place = _nearest(query, gallery, min(options.k, len(gallery.items)), options)
+    rows = _rows(query, gallery, score, place)
+    if answering is not None:
+        cosine = np.einsum("qe,qke->qk", query.vectors, gallery.vectors[place])
+        rows = with_answers(rows, cosine, answering)
+    _write(output, rows, mark)
+    if options.shown:
+        _draw_lists(Path(f"{output}.png"), query, gallery, score, place, options.shown)
+    failed = query.failed + gallery.failed
+    for line in best_lines(rows):
+        say(line)
+    say(NO_THRESHOLD if answering is None else threshold_line(answering, len(gallery.items)))
+    k, pictures = place.shape[1], len(gallery.items)
+    say(
+        f"{output}: {len(query.items)} queries, {k} of {pictures} pictures each"
+        + (f"; {failed} pictures could not be read" if failed else "")
+    )
+    return Ranked(output, failed)
+
+
+def _rows(query: Embedded, gallery: Embedded, score: np.ndarray, place: np.ndarray) -> pl.DataFrame:
+    """The ranked lists, by query and rank. score, place: (Q, k)."""
+    k = place.shape[1]
+    return pl.DataFrame(
         {
             "query": np.repeat(query.items, k),
             "rank": np.tile(np.arange(1, k + 1), len(query.items)),
@@ -106,17 +137,30 @@ def _search(
             "identity": pl.Series([gallery.identities[j] for j in place.ravel()], dtype=pl.String),
         }
     )
-    _write(output, rows, mark)
-    if options.shown:
-        _draw_lists(Path(f"{output}.png"), query, gallery, score, place, options.shown)
-    failed = query.failed + gallery.failed
-    for line in best_lines(rows):
-        say(line)
-    say(
-        f"{output}: {len(query.items)} queries, {k} of {len(gallery.items)} pictures each"
-        + (f"; {failed} pictures could not be read" if failed else "")
-    )
-    return Ranked(output, failed)
+
+
+def _answering(options: SearchOptions) -> Answering | None:
+    """How the run answers; None where it has no threshold.
+
+    Raises InputError for a --false-match that nothing can be done with.
+    """
+    path = RunDirectory.open(options.run, "reid").path / "calibration.safetensors"
+    answering = stored_answering(load_weights(path))
+    if answering is None and options.false_match is not None:
+        why = "has no threshold, as it is of an older version, of cca or had no validation part"
+        raise fail(options.run, f"--false-match {options.false_match:g}: the run {why}")
+    return None if answering is None else answering.at(options.false_match)
+
+
+def _fitting(options: SearchOptions, answering: Answering | None, width: int) -> Answering | None:
+    """The same for vectors of that many numbers: there is no threshold for those of other heads."""
+    if answering is None or answering.width == width:
+        return answering
+    why = "have no threshold, which is for vectors of the heads of the training"
+    if options.false_match is not None:
+        raise fail(options.gallery, f"--false-match: vectors of {width} numbers {why}")
+    note("assumed", f"no answers: vectors of {width} numbers {why}")
+    return None
 
 
 def _column(pipeline: ReidPipeline, options: SearchOptions) -> str:
@@ -148,7 +192,7 @@ def _write(output: Path, rows: pl.DataFrame, mark: str) -> None:
 
 
 def best_lines(rows: pl.DataFrame) -> Iterator[str]:
-    """The best hits of the first queries in words."""
+    """The answers to the first queries, as far as there are some, and the best hits, in words."""
     for number, (query, hits) in enumerate(rows.group_by("query", maintain_order=True)):
         if number == SAID_QUERIES:
             yield "…"
@@ -159,11 +203,10 @@ def best_lines(rows: pl.DataFrame) -> Iterator[str]:
         ):
             named = f"{identity} ({item})" if identity else item
             texts.append(f"{named} {score:.3f}")
-        yield f"{query[0]}: {', '.join(texts)}"
-    yield (
-        "scores rank the gallery; they do not say that two pictures show the same, and the best "
-        "hit is listed also where nobody fits"
-    )
+        if "answer" in hits.columns:
+            yield f"{query[0]}: {answer_line(hits)}; nearest: {', '.join(texts)}"
+        else:
+            yield f"{query[0]}: {', '.join(texts)}"
 
 
 class Embedder:

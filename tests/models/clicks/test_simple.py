@@ -45,14 +45,27 @@ def mean(rows: list[Tensor], like: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("factors", [0, 3])
-@pytest.mark.parametrize("sequences", [True, False])
-def test_additive_clicks_are_sums_over_codes_and_pairs(factors: int, sequences: bool) -> None:
-    model = with_random_weights(AdditiveClicks(LAYOUT, factors=factors, sequences=sequences))
+@pytest.mark.parametrize(("sequences", "ages"), [(True, False), (True, True), (False, True)])
+def test_additive_clicks_are_sums_over_codes_and_pairs(
+    factors: int, sequences: bool, ages: bool
+) -> None:
+    model = with_random_weights(
+        AdditiveClicks(LAYOUT, factors=factors, sequences=sequences, ages=ages)
+    )
+    assert (model.recent_table is not None) == (sequences and ages)
     table, of_events = model.table.weight, model.event_table.weight
     for (fields, events), logits in zip(ROWS, model(*inputs()), strict=True):
         vectors = [table[fields[0]], table[fields[1]], table[fields[2:]].mean(0)]
         if sequences:
             vectors += [mean([of_events[e] for e in s], table[0]) for s in events]
+        if model.recent_table is not None:  # an event's age is its code
+            recent, share = (
+                model.recent_table.weight,
+                [math.exp(-code / RECENT) for code in range(21)],
+            )
+            for s in events:
+                parts = [recent[e] * share[e] / sum(share[o] for o in s) for e in s]
+                vectors.append(sum(parts, torch.zeros_like(table[0])))
         for task in range(2):
             expected = model.bias[task] + sum(vector[task] for vector in vectors)
             latent = [vector[2 + task * factors : 2 + (task + 1) * factors] for vector in vectors]

@@ -314,3 +314,41 @@ def test_mistakes() -> None:
     assert model(torch.randn(2, 3, 32, 16)).shape == (2, WIDTH)
     with pytest.raises(ValueError, match="no rollout of agent-learned"):
         model.rollout(torch.randn(2, 3, 32, 16))
+
+
+class TestCentres:
+    def test_the_mean_is_taken_off_for_the_heads_that_are_used(self) -> None:
+        model = shaken_model()
+        x, centres = pictures(), {}
+        plain = {}
+        for model.heads in dcal.HEADS:
+            plain[model.heads] = model(x)
+            centres[model.heads] = plain[model.heads].mean(0)
+        model.set_centres(centres)
+        for model.heads in dcal.HEADS:
+            rest = plain[model.heads] - plain[model.heads].mean(0)
+            expected = rest / rest.norm(dim=1, keepdim=True)
+            torch.testing.assert_close(model(x), expected)
+            assert (
+                (model(x) @ model(x).T).min()
+                < 0
+                < (plain[model.heads] @ plain[model.heads].T).min()
+            )
+
+    def test_they_are_stored_with_the_weights_and_older_weights_have_none(self) -> None:
+        model, x = shaken_model(), pictures()
+        older, before = model.state_dict(), model(x)
+        assert not any("centre" in name for name in older)
+        model.set_centres({"both": before.mean(0), "sa": torch.ones(WIDTH).double()})
+        newer, after = model.state_dict(), model(x)
+        assert newer["centre_both"].shape == (2 * WIDTH,)
+        again = shaken_model(1)
+        again.load_state_dict(newer)
+        blend = torch.nn.ModuleDict({"model": again, "other": torch.nn.Linear(1, 1)})
+        # Only tensors beside the model: its centres stay.
+        blend.load_state_dict(blend["other"].state_dict(prefix="other."), strict=False)
+        torch.testing.assert_close(again(x), after, rtol=0, atol=0)
+        again.load_state_dict(older)
+        torch.testing.assert_close(again(x), before, rtol=0, atol=0)
+        with pytest.raises(RuntimeError, match="Unexpected key"):
+            again.load_state_dict({**older, "centre_other": x})

@@ -79,12 +79,17 @@ def test_whitening_within_identities_is_chosen_where_a_nuisance_hides_them() -> 
     assert mean_ap(fitted, *test) > mean_ap(plain, *test) + 0.2
 
 
-def test_plain_cosine_is_chosen_where_it_is_as_good() -> None:
+def test_centring_is_chosen_where_whitening_gains_nothing_and_spreads_the_cosines() -> None:
     features, labels = people(0, 0.0)
-    features = (features - 2) * 10  # no common mean, so that nothing is to be gained
+    features = (features - 2) * 10 + 100  # a common mean, which hides what differs
     fitted = fit_vectors(features, labels, features[:0], labels[:0], seed=0)
-    assert fitted.words == "cosine"
+    assert fitted.words == "cosine of centred features"
     np.testing.assert_array_equal(fitted.weight, np.eye(40, dtype=np.float32))
+    x = normalised(features)
+    np.testing.assert_allclose(fitted.centre, x.mean(0), rtol=1e-5)
+    before, after = (v @ v.T for v in (x, normalised(x - fitted.centre)))
+    assert before.min() > 0.9
+    assert after.min() < -0.3
 
 
 def test_junk_and_distractors_are_not_fitted_on() -> None:

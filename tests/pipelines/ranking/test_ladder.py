@@ -1,6 +1,7 @@
 """The ladder of ranking: what is chosen where the right answer is known."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -9,16 +10,18 @@ import torch
 
 from headwise.base.account import opened
 from headwise.base.errors import InputError
+from headwise.models.clicks.click import Layout, SharedBottom
 from headwise.pipelines import load_task
 from headwise.pipelines.engine.command_line import parse
 from headwise.pipelines.engine.pipeline import Context
 from headwise.pipelines.engine.runs.ladder_files import fit_ladder
 from headwise.pipelines.ranking.rungs import RankingRungs, _counted
-from headwise.pipelines.ranking.scoring import rate_scores
+from headwise.pipelines.ranking.scoring import calibrate, rate_scores
 from headwise.pipelines.ranking.trees import (
     FOLDS,
     check_trees,
     count_codes,
+    count_in_folds,
     fit_trees,
     smoothed_rates,
 )
@@ -124,7 +127,8 @@ class TestRates:
         click = np.random.default_rng(1).random(1500) < 0.4
         _, _, splits = opened_log(tmp_path, click, a, b)
         batch = splits.test.__getitems__(range(len(splits.test)))
-        logits = _counted(splits)(*(batch[n] for n in ("fields", "events", "ages", "offsets")))
+        model = _counted(splits.spec, count_in_folds(splits.train, splits.spec, 0))
+        logits = model(*(batch[n] for n in ("fields", "events", "ages", "offsets")))
         rows, which = splits.test.rows, splits.test.which
         expected = rate_scores(splits.test.encoder, rows.user[which], rows.item[which], 0)
         assert logits.sigmoid()[:, 0].detach().numpy() == pytest.approx(expected, rel=1e-4)
@@ -154,7 +158,11 @@ def test_trees_are_fitted_alike_twice(tmp_path: Path) -> None:
     a, b = fields(1000)
     click = np.random.default_rng(1).random(1000) < np.where((a + b) % 2, 0.9, 0.1)
     _, _, splits = opened_log(tmp_path, click, a, b)
-    first, second = (fit_trees(splits.train, splits.validation, splits.spec, 3) for _ in range(2))
+    spec = splits.spec
+    first, second = (
+        fit_trees(splits.train, splits.validation, spec, 3, count_in_folds(splits.train, spec, 3))
+        for _ in range(2)
+    )
     for name, value in first.state_dict().items():
         assert torch.equal(value, second.state_dict()[name]), name
 
@@ -172,3 +180,58 @@ def test_a_missing_library_of_the_system_is_one_line_before_the_training(monkeyp
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(InputError, match=r"LightGBM cannot be loaded .*apt install libgomp1"):
         check_trees()
+
+
+def click_model(tasks: int = 2) -> SharedBottom:
+    torch.manual_seed(0)
+    layout = Layout([6], [1], sequences=0, tasks=tasks, ages=1)
+    return SharedBottom(layout, width=4, bottom=(8,), towers=(4,)).eval()
+
+
+def logits_of_codes(model: SharedBottom) -> np.ndarray:
+    nothing = torch.zeros(0, dtype=torch.int64)
+    with torch.no_grad():
+        return model(torch.arange(6)[:, None], nothing, nothing, nothing).double().numpy()
+
+
+class TestCalibration:
+    def test_the_logits_of_one_task_are_scaled_and_shifted(self) -> None:
+        model = click_model()
+        before = logits_of_codes(model)
+        model.towers.rescale(1, 0.25, -2.0)
+        after = logits_of_codes(model)
+        np.testing.assert_allclose(after[:, 0], before[:, 0])
+        np.testing.assert_allclose(after[:, 1], 0.25 * before[:, 1] - 2, rtol=1e-5)
+
+    def test_a_model_that_is_too_sure_gets_the_odds_that_labels_have(self) -> None:
+        generator = np.random.default_rng(0)
+        model, truth = click_model(1), generator.normal(size=(20_000, 1))
+        labels = (generator.random((20_000, 1)) < 1 / (1 + np.exp(-truth))).astype(np.int8)
+        labels[::7] = -1
+        before = logits_of_codes(model)
+        calibrate(model, 4 * truth + 1, labels)  # four times too sure, and shifted
+        certainty = min((labels == 0).sum(), (labels == 1).sum())
+        certainty = certainty / (certainty + 20)
+        expected = before * 0.25**certainty - 0.25 * certainty
+        np.testing.assert_allclose(logits_of_codes(model), expected, atol=0.03)
+
+    def test_few_labels_change_little_and_logits_that_tell_nothing_stay(self) -> None:
+        model = click_model(1)
+        before = logits_of_codes(model)
+        calibrate(model, np.array([[9.0], [-9.0]]), np.array([[0], [1]], np.int8))  # upside down
+        np.testing.assert_array_equal(logits_of_codes(model), before)
+        calibrate(model, np.array([[9.0], [-9.0]]), np.array([[1], [1]], np.int8))  # one label
+        np.testing.assert_array_equal(logits_of_codes(model), before)
+        calibrate(model, np.array([[1.0], [-1.0]]), np.array([[1], [0]], np.int8))
+        slope = (logits_of_codes(model)[0] - logits_of_codes(model)[1]) / (before[0] - before[1])
+        assert 1.01 < slope[0] < 1.2  # the fitted one is above 3, and counts 1 / 21
+
+
+@pytest.mark.parametrize("kind", ["crossed", "factors"])
+def test_additive_models_read_ages_and_those_of_older_runs_do_not(kind: str) -> None:
+    spec = SimpleNamespace(layout=Layout([9, 7], [1, 1], 2, 1, 32))
+    older, newer = (
+        RankingRungs().empty("simple", facts, {}, spec)  # type: ignore[arg-type]
+        for facts in ({"kind": kind}, {"kind": kind, "ages": True})
+    )
+    assert newer.state_dict().keys() - older.state_dict().keys() == {"recent_table.weight"}

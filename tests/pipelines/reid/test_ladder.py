@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from headwise import pipelines
@@ -300,6 +301,65 @@ def test_galleries_of_another_rung_are_refused(runs, stripes, tmp_path, headwise
     )  # fmt: skip
     assert code == 2
     assert "vectors are of the model" in lines[-1]
+
+
+def searched(headwise, run: Path, query: Path, gallery: Path, output: Path, *words):
+    """The lines and the table of a search."""
+    code, lines = headwise(
+        "reid", "search", "--run", run, "--query", query, "--gallery", gallery,
+        "--output", output, "--overwrite", "--shown", 0, "--k", 4, *words,
+    )  # fmt: skip
+    return code, lines, pl.read_parquet(output) if code == 0 else pl.DataFrame()
+
+
+def test_a_search_says_who_it_is_or_nobody(runs, stripes, tmp_path, headwise) -> None:
+    home = runs("search", "simple").path
+    rows, item = pl.read_parquet(home / "predictions.parquet"), pl.col("item")
+    others, strangers = tmp_path / "others.parquet", tmp_path / "strangers.parquet"
+    rows.filter(item != "i03/0.png").write_parquet(others)
+    rows.filter(~item.str.starts_with("i03/")).write_parquet(strangers)
+    run = home, stripes / "i03" / "0.png"
+    code, lines, table = searched(headwise, *run, others, tmp_path / "o.parquet")
+    assert code == 0, lines
+    threshold, slope, intercept = load_file(home / "calibration.safetensors")["answer_map"].tolist()
+    query = np.array(rows.filter(item == "i03/0.png")["vector"][0])
+    vectors = {row["item"]: np.array(row["vector"]) for row in rows.iter_rows(named=True)}
+    cosine = np.array([vectors[name] @ query for name in table["item"]])
+    np.testing.assert_allclose(table["score"], cosine, atol=1e-5)
+    expected = 1 / (1 + np.exp(-(slope * cosine + intercept)))
+    np.testing.assert_allclose(table["probability"], expected, atol=1e-4)
+    first = table["identity"][0]
+    assert table["answer"].to_list() == [first if cosine[0] >= threshold else "nobody"] * 4
+    # The threshold can be another one for a search.
+    for gallery, share, answer in ((others, 0.999, first), (strangers, 1e-4, "nobody")):
+        _, lines, table = searched(
+            headwise, *run, gallery, tmp_path / "o.parquet", "--false-match", share
+        )
+        assert table["answer"].unique().to_list() == [answer]
+        said = "nobody in the gallery" if answer == "nobody" else f"{answer}, probability"
+        assert any(line.startswith(f"0.png: {said}") for line in lines)
+        assert any("a name from a cosine of" in line for line in lines)
+    metrics = runs("search", "simple").metrics()["answers"]
+    assert metrics["threshold"] == pytest.approx(threshold)
+    assert metrics["queries"] == 54
+    assert "Answers from a cosine of" in (home / "report.html").read_text()
+
+
+def test_a_run_without_a_threshold_ranks_as_before(runs, stripes, tmp_path, headwise) -> None:
+    home = tmp_path / "run"
+    shutil.copytree(runs("search", "simple").path, home)
+    gallery = home / "predictions.parquet"
+    arguments = home, stripes / "i03", gallery, tmp_path / "o.parquet"
+    _, _, newer = searched(headwise, *arguments)
+    save_file({}, home / "calibration.safetensors")
+    code, lines, table = searched(headwise, *arguments)
+    assert code == 0, lines
+    assert any("scores rank the gallery" in line for line in lines)
+    assert table.equals(newer.drop("probability", "answer"))
+    code, lines, _ = searched(headwise, *arguments, "--false-match", 0.1)
+    assert (code, len(lines)) == (2, 1)
+    assert "--false-match 0.1: the run has no threshold" in lines[0]
+    assert "answers" not in pipelines.reid.evaluate(run=home)
 
 
 def test_heads_and_maps_are_of_dcal(runs, stripes, tmp_path, headwise) -> None:
