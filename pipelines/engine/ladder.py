@@ -87,12 +87,12 @@ class LadderScores:
 
 
 class RungFacts(TypedDict):
-    """What `ladder.json` holds of a rung."""
+    """What `ladder.json` holds of a rung; validation: its score, None without that part."""
 
     short: str
     words: str
     facts: dict[str, object]
-    validation: float
+    validation: float | None
 
 
 class LadderFacts(TypedDict):
@@ -259,9 +259,8 @@ def choose(scores: LadderScores, *, proven: bool = False) -> tuple[RungName, str
     those that are, the best is chosen, or the simplest that is as good; the blend where there are
     too few blocks to tell, or no validation part.
 
-    proven: whether the simple rung is known to be better than the naive one from more rows than
-    these; then it, and the blend of which it is a part, need not show it again, but may not be
-    worse here beyond doubt.
+    proven: whether the simple rung is known to be better than the naive one from more rows; then
+    it and the blend need not show it again, but may not be worse here beyond doubt.
 
     >>> draws = {"naive": np.ones(9), "simple": np.zeros(9)}
     >>> choose(LadderScores("MSE", False, {"naive": 1.0, "simple": 0.0}, draws, 9))
@@ -273,12 +272,8 @@ def choose(scores: LadderScores, *, proven: bool = False) -> tuple[RungName, str
     if "naive" not in present:
         able = present
     else:
-        able = [
-            rung
-            for rung in present[1:]
-            if _beats_naive(scores, rung)
-            or (proven and rung in ("simple", "blend") and not _loses_to_naive(scores, rung))
-        ]
+        of_proven = ("simple", "blend") if proven else ()
+        able = [rung for rung in present[1:] if _is_able(scores, rung, rung in of_proven)]
         if not able:
             return "naive", "no other is better beyond doubt on the validation part"
     if "blend" in able and scores.blocks < LEAST_BLOCKS:
@@ -297,14 +292,12 @@ def choose(scores: LadderScores, *, proven: bool = False) -> tuple[RungName, str
     raise AssertionError("the best rung is as good as itself")
 
 
-def _beats_naive(scores: LadderScores, rung: RungName) -> bool:
+def _is_able(scores: LadderScores, rung: RungName, proven: bool) -> bool:
+    """Whether a rung is better than the naive one beyond doubt, or proven and no worse."""
     interval = scores.gain_interval(rung, "naive")
+    if proven:
+        return interval is None or interval[1] >= 0
     return scores.gain(rung, "naive") > 0 and (interval is None or interval[0] > 0)
-
-
-def _loses_to_naive(scores: LadderScores, rung: RungName) -> bool:
-    interval = scores.gain_interval(rung, "naive")
-    return interval is not None and interval[1] < 0
 
 
 def ladder_rows(ladder: Ladder, scores: LadderScores) -> list[LadderRow]:

@@ -43,10 +43,7 @@ class SpeechOptions(LadderOptions):
     """Columns of the manifest with unusual names, as audio=COLUMN; also text, start, end, duration,
     speaker, part, id, words."""
     weights: str | None = None
-    """Start from Whisper's weights: whisper-tiny-en (from a package), tiny, base, small, medium,
-    large-v3, large-v3-turbo, ... (from Hugging Face's hub; with .en for English alone), a folder
-    in the format of CTranslate2 or Hugging Face, or a .pt file of OpenAI. They decide the sizes and
-    the tokens."""
+    """Start from Whisper's weights (see `adopt`), which decide the sizes and the tokens."""
     tokenizer: str | None = None
     """Tokenizer of the weights (tokenizer.json or a .tiktoken file), if there is none next to
     them."""
@@ -238,8 +235,7 @@ class SaliencyOptions:
     run: str
     """Finished run whose model is examined."""
     output: str
-    """Folder to write. If it is given again, the recordings that it already holds are not done
-    again."""
+    """Folder to write; given again, the recordings that it already holds are not done again."""
     columns: tuple[str, ...] = ()
     """Columns of a manifest with unusual names, as audio=COLUMN."""
     accept: tuple[Doubt, ...] = ()

@@ -116,8 +116,8 @@ MUTANTS = [
         "proven-model",
         "ladder",
         LADDER,
-        'or (proven and rung in ("simple", "blend") and',
-        "or (proven and",
+        'of_proven = ("simple", "blend") if proven else ()',
+        "of_proven = present if proven else ()",
         CHOICE,
     ),
     Mutant(

@@ -226,7 +226,10 @@ class SeededTrainings(Generic[OptionsT]):
         return Seeded(
             {rung: entry["short"] for rung, entry in stored.items()},
             ladder.chosen,
-            {rung: entry["validation"] for rung, entry in stored.items()},
+            {
+                rung: math.nan if entry["validation"] is None else entry["validation"]
+                for rung, entry in stored.items()
+            },
             test,
             facts,
         )

@@ -8,6 +8,7 @@ the mark of `ladder.json`, and two equal trainings must give the same mark.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,7 +64,7 @@ def fit_ladder(
             short=rungs[name].name,
             words=rungs[name].words,
             facts=dict(rungs[name].facts),
-            validation=scores.score[name],
+            validation=scores.score[name] if math.isfinite(scores.score[name]) else None,
         )
         for name in models
     }

@@ -44,6 +44,11 @@ class Loaded(Generic[OptionsT, SpecT]):
     stamps: tuple[tuple[int, ...] | None, ...] = ()
     """Sizes and times of the run's files when they were read."""
 
+    @property
+    def domain_model(self) -> nn.Module:
+        """The model that was trained, whatever predicts."""
+        return self.model if self.ladder is None else self.ladder.models["model"]
+
     def is_current(self) -> bool:
         """Whether the files of the run are still those that were read."""
         return self.stamps == _stamps(self.run)

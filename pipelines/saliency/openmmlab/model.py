@@ -69,7 +69,7 @@ class GLDMNetSegmentor(BaseSegmentor):
         else:
             from .. import TASK
 
-            self.net = cast(GLDMNet, load_run(TASK.load(), run, "cpu").model)
+            self.net = cast(GLDMNet, load_run(TASK.load(), run, "cpu").domain_model)
         self.threshold = threshold
         self.dataset_meta = RGBDSaliencyDataset.METAINFO
 

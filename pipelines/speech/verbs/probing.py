@@ -70,7 +70,7 @@ def probe_recordings(
     pipeline.task.check(options)
     refuse_input_as_output(options.output, [source])
     loaded = load_run(pipeline, options.run, options.accelerator)
-    transcriber = Transcriber.of_run(loaded.model, loaded.context(options))
+    transcriber = Transcriber.of_run(loaded.domain_model, loaded.context(options))
     if not transcriber.model.decoder.has_attention_weights:
         raise InputError(f"{options.run}: its cross-attention has no weights to compare")
     weights = checksum(loaded.run.path / "model.safetensors")

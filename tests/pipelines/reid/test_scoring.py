@@ -233,7 +233,7 @@ def fit_baseline(part: Pictures, goal: Literal["search", "classes"], classes: in
         parts={},
     )
     splits = Splits(part, part, part, spec)
-    return PIPELINE.calibrate(torch.nn.Identity(), splits, OPTIONS, torch.device("cpu"))
+    return PIPELINE.calibrate(torch.nn.Flatten(), splits, OPTIONS, torch.device("cpu"))
 
 
 class TestColours:
@@ -266,4 +266,4 @@ class TestColours:
         share = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
         model = LogisticRegression(C=10.0, max_iter=1000).fit(flat, part.labels)
         np.testing.assert_allclose(share, model.predict_proba(flat), atol=1e-5)
-        assert fit_baseline(part, "search", classes) == {}
+        assert "baseline_weight" not in fit_baseline(part, "search", classes)

@@ -69,6 +69,7 @@ def run(home, tmp_path_factory):
         batch_size=2,
         validation_share=0.0,
         blank=0.0,
+        choose="model",
     )
     return path
 
