@@ -15,6 +15,7 @@ EARLY = (
 )
 FILES = "pipelines/engine/runs/ladder_files.py"
 LADDER = "pipelines/engine/ladder.py"
+CHOOSING = "pipelines/engine/choice.py"
 
 MUTANTS = [
     Mutant(
@@ -50,7 +51,12 @@ MUTANTS = [
         FORECAST,
     ),
     Mutant(
-        "gain-by-chance", "ladder", LADDER, "(interval is None or interval[0] > 0)", "True", CHOICE
+        "gain-by-chance",
+        "ladder",
+        CHOOSING,
+        "(interval is None or interval[0] > 0)",
+        "True",
+        CHOICE,
     ),
     Mutant(
         "few-blocks-trusted", "ladder", LADDER, "if self.blocks < LEAST_BLOCKS or", "if", CHOICE
@@ -63,7 +69,7 @@ MUTANTS = [
         "return difference",
         CHOICE,
     ),
-    Mutant("not-the-simplest", "ladder", LADDER, "<= TIE * reach", "<= 0", CHOICE),
+    Mutant("not-the-simplest", "ladder", CHOOSING, "<= TIE * reach", "<= 0", CHOICE),
     Mutant(
         "rates-of-own-label",
         "ladder",
@@ -115,7 +121,7 @@ MUTANTS = [
     Mutant(
         "proven-model",
         "ladder",
-        LADDER,
+        CHOOSING,
         'of_proven = ("simple", "blend") if proven else ()',
         "of_proven = present if proven else ()",
         CHOICE,
@@ -147,7 +153,7 @@ MUTANTS = [
     Mutant(
         "no-part-no-model",
         "ladder",
-        LADDER,
+        CHOOSING,
         'if not scores.blocks and "blend" in present:',
         "if False:",
         (MAPS, "-k", "equal_shares"),

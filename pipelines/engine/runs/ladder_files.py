@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from ....base.errors import InputError, one_line
 from ....base.files import checksum, write_aside, write_json
-from ..ladder import RUNGS, Ladder, LadderFacts, LadderScores, Rung, RungFacts, choose
+from ..choice import choose
+from ..ladder import RUNGS, Ladder, LadderFacts, LadderScores, Rung, RungFacts
 from ..options import Choose, LadderOptions, RungName
 from ..pipeline import Context, DataT, OptionsT, Pipeline, SpecT, Splits
 from ..spec import misfit
