@@ -18,9 +18,7 @@ def choose(scores: LadderScores, *, proven: bool = False) -> tuple[RungName, str
     too few blocks to tell, or no validation part.
 
     proven: whether the simple rung is known to be better than the naive one from more rows; then
-    it and the blend need not show it again, but may not be worse here beyond doubt, and the others
-    must be better than the simple one beyond doubt: of many models that few rows judge, the best is
-    often a lucky one.
+    it and the blend need not show it again, but may not be worse here beyond doubt.
 
     >>> import numpy as np
     >>> draws = {"naive": np.ones(9), "simple": np.zeros(9)}
@@ -40,11 +38,6 @@ def choose(scores: LadderScores, *, proven: bool = False) -> tuple[RungName, str
     if "blend" in able and scores.blocks < LEAST_BLOCKS:
         # A mean of two is the safe choice where the better one cannot be told.
         return "blend", f"as {scores.blocks} blocks of validation rows cannot tell its parts apart"
-    if proven and "simple" in able:
-        better = [rung for rung in able if _is_beyond_doubt(scores, rung, "simple")]
-        if not better:
-            return "simple", "proven on more rows, and no other is better than it beyond doubt"
-        able = ["simple", *better]
     best = max(able, key=lambda rung: scores.gain(rung, able[0]))
     reach = abs(scores.gain(best, "naive")) if "naive" in present else abs(scores.score[best])
     for rung in able:
@@ -60,15 +53,7 @@ def choose(scores: LadderScores, *, proven: bool = False) -> tuple[RungName, str
 
 def _is_able(scores: LadderScores, rung: RungName, proven: bool) -> bool:
     """Whether a rung is better than the naive one beyond doubt, or proven and no worse."""
+    interval = scores.gain_interval(rung, "naive")
     if proven:
-        interval = scores.gain_interval(rung, "naive")
         return interval is None or interval[1] >= 0
-    return _is_beyond_doubt(scores, rung, "naive")
-
-
-def _is_beyond_doubt(scores: LadderScores, rung: RungName, over: RungName) -> bool:
-    """Whether a rung is better than another; beyond doubt where there are enough blocks to tell."""
-    if rung == over:
-        return False
-    interval = scores.gain_interval(rung, over)
-    return scores.gain(rung, over) > 0 and (interval is None or interval[0] > 0)
+    return scores.gain(rung, "naive") > 0 and (interval is None or interval[0] > 0)
