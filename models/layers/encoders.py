@@ -226,7 +226,7 @@ def _file_without_network(name: str) -> str | None:
     """
     from huggingface_hub import constants
 
-    if not _repository(name) or _answers(constants.ENDPOINT):
+    if not _repository(name) or hub_answers():
         return None
     if (cached := cached_hub_file(name)) is not None:
         return cached

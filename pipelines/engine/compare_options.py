@@ -140,10 +140,10 @@ def check_comparison(
     check_unread(options, UNREAD, "train; compare writes to --output and goes on by itself")
     settings = settings_of(options.vary, kind)
     reference_of(options.against, settings, kind)
-    given = training_options(options, kind)
+    training = training_options(options, kind)
     for setting in settings:
         try:
-            check(setting.of(given))
+            check(setting.of(training))
         except InputError as error:
             raise InputError(
                 f"{setting.name}: {error}" if setting.changes else str(error)

@@ -45,13 +45,13 @@ def nearest_of(
     are compared.
     """
     same = query_ids[:, None] == gallery_ids
-    own, other = (
+    right, wrong = (
         np.where(counted & pairs, similarity, -np.inf).max(1, initial=-np.inf)
         for pairs in (same, ~same)
     )
-    known = np.isfinite(own)
-    match = np.where(known, np.maximum(own, other), np.nan)
-    return Nearest(match, known & (own >= other), np.where(np.isfinite(other), other, np.nan))
+    known = np.isfinite(right)
+    match = np.where(known, np.maximum(right, wrong), np.nan)
+    return Nearest(match, known & (right >= wrong), np.where(np.isfinite(wrong), wrong, np.nan))
 
 
 def choose_open_threshold(nearest: Nearest, false_match: float | None = None) -> float:

@@ -82,19 +82,19 @@ class RankingRungs(Rungs[RankingOptions, RankingSpec, ClickRows]):
         models: dict[str, nn.Module] = {"trees": fit_trees(train, validation, spec, seed, counts)}
         if sum(spec.layout.codes) <= MOST_CODES:
             for kind in ("crossed", "factors"):
-                models[kind] = model = _additive(kind, spec, ages=True)
-                _fit_additive(model, train, validation, seed, kind)
+                models[kind] = additive = _additive(kind, spec, ages=True)
+                _fit_additive(additive, train, validation, seed, kind)
         losses = {kind: _score(model, validation) for kind, model in models.items()}
         best = min(losses, key=lambda kind: losses[kind])
-        model, facts = models[best], dict[str, object](kind=best)
-        if isinstance(model, BoostedClicks):
-            facts["sizes"] = [forest.sizes for forest in model.forests]
+        chosen, facts = models[best], dict[str, object](kind=best)
+        if isinstance(chosen, BoostedClicks):
+            facts["sizes"] = [forest.sizes for forest in chosen.forests]
         else:
             facts["ages"] = True  # which those of older runs do not read
         naive = "clicked shares of users and items"
         return {
             "naive": Rung(naive, _counted(spec, counts), short="users and items counted"),
-            "simple": Rung(WORDS[best], model, facts, short=SHORT[best]),
+            "simple": Rung(WORDS[best], chosen, facts, short=SHORT[best]),
         }
 
     def blend(

@@ -57,10 +57,10 @@ class Answering:
             "answer_match": self.nearest.match,
             "answer_other": self.nearest.other,
         }
-        whole = {"answer_right": self.nearest.right, "answer_sizes": [self.gallery, self.width]}
+        counts = {"answer_right": self.nearest.right, "answer_sizes": [self.gallery, self.width]}
         return {
             **{name: torch.tensor(value, dtype=torch.float64) for name, value in numbers.items()},
-            **{name: torch.tensor(value, dtype=torch.int64) for name, value in whole.items()},
+            **{name: torch.tensor(value, dtype=torch.int64) for name, value in counts.items()},
         }
 
 

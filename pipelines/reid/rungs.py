@@ -135,9 +135,9 @@ class ReidRungs(Rungs[ReidOptions, ReidSpec, Pictures]):
                 normalisation=normalisation, seed=seed, device=device,
             )  # fmt: skip
         else:
-            model = class_shares(len(spec.classes))
-            model.logits = prior_logits(train.labels, len(spec.classes))
-            naive = Rung("shares of the classes", model, short="the shares of the classes")
+            shares = class_shares(len(spec.classes))
+            shares.logits = prior_logits(train.labels, len(spec.classes))
+            naive = Rung("shares of the classes", shares, short="the shares of the classes")
             fitted = frozen_classes(
                 encoder, weights, pictures[0], train.labels, pictures[1], held.labels,
                 len(spec.classes), normalisation=normalisation, seed=seed, device=device,

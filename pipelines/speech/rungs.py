@@ -18,10 +18,9 @@ from ..engine.pipeline import Context, Splits
 from ..metrics.alignment import Errors, text_errors
 from .data import Recordings, SpeechSpec
 from .options import SpeechOptions
-from .scoring import groups_of, texts_of
+from .scoring import MOST_CANDIDATES, best_same_text, groups_of, texts_of
 from .transcriber import Transcriber
 
-MOST_CANDIDATES = 50  # texts that are tried as the same answer for all recordings
 SHOWN = 40  # characters of the text in the words of the rung
 
 
@@ -93,7 +92,4 @@ def best_text(true_texts: list[str]) -> str:
     or nothing.
     """
     common = [text for text, _ in Counter(true_texts).most_common(MOST_CANDIDATES)]
-    return min(
-        dict.fromkeys([*common, ""]),
-        key=lambda text: text_errors([text] * len(true_texts), true_texts).rate,
-    )
+    return best_same_text(true_texts, [*common, ""])[0]

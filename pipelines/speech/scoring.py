@@ -166,7 +166,19 @@ def rate_of_one_text(true_texts: Sequence[str]) -> float:
     true texts.
     """
     candidates = ["", *sorted(set(true_texts))[:MOST_CANDIDATES]]
-    return min(text_errors([text] * len(true_texts), true_texts).rate for text in candidates)
+    return best_same_text(true_texts, candidates)[1]
+
+
+def best_same_text(true_texts: Sequence[str], candidates: Iterable[str]) -> tuple[str, float]:
+    """The candidate with the smallest word error rate if it is written for all recordings, the
+    first of equals, and this rate.
+    """
+    rates = {
+        text: text_errors([text] * len(true_texts), true_texts).rate
+        for text in dict.fromkeys(candidates)
+    }
+    best = min(rates, key=rates.__getitem__)
+    return best, rates[best]
 
 
 def worst_table(

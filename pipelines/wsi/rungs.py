@@ -5,6 +5,7 @@ and its blend with the bag model.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -22,11 +23,10 @@ from ...models.bags.simple import (
 )
 from ...models.layers.forest import Forest, ForestSizes, random_forest
 from ..engine.class_ladder import class_list, class_scores, fit_blend, prior_logits
-from ..engine.ladder import LEAST_BLOCKS, LadderScores, Rung, Rungs, rung_outputs, weighted_mean
+from ..engine.ladder import LadderScores, Rung, Rungs, drawn_scores, rung_outputs, weighted_mean
 from ..engine.options import RungName
 from ..engine.pipeline import Context, Splits
 from ..engine.subsets import stratified_folds
-from ..metrics.bootstrap import DRAWS, draw_weights, percentile_interval
 from .data import BagSet, WsiSpec
 from .options import WsiOptions
 
@@ -97,16 +97,10 @@ class SlideRungs(Rungs[WsiOptions, WsiSpec, BagSet]):
         held_out = statistics.held_out(seed)
         losses = {form: _losses_of(form, held_out, spec, seed) for form in forms(len(spec.classes))}
         best = min(losses, key=lambda form: losses[form].mean())
-        model = fit_form(best, statistics.train, train.labels, spec, seed)
-        gains = np.concatenate([_prior_losses(part) for part in held_out]) - losses[best]
-        groups = np.concatenate([part.held_groups for part in held_out])
-        rungs["simple"] = Rung(
-            best.words,
-            model,
-            _facts(best, model),
-            short=best.short,
-            proven=_above_zero(gains, groups),
-        )
+        fitted = fit_form(best, statistics.train, train.labels, spec, seed)
+        proven = _is_proven(losses[best], held_out)
+        facts = _facts(best, fitted)
+        rungs["simple"] = Rung(best.words, fitted, facts, short=best.short, proven=proven)
         return rungs
 
     def blend(
@@ -226,12 +220,22 @@ def _prior_losses(part: HeldOut) -> np.ndarray:
     return -log_softmax(logits)[part.held_labels]
 
 
-def _above_zero(gains: np.ndarray, groups: np.ndarray) -> bool:
-    """Whether the mean gain is above 0 beyond doubt, groups drawn with replacement."""
-    if len(np.unique(groups)) < LEAST_BLOCKS:
-        return False
-    means = [weighted_mean(gains, weights) for weights in draw_weights(groups, DRAWS, seed=0)]
-    return percentile_interval(np.concatenate(means))[0] > 0
+def _is_proven(losses: np.ndarray, parts: Sequence[HeldOut]) -> bool:
+    """Whether a form with these losses (N,) is better than the shares of the classes beyond doubt,
+    with draws of patients.
+    """
+    by_rung: dict[RungName, np.ndarray] = {
+        "naive": np.concatenate([_prior_losses(part) for part in parts]),
+        "simple": losses,
+    }
+    scores = drawn_scores(
+        "log-loss",
+        {name: float(values.mean()) for name, values in by_rung.items()},
+        {name: partial(weighted_mean, values) for name, values in by_rung.items()},
+        np.concatenate([part.held_groups for part in parts]),
+    )
+    interval = scores.gain_interval("simple", "naive")
+    return interval is not None and interval[0] > 0
 
 
 @torch.no_grad()

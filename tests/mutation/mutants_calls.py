@@ -21,7 +21,13 @@ def _tests(file: Path) -> tuple[str, ...]:
     if room == "data" and name.endswith(".py"):
         tests = ["data", CONTRACT]
     elif room == "pipelines" and name == "engine":
-        tests = ["pipelines/engine/test_output.py", "pipelines/engine/test_run.py", CONTRACT]
+        of_file = f"pipelines/engine/test_{file.stem}.py"
+        tests = [
+            of_file,
+            "pipelines/engine/test_output.py",
+            "pipelines/engine/test_run.py",
+            CONTRACT,
+        ]
     else:
         tests = ["base", CONTRACT] if room == "base" else [f"{room}/{name}"]
         tests += SHARED if room == "data" else ()
