@@ -153,7 +153,9 @@ def test_auto_asks_the_hub_for_a_backbone_that_was_named_and_for_no_other(
 ) -> None:
     asked: list[str] = []
     monkeypatch.setattr(module, "on_hub", lambda name: not asked.append(name))
-    assert resolved("auto", web, backbone="resnet18")[0].argument == "pretrained"
+    weights, account = resolved("auto", web, backbone="resnet18")
+    assert weights.argument == "pretrained"
+    assert any("weights of resnet18, fetched from the hub" in line for line in account.lines())
     monkeypatch.setenv("HEADWISE_OFFLINE", "1")
     assert resolved("auto", web, backbone="resnet18")[0].argument == "random"
     monkeypatch.delenv("HEADWISE_OFFLINE")

@@ -4,6 +4,7 @@ that comes after a training takes what was chosen.
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import nn
 
 from headwise import pipelines
 from headwise.base.account import opened
+from headwise.base.errors import InputError
 from headwise.base.files import checksum
 from headwise.models.vision.dcal import DCAL
 from headwise.models.vision.picture_rungs import BlendedVectors, ClassShares, attending
@@ -25,7 +27,9 @@ from headwise.pipelines.engine.frozen import FrozenLinear
 from headwise.pipelines.engine.pipeline import Context
 from headwise.pipelines.engine.runs.ladder_files import fit_ladder
 from headwise.pipelines.engine.runs.loaded import load_run
+from headwise.pipelines.reid import rungs
 from headwise.pipelines.reid.embedding import embed_part, embed_rungs
+from headwise.pipelines.reid.options import ReidOptions
 from headwise.pipelines.reid.prediction import fingerprint
 from headwise.pipelines.reid.rungs import ReidRungs
 from headwise.pipelines.reid.scoring import colours_of
@@ -200,6 +204,35 @@ class TestSearch:
         alone = embed_part(blend, part, options, CPU)["vectors"]
         np.testing.assert_allclose(alone, both, atol=1e-5)
         assert 0.3 < share < 1
+
+    def test_weights_that_cannot_be_used_alone_leave_others_to_the_simple_model(
+        self, stripes: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        _, options, _, _ = opened_data(stripes, "search")
+        real, asked = rungs._opened, []
+
+        def refusing(name: str, backbone: str, options: ReidOptions):
+            asked.append(name)
+            if name == "w.safetensors":
+                raise InputError("positions of another size")
+            return real(name, backbone, options)
+
+        monkeypatch.setattr(rungs, "_opened", refusing)
+        with opened() as account:
+            rungs.simple_encoder(replace(options, weights="w.safetensors"))
+        assert asked == ["w.safetensors", "auto"]
+        statement = "the simple model has other weights than dcal (positions of another size)"
+        assert any(statement in line for line in account.lines())
+
+    def test_without_a_validation_part_there_is_no_threshold_and_it_is_said(
+        self, stripes: Path
+    ) -> None:
+        pipeline, options, splits, _ = opened_data(stripes, "search", "--validation-share", "0")
+        with opened() as account:
+            model = pipeline.build_model(options, splits.spec)
+            calibration = pipeline.calibrate(model, splits, options, CPU)
+        assert "answer_map" not in calibration
+        assert any("no validation part for a threshold" in line for line in account.lines())
 
     def test_without_a_validation_part_dcal_predicts(self, stripes: Path) -> None:
         words = ("--validation-share", "0")

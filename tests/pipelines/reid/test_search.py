@@ -10,7 +10,9 @@ import pytest
 
 from headwise.base.account import opened
 from headwise.base.errors import InputError
+from headwise.pipelines.metrics.open_set import Nearest
 from headwise.pipelines.reid import TASK
+from headwise.pipelines.reid.answers import Answering
 from headwise.pipelines.reid.options import SearchOptions
 from headwise.pipelines.reid.pipeline import ReidPipeline
 from headwise.pipelines.reid.verbs import search as searching
@@ -41,6 +43,21 @@ def test_vectors_that_are_searched_are_not_replaced(tmp_path: Path, role: str) -
     with pytest.raises(InputError, match=r"--output .*vectors\.parquet: is read by this command"):
         searching.search(ReidPipeline(TASK), options)
     assert vectors.read_bytes() == b"mine"
+
+
+class TestFitting:
+    ANSWERING = Answering(0.5, 1.0, 0.0, Nearest(*(np.zeros(0) for _ in range(3))), 9, 5)
+
+    def test_vectors_of_other_heads_have_no_answers_and_it_is_said(self) -> None:
+        with opened() as account:
+            assert searching._fitting(search_options(), self.ANSWERING, 5) is self.ANSWERING
+            assert not account.lines()
+            assert searching._fitting(search_options(), self.ANSWERING, 7) is None
+        assert any("no answers: vectors of 7 numbers" in line for line in account.lines())
+
+    def test_a_share_that_was_asked_for_is_refused_with_them(self) -> None:
+        with pytest.raises(InputError, match="--false-match: vectors of 7 numbers"):
+            searching._fitting(search_options(false_match=0.1), self.ANSWERING, 7)
 
 
 class TestExact:
