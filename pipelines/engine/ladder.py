@@ -74,6 +74,10 @@ class LadderScores:
         """95 % interval of `gain`, from the same draws of both; None for too few blocks."""
         return self._interval(self._better(1.0) * (self.draws[rung] - self.draws[over]))
 
+    def share_better(self, rung: RungName, over: RungName) -> float:
+        """The share of the draws in which a rung is better than another, 0 to 1."""
+        return float((self._better(1.0) * (self.draws[rung] - self.draws[over]) > 0).mean())
+
     def _better(self, difference: float) -> float:
         return difference if self.larger_is_better else -difference
 

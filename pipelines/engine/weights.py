@@ -269,7 +269,8 @@ def published_file(
         if is_sound(file, published.facts):
             return file
     check_extra("vision", f"the weights {name}")
-    say(f"{name}: fetching {entry.url}; licence: {entry.licence}")
+    if downloader is not None or not os.environ.get(OFFLINE):
+        say(f"{name}: fetching {entry.url}; licence: {entry.licence}")
     try:
         place = get_dataset(entry, folder=folder, downloader=downloader)
     except InputError as error:

@@ -30,7 +30,7 @@ from ..engine.ladder import LadderScores, Rung, Rungs, rung_outputs
 from ..engine.options import RungName
 from ..engine.pipeline import Context, Splits
 from ..engine.training import order
-from ..engine.weights import NO_WEIGHTS, Weights, resolve_weights
+from ..engine.weights import AUTO, NO_WEIGHTS, Weights, resolve_weights
 from ..metrics.frozen_fit import fit_classes
 from .audit import Pictures
 from .augment import DEVIATION, MEAN, normalise
@@ -75,7 +75,7 @@ def note_features(options: MedicalOptions) -> None:
     elif weights.pretrained:
         seen = weights.name
     else:
-        why = _published()[1] if options.weights in NO_WEIGHTS else ""
+        why = _published()[1] if options.weights in (*NO_WEIGHTS, AUTO) else ""
         seen = f"random filters, without weights{f' ({why})' if why else ''}"
     note("assumed", f"the simple model is of pixels or of frozen features of {seen}")
 

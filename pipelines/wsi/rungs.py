@@ -23,18 +23,29 @@ from ...models.bags.simple import (
 )
 from ...models.layers.forest import Forest, ForestSizes, random_forest
 from ..engine.class_ladder import class_list, class_scores, fit_blend, prior_logits
-from ..engine.ladder import LadderScores, Rung, Rungs, drawn_scores, rung_outputs, weighted_mean
+from ..engine.ladder import (
+    LEAST_BLOCKS,
+    LadderScores,
+    Rung,
+    Rungs,
+    drawn_scores,
+    rung_outputs,
+    weighted_mean,
+)
 from ..engine.options import RungName
 from ..engine.pipeline import Context, Splits
 from ..engine.subsets import stratified_folds
 from .data import BagSet, WsiSpec
 from .options import WsiOptions
 
-FOLDS = 3
+FOLDS = 3  # that choose a simple model
+FOLDS_OF_FEW = 10  # where there are so few bags that each one counts, and a fit takes no time
+FEW = 300  # bags
 TREES = 300
 TRIAL_TREES = 60  # while forms are compared
 PENALTIES = (0.005, 0.05, 0.5)  # inverse ones, C of scikit-learn
 MACHINES = (1.0, 3.0)
+SURE = 0.95
 PLATT_FOLDS = 5
 PLATT_PENALTY = 10.0  # an inverse one; 1 flattens the logit of a hundred bags
 
@@ -181,7 +192,8 @@ class Statistics:
         part, held out from a fit of all of it.
         """
         parts: list[HeldOut] = []
-        count = min(FOLDS, len(set(self.groups.tolist())))
+        count = FOLDS_OF_FEW if len(self.labels) <= FEW else FOLDS
+        count = min(count, len(set(self.groups.tolist())))
         folds = stratified_folds(self.labels, self.groups, count, seed) if count > 1 else []
         for rows in folds:
             rest = np.setdiff1d(np.arange(len(self.labels)), rows)
@@ -221,8 +233,8 @@ def _prior_losses(part: HeldOut) -> np.ndarray:
 
 
 def _is_proven(losses: np.ndarray, parts: Sequence[HeldOut]) -> bool:
-    """Whether a form with these losses (N,) is better than the shares of the classes beyond doubt,
-    with draws of patients.
+    """Whether a form with these losses (N,) is better than the shares of the classes in 95 % of all
+    draws of patients: it is asked whether it is better, not by how much.
     """
     by_rung: dict[RungName, np.ndarray] = {
         "naive": np.concatenate([_prior_losses(part) for part in parts]),
@@ -234,8 +246,7 @@ def _is_proven(losses: np.ndarray, parts: Sequence[HeldOut]) -> bool:
         {name: partial(weighted_mean, values) for name, values in by_rung.items()},
         np.concatenate([part.held_groups for part in parts]),
     )
-    interval = scores.gain_interval("simple", "naive")
-    return interval is not None and interval[0] > 0
+    return scores.blocks >= LEAST_BLOCKS and scores.share_better("simple", "naive") >= SURE
 
 
 @torch.no_grad()

