@@ -7,8 +7,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from headwise.models.attention import names_with
 from headwise.models.speech.decoding import Rules, transcribe
-from headwise.models.speech.speech_to_text import Memory, SpeechToText, causal_names
+from headwise.models.speech.mixers import causal_names, crossing_attention
+from headwise.models.speech.speech_to_text import Memory, SpeechToText
 from headwise.models.weights.whisper import read_whisper
 from headwise.tests.whisper_files import ctranslate2
 
@@ -157,11 +159,8 @@ def test_no_token_depends_on_later_ones(name):
 
 
 def test_every_choice_of_the_pipeline_is_there():
-    from headwise.models.speech.speech_to_text import crossing_attention
-    from headwise.pipelines.speech.options import CAUSAL, CROSSING
-
-    assert tuple(causal_names()) == CAUSAL
-    for name in CROSSING:
+    assert causal_names() == names_with("causal")
+    for name in names_with("context"):
         build(cross_attention=name)(inputs()[0], torch.zeros(3, 4, dtype=torch.int64))
     with pytest.raises(ValueError, match="takes no context"):
         crossing_attention("static", 16, 2)
