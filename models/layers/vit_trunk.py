@@ -124,7 +124,7 @@ class Trunk(TunedBackbone):
                     reads.append((query.detach(), key.detach()))
                 continue
             tokens, extras = block.norm1(x), self._extras(block, static)
-            if read:
+            if read and self.readable:
                 with torch.no_grad():
                     reads.append(block.attn.weights(tokens, **extras).mean(1))
             x = _after_mixer(block, x, block.attn(tokens, **extras))

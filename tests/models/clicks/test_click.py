@@ -38,6 +38,7 @@ MODELS = {
     "ungated": lambda y, **o: INFNet(y, gated=False, **o),
     "uniform": lambda y, **o: INFNet(y, cross=False, **o),
     "taskless": lambda y, **o: INFNet(y, task_tokens=False, **o),
+    "taylor": lambda y, **o: INFNet(y, attention="taylor", **o),
 }
 INFNETS = list(MODELS)[6:]
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]

@@ -363,3 +363,32 @@ def test_damaged_weights_are_one_line(tmp_path):
     (tmp_path / "a.pt").write_text("nothing")
     with pytest.raises(ValueError, match="cannot be read as weights"):
         read_whisper(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("place", ["decoder_attention", "cross_attention"])
+def test_heads_that_tokens_choose_are_never_computed_as_plain_softmax(place: str) -> None:
+    """A mixture of heads is a softmax attention, too; keys and values alone do not tell its gates,
+    nor the turns of rotary positions.
+    """
+    rotary = {"softmax": {"positions": "rotary"}}
+    for options in ({place: "moh"}, {"options": rotary}):
+        model, (features, lengths) = build(**options).eval(), inputs()
+        memory, tokens = model.encode(features, lengths), torch.randint(0, 11, (3, 5))
+        assert not model.decoder.cached
+        plain = model.decoder(tokens, memory).logits
+        mapped = model.decoder(tokens, memory, maps="layers")
+        torch.testing.assert_close(mapped.logits, plain, atol=1e-5, rtol=1e-4)
+    assert build().decoder.cached
+
+
+def test_options_go_to_the_mechanism_of_their_name_in_every_place() -> None:
+    model = build(
+        encoder_attention="moh",
+        decoder_attention="moh",
+        cross_attention="differential",
+        options={"moh": {"active": 1, "shared": 0}},
+    )
+    own, cross = model.decoder.layers[0].own, model.decoder.layers[0].cross
+    encoder = model.encoder.layers[0].mixer
+    assert (own.active, own.causal, encoder.active, encoder.causal) == (1, True, 1, False)
+    assert type(cross).__name__ == "GroupedDifferentialAttention"

@@ -24,6 +24,7 @@ OTHER: dict[str, Any] = {
     "experts": 6,
     "hidden": (40,),
     "attention": "moh",
+    "attention_options": ("kv_heads=1",),
     "ffn": "glu",
 }
 
@@ -43,6 +44,16 @@ def test_an_option_is_read_or_refused(name: str) -> None:
         refusal = rf"--(no-)?{flag}: is not read by --model {model}, but by"
         with pytest.raises(InputError, match=refusal):
             check(RankingOptions(**values))
+
+
+@pytest.mark.parametrize("model", ["infnet", "infnet-hub"])
+def test_proxies_read_by_a_mechanism_that_takes_a_context(model: str) -> None:
+    check(RankingOptions(model=model, attention="taylor"))
+    with pytest.raises(InputError, match=r"agent: takes no context.*--model tokens has it"):
+        check(RankingOptions(model=model, attention="agent"))
+    check(RankingOptions(model="tokens", attention="agent"))
+    with pytest.raises(InputError, match="--attention: is read by INFNet's cross-attention"):
+        check(RankingOptions(model=model, attention="taylor", cross=False))
 
 
 def test_the_table_of_readers_names_options_and_models() -> None:
