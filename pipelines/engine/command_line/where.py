@@ -82,8 +82,15 @@ def values_of(option: Mixed) -> list[str]:
     return list(ATTENTION)
 
 
-def where_lines(option: Mixed) -> list[str]:
-    """The table of values x tasks, and below it what its letters mean."""
+def taken_by(task: Task, option: Mixed) -> list[str]:
+    """The mechanisms, or networks, that a task takes, whatever further options they need."""
+    return [value for value in values_of(option) if answer(task, option, value).taken]
+
+
+def where_rows(option: Mixed) -> tuple[list[tuple[str, ...]], dict[str, str]]:
+    """Rows of values x tasks, the first with the names of the tasks and the last with their
+    defaults, and what the letters of their cells mean.
+    """
     tasks = tasks_that_mix()
     notes: dict[str, str] = {}
     rows = [("", *(task.name for task in tasks))]
@@ -91,7 +98,13 @@ def where_lines(option: Mixed) -> list[str]:
         answers = [answer(task, option, value) for task in tasks]
         rows.append((value, *(_cell(each, notes) for each in answers)))
     rows.append(("default", *(getattr(task.options(), option) for task in tasks)))
-    legend = [f"  {letter}  {text}" for text, letter in notes.items()]
+    return rows, {letter: text for text, letter in notes.items()}
+
+
+def where_lines(option: Mixed) -> list[str]:
+    """The table of values x tasks, and below it what its letters mean."""
+    rows, notes = where_rows(option)
+    legend = [f"  {letter}  {text}" for letter, text in notes.items()]
     return [*columns(rows), "", f"yes: --{option} NAME is taken as it is.", *legend]
 
 
