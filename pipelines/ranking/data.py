@@ -57,7 +57,9 @@ class RankingSpec(Spec):
 
     targets: places in `fields` that the sequences are histories of; whole, whole_ids: which
     vocabularies hold whole numbers (of fields; of users and items); log: checksum of the rows;
-    decimal_comma: the columns of the log whose numbers have one; units: of columns that have one.
+    decimal_comma: the columns of the log whose numbers have one; units: of columns that have one;
+    proxies_mix: whether the proxies of INFNet read by --attention, which earlier versions took
+    without reading it.
     """
 
     schema: Mapping[str, object]
@@ -76,6 +78,7 @@ class RankingSpec(Spec):
     input: dict[str, str | None]
     decimal_comma: dict[str, bool] = field(default_factory=dict)
     units: dict[str, str] = field(default_factory=dict)
+    proxies_mix: bool = False
 
     def to_json(self) -> dict[str, JsonValue]:
         """All values as JSON can hold them; a log of decimal points without units has the keys of
@@ -122,7 +125,7 @@ def open_new_log(options: RankingOptions) -> Splits[RankingSpec]:
     note_telling_fields(encoder, rows, part)
     by_file = encoder.row_parts.with_files(parts_by_file(log, part))
     encoder = replace(encoder, row_parts=by_file)
-    spec = make_spec(encoder, rows, part)
+    spec = replace(make_spec(encoder, rows, part), proxies_mix=True)
     return Splits(*parts_of(encoder, rows, part), spec, assets(encoder))
 
 

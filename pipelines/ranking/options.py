@@ -6,7 +6,13 @@ from typing import ClassVar, Literal, get_args
 
 from ...base.errors import InputError
 from ...models.attention import names_with
-from ..engine.command_line.checks import check_least, check_mechanism, check_shares, refuse_unread
+from ..engine.command_line.checks import (
+    check_least,
+    check_mechanism,
+    check_shares,
+    is_of_a_run,
+    refuse_unread,
+)
 from ..engine.mechanisms import check_mixing
 from ..engine.options import MixingOptions, PredictOptions
 from ..engine.search_space import Choices, Range, Space
@@ -234,7 +240,7 @@ def _check_attention(options: RankingOptions) -> None:
     check_mixing(options, fits=("any tokens", "sequence"), why="tokens of a row are no grid")
     models = options.models if isinstance(options, CompareOptions) else (options.model,)
     infnet = [name for name in models if name.partition(":")[0] in INFNET]
-    if not infnet:
+    if not infnet or is_of_a_run():
         return
     why = f"takes no context, which the proxies of --model {infnet[0]} read; --model tokens has it"
     check_mechanism("--attention", options.attention, names_with("context"), why=why)

@@ -96,6 +96,10 @@ class RankingPipeline(Pipeline[RankingOptions, RankingSpec]):
         )
         match o.model:
             case "infnet" | "infnet-hub":
+                if not spec.proxies_mix:
+                    mixing = MixingArguments(
+                        heads=o.heads, attention="softmax", attention_options={}
+                    )
                 return INFNet(
                     layout,
                     **shared,

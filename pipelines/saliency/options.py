@@ -11,6 +11,7 @@ from ..engine.command_line.checks import (
     check_shares,
     check_unread,
     fitting_mechanisms,
+    is_of_a_run,
 )
 from ..engine.mechanisms import check_mixing
 from ..engine.options import EvaluateOptions, MixingOptions, PredictOptions
@@ -250,7 +251,9 @@ def check(options: object) -> None:
     _check_unread(options)
     check_mixing(options, fits=FITS, why=WHY, others=("spatial-reduction",))
     for option in ("position", "recall"):
-        check_mechanism(f"--{option}", getattr(options, option), fitting_mechanisms(FITS), why=WHY)
+        if not is_of_a_run():
+            name = getattr(options, option)
+            check_mechanism(f"--{option}", name, fitting_mechanisms(FITS), why=WHY)
     if options.frozen_encoder + options.frozen_transformer > options.epochs:
         raise InputError(
             f"--frozen-encoder {options.frozen_encoder} and --frozen-transformer "

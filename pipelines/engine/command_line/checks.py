@@ -49,6 +49,11 @@ def options_of_a_run() -> Iterator[None]:
         _of_a_run.reset(token)
 
 
+def is_of_a_run() -> bool:
+    """Whether the options that are checked are those of a run that exists."""
+    return _of_a_run.get()
+
+
 @contextmanager
 def options_of_a_preset(values: Mapping[str, object]) -> Iterator[None]:
     """Options checked within may have these values, which their preset gives: nobody asked for one

@@ -57,7 +57,7 @@ def run(tmp_path_factory):
         (("--attention", "star-wars"), "--attention star-wars"),
         (("--turn", "200"), "--turn"),
         (("--encoder-share", "0"), "--encoder-share"),
-        (("--position", "nothing"), "--position nothing: unknown; there are agent-grid"),
+        (("--position", "nothing"), "--position nothing: unknown; did you mean no-mixing?"),
         (("--recall", "squeze"), "--recall squeze: unknown; did you mean squeeze?"),
         (("--backbone", "resnet5O"), "unknown to timm"),
         (("--transformer", "none", "--attention", "moh"), "--attention: is read by a transformer"),
