@@ -44,3 +44,27 @@ def test_a_softmax_mechanism_reads_as_the_paper_does(offsets: torch.Tensor | Non
     for kind in kinds:
         assert found[kind].shape == queries[kind].shape
         torch.testing.assert_close(found[kind], expected[kind])
+
+
+def test_an_exported_program_reads_histories_of_any_length() -> None:
+    """Its padding cannot be as long as the longest history, which is a value and no size."""
+
+    class Asking(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.reads = Reads(WIDTH, Reading(HEADS, attention="taylor"), ["c"])
+
+        def forward(
+            self, query: torch.Tensor, tokens: torch.Tensor, offsets: torch.Tensor
+        ) -> torch.Tensor:
+            return self.reads({"c": query}, tokens, offsets)["c"]
+
+    torch.manual_seed(0)
+    model, query = Asking().eval(), torch.randn(3, 2, WIDTH)
+    events = torch.export.Dim("events", min=2)
+    inputs = query, torch.randn(7, WIDTH), torch.tensor([0, 3, 3, 7])
+    program = torch.export.export(model, inputs, dynamic_shapes=(None, {0: events}, None))
+    for offsets in ([0, 1, 1, 4], [0, 5, 9, 12]):
+        tokens = torch.randn(offsets[-1], WIDTH)
+        found = program.module()(query, tokens, torch.tensor(offsets))
+        torch.testing.assert_close(found, model(query, tokens, torch.tensor(offsets)))

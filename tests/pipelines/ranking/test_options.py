@@ -1,6 +1,6 @@
 """Options that the chosen model does not read are refused."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -81,9 +81,13 @@ def test_a_run_of_a_version_that_did_not_read_the_mechanism_opens_as_it_was(tmp_
     with options_of_a_run():
         options: Any = parse(load_task("ranking"), "train", [], config=config)
     pipeline = RankingPipeline(load_task("ranking"))
-    spec = RankingSpec.from_json({k: v for k, v in SPEC.to_json().items() if k != "proxies_mix"})
+    assert "proxies_mix" not in SPEC.to_json()
+    spec = RankingSpec.from_json(SPEC.to_json())
     before = pipeline.build_model(RankingOptions(), SPEC)
     assert repr(pipeline.build_model(options, spec)) == repr(before)
+    changed = RankingSpec.from_json(replace(SPEC, proxies_changed=True).to_json())
+    mixed = RankingOptions(attention="taylor")
+    assert "TaylorAttention" in repr(pipeline.build_model(mixed, changed))
 
 
 def test_the_table_of_readers_names_options_and_models() -> None:
