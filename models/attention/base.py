@@ -4,7 +4,7 @@ Shapes: B batch, N tokens, M tokens of the context, D width, H heads, d width of
 """
 
 import math
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +30,7 @@ class Attention(nn.Module):
     choices that a small change can flip; straight_through: whether its gradients are by design not
     those of the function.
 
-    A mechanism with its own loss leaves it in `auxiliary` in training (see `auxiliary_loss`).
+    A mechanism with its own loss leaves it in training by `leave_loss` (see `auxiliary_loss`).
     """
 
     masks: ClassVar[tuple[str, ...]] = ("keys",)
@@ -49,6 +49,7 @@ class Attention(nn.Module):
         self.discrete = False
         self.straight_through = False
         self.auxiliary: Tensor | None = None
+        self.loss_without_gradients = False
 
     def check(self, x: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
         """The tokens that are attended to: the context, or x.
@@ -113,10 +114,36 @@ def auxiliary_loss(model: nn.Module) -> Tensor | None:
     """Sum of the losses that mechanisms and routers left in their last forward pass in training.
 
     Returns None if there are none.
+
+    Raises ValueError where gradients are asked for and a loss was computed without them, as
+    activation checkpointing in its reentrant form does: it would be added and change nothing.
     """
-    candidates = (getattr(part, "auxiliary", None) for part in model.modules())
-    losses = [loss for loss in candidates if isinstance(loss, Tensor)]
+    losses = []
+    for name, part in model.named_modules():
+        loss = getattr(part, "auxiliary", None)
+        if not isinstance(loss, Tensor):
+            continue
+        if torch.is_grad_enabled() and getattr(part, "loss_without_gradients", False):
+            raise ValueError(
+                f"auxiliary_loss: the loss of {name or type(part).__name__} was computed without "
+                "gradients; checkpoint the layer with use_reentrant=False, or, if no gradient is "
+                "wanted, call this under torch.no_grad()"
+            )
+        losses.append(loss)
     return torch.stack(losses).sum() if losses else None
+
+
+class LeavesLoss(Protocol):
+    """A layer with a loss of its own."""
+
+    auxiliary: Tensor | None
+    loss_without_gradients: bool
+
+
+def leave_loss(layer: LeavesLoss, loss: Tensor | None) -> None:
+    """Leave the loss of a forward pass where `auxiliary_loss` looks for it."""
+    layer.auxiliary = loss
+    layer.loss_without_gradients = loss is not None and not torch.is_grad_enabled()
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

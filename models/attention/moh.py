@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...kernels.forms import Form, triton_refused
 from ...kernels.gathered_heads import gathered_heads
-from .base import attend, join_heads, spread_mask
+from .base import attend, join_heads, leave_loss, spread_mask
 from .softmax import SoftmaxAttention
 
 # By benchmarks/models/moh.py, on a CPU: how many scores a head has to save before a separate call
@@ -173,10 +173,11 @@ class MixtureOfHeads(SoftmaxAttention):
         source = self.check(x, context, mask)
         query, key, value = self.project(x, source)
         gate, on, p = self.gates(x, query)
-        self.auxiliary = None
+        loss = None
         if self.training and self.balance and p is not None:
             counted = mask if context is None and mask is not None and mask.ndim == 2 else None
-            self.auxiliary = self.balance * self._imbalance(p, on[:, self.shared :], counted)
+            loss = self.balance * self._imbalance(p, on[:, self.shared :], counted)
+        leave_loss(self, loss)
         allowed = spread_mask(mask)
         if not self._refused(query, key.shape[2], mask):
             mixed = gathered_heads(

@@ -19,6 +19,7 @@ from .base import (
     causal_mask,
     join_heads,
     joint_mask,
+    leave_loss,
     masked_softmax,
     rotary,
     split_heads,
@@ -109,9 +110,8 @@ class SoftmaxAttention(Attention):
         query, key, value = self.project(x, self.check(x, context, mask))
         dropout = self.dropout if self.training else 0.0
         if self.diversify:
-            self.auxiliary = (
-                self._diversification(query, key, context, mask) if self.training else None
-            )
+            loss = self._diversification(query, key, context, mask) if self.training else None
+            leave_loss(self, loss)
         return self.out(
             join_heads(
                 attend(query, key, value, spread_mask(mask), causal=self.causal, dropout=dropout)
