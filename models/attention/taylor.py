@@ -11,6 +11,7 @@ Shapes: B batch, N tokens, M tokens of the context, D width, H heads, d = D / H,
 once (twice in the plain vec(x x^T) / sqrt(2)): the same sums from half the features.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import ClassVar, Literal
 
 import torch
@@ -33,7 +34,8 @@ class TaylorAttention(Attention):
     i, by a running sum over chunks; form: "auto" takes the linear form for more than 2 P tokens
     (measured on a CPU), "linear", "quadratic". Reading: the recurrence of arXiv 2510.11602
     (equations 14-18) divides each order by its own sum; ours is the joint form, as in Based. A
-    causal call with a context of another length takes the quadratic form. With a cache the form is
+    causal call with a context of another length takes the quadratic form. Sums and squares are at
+    least float32, because those of float16 overflow at scores above 360. With a cache the form is
     linear, and the running sum, (H, P, d + 1) for a sequence, is all that the cache holds.
     """
 
@@ -96,10 +98,11 @@ class TaylorAttention(Attention):
         source = self.check(x, context, mask, cache)
         query = split_heads(self.query(x), self.heads)
         key, value = (split_heads(part, self.heads) for part in self.key_value(source).chunk(2, -1))
-        if cache is None and self.linear_refused(x.shape[1], source.shape[1]):
-            mixed = quadratic(query, key, value, mask, causal=self.causal)
-        else:
-            mixed = linear(query, key, value, mask, causal=self.causal, cache=cache)
+        with without_float16(x):
+            if cache is None and self.linear_refused(x.shape[1], source.shape[1]):
+                mixed = quadratic(query, key, value, mask, causal=self.causal)
+            else:
+                mixed = linear(query, key, value, mask, causal=self.causal, cache=cache)
         return self.out(join_heads(mixed.to(value.dtype)))
 
     def weights(
@@ -114,15 +117,25 @@ class TaylorAttention(Attention):
         pair_weights = series(
             split_heads(query, self.heads), split_heads(key, self.heads), mask, causal=self.causal
         )
-        return pair_weights / pair_weights.sum(-1, keepdim=True).clamp_min(0.25)
+        shares = pair_weights / pair_weights.sum(-1, keepdim=True).clamp_min(0.25)
+        return shares.to(query.dtype)
 
     def forms(self, x: Tensor) -> list[Form]:
         refused = self.linear_refused(x.shape[1], x.shape[1])
         return [Form("linear form, plain PyTorch", refused), Form("quadratic form, plain PyTorch")]
 
 
+def without_float16(x: Tensor) -> AbstractContextManager[object]:
+    """Products in the type of their factors, where autocast would take float16."""
+    device = x.device.type
+    if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16:
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
+
+
 def series(query: Tensor, key: Tensor, mask: Tensor | None, *, causal: bool) -> Tensor:
-    """1 + s + s^2 / 2 of all pairs (B, H, N, M), 0 where not allowed."""
+    """1 + s + s^2 / 2 of all pairs (B, H, N, M) in the type of the sums, 0 where not allowed."""
+    query, key = query.to(compute_type(query)), key.to(compute_type(key))
     score = (query @ key.transpose(2, 3)) * query.shape[-1] ** -0.5
     allowed = spread_mask(mask)
     if causal:
@@ -138,6 +151,7 @@ def quadratic(
     pair_weights = series(query, key, mask, causal=causal)
     # Any allowed key adds at least 1/2 to the sum, so only rows without keys reach the bound; these
     # are 0.
+    value = value.to(pair_weights.dtype)
     return pair_weights @ value / pair_weights.sum(-1, keepdim=True).clamp_min(0.25)
 
 
@@ -179,7 +193,7 @@ def linear(
             state = cache.parts.get("state", state)
             cache.tokens += query.shape[2]
         for q, k, v, more in zip(queries, keys, values, added):
-            rows.append(series(q.to(kind), k.to(kind), None, causal=True) @ v + features(q) @ state)
+            rows.append(series(q, k, None, causal=True) @ v + features(q) @ state)
             state = state + more
         if cache is not None:
             cache.parts = {"state": state}
