@@ -289,7 +289,7 @@ def masked_softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
 def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
     """Mean over the tokens of (B, N, D) where mask (B, N) is True; 0 without any."""
     if mask is None:
-        return x.mean(1)
+        return x.mean(1) if x.shape[1] else x.sum(1)
     counts = mask[..., None].to(x.dtype)
     return (x.masked_fill(~mask[..., None], 0.0)).sum(1) / counts.sum(1).clamp_min(1.0)
 
