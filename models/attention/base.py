@@ -1,10 +1,11 @@
-"""What all mechanisms share: one signature, checks of shapes and masks, heads, rotary positions.
+"""What all mechanisms share: one signature, checks of shapes and masks, heads.
 
 Shapes: B batch, N tokens, M tokens of the context, D width, H heads, d width of a head.
 """
 
 import functools
 import math
+import warnings
 from collections.abc import Callable
 from typing import ClassVar, Protocol
 
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.forms import Form, explain
+from ..recomputation import is_recomputation
 from .cache import Cache
 
 
@@ -222,7 +224,17 @@ class LeavesLoss(Protocol):
 
 
 def leave_loss(layer: LeavesLoss, loss: Tensor | None) -> None:
-    """Leave the loss of a forward pass where `auxiliary_loss` looks for it."""
+    """Leave the loss of a forward pass where `auxiliary_loss` looks for it.
+
+    Warns where the pass repeats one that had no gradients: whoever used that loss got none.
+    """
+    lost = layer.loss_without_gradients and torch.is_grad_enabled()
+    if lost and not torch.compiler.is_compiling() and is_recomputation():
+        warnings.warn(
+            f"{type(layer).__name__}: its loss has no gradient under reentrant checkpointing; "
+            "checkpoint the layer with use_reentrant=False",
+            stacklevel=2,
+        )
     layer.auxiliary = loss
     layer.loss_without_gradients = loss is not None and not torch.is_grad_enabled()
 
@@ -338,32 +350,6 @@ def attend(
         enable_gqa=grouped,
     )
     return out if out.shape[-1] == wide else out[..., :wide]
-
-
-def rotary(x: Tensor, *, base: float = 10_000.0, start: int = 0) -> Tensor:
-    """Rotary positions (Su et al., arXiv 2104.09864) of (B, H, N, d): each pair (i, i + d/2)
-    is turned.
-
-    base: of the wavelengths; start: position of the first token. Raises ValueError for an odd d.
-    """
-    tokens, size = x.shape[-2:]
-    if size % 2:
-        raise ValueError(f"rotary: the width of a head must be even, got {size}")
-    kind = torch.float64 if x.dtype == torch.float64 else torch.float32
-    turn = base ** (-torch.arange(0, size, 2, device=x.device, dtype=kind) / size)
-    angle = torch.arange(start, start + tokens, device=x.device, dtype=kind)[:, None] * turn
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-    first, second = x.chunk(2, -1)
-    return torch.cat([first * cos - second * sin, first * sin + second * cos], -1)
-
-
-def rotary_pair(query: Tensor, key: Tensor, cache: Cache | None = None) -> tuple[Tensor, Tensor]:
-    """Rotary positions of queries (B, H, N, d) and keys (B, K, M, d) of which the last token is at
-    the last key, as in a causal mask; with a cache both are of the new tokens.
-    """
-    first = 0 if cache is None else cache.tokens
-    start = first + key.shape[2] - query.shape[2]
-    return rotary(query, start=start), rotary(key, start=first)
 
 
 def grid_of(owner: str, tokens: int, size: tuple[int, int] | None) -> tuple[int, int]:

@@ -19,12 +19,11 @@ from .base import (
     joint_mask,
     masked_softmax,
     remembered_mask,
-    rotary,
-    rotary_pair,
     split_heads,
     spread_mask,
 )
 from .cache import Cache
+from .positions import rotary, rotary_pair
 
 RATIOS = (4, 3, 5, 2, 1)  # of signal to noise heads, the paper's best first
 

@@ -22,13 +22,13 @@ from .base import (
     leave_loss,
     masked_softmax,
     remembered_mask,
-    rotary_pair,
     split_heads,
     split_pair,
     spread_mask,
 )
 from .cache import Cache
 from .diversification import diversification_loss
+from .positions import rotary_pair
 
 
 class SoftmaxAttention(Attention):

@@ -18,11 +18,11 @@ from .base import (
     joint_mask,
     masked_softmax,
     remembered_mask,
-    rotary_pair,
     split_heads,
     spread_mask,
 )
 from .cache import Cache
+from .positions import rotary_pair
 
 
 class StaticAttention(Attention):

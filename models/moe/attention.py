@@ -10,16 +10,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from ..attention.base import (
-    Attention,
-    attend,
-    join_heads,
-    remembered_mask,
-    rotary_pair,
-    split_heads,
-    split_pair,
-)
+from ..attention.base import Attention, attend, join_heads, remembered_mask, split_heads, split_pair
 from ..attention.cache import Cache
+from ..attention.positions import rotary_pair
 from ..attention.softmax import SoftmaxAttention
 
 

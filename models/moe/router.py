@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from ...kernels.dispatch import dispatch
 from ...kernels.expert_gate import expert_gate
 from ..attention.base import attend, spread_mask
-from .recomputation import PastBiases, recomputation_flag
+from ..recomputation import recomputation_flag
+from .past_biases import PastBiases
 
 Score = Literal["softmax", "sigmoid"]
 Noise = Literal["none", "jitter", "gaussian"]

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from ..recomputation import is_recomputation
 from .layer import MoE
-from .recomputation import is_recomputation
 from .router import Routing
 
 

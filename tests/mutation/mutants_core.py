@@ -3,6 +3,7 @@
 from mutant import Mutant
 
 BASE = "models/attention/base.py"
+PLACES = "models/attention/positions.py"
 CACHE = ("models/attention/test_cache.py",)
 REPEATED = ("models/moe/test_recomputation.py",)
 
@@ -18,7 +19,7 @@ MUTANTS = [
     Mutant(
         "bias-of-today",
         "core",
-        "models/moe/recomputation.py",
+        "models/moe/past_biases.py",
         "torch.where(again, self.biases.index_select(0, same[None])[0], bias)",
         "bias.clone()",
         REPEATED,
@@ -34,7 +35,7 @@ MUTANTS = [
     Mutant(
         "queries-from-place-0",
         "core",
-        BASE,
+        PLACES,
         "start = first + key.shape[2] - query.shape[2]",
         "start = first",
         ("models/attention/test_softmax_options.py",),
@@ -42,7 +43,7 @@ MUTANTS = [
     Mutant(
         "cache-forgets-its-place",
         "core",
-        BASE,
+        PLACES,
         "first = 0 if cache is None else cache.tokens\n    start",
         "first = 0\n    start",
         CACHE,

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from headwise.models.attention import build_attention
-from headwise.models.attention.base import attend, auxiliary_loss, grid_of, masked_softmax, rotary
+from headwise.models.attention.base import attend, auxiliary_loss, grid_of, masked_softmax
+from headwise.models.attention.positions import rotary
 from headwise.models.attention.softmax import SoftmaxAttention
 
 

@@ -123,10 +123,12 @@ def test_a_loss_flows_through_a_checkpoint_or_is_refused(layer: nn.Module) -> No
         (out.sum() + loss).backward()
         gradients.append([weight.grad for weight in layer.parameters()])
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-10, atol=1e-12)
-    checkpoint(model, tokens(2), use_reentrant=True)
+    out = checkpoint(model, tokens(2), use_reentrant=True)
     with pytest.raises(ValueError, match=r"the loss of 0 was computed without gradients.*False"):
         auxiliary_loss(model)
     with torch.no_grad():
         assert auxiliary_loss(model) is not None
+    with pytest.warns(UserWarning, match="its loss has no gradient.*use_reentrant=False"):
+        out.sum().backward()
     model.eval()(tokens(2))
     assert auxiliary_loss(model) is None or isinstance(layer, SoftmaxAttention)
