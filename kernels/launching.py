@@ -7,7 +7,7 @@ read the same keys run side by side and find them in the cache.
 Only `triton.py` files import this module: it needs Triton."""
 
 from collections.abc import Callable
-from typing import Protocol, cast, overload
+from typing import Protocol
 
 import torch
 import triton
@@ -88,13 +88,6 @@ def power_of_two(size: int, least: int = 16) -> int:
     return max(least, 1 << max(0, size - 1).bit_length())
 
 
-@overload
-def contiguous(*tensors: Tensor) -> list[Tensor]: ...
-@overload
-def contiguous(*tensors: Tensor | None) -> list[Tensor | None]: ...
-def contiguous(*tensors: Tensor | None) -> list[Tensor] | list[Tensor | None]:
-    """The tensors without gaps between their numbers, for kernels that take no strides; None stays
-    None.
-    """
-    parts = [None if x is None else x.contiguous() for x in tensors]
-    return cast("list[Tensor | None]", parts)
+def contiguous(*tensors: Tensor) -> list[Tensor]:
+    """The tensors without gaps between their numbers, for kernels that take no strides."""
+    return [x.contiguous() for x in tensors]
