@@ -126,7 +126,7 @@ def test_it_compiles_and_passes_the_checks_of_operators():
 
 
 @pytest.mark.parametrize(
-    ("heads", "message"), [([3], "some of 3"), ([1, 1], "none twice"), ([], "some of 3")]
+    ("heads", "message"), [([3], "some of 3"), ([1, 1], "none twice"), ([], "at least one")]
 )
 def test_mistakes_are_named(heads, message):
     with pytest.raises(ValueError, match=message):
