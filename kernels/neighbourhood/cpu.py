@@ -51,7 +51,10 @@ def _tiles(where: Layout) -> list[tuple[slice, slice, Tensor]]:
     """Tiles of columns: their cells, columns of the padded grid that their windows span, index (T,
     w) among those.
     """
-    first = where.columns.tolist()
+    # Counted here: the columns lie on the device, and the host would wait for them.
+    last = where.width + 2 * where.pad - where.window
+    shift = 0 if where.pad else where.window // 2
+    first = [min(max(0, column - shift), last) for column in range(where.width)]
     steps = torch.arange(where.window, device=where.columns.device)
     tiles = []
     for start in range(0, where.width, TILE):
