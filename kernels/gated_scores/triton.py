@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..launching import launch
+from ..launching import PRECISION, contiguous, kernel, launch
 
 TILE = {"ROWS": 64, "INNER": 32, "BRANCHES": 16}
 CHUNK = 1 << 15  # rows whose gates are in memory together
@@ -27,7 +27,7 @@ def _gates(z, place, inside, inner):  # pragma: no cover - device code
     return 2.0 / (1.0 + tl.exp(-2.0 * v)) - 1.0, 1.0 / (1.0 + tl.exp(-u))
 
 
-@triton.jit(do_not_specialize=["rows"])
+@kernel
 def scores_kernel(
     z,
     out_weight,
@@ -53,13 +53,13 @@ def scores_kernel(
             mask=(k < branches)[None, :] & (a < inner)[:, None],
             other=0.0,
         )
-        total += tl.dot((v * u).to(last.dtype), last, input_precision="tf32x3")
+        total += tl.dot((v * u).to(last.dtype), last, input_precision=PRECISION)
     total += tl.load(out_bias + k, mask=k < branches, other=0.0).to(tl.float32)[None, :]
     place = at * branches + k[None, :]
     tl.store(out + place, total, mask=(n < rows)[:, None] & (k < branches)[None, :])
 
 
-@triton.jit(do_not_specialize=["rows"])
+@kernel
 def gates_backward_kernel(
     grad,
     z,
@@ -91,7 +91,7 @@ def gates_backward_kernel(
             mask=(k < branches)[:, None] & (a < inner)[None, :],
             other=0.0,
         )
-        d_gated += tl.dot(g, last, input_precision="tf32x3")
+        d_gated += tl.dot(g, last, input_precision=PRECISION)
     # Nobody else reads these two tiles of z.
     tl.store(z + place, d_gated * u * (1.0 - v * v), mask=inside)
     tl.store(z + place + inner, d_gated * v * u * (1.0 - u), mask=inside)
@@ -102,7 +102,7 @@ def forward(
     h: Tensor, weight: Tensor, bias: Tensor, out_weight: Tensor, out_bias: Tensor
 ) -> Tensor:
     """As `cpu.forward`, by torch's product and Triton."""
-    h, out_weight, out_bias = h.contiguous(), out_weight.contiguous(), out_bias.contiguous()
+    h, out_weight, out_bias = contiguous(h, out_weight, out_bias)
     branches, inner = out_weight.shape
     out = h.new_empty((h.shape[0], branches))
     if not out.numel():
@@ -118,7 +118,7 @@ def backward(
     grad: Tensor, h: Tensor, weight: Tensor, bias: Tensor, out_weight: Tensor, out_bias: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """As `cpu.backward`, by torch's products and Triton."""
-    grad, h, out_weight = grad.contiguous(), h.contiguous(), out_weight.contiguous()
+    grad, h, out_weight = contiguous(grad, h, out_weight)
     branches, inner = out_weight.shape
     d_h = torch.empty_like(h)
     d_weight, d_bias, d_out = (

@@ -71,7 +71,7 @@ def _load(
     return raw
 
 
-@triton.jit
+@kernel
 def rows_kernel(
     x,
     weight,
@@ -120,7 +120,7 @@ def rows_kernel(
             a = _load(x, source, live, d, width, x_s, ACTIVATION, GATED)
         place = expert_weight + d[:, None] * w_in + f[None, :] * w_out
         w = tl.load(place, mask=(d < width)[:, None] & (f < outputs)[None, :], other=0.0)
-        summed += tl.dot(a, w, input_precision="tf32x3")
+        summed += tl.dot(a, w, input_precision=PRECISION)
     if BIAS:
         summed += tl.load(bias + e.to(tl.int64) * outputs + f, mask=f < outputs, other=0.0).to(
             tl.float32
@@ -137,7 +137,7 @@ def rows_kernel(
     tl.store(out + place, summed, mask=inside)
 
 
-@triton.jit
+@kernel
 def weight_kernel(
     grad,
     x,
@@ -173,7 +173,7 @@ def weight_kernel(
         a = _load(x, source, live, d, width, x_s, ACTIVATION, GATED)
         place = grad + rows[None, :] * g_s + f[:, None]
         g = tl.load(place, mask=live[None, :] & (f < outputs)[:, None], other=0.0)
-        summed += tl.dot(g, a, input_precision="tf32x3")
+        summed += tl.dot(g, a, input_precision=PRECISION)
         if BIAS:
             total += tl.sum(g.to(tl.float32), 1)
     place = (e.to(tl.int64) * outputs + f)[:, None] * width + d[None, :]

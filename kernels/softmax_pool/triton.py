@@ -17,7 +17,7 @@ import torch
 import triton
 from torch import Tensor
 
-from ..launching import launch
+from ..launching import contiguous, launch
 from ..precision import compute_type
 from .naive import finite, mean_and_lse
 from .triton_kernels import (
@@ -111,7 +111,7 @@ def pool_backward(
     per_head: bool,
 ) -> tuple[Tensor, Tensor]:
     """As `cpu.pool_backward`, by Triton."""
-    grad, scores, pooled, lse = (x.contiguous() for x in (grad, scores, pooled, lse))
+    grad, scores, pooled, lse = contiguous(grad, scores, pooled, lse)
     value = scores if values is None else values.contiguous()
     bags, rows, counts, ends, flags = _bags(scores, mask, offsets)
     heads, width = scores.shape[-1], value.shape[-1]

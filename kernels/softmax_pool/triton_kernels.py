@@ -6,6 +6,8 @@ Shapes: B bags, N rows, D width, H heads, S splits of the rows of a bag.
 import triton
 import triton.language as tl
 
+from ..launching import PRECISION, kernel
+
 
 @triton.jit
 def _bag(
@@ -35,7 +37,7 @@ def _scores(
     return tile.to(tl.float32), counts
 
 
-@triton.jit
+@kernel
 def pool_kernel(
     scores,
     values,
@@ -82,7 +84,7 @@ def pool_kernel(
     tl.store(out_sum + at, summed, mask=d < width)
 
 
-@triton.jit
+@kernel
 def pool_backward_kernel(
     grad,
     scores,
@@ -135,7 +137,7 @@ def _exponential(word):  # pragma: no cover - device code
     return tl.where(u < 0.015625, series, -tl.log(1.0 - tl.minimum(u, 0.99999994)))
 
 
-@triton.jit
+@kernel
 def draw_kernel(
     scores,
     seed,
@@ -185,7 +187,7 @@ def draw_kernel(
     tl.store(out_row + at, row.to(tl.int64), mask=d < width)
 
 
-@triton.jit
+@kernel
 def head_pool_kernel(
     scores,
     values,
@@ -226,7 +228,7 @@ def head_pool_kernel(
         weight = tl.exp(tile - safe[None, :])
         keep = tl.exp(top - safe)
         total = total * keep + tl.sum(weight, 0)
-        product = tl.dot(tl.trans(weight).to(value.dtype), value, input_precision="tf32x3")
+        product = tl.dot(tl.trans(weight).to(value.dtype), value, input_precision=PRECISION)
         summed = summed * keep[:, None] + product
         top = new
     at = (split * bags + bag).to(tl.int64) * heads + h
@@ -240,7 +242,7 @@ def head_pool_kernel(
     )
 
 
-@triton.jit
+@kernel
 def head_scores_backward_kernel(
     grad,
     scores,
@@ -282,7 +284,7 @@ def head_scores_backward_kernel(
                 mask=(h < heads)[None, :] & (d < width)[:, None],
                 other=0.0,
             )
-            d_weight += tl.dot(value, g.to(value.dtype), input_precision="tf32x3")
+            d_weight += tl.dot(value, g.to(value.dtype), input_precision=PRECISION)
         p = tl.exp(tile - log_total[None, :])
         # Chosen, not multiplied: rows behind the mask may hold a NaN.
         d_score = tl.where(counts, p * (d_weight - shift[None, :]), 0.0)
@@ -290,7 +292,7 @@ def head_scores_backward_kernel(
         tl.store(d_scores + place, d_score, mask=(n < count)[:, None] & (h < heads)[None, :])
 
 
-@triton.jit
+@kernel
 def head_values_backward_kernel(
     grad,
     scores,
@@ -325,7 +327,7 @@ def head_values_backward_kernel(
                 other=0.0,
             )
             d_value += tl.dot(
-                tl.exp(tile - log_total[None, :]).to(g.dtype), g, input_precision="tf32x3"
+                tl.exp(tile - log_total[None, :]).to(g.dtype), g, input_precision=PRECISION
             )
         place = (start + n)[:, None] * width + d[None, :]
         tl.store(d_values + place, d_value, mask=(n < count)[:, None] & (d < width)[None, :])

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..launching import launch
+from ..launching import contiguous, launch
 
 COLUMNS = 256
 
@@ -96,7 +96,7 @@ def median_kernel(
 def time_warp(cost: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
     """As `cpu.time_warp`, by Triton."""
     batch, n, m = cost.shape
-    cost, rows, columns = cost.contiguous(), rows.contiguous(), columns.contiguous()
+    cost, rows, columns = contiguous(cost, rows, columns)
     first = torch.full((batch, n), -1, dtype=torch.int64, device=cost.device)
     last = first.clone()
     if not batch:
@@ -114,7 +114,7 @@ def time_warp(cost: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tens
 def median_filter(x: Tensor, width: int, columns: Tensor) -> Tensor:
     """As `cpu.median_filter`, by Triton; x: (B, R, M)."""
     batch, rows, m = x.shape
-    x, columns = x.contiguous(), columns.contiguous()
+    x, columns = contiguous(x, columns)
     out = torch.empty_like(x)
     if x.numel():
         grid = (batch * rows, triton.cdiv(m, COLUMNS))
