@@ -16,8 +16,8 @@ choice.
 
 Work: T E (K + about 10) operations; T (E + 2 K + 1) numbers read or written each way, where the
 composition of PyTorch calls makes about eight tensors (T, E). Partial sums are added in order and
-counts are whole numbers: two runs are equal bit by bit. Sources: Shazeer et al., arXiv 1701.06538; Fedus et al.,
-arXiv 2101.03961; Zoph et al., arXiv 2202.08906 (z-loss)."""
+counts are whole numbers: two runs are equal bit by bit. Sources: Shazeer et al., arXiv 1701.06538;
+Fedus et al., arXiv 2101.03961; Zoph et al., arXiv 2202.08906 (z-loss)."""
 
 from typing import Literal, NamedTuple
 

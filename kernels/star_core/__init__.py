@@ -18,8 +18,8 @@ Work, in matrix products of 2 R D^2 flops (C = D): forward 2; backward 4 in the 
 U/R (the two sums are gathers, 1/N of a product each). U is at most B min(N, C); for independent
 draws U/R = 1 - (1 - 1/N)^C, that is 0.45 at N = 862 and 0.10 at N = 5000 with C = 512. Kept for the
 backward pass: x and min(N, C)/N of h, where the plain form keeps x, h and gelu(h). On the CPU z
-exists for a few bags at a time. On other devices nothing is read back: shapes do not depend on the draw, so there U =
-B min(N, C) rows are computed, of which those that were not drawn are 0."""
+exists for a few bags at a time. On other devices nothing is read back: shapes do not depend on
+the draw, so there U = B min(N, C) rows are computed, of which those that were not drawn are 0."""
 
 import torch
 from torch import Tensor

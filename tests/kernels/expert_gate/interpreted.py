@@ -38,7 +38,16 @@ def case(
     expected = cpu.forward(*arguments)
     compare(name, gpu.forward(*arguments), expected, 2e-5)
     grads = torch.randn(tokens, active), torch.randn(experts), torch.randn(())
-    back = (*map(layout, grads), scores, expected[1], expected[-1], expected[-2], score, normalise, scale)
+    back = (
+        *map(layout, grads),
+        scores,
+        expected[1],
+        expected[-1],
+        expected[-2],
+        score,
+        normalise,
+        scale,
+    )
     compare(name, [gpu.backward(*back)], [cpu.backward(*back)], 5e-5)
     print("ok", name)
 
