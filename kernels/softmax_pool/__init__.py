@@ -136,7 +136,7 @@ def softmax_draw(
     if seed is None:
         seed = new_seed(scores.device, generator)
     elif isinstance(seed, int):
-        seed = torch.tensor(seed, dtype=torch.int64, device=scores.device)
+        seed = torch.full((), seed, dtype=torch.int64, device=scores.device)  # a copy would wait
     index = torch.ops.headwise.softmax_draw(scores.detach(), seed, mask, offsets)
     return gather_drawn(scores if values is None else values, index, per, offsets), index
 
