@@ -12,7 +12,8 @@ numbers per head. Dense attention times the gate computes all H N rows. Stored f
 pass: inputs, output and one number per row. On the CPU, each head of each sample is one call of
 PyTorch's fused operator on its gathered queries, without padding; with a causal mask or masks of
 pairs, blocks of queries, so that no mask of N x M numbers is made. On the GPU one kernel gathers by
-an index sorted by head; programs beyond n_h end at once. Other devices compute all rows (`device`)."""
+an index sorted by head; programs beyond n_h end at once. Other devices compute all rows
+(`device`)."""
 
 import torch
 from torch import Tensor

@@ -10,6 +10,8 @@ os.environ["TRITON_INTERPRET"] = "1"
 
 import torch
 
+from headwise.tests.kernels.layouts import LAYOUTS
+
 _factories = {name: getattr(torch, name) for name in ("empty", "empty_like")}
 _new_empty = torch.Tensor.new_empty
 
@@ -38,21 +40,11 @@ def compare(name: str, got, expected, tolerance: float) -> None:
         assert torch.allclose(a.float(), b.float(), atol=tolerance, rtol=tolerance), (name, worst)
 
 
-def permuted(x: torch.Tensor) -> torch.Tensor:
-    """The same numbers with the last dimension outermost in memory."""
-    return x.movedim(-1, 0).contiguous().movedim(0, -1) if x.ndim > 1 else x
-
-
-def strided(x: torch.Tensor) -> torch.Tensor:
-    """The same numbers, every second one of its memory; between them are others."""
-    return torch.stack([x, x.flip(0) if x.ndim else x], -1)[..., 0]
-
-
 def in_any_layout(name: str, function, *arguments) -> None:
     """The results do not depend on how tensors lie in memory."""
     tuple_of = lambda result: result if isinstance(result, tuple) else (result,)  # noqa: E731
     expected = tuple_of(function(*arguments))
-    for lay in (permuted, strided):
+    for lay in LAYOUTS:
         laid = [lay(x) if isinstance(x, torch.Tensor) else x for x in arguments]
         compare(f"{name}, {lay.__name__}", tuple_of(function(*laid)), expected, 1e-6)
     print("ok", name, "in any layout")
