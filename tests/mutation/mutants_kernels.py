@@ -22,6 +22,14 @@ MUTANTS = [
         LAUNCHES,
     ),
     Mutant(
+        "compiled-for-each-batch",
+        "kernels",
+        "kernels/launching.py",
+        '"tokens", "queries", "keys", "count"',
+        '"queries", "count"',
+        LAUNCHES,
+    ),
+    Mutant(
         "least-capability",
         "kernels",
         "kernels/forms.py",
