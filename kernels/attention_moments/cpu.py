@@ -52,11 +52,10 @@ def moments_backward(
     causal: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and mean (B, M), the mean row."""
-    d_query, d_key = (
-        torch.zeros_like(query, dtype=lse.dtype),
-        torch.zeros_like(key, dtype=lse.dtype),
+    # Not zeros_like: gradients are contiguous, whatever the queries are.
+    d_query, d_key, d_mean = (
+        torch.zeros(x.shape, dtype=lse.dtype, device=x.device) for x in (query, key, mean)
     )
-    d_mean = torch.zeros_like(mean)
     with torch.autocast(query.device.type, enabled=False):
         for block in blocks(query, key, causal, all_heads=True):
             here = (block.batch, block.rows)

@@ -11,9 +11,13 @@ from torch import Tensor
 from ..precision import SLICE_NUMBERS, compute_type
 
 
+DEVICE_NUMBERS = 1 << 26  # scores of a block off the CPU, where many blocks are many launches
+
+
 def _blocks(query: Tensor, key: Tensor) -> Iterator[slice]:
-    """Queries whose scores fit the cache."""
-    step = max(1, SLICE_NUMBERS // max(query.shape[0] * query.shape[1] * key.shape[2], 1))
+    """Queries whose scores fit the cache of a CPU, or a small part of a GPU's memory."""
+    room = SLICE_NUMBERS if query.is_cpu else DEVICE_NUMBERS
+    step = max(1, room // max(query.shape[0] * query.shape[1] * key.shape[2], 1))
     return (slice(start, start + step) for start in range(0, query.shape[2], step))
 
 
