@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ..precision import SLICE_NUMBERS, compute_type
 
-
 DEVICE_NUMBERS = 1 << 26  # scores of a block off the CPU, where many blocks are many launches
 
 
