@@ -8,6 +8,7 @@ import torch
 from headwise.kernels.dispatch import dispatch
 from headwise.tests.kernels.choices import random_choices
 from headwise.tests.kernels.layouts import check_layouts, permuted, strided
+from headwise.tests.kernels.waiting import assert_never_waits
 
 KERNELS = "headwise.kernels"
 
@@ -60,12 +61,33 @@ MODULES = {
 }
 
 
+# Plain forms of a GPU, too, where no kernel takes the arguments: module, function.
+PLAIN = {
+    "softmax_pool": ("softmax_pool", "pool"),
+    "softmax_pool per head": ("softmax_pool", "pool"),
+    "gated_scores": ("gated_scores", "forward"),
+    "expert_gate": ("expert_gate", "forward"),
+    "expert_combine": ("expert_combine", "forward"),
+    "differential_combine": ("differential_combine", "combine"),
+    "attend_with_lse with a bias": ("partial_softmax", "attend"),
+    "attention_moments": ("attention_moments", "moments"),
+    "gelu_linear": ("gelu_linear", "forward"),
+}
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("batch", [3, 0])
 def test_tensors_may_lie_in_memory_in_any_way(name: str, batch: int) -> None:
     operator = name.partition(" ")[0]
     import_module(f"{KERNELS}.{MODULES.get(operator, operator)}")
     check_layouts(getattr(torch.ops.headwise, operator).default, arguments_of(name, batch))
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_plain_forms_stay_on_a_device_and_never_wait_for_it(name: str) -> None:
+    module, function = PLAIN[name]
+    form = getattr(import_module(f"{KERNELS}.{module}.cpu"), function)
+    assert_never_waits(form, *arguments_of(name, 3))
 
 
 def test_layouts_hold_the_same_numbers() -> None:
