@@ -52,10 +52,11 @@ def moments_backward(
     causal: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and mean (B, M), the mean row."""
-    # Not zeros_like: gradients are contiguous, whatever the queries are.
-    d_query, d_key, d_mean = (
-        torch.zeros(x.shape, dtype=lse.dtype, device=x.device) for x in (query, key, mean)
+    d_query, d_key = (
+        query.new_zeros(query.shape, dtype=lse.dtype),
+        key.new_zeros(key.shape, dtype=lse.dtype),
     )
+    d_mean = mean.new_zeros(mean.shape)
     with torch.autocast(query.device.type, enabled=False):
         for block in blocks(query, key, causal, all_heads=True):
             here = (block.batch, block.rows)

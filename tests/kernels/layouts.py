@@ -27,8 +27,8 @@ def strided(x: Tensor) -> Tensor:
 LAYOUTS: tuple[Callable[[Tensor], Tensor], ...] = (permuted, strided)
 
 
-class _Recorded(TorchDispatchMode):
-    """The calls of our operators: (operator, arguments)."""
+class Recorded(TorchDispatchMode):
+    """Within, the calls of the project's operators, forward and backward: (operator, arguments)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ def check_layouts(operator: torch._ops.OpOverload, arguments: Sequence[object]) 
         x.detach().requires_grad_(trains and x.is_floating_point()) if isinstance(x, Tensor) else x
         for x in arguments
     ]
-    with _Recorded() as recorded:
+    with Recorded() as recorded:
         out = operator(*leaves)
         results = [
             x for x in (out if isinstance(out, (tuple, list)) else (out,)) if x.requires_grad

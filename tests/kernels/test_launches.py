@@ -1,8 +1,11 @@
 """How the Triton forms launch their kernels, seen without a GPU: launches are recorded, not run."""
 
+from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
 
 import pytest
+import torch
 
 from headwise.tests.kernels import compiling
 
@@ -32,3 +35,63 @@ def test_a_grid_that_no_gpu_can_launch_is_refused() -> None:
     launch(Kernel(), (2**31 - 1, 2**16 - 1))
     with pytest.raises(ValueError, match=r"long_kernel: a grid of \(1, 65536\) .* split the batch"):
         launch(Kernel(), (1, 2**16))
+
+
+SAMPLES, HEADS, PAIRS = 4400, 16, 4400 * 16  # more pairs than the second axis of a grid may have
+
+
+def many(*more: int) -> torch.Tensor:
+    """A tensor without values, of SAMPLES samples."""
+    return torch.empty(SAMPLES, *more, device="meta")
+
+
+def calls_of_many() -> dict[str, Callable[[], object]]:
+    """The forms of attention on more heads of samples than 65,535."""
+    forms = {
+        name: import_module(f"headwise.kernels.{name}.triton")
+        for name in (
+            *("attention_maps", "attention_stats", "gathered_heads", "neighbourhood"),
+            *("pair_attention", "ragged_attention", "signed_root_attention", "tensor_attention"),
+        )
+    }
+    x, lse = many(HEADS, 2, 16), many(HEADS, 2)
+    wide = torch.empty(PAIRS, 20, 16, device="meta")
+    chosen, partner = torch.empty(HEADS, device="meta").long(), many().long()
+    ragged = torch.empty(SAMPLES * 2, HEADS, 16, device="meta")
+    offsets = torch.empty(SAMPLES + 1, device="meta").long()
+    few, grid = many(2, HEADS, 16), (1, 2, 3, False)
+    stats, gathered, windows = (
+        forms[name] for name in ("attention_stats", "gathered_heads", "neighbourhood")
+    )
+    pairs, third, root = (
+        forms[name] for name in ("pair_attention", "tensor_attention", "signed_root_attention")
+    )
+    return {
+        "maps": lambda: forms["attention_maps"].attend(x, x, x, chosen, False, None, 1.0),
+        "stats": lambda: stats.stats(x, x, x, None, None, None, 1.0, False, True, True, 2),
+        "gathered": lambda: gathered.forward(x, x, x, lse, None, False, 1.0),
+        "gathered backward": lambda: gathered.backward(x, x, x, x, lse, None, x, lse, False, 1.0),
+        "windows": lambda: windows.read(many(HEADS, 2, 9), x, None, *grid),
+        "windows backward": lambda: windows.read_backward(
+            x, lse, many(HEADS, 2, 9), x, None, x, lse, *grid
+        ),
+        "pairs": lambda: pairs.forward(x, x, x, partner, 1.0),
+        "pairs backward": lambda: pairs.backward(x, x, x, x, partner, x, lse, 1.0),
+        "third order": lambda: third.forward(x, x, x, x, x, None, None, 1.0),
+        "third order backward": lambda: third.backward(x, x, x, x, x, x, None, None, x, lse, 1.0),
+        "signed root": lambda: root.forward(wide, wide, wide, 1e-3),
+        "signed root backward": lambda: root.backward(wide, wide, wide, wide, 1e-3),
+        "ragged": lambda: forms["ragged_attention"].forward(few, ragged, ragged, offsets, 1.0),
+    }
+
+
+def test_more_heads_of_samples_than_the_second_axis_of_a_grid_are_launched() -> None:
+    for name, call in calls_of_many().items():
+        with compiling.recorded() as launches:
+            call()
+        assert launches, name
+        for launch in launches:
+            programs, *others = launch.grid
+            least = SAMPLES if name == "ragged" else PAIRS  # its heads are the second axis
+            assert programs >= least, (name, launch.grid)
+            assert max(others, default=1) < 2**16, (name, launch.grid)

@@ -1,98 +1,215 @@
-"""Tensors of any layout in memory, and empty ones: values, and the strides that are promised."""
+"""Every operator with tensors that lie in memory in other ways, without samples, and of one token:
+what it returns is what its fake form promises, in shape, type and strides, and does not change.
 
+The fake forms decide what `torch.compile` builds: strides that differ end in an error there."""
+
+from collections.abc import Callable, Iterator
 from importlib import import_module
 
 import pytest
 import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten
 
+from headwise.kernels.attention_maps import attention_maps
+from headwise.kernels.attention_moments import cosine_moments
+from headwise.kernels.attention_stats import attention_stats
+from headwise.kernels.differential_combine import differential_combine
 from headwise.kernels.dispatch import dispatch
-from headwise.tests.kernels.choices import random_choices
-from headwise.tests.kernels.layouts import check_layouts, permuted, strided
-from headwise.tests.kernels.waiting import assert_never_waits
-
-KERNELS = "headwise.kernels"
-
-
-def arguments_of(name: str, batch: int) -> tuple[object, ...]:
-    """Arguments of the operator for a batch, which may be empty."""
-    torch.manual_seed(1)
-    values, mask = torch.randn(batch, 6, 5), torch.rand(batch, 6) < 0.7
-    offsets = torch.arange(batch + 1) * 3
-    rows, sizes = torch.randn(3 * batch, 5), (torch.full((batch,), 4), torch.full((batch,), 5))
-    query, key = torch.randn(batch, 4, 6, 8), torch.randn(batch, 4, 7, 8)
-    where = dispatch(random_choices(3 * batch, 4, 2), 4)
-    lam, weight = torch.tensor(0.3), torch.randn(5)
-    return {
-        "softmax_pool": (values, torch.randn(batch, 6, 5), mask, None, False),
-        "softmax_pool per head": (values[..., :2], values, mask, None, True),
-        "softmax_pool packed": (rows, None, None, offsets, False),
-        "softmax_draw": (values, torch.tensor(3), mask, None),
-        "softmax_draw packed": (rows, torch.tensor(3), None, offsets),
-        "time_warp": (torch.randn(batch, 4, 5), *sizes),
-        "median_filter": (torch.randn(batch, 4, 5), 3, sizes[1]),
-        "gated_scores": (rows, torch.randn(6, 5), torch.randn(6), torch.randn(2, 3), lam.repeat(2)),
-        "expert_gate": (rows, weight, torch.rand(3 * batch) < 0.7, 2, "softmax", True, 1.0),
-        "expert_combine": (torch.randn(6 * batch, 5), torch.rand(3 * batch, 2), where.place),
-        "differential_combine": (torch.randn(batch, 6, 5), lam, weight, 4, 1e-5, 0.5),
-        "differential_combine without a norm": (torch.randn(batch, 6, 5), lam, None, 4, 1e-5, 0.5),
-        "attend_with_lse": (query, key, key.flip(3), mask[:, None, :, None], None, 0.3),
-        "attend_with_lse with a bias": (query, key, key, None, torch.randn(4, 6, 7), 0.3),
-        "attention_moments": (
-            *(query, key, None, query.logsumexp(3) + 4, torch.rand(batch, 7)),
-            *(torch.full((batch,), 0.01), 0.3, False),
-        ),
-        "gelu_linear": (torch.randn(batch, 6, 5), torch.randn(3, 5), torch.randn(3)),
-        "gelu_linear of rows": (rows, torch.randn(3, 5), None),
-    }[name]
-
-
-NAMES = (
-    *("softmax_pool", "softmax_pool per head", "softmax_pool packed", "softmax_draw"),
-    *("softmax_draw packed", "time_warp", "median_filter", "gated_scores", "expert_gate"),
-    *("expert_combine", "differential_combine", "differential_combine without a norm"),
-    *("attend_with_lse", "attend_with_lse with a bias", "attention_moments", "gelu_linear"),
-    "gelu_linear of rows",
+from headwise.kernels.expert_combine import expert_combine
+from headwise.kernels.expert_gate import expert_gate
+from headwise.kernels.gated_scores import gated_scores
+from headwise.kernels.gathered_heads import gathered_heads
+from headwise.kernels.grouped_linear import grouped_linear
+from headwise.kernels.neighbourhood import (
+    neighbourhood_attention,
+    neighbourhood_scores,
+    neighbourhood_sum,
 )
-MODULES = {
-    "softmax_draw": "softmax_pool",
-    "time_warp": "time_warping",
-    "median_filter": "time_warping",
-    "attend_with_lse": "partial_softmax",
-}
+from headwise.kernels.pair_attention import pair_attention
+from headwise.kernels.partial_softmax import attend_with_lse
+from headwise.kernels.ragged_attention import ragged_attention
+from headwise.kernels.signed_root_attention import signed_root_attention
+from headwise.kernels.softmax_pool import softmax_draw, softmax_pool
+from headwise.kernels.star_core import star_core
+from headwise.kernels.tensor_attention import tensor_attention
+from headwise.kernels.time_warping import median_filter, time_warp
+from headwise.tests.kernels.layouts import LAYOUTS, Recorded
+
+Make = Callable[..., Tensor]  # numbers of a shape
 
 
-# Plain forms of a GPU, too, where no kernel takes the arguments: module, function.
-PLAIN = {
-    "softmax_pool": ("softmax_pool", "pool"),
-    "softmax_pool per head": ("softmax_pool", "pool"),
-    "gated_scores": ("gated_scores", "forward"),
-    "expert_gate": ("expert_gate", "forward"),
-    "expert_combine": ("expert_combine", "forward"),
-    "differential_combine": ("differential_combine", "combine"),
-    "attend_with_lse with a bias": ("partial_softmax", "attend"),
-    "attention_moments": ("attention_moments", "moments"),
-    "gelu_linear": ("gelu_linear", "forward"),
-}
+def straight(x: Tensor) -> Tensor:
+    return x
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("batch", [3, 0])
-def test_tensors_may_lie_in_memory_in_any_way(name: str, batch: int) -> None:
-    operator = name.partition(" ")[0]
-    import_module(f"{KERNELS}.{MODULES.get(operator, operator)}")
-    check_layouts(getattr(torch.ops.headwise, operator).default, arguments_of(name, batch))
+def stats(x: Make, batch: int, tokens: int) -> object:
+    lead = (batch, 4, tokens, 8)
+    query, key, value = x(*lead), x(batch, 2, tokens, 8), x(batch, 2, tokens, 6)
+    want = ("lse", "entropy", "column_mass", "key_mass", "top")
+    keys, weights = x(batch, tokens) > 0, x(batch, tokens)
+    mask = x(batch, 1, tokens, tokens) > -1
+    return attention_stats(
+        query, key, value, mask=mask, want=want, keys=keys, weights=weights, k=2
+    ).__dict__
 
 
-@pytest.mark.parametrize("name", PLAIN)
-def test_plain_forms_stay_on_a_device_and_never_wait_for_it(name: str) -> None:
-    module, function = PLAIN[name]
-    form = getattr(import_module(f"{KERNELS}.{module}.cpu"), function)
-    assert_never_waits(form, *arguments_of(name, 3))
+def maps(x: Make, batch: int, tokens: int) -> object:
+    query, key, value = (x(batch, 3, tokens, width) for width in (8, 8, 6))
+    with torch.no_grad():
+        return tuple(attention_maps(query, key, value, torch.tensor([2, 0])))
 
 
-def test_layouts_hold_the_same_numbers() -> None:
-    x = torch.randn(3, 4, 5)
-    for layout in (permuted, strided):
-        assert torch.equal(layout(x), x)
-        assert not layout(x).is_contiguous()
-    assert not permuted(x[0, 0]).is_contiguous()
+def gathered(x: Make, batch: int, tokens: int) -> object:
+    key, value = x(batch, 2, tokens, 8), x(batch, 2, tokens, 8)
+    return gathered_heads(x(batch, 4, tokens, 8), key, value, x(batch, 4, tokens).relu())
+
+
+def pairs(x: Make, batch: int, tokens: int) -> object:
+    partner = torch.arange(batch).flip(0)
+    key, value = x(batch, 2, tokens + 1, 8), x(batch, 2, tokens + 1, 6)
+    return pair_attention(x(batch, 2, tokens, 8), key, value, partner)
+
+
+def third_order(x: Make, batch: int, tokens: int) -> object:
+    parts = [x(batch, 2, tokens, width) for width in (8, 8, 6, 8, 6)]
+    return tensor_attention(*parts, mask1=x(batch, tokens) > -1)
+
+
+def windows(x: Make, batch: int, tokens: int) -> object:
+    logits, value = x(batch, 2, tokens, 9), x(batch, 2, tokens, 6)
+    mask = x(batch, tokens) > -1
+    return (
+        neighbourhood_attention(logits, value, (1, tokens), 3, mask=mask),
+        neighbourhood_scores(x(batch, 2, tokens, 6), value, (1, tokens), 3),
+        neighbourhood_sum(logits, value, (1, tokens), 3),
+    )
+
+
+def signed_root(x: Make, batch: int, tokens: int) -> object:
+    return signed_root_attention(x(batch, tokens, 8), x(batch, 5, 8), x(batch, 5, 6))
+
+
+def ragged(x: Make, batch: int, tokens: int) -> object:
+    offsets = torch.arange(batch + 1) * tokens
+    key, value = x(batch * tokens, 2, 8), x(batch * tokens, 2, 6)
+    return ragged_attention(x(batch, 3, 2, 8), key, value, offsets)
+
+
+def partial(x: Make, batch: int, tokens: int) -> object:
+    parts = [x(batch, 2, tokens, width) for width in (8, 8, 6)]
+    return attend_with_lse(*parts, mask=x(batch, 1, tokens, tokens) > -1)
+
+
+def moments(x: Make, batch: int, tokens: int) -> object:
+    return cosine_moments(x(batch, 2, tokens, 8), x(batch, 2, tokens, 8)).__dict__
+
+
+def differential(x: Make, batch: int, tokens: int) -> object:
+    mixed, lam = x(batch, 6, tokens, 8), x(1)[0]
+    with_norm = differential_combine(mixed, lam, x(8), signal=4)
+    return with_norm, differential_combine(mixed, lam, signal=4)
+
+
+def pooled(x: Make, batch: int, tokens: int) -> object:
+    mask = x(batch, tokens) > -1
+    return (
+        softmax_pool(x(batch, tokens, 8), mask=mask),
+        softmax_pool(x(batch, tokens, 2), x(batch, tokens, 8), per="head"),
+        softmax_pool(x(batch * tokens, 8), offsets=torch.arange(batch + 1) * tokens),
+        softmax_draw(x(batch, tokens, 8), seed=3),
+    )
+
+
+def gelu(x: Make, batch: int, tokens: int) -> object:
+    # The public function takes PyTorch's operators for so few numbers.
+    import_module("headwise.kernels.gelu_linear")
+    return torch.ops.headwise.gelu_linear(x(batch, tokens, 8), x(6, 8), x(6))
+
+
+def gates(x: Make, batch: int, tokens: int) -> object:
+    return gated_scores(x(batch * tokens, 8), x(12, 8), x(12), x(3, 6), x(3))
+
+
+def star(x: Make, batch: int, tokens: int) -> object:
+    return star_core(x(batch, tokens, 8), x(8, 8), x(8), x(6, 8), x(6), seed=3)
+
+
+def experts(x: Make, batch: int, tokens: int) -> object:
+    gate = expert_gate(x(batch * tokens, 4), 2, bias=x(4), present_mask=x(batch * tokens) > -1)
+    where = dispatch(gate.chosen, 4)
+    hidden = grouped_linear(x(batch * tokens, 8), x(4, 6, 8), x(4, 6), where, gather=True)
+    return expert_combine(hidden, gate.weights, where), gate.probability
+
+
+def warping(x: Make, batch: int, tokens: int) -> object:
+    sizes = torch.full((batch,), tokens)
+    with torch.no_grad():
+        warped = time_warp(x(batch, tokens, tokens), sizes, sizes)
+        return tuple(warped), median_filter(x(batch, 2, tokens), 3, sizes)
+
+
+CASES = (
+    *(stats, maps, gathered, pairs, third_order, windows, signed_root, ragged, partial, moments),
+    *(differential, pooled, gelu, gates, star, experts, warping),
+)
+
+
+def numbers(lay: Callable[[Tensor], Tensor]) -> tuple[Make, list[Tensor]]:
+    """What gives tensors that lie in this way, the same numbers each time, and what it gave."""
+    generator, leaves = torch.Generator().manual_seed(0), []
+
+    def make(*shape: int) -> Tensor:
+        leaves.append(lay(torch.randn(shape, generator=generator)).requires_grad_())
+        return leaves[-1]
+
+    return make, leaves
+
+
+def differentiated(
+    case: Callable, lay: Callable, batch: int, tokens: int
+) -> tuple[list[Tensor], list]:
+    """Results and gradients of a case, and the calls of operators that it makes."""
+    make, leaves = numbers(lay)
+    with Recorded() as recorded:
+        results = [x for x in tree_flatten(case(make, batch, tokens))[0] if isinstance(x, Tensor)]
+        smooth = [x for x in results if x.requires_grad]
+        slopes = []
+        if smooth:
+            # Each number weighs something else, in the memory order of the inputs.
+            total = sum(
+                (x * lay(torch.arange(x.numel()).view(x.shape).cos())).sum() for x in smooth
+            )
+            slopes = torch.autograd.grad(total, leaves, allow_unused=True)
+    return [*results, *(x for x in slopes if x is not None)], recorded.calls
+
+
+def variants() -> Iterator[tuple[Callable, Callable, int, int]]:
+    for case in CASES:
+        yield from ((case, lay, batch, 5) for lay in LAYOUTS for batch in (1, 3))
+        yield from ((case, straight, batch, tokens) for batch, tokens in ((0, 5), (1, 1)))
+
+
+@pytest.mark.parametrize(("case", "lay", "batch", "tokens"), list(variants()))
+def test_fake_forms_promise_what_operators_return(
+    case: Callable, lay: Callable, batch: int, tokens: int
+) -> None:
+    _, calls = differentiated(case, lay, batch, tokens)
+    assert calls
+    for call, arguments in calls:
+        laid = [lay(x.detach()) if isinstance(x, Tensor) else x for x in arguments]
+        torch.library.opcheck(call, tuple(laid), test_utils=("test_schema", "test_faketensor"))
+
+
+@pytest.mark.parametrize("lay", LAYOUTS)
+@pytest.mark.parametrize("case", CASES)
+def test_results_and_gradients_do_not_depend_on_strides(case: Callable, lay: Callable) -> None:
+    expected, _ = differentiated(case, straight, 3, 5)
+    for got, other in zip(differentiated(case, lay, 3, 5)[0], expected, strict=True):
+        torch.testing.assert_close(got, other)
+
+
+def test_every_operator_is_among_them() -> None:
+    names = {call.name() for case in CASES for call, _ in differentiated(case, straight, 2, 3)[1]}
+    registered = {name for name in torch._C._dispatch_get_all_op_names() if "headwise::" in name}
+    assert {name for name in registered if "::test_" not in name} == names

@@ -38,8 +38,8 @@ MUTANTS = [
         "moments-keep-strides",
         "kernels",
         "kernels/attention_moments/cpu.py",
-        "torch.zeros(x.shape, dtype=lse.dtype, device=x.device) for x in (query, key, mean)",
-        "torch.zeros_like(x, dtype=lse.dtype) for x in (query, key, mean)",
+        "query.new_zeros(query.shape, dtype=lse.dtype)",
+        "torch.zeros_like(query, dtype=lse.dtype)",
         LAYOUTS,
     ),
     Mutant(
