@@ -89,7 +89,7 @@ def _sizes(
             raise ValueError(f"{expected}, got {size.dtype} {tuple(size.shape)}")
         elif size.is_cuda:
             # Checked where the numbers are: the host would wait for them.
-            torch._assert_async(((size >= least) & (size <= most)).all(), expected)
+            torch.ops.aten._assert_async.msg(((size >= least) & (size <= most)).all(), expected)
         elif batch and (int(size.min()) < least or int(size.max()) > most):
             raise ValueError(f"{expected}, got {size.tolist()}")
         sizes.append(size)

@@ -48,8 +48,9 @@ def check_layouts(operator: torch._ops.OpOverload, arguments: Sequence[object]) 
     """For the call and its backward pass, in each layout: results equal those of contiguous tensors
     and have the strides that the fake form promises.
     """
+    trains = hasattr(torch.ops.headwise, f"{operator.overloadpacket.__name__}_backward")
     leaves = [
-        x.detach().requires_grad_(x.is_floating_point()) if isinstance(x, Tensor) else x
+        x.detach().requires_grad_(trains and x.is_floating_point()) if isinstance(x, Tensor) else x
         for x in arguments
     ]
     with Recorded() as recorded:
@@ -65,5 +66,4 @@ def check_layouts(operator: torch._ops.OpOverload, arguments: Sequence[object]) 
         for layout in LAYOUTS:
             laid_out = _in(layout, arguments_of_call)
             torch.testing.assert_close(call(*laid_out), expected, equal_nan=True)
-            checks = ("test_schema", "test_faketensor")
-            torch.library.opcheck(call, tuple(laid_out), test_utils=checks)
+            torch.library.opcheck(call, tuple(laid_out), test_utils=("test_faketensor",))

@@ -106,7 +106,9 @@ def moments(x: Make, batch: int, tokens: int) -> object:
 
 
 def differential(x: Make, batch: int, tokens: int) -> object:
-    return differential_combine(x(batch, 6, tokens, 8), x(1)[0], x(8), signal=4)
+    mixed, lam = x(batch, 6, tokens, 8), x(1)[0]
+    with_norm = differential_combine(mixed, lam, x(8), signal=4)
+    return with_norm, differential_combine(mixed, lam, signal=4)
 
 
 def pooled(x: Make, batch: int, tokens: int) -> object:
@@ -114,6 +116,7 @@ def pooled(x: Make, batch: int, tokens: int) -> object:
     return (
         softmax_pool(x(batch, tokens, 8), mask=mask),
         softmax_pool(x(batch, tokens, 2), x(batch, tokens, 8), per="head"),
+        softmax_pool(x(batch * tokens, 8), offsets=torch.arange(batch + 1) * tokens),
         softmax_draw(x(batch, tokens, 8), seed=3),
     )
 

@@ -26,10 +26,15 @@ class Called(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         name = func.overloadpacket.__name__
         self.counts[name] += 1
-        to_host = name == "_to_copy" and str((kwargs or {}).get("device")) == "cpu"
+        copied = False
+        if name == "_to_copy":
+            # Also to the device: from memory that is not pinned such a copy waits, and no CUDA
+            # graph can hold it.
+            target = torch.device((kwargs or {}).get("device") or args[0].device)
+            copied = (target.type == "cpu") != (args[0].device.type == "cpu")
         if name == "index" and any(x is not None and x.dtype == torch.bool for x in args[1]):
             name = "nonzero"
-        if to_host or name in WAITING:
+        if copied or name in WAITING:
             self.counts[f"waits in {name}"] += 1
         return func(*args, **(kwargs or {}))
 
@@ -38,7 +43,9 @@ class Called(TorchDispatchMode):
 
 
 def assert_never_waits(call: Callable[..., object], *arguments: object) -> None:
-    """Runs the call on a pretended GPU, tensors without values in place of the tensors."""
+    """Runs the call on a pretended GPU, tensors without values in place of the tensors. A tensor of
+    the CPU that meets one of the GPU raises, too.
+    """
     with FakeTensorMode(), Called() as called:
         tensors = [
             torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="cuda")
