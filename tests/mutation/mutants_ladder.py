@@ -254,4 +254,12 @@ MUTANTS = [
         "pass",
         FORECAST,
     ),
+    Mutant(
+        "flattered-model",
+        "ladder",
+        CHOOSING,
+        'able.remove("model")',
+        "pass",
+        CHOICE,
+    ),
 ]
