@@ -257,8 +257,8 @@ def _marked(mask1: Tensor | None, mask2: Tensor | None) -> dict[str, int]:
 
 
 def _tiles(width: int, size: int, dtype: torch.dtype, backward: bool) -> dict[str, int]:
-    """Tiles and warps with which nothing spills; float32 products hold each operand in two pieces,
-    so take less.
+    """Tiles and warps that spill little or nothing (docs/measured/kernels.md); float32 products
+    hold each operand in two pieces, so take less.
     """
     padded, padded_size = (power_of_two(width), power_of_two(size))
     wide = max(padded, padded_size) > 64
@@ -326,6 +326,7 @@ def backward(
     numbers = scale, queries, first, second, heads, width, size
     launch(query_backward_kernel, grid, *tensors, *numbers, **_marked(mask1, mask2), **flags)
     grid = (batch * heads * triton.cdiv(first, flags["ROWS"]),)
+    flags["COLUMNS"] = 16  # two sums of a tile are held: 32 queries at a time would spill
     tensors = grad, q, k1, v1, k2, v2, marks1, marks2, lse, delta, d_k1, d_v1
     numbers = scale, queries, first, second, heads, width, size
     launch(keys_backward_kernel, grid, *tensors, *numbers, **_marked(mask1, mask2), **flags)

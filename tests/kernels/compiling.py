@@ -1,7 +1,7 @@
 """Compile the launches of the Triton forms for GPUs that are not here, and say what each binary
 uses.
 
-    python tests/kernels/compiling.py [OPERATOR ...] [--for 80 86 90 100 120] [--json]
+    python tests/kernels/compiling.py [OPERATOR ...] [--for 80 86 90 100 120] [--all | --json]
     python tests/kernels/compiling.py --for gfx942
 
 `OPERATOR/compiled.py` has a function `calls()` that gives (name, call), the calls of the Triton
@@ -16,7 +16,8 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -162,15 +163,27 @@ def rows(operator: str, architecture: str) -> Iterator[dict[str, int | str]]:
         yield about | resources(launch, architecture)
 
 
-def line(row: dict[str, int | str]) -> str:
-    """A row of the table."""
-    return f"| {' | '.join(str(value) for value in row.values())} |"
+def line(values: Iterable[object]) -> str:
+    """A row of a table."""
+    return f"| {' | '.join(map(str, values))} |"
+
+
+def summary(table: list[dict[str, int | str]]) -> list[object]:
+    """The binaries of one operator for one architecture in one row: the most of each number."""
+    most = {name: max(row[name] for row in table) for name in ("registers", "spills", "shared")}
+    spilling = sum(row["spills"] > 0 for row in table)
+    spills = f"{most['spills']} ({spilling} of {len(table)})" if spilling else 0
+    used = Counter(row["products"] for row in table if row["products"])
+    products = ", ".join(f"{name} {count}" for name, count in sorted(used.items()))
+    first = table[0]["operator"], table[0]["for"], len(table)
+    return [*first, most["registers"], spills, round(most["shared"] / 1024), products]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("operator", nargs="*", default=[])
     parser.add_argument("--for", nargs="+", dest="architectures", default=list(NVIDIA))
+    parser.add_argument("--all", action="store_true", help="a row for each binary")
     parser.add_argument("--json", action="store_true", help="one JSON list instead of a table")
     options = parser.parse_args()
     hip = {name.startswith("gfx") for name in options.architectures}
@@ -179,16 +192,19 @@ def main() -> None:
         import torch
 
         torch.version.hip = "compiled for"  # kernels choose the precision of products by it
+    columns = ("operator", "for", "binaries", "registers", "spills", "shared KiB", "products")
+    if options.all:
+        columns = ("operator", "kernel", "call", "for", "registers", "spills", "shared", "products")
     if not options.json:
-        print("| operator | kernel | call | for | registers | spills | shared | products |")
-        print("|---|---|---|---|---|---|---|---|")
+        print(line(columns), line("---" for _ in columns), sep="\n")
     table = []
     for operator in options.operator or operators():
         for architecture in options.architectures:
-            for row in rows(operator, architecture):
-                table.append(row)
-                if not options.json:
-                    print(line(row), flush=True)
+            some = list(rows(operator, architecture))
+            table += some
+            if not options.json:
+                lines = [row.values() for row in some] if options.all else [summary(some)]
+                print(*map(line, lines), sep="\n", flush=True)
     if options.json:
         print(json.dumps(table))
 

@@ -95,3 +95,28 @@ def test_more_heads_of_samples_than_the_second_axis_of_a_grid_are_launched() -> 
             least = SAMPLES if name == "ragged" else PAIRS  # its heads are the second axis
             assert programs >= least, (name, launch.grid)
             assert max(others, default=1) < 2**16, (name, launch.grid)
+
+
+def binaries(tokens: int) -> set[str]:
+    """What the compiler is asked for by calls with this number of tokens."""
+    x = torch.empty(2, tokens, 4, 16, device="meta").transpose(1, 2)
+    lse, partner = torch.empty(2, 4, tokens, device="meta"), torch.empty(2, device="meta").long()
+    few, offsets = torch.empty(2, 5, 4, 16, device="meta"), torch.empty(3, device="meta").long()
+    packed = torch.empty(2 * tokens, 4, 16, device="meta")
+    from headwise.kernels.attention_stats import triton as stats
+    from headwise.kernels.gathered_heads import triton as gathered
+    from headwise.kernels.pair_attention import triton as pairs
+    from headwise.kernels.ragged_attention import triton as ragged
+    from headwise.kernels.tensor_attention import triton as third
+
+    with compiling.recorded() as launches:
+        stats.stats(x, x, x, None, None, None, 1.0, False, True, True, 2)
+        gathered.backward(x, x, x, x, lse, None, x, lse, False, 1.0)
+        pairs.backward(x, x, x, x, partner, x, lse, 1.0)
+        ragged.forward(few, packed, packed, offsets, 1.0)
+        third.forward(x, x, x, x, x, None, None, 1.0)
+    return {compiling.source_of(launch, "90").key for launch in launches}
+
+
+def test_another_number_of_tokens_compiles_nothing_again() -> None:
+    assert binaries(160) == binaries(161)

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(
     find_spec("triton") is None, reason="Triton is optional and not installed"
 )
 HERE = Path(__file__).parent
-MOST_SPILLS = 128  # bytes of a thread
+MOST_SPILLS = 72  # bytes of a thread: docs/measured/kernels.md says which kernels have any
 
 
 def scripts(name: str) -> list[str]:
@@ -67,8 +67,8 @@ def compiled(*words: str) -> list[dict]:
 
 
 def assert_runs(table: list[dict]) -> None:
-    """Every binary fits the shared memory of its architecture, and none spills more than a cache
-    line of registers.
+    """Every binary fits the shared memory of its architecture and spills a few registers at
+    most.
     """
     assert table
     for used in table:
@@ -84,7 +84,9 @@ def test_kernels_compile_as_launched_for_every_architecture(operator: str) -> No
 
 @pytest.mark.parametrize("operator", compiling.operators())
 def test_kernels_compile_for_rocm(operator: str) -> None:
-    assert compiled(operator, "--for", "gfx942")
+    table = compiled(operator, "--for", "gfx942")
+    assert table
+    assert max(used["shared"] for used in table) <= compiling.SHARED["gfx942"] * 1024
 
 
 def test_a_kernel_compiles_for_the_oldest_and_the_newest_architecture() -> None:

@@ -22,6 +22,14 @@ MUTANTS = [
         LAUNCHES,
     ),
     Mutant(
+        "compiled-for-each-batch",
+        "kernels",
+        "kernels/launching.py",
+        '"tokens",\n        "queries",\n        "keys",\n',
+        '"queries",\n',
+        LAUNCHES,
+    ),
+    Mutant(
         "least-capability",
         "kernels",
         "kernels/forms.py",

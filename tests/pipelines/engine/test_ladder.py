@@ -2,14 +2,18 @@
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from headwise.pipelines.engine.choice import choose
 from headwise.pipelines.engine.ladder import (
     Ladder,
     LadderFacts,
     LadderScores,
+    Rung,
     RungFacts,
     ladder_metrics,
+    refitted,
     verdict,
 )
 
@@ -87,6 +91,35 @@ def ladder(chosen: str, names: list[str]) -> Ladder:
         name: RungFacts(short=f"the {name}", words=name, facts={}, validation=1.0) for name in names
     }
     return Ladder({}, LadderFacts(chosen=chosen, why="the best", metric="MSE", rungs=rungs))
+
+
+class Joined(nn.Module):
+    def __init__(self, model: nn.Module, simple: nn.Module) -> None:
+        super().__init__()
+        self.model, self.simple = model, simple
+
+
+class TestRefit:
+    def test_the_simple_model_is_replaced_in_the_blend_too_and_it_is_said(self) -> None:
+        first, later, model = nn.Linear(1, 1), nn.Linear(1, 1), nn.Linear(1, 1)
+        before = ladder("blend", ["naive", "simple", "model", "blend"])
+        models = {"simple": first, "model": model, "blend": Joined(model, first)}
+        rung = Rung("simple", later, {"trees": 3})
+        fitted = Ladder(models, before.facts, {"simple": 0.0}, lambda: rung)
+        after = refitted(fitted, torch.device("cpu"))
+        assert after.models["simple"] is later
+        assert after.predictor.simple is later
+        assert after.predictor.model is model
+        assert not later.training
+        assert after.words("simple") == "simple, in the end of the training and the validation part"
+        assert after.facts["rungs"]["simple"]["facts"] == {"trees": 3}
+        assert after.facts["rungs"]["simple"]["validation"] == 1.0  # of before, held out
+        assert before.words("simple") == "simple"
+        assert after.seconds["simple"] > 0
+
+    def test_a_model_that_cannot_be_fitted_again_stays(self) -> None:
+        before = ladder("simple", ["naive", "simple"])
+        assert refitted(before, torch.device("cpu")) is before
 
 
 class TestWords:
