@@ -169,7 +169,7 @@ def draw_kernel(
         # counter, not in the key: then no bag under one seed draws as another one under the next.
         counter = first // 4 + place
         words = tl.philox(key, counter, feature, tl.zeros_like(place) + bag, tl.zeros_like(place))
-        for quarter in tl.static_range(4):
+        for quarter in tl.static_range(4):  # pyright: ignore[reportGeneralTypeIssues]
             n = first + quarter * part + in_part
             tile, counts = _scores(scores, mask, start, n, d, count, width, MASKED)
             bad = (tile != tile) | (tile == float("inf"))

@@ -25,8 +25,8 @@ MUTANTS = [
         "compiled-for-each-batch",
         "kernels",
         "kernels/launching.py",
-        '        "keys",\n',
-        "",
+        '"tokens",\n        "queries",\n        "keys",\n',
+        '"queries",\n',
         LAUNCHES,
     ),
     Mutant(
