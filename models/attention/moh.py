@@ -206,7 +206,7 @@ class MixtureOfHeads(SoftmaxAttention):
             return "all heads are on"
         if torch.compiler.is_exporting():
             return "an exported program has one form for any number of tokens"
-        if x.is_cuda:
+        if not x.is_cpu:
             return triton_refused(x) or ("float64" if x.dtype == torch.float64 else "")
         return self._too_little(x.shape[-2], keys, mask)
 
@@ -257,7 +257,7 @@ class MixtureOfHeads(SoftmaxAttention):
             Form("Triton kernel, tokens gathered by head", triton_refused(x) or refused),
             Form(
                 "PyTorch's fused operator, tokens gathered by head",
-                refused or ("a CPU form" if x.is_cuda else ""),
+                refused or ("" if x.is_cpu else "a CPU form"),
             ),
             Form("PyTorch's fused operator, all heads, gates afterwards", dense),
         ]
