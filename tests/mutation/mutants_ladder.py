@@ -254,12 +254,5 @@ MUTANTS = [
         "pass",
         FORECAST,
     ),
-    Mutant(
-        "flattered-model",
-        "ladder",
-        CHOOSING,
-        'able.remove("model")',
-        "pass",
-        CHOICE,
-    ),
+    Mutant("flattered-model", "ladder", CHOOSING, 'able.remove("model")', "pass", CHOICE),
 ]
