@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .experts import Experts
-from .losses import load_balance
+from .losses import load_balance, of_all_ranks
 from .router import Router
 
 
@@ -63,7 +63,9 @@ class MoELoRA(nn.Module):
         """x: (B, N, D); mask: bool (B, N), True = a token -> (B, N, O)."""
         routing = self.router(x, mask=mask)
         self.auxiliary = (
-            self.balance * load_balance(routing) if self.training and self.balance else None
+            self.balance * load_balance(of_all_ranks(routing))
+            if self.training and self.balance
+            else None
         )
         update = self.update(x.flatten(0, 1), routing.weights, routing.experts)
         return self.linear(x) + self.scale * update.view(*x.shape[:2], -1)
