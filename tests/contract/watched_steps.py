@@ -10,7 +10,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ def state_of(model: nn.Module) -> dict[str, Tensor]:
 def fixed_statistics() -> Iterator[None]:
     """Batch normalisation by its running statistics, also in training."""
     before = _BatchNorm.train
-    _BatchNorm.train = lambda self, mode=True: nn.Module.train(self, False)
+    _BatchNorm.train = lambda self, mode=True: nn.Module.train(self, False)  # pyright: ignore
     try:
         yield
     finally:
@@ -48,8 +48,11 @@ def fixed_statistics() -> Iterator[None]:
 
 
 @contextmanager
-def watched(folder: Path) -> Iterator[None]:
-    """Note the state of each `Trainer` in this process after each of its steps."""
+def watched(folder: Path, stop_after: int | None = None) -> Iterator[None]:
+    """Note the state of each `Trainer` in this process after each of its steps.
+
+    stop_after: the step after which `StoppedError` is raised.
+    """
     sums: list[str] = []
     step: Callable[..., None] = Trainer._step
 
@@ -66,6 +69,8 @@ def watched(folder: Path) -> Iterator[None]:
         if rank == 0:
             copies = {name: value.contiguous() for name, value in state.items()}
             save_file(copies, folder / "weights.safetensors")
+        if trainer.progress.step == stop_after:
+            raise StoppedError
 
     Trainer._step = step_watched
     try:
@@ -74,18 +79,22 @@ def watched(folder: Path) -> Iterator[None]:
         Trainer._step = step
 
 
+class StoppedError(Exception):
+    """A job has done the steps after which it was to stop."""
+
+
 def train(job: Mapping[str, Any]) -> None:
-    """Do a job; "exact" jobs keep the statistics of batch normalisation fixed."""
+    """Do a job; "exact" jobs keep the statistics of batch normalisation fixed; "stop_after": the
+    step after which the training breaks off.
+    """
     options = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in job["options"].items()
     }
-    with watched(Path(f"{options['run']}-steps")):
-        if job["exact"]:
-            with fixed_statistics():
-                getattr(pipelines, job["task"]).train(**options)
-        else:
-            getattr(pipelines, job["task"]).train(**options)
+    fixed = fixed_statistics() if job["exact"] else nullcontext()
+    steps = watched(Path(f"{options['run']}-steps"), job.get("stop_after"))
+    with suppress(StoppedError), steps, fixed:
+        getattr(pipelines, job["task"]).train(**options)
 
 
 if __name__ == "__main__":

@@ -30,9 +30,6 @@ class Work(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        # DDP looks for weights that a loss does not use, and warns where it finds none: here is
-        # one. No optimiser knows it.
-        self.unused = nn.Parameter(torch.zeros(1))
 
     def forward(self, work: Callable[[nn.Module], ResultT]) -> ResultT:
         """What `work` gives for the model."""
@@ -48,11 +45,14 @@ class SharedWork:
     """
 
     def __init__(self, model: nn.Module, strategy: str) -> None:
-        self.work: nn.Module = Work(model).to(next(model.parameters()).device)
+        self.work: nn.Module = Work(model)
         self.parts: FSDPModule | None = None
         self.statistics = [] if strategy == "none" else _running_statistics(model)
         if strategy == "ddp":
-            # A loss need not use all weights; running statistics are averaged below.
+            # A loss need not use all weights. DDP looks for those, and would warn where it finds
+            # none: here is one, which no optimiser knows. Running statistics are averaged below.
+            device = next(model.parameters()).device
+            self.work.unused = nn.Parameter(torch.zeros(1, device=device))
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # the new name is of torch 2.14
                 self.work = DistributedDataParallel(
