@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -46,6 +47,11 @@ def parts_of(batch: dict[str, Tensor], rank: int, world: int, accumulate: int, s
     ]
 
 
+def processes(world: int, all_reduce: Callable[..., Tensor]) -> SimpleNamespace:
+    """What `with_factors` asks of Fabric."""
+    return SimpleNamespace(world_size=world, device="cpu", all_reduce=all_reduce)
+
+
 @pytest.mark.parametrize(
     ("world", "accumulate", "samples"),
     [(1, 1, 7), (1, 3, 7), (2, 1, 7), (2, 2, 7), (3, 2, 7), (3, 1, 2)],
@@ -55,13 +61,17 @@ def test_the_parts_of_a_step_sum_to_the_loss_of_the_batch(world, accumulate, sam
     batch, pipeline = all_samples(), WordLoss()
     batch = {name: value[:samples] for name, value in batch.items()}
     steps = [parts_of(batch, rank, world, accumulate, samples) for rank in range(world)]
-    totals = pipeline.counts(batch, None)
-    reduced = iter(list(totals.values()) * world)
-    fabric = SimpleNamespace(
-        world_size=world, device="cpu", all_reduce=lambda *_, **__: next(reduced).double()
-    )
+    own: list[list[Tensor]] = [[] for _ in range(world)]
+
+    def noted(rank: int):
+        return lambda total, **_: own[rank].append(total) or total
+
+    for rank, step in enumerate(steps):
+        with_factors(step, pipeline, None, processes(world, noted(rank)))  # pyright: ignore
     loss = torch.zeros(())
     for step in steps:
+        sums = iter([torch.stack(totals).sum(0) for totals in zip(*own, strict=True)])
+        fabric = processes(world, lambda *_, sums=sums, **__: next(sums))
         for part, part_batch in with_factors(step, pipeline, None, fabric):  # pyright: ignore
             loss = loss + part.weight * pipeline.loss(part_batch) / world
     torch.testing.assert_close(loss, pipeline.loss(batch))
