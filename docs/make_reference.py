@@ -29,6 +29,7 @@ from headwise.pipelines.engine.command_line.option_help import (
     option_groups,
     option_texts,
 )
+from headwise.pipelines.engine.command_line.where import Mixed, where_rows
 from headwise.pipelines.engine.compare_options import ComparisonOptions
 from headwise.pipelines.engine.task import COMMON_COLUMNS, Task
 
@@ -154,8 +155,20 @@ def mechanisms_page() -> str:
             "(B, H, N, M). Context: whether it can attend to other tokens than its own. "
             "[attention.md](attention.md) describes each of them.",
             _table(titles, rows),
+            "## Which task takes which",
+            "`headwise list attention --where` prints this table; every cell is what the check of "
+            "the task's options says.",
+            *_where("attention"),
         ]
     )
+
+
+def _where(option: Mixed) -> list[str]:
+    """The table of values x tasks and its letters."""
+    (titles, *rows), notes = where_rows(option)
+    cells = [(f"`{value}`" if value != "default" else value, *rest) for value, *rest in rows]
+    legend = [f"- {letter}: {text}" for letter, text in notes.items()]
+    return [_table(("", *titles[1:]), cells), "\n".join(legend)]
 
 
 def experts_page() -> str:
@@ -178,6 +191,9 @@ def experts_page() -> str:
             "`from headwise.models.moe import MoE` in Python, `--ffn moe` in a pipeline. "
             "[moe.md](moe.md) has the formulas and says which router to take.",
             _table(("name", "class or function", "what", "its docstring"), rows),
+            "## Which task takes which feed-forward network",
+            "`headwise list ffn --where` prints this table.",
+            *_where("ffn"),
         ]
     )
 

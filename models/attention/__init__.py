@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from ...base.errors import InputError, closest, one_line
 from ...base.lazy import lazy_names
-from .table import ALIASES, ATTENTION, Fits, Mechanism
+from .table import ALIASES, ATTENTION, FEATURES, Feature, Fits, Mechanism
 
 if TYPE_CHECKING:
     from .agent import AgentAttention, GridAgentAttention, LearnedAgentAttention
@@ -71,6 +71,29 @@ def accepts_option(name: str, option: str) -> bool:
     Raises InputError for an unknown name.
     """
     return option in inspect.signature(attention_class(name)).parameters
+
+
+def has_feature(name: str, feature: Feature) -> bool:
+    """Whether a mechanism has a causal form ("causal"), takes a context ("context") or has
+    attention weights ("weights").
+
+    Raises InputError for an unknown name.
+    """
+    cls = attention_class(name)
+    if feature == "causal":
+        return accepts_option(name, "causal")
+    if feature == "context":
+        return cls.crosses
+    from .base import Attention
+
+    return cls.weights is not Attention.weights
+
+
+def names_with(feature: Feature) -> list[str]:
+    """The mechanisms with a feature, those registered from outside the package among them. Without
+    torch, where none is registered.
+    """
+    return [*FEATURES[feature], *(name for name in REGISTERED if has_feature(name, feature))]
 
 
 def build_attention(name: str, width: int, heads: int = 8, **options: object) -> "Attention":
@@ -174,5 +197,7 @@ __all__ = [
     "accepts_option",
     "attention_class",
     "build_attention",
+    "has_feature",
+    "names_with",
     "register_attention",
 ]

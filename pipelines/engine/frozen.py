@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -19,9 +19,10 @@ from ...base.errors import InputError
 from ...models.layers.encoders import RANDOM_FILTERS, Size, TileEncoder, build_encoder
 from ...models.vision.frozen import FrozenFacts, FrozenLinear, Output
 from ...models.weights.adopted import backbone_facts
-from ..metrics.frozen_fit import LinearMap, fit_classes, fit_vectors
+from ..metrics.frozen_fit import LinearMap, fit_classes, fit_vectors, refit_classes
 from .command_line.terminal import Progressbar
 from .feature_cache import FeatureCache
+from .ladder import Rung
 from .weights import Weights
 
 BATCH = 32
@@ -45,11 +46,23 @@ class Normalisation(NamedTuple):
 
 
 class FrozenFit(NamedTuple):
-    """A fitted model, what it is in words, and what `rebuilt_frozen` needs."""
+    """A fitted model, what it is in words, and what `rebuilt_frozen` needs; refit: fits it to the
+    training and the validation part together.
+    """
 
     model: FrozenLinear
     words: str
     facts: FrozenFacts
+    refit: Callable[[], FrozenFit] | None = None
+
+
+def frozen_rung(fitted: FrozenFit) -> Rung:
+    """The rung of the ladder of a fitted model."""
+    refit = fitted.refit
+    again = None if refit is None else (lambda: frozen_rung(refit()))
+    return Rung(
+        fitted.words, fitted.model, dict(fitted.facts), short="frozen features", refit=again
+    )
 
 
 def open_encoder(
@@ -176,7 +189,14 @@ def frozen_classes(
     fitted = fit_classes(
         features, labels, held_features, held_labels, classes, seed=seed, groups=groups
     )
-    return _frozen(encoder, weights, fitted, normalisation, output)
+
+    def refit() -> FrozenFit:
+        parts = [(features, labels), (held_features, held_labels)]
+        again = refit_classes(fitted, parts, classes, seed=seed)
+        return _frozen(encoder, weights, again, normalisation, output)
+
+    first = _frozen(encoder, weights, fitted, normalisation, output)
+    return first._replace(refit=refit if len(held_labels) else None)
 
 
 def frozen_vectors(

@@ -6,6 +6,7 @@ the validation part only; the test part then says how good the choice was.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeAlias, TypedDict, TypeVar
@@ -31,7 +32,8 @@ class Rung(NamedTuple):
     words: what it is, for tables; model: called as the domain model is; facts: what `Rungs.empty`
     needs to build it again; short: what a sentence calls it, the words where it is empty; proven:
     whether it was better than the naive answer beyond doubt on rows that it was not fitted on, of
-    the training part, too.
+    the training part, too; refit: fits it, as it was chosen, to the training and the validation
+    part together.
     """
 
     words: str
@@ -39,6 +41,7 @@ class Rung(NamedTuple):
     facts: Mapping[str, object] = {}
     short: str = ""
     proven: bool = False
+    refit: Callable[[], Rung] | None = None
 
     @property
     def name(self) -> str:
@@ -113,6 +116,8 @@ class Ladder:
     facts: LadderFacts
     seconds: Mapping[RungName, float] = field(default_factory=dict)
     """What fitting each rung around the model took; empty for a ladder opened from files."""
+    refit: Callable[[], Rung] | None = None
+    """Fits the simple rung to the training and the validation part together."""
 
     @property
     def chosen(self) -> RungName:
@@ -130,6 +135,28 @@ class Ladder:
     def short(self, rung: RungName) -> str:
         """What a sentence calls a rung."""
         return self.facts["rungs"][rung]["short"]
+
+
+def refitted(ladder: Ladder, device: torch.device) -> Ladder:
+    """The ladder with its simple model fitted to the training and the validation part together.
+
+    For when nothing is left that the validation part has to choose: the domain model has used it
+    for its best epoch, and a simple model that has not is at a disadvantage. The blend takes the
+    new one, too.
+    """
+    if ladder.refit is None:
+        return ladder
+    started = time.perf_counter()
+    rung = ladder.refit()
+    models = {**ladder.models, "simple": rung.model.to(device).eval()}
+    if "blend" in models:
+        models["blend"].simple = models["simple"]
+    spent = ladder.seconds.get("simple", 0.0) + time.perf_counter() - started
+    rungs = dict(ladder.facts["rungs"])
+    words = f"{rungs['simple']['words']}, in the end of the training and the validation part"
+    rungs["simple"] = {**rungs["simple"], "words": words, "facts": dict(rung.facts)}
+    facts: LadderFacts = {**ladder.facts, "rungs": rungs}
+    return Ladder(models, facts, {**ladder.seconds, "simple": spent})
 
 
 class Rungs(Generic[OptionsT, SpecT, DataT]):

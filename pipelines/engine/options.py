@@ -4,9 +4,9 @@ API.
 Nothing here imports torch: the command line must answer `--help` and every misspelt word at once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, TypeVar
+from typing import ClassVar, Literal, TypeAlias, TypeVar
 
 from ...base.account import Doubt
 
@@ -109,6 +109,24 @@ class LadderOptions(TrainOptions):
     choose: Choose = "auto"
     """What predicts: the naive answer, the simple model, the domain model, the blend of both, or
     (auto) the one that the validation part is for. All are scored in the report.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixingOptions(LadderOptions):
+    """What the training of a task whose model takes mechanisms of the core shares.
+
+    WHERE: sets of further options under which more mechanisms or networks are taken than with the
+    defaults, the fewest options first; what `headwise list attention --where` tries.
+    """
+
+    WHERE: ClassVar[Sequence[Mapping[str, object]]] = ()
+
+    attention: str = "softmax"
+    """Mechanism of `headwise list attention`."""
+    attention_options: tuple[str, ...] = ()
+    """Options of the mechanism of --attention, such as active=2 router=query-norm for moh;
+    `headwise list attention NAME` prints those of a mechanism.
     """
 
 

@@ -130,11 +130,27 @@ def _sums(x: Tensor, y: Tensor, weight: Tensor | None, per_channel: bool) -> Win
 
 
 class Candidate(NamedTuple):
-    """A map with the words that say what it is and its validation error."""
+    """A map with the words that say what it is, its validation error, and how it was fitted: the
+    form, the rows of the look-back that it reads, the place of its penalty, and whether one map
+    serves all channels.
+    """
 
     words: str
     map: LinearMap
     mse: float
+    form: Form
+    rows: int
+    penalty: int
+    joined: bool
+
+    def refit(self, plain: WindowSums, weighted: WindowSums | None, lookback: int) -> LinearMap:
+        """The same ridge regression of other sums: plain ones, and those in which each window
+        counts by the inverse of its variance.
+        """
+        sums = weighted if self.form == "scaled" else plain
+        assert sums is not None
+        sums = sums.joined() if self.joined else sums
+        return list(ridge_maps(sums, self.form, lookback, self.rows))[self.penalty]
 
 
 def best_ridge(
@@ -162,7 +178,10 @@ def best_ridge(
                     continue
                 words = f"ridge regression on the last {rows} rows {form} ({whose})"
                 maps_of_form = ridge_maps(sums, form, lookback, rows)
-                candidates += [Candidate(words, m, m.mse(scored)) for m in maps_of_form]
+                candidates += [
+                    Candidate(words, fit, fit.mse(scored), form, rows, penalty, joined)
+                    for penalty, fit in enumerate(maps_of_form)
+                ]
     return min(candidates, key=lambda candidate: candidate.mse)
 
 

@@ -22,7 +22,15 @@ from ..metrics.bootstrap import DRAWS, draw_places
 from ..metrics.forecasting import season_of
 from .data import ForecastSpec, ForecastWindows
 from .options import ForecastOptions
-from .ridge import MOST_OWN, WindowSums, best_ridge, naive_map, season_by_autocorrelation, sums_of
+from .ridge import (
+    MOST_OWN,
+    LinearMap,
+    WindowSums,
+    best_ridge,
+    naive_map,
+    season_by_autocorrelation,
+    sums_of,
+)
 from .scoring import batches, block_starts, evenly_spaced, forward
 
 MOST_PRODUCTS = 2e11  # multiplications of the sums; more windows are thinned out evenly
@@ -67,11 +75,9 @@ class ForecastRungs(Rungs[ForecastOptions, ForecastSpec, ForecastWindows]):
         lookback, horizon, channels = spec.lookback, spec.horizon, len(spec.channels)
         inputs = lookback + len(spec.known) * (lookback + horizon)
         separate = channels > 1 and channels * inputs * (inputs + horizon) <= MOST_OWN
-        training, weighted = sums_of(
-            _thinned(splits.train, inputs), per_channel=separate, scaled=True
-        )
-        validation, _ = sums_of(
-            _thinned(splits.validation, inputs), per_channel=separate, scaled=False
+        (training, weighted), (validation, later) = (
+            sums_of(_thinned(part, inputs), per_channel=separate, scaled=True)
+            for part in (splits.train, splits.validation)
         )
         seasons = season_of(spec.frequency), season_by_autocorrelation(training, lookback)
         naive = _best_naive(spec, validation, {1, *seasons})
@@ -79,11 +85,25 @@ class ForecastRungs(Rungs[ForecastOptions, ForecastSpec, ForecastWindows]):
         smoothed = _smoothed(spec, splits.validation, seasons[1] or seasons[0], device)
         if smoothed is not None and smoothed.mse < ridge.mse:
             return {"naive": naive, "simple": smoothed.rung}
-        module = ridge.map.module(lookback)
-        known = len(spec.known) if module.known_weight.shape[1] else 0
-        facts = {"maps": len(module.weight), "known": known}
-        simple = Rung(ridge.words, module, facts, short="ridge regression")
-        return {"naive": naive, "simple": simple}
+
+        def rung(fitted: LinearMap) -> Rung:
+            module = fitted.module(lookback)
+            known = len(spec.known) if module.known_weight.shape[1] else 0
+            facts = {"maps": len(module.weight), "known": known}
+            return Rung(ridge.words, module, facts, short="ridge regression")
+
+        def refit() -> Rung:
+            assert weighted is not None
+            assert later is not None
+            return rung(ridge.refit(training + validation, weighted + later, lookback))
+
+        # Of very many windows each part is thinned out in its own measure: sums that do not add.
+        parts = (splits.train, splits.validation)
+        complete = all(len(part) <= _most_windows(part, inputs) for part in parts)
+        return {
+            "naive": naive,
+            "simple": rung(ridge.map)._replace(refit=refit if complete else None),
+        }
 
     def blend(
         self,
@@ -194,11 +214,15 @@ def _smoothed(
 
 def _thinned(dataset: ForecastWindows, inputs: int) -> Iterator[Batch]:
     """Batches of all windows or, of very many, of evenly spaced ones."""
-    horizon, channels = dataset[0]["future"].shape
-    most = max(1000, int(MOST_PRODUCTS / (channels * inputs * (inputs + horizon))))
-    places = evenly_spaced(len(dataset), most)
+    places = evenly_spaced(len(dataset), _most_windows(dataset, inputs))
     for _, batch in batches(dataset, places, torch.device("cpu"), "simple model"):
         yield batch
+
+
+def _most_windows(dataset: ForecastWindows, inputs: int) -> int:
+    """How many windows of a part enter its sums."""
+    horizon, channels = dataset[0]["future"].shape
+    return max(1000, int(MOST_PRODUCTS / (channels * inputs * (inputs + horizon))))
 
 
 def _best_naive(

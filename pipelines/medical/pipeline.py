@@ -21,6 +21,7 @@ from ...models.layers.pyramid import SMALL
 from ...models.vision.medusa import Medusa, build_medusa
 from ..engine.command_line.terminal import say
 from ..engine.inference.batches import predict_in_batches
+from ..engine.mechanisms import mechanism_options
 from ..engine.pipeline import (
     Calibration,
     Context,
@@ -323,6 +324,8 @@ def _build(options: MedicalOptions, spec: MedicalSpec, weights: str) -> Medusa:
         weights=weights,
         normalised_by=(MEAN, DEVIATION),
         attention=options.attention,
+        attention_options=mechanism_options(options),
+        ffn=options.ffn,
         sees=options.sees,
         form=options.form,
         body_width=options.body_width,

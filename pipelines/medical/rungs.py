@@ -25,13 +25,19 @@ from ...models.vision.frozen import FrozenLinear, rebuilt_frozen
 from ...models.vision.simple import BlendedFindings, BlendedPictures, LinearPixels, PriorPictures
 from ...models.weights.adopted import ADOPTED
 from ..engine.class_ladder import class_list, class_scores, fit_blend, prior_logits
-from ..engine.frozen import Normalisation, frozen_classes, frozen_features, open_encoder
+from ..engine.frozen import (
+    Normalisation,
+    frozen_classes,
+    frozen_features,
+    frozen_rung,
+    open_encoder,
+)
 from ..engine.ladder import LadderScores, Rung, Rungs, rung_outputs
 from ..engine.options import RungName
 from ..engine.pipeline import Context, Splits
 from ..engine.training import order
 from ..engine.weights import AUTO, NO_WEIGHTS, Weights, resolve_weights
-from ..metrics.frozen_fit import fit_classes
+from ..metrics.frozen_fit import LinearMap, fit_classes, refit_classes
 from .audit import Pictures
 from .augment import DEVIATION, MEAN, normalise
 from .data import MedicalSpec, XrayPart, Xrays
@@ -173,8 +179,7 @@ class ClassRungs(PictureRungs[Xrays]):
             groups=np.array(train.column("patients")),
             device=device,
         )
-        frozen = Rung(fitted.words, fitted.model, dict(fitted.facts), short="frozen features")
-        candidates = [frozen, _of_pixels(train, validation, spec, seed)]
+        candidates = [frozen_rung(fitted), _of_pixels(train, validation, spec, seed)]
         losses = [_loss(rung.model, validation, device) for rung in candidates]
         return {
             "naive": Rung("shares of the classes", naive, short="the shares of the classes"),
@@ -208,18 +213,20 @@ class ClassRungs(PictureRungs[Xrays]):
 
 
 def _of_pixels(train: Xrays, validation: Xrays, spec: MedicalSpec, seed: int) -> Rung:
-    model, device = pixel_model(spec), torch.device("cpu")
-    fitted = fit_classes(
-        features_of(model, train, device),
-        train.labels,
-        features_of(model, validation, device),
-        validation.labels,
-        len(spec.classes),
-        seed=seed,
-        groups=np.array(train.column("patients")),
-    )
-    model.set_map(*map(torch.from_numpy, fitted[:3]))
-    return pixel_rung(model, fitted.words)
+    model, device, classes = pixel_model(spec), torch.device("cpu"), len(spec.classes)
+    parts = [(features_of(model, part, device), part.labels) for part in (train, validation)]
+    groups = np.array(train.column("patients"))
+    fitted = fit_classes(*parts[0], *parts[1], classes, seed=seed, groups=groups)
+
+    def rung(fitted: LinearMap) -> Rung:
+        model = pixel_model(spec)
+        model.set_map(*map(torch.from_numpy, fitted[:3]))
+        return pixel_rung(model, fitted.words)
+
+    def refit() -> Rung:
+        return rung(refit_classes(fitted, parts, classes, seed=seed))
+
+    return rung(fitted)._replace(refit=refit if len(validation) else None)
 
 
 def pixel_model(spec: MedicalSpec) -> LinearPixels:

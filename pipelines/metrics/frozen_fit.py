@@ -6,7 +6,7 @@ Shapes: n pictures, D width of a feature, K classes, E numbers of a vector.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,13 +22,14 @@ ITERATIONS = 300
 
 class LinearMap(NamedTuple):
     """(f - centre) W' + b: centre (D,), weight (E, D), bias (E,), float32; words: how it was
-    chosen.
+    chosen; penalty: the inverse one (C of scikit-learn), 0 where there is none.
     """
 
     centre: np.ndarray
     weight: np.ndarray
     bias: np.ndarray
     words: str
+    penalty: float = 0.0
 
 
 def fit_classes(
@@ -40,12 +41,13 @@ def fit_classes(
     *,
     seed: int,
     groups: np.ndarray | None = None,
+    penalties: Sequence[float] = INVERSE_PENALTIES,
 ) -> LinearMap:
     """Logistic regression on standardised features, of which the penalty has the smallest log-loss
     on the held-out (validation) part; without such a part, in folds of the training part.
 
     features (n, D), labels int (n,) of the training part, held_features and held_labels of the
-    other; groups (n,): what no two folds share.
+    other; groups (n,): what no two folds share; penalties: inverse ones, of which one is chosen.
     """
 
     def fitted(rows: np.ndarray, penalty: float) -> dict[str, np.ndarray]:
@@ -71,14 +73,15 @@ def fit_classes(
     parts = [part for part in parts if len(np.unique(labels[part[0]])) > 1]
     losses: dict[float, float] = {}
     candidates: dict[float, dict[str, np.ndarray]] = {}
-    for penalty in INVERSE_PENALTIES:
+    for penalty in penalties if len(penalties) > 1 else ():
         total = 0.0
         for rows, other, truth in parts:
             candidates[penalty] = fitted(rows, penalty)
             total += _log_loss(other, truth, candidates[penalty])
         losses[penalty] = total
-    best = min(losses, key=lambda penalty: losses[penalty])
-    tensors = candidates[best] if len(held_labels) and parts else fitted(all_rows, best)
+    best = min(losses, key=lambda penalty: losses[penalty]) if losses else penalties[0]
+    known = len(held_labels) and best in candidates
+    tensors = candidates[best] if known else fitted(all_rows, best)
     weight, centre = tensors["baseline_weight"].astype(np.float32), features.mean(0)
     # About the mean, the sum loses fewer digits than about 0.
     bias = tensors["baseline_bias"] + tensors["baseline_weight"] @ centre
@@ -87,6 +90,20 @@ def fit_classes(
         weight,
         bias.astype(np.float32),
         f"logistic regression (C {best:g})",
+        best,
+    )
+
+
+def refit_classes(
+    fitted: LinearMap, parts: Sequence[tuple[np.ndarray, np.ndarray]], classes: int, *, seed: int
+) -> LinearMap:
+    """`fit_classes` once more with the penalty that was chosen, to all parts together.
+
+    parts: features (n, D) and labels (n,) of each.
+    """
+    features, labels = (np.concatenate(values) for values in zip(*parts, strict=True))
+    return fit_classes(
+        features, labels, features[:0], labels[:0], classes, seed=seed, penalties=(fitted.penalty,)
     )
 
 

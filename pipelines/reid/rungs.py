@@ -33,7 +33,7 @@ from ..engine.class_ladder import (
     fit_blend,
     prior_logits,
 )
-from ..engine.frozen import Normalisation, frozen_classes, frozen_vectors, open_encoder
+from ..engine.frozen import Normalisation, frozen_classes, frozen_rung, frozen_vectors, open_encoder
 from ..engine.ladder import LadderScores, Rung, Rungs, drawn_scores, weighted_mean
 from ..engine.options import RungName
 from ..engine.pipeline import Context, Splits
@@ -143,8 +143,7 @@ class ReidRungs(Rungs[ReidOptions, ReidSpec, Pictures]):
                 len(spec.classes), normalisation=normalisation, seed=seed, device=device,
                 output="probabilities",
             )  # fmt: skip
-        simple = Rung(fitted.words, fitted.model, dict(fitted.facts), short="frozen features")
-        return {"naive": naive, "simple": simple}
+        return {"naive": naive, "simple": frozen_rung(fitted)}
 
     def blend(
         self,

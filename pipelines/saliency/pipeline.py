@@ -21,6 +21,7 @@ from ...models.layers.pyramid import SMALL
 from ...models.layers.tuning import TunedBackbone
 from ...models.vision.gldmnet import GLDMNet, build_gldmnet
 from ..engine.inference.batches import predict_in_batches
+from ..engine.mechanisms import mechanism_options
 from ..engine.pipeline import (
     Batch,
     Context,
@@ -298,6 +299,7 @@ def _build(
         weights=weights,
         transformer_weights=transformer_weights,
         attention=options.attention,
+        attention_options=mechanism_options(options),
         ffn=options.ffn,
         fusion=options.fusion,
         position=options.position,

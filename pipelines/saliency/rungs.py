@@ -35,7 +35,7 @@ from ..engine.options import RungName
 from ..engine.pipeline import Context, Splits
 from ..engine.training import order
 from ..engine.weights import Weights, resolve_weights
-from ..metrics.frozen_fit import fit_classes
+from ..metrics.frozen_fit import LinearMap, fit_classes, refit_classes
 from ..metrics.saliency import SaliencyScores, saliency_scores
 from .augment import DEPTH_DEVIATION, DEPTH_MEAN, DEVIATION, MEAN, normalise
 from .data import SaliencySpec, Scenes
@@ -120,7 +120,7 @@ class SaliencyRungs(Rungs[SaliencyOptions, SaliencySpec, Scenes]):
         candidates = [LinearSaliency(None, SCALE)]
         if full.encoder is not None:
             candidates.append(full.cpu())
-        words = [_fit(candidate, rows, held_rows, options.seed) for candidate in candidates]
+        fitted = [_fit(candidate, rows, held_rows, options.seed) for candidate in candidates]
         if len(held):
             losses = [_loss(candidate, held_rows) for candidate in candidates]
             best = int(np.argmin(losses))
@@ -128,7 +128,17 @@ class SaliencyRungs(Rungs[SaliencyOptions, SaliencySpec, Scenes]):
             best = len(candidates) - 1  # nothing compares them
         chosen = candidates[best]
         short = "a linear model of pixels" if chosen.encoder is None else "frozen features"
-        rungs["simple"] = Rung(words[best], chosen, dict(chosen.facts()), short=short)
+        words = f"{fitted[best].words} of each pixel: {_inputs(chosen)}"
+        simple = Rung(words, chosen, dict(chosen.facts()), short=short)
+
+        def refit() -> Rung:
+            width = len(chosen.centre)
+            parts = [(part.features[:, :width], part.labels) for part in (rows, held_rows)]
+            seed = options.seed % (1 << 32)
+            _set_map(chosen, refit_classes(fitted[best], parts, 2, seed=seed))
+            return simple
+
+        rungs["simple"] = simple._replace(refit=refit if len(held) else None)
         return rungs
 
     def blend(
@@ -250,9 +260,9 @@ def _batch(part: Scenes, numbers: Sequence[int], device: torch.device) -> dict[s
     }
 
 
-def _fit(model: LinearSaliency, rows: Rows, held: Rows, seed: int) -> str:
+def _fit(model: LinearSaliency, rows: Rows, held: Rows, seed: int) -> LinearMap:
     """Fit a readout to its part of the features, the penalty by the validation part, or, where this
-    has few groups, by folds of the training part. Returns what it is, in words.
+    has few groups, by folds of the training part. Returns its map.
     """
     width = len(model.centre)
     enough = len(np.unique(held.groups)) >= LEAST_BLOCKS
@@ -265,13 +275,23 @@ def _fit(model: LinearSaliency, rows: Rows, held: Rows, seed: int) -> str:
         seed=seed % (1 << 32),  # as scikit-learn takes it
         groups=rows.groups,
     )
+    _set_map(model, fitted)
+    return fitted
+
+
+def _set_map(model: LinearSaliency, fitted: LinearMap) -> None:
+    """Give a readout the map of two classes, salient or not."""
     weight, bias = (torch.from_numpy(values) for values in (fitted.weight, fitted.bias))
     centre = torch.from_numpy(fitted.centre)
     model.set_map(centre, weight[1:] - weight[:1], bias[1:] - bias[:1])
+
+
+def _inputs(model: LinearSaliency) -> str:
+    """What a readout sees, in words."""
     what = "colour, depth and place"
-    if width > PIXEL_WIDTH:
+    if len(model.centre) > PIXEL_WIDTH:
         what += f", and frozen patches ({feature_weights()[0].name})"
-    return f"{fitted.words} of each pixel: {what}"
+    return what
 
 
 def _loss(model: LinearSaliency, rows: Rows) -> float:

@@ -17,6 +17,7 @@ from ...data.speech.generate import write_sample_speech
 from ...data.speech.manifests import Utterance, stretch_name
 from ...data.speech.tokens import TextTokens
 from ...models.speech.speech_to_text import SpeechToText
+from ..engine.mechanisms import mechanism_options
 from ..engine.pipeline import (
     Calibration,
     Context,
@@ -47,6 +48,7 @@ from .items import list_items
 from .options import SpeechOptions, SpeechPredictOptions
 from .outputs import WRITERS, transcript_lines
 from .parts import members_of, split_recordings
+from .places import PLACES, mechanism_of
 from .prediction import SCHEMA, SpeechItem, predict_recordings
 from .rungs import SpeechRungs
 from .scoring import review_recordings, words_of_known_texts
@@ -123,9 +125,8 @@ class SpeechPipeline(
             hidden=options.hidden,
             encoder=options.encoder,
             kernel=options.kernel,
-            encoder_attention=options.encoder_attention,
-            decoder_attention=options.decoder_attention,
-            cross_attention=options.cross_attention,
+            **{place: mechanism_of(options, place) for place in PLACES},
+            options={options.attention: mechanism_options(options)},
             ffn=options.ffn,
             dropout=dropout,
             moe=moe if options.ffn == "moe" else None,

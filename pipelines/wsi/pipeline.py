@@ -18,6 +18,7 @@ from ...data.formats.tables import TABLE_SUFFIXES, suffix_of
 from ...data.slides.generate import write_sample_slides
 from ...models.bags.acmil import ACMIL, BagModel, Bags, MaxPool, MeanPool, diversity_loss
 from ...models.layers.vit import TransformerEncoder
+from ..engine.mechanisms import mechanism_options
 from ..engine.options import EvaluateOptions
 from ..engine.pipeline import (
     Batch,
@@ -119,6 +120,7 @@ class WsiPipeline(Pipeline[WsiOptions, WsiSpec, WsiPredictOptions, BagSet, BagIt
                 depth=options.layers,
                 heads=options.heads,
                 attention=options.attention,
+                options={options.attention: mechanism_options(options)},
                 ffn=options.ffn,
                 hidden=2 * options.inner,
                 dropout=options.dropout,

@@ -108,10 +108,18 @@ class SlideRungs(Rungs[WsiOptions, WsiSpec, BagSet]):
         held_out = statistics.held_out(seed)
         losses = {form: _losses_of(form, held_out, spec, seed) for form in forms(len(spec.classes))}
         best = min(losses, key=lambda form: losses[form].mean())
-        fitted = fit_form(best, statistics.train, train.labels, spec, seed)
-        proven = _is_proven(losses[best], held_out)
-        facts = _facts(best, fitted)
-        rungs["simple"] = Rung(best.words, fitted, facts, short=best.short, proven=proven)
+
+        def rung(bags: np.ndarray, labels: np.ndarray) -> Rung:
+            fitted = fit_form(best, bags, labels, spec, seed)
+            return Rung(best.words, fitted, _facts(best, fitted), short=best.short)
+
+        def refit() -> Rung:
+            return rung(*statistics.together())
+
+        rungs["simple"] = rung(statistics.train, train.labels)._replace(
+            proven=_is_proven(losses[best], held_out),
+            refit=refit if len(splits.validation) else None,
+        )
         return rungs
 
     def blend(
@@ -186,6 +194,11 @@ class Statistics:
         self.train, self.validation = _statistics(train), _statistics(validation)
         self.labels, self.groups = train.labels, train.patients
         self.held_labels, self.held_groups = validation.labels, validation.patients
+
+    def together(self) -> tuple[np.ndarray, np.ndarray]:
+        """Statistics and labels of both parts."""
+        bags = np.concatenate([self.train, self.validation])
+        return bags, np.concatenate([self.labels, self.held_labels])
 
     def held_out(self, seed: int) -> list[HeldOut]:
         """Folds of the training part, each held out from a fit of the others, and the validation

@@ -70,7 +70,7 @@ def fit_ladder(
         for name in models
     }
     stored = LadderFacts(chosen=chosen, why=why, metric=scores.metric, rungs=facts)
-    return Ladder(models, stored, seconds)
+    return Ladder(models, stored, seconds, rungs["simple"].refit if "simple" in rungs else None)
 
 
 def _chosen(scores: LadderScores, asked: Choose, *, proven: bool) -> tuple[RungName, str]:

@@ -22,7 +22,7 @@ from ..command_line import machine
 from ..command_line.terminal import say
 from ..inference.members import write_members
 from ..inference.shards import predict
-from ..ladder import Ladder, ladder_metrics, ladder_rows, ladder_table, verdict
+from ..ladder import Ladder, ladder_metrics, ladder_rows, ladder_table, refitted, verdict
 from ..options import FREE_ON_RESUME, EvaluateOptions, TrainOptions
 from ..pipeline import (
     AnyPipeline,
@@ -217,10 +217,12 @@ def _finish(
     weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
     # Choose by the validation part what predicts; all that follows is of the one chosen.
     ladder = fit_ladder(pipeline, model, splits, Context(options, splits.spec, {}, device))
-    if ladder is not None:
+    predictor = model if ladder is None else ladder.predictor
+    calibration = pipeline.calibrate(predictor, splits, options, device)
+    if ladder is not None:  # the validation part has nothing left to choose
+        ladder = refitted(ladder, device)
         save_ladder(run, ladder)
         model = ladder.predictor
-    calibration = pipeline.calibrate(model, splits, options, device)
     write_aside(run.path / "calibration.safetensors", lambda path: save_file(calibration, path))
     context = Context(options, splits.spec, calibration, device)
     review = _reviewed(pipeline, model, ladder, splits.test, context)

@@ -6,7 +6,7 @@ Shapes: N pictures of a part, D width of a feature, K findings.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -21,7 +21,7 @@ from ...engine.ladder import LadderScores, Rung, drawn_scores
 from ...engine.options import RungName
 from ...engine.pipeline import Context, Splits
 from ...metrics.classification import weighted_auc
-from ...metrics.frozen_fit import fit_classes
+from ...metrics.frozen_fit import LinearMap, fit_classes, refit_classes
 from ..data import MedicalSpec, SeveralXrays
 from ..options import MedicalOptions
 from ..rungs import (
@@ -56,8 +56,7 @@ class FindingRungs(PictureRungs[SeveralXrays]):
         seed = options.seed % (1 << 32)  # as scikit-learn takes it
         weights = feature_weights(options)
         frozen, pixels = empty_frozen(options, weights, len(spec.classes)), pixel_model(spec)
-        _fit(frozen, train, validation, seed, device)
-        _fit(pixels, train, validation, seed, device)
+        fitted = [_fit(model, train, validation, seed, device) for model in (frozen, pixels)]
         name = weights.name if weights.pretrained else "random filters"
         words = f"a logistic regression of frozen features ({name}) for each finding"
         candidates = [
@@ -65,9 +64,17 @@ class FindingRungs(PictureRungs[SeveralXrays]):
             pixel_rung(pixels, "a logistic regression for each finding"),
         ]
         losses = [_loss(rung.model, validation, device) for rung in candidates]
+        best = int(np.argmin(losses))
+        simple, maps = candidates[best], fitted[best]
+
+        def refit() -> Rung:
+            model = (frozen, pixels)[best]
+            _fit(model, train, validation, seed, device, maps)
+            return simple
+
         return {
             "naive": Rung("shares of the findings", naive, short="the shares of the findings"),
-            "simple": candidates[int(np.argmin(losses))],
+            "simple": simple._replace(refit=refit if len(validation) else None),
         }
 
     def blend(
@@ -124,27 +131,32 @@ def _fit(
     validation: SeveralXrays,
     seed: int,
     device: torch.device,
-) -> None:
-    """Set the weights, with a penalty for each finding by the validation part."""
+    chosen: Sequence[LinearMap] = (),
+) -> list[LinearMap]:
+    """Set the weights, with a penalty for each finding by the validation part; chosen: the maps of
+    each finding, whose penalties are taken to fit both parts together. Returns these maps.
+    """
     seen, other = features_of(model, train, device), features_of(model, validation, device)
     patients, centre = np.array(train.column("patients")), seen.mean(0)
-    weight, bias = [], []
+    maps, weight, bias = [], [], []
     for k in range(len(train.classes)):
         rows, held = train.known[:, k], validation.known[:, k]
-        fitted = fit_classes(
-            seen[rows],
-            train.truth[rows, k].astype(np.int64),
-            other[held],
-            validation.truth[held, k].astype(np.int64),
-            2,
-            seed=seed,
-            groups=patients[rows],
-        )
+        parts = [
+            (seen[rows], train.truth[rows, k].astype(np.int64)),
+            (other[held], validation.truth[held, k].astype(np.int64)),
+        ]
+        if chosen:
+            fitted = refit_classes(chosen[k], parts, 2, seed=seed)
+        else:
+            groups = patients[rows]
+            fitted = fit_classes(*parts[0], *parts[1], 2, seed=seed, groups=groups)
+        maps.append(fitted)
         # Of two classes, the logit of the finding is the difference of theirs.
         weight.append(fitted.weight[1] - fitted.weight[0])
         moved = weight[-1].astype(np.float64) @ (centre - fitted.centre)
         bias.append(fitted.bias[1] - fitted.bias[0] + moved)
     model.set_map(*map(torch.from_numpy, (centre, np.stack(weight), np.array(bias))))
+    return maps
 
 
 def losses_of(part: SeveralXrays, logits: np.ndarray) -> np.ndarray:

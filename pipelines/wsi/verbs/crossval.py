@@ -19,6 +19,7 @@ from ....data.items import digest
 from ...engine.accounts import publish
 from ...engine.command_line.terminal import say
 from ...engine.experiments.jobs import Job, Record, claimed, fingerprint_of, run_jobs
+from ...engine.ladder import refitted
 from ...engine.pipeline import AnyPipeline, Context, Splits
 from ...engine.runs.ladder_files import fit_ladder
 from ...engine.runs.loaded import pick_device
@@ -190,6 +191,7 @@ class Fold:
             splits = Splits(train, validation, test, spec)
             ladder = fit_ladder(self.pipeline, model, splits, Context(options, spec, {}, device))
             assert ladder is not None
+            ladder = refitted(ladder, device)
             _, probability = probabilities(ladder.predictor, loader(test, 32, device))
             outputs.append((f"{job.variant}{CHOSEN}", probability, None))
         return outputs

@@ -19,6 +19,7 @@ from headwise.pipelines.engine.frozen import (
     open_encoder,
 )
 from headwise.pipelines.engine.weights import Weights
+from headwise.pipelines.metrics.frozen_fit import fit_classes
 
 NONE = Weights("none", "small", "random")
 
@@ -140,6 +141,30 @@ def test_a_classifier_of_frozen_features_is_called_as_the_domain_model(
     again.load_state_dict(fit.model.state_dict())
     torch.testing.assert_close(again(normal), probability)
     assert (tmp_path / "features.sqlite").is_file()
+
+
+def test_a_classifier_is_fitted_again_to_both_parts_with_its_penalty(cache: FeatureCache) -> None:
+    (train, labels), (held, held_labels) = coloured(24, 0), coloured(20, 1)
+
+    def fit(pictures: list[Tensor], truth: np.ndarray, other: list[Tensor], labels: np.ndarray):
+        return frozen_classes(
+            open_encoder(NONE), NONE, pictures, truth, other, labels, 2,
+            normalisation=Normalisation(0.449, 0.226), seed=0, cache=cache,
+        )  # fmt: skip
+
+    first = fit(train, labels, held, held_labels)
+    assert first.refit is not None
+    again = first.refit()
+    assert again.words == first.words
+    both = frozen_features([*train, *held], first.model.encoder, cache=cache)
+    penalty = float(first.words.split("(C ")[1].split(")")[0])
+    expected = fit_classes(
+        both, np.concatenate([labels, held_labels]), both[:0], labels[:0], 2, seed=0,
+        penalties=(penalty,),
+    )  # fmt: skip
+    torch.testing.assert_close(again.model.weight, torch.from_numpy(expected.weight))
+    assert not torch.allclose(first.model.weight, again.model.weight)
+    assert fit(train, labels, held[:0], held_labels[:0]).refit is None
 
 
 def test_vectors_of_frozen_features_find_the_same_identity(cache: FeatureCache) -> None:

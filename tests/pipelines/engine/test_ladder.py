@@ -2,14 +2,18 @@
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from headwise.pipelines.engine.choice import choose
 from headwise.pipelines.engine.ladder import (
     Ladder,
     LadderFacts,
     LadderScores,
+    Rung,
     RungFacts,
     ladder_metrics,
+    refitted,
     verdict,
 )
 
@@ -60,6 +64,14 @@ class TestChoice:
         unlucky = {"naive": 1.0, "simple": 1.01, "model": 1.3}
         assert choose(scores(unlucky, spread=0.5), proven=True)[0] == "simple"
 
+    def test_the_model_alone_must_be_better_than_the_blend_beyond_doubt(self) -> None:
+        """Its epoch was chosen by the same rows."""
+        values = {"naive": 9.0, "simple": 0.9, "model": 0.5, "blend": 0.52}
+        assert choose(scores(values, spread=0.5))[0] == "blend"
+        assert choose(scores(values, spread=0.001))[0] == "model"
+        without = {name: value for name, value in values.items() if name != "blend"}
+        assert choose(scores(without, spread=0.5))[0] == "model"
+
     def test_too_few_blocks_choose_the_blend(self) -> None:
         values = {"naive": 1.0, "simple": 0.5, "model": 0.6, "blend": 0.52}
         rung, why = choose(scores(values, blocks=3))
@@ -87,6 +99,35 @@ def ladder(chosen: str, names: list[str]) -> Ladder:
         name: RungFacts(short=f"the {name}", words=name, facts={}, validation=1.0) for name in names
     }
     return Ladder({}, LadderFacts(chosen=chosen, why="the best", metric="MSE", rungs=rungs))
+
+
+class Joined(nn.Module):
+    def __init__(self, model: nn.Module, simple: nn.Module) -> None:
+        super().__init__()
+        self.model, self.simple = model, simple
+
+
+class TestRefit:
+    def test_the_simple_model_is_replaced_in_the_blend_too_and_it_is_said(self) -> None:
+        first, later, model = nn.Linear(1, 1), nn.Linear(1, 1), nn.Linear(1, 1)
+        before = ladder("blend", ["naive", "simple", "model", "blend"])
+        models = {"simple": first, "model": model, "blend": Joined(model, first)}
+        rung = Rung("simple", later, {"trees": 3})
+        fitted = Ladder(models, before.facts, {"simple": 0.0}, lambda: rung)
+        after = refitted(fitted, torch.device("cpu"))
+        assert after.models["simple"] is later
+        assert after.predictor.simple is later
+        assert after.predictor.model is model
+        assert not later.training
+        assert after.words("simple") == "simple, in the end of the training and the validation part"
+        assert after.facts["rungs"]["simple"]["facts"] == {"trees": 3}
+        assert after.facts["rungs"]["simple"]["validation"] == 1.0  # of before, held out
+        assert before.words("simple") == "simple"
+        assert after.seconds["simple"] > 0
+
+    def test_a_model_that_cannot_be_fitted_again_stays(self) -> None:
+        before = ladder("simple", ["naive", "simple"])
+        assert refitted(before, torch.device("cpu")) is before
 
 
 class TestWords:

@@ -111,6 +111,29 @@ class TestWhatIsChosen:
         )["mse"] == pytest.approx(stored["mse"], rel=1e-9)
         assert context.spec.horizon == 2
 
+    def test_the_ridge_regression_is_of_the_training_and_the_validation_part(self, run) -> None:
+        """Its weights are those of `best_ridge` on the joined windows, with what was chosen."""
+        pipeline, loaded = run
+        splits = pipeline.open_data(loaded.options, loaded.spec)
+        rungs = pipeline.rungs(loaded.spec)
+        first = rungs.simple(loaded.domain_model, splits, loaded.options, torch.device("cpu"))[
+            "simple"
+        ]
+        parts = [
+            part.__getitems__(list(range(len(part)))) for part in (splits.train, splits.validation)
+        ]
+        windows = {name: torch.cat([part[name] for part in parts]) for name in ("past", "future")}
+        plain, weighted = sums_of([windows], per_channel=False, scaled=True)
+        (train, weighed), (held, _) = (
+            sums_of([part], per_channel=False, scaled=True) for part in parts
+        )
+        chosen = best_ridge(train, weighed, held, loaded.spec.lookback, 1)
+        expected = chosen.refit(plain, weighted, loaded.spec.lookback).module(loaded.spec.lookback)
+        stored = loaded.ladder.models["simple"]
+        torch.testing.assert_close(stored.weight, expected.weight)
+        assert not torch.allclose(stored.weight, first.model.weight, rtol=1e-4)
+        assert loaded.ladder.words("simple").endswith("of the training and the validation part")
+
     def test_a_rung_that_was_changed_is_refused(self, run, tmp_path: Path) -> None:
         import shutil
 

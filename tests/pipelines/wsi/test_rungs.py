@@ -10,7 +10,7 @@ from torch import nn
 from headwise.pipelines.engine.pipeline import Splits
 from headwise.pipelines.wsi.data import BagSet, WsiSpec, spec_of
 from headwise.pipelines.wsi.options import WsiOptions
-from headwise.pipelines.wsi.rungs import Form, SlideRungs, fit_form
+from headwise.pipelines.wsi.rungs import Form, SlideRungs, Statistics, fit_form, forms
 from headwise.pipelines.wsi.sources import read_source
 
 WIDTH = 3
@@ -43,6 +43,17 @@ def test_few_validation_bags_need_not_prove_what_the_training_part_does(
     splits = Splits(train, validation, validation, spec)
     simple = SlideRungs().simple(nn.Identity(), splits, options, torch.device("cpu"))["simple"]
     assert simple.proven is proven
+    # Fitted once more, it has seen all 44 bags.
+    assert simple.refit is not None
+    together = BagSet(source, range(44), ["0", "1"])
+    bags = Statistics(together, validation).train
+    facts = simple.facts
+    form = next(form for form in forms(2) if form.words == simple.words)
+    expected = fit_form(form, bags, together.labels, spec, options.seed % (1 << 32))
+    again = simple.refit()
+    assert again.facts["kind"] == facts["kind"]
+    for name, value in expected.state_dict().items():
+        torch.testing.assert_close(again.model.state_dict()[name], value)
 
 
 def test_the_machine_is_as_sure_as_platt_would_be(bags: tuple[np.ndarray, np.ndarray]) -> None:
