@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import get_type_hints
 
 from headwise.kernels import KERNELS
-from headwise.models.attention import ATTENTION, attention_class
+from headwise.models.attention import ATTENTION, accepts_option, attention_class
 from headwise.models.moe import MOE
 from headwise.pipelines import TASKS, load_task
 from headwise.pipelines.engine.command_line import COMMON, options_class, presets
@@ -130,6 +130,9 @@ def mechanisms_page() -> str:
         source = f"`{row.cls}` in `models/attention/{row.module}.py`"
         masks = ", ".join(cls.masks)
         crosses = "yes" if cls.crosses else "no"
+        cache = "with `causal=True`" if "cache" in cls.extras else "no"
+        if cache != "no" and not accepts_option(name, "causal"):
+            cache = "yes"
         rows.append(
             (
                 f"`{name}`",
@@ -137,13 +140,16 @@ def mechanisms_page() -> str:
                 row.fits,
                 masks,
                 crosses,
+                cache,
                 row.cost,
                 row.kernel,
                 row.paper,
                 source,
             )
         )
-    titles = ("name", "what", "fits", "masks", "context", "cost", "operator", "source", "class")
+    titles = (
+        "name", "what", "fits", "masks", "context", "cache", "cost", "operator", "source", "class"
+    )  # fmt: skip
     return _page(
         [
             "# Mechanisms of attention",
@@ -153,6 +159,8 @@ def mechanisms_page() -> str:
             "tokens of the context, D width. Masks: of `keys` (B, M), of `pairs` (B, N, M), of "
             "`heads` "
             "(B, H, N, M). Context: whether it can attend to other tokens than its own. "
+            "Cache: whether it can read a sequence in pieces "
+            "([generate.md](../how-to/generate.md)). "
             "[attention.md](attention.md) describes each of them.",
             _table(titles, rows),
             "## Which task takes which",

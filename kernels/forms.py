@@ -7,7 +7,10 @@ from functools import cache
 from importlib.util import find_spec
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
+
+LEAST_CAPABILITY = (8, 0)  # Ampere: tensor cores for bfloat16 and TF32, shared memory of 99 KiB
 
 
 class Form(NamedTuple):
@@ -25,10 +28,30 @@ def triton_installed() -> bool:
 
 def triton_refused(*tensors: Tensor) -> str:
     """Why no Triton kernel can take these tensors; "" where one can."""
-    devices = {str(tensor.device) for tensor in tensors if not tensor.is_cuda}
-    if devices:
-        return f"the tensors are on {', '.join(sorted(devices))}, the kernel is for CUDA"
-    return "" if triton_installed() else "Triton is not installed"
+    if off := {str(x.device) for x in tensors if not x.is_cuda}:
+        return f"the tensors are on {', '.join(sorted(off))}, the kernel is for CUDA"
+    devices = {x.device for x in tensors}
+    if len(devices) > 1:
+        names = ", ".join(sorted(str(device) for device in devices))
+        return f"the tensors are on {names}, the kernel needs one device"
+    if not triton_installed():
+        return "Triton is not installed"
+    return next((too_old(device) for device in devices), "")
+
+
+@cache
+def too_old(device: torch.device) -> str:
+    """Why the kernels cannot run on this GPU: below compute capability 8.0 some need more shared
+    memory than there is, and many spill registers. "" where they can. The numbers of AMD's GPUs
+    mean something else; those run what ROCm compiles.
+    """
+    if torch.version.hip:
+        return ""
+    capability = torch.cuda.get_device_capability(device)
+    if capability >= LEAST_CAPABILITY:
+        return ""
+    has, least = (".".join(map(str, pair)) for pair in (capability, LEAST_CAPABILITY))
+    return f"{device} has compute capability {has}, the kernels need {least}"
 
 
 def explain(operator: str, forms: Sequence[Form]) -> str:

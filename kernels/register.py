@@ -20,8 +20,8 @@ None is dropped.
 
 The Triton form is the function of the same name in `triton.py` next to `cpu.py`. It is imported at
 the first call with a CUDA tensor that fits, so nobody on a CPU pays for it; all launches pass
-through `on_cuda`, which selects the device of the tensors. Without Triton, or where `fits` says no,
-CUDA tensors take the CPU form, which is plain PyTorch."""
+through `on_cuda`, which selects the device of the tensors. Where `triton_refused` has a reason (no
+Triton, an old GPU) or `fits` says no, CUDA tensors take the CPU form, which is plain PyTorch."""
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 from torch._library.custom_ops import CustomOpDef
 
-from .forms import triton_installed
+from .forms import triton_refused
 
 # What `torch.export` writes in place of an operator, where it has such a form.
 EXPORT_FORMS: dict[torch._ops.OpOverload, Callable[..., object]] = {}
@@ -77,9 +77,24 @@ def _registered(
 ) -> CustomOpDef:
     definition = torch.library.custom_op(f"headwise::{name}", form, mutates_args=())
     definition.register_fake(fake)
+    definition.register_autograd(_refusal(name, form.__module__))
     if fits is not None:
         definition.register_kernel("cuda", on_cuda(form, fits))
     return definition
+
+
+def _refusal(name: str, module: str) -> Function:
+    """The derivative of an operator that has none, until `differentiate` gives it one: a line."""
+    line = f"headwise.{name} cannot be differentiated"
+    if name.endswith("_backward"):
+        formula = f"{module.removesuffix('.cpu')}.naive"
+        line = f"headwise.{name.removesuffix('_backward')} cannot be differentiated twice; "
+        line += f"the formula in {formula} can"
+
+    def refuse(ctx, *grads: Tensor | None):  # type: ignore[no-untyped-def]
+        raise NotImplementedError(line)
+
+    return refuse
 
 
 def on_cuda(form: Function, fits: Callable[..., bool]) -> Function:
@@ -89,11 +104,11 @@ def on_cuda(form: Function, fits: Callable[..., bool]) -> Function:
     asked = [names.index(name) for name in signature(fits).parameters]
 
     def launch(*arguments: object) -> object:
-        if not triton_installed() or not fits(*(arguments[place] for place in asked)):
+        tensors = [x for x in arguments if isinstance(x, Tensor)]
+        if triton_refused(*tensors) or not fits(*(arguments[place] for place in asked)):
             return form(*arguments)
         triton_form = getattr(import_module(f"{package}.triton"), form.__name__)
-        device = next(x.device for x in arguments if isinstance(x, Tensor))
-        with torch.cuda.device(device):
+        with torch.cuda.device(tensors[0].device):
             return triton_form(*arguments)
 
     return launch

@@ -47,7 +47,9 @@ def attention_maps(
     once, by default all; mean: return the mean of their maps; mask: bool, True = may attend,
     (B, M), (B, N, M) or four dimensions that broadcast to (B, H, N, M); scale: by default d^-1/2.
 
-    Raises ValueError if shapes do not fit.
+    Raises ValueError if shapes do not fit and, where `heads` lies on the CPU, if they are not heads
+    or one comes twice. On a GPU that is not checked, since the host would wait; the kernel reads no
+    memory beyond the heads.
     """
     allowed = check_pair("attention_maps", query, key, mask)
     if query.shape[1] != key.shape[1] or value.shape[:3] != key.shape[:3] or value.ndim != 4:
@@ -55,17 +57,7 @@ def attention_maps(
             f"attention_maps: as many heads of keys and values as of queries are needed, got "
             f"{tuple(query.shape)}, {tuple(key.shape)}, {tuple(value.shape)}"
         )
-    if heads is None:
-        heads = torch.arange(query.shape[1])
-    chosen = heads.tolist()
-    if (
-        not chosen
-        or len(set(chosen)) < len(chosen)
-        or not all(0 <= head < query.shape[1] for head in chosen)
-    ):
-        raise ValueError(
-            f"attention_maps: heads must be some of {query.shape[1]}, none twice, got {chosen}"
-        )
+    chosen = _chosen(heads, query)
     factor: float = query.shape[-1] ** -0.5 if scale is None else scale
     if torch.is_grad_enabled() and any(part.requires_grad for part in (query, key, value)):
         output = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed, scale=factor)
@@ -76,6 +68,25 @@ def attention_maps(
     return Mapped(
         *torch.ops.headwise.attention_maps(query, key, value, chosen, mean, allowed, factor)
     )
+
+
+def _chosen(heads: Tensor | None, query: Tensor) -> Tensor:
+    """The heads whose maps are asked for; ValueError where they are none of the query's."""
+    count = query.shape[1]
+    if heads is None:
+        return torch.arange(count, device=query.device)
+    if heads.dtype != torch.int64 or heads.ndim != 1 or not len(heads):
+        raise ValueError(
+            f"attention_maps: heads must be int64 (S,), at least one, got {heads.dtype} "
+            f"{tuple(heads.shape)}"
+        )
+    if heads.is_cpu and not torch.compiler.is_compiling():
+        places = heads.tolist()
+        if len(set(places)) < len(places) or not all(0 <= place < count for place in places):
+            raise ValueError(
+                f"attention_maps: heads must be some of {count}, none twice, got {places}"
+            )
+    return heads
 
 
 operator(

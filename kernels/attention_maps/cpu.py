@@ -6,8 +6,6 @@ Heads whose map is not asked for take the fused operator. The others are compute
 rows, whose softmax takes one pass and stays in the cache between product, exponential, output
 and map."""
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,23 +18,26 @@ def attend(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    heads: Sequence[int],
+    heads: Tensor,
     mean: bool,
     mask: Tensor | None,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """(output, maps); mask: bool, four dimensions that broadcast to (B, H, N, M)."""
+    """(output, maps); heads: int64 (S,); mask: bool, four dimensions that broadcast to (B, H, N,
+    M).
+    """
     output, maps = empty(query, key, value, len(heads), mean)
     maps.zero_()
     output.zero_()
-    rest = [head for head in range(query.shape[1]) if head not in heads]
+    chosen = heads.tolist()
+    rest = [head for head in range(query.shape[1]) if head not in chosen]
     with torch.autocast(query.device.type, enabled=False):
         if rest:
             parts = (x[:, rest] for x in (query, key, value))
             output[:, rest] = F.scaled_dot_product_attention(
                 *parts, attn_mask=_of(mask, rest), scale=scale
             )
-        for place, head in enumerate(heads):
+        for place, head in enumerate(chosen):
             query_, key_, value_ = (x[:, head : head + 1] for x in (query, key, value))
             _attend_head(
                 query_,
@@ -48,7 +49,7 @@ def attend(
                 maps[:, 0 if mean else place],
                 mean,
             )
-    return output, maps.div_(len(heads)) if mean else maps
+    return output, maps.div_(len(chosen)) if mean else maps
 
 
 def _of(mask: Tensor | None, heads: list[int]) -> Tensor | None:

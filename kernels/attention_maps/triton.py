@@ -7,8 +7,6 @@ weights again from queries, keys and log-sum-exp: a program owns a tile of a map
 heads that it averages, and writes it once. That is S N M numbers written, and 2 S N M d flops more
 than attention alone."""
 
-from collections.abc import Sequence
-
 import torch
 import triton
 import triton.language as tl
@@ -17,7 +15,7 @@ from torch import Tensor
 from ..attention_stats import triton as stats_form
 from ..attention_stats.triton import bytes_of
 from ..attention_stats.triton_kernels import HIDDEN, _scores
-from ..launching import launch, power_of_two
+from ..launching import launch, pair_and_block, power_of_two
 from .cpu import empty
 
 
@@ -26,7 +24,8 @@ def tiles(width: int, single: bool) -> dict[str, int]:
     return stats_form.tiles(width, single) | ({"ROWS": 16} if single else {})
 
 
-@triton.jit
+# Maps are written 16 bytes at a time where the keys are a multiple of 16, so the kernel is told.
+@triton.jit(do_not_specialize=["queries", "mask_batch", "mask_head"])
 def maps_kernel(
     query,
     key,
@@ -52,15 +51,17 @@ def maps_kernel(
     KEYS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):  # pragma: no cover - device code
-    which = tl.program_id(0).to(tl.int64)
+    key_blocks = tl.cdiv(keys, KEYS)
+    which, block = pair_and_block(tl.cdiv(queries, ROWS) * key_blocks)
     batch, first = which // number, which % number * count
-    n = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
-    m = tl.program_id(2) * KEYS + tl.arange(0, KEYS)
+    n = block // key_blocks * ROWS + tl.arange(0, ROWS)
+    m = block % key_blocks * KEYS + tl.arange(0, KEYS)
     d = tl.arange(0, WIDTH)
     alive = n < queries
     total = tl.zeros((ROWS, KEYS), tl.float32)
     for place in range(count):
         head = tl.load(chosen + first + place)
+        head = tl.minimum(tl.maximum(head, 0), heads - 1)  # nobody has checked those on a GPU
         both = batch * heads + head
         at = both * queries + n
         q = tl.load(
@@ -96,7 +97,7 @@ def attend(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    heads: Sequence[int],
+    heads: Tensor,
     mean: bool,
     mask: Tensor | None,
     scale: float,
@@ -119,8 +120,9 @@ def attend(
     }
     flags |= tiles(flags["WIDTH"], query.dtype == torch.float32)
     count, number = (len(heads), 1) if mean else (1, len(heads))
-    chosen = torch.tensor(list(heads), dtype=torch.int64, device=query.device)
-    grid = (batch * number, triton.cdiv(queries, flags["ROWS"]), triton.cdiv(keys, flags["KEYS"]))
+    chosen = heads.to(query.device).contiguous()
+    blocks = triton.cdiv(queries, flags["ROWS"]) * triton.cdiv(keys, flags["KEYS"])
+    grid = (batch * number * blocks,)
     tensors, sizes = (
         (query, key, marks, lse, chosen, maps),
         (queries, keys, total, number, count, width),

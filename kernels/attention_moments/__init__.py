@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 
 from ..attention_stats import attention_stats
+from ..attention_stats.cpu import blocks
 from ..checks import check_pair
+from ..forms import Form
 from ..precision import compute_type
 from ..register import operator
 from . import cpu
@@ -89,6 +91,14 @@ def cosine_moments(
         query, key, allowed, lse, mean, limit, scale, causal
     )
     return CosineMoments(dot, row, mean.square().sum(-1), counted)
+
+
+def forms(query: Tensor, key: Tensor) -> list[Form]:
+    """What can compute the moments of such queries and keys; their log-sum-exps and the mean row
+    come from `attention_stats`, which has forms of its own.
+    """
+    count = len(list(blocks(query, key, False, all_heads=True)))
+    return [Form(f"PyTorch calls, {count} blocks of queries with all heads")]
 
 
 operator(

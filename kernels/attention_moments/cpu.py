@@ -53,10 +53,10 @@ def moments_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and mean (B, M), the mean row."""
     d_query, d_key = (
-        torch.zeros_like(query, dtype=lse.dtype),
-        torch.zeros_like(key, dtype=lse.dtype),
+        query.new_zeros(query.shape, dtype=lse.dtype),
+        key.new_zeros(key.shape, dtype=lse.dtype),
     )
-    d_mean = torch.zeros_like(mean)
+    d_mean = mean.new_zeros(mean.shape)
     with torch.autocast(query.device.type, enabled=False):
         for block in blocks(query, key, causal, all_heads=True):
             here = (block.batch, block.rows)

@@ -247,7 +247,8 @@ def stats_backward(
     w = dO V^T - dentropy log p + weight dcolumns + dmass keys.
     """
     kind, grads = lse.dtype, (grad, grad_spread, grad_mass, grad_key_mass)
-    d_query, d_key = torch.zeros_like(query, dtype=kind), torch.zeros_like(key, dtype=kind)
+    # Contiguous, as the fake tensors promise.
+    d_query, d_key = query.new_zeros(query.shape, dtype=kind), key.new_zeros(key.shape, dtype=kind)
     d_value = query.new_zeros((0,) if value is None else value.shape, dtype=kind)
     d_weights = query.new_zeros((0,) if weights is None else weights.shape, dtype=kind)
     with torch.autocast(query.device.type, enabled=False):

@@ -79,7 +79,7 @@ def stats(
     }
     reading["VALUE_WIDTH"] = power_of_two(value_width)
     counting: dict[str, int] = flags | {"WEIGHTED": weights is not None}
-    by_query = (batch * heads, triton.cdiv(queries, flags["ROWS"]))
+    by_query = (batch * heads * triton.cdiv(queries, flags["ROWS"]),)
     numbers = query if keys is None else keys.contiguous()
     steps = (
         (0, 0)
@@ -91,7 +91,7 @@ def stats(
     factors = *sizes, value_width, *strides, *steps, scale
     launch(read_kernel, by_query, *tensors, *factors, **reading)
     if columns:
-        by_key = (batch * heads, triton.cdiv(count, flags["KEYS"]))
+        by_key = (batch * heads * triton.cdiv(count, flags["KEYS"]),)
         tensors = query, key, marks, lse, lse if weights is None else weights.contiguous(), mass
         launch(column_kernel, by_key, *tensors, *sizes, *strides, scale, **counting)
     if top:

@@ -6,6 +6,7 @@ Shapes: B batch, N queries, M keys, H heads, d width of a head, e width of a val
 import triton
 import triton.language as tl
 
+from ..launching import PRECISION, kernel, pair_and_block
 from . import cpu
 
 HIDDEN, FLOOR = tl.constexpr(cpu.HIDDEN), tl.constexpr(cpu.FLOOR)
@@ -38,12 +39,12 @@ def _scores(
     if CAUSAL:
         visible = visible & (m[None, :] <= n[:, None] + (keys - queries))
     if MASKED:
-        place = mask_at + n.to(tl.int64)[:, None] * mask_row + m[None, :] * mask_key
+        place = mask_at + n.to(tl.int64)[:, None] * mask_row + m.to(tl.int64)[None, :] * mask_key
         visible = visible & (tl.load(mask + place, mask=visible, other=0) != 0)
-    return tl.where(visible, tl.dot(q, k, input_precision="tf32x3") * scale, HIDDEN)
+    return tl.where(visible, tl.dot(q, k, input_precision=PRECISION) * scale, HIDDEN)
 
 
-@triton.jit
+@kernel
 def read_kernel(
     query,
     key,
@@ -77,9 +78,9 @@ def read_kernel(
     WIDTH: tl.constexpr,
     VALUE_WIDTH: tl.constexpr,
 ):  # pragma: no cover - device code
-    both = tl.program_id(0).to(tl.int64)
+    both, block = pair_and_block(tl.cdiv(queries, ROWS))
     batch, head = both // heads, both % heads
-    n = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    n = block * ROWS + tl.arange(0, ROWS)
     d, e = tl.arange(0, WIDTH), tl.arange(0, VALUE_WIDTH)
     at = both * queries + n
     alive = n < queries
@@ -97,7 +98,7 @@ def read_kernel(
     mixed = tl.zeros((ROWS, VALUE_WIDTH), tl.float32)
     last = keys
     if CAUSAL:
-        last = tl.minimum(keys, (tl.program_id(1) + 1) * ROWS + keys - queries)
+        last = tl.minimum(keys, (block + 1) * ROWS + keys - queries)
     for start in range(0, last, KEYS):
         m = start + tl.arange(0, KEYS)
         tile = _scores(
@@ -134,7 +135,7 @@ def read_kernel(
             v = tl.load(
                 value + (first + m)[:, None] * value_width + e[None, :], mask=inside, other=0.0
             )
-            mixed = mixed * keep[:, None] + tl.dot(exps.to(v.dtype), v, input_precision="tf32x3")
+            mixed = mixed * keep[:, None] + tl.dot(exps.to(v.dtype), v, input_precision=PRECISION)
         total = total * keep + tl.sum(exps, 1)
         top = new
     bare = total == 0.0
@@ -152,7 +153,7 @@ def read_kernel(
         )
 
 
-@triton.jit
+@kernel
 def column_kernel(
     query,
     key,
@@ -177,16 +178,16 @@ def column_kernel(
     KEYS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):  # pragma: no cover - device code
-    both = tl.program_id(0).to(tl.int64)
+    both, block = pair_and_block(tl.cdiv(keys, KEYS))
     batch, head = both // heads, both % heads
-    m = tl.program_id(1) * KEYS + tl.arange(0, KEYS)
+    m = block * KEYS + tl.arange(0, KEYS)
     d = tl.arange(0, WIDTH)
     key_at = (both // group) * keys * width
     mask_at = batch * mask_batch + head * mask_head
     mass = tl.zeros((KEYS,), tl.float32)
     begin = 0
     if CAUSAL:
-        begin = tl.maximum(0, (tl.program_id(1) * KEYS + queries - keys) // ROWS * ROWS)
+        begin = tl.maximum(0, (block * KEYS + queries - keys) // ROWS * ROWS)
     for start in range(begin, queries, ROWS):
         n = start + tl.arange(0, ROWS)
         at = both * queries + n
@@ -232,7 +233,7 @@ def _ends(tile, best):  # pragma: no cover - device code
     return largest, smallest, tl.sum(tl.where(largest > smallest, 1, 0), 0)
 
 
-@triton.jit
+@kernel
 def top_kernel(
     query,
     key,
@@ -256,9 +257,9 @@ def top_kernel(
     KEYS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):  # pragma: no cover - device code
-    both = tl.program_id(0).to(tl.int64)
+    both, block = pair_and_block(tl.cdiv(queries, ROWS))
     batch, head = both // heads, both % heads
-    n = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    n = block * ROWS + tl.arange(0, ROWS)
     d, slots = tl.arange(0, WIDTH), tl.arange(0, TOP)
     at = both * queries + n
     alive = n < queries
@@ -273,7 +274,7 @@ def top_kernel(
     place = tl.full((ROWS, TOP), -1, tl.int32)
     last = keys
     if CAUSAL:
-        last = tl.minimum(keys, (tl.program_id(1) + 1) * ROWS + keys - queries)
+        last = tl.minimum(keys, (block + 1) * ROWS + keys - queries)
     for start in range(0, last, KEYS):
         m = start + tl.arange(0, KEYS)
         tile = _scores(

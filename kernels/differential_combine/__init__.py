@@ -17,6 +17,7 @@ CPU, rows are taken in blocks that stay in the cache."""
 import torch
 from torch import Tensor
 
+from ..forms import Form, triton_refused
 from ..precision import compute_type
 from ..register import operator
 from . import cpu, naive
@@ -56,6 +57,15 @@ def differential_combine(
     rows = mixed.transpose(1, 2).flatten(0, 1)
     out = torch.ops.headwise.differential_combine(rows, lam, weight, signal, eps, scale)[0]
     return out.view(mixed.shape[0], mixed.shape[2], signal * mixed.shape[3])
+
+
+def forms(mixed: Tensor) -> list[Form]:
+    """What can combine such heads."""
+    refused = triton_refused(mixed) or ("" if fits(mixed) else f"{mixed.dtype}")
+    return [
+        Form("Triton kernel, a group of heads a program", refused),
+        Form("PyTorch calls, by blocks of rows that fit the cache"),
+    ]
 
 
 def fake(

@@ -12,12 +12,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..launching import launch, power_of_two
+from ..launching import contiguous, launch, power_of_two
 
 NUMBERS = 1024  # numbers of a tile: 8 a thread, without spills on sm_90
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def combine_kernel(
     rows,
     lam,
@@ -54,7 +54,7 @@ def combine_kernel(
         tl.store(out + (t[:, None] * signal + i) * width + w[None, :], y, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def combine_backward_kernel(
     grad,
     rows,
@@ -142,7 +142,7 @@ def combine_backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `cpu.combine_backward`, by Triton."""
-    grad, rows = grad.contiguous(), rows.contiguous()
+    grad, rows, rstd = contiguous(grad, rows, rstd)
     count, heads, width = rows.shape
     noise = heads - signal
     block, padded = _tile(width)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..dispatch import Dispatch
+from ..forms import Form, triton_refused
 from ..register import operator
 from . import cpu, naive
 
@@ -28,6 +29,12 @@ def expert_combine(y: Tensor, weights: Tensor, where: Dispatch) -> Tensor:
             f"{where.order.shape[0]} rows and choices {tuple(where.place.shape)}"
         )
     return torch.ops.headwise.expert_combine(y, weights, where.place)
+
+
+def forms(y: Tensor) -> list[Form]:
+    """What can compute the sums of such rows."""
+    refused = triton_refused(y) or ("" if fits(y) else f"{y.dtype}")
+    return [Form("Triton kernel, K rows a token", refused), Form("PyTorch calls, choice by choice")]
 
 
 def empty(y: Tensor, weights: Tensor, place: Tensor) -> Tensor:

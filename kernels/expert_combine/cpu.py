@@ -23,7 +23,7 @@ def backward(grad: Tensor, y: Tensor, weights: Tensor, place: Tensor) -> tuple[T
     kind = compute_type(y)
     grad = grad.to(kind)
     d_y = torch.empty_like(y, memory_format=torch.contiguous_format)
-    d_weights = torch.empty_like(weights)
+    d_weights = torch.empty_like(weights, memory_format=torch.contiguous_format)
     for k in range(place.shape[1]):
         rows = place[:, k]
         d_y.index_copy_(0, rows, (grad * weights[:, k, None].to(kind)).to(y.dtype))

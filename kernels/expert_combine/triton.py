@@ -10,13 +10,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..launching import launch
+from ..launching import contiguous, kernel, launch
 
 ROWS, COLUMNS = 16, 64  # tokens and columns of a tile: 8 numbers per thread
 TILE = {"ROWS": ROWS, "COLUMNS": COLUMNS}
 
 
-@triton.jit
+@kernel
 def combine_kernel(
     y, weights, place, out, count, active, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):  # pragma: no cover - device code
@@ -35,7 +35,7 @@ def combine_kernel(
     tl.store(out + t[:, None] * width + d[None, :], total, mask=inside)
 
 
-@triton.jit
+@kernel
 def combine_backward_kernel(
     grad,
     y,
@@ -71,7 +71,7 @@ def forward(y: Tensor, weights: Tensor, place: Tensor) -> Tensor:
     """As `cpu.forward`, by Triton."""
     (tokens, active), width = place.shape, y.shape[1]
     out = y.new_empty((tokens, width))
-    tensors = y.contiguous(), weights.contiguous(), place.contiguous(), out
+    tensors = *contiguous(y, weights, place), out
     if out.numel():
         grid = triton.cdiv(tokens, ROWS), triton.cdiv(width, COLUMNS)
         launch(combine_kernel, grid, *tensors, tokens, active, width, **TILE)
@@ -82,8 +82,7 @@ def backward(grad: Tensor, y: Tensor, weights: Tensor, place: Tensor) -> tuple[T
     """As `cpu.backward`, by Triton."""
     (tokens, active), width = place.shape, y.shape[1]
     d_y, d_weights = y.new_empty(y.shape), weights.new_empty(weights.shape)
-    inputs = grad.contiguous(), y.contiguous(), weights.contiguous(), place.contiguous()
-    tensors = *inputs, d_y, d_weights
+    tensors = *contiguous(grad, y, weights, place), d_y, d_weights
     if tokens:
         grid = (triton.cdiv(tokens, ROWS),)
         launch(combine_backward_kernel, grid, *tensors, tokens, active, width, **TILE)

@@ -15,9 +15,9 @@ choice.
     d s = p (d p - p . d p) (softmax) or p (1 - p) d p (sigmoid);   d s += 2 r l lse softmax(s)
 
 Work: T E (K + about 10) operations; T (E + 2 K + 1) numbers read or written each way, where the
-composition of PyTorch calls makes about eight tensors (T, E). Counts are summed by program and then
-in order: two runs are equal bit by bit. Sources: Shazeer et al., arXiv 1701.06538; Fedus et al.,
-arXiv 2101.03961; Zoph et al., arXiv 2202.08906 (z-loss)."""
+composition of PyTorch calls makes about eight tensors (T, E). Partial sums are added in order and
+counts are whole numbers: two runs are equal bit by bit. Sources: Shazeer et al., arXiv 1701.06538;
+Fedus et al., arXiv 2101.03961; Zoph et al., arXiv 2202.08906 (z-loss)."""
 
 from typing import Literal, NamedTuple
 

@@ -41,12 +41,18 @@ def forward(
         mean, log_sum = present @ q, logs.square().sum()
         entropy = present @ torch.special.entr(q).sum(1)
     share = 1 / number.clamp_min(1)
+    counts = counts_of(chosen, experts)
+    return weights, chosen, counts, mean * share, log_sum * share, entropy * share, number, lse
+
+
+def counts_of(chosen: Tensor, experts: int) -> Tensor:
+    """How many rows chose each expert as first, second and so on: chosen (T, K) -> int64 (K, E)."""
+    active = chosen.shape[1]
     # One bin for each choice and expert, and one for padding.
     bins = (chosen + (experts + 1) * torch.arange(active, device=chosen.device)).flatten()
     counts = torch.zeros(active * (experts + 1), dtype=torch.int64, device=chosen.device)
     counts = counts.scatter_add(0, bins, torch.ones_like(bins))
-    counts = counts.view(active, experts + 1)[:, :experts].contiguous()
-    return weights, chosen, counts, mean * share, log_sum * share, entropy * share, number, lse
+    return counts.view(active, experts + 1)[:, :experts].contiguous()
 
 
 def backward(

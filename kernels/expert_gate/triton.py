@@ -2,20 +2,25 @@
 
 Shapes: T tokens, E experts, K active experts of a token.
 
-A program owns a block of rows and holds their scores: softmax, the K greatest in turn, weights and
-statistics are made without a tensor (T, E) in memory. Statistics leave as one row of partial sums a
-program, which PyTorch adds up: no atomic operations, so two runs give the same numbers."""
+A program takes blocks of rows in turn and holds their scores: softmax, the K greatest in turn,
+weights and statistics are made without a tensor (T, E) in memory. Statistics leave as one row of
+partial sums a program, which PyTorch adds up; there are as many programs as fill a GPU, so that
+this does not grow with the tokens. How many chose an expert is counted after the choice, in whole
+numbers. So two runs give the same numbers."""
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..launching import launch, power_of_two
+from ..launching import contiguous, kernel, launch, power_of_two
+from .cpu import counts_of
 
 NUMBERS = 512  # scores of a program: 4 a thread, without spills on sm_90
+PROGRAMS = 1056  # eight for each of the 132 multiprocessors of an H100
 SCORES = {"softmax": 0, "sigmoid": 1, "given": 2}
 TINY = torch.finfo(torch.float32).tiny
+LEAST = tl.constexpr(torch.finfo(torch.float32).min)
 
 
 @triton.jit
@@ -35,7 +40,7 @@ def probabilities(s, inside, SCORE: tl.constexpr):  # pragma: no cover - device 
     return p, soft, tl.log(total) + top
 
 
-@triton.jit
+@kernel
 def gate_kernel(
     scores,
     bias,
@@ -43,7 +48,6 @@ def gate_kernel(
     weights,
     chosen,
     lse,
-    count_parts,
     mean_parts,
     log_parts,
     entropy_parts,
@@ -61,58 +65,68 @@ def gate_kernel(
     EXPERTS: tl.constexpr,
 ):  # pragma: no cover - device code
     program = tl.program_id(0).to(tl.int64)
-    t = program * ROWS + tl.arange(0, ROWS)
     e = tl.arange(0, EXPERTS)
     k = tl.arange(0, CHOICES)
-    row = t < count
     known = e < experts
-    s = tl.load(
-        scores + t[:, None] * experts + e[None, :], mask=row[:, None] & known[None, :], other=0.0
-    )
-    p, _, logs = probabilities(s, known[None, :] & (t >= 0)[:, None], SCORE)
-    real = row
-    if MASK:
-        real = real & (tl.load(present_mask + t, mask=row, other=0) != 0)
-    remaining = p
-    if BIAS:
-        remaining += tl.load(bias + e, mask=known, other=0.0)[None, :]
-    remaining = tl.where(known[None, :], remaining, float("-inf"))
-    top_values = tl.zeros((ROWS, CHOICES), tl.float32)
-    top_experts = tl.zeros((ROWS, CHOICES), tl.int64) + experts
-    total = tl.zeros((ROWS,), tl.float32)
-    for i in range(ACTIVE):
-        best = tl.minimum(tl.argmax(remaining, 1, tie_break_left=True), experts - 1)
-        this = e[None, :] == best[:, None]
-        value = tl.sum(tl.where(this, p, 0.0), 1)
-        total += value
-        top_values = tl.where(k[None, :] == i, value[:, None], top_values)  # pyright: ignore[reportArgumentType]
-        top_experts = tl.where(
-            (k[None, :] == i) & real[:, None], best[:, None].to(tl.int64), top_experts
-        )
-        remaining = tl.where(this, float("-inf"), remaining)
-        number = tl.sum((this & real[:, None]).to(tl.int32), 0)
-        tl.store(count_parts + (program * ACTIVE + i) * experts + e, number, mask=known)
-    if NORMALISE:
-        top_values = top_values / tl.maximum(total, tiny)[:, None]
-    top_values = tl.where(real[:, None], top_values * scale, 0.0)
-    place = t[:, None] * ACTIVE + k[None, :]
-    stored = row[:, None] & (k < ACTIVE)[None, :]
-    tl.store(weights + place, top_values, mask=stored)
-    tl.store(chosen + place, top_experts, mask=stored)
-    if SCORE == 2:
-        logs = tl.zeros((ROWS,), tl.float32)
-    tl.store(lse + t, logs, mask=row)
-    q = p
-    if SCORE != 0:
-        q = p / tl.maximum(tl.sum(p, 1), tiny)[:, None]
-    q = tl.where(real[:, None], q, 0.0)
-    tl.store(mean_parts + program * experts + e, tl.sum(q, 0), mask=known)
-    tl.store(log_parts + program, tl.sum(tl.where(real, logs * logs, 0.0), 0))
-    entropy = tl.where(q > 0, -q * tl.log(tl.where(q > 0, q, 1.0)), 0.0)
-    tl.store(entropy_parts + program, tl.sum(tl.sum(entropy, 1), 0))
+    mean = tl.zeros((EXPERTS,), tl.float32)
+    log_sum = tl.zeros((ROWS,), tl.float32)
+    entropy_sum = tl.zeros((ROWS,), tl.float32)
+    for first in range(program * ROWS, count, tl.num_programs(0) * ROWS):
+        t = first + tl.arange(0, ROWS)
+        row = t < count
+        place = t[:, None] * experts + e[None, :]
+        s = tl.load(scores + place, mask=row[:, None] & known[None, :], other=0.0)
+        p, _, logs = probabilities(s, known[None, :] & (t >= 0)[:, None], SCORE)
+        real = row
+        if MASK:
+            real = real & (tl.load(present_mask + t, mask=row, other=0) != 0)
+        remaining = p
+        if BIAS:
+            remaining += tl.load(bias + e, mask=known, other=0.0)[None, :]
+        # Not a number counts as greatest, as in PyTorch. What is taken is below all numbers, so
+        # that no expert is taken twice.
+        remaining = tl.where(remaining == remaining, remaining, float("inf"))
+        remaining = tl.where(known[None, :], tl.maximum(remaining, LEAST), float("-inf"))
+        top_values = tl.zeros((ROWS, CHOICES), tl.float32)
+        top_experts = tl.zeros((ROWS, CHOICES), tl.int64) + experts
+        total = tl.zeros((ROWS,), tl.float32)
+        for i in range(ACTIVE):
+            best = tl.argmax(remaining, 1, tie_break_left=True)
+            this = e[None, :] == best[:, None]
+            value = tl.sum(tl.where(this, p, 0.0), 1)
+            total += value
+            top_values = tl.where(k[None, :] == i, value[:, None], top_values)  # pyright: ignore[reportArgumentType]
+            top_experts = tl.where(
+                (k[None, :] == i) & real[:, None], best[:, None].to(tl.int64), top_experts
+            )
+            remaining = tl.where(this, float("-inf"), remaining)
+        if NORMALISE:
+            divisor = tl.where(total < tiny, tiny, total)  # stays what is not a number
+            top_values = top_values / divisor[:, None]
+        top_values = tl.where(real[:, None], top_values * scale, 0.0)
+        at = t[:, None] * ACTIVE + k[None, :]
+        stored = row[:, None] & (k < ACTIVE)[None, :]
+        tl.store(weights + at, top_values, mask=stored)
+        tl.store(chosen + at, top_experts, mask=stored)
+        if SCORE == 2:
+            logs = tl.zeros((ROWS,), tl.float32)
+        tl.store(lse + t, logs, mask=row)
+        q = p
+        if SCORE != 0:
+            p_total = tl.sum(p, 1)
+            q = p / tl.where(p_total < tiny, tiny, p_total)[:, None]
+        q = tl.where(real[:, None], q, 0.0)
+        mean += tl.sum(q, 0)
+        log_sum += tl.where(real, logs * logs, 0.0)
+        # 0 at 0, and not a number where q is none.
+        entropy = tl.where(q > 0, -q * tl.log(tl.where(q > 0, q, 1.0)), q)
+        entropy_sum += tl.sum(entropy, 1)
+    tl.store(mean_parts + program * experts + e, mean, mask=known)
+    tl.store(log_parts + program, tl.sum(log_sum, 0))
+    tl.store(entropy_parts + program, tl.sum(entropy_sum, 0))
 
 
-@triton.jit
+@kernel
 def gate_backward_kernel(
     d_weights,
     d_mean,
@@ -189,10 +203,9 @@ def forward(
     scores = scores.contiguous()
     count, experts = scores.shape
     rows, padded = _tile(experts)
-    programs = triton.cdiv(count, rows)
+    programs = min(triton.cdiv(count, rows), PROGRAMS)
     weights, lse = scores.new_empty((count, active)), scores.new_empty((count,))
     chosen = scores.new_empty((count, active), dtype=torch.int64)
-    counts = scores.new_empty((programs, active, experts), dtype=torch.int32)
     mean, logs, entropy = (scores.new_empty((programs, *more)) for more in ((experts,), (), ()))
     tokens = scores.new_full((), count)
     if present_mask is not None:
@@ -201,14 +214,14 @@ def forward(
     flags |= {"ACTIVE": active, "CHOICES": triton.next_power_of_2(active)}
     flags |= {"SCORE": SCORES[score], "NORMALISE": normalise, "ROWS": rows, "EXPERTS": padded}
     bias = scores if bias is None else bias.contiguous()
-    mask = scores if present_mask is None else present_mask.to(torch.uint8)
-    results = weights, chosen, lse, counts, mean, logs, entropy
+    mask = scores if present_mask is None else present_mask.to(torch.uint8).contiguous()
+    results = weights, chosen, lse, mean, logs, entropy
     if count:
         tensors = scores, bias, mask, *results
         launch(gate_kernel, (programs,), *tensors, count, experts, scale, TINY, **flags)
     share = 1 / tokens.clamp_min(1)
     sums = mean.sum(0) * share, logs.sum() * share, entropy.sum() * share
-    return weights, chosen, counts.sum(0, dtype=torch.int64), *sums, tokens, lse
+    return weights, chosen, counts_of(chosen, experts), *sums, tokens, lse
 
 
 def backward(
@@ -224,8 +237,8 @@ def backward(
     scale: float,
 ) -> Tensor:
     """As `cpu.backward`, by Triton."""
-    grads = grad.contiguous(), grad_probability.contiguous(), grad_log_sum.contiguous()
-    scores, chosen = scores.contiguous(), chosen.contiguous()
+    grads = contiguous(grad, grad_probability, grad_log_sum)
+    scores, chosen = contiguous(scores, chosen)
     count, experts = scores.shape
     rows, padded = _tile(experts)
     d_scores = scores.new_empty((count, experts))

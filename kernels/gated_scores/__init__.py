@@ -15,6 +15,7 @@ and their gradients stay in the cache."""
 import torch
 from torch import Tensor
 
+from ..forms import Form, triton_refused
 from ..precision import match_autocast
 from ..register import operator
 from . import cpu, naive
@@ -40,6 +41,15 @@ def gated_scores(
             f"gated_scores: h, weight, bias, out_weight, out_bias do not fit: {shapes}"
         )
     return torch.ops.headwise.gated_scores(*match_autocast(*operands))
+
+
+def forms(h: Tensor, weight: Tensor) -> list[Form]:
+    """What can compute the scores of such instances."""
+    refused = triton_refused(h, weight) or ("" if fits(h) else f"{h.dtype}")
+    return [
+        Form("torch's product, then gates and scores in one Triton pass", refused),
+        Form("PyTorch calls, by blocks of rows"),
+    ]
 
 
 def empty(h: Tensor, weight: Tensor, bias: Tensor, out_weight: Tensor, out_bias: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ numbers per head. Dense attention times the gate computes all H N rows. Stored f
 pass: inputs, output and one number per row. On the CPU, each head of each sample is one call of
 PyTorch's fused operator on its gathered queries, without padding; with a causal mask or masks of
 pairs, blocks of queries, so that no mask of N x M numbers is made. On the GPU one kernel gathers by
-an index sorted by head; programs beyond n_h end at once."""
+an index sorted by head; programs beyond n_h end at once. Other devices compute all rows
+(`device`)."""
 
 import torch
 from torch import Tensor
@@ -37,8 +38,8 @@ def gathered_heads(
 
     query: (B, H, N, d); key, value: (B, K, M, d) with K dividing H; gate: (B, H, N); mask: bool,
     broadcasts to (B, H, N, M), True = may attend, a row without any gives 0; causal: query i sees
-    keys up to i + M - N; scale: by default 1 / sqrt(d). Returns (B, H, N, d). On a GPU it needs
-    Triton and at most 32 bits.
+    keys up to i + M - N; scale: by default 1 / sqrt(d). Returns (B, H, N, d). Off the CPU and
+    without the Triton form all rows are computed.
 
     Raises ValueError if shapes or types do not fit. Source of the gate: MoH, arXiv 2410.11842,
     section 3."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..precision import compute_type
+from . import device
 
 BLOCK = 256  # queries at a time where each has a mask of its own
 
@@ -140,14 +141,10 @@ def forward(
     causal: bool,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """(out (B, H, N, d), lse (B, H, N)); lse is +inf where nothing is computed.
-
-    Raises ValueError on a GPU, whose only form is the Triton one.
-    """
-    if query.is_cuda:  # pragma: no cover - needs a GPU
-        raise ValueError(
-            f"gathered_heads: on a GPU it needs Triton and no float64, got {query.dtype}"
-        )
+    """(out (B, H, N, d), lse (B, H, N)); lse is +inf where nothing is computed."""
+    if not query.is_cpu:
+        out, lse = device.forward(query, key, value, gate, mask, causal, scale)
+        return token_major(query).copy_(out), lse
     kind, where = compute_type(query), places(gate)
     q = taken(query, where)
     mixed, sums = room(q, causal), q.new_full(q.shape[:1], torch.inf, dtype=kind)
@@ -181,6 +178,10 @@ def backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of query, key, value and gate."""
+    if not query.is_cpu:
+        parts = (grad, query, key, value, gate, mask, out, lse, causal, scale)
+        d_query, *others = device.backward(*parts)
+        return token_major(query).copy_(d_query), others[0], others[1], others[2]
     kind, where = compute_type(query), places(gate)
     q, g, sums, weight = (
         taken(query, where),

@@ -8,14 +8,14 @@ Forward and gradient of the queries: a program owns a block of the queries of on
 sum (online softmax) and scatters rows times gate. Programs beyond n_h end at once, so nothing waits
 for the counts. Gradient of keys and values: a program owns a block of keys of one head and walks
 the gathered queries; heads that share keys are summed by PyTorch. Limited by matrix products from
-some hundred keys on. Tiles are fixed, chosen so that nothing spills on sm_90."""
+some hundred keys on. Tiles are fixed; nothing spills on sm_90 as launched."""
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..launching import launch, power_of_two
+from ..launching import PRECISION, contiguous, kernel, launch, pair_and_block, power_of_two
 from .cpu import token_major
 
 QUERIES, KEYS = 64, 32
@@ -28,7 +28,7 @@ def _rows(
     """Tokens of a block of gathered queries, and which of them there are."""
     i = first + tl.arange(0, QUERIES)
     live = i < tl.load(counts + pair)
-    return tl.load(order + pair.to(tl.int64) * tokens + i, mask=live, other=0), live
+    return tl.load(order + pair * tokens + i, mask=live, other=0), live
 
 
 @triton.jit
@@ -52,7 +52,7 @@ def _allowed(
     return counts
 
 
-@triton.jit
+@kernel
 def forward_kernel(
     query,
     key,
@@ -91,11 +91,11 @@ def forward_kernel(
     KEYS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):  # pragma: no cover - device code
-    pair = tl.program_id(1)
-    first = tl.program_id(0) * QUERIES
+    pair, block = pair_and_block(tl.cdiv(tokens, QUERIES))
+    first = block * QUERIES
     if first >= tl.load(counts + pair):
         return
-    b, h = (pair // heads).to(tl.int64), pair % heads
+    b, h = pair // heads, pair % heads
     rows, live = _rows(order, counts, pair, first, tokens, QUERIES)
     q = _tile(query + b * q_b + h * q_h, rows, live, q_n, width, WIDTH)
     top = tl.full((QUERIES,), float("-inf"), tl.float32)
@@ -110,17 +110,17 @@ def forward_kernel(
         v = _tile(value + b * v_b + (h // group) * v_h, j, j < keys, v_n, width, WIDTH)
         head_mask = mask + b * mask_b + h * mask_h
         may = _allowed(head_mask, rows, live, j, tokens, keys, mask_n, mask_m, MASKED, CAUSAL)
-        scores = tl.dot(q, tl.trans(k), input_precision="tf32x3") * scale
+        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
         scores = tl.where(may, scores, float("-inf"))
         new = tl.maximum(top, tl.max(scores, 1))
         safe = tl.where(new == float("-inf"), 0.0, new)
         weight = tl.exp(scores - safe[:, None])
         keep = tl.exp(top - safe)
         total = total * keep + tl.sum(weight, 1)
-        summed = summed * keep[:, None] + tl.dot(weight.to(v.dtype), v, input_precision="tf32x3")
+        summed = summed * keep[:, None] + tl.dot(weight.to(v.dtype), v, input_precision=PRECISION)
         top = new
     divisor = tl.where(total == 0.0, 1.0, total)
-    at = pair.to(tl.int64) * tokens + rows
+    at = pair * tokens + rows
     factor = tl.load(gate + at, mask=live, other=0.0).to(tl.float32) / divisor
     d = tl.arange(0, WIDTH)
     place = out + b * o_b + h * o_h + rows.to(tl.int64)[:, None] * o_n + d[None, :]
@@ -128,7 +128,7 @@ def forward_kernel(
     tl.store(lse + at, tl.where(total == 0.0, float("inf"), top + tl.log(divisor)), mask=live)
 
 
-@triton.jit
+@kernel
 def query_backward_kernel(
     grad,
     query,
@@ -172,13 +172,13 @@ def query_backward_kernel(
     KEYS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):  # pragma: no cover - device code
-    pair = tl.program_id(1)
-    first = tl.program_id(0) * QUERIES
+    pair, block = pair_and_block(tl.cdiv(tokens, QUERIES))
+    first = block * QUERIES
     if first >= tl.load(counts + pair):
         return
-    b, h = (pair // heads).to(tl.int64), pair % heads
+    b, h = pair // heads, pair % heads
     rows, live = _rows(order, counts, pair, first, tokens, QUERIES)
-    at = pair.to(tl.int64) * tokens + rows
+    at = pair * tokens + rows
     q = _tile(query + b * q_b + h * q_h, rows, live, q_n, width, WIDTH)
     g = _tile(grad + b * g_b + h * g_h, rows, live, g_n, width, WIDTH)
     g = (g * tl.load(gate + at, mask=live, other=0.0).to(tl.float32)[:, None]).to(q.dtype)
@@ -194,17 +194,17 @@ def query_backward_kernel(
         v = _tile(value + b * v_b + (h // group) * v_h, j, j < keys, v_n, width, WIDTH)
         head_mask = mask + b * mask_b + h * mask_h
         may = _allowed(head_mask, rows, live, j, tokens, keys, mask_n, mask_m, MASKED, CAUSAL)
-        scores = tl.dot(q, tl.trans(k), input_precision="tf32x3") * scale
+        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
         weight = tl.where(may, tl.exp(scores - sums[:, None]), 0.0)
-        d_weight = tl.dot(g, tl.trans(v), input_precision="tf32x3")
+        d_weight = tl.dot(g, tl.trans(v), input_precision=PRECISION)
         slope = weight * (d_weight - part[:, None]) * scale
-        summed += tl.dot(slope.to(k.dtype), k, input_precision="tf32x3")
+        summed += tl.dot(slope.to(k.dtype), k, input_precision=PRECISION)
     d = tl.arange(0, WIDTH)
     place = d_query + b * o_b + h * o_h + rows.to(tl.int64)[:, None] * o_n + d[None, :]
     tl.store(place, summed, mask=live[:, None] & (d < width)[None, :])
 
 
-@triton.jit
+@kernel
 def key_backward_kernel(
     grad,
     query,
@@ -246,16 +246,16 @@ def key_backward_kernel(
     KEYS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):  # pragma: no cover - device code
-    pair = tl.program_id(1)
-    b, h = (pair // heads).to(tl.int64), pair % heads
-    j = tl.program_id(0) * KEYS + tl.arange(0, KEYS)
+    pair, block = pair_and_block(tl.cdiv(keys, KEYS))
+    b, h = pair // heads, pair % heads
+    j = block * KEYS + tl.arange(0, KEYS)
     k = _tile(key + b * k_b + (h // group) * k_h, j, j < keys, k_n, width, WIDTH)
     v = _tile(value + b * v_b + (h // group) * v_h, j, j < keys, v_n, width, WIDTH)
     for_key = tl.zeros((KEYS, WIDTH), tl.float32)
     for_value = tl.zeros((KEYS, WIDTH), tl.float32)
     for first in range(0, tl.load(counts + pair), QUERIES):
         rows, live = _rows(order, counts, pair, first, tokens, QUERIES)
-        at = pair.to(tl.int64) * tokens + rows
+        at = pair * tokens + rows
         q = _tile(query + b * q_b + h * q_h, rows, live, q_n, width, WIDTH)
         g = _tile(grad + b * g_b + h * g_h, rows, live, g_n, width, WIDTH)
         g = (g * tl.load(gate + at, mask=live, other=0.0).to(tl.float32)[:, None]).to(q.dtype)
@@ -265,14 +265,14 @@ def key_backward_kernel(
         may = _allowed(head_mask, rows, live, j, tokens, keys, mask_n, mask_m, MASKED, CAUSAL)
         # Keys come first here, so that the tiles need no turning before the products that sum over
         # queries.
-        scores = tl.dot(k, tl.trans(q), input_precision="tf32x3") * scale
+        scores = tl.dot(k, tl.trans(q), input_precision=PRECISION) * scale
         weight = tl.where(tl.trans(may), tl.exp(scores - sums[None, :]), 0.0)
-        for_value += tl.dot(weight.to(g.dtype), g, input_precision="tf32x3")
-        d_weight = tl.dot(v, tl.trans(g), input_precision="tf32x3")
+        for_value += tl.dot(weight.to(g.dtype), g, input_precision=PRECISION)
+        d_weight = tl.dot(v, tl.trans(g), input_precision=PRECISION)
         slope = weight * (d_weight - part[None, :]) * scale
-        for_key += tl.dot(slope.to(q.dtype), q, input_precision="tf32x3")
+        for_key += tl.dot(slope.to(q.dtype), q, input_precision=PRECISION)
     d = tl.arange(0, WIDTH)
-    place = (pair.to(tl.int64) * keys + j)[:, None] * width + d[None, :]
+    place = (pair * keys + j)[:, None] * width + d[None, :]
     inside = (j < keys)[:, None] & (d < width)[None, :]
     tl.store(d_key + place, for_key, mask=inside)
     tl.store(d_value + place, for_value, mask=inside)
@@ -344,7 +344,7 @@ def forward(
         order, counts, marks, steps = _gathered(gate, mask, keys)
         flags = _flags(query, mask is not None, causal, False)
         strides = [s for tensor in (query, key, value, out) for s in tensor.stride()[:3]]
-        grid = triton.cdiv(tokens, flags["QUERIES"]), batch * heads
+        grid = (batch * heads * triton.cdiv(tokens, flags["QUERIES"]),)
         tensors = query, key, value, gate, order, counts, marks, out, lse
         numbers = heads, heads // key.shape[1], tokens, keys, width, scale, *strides, *steps
         launch(forward_kernel, grid, *tensors, *numbers, **flags)
@@ -365,7 +365,7 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As `cpu.backward`, by Triton."""
     grad, query, key, value = _rowwise(grad, query, key, value)
-    gate, lse = gate.contiguous(), lse.contiguous()
+    gate, lse = contiguous(gate, lse)
     batch, heads, tokens, width = query.shape
     groups, keys = key.shape[1:3]
     # sum(gate g o) = sum(g out): the same number serves the softmax and, divided by the gate, the
@@ -381,10 +381,10 @@ def backward(
         tensors = [grad, query, key, value, gate, order, counts, marks, lse, delta]
         sizes = [heads, heads // groups, tokens, keys, width, scale]
         strides = [s for tensor in (grad, query, key, value) for s in tensor.stride()[:3]]
-        grid = triton.cdiv(tokens, flags["QUERIES"]), batch * heads
+        grid = (batch * heads * triton.cdiv(tokens, flags["QUERIES"]),)
         numbers = *sizes, *strides, *d_query.stride()[:3], *steps
         launch(query_backward_kernel, grid, *tensors, d_query, *numbers, **flags)
-        grid = triton.cdiv(keys, flags["KEYS"]), batch * heads
+        grid = (batch * heads * triton.cdiv(keys, flags["KEYS"]),)
         numbers = *sizes, *strides, *steps
         launch(key_backward_kernel, grid, *tensors, d_key, d_value, *numbers, **flags)
     summed = [part.unflatten(1, (groups, -1)).sum(2) for part in (d_key, d_value)]

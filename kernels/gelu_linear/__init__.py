@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..forms import Form
 from ..precision import match_autocast
 from ..register import operator
 from . import cpu
@@ -35,11 +36,28 @@ def gelu_linear(h: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
         shapes = [None if x is None else tuple(x.shape) for x in (h, weight, bias)]
         raise ValueError("gelu_linear: h {}, weight {}, bias {} do not fit".format(*shapes))
     h, weight, bias = match_autocast(h, weight, bias)
-    if not torch.compiler.is_compiling() and (
-        h.numel() <= SMALL_NUMBERS or (not torch.is_grad_enabled() and not h.is_cpu)
-    ):
+    if not torch.compiler.is_compiling() and not _keeping_refused(h):
         return exported(h, weight, bias)
     return torch.ops.headwise.gelu_linear(h, weight, bias)
+
+
+def _keeping_refused(h: Tensor) -> str:
+    """Why PyTorch's own two calls, which keep gelu(h), are not taken; "" where they are."""
+    if h.numel() <= SMALL_NUMBERS or (not torch.is_grad_enabled() and not h.is_cpu):
+        return ""
+    return "it would keep gelu(h)" if torch.is_grad_enabled() else "blocks stay in the cache"
+
+
+def forms(h: Tensor) -> list[Form]:
+    """What can compute the layer of such an input."""
+    blocks = "all rows at once"
+    if h.is_cpu and h.numel():
+        rows = cpu.rows_per_block(h.reshape(-1, h.shape[-1]))
+        blocks = f"blocks of {rows} rows"
+    return [
+        Form("PyTorch's gelu and linear", _keeping_refused(h)),
+        Form(f"gelu again in the backward pass, {blocks}"),
+    ]
 
 
 def exported(h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -19,7 +19,7 @@ from ..dispatch import Dispatch
 from ..forms import Form, triton_refused
 from ..precision import match_autocast
 from ..register import operator
-from . import cpu, naive
+from . import cpu, naive, native
 
 
 def grouped_linear(
@@ -66,11 +66,15 @@ def grouped_linear(
     )
 
 
-def forms(x: Tensor, weight: Tensor) -> list[Form]:
-    """What can compute the products for such tensors."""
+def forms(x: Tensor, weight: Tensor, rows: int | None = None) -> list[Form]:
+    """What can compute the products for such tensors; rows: S, by default those of x."""
+    rows = x.shape[0] if rows is None else rows
+    float64 = "float64" if x.dtype == torch.float64 else ""
     return [
-        Form("Triton kernel, gather and activation on loading", triton_refused(x, weight)),
-        Form("torch.nn.functional.grouped_mm", cpu.native_refused(x, weight)),
+        Form("torch.nn.functional.grouped_mm", native.refused(x, weight, rows)),
+        Form(
+            "Triton kernel, gather and activation on loading", triton_refused(x, weight) or float64
+        ),
         Form("loop over experts"),
     ]
 
@@ -89,9 +93,10 @@ def empty(
     return x.new_empty((x.shape[0] if tokens is None else tokens.shape[0], weight.shape[1]))
 
 
-def fits(x: Tensor) -> bool:
-    """The Triton kernels sum in float32."""
-    return x.dtype != torch.float64
+def fits(x: Tensor, weight: Tensor, tokens: Tensor | None) -> bool:
+    """Whether the Triton kernels, which sum in float32, come before `grouped_mm`."""
+    rows = x.shape[0] if tokens is None else tokens.shape[0]
+    return x.dtype != torch.float64 and (x.is_cpu or bool(native.refused(x, weight, rows)))
 
 
 operator(

@@ -6,87 +6,11 @@ Shapes: S rows sorted by expert, E experts, D width of the input, F of the outpu
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .naive import activate, input_rows
-
-
-def native_refused(x: Tensor, weight: Tensor) -> str:
-    """Why `torch.nn.functional.grouped_mm` is not taken for these tensors; "" where it is."""
-    if x.device.type == "cpu" and x.shape[0] >= 128 * weight.shape[0]:
-        return (
-            "on the CPU it is a loop; with 128 rows per expert ours is faster, "
-            "as it activates them in the cache"
-        )
-    if not hasattr(F, "grouped_mm"):
-        return "this PyTorch has no grouped_mm"
-    if x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        return f"no grouped_mm in {x.dtype}"
-    if any(size * x.element_size() % 16 for size in weight.shape[1:]):
-        sizes = f"{weight.shape[1]} and {weight.shape[2]}"
-        return f"rows of {sizes} numbers are no multiples of 16 bytes"
-    if weight.data_ptr() % 16 or not weight.is_contiguous():
-        return "the weights are not contiguous"
-    return ""
-
-
-def activate_backward(
-    grad: Tensor, h: Tensor, activation: str, gated: bool, out: Tensor, activated: Tensor
-) -> None:
-    """Write the gradient of h into out, from that of `activate`; activated: act(h), or act(gate) if
-    gated.
-    """
-    if not gated:
-        _slope(grad, h, activation, out)
-        return
-    gate, up = h.chunk(2, -1)
-    d_gate, d_up = out.chunk(2, -1)
-    _slope(grad * up, gate, activation, d_gate)
-    torch.mul(grad, activated, out=d_up)
-
-
-def _slope(grad: Tensor, h: Tensor, activation: str, out: Tensor) -> None:
-    """Write grad times the derivative of the activation at h into out."""
-    match activation:
-        case "relu":
-            torch.ops.aten.threshold_backward.grad_input(grad, h, 0, grad_input=out)
-        case "gelu":
-            torch.ops.aten.gelu_backward.grad_input(grad, h, grad_input=out)
-        case "silu":
-            torch.ops.aten.silu_backward.grad_input(grad, h, grad_input=out)
-        case "quick_gelu":
-            s = torch.sigmoid(1.702 * h)
-            out.copy_(grad * (s + 1.702 * h * s * (1 - s)))
-        case _:
-            out.copy_(grad)
-
-
-def native(
-    x: Tensor, weight: Tensor, bias: Tensor | None, offsets: Tensor, transposed: bool = False
-) -> Tensor:
-    """x_s W_e^T + b_e for the rows s of each expert e by grouped_mm, 0 for rows of none;
-    transposed: x_s W_e.
-    """
-    out = F.grouped_mm(
-        x.contiguous(), weight if transposed else weight.transpose(1, 2), offs=offsets[1:]
-    )
-    ends = offsets.tolist()
-    out[ends[-1] :] = 0.0  # not written by every form of grouped_mm
-    if bias is not None:
-        for e, (a, b) in enumerate(pairwise(ends)):
-            out[a:b] += bias[e]
-    return out
-
-
-def sum_of_copies(rows: Tensor, place: Tensor, like: Tensor) -> Tensor:
-    """Sum of the rows of each token, choice by choice, so that it has one order: (S, D), (T, K) ->
-    (T, D).
-    """
-    out = torch.zeros_like(like, memory_format=torch.contiguous_format)
-    for column in place.unbind(1):
-        out += rows.index_select(0, column)
-    return out
+from . import native
+from .naive import activate
+from .slopes import activate_backward, sum_of_copies
 
 
 def forward(
@@ -101,8 +25,8 @@ def forward(
 ) -> Tensor:
     """See `grouped_linear`: (S, F)."""
     pairs = x.shape[0] if tokens is None else tokens.shape[0]
-    if pairs and not native_refused(x, weight):
-        return native(input_rows(x, tokens, activation, gated), weight, bias, offsets)
+    if pairs and not native.refused(x, weight, pairs):
+        return native.forward(x, weight, bias, offsets, tokens, activation, gated)
     out, ends = x.new_empty((pairs, weight.shape[1])), offsets.tolist()
     out[ends[-1] :] = 0.0
     # Expert by expert, so that what is gathered or activated is used while it is in the cache.
@@ -130,13 +54,16 @@ def backward(
     gated: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, weight and bias (empty without one)."""
+    pairs = grad.shape[0]
+    at_once = pairs > 0 and not native.refused(x, weight, pairs)
+    if at_once and not x.is_cpu:
+        return native.backward(grad, x, weight, bias, offsets, tokens, place, activation, gated)
     grad, ends = grad.contiguous(), offsets.tolist()
     d_weight = torch.empty_like(weight, memory_format=torch.contiguous_format)
     d_bias = weight.new_empty((0,) if bias is None else bias.shape)
     # The gradient of all input rows: by one call, expert by expert below, or, where the rows were
     # activated, as part of the gradient of x.
-    at_once = not native_refused(x, weight) and grad.shape[0] > 0
-    d_rows = native(grad, weight, None, offsets, transposed=True) if at_once else None
+    d_rows = native.product(grad, weight, None, offsets) if at_once else None
     if tokens is not None and d_rows is None:
         d_rows = x.new_empty((grad.shape[0], weight.shape[2]))
         d_rows[ends[-1] :] = 0.0

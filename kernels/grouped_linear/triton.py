@@ -15,12 +15,21 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..launching import launch
-from .cpu import sum_of_copies
+from ..launching import PRECISION, contiguous, kernel, launch
 from .naive import ACTIVATIONS
+from .slopes import sum_of_copies
 
-ROWS, COLUMNS, STEP = 32, 64, 32
-TILE = {"ROWS": ROWS, "COLUMNS": COLUMNS, "STEP": STEP}
+ROWS = 64  # of a tile: fewer do not use Hopper's products of a group of warps
+
+
+def _tile(x: Tensor, slope: bool = False) -> dict[str, int]:
+    """Sides of a tile, and its warps. Numbers of 2 bytes leave room for twice as many columns,
+    unless the slope of the activation needs the registers. Eight warps, since four spill where
+    products have operands in registers (8.0, 8.6, 12.0).
+    """
+    half = x.element_size() == 2
+    columns, step = 128 if half and not slope else 64, 64 if half else 32
+    return {"ROWS": ROWS, "COLUMNS": columns, "STEP": step, "num_warps": 8}
 
 
 @triton.jit
@@ -71,7 +80,7 @@ def _load(
     return raw
 
 
-@triton.jit
+@kernel
 def rows_kernel(
     x,
     weight,
@@ -120,7 +129,7 @@ def rows_kernel(
             a = _load(x, source, live, d, width, x_s, ACTIVATION, GATED)
         place = expert_weight + d[:, None] * w_in + f[None, :] * w_out
         w = tl.load(place, mask=(d < width)[:, None] & (f < outputs)[None, :], other=0.0)
-        summed += tl.dot(a, w, input_precision="tf32x3")
+        summed += tl.dot(a, w, input_precision=PRECISION)
     if BIAS:
         summed += tl.load(bias + e.to(tl.int64) * outputs + f, mask=f < outputs, other=0.0).to(
             tl.float32
@@ -137,7 +146,7 @@ def rows_kernel(
     tl.store(out + place, summed, mask=inside)
 
 
-@triton.jit
+@kernel
 def weight_kernel(
     grad,
     x,
@@ -173,7 +182,7 @@ def weight_kernel(
         a = _load(x, source, live, d, width, x_s, ACTIVATION, GATED)
         place = grad + rows[None, :] * g_s + f[:, None]
         g = tl.load(place, mask=live[None, :] & (f < outputs)[:, None], other=0.0)
-        summed += tl.dot(g, a, input_precision="tf32x3")
+        summed += tl.dot(g, a, input_precision=PRECISION)
         if BIAS:
             total += tl.sum(g.to(tl.float32), 1)
     place = (e.to(tl.int64) * outputs + f)[:, None] * width + d[None, :]
@@ -186,7 +195,7 @@ def weight_kernel(
 
 def _tiles(offsets: Tensor, rows: int) -> tuple[Tensor, Tensor]:
     """Expert (E: none) and first row of each block of rows, int32, as many as there can be."""
-    experts = len(offsets) - 1
+    experts = offsets.shape[0] - 1
     ends = ((offsets.diff() + ROWS - 1) // ROWS).cumsum(0)
     block = torch.arange(triton.cdiv(rows, ROWS) + experts, device=offsets.device)
     expert = torch.searchsorted(ends, block, right=True)
@@ -214,12 +223,12 @@ def _rows(
     experts, outputs, width = weight.shape
     out = x.new_zeros((rows, outputs * (2 if gated and hidden is not None else 1)))
     if out.numel():
-        expert, first = _tiles(offsets, rows)
+        (expert, first), tile = _tiles(offsets, rows), _tile(x, hidden is not None)
         optional = [x if tensor is None else tensor for tensor in (bias, tokens, hidden)]
         strides = weight.stride(0), weight.stride(2), weight.stride(1)
         launch(
             rows_kernel,
-            (len(expert), triton.cdiv(outputs, COLUMNS)),
+            (expert.shape[0], triton.cdiv(outputs, tile["COLUMNS"])),
             *(x, weight, *optional, expert, first, offsets, out, experts, width, outputs),
             *(x.stride(0), *strides, out.stride(0)),
             GATHER=tokens is not None,
@@ -227,7 +236,7 @@ def _rows(
             GATED=gated,
             BIAS=bias is not None,
             SLOPE=hidden is not None,
-            **TILE,
+            **tile,
         )
     return out
 
@@ -243,11 +252,9 @@ def forward(
     gated: bool,
 ) -> Tensor:
     """As `cpu.forward`, by Triton."""
-    x, weight, bias = (
-        x.contiguous(),
-        weight.contiguous(),
-        None if bias is None else bias.contiguous(),
-    )
+    x, weight, offsets = contiguous(x, weight, offsets)
+    bias = None if bias is None else bias.contiguous()
+    tokens = None if tokens is None else tokens.contiguous()
     return _rows(x, weight, bias, offsets, tokens, None, activation, gated, False)
 
 
@@ -263,12 +270,14 @@ def backward(
     gated: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `cpu.backward`, by Triton."""
-    grad, x, weight = grad.contiguous(), x.contiguous(), weight.contiguous()
+    grad, x, weight, offsets = contiguous(grad, x, weight, offsets)
+    tokens = None if tokens is None else tokens.contiguous()
     experts, outputs, width = weight.shape
     d_weight = torch.empty_like(weight)
     d_bias = weight.new_empty((0,) if bias is None else bias.shape)
     if weight.numel():
-        grid = experts, triton.cdiv(outputs, ROWS), triton.cdiv(width, COLUMNS)
+        tile = _tile(x)
+        grid = experts, triton.cdiv(outputs, ROWS), triton.cdiv(width, tile["COLUMNS"])
         launch(
             weight_kernel,
             grid,
@@ -278,7 +287,7 @@ def backward(
             ACTIVATION=ACTIVATIONS.index(activation),
             GATED=gated,
             BIAS=bias is not None,
-            **TILE,
+            **tile,
         )
     if place is None:
         d_x = _rows(grad, weight, None, offsets, None, x, activation, gated, True)

@@ -51,7 +51,10 @@ def _tiles(where: Layout) -> list[tuple[slice, slice, Tensor]]:
     """Tiles of columns: their cells, columns of the padded grid that their windows span, index (T,
     w) among those.
     """
-    first = where.columns.tolist()
+    # Counted here: the columns lie on the device, and the host would wait for them.
+    last = where.width + 2 * where.pad - where.window
+    shift = 0 if where.pad else where.window // 2
+    first = [min(max(0, column - shift), last) for column in range(where.width)]
     steps = torch.arange(where.window, device=where.columns.device)
     tiles = []
     for start in range(0, where.width, TILE):
@@ -101,7 +104,7 @@ def _products(a: Tensor, b: Tensor, where: Layout) -> Tensor:
                 0, size[:2]
             )
             out[:, :, cells, row] = band.gather(3, index.expand(*size[:2], -1, -1))
-    return out.view(*a.shape[:3], -1)
+    return out.view(*a.shape[:3], where.window**2)
 
 
 def _scattered(weights: Tensor, a: Tensor, where: Layout) -> Tensor:
@@ -120,8 +123,10 @@ def _scattered(weights: Tensor, a: Tensor, where: Layout) -> Tensor:
             band = _bands(rows[:, :, cells, row], index, span.stop - span.start)
             slab[:, span] += torch.bmm(band.transpose(1, 2), cells_of[:, cells])
         grid.index_add_(1, where.rows + row, slab.unflatten(0, (groups, where.height)))
+    if not pad:
+        return grid.view(a.shape)
     inside = grid[:, pad : pad + where.height, pad : pad + where.width]
-    return inside.reshape(a.shape)
+    return inside.clone(memory_format=torch.contiguous_format).view(a.shape)
 
 
 def allowed(where: Layout, mask: Tensor | None) -> Tensor | None:
@@ -136,7 +141,9 @@ def allowed(where: Layout, mask: Tensor | None) -> Tensor | None:
     present = torch.ones(1, where.height, where.width, dtype=torch.bool, device=device)
     present = present if mask is None else mask.view(-1, where.height, where.width)
     present = F.pad(present, [where.pad] * 4)
-    return present[:, row, column].reshape(present.shape[0], 1, where.height * where.width, -1)
+    return present[:, row, column].reshape(
+        present.shape[0], 1, where.height * where.width, where.window**2
+    )
 
 
 def probabilities(logits: Tensor, where: Layout, mask: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..launching import launch
+from ..launching import contiguous, kernel, launch, pair_and_block
 from .cpu import compute_type
 
 CELLS, WARPS = 32, 8
@@ -27,7 +27,7 @@ def _start(place, side, window, CLAMP: tl.constexpr):  # pragma: no cover - devi
     return start
 
 
-@triton.jit
+@kernel
 def sum_kernel(
     scores,
     value,
@@ -45,9 +45,9 @@ def sum_kernel(
     CELLS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):  # pragma: no cover - device code
-    group = tl.program_id(1).to(tl.int64)
     cells = height * width
-    n = tl.program_id(0) * CELLS + tl.arange(0, CELLS)
+    group, block = pair_and_block(tl.cdiv(cells, CELLS))
+    n = block * CELLS + tl.arange(0, CELLS)
     d = tl.arange(0, WIDTH)
     here, wide = n < cells, d < features
     top_row = _start(n // width, height, window, CLAMP)
@@ -94,7 +94,7 @@ def sum_kernel(
     )
 
 
-@triton.jit
+@kernel
 def product_kernel(
     a,
     b,
@@ -114,9 +114,9 @@ def product_kernel(
     CELLS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):  # pragma: no cover - device code
-    group = tl.program_id(1).to(tl.int64)
     cells = height * width
-    n = tl.program_id(0) * CELLS + tl.arange(0, CELLS)
+    group, block = pair_and_block(tl.cdiv(cells, CELLS))
+    n = block * CELLS + tl.arange(0, CELLS)
     d = tl.arange(0, WIDTH)
     here, wide = n < cells, d < features
     top_row = _start(n // width, height, window, CLAMP)
@@ -150,7 +150,7 @@ def product_kernel(
         tl.store(out + place, product, mask=here)
 
 
-@triton.jit
+@kernel
 def scatter_kernel(
     scores,
     a,
@@ -168,9 +168,9 @@ def scatter_kernel(
     CELLS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):  # pragma: no cover - device code
-    group = tl.program_id(1).to(tl.int64)
     cells = height * width
-    j = tl.program_id(0) * CELLS + tl.arange(0, CELLS)
+    group, block = pair_and_block(tl.cdiv(cells, CELLS))
+    j = block * CELLS + tl.arange(0, CELLS)
     d = tl.arange(0, WIDTH)
     here, wide = j < cells, d < features
     row, column = j // width, j % width
@@ -205,7 +205,7 @@ def scatter_kernel(
 
 def _launch(
     value: Tensor, mask: Tensor | None, height: int, width: int, clamp: bool
-) -> tuple[tuple[int, int], Tensor, dict[str, int]]:
+) -> tuple[tuple[int], Tensor, dict[str, int]]:
     """Grid of programs, mask (any tensor stands for none), and the flags of all kernels."""
     flags: dict[str, int] = {
         "CLAMP": clamp,
@@ -215,14 +215,15 @@ def _launch(
     }
     flags["WIDTH"] = triton.next_power_of_2(value.shape[3])
     marks = value if mask is None else mask.contiguous().view(torch.uint8)
-    return (triton.cdiv(height * width, CELLS), value.shape[0] * value.shape[1]), marks, flags
+    groups = value.shape[0] * value.shape[1]
+    return (groups * triton.cdiv(height * width, CELLS),), marks, flags
 
 
 def weighted(
     weights: Tensor, value: Tensor, height: int, width: int, window: int, clamp: bool
 ) -> Tensor:
     """As `cpu.weighted`, in the type of the values."""
-    weights, value = weights.contiguous(), value.contiguous()
+    weights, value = contiguous(weights, value)
     grid, marks, flags = _launch(value, None, height, width, clamp)
     out = torch.empty_like(value)
     sizes = (value.shape[1], height, width, window, value.shape[3])
@@ -233,7 +234,7 @@ def weighted(
 
 def products(a: Tensor, b: Tensor, height: int, width: int, window: int, clamp: bool) -> Tensor:
     """As `cpu.products`, in the type of a."""
-    a, b = a.contiguous(), b.contiguous()
+    a, b = contiguous(a, b)
     grid, marks, flags = _launch(a, None, height, width, clamp)
     out = a.new_empty((*a.shape[:3], window * window))
     sizes = (a.shape[1], height, width, window, a.shape[3])
@@ -246,7 +247,7 @@ def scattered(
     weights: Tensor, a: Tensor, height: int, width: int, window: int, clamp: bool
 ) -> Tensor:
     """As `cpu.scattered`, in the type of a."""
-    weights, a = weights.contiguous(), a.contiguous()
+    weights, a = contiguous(weights, a)
     grid, marks, flags = _launch(a, None, height, width, clamp)
     out = torch.empty_like(a)
     sizes = (a.shape[1], height, width, window, a.shape[3])
@@ -265,7 +266,7 @@ def read(
     clamp: bool,
 ) -> tuple[Tensor, Tensor]:
     """As `cpu.read`."""
-    logits, value = logits.contiguous(), value.contiguous()
+    logits, value = contiguous(logits, value)
     grid, marks, flags = _launch(value, mask, height, width, clamp)
     out, lse = torch.empty_like(value), value.new_empty(value.shape[:3], dtype=compute_type(value))
     sizes = (value.shape[1], height, width, window, value.shape[3])
@@ -288,7 +289,7 @@ def read_backward(
     clamp: bool,
 ) -> tuple[Tensor, Tensor]:
     """As `cpu.read_backward`, with the lse of the forward pass."""
-    grad, logits, value = grad.contiguous(), logits.contiguous(), value.contiguous()
+    grad, logits, value, lse = contiguous(grad, logits, value, lse)
     delta = (grad_lse.float() - (grad.float() * out.float()).sum(-1)).contiguous()
     grid, marks, flags = _launch(value, mask, height, width, clamp)
     d_logits, d_value = torch.empty_like(logits), torch.empty_like(value)

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..launching import launch, power_of_two
+from ..launching import PRECISION, contiguous, kernel, launch, pair_and_block, power_of_two
 from .cpu import room, rowwise
 
 LOG2E = tl.constexpr(1.4426950408889634)
@@ -40,7 +40,7 @@ def _put(
     tl.store(place, tile, mask=live[:, None] & (c < width)[None, :])
 
 
-@triton.jit
+@kernel
 def forward_kernel(
     query,
     key,
@@ -71,10 +71,10 @@ def forward_kernel(
     WIDTH: tl.constexpr,
     VALUE_WIDTH: tl.constexpr,
 ):  # pragma: no cover - device code
-    pair = tl.program_id(1)
-    b, h = (pair // heads).to(tl.int64), pair % heads
+    pair, block = pair_and_block(tl.cdiv(queries, QUERIES))
+    b, h = pair // heads, pair % heads
     partner_sample = tl.load(partner + b)
-    i = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
+    i = block * QUERIES + tl.arange(0, QUERIES)
     asked = i < queries
     q = _tile(query + b * q_b + h * q_h, i, asked, q_n, width, WIDTH)
     top = tl.full((QUERIES,), float("-inf"), tl.float32)
@@ -86,19 +86,19 @@ def forward_kernel(
         j = tl.where(t < tiles, t, t - tiles) * KEYS + tl.arange(0, KEYS)
         k = _tile(key + c * k_b + h * k_h, j, j < keys, k_n, width, WIDTH)
         v = _tile(value + c * v_b + h * v_h, j, j < keys, v_n, value_width, VALUE_WIDTH)
-        scores = tl.dot(q, tl.trans(k), input_precision="tf32x3") * (scale * LOG2E)
+        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * (scale * LOG2E)
         scores = tl.where((j < keys)[None, :], scores, float("-inf"))
         new = tl.maximum(top, tl.max(scores, 1))
         weight = tl.exp2(scores - new[:, None])
         keep = tl.exp2(top - new)
         total = total * keep + tl.sum(weight, 1)
-        summed = summed * keep[:, None] + tl.dot(weight.to(v.dtype), v, input_precision="tf32x3")
+        summed = summed * keep[:, None] + tl.dot(weight.to(v.dtype), v, input_precision=PRECISION)
         top = new
     _put(out + b * o_b + h * o_h, i, asked, o_n, value_width, summed / total[:, None], VALUE_WIDTH)
-    tl.store(lse + pair.to(tl.int64) * queries + i, (top + tl.log2(total)) * LN2, mask=asked)
+    tl.store(lse + pair * queries + i, (top + tl.log2(total)) * LN2, mask=asked)
 
 
-@triton.jit
+@kernel
 def query_backward_kernel(
     grad,
     query,
@@ -131,11 +131,11 @@ def query_backward_kernel(
     WIDTH: tl.constexpr,
     VALUE_WIDTH: tl.constexpr,
 ):  # pragma: no cover - device code
-    pair = tl.program_id(1)
-    b, h = (pair // heads).to(tl.int64), pair % heads
+    pair, block = pair_and_block(tl.cdiv(queries, QUERIES))
+    b, h = pair // heads, pair % heads
     partner_sample = tl.load(partner + b)
-    i = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
-    asked, at = i < queries, pair.to(tl.int64) * queries + i
+    i = block * QUERIES + tl.arange(0, QUERIES)
+    asked, at = i < queries, pair * queries + i
     q = _tile(query + b * q_b + h * q_h, i, asked, q_n, width, WIDTH)
     g = _tile(grad + b * g_b + h * g_h, i, asked, g_n, value_width, VALUE_WIDTH)
     sums = tl.load(lse + at, mask=asked, other=float("inf")) * LOG2E
@@ -147,14 +147,14 @@ def query_backward_kernel(
         j = tl.where(t < tiles, t, t - tiles) * KEYS + tl.arange(0, KEYS)
         k = _tile(key + c * k_b + h * k_h, j, j < keys, k_n, width, WIDTH)
         v = _tile(value + c * v_b + h * v_h, j, j < keys, v_n, value_width, VALUE_WIDTH)
-        scores = tl.dot(q, tl.trans(k), input_precision="tf32x3") * (scale * LOG2E)
+        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * (scale * LOG2E)
         weight = tl.where((j < keys)[None, :], tl.exp2(scores - sums[:, None]), 0.0)
-        slope = weight * (tl.dot(g, tl.trans(v), input_precision="tf32x3") - part[:, None]) * scale
-        summed += tl.dot(slope.to(k.dtype), k, input_precision="tf32x3")
-    _put(d_query + pair.to(tl.int64) * queries * width, i, asked, width, width, summed, WIDTH)
+        slope = weight * (tl.dot(g, tl.trans(v), input_precision=PRECISION) - part[:, None]) * scale
+        summed += tl.dot(slope.to(k.dtype), k, input_precision=PRECISION)
+    _put(d_query + pair * queries * width, i, asked, width, width, summed, WIDTH)
 
 
-@triton.jit
+@kernel
 def key_backward_kernel(
     grad,
     query,
@@ -189,9 +189,9 @@ def key_backward_kernel(
     WIDTH: tl.constexpr,
     VALUE_WIDTH: tl.constexpr,
 ):  # pragma: no cover - device code
-    pair = tl.program_id(1)
-    c, h = (pair // heads).to(tl.int64), pair % heads
-    j = tl.program_id(0) * KEYS + tl.arange(0, KEYS)
+    pair, block = pair_and_block(tl.cdiv(keys, KEYS))
+    c, h = pair // heads, pair % heads
+    j = block * KEYS + tl.arange(0, KEYS)
     live = j < keys
     k = _tile(key + c * k_b + h * k_h, j, live, k_n, width, WIDTH)
     v = _tile(value + c * v_b + h * v_h, j, live, v_n, value_width, VALUE_WIDTH)
@@ -213,18 +213,18 @@ def key_backward_kernel(
         sums = tl.load(lse + at, mask=asked, other=float("inf")) * LOG2E
         part = tl.load(delta + at, mask=asked, other=0.0)
         # Keys come first, so that the two products that sum over queries need no turning.
-        scores = tl.dot(k, tl.trans(q), input_precision="tf32x3") * (scale * LOG2E)
+        scores = tl.dot(k, tl.trans(q), input_precision=PRECISION) * (scale * LOG2E)
         weight = tl.exp2(scores - sums[None, :])
-        for_value += tl.dot(weight.to(g.dtype), g, input_precision="tf32x3")
-        slope = weight * (tl.dot(v, tl.trans(g), input_precision="tf32x3") - part[None, :]) * scale
-        for_key += tl.dot(slope.to(q.dtype), q, input_precision="tf32x3")
-    at_pair = pair.to(tl.int64) * keys
+        for_value += tl.dot(weight.to(g.dtype), g, input_precision=PRECISION)
+        slope = weight * (tl.dot(v, tl.trans(g), input_precision=PRECISION) - part[None, :]) * scale
+        for_key += tl.dot(slope.to(q.dtype), q, input_precision=PRECISION)
+    at_pair = pair * keys
     _put(d_key + at_pair * width, j, live, width, width, for_key, WIDTH)
     _put(d_value + at_pair * value_width, j, live, value_width, value_width, for_value, VALUE_WIDTH)
 
 
 def _flags(query: Tensor, value: Tensor, backward: bool) -> dict[str, int]:
-    """Sizes of the tiles, chosen so that nothing spills on sm_90; products need 16 rows and
+    """Sizes of the tiles; products need 16 rows and
     columns.
     """
     padded = [power_of_two(x.shape[-1]) for x in (query, value)]
@@ -258,7 +258,7 @@ def forward(
     batch, heads, queries, _ = query.shape
     flags = _flags(query, value, False)
     strides = [s for x in (query, key, value, out) for s in x.stride()[:3]]
-    grid = triton.cdiv(queries, flags["QUERIES"]), batch * heads
+    grid = (batch * heads * triton.cdiv(queries, flags["QUERIES"]),)
     tensors = query, key, value, partner.contiguous(), out, lse
     launch(forward_kernel, grid, *tensors, *_sizes(query, value), scale, *strides, **flags)
     return out, lse
@@ -280,16 +280,16 @@ def backward(
         return d_query.zero_(), d_key.zero_(), d_value.zero_()
     grad, query, key, value = rowwise(grad, query, key, value)
     batch, heads, queries, _ = query.shape
-    partner, lse = partner.contiguous(), lse.contiguous()
+    partner, lse = contiguous(partner, lse)
     delta = (grad.float() * out).sum(-1).contiguous()
     ordered, order = partner.sort(stable=True)
     first = torch.searchsorted(ordered, torch.arange(batch + 1, device=partner.device))
     flags, sizes = _flags(query, value, True), _sizes(query, value)
     strides = [s for x in (grad, query, key, value) for s in x.stride()[:3]]
-    grid = triton.cdiv(queries, flags["QUERIES"]), batch * heads
+    grid = (batch * heads * triton.cdiv(queries, flags["QUERIES"]),)
     tensors = grad, query, key, value, partner, lse, delta, d_query
     launch(query_backward_kernel, grid, *tensors, *sizes, scale, *strides, **flags)
-    grid = triton.cdiv(key.shape[2], flags["KEYS"]), batch * heads
+    grid = (batch * heads * triton.cdiv(key.shape[2], flags["KEYS"]),)
     tensors = grad, query, key, value, order, first, lse, delta, d_key, d_value
     launch(key_backward_kernel, grid, *tensors, *sizes, scale, *strides, **flags)
     return d_query, d_key, d_value

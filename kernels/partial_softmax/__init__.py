@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..checks import broadcasts, check_floating
+from ..forms import Form
 from ..precision import compute_type
 from ..register import operator
 from . import cpu
@@ -41,6 +42,15 @@ def attend_with_lse(
     _check(query, key, value, mask, bias)
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     return torch.ops.headwise.attend_with_lse(query, key, value, mask, bias, scale)
+
+
+def forms(query: Tensor, key: Tensor) -> list[Form]:
+    """What can attend from such queries to such keys. PyTorch's fused attention gives a log-sum-exp
+    that carries no gradient, so it is no form of this.
+    """
+    blocks = len(list(cpu.blocks(query, key)))
+    where = "the cache" if query.is_cpu else "a part of the memory"
+    return [Form(f"PyTorch calls, {blocks} blocks of queries whose scores fit {where}")]
 
 
 def merge_partials(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

@@ -10,10 +10,13 @@ from torch import Tensor
 
 from ..precision import SLICE_NUMBERS, compute_type
 
+DEVICE_NUMBERS = 1 << 26  # scores of a block off the CPU, where many blocks are many launches
 
-def _blocks(query: Tensor, key: Tensor) -> Iterator[slice]:
-    """Queries whose scores fit the cache."""
-    step = max(1, SLICE_NUMBERS // max(query.shape[0] * query.shape[1] * key.shape[2], 1))
+
+def blocks(query: Tensor, key: Tensor) -> Iterator[slice]:
+    """Queries whose scores fit the cache of a CPU, or a small part of a GPU's memory."""
+    room = SLICE_NUMBERS if query.is_cpu else DEVICE_NUMBERS
+    step = max(1, room // max(query.shape[0] * query.shape[1] * key.shape[2], 1))
     return (slice(start, start + step) for start in range(0, query.shape[2], step))
 
 
@@ -48,7 +51,7 @@ def attend(
     if key.shape[2] == 0 or out.numel() == 0:
         return out, lse
     key, value = key.to(kind), value.to(kind)
-    for rows in _blocks(query, key):
+    for rows in blocks(query, key):
         scores = _scores(query, key, mask, bias, scale, rows)
         top = scores.amax(-1, keepdim=True)
         top.masked_fill_(top == -torch.inf, 0.0)
@@ -85,7 +88,7 @@ def attend_backward(
     lse = lse.masked_fill(
         lse == -torch.inf, torch.inf
     )  # every weight of an empty row becomes exp(-inf) = 0
-    for rows in _blocks(query, key):
+    for rows in blocks(query, key):
         weights = (
             _scores(query, wide_key, mask, bias, scale, rows).sub_(lse[:, :, rows, None]).exp_()
         )

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..launching import launch, power_of_two
+from ..launching import PRECISION, contiguous, kernel, launch, power_of_two
 
 QUERIES, KEYS = 32, 32
 
@@ -39,7 +39,7 @@ def _put(
     )
 
 
-@triton.jit
+@kernel
 def forward_kernel(
     query,
     key,
@@ -78,13 +78,13 @@ def forward_kernel(
             value_width,
             VALUE_WIDTH,
         )
-        scores = tl.dot(q, tl.trans(k), input_precision="tf32x3") * scale
+        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
         scores = tl.where((j < count)[None, :], scores, float("-inf"))
         new = tl.maximum(top, tl.max(scores, 1))
         weight = tl.exp(scores - new[:, None])
         keep = tl.exp(top - new)
         total = total * keep + tl.sum(weight, 1)
-        summed = summed * keep[:, None] + tl.dot(weight.to(v.dtype), v, input_precision="tf32x3")
+        summed = summed * keep[:, None] + tl.dot(weight.to(v.dtype), v, input_precision=PRECISION)
         top = new
     divisor = tl.where(count == 0, 1.0, total)
     _put(
@@ -103,7 +103,7 @@ def forward_kernel(
     )
 
 
-@triton.jit
+@kernel
 def backward_kernel(
     grad,
     query,
@@ -147,16 +147,16 @@ def backward_kernel(
         k = _tile(key + h * width, place, live, stride, width, WIDTH)
         v = _tile(value + h * value_width, place, live, value_stride, value_width, VALUE_WIDTH)
         # Keys come first, so that the two products that sum over queries need no turning.
-        scores = tl.dot(k, tl.trans(q), input_precision="tf32x3") * scale
+        scores = tl.dot(k, tl.trans(q), input_precision=PRECISION) * scale
         weight = tl.where(live[:, None], tl.exp(scores - sums[None, :]), 0.0)
         slope = (
             weight
-            * (tl.dot(v, tl.trans(g), input_precision="tf32x3") - tl.expand_dims(delta, 0))
+            * (tl.dot(v, tl.trans(g), input_precision=PRECISION) - tl.expand_dims(delta, 0))
             * scale
         )
-        for_value = tl.dot(weight.to(g.dtype), g, input_precision="tf32x3")
-        for_key = tl.dot(slope.to(q.dtype), q, input_precision="tf32x3")
-        for_query += tl.dot(tl.trans(slope).to(k.dtype), k, input_precision="tf32x3")
+        for_value = tl.dot(weight.to(g.dtype), g, input_precision=PRECISION)
+        for_key = tl.dot(slope.to(q.dtype), q, input_precision=PRECISION)
+        for_query += tl.dot(tl.trans(slope).to(k.dtype), k, input_precision=PRECISION)
         if ADD:
             for_key += _tile(d_key + h * width, place, live, stride, width, WIDTH)
             for_value += _tile(
@@ -176,7 +176,7 @@ def backward_kernel(
 
 
 def _flags(query: Tensor, value: Tensor, backward: bool) -> dict[str, int]:
-    """Sizes of the tiles, chosen so that nothing spills on sm_90; products need 16 rows and
+    """Sizes of the tiles; products need 16 rows and
     columns.
     """
     padded = [power_of_two(x.shape[-1]) for x in (query, value)]
@@ -196,7 +196,7 @@ def forward(
     query: Tensor, key: Tensor, value: Tensor, offsets: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
     """As `cpu.forward`, by Triton."""
-    query, key, value, offsets = (x.contiguous() for x in (query, key, value, offsets))
+    query, key, value, offsets = contiguous(query, key, value, offsets)
     (samples, queries, heads, width), value_width = query.shape, value.shape[2]
     out = query.new_empty((samples, queries, heads, value_width))
     lse = query.new_empty((samples, queries, heads), dtype=torch.float32)
@@ -219,7 +219,7 @@ def backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `cpu.backward`, by Triton."""
-    inputs = [x.contiguous() for x in (grad, query, key, value, offsets, out, lse)]
+    inputs = contiguous(grad, query, key, value, offsets, out, lse)
     (samples, queries, heads, width), value_width = query.shape, value.shape[2]
     flags = _flags(query, value, True)
     once = queries <= flags["QUERIES"]

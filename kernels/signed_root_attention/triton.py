@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..launching import launch
+from ..launching import PRECISION, kernel, launch, pair_and_block, power_of_two
 
 ROWS, COLUMNS, SLICE = 64, 64, 64
 
@@ -56,11 +56,11 @@ def _products(
         c = start + tl.arange(0, SLICE)
         left_tile = _tile(a, i, rows, c, width, a_row, a_column)
         right_tile = _tile(b, j, columns, c, width, b_row, b_column)
-        total += tl.dot(left_tile, tl.trans(right_tile), input_precision="tf32x3")
+        total += tl.dot(left_tile, tl.trans(right_tile), input_precision=PRECISION)
     return total
 
 
-@triton.jit
+@kernel
 def product_kernel(
     a,
     b,
@@ -89,10 +89,10 @@ def product_kernel(
     OUT: tl.constexpr,
 ):  # pragma: no cover - device code
     """r(a b^T) x: a (B, rows, width), b (B, columns, width), x (B, columns, out_width)."""
-    sample = tl.program_id(1).to(tl.int64)
+    sample, block = pair_and_block(tl.cdiv(rows, ROWS))
     a, b, x = a + sample * a_batch, b + sample * b_batch, x + sample * x_batch
-    i = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    e = tl.program_id(2) * OUT + tl.arange(0, OUT)
+    i = block * ROWS + tl.arange(0, ROWS)
+    e = tl.program_id(1) * OUT + tl.arange(0, OUT)
     summed = tl.zeros((ROWS, OUT), tl.float32)
     for start in range(0, columns, COLUMNS):
         j = start + tl.arange(0, COLUMNS)
@@ -101,12 +101,12 @@ def product_kernel(
         )
         s = s / (tl.sqrt(tl.abs(s) + eps) + soft)
         part = _tile(x, j, columns, e, out_width, x_row, x_column)
-        summed += tl.dot(s.to(part.dtype), part, input_precision="tf32x3")
+        summed += tl.dot(s.to(part.dtype), part, input_precision=PRECISION)
     place = out + sample * o_batch + i.to(tl.int64)[:, None] * o_row + e[None, :]
     tl.store(place, summed, mask=(i < rows)[:, None] & (e < out_width)[None, :])
 
 
-@triton.jit
+@kernel
 def slope_kernel(
     a,
     b,
@@ -140,15 +140,15 @@ def slope_kernel(
     """(r'(a b^T) (x y^T)) b: a, x of `rows` rows, b, y of `columns` rows; x and y are value_width
     wide.
     """
-    sample = tl.program_id(1).to(tl.int64)
+    sample, block = pair_and_block(tl.cdiv(rows, ROWS))
     a, b, x, y = (
         a + sample * a_batch,
         b + sample * b_batch,
         x + sample * x_batch,
         y + sample * y_batch,
     )
-    i = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    c = tl.program_id(2) * OUT + tl.arange(0, OUT)
+    i = block * ROWS + tl.arange(0, ROWS)
+    c = tl.program_id(1) * OUT + tl.arange(0, OUT)
     summed = tl.zeros((ROWS, OUT), tl.float32)
     for start in range(0, columns, COLUMNS):
         j = start + tl.arange(0, COLUMNS)
@@ -178,22 +178,22 @@ def slope_kernel(
             # hold.
             summed += tl.dot(slope, part.to(tl.float32), input_precision="tf32")
         else:
-            summed += tl.dot(slope.to(part.dtype), part, input_precision="tf32x3")
+            summed += tl.dot(slope.to(part.dtype), part, input_precision=PRECISION)
     place = out + sample * o_batch + i.to(tl.int64)[:, None] * o_row + c[None, :]
     tl.store(place, summed, mask=(i < rows)[:, None] & (c < width)[None, :])
 
 
 def _flags(width: int, value_width: int, out: int, dtype: torch.dtype) -> dict[str, int]:
-    """Sizes of the tiles, chosen so that nothing spills on sm_90; products need 16 rows and
+    """Sizes of the tiles; products need 16 rows and
     columns.
     """
     single = dtype == torch.float32
-    most = max(16, min(SLICE, triton.next_power_of_2(max(width, value_width))))
+    most = min(SLICE, power_of_two(max(width, value_width)))
     return {
         "ROWS": ROWS // 2 if single else ROWS,
         "COLUMNS": COLUMNS // 2 if single else COLUMNS,
         "SLICE": most // 2 if single and most > 32 else most,
-        "OUT": max(16, min(64 if single else 128, triton.next_power_of_2(out))),
+        "OUT": min(64 if single else 128, power_of_two(out)),
         "num_warps": 8,
         "num_stages": 2,
     }
@@ -204,7 +204,8 @@ def _product(a: Tensor, b: Tensor, x: Tensor, eps: float) -> Tensor:
     if not out.numel() or not b.shape[1]:
         return out.zero_()
     flags = _flags(a.shape[2], 1, x.shape[2], a.dtype)
-    grid = triton.cdiv(a.shape[1], flags["ROWS"]), a.shape[0], triton.cdiv(x.shape[2], flags["OUT"])
+    blocks = a.shape[0] * triton.cdiv(a.shape[1], flags["ROWS"])
+    grid = blocks, triton.cdiv(x.shape[2], flags["OUT"])
     strides = [s for tensor in (a, b, x) for s in tensor.stride()]
     tensors = a, b, x, out
     sizes, factors = (a.shape[1], b.shape[1], a.shape[2], x.shape[2]), (eps, eps**0.5)
@@ -217,7 +218,8 @@ def _slope(a: Tensor, b: Tensor, x: Tensor, y: Tensor, eps: float) -> Tensor:
     if not out.numel() or not b.shape[1] or not x.shape[2]:
         return out.zero_()
     flags = _flags(a.shape[2], x.shape[2], a.shape[2], a.dtype)
-    grid = triton.cdiv(a.shape[1], flags["ROWS"]), a.shape[0], triton.cdiv(a.shape[2], flags["OUT"])
+    blocks = a.shape[0] * triton.cdiv(a.shape[1], flags["ROWS"])
+    grid = blocks, triton.cdiv(a.shape[2], flags["OUT"])
     strides = [s for tensor in (a, b, x, y) for s in tensor.stride()]
     tensors = a, b, x, y, out
     numbers = a.shape[1], b.shape[1], a.shape[2], x.shape[2], eps, *strides, *out.stride()[:2]

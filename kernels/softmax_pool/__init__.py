@@ -20,6 +20,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..forms import Form, triton_refused
 from ..precision import SLICE_NUMBERS, compute_type
 from ..register import operator
 from . import cpu, naive
@@ -68,22 +69,23 @@ def _check(
         )
 
 
-def _small_and_plain(
-    scores: Tensor, values: Tensor | None, mask: Tensor | None, offsets: Tensor | None
-) -> bool:
-    """Whether the formula itself is faster than calling an operator, and nothing has to be kept for
-    a backward pass.
+def _formula_refused(
+    scores: Tensor,
+    values: Tensor | None = None,
+    mask: Tensor | None = None,
+    offsets: Tensor | None = None,
+) -> str:
+    """Why the formula itself is not taken; "" where it is faster than calling an operator, and
+    nothing has to be kept for a backward pass.
     """
-    return (
-        values is None
-        and mask is None
-        and offsets is None
-        and not torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-        and scores.is_cpu
-        and scores.dtype == torch.float32
-        and scores.numel() <= SLICE_NUMBERS
-    )
+    if not all(x is None for x in (values, mask, offsets)):
+        return "values, a mask or packed bags"
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return "it would keep its steps for a gradient"
+    if not scores.is_cpu or scores.dtype != torch.float32:
+        return f"{scores.dtype} on {scores.device.type}"
+    most = SLICE_NUMBERS
+    return "" if scores.numel() <= most else f"more than {most} scores do not fit the cache"
 
 
 def softmax_pool(
@@ -105,9 +107,19 @@ def softmax_pool(
     Raises ValueError for shapes or types that do not fit.
     """
     _check("softmax_pool", scores, values, per, mask, offsets)
-    if _small_and_plain(scores, values, mask, offsets):
+    if not _formula_refused(scores, values, mask, offsets):
         return (scores.softmax(1) * scores).sum(1)
     return torch.ops.headwise.softmax_pool(scores, values, mask, offsets, per == "head")[0]
+
+
+def forms(scores: Tensor, values: Tensor | None = None) -> list[Form]:
+    """What can pool such scores; the draw has the last two."""
+    refused = triton_refused(scores) or ("" if fits(scores) else f"{scores.dtype}")
+    return [
+        Form("the formula in PyTorch calls", _formula_refused(scores, values)),
+        Form("Triton kernel, one pass over the scores", refused),
+        Form("PyTorch calls, by slices of bags that fit the cache"),
+    ]
 
 
 def softmax_draw(
@@ -136,7 +148,7 @@ def softmax_draw(
     if seed is None:
         seed = new_seed(scores.device, generator)
     elif isinstance(seed, int):
-        seed = torch.tensor(seed, dtype=torch.int64, device=scores.device)
+        seed = torch.full((), seed, dtype=torch.int64, device=scores.device)  # a copy would wait
     index = torch.ops.headwise.softmax_draw(scores.detach(), seed, mask, offsets)
     return gather_drawn(scores if values is None else values, index, per, offsets), index
 

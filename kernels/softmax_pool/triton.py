@@ -7,8 +7,8 @@ maximum, sum and weighted sum (online softmax: Milakov and Gimelshein, arXiv 180
 scores are read once. When bags and features are too few to fill the device, the rows are split over
 S programs and their partial sums are merged afterwards. Per head the weighted sum is a matrix
 product in the tensor cores (float32 as three TF32 products). The draw keeps the running maximum of
-score - log(exponential noise), the noise from Philox by (seed + bag, row, feature): nothing random
-is ever stored.
+score - log(exponential noise), the noise from Philox with the seed as key and (row, feature, bag)
+as counter: nothing random is ever stored.
 
 Tiles are fixed, not tuned: the kernels are limited by memory, and the interpreter cannot run a
 tuned kernel. Padded and packed bags differ only in where a bag starts and ends."""
@@ -17,7 +17,7 @@ import torch
 import triton
 from torch import Tensor
 
-from ..launching import launch
+from ..launching import contiguous, launch
 from ..precision import compute_type
 from .naive import finite, mean_and_lse
 from .triton_kernels import (
@@ -49,7 +49,7 @@ def _bags(
     }
     counts = scores if mask is None else mask.contiguous().view(torch.uint8)
     if offsets is not None:
-        return len(offsets) - 1, 0, counts, offsets.contiguous(), flags
+        return offsets.shape[0] - 1, 0, counts, offsets.contiguous(), flags
     return scores.shape[0], scores.shape[1], counts, scores, flags
 
 
@@ -111,7 +111,7 @@ def pool_backward(
     per_head: bool,
 ) -> tuple[Tensor, Tensor]:
     """As `cpu.pool_backward`, by Triton."""
-    grad, scores = grad.contiguous(), scores.contiguous()
+    grad, scores, pooled, lse = contiguous(grad, scores, pooled, lse)
     value = scores if values is None else values.contiguous()
     bags, rows, counts, ends, flags = _bags(scores, mask, offsets)
     heads, width = scores.shape[-1], value.shape[-1]

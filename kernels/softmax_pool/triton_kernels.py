@@ -6,6 +6,8 @@ Shapes: B bags, N rows, D width, H heads, S splits of the rows of a bag.
 import triton
 import triton.language as tl
 
+from ..launching import PRECISION, kernel
+
 
 @triton.jit
 def _bag(
@@ -35,7 +37,7 @@ def _scores(
     return tile.to(tl.float32), counts
 
 
-@triton.jit
+@kernel
 def pool_kernel(
     scores,
     values,
@@ -82,7 +84,7 @@ def pool_kernel(
     tl.store(out_sum + at, summed, mask=d < width)
 
 
-@triton.jit
+@kernel
 def pool_backward_kernel(
     grad,
     scores,
@@ -125,6 +127,17 @@ def pool_backward_kernel(
 
 
 @triton.jit
+def _exponential(word):  # pragma: no cover - device code
+    """-log(1 - u), u = word / 2^32: exponential noise, exact where it is small, which decides who
+    wins.
+    """
+    u = tl.maximum(word.to(tl.float32) * 2.3283064365386963e-10, 2.3283064365386963e-10)
+    # Rounding of 1 - u would move small numbers; below 1/64 five terms are exact to the last digit.
+    series = u * (1 + u * (1 / 2 + u * (1 / 3 + u * (1 / 4 + u / 5))))
+    return tl.where(u < 0.015625, series, -tl.log(1.0 - tl.minimum(u, 0.99999994)))
+
+
+@kernel
 def draw_kernel(
     scores,
     seed,
@@ -144,30 +157,37 @@ def draw_kernel(
     bag, split = tl.program_id(0), tl.program_id(2)
     d = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
     start, count = _bag(offsets, bag, rows, PACKED)
-    # Another key for each bag keeps the counter (row, feature) within 32 bits.
-    key = tl.load(seed) + bag
+    key = tl.load(seed)
+    part: tl.constexpr = ROWS // 4
+    in_part = tl.arange(0, part)
+    place = in_part[:, None] + tl.zeros_like(d)[None, :]
+    feature = d[None, :] + tl.zeros_like(in_part)[:, None]
     best = tl.full((WIDTH,), float("-inf"), tl.float32)
     row = tl.full((WIDTH,), -1, tl.int32)
     for first in range(split * ROWS, count, splits * ROWS):
-        n = first + tl.arange(0, ROWS)
-        tile, counts = _scores(scores, mask, start, n, d, count, width, MASKED)
-        uniform = tl.rand(key, n[:, None] * width + d[None, :])
-        noise = tl.maximum(-tl.log(1.0 - uniform), 1e-30)
-        bad = (tile != tile) | (tile == float("inf"))
-        noisy = tl.where(bad, float("-inf"), tile) - tl.log(noise)
-        top = tl.max(noisy, 0)
-        is_top = noisy == tl.expand_dims(top, 0)
-        winner = tl.min(tl.where(is_top & counts, n[:, None], 2147483647), 0)
-        better = top > best
-        row = tl.where(better & (row != -2), winner, row)
-        best = tl.where(better, top, best)
-        row = tl.where(tl.max(bad.to(tl.float32), 0) == 1.0, -2, row)
+        # One call makes four words, one for each quarter of the tile's rows. Bags differ in the
+        # counter, not in the key: then no bag under one seed draws as another one under the next.
+        counter = first // 4 + place
+        words = tl.philox(key, counter, feature, tl.zeros_like(place) + bag, tl.zeros_like(place))
+        for quarter in tl.static_range(4):  # pyright: ignore[reportGeneralTypeIssues]
+            n = first + quarter * part + in_part
+            tile, counts = _scores(scores, mask, start, n, d, count, width, MASKED)
+            bad = (tile != tile) | (tile == float("inf"))
+            noise = _exponential(words[quarter])
+            noisy = tl.where(bad, float("-inf"), tile) - tl.log(noise)
+            top = tl.max(noisy, 0)
+            is_top = noisy == tl.expand_dims(top, 0)
+            winner = tl.min(tl.where(is_top & counts, n[:, None], 2147483647), 0)
+            better = top > best
+            row = tl.where(better & (row != -2), winner, row)
+            best = tl.where(better, top, best)
+            row = tl.where(tl.max(bad.to(tl.float32), 0) == 1.0, -2, row)
     at = (split * bags + bag).to(tl.int64) * width + d
     tl.store(out_best + at, tl.where(row == -2, float("inf"), best), mask=d < width)
     tl.store(out_row + at, row.to(tl.int64), mask=d < width)
 
 
-@triton.jit
+@kernel
 def head_pool_kernel(
     scores,
     values,
@@ -208,7 +228,7 @@ def head_pool_kernel(
         weight = tl.exp(tile - safe[None, :])
         keep = tl.exp(top - safe)
         total = total * keep + tl.sum(weight, 0)
-        product = tl.dot(tl.trans(weight).to(value.dtype), value, input_precision="tf32x3")
+        product = tl.dot(tl.trans(weight).to(value.dtype), value, input_precision=PRECISION)
         summed = summed * keep[:, None] + product
         top = new
     at = (split * bags + bag).to(tl.int64) * heads + h
@@ -222,7 +242,7 @@ def head_pool_kernel(
     )
 
 
-@triton.jit
+@kernel
 def head_scores_backward_kernel(
     grad,
     scores,
@@ -264,7 +284,7 @@ def head_scores_backward_kernel(
                 mask=(h < heads)[None, :] & (d < width)[:, None],
                 other=0.0,
             )
-            d_weight += tl.dot(value, g.to(value.dtype), input_precision="tf32x3")
+            d_weight += tl.dot(value, g.to(value.dtype), input_precision=PRECISION)
         p = tl.exp(tile - log_total[None, :])
         # Chosen, not multiplied: rows behind the mask may hold a NaN.
         d_score = tl.where(counts, p * (d_weight - shift[None, :]), 0.0)
@@ -272,7 +292,7 @@ def head_scores_backward_kernel(
         tl.store(d_scores + place, d_score, mask=(n < count)[:, None] & (h < heads)[None, :])
 
 
-@triton.jit
+@kernel
 def head_values_backward_kernel(
     grad,
     scores,
@@ -307,7 +327,7 @@ def head_values_backward_kernel(
                 other=0.0,
             )
             d_value += tl.dot(
-                tl.exp(tile - log_total[None, :]).to(g.dtype), g, input_precision="tf32x3"
+                tl.exp(tile - log_total[None, :]).to(g.dtype), g, input_precision=PRECISION
             )
         place = (start + n)[:, None] * width + d[None, :]
         tl.store(d_values + place, d_value, mask=(n < count)[:, None] & (d < width)[None, :])

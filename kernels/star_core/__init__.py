@@ -18,11 +18,13 @@ Work, in matrix products of 2 R D^2 flops (C = D): forward 2; backward 4 in the 
 U/R (the two sums are gathers, 1/N of a product each). U is at most B min(N, C); for independent
 draws U/R = 1 - (1 - 1/N)^C, that is 0.45 at N = 862 and 0.10 at N = 5000 with C = 512. Kept for the
 backward pass: x and min(N, C)/N of h, where the plain form keeps x, h and gelu(h). On the CPU z
-exists for a few bags at a time."""
+exists for a few bags at a time. On other devices nothing is read back: shapes do not depend on
+the draw, so there U = B min(N, C) rows are computed, of which those that were not drawn are 0."""
 
 import torch
 from torch import Tensor
 
+from ..forms import Form
 from ..precision import match_autocast
 from ..register import operator
 from ..softmax_pool import new_seed
@@ -63,9 +65,22 @@ def star_core(
     if seed is None:
         seed = new_seed(x.device, generator)
     elif isinstance(seed, int):
-        seed = torch.tensor(seed, dtype=torch.int64, device=x.device)
+        seed = torch.full((), seed, dtype=torch.int64, device=x.device)  # a copy would wait
     core, index, _ = torch.ops.headwise.star_core(*match_autocast(*operands), seed, mask)
     return core, index
+
+
+def forms(x: Tensor, core: int) -> list[Form]:
+    """What can compute the core, of width `core`, of such tokens (B, N, D)."""
+    few = x.shape[1] <= cpu.kept_per_bag(x.shape[1], core)
+    dense = "" if not cpu.gathers(x) else f"more than {cpu.FEW_TOKENS} tokens"
+    kept = "all rows are kept, there are not more than core features" if few else ""
+    counted = "" if cpu.counts_rows(x) else f"{x.device.type} would wait for the number of rows"
+    return [
+        Form("dense backward over the rows that are kept", dense),
+        Form("gathers over the drawn rows", kept or counted),
+        Form("gathers over a fixed number of rows a bag"),
+    ]
 
 
 def empty(

@@ -91,7 +91,8 @@ def forward(
     filled = total.masked_fill(empty, 1.0)
     lse = (filled.log() + top).masked_fill(empty, torch.inf)
     out = out[..., :-1] / filled[..., None]
-    return out.view(*query.shape[:3], -1).to(value1.dtype), lse.view(query.shape[:3])
+    out = out.view(*query.shape[:3], value1.shape[3])
+    return out.to(value1.dtype), lse.view(query.shape[:3])
 
 
 def _read(
@@ -140,14 +141,15 @@ def backward(
     # pair that is masked.
     g = torch.cat([g, -(g * o).sum(2, keepdim=True)], 2)
     known = lse.flatten(0, 1)
-    slopes = [torch.zeros_like(part) for part in (q, k1, v1, k2, v2)]
+    slopes = [part.new_zeros(part.shape) for part in (q, k1, v1, k2, v2)]
     for heads in _groups(q, k1, k2):
         _unread(scale, *(part[heads] for part in (q, k1, v1, k2, v2, g, known, *slopes)))
     for mask, parts in ((m1, slopes[1:3]), (m2, slopes[3:5])):
         if mask is not None:
             for part in parts:
                 part.masked_fill_(~mask[..., None], 0.0)
-    slopes[2], slopes[4] = slopes[2][..., :-1], slopes[4][..., :-1]
+    # Without the counting column, and contiguous, as the fake tensors promise.
+    slopes[2], slopes[4] = (slopes[place][..., :-1].contiguous() for place in (2, 4))
     inputs = (query, key1, value1, key2, value2)
     d_q, d_k1, d_v1, d_k2, d_v2 = (
         slope.reshape(x.shape).to(x.dtype) for slope, x in zip(slopes, inputs)

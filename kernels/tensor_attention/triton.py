@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..launching import launch, power_of_two
+from ..launching import PRECISION, contiguous, kernel, launch, pair_and_block, power_of_two
 from ..precision import compute_type
 
 LOG2E = tl.constexpr(1.4426950408889634)
@@ -38,7 +38,7 @@ def _row(x, at, width, WIDTH: tl.constexpr):
     return tl.load(x + at * width + d, mask=d < width, other=0.0)[None, :]
 
 
-@triton.jit
+@kernel
 def forward_kernel(
     q,
     k1,
@@ -63,9 +63,9 @@ def forward_kernel(
     WIDTH: tl.constexpr,
     SIZE: tl.constexpr,
 ):  # pragma: no cover - device code
-    g = tl.program_id(1).to(tl.int64)
+    g, block = pair_and_block(tl.cdiv(queries, ROWS))
     batch = g // heads
-    i = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    i = block * ROWS + tl.arange(0, ROWS)
     query = _rows(q, g * queries, i, width, queries, WIDTH)
     top = tl.full((ROWS,), float("-inf"), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
@@ -88,13 +88,13 @@ def forward_kernel(
                 product = (
                     query.to(tl.float32) * _row(k2, g * second + k, width, WIDTH) * scale
                 ).to(key.dtype)
-                scores = tl.dot(product, tl.trans(key), input_precision="tf32x3")
+                scores = tl.dot(product, tl.trans(key), input_precision=PRECISION)
                 scores = tl.where(counts[None, :], scores, float("-inf"))
                 new = tl.maximum(top, tl.max(scores, 1))
                 weights = tl.exp2((scores - new[:, None]) * LOG2E)
                 decay = tl.exp2((top - new) * LOG2E)
                 total = total * decay + tl.sum(weights, 1)
-                mixed = tl.dot(weights.to(value.dtype), value, input_precision="tf32x3")
+                mixed = tl.dot(weights.to(value.dtype), value, input_precision=PRECISION)
                 summed = summed * decay[:, None] + mixed * _row(v2, g * second + k, size, SIZE)
                 top = new
     empty = total == 0
@@ -111,7 +111,7 @@ def forward_kernel(
     )
 
 
-@triton.jit
+@kernel
 def query_backward_kernel(
     grad,
     q,
@@ -138,9 +138,9 @@ def query_backward_kernel(
     WIDTH: tl.constexpr,
     SIZE: tl.constexpr,
 ):  # pragma: no cover - device code
-    g = tl.program_id(1).to(tl.int64)
+    g, block = pair_and_block(tl.cdiv(queries, ROWS))
     batch = g // heads
-    i = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    i = block * ROWS + tl.arange(0, ROWS)
     query = _rows(q, g * queries, i, width, queries, WIDTH)
     above = _rows(grad, g * queries, i, size, queries, SIZE)
     log_total = tl.load(lse + g * queries + i, mask=i < queries, other=float("inf"))
@@ -161,14 +161,14 @@ def query_backward_kernel(
             if use:
                 second_key = _row(k2, g * second + k, width, WIDTH).to(tl.float32)
                 product = (query.to(tl.float32) * second_key * scale).to(key.dtype)
-                scores = tl.dot(product, tl.trans(key), input_precision="tf32x3")
+                scores = tl.dot(product, tl.trans(key), input_precision=PRECISION)
                 weights = tl.exp2((scores - log_total[:, None]) * LOG2E)
                 outer = (above.to(tl.float32) * _row(v2, g * second + k, size, SIZE)).to(
                     value.dtype
                 )
-                d_weights = tl.dot(outer, tl.trans(value), input_precision="tf32x3")
+                d_weights = tl.dot(outer, tl.trans(value), input_precision=PRECISION)
                 d_scores = tl.where(counts[None, :], weights * (d_weights - shift[:, None]), 0.0)
-                gradient += tl.dot(d_scores.to(key.dtype), key, input_precision="tf32x3") * (
+                gradient += tl.dot(d_scores.to(key.dtype), key, input_precision=PRECISION) * (
                     second_key * scale
                 )
     d = tl.arange(0, WIDTH)
@@ -176,7 +176,7 @@ def query_backward_kernel(
     tl.store(d_q + (g * queries + i)[:, None] * width + d[None, :], gradient, mask=inside)
 
 
-@triton.jit
+@kernel
 def keys_backward_kernel(
     grad,
     q,
@@ -204,9 +204,9 @@ def keys_backward_kernel(
     WIDTH: tl.constexpr,
     SIZE: tl.constexpr,
 ):  # pragma: no cover - device code
-    g = tl.program_id(1).to(tl.int64)
+    g, block = pair_and_block(tl.cdiv(first, ROWS))
     batch = g // heads
-    j = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    j = block * ROWS + tl.arange(0, ROWS)
     counts = j < first
     if MASKED1:
         counts = counts & (tl.load(mask1 + batch * first + j, mask=counts, other=0) != 0)
@@ -228,16 +228,16 @@ def keys_backward_kernel(
             if use:
                 second_key = _row(k2, g * second + k, width, WIDTH).to(tl.float32)
                 product = (query.to(tl.float32) * second_key * scale).to(key.dtype)
-                scores = tl.dot(key, tl.trans(product), input_precision="tf32x3")
+                scores = tl.dot(key, tl.trans(product), input_precision=PRECISION)
                 weights = tl.exp2((scores - log_total[None, :]) * LOG2E)
                 weights = tl.where(counts[:, None], weights, 0.0)
                 outer = (above.to(tl.float32) * _row(v2, g * second + k, size, SIZE)).to(
                     value.dtype
                 )
-                d_value += tl.dot(weights.to(outer.dtype), outer, input_precision="tf32x3")
-                d_weights = tl.dot(value, tl.trans(outer), input_precision="tf32x3")
+                d_value += tl.dot(weights.to(outer.dtype), outer, input_precision=PRECISION)
+                d_weights = tl.dot(value, tl.trans(outer), input_precision=PRECISION)
                 d_scores = weights * (d_weights - shift[None, :])
-                d_key += tl.dot(d_scores.to(product.dtype), product, input_precision="tf32x3")
+                d_key += tl.dot(d_scores.to(product.dtype), product, input_precision=PRECISION)
     d, e = tl.arange(0, WIDTH), tl.arange(0, SIZE)
     at = (g * first + j)[:, None]
     tl.store(
@@ -257,8 +257,8 @@ def _marked(mask1: Tensor | None, mask2: Tensor | None) -> dict[str, int]:
 
 
 def _tiles(width: int, size: int, dtype: torch.dtype, backward: bool) -> dict[str, int]:
-    """Tiles and warps with which nothing spills; float32 products hold each operand in two pieces,
-    so take less.
+    """Tiles and warps that spill little or nothing (docs/measured/kernels.md); float32 products
+    hold each operand in two pieces, so take less.
     """
     padded, padded_size = (power_of_two(width), power_of_two(size))
     wide = max(padded, padded_size) > 64
@@ -280,7 +280,7 @@ def forward(
     scale: float,
 ) -> tuple[Tensor, Tensor]:
     """As `cpu.forward`, by Triton."""
-    q, k1, v1, k2, v2 = (x.contiguous() for x in (q, k1, v1, k2, v2))
+    q, k1, v1, k2, v2 = contiguous(q, k1, v1, k2, v2)
     batch, heads, queries, width = q.shape
     size = v1.shape[-1]
     out = q.new_empty((batch, heads, queries, size))
@@ -288,7 +288,7 @@ def forward(
     if out.numel() == 0 or width == 0 or k1.shape[2] == 0 or k2.shape[2] == 0:
         return out.zero_(), lse.fill_(torch.inf)
     flags = _tiles(width, size, q.dtype, False)
-    grid = triton.cdiv(queries, flags["ROWS"]), batch * heads
+    grid = (batch * heads * triton.cdiv(queries, flags["ROWS"]),)
     tensors = q, k1, v1, k2, v2, _bytes(mask1, q), _bytes(mask2, q), out, lse
     numbers = scale, queries, k1.shape[2], k2.shape[2], heads, width, size
     launch(forward_kernel, grid, *tensors, *numbers, **_marked(mask1, mask2), **flags)
@@ -309,7 +309,7 @@ def backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """As `cpu.backward`, by Triton."""
-    grad, q, k1, v1, k2, v2 = (x.contiguous() for x in (grad, q, k1, v1, k2, v2))
+    grad, q, k1, v1, k2, v2, lse = contiguous(grad, q, k1, v1, k2, v2, lse)
     d_q, d_k1, d_v1, d_k2, d_v2 = (torch.empty_like(x) for x in (q, k1, v1, k2, v2))
     if min(x.numel() for x in (q, k1, v1, k2, v2)) == 0:
         for slope in (d_q, d_k1, d_v1, d_k2, d_v2):
@@ -317,19 +317,20 @@ def backward(
         return d_q, d_k1, d_v1, d_k2, d_v2
     batch, heads, queries, width = q.shape
     size = v1.shape[-1]
-    delta = (grad.to(lse.dtype) * out.to(lse.dtype)).sum(-1)
+    delta = (grad.to(lse.dtype) * out.to(lse.dtype)).sum(-1).contiguous()
     flags = _tiles(width, size, q.dtype, True)
     marks1, marks2 = _bytes(mask1, q), _bytes(mask2, q)
     first, second = k1.shape[2], k2.shape[2]
-    grid = triton.cdiv(queries, flags["ROWS"]), batch * heads
+    grid = (batch * heads * triton.cdiv(queries, flags["ROWS"]),)
     tensors = grad, q, k1, v1, k2, v2, marks1, marks2, lse, delta, d_q
     numbers = scale, queries, first, second, heads, width, size
     launch(query_backward_kernel, grid, *tensors, *numbers, **_marked(mask1, mask2), **flags)
-    grid = triton.cdiv(first, flags["ROWS"]), batch * heads
+    grid = (batch * heads * triton.cdiv(first, flags["ROWS"]),)
+    flags["COLUMNS"] = 16  # two sums of a tile are held: 32 queries at a time would spill
     tensors = grad, q, k1, v1, k2, v2, marks1, marks2, lse, delta, d_k1, d_v1
     numbers = scale, queries, first, second, heads, width, size
     launch(keys_backward_kernel, grid, *tensors, *numbers, **_marked(mask1, mask2), **flags)
-    grid = triton.cdiv(second, flags["ROWS"]), batch * heads
+    grid = (batch * heads * triton.cdiv(second, flags["ROWS"]),)
     tensors = grad, q, k2, v2, k1, v1, marks2, marks1, lse, delta, d_k2, d_v2
     numbers = scale, queries, second, first, heads, width, size
     launch(keys_backward_kernel, grid, *tensors, *numbers, **_marked(mask2, mask1), **flags)

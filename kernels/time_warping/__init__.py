@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..forms import Form, triton_refused
 from ..register import operator
 from . import cpu
 
@@ -39,7 +40,7 @@ def time_warp(cost: Tensor, rows: Tensor | None = None, columns: Tensor | None =
     """The cheapest path through each matrix. cost: (B, N, M), finite; rows, columns: int64 (B,), by
     default all.
 
-    Raises ValueError if shapes do not fit or a matrix has no cell.
+    Raises ValueError if shapes do not fit or a matrix has no cell. Nothing is read back from a GPU.
     """
     rows, columns = _sizes("time_warp", cost, rows, columns)
     return Warped(*torch.ops.headwise.time_warp(cost, rows, columns))
@@ -69,22 +70,47 @@ def median_filter(x: Tensor, width: int = 7, columns: Tensor | None = None) -> T
 def _sizes(
     name: str, x: Tensor, rows: Tensor | None, columns: Tensor | None, least: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """Checked rows and columns of each matrix, int64 (B,), by default all."""
+    """Checked rows and columns of each matrix, int64 (B,), by default all. Sizes on a GPU that do
+    not fit end the program there, as an index out of range does in PyTorch.
+    """
     if x.ndim != 3 or not x.dtype.is_floating_point:
         raise ValueError(
             f"{name}: needs real numbers (batch, rows, columns), got {x.dtype} {tuple(x.shape)}"
         )
     batch, *largest = x.shape
-    default = [torch.full((batch,), most, dtype=torch.int64, device=x.device) for most in largest]
-    sizes = default[0] if rows is None else rows, default[1] if columns is None else columns
-    for axis, size, most in zip(("rows", "columns"), sizes, largest):
-        fit = size.shape == (batch,) and size.dtype == torch.int64
-        if not fit or (batch and (int(size.min()) < least or int(size.max()) > most)):
-            raise ValueError(
-                f"{name}: {axis} must be int64 ({batch},), from {least} to {most}, "
-                f"got {size.tolist()}"
-            )
-    return sizes
+    sizes = []
+    for axis, size, most in zip(("rows", "columns"), (rows, columns), largest):
+        expected = f"{name}: {axis} must be int64 ({batch},), from {least} to {most}"
+        if size is None:
+            if batch and most < least:
+                raise ValueError(f"{expected}, got {tuple(x.shape)}")
+            size = torch.full((batch,), most, dtype=torch.int64, device=x.device)
+        elif size.shape != (batch,) or size.dtype != torch.int64:
+            raise ValueError(f"{expected}, got {size.dtype} {tuple(size.shape)}")
+        elif size.is_cuda:
+            # Checked where the numbers are: the host would wait for them.
+            torch.ops.aten._assert_async.msg(((size >= least) & (size <= most)).all(), expected)
+        elif batch and (int(size.min()) < least or int(size.max()) > most):
+            raise ValueError(f"{expected}, got {size.tolist()}")
+        sizes.append(size)
+    return sizes[0], sizes[1]
+
+
+def forms(cost: Tensor) -> list[Form]:
+    """What can find the paths through such matrices (B, N, M)."""
+    refused = triton_refused(cost)
+    if cost.dtype == torch.float64:
+        refused = refused or "float64"
+    elif not warp_fits(cost):
+        refused = refused or f"more than {MOST_ROWS} rows"
+    compiled = f"the tensors are on {cost.device.type}"
+    if cost.is_cpu:
+        compiled = "" if cpu.numba_installed() else "Numba is not installed"
+    return [
+        Form("Triton kernel, a program for each matrix", refused),
+        Form("Numba, eight matrices side by side", compiled),
+        Form("PyTorch calls, one antidiagonal a step"),
+    ]
 
 
 def empty_path(cost: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,11 +19,11 @@ def time_warp(cost: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tens
     kind = torch.float64 if cost.dtype == torch.float64 else torch.float32
     first = np.full((batch, n), -1, np.int64)
     last = np.full((batch, n), -1, np.int64)
-    sizes = rows.numpy(), columns.numpy()
+    sizes = rows.contiguous().numpy(), columns.contiguous().numpy()
     # Matrices of similar sizes share a group, so that a small one does not wait for a large one.
     order = np.lexsort(sizes[::-1]).astype(np.int64)
     with _threads():
-        _warp(cost.detach().to(kind).numpy(), *sizes, order, first, last)
+        _warp(cost.detach().to(kind).contiguous().numpy(), *sizes, order, first, last)
     return torch.from_numpy(first), torch.from_numpy(last)
 
 
@@ -33,7 +33,7 @@ def median_filter(x: Tensor, width: int, columns: Tensor) -> Tensor:
     numbers = x.detach().to(kind).contiguous()
     filtered = numbers.clone()
     with _threads():
-        _median(numbers.numpy(), width, columns.numpy(), filtered.numpy())
+        _median(numbers.numpy(), width, columns.contiguous().numpy(), filtered.numpy())
     return filtered.to(x.dtype)
 
 

@@ -89,7 +89,7 @@ def _paths(moves: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor
 
 def torch_median_filter(x: Tensor, width: int, columns: Tensor) -> Tensor:
     """As `median_filter`: one sort of all windows per matrix."""
-    half, filtered = width // 2, x.clone()
+    half, filtered = width // 2, x.clone(memory_format=torch.contiguous_format)
     for entry, count in enumerate(columns.tolist()):
         if half and count > half:
             row = x[entry, :, :count]

@@ -12,12 +12,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..launching import launch
+from ..launching import contiguous, launch
 
 COLUMNS = 256
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n", "m"])
 def warp_kernel(
     cost, rows, columns, scratch, moves, n, m, ROWS: tl.constexpr
 ):  # pragma: no cover - device code
@@ -55,7 +55,7 @@ def warp_kernel(
         tl.debug_barrier()
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n", "m"])
 def trace_kernel(moves, rows, columns, first, last, n, m):  # pragma: no cover - device code
     b = tl.program_id(0).to(tl.int64)
     i, j = tl.load(rows + b) - 1, tl.load(columns + b) - 1
@@ -69,7 +69,7 @@ def trace_kernel(moves, rows, columns, first, last, n, m):  # pragma: no cover -
         tl.store(last + b * n + i, j, mask=entered & (i >= 0) & (j >= 0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "m"])
 def median_kernel(
     x, columns, out, rows, m, WIDTH: tl.constexpr, HALF: tl.constexpr, COLUMNS: tl.constexpr
 ):  # pragma: no cover - device code
@@ -96,7 +96,7 @@ def median_kernel(
 def time_warp(cost: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
     """As `cpu.time_warp`, by Triton."""
     batch, n, m = cost.shape
-    cost = cost.contiguous()
+    cost, rows, columns = contiguous(cost, rows, columns)
     first = torch.full((batch, n), -1, dtype=torch.int64, device=cost.device)
     last = first.clone()
     if not batch:
@@ -114,7 +114,7 @@ def time_warp(cost: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tens
 def median_filter(x: Tensor, width: int, columns: Tensor) -> Tensor:
     """As `cpu.median_filter`, by Triton; x: (B, R, M)."""
     batch, rows, m = x.shape
-    x = x.contiguous()
+    x, columns = contiguous(x, columns)
     out = torch.empty_like(x)
     if x.numel():
         grid = (batch * rows, triton.cdiv(m, COLUMNS))

@@ -1,8 +1,9 @@
 """Attention and token-mixing mechanisms, one per file, with one signature.
 
 All are called as `forward(x, context=None, *, mask=None)`. x: (batch, tokens, width); context:
-tokens to attend to, x itself by default; mask: bool, True = may attend. `build_attention` makes
-one by its name in the table, `register_attention` adds one from outside the package.
+tokens to attend to, x itself by default; mask: bool, True = may attend. Causal ones take `cache`, a
+memory of earlier tokens, which their `new_cache` makes. `build_attention` makes one by its name in
+the table, `register_attention` adds one from outside the package.
 """
 
 import inspect
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .agent import AgentAttention, GridAgentAttention, LearnedAgentAttention
     from .aggregated import AggregatedAttention
     from .base import Attention
+    from .cache import Cache
     from .combiner import Combiner
     from .contmix import ContMix
     from .coordinate import CoordinateAttention
@@ -42,7 +44,9 @@ else:
         module: [row.cls for row in ATTENTION.values() if row.module == module]
         for module in {row.module for row in ATTENTION.values()}
     }
-    __getattr__, __dir__ = lazy_names(__name__, {**EXPORTS, "base": ["Attention"]})
+    __getattr__, __dir__ = lazy_names(
+        __name__, {**EXPORTS, "base": ["Attention"], "cache": ["Cache"]}
+    )
 
 REGISTERED: dict[str, type["Attention"]] = {}  # by `register_attention`, in this process
 
@@ -174,6 +178,7 @@ __all__ = [
     "AgentAttention",
     "AggregatedAttention",
     "Attention",
+    "Cache",
     "Combiner",
     "ContMix",
     "CoordinateAttention",

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from ...kernels.forms import Form, triton_refused
 from ...kernels.gathered_heads import gathered_heads
 from ..ranks import mean_over_ranks
-from .base import attend, join_heads, spread_mask
+from .base import attend, join_heads, leave_loss, remembered_mask
+from .cache import Cache
 from .softmax import SoftmaxAttention
 
 # By benchmarks/models/moh.py, on a CPU: how many scores a head has to save before a separate call
@@ -168,17 +169,22 @@ class MixtureOfHeads(SoftmaxAttention):
         return gate, on, p
 
     def forward(
-        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        cache: Cache | None = None,
     ) -> Tensor:
         """As `SoftmaxAttention.forward`."""
-        source = self.check(x, context, mask)
-        query, key, value = self.project(x, source)
+        query, key, value = self.project(x, self.check(x, context, mask, cache), cache)
         gate, on, p = self.gates(x, query)
-        self.auxiliary = None
+        loss = None
         if self.training and self.balance and p is not None:
             counted = mask if context is None and mask is not None and mask.ndim == 2 else None
-            self.auxiliary = self.balance * self._imbalance(p, on[:, self.shared :], counted)
-        allowed = spread_mask(mask)
+            loss = self.balance * self._imbalance(p, on[:, self.shared :], counted)
+        leave_loss(self, loss)
+        allowed = remembered_mask(cache, x, mask)
         if not self._refused(query, key.shape[2], mask):
             mixed = gathered_heads(
                 query, key, value, gate.to(query.dtype), allowed, causal=self.causal
@@ -191,6 +197,8 @@ class MixtureOfHeads(SoftmaxAttention):
 
     def _refused(self, x: Tensor, keys: int, mask: Tensor | None) -> str:
         """Why heads that are off are computed for x (..., N, ·) all the same; "" if not."""
+        if not keys:
+            return "there are no keys"
         if self.compute != "auto":
             return "compute is 'dense'" if self.compute == "dense" else ""
         if self.dropout and self.training:
@@ -199,7 +207,7 @@ class MixtureOfHeads(SoftmaxAttention):
             return "all heads are on"
         if torch.compiler.is_exporting():
             return "an exported program has one form for any number of tokens"
-        if x.is_cuda:
+        if not x.is_cpu:
             return triton_refused(x) or ("float64" if x.dtype == torch.float64 else "")
         return self._too_little(x.shape[-2], keys, mask)
 
@@ -252,7 +260,7 @@ class MixtureOfHeads(SoftmaxAttention):
             Form("Triton kernel, tokens gathered by head", triton_refused(x) or refused),
             Form(
                 "PyTorch's fused operator, tokens gathered by head",
-                refused or ("a CPU form" if x.is_cuda else ""),
+                refused or ("" if x.is_cpu else "a CPU form"),
             ),
             Form("PyTorch's fused operator, all heads, gates afterwards", dense),
         ]

@@ -94,8 +94,9 @@ class BagModel(nn.Module):
             return h, ends
         if ends.shape[0] == 2:
             return self.mixing(h[None])[0], ends
-        lengths = ends.diff()
-        bag, place = bag_of(ends, h), places(ends)
+        lengths, bag = ends.diff(), bag_of(ends, h)
+        place = places(ends, bag)
+        # The one number that is read back from a device: how long padded bags are.
         padded = h.new_zeros((lengths.shape[0], int(lengths.max()), h.shape[1]))
         padded = padded.index_put((bag, place), h)
         present = torch.arange(padded.shape[1], device=h.device) < lengths[:, None]
@@ -276,11 +277,9 @@ def bag_of(offsets: Tensor, x: Tensor) -> Tensor:
     return segment_of(offsets, x.shape[0])
 
 
-def places(offsets: Tensor) -> Tensor:
-    """Place of each row within its bag: int64 (M,)."""
-    lengths = offsets.diff()
-    rows = torch.arange(int(offsets[-1]), device=offsets.device)
-    return rows - offsets[:-1].repeat_interleave(lengths)
+def places(offsets: Tensor, bag: Tensor) -> Tensor:
+    """Place of each row within its bag: int64 (M,). bag: the bag of each row (M,)."""
+    return torch.arange(bag.shape[0], device=bag.device) - offsets[bag]
 
 
 def bag_exponentials(scores: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
@@ -336,11 +335,13 @@ def mask_top(
     bags, columns = offsets.shape[0] - 1, scores.shape[1]
     if uniform is None:
         uniform = torch.rand((bags, top, columns), device=scores.device)
-    lengths = offsets.diff()
-    longest = int(lengths.max()) if bags else 0
     hidden = torch.zeros_like(scores, dtype=torch.bool)
-    if longest == 0:
+    if not bags or not scores.shape[0]:
         return hidden
+    lengths = offsets.diff()
+    if bags > 1 and sorts(scores):
+        return _top_by_sorting(scores, offsets, drawn_of_top(uniform, lengths, share))
+    longest = scores.shape[0] if bags == 1 else int(lengths.max())
     if bags > 1 and bags * longest * columns > PADDED_NUMBERS:
         ends = offsets.tolist()
         for b, (first, last) in enumerate(itertools.pairwise(ends)):
@@ -351,17 +352,43 @@ def mask_top(
         padded = scores[None]
     else:
         padded = scores.new_full((bags, longest, columns), -torch.inf)
-        padded[bag_of(offsets, scores), places(offsets)] = scores
+        bag = bag_of(offsets, scores)
+        padded[bag, places(offsets, bag)] = scores
     k = min(top, longest)
     best = padded.topk(k, 1).indices  # (B, k, C), the largest first
-    among = lengths.clamp_max(k)  # how many of them there are
-    count = torch.minimum((among.double() * share).floor().long(), lengths - 1).clamp_min(0)
-    order = uniform[:, :k].masked_fill(
-        torch.arange(k, device=scores.device)[:, None] >= among[:, None, None], 2.0
-    )
-    rank = order.argsort(1).argsort(1)
-    chosen = rank < count[:, None, None]
+    chosen = drawn_of_top(uniform[:, :k], lengths, share)
     rows = (best + offsets[:-1, None, None]).clamp_max(scores.shape[0] - 1)
     hits = torch.zeros_like(scores, dtype=torch.int32)
     hits.scatter_add_(0, rows.flatten(0, 1), chosen.flatten(0, 1).int())
     return hits > 0
+
+
+def sorts(scores: Tensor) -> bool:
+    """Whether the largest of several bags are found by sorting all rows: off the CPU, where how
+    long padded bags are would have to be read back. On the CPU sorting takes longer.
+    """
+    return not scores.is_cpu
+
+
+def drawn_of_top(uniform: Tensor, lengths: Tensor, share: float) -> Tensor:
+    """Which of the k largest of each bag are hidden, bool (B, k, C), the largest first: those with
+    the smallest random numbers, uniform (B, k, C).
+    """
+    k = uniform.shape[1]
+    among = lengths.clamp_max(k)  # how many of them there are
+    wide = torch.float32 if uniform.device.type == "mps" else torch.float64
+    count = torch.minimum((among.to(wide) * share).floor().long(), lengths - 1).clamp_min(0)
+    beyond = torch.arange(k, device=uniform.device)[:, None] >= among[:, None, None]
+    rank = uniform.masked_fill(beyond, 2.0).argsort(1).argsort(1)
+    return rank < count[:, None, None]
+
+
+def _top_by_sorting(scores: Tensor, offsets: Tensor, chosen: Tensor) -> Tensor:
+    """Where the chosen ones (B, k, C) of the k largest of each bag are: bool (M, C)."""
+    bag, k = bag_of(offsets, scores), chosen.shape[1]
+    order = scores.argsort(0, descending=True)
+    order = order.gather(0, bag[order].argsort(stable=True, dim=0))
+    # Sorted rows of a bag lie where its rows lie, so their places are ranks.
+    rank = places(offsets, bag)
+    hide = chosen[bag, rank.clamp_max(k - 1)] & (rank < k)[:, None]
+    return torch.zeros_like(scores, dtype=torch.bool).scatter_(0, order, hide)

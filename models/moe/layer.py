@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..attention.base import leave_loss
 from .experts import ExpertKind, Experts
 from .losses import Convention, load_balance, of_all_ranks, z_loss
 from .router import Router, Routing
@@ -53,6 +54,7 @@ class MoE(nn.Module):
         self.convention: Convention = convention
         self.dropout = nn.Dropout(dropout)
         self.auxiliary: Tensor | None = None
+        self.loss_without_gradients = False
         self.routing: Routing | None = None
 
     def forward(
@@ -68,7 +70,7 @@ class MoE(nn.Module):
         Raises ValueError if shapes do not fit.
         """
         routing = self.router(x, mask=mask, attention=attention)
-        self.auxiliary = self._loss(routing) if self.training else None
+        leave_loss(self, self._loss(routing) if self.training else None)
         self.routing = Routing(*(part.detach() for part in routing))
         out = self.experts(x.flatten(0, 1), routing.weights, routing.experts)
         return self.dropout(out.view(x.shape))

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..attention import build_attention
-from ..attention.base import to_image, to_tokens
+from ..attention.base import Attention, to_image, to_tokens
 from ..layers.blocks import NetworkKind, build_feedforward
 from ..layers.mutual_fusion import FusionKind, MutualFusion, conv, conv13, on_grid
 from ..layers.pyramid import SMALL, build_pyramid, load_timm, make_timm
@@ -73,7 +73,8 @@ class TransformerStage(nn.Module):
         tokens = to_tokens(x)
         static = tokens
         for block in self.blocks:
-            if isinstance(block.attn, _OnGrid) and "static" in block.attn.inner.extras:
+            mixer = block.attn.inner if isinstance(block.attn, _OnGrid) else None
+            if isinstance(mixer, Attention) and "static" in mixer.extras:
                 tokens = _static_block(block, tokens, size, static)
             else:
                 tokens = block(tokens, size)

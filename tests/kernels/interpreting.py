@@ -10,6 +10,8 @@ os.environ["TRITON_INTERPRET"] = "1"
 
 import torch
 
+from headwise.tests.kernels.layouts import LAYOUTS
+
 _factories = {name: getattr(torch, name) for name in ("empty", "empty_like")}
 _new_empty = torch.Tensor.new_empty
 
@@ -36,3 +38,13 @@ def compare(name: str, got, expected, tolerance: float) -> None:
         assert a.dtype == b.dtype, (name, a.dtype, b.dtype)
         worst = (a.float() - b.float()).abs().max() if a.numel() else 0.0
         assert torch.allclose(a.float(), b.float(), atol=tolerance, rtol=tolerance), (name, worst)
+
+
+def in_any_layout(name: str, function, *arguments) -> None:
+    """The results do not depend on how tensors lie in memory."""
+    tuple_of = lambda result: result if isinstance(result, tuple) else (result,)  # noqa: E731
+    expected = tuple_of(function(*arguments))
+    for lay in LAYOUTS:
+        laid = [lay(x) if isinstance(x, torch.Tensor) else x for x in arguments]
+        compare(f"{name}, {lay.__name__}", tuple_of(function(*laid)), expected, 1e-6)
+    print("ok", name, "in any layout")

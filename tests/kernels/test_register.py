@@ -107,6 +107,7 @@ def test_triton_runs_where_it_is_installed_and_fits(monkeypatch: pytest.MonkeyPa
     form.__module__ = "toy.cpu"
     launch = register.on_cuda(form, lambda width: width < 10)
     for installed, width, expected in ((True, 9, "triton"), (True, 10, "cpu"), (False, 9, "cpu")):
-        monkeypatch.setattr(register, "triton_installed", lambda installed=installed: installed)
+        refused = "" if installed else "Triton is not installed"
+        monkeypatch.setattr(register, "triton_refused", lambda *x, refused=refused: refused)
         assert launch(torch.zeros(1), width) == (expected, width)
     assert devices == [torch.device("cpu")]

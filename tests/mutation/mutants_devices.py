@@ -1,60 +1,77 @@
-"""Bugs in what several devices share: gradients, counts, statistics."""
+"""Bugs of what runs on a GPU that a CPU can show: waits, layouts in memory, what is left over."""
 
 from mutant import Mutant
 
-LOOP = "pipelines/engine/training/loop.py"
-COUNTS = "pipelines/engine/training/counts.py"
-RANKS = ("models/test_ranks.py",)
-PARTS = ("pipelines/engine/test_counts.py",)
-FORECAST = ("contract/test_devices.py", "-k", "forecast and (same_weights or model_of_one)")
+STAR = "kernels/star_core/cpu.py"
+STAR_TESTS = ("kernels/star_core",)
+GROUPED = "kernels/grouped_linear/native.py"
+GROUPED_TESTS = ("kernels/grouped_linear", "-k", "grouped_mm or gpu")
+LAYOUTS = ("kernels/test_layouts.py",)
 
 MUTANTS = [
+    Mutant("star-counts-on-gpu", "kernels", STAR, "return x.is_cpu\n", "return True\n", STAR_TESTS),
     Mutant(
-        "loss-goes-round-the-sharing",
-        "engine",
-        LOOP,
-        "loss = self.shared(loss_of) * part.weight",
-        "loss = loss_of(self.model) * part.weight",
-        FORECAST,
+        "star-unused-places",
+        "kernels",
+        STAR,
+        "x.index_select(0, rows.clamp_max(x.shape[0] - 1)).masked_fill_(unused, 0.0)",
+        "x.index_select(0, rows % x.shape[0])",
+        STAR_TESTS,
     ),
     Mutant(
-        "factor-without-processes",
-        "engine",
-        COUNTS,
-        "world * value / (total * weights[place])",
-        "value / (total * weights[place])",
-        PARTS,
+        "grouped-rows-of-none",
+        "kernels",
+        GROUPED,
+        "return out.masked_fill_((expert == weight.shape[0])[:, None], 0.0)",
+        "return out",
+        GROUPED_TESTS,
     ),
     Mutant(
-        "repeated-sample-counts",
-        "engine",
-        COUNTS,
-        "count[name].double() * (part.weight > 0)",
-        "count[name].double()",
-        PARTS,
+        "grouped-idle-experts",
+        "kernels",
+        GROUPED,
+        "return out.masked_fill_(idle[..., None], 0.0)",
+        "return out",
+        GROUPED_TESTS,
     ),
     Mutant(
-        "bias-by-own-tokens",
-        "models",
-        "models/moe/router.py",
-        "summed_over_ranks(gate.counts.sum(0))",
-        "gate.counts.sum(0)",
-        RANKS,
+        "moments-keep-strides",
+        "kernels",
+        "kernels/attention_moments/cpu.py",
+        "query.new_zeros(query.shape, dtype=lse.dtype)",
+        "torch.zeros_like(query, dtype=lse.dtype)",
+        LAYOUTS,
     ),
     Mutant(
-        "balance-by-own-tokens",
-        "models",
-        "models/moe/layer.py",
-        "load_balance(of_all_ranks(routing), self.convention)",
-        "load_balance(routing, self.convention)",
-        RANKS,
+        "draws-equal-in-bags",
+        "kernels",
+        "kernels/softmax_pool/triton_kernels.py",
+        "tl.zeros_like(place) + bag, ",
+        "tl.zeros_like(place), ",
+        ("kernels/test_triton.py", "-k", "interpreter and softmax_pool"),
     ),
     Mutant(
-        "ranks-weigh-the-same",
-        "models",
-        "models/ranks.py",
-        "torch.cat([(means * count).flatten(), count.to(means).view(1)])",
-        "torch.cat([means.flatten(), torch.ones_like(count).to(means).view(1)])",
-        RANKS,
+        "same-expert-twice",
+        "kernels",
+        "kernels/expert_gate/triton.py",
+        'remaining = tl.where(remaining == remaining, remaining, float("inf"))',
+        'remaining = tl.where(remaining == remaining, remaining, float("-inf"))',
+        ("kernels/test_triton.py", "-k", "interpreter and expert_gate"),
+    ),
+    Mutant(
+        "sizes-in-steps",
+        "kernels",
+        "kernels/time_warping/triton.py",
+        "x, columns = contiguous(x, columns)",
+        "x = x.contiguous()",
+        ("kernels/test_triton.py", "-k", "interpreter and time_warping"),
+    ),
+    Mutant(
+        "masked-by-rank-of-all",
+        "kernels",
+        "models/bags/acmil.py",
+        "order = order.gather(0, bag[order].argsort(stable=True, dim=0))",
+        "order = order.sort(0).values",
+        ("models/bags/test_acmil.py", "-k", "alike"),
     ),
 ]

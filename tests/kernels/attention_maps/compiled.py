@@ -1,39 +1,18 @@
-"""Run by test_triton.py in a separate process: compiles attention with maps of its heads for
-sm_90.
-"""
+"""Calls of attention with maps of its heads that are compiled; see `compiling`."""
 
-import json
+import torch
 
-from compiling import resources
+from headwise.kernels.attention_maps import triton as gpu
 
-from headwise.kernels.attention_maps import triton as device
-
-POINTERS = {"mask": "*u8", "lse": "*fp32", "out": "*fp32", "chosen": "*i64"}
-STEPS = {"mask_batch", "mask_head"}
+HALF, SINGLE = torch.bfloat16, torch.float32
 
 
-def used(element, width):
-    kernel, kinds = device.maps_kernel, {}
-    for name in kernel.arg_names:
-        if name.isupper():
-            kinds[name] = "constexpr"
-        elif name in {"query", "key"}:
-            kinds[name] = element
-        elif name in {"scale", "share"}:
-            kinds[name] = "fp32"
-        else:
-            kinds[name] = POINTERS.get(name) or ("i64" if name in STEPS else "i32")
-    flags = device.tiles(width, element == "*fp32")
-    warps, stages = flags.pop("num_warps"), flags.pop("num_stages")
-    return resources(
-        kernel, kinds, flags | {"MASKED": 1, "CAUSAL": 0, "WIDTH": width}, warps, stages
-    )
-
-
-if __name__ == "__main__":
-    cases = [("*fp32", 64), ("*fp32", 128), ("*bf16", 64), ("*bf16", 128), ("*bf16", 256)]
-    print(
-        json.dumps(
-            {f"maps {element} width {width}": used(element, width) for element, width in cases}
+def calls():
+    heads = torch.empty(2, dtype=torch.int64, device="meta")
+    for dtype, width in ((SINGLE, 64), (SINGLE, 128), (HALF, 64), (HALF, 128), (HALF, 256)):
+        x = torch.empty(2, 4, 192, width, dtype=dtype, device="meta")
+        mask = torch.empty(2, 1, 1, 192, dtype=torch.bool, device="meta")
+        yield (
+            f"{dtype} width {width} masked",
+            lambda x=x, mask=mask: gpu.attend(x, x, x, heads, False, mask, 0.1),
         )
-    )

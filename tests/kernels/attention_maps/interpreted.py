@@ -3,7 +3,7 @@ interpreter.
 """
 
 # isort: off
-from interpreting import compare, poison  # first
+from interpreting import compare, in_any_layout, poison  # first
 # isort: on
 
 import random
@@ -39,7 +39,7 @@ def case(
     mask = torch.rand(shapes[kind]) < 0.6 if kind else None
     if mask is not None:
         mask[..., :1, :] = False  # a query without keys
-    rest = (chosen, mean, mask, 0.3)
+    rest = (torch.tensor(chosen), mean, mask, 0.3)
     compare(
         name,
         gpu.attend(query, key, values, *rest),
@@ -49,8 +49,16 @@ def case(
     print("ok", name)
 
 
+def laid_out():
+    torch.manual_seed(0)
+    query, key = torch.randn(1, 2, 5, 4), torch.randn(1, 2, 6, 4)
+    chosen, mask = torch.tensor([1, 0]), torch.rand(1, 1, 5, 6) < 0.7
+    in_any_layout("forward", gpu.attend, query, key, key + 1, chosen, False, mask, 0.4)
+
+
 if __name__ == "__main__":
     poison()
+    laid_out()
     case("all heads", [0, 1, 2])
     case("some, in another order", [2, 0])
     case("mean of all", [0, 1, 2], mean=True)

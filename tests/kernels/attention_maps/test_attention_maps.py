@@ -106,7 +106,7 @@ def test_memory_holds_the_chosen_maps_only():
 
     parts = random_inputs(batch=1, heads=8, queries=448, keys=1500, width=64, value=64)
     with Largest() as sizes:
-        cpu.attend(*parts, list(range(8)), True, None, 0.125)
+        cpu.attend(*parts, torch.arange(8), True, None, 0.125)
     assert sizes.most <= 448 * 1500
 
 
@@ -114,7 +114,7 @@ def test_it_compiles_and_passes_the_checks_of_operators():
     parts = random_inputs()
     torch.library.opcheck(
         torch.ops.headwise.attention_maps.default,
-        (*parts, [0, 2], True, None, 0.3),
+        (*parts, torch.tensor([0, 2]), True, None, 0.3),
         test_utils=("test_schema", "test_faketensor"),
     )
 
@@ -126,7 +126,7 @@ def test_it_compiles_and_passes_the_checks_of_operators():
 
 
 @pytest.mark.parametrize(
-    ("heads", "message"), [([3], "some of 3"), ([1, 1], "none twice"), ([], "some of 3")]
+    ("heads", "message"), [([3], "some of 3"), ([1, 1], "none twice"), ([], "at least one")]
 )
 def test_mistakes_are_named(heads, message):
     with pytest.raises(ValueError, match=message):

@@ -1,62 +1,28 @@
-"""Run by test_triton.py in a separate process: compiles the read-outs of attention for sm_90."""
+"""Calls of the read-outs of attention that are compiled; see `compiling`."""
 
-import json
+import torch
 
-from compiling import resources
-
-from headwise.kernels.attention_stats import triton as device
+from headwise.kernels.attention_stats import triton as gpu
 from headwise.kernels.attention_stats.cpu import LARGEST_TOP
 
-POINTERS = {
-    "mask": "*u8",
-    "numbers": "*fp32",
-    "lse": "*fp32",
-    "weights": "*fp32",
-    "out_place": "*i32",
-}
-STEPS = {"mask_batch", "mask_head"}
+HALF, SINGLE = torch.bfloat16, torch.float32
 
 
-def used(kernel, element, width, causal):
-    kinds = {}
-    for name in kernel.arg_names:
-        if name.isupper():
-            kinds[name] = "constexpr"
-        elif name in {"query", "key", "value"} or (name == "out" and kernel is device.read_kernel):
-            kinds[name] = element
-        elif name == "scale":
-            kinds[name] = "fp32"
-        elif name in POINTERS or name.startswith("out"):
-            kinds[name] = POINTERS.get(name, "*fp32")
-        else:
-            kinds[name] = "i64" if name in STEPS else "i32"
-    flags = device.tiles(width, element == "*fp32")
-    warps, stages = flags.pop("num_warps"), flags.pop("num_stages")
-    flags |= {
-        "VALUE": 1,
-        "NUMBERS": 1,
-        "ENTROPY": 1,
-        "WEIGHTED": 1,
-        "MASKED": 1,
-        "CAUSAL": causal,
-        "TOP": LARGEST_TOP,
-    }
-    flags |= {"WIDTH": width, "VALUE_WIDTH": width}
-    constants = {name: flags[name] for name in kernel.arg_names if name.isupper()}
-    return resources(kernel, kinds, constants, warps, stages)
+def calls():
+    for dtype, width, causal in (
+        (SINGLE, 64, True),
+        (HALF, 64, False),
+        (SINGLE, 128, False),
+        (HALF, 128, True),
+        (HALF, 256, True),
+    ):
+        x = torch.empty(2, 4, 192, width, dtype=dtype, device="meta")
+        mask = torch.empty(2, 1, 1, 192, dtype=torch.bool, device="meta")
+        keys, weights = (torch.empty(2, n, 192, device="meta") for n in (4, 1))
+        weights = weights[:, 0]
 
+        def call(x=x, mask=mask, keys=keys, weights=weights, causal=causal):
+            options = (0.1, causal, True, True, LARGEST_TOP)
+            gpu.stats(x, x, x, mask, keys, weights, *options)
 
-if __name__ == "__main__":
-    kernels = {name: value for name, value in vars(device).items() if name.endswith("_kernel")}
-    table = {
-        f"{name} {element} width {width}": used(kernel, element, width, causal)
-        for name, kernel in kernels.items()
-        for element, width, causal in (
-            ("*fp32", 64, 1),
-            ("*bf16", 64, 0),
-            ("*fp32", 128, 0),
-            ("*bf16", 128, 1),
-            ("*bf16", 256, 1),
-        )
-    }
-    print(json.dumps(table))
+        yield f"{dtype} width {width}{' causal' * causal}", call

@@ -3,7 +3,7 @@ interpreter.
 """
 
 # isort: off
-from interpreting import compare, poison  # first
+from interpreting import compare, in_any_layout, poison  # first
 # isort: on
 
 import torch
@@ -82,8 +82,17 @@ def fuzzed(count):
         )
 
 
+def laid_out():
+    torch.manual_seed(0)
+    query, key = torch.randn(2, 2, 5, 4), torch.randn(2, 1, 6, 4)
+    marks, numbers, weights = torch.rand(2, 1, 5, 6) < 0.7, torch.rand(2, 2, 6), torch.rand(2, 5)
+    rest = marks, numbers, weights, 0.4, False, True, True, 3
+    in_any_layout("forward", gpu.stats, query, key, key + 1, *rest)
+
+
 if __name__ == "__main__":
     poison()
+    laid_out()
     case("plain")
     case("mask of keys", kind="keys")
     case("mask of pairs, causal", kind="pairs", causal=True)

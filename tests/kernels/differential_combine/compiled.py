@@ -1,41 +1,22 @@
-"""Run by test_triton.py in a separate process: compiles the end of differential attention for
-sm_90.
-"""
+"""Calls of the end of differential attention that are compiled; see `compiling`."""
 
-import json
+import torch
 
-from compiling import resources
-
-from headwise.kernels.differential_combine import triton as device
-
-INTEGERS = {"count", "signal", "noise", "group", "width"}
-FLOAT32 = {"lam", "weight", "rstd", "d_lam", "d_weight"}
+from headwise.kernels.differential_combine import triton as gpu
 
 
-def used(kernel, element, width, norm):
-    rows, padded = device._tile(width)
-    kinds = {}
-    for name in kernel.arg_names:
-        if name.isupper():
-            kinds[name] = "constexpr"
-        elif name in INTEGERS:
-            kinds[name] = "i32"
-        elif name in {"eps", "scale"}:
-            kinds[name] = "fp32"
-        else:
-            kinds[name] = "*fp32" if name in FLOAT32 else element
-    return resources(kernel, kinds, {"NORM": norm, "ROWS": rows, "WIDTH": padded})
+def calls():
+    for dtype, width, norm in (
+        (torch.float32, 64, True),
+        (torch.bfloat16, 256, True),
+        (torch.bfloat16, 128, False),
+    ):
+        rows = torch.empty(512, 12, width, dtype=dtype, device="meta")
+        lam = torch.empty((), device="meta")
+        weight = torch.empty(width, device="meta") if norm else None
 
+        def call(rows=rows, lam=lam, weight=weight):
+            out, rstd = gpu.combine(rows, lam, weight, 8, 1e-5, 0.5)
+            gpu.combine_backward(out, rows, lam, weight, rstd, 8, 0.5)
 
-if __name__ == "__main__":
-    kernels = {name: value for name, value in vars(device).items() if name.endswith("_kernel")}
-    table = {
-        f"{name} {element} {width} {norm}": used(kernel, element, width, norm)
-        for name, kernel in kernels.items()
-        for element, width, norm in (
-            ("*fp32", 64, True),
-            ("*bf16", 256, True),
-            ("*bf16", 128, False),
-        )
-    }
-    print(json.dumps(table))
+        yield f"{dtype} width {width}{' norm' * norm}", call

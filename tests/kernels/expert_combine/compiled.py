@@ -1,30 +1,17 @@
-"""Run by test_triton.py in a separate process: compiles the sum over a token's experts for
-sm_90.
-"""
+"""Calls of the sum over a token's experts that are compiled; see `compiling`."""
 
-import json
-
-from compiling import resources
+import torch
 
 from headwise.kernels.expert_combine import triton as gpu
 
-KNOWN = {"weights": "*fp32", "d_weights": "*fp32", "place": "*i64"} | dict.fromkeys(
-    ("count", "active", "width"), "i32"
-)
 
+def calls():
+    for dtype in (torch.float32, torch.bfloat16):
+        y = torch.empty(512, 256, dtype=dtype, device="meta")
+        weights = torch.empty(256, 2, device="meta")
+        place = torch.empty(256, 2, dtype=torch.int64, device="meta")
 
-def used(kernel, element):
-    kinds = {
-        name: "constexpr" if name.isupper() else KNOWN.get(name, element)
-        for name in kernel.arg_names
-    }
-    return resources(kernel, kinds, {"ROWS": gpu.ROWS, "COLUMNS": gpu.COLUMNS})
+        def call(y=y, weights=weights, place=place):
+            gpu.backward(gpu.forward(y, weights, place), y, weights, place)
 
-
-if __name__ == "__main__":
-    table = {
-        f"{kernel} {element}": used(getattr(gpu, kernel), element)
-        for kernel in ("combine_kernel", "combine_backward_kernel")
-        for element in ("*fp32", "*bf16")
-    }
-    print(json.dumps(table))
+        yield f"{dtype}", call

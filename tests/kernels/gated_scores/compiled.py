@@ -1,28 +1,12 @@
-"""Run by test_triton.py in a separate process: compiles the scores of gated attention for
-sm_90.
-"""
+"""Calls of the scores of gated attention that are compiled; see `compiling`."""
 
-import json
-
-from compiling import resources
+import torch
 
 from headwise.kernels.gated_scores import triton as gpu
 
-SIZES = ("rows", "width", "inner", "branches")
 
-
-def used(kernel, element):
-    kinds = dict.fromkeys(kernel.arg_names, element)
-    kinds |= dict.fromkeys(SIZES, "i32") | dict.fromkeys(gpu.TILE, "constexpr")
-    kinds = {name: "*" + kind if kind == element else kind for name, kind in kinds.items()}
-    return resources(kernel, kinds, gpu.TILE)
-
-
-if __name__ == "__main__":
-    kernels = {name: value for name, value in vars(gpu).items() if name.endswith("_kernel")}
-    table = {
-        f"{name} {kind}": used(kernel, kind)
-        for name, kernel in kernels.items()
-        for kind in ("fp32", "bf16")
-    }
-    print(json.dumps(table))
+def calls():
+    for dtype in (torch.float32, torch.bfloat16):
+        sizes = (512, 256), (256, 256), (256,), (5, 128), (5,)
+        inputs = [torch.empty(size, dtype=dtype, device="meta") for size in sizes]
+        yield (f"{dtype}", lambda inputs=inputs: gpu.backward(gpu.forward(*inputs), *inputs))

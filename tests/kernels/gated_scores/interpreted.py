@@ -10,9 +10,10 @@ import torch
 
 from headwise.kernels.gated_scores import cpu
 from headwise.kernels.gated_scores import triton as gpu
+from headwise.tests.kernels.layouts import permuted, strided
 
 
-def case(name, rows, width, inner, branches, dtype=torch.float32, chunk=None):
+def case(name, rows, width, inner, branches, dtype=torch.float32, chunk=None, layout=None):
     torch.manual_seed(len(name))
     h = torch.randn(rows, width).to(dtype)
     weight, bias = (
@@ -25,8 +26,11 @@ def case(name, rows, width, inner, branches, dtype=torch.float32, chunk=None):
     )
     tolerance = 1e-5 if dtype == torch.float32 else 5e-3
     weights = (weight, bias, out_weight, out_bias)
+    if layout:
+        h, *weights = (layout(x) for x in (h, *weights))
     compare(name, [gpu.forward(h, *weights)], [cpu.forward(h, *weights)], tolerance)
     grad = torch.randn(rows, branches).to(dtype)
+    grad = layout(grad) if layout else grad
     gpu.CHUNK = chunk or 1 << 15
     expected = cpu.backward(grad, h, *weights)
     compare(name, gpu.backward(grad, h, *weights), expected, 10 * tolerance * max(1, rows) ** 0.5)
@@ -42,3 +46,5 @@ if __name__ == "__main__":
     case("half", 66, 33, 40, 5, dtype=torch.float16)
     case("one row", 1, 3, 2, 2)
     case("no rows", 0, 4, 3, 2)
+    case("permuted", 70, 17, 19, 3, layout=permuted)
+    case("in steps", 70, 17, 19, 3, layout=strided)

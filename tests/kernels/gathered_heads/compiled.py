@@ -1,43 +1,26 @@
-"""Run by test_triton.py in a separate process: compiles gathered heads for sm_90."""
-
-import json
+"""Calls of gathered heads that are compiled; see `compiling`."""
 
 import torch
-from compiling import resources
 
-from headwise.kernels.gathered_heads import triton as device
+from headwise.kernels.gathered_heads import triton as gpu
 
-KINDS = {"scale": "fp32", "mask": "*u8", "order": "*i32", "counts": "*i32"}
-FLOAT32 = {"gate", "lse", "delta", "d_key", "d_value"}
-ELEMENTS = {"query", "key", "value", "grad", "out", "d_query"}
+HALF, SINGLE = torch.bfloat16, torch.float32
 
 
-def used(kernel, element, width, masked, causal):
-    kinds = {}
-    for name in kernel.arg_names:
-        if name.isupper():
-            kinds[name] = "constexpr"
-        elif name in FLOAT32:
-            kinds[name] = "*fp32"
-        else:
-            kinds[name] = element if name in ELEMENTS else KINDS.get(name, "i32")
-    query = torch.empty(1, width, dtype={"*fp32": torch.float32, "*bf16": torch.bfloat16}[element])
-    flags = device._flags(query, masked, causal, "backward" in kernel.__name__)
-    warps, stages = flags.pop("num_warps"), flags.pop("num_stages")
-    return resources(kernel, kinds, flags, warps, stages)
+def calls():
+    for dtype, width, masked, causal in (
+        (SINGLE, 64, True, False),
+        (HALF, 64, False, True),
+        (HALF, 128, True, True),
+        (SINGLE, 128, False, False),
+    ):
+        query = torch.empty(2, 256, 4, width, dtype=dtype, device="meta").transpose(1, 2)
+        key = torch.empty(2, 256, 2, width, dtype=dtype, device="meta").transpose(1, 2)
+        gate = torch.empty(2, 4, 256, device="meta")
+        mask = torch.empty(2, 1, 1, 256, dtype=torch.bool, device="meta") if masked else None
 
+        def call(query=query, key=key, gate=gate, mask=mask, causal=causal):
+            out, lse = gpu.forward(query, key, key, gate, mask, causal, 0.1)
+            gpu.backward(out, query, key, key, gate, mask, out, lse, causal, 0.1)
 
-if __name__ == "__main__":
-    kernels = {name: value for name, value in vars(device).items() if name.endswith("_kernel")}
-    cases = [
-        ("*fp32", 64, True, False),
-        ("*bf16", 64, False, True),
-        ("*bf16", 128, True, True),
-        ("*fp32", 128, False, False),
-    ]
-    table = {
-        f"{name} {' '.join(map(str, case))}": used(kernel, *case)
-        for name, kernel in kernels.items()
-        for case in cases
-    }
-    print(json.dumps(table))
+        yield f"{dtype} width {width}{' masked' * masked}{' causal' * causal}", call

@@ -1,7 +1,7 @@
 """Run by test_triton.py in a separate process: gathered heads through Triton's interpreter."""
 
 # isort: off
-from interpreting import compare, poison  # first
+from interpreting import compare, in_any_layout, poison  # first
 # isort: on
 
 import random
@@ -55,8 +55,19 @@ def case(
     print("ok", name)
 
 
+def laid_out():
+    torch.manual_seed(0)
+    query, key, grad = torch.randn(1, 2, 5, 4), torch.randn(1, 2, 6, 4), torch.randn(1, 2, 5, 4)
+    gate, mask = torch.rand(1, 2, 5).relu(), torch.rand(1, 1, 5, 6) < 0.7
+    inputs = query, key, key + 1, gate, mask
+    in_any_layout("forward", gpu.forward, *inputs, False, 0.4)
+    results = gpu.forward(*inputs, False, 0.4)
+    in_any_layout("backward", gpu.backward, grad, *inputs, *results, False, 0.4)
+
+
 if __name__ == "__main__":
     poison()
+    laid_out()
     case("plain", 2, 2, 2, 70, 70, 16)
     case("keys masked, grouped", 2, 4, 2, 33, 50, 20, kind="keys")
     case("pairs, causal", 1, 2, 1, 40, 40, 8, kind="pairs", causal=True)

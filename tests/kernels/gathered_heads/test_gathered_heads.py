@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from headwise.kernels.decompositions import plain_decompositions
-from headwise.kernels.gathered_heads import cpu, gathered_heads, naive
+from headwise.kernels.gathered_heads import cpu, device, gathered_heads, naive
 
 
 def formula(
@@ -177,3 +177,27 @@ def test_mistakes_are_named() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             gathered_heads(*wrong)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_form_off_the_cpu_gives_the_same(causal: bool, masked: bool) -> None:
+    torch.manual_seed(3)
+    *parts, gate = [x.detach() for x in random_inputs(2, 4, 2, 7, 9, 5)]
+    mask = torch.rand(2, 4, 7, 9) < 0.6 if masked else None
+    if mask is not None:
+        mask[-1, -1, 2] = False  # a query without keys
+    inputs = (*parts, gate, mask)
+    expected = cpu.forward(*inputs, causal, 0.4)
+    results = device.forward(*inputs, causal, 0.4)
+    torch.testing.assert_close(results, expected)
+    grad = torch.randn_like(parts[0])
+    slopes = device.backward(grad, *inputs, *results, causal, 0.4)
+    torch.testing.assert_close(slopes, cpu.backward(grad, *inputs, *expected, causal, 0.4))
+
+
+def test_the_form_off_the_cpu_lets_no_infinity_of_a_head_that_is_off_through() -> None:
+    *parts, gate = [x.detach() for x in random_inputs(1, 2, 2, 4, 4, 3)]
+    parts[2][0, 0, 1] = torch.inf  # of the head that no token uses
+    out, _ = device.forward(*parts, gate, None, False, 0.4)
+    assert out[0, 0].eq(0).all()

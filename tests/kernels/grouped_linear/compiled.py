@@ -1,47 +1,31 @@
-"""Run by test_triton.py in a separate process: compiles the linear layers of many experts for
-sm_90.
-"""
+"""Calls of the linear layers of many experts that are compiled; see `compiling`."""
 
-import json
-
-from compiling import resources
+import torch
 
 from headwise.kernels.grouped_linear import triton as gpu
 
-INTEGERS = {"tokens": "*i64", "expert_of": "*i32", "first_of": "*i32", "offsets": "*i32"}
-ELEMENTS = {"x", "weight", "bias", "hidden", "out", "grad", "d_weight", "d_bias"}
 
-
-def used(kernel, element, flags):
-    kinds = {}
-    for name in kernel.arg_names:
-        if name.isupper():
-            kinds[name] = "constexpr"
-        else:
-            kinds[name] = element if name in ELEMENTS else INTEGERS.get(name, "i32")
-    constants = {
-        name: value for name, value in (flags | gpu.TILE).items() if name in kernel.arg_names
-    }
-    return resources(kernel, kinds, constants)
-
-
-if __name__ == "__main__":
-    flags = ("GATHER", "ACTIVATION", "GATED", "BIAS", "SLOPE")
-    cases = {
-        "gather": (True, 0, False, True, False),
-        "gelu": (False, 2, False, True, False),
-        "swiglu": (False, 4, True, False, False),
-        "slope of gelu": (False, 2, False, False, True),
-        "slope of swiglu": (False, 4, True, False, True),
-    }
-    table = {}
-    for element in ("*fp32", "*bf16"):
-        for name, values in cases.items():
+def calls():
+    for dtype in (torch.float32, torch.bfloat16):
+        x = torch.empty(256, 128, dtype=dtype, device="meta")
+        offsets = torch.empty(9, dtype=torch.int64, device="meta")
+        tokens = torch.empty(512, dtype=torch.int64, device="meta")
+        place = torch.empty(256, 2, dtype=torch.int64, device="meta")
+        for activation, gated, gather in (
+            ("none", False, True),
+            ("gelu", False, False),
+            ("silu", True, False),
+        ):
             # In half precision the widest forms alone.
-            if element == "*bf16" and "swiglu" not in name:
+            if dtype == torch.bfloat16 and not gated:
                 continue
-            constants = dict(zip(flags, values))
-            table[f"rows {name} {element}"] = used(gpu.rows_kernel, element, constants)
-            if not constants["SLOPE"]:
-                table[f"weight {name} {element}"] = used(gpu.weight_kernel, element, constants)
-    print(json.dumps(table))
+            width = 128 // (2 if gated else 1)
+            weight = torch.empty(8, 256, width, dtype=dtype, device="meta")
+            bias = torch.empty(8, 256, dtype=dtype, device="meta")
+            where = (offsets, tokens, place) if gather else (offsets, None, None)
+
+            def call(x=x, weight=weight, bias=bias, where=where, last=(activation, gated)):
+                out = gpu.forward(x, weight, bias, *where, *last)
+                gpu.backward(out, x, weight, bias, *where, *last)
+
+            yield f"{dtype} {activation}{' gated' * gated}{' gather' * gather}", call

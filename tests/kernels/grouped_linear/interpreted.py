@@ -13,6 +13,7 @@ import torch
 from headwise.kernels.dispatch import dispatch
 from headwise.kernels.grouped_linear import cpu, naive
 from headwise.kernels.grouped_linear import triton as gpu
+from headwise.tests.kernels.layouts import permuted, strided
 
 
 def case(
@@ -26,6 +27,7 @@ def case(
     how="gather",
     bias=True,
     dtype=torch.float32,
+    layout=lambda x: x,
 ):
     torch.manual_seed(len(name))
     chosen = torch.rand(tokens, max(experts, active)).argsort(1)[:, :active].clamp_max(experts)
@@ -42,7 +44,9 @@ def case(
     weight, b = (torch.randn(shape).to(dtype) for shape in shapes)
     grad = torch.randn(tokens * active, outputs).to(dtype)
     sources = (where.tokens, where.place) if gather else (None, None)
-    inputs = (x, weight, b if bias else None, where.offsets, *sources, activation, gated)
+    tensors = (x, weight, b if bias else None, where.offsets, *sources)
+    tensors, grad = [None if t is None else layout(t) for t in tensors], layout(grad)
+    inputs = (*tensors, activation, gated)
     tolerance = (3e-6 if dtype == torch.float32 else 4e-3) * max(1.0, width**0.5)
     compare(name, [gpu.forward(*inputs)], [cpu.forward(*inputs)], tolerance)
     gradients, expected = (form.backward(grad, *inputs) for form in (gpu, cpu))
@@ -59,6 +63,9 @@ if __name__ == "__main__":
     case("nobody", 0, 2, 3, 8, 8)
     case("one token, one expert", 1, 1, 1, 1, 1)
     case("wide", 9, 2, 2, 70, 130)
+    for layout in (permuted, strided):
+        case("permuted, in steps", 21, 2, 3, 18, 7, layout=layout)
+        case("gated, in steps", 21, 2, 3, 18, 7, how=("silu", True), layout=layout)
     for activation in naive.ACTIVATIONS:
         case(activation, 21, 2, 3, 18, 7, how=(activation, False))
         case(f"gated {activation}", 21, 2, 3, 18, 7, how=(activation, True), bias=False)

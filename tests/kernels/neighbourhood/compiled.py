@@ -1,43 +1,23 @@
-"""Run by test_triton.py in a separate process: compiles the neighbourhood kernels for sm_90."""
+"""Calls of the neighbourhood operators that are compiled; see `compiling`."""
 
-import json
+import torch
 
-from compiling import resources
-
-from headwise.kernels.neighbourhood import triton as device
-
-INTEGERS = {"heads", "height", "width", "window", "features"}
-FLOAT32 = {"lse", "delta", "out_lse"}
+from headwise.kernels.neighbourhood import triton as gpu
 
 
-def used(kernel, element, flag):
-    flags = {
-        "CELLS": device.CELLS,
-        "WIDTH": 64,
-        "SOFTMAX": flag,
-        "GRADIENT": flag,
-        "CLAMP": flag,
-        "MASKED": flag,
-    }
-    kinds = {}
-    for name in kernel.arg_names:
-        if name.isupper():
-            kinds[name] = "constexpr"
-        elif name in INTEGERS:
-            kinds[name] = "i32"
-        elif name == "mask":
-            kinds[name] = "*u8" if flag else element
-        else:
-            kinds[name] = "*fp32" if name in FLOAT32 and flag else element
-    constants = {name: flags[name] for name in kernel.arg_names if name.isupper()}
-    return resources(kernel, kinds, constants, warps=device.WARPS)
+def calls():
+    layout = (16, 16, 7)
+    for dtype, clamp in ((torch.float32, True), (torch.bfloat16, True), (torch.float32, False)):
+        value = torch.empty(2, 4, 256, 64, dtype=dtype, device="meta")
+        logits = torch.empty(2, 4, 256, 49, dtype=dtype, device="meta")
+        mask = torch.empty(2, 256, dtype=torch.bool, device="meta") if clamp else None
 
+        def call(value=value, logits=logits, mask=mask, clamp=clamp):
+            out, lse = gpu.read(logits, value, mask, *layout, clamp)
+            gpu.read_backward(out, lse, logits, value, mask, out, lse, *layout, clamp)
+            if not clamp:
+                gpu.products(value, value, *layout, clamp)
+                gpu.weighted(logits, value, *layout, clamp)
+                gpu.scattered(logits, value, *layout, clamp)
 
-if __name__ == "__main__":
-    kernels = {name: value for name, value in vars(device).items() if name.endswith("_kernel")}
-    table = {
-        f"{name} {element} {flag}": used(kernel, element, flag)
-        for name, kernel in kernels.items()
-        for element, flag in (("*fp32", True), ("*bf16", True), ("*fp32", False))
-    }
-    print(json.dumps(table))
+        yield f"{dtype}{' clamped, masked' * clamp}", call

@@ -3,7 +3,7 @@ interpreter.
 """
 
 # isort: off
-from interpreting import compare, poison  # first
+from interpreting import compare, in_any_layout, poison  # first
 # isort: on
 
 import torch
@@ -39,8 +39,22 @@ def case(size, window, clamp, *, heads=2, features=5, dtype=torch.float32, maske
     print("ok", name)
 
 
+def laid_out():
+    torch.manual_seed(0)
+    layout = (2, 3, 3, False)
+    logits, value, mask = torch.randn(2, 2, 6, 9), torch.randn(2, 2, 6, 4), torch.rand(2, 6) < 0.7
+    out, lse = gpu.read(logits, value, mask, *layout)
+    in_any_layout("read", gpu.read, logits, value, mask, *layout)
+    slopes = value + 1, lse, logits, value, mask, out, lse
+    in_any_layout("read backward", gpu.read_backward, *slopes, *layout)
+    in_any_layout("weighted", gpu.weighted, logits, value, *layout)
+    in_any_layout("products", gpu.products, value, value + 1, *layout)
+    in_any_layout("scattered", gpu.scattered, logits, value, *layout)
+
+
 if __name__ == "__main__":
     poison()
+    laid_out()
     case((1, 1), 3, False)
     case((5, 7), 3, False, masked=True)
     case((6, 6), 5, True, heads=1, masked=True)

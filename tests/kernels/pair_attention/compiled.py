@@ -1,52 +1,26 @@
-"""Run by test_triton.py in a separate process: compiles pair-wise cross-attention for sm_90."""
-
-import json
+"""Calls of pair-wise cross-attention that are compiled; see `compiling`."""
 
 import torch
-from compiling import resources
 
-from headwise.kernels.pair_attention import fits
-from headwise.kernels.pair_attention import triton as device
+from headwise.kernels.pair_attention import triton as gpu
 
-KINDS = {
-    "scale": "fp32",
-    "partner": "*i64",
-    "order": "*i64",
-    "first": "*i64",
-    "lse": "*fp32",
-    "delta": "*fp32",
-}
-ELEMENTS = {"query", "key", "value", "grad", "out", "d_query", "d_key", "d_value"}
+HALF, SINGLE = torch.bfloat16, torch.float32
 
 
-def used(kernel, element, width, value_width):
-    dtype = {"*fp32": torch.float32, "*bf16": torch.bfloat16}[element]
-    query, value = (
-        torch.empty(1, 1, 1, width, dtype=dtype),
-        torch.empty(1, 1, 1, value_width, dtype=dtype),
-    )
-    if not fits(query, value):
-        return None
-    flags = device._flags(query, value, "backward" in kernel.__name__)
-    warps, stages = flags.pop("num_warps"), flags.pop("num_stages")
-    kinds = {}
-    for name in kernel.arg_names:
-        kinds[name] = (
-            "constexpr"
-            if name.isupper()
-            else element
-            if name in ELEMENTS
-            else KINDS.get(name, "i32")
-        )
-    return resources(kernel, kinds, flags, warps, stages)
+def calls():
+    for dtype, width, value_width in (
+        (SINGLE, 16, 32),
+        (HALF, 16, 32),
+        (SINGLE, 128, 128),
+        (HALF, 128, 128),
+        (HALF, 256, 256),
+    ):
+        query = torch.empty(4, 208, 4, width, dtype=dtype, device="meta").transpose(1, 2)
+        value = torch.empty(4, 208, 4, value_width, dtype=dtype, device="meta").transpose(1, 2)
+        partner = torch.empty(4, dtype=torch.int64, device="meta")
 
+        def call(query=query, value=value, partner=partner):
+            out, lse = gpu.forward(query, query, value, partner, 0.1)
+            gpu.backward(out, query, query, value, partner, out, lse, 0.1)
 
-if __name__ == "__main__":
-    kernels = {name: value for name, value in vars(device).items() if name.endswith("_kernel")}
-    table = {
-        f"{name} {element} {width} {value_width}": used(kernel, element, width, value_width)
-        for name, kernel in kernels.items()
-        for width, value_width in [(16, 32), (128, 128), (256, 256)]
-        for element in ("*fp32", "*bf16")
-    }
-    print(json.dumps({name: numbers for name, numbers in table.items() if numbers}))
+        yield f"{dtype} widths {width} and {value_width}", call

@@ -3,7 +3,7 @@ interpreter.
 """
 
 # isort: off
-from interpreting import compare, poison  # first
+from interpreting import compare, in_any_layout, poison  # first
 # isort: on
 
 import random
@@ -34,8 +34,18 @@ def case(name, partner, heads, queries, keys, width, value_width, dtype=torch.fl
     print("ok", name)
 
 
+def laid_out():
+    torch.manual_seed(0)
+    query, key, grad = (torch.randn(2, 2, n, 4) for n in (5, 6, 5))
+    inputs = query, key, key + 1, torch.tensor([1, 0])
+    in_any_layout("forward", gpu.forward, *inputs, 0.4)
+    results = gpu.forward(*inputs, 0.4)
+    in_any_layout("backward", gpu.backward, grad, *inputs, *results, 0.4)
+
+
 if __name__ == "__main__":
     poison()
+    laid_out()
     case("exchange of neighbours", [1, 0, 3, 2], 2, 20, 20, 16, 16)
     case("one for all, itself included", [2, 2, 2], 1, 33, 33, 8, 8)
     case("odd, other widths", [1, 2, 0], 3, 37, 21, 5, 19)

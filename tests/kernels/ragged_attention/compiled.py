@@ -1,52 +1,28 @@
-"""Run by test_triton.py in a separate process: compiles ragged attention for sm_90."""
-
-import json
+"""Calls of ragged attention that are compiled; see `compiling`."""
 
 import torch
-from compiling import resources
 
-from headwise.kernels.ragged_attention import fits
-from headwise.kernels.ragged_attention import triton as device
+from headwise.kernels.ragged_attention import triton as gpu
 
-KINDS = {"scale": "fp32", "offsets": "*i64", "lse": "*fp32"}
-ELEMENTS = {"query", "key", "value", "grad", "out", "d_query", "d_key", "d_value"}
+HALF, SINGLE = torch.bfloat16, torch.float32
 
 
-def used(kernel, element, queries, width, value_width):
-    backward = kernel is device.backward_kernel
-    dtype = {"*fp32": torch.float32, "*bf16": torch.bfloat16}[element]
-    query, value = (
-        torch.empty(1, queries, 1, width, dtype=dtype),
-        torch.empty(1, 1, value_width, dtype=dtype),
-    )
-    if not fits(query, value):
-        return None
-    flags = device._flags(query, value, backward)
-    warps, stages = flags.pop("num_warps"), flags.pop("num_stages")
-    several = backward and queries > flags["QUERIES"]
-    kinds = {}
-    for name in kernel.arg_names:
-        kinds[name] = (
-            "constexpr"
-            if name.isupper()
-            else element
-            if name in ELEMENTS
-            else KINDS.get(name, "i32")
-        )
-    if several:
-        kinds |= {"d_key": "*fp32", "d_value": "*fp32"}
-    if backward:
-        flags["ADD"] = several
-    return resources(kernel, kinds, flags, warps, stages)
+def calls():
+    for dtype, queries, width, value_width in (
+        (SINGLE, 8, 16, 32),
+        (HALF, 8, 16, 32),
+        (SINGLE, 200, 64, 64),
+        (HALF, 200, 64, 64),
+        (HALF, 40, 128, 128),
+        (HALF, 40, 256, 256),
+    ):
+        query = torch.empty(4, queries, 4, width, dtype=dtype, device="meta")
+        key = torch.empty(512, 4, width, dtype=dtype, device="meta")
+        value = torch.empty(512, 4, value_width, dtype=dtype, device="meta")
+        offsets = torch.empty(5, dtype=torch.int64, device="meta")
 
+        def call(query=query, key=key, value=value, offsets=offsets):
+            out, lse = gpu.forward(query, key, value, offsets, 0.1)
+            gpu.backward(out, query, key, value, offsets, out, lse, 0.1)
 
-if __name__ == "__main__":
-    kernels = {name: value for name, value in vars(device).items() if name.endswith("_kernel")}
-    sizes = [(8, 16, 32), (200, 64, 64), (40, 128, 128), (40, 256, 256)]
-    table = {
-        f"{name} {element} {' '.join(map(str, size))}": used(kernel, element, *size)
-        for name, kernel in kernels.items()
-        for size in sizes
-        for element in ("*fp32", "*bf16")
-    }
-    print(json.dumps({name: numbers for name, numbers in table.items() if numbers}))
+        yield f"{dtype} {queries} queries, widths {width} and {value_width}", call

@@ -1,7 +1,7 @@
 """Run by test_triton.py in a separate process: ragged attention through Triton's interpreter."""
 
 # isort: off
-from interpreting import compare, poison  # first
+from interpreting import compare, in_any_layout, poison  # first
 # isort: on
 
 import random
@@ -35,8 +35,18 @@ def case(name, lengths, queries, heads, width, value_width, dtype=torch.float32,
     print("ok", name)
 
 
+def laid_out():
+    torch.manual_seed(0)
+    query, key, grad = torch.randn(2, 3, 2, 4), torch.randn(6, 2, 4), torch.randn(2, 3, 2, 4)
+    inputs = query, key, key + 1, torch.tensor([0, 2, 6])
+    in_any_layout("forward", gpu.forward, *inputs, 0.4)
+    results = gpu.forward(*inputs, 0.4)
+    in_any_layout("backward", gpu.backward, grad, *inputs, *results, 0.4)
+
+
 if __name__ == "__main__":
     poison()
+    laid_out()
     case("short and empty", [3, 0, 1, 40, 0], 8, 2, 16, 16)
     case("odd", [5, 33, 32, 0], 3, 3, 5, 7)
     case("one query, long", [100], 1, 1, 8, 20)

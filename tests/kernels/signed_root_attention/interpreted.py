@@ -3,7 +3,7 @@ interpreter.
 """
 
 # isort: off
-from interpreting import compare, poison  # first
+from interpreting import compare, in_any_layout, poison  # first
 # isort: on
 
 import random
@@ -29,8 +29,16 @@ def case(name, batch, queries, keys, width, value_width, dtype=torch.float32, ep
     print("ok", name)
 
 
+def laid_out():
+    torch.manual_seed(0)
+    query, key, grad = torch.randn(2, 5, 4), torch.randn(2, 6, 4), torch.randn(2, 5, 4)
+    in_any_layout("forward", gpu.forward, query, key, key + 1, 1e-3)
+    in_any_layout("backward", gpu.backward, grad, query, key, key + 1, 1e-3)
+
+
 if __name__ == "__main__":
     poison()
+    laid_out()
     case("square", 2, 64, 64, 16, 16)
     case("odd, values twice as wide", 3, 37, 21, 19, 38)
     case("several slices", 1, 40, 70, 130, 200)

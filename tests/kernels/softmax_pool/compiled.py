@@ -1,45 +1,23 @@
-"""Run by test_triton.py in a separate process: compiles softmax pooling and drawing for sm_90."""
+"""Calls of softmax pooling and drawing that are compiled; see `compiling`."""
 
-import json
-
-from compiling import resources
+import torch
 
 from headwise.kernels.softmax_pool import triton as gpu
 
-INTEGERS = {"rows", "width", "heads", "bags", "splits"}
-FLOAT32 = {"out_top", "out_total", "out_sum", "out_best", "lse", "delta"}
-FLAGS = {"PACKED": 1, "MASKED": 1, "OWN": 0, "ROWS": gpu.ROWS, "WIDTH": gpu.WIDTH}
 
+def calls():
+    for dtype, packed in ((torch.float32, False), (torch.bfloat16, True)):
+        lead = (4096,) if packed else (8, 512)
+        values = torch.empty(*lead, 256, dtype=dtype, device="meta")
+        scores = torch.empty(*lead, 5, dtype=dtype, device="meta")
+        mask = None if packed else torch.empty(lead, dtype=torch.bool, device="meta")
+        offsets = torch.empty(9, dtype=torch.int64, device="meta") if packed else None
+        seed = torch.empty((), dtype=torch.int64, device="meta")
 
-def signature(names, element):
-    kinds = {}
-    for name in names:
-        if name.isupper():
-            kinds[name] = "constexpr"
-        elif name in INTEGERS:
-            kinds[name] = "i32"
-        elif name in {"offsets", "out_row", "seed"}:
-            kinds[name] = "*i64"
-        elif name == "mask":
-            kinds[name] = "*u8"
-        else:
-            kinds[name] = "*fp32" if name in FLOAT32 else element
-    return kinds
+        def call(scores=scores, values=values, seed=seed, bags=(mask, offsets)):
+            for of, per_head in ((values, False), (scores, True)):
+                out, lse = gpu.pool(of, values, *bags, per_head)
+                gpu.pool_backward(out, of, values, *bags, out, lse, per_head)
+            gpu.draw(values, seed, *bags)
 
-
-def used(kernel, element, packed):
-    names = kernel.arg_names
-    flags = FLAGS | gpu.PER_HEAD if kernel.__name__.startswith("head_") else FLAGS
-    constants = {name: flags[name] for name in names if name.isupper()}
-    constants |= {"PACKED": packed, "MASKED": not packed}
-    return resources(kernel, signature(names, element), constants)
-
-
-if __name__ == "__main__":
-    kernels = {name: value for name, value in vars(gpu).items() if name.endswith("_kernel")}
-    table = {
-        f"{name} {element} {'packed' if packed else 'masked'}": used(kernel, element, packed)
-        for name, kernel in kernels.items()
-        for element, packed in (("*fp32", False), ("*bf16", True))
-    }
-    print(json.dumps(table))
+        yield f"{dtype} {'packed' if packed else 'masked'}", call

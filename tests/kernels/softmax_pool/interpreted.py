@@ -7,8 +7,10 @@ from interpreting import compare, poison  # first
 # isort: on
 
 import torch
+import triton
+import triton.language as tl
 
-from headwise.kernels.softmax_pool import cpu
+from headwise.kernels.softmax_pool import cpu, triton_kernels
 from headwise.kernels.softmax_pool import triton as gpu
 
 
@@ -75,6 +77,54 @@ def frequencies():
     print("ok frequencies")
 
 
+def each_bag_and_seed_has_noise_of_its_own():
+    """Equal bags: those of the next seed draw as nobody did under this one."""
+    scores = torch.zeros(1, 40, 50).expand(3, 40, 50)
+    drawn = [gpu.draw(scores, torch.tensor(seed), None, None) for seed in (0, 1, 2)]
+    rows = torch.cat(drawn)
+    equal = (rows[:, None] == rows).float().mean(-1).fill_diagonal_(0.0)
+    assert equal.max() < 0.25, equal  # 1/40 is expected
+    print("ok each_bag_and_seed_has_noise_of_its_own")
+
+
+def rare_rows_are_drawn_as_rarely_as_their_probability():
+    """Rows with scores far below the top: a floor under the noise would draw them too often."""
+    words = torch.tensor([0, 1, 2**20, 2**26, 2**31, 2**32 - 1], dtype=torch.int64)
+    expected = -torch.log1p(-words.double().clamp_min(1) / 2**32).float()
+    noise = noise_of(words)
+    assert torch.allclose(noise[:-1], expected[:-1], rtol=3e-7, atol=0.0), (noise, expected)
+    assert 16 < noise[-1] < 23
+    print("ok rare_rows_are_drawn_as_rarely_as_their_probability")
+
+
+@triton.jit
+def noise_kernel(words, noise, COUNT: tl.constexpr):
+    at = tl.arange(0, COUNT)
+    word = tl.load(words + at).to(tl.uint32)
+    tl.store(noise + at, triton_kernels._exponential(word))
+
+
+def noise_of(words):
+    padded = torch.nn.functional.pad(words, (0, 8 - len(words)))
+    noise = torch.empty(8)
+    noise_kernel[(1,)](padded, noise, COUNT=8)
+    return noise[: len(words)]
+
+
+def tensors_in_steps():
+    torch.manual_seed(1)
+    scores, values = torch.randn(6, 30, 20)[::2, :, ::2], torch.randn(30, 3, 8).transpose(0, 1)
+    mask = (torch.rand(30, 3) < 0.7).mT
+    for per_head in (False, True):
+        inputs = (scores, values if per_head else scores.flip(1), mask, None)
+        expected = cpu.pool(*inputs, per_head)
+        compare("steps", gpu.pool(*inputs, per_head), expected, 2e-5)
+        results = [x.mT.contiguous().mT for x in expected]
+        back = (results[0], *inputs, *results, per_head)
+        compare("steps", gpu.pool_backward(*back), cpu.pool_backward(*back), 4e-5)
+    print("ok tensors_in_steps")
+
+
 def not_a_number():
     scores = torch.randn(2, 130, 5)
     scores[0, 70, 1] = torch.nan
@@ -97,4 +147,7 @@ if __name__ == "__main__":
     case("head packed half", 3, 80, 65, heads=2, packed=True, dtype=torch.float16)
     case("no bags", 0, 4, 3)
     frequencies()
+    each_bag_and_seed_has_noise_of_its_own()
+    rare_rows_are_drawn_as_rarely_as_their_probability()
+    tensors_in_steps()
     not_a_number()

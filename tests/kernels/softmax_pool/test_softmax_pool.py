@@ -9,6 +9,7 @@ from torch import Tensor
 from headwise.kernels.decompositions import plain_decompositions
 from headwise.kernels.softmax_pool import cpu, naive, softmax_draw, softmax_pool
 from headwise.tests.kernels.agreement import assert_agree
+from headwise.tests.kernels.waiting import assert_never_waits
 
 KINDS = ["scores", "feature", "head"]  # values: the scores themselves, or per feature or head
 
@@ -202,6 +203,19 @@ def test_half_precision_is_no_worse_than_rounding(dtype: torch.dtype) -> None:
         torch.testing.assert_close(
             pooled.double(), exact, rtol=2 * torch.finfo(dtype).eps, atol=1e-3
         )
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_drawing_by_a_number_on_a_gpu_never_waits_for_the_host(packed: bool) -> None:
+    """A seed that is copied there would."""
+    scores = torch.randn(9, 4) if packed else torch.randn(3, 6, 4)
+    offsets = torch.tensor([0, 4, 4, 9]) if packed else None
+
+    def draw(scores: Tensor, values: Tensor, offsets: Tensor | None) -> None:
+        pooled, index = softmax_draw(scores, values, offsets=offsets, seed=3)
+        assert pooled.shape == index.shape == (3, 4)
+
+    assert_never_waits(draw, scores, scores, offsets)
 
 
 @pytest.mark.parametrize("kind", ["scores", "feature", "head", "packed"])

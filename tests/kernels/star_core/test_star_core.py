@@ -4,8 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from headwise.kernels.star_core import cpu, naive, star_core
+from headwise.kernels.softmax_pool import new_seed
+from headwise.kernels.star_core import cpu, forms, naive, star_core
 from headwise.tests.kernels.agreement import assert_agree
+from headwise.tests.kernels.layouts import check_layouts
+from headwise.tests.kernels.waiting import Called, assert_never_waits
 
 
 def parameters(width: int, core: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
@@ -23,6 +26,16 @@ def test_the_cases_reach_all_three_ways_of_the_backward_pass() -> None:
     assert [tokens > cpu.kept_per_bag(tokens, core) for _, tokens, core in CASES[1:3]] == [0, 1]
 
 
+@pytest.fixture(params=["cpu", "device", "no embedding_bag"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on the CPU, as on a GPU, and as on a device without `embedding_bag`."""
+    if request.param != "cpu":
+        monkeypatch.setattr(cpu, "counts_rows", lambda x: False)
+    if request.param == "no embedding_bag":
+        monkeypatch.setattr(cpu, "gathers", lambda x: False)
+
+
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("masked", [False, True])
 def test_values_and_gradients_are_the_formulas_at_the_same_draws(
@@ -60,6 +73,19 @@ def test_the_seed_decides_the_draw() -> None:
     assert torch.equal(star_core(x, *weights, seed=1)[1], star_core(x, *weights, seed=1)[1])
 
 
+def test_padding_that_is_nan_reaches_no_gradient_by_a_place_that_is_not_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cpu, "counts_rows", lambda x: False)
+    x, weights = torch.randn(2, 50, 6), parameters(6, 5, torch.float32)
+    mask = torch.ones(2, 50, dtype=torch.bool)
+    mask[:, 0] = False
+    x[:, 0] = torch.nan
+    core, _ = star_core(x.requires_grad_(), *weights, mask=mask)
+    gradients = torch.autograd.grad(core.sum(), [x, *weights])
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
 def test_a_bag_with_nan_gives_nan_and_leaves_the_others() -> None:
     x = torch.randn(2, 50, 6)
     x[0, 3] = torch.nan
@@ -88,6 +114,45 @@ def test_half_precision_and_autocast() -> None:
         core, _ = star_core(x, *weights)
     assert core.dtype == torch.bfloat16
     assert torch.autograd.grad(core.float().sum(), weights[0])[0].dtype == torch.float32
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_gpu_never_waits_for_the_host(case: tuple[int, int, int]) -> None:
+    bags, tokens, core_width = case
+    x = torch.randn(bags, tokens, 6)
+    weights = [weight.detach() for weight in parameters(6, core_width, torch.float32)]
+    mask = torch.ones(bags, tokens, dtype=torch.bool)
+
+    def step(x: Tensor, mask: Tensor, *weights: Tensor) -> None:
+        core, index, hidden = cpu.forward(x, *weights, new_seed(x.device), mask)
+        gradients = cpu.backward(core, x, *weights, index, hidden)
+        assert [g.shape for g in gradients] == [t.shape for t in (x, *weights)]
+
+    assert_never_waits(step, x, mask, *weights)
+    with Called() as called:
+        core, index, hidden = cpu.forward(x, *weights, torch.tensor(1), mask)
+        cpu.backward(core, x, *weights, index, hidden)
+    # The CPU asks how many rows were drawn, where fewer than all are kept.
+    asked = any("unique" in name for name in called.waits())
+    assert asked == (tokens > cpu.kept_per_bag(tokens, core_width))
+
+
+def test_forms_say_which_backward_pass_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def taken(tokens: int, core: int) -> str:
+        return next(f.name for f in forms(torch.zeros(1, tokens, 6), core) if not f.refused)
+
+    assert "dense" in taken(9, 5)
+    assert "drawn rows" in taken(200, 7)
+    assert "fixed number" in taken(40, 64)
+    monkeypatch.setattr(cpu, "counts_rows", lambda x: False)
+    assert "fixed number" in taken(200, 7)
+
+
+@pytest.mark.parametrize("sizes", [(3, 9), (3, 40), (2, 0), (0, 3)])
+def test_tensors_may_lie_in_memory_in_any_way(sizes: tuple[int, int]) -> None:
+    x, weights = torch.randn(*sizes, 6), parameters(6, 5, torch.float32)
+    operator = torch.ops.headwise.star_core.default
+    check_layouts(operator, (x, *weights, torch.tensor(4), torch.rand(sizes) < 0.6))
 
 
 @pytest.mark.parametrize("case", CASES[:3])

@@ -1,51 +1,21 @@
-"""Run by test_triton.py in a separate process: compiles third-order attention for sm_90."""
-
-import json
+"""Calls of third-order attention that are compiled; see `compiling`."""
 
 import torch
-from compiling import resources
 
-from headwise.kernels.tensor_attention import triton as device
+from headwise.kernels.tensor_attention import triton as gpu
 
-INTEGERS = {"queries", "first", "second", "heads", "width", "size"}
-
-
-def signature(names, element):
-    kinds = {}
-    for name in names:
-        if name.isupper():
-            kinds[name] = "constexpr"
-        elif name in INTEGERS:
-            kinds[name] = "i32"
-        elif name == "scale":
-            kinds[name] = "fp32"
-        elif name.startswith("mask"):
-            kinds[name] = "*u8"
-        else:
-            kinds[name] = "*fp32" if name in {"lse", "delta"} else element
-    return kinds
+HALF, SINGLE = torch.bfloat16, torch.float32
 
 
-def used(kernel, element, width):
-    dtype = torch.float32 if element == "*fp32" else torch.bfloat16
-    constants = {
-        "MASKED1": True,
-        "MASKED2": True,
-        **device._tiles(width, width, dtype, "backward" in kernel.__name__),
-    }
-    return resources(
-        kernel, signature(kernel.arg_names, element), constants, warps=constants.pop("num_warps")
-    )
+def calls():
+    for dtype, width in ((HALF, 64), (HALF, 128), (SINGLE, 64), (SINGLE, 128)):
+        x = torch.empty(2, 4, 128, width, dtype=dtype, device="meta")
+        mask = torch.empty(2, 128, dtype=torch.bool, device="meta")
+        inputs = (x, x, x, x, x, mask, mask)
 
+        def call(inputs=inputs):
+            out, lse = gpu.forward(*inputs, 0.1)
+            if out.dtype == HALF:  # the backward pass in float32 is the plain form's
+                gpu.backward(out, *inputs, out, lse, 0.1)
 
-if __name__ == "__main__":
-    kernels = {name: value for name, value in vars(device).items() if name.endswith("_kernel")}
-    table = {
-        f"{name} {element} {width}": used(kernel, element, width)
-        for name, kernel in kernels.items()
-        for element in ("*bf16", "*fp32")
-        for width in (64, 128)
-        if element == "*bf16"
-        or "backward" not in name  # the backward pass in float32 is the plain form's
-    }
-    print(json.dumps(table))
+        yield f"{dtype} width {width}", call

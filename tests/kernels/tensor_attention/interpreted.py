@@ -3,7 +3,7 @@ interpreter.
 """
 
 # isort: off
-from interpreting import compare, poison  # first
+from interpreting import compare, in_any_layout, poison  # first
 # isort: on
 
 import torch
@@ -34,8 +34,19 @@ def case(name, lead, queries, first, second, width, size, dtype=torch.float32, m
     print("ok", name)
 
 
+def laid_out():
+    torch.manual_seed(0)
+    query, key1, key2, grad = (torch.randn(2, 1, n, 4) for n in (5, 6, 3, 5))
+    masks = torch.tensor([[True, False] * 3, [True] * 6]), torch.tensor([[True, True, False]] * 2)
+    inputs = query, key1, key1 + 1, key2, key2 + 1, *masks
+    in_any_layout("forward", gpu.forward, *inputs, 0.4)
+    results = gpu.forward(*inputs, 0.4)
+    in_any_layout("backward", gpu.backward, grad, *inputs, *results, 0.4)
+
+
 if __name__ == "__main__":
     poison()
+    laid_out()
     tiles = gpu._tiles
     gpu._tiles = lambda *a: (
         tiles(*a) | {"ROWS": 16, "COLUMNS": 16}

@@ -33,8 +33,23 @@ def case(name, batch, rows, columns, equal_sums=False, width=7):
     print("ok", name)
 
 
+def sizes_in_steps():
+    """Sizes are a column of a table, and so lie in memory in steps."""
+    table = torch.tensor([[5, 12], [3, 9], [4, 11]])
+    torch.manual_seed(3)
+    cost = torch.randn(12, 5, 3).transpose(0, 2)
+    for device, plain, more in (
+        (gpu.time_warp, cpu.torch_time_warp, (table[:, 0], table[:, 1])),
+        (gpu.median_filter, cpu.torch_median_filter, (5, table[:, 1])),
+    ):
+        got, expected = device(cost, *more), plain(cost, *more)
+        assert all(map(torch.equal, got, expected)), device
+    print("ok sizes in steps")
+
+
 if __name__ == "__main__":
     poison()
+    sizes_in_steps()
     case("one cell", 1, 1, 1)
     case("one row", 2, 1, 9)
     case("one column", 2, 5, 1)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from headwise.kernels.time_warping import cpu, median_filter, naive, time_warp
+from headwise.tests.kernels.waiting import assert_never_waits
 
 
 @pytest.fixture(params=[True, False], ids=["numba", "torch"])
@@ -67,6 +68,13 @@ def test_threads_of_torch_stay(threads):
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
+
+
+def test_sizes_on_a_gpu_are_checked_there():
+    cost, sizes = torch.randn(2, 4, 6), (torch.tensor([4, 2]), torch.tensor([6, 5]))
+    assert_never_waits(time_warp, cost, *sizes)
+    assert_never_waits(lambda x, columns: median_filter(x, 3, columns), cost, sizes[1])
+    assert_never_waits(lambda x: median_filter(time_warp(x).first[:, None].float()), cost)
 
 
 def test_operators_keep_their_promises_to_pytorch():

@@ -11,8 +11,9 @@ from torch import Tensor
 from headwise.kernels.decompositions import plain_decompositions
 from headwise.models import ACMIL, MaxPool, MeanPool
 from headwise.models.attention import ATTENTION
-from headwise.models.bags.acmil import BagModel, bag_softmax, diversity_loss, mask_top
+from headwise.models.bags.acmil import BagModel, Bags, bag_softmax, diversity_loss, mask_top
 from headwise.models.layers.vit import TransformerEncoder
+from headwise.tests.kernels.waiting import assert_never_waits
 
 LENGTHS = (7, 1, 30, 4)
 
@@ -206,7 +207,7 @@ class TestMasking:
             visible.tolist() == [30 + 1 + 1 + 1 + 1] * 5
         )  # 30 behind the top of the first, one of each other
 
-    @pytest.mark.parametrize("lengths", [(40, 6, 15, 1), (5,), (3, 3)])
+    @pytest.mark.parametrize("lengths", [(40, 6, 15, 1), (5,), (3, 3), (0, 12, 0)])
     def test_a_bag_is_masked_alike_by_itself_and_among_others(
         self, lengths: tuple[int, ...], monkeypatch
     ) -> None:
@@ -215,6 +216,8 @@ class TestMasking:
         scores, uniform = torch.randn(int(offsets[-1]), 3), torch.rand(len(lengths), 10, 3)
         together = mask_top(scores, offsets, 10, 0.6, uniform)
         monkeypatch.setattr("headwise.models.bags.acmil.PADDED_NUMBERS", 1)
+        assert torch.equal(mask_top(scores, offsets, 10, 0.6, uniform), together)
+        monkeypatch.setattr("headwise.models.bags.acmil.sorts", lambda scores: True)
         assert torch.equal(mask_top(scores, offsets, 10, 0.6, uniform), together)
         for b, (first, last) in enumerate(itertools.pairwise(offsets)):
             alone = mask_top(
@@ -241,6 +244,35 @@ class TestMasking:
         assert hidden.any()
         assert (bag_softmax(scores, offsets)[hidden] == 0).all()
         assert not (model.eval().attend(x, offsets).scores < -1e8).any()
+
+
+@pytest.mark.parametrize("attention", ["gated", "multihead"])
+@pytest.mark.parametrize("lengths", [LENGTHS, (30,)])
+def test_training_on_a_gpu_never_waits_for_the_host(
+    attention: str, lengths: tuple[int, ...]
+) -> None:
+    x, offsets = ragged(lengths=lengths)
+    model = ACMIL(12, 2, inner=8, heads=2, attention=attention)  # type: ignore[arg-type]
+    weights = model.state_dict()
+
+    def step(x: Tensor, offsets: Tensor, *tensors: Tensor) -> None:
+        attending = _Attending(model)
+        named = {f"model.{name}": tensor for name, tensor in zip(weights, tensors)}
+        out = torch.func.functional_call(attending, named, (x, offsets))
+        diversity_loss(out.scores, offsets, heads=model.heads)
+
+    assert_never_waits(step, x, offsets, *weights.values())
+
+
+class _Attending(torch.nn.Module):
+    """A model whose call is `attend`."""
+
+    def __init__(self, model: BagModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor, offsets: Tensor) -> Bags:
+        return self.model.attend(x, offsets)
 
 
 def test_attention_sums_to_one_in_each_bag() -> None:

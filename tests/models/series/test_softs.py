@@ -12,6 +12,7 @@ from torch import Tensor
 from headwise import models
 from headwise.kernels.decompositions import plain_decompositions
 from headwise.models import SOFTS
+from headwise.tests.kernels.waiting import assert_never_waits
 
 
 def published(
@@ -147,6 +148,20 @@ def test_training_fits_a_simple_rule() -> None:
         loss.backward()
         optimiser.step()
     assert loss < 0.05
+
+
+def test_training_on_a_gpu_never_waits_for_the_host() -> None:
+    """So a CUDA graph can hold it. `star_core` is one operator here; its own tests look inside and
+    at its backward pass.
+    """
+    model = small(attention="star").train()
+    weights = model.state_dict()
+
+    def forward(past: Tensor, *tensors: Tensor) -> None:
+        out = torch.func.functional_call(model, dict(zip(weights, tensors)), (past,))
+        out.square().mean()
+
+    assert_never_waits(forward, torch.randn(2, 24, 150), *weights.values())
 
 
 def test_compiled_training_step() -> None:

@@ -1,0 +1,67 @@
+"""Bugs in how kernels are launched, what they promise to the compiler, and on which devices."""
+
+from mutant import Mutant
+
+LAUNCHES = ("kernels/test_launches.py",)
+
+MUTANTS = [
+    Mutant(
+        "grid-limits",
+        "kernels",
+        "kernels/launching.py",
+        "if any(programs > most for",
+        "if any(programs < 0 for",
+        LAUNCHES,
+    ),
+    Mutant(
+        "heads-on-the-second-axis",
+        "kernels",
+        "kernels/attention_stats/triton.py",
+        'by_key = (batch * heads * triton.cdiv(count, flags["KEYS"]),)',
+        'by_key = (triton.cdiv(count, flags["KEYS"]), batch * heads)',
+        LAUNCHES,
+    ),
+    Mutant(
+        "compiled-for-each-batch",
+        "kernels",
+        "kernels/launching.py",
+        '"tokens",\n        "queries",\n        "keys",\n',
+        '"queries",\n',
+        LAUNCHES,
+    ),
+    Mutant(
+        "least-capability",
+        "kernels",
+        "kernels/forms.py",
+        "LEAST_CAPABILITY = (8, 0)",
+        "LEAST_CAPABILITY = (7, 0)",
+        ("kernels/test_forms.py",),
+    ),
+    Mutant(
+        "strides-of-gradients",
+        "kernels",
+        "kernels/attention_stats/cpu.py",
+        "d_query, d_key = query.new_zeros(query.shape, dtype=kind), key.new_zeros",
+        "d_query, d_key = torch.zeros_like(query, dtype=kind), key.new_zeros",
+        ("kernels/test_layouts.py", "-k", "fake_forms and stats"),
+    ),
+    Mutant(
+        "strided-log-sums",
+        "kernels",
+        "kernels/neighbourhood/triton.py",
+        "grad, logits, value, lse = contiguous(grad, logits, value, lse)",
+        "grad, logits, value = contiguous(grad, logits, value)",
+        (
+            "kernels/test_triton.py::test_in_the_interpreter_kernels_equal_the_plain_form"
+            "[neighbourhood/interpreted.py]",
+        ),
+    ),
+    Mutant(
+        "columns-read-back",
+        "kernels",
+        "kernels/neighbourhood/cpu.py",
+        "first = [min(max(0, column - shift), last) for column in range(where.width)]",
+        "first = where.columns.tolist()",
+        ("kernels/test_devices.py",),
+    ),
+]
