@@ -52,12 +52,12 @@ class Router(nn.Module):
     chosen by score plus a bias that rises by this for experts with less than the mean load and
     falls for others, at each forward pass in training, by the tokens of all ranks of
     torch.distributed, instead of a loss (arXiv 2408.15664); weights never see it, and a pass that
-    activation checkpointing repeats uses the bias of the first one and moves nothing; capacity: an expert serves at most max(1, floor(capacity K T / E))
-    pairs, T without padding, the rest is dropped; None: all; priority: all first choices come
-    before second ones, and among these tokens in their "order" or by "score" (arXiv 2106.05974);
-    mixing: "similarity", "attention": see `mixed`; temperature, causal: of the mixing; the
-    temperature is by default sqrt(D) for "similarity", the scale of dot products, and 1 for
-    "attention", which scales its scores itself.
+    activation checkpointing repeats uses the bias of the first one and moves nothing; capacity: an
+    expert serves at most max(1, floor(capacity K T / E)) pairs, T without padding, the rest is
+    dropped; None: all; priority: all first choices come before second ones, and among these tokens
+    in their "order" or by "score" (arXiv 2106.05974); mixing: "similarity", "attention": see
+    `mixed`; temperature, causal: of the mixing; the temperature is by default sqrt(D) for
+    "similarity", the scale of dot products, and 1 for "attention", which scales its scores itself.
 
     Logits, scores and weights are at least float32, also under autocast. The layer has no bias.
 
