@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...kernels.forms import Form, triton_refused
 from ...kernels.gathered_heads import gathered_heads
+from ..ranks import mean_over_ranks
 from .base import attend, join_heads, leave_loss, remembered_mask
 from .cache import Cache
 from .softmax import SoftmaxAttention
@@ -230,11 +231,13 @@ class MixtureOfHeads(SoftmaxAttention):
     def _imbalance(self, p: Tensor, chosen: Tensor, counted: Tensor | None) -> Tensor:
         parts = [part.to(p.dtype) for part in (p, chosen)]
         if counted is None:
+            total = p.new_tensor(p.shape[0] * p.shape[2])
             means = [part.mean((0, 2)) for part in parts]
         else:
-            total = counted.sum().clamp_min(1)
-            means = [(part * counted[:, None]).sum((0, 2)) / total for part in parts]
-        return self.routed**2 * (means[0] * means[1]).mean()
+            total = counted.sum()
+            means = [(part * counted[:, None]).sum((0, 2)) / total.clamp_min(1) for part in parts]
+        share = mean_over_ranks(means[1], total)
+        return self.routed**2 * (means[0] * share).mean()
 
     def packed(self, *_: object, **__: object) -> Tensor:
         """Not supported by a mixture of heads: raises ValueError."""

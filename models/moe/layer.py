@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..attention.base import leave_loss
 from .experts import ExpertKind, Experts
-from .losses import Convention, load_balance, z_loss
+from .losses import Convention, load_balance, of_all_ranks, z_loss
 from .router import Router, Routing
 
 
@@ -78,7 +78,7 @@ class MoE(nn.Module):
     def _loss(self, routing: Routing) -> Tensor | None:
         loss = None
         if self.balance:
-            loss = self.balance * load_balance(routing, self.convention)
+            loss = self.balance * load_balance(of_all_ranks(routing), self.convention)
         if self.z:
             loss = self.z * z_loss(routing) + (0.0 if loss is None else loss)
         return loss

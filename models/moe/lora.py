@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..attention.base import leave_loss
 from .experts import Experts
-from .losses import load_balance
+from .losses import load_balance, of_all_ranks
 from .router import Router
 
 
@@ -65,7 +65,7 @@ class MoELoRA(nn.Module):
         """x: (B, N, D); mask: bool (B, N), True = a token -> (B, N, O)."""
         routing = self.router(x, mask=mask)
         balanced = self.training and self.balance
-        leave_loss(self, self.balance * load_balance(routing) if balanced else None)
+        leave_loss(self, self.balance * load_balance(of_all_ranks(routing)) if balanced else None)
         update = self.update(x.flatten(0, 1), routing.weights, routing.experts)
         return self.linear(x) + self.scale * update.view(*x.shape[:2], -1)
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ...kernels.dispatch import dispatch
 from ...kernels.expert_gate import expert_gate
 from ..attention.base import attend, spread_mask
+from ..ranks import summed_over_ranks
 from ..recomputation import recomputation_flag
 from .past_biases import PastBiases
 
@@ -49,14 +50,14 @@ class Router(nn.Module):
     multiplies inputs by uniform 1 +- noise_scale (arXiv 2101.03961), "gaussian" adds standard noise
     times softplus of a learned layer to the logits (arXiv 1701.06538); bias_rate: experts are
     chosen by score plus a bias that rises by this for experts with less than the mean load and
-    falls for others, at each forward pass in training, instead of a loss (arXiv 2408.15664);
-    weights never see it, and a pass that activation checkpointing repeats uses the bias of the
-    first one and moves nothing; capacity: an expert serves at most max(1, floor(capacity K T / E))
-    pairs, T without padding, the rest is dropped; None: all; priority: all first choices come
-    before second ones, and among these tokens in their "order" or by "score" (arXiv 2106.05974);
-    mixing: "similarity", "attention": see `mixed`; temperature, causal: of the mixing; the
-    temperature is by default sqrt(D) for "similarity", the scale of dot products, and 1 for
-    "attention", which scales its scores itself.
+    falls for others, at each forward pass in training, by the tokens of all ranks of
+    torch.distributed, instead of a loss (arXiv 2408.15664); weights never see it, and a pass that
+    activation checkpointing repeats uses the bias of the first one and moves nothing; capacity: an
+    expert serves at most max(1, floor(capacity K T / E)) pairs, T without padding, the rest is
+    dropped; None: all; priority: all first choices come before second ones, and among these tokens
+    in their "order" or by "score" (arXiv 2106.05974); mixing: "similarity", "attention": see
+    `mixed`; temperature, causal: of the mixing; the temperature is by default sqrt(D) for
+    "similarity", the scale of dot products, and 1 for "attention", which scales its scores itself.
 
     Logits, scores and weights are at least float32, also under autocast. The layer has no bias.
 
@@ -156,7 +157,7 @@ class Router(nn.Module):
             present_mask=flat,
         )
         if again is not None:
-            load = gate.counts.sum(0).to(self.bias.dtype)
+            load = summed_over_ranks(gate.counts.sum(0)).to(self.bias.dtype)
             step = self.bias_rate * (load.mean() - load).sign()
             self.bias += step.masked_fill(again, 0.0)
         weights, chosen, log_sum = gate.weights, gate.chosen, gate.log_sum

@@ -63,7 +63,9 @@ class TrainOptions:
     batch_size: int = 32
     """Samples per optimiser step, over all devices together."""
     accumulate: int = 1
-    """Cut each batch into this many parts, to save memory; the gradient stays the same."""
+    """Cut each batch into this many parts, to save memory; the gradient stays the same, but for
+    losses of several samples together (triplets, the balance of experts) and batch normalisation.
+    """
     lr: float = 3e-4
     """Learning rate at the start."""
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -87,8 +89,8 @@ class TrainOptions:
     nodes: int = 1
     """Nodes; start the same command on each of them."""
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
-    """How several devices share the work: copies of the model, or the model in parts (FSDP, GPUs
-    only).
+    """How several devices share the work: copies of the model (ddp), or one model in parts (fsdp),
+    which takes less memory on each. auto: copies.
     """
     workers: int = 0
     """Loader processes; the result does not depend on it."""

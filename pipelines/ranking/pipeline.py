@@ -169,6 +169,10 @@ class RankingPipeline(Pipeline[RankingOptions, RankingSpec]):
         """
         return weighted_loss(model, batch, options)
 
+    def counts(self, batch: Batch, options: RankingOptions) -> Mapping[str, Tensor]:
+        """The rows of each task that count."""
+        return {"rows": batch["counts"].sum(0)}
+
     def validate(
         self, model: nn.Module, batches: Iterable[Batch], options: RankingOptions
     ) -> dict[str, float]:

@@ -152,7 +152,7 @@ class ReidPipeline(Pipeline[ReidOptions, ReidSpec, ReidPredictOptions, Pictures,
         self, model: nn.Module, batches: Iterable[Batch], options: ReidOptions
     ) -> dict[str, float]:
         """One minus mAP (to search) or accuracy."""
-        embedded = embedding.embed(plain_model(model), batches, options.size)
+        embedded = embedding.embed(model, batches, options.size)
         return scoring.validation_scores(embedded)
 
     def complete(

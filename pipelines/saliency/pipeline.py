@@ -179,9 +179,9 @@ class SaliencyPipeline(
 
         Without scenes the error is 0, so that the last epoch counts as the best.
         """
-        network, parts = _network(model), []
+        parts = []
         for batch in batches:
-            saliency = saliency_of(network, batch["image"], batch["depth"]).clamp(0, 1).cpu()
+            saliency = saliency_of(model, batch["image"], batch["depth"]).clamp(0, 1).cpu()
             parts.append(saliency_scores(saliency, batch["mask"].cpu()))
         if not parts:
             return {"error": 0.0}
