@@ -26,6 +26,8 @@ def _tests(file: Path) -> tuple[str, ...]:
             of_file,
             "pipelines/engine/test_output.py",
             "pipelines/engine/test_run.py",
+            "pipelines/engine/test_older_runs.py",
+            "contract/test_other_data.py",
             CONTRACT,
         ]
     else:
