@@ -61,6 +61,7 @@ def captured(case: Case, device: torch.device, sizes: Sizes) -> str:
     x = Maker(straight, device=device)
     call = case(x, sizes)
     side = torch.cuda.Stream(device)
+    side.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(side):
         right = tree_map(lambda y: y.clone() if isinstance(y, Tensor) else y, call())
     torch.cuda.synchronize(device)

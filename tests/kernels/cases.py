@@ -60,8 +60,8 @@ class Sizes(NamedTuple):
 
 
 class Maker:
-    """Numbers of a fixed seed. dtype: of what the operator computes with; far: how far its scores are
-    from 0; reference: the same rounded numbers as float64, and `notes` of the call that is
+    """Numbers of a fixed seed. dtype: of what the operator computes with; far: how far its scores
+    are from 0; reference: the same rounded numbers as float64, and `notes` of the call that is
     checked, for operators that draw.
     """
 
@@ -286,8 +286,8 @@ def draws(x: Maker, s: Sizes) -> Call:
             drawn, index = softmax_draw(hidden, seed=3, mask=mask)
             x.notes["index"] = index
             return drawn, (index >= 0) == mask.any(1, keepdim=True)
-        index = x.notes["index"].cpu()
-        shown = torch.ones(index.shape, dtype=torch.bool)
+        index = x.notes["index"].to(x.device)
+        shown = torch.ones_like(index, dtype=torch.bool)
         if not s.tokens:
             return hidden.sum(1), shown
         return hidden.gather(1, index.clamp_min(0)[:, None])[:, 0].masked_fill(index < 0, 0), shown
@@ -314,9 +314,11 @@ def star(x: Maker, s: Sizes) -> Call:
 
     def call() -> object:
         if x.reference and not s.tokens:
-            return inputs[0].sum() * torch.zeros(s.batch, s.values, dtype=torch.float64)
+            return inputs[0].sum() * inputs[0].new_zeros((s.batch, s.values))
         if x.reference:
-            return star_formula.star_core(star_formula.scores(*inputs), x.notes["index"].cpu())
+            return star_formula.star_core(
+                star_formula.scores(*inputs), x.notes["index"].to(x.device)
+            )
         core, x.notes["index"] = star_core(*inputs, seed=3)
         return core
 
@@ -377,4 +379,6 @@ def differentiated(x: Maker, call: Call) -> tuple[list[Tensor], list[Tensor]]:
         # Each number weighs something else, exact in any type, in the memory order of the inputs.
         weight = torch.arange(y.numel(), device=y.device).view(y.shape).cos().mul(16).round() / 16
         total = total + (y * x.lay(weight.to(y.dtype))).sum()
-    return results, list(torch.autograd.grad(total, x.leaves, materialize_grads=True))
+    # Kept, since calls are repeated on inputs that have been made once.
+    slopes = torch.autograd.grad(total, x.leaves, retain_graph=True, materialize_grads=True)
+    return results, list(slopes)

@@ -15,6 +15,7 @@ from headwise.tests.kernels.poisoned import poison
 
 __all__ = ["compare", "in_any_layout", "poison"]
 
+
 def compare(name: str, got, expected, tolerance: float) -> None:
     """Equal shapes, types and values of two lists of tensors."""
     for a, b in zip(got, expected, strict=True):
