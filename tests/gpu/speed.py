@@ -77,7 +77,10 @@ def rows(device: torch.device, tiny: bool, names: set[str], late: Callable[[], b
     torch.manual_seed(0)
     out: list[dict] = []
     for workload in WORKLOADS:
-        if workload.operator not in names or late():
+        if workload.operator not in names:
+            continue
+        if late():
+            out.append({"operator": workload.operator, "shape": workload.shape, "skipped": True})
             continue
         try:
             out += timed(workload, device, tiny)
@@ -103,6 +106,9 @@ def lines(table: list[dict], before: list[dict]) -> Iterator[str]:
         f"{'ratio':>7}{'before':>9}  rival; shape"
     )
     for some in table:
+        if "skipped" in some:
+            yield f"{some['operator']:26}not timed: no time (--minutes)"
+            continue
         if "fault" in some:
             yield f"{some['operator']:26}{some['fault']}"
             continue

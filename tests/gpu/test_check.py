@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from headwise.kernels import KERNELS
-from headwise.tests.gpu import check, roofline, speed, values
+from headwise.tests.gpu import check, modes, roofline, speed, values
 from headwise.tests.gpu.workloads import WORKLOADS
-from headwise.tests.kernels.cases import CASES, Maker, Sizes
+from headwise.tests.kernels.cases import CASES, Case, Maker, Sizes
 
 FORMULAS = {
     "rollout_row",
@@ -84,6 +84,16 @@ def test_an_operator_that_is_wrong_or_random_gives_lines() -> None:
     assert [line.split(" is off")[0] for line in lines] == ["result 0", "gradient 0"]
     lines = values.wrong(values.Trial(random, Sizes(), torch.float32), cpu)
     assert lines == ["result 0 differs between two runs"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_call_is_repeated_on_its_inputs_while_waits_are_errors(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", asked.append)
+    assert modes.never_waits(case, torch.device("cpu"), modes.SMALL) == ""
+    assert asked == ["error", "default"]
 
 
 def test_full_size_trials_have_all_types_many_heads_and_nothing_to_compute() -> None:

@@ -20,7 +20,8 @@ LAYOUTS = (straight, permuted, strided)
 FAR = 1e4
 MANY = 65_537  # heads of samples: one more than the second axis of a grid may have
 # Of the largest number of a result, at least 1. Gradients: five times that.
-TOLERANCES = {torch.float32: 2e-5, torch.bfloat16: 1.6e-2, torch.float16: 4e-3}
+TOLERANCES = {torch.float32: 2e-5, torch.bfloat16: 8e-3, torch.float16: 2e-3}
+IN_A_ROW = {cases.experts: 3}  # operators that round one after the other
 FAR_TOLERANCE = 5e-2  # scores of 1e4 have errors of 1e-3 in float32, and so have weights
 # Whose first step multiplies queries by keys, so that scores can be far from 0.
 WITH_SCORES = (
@@ -113,7 +114,7 @@ def wrong(trial: Trial, device: torch.device) -> list[str]:
     right = expected(trial, x.notes, device)
     sizes = trial.sizes
     length = max(sizes.tokens, sizes.keys, sizes.width, sizes.values, 1)
-    tolerance = TOLERANCES[trial.dtype]
+    tolerance = TOLERANCES[trial.dtype] * IN_A_ROW.get(trial.case, 1)
     if trial.dtype == torch.float32:
         tolerance *= length**0.5
     if trial.far > 1:

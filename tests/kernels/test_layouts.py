@@ -1,5 +1,6 @@
-"""Every operator with tensors that lie in memory in other ways, without samples, and of one token:
-what it returns is what its fake form promises, in shape, type and strides, and does not change.
+"""Every operator with tensors that lie in memory in other ways, without samples, without tokens,
+and of one token: what it returns is what its fake form promises, in shape, type and strides, and
+does not change.
 
 The fake forms decide what `torch.compile` builds: strides that differ end in an error there."""
 
@@ -27,7 +28,7 @@ def recorded(
 def variants() -> Iterator[tuple[Callable, Callable, int, int]]:
     for case in CASES:
         yield from ((case, lay, batch, 5) for lay in LAYOUTS for batch in (1, 3))
-        yield from ((case, straight, batch, tokens) for batch, tokens in ((0, 5), (1, 1)))
+        yield from ((case, straight, batch, tokens) for batch, tokens in ((0, 5), (1, 1), (2, 0)))
 
 
 @pytest.mark.parametrize(("case", "lay", "batch", "tokens"), list(variants()))
