@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import get_type_hints
 
 from headwise.kernels import KERNELS
-from headwise.models.attention import ATTENTION, attention_class
+from headwise.models.attention import ATTENTION, accepts_option, attention_class
 from headwise.models.moe import MOE
 from headwise.pipelines import TASKS, load_task
 from headwise.pipelines.engine.command_line import COMMON, options_class, presets
@@ -29,6 +29,7 @@ from headwise.pipelines.engine.command_line.option_help import (
     option_groups,
     option_texts,
 )
+from headwise.pipelines.engine.command_line.where import Mixed, where_rows
 from headwise.pipelines.engine.compare_options import ComparisonOptions
 from headwise.pipelines.engine.task import COMMON_COLUMNS, Task
 
@@ -129,6 +130,9 @@ def mechanisms_page() -> str:
         source = f"`{row.cls}` in `models/attention/{row.module}.py`"
         masks = ", ".join(cls.masks)
         crosses = "yes" if cls.crosses else "no"
+        cache = "with `causal=True`" if "cache" in cls.extras else "no"
+        if cache != "no" and not accepts_option(name, "causal"):
+            cache = "yes"
         rows.append(
             (
                 f"`{name}`",
@@ -136,13 +140,16 @@ def mechanisms_page() -> str:
                 row.fits,
                 masks,
                 crosses,
+                cache,
                 row.cost,
                 row.kernel,
                 row.paper,
                 source,
             )
         )
-    titles = ("name", "what", "fits", "masks", "context", "cost", "operator", "source", "class")
+    titles = (
+        "name", "what", "fits", "masks", "context", "cache", "cost", "operator", "source", "class"
+    )  # fmt: skip
     return _page(
         [
             "# Mechanisms of attention",
@@ -152,10 +159,24 @@ def mechanisms_page() -> str:
             "tokens of the context, D width. Masks: of `keys` (B, M), of `pairs` (B, N, M), of "
             "`heads` "
             "(B, H, N, M). Context: whether it can attend to other tokens than its own. "
+            "Cache: whether it can read a sequence in pieces "
+            "([generate.md](../how-to/generate.md)). "
             "[attention.md](attention.md) describes each of them.",
             _table(titles, rows),
+            "## Which task takes which",
+            "`headwise list attention --where` prints this table; every cell is what the check of "
+            "the task's options says.",
+            *_where("attention"),
         ]
     )
+
+
+def _where(option: Mixed) -> list[str]:
+    """The table of values x tasks and its letters."""
+    (titles, *rows), notes = where_rows(option)
+    cells = [(f"`{value}`" if value != "default" else value, *rest) for value, *rest in rows]
+    legend = [f"- {letter}: {text}" for letter, text in notes.items()]
+    return [_table(("", *titles[1:]), cells), "\n".join(legend)]
 
 
 def experts_page() -> str:
@@ -178,6 +199,9 @@ def experts_page() -> str:
             "`from headwise.models.moe import MoE` in Python, `--ffn moe` in a pipeline. "
             "[moe.md](moe.md) has the formulas and says which router to take.",
             _table(("name", "class or function", "what", "its docstring"), rows),
+            "## Which task takes which feed-forward network",
+            "`headwise list ffn --where` prints this table.",
+            *_where("ffn"),
         ]
     )
 

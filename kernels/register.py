@@ -77,9 +77,24 @@ def _registered(
 ) -> CustomOpDef:
     definition = torch.library.custom_op(f"headwise::{name}", form, mutates_args=())
     definition.register_fake(fake)
+    definition.register_autograd(_refusal(name, form.__module__))
     if fits is not None:
         definition.register_kernel("cuda", on_cuda(form, fits))
     return definition
+
+
+def _refusal(name: str, module: str) -> Function:
+    """The derivative of an operator that has none, until `differentiate` gives it one: a line."""
+    line = f"headwise.{name} cannot be differentiated"
+    if name.endswith("_backward"):
+        formula = f"{module.removesuffix('.cpu')}.naive"
+        line = f"headwise.{name.removesuffix('_backward')} cannot be differentiated twice; "
+        line += f"the formula in {formula} can"
+
+    def refuse(ctx, *grads: Tensor | None):  # type: ignore[no-untyped-def]
+        raise NotImplementedError(line)
+
+    return refuse
 
 
 def on_cuda(form: Function, fits: Callable[..., bool]) -> Function:

@@ -14,6 +14,22 @@ def segment_of(offsets: Tensor, count: int) -> Tensor:
     return ended(offsets[1:], count)
 
 
+def padded(x: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows (T, D) as (B, N, D), each segment from place 0 on and 0 behind it, and which places hold
+    a row, bool (B, N). N is the length of the longest segment, at least 1; in an exported program,
+    whose sizes cannot depend on values, it is T.
+    """
+    count, lengths = x.shape[0], offsets.diff()
+    segment = segment_of(offsets, count)
+    place = torch.arange(count, device=x.device) - offsets[:-1][segment]
+    if torch.compiler.is_exporting():
+        longest = count
+    else:
+        longest = max(1, int(lengths.max())) if count else 1
+    out = x.new_zeros((lengths.shape[0], longest, x.shape[1])).index_put((segment, place), x)
+    return out, torch.arange(longest, device=x.device) < lengths[:, None]
+
+
 def ended(ends: Tensor, count: int) -> Tensor:
     """int64 (count,): how many of the ends (B,), in any order, are at or before each of the places
     0 to count - 1.

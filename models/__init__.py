@@ -9,8 +9,9 @@ from ..base.lazy import lazy_names
 
 if TYPE_CHECKING:
     from .bags.acmil import ACMIL, MaxPool, MeanPool
-    from .clicks.click import DIN, PLE, DCNv2, MMoE, SharedBottom, TokenMixer
+    from .clicks.click import DIN, PLE, DCNv2, MMoE, SharedBottom
     from .clicks.infnet import INFNet
+    from .clicks.tokens import TokenMixer
     from .layers.vit import TokenModel, VisionTransformer
     from .series.softs import SOFTS
     from .speech.encoder import SpeechEncoder
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 else:
     EXPORTS = {
         "bags.acmil": ("ACMIL", "MaxPool", "MeanPool"),
-        "clicks.click": ("DIN", "PLE", "DCNv2", "MMoE", "SharedBottom", "TokenMixer"),
+        "clicks.click": ("DIN", "PLE", "DCNv2", "MMoE", "SharedBottom"),
         "clicks.infnet": ("INFNet",),
+        "clicks.tokens": ("TokenMixer",),
         "layers.vit": ("TokenModel", "VisionTransformer"),
         "series.softs": ("SOFTS",),
         "speech.encoder": ("SpeechEncoder",),

@@ -6,6 +6,7 @@ import re
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import yaml
@@ -201,3 +202,21 @@ def test_the_models_of_the_python_page_run() -> None:
         exec(text, namespace)
     assert namespace["mixed"].shape == namespace["tokens"].shape
     assert namespace["stats"].entropy.shape == (2, 8, 10)
+
+
+def test_the_examples_of_the_page_on_generation_run() -> None:
+    import torch
+
+    torch.manual_seed(0)
+    namespace: dict[str, Any] = {}
+    for text in re.findall(r"```python\n(.*?)```", text_of("docs/how-to/generate.md"), re.DOTALL):
+        exec(text, namespace)
+    torch.testing.assert_close(torch.cat(namespace["parts"], 1), namespace["whole"])
+    model, prompts, generated = (namespace[key] for key in ("model", "prompts", "generated"))
+    letters = prompts
+    for _ in range(6):
+        best = model(letters, letters > 0)[:, -1:].argmax(-1)
+        letters = torch.cat([letters, best], 1)
+        # A generated padding letter is a token there, and would be none here.
+        assert (best > 0).all()
+    assert torch.equal(letters[:, 5:], generated)

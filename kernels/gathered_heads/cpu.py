@@ -58,11 +58,12 @@ def taken(x: Tensor, where: tuple[Tensor, ...]) -> Tensor:
     return x.reshape(-1, width).index_select(0, (b * heads + h) * tokens + n)
 
 
-def room(q: Tensor, causal: bool) -> Tensor:
+def room(q: Tensor, key: Tensor, causal: bool) -> Tensor:
     """Memory for the rows (T, d) of all pieces, and a row of 0 after them; with a causal mask some
-    rows have no piece.
+    rows have no piece, without keys none has one.
     """
-    rows = (q.new_zeros if causal else q.new_empty)((q.shape[0] + 1, q.shape[1]))
+    partial = causal or not key.shape[2]
+    rows = (q.new_zeros if partial else q.new_empty)((q.shape[0] + 1, q.shape[1]))
     rows[-1] = 0.0
     return rows
 
@@ -93,12 +94,14 @@ def pieces(
         mask = mask.expand(batch, heads, *mask.shape[2:])
     by_query = causal or (mask is not None and mask.shape[2] > 1)
     begin = 0
-    for pair, count in enumerate(counts):
+    for pair, count in enumerate(counts if keys else ()):
         b, h = divmod(pair, heads)
+        if not count:
+            continue
         if count == tokens == keys and causal and mask is None:
             yield Piece(b, h, slice(begin, begin + count), keys, None, True)
         else:
-            step = BLOCK if by_query else max(count, 1)
+            step = BLOCK if by_query else count
             for first in range(begin, begin + count, step):
                 gathered = slice(first, min(first + step, begin + count))
                 rows = where[2][gathered]
@@ -147,7 +150,7 @@ def forward(
         return token_major(query).copy_(out), lse
     kind, where = compute_type(query), places(gate)
     q = taken(query, where)
-    mixed, sums = room(q, causal), q.new_full(q.shape[:1], torch.inf, dtype=kind)
+    mixed, sums = room(q, key, causal), q.new_full(q.shape[:1], torch.inf, dtype=kind)
     for piece in pieces(query, key.shape[2], gate, where, mask, causal):
         at, rows = _shared(piece, query, key), piece.gathered
         mixed[rows], sums[rows] = _attend(
@@ -192,7 +195,7 @@ def backward(
     mixed = taken(out, where).to(kind).div_(weight)
     d_gate = torch.zeros_like(gate, memory_format=torch.contiguous_format)
     d_gate[where] = (g * mixed).sum(-1).to(gate.dtype)
-    g, mixed, d_q = g.mul_(weight).to(q.dtype), mixed.to(q.dtype), room(q, causal)
+    g, mixed, d_q = g.mul_(weight).to(q.dtype), mixed.to(q.dtype), room(q, key, causal)
     d_key = torch.zeros(key.shape, dtype=kind)
     d_value = torch.zeros_like(d_key)
     for piece in pieces(query, key.shape[2], gate, where, mask, causal):

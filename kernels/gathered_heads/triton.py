@@ -8,7 +8,7 @@ Forward and gradient of the queries: a program owns a block of the queries of on
 sum (online softmax) and scatters rows times gate. Programs beyond n_h end at once, so nothing waits
 for the counts. Gradient of keys and values: a program owns a block of keys of one head and walks
 the gathered queries; heads that share keys are summed by PyTorch. Limited by matrix products from
-some hundred keys on. Tiles are fixed, chosen so that nothing spills on sm_90."""
+some hundred keys on. Tiles are fixed; nothing spills on sm_90 as launched."""
 
 import torch
 import triton

@@ -176,7 +176,7 @@ def backward_kernel(
 
 
 def _flags(query: Tensor, value: Tensor, backward: bool) -> dict[str, int]:
-    """Sizes of the tiles, chosen so that nothing spills on sm_90; products need 16 rows and
+    """Sizes of the tiles; products need 16 rows and
     columns.
     """
     padded = [power_of_two(x.shape[-1]) for x in (query, value)]

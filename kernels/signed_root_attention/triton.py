@@ -184,7 +184,7 @@ def slope_kernel(
 
 
 def _flags(width: int, value_width: int, out: int, dtype: torch.dtype) -> dict[str, int]:
-    """Sizes of the tiles, chosen so that nothing spills on sm_90; products need 16 rows and
+    """Sizes of the tiles; products need 16 rows and
     columns.
     """
     single = dtype == torch.float32

@@ -1,8 +1,9 @@
 """Attention and token-mixing mechanisms, one per file, with one signature.
 
 All are called as `forward(x, context=None, *, mask=None)`. x: (batch, tokens, width); context:
-tokens to attend to, x itself by default; mask: bool, True = may attend. `build_attention` makes
-one by its name in the table, `register_attention` adds one from outside the package.
+tokens to attend to, x itself by default; mask: bool, True = may attend. Causal ones take `cache`, a
+memory of earlier tokens, which their `new_cache` makes. `build_attention` makes one by its name in
+the table, `register_attention` adds one from outside the package.
 """
 
 import inspect
@@ -13,12 +14,13 @@ from typing import TYPE_CHECKING, cast
 
 from ...base.errors import InputError, closest, one_line
 from ...base.lazy import lazy_names
-from .table import ALIASES, ATTENTION, Fits, Mechanism
+from .table import ALIASES, ATTENTION, FEATURES, Feature, Fits, Mechanism
 
 if TYPE_CHECKING:
     from .agent import AgentAttention, GridAgentAttention, LearnedAgentAttention
     from .aggregated import AggregatedAttention
     from .base import Attention
+    from .cache import Cache
     from .combiner import Combiner
     from .contmix import ContMix
     from .coordinate import CoordinateAttention
@@ -42,7 +44,9 @@ else:
         module: [row.cls for row in ATTENTION.values() if row.module == module]
         for module in {row.module for row in ATTENTION.values()}
     }
-    __getattr__, __dir__ = lazy_names(__name__, {**EXPORTS, "base": ["Attention"]})
+    __getattr__, __dir__ = lazy_names(
+        __name__, {**EXPORTS, "base": ["Attention"], "cache": ["Cache"]}
+    )
 
 REGISTERED: dict[str, type["Attention"]] = {}  # by `register_attention`, in this process
 
@@ -71,6 +75,29 @@ def accepts_option(name: str, option: str) -> bool:
     Raises InputError for an unknown name.
     """
     return option in inspect.signature(attention_class(name)).parameters
+
+
+def has_feature(name: str, feature: Feature) -> bool:
+    """Whether a mechanism has a causal form ("causal"), takes a context ("context") or has
+    attention weights ("weights").
+
+    Raises InputError for an unknown name.
+    """
+    cls = attention_class(name)
+    if feature == "causal":
+        return accepts_option(name, "causal")
+    if feature == "context":
+        return cls.crosses
+    from .base import Attention
+
+    return cls.weights is not Attention.weights
+
+
+def names_with(feature: Feature) -> list[str]:
+    """The mechanisms with a feature, those registered from outside the package among them. Without
+    torch, where none is registered.
+    """
+    return [*FEATURES[feature], *(name for name in REGISTERED if has_feature(name, feature))]
 
 
 def build_attention(name: str, width: int, heads: int = 8, **options: object) -> "Attention":
@@ -151,6 +178,7 @@ __all__ = [
     "AgentAttention",
     "AggregatedAttention",
     "Attention",
+    "Cache",
     "Combiner",
     "ContMix",
     "CoordinateAttention",
@@ -174,5 +202,7 @@ __all__ = [
     "accepts_option",
     "attention_class",
     "build_attention",
+    "has_feature",
+    "names_with",
     "register_attention",
 ]

@@ -1,16 +1,21 @@
-"""What all mechanisms share: one signature, checks of shapes and masks, heads, rotary positions.
+"""What all mechanisms share: one signature, checks of shapes and masks, heads.
 
 Shapes: B batch, N tokens, M tokens of the context, D width, H heads, d width of a head.
 """
 
+import functools
 import math
-from typing import ClassVar
+import warnings
+from collections.abc import Callable
+from typing import ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.forms import Form, explain
+from ..recomputation import is_recomputation
+from .cache import Cache
 
 
 class Attention(nn.Module):
@@ -22,15 +27,17 @@ class Attention(nn.Module):
 
     masks: the kinds of mask; crosses: whether it takes a context; extras: further keyword arguments
     of forward ("size", the (height, width) of the grid whose cells the tokens are, row by row;
-    "static", the tokens before any layer); variants: sets of options that the contract test runs in
-    addition to the defaults.
+    "static", the tokens before any layer; "cache", a `Cache` of earlier tokens); variants: sets of
+    options that the contract test runs in addition to the defaults.
 
     An instance declares what may depend on its options. equivariant: whether permuting the tokens
     permutes the output; causal: whether token i is blind to all j > i; discrete: whether it makes
     choices that a small change can flip; straight_through: whether its gradients are by design not
     those of the function.
 
-    A mechanism with its own loss leaves it in `auxiliary` in training (see `auxiliary_loss`).
+    An empty batch and a sequence without tokens give an empty result in any mechanism.
+
+    A mechanism with its own loss leaves it in training by `leave_loss` (see `auxiliary_loss`).
     """
 
     masks: ClassVar[tuple[str, ...]] = ("keys",)
@@ -49,11 +56,58 @@ class Attention(nn.Module):
         self.discrete = False
         self.straight_through = False
         self.auxiliary: Tensor | None = None
+        self.loss_without_gradients = False
 
-    def check(self, x: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
-        """The tokens that are attended to: the context, or x.
+    def __init_subclass__(cls, **options: object) -> None:
+        super().__init_subclass__(**options)
+        if "forward" in cls.__dict__:
+            cls.forward = _guarded(cls.forward)
 
-        Raises ValueError if shapes, types or the kind of mask do not fit.
+    def nothing(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        cache: Cache | None = None,
+        **_: object,
+    ) -> Tensor:
+        """What `forward` gives for x without any element: nothing, with gradients of 0.
+
+        Raises ValueError if mask, cache or widths do not fit.
+        """
+        self.check(x, context, mask, cache)
+        self.auxiliary = None
+        # All weights take part, because a process whose part of a batch is empty needs gradients.
+        weights = sum((weight.sum() for weight in self.parameters()), x.new_zeros(()))
+        return x * weights.to(x.dtype)
+
+    def new_cache(self, batch: int) -> Cache:
+        """An empty memory of earlier tokens for `forward(x, cache=cache)`, for that many sequences.
+
+        Raises ValueError for a mechanism that is not causal or whose tokens depend on later ones.
+        """
+        name = type(self).__name__
+        self.refuse_cache()
+        if not self.causal:
+            raise ValueError(f"{name}: takes a cache only with causal=True")
+        if batch < 0:
+            raise ValueError(f"{name}: a cache needs the number of sequences, got {batch}")
+        return Cache(self, batch)
+
+    def refuse_cache(self) -> None:
+        """Raises ValueError for a mechanism that takes no cache, whatever its options."""
+        if "cache" not in self.extras:
+            name = type(self).__name__
+            raise ValueError(f"{name}: takes no cache, since it has no causal form")
+
+    def check(
+        self, x: Tensor, context: Tensor | None, mask: Tensor | None, cache: Cache | None = None
+    ) -> Tensor:
+        """The tokens that are attended to: the context, or x (with a cache, the new ones).
+
+        Raises ValueError if shapes, types or the kind of mask do not fit, or the cache belongs to
+        another layer or batch.
         """
         name = type(self).__name__
         if x.ndim != 3 or x.shape[-1] != self.width:
@@ -66,14 +120,28 @@ class Attention(nn.Module):
                 f"{name}: context must be ({x.shape[0]}, tokens, {self.width}), "
                 f"got {tuple(source.shape)}"
             )
+        if cache is not None:
+            self._check_cache(x, context, cache)
         if mask is not None:
-            self._check_mask(x, source, mask)
+            self._check_mask(x, source, mask, 0 if cache is None else cache.tokens)
         return source
 
-    def _check_mask(self, x: Tensor, source: Tensor, mask: Tensor) -> None:
-        name, (batch, tokens), keys = type(self).__name__, x.shape[:2], source.shape[1]
+    def _check_cache(self, x: Tensor, context: Tensor | None, cache: Cache) -> None:
+        name = type(self).__name__
+        if cache.owner is not self:
+            raise ValueError(f"{name}: this cache belongs to another layer; each needs its own")
+        if context is not None:
+            raise ValueError(f"{name}: a cache holds earlier tokens of x, so it takes no context")
+        if cache.batch != x.shape[0]:
+            raise ValueError(
+                f"{name}: the cache is for {cache.batch} sequences, got {x.shape[0]} (see "
+                "Cache.select)"
+            )
+
+    def _check_mask(self, x: Tensor, source: Tensor, mask: Tensor, past: int) -> None:
+        name, (batch, tokens), keys = type(self).__name__, x.shape[:2], source.shape[1] + past
         shapes = {
-            "keys": (batch, keys),
+            "keys": (batch, source.shape[1]),
             "pairs": (batch, tokens, keys),
             "heads": (batch, self.heads, tokens, keys),
         }
@@ -113,10 +181,62 @@ def auxiliary_loss(model: nn.Module) -> Tensor | None:
     """Sum of the losses that mechanisms and routers left in their last forward pass in training.
 
     Returns None if there are none.
+
+    Raises ValueError where gradients are asked for and a loss was computed without them, as
+    activation checkpointing in its reentrant form does: it would be added and change nothing.
     """
-    candidates = (getattr(part, "auxiliary", None) for part in model.modules())
-    losses = [loss for loss in candidates if isinstance(loss, Tensor)]
+    losses = []
+    for name, part in model.named_modules():
+        loss = getattr(part, "auxiliary", None)
+        if not isinstance(loss, Tensor):
+            continue
+        if torch.is_grad_enabled() and getattr(part, "loss_without_gradients", False):
+            raise ValueError(
+                f"auxiliary_loss: the loss of {name or type(part).__name__} was computed without "
+                "gradients; checkpoint the layer with use_reentrant=False, or, if no gradient is "
+                "wanted, call this under torch.no_grad()"
+            )
+        losses.append(loss)
     return torch.stack(losses).sum() if losses else None
+
+
+def _guarded(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """What all mechanisms do alike before their own forward pass."""
+
+    @functools.wraps(forward)
+    def checked(
+        self: Attention, x: Tensor, context: Tensor | None = None, **extras: object
+    ) -> Tensor:
+        if "cache" not in self.extras and extras.pop("cache", None) is not None:
+            self.refuse_cache()
+        if x.ndim == 3 and x.numel() == 0:
+            return self.nothing(x, context, **extras)  # type: ignore[arg-type]
+        return forward(self, x, context, **extras)
+
+    return checked
+
+
+class LeavesLoss(Protocol):
+    """A layer with a loss of its own."""
+
+    auxiliary: Tensor | None
+    loss_without_gradients: bool
+
+
+def leave_loss(layer: LeavesLoss, loss: Tensor | None) -> None:
+    """Leave the loss of a forward pass where `auxiliary_loss` looks for it.
+
+    Warns where the pass repeats one that had no gradients: whoever used that loss got none.
+    """
+    lost = layer.loss_without_gradients and torch.is_grad_enabled()
+    if lost and not torch.compiler.is_compiling() and is_recomputation():
+        warnings.warn(
+            f"{type(layer).__name__}: its loss has no gradient under reentrant checkpointing; "
+            "checkpoint the layer with use_reentrant=False",
+            stacklevel=2,
+        )
+    layer.auxiliary = loss
+    layer.loss_without_gradients = loss is not None and not torch.is_grad_enabled()
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -149,6 +269,17 @@ def causal_mask(tokens: int, keys: int, device: torch.device) -> Tensor:
     return torch.ones(tokens, keys, dtype=torch.bool, device=device).tril(keys - tokens)
 
 
+def remembered_mask(cache: Cache | None, x: Tensor, mask: Tensor | None) -> Tensor | None:
+    """The mask of any kind over all tokens so far, as (B, 1 or H, 1 or N, M), and counts the new
+    tokens x (B, N, D); without a cache `spread_mask`.
+    """
+    if cache is None:
+        return spread_mask(mask)
+    of_keys = mask if mask is not None and mask.ndim == 2 else None
+    past = spread_mask(cache.read(x.shape[1], of_keys, x.device))
+    return past if of_keys is not None else joint_mask(past, spread_mask(mask))
+
+
 def joint_mask(mask: Tensor | None, second: Tensor | None) -> Tensor | None:
     """Where both masks allow; None allows everything."""
     if mask is None or second is None:
@@ -170,7 +301,7 @@ def masked_softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
 def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
     """Mean over the tokens of (B, N, D) where mask (B, N) is True; 0 without any."""
     if mask is None:
-        return x.mean(1)
+        return x.mean(1) if x.shape[1] else x.sum(1)
     counts = mask[..., None].to(x.dtype)
     return (x.masked_fill(~mask[..., None], 0.0)).sum(1) / counts.sum(1).clamp_min(1.0)
 
@@ -192,7 +323,9 @@ def attend(
     row without any key is 0.
     """
     tokens, keys = query.shape[-2], key.shape[-2]
-    grouped = query.shape[1] != key.shape[1]
+    grouped = bool(query.shape[1] != key.shape[1])
+    if causal and tokens != keys and tokens == 1:
+        causal = False  # the last token sees all keys
     if causal and (mask is not None or bias is not None or tokens != keys):
         mask, causal = joint_mask(mask, causal_mask(tokens, keys, query.device)), False
     if bias is not None:
@@ -217,23 +350,6 @@ def attend(
         enable_gqa=grouped,
     )
     return out if out.shape[-1] == wide else out[..., :wide]
-
-
-def rotary(x: Tensor, *, base: float = 10_000.0, start: int = 0) -> Tensor:
-    """Rotary positions (Su et al., arXiv 2104.09864) of (B, H, N, d): each pair (i, i + d/2)
-    is turned.
-
-    base: of the wavelengths; start: position of the first token. Raises ValueError for an odd d.
-    """
-    tokens, size = x.shape[-2:]
-    if size % 2:
-        raise ValueError(f"rotary: the width of a head must be even, got {size}")
-    kind = torch.float64 if x.dtype == torch.float64 else torch.float32
-    turn = base ** (-torch.arange(0, size, 2, device=x.device, dtype=kind) / size)
-    angle = torch.arange(start, start + tokens, device=x.device, dtype=kind)[:, None] * turn
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-    first, second = x.chunk(2, -1)
-    return torch.cat([first * cos - second * sin, first * sin + second * cos], -1)
 
 
 def grid_of(owner: str, tokens: int, size: tuple[int, int] | None) -> tuple[int, int]:

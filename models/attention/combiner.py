@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...kernels.forms import Form
 from .base import Attention, attend, join_heads, split_heads
+from .cache import Cache
 
 SPAN = 32  # tokens of a segment of the logsparse form, a power of two, at least 2
 
@@ -33,6 +34,8 @@ class Combiner(Attention):
     together the keys of fused calls over blocks, so scores are not held: memory is O(N D), and that
     of masks, which serve all heads, O(N (g + N/g)) or O(N log N).
 
+    With a cache only the projections are remembered: each call mixes all tokens so far.
+
     width: D; heads: H; factorisation; causal: token i sees tokens up to i; segment: g, a number and
     not the root of N, because padding a sequence would change the root and with it the result.
 
@@ -44,6 +47,7 @@ class Combiner(Attention):
     """
 
     crosses: ClassVar[bool] = False
+    extras: ClassVar[tuple[str, ...]] = ("cache",)
     variants: ClassVar[tuple[dict, ...]] = (
         {"segment": 4},
         {"segment": 4, "causal": True},
@@ -77,15 +81,27 @@ class Combiner(Attention):
         self.out = nn.Linear(width, width)
 
     def forward(
-        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        cache: Cache | None = None,
     ) -> Tensor:
-        """x: (B, N, D), mask: bool (B, N), True = may be attended to -> (B, N, D).
+        """x: (B, N, D), mask: bool (B, N), True = may be attended to; cache: of earlier tokens, see
+        `Cache` -> (B, N, D).
 
-        Raises ValueError if mask or width do not fit or a context is given.
+        Raises ValueError if mask, cache or width do not fit or a context is given.
         """
-        self.check(x, context, mask)
+        self.check(x, context, mask, cache)
         query, key, value = self._project(x)
-        return self.out(join_heads(self.mix(query, key, value, mask)))
+        if cache is not None:
+            # The queries, too, since a group is read by the largest of its queries.
+            query = cache.extended("query", query)
+            key, value = cache.extended("key", key), cache.extended("value", value)
+            mask = cache.read(x.shape[1], mask, x.device)
+        mixed = self.mix(query, key, value, mask)
+        return self.out(join_heads(mixed[:, :, mixed.shape[2] - x.shape[1] :]))
 
     def weights(
         self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
@@ -114,6 +130,15 @@ class Combiner(Attention):
         """
         tokens = query.shape[2]
         present = query.new_ones(1, tokens, dtype=torch.bool) if mask is None else mask
+        if torch.compiler.is_exporting() and not isinstance(tokens, int):
+            if self.factorisation != "fixed":
+                raise ValueError(
+                    f"Combiner: the shapes of {self.factorisation!r} depend on the number of "
+                    "tokens; export it for a fixed number, or take 'fixed'"
+                )
+            return _fixed_of_any_length(
+                query, key, value, present[:, None], self.causal, self.segment
+            )
         if self.factorisation == "logsparse":
             more = (1 << (tokens - 1).bit_length()) - tokens
             function = _logsparse
@@ -180,6 +205,38 @@ def _fixed(
     copies = [part[:, :, None].expand(-1, -1, len(at), -1, -1) for part in (group_key, group_value)]
     key, value = torch.cat([key, copies[0]], 3), torch.cat([value, copies[1]], 3)
     return _attend(query, key, value, torch.cat([near, far], -1)).flatten(2, 3)
+
+
+def _fixed_of_any_length(
+    query: Tensor, key: Tensor, value: Tensor, present: Tensor, causal: bool, segment: int
+) -> Tensor:
+    """`_fixed` in one call over all tokens, for exported programs, where nothing may depend on the
+    number of tokens: O(N^2) time.
+    """
+    at = torch.arange(query.shape[2], device=query.device)
+    segment_of = at // segment
+    # One group more than there can be, an empty one, since programs are special for a single group.
+    groups = query.shape[2] // segment + 2
+    group = torch.arange(groups, device=query.device)
+    members = (group[:, None] == segment_of) & present[:, :, None]  # (B or 1, 1, S, N)
+    has = members.any(-1)
+
+    def largest(x: Tensor) -> Tensor:
+        low = torch.finfo(x.dtype).min
+        start = x.new_full((*x.shape[:2], groups, x.shape[3]), low)
+        places = segment_of[:, None].expand_as(x)
+        top = start.scatter_reduce(2, places, x.masked_fill(~present[..., None], low), "amax")
+        return top.masked_fill(~has[..., None], 0.0)
+
+    group_key = largest(key)
+    group_value = attend(largest(query), key, value, members, scale=1.0)
+    near = (segment_of[:, None] == segment_of) & present[:, :, None]
+    far = group < segment_of[:, None] if causal else group != segment_of[:, None]
+    far = far & has[:, :, None]
+    if causal:
+        near = near & (at[:, None] >= at)
+    key, value = torch.cat([key, group_key], 2), torch.cat([value, group_value], 2)
+    return attend(query, key, value, torch.cat([near, far], -1), scale=1.0)
 
 
 def _axial(

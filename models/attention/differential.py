@@ -18,10 +18,12 @@ from .base import (
     causal_mask,
     joint_mask,
     masked_softmax,
-    rotary,
+    remembered_mask,
     split_heads,
     spread_mask,
 )
+from .cache import Cache
+from .positions import rotary, rotary_pair
 
 RATIOS = (4, 3, 5, 2, 1)  # of signal to noise heads, the paper's best first
 
@@ -54,6 +56,7 @@ class GroupedDifferentialAttention(Attention):
     """
 
     masks: ClassVar[tuple[str, ...]] = ("keys", "pairs", "heads")
+    extras: ClassVar[tuple[str, ...]] = ("cache",)
     variants: ClassVar[tuple[dict, ...]] = (
         {"noise_heads": 4, "positions": "rotary", "depth": 3},
         {"heads": 8, "noise_heads": 2, "kv_heads": 4, "causal": True},
@@ -112,9 +115,11 @@ class GroupedDifferentialAttention(Attention):
         q1, k1, q2, k2 = self.vectors.to(kind).unbind()
         return (q1 * k1).sum().exp() - (q2 * k2).sum().exp() + self.lambda_init
 
-    def project(self, x: Tensor, source: Tensor, maps: int) -> tuple[Tensor, Tensor, Tensor]:
+    def project(
+        self, x: Tensor, source: Tensor, maps: int, cache: Cache | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, S + R', N, d), keys and values (B, P, M, ·), each of whose P heads serves
-        (S + R') / P queries.
+        (S + R') / P queries; with a cache those of all tokens so far.
 
         maps: R', the number of noise maps, a multiple of R and of K that divides S.
         """
@@ -125,7 +130,11 @@ class GroupedDifferentialAttention(Attention):
         key, noise_key = split_heads(key, groups), split_heads(noise_key, self.noise_keys)
         value = split_heads(value, groups)
         if self.rotary:
-            query, key, noise_key = rotary(query), rotary(key), rotary(noise_key)
+            noise_key = rotary(noise_key, start=0 if cache is None else cache.tokens)
+            query, key = rotary_pair(query, key, cache)
+        if cache is not None:
+            key, noise_key = cache.extended("key", key), cache.extended("noise_key", noise_key)
+            value = cache.extended("value", value)
         if maps != self.noise_heads:
             noise = query[:, heads:].repeat_interleave(maps // self.noise_heads, 1)
             query = torch.cat([query[:, :heads], noise], 1)
@@ -137,19 +146,26 @@ class GroupedDifferentialAttention(Attention):
         return query, key, torch.cat([_repeated(value, times), value], 1)
 
     def forward(
-        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        cache: Cache | None = None,
     ) -> Tensor:
         """x: (B, N, D), context: (B, M, D), by default x -> (B, N, D).
 
-        mask: bool, True = may attend: (B, M) over the context, (B, N, M), or (B, S, N, M). A token
-        that may attend to nothing receives 0 before the last layer.
+        mask: bool, True = may attend: (B, M) over the context, (B, N, M), or (B, S, N, M); cache:
+        of earlier tokens, see `Cache`. A token that may attend to nothing receives 0 before the
+        last layer.
 
-        Raises ValueError if mask or widths do not fit.
+        Raises ValueError if mask, cache or widths do not fit.
         """
-        source = self.check(x, context, mask)
-        query, key, value = self.project(x, source, self._maps(mask))
+        source = self.check(x, context, mask, cache)
+        query, key, value = self.project(x, source, self._maps(mask), cache)
         dropout = self.dropout if self.training else 0.0
-        mixed = attend(query, key, value, self._spread(mask), causal=self.causal, dropout=dropout)
+        allowed = self._for_all_maps(remembered_mask(cache, x, mask))
+        mixed = attend(query, key, value, allowed, causal=self.causal, dropout=dropout)
         joined = differential_combine(
             mixed, self.noise_weight(), self.norm, signal=self.heads, scale=1.0 - self.lambda_init
         )
@@ -165,7 +181,7 @@ class GroupedDifferentialAttention(Attention):
         source = self.check(x, context, mask)
         query, key, _ = self.project(x, source, self._maps(mask))
         key = _repeated(key, query.shape[1] // key.shape[1])
-        allowed = self._spread(mask)
+        allowed = self._for_all_maps(spread_mask(mask))
         if self.causal:
             allowed = joint_mask(allowed, causal_mask(query.shape[2], key.shape[2], x.device))
         maps = masked_softmax(query @ key.transpose(2, 3) / self.head_width**0.5, allowed)
@@ -179,11 +195,11 @@ class GroupedDifferentialAttention(Attention):
             return self.heads
         return max(self.noise_heads, self.kv_heads)
 
-    def _spread(self, mask: Tensor | None) -> Tensor | None:
-        spread = spread_mask(mask)
-        return (
-            torch.cat([spread, spread], 1) if spread is not None and spread.shape[1] > 1 else spread
-        )
+    def _for_all_maps(self, allowed: Tensor | None) -> Tensor | None:
+        """A mask with one map per signal head, for signal and noise."""
+        if allowed is None or allowed.shape[1] == 1:
+            return allowed
+        return torch.cat([allowed, allowed], 1)
 
     def forms(self, x: Tensor) -> list[Form]:
         """Forms of the last operator; the attention itself is PyTorch's operator."""

@@ -18,10 +18,12 @@ from .base import (
     join_heads,
     joint_mask,
     masked_softmax,
-    rotary,
+    remembered_mask,
     split_heads,
     spread_mask,
 )
+from .cache import Cache
+from .positions import rotary_pair
 
 
 class FixedAttention(Attention):
@@ -42,6 +44,7 @@ class FixedAttention(Attention):
 
     masks: ClassVar[tuple[str, ...]] = ("keys", "pairs", "heads")
     crosses: ClassVar[bool] = False
+    extras: ClassVar[tuple[str, ...]] = ("cache",)
     variants: ClassVar[tuple[dict, ...]] = ({"causal": True}, {"positions": "rotary", "scale": 2.0})
 
     def __init__(
@@ -93,40 +96,48 @@ class FixedAttention(Attention):
         self.value = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
 
-    def sides(self, tokens: int) -> tuple[Tensor, Tensor]:
-        """Queries and keys (1, H, N, d) of the first N rows.
+    def sides(self, tokens: int, cache: Cache | None = None) -> tuple[Tensor, Tensor]:
+        """Queries and keys (1, H, N, d) of the first N rows, or of the N rows after those read.
 
         Raises ValueError for more tokens than rows.
         """
-        if tokens > self.rows.shape[0]:
+        first = 0 if cache is None else cache.tokens
+        if first + tokens > self.rows.shape[0]:
             raise ValueError(
-                f"FixedAttention: {tokens} tokens, built for up to {self.rows.shape[0]}; "
-                f"give tokens={tokens}"
+                f"FixedAttention: {first + tokens} tokens, built for up to {self.rows.shape[0]}; "
+                f"give tokens={first + tokens}"
             )
-        rows = self.rows[None, :tokens]
+        rows = self.rows[None, first : first + tokens]
         query, key = (
             split_heads(self.query(rows), self.heads),
             split_heads(self.key(rows), self.heads),
         )
-        return (rotary(query), rotary(key)) if self.rotary else (query, key)
+        return rotary_pair(query, key, cache) if self.rotary else (query, key)
 
     def forward(
-        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        cache: Cache | None = None,
     ) -> Tensor:
         """x: (B, N, D) -> (B, N, D); mask: bool, True = may attend: (B, N), (B, N, N), or (B, H, N,
-        N).
+        N); cache: of earlier tokens, see `Cache`.
 
         A token that may attend to nothing receives 0 before the last layer. Raises ValueError if
-        mask or widths do not fit, for a context and for more tokens than rows.
+        mask, cache or widths do not fit, for a context and for more tokens than rows.
         """
-        self.check(x, context, mask)
-        query, key = self.sides(x.shape[1])
+        self.check(x, context, mask, cache)
+        query, key = self.sides(x.shape[1], cache)
         value = split_heads(self.value(x), self.heads)
-        if mask is not None or x.shape[0] == 1:
+        if cache is not None:
+            key = cache.extended("key", key, common=True)
+            value = cache.extended("value", value)
+        if mask is not None or cache is not None or x.shape[0] == 1:
             query, key = (side.expand(x.shape[0], -1, -1, -1) for side in (query, key))
-            return self.out(
-                join_heads(attend(query, key, value, spread_mask(mask), causal=self.causal))
-            )
+            allowed = remembered_mask(cache, x, mask)
+            return self.out(join_heads(attend(query, key, value, allowed, causal=self.causal)))
         # One matrix for the entire batch, whose rows are side by side in the width of the values.
         mixed = self.shared(query, key)[0] @ value.permute(1, 2, 0, 3).flatten(2)
         return self.out(mixed.unflatten(-1, (x.shape[0], -1)).permute(2, 1, 0, 3).flatten(2))

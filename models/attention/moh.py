@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from ...kernels.forms import Form, triton_refused
 from ...kernels.gathered_heads import gathered_heads
-from .base import attend, join_heads, spread_mask
+from ..ranks import mean_over_ranks
+from .base import attend, join_heads, leave_loss, remembered_mask
+from .cache import Cache
 from .softmax import SoftmaxAttention
 
 # By benchmarks/models/moh.py, on a CPU: how many scores a head has to save before a separate call
@@ -167,17 +169,22 @@ class MixtureOfHeads(SoftmaxAttention):
         return gate, on, p
 
     def forward(
-        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        cache: Cache | None = None,
     ) -> Tensor:
         """As `SoftmaxAttention.forward`."""
-        source = self.check(x, context, mask)
-        query, key, value = self.project(x, source)
+        query, key, value = self.project(x, self.check(x, context, mask, cache), cache)
         gate, on, p = self.gates(x, query)
-        self.auxiliary = None
+        loss = None
         if self.training and self.balance and p is not None:
             counted = mask if context is None and mask is not None and mask.ndim == 2 else None
-            self.auxiliary = self.balance * self._imbalance(p, on[:, self.shared :], counted)
-        allowed = spread_mask(mask)
+            loss = self.balance * self._imbalance(p, on[:, self.shared :], counted)
+        leave_loss(self, loss)
+        allowed = remembered_mask(cache, x, mask)
         if not self._refused(query, key.shape[2], mask):
             mixed = gathered_heads(
                 query, key, value, gate.to(query.dtype), allowed, causal=self.causal
@@ -190,6 +197,8 @@ class MixtureOfHeads(SoftmaxAttention):
 
     def _refused(self, x: Tensor, keys: int, mask: Tensor | None) -> str:
         """Why heads that are off are computed for x (..., N, ·) all the same; "" if not."""
+        if not keys:
+            return "there are no keys"
         if self.compute != "auto":
             return "compute is 'dense'" if self.compute == "dense" else ""
         if self.dropout and self.training:
@@ -222,11 +231,13 @@ class MixtureOfHeads(SoftmaxAttention):
     def _imbalance(self, p: Tensor, chosen: Tensor, counted: Tensor | None) -> Tensor:
         parts = [part.to(p.dtype) for part in (p, chosen)]
         if counted is None:
+            total = p.new_tensor(p.shape[0] * p.shape[2])
             means = [part.mean((0, 2)) for part in parts]
         else:
-            total = counted.sum().clamp_min(1)
-            means = [(part * counted[:, None]).sum((0, 2)) / total for part in parts]
-        return self.routed**2 * (means[0] * means[1]).mean()
+            total = counted.sum()
+            means = [(part * counted[:, None]).sum((0, 2)) / total.clamp_min(1) for part in parts]
+        share = mean_over_ranks(means[1], total)
+        return self.routed**2 * (means[0] * share).mean()
 
     def packed(self, *_: object, **__: object) -> Tensor:
         """Not supported by a mixture of heads: raises ValueError."""

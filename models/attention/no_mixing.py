@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import Attention
+from .cache import Cache
 
 
 class NoMixing(Attention):
@@ -22,6 +23,7 @@ class NoMixing(Attention):
     """
 
     crosses: ClassVar[bool] = False
+    extras: ClassVar[tuple[str, ...]] = ("cache",)
     variants: ClassVar[tuple[dict, ...]] = ({"hidden": 5},)
 
     def __init__(self, width: int, *, hidden: int | None = None) -> None:
@@ -35,11 +37,18 @@ class NoMixing(Attention):
         self.down = nn.Linear(hidden, width)
 
     def forward(
-        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        cache: Cache | None = None,
     ) -> Tensor:
-        """x: (B, N, D) -> (B, N, D); mask: bool (B, N), without effect.
+        """x: (B, N, D) -> (B, N, D); mask: bool (B, N), without effect; cache: counts the tokens.
 
-        Raises ValueError if mask or widths do not fit, or if a context is given.
+        Raises ValueError if mask, cache or widths do not fit, or if a context is given.
         """
-        self.check(x, context, mask)
+        self.check(x, context, mask, cache)
+        if cache is not None:
+            cache.read(x.shape[1], mask, x.device)
         return self.down(F.silu(self.gate(x)) * self.up(x))

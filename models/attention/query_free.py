@@ -24,6 +24,7 @@ from .base import (
     split_heads,
     spread_mask,
 )
+from .cache import Cache
 
 CHUNK = 128  # tokens; only weights within a chunk are held at a time
 
@@ -33,11 +34,12 @@ class QueryFreeAttention(Attention):
     2510.11602, table 1).
 
     Cost: O(M D^2), memory O(M D): one softmax over all tokens, or if causal a running softmax over
-    chunks. width: D; heads: H; causal: token i sees tokens up to i (the paper's form). In the other
-    form, ours, every token receives the same mean; with a context, only the number of tokens of x
-    matters.
+    chunks, whose state, the mean so far and its score, is all that a cache holds. width: D; heads:
+    H; causal: token i sees tokens up to i (the paper's form). In the other form, ours, every token
+    receives the same mean; with a context, only the number of tokens of x matters.
     """
 
+    extras: ClassVar[tuple[str, ...]] = ("cache",)
     variants: ClassVar[tuple[dict, ...]] = ({"causal": True},)
 
     def __init__(self, width: int, *, heads: int = 8, causal: bool = False) -> None:
@@ -55,15 +57,20 @@ class QueryFreeAttention(Attention):
         return split_heads(product, self.heads).sum(-1) * (self.width // self.heads) ** -0.5
 
     def forward(
-        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        cache: Cache | None = None,
     ) -> Tensor:
         """x: (B, N, D), context: (B, M, D), by default x; mask: bool (B, M), True = may be attended
-        to -> (B, N, D).
+        to; cache: of earlier tokens, see `Cache` -> (B, N, D).
 
         A token that may attend to nothing receives 0 before the last layer. Raises ValueError if
-        mask or widths do not fit.
+        mask, cache or widths do not fit.
         """
-        source = self.check(x, context, mask)
+        source = self.check(x, context, mask, cache)
         value = split_heads(self.value(source), self.heads)
         scores = self.scores(source).to(value.dtype)
         tokens, keys = x.shape[1], source.shape[1]
@@ -73,11 +80,10 @@ class QueryFreeAttention(Attention):
                 scores.flatten(0, 1)[..., None], value.flatten(0, 1), per="head", mask=bags
             )
             return self.out(pooled.view(x.shape[0], 1, self.width)).expand(-1, tokens, -1)
-        mixed = prefix_pool(scores, value, mask)
+        mixed = prefix_pool(scores, value, mask, cache)
         if tokens != keys:
             # The last token is at the last key; a token before the first key sees nothing.
-            place = torch.arange(keys - tokens, keys, device=x.device)
-            mixed = mixed[:, :, place.clamp_min(0)] * (place >= 0)[:, None]
+            mixed = F.pad(mixed, (0, 0, max(tokens - keys, 0), 0))[:, :, -tokens:]
         return self.out(join_heads(mixed))
 
     def weights(
@@ -100,14 +106,18 @@ class QueryFreeAttention(Attention):
         ]
 
 
-def prefix_pool(scores: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+def prefix_pool(
+    scores: Tensor, values: Tensor, mask: Tensor | None = None, cache: Cache | None = None
+) -> Tensor:
     """Mean of values (B, H, N, d) up to each token, weighted by the softmax of scores (B, H, N);
-    mask bool (B, N).
+    mask bool (B, N); cache: goes on after its tokens, and holds the mean and its score.
 
     A chunk sees its own tokens, and everything before it as one more key: the mean so far, whose
     score is the logarithm of the sum of its exponentials. So no exponent is positive, whatever the
     scores are.
     """
+    if not values.shape[2]:
+        return values
     kind = compute_type(values)
     lowest = torch.finfo(kind).min / 2
     scores = scores.to(kind)
@@ -119,10 +129,15 @@ def prefix_pool(scores: Tensor, values: Tensor, mask: Tensor | None = None) -> T
     scores = scores.masked_fill(~present, lowest)
     mean = values.new_zeros((*values.shape[:2], 1, values.shape[-1]), dtype=kind)
     logsum = scores.new_full((*scores.shape[:2], 1), lowest)
+    if cache is not None:
+        mean, logsum = cache.parts.get("mean", mean), cache.parts.get("logsum", logsum)
+        cache.tokens += values.shape[2]
     rows = []
-    for s, v, chunk_present in zip(
-        scores.split(CHUNK, 2), values.to(kind).split(CHUNK, 2), present.split(CHUNK, 2)
-    ):
+    # An exported program may have any number of tokens: one chunk.
+    parts = (scores, values.to(kind), present)
+    exporting = torch.compiler.is_exporting()
+    chunks = [parts] if exporting else zip(*(part.split(CHUNK, 2) for part in parts))
+    for s, v, chunk_present in chunks:
         allowed = chunk_present[:, :, None] & causal_mask(s.shape[2], s.shape[2], s.device)
         logits = torch.cat(
             [
@@ -136,4 +151,6 @@ def prefix_pool(scores: Tensor, values: Tensor, mask: Tensor | None = None) -> T
         row = weight[..., :1] * mean + (weight[..., 1:] * allowed) @ v
         rows.append(row)
         mean, logsum = row[:, :, -1:], logits[:, :, -1].logsumexp(-1, keepdim=True)
+    if cache is not None:
+        cache.parts = {"mean": mean, "logsum": logsum}
     return torch.cat(rows, 2).to(values.dtype)

@@ -63,12 +63,11 @@ class SignedRootAttention(Attention):
             # infinity is not 0.
             gone = ~mask[:, None, :, None]
             key, value, mask = key.masked_fill(gone, 0.0), value.masked_fill(gone, 0.0), None
-        if mask is None:
+        if mask is None and source.shape[1]:
             mixed = signed_root_attention(query, key, value, eps=self.eps)
         else:
-            allowed = spread_mask(mask)
-            assert allowed is not None
-            mixed = (signed_root(query @ key.mT, self.eps) * allowed) @ value
+            scores, allowed = signed_root(query @ key.mT, self.eps), spread_mask(mask)
+            mixed = (scores if allowed is None else scores * allowed) @ value
         size = mixed.shape[-1]
         kind = compute_type(mixed)
         return self.out(join_heads(F.normalize(mixed.to(kind), dim=-1).to(mixed.dtype) * size**0.5))

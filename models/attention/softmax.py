@@ -19,13 +19,16 @@ from .base import (
     causal_mask,
     join_heads,
     joint_mask,
+    leave_loss,
     masked_softmax,
-    rotary,
+    remembered_mask,
     split_heads,
     split_pair,
     spread_mask,
 )
+from .cache import Cache
 from .diversification import diversification_loss
+from .positions import rotary_pair
 
 
 class SoftmaxAttention(Attention):
@@ -38,11 +41,12 @@ class SoftmaxAttention(Attention):
     of heads share keys and values (Ainslie et al., arXiv 2305.13245); positions: "rotary" turns
     queries and keys by their position (Su et al., arXiv 2104.09864), "none" ignores the order of
     tokens; causal: token i sees tokens up to i; with a context, the last token is at its last
-    token; dropout: of the weights, in training; diversify: weight of the diversification loss (Guo
-    et al., ICCV 2023), which training leaves in `auxiliary`.
+    token, for the positions, too; dropout: of the weights, in training; diversify: weight of the
+    diversification loss (Guo et al., ICCV 2023), which training leaves in `auxiliary`.
     """
 
     masks: ClassVar[tuple[str, ...]] = ("keys", "pairs", "heads")
+    extras: ClassVar[tuple[str, ...]] = ("cache",)
     variants: ClassVar[tuple[dict, ...]] = (
         {"kv_heads": 2},
         {"positions": "rotary"},
@@ -84,12 +88,18 @@ class SoftmaxAttention(Attention):
         self.key_value = nn.Linear(width, 2 * kv_heads * (width // heads))
         self.out = nn.Linear(width, width)
 
-    def project(self, x: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (B, H, N, d), keys and values (B, K, M, d); turned by position if rotary."""
+    def project(
+        self, x: Tensor, source: Tensor, cache: Cache | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, H, N, d), keys and values (B, K, M, d), with a cache those of all tokens so
+        far; turned by position if rotary.
+        """
         query = split_heads(self.query(x), self.heads)
         key, value = self.keys_values(source)
         if self.rotary:
-            query, key = rotary(query), rotary(key)
+            query, key = rotary_pair(query, key, cache)
+        if cache is not None:
+            key, value = cache.extended("key", key), cache.extended("value", value)
         return query, key, value
 
     def keys_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,34 +107,37 @@ class SoftmaxAttention(Attention):
         return split_pair(self.key_value(source), self.kv_heads)
 
     def forward(
-        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        cache: Cache | None = None,
     ) -> Tensor:
         """x: (B, N, D), context: (B, M, D), by default x -> (B, N, D).
 
-        mask: bool, True = may attend: (B, M) over the context, (B, N, M), or (B, H, N, M). A token
-        that may attend to nothing receives 0 before the last layer.
+        mask: bool, True = may attend: (B, M) over the context, (B, N, M), or (B, H, N, M); cache:
+        of earlier tokens, see `Cache`. A token that may attend to nothing receives 0 before the
+        last layer.
 
-        Raises ValueError if mask or widths do not fit.
+        Raises ValueError if mask, cache or widths do not fit.
         """
-        query, key, value = self.project(x, self.check(x, context, mask))
+        query, key, value = self.project(x, self.check(x, context, mask, cache), cache)
+        allowed = remembered_mask(cache, x, mask)
         dropout = self.dropout if self.training else 0.0
         if self.diversify:
-            self.auxiliary = (
-                self._diversification(query, key, context, mask) if self.training else None
-            )
-        return self.out(
-            join_heads(
-                attend(query, key, value, spread_mask(mask), causal=self.causal, dropout=dropout)
-            )
-        )
+            # Without a context, a mask of keys tells which tokens are padding; these are not
+            # queries either.
+            queries = mask if context is None and mask is not None and mask.ndim == 2 else None
+            loss = self._diversification(query, key, allowed, queries) if self.training else None
+            leave_loss(self, loss)
+        mixed = attend(query, key, value, allowed, causal=self.causal, dropout=dropout)
+        return self.out(join_heads(mixed))
 
     def _diversification(
-        self, query: Tensor, key: Tensor, context: Tensor | None, mask: Tensor | None
+        self, query: Tensor, key: Tensor, allowed: Tensor | None, queries: Tensor | None
     ) -> Tensor:
-        # Without a context, a mask of keys tells which tokens are padding; these are not queries
-        # either.
-        queries = mask if context is None and mask is not None and mask.ndim == 2 else None
-        loss = diversification_loss(query, key, mask=mask, queries=queries, causal=self.causal)
+        loss = diversification_loss(query, key, mask=allowed, queries=queries, causal=self.causal)
         return self.diversify * loss
 
     def readouts(
@@ -181,7 +194,7 @@ class SoftmaxAttention(Attention):
         for (first, last), (begin, end) in spans:
             q, k, v = query[:, :, first:last], key[:, :, begin:end], value[:, :, begin:end]
             if self.rotary:
-                q, k = rotary(q), rotary(k)
+                q, k = rotary_pair(q, k)
             mixed.append(
                 attend(q, k, v, causal=self.causal) if end > begin else torch.zeros_like(q)
             )

@@ -17,10 +17,12 @@ from .base import (
     join_heads,
     joint_mask,
     masked_softmax,
-    rotary,
+    remembered_mask,
     split_heads,
     spread_mask,
 )
+from .cache import Cache
+from .positions import rotary_pair
 
 
 class StaticAttention(Attention):
@@ -36,7 +38,7 @@ class StaticAttention(Attention):
 
     masks: ClassVar[tuple[str, ...]] = ("keys", "pairs", "heads")
     crosses: ClassVar[bool] = False
-    extras: ClassVar[tuple[str, ...]] = ("static",)
+    extras: ClassVar[tuple[str, ...]] = ("static", "cache")
     variants: ClassVar[tuple[dict, ...]] = (
         {"causal": True},
         {"static": "queries"},
@@ -71,7 +73,9 @@ class StaticAttention(Attention):
         self.value = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
 
-    def sides(self, x: Tensor, static: Tensor | None) -> tuple[Tensor, Tensor]:
+    def sides(
+        self, x: Tensor, static: Tensor | None, cache: Cache | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Queries and keys (B, H, N, d)."""
         if static is None:
             static = x
@@ -82,7 +86,7 @@ class StaticAttention(Attention):
         query = split_heads(self.query(x if self.static == "keys" else static), self.heads)
         key = split_heads(self.key(x if self.static == "queries" else static), self.heads)
         if self.rotary:
-            query, key = rotary(query), rotary(key)
+            query, key = rotary_pair(query, key, cache)
         return query.expand(x.shape[0], -1, -1, -1), key.expand(x.shape[0], -1, -1, -1)
 
     def forward(
@@ -92,20 +96,22 @@ class StaticAttention(Attention):
         *,
         mask: Tensor | None = None,
         static: Tensor | None = None,
+        cache: Cache | None = None,
     ) -> Tensor:
         """x: (B, N, D) -> (B, N, D); static: (B or 1, N, D), the tokens before any layer, by
         default x.
 
-        mask: bool, True = may attend: (B, N), (B, N, N), or (B, H, N, N). A token that may attend
-        to nothing receives 0 before the last layer. Raises ValueError if mask, widths or static do
-        not fit, and for a context.
+        mask: bool, True = may attend: (B, N), (B, N, N), or (B, H, N, N); cache: of earlier tokens,
+        see `Cache`. A token that may attend to nothing receives 0 before the last layer. Raises
+        ValueError if mask, cache, widths or static do not fit, and for a context.
         """
-        self.check(x, context, mask)
-        query, key = self.sides(x, static)
+        self.check(x, context, mask, cache)
+        query, key = self.sides(x, static, cache)
         value = split_heads(self.value(x), self.heads)
-        return self.out(
-            join_heads(attend(query, key, value, spread_mask(mask), causal=self.causal))
-        )
+        if cache is not None:
+            key, value = cache.extended("key", key), cache.extended("value", value)
+        allowed = remembered_mask(cache, x, mask)
+        return self.out(join_heads(attend(query, key, value, allowed, causal=self.causal)))
 
     def forms(self, x: Tensor) -> list[Form]:
         return [Form("PyTorch's fused operator")]

@@ -104,3 +104,21 @@ ATTENTION: dict[str, Mechanism] = {
 # fmt: on
 
 ALIASES = {"attention": "softmax"}
+
+# What some places of a model ask of a mechanism, and the mechanisms of the table that have it.
+Feature = Literal["causal", "context", "weights"]
+FEATURES: Mapping[Feature, tuple[str, ...]] = {
+    "causal": (
+        "combiner", "differential", "fixed-sequence", "moh", "position-only", "query-free",
+        "random", "softmax", "static", "taylor",
+    ),
+    "context": (
+        "agent-learned", "differential", "induced", "moh", "query-free", "signed-root", "softmax",
+        "star", "taylor", "tensor",
+    ),
+    "weights": (
+        "agent", "agent-grid", "agent-learned", "aggregated", "combiner", "contmix",
+        "differential", "fixed-sequence", "moh", "position-only", "query-free", "random",
+        "signed-root", "softmax", "static", "tap", "taylor", "tensor",
+    ),
+}  # fmt: skip

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...kernels.attention_stats import AttentionStats
 from .base import grid_of, to_image
+from .cache import Cache
 from .softmax import SoftmaxAttention
 
 
@@ -128,13 +129,14 @@ class TAPAttention(SoftmaxAttention):
         context: Tensor | None = None,
         *,
         mask: Tensor | None = None,
+        cache: Cache | None = None,
         size: tuple[int, int] | None = None,
     ) -> Tensor:
         """x: (B, N, D), the cells of a grid of size (Y, X), by default a square -> (B, N, D).
 
         mask: bool (B, N), True = may attend; a masked cell enters no mean.
 
-        Raises ValueError if mask, widths or size do not fit.
+        Raises ValueError if mask, widths or size do not fit, or for a context or a cache.
         """
         return super().forward(self._pooled(x, context, mask, size), mask=mask)
 

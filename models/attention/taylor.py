@@ -11,6 +11,7 @@ Shapes: B batch, N tokens, M tokens of the context, D width, H heads, d = D / H,
 once (twice in the plain vec(x x^T) / sqrt(2)): the same sums from half the features.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import ClassVar, Literal
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from ...kernels.forms import Form
 from ...kernels.precision import compute_type
 from .base import Attention, causal_mask, join_heads, joint_mask, split_heads, spread_mask
+from .cache import Cache
 
 CHUNK = 128  # tokens; only the features of one chunk are held at a time
 
@@ -32,9 +34,12 @@ class TaylorAttention(Attention):
     i, by a running sum over chunks; form: "auto" takes the linear form for more than 2 P tokens
     (measured on a CPU), "linear", "quadratic". Reading: the recurrence of arXiv 2510.11602
     (equations 14-18) divides each order by its own sum; ours is the joint form, as in Based. A
-    causal call with a context of another length takes the quadratic form.
+    causal call with a context of another length takes the quadratic form. Sums and squares are at
+    least float32, because those of float16 overflow at scores above 360. With a cache the form is
+    linear, and the running sum, (H, P, d + 1) for a sequence, is all that the cache holds.
     """
 
+    extras: ClassVar[tuple[str, ...]] = ("cache",)
     variants: ClassVar[tuple[dict, ...]] = (
         {"causal": True},
         {"form": "linear"},
@@ -67,28 +72,38 @@ class TaylorAttention(Attention):
         count = 1 + size + size * (size + 1) // 2
         if self.causal and tokens != keys:
             return f"causal with {tokens} tokens over {keys}"
-        if self.form == "auto" and torch.compiler.is_exporting():
-            return ""  # an exported program has one form for any number of tokens
+        if torch.compiler.is_exporting():  # one form for any number of tokens, so no chunks
+            if self.causal:
+                return "an exported causal program has no chunks"
+            if self.form == "auto":
+                return ""
         if self.form == "quadratic" or (self.form == "auto" and keys <= 2 * count):
             return f"{keys} tokens, {count} features" if self.form == "auto" else "form='quadratic'"
         return ""
 
     def forward(
-        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        cache: Cache | None = None,
     ) -> Tensor:
         """x: (B, N, D), context: (B, M, D), by default x; mask: bool (B, M), True = may be attended
-        to -> (B, N, D).
+        to; cache: of earlier tokens, see `Cache` -> (B, N, D).
 
         A token that may attend to nothing receives 0 before the last layer. Raises ValueError if
-        mask or widths do not fit.
+        mask, cache or widths do not fit.
         """
-        source = self.check(x, context, mask)
+        source = self.check(x, context, mask, cache)
         query = split_heads(self.query(x), self.heads)
         key, value = (split_heads(part, self.heads) for part in self.key_value(source).chunk(2, -1))
-        mix = quadratic if self.linear_refused(x.shape[1], source.shape[1]) else linear
-        return self.out(
-            join_heads(mix(query, key, value, mask, causal=self.causal).to(value.dtype))
-        )
+        with without_float16(x):
+            if cache is None and self.linear_refused(x.shape[1], source.shape[1]):
+                mixed = quadratic(query, key, value, mask, causal=self.causal)
+            else:
+                mixed = linear(query, key, value, mask, causal=self.causal, cache=cache)
+        return self.out(join_heads(mixed.to(value.dtype)))
 
     def weights(
         self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
@@ -102,15 +117,25 @@ class TaylorAttention(Attention):
         pair_weights = series(
             split_heads(query, self.heads), split_heads(key, self.heads), mask, causal=self.causal
         )
-        return pair_weights / pair_weights.sum(-1, keepdim=True).clamp_min(0.25)
+        shares = pair_weights / pair_weights.sum(-1, keepdim=True).clamp_min(0.25)
+        return shares.to(query.dtype)
 
     def forms(self, x: Tensor) -> list[Form]:
         refused = self.linear_refused(x.shape[1], x.shape[1])
         return [Form("linear form, plain PyTorch", refused), Form("quadratic form, plain PyTorch")]
 
 
+def without_float16(x: Tensor) -> AbstractContextManager[object]:
+    """Products in the type of their factors, where autocast would take float16."""
+    device = x.device.type
+    if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16:
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
+
+
 def series(query: Tensor, key: Tensor, mask: Tensor | None, *, causal: bool) -> Tensor:
-    """1 + s + s^2 / 2 of all pairs (B, H, N, M), 0 where not allowed."""
+    """1 + s + s^2 / 2 of all pairs (B, H, N, M) in the type of the sums, 0 where not allowed."""
+    query, key = query.to(compute_type(query)), key.to(compute_type(key))
     score = (query @ key.transpose(2, 3)) * query.shape[-1] ** -0.5
     allowed = spread_mask(mask)
     if causal:
@@ -126,6 +151,7 @@ def quadratic(
     pair_weights = series(query, key, mask, causal=causal)
     # Any allowed key adds at least 1/2 to the sum, so only rows without keys reach the bound; these
     # are 0.
+    value = value.to(pair_weights.dtype)
     return pair_weights @ value / pair_weights.sum(-1, keepdim=True).clamp_min(0.25)
 
 
@@ -139,11 +165,17 @@ def features(x: Tensor) -> Tensor:
 
 
 def linear(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, causal: bool
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    *,
+    causal: bool,
+    cache: Cache | None = None,
 ) -> Tensor:
     """Features chunk by chunk: (B, H, N, d) from keys and values (B, H, M, d), mask (B, M).
 
-    Causal: N = M.
+    Causal: N = M; cache: goes on after its tokens, and holds the sums.
     """
     kind = compute_type(value)
     # A last column of ones in the values gives the sum of the weights.
@@ -157,9 +189,14 @@ def linear(
     added = [features(k).transpose(2, 3) @ v for k, v in zip(keys, values)]
     if causal:
         rows, state = [], torch.zeros_like(added[0])
+        if cache is not None:
+            state = cache.parts.get("state", state)
+            cache.tokens += query.shape[2]
         for q, k, v, more in zip(queries, keys, values, added):
-            rows.append(series(q.to(kind), k.to(kind), None, causal=True) @ v + features(q) @ state)
+            rows.append(series(q, k, None, causal=True) @ v + features(q) @ state)
             state = state + more
+        if cache is not None:
+            cache.parts = {"state": state}
     else:
         total = torch.stack(added).sum(0)
         rows = [features(q) @ total for q in queries]

@@ -16,8 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.segments import segment_of
-from ..layers.blocks import NetworkKind
-from ..layers.vit import TransformerEncoder
 from ..moe.multi_gate import LayeredExtraction, MultiGate
 
 FIRST = 2  # codes below are no values: 0 a missing one, 1 one that training did not have
@@ -350,40 +348,3 @@ class DCNv2(ClickModel):
         for layer in self.cross:
             x = torch.addcmul(x, first, layer(x))
         return self.towers(torch.cat([x, self.bottom(first)], 1))
-
-
-class TokenMixer(ClickModel):
-    """Fields, sequences and tasks as tokens, mixed by any mechanism of the core; each task reads
-    its own token.
-
-    Options of the encoder as in `vit.TransformerEncoder`.
-    """
-
-    def __init__(
-        self,
-        layout: Layout,
-        *,
-        width: int = 16,
-        layers: int = 2,
-        heads: int = 4,
-        attention: str = "softmax",
-        ffn: NetworkKind = "mlp",
-        towers: Sequence[int] = (64,),
-        dropout: float = 0.0,
-        sparse: bool = False,
-    ) -> None:
-        super().__init__(layout, width=width, sparse=sparse)
-        self.tokens = nn.Parameter(0.05 * torch.randn(layout.tasks, width))
-        self.place = nn.Parameter(0.05 * torch.randn(layout.fields + layout.sequences, width))
-        self.encoder = TransformerEncoder(
-            width, depth=layers, heads=heads, attention=attention, ffn=ffn, dropout=dropout
-        )
-        self.towers = Towers(width, layout.tasks, towers, dropout)
-
-    def forward(self, fields: Tensor, events: Tensor, ages: Tensor, offsets: Tensor) -> Tensor:
-        """Logits (B, S)."""
-        x = self.embedding(fields)
-        if self.layout.sequences:
-            x = torch.cat([x, self.embedding.pooled(events, offsets)], 1)
-        x = torch.cat([self.tokens.expand(x.shape[0], -1, -1), x + self.place], 1)
-        return self.towers(self.encoder(x)[:, : self.layout.tasks])

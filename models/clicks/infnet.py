@@ -39,52 +39,17 @@ the tasks' own tokens and the shared ones."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...kernels.ragged_attention import ragged_attention
 from ...kernels.segments import segment_of
 from .click import ClickModel, Layout, Towers, perceptron, segment_sum
+from .reads import Reading, Reads
 
 Variant = Literal["proxy", "hub"]
-
-
-class Reads(nn.Module):
-    """Cross-attention of few queries to one kind of tokens, keys and values made once for all that
-    read them.
-
-    kinds: names of the kinds of queries, each with a query layer of its own. uniform: all keys
-    weigh the same, for the ablation without cross-attention."""
-
-    def __init__(
-        self, width: int, heads: int, kinds: Sequence[str], *, uniform: bool = False
-    ) -> None:
-        super().__init__()
-        self.heads, self.uniform = heads, uniform
-        self.queries = nn.ModuleDict({kind: nn.Linear(width, width, bias=False) for kind in kinds})
-        self.keys = nn.Linear(width, 2 * width, bias=False)
-
-    def forward(
-        self, queries: dict[str, Tensor], tokens: Tensor, offsets: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """queries: (B, Q, D) by kind; tokens: (B, N, D), or packed (T, D) with offsets (B + 1,)."""
-        sizes = [tokens.shape[1] for tokens in queries.values()]
-        query = torch.cat(
-            [self.queries[kind](tokens) for kind, tokens in queries.items()], 1
-        ).unflatten(2, (self.heads, -1))
-        if self.uniform:
-            query = query * 0.0
-        key, value = self.keys(tokens).unflatten(-1, (2, self.heads, -1)).unbind(-3)
-        if offsets is None:
-            query, key, value = (part.transpose(1, 2) for part in (query, key, value))
-            out = F.scaled_dot_product_attention(query, key, value).transpose(1, 2)
-        else:
-            out = ragged_attention(query, key, value, offsets)
-        return dict(zip(queries, out.flatten(2).split(sizes, 1)))
 
 
 class Gate(nn.Module):
@@ -110,10 +75,9 @@ class Block(nn.Module):
         width: int,
         proxies: tuple[int, int, int],
         *,
-        heads: int,
+        reading: Reading,
         residual: bool,
         gated: bool,
-        cross: bool,
         task_tokens: bool,
         dropout: float,
         last: bool,
@@ -127,16 +91,9 @@ class Block(nn.Module):
         of_tasks = ["t", "task"] if task_tokens else []
         of_s = ["s"] if sequences and self.proxies else []
         of_c = ["c"] if self.proxies else []
-        uniform = not cross
-        self.read_c = (
-            Reads(width, heads, [*of_s, *of_tasks], uniform=uniform) if of_s or of_tasks else None
-        )
-        self.read_s = (
-            Reads(width, heads, [*of_c, *of_tasks], uniform=uniform) if sequences else None
-        )
-        self.read_t = (
-            Reads(width, heads, [*of_c, *of_s], uniform=uniform) if of_tasks and of_c else None
-        )
+        self.read_c = Reads(width, reading, [*of_s, *of_tasks]) if of_s or of_tasks else None
+        self.read_s = Reads(width, reading, [*of_c, *of_tasks]) if sequences else None
+        self.read_t = Reads(width, reading, [*of_c, *of_s]) if of_tasks and of_c else None
         sizes = {"c": fields, "s": sequences} if not last else {}
         sizes = {kind: n for kind, n in sizes.items() if n} | ({"task": shared} if of_tasks else {})
         self.gates = nn.ModuleDict(
@@ -201,21 +158,12 @@ class HubBlock(nn.Module):
     """The block of the second version. hubs: of fields, sequences, tasks."""
 
     def __init__(
-        self,
-        width: int,
-        hubs: dict[str, int],
-        *,
-        heads: int,
-        cross: bool,
-        dropout: float,
-        last: bool,
+        self, width: int, hubs: dict[str, int], *, reading: Reading, dropout: float, last: bool
     ) -> None:
         super().__init__()
         kinds = list(hubs)
         hubs = {"t": hubs["t"]} if last else hubs
-        self.reads = nn.ModuleDict(
-            {kind: Reads(width, heads, list(hubs), uniform=not cross) for kind in kinds}
-        )
+        self.reads = nn.ModuleDict({kind: Reads(width, reading, list(hubs)) for kind in kinds})
         self.mix = nn.ModuleDict({kind: nn.Linear(len(kinds) * width, width) for kind in hubs})
         self.hub_norms = nn.ModuleDict({kind: nn.LayerNorm(width) for kind in hubs})
         self.broadcast = nn.ModuleDict(
@@ -255,6 +203,7 @@ class INFNet(ClickModel):
     hidden sizes of each task's network; dropout; residual, variant: see above. gated, cross,
     task_tokens: switch parts off, for the ablation (without task tokens the towers read the proxies
     of fields and sequences; without cross-attention proxies take the mean of the values).
+    attention, attention_options: another mechanism of the core in place of the cross-attention.
 
     Raises ValueError for sizes that do not fit.
     """
@@ -275,6 +224,8 @@ class INFNet(ClickModel):
         gated: bool = True,
         cross: bool = True,
         task_tokens: bool = True,
+        attention: str = "softmax",
+        attention_options: Mapping[str, object] | None = None,
         sparse: bool = False,
     ) -> None:
         super().__init__(layout, width=width, sparse=sparse)
@@ -287,6 +238,9 @@ class INFNet(ClickModel):
             raise ValueError(
                 "INFNet: the hub variant has its gates, task tokens and residuals always"
             )
+        reading = Reading(heads, not cross, attention, attention_options or {})
+        if not (cross or reading.is_papers):
+            raise ValueError("INFNet: without cross-attention no mechanism is read")
         self.variant, self.task_tokens, self.proxies, tasks = (
             variant,
             task_tokens,
@@ -317,8 +271,7 @@ class INFNet(ClickModel):
             HubBlock(
                 width,
                 {"c": proxies, **({"s": count} if layout.sequences else {}), "t": tasks + shared},
-                heads=heads,
-                cross=cross,
+                reading=reading,
                 dropout=dropout,
                 last=place == blocks - 1,
             )
@@ -326,10 +279,9 @@ class INFNet(ClickModel):
             else Block(
                 width,
                 (proxies, self.sequence_proxies, shared),
-                heads=heads,
+                reading=reading,
                 residual=residual,
                 gated=gated,
-                cross=cross,
                 task_tokens=task_tokens,
                 dropout=dropout,
                 last=place == blocks - 1,

@@ -6,7 +6,7 @@ H heads, d = D / H.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...base.errors import one_line
+from ...kernels.attention_stats import rollout_row
 from ...kernels.pair_attention import pair_attention
-from ..attention import build_attention
-from ..attention.base import join_heads, split_heads
+from ..attention import build_attention, has_feature
+from ..attention.base import Attention, join_heads, split_heads
 from ..weights.adopted import Normalisation, for_normalisation
 from .blocks import NetworkKind, build_feedforward
 from .encoders import not_made, read_weights, require_timm
@@ -27,19 +28,20 @@ SCRATCH = "scratch"
 BLOCK_PARTS = ("norm1", "attn", "ls1", "drop_path1", "norm2", "mlp", "ls2")
 ATTENTION_PARTS = ("qkv", "q_norm", "k_norm", "attn_drop", "norm", "proj", "proj_drop")
 Size = tuple[int, int]
+Read = tuple[Tensor, Tensor] | Tensor
 
 
 class Trunk(TunedBackbone):
     """The blocks of a vision transformer.
 
     model: a `timm.models.vision_transformer.VisionTransformer` with a class token and plain blocks.
-    attention and ffn put another mechanism of the core (any that takes a sequence of tokens) or
-    another feed-forward network into all blocks; with another mechanism there are no queries and
-    keys to read.
+    attention and ffn put another mechanism of the core (any that takes a sequence of tokens, with
+    `attention_options`) or another feed-forward network into all blocks.
 
-    width: D; size: (rows, columns) of patches; prefix: tokens before the patches; readable: whether
-    the blocks have queries and keys of softmax attention. Raises ValueError for a model that is
-    built differently.
+    width: D; size: (rows, columns) of patches; prefix: tokens before the patches; plain: whether
+    the blocks have queries and keys of softmax attention; readable: whether there are attention
+    weights to read, theirs or those of the mechanism; pairable: whether tokens can attend to
+    another picture, too. Raises ValueError for a model that is built differently.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Trunk(TunedBackbone):
         model: Any,
         *,
         attention: str = "softmax",
+        attention_options: Mapping[str, object] | None = None,
         ffn: NetworkKind = "mlp",
         moe: Mapping[str, Any] | None = None,
     ) -> None:
@@ -63,19 +66,29 @@ class Trunk(TunedBackbone):
         heads = int(model.blocks[0].attn.num_heads)
         self.heads = heads
         self.mixer = attention
+        self.mixer_options = dict(attention_options or {})
+        is_own = attention == "softmax" and not self.mixer_options
         for block in model.blocks:
             if not all(hasattr(block, part) for part in BLOCK_PARTS):
                 raise ValueError(
                     f"{type(model).__name__}: a {type(block).__name__} is no plain pre-norm block"
                 )
-            if attention != "softmax":
-                block.attn = build_attention(attention, self.width, heads)
+            if not is_own:
+                block.attn = build_attention(attention, self.width, heads, **self.mixer_options)
             if ffn != "mlp":
                 hidden = int(block.mlp.fc1.out_features)
                 block.mlp = build_feedforward(ffn, self.width, hidden, moe=moe)
-        self.readable = attention == "softmax" and all(
-            _is_plain(block.attn) for block in model.blocks
-        )
+        self.plain = is_own and all(_is_plain(block.attn) for block in model.blocks)
+        self.readable = self.plain if is_own else has_feature(attention, "weights")
+        self.pairable = self.plain if is_own else has_feature(attention, "context")
+
+    def another_mixer(self) -> Attention | None:
+        """One more mechanism such as the blocks have, for a layer behind them; None for timm's own
+        attention.
+        """
+        if self.mixer == "softmax" and not self.mixer_options:
+            return None
+        return build_attention(self.mixer, self.width, self.heads, **self.mixer_options)
 
     @property
     def blocks(self) -> Any:  # ModuleList of timm's blocks, whose parts it does not type
@@ -94,26 +107,34 @@ class Trunk(TunedBackbone):
         """The norm after the last block."""
         return self.model.norm(x)
 
-    def forward(
-        self, images: Tensor, *, read: bool = False
-    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """Tokens after the last block, not yet normalised (B, N, D), and with `read` the (query,
-        key) of all blocks, each (B, H, N, d) and without gradients.
+    def forward(self, images: Tensor, *, read: bool = False) -> tuple[Tensor, list[Read]]:
+        """Tokens after the last block, not yet normalised (B, N, D), and with `read` what
+        `rollout_of` needs of all blocks, without gradients: (query, key), each (B, H, N, d), or the
+        weights (B, N, N) of a mechanism, means over its heads.
         """
         x = self.embed(images)
-        queries_and_keys: list[tuple[Tensor, Tensor]] = []
+        static, reads = x, list[Read]()
         for block in self.blocks:
-            if self.readable:
+            if self.plain:
                 query, key, value = qkv(block.attn, block.norm1(x))
                 dropout = block.attn.attn_drop.p if self.training else 0.0
                 mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
                 x = _after_attention(block, x, mixed)
                 if read:
-                    queries_and_keys.append((query.detach(), key.detach()))
-            else:
-                x = x + block.drop_path1(block.ls1(block.attn(block.norm1(x))))
-                x = x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
-        return x, queries_and_keys
+                    reads.append((query.detach(), key.detach()))
+                continue
+            tokens, extras = block.norm1(x), self._extras(block, static)
+            if read and self.readable:
+                with torch.no_grad():
+                    reads.append(block.attn.weights(tokens, **extras).mean(1))
+            x = _after_mixer(block, x, block.attn(tokens, **extras))
+        return x, reads
+
+    def _extras(self, block: Any, static: Tensor) -> dict[str, Tensor]:
+        """What a mechanism takes besides the tokens: those before the first block, if it names
+        them.
+        """
+        return {"static": static} if "static" in getattr(block.attn, "extras", ()) else {}
 
     def pairs(self, images: Tensor, partner: Tensor) -> Tensor:
         """The same blocks with the keys and values of two pictures in each softmax (PWCA of DCAL,
@@ -123,6 +144,11 @@ class Trunk(TunedBackbone):
         """
         x = self.embed(images)
         for block in self.blocks:
+            if not self.plain:
+                tokens = block.norm1(x)
+                both = torch.cat([tokens, tokens[partner]], 1)
+                x = _after_mixer(block, x, block.attn(tokens, both))
+                continue
             query, key, value = qkv(block.attn, block.norm1(x))
             x = _after_attention(block, x, pair_attention(query, key, value, partner))
         return x
@@ -142,6 +168,31 @@ def _after_attention(block: Any, x: Tensor, mixed: Tensor) -> Tensor:
     return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
 
 
+def _after_mixer(block: Any, x: Tensor, mixed: Tensor) -> Tensor:
+    """The block after a mechanism of the core: residual, feed-forward network."""
+    x = x + block.drop_path1(block.ls1(mixed))
+    return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
+
+
+def rollout_of(reads: Sequence[Read]) -> Tensor:
+    """The class token's row of attention rollout (B, N), of what `Trunk` read of its blocks, first
+    to last; see `rollout_row`.
+
+    Weights of a mechanism that are negative count as 0, and rows are made to sum to 1, which
+    changes nothing of those that are shares.
+    """
+    pairs = [read for read in reads if isinstance(read, tuple)]
+    if pairs:
+        return rollout_row(pairs)
+    matrices = [read.clamp_min(0) for read in reads if isinstance(read, Tensor)]
+    shares = [weights / weights.sum(-1, keepdim=True).clamp_min(1e-12) for weights in matrices]
+    row = torch.zeros_like(shares[0][:, 0])
+    row[:, 0] = 1.0
+    for weights in reversed(shares):
+        row = 0.5 * (row[:, None] @ weights)[:, 0] + 0.5 * row
+    return row
+
+
 def _is_plain(attn: Any) -> bool:
     has_parts = all(hasattr(attn, part) for part in ATTENTION_PARTS)
     return has_parts and getattr(attn, "gate", None) is None
@@ -158,6 +209,7 @@ def build_trunk(
     heads: int = 3,
     drop_path: float = 0.0,
     attention: str = "softmax",
+    attention_options: Mapping[str, object] | None = None,
     ffn: NetworkKind = "mlp",
     normalised_by: Normalisation | None = None,
 ) -> Trunk:
@@ -168,7 +220,7 @@ def build_trunk(
     them once), "random", or a file, safetensors or a state dict that torch reads without unpickling
     code; position embeddings are resized to the picture's grid. normalised_by: mean and deviation
     of the colours by which the caller normalises pictures; weights of a file that says another one
-    are changed for it.
+    are changed for it. attention, attention_options, ffn: of `Trunk`.
 
     Raises ValueError for an unknown name, weights that are missing or do not fit, and pictures that
     are no multiple of the patch.
@@ -180,7 +232,7 @@ def build_trunk(
         if weights not in ("pretrained", "random"):
             _load(model, name, weights, normalised_by)
     moe = {"experts": 8, "active": 2} if ffn == "moe" else None
-    return Trunk(model, attention=attention, ffn=ffn, moe=moe)
+    return Trunk(model, attention=attention, attention_options=attention_options, ffn=ffn, moe=moe)
 
 
 def _check_grid(image: Size, patch: Size) -> None:

@@ -10,15 +10,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from ..attention.base import (
-    Attention,
-    attend,
-    join_heads,
-    rotary,
-    split_heads,
-    split_pair,
-    spread_mask,
-)
+from ..attention.base import Attention, attend, join_heads, remembered_mask, split_heads, split_pair
+from ..attention.cache import Cache
+from ..attention.positions import rotary_pair
 from ..attention.softmax import SoftmaxAttention
 
 
@@ -38,6 +32,7 @@ class AttentionExperts(Attention):
     """
 
     masks: ClassVar[tuple[str, ...]] = ("keys", "pairs", "heads")
+    extras: ClassVar[tuple[str, ...]] = ("cache",)
     variants: ClassVar[tuple[dict, ...]] = (
         {"shared": True},
         {"experts": 3, "kv_heads": 2, "causal": True},
@@ -118,27 +113,34 @@ class AttentionExperts(Attention):
         return layer.train(first.training)
 
     def forward(
-        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        cache: Cache | None = None,
     ) -> Tensor:
-        """x: (B, N, D), context: (B, M, D), by default x; mask as in `SoftmaxAttention` -> (B, N,
-        D).
+        """x: (B, N, D), context: (B, M, D), by default x; mask and cache as in `SoftmaxAttention`
+        -> (B, N, D).
 
-        Raises ValueError if mask or widths do not fit.
+        Raises ValueError if mask, cache or widths do not fit.
         """
-        source = self.check(x, context, mask)
+        source = self.check(x, context, mask, cache)
         query = split_heads(self.query(x), self.experts * self.heads)
         sets = (1 if self.shared else self.experts) * self.kv_heads
         key, value = split_pair(self.key_value(source), sets)
         if self.rotary:
-            query, key = rotary(query), rotary(key)
+            query, key = rotary_pair(query, key, cache)
+        if cache is not None:
+            key, value = cache.extended("key", key), cache.extended("value", value)
         if self.shared and self.experts > 1:
             # Heads of all experts that read one set of keys are next to each other.
             query = (
                 query.unflatten(1, (self.experts, self.kv_heads, -1)).transpose(1, 2).flatten(1, 3)
             )
-        allowed = spread_mask(mask)
-        if mask is not None and mask.ndim == 4:
-            allowed = self._mask_of_experts(mask)
+        allowed = remembered_mask(cache, x, mask)
+        if allowed is not None and allowed.shape[1] > 1:
+            allowed = self._mask_of_experts(allowed)
         mixed = attend(query, key, value, allowed, causal=self.causal)
         if self.shared and self.experts > 1:
             mixed = (

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..attention.base import leave_loss
 from .experts import ExpertKind, Experts
-from .losses import Convention, load_balance, z_loss
+from .losses import Convention, load_balance, of_all_ranks, z_loss
 from .router import Router, Routing
 
 
@@ -53,6 +54,7 @@ class MoE(nn.Module):
         self.convention: Convention = convention
         self.dropout = nn.Dropout(dropout)
         self.auxiliary: Tensor | None = None
+        self.loss_without_gradients = False
         self.routing: Routing | None = None
 
     def forward(
@@ -68,7 +70,7 @@ class MoE(nn.Module):
         Raises ValueError if shapes do not fit.
         """
         routing = self.router(x, mask=mask, attention=attention)
-        self.auxiliary = self._loss(routing) if self.training else None
+        leave_loss(self, self._loss(routing) if self.training else None)
         self.routing = Routing(*(part.detach() for part in routing))
         out = self.experts(x.flatten(0, 1), routing.weights, routing.experts)
         return self.dropout(out.view(x.shape))
@@ -76,7 +78,7 @@ class MoE(nn.Module):
     def _loss(self, routing: Routing) -> Tensor | None:
         loss = None
         if self.balance:
-            loss = self.balance * load_balance(routing, self.convention)
+            loss = self.balance * load_balance(of_all_ranks(routing), self.convention)
         if self.z:
             loss = self.z * z_loss(routing) + (0.0 if loss is None else loss)
         return loss

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..attention.base import leave_loss
 from .experts import Experts
-from .losses import load_balance
+from .losses import load_balance, of_all_ranks
 from .router import Router
 
 
@@ -58,13 +59,13 @@ class MoELoRA(nn.Module):
         nn.init.zeros_(self.update.down)
         self.scale, self.balance = alpha / rank, balance
         self.auxiliary: Tensor | None = None
+        self.loss_without_gradients = False
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
         """x: (B, N, D); mask: bool (B, N), True = a token -> (B, N, O)."""
         routing = self.router(x, mask=mask)
-        self.auxiliary = (
-            self.balance * load_balance(routing) if self.training and self.balance else None
-        )
+        balanced = self.training and self.balance
+        leave_loss(self, self.balance * load_balance(of_all_ranks(routing)) if balanced else None)
         update = self.update(x.flatten(0, 1), routing.weights, routing.experts)
         return self.linear(x) + self.scale * update.view(*x.shape[:2], -1)
 

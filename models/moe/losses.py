@@ -12,9 +12,23 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..ranks import summed_over_ranks
 from .router import Routing
 
 Convention = Literal["switch", "sum", "first"]
+
+
+def of_all_ranks(routing: Routing) -> Routing:
+    """The routing with the counts of the tokens of all ranks, where several train together.
+
+    So the mean of `load_balance` over the ranks is that of the entire batch, where all ranks have
+    as many tokens.
+    """
+    counts = torch.cat([routing.counts.flatten(), routing.tokens.to(routing.counts).view(1)])
+    total = summed_over_ranks(counts)
+    return routing._replace(
+        counts=total[:-1].view_as(routing.counts), tokens=total[-1].to(routing.tokens)
+    )
 
 
 def load_balance(routing: Routing, convention: Convention = "switch") -> Tensor:

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from ...kernels.dispatch import dispatch
 from ...kernels.expert_gate import expert_gate
 from ..attention.base import attend, spread_mask
+from ..ranks import summed_over_ranks
+from ..recomputation import recomputation_flag
+from .past_biases import PastBiases
 
 Score = Literal["softmax", "sigmoid"]
 Noise = Literal["none", "jitter", "gaussian"]
@@ -47,13 +50,14 @@ class Router(nn.Module):
     multiplies inputs by uniform 1 +- noise_scale (arXiv 2101.03961), "gaussian" adds standard noise
     times softplus of a learned layer to the logits (arXiv 1701.06538); bias_rate: experts are
     chosen by score plus a bias that rises by this for experts with less than the mean load and
-    falls for others, at each forward pass in training, instead of a loss (arXiv 2408.15664);
-    weights never see it; capacity: an expert serves at most max(1, floor(capacity K T / E)) pairs,
-    T without padding, the rest is dropped; None: all; priority: all first choices come before
-    second ones, and among these tokens in their "order" or by "score" (arXiv 2106.05974); mixing:
-    "similarity", "attention": see `mixed`; temperature, causal: of the mixing; the temperature is
-    by default sqrt(D) for "similarity", the scale of dot products, and 1 for "attention", which
-    scales its scores itself.
+    falls for others, at each forward pass in training, by the tokens of all ranks of
+    torch.distributed, instead of a loss (arXiv 2408.15664); weights never see it, and a pass that
+    activation checkpointing repeats uses the bias of the first one and moves nothing; capacity: an
+    expert serves at most max(1, floor(capacity K T / E)) pairs, T without padding, the rest is
+    dropped; None: all; priority: all first choices come before second ones, and among these tokens
+    in their "order" or by "score" (arXiv 2106.05974); mixing: "similarity", "attention": see
+    `mixed`; temperature, causal: of the mixing; the temperature is by default sqrt(D) for
+    "similarity", the scale of dot products, and 1 for "attention", which scales its scores itself.
 
     Logits, scores and weights are at least float32, also under autocast. The layer has no bias.
 
@@ -118,6 +122,7 @@ class Router(nn.Module):
             nn.init.eye_(self.similarity.weight)
         self.register_buffer("bias", torch.zeros(experts))
         self.bias: Tensor
+        self.past: PastBiases | None = None
 
     def forward(
         self,
@@ -140,18 +145,21 @@ class Router(nn.Module):
             p = logits.softmax(-1) if self.score == "softmax" else logits.sigmoid()
             kind, scores = "given", self.mixed(x, p, mask, attention)
         flat = None if mask is None else mask.flatten()
+        moves = self.training and self.bias_rate != 0
+        bias, again = self._bias_of_pass(logits) if moves else (self.bias, None)
         gate = expert_gate(
             scores.flatten(0, 1),
             self.active,
             score=kind,
             normalise=self.normalise,
             scale=self.scale,
-            bias=self.bias,
+            bias=bias,
             present_mask=flat,
         )
-        if self.training and self.bias_rate:
-            load = gate.counts.sum(0).to(self.bias.dtype)
-            self.bias += self.bias_rate * (load.mean() - load).sign()
+        if again is not None:
+            load = summed_over_ranks(gate.counts.sum(0)).to(self.bias.dtype)
+            step = self.bias_rate * (load.mean() - load).sign()
+            self.bias += step.masked_fill(again, 0.0)
         weights, chosen, log_sum = gate.weights, gate.chosen, gate.log_sum
         if kind == "given":
             squares = logits.flatten(0, 1).logsumexp(1).square()
@@ -162,6 +170,14 @@ class Router(nn.Module):
         return Routing(
             weights, chosen, gate.counts, gate.probability, log_sum, gate.entropy, gate.tokens
         )
+
+    def _bias_of_pass(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """The bias (E,) of this pass in training, and whether the pass is a repetition, bool ()."""
+        again, past = recomputation_flag(logits), self.past
+        if past is None or not past.fits(logits, self.bias):
+            past = PastBiases.empty(logits, self.bias)
+        bias, self.past = past.next(logits.detach(), self.bias, again)
+        return bias, again
 
     def logits(self, x: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, E), with noise in training."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from ..recomputation import is_recomputation
 from .layer import MoE
 from .router import Routing
 
@@ -32,7 +33,7 @@ class RoutingWatch:
 
     def _add(self, i: int, layer: nn.Module, *_: object) -> None:
         routing = layer.routing
-        if isinstance(routing, Routing):
+        if isinstance(routing, Routing) and not is_recomputation():
             counts = routing.counts.sum(0)
             entropy = torch.stack([routing.entropy * routing.tokens, routing.tokens])
             past = self.totals[i]

@@ -21,8 +21,9 @@ class SOFTS(nn.Module):
     the feed-forward layer; layers: encoder layers; dropout: of embedding and layers; normalise:
     take mean and deviation of each window out and put them back (Non-stationary Transformer without
     its learned part); stochastic: STAR draws its core in training; attention: "star", or a name of
-    `headwise list attention` ("softmax" gives an iTransformer-like model), with `heads` heads; ffn:
-    "mlp" (the paper), "glu" or "moe", a mixture of experts with the options `moe` of `MoE`.
+    `headwise list attention` ("softmax" gives an iTransformer-like model), with `heads` heads and
+    `attention_options`; ffn: "mlp" (the paper), "glu" or "moe", a mixture of experts with the
+    options `moe` of `MoE`.
 
     known: number K of the user's columns that are known in the future (price, holiday, plan). Our
     addition: a linear layer (K (T + H), D) reads all of them over look-back and horizon, and is
@@ -48,6 +49,7 @@ class SOFTS(nn.Module):
         normalise: bool = True,
         stochastic: bool = True,
         attention: str = "star",
+        attention_options: Mapping[str, object] | None = None,
         ffn: Literal["mlp", "glu", "moe"] = "mlp",
         moe: Mapping[str, Any] | None = None,
         known: int = 0,
@@ -74,6 +76,7 @@ class SOFTS(nn.Module):
             if ALIASES.get(attention, attention) == "star"
             else {}
         )
+        options = {**options, **(attention_options or {})}
         self.embed = nn.Linear(lookback, width)
         self.embed_known = nn.Linear(known * (lookback + horizon), width) if known else None
         self.dropout = nn.Dropout(dropout)

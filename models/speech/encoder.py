@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..attention import build_attention
 from ..layers.blocks import EncoderLayer, NetworkKind, build_feedforward
+from .mixers import MixerOptions, mixer_of
 
 EncoderKind = Literal["transformer", "conformer"]
 
@@ -98,8 +98,8 @@ class SpeechEncoder(nn.Module):
     (arXiv 2212.04356, figure 1).
 
     features: F; width: D, even; positions: most states N; kind: "transformer" or "conformer";
-    attention: a mechanism of the core for tokens in a row; ffn, hidden, moe: as in
-    `build_feedforward`; kernel: width of the Conformer's convolution.
+    attention: a mechanism of the core for tokens in a row, options: its own by its name; ffn,
+    hidden, moe: as in `build_feedforward`; kernel: width of the Conformer's convolution.
 
     Raises ValueError for options that do not fit.
 
@@ -120,6 +120,7 @@ class SpeechEncoder(nn.Module):
         positions: int = 1500,
         kind: EncoderKind = "transformer",
         attention: str = "softmax",
+        options: MixerOptions | None = None,
         ffn: NetworkKind = "mlp",
         hidden: int | None = None,
         kernel: int = 15,
@@ -140,7 +141,7 @@ class SpeechEncoder(nn.Module):
             return build_feedforward(ffn, width, hidden, dropout=dropout, moe=moe)
 
         def layer() -> nn.Module:
-            mixer = build_attention(attention, width, heads)
+            mixer = mixer_of(attention, width, heads, options)
             if kind == "conformer":
                 return ConformerLayer(
                     width, mixer, network(), network(), kernel=kernel, dropout=dropout

@@ -20,11 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.attention_maps import attention_maps
-from ..attention import ATTENTION, accepts_option, build_attention
 from ..attention.base import Attention, attend, join_heads, split_heads
 from ..attention.softmax import SoftmaxAttention
 from ..layers.blocks import NetworkKind, build_feedforward
 from .encoder import EncoderKind, SpeechEncoder
+from .mixers import MixerOptions, causal_attention, crossing_attention, is_plain
 
 Maps = Literal["layers"] | Sequence[tuple[int, int]]
 """Of the mean of each layer's heads, or of heads as (layer, head)."""
@@ -102,7 +102,7 @@ class DecoderLayer(nn.Module):
         bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         cross = self.cross
-        if isinstance(cross, SoftmaxAttention) and (heads is not None or pair is not None):
+        if is_plain(cross) and (heads is not None or pair is not None):
             query = split_heads(cross.query(x), cross.heads)
             key, value = cross.keys_values(memory.states) if pair is None else pair
             if heads is None:
@@ -160,6 +160,7 @@ class TextDecoder(nn.Module):
         positions: int,
         attention: str = "softmax",
         cross: str = "softmax",
+        options: MixerOptions | None = None,
         ffn: NetworkKind = "mlp",
         hidden: int | None = None,
         dropout: float = 0.0,
@@ -172,8 +173,8 @@ class TextDecoder(nn.Module):
         self.layers = nn.ModuleList(
             DecoderLayer(
                 width,
-                causal_attention(attention, width, heads),
-                crossing_attention(cross, width, heads),
+                causal_attention(attention, width, heads, options),
+                crossing_attention(cross, width, heads, options),
                 build_feedforward(ffn, width, hidden, dropout=dropout, moe=moe),
                 dropout,
             )
@@ -187,10 +188,7 @@ class TextDecoder(nn.Module):
     @property
     def cached(self) -> bool:
         """Whether tokens can be added one by one, from keys and values of those before them."""
-        return all(
-            isinstance(layer.own, SoftmaxAttention) and isinstance(layer.cross, SoftmaxAttention)
-            for layer in self._layers()
-        )
+        return all(is_plain(layer.own) and is_plain(layer.cross) for layer in self._layers())
 
     @property
     def heads(self) -> int:
@@ -298,9 +296,9 @@ class SpeechToText(nn.Module):
     vocabulary: V; features: F; width: D, even; heads: H of both sides; encoder_layers,
     decoder_layers; audio_positions: most states of the encoder, two frames each; text_positions:
     most tokens; encoder: "transformer" or "conformer"; encoder_attention, decoder_attention,
-    cross_attention: mechanisms of the core; ffn: of the feed-forward networks, moe: options of
-    their experts; ctc: add a head for connectionist temporal classification (Graves et al., 2006)
-    on the encoder, with a blank as its class V.
+    cross_attention: mechanisms of the core, options: theirs, by their names; ffn: of the
+    feed-forward networks, moe: options of their experts; ctc: add a head for connectionist temporal
+    classification (Graves et al., 2006) on the encoder, with a blank as its class V.
 
     Raises ValueError for options that do not fit.
 
@@ -324,6 +322,7 @@ class SpeechToText(nn.Module):
         encoder_attention: str = "softmax",
         decoder_attention: str = "softmax",
         cross_attention: str = "softmax",
+        options: MixerOptions | None = None,
         ffn: NetworkKind = "mlp",
         hidden: int | None = None,
         kernel: int = 15,
@@ -340,6 +339,7 @@ class SpeechToText(nn.Module):
             positions=audio_positions,
             kind=encoder,
             attention=encoder_attention,
+            options=options,
             ffn=ffn,
             hidden=hidden,
             kernel=kernel,
@@ -354,6 +354,7 @@ class SpeechToText(nn.Module):
             positions=text_positions,
             attention=decoder_attention,
             cross=cross_attention,
+            options=options,
             ffn=ffn,
             hidden=hidden,
             dropout=dropout,
@@ -368,33 +369,3 @@ class SpeechToText(nn.Module):
     def forward(self, features: Tensor, tokens: Tensor) -> Tensor:
         """Logits (B, I, V) of the tokens after each; all frames of the features (B, F, T) count."""
         return self.decoder(tokens, self.encode(features)).logits
-
-
-def causal_attention(name: str, width: int, heads: int) -> Attention:
-    """A mechanism in which no token depends on later ones. Raises ValueError if it has no such
-    form.
-    """
-    if not accepts_option(name, "causal"):
-        raise ValueError(
-            f"decoder attention {name!r} has no causal form; take one of "
-            f"{', '.join(causal_names())}"
-        )
-    # Built twice as in the first version: it draws random numbers, and the initial weights that
-    # follow from a seed are to stay the same.
-    build_attention(name, width, heads)
-    return build_attention(name, width, heads, causal=True)
-
-
-def crossing_attention(name: str, width: int, heads: int) -> Attention:
-    """A mechanism that takes a context. Raises ValueError if it takes none."""
-    attention = build_attention(name, width, heads)
-    if not attention.crosses:
-        raise ValueError(
-            f"cross-attention {name!r} takes no context; softmax, differential, taylor, ... do"
-        )
-    return attention
-
-
-def causal_names() -> list[str]:
-    """Mechanisms with a causal form."""
-    return [name for name in ATTENTION if accepts_option(name, "causal")]

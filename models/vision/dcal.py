@@ -16,6 +16,10 @@ class token is among the queries, because its final value is used; the other pic
 through the PWCA blocks as the picture itself does, so that layer l attends to its layer l; each
 branch has a separate classifier. GLCA blocks have a feed-forward network, as all blocks of the
 transformer do.
+
+With another mechanism of the core in the trunk, all three branches have it: rollout reads its
+attention weights, GLCA attends by it, and the context of PWCA is the tokens of both pictures. So
+GLCA needs a mechanism that has weights and takes a context, PWCA one that takes a context.
 """
 
 from collections.abc import Mapping
@@ -26,10 +30,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...kernels.attention_stats import rollout_row
-from ..attention.base import join_heads, split_heads
+from ..attention.base import Attention, join_heads, split_heads
 from ..layers.blocks import FeedForward
-from ..layers.vit_trunk import Trunk, random_partners
+from ..layers.vit_trunk import Trunk, random_partners, rollout_of
 
 Heads = Literal["both", "sa"]
 Output = Literal["vectors", "probabilities"]
@@ -41,26 +44,36 @@ class CrossLayer(nn.Module):
     x = x + network(norm x).
 
     Queries are gathered before they are projected; the softmax is PyTorch's fused one, which stores
-    no (R, N) matrix. width: D; heads: H, must divide D; hidden: of the network, by default 4 D.
+    no (R, N) matrix. width: D; heads: H, must divide D; hidden: of the network, by default 4 D;
+    mixer: a mechanism of the core that takes a context, in place of this attention.
     """
 
-    def __init__(self, width: int, heads: int, hidden: int | None = None) -> None:
+    def __init__(
+        self, width: int, heads: int, hidden: int | None = None, *, mixer: Attention | None = None
+    ) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"CrossLayer: {heads} heads do not divide width {width}")
         self.heads = heads
+        self.mixer = mixer
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
-        self.out = nn.Linear(width, width)
+        attention = []
+        if mixer is None:
+            self.query = nn.Linear(width, width)
+            self.key_value = nn.Linear(width, 2 * width)
+            self.out = nn.Linear(width, width)
+            attention = [self.query, self.key_value, self.out]
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
         self.network = FeedForward(width, hidden)
-        for layer in (self.query, self.key_value, self.out, self.network.up, self.network.down):
+        for layer in (*attention, self.network.up, self.network.down):
             nn.init.trunc_normal_(layer.weight, std=0.02)  # as timm's ViT starts
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """x: (B, R, D), context: (B, N, D) -> (B, R, D)."""
+        if self.mixer is not None:
+            x = x + self.mixer(self.norm1(x), self.norm1(context))
+            return x + self.network(self.norm2(x))
         query = split_heads(self.query(self.norm1(x)), self.heads)
         key, value = (
             split_heads(part, self.heads)
@@ -126,10 +139,14 @@ class DCAL(nn.Module):
         output: Output = "vectors",
     ) -> None:
         super().__init__()
-        if (glca or pwca) and not trunk.readable:
+        needs = {
+            "GLCA": glca > 0 and not (trunk.readable and trunk.pairable),
+            "PWCA": pwca and not trunk.pairable,
+        }
+        if missing := [branch for branch, lacks in needs.items() if lacks]:
             raise ValueError(
-                f"GLCA and PWCA read softmax attention, the trunk has {trunk.mixer}; switch both "
-                "off for a plain model"
+                f"{' and '.join(missing)} cannot read attention {trunk.mixer!r}; switch off what "
+                "cannot, for a plainer model"
             )
         if not 0 < local <= 1 or glca < 0:
             raise ValueError(
@@ -140,7 +157,9 @@ class DCAL(nn.Module):
         self.output: Output = output
         self.pwca = pwca
         self.chosen = max(1, int(local * trunk.size[0] * trunk.size[1] + 1e-9))
-        self.glca = nn.ModuleList(CrossLayer(trunk.width, trunk.heads) for _ in range(glca))
+        self.glca = nn.ModuleList(
+            CrossLayer(trunk.width, trunk.heads, mixer=trunk.another_mixer()) for _ in range(glca)
+        )
         self.glca_norm = nn.LayerNorm(trunk.width, eps=1e-6) if glca else None
         names = ["sa", *(["glca"] if glca else []), *(["pwca"] if pwca else [])]
         self.classifiers = nn.ModuleDict(
@@ -186,10 +205,10 @@ class DCAL(nn.Module):
         """
         # Outside of training, the SA head alone needs only the plain transformer.
         with_glca = self.training or self.heads == "both"
-        x, queries_and_keys = self.trunk(images, read=with_glca and self.glca_norm is not None)
+        x, reads = self.trunk(images, read=with_glca and self.glca_norm is not None)
         tokens = {"sa": self.trunk.norm(x)[:, 0]}
         if self.glca_norm is not None and with_glca:
-            local = self._attend_globally(x, rollout_row(queries_and_keys))
+            local = self._attend_globally(x, rollout_of(reads))
             tokens["glca"] = self.glca_norm(local)[:, 0]
         if self.pwca and self.training:
             if partner is None:
@@ -226,11 +245,9 @@ class DCAL(nn.Module):
         to at most 1.
         """
         if not self.trunk.readable:
-            raise ValueError(
-                f"there is no rollout of {self.trunk.mixer}, only of softmax attention"
-            )
-        _, queries_and_keys = self.trunk(images, read=True)
-        row = rollout_row(queries_and_keys)
+            raise ValueError(f"there is no rollout of {self.trunk.mixer}: it has no weights")
+        _, reads = self.trunk(images, read=True)
+        row = rollout_of(reads)
         return row[:, self.trunk.prefix :].unflatten(1, self.trunk.size)
 
     def _attend_globally(self, x: Tensor, row: Tensor) -> Tensor:

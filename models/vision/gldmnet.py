@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..attention import build_attention
-from ..attention.base import to_image, to_tokens
+from ..attention.base import Attention, to_image, to_tokens
 from ..layers.blocks import NetworkKind, build_feedforward
 from ..layers.mutual_fusion import FusionKind, MutualFusion, conv, conv13, on_grid
 from ..layers.pyramid import SMALL, build_pyramid, load_timm, make_timm
@@ -42,13 +42,15 @@ class TransformerStage(nn.Module):
     C, Y, X).
 
     attention: "spatial-reduction" (PVTv2's own), or a mechanism of the core that fits a grid or a
-    sequence; ffn: "convolved" (PVTv2's own) or a network of the core, in every block."""
+    sequence, with `attention_options`; ffn: "convolved" (PVTv2's own) or a network of the core, in
+    every block."""
 
     def __init__(
         self,
         stage: Any,
         *,
         attention: str = SPATIAL_REDUCTION,
+        attention_options: Mapping[str, object] | None = None,
         ffn: str = "convolved",
         moe: Mapping[str, Any] | None = None,
     ) -> None:
@@ -57,7 +59,9 @@ class TransformerStage(nn.Module):
         for block in stage.blocks:
             width = int(block.attn.proj.in_features)
             if attention != SPATIAL_REDUCTION:
-                block.attn = _OnGrid(build_attention(attention, width, int(block.attn.num_heads)))
+                heads = int(block.attn.num_heads)
+                mixer = build_attention(attention, width, heads, **(attention_options or {}))
+                block.attn = _OnGrid(mixer)
             if ffn != "convolved":
                 hidden = int(block.mlp.fc1.out_features)
                 kind: NetworkKind = ffn  # pyright: ignore[reportAssignmentType]
@@ -67,9 +71,20 @@ class TransformerStage(nn.Module):
         """See the class."""
         size = (x.shape[2], x.shape[3])
         tokens = to_tokens(x)
+        static = tokens
         for block in self.blocks:
-            tokens = block(tokens, size)
+            mixer = block.attn.inner if isinstance(block.attn, _OnGrid) else None
+            if isinstance(mixer, Attention) and "static" in mixer.extras:
+                tokens = _static_block(block, tokens, size, static)
+            else:
+                tokens = block(tokens, size)
         return to_image(self.norm(tokens), size)
+
+
+def _static_block(block: Any, x: Tensor, size: tuple[int, int], static: Tensor) -> Tensor:
+    """A block of timm's whose mechanism also reads the tokens before the first block."""
+    x = x + block.drop_path1(block.attn.inner(block.norm1(x), static=static))
+    return x + block.drop_path2(block.mlp(block.norm2(x), size))
 
 
 class _OnGrid(nn.Module):
@@ -250,6 +265,7 @@ def build_gldmnet(
     weights: str = "random",
     transformer_weights: str = "random",
     attention: str = SPATIAL_REDUCTION,
+    attention_options: Mapping[str, object] | None = None,
     ffn: str = "convolved",
     fusion: FusionKind = "both",
     position: str = "signed-root",
@@ -262,7 +278,8 @@ def build_gldmnet(
 
     backbone: a model of timm with maps of strides 4 to 32, or "small", a residual network of 1.2
     million parameters; transformer: pvt_v2_b0 to b5, "small", or "none" (the paper's ablation
-    without it). weights, transformer_weights: "pretrained" (timm fetches them once), "random", or a
+    without it); attention, attention_options, ffn: of `TransformerStage`. weights,
+    transformer_weights: "pretrained" (timm fetches them once), "random", or a
     file, safetensors or a state dict that torch reads without unpickling code. normalised_by: of
     `build_pyramid`, for both encoders.
 
@@ -298,7 +315,9 @@ def build_gldmnet(
         load_timm(pyramid, transformer_weights, transformer)
         moe = {"experts": 8, "active": 2} if ffn == "moe" else None
         stages = [
-            TransformerStage(stage, attention=attention, ffn=ffn, moe=moe)
+            TransformerStage(
+                stage, attention=attention, attention_options=attention_options, ffn=ffn, moe=moe
+            )
             for stage in pyramid.stages
         ]
         channels = tuple(int(stage.norm.normalized_shape[0]) for stage in stages)  # pyright: ignore

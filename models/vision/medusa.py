@@ -19,7 +19,7 @@ reproduction:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, get_args
@@ -30,11 +30,12 @@ from torch import Tensor, nn
 
 from ..attention import build_attention
 from ..attention.base import to_image, to_tokens
+from ..layers.blocks import EncoderLayer, NetworkKind, build_feedforward
 from ..layers.mutual_fusion import conv, on_grid
 from ..layers.pyramid import Pyramid, build_pyramid
 from ..weights.adopted import Normalisation
 
-AttentionName = Literal["medusa", "none", "squeeze", "cbam", "coordinate"]
+OF_STAGES = ("medusa", "none", "squeeze", "cbam", "coordinate")
 Sees = Literal["both", "global", "local"]
 Form = Literal["residual", "pure"]
 LEVELS = 5
@@ -178,12 +179,49 @@ class Gate(nn.Module):
         return to_image(on_grid(self.inner, to_tokens(x), size), size)
 
 
+class Bottleneck(nn.Module):
+    """A layer of a mechanism of the core and a feed-forward network on the cells of a map: (B, C,
+    Y, X) -> the same; as in the last stage of bottleneck transformers (Srinivas et al., CVPR 2021,
+    arXiv 2101.11605), behind the stage.
+
+    attention: any mechanism for grids or for tokens in no order, with at most `heads` heads; ffn:
+    of `build_feedforward`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        attention: str,
+        *,
+        attention_options: Mapping[str, object] | None = None,
+        ffn: NetworkKind = "mlp",
+        heads: int = 8,
+    ) -> None:
+        super().__init__()
+        # Mechanisms with halves of heads need twice the number to divide the width.
+        heads = max(h for h in range(1, heads + 1) if channels % (2 * h) == 0 or h == 1)
+        moe = {"experts": 8, "active": 2} if ffn == "moe" else None
+        self.layer = EncoderLayer(
+            channels,
+            build_attention(attention, channels, heads, **(attention_options or {})),
+            build_feedforward(ffn, channels, moe=moe),
+            norm="pre",
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        size, tokens = (x.shape[2], x.shape[3]), to_tokens(x)
+        return to_image(self.layer(tokens, size=size, static=tokens), size)
+
+
 class Medusa(nn.Module):
     """A classifier with attention at every scale.
 
     backbone: of `build_pyramid`; attention: "medusa", the body and its heads; "none"; or "squeeze",
     "cbam" and "coordinate", isolated in every stage, each as large (in parameters) as body and
-    heads would be. sees, form: of the heads; a model that sees "local" has no body.
+    heads would be; or another mechanism of the core, which mixes the cells of the last map, with
+    attention_options and ffn as `Bottleneck` takes them. sees, form: of the heads; a model that
+    sees "local" has no body.
 
     Raises ValueError for what does not fit together.
     """
@@ -193,7 +231,9 @@ class Medusa(nn.Module):
         backbone: Pyramid,
         classes: int,
         *,
-        attention: AttentionName = "medusa",
+        attention: str = "medusa",
+        attention_options: Mapping[str, object] | None = None,
+        ffn: NetworkKind = "mlp",
         sees: Sees = "both",
         form: Form = "residual",
         body_width: int = 24,
@@ -201,9 +241,6 @@ class Medusa(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if attention not in get_args(AttentionName):
-            known = ", ".join(get_args(AttentionName))
-            raise ValueError(f"Medusa: attention must be one of {known}, got {attention!r}")
         if attention != "medusa" and (sees, form) != ("both", "residual"):
             raise ValueError(
                 f"Medusa: sees and form are of the heads, which attention {attention!r} has not"
@@ -218,8 +255,13 @@ class Medusa(nn.Module):
         self.body = body if is_medusa and sees != "local" else None
         self.heads = heads if is_medusa else None
         self.gates = None
-        if attention not in ("medusa", "none"):
+        if attention in ("squeeze", "cbam", "coordinate"):
             self.gates = nn.ModuleList(_isolated(attention, widths, size_of(body) + size_of(heads)))
+        self.bottleneck = None
+        if attention not in OF_STAGES:
+            self.bottleneck = Bottleneck(
+                widths[-1], attention, attention_options=attention_options, ffn=ffn
+            )
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(widths[-1], classes)
 
@@ -255,6 +297,8 @@ class Medusa(nn.Module):
             return v
 
         last = self.backbone.staged(picture.expand(-1, 3, -1, -1), change)
+        if self.bottleneck is not None:
+            last = self.bottleneck(last)
         return Attended(self.classifier(self.dropout(last.mean((2, 3)))), masks, lungs, last)
 
 

@@ -4,9 +4,9 @@ API.
 Nothing here imports torch: the command line must answer `--help` and every misspelt word at once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, TypeVar
+from typing import ClassVar, Literal, TypeAlias, TypeVar
 
 from ...base.account import Doubt
 
@@ -63,7 +63,9 @@ class TrainOptions:
     batch_size: int = 32
     """Samples per optimiser step, over all devices together."""
     accumulate: int = 1
-    """Cut each batch into this many parts, to save memory; the gradient stays the same."""
+    """Cut each batch into this many parts, to save memory; the gradient stays the same, but for
+    losses of several samples together (triplets, the balance of experts) and batch normalisation.
+    """
     lr: float = 3e-4
     """Learning rate at the start."""
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -87,8 +89,8 @@ class TrainOptions:
     nodes: int = 1
     """Nodes; start the same command on each of them."""
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
-    """How several devices share the work: copies of the model, or the model in parts (FSDP, GPUs
-    only).
+    """How several devices share the work: copies of the model (ddp), or one model in parts (fsdp),
+    which takes less memory on each. auto: copies.
     """
     workers: int = 0
     """Loader processes; the result does not depend on it."""
@@ -107,6 +109,24 @@ class LadderOptions(TrainOptions):
     choose: Choose = "auto"
     """What predicts: the naive answer, the simple model, the domain model, the blend of both, or
     (auto) the one that the validation part is for. All are scored in the report.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixingOptions(LadderOptions):
+    """What the training of a task whose model takes mechanisms of the core shares.
+
+    WHERE: sets of further options under which more mechanisms or networks are taken than with the
+    defaults, the fewest options first; what `headwise list attention --where` tries.
+    """
+
+    WHERE: ClassVar[Sequence[Mapping[str, object]]] = ()
+
+    attention: str = "softmax"
+    """Mechanism of `headwise list attention`."""
+    attention_options: tuple[str, ...] = ()
+    """Options of the mechanism of --attention, such as active=2 router=query-norm for moh;
+    `headwise list attention NAME` prints those of a mechanism.
     """
 
 

@@ -134,8 +134,8 @@ class Pipeline(Generic[OptionsT, SpecT, PredictOptionsT, DataT, ItemT]):
     """Base of every pipeline. Subclasses fill `monitor` and the methods that raise here.
 
     `loss` and `validate` get the model as Fabric wraps it: call it as it is, and other methods with
-    `training.wrapped.call_method`; `training.wrapped.plain_model` gives the task's own model. All
-    other methods get the task's own model.
+    `training.wrapped.call_method` or `call`; `training.wrapped.plain_model` gives the task's own
+    model. All other methods get the task's own model.
     """
 
     monitor: ClassVar[str]
@@ -184,8 +184,17 @@ class Pipeline(Generic[OptionsT, SpecT, PredictOptionsT, DataT, ItemT]):
         """
 
     def loss(self, model: nn.Module, batch: Batch, options: OptionsT) -> Tensor:
-        """Mean loss over the samples of a batch."""
+        """Mean loss over the samples of a batch.
+
+        A mean over something else is multiplied by `training.counts.factor`, see `counts`."""
         raise NotImplementedError
+
+    def counts(self, batch: Batch, options: OptionsT) -> Mapping[str, Tensor]:
+        """What means of the loss are taken over that are not over samples, such as the number of
+        words, by name: () or (K,) for K means. So the parts of a batch, of --accumulate and of
+        several devices, sum to the loss of the batch.
+        """
+        return {}
 
     def validate(
         self, model: nn.Module, batches: Iterable[Batch], options: OptionsT

@@ -209,12 +209,12 @@ def _named(word: str, where: str, form: str, options: type[TrainOptions]) -> tup
 
 def _searched(text: str, hint: object, where: str) -> Searched:
     """A range or choices from text, for an option of a type."""
-    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    kinds = kinds_of(hint)
     if any(get_origin(kind) is tuple for kind in kinds):
         raise InputError(f"{where}: is a list of values; numbers, words and switches are searched")
     if ":" in text and (float in kinds or int in kinds):
         return _range(text, whole=float not in kinds, where=where)
-    values = tuple(_value(word.strip(), kinds, where) for word in text.split(","))
+    values = tuple(value_of(word.strip(), kinds, where) for word in text.split(","))
     if len(set(values)) < len(values):
         raise InputError(f"{where}: names a value twice")
     return Choices(values)
@@ -222,7 +222,9 @@ def _searched(text: str, hint: object, where: str) -> Searched:
 
 def _range(text: str, *, whole: bool, where: str) -> Range:
     low_text, high_text, *scale = text.split(":")
-    low, high = (_value(part, (int if whole else float,), where) for part in (low_text, high_text))
+    low, high = (
+        value_of(part, (int if whole else float,), where) for part in (low_text, high_text)
+    )
     assert isinstance(low, int | float)
     assert isinstance(high, int | float)
     if len(scale) > 1 or (scale and scale[0] not in ("log", "linear")):
@@ -235,8 +237,15 @@ def _range(text: str, *, whole: bool, where: str) -> Range:
     return Range(low, high, log)
 
 
-def _value(word: str, kinds: Sequence[object], where: str) -> Value:
-    """A value of an option, whose type is one of `kinds`."""
+def kinds_of(hint: object) -> tuple[object, ...]:
+    """The types that a type is one of."""
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def value_of(word: str, kinds: Sequence[object], where: str) -> Value:
+    """A value of an option, whose type is one of `kinds`, from text. Raises InputError, which
+    begins with `where`, for a word that is none.
+    """
     if type(None) in kinds and word == "none":
         return None
     for kind in kinds:

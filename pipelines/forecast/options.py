@@ -5,14 +5,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ...base.errors import InputError
-from ..engine.command_line.checks import (
-    changed_options,
-    check_attention,
-    check_least,
-    check_shares,
-    check_unread,
-)
-from ..engine.options import LadderOptions, PredictOptions
+from ..engine.command_line.checks import changed_options, check_least, check_shares, check_unread
+from ..engine.mechanisms import check_mixing
+from ..engine.options import MixingOptions, PredictOptions
 from ..engine.search_space import Choices, Range, Space
 
 DateOrder = Literal["auto", "dmy", "mdy", "ymd"]
@@ -24,11 +19,12 @@ READ_BY = {
     "balance": ("ffn", "moe"),
     "router_temperature": ("router", "similarity"),
 }
+OF_STAR = {"core": "--core", "stochastic": "--stochastic"}  # options of the mechanism
 STAR_ONLY = ("core", "stochastic")  # named in the account, since comparisons hold them fixed
 
 
 @dataclass(frozen=True, kw_only=True)
-class ForecastOptions(LadderOptions):
+class ForecastOptions(MixingOptions):
     """Train SOFTS on a table of series: test errors compared with naive baselines, prediction
     intervals, and forecasts past the end of the table.
     """
@@ -36,8 +32,8 @@ class ForecastOptions(LadderOptions):
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "data": ("horizon", "lookback", "split", "date", "date_order", "id_column", "targets",
                  "known", "frequency", "decimal", "missing", "fill", "series", "short"),
-        "model": ("attention", "layers", "width", "core", "feedforward", "heads", "dropout",
-                  "stochastic", "normalise", "marks"),
+        "model": ("attention", "attention_options", "layers", "width", "core",
+                  "feedforward", "heads", "dropout", "stochastic", "normalise", "marks"),
         "experts": ("ffn", "experts", "active", "router", "router_temperature", "balance"),
         "intervals": ("levels",),
     }  # fmt: skip
@@ -191,8 +187,8 @@ def check(options: object) -> None:
             options.levels
         ):
             raise InputError(f"{levels}: give at least one, and none twice")
-        check_attention(
-            options.attention, fits=("any tokens", "sequence"), why="channels are no grid"
+        check_mixing(
+            options, fits=("any tokens", "sequence"), why="channels are no grid", elsewhere=OF_STAR
         )
         _check_read(options)
         if not 1 <= options.active <= options.experts:

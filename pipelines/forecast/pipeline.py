@@ -18,6 +18,7 @@ from ...data.series.series import Series
 from ...data.series.windows import Scaler
 from ...models.series.softs import SOFTS
 from ..engine.inference.batches import predict_in_batches
+from ..engine.mechanisms import mechanism_options
 from ..engine.pipeline import Batch, Calibration, Context, Pipeline, ReportFigure, Review, Splits
 from ..metrics.conformal import ConformalIntervals
 from . import figures
@@ -82,6 +83,7 @@ class ForecastPipeline(Pipeline[ForecastOptions, ForecastSpec]):
             normalise=options.normalise,
             stochastic=options.stochastic,
             attention=options.attention,
+            attention_options=mechanism_options(options),
             ffn=options.ffn,
             moe={
                 "experts": options.experts,

@@ -1,14 +1,18 @@
 """Options of chest X-rays. Nothing here imports torch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ...base.errors import InputError
 from ..engine.command_line.checks import check_least, check_shares, check_unread, flag
-from ..engine.options import EvaluateOptions, LadderOptions, PredictOptions
+from ..engine.mechanisms import check_mixing
+from ..engine.options import EvaluateOptions, MixingOptions, PredictOptions
 from ..engine.search_space import Choices, Range, Space
 
+# What --attention may be besides a mechanism that mixes the cells of the last map. squeeze and
+# coordinate are mechanisms, too, but gates: they stand in every stage.
+OF_STAGES = ("medusa", "none", "squeeze", "cbam", "coordinate")
 VARIANTS: dict[str, dict[str, object]] = {
     "medusa": {},
     "unpretrained": {"body": None},
@@ -23,7 +27,7 @@ VARIANTS: dict[str, dict[str, object]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class MedicalOptions(LadderOptions):
+class MedicalOptions(MixingOptions):
     """Train a classifier of chest X-rays with MEDUSA-style attention, and look for what it could
     read other than the lung.
     """
@@ -32,11 +36,12 @@ class MedicalOptions(LadderOptions):
         "data": ("columns", "images", "classes", "finding", "findings", "uncertain", "positive",
                  "lungs", "boxes", "box_frame", "size", "body_size", "balanced", "validation_share",
                  "test_share"),
-        "model": ("backbone", "weights", "tune", "attention", "sees", "form", "body_width",
-                  "head_width", "body", "body_share", "dropout"),
+        "model": ("backbone", "weights", "tune", "attention", "attention_options", "ffn", "sees",
+                  "form", "body_width", "head_width", "body", "body_share", "dropout"),
         "augmentation": ("turn", "shift", "zoom", "aspect", "brightness", "flip"),
         "scores": ("class_weights", "sensitivity"),
     }  # fmt: skip
+    WHERE: ClassVar[Sequence[Mapping[str, object]]] = ({"attention": "softmax"},)
     # Of the data, but the rows that are scored stay the same: `compare` may vary them.
     SAME_ROWS: ClassVar[tuple[str, ...]] = ("balanced",)
     SEARCH: ClassVar[Space] = {"head_width": Choices((16, 32, 64)), "dropout": Range(0.0, 0.5)}
@@ -93,9 +98,16 @@ class MedicalOptions(LadderOptions):
     tune: Literal["all", "last", "none"] = "all"
     """What of a backbone with pretrained weights a training changes: all, the last stage, or
     none (a frozen backbone, of which everything around it learns to make use)."""
-    attention: Literal["medusa", "none", "squeeze", "cbam", "coordinate"] = "medusa"
+    attention: str = "medusa"
     """What weights the maps of the classifier: one body with a head at each scale (medusa),
-    nothing, or separate gates in each stage that are together as large as body and heads. """
+    nothing (none), or separate gates in each stage that are together as large as body and heads
+    (squeeze, cbam, coordinate). Any other mechanism of `headwise list attention` that is not for
+    sequences mixes the cells of the last map, in a layer at this bottleneck.
+    """
+    ffn: Literal["mlp", "glu", "convglu", "moe"] = "mlp"
+    """Feed-forward network of the layer at the bottleneck; moe: a mixture of 8 experts, 2 per
+    cell.
+    """
     sees: Literal["both", "global", "local"] = "both"
     """What a head sees: the body and the map of its scale (both), the body alone (global), or the
     map alone, without a body (local). """
@@ -344,7 +356,20 @@ def _check_attention(options: MedicalOptions) -> None:
     has_heads = options.attention == "medusa"
     if not has_heads:
         check_unread(options, ("sees", "form"), "the heads of --attention medusa")
-    unread = {"none": ("body_width", "head_width", "body_size")}.get(options.attention, ())
+    check_mixing(
+        options,
+        fits=("any tokens", "grid"),
+        why="the tokens are the cells of a map",
+        others=OF_STAGES,
+    )
+    unread = ()
+    if options.attention in OF_STAGES:
+        reader = (
+            f"the layer of a mechanism, such as --attention softmax, not by {options.attention}"
+        )
+        check_unread(options, ("ffn",), reader)
+    if options.attention == "none" or options.attention not in OF_STAGES:
+        unread = ("body_width", "head_width", "body_size")
     if options.sees == "local":
         unread = ("body_width", "body_size")
     check_unread(options, unread, "attention with a body, which this has not")

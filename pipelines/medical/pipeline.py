@@ -21,6 +21,7 @@ from ...models.layers.pyramid import SMALL
 from ...models.vision.medusa import Medusa, build_medusa
 from ..engine.command_line.terminal import say
 from ..engine.inference.batches import predict_in_batches
+from ..engine.mechanisms import mechanism_options
 from ..engine.pipeline import (
     Calibration,
     Context,
@@ -31,6 +32,7 @@ from ..engine.pipeline import (
     Schema,
     Splits,
 )
+from ..engine.training.counts import factor
 from ..engine.training.optimizer import adam
 from ..engine.training.order import Batch
 from ..engine.weights import initial_weights, resolve_weights, tune_backbone, weights_for
@@ -154,7 +156,13 @@ class MedicalPipeline(
         if options.findings:
             return findings_loss(logits, batch)
         weights = batch["class_weights"][0] if "class_weights" in batch else None
-        return F.cross_entropy(logits.float(), batch["label"], weights)
+        return F.cross_entropy(logits.float(), batch["label"], weights) * factor(batch, "weights")
+
+    def counts(self, batch: Batch, options: MedicalOptions) -> Mapping[str, Tensor]:
+        """The weights of the pictures' classes, where there are some."""
+        if options.findings or "class_weights" not in batch:
+            return {}
+        return {"weights": batch["class_weights"][0][batch["label"]].sum()}
 
     def validate(
         self, model: nn.Module, batches: Iterable[Batch], options: MedicalOptions
@@ -316,6 +324,8 @@ def _build(options: MedicalOptions, spec: MedicalSpec, weights: str) -> Medusa:
         weights=weights,
         normalised_by=(MEAN, DEVIATION),
         attention=options.attention,
+        attention_options=mechanism_options(options),
+        ffn=options.ffn,
         sees=options.sees,
         form=options.form,
         body_width=options.body_width,

@@ -57,7 +57,9 @@ class RankingSpec(Spec):
 
     targets: places in `fields` that the sequences are histories of; whole, whole_ids: which
     vocabularies hold whole numbers (of fields; of users and items); log: checksum of the rows;
-    decimal_comma: the columns of the log whose numbers have one; units: of columns that have one.
+    decimal_comma: the columns of the log whose numbers have one; units: of columns that have one;
+    proxies_mix: whether the proxies of INFNet read by --attention, which earlier versions took
+    without reading it; it is stored where that is not the paper's (proxies_changed).
     """
 
     schema: Mapping[str, object]
@@ -76,15 +78,19 @@ class RankingSpec(Spec):
     input: dict[str, str | None]
     decimal_comma: dict[str, bool] = field(default_factory=dict)
     units: dict[str, str] = field(default_factory=dict)
+    proxies_mix: bool = False
+    proxies_changed: bool = field(default=False, metadata={"saved": False})
 
     def to_json(self) -> dict[str, JsonValue]:
-        """All values as JSON can hold them; a log of decimal points without units has the keys of
-        earlier versions.
+        """All values as JSON can hold them; a log of decimal points without units, and the paper's
+        proxies, have the keys of earlier versions.
         """
         values = super().to_json()
         for key in ("decimal_comma", "units"):
             if not values[key]:
                 del values[key]
+        if not self.proxies_changed:
+            del values["proxies_mix"]
         return values
 
     @property
@@ -122,7 +128,8 @@ def open_new_log(options: RankingOptions) -> Splits[RankingSpec]:
     note_telling_fields(encoder, rows, part)
     by_file = encoder.row_parts.with_files(parts_by_file(log, part))
     encoder = replace(encoder, row_parts=by_file)
-    spec = make_spec(encoder, rows, part)
+    changed = options.attention != "softmax" or bool(options.attention_options)
+    spec = replace(make_spec(encoder, rows, part), proxies_mix=True, proxies_changed=changed)
     return Splits(*parts_of(encoder, rows, part), spec, assets(encoder))
 
 

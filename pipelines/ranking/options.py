@@ -1,12 +1,20 @@
 """Options of the ranking task."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 from ...base.errors import InputError
-from ..engine.command_line.checks import check_attention, check_least, check_shares, refuse_unread
-from ..engine.options import LadderOptions, PredictOptions
+from ...models.attention import names_with
+from ..engine.command_line.checks import (
+    check_least,
+    check_mechanism,
+    check_shares,
+    is_of_a_run,
+    refuse_unread,
+)
+from ..engine.mechanisms import check_mixing
+from ..engine.options import MixingOptions, PredictOptions
 from ..engine.search_space import Choices, Range, Space
 
 Model = Literal["infnet", "infnet-hub", "shared-bottom", "mmoe", "ple", "din", "dcnv2", "tokens"]
@@ -23,23 +31,25 @@ READ_BY: Mapping[str, tuple[str, ...]] = {
     ),
     "experts": ("mmoe", "ple"),
     "hidden": ("shared-bottom", "mmoe", "ple", "din", "dcnv2"),
-    "attention": ("tokens",),
+    "attention": (*INFNET, "tokens"),
+    "attention_options": (*INFNET, "tokens"),
     "ffn": ("tokens",),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
-class RankingOptions(LadderOptions):
+class RankingOptions(MixingOptions):
     """Train a click model on an event log, for several tasks at once."""
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "data": ("schema", "from_run"),
         "model": ("model", "width", "layers", "heads", "proxies", "shared_tasks", "residual",
                   "task_tokens", "gated", "cross", "experts", "hidden", "towers", "attention",
-                  "ffn", "dropout"),
+                  "attention_options", "ffn", "dropout"),
         "loss": ("task_weights", "embedding_l2"),
         "embeddings": ("embedding_optimizer", "embedding_lr", "sparse"),
     }  # fmt: skip
+    WHERE: ClassVar[Sequence[Mapping[str, object]]] = ({"model": "tokens"},)
     SEARCH: ClassVar[Space] = {
         "width": Choices((16, 32, 64)),
         "layers": Range(1, 4),
@@ -96,7 +106,9 @@ class RankingOptions(LadderOptions):
     towers: tuple[int, ...] = (64,)
     """Hidden sizes of each task's own network."""
     attention: str = "softmax"
-    """Mechanism of --model tokens (`headwise list attention`)."""
+    """Mechanism of `headwise list attention`. --model tokens mixes fields, histories and tasks
+    with it; the proxies of infnet read them with it, if it takes a context.
+    """
     ffn: Literal["mlp", "glu", "moe"] = "mlp"
     """Feed-forward networks of --model tokens."""
     dropout: float = 0.1
@@ -223,6 +235,21 @@ def _check_read(options: RankingOptions) -> None:
         raise InputError(f"--hidden: {models[0]} reads one size, the width of its experts")
 
 
+def _check_attention(options: RankingOptions) -> None:
+    """Raise `InputError` for a mechanism that the chosen models cannot take."""
+    check_mixing(options, fits=("any tokens", "sequence"), why="tokens of a row are no grid")
+    models = options.models if isinstance(options, CompareOptions) else (options.model,)
+    infnet = [name for name in models if name.partition(":")[0] in INFNET]
+    if not infnet or is_of_a_run():
+        return
+    why = f"takes no context, which the proxies of --model {infnet[0]} read; --model tokens has it"
+    check_mechanism("--attention", options.attention, names_with("context"), why=why)
+    if (options.attention, options.attention_options) == ("softmax", ()):
+        return
+    if not options.cross or "infnet:no-cross" in models:
+        raise InputError("--attention: is read by INFNet's cross-attention; leave out --no-cross")
+
+
 def check(options: object) -> None:
     """Raise `InputError` for values that no data can make right."""
     if isinstance(options, TopOptions):
@@ -247,9 +274,7 @@ def check(options: object) -> None:
     ):
         raise InputError("--sparse yes: goes with one device and without --clip")
     _check_read(options)
-    check_attention(
-        options.attention, fits=("any tokens", "sequence"), why="tokens of a row are no grid"
-    )
+    _check_attention(options)
     if isinstance(options, CompareOptions):
         known = (*MODELS, *(f"infnet:{part}" for part in ABLATIONS))
         for name in options.models:

@@ -17,8 +17,10 @@ from ...data.clicks.batches import ClickRows
 from ...data.clicks.generate import write_sample_clicks
 from ...data.clicks.schema import schema_of
 from ...data.clicks.vocabulary import UNSEEN
-from ...models.clicks.click import DIN, PLE, ClickModel, DCNv2, MMoE, SharedBottom, TokenMixer
+from ...models.clicks.click import DIN, PLE, ClickModel, DCNv2, MMoE, SharedBottom
 from ...models.clicks.infnet import INFNet
+from ...models.clicks.tokens import TokenMixer
+from ..engine.mechanisms import mechanism_options
 from ..engine.pipeline import (
     Batch,
     Context,
@@ -48,6 +50,14 @@ from .scoring import (
 SPARSE_FROM = 100_000  # embeddings from which `--sparse auto` updates only those of a batch
 TABLE = "embedding.table.weight"
 INPUTS = ("fields", "events", "ages", "offsets")
+
+
+class MixingArguments(TypedDict):
+    """What models take whose tokens a mechanism mixes."""
+
+    heads: int
+    attention: str
+    attention_options: dict[str, object]
 
 
 class SharedArguments(TypedDict):
@@ -81,15 +91,22 @@ class RankingPipeline(Pipeline[RankingOptions, RankingSpec]):
         shared = SharedArguments(
             width=o.width, towers=o.towers, dropout=o.dropout, sparse=is_sparse(options, spec)
         )
+        mixing = MixingArguments(
+            heads=o.heads, attention=o.attention, attention_options=mechanism_options(o)
+        )
         match o.model:
             case "infnet" | "infnet-hub":
+                if not spec.proxies_mix:
+                    mixing = MixingArguments(
+                        heads=o.heads, attention="softmax", attention_options={}
+                    )
                 return INFNet(
                     layout,
                     **shared,
                     blocks=o.layers,
                     proxies=o.proxies,
                     shared=o.shared_tasks,
-                    heads=o.heads,
+                    **mixing,
                     residual=o.residual,
                     variant="hub" if o.model == "infnet-hub" else "proxy",
                     gated=o.gated,
@@ -97,8 +114,7 @@ class RankingPipeline(Pipeline[RankingOptions, RankingSpec]):
                     task_tokens=o.task_tokens,
                 )
             case "tokens":
-                mixing = {"heads": o.heads, "attention": o.attention, "ffn": o.ffn}
-                return TokenMixer(layout, **shared, layers=o.layers, **mixing)
+                return TokenMixer(layout, **shared, **mixing, layers=o.layers, ffn=o.ffn)
             case "mmoe":
                 return MMoE(layout, **shared, experts=o.experts, hidden=o.hidden[0])
             case "ple":
@@ -152,6 +168,10 @@ class RankingPipeline(Pipeline[RankingOptions, RankingSpec]):
         embeddings.
         """
         return weighted_loss(model, batch, options)
+
+    def counts(self, batch: Batch, options: RankingOptions) -> Mapping[str, Tensor]:
+        """The rows of each task that count."""
+        return {"rows": batch["counts"].sum(0)}
 
     def validate(
         self, model: nn.Module, batches: Iterable[Batch], options: RankingOptions

@@ -13,6 +13,7 @@ from ...data.clicks.batches import ClickRows
 from ...models.clicks.click import ClickModel
 from ..engine.class_ladder import certainty_of
 from ..engine.pipeline import Batch
+from ..engine.training.counts import factor
 from ..metrics.operating import fit_logistic
 from ..metrics.ranking import auc, log_loss, ranking_scores
 from .baselines import rate_scores
@@ -33,7 +34,7 @@ def weighted_loss(model: nn.Module, batch: Batch, options: RankingOptions) -> Te
     """
     logits, counts = forward(model, batch), batch["counts"].float()
     losses = F.binary_cross_entropy_with_logits(logits, batch["labels"], reduction="none") * counts
-    mean = losses.sum(0) / counts.sum(0).clamp(min=1)
+    mean = losses.sum(0) / counts.sum(0).clamp(min=1) * factor(batch, "rows")
     weights = mean.new_tensor(options.task_weights or [1.0] * len(mean))
     if len(weights) != len(mean):
         raise ValueError(f"--task-weights: {len(weights)} weights for {len(mean)} tasks")

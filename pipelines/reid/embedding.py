@@ -20,6 +20,7 @@ from ..engine.command_line.terminal import Progressbar
 from ..engine.frozen import frozen_features
 from ..engine.pipeline import Batch
 from ..engine.training import order
+from ..engine.training.wrapped import call
 from .augment import centre_of, normalise
 from .options import ReidOptions
 from .pictures import Pictures, Size
@@ -82,7 +83,7 @@ def embed_each(
                 rows = torch.from_numpy(features[batch["index"].cpu().numpy()])
                 results[name] = frozen_outputs(model, rows.to(images.device))
             else:
-                results[name] = outputs(model, images, batch["condition"])
+                results[name] = call(model, outputs, images, batch["condition"])
             for column, value in {**same, **results[name]}.items():
                 columns[name].setdefault(column, []).append(value.cpu())
     return {

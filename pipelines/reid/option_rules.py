@@ -1,11 +1,14 @@
 """Checks of option values that no data can make right. Nothing here imports torch."""
 
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 
 from ...base.errors import InputError
 from ...data.catalogue import DATASETS
-from ..engine.command_line.checks import check_attention, check_least, check_shares, check_unread
+from ...models.attention import ALIASES, names_with
+from ..engine.command_line.checks import check_least, check_shares, check_unread
+from ..engine.mechanisms import check_mixing
 from .options import VARIANTS, CompareOptions, CropOptions, ReidOptions, SearchOptions
 
 
@@ -84,21 +87,34 @@ def _check_numbers(options: ReidOptions) -> None:
 def _check_model(options: ReidOptions) -> None:
     if options.model == "cca" or (options.triplet != "no" and options.goal != "classes"):
         check_batch_size(options)
-    check_attention(
-        options.attention,
-        fits=("any tokens", "sequence"),
-        why="a class token stands before the patches",
+    check_mixing(
+        options, fits=("any tokens", "sequence"), why="a class token stands before the patches"
     )
-    if options.attention != "softmax" and options.model == "dcal":
-        readers = {"--glca 0": options.glca > 0, "--no-pwca": options.pwca}
-        missing = [words for words, reads_softmax in readers.items() if reads_softmax]
-        if missing and not isinstance(options, CompareOptions):
-            raise InputError(
-                f"--attention {options.attention}: GLCA and PWCA read softmax attention; add "
-                f"{' and '.join(missing)}"
-            )
+    if options.model == "dcal":
+        variants = options.models if isinstance(options, CompareOptions) else ("dcal",)
+        for variant in variants:
+            _check_branches(replace(options, **VARIANTS.get(variant, {})))
     if options.model == "cca" and options.goal == "classes":
         raise InputError("--model cca: learns vectors to search by, not --goal classes")
+
+
+def _check_branches(options: ReidOptions) -> None:
+    """Raise `InputError` for a mechanism that a branch of dcal cannot have."""
+    name = options.attention
+    crosses = ALIASES.get(name, name) in names_with("context")
+    has_weights = ALIASES.get(name, name) in names_with("weights")
+    lacks = "takes no context" if not crosses else "has no attention weights"
+    branches = {
+        "GLCA": ("--glca 0", options.glca > 0 and not (crosses and has_weights)),
+        "PWCA": ("--no-pwca", options.pwca and not crosses),
+    }
+    missing = {branch: cure for branch, (cure, refused) in branches.items() if refused}
+    if missing:
+        need = "needs" if len(missing) == 1 else "need"
+        raise InputError(
+            f"--attention {name}: {lacks}, which {' and '.join(missing)} {need}; add "
+            f"{' and '.join(missing.values())}"
+        )
 
 
 def _check_unread(options: ReidOptions) -> None:

@@ -1,11 +1,11 @@
 """Options of re-identification and fine-grained recognition."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ...base.account import Doubt
-from ..engine.options import EvaluateOptions, LadderOptions, PredictOptions
+from ..engine.options import EvaluateOptions, MixingOptions, PredictOptions
 from ..engine.search_space import Choices, Range, Space
 
 # What `compare` trains: the transformer alone, with one of DCAL's branches, with both.
@@ -19,7 +19,7 @@ Groups = Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReidOptions(LadderOptions):
+class ReidOptions(MixingOptions):
     """Train DCAL on pictures of identities (to search) or of classes (to recognise)."""
 
     GROUPS: ClassVar[Groups] = {
@@ -29,13 +29,15 @@ class ReidOptions(LadderOptions):
         ),
         "model": (
             "model", "backbone", "weights", "tune", "patch", "width", "layers", "heads",
-            "attention", "ffn", "drop_path", "glca", "local", "pwca", "embedding", "neck", "vector",
+            "attention", "attention_options", "ffn", "drop_path", "glca", "local", "pwca",
+            "embedding", "neck", "vector",
         ),
         "loss": ("balance", "triplet", "margin", "smoothing", "per_identity"),
         "augmentation": ("flip", "pad", "erase"),
         "training": ("optimizer",),
         "scoring": ("false_match", "rerank"),
     }  # fmt: skip
+    WHERE: ClassVar[Sequence[Mapping[str, object]]] = ({"glca": 0}, {"glca": 0, "pwca": False})
     # Of the data, but the rows that are scored stay the same: `compare` may vary them.
     SAME_ROWS: ClassVar[tuple[str, ...]] = ("enlarge",)
     SEARCH: ClassVar[Space] = {
@@ -90,7 +92,8 @@ class ReidOptions(LadderOptions):
     heads: int = 3
     """Attention heads (scratch)."""
     attention: str = "softmax"
-    """Mechanism of `headwise list attention` in all blocks; any but softmax needs --glca 0 and
+    """Mechanism of `headwise list attention` in all blocks and branches. GLCA needs one that has
+    attention weights and takes a context, PWCA one that takes a context: without, add --glca 0 and
     --no-pwca."""
     ffn: Literal["mlp", "glu", "moe"] = "mlp"
     """Feed-forward network of all blocks; moe: 8 experts, of which each token uses 2."""

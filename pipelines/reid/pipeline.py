@@ -22,6 +22,7 @@ from ...models.layers.vit_trunk import SCRATCH, Trunk, build_trunk
 from ...models.vision.cca import ConditionalEmbedder
 from ...models.vision.dcal import DCAL, Branches
 from ...models.vision.picture_rungs import attending
+from ..engine.mechanisms import mechanism_options
 from ..engine.pipeline import (
     Batch,
     Calibration,
@@ -151,7 +152,7 @@ class ReidPipeline(Pipeline[ReidOptions, ReidSpec, ReidPredictOptions, Pictures,
         self, model: nn.Module, batches: Iterable[Batch], options: ReidOptions
     ) -> dict[str, float]:
         """One minus mAP (to search) or accuracy."""
-        embedded = embedding.embed(plain_model(model), batches, options.size)
+        embedded = embedding.embed(model, batches, options.size)
         return scoring.validation_scores(embedded)
 
     def complete(
@@ -284,6 +285,7 @@ def _trunk(options: ReidOptions, spec: ReidSpec, weights: str) -> Trunk:
         heads=options.heads,
         drop_path=options.drop_path,
         attention=options.attention,
+        attention_options=mechanism_options(options),
         ffn=options.ffn,
         normalised_by=(MEAN, DEVIATION),
     )

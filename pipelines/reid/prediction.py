@@ -25,6 +25,7 @@ from ...data.formats.tables import TABLE_SUFFIXES, suffix_of
 from ...data.items import is_missing
 from ...data.listed import note_whole_folder
 from ...data.persons.table import FIELDS, read_cells
+from ...models.attention import has_feature
 from ...models.vision.dcal import DCAL
 from ...models.vision.picture_rungs import attending
 from ..engine.inference.batches import predict_in_batches
@@ -166,9 +167,9 @@ def check_run(options: ReidPredictOptions, spec: ReidSpec) -> None:
         return
     if spec.attributes:
         raise fail(options.run, "--maps draws the rollout of dcal; this run is of cca")
-    mixer = RunDirectory.open(options.run, "reid").config().get("attention", "softmax")
-    if mixer != "softmax":
-        what = f"--maps draws the rollout of softmax attention; this run has {mixer}"
+    mixer = str(RunDirectory.open(options.run, "reid").config().get("attention", "softmax"))
+    if not has_feature(mixer, "weights"):
+        what = f"--maps draws the rollout of attention weights, which {mixer} of this run has not"
         raise fail(options.run, what)
 
 

@@ -5,15 +5,24 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ...base.errors import InputError
-from ..engine.command_line.checks import check_attention, check_least, check_shares, check_unread
-from ..engine.options import EvaluateOptions, LadderOptions, PredictOptions
+from ..engine.command_line.checks import (
+    check_least,
+    check_mechanism,
+    check_shares,
+    check_unread,
+    fitting_mechanisms,
+    is_of_a_run,
+)
+from ..engine.mechanisms import check_mixing
+from ..engine.options import EvaluateOptions, MixingOptions, PredictOptions
 from ..engine.search_space import Range, Space
 
 TRAINED = "trained"  # as in the training
+FITS, WHY = ("any tokens", "grid"), "the tokens are the cells of a map"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SaliencyOptions(LadderOptions):
+class SaliencyOptions(MixingOptions):
     """Train GL-DMNet on scenes of a colour picture, its depth map and a mask of what is salient."""
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -22,8 +31,8 @@ class SaliencyOptions(LadderOptions):
             "unmatched", "size", "validation_share", "test_share",
         ),
         "model": (
-            "backbone", "weights", "tune", "transformer", "transformer_weights", "attention", "ffn",
-            "fusion", "position", "recall", "drop_path",
+            "backbone", "weights", "tune", "transformer", "transformer_weights", "attention",
+            "attention_options", "ffn", "fusion", "position", "recall", "drop_path",
         ),
         "stages of training": ("frozen_encoder", "frozen_transformer", "encoder_share"),
         "augmentation": ("flip", "zoom", "turn", "colour", "blank"),
@@ -240,10 +249,11 @@ def check(options: object) -> None:
     check_invalid(options.invalid)
     _check_ranges(options)
     _check_unread(options)
-    if options.attention != "spatial-reduction":
-        check_attention(
-            options.attention, fits=("any tokens", "grid"), why="the tokens are the cells of a map"
-        )
+    check_mixing(options, fits=FITS, why=WHY, others=("spatial-reduction",))
+    for option in ("position", "recall"):
+        if not is_of_a_run():
+            name = getattr(options, option)
+            check_mechanism(f"--{option}", name, fitting_mechanisms(FITS), why=WHY)
     if options.frozen_encoder + options.frozen_transformer > options.epochs:
         raise InputError(
             f"--frozen-encoder {options.frozen_encoder} and --frozen-transformer "
@@ -267,7 +277,7 @@ def check_invalid(words: tuple[str, ...]) -> None:
 def _check_unread(options: SaliencyOptions) -> None:
     """Raise `InputError` for options that the chosen parts of the model do not read."""
     if options.transformer == "none":
-        names = ("attention", "ffn", "transformer_weights", "drop_path")
+        names = ("attention", "attention_options", "ffn", "transformer_weights", "drop_path")
         check_unread(options, names, "a transformer; this is --transformer none")
     if options.fusion not in ("both", "position"):
         check_unread(options, ("position",), f"--fusion both or position, not {options.fusion}")

@@ -21,6 +21,7 @@ from ...models.layers.pyramid import SMALL
 from ...models.layers.tuning import TunedBackbone
 from ...models.vision.gldmnet import GLDMNet, build_gldmnet
 from ..engine.inference.batches import predict_in_batches
+from ..engine.mechanisms import mechanism_options
 from ..engine.pipeline import (
     Batch,
     Context,
@@ -178,9 +179,9 @@ class SaliencyPipeline(
 
         Without scenes the error is 0, so that the last epoch counts as the best.
         """
-        network, parts = _network(model), []
+        parts = []
         for batch in batches:
-            saliency = saliency_of(network, batch["image"], batch["depth"]).clamp(0, 1).cpu()
+            saliency = saliency_of(model, batch["image"], batch["depth"]).clamp(0, 1).cpu()
             parts.append(saliency_scores(saliency, batch["mask"].cpu()))
         if not parts:
             return {"error": 0.0}
@@ -298,6 +299,7 @@ def _build(
         weights=weights,
         transformer_weights=transformer_weights,
         attention=options.attention,
+        attention_options=mechanism_options(options),
         ffn=options.ffn,
         fusion=options.fusion,
         position=options.position,

@@ -1,14 +1,15 @@
 """Options of speech to text, and the values of them that no data can make right."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ...base.account import Doubt
 from ...base.errors import InputError
-from ..engine.command_line.checks import check_least, check_mechanism, check_shares, check_unread
-from ..engine.options import LadderOptions, PredictOptions
+from ..engine.command_line.checks import check_least, check_shares, check_unread
+from ..engine.options import MixingOptions, PredictOptions
 from ..engine.search_space import Choices, Range, Space
+from .places import check_mechanisms
 from .unread import check_unread_of_training
 
 Format = Literal["json", "srt", "vtt", "tsv", "ctm", "TextGrid", "txt"]
@@ -17,7 +18,7 @@ ONE_RECORDING = (".srt", ".vtt", ".textgrid")  # outputs that hold the words of 
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpeechOptions(LadderOptions):
+class SpeechOptions(MixingOptions):
     """Train speech to text on recordings with transcripts; word times are read from its
     cross-attention.
     """
@@ -28,13 +29,18 @@ class SpeechOptions(LadderOptions):
         "text": ("tokens", "vocabulary", "text_positions"),
         "model": (
             "features", "width", "heads", "encoder_layers", "decoder_layers", "hidden",
-            "audio_positions", "encoder", "kernel", "encoder_attention", "decoder_attention",
-            "cross_attention", "ffn", "dropout",
+            "audio_positions", "encoder", "kernel", "attention", "attention_options",
+            "encoder_attention", "decoder_attention", "cross_attention", "ffn", "dropout",
         ),
         "experts": ("experts", "active", "balance"),
         "loss": ("ctc", "smoothing"),
         "augmentation": ("mask_time", "mask_bands", "warp_bands"),
     }  # fmt: skip
+    WHERE: ClassVar[Sequence[Mapping[str, object]]] = (
+        {"decoder_attention": "softmax"},
+        {"cross_attention": "softmax"},
+        {"decoder_attention": "softmax", "cross_attention": "softmax"},
+    )
     SEARCH: ClassVar[Space] = {"width": Choices((64, 96, 144)), "dropout": Range(0.0, 0.3)}
     data: str | None = None
     """Folder of recordings with their text in files of the same name (.txt, .lab, .TextGrid), or a
@@ -74,13 +80,18 @@ class SpeechOptions(LadderOptions):
     """Layers of the encoder: Whisper's, or the Conformer's, which have a convolution each."""
     kernel: int = 15
     """Width of the Conformer's convolution, odd."""
-    encoder_attention: str = "softmax"
-    """Attention mechanism of the encoder (`headwise list attention`)."""
-    decoder_attention: str = "softmax"
-    """Attention mechanism among the tokens of the text; it must have a causal form."""
-    cross_attention: str = "softmax"
-    """Attention mechanism from tokens to states. Word times and maps need one that has attention
-    weights."""
+    attention: str = "softmax"
+    """Mechanism of `headwise list attention` in all three places of the model: encoder, decoder,
+    and from tokens to states. One that does not fit all of them needs the options of the places.
+    """
+    encoder_attention: str | None = None
+    """Mechanism of the encoder; without it, --attention."""
+    decoder_attention: str | None = None
+    """Mechanism among the tokens of the text, which must have a causal form; without it,
+    --attention."""
+    cross_attention: str | None = None
+    """Mechanism from tokens to states, which must take a context; without it, --attention. Word
+    times and maps need one that has attention weights."""
     ffn: Literal["mlp", "glu", "moe"] = "mlp"
     """Feed-forward networks: plain, gated, or a mixture of experts."""
     experts: int = 4
@@ -293,14 +304,6 @@ class CompareOptions(SaliencyOptions):
 
 # Mechanisms of the core with a causal form, and those that take a context; a test compares the
 # lists with the classes, which only torch could import.
-CAUSAL = (
-    "combiner", "differential", "fixed-sequence", "moh", "position-only", "query-free", "random",
-    "softmax", "static", "taylor",
-)  # fmt: skip
-CROSSING = (
-    "agent-learned", "differential", "induced", "moh", "query-free", "signed-root", "softmax",
-    "star", "taylor", "tensor",
-)  # fmt: skip
 LEAST = {
     "features": 8, "width": 2, "heads": 1, "encoder_layers": 1, "decoder_layers": 1, "hidden": 1,
     "kernel": 1, "audio_positions": 10, "text_positions": 8, "experts": 1, "mask_time": 0,
@@ -376,25 +379,5 @@ def _check_training(options: SpeechOptions) -> None:
     for name in ("ctc", "balance"):
         if not 0 <= getattr(options, name) < float("inf"):
             raise InputError(f"--{name} {getattr(options, name)}: must be 0 or more")
-    _check_mechanisms(options)
+    check_mechanisms(options)
     check_unread_of_training(options)
-
-
-def _check_mechanisms(options: SpeechOptions) -> None:
-    from ...models.attention import ATTENTION, REGISTERED, accepts_option
-
-    rows = [name for name, row in ATTENTION.items() if row.fits in ("any tokens", "sequence")]
-    causal = [name for name in REGISTERED if accepts_option(name, "causal")]
-    crossing = [name for name, mechanism in REGISTERED.items() if mechanism.crosses]
-    chosen = (options.encoder_attention, options.decoder_attention, options.cross_attention)
-    for flag, name, fitting, why in (
-        ("--encoder-attention", chosen[0], rows, "does not fit tokens in a row"),
-        ("--decoder-attention", chosen[1], [*CAUSAL, *causal], "has no causal form"),
-        ("--cross-attention", chosen[2], [*CROSSING, *crossing], "takes no context"),
-    ):
-        check_mechanism(flag, name, fitting, why=why)
-    if options.weights is not None and set(chosen) != {"softmax"}:
-        raise InputError(
-            "--weights: are of softmax attention; leave out --encoder-attention, "
-            "--decoder-attention and --cross-attention"
-        )

@@ -16,7 +16,8 @@ from ...base.errors import InputError
 from ...data.speech.generate import write_sample_speech
 from ...data.speech.manifests import Utterance, stretch_name
 from ...data.speech.tokens import TextTokens
-from ...models.speech.speech_to_text import Memory, SpeechToText
+from ...models.speech.speech_to_text import SpeechToText
+from ..engine.mechanisms import mechanism_options
 from ..engine.pipeline import (
     Calibration,
     Context,
@@ -28,8 +29,9 @@ from ..engine.pipeline import (
     Schema,
     Splits,
 )
+from ..engine.training.counts import factor
 from ..engine.training.order import Batch
-from ..engine.training.wrapped import plain_model
+from ..engine.training.wrapped import call
 from . import pretrained
 from .augment import augment
 from .data import (
@@ -46,6 +48,7 @@ from .items import list_items
 from .options import SpeechOptions, SpeechPredictOptions
 from .outputs import WRITERS, transcript_lines
 from .parts import members_of, split_recordings
+from .places import PLACES, mechanism_of
 from .prediction import SCHEMA, SpeechItem, predict_recordings
 from .rungs import SpeechRungs
 from .scoring import review_recordings, words_of_known_texts
@@ -122,9 +125,8 @@ class SpeechPipeline(
             hidden=options.hidden,
             encoder=options.encoder,
             kernel=options.kernel,
-            encoder_attention=options.encoder_attention,
-            decoder_attention=options.decoder_attention,
-            cross_attention=options.cross_attention,
+            **{place: mechanism_of(options, place) for place in PLACES},
+            options={options.attention: mechanism_options(options)},
             ffn=options.ffn,
             dropout=dropout,
             moe=moe if options.ffn == "moe" else None,
@@ -142,23 +144,27 @@ class SpeechPipeline(
         """Label-smoothed cross-entropy of each token, and connectionist temporal classification
         (CTC) of the encoder's states, weighted by --ctc.
         """
-        plain, features = _plain(model), batch["features"]
+        features = batch["features"]
         if model.training:
             features = augment(features, batch["frames"], options)
-        memory = plain.encode(features, batch.get("lengths"))
-        decoded = _decode_batch(plain, memory, batch)
+        read = call(model, _read_batch, features, batch, with_ctc=bool(options.ctc))
+        tokens, present = _expected(batch)
         entropy = F.cross_entropy(
-            decoded.logits.flatten(0, 1),
-            decoded.tokens.masked_fill(~decoded.present, -100).flatten(),
+            read.logits.float().flatten(0, 1),
+            tokens.masked_fill(~present, -100).flatten(),
             label_smoothing=options.smoothing,
-        )
-        if plain.ctc is None or not options.ctc:
+        ) * factor(batch, "tokens")
+        if read.ctc is None:
             return entropy
-        states, sizes = (batch["frames"] + 1) // 2, decoded.present.sum(1) - 1
-        scores = plain.ctc(memory.states).float().log_softmax(-1).transpose(0, 1)
+        states, sizes = (batch["frames"] + 1) // 2, present.sum(1) - 1
+        scores = read.ctc.float().log_softmax(-1).transpose(0, 1)
         blank = scores.shape[-1] - 1
-        ctc = F.ctc_loss(scores, decoded.tokens, states, sizes, blank=blank, zero_infinity=True)
+        ctc = F.ctc_loss(scores, tokens, states, sizes, blank=blank, zero_infinity=True)
         return (1 - options.ctc) * entropy + options.ctc * ctc
+
+    def counts(self, batch: Batch, options: SpeechOptions) -> Mapping[str, Tensor]:
+        """The tokens that should come."""
+        return {"tokens": _expected(batch)[1].sum()}
 
     def validate(
         self, model: nn.Module, batches: Iterable[Batch], options: SpeechOptions
@@ -166,11 +172,10 @@ class SpeechPipeline(
         """Mean cross-entropy of a token, and the share of tokens that are the likeliest after the
         true ones before them.
         """
-        plain = _plain(model)
         total = right = count = 0.0
         for batch in batches:
-            memory = plain.encode(batch["features"], batch.get("lengths"))
-            logits, tokens, present = _decode_batch(plain, memory, batch)
+            logits = call(model, _read_batch, batch["features"], batch, with_ctc=False).logits
+            logits, (tokens, present) = logits.float(), _expected(batch)
             scores = logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
             total -= float(scores[present].double().sum())
             right += float((logits.argmax(-1) == tokens)[present].sum())
@@ -190,7 +195,7 @@ class SpeechPipeline(
         part = splits.validation
         rows = [row for row, utterance in enumerate(part.utterances) if utterance.words]
         rows = rows[:LAG_RECORDINGS]
-        transcriber = Transcriber(_plain(model), part.tokens, splits.spec, 0, device)
+        transcriber = Transcriber(cast(SpeechToText, model), part.tokens, splits.spec, 0, device)
         if not rows or not transcriber.model.decoder.has_attention_weights:
             return {"lag": torch.tensor(pretrained.LAG if splits.spec.whole_window else 0)}
         lag = fitted_lag(
@@ -215,7 +220,9 @@ class SpeechPipeline(
     ) -> Review:
         """Error rates with intervals by speaker, errors of word times, figures of recordings."""
         lag = int(context.calibration["lag"])
-        transcriber = Transcriber(_plain(model), dataset.tokens, context.spec, lag, context.device)
+        transcriber = Transcriber(
+            cast(SpeechToText, model), dataset.tokens, context.spec, lag, context.device
+        )
         return review_recordings(transcriber, dataset, context.options.seed)
 
     def export_example(
@@ -264,10 +271,6 @@ class SpeechPipeline(
         return Member(item["file"], stretch_name(item["start"], item["end"]))
 
 
-def _plain(model: nn.Module) -> SpeechToText:
-    return cast(SpeechToText, plain_model(model))
-
-
 def _spec_and_tokens(
     options: SpeechOptions,
     spec: SpeechSpec | None,
@@ -282,20 +285,37 @@ def _spec_and_tokens(
     return spec_from_scratch(options, [utterance.text or "" for utterance in utterances], seconds)
 
 
-class _DecodedBatch(NamedTuple):
-    """What the decoder gives after the prompt.
+class _ReadBatch(NamedTuple):
+    """What the model gives for a batch.
 
-    logits: float32 (B, I, V). tokens: those that should come, with the end, (B, I). present: which
-    of them are no padding, bool (B, I).
+    logits: (B, I, V), of the tokens after the prompt. ctc: (B, N, V + 1), scores of the encoder's
+    states, or None.
     """
 
     logits: Tensor
-    tokens: Tensor
-    present: Tensor
+    ctc: Tensor | None
 
 
-def _decode_batch(model: SpeechToText, memory: Memory, batch: Batch) -> _DecodedBatch:
+def _read_batch(
+    model: SpeechToText, features: Tensor, batch: Batch, *, with_ctc: bool
+) -> _ReadBatch:
+    memory = model.encode(features, batch.get("lengths"))
     tokens, start = batch["tokens"], int(batch["prompt"][0])
-    mask = torch.arange(tokens.shape[1], device=tokens.device) < batch["sizes"][:, None]
-    logits = model.decoder(tokens[:, :-1], memory, mask=mask[:, :-1]).logits[:, start - 1 :]
-    return _DecodedBatch(logits.float(), tokens[:, start:], mask[:, start:])
+    mask = _token_mask(batch)[:, :-1]
+    logits = model.decoder(tokens[:, :-1], memory, mask=mask).logits[:, start - 1 :]
+    ctc = None if model.ctc is None or not with_ctc else model.ctc(memory.states)
+    return _ReadBatch(logits, ctc)
+
+
+def _token_mask(batch: Batch) -> Tensor:
+    """Which tokens are no padding, bool (B, tokens)."""
+    tokens = batch["tokens"]
+    return torch.arange(tokens.shape[1], device=tokens.device) < batch["sizes"][:, None]
+
+
+def _expected(batch: Batch) -> tuple[Tensor, Tensor]:
+    """The tokens that should come after the prompt, with the end, (B, I), and which of them are no
+    padding, bool (B, I).
+    """
+    start = int(batch["prompt"][0])
+    return batch["tokens"][:, start:], _token_mask(batch)[:, start:]

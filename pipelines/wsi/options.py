@@ -9,14 +9,14 @@ from ...base.account import Doubt
 from ...base.errors import InputError
 from ...data.columns import parse_columns
 from ..engine.command_line.checks import (
-    check_attention,
     check_least,
     check_shares,
     check_unread,
     flag,
     options_of_a_preset,
 )
-from ..engine.options import EvaluateOptions, LadderOptions, PredictOptions
+from ..engine.mechanisms import check_mixing
+from ..engine.options import EvaluateOptions, MixingOptions, PredictOptions
 from ..engine.search_space import Choices, Range, Space
 
 ModelName = Literal["acmil", "acmil-mha", "abmil", "mean", "max"]
@@ -37,7 +37,7 @@ NOT_OF_FOLDS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class WsiOptions(LadderOptions):
+class WsiOptions(MixingOptions):
     """Train ACMIL on slides, on stored features or on a table of bags: scores by patient, compared
     with a simple model, and heatmaps.
     """
@@ -46,11 +46,12 @@ class WsiOptions(LadderOptions):
         "data": ("slides", "features", "columns", "mpp", "standardise"),
         "tiles and features": TILE_OPTIONS,
         "model": (
-            "model", "inner", "branches", "masked", "mask_share", "dropout", "attention", "layers",
-            "heads", "ffn",
+            "model", "inner", "branches", "masked", "mask_share", "dropout", "attention",
+            "attention_options", "layers", "heads", "ffn",
         ),
         "loss": ("diversity", "branch_loss", "class_weights"),
     }  # fmt: skip
+    WHERE: ClassVar[Sequence[Mapping[str, object]]] = ({"attention": "softmax"},)
     # Of the data, but the rows that are scored stay the same: `compare` may vary them.
     SAME_ROWS: ClassVar[tuple[str, ...]] = ("standardise",)
     SEARCH: ClassVar[Space] = {
@@ -312,8 +313,8 @@ def check(options: object) -> None:
     if isinstance(options, WsiOptions | WsiPredictOptions):
         parse_columns(options.columns, COLUMN_FIELDS)
     if isinstance(options, WsiOptions):
-        check_attention(
-            options.attention, fits=("any tokens",), why="tiles of a slide are a set", optional=True
+        check_mixing(
+            options, fits=("any tokens",), why="tiles of a slide are a set", others=("none",)
         )
         _check_read(options)
     if isinstance(options, WsiOptions | FeaturesOptions):

@@ -16,8 +16,9 @@ from ...base.account import note
 from ...base.errors import InputError, fail, shown
 from ...data.formats.tables import TABLE_SUFFIXES, suffix_of
 from ...data.slides.generate import write_sample_slides
-from ...models.bags.acmil import ACMIL, BagModel, MaxPool, MeanPool, diversity_loss
+from ...models.bags.acmil import ACMIL, BagModel, Bags, MaxPool, MeanPool, diversity_loss
 from ...models.layers.vit import TransformerEncoder
+from ..engine.mechanisms import mechanism_options
 from ..engine.options import EvaluateOptions
 from ..engine.pipeline import (
     Batch,
@@ -31,6 +32,8 @@ from ..engine.pipeline import (
     Schema,
     Splits,
 )
+from ..engine.training.counts import factor
+from ..engine.training.wrapped import call_method
 from ..metrics.classification import scores, scores_with_intervals
 from ..metrics.linear_baseline import linear_probabilities
 from . import figures
@@ -117,6 +120,7 @@ class WsiPipeline(Pipeline[WsiOptions, WsiSpec, WsiPredictOptions, BagSet, BagIt
                 depth=options.layers,
                 heads=options.heads,
                 attention=options.attention,
+                options={options.attention: mechanism_options(options)},
                 ffn=options.ffn,
                 hidden=2 * options.inner,
                 dropout=options.dropout,
@@ -147,9 +151,9 @@ class WsiPipeline(Pipeline[WsiOptions, WsiSpec, WsiPredictOptions, BagSet, BagIt
         """Cross-entropy of the slide and of the branches, and the mean cosine of the branches'
         attentions (arXiv 2311.07125).
         """
-        output = cast(BagModel, model).attend(batch["x"], batch["offsets"])
-        weights = batch.get("class_weights")
-        total = F.cross_entropy(output.logits, batch["labels"], weights)
+        output: Bags = call_method(model, "attend", batch["x"], batch["offsets"])
+        weights, share = batch.get("class_weights"), factor(batch, "weights")
+        total = F.cross_entropy(output.logits, batch["labels"], weights) * share
         branch_logits = output.branch_logits
         if branch_logits is None or branch_logits.shape[1] < 2:
             return total  # ABMIL and the poolings have one classifier
@@ -157,12 +161,17 @@ class WsiPipeline(Pipeline[WsiOptions, WsiSpec, WsiPredictOptions, BagSet, BagIt
         branches = branch_logits.shape[1]
         labels = batch["labels"].repeat_interleave(branches)
         branch_loss = F.cross_entropy(branch_logits.flatten(0, 1), labels, weights)
-        total = total + options.branch_loss * branch_loss
+        total = total + options.branch_loss * branch_loss * share
         if options.diversity:
             heads = output.scores.shape[1] // branches
             likeness = diversity_loss(output.scores, batch["offsets"], heads=heads)
             total = total + options.diversity * likeness
         return total
+
+    def counts(self, batch: Batch, options: WsiOptions) -> Mapping[str, Tensor]:
+        """The weights of the slides' classes, where there are some."""
+        weights = batch.get("class_weights")
+        return {} if weights is None else {"weights": weights[batch["labels"]].sum()}
 
     def validate(
         self, model: nn.Module, batches: Iterable[Batch], options: WsiOptions

@@ -206,7 +206,8 @@ class Statistics:
         """
         parts: list[HeldOut] = []
         count = FOLDS_OF_FEW if len(self.labels) <= FEW else FOLDS
-        count = min(count, len(set(self.groups.tolist())))
+        largest = int(np.bincount(self.labels).max())  # a fold takes one of this class at least
+        count = min(count, largest, len(set(self.groups.tolist())))
         folds = stratified_folds(self.labels, self.groups, count, seed) if count > 1 else []
         for rows in folds:
             rest = np.setdiff1d(np.arange(len(self.labels)), rows)

@@ -138,7 +138,7 @@ def test_it_is_said_where_each_item_counts_as_its_own_group(task: str, data: Sma
 
 UNREAD = {
     "forecast": {"experts": 4},
-    "ranking": {"model": "infnet", "attention": "moh"},
+    "ranking": {"model": "mmoe", "attention": "moh"},
     "medical": {"body_share": 0.5},
 }
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from headwise.models.bags.acmil import ACMIL, MaxPool, MeanPool
-from headwise.models.clicks.click import DIN, PLE, DCNv2, Layout, MMoE, SharedBottom, TokenMixer
+from headwise.models.clicks.click import DIN, PLE, DCNv2, Layout, MMoE, SharedBottom
 from headwise.models.clicks.infnet import INFNet
+from headwise.models.clicks.tokens import TokenMixer
 from headwise.models.layers.vit import TokenModel, TransformerEncoder, VisionTransformer
 from headwise.models.series.softs import SOFTS
 from headwise.models.speech.speech_to_text import SpeechToText

@@ -437,8 +437,8 @@ MODEL: list[Bug] = [
     (
         "M107",
         "models/moe/router.py",
-        "if self.training and self.bias_rate:",
-        "if self.bias_rate:",
+        "moves = self.training and self.bias_rate != 0",
+        "moves = self.bias_rate != 0",
         (MIXTURES,),
     ),
     (

@@ -254,4 +254,5 @@ MUTANTS = [
         "pass",
         FORECAST,
     ),
+    Mutant("flattered-model", "ladder", CHOOSING, 'able.remove("model")', "pass", CHOICE),
 ]

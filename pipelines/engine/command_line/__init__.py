@@ -38,7 +38,7 @@ COMMON = {
 
 
 PLAIN = {
-    "list": "list attention|moe|kernels: what the core holds",
+    "list": "list attention|ffn|moe|kernels: what the core holds; --where: in which task",
     "data": "data list, data get NAME: public data sets",
     "doctor": "what this machine has, what is missing and what installs it",
     "serve": "serve --run R: answer requests over HTTP with predictions",

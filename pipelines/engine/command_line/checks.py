@@ -49,6 +49,11 @@ def options_of_a_run() -> Iterator[None]:
         _of_a_run.reset(token)
 
 
+def is_of_a_run() -> bool:
+    """Whether the options that are checked are those of a run that exists."""
+    return _of_a_run.get()
+
+
 @contextmanager
 def options_of_a_preset(values: Mapping[str, object]) -> Iterator[None]:
     """Options checked within may have these values, which their preset gives: nobody asked for one
@@ -118,20 +123,29 @@ def _switch(options: object, name: str) -> str:
     return f"--no-{flag(name)[2:]}" if getattr(options, name) is False else flag(name)
 
 
-def check_attention(name: str, *, fits: Collection[str], why: str, optional: bool = False) -> None:
+def check_attention(
+    name: str, *, fits: Collection[str], why: str, others: Collection[str] = ()
+) -> None:
     """Raise `InputError` where --attention names no mechanism that `fits` such tokens (as in the
     core's table).
 
-    why: what the message says about a mechanism that does not fit; optional: "none" is a choice,
-    too, and aliases are not listed.
+    why: what the message says about a mechanism that does not fit; others: choices besides
+    mechanisms, such as "none"; with them aliases are not listed.
     """
-    if optional and name == "none":
+    if name in others:
         return
-    from ....models.attention import ALIASES, ATTENTION
+    from ....models.attention import ALIASES
 
-    fitting = [mechanism for mechanism, row in ATTENTION.items() if row.fits in fits]
-    listed = ("none", *fitting) if optional else (*fitting, *ALIASES)
+    fitting = fitting_mechanisms(fits)
+    listed = (*others, *fitting) if others else (*fitting, *ALIASES)
     check_mechanism("--attention", name, fitting, why=why, listed=listed)
+
+
+def fitting_mechanisms(fits: Collection[str]) -> list[str]:
+    """The mechanisms of the core's table that fit such tokens."""
+    from ....models.attention import ATTENTION
+
+    return [mechanism for mechanism, row in ATTENTION.items() if row.fits in fits]
 
 
 def check_mechanism(

@@ -18,7 +18,7 @@ from .checks import flag
 from .parsing import options_class, presets
 
 _PLAIN_WORDS: Mapping[str, tuple[str, ...]] = {
-    "list": ("attention", "moe", "kernels"),
+    "list": ("attention", "ffn", "moe", "kernels", "--where"),
     "data": ("list", "get"),
     "completion": ("bash", "zsh", "fish"),
 }

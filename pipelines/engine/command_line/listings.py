@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ....base.errors import InputError
 from .parsing import nearest_hint, parse_plain
+from .where import NETWORKS, columns, where_lines
 
 
 def run(word: str, rest: Sequence[str]) -> int:
@@ -35,20 +36,33 @@ def _list(rest: Sequence[str]) -> int:
     rows = [(name, row.fits, row.cost, row.kernel, row.paper) for name, row in ATTENTION.items()]
     tables = {
         "attention": [("name", "fits", "cost", "kernel", "paper"), *rows],
+        "ffn": [("name", "what"), *NETWORKS.items()],
         "moe": [("name", "what"), *((name, row.summary) for name, row in MOE.items())],
         "kernels": [(name, kernel.summary) for name, kernel in KERNELS.items()],
     }
-    if len(rest) != 1:
+    if not rest:
         raise InputError(f"list: say which of {', '.join(tables)}")
-    if rest[0] not in tables:
-        raise InputError(f"list {rest[0]}: unknown{nearest_hint(rest[0], list(tables))}")
-    table = tables[rest[0]]
-    widths = [max(map(len, column)) for column in zip(*table)]
-    lines = (
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in table
-    )
+    table, further = rest[0], list(rest[1:])
+    if table not in tables:
+        raise InputError(f"list {table}: unknown{nearest_hint(table, list(tables))}")
+    lines = _list_further(table, further) if further else columns(tables[table])
     print("\n".join(lines) or "none yet")
     return 0
+
+
+def _list_further(table: str, further: Sequence[str]) -> list[str]:
+    """What `list TABLE WORD` prints."""
+    if further == ["--where"] and table in ("attention", "ffn"):
+        return where_lines(table)
+    if table == "attention" and len(further) == 1 and not further[0].startswith("-"):
+        from ..mechanisms import option_lines
+
+        return option_lines(further[0])
+    word = " ".join(further)
+    raise InputError(
+        f"list {table} {word}: unknown; there are `list attention NAME`, `list attention --where` "
+        "and `list ffn --where`"
+    )
 
 
 def _serve(rest: Sequence[str]) -> int:

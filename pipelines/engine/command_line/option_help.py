@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Union, get_args, get_origin, get_type_hints
 
-from ..options import SHARED_GROUPS
+from ..options import SHARED_GROUPS, MixingOptions
 from .checks import flag
 
 # A field of a dataclass with its docstring, as the source has them.
@@ -93,6 +93,16 @@ def default_of(field: dataclasses.Field[object]) -> str:
     return "none" if value is None else str(value)
 
 
+def _mechanisms(options: type, name: str, prog: str) -> str:
+    """The names of the mechanisms, for the option that takes one."""
+    if name != "attention" or not issubclass(options, MixingOptions):
+        return ""
+    from ... import load_task
+    from .where import taken_by
+
+    return f" Mechanisms: {', '.join(taken_by(load_task(prog.split()[0]), 'attention'))}."
+
+
 def help_page(options: type, prog: str) -> str:
     """The page that `--help` prints: all options of a verb, in groups."""
     width = min(100, max(60, shutil.get_terminal_size().columns))
@@ -110,7 +120,8 @@ def help_page(options: type, prog: str) -> str:
                 else f"{flag(name)} {kind_of(hints[name])}"
             )
             default = default_of(fields[name])
-            text = f"{texts[name]} ({default if default == 'required' else f'default: {default}'})"
+            shown = default if default == "required" else f"default: {default}"
+            text = f"{texts[name]}{_mechanisms(options, name, prog)} ({shown})"
             lines += [
                 f"  {head}",
                 *textwrap.wrap(text, width - 6, initial_indent=" " * 6, subsequent_indent=" " * 6),

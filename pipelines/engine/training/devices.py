@@ -4,12 +4,33 @@ from __future__ import annotations
 
 import os
 import warnings
+from datetime import timedelta
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+from torch import nn
 
 from ....base.errors import InputError, one_line
 from ..options import TrainOptions
+
+# One process may work for hours while the others wait: it extracts features, or scores the model.
+LONGEST_WAIT = timedelta(days=7)
+
+
+class Processes(DDPStrategy):
+    """Fabric's processes and their devices; `sharing.SharedWork` shares the model between them.
+
+    kind: "ddp" or "fsdp".
+    """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(timeout=LONGEST_WAIT)
+        self.kind = kind
+
+    def setup_module(self, module: nn.Module) -> nn.Module:  # pyright: ignore
+        """The module as it is."""
+        return module
 
 
 def open_fabric(options: TrainOptions) -> Fabric:
@@ -22,6 +43,8 @@ def open_fabric(options: TrainOptions) -> Fabric:
     strategy = options.strategy
     if strategy == "auto" and devices * nodes > 1:
         strategy = "ddp"
+    if strategy == "fsdp" and options.precision == "16-mixed":
+        raise InputError("--strategy fsdp: goes with --precision bf16-mixed, not with 16-mixed")
     try:
         with warnings.catch_warnings():
             # Fabric's hints about settings that are chosen here on purpose.
@@ -30,7 +53,7 @@ def open_fabric(options: TrainOptions) -> Fabric:
                 accelerator=options.accelerator,
                 devices=devices,
                 num_nodes=nodes,
-                strategy=strategy,
+                strategy="auto" if strategy == "auto" else Processes(strategy),
                 precision=options.precision,
             )
     except (ValueError, RuntimeError) as error:
@@ -39,6 +62,11 @@ def open_fabric(options: TrainOptions) -> Fabric:
             f"--precision {options.precision}"
         )
         raise InputError(f"{asked}: cannot be used here ({one_line(error)})") from error
+
+
+def sharing_of(fabric: Fabric) -> str:
+    """How the processes of `open_fabric` share a model: "ddp" or "fsdp"; "none" for one process."""
+    return fabric.strategy.kind if isinstance(fabric.strategy, Processes) else "none"
 
 
 def one_device(device: torch.device) -> Fabric:

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Generic
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ....base.errors import InputError, one_line
 from ....models.attention.base import auxiliary_loss
@@ -26,6 +26,9 @@ from ..command_line.terminal import Progressbar, say
 from ..options import TrainOptions
 from ..pipeline import Batch, DataT, OptionsT, Pipeline, SpecT
 from . import order
+from .counts import steps_of, with_factors
+from .devices import sharing_of
+from .sharing import SharedWork
 from .storage import Storage
 
 if TYPE_CHECKING:
@@ -87,6 +90,7 @@ class Trainer(Generic[OptionsT, SpecT, DataT]):
         self.plain = build(pipeline, options, spec)
         pipeline.load_initial_weights(self.plain, options, spec)
         self.model = fabric.setup_module(self.plain)
+        self.shared = SharedWork(self.model, sharing_of(fabric))
         optimizer = fabric.setup_optimizers(pipeline.optimizer(self.plain, options))
         assert not isinstance(optimizer, tuple)
         self.optimizer = optimizer
@@ -104,6 +108,13 @@ class Trainer(Generic[OptionsT, SpecT, DataT]):
             except Stopped:
                 self._save()
                 say(f"stopped by a signal at step {self.progress.step}; continue with: {resume}")
+                raise
+            except ValueError as error:
+                if "more than 1 value per channel" in str(error):
+                    raise InputError(
+                        "batch normalisation needs more than one value on each device: give a "
+                        "--batch-size whose last batch is larger, fewer --devices, or larger inputs"
+                    ) from None
                 raise
             except (RuntimeError, ConnectionError, EOFError) as error:
                 if self._loader_died(error):
@@ -209,7 +220,6 @@ class Trainer(Generic[OptionsT, SpecT, DataT]):
             pin=fabric.device.type == "cuda",
         )
         self.model.train()
-        loss_of_step, samples = 0.0, list[order.Indices]()
         with Progressbar(
             total=self.steps,
             initial=progress.batch,
@@ -217,29 +227,31 @@ class Trainer(Generic[OptionsT, SpecT, DataT]):
             desc=f"epoch {epoch + 1}/{options.epochs}",
             shown=self.storage.shown,
         ) as bar:
-            for part, batch in zip(parts, _alive(loader), strict=True):
-                if not samples:  # first part of a step
-                    # All randomness of a step follows from seed, step and rank: a resumed run draws
-                    # the same.
-                    torch.manual_seed(order.mix(seed, progress.step, fabric.global_rank, 2))
-                loss_of_step += self._backward(part, batch)
-                samples.append(part.indices)
-                if part.last:
-                    self._step(loss_of_step, samples)
-                    bar.update()
-                    if progress.batch % 20 == 0:
-                        bar.set_postfix(loss=f"{progress.mean_loss():.4f}")
-                    loss_of_step, samples = 0.0, []
-                    if options.max_steps is not None and progress.step >= options.max_steps:
-                        return
+            for step in steps_of(zip(parts, _alive(loader), strict=True)):
+                # All randomness of a step follows from seed, step and rank: a resumed run draws
+                # the same.
+                torch.manual_seed(order.mix(seed, progress.step, fabric.global_rank, 2))
+                weighed = with_factors(step, self.pipeline, options, fabric)
+                loss = sum(self._backward(part, batch) for part, batch in weighed)
+                self._step(loss, [part.indices for part, _ in step])
+                bar.update()
+                if progress.batch % 20 == 0:
+                    bar.set_postfix(loss=f"{progress.mean_loss():.4f}")
+                if options.max_steps is not None and progress.step >= options.max_steps:
+                    return
 
     def _backward(self, part: order.Part, batch: Batch) -> float:
         """Gradients of a part of a step; returns its share of the loss."""
-        with self.fabric.no_backward_sync(self.model, enabled=not part.last):
-            loss = self.pipeline.loss(self.model, self.fabric.to_device(batch), self.options)
+        batch = self.fabric.to_device(batch)
+
+        def loss_of(model: nn.Module) -> Tensor:
+            loss = self.pipeline.loss(model, batch, self.options)
             # Of mechanisms that have a loss of their own, such as the balance of routed heads.
-            auxiliary = auxiliary_loss(self.model)
-            loss = (loss if auxiliary is None else loss + auxiliary) * part.weight
+            auxiliary = auxiliary_loss(model)
+            return loss if auxiliary is None else loss + auxiliary
+
+        with self.shared.gradients_shared(part.last):
+            loss = self.shared(loss_of) * part.weight
             self.fabric.backward(loss)
         return loss.item()
 
@@ -255,6 +267,7 @@ class Trainer(Generic[OptionsT, SpecT, DataT]):
             self.optimizer.step()
             progress.loss_sum, progress.finite = progress.loss_sum + loss, progress.finite + 1
             progress.skipped_in_a_row = 0
+        self.shared.agree_on_statistics()
         self.optimizer.zero_grad(set_to_none=True)
         progress.step, progress.batch = progress.step + 1, progress.batch + 1
         if stop:
@@ -280,7 +293,7 @@ class Trainer(Generic[OptionsT, SpecT, DataT]):
         return bool(flags[0]), bool(flags[1]), float(mean)
 
     def _validate(self) -> dict[str, float]:
-        """Every process scores the entire validation part, so that all take the same decisions.
+        """Every process scores the entire validation part, and all take the figures of the first.
 
         Empty without a validation part."""
         if self.validation is None:
@@ -288,11 +301,14 @@ class Trainer(Generic[OptionsT, SpecT, DataT]):
         self.model.eval()
         lists = order.sequential(len(self.validation), max(self.options.batch_size, 64))
         loader = order.loader(self.validation, lists, workers=self.options.workers)
+        batches = self._interruptible(_alive(loader))
         with torch.no_grad(), RoutingWatch(self.model) as watch:
-            figures = self.pipeline.validate(
-                self.model, self._interruptible(_alive(loader)), self.options
+            figures = self.shared(
+                lambda model: self.pipeline.validate(model, batches, self.options)
             )
-        return {f"val_{name}": value for name, value in figures.items()} | watch.figures()
+        scores = {f"val_{name}": value for name, value in figures.items()} | watch.figures()
+        # Rounding that differs between devices must not let one of them stop before the others.
+        return self.fabric.broadcast(scores)
 
     def _interruptible(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         for batch in batches:

@@ -48,6 +48,24 @@ SHAPES = [
 ]
 
 
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize(("tokens", "keys"), [(5, 0), (0, 5), (0, 0)])
+def test_without_keys_all_is_zero_and_without_tokens_nothing_is_computed(
+    tokens: int, keys: int, dtype: torch.dtype, causal: bool
+) -> None:
+    query, gate = torch.randn(2, 3, tokens, 4, dtype=dtype), torch.ones(2, 3, tokens, dtype=dtype)
+    key, value = torch.randn(2, 2, 3, keys, 4, dtype=dtype)
+    tensors = [x.requires_grad_() for x in (query, key, value, gate)]
+    dirt = torch.full((2, 3, 64, 4), 1e4)  # memory that the next result may get
+    del dirt
+    out = gathered_heads(*tensors, causal=causal)
+    assert out.shape == query.shape
+    assert not out.any()
+    out.sum().backward()
+    assert all(x.grad is not None and not x.grad.any() for x in tensors)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("kind", [None, "keys", "pairs", "heads"])

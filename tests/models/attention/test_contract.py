@@ -92,6 +92,8 @@ def make(name: str, options: dict, dtype: torch.dtype = torch.float32) -> Attent
 
 def sizes(count: int) -> tuple[int, int]:
     """The most nearly square grid of that many cells."""
+    if not count:
+        return 0, 0
     return next(
         (side, count // side) for side in range(int(count**0.5), 0, -1) if count % side == 0
     )
@@ -107,7 +109,7 @@ def call(
         .to(x)
     )
     known = {"size": sizes(x.shape[1]), "static": static}
-    extras = {key: known[key] for key in getattr(mechanism, "extras", ())}
+    extras = {key: known[key] for key in getattr(mechanism, "extras", ()) if key in known}
     return mechanism(x, context, mask=mask, **extras)
 
 
@@ -152,6 +154,39 @@ def test_a_context_gives_the_keys_or_is_refused(name: str, options: dict) -> Non
     torch.testing.assert_close(call(mechanism, x, x), call(mechanism, x), rtol=1e-5, atol=1e-6)
     with pytest.raises(ValueError, match="context must be"):
         call(mechanism, x, torch.randn(3, 5, WIDTH))
+
+
+@every_mechanism
+@pytest.mark.parametrize("shape", [(0, 4), (2, 0), (0, 0)])
+def test_an_empty_batch_and_no_tokens_give_nothing(
+    name: str, options: dict, shape: tuple[int, int]
+) -> None:
+    mechanism = make(name, options).train()
+    for mask in (None, torch.ones(shape, dtype=torch.bool)):
+        x = torch.zeros(*shape, WIDTH, requires_grad=True)
+        out = call(mechanism, x, mask=mask)
+        assert out.shape == x.shape
+        assert mechanism.auxiliary is None
+        out.sum().backward()
+        for key, weight in mechanism.named_parameters():
+            assert weight.grad is not None, key
+            assert not weight.grad.any(), key
+    with pytest.raises(ValueError, match="mask must be"):
+        call(mechanism, x, mask=torch.ones(3, 5, dtype=torch.bool))
+    if not mechanism.crosses:
+        with pytest.raises(ValueError, match="takes no context"):
+            call(mechanism, x, x)
+
+
+@every_mechanism
+def test_without_any_key_a_token_receives_nothing(name: str, options: dict) -> None:
+    mechanism = make(name, options)
+    if not mechanism.crosses:
+        return
+    x, nothing = torch.randn(2, 3, WIDTH), torch.zeros(2, 0, WIDTH)
+    out = call(mechanism, x, nothing)
+    hidden = call(mechanism, x, torch.randn(2, 1, WIDTH), torch.zeros(2, 1, dtype=torch.bool))
+    torch.testing.assert_close(out, hidden)
 
 
 def masks(mechanism: Attention, batch: int, count: int) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 on, indicators.
 """
 
+import copy
 import math
 
 import pytest
@@ -310,7 +311,7 @@ def test_hybrids_build_run_and_get_the_embedding(name: str) -> None:
     if name == "static":
         mixer = model.encoder.layers[2].mixer
         sides = mixer.sides
-        mixer.sides = lambda x, static: (received.append((x, static)), sides(x, static))[1]
+        mixer.sides = lambda x, static, cache: (received.append((x, static)), sides(x, static))[1]
     x = torch.randn(2, 10, 3)
     model(x).square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
@@ -359,3 +360,23 @@ def test_diversity_of_heads_equals_a_loop() -> None:
             expected.append(sum(spread) / len(spread))
         got = indicators(weights, causal=causal)["head_diversity"]
         torch.testing.assert_close(got, torch.stack(expected), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", [{}, {"form": "linear"}, {"causal": True}])
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("autocast", [False, True])
+@torch.no_grad()
+def test_taylor_squares_large_scores_in_half_precision(
+    options: dict, kind: torch.dtype, autocast: bool
+) -> None:
+    torch.manual_seed(0)
+    model = build_attention("taylor", 16, 4, **options).eval().to(kind)
+    x = (60 * torch.randn(2, 9, 16)).to(kind)
+    exact = copy.deepcopy(model).double()(x.double())
+    if autocast:
+        with torch.autocast("cpu", kind):
+            out = model.float()(x.float())
+    else:
+        out = model(x)
+        assert model.weights(x).dtype == kind
+    assert (out.double() - exact).norm() < 0.01 * exact.norm()

@@ -8,17 +8,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from headwise.models.attention.base import attend, auxiliary_loss, grid_of, masked_softmax, rotary
+from headwise.models.attention import build_attention
+from headwise.models.attention.base import attend, auxiliary_loss, grid_of, masked_softmax
+from headwise.models.attention.positions import rotary
 from headwise.models.attention.softmax import SoftmaxAttention
 
 
-def turned(x: Tensor) -> Tensor:
+def turned(x: Tensor, start: int = 0) -> Tensor:
     """Rotary positions as multiplication by complex numbers, token by token; x: (N, d)."""
     half = x.shape[1] // 2
     out = torch.zeros_like(x)
     for n in range(len(x)):
         for i in range(half):
-            angle = n * 10_000 ** (-i / half)
+            angle = (start + n) * 10_000 ** (-i / half)
             number = complex(x[n, i], x[n, half + i]) * complex(math.cos(angle), math.sin(angle))
             out[n, i], out[n, half + i] = number.real, number.imag
     return out
@@ -36,7 +38,7 @@ def formula(model: SoftmaxAttention, x: Tensor, context: Tensor, mask: Tensor) -
     for h in range(model.heads):
         q, k, v = query[:, h], both[:, 0, h // group], both[:, 1, h // group]
         if model.rotary:
-            q, k = turned(q), turned(k)
+            q, k = turned(q, len(context) - len(x)), turned(k)
         for i in range(len(x)):
             visible = [j for j in range(len(context)) if mask[i, j]]
             if model.causal:
@@ -106,6 +108,16 @@ def test_rotary_sees_distances_only() -> None:
     torch.testing.assert_close(scores, later)
     torch.testing.assert_close(rotary(x).norm(dim=-1), x.norm(dim=-1))
     torch.testing.assert_close(rotary(x)[0, 0], turned(x[0, 0]))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("name", ["softmax", "moh", "differential"])
+def test_the_last_tokens_alone_stand_at_the_end_of_their_context(name: str, causal: bool) -> None:
+    torch.manual_seed(4)
+    model = build_attention(name, 16, 4, positions="rotary", causal=causal).double().eval()
+    x = torch.randn(2, 10, 16, dtype=torch.float64)
+    for count in (1, 3, 10):
+        torch.testing.assert_close(model(x[:, -count:], x), model(x)[:, -count:])
 
 
 def test_a_bias_and_a_mask_together() -> None:

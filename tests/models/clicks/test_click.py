@@ -18,9 +18,9 @@ from headwise.models.clicks.click import (
     Layout,
     MMoE,
     SharedBottom,
-    TokenMixer,
 )
 from headwise.models.clicks.infnet import INFNet
+from headwise.models.clicks.tokens import TokenMixer
 
 FULL, BARE = (Layout([9, 7, 5], [1, 1, 3], sequences, 2, 32) for sequences in (2, 0))
 MODELS = {
@@ -38,6 +38,7 @@ MODELS = {
     "ungated": lambda y, **o: INFNet(y, gated=False, **o),
     "uniform": lambda y, **o: INFNet(y, cross=False, **o),
     "taskless": lambda y, **o: INFNet(y, task_tokens=False, **o),
+    "taylor": lambda y, **o: INFNet(y, attention="taylor", **o),
 }
 INFNETS = list(MODELS)[6:]
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]

@@ -201,16 +201,24 @@ def test_names_and_sizes_that_are_no_trunk(monkeypatch) -> None:
     )
 
 
-@pytest.mark.parametrize("attention", ["agent-learned", "differential"])
+@pytest.mark.parametrize("attention", ["star", "differential", "static"])
 def test_another_mechanism_in_all_blocks(attention: str) -> None:
     trunk = shaken(scratch(attention=attention, ffn="glu"))
     x = picture(trunk)
-    tokens, pairs = trunk(x, read=True)
-    assert not trunk.readable
-    assert pairs == []
-    expected = trunk.embed(x)
+    tokens, reads = trunk(x, read=True)
+    assert (trunk.readable, trunk.pairable) == {
+        "star": (False, True), "differential": (True, True), "static": (True, False)
+    }[attention]  # fmt: skip
+    assert len(reads) == (2 if trunk.readable else 0)
+    first = expected = trunk.embed(x)
     for block in trunk.blocks:
-        expected = expected + block.attn(block.norm1(expected))
+        extras = {"static": first} if attention == "static" else {}
+        normed = block.norm1(expected)
+        if trunk.readable:
+            torch.testing.assert_close(
+                reads.pop(0), block.attn.weights(normed, **extras).mean(1).detach()
+            )
+        expected = expected + block.attn(normed, **extras)
         expected = expected + block.mlp(block.norm2(expected))
     torch.testing.assert_close(tokens, expected)
     tokens.square().mean().backward()

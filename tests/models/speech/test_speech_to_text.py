@@ -7,8 +7,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from headwise.models.attention import names_with
 from headwise.models.speech.decoding import Rules, transcribe
-from headwise.models.speech.speech_to_text import Memory, SpeechToText, causal_names
+from headwise.models.speech.mixers import causal_names, crossing_attention
+from headwise.models.speech.speech_to_text import Memory, SpeechToText
 from headwise.models.weights.whisper import read_whisper
 from headwise.tests.whisper_files import ctranslate2
 
@@ -157,11 +159,8 @@ def test_no_token_depends_on_later_ones(name):
 
 
 def test_every_choice_of_the_pipeline_is_there():
-    from headwise.models.speech.speech_to_text import crossing_attention
-    from headwise.pipelines.speech.options import CAUSAL, CROSSING
-
-    assert tuple(causal_names()) == CAUSAL
-    for name in CROSSING:
+    assert causal_names() == names_with("causal")
+    for name in names_with("context"):
         build(cross_attention=name)(inputs()[0], torch.zeros(3, 4, dtype=torch.int64))
     with pytest.raises(ValueError, match="takes no context"):
         crossing_attention("static", 16, 2)
@@ -364,3 +363,32 @@ def test_damaged_weights_are_one_line(tmp_path):
     (tmp_path / "a.pt").write_text("nothing")
     with pytest.raises(ValueError, match="cannot be read as weights"):
         read_whisper(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("place", ["decoder_attention", "cross_attention"])
+def test_heads_that_tokens_choose_are_never_computed_as_plain_softmax(place: str) -> None:
+    """A mixture of heads is a softmax attention, too; keys and values alone do not tell its gates,
+    nor the turns of rotary positions.
+    """
+    rotary = {"softmax": {"positions": "rotary"}}
+    for options in ({place: "moh"}, {"options": rotary}):
+        model, (features, lengths) = build(**options).eval(), inputs()
+        memory, tokens = model.encode(features, lengths), torch.randint(0, 11, (3, 5))
+        assert not model.decoder.cached
+        plain = model.decoder(tokens, memory).logits
+        mapped = model.decoder(tokens, memory, maps="layers")
+        torch.testing.assert_close(mapped.logits, plain, atol=1e-5, rtol=1e-4)
+    assert build().decoder.cached
+
+
+def test_options_go_to_the_mechanism_of_their_name_in_every_place() -> None:
+    model = build(
+        encoder_attention="moh",
+        decoder_attention="moh",
+        cross_attention="differential",
+        options={"moh": {"active": 1, "shared": 0}},
+    )
+    own, cross = model.decoder.layers[0].own, model.decoder.layers[0].cross
+    encoder = model.encoder.layers[0].mixer
+    assert (own.active, own.causal, encoder.active, encoder.causal) == (1, True, 1, False)
+    assert type(cross).__name__ == "GroupedDifferentialAttention"

@@ -3,6 +3,7 @@ gradients, graphs.
 """
 
 import math
+import re
 
 import pytest
 import torch
@@ -207,9 +208,7 @@ def test_pwca_is_in_training_only(monkeypatch) -> None:
 def test_sa_alone_is_the_plain_transformer_and_costs_no_more(monkeypatch) -> None:
     model, x = shaken_model(heads="sa"), pictures()
     plain = F.normalize(model.trunk.model.forward_features(x)[:, 0])
-    monkeypatch.setattr(
-        dcal, "rollout_row", lambda *arguments: pytest.fail("rollout is not needed")
-    )
+    monkeypatch.setattr(dcal, "rollout_of", lambda *arguments: pytest.fail("rollout is not needed"))
     monkeypatch.setattr(CrossLayer, "forward", lambda *arguments: pytest.fail("GLCA is not needed"))
     torch.testing.assert_close(model(x), plain.float())
     model.output = "probabilities"
@@ -300,19 +299,66 @@ def test_exported_it_is_plain_pytorch_with_a_free_number_of_pictures(
         )
 
 
+def as_mechanisms(plain: DCAL) -> DCAL:
+    """The same model, whose attention is three times the core's softmax mechanism instead of
+    timm's, of DCAL's and of the pairs'.
+    """
+    options = {"kv_heads": HEADS}  # the default, by which it is no longer timm's own
+    model = DCAL(trunk(attention="softmax", attention_options=options), 5, local=0.4)
+    state = {}
+    for name, value in plain.state_dict().items():
+        if ".attn.qkv." in name:
+            query, rest = value[:WIDTH], value[WIDTH:]
+            state[name.replace("qkv", "query")] = query
+            state[name.replace("qkv", "key_value")] = rest
+        elif ".attn.proj." in name:
+            state[name.replace("proj", "out")] = value
+        else:
+            state[re.sub(r"(glca\.\d)\.(query|key_value|out)\.", r"\1.mixer.\2.", name)] = value
+    model.load_state_dict(state)
+    return model.double().eval()
+
+
+def test_the_branches_of_a_mechanism_are_those_of_softmax_where_it_is_softmax() -> None:
+    plain, x = shaken_model(), pictures()
+    model = as_mechanisms(plain)
+    assert not model.trunk.plain
+    torch.testing.assert_close(model.rollout(x), plain.rollout(x))
+    torch.testing.assert_close(model(x), plain(x))
+    partner = torch.tensor([1, 2, 3, 0])
+    for training in (plain, model):
+        training.train()
+    expected, found = (one.branches(x, partner=partner) for one in (plain, model))
+    assert set(found.tokens) == {"sa", "glca", "pwca"}
+    for name, token in expected.tokens.items():
+        torch.testing.assert_close(found.tokens[name], token)
+
+
+@pytest.mark.parametrize("attention", ["differential", "taylor"])
+def test_other_mechanisms_learn_in_all_branches(attention: str) -> None:
+    torch.manual_seed(0)
+    model = DCAL(trunk(2, attention=attention), 5).train()
+    branches = model.branches(pictures().float())
+    sum(logits.square().mean() for logits in branches.logits.values()).backward()
+    learning = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    idle = [name for name, weight in learning.items() if weight.grad is None]
+    assert idle == ["log_variance"]
+    assert model.eval().rollout(pictures().float()).sum((1, 2)).max() <= 1 + 1e-5
+
+
 def test_mistakes() -> None:
-    with pytest.raises(
-        ValueError, match="GLCA and PWCA read softmax attention, the trunk has agent-learned"
-    ):
-        DCAL(trunk(1, attention="agent-learned"), 2)
+    with pytest.raises(ValueError, match="GLCA and PWCA cannot read attention 'random'"):
+        DCAL(trunk(1, attention="random"), 2)
+    with pytest.raises(ValueError, match="GLCA cannot read attention 'star'"):
+        DCAL(trunk(1, attention="star"), 2)
     for wrong in ({"local": 0.0}, {"local": 1.1}, {"glca": -1}):
         with pytest.raises(ValueError, match="local must be in"):
             DCAL(trunk(1), 2, **wrong)
     with pytest.raises(ValueError, match="3 heads do not divide width 16"):
         CrossLayer(16, 3)
-    model = DCAL(trunk(1, attention="agent-learned"), 2, glca=0, pwca=False).eval()
+    model = DCAL(trunk(1, attention="star"), 2, glca=0, pwca=False).eval()
     assert model(torch.randn(2, 3, 32, 16)).shape == (2, WIDTH)
-    with pytest.raises(ValueError, match="no rollout of agent-learned"):
+    with pytest.raises(ValueError, match="no rollout of star"):
         model.rollout(torch.randn(2, 3, 32, 16))
 
 

@@ -166,6 +166,21 @@ def test_the_core_in_every_block(options):
     assert not unused
 
 
+def test_a_static_mechanism_reads_the_tokens_before_the_first_block():
+    from timm.models.pvt_v2 import PyramidVisionTransformerStage
+
+    torch.manual_seed(0)
+    pvt = PyramidVisionTransformerStage(16, 16, 2, False, num_heads=2)
+    stage = TransformerStage(pvt, attention="static").eval()
+    x = torch.randn(2, 16, 4, 4)
+    first = tokens = x.flatten(2).transpose(1, 2)
+    for block in stage.blocks:
+        tokens = tokens + block.attn.inner(block.norm1(tokens), static=first)
+        tokens = tokens + block.mlp(block.norm2(tokens), (4, 4))
+    expected = stage.norm(tokens).transpose(1, 2).unflatten(2, (4, 4))
+    torch.testing.assert_close(stage(x), expected)
+
+
 def test_held_parts_do_not_change_and_are_in_evaluation_mode():
     torch.manual_seed(0)
     model = build_gldmnet("small", "small")

@@ -157,7 +157,7 @@ def test_half_precision_compile_and_export() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"attention": "eyes"}, "must be one of"),
+        ({"attention": "eyes"}, "no mechanism 'eyes'; nearest is"),
         ({"attention": "none", "form": "pure"}, "attention 'none' has not"),
         ({"sees": "nothing"}, "both, global or local"),
         ({"form": "odd"}, "residual or pure"),
@@ -177,3 +177,33 @@ def test_mistakes_are_named(options, message) -> None:
     network = build_medusa("mobilenetv3_small_050")
     with pytest.raises(ValueError, match="no sequence of stages"):
         network(small, small)
+
+
+class TestBottleneck:
+    @pytest.mark.parametrize("attention", ["softmax", "star", "agent-grid", "contmix", "static"])
+    def test_a_layer_of_the_mechanism_is_behind_the_last_stage(self, attention: str) -> None:
+        built = model(attention=attention).eval()
+        assert {built.body, built.heads, built.gates} == {None}
+        picture, small = small_inputs(side=64)
+        attended = built.attend(picture, small)
+        assert attended.masks == []
+        last = built.backbone(picture.expand(-1, 3, -1, -1))[-1]
+        tokens, layer = last.flatten(2).transpose(1, 2), built.bottleneck.layer
+        extras = {"size": tuple(last.shape[2:])} if "size" in layer.mixer.extras else {}
+        extras |= {"static": tokens} if attention == "static" else {}
+        tokens = tokens + layer.mixer(layer.norm1(tokens), **extras)
+        tokens = tokens + layer.feedforward(layer.norm2(tokens))
+        torch.testing.assert_close(attended.features.flatten(2).transpose(1, 2), tokens)
+        torch.testing.assert_close(attended.logits, built.classifier(tokens.mean(1)))
+
+    def test_its_options_and_its_network_are_those_that_are_asked_for(self) -> None:
+        built = model(attention="moh", attention_options={"active": 1}, ffn="moe")
+        mixer, network = built.bottleneck.layer.mixer, built.bottleneck.layer.feedforward
+        assert (type(mixer).__name__, mixer.active) == ("MixtureOfHeads", 1)
+        assert type(network).__name__ == "MoE"
+        built(*small_inputs()).square().mean().backward()
+        assert all(weight.grad is not None for weight in built.bottleneck.parameters())
+
+    def test_an_unknown_mechanism_is_named_with_the_nearest(self) -> None:
+        with pytest.raises(ValueError, match="no mechanism 'softmx'; nearest is 'softmax'"):
+            model(attention="softmx")

@@ -557,7 +557,14 @@ class TestOthers:
     @pytest.mark.parametrize(
         ("words", "message"),
         [
-            (("--attention", "agent-learned"), "add --glca 0 and --no-pwca"),
+            (
+                ("--attention", "agent"),
+                "agent: takes no context, which GLCA and PWCA need; add --glca 0 and --no-pwca",
+            ),
+            (
+                ("--attention", "star"),
+                "star: has no attention weights, which GLCA needs; add --glca 0",
+            ),
             (("--batch-size", 10), "must be a multiple of --per-identity 4"),
             (
                 ("--model", "cca", "--triplet", "no", "--batch-size", 2),

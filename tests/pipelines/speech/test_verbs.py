@@ -29,6 +29,8 @@ SMALL = ("--width", 16, "--heads", 2, "--encoder-layers", 1, "--decoder-layers",
     [
         (("--width", "15"), "must be even"),
         (("--decoder-attention", "star"), "has no causal form"),
+        (("--attention", "star"), "has no causal form, which the decoder needs; give --decoder-"),
+        (("--attention", "static"), "takes no context, which the way from tokens to states needs"),
         (("--cross-attention", "static"), "takes no context"),
         (("--encoder-attention", "coordinate"), "tokens in a row"),
         (("--kernel", "4"), "must be odd"),
@@ -298,7 +300,7 @@ def test_weights_are_adopted(headwise, home, tmp_path):
     [
         ("--encoder", "conformer"),
         ("--ffn", "moe"),
-        ("--encoder-attention", "taylor"),
+        ("--attention", "taylor"),
         ("--decoder-attention", "differential"),
         ("--cross-attention", "differential"),
         ("--tokens", "bpe", "--vocabulary", 300, "--ctc", 0),

@@ -1,0 +1,163 @@
+"""Every task trains in two processes: equal weights on both, and those of one process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+from safetensors.torch import load_file
+
+from headwise.pipelines import TASKS
+from headwise.tests.contract import watched_steps
+from headwise.tests.contract.small_data import BUILDERS
+
+STEPS = 3
+SMALL: Mapping[str, Mapping[str, Any]] = {
+    "forecast": {"width": 8, "feedforward": 8, "layers": 1, "heads": 2, "batch_size": 6},
+    "medical": {"size": (64, 64), "body_size": (16, 16), "batch_size": 7, "balanced": False},
+    "ranking": {"width": 4, "towers": (4,), "layers": 1, "batch_size": 64},
+    "reid": {"size": (32, 32), "width": 24, "layers": 1, "batch_size": 8},
+    "saliency": {"size": (64, 64), "batch_size": 3},
+    "speech": {"width": 8, "heads": 2, "encoder_layers": 1, "decoder_layers": 1, "batch_size": 3},
+    "wsi": {"inner": 8, "branches": 2, "batch_size": 4},
+}
+"""Sizes, and batches of which one process gets more than the other."""
+NO_DRAWS: Mapping[str, Mapping[str, Any]] = {
+    "forecast": {"attention": "softmax", "ffn": "moe", "balance": 1.0},
+    "medical": dict.fromkeys(("turn", "shift", "zoom", "aspect", "brightness"), 0.0)
+    | {"flip": False, "class_weights": True},
+    "ranking": {"dropout": 0.0},
+    "reid": {"drop_path": 0.0, "pwca": False, "pad": 0, "erase": 0.0}
+    | {"flip": False, "triplet": "no", "neck": "no"},
+    "saliency": dict.fromkeys(("drop_path", "zoom", "turn", "colour", "blank"), 0.0)
+    | {"flip": False},
+    "speech": {"dropout": 0.0, "mask_time": 0, "mask_bands": 0},
+    "wsi": {"masked": 0, "class_weights": True},
+}
+"""No random draws, and no loss of several samples together."""
+TWO = {"devices": 2, "accelerator": "cpu"}
+ROUNDING = {"saliency": 1e-5}
+"""Largest difference where the loss is taken in 32 bits, which Adam makes larger."""
+RESUMED = "forecast"
+
+
+def train_in_two_processes(jobs: list[dict[str, Any]], folder: Path, seconds: int = 300) -> None:
+    """Do the jobs of `watched_steps` one after the other in the same two processes."""
+    file = folder / "jobs.json"
+    file.write_text(json.dumps(jobs))
+    command = [sys.executable, "-m", watched_steps.__name__, str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+    assert done.returncode == 0, done.stderr
+
+
+def steps_by_rank(run: Path) -> list[list[str]]:
+    """The checksums of all steps, by rank."""
+    files = sorted(Path(f"{run}-steps").glob("rank-*.json"))
+    return [json.loads(file.read_text()) for file in files]
+
+
+def difference(run: Path, other: Path) -> float:
+    """The largest difference of two trainings after their last step."""
+    one, two = (load_file(Path(f"{r}-steps") / "weights.safetensors") for r in (run, other))
+    assert one.keys() == two.keys()
+    return max(float((one[name].double() - two[name].double()).abs().max()) for name in one)
+
+
+def numbers_of(metrics: object, name: str = "") -> dict[str, float]:
+    """The numbers of a metrics.json, by their place in it."""
+    if isinstance(metrics, bool) or metrics is None or isinstance(metrics, str):
+        return {}
+    if isinstance(metrics, int | float):
+        return {name: float(metrics)}
+    items = metrics.items() if isinstance(metrics, dict) else enumerate(metrics)  # pyright: ignore
+    return {k: v for key, value in items for k, v in numbers_of(value, f"{name}/{key}").items()}
+
+
+def predictions_of(run: Path) -> pl.DataFrame:
+    """The predictions of a run, without the mark of the exact weights that they are by."""
+    return pl.read_parquet(run / "predictions.parquet").drop("model", strict=False)
+
+
+@dataclass
+class Runs:
+    """One training by one process, and the same by two: as copies and as one model in parts.
+
+    by_default: with what the task draws at random, as copies; resumed: in parts, stopped after the
+    first step and resumed; None: not tried for this task.
+    """
+
+    name: str
+    alone: Path
+    copies: Path
+    parts: Path
+    by_default: Path
+    resumed: Path | None
+
+
+@pytest.fixture(scope="module", params=list(TASKS))
+def runs(request, tmp_path_factory) -> Runs:
+    """All trainings of a task."""
+    name, folder = request.param, tmp_path_factory.mktemp(request.param)
+    (folder / "data").mkdir()
+    default = {**BUILDERS[name](folder / "data").write(), **SMALL[name], "max_steps": STEPS}
+    exact = {**default, **NO_DRAWS[name], **watched_steps.EXACT}
+    parts = {**exact, "strategy": "fsdp"}
+    alone, *others = (folder / run for run in ("alone", "copies", "parts", "default", "resumed"))
+    jobs = [
+        {"task": name, "exact": given is not default, "options": {**given, **TWO, "run": str(run)}}
+        for run, given in zip(others, (exact, parts, default))
+    ]
+    resumed = others[-1] if name == RESUMED else None
+    if resumed is not None:
+        often = {**parts, **TWO, "run": str(resumed), "checkpoint_every": 1}
+        jobs += [
+            {"task": name, "exact": True, "stop_after": 2, "options": often},
+            {"task": name, "exact": True, "options": {**often, "resume": True}},
+        ]
+    watched_steps.train({"task": name, "exact": True, "options": {**exact, "run": str(alone)}})
+    train_in_two_processes(jobs, folder)
+    return Runs(name, alone, *others[:3], resumed)
+
+
+def test_both_processes_hold_the_same_weights_after_every_step(runs):
+    for run in (runs.copies, runs.parts, runs.by_default):
+        first, second = steps_by_rank(run)
+        assert len(first) == STEPS
+        assert first == second
+
+
+def test_two_processes_train_the_model_of_one(runs, capsys):
+    apart = {
+        sharing: difference(runs.alone, run)
+        for sharing, run in (("copies", runs.copies), ("in parts", runs.parts))
+    }
+    with capsys.disabled():
+        words = ", ".join(f"{sharing} {value:.1e}" for sharing, value in apart.items())
+        print(f"\n{runs.name}: weights apart after {STEPS} steps: {words}")
+    assert max(apart.values()) < ROUNDING.get(runs.name, 1e-7)
+
+
+def test_two_processes_score_and_predict_as_one(runs):
+    one = numbers_of(json.loads((runs.alone / "metrics.json").read_text()))
+    for run in (runs.copies, runs.parts):
+        two = numbers_of(json.loads((run / "metrics.json").read_text()))
+        assert two == pytest.approx(one, rel=1e-4, abs=1e-4, nan_ok=True)
+        assert_frame_equal(
+            predictions_of(run), predictions_of(runs.alone), rel_tol=1e-3, abs_tol=1e-4
+        )
+
+
+def test_a_model_in_parts_is_resumed_where_it_stopped(runs):
+    if runs.resumed is None:
+        pytest.skip(f"{RESUMED} stands for all tasks")
+    assert steps_by_rank(runs.resumed)[0] == steps_by_rank(runs.parts)[0][2:]
+    assert difference(runs.resumed, runs.parts) == 0
+    assert_frame_equal(predictions_of(runs.resumed), predictions_of(runs.parts))
