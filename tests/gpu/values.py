@@ -19,7 +19,9 @@ TINY = (1, 3, 17)  # for the interpreter
 LAYOUTS = (straight, permuted, strided)
 FAR = 1e4
 MANY = 65_537  # heads of samples: one more than the second axis of a grid may have
-# Of the largest number of a result, at least 1. Gradients: five times that.
+# Of the largest number of a result, at least 1; of a gradient five times that. Plain forms reach
+# 0.7 of it in half precision and 0.06 in float32; one product of TF32 in place of three is off by
+# 3e-4.
 TOLERANCES = {torch.float32: 2e-5, torch.bfloat16: 8e-3, torch.float16: 2e-3}
 IN_A_ROW = {cases.experts: 3}  # operators that round one after the other
 FAR_TOLERANCE = 5e-2  # scores of 1e4 have errors of 1e-3 in float32, and so have weights
@@ -112,11 +114,7 @@ def wrong(trial: Trial, device: torch.device) -> list[str]:
         if not torch.equal(a.detach().cpu().nan_to_num(), b.detach().cpu().nan_to_num())
     ]
     right = expected(trial, x.notes, device)
-    sizes = trial.sizes
-    length = max(sizes.tokens, sizes.keys, sizes.width, sizes.values, 1)
     tolerance = TOLERANCES[trial.dtype] * IN_A_ROW.get(trial.case, 1)
-    if trial.dtype == torch.float32:
-        tolerance *= length**0.5
     if trial.far > 1:
         lines += differences("result", results, right[0], FAR_TOLERANCE)
         some = [s for s, plain in zip(slopes, right[1]) if bool(plain.isfinite().all())]
