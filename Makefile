@@ -89,7 +89,10 @@ faults: $(DEV) ## the long fault tests: kills, full disks, damaged files; prints
 bench: $(DEV) ## speed and memory beside the published form (CPU)
 	$(BIN)/python benchmarks/models/softs.py $(ARGS)
 
+gpu: $(DEV) ## every operator on a GPU: values, compilers, times, a training step; without one a dry run
+	$(BIN)/python tests/gpu/check.py $(ARGS)
+
 clean: ## remove .venv and caches, never a run
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo test test-all check mutation docs coverage faults bench clean $(TASKS)
+.PHONY: help setup demo test test-all check mutation docs coverage faults bench gpu clean $(TASKS)

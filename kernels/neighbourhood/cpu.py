@@ -43,8 +43,14 @@ def layout(height: int, width: int, window: int, clamp: bool, device: torch.devi
 
 def _padded(x: Tensor, where: Layout) -> Tensor:
     """(B, H, N, e) -> (G, Y + 2 pad, X + 2 pad, e)."""
-    grid = x.reshape(-1, where.height, where.width, x.shape[-1])
+    heads = x.shape[0] * x.shape[1]
+    grid = x.reshape(heads, where.height, where.width, x.shape[-1])
     return F.pad(grid, (0, 0, *[where.pad] * 4)) if where.pad else grid
+
+
+def _lines(x: Tensor, where: Layout) -> Tensor:
+    """(B, H, N, e) -> (B H Y, X, e), also of a grid without cells."""
+    return x.reshape(x.shape[0] * x.shape[1] * where.height, where.width, x.shape[-1])
 
 
 def _tiles(where: Layout) -> list[tuple[slice, slice, Tensor]]:
@@ -93,7 +99,7 @@ def _products(a: Tensor, b: Tensor, where: Layout) -> Tensor:
     image.
     """
     kind = compute_type(a)
-    grid, cells_of = _padded(b.to(kind), where), a.to(kind).reshape(-1, where.width, a.shape[-1])
+    grid, cells_of = _padded(b.to(kind), where), _lines(a.to(kind), where)
     size = (grid.shape[0], where.height, where.width)
     out = grid.new_empty((*size, where.window, where.window))
     tiles = _tiles(where)
@@ -112,7 +118,7 @@ def _scattered(weights: Tensor, a: Tensor, where: Layout) -> Tensor:
     e).
     """
     kind = compute_type(a)
-    pad, cells_of = where.pad, a.to(kind).reshape(-1, where.width, a.shape[-1])
+    pad, cells_of = where.pad, _lines(a.to(kind), where)
     groups = a.shape[0] * a.shape[1]
     rows = weights.to(kind).reshape(groups, where.height, where.width, where.window, where.window)
     grid = cells_of.new_zeros((groups, where.height + 2 * pad, where.width + 2 * pad, a.shape[-1]))
@@ -139,7 +145,7 @@ def allowed(where: Layout, mask: Tensor | None) -> Tensor | None:
     row = (where.rows[:, None] + steps)[:, None, :, None]  # (Y, 1, w, 1)
     column = (where.columns[:, None] + steps)[None, :, None, :]
     present = torch.ones(1, where.height, where.width, dtype=torch.bool, device=device)
-    present = present if mask is None else mask.view(-1, where.height, where.width)
+    present = present if mask is None else mask.view(len(mask), where.height, where.width)
     present = F.pad(present, [where.pad] * 4)
     return present[:, row, column].reshape(
         present.shape[0], 1, where.height * where.width, where.window**2

@@ -29,7 +29,7 @@ def _tiles(query: Tensor, key1: Tensor, key2: Tensor) -> Iterator[tuple[slice, s
     numbers = max(1, NUMBERS // max(1, query.shape[0] * first))
     rows = min(tokens, max(1, numbers // min(second, 16))) if second and first else tokens
     step = max(1, numbers // max(1, rows))
-    for start in range(0, tokens, rows):
+    for start in range(0, tokens, max(1, rows)):
         for begin in range(0, second if first else 0, step):
             yield slice(start, start + rows), slice(begin, begin + step)
 

@@ -87,8 +87,8 @@ def _sizes(
             size = torch.full((batch,), most, dtype=torch.int64, device=x.device)
         elif size.shape != (batch,) or size.dtype != torch.int64:
             raise ValueError(f"{expected}, got {size.dtype} {tuple(size.shape)}")
-        elif size.is_cuda:
-            # Checked where the numbers are: the host would wait for them.
+        elif size.is_cuda or torch.compiler.is_compiling():
+            # Checked where the numbers are: the host would wait for them, and no graph holds that.
             torch.ops.aten._assert_async.msg(((size >= least) & (size <= most)).all(), expected)
         elif batch and (int(size.min()) < least or int(size.max()) > most):
             raise ValueError(f"{expected}, got {size.tolist()}")

@@ -109,3 +109,11 @@ def test_a_number_that_is_nan_stays_in_its_windows():
     assert torch.equal(filtered[0, 1], expected[0, 1])
     assert torch.equal(filtered[0, 0, :8], expected[0, 0, :8])
     assert torch.equal(filtered[0, 0, 13:], expected[0, 0, 13:])
+
+
+def test_sizes_are_compiled_without_a_break():
+    cost, rows, columns = torch.randn(2, 3, 5), torch.tensor([2, 3]), torch.tensor([5, 4])
+    compiled = torch.compile(time_warp, fullgraph=True, backend="eager")
+    assert all(map(torch.equal, compiled(cost, rows, columns), time_warp(cost, rows, columns)))
+    with pytest.raises(RuntimeError, match="columns must be"):
+        compiled(cost, rows, columns + 1)
