@@ -127,7 +127,7 @@ def mechanisms_page() -> str:
     rows = []
     for name, row in ATTENTION.items():
         cls = attention_class(name)
-        source = f"`{row.cls}` in `models/attention/{row.module}.py`"
+        source = f"`{row.cls}` in `models/attention/{row.module.replace('.', '/')}.py`"
         masks = ", ".join(cls.masks)
         crosses = "yes" if cls.crosses else "no"
         cache = "with `causal=True`" if "cache" in cls.extras else "no"

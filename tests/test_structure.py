@@ -83,7 +83,7 @@ def test_files_and_folders_are_of_a_size_to_read() -> None:
     assert long == {}
     folders = {path.parent for path in paths}
     full = {str(f.relative_to(ROOT)): n for f in folders if (n := files_in(f)) > MOST_FILES}
-    assert full.keys() <= {"models/attention"}  # one file per mechanism
+    assert full == {}
 
 
 def lines_of(path: Path) -> int:

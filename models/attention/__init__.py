@@ -18,26 +18,26 @@ from .table import ALIASES, ATTENTION, FEATURES, Feature, Fits, Mechanism
 
 if TYPE_CHECKING:
     from .agent import AgentAttention, GridAgentAttention, LearnedAgentAttention
-    from .aggregated import AggregatedAttention
     from .base import Attention
     from .cache import Cache
     from .combiner import Combiner
-    from .contmix import ContMix
-    from .coordinate import CoordinateAttention
+    from .deconstructed.fixed import FixedAttention
+    from .deconstructed.no_mixing import NoMixing
+    from .deconstructed.query_free import QueryFreeAttention
+    from .deconstructed.static import StaticAttention
+    from .deconstructed.taylor import TaylorAttention
     from .differential import GroupedDifferentialAttention
-    from .fixed import FixedAttention
     from .gaussian import GaussianAdaptiveAttention
+    from .grid.aggregated import AggregatedAttention
+    from .grid.contmix import ContMix
+    from .grid.coordinate import CoordinateAttention
+    from .grid.tap import TAPAttention
     from .moh import MixtureOfHeads
-    from .no_mixing import NoMixing
-    from .query_free import QueryFreeAttention
     from .query_pool import InducedAttention
     from .signed_root import SignedRootAttention
     from .softmax import SoftmaxAttention
     from .squeeze import SqueezeExcitation
     from .star import STAR
-    from .static import StaticAttention
-    from .tap import TAPAttention
-    from .taylor import TaylorAttention
     from .tensor import TensorAttention
 else:
     EXPORTS = {

@@ -37,23 +37,23 @@ ATTENTION: dict[str, Mechanism] = {
         "agent", "LearnedAgentAttention", "any tokens", "O(N A D)", "PyTorch's",
         "Han et al. 2024, arXiv 2312.08874"),
     "aggregated": Mechanism(
-        "aggregated", "AggregatedAttention", "grid", "O(N (w^2 + P) D)", "neighbourhood",
+        "grid.aggregated", "AggregatedAttention", "grid", "O(N (w^2 + P) D)", "neighbourhood",
         "TransNeXt, Shi 2024, arXiv 2311.17132"),
     "combiner": Mechanism(
         "combiner", "Combiner", "sequence", "O(N (g + N/g) D)", "PyTorch's",
         "Ren et al. 2021, arXiv 2107.05768"),
     "contmix": Mechanism(
-        "contmix", "ContMix", "grid", "O(N w^2 D)", "neighbourhood",
+        "grid.contmix", "ContMix", "grid", "O(N w^2 D)", "neighbourhood",
         "OverLoCK, Lou and Yu 2025, arXiv 2502.20087"),
     "coordinate": Mechanism(
-        "coordinate", "CoordinateAttention", "grid", "O(N D)", "none needed",
+        "grid.coordinate", "CoordinateAttention", "grid", "O(N D)", "none needed",
         "Hou et al. 2021, arXiv 2103.02907"),
     "differential": Mechanism(
         "differential", "GroupedDifferentialAttention", "any tokens", "O(N M D)",
         "PyTorch's, differential_combine",
         "Grouped Differential Attention 2025, arXiv 2510.06949"),
     "fixed-sequence": Mechanism(
-        "fixed", "FixedAttention", "sequence", "O(N^2 D)", "none",
+        "deconstructed.fixed", "FixedAttention", "sequence", "O(N^2 D)", "none",
         "arXiv 2510.11602", {"source": "sequence"}),
     "gaussian": Mechanism(
         "gaussian", "GaussianAdaptiveAttention", "any tokens", "O(N D)", "none needed",
@@ -65,16 +65,16 @@ ATTENTION: dict[str, Mechanism] = {
         "moh", "MixtureOfHeads", "any tokens", "O(N M D)", "gathered_heads",
         "MoH, Jin et al. 2024, arXiv 2410.11842"),
     "no-mixing": Mechanism(
-        "no_mixing", "NoMixing", "any tokens", "O(N D^2)", "none",
+        "deconstructed.no_mixing", "NoMixing", "any tokens", "O(N D^2)", "none",
         "MLP, arXiv 2510.11602"),
     "position-only": Mechanism(
-        "fixed", "FixedAttention", "sequence", "O(N^2 D)", "none",
+        "deconstructed.fixed", "FixedAttention", "sequence", "O(N^2 D)", "none",
         "Tay et al., arXiv 2005.00743", {"source": "learned"}),
     "query-free": Mechanism(
-        "query_free", "QueryFreeAttention", "any tokens", "O(M D^2)", "softmax_pool",
+        "deconstructed.query_free", "QueryFreeAttention", "any tokens", "O(M D^2)", "softmax_pool",
         "arXiv 2510.11602"),
     "random": Mechanism(
-        "fixed", "FixedAttention", "sequence", "O(N^2 D)", "none",
+        "deconstructed.fixed", "FixedAttention", "sequence", "O(N^2 D)", "none",
         "RndEmbQK, arXiv 2510.11602"),
     "signed-root": Mechanism(
         "signed_root", "SignedRootAttention", "any tokens", "O(N M D)", "signed_root_attention",
@@ -89,13 +89,13 @@ ATTENTION: dict[str, Mechanism] = {
         "star", "STAR", "any tokens", "O(N D^2)", "softmax_pool, star_core",
         "SOFTS, Han et al. 2024, arXiv 2404.14197"),
     "static": Mechanism(
-        "static", "StaticAttention", "any tokens", "O(N^2 D)", "PyTorch's",
+        "deconstructed.static", "StaticAttention", "any tokens", "O(N^2 D)", "PyTorch's",
         "StaticEmbQK, arXiv 2510.11602"),
     "tap": Mechanism(
-        "tap", "TAPAttention", "grid", "O(N^2 D)", "PyTorch's",
+        "grid.tap", "TAPAttention", "grid", "O(N^2 D)", "PyTorch's",
         "TAP and ADL, Guo et al. 2023, ICCV"),
     "taylor": Mechanism(
-        "taylor", "TaylorAttention", "any tokens", "O(N d D)", "none",
+        "deconstructed.taylor", "TaylorAttention", "any tokens", "O(N d D)", "none",
         "Arora et al. 2024, arXiv 2402.18668"),
     "tensor": Mechanism(
         "tensor", "TensorAttention", "any tokens", "O(N M^2 D)", "tensor_attention",

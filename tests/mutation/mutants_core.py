@@ -51,7 +51,7 @@ MUTANTS = [
     Mutant(
         "rows-from-the-start",
         "core",
-        "models/attention/fixed.py",
+        "models/attention/deconstructed/fixed.py",
         "rows = self.rows[None, first : first + tokens]",
         "rows = self.rows[None, :tokens]",
         CACHE,
@@ -67,10 +67,10 @@ MUTANTS = [
     Mutant(
         "squares-in-half",
         "core",
-        "models/attention/taylor.py",
+        "models/attention/deconstructed/taylor.py",
         "query, key = query.to(compute_type(query)), key.to(compute_type(key))",
         "pass",
-        ("models/attention/test_deconstructed.py", "-k", "half_precision"),
+        ("models/attention/deconstructed/test_deconstructed.py", "-k", "half_precision"),
     ),
     Mutant(
         "empty-without-gradients",

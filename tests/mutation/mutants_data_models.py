@@ -492,7 +492,7 @@ MODEL: list[Bug] = [
     ),
     (
         "M115",
-        "models/attention/tap.py",
+        "models/attention/grid/tap.py",
         "return self.pool(x, grid_of(",
         "return self.pool(x.detach(), grid_of(",
         (MECHANISMS, "-k", "gradients and tap"),

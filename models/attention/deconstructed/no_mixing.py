@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import Attention
-from .cache import Cache
+from ..base import Attention
+from ..cache import Cache
 
 
 class NoMixing(Attention):

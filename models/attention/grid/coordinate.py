@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from .base import Attention, grid_of
+from ..base import Attention, grid_of
 
 
 class CoordinateAttention(Attention):

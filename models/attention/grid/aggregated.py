@@ -10,16 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...kernels.forms import Form
-from ...kernels.neighbourhood import (
+from ....kernels.forms import Form
+from ....kernels.neighbourhood import (
     forms,
     neighbourhood_attention,
     neighbourhood_index,
     neighbourhood_scores,
     neighbourhood_sum,
 )
-from ...kernels.partial_softmax import attend_with_lse
-from .base import Attention, grid_of, join_heads, split_heads, to_image, to_tokens
+from ....kernels.partial_softmax import attend_with_lse
+from ..base import Attention, grid_of, join_heads, split_heads, to_image, to_tokens
 from .contmix import _bins
 
 

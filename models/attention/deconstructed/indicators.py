@@ -8,7 +8,7 @@ entropy and deviation are taken as means over rows, the deviation over heads wit
 import torch
 from torch import Tensor
 
-from .base import causal_mask
+from ..base import causal_mask
 
 
 def entropy(weights: Tensor) -> Tensor:

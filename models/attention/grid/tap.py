@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...kernels.attention_stats import AttentionStats
-from .base import grid_of, to_image
-from .cache import Cache
-from .softmax import SoftmaxAttention
+from ....kernels.attention_stats import AttentionStats
+from ..base import grid_of, to_image
+from ..cache import Cache
+from ..softmax import SoftmaxAttention
 
 
 class TokenAwarePooling(nn.Module):

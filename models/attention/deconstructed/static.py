@@ -9,8 +9,8 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from ...kernels.forms import Form
-from .base import (
+from ....kernels.forms import Form
+from ..base import (
     Attention,
     attend,
     causal_mask,
@@ -21,8 +21,8 @@ from .base import (
     split_heads,
     spread_mask,
 )
-from .cache import Cache
-from .positions import rotary_pair
+from ..cache import Cache
+from ..positions import rotary_pair
 
 
 class StaticAttention(Attention):

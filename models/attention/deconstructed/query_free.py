@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...kernels.forms import Form, triton_refused
-from ...kernels.precision import compute_type
-from ...kernels.softmax_pool import softmax_pool
-from .base import (
+from ....kernels.forms import Form, triton_refused
+from ....kernels.precision import compute_type
+from ....kernels.softmax_pool import softmax_pool
+from ..base import (
     Attention,
     causal_mask,
     join_heads,
@@ -24,7 +24,7 @@ from .base import (
     split_heads,
     spread_mask,
 )
-from .cache import Cache
+from ..cache import Cache
 
 CHUNK = 128  # tokens; only weights within a chunk are held at a time
 

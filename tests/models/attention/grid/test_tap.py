@@ -11,8 +11,8 @@ from torch import Tensor
 from headwise.models.attention import build_attention
 from headwise.models.attention.base import auxiliary_loss
 from headwise.models.attention.diversification import diversification_loss
+from headwise.models.attention.grid.tap import TAPAttention, TokenAwarePooling
 from headwise.models.attention.softmax import SoftmaxAttention
-from headwise.models.attention.tap import TAPAttention, TokenAwarePooling
 
 SIZE = (5, 7)
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from headwise.models.attention.aggregated import AggregatedAttention, _distances
+from headwise.models.attention.grid.aggregated import AggregatedAttention, _distances
 
 
 def make(**options) -> AggregatedAttention:

@@ -17,10 +17,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from ...kernels.forms import Form
-from ...kernels.precision import compute_type
-from .base import Attention, causal_mask, join_heads, joint_mask, split_heads, spread_mask
-from .cache import Cache
+from ....kernels.forms import Form
+from ....kernels.precision import compute_type
+from ..base import Attention, causal_mask, join_heads, joint_mask, split_heads, spread_mask
+from ..cache import Cache
 
 CHUNK = 128  # tokens; only the features of one chunk are held at a time
 

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from .base import (
+from ..base import (
     Attention,
     attend,
     causal_mask,
@@ -22,8 +22,8 @@ from .base import (
     split_heads,
     spread_mask,
 )
-from .cache import Cache
-from .positions import rotary_pair
+from ..cache import Cache
+from ..positions import rotary_pair
 
 
 class FixedAttention(Attention):

@@ -20,9 +20,9 @@ from headwise.models.attention import (
     TaylorAttention,
     build_attention,
 )
-from headwise.models.attention.indicators import indicators, local_focus
-from headwise.models.attention.query_free import prefix_pool
-from headwise.models.attention.taylor import features, linear, quadratic
+from headwise.models.attention.deconstructed.indicators import indicators, local_focus
+from headwise.models.attention.deconstructed.query_free import prefix_pool
+from headwise.models.attention.deconstructed.taylor import features, linear, quadratic
 from headwise.models.layers.vit import TokenModel
 
 DOUBLE = {"dtype": torch.float64}

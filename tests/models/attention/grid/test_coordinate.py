@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from headwise.models.attention.coordinate import CoordinateAttention
+from headwise.models.attention.grid.coordinate import CoordinateAttention
 
 
 def make(width: int = 6, **options) -> CoordinateAttention:

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from headwise.models.attention.contmix import ContMix
+from headwise.models.attention.grid.contmix import ContMix
 
 
 def make(width: int = 8, **options) -> ContMix:

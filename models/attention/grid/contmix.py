@@ -10,9 +10,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ...kernels.forms import Form
-from ...kernels.neighbourhood import Border, forms, neighbourhood_attention, relative_index
-from .base import Attention, grid_of, join_heads, split_heads
+from ....kernels.forms import Form
+from ....kernels.neighbourhood import Border, forms, neighbourhood_attention, relative_index
+from ..base import Attention, grid_of, join_heads, split_heads
 
 
 class ContMix(Attention):

@@ -1,0 +1,1 @@
+"""Mechanisms for the cells of a picture, which know what lies beside what."""
