@@ -29,7 +29,8 @@ from headwise.pipelines.engine.command_line import parse
 from headwise.pipelines.engine.pipeline import Context
 from headwise.pipelines.engine.runs.ladder_files import fit_ladder
 from headwise.pipelines.engine.runs.loaded import load_run
-from headwise.pipelines.medical.options import CompareOptions, check
+from headwise.pipelines.medical import rungs
+from headwise.pipelines.medical.options import CompareOptions, MedicalOptions, check
 from headwise.pipelines.medical.rungs import logits_of, probed_encoder, side_of
 from headwise.pipelines.medical.several.rungs import FindingRungs
 
@@ -304,3 +305,20 @@ def test_the_audit_probes_the_pretrained_features_of_what_predicts() -> None:
     assert probed_encoder(BlendedPictures(PriorPictures(2), frozen)) is frozen.encoder
     assert probed_encoder(BlendedPictures(frozen, PriorPictures(2))) is None
     assert probed_encoder(FrozenLinear(build_encoder(RANDOM_FILTERS), 2)) is None
+
+
+@pytest.mark.parametrize("weights", ["auto", "none"])
+def test_what_the_simple_model_sees_is_in_the_account(
+    weights: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HEADWISE_CACHE", str(tmp_path))
+    monkeypatch.setattr("headwise.pipelines.engine.weights.cached_hub_file", lambda model: None)
+    rungs._published.cache_clear()
+    try:
+        with opened() as account:
+            rungs.note_features(MedicalOptions(weights=weights))
+    finally:
+        rungs._published.cache_clear()
+    (line,) = account.lines()
+    assert "the simple model is of pixels or of frozen features of random filters" in line
+    assert "HEADWISE_OFFLINE forbids to fetch it" in line
