@@ -31,3 +31,13 @@ def widest(x: Tensor, *, single: int, half: int = 256) -> int:
     Triton kernels do not compute in.
     """
     return {torch.float32: single, torch.float16: half, torch.bfloat16: half}.get(x.dtype, 0)
+
+
+def width_refused(x: Tensor, width: int, *, single: int, half: int = 256) -> str:
+    """Why a kernel for heads up to `widest` does not take heads of this width in the type of x; ""
+    where it does.
+    """
+    limit, name = widest(x, single=single, half=half), str(x.dtype).removeprefix("torch.")
+    if width <= limit:
+        return ""
+    return f"heads wider than {limit} in {name}" if limit else name

@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..attention_stats import fits
+from ..attention_stats import fits, kernel_refused
 from ..checks import check_pair
+from ..forms import Form, triton_refused
 from ..register import operator
 from . import cpu
 
@@ -59,7 +60,7 @@ def attention_maps(
         )
     chosen = _chosen(heads, query)
     factor: float = query.shape[-1] ** -0.5 if scale is None else scale
-    if torch.is_grad_enabled() and any(part.requires_grad for part in (query, key, value)):
+    if _needs_gradient(query, key, value):
         output = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed, scale=factor)
         detached = query.detach(), key.detach(), value.detach()
         return Mapped(
@@ -68,6 +69,25 @@ def attention_maps(
     return Mapped(
         *torch.ops.headwise.attention_maps(query, key, value, chosen, mean, allowed, factor)
     )
+
+
+def forms(query: Tensor, key: Tensor, value: Tensor) -> list[Form]:
+    """What can compute output and maps of such queries, keys and values."""
+    refused = triton_refused(query, key, value) or kernel_refused(query, value, 0)
+    if _needs_gradient(query, key, value):
+        output = "PyTorch's fused operator for the output"
+        return [
+            Form(f"{output}, Triton kernels for the maps", refused),
+            Form(f"{output}, blocks of full rows for the maps"),
+        ]
+    return [
+        Form("Triton kernels, one for the output and one that writes the maps", refused),
+        Form("PyTorch's fused operator, and blocks of full rows for the chosen heads"),
+    ]
+
+
+def _needs_gradient(*parts: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(part.requires_grad for part in parts)
 
 
 def _chosen(heads: Tensor | None, query: Tensor) -> Tensor:

@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from ..checks import check_pair
-from ..precision import compute_type, widest
+from ..forms import Form, triton_refused
+from ..precision import compute_type, width_refused
 from ..register import operator
 from . import cpu, naive
 from .cpu import LARGEST_TOP
@@ -253,12 +254,31 @@ def _check(
     return allowed
 
 
-def fits(query: Tensor, value: Tensor | None, top: int) -> bool:
-    """Whether the Triton kernels can take it: no float64, heads up to 128 wide (256 in half
-    precision), a small top-k.
+def forms(query: Tensor, value: Tensor | None = None, top: int = 0) -> list[Form]:
+    """What can compute the read-outs of such queries; top: how many of the largest weights."""
+    known = (query,) if value is None else (query, value)
+    return [
+        Form(
+            "Triton kernels, running sums; PyTorch calls in large blocks for the backward pass",
+            triton_refused(*known) or kernel_refused(query, value, top),
+        ),
+        Form("PyTorch calls, by blocks of full rows"),
+    ]
+
+
+def kernel_refused(query: Tensor, value: Tensor | None, top: int) -> str:
+    """Why the Triton kernels cannot take it: float64, heads wider than 128 (256 in half precision),
+    too many of the largest weights; "" where they can.
     """
+    if top > LARGEST_TOP:
+        return f"more than the {LARGEST_TOP} largest weights"
     width = max(query.shape[-1], 0 if value is None else value.shape[-1])
-    return width <= widest(query, single=128) and top <= LARGEST_TOP
+    return width_refused(query, width, single=128)
+
+
+def fits(query: Tensor, value: Tensor | None, top: int) -> bool:
+    """Whether the Triton kernels can take it."""
+    return not kernel_refused(query, value, top)
 
 
 operator(

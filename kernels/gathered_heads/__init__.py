@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..checks import broadcasts
+from ..forms import Form, triton_refused
 from ..precision import compute_type
 from ..register import operator
 from . import cpu, naive
@@ -74,6 +75,17 @@ def _check(query: Tensor, key: Tensor, value: Tensor, gate: Tensor, mask: Tensor
                 f"gathered_heads: mask must be bool and broadcast to {full}, "
                 f"got {tuple(mask.shape)}"
             )
+
+
+def forms(query: Tensor) -> list[Form]:
+    """What can compute the attention of such queries."""
+    refused = triton_refused(query) or ("" if fits(query) else f"{query.dtype}")
+    fused = "" if query.is_cpu else f"a CPU form, the tensors are on {query.device.type}"
+    return [
+        Form("Triton kernel, tokens gathered by head", refused),
+        Form("PyTorch's fused operator a head, tokens gathered by head", fused),
+        Form("PyTorch calls, all rows times the gate"),
+    ]
 
 
 def fake(

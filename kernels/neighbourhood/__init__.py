@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ..forms import Form, triton_refused
 from ..partial_softmax import merge_partials
-from ..precision import compute_type, widest
+from ..precision import compute_type, width_refused
 from ..register import differentiate, operator
 from . import cpu, naive
 
@@ -158,12 +158,12 @@ def neighbourhood_attention(
     return out.to(value.dtype)
 
 
-def forms(*tensors: Tensor) -> list[Form]:
-    """What can compute these operators for such tensors."""
-    return [
-        Form("Triton kernel, window by window", triton_refused(*tensors)),
-        Form("PyTorch, products of bands"),
-    ]
+def forms(*tensors: Tensor, width: int | None = None) -> list[Form]:
+    """What can compute these operators for such tensors; width: of the values, by default that of
+    the last tensor.
+    """
+    refused = triton_refused(*tensors) or kernel_refused(tensors[-1], width)
+    return [Form("Triton kernel, window by window", refused), Form("PyTorch, products of bands")]
 
 
 def scores_backward(
@@ -186,9 +186,17 @@ def sum_backward(
     return d_weights, operators.neighbourhood_scatter(weights, grad, *layout)
 
 
+def kernel_refused(value: Tensor, width: int | None = None) -> str:
+    """Why the Triton kernels cannot take the values: float64, or wider than 128; "" where they
+    can. width: that of the values, if they are not made yet.
+    """
+    width = value.shape[-1] if width is None else width
+    return width_refused(value, width, single=128, half=128)
+
+
 def fits(value: Tensor) -> bool:
-    """Whether the Triton kernels can take the values: not float64, nor wider than 128."""
-    return value.shape[3] <= widest(value, single=128, half=128)
+    """Whether the Triton kernels can take the values."""
+    return not kernel_refused(value)
 
 
 differentiate(

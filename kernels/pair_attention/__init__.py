@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from ..checks import check_floating
-from ..precision import match_autocast, widest
+from ..forms import Form, triton_refused
+from ..precision import match_autocast, width_refused
 from ..register import operator
 from . import cpu, naive
 
@@ -68,11 +69,32 @@ def _check(query: Tensor, key: Tensor, value: Tensor, partner: Tensor) -> None:
         )
 
 
-def fits(query: Tensor, value: Tensor) -> bool:
-    """Whether Triton's tiles fit the registers: heads up to 256 wide, in float32 up to 128; there
-    is no kernel for float64.
+def forms(query: Tensor, value: Tensor) -> list[Form]:
+    """What can compute the attention of such queries to such values."""
+    fused = ""
+    if not cpu.takes_fused(query, value):
+        place = f"the tensors are on {query.device.type}"
+        fused = "values are not as wide as queries" if query.is_cpu else f"a CPU form, {place}"
+    return [
+        Form(
+            "Triton kernel, both blocks of keys in one walk",
+            triton_refused(query, value) or kernel_refused(query, value),
+        ),
+        Form("PyTorch's fused operator twice, merged by log-sum-exp", fused),
+        Form("PyTorch calls, by blocks of queries"),
+    ]
+
+
+def kernel_refused(query: Tensor, value: Tensor) -> str:
+    """Why Triton's tiles do not fit the registers: heads wider than 256, in float32 than 128, or
+    float64, which has no kernel; "" where they do.
     """
-    return max(query.shape[-1], value.shape[-1]) <= widest(query, single=128)
+    return width_refused(query, max(query.shape[-1], value.shape[-1]), single=128)
+
+
+def fits(query: Tensor, value: Tensor) -> bool:
+    """Whether the Triton kernels can take it."""
+    return not kernel_refused(query, value)
 
 
 operator(

@@ -119,7 +119,8 @@ def rowwise(*tensors: Tensor) -> list[Tensor]:
     return [x if x.stride(-1) == 1 else x.contiguous() for x in tensors]
 
 
-def _takes_fused(query: Tensor, value: Tensor) -> bool:
+def takes_fused(query: Tensor, value: Tensor) -> bool:
+    """Whether PyTorch's fused operator of the CPU takes a block of keys."""
     return query.is_cpu and query.shape[3] == value.shape[3]
 
 
@@ -132,7 +133,7 @@ def _blocks(query: Tensor, key: Tensor) -> Iterator[slice]:
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """(out, lse) over one block of keys."""
-    if _takes_fused(query, value):
+    if takes_fused(query, value):
         return _fused(query, key, value, 0.0, False, scale=scale)
     kind = compute_type(query)
     out, lse = (
@@ -155,7 +156,7 @@ def _attend_backward(
     """Gradients of query, key and value of one block of keys; out and lse are those over both
     blocks.
     """
-    if _takes_fused(query, value):
+    if takes_fused(query, value):
         return _fused_backward(grad, query, key, value, out, lse, 0.0, False, scale=scale)
     kind = compute_type(query)
     d_query, k, v = (

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from ..checks import check_floating
-from ..precision import compute_type, match_autocast, widest
+from ..forms import Form, triton_refused
+from ..precision import compute_type, match_autocast, width_refused
 from ..register import operator
 from . import cpu, naive
 
@@ -71,11 +72,27 @@ def empty(
     return out, query.new_empty(query.shape[:3], dtype=compute_type(query))
 
 
-def fits(query: Tensor, value: Tensor) -> bool:
-    """Whether Triton's tiles fit the registers: heads up to 256 wide, in float32 up to 64; there is
-    no kernel for float64.
+def forms(query: Tensor, value: Tensor) -> list[Form]:
+    """What can compute the attention of such queries to such values."""
+    return [
+        Form(
+            "Triton kernel, a program for each head of a sample",
+            triton_refused(query, value) or kernel_refused(query, value),
+        ),
+        Form("PyTorch calls, by groups of samples of nearly one length"),
+    ]
+
+
+def kernel_refused(query: Tensor, value: Tensor) -> str:
+    """Why Triton's tiles do not fit the registers: heads wider than 256, in float32 than 64, or
+    float64, which has no kernel; "" where they do.
     """
-    return max(query.shape[-1], value.shape[-1]) <= widest(query, single=64)
+    return width_refused(query, max(query.shape[-1], value.shape[-1]), single=64)
+
+
+def fits(query: Tensor, value: Tensor) -> bool:
+    """Whether the Triton kernels can take it."""
+    return not kernel_refused(query, value)
 
 
 operator(

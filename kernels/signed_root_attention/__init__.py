@@ -20,7 +20,8 @@ kernels form the map tile by tile, 8 products in the backward pass."""
 import torch
 from torch import Tensor
 
-from ..precision import match_autocast, widest
+from ..forms import Form, triton_refused
+from ..precision import match_autocast, width_refused
 from ..register import operator
 from . import cpu, naive
 from .naive import signed_root
@@ -56,11 +57,27 @@ def signed_root_attention(
     return out if len(lead) == 1 else out.reshape(*lead, *out.shape[-2:])
 
 
-def fits(query: Tensor) -> bool:
-    """Whether there is a Triton kernel for the type and the map is large: with fewer queries than
-    their width, products of entire matrices are better.
+def forms(query: Tensor) -> list[Form]:
+    """What can compute the attention of such queries (..., N, C)."""
+    return [
+        Form("Triton kernel, tiles of the map", triton_refused(query) or kernel_refused(query)),
+        Form("PyTorch calls, by blocks of rows of the map"),
+    ]
+
+
+def kernel_refused(query: Tensor) -> str:
+    """Why there is no Triton kernel for the type or the map is small: with fewer queries than their
+    width, products of entire matrices are better. "" where the kernel is taken.
     """
-    return query.shape[2] <= query.shape[1] and bool(widest(query, single=1))
+    count, width = query.shape[-2:]
+    if width > count:
+        return f"{count} queries, fewer than their width of {width}: products of entire maps"
+    return width_refused(query, 1, single=1)
+
+
+def fits(query: Tensor) -> bool:
+    """Whether the Triton kernels take it."""
+    return not kernel_refused(query)
 
 
 operator(

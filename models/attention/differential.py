@@ -10,8 +10,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from ...kernels.differential_combine import differential_combine
-from ...kernels.forms import Form, triton_refused
+from ...kernels.differential_combine import differential_combine, forms
+from ...kernels.forms import Form
 from .base import (
     Attention,
     attend,
@@ -203,11 +203,8 @@ class GroupedDifferentialAttention(Attention):
 
     def forms(self, x: Tensor) -> list[Form]:
         """Forms of the last operator; the attention itself is PyTorch's operator."""
-        refused = triton_refused(x) or ("float64" if x.dtype == torch.float64 else "")
-        return [
-            Form("PyTorch's fused attention, then differential_combine in Triton", refused),
-            Form("PyTorch's fused attention, then differential_combine in blocks of rows"),
-        ]
+        attention = "PyTorch's fused attention, then differential_combine"
+        return [Form(f"{attention}: {form.name}", form.refused) for form in forms(x)]
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, noise_heads={self.noise_heads}, kv_heads={self.kv_heads}"

@@ -9,8 +9,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from ...kernels.forms import Form, triton_refused
-from ...kernels.gathered_heads import gathered_heads
+from ...kernels.forms import Form
+from ...kernels.gathered_heads import forms, gathered_heads
 from ..ranks import mean_over_ranks
 from .base import attend, join_heads, leave_loss, remembered_mask
 from .cache import Cache
@@ -20,6 +20,10 @@ from .softmax import SoftmaxAttention
 # pays, and from how many on gathering pays in causal attention, with up to 40 % of heads on.
 SAVED = 100_000
 CAUSAL = 1_000_000
+# Share of the heads on, above which CUDA computes all of them. Gathered rows save 1 - share of the
+# products, but their backward pass has no wgmma, and scattered rows keep their forward pass below
+# the rate of the fused operator. By roofline (docs/explanation/kernels.md), not measured.
+SHARE_ON_CUDA = 0.4
 
 
 class MixtureOfHeads(SoftmaxAttention):
@@ -208,8 +212,18 @@ class MixtureOfHeads(SoftmaxAttention):
         if torch.compiler.is_exporting():
             return "an exported program has one form for any number of tokens"
         if not x.is_cpu:
-            return triton_refused(x) or ("float64" if x.dtype == torch.float64 else "")
+            return forms(x)[0].refused or self._too_many()
         return self._too_little(x.shape[-2], keys, mask)
+
+    def _too_many(self) -> str:
+        """Why leaving out heads does not pay on CUDA; "" if it does."""
+        share = (self.shared + self.active) / self.heads
+        if share <= SHARE_ON_CUDA:
+            return ""
+        return (
+            f"{share:.0%} of the heads are on; above {SHARE_ON_CUDA:.0%} the fused operator is "
+            "ahead on CUDA with all of them (by roofline, not measured)"
+        )
 
     def _too_little(self, tokens: int, keys: int, mask: Tensor | None) -> str:
         """Why leaving out heads does not pay on a CPU (benchmarks/models/moh.py); "" if it does."""
@@ -257,10 +271,6 @@ class MixtureOfHeads(SoftmaxAttention):
         refused = self._refused(x, x.shape[1], None)
         dense = "compute is 'gathered'" if self.compute == "gathered" else ""
         return [
-            Form("Triton kernel, tokens gathered by head", triton_refused(x) or refused),
-            Form(
-                "PyTorch's fused operator, tokens gathered by head",
-                refused or ("" if x.is_cpu else "a CPU form"),
-            ),
+            *(Form(form.name, form.refused or refused) for form in forms(x)),
             Form("PyTorch's fused operator, all heads, gates afterwards", dense),
         ]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...kernels.forms import Form
 from ...kernels.precision import compute_type
-from ...kernels.signed_root_attention import signed_root, signed_root_attention
+from ...kernels.signed_root_attention import forms, signed_root, signed_root_attention
 from .base import Attention, join_heads, split_heads, spread_mask
 
 
@@ -41,8 +41,8 @@ class SignedRootAttention(Attention):
         self.out = nn.Linear(width, width, bias)
 
     def forms(self, x: Tensor) -> list[Form]:
-        """One form on all devices."""
-        return [Form("tiles in plain PyTorch")]
+        """Forms of the attention, for x as its own context without a mask of pairs."""
+        return forms(split_heads(x, self.heads))
 
     def _split(self, x: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         query, key, value = self.query(x), self.key(source), self.value(source)

@@ -1,20 +1,29 @@
 """Operators say which form computes an input, and why the others do not."""
 
 from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from headwise.kernels import (
+    attention_maps,
     attention_moments,
+    attention_stats,
     differential_combine,
     expert_combine,
     expert_gate,
     forms,
     gated_scores,
+    gathered_heads,
     gelu_linear,
+    neighbourhood,
+    pair_attention,
     partial_softmax,
+    ragged_attention,
+    signed_root_attention,
     softmax_pool,
     time_warping,
 )
@@ -27,7 +36,20 @@ WITH_TRITON: tuple[tuple[Callable[..., list[Form]], tuple[int, ...], int], ...] 
     (expert_combine.forms, (3, 4), 1),
     (differential_combine.forms, (2, 3, 4, 5), 1),
     (time_warping.forms, (2, 3, 4), 1),
+    (neighbourhood.forms, (1, 2, 9, 4), 2),
+    (attention_maps.forms, (2, 3, 5, 4), 3),
+    (attention_stats.forms, (2, 3, 5, 4), 2),
+    (gathered_heads.forms, (2, 3, 5, 4), 1),
+    (pair_attention.forms, (2, 3, 5, 4), 2),
+    (ragged_attention.forms, (2, 5, 3, 4), 2),
+    (signed_root_attention.forms, (2, 5, 4), 1),
 )
+
+
+def refused_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every operator takes the tensors for tensors of a GPU."""
+    for forms_of, _, _ in WITH_TRITON:
+        monkeypatch.setitem(forms_of.__globals__, "triton_refused", lambda *_: "")
 
 
 @pytest.mark.parametrize(("forms_of", "shape", "count"), WITH_TRITON)
@@ -43,10 +65,7 @@ def test_on_a_cpu_the_triton_form_is_refused_and_another_runs(
 def test_on_a_gpu_the_triton_form_runs_unless_numbers_are_of_64_bits(
     forms_of: Callable[..., list[Form]], shape: tuple[int, ...], count: int, monkeypatch
 ) -> None:
-    for module in (softmax_pool, gated_scores, expert_gate, expert_combine):
-        monkeypatch.setattr(module, "triton_refused", lambda *_: "")
-    for module in (differential_combine, time_warping):
-        monkeypatch.setattr(module, "triton_refused", lambda *_: "")
+    refused_nowhere(monkeypatch)
 
     def taken(dtype: torch.dtype) -> str:
         some_forms = forms_of(*[torch.zeros(shape, dtype=dtype)] * count)
@@ -54,6 +73,66 @@ def test_on_a_gpu_the_triton_form_runs_unless_numbers_are_of_64_bits(
 
     assert "Triton" in taken(torch.float32)
     assert "Triton" not in taken(torch.float64)
+
+
+def test_every_operator_with_a_triton_form_says_which_form_runs() -> None:
+    folder = Path(forms.__file__).parent
+    names = {file.parent.name for file in folder.glob("*/triton.py")}
+    assert len(names) > 12
+    for name in names:
+        assert callable(getattr(import_module(f"headwise.kernels.{name}"), "forms", None)), name
+
+
+def heads(width: int, dtype: torch.dtype = torch.float32, queries: int = 4) -> Tensor:
+    return torch.empty(1, 1, queries, width, dtype=dtype)
+
+
+HALF = torch.bfloat16
+REFUSED = (
+    (attention_stats, (heads(128), heads(128), 16), ""),
+    (attention_stats, (heads(8), None, 17), "more than the 16 largest weights"),
+    (attention_stats, (heads(8), heads(129), 0), "heads wider than 128 in float32"),
+    (pair_attention, (heads(128), heads(8)), ""),
+    (pair_attention, (heads(8, HALF), heads(257, HALF)), "heads wider than 256 in bfloat16"),
+    (ragged_attention, (heads(64), heads(64)), ""),
+    (ragged_attention, (heads(65), heads(8)), "heads wider than 64 in float32"),
+    (signed_root_attention, (heads(4)[0],), ""),
+    (signed_root_attention, (heads(9)[0],), "4 queries, fewer than their width of 9"),
+    (neighbourhood, (heads(128, HALF),), ""),
+    (neighbourhood, (heads(129, HALF),), "heads wider than 128 in bfloat16"),
+)
+
+
+@pytest.mark.parametrize(("module", "arguments", "expected"), REFUSED)
+def test_what_does_not_fit_is_refused_in_words_on_a_gpu(
+    module, arguments: tuple, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused_nowhere(monkeypatch)
+    refused = module.forms(*arguments)[0].refused
+    assert refused.startswith(expected)
+    assert module.fits(*arguments) == (refused == "") == (expected == "")
+
+
+def test_maps_have_the_limits_of_read_outs_and_name_the_output_of_a_gradient(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refused_nowhere(monkeypatch)
+    narrow, wide = heads(128), heads(129)
+    assert attention_maps.forms(narrow, narrow, narrow)[0].refused == ""
+    assert "wider than 128" in attention_maps.forms(narrow, narrow, wide)[0].refused
+    assert "the output, Triton" not in attention_maps.forms(narrow, narrow, narrow)[0].name
+    narrow.requires_grad_()
+    assert "the output, Triton" in attention_maps.forms(narrow, narrow, narrow)[0].name
+    with torch.no_grad():
+        assert "the output, Triton" not in attention_maps.forms(narrow, narrow, narrow)[0].name
+
+
+def test_two_fused_calls_need_a_cpu_and_values_as_wide_as_queries() -> None:
+    narrow, wide = heads(4), heads(5)
+    assert pair_attention.forms(narrow, narrow)[1].refused == ""
+    assert "as wide as" in pair_attention.forms(narrow, wide)[1].refused
+    assert "on meta" in pair_attention.forms(narrow.to("meta"), narrow.to("meta"))[1].refused
+    assert "on meta" in gathered_heads.forms(narrow.to("meta"))[1].refused
 
 
 def test_small_scores_without_a_gradient_take_the_formula() -> None:

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ....kernels.forms import Form, triton_refused
+from ....kernels.forms import Form
 from ....kernels.precision import compute_type
-from ....kernels.softmax_pool import softmax_pool
+from ....kernels.softmax_pool import forms, softmax_pool
 from ..base import (
     Attention,
     causal_mask,
@@ -98,12 +98,10 @@ class QueryFreeAttention(Attention):
         return masked_softmax(scores, allowed)
 
     def forms(self, x: Tensor) -> list[Form]:
+        """Forms of the pooling of the values, which are as many numbers as x."""
         if self.causal:
             return [Form("running softmax over chunks, plain PyTorch")]
-        return [
-            Form("Triton kernel of softmax_pool", triton_refused(x)),
-            Form("plain form of softmax_pool"),
-        ]
+        return forms(x, x)
 
 
 def prefix_pool(

@@ -253,7 +253,7 @@ class AggregatedAttention(Attention):
 
     def forms(self, x: Tensor) -> list[Form]:
         """Forms of the sums over the windows."""
-        return forms(x)
+        return forms(x, width=self.width // self.heads)
 
 
 def _distances(side: int, bins: int, device: torch.device) -> tuple[Tensor, Tensor]:

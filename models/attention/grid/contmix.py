@@ -141,7 +141,7 @@ class ContMix(Attention):
 
     def forms(self, x: Tensor) -> list[Form]:
         """Forms of the sum over the windows."""
-        return forms(x)
+        return forms(x, width=self.width // (2 * self.heads))
 
 
 def _bins(cells: int, bins: int, like: Tensor) -> Tensor:

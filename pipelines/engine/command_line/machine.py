@@ -76,6 +76,38 @@ def environment(task: str, seed: int, device: str, world: int) -> dict[str, Json
     }
 
 
+def number_types(capability: tuple[int, int]) -> str:
+    """Which types a GPU multiplies faster than float32, and where PyTorch takes TF32 in its
+    place.
+    """
+    import torch
+
+    from ....kernels.forms import LEAST_CAPABILITY
+
+    if torch.version.hip:
+        return "bf16, no TF32"
+    if capability < LEAST_CAPABILITY:
+        return "neither bf16 nor TF32: --precision 16-mixed is the fast one"
+    products = "off" if torch.get_float32_matmul_precision() == "highest" else "on"
+    convolutions = "on" if torch.backends.cudnn.allow_tf32 else "off"
+    return f"bf16, TF32 ({products} in matrix products, {convolutions} in convolutions)"
+
+
+def kernels_run(gpus: int) -> str:
+    """Where the operators of `kernels` run, with so many GPUs."""
+    import torch
+
+    from ....kernels.forms import too_old, triton_installed
+
+    if not gpus:
+        return "plain PyTorch on the CPU"
+    if not triton_installed():
+        return "plain PyTorch on the GPU: Triton is not installed"
+    old = [too_old(torch.device("cuda", index)) for index in range(gpus)]
+    where = "Triton on the GPU" if not all(old) else "plain PyTorch on the GPU"
+    return "; ".join([where, *filter(None, old)])
+
+
 def doctor() -> list[str]:
     """Lines that say what is here, what is missing, and what installs it."""
     import torch
@@ -90,11 +122,11 @@ def doctor() -> list[str]:
     for index in range(torch.cuda.device_count() if cuda else 0):
         gpu = torch.cuda.get_device_properties(index)
         memory = f"{gpu.total_memory / 2**30:.0f} GiB"
-        rows.append((f"gpu {index}", f"{gpu.name}, {memory}, sm_{gpu.major}{gpu.minor}"))
+        types = number_types((gpu.major, gpu.minor))
+        rows.append((f"gpu {index}", f"{gpu.name}, {memory}, sm_{gpu.major}{gpu.minor}, {types}"))
     if not cuda:
         rows.append(("gpu", "none: everything runs on the CPU"))
-    ready = cuda and version("triton") is not None
-    rows.append(("kernels", "Triton on the GPU" if ready else "plain PyTorch on the CPU"))
+    rows.append(("kernels", kernels_run(torch.cuda.device_count() if cuda else 0)))
     rows += [("", line) for line in textwrap.wrap(", ".join(KERNELS), 80)]
     for extra, (module, purpose) in OPTIONAL.items():
         missing = f"missing: {purpose}; {install_line(extra)}"

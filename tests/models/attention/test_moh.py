@@ -211,6 +211,42 @@ def test_the_faster_form_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no dropout" in MixtureOfHeads(8, heads=4, shared=1, active=1, dropout=0.1).explain(long)
 
 
+def test_on_a_gpu_heads_are_gathered_up_to_forty_percent_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = []
+    operator = moh.gathered_heads
+    monkeypatch.setattr(
+        moh, "gathered_heads", lambda *a, **k: calls.append(a[0].shape[1]) or operator(*a, **k)
+    )
+    x = torch.empty(1, 10, 40, device="meta")
+
+    def first_line(active: int, **options) -> str:
+        model = MixtureOfHeads(40, heads=10, shared=1, active=active, **options).to("meta").eval()
+        model(x)
+        return model.explain(x).splitlines()[0]
+
+    gathered, dense = "Triton kernel, tokens gathered by head", "all heads, gates afterwards"
+    assert dense in first_line(3)  # neither a CPU nor CUDA
+    monkeypatch.setitem(moh.forms.__globals__, "triton_refused", lambda *_: "")
+    assert calls == []
+    assert gathered in first_line(3)
+    assert gathered in first_line(3, causal=True)
+    assert len(calls) == 2
+    assert dense in first_line(4)
+    assert len(calls) == 2
+    assert gathered in first_line(4, compute="gathered")
+    half = MixtureOfHeads(40, heads=10, shared=1, active=4)
+    assert "50% of the heads are on; above 40%" in half.explain(x)
+    assert "not measured" in half.explain(x)
+    assert (
+        "all rows times the gate"
+        in MixtureOfHeads(40, heads=10, shared=1, active=4, compute="gathered")
+        .explain(x.double())
+        .splitlines()[0]
+    )
+
+
 @pytest.mark.parametrize("router", ["linear", "query-norm"])
 def test_sums_of_gates_for_other_splits(router) -> None:
     x = torch.randn(3, 20, 12, dtype=torch.float64)
