@@ -20,9 +20,9 @@ from .softmax import SoftmaxAttention
 # pays, and from how many on gathering pays in causal attention, with up to 40 % of heads on.
 SAVED = 100_000
 CAUSAL = 1_000_000
-# Share of the heads on, above which CUDA computes all of them. Gathered rows save 1 - share of the
-# products, but their backward pass has no wgmma, and scattered rows keep their forward pass below
-# the rate of the fused operator. By roofline (docs/explanation/kernels.md), not measured.
+# Share of the heads on, above which CUDA computes all of them: gathered rows are ahead while the
+# share is below their rate over that of the fused operator. That rate is taken for 40 %, since
+# their backward pass has no wgmma: by roofline (docs/explanation/kernels.md), not measured.
 SHARE_ON_CUDA = 0.4
 
 
