@@ -113,7 +113,8 @@ class Trunk(TunedBackbone):
         weights (B, N, N) of a mechanism, means over its heads.
         """
         x = self.embed(images)
-        static, reads = x, list[Read]()
+        static = x
+        reads: list[Read] = []
         for block in self.blocks:
             if self.plain:
                 query, key, value = qkv(block.attn, block.norm1(x))

@@ -15,8 +15,7 @@ def choose(scores: LadderScores, *, proven: bool = False) -> tuple[RungName, str
 
     A rung must be better than the naive one, beyond doubt where there are enough blocks to tell. Of
     those that are, the best is chosen, or the simplest that is as good; the blend where there are
-    too few blocks to tell, or no validation part. The model alone must be better than the blend
-    beyond doubt: its best epoch was chosen by the same rows, which flatters it.
+    too few blocks to tell, or no validation part.
 
     proven: whether the simple rung is known to be better than the naive one from more rows; then
     it and the blend need not show it again, but may not be worse here beyond doubt.
@@ -39,8 +38,6 @@ def choose(scores: LadderScores, *, proven: bool = False) -> tuple[RungName, str
     if "blend" in able and scores.blocks < LEAST_BLOCKS:
         # A mean of two is the safe choice where the better one cannot be told.
         return "blend", f"as {scores.blocks} blocks of validation rows cannot tell its parts apart"
-    if {"model", "blend"} <= set(able) and not _is_better(scores, "model", "blend"):
-        able.remove("model")
     best = max(able, key=lambda rung: scores.gain(rung, able[0]))
     reach = abs(scores.gain(best, "naive")) if "naive" in present else abs(scores.score[best])
     for rung in able:
@@ -56,13 +53,7 @@ def choose(scores: LadderScores, *, proven: bool = False) -> tuple[RungName, str
 
 def _is_able(scores: LadderScores, rung: RungName, proven: bool) -> bool:
     """Whether a rung is better than the naive one beyond doubt, or proven and no worse."""
+    interval = scores.gain_interval(rung, "naive")
     if proven:
-        interval = scores.gain_interval(rung, "naive")
         return interval is None or interval[1] >= 0
-    return _is_better(scores, rung, "naive")
-
-
-def _is_better(scores: LadderScores, rung: RungName, over: RungName) -> bool:
-    """Whether a rung is better than another, beyond doubt where there are enough blocks to tell."""
-    interval = scores.gain_interval(rung, over)
-    return scores.gain(rung, over) > 0 and (interval is None or interval[0] > 0)
+    return scores.gain(rung, "naive") > 0 and (interval is None or interval[0] > 0)

@@ -254,5 +254,4 @@ MUTANTS = [
         "pass",
         FORECAST,
     ),
-    Mutant("flattered-model", "ladder", CHOOSING, 'able.remove("model")', "pass", CHOICE),
 ]

@@ -64,14 +64,6 @@ class TestChoice:
         unlucky = {"naive": 1.0, "simple": 1.01, "model": 1.3}
         assert choose(scores(unlucky, spread=0.5), proven=True)[0] == "simple"
 
-    def test_the_model_alone_must_be_better_than_the_blend_beyond_doubt(self) -> None:
-        """Its epoch was chosen by the same rows."""
-        values = {"naive": 9.0, "simple": 0.9, "model": 0.5, "blend": 0.52}
-        assert choose(scores(values, spread=0.5))[0] == "blend"
-        assert choose(scores(values, spread=0.001))[0] == "model"
-        without = {name: value for name, value in values.items() if name != "blend"}
-        assert choose(scores(without, spread=0.5))[0] == "model"
-
     def test_too_few_blocks_choose_the_blend(self) -> None:
         values = {"naive": 1.0, "simple": 0.5, "model": 0.6, "blend": 0.52}
         rung, why = choose(scores(values, blocks=3))

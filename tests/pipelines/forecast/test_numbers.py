@@ -1,5 +1,6 @@
 """Which windows the intervals are of, and which rows the errors: by plain numpy."""
 
+import copy
 import json
 from dataclasses import replace
 
@@ -27,7 +28,9 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run whose levels do not ascend, and the errors (N, H, C) of its windows by part."""
+    """A run whose levels do not ascend, and the errors (N, H, C) of its windows by part; those of
+    the validation part with the ridge regression that has not seen it.
+    """
     folder = tmp_path_factory.mktemp("forecast")
     data = folder / "wide.csv"
     write_wide(sample_series(rows=1600, channels=3), data)
@@ -37,12 +40,21 @@ def trained(tmp_path_factory):
     task = load_task("forecast")
     loaded = load_run(task.load(), str(run.path), "cpu")
     splits = task.load().open_data(replace(loaded.options, data=str(data)), loaded.spec)
+    assert loaded.ladder.chosen == "blend"
+    simple = (
+        task.load()
+        .rungs(loaded.spec)
+        .simple(loaded.domain_model, splits, loaded.options, torch.device("cpu"))["simple"]
+    )
+    held_out = copy.deepcopy(loaded.model)
+    held_out.simple = simple.model
     errors = {}
     for name in ("validation", "test"):
         part = getattr(splits, name)
         batch = part.__getitems__(list(range(len(part))))
         with torch.no_grad():
-            forecast = loaded.model(batch["past"], batch.get("past_marks"), batch.get("known"))
+            predictor = held_out if name == "validation" else loaded.model
+            forecast = predictor(batch["past"], batch.get("past_marks"), batch.get("known"))
             of_model = loaded.ladder.models["model"](batch["past"], batch.get("past_marks"))
         errors[name] = (forecast - batch["future"]).double().numpy()
         errors[f"{name} of SOFTS"] = (of_model - batch["future"]).double().numpy()
