@@ -19,20 +19,9 @@ MOST_PROGRAMS = (2**31 - 1, 2**16 - 1, 2**16 - 1)  # of each axis of a grid, on 
 # Sizes that change with each batch. A kernel is compiled once for all of their values; of the
 # others it is told which are 1 and which are multiples of 16, and compiled for each such case.
 CHANGING = (
-    *(
-        "samples",
-        "batch",
-        "rows",
-        "columns",
-        "tokens",
-        "queries",
-        "keys",
-        "count",
-        "bags",
-        "splits",
-    ),
-    *("first", "second", "height", "mask_b", "mask_h", "mask_n", "mask_batch", "mask_head"),
-)
+    "samples", "batch", "rows", "columns", "tokens", "queries", "keys", "count", "bags", "splits",
+    "first", "second", "height", "mask_b", "mask_h", "mask_n", "mask_batch", "mask_head",
+)  # fmt: skip
 kernel = triton.jit(do_not_specialize=list(CHANGING))
 """The decorator of a kernel that is launched; functions that kernels call take `triton.jit`."""
 

@@ -33,6 +33,13 @@ def widest(x: Tensor, *, single: int, half: int = 256) -> int:
     return {torch.float32: single, torch.float16: half, torch.bfloat16: half}.get(x.dtype, 0)
 
 
+def type_refused(x: Tensor) -> str:
+    """Why no Triton kernel takes numbers of the type of x: all of them sum in float32. "" where
+    one does.
+    """
+    return f"{x.dtype}" if x.dtype == torch.float64 else ""
+
+
 def width_refused(x: Tensor, width: int, *, single: int, half: int = 256) -> str:
     """Why a kernel for heads up to `widest` does not take heads of this width in the type of x; ""
     where it does.

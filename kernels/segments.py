@@ -14,6 +14,11 @@ def segment_of(offsets: Tensor, count: int) -> Tensor:
     return ended(offsets[1:], count)
 
 
+def places(offsets: Tensor, segment: Tensor) -> Tensor:
+    """Place of each row within its segment: int64 (T,). segment: that of each row (T,)."""
+    return torch.arange(segment.shape[0], device=segment.device) - offsets[segment]
+
+
 def padded(x: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
     """Rows (T, D) as (B, N, D), each segment from place 0 on and 0 behind it, and which places hold
     a row, bool (B, N). N is the length of the longest segment, at least 1; in an exported program,
@@ -21,7 +26,7 @@ def padded(x: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
     """
     count, lengths = x.shape[0], offsets.diff()
     segment = segment_of(offsets, count)
-    place = torch.arange(count, device=x.device) - offsets[:-1][segment]
+    place = places(offsets, segment)
     if torch.compiler.is_exporting():
         longest = count
     else:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..forms import Form, triton_refused
-from ..precision import compute_type
+from ..precision import compute_type, type_refused
 from ..register import operator
 from . import cpu, naive
 
@@ -61,7 +61,7 @@ def differential_combine(
 
 def forms(mixed: Tensor) -> list[Form]:
     """What can combine such heads."""
-    refused = triton_refused(mixed) or ("" if fits(mixed) else f"{mixed.dtype}")
+    refused = triton_refused(mixed) or type_refused(mixed)
     return [
         Form("Triton kernel, a group of heads a program", refused),
         Form("PyTorch calls, by blocks of rows that fit the cache"),
@@ -79,7 +79,7 @@ def fake(
 
 def fits(rows: Tensor) -> bool:
     """There is no Triton kernel for float64."""
-    return rows.dtype != torch.float64
+    return not type_refused(rows)
 
 
 operator(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..dispatch import Dispatch
 from ..forms import Form, triton_refused
+from ..precision import type_refused
 from ..register import operator
 from . import cpu, naive
 
@@ -33,7 +34,7 @@ def expert_combine(y: Tensor, weights: Tensor, where: Dispatch) -> Tensor:
 
 def forms(y: Tensor) -> list[Form]:
     """What can compute the sums of such rows."""
-    refused = triton_refused(y) or ("" if fits(y) else f"{y.dtype}")
+    refused = triton_refused(y) or type_refused(y)
     return [Form("Triton kernel, K rows a token", refused), Form("PyTorch calls, choice by choice")]
 
 
@@ -44,7 +45,7 @@ def empty(y: Tensor, weights: Tensor, place: Tensor) -> Tensor:
 
 def fits(y: Tensor) -> bool:
     """The Triton kernels sum in float32."""
-    return y.dtype != torch.float64
+    return not type_refused(y)
 
 
 operator(

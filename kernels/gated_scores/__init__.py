@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..forms import Form, triton_refused
-from ..precision import match_autocast
+from ..precision import match_autocast, type_refused
 from ..register import operator
 from . import cpu, naive
 
@@ -45,7 +45,7 @@ def gated_scores(
 
 def forms(h: Tensor, weight: Tensor) -> list[Form]:
     """What can compute the scores of such instances."""
-    refused = triton_refused(h, weight) or ("" if fits(h) else f"{h.dtype}")
+    refused = triton_refused(h, weight) or type_refused(h)
     return [
         Form("torch's product, then gates and scores in one Triton pass", refused),
         Form("PyTorch calls, by blocks of rows"),
@@ -59,7 +59,7 @@ def empty(h: Tensor, weight: Tensor, bias: Tensor, out_weight: Tensor, out_bias:
 
 def fits(h: Tensor) -> bool:
     """The Triton kernels sum in float32."""
-    return h.dtype != torch.float64
+    return not type_refused(h)
 
 
 operator(

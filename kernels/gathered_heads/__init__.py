@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..checks import broadcasts
 from ..forms import Form, triton_refused
-from ..precision import compute_type
+from ..precision import compute_type, type_refused
 from ..register import operator
 from . import cpu, naive
 
@@ -79,7 +79,7 @@ def _check(query: Tensor, key: Tensor, value: Tensor, gate: Tensor, mask: Tensor
 
 def forms(query: Tensor) -> list[Form]:
     """What can compute the attention of such queries."""
-    refused = triton_refused(query) or ("" if fits(query) else f"{query.dtype}")
+    refused = triton_refused(query) or type_refused(query)
     fused = "" if query.is_cpu else f"a CPU form, the tensors are on {query.device.type}"
     return [
         Form("Triton kernel, tokens gathered by head", refused),
@@ -114,7 +114,7 @@ def fake_gradients(
 
 def fits(query: Tensor) -> bool:
     """There is no Triton kernel for float64."""
-    return query.dtype != torch.float64
+    return not type_refused(query)
 
 
 operator(

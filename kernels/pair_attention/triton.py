@@ -224,9 +224,7 @@ def key_backward_kernel(
 
 
 def _flags(query: Tensor, value: Tensor, backward: bool) -> dict[str, int]:
-    """Sizes of the tiles; products need 16 rows and
-    columns.
-    """
+    """Sizes of the tiles; products need 16 rows and columns."""
     padded = [power_of_two(x.shape[-1]) for x in (query, value)]
     single, wide = query.dtype == torch.float32, max(padded) > 64
     # The backward pass holds twice as many tiles, float32 products three of each: these take fewer

@@ -176,9 +176,7 @@ def backward_kernel(
 
 
 def _flags(query: Tensor, value: Tensor, backward: bool) -> dict[str, int]:
-    """Sizes of the tiles; products need 16 rows and
-    columns.
-    """
+    """Sizes of the tiles; products need 16 rows and columns."""
     padded = [power_of_two(x.shape[-1]) for x in (query, value)]
     wide, size = max(padded), 2 if query.dtype == torch.float32 else 1
     most = QUERIES if wide <= 128 else QUERIES // 2

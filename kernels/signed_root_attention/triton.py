@@ -184,9 +184,7 @@ def slope_kernel(
 
 
 def _flags(width: int, value_width: int, out: int, dtype: torch.dtype) -> dict[str, int]:
-    """Sizes of the tiles; products need 16 rows and
-    columns.
-    """
+    """Sizes of the tiles; products need 16 rows and columns."""
     single = dtype == torch.float32
     most = min(SLICE, power_of_two(max(width, value_width)))
     return {

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..forms import Form, triton_refused
-from ..precision import SLICE_NUMBERS, compute_type
+from ..precision import SLICE_NUMBERS, compute_type, type_refused
 from ..register import operator
 from . import cpu, naive
 
@@ -114,7 +114,7 @@ def softmax_pool(
 
 def forms(scores: Tensor, values: Tensor | None = None) -> list[Form]:
     """What can pool such scores; the draw has the last two."""
-    refused = triton_refused(scores) or ("" if fits(scores) else f"{scores.dtype}")
+    refused = triton_refused(scores) or type_refused(scores)
     return [
         Form("the formula in PyTorch calls", _formula_refused(scores, values)),
         Form("Triton kernel, one pass over the scores", refused),
@@ -206,7 +206,7 @@ def _bags(scores: Tensor, offsets: Tensor | None) -> int:
 
 def fits(scores: Tensor) -> bool:
     """The Triton kernels sum in float32."""
-    return scores.dtype != torch.float64
+    return not type_refused(scores)
 
 
 operator(

@@ -82,9 +82,9 @@ def places_of_rows(index: Tensor, tokens: int, per_bag: int) -> tuple[Tensor, Te
 
     No size depends on the draw: drawn rows are marked, and their places are the marks summed."""
     bags, index = index.shape[0], index.clamp_min(0)
-    drawn = torch.zeros((bags, tokens), dtype=torch.int64, device=index.device)
-    drawn = drawn.scatter_(1, index, 1)
-    place = (drawn.cumsum(1) - 1).gather(1, index)
+    marks = torch.zeros((bags, tokens), dtype=torch.int64, device=index.device)
+    marks = marks.scatter_(1, index, 1)
+    place = (marks.cumsum(1) - 1).gather(1, index)
     first = torch.arange(bags, device=index.device)[:, None]
     rows = torch.full((bags, per_bag), bags * tokens, dtype=torch.int64, device=index.device)
     # Draws of one row write the same number to the same place.

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.gated_scores import gated_scores
-from ...kernels.segments import segment_of
+from ...kernels.segments import padded, places, segment_of
 from ...kernels.softmax_pool import softmax_pool
 from ..layers.vit import TransformerEncoder
 
@@ -94,13 +94,10 @@ class BagModel(nn.Module):
             return h, ends
         if ends.shape[0] == 2:
             return self.mixing(h[None])[0], ends
-        lengths, bag = ends.diff(), bag_of(ends, h)
-        place = places(ends, bag)
         # The one number that is read back from a device: how long padded bags are.
-        padded = h.new_zeros((lengths.shape[0], int(lengths.max()), h.shape[1]))
-        padded = padded.index_put((bag, place), h)
-        present = torch.arange(padded.shape[1], device=h.device) < lengths[:, None]
-        return self.mixing(padded, mask=present)[bag, place], ends
+        rows, present = padded(h, ends)
+        bag = bag_of(ends, h)
+        return self.mixing(rows, mask=present)[bag, places(ends, bag)], ends
 
     def attend(self, x: Tensor, offsets: Tensor | None = None) -> Bags:
         """Everything that the loss and the explanations need."""
@@ -277,11 +274,6 @@ def bag_of(offsets: Tensor, x: Tensor) -> Tensor:
     return segment_of(offsets, x.shape[0])
 
 
-def places(offsets: Tensor, bag: Tensor) -> Tensor:
-    """Place of each row within its bag: int64 (M,). bag: the bag of each row (M,)."""
-    return torch.arange(bag.shape[0], device=bag.device) - offsets[bag]
-
-
 def bag_exponentials(scores: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
     """exp(score - largest score of the bag) (M, C), and the bag of each row."""
     bag = bag_of(offsets, scores)
@@ -349,13 +341,13 @@ def mask_top(
             hidden[first:last] = mask_top(scores[first:last], part, top, share, uniform[b : b + 1])
         return hidden
     if bags == 1:
-        padded = scores[None]
+        by_bag = scores[None]
     else:
-        padded = scores.new_full((bags, longest, columns), -torch.inf)
+        by_bag = scores.new_full((bags, longest, columns), -torch.inf)
         bag = bag_of(offsets, scores)
-        padded[bag, places(offsets, bag)] = scores
+        by_bag[bag, places(offsets, bag)] = scores
     k = min(top, longest)
-    best = padded.topk(k, 1).indices  # (B, k, C), the largest first
+    best = by_bag.topk(k, 1).indices  # (B, k, C), the largest first
     chosen = drawn_of_top(uniform[:, :k], lengths, share)
     rows = (best + offsets[:-1, None, None]).clamp_max(scores.shape[0] - 1)
     hits = torch.zeros_like(scores, dtype=torch.int32)

@@ -38,7 +38,8 @@ class Trunk(TunedBackbone):
     attention and ffn put another mechanism of the core (any that takes a sequence of tokens, with
     `attention_options`) or another feed-forward network into all blocks.
 
-    width: D; size: (rows, columns) of patches; prefix: tokens before the patches; plain: whether
+    width: D; size: (rows, columns) of patches; prefix: tokens before the patches; is_own: whether
+    the blocks have the attention that they were made with; plain: whether
     the blocks have queries and keys of softmax attention; readable: whether there are attention
     weights to read, theirs or those of the mechanism; pairable: whether tokens can attend to
     another picture, too. Raises ValueError for a model that is built differently.
@@ -67,26 +68,26 @@ class Trunk(TunedBackbone):
         self.heads = heads
         self.mixer = attention
         self.mixer_options = dict(attention_options or {})
-        is_own = attention == "softmax" and not self.mixer_options
+        self.is_own = attention == "softmax" and not self.mixer_options
         for block in model.blocks:
             if not all(hasattr(block, part) for part in BLOCK_PARTS):
                 raise ValueError(
                     f"{type(model).__name__}: a {type(block).__name__} is no plain pre-norm block"
                 )
-            if not is_own:
+            if not self.is_own:
                 block.attn = build_attention(attention, self.width, heads, **self.mixer_options)
             if ffn != "mlp":
                 hidden = int(block.mlp.fc1.out_features)
                 block.mlp = build_feedforward(ffn, self.width, hidden, moe=moe)
-        self.plain = is_own and all(_is_plain(block.attn) for block in model.blocks)
-        self.readable = self.plain if is_own else has_feature(attention, "weights")
-        self.pairable = self.plain if is_own else has_feature(attention, "context")
+        self.plain = self.is_own and all(_is_plain(block.attn) for block in model.blocks)
+        self.readable = self.plain if self.is_own else has_feature(attention, "weights")
+        self.pairable = self.plain if self.is_own else has_feature(attention, "context")
 
     def another_mixer(self) -> Attention | None:
         """One more mechanism such as the blocks have, for a layer behind them; None for timm's own
         attention.
         """
-        if self.mixer == "softmax" and not self.mixer_options:
+        if self.is_own:
             return None
         return build_attention(self.mixer, self.width, self.heads, **self.mixer_options)
 

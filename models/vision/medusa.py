@@ -35,7 +35,7 @@ from ..layers.mutual_fusion import conv, on_grid
 from ..layers.pyramid import Pyramid, build_pyramid
 from ..weights.adopted import Normalisation
 
-OF_STAGES = ("medusa", "none", "squeeze", "cbam", "coordinate")
+GATES = ("squeeze", "cbam", "coordinate")
 Sees = Literal["both", "global", "local"]
 Form = Literal["residual", "pure"]
 LEVELS = 5
@@ -255,10 +255,10 @@ class Medusa(nn.Module):
         self.body = body if is_medusa and sees != "local" else None
         self.heads = heads if is_medusa else None
         self.gates = None
-        if attention in ("squeeze", "cbam", "coordinate"):
+        if attention in GATES:
             self.gates = nn.ModuleList(_isolated(attention, widths, size_of(body) + size_of(heads)))
         self.bottleneck = None
-        if attention not in OF_STAGES:
+        if attention not in ("medusa", "none", *GATES):
             self.bottleneck = Bottleneck(
                 widths[-1], attention, attention_options=attention_options, ffn=ffn
             )

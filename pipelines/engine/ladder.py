@@ -75,11 +75,15 @@ class LadderScores:
 
     def gain_interval(self, rung: RungName, over: RungName) -> tuple[float, float] | None:
         """95 % interval of `gain`, from the same draws of both; None for too few blocks."""
-        return self._interval(self._better(1.0) * (self.draws[rung] - self.draws[over]))
+        return self._interval(self._gains(rung, over))
 
     def share_better(self, rung: RungName, over: RungName) -> float:
         """The share of the draws in which a rung is better than another, 0 to 1."""
-        return float((self._better(1.0) * (self.draws[rung] - self.draws[over]) > 0).mean())
+        return float((self._gains(rung, over) > 0).mean())
+
+    def _gains(self, rung: RungName, over: RungName) -> np.ndarray:
+        """`gain` in each draw, (R,)."""
+        return self._better(1.0) * (self.draws[rung] - self.draws[over])
 
     def _better(self, difference: float) -> float:
         return difference if self.larger_is_better else -difference

@@ -81,11 +81,9 @@ class LinearMap(NamedTuple):
         return forecaster
 
 
-def sums_of(
-    batches: Iterable[Batch], *, per_channel: bool, scaled: bool
-) -> tuple[WindowSums, WindowSums | None]:
-    """The sums over batches of windows and, if `scaled`, those in which each window counts by the
-    inverse of its variance.
+def sums_of(batches: Iterable[Batch], *, per_channel: bool) -> tuple[WindowSums, WindowSums]:
+    """The sums over batches of windows, and those in which each window counts by the inverse of its
+    variance.
     """
     plain: WindowSums | None = None
     weighted: WindowSums | None = None
@@ -93,11 +91,11 @@ def sums_of(
         x, y = _inputs(batch)
         more = _sums(x, y, None, per_channel)
         plain = more if plain is None else plain + more
-        if scaled:
-            spread = batch["past"].double().var(1, correction=0).T.clamp(min=LEAST_SPREAD)
-            more = _sums(x, y, 1 / spread, per_channel)
-            weighted = more if weighted is None else weighted + more
+        spread = batch["past"].double().var(1, correction=0).T.clamp(min=LEAST_SPREAD)
+        more = _sums(x, y, 1 / spread, per_channel)
+        weighted = more if weighted is None else weighted + more
     assert plain is not None
+    assert weighted is not None
     return plain, weighted
 
 
@@ -143,22 +141,17 @@ class Candidate(NamedTuple):
     penalty: int
     joined: bool
 
-    def refit(self, plain: WindowSums, weighted: WindowSums | None, lookback: int) -> LinearMap:
+    def refit(self, plain: WindowSums, weighted: WindowSums, lookback: int) -> LinearMap:
         """The same ridge regression of other sums: plain ones, and those in which each window
         counts by the inverse of its variance.
         """
         sums = weighted if self.form == "scaled" else plain
-        assert sums is not None
         sums = sums.joined() if self.joined else sums
         return list(ridge_maps(sums, self.form, lookback, self.rows))[self.penalty]
 
 
 def best_ridge(
-    training: WindowSums,
-    weighted: WindowSums | None,
-    validation: WindowSums,
-    lookback: int,
-    channels: int,
+    training: WindowSums, weighted: WindowSums, validation: WindowSums, lookback: int, channels: int
 ) -> Candidate:
     """The ridge regression with the smallest validation error, of all forms, penalties and
     look-backs, for all channels together or each on its own.
@@ -168,13 +161,13 @@ def best_ridge(
     for maps in ("all channels", "each channel") if separate else ("all channels",):
         whose = f"one map for {maps}" if channels > 1 else "one map"
         joined = maps == "all channels"
-        fitted = [sums.joined() if joined and sums else sums for sums in (training, weighted)]
+        fitted = [sums.joined() if joined else sums for sums in (training, weighted)]
         scored = validation.joined() if joined else validation
         shorter = {lookback, max(1, lookback // 2), max(1, lookback // 4)} if joined else {lookback}
         for rows in sorted(shorter, reverse=True):
             for form in FORMS:
                 sums = fitted[1] if form == "scaled" else fitted[0]
-                if sums is None or (rows == 1 and form != "as they are"):
+                if rows == 1 and form != "as they are":
                     continue
                 words = f"ridge regression on the last {rows} rows {form} ({whose})"
                 maps_of_form = ridge_maps(sums, form, lookback, rows)

@@ -76,7 +76,7 @@ class ForecastRungs(Rungs[ForecastOptions, ForecastSpec, ForecastWindows]):
         inputs = lookback + len(spec.known) * (lookback + horizon)
         separate = channels > 1 and channels * inputs * (inputs + horizon) <= MOST_OWN
         (training, weighted), (validation, later) = (
-            sums_of(_thinned(part, inputs), per_channel=separate, scaled=True)
+            sums_of(_thinned(part, inputs), per_channel=separate)
             for part in (splits.train, splits.validation)
         )
         seasons = season_of(spec.frequency), season_by_autocorrelation(training, lookback)
@@ -93,8 +93,6 @@ class ForecastRungs(Rungs[ForecastOptions, ForecastSpec, ForecastWindows]):
             return Rung(ridge.words, module, facts, short="ridge regression")
 
         def refit() -> Rung:
-            assert weighted is not None
-            assert later is not None
             return rung(ridge.refit(training + validation, weighted + later, lookback))
 
         # Of very many windows each part is thinned out in its own measure: sums that do not add.

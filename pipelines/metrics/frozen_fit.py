@@ -41,29 +41,13 @@ def fit_classes(
     *,
     seed: int,
     groups: np.ndarray | None = None,
-    penalties: Sequence[float] = INVERSE_PENALTIES,
 ) -> LinearMap:
     """Logistic regression on standardised features, of which the penalty has the smallest log-loss
     on the held-out (validation) part; without such a part, in folds of the training part.
 
     features (n, D), labels int (n,) of the training part, held_features and held_labels of the
-    other; groups (n,): what no two folds share; penalties: inverse ones, of which one is chosen.
+    other; groups (n,): what no two folds share.
     """
-
-    def fitted(rows: np.ndarray, penalty: float) -> dict[str, np.ndarray]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # where the solver stops early
-            tensors = fit_linear_baseline(
-                features[rows],
-                labels[rows],
-                classes,
-                inverse_penalty=penalty,
-                iterations=ITERATIONS,
-                seed=seed,
-                standardise=True,
-            )
-        return {name: value.numpy() for name, value in tensors.items()}
-
     all_rows = np.arange(len(features))
     if len(held_labels):
         parts = [(all_rows, held_features, held_labels)]
@@ -73,25 +57,25 @@ def fit_classes(
     parts = [part for part in parts if len(np.unique(labels[part[0]])) > 1]
     losses: dict[float, float] = {}
     candidates: dict[float, dict[str, np.ndarray]] = {}
-    for penalty in penalties if len(penalties) > 1 else ():
+    for penalty in INVERSE_PENALTIES:
         total = 0.0
         for rows, other, truth in parts:
-            candidates[penalty] = fitted(rows, penalty)
+            candidates[penalty] = _fitted(features[rows], labels[rows], classes, penalty, seed)
             total += _log_loss(other, truth, candidates[penalty])
         losses[penalty] = total
-    best = min(losses, key=lambda penalty: losses[penalty]) if losses else penalties[0]
-    known = len(held_labels) and best in candidates
-    tensors = candidates[best] if known else fitted(all_rows, best)
-    weight, centre = tensors["baseline_weight"].astype(np.float32), features.mean(0)
-    # About the mean, the sum loses fewer digits than about 0.
-    bias = tensors["baseline_bias"] + tensors["baseline_weight"] @ centre
-    return LinearMap(
-        centre.astype(np.float32),
-        weight,
-        bias.astype(np.float32),
-        f"logistic regression (C {best:g})",
-        best,
-    )
+    best = min(losses, key=lambda penalty: losses[penalty])
+    if len(held_labels) and parts:
+        return _map_of(candidates[best], features, best)
+    return fit_penalty(features, labels, classes, best, seed=seed)
+
+
+def fit_penalty(
+    features: np.ndarray, labels: np.ndarray, classes: int, penalty: float, *, seed: int
+) -> LinearMap:
+    """Logistic regression on standardised features (n, D) with labels int (n,); penalty: the
+    inverse one.
+    """
+    return _map_of(_fitted(features, labels, classes, penalty, seed), features, penalty)
 
 
 def refit_classes(
@@ -102,9 +86,33 @@ def refit_classes(
     parts: features (n, D) and labels (n,) of each.
     """
     features, labels = (np.concatenate(values) for values in zip(*parts, strict=True))
-    return fit_classes(
-        features, labels, features[:0], labels[:0], classes, seed=seed, penalties=(fitted.penalty,)
-    )
+    return fit_penalty(features, labels, classes, fitted.penalty, seed=seed)
+
+
+def _fitted(
+    features: np.ndarray, labels: np.ndarray, classes: int, penalty: float, seed: int
+) -> dict[str, np.ndarray]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # where the solver stops early
+        tensors = fit_linear_baseline(
+            features,
+            labels,
+            classes,
+            inverse_penalty=penalty,
+            iterations=ITERATIONS,
+            seed=seed,
+            standardise=True,
+        )
+    return {name: value.numpy() for name, value in tensors.items()}
+
+
+def _map_of(tensors: dict[str, np.ndarray], features: np.ndarray, penalty: float) -> LinearMap:
+    """The map of a regression that was fitted to these features (n, D)."""
+    weight, centre = tensors["baseline_weight"].astype(np.float32), features.mean(0)
+    # About the mean, the sum loses fewer digits than about 0.
+    bias = tensors["baseline_bias"] + tensors["baseline_weight"] @ centre
+    words = f"logistic regression (C {penalty:g})"
+    return LinearMap(centre.astype(np.float32), weight, bias.astype(np.float32), words, penalty)
 
 
 def _log_loss(features: np.ndarray, labels: np.ndarray, fitted: dict[str, np.ndarray]) -> float:

@@ -302,8 +302,6 @@ class CompareOptions(SaliencyOptions):
     """Also blank the most important places step by step and transcribe again."""
 
 
-# Mechanisms of the core with a causal form, and those that take a context; a test compares the
-# lists with the classes, which only torch could import.
 LEAST = {
     "features": 8, "width": 2, "heads": 1, "encoder_layers": 1, "decoder_layers": 1, "hidden": 1,
     "kernel": 1, "audio_positions": 10, "text_positions": 8, "experts": 1, "mask_time": 0,

@@ -66,9 +66,9 @@ def steps_by_rank(run: Path) -> list[list[str]]:
 
 def difference(run: Path, other: Path) -> float:
     """The largest difference of two trainings after their last step."""
-    one, two = (load_file(Path(f"{r}-steps") / "weights.safetensors") for r in (run, other))
-    assert one.keys() == two.keys()
-    return max(float((one[name].double() - two[name].double()).abs().max()) for name in one)
+    first, second = (load_file(Path(f"{r}-steps") / "weights.safetensors") for r in (run, other))
+    assert first.keys() == second.keys()
+    return max(float((first[name].double() - second[name].double()).abs().max()) for name in first)
 
 
 def numbers_of(metrics: object, name: str = "") -> dict[str, float]:
@@ -146,10 +146,10 @@ def test_two_processes_train_the_model_of_one(runs, capsys):
 
 
 def test_two_processes_score_and_predict_as_one(runs):
-    one = numbers_of(json.loads((runs.alone / "metrics.json").read_text()))
+    expected = numbers_of(json.loads((runs.alone / "metrics.json").read_text()))
     for run in (runs.copies, runs.parts):
-        two = numbers_of(json.loads((run / "metrics.json").read_text()))
-        assert two == pytest.approx(one, rel=1e-4, abs=1e-4, nan_ok=True)
+        numbers = numbers_of(json.loads((run / "metrics.json").read_text()))
+        assert numbers == pytest.approx(expected, rel=1e-4, abs=1e-4, nan_ok=True)
         assert_frame_equal(
             predictions_of(run), predictions_of(runs.alone), rel_tol=1e-3, abs_tol=1e-4
         )

@@ -99,5 +99,5 @@ def train(job: Mapping[str, Any]) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for one in json.loads(Path(sys.argv[1]).read_text()):
-        train(one)
+    for job in json.loads(Path(sys.argv[1]).read_text()):
+        train(job)

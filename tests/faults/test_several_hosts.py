@@ -32,8 +32,8 @@ def alone(launch, data, tmp_path_factory) -> Path:
 
 def same_weights(run: Path, other: Path) -> float:
     """The largest difference of the weights of two runs."""
-    one, two = (load_file(r / "model.safetensors") for r in (run, other))
-    return max(float((one[name] - two[name]).abs().max()) for name in one)
+    first, second = (load_file(r / "model.safetensors") for r in (run, other))
+    return max(float((first[name] - second[name]).abs().max()) for name in first)
 
 
 def prediction_words(run: Path, data: Path, output: Path) -> list[str]:
@@ -61,8 +61,8 @@ def on_two_hosts(*words: str) -> str:
 
 def test_f2_two_hosts_give_the_same_training_and_predictions(tally, alone, data, tmp_path):
     run = tmp_path / "run"
-    said = on_two_hosts(*WORDS, "--data", str(data), "--run", str(run), "--accelerator", "cpu")
-    assert "Starting with 2 processes" in said
+    output = on_two_hosts(*WORDS, "--data", str(data), "--run", str(run), "--accelerator", "cpu")
+    assert "Starting with 2 processes" in output
     difference = same_weights(alone, run)
     print(f"two hosts: weights {difference:.1e} apart at most")
     output = tmp_path / "out.parquet"

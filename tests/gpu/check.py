@@ -83,8 +83,10 @@ def machine(dry: bool) -> tuple[list[str], str]:
     lines.append(f"cuda {torch.version.cuda}, compute capability {major}.{minor}")
     query = ["nvidia-smi", "--query-gpu=driver_version,clocks.sm,clocks.max.sm", "--format=csv"]
     try:
-        said = subprocess.run(query, capture_output=True, text=True, check=True, timeout=20).stdout
-        lines += said.strip().splitlines()
+        output = subprocess.run(
+            query, capture_output=True, text=True, check=True, timeout=20
+        ).stdout
+        lines += output.strip().splitlines()
     except (OSError, subprocess.SubprocessError):
         lines.append("nvidia-smi does not answer: driver and clocks are unknown")
     if (major, minor) < LEAST and not torch.version.hip:

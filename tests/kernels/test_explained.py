@@ -56,9 +56,9 @@ def refused_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_on_a_cpu_the_triton_form_is_refused_and_another_runs(
     forms_of: Callable[..., list[Form]], shape: tuple[int, ...], count: int
 ) -> None:
-    said = forms.explain("operator", forms_of(*[torch.zeros(shape)] * count))
-    assert "the kernel is for CUDA" in said
-    assert "no form can run" not in said
+    text = forms.explain("operator", forms_of(*[torch.zeros(shape)] * count))
+    assert "the kernel is for CUDA" in text
+    assert "no form can run" not in text
 
 
 @pytest.mark.parametrize(("forms_of", "shape", "count"), WITH_TRITON)

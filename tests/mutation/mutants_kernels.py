@@ -25,8 +25,8 @@ MUTANTS = [
         "compiled-for-each-batch",
         "kernels",
         "kernels/launching.py",
-        '"tokens",\n        "queries",\n        "keys",\n',
-        '"queries",\n',
+        '"tokens", "queries", "keys",',
+        '"queries",',
         LAUNCHES,
     ),
     Mutant(

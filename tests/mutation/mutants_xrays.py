@@ -211,8 +211,8 @@ MUTANTS += [
         "findings-learned-from-unknown-labels",
         "pipelines",
         "pipelines/medical/several/rungs.py",
-        "rows, held = train.known[:, k], validation.known[:, k]",
-        "rows, held = train.known[:, k] | True, validation.known[:, k]",
+        "present = [part.known[:, k] for part in parts]",
+        "present = [parts[0].known[:, k] | True, parts[1].known[:, k]]",
         LADDER,
     ),
     Mutant(

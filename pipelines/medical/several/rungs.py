@@ -56,7 +56,14 @@ class FindingRungs(PictureRungs[SeveralXrays]):
         seed = options.seed % (1 << 32)  # as scikit-learn takes it
         weights = feature_weights(options)
         frozen, pixels = empty_frozen(options, weights, len(spec.classes)), pixel_model(spec)
-        fitted = [_fit(model, train, validation, seed, device) for model in (frozen, pixels)]
+        parts = train, validation
+        features = [
+            [features_of(model, part, device) for part in parts] for model in (frozen, pixels)
+        ]
+        fitted = [
+            _fit(model, of_parts, parts, seed)
+            for model, of_parts in zip((frozen, pixels), features, strict=True)
+        ]
         name = weights.name if weights.pretrained else "random filters"
         words = f"a logistic regression of frozen features ({name}) for each finding"
         candidates = [
@@ -65,11 +72,10 @@ class FindingRungs(PictureRungs[SeveralXrays]):
         ]
         losses = [_loss(rung.model, validation, device) for rung in candidates]
         best = int(np.argmin(losses))
-        simple, maps = candidates[best], fitted[best]
+        simple = candidates[best]
 
         def refit() -> Rung:
-            model = (frozen, pixels)[best]
-            _fit(model, train, validation, seed, device, maps)
+            _fit((frozen, pixels)[best], features[best], parts, seed, fitted[best])
             return simple
 
         return {
@@ -127,29 +133,31 @@ def _mean_of_known(sums: np.ndarray, known: np.ndarray, weights: np.ndarray) -> 
 
 def _fit(
     model: FrozenLinear | LinearPixels,
-    train: SeveralXrays,
-    validation: SeveralXrays,
+    features: Sequence[np.ndarray],
+    parts: tuple[SeveralXrays, SeveralXrays],
     seed: int,
-    device: torch.device,
     chosen: Sequence[LinearMap] = (),
 ) -> list[LinearMap]:
-    """Set the weights, with a penalty for each finding by the validation part; chosen: the maps of
-    each finding, whose penalties are taken to fit both parts together. Returns these maps.
+    """Set the weights, with a penalty for each finding by the validation part. Returns the map of
+    each finding.
+
+    features: (N, D) of the training and of the validation part; chosen: maps whose penalties are
+    taken to fit both parts together.
     """
-    seen, other = features_of(model, train, device), features_of(model, validation, device)
-    patients, centre = np.array(train.column("patients")), seen.mean(0)
+    train = parts[0]
+    patients, centre = np.array(train.column("patients")), features[0].mean(0)
     maps, weight, bias = [], [], []
     for k in range(len(train.classes)):
-        rows, held = train.known[:, k], validation.known[:, k]
-        parts = [
-            (seen[rows], train.truth[rows, k].astype(np.int64)),
-            (other[held], validation.truth[held, k].astype(np.int64)),
+        present = [part.known[:, k] for part in parts]
+        known = [
+            (x[rows], part.truth[rows, k].astype(np.int64))
+            for x, part, rows in zip(features, parts, present, strict=True)
         ]
         if chosen:
-            fitted = refit_classes(chosen[k], parts, 2, seed=seed)
+            fitted = refit_classes(chosen[k], known, 2, seed=seed)
         else:
-            groups = patients[rows]
-            fitted = fit_classes(*parts[0], *parts[1], 2, seed=seed, groups=groups)
+            groups = patients[present[0]]
+            fitted = fit_classes(*known[0], *known[1], 2, seed=seed, groups=groups)
         maps.append(fitted)
         # Of two classes, the logit of the finding is the difference of theirs.
         weight.append(fitted.weight[1] - fitted.weight[0])

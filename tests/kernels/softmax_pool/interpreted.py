@@ -80,8 +80,8 @@ def frequencies():
 def each_bag_and_seed_has_noise_of_its_own():
     """Equal bags: those of the next seed draw as nobody did under this one."""
     scores = torch.zeros(1, 40, 50).expand(3, 40, 50)
-    drawn = [gpu.draw(scores, torch.tensor(seed), None, None) for seed in (0, 1, 2)]
-    rows = torch.cat(drawn)
+    draws = [gpu.draw(scores, torch.tensor(seed), None, None) for seed in (0, 1, 2)]
+    rows = torch.cat(draws)
     equal = (rows[:, None] == rows).float().mean(-1).fill_diagonal_(0.0)
     assert equal.max() < 0.25, equal  # 1/40 is expected
     print("ok each_bag_and_seed_has_noise_of_its_own")

@@ -40,10 +40,10 @@ def test_a_softmax_mechanism_reads_as_the_paper_does(offsets: torch.Tensor | Non
         nn.init.zeros_(mixer.key_value.bias)
     queries = {"c": torch.randn(3, 4, WIDTH), "t": torch.randn(3, 2, WIDTH)}
     tokens = torch.randn(3, 5, WIDTH) if offsets is None else torch.randn(7, WIDTH)
-    expected, found = (reads(queries, tokens, offsets) for reads in (paper, core))
+    expected, actual = (reads(queries, tokens, offsets) for reads in (paper, core))
     for kind in kinds:
-        assert found[kind].shape == queries[kind].shape
-        torch.testing.assert_close(found[kind], expected[kind])
+        assert actual[kind].shape == queries[kind].shape
+        torch.testing.assert_close(actual[kind], expected[kind])
 
 
 def test_an_exported_program_reads_histories_of_any_length() -> None:
@@ -66,5 +66,5 @@ def test_an_exported_program_reads_histories_of_any_length() -> None:
     program = torch.export.export(model, inputs, dynamic_shapes=(None, {0: events}, None))
     for offsets in ([0, 1, 1, 4], [0, 5, 9, 12]):
         tokens = torch.randn(offsets[-1], WIDTH)
-        found = program.module()(query, tokens, torch.tensor(offsets))
-        torch.testing.assert_close(found, model(query, tokens, torch.tensor(offsets)))
+        actual = program.module()(query, tokens, torch.tensor(offsets))
+        torch.testing.assert_close(actual, model(query, tokens, torch.tensor(offsets)))

@@ -328,10 +328,10 @@ def test_the_branches_of_a_mechanism_are_those_of_softmax_where_it_is_softmax() 
     partner = torch.tensor([1, 2, 3, 0])
     for training in (plain, model):
         training.train()
-    expected, found = (one.branches(x, partner=partner) for one in (plain, model))
-    assert set(found.tokens) == {"sa", "glca", "pwca"}
+    expected, actual = (each.branches(x, partner=partner) for each in (plain, model))
+    assert set(actual.tokens) == {"sa", "glca", "pwca"}
     for name, token in expected.tokens.items():
-        torch.testing.assert_close(found.tokens[name], token)
+        torch.testing.assert_close(actual.tokens[name], token)
 
 
 @pytest.mark.parametrize("attention", ["differential", "taylor"])

@@ -19,7 +19,7 @@ from headwise.pipelines.engine.frozen import (
     open_encoder,
 )
 from headwise.pipelines.engine.weights import Weights
-from headwise.pipelines.metrics.frozen_fit import fit_classes
+from headwise.pipelines.metrics.frozen_fit import fit_penalty
 
 NONE = Weights("none", "small", "random")
 
@@ -158,10 +158,8 @@ def test_a_classifier_is_fitted_again_to_both_parts_with_its_penalty(cache: Feat
     assert again.words == first.words
     both = frozen_features([*train, *held], first.model.encoder, cache=cache)
     penalty = float(first.words.split("(C ")[1].split(")")[0])
-    expected = fit_classes(
-        both, np.concatenate([labels, held_labels]), both[:0], labels[:0], 2, seed=0,
-        penalties=(penalty,),
-    )  # fmt: skip
+    truth = np.concatenate([labels, held_labels])
+    expected = fit_penalty(both, truth, 2, penalty, seed=0)
     torch.testing.assert_close(again.model.weight, torch.from_numpy(expected.weight))
     assert not torch.allclose(first.model.weight, again.model.weight)
     assert fit(train, labels, held[:0], held_labels[:0]).refit is None

@@ -123,10 +123,8 @@ class TestWhatIsChosen:
             part.__getitems__(list(range(len(part)))) for part in (splits.train, splits.validation)
         ]
         windows = {name: torch.cat([part[name] for part in parts]) for name in ("past", "future")}
-        plain, weighted = sums_of([windows], per_channel=False, scaled=True)
-        (train, weighed), (held, _) = (
-            sums_of([part], per_channel=False, scaled=True) for part in parts
-        )
+        plain, weighted = sums_of([windows], per_channel=False)
+        (train, weighed), (held, _) = (sums_of([part], per_channel=False) for part in parts)
         chosen = best_ridge(train, weighed, held, loaded.spec.lookback, 1)
         expected = chosen.refit(plain, weighted, loaded.spec.lookback).module(loaded.spec.lookback)
         stored = loaded.ladder.models["simple"]
@@ -175,7 +173,7 @@ class TestRidge:
 
     def test_the_error_by_sums_is_that_of_the_module(self) -> None:
         batch = self.windows(known=2)
-        sums, weighted = sums_of([batch], per_channel=True, scaled=True)
+        sums, weighted = sums_of([batch], per_channel=True)
         best = best_ridge(sums, weighted, sums, 6, 2)
         module = best.map.module(6)
         forecast = module(batch["past"], None, batch["known"])
@@ -186,7 +184,7 @@ class TestRidge:
         from sklearn.linear_model import Ridge
 
         batch = self.windows(channels=1)
-        sums, _ = sums_of([batch], per_channel=False, scaled=False)
+        sums, _ = sums_of([batch], per_channel=False)
         from headwise.pipelines.forecast.ridge import PENALTIES, ridge_maps
 
         x = batch["past"][..., 0].double().numpy()
@@ -201,7 +199,7 @@ class TestRidge:
         from headwise.pipelines.forecast.ridge import ridge_maps
 
         batch = self.windows(channels=1)
-        sums, weighted = sums_of([batch], per_channel=False, scaled=True)
+        sums, weighted = sums_of([batch], per_channel=False)
         assert weighted is not None
         for form, of in (("less the last", sums), ("less their mean", sums), ("scaled", weighted)):
             for fitted in ridge_maps(of, form, 6, 6):  # pyright: ignore[reportArgumentType]
@@ -211,14 +209,14 @@ class TestRidge:
         steps = torch.arange(400)
         wave = torch.sin(2 * torch.pi * steps / 7)[:, None]
         past = torch.stack([wave[k : k + 24] for k in range(300)])
-        sums, _ = sums_of([{"past": past, "future": past[:, :2]}], per_channel=False, scaled=False)
+        sums, _ = sums_of([{"past": past, "future": past[:, :2]}], per_channel=False)
         assert season_by_autocorrelation(sums, 24) in (7, 14, 21)
 
     def test_naive_maps_are_the_naive_forecasts(self) -> None:
         from headwise.models.series.simple import RepeatPast
 
         batch = self.windows(channels=1)
-        sums, _ = sums_of([batch], per_channel=False, scaled=False)
+        sums, _ = sums_of([batch], per_channel=False)
         for season in (None, 0, 1, 2, 5):
             model = RepeatPast(6, 3, season)
             rows = None if season is None else model.rows or ()
