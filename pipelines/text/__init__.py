@@ -1,0 +1,32 @@
+"""Text: label texts, with words that explain each label."""
+
+from ..engine.command_line import comparison_verb, python_verb
+from ..engine.compare_options import comparison_options
+from ..engine.options import EvaluateOptions, ExportOptions
+from ..engine.task import Task
+from ..engine.tune_options import tune_options
+from .options import TextOptions, TextPredictOptions, check
+
+TASK = Task(
+    name="text",
+    summary="label texts, with words that explain each label",
+    intended_use=(
+        "Predictions hold for rows like those it was trained on: same columns, same units, same "
+        "source."
+    ),
+    pipeline="headwise.pipelines.text.pipeline:TextPipeline",
+    options=TextOptions,
+    predict_options=TextPredictOptions,
+    check=check,
+    columns={
+        "row": "Number of the row in its table, counted from 1.",
+        "prediction": "Prediction of the target, in its units.",
+    },
+)
+
+train = python_verb(TASK, "train", TextOptions)
+evaluate = python_verb(TASK, "evaluate", EvaluateOptions)
+predict = python_verb(TASK, "predict", TextPredictOptions)
+export = python_verb(TASK, "export", ExportOptions)
+tune = python_verb(TASK, "tune", tune_options(TextOptions))
+compare = comparison_verb(TASK, comparison_options(TextOptions))
