@@ -89,6 +89,7 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "title": ("title", "headline"),
     "url": ("url", "link"),
     "domain": ("domain", "publisher", "outlet", "source", "site"),
+    "summary": ("summary", "summary_text", "prediction", "output"),
     "pair": ("pair", "pair_id", "comparison", "comparison_id", "example_id", "item_id"),
     "prompt": ("prompt", "question", "instruction", "query", "question_id", "prompt_id", "topic"),
     "judge": ("judge", "judge_name", "judge_model", "evaluator", "annotator", "rater"),

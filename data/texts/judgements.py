@@ -36,17 +36,20 @@ FIELDS = (
     "second_length", "order", "preferred", "score", "probability", "human", "equal_content",
 )  # fmt: skip
 OUTCOMES = ("preferred", "score", "probability")
-_FIRST = frozenset(
-    "first a 1 left model_a answer_a response_a assistant_a model_1 answer_1".split()
-)
-_SECOND = frozenset(
-    "second b 2 right model_b answer_b response_b assistant_b model_2 answer_2".split()
-)
-_TIES = frozenset(
-    "tie c equal draw both neither same none no_preference tie_bothbad tied both_bad".split()
-)
+_FIRST = {
+    "first", "a", "1", "left", "model_a", "answer_a", "response_a", "assistant_a", "model_1",
+    "answer_1",
+}  # fmt: skip
+_SECOND = {
+    "second", "b", "2", "right", "model_b", "answer_b", "response_b", "assistant_b", "model_2",
+    "answer_2",
+}  # fmt: skip
+_TIES = {
+    "tie", "tied", "c", "equal", "draw", "both", "neither", "same", "none", "no_preference",
+    "tie_bothbad", "both_bad",
+}  # fmt: skip
 _NUMBERS: Mapping[float, float] = {1: 1, 2: -1, -1: -1, 0: 0, 0.5: 0}
-_TRUE = frozenset("1 true yes y t".split())
+_TRUE = {"1", "true", "yes", "y", "t"}
 SCHEMA: Mapping[str, pl.DataType] = {
     "judge": pl.String(),
     "pair": pl.Int64(),
@@ -145,8 +148,8 @@ def _are_texts(table: pl.DataFrame) -> bool:
     """Whether the cells of `first` are texts, not names: most hold four words or more."""
     if "first" not in table.columns:
         return False
-    blanks = table["first"].drop_nulls().str.strip_chars().str.count_matches(r"\s+")
-    return bool(len(blanks)) and float((blanks >= 3).mean() or 0) > 0.5
+    cells = table["first"].drop_nulls().to_list()
+    return sum(len(cell.split()) >= 4 for cell in cells) > len(cells) / 2
 
 
 @dataclass(frozen=True)

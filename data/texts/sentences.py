@@ -2,8 +2,8 @@
 
 Rules, not a model: a mark ends a sentence where its script says so.
 
-- 。！？ and their like end one without a space after them, but not within 「」, and not before words
-  that go on after a quotation (」と).
+- 。！？ and their like end one without a space after them, but not within 「」, and not before
+  words that go on after a quotation (」と).
 - ؟ ۔ । ॥ ։ ። ། ။ ។ end one wherever they stand.
 - . ! ? … end one before a blank that no small letter follows. A full stop does not after
   abbreviations, initials, the number of a list, or a day before its month.
@@ -23,7 +23,8 @@ _BLANK_LINE = re.compile(r"\n[ \t\r\f\v\u3000]*\n\s*|[\u2029\f]\s*|\n[ \t]*(?=[-
 # The same sign opens in one language and closes in another; one before a letter opens.
 _STOP = re.compile(
     rf"(?P<marks>[{_WIDE}{_SPACELESS}{re.escape(_SPACED)}]+)"
-    rf"(?P<closing>(?:[{re.escape(_CLOSING)}](?!\w)|[{re.escape(_ENDING)}])*)"
+    rf"(?P<closing>(?:[{re.escape(_CLOSING)}](?!\w)|[{re.escape(_ENDING)}]"
+    r"|[ \u00a0\u202f]»(?!\w))*)"
 )
 _WORD_BEFORE = re.compile(r"[^\s()\[\]\"'“”‘’«»„,;:]+\Z")
 _WORD_AFTER = re.compile(rf"[\s{re.escape(_OPENING)}—–-]*([^\W_]+)")
@@ -31,30 +32,35 @@ _GOES_ON = re.compile(r"[とっ、，,;；：:はがをにでもの]")
 _OPEN, _CLOSE = re.compile("[「『]"), re.compile("[」』]")
 _LOOK_BACK = 40  # characters that a word before a stop may have
 
+
+def _word_set(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # In lower case and without the last full stop. A stop after these never ends a sentence.
-_NEVER = frozenset(
+_NEVER = _word_set(
     """
     mr mrs ms mx dr prof rev hon gen sen rep gov col lt sgt capt st mt messrs hr fr frl hrn dipl ing
     sig sra srta dott avv mme mlle mm vs e.g i.e cf viz ca approx resp fig figs eq eqs no nos nr vol
     pp ed eds al abb bzw z.b d.h u.a o.ä v.a s.o s.u i.d.r vgl bspw sog ggf inkl zzgl exkl evtl p.ex
     núm pág art cap inc. т.е т.к т.н т.ч им ул стр рис см напр гг tel bd jg hrsg usw. ph.d. op
-    """.split()
+    """
 )
 # These may end a sentence: a stop after them ends it before a word that often begins one.
-_MAYBE = frozenset(
+_MAYBE = _word_set(
     """
     etc jr sr inc ltd co corp plc llc bros dept est u.s u.k u.n e.u a.m p.m d.c ph.d b.a m.a usw dgl
     jan feb mar apr jun jul aug sep sept oct nov dec mon tue wed thu fri sat sun т.д т.п г др руб
-    """.split()
-)
-_STARTERS = frozenset(
     """
-    the a an this that these those it its he she we they you i in on at by for from with as and but or so
-    if when while after before since there here what who how why however moreover meanwhile also
-    although because no not his her their our my one some many most all each both such then now
+)
+_STARTERS = _word_set(
+    """
+    the a an this that these those it its he she we they you i in on at by for from with and but as
+    or so if when while after before since there here what who how why however moreover meanwhile
+    also although because no not his her their our my one some many most all each both such then now
     der die das ein eine es er sie wir ich im in am und aber doch wenn als nach vor le la les un une
     il elle ils nous en dans mais et el los las una y pero в на и но он она они это мы я после
-    """.split()
+    """
 )
 _MONTHS = re.compile(
     r"(?:jan|feb|mär|mar|apr|ma[iy]|ju[nl]|aug|sept?|o[kc]t|nov|de[zc]|янв|фев|март|апр|ма[йя]|июн|"

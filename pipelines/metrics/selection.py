@@ -28,7 +28,7 @@ TextVectors: TypeAlias = "np.ndarray | csr_array"
 # Words, and pairs of signs of the scripts that put no blanks between words.
 _TOKEN = re.compile(
     r"(?P<signs>[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+)|"
-    # Vowel signs and marks of Hebrew, Arabic and the scripts of India, which are no letters to `re`.
+    # Signs of Hebrew, Arabic and the scripts of India, which are no letters to `re`.
     r"(?:[^\W_]|[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0900-\u0963\u0966-\u0dff\u1000-\u109f])+"
 )
 _TINY = 1e-10
@@ -59,37 +59,47 @@ def _words(text: str) -> Iterator[str]:
             yield from (signs[k : k + 2] for k in range(len(signs) - 1))
 
 
-def text_vectors(texts: Sequence[str], vectors_of: VectorsOf | None = None) -> TextVectors:
-    """Vectors of length 1 (N, D), float64; one that is 0 stays 0. Sparse for the default.
+def text_vectors(
+    texts: Sequence[str], vectors_of: VectorsOf | None = None, *, further: Sequence[str] = ()
+) -> TextVectors:
+    """Vectors of length 1 (N, D) of texts and further texts, float64; one that is 0 stays 0.
 
-    vectors_of: by default tf-idf over these texts: words that are in many of them weigh little.
-    Raises ValueError where `vectors_of` gives another number of vectors, or values not finite.
+    vectors_of: by default tf-idf: words that are in many of `texts` weigh little; those of further
+    texts weigh as they do in `texts`. Such vectors are sparse. Raises ValueError where `vectors_of`
+    gives another number of vectors, or values that are not finite.
     """
+    everything = [*texts, *further]
     if vectors_of is None:
-        return _word_vectors(texts)
-    vectors = np.asarray(vectors_of(texts), np.float64)
-    if vectors.ndim != 2 or len(vectors) != len(texts):
-        raise ValueError(f"vectors_of gave an array {vectors.shape} for {len(texts)} texts")
+        return _word_vectors(everything, len(texts))
+    vectors = np.asarray(vectors_of(everything), np.float64)
+    if vectors.ndim != 2 or len(vectors) != len(everything):
+        raise ValueError(f"vectors_of gave an array {vectors.shape} for {len(everything)} texts")
     if not np.isfinite(vectors).all():
         raise ValueError("vectors_of gave values that are not finite")
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), _TINY)
 
 
-def _word_vectors(texts: Sequence[str]) -> TextVectors:
-    from sklearn.feature_extraction.text import TfidfVectorizer
+def _word_vectors(texts: Sequence[str], fitted: int) -> TextVectors:
+    """tf-idf with the weights of the first `fitted` texts."""
+    from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 
     if not any(words_of(text) for text in texts):
         return np.zeros((len(texts), 1))
-    vectorizer = TfidfVectorizer(analyzer=words_of, sublinear_tf=True)
-    return csr_array(vectorizer.fit_transform(texts))
+    counter = CountVectorizer(analyzer=words_of)  # pyright: ignore[reportArgumentType]
+    counts = csr_array(counter.fit_transform(texts))
+    weighting = TfidfTransformer(sublinear_tf=True).fit(counts[:fitted])
+    return csr_array(weighting.transform(counts))
 
 
-def similarities(first: TextVectors, second: TextVectors | None = None) -> np.ndarray:
-    """Cosines of vectors of length 1 (N, D) with others (M, D), by default each other; none below
-    0. A text is always alike to itself, also one without words.
+def similarities(
+    first: TextVectors, second: TextVectors | None = None, *, least: float = 0
+) -> np.ndarray:
+    """Cosines of vectors of length 1 (N, D) with others (M, D), by default each other; those below
+    `least` count as it. A text is always alike to itself, also one without words.
     """
     product = first @ (first if second is None else second).T
-    cosine = np.clip(product if isinstance(product, np.ndarray) else product.toarray(), 0, 1)
+    dense = product if isinstance(product, np.ndarray) else product.toarray()
+    cosine = np.clip(dense, least, 1)
     if second is None:
         np.fill_diagonal(cosine, 1)
     return cosine
@@ -102,6 +112,25 @@ def statement_weights(similarity: np.ndarray) -> np.ndarray:
     return 1 / similarity.sum(1)
 
 
+def difference_weights(similarity: np.ndarray, groups: Sequence[int]) -> np.ndarray:
+    """`statement_weights` (N,) times 1 - (how far the other groups say the same): what all say
+    counts 0, what only one says counts most. How far: the mean over the other groups of the highest
+    similarity to a sentence of theirs.
+
+    groups: of each sentence, (N,), from 0, such as its article. Without differences, or with one
+    group, the plain `statement_weights`.
+    """
+    member = np.asarray(groups, np.int64)
+    count = int(member.max(initial=-1)) + 1
+    weights = statement_weights(similarity)
+    if count < 2:
+        return weights
+    nearest = np.stack([similarity[:, member == k].max(1, initial=0) for k in range(count)], 1)
+    nearest[np.arange(len(member)), member] = 0
+    different = weights * np.clip(1 - nearest.sum(1) / (count - 1), 0, 1)
+    return different if different.max() > _TINY else weights
+
+
 def facility_score(similarity: np.ndarray, weights: np.ndarray, chosen: Sequence[int]) -> float:
     """How well sentences are stood for: the weighted sum, over all, of the similarity to the
     nearest one chosen.
@@ -112,20 +141,26 @@ def facility_score(similarity: np.ndarray, weights: np.ndarray, chosen: Sequence
 
 
 def facility_location(
-    similarity: np.ndarray, weights: np.ndarray, sizes: np.ndarray | None = None
+    similarity: np.ndarray,
+    weights: np.ndarray,
+    sizes: np.ndarray | None = None,
+    *,
+    most: int | None = None,
 ) -> Choice:
     """Order in which sentences are chosen, each the one that raises `facility_score` most, until
-    nothing raises it. Gains are evaluated lazily: an old gain is an upper bound of the new one.
+    nothing raises it or `most` are chosen. Gains are evaluated lazily: an old gain is an upper
+    bound of the new one.
 
     sizes: where given, (N,) positive, gains are compared by size: for budgets of words.
     """
     count = len(similarity)
+    most = count if most is None else most
     scale = np.ones(count) if sizes is None else sizes.astype(np.float64)
     best = np.zeros(count)  # of each sentence: its similarity to the nearest one chosen
     waiting = [(-gain, place) for place, gain in enumerate(weights @ similarity / scale)]
     heapq.heapify(waiting)
     order, gains = list[int](), list[float]()
-    while waiting:
+    while waiting and len(order) < most:
         _, place = heapq.heappop(waiting)
         gain = float(weights @ np.maximum(similarity[:, place] - best, 0))
         entry = (-gain / scale[place], place)

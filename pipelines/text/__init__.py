@@ -3,9 +3,10 @@
 from ..engine.command_line import comparison_verb, python_verb
 from ..engine.compare_options import comparison_options
 from ..engine.options import EvaluateOptions, ExportOptions
-from ..engine.task import Task
+from ..engine.task import Task, Verb
 from ..engine.tune_options import tune_options
 from .options import TextOptions, TextPredictOptions, check
+from .verb_options_judge import JudgeOptions, SummariseOptions
 
 TASK = Task(
     name="text",
@@ -22,6 +23,18 @@ TASK = Task(
         "row": "Number of the row in its table, counted from 1.",
         "prediction": "Prediction of the target, in its units.",
     },
+    verbs={
+        "judge": Verb(
+            JudgeOptions,
+            "headwise.pipelines.text.verbs.judge:judge",
+            "biases of judges that compare two answers",
+        ),
+        "summarise": Verb(
+            SummariseOptions,
+            "headwise.pipelines.text.verbs.summarise:summarise",
+            "the sentences of several articles that hold most of what they say",
+        ),
+    },
 )
 
 train = python_verb(TASK, "train", TextOptions)
@@ -30,3 +43,5 @@ predict = python_verb(TASK, "predict", TextPredictOptions)
 export = python_verb(TASK, "export", ExportOptions)
 tune = python_verb(TASK, "tune", tune_options(TextOptions))
 compare = comparison_verb(TASK, comparison_options(TextOptions))
+judge = python_verb(TASK, "judge", JudgeOptions)
+summarise = python_verb(TASK, "summarise", SummariseOptions)
