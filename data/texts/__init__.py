@@ -1,1 +1,1 @@
-"""Texts: tables of them, sentences with offsets, stories of several articles, judged pairs."""
+"""Texts: tables of them with labels, and their tokens."""
