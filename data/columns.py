@@ -83,43 +83,6 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
         "artikel", "filiale", "kunde", "produkt",
     ),
     "mpp": ("mpp", "microns_per_pixel", "mpp_x", "resolution"),
-    "story": ("story", "eid", "story_id", "event", "event_id", "cluster", "cluster_id"),
-    "article": ("article", "aid", "article_id", "doc_id", "document_id", "id"),
-    "content": ("content", "text", "body", "article_text", "article_body", "document"),
-    "title": ("title", "headline"),
-    "url": ("url", "link"),
-    "domain": ("domain", "publisher", "outlet", "source", "site"),
-    "summary": ("summary", "summary_text", "prediction", "output"),
-    "pair": ("pair", "pair_id", "comparison", "comparison_id", "example_id", "item_id"),
-    "prompt": ("prompt", "question", "instruction", "query", "question_id", "prompt_id", "topic"),
-    "judge": ("judge", "judge_name", "judge_model", "evaluator", "annotator", "rater"),
-    "first": (
-        "first", "a", "model_a", "system_a", "candidate_a", "option_a", "model_1", "system_1",
-    ),
-    "second": (
-        "second", "b", "model_b", "system_b", "candidate_b", "option_b", "model_2", "system_2",
-    ),
-    "first_text": (
-        "first_text", "answer_a", "response_a", "output_a", "summary_a", "text_a", "answer_1",
-        "response_1", "output_1", "summary_1", "text_1",
-    ),
-    "second_text": (
-        "second_text", "answer_b", "response_b", "output_b", "summary_b", "text_b", "answer_2",
-        "response_2", "output_2", "summary_2", "text_2",
-    ),
-    "first_length": ("first_length", "length_a", "len_a", "words_a", "tokens_a", "length_1"),
-    "second_length": ("second_length", "length_b", "len_b", "words_b", "tokens_b", "length_2"),
-    "order": ("order", "swapped", "swap", "presentation"),
-    "preferred": (
-        "preferred", "winner", "preference", "choice", "verdict", "vote", "judgement", "judgment",
-        "decision",
-    ),
-    "score": ("score", "margin"),
-    "probability": ("probability", "p_first", "prob_first"),
-    "human": (
-        "human", "human_preference", "human_winner", "human_choice", "human_label", "gold",
-    ),
-    "equal_content": ("equal_content", "same_content"),
 }  # fmt: skip
 """Names of columns in lower case with "_", by what they hold; the first is our own."""
 

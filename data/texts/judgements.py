@@ -31,10 +31,39 @@ from ..columns import find_columns, plain_name
 from ..formats.tables import collect, scan_table
 from .sentences import sentences_of
 
-FIELDS = (
-    "pair", "prompt", "judge", "first", "second", "first_text", "second_text", "first_length",
-    "second_length", "order", "preferred", "score", "probability", "human", "equal_content",
-)  # fmt: skip
+SYNONYMS: Mapping[str, Sequence[str]] = {
+    "pair": ("pair", "pair_id", "comparison", "comparison_id", "example_id", "item_id"),
+    "prompt": ("prompt", "question", "instruction", "query", "question_id", "prompt_id", "topic"),
+    "judge": ("judge", "judge_name", "judge_model", "evaluator", "annotator", "rater"),
+    "first": (
+        "first", "a", "model_a", "system_a", "candidate_a", "option_a", "model_1", "system_1",
+    ),
+    "second": (
+        "second", "b", "model_b", "system_b", "candidate_b", "option_b", "model_2", "system_2",
+    ),
+    "first_text": (
+        "first_text", "answer_a", "response_a", "output_a", "summary_a", "text_a", "answer_1",
+        "response_1", "output_1", "summary_1", "text_1",
+    ),
+    "second_text": (
+        "second_text", "answer_b", "response_b", "output_b", "summary_b", "text_b", "answer_2",
+        "response_2", "output_2", "summary_2", "text_2",
+    ),
+    "first_length": ("first_length", "length_a", "len_a", "words_a", "tokens_a", "length_1"),
+    "second_length": ("second_length", "length_b", "len_b", "words_b", "tokens_b", "length_2"),
+    "order": ("order", "swapped", "swap", "presentation"),
+    "preferred": (
+        "preferred", "winner", "preference", "choice", "verdict", "vote", "judgement", "judgment",
+        "decision",
+    ),
+    "score": ("score", "margin"),
+    "probability": ("probability", "p_first", "prob_first"),
+    "human": (
+        "human", "human_preference", "human_winner", "human_choice", "human_label", "gold",
+    ),
+    "equal_content": ("equal_content", "same_content"),
+}  # fmt: skip
+FIELDS = tuple(SYNONYMS)
 OUTCOMES = ("preferred", "score", "probability")
 _FIRST = {
     "first", "a", "1", "left", "model_a", "answer_a", "response_a", "assistant_a", "model_1",
@@ -85,7 +114,7 @@ def read_judgements(path: str, columns: Mapping[str, str] | None = None) -> Judg
     (which may mean two things), and where no row can be used.
     """
     frame, names = scan_table(path)
-    used = find_columns(path, names, FIELDS, chosen=columns)
+    used = find_columns(path, names, FIELDS, chosen=columns, synonyms=SYNONYMS)
     _check_fields(path, used, names)
     chosen = [pl.col(column).cast(pl.String).alias(field) for field, column in used.items()]
     table = collect(path, frame.select(chosen))

@@ -31,7 +31,15 @@ from ..formats.tables_text import text_encoding
 
 ARTICLE_SUFFIXES = (".txt", ".md")
 STORY_SUFFIXES = (".json", ".jsonl")
-FIELDS = ("story", "article", "content", "title", "url", "domain")
+SYNONYMS: Mapping[str, Sequence[str]] = {
+    "story": ("story", "eid", "story_id", "event", "event_id", "cluster", "cluster_id"),
+    "article": ("article", "aid", "article_id", "doc_id", "document_id", "id"),
+    "content": ("content", "text", "body", "article_text", "article_body", "document"),
+    "title": ("title", "headline"),
+    "url": ("url", "link"),
+    "domain": ("domain", "publisher", "outlet", "source", "site"),
+}  # fmt: skip
+FIELDS = tuple(SYNONYMS)
 TEXT_CAP = 64 << 20  # bytes of a file with one article
 STORIES_CAP = 1 << 30  # bytes of a file with stories
 
@@ -254,7 +262,9 @@ def checked_story(
 def _of_table(path: str, columns: Mapping[str, str]) -> list[ReadStory]:
     """The stories of a table with a row for each article."""
     frame, names = scan_table(path, TABLE_SUFFIXES)
-    used = find_columns(path, names, FIELDS, required=["content"], chosen=columns)
+    used = find_columns(
+        path, names, FIELDS, required=["content"], chosen=columns, synonyms=SYNONYMS
+    )
     chosen = [pl.col(column).cast(pl.String).alias(field) for field, column in used.items()]
     table = collect(path, frame.select(chosen))
     if "story" not in used:

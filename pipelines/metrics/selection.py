@@ -14,23 +14,18 @@ budgeted maximization of submodular functions); greedy determinantal selection, 
 from __future__ import annotations
 
 import heapq
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from scipy.sparse import csr_array
 
+from ...data.texts.words import word_key, word_spans
+
 VectorsOf: TypeAlias = Callable[[Sequence[str]], np.ndarray]
 """Texts to their vectors (N, D), such as those of a sentence encoder."""
 TextVectors: TypeAlias = "np.ndarray | csr_array"
 """Vectors (N, D) of length 1, or 0."""
-# Words, and pairs of signs of the scripts that put no blanks between words.
-_TOKEN = re.compile(
-    r"(?P<signs>[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+)|"
-    # Signs of Hebrew, Arabic and the scripts of India, which are no letters to `re`.
-    r"(?:[^\W_]|[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0900-\u0963\u0966-\u0dff\u1000-\u109f])+"
-)
 _TINY = 1e-10
 
 
@@ -42,21 +37,22 @@ class Choice(NamedTuple):
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text in lower case; Chinese, Japanese and Thai as overlapping pairs of signs.
+    """The words of a text, as `data.texts.words` tells them; where no spaces part them, as in
+    Chinese, overlapping pairs of characters.
 
     >>> words_of("The cat's 東京都")
-    ['the', 'cat', 's', '東京', '京都']
+    ['the', "cat's", '東京', '京都']
     """
-    return list(_words(text.casefold()))
-
-
-def _words(text: str) -> Iterator[str]:
-    for match in _TOKEN.finditer(text):
-        signs = match["signs"]
-        if signs is None or len(signs) == 1:
-            yield match[0]
+    words, runs = list[str](), list[list[int]]()
+    for start, end in word_spans(text):
+        if runs and runs[-1][-1] == start:
+            runs[-1].append(end)
         else:
-            yield from (signs[k : k + 2] for k in range(len(signs) - 1))
+            runs.append([start, end])
+    for places in runs:
+        pairs = zip(places, places[2:]) if len(places) > 2 else [(places[0], places[1])]
+        words += [word_key(text[start:end]) for start, end in pairs]
+    return words
 
 
 def text_vectors(

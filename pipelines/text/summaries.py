@@ -18,7 +18,7 @@ from ...base.errors import InputError, fail
 from ...data.columns import find_columns
 from ...data.formats.tables import collect, numbers, scan_table
 from ...data.texts.sentences import sentences_of, split_sentences
-from ...data.texts.stories import Article, Question, Story
+from ...data.texts.stories import SYNONYMS, Article, Question, Story
 from ..metrics import selection
 from ..metrics.answer_coverage import consolidate, nearest_by_group
 from ..metrics.selection import (
@@ -35,6 +35,17 @@ from .verb_options_judge import SummariseOptions
 MOST_SENTENCES = 4000  # of a story: their similarities are all in memory
 SHORT, LONG = 4, 80  # words of a sentence that may stand in a summary
 SUMMARIES, LEAD, ELSEWHERE = "summaries", "first sentences", "summaries of --summaries"
+
+OF_SUMMARIES: Mapping[str, Sequence[str]] = {
+    "story": SYNONYMS["story"],
+    "summary": ("summary", "summary_text", "prediction", "output"),
+}
+OF_SCORES: Mapping[str, Sequence[str]] = {
+    "question": ("question",),
+    "first": ("first", "answer_1", "answer_a"),
+    "second": ("second", "answer_2", "answer_b"),
+    "score": ("score",),
+}
 
 Scores = Mapping[str, Mapping[tuple[str, str], float]]
 """Scores of pairs of answers, by question."""
@@ -212,7 +223,7 @@ def _groups(question: Question, scores: Scores | None) -> Sequence[Sequence[int]
 
 def read_summaries(path: str) -> dict[str, str]:
     """Summaries made elsewhere, by story: a table with columns story (or eid) and summary."""
-    rows = _cells(path, ("story", "summary"))
+    rows = _cells(path, OF_SUMMARIES)
     return {
         str(story): str(text).strip().removeprefix("Summary:")
         for story, text in rows.iter_rows()
@@ -225,7 +236,7 @@ def read_scores(path: str) -> Scores:
 
     Raises `InputError` for a score that is no number.
     """
-    rows = _cells(path, ("prompt", "first", "second", "score"))
+    rows = _cells(path, OF_SCORES)
     values, bad = numbers(rows["score"])
     if wrong := np.flatnonzero(bad).tolist():
         raise fail(path, f"column 'score', row {wrong[0] + 1}: is not a number")
@@ -235,8 +246,9 @@ def read_scores(path: str) -> Scores:
     return scores
 
 
-def _cells(path: str, fields: Sequence[str]) -> pl.DataFrame:
-    """Columns of a table as text, by field."""
+def _cells(path: str, synonyms: Mapping[str, Sequence[str]]) -> pl.DataFrame:
+    """Columns of a table as text, by field; all are needed."""
     frame, names = scan_table(path)
-    used = find_columns(path, names, fields, required=fields)
+    fields = tuple(synonyms)
+    used = find_columns(path, names, fields, required=fields, synonyms=synonyms)
     return collect(path, frame.select(pl.col(used[f]).cast(pl.String).alias(f) for f in fields))

@@ -54,7 +54,7 @@ class SummariseOptions:
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "data": ("columns",),
-        "summary": ("method", "budget", "unit", "weights"),
+        "summary": ("method", "budget", "unit", "weights", "encoder"),
         "coverage": ("threshold", "summaries", "answer_scores", "seed"),
     }
 
@@ -81,8 +81,12 @@ class SummariseOptions:
     count less the more articles say the same; sentences count each, so that what most say comes
     first.
     """
+    encoder: str | None = None
+    """Encoder by whose vectors sentences are compared: a name that train --weights takes; by
+    default by tf-idf, which knows nothing of words that mean the same.
+    """
     threshold: float = 0.5
-    """Similarity from which a sentence covers an answer."""
+    """Similarity from which a sentence covers an answer; encoders give higher ones than tf-idf."""
     summaries: str | None = None
     """Table of summaries made elsewhere (columns story and summary), whose coverage is measured
     beside.

@@ -80,6 +80,8 @@ def summarise_with(options: SummariseOptions, vectors_of: VectorsOf | None = Non
         raise InputError(f"{output}: already exists; choose another --output, or --overwrite")
     with opened() as account:
         stories = read_stories(options.data, parse_columns(options.columns, FIELDS))
+        if options.encoder is not None and vectors_of is None:
+            vectors_of = _encoder(options.encoder)
         results = _summaries(stories, options, vectors_of)
         failed = [result for result in results if isinstance(result, UnusableStory)]
         if len(failed) == len(results):
@@ -97,6 +99,14 @@ def summarise_with(options: SummariseOptions, vectors_of: VectorsOf | None = Non
         publish(account, stamp_file(output), shown=False)
     _report(output, results, failed, scored, options)
     return Summarised(output, len(results), len(failed), scored)
+
+
+def _encoder(name: str) -> VectorsOf:
+    """Vectors of a pretrained encoder."""
+    from ..encoders import open_encoder
+    from ..network import text_vectors
+
+    return partial(text_vectors, open_encoder(name))
 
 
 def _summaries(
@@ -204,7 +214,10 @@ def _report(
         say(f"no summary: {len(failed) - MOST_NAMED} more; see column error of {output}")
     if scored:
         path = Path(f"{output}.coverage.json")
-        write_json(path, {"threshold": options.threshold, "similarity": "cosine", **scored})
+        write_json(
+            path,
+            {"threshold": options.threshold, "similarity": options.encoder or "tf-idf", **scored},
+        )
         for name, rows in scored.items():
             say(coverage_line(name, rows, options.threshold))
         say(f"coverage at other thresholds: {path}")
