@@ -59,8 +59,8 @@ def label_attention(
 
     Raises ValueError if shapes, types or devices do not fit. Source: CAML, Mullenbach et al., NAACL
     2018, arXiv 1802.05695, equations 3 to 5, there with scale 1."""
-    scale = _checked_scale("label_attention", h, query, weight, bias, mask, scale)
     operands = match_autocast(h, query, weight)
+    scale = _checked_scale("label_attention", *operands, bias, mask, scale)
     pooled = torch.ops.headwise.label_attention(*operands, mask, scale)[0]
     return (pooled if bias is None else pooled + bias).to(operands[0].dtype)
 
@@ -83,8 +83,8 @@ def label_contributions(
     >>> label_contributions(h, torch.zeros(1, 1), torch.ones(1, 1)).contributions.tolist()
     [[[0.5, 1.5]]]
     """
-    scale = _checked_scale("label_contributions", h, query, weight, bias, mask, scale)
     operands = match_autocast(h, query, weight)
+    scale = _checked_scale("label_contributions", *operands, bias, mask, scale)
     weights, evidence = naive.label_maps(*operands, mask, scale)
     contributions = weights * evidence
     logits = contributions.sum(-1)

@@ -205,6 +205,8 @@ def test_autocast_and_compile() -> None:
     inputs = random_inputs(dtype=torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert label_attention(*inputs).dtype == torch.bfloat16
+        mixed = inputs[0], inputs[1].bfloat16(), *inputs[2:]  # as a linear layer leaves them
+        torch.testing.assert_close(label_attention(*mixed), label_attention(*inputs))
     torch._dynamo.reset()
     compiled = torch.compile(label_attention, fullgraph=True, backend="aot_eager", dynamic=True)
     for batch, tokens in ((3, 7), (2, 12)):
