@@ -20,13 +20,13 @@ equal_content                 whether both answers say the same
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
 from ...base.account import note
-from ...base.errors import fail, shown
+from ...base.errors import fail, one_line, shown
 from ..columns import find_columns, plain_name
 from ..formats.tables import collect, scan_table
 from .sentences import sentences_of
@@ -78,7 +78,7 @@ _TIES = {
     "tie_bothbad", "both_bad",
 }  # fmt: skip
 _NUMBERS: Mapping[float, float] = {1: 1, 2: -1, -1: -1, 0: 0, 0.5: 0}
-_TRUE = {"1", "true", "yes", "y", "t"}
+_TRUE, _FALSE = {"1", "true", "yes", "y", "t"}, {"0", "false", "no", "n", "f"}
 SCHEMA: Mapping[str, pl.DataType] = {
     "judge": pl.String(),
     "pair": pl.Int64(),
@@ -137,6 +137,7 @@ def read_judgements(path: str, columns: Mapping[str, str] | None = None) -> Judg
             silent.append(f"row {number}")
         else:
             parsed.append(_parsed(row, sides, preference, paddings))
+    _note_unused(used, table)
     if silent:
         note("left out", "rows without a preference", silent)
     if refused:
@@ -146,6 +147,28 @@ def read_judgements(path: str, columns: Mapping[str, str] | None = None) -> Judg
         first = refused[0] if refused else "all cells of the preference are empty"
         raise fail(path, f"no row can be used; {first}")
     return Judgements(_oriented(path, parsed, "pair" in used), refused)
+
+
+def _note_unused(used: Mapping[str, str], table: pl.DataFrame) -> None:
+    """Note cells of further columns that say nothing that is understood."""
+    rows = [(f"row {n}", row) for n, row in enumerate(table.iter_rows(named=True), 1)]
+
+    def note_cells(field: str, is_understood: Callable[[str, Row], bool], what: str) -> None:
+        cells = [(name, (row.get(field) or "").strip(), row) for name, row in rows]
+        bad = [
+            f"{name}: {cell}" for name, cell, row in cells if cell and not is_understood(cell, row)
+        ]
+        if bad:
+            note("left out", f"cells of {used[field]} that are {what}", bad)
+
+    if "human" in used:
+        note_cells("human", lambda cell, row: preference_of(cell, row) is not None, "no preference")
+    for field in ("first_length", "second_length"):
+        if field in used:
+            note_cells(field, lambda cell, _: (_number(cell) or 0) > 0, "no length above 0")
+    if "equal_content" in used:
+        known = _TRUE | _FALSE
+        note_cells("equal_content", lambda cell, _: plain_name(cell) in known, "neither yes nor no")
 
 
 def _check_fields(path: str, used: Mapping[str, str], names: Sequence[str]) -> None:
@@ -299,7 +322,7 @@ def _parsed(row: Row, sides: _Sides, preference: float, paddings: Paddings) -> _
             lengths = [float(len("".join(text.split()))) for text in sides.texts]
     positive = [length for length in lengths if length is not None and length > 0]
     return _Judgement(
-        judge=(row.get("judge") or "").strip() or "the judge",
+        judge=one_line(row.get("judge") or "") or "the judge",
         pair=(row.get("pair") or "").strip(),
         prompt=(row.get("prompt") or "").strip(),
         keys=sides.keys,

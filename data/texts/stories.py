@@ -93,9 +93,12 @@ def read_stories(path: str, columns: Mapping[str, str] | None = None) -> list[Re
     Raises `InputError` where nothing can be read as stories, and where two have one id.
     """
     place = Path(path)
+    is_lines = suffix_of(place) == ".json" or _is_lines_of_stories(place)
+    if columns and (is_lines or place.is_dir()):
+        raise fail(path, "has no columns, which --columns could name; leave it out")
     if place.is_dir():
         stories = list(_of_folder(place))
-    elif suffix_of(place) == ".json" or _is_lines_of_stories(place):
+    elif is_lines:
         check_file(path, STORY_SUFFIXES)
         stories = list(_of_file(place))
     else:

@@ -95,6 +95,8 @@ def summarised(
     chosen = [candidates[place] for place in choice.order]
     groups = [(q, group) for q in story.questions for group in _groups(q, scores)]
     if not groups:
+        if elsewhere is not None:
+            note("left out", "summaries of stories without groups of answers", [story.id])
         return Summary(story.id, chosen, choice.gain.tolist())
     answers = [q.answers[place] for q, group in groups for place in group]
     group_of = [number for number, (_, group) in enumerate(groups) for _ in group]

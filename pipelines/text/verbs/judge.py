@@ -240,7 +240,6 @@ def _write(
         {**findings_json(judge_facts), "verdict": sentence}
         for judge_facts, sentence in zip(findings, verdicts, strict=True)
     ]
-    write_json(output / FACTS, {"judges": facts})
     headline = " ".join(verdicts)
     write_page(
         output / REPORT,
@@ -256,4 +255,5 @@ def _write(
     picture = "![Judges](figures/judges.png)"
     page = f"# Judges\n\n{lines}\n{picture}\n\n{CAPTION}\n\n{markdown(table)}"
     write_text(output / PAGE, page)
+    write_json(output / FACTS, {"judges": facts})
     say(f"report {output / REPORT}")

@@ -97,6 +97,18 @@ def test_rows_that_say_nothing_are_named_and_counted(tmp_path) -> None:
     assert "1 judgements of two equal answers" in text
 
 
+def test_cells_of_further_columns_that_say_nothing_are_named(tmp_path) -> None:
+    _, lines = read(
+        tmp_path,
+        "first,second,preferred,human,length_a,length_b,equal_content\n"
+        "x,y,A,A,3,4,yes\nx,z,A,dunno,3,-1,perhaps\nx,w,A,,,4,0\n",
+    )
+    text = " ".join(lines)
+    assert "1 cells of human that are no preference (row 2: dunno)" in text
+    assert "1 cells of length_b that are no length above 0 (row 2: -1)" in text
+    assert "1 cells of equal_content that are neither yes nor no (row 2: perhaps)" in text
+
+
 @pytest.mark.parametrize("ending", ["parquet", "jsonl", "xlsx"])
 def test_other_formats_give_the_same(tmp_path, ending) -> None:
     frame = pl.DataFrame({"first": ["x", "y"], "second": ["y", "x"], "preferred": [1, 2]})

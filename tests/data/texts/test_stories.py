@@ -131,6 +131,8 @@ def test_what_is_no_story_at_all_is_one_line(tmp_path) -> None:
         read_stories(str(tmp_path / "t.csv"))
     with pytest.raises(InputError, match="two stories are called 'e1'"):
         read_stories(write(tmp_path / "s.json", [STORY, STORY]))
+    with pytest.raises(InputError, match="has no columns, which --columns could name"):
+        read_stories(write(tmp_path / "s.json", [STORY]), {"content": "x"})
     with pytest.raises(InputError, match="holds no story"):
         read_stories(write(tmp_path / "none.json", []))
     with pytest.raises(InputError, match=r"no such file; did you mean 's\.json'"):

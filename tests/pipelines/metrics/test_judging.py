@@ -137,30 +137,42 @@ def test_equal_or_unknown_lengths_have_no_slope() -> None:
 
 
 def test_an_appended_repetition_must_not_gain() -> None:
-    rows = [(0, 0, 1), (0, 1, -1), (1, 0, 1), (1, 1, 1), (2, 0, 1), (2, 1, 1), (3, 0, -1)]
-    padded = [1, -1, 1, -1, 0, 0, 1]
+    rows = [
+        (0, 0, 1), (0, 1, -1), (1, 0, 1), (1, 1, 1), (2, 0, 1), (2, 1, 1), (3, 0, -1), (4, 0, 1),
+        (4, 1, -1),
+    ]  # fmt: skip
+    padded = [1, -1, 1, -1, 0, 0, 1, 1, -1]
     gain = judging.padding_gain(judged(rows, padded=padded))
-    # Preferred both times, once, and never in the pair with one order: 1, 1/2, 0.
-    assert gain.value == pytest.approx((1 + 0.5 + 0) / 3 - 0.5)
-    assert gain.pairs == 3
+    # Preferred both times, once, never in the pair with one order, and both times.
+    assert gain.value == pytest.approx((1 + 0.5 + 0 + 1) / 4 - 0.5)
+    assert gain.pairs == 4
     fair = judging.padding_gain(judged([(0, 0, 0), (0, 1, 0)], padded=[1, -1]))
     assert fair.value == 0
 
 
 def test_agreement_with_people_by_hand() -> None:
-    rows = [(0, 0, 1), (0, 1, -1), (1, 0, 1), (1, 1, 1), (2, 0, 0), (2, 1, -1)]
-    human = [1, -1, 1, -1, 1, np.nan]
+    rows = [
+        (0, 0, 1),
+        (0, 1, -1),
+        (1, 0, 1),
+        (1, 1, 1),
+        (2, 0, 0),
+        (2, 1, -1),
+        (3, 0, 1),
+        (3, 1, 0),
+    ]
+    human = [1, -1, 1, -1, 1, np.nan, 1, -1]
     judge = judged(rows, human=human)
     single = judging.human_agreement(judge)
-    assert single.share.value == pytest.approx((1 + 1 + 1 + 0 + 0.5) / 5)
-    said, people = np.array([1, -1, 1, 1, 0]), np.array([1, -1, 1, -1, 1])
+    assert single.share.value == pytest.approx((1 + 1 + 1 + 0 + 0.5 + 1 + 0.5) / 7)
+    said, people = np.array([1, -1, 1, 1, 0, 1, 0]), np.array([1, -1, 1, -1, 1, 1, -1])
     expected, observed = 0.0, float((said == people).mean())
     for value in (1, 0, -1):
         expected += float((said == value).mean() * (people == value).mean())
     assert single.kappa == pytest.approx((observed - expected) / (1 - expected))
     averaged = judging.averaged_agreement(judge)
-    assert averaged.share.pairs == 2
-    assert averaged.share.value == pytest.approx((1 + 0.5) / 2)
+    assert averaged.share.pairs == 3
+    assert averaged.share.value == pytest.approx((1 + 0.5 + 1) / 3)
 
 
 def test_people_who_name_both_answers_the_better_are_set_aside() -> None:

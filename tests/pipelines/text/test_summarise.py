@@ -84,6 +84,36 @@ def test_the_order_of_the_articles_changes_nothing(tmp_path, data, settings) -> 
     assert texts[0].equals(texts[1])
 
 
+@pytest.mark.parametrize("method", ["facility", "determinantal", "lead"])
+def test_of_two_sentences_that_count_the_same_the_order_chooses_none(tmp_path, method) -> None:
+    articles = [
+        {"aid": "x", "content": "Gamma delta epsilon zeta."},
+        {"aid": "y", "content": "Alpha beta theta iota."},
+    ]
+    chosen = []
+    for name, among in (("a", articles), ("b", articles[::-1])):
+        data = write(tmp_path / f"{name}.json", {"eid": "e", "articles": among})
+        output = tmp_path / f"{name}.jsonl"
+        pipelines.text.summarise(data=data, output=output, method=method, budget=1)
+        chosen.append(sentences(output)["e"])
+    assert chosen == [["Alpha beta theta iota."]] * 2
+
+
+def test_sentences_can_be_compared_by_an_encoder(tmp_path, data, monkeypatch) -> None:
+    from headwise.pipelines.text.verbs import summarise as verb
+
+    asked = []
+    vectors = {"wordllama-256": lambda texts: np.eye(128)[[ord(text[0]) for text in texts]]}
+    monkeypatch.setattr(verb, "_encoder", lambda name: asked.append(name) or vectors[name])
+    output = tmp_path / "o.jsonl"
+    pipelines.text.summarise(data=data, output=output, budget=20, encoder="wordllama-256")
+    assert asked == ["wordllama-256"]
+    letters = [text[0] for text in sentences(output)["bridge"]]
+    assert len(set(letters)) == len(letters)
+    stored = json.loads((tmp_path / "o.jsonl.coverage.json").read_text())
+    assert stored["similarity"] == "wordllama-256"
+
+
 @pytest.mark.parametrize("settings", METHODS, ids=str)
 @pytest.mark.parametrize("unit", ["sentences", "words"])
 def test_coverage_is_never_lower_when_the_budget_grows(tmp_path, data, settings, unit) -> None:
