@@ -99,6 +99,7 @@ def _built(options: TextOptions, spec: TextSpec) -> nn.Module:
     head = LabelAttention(encoder.width, spec.outputs, descriptions=described)
     network = AttentionTexts(encoder, head, window=window, dropout=options.dropout)
     if options.model == "hybrid":
+        nn.init.zeros_(head.weight)  # it begins as the linear model
         return HybridTexts(empty_linear(spec), network)
     return network
 
