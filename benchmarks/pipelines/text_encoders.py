@@ -18,10 +18,11 @@ from headwise.models.text.encoder import mean_vector
 from headwise.models.text.pretrained import READERS
 from headwise.pipelines.text.encoders import OpenedEncoder, open_encoder
 
-WORDS = (
+TEXT = (
     "package library for reading and writing files in several formats with tools to convert "
     "between them on the command line and a small graphical program"
-).split()
+)
+WORDS = TEXT.split()
 TEXTS = [
     "a fast web browser", "un browser web veloce", "The quick brown fox, jumps over 13 dogs!",
     "日本語のテキスト", "Привет, мир", "مرحبا بالعالم", "हिन्दी में", "cafe\u0301 ﬁre ½", "a  b   c",
