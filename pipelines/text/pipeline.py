@@ -37,9 +37,7 @@ class TextModel(nn.Module):
         return self.layers(features)[:, 0]
 
 
-class TextPipeline(
-    Pipeline[TextOptions, TextSpec, TextPredictOptions, TextRows, TextItem]
-):
+class TextPipeline(Pipeline[TextOptions, TextSpec, TextPredictOptions, TextRows, TextItem]):
     """Predict the last column of a table from the others."""
 
     monitor = "mse"
@@ -78,10 +76,7 @@ class TextPipeline(
         return TextRungs()
 
     def review(
-        self,
-        model: nn.Module,
-        dataset: TextRows,
-        context: Context[TextOptions, TextSpec],
+        self, model: nn.Module, dataset: TextRows, context: Context[TextOptions, TextSpec]
     ) -> Review:
         """Mean absolute error, compared with the mean of the training part."""
         spec = context.spec
@@ -99,9 +94,7 @@ class TextPipeline(
         """Two rows; their number is free."""
         return (splits.test.features[:2],), ({0: torch.export.Dim("batch")},)
 
-    def list_items(
-        self, options: TextPredictOptions, spec: TextSpec
-    ) -> Sequence[TextItem]:
+    def list_items(self, options: TextPredictOptions, spec: TextSpec) -> Sequence[TextItem]:
         """Tables of a file, a folder or a pattern."""
         return [{"file": file} for file in list_files(options.input, TABLE_SUFFIXES)]
 

@@ -41,9 +41,7 @@ def scaled_predictions(model: nn.Module, part: TextRows, device: torch.device) -
     return torch.cat([model(batch["features"]).cpu() for batch in batches])
 
 
-def scores_of(
-    model: nn.Module, part: TextRows, spec: TextSpec, device: torch.device
-) -> Scores:
+def scores_of(model: nn.Module, part: TextRows, spec: TextSpec, device: torch.device) -> Scores:
     """Predict a part."""
     scaled = scaled_predictions(model, part, device).double().numpy()
     mean, deviation = spec.mean[-1], spec.deviation[-1]

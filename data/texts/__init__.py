@@ -1,0 +1,1 @@
+"""Texts: tables of texts, their labels, topics and what raters say of them."""
