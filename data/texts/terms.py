@@ -1,9 +1,9 @@
 """Texts as terms that are counted, in any script.
 
 A term is a run of letters and digits with at least one letter, in lower case (case-folded, NFKC),
-with apostrophes inside; `-` and `_` divide terms, so that "e-mail" is two of them. Scripts that put no blanks between words (Han, Kana,
-Thai and others) give their letters in overlapping pairs instead, as search engines do, so that a
-word of several letters is a sequence of terms.
+with apostrophes inside; `-` and `_` divide terms, so that "e-mail" is two of them. Scripts that put
+no blanks between words (Han, Kana, Thai and others) give their letters in overlapping pairs
+instead, as search engines do, so that a word of several letters is a sequence of terms.
 """
 
 from __future__ import annotations

@@ -59,6 +59,14 @@ def count_occurrences(
     1, and how many tokens it has. window: tokens of a window, which moves by one token; a document
     that is not longer is one window; None counts documents. Memory: O(V^2) and a batch.
     """
+    units, pairs = count_pairs(documents, words, window)
+    return Occurrences(units, np.asarray(pairs.todense()))
+
+
+def count_pairs(
+    documents: Iterable[tuple[np.ndarray, np.ndarray, int]], words: int, window: int | None = None
+) -> tuple[int, sparse.csr_matrix]:
+    """As `count_occurrences`, for many words: how many units there are, and the pairs (V, V)."""
     pairs = sparse.csr_matrix((words, words), dtype=np.int64)
     rows: list[np.ndarray] = []
     columns: list[np.ndarray] = []
@@ -74,8 +82,7 @@ def count_occurrences(
         if held > BATCH_ROWS:
             pairs = pairs + _together(rows, columns, units - start, words)
             rows, columns, start, held = [], [], units, 0
-    pairs = pairs + _together(rows, columns, units - start, words)
-    return Occurrences(units, np.asarray(pairs.todense()))
+    return units, sparse.csr_matrix(pairs + _together(rows, columns, units - start, words))
 
 
 def npmi(counts: Occurrences, epsilon: float = 0.0) -> np.ndarray:
