@@ -1,1 +1,1 @@
-"""Texts: tables of texts, their labels, topics and what raters say of them."""
+"""Texts: tables of them with labels, and their tokens."""

@@ -6,16 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import polars as pl
-
-from ...base.account import note
-from ...base.errors import fail, shown
-from ...base.files import read_plain
-from ..formats.tables import check_file, collect, require_columns, scan_table, suffix_of
-from ..formats.tables_text import text_encoding
-
-TEXT_NAMES = ("text", "texts", "document", "content", "body", "description", "abstract", "review")
-MOST_BYTES = 1 << 30
+from ...base.account import note, recount
+from ...base.errors import fail
+from ..formats.tables import check_file
+from .table import TextReading, is_text_file, read_text_data, read_text_file
 
 
 @dataclass(frozen=True)
@@ -27,51 +21,21 @@ class Texts:
 
 
 def read_texts(path: str, column: str | None = None) -> Texts:
-    """The texts of a table, or of a text file (.txt) that has one on each line.
+    """The texts of a table, of a folder, or of a text file (.txt) that has one on each line.
 
-    column: the column of texts; None takes one with a usual name, else the one with the longest
-    texts. Empty texts are left out and noted. Raises InputError where there is no text.
+    column: the column of texts; None takes one with a usual name, or the only one of long cells.
+    Empty texts are left out and noted. Raises InputError where there is no text.
     """
-    if suffix_of(check_file(path)) == ".txt":
-        cells, name = _lines(path), "0"
+    if Path(path).is_file() and is_text_file(path):
+        cells = read_text_file(check_file(path)).splitlines()
+        note("read", "texts", count=len(cells))
     else:
-        frame, names = scan_table(path)
-        if column is not None:
-            require_columns(path, [column], names)
-        table = collect(path, frame)
-        name = column or _text_column(path, table)
-        cells = [None if cell is None else str(cell) for cell in table[name]]
-    texts = [(row, text) for row, cell in enumerate(cells, 1) if (text := (cell or "").strip())]
-    note("read", "texts", count=len(texts))
+        columns = {} if column is None else {"text": column}
+        cells = read_text_data(path, TextReading(columns=columns, need_label=False)).texts
+    texts = [(row, text) for row, cell in enumerate(cells, 1) if (text := cell.strip())]
     if len(texts) < len(cells):
         note("left out", "empty texts", count=len(cells) - len(texts))
+        recount("read", "texts", len(texts))
     if not texts:
-        raise fail(path, f"column {shown(name)} holds no text; name another with --column")
+        raise fail(path, "all texts are empty")
     return Texts([text for _, text in texts], [row for row, _ in texts])
-
-
-def plain_text(path: str, file: Path) -> str:
-    """The content of a file of text. Raises InputError where its encoding is not clear."""
-    content = read_plain(file, MOST_BYTES)
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode(text_encoding(path, content))
-
-
-def _lines(path: str) -> list[str | None]:
-    return list(plain_text(path, Path(path)).splitlines())
-
-
-def _text_column(path: str, table: pl.DataFrame) -> str:
-    """The column that seems to hold the texts; which one is noted."""
-    columns = [name for name in table.columns if table[name].dtype == pl.String]
-    if not columns:
-        raise fail(path, "has no column of texts; --column names one")
-    named = [name for name in columns if name.lower() in TEXT_NAMES]
-    named.sort(key=lambda name: TEXT_NAMES.index(name.lower()))
-    lengths = {name: table[name].str.len_chars().mean() or 0 for name in columns}
-    chosen = named[0] if named else max(columns, key=lambda name: lengths[name])
-    if table.width > 1:
-        note("columns", f"read as texts: {chosen} (--column names another)")
-    return chosen

@@ -1,28 +1,18 @@
-"""Texts as terms that are counted, in any script.
+"""Texts as terms that are counted for topics, in any script.
 
-A term is a run of letters and digits with at least one letter, in lower case (case-folded, NFKC),
-with apostrophes inside; `-` and `_` divide terms, so that "e-mail" is two of them. Scripts that put
-no blanks between words (Han, Kana, Thai and others) give their letters in overlapping pairs
-instead, as search engines do, so that a word of several letters is a sequence of terms.
+A term is a word as `words` finds them, if it has a letter: "e-mail" and "new_york" are two. Scripts
+that put no blanks between words give their characters in overlapping pairs instead, as search
+engines do, so that a word of several characters is a sequence of terms.
 """
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 
-_BLANKLESS = (
-    "\u0e00-\u0eff"  # Thai, Lao
-    "\u1000-\u109f\u1780-\u17ff"  # Burmese, Khmer
-    "\u3005\u3007\u3040-\u30ff\u31f0-\u31ff"  # Kana
-    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"  # Han
-)
-_RUN = re.compile(rf"[{_BLANKLESS}]+|(?:(?![{_BLANKLESS}_])[\w\u0300-\u036f\u0900-\u0dff'’])+")
-_BLANKLESS_LETTER = re.compile(rf"[{_BLANKLESS}]")
-_LETTER = re.compile(r"[^\W\d_]")
+from .words import in_unspaced_script, word_key, word_spans
 
 
 def terms_of(text: str) -> list[str]:
@@ -31,14 +21,21 @@ def terms_of(text: str) -> list[str]:
     >>> terms_of("Don't tax Cats; 1999 人工知能")
     ["don't", 'tax', 'cats', '人工', '工知', '知能']
     """
-    terms = []
-    for match in _RUN.finditer(unicodedata.normalize("NFKC", text).casefold()):
-        run = match[0]
-        if _BLANKLESS_LETTER.match(run):
-            terms += [run[i : i + 2] for i in range(len(run) - 1)] or [run]
-        elif _LETTER.search(run) and (term := run.replace("’", "'").strip("'")):
-            terms.append(term)
-    return terms
+    terms: list[str] = []
+    run: list[str] = []  # characters without blanks, up to `end`
+    end = -1
+    for start, stop in word_spans(text):
+        unspaced = in_unspaced_script(text[start])
+        if run and (not unspaced or start != end):
+            terms += _pairs(run)
+            run = []
+        key = word_key(text[start:stop])
+        if unspaced:
+            run.append(key)
+            end = stop
+        elif any(letter.isalpha() for letter in key):
+            terms.append(key)
+    return terms + _pairs(run)
 
 
 class Vocabulary:
@@ -76,6 +73,11 @@ def document_counts(texts: Iterable[Sequence[str]]) -> dict[str, int]:
         for term in set(terms):
             counts[term] = counts.get(term, 0) + 1
     return counts
+
+
+def _pairs(run: Sequence[str]) -> list[str]:
+    """Overlapping pairs of characters; a single one as it is."""
+    return [first + second for first, second in pairwise(run)] or list(run)
 
 
 def _lengths_by_first(sequences: Iterable[tuple[str, ...]]) -> dict[str, list[int]]:

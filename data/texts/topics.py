@@ -23,7 +23,7 @@ import polars as pl
 from ...base.account import note
 from ...base.errors import fail, nearest, shown
 from ..formats.tables import TABLE_SUFFIXES, check_file, collect, scan_table
-from .corpus import plain_text
+from .table import read_text_file
 
 LINES = (".txt", ".keys")
 # What tools call things, the most telling first.
@@ -57,7 +57,7 @@ def read_topics(path: str) -> list[Topic]:
     if suffix == ".json":
         raw = _of_json(path, _json(path, file))
     elif suffix in LINES:
-        raw = _of_lines(plain_text(path, file))
+        raw = _of_lines(read_text_file(file))
     else:
         frame, _ = scan_table(path)
         raw = _of_table(path, collect(path, frame))
@@ -88,7 +88,7 @@ def _checked(path: str, raw: Iterable[tuple[str, list[str]]]) -> list[Topic]:
 
 def _json(path: str, file: Path) -> object:
     try:
-        return json.loads(plain_text(path, file))
+        return json.loads(read_text_file(file))
     except (json.JSONDecodeError, RecursionError) as error:
         raise fail(path, f"is no JSON ({error})") from None
 

@@ -123,7 +123,8 @@ def machine_scores(
 ) -> tuple[dict[str, Score], int]:
     """How a machine does the same tasks, controls aside, and how many it can do.
 
-    intrusion: machine and human accuracy on these tasks. mixing: AUC of the machine and of the
+    intrusion: machine and human accuracy on these tasks, and that of the machine on the topics of
+    each family of models. mixing: AUC of the machine and of the
     humans' vote (the share of "single"), and Spearman's correlation of the two.
     """
     known = {
@@ -146,9 +147,16 @@ def machine_scores(
     if ratings.kind == "intrusion":
         picked = pick_intruders(tasks, vectors)
         right = picked == np.array([task.truth for task in doable.values()])
+        families = np.array([merged_name(task.model) for task in tasks])
+        of_family = {
+            f"machine_accuracy, {family}": _mean(right[families == family].astype(float), seed)
+            for family in sorted(set(families.tolist()))
+            if family
+        }
         return {
             "machine_accuracy": _mean(right.astype(float), seed),
             "human_accuracy": _mean(votes[np.isfinite(votes)], seed),
+            **of_family,
         }, len(doable)
     single = np.array([task.truth == 0 for task in doable.values()])
     likeness = likeness_of(tasks, vectors)

@@ -10,6 +10,7 @@ from ...base.errors import InputError
 from ..engine.command_line.checks import check_least
 
 CORPUS, NO_VECTORS = "corpus", "none"
+ENCODERS = ("all-minilm-l6-v2", "wordllama-256", "multilingual-e5-small")
 TopicMethod = Literal["nmf", "kmeans"]
 TaskKind = Literal["intrusion", "mixing"]
 
@@ -38,8 +39,9 @@ class TopicFitOptions:
     """nmf: texts are mixtures of topics; kmeans: each text has one, the nearest of its vectors, and
     its words are those with the largest c-TF-IDF."""
     vectors: str = CORPUS
-    """For kmeans: word vectors whose mean is the vector of a text (.npz, .txt, .vec); corpus takes
-    the tf-idf of the texts, reduced to 100 numbers."""
+    """For kmeans: word vectors whose mean is the vector of a text: wordllama-256, another published
+    encoder, or a file (.npz, .txt, .vec); corpus takes the tf-idf of the texts, reduced to 100
+    numbers."""
     seed: int = 0
     """Seed of the random numbers."""
     top_words: int = 10
@@ -78,7 +80,9 @@ class TopicEvaluateOptions:
     window: int = 10
     """Words of a window of c_npmi."""
     vectors: str = CORPUS
-    """Word vectors of the machine raters: corpus, or a file (.npz, .txt, .vec)."""
+    """Word vectors of the machine raters: corpus, made from the texts of --data; all-minilm-l6-v2,
+    wordllama-256, multilingual-e5-small or a folder with such an encoder; or a file (.npz with
+    words and vectors; .txt or .vec as of GloVe and word2vec)."""
     seed: int = 0
     """Seed of the tasks and of the intervals."""
 
@@ -99,8 +103,8 @@ class TopicTaskOptions:
     column: str | None = None
     """Column of the texts; by default one with a usual name, else the one with the longest."""
     vectors: str = CORPUS
-    """Word vectors that say which topics are close (mixing): corpus, or a file (.npz, .txt,
-    .vec)."""
+    """Word vectors that say which topics are close (mixing): corpus, a published encoder or a file,
+    as of `topics evaluate`."""
     output: str = "tasks"
     """Folder for the sheets and for the key, which raters must not see."""
     overwrite: bool = False
@@ -143,8 +147,8 @@ class TopicAgreementOptions:
     overwrite: bool = False
     """Replace the results in the folder."""
     vectors: str = NO_VECTORS
-    """Word vectors (.npz, .txt, .vec) of machine raters that do the same tasks; none: no machine
-    raters."""
+    """Word vectors of machine raters that do the same tasks: a published encoder or a file, as of
+    `topics evaluate`; none: no machine raters."""
     merge_sizes: bool = True
     """Take models whose names differ by a number at the end (LDA_10, LDA_25) as one model; each
     has a row of its own in models.csv as well."""

@@ -1,4 +1,5 @@
-"""Vectors of words, for machine raters of topics: from a file, or from the corpus itself.
+"""Vectors of words, for machine raters of topics: from a file, from a published encoder, or from
+the corpus itself.
 
 Anything that maps words to an array will do: `WordVectors` is a function of words with a line that
 says what it is.
@@ -20,12 +21,13 @@ from ...data.formats.tables import check_file
 from ...data.texts.terms import terms_of
 from ..engine.command_line.terminal import Progressbar
 from ..metrics.topics import WINDOW, count_pairs
-from .verb_options_topics import CORPUS
+from .verb_options_topics import CORPUS, ENCODERS
 
 MOST_TERMS = 10_000  # that get vectors from a corpus, the most frequent ones
 LEAST_TEXTS = 3  # that a term must be in for that
 DIMENSIONS = 100
 TEXT_FILES = (".txt", ".vec")
+BATCH_WORDS = 256
 
 
 @dataclass(frozen=True)
@@ -56,17 +58,20 @@ def open_vectors(
 ) -> WordVectors | None:
     """The vectors that an option names; None where they are of the corpus and there is none.
 
-    choice: `corpus`, or a file: .npz with `words` and `vectors`, or text (.txt, .vec) with a word
-    and its numbers on each line. words: those that will be asked for; a file is read for them only.
-    corpus: the terms of its texts. Raises InputError for a file that cannot be used.
+    choice: `corpus`; a published encoder, or the folder of one; or a file: .npz with `words` and
+    `vectors`, or text (.txt, .vec) with a word and its numbers on each line. words: those that will
+    be asked for; a file is read for them only. corpus: the terms of its texts. Raises InputError
+    for what cannot be used.
     """
     if choice == CORPUS:
         return None if corpus is None else corpus_vectors(corpus, seed)
     path = Path(choice)
+    if choice in ENCODERS or path.is_dir():
+        return encoder_vectors(choice)
     if path.suffix.lower() not in (".npz", *TEXT_FILES):
         raise InputError(
-            f"--vectors {choice}: say {CORPUS}, or a file: .npz with words and vectors, or .txt or "
-            ".vec with a word and its numbers on each line"
+            f"--vectors {choice}: say {CORPUS}, {', '.join(ENCODERS)}, or a file: .npz with words "
+            "and vectors, or .txt or .vec with a word and its numbers on each line"
         )
     file = check_file(choice, (".npz", *TEXT_FILES))
     wanted = {text for word in words for text in (word, word.casefold(), *terms_of(word))}
@@ -75,6 +80,36 @@ def open_vectors(
     if not table:
         raise fail(choice, f"has no vector of any of the {len(words):,} words of the topics")
     return WordVectors(f"vectors of {path.name}", _lookup(table))
+
+
+def encoder_vectors(name: str) -> WordVectors:
+    """Vectors of a published encoder: a word is a text of its own, and its vector the mean of the
+    states of its tokens, special ones included, as the encoders of sentences are trained.
+    """
+    import torch
+
+    from ...data.texts.tokens import batch_of
+    from .encoders import open_encoder
+
+    opened = open_encoder(name)
+    encoder = opened.encoder.eval()
+
+    def vectors(words: Sequence[str]) -> np.ndarray:
+        rows = [np.zeros((0, opened.width))]
+        with (
+            Progressbar(total=len(words), unit="word", desc="word vectors") as bar,
+            torch.inference_mode(),
+        ):
+            for start in range(0, len(words), BATCH_WORDS):
+                texts = words[start : start + BATCH_WORDS]
+                ids, mask = batch_of(opened.tokenizer.encode(texts), opened.tokenizer.padding)
+                states = encoder(torch.from_numpy(ids), torch.from_numpy(mask)).double().numpy()
+                # Texts without tokens have no mean.
+                rows.append(states.sum(1) / np.maximum(mask.sum(1), 1)[:, None])
+                bar.update(len(texts))
+        return np.concatenate(rows)
+
+    return WordVectors(f"states of {name}", vectors)
 
 
 def corpus_vectors(corpus: Sequence[Sequence[str]], seed: int = 0) -> WordVectors:

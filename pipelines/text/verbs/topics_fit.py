@@ -13,7 +13,8 @@ from ....base.account import note, opened
 from ....base.errors import InputError
 from ....base.files import write_aside, write_json
 from ....data.formats.tables import check_file
-from ....data.texts.corpus import Texts, plain_text, read_texts
+from ....data.texts.corpus import Texts, read_texts
+from ....data.texts.table import read_text_file
 from ....data.texts.terms import terms_of
 from ....data.texts.topics import Topic
 from ...engine.accounts import publish
@@ -111,8 +112,8 @@ def _stop_words(options: TopicFitOptions, corpus: Sequence[Sequence[str]]) -> fr
     choice = options.stop_words
     if choice in ("auto", "english", "none"):
         return stop_words_of(choice, corpus)
-    file = check_file(choice, (".txt",))
-    return frozenset(term for word in plain_text(choice, file).split() for term in terms_of(word))
+    text = read_text_file(check_file(choice, (".txt",)))
+    return frozenset(term for word in text.split() for term in terms_of(word))
 
 
 def _documents(texts: Texts, fitted: FittedTopics) -> pl.DataFrame:

@@ -58,7 +58,7 @@ def test_entries_are_well_formed() -> None:
     assert len({entry.file for entry in DATASETS}) == len(DATASETS)
     for entry in DATASETS:
         if entry.members:
-            assert re.fullmatch(r"[\w-]+==[\d.]+", entry.url)
+            assert re.fullmatch(r"[\w-]+==[\d.]+(\.post\d+)?", entry.url)
             assert entry.sha256
             assert all(
                 name.startswith(entry.url.split("==")[0].replace("-", "_"))
