@@ -6,7 +6,16 @@ from ..engine.options import EvaluateOptions, ExportOptions
 from ..engine.task import Task, Verb
 from ..engine.tune_options import tune_options
 from .options import TextOptions, TextPredictOptions, check
+<<<<<<< HEAD
 from .verb_options_judge import JudgeOptions, SummariseOptions
+=======
+from .verb_options_topics import (
+    TopicAgreementOptions,
+    TopicEvaluateOptions,
+    TopicFitOptions,
+    TopicTaskOptions,
+)
+>>>>>>> text30
 
 TASK = Task(
     name="text",
@@ -24,6 +33,7 @@ TASK = Task(
         "prediction": "Prediction of the target, in its units.",
     },
     verbs={
+<<<<<<< HEAD
         "judge": Verb(
             JudgeOptions,
             "headwise.pipelines.text.verbs.judge:judge",
@@ -33,6 +43,31 @@ TASK = Task(
             SummariseOptions,
             "headwise.pipelines.text.verbs.summarise:summarise",
             "the sentences of several articles that hold most of what they say",
+=======
+        "topics fit": Verb(
+            TopicFitOptions,
+            "headwise.pipelines.text.verbs.topics_fit:fit",
+            "find the topics of texts: their words, and the topic of each text",
+            standalone=True,
+        ),
+        "topics evaluate": Verb(
+            TopicEvaluateOptions,
+            "headwise.pipelines.text.verbs.topics_evaluate:evaluate",
+            "score topics from any tool: coherence, diversity, machine raters",
+            standalone=True,
+        ),
+        "topics tasks": Verb(
+            TopicTaskOptions,
+            "headwise.pipelines.text.verbs.topics_tasks:make_tasks",
+            "sheets for human raters: word intrusion and topic word mixing",
+            standalone=True,
+        ),
+        "topics agreement": Verb(
+            TopicAgreementOptions,
+            "headwise.pipelines.text.verbs.topics_agreement:agreement",
+            "answers of human raters: alpha, kappa, d', bias, with intervals",
+            standalone=True,
+>>>>>>> text30
         ),
     },
 )
@@ -43,5 +78,12 @@ predict = python_verb(TASK, "predict", TextPredictOptions)
 export = python_verb(TASK, "export", ExportOptions)
 tune = python_verb(TASK, "tune", tune_options(TextOptions))
 compare = comparison_verb(TASK, comparison_options(TextOptions))
+<<<<<<< HEAD
 judge = python_verb(TASK, "judge", JudgeOptions)
 summarise = python_verb(TASK, "summarise", SummariseOptions)
+=======
+topics_fit = python_verb(TASK, "topics fit", TopicFitOptions)
+topics_evaluate = python_verb(TASK, "topics evaluate", TopicEvaluateOptions)
+topics_tasks = python_verb(TASK, "topics tasks", TopicTaskOptions)
+topics_agreement = python_verb(TASK, "topics agreement", TopicAgreementOptions)
+>>>>>>> text30

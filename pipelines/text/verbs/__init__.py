@@ -1,1 +1,1 @@
-"""Further verbs of the task, one a file."""
+"""Further verbs of text, one a file."""

@@ -92,11 +92,16 @@ def _on_people(facts: JudgeFindings) -> str:
 
 
 def judges_figure(findings: Sequence[JudgeFindings]) -> ReportFigure:
-    """Position bias, consistency, length slope and gain of padding of all judges."""
+    """Position bias, consistency, length slope (at equal content where any judge has such pairs),
+    gain of padding and agreement of all judges; without the panels that no judge has.
+    """
+    of_equal = any(facts.equal_slope.pairs for facts in findings)
+    slope = [facts.equal_slope if of_equal else facts.slope for facts in findings]
     panels = [
         ("position bias", 0.0, [facts.position_bias for facts in findings]),
         ("consistency", 1.0, [facts.consistency for facts in findings]),
-        ("slope on ln(length ratio)", 0.0, [facts.slope for facts in findings]),
+        ("length slope" + (", equal content" if of_equal else ""), 0.0, slope),
+        ("gain of padding", 0.0, [facts.padding for facts in findings]),
         ("agreement with people", 1.0, [facts.agreement.share for facts in findings]),
     ]
     panels = [panel for panel in panels if any(estimate.pairs for estimate in panel[2])]
