@@ -6,16 +6,13 @@ from ..engine.options import EvaluateOptions, ExportOptions
 from ..engine.task import Task, Verb
 from ..engine.tune_options import tune_options
 from .options import TextOptions, TextPredictOptions, check
-<<<<<<< HEAD
 from .verb_options_judge import JudgeOptions, SummariseOptions
-=======
 from .verb_options_topics import (
     TopicAgreementOptions,
     TopicEvaluateOptions,
     TopicFitOptions,
     TopicTaskOptions,
 )
->>>>>>> text30
 
 TASK = Task(
     name="text",
@@ -33,7 +30,6 @@ TASK = Task(
         "prediction": "Prediction of the target, in its units.",
     },
     verbs={
-<<<<<<< HEAD
         "judge": Verb(
             JudgeOptions,
             "headwise.pipelines.text.verbs.judge:judge",
@@ -43,7 +39,7 @@ TASK = Task(
             SummariseOptions,
             "headwise.pipelines.text.verbs.summarise:summarise",
             "the sentences of several articles that hold most of what they say",
-=======
+        ),
         "topics fit": Verb(
             TopicFitOptions,
             "headwise.pipelines.text.verbs.topics_fit:fit",
@@ -67,7 +63,6 @@ TASK = Task(
             "headwise.pipelines.text.verbs.topics_agreement:agreement",
             "answers of human raters: alpha, kappa, d', bias, with intervals",
             standalone=True,
->>>>>>> text30
         ),
     },
 )
@@ -78,12 +73,9 @@ predict = python_verb(TASK, "predict", TextPredictOptions)
 export = python_verb(TASK, "export", ExportOptions)
 tune = python_verb(TASK, "tune", tune_options(TextOptions))
 compare = comparison_verb(TASK, comparison_options(TextOptions))
-<<<<<<< HEAD
 judge = python_verb(TASK, "judge", JudgeOptions)
 summarise = python_verb(TASK, "summarise", SummariseOptions)
-=======
 topics_fit = python_verb(TASK, "topics fit", TopicFitOptions)
 topics_evaluate = python_verb(TASK, "topics evaluate", TopicEvaluateOptions)
 topics_tasks = python_verb(TASK, "topics tasks", TopicTaskOptions)
 topics_agreement = python_verb(TASK, "topics agreement", TopicAgreementOptions)
->>>>>>> text30
