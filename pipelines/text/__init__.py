@@ -6,13 +6,13 @@ from ..engine.options import EvaluateOptions, ExportOptions
 from ..engine.task import Task, Verb
 from ..engine.tune_options import tune_options
 from .options import TextOptions, TextPredictOptions, check
-from .verb_options_judge import JudgeOptions, SummariseOptions
 from .verb_options_topics import (
     TopicAgreementOptions,
     TopicEvaluateOptions,
     TopicFitOptions,
     TopicTaskOptions,
 )
+from .verbs.options_judge import JudgeOptions, SummariseOptions
 
 TASK = Task(
     name="text",
