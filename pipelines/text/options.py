@@ -1,44 +1,214 @@
-"""Options of Text. Nothing here imports torch."""
+"""Options of texts. Nothing here imports torch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from ...base.errors import InputError
-from ..engine.command_line.checks import check_least
-from ..engine.options import LadderOptions, PredictOptions
-from ..engine.search_space import Choices, Space
+from ..engine.command_line.checks import check_least, check_shares, flag, is_of_a_run, refuse_unread
+from ..engine.mechanisms import check_mixing
+from ..engine.options import EvaluateOptions, MixingOptions, PredictOptions
+from ..engine.search_space import Choices, Range, Space
+
+NETWORKS = ("hybrid", "attention", "cross", "sources")  # models with an encoder of tokens
+FITS, WHY = ("any tokens", "sequence"), "the tokens are the words of a text"
+READ_BY: Mapping[str, Sequence[str]] = {
+    **dict.fromkeys(
+        ("weights", "tune", "width", "layers", "heads", "dropout", "attention", "ffn", "window",
+         "attention_options", "most_tokens"),
+        NETWORKS,
+    ),
+    "label_texts": ("hybrid", "attention"),
+    "queries": ("cross",),
+    "direction": ("cross",),
+    "prototypes": ("sources",),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextOptions(LadderOptions):
-    """Train a model that predicts the last column of a table from the others."""
+class TextOptions(MixingOptions):
+    """Train a model that labels texts, beside tf-idf with logistic regression on the same texts."""
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "data": ("validation_share", "test_share"),
-        "model": ("hidden",),
+        "data": ("columns", "label_columns", "table", "goal", "separator", "hierarchy", "least",
+                 "validation_share", "test_share"),
+        "counted terms": ("terms", "most_terms"),
+        "model": ("model", "weights", "tune", "width", "layers", "heads", "dropout", "attention",
+                  "attention_options", "ffn", "window", "most_tokens", "label_texts", "queries",
+                  "direction", "prototypes"),
+        "learning": ("imbalance", "unlabelled"),
+        "scores": ("thresholds", "budget", "calibrate", "coverage"),
+    }  # fmt: skip
+    WHERE: ClassVar[Sequence[Mapping[str, object]]] = ({"weights": "none", "layers": 1},)
+    SEARCH: ClassVar[Space] = {
+        "width": Choices((64, 96, 128)),
+        "dropout": Range(0.0, 0.5),
+        "layers": Choices((0, 1, 2)),
     }
-    SEARCH: ClassVar[Space] = {"hidden": Choices((16, 32, 64))}
 
     data: str | None = None
-    """Table of numbers with a header (.csv, .tsv, .parquet); the last column is predicted."""
-    hidden: int = 32
-    """Width of the hidden layer."""
-    validation_share: float = 0.15
-    """Share of the rows by which the best epoch is chosen."""
+    """Table (.csv, .tsv, .jsonl, .parquet, .xlsx) with a column of texts and one of labels, folder
+    of such tables, or folder with a folder of .txt files for each label.
+    """
+    columns: tuple[str, ...] = ()
+    """Columns of the table by what they hold, such as text=body title=subject label=tags id=ticket
+    group=customer source=channel language=lang part=split; usual names are known. Texts of a group
+    are never in two parts.
+    """
+    label_columns: tuple[str, ...] = ()
+    """Columns of 1 and 0, one for each label, instead of a column of labels."""
+    table: tuple[str, ...] = ()
+    """Further columns that the model sees beside the text: numbers, or words of a few kinds."""
+    goal: Literal["auto", "class", "labels", "number"] = "auto"
+    """What is predicted: one class for each text, any number of labels, or a number; auto: what the
+    column holds.
+    """
+    separator: str | None = None
+    """What stands between the labels of a cell, such as ";"; none: seen in the cells."""
+    hierarchy: str = "auto"
+    """What stands between the levels of a label, such as "::" in hardware::printer; auto: seen in
+    the labels; none: labels have no levels.
+    """
+    least: int = 3
+    """Texts of the training part that a label must have; labels with fewer are left out."""
+    terms: Literal["auto", "words", "pieces"] = "auto"
+    """What is counted: words and pairs of words, or pieces of words as well (3 to 5 characters);
+    auto: pieces as well where the texts are short (under 30 words in the middle).
+    """
+    most_terms: int = 200_000
+    """Terms to count at most; those in the most texts are taken."""
+    model: Literal["hybrid", "attention", "sparse", "cross", "sources"] = "hybrid"
+    """What is learned: attention of each label to the words (attention), what it adds to counted
+    terms (hybrid), the scale of counted terms alone (sparse), the row of a table that reads the
+    text (cross, needs --table), or sources that read each other (sources, needs a column of
+    sources).
+    """
+    weights: str = "auto"
+    """Encoder of the tokens: all-minilm-l6-v2, wordllama-256 (vectors of single words),
+    multilingual-e5-small (100 languages); none: learned from scratch; auto: wordllama-256, or none
+    without a network.
+    """
+    tune: Literal["all", "last", "none"] = "all"
+    """What of an encoder with weights a training changes: all, the last layer, or none."""
+    width: int = 96
+    """Width of the token vectors; of an encoder with weights, its own."""
+    layers: int = 0
+    """Layers that mix the tokens before the labels read them."""
+    heads: int = 4
+    """Heads of these layers."""
+    dropout: float = 0.2
+    """Share of features that are set to 0 in training."""
+    ffn: Literal["mlp", "glu", "convglu", "moe"] = "mlp"
+    """Feed-forward network of these layers; moe: a mixture of experts."""
+    window: int = 256
+    """Tokens that the encoder sees at once; a longer text is read window by window."""
+    most_tokens: int = 4096
+    """Tokens of a text that the network reads; the counted terms are always of all of it."""
+    label_texts: str | None = None
+    """Table (label, text) that describes the labels in words; with weights, rare labels begin from
+    there.
+    """
+    queries: int = 4
+    """Queries that the row of the table puts to the text."""
+    direction: Literal["table", "text"] = "table"
+    """Who asks: the row of the table reads the text, or the words read the row."""
+    prototypes: int = 16
+    """Vectors that stand for a source when the others read it."""
+    imbalance: Literal["none", "pos-weight", "focal", "asymmetric", "logit-adjust"] = "none"
+    """How rare labels are helped in the loss of the network: weighted by the inverse of their
+    frequency (pos-weight), less weight for what is easy (focal), for easy absent labels alone
+    (asymmetric), or logits adjusted by the labels' frequency (logit-adjust).
+    """
+    unlabelled: bool = False
+    """A missing label may only have been forgotten: probabilities are raised by the share of labels
+    that were given (Elkan and Noto, 2008), and precision is said to be a lower bound.
+    """
+    thresholds: Literal["per-label", "one", "half", "budget"] = "per-label"
+    """From which probability a label is given: one threshold for each label, drawn towards the
+    common one where a label is rare; one for all; 0.5; or so that --budget labels are given.
+    """
+    budget: float = 3.0
+    """Labels for each text, on average, that --thresholds budget gives."""
+    calibrate: Literal["platt", "temperature", "none"] = "platt"
+    """How probabilities are fitted to the validation part."""
+    coverage: float = 0.9
+    """Share of the true labels that the set of possible labels shall hold."""
+    validation_share: float = 0.1
+    """Share of the texts by which epoch, thresholds and probabilities are chosen."""
     test_share: float = 0.2
-    """Share of the rows on which the trained model is scored."""
+    """Share of the texts on which the trained model is scored."""
+    epochs: int = 10
+    """Passes over the training part, at most."""
+    patience: int = 2
+    """Stop after this many epochs without a better validation score."""
+    batch_size: int = 32
+    """Texts per optimiser step, over all devices together."""
+    lr: float = 2e-3
+    """Learning rate at the start."""
+    weight_decay: float = 1e-2
+    """Decoupled weight decay (AdamW); 0 is plain Adam."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextEvaluateOptions(EvaluateOptions):
+    """Score a trained run, on its own test part or on other texts."""
+
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {"data": ("columns", "label_columns")}
+
+    columns: tuple[str, ...] = ()
+    """Columns of a table by what they hold; without it, as in the training."""
+    label_columns: tuple[str, ...] = ()
+    """Columns of 1 and 0, one for each label; without it, as in the training."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextPredictOptions(PredictOptions):
-    """Predict the last column for tables with the other columns."""
+    """Label texts: those above their thresholds, the most probable ones, and the set that holds the
+    truth as often as was promised. Reads a table or a file of lines, or standard input.
+    """
+
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "data": ("columns",),
+        "output": ("top", "all_labels", "abstain"),
+    }
+
+    input: str
+    """Table, folder or quoted pattern of tables, .txt file with a text on each line, folder of .txt
+    files, or - for lines (or JSON lines) from standard input.
+    """
+    columns: tuple[str, ...] = ()
+    """Columns of a table by what they hold; without it, as in the training."""
+    top: int = 3
+    """Most probable labels to write with their probabilities."""
+    all_labels: bool = False
+    """Also write a column p_LABEL with the probability of each label."""
+    abstain: float | None = None
+    """Give no label to a text whose most probable one has less than this probability."""
+    shard_size: int = 8
+    """Parts of 1,024 texts per shard: the unit of memory, of restarting and of sharing work."""
 
 
 def check(options: object) -> None:
     """Raise `InputError` for values that no data can make right."""
-    check_least(options, {"hidden": 1})
-    if isinstance(options, TextOptions):
-        for name in ("validation_share", "test_share"):
-            if not 0 < getattr(options, name) < 1:
-                raise InputError(f"--{name.replace('_', '-')}: must lie between 0 and 1")
+    least = {"least": 1, "most_terms": 1, "width": 8, "heads": 1, "layers": 0, "window": 8,
+             "most_tokens": 8, "queries": 1, "prototypes": 1, "top": 1}  # fmt: skip
+    check_least(options, least)
+    for name in ("coverage", "abstain"):
+        value = getattr(options, name, None)
+        if value is not None and not 0 < value < 1:
+            raise InputError(f"{flag(name)} {value}: must be between 0 and 1")
+    if not isinstance(options, TextOptions):
+        return
+    check_shares(options, ("dropout", "validation_share", "test_share"))
+    if not options.validation_share:
+        raise InputError("--validation-share 0: thresholds are chosen on the validation part")
+    if options.budget <= 0:
+        raise InputError(f"--budget {options.budget}: must be above 0")
+    if options.separator == "":
+        raise InputError("--separator: is empty; name what stands between the labels of a cell")
+    if options.model == "cross" and not options.table and not is_of_a_run():
+        raise InputError("--model cross: needs --table, the columns that read the text")
+    if options.label_columns and options.goal not in ("auto", "labels"):
+        raise InputError(f"--goal {options.goal}: --label-columns are labels")
+    refuse_unread(options, READ_BY, (options.model,))
+    check_mixing(options, fits=FITS, why=WHY)

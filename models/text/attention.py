@@ -1,0 +1,213 @@
+"""The network of texts: tokens in windows through an encoder, read by attention for each label.
+
+Shapes: B texts, N tokens, W windows of M tokens, L outputs, D width. Inputs are named in `linear`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from .encoder import TextEncoder
+from .label_attention import LabelAttention
+from .linear import LinearTexts
+
+
+class Contributions(NamedTuple):
+    """What makes up the logits (B, L): of each token (B, L, N), of each counted feature (B, L, F), of
+    the table (B, L), and the bias (L,). They sum to the logits.
+    """
+
+    logits: Tensor
+    tokens: Tensor
+    features: Tensor
+    table: Tensor
+    bias: Tensor
+
+
+class AttentionTexts(nn.Module):
+    """Each label reads the tokens that speak for or against it; its logit is the sum of their
+    contributions, which makes the explanation exact.
+
+    encoder: of tokens; head: reads the labels from its states; window: tokens that the encoder sees
+    at once; a longer text is encoded window by window, and the head reads all of them together;
+    dropout: of the states that the head reads, in training.
+    """
+
+    def __init__(
+        self, encoder: TextEncoder, head: LabelAttention, *, window: int, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.encoder, self.head, self.window = encoder, head, window
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        mask: Tensor,
+        features: Tensor,
+        amounts: Tensor,
+        table: Tensor,
+        source: Tensor,
+    ) -> Tensor:
+        """(B, L)."""
+        states, mask = self.states(tokens, mask)
+        return self.head(self.dropout(states), mask)
+
+    def states(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """States (B, N, D) of the tokens and which are there, of all windows; N may have grown to a
+        multiple of the window.
+        """
+        rows, length = tokens.shape
+        if length <= self.window:
+            return self.encoder(tokens, mask), mask
+        room = -length % self.window
+        tokens, mask = (nn.functional.pad(values, (0, room)) for values in (tokens, mask))
+        parts, masks = tokens.reshape(-1, self.window), mask.reshape(-1, self.window)
+        filled = masks.any(1).nonzero()[:, 0]  # windows of padding alone cost nothing
+        encoded = self.encoder(parts[filled], masks[filled])
+        states = encoded.new_zeros(len(parts), *encoded.shape[1:])
+        states = states.index_copy(0, filled, encoded)
+        return states.reshape(rows, length + room, -1), mask
+
+    def contributions(
+        self,
+        tokens: Tensor,
+        mask: Tensor,
+        features: Tensor,
+        amounts: Tensor,
+        table: Tensor,
+        source: Tensor,
+    ) -> Contributions:
+        """What each token adds to each logit."""
+        length = tokens.shape[1]
+        states, wide = self.states(tokens, mask)
+        logits, by_token, bias = self.head.contributions(states, wide)
+        nothing = logits.new_zeros(*logits.shape, features.shape[1])
+        return Contributions(
+            logits, by_token[..., :length], nothing, torch.zeros_like(logits), bias
+        )
+
+
+class ScaledTexts(nn.Module):
+    """A linear model whose logits are scaled and shifted for each output, which is all that is
+    learned: by logits that each training text had no part in, so that they can be trusted.
+
+    linear: as it was fitted; outputs: L.
+    """
+
+    def __init__(self, linear: LinearTexts, outputs: int) -> None:
+        super().__init__()
+        self.linear = linear
+        self.scale = nn.Parameter(torch.ones(outputs))
+        self.shift = nn.Parameter(torch.zeros(outputs))
+
+    def forward(
+        self,
+        tokens: Tensor,
+        mask: Tensor,
+        features: Tensor,
+        amounts: Tensor,
+        table: Tensor,
+        source: Tensor,
+    ) -> Tensor:
+        """(B, L)."""
+        base = cast(Tensor, self.linear(tokens, mask, features, amounts, table, source))
+        return self.scale * base + self.shift
+
+    def corrected(self, base: Tensor, *inputs: Tensor) -> Tensor:
+        """(B, L), with other logits (B, L) in place of the linear model's."""
+        return self.scale * base + self.shift
+
+    def contributions(
+        self,
+        tokens: Tensor,
+        mask: Tensor,
+        features: Tensor,
+        amounts: Tensor,
+        table: Tensor,
+        source: Tensor,
+    ) -> Contributions:
+        """What each counted feature adds to each logit."""
+        inputs = tokens, mask, features, amounts, table, source
+        return scaled(linear_contributions(self.linear, *inputs), self.scale, self.shift)
+
+
+class HybridTexts(nn.Module):
+    """A network that corrects a linear model of counted words: their logits are summed. The linear
+    model stands as it was fitted; the network learns what it does not know, from logits of it that
+    each training text had no part in.
+    """
+
+    def __init__(self, linear: LinearTexts, network: AttentionTexts) -> None:
+        super().__init__()
+        self.linear, self.network = linear, network
+
+    def forward(
+        self,
+        tokens: Tensor,
+        mask: Tensor,
+        features: Tensor,
+        amounts: Tensor,
+        table: Tensor,
+        source: Tensor,
+    ) -> Tensor:
+        """(B, L)."""
+        inputs = tokens, mask, features, amounts, table, source
+        return cast(Tensor, self.linear(*inputs)) + cast(Tensor, self.network(*inputs))
+
+    def corrected(self, base: Tensor, *inputs: Tensor) -> Tensor:
+        """(B, L), with other logits (B, L) in place of the linear model's."""
+        return base + cast(Tensor, self.network(*inputs))
+
+    def contributions(
+        self,
+        tokens: Tensor,
+        mask: Tensor,
+        features: Tensor,
+        amounts: Tensor,
+        table: Tensor,
+        source: Tensor,
+    ) -> Contributions:
+        """What each token and each counted feature add to each logit."""
+        inputs = tokens, mask, features, amounts, table, source
+        return added(
+            linear_contributions(self.linear, *inputs), self.network.contributions(*inputs)
+        )
+
+
+def linear_contributions(
+    model: LinearTexts,
+    tokens: Tensor,
+    mask: Tensor,
+    features: Tensor,
+    amounts: Tensor,
+    table: Tensor,
+    source: Tensor,
+) -> Contributions:
+    """What each counted feature adds to each logit of a linear model."""
+    by_feature = (model.weight[features] * amounts[..., None]).transpose(1, 2)
+    of_table = table @ model.table_weight
+    logits = by_feature.sum(2) + of_table + model.bias
+    nothing = logits.new_zeros(*logits.shape, tokens.shape[1])
+    return Contributions(logits, nothing, by_feature, of_table, model.bias)
+
+
+def added(first: Contributions, second: Contributions) -> Contributions:
+    """The contributions to the sum of two logits."""
+    return Contributions(*(a + b for a, b in zip(first, second, strict=True)))
+
+
+def scaled(contributions: Contributions, factor: Tensor, shift: Tensor) -> Contributions:
+    """The contributions to factor (L,) · logits + shift (L,)."""
+    logits, tokens, features, table, bias = contributions
+    wide = factor[:, None]
+    return Contributions(
+        factor * logits + shift,
+        wide * tokens,
+        wide * features,
+        factor * table,
+        factor * bias + shift,
+    )
