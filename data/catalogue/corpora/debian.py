@@ -29,8 +29,9 @@ def tag_tables(archive: Archive, languages: Sequence[str]) -> Built:
     """A row for each tagged package and language that describes it, and, for each language, a table
     of one package a source (of further languages also its test part alone).
 
-    Of a source that is the package with the most tags, the first of these in the archive; its
-    labels are those that at least `LEAST_TEXTS` of the training part have.
+    Of a source, that is the package with the most tags, the first of these in the archive; its
+    labels are those that at least `LEAST_TEXTS` of the training part have; a small archive has no
+    such label, and no such table.
 
     Raises InputError where nothing is tagged, or a language has no text.
     """
@@ -58,13 +59,13 @@ def tag_tables(archive: Archive, languages: Sequence[str]) -> Built:
         counts[f"texts in {language}"] = described
         counts[f"texts in {language} with tags"] = table.filter(language=language).height
     tables = {"debian-tags.parquet": table}
-    singles = _one_a_source(tagged, archive.texts.get("en") or archive.texts[languages[0]])
+    singles = _one_a_source(tagged)
     frequent = _frequent_labels(singles)
+    chosen = {package.name for package in singles}
     counts["labels of one package a source"] = len(frequent)
-    for language in languages:
-        chosen = {package.name for package in singles}
-        own_rows = [row for row in rows if row[1] == language and row[0].name in chosen]
-        single = _tag_rows(own_rows, frequent)
+    for language in languages if frequent else ():
+        of_language = [row for row in rows if row[1] == language and row[0].name in chosen]
+        single = _tag_rows(of_language, frequent)
         tables[f"one-a-source-{language}.parquet"] = single
         if language != languages[0]:
             # For a model of another language, which has met the packages of the other parts.
@@ -74,12 +75,11 @@ def tag_tables(archive: Archive, languages: Sequence[str]) -> Built:
     return Built(tables, counts)
 
 
-def _one_a_source(tagged: Sequence[Package], texts: Mapping[str, str]) -> list[Package]:
+def _one_a_source(tagged: Sequence[Package]) -> list[Package]:
     of_source: dict[str, Package] = {}
     for package in tagged:
         before = of_source.get(package.source)
-        more = before is None or len(package.tags) > len(before.tags)
-        if more and texts.get(package.text_key):
+        if before is None or len(package.tags) > len(before.tags):
             of_source[package.source] = package
     return list(of_source.values())
 
