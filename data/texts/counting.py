@@ -42,7 +42,8 @@ class CountedTerms:
         """
         from sklearn.feature_extraction.text import TfidfVectorizer
 
-        names = partial(_names, pieces=pieces)
+        # scikit-learn takes a function here, which its types do not say.
+        names = cast(str, partial(_names, pieces=pieces))
         vectorizer = TfidfVectorizer(analyzer=names, min_df=min(least, len(texts)))
         vectorizer.fit(texts)
         terms, weights = vectorizer.get_feature_names_out(), vectorizer.idf_
@@ -58,13 +59,12 @@ class CountedTerms:
         from sklearn.feature_extraction.text import TfidfVectorizer
 
         vectorizer = TfidfVectorizer(
-            analyzer=partial(_names, pieces=self.pieces),
+            analyzer=cast(str, partial(_names, pieces=self.pieces)),
             vocabulary={term: place for place, term in enumerate(self.terms)},
             sublinear_tf=True,
-            dtype=np.float32,
         )
         vectorizer.idf_ = self.weights
-        return cast(csr_matrix, vectorizer.transform(texts)).tocsr()
+        return cast(csr_matrix, vectorizer.transform(texts)).tocsr().astype(np.float32)
 
     def places(self, text: str) -> dict[int, list[tuple[Span, ...]]]:
         """Where each known term stands in a text: by its number, the spans of its words or of its

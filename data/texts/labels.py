@@ -19,6 +19,7 @@ Goal: TypeAlias = Literal["class", "labels", "number"]
 """class: one label for each text; labels: any number of them; number: a value."""
 
 SEPARATORS = ("|", ";", ",")
+LEVELS = ("::", " > ", "/")
 MOST_CLASSES_OF_NUMBERS = 20  # whole numbers with more values than this are a number to predict
 LEAST_SHARED = 0.02  # of the cells must hold a separator for it to be one
 YES, NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no", "")
@@ -61,7 +62,7 @@ def read_labels(
         return TextLabels("labels", lists, np.zeros(0))
     texts = cells.cast(pl.String).str.strip_chars().fill_null("").to_list()
     if _all_json_lists(texts):
-        note("assumed", "cells such as [\"a\", \"b\"] are lists of labels")
+        note("assumed", 'cells such as ["a", "b"] are lists of labels')
         lists = [_clean(json.loads(text)) if text else () for text in texts]
         return TextLabels("labels", lists, np.zeros(0))
     if goal == "number" or (goal is None and separator is None and _is_number(cells, texts)):
@@ -129,22 +130,17 @@ def label_names(
     return names
 
 
-def parents_of(names: Sequence[str], separator: str | None) -> tuple[list[str], list[int]]:
-    """Labels above others: of "facet::tag" the label "facet". Returns all parents, sorted, and the
-    place of each name's parent among them, -1 where it has none.
-
-    separator: what stands between the levels; None: "::" or " > " or "/" where nearly all names
-    hold it.
+def levels_of(names: Sequence[str]) -> str:
+    """What stands between the levels of labels such as "facet::tag": "::", " > " or "/" where
+    nearly all of them hold it; else "". It goes into the account.
     """
-    if separator is None:
-        fitting = (mark for mark in ("::", " > ", "/") if _holds(names, mark))
-        separator = next(fitting, "")
-    if not separator:
-        return [], [0] * len(names)
-    above = [name.rpartition(separator)[0] for name in names]
-    parents = sorted(set(above) - {""})
-    places = {name: place for place, name in enumerate(parents)}
-    return parents, [places.get(name, len(parents)) for name in above]
+    for mark in LEVELS:
+        inside = [name for name in names if 0 < name.find(mark) < len(name) - len(mark)]
+        several = len({name.partition(mark)[0] for name in inside}) < len(inside)
+        if len(inside) >= 0.9 * len(names) and several:
+            note("assumed", f"{shown(mark)} stands between the levels of a label")
+            return mark
+    return ""
 
 
 def note_missing(where: object, known: np.ndarray) -> None:
@@ -152,12 +148,6 @@ def note_missing(where: object, known: np.ndarray) -> None:
     if missing := np.flatnonzero(~known).tolist():
         rows = ", ".join(str(row + 1) for row in missing[:3]) + (", …" if missing[3:] else "")
         doubt("missing-labels", where, f"{len(missing):,} rows have no label (rows {rows})")
-
-
-def _holds(names: Sequence[str], mark: str) -> bool:
-    inside = [name for name in names if 0 < name.find(mark) < len(name) - len(mark)]
-    several = len({name.partition(mark)[0] for name in inside}) < len(inside)
-    return len(inside) >= 0.9 * len(names) and several
 
 
 def _clean(names: Sequence[object]) -> tuple[str, ...]:

@@ -34,8 +34,8 @@ TEXT_SYNONYMS: Mapping[str, Sequence[str]] = {
         "index", "uid",
     ),
     "label": (
-        *SYNONYMS["label"], "labels", "tag", "tags", "topic", "topics", "categories", "classes",
-        "sentiment", "intent", "rating", "stars", "score", "emotion",
+        *SYNONYMS["label"], "tag", "tags", "topic", "topics", "categories", "classes", "sentiment",
+        "intent", "rating", "stars", "score", "emotion",
     ),
     "group": (
         "group", "group_id", "thread", "thread_id", "conversation", "conversation_id", "author",
@@ -152,7 +152,7 @@ def table_of_rows(
 def with_rows(table: TextTable, rows: np.ndarray) -> TextTable:
     """Some rows of a table, in the order of `rows`, int64 (n,)."""
 
-    def taken(values: Sequence[str]) -> list[str]:
+    def taken(values: list[str]) -> list[str]:
         return [values[row] for row in rows.tolist()]
 
     labels = table.labels
@@ -169,7 +169,7 @@ def with_rows(table: TextTable, rows: np.ndarray) -> TextTable:
         languages=taken(table.languages),
         parts=taken(table.parts),
         labels=labels,
-        table=table.table[rows],
+        table=table.table[rows] if table.table.width else table.table,
     )
 
 
@@ -189,9 +189,8 @@ def _columns(
         if reading.need_label or column in names or field == "text"
     }
     free = [name for name in names if name not in used or name in chosen.values()]
-    free = without_other_parts(free, text_of(_as_text(frame)), fields=FIELDS, chosen=[
-        *chosen.values()
-    ])
+    cells = text_of(_as_text(frame))
+    free = without_other_parts(free, cells, fields=FIELDS, chosen=list(chosen.values()))
     labelled = reading.need_label and not reading.label_columns
     fields = [name for name in FIELDS if name != "label" or labelled]
     required = ("text", "label") if labelled else ("text",)

@@ -5,21 +5,14 @@ Shapes: B texts, N tokens, W windows of M tokens, L outputs, D width. Inputs are
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
+from .encoder import TextEncoder
 from .label_attention import LabelAttention
 from .linear import LinearTexts
-
-
-class Encoder(Protocol):
-    """Tokens (B, M) and which are there, bool (B, M), to states (B, M, D)."""
-
-    width: int
-
-    def __call__(self, ids: Tensor, mask: Tensor) -> Tensor: ...
 
 
 class Contributions(NamedTuple):
@@ -39,12 +32,16 @@ class AttentionTexts(nn.Module):
     contributions, which makes the explanation exact.
 
     encoder: of tokens; head: reads the labels from its states; window: tokens that the encoder sees
-    at once; a longer text is encoded window by window, and the head reads all of them together.
+    at once; a longer text is encoded window by window, and the head reads all of them together;
+    dropout: of the states that the head reads, in training.
     """
 
-    def __init__(self, encoder: nn.Module, head: LabelAttention, *, window: int) -> None:
+    def __init__(
+        self, encoder: TextEncoder, head: LabelAttention, *, window: int, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.encoder, self.head, self.window = encoder, head, window
+        self.dropout = nn.Dropout(dropout)
 
     def forward(
         self,
@@ -57,7 +54,7 @@ class AttentionTexts(nn.Module):
     ) -> Tensor:
         """(B, L)."""
         states, mask = self.states(tokens, mask)
-        return self.head(states, mask)
+        return self.head(self.dropout(states), mask)
 
     def states(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """States (B, N, D) of the tokens and which are there, of all windows; N may have grown to a
@@ -92,6 +89,50 @@ class AttentionTexts(nn.Module):
         return Contributions(
             logits, by_token[..., :length], nothing, torch.zeros_like(logits), bias
         )
+
+
+class ScaledTexts(nn.Module):
+    """A linear model whose logits are scaled and shifted for each output, which is all that is
+    learned: by logits that each training text had no part in, so that they can be trusted.
+
+    linear: as it was fitted; outputs: L.
+    """
+
+    def __init__(self, linear: LinearTexts, outputs: int) -> None:
+        super().__init__()
+        self.linear = linear
+        self.scale = nn.Parameter(torch.ones(outputs))
+        self.shift = nn.Parameter(torch.zeros(outputs))
+
+    def forward(
+        self,
+        tokens: Tensor,
+        mask: Tensor,
+        features: Tensor,
+        amounts: Tensor,
+        table: Tensor,
+        source: Tensor,
+    ) -> Tensor:
+        """(B, L)."""
+        base = cast(Tensor, self.linear(tokens, mask, features, amounts, table, source))
+        return self.scale * base + self.shift
+
+    def corrected(self, base: Tensor, *inputs: Tensor) -> Tensor:
+        """(B, L), with other logits (B, L) in place of the linear model's."""
+        return self.scale * base + self.shift
+
+    def contributions(
+        self,
+        tokens: Tensor,
+        mask: Tensor,
+        features: Tensor,
+        amounts: Tensor,
+        table: Tensor,
+        source: Tensor,
+    ) -> Contributions:
+        """What each counted feature adds to each logit."""
+        inputs = tokens, mask, features, amounts, table, source
+        return scaled(linear_contributions(self.linear, *inputs), self.scale, self.shift)
 
 
 class HybridTexts(nn.Module):
@@ -132,7 +173,9 @@ class HybridTexts(nn.Module):
     ) -> Contributions:
         """What each token and each counted feature add to each logit."""
         inputs = tokens, mask, features, amounts, table, source
-        return added(linear_contributions(self.linear, *inputs), self.network.contributions(*inputs))
+        return added(
+            linear_contributions(self.linear, *inputs), self.network.contributions(*inputs)
+        )
 
 
 def linear_contributions(
@@ -162,5 +205,9 @@ def scaled(contributions: Contributions, factor: Tensor, shift: Tensor) -> Contr
     logits, tokens, features, table, bias = contributions
     wide = factor[:, None]
     return Contributions(
-        factor * logits + shift, wide * tokens, wide * features, factor * table, factor * bias + shift
+        factor * logits + shift,
+        wide * tokens,
+        wide * features,
+        factor * table,
+        factor * bias + shift,
     )

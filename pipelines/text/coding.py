@@ -24,6 +24,7 @@ from ...data.formats.tables import numbers
 from ...data.texts.counting import CountedTerms, padded_rows
 from ...data.texts.table import TextTable
 from ...data.texts.tokens import Encoded, Tokenizer, batch_of, tokenizer_from_json, windows
+from ...data.texts.words import word_key, word_spans
 from .spec import TERMS, TOKENIZER, TableColumn, TextSpec
 
 MOST_WORDS = 30  # kinds of a column of words; rarer ones are one more
@@ -82,13 +83,12 @@ def inputs_of(batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
 class TextCoder:
     """Codes texts as those of the training.
 
-    terms: that are counted; tokenizer: None for a model without tokens; most_tokens: of a text.
+    terms: that are counted; tokenizer: None for a model without tokens.
     """
 
     spec: TextSpec
     terms: CountedTerms
     tokenizer: Tokenizer | None
-    most_tokens: int
 
     @property
     def padding(self) -> int:
@@ -111,18 +111,18 @@ class TextCoder:
         if self.tokenizer is None or self.spec.encoder is None:
             return []
         window = self.spec.encoder["window"]
-        most = CUT * max(1, self.most_tokens // 1000)
+        most = CUT * max(1, self.spec.most_tokens // 1000)
         encoded = self.tokenizer.encode([text[:most] for text in texts])
         rows, cut = [], 0
         for text, row in zip(texts, encoded, strict=True):
-            windowed = _in_windows(row, window, self.most_tokens, self.tokenizer)
+            windowed = _in_windows(row, window, self.spec.most_tokens, self.tokenizer)
             whole = len(text) <= most and windowed.offsets[:, 1].max(initial=0) == (
                 row.offsets[:, 1].max(initial=0)
             )
             cut += not whole
             rows.append(windowed)
         if cut:
-            what = f"texts of which the network reads the first {self.most_tokens} tokens"
+            what = f"texts of which the network reads the first {self.spec.most_tokens} tokens"
             note("left out", what, count=cut)
         return rows
 
@@ -132,6 +132,15 @@ class TextCoder:
         if places and (new := sorted({name for name in names if name not in places})):
             note("values", "sources that the training part does not have", map(shown, new))
         return codes
+
+    def known_share(self, texts: Sequence[str]) -> np.ndarray:
+        """The share of the words of each text that are counted, float32 (n,); 0 without words."""
+        known = set(self.terms.terms)
+        shares = []
+        for text in texts:
+            words = [word_key(text[start:end]) for start, end in word_spans(text)]
+            shares.append(sum(word in known for word in words) / max(1, len(words)))
+        return np.array(shares, np.float32)
 
     def assets(self) -> dict[str, Callable[[Path], object]]:
         """Writers of what is too large for the spec."""
@@ -143,7 +152,7 @@ class TextCoder:
         return writers
 
 
-def load_coder(spec: TextSpec, most_tokens: int) -> TextCoder:
+def load_coder(spec: TextSpec) -> TextCoder:
     """The coder of a run that was opened. Raises InputError for assets that are damaged."""
     assert spec.assets_folder is not None
     path = spec.assets_folder / TERMS
@@ -158,7 +167,7 @@ def load_coder(spec: TextSpec, most_tokens: int) -> TextCoder:
         raise fail(path, f"is damaged ({error})") from error
     if len(terms.terms) != spec.terms:
         raise InputError(f"{path}: holds {len(terms.terms)} terms, not {spec.terms}")
-    return TextCoder(spec, terms, tokenizer, most_tokens)
+    return TextCoder(spec, terms, tokenizer)
 
 
 def _in_windows(row: Encoded, window: int, most: int, tokenizer: Tokenizer) -> Encoded:
@@ -187,7 +196,11 @@ def learn_columns(table: pl.DataFrame) -> list[TableColumn]:
             deviation = float(known.std()) or 1.0
             learned.append(
                 TableColumn(
-                    name=name, kind="number", mean=float(known.mean()), deviation=deviation, words=[]
+                    name=name,
+                    kind="number",
+                    mean=float(known.mean()),
+                    deviation=deviation,
+                    words=[],
                 )
             )
             if len(known) < len(values):
@@ -248,13 +261,15 @@ def description_texts(path: str, labels: Sequence[str]) -> list[str]:
     from ...data.texts.table import TEXT_SYNONYMS
 
     frame, names = scan_table(path)
-    columns = find_columns(path, names, ("label", "text"), required=("label", "text"), synonyms={
-        **TEXT_SYNONYMS, "label": ("label", "name", "tag", "class")
-    })
+    columns = find_columns(
+        path,
+        names,
+        ("label", "text"),
+        required=("label", "text"),
+        synonyms={**TEXT_SYNONYMS, "label": ("label", "name", "tag", "class")},
+    )
     table = collect(path, frame.select(columns.values()).cast(pl.String))
     texts = dict(table.rows())
     if lacking := [label for label in labels if label not in texts]:
         note("values", "labels without a description, of which the name is taken", lacking)
     return [f"{label}: {texts.get(label) or label}" for label in labels]
-
-

@@ -1,140 +1,354 @@
-"""Tables of numbers as data sets: read and checked, split into three parts, scaled.
+"""From a person's table of texts to three parts and what a run keeps of it.
 
-Shapes: N rows, D columns that the model sees.
+Shapes: n texts of a part, L outputs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import TypedDict
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast
 
 import numpy as np
-import polars as pl
 import torch
 from torch import Tensor
 
-from ...base.errors import fail
-from ...base.files import write_text
-from ...data.formats.tables import collect, numbers, require_columns, scan_table
-from ..engine.pipeline import Item, Splits
-from ..engine.spec import Spec
-from ..engine.subsets import own_or_shares, take_groups
+from ...base.account import doubt, note
+from ...base.errors import InputError, fail, shown
+from ...data.columns import note_groups, parse_columns
+from ...data.texts.counting import CountedTerms
+from ...data.texts.labels import Goal, TextLabels, label_names, levels_of
+from ...data.texts.table import FIELDS, TextReading, TextTable, read_text_data, with_rows
+from ...data.texts.tokens import Tokenizer
+from ...data.texts.words import word_spans
+from ..engine.pipeline import Member, Splits
+from ..engine.subsets import Subsets, Taken, own_or_shares, take_groups, take_stratified
 from ..engine.training.order import mix
-from .options import TextOptions
+from .coding import CodedTexts, TextCoder, learn_columns, load_coder
+from .linear import LinearFit, Rows, fit_linear
+from .network import encoder_of
+from .options import NETWORKS, TextOptions
+from .spec import InputFacts, TextSpec
 
-SAMPLE_ROWS = 400
-
-
-class InputFacts(TypedDict):
-    """What the model was trained on, as the run's card says it."""
-
-    columns: list[str]
-    rows: int
-
-
-class TextItem(Item):
-    """A table to predict for."""
+SHORT = 30  # words in the middle text below which pieces of words are counted as well
+MOST_NUMBERS = 1 << 26  # terms times labels of the linear model
+ON_BASE = ("hybrid", "sparse")  # models on top of the linear one
 
 
-@dataclass(frozen=True, kw_only=True)
-class TextSpec(Spec):
-    """What a model needs to meet new tables.
+class TextPart:
+    """Texts of one part, as a data set.
 
-    columns    that the model sees, in their order
-    target     the column that it predicts
-    mean       of each column and of the target in the training part, (D + 1)
-    deviation  the same for standard deviations; 1 for a constant column
+    table: as they were read; coded: as the models see them; truth: float32 (n, L), 0 and 1 of
+    labels and classes, the scaled number; groups: int64 (n,); base: float32 (n, L), logits of the
+    linear model of others, of a training part whose model corrects them; else (0, L).
     """
 
-    input: InputFacts
-    columns: list[str]
-    target: str
-    mean: list[float]
-    deviation: list[float]
-
-
-class TextRows:
-    """Rows of a table, scaled, as a data set."""
-
-    def __init__(self, values: np.ndarray, spec: TextSpec) -> None:
-        scaled = (values - np.array(spec.mean)) / np.array(spec.deviation)
-        self.features = torch.from_numpy(scaled[:, :-1].astype(np.float32))
-        self.target = torch.from_numpy(scaled[:, -1].astype(np.float32))
+    def __init__(
+        self,
+        table: TextTable,
+        coded: CodedTexts,
+        truth: np.ndarray,
+        groups: np.ndarray,
+        padding: int,
+        base: np.ndarray | None = None,
+    ) -> None:
+        self.table, self.coded, self.truth, self.groups = table, coded, truth, groups
+        self.padding = padding
+        self.base = np.zeros((0, truth.shape[1]), np.float32) if base is None else base
 
     def __len__(self) -> int:
-        return len(self.features)
+        return len(self.truth)
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {"features": self.features[index], "target": self.target[index]}
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """A batch."""
+        batch = self.coded.inputs(indices, self.padding)
+        batch["truth"] = torch.from_numpy(self.truth[list(indices)])
+        if len(self.base):
+            batch["base"] = torch.from_numpy(self.base[list(indices)])
+        return batch
 
+    @staticmethod
+    def collate(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A batch is complete as it comes."""
+        return batch
 
-def write_sample(folder: Path) -> Path:
-    """A generated table: the last column is a smooth function of three others, with noise."""
-    generator = np.random.default_rng(0)
-    a, b, c = generator.normal(size=(3, SAMPLE_ROWS))
-    target = np.sin(a) + b * c + 0.1 * generator.normal(size=SAMPLE_ROWS)
-    lines = [f"{w:.4f},{x:.4f},{y:.4f},{z:.4f}" for w, x, y, z in zip(a, b, c, target)]
-    path = folder / "generated.csv"
-    write_text(path, "\n".join(["a,b,c,target", *lines]) + "\n")
-    return path
-
-
-def read_values(path: str | Path, columns: list[str] | None = None) -> pl.DataFrame:
-    """Columns of a table as float64; without names, all of them.
-
-    Raises `InputError` for a missing column, a cell that is not a number, and a table without rows.
-    """
-    frame, names = scan_table(path)
-    chosen = names if columns is None else columns
-    require_columns(path, chosen, names)
-    table = collect(path, frame.select(chosen))
-    values = {}
-    for name in chosen:
-        values[name], bad = numbers(table[name])
-        if (wrong := np.flatnonzero(bad | np.isnan(values[name]))).size:
-            raise fail(path, f"column {name!r}, row {wrong[0] + 1}: is not a number")
-    if not len(table):
-        raise fail(path, "has no rows")
-    return pl.DataFrame(values)
+    @property
+    def rows(self) -> Rows:
+        """What linear models are fitted to."""
+        return Rows(self.coded.counted, self.coded.table, self.truth, self.groups)
 
 
-def open_splits(
-    options: TextOptions, spec: TextSpec | None, as_test: bool
-) -> Splits[TextSpec, TextRows]:
-    """The three parts, scaled by the training part. as_test: all rows are the test part."""
-    assert options.data is not None
-    table = read_values(options.data, None if spec is None else [*spec.columns, spec.target])
-    if table.width < 2:
-        raise fail(options.data, "has one column; the others predict the last")
-    values, rows = table.to_numpy(), np.arange(len(table))
-    if as_test and spec is not None:
-        part = TextRows(values, spec)
-        return Splits(part, part, part, spec)
-    # Rows that belong together (of one person, of one day) need one group each: see `take_groups`.
-    generator = np.random.default_rng(mix(options.seed, 3))
-    subsets = own_or_shares(
-        options.data,
-        [""] * len(rows),
-        lambda among, share, _: take_groups(among, among, share, generator),
-        test_share=options.test_share,
-        validation_share=options.validation_share,
-        items="rows",
+def reading_of(options: TextOptions) -> TextReading:
+    """How the table of a training is read."""
+    chosen = parse_columns(options.columns, FIELDS)
+    goal: Goal | None = None if options.goal == "auto" else options.goal
+    return TextReading(chosen, options.label_columns, options.table, goal, options.separator)
+
+
+def reading_of_run(spec: TextSpec, columns: Sequence[str], *, need_label: bool) -> TextReading:
+    """How other tables of a run are read: by the columns of the training, or those given now."""
+    chosen = {**spec.columns, **parse_columns(columns, FIELDS)}
+    if not spec.sources:
+        chosen.pop("source", None)
+    return TextReading(
+        chosen,
+        tuple(spec.label_columns) if need_label else (),
+        tuple(column["name"] for column in spec.table),
+        spec.goal,
+        spec.separator or None,
+        need_label,
     )
-    spec = spec or _new_spec(table, values[subsets.train])
-    make_part = partial(TextRows, spec=spec)
-    train, validation, test = (make_part(values[part]) for part in subsets)
+
+
+def open_new(options: TextOptions) -> Splits[TextSpec, TextPart]:
+    """The three parts of a new run, coded as its training part teaches."""
+    assert options.data is not None
+    table = _usable(read_text_data(options.data, reading_of(options)))
+    assert table.labels is not None
+    if options.model == "sources" and not any(table.sources):
+        raise fail(options.data, "has no column of sources; name it with --columns source=COLUMN")
+    groups = groups_of(table)
+    _refuse_two_labels(options.data, table)
+    subsets = _split(options, table, groups)
+    train = with_rows(table, subsets.train)
+    spec, terms, tokenizer = _learn(options, table, train)
+    coder = TextCoder(spec, terms, tokenizer)
+    train_part, validation, test = (
+        part_of(with_rows(table, rows), coder, groups[rows]) for rows in subsets
+    )
+    if options.model in ON_BASE:
+        fitted = fitted_linear(train_part, validation, spec, options.seed, folds=True)
+        train_part.base = fitted.base
+        spec = replace(spec, fitted=fitted)
+    parts = {"train": train_part, "validation": validation, "test": test}
+    members = {name: _members(part) for name, part in parts.items()}
+    return Splits(train_part, validation, test, spec, coder.assets(), members)
+
+
+def open_of_run(options: TextOptions, spec: TextSpec, as_test: bool) -> Splits[TextSpec, TextPart]:
+    """The three parts by the codes of the run. as_test: all texts are `test`."""
+    assert options.data is not None
+    reading = reading_of_run(spec, options.columns, need_label=True)
+    if options.label_columns:
+        reading = replace(reading, label_columns=options.label_columns)
+    table = _usable(read_text_data(options.data, reading))
+    coder = load_coder(spec)
+    groups = groups_of(table)
+    if as_test:
+        part = part_of(table, coder, groups)
+        return Splits(part, part, part, spec)
+    subsets = _split(options, table, groups)
+    train, validation, test = (
+        part_of(with_rows(table, rows), coder, groups[rows]) for rows in subsets
+    )
     return Splits(train, validation, test, spec)
 
 
-def _new_spec(table: pl.DataFrame, values: np.ndarray) -> TextSpec:
-    deviation = values.std(0)
-    *columns, target = table.columns
-    return TextSpec(
-        input=InputFacts(columns=columns, rows=len(table)),
-        columns=columns,
-        target=target,
-        mean=values.mean(0).tolist(),
-        deviation=np.where(deviation > 0, deviation, 1.0).tolist(),
+def fitted_linear(
+    train: TextPart, validation: TextPart, spec: TextSpec, seed: int, *, folds: bool
+) -> LinearFit:
+    """The linear model of a training part; that of the spec where there is one."""
+    if spec.fitted is not None:
+        return spec.fitted
+    return fit_linear(train.rows, validation.rows, spec.goal, seed=mix(seed, 5), folds=folds)
+
+
+def part_of(table: TextTable, coder: TextCoder, groups: np.ndarray) -> TextPart:
+    """Texts as a data set."""
+    assert table.labels is not None
+    truth = truth_of(table.labels, coder.spec)
+    return TextPart(table, coder.code(table), truth, groups, coder.padding)
+
+
+def truth_of(labels: TextLabels, spec: TextSpec) -> np.ndarray:
+    """float32 (n, L). Raises InputError for a class that the training does not have."""
+    if spec.goal == "number":
+        return ((labels.numbers - spec.mean) / spec.deviation).astype(np.float32)[:, None]
+    places = {name: place for place, name in enumerate(spec.labels)}
+    truth = np.zeros((len(labels.names), len(places)), np.float32)
+    new: Counter[str] = Counter()
+    for row, names in enumerate(labels.names):
+        for name in names or ():
+            if name in places:
+                truth[row, places[name]] = 1.0
+            else:
+                new[name] += 1
+    if new:
+        # What is rare was left out of the labels of several; a class cannot be.
+        if spec.goal == "class":
+            name = next(iter(new))
+            raise InputError(
+                f"label {shown(name)} is in a validation or test part, or in new data, and not "
+                "often enough in the training part; leave these texts out, or lower --least"
+            )
+        note("left out", "labels that the model does not know, in no score", sorted(new))
+    return truth
+
+
+def groups_of(table: TextTable) -> np.ndarray:
+    """A number for each text, int64 (N,): equal for texts of one group, and for equal texts."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    count = len(table)
+    keys: dict[tuple[str, str], int] = {}
+    rows, nodes = [], []
+    for row, (text, group) in enumerate(zip(table.texts, table.groups, strict=True)):
+        plain = " ".join(text.split()).casefold()
+        for key in (("text", plain), ("group", group)):
+            if key[1]:
+                rows.append(row)
+                nodes.append(count + keys.setdefault(key, len(keys)))
+    size = count + len(keys)
+    edges = coo_matrix((np.ones(len(rows)), (rows, nodes)), shape=(size, size))
+    _, components = connected_components(edges, directed=False)
+    _, codes = np.unique(components[:count], return_inverse=True)
+    note_groups("group", "texts", table.columns.get("group"), table.groups)
+    copies = count - len({" ".join(text.split()).casefold() for text in table.texts})
+    if copies:
+        note("items", "texts that are there more than once, kept in one part", count=copies)
+    return codes.astype(np.int64)
+
+
+def _usable(table: TextTable) -> TextTable:
+    """The rows with a label; those without were accepted as such, or refused."""
+    assert table.labels is not None
+    known = np.flatnonzero(table.labels.known)
+    return table if len(known) == len(table) else with_rows(table, known)
+
+
+def _refuse_two_labels(where: str, table: TextTable) -> None:
+    """Equal texts with different classes."""
+    assert table.labels is not None
+    if table.labels.goal != "class":
+        return
+    labels: dict[str, str] = {}
+    for text, names in zip(table.texts, table.labels.names, strict=True):
+        assert names is not None
+        plain = " ".join(text.split())
+        if labels.setdefault(plain, names[0]) != names[0]:
+            both = f"{shown(labels[plain])} and {shown(names[0])}"
+            doubt("two-labels", where, f"the text {shown(plain[:60])} has two labels, {both}")
+            return
+
+
+def _split(options: TextOptions, table: TextTable, groups: np.ndarray) -> Subsets:
+    labels, generator = table.labels, np.random.default_rng(mix(options.seed, 3))
+    assert labels is not None
+    codes = np.zeros(len(table), np.int64)
+    if labels.goal == "class":
+        names = [row[0] for row in labels.names if row is not None]
+        codes = np.unique(names, return_inverse=True)[1]
+
+    def take(among: np.ndarray, share: float, _: str) -> Taken:
+        if labels.goal == "class" and len(np.unique(groups[among])) > 2:
+            seed = mix(options.seed, 3) % (1 << 32)
+            return take_stratified(options.data, among, codes[among], groups[among], share, seed)
+        return take_groups(among, groups[among], share, generator)
+
+    subsets = own_or_shares(
+        options.data,
+        table.parts,
+        take,
+        test_share=options.test_share,
+        validation_share=options.validation_share,
+        items="texts",
     )
+    _refuse_shared_groups(options.data, table, groups, subsets)
+    return subsets
+
+
+def _refuse_shared_groups(
+    where: object, table: TextTable, groups: np.ndarray, subsets: Subsets
+) -> None:
+    """A group or a text in two parts that the data names would tell the answer."""
+    train, others = set(groups[subsets.train]), np.concatenate(subsets[1:])
+    if shared := [row for row in others.tolist() if groups[row] in train]:
+        text = shown(table.texts[shared[0]][:60])
+        problem = f"{len(shared):,} texts of validation or test are in the training part as well, "
+        doubt("copies", where, f"{problem}or of its groups ({text})")
+
+
+def _learn(
+    options: TextOptions, table: TextTable, train: TextTable
+) -> tuple[TextSpec, CountedTerms, Tokenizer | None]:
+    """All that is learned of the training part before the training."""
+    labels = cast(TextLabels, train.labels)
+    names, counts = _label_names(options, table, labels)
+    mark = None if options.hierarchy == "auto" else options.hierarchy.removeprefix("none")
+    levels = (levels_of(names) if mark is None else mark) if labels.goal == "labels" else ""
+    pieces = _counts_pieces(options, train.texts)
+    most = min(options.most_terms, max(1000, MOST_NUMBERS // len(names)))
+    try:
+        terms = CountedTerms.learn(train.texts, pieces=pieces, most=most)
+    except ValueError as error:
+        problem = f"the texts of the training part have no words to count ({error})"
+        raise fail(options.data, problem) from None
+    if len(terms.terms) == most:
+        note("left out", f"terms that are in fewer texts than the {most:,} that are counted")
+    facts, tokenizer = None, None
+    if options.model in NETWORKS:
+        facts, tokenizer = encoder_of(options, train.texts)
+    numbers = labels.numbers
+    deviation = float(numbers.std()) if len(numbers) else 1.0
+    sources = sorted(set(train.sources) - {""})
+    spec = TextSpec(
+        input=InputFacts(
+            texts=len(table),
+            labels=len(names),
+            sources=sources,
+            languages=sorted(set(table.languages) - {""}),
+        ),
+        goal=labels.goal,
+        labels=names,
+        levels=levels,
+        counts=counts,
+        columns=dict(table.columns),
+        label_columns=list(options.label_columns),
+        separator=labels.separator,
+        table=learn_columns(train.table),
+        sources=sources,
+        mean=float(numbers.mean()) if len(numbers) else 0.0,
+        deviation=deviation or 1.0,
+        pieces=pieces,
+        terms=len(terms.terms),
+        encoder=facts,
+        most_tokens=options.most_tokens,
+        files=table.files,
+    )
+    return spec, terms, tokenizer
+
+
+def _label_names(
+    options: TextOptions, table: TextTable, labels: TextLabels
+) -> tuple[list[str], list[int]]:
+    if labels.goal == "number":
+        if len(np.unique(labels.numbers)) < 2:
+            raise fail(options.data, "all numbers to predict are the same")
+        return [table.columns.get("label", "number")], [len(labels.numbers)]
+    rows = [row for row in labels.names if row is not None]
+    least = options.least if labels.goal == "labels" else 1
+    names = label_names(options.data, rows, labels.goal, least)
+    if never := sorted(set(options.label_columns) - {name for row in rows for name in row}):
+        note("left out", "columns of labels that no text of the training part has", never)
+    counts = Counter(name for row in rows for name in row)
+    return names, [counts[name] for name in names]
+
+
+def _counts_pieces(options: TextOptions, texts: Sequence[str]) -> bool:
+    if options.terms != "auto":
+        return options.terms == "pieces"
+    middle = float(np.median([sum(1 for _ in word_spans(text)) for text in texts[:2000]]))
+    if middle < SHORT:
+        note("assumed", f"texts are short ({middle:.0f} words): pieces of words are counted, too")
+    return middle < SHORT
+
+
+def _members(part: TextPart) -> list[Member]:
+    """The texts of a part by what they are called: only those that are files of their own, since
+    others are told by their words.
+    """
+    if not part.table.files:
+        return []
+    return [Member(name) for name in part.table.ids]

@@ -1,16 +1,68 @@
-"""Figures of Text."""
+"""Figures of the report of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
 
 from ..engine.pipeline import ReportFigure
-from ..figures.style import GREY, NARROW, styled_figure
-from .scoring import Scores
+from ..figures.classifier import draw_confusion
+from ..figures.style import BLUE, GREY, MEDIUM, NARROW, ROW, SMALL, styled_figure
+from ..metrics.labels.decisions import LabelReliability
+
+NAMED = 8  # labels that a figure names
 
 
-def truth_figure(scores: Scores, target: str) -> ReportFigure:
+def reliability_figure(reliability: LabelReliability) -> ReportFigure:
+    """How often a label is right against how probable it was said to be, of all labels."""
+    filled = reliability.overall_count > 0
+    confidence, share = reliability.overall_confidence[filled], reliability.overall_share[filled]
+    with styled_figure(NARROW, ROW) as figure:
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], ":", color=GREY)
+        axes.plot(confidence, share, "o-", color=BLUE)
+        axes.set(xlabel="probability", ylabel="share of texts that have the label")
+    caption = (
+        "Of the texts that were given a label with a probability (across), the share that has it "
+        "(up); on the dotted line probabilities mean what they say."
+    )
+    return ReportFigure("reliability", caption, figure)
+
+
+def label_figure(names: Sequence[str], scores: np.ndarray, counts: Sequence[int]) -> ReportFigure:
+    """F1 of each label against how often the training part has it."""
+    heights = np.nan_to_num(scores)
+    with styled_figure(MEDIUM, ROW) as figure:
+        axes = figure.subplots()
+        axes.semilogx(counts, heights, "o", color=BLUE, alpha=0.6)
+        for place in np.argsort(-np.array(counts))[:NAMED].tolist():
+            axes.annotate(
+                str(names[place]), (float(counts[place]), float(heights[place])), fontsize=SMALL
+            )
+        axes.set(xlabel="texts of the training part with the label", ylabel="F1")
+        axes.set_ylim(-0.02, 1.02)
+    caption = "F1 of each label against how many texts it was learned from; the names of the most "
+    return ReportFigure("labels", f"{caption}frequent ones.", figure)
+
+
+def confusion_figure(
+    labels: np.ndarray, probability: np.ndarray, classes: Sequence[str]
+) -> ReportFigure:
+    """Counts of true by predicted classes."""
+    side = 2.5 + 0.35 * len(classes)
+    with styled_figure(side + 0.8, side, grid=False) as figure:
+        draw_confusion(figure.subplots(), labels, probability, classes)
+    return ReportFigure("confusion", "Counts of texts by true and by predicted class.", figure)
+
+
+def number_figure(truth: np.ndarray, predicted: np.ndarray, name: str) -> ReportFigure:
     """Predictions against the truth."""
-    with styled_figure(NARROW, NARROW) as figure:
-        axis = figure.subplots()
-        axis.plot(scores.truth, scores.prediction, ".", markersize=4)
-        ends = [scores.truth.min(), scores.truth.max()]
-        axis.plot(ends, ends, color=GREY, linewidth=1)
-        axis.set(xlabel=f"{target}: truth", ylabel="prediction")
-    return ReportFigure("truth", "Predictions of the part against the truth", figure)
+    ends = [min(truth.min(), predicted.min()), max(truth.max(), predicted.max())]
+    with styled_figure(NARROW, ROW) as figure:
+        axes = figure.subplots()
+        axes.plot(truth, predicted, ".", color=BLUE, alpha=0.4)
+        axes.plot(ends, ends, ":", color=GREY)
+        axes.set(xlabel=f"{name}, true", ylabel=f"{name}, predicted")
+    caption = "Each dot is a text of this part; on the dotted line the prediction is right."
+    return ReportFigure("predictions", caption, figure)

@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from scipy.sparse import csr_matrix, hstack, vstack
@@ -23,6 +23,11 @@ PENALTIES = (0.3, 1.0, 3.0, 10.0)  # of ridge regression
 TRIED = 24  # labels by which the penalty of all is chosen
 TABLE_SCALE = 0.3  # of the numbers of the table beside texts of length 1
 FOLDS = 4
+KINDS = {
+    "class": ("logistic regression", "C"),
+    "labels": ("logistic regression", "C"),
+    "number": ("ridge regression", "penalty"),
+}
 MOST_STEPS = 300
 
 
@@ -57,15 +62,23 @@ class Rows(NamedTuple):
         """Counted terms and the table beside each other, (n, V + T)."""
         if not self.table.shape[1]:
             return self.counted
-        return hstack([self.counted, csr_matrix(self.table * TABLE_SCALE)]).tocsr()
+        both = hstack([self.counted, csr_matrix(self.table * TABLE_SCALE)])
+        return cast(csr_matrix, both.tocsr())
 
     def taken(self, rows: np.ndarray) -> Rows:
         """Some of them."""
-        return Rows(*(values[rows] for values in self))
+        counted = cast(csr_matrix, self.counted[rows])
+        return Rows(counted, self.table[rows], self.truth[rows], self.groups[rows])
 
 
 def fit_linear(
-    train: Rows, validation: Rows, goal: Goal, *, seed: int, folds: bool, penalty: float | None = None
+    train: Rows,
+    validation: Rows,
+    goal: Goal,
+    *,
+    seed: int,
+    folds: bool,
+    penalty: float | None = None,
 ) -> LinearFit:
     """Logistic regression for each label, of classes, or ridge regression of a number.
 
@@ -78,24 +91,26 @@ def fit_linear(
     base = np.zeros((0, train.truth.shape[1]), np.float32)
     if folds:
         base = _cross_fitted(train, goal, penalty, seed)
-    terms, kind = train.counted.shape[1], "ridge regression" if goal == "number" else (
-        "logistic regression"
-    )
-    name = "penalty" if goal == "number" else "C"
+    terms = count_columns(train.counted)
+    kind, name = KINDS[goal]
     words = f"tf-idf of {terms:,} terms with {kind} ({name} {penalty:g})"
-    return LinearFit(
-        weight[:terms], weight[terms:] * TABLE_SCALE, bias, penalty, words, base
-    )
+    return LinearFit(weight[:terms], weight[terms:] * TABLE_SCALE, bias, penalty, words, base)
 
 
 def refit_linear(fitted: LinearFit, parts: Sequence[Rows], goal: Goal) -> LinearFit:
     """The model once more, with the penalty that was chosen, of all parts together."""
-    counted = vstack([part.counted for part in parts]).tocsr()
-    table, truth, groups = (
-        np.concatenate([part[k] for part in parts]) for k in range(1, 4)
+    together = Rows(
+        cast(csr_matrix, vstack([part.counted for part in parts]).tocsr()),
+        np.concatenate([part.table for part in parts]),
+        np.concatenate([part.truth for part in parts]),
+        np.concatenate([part.groups for part in parts]),
     )
-    together = Rows(counted, table, truth, groups)
     return fit_linear(together, together, goal, seed=0, folds=False, penalty=fitted.penalty)
+
+
+def count_columns(inputs: csr_matrix) -> int:
+    """How many columns a sparse matrix has."""
+    return cast("tuple[int, int]", inputs.shape)[1]
 
 
 def linear_logits(fitted: LinearFit, rows: Rows) -> np.ndarray:
@@ -152,7 +167,7 @@ def _fitted(
         return _fitted_classes(inputs, truth, penalty)
     fit = _ridge(inputs, truth, penalty) if goal == "number" else _logistic(inputs, truth, penalty)
     outputs = range(truth.shape[1])
-    weight = np.zeros((inputs.shape[1], len(outputs)), np.float32)
+    weight = np.zeros((count_columns(inputs), len(outputs)), np.float32)
     bias = np.zeros(len(outputs), np.float32)
     bar = Progressbar(total=len(outputs), unit="label", desc=words)
     with warnings.catch_warnings(), bar, ThreadPoolExecutor(os.cpu_count() or 1) as threads:
@@ -172,12 +187,10 @@ def _logistic(
         having = truth[:, k] > 0
         if having.all() or not having.any():
             share = (having.sum() + 1) / (len(having) + 2)
-            return np.zeros(inputs.shape[1]), float(np.log(share / (1 - share)))
-        model = LogisticRegression(
-            C=penalty, solver="liblinear", tol=1e-3, max_iter=MOST_STEPS, intercept_scaling=1.0
-        )
+            return np.zeros(count_columns(inputs)), float(np.log(share / (1 - share)))
+        model = LogisticRegression(C=penalty, solver="liblinear", tol=1e-3, max_iter=MOST_STEPS)
         model.fit(inputs, having)
-        return model.coef_[0], float(model.intercept_[0])
+        return model.coef_[0], float(np.ravel(model.intercept_)[0])
 
     return fit
 
@@ -201,7 +214,7 @@ def _fitted_classes(
 
     labels = truth.argmax(1)
     present = np.unique(labels)
-    weight = np.zeros((inputs.shape[1], truth.shape[1]), np.float32)
+    weight = np.zeros((count_columns(inputs), truth.shape[1]), np.float32)
     # A class without a text here is as unlikely as one that has a single one.
     bias = np.full(truth.shape[1], -np.log(len(labels) + 1.0), np.float32)
     if len(present) < 2:

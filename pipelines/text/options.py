@@ -5,13 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ...base.errors import InputError
-from ..engine.command_line.checks import (
-    check_least,
-    check_shares,
-    flag,
-    is_of_a_run,
-    refuse_unread,
-)
+from ..engine.command_line.checks import check_least, check_shares, flag, is_of_a_run, refuse_unread
 from ..engine.mechanisms import check_mixing
 from ..engine.options import EvaluateOptions, MixingOptions, PredictOptions
 from ..engine.search_space import Choices, Range, Space

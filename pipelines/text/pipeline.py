@@ -1,115 +1,184 @@
-"""Text: the work behind the verbs."""
+"""Texts: labels with thresholds that hold and words that explain them, beside tf-idf on the same
+texts.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.functional import mse_loss
 
-from ...base.errors import InputError
-from ...data.formats.tables import TABLE_SUFFIXES, list_files
-from ..engine.pipeline import Batch, Context, Pipeline, Review, Splits
-from . import data
-from .data import TextItem, TextRows, TextSpec
-from .figures import truth_figure
+from ...data.texts.generate import write_sample_texts
+from ...data.texts.labels import Goal
+from ...models.text.attention import HybridTexts, ScaledTexts
+from ..engine.pipeline import (
+    Batch,
+    Calibration,
+    Context,
+    ExportInputs,
+    FreeAxes,
+    Member,
+    Pipeline,
+    Review,
+    Schema,
+    Splits,
+)
+from ..engine.training.order import loader, sequential
+from ..engine.training.wrapped import call_method, plain_model
+from ..metrics.labels.decisions import label_decisions, label_reliability
+from . import figures, network
+from .coding import inputs_of
+from .data import TextPart, open_new, open_of_run
+from .linear import losses
 from .options import TextOptions, TextPredictOptions
-from .prediction import SCHEMA, predict_table
-from .rungs import TextRungs
-from .scoring import scores_of
+from .prediction import TextItem, answer_lines, list_parts, predict_parts, schema
+from .probabilities import calibrated, check_calibration, fit_calibration, tell
+from .rungs import TextRungs, logits_of
+from .scoring import score_classes, score_labels, score_numbers
+from .spec import TextSpec
 
 
-class TextModel(nn.Module):
-    """A network with one hidden layer; a real one belongs into `models/`.
+class TextPipeline(Pipeline[TextOptions, TextSpec, TextPredictOptions, TextPart, TextItem]):
+    """Labels, classes or a number for texts."""
 
-    columns: D, of the input; hidden: width of the hidden layer.
-    """
-
-    def __init__(self, columns: int, hidden: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Linear(columns, hidden), nn.GELU(), nn.Linear(hidden, 1))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """features (B, D) to predictions (B,), all scaled."""
-        return self.layers(features)[:, 0]
-
-
-class TextPipeline(
-    Pipeline[TextOptions, TextSpec, TextPredictOptions, TextRows, TextItem]
-):
-    """Predict the last column of a table from the others."""
-
-    monitor = "mse"
+    monitor = "loss"
     spec_class = TextSpec
 
     def write_sample(self, folder: Path) -> Path:
-        """A generated table with three columns and a target."""
-        return data.write_sample(folder)
+        """Generated messages to a help desk, with labels of two levels."""
+        return write_sample_texts(folder)
 
     def open_data(
         self, options: TextOptions, spec: TextSpec | None = None, *, as_test: bool = False
-    ) -> Splits[TextSpec, TextRows]:
-        """Read the table, split its rows, scale them by the training part."""
-        return data.open_splits(options, spec, as_test)
+    ) -> Splits[TextSpec, TextPart]:
+        """Read, split by group, learn terms and tokens of the training part, code."""
+        return open_new(options) if spec is None else open_of_run(options, spec, as_test)
 
     def build_model(self, options: TextOptions, spec: TextSpec) -> nn.Module:
-        """A network with one hidden layer."""
-        return TextModel(len(spec.columns), options.hidden)
+        """The network of the options; `ValueError` for options that do not fit together."""
+        return network.build(options, spec)
+
+    def load_initial_weights(self, model: nn.Module, options: TextOptions, spec: TextSpec) -> None:
+        """The encoder's weights, the linear model, the descriptions of the labels."""
+        network.load_initial(model, options, spec)
 
     def loss(self, model: nn.Module, batch: Batch, options: TextOptions) -> Tensor:
-        """Mean squared error on the scaled target."""
-        return mse_loss(model(batch["features"]), batch["target"])
+        """Mean loss of the texts; a model on top of the linear one sees logits of it that the text
+        had no part in.
+        """
+        inputs = inputs_of(batch)
+        if "base" in batch:
+            logits: Tensor = call_method(model, "corrected", batch["base"], *inputs)
+        else:
+            logits = model(*inputs)
+        return text_loss(logits, batch["truth"], self.goal_of(model), options)
+
+    @staticmethod
+    def goal_of(model: nn.Module) -> Goal:
+        """What a model predicts, which its builder wrote into it."""
+        goal: Goal = plain_model(model).goal  # pyright: ignore[reportAssignmentType]
+        return goal
 
     def validate(
         self, model: nn.Module, batches: Iterable[Batch], options: TextOptions
     ) -> dict[str, float]:
-        """Mean squared error on the scaled target."""
-        squared = count = 0.0
+        """The loss of the validation part, and the share of texts whose first label is right."""
+        goal, rows = self.goal_of(model), []
         for batch in batches:
-            error = (model(batch["features"]) - batch["target"]).double()
-            squared, count = squared + float(error.square().sum()), count + len(error)
-        return {"mse": squared / count}
+            logits = model(*inputs_of(batch)).double().cpu().numpy()
+            truth = batch["truth"].cpu().numpy()
+            loss = losses(logits, truth, goal)
+            first = np.take_along_axis(truth, logits.argmax(1)[:, None], 1)[:, 0]
+            rows.append(np.stack([loss, first]))
+        loss, first = np.concatenate(rows, 1).mean(1).tolist()
+        return {"loss": loss} if goal == "number" else {"loss": loss, "first_right": first}
 
     def rungs(self, spec: TextSpec) -> TextRungs:
-        """The mean, a linear regression, and its blend with the network."""
+        """Shares, tf-idf with a linear model, and the blend."""
         return TextRungs()
 
-    def review(
+    def calibrate(
         self,
         model: nn.Module,
-        dataset: TextRows,
-        context: Context[TextOptions, TextSpec],
+        splits: Splits[TextSpec, TextPart],
+        options: TextOptions,
+        device: torch.device,
+    ) -> Calibration:
+        """Scale, thresholds and sets, of the validation part."""
+        part = splits.validation
+        logits = logits_of({"model": model}, part, device)["model"]
+        return fit_calibration(logits, part.truth, part.groups, options, splits.spec)
+
+    def check_run(self, spec: TextSpec, calibration: Calibration) -> None:
+        """Thresholds and scales must fit the labels."""
+        check_calibration(spec, calibration)
+
+    def review(
+        self, model: nn.Module, dataset: TextPart, context: Context[TextOptions, TextSpec]
     ) -> Review:
-        """Mean absolute error, compared with the mean of the training part."""
+        """Ranks, decisions, probabilities and sets, by source and language."""
         spec = context.spec
-        scores = scores_of(model, dataset, spec, context.device)
-        metrics = {"rows": len(dataset), "mae": scores.mae, "naive_mae": scores.naive_mae}
-        headline = (
-            f"{spec.target}: mean absolute error {scores.mae:.4g} on {len(dataset)} rows; "
-            f"predicting the mean {scores.naive_mae:.4g}"
-        )
-        return Review(metrics, headline, [truth_figure(scores, spec.target)])
+        logits = logits_of({"model": model}, dataset, context.device)["model"]
+        if spec.goal == "number":
+            width = float(context.calibration["width"])
+            scores = score_numbers(dataset, logits, width, spec)
+            truth, predicted = (
+                x[:, 0] * spec.deviation + spec.mean for x in (dataset.truth, logits)
+            )
+            pictures = [figures.number_figure(truth, predicted, spec.labels[0])]
+        elif spec.goal == "class":
+            told = tell(logits, context.calibration, spec)
+            scores = score_classes(dataset, told, spec)
+            labels = dataset.truth.argmax(1)
+            pictures = []
+            if len(spec.labels) <= 30:
+                pictures = [figures.confusion_figure(labels, told.probability, spec.labels)]
+        else:
+            told, truth = tell(logits, context.calibration, spec), dataset.truth > 0
+            scores = score_labels(dataset, calibrated(logits, context.calibration), told, spec)
+            f1 = label_decisions(truth, told.labels).f1
+            pictures = [
+                figures.label_figure(spec.labels, f1, spec.counts),
+                figures.reliability_figure(label_reliability(truth, told.probability)),
+            ]
+        intervals = {name: list(ends) for name, ends in scores.intervals.items()}
+        metrics = {**scores.values, "intervals": intervals}
+        return Review(metrics, scores.headline, pictures, scores.tables)
 
     def export_example(
-        self, model: nn.Module, splits: Splits[TextSpec, TextRows]
-    ) -> tuple[tuple[Tensor | None, ...], Sequence[Mapping[int, object] | None]]:
-        """Two rows; their number is free."""
-        return (splits.test.features[:2],), ({0: torch.export.Dim("batch")},)
+        self, model: nn.Module, splits: Splits[TextSpec, TextPart]
+    ) -> tuple[ExportInputs, FreeAxes]:
+        """Four texts of one window; how many texts, tokens and terms there are is free."""
+        part = splits.test
+        batch = part.coded.inputs(range(min(4, len(part))), part.padding)
+        texts = torch.export.Dim("texts", min=2)
+        tokens, terms = torch.export.Dim("tokens", min=2), torch.export.Dim("terms", min=2)
+        window = None if splits.spec.encoder is None else splits.spec.encoder["window"]
+        for name in ("tokens", "mask"):
+            batch[name] = batch[name][:, :window]
+        free = [{0: texts, 1: tokens}] * 2 + [{0: texts, 1: terms}] * 2 + [{0: texts}] * 2
+        return inputs_of(batch), free
 
-    def list_items(
-        self, options: TextPredictOptions, spec: TextSpec
-    ) -> Sequence[TextItem]:
-        """Tables of a file, a folder or a pattern."""
-        return [{"file": file} for file in list_files(options.input, TABLE_SUFFIXES)]
+    def list_items(self, options: TextPredictOptions, spec: TextSpec) -> Sequence[TextItem]:
+        """Parts of 1,024 texts."""
+        return list_parts(options)
 
-    def prediction_schema(
-        self, options: TextPredictOptions, spec: TextSpec
-    ) -> dict[str, pl.DataType]:
-        """The number of the row, and the prediction in original units."""
-        return SCHEMA
+    def member(self, item: TextItem) -> Member:
+        """The file of a text that is one."""
+        return Member(item["id"] if item.get("is_file") else item["file"])
+
+    def prediction_schema(self, options: TextPredictOptions, spec: TextSpec) -> Schema:
+        """row, id, then labels, prediction or number, the most probable labels, the set."""
+        return schema(options, spec)
+
+    def answer_lines(self, rows: pl.DataFrame, spec: TextSpec) -> list[str]:
+        """Labels with their probabilities."""
+        return answer_lines(rows, spec)
 
     def predict(
         self,
@@ -117,11 +186,15 @@ class TextPipeline(
         items: Sequence[TextItem],
         context: Context[TextPredictOptions, TextSpec],
     ) -> list[pl.DataFrame | ValueError]:
-        """Rows for each table."""
-        answers: list[pl.DataFrame | ValueError] = []
-        for item in items:
-            try:
-                answers.append(predict_table(model, item, context))
-            except InputError as error:
-                answers.append(error)
-        return answers
+        """A table for each part."""
+        return predict_parts(model, items, context)
+
+
+def text_loss(logits: Tensor, truth: Tensor, goal: Goal, options: TextOptions) -> Tensor:
+    """Cross-entropy of a class, binary cross-entropy of labels, squared error of a number."""
+    logits = logits.float()
+    if goal == "class":
+        return F.cross_entropy(logits, truth)
+    if goal == "number":
+        return F.mse_loss(logits, truth)
+    return F.binary_cross_entropy_with_logits(logits, truth)

@@ -7,7 +7,7 @@ from typing import Literal, TypedDict
 
 from ...data.texts.labels import Goal
 from ...models.text.encoder import EncoderForm
-from ..engine.spec import JsonValue, Spec
+from ..engine.spec import Spec
 from .linear import LinearFit
 
 TERMS, TOKENIZER = "terms.parquet", "tokenizer.json"
@@ -29,7 +29,7 @@ class EncoderFacts(TypedDict):
 
     weights: str
     form: EncoderForm
-    options: dict[str, JsonValue]
+    options: dict[str, object]
     window: int
 
 
@@ -51,8 +51,7 @@ class TextSpec(Spec):
 
     goal        class, labels or number
     labels      names of the outputs, sorted; the name of the number
-    parents     labels above others; parent: the place of each label's parent among them, or
-                their number where it has none
+    levels      what stands between the levels of a label, "" where there are none
     counts      texts of the training part with each label
     columns     of the table, by what they hold
     table       further columns that the model sees
@@ -61,6 +60,7 @@ class TextSpec(Spec):
     pieces      whether pieces of words are counted
     terms       how many terms are counted
     encoder     the encoder of tokens; none where the model has none
+    most_tokens tokens of a text that it reads
     files       whether each text of the training was a file of its own
     fitted      the linear model of the training part, before it is stored
     """
@@ -68,8 +68,7 @@ class TextSpec(Spec):
     input: InputFacts
     goal: Goal
     labels: list[str]
-    parents: list[str]
-    parent: list[int]
+    levels: str
     counts: list[int]
     columns: dict[str, str]
     label_columns: list[str]
@@ -81,6 +80,7 @@ class TextSpec(Spec):
     pieces: bool
     terms: int
     encoder: EncoderFacts | None
+    most_tokens: int
     files: bool
     fitted: LinearFit | None = field(default=None, metadata={"saved": False})
 
@@ -92,4 +92,6 @@ class TextSpec(Spec):
     @property
     def table_width(self) -> int:
         """T: numbers that the further columns give."""
-        return sum(1 if column["kind"] == "number" else len(column["words"]) for column in self.table)
+        return sum(
+            1 if column["kind"] == "number" else len(column["words"]) for column in self.table
+        )

@@ -1,0 +1,167 @@
+"""The models of texts, built from options and spec, and the weights that they begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...base.account import note
+from ...base.errors import InputError
+from ...data.texts.tokens import Tokenizer, batch_of, windows
+from ...data.texts.words import WordTokenizer
+from ...models.text.attention import AttentionTexts, HybridTexts, ScaledTexts
+from ...models.text.encoder import StaticEncoder, TextEncoder, build_text_encoder, mean_vector
+from ...models.text.label_attention import LabelAttention
+from ...models.text.linear import LinearTexts
+from ..engine.mechanisms import mechanism_options
+from .coding import description_texts
+from .encoders import OpenedEncoder, open_encoder
+from .linear import LinearFit
+from .options import TextOptions
+from .spec import EncoderFacts, TextSpec
+
+AUTO, NONE = "auto", "none"
+OF_AUTO = "wordllama-256"
+PART = 64  # texts that are encoded at once
+
+
+def encoder_of(options: TextOptions, texts: Sequence[str]) -> tuple[EncoderFacts, Tokenizer]:
+    """How the encoder of a new run is built, and its tokenizer; texts: of the training part."""
+    opened = _opened(options.weights)
+    if opened is None:
+        tokenizer = WordTokenizer.learn(texts)
+        facts = EncoderFacts(
+            weights=NONE,
+            form="tokens",
+            options=_token_options(options, tokenizer.size, options.width),
+            window=options.window,
+        )
+        return facts, tokenizer
+    window = min(options.window, opened.most_tokens or options.window)
+    if isinstance(opened.encoder, StaticEncoder):
+        chosen = _token_options(options, opened.tokenizer.size, opened.width)
+        facts = EncoderFacts(weights=opened.name, form="tokens", options=chosen, window=window)
+    else:
+        chosen = {**opened.encoder.options, "dropout": options.dropout}
+        facts = EncoderFacts(
+            weights=opened.name, form=opened.encoder.form, options=chosen, window=window
+        )
+    return facts, opened.tokenizer
+
+
+def _opened(weights: str) -> OpenedEncoder | None:
+    """The pretrained encoder; None for one from scratch."""
+    if weights == NONE:
+        return None
+    if weights != AUTO:
+        return open_encoder(weights)
+    try:
+        return open_encoder(OF_AUTO)
+    except InputError as error:
+        note("assumed", f"vectors of words are learned from scratch, as {error}")
+        return None
+
+
+def _token_options(options: TextOptions, vocabulary: int, width: int) -> dict[str, object]:
+    return {
+        "vocabulary": vocabulary,
+        "width": width,
+        "heads": options.heads,
+        "layers": options.layers,
+        "positions": options.window,
+        "attention": options.attention,
+        "options": mechanism_options(options),
+        "ffn": options.ffn,
+        "dropout": options.dropout,
+    }
+
+
+def build(options: TextOptions, spec: TextSpec) -> nn.Module:
+    """The untrained model, which knows its goal. Raises ValueError for options that do not fit
+    together.
+    """
+    model = _built(options, spec)
+    model.goal = spec.goal  # pyright: ignore[reportArgumentType]
+    return model
+
+
+def _built(options: TextOptions, spec: TextSpec) -> nn.Module:
+    if options.model == "sparse":
+        return ScaledTexts(empty_linear(spec), spec.outputs)
+    assert spec.encoder is not None
+    encoder = build_text_encoder(spec.encoder["form"], spec.encoder["options"])
+    window = spec.encoder["window"]
+    described = encoder.width if options.label_texts is not None else None
+    head = LabelAttention(encoder.width, spec.outputs, descriptions=described)
+    network = AttentionTexts(encoder, head, window=window, dropout=options.dropout)
+    if options.model == "hybrid":
+        return HybridTexts(empty_linear(spec), network)
+    return network
+
+
+def empty_linear(spec: TextSpec) -> LinearTexts:
+    """A linear model, not fitted."""
+    return LinearTexts(spec.terms, spec.outputs, spec.table_width)
+
+
+def set_linear(model: LinearTexts, fitted: LinearFit) -> LinearTexts:
+    """A linear model with fitted tensors."""
+    model.weight = torch.from_numpy(fitted.weight)
+    model.table_weight = torch.from_numpy(fitted.table_weight)
+    model.bias = torch.from_numpy(fitted.bias)
+    return model
+
+
+def load_initial(model: nn.Module, options: TextOptions, spec: TextSpec) -> None:
+    """The weights of the encoder, the linear model, and the descriptions of the labels."""
+    if isinstance(model, HybridTexts | ScaledTexts):
+        assert spec.fitted is not None
+        set_linear(model.linear, spec.fitted)
+    network = model.network if isinstance(model, HybridTexts) else model
+    if not isinstance(network, AttentionTexts) or spec.encoder is None:
+        return
+    opened = None
+    if spec.encoder["weights"] != NONE:
+        opened = open_encoder(spec.encoder["weights"])
+        _load_encoder(network.encoder, opened.encoder)
+        network.encoder.tune(options.tune)
+    if options.label_texts is not None:
+        if opened is None:
+            raise InputError("--label-texts: needs an encoder with --weights to read them")
+        vectors = text_vectors(opened, description_texts(options.label_texts, spec.labels))
+        network.head.set_descriptions(torch.from_numpy(vectors))
+
+
+def _load_encoder(encoder: TextEncoder, pretrained: TextEncoder) -> None:
+    """Weights of the same network, or the vectors of words alone, about as large as those of a
+    new network.
+    """
+    if not isinstance(pretrained, StaticEncoder):
+        encoder.load_state_dict(pretrained.state_dict())
+        return
+    words = cast(nn.Embedding, encoder.words)
+    vectors = pretrained.words.weight.detach().float()
+    vectors = vectors - vectors.mean(0)
+    size = vectors.norm(dim=1).mean().clamp_min(1e-12)
+    with torch.no_grad():
+        words.weight.copy_(vectors / size)
+
+
+@torch.no_grad()
+def text_vectors(opened: OpenedEncoder, texts: Sequence[str]) -> np.ndarray:
+    """The mean state of each text, of length 1, float32 (n, D); of its first window."""
+    rows: list[Tensor] = []
+    for start in range(0, len(texts), PART):
+        encoded = opened.tokenizer.encode(texts[start : start + PART])
+        if opened.most_tokens is not None:
+            encoded = [
+                next(windows(row, opened.most_tokens, 0, opened.tokenizer)).tokens
+                for row in encoded
+            ]
+        ids, mask = (torch.from_numpy(a) for a in batch_of(encoded, opened.tokenizer.padding))
+        rows.append(mean_vector(opened.encoder(ids, mask), mask))
+    return torch.cat(rows).float().numpy()
