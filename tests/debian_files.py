@@ -44,7 +44,12 @@ BLOCKS = [
         "Recommends": "yarn",
         "Suggests": "nowhere-to-find",
     },
-    {"Package": "loom-doc", "Source": "loom (1.2-1)", "Tag": "role::documentation"},
+    {
+        "Package": "loom-doc",
+        "Source": "loom (1.2-1)",
+        "Tag": "role::documentation",
+        "Suggests": "loom",
+    },
     {"Package": "libthread1", "Source": "thread", "Section": "libs", "Depends": "loom-doc"},
     {"Package": "yarn", "Tag": "role::program", "Section": "contrib/misc", "Installed-Size": "x"},
     {"Package": "yarn", "Tag": "use::weaving", "Pre-Depends": "libthread1"},

@@ -32,6 +32,7 @@ LEXICON = f"{FOLDER}vader_sentiment_lexicon.txt"
 OUTER_CAP = 16 << 20  # bytes of the archive in the package, and of a file in it
 UNPACKED_CAP = 64 << 20  # bytes of the inner archive
 RATINGS_CAP = 10_000  # of a sentence
+_BROKEN = (zipfile.BadZipFile, tarfile.TarError)
 _SOFTEN = 15.0  # of the sum of valences, as VADER has it
 _WORD_ENDS = re.compile(r"^\W+|\W+$")
 
@@ -107,7 +108,7 @@ def _read_members(package: Path) -> dict[str, bytes]:
         raise
     except KeyError as error:
         raise fail(package, f"lacks {INNER}; it is not vaderSentiment 0.5") from error
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError) as error:
+    except (OSError, EOFError, RuntimeError, zlib.error, *_BROKEN) as error:
         raise fail(package, f"is damaged or cannot be read ({reason(error)})") from error
     if missing := sorted(wanted - set(files)):
         raise fail(package, f"its archive lacks {', '.join(missing)}")
@@ -179,6 +180,7 @@ def _valences(package: Path, content: bytes) -> Iterator[tuple[str, float]]:
 def _lexicon_score(text: str, valences: Mapping[str, float]) -> float:
     total = 0.0
     for word in text.split():
-        plain = word.lower()
-        total += valences.get(plain, valences.get(_WORD_ENDS.sub("", plain), 0.0))
+        # As it is for the sake of smileys, then without what stands around a word.
+        spellings = (word, word.lower(), _WORD_ENDS.sub("", word.lower()))
+        total += next((valences[key] for key in spellings if key in valences), 0.0)
     return total / float(np.sqrt(total * total + _SOFTEN))

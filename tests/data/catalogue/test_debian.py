@@ -98,10 +98,14 @@ def test_one_package_a_source_is_the_one_with_most_tags_and_has_the_frequent_lab
 ) -> None:
     blocks, english = [], {}
     for number in range(120):
-        source = f"s{number}"
+        source, further = f"s{number}", ", use::some" if number < 60 else ""
         blocks += [
             {"Package": f"{source}-a", "Source": source, "Tag": "role::program"},
-            {"Package": f"{source}-b", "Source": source, "Tag": f"role::program, use::u{number}"},
+            {
+                "Package": f"{source}-b",
+                "Source": source,
+                "Tag": f"role::program, use::u{number}{further}",
+            },
             {"Package": f"{source}-c", "Source": source, "Tag": "role::data, use::rare"},
         ]
         english |= {f"{source}-{end}": f"text {number}" for end in "abc"}
@@ -114,6 +118,7 @@ def test_one_package_a_source_is_the_one_with_most_tags_and_has_the_frequent_lab
     tables = tag_tables(archive, ["en", "it"]).tables
     single = tables["one-a-source-en.parquet"]
     assert single["id"].to_list() == [f"s{number}-b" for number in range(120)]
+    assert sum(part_of(f"s{number}") == "train" for number in range(60)) < 50
     assert set(single["labels"].explode()) == {"role::program"}
     assert single["part"].to_list() == [part_of(f"s{number}") for number in range(120)]
     assert 50 <= single.filter(part="train").height < 110
