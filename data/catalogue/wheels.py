@@ -69,9 +69,10 @@ def wheel_tags(file: str) -> tuple[str, ...]:
     >>> wheel_tags("a-1-cp311-cp311-linux_x86_64.whl")[:2]
     ('--platform', 'linux_x86_64')
     """
-    python, abi, platforms = file.removesuffix(".whl").split("-")[-3:]
-    if platforms == "any":
+    parts = file.removesuffix(".whl").split("-")
+    if len(parts) < 5 or parts[-1] == "any":
         return ()
+    python, abi, platforms = parts[-3:]
     tags = [word for name in platforms.split(".") for word in ("--platform", name)]
     if python.startswith("cp"):
         tags += ["--python-version", python[2:], "--implementation", "cp", "--abi", abi]

@@ -90,10 +90,20 @@ def word_key(word: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", word).casefold())
 
 
+def in_unspaced_script(letter: str) -> bool:
+    """Whether a character is of a script that puts no space between words."""
+    return _unspaced_letter().match(letter) is not None
+
+
 def word_spans(text: str) -> Iterator[tuple[int, int]]:
     """First character of each word, number and symbol, and the one behind its last."""
     for match in _pattern().finditer(text):
         yield match.span()
+
+
+@lru_cache
+def _unspaced_letter() -> re.Pattern[str]:
+    return re.compile(f"[{_UNSPACED}]")
 
 
 @lru_cache

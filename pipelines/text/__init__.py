@@ -3,9 +3,15 @@
 from ..engine.command_line import comparison_verb, python_verb
 from ..engine.compare_options import comparison_options
 from ..engine.options import EvaluateOptions, ExportOptions
-from ..engine.task import Task
+from ..engine.task import Task, Verb
 from ..engine.tune_options import tune_options
 from .options import TextOptions, TextPredictOptions, check
+from .verb_options_topics import (
+    TopicAgreementOptions,
+    TopicEvaluateOptions,
+    TopicFitOptions,
+    TopicTaskOptions,
+)
 
 TASK = Task(
     name="text",
@@ -22,6 +28,32 @@ TASK = Task(
         "row": "Number of the row in its table, counted from 1.",
         "prediction": "Prediction of the target, in its units.",
     },
+    verbs={
+        "topics fit": Verb(
+            TopicFitOptions,
+            "headwise.pipelines.text.verbs.topics_fit:fit",
+            "find the topics of texts: their words, and the topic of each text",
+            standalone=True,
+        ),
+        "topics evaluate": Verb(
+            TopicEvaluateOptions,
+            "headwise.pipelines.text.verbs.topics_evaluate:evaluate",
+            "score topics from any tool: coherence, diversity, machine raters",
+            standalone=True,
+        ),
+        "topics tasks": Verb(
+            TopicTaskOptions,
+            "headwise.pipelines.text.verbs.topics_tasks:make_tasks",
+            "sheets for human raters: word intrusion and topic word mixing",
+            standalone=True,
+        ),
+        "topics agreement": Verb(
+            TopicAgreementOptions,
+            "headwise.pipelines.text.verbs.topics_agreement:agreement",
+            "answers of human raters: alpha, kappa, d', bias, with intervals",
+            standalone=True,
+        ),
+    },
 )
 
 train = python_verb(TASK, "train", TextOptions)
@@ -30,3 +62,7 @@ predict = python_verb(TASK, "predict", TextPredictOptions)
 export = python_verb(TASK, "export", ExportOptions)
 tune = python_verb(TASK, "tune", tune_options(TextOptions))
 compare = comparison_verb(TASK, comparison_options(TextOptions))
+topics_fit = python_verb(TASK, "topics fit", TopicFitOptions)
+topics_evaluate = python_verb(TASK, "topics evaluate", TopicEvaluateOptions)
+topics_tasks = python_verb(TASK, "topics tasks", TopicTaskOptions)
+topics_agreement = python_verb(TASK, "topics agreement", TopicAgreementOptions)

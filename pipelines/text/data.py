@@ -296,6 +296,7 @@ def _learn(
     spec = TextSpec(
         input=InputFacts(
             texts=len(table),
+            training_texts=len(train),
             labels=len(names),
             sources=sources,
             languages=sorted(set(table.languages) - {""}),

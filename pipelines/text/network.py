@@ -17,6 +17,7 @@ from ...models.text.attention import AttentionTexts, HybridTexts, ScaledTexts
 from ...models.text.encoder import StaticEncoder, TextEncoder, build_text_encoder, mean_vector
 from ...models.text.label_attention import LabelAttention
 from ...models.text.linear import LinearTexts
+from ...models.text.losses import TextLoss
 from ..engine.mechanisms import mechanism_options
 from .coding import description_texts
 from .encoders import OpenedEncoder, open_encoder
@@ -81,11 +82,12 @@ def _token_options(options: TextOptions, vocabulary: int, width: int) -> dict[st
 
 
 def build(options: TextOptions, spec: TextSpec) -> nn.Module:
-    """The untrained model, which knows its goal. Raises ValueError for options that do not fit
+    """The untrained model, which holds its loss. Raises ValueError for options that do not fit
     together.
     """
     model = _built(options, spec)
-    model.goal = spec.goal  # pyright: ignore[reportArgumentType]
+    counts = torch.tensor(spec.counts)
+    model.objective = TextLoss(spec.goal, options.imbalance, counts, spec.input["training_texts"])
     return model
 
 
@@ -99,6 +101,7 @@ def _built(options: TextOptions, spec: TextSpec) -> nn.Module:
     head = LabelAttention(encoder.width, spec.outputs, descriptions=described)
     network = AttentionTexts(encoder, head, window=window, dropout=options.dropout)
     if options.model == "hybrid":
+        nn.init.zeros_(head.weight)  # it begins as the linear model
         return HybridTexts(empty_linear(spec), network)
     return network
 

@@ -114,10 +114,10 @@ class TextOptions(MixingOptions):
     """Who asks: the row of the table reads the text, or the words read the row."""
     prototypes: int = 16
     """Vectors that stand for a source when the others read it."""
-    imbalance: Literal["none", "weights", "focal", "asymmetric", "adjust"] = "none"
-    """How rare labels are helped in the loss of the network: positives weighted by the inverse of
-    their frequency (weights), less weight for what is easy (focal), for easy absent labels alone
-    (asymmetric), or logits adjusted by the labels' frequency (adjust).
+    imbalance: Literal["none", "pos-weight", "focal", "asymmetric", "logit-adjust"] = "none"
+    """How rare labels are helped in the loss of the network: weighted by the inverse of their
+    frequency (pos-weight), less weight for what is easy (focal), for easy absent labels alone
+    (asymmetric), or logits adjusted by the labels' frequency (logit-adjust).
     """
     unlabelled: bool = False
     """A missing label may only have been forgotten: probabilities are raised by the share of labels

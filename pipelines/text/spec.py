@@ -17,6 +17,7 @@ class InputFacts(TypedDict):
     """What the model was trained on, as the run's card says it."""
 
     texts: int
+    training_texts: int
     labels: int
     sources: list[str]
     languages: list[str]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..bootstrap import DRAWS, Groups, Interval, bootstrap_intervals
+from ..classification import equal_width_bins
 from .shapes import checked
 
 BUCKETS = ("rare", "medium", "frequent")
@@ -42,12 +43,7 @@ def decision_scores(truth: np.ndarray, called: np.ndarray) -> dict[str, float]:
 
 
 def decision_bootstrap(
-    truth: np.ndarray,
-    called: np.ndarray,
-    groups: Groups,
-    *,
-    draws: int = DRAWS,
-    seed: int = 0,
+    truth: np.ndarray, called: np.ndarray, groups: Groups, *, draws: int = DRAWS, seed: int = 0
 ) -> dict[str, Interval]:
     """95 % percentile intervals of `decision_scores`, entire groups drawn with replacement."""
     return bootstrap_intervals(
@@ -172,9 +168,7 @@ class FrequencyBuckets:
         return np.flatnonzero(self.bucket == BUCKETS.index(name))
 
 
-def frequency_buckets(
-    counts: np.ndarray, edges: tuple[int, int] | None = None
-) -> FrequencyBuckets:
+def frequency_buckets(counts: np.ndarray, edges: tuple[int, int] | None = None) -> FrequencyBuckets:
     """Labels in three buckets by their counts (L,) in the training part; by default thirds of the
     labels, of which equal counts are never divided.
 
@@ -224,7 +218,7 @@ def label_reliability(
     if bins < 1:
         raise ValueError(f"label_reliability: bins = {bins} must be at least 1")
     labels = truth.shape[1]
-    place = _bins(probability, bins) + np.arange(labels) * bins
+    place = equal_width_bins(probability, bins) + np.arange(labels) * bins
     count, confidence, hits = (
         np.bincount(place.ravel(), values, labels * bins).reshape(labels, bins)
         for values in (None, probability.ravel(), truth.ravel().astype(np.float64))
@@ -249,14 +243,10 @@ def weighted_calibration_error(
     """`overall_error` of `label_reliability` for each row of weights (R, N): (R,)."""
     truth, probability = checked("weighted_calibration_error", truth, probability)
     texts, labels = truth.shape
-    place = _bins(probability, bins) + np.arange(texts)[:, None] * bins
+    place = equal_width_bins(probability, bins) + np.arange(texts)[:, None] * bins
     gap = np.bincount(place.ravel(), (truth - probability).ravel(), texts * bins)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.abs(weights @ gap.reshape(texts, bins)).sum(1) / (weights.sum(1) * labels)
-
-
-def _bins(probability: np.ndarray, bins: int) -> np.ndarray:
-    return np.clip(np.ceil(probability * bins).astype(np.int64) - 1, 0, bins - 1)
 
 
 def _rates(hits: np.ndarray, called: np.ndarray, true: np.ndarray) -> dict[str, np.ndarray]:

@@ -6,6 +6,11 @@ threshold. Two remedies help at once (`shrunk_thresholds`): the mean of the best
 draws of the texts, which smooths the steps of the F1 curve, and a part of the way to the single
 threshold.
 
+A calibration that rises maps thresholds along with the logits, by
+`calibration.apply(thresholds[None])`, and changes no label that is given. So choose thresholds on
+the logits of the model, not on ones calibrated to the same texts, on which one threshold looks
+better than it is.
+
 Shapes: see the package; W weights of micro-F1. Everything is on the scale of the logits, or of any
 score that rises with them. A label is given where logit >= threshold (`decisions.given_labels`);
 thresholds lie midway between two logits."""
@@ -24,7 +29,7 @@ from .shapes import checked, checked_groups, folds_of
 DRAWS = 40
 FOLDS = 5
 STRENGTHS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # share of the way from the single threshold
-MICRO_WEIGHTS = (0.0, 1.0, 4.0)
+MICRO_WEIGHTS = (0.0, 0.5, 1.0, 4.0)
 
 
 def best_single_threshold(truth: np.ndarray, logits: np.ndarray) -> float:
@@ -99,8 +104,8 @@ class ShrunkThresholds:
     """What `shrunk_thresholds` chose.
 
     thresholds: (L,). single: the threshold of all labels that they are drawn to. strength: share of
-    the way from it, 0 to 1. micro_weight: see `mean_label_thresholds`. tried: rows of (micro weight,
-    strength, micro-F1, macro-F1) on held-out groups; strength 0 is the single threshold."""
+    the way from it, 0 to 1. micro_weight: see `mean_label_thresholds`. tried: rows of (micro
+    weight, strength, micro-F1, macro-F1) on held-out groups; strength 0 is the single threshold."""
 
     thresholds: np.ndarray
     single: float
