@@ -45,7 +45,7 @@ def get_corpus(
     not change a data set. Raises InputError where files cannot be fetched or read.
     """
     languages = list(dict.fromkeys(languages))
-    _check(entry, languages)
+    check_languages(entry, languages)
     home = (Path(folder) if folder is not None else cache_folder()) / entry.name
     if not is_ours(home):
         raise fail(entry.name, f"{home} exists and is not ours; choose another HEADWISE_CACHE")
@@ -69,14 +69,20 @@ def get_corpus(
     origin = {"name": entry.name, "licence": entry.licence, "citation": entry.citation}
     facts = {**origin, "files": [path.name for path in paths], **facts}
     write_json(home / SOURCE, {**facts, "tables": sizes, "counts": built.counts})
+    release = facts.get("archive")
+    if isinstance(release, dict):
+        say(", ".join(f"{name}: {value}" for name, value in release.items()))
+    elif release:
+        say(f"release and date of the archive are {release}")
     for what, count in built.counts.items():
         say(f"{count:>10,} {what}")
     say(f"tables in {home}: {', '.join(built.tables)}; {SOURCE} says where they are from")
     return home / entry.file
 
 
-def _check(entry: Corpus, languages: Sequence[str]) -> None:
-    if languages != ["en"] and not entry.languages:
+def check_languages(entry: Corpus, languages: Sequence[str]) -> None:
+    """Raise InputError for what is no language, and for a corpus that has one only."""
+    if list(languages) != ["en"] and not entry.languages:
         raise fail(f"data get {entry.name}", "has one language; leave out --languages")
     for language in languages:
         if not _LANGUAGE.fullmatch(language):

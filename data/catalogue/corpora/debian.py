@@ -27,7 +27,7 @@ class Built:
 
 def tag_tables(archive: Archive, languages: Sequence[str]) -> Built:
     """A row for each tagged package and language that describes it, and, for each language, a table
-    of one package a source (of further languages also its test part alone).
+    of one package a source (of several languages also its test part alone).
 
     Of a source, that is the package with the most tags, the first of these in the archive; its
     labels are those that at least `LEAST_TEXTS` of the training part have; a small archive has no
@@ -67,7 +67,7 @@ def tag_tables(archive: Archive, languages: Sequence[str]) -> Built:
         of_language = [row for row in rows if row[1] == language and row[0].name in chosen]
         single = _tag_rows(of_language, frequent)
         tables[f"one-a-source-{language}.parquet"] = single
-        if language != languages[0]:
+        if len(languages) > 1:
             # For a model of another language, which has met the packages of the other parts.
             tables[f"one-a-source-{language}-test.parquet"] = single.filter(part="test")
         for part, number in parts_of(single).items():

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ....data.catalogue import Corpus, Dataset
 from .parsing import parse_plain
 
 
@@ -23,7 +24,14 @@ class CorpusOptions:
         return [name for words in self.languages for name in words.split(",") if name]
 
 
-def parse_corpus_options(name: str, words: Sequence[str]) -> CorpusOptions:
-    """The options after `data get NAME`. Raises InputError for others."""
+def parse_corpus_options(entry: Dataset, words: Sequence[str]) -> CorpusOptions:
+    """The options after `data get NAME`. Raises InputError for others, and for languages that the
+    data set cannot have.
+    """
     long = ["--from-files" + word[6:] if word.split("=")[0] == "--from" else word for word in words]
-    return parse_plain(CorpusOptions, f"data get {name}", long)
+    options = parse_plain(CorpusOptions, f"data get {entry.name}", long)
+    if isinstance(entry, Corpus):
+        from ....data.catalogue.corpora.building import check_languages
+
+        check_languages(entry, options.language_names)
+    return options

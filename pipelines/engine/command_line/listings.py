@@ -113,7 +113,7 @@ def _data(rest: Sequence[str]) -> int:
     entry = catalogue.find_dataset(rest[1])
     if rest[2:] and not isinstance(entry, catalogue.Corpus):
         raise InputError(f"data get {entry.name}: is fetched as it is, without options")
-    asked = parse_corpus_options(entry.name, rest[2:])
+    asked = parse_corpus_options(entry, rest[2:])
     say(f"{entry.name}: {entry.what}; from {entry.url}")
     say(f"licence: {entry.licence}; cite: {entry.citation}")
     if isinstance(entry, catalogue.Corpus):

@@ -126,6 +126,7 @@ def test_one_package_a_source_is_the_one_with_most_tags_and_has_the_frequent_lab
     assert translated["id"].to_list() == ["s0-b"]  # the same packages in all languages
     test = translated.filter(part="test")
     assert tables["one-a-source-it-test.parquet"].equals(test)
+    assert tables["one-a-source-en-test.parquet"].equals(single.filter(part="test"))
     assert tables["debian-tags.parquet"].height == 361 + 2
 
 

@@ -43,6 +43,7 @@ def test_get_prints_the_table_alone_and_says_the_rest_aside(
     assert pl.read_parquet(path)["id"].to_list() == ["loom", "loom-doc", "yarn"]
     assert "GPL-2" in printed.err
     assert "3 packages with tags" in printed.err
+    assert ("Codename: nowhere" in printed.err) == (not option.endswith("="))
     assert call("data get Debian-Tags --languages en,en") == 0
     printed = capsys.readouterr()
     assert printed.out == f"{path}\n"
