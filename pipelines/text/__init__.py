@@ -5,7 +5,12 @@ from ..engine.compare_options import comparison_options
 from ..engine.options import ExportOptions
 from ..engine.task import Task, Verb
 from ..engine.tune_options import tune_options
+<<<<<<< HEAD
 from .options import TextEvaluateOptions, TextOptions, TextPredictOptions, check
+=======
+from .options import TextOptions, TextPredictOptions, check
+from .verb_options_judge import JudgeOptions, SummariseOptions
+>>>>>>> judge
 from .verb_options_topics import (
     TopicAgreementOptions,
     TopicEvaluateOptions,
@@ -42,6 +47,16 @@ TASK = Task(
         "p_LABEL": "Probability of the label (--all-labels).",
     },
     verbs={
+        "judge": Verb(
+            JudgeOptions,
+            "headwise.pipelines.text.verbs.judge:judge",
+            "biases of judges that compare two answers",
+        ),
+        "summarise": Verb(
+            SummariseOptions,
+            "headwise.pipelines.text.verbs.summarise:summarise",
+            "the sentences of several articles that hold most of what they say",
+        ),
         "topics fit": Verb(
             TopicFitOptions,
             "headwise.pipelines.text.verbs.topics_fit:fit",
@@ -75,6 +90,8 @@ predict = python_verb(TASK, "predict", TextPredictOptions)
 export = python_verb(TASK, "export", ExportOptions)
 tune = python_verb(TASK, "tune", tune_options(TextOptions))
 compare = comparison_verb(TASK, comparison_options(TextOptions))
+judge = python_verb(TASK, "judge", JudgeOptions)
+summarise = python_verb(TASK, "summarise", SummariseOptions)
 topics_fit = python_verb(TASK, "topics fit", TopicFitOptions)
 topics_evaluate = python_verb(TASK, "topics evaluate", TopicEvaluateOptions)
 topics_tasks = python_verb(TASK, "topics tasks", TopicTaskOptions)
