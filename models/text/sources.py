@@ -273,7 +273,7 @@ class SourcesTexts(nn.Module):
         for place in range(self.sources):
             rows = pooled[source == place].float().cpu().numpy()
             if len(rows) >= count:
-                centres = KMeans(count, n_init=1, random_state=seed).fit(rows).cluster_centers_
+                centres = KMeans(count, random_state=seed).fit(rows).cluster_centers_
                 self.prototypes[place] = torch.from_numpy(centres).to(self.prototypes)
 
     def topic_shares(self, joined: Tensor) -> Tensor:
