@@ -29,7 +29,7 @@ from ..layers.blocks import EncoderLayer, NetworkKind, build_feedforward
 from .linear import LinearTexts
 
 if TYPE_CHECKING:
-    from .attention import Encoder
+    from .encoder import TextEncoder
 
 Direction = Literal["table", "text"]
 
@@ -63,7 +63,7 @@ class CrossTexts(nn.Module):
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: TextEncoder,
         *,
         outputs: int,
         table: int,

@@ -39,7 +39,7 @@ from .cross import build_reader
 from .linear import LinearTexts
 
 if TYPE_CHECKING:
-    from .attention import Encoder
+    from .encoder import TextEncoder
 
 MANY_TOKENS = 5.0  # log(1 + N) of a long text, by which lengths are scaled to about 1
 
@@ -149,7 +149,7 @@ class SourcesTexts(nn.Module):
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: TextEncoder,
         *,
         outputs: int,
         sources: int,

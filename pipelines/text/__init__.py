@@ -5,12 +5,8 @@ from ..engine.compare_options import comparison_options
 from ..engine.options import ExportOptions
 from ..engine.task import Task, Verb
 from ..engine.tune_options import tune_options
-<<<<<<< HEAD
 from .options import TextEvaluateOptions, TextOptions, TextPredictOptions, check
-=======
-from .options import TextOptions, TextPredictOptions, check
 from .verb_options_judge import JudgeOptions, SummariseOptions
->>>>>>> judge
 from .verb_options_topics import (
     TopicAgreementOptions,
     TopicEvaluateOptions,

@@ -224,7 +224,7 @@ def check(options: object) -> None:
         check_unread(options, ("layers", "heads", "attention", "attention_options", "ffn"), reader)
     if options.weights != "none":
         check_unread(options, ("width",), "--weights none")
-    if not options.layers:
+    if not options.layers and options.model in ("hybrid", "attention"):
         mixing = ("heads", "attention", "attention_options", "ffn")
         check_unread(options, mixing, "--layers 1 or more")
     check_mixing(options, fits=FITS, why=WHY)
