@@ -19,11 +19,12 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-MINUTES, STEP_SECONDS = 8.0, 40.0  # of the command; kept free for the steps of the pipelines
+MINUTES, STEP_SECONDS = 8.0, 120.0  # of the command; kept free for the steps of the pipelines
 FOR_VALUES = 0.6  # share of the time after which no more values are compared
 LEAST = (8, 0)
 OPERATORS_OF = {  # cases whose operators have other names
     "stats": ("attention_stats",),
+    "fused_stats": ("attention_stats",),
     "maps": ("attention_maps",),
     "gathered": ("gathered_heads",),
     "pairs": ("pair_attention",),
@@ -208,7 +209,8 @@ def all_checks(
         names = ["forecast"] if dry else list(training.TASKS)
     report["pipelines"] = training.steps("cpu" if dry else "cuda", tuple(names))
     for row in report["pipelines"]:
-        write(f"step of {row['pipeline']}: {row['result']}, {row['seconds']:.1f} s")
+        losses = f"loss {row['loss']:.4g}, {row['loss_of_cpu']:.4g}, " if "loss" in row else ""
+        write(f"step of {row['pipeline']}: {losses}{row['result']}, {row['seconds']:.1f} s")
     return report
 
 
