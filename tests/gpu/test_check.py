@@ -197,6 +197,7 @@ def test_a_step_whose_loss_is_not_that_of_the_cpu_is_noticed(
     monkeypatch.setattr(training, "step", step)
     (row,) = training.steps("cuda", ("forecast",))
     assert row["result"].startswith(fault or "right")
+    assert not row["bare"]
     assert asked == [("forecast", "cuda", "bf16-mixed", "inductor"), ("forecast", "cpu", "32-true")]
     assert list(inspect.signature(training.steps).parameters["names"].default) == list(TASKS)
 

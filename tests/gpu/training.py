@@ -124,16 +124,23 @@ def step(name: str, accelerator: str, precision: str, backend: str = "") -> Note
     return notes
 
 
-def steps(accelerator: str, names: tuple[str, ...] = tuple(TASKS)) -> list[dict]:
-    """A row for each pipeline: its seconds, its loss and that of the CPU, or what was wrong."""
+def steps(
+    accelerator: str,
+    names: tuple[str, ...] = tuple(TASKS),
+    late: Callable[[], bool] = lambda: False,
+) -> list[dict]:
+    """A row for each pipeline: its seconds, its loss and that of the CPU, or what was wrong. late:
+    whether there is no time left to compile, "bare" in the row.
+    """
     on_gpu, rows = accelerator == "cuda", []
     for name in names:
         start, fault, row = time.perf_counter(), "", {}
         try:
             precision = "bf16-mixed" if on_gpu else "32-true"
-            notes = step(name, accelerator, precision, "inductor" if on_gpu else DRY_BACKEND)
+            backend = "" if late() else "inductor" if on_gpu else DRY_BACKEND
+            notes = step(name, accelerator, precision, backend)
             right = step(name, "cpu", "32-true")
-            row = {"loss": notes["loss"], "loss_of_cpu": right["loss"]}
+            row = {"loss": notes["loss"], "loss_of_cpu": right["loss"], "bare": not backend}
             spread = 2 * (max(right["draws"]) - min(right["draws"]))
             off = difference(notes["loss"], right["loss"], TOLERANCE, spread)
             fault = notes["compiled"] or (off and f"its loss is {off} as on the CPU")
