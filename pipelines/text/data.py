@@ -30,6 +30,7 @@ from .linear import LinearFit, Rows, best_linear, fit_linear
 from .network import encoder_of
 from .options import NETWORKS, TextOptions
 from .spec import EncoderFacts, InputFacts, TextSpec
+from .vectors import learn_vectors
 
 SHORT = 30  # words in the middle text below which pieces of words are counted as well
 MOST_NUMBERS = 1 << 26  # terms times labels of the linear model
@@ -80,9 +81,7 @@ class TextPart:
     def rows(self) -> Rows:
         """What linear models are fitted to."""
         coded, sources = self.coded, self.sources
-        return Rows(
-            coded.counted, coded.table, self.truth, self.groups, coded.source, sources
-        )
+        return Rows(coded.counted, coded.table, self.truth, self.groups, coded.source, sources)
 
 
 def reading_of(options: TextOptions) -> TextReading:
@@ -338,6 +337,7 @@ def _learn(
         terms=len(terms.terms),
         encoder=facts,
         most_tokens=_most_tokens(options, facts),
+        vectors=None if options.vectors == "none" else learn_vectors(options.vectors, train.texts),
         files=table.files,
     )
     return spec, terms, tokenizer
