@@ -81,7 +81,7 @@ def of_source(table: TextTable, name: str, own: int, draws: int) -> None:
     )  # fmt: skip
 
 
-def coder(table: TextTable, train: np.ndarray, groups: np.ndarray):  # noqa: ANN201
+def coder(table: TextTable, train: np.ndarray, groups: np.ndarray):
     """What makes rows of a linear model, with the terms and columns of the training texts."""
     learned = with_rows(table, train)
     terms = CountedTerms.learn(learned.texts, pieces=True, most=200_000)
