@@ -1,6 +1,6 @@
-"""Claim: with texts of other sources a new source needs 75 % fewer labels (CRAF, arXiv 2602.15857).
+"""Claim: beside texts of other sources a new source needs 75 % fewer labels (CRAF, 2602.15857).
 
-    python benchmarks/claims/text_sources.py [--data TABLE] [--own 800] [--draws 5] [--table lexicon]
+    python benchmarks/claims/text_sources.py [--data TABLE] [--own 800] [--draws 5] [--table NAME]
 
 The table has texts, a number or labels, and a column of sources (`headwise data get
 sentiment-sources`). Each source in turn is the new one: a linear model of `own` texts of it, drawn
