@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .encoder import TextEncoder
 from .label_attention import LabelAttention
 from .linear import LinearTexts
+from .windows import windowed_states
 
 
 class Contributions(NamedTuple):
@@ -57,20 +58,8 @@ class AttentionTexts(nn.Module):
         return self.head(self.dropout(states), mask)
 
     def states(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """States (B, N, D) of the tokens and which are there, of all windows; N may have grown to a
-        multiple of the window.
-        """
-        rows, length = tokens.shape
-        if length <= self.window:
-            return self.encoder(tokens, mask), mask
-        room = -length % self.window
-        tokens, mask = (nn.functional.pad(values, (0, room)) for values in (tokens, mask))
-        parts, masks = tokens.reshape(-1, self.window), mask.reshape(-1, self.window)
-        filled = masks.any(1).nonzero()[:, 0]  # windows of padding alone cost nothing
-        encoded = self.encoder(parts[filled], masks[filled])
-        states = encoded.new_zeros(len(parts), *encoded.shape[1:])
-        states = states.index_copy(0, filled, encoded)
-        return states.reshape(rows, length + room, -1), mask
+        """States (B, N, D) of the tokens, of all windows, and which are there."""
+        return windowed_states(self.encoder, tokens, mask, self.window), mask
 
     def contributions(
         self,

@@ -26,7 +26,7 @@ for any other.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -36,10 +36,9 @@ from ..attention.base import leave_loss, masked_mean
 from ..attention.query_pool import QueryPool
 from ..layers.blocks import FeedForward
 from .cross import build_reader
+from .encoder import TextEncoder
 from .linear import LinearTexts
-
-if TYPE_CHECKING:
-    from .encoder import TextEncoder
+from .windows import windowed_states
 
 MANY_TOKENS = 5.0  # log(1 + N) of a long text, by which lengths are scaled to about 1
 
@@ -154,8 +153,9 @@ class SourcesTexts(nn.Module):
     length of the text; unknown: the id of unknown tokens, whose share the gates then see too;
     hidden: width of the network on the pooled states; dropout: in training; hide_source: share of
     texts whose source is hidden in training, so that what is shared learns to stand alone; topics:
-    C, topic_weight: lambda; consistency: mu; linear: a linear model whose logits are added. With it
-    the model starts as that model exactly, since the last layer starts at 0.
+    C, topic_weight: lambda; consistency: mu; window: tokens that the encoder sees at once; linear:
+    a linear model whose logits are added. With it the model starts as that model exactly, since the
+    last layer starts at 0.
 
     `scale` (K + 1, L), r of the sources and of an unknown one, is a buffer to be set, 1 at first.
     In training the further losses are left for `auxiliary_loss`, like those of mechanisms.
@@ -184,6 +184,7 @@ class SourcesTexts(nn.Module):
         topics: int = 0,
         topic_weight: float = 0.0,
         consistency: float = 0.0,
+        window: int | None = None,
         linear: LinearTexts | None = None,
     ) -> None:
         super().__init__()
@@ -195,7 +196,7 @@ class SourcesTexts(nn.Module):
         if topic_weight and topics < 2:
             raise ValueError(f"SourcesTexts: topic_weight needs 2 topics, got {topics}")
         width = encoder.width
-        self.encoder, self.linear = encoder, linear
+        self.encoder, self.linear, self.window = encoder, linear, window
         self.sources, self.quality, self.unknown = sources, quality, unknown
         self.hide_source, self.topic_weight = hide_source, topic_weight
         self.consistency = consistency
@@ -257,7 +258,7 @@ class SourcesTexts(nn.Module):
 
     def read(self, tokens: Tensor, mask: Tensor, table: Tensor, source: Tensor) -> Read:
         """The pooled texts, what they read from other sources, and the gates."""
-        states = self.encoder(tokens, mask)
+        states = windowed_states(self.encoder, tokens, mask, self.window)
         h = self.norm(masked_mean(states, mask) + self.pool(states, mask=mask)[:, 0])
         h = h + self.feedforward(h)
         # Banks are the batch and texts the tokens, so that no bank is repeated for each text.

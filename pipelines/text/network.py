@@ -111,6 +111,7 @@ def _built(options: TextOptions, spec: TextSpec) -> nn.Module:
             attention_options=mechanism_options(options),
             direction=options.direction,
             dropout=options.dropout,
+            window=window,
             linear=empty_linear(spec, by_source=spec.by_source),
         )
     if options.model == "sources":
@@ -126,6 +127,7 @@ def _built(options: TextOptions, spec: TextSpec) -> nn.Module:
             quality=spec.own_table_width,
             dropout=options.dropout,
             hide_source=HIDE_SOURCE,
+            window=window,
             linear=empty_linear(spec, by_source=spec.by_source),
         )
     described = encoder.width if options.label_texts is not None else None
