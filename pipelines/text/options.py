@@ -84,8 +84,9 @@ class TextOptions(MixingOptions):
     characters (pieces); auto: pieces where the texts are short (a median below 30 words).
     """
     vectors: str = "none"
-    """Frozen encoder whose vector of each text stands beside its counted terms: the names of
-    --weights. With multilingual-e5-small a model of one language labels texts in others, too.
+    """Frozen encoder (a name of --weights) whose vector of the text stands beside its counted terms
+    in the linear model; none: terms alone. With multilingual-e5-small, a model that is trained on
+    texts of one language labels texts of other languages, too.
     """
     most_terms: int = 200_000
     """Most terms to count; those that occur in the most texts are taken."""
