@@ -38,7 +38,7 @@ TASK = Task(
         "high": "Upper end of the interval.",
         "top": "The most probable labels, as many as --top.",
         "top_probability": "Their probabilities.",
-        "possible": "Labels that cannot be excluded: they hold the share --coverage of the true ones.",
+        "possible": "Labels that cannot be excluded: they hold --coverage of the true ones.",
         "known_words": "Share of the words that the model knows, 0 to 1.",
         "p_LABEL": "Probability of the label (--all-labels).",
     },

@@ -39,7 +39,7 @@ def label_figure(names: Sequence[str], scores: np.ndarray, counts: Sequence[int]
     with styled_figure(MEDIUM, ROW) as figure:
         axes = figure.subplots()
         axes.plot(counts, heights, "o", color=BLUE, alpha=0.6)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         middle = (min(counts) + max(counts)) / 2
         if max(counts) > WIDE * max(1, min(counts)):
             middle = (max(1, min(counts)) * max(counts)) ** 0.5
