@@ -18,11 +18,11 @@ from ...engine.accounts import publish
 from ...engine.command_line.terminal import say
 from ...figures.style import save_png
 from ...metrics.agreement import Score
-from ..topic_figures import scores_figure
-from ..topic_pages import as_json, results_folder, terminal_table, with_interval, write_summary
-from ..topic_raters import RatedKind, machine_scores, merged_name, rate_kind, size_correlation
+from ..topics.figures import scores_figure
+from ..topics.pages import as_json, results_folder, terminal_table, with_interval, write_summary
+from ..topics.raters import RatedKind, machine_scores, merged_name, rate_kind, size_correlation
+from ..topics.vectors import WordVectors, open_vectors
 from ..verb_options_topics import CORPUS, NO_VECTORS, TopicAgreementOptions, check_topics
-from ..word_vectors import WordVectors, open_vectors
 
 SCORES, MODELS, ANNOTATORS, PICTURE = "scores.json", "models.csv", "annotators.csv", "models.png"
 EXPLAINED = (
@@ -93,7 +93,7 @@ def _rated(part: Ratings, options: TopicAgreementOptions) -> RatedKind:
     if options.merge_sizes and len(merged) < len(models):
         what = "models whose names differ by a number at the end are one (--no-merge-sizes)"
         note("assumed", what)
-    if not models:
+    if not models and part.kind != "names":
         note("assumed", f"all tasks ({part.kind}) are of one model: name the key with --key")
     return rate_kind(part, merge_sizes=options.merge_sizes, draws=options.draws, seed=options.seed)
 
@@ -252,12 +252,12 @@ def _picture(
     names = list(dict.fromkeys(name for rated in kinds.values() for name in rated.by_family))
     if not names:
         return None
-    wanted_scores = {"mixing": ("d_prime", "macro_f1", "criterion")}
+    of_kind = {"mixing": ("d_prime", "macro_f1", "criterion")}
     nothing = Score(float("nan"), float("nan"), float("nan"))
     panels = {
         f"{kind}: {score}": [rated.by_family.get(name, {}).get(score, nothing) for name in names]
         for kind, rated in kinds.items()
-        for score in wanted_scores.get(kind, ("accuracy",))
+        for score in of_kind.get(kind, ("accuracy",))
     }
     chance = {"mixing: d_prime": 0.0, "mixing: criterion": 0.0, "intrusion: accuracy": 0.2}
     return names, panels, chance

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
-from ...base.account import note
-from ...data.texts.topic_answers import RatedTask, Ratings
-from ...data.texts.topic_tasks import MIXED, SINGLE, WordTask
-from ..metrics.agreement import Score, agreement_scores, detection_scores, pair_kappas
-from ..metrics.bootstrap import interval_of_mean
-from .topic_scores import NOTHING, auc_score, likeness_of, pick_intruders
-from .word_vectors import WordVectors
+from ....base.account import note
+from ....data.texts.topic_answers import RatedTask, Ratings
+from ....data.texts.topic_tasks import MIXED, SINGLE, WordTask
+from ...metrics.agreement import Score, agreement_scores, detection_scores, pair_kappas
+from ...metrics.bootstrap import interval_of_mean
+from .scores import NOTHING, auc_score, likeness_of, pick_intruders
+from .vectors import WordVectors
 
 _SIZE = re.compile(r"[_-]\d+$")
 
@@ -176,9 +176,9 @@ def _votes(ratings: Ratings, tasks: Mapping[str, RatedTask]) -> np.ndarray:
         by_task.setdefault(task, []).append(code)
     shares = []
     for name, task in tasks.items():
-        wanted_code = task.truth if ratings.kind == "intrusion" else 0
+        counted = task.truth if ratings.kind == "intrusion" else 0
         codes = np.array(by_task.get(name, []))
-        shares.append((codes == wanted_code).mean() if len(codes) else np.nan)
+        shares.append((codes == counted).mean() if len(codes) else np.nan)
     return np.array(shares)
 
 

@@ -16,12 +16,12 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils.extmath import randomized_svd
 
-from ...base.errors import InputError, fail, reason
-from ...data.formats.tables import check_file
-from ...data.texts.terms import terms_of
-from ..engine.command_line.terminal import Progressbar
-from ..metrics.topics import WINDOW, count_pairs
-from .verb_options_topics import CORPUS, ENCODERS
+from ....base.errors import InputError, fail, reason
+from ....data.formats.tables import check_file
+from ....data.texts.terms import terms_of
+from ...engine.command_line.terminal import Progressbar
+from ...metrics.topics import WINDOW, count_pairs
+from ..verb_options_topics import CORPUS, ENCODERS
 
 MOST_TERMS = 10_000  # that get vectors from a corpus, the most frequent ones
 LEAST_TEXTS = 3  # that a term must be in for that
@@ -74,9 +74,9 @@ def open_vectors(
             "and vectors, or .txt or .vec with a word and its numbers on each line"
         )
     file = check_file(choice, (".npz", *TEXT_FILES))
-    wanted = {text for word in words for text in (word, word.casefold(), *terms_of(word))}
+    asked = {text for word in words for text in (word, word.casefold(), *terms_of(word))}
     read = _read_npz if path.suffix.lower() == ".npz" else _read_text
-    table = read(choice, file, wanted)
+    table = read(choice, file, asked)
     if not table:
         raise fail(choice, f"has no vector of any of the {len(words):,} words of the topics")
     return WordVectors(f"vectors of {path.name}", _lookup(table))
@@ -88,8 +88,8 @@ def encoder_vectors(name: str) -> WordVectors:
     """
     import torch
 
-    from ...data.texts.tokens import batch_of
-    from .encoders import open_encoder
+    from ....data.texts.tokens import batch_of
+    from ..encoders import open_encoder
 
     opened = open_encoder(name)
     encoder = opened.encoder.eval()
@@ -184,7 +184,7 @@ def _lookup(table: Mapping[str, np.ndarray]) -> Callable[[Sequence[str]], np.nda
     )
 
 
-def _read_npz(choice: str, file: Path, wanted: Collection[str]) -> dict[str, np.ndarray]:
+def _read_npz(choice: str, file: Path, asked: Collection[str]) -> dict[str, np.ndarray]:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             words, vectors = arrays["words"], arrays["vectors"]
@@ -195,11 +195,11 @@ def _read_npz(choice: str, file: Path, wanted: Collection[str]) -> dict[str, np.
     return {
         str(word): vector
         for word, vector in zip(words, vectors.astype(np.float64), strict=True)
-        if str(word) in wanted
+        if str(word) in asked
     }
 
 
-def _read_text(choice: str, file: Path, wanted: Collection[str]) -> dict[str, np.ndarray]:
+def _read_text(choice: str, file: Path, asked: Collection[str]) -> dict[str, np.ndarray]:
     """Vectors as word2vec and GloVe write them; a first line of two numbers is a head."""
     table: dict[str, np.ndarray] = {}
     width = None
@@ -208,7 +208,7 @@ def _read_text(choice: str, file: Path, wanted: Collection[str]) -> dict[str, np
             word, *cells = line.rstrip().split(" ")
             if number == 1 and len(cells) == 1:
                 continue
-            if word not in wanted:
+            if word not in asked:
                 continue
             try:
                 vector = np.array(cells, np.float64)
