@@ -23,7 +23,6 @@ from ....base.own_files import ASIDE
 from ...engine.accounts import publish
 from ...engine.command_line.where import columns
 from ...engine.inference.output import refuse_input_as_output
-from ...engine.runs.report import markdown
 from ...figures.classifier import interval_text
 from ...metrics.agreement import Score
 
@@ -121,6 +120,8 @@ def write_summary(
     tables: by their titles; notes: sentences below the title; picture: name of a file in the
     folder.
     """
+    from ...engine.runs.report import markdown  # only at the end: it imports torch
+
     publish(account, folder / ACCOUNT, shown=False)
     read = [line[:1].upper() + line[1:] for line in account.lines()]
     text = [f"# {title}", *notes]
@@ -173,4 +174,5 @@ def _html_table(table: pl.DataFrame) -> str:
 def _cell(value: object) -> str:
     if value is None or value != value:
         return "–"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    # Without the sign of a zero.
+    return f"{round(value, 3) + 0.0:.3f}" if isinstance(value, float) else str(value)

@@ -50,7 +50,10 @@ class WordVectors:
         """The same for these words only, looked up once."""
         distinct = list(dict.fromkeys(words))
         table = dict(zip(distinct, self(distinct), strict=True))
-        return WordVectors(self.what, lambda asked: np.stack([table[word] for word in asked]))
+        none = np.zeros((0, next((len(vector) for vector in table.values()), 1)))
+        return WordVectors(
+            self.what, lambda asked: np.stack([table[word] for word in asked]) if asked else none
+        )
 
 
 def open_vectors(
