@@ -71,6 +71,11 @@ HEAVY = ("torch", "lightning_fabric", "matplotlib", "sklearn", "polars")
         ["train", "forecast"],
         ["data"],
         ["forecast", "train", "--epochs", "0"],
+        ["text", "topics"],
+        ["text", "topics", "--help"],
+        ["text", "topics", "fit", "--help"],
+        ["text", "topics", "fitt"],
+        ["text", "topics", "fit", "--colum", "x"],
     ],
     ids=" ".join,
 )
@@ -100,10 +105,31 @@ def test_verb_and_task_in_the_wrong_order_are_put_right(headwise) -> None:
     assert headwise("crossval", "wsi", "--data", "x")[1][0].endswith("`headwise wsi crossval`?")
 
 
+def test_verbs_of_two_words_are_listed_matched_and_put_right(headwise, capfd) -> None:
+    assert headwise("text", "topics")[0] == 0
+    listed = [line.split("  ")[1] for line in capsys.readouterr().out.splitlines() if "  " in line]
+    assert listed == ["topics fit", "topics evaluate", "topics tasks", "topics agreement"]
+    assert headwise("text", "topics", "agrement") == (
+        2,
+        ["headwise: no verb of text topics 'agrement'; did you mean agreement?"],
+    )
+    assert headwise("text", "topcs") == (
+        2,
+        ["headwise: no verb of text 'topcs'; did you mean topics?"],
+    )
+    assert headwise("text", "topics", "fit") == (
+        2,
+        ["headwise: text topics fit: needs --data; --help says what it is"],
+    )
+    # The verb of one word is not the last word of the one of two.
+    assert "--run" in headwise("text", "evaluate")[1][0]
+    assert "--topics" in headwise("text", "topics", "evaluate")[1][0]
+
+
 def test_every_option_misspelt_by_one_letter_is_met_with_its_name():
     met = tried = 0
     for key, names in surface().items():
-        task, verb = key.split()
+        task, verb = key.split(" ", 1)
         for name in names:
             for spot in range(len(name)):
                 wrong = name[:spot] + name[spot + 1 :]
