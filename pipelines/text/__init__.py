@@ -6,7 +6,7 @@ from ..engine.options import EvaluateOptions, ExportOptions
 from ..engine.task import Task, Verb
 from ..engine.tune_options import tune_options
 from .options import TextOptions, TextPredictOptions, check
-from .verb_options_topics import (
+from .verbs.options_topics import (
     TopicAgreementOptions,
     TopicEvaluateOptions,
     TopicFitOptions,

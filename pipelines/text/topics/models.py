@@ -18,7 +18,7 @@ from sklearn.preprocessing import normalize
 from ....base.account import note
 from ....base.errors import InputError
 from ....data.texts.terms import document_counts
-from .vectors import WordVectors
+from .word_vectors import WordVectors
 
 STORED_WORDS = 50  # of each topic
 ENGLISH_SHARE = 0.2  # of the terms of English texts are at least stop words

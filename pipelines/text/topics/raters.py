@@ -15,7 +15,7 @@ from ....data.texts.topic_tasks import MIXED, SINGLE, WordTask
 from ...metrics.agreement import Score, agreement_scores, detection_scores, pair_kappas
 from ...metrics.bootstrap import interval_of_mean
 from .scores import NOTHING, auc_score, likeness_of, pick_intruders
-from .vectors import WordVectors
+from .word_vectors import WordVectors
 
 _SIZE = re.compile(r"[_-]\d+$")
 

@@ -26,7 +26,7 @@ from ...metrics.topics import (
     topic_diversity,
     topic_similarity,
 )
-from .vectors import WordVectors
+from .word_vectors import WordVectors
 
 NOTHING = Score(float("nan"), float("nan"), float("nan"))
 COHERENCES: tuple[str, ...] = ("npmi", "c_npmi")

@@ -15,7 +15,7 @@ from headwise import pipelines
 from headwise.base.errors import InputError
 from headwise.pipelines.text.topics.models import class_tf_idf, count_terms, stop_words_of
 from headwise.pipelines.text.topics.pages import results_folder
-from headwise.pipelines.text.topics.vectors import corpus_vectors, open_vectors
+from headwise.pipelines.text.topics.word_vectors import corpus_vectors, open_vectors
 
 SUBJECTS = {
     "animal": ["dog", "cat", "horse", "sheep", "goat", "pig", "cow", "hen", "duck", "goose"],
@@ -159,7 +159,7 @@ def test_results_are_replaced_only_if_asked_and_nothing_of_the_user_ever(
 def test_a_killed_job_leaves_no_half_results_and_the_next_one_clears_up(corpus, tmp_path) -> None:
     code = (
         "import os, signal\n"
-        "from headwise.pipelines.text.verb_options_topics import TopicFitOptions\n"
+        "from headwise.pipelines.text.verbs.options_topics import TopicFitOptions\n"
         "from headwise.pipelines.text.verbs import topics_fit\n"
         "topics_fit.save_png = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         f"topics_fit.fit(TopicFitOptions(data={str(corpus)!r}, output='out', count=3))"

@@ -21,7 +21,7 @@ from ....data.formats.tables import check_file
 from ....data.texts.terms import terms_of
 from ...engine.command_line.terminal import Progressbar
 from ...metrics.topics import WINDOW, count_pairs
-from ..verb_options_topics import CORPUS, ENCODERS
+from ..verbs.options_topics import CORPUS, ENCODERS
 
 MOST_TERMS = 10_000  # that get vectors from a corpus, the most frequent ones
 LEAST_TEXTS = 3  # that a term must be in for that
