@@ -1,12 +1,12 @@
 """Attention by labels compared with two plain forms: time and peak memory, forward and backward.
 
-    python benchmarks/ops/label_attention.py [--threads 1] [--rounds 3]
+    python benchmarks/ops/label_attention.py [--threads 1] [--seconds 3]
 
 float32, 1,000 labels, texts of 512 tokens. "Means" is the usual form: the softmax of all scores, a
 mean of the tokens for each label (batch x labels x width), and its product with the weights of the
 label. "Evidence" takes the weights of the label to the tokens first, so that no mean exists, but
 holds scores, weights and evidence (batch x labels x tokens). All must agree in values and
-gradients before anything is timed. They are called in turn; the median of each counts. Peak memory
+gradients before anything is timed. They are called in turn; the fastest of each counts. Peak memory
 is the growth of a process of its own over one step, with one thread: everything but the inputs,
 gradients included.
 """
@@ -19,8 +19,8 @@ from torch import Tensor
 
 from headwise.benchmarks.measure import (
     both_passes,
+    fastest,
     machine_load,
-    medians,
     parser_of,
     peak_bytes,
     peak_of,
@@ -56,13 +56,13 @@ def step(form: Callable[..., Tensor], case: tuple[int, ...]) -> Callable[[], tup
     return both_passes(form, inputs, gradient=torch.randn(batch, labels))
 
 
-def compare(case: tuple[int, ...], rounds: int) -> None:
+def compare(case: tuple[int, ...], seconds: float) -> None:
     """Check that the forms agree, time them and print their row."""
     calls = [step(form, case) for form in FORMS]
     expected = calls[1]()
     for call in (calls[0], calls[2]):
         torch.testing.assert_close(call(), expected, rtol=1e-3, atol=1e-4)
-    milliseconds = [1e3 * seconds for seconds in medians(calls, rounds)]
+    milliseconds = [1e3 * spent for spent in fastest(calls, seconds)]
     mebibytes = [peak_of(__file__, *case, form) / 2**20 for form in range(len(FORMS))]
     cells = [f"{x:.0f}" for x in (*milliseconds, *mebibytes)]
     ratios = [f"{x / mebibytes[0]:.1f}x" for x in mebibytes[1:]]
@@ -72,7 +72,7 @@ def compare(case: tuple[int, ...], rounds: int) -> None:
 def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=3, help="calls of each form")
+    parser.add_argument("--seconds", type=float, default=3.0, help="for each form")
     parser.add_argument("--peak", type=int, nargs=5, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.peak:
@@ -84,7 +84,7 @@ def main() -> None:
         memory = ("MiB here", "MiB means", "MiB evidence", "less than means", "less than evidence")
         print_header(*names, *memory)
         for case in CASES:
-            compare(case, arguments.rounds)
+            compare(case, arguments.seconds)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,10 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from ...base.errors import reason
+
 # Halves of characters, which JSON can name and UTF-8 cannot hold; the tokenizers refuse them.
-CONTROL = "\x01"
+CONTROL, UNASSIGNED = "\x01", "\u0378"
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -138,20 +140,22 @@ class SubwordTokenizer:
 
         try:
             self._library = tokenizers.Tokenizer.from_str(content)
+            self._library.no_padding()
+            self._library.no_truncation()
+            self._library.encode_special_tokens = True
+            # Fails now, not in the middle of a table, where there is no token for what is unknown.
+            self._library.encode(UNASSIGNED)
+            empty = self._library.encode(prefix.strip(), add_special_tokens=special)
+            marked = self._library.encode("a", add_special_tokens=special).special_tokens_mask
         except Exception as error:  # the library raises the bare class
-            raise ValueError(f"not a tokenizer ({' '.join(str(error).split())[:120]})") from None
-        self._library.no_padding()
-        self._library.no_truncation()
-        self._library.encode_special_tokens = True
+            raise ValueError(f"not a tokenizer ({reason(error, 120)})") from None
         self.prefix, self.special, self.replacements = prefix, special, replacements
         self.size = self._library.get_vocab_size(with_added_tokens=True)
         known = (padding, *map(self._library.token_to_id, ("[PAD]", "<pad>")))
         self.padding = next((place for place in known if place is not None), 0)
-        empty = self._library.encode(prefix.strip(), add_special_tokens=special)
         # The prefix stands between the special tokens of the start and those of the end.
         middle = [k for k, flag in enumerate(empty.special_tokens_mask) if not flag]
-        marked = self._library.encode("a", add_special_tokens=special).special_tokens_mask
-        behind = middle[-1] + 1 if middle else marked.index(0)
+        behind = middle[-1] + 1 if middle else [*marked, 0].index(0)
         self.begin, self.end = tuple(empty.ids[:behind]), tuple(empty.ids[behind:])
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
@@ -274,7 +278,7 @@ def unigram_tokenizer(
     try:
         library = Library(models.Unigram(vocabulary, unknown, False))
     except Exception as error:  # the library raises the bare class
-        raise ValueError(f"no vocabulary ({' '.join(str(error).split())[:120]})") from None
+        raise ValueError(f"no vocabulary ({reason(error, 120)})") from None
     library.pre_tokenizer = pre_tokenizers.Metaspace()
     first, last = vocabulary[begin][0], vocabulary[end][0]
     library.post_processor = processors.TemplateProcessing(
@@ -300,4 +304,4 @@ def tokenizer_from_json(content: str) -> Tokenizer:
         stored = json.loads(content)
         return kinds[stored["kind"]](stored)
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"not a stored tokenizer ({' '.join(str(error).split())[:120]})") from None
+        raise ValueError(f"not a stored tokenizer ({reason(error, 120)})") from None

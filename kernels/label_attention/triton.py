@@ -157,13 +157,12 @@ def slopes_kernel(
 
 def _flags(h: Tensor, labels: int, mask: Tensor | None) -> dict[str, int]:
     """Sizes of the tiles; products need 16 rows and columns."""
-    single = h.dtype == torch.float32  # three products in place of one: half the registers
-    most = 32 if single else 64
+    single = h.dtype == torch.float32  # three products in place of one: more registers
     return {
         "MASKED": mask is not None,
-        "LABELS": min(most, power_of_two(labels)),
-        "TOKENS": most,
-        "WIDTH": min(most, power_of_two(h.shape[2])),
+        "LABELS": min(64, power_of_two(labels)),
+        "TOKENS": 32 if single else 64,
+        "WIDTH": min(16 if single else 64, power_of_two(h.shape[2])),
         "num_warps": 4,
         "num_stages": 2 if single else 3,
     }

@@ -86,6 +86,8 @@ def read_e5(path: str | Path) -> E5Weights:
     try:
         version, *counts, epsilon, block = fields.numbers("<I7ifi")
         sizes = [int(count) for count in counts]
+        if min(sizes) < 1:
+            raise ValueError(f"sizes of {sizes}")
         if (version, block) != (VERSION, BLOCK):
             raise ValueError(
                 f"version {version} with blocks of {block}; {VERSION}, {BLOCK} is read"

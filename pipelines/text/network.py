@@ -14,9 +14,12 @@ from ...base.errors import InputError
 from ...data.texts.tokens import Tokenizer, batch_of, windows
 from ...data.texts.words import WordTokenizer
 from ...models.text.attention import AttentionTexts, HybridTexts, ScaledTexts
+from ...models.text.cross import CrossTexts
 from ...models.text.encoder import StaticEncoder, TextEncoder, build_text_encoder, mean_vector
 from ...models.text.label_attention import LabelAttention
 from ...models.text.linear import LinearTexts
+from ...models.text.losses import TextLoss
+from ...models.text.sources import SourceLinearTexts, SourcesTexts
 from ..engine.mechanisms import mechanism_options
 from .coding import description_texts
 from .encoders import OpenedEncoder, open_encoder
@@ -27,6 +30,7 @@ from .spec import EncoderFacts, TextSpec
 AUTO, NONE = "auto", "none"
 OF_AUTO = "wordllama-256"
 PART = 64  # texts that are encoded at once
+HIDE_SOURCE = 0.1  # share of texts whose source is hidden in training
 
 
 def encoder_of(options: TextOptions, texts: Sequence[str]) -> tuple[EncoderFacts, Tokenizer]:
@@ -81,31 +85,64 @@ def _token_options(options: TextOptions, vocabulary: int, width: int) -> dict[st
 
 
 def build(options: TextOptions, spec: TextSpec) -> nn.Module:
-    """The untrained model, which knows its goal. Raises ValueError for options that do not fit
+    """The untrained model, which holds its loss. Raises ValueError for options that do not fit
     together.
     """
     model = _built(options, spec)
-    model.goal = spec.goal  # pyright: ignore[reportArgumentType]
+    counts = torch.tensor(spec.counts)
+    model.objective = TextLoss(spec.goal, options.imbalance, counts, spec.input["training_texts"])
     return model
 
 
 def _built(options: TextOptions, spec: TextSpec) -> nn.Module:
     if options.model == "sparse":
-        return ScaledTexts(empty_linear(spec), spec.outputs)
+        return ScaledTexts(empty_linear(spec, by_source=spec.by_source), spec.outputs)
     assert spec.encoder is not None
     encoder = build_text_encoder(spec.encoder["form"], spec.encoder["options"])
     window = spec.encoder["window"]
+    if options.model == "cross":
+        return CrossTexts(
+            encoder,
+            outputs=spec.outputs,
+            table=spec.table_width,
+            queries=options.queries,
+            heads=options.heads,
+            attention=options.attention,
+            attention_options=mechanism_options(options),
+            direction=options.direction,
+            dropout=options.dropout,
+            linear=empty_linear(spec, by_source=spec.by_source),
+        )
+    if options.model == "sources":
+        return SourcesTexts(
+            encoder,
+            outputs=spec.outputs,
+            sources=len(spec.sources),
+            table=spec.table_width,
+            prototypes=options.prototypes,
+            heads=options.heads,
+            attention=options.attention,
+            attention_options=mechanism_options(options),
+            quality=spec.table_width,
+            dropout=options.dropout,
+            hide_source=HIDE_SOURCE,
+            linear=empty_linear(spec, by_source=spec.by_source),
+        )
     described = encoder.width if options.label_texts is not None else None
     head = LabelAttention(encoder.width, spec.outputs, descriptions=described)
     network = AttentionTexts(encoder, head, window=window, dropout=options.dropout)
     if options.model == "hybrid":
-        return HybridTexts(empty_linear(spec), network)
+        nn.init.zeros_(head.weight)  # it begins as the linear model
+        return HybridTexts(empty_linear(spec, by_source=spec.by_source), network)
     return network
 
 
-def empty_linear(spec: TextSpec) -> LinearTexts:
-    """A linear model, not fitted."""
-    return LinearTexts(spec.terms, spec.outputs, spec.table_width)
+def empty_linear(spec: TextSpec, *, by_source: bool) -> LinearTexts:
+    """A linear model, not fitted. by_source: whether sources have weights of their own."""
+    sizes = spec.terms, spec.outputs, spec.table_width
+    if by_source:
+        return SourceLinearTexts(*sizes, sources=len(spec.sources))
+    return LinearTexts(*sizes)
 
 
 def set_linear(model: LinearTexts, fitted: LinearFit) -> LinearTexts:
@@ -113,23 +150,32 @@ def set_linear(model: LinearTexts, fitted: LinearFit) -> LinearTexts:
     model.weight = torch.from_numpy(fitted.weight)
     model.table_weight = torch.from_numpy(fitted.table_weight)
     model.bias = torch.from_numpy(fitted.bias)
+    if isinstance(model, SourceLinearTexts):
+        assert fitted.sources is not None
+        deviation, of_table, scale, bias = map(torch.from_numpy, fitted.sources)
+        model.deviation, model.table_deviation = deviation, of_table
+        model.scale, model.source_bias = scale, bias
     return model
 
 
 def load_initial(model: nn.Module, options: TextOptions, spec: TextSpec) -> None:
     """The weights of the encoder, the linear model, and the descriptions of the labels."""
-    if isinstance(model, HybridTexts | ScaledTexts):
+    linear = getattr(model, "linear", None)
+    if isinstance(linear, LinearTexts):
         assert spec.fitted is not None
-        set_linear(model.linear, spec.fitted)
+        set_linear(linear, spec.fitted)
+    if isinstance(model, SourcesTexts) and isinstance(linear, SourceLinearTexts):
+        model.scale.copy_(linear.scale)
     network = model.network if isinstance(model, HybridTexts) else model
-    if not isinstance(network, AttentionTexts) or spec.encoder is None:
+    encoder = getattr(network, "encoder", None)
+    if not isinstance(encoder, TextEncoder) or spec.encoder is None:
         return
     opened = None
     if spec.encoder["weights"] != NONE:
         opened = open_encoder(spec.encoder["weights"])
-        _load_encoder(network.encoder, opened.encoder)
-        network.encoder.tune(options.tune)
-    if options.label_texts is not None:
+        _load_encoder(encoder, opened.encoder)
+        encoder.tune(options.tune)
+    if options.label_texts is not None and isinstance(network, AttentionTexts):
         if opened is None:
             raise InputError("--label-texts: needs an encoder with --weights to read them")
         vectors = text_vectors(opened, description_texts(options.label_texts, spec.labels))

@@ -5,11 +5,19 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ...base.errors import InputError
-from ..engine.command_line.checks import check_least, check_shares, flag, is_of_a_run, refuse_unread
+from ..engine.command_line.checks import (
+    check_least,
+    check_shares,
+    check_unread,
+    flag,
+    is_of_a_run,
+    refuse_unread,
+)
 from ..engine.mechanisms import check_mixing
 from ..engine.options import EvaluateOptions, MixingOptions, PredictOptions
 from ..engine.search_space import Choices, Range, Space
 
+BERTS = ("all-minilm-l6-v2", "multilingual-e5-small")  # weights of whole networks
 NETWORKS = ("hybrid", "attention", "cross", "sources")  # models with an encoder of tokens
 FITS, WHY = ("any tokens", "sequence"), "the tokens are the words of a text"
 READ_BY: Mapping[str, Sequence[str]] = {
@@ -91,7 +99,7 @@ class TextOptions(MixingOptions):
     tune: Literal["all", "last", "none"] = "all"
     """What of an encoder with weights a training changes: all, the last layer, or none."""
     width: int = 96
-    """Width of the token vectors; of an encoder with weights, its own."""
+    """Width of the token vectors with --weights none; those with weights have their own."""
     layers: int = 0
     """Layers that mix the tokens before the labels read them."""
     heads: int = 4
@@ -114,10 +122,10 @@ class TextOptions(MixingOptions):
     """Who asks: the row of the table reads the text, or the words read the row."""
     prototypes: int = 16
     """Vectors that stand for a source when the others read it."""
-    imbalance: Literal["none", "weights", "focal", "asymmetric", "adjust"] = "none"
-    """How rare labels are helped in the loss of the network: positives weighted by the inverse of
-    their frequency (weights), less weight for what is easy (focal), for easy absent labels alone
-    (asymmetric), or logits adjusted by the labels' frequency (adjust).
+    imbalance: Literal["none", "pos-weight", "focal", "asymmetric", "logit-adjust"] = "none"
+    """How rare labels are helped in the loss of the network: weighted by the inverse of their
+    frequency (pos-weight), less weight for what is easy (focal), for easy absent labels alone
+    (asymmetric), or logits adjusted by the labels' frequency (logit-adjust).
     """
     unlabelled: bool = False
     """A missing label may only have been forgotten: probabilities are raised by the share of labels
@@ -211,4 +219,12 @@ def check(options: object) -> None:
     if options.label_columns and options.goal not in ("auto", "labels"):
         raise InputError(f"--goal {options.goal}: --label-columns are labels")
     refuse_unread(options, READ_BY, (options.model,))
+    if options.weights in BERTS:
+        reader = "--weights none or wordllama-256"
+        check_unread(options, ("layers", "heads", "attention", "attention_options", "ffn"), reader)
+    if options.weights != "none":
+        check_unread(options, ("width",), "--weights none")
+    if not options.layers and options.model in ("hybrid", "attention"):
+        mixing = ("heads", "attention", "attention_options", "ffn")
+        check_unread(options, mixing, "--layers 1 or more")
     check_mixing(options, fits=FITS, why=WHY)

@@ -10,12 +10,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...data.texts.generate import write_sample_texts
-from ...data.texts.labels import Goal
-from ...models.text.attention import HybridTexts, ScaledTexts
+from ...models.text.losses import TextLoss
 from ..engine.pipeline import (
     Batch,
     Calibration,
@@ -76,19 +74,13 @@ class TextPipeline(Pipeline[TextOptions, TextSpec, TextPredictOptions, TextPart,
             logits: Tensor = call_method(model, "corrected", batch["base"], *inputs)
         else:
             logits = model(*inputs)
-        return text_loss(logits, batch["truth"], self.goal_of(model), options)
-
-    @staticmethod
-    def goal_of(model: nn.Module) -> Goal:
-        """What a model predicts, which its builder wrote into it."""
-        goal: Goal = plain_model(model).goal  # pyright: ignore[reportAssignmentType]
-        return goal
+        return objective_of(model)(logits, batch["truth"])
 
     def validate(
         self, model: nn.Module, batches: Iterable[Batch], options: TextOptions
     ) -> dict[str, float]:
         """The loss of the validation part, and the share of texts whose first label is right."""
-        goal, rows = self.goal_of(model), []
+        goal, rows = objective_of(model).goal, []
         for batch in batches:
             logits = model(*inputs_of(batch)).double().cpu().numpy()
             truth = batch["truth"].cpu().numpy()
@@ -156,12 +148,14 @@ class TextPipeline(Pipeline[TextOptions, TextSpec, TextPredictOptions, TextPart,
         """Four texts of one window; how many texts, tokens and terms there are is free."""
         part = splits.test
         batch = part.coded.inputs(range(min(4, len(part))), part.padding)
-        texts = torch.export.Dim("texts", min=2)
-        tokens, terms = torch.export.Dim("tokens", min=2), torch.export.Dim("terms", min=2)
-        window = None if splits.spec.encoder is None else splits.spec.encoder["window"]
-        for name in ("tokens", "mask"):
-            batch[name] = batch[name][:, :window]
-        free = [{0: texts, 1: tokens}] * 2 + [{0: texts, 1: terms}] * 2 + [{0: texts}] * 2
+        texts, terms = torch.export.Dim("texts", min=2), torch.export.Dim("terms", min=2)
+        of_tokens: dict[int, object] = {0: texts}
+        if splits.spec.encoder is not None:
+            window = splits.spec.encoder["window"]
+            of_tokens[1] = torch.export.Dim("tokens", min=2, max=window)
+            for name in ("tokens", "mask"):
+                batch[name] = batch[name][:, :window]
+        free = [of_tokens] * 2 + [{0: texts, 1: terms}] * 2 + [{0: texts}] * 2
         return inputs_of(batch), free
 
     def list_items(self, options: TextPredictOptions, spec: TextSpec) -> Sequence[TextItem]:
@@ -190,11 +184,8 @@ class TextPipeline(Pipeline[TextOptions, TextSpec, TextPredictOptions, TextPart,
         return predict_parts(model, items, context)
 
 
-def text_loss(logits: Tensor, truth: Tensor, goal: Goal, options: TextOptions) -> Tensor:
-    """Cross-entropy of a class, binary cross-entropy of labels, squared error of a number."""
-    logits = logits.float()
-    if goal == "class":
-        return F.cross_entropy(logits, truth)
-    if goal == "number":
-        return F.mse_loss(logits, truth)
-    return F.binary_cross_entropy_with_logits(logits, truth)
+def objective_of(model: nn.Module) -> TextLoss:
+    """The loss that a model was built with."""
+    objective = plain_model(model).objective
+    assert isinstance(objective, TextLoss)
+    return objective

@@ -17,6 +17,7 @@ class InputFacts(TypedDict):
     """What the model was trained on, as the run's card says it."""
 
     texts: int
+    training_texts: int
     labels: int
     sources: list[str]
     languages: list[str]
@@ -62,6 +63,7 @@ class TextSpec(Spec):
     encoder     the encoder of tokens; none where the model has none
     most_tokens tokens of a text that it reads
     files       whether each text of the training was a file of its own
+    by_source   whether sources have weights of their own in the linear part of the model
     fitted      the linear model of the training part, before it is stored
     """
 
@@ -82,6 +84,7 @@ class TextSpec(Spec):
     encoder: EncoderFacts | None
     most_tokens: int
     files: bool
+    by_source: bool = False
     fitted: LinearFit | None = field(default=None, metadata={"saved": False})
 
     @property

@@ -3,16 +3,16 @@
 Every fitted object is a few arrays (`arrays`, and back by `from_arrays`) and maps logits to logits
 (`apply`), label by label and rising, so that a label ranks the texts as before.
 
-    class              form                                     contributions to a logit stay a sum
-    AffineCalibration  slope_k z + shift_k: Platt, temperature  yes: each times slope_k, bias + shift_k
-    IsotonicCalibration  steps joined by lines, flat parts      no, and texts on a flat part tie
-    PositiveUnlabelled   log p - log(c_k - p), p = sigmoid(z)   no
+    class                form                                  contributions to a logit stay a sum
+    AffineCalibration    slope_k z + shift_k                   yes, each times slope_k
+    IsotonicCalibration  points joined by lines, flat parts    no, and texts on a flat part tie
+    PositiveUnlabelled   log p - log(c_k - p), p = sigmoid(z)  no
 
 Shapes: see the package; P points of all curves of an isotonic calibration."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Self
 
@@ -22,8 +22,9 @@ from scipy.special import expit, log_expit, logit
 from .shapes import checked, checked_groups, folds_of
 
 LEAST_SLOPE = 0.05  # so that a label never ranks the texts the other way round
-PRIORS = (0.3, 1.0, 3.0, 10.0, 100.0)  # penalties that cross-validation chooses from
+PRIORS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # penalties that cross-validation chooses from
 STEPS = 50  # of Newton's method
+HALVINGS = 30  # of a step of it
 TEXTS_OF_A_CURVE = 30  # true and false ones each, below which a label has no isotonic curve
 MOST_SHARE = 1 - 1e-6  # of c, that a probability of positive-unlabelled data may reach
 PRIOR_TEXTS = 10.0  # what the common c of Elkan and Noto counts
@@ -143,7 +144,7 @@ def fit_platt(
         return AffineCalibration(np.ones(labels), np.zeros(labels))
     if penalty is None:
         penalty = _best_penalty(truth, logits, member, folds, seed)
-    return AffineCalibration(*_platt(truth, logits, penalty))
+    return AffineCalibration(*_platt(truth, logits, penalty, _common(truth, logits)))
 
 
 def fit_isotonic(
@@ -169,8 +170,10 @@ def fit_isotonic(
         share = curve.y_thresholds_.clip(half, 1 - half)
         points.append((curve.X_thresholds_, logit(share)))
     starts = np.cumsum([0, *(len(first) for first, _ in points)])
-    columns = [np.concatenate([*column, np.zeros(0)]) for column in zip(*points, strict=True)]
-    return IsotonicCalibration(*(columns or [np.zeros(0)] * 2), starts, platt.slope, platt.shift)
+    points_in, points_out = (
+        np.concatenate([np.zeros(0), *(pair[side] for pair in points)]) for side in (0, 1)
+    )
+    return IsotonicCalibration(points_in, points_out, starts, platt.slope, platt.shift)
 
 
 def fit_positive_unlabelled(
@@ -179,8 +182,10 @@ def fit_positive_unlabelled(
     """c of Elkan and Noto (2008): the mean probability of the texts of this (validation) part that
     are labelled, drawn towards that of all labels as if `prior_texts` further texts had it.
 
-    The correction is right where which texts are labelled depends on the label alone, and
-    sigmoid(logits) is how often texts are labelled: calibrate first. Raises ValueError for shapes
+    The correction is right where which texts are labelled depends on the label alone,
+    sigmoid(logits) is how often texts are labelled (calibrate first), and the model is sure of the
+    texts that truly have the label. Where it cannot be, c is too low and what comes out too high:
+    then it is an upper bound. Raises ValueError for shapes
     that do not fit."""
     truth, logits = checked("fit_positive_unlabelled", truth, logits)
     if prior_texts < 0:
@@ -210,20 +215,24 @@ def _best_penalty(
     for rows, held in folds_of(member, folds, seed):
         if not truth[rows].any() or truth[rows].all():
             continue
+        common = _common(truth[rows], logits[rows])
         for i, penalty in enumerate(penalties):
-            slope, shift = _platt(truth[rows], logits[rows], penalty)
+            slope, shift = _platt(truth[rows], logits[rows], penalty, common)
             totals[i] += _losses(truth[held], logits[held] * slope + shift).sum()
     # Without folds all totals are 0: then the strongest.
     return penalties[int(np.flatnonzero(totals <= totals.min())[-1])]
 
 
+def _common(truth: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """Slope and shift (2, 1) of all pairs; a weak pull to 1 and 0 where they can be told apart."""
+    identity = np.array([[1.0], [0.0]])
+    return _newton(truth.reshape(-1, 1), logits.reshape(-1, 1), identity, 1e-2)
+
+
 def _platt(
-    truth: np.ndarray, logits: np.ndarray, penalty: float
+    truth: np.ndarray, logits: np.ndarray, penalty: float, common: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Slopes and shifts (L,) by Newton's method, of all labels at once."""
-    start = np.array([[1.0], [0.0]])
-    # A weak pull to slope 1 and shift 0 where all pairs together can be told apart.
-    common = _newton(truth.reshape(-1, 1), logits.reshape(-1, 1), start, 1e-2)
+    """Slopes and shifts (L,) of all labels."""
     slope, shift = _newton(truth, logits, np.repeat(common, truth.shape[1], 1), penalty)
     return slope, shift
 
@@ -254,18 +263,29 @@ def _newton(
         # At the least slope only the shift can move.
         held = (values[0] <= LEAST_SLOPE) & (step[0] > 0)
         step = np.where(held, np.stack([np.zeros_like(c), gradient[1] / c]), step)
-        length = np.ones_like(current)
-        for _ in range(30):
-            trial = values - length * step
-            trial[0] = trial[0].clip(LEAST_SLOPE)
-            after = objective(trial)
-            if not (worse := after > current).any():
-                break
-            length = np.where(worse, length / 2, length)
-        better = after < current
-        moved = np.abs(np.where(better, trial - values, 0.0)).max(initial=0.0)
-        values = np.where(better, trial, values)
-        current = np.where(better, after, current)
-        if moved < 1e-9:
+        before = values
+        values, current = _descend(objective, values, step, current)
+        if np.abs(values - before).max(initial=0.0) < 1e-7:
             break
     return values
+
+
+def _descend(
+    objective: Callable[[np.ndarray], np.ndarray],
+    values: np.ndarray,
+    step: np.ndarray,
+    current: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Values (2, L) less as much of the step as raises the objective (L,) of no label, and the
+    objective there."""
+    length = np.ones_like(current)
+    trial, after, worse = values, current, np.ones_like(current, bool)
+    for _ in range(HALVINGS):
+        trial = values - length * step
+        trial[0] = trial[0].clip(LEAST_SLOPE)
+        after = objective(trial)
+        worse = after > current * (1 + 1e-12)
+        if not worse.any():
+            break
+        length = np.where(worse, length / 2, length)
+    return np.where(worse, values, trial), np.where(worse, current, after)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..bootstrap import DRAWS, Groups, Interval, bootstrap_intervals
+from ..classification import equal_width_bins
 from .shapes import checked
 
 BUCKETS = ("rare", "medium", "frequent")
@@ -42,12 +43,7 @@ def decision_scores(truth: np.ndarray, called: np.ndarray) -> dict[str, float]:
 
 
 def decision_bootstrap(
-    truth: np.ndarray,
-    called: np.ndarray,
-    groups: Groups,
-    *,
-    draws: int = DRAWS,
-    seed: int = 0,
+    truth: np.ndarray, called: np.ndarray, groups: Groups, *, draws: int = DRAWS, seed: int = 0
 ) -> dict[str, Interval]:
     """95 % percentile intervals of `decision_scores`, entire groups drawn with replacement."""
     return bootstrap_intervals(
@@ -61,9 +57,11 @@ def weighted_decisions(
     """The scores of `decision_scores` for each row of weights (R, N), each (R,)."""
     truth, called = _checked_calls("decision_scores", truth, called)
     counts = [weights @ kind.astype(np.float64) for kind in (truth & called, called, truth)]
-    by_label = _rates(*counts)
-    micro = _rates(*(count.sum(1, keepdims=True) for count in counts))
-    by_text = _rates(*(kind.sum(1).astype(float) for kind in (truth & called, called, truth)))
+    by_label = rates_of_counts(*counts)
+    micro = rates_of_counts(*(count.sum(1, keepdims=True) for count in counts))
+    by_text = rates_of_counts(
+        *(kind.sum(1).astype(float) for kind in (truth & called, called, truth))
+    )
     total = weights.sum(1)
     results = {}
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -95,7 +93,7 @@ def label_decisions(truth: np.ndarray, called: np.ndarray) -> LabelDecisions:
     """Precision, recall and F1 label by label. Raises ValueError for shapes that do not fit."""
     truth, called = _checked_calls("label_decisions", truth, called)
     counts = [kind.sum(0) for kind in (truth & called, called, truth)]
-    rates = _rates(*(count.astype(np.float64) for count in counts))
+    rates = rates_of_counts(*(count.astype(np.float64) for count in counts))
     return LabelDecisions(rates["precision"], rates["recall"], rates["f1"], counts[2], counts[1])
 
 
@@ -172,9 +170,7 @@ class FrequencyBuckets:
         return np.flatnonzero(self.bucket == BUCKETS.index(name))
 
 
-def frequency_buckets(
-    counts: np.ndarray, edges: tuple[int, int] | None = None
-) -> FrequencyBuckets:
+def frequency_buckets(counts: np.ndarray, edges: tuple[int, int] | None = None) -> FrequencyBuckets:
     """Labels in three buckets by their counts (L,) in the training part; by default thirds of the
     labels, of which equal counts are never divided.
 
@@ -224,7 +220,7 @@ def label_reliability(
     if bins < 1:
         raise ValueError(f"label_reliability: bins = {bins} must be at least 1")
     labels = truth.shape[1]
-    place = _bins(probability, bins) + np.arange(labels) * bins
+    place = equal_width_bins(probability, bins) + np.arange(labels) * bins
     count, confidence, hits = (
         np.bincount(place.ravel(), values, labels * bins).reshape(labels, bins)
         for values in (None, probability.ravel(), truth.ravel().astype(np.float64))
@@ -249,19 +245,17 @@ def weighted_calibration_error(
     """`overall_error` of `label_reliability` for each row of weights (R, N): (R,)."""
     truth, probability = checked("weighted_calibration_error", truth, probability)
     texts, labels = truth.shape
-    place = _bins(probability, bins) + np.arange(texts)[:, None] * bins
+    place = equal_width_bins(probability, bins) + np.arange(texts)[:, None] * bins
     gap = np.bincount(place.ravel(), (truth - probability).ravel(), texts * bins)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.abs(weights @ gap.reshape(texts, bins)).sum(1) / (weights.sum(1) * labels)
 
 
-def _bins(probability: np.ndarray, bins: int) -> np.ndarray:
-    return np.clip(np.ceil(probability * bins).astype(np.int64) - 1, 0, bins - 1)
-
-
-def _rates(hits: np.ndarray, called: np.ndarray, true: np.ndarray) -> dict[str, np.ndarray]:
-    """Precision, recall and F1 of counts; 0 / 0 is 0 where something is true or called, else
-    NaN."""
+def rates_of_counts(
+    hits: np.ndarray, called: np.ndarray, true: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Precision, recall and F1 of counts of any one shape; 0 / 0 is 0 where something is true or
+    called, else NaN."""
     counts = ((hits, called), (hits, true), (2 * hits, called + true))
     either = called + true > 0
     return {

@@ -141,6 +141,18 @@ def test_padding_changes_nothing_whatever_it_holds() -> None:
     assert contributions[..., 7:].eq(0).all()
 
 
+def test_absent_tokens_between_others_may_hold_anything() -> None:
+    inputs, mask = random_inputs(), some_absent(3, 7)
+    h, *of_labels = inputs
+    out = label_attention(*inputs, mask=mask)
+    spoilt = h.detach().masked_fill(~mask[..., None], torch.nan).requires_grad_()
+    spoilt_out = label_attention(spoilt, *of_labels, mask=mask)
+    torch.testing.assert_close(spoilt_out, out)
+    slope = torch.randn_like(out)
+    expected = gradients(out, inputs, slope)
+    torch.testing.assert_close(gradients(spoilt_out, (spoilt, *of_labels), slope), expected)
+
+
 def test_a_sample_without_tokens_gives_the_bias_and_no_gradient() -> None:
     inputs = random_inputs()
     mask = torch.zeros(3, 7, dtype=torch.bool)
