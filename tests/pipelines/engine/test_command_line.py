@@ -105,10 +105,17 @@ def test_verb_and_task_in_the_wrong_order_are_put_right(headwise) -> None:
     assert headwise("crossval", "wsi", "--data", "x")[1][0].endswith("`headwise wsi crossval`?")
 
 
-def test_verbs_of_two_words_are_listed_matched_and_put_right(headwise, capfd) -> None:
-    assert headwise("text", "topics")[0] == 0
-    listed = [line.split("  ")[1] for line in capsys.readouterr().out.splitlines() if "  " in line]
-    assert listed == ["topics fit", "topics evaluate", "topics tasks", "topics agreement"]
+def test_verbs_that_begin_with_the_same_word_are_listed_by_it(capsys) -> None:
+    for words in (["text", "topics"], ["text", "topics", "--help"]):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(words)
+        assert stop.value.code == 0
+        lines = capsys.readouterr().out.splitlines()
+        listed = [line.strip().split("  ")[0] for line in lines if line.startswith("  ")]
+        assert listed == ["topics fit", "topics evaluate", "topics tasks", "topics agreement"]
+
+
+def test_verbs_of_two_words_are_matched_and_put_right(headwise) -> None:
     assert headwise("text", "topics", "agrement") == (
         2,
         ["headwise: no verb of text topics 'agrement'; did you mean agreement?"],
