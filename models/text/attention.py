@@ -16,8 +16,8 @@ from .linear import LinearTexts
 
 
 class Contributions(NamedTuple):
-    """What makes up the logits (B, L): of each token (B, L, N), of each counted feature (B, L, F), of
-    the table (B, L), and the bias, (L,) or (B, L). They sum to the logits.
+    """What makes up the logits (B, L): of each token (B, L, N), of each counted feature (B, L, F),
+    of the table (B, L), and the bias, (L,) or (B, L). They sum to the logits.
     """
 
     logits: Tensor

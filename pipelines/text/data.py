@@ -29,10 +29,12 @@ from .coding import CodedTexts, TextCoder, learn_columns, load_coder
 from .linear import LinearFit, Rows, best_linear, fit_linear
 from .network import encoder_of
 from .options import NETWORKS, TextOptions
-from .spec import InputFacts, TextSpec
+from .spec import EncoderFacts, InputFacts, TextSpec
+from .vectors import learn_vectors
 
 SHORT = 30  # words in the middle text below which pieces of words are counted as well
 MOST_NUMBERS = 1 << 26  # terms times labels of the linear model
+READS_WINDOWS = ("hybrid", "attention")  # models that read several windows of a text
 ON_BASE = ("hybrid", "sparse", "cross", "sources")  # models on top of the linear one
 
 
@@ -79,9 +81,7 @@ class TextPart:
     def rows(self) -> Rows:
         """What linear models are fitted to."""
         coded, sources = self.coded, self.sources
-        return Rows(
-            coded.counted, coded.table, self.truth, self.groups, coded.source, sources
-        )
+        return Rows(coded.counted, coded.table, self.truth, self.groups, coded.source, sources)
 
 
 def reading_of(options: TextOptions) -> TextReading:
@@ -336,10 +336,18 @@ def _learn(
         pieces=pieces,
         terms=len(terms.terms),
         encoder=facts,
-        most_tokens=options.most_tokens,
+        most_tokens=_most_tokens(options, facts),
+        vectors=None if options.vectors == "none" else learn_vectors(options.vectors, train.texts),
         files=table.files,
     )
     return spec, terms, tokenizer
+
+
+def _most_tokens(options: TextOptions, encoder: EncoderFacts | None) -> int:
+    """Tokens of a text that the network reads: of several windows only where it can."""
+    if encoder is None or options.model in READS_WINDOWS:
+        return options.most_tokens
+    return min(options.most_tokens, encoder["window"])
 
 
 def _label_names(

@@ -123,7 +123,7 @@ def _built(options: TextOptions, spec: TextSpec) -> nn.Module:
             heads=options.heads,
             attention=options.attention,
             attention_options=mechanism_options(options),
-            quality=spec.table_width,
+            quality=spec.own_table_width,
             dropout=options.dropout,
             hide_source=HIDE_SOURCE,
             linear=empty_linear(spec, by_source=spec.by_source),
