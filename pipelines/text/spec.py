@@ -24,8 +24,8 @@ class InputFacts(TypedDict):
 
 
 class EncoderFacts(TypedDict):
-    """An encoder of tokens: the name of its weights ("none": from scratch), how it is built, and the
-    most tokens that it takes at once.
+    """An encoder of tokens: the name of its weights ("none": from scratch), how it is built, and
+    the most tokens that it takes at once.
     """
 
     weights: str
@@ -36,11 +36,12 @@ class EncoderFacts(TypedDict):
 
 class TableColumn(TypedDict):
     """A further column that the model sees: a number, scaled by mean and deviation, or one of some
-    words, each of which is a number of its own.
+    words, each of which is a number of its own; comma: whether numbers have a decimal comma.
     """
 
     name: str
     kind: Literal["number", "words"]
+    comma: bool
     mean: float
     deviation: float
     words: list[str]
