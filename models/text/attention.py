@@ -16,8 +16,8 @@ from .linear import LinearTexts
 
 
 class Contributions(NamedTuple):
-    """What makes up the logits (B, L): of each token (B, L, N), of each counted feature (B, L, F), of
-    the table (B, L), and the bias (L,). They sum to the logits.
+    """What makes up the logits (B, L): of each token (B, L, N), of each counted feature (B, L, F),
+    of the table (B, L), and the bias, (L,) or (B, L). They sum to the logits.
     """
 
     logits: Tensor
@@ -188,11 +188,10 @@ def linear_contributions(
     source: Tensor,
 ) -> Contributions:
     """What each counted feature adds to each logit of a linear model."""
-    by_feature = (model.weight[features] * amounts[..., None]).transpose(1, 2)
-    of_table = table @ model.table_weight
-    logits = by_feature.sum(2) + of_table + model.bias
+    by_feature, of_table, bias = model.parts(features, amounts, table, source)
+    logits = by_feature.sum(1) + of_table + bias
     nothing = logits.new_zeros(*logits.shape, tokens.shape[1])
-    return Contributions(logits, nothing, by_feature, of_table, model.bias)
+    return Contributions(logits, nothing, by_feature.mT, of_table, bias)
 
 
 def added(first: Contributions, second: Contributions) -> Contributions:

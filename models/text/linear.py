@@ -72,6 +72,16 @@ class LinearTexts(nn.Module):
         words = F.embedding_bag(features, self.weight, mode="sum", per_sample_weights=amounts)
         return words + table @ self.table_weight + self.bias
 
+    def parts(
+        self, features: Tensor, amounts: Tensor, table: Tensor, source: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What the logits are the sum of: of each feature (B, F, L), of the table (B, L), and the
+        bias (B, L).
+        """
+        by_feature = self.weight[features] * amounts[..., None]
+        of_table = table @ self.table_weight
+        return by_feature, of_table, self.bias.expand_as(of_table)
+
 
 class BlendedTexts(nn.Module):
     """A weighted sum of the logits of two models, with a weight of each for every output: logits =

@@ -93,6 +93,24 @@ class SourceLinearTexts(LinearTexts):
         of_table = torch.einsum("bt,btl->bl", table, self.table_deviation[source])
         return scale * (shared + known * (words + of_table)) + bias
 
+    def parts(
+        self, features: Tensor, amounts: Tensor, table: Tensor, source: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As of `LinearTexts`, with what the source of the text has otherwise."""
+        by_feature, of_table, bias = super().parts(features, amounts, table, source)
+        scale = self.scale[source]
+        known = (source < self.sources).to(amounts.dtype)
+        place = source.clamp(max=self.sources - 1)
+        own = self.deviation[features + place[:, None] * self.features]
+        by_feature = by_feature + own * (amounts * known[:, None])[..., None]
+        own_table = torch.einsum("bt,btl->bl", table, self.table_deviation[place])
+        of_table = of_table + known[:, None] * own_table
+        return (
+            by_feature * scale[:, None],
+            of_table * scale,
+            bias * scale + self.source_bias[source],
+        )
+
     def place(self, joint: Tensor, bias: Tensor, share: float) -> None:
         """Take the weights of one linear model of all sources, fitted to rows [x, share x of source
         0, ..., share x of source K - 1], where x are the counted features and the table, and x of

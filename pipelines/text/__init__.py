@@ -6,13 +6,13 @@ from ..engine.options import ExportOptions
 from ..engine.task import Task, Verb
 from ..engine.tune_options import tune_options
 from .options import TextEvaluateOptions, TextOptions, TextPredictOptions, check
+from .verbs.options_judge import JudgeOptions, SummariseOptions
 from .verbs.options_topics import (
     TopicAgreementOptions,
     TopicEvaluateOptions,
     TopicFitOptions,
     TopicTaskOptions,
 )
-from .verbs.options_judge import JudgeOptions, SummariseOptions
 
 TASK = Task(
     name="text",

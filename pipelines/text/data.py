@@ -25,14 +25,16 @@ from ...data.texts.words import word_spans
 from ..engine.pipeline import Member, Splits
 from ..engine.training.order import mix
 from .coding import CodedTexts, TextCoder, learn_columns, load_coder
-from .linear import LinearFit, Rows, fit_linear
+from .linear import LinearFit, Rows, best_linear, fit_linear
 from .network import encoder_of
 from .options import NETWORKS, TextOptions
 from .parts import check_equal_texts, groups_of, split, without_rare_classes
-from .spec import InputFacts, TextSpec
+from .spec import EncoderFacts, InputFacts, TextSpec
+from .vectors import learn_vectors
 
 SHORT = 30  # words in the middle text below which pieces of words are counted as well
 MOST_NUMBERS = 1 << 26  # terms times labels of the linear model
+READS_WINDOWS = ("hybrid", "attention")  # models that read several windows of a text
 ON_BASE = ("hybrid", "sparse", "cross", "sources")  # models on top of the linear one
 
 
@@ -41,7 +43,8 @@ class TextPart:
 
     table: as they were read; coded: as the models see them; truth: float32 (n, L), 0 and 1 of
     labels and classes, the scaled number; groups: int64 (n,); base: float32 (n, L), logits of the
-    linear model of others, of a training part whose model corrects them; else (0, L).
+    linear model of others, of a training part whose model corrects them; else (0, L); padding: the
+    id that fills up a batch; sources: how many the training part has.
     """
 
     def __init__(
@@ -51,10 +54,11 @@ class TextPart:
         truth: np.ndarray,
         groups: np.ndarray,
         padding: int,
+        sources: int,
         base: np.ndarray | None = None,
     ) -> None:
         self.table, self.coded, self.truth, self.groups = table, coded, truth, groups
-        self.padding = padding
+        self.padding, self.sources = padding, sources
         self.base = np.zeros((0, truth.shape[1]), np.float32) if base is None else base
 
     def __len__(self) -> int:
@@ -76,7 +80,8 @@ class TextPart:
     @property
     def rows(self) -> Rows:
         """What linear models are fitted to."""
-        return Rows(self.coded.counted, self.coded.table, self.truth, self.groups)
+        coded, sources = self.coded, self.sources
+        return Rows(coded.counted, coded.table, self.truth, self.groups, coded.source, sources)
 
 
 def reading_of(options: TextOptions) -> TextReading:
@@ -121,9 +126,13 @@ def open_new(options: TextOptions) -> Splits[TextSpec, TextPart]:
         part_of(with_rows(table, rows), coder, groups[rows]) for rows in subsets
     )
     if options.model in ON_BASE:
-        fitted = fitted_linear(train_part, validation, spec, options.seed, folds=True)
+        always = options.model == "sources"
+        fitted = fitted_linear(
+            train_part, validation, spec, options.seed, folds=True, always_by_source=always
+        )
         train_part.base = fitted.base
-        spec = replace(spec, fitted=fitted)
+        by_source = fitted.sources is not None
+        spec = replace(spec, fitted=fitted, by_source=by_source)
     parts = {"train": train_part, "validation": validation, "test": test}
     members = {name: _members(part) for name, part in parts.items()}
     return Splits(train_part, validation, test, spec, coder.assets(), members)
@@ -149,19 +158,31 @@ def open_of_run(options: TextOptions, spec: TextSpec, as_test: bool) -> Splits[T
 
 
 def fitted_linear(
-    train: TextPart, validation: TextPart, spec: TextSpec, seed: int, *, folds: bool
+    train: TextPart,
+    validation: TextPart,
+    spec: TextSpec,
+    seed: int,
+    *,
+    folds: bool,
+    always_by_source: bool = False,
 ) -> LinearFit:
     """The linear model of a training part; that of the spec where there is one."""
     if spec.fitted is not None:
         return spec.fitted
-    return fit_linear(train.rows, validation.rows, spec.goal, seed=mix(seed, 5), folds=folds)
+    seed = mix(seed, 5)
+    if always_by_source:
+        return fit_linear(
+            train.rows, validation.rows, spec.goal, seed=seed, folds=folds, by_source=True
+        )
+    return best_linear(train.rows, validation.rows, spec.goal, seed=seed, folds=folds)
 
 
 def part_of(table: TextTable, coder: TextCoder, groups: np.ndarray) -> TextPart:
     """Texts as a data set."""
     assert table.labels is not None
     truth = truth_of(table.labels, coder.spec)
-    return TextPart(table, coder.code(table), truth, groups, coder.padding)
+    sources = len(coder.spec.sources)
+    return TextPart(table, coder.code(table), truth, groups, coder.padding, sources)
 
 
 def truth_of(labels: TextLabels, spec: TextSpec) -> np.ndarray:
@@ -242,10 +263,18 @@ def _learn(
         pieces=pieces,
         terms=len(terms.terms),
         encoder=facts,
-        most_tokens=options.most_tokens,
+        most_tokens=_most_tokens(options, facts),
+        vectors=None if options.vectors == "none" else learn_vectors(options.vectors, train.texts),
         files=table.files,
     )
     return spec, terms, tokenizer
+
+
+def _most_tokens(options: TextOptions, encoder: EncoderFacts | None) -> int:
+    """Tokens of a text that the network reads: of several windows only where it can."""
+    if encoder is None or options.model in READS_WINDOWS:
+        return options.most_tokens
+    return min(options.most_tokens, encoder["window"])
 
 
 def _label_names(

@@ -21,8 +21,8 @@ from ...metrics.agreement import Score
 from ..topics.figures import scores_figure
 from ..topics.pages import as_json, results_folder, terminal_table, with_interval, write_summary
 from ..topics.raters import RatedKind, machine_scores, merged_name, rate_kind, size_correlation
-from .options_topics import CORPUS, NO_VECTORS, TopicAgreementOptions, check_topics
 from ..topics.word_vectors import WordVectors, open_vectors
+from .options_topics import CORPUS, NO_VECTORS, TopicAgreementOptions, check_topics
 
 SCORES, MODELS, ANNOTATORS, PICTURE = "scores.json", "models.csv", "annotators.csv", "models.png"
 EXPLAINED = (

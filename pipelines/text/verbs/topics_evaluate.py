@@ -21,8 +21,8 @@ from ...figures.style import save_png
 from ..topics.figures import scores_figure
 from ..topics.pages import as_json, results_folder, terminal_table, with_interval, write_summary
 from ..topics.scores import TopicScores, corpus_terms, score_topics
-from .options_topics import CORPUS, TopicEvaluateOptions, check_topics
 from ..topics.word_vectors import WordVectors, open_vectors
+from .options_topics import CORPUS, TopicEvaluateOptions, check_topics
 
 SCORES, BY_TOPIC, PICTURE = "scores.json", "by_topic.csv", "scores.png"
 CHANCE = {"intrusion_accuracy": 0.2, "mixing_auc": 0.5}

@@ -31,8 +31,8 @@ from ..topics.models import (
 )
 from ..topics.pages import results_folder, terminal_table, with_interval, write_summary
 from ..topics.scores import TopicScores, corpus_terms, score_topics
-from .options_topics import CORPUS, TopicFitOptions, check_topics
 from ..topics.word_vectors import open_vectors
+from .options_topics import CORPUS, TopicFitOptions, check_topics
 
 TOPICS, DOCUMENTS, PICTURE = "topics.json", "documents.parquet", "topics.png"
 EXCERPT = 160  # letters of a text in the table of texts

@@ -31,8 +31,8 @@ from ...engine.command_line.terminal import say
 from ...engine.inference.output import WRITERS
 from ..topics.pages import ACCOUNT, results_folder, terminal_table
 from ..topics.scores import similarity_of
-from .options_topics import TopicTaskOptions, check_topics
 from ..topics.word_vectors import open_vectors
+from .options_topics import TopicTaskOptions, check_topics
 from .topics_evaluate import read_models
 
 KEY, SHEETS, INSTRUCTIONS = "key.csv", "sheets", "instructions.md"
