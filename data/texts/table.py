@@ -218,6 +218,11 @@ def _columns(
     chosen = {name: column for name, column in chosen.items() if name in fields}
     used = {*reading.label_columns, *reading.table}
     free = [name for name in names if name not in used or name in chosen.values()]
+    for needed in ("text", "label"):
+        if not any(plain_name(name) in TEXT_SYNONYMS[needed] for name in free):
+            # A model may see it all the same, which is refused where it gives the answer away.
+            fitting = [n for n in reading.table if plain_name(n) in TEXT_SYNONYMS[needed]]
+            free += [name for name in fitting if name not in free]
     plain = _as_text(frame)
     single = [name for name in free if name in plain.columns]
     single = without_other_parts(

@@ -137,8 +137,11 @@ class TextCoder:
     def _sources(self, names: Sequence[str]) -> np.ndarray:
         places = {name: place for place, name in enumerate(self.spec.sources)}
         codes = np.array([places.get(name, len(places)) for name in names], np.int64)
-        if places and (new := sorted({name for name in names if name not in places})):
+        new = sorted({name for name in names if name and name not in places})
+        if places and new:
             note("values", "sources that the training part does not have", map(shown, new))
+        if places and (blank := sum(not name for name in names)):
+            note("values", "texts without a source", count=blank)
         return codes
 
     def known_share(self, texts: Sequence[str]) -> np.ndarray:

@@ -127,7 +127,8 @@ def _parts_of_lines(path: Path, name: str) -> list[TextItem]:
     if not parts:
         raise fail(path, "has no lines of text")
     of_json = are_json_lines(read_lines(path, parts[0], encoding))
-    note("assumed", "each line is a row as JSON" if of_json else "each line is a text", [name])
+    kind = "a row as JSON" if of_json else "a text"
+    note("assumed", f"files with {kind} on each line", [name])
     return [
         TextItem(
             file=str(path),
