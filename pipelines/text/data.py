@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -25,7 +26,7 @@ from ...data.texts.words import word_spans
 from ..engine.pipeline import Member, Splits
 from ..engine.training.order import mix
 from .coding import CodedTexts, TextCoder, learn_columns, load_coder
-from .linear import LinearFit, Rows, best_linear, fit_linear
+from .linear import Rows, best_linear, fit_linear
 from .network import encoder_of
 from .options import NETWORKS, TextOptions
 from .parts import check_equal_texts, groups_of, split, without_rare_classes
@@ -126,10 +127,9 @@ def open_new(options: TextOptions) -> Splits[TextSpec, TextPart]:
         part_of(with_rows(table, rows), coder, groups[rows]) for rows in subsets
     )
     if options.model in ON_BASE:
-        always = options.model == "sources"
-        fitted = fitted_linear(
-            train_part, validation, spec, options.seed, folds=True, always_by_source=always
-        )
+        fit = partial(fit_linear, by_source=True) if options.model == "sources" else best_linear
+        rows, seed = (train_part.rows, validation.rows), mix(options.seed, 5)
+        fitted = fit(*rows, spec.goal, seed=seed, folds=True)
         train_part.base = fitted.base
         by_source = fitted.sources is not None
         spec = replace(spec, fitted=fitted, by_source=by_source)
@@ -155,26 +155,6 @@ def open_of_run(options: TextOptions, spec: TextSpec, as_test: bool) -> Splits[T
         part_of(with_rows(table, rows), coder, groups[rows]) for rows in subsets
     )
     return Splits(train, validation, test, spec)
-
-
-def fitted_linear(
-    train: TextPart,
-    validation: TextPart,
-    spec: TextSpec,
-    seed: int,
-    *,
-    folds: bool,
-    always_by_source: bool = False,
-) -> LinearFit:
-    """The linear model of a training part; that of the spec where there is one."""
-    if spec.fitted is not None:
-        return spec.fitted
-    seed = mix(seed, 5)
-    if always_by_source:
-        return fit_linear(
-            train.rows, validation.rows, spec.goal, seed=seed, folds=folds, by_source=True
-        )
-    return best_linear(train.rows, validation.rows, spec.goal, seed=seed, folds=folds)
 
 
 def part_of(table: TextTable, coder: TextCoder, groups: np.ndarray) -> TextPart:

@@ -70,8 +70,8 @@ def fit(options: TopicFitOptions) -> FoundTopics:
         topics = [Topic(str(place), tuple(words)) for place, words in enumerate(fitted.words)]
         scores = score_topics(options.output, topics, corpus, None, top=options.top_words)
         documents = _documents(texts, fitted)
-        publish(account)
         _write(folder, options, topics, fitted, documents)
+        publish(account)
         table = _topic_table(options, topics, fitted, scores)
         notes = _notes(options, texts, scores)
         write_summary(
