@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ...base.account import note
 from ...base.errors import InputError
+from ..engine.ladder import LEAST_BLOCKS
 from ..metrics.labels.calibration import (
     AffineCalibration,
     PositiveUnlabelled,
@@ -27,7 +28,6 @@ from ..metrics.labels.decisions import label_tree, with_ancestors
 from ..metrics.labels.sets import fit_class_sets, fit_label_sets
 from ..metrics.labels.thresholds import best_single_threshold, budget_thresholds, shrunk_thresholds
 from ..metrics.operating import fit_temperature
-from ..engine.ladder import LEAST_BLOCKS
 from .options import TextOptions
 from .spec import TextSpec
 
