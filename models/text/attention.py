@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .encoder import TextEncoder
+from .frozen import FrozenEncoder
 from .label_attention import LabelAttention
 from .linear import LinearTexts
 
@@ -37,7 +38,12 @@ class AttentionTexts(nn.Module):
     """
 
     def __init__(
-        self, encoder: TextEncoder, head: LabelAttention, *, window: int, dropout: float = 0.0
+        self,
+        encoder: TextEncoder | FrozenEncoder,
+        head: LabelAttention,
+        *,
+        window: int,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.encoder, self.head, self.window = encoder, head, window

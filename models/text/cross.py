@@ -30,6 +30,7 @@ from .linear import LinearTexts
 
 if TYPE_CHECKING:
     from .encoder import TextEncoder
+    from .frozen import FrozenEncoder
 
 Direction = Literal["table", "text"]
 
@@ -63,7 +64,7 @@ class CrossTexts(nn.Module):
 
     def __init__(
         self,
-        encoder: TextEncoder,
+        encoder: TextEncoder | FrozenEncoder,
         *,
         outputs: int,
         table: int,

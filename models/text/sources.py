@@ -40,6 +40,7 @@ from .linear import LinearTexts
 
 if TYPE_CHECKING:
     from .encoder import TextEncoder
+    from .frozen import FrozenEncoder
 
 MANY_TOKENS = 5.0  # log(1 + N) of a long text, by which lengths are scaled to about 1
 
@@ -167,7 +168,7 @@ class SourcesTexts(nn.Module):
 
     def __init__(
         self,
-        encoder: TextEncoder,
+        encoder: TextEncoder | FrozenEncoder,
         *,
         outputs: int,
         sources: int,

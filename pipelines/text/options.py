@@ -96,13 +96,13 @@ class TextOptions(MixingOptions):
     corrected by the row of a table that reads the text (needs --table); sources: tf-idf, corrected
     by sources that read each other (needs a column of sources).
     """
-    weights: str = "auto"
-    """Encoder of the tokens: all-minilm-l6-v2 (English), wordllama-256 (vectors of single words),
-    multilingual-e5-small (about 100 languages), or a folder with a BERT; none: learned from
-    scratch; auto: wordllama-256, or none where it cannot be fetched.
+    weights: str = "none"
+    """Encoder of the tokens: none, word vectors learned from scratch; wordllama-256, published
+    vectors of single words; all-minilm-l6-v2 (English) or multilingual-e5-small (about 100
+    languages), networks that see the sentence; or a folder with a BERT in Hugging Face's form.
     """
-    tune: Literal["all", "last", "none"] = "all"
-    """What a training changes of an encoder with weights: all, the last layer, or nothing."""
+    tune: Literal["all", "last", "none"] = "none"
+    """What of an encoder with --weights a training changes: nothing, its last layer, or all."""
     width: int = 96
     """Width of the token vectors with --weights none; encoders with weights have one already."""
     layers: int = 0
